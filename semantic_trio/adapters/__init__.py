@@ -1,0 +1,1 @@
+"""What touches the world: MLX, tokenizers, models, HTTP. Adapters do not know each other."""

@@ -1,0 +1,1 @@
+"""MLX: the only package that imports it, and everything in it runs on one thread."""

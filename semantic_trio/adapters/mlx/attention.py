@@ -1,0 +1,106 @@
+"""Attention over rows of different lengths: what makes one forward pass serve them all.
+
+Knows mlx-lm's caches, attention function and model bodies. Knows nothing of requests or of layouts.
+"""
+
+import contextlib
+import functools
+import itertools
+import sys
+from collections.abc import Callable, Iterator
+
+import attrs
+import mlx.core as mx
+import mlx.nn as nn
+from mlx_lm.models.cache import KVCache, RotatingKVCache
+
+Mask = mx.array | str | None
+Attention = Callable[..., mx.array]  # mlx-lm's `scaled_dot_product_attention`, whose trailing parameters differ by family
+
+
+@attrs.define(eq=False)
+class RaggedCache:
+    """One layer's caches of all rows of a pass, in the place where the model expects one cache."""
+
+    caches: list[KVCache | RotatingKVCache]
+    counts: list[int]  # tokens of each row in this pass
+    offset: mx.array  # (tokens,) the position of each token in its row: what rotary embeddings ask for
+
+    def make_mask(self, count: int, return_array: bool = False, window_size: int | None = None) -> list[Mask] | None:
+        """A mask per row, or None when no row needs one. `count` is 1: to the model every token is a row of its own."""
+        assert count == 1
+        if all(n == 1 for n in self.counts):
+            return None
+        return [c.make_mask(n, return_array=return_array, window_size=window_size) for c, n in zip(self.caches, self.counts, strict=True)]
+
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[list[mx.array], list[mx.array]]:
+        """Append (tokens, heads, 1, dim) to the rows and return each row's whole keys and values, (1, heads, length, dim)."""
+        pieces = zip(self.caches, _to_rows(keys, self.counts), _to_rows(values, self.counts), strict=True)
+        fetched = [cache.update_and_fetch(k, v) for cache, k, v in pieces]
+        return [k for k, _ in fetched], [v for _, v in fetched]
+
+
+def _to_rows(x: mx.array, counts: list[int]) -> list[mx.array]:
+    """Cut (tokens, heads, 1, dim) into rows of (1, heads, count, dim)."""
+    ends = itertools.accumulate(counts)
+    return [x[end - n : end] if n == 1 else x[end - n : end].transpose(2, 1, 0, 3) for end, n in zip(ends, counts, strict=True)]
+
+
+def ragged(plain: Attention) -> Attention:
+    """Make an attention function take a `RaggedCache`: row by row there, as it was elsewhere."""
+
+    @functools.wraps(plain)
+    def attend(
+        queries: mx.array, keys: mx.array, values: mx.array, cache: object = None, scale: float = 1.0, mask: object = None, **more: object
+    ) -> mx.array:
+        if not isinstance(cache, RaggedCache):
+            return plain(queries, keys, values, cache=cache, scale=scale, mask=mask, **more)
+        masks = mask if isinstance(mask, list) else [mask] * len(cache.counts)
+        rows = zip(_to_rows(queries, cache.counts), keys, values, cache.caches, masks, strict=True)
+        outputs = [plain(q, k, v, cache=c, scale=scale, mask=m, **more) for q, k, v, c, m in rows]
+        return mx.concatenate([out if n == 1 else out.transpose(2, 1, 0, 3) for out, n in zip(outputs, cache.counts, strict=True)])
+
+    attend.is_ragged = True  # type: ignore[attr-defined]
+    return attend
+
+
+def teach(model: nn.Module) -> None:
+    """Replace `scaled_dot_product_attention` where the model's own modules look it up. Done once per module; other models do not notice."""
+    for name in {type(module).__module__ for module in model.modules()}:
+        namespace = vars(sys.modules[name])
+        plain = namespace.get("scaled_dot_product_attention")
+        if plain is not None and not hasattr(plain, "is_ragged"):
+            namespace["scaled_dot_product_attention"] = ragged(plain)
+
+
+@attrs.define(eq=False)
+class ChosenTokens:
+    """Lets a model compute its head for chosen tokens only: the head is a quarter of a small model's work, and a prompt needs it once."""
+
+    _indices: mx.array | None = None
+
+    @classmethod
+    def of(cls, model: nn.Module) -> "ChosenTokens":
+        """Take hold of the model's body, all but the head: mlx-lm's models call it `model`. Raises `AttributeError` where there is none."""
+        chosen = cls()
+        chosen._cut(getattr(model, "language_model", model).model)
+        return chosen
+
+    @contextlib.contextmanager
+    def only(self, indices: list[int]) -> Iterator[None]:
+        """While inside, bodies return these tokens alone."""
+        self._indices = mx.array(indices, dtype=mx.int32)
+        try:
+            yield
+        finally:
+            self._indices = None
+
+    def _cut(self, body: nn.Module) -> None:
+        plain, chosen = type(body), self
+
+        class Body(plain):  # type: ignore[misc, valid-type]
+            def __call__(self, *args: object, **kwargs: object) -> mx.array:
+                hidden = super().__call__(*args, **kwargs)
+                return hidden if chosen._indices is None else hidden[chosen._indices]
+
+        body.__class__ = Body

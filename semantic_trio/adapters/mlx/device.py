@@ -1,0 +1,80 @@
+"""The one thread on which everything MLX happens, for the life of the process.
+
+MLX streams belong to threads: an array made lazily on one and evaluated on another raises. So there is one thread, it takes calls in order, and
+nothing else in the process imports MLX's functions.
+"""
+
+import functools
+import queue
+from collections.abc import Callable
+from typing import TypeVar
+
+import attrs
+import outcome
+import trio
+
+T = TypeVar("T")
+
+# How long a cancelled device may take to finish its running call before the thread is left behind.
+LEAVE_BEHIND_SECONDS = 5.0
+
+
+@attrs.define(eq=False)
+class Device:
+    """Runs calls on one thread.
+
+    `last_act` runs on the thread before it ends. MLX needs one: a process whose model was loaded off the main thread aborts at exit otherwise.
+    """
+
+    last_act: Callable[[], None]
+    _calls: queue.SimpleQueue[Callable[[], None] | None] = attrs.field(init=False, factory=queue.SimpleQueue)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Own the thread until `stop`. When cancelled, a call that does not return in time is left behind with its thread."""
+        ended = trio.Event()
+        token = trio.lowlevel.current_trio_token()
+        async with trio.open_nursery() as nursery:
+            work = functools.partial(self.work, lambda: _wake(token, ended))
+            nursery.start_soon(functools.partial(trio.to_thread.run_sync, work, abandon_on_cancel=True))
+            task_status.started()
+            try:
+                await ended.wait()
+            finally:
+                self.stop()
+                with trio.move_on_after(LEAVE_BEHIND_SECONDS, shield=True):
+                    await ended.wait()
+
+    async def call(self, function: Callable[[], T]) -> T:
+        """Run `function` on the thread and return or raise what it does. Cancelling leaves it running and its answer unread."""
+        done, token = trio.Event(), trio.lowlevel.current_trio_token()
+        answers: list[outcome.Outcome[T]] = []
+
+        def answer() -> None:
+            answers.append(outcome.capture(function))
+            _wake(token, done)
+
+        self.post(answer)
+        await done.wait()
+        return answers[0].unwrap()
+
+    def post(self, call: Callable[[], None]) -> None:
+        """Have the thread make a call that does not raise, whenever its turn comes."""
+        self._calls.put(call)
+
+    def stop(self) -> None:
+        """End the thread after the calls that were made before."""
+        self._calls.put(None)
+
+    def work(self, ended: Callable[[], None]) -> None:
+        """What the thread does; `run` is the one who starts it. Calls `ended` as the very last."""
+        while (call := self._calls.get()) is not None:
+            call()
+        self.last_act()
+        ended()
+
+
+def _wake(token: trio.lowlevel.TrioToken, done: trio.Event) -> None:
+    try:
+        token.run_sync_soon(done.set)
+    except trio.RunFinishedError:
+        pass  # the loop ended while this call ran: nobody waits

@@ -1,0 +1,141 @@
+"""The model's side of a step: rows with their caches, one forward pass, one draw per row, one step ahead.
+
+Everything in `Batch` runs on the device thread; `MlxRunner` is its face on the trio side.
+"""
+
+import functools
+import time
+from collections.abc import Sequence
+
+import attrs
+import mlx.core as mx
+
+from semantic_trio.adapters.mlx.device import Device
+from semantic_trio.adapters.mlx.kv import Layout, RowCaches, Span, state_of
+from semantic_trio.adapters.mlx.sampling import Draw, draw
+from semantic_trio.domain.errors import StepFailedError
+from semantic_trio.domain.step import Drawn, RowStart, StepPlan, StepResult
+
+# Steps after which MLX gives its unused buffers back: they grow with every new length and are never given back by themselves.
+TIDY_EVERY = 256
+
+
+@attrs.define(eq=False)
+class _Row:
+    start: RowStart
+    caches: RowCaches
+    drawn: mx.array | None = None  # (1,) the token drawn last, perhaps not computed yet
+
+    def draw(self, index: int) -> Draw:
+        forced = self.start.forced[index] if index < len(self.start.forced) else None
+        return Draw(self.start.sampling, self.start.seed, index, forced)
+
+
+@attrs.frozen(eq=False)
+class _Flight:
+    """A pass that was started and not yet looked at."""
+
+    plan: StepPlan
+    who: tuple[tuple[int, int], ...]  # row and index of each token drawn
+    tokens: mx.array | None  # (drawing rows,)
+    logprobs: mx.array | None
+    caches: list[mx.array]  # of rows that read without drawing: nothing else makes MLX compute them
+    started_at: float  # seconds on the monotonic clock
+
+
+@attrs.define(eq=False)
+class Batch:
+    """The rows of one model."""
+
+    layout: Layout
+    look_ahead: bool = True
+    _rows: dict[int, _Row] = attrs.field(init=False, factory=dict)
+    _flight: _Flight | None = attrs.field(init=False, default=None)
+    _finished_at: float = attrs.field(init=False, default=0.0)
+    _steps: int = attrs.field(init=False, default=0)
+
+    def step(self, plan: StepPlan) -> StepResult:
+        """See `ModelRunner.step`. Any exception leaves the rows in doubt."""
+        for row in plan.close:
+            del self._rows[row]
+        for start in plan.open:
+            self._rows[start.row] = _Row(start, self.layout.open())
+        landing, self._flight = self._flight, self._take_off(plan) if plan.has_work else None
+        if self._flight is not None and not self.look_ahead:
+            landing, self._flight = self._flight, None
+        self._tidy()
+        result = self._land(landing) if landing is not None else StepResult()
+        return attrs.evolve(result, in_flight=self._flight is not None)
+
+    def reset(self) -> None:
+        """See `ModelRunner.reset`."""
+        self._rows.clear()
+        self._flight = None
+        mx.clear_cache()
+
+    def _take_off(self, plan: StepPlan) -> _Flight:
+        started_at = time.monotonic()
+        who = [(d.row, d.draws) for d in plan.decode] + [(c.row, c.draws) for c in plan.prefill if c.draws is not None]
+        spans = [Span(self._rows[d.row].caches, 1, wants_logits=True) for d in plan.decode]
+        spans += [Span(self._rows[c.row].caches, len(c.tokens), wants_logits=c.draws is not None) for c in plan.prefill]
+        logits = self.layout.forward(self._inputs(plan), spans)
+        tokens, logprobs = self._draw(logits, who)
+        reading = [array for c in plan.prefill if c.draws is None for array in state_of(self._rows[c.row].caches)]
+        mx.async_eval([array for array in (tokens, logprobs) if array is not None], reading)
+        return _Flight(plan, tuple(who), tokens, logprobs, reading, started_at)
+
+    def _inputs(self, plan: StepPlan) -> mx.array:
+        drawn = [self._drawn(d.row) for d in plan.decode]
+        read = [token for chunk in plan.prefill for token in chunk.tokens]
+        return mx.concatenate([*drawn, mx.array(read, dtype=mx.int32)]) if read else mx.concatenate(drawn)
+
+    def _drawn(self, row: int) -> mx.array:
+        drawn = self._rows[row].drawn
+        assert drawn is not None, "a row decodes only after its prompt was read"
+        return drawn
+
+    def _draw(self, logits: mx.array | None, who: Sequence[tuple[int, int]]) -> tuple[mx.array | None, mx.array | None]:
+        if logits is None:
+            return None, None
+        tokens, logprobs = draw(logits, [self._rows[row].draw(index) for row, index in who])
+        for place, (row, _) in enumerate(who):
+            self._rows[row].drawn = tokens[place : place + 1]
+        return tokens, logprobs
+
+    def _land(self, flight: _Flight) -> StepResult:
+        """Wait for a pass and read what it drew."""
+        mx.eval([array for array in (flight.tokens, flight.logprobs) if array is not None], flight.caches)
+        now = time.monotonic()
+        seconds = now - max(flight.started_at, self._finished_at)
+        self._finished_at = now
+        drawn: tuple[Drawn, ...] = ()
+        if flight.tokens is not None and flight.logprobs is not None:
+            values = zip(flight.who, flight.tokens.tolist(), flight.logprobs.tolist(), strict=True)
+            drawn = tuple(Drawn(row, index, token, logprob) for (row, index), token, logprob in values)
+        return StepResult(drawn, flight.plan.timing(seconds))
+
+    def _tidy(self) -> None:
+        self._steps += 1
+        if not self._rows or self._steps % TIDY_EVERY == 0:
+            mx.clear_cache()
+
+
+@attrs.define(eq=False)
+class MlxRunner:
+    """A `ModelRunner` on a device's thread."""
+
+    device: Device
+    batch: Batch
+
+    async def step(self, plan: StepPlan) -> StepResult:
+        """See `ModelRunner.step`."""
+        try:
+            return await self.device.call(functools.partial(self.batch.step, plan))
+        except Exception as error:
+            raise StepFailedError(f"{type(error).__name__}: {error}") from error
+
+    async def reset(self) -> None:
+        """See `ModelRunner.reset`."""
+        await self.device.call(self.batch.reset)
+
+

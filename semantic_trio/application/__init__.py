@@ -1,0 +1,1 @@
+"""The engine: trio around the domain's rules and the ports."""

@@ -1,0 +1,246 @@
+"""The one loop: requests in, steps to the device, tokens out.
+
+Knows trio, the scheduler and the runner. Knows nothing of MLX or HTTP. It is the only task that touches scheduling state; handlers talk to it by
+one memory channel, which it empties before each step.
+"""
+
+import enum
+import math
+
+import attrs
+import structlog
+import trio
+
+from semantic_trio.application.handle import Generation
+from semantic_trio.domain.errors import DrainingError, EngineDeadError, OverloadedError, SemanticError, StepFailedError
+from semantic_trio.domain.generation import Event, Failed, GenerationRequest
+from semantic_trio.domain.scheduler import Scheduler
+from semantic_trio.domain.sequence import Sequence
+from semantic_trio.domain.step import StepPlan, StepResult
+from semantic_trio.domain.stopping import TextDecoder
+from semantic_trio.ports import ModelRunner
+
+log = structlog.get_logger(__name__)
+
+# Steps that may fail one after another before the process is given up: a device that fails three times does not heal.
+MAX_FAILURES = 3
+# What a client is told to wait before anything was measured, in seconds, and at most.
+FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 1, 60
+
+
+class EngineState(enum.Enum):
+    """What the engine can do now."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    RECOVERING = "recovering"  # a step failed; the runner is being rebuilt
+    DRAINING = "draining"
+    DEAD = "dead"
+
+
+@attrs.frozen(eq=False)
+class _Submitted:
+    generation: Generation
+    decoder: TextDecoder
+
+
+@attrs.frozen(eq=False)
+class _Closed:
+    generation: Generation
+
+
+@attrs.define(eq=False)
+class Engine:
+    """Runs generations on a runner, many at once.
+
+    `submit`, `drain` and the attributes are for any task of the same trio loop; `run` is the loop itself.
+    """
+
+    runner: ModelRunner
+    scheduler: Scheduler
+    queue_limit: int  # requests that may wait for a row
+    step_deadline_seconds: float
+    batch_window_seconds: float  # how long an idle engine waits for company; may be changed while running
+    tokens_generated: int = attrs.field(init=False, default=0)
+    steps: int = attrs.field(init=False, default=0)
+    _started: bool = attrs.field(init=False, default=False)
+    _recovering: bool = attrs.field(init=False, default=False)
+    _draining: bool = attrs.field(init=False, default=False)
+    _dead: bool = attrs.field(init=False, default=False)
+    _open: dict[Generation, Sequence | None] = attrs.field(init=False, factory=dict)  # None: still in the channel
+    _owner: dict[Sequence, Generation] = attrs.field(init=False, factory=dict)
+    _send: trio.MemorySendChannel[_Submitted | _Closed] = attrs.field(init=False)
+    _receive: trio.MemoryReceiveChannel[_Submitted | _Closed] = attrs.field(init=False)
+    _failures: int = attrs.field(init=False, default=0)
+    _mean_seconds: float = attrs.field(init=False, default=0.0)  # of recent requests, from submission to end
+    _emptied: trio.Event = attrs.field(init=False, factory=trio.Event)
+
+    def __attrs_post_init__(self) -> None:
+        # Every open generation has at most two messages under way, so sending never blocks: the bound is `queue_limit`, kept by `submit`.
+        self._send, self._receive = trio.open_memory_channel[_Submitted | _Closed](math.inf)
+
+    @property
+    def state(self) -> EngineState:
+        """What the engine can do now; the gravest of what is true."""
+        if self._dead:
+            return EngineState.DEAD
+        if self._draining:
+            return EngineState.DRAINING
+        if self._recovering:
+            return EngineState.RECOVERING
+        return EngineState.RUNNING if self._started else EngineState.STARTING
+
+    @property
+    def open_generations(self) -> int:
+        """Generations submitted and not over."""
+        return len(self._open)
+
+    @property
+    def waiting(self) -> int:
+        """Generations without a row."""
+        return len(self._open) - self.scheduler.running
+
+    def submit(self, request: GenerationRequest, decoder: TextDecoder) -> Generation:
+        """Queue a request; it is the caller's to close.
+
+        Raises `PromptTooLongError`, `OverloadedError`, `DrainingError` or `EngineDeadError`, and then nothing was queued.
+        """
+        room = self.scheduler.room(request)
+        self._refuse_when_closed()
+        if self.waiting >= self.queue_limit and len(self._open) >= self.queue_limit + self.scheduler.limits.max_rows:
+            raise OverloadedError(self.waiting, self.queue_limit, self.retry_after_seconds)
+        send, receive = trio.open_memory_channel[Event](room + 2)
+        generation = Generation(request, trio.current_time(), receive, send, self._on_close)
+        self._open[generation] = None
+        self._send.send_nowait(_Submitted(generation, decoder))
+        return generation
+
+    @property
+    def retry_after_seconds(self) -> int:
+        """When a refused request has a fair chance: the time the queue needs at the recent pace."""
+        if not self._mean_seconds:
+            return FIRST_RETRY_SECONDS
+        turns = (self.waiting + 1) / self.scheduler.limits.max_rows
+        return min(LONGEST_RETRY_SECONDS, max(FIRST_RETRY_SECONDS, math.ceil(turns * self._mean_seconds)))
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Step until cancelled. Raises `EngineDeadError` when the device cannot be trusted any more."""
+        self._started = True
+        task_status.started()
+        error: SemanticError = DrainingError(FIRST_RETRY_SECONDS)
+        try:
+            while True:
+                self._take_messages()
+                plan = self.scheduler.plan()
+                if plan is None:
+                    await self._collect()
+                else:
+                    await self._advance(plan)
+        except EngineDeadError as dead:
+            error = dead
+            raise
+        finally:
+            self._dead = True
+            self._fail_all(error)
+
+    async def drain(self, grace_seconds: float) -> None:
+        """Refuse new requests and return when the open ones are over, at the latest after `grace_seconds`: then they have failed."""
+        self._draining = True
+        with trio.move_on_after(grace_seconds):
+            while self._open:
+                await self._emptied.wait()
+        self._fail_all(DrainingError(FIRST_RETRY_SECONDS))
+
+    def _refuse_when_closed(self) -> None:
+        if self._dead:
+            raise EngineDeadError("it has stopped")
+        if self._draining:
+            raise DrainingError(FIRST_RETRY_SECONDS)
+
+    async def _collect(self) -> None:
+        """Wait for a first request, then a moment longer for those that arrive with it."""
+        self._take(await self._receive.receive())
+        with trio.move_on_after(self.batch_window_seconds):
+            while self.scheduler.waiting < self.scheduler.limits.max_rows:
+                self._take(await self._receive.receive())
+
+    def _take_messages(self) -> None:
+        while True:
+            try:
+                self._take(self._receive.receive_nowait())
+            except trio.WouldBlock:
+                return
+
+    def _take(self, message: _Submitted | _Closed) -> None:
+        generation = message.generation
+        if isinstance(message, _Closed):
+            sequence = self._forget(generation)
+            if sequence is not None:
+                self.scheduler.abort(sequence)
+        elif generation in self._open:
+            sequence = self.scheduler.add(generation.request, message.decoder)
+            self._open[generation] = sequence
+            self._owner[sequence] = generation
+
+    async def _advance(self, plan: StepPlan) -> None:
+        try:
+            result = await self._step(plan)
+        except StepFailedError as error:
+            await self._recover(error)
+            return
+        self._failures = 0
+        self.steps += 1
+        self.tokens_generated += len(result.drawn)
+        for sequence, event in self.scheduler.commit(result):
+            self._deliver(self._owner.get(sequence), event)
+
+    async def _step(self, plan: StepPlan) -> StepResult:
+        deadline = self.step_deadline_seconds + 2 * self.scheduler.expected_seconds(plan)
+        with trio.move_on_after(deadline):
+            return await self.runner.step(plan)
+        raise EngineDeadError(
+            f"a step hung for {deadline:.0f} s ({len(plan.decode)} rows decoding, {plan.prompt_tokens} prompt tokens)"
+        )
+
+    async def _recover(self, error: StepFailedError) -> None:
+        """Fail who took part, rebuild the runner, keep the rest."""
+        self._failures += 1
+        self._recovering = True
+        for sequence in self.scheduler.lose_rows():
+            self._deliver(self._owner.get(sequence), Failed(error))
+        log.error("step failed", reason=error.reason, in_a_row=self._failures)
+        if self._failures >= MAX_FAILURES:
+            raise EngineDeadError(f"{MAX_FAILURES} steps in a row failed, the last one with: {error.reason}")
+        with trio.move_on_after(self.step_deadline_seconds) as scope:
+            await self.runner.reset()
+        if scope.cancelled_caught:
+            raise EngineDeadError("the device hung while it was being reset")
+        self._recovering = False
+
+    def _deliver(self, generation: Generation | None, event: Event) -> None:
+        if generation is None or generation.is_over:
+            return  # closed by its caller: the message that says so is on its way
+        generation.deliver(event)
+        if generation.is_over:
+            seconds = trio.current_time() - generation.submitted_at
+            self._mean_seconds += (seconds - self._mean_seconds) * (0.2 if self._mean_seconds else 1.0)
+            self._forget(generation)
+
+    def _on_close(self, generation: Generation) -> None:
+        self._send.send_nowait(_Closed(generation))
+
+    def _forget(self, generation: Generation) -> Sequence | None:
+        sequence = self._open.pop(generation, None)
+        if sequence is not None:
+            del self._owner[sequence]
+        if not self._open:
+            self._emptied.set()
+            self._emptied = trio.Event()
+        return sequence
+
+    def _fail_all(self, error: SemanticError) -> None:
+        for generation, sequence in list(self._open.items()):
+            if sequence is not None:
+                self.scheduler.abort(sequence)
+            self._deliver(generation, Failed(error))
+            self._forget(generation)

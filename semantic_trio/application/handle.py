@@ -1,0 +1,67 @@
+"""One request's handle: its events, its times and its end.
+
+Knows its channel. Knows nothing of other requests or of the wire.
+"""
+
+from collections.abc import Callable
+
+import attrs
+import trio
+
+from semantic_trio.domain.generation import Event, Failed, Finished, GenerationRequest, GenerationResult, TokenEvent
+
+
+@attrs.define(eq=False)
+class Generation:
+    """What `Engine.submit` returns. Whoever submits closes it, whatever happens; closing is synchronous and may be repeated.
+
+    The channel holds every event the request can cause, so a caller that does not read delays nobody.
+    """
+
+    request: GenerationRequest
+    submitted_at: float  # seconds on trio's clock, as are the stamps
+    events: trio.MemoryReceiveChannel[Event]
+    _send: trio.MemorySendChannel[Event]
+    _on_close: Callable[["Generation"], None]
+    stamps: list[float] = attrs.field(init=False, factory=list)  # when each token was drawn
+    is_over: bool = attrs.field(init=False, default=False)  # its last event was delivered, or nobody wants any
+
+    def close(self) -> None:
+        """Give up what is still to come. The row leaves the batch with the next step."""
+        if not self.is_over:
+            self._end()
+            self._on_close(self)
+
+    def deliver(self, event: Event) -> None:
+        """For the engine: hand an event to the reader."""
+        if self.is_over:
+            return
+        if isinstance(event, TokenEvent):
+            self.stamps.append(trio.current_time())
+        self._send.send_nowait(event)
+        if not isinstance(event, TokenEvent):
+            self._end()
+
+    async def result(self) -> GenerationResult:
+        """Read all events. Raises the error of a generation that failed."""
+        text, tokens = [], []
+        async for event in self.events:
+            match event:
+                case TokenEvent():
+                    text.append(event.text)
+                    tokens.append(event)
+                case Finished():
+                    text.append(event.text)
+                    return GenerationResult(
+                        text="".join(text),
+                        tokens=tuple(t.token for t in tokens),
+                        logprobs=tuple(t.logprob for t in tokens),
+                        finished=event,
+                    )
+                case Failed():
+                    raise event.error
+        raise trio.ClosedResourceError("the generation was closed by its caller")
+
+    def _end(self) -> None:
+        self.is_over = True
+        self._send.close()

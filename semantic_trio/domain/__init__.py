@@ -1,0 +1,1 @@
+"""The rules of the product: synchronous, without clock, logging or I/O."""

@@ -1,0 +1,89 @@
+"""Faults by name, each carrying its numbers.
+
+Knows what went wrong and whether trying again can help. Knows nothing of HTTP: adapters choose the status.
+"""
+
+import attrs
+
+
+@attrs.frozen
+class SemanticError(Exception):
+    """Any fault this product names; everything else is a bug."""
+
+    def __str__(self) -> str:
+        return f"{type(self).__name__}({attrs.asdict(self)})"
+
+
+@attrs.frozen
+class InvalidRequestError(SemanticError):
+    """The caller's mistake: sending the same again cannot help."""
+
+    reason: str
+    field: str = ""  # dotted path of the offending field, where there is one
+
+    def __str__(self) -> str:
+        return f"{self.field}: {self.reason}" if self.field else self.reason
+
+
+@attrs.frozen
+class PromptTooLongError(SemanticError):
+    """The prompt leaves no room for one generated token in the model's context."""
+
+    tokens: int
+    limit: int
+
+    def __str__(self) -> str:
+        return f"prompt is too long: {self.tokens} tokens > {self.limit} maximum"
+
+
+@attrs.frozen
+class ModelNotFoundError(SemanticError):
+    """No model of this name is served, or can be found."""
+
+    model: str
+    reason: str = ""
+
+    def __str__(self) -> str:
+        return f"model: {self.model}" + (f" ({self.reason})" if self.reason else "")
+
+
+@attrs.frozen
+class OverloadedError(SemanticError):
+    """The queue is full; the same request will succeed later."""
+
+    waiting: int
+    limit: int
+    retry_after_seconds: int
+
+    def __str__(self) -> str:
+        return f"the queue is full: {self.waiting} requests wait, {self.limit} may"
+
+
+@attrs.frozen
+class DrainingError(SemanticError):
+    """The server is shutting down and takes or finishes no more requests."""
+
+    retry_after_seconds: int
+
+    def __str__(self) -> str:
+        return "the server is shutting down"
+
+
+@attrs.frozen
+class StepFailedError(SemanticError):
+    """The device raised in a step this request took part in; the request is lost, the server goes on."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"a step of the model failed: {self.reason}"
+
+
+@attrs.frozen
+class EngineDeadError(SemanticError):
+    """The engine cannot go on; the process ends and its supervisor starts it again."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"the engine ended: {self.reason}"

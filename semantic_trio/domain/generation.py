@@ -1,0 +1,91 @@
+"""One generation as its caller sees it: what is asked, what arrives, how it ends.
+
+Knows tokens and text. Knows nothing of scheduling or protocols.
+"""
+
+import enum
+
+import attrs
+
+from semantic_trio.domain.errors import SemanticError
+
+
+@attrs.frozen
+class SamplingParams:
+    """How the next token is drawn. The defaults are greedy."""
+
+    temperature: float = 0.0  # 0 takes the likeliest token
+    top_p: float = 1.0  # 1 keeps all
+    top_k: int = 0  # 0 keeps all
+    min_p: float = 0.0  # 0 keeps all
+
+    @property
+    def is_greedy(self) -> bool:
+        """Whether chance plays no part."""
+        return self.temperature == 0.0
+
+
+@attrs.frozen
+class GenerationRequest:
+    """One prompt to go on with.
+
+    `forced` are tokens to take instead of sampled ones, as long as they last: their log-probabilities score a known continuation.
+    """
+
+    request_id: str
+    prompt: tuple[int, ...]
+    max_tokens: int
+    seed: int  # with the position it is the whole state of the random draw
+    sampling: SamplingParams = SamplingParams()
+    stop_strings: tuple[str, ...] = ()
+    stop_tokens: frozenset[int] = frozenset()
+    forced: tuple[int, ...] = ()
+
+
+class FinishReason(enum.Enum):
+    """Why a generation ended by itself."""
+
+    END_OF_TURN = "end_of_turn"
+    STOP_STRING = "stop_string"
+    MAX_TOKENS = "max_tokens"
+    CONTEXT_FULL = "context_full"
+
+
+@attrs.frozen
+class TokenEvent:
+    """One token was generated. `text` may be empty while a character or a possible stop string is incomplete."""
+
+    token: int
+    text: str
+    logprob: float  # natural logarithm, of the model's own distribution at temperature 1
+
+
+@attrs.frozen
+class Finished:
+    """The last event of a generation that ended by itself. `text` is what was held back until now."""
+
+    reason: FinishReason
+    text: str
+    stop_string: str | None
+    prompt_tokens: int
+    completion_tokens: int
+
+
+@attrs.frozen
+class Failed:
+    """The last event of a generation the server could not complete."""
+
+    error: SemanticError
+
+
+Event = TokenEvent | Finished | Failed
+
+
+@attrs.frozen
+class GenerationResult:
+    """A whole generation."""
+
+    text: str
+    tokens: tuple[int, ...]
+    logprobs: tuple[float, ...]
+    finished: Finished

@@ -1,0 +1,151 @@
+"""Every setting by name, and where its value came from.
+
+Later sources win: built-in, `config/default.toml`, `config/{environment}.toml` or `--config`, `.env`, environment (`SEMANTIC_*`), command line.
+"""
+
+import enum
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import attrs
+import platformdirs
+import typed_settings as ts
+from typed_settings.cls_utils import deep_options
+from typed_settings.loaders import DictLoader, DotEnvLoader, LoadedSettings, Loader
+
+from semantic_trio.domain.errors import InvalidRequestError
+
+PREFIX = "SEMANTIC_"
+
+
+class LogFormat(enum.StrEnum):
+    """How log lines look."""
+
+    AUTO = "auto"
+    CONSOLE = "console"
+    JSON = "json"
+
+
+class LogLevel(enum.StrEnum):
+    """The least grave line that is written."""
+
+    DEBUG = "debug"
+    INFO = "info"
+    WARNING = "warning"
+    ERROR = "error"
+
+
+def _between(low: float, high: float) -> Sequence[object]:
+    return (attrs.validators.ge(low), attrs.validators.le(high))
+
+
+@attrs.frozen(kw_only=True)
+class Settings:
+    """What one server process runs with. Units are in the names."""
+
+    host: str = ts.option(default="127.0.0.1", help="Address to listen on.")
+    port: int = ts.option(default=8000, validator=[*_between(0, 65535)], help="Port to listen on; 0 takes a free one.")
+    allow_remote: bool = ts.option(default=False, help="Listen beyond this machine. Needs an API key.")
+    allowed_hosts: tuple[str, ...] = ts.option(default=(), help="Host names, beyond loopback and `host`, that requests may name.")
+    api_key: ts.SecretStr | None = ts.option(default=None, help="Key every request must carry; better given by file or environment.")
+    api_key_file: Path | None = ts.option(default=None, help="File whose first line is the API key.")
+    model_id: str = ts.option(default="smollm2-135m", help="Model to serve: a built-in name, a directory, or a Hub id.")
+    data_dir: Path = ts.option(factory=lambda: Path(platformdirs.user_data_dir("semantic_trio")), help="Where models are kept.")
+    cache_dir: Path = ts.option(factory=lambda: Path(platformdirs.user_cache_dir("semantic_trio")), help="Where the memory of agents is kept.")
+    max_batch_size: int = ts.option(default=8, validator=[*_between(1, 256)], help="Requests that generate at the same time.")
+    prefill_step_size: int = ts.option(default=512, validator=[*_between(16, 65536)], help="Most prompt tokens read in one step.")
+    max_decode_stall_ms: float = ts.option(
+        default=250.0, validator=[*_between(1, 60_000)], help="Most that reading prompts may lengthen a step of those who generate."
+    )
+    batch_window_ms: float = ts.option(default=10.0, validator=[*_between(1, 1000)], help="How long an idle engine waits for company.")
+    queue_limit: int = ts.option(default=64, validator=[*_between(0, 100_000)], help="Requests that may wait for a place in the batch.")
+    step_deadline_seconds: float = ts.option(default=60.0, validator=[*_between(1, 3600)], help="A step that takes longer has hung.")
+    shutdown_timeout_seconds: float = ts.option(
+        default=30.0, validator=[*_between(0, 3600)], help="How long running requests may go on after SIGTERM."
+    )
+    max_body_bytes: int = ts.option(default=33_554_432, validator=[*_between(1024, 1 << 30)], help="Largest request body.")
+    write_timeout_seconds: float = ts.option(
+        default=10.0, validator=[*_between(0.1, 600)], help="How long a client may refuse to read before it is dropped."
+    )
+    ping_seconds: float = ts.option(default=10.0, validator=[*_between(0.1, 15)], help="Silence after which a stream gets a ping.")
+    log_format: LogFormat = ts.option(default=LogFormat.AUTO, help="auto (console on a terminal), console or json.")
+    log_level: LogLevel = ts.option(default=LogLevel.INFO, help="debug, info, warning or error.")
+    log_prompts: bool = ts.option(default=False, help="Write prompts to the log. They are private: off unless asked for.")
+
+    @property
+    def key(self) -> str | None:
+        """The API key in force. Raises `InvalidRequestError` when its file cannot be read or is empty."""
+        if self.api_key_file is None:
+            return "".join(self.api_key) if self.api_key else None  # the plain text: only its repr is hidden
+        try:
+            key = self.api_key_file.read_text().strip().partition("\n")[0]
+        except OSError as error:
+            raise InvalidRequestError(f"cannot be read ({error.strerror})", field="api_key_file") from error
+        if not key:
+            raise InvalidRequestError("is empty", field="api_key_file")
+        return key
+
+
+@attrs.frozen
+class Loaded:
+    """Settings and, by name, the source each value came from."""
+
+    settings: Settings
+    sources: Mapping[str, str]
+
+
+def load(overrides: Mapping[str, object], config_file: Path | None = None, base: Path | None = None) -> Loaded:
+    """Read all sources; relative paths are looked up in `base`, by default the working directory.
+
+    Raises `InvalidRequestError` naming the setting that is wrong.
+    """
+    try:
+        chain = list(_chain(overrides, config_file, base or Path.cwd()))
+        settings = ts.load_settings(Settings, [loader for _, loader in chain], converter=_converter())
+        return Loaded(settings, dict(_sources(chain)))
+    except* (ts.exceptions.TsError, ValueError, TypeError, OSError) as errors:
+        problem = _first_line(errors)
+    raise InvalidRequestError(problem, field="settings")
+
+
+def _converter() -> ts.converters.Converter:
+    """What turns text into values; lists are written with commas, as host names may hold colons."""
+    return ts.converters.TSConverter(resolve_paths=False, strlist_sep=",")
+
+
+def _sources(chain: list[tuple[str, Loader]]) -> Iterator[tuple[str, str]]:
+    options = deep_options(Settings)
+    yield from ((option.path, "built-in") for option in options)
+    for label, loader in chain:
+        loaded = loader(Settings, options)
+        for part in [loaded] if isinstance(loaded, LoadedSettings) else loaded:
+            yield from ((name, label) for name in part.settings)
+
+
+def _chain(overrides: Mapping[str, object], config_file: Path | None, base: Path) -> list[tuple[str, Loader]]:
+    environment = os.environ.get(f"{PREFIX}ENVIRONMENT", "")
+    files = [base / "config" / "default.toml"]
+    if environment:
+        files.append(base / "config" / f"{environment}.toml")
+    files = [file for file in files if file.is_file()]
+    if config_file is not None:
+        files.append(config_file)
+    chain: list[tuple[str, Loader]] = [(str(file), _file_loader(file, mandatory=file == config_file)) for file in files]
+    if (base / ".env").is_file():
+        chain.append((".env", DotEnvLoader(PREFIX, base / ".env")))
+    chain.append(("environment", ts.EnvLoader(PREFIX)))
+    chain.append(("command line", DictLoader(dict(overrides))))
+    return chain
+
+
+def _file_loader(file: Path, *, mandatory: bool) -> Loader:
+    name = f"!{file}" if mandatory else str(file)
+    return ts.FileLoader(formats={"*.toml": ts.TomlFormat("semantic")}, files=[name])
+
+
+def _first_line(error: BaseException) -> str:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    cause = error.__cause__ if isinstance(error.__cause__, ValueError | TypeError) else error
+    return next((line for line in str(cause).splitlines() if line.strip()), type(error).__name__)

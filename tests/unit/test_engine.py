@@ -1,0 +1,345 @@
+"""The engine on the virtual clock: every time is exact."""
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from semantic_trio.application.engine import Engine, EngineState
+from semantic_trio.domain.errors import DrainingError, EngineDeadError, OverloadedError, PromptTooLongError, StepFailedError
+from semantic_trio.domain.generation import Failed, Finished, FinishReason, SamplingParams, TokenEvent
+from semantic_trio.domain.scheduler import Scheduler
+from semantic_trio.domain.step import StepPlan
+from semantic_trio.testing import ByteCodec, FakeRunner
+from tests.unit.conftest import LIMITS, StartEngine, prompt
+
+
+async def test_a_generation_delivers_its_tokens_and_its_end(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine()
+
+    result = await bench.submit(prompt(8), max_tokens=5).result()
+
+    assert len(result.text) == len(result.tokens) == 5
+    assert result.finished == Finished(FinishReason.MAX_TOKENS, "", None, prompt_tokens=8, completion_tokens=5)
+
+
+async def test_requests_that_arrive_together_read_their_prompts_in_one_step(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine(FakeRunner(seconds_per_step=1))
+    first = bench.submit(prompt(8))
+    await trio.sleep(0.005)  # within the window that the first one opened
+    second = bench.submit(prompt(9))
+
+    await first.result()
+    await second.result()
+
+    assert len(bench.runner.plans[0].prefill) == 2
+
+
+async def test_an_idle_engine_waits_for_the_window_and_no_longer(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine(FakeRunner(seconds_per_step=1, look_ahead=False), batch_window_seconds=0.5)
+
+    await bench.submit(prompt(8), max_tokens=3).result()
+
+    assert trio.current_time() == pytest.approx(3.5)
+
+
+async def test_the_window_can_be_changed_while_running(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine(FakeRunner(seconds_per_step=1, look_ahead=False), batch_window_seconds=0.5)
+    await bench.submit(prompt(8), max_tokens=1).result()
+    before = trio.current_time()
+    bench.engine.batch_window_seconds = 0.25
+
+    await bench.submit(prompt(8), max_tokens=1).result()
+
+    assert trio.current_time() - before == pytest.approx(1.25)
+
+
+async def test_a_row_generates_alone_what_it_generates_among_others(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine()
+    alone = [(await bench.submit(prompt(n, n), max_tokens=n).result()).tokens for n in range(1, 9)]
+    together = [bench.submit(prompt(n, n), max_tokens=n) for n in range(1, 9)]
+
+    assert [(await g.result()).tokens for g in together] == alone
+
+
+async def test_a_slow_reader_never_delays_its_neighbours(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine(FakeRunner(seconds_per_step=0.05, look_ahead=False), batch_window_seconds=0.001)
+    bench.submit(prompt(8), max_tokens=100)  # nobody reads this one
+    quick = bench.submit(prompt(8), max_tokens=10)
+
+    received = [event async for event in quick.events]
+
+    assert len(received) == 11  # ten tokens and the end
+    assert trio.current_time() == pytest.approx(0.501)
+
+
+async def test_one_long_generation_starves_nobody(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine(FakeRunner(seconds_per_step=0.1), max_rows=2)
+    long = bench.submit(prompt(8), max_tokens=1000)
+    for _ in range(20):
+        await bench.submit(prompt(8), max_tokens=3).result()
+
+    assert not long.is_over
+    assert trio.current_time() < 20
+
+
+async def test_a_short_prompt_does_not_wait_for_a_long_one(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine(FakeRunner(seconds_per_prompt_token=0.01))
+    await bench.submit(prompt(100), max_tokens=1).result()  # the pace is known from now on
+    long = bench.submit(prompt(4000), max_tokens=1)
+    await trio.sleep(1)
+    started = trio.current_time()
+    await bench.submit(prompt(50), max_tokens=1).result()
+    waited = trio.current_time() - started
+    await long.result()
+
+    assert waited < 4  # two undisturbed chunks in flight at most, and its own; the long one takes 40 s
+
+
+async def test_reading_a_prompt_lengthens_no_step_beyond_the_bound(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine(FakeRunner(seconds_per_step=0.1, seconds_per_prompt_token=0.005), max_stall_seconds=0.25)
+    streams = [bench.submit(prompt(8, i), max_tokens=200) for i in range(4)]
+    await trio.sleep(3)
+    long = bench.submit(prompt(2700), max_tokens=1)
+    await long.result()
+    stamps = streams[0].stamps
+    gaps = [b - a for a, b in zip(stamps, stamps[1:], strict=False)]
+
+    assert max(gaps) <= 0.1 + 0.25 + 1e-6
+    assert len(bench.runner.plans[-1].decode) >= 4
+
+
+@pytest.mark.parametrize("moment", ["queued", "prefill", "mid-stream"])
+async def test_a_closed_generation_leaves_within_one_step(start_engine: StartEngine, autojump_clock: MockClock, moment: str) -> None:
+    bench = await start_engine(FakeRunner(seconds_per_step=1, seconds_per_prompt_token=0.1), max_rows=1, chunk_tokens=16)
+    ahead = bench.submit(prompt(8), max_tokens=1) if moment == "queued" else None
+    gone = bench.submit(prompt(64), max_tokens=100)
+    await trio.sleep({"queued": 0.5, "prefill": 2.5, "mid-stream": 30}[moment])
+    steps = len(bench.runner.plans)
+    gone.close()
+    gone.close()  # closing twice is nothing
+    if ahead:
+        await ahead.result()
+    await trio.sleep(100)
+
+    assert bench.engine.open_generations == 0
+    assert not bench.runner.rows
+    assert ahead or len(bench.runner.plans) <= steps + 2  # the step that closes the row, and one that collects what was in flight
+
+
+async def test_a_closed_generation_delivers_nothing_more(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine(FakeRunner(seconds_per_step=1))
+    generation = bench.submit(prompt(8), max_tokens=50)
+    await trio.sleep(10)
+    generation.close()
+    await trio.sleep(10)
+
+    with pytest.raises(trio.ClosedResourceError):
+        await generation.result()
+
+
+async def test_two_hundred_leave_and_twenty_stay(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine(FakeRunner(seconds_per_step=0.01), queue_limit=500)
+    alone = (await bench.submit(prompt(20), max_tokens=20).result()).tokens
+    survivors = []
+    for i in range(220):
+        generation = bench.submit(prompt(20), max_tokens=20)
+        if i % 11 == 0:
+            survivors.append(generation)
+        elif i % 3:
+            generation.close()
+        else:
+            await trio.sleep(0.003)
+            generation.close()
+
+    assert [(await g.result()).tokens for g in survivors] == [alone] * 20
+    await trio.sleep(1)
+    assert bench.engine.open_generations == 0
+    assert not bench.runner.rows
+
+
+async def test_the_queue_has_an_end_and_an_honest_hint(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine(FakeRunner(seconds_per_step=1), max_rows=1, queue_limit=3)
+    await bench.submit(prompt(8), max_tokens=10).result()  # about ten seconds: what the hint is made of
+    kept = [bench.submit(prompt(8), max_tokens=10) for _ in range(4)]
+
+    with pytest.raises(OverloadedError) as refused:
+        bench.submit(prompt(8))
+
+    assert refused.value.retry_after_seconds in range(30, 61)
+    assert [len((await g.result()).tokens) for g in kept] == [10] * 4
+
+
+async def test_a_prompt_as_long_as_the_context_is_refused_and_one_shorter_fills_it(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine(context_length=100)
+
+    with pytest.raises(PromptTooLongError, match="prompt is too long: 100 tokens > 100 maximum"):
+        bench.submit(prompt(100))
+    result = await bench.submit(prompt(97), max_tokens=1000).result()
+
+    assert result.finished.reason is FinishReason.CONTEXT_FULL
+    assert result.finished.completion_tokens == 3
+
+
+async def test_a_model_that_ends_its_turn_ends_the_generation(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine(FakeRunner(end_after=4))
+
+    result = await bench.submit(prompt(8), max_tokens=50).result()
+
+    assert result.finished.reason is FinishReason.END_OF_TURN
+    assert len(result.text) == 4
+    assert result.finished.completion_tokens == 5
+
+
+async def test_a_stop_string_ends_it_across_tokens_and_is_not_shown(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine()
+    whole = (await bench.submit(prompt(8), max_tokens=30).result()).text
+    stop = whole[10:14]
+
+    result = await bench.submit(prompt(8), max_tokens=30, stop_strings=("@@", stop)).result()
+
+    assert result.text == whole[: whole.index(stop)]
+    assert result.finished.stop_string == stop
+    assert result.finished.reason is FinishReason.STOP_STRING
+
+
+async def test_forced_tokens_are_scored_not_drawn(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine()
+
+    result = await bench.submit(prompt(8), max_tokens=6, forced=(101, 102, 103)).result()
+
+    assert result.tokens[:3] == (101, 102, 103)
+    assert all(score <= 0 for score in result.logprobs)
+
+
+def failing(times: int) -> FakeRunner:
+    """A runner whose third step fails, `times` in a row."""
+    left = [times]
+
+    def before(plan: StepPlan) -> None:
+        if len(runner.plans) >= 3 and left[0]:
+            left[0] -= 1
+            raise RuntimeError("no memory")
+
+    runner = FakeRunner(seconds_per_step=0.1, before_step=before)
+    return runner
+
+
+async def test_a_failed_step_fails_who_took_part_and_the_engine_goes_on(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine(failing(1), max_rows=1)
+    hit, spared = bench.submit(prompt(8), max_tokens=20), bench.submit(prompt(8), max_tokens=20)
+
+    with pytest.raises(StepFailedError, match="no memory"):
+        await hit.result()
+    result = await spared.result()
+
+    assert len(result.tokens) == 20
+    assert bench.engine.state is EngineState.RUNNING
+
+
+async def test_a_row_that_took_no_part_in_the_failed_step_is_read_again_and_draws_on_with_its_seed(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    warm = SamplingParams(temperature=1.0)
+    bench = await start_engine(max_rows=2)
+    calm = (await bench.submit(prompt(8), max_tokens=20, sampling=warm).result()).tokens
+    generation = bench.submit(prompt(8), max_tokens=20, sampling=warm)
+    for _ in range(7):
+        await generation.events.receive()
+    sequence = bench.engine._open[generation]
+    assert sequence is not None
+    bench.engine.scheduler.preempt(sequence)
+
+    assert (await generation.result()).tokens == calm[7:]
+
+
+async def test_the_state_is_recovering_while_the_runner_is_rebuilt(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    states = []
+
+    class Slow(FakeRunner):
+        async def reset(self) -> None:
+            states.append(bench.engine.state)
+            await super().reset()
+
+    slow = Slow()
+    slow.before_step = failing(1).before_step
+    bench = await start_engine(slow)
+    slow.before_step = lambda plan: (_ for _ in ()).throw(RuntimeError("once")) if len(slow.plans) == 2 else None  # type: ignore[assignment]
+    with pytest.raises(StepFailedError):
+        await bench.submit(prompt(8)).result()
+    await trio.sleep(1)
+
+    assert states == [EngineState.RECOVERING]
+    assert bench.engine.state is EngineState.RUNNING
+
+
+
+
+async def test_three_failures_in_a_row_end_the_engine_with_one_clear_reason(autojump_clock: MockClock) -> None:
+    runner = FakeRunner(before_step=lambda plan: (_ for _ in ()).throw(RuntimeError("dead device")))  # type: ignore[arg-type]
+    engine = Engine(runner, Scheduler(LIMITS), queue_limit=9, step_deadline_seconds=60, batch_window_seconds=0.01)
+    seen: list[str] = []
+
+    async def ask() -> None:
+        from tests.unit.conftest import Bench
+
+        for _ in range(3):
+            try:
+                await Bench(engine, runner).submit(prompt(4)).result()
+            except StepFailedError as error:
+                seen.append(str(error))
+
+    with pytest.RaisesGroup(EngineDeadError) as ended:  # type: ignore[attr-defined]
+        async with trio.open_nursery() as nursery:
+            await nursery.start(engine.run)
+            nursery.start_soon(ask)
+
+    assert "3 steps in a row failed, the last one with: dead device" in str(ended.value.exceptions[0])
+    assert len(seen) == 3
+    assert engine.state is EngineState.DEAD
+
+
+async def test_a_step_that_hangs_ends_the_engine_and_fails_who_waits(autojump_clock: MockClock) -> None:
+    runner = FakeRunner(seconds_per_step=float("inf"))
+    engine = Engine(runner, Scheduler(LIMITS), queue_limit=9, step_deadline_seconds=60, batch_window_seconds=0.01)
+    from tests.unit.conftest import Bench
+
+    with pytest.RaisesGroup(EngineDeadError):  # type: ignore[attr-defined]
+        async with trio.open_nursery() as nursery:
+            await nursery.start(engine.run)
+            generation = Bench(engine, runner).submit(prompt(4))
+
+    assert trio.current_time() == pytest.approx(60.01)
+    assert isinstance(generation.events.receive_nowait(), Failed)
+    with pytest.raises(EngineDeadError):
+        Bench(engine, runner).submit(prompt(4))
+
+
+async def test_draining_lets_the_short_finish_and_fails_the_long_at_the_grace(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine(FakeRunner(seconds_per_step=1))
+    short, endless = bench.submit(prompt(8), max_tokens=5), bench.submit(prompt(8), max_tokens=1000)
+    await trio.sleep(1)
+    before = trio.current_time()
+    await bench.engine.drain(grace_seconds=30)
+
+    assert trio.current_time() - before == pytest.approx(30)
+    assert len((await short.result()).tokens) == 5
+    with pytest.raises(DrainingError):
+        await endless.result()
+    with pytest.raises(DrainingError):
+        bench.submit(prompt(8))
+
+
+async def test_draining_an_idle_engine_takes_no_time(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine()
+    await bench.engine.drain(grace_seconds=30)
+
+    assert trio.current_time() == 0
+    assert bench.engine.state is EngineState.DRAINING
+
+
+async def test_events_carry_text_that_never_splits_a_character(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine()
+    snowman = tuple("a☃b".encode())
+
+    events = [event async for event in bench.submit(prompt(8), max_tokens=5, forced=snowman).events]
+    texts = [event.text for event in events if isinstance(event, TokenEvent)]
+
+    assert texts == ["a", "", "", "☃", "b"]
