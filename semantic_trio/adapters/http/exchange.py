@@ -1,0 +1,56 @@
+"""One request on its way through the server: its id, its body, what it holds and how it ended.
+
+Knows nothing of protocols' bodies. Whatever is pushed on `stack` is released however the request ends: by answer, error or a client that left.
+"""
+
+import re
+import uuid
+from contextlib import ExitStack
+from contextvars import ContextVar
+
+import attrs
+from hypercorn.typing import HTTPScope
+
+from semantic_trio.adapters.http.protocol import Protocol, protocol_of
+
+# Ids of callers that go into our log and answers as they are.
+SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+
+
+@attrs.define(eq=False)
+class Exchange:
+    """A request, and what is known of its answer."""
+
+    method: str
+    path: str
+    headers: dict[str, str]  # names in lower case; of a repeated header the last
+    request_id: str
+    protocol: Protocol
+    body: bytes = b""
+    stack: ExitStack = attrs.field(factory=ExitStack)
+    model: str = ""  # the id of the model that answers
+    status: int = 0  # 0 until the answer has begun
+    is_complete: bool = False  # the last byte of the answer was given to the server
+    was_aborted: bool = False  # the answer failed after it had begun
+
+    @classmethod
+    def of(cls, scope: HTTPScope) -> "Exchange":
+        """The exchange a request begins."""
+        headers = {name.decode("latin1").lower(): value.decode("latin1") for name, value in scope["headers"]}
+        path = scope["path"]
+        return cls(scope["method"], path, headers, _request_id(headers), protocol_of(path, headers))
+
+    @property
+    def outcome(self) -> str:
+        """The status, or how the request ended without a whole answer."""
+        if self.was_aborted:
+            return "aborted"
+        return str(self.status) if self.is_complete else "client_gone"
+
+
+current: ContextVar[Exchange] = ContextVar("exchange")
+
+
+def _request_id(headers: dict[str, str]) -> str:
+    given = headers.get("x-request-id", "")
+    return given if SANE_ID.fullmatch(given) else f"req_{uuid.uuid4().hex}"

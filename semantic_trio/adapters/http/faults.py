@@ -1,0 +1,158 @@
+"""What goes wrong, in the words and statuses each protocol's clients act upon.
+
+Knows named errors and HTTP statuses. Knows nothing of requests. Clients retry by status for minutes, and some repair what the wording tells them:
+both are part of the contract.
+"""
+
+import attrs
+import msgspec
+from werkzeug.exceptions import HTTPException
+
+from semantic_trio.adapters.http.protocol import Protocol
+from semantic_trio.domain.errors import (
+    DrainingError,
+    EngineDeadError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    OverloadedError,
+    PromptTooLongError,
+    StepFailedError,
+)
+
+# Anthropic's name of each status; 529 is its own for "overloaded".
+KINDS = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    408: "timeout_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    500: "api_error",
+    503: "overloaded_error",
+    529: "overloaded_error",
+}
+# When a supervisor has had the time to start a dead process again.
+RESTART_SECONDS = 5
+
+
+@attrs.frozen
+class Fault(Exception):
+    """An answer that is an error."""
+
+    status: int
+    message: str
+    field: str | None = None  # dotted path of the offending field
+    code: str | None = None  # OpenAI's finer name
+    retry_after_seconds: int | None = None
+
+    @property
+    def is_permanent(self) -> bool:
+        """Whether sending the same again cannot help."""
+        return self.status < 500 and self.status not in {408, 429}
+
+    @property
+    def headers(self) -> list[tuple[str, str]]:
+        """What the SDKs read beside the status. A 401 would be retried for minutes without being told not to."""
+        found = []
+        if self.is_permanent:
+            found.append(("x-should-retry", "false"))
+        if self.retry_after_seconds is not None:
+            found.append(("retry-after", str(self.retry_after_seconds)))
+        return found
+
+
+def fault_of(error: Exception, protocol: Protocol) -> Fault:
+    """How an error is told in a protocol. What is not named is a bug, and says no more than that."""
+    match error:
+        case Fault():
+            return error
+        case PromptTooLongError():
+            return Fault(400, _too_long(error, protocol), field="messages", code="context_length_exceeded")
+        case InvalidRequestError():
+            return Fault(400, str(error), field=error.field or None)
+        case ModelNotFoundError():
+            return Fault(404, _no_model(error, protocol), field="model", code="model_not_found")
+        case OverloadedError():
+            status = 529 if protocol is Protocol.ANTHROPIC else 429
+            return Fault(status, str(error), code="rate_limit_exceeded", retry_after_seconds=error.retry_after_seconds)
+        case DrainingError():
+            return Fault(503, str(error), retry_after_seconds=error.retry_after_seconds)
+        case EngineDeadError():
+            return Fault(503, str(error), retry_after_seconds=RESTART_SECONDS)
+        case StepFailedError():
+            return Fault(500, str(error))
+        case HTTPException():
+            return Fault(error.code or 500, error.description or error.name)
+        case _:
+            return Fault(500, "internal error")
+
+
+def envelope(fault: Fault, protocol: Protocol, request_id: str) -> bytes:
+    """The body of an error."""
+    if protocol is Protocol.ANTHROPIC:
+        return msgspec.json.encode(anthropic_error(fault, request_id))
+    return msgspec.json.encode(openai_error(fault))
+
+
+@attrs.frozen
+class AnthropicErrorDetail:
+    """What went wrong."""
+
+    type: str
+    message: str
+
+
+@attrs.frozen
+class AnthropicError:
+    """An error as Anthropic's clients read it."""
+
+    type: str
+    error: AnthropicErrorDetail
+    request_id: str
+
+
+@attrs.frozen
+class OpenAIErrorDetail:
+    """What went wrong."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+@attrs.frozen
+class OpenAIError:
+    """An error as OpenAI's clients read it."""
+
+    error: OpenAIErrorDetail
+
+
+def anthropic_error(fault: Fault, request_id: str) -> AnthropicError:
+    """The body, and the data of a stream's `error` event."""
+    return AnthropicError("error", AnthropicErrorDetail(_kind(fault), fault.message), request_id)
+
+
+def openai_error(fault: Fault) -> OpenAIError:
+    """The body, and the data of a stream's last line."""
+    kind = "server_error" if fault.status >= 500 else "rate_limit_error" if fault.status == 429 else "invalid_request_error"
+    return OpenAIError(OpenAIErrorDetail(fault.message, kind, fault.field, fault.code))
+
+
+def _kind(fault: Fault) -> str:
+    return KINDS.get(fault.status, "api_error" if fault.status >= 500 else "invalid_request_error")
+
+
+def _too_long(error: PromptTooLongError, protocol: Protocol) -> str:
+    if protocol is Protocol.ANTHROPIC:
+        return str(error)
+    return (
+        f"This model's maximum context length is {error.limit} tokens. However, your messages resulted in {error.tokens} tokens. "
+        "Please reduce the length of the messages."
+    )
+
+
+def _no_model(error: ModelNotFoundError, protocol: Protocol) -> str:
+    return str(error) if protocol is Protocol.ANTHROPIC else f"The model `{error.model}` does not exist"

@@ -1,0 +1,65 @@
+"""Learning how long steps take."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from semantic_trio.domain.pace import FIRST_CHUNK, MIN_CHUNK, DecodePace, PrefillPace
+
+
+def cost(tokens: int, context: int, linear: float, quadratic: float) -> float:
+    return tokens * (linear + quadratic * (context + tokens / 2))
+
+
+@given(linear=st.floats(1e-4, 1e-1), share=st.floats(0, 1), bound=st.floats(0.05, 5))
+def test_a_chunk_of_the_advised_size_keeps_the_bound_behind_any_context(linear: float, share: float, bound: float) -> None:
+    quadratic = linear * share / 4096
+    pace = PrefillPace()
+    for context in range(0, 8000, 500):
+        pace.observe(128, context, cost(128, context, linear, quadratic))
+
+    for context in (0, 1000, 8000, 30_000):
+        size = pace.tokens_within(bound, context)
+        if size > MIN_CHUNK:
+            assert cost(size, context, linear, quadratic) <= bound * 1.1
+
+
+def test_chunks_shrink_as_the_context_grows() -> None:
+    pace = PrefillPace()
+    for context in range(0, 4000, 100):
+        pace.observe(64, context, cost(64, context, 1e-3, 1e-6))
+
+    assert pace.tokens_within(0.25, 0) > pace.tokens_within(0.25, 4000) > pace.tokens_within(0.25, 30_000)
+
+
+def test_before_the_first_measurement_a_chunk_is_small() -> None:
+    assert PrefillPace().tokens_within(10.0, 0) == FIRST_CHUNK
+
+
+def test_a_machine_that_got_slower_is_noticed() -> None:
+    pace = PrefillPace()
+    for _ in range(50):
+        pace.observe(100, 0, 0.1)
+    for _ in range(50):
+        pace.observe(100, 0, 1.0)
+
+    assert pace.seconds_per_token(50) == pytest.approx(0.01, rel=0.2)
+
+
+@given(st.lists(st.tuples(st.integers(1, 2048), st.integers(0, 100_000), st.floats(-1, 100)), min_size=1, max_size=50))
+def test_whatever_was_measured_the_advice_is_usable(seen: list[tuple[int, int, float]]) -> None:
+    pace = PrefillPace()
+    for tokens, context, seconds in seen:
+        pace.observe(tokens, context, seconds)
+
+    assert pace.tokens_within(0.25, 1000) >= MIN_CHUNK
+    assert pace.seconds_per_token(1000) > 0
+
+
+def test_the_length_of_a_decode_step_is_known_by_its_nearest_size() -> None:
+    pace = DecodePace()
+    assert pace.seconds(3) == 0
+    pace.observe(2, 0.2)
+    pace.observe(8, 0.8)
+
+    assert [pace.seconds(rows) for rows in (0, 1, 2, 4, 7, 100)] == [0, 0.2, 0.2, 0.2, 0.8, 0.8]

@@ -1,0 +1,158 @@
+"""The scheduler's promises under any order of events."""
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import given, settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from semantic_trio.domain.errors import PromptTooLongError
+from semantic_trio.domain.generation import Finished, GenerationRequest, TokenEvent
+from semantic_trio.domain.scheduler import Limits, Scheduler, fair_shares
+from semantic_trio.domain.sequence import Phase, Sequence
+from semantic_trio.domain.step import Drawn, StepPlan, StepResult, StepTiming
+from semantic_trio.testing import ByteCodec
+
+
+def request(prompt: int = 8, max_tokens: int = 5, name: str = "r") -> GenerationRequest:
+    return GenerationRequest(name, tuple(range(prompt)), max_tokens, seed=1, stop_tokens=frozenset({0}))
+
+
+@given(st.integers(0, 500), st.lists(st.integers(0, 300), max_size=10))
+def test_shares_are_whole_fair_and_waste_nothing(budget: int, wants: list[int]) -> None:
+    shares = fair_shares(budget, wants)
+
+    assert sum(shares) == min(budget, sum(wants))
+    assert all(0 <= share <= want for share, want in zip(shares, wants, strict=True))
+    for share, want in zip(shares, wants, strict=True):
+        if share < want:
+            assert all(other <= share + 1 for other in shares), "nobody has more than one who would have liked more"
+
+
+class Device:
+    """Keeps to the runner's side of the contract, and checks the scheduler's."""
+
+    def __init__(self) -> None:
+        self.rows: dict[int, int] = {}  # tokens read
+        self.drawn: dict[int, int] = {}  # tokens drawn
+        self.late = StepResult()
+
+    def step(self, plan: StepPlan, ends: bool) -> StepResult:
+        for row in plan.close:
+            del self.rows[row]
+            self.drawn.pop(row, None)
+        for start in plan.open:
+            assert start.row not in self.rows
+            self.rows[start.row] = 0
+        now = []
+        for decode in plan.decode:
+            assert self.drawn[decode.row] == decode.draws - 1, "draws follow one another"
+            now.append(self._draw(decode.row, decode.draws, ends))
+            self.rows[decode.row] += 1
+        for chunk in plan.prefill:
+            assert chunk.tokens, "no empty chunks"
+            assert chunk.context == self.rows[chunk.row], "chunks follow one another"
+            self.rows[chunk.row] += len(chunk.tokens)
+            if chunk.draws is not None:
+                now.append(self._draw(chunk.row, chunk.draws, ends))
+        timing = StepTiming(len(plan.decode), plan.prompt_tokens, 0, 0.01) if plan.has_work else None
+        answer, self.late = self.late, StepResult(tuple(now), timing)
+        return StepResult(answer.drawn, answer.timing, in_flight=plan.has_work)
+
+    def _draw(self, row: int, index: int, ends: bool) -> Drawn:
+        self.drawn[row] = index
+        return Drawn(row, index, 0 if ends else 97, -1.0)
+
+
+class SchedulerMachine(RuleBasedStateMachine):
+    """Requests come, go, fail and are preempted in any order."""
+
+    @initialize(rows=st.integers(1, 4), chunk=st.integers(16, 64))
+    def begin(self, rows: int, chunk: int) -> None:
+        self.limits = Limits(context_length=200, max_rows=rows, chunk_tokens=chunk, max_stall_seconds=0.25)
+        self.scheduler, self.device = Scheduler(self.limits), Device()
+        self.alive: list[Sequence] = []
+        self.tokens: dict[Sequence, int] = {}
+
+    @rule(prompt=st.integers(1, 190), max_tokens=st.integers(1, 30))
+    def add(self, prompt: int, max_tokens: int) -> None:
+        sequence = self.scheduler.add(request(prompt, max_tokens), ByteCodec().decoder())
+        self.alive.append(sequence)
+        self.tokens[sequence] = 0
+
+    @precondition(lambda self: self.alive)
+    @rule(data=st.data())
+    def abort(self, data: st.DataObject) -> None:
+        sequence = data.draw(st.sampled_from(self.alive))
+        self.scheduler.abort(sequence)
+        self.alive.remove(sequence)
+
+    @precondition(lambda self: any(s.phase in (Phase.PREFILLING, Phase.DECODING) for s in self.alive))
+    @rule(data=st.data())
+    def preempt(self, data: st.DataObject) -> None:
+        running = [s for s in self.alive if s.phase in (Phase.PREFILLING, Phase.DECODING)]
+        self.scheduler.preempt(data.draw(st.sampled_from(running)))
+
+    @rule(ends=st.booleans(), steps=st.integers(1, 5))
+    def advance(self, ends: bool, steps: int) -> None:
+        for _ in range(steps):
+            plan = self.scheduler.plan()
+            if plan is None:
+                return
+            assert plan.prompt_tokens <= self.limits.chunk_tokens
+            self._take(self.scheduler.commit(self.device.step(plan, ends)))
+
+    @rule()
+    def lose_the_device(self) -> None:
+        for sequence in self.scheduler.lose_rows():
+            self.alive.remove(sequence)
+        self.device = Device()
+
+    def _take(self, events: list[tuple[Sequence, object]]) -> None:
+        for sequence, event in events:
+            assert sequence in self.alive, "nothing is delivered to who is gone"
+            if isinstance(event, TokenEvent):
+                self.tokens[sequence] += 1
+            if isinstance(event, Finished):
+                assert event.completion_tokens == self.tokens[sequence] <= sequence.max_tokens
+                self.alive.remove(sequence)
+
+    @invariant()
+    def rows_are_never_more_than_allowed(self) -> None:
+        assert self.scheduler.running <= self.limits.max_rows
+
+    @invariant()
+    def every_live_sequence_is_somewhere(self) -> None:
+        assert self.scheduler.running + self.scheduler.waiting == len(self.alive)
+
+    def teardown(self) -> None:
+        for _ in range(2000):
+            plan = self.scheduler.plan()
+            if plan is None:
+                break
+            self._take(self.scheduler.commit(self.device.step(plan, ends=False)))
+        assert not self.alive, "everyone is served in the end"
+        assert not self.device.rows, "no row is left open"
+
+
+TestScheduler = SchedulerMachine.TestCase
+TestScheduler.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
+
+
+def test_a_prompt_that_fills_the_context_is_refused() -> None:
+    scheduler = Scheduler(Limits(context_length=8, max_rows=1, chunk_tokens=16, max_stall_seconds=1))
+
+    with pytest.raises(PromptTooLongError):
+        scheduler.add(request(prompt=8), ByteCodec().decoder())
+    assert scheduler.room(request(prompt=7)) == 1
+
+
+def test_max_tokens_is_never_drawn_beyond() -> None:
+    """The device looks ahead; a row that has its last draw planned is not planned again."""
+    scheduler, device = Scheduler(Limits(100, 1, 16, 1.0)), Device()
+    scheduler.add(request(prompt=4, max_tokens=3), ByteCodec().decoder())
+    draws = []
+    while (plan := scheduler.plan()) is not None:
+        draws += [d.draws for d in plan.decode] + [c.draws for c in plan.prefill]
+        scheduler.commit(device.step(plan, ends=False))
+
+    assert draws == [0, 1, 2]
