@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import attrs
+import mlx.core as mx
 import outcome
 import trio
 
@@ -78,3 +79,18 @@ def _wake(token: trio.lowlevel.TrioToken, done: trio.Event) -> None:
         token.run_sync_soon(done.set)
     except trio.RunFinishedError:
         pass  # the loop ended while this call ran: nobody waits
+
+
+def last_act() -> None:
+    """What the thread does before it ends: without it a process whose model was loaded off the main thread aborts at exit (mlx 0.32.4)."""
+    mx.synchronize()
+    mx.clear_streams()
+
+
+def describe_device() -> str:
+    """The device MLX computes on by default, and its memory, for people."""
+    device = mx.default_device()
+    facts = mx.device_info()
+    name, size = facts.get("device_name", facts.get("architecture", "")), facts.get("memory_size", facts.get("total_memory", 0))
+    memory = f", {int(size) / 1e9:.0f} GB" if size else ""
+    return f"{device.type.name} {name}{memory}".strip()

@@ -6,15 +6,20 @@ Everything in `Batch` runs on the device thread; `MlxRunner` is its face on the 
 import functools
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import attrs
 import mlx.core as mx
+import structlog
 
 from semantic_trio.adapters.mlx.device import Device
-from semantic_trio.adapters.mlx.kv import Layout, RowCaches, Span, state_of
+from semantic_trio.adapters.mlx.kv import Layout, RowCaches, Span, choose_layout, state_of
+from semantic_trio.adapters.mlx.loading import LoadedModel, load
 from semantic_trio.adapters.mlx.sampling import Draw, draw
 from semantic_trio.domain.errors import StepFailedError
 from semantic_trio.domain.step import Drawn, RowStart, StepPlan, StepResult
+
+log = structlog.get_logger(__name__)
 
 # Steps after which MLX gives its unused buffers back: they grow with every new length and are never given back by themselves.
 TIDY_EVERY = 256
@@ -139,3 +144,11 @@ class MlxRunner:
         await self.device.call(self.batch.reset)
 
 
+
+
+async def load_runner(device: Device, path: Path) -> tuple[MlxRunner, LoadedModel]:
+    """Load a model onto a device: its runner, and what is known of it. Raises `ModelNotFoundError` where there is no usable model."""
+    loaded = await device.call(lambda: load(path))
+    layout = await device.call(lambda: choose_layout(loaded.model))
+    log.info("model loaded", layout=type(layout).__name__, context_length=loaded.context_length)
+    return MlxRunner(device, Batch(layout)), loaded

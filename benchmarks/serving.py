@@ -1,0 +1,338 @@
+"""Figures of the whole server, each beside a bare or a rival run of the same work in the same minute.
+
+python benchmarks/serving.py [throughput] [rival] [neighbours] [latency] [startup] [--rounds 3] [--json OUT]
+
+Runs on this machine's loopback with smollm2-135m, greedy. Bare is mlx-lm's `BatchGenerator` in a process of its own; rival is mlx-lm's server.
+Everything is float32 with the same BLAS on a CPU. Shared machines are noisy: runs alternate, and what counts is the ratio of medians.
+"""
+
+import argparse
+import contextlib
+import json
+import os
+import platform
+import re
+import signal
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+
+from client import Stream, chat, get, run
+
+MODEL = "smollm2-135m"
+TOPICS = ["the sea", "a mountain", "an old clock", "bread", "the moon", "a train", "winter", "a library"]
+TOKENS = 96
+LONG_WORDS = 2560  # a prompt of about 2,700 tokens
+
+
+def prompts(count: int) -> list[str]:
+    return [f"Write a very long story about {topic}. Do not stop early." for topic in TOPICS[:count]]
+
+
+def long_prompt(salt: str) -> str:
+    words = "river stone light garden paper window cloud field bridge song".split()
+    return f"{salt}: summarise these words. " + " ".join(words[(i * i) % 10] for i in range(LONG_WORDS))
+
+
+class Served:
+    """A server process on a free port."""
+
+    def __init__(self, command: list[str], ready: Callable[[str], int | None], environment: dict[str, str] | None = None) -> None:
+        self.log = tempfile.NamedTemporaryFile("w+", suffix=".log", delete=False)  # noqa: SIM115 - lives as long as the server
+        begun = time.perf_counter()
+        self.process = subprocess.Popen(command, stdout=self.log, stderr=subprocess.STDOUT, env=os.environ | (environment or {}))
+        self.port = self._wait(ready)
+        self.startup_seconds = time.perf_counter() - begun
+
+    def _wait(self, ready: Callable[[str], int | None]) -> int:
+        for _ in range(2400):
+            port = ready(Path(self.log.name).read_text())
+            if port:
+                return port
+            if self.process.poll() is not None:
+                break
+            time.sleep(0.05)
+        raise RuntimeError(Path(self.log.name).read_text()[-3000:])
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(60)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            return self.process.wait()
+
+
+@contextlib.contextmanager
+def ours() -> Iterator[Served]:
+    command = [sys.executable, "-m", "semantic_trio", "serve", "--model", MODEL, "--port", "0", "--log-format", "console"]
+    server = Served(command, lambda text: int(m[1]) if (m := re.search(r"http://127\.0\.0\.1:(\d+)", text)) else None)
+    try:
+        yield server
+    finally:
+        code = server.stop()
+        if code:
+            print(f"  (the server ended with {code})")
+
+
+@contextlib.contextmanager
+def rival(step_size: int | None = None) -> Iterator[Served]:
+    """mlx-lm's server on the float32 twin of the model."""
+    port = free_port()
+    more = ["--prefill-step-size", str(step_size)] if step_size else []
+    program = f"{PRELOAD}; import runpy, sys; sys.argv = {['server', '--model', str(float32_model()), '--port', str(port), *more]!r}; " + (
+        "runpy.run_module('mlx_lm.server', run_name='__main__')"
+    )
+
+    def ready(text: str) -> int | None:
+        with contextlib.suppress(OSError):
+            return port if get(port, "/health")[0] == 200 else None
+        return None
+
+    server = Served([sys.executable, "-c", program], ready)
+    try:
+        run(port, [chat("hello", 2)])
+        yield server
+    finally:
+        server.process.kill()
+        server.process.wait()
+
+
+PRELOAD = "from semantic_trio.adapters.mlx import blas; blas.load_openblas()"
+
+
+def model_path() -> Path:
+    answer = subprocess.run([sys.executable, "-m", "semantic_trio", "models", "path", MODEL], check=True, capture_output=True, text=True)
+    return Path(answer.stdout.strip())
+
+
+def float32_model() -> Path:
+    """The model with float32 weights, as the server has them in memory: made once beside the original's cache."""
+    target = Path(tempfile.gettempdir()) / f"{MODEL}-float32"
+    if not (target / "config.json").exists():
+        code = f"{PRELOAD}\nfrom mlx_lm.convert import convert\nconvert({str(model_path())!r}, mlx_path={str(target)!r}, dequantize=True, dtype='float32')"
+        subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return target
+
+
+def free_port() -> int:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as sock:
+        return int(sock.getsockname()[1])
+
+
+BARE = f"""
+{PRELOAD}
+import json, sys, time
+import mlx.core as mx
+from mlx_lm import load
+from mlx_lm.generate import BatchGenerator
+model, tokenizer = load({{path!r}})
+def once(texts, tokens):
+    prompts = [tokenizer.apply_chat_template([{{{{"role": "user", "content": t}}}}], add_generation_prompt=True) for t in texts]
+    generator = BatchGenerator(model, max_tokens=tokens, stop_tokens=[[t] for t in tokenizer.eos_token_ids])
+    begun, count = time.perf_counter(), 0
+    generator.insert(prompts)
+    while responses := generator.next_generated():
+        count += len(responses)
+    return count / (time.perf_counter() - begun)
+once(["hello"], 4)
+for line in sys.stdin:
+    texts, tokens = json.loads(line)
+    print(json.dumps(once(texts, tokens)), flush=True)
+"""
+
+
+class Bare:
+    """mlx-lm's `BatchGenerator`, without a server, in a process that waits for work."""
+
+    def __init__(self) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", BARE.format(path=str(float32_model()))], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
+
+    def throughput(self, texts: list[str], tokens: int) -> float:
+        assert self.process.stdin and self.process.stdout
+        self.process.stdin.write(json.dumps([texts, tokens]) + "\n")
+        self.process.stdin.flush()
+        return float(self.process.stdout.readline())
+
+    def stop(self) -> None:
+        assert self.process.stdin
+        self.process.stdin.close()
+        self.process.wait()
+
+
+def served_throughput(port: int, count: int) -> float:
+    streams = [chat(text, TOKENS) for text in prompts(count)]
+    seconds = run(port, streams)
+    return sum(s.tokens for s in streams) / seconds
+
+
+def sequential_throughput(port: int, count: int) -> float:
+    streams = [chat(text, TOKENS) for text in prompts(count)]
+    seconds = sum(run(port, [stream]) for stream in streams)
+    return sum(s.tokens for s in streams) / seconds
+
+
+def throughput(rounds: int) -> dict[str, object]:
+    """Figure 1: over HTTP against bare, and batched against one after another."""
+    bare, rows, figures = Bare(), {}, {}
+    with ours() as server:
+        for count in (1, 4, 8):
+            pairs = [(served_throughput(server.port, count), bare.throughput(prompts(count), TOKENS)) for _ in range(rounds)]
+            rows[count] = pairs
+        for count in (3, 5, 8):
+            figures[count] = [(served_throughput(server.port, count), sequential_throughput(server.port, count)) for _ in range(rounds)]
+    bare.stop()
+    show("served / bare, tokens per second", rows)
+    show("batched / one after another, tokens per second", figures)
+    return {"served_over_bare": rows, "batched_over_sequential": figures}
+
+
+def against_rival(rounds: int) -> dict[str, object]:
+    """Figure 2: against mlx-lm's server, one after the other on the same machine, in turns."""
+    rows: dict[int, list[tuple[float, float]]] = {1: [], 4: [], 8: []}
+    for _ in range(rounds):
+        mine, theirs = {}, {}
+        with ours() as server:
+            for count in rows:
+                mine[count] = served_throughput(server.port, count)
+        with rival() as server:
+            for count in rows:
+                theirs[count] = served_throughput(server.port, count)
+        for count in rows:
+            rows[count].append((mine[count], theirs[count]))
+    show("served / mlx_lm server, tokens per second", rows)
+    return {"served_over_mlx_lm_server": rows}
+
+
+def neighbours_once(port: int, salt: str) -> dict[str, float]:
+    alone = chat(long_prompt(salt + "a"), 2)
+    run(port, [alone])
+    long = chat(long_prompt(salt + "b"), 2)
+    streams = [chat(text, 400) for text in prompts(4)]
+    run(port, streams, at=lambda seconds: [long] if seconds > 3.0 else [])
+    gaps = [gap for s in streams for gap in gaps_during(s, long)]
+    return {"alone": alone.first, "beside": long.first, "gap": max(gaps)}
+
+
+def gaps_during(stream: Stream, long: Stream) -> list[float]:
+    begin, end = long.started - stream.started, long.started - stream.started + long.first
+    return [b - a for a, b in zip(stream.stamps, stream.stamps[1:], strict=False) if b > begin and a < end]
+
+
+def neighbours(rounds: int) -> dict[str, object]:
+    """Figure 3: four streams while a long prompt is read."""
+    result: dict[str, object] = {}
+    with ours() as server:
+        result["ours"] = [neighbours_once(server.port, f"o{i}") for i in range(rounds)]
+    with rival() as server:
+        result["mlx_lm"] = [neighbours_once(server.port, "r0")]
+    with rival(256) as server:
+        result["mlx_lm --prefill-step-size 256"] = [neighbours_once(server.port, "s0")]
+    for name, runs in result.items():
+        for one in runs:  # type: ignore[attr-defined]
+            print(f"  {name}: longest gap {one['gap']:.2f} s; long prompt's first token {one['alone']:.2f} s alone, {one['beside']:.2f} s beside")
+    return {"neighbours": result}
+
+
+def latency(rounds: int) -> dict[str, object]:
+    """Figure 5: the health endpoint under load, and how fast a cancelled row is gone."""
+    health: list[float] = []
+    cancels: list[float] = []
+    with ours() as server:
+        for i in range(rounds):
+            streams = [chat(text, 300) for text in prompts(4)]
+            begun = time.perf_counter()
+            long_sent = [False]
+
+            def at(seconds: float, i: int = i, long_sent: list[bool] = long_sent) -> list[Stream]:
+                status, _, took = get(server.port, "/health/live")
+                assert status == 200
+                health.append(took)
+                if seconds > 12:
+                    return [chat(f"end {i}", 1)]
+                return []
+
+            run(server.port, [*streams, chat(long_prompt(f"h{i}"), 2)], at=at)
+            _ = begun
+        for _ in range(10):
+            cancels.append(cancel_once(server.port))
+    health.sort()
+    p99 = health[int(len(health) * 0.99)]
+    print(f"  /health/live under load: p50 {statistics.median(health) * 1e3:.1f} ms, p99 {p99 * 1e3:.1f} ms, n = {len(health)}")
+    print(f"  cancel to row gone: median {statistics.median(cancels) * 1e3:.0f} ms, longest {max(cancels) * 1e3:.0f} ms, n = {len(cancels)}")
+    return {"health_seconds": health, "cancel_seconds": cancels}
+
+
+def cancel_once(port: int) -> float:
+    """Hang up in mid-stream and wait until the metrics show an empty batch."""
+    import socket
+
+    body = json.dumps(chat(prompts(1)[0], 400).body).encode()
+    sock = socket.create_connection(("127.0.0.1", port))
+    sock.sendall(f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+    received = b""
+    while received.count(b"data: ") < 6:
+        received += sock.recv(4096)
+    sock.close()
+    begun = time.perf_counter()
+    while rows_in_batch(port):
+        if time.perf_counter() - begun > 30:
+            raise TimeoutError("the row stayed")
+    return time.perf_counter() - begun
+
+
+def rows_in_batch(port: int) -> float:
+    _, body, _ = get(port, "/metrics")
+    match = re.search(rb"^semantic_batch_size(?:\{[^}]*\})? ([0-9.e+]+)$", body, re.M)
+    assert match, "the metric is there"
+    return float(match[1])
+
+
+def startup(rounds: int) -> dict[str, object]:
+    """Figure 5: from exec to the first connection, with a converted model."""
+    seconds = []
+    for _ in range(rounds):
+        with ours() as server:
+            seconds.append(server.startup_seconds)
+    print(f"  start-up: {', '.join(f'{s:.2f}' for s in seconds)} s")
+    return {"startup_seconds": seconds}
+
+
+def show(title: str, rows: dict[int, list[tuple[float, float]]]) -> None:
+    print(f"  {title}")
+    for count, pairs in rows.items():
+        one, other = (statistics.median(side) for side in zip(*pairs, strict=True))
+        ratios = " ".join(f"{a / b:.2f}" for a, b in pairs)
+        print(f"    {count} streams: {one:7.1f} / {other:7.1f} = {one / other:.2f}   (pairs {ratios})")
+
+
+FIGURES = {"throughput": throughput, "rival": against_rival, "neighbours": neighbours, "latency": latency, "startup": startup}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("figures", nargs="*", choices=[*FIGURES, []], help="which; all without")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--json", type=Path)
+    arguments = parser.parse_args()
+    packages = ", ".join(f"{name} {version(name)}" for name in ("mlx", "mlx-lm", "trio", "hypercorn", "quart-trio"))
+    print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}, {packages}")
+    results: dict[str, object] = {}
+    for name in arguments.figures or FIGURES:
+        print(f"{name}: {(FIGURES[name].__doc__ or '').strip()}")
+        results |= FIGURES[name](arguments.rounds)
+    if arguments.json:
+        arguments.json.write_text(json.dumps(results, indent=1))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,55 @@
+"""A model directory in the layout MLX reads: configuration, weights and tokenizer side by side."""
+
+import json
+from pathlib import Path
+
+import attrs
+
+from semantic_trio.adapters.catalogue.progress import Progress
+from semantic_trio.domain.errors import ModelNotFoundError
+
+INDEX = "model.safetensors.index.json"
+
+
+@attrs.frozen
+class LocalDirectory:
+    """A directory that is somebody else's: it is used and never written to."""
+
+    name: str
+
+    def find(self) -> Path | None:
+        """The directory, if there is a whole model in it."""
+        directory = Path(self.name).expanduser()
+        return directory.resolve() if is_model(directory) else None
+
+    def fetch(self, progress: Progress) -> Path:
+        """As `find`. Raises `ModelNotFoundError` telling what is missing."""
+        directory = Path(self.name).expanduser()
+        missing = missing_files(directory)
+        if missing:
+            raise ModelNotFoundError(self.name, f"no {', '.join(missing)} in {directory}" if directory.is_dir() else "no such directory")
+        return directory.resolve()
+
+
+def is_model(directory: Path) -> bool:
+    """Whether all files of a model are there."""
+    return not missing_files(directory)
+
+
+def missing_files(directory: Path) -> list[str]:
+    """The files that keep a directory from being a model; at most the first few."""
+    missing = [] if (directory / "config.json").is_file() else ["config.json"]
+    if not any(directory.glob("model*.safetensors")):
+        return [*missing, "model*.safetensors"]
+    return missing + [name for name in _shards(directory) if not (directory / name).is_file()][:3]
+
+
+def _shards(directory: Path) -> list[str]:
+    """The weight files an index names, where there is one."""
+    index = directory / INDEX
+    if not index.is_file():
+        return []
+    try:
+        return sorted(set(json.loads(index.read_text())["weight_map"].values()))
+    except (ValueError, LookupError, AttributeError):
+        return [f"readable {INDEX}"]

@@ -1,0 +1,96 @@
+"""Directories of built models on this machine: each is there as a whole or not at all.
+
+Knows names, versions and how to publish a directory. Knows nothing of what is in one.
+"""
+
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import attrs
+from filelock import FileLock, Timeout
+
+from semantic_trio.adapters.catalogue.progress import Progress
+
+# The file in a finished directory that tells which version of its recipe built it.
+MARK = ".recipe"
+
+
+@attrs.frozen
+class Shelf:
+    """A directory of finished directories. Everything below it is readable by its owner only."""
+
+    root: Path
+
+    def find(self, name: str, version: str) -> Path | None:
+        """The finished directory of this name, unless another version of its recipe built it."""
+        mark = self.root / name / MARK
+        return mark.parent if mark.is_file() and mark.read_text() == version else None
+
+    def install(self, name: str, version: str, build: Callable[[Path], None], progress: Progress) -> Path:
+        """Have `build` fill a directory and publish it under the name, unless it is there already.
+
+        Several processes may do this at once: one builds, the others wait for it. Raises what `build` does, `OSError` when the disk does; a
+        failure or a kill at any moment leaves the name as it was, and what is left behind beside it is wiped by the next call.
+        """
+        private_directory(self.root)
+        lock = FileLock(self.root / f".{name}.lock", mode=0o600)
+        _acquire(lock, name, progress)
+        try:
+            return self.find(name, version) or self._build(name, version, build)
+        finally:
+            lock.release()
+
+    def _build(self, name: str, version: str, build: Callable[[Path], None]) -> Path:
+        finished, building, old = self.root / name, self.root / f".{name}.building", self.root / f".{name}.old"
+        for leftover in (building, old):
+            shutil.rmtree(leftover, ignore_errors=True)
+        building.mkdir(mode=0o700)
+        try:
+            build(building)
+            (building / MARK).write_text(version)
+            _seal(building)
+            if finished.exists():  # built by another version; whoever has its files open keeps them
+                finished.rename(old)
+            building.rename(finished)
+            _sync(self.root)
+        finally:
+            for leftover in (building, old):
+                shutil.rmtree(leftover, ignore_errors=True)
+        return finished
+
+
+def private_directory(directory: Path) -> None:
+    """Make the directory and what is missing above it, for the owner only."""
+    if not directory.is_dir():
+        private_directory(directory.parent)
+        directory.mkdir(mode=0o700, exist_ok=True)
+
+
+def _acquire(lock: FileLock, name: str, progress: Progress) -> None:
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        progress.step(f"{name}: another process is building it, waiting")
+        lock.acquire()
+
+
+def _seal(directory: Path) -> None:
+    """Make a directory private and durable before it gets its name."""
+    for path in _below(directory):
+        path.chmod(0o700 if path.is_dir() else 0o600)
+        _sync(path)
+
+
+def _below(directory: Path) -> Iterator[Path]:
+    yield from directory.rglob("*")
+    yield directory
+
+
+def _sync(path: Path) -> None:
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,56 @@
+"""The application: routes, errors and contract around one `AppState`.
+
+Knows how the parts fit. Knows nothing of sockets.
+"""
+
+import structlog
+from quart import Response
+from quart_schema import Info, QuartSchema
+from quart_trio import QuartTrio
+from werkzeug.exceptions import HTTPException
+
+from semantic_trio.adapters.http import admin, health, models
+from semantic_trio.adapters.http.access import Access
+from semantic_trio.adapters.http.anthropic import messages
+from semantic_trio.adapters.http.contract import Contract
+from semantic_trio.adapters.http.exchange import current
+from semantic_trio.adapters.http.faults import envelope, fault_of
+from semantic_trio.adapters.http.gate import Gate
+from semantic_trio.adapters.http.openai import chat
+from semantic_trio.adapters.http.state import AppState
+
+log = structlog.get_logger(__name__)
+
+
+def create_app(state: AppState) -> QuartTrio:
+    """The ASGI application that serves `state`."""
+    app = QuartTrio(__name__, static_folder=None)
+    app.config["RESPONSE_TIMEOUT"] = None  # streams last as long as generations; writes have a deadline of their own
+    app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
+    QuartSchema(
+        app,
+        redoc_ui_path=None,  # these pages load scripts from elsewhere
+        scalar_ui_path=None,
+        swagger_ui_path=None,
+        info=Info(title="semantic-trio", version=state.version),
+        conversion_preference="msgspec",
+        openapi_provider_class=Contract,
+    )
+    for part in (messages, chat, models, health, admin):
+        app.register_blueprint(part.routes(state))
+    app.register_error_handler(Exception, _told)
+    app.asgi_app = Gate(app.asgi_app, state, Access(state.settings))  # type: ignore[method-assign]
+    return app
+
+
+async def _told(error: Exception) -> Response:
+    """Any error, in the words of the request's protocol."""
+    exchange = current.get()
+    fault = fault_of(error, exchange.protocol)
+    if fault.status == 500:
+        log.error("request failed", exc_info=error)
+    response = Response(envelope(fault, exchange.protocol, exchange.request_id), status=fault.status, content_type="application/json")
+    response.headers.extend(fault.headers)
+    if isinstance(error, HTTPException):
+        response.headers.extend((name, value) for name, value in error.get_headers() if name == "Allow")
+    return response

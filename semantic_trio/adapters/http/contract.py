@@ -1,0 +1,73 @@
+"""The contract at `/openapi.json`: quart-schema, completed by what it leaves out.
+
+Knows routes and their documented classes. Quart-schema keeps the first class of a schema and loses those it refers to; it knows no answers but JSON.
+"""
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import msgspec
+from quart_schema import DataSource, OpenAPIProvider
+from quart_schema.validation import QUART_SCHEMA_RESPONSE_ATTRIBUTE
+from werkzeug.routing import Rule
+
+Handler = TypeVar("Handler", bound=Callable[..., Any])
+REF = "#/components/schemas/{name}"
+STREAM_MARK = "_semantic_trio_streams"
+TEXT_MARK = "_semantic_trio_is_text"
+
+
+def document_faults(kind: type, *statuses: int) -> Callable[[Handler], Handler]:
+    """A route answers with an error of this class and these statuses."""
+
+    def mark(handler: Handler) -> Handler:
+        responses = {**getattr(handler, QUART_SCHEMA_RESPONSE_ATTRIBUTE, {}), **dict.fromkeys(statuses, (kind, None))}
+        setattr(handler, QUART_SCHEMA_RESPONSE_ATTRIBUTE, responses)
+        return handler
+
+    return mark
+
+
+def document_stream(handler: Handler) -> Handler:
+    """A route may answer 200 with server-sent events."""
+    setattr(handler, STREAM_MARK, True)
+    return handler
+
+
+def document_text(handler: Handler) -> Handler:
+    """A route answers 200 with plain text."""
+    setattr(handler, TEXT_MARK, True)
+    return handler
+
+
+class Contract(OpenAPIProvider):
+    """Builds the contract from the routes."""
+
+    def build_paths(self, rule: Rule) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The path object of a route, with the answers that are not JSON."""
+        paths, components = super().build_paths(rule)
+        handler = self._app.view_functions[rule.endpoint]
+        for operation in (operation for path in paths.values() for operation in path.values()):
+            responses = operation["responses"]
+            if getattr(handler, STREAM_MARK, False):
+                responses[200]["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+            if getattr(handler, TEXT_MARK, False):
+                responses[200] = {"description": "Plain text.", "content": {"text/plain": {"schema": {"type": "string"}}}}
+            if "requestBody" in operation:
+                operation["requestBody"]["required"] = True
+        return paths, components
+
+    def build_request_body(self, model: type, source: DataSource) -> tuple[dict[str, Any], dict[str, Any]]:
+        """A JSON body, by reference."""
+        reference, components = _schema(model)
+        return {"content": {"application/json": {"schema": reference}}}, components
+
+    def build_response_object(self, model: type, headers_model: type | None) -> tuple[dict[str, Any], dict[str, Any]]:
+        """A JSON answer, by reference."""
+        reference, components = _schema(model)
+        return {"description": model.__doc__ or "", "content": {"application/json": {"schema": reference}}}, components
+
+
+def _schema(model: type) -> tuple[dict[str, Any], dict[str, Any]]:
+    (reference,), components = msgspec.json.schema_components([model], ref_template=REF)
+    return reference, components

@@ -1,0 +1,67 @@
+"""From a conversation to a running generation, for every protocol.
+
+Knows the order: find the model, encode, submit, tie the generation to its request. Knows nothing of wire formats.
+"""
+
+import secrets
+
+import attrs
+
+from semantic_trio.adapters.http.exchange import current
+from semantic_trio.adapters.http.state import AppState, ServedModel
+from semantic_trio.application.handle import Generation
+from semantic_trio.domain.conversation import Conversation
+from semantic_trio.domain.generation import GenerationRequest, SamplingParams
+
+# Below this the likeliest token is taken: dividing by less overflows.
+COLDEST = 1e-3
+# A nucleus of nothing still holds the likeliest token.
+SMALLEST_NUCLEUS = 1e-6
+SEED_BITS = 63
+
+
+@attrs.frozen
+class Asked:
+    """What a client asks for, in no protocol's words."""
+
+    model: str
+    conversation: Conversation
+    max_tokens: int | None  # None: as far as the context goes
+    sampling: SamplingParams
+    stop_strings: tuple[str, ...] = ()
+    seed: int | None = None
+
+
+def sampling_params(temperature: float, top_p: float | None, top_k: int | None, min_p: float | None) -> SamplingParams:
+    """What clients send, made drawable; None and out of use mean all tokens."""
+    return SamplingParams(
+        temperature=0.0 if temperature < COLDEST else temperature,
+        top_p=1.0 if top_p is None else max(top_p, SMALLEST_NUCLEUS),
+        top_k=max(top_k or 0, 0),
+        min_p=min_p or 0.0,
+    )
+
+
+async def begin(state: AppState, asked: Asked) -> tuple[ServedModel, Generation]:
+    """Submit a generation that ends with its request, however that ends.
+
+    Raises `ModelNotFoundError`, `InvalidRequestError` and what `Engine.submit` raises.
+    """
+    exchange = current.get()
+    model = state.resolve(asked.model)
+    exchange.model = model.card.id
+    prompt = await model.encode(asked.conversation)
+    seed = secrets.randbits(SEED_BITS) if asked.seed is None else asked.seed % (1 << SEED_BITS)
+    request = GenerationRequest(
+        request_id=exchange.request_id,
+        prompt=prompt,
+        max_tokens=model.card.context_length if asked.max_tokens is None else asked.max_tokens,
+        seed=seed,
+        sampling=asked.sampling,
+        stop_strings=tuple(stop for stop in asked.stop_strings if stop),
+        stop_tokens=model.codec.stop_tokens,
+    )
+    generation = model.engine.submit(request, model.codec.decoder())
+    exchange.stack.callback(state.metrics.generation_closed, generation)
+    exchange.stack.callback(generation.close)
+    return model, generation

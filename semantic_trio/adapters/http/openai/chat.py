@@ -1,0 +1,40 @@
+"""Routes of the Chat Completions API. Knows nothing of how an answer comes about."""
+
+import time
+import uuid
+
+from quart import Blueprint, Response
+from quart_schema import document_request, document_response
+
+from semantic_trio.adapters.http.answers import json_answer
+from semantic_trio.adapters.http.body import decode
+from semantic_trio.adapters.http.contract import document_faults, document_stream
+from semantic_trio.adapters.http.exchange import current
+from semantic_trio.adapters.http.faults import OpenAIError
+from semantic_trio.adapters.http.generate import begin
+from semantic_trio.adapters.http.openai.answer import ChatAnswer, ChatEncoder, whole_completion
+from semantic_trio.adapters.http.openai.wire import ChatRequest, asked
+from semantic_trio.adapters.http.sse import event_stream
+from semantic_trio.adapters.http.state import AppState
+
+
+def routes(state: AppState) -> Blueprint:
+    """`/v1/chat/completions`."""
+    blueprint = Blueprint("openai", __name__)
+
+    @blueprint.post("/v1/chat/completions")
+    @document_request(ChatRequest)
+    @document_response(ChatAnswer, 200)
+    @document_stream
+    @document_faults(OpenAIError, 400, 401, 403, 404, 408, 413, 429, 500, 503)
+    async def create_chat_completion() -> Response:
+        """Answer a conversation, whole or as a stream of chunks."""
+        request = decode(current.get().body, ChatRequest)
+        model, generation = await begin(state, asked(request))
+        completion_id, created = f"chatcmpl-{uuid.uuid4().hex}", int(time.time())
+        if request.stream:
+            encoder = ChatEncoder(completion_id, created, model.card.id, request.wants_usage)
+            return event_stream(generation, encoder, state.settings.ping_seconds)
+        return json_answer(whole_completion(completion_id, created, model.card.id, await generation.result()))
+
+    return blueprint

@@ -1,0 +1,109 @@
+"""Figures for Prometheus, by the names of the manual.
+
+Knows what it is told and what the engine shows when it is asked. Agents are never labels, so there are few series however many agents there are.
+"""
+
+import itertools
+import time
+from collections.abc import Callable, Iterator, Mapping
+
+import attrs
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from semantic_trio.application.engine import Engine
+from semantic_trio.application.handle import Generation
+
+# From one token of a small model to the longest prefill a client waits for.
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+# A rate over less time would be noise.
+SHORTEST_RATE_SECONDS = 1.0
+
+
+@attrs.define(eq=False)
+class Metrics:
+    """All figures of one server."""
+
+    engine: Engine
+    memory: Callable[[], Mapping[str, float]] = dict  # bytes in use by kind, when asked
+    registry: CollectorRegistry = attrs.field(init=False, factory=CollectorRegistry)
+    _requests: Counter = attrs.field(init=False)
+    _durations: Histogram = attrs.field(init=False)
+    _first_token: Histogram = attrs.field(init=False)
+    _inter_token: Histogram = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        registry = self.registry
+        labels = ("model", "protocol", "status")
+        self._requests = Counter("semantic_request_total", "Requests, by how they ended.", labels, registry=registry)
+        self._durations = _histogram("semantic_request_duration_seconds", "From the request to the end of its answer.", (), registry)
+        self._first_token = _histogram("semantic_time_to_first_token_seconds", "From submission to the first token.", ("cache",), registry)
+        self._inter_token = _histogram("semantic_inter_token_seconds", "Between two tokens of an answer.", (), registry)
+        registry.register(_EngineCollector(self.engine, self.memory))
+
+    @property
+    def content_type(self) -> str:
+        """Of the exposition."""
+        return CONTENT_TYPE_LATEST
+
+    def exposition(self) -> bytes:
+        """All figures, as scrapers read them."""
+        return generate_latest(self.registry)
+
+    def request_ended(self, *, model: str, protocol: str, status: str, seconds: float) -> None:
+        """A request was answered or given up."""
+        self._requests.labels(model, protocol, status).inc()
+        self._durations.observe(seconds)
+
+    def generation_closed(self, generation: Generation) -> None:
+        """A generation is over; its stamps tell how it went."""
+        stamps = generation.stamps
+        if not stamps:
+            return
+        self._first_token.labels("cold").observe(stamps[0] - generation.submitted_at)
+        for earlier, later in itertools.pairwise(stamps):
+            self._inter_token.observe(later - earlier)
+
+
+def _histogram(name: str, text: str, labels: tuple[str, ...], registry: CollectorRegistry) -> Histogram:
+    return Histogram(name, text, labels, buckets=SECONDS, registry=registry)
+
+
+@attrs.define(eq=False)
+class _EngineCollector(Collector):
+    """Reads the engine when scraped."""
+
+    engine: Engine
+    memory: Callable[[], Mapping[str, float]]
+    _rate: "_Rate" = attrs.field(init=False, factory=lambda: _Rate())
+
+    def collect(self) -> Iterator[Metric]:
+        """The figures of this moment."""
+        engine = self.engine
+        tokens = engine.tokens_generated
+        yield GaugeMetricFamily("semantic_request_queue_depth", "Requests without a row.", engine.waiting)
+        yield GaugeMetricFamily("semantic_batch_size", "Requests with a row.", engine.scheduler.running)
+        yield CounterMetricFamily("semantic_tokens_generated", "Tokens drawn.", tokens)
+        yield GaugeMetricFamily("semantic_tokens_per_second", "Tokens drawn per second since the scrape before.", self._rate.at(tokens))
+        used = GaugeMetricFamily("semantic_memory_used_bytes", "Memory in use.", labels=("kind",))
+        for kind, size in self.memory().items():
+            used.add_metric((kind,), size)
+        yield used
+
+
+@attrs.define
+class _Rate:
+    """How fast a counter grows."""
+
+    _since: float = attrs.field(factory=time.monotonic)
+    _count: int = 0
+    _last: float = 0.0
+
+    def at(self, count: int) -> float:
+        """Per second, since the last call at least a second ago."""
+        now = time.monotonic()
+        if now - self._since >= SHORTEST_RATE_SECONDS:
+            self._last = (count - self._count) / (now - self._since)
+            self._since, self._count = now, count
+        return self._last

@@ -1,0 +1,139 @@
+"""Loads a model directory onto the device. Everything here runs on the device's thread.
+
+On a GPU weights stay as they were published. MLX's CPU backend computes quantised and half-precision products in slow scalar code, so there they
+become float32, memory permitting.
+"""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+import mlx.core as mx
+from mlx import nn
+from mlx.utils import tree_flatten
+from mlx_lm.utils import dequantize_model, load_model
+
+from semantic_trio.adapters.mlx.host_memory import available_bytes
+from semantic_trio.domain.errors import ModelNotFoundError
+
+# Part of the memory that is left which weights may take: caches and activations need the rest.
+WEIGHTS_SHARE = 0.8
+# Where config.json bounds the context by none of these names, as recurrent models have it.
+CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "seq_length", "model_max_length")
+UNBOUNDED_CONTEXT = 32_768
+GIB = 2**30
+
+
+@attrs.frozen(eq=False)
+class LoadedModel:
+    """A model ready to compute, and what is known of it."""
+
+    model: nn.Module
+    config: Mapping[str, object]  # config.json, with the stop ids of generation_config.json
+    context_length: int  # tokens, prompt and answer together
+    vocab_size: int
+    eos_token_ids: frozenset[int]
+    dtype: mx.Dtype  # of most of what is not quantised
+    weight_bytes: int
+    notice: str = ""  # a line for whoever runs this, where speed was given up
+
+
+def load(path: Path) -> LoadedModel:
+    """Load a model from a directory and compute its weights.
+
+    Raises `ModelNotFoundError` when there is no model MLX can run, or not enough memory for it.
+    """
+    room = available_bytes() if _on_cpu() and sys.platform == "linux" else None
+    model, config = _lazy(path)
+    _check_room(path, model, room)
+    model, notice = _widened(path, model, room) if _on_cpu() else (model, "")
+    for array in _arrays(model):  # one after the other: the quantised form of each goes before the next is computed
+        mx.eval(array)
+    return LoadedModel(
+        model=model,
+        config=config,
+        context_length=context_length(config),
+        vocab_size=int(_text_config(config).get("vocab_size") or 0),
+        eos_token_ids=eos_token_ids(config),
+        dtype=_main_dtype(model),
+        weight_bytes=_bytes(model),
+        notice=notice,
+    )
+
+
+def context_length(config: Mapping[str, object]) -> int:
+    """The most tokens a model was made for, stretched where its rotary scaling says so and mlx-lm follows."""
+    text = _text_config(config)
+    stated = next((int(text[name]) for name in CONTEXT_NAMES if text.get(name)), UNBOUNDED_CONTEXT)
+    scaling = text.get("rope_scaling") or text.get("rope_parameters") or {}
+    original, factor = scaling.get("original_max_position_embeddings"), scaling.get("factor")
+    return max(stated, int(original * factor)) if original and factor else stated
+
+
+def eos_token_ids(config: Mapping[str, object]) -> frozenset[int]:
+    """The ids config.json and generation_config.json end a text with."""
+    ids = config.get("eos_token_id", _text_config(config).get("eos_token_id"))
+    return frozenset(ids if isinstance(ids, list) else [ids] if isinstance(ids, int) else [])
+
+
+def _lazy(path: Path) -> tuple[nn.Module, dict[str, object]]:
+    """The model without its weights in memory."""
+    try:
+        return load_model(path, lazy=True)  # type: ignore[no-any-return]
+    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
+        # What mlx-lm raises for missing files, unknown architectures, and weights that do not belong to the configuration.
+        raise ModelNotFoundError(str(path), f"cannot be loaded: {_first_line(error)}") from error
+
+
+def _widened(path: Path, model: nn.Module, room: int | None) -> tuple[nn.Module, str]:
+    """The model in float32 if that fits, still lazy, and what to say if it does not."""
+    # Scales first: dequantised from them, weights are exact to float32 and not to the half precision of the scales.
+    model.set_dtype(mx.float32)
+    wide = dequantize_model(model)
+    wide.set_dtype(mx.float32)
+    if _fits(_bytes(wide), room):
+        return wide, ""
+    assert room is not None
+    published, _ = _lazy(path)
+    return published, f"float32 weights need {_bytes(wide) / GIB:.1f} GiB of {room / GIB:.1f} GiB left: running as published, many times slower"
+
+
+def _check_room(path: Path, model: nn.Module, room: int | None) -> None:
+    if room is not None and not _fits(_bytes(model), room):
+        raise ModelNotFoundError(str(path), f"its weights need {_bytes(model) / GIB:.1f} GiB of memory, {room / GIB:.1f} GiB are left")
+
+
+def _fits(weights: int, room: int | None) -> bool:
+    return room is None or weights <= room * WEIGHTS_SHARE
+
+
+def _on_cpu() -> bool:
+    return mx.default_device() == mx.Device(mx.cpu)
+
+
+def _arrays(model: nn.Module) -> list[mx.array]:
+    return [array for _, array in tree_flatten(model.parameters())]
+
+
+def _bytes(model: nn.Module) -> int:
+    return sum(array.nbytes for array in _arrays(model))
+
+
+def _main_dtype(model: nn.Module) -> mx.Dtype:
+    sizes: dict[mx.Dtype, int] = {}
+    for array in _arrays(model):
+        if mx.issubdtype(array.dtype, mx.floating):
+            sizes[array.dtype] = sizes.get(array.dtype, 0) + array.size
+    return max(sizes, key=sizes.__getitem__)
+
+
+def _text_config(config: Mapping[str, object]) -> dict[str, Any]:
+    """The part about language: models that also see keep it in a part of its own."""
+    text = config.get("text_config")
+    return {**config, **text} if isinstance(text, dict) else dict(config)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().partition("\n")[0] or type(error).__name__

@@ -1,0 +1,128 @@
+"""The command line: `semantic-trio serve | models | config | doctor`."""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import attrs
+import click
+
+import semantic_trio
+from semantic_trio.adapters.catalogue.catalogue import Catalogue, open_catalogue
+from semantic_trio.adapters.catalogue.progress import Lines
+from semantic_trio.domain.errors import SemanticError
+from semantic_trio.entrypoints import logging, settings
+from semantic_trio.entrypoints.exits import known_ends
+from semantic_trio.entrypoints.safety import check
+from semantic_trio.entrypoints.settings import Loaded, Settings
+
+# Options whose name on the command line is not the setting's.
+SHORT = {"model_id": "--model"}
+CURL = """
+  curl {url}/v1/chat/completions -H 'content-type: application/json' -d \\
+    '{{"model": "{model}", "messages": [{{"role": "user", "content": "What is the capital of France?"}}]}}'
+"""
+
+Command = Callable[..., None]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(semantic_trio.__version__, prog_name="semantic-trio")
+def main() -> None:
+    """A local inference server for several agents on one machine."""
+
+
+def _settings_options(command: Command) -> Command:
+    """An option for every setting, and one for a file of them."""
+    for field in reversed(attrs.fields(Settings)):
+        name = SHORT.get(field.name, f"--{field.name.replace('_', '-')}")
+        text = field.metadata["typed-settings"]["help"]
+        if field.type is bool:
+            name = f"{name}/--no-{name[2:]}"
+        command = click.option(name, field.name, default=None, help=text, metavar=None if field.type is bool else field.name.upper())(command)
+    return click.option("--config", "config_file", type=click.Path(path_type=Path), default=None, help="A TOML file of settings.")(command)
+
+
+def _load(config_file: Path | None, options: dict[str, object]) -> Loaded:
+    return settings.load({name: value for name, value in options.items() if value is not None}, config_file)
+
+
+@main.command()
+@_settings_options
+def serve(config_file: Path | None, **options: object) -> None:
+    """Serve a model until told to stop."""
+    with known_ends():
+        chosen = _load(config_file, options).settings
+        logging.configure(chosen.log_format, chosen.log_level)
+        check(chosen)
+        model = open_catalogue(chosen.data_dir).ensure(chosen.model_id, Lines())
+
+    def announce(url: str) -> None:
+        click.echo(f"semantic-trio {semantic_trio.__version__} serves {chosen.model_id} on {url}\n\nTry it:{CURL.format(url=url, model=chosen.model_id)}")
+
+    # Importing the server imports MLX, which takes seconds: mistakes above are told before.
+    from semantic_trio.entrypoints.serve import run
+
+    with known_ends():
+        run(chosen, model, announce)
+
+
+@main.group()
+def models() -> None:
+    """Models on this machine."""
+
+
+def _catalogue() -> Catalogue:
+    return open_catalogue(_load(None, {}).settings.data_dir)
+
+
+@models.command("list")
+def list_models() -> None:
+    """List the models that are built in or downloaded."""
+    with known_ends():
+        for entry in _catalogue().entries():
+            click.echo(f"{entry.name:40} {'here' if entry.path else '-':6} {entry.about}")
+
+
+@models.command("pull")
+@click.argument("name")
+def pull_model(name: str) -> None:
+    """Fetch a model and make it ready to serve."""
+    with known_ends():
+        click.echo(_catalogue().pull(name, Lines()))
+
+
+@models.command("path")
+@click.argument("name")
+def model_path(name: str) -> None:
+    """Print the directory of a model that is on this machine."""
+    with known_ends():
+        click.echo(_catalogue().path(name))
+
+
+@main.command()
+@_settings_options
+def config(config_file: Path | None, **options: object) -> None:
+    """Print the settings in force and where each comes from."""
+    with known_ends():
+        loaded = _load(config_file, options)
+    for field in attrs.fields(Settings):
+        value = getattr(loaded.settings, field.name)
+        shown = str(value) if not isinstance(value, str) or field.name != "api_key" else "(set)"
+        click.echo(f"{field.name:26} {shown:40} {loaded.sources[field.name]}")
+
+
+@main.command()
+@_settings_options
+def doctor(config_file: Path | None, **options: object) -> None:
+    """Say what this machine has and what to do about what it lacks."""
+    with known_ends():
+        chosen = _load(config_file, options).settings
+    from semantic_trio.entrypoints.doctor import examine
+
+    findings = list(examine(chosen))
+    for finding in findings:
+        click.echo(f"{'!' if finding.cure else ' '} {finding.subject:10} {finding.found}")
+        if finding.cure:
+            click.echo(f"             do: {finding.cure}")
+    sys.exit(1 if any(finding.cure for finding in findings) else 0)

@@ -1,0 +1,164 @@
+"""The tree of tasks of one server process, built by hand; and how it is taken down again.
+
+    device       one lifelong thread for MLX
+    engine       the step loop
+    http         connections and their handlers
+    signals      the first asks for a drain, the second ends at once
+
+What is used outlives its users: http closes before the engine, the engine before the device.
+"""
+
+import functools
+import os
+import secrets
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import attrs
+import structlog
+import trio
+
+import semantic_trio
+from semantic_trio.adapters.http.app import create_app
+from semantic_trio.adapters.http.server import bind, serve_http
+from semantic_trio.adapters.http.state import AppState, HttpSettings, ModelCard, ServedModel
+from semantic_trio.adapters.metrics import Metrics
+from semantic_trio.adapters.mlx.device import Device, last_act
+from semantic_trio.adapters.mlx.loading import LoadedModel
+from semantic_trio.adapters.mlx.runner import MlxRunner, load_runner
+from semantic_trio.adapters.text.codec import TokenizerCodec, load_codec
+from semantic_trio.application.engine import Engine
+from semantic_trio.domain.errors import EngineDeadError
+from semantic_trio.domain.generation import GenerationRequest
+from semantic_trio.domain.scheduler import Limits, Scheduler
+from semantic_trio.entrypoints.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+# How long connections get to send what they have (the end of an answer, an error event) once the drain is over.
+FLUSH_SECONDS = 2.0
+# Tokens read and drawn before the first request: MLX compiles its kernels, and the scheduler learns how fast this machine is.
+WARM_UP_PROMPT, WARM_UP_TOKENS = 96, 4
+
+
+@attrs.define(eq=False)
+class Server:
+    """One server process: its settings and the events that end it."""
+
+    settings: Settings
+    model_path: Path
+    announce: Callable[[str], None]  # gets the URL when clients can connect
+    _stop: trio.Event = attrs.field(init=False, factory=trio.Event)
+    _http_closed: trio.Event = attrs.field(init=False, factory=trio.Event)
+
+    async def run(self) -> None:
+        """Serve until a signal, or until the engine dies."""
+        await self._check_address()
+        device = Device(last_act)
+        async with trio.open_nursery() as device_nursery:
+            await device_nursery.start(device.run)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._signals)
+                runner, loaded = await load_runner(device, self.model_path)
+                codec = await trio.to_thread.run_sync(load_codec, self.model_path)
+                await self._serve_model(runner, loaded, codec)
+                nursery.cancel_scope.cancel()
+            device.stop()
+
+    async def _serve_model(self, runner: MlxRunner, loaded: LoadedModel, codec: TokenizerCodec) -> None:
+        engine = self._engine(runner, loaded)
+        async with trio.open_nursery() as engine_nursery:
+            await engine_nursery.start(self._supervise, engine)
+            await _warm_up(engine, codec)
+            await self._serve_http(engine, loaded, codec)
+            engine_nursery.cancel_scope.cancel()
+
+    async def _serve_http(self, engine: Engine, loaded: LoadedModel, codec: TokenizerCodec) -> None:
+        shutdown, metrics = trio.Event(), Metrics(engine)
+        app = create_app(self._state(engine, loaded, codec, metrics))
+        serve = functools.partial(
+            serve_http,
+            app,
+            host=self.settings.host,
+            port=self.settings.port,
+            write_timeout_seconds=self.settings.write_timeout_seconds,
+            graceful_seconds=FLUSH_SECONDS,
+            shutdown=shutdown,
+        )
+        async with trio.open_nursery() as nursery:
+            port = await nursery.start(serve)
+            self.announce(f"http://{self.settings.host}:{port}")
+            await self._stop.wait()
+            await engine.drain(self.settings.shutdown_timeout_seconds)
+            shutdown.set()
+        self._http_closed.set()
+
+    async def _supervise(self, engine: Engine, *, task_status: trio.TaskStatus[None]) -> None:
+        """Run the engine. When it dies, streams get their error events before the process ends."""
+        try:
+            await engine.run(task_status=task_status)
+        except EngineDeadError:
+            self._stop.set()
+            await self._http_closed.wait()
+            raise
+
+    async def _signals(self) -> None:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
+            async for number in signals:
+                if self._stop.is_set():
+                    log.warning("second signal: ending at once")
+                    os._exit(128 + number)
+                log.info("signal: draining", signal=signal.Signals(number).name, grace_seconds=self.settings.shutdown_timeout_seconds)
+                self._stop.set()
+
+    async def _check_address(self) -> None:
+        """Fail before the model is loaded, not after."""
+        try:
+            for sock in await bind(self.settings.host, self.settings.port):
+                sock.close()
+        except OSError as error:
+            raise OSError(error.errno, f"cannot listen on {self.settings.host}:{self.settings.port}: {error.strerror}") from error
+
+    def _engine(self, runner: MlxRunner, loaded: LoadedModel) -> Engine:
+        limits = Limits(
+            context_length=loaded.context_length,
+            max_rows=self.settings.max_batch_size,
+            chunk_tokens=self.settings.prefill_step_size,
+            max_stall_seconds=self.settings.max_decode_stall_ms / 1000,
+        )
+        return Engine(
+            runner,
+            Scheduler(limits),
+            queue_limit=self.settings.queue_limit,
+            step_deadline_seconds=self.settings.step_deadline_seconds,
+            batch_window_seconds=self.settings.batch_window_ms / 1000,
+        )
+
+    def _state(self, engine: Engine, loaded: LoadedModel, codec: TokenizerCodec, metrics: Metrics) -> AppState:
+        name = self.settings.model_id
+        card = ModelCard(name, name, loaded.context_length, created_at=int(self.model_path.stat().st_mtime))
+        http = HttpSettings(
+            host=self.settings.host,
+            allow_remote=self.settings.allow_remote,
+            allowed_hosts=self.settings.allowed_hosts,
+            api_key=self.settings.key,
+            max_body_bytes=self.settings.max_body_bytes,
+            ping_seconds=self.settings.ping_seconds,
+        )
+        return AppState(model=ServedModel(card, engine, codec), metrics=metrics, version=semantic_trio.__version__, settings=http)
+
+
+def run(settings: Settings, model_path: Path, announce: Callable[[str], None]) -> None:
+    """Serve until told to stop. Raises what ended it, in groups."""
+    trio.run(Server(settings, model_path, announce).run)
+
+
+async def _warm_up(engine: Engine, codec: TokenizerCodec) -> None:
+    started = time.monotonic()
+    sentence = codec.encode_text("The quick brown fox jumps over the lazy dog. ")
+    prompt = tuple(sentence[i % len(sentence)] for i in range(min(WARM_UP_PROMPT, engine.scheduler.limits.context_length // 2)))
+    request = GenerationRequest("warm-up", prompt, WARM_UP_TOKENS, seed=secrets.randbits(63))
+    await engine.submit(request, codec.decoder()).result()
+    log.info("warmed up", seconds=round(time.monotonic() - started, 2))

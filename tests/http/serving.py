@@ -1,0 +1,169 @@
+"""The real application over a fake model, driven through ASGI or over sockets."""
+
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import attrs
+import trio
+from quart_trio import QuartTrio
+
+from semantic_trio.adapters.http.app import create_app
+from semantic_trio.adapters.http.server import serve_http
+from semantic_trio.adapters.http.state import AppState, HttpSettings, ModelCard, ServedModel
+from semantic_trio.adapters.metrics import Metrics
+from semantic_trio.application.engine import Engine
+from semantic_trio.domain.scheduler import Limits, Scheduler
+from semantic_trio.ports import TextCodec
+from semantic_trio.testing import ByteCodec, FakeRunner
+
+CONTEXT_LENGTH = 4096
+
+
+@attrs.define(eq=False)
+class Served:
+    """An application and what is behind it."""
+
+    app: QuartTrio
+    engine: Engine
+    runner: FakeRunner
+    metrics: Metrics
+
+
+def served(
+    runner: FakeRunner,
+    settings: HttpSettings | None = None,
+    *,
+    rows: int = 8,
+    queue_limit: int = 64,
+    context_length: int = CONTEXT_LENGTH,
+    codec: TextCodec | None = None,
+) -> Served:
+    """An application whose engine is not running yet."""
+    limits = Limits(context_length=context_length, max_rows=rows, chunk_tokens=256, max_stall_seconds=0.25)
+    engine = Engine(runner, Scheduler(limits), queue_limit=queue_limit, step_deadline_seconds=60, batch_window_seconds=0.01)
+    card = ModelCard("org/tiny", "Tiny", context_length, 1_700_000_000, aliases=("tiny",))
+    metrics = Metrics(engine)
+    state = AppState(model=ServedModel(card, engine, codec or ByteCodec()), metrics=metrics, version="0.0.0", settings=settings or HttpSettings())
+    return Served(create_app(state), engine, runner, metrics)
+
+
+@asynccontextmanager
+async def running(served_app: Served) -> AsyncIterator[Served]:
+    """The engine runs."""
+    async with trio.open_nursery() as nursery:
+        await nursery.start(served_app.engine.run)
+        yield served_app
+        nursery.cancel_scope.cancel()
+
+
+@asynccontextmanager
+async def listening(served_app: Served, *, write_timeout_seconds: float = 1.0, graceful_seconds: float = 0.2) -> AsyncIterator[int]:
+    """The engine runs and the server listens; the port."""
+    shutdown = trio.Event()
+    async with running(served_app), trio.open_nursery() as nursery:
+
+        async def serve(*, task_status: trio.TaskStatus[int]) -> None:
+            await serve_http(
+                served_app.app,
+                host="127.0.0.1",
+                port=0,
+                write_timeout_seconds=write_timeout_seconds,
+                graceful_seconds=graceful_seconds,
+                shutdown=shutdown,
+                task_status=task_status,
+            )
+
+        yield await nursery.start(serve)
+        shutdown.set()
+
+
+@attrs.define(eq=False)
+class Call:
+    """One request made through ASGI, and what came back of it."""
+
+    app: QuartTrio
+    method: str
+    path: str
+    body: bytes = b""
+    headers: dict[str, str] = attrs.field(factory=dict)
+    status: int = attrs.field(init=False, default=0)
+    answer_headers: dict[str, str] = attrs.field(init=False, factory=dict)
+    chunks: list[tuple[float, bytes]] = attrs.field(init=False, factory=list)  # time on trio's clock, bytes
+    is_complete: bool = attrs.field(init=False, default=False)
+    gone: trio.Event = attrs.field(init=False, factory=trio.Event)  # set it to leave
+    _pieces: list[bytes] = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._pieces = [self.body]
+
+    @property
+    def content(self) -> bytes:
+        """All bytes of the answer."""
+        return b"".join(chunk for _, chunk in self.chunks)
+
+    @property
+    def json(self) -> dict[str, object]:
+        """The answer, decoded."""
+        decoded: dict[str, object] = json.loads(self.content)
+        return decoded
+
+    async def run(self) -> "Call":
+        """Make the request; returns when the application does."""
+        headers = {"host": "localhost", **self.headers}
+        scope = {
+            "type": "http",
+            "asgi": {"spec_version": "2.1", "version": "3.0"},
+            "http_version": "1.1",
+            "method": self.method,
+            "scheme": "http",
+            "path": self.path,
+            "raw_path": self.path.encode(),
+            "query_string": b"",
+            "root_path": "",
+            "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
+            "client": ("127.0.0.1", 1),
+            "server": ("127.0.0.1", 8000),
+            "state": {},
+            "extensions": {},
+        }
+        await self.app(scope, self._receive, self._send)  # type: ignore[arg-type]
+        return self
+
+    async def _receive(self) -> dict[str, object]:
+        if self._pieces:
+            piece = self._pieces.pop(0)
+            return {"type": "http.request", "body": piece, "more_body": bool(self._pieces)}
+        await self.gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def _send(self, message: dict[str, object]) -> None:
+        await trio.lowlevel.checkpoint()
+        if message["type"] == "http.response.start":
+            self.status = message["status"]  # type: ignore[assignment]
+            self.answer_headers = {n.decode().lower(): v.decode() for n, v in message["headers"]}  # type: ignore[attr-defined]
+        elif message["type"] == "http.response.body":
+            if message.get("body"):
+                self.chunks.append((trio.current_time(), message["body"]))  # type: ignore[arg-type]
+            self.is_complete = not message.get("more_body")
+
+
+async def post(app: QuartTrio, path: str, body: object, **headers: str) -> Call:
+    """POST a JSON body."""
+    encoded = body if isinstance(body, bytes) else json.dumps(body).encode()
+    return await Call(app, "POST", path, encoded, {"content-type": "application/json", **headers}).run()
+
+
+async def get(app: QuartTrio, path: str, **headers: str) -> Call:
+    """GET a path."""
+    return await Call(app, "GET", path, headers=headers).run()
+
+
+def anthropic_body(text: str = "hi", **fields: object) -> dict[str, object]:
+    """A body for the Messages API."""
+    return {"model": "org/tiny", "max_tokens": 5, "messages": [{"role": "user", "content": text}], **fields}
+
+
+def openai_body(text: str = "hi", **fields: object) -> dict[str, object]:
+    """A body for the Chat Completions API."""
+    return {"model": "org/tiny", "max_tokens": 5, "messages": [{"role": "user", "content": text}], **fields}

@@ -1,0 +1,108 @@
+"""A real server process on a free port, for tests that need one."""
+
+import contextlib
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+import httpx
+
+START_SECONDS = 120.0
+URL = re.compile(r"http://127\.0\.0\.1:(\d+)")
+
+
+@attrs.define(eq=False)
+class ServerProcess:
+    """A server and what it has written."""
+
+    process: subprocess.Popen[bytes]
+    output: Path
+    url: str = ""
+
+    def wait_until_ready(self) -> None:
+        """Wait for the line that names the URL. Raises with the whole output when the process ends before."""
+        deadline = time.monotonic() + START_SECONDS
+        while not (found := URL.search(self.said)):
+            if self.process.poll() is not None or time.monotonic() > deadline:
+                raise RuntimeError(f"the server did not start ({self.process.poll()}):\n{self.said}")
+            time.sleep(0.05)
+        self.url = found[0]
+
+    @property
+    def said(self) -> str:
+        """Everything on standard output and standard error so far."""
+        return self.output.read_text()
+
+    def signal(self, number: int) -> None:
+        """Send a signal."""
+        self.process.send_signal(number)
+
+    def exit_code(self, seconds: float = 60.0) -> int:
+        """Wait for the end."""
+        return self.process.wait(seconds)
+
+    def resident_bytes(self) -> int:
+        """Memory the process has in use. Linux only."""
+        pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE")
+
+    def metric(self, name: str) -> float:
+        """The value of a metric without labels."""
+        text = httpx.get(f"{self.url}/metrics").text
+        found = re.search(rf"^{name}(?:\{{[^}}]*\}})? (\S+)$", text, re.M)
+        assert found, f"{name} is not among the metrics"
+        return float(found[1])
+
+    def until_empty(self, seconds: float = 30.0) -> float:
+        """Wait until no request has a row or waits for one; the seconds it took."""
+        begun = time.monotonic()
+        while self.metric("semantic_batch_size") or self.metric("semantic_request_queue_depth"):
+            assert time.monotonic() - begun < seconds, "the engine did not empty"
+            time.sleep(0.02)
+        return time.monotonic() - begun
+
+
+def command(*arguments: str, model: str = "tiny-random") -> list[str]:
+    return [sys.executable, "-m", "semantic_trio", "serve", "--model", model, "--port", "0", "--log-format", "json", *arguments]
+
+
+@contextlib.contextmanager
+def serving(directory: Path, *arguments: str, model: str = "tiny-random", **environment: str) -> Iterator[ServerProcess]:
+    """A server that is ready; killed at the end if it still runs."""
+    output = directory / "server.log"
+    with output.open("wb") as file:
+        process = subprocess.Popen(
+            command("--cache-dir", str(directory / "cache"), *arguments, model=model),
+            stdout=file,
+            stderr=subprocess.STDOUT,
+            env=os.environ | environment,
+            cwd=directory,
+        )
+    server = ServerProcess(process, output)
+    try:
+        server.wait_until_ready()
+        yield server
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGKILL)
+        process.wait()
+
+
+def run_to_end(directory: Path, *arguments: str, model: str = "tiny-random", seconds: float = 60.0, **environment: str) -> tuple[int, str]:
+    """Start a server that is expected to refuse: its exit code and its output."""
+    done = subprocess.run(
+        command(*arguments, model=model),
+        capture_output=True,
+        text=True,
+        timeout=seconds,
+        env=os.environ | environment,
+        cwd=directory,
+        check=False,
+    )
+    return done.returncode, done.stdout + done.stderr

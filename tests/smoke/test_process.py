@@ -1,0 +1,158 @@
+"""A server as launchd sees it: how it starts, refuses and ends."""
+
+import json
+import signal
+import socket
+import threading
+import time
+from pathlib import Path
+
+import httpx
+import pytest
+
+from semantic_trio.entrypoints.exits import ExitCode
+from tests.process import run_to_end, serving
+
+
+def body(max_tokens: int, *, stream: bool = True) -> dict[str, object]:
+    return {"model": "default", "max_tokens": max_tokens, "stream": stream, "messages": [{"role": "user", "content": "hello"}]}
+
+
+class Reader(threading.Thread):
+    """Reads a stream to its end and keeps what came, and whether it ended as HTTP says it should."""
+
+    def __init__(self, url: str, max_tokens: int, path: str = "/v1/messages") -> None:
+        super().__init__(daemon=True)
+        self.request = (f"{url}{path}", body(max_tokens))
+        self.text, self.broken, self.first = "", False, threading.Event()
+        self.start()
+
+    def run(self) -> None:
+        url, content = self.request
+        try:
+            with httpx.stream("POST", url, json=content, timeout=60) as response:
+                for piece in response.iter_text():
+                    self.text += piece
+                    if "delta" in self.text:
+                        self.first.set()
+        except httpx.HTTPError:
+            self.broken = True
+
+
+def refused(server_url: str) -> httpx.Response:
+    return httpx.post(f"{server_url}/v1/messages", json=body(5, stream=False))
+
+
+def test_sigterm_lets_the_short_finish_ends_the_long_at_the_grace_and_exits_0(tmp_path: Path) -> None:
+    with serving(tmp_path, SEMANTIC_SHUTDOWN_TIMEOUT_SECONDS="3") as server:
+        endless, openai_endless = Reader(server.url, 100_000), Reader(server.url, 100_000, "/v1/chat/completions")
+        short = Reader(server.url, 600)
+        assert all(reader.first.wait(20) for reader in (endless, openai_endless, short))
+        begun = time.monotonic()
+        server.signal(signal.SIGTERM)
+        while httpx.get(f"{server.url}/health/ready").status_code != 503:
+            assert time.monotonic() - begun < 1
+        turned_away = refused(server.url)
+        assert server.exit_code() == ExitCode.OK
+        took = time.monotonic() - begun
+        for reader in (endless, openai_endless, short):
+            reader.join(5)
+
+    assert httpx.codes.SERVICE_UNAVAILABLE == turned_away.status_code
+    assert int(turned_away.headers["retry-after"]) >= 1
+    assert turned_away.json()["error"]["type"] == "overloaded_error"
+    assert 3 <= took < 12
+    assert "event: message_stop" in short.text
+    assert not short.broken
+    assert "event: error" in endless.text
+    assert "overloaded_error" in endless.text
+    assert "message_stop" not in endless.text
+    assert endless.broken, "a stream that failed ends without the closing chunk"
+    assert '"error"' in openai_endless.text
+    assert "[DONE]" not in openai_endless.text
+
+
+def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        endless = Reader(server.url, 100_000)
+        assert endless.first.wait(20)
+        server.signal(signal.SIGTERM)
+        time.sleep(0.3)
+        begun = time.monotonic()
+        server.signal(signal.SIGINT)
+
+        assert server.exit_code(10) == 128 + signal.SIGINT
+        assert time.monotonic() - begun < 2
+
+
+def test_an_idle_server_ends_at_once(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        begun = time.monotonic()
+        server.signal(signal.SIGTERM)
+
+        assert server.exit_code() == ExitCode.OK
+        assert time.monotonic() - begun < 5
+
+
+def test_a_reader_that_is_stuck_does_not_hold_the_shutdown(tmp_path: Path) -> None:
+    with serving(tmp_path, SEMANTIC_SHUTDOWN_TIMEOUT_SECONDS="1", SEMANTIC_WRITE_TIMEOUT_SECONDS="1") as server:
+        content = json.dumps(body(100_000)).encode()
+        stuck = socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])))
+        stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
+        stuck.sendall(b"POST /v1/messages HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n" % len(content) + content)
+        neighbour = Reader(server.url, 50)
+        neighbour.join(30)
+        begun = time.monotonic()
+        server.signal(signal.SIGTERM)
+
+        assert server.exit_code() == ExitCode.OK
+        assert time.monotonic() - begun < 10
+        assert "message_stop" in neighbour.text
+        stuck.close()
+
+
+def one_line(output: str) -> str:
+    lines = [line for line in output.splitlines() if line.startswith("semantic-trio: ")]
+    assert len(lines) == 1, output
+    assert "Traceback" not in output
+    return lines[0]
+
+
+def test_a_port_in_use_is_one_line_and_a_code(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        code, output = run_to_end(tmp_path, "--port", str(port))
+
+    assert code == ExitCode.ADDRESS_UNAVAILABLE
+    assert str(port) in one_line(output)
+
+
+def test_a_missing_model_is_one_line_and_a_code(tmp_path: Path) -> None:
+    code, output = run_to_end(tmp_path, model=str(tmp_path / "nothing"))
+
+    assert code == ExitCode.MODEL_NOT_FOUND
+    assert "nothing" in one_line(output)
+
+
+def test_a_cache_directory_that_cannot_be_written_is_one_line_and_a_code(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way")
+    code, output = run_to_end(tmp_path, "--cache-dir", str(tmp_path / "file"))
+
+    assert code == ExitCode.DIRECTORY_UNWRITABLE
+    assert "cache_dir" in one_line(output)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (["--allow-remote"], "API key"),
+        (["--host", "0.0.0.0"], "--allow-remote"),
+        (["--max-batch-size", "0"], "max_batch_size"),
+        (["--config", "absent.toml"], "absent.toml"),
+    ],
+)
+def test_settings_that_cannot_be_are_one_line_and_a_code(tmp_path: Path, arguments: list[str], word: str) -> None:
+    code, output = run_to_end(tmp_path, *arguments)
+
+    assert code == ExitCode.USAGE
+    assert word in one_line(output)

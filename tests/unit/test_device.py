@@ -1,0 +1,74 @@
+"""The pinned thread. Real threads, so no virtual clock."""
+
+import threading
+
+import pytest
+import trio
+
+from tests import device as _  # noqa: F401 - loads the BLAS before MLX
+
+from semantic_trio.adapters.mlx import device as module  # isort: skip
+from semantic_trio.adapters.mlx.device import Device
+
+
+async def test_every_call_runs_on_the_same_thread_in_order_and_the_last_act_comes_last(nursery: trio.Nursery) -> None:
+    seen: list[tuple[str, int]] = []
+
+    def note(what: str) -> int:
+        seen.append((what, threading.get_ident()))
+        return len(seen)
+
+    device = Device(lambda: note("last") and None)
+    async with trio.open_nursery() as owner:
+        await owner.start(device.run)
+        answers = [await device.call(lambda i=i: note(str(i))) for i in range(5)]  # type: ignore[misc]
+        device.stop()
+
+    assert answers == [1, 2, 3, 4, 5]
+    assert [what for what, _ in seen] == ["0", "1", "2", "3", "4", "last"]
+    assert len({thread for _, thread in seen}) == 1
+    assert seen[0][1] != threading.get_ident()
+
+
+async def test_what_a_call_raises_is_raised_to_its_caller_and_the_thread_goes_on(nursery: trio.Nursery) -> None:
+    device = Device(lambda: None)
+    await nursery.start(device.run)
+
+    with pytest.raises(ZeroDivisionError):
+        await device.call(lambda: 1 // 0)
+    assert await device.call(lambda: "alive") == "alive"
+    device.stop()
+
+
+async def test_a_cancelled_caller_leaves_and_the_next_call_waits_its_turn(nursery: trio.Nursery) -> None:
+    device, release = Device(lambda: None), threading.Event()
+    await nursery.start(device.run)
+
+    with trio.move_on_after(0.05) as scope:
+        await device.call(release.wait)
+    release.set()
+
+    assert scope.cancelled_caught
+    assert await device.call(lambda: 2) == 2
+    device.stop()
+
+
+async def test_a_thread_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LEAVE_BEHIND_SECONDS", 0.1)
+    device, release = Device(lambda: None), threading.Event()
+    with trio.fail_after(5):
+        async with trio.open_nursery() as owner:
+            await owner.start(device.run)
+            device.post(lambda: release.wait() and None)
+            owner.cancel_scope.cancel()
+    release.set()
+
+
+async def test_a_cancelled_device_still_does_its_last_act(monkeypatch: pytest.MonkeyPatch) -> None:
+    done = threading.Event()
+    device = Device(done.set)
+    async with trio.open_nursery() as owner:
+        await owner.start(device.run)
+        owner.cancel_scope.cancel()
+
+    assert done.is_set()
