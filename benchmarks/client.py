@@ -43,8 +43,8 @@ class Stream:
 
     @property
     def first(self) -> float:
-        """Seconds to the first piece of text."""
-        return self.stamps[0]
+        """Seconds to the first piece of text; to the end of an answer without any."""
+        return self.stamps[0] if self.stamps else self.ended
 
     @property
     def longest_gap(self) -> float:
@@ -52,10 +52,10 @@ class Stream:
         return max(b - a for a, b in zip(self.stamps, self.stamps[1:], strict=False))
 
 
-def chat(prompt: str, max_tokens: int, **more: object) -> Stream:
+def chat(prompt: str, max_tokens: int, model: str = "default") -> Stream:
     """A streamed chat completion, greedy."""
     body = {
-        "model": "default_model" if "mlx" in more else "default",
+        "model": model,
         "messages": [{"role": "user", "content": prompt}],
         "max_tokens": max_tokens,
         "temperature": 0,

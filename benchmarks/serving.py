@@ -42,10 +42,11 @@ def long_prompt(salt: str) -> str:
 class Served:
     """A server process on a free port."""
 
-    def __init__(self, command: list[str], ready: Callable[[str], int | None], environment: dict[str, str] | None = None) -> None:
+    def __init__(self, command: list[str], ready: Callable[[str], int | None], model: str) -> None:
+        self.model = model  # what it calls the one it was started with
         self.log = tempfile.NamedTemporaryFile("w+", suffix=".log", delete=False)  # noqa: SIM115 - lives as long as the server
         begun = time.perf_counter()
-        self.process = subprocess.Popen(command, stdout=self.log, stderr=subprocess.STDOUT, env=os.environ | (environment or {}))
+        self.process = subprocess.Popen(command, stdout=self.log, stderr=subprocess.STDOUT)
         self.port = self._wait(ready)
         self.startup_seconds = time.perf_counter() - begun
 
@@ -59,6 +60,12 @@ class Served:
             time.sleep(0.05)
         raise RuntimeError(Path(self.log.name).read_text()[-3000:])
 
+    def chat(self, prompt: str, max_tokens: int) -> Stream:
+        return chat(prompt, max_tokens, self.model)
+
+    def run(self, streams: list[Stream], at: Callable[[float], list[Stream]] | None = None) -> float:
+        return run(self.port, streams, at)
+
     def stop(self) -> int:
         self.process.send_signal(signal.SIGTERM)
         try:
@@ -71,7 +78,7 @@ class Served:
 @contextlib.contextmanager
 def ours() -> Iterator[Served]:
     command = [sys.executable, "-m", "semantic_trio", "serve", "--model", MODEL, "--port", "0", "--log-format", "console"]
-    server = Served(command, lambda text: int(m[1]) if (m := re.search(r"http://127\.0\.0\.1:(\d+)", text)) else None)
+    server = Served(command, lambda text: int(m[1]) if (m := re.search(r"http://127\.0\.0\.1:(\d+)", text)) else None, MODEL)
     try:
         yield server
     finally:
@@ -94,9 +101,9 @@ def rival(step_size: int | None = None) -> Iterator[Served]:
             return port if get(port, "/health")[0] == 200 else None
         return None
 
-    server = Served([sys.executable, "-c", program], ready)
+    server = Served([sys.executable, "-c", program], ready, "default_model")
     try:
-        run(port, [chat("hello", 2)])
+        server.run([server.chat("hello", 2)])
         yield server
     finally:
         server.process.kill()
@@ -169,15 +176,15 @@ class Bare:
         self.process.wait()
 
 
-def served_throughput(port: int, count: int) -> float:
-    streams = [chat(text, TOKENS) for text in prompts(count)]
-    seconds = run(port, streams)
+def served_throughput(server: Served, count: int) -> float:
+    streams = [server.chat(text, TOKENS) for text in prompts(count)]
+    seconds = server.run(streams)
     return sum(s.tokens for s in streams) / seconds
 
 
-def sequential_throughput(port: int, count: int) -> float:
-    streams = [chat(text, TOKENS) for text in prompts(count)]
-    seconds = sum(run(port, [stream]) for stream in streams)
+def sequential_throughput(server: Served, count: int) -> float:
+    streams = [server.chat(text, TOKENS) for text in prompts(count)]
+    seconds = sum(server.run([stream]) for stream in streams)
     return sum(s.tokens for s in streams) / seconds
 
 
@@ -186,10 +193,10 @@ def throughput(rounds: int) -> dict[str, object]:
     bare, rows, figures = Bare(), {}, {}
     with ours() as server:
         for count in (1, 4, 8):
-            pairs = [(served_throughput(server.port, count), bare.throughput(prompts(count), TOKENS)) for _ in range(rounds)]
+            pairs = [(served_throughput(server, count), bare.throughput(prompts(count), TOKENS)) for _ in range(rounds)]
             rows[count] = pairs
         for count in (3, 5, 8):
-            figures[count] = [(served_throughput(server.port, count), sequential_throughput(server.port, count)) for _ in range(rounds)]
+            figures[count] = [(served_throughput(server, count), sequential_throughput(server, count)) for _ in range(rounds)]
     bare.stop()
     show("served / bare, tokens per second", rows)
     show("batched / one after another, tokens per second", figures)
@@ -203,22 +210,22 @@ def against_rival(rounds: int) -> dict[str, object]:
         mine, theirs = {}, {}
         with ours() as server:
             for count in rows:
-                mine[count] = served_throughput(server.port, count)
+                mine[count] = served_throughput(server, count)
         with rival() as server:
             for count in rows:
-                theirs[count] = served_throughput(server.port, count)
+                theirs[count] = served_throughput(server, count)
         for count in rows:
             rows[count].append((mine[count], theirs[count]))
     show("served / mlx_lm server, tokens per second", rows)
     return {"served_over_mlx_lm_server": rows}
 
 
-def neighbours_once(port: int, salt: str) -> dict[str, float]:
-    alone = chat(long_prompt(salt + "a"), 2)
-    run(port, [alone])
-    long = chat(long_prompt(salt + "b"), 2)
-    streams = [chat(text, 400) for text in prompts(4)]
-    run(port, streams, at=lambda seconds: [long] if seconds > 3.0 else [])
+def neighbours_once(server: Served, salt: str) -> dict[str, float]:
+    alone = server.chat(long_prompt(salt + "a"), 2)
+    server.run([alone])
+    long = server.chat(long_prompt(salt + "b"), 2)
+    streams = [server.chat(text, 400) for text in prompts(4)]
+    server.run(streams, at=lambda seconds: [long] if seconds > 3.0 else [])
     gaps = [gap for s in streams for gap in gaps_during(s, long)]
     return {"alone": alone.first, "beside": long.first, "gap": max(gaps)}
 
@@ -230,16 +237,13 @@ def gaps_during(stream: Stream, long: Stream) -> list[float]:
 
 def neighbours(rounds: int) -> dict[str, object]:
     """Figure 3: four streams while a long prompt is read."""
-    result: dict[str, object] = {}
-    with ours() as server:
-        result["ours"] = [neighbours_once(server.port, f"o{i}") for i in range(rounds)]
-    with rival() as server:
-        result["mlx_lm"] = [neighbours_once(server.port, "r0")]
-    with rival(256) as server:
-        result["mlx_lm --prefill-step-size 256"] = [neighbours_once(server.port, "s0")]
-    for name, runs in result.items():
-        for one in runs:  # type: ignore[attr-defined]
-            print(f"  {name}: longest gap {one['gap']:.2f} s; long prompt's first token {one['alone']:.2f} s alone, {one['beside']:.2f} s beside")
+    result: dict[str, list[dict[str, float]]] = {}
+    for name, server_of, times in (("ours", ours, rounds), ("mlx_lm", rival, 1), ("mlx_lm, steps of 256", lambda: rival(256), 1)):
+        with server_of() as server:
+            result[name] = [neighbours_once(server, f"{name} {i}") for i in range(times)]
+        for one in result[name]:
+            alone, beside = one["alone"], one["beside"]
+            print(f"  {name}: longest gap {one['gap']:.2f} s; long prompt's first token {alone:.2f} s alone, {beside:.2f} s beside ({beside / alone:.2f}x)")
     return {"neighbours": result}
 
 
@@ -249,7 +253,7 @@ def latency(rounds: int) -> dict[str, object]:
     cancels: list[float] = []
     with ours() as server:
         for i in range(rounds):
-            streams = [chat(text, 300) for text in prompts(4)]
+            streams = [server.chat(text, 300) for text in prompts(4)]
             begun = time.perf_counter()
             long_sent = [False]
 
@@ -258,13 +262,13 @@ def latency(rounds: int) -> dict[str, object]:
                 assert status == 200
                 health.append(took)
                 if seconds > 12:
-                    return [chat(f"end {i}", 1)]
+                    return [server.chat(f"end {i}", 1)]
                 return []
 
-            run(server.port, [*streams, chat(long_prompt(f"h{i}"), 2)], at=at)
+            server.run([*streams, server.chat(long_prompt(f"h{i}"), 2)], at=at)
             _ = begun
         for _ in range(10):
-            cancels.append(cancel_once(server.port))
+            cancels.append(cancel_once(server))
     health.sort()
     p99 = health[int(len(health) * 0.99)]
     print(f"  /health/live under load: p50 {statistics.median(health) * 1e3:.1f} ms, p99 {p99 * 1e3:.1f} ms, n = {len(health)}")
@@ -272,19 +276,19 @@ def latency(rounds: int) -> dict[str, object]:
     return {"health_seconds": health, "cancel_seconds": cancels}
 
 
-def cancel_once(port: int) -> float:
+def cancel_once(server: Served) -> float:
     """Hang up in mid-stream and wait until the metrics show an empty batch."""
     import socket
 
-    body = json.dumps(chat(prompts(1)[0], 400).body).encode()
-    sock = socket.create_connection(("127.0.0.1", port))
+    body = json.dumps(server.chat(prompts(1)[0], 400).body).encode()
+    sock = socket.create_connection(("127.0.0.1", server.port))
     sock.sendall(f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
     received = b""
     while received.count(b"data: ") < 6:
         received += sock.recv(4096)
     sock.close()
     begun = time.perf_counter()
-    while rows_in_batch(port):
+    while rows_in_batch(server.port):
         if time.perf_counter() - begun > 30:
             raise TimeoutError("the row stayed")
     return time.perf_counter() - begun

@@ -2,6 +2,7 @@
 
 import contextlib
 import enum
+import os
 import sys
 from collections.abc import Iterator
 
@@ -39,7 +40,11 @@ def known_ends() -> Iterator[None]:
     if fault is not None:
         text = fault.strerror if type(fault) is OSError and fault.strerror else str(fault)
         print(f"semantic-trio: {text}", file=sys.stderr, flush=True)
-        sys.exit(next(code for kind, code in CODES if isinstance(fault, kind)))
+        code = next(code for kind, code in CODES if isinstance(fault, kind))
+        if code is ExitCode.ENGINE_DIED:
+            # A thread may still hang in MLX, and then the interpreter's own way out aborts: nothing is left to save here.
+            os._exit(code)
+        sys.exit(code)
 
 
 def _first(error: Exception) -> Exception:

@@ -72,11 +72,11 @@ class Server:
         async with trio.open_nursery() as engine_nursery:
             await engine_nursery.start(self._supervise, engine)
             await _warm_up(engine, codec)
-            await self._serve_http(engine, loaded, codec)
+            await self._serve_http(engine, Metrics(engine, runner.memory), loaded, codec)
             engine_nursery.cancel_scope.cancel()
 
-    async def _serve_http(self, engine: Engine, loaded: LoadedModel, codec: TokenizerCodec) -> None:
-        shutdown, metrics = trio.Event(), Metrics(engine)
+    async def _serve_http(self, engine: Engine, metrics: Metrics, loaded: LoadedModel, codec: TokenizerCodec) -> None:
+        shutdown = trio.Event()
         app = create_app(self._state(engine, loaded, codec, metrics))
         serve = functools.partial(
             serve_http,

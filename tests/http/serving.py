@@ -38,13 +38,14 @@ def served(
     queue_limit: int = 64,
     context_length: int = CONTEXT_LENGTH,
     codec: TextCodec | None = None,
+    kind: type[AppState] = AppState,
 ) -> Served:
     """An application whose engine is not running yet."""
     limits = Limits(context_length=context_length, max_rows=rows, chunk_tokens=256, max_stall_seconds=0.25)
     engine = Engine(runner, Scheduler(limits), queue_limit=queue_limit, step_deadline_seconds=60, batch_window_seconds=0.01)
     card = ModelCard("org/tiny", "Tiny", context_length, 1_700_000_000, aliases=("tiny",))
     metrics = Metrics(engine)
-    state = AppState(model=ServedModel(card, engine, codec or ByteCodec()), metrics=metrics, version="0.0.0", settings=settings or HttpSettings())
+    state = kind(model=ServedModel(card, engine, codec or ByteCodec()), metrics=metrics, version="0.0.0", settings=settings or HttpSettings())
     return Served(create_app(state), engine, runner, metrics)
 
 

@@ -1,12 +1,13 @@
 """Clients that leave, at every stage, and clients that wait."""
 
 import json
+from typing import Any
 
 import pytest
 import trio
 import trio.testing
 
-from semantic_trio.testing import FakeRunner
+from semantic_trio.testing import ByteCodec, ByteDecoder, FakeRunner
 from tests.http.serving import Call, Served, anthropic_body, openai_body, post, running, served
 
 PATHS = {"/v1/messages": anthropic_body, "/v1/chat/completions": openai_body}
@@ -21,7 +22,7 @@ class DeafCall(Call):
         await trio.sleep_forever()
 
 
-def call_of(server: Served, path: str, kind: type[Call] = Call, **fields: object) -> Call:
+def call_of(server: Served, path: str, kind: type[Call] = Call, **fields: Any) -> Call:
     """A request that has not been made."""
     return kind(server.app, "POST", path, json.dumps(PATHS[path](**fields)).encode())
 
@@ -124,6 +125,24 @@ async def test_a_failed_stream_tells_its_error_and_has_no_clean_end(path: str, a
         assert json.loads(last.removeprefix("data: "))["error"]["type"] == "server_error"
         assert b"[DONE]" not in call.content
     assert again.status == 200
+
+
+async def test_a_bug_in_the_middle_of_a_stream_drops_it(autojump_clock: trio.testing.MockClock) -> None:
+    class Undecodable(ByteDecoder):
+        def push(self, token: int) -> str:
+            return "\ud800"  # no JSON can hold it
+
+    class UndecodableCodec(ByteCodec):
+        def decoder(self) -> ByteDecoder:
+            return Undecodable()
+
+    async with running(served(FakeRunner(seconds_per_step=SECONDS_PER_STEP), codec=UndecodableCodec())) as server:
+        call = await post(server.app, "/v1/messages", anthropic_body(stream=True, max_tokens=1000))
+        assert await is_empty_within_one_step(server)
+
+    assert b"message_start" in call.content
+    assert not call.is_complete
+    assert b'status="aborted"' in server.metrics.exposition()
 
 
 @pytest.mark.parametrize("path", PATHS)

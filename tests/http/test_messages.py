@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import trio.testing
@@ -24,12 +25,13 @@ def events(content: bytes) -> Iterator[tuple[str, dict[str, object]]]:
 
 def accumulated(content: bytes) -> Message:
     """What the SDK makes of a stream."""
-    message, tool_inputs = None, {}
+    message: Any = None
+    tool_inputs: Any = {}
     for name, data in events(content):
         if name != "ping":
-            message = accumulate_event(event=PARSE_EVENT.validate_python(data), current_snapshot=message, json_bufs=tool_inputs)  # type: ignore[arg-type]
-    assert message is not None
-    return message  # type: ignore[return-value]
+            message = accumulate_event(event=PARSE_EVENT.validate_python(data), current_snapshot=message, json_bufs=tool_inputs)
+    assert isinstance(message, Message)
+    return message
 
 
 async def test_a_stream_is_the_golden_sequence(autojump_clock: trio.testing.MockClock) -> None:
@@ -87,6 +89,17 @@ async def test_a_stop_sequence_is_named_and_not_shown(autojump_clock: trio.testi
         assert message.stop_reason == "stop_sequence"
         assert message.stop_sequence == said[2:4]
         assert message.content[0].text == said[:2]  # type: ignore[union-attr]
+
+
+async def test_what_might_have_become_a_stop_sequence_is_shown_at_the_end(autojump_clock: trio.testing.MockClock) -> None:
+    async with running(served(FakeRunner())) as server:
+        free = await post(server.app, "/v1/messages", anthropic_body(temperature=0))
+        said = Message.model_validate(free.json).content[0].text  # type: ignore[union-attr]
+        stops = [said[-2:] + "!"]
+        stream = await post(server.app, "/v1/messages", anthropic_body(temperature=0, stop_sequences=stops, stream=True))
+
+    assert accumulated(stream.content).content[0].text == said  # type: ignore[union-attr]
+    assert accumulated(stream.content).stop_reason == "max_tokens"
 
 
 async def test_an_answer_without_text_has_no_content(autojump_clock: trio.testing.MockClock) -> None:

@@ -27,7 +27,7 @@ def ask(question: str) -> list[dict[str, str]]:
 
 
 def test_anthropic_plain_says_paris(claude: anthropic.Anthropic) -> None:
-    message = claude.messages.create(model="smollm2-135m", max_tokens=30, temperature=0, messages=ask(QUESTION))
+    message = claude.messages.create(model="smollm2-135m", max_tokens=30, extra_body={"temperature": 0}, messages=ask(QUESTION))
 
     assert "Paris" in message.content[0].text
     assert message.stop_reason == "end_turn"
@@ -36,8 +36,8 @@ def test_anthropic_plain_says_paris(claude: anthropic.Anthropic) -> None:
 
 
 def test_anthropic_streaming_says_the_same(claude: anthropic.Anthropic) -> None:
-    plain = claude.messages.create(model="smollm2-135m", max_tokens=30, temperature=0, messages=ask(QUESTION))
-    with claude.messages.stream(model="smollm2-135m", max_tokens=30, temperature=0, messages=ask(QUESTION)) as stream:
+    plain = claude.messages.create(model="smollm2-135m", max_tokens=30, extra_body={"temperature": 0}, messages=ask(QUESTION))
+    with claude.messages.stream(model="smollm2-135m", max_tokens=30, extra_body={"temperature": 0}, messages=ask(QUESTION)) as stream:
         pieces = list(stream.text_stream)
         final = stream.get_final_message()
 
@@ -70,7 +70,7 @@ def test_openai_plain_and_streaming_say_paris(gpt: openai.OpenAI) -> None:
 def test_both_protocols_say_the_same_and_eight_at_once_as_one_alone(claude: anthropic.Anthropic, gpt: openai.OpenAI) -> None:
     def one(question: str, use_claude: bool) -> str:
         if use_claude:
-            return claude.messages.create(model="default", max_tokens=24, temperature=0, messages=ask(question)).content[0].text
+            return claude.messages.create(model="default", max_tokens=24, extra_body={"temperature": 0}, messages=ask(question)).content[0].text
         return gpt.chat.completions.create(model="default", max_tokens=24, temperature=0, messages=ask(question)).choices[0].message.content or ""
 
     questions = [f"What is {n} plus {n}?" for n in range(4)]
@@ -95,7 +95,7 @@ def test_a_seed_repeats_alone_and_in_a_batch(gpt: openai.OpenAI) -> None:
 
 
 def test_stop_sequences_are_enforced_and_named(claude: anthropic.Anthropic) -> None:
-    message = claude.messages.create(model="default", max_tokens=60, temperature=0, stop_sequences=["France"], messages=ask("Say: I love France."))
+    message = claude.messages.create(model="default", max_tokens=60, extra_body={"temperature": 0}, stop_sequences=["France"], messages=ask("Say: I love France."))
 
     assert "France" not in message.content[0].text
     assert (message.stop_reason, message.stop_sequence) == ("stop_sequence", "France")
@@ -117,7 +117,7 @@ def test_a_prompt_beyond_the_context_is_refused_in_the_words_that_clients_know(c
 
 def test_metrics_count_what_happened(real_server: ServerProcess, claude: anthropic.Anthropic) -> None:
     before = real_server.metric("semantic_tokens_generated_total")
-    answer = claude.messages.create(model="default", max_tokens=5, temperature=0, messages=ask("Count to ten."))
+    answer = claude.messages.create(model="default", max_tokens=5, extra_body={"temperature": 0}, messages=ask("Count to ten."))
 
     assert real_server.metric("semantic_tokens_generated_total") - before == answer.usage.output_tokens
     assert 'semantic_request_total{model="smollm2-135m",protocol="anthropic",status="200"}' in httpx.get(f"{real_server.url}/metrics").text

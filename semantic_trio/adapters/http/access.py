@@ -1,7 +1,7 @@
 """Who may ask: the name a request was sent to, the page it came from, the key it carries.
 
-Knows headers. Raises `Fault`. A web page can make a browser send requests to this machine; the `Host` it cannot choose and the `Origin` it cannot hide tell
-them from the user's own programs.
+Knows headers. Raises `Fault`. A web page can make a browser send requests to this machine; the `Host` it cannot choose and the `Origin` it cannot
+hide tell them from the user's own programs.
 """
 
 import hmac

@@ -49,13 +49,27 @@ async def read_body(headers: dict[str, str], receive: ASGIReceiveCallable, limit
 def decode(body: bytes, kind: type[T]) -> T:
     """The body as a `kind`. Raises `Fault` 400 that names the field, dotted: `messages.0.content`."""
     try:
-        return msgspec.json.decode(body, type=kind)
+        try:
+            return msgspec.json.decode(body, type=kind)
+        except msgspec.ValidationError as error:
+            if "got `float`" not in str(error):
+                raise
+            # 32000.0 is an integer to JSON Schema, and to languages that know one kind of number.
+            return msgspec.convert(_with_whole_numbers(msgspec.json.decode(body)), kind)
     except msgspec.ValidationError as error:
         raise _invalid(str(error)) from error
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise Fault(400, f"the body is not valid JSON: {error}") from error
     except RecursionError as error:
         raise Fault(400, "the body is nested too deeply") from error
+
+
+def _with_whole_numbers(value: object) -> object:
+    if isinstance(value, dict):
+        return {key: _with_whole_numbers(inner) for key, inner in value.items()}
+    if isinstance(value, list):
+        return [_with_whole_numbers(inner) for inner in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
 def _invalid(told: str) -> Fault:

@@ -13,6 +13,8 @@ from werkzeug.routing import Rule
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 REF = "#/components/schemas/{name}"
+# One server-sent event.
+EVENT = {"type": "object", "properties": {"event": {"type": "string"}, "data": {"type": "string"}}}
 STREAM_MARK = "_semantic_trio_streams"
 TEXT_MARK = "_semantic_trio_is_text"
 
@@ -50,7 +52,7 @@ class Contract(OpenAPIProvider):
         for operation in (operation for path in paths.values() for operation in path.values()):
             responses = operation["responses"]
             if getattr(handler, STREAM_MARK, False):
-                responses[200]["content"]["text/event-stream"] = {"schema": {"type": "string"}}
+                responses[200]["content"]["text/event-stream"] = {"schema": EVENT}
             if getattr(handler, TEXT_MARK, False):
                 responses[200] = {"description": "Plain text.", "content": {"text/plain": {"schema": {"type": "string"}}}}
             if "requestBody" in operation:

@@ -16,7 +16,7 @@ from semantic_trio.domain.errors import (
     ModelNotFoundError,
     OverloadedError,
     PromptTooLongError,
-    StepFailedError,
+    SemanticError,
 )
 
 # Anthropic's name of each status; 529 is its own for "overloaded".
@@ -68,6 +68,16 @@ def fault_of(error: Exception, protocol: Protocol) -> Fault:
     match error:
         case Fault():
             return error
+        case SemanticError():
+            return _named(error, protocol)
+        case HTTPException():
+            return Fault(error.code or 500, error.description or error.name)
+        case _:
+            return Fault(500, "internal error")
+
+
+def _named(error: SemanticError, protocol: Protocol) -> Fault:
+    match error:
         case PromptTooLongError():
             return Fault(400, _too_long(error, protocol), field="messages", code="context_length_exceeded")
         case InvalidRequestError():
@@ -81,12 +91,8 @@ def fault_of(error: Exception, protocol: Protocol) -> Fault:
             return Fault(503, str(error), retry_after_seconds=error.retry_after_seconds)
         case EngineDeadError():
             return Fault(503, str(error), retry_after_seconds=RESTART_SECONDS)
-        case StepFailedError():
-            return Fault(500, str(error))
-        case HTTPException():
-            return Fault(error.code or 500, error.description or error.name)
         case _:
-            return Fault(500, "internal error")
+            return Fault(500, str(error))
 
 
 def envelope(fault: Fault, protocol: Protocol, request_id: str) -> bytes:

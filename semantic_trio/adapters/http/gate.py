@@ -61,7 +61,7 @@ class Gate:
             self.access.check(exchange.path, exchange.headers)
             body = await read_body(exchange.headers, receive, self.state.settings.max_body_bytes)
         except Fault as fault:
-            await _refuse(exchange, fault, receive, answer)
+            await _refuse(fault, receive, answer)
             return
         if body is not None:
             exchange.body = body
@@ -154,7 +154,7 @@ class _Replay:
         return await self.receive()
 
 
-async def _refuse(exchange: Exchange, fault: Fault, receive: ASGIReceiveCallable, answer: _Answer) -> None:
+async def _refuse(fault: Fault, receive: ASGIReceiveCallable, answer: _Answer) -> None:
     """Answer without the application, and let the client finish sending, for a moment, into the void.
 
     Reading goes on in a task of its own: hypercorn's reader waits for it when its queue is full, and our last `send` would wait for that reader.

@@ -9,6 +9,7 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import cast
 
 import attrs
 import mlx.core as mx
@@ -77,7 +78,7 @@ class LlamaShape:
 
 def convert(gguf: Path, into: Path) -> None:
     """Fill an existing directory with config, weights and tokenizer. Raises `ValueError` for a file it does not understand."""
-    tensors, metadata = mx.load(str(gguf), return_metadata=True)  # type: ignore[call-overload,misc,unused-ignore]
+    tensors, metadata = cast(tuple[Weights, Metadata], mx.load(str(gguf), return_metadata=True))
     if metadata.get("general.architecture") != "llama":
         raise ValueError(f"the architecture is {metadata.get('general.architecture')}, only llama is understood")
     shape = LlamaShape(metadata)

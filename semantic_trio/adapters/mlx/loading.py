@@ -7,11 +7,11 @@ become float32, memory permitting.
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import attrs
 import mlx.core as mx
-from mlx import nn
+from mlx.nn.layers.base import Module
 from mlx.utils import tree_flatten
 from mlx_lm.utils import dequantize_model, load_model
 
@@ -30,7 +30,7 @@ GIB = 2**30
 class LoadedModel:
     """A model ready to compute, and what is known of it."""
 
-    model: nn.Module
+    model: Module
     config: Mapping[str, object]  # config.json, with the stop ids of generation_config.json
     context_length: int  # tokens, prompt and answer together
     vocab_size: int
@@ -78,16 +78,16 @@ def eos_token_ids(config: Mapping[str, object]) -> frozenset[int]:
     return frozenset(ids if isinstance(ids, list) else [ids] if isinstance(ids, int) else [])
 
 
-def _lazy(path: Path) -> tuple[nn.Module, dict[str, object]]:
+def _lazy(path: Path) -> tuple[Module, dict[str, object]]:
     """The model without its weights in memory."""
     try:
-        return load_model(path, lazy=True)  # type: ignore[no-any-return]
+        return cast(tuple[Module, dict[str, object]], load_model(path, lazy=True))
     except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
         # What mlx-lm raises for missing files, unknown architectures, and weights that do not belong to the configuration.
         raise ModelNotFoundError(str(path), f"cannot be loaded: {_first_line(error)}") from error
 
 
-def _widened(path: Path, model: nn.Module, room: int | None) -> tuple[nn.Module, str]:
+def _widened(path: Path, model: Module, room: int | None) -> tuple[Module, str]:
     """The model in float32 if that fits, still lazy, and what to say if it does not."""
     # Scales first: dequantised from them, weights are exact to float32 and not to the half precision of the scales.
     model.set_dtype(mx.float32)
@@ -100,7 +100,7 @@ def _widened(path: Path, model: nn.Module, room: int | None) -> tuple[nn.Module,
     return published, f"float32 weights need {_bytes(wide) / GIB:.1f} GiB of {room / GIB:.1f} GiB left: running as published, many times slower"
 
 
-def _check_room(path: Path, model: nn.Module, room: int | None) -> None:
+def _check_room(path: Path, model: Module, room: int | None) -> None:
     if room is not None and not _fits(_bytes(model), room):
         raise ModelNotFoundError(str(path), f"its weights need {_bytes(model) / GIB:.1f} GiB of memory, {room / GIB:.1f} GiB are left")
 
@@ -113,15 +113,16 @@ def _on_cpu() -> bool:
     return mx.default_device() == mx.Device(mx.cpu)
 
 
-def _arrays(model: nn.Module) -> list[mx.array]:
-    return [array for _, array in tree_flatten(model.parameters())]
+def _arrays(model: Module) -> list[mx.array]:
+    parameters = cast(Any, model).parameters()  # neither it nor the flattening is typed
+    return [cast(mx.array, array) for _, array in cast(Any, tree_flatten)(parameters)]
 
 
-def _bytes(model: nn.Module) -> int:
+def _bytes(model: Module) -> int:
     return sum(array.nbytes for array in _arrays(model))
 
 
-def _main_dtype(model: nn.Module) -> mx.Dtype:
+def _main_dtype(model: Module) -> mx.Dtype:
     sizes: dict[mx.Dtype, int] = {}
     for array in _arrays(model):
         if mx.issubdtype(array.dtype, mx.floating):
@@ -136,4 +137,6 @@ def _text_config(config: Mapping[str, object]) -> dict[str, Any]:
 
 
 def _first_line(error: Exception) -> str:
+    if isinstance(error, KeyError):
+        return f"config.json has no {error}"
     return str(error).strip().partition("\n")[0] or type(error).__name__

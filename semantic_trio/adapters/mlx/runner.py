@@ -143,6 +143,10 @@ class MlxRunner:
         """See `ModelRunner.reset`."""
         await self.device.call(self.batch.reset)
 
+    def memory(self) -> dict[str, float]:
+        """Bytes in use by MLX, by kind. Reads counters of the allocator; any thread may."""
+        return {"active": mx.get_active_memory(), "free_list": mx.get_cache_memory(), "peak": mx.get_peak_memory()}
+
 
 
 

@@ -7,6 +7,7 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import cast
 
 import attrs
 from tokenizers import Tokenizer
@@ -19,7 +20,7 @@ from semantic_trio.domain.errors import InvalidRequestError, ModelNotFoundError
 # Transformers advises at import to install a framework it is not used with here.
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
-from transformers import AutoTokenizer, PreTrainedTokenizerFast  # noqa: E402
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 
 @attrs.frozen(eq=False)
@@ -56,8 +57,8 @@ class TokenizerCodec:
 def load_codec(path: Path) -> TokenizerCodec:
     """The codec of the model in a directory. Uses no network. Raises `ModelNotFoundError` when there is no usable tokenizer."""
     try:
-        tokenizer = AutoTokenizer.from_pretrained(path, local_files_only=True)
-    except (OSError, ValueError, KeyError, ImportError) as error:
+        tokenizer, stops = AutoTokenizer.from_pretrained(path, local_files_only=True), frozenset(_stop_tokens(path))
+    except Exception as error:  # the library below raises nothing narrower for a file it cannot read
         raise ModelNotFoundError(str(path), f"its tokenizer cannot be loaded: {str(error).partition(chr(10))[0]}") from error
     if not isinstance(tokenizer, PreTrainedTokenizerFast):
         raise ModelNotFoundError(str(path), f"its tokenizer is a {type(tokenizer).__name__}, which the tokenizers library cannot run")
@@ -69,14 +70,13 @@ def load_codec(path: Path) -> TokenizerCodec:
         template=_template(tokenizer),
         beginning=tokenizer.bos_token or "",
         silent=frozenset(number for number, token in backend.get_added_tokens_decoder().items() if token.special),
-        stop_tokens=frozenset(_stop_tokens(path)) | ({tokenizer.eos_token_id} - {None}),
+        stop_tokens=stops | ({tokenizer.eos_token_id} - {None}),
     )
 
 
 def _template(tokenizer: PreTrainedTokenizerFast) -> ChatTemplate | None:
     def render(turns: Sequence[Turn]) -> str:
-        text: str = tokenizer.apply_chat_template(list(turns), tokenize=False, add_generation_prompt=True)
-        return text
+        return cast(str, tokenizer.apply_chat_template(list(turns), tokenize=False, add_generation_prompt=True))
 
     return probe(render) if tokenizer.chat_template else None
 

@@ -32,6 +32,14 @@ class RedactedThinkingBlock(msgspec.Struct, frozen=True, tag_field="type", tag="
     """What a model thought in an earlier turn, hidden: accepted, not read again."""
 
 
+@attrs.frozen
+class SystemBlock:
+    """A run of the system prompt."""
+
+    type: Literal["text"]
+    text: str
+
+
 ContentBlock = TextBlock | ThinkingBlock | RedactedThinkingBlock
 
 
@@ -52,7 +60,7 @@ class CountTokensRequest:
 
     model: str
     messages: Messages
-    system: str | list[TextBlock] | None = None
+    system: str | list[SystemBlock] | None = None
 
 
 @attrs.frozen
@@ -62,7 +70,7 @@ class MessagesRequest:
     model: str
     messages: Messages
     max_tokens: Annotated[int, msgspec.Meta(ge=1)]
-    system: str | list[TextBlock] | None = None
+    system: str | list[SystemBlock] | None = None
     stop_sequences: list[str] | None = None
     stream: bool | None = None
     temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
@@ -82,7 +90,7 @@ def asked(request: MessagesRequest) -> Asked:
     )
 
 
-def conversation(system: str | list[TextBlock] | None, messages: Iterable[MessageParam]) -> Conversation:
+def conversation(system: str | list[SystemBlock] | None, messages: Iterable[MessageParam]) -> Conversation:
     """System first, then the messages in their order."""
     turns = [Message(Role(message.role), _parts(message.content)) for message in messages]
     head = _system_parts(system or [])
@@ -95,8 +103,10 @@ def _parts(content: str | Iterable[ContentBlock]) -> tuple[Text, ...]:
     return tuple(Text(block.text) for block in content if isinstance(block, TextBlock))
 
 
-def _system_parts(system: str | list[TextBlock]) -> tuple[Text, ...]:
+def _system_parts(system: str | list[SystemBlock]) -> tuple[Text, ...]:
     """The blocks that say something; a system prompt in one string has the header as its first line."""
-    if isinstance(system, str) and system.startswith(BILLING_HEADER):
-        system = system.partition("\n")[2]
-    return tuple(part for part in _parts(system) if part.text and not part.text.startswith(BILLING_HEADER))
+    if isinstance(system, str):
+        texts = [system.partition("\n")[2] if system.startswith(BILLING_HEADER) else system]
+    else:
+        texts = [block.text for block in system if not block.text.startswith(BILLING_HEADER)]
+    return tuple(Text(text) for text in texts if text)

@@ -15,9 +15,11 @@ from semantic_trio.domain.conversation import Conversation, Message, Role, Text
 ROLES = {"developer": Role.SYSTEM, "system": Role.SYSTEM, "user": Role.USER, "assistant": Role.ASSISTANT}
 
 
-class TextPart(msgspec.Struct, frozen=True, tag_field="type", tag="text"):
+@attrs.frozen
+class TextPart:
     """A run of text."""
 
+    type: Literal["text"]
     text: str
 
 

@@ -1,0 +1,158 @@
+# Two commands: `make serve` ends with a model that answers, `make test` with everything checked. `make help` lists the rest.
+# Nothing here names a package index: pip's own configuration decides where packages come from.
+
+MODEL   ?= smollm2-135m
+BACKEND ?= default# `make install BACKEND=cuda` on a Linux host with an NVIDIA GPU
+VENV    ?= .venv
+ARGS    ?=# further options of `semantic-trio serve`
+BIN     := $(VENV)/bin
+SHELL   := /bin/bash
+PYTHON  ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+
+INSTALLED := $(VENV)/.installed-$(BACKEND)
+DEV       := $(VENV)/.installed-dev
+PACKAGE   := $(shell find semantic_trio -name '*.py' 2>/dev/null)
+SOURCES   := $(wildcard semantic_trio tests benchmarks examples)
+UNIT      := $(wildcard tests/unit tests/http)
+INTEGRATION := $(wildcard tests/contract tests/integration)
+PYTEST    := $(BIN)/python -m pytest
+COV       := --cov --cov-report=
+# Where a request's rows, tokens and threads meet: no line of these may go untested.
+CONCURRENT := semantic_trio/application/engine.py,semantic_trio/application/handle.py,semantic_trio/adapters/mlx/device.py
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help install dev-install system serve test test-unit test-unit-other test-integration test-smoke test-e2e coverage \
+        lint format typecheck imports docs docs-serve security licenses bench clean
+
+help: ## This list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+
+# ------------------------------------------------------------------------------------------------------------------------ install
+
+$(BIN)/python:
+	@test -n "$(PYTHON)" || { echo "No Python 3.11 or later on the PATH. On Debian: apt-get install python3 python3-venv"; exit 1; }
+	@# Debian keeps ensurepip in a package of its own; the venv module works without it, and pip can install itself from outside.
+	@$(PYTHON) -m venv $(VENV) >/dev/null 2>&1 \
+	  || { rm -rf $(VENV); $(PYTHON) -m venv --without-pip $(VENV) >/dev/null 2>&1 && $(PYTHON) -m pip --python $(BIN)/python install -q pip >/dev/null 2>&1; } \
+	  || { rm -rf $(VENV); echo "No virtual environment could be made with $(PYTHON). On Debian: apt-get install python3-venv"; exit 1; }
+
+$(VENV)/.installed-default: pyproject.toml | $(BIN)/python
+	@echo "installing semantic-trio into $(VENV)"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -e .
+	@touch $@
+
+# mlx-cpu and mlx-cuda-13 bring the same file, mlx/lib/libmlx.so: one goes, then the other is laid down again, whole.
+$(VENV)/.installed-cuda: pyproject.toml | $(BIN)/python
+	@echo "installing semantic-trio for CUDA into $(VENV)"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[cuda]'
+	@$(BIN)/python -m pip uninstall -q -y mlx-cpu
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --force-reinstall --no-deps \
+	  "mlx-cuda-13==$$($(BIN)/python -c 'from importlib.metadata import version; print(version("mlx"))')"
+	@rm -f $(VENV)/.installed-default
+	@touch $@
+
+$(DEV): $(INSTALLED)
+	@echo "installing the tools into $(VENV)"
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'
+	@if [ "$(BACKEND)" = cuda ]; then $(BIN)/python -m pip uninstall -q -y mlx-cpu; rm -f $(VENV)/.installed-cuda; $(MAKE) --no-print-directory install BACKEND=cuda; fi
+	@touch $@
+
+install: $(INSTALLED) system ## The package into .venv, and OpenBLAS where that is possible
+
+dev-install: $(DEV) system ## The same with everything the checks need
+
+# MLX multiplies matrices some sixty times faster on a Linux CPU with OpenBLAS. Says what to do; never fails.
+system: $(INSTALLED)
+	@[ "$$(uname)" = Linux ] && [ "$(BACKEND)" != cuda ] || exit 0; \
+	lacks() { ! $(BIN)/python -c 'import sys; from semantic_trio.adapters.mlx import BLAS; sys.exit(bool(BLAS.cure))' 2>/dev/null; }; \
+	if lacks && [ "$$(id -u)" = 0 ] && [ -f /etc/debian_version ]; then \
+	  echo "installing OpenBLAS (libopenblas0-pthread)"; \
+	  { apt-get install -y -qq libopenblas0-pthread || { apt-get update -qq && apt-get install -y -qq libopenblas0-pthread; }; } >/dev/null 2>&1 </dev/null; \
+	fi; \
+	if lacks; then echo "OpenBLAS is missing and MLX is slow without it: sudo apt-get install libopenblas0-pthread"; fi; \
+	command -v g++ >/dev/null || echo "g++ is missing and MLX compiles kernels with it: sudo apt-get install g++"; \
+	exit 0
+
+# -------------------------------------------------------------------------------------------------------------------------- serve
+
+serve: install ## Fetch the model and serve it (MODEL=, ARGS=)
+	@$(BIN)/semantic-trio models pull $(MODEL) >/dev/null
+	@exec $(BIN)/semantic-trio serve --model $(MODEL) $(ARGS)
+
+# --------------------------------------------------------------------------------------------------------------------------- test
+
+# In order: what fails fast comes first.
+test: ## Everything a change has to pass
+	@$(MAKE) --no-print-directory lint typecheck imports docs
+	@rm -f .coverage .coverage.*
+	@$(MAKE) --no-print-directory test-unit test-integration test-smoke coverage test-unit-other
+
+test-unit: $(DEV) system ## Fakes and virtual time
+	@COVERAGE_FILE=.coverage.unit $(PYTEST) $(UNIT) $(COV)
+
+test-integration: $(DEV) system ## The real MLX: tiny models and SmolLM2
+	@COVERAGE_FILE=.coverage.integration $(PYTEST) $(INTEGRATION) $(COV)
+
+test-smoke: $(DEV) system ## A server process and the real SDKs
+	@COVERAGE_FILE=.coverage.smoke $(PYTEST) tests/smoke $(COV)
+
+test-e2e: $(DEV) system ## Storms, kill -9, stuck readers
+	@$(PYTEST) tests/e2e
+
+# Looks in the other versions of pyenv too: its shims are on the PATH also where they lead nowhere.
+test-unit-other: $(DEV) ## The unit tests on the other one of Python 3.11 and 3.13
+	@other=$$($(BIN)/python -c 'import sys; print("3.11" if sys.version_info >= (3, 13) else "3.13")'); \
+	for found in python$$other $$(ls -d $${PYENV_ROOT:-$$HOME/.pyenv}/versions/$$other*/bin/python$$other 2>/dev/null); do \
+	  path=$$($$found -c 'import sys; print(sys.executable)' 2>/dev/null) && break; path=; \
+	done; \
+	if [ -z "$$path" ]; then echo "Python $$other is not on this machine: its unit tests are left out"; exit 0; fi; \
+	echo "unit tests on $$path"; \
+	PATH="$$(dirname $$path):$$PATH" $(BIN)/python -m tox -q run -e py$${other/./}
+
+# Evictions join the last line when there are any.
+coverage: $(DEV) ## The thresholds, over what the test targets have left behind
+	@$(BIN)/coverage combine -q --keep --data-file=.coverage $$(ls .coverage.* 2>/dev/null)
+	@$(BIN)/coverage report --fail-under=85
+	@for gate in domain=95 application=85 adapters=70; do \
+	  $(BIN)/coverage report --include="semantic_trio/$${gate%=*}/*" --fail-under=$${gate#*=} --format=total >/dev/null \
+	    || { echo "semantic_trio/$${gate%=*} is below $${gate#*=} %"; exit 1; }; \
+	done
+	@$(BIN)/coverage report --include=$(CONCURRENT) --fail-under=100 --show-missing || { echo "concurrent code is below 100 %"; exit 1; }
+
+# -------------------------------------------------------------------------------------------------------------------------- check
+
+lint: $(DEV) ## Style, docstrings, complexity
+	@$(BIN)/ruff check $(SOURCES)
+	@$(BIN)/ruff check --select C901 --config 'lint.mccabe.max-complexity=6' semantic_trio/domain
+	@$(BIN)/ruff format --check $(SOURCES)
+
+format: $(DEV) ## Repair what can be repaired
+	@$(BIN)/ruff check --fix-only $(SOURCES)
+	@$(BIN)/ruff format $(SOURCES)
+
+typecheck: $(DEV) ## mypy --strict
+	@$(BIN)/mypy semantic_trio tests $(wildcard examples)
+
+imports: $(DEV) ## The direction of imports
+	@$(BIN)/lint-imports --no-cache
+
+docs: $(DEV) ## The manual, strictly
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+
+docs-serve: $(DEV) ## The manual while it is being written
+	@$(BIN)/mkdocs serve
+
+security: $(DEV) ## Known vulnerabilities of what is installed
+	@$(BIN)/pip-audit --skip-editable --progress-spinner off
+
+licenses: $(DEV) ## Nothing GPL, LGPL, AGPL, SSPL or EUPL among what is installed
+	@$(BIN)/pip-licenses --from=mixed --partial-match --fail-on='GPL;General Public;GNU;SSPL;Server Side Public;EUPL;European Union Public' --format=plain >/dev/null \
+	  && echo "licences: fine"
+
+bench: $(DEV) system ## The figures of the server beside bare and rival runs
+	@$(BIN)/python benchmarks/serving.py $(ARGS)
+
+clean: ## Everything that can be made again
+	rm -rf $(VENV) .tox site dist build .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,52 @@
+"""The contract at /openapi.json, checked by those who read it as it stands."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import structlog
+import trio
+
+from semantic_trio.adapters.http.state import AppState, ServedModel
+from semantic_trio.testing import FakeRunner
+from tests.http.serving import get, listening, served
+
+EXAMPLES = 50
+
+
+class AnyModel(AppState):
+    """Serves every name: random ones would get no further than a 404."""
+
+    def resolve(self, name: str) -> ServedModel:
+        """The one model."""
+        return self.model
+
+
+@pytest.mark.timeout(180)
+async def test_schemathesis_finds_no_violation(tmp_path: Path) -> None:
+    """Generated requests, valid and not: no 5xx, documented statuses and bodies, valid ones accepted, invalid ones refused."""
+    structlog.configure(processors=[_drop])
+    server = served(FakeRunner(end_after=3), context_length=1_000_000, kind=AnyModel)
+    async with listening(server) as port:
+        command = [sys.executable, "-m", "schemathesis.cli", "run", f"http://127.0.0.1:{port}/openapi.json"]
+        options = ["--max-examples", str(EXAMPLES), "--seed", "1", "--no-color", "--checks", "all"]
+        done = await trio.run_process([*command, *options], check=False, capture_stdout=True, capture_stderr=True, cwd=tmp_path)
+
+    assert done.returncode == 0, done.stdout.decode()[-20_000:]
+    assert server.engine.steps > EXAMPLES
+    assert server.engine.open_generations == 0
+
+
+async def test_every_reference_of_the_contract_resolves() -> None:
+    contract = (await get(served(FakeRunner()).app, "/openapi.json")).json
+    components = contract["components"]["schemas"]  # type: ignore[index]
+    references = {part.split('"')[0] for part in json.dumps(contract).split("#/components/schemas/")[1:]}
+
+    assert references <= set(components)
+    assert {"MessagesRequest", "ChatRequest", "MessageAnswer", "ChatAnswer", "ModelList"} <= set(components)
+    assert "text/event-stream" in contract["paths"]["/v1/messages"]["post"]["responses"]["200"]["content"]  # type: ignore[index]
+
+
+def _drop(*_: object) -> str:
+    raise structlog.DropEvent

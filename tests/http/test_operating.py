@@ -1,0 +1,133 @@
+"""Probes, figures, models, switches."""
+
+import pytest
+import trio
+import trio.testing
+from prometheus_client.parser import text_string_to_metric_families
+
+from semantic_trio.domain.errors import EngineDeadError
+from semantic_trio.testing import FakeRunner
+from tests.http.serving import Call, Served, anthropic_body, get, openai_body, post, running, served
+
+
+async def probes(server: Served) -> list[int]:
+    """What live, ready and startup say."""
+    return [(await get(server.app, f"/health/{name}")).status for name in ("live", "ready", "startup")]
+
+
+async def test_probes_tell_the_truth_in_every_state(autojump_clock: trio.testing.MockClock) -> None:
+    server = served(FakeRunner())
+    assert await probes(server) == [200, 503, 503]
+    async with running(server):
+        assert await probes(server) == [200, 200, 200]
+        await server.engine.drain(0)
+        assert await probes(server) == [200, 503, 200]
+    assert await probes(server) == [503, 503, 200]
+
+
+async def test_while_the_runner_is_rebuilt_the_server_is_not_ready(autojump_clock: trio.testing.MockClock) -> None:
+    class SlowReset(FakeRunner):
+        async def reset(self) -> None:
+            await trio.sleep(5)
+            await super().reset()
+
+    def fails(plan: object) -> None:
+        runner.before_step = lambda plan: None
+        raise RuntimeError("on fire")
+
+    runner = SlowReset(before_step=fails)
+    async with running(served(runner)) as server:
+        await post(server.app, "/v1/messages", anthropic_body())
+        assert await probes(server) == [200, 503, 200]
+        await trio.sleep(6)
+        assert await probes(server) == [200, 200, 200]
+
+
+async def test_a_dead_engine_is_not_live(autojump_clock: trio.testing.MockClock) -> None:
+    def fails(plan: object) -> None:
+        raise RuntimeError("on fire")
+
+    server = served(FakeRunner(before_step=fails))
+    with pytest.RaisesGroup(EngineDeadError, flatten_subgroups=True):
+        async with running(server):
+            for _ in range(3):
+                await post(server.app, "/v1/messages", anthropic_body())
+            await trio.sleep(1)
+    assert await probes(server) == [503, 503, 200]
+    assert (await post(server.app, "/v1/messages", anthropic_body())).status == 503
+
+
+async def test_figures_follow_the_requests(autojump_clock: trio.testing.MockClock) -> None:
+    async with running(served(FakeRunner(seconds_per_step=0.05))) as server:
+        await post(server.app, "/v1/messages", anthropic_body(max_tokens=5))
+        await post(server.app, "/v1/chat/completions", openai_body(max_tokens=5, stream=True))
+        await post(server.app, "/v1/messages", anthropic_body(model="no such"))
+        await get(server.app, "/health/live")
+        call = await get(server.app, "/metrics")
+
+    assert call.answer_headers["content-type"].startswith("text/plain")
+    samples = {(s.name, *sorted(s.labels.values())): s.value for f in text_string_to_metric_families(call.content.decode()) for s in f.samples}
+    assert samples["semantic_request_total", "200", "anthropic", "org/tiny"] == 1
+    assert samples["semantic_request_total", "200", "openai", "org/tiny"] == 1
+    assert samples["semantic_request_total", "", "404", "anthropic"] == 1
+    assert samples["semantic_request_duration_seconds_count",] == 3
+    assert samples["semantic_time_to_first_token_seconds_count", "cold"] == 2
+    assert samples["semantic_inter_token_seconds_count",] == 8
+    assert samples["semantic_inter_token_seconds_sum",] == pytest.approx(6 * 0.05)  # the last two of an answer arrive together
+    assert samples["semantic_tokens_generated_total",] == server.engine.tokens_generated >= 10
+    assert samples["semantic_request_queue_depth",] == samples["semantic_batch_size",] == 0
+
+
+async def test_a_client_that_left_is_counted_as_such(autojump_clock: trio.testing.MockClock) -> None:
+    async with running(served(FakeRunner(seconds_per_step=0.05))) as server, trio.open_nursery() as nursery:
+        call = Call(server.app, "POST", "/v1/messages", b'{"model":"tiny","max_tokens":100,"messages":[{"role":"user","content":"x"}],"stream":true}')
+        nursery.start_soon(call.run)
+        await trio.sleep(1)
+        call.gone.set()
+    assert b'status="client_gone"' in server.metrics.exposition()
+
+
+async def test_the_batch_window_changes_while_running() -> None:
+    server = served(FakeRunner())
+    before = await get(server.app, "/admin/batch-window")
+    changed = await Call(server.app, "PUT", "/admin/batch-window", b'{"batch_window_ms": 50}').run()
+
+    assert before.json == {"batch_window_ms": 10}
+    assert changed.json == {"batch_window_ms": 50}
+    assert server.engine.batch_window_seconds == 0.05
+
+
+@pytest.mark.parametrize("body", [b"{}", b'{"batch_window_ms": 0}', b'{"batch_window_ms": 1001}', b'{"batch_window_ms": "x"}', b""])
+async def test_a_batch_window_out_of_range_changes_nothing(body: bytes) -> None:
+    server = served(FakeRunner())
+    assert (await Call(server.app, "PUT", "/admin/batch-window", body).run()).status == 400
+    assert server.engine.batch_window_seconds == 0.01
+
+
+async def test_an_unknown_model_is_told_in_the_words_of_who_asks() -> None:
+    app = served(FakeRunner()).app
+    openai = await get(app, "/v1/models/nope")
+    anthropic = await get(app, "/v1/models/nope", **{"anthropic-version": "2023-06-01"})
+
+    assert (openai.status, anthropic.status) == (404, 404)
+    assert "code" in openai.json["error"]  # type: ignore[operator]
+    assert anthropic.json["error"] == {"type": "not_found_error", "message": "model: nope"}
+
+
+async def test_the_root_answers_head_and_get() -> None:
+    app = served(FakeRunner()).app
+    assert (await Call(app, "HEAD", "/").run()).status == 200
+    assert (await get(app, "/")).json == {"name": "semantic-trio", "version": "0.0.0"}
+
+
+async def test_websockets_are_closed() -> None:
+    sent: list[object] = []
+
+    async def receive() -> dict[str, str]:
+        return {"type": "websocket.connect"}
+
+    async def send(message: object) -> None:
+        sent.append(message)
+
+    await served(FakeRunner()).app({"type": "websocket"}, receive, send)  # type: ignore[arg-type]
+    assert sent == [{"type": "websocket.close", "code": 1000, "reason": "no WebSockets here"}]

@@ -1,0 +1,143 @@
+"""Model directories onto the device: every way of quantising them, and every way of breaking them."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from semantic_trio.adapters.mlx import loading
+from semantic_trio.adapters.mlx.loading import context_length, eos_token_ids, load
+from semantic_trio.domain.errors import ModelNotFoundError
+from tests.device import on_device
+from tests.integration.generation import distance, greedy, logits, spread
+
+import mlx.core as mx  # isort: skip
+from mlx.nn.layers.quantized import quantize
+from mlx.utils import tree_flatten
+from mlx_lm.models import gpt_oss, qwen3
+from mlx_lm.utils import load_model
+
+on_cpu = pytest.mark.skipif(mx.default_device() != mx.Device(mx.cpu), reason="elsewhere models run as published")
+BASE = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 320}
+SHAPES: dict[str, dict[str, object]] = {
+    "qwen3": BASE
+    | {"intermediate_size": 96, "rms_norm_eps": 1e-5, "max_position_embeddings": 4096, "rope_theta": 1e4, "tie_word_embeddings": False},
+    "gpt_oss": BASE
+    | {"intermediate_size": 96, "rms_norm_eps": 1e-5, "sliding_window": 32, "num_local_experts": 4, "num_experts_per_tok": 2, "rope_theta": 1e4},
+}
+TEXT = [1, 5, 9, 200, 33, 7, 7, 301]
+
+
+def write_quantised(directory: Path, family: str, mode: str, bits: int) -> None:
+    """A random model in half precision, its matrices quantised."""
+    module = {"qwen3": qwen3, "gpt_oss": gpt_oss}[family]
+    mx.random.seed(3)
+    model = module.Model(module.ModelArgs.from_dict({"model_type": family, **SHAPES[family]}))
+    model.set_dtype(mx.bfloat16)
+    quantize(model, 32, bits, mode=mode, class_predicate=lambda path, part: hasattr(part, "to_quantized") and "embed" not in path)
+    mx.save_safetensors(str(directory / "model.safetensors"), dict(tree_flatten(model.parameters())))
+    quantization = {"group_size": 32, "bits": bits, "mode": mode}
+    (directory / "config.json").write_text(json.dumps({"model_type": family, **SHAPES[family], "quantization": quantization}))
+
+
+@on_cpu
+@pytest.mark.parametrize(("family", "mode", "bits"), [("qwen3", "affine", 4), ("qwen3", "mxfp4", 4), ("qwen3", "mxfp8", 8), ("gpt_oss", "mxfp4", 4)])
+def test_on_a_cpu_every_kind_of_quantised_model_becomes_float32_and_computes_the_same(family: str, mode: str, bits: int, tmp_path: Path) -> None:
+    on_device(lambda: write_quantised(tmp_path, family, mode, bits))
+    loaded = on_device(lambda: load(tmp_path))
+    published, _ = on_device(lambda: load_model(tmp_path))
+
+    assert loaded.dtype == mx.float32
+    assert loaded.weight_bytes == 4 * on_device(lambda: sum(array.size for _, array in tree_flatten(loaded.model.parameters())))
+    ours, theirs = logits(loaded.model, TEXT), logits(published, TEXT)
+    assert distance(ours, theirs) < 0.03 * spread(theirs)
+
+
+@on_cpu
+def test_where_float32_does_not_fit_the_model_runs_as_published_and_says_so(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    on_device(lambda: write_quantised(tmp_path, "qwen3", "affine", 4))
+    published = (tmp_path / "model.safetensors").stat().st_size
+    monkeypatch.setattr(loading, "available_bytes", lambda: published * 2)
+
+    loaded = on_device(lambda: load(tmp_path))
+
+    assert "running as published" in loaded.notice
+    assert loaded.weight_bytes < published
+    assert loaded.dtype == mx.bfloat16
+
+
+@on_cpu
+def test_a_model_that_does_not_fit_at_all_is_refused_before_it_is_read(tiny_random_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "available_bytes", lambda: 2**20)
+
+    with pytest.raises(ModelNotFoundError, match=r"GiB of memory"):
+        on_device(lambda: load(tiny_random_path))
+
+
+def test_the_tiny_random_model_has_much_to_say(tiny_random_path: Path) -> None:
+    loaded = on_device(lambda: load(tiny_random_path))
+
+    said = greedy(loaded.model, [1, 4093, 198], 60)
+
+    assert (loaded.context_length, loaded.vocab_size, loaded.notice) == (131_072, 49_152, "")
+    assert len(set(said)) > 40
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "said"),
+    [
+        ("config.json", '{"model_type": "nosuch"}', "nosuch not supported"),
+        ("config.json", "{}", "config.json has no 'model_type'"),
+        ("config.json", "{", "cannot be loaded"),
+        ("config.json", '{"model_type": "llama"}', "missing"),
+        ("model.safetensors", "", "cannot be loaded"),
+        ("model.safetensors", None, "No safetensors"),
+    ],
+)
+def test_a_broken_directory_is_a_model_that_cannot_be_served(
+    file: str, content: str | None, said: str, tiny_random_path: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(tiny_random_path, tmp_path, dirs_exist_ok=True)
+    (tmp_path / file).unlink()
+    if content is not None:
+        (tmp_path / file).write_text(content)
+
+    with pytest.raises(ModelNotFoundError, match=said):
+        on_device(lambda: load(tmp_path))
+
+
+def test_weights_that_are_cut_short_are_a_model_that_cannot_be_served(tiny_random_path: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny_random_path, tmp_path, dirs_exist_ok=True)
+    with (tmp_path / "model.safetensors").open("r+b") as file:
+        file.truncate(6_000_000)
+
+    with pytest.raises(ModelNotFoundError, match="incomplete download"):
+        on_device(lambda: load(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("config", "tokens"),
+    [
+        ({"max_position_embeddings": 8192}, 8192),
+        ({"text_config": {"max_position_embeddings": 131072}}, 131072),
+        # Qwen 2.5: stretched by YaRN beyond what it states.
+        ({"max_position_embeddings": 32768, "rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}}, 131072),
+        # Llama 3.1 and GPT-OSS state the stretched length.
+        ({"max_position_embeddings": 131072, "rope_scaling": {"factor": 8.0, "original_max_position_embeddings": 8192}}, 131072),
+        # Gemma 3 states it too, and says nothing of the original.
+        ({"text_config": {"max_position_embeddings": 131072, "rope_scaling": {"factor": 8.0, "rope_type": "linear"}}}, 131072),
+        ({"n_positions": 1024}, 1024),
+        ({}, 32768),
+    ],
+)
+def test_the_context_is_what_the_configuration_means(config: Mapping[str, object], tokens: int) -> None:
+    assert context_length(config) == tokens
+
+
+@pytest.mark.parametrize(
+    ("config", "ids"), [({"eos_token_id": 2}, {2}), ({"eos_token_id": [1, 106]}, {1, 106}), ({"text_config": {"eos_token_id": 7}}, {7}), ({}, set())]
+)
+def test_the_ids_that_end_a_text_may_be_one_or_several_or_nested(config: Mapping[str, object], ids: set[int]) -> None:
+    assert eos_token_ids(config) == ids
