@@ -92,9 +92,9 @@ def run(port: int, streams: Sequence[Stream], at: Callable[[float], Sequence[Str
 def _open(port: int, stream: Stream, selector: selectors.BaseSelector) -> None:
     sock = socket.create_connection(("127.0.0.1", port))
     body = json.dumps(stream.body).encode()
-    head = f"POST {stream.path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+    head = f"POST {stream.path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
     stream.started = time.perf_counter()
-    sock.sendall(head.encode() + body)
+    sock.sendall(head.encode() + b"Connection: close\r\n\r\n" + body)
     sock.setblocking(False)
     selector.register(sock, selectors.EVENT_READ, stream)
 

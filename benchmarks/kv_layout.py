@@ -11,6 +11,7 @@ decision in docs/decisions/0004-live-kv-layout.md rests on, and checks first tha
 
     python benchmarks/kv_layout.py --shape smollm2 --json kv_layout.json
 """
+
 import argparse
 import ctypes
 import gc
@@ -36,12 +37,39 @@ from mlx_lm.models import llama  # noqa: E402
 from mlx_lm.models.cache import BatchKVCache, KVCache  # noqa: E402
 
 SHAPES = {
-    "tiny": dict(num_hidden_layers=3, hidden_size=128, num_attention_heads=4, num_key_value_heads=2, head_dim=64,
-                 intermediate_size=256, vocab_size=512, rope_theta=1e5, tie_word_embeddings=True),
-    "smollm2": dict(num_hidden_layers=30, hidden_size=576, num_attention_heads=9, num_key_value_heads=3, head_dim=64,
-                    intermediate_size=1536, vocab_size=49152, rope_theta=1e5, tie_word_embeddings=True),
-    "llama8b": dict(num_hidden_layers=32, hidden_size=4096, num_attention_heads=32, num_key_value_heads=8, head_dim=128,
-                    intermediate_size=14336, vocab_size=128256, rope_theta=5e5, tie_word_embeddings=False),
+    "tiny": dict(
+        num_hidden_layers=3,
+        hidden_size=128,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        head_dim=64,
+        intermediate_size=256,
+        vocab_size=512,
+        rope_theta=1e5,
+        tie_word_embeddings=True,
+    ),
+    "smollm2": dict(
+        num_hidden_layers=30,
+        hidden_size=576,
+        num_attention_heads=9,
+        num_key_value_heads=3,
+        head_dim=64,
+        intermediate_size=1536,
+        vocab_size=49152,
+        rope_theta=1e5,
+        tie_word_embeddings=True,
+    ),
+    "llama8b": dict(
+        num_hidden_layers=32,
+        hidden_size=4096,
+        num_attention_heads=32,
+        num_key_value_heads=8,
+        head_dim=128,
+        intermediate_size=14336,
+        vocab_size=128256,
+        rope_theta=5e5,
+        tie_word_embeddings=False,
+    ),
 }
 MIX = [4000] + [200] * 7
 LONG_MIX = [32000] + [2000] * 7  # an agent with a full history beside seven fresh ones; needs the memory of a GPU host
@@ -436,9 +464,19 @@ def time_cases(model, shape: str, dtype: mx.Dtype, cases: dict, steps: int, roun
                 release()
         for name, s in samples.items():
             median = statistics.median(s.step)
-            results.append(dict(case=case, layout=name, rows=len(lengths), step_ms=1e3 * median, tokens_per_s=len(lengths) / median,
-                                build_ms=1e3 * statistics.median(s.build), ahead_ms=1e3 * statistics.median(s.ahead),
-                                grow_ms=1e3 * statistics.median(s.grow), peak_mb=s.peak / 1e6))
+            results.append(
+                dict(
+                    case=case,
+                    layout=name,
+                    rows=len(lengths),
+                    step_ms=1e3 * median,
+                    tokens_per_s=len(lengths) / median,
+                    build_ms=1e3 * statistics.median(s.build),
+                    ahead_ms=1e3 * statistics.median(s.ahead),
+                    grow_ms=1e3 * statistics.median(s.grow),
+                    peak_mb=s.peak / 1e6,
+                )
+            )
             print(json.dumps(results[-1]), flush=True)
     return results
 
@@ -464,9 +502,13 @@ def time_changes(model, shape: str, dtype: mx.Dtype, cases: dict, rounds: int) -
                 layout = filled(kind, shape, lengths, dtype)
                 for _ in range(2):
                     step(model, layout)
-                samples[name].append([timed_join(model, layout, random_row(shape, joiner, dtype), 100),
-                                      timed_leave(model, layout, 1),
-                                      timed_join(model, layout, random_row(shape, joiner, dtype), 101)])
+                samples[name].append(
+                    [
+                        timed_join(model, layout, random_row(shape, joiner, dtype), 100),
+                        timed_leave(model, layout, 1),
+                        timed_join(model, layout, random_row(shape, joiner, dtype), 101),
+                    ]
+                )
                 del layout
                 release()
         for name, taken in samples.items():
@@ -569,18 +611,19 @@ def time_attention(shape: str, dtype: mx.Dtype, batch: int, length: int) -> dict
     def by_row() -> mx.array:
         return mx.concatenate([sdpa(q[i : i + 1], k[i : i + 1], v[i : i + 1], scale=1.0) for i in range(batch)])
 
-    return {"sdpa": time_bare(lambda: sdpa(q, k, v, scale=1.0)),
-            "sdpa masked": time_bare(lambda: sdpa(q, k, v, scale=1.0, mask=mask)),
-            "sdpa biased": time_bare(lambda: sdpa(q, k, v, scale=1.0, mask=bias)),
-            "sdpa by row": time_bare(by_row)}
+    return {
+        "sdpa": time_bare(lambda: sdpa(q, k, v, scale=1.0)),
+        "sdpa masked": time_bare(lambda: sdpa(q, k, v, scale=1.0, mask=mask)),
+        "sdpa biased": time_bare(lambda: sdpa(q, k, v, scale=1.0, mask=bias)),
+        "sdpa by row": time_bare(by_row),
+    }
 
 
 def time_operations(shape: str, dtype: mx.Dtype, length: int) -> list[dict]:
     """Where the time of a step goes as the batch widens, in microseconds: the bare projections and the bare attention."""
     a, results = SHAPES[shape], []
     hidden, between = a["hidden_size"], a["intermediate_size"]
-    outputs = {"q_proj": (hidden, hidden), "gate_proj": (between, hidden), "down_proj": (hidden, between),
-               "lm_head": (a["vocab_size"], hidden)}
+    outputs = {"q_proj": (hidden, hidden), "gate_proj": (between, hidden), "down_proj": (hidden, between), "lm_head": (a["vocab_size"], hidden)}
     weights = {name: mx.random.normal(size, dtype) for name, size in outputs.items()}
     mx.eval(weights)
     for batch in (1, 2, 4, 6, 7, 8, 9, 10, 12, 15, 16, 17, 20, 24, 31, 32, 64):
@@ -597,9 +640,15 @@ def time_operations(shape: str, dtype: mx.Dtype, length: int) -> list[dict]:
 def machine() -> dict[str, str]:
     names = [line.split(":")[1].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")]
     device = mx.device_info() if mx.default_device() == mx.Device(mx.gpu) else {}
-    return {"platform": platform.platform(), "cpu": names[0] if names else platform.processor(), "cores": str(os.cpu_count()),
-            "device": f"{mx.default_device()} {device.get('device_name', '')}".strip(), "python": platform.python_version(),
-            "mlx": version("mlx"), "mlx-lm": version("mlx-lm")}
+    return {
+        "platform": platform.platform(),
+        "cpu": names[0] if names else platform.processor(),
+        "cores": str(os.cpu_count()),
+        "device": f"{mx.default_device()} {device.get('device_name', '')}".strip(),
+        "python": platform.python_version(),
+        "mlx": version("mlx"),
+        "mlx-lm": version("mlx-lm"),
+    }
 
 
 def _lines(path: str) -> list[str]:

@@ -92,9 +92,8 @@ def rival(step_size: int | None = None) -> Iterator[Served]:
     """mlx-lm's server on the float32 twin of the model."""
     port = free_port()
     more = ["--prefill-step-size", str(step_size)] if step_size else []
-    program = f"{PRELOAD}; import runpy, sys; sys.argv = {['server', '--model', str(float32_model()), '--port', str(port), *more]!r}; " + (
-        "runpy.run_module('mlx_lm.server', run_name='__main__')"
-    )
+    arguments = ["server", "--model", str(float32_model()), "--port", str(port), *more]
+    program = f"{PRELOAD}; import runpy, sys; sys.argv = {arguments!r}; runpy.run_module('mlx_lm.server', run_name='__main__')"
 
     def ready(text: str) -> int | None:
         with contextlib.suppress(OSError):
@@ -122,7 +121,8 @@ def float32_model() -> Path:
     """The model with float32 weights, as the server has them in memory: made once beside the original's cache."""
     target = Path(tempfile.gettempdir()) / f"{MODEL}-float32"
     if not (target / "config.json").exists():
-        code = f"{PRELOAD}\nfrom mlx_lm.convert import convert\nconvert({str(model_path())!r}, mlx_path={str(target)!r}, dequantize=True, dtype='float32')"
+        source, made = str(model_path()), str(target)
+        code = f"{PRELOAD}\nfrom mlx_lm.convert import convert\nconvert({source!r}, mlx_path={made!r}, dequantize=True, dtype='float32')"
         subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return target
 
@@ -165,7 +165,8 @@ class Bare:
         )
 
     def throughput(self, texts: list[str], tokens: int) -> float:
-        assert self.process.stdin and self.process.stdout
+        assert self.process.stdin
+        assert self.process.stdout
         self.process.stdin.write(json.dumps([texts, tokens]) + "\n")
         self.process.stdin.flush()
         return float(self.process.stdout.readline())
@@ -214,8 +215,8 @@ def against_rival(rounds: int) -> dict[str, object]:
         with rival() as server:
             for count in rows:
                 theirs[count] = served_throughput(server, count)
-        for count in rows:
-            rows[count].append((mine[count], theirs[count]))
+        for count, pairs in rows.items():
+            pairs.append((mine[count], theirs[count]))
     show("served / mlx_lm server, tokens per second", rows)
     return {"served_over_mlx_lm_server": rows}
 
@@ -243,7 +244,8 @@ def neighbours(rounds: int) -> dict[str, object]:
             result[name] = [neighbours_once(server, f"{name} {i}") for i in range(times)]
         for one in result[name]:
             alone, beside = one["alone"], one["beside"]
-            print(f"  {name}: longest gap {one['gap']:.2f} s; long prompt's first token {alone:.2f} s alone, {beside:.2f} s beside ({beside / alone:.2f}x)")
+            ratio = f"{beside:.2f} s beside ({beside / alone:.2f}x)"
+            print(f"  {name}: longest gap {one['gap']:.2f} s; long prompt's first token {alone:.2f} s alone, {ratio}")
     return {"neighbours": result}
 
 
@@ -282,7 +284,10 @@ def cancel_once(server: Served) -> float:
 
     body = json.dumps(server.chat(prompts(1)[0], 400).body).encode()
     sock = socket.create_connection(("127.0.0.1", server.port))
-    sock.sendall(f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode() + body)
+    sock.sendall(
+        f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        + body
+    )
     received = b""
     while received.count(b"data: ") < 6:
         received += sock.recv(4096)
@@ -296,7 +301,7 @@ def cancel_once(server: Served) -> float:
 
 def rows_in_batch(port: int) -> float:
     _, body, _ = get(port, "/metrics")
-    match = re.search(rb"^semantic_batch_size(?:\{[^}]*\})? ([0-9.e+]+)$", body, re.M)
+    match = re.search(rb"^semantic_batch_size(?:\{[^}]*\})? ([0-9.e+]+)$", body, re.MULTILINE)
     assert match, "the metric is there"
     return float(match[1])
 

@@ -30,9 +30,7 @@ def ask_openai(url: str, question: str) -> str:
 def ask_anthropic(url: str, question: str) -> str:
     """Print the whole answer and what it cost, and return it."""
     client = anthropic.Anthropic(base_url=url, api_key="local")
-    message = client.messages.create(
-        model="default", messages=[{"role": "user", "content": question}], max_tokens=60, extra_body={"temperature": 0}
-    )
+    message = client.messages.create(model="default", messages=[{"role": "user", "content": question}], max_tokens=60, extra_body={"temperature": 0})
     answer = "".join(block.text for block in message.content if block.type == "text")
     print(f"{answer}   ({message.usage.input_tokens} tokens read, {message.usage.output_tokens} written)")
     return answer

@@ -10,26 +10,15 @@ from collections.abc import Callable
 from concurrent.futures import Future
 from typing import TypeVar
 
-from semantic_trio.adapters.mlx import blas
-
-blas.load_openblas()  # before the first import of mlx.core
-
-import mlx.core as mx  # noqa: E402
-
-from semantic_trio.adapters.mlx.device import Device  # noqa: E402
+from semantic_trio.adapters.mlx.device import Device, last_act
 
 T = TypeVar("T")
-
-
-def _last_act() -> None:
-    mx.synchronize()
-    mx.clear_streams()
 
 
 @functools.cache
 def shared_device() -> Device:
     """The device, its thread running. The process's end is the thread's end."""
-    device = Device(_last_act)
+    device = Device(last_act)
     ended = threading.Event()
     threading.Thread(target=device.work, args=(ended.set,), daemon=True).start()
     threading._register_atexit(lambda: (device.stop(), ended.wait(5)))  # type: ignore[attr-defined]

@@ -55,7 +55,7 @@ class ServerProcess:
     def metric(self, name: str) -> float:
         """The value of a metric without labels."""
         text = httpx.get(f"{self.url}/metrics").text
-        found = re.search(rf"^{name}(?:\{{[^}}]*\}})? (\S+)$", text, re.M)
+        found = re.search(rf"^{name}(?:\{{[^}}]*\}})? (\S+)$", text, re.MULTILINE)
         assert found, f"{name} is not among the metrics"
         return float(found[1])
 

@@ -198,9 +198,7 @@ class Engine:
         deadline = self.step_deadline_seconds + 2 * self.scheduler.expected_seconds(plan)
         with trio.move_on_after(deadline):
             return await self.runner.step(plan)
-        raise EngineDeadError(
-            f"a step hung for {deadline:.0f} s ({len(plan.decode)} rows decoding, {plan.prompt_tokens} prompt tokens)"
-        )
+        raise EngineDeadError(f"a step hung for {deadline:.0f} s ({len(plan.decode)} rows decoding, {plan.prompt_tokens} prompt tokens)")
 
     async def _recover(self, error: StepFailedError) -> None:
         """Fail who took part, rebuild the runner, keep the rest."""

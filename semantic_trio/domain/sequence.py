@@ -7,7 +7,7 @@ import enum
 
 import attrs
 
-from semantic_trio.domain.generation import Event, FinishReason, Finished, GenerationRequest, TokenEvent
+from semantic_trio.domain.generation import Event, Finished, FinishReason, GenerationRequest, TokenEvent
 from semantic_trio.domain.step import Drawn
 from semantic_trio.domain.stopping import StopStrings, TextDecoder
 

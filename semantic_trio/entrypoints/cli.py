@@ -10,7 +10,6 @@ import click
 import semantic_trio
 from semantic_trio.adapters.catalogue.catalogue import Catalogue, open_catalogue
 from semantic_trio.adapters.catalogue.progress import Lines
-from semantic_trio.domain.errors import SemanticError
 from semantic_trio.entrypoints import logging, settings
 from semantic_trio.entrypoints.exits import known_ends
 from semantic_trio.entrypoints.safety import check
@@ -58,7 +57,9 @@ def serve(config_file: Path | None, **options: object) -> None:
         model = open_catalogue(chosen.data_dir).ensure(chosen.model_id, Lines())
 
     def announce(url: str) -> None:
-        click.echo(f"semantic-trio {semantic_trio.__version__} serves {chosen.model_id} on {url}\n\nTry it:{CURL.format(url=url, model=chosen.model_id)}")
+        click.echo(
+            f"semantic-trio {semantic_trio.__version__} serves {chosen.model_id} on {url}\n\nTry it:{CURL.format(url=url, model=chosen.model_id)}"
+        )
 
     # Importing the server imports MLX, which takes seconds: mistakes above are told before.
     from semantic_trio.entrypoints.serve import run

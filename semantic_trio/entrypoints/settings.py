@@ -5,14 +5,16 @@ Later sources win: built-in, `config/default.toml`, `config/{environment}.toml` 
 
 import enum
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import attrs
 import platformdirs
 import typed_settings as ts
 from typed_settings.cls_utils import deep_options
-from typed_settings.loaders import DictLoader, DotEnvLoader, LoadedSettings, Loader
+from typed_settings.loaders import DictLoader, DotEnvLoader, Loader
+from typed_settings.types import LoadedSettings
 
 from semantic_trio.domain.errors import InvalidRequestError
 
@@ -36,8 +38,8 @@ class LogLevel(enum.StrEnum):
     ERROR = "error"
 
 
-def _between(low: float, high: float) -> Sequence[object]:
-    return (attrs.validators.ge(low), attrs.validators.le(high))
+def _between(low: float, high: float) -> Callable[[Any, attrs.Attribute[Any], Any], Any]:  # as attrs types validators
+    return attrs.validators.and_(attrs.validators.ge(low), attrs.validators.le(high))
 
 
 @attrs.frozen(kw_only=True)
@@ -45,7 +47,7 @@ class Settings:
     """What one server process runs with. Units are in the names."""
 
     host: str = ts.option(default="127.0.0.1", help="Address to listen on.")
-    port: int = ts.option(default=8000, validator=[*_between(0, 65535)], help="Port to listen on; 0 takes a free one.")
+    port: int = ts.option(default=8000, validator=_between(0, 65535), help="Port to listen on; 0 takes a free one.")
     allow_remote: bool = ts.option(default=False, help="Listen beyond this machine. Needs an API key.")
     allowed_hosts: tuple[str, ...] = ts.option(default=(), help="Host names, beyond loopback and `host`, that requests may name.")
     api_key: ts.SecretStr | None = ts.option(default=None, help="Key every request must carry; better given by file or environment.")
@@ -53,22 +55,20 @@ class Settings:
     model_id: str = ts.option(default="smollm2-135m", help="Model to serve: a built-in name, a directory, or a Hub id.")
     data_dir: Path = ts.option(factory=lambda: Path(platformdirs.user_data_dir("semantic_trio")), help="Where models are kept.")
     cache_dir: Path = ts.option(factory=lambda: Path(platformdirs.user_cache_dir("semantic_trio")), help="Where the memory of agents is kept.")
-    max_batch_size: int = ts.option(default=8, validator=[*_between(1, 256)], help="Requests that generate at the same time.")
-    prefill_step_size: int = ts.option(default=512, validator=[*_between(16, 65536)], help="Most prompt tokens read in one step.")
+    max_batch_size: int = ts.option(default=8, validator=_between(1, 256), help="Requests that generate at the same time.")
+    prefill_step_size: int = ts.option(default=512, validator=_between(16, 65536), help="Most prompt tokens read in one step.")
     max_decode_stall_ms: float = ts.option(
-        default=250.0, validator=[*_between(1, 60_000)], help="Most that reading prompts may lengthen a step of those who generate."
+        default=250.0, validator=_between(1, 60_000), help="Most that reading prompts may lengthen a step of those who generate."
     )
-    batch_window_ms: float = ts.option(default=10.0, validator=[*_between(1, 1000)], help="How long an idle engine waits for company.")
-    queue_limit: int = ts.option(default=64, validator=[*_between(0, 100_000)], help="Requests that may wait for a place in the batch.")
-    step_deadline_seconds: float = ts.option(default=60.0, validator=[*_between(1, 3600)], help="A step that takes longer has hung.")
-    shutdown_timeout_seconds: float = ts.option(
-        default=30.0, validator=[*_between(0, 3600)], help="How long running requests may go on after SIGTERM."
-    )
-    max_body_bytes: int = ts.option(default=33_554_432, validator=[*_between(1024, 1 << 30)], help="Largest request body.")
+    batch_window_ms: float = ts.option(default=10.0, validator=_between(1, 1000), help="How long an idle engine waits for company.")
+    queue_limit: int = ts.option(default=64, validator=_between(0, 100_000), help="Requests that may wait for a place in the batch.")
+    step_deadline_seconds: float = ts.option(default=60.0, validator=_between(1, 3600), help="A step that takes longer has hung.")
+    shutdown_timeout_seconds: float = ts.option(default=30.0, validator=_between(0, 3600), help="How long running requests may go on after SIGTERM.")
+    max_body_bytes: int = ts.option(default=33_554_432, validator=_between(1024, 1 << 30), help="Largest request body.")
     write_timeout_seconds: float = ts.option(
-        default=10.0, validator=[*_between(0.1, 600)], help="How long a client may refuse to read before it is dropped."
+        default=10.0, validator=_between(0.1, 600), help="How long a client may refuse to read before it is dropped."
     )
-    ping_seconds: float = ts.option(default=10.0, validator=[*_between(0.1, 15)], help="Silence after which a stream gets a ping.")
+    ping_seconds: float = ts.option(default=10.0, validator=_between(0.1, 15), help="Silence after which a stream gets a ping.")
     log_format: LogFormat = ts.option(default=LogFormat.AUTO, help="auto (console on a terminal), console or json.")
     log_level: LogLevel = ts.option(default=LogLevel.INFO, help="debug, info, warning or error.")
     log_prompts: bool = ts.option(default=False, help="Write prompts to the log. They are private: off unless asked for.")

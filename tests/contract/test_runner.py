@@ -35,7 +35,7 @@ class Script:
     async def generate(self, row: int, tokens: tuple[int, ...], count: int, start: RowStart | None = None, chunk: int = 1000) -> list[Drawn]:
         """One row alone, its prompt in pieces of `chunk`."""
         pieces = [tokens[at : at + chunk] for at in range(0, len(tokens), chunk)]
-        opened = (start or RowStart(row, 0, GREEDY),)
+        opened: tuple[RowStart, ...] = (start or RowStart(row, 0, GREEDY),)
         for number, piece in enumerate(pieces):
             draws = 0 if number == len(pieces) - 1 else None
             await self.step(StepPlan(open=opened, prefill=(Chunk(row, piece, number * chunk, draws),)))

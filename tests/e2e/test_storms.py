@@ -87,14 +87,18 @@ def test_a_storm_of_200_leaves_an_empty_engine_and_level_memory(tmp_path: Path) 
 
 
 KILLERS = [
-    b"GET /v1/models HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\nx",
+    (
+        b"GET /v1/models HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\nx"
+    ),
     b"GET /v1/models HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: ???\r\n\r\n",
 ]
 
 
 def mutate(chance: random.Random) -> bytes:
-    data = bytearray(chance.choice([*KILLERS, raw_request(body(3)), b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"]))
+    data = bytearray(
+        chance.choice([*KILLERS, raw_request(body(3)), b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"])
+    )
     for _ in range(chance.choice([0, 1, 1, 3, 20])):
         at = chance.randrange(len(data))
         match chance.randrange(4):

@@ -1,6 +1,7 @@
 """The shortest way to have a model speak: greedy, alone, without any of the product's engine."""
 
 from collections.abc import Sequence
+from typing import cast
 
 from tests.device import on_device  # first: it loads the BLAS
 
@@ -21,12 +22,12 @@ def logits(model: Module, tokens: Sequence[int]) -> mx.array:
 
 def spread(array: mx.array) -> float:
     """The range of the values."""
-    return on_device(lambda: float((array.max() - array.min()).item()))
+    return on_device(lambda: cast(float, (array.max() - array.min()).item()))
 
 
 def distance(left: mx.array, right: mx.array) -> float:
     """The largest difference."""
-    return on_device(lambda: float(mx.abs(left - right).max().item()))
+    return on_device(lambda: cast(float, mx.abs(left - right).max().item()))
 
 
 def _greedy(model: Module, prompt: Sequence[int], count: int, stop: frozenset[int]) -> list[int]:

@@ -2,10 +2,11 @@
 
 import json
 from pathlib import Path
+from typing import cast
 
 import pytest
-import regex
-from hypothesis import given, settings
+import regex  # type: ignore[import-untyped]
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
@@ -16,10 +17,11 @@ from tests.device import on_device
 from tests.integration.generation import distance, greedy, logits, spread
 
 import mlx.core as mx  # isort: skip
-from mlx_lm.utils import load_model
+from mlx.nn.layers.base import Module
+from mlx_lm.utils import dequantize_model, load_model
 
 CAPITAL = Conversation((Message(Role.USER, (Text("What is the capital of France?"),)),))
-# Short: quantised products take a second for eight tokens on a CPU.
+# Short: quantised products take a second for eight tokens on a CPU, in half precision much more.
 PASSAGE = "The capital of France is Paris"
 
 
@@ -31,22 +33,17 @@ def test_it_answers_a_question_in_english(smollm2: LoadedModel, smollm2_codec: T
 
 
 def test_float32_weights_compute_what_the_quantised_ones_do(smollm2: LoadedModel, smollm2_path: Path, smollm2_codec: TokenizerCodec) -> None:
-    """On a GPU the model runs as published: the same numbers but for half precision."""
     if smollm2.dtype != mx.float32:
         pytest.skip("this device runs the model as published")
-    quantised, _ = on_device(lambda: load_model(smollm2_path))
     tokens = smollm2_codec.encode_text(PASSAGE)
-    ours, published = logits(smollm2.model, tokens), logits(quantised, tokens)
-    on_device(lambda: quantised.set_dtype(mx.float32))
-    exact = logits(quantised, tokens)
+    exact = logits(quantised(smollm2_path), tokens)
 
-    assert distance(ours, exact) < 1e-4 * spread(exact)
-    assert distance(ours, published) < 0.04 * spread(published)
+    assert distance(logits(smollm2.model, tokens), exact) < 1e-4 * spread(exact)
 
 
 def test_weights_in_the_wrong_order_would_be_noticed(smollm2: LoadedModel, smollm2_path: Path, smollm2_codec: TokenizerCodec) -> None:
     """The sabotage of the two claims above: query rows left as llama.cpp orders them."""
-    broken, _ = on_device(lambda: load_model(smollm2_path))
+    broken = quantised(smollm2_path)
     tokens = smollm2_codec.encode_text(PASSAGE)
 
     def permute() -> None:
@@ -64,13 +61,22 @@ def test_what_is_known_of_it_is_what_was_published(smollm2: LoadedModel, smollm2
     assert smollm2.eos_token_ids == smollm2_codec.stop_tokens == {2}
 
 
-def test_half_precision_is_enough_for_it(smollm2_path: Path, smollm2_codec: TokenizerCodec) -> None:
-    """On a GPU it computes in float16, whose largest number is 65,504."""
-    published, _ = on_device(lambda: load_model(smollm2_path))
-    long = logits(published, smollm2_codec.encode_text(PASSAGE * 2))
+def test_half_precision_is_enough_for_it(smollm2: LoadedModel, smollm2_path: Path, smollm2_codec: TokenizerCodec) -> None:
+    """On a GPU it computes in float16, whose largest number is 65,504. (Dense: a CPU takes seconds for a token of the quantised form)."""
+    tokens = smollm2_codec.encode_text(PASSAGE)
+    half = on_device(lambda: dequantize_model(load_model(smollm2_path)[0]))
+    told, exact = logits(half, tokens), logits(smollm2.model, tokens)
 
-    assert on_device(lambda: bool(mx.isfinite(long).all().item()))
-    assert on_device(lambda: {str(published(mx.array([[1]])).dtype)}) == {"mlx.core.float16"}
+    assert on_device(lambda: half(mx.array([[1]])).dtype) == mx.float16
+    assert on_device(lambda: bool(mx.isfinite(told).all().item()))
+    assert distance(told, exact) < 0.05 * spread(exact)
+
+
+def quantised(path: Path) -> Module:
+    """The model with its weights as they were published, computing in float32."""
+    model = cast(Module, on_device(lambda: load_model(path))[0])
+    on_device(lambda: model.set_dtype(mx.float32))
+    return model
 
 
 # llama.cpp's splits for this vocabulary (its pre-tokenizer `smollm`): each in turn, on what the one before left.
@@ -94,14 +100,17 @@ class ReferenceBPE:
         model = json.loads(file.read_text())["model"]
         self.ids: dict[str, int] = model["vocab"]
         self.ranks = {tuple(pair): rank for rank, pair in enumerate(model["merges"])}
-        self.letters = {byte: letter for byte, letter in zip(_printable_bytes(), map(chr, _printable_letters()), strict=True)}
+        self.letters = dict(zip(_printable_bytes(), map(chr, _printable_letters()), strict=True))
 
     def encode(self, text: str) -> list[int]:
         words = [text]
         for split in SPLITS:
             words = [part for word in words for part in regex.splititer(f"({split})", word) if part]
-        tokens = [token for word in words for token in self._merged([self.letters[byte] for byte in word.encode()])]
-        return [self.ids[token] for token in tokens if token in self.ids]  # a few control characters are no tokens: both drop them
+        return [self.ids[token] for word in words for token in self._merged([self.letters[byte] for byte in word.encode()])]
+
+    def knows(self, text: str) -> bool:
+        """Whether every byte is a token: a few control characters are none. Both drop those, llama.cpp after merging, the library before."""
+        return all(self.letters[byte] in self.ids for byte in text.encode())
 
     def _merged(self, word: list[str]) -> list[str]:
         while True:
@@ -127,6 +136,8 @@ def _printable_letters() -> list[int]:
 @settings(max_examples=300, deadline=None)
 @given(text=st.one_of(st.text(max_size=60), st.text(alphabet="ab 12'stré\n\t½Ⅷ…-_", max_size=60)))
 def test_text_is_split_and_merged_as_llama_cpp_does(text: str, reference: ReferenceBPE, smollm2_codec: TokenizerCodec) -> None:
+    assume(reference.knows(text))
+
     assert list(smollm2_codec.encode_text(text)) == reference.encode(text)
 
 
@@ -147,7 +158,9 @@ def test_the_tokens_that_steer_are_one_token_each_and_no_text(smollm2_codec: Tok
 
 @settings(max_examples=300, deadline=None)
 @given(tokens=st.lists(st.one_of(st.integers(0, 49_200), st.integers(17, 300)), max_size=80))
-def test_any_of_its_tokens_read_one_by_one_are_the_text_they_are_at_once(tokens: list[int], smollm2_codec: TokenizerCodec, vocabulary: Tokenizer) -> None:
+def test_any_of_its_tokens_read_one_by_one_are_the_text_they_are_at_once(
+    tokens: list[int], smollm2_codec: TokenizerCodec, vocabulary: Tokenizer
+) -> None:
     whole = vocabulary.decode(tokens, skip_special_tokens=True)
     decoder = smollm2_codec.decoder()
 

@@ -6,6 +6,8 @@ import anthropic
 import httpx
 import openai
 import pytest
+from anthropic.types import MessageParam
+from openai.types.chat import ChatCompletionMessageParam
 
 from tests.process import ServerProcess
 
@@ -22,14 +24,22 @@ def gpt(real_server: ServerProcess) -> openai.OpenAI:
     return openai.OpenAI(base_url=f"{real_server.url}/v1", api_key="local", max_retries=0)
 
 
-def ask(question: str) -> list[dict[str, str]]:
+def ask(question: str) -> list[MessageParam]:
     return [{"role": "user", "content": question}]
+
+
+def ask_gpt(question: str) -> list[ChatCompletionMessageParam]:
+    return [{"role": "user", "content": question}]
+
+
+def text_of(message: anthropic.types.Message) -> str:
+    return "".join(block.text for block in message.content if block.type == "text")
 
 
 def test_anthropic_plain_says_paris(claude: anthropic.Anthropic) -> None:
     message = claude.messages.create(model="smollm2-135m", max_tokens=30, extra_body={"temperature": 0}, messages=ask(QUESTION))
 
-    assert "Paris" in message.content[0].text
+    assert "Paris" in text_of(message)
     assert message.stop_reason == "end_turn"
     assert message.usage.input_tokens > 10
     assert message.usage.output_tokens > 1
@@ -41,7 +51,7 @@ def test_anthropic_streaming_says_the_same(claude: anthropic.Anthropic) -> None:
         pieces = list(stream.text_stream)
         final = stream.get_final_message()
 
-    assert "".join(pieces) == final.content[0].text == plain.content[0].text
+    assert "".join(pieces) == text_of(final) == text_of(plain)
     assert final.usage.output_tokens == plain.usage.output_tokens
     assert final.usage.input_tokens == plain.usage.input_tokens
 
@@ -54,9 +64,9 @@ def test_count_tokens_is_what_is_billed(claude: anthropic.Anthropic) -> None:
 
 
 def test_openai_plain_and_streaming_say_paris(gpt: openai.OpenAI) -> None:
-    plain = gpt.chat.completions.create(model="smollm2-135m", max_tokens=30, temperature=0, messages=ask(QUESTION))
+    plain = gpt.chat.completions.create(model="smollm2-135m", max_tokens=30, temperature=0, messages=ask_gpt(QUESTION))
     stream = gpt.chat.completions.create(
-        model="smollm2-135m", max_tokens=30, temperature=0, messages=ask(QUESTION), stream=True, stream_options={"include_usage": True}
+        model="smollm2-135m", max_tokens=30, temperature=0, messages=ask_gpt(QUESTION), stream=True, stream_options={"include_usage": True}
     )
     chunks = list(stream)
     text = "".join(c.choices[0].delta.content or "" for c in chunks if c.choices)
@@ -70,8 +80,8 @@ def test_openai_plain_and_streaming_say_paris(gpt: openai.OpenAI) -> None:
 def test_both_protocols_say_the_same_and_eight_at_once_as_one_alone(claude: anthropic.Anthropic, gpt: openai.OpenAI) -> None:
     def one(question: str, use_claude: bool) -> str:
         if use_claude:
-            return claude.messages.create(model="default", max_tokens=24, extra_body={"temperature": 0}, messages=ask(question)).content[0].text
-        return gpt.chat.completions.create(model="default", max_tokens=24, temperature=0, messages=ask(question)).choices[0].message.content or ""
+            return text_of(claude.messages.create(model="default", max_tokens=24, extra_body={"temperature": 0}, messages=ask(question)))
+        return gpt.chat.completions.create(model="default", max_tokens=24, temperature=0, messages=ask_gpt(question)).choices[0].message.content or ""
 
     questions = [f"What is {n} plus {n}?" for n in range(4)]
     alone = [one(q, use_claude=True) for q in questions]
@@ -83,7 +93,7 @@ def test_both_protocols_say_the_same_and_eight_at_once_as_one_alone(claude: anth
 
 def test_a_seed_repeats_alone_and_in_a_batch(gpt: openai.OpenAI) -> None:
     def one(seed: int) -> str | None:
-        answer = gpt.chat.completions.create(model="default", max_tokens=24, temperature=1.2, seed=seed, messages=ask("Tell me a story."))
+        answer = gpt.chat.completions.create(model="default", max_tokens=24, temperature=1.2, seed=seed, messages=ask_gpt("Tell me a story."))
         return answer.choices[0].message.content
 
     alone = one(7)
@@ -95,9 +105,11 @@ def test_a_seed_repeats_alone_and_in_a_batch(gpt: openai.OpenAI) -> None:
 
 
 def test_stop_sequences_are_enforced_and_named(claude: anthropic.Anthropic) -> None:
-    message = claude.messages.create(model="default", max_tokens=60, extra_body={"temperature": 0}, stop_sequences=["France"], messages=ask("Say: I love France."))
+    message = claude.messages.create(
+        model="default", max_tokens=60, extra_body={"temperature": 0}, stop_sequences=["France"], messages=ask("Say: I love France.")
+    )
 
-    assert "France" not in message.content[0].text
+    assert "France" not in text_of(message)
     assert (message.stop_reason, message.stop_sequence) == ("stop_sequence", "France")
 
 
@@ -112,7 +124,7 @@ def test_a_prompt_beyond_the_context_is_refused_in_the_words_that_clients_know(c
     with pytest.raises(anthropic.BadRequestError, match=r"prompt is too long: \d+ tokens > 8192 maximum"):
         claude.messages.create(model="default", max_tokens=10, messages=ask("word " * 9000))
     with pytest.raises(openai.BadRequestError, match="maximum context length is 8192 tokens"):
-        gpt.chat.completions.create(model="default", max_tokens=10, messages=ask("word " * 9000))
+        gpt.chat.completions.create(model="default", max_tokens=10, messages=ask_gpt("word " * 9000))
 
 
 def test_metrics_count_what_happened(real_server: ServerProcess, claude: anthropic.Anthropic) -> None:

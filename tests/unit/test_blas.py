@@ -55,7 +55,7 @@ def test_debians_threaded_build_comes_first_and_every_multiarch_directory_is_loo
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "libopenblas.so.0").touch()
     monkeypatch.setattr(blas, "DEBIAN", str(tmp_path))
-    monkeypatch.setattr(blas.ctypes.util, "find_library", lambda name: f"lib{name}.so.0")
+    monkeypatch.setattr("ctypes.util.find_library", lambda name: f"lib{name}.so.0")
 
     assert list(blas._candidates())[:2] == [str(tmp_path / "riscv" / name / "libopenblas.so.0") for name in ("openblas-pthread", "openblas-openmp")]
     assert list(blas._candidates())[2:5] == ["libopenblasp.so.0", "libopenblaso.so.0", "libopenblas.so.0"]

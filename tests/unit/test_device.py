@@ -5,10 +5,12 @@ import threading
 import pytest
 import trio
 
-from tests import device as _  # noqa: F401 - loads the BLAS before MLX
-
-from semantic_trio.adapters.mlx import device as module  # isort: skip
+from semantic_trio.adapters.mlx import device as module
 from semantic_trio.adapters.mlx.device import Device
+
+
+def _ignore(answer: object) -> None:
+    """Make a function of a lambda that returns something nobody wants."""
 
 
 async def test_every_call_runs_on_the_same_thread_in_order_and_the_last_act_comes_last(nursery: trio.Nursery) -> None:
@@ -18,15 +20,15 @@ async def test_every_call_runs_on_the_same_thread_in_order_and_the_last_act_come
         seen.append((what, threading.get_ident()))
         return len(seen)
 
-    device = Device(lambda: note("last") and None)
+    device = Device(lambda: _ignore(note("last")))
     async with trio.open_nursery() as owner:
         await owner.start(device.run)
         answers = [await device.call(lambda i=i: note(str(i))) for i in range(5)]  # type: ignore[misc]
         device.stop()
 
     assert answers == [1, 2, 3, 4, 5]
-    assert [what for what, _ in seen] == ["0", "1", "2", "3", "4", "last"]
-    assert len({thread for _, thread in seen}) == 1
+    assert [what for what, _thread in seen] == ["0", "1", "2", "3", "4", "last"]
+    assert len({thread for _what, thread in seen}) == 1
     assert seen[0][1] != threading.get_ident()
 
 
@@ -59,7 +61,7 @@ async def test_a_thread_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatc
     with trio.fail_after(5):
         async with trio.open_nursery() as owner:
             await owner.start(device.run)
-            device.post(lambda: release.wait() and None)
+            device.post(lambda: _ignore(release.wait()))
             owner.cancel_scope.cancel()
     release.set()
 

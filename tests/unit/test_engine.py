@@ -9,7 +9,7 @@ from semantic_trio.domain.errors import DrainingError, EngineDeadError, Overload
 from semantic_trio.domain.generation import Failed, Finished, FinishReason, SamplingParams, TokenEvent
 from semantic_trio.domain.scheduler import Scheduler
 from semantic_trio.domain.step import StepPlan
-from semantic_trio.testing import ByteCodec, FakeRunner
+from semantic_trio.testing import FakeRunner
 from tests.unit.conftest import LIMITS, StartEngine, prompt
 
 
@@ -236,7 +236,7 @@ async def test_a_failed_step_fails_who_took_part_and_the_engine_goes_on(start_en
     assert bench.engine.state is EngineState.RUNNING
 
 
-async def test_a_row_that_took_no_part_in_the_failed_step_is_read_again_and_draws_on_with_its_seed(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+async def test_a_preempted_row_is_read_again_and_draws_on_with_its_seed(start_engine: StartEngine, autojump_clock: MockClock) -> None:
     warm = SamplingParams(temperature=1.0)
     bench = await start_engine(max_rows=2)
     calm = (await bench.submit(prompt(8), max_tokens=20, sampling=warm).result()).tokens
@@ -261,7 +261,7 @@ async def test_the_state_is_recovering_while_the_runner_is_rebuilt(start_engine:
     slow = Slow()
     slow.before_step = failing(1).before_step
     bench = await start_engine(slow)
-    slow.before_step = lambda plan: (_ for _ in ()).throw(RuntimeError("once")) if len(slow.plans) == 2 else None  # type: ignore[assignment]
+    slow.before_step = lambda plan: (_ for _ in ()).throw(RuntimeError("once")) if len(slow.plans) == 2 else None
     with pytest.raises(StepFailedError):
         await bench.submit(prompt(8)).result()
     await trio.sleep(1)
@@ -270,10 +270,8 @@ async def test_the_state_is_recovering_while_the_runner_is_rebuilt(start_engine:
     assert bench.engine.state is EngineState.RUNNING
 
 
-
-
 async def test_three_failures_in_a_row_end_the_engine_with_one_clear_reason(autojump_clock: MockClock) -> None:
-    runner = FakeRunner(before_step=lambda plan: (_ for _ in ()).throw(RuntimeError("dead device")))  # type: ignore[arg-type]
+    runner = FakeRunner(before_step=lambda plan: (_ for _ in ()).throw(RuntimeError("dead device")))
     engine = Engine(runner, Scheduler(LIMITS), queue_limit=9, step_deadline_seconds=60, batch_window_seconds=0.01)
     seen: list[str] = []
 
@@ -286,7 +284,7 @@ async def test_three_failures_in_a_row_end_the_engine_with_one_clear_reason(auto
             except StepFailedError as error:
                 seen.append(str(error))
 
-    with pytest.RaisesGroup(EngineDeadError) as ended:  # type: ignore[attr-defined]
+    with pytest.RaisesGroup(EngineDeadError) as ended:
         async with trio.open_nursery() as nursery:
             await nursery.start(engine.run)
             nursery.start_soon(ask)
@@ -301,7 +299,7 @@ async def test_a_step_that_hangs_ends_the_engine_and_fails_who_waits(autojump_cl
     engine = Engine(runner, Scheduler(LIMITS), queue_limit=9, step_deadline_seconds=60, batch_window_seconds=0.01)
     from tests.unit.conftest import Bench
 
-    with pytest.RaisesGroup(EngineDeadError):  # type: ignore[attr-defined]
+    with pytest.RaisesGroup(EngineDeadError):
         async with trio.open_nursery() as nursery:
             await nursery.start(engine.run)
             generation = Bench(engine, runner).submit(prompt(4))

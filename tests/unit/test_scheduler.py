@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from semantic_trio.domain.errors import PromptTooLongError
-from semantic_trio.domain.generation import Finished, GenerationRequest, TokenEvent
+from semantic_trio.domain.generation import Event, Finished, GenerationRequest, TokenEvent
 from semantic_trio.domain.scheduler import Limits, Scheduler, fair_shares
 from semantic_trio.domain.sequence import Phase, Sequence
 from semantic_trio.domain.step import Drawn, StepPlan, StepResult, StepTiming
@@ -107,7 +107,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             self.alive.remove(sequence)
         self.device = Device()
 
-    def _take(self, events: list[tuple[Sequence, object]]) -> None:
+    def _take(self, events: list[tuple[Sequence, Event]]) -> None:
         for sequence, event in events:
             assert sequence in self.alive, "nothing is delivered to who is gone"
             if isinstance(event, TokenEvent):

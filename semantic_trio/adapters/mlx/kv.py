@@ -7,11 +7,11 @@ padded. `InTurnLayout`: one forward pass per row, for models whose caches cannot
 
 import itertools
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 import attrs
 import mlx.core as mx
-import mlx.nn as nn
+from mlx.nn.layers.base import Module
 from mlx.utils import tree_flatten
 from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
 
@@ -28,7 +28,6 @@ PROBE_LENGTHS, PROBE_TOLERANCE = (5, 3), 0.03
 GROWTH = (256, 320, 384, 448, 288, 352, 416, 480)
 
 RowCaches = list[KVCache | RotatingKVCache]  # a row's own, one per layer; other kinds of mlx-lm's caches where rows go in turn
-
 
 
 @attrs.frozen
@@ -57,7 +56,7 @@ class Layout(Protocol):
 class InTurnLayout:
     """One forward pass per row."""
 
-    model: nn.Module
+    model: Module
 
     def open(self) -> RowCaches:
         """See `Layout.open`."""
@@ -79,7 +78,7 @@ class InTurnLayout:
 class RaggedLayout:
     """All rows in one pass; only attention looks at each by itself."""
 
-    model: nn.Module
+    model: Module
     _head: attention.ChosenTokens = attrs.field(init=False)
     _growth: Iterator[int] = attrs.field(init=False, factory=lambda: itertools.cycle(GROWTH))
 
@@ -108,7 +107,7 @@ class RaggedLayout:
         return logits[:, -1] if last else None
 
 
-def choose_layout(model: nn.Module) -> Layout:
+def choose_layout(model: Module) -> Layout:
     """The best layout that computes what the model computes alone, shown on two short rows at once. Effects: loads lazy weights."""
     in_turn = InTurnLayout(model)
     if not all(type(cache) in RAGGED_CACHES for cache in in_turn.open()):
@@ -124,7 +123,8 @@ def choose_layout(model: nn.Module) -> Layout:
 
 def state_of(caches: RowCaches) -> list[mx.array]:
     """The arrays a row's caches hold now."""
-    return [leaf for _, leaf in tree_flatten([cache.state for cache in caches if not cache.empty()]) if isinstance(leaf, mx.array)]
+    leaves = cast(list[tuple[str, object]], tree_flatten([cache.state for cache in caches if not cache.empty()]))
+    return [leaf for _, leaf in leaves if isinstance(leaf, mx.array)]
 
 
 def _probe(layout: Layout) -> mx.array:

@@ -48,7 +48,7 @@ def load(path: Path) -> LoadedModel:
     room = available_bytes() if _on_cpu() and sys.platform == "linux" else None
     model, config = _lazy(path)
     _check_room(path, model, room)
-    model, notice = _widened(path, model, room) if _on_cpu() else (model, "")
+    model, notice = _for_cpu(path, room) if _on_cpu() else (model, "")
     for array in _arrays(model):  # one after the other: the quantised form of each goes before the next is computed
         mx.eval(array)
     return LoadedModel(
@@ -87,17 +87,31 @@ def _lazy(path: Path) -> tuple[Module, dict[str, object]]:
         raise ModelNotFoundError(str(path), f"cannot be loaded: {_first_line(error)}") from error
 
 
-def _widened(path: Path, model: Module, room: int | None) -> tuple[Module, str]:
-    """The model in float32 if that fits, still lazy, and what to say if it does not."""
-    # Scales first: dequantised from them, weights are exact to float32 and not to the half precision of the scales.
-    model.set_dtype(mx.float32)
-    wide = dequantize_model(model)
-    wide.set_dtype(mx.float32)
+def _for_cpu(path: Path, room: int | None) -> tuple[Module, str]:
+    """The fastest form of the model that fits, still lazy, and what to say if it is not float32 all through.
+
+    Half precision is what a CPU is slowest at: a token of SmolLM2 takes 0.05 s in float32, 0.12 s with 4-bit weights under float32 scales, and 4 s
+    with the same under their published float16 ones.
+    """
+    wide = _float32(path, dequantise=True)
     if _fits(_bytes(wide), room):
         return wide, ""
     assert room is not None
-    published, _ = _lazy(path)
-    return published, f"float32 weights need {_bytes(wide) / GIB:.1f} GiB of {room / GIB:.1f} GiB left: running as published, many times slower"
+    shortage = f"float32 weights need {_bytes(wide) / GIB:.1f} GiB, {room / GIB:.1f} GiB of memory are left"
+    packed = _float32(path, dequantise=False)
+    if _fits(_bytes(packed), room):
+        return packed, f"{shortage}: they stay quantised, which is slower"
+    return _lazy(path)[0], f"{shortage}: running as published, which is many times slower"
+
+
+def _float32(path: Path, *, dequantise: bool) -> Module:
+    """The model with float32 wherever it is not quantised; scales first, so that dequantised weights are not rounded to their half precision."""
+    model, _ = _lazy(path)
+    model.set_dtype(mx.float32)
+    if dequantise:
+        model = cast(Module, dequantize_model(model))
+        model.set_dtype(mx.float32)
+    return model
 
 
 def _check_room(path: Path, model: Module, room: int | None) -> None:

@@ -7,6 +7,7 @@ import functools
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import cast
 
 import attrs
 import mlx.core as mx
@@ -86,7 +87,8 @@ class Batch:
         logits = self.layout.forward(self._inputs(plan), spans)
         tokens, logprobs = self._draw(logits, who)
         reading = [array for c in plan.prefill if c.draws is None for array in state_of(self._rows[c.row].caches)]
-        mx.async_eval([array for array in (tokens, logprobs) if array is not None], reading)
+        drawing = [array for array in (tokens, logprobs) if array is not None]
+        mx.async_eval(drawing, reading)  # type: ignore[no-untyped-call]
         return _Flight(plan, tuple(who), tokens, logprobs, reading, started_at)
 
     def _inputs(self, plan: StepPlan) -> mx.array:
@@ -115,7 +117,8 @@ class Batch:
         self._finished_at = now
         drawn: tuple[Drawn, ...] = ()
         if flight.tokens is not None and flight.logprobs is not None:
-            values = zip(flight.who, flight.tokens.tolist(), flight.logprobs.tolist(), strict=True)
+            tokens, logprobs = cast(list[int], flight.tokens.tolist()), cast(list[float], flight.logprobs.tolist())
+            values = zip(flight.who, tokens, logprobs, strict=True)
             drawn = tuple(Drawn(row, index, token, logprob) for (row, index), token, logprob in values)
         return StepResult(drawn, flight.plan.timing(seconds))
 
@@ -146,8 +149,6 @@ class MlxRunner:
     def memory(self) -> dict[str, float]:
         """Bytes in use by MLX, by kind. Reads counters of the allocator; any thread may."""
         return {"active": mx.get_active_memory(), "free_list": mx.get_cache_memory(), "peak": mx.get_peak_memory()}
-
-
 
 
 async def load_runner(device: Device, path: Path) -> tuple[MlxRunner, LoadedModel]:

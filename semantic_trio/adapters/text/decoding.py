@@ -44,7 +44,7 @@ class IncrementalDecoder:
     def _step(self, token: int) -> str | None:
         try:
             return self._stream.step(self._tokenizer, token)
-        except Exception:  # its type says no more: the token changes what the ones before it mean (a character that went wrong)
+        except Exception:  # noqa: BLE001 - it has no type of its own: the token makes a broken character of bytes before it
             self._stream = DecodeStream(list(self._held))
             return self._decode(self._held)
 

@@ -1,0 +1,16 @@
+"""Every test carries the mark of its tier, given by its directory."""
+
+from pathlib import Path
+
+import pytest
+
+TIERS = {"unit": "unit", "http": "unit", "contract": "integration", "integration": "integration", "smoke": "smoke", "e2e": "e2e"}
+HERE = Path(__file__).parent
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what was collected, so that `-m unit` and the like select it."""
+    for item in items:
+        tier = TIERS.get(item.path.relative_to(HERE).parts[0]) if item.path.is_relative_to(HERE) else None
+        if tier is not None:
+            item.add_marker(tier)
