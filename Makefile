@@ -26,7 +26,7 @@ CONCURRENT := semantic_trio/application/engine.py,semantic_trio/application/hand
         lint format typecheck imports docs docs-serve security licenses bench clean
 
 help: ## This list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
 
 # ------------------------------------------------------------------------------------------------------------------------ install
 
@@ -38,23 +38,23 @@ $(BIN)/python:
 	  || { rm -rf $(VENV); echo "No virtual environment could be made with $(PYTHON). On Debian: apt-get install python3-venv"; exit 1; }
 
 $(VENV)/.installed-default: pyproject.toml | $(BIN)/python
-	@echo "installing semantic-trio into $(VENV)"
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -e .
+	@echo "installing semantic-trio into $(VENV): a minute or two the first time"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e .
 	@touch $@
 
 # mlx-cpu and mlx-cuda-13 bring the same file, mlx/lib/libmlx.so: one goes, then the other is laid down again, whole.
 $(VENV)/.installed-cuda: pyproject.toml | $(BIN)/python
 	@echo "installing semantic-trio for CUDA into $(VENV)"
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[cuda]'
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[cuda]'
 	@$(BIN)/python -m pip uninstall -q -y mlx-cpu
-	@$(BIN)/python -m pip install -q --disable-pip-version-check --force-reinstall --no-deps \
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check --force-reinstall --no-deps \
 	  "mlx-cuda-13==$$($(BIN)/python -c 'from importlib.metadata import version; print(version("mlx"))')"
 	@rm -f $(VENV)/.installed-default
 	@touch $@
 
 $(DEV): $(INSTALLED)
-	@echo "installing the tools into $(VENV)"
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -e '.[dev]'
+	@echo "installing the tools into $(VENV): a minute or two the first time"
+	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[dev]'
 	@if [ "$(BACKEND)" = cuda ]; then $(BIN)/python -m pip uninstall -q -y mlx-cpu; rm -f $(VENV)/.installed-cuda; $(MAKE) --no-print-directory install BACKEND=cuda; fi
 	@touch $@
 

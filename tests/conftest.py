@@ -1,8 +1,10 @@
-"""Every test carries the mark of its tier, given by its directory."""
+"""What all tests share: the BLAS before MLX, and the mark of each test's tier, given by its directory."""
 
 from pathlib import Path
 
 import pytest
+
+import semantic_trio.adapters.mlx  # noqa: F401 - loads the BLAS before any test imports MLX
 
 TIERS = {"unit": "unit", "http": "unit", "contract": "integration", "integration": "integration", "smoke": "smoke", "e2e": "e2e"}
 HERE = Path(__file__).parent

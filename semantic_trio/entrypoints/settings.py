@@ -38,7 +38,7 @@ class LogLevel(enum.StrEnum):
     ERROR = "error"
 
 
-def _between(low: float, high: float) -> Callable[[Any, attrs.Attribute[Any], Any], Any]:  # as attrs types validators
+def _between(low: float, high: float) -> "Callable[[Any, attrs.Attribute[Any], Any], Any]":  # as attrs types validators
     return attrs.validators.and_(attrs.validators.ge(low), attrs.validators.le(high))
 
 

@@ -51,6 +51,21 @@ def test_text_that_stays_broken_is_shown_all_the_same(tokenizer: Tokenizer) -> N
     assert max(len(piece) for piece in said) <= MOST_HELD
 
 
+@pytest.mark.parametrize("broken", range(MOST_HELD - 4, MOST_HELD + 2))
+def test_a_whole_character_after_many_broken_ones_is_whole(broken: int) -> None:
+    first, *rest = BYTES.encode("👩a").ids
+
+    assert "".join(pieces(BYTES, [first] * (broken + 1) + rest)) == "\ufffd" * broken + "👩a"
+
+
+def test_words_after_a_character_that_went_wrong_keep_their_spaces() -> None:
+    """The byte after `A` makes both of them a broken character, when `A` has been shown; the library's stream fails from there on."""
+    a, b, half = (FALLBACK.token_to_id(token) for token in ("<0x41>", "▁b", "<0xE6>"))
+
+    assert "".join(pieces(FALLBACK, [a, half, b, b])).startswith("A")
+    assert "".join(pieces(FALLBACK, [a, half, b, b])).endswith(" b b")
+
+
 @given(st.text(alphabet="ab é日👩", max_size=40))
 def test_words_and_single_bytes_of_a_sentencepiece_vocabulary_keep_their_spaces(text: str) -> None:
     tokens = FALLBACK.encode(text.replace(" ", "▁")).ids

@@ -67,7 +67,7 @@ def ragged(plain: Attention) -> Attention:
 
 def teach(model: Module) -> None:
     """Replace `scaled_dot_product_attention` where the model's own modules look it up. Done once per module; other models do not notice."""
-    for name in {type(module).__module__ for module in model.modules()}:  # type: ignore[no-untyped-call]
+    for name in {type(module).__module__ for module in model.modules()}:
         namespace = vars(sys.modules[name])
         plain = namespace.get("scaled_dot_product_attention")
         if plain is not None and not hasattr(plain, "is_ragged"):

@@ -32,13 +32,15 @@ class Device:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Own the thread until `stop`. When cancelled, a call that does not return in time is left behind with its thread."""
-        ended = trio.Event()
+        begun, ended = trio.Event(), trio.Event()
         token = trio.lowlevel.current_trio_token()
         async with trio.open_nursery() as nursery:
             work = functools.partial(self.work, lambda: _wake(token, ended))
             nursery.start_soon(functools.partial(trio.to_thread.run_sync, work, abandon_on_cancel=True))
-            task_status.started()
             try:
+                self.post(lambda: _wake(token, begun))
+                await begun.wait()
+                task_status.started()
                 await ended.wait()
             finally:
                 self.stop()

@@ -88,7 +88,7 @@ class Batch:
         tokens, logprobs = self._draw(logits, who)
         reading = [array for c in plan.prefill if c.draws is None for array in state_of(self._rows[c.row].caches)]
         drawing = [array for array in (tokens, logprobs) if array is not None]
-        mx.async_eval(drawing, reading)  # type: ignore[no-untyped-call]
+        mx.async_eval(drawing, reading)
         return _Flight(plan, tuple(who), tokens, logprobs, reading, started_at)
 
     def _inputs(self, plan: StepPlan) -> mx.array:

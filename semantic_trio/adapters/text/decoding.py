@@ -53,7 +53,7 @@ class IncrementalDecoder:
         whole = self._decode(self._held)
         for cut in range(len(self._held) - 1, len(self._held) - MOST_HELD, -1):
             left, right = self._decode(self._held[:cut]), self._decode(self._held[cut:])
-            if right and left + right == whole:
+            if left + right == whole:
                 self._held = self._held[cut:]
                 self._stream = DecodeStream()
                 self._stream.step(self._tokenizer, self._held)
