@@ -5,6 +5,7 @@ Later sources win: built-in, `config/default.toml`, `config/{environment}.toml` 
 
 import enum
 import os
+import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -131,12 +132,22 @@ def _chain(overrides: Mapping[str, object], config_file: Path | None, base: Path
     files = [file for file in files if file.is_file()]
     if config_file is not None:
         files.append(config_file)
+    for file in files:
+        _check_toml(file)
     chain: list[tuple[str, Loader]] = [(str(file), _file_loader(file, mandatory=file == config_file)) for file in files]
     if (base / ".env").is_file():
         chain.append((".env", DotEnvLoader(PREFIX, base / ".env")))
     chain.append(("environment", ts.EnvLoader(PREFIX)))
     chain.append(("command line", DictLoader(dict(overrides))))
     return chain
+
+
+def _check_toml(file: Path) -> None:
+    """The parser's own error does not say in which file."""
+    try:
+        tomllib.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise InvalidRequestError(f"{file}: {error.strerror if isinstance(error, OSError) else error}", field="settings") from error
 
 
 def _file_loader(file: Path, *, mandatory: bool) -> Loader:

@@ -5,6 +5,7 @@ Knows names, versions and how to publish a directory. Knows nothing of what is i
 
 import os
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -43,10 +44,10 @@ class Shelf:
             lock.release()
 
     def _build(self, name: str, version: str, build: Callable[[Path], None]) -> Path:
-        finished, building, old = self.root / name, self.root / f".{name}.building", self.root / f".{name}.old"
-        for leftover in (building, old):
-            shutil.rmtree(leftover, ignore_errors=True)
-        building.mkdir(mode=0o700)
+        finished, old = self.root / name, self.root / f".{name}.old"
+        wipe(self.root, f".{name}.building-*", old.name)
+        # A name of its own, mode 0700: a child of a killed build may still be writing into that one's.
+        building = Path(tempfile.mkdtemp(prefix=f".{name}.building-", dir=self.root))
         try:
             build(building)
             (building / MARK).write_text(version)
@@ -56,8 +57,7 @@ class Shelf:
             building.rename(finished)
             _sync(self.root)
         finally:
-            for leftover in (building, old):
-                shutil.rmtree(leftover, ignore_errors=True)
+            wipe(self.root, building.name, old.name)
         return finished
 
 
@@ -66,6 +66,13 @@ def private_directory(directory: Path) -> None:
     if not directory.is_dir():
         private_directory(directory.parent)
         directory.mkdir(mode=0o700, exist_ok=True)
+
+
+def wipe(directory: Path, *patterns: str) -> None:
+    """Remove the directories of these names, if there are any."""
+    for pattern in patterns:
+        for leftover in directory.glob(pattern):
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _acquire(lock: FileLock, name: str, progress: Progress) -> None:

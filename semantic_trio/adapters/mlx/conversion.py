@@ -73,7 +73,7 @@ class LlamaShape:
             "tie_word_embeddings": "lm_head.weight" not in weights,
         }
         ends = {f"{name}_token_id": self.token(gguf) for name, gguf in (("bos", "bos"), ("eos", "eos"), ("pad", "padding"))}
-        return config | ends | {"quantization": _quantization(weights)}
+        return config | ends | _quantization(weights)
 
 
 def convert(gguf: Path, into: Path) -> None:
@@ -114,11 +114,13 @@ def _halved(array: mx.array) -> mx.array:
 
 
 def _quantization(weights: Weights) -> dict[str, object]:
-    """The most common width, and the exceptions by name."""
+    """The most common width, and the exceptions by name; nothing where no matrix is quantised."""
     bits = {name.removesuffix(".scales"): _bits(weights, name) for name in weights if name.endswith(".scales")}
+    if not bits:
+        return {}
     usual = max(set(bits.values()), key=list(bits.values()).count)
     exceptions = {name: {"group_size": GROUP_SIZE, "bits": width} for name, width in bits.items() if width != usual}
-    return {"group_size": GROUP_SIZE, "bits": usual, **exceptions}
+    return {"quantization": {"group_size": GROUP_SIZE, "bits": usual, **exceptions}}
 
 
 def _bits(weights: Weights, scales: str) -> int:

@@ -155,5 +155,7 @@ async def load_runner(device: Device, path: Path) -> tuple[MlxRunner, LoadedMode
     """Load a model onto a device: its runner, and what is known of it. Raises `ModelNotFoundError` where there is no usable model."""
     loaded = await device.call(lambda: load(path))
     layout = await device.call(lambda: choose_layout(loaded.model))
+    if loaded.notice:
+        log.warning(loaded.notice)
     log.info("model loaded", layout=type(layout).__name__, context_length=loaded.context_length)
     return MlxRunner(device, Batch(layout)), loaded

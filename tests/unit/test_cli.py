@@ -1,0 +1,134 @@
+"""The command line without a server."""
+
+import json
+import logging as stdlib_logging
+from pathlib import Path
+
+import pytest
+import structlog
+from click.testing import CliRunner
+
+from semantic_trio.domain.errors import EngineDeadError, InvalidRequestError, ModelNotFoundError
+from semantic_trio.entrypoints import exits, logging
+from semantic_trio.entrypoints.cli import main
+from semantic_trio.entrypoints.exits import ExitCode, known_ends
+from semantic_trio.entrypoints.settings import LogFormat, LogLevel
+
+
+@pytest.fixture
+def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SEMANTIC_DATA_DIR", str(tmp_path / "data"))
+    return CliRunner()
+
+
+def test_help_names_every_command(cli: CliRunner) -> None:
+    text = cli.invoke(main, ["--help"]).output
+
+    assert all(name in text for name in ("serve", "models", "config", "doctor"))
+    assert "--max-decode-stall-ms" in cli.invoke(main, ["serve", "--help"]).output
+
+
+def test_config_prints_values_and_sources_but_no_key(cli: CliRunner) -> None:
+    result = cli.invoke(main, ["config", "--port", "9"], env={"SEMANTIC_API_KEY": "hush", "SEMANTIC_QUEUE_LIMIT": "7"})
+    lines = {line.split()[0]: line for line in result.output.splitlines()}
+
+    assert result.exit_code == 0
+    assert lines["port"].split()[1:] == ["9", "command", "line"]
+    assert lines["queue_limit"].split()[1:] == ["7", "environment"]
+    assert "hush" not in result.output
+
+
+def test_models_are_listed_before_any_is_here(cli: CliRunner) -> None:
+    output = cli.invoke(main, ["models", "list"]).output
+
+    assert "smollm2-135m" in output
+    assert "tiny-random" in output
+
+
+@pytest.mark.parametrize("name", ["smollm2-135m", "nonsense", "./nowhere"])
+def test_a_model_that_is_not_here_is_one_line_and_a_code(cli: CliRunner, name: str) -> None:
+    result = cli.invoke(main, ["models", "path", name])
+
+    assert result.exit_code == ExitCode.MODEL_NOT_FOUND
+    assert result.stderr.count("\n") == 1
+    assert name in result.stderr
+
+
+def test_doctor_looks_at_everything(cli: CliRunner) -> None:
+    output = cli.invoke(main, ["doctor"]).output
+
+    assert all(subject in output for subject in ("python", "packages", "BLAS", "device", "compiler", "disk"))
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (ModelNotFoundError("x", "gone"), ExitCode.MODEL_NOT_FOUND, "model: x (gone)"),
+        (InvalidRequestError("is wrong", field="port"), ExitCode.USAGE, "port: is wrong"),
+        (PermissionError("cache_dir: no"), ExitCode.DIRECTORY_UNWRITABLE, "cache_dir: no"),
+        (
+            OSError(98, "cannot listen on here:1: Address already in use"),
+            ExitCode.ADDRESS_UNAVAILABLE,
+            "cannot listen on here:1: Address already in use",
+        ),
+    ],
+)
+def test_a_fault_we_know_is_one_line_and_a_code_also_from_a_nursery(
+    error: Exception, code: ExitCode, line: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for raised in (error, ExceptionGroup("nursery", [ExceptionGroup("inner", [error])])):
+        with pytest.raises(SystemExit) as ended, known_ends():
+            raise raised
+        assert ended.value.code == code
+        assert capsys.readouterr().err == f"semantic-trio: {line}\n"
+
+
+def test_a_dead_engine_leaves_without_the_interpreters_own_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    codes: list[int] = []
+    monkeypatch.setattr(exits.os, "_exit", codes.append)
+    with pytest.raises(SystemExit), known_ends():
+        raise EngineDeadError("three in a row")
+
+    assert codes == [ExitCode.ENGINE_DIED]
+
+
+def test_a_bug_keeps_its_traceback() -> None:
+    with pytest.raises(ZeroDivisionError), known_ends():
+        _ = 1 // 0
+
+
+@pytest.fixture
+def _restored_logging() -> object:
+    yield
+    structlog.reset_defaults()
+    stdlib_logging.basicConfig(handlers=[], force=True)
+
+
+@pytest.mark.usefixtures("_restored_logging")
+def test_json_logs_are_one_object_per_line_with_what_was_bound(capsys: pytest.CaptureFixture[str]) -> None:
+    logging.configure(LogFormat.JSON, LogLevel.INFO)
+    with structlog.contextvars.bound_contextvars(request_id="r1"):
+        structlog.get_logger("test").info("hello", answer=42)
+        stdlib_logging.getLogger("library").warning("theirs")
+    structlog.get_logger("test").debug("too quiet")
+    lines = [json.loads(line) for line in capsys.readouterr().err.splitlines()]
+
+    assert [line["event"] for line in lines] == ["hello", "theirs"]
+    assert lines[0]["answer"] == 42
+    assert all(line["request_id"] == "r1" for line in lines)
+
+
+@pytest.mark.usefixtures("_restored_logging")
+@pytest.mark.parametrize("log_format", [LogFormat.JSON, LogFormat.CONSOLE])
+def test_a_logged_exception_shows_no_local_variables(capsys: pytest.CaptureFixture[str], log_format: LogFormat) -> None:
+    logging.configure(log_format, LogLevel.INFO)
+    prompt = "".join(["my ", "private ", "prompt"])
+    try:
+        _ = len(prompt) // 0
+    except ZeroDivisionError:
+        structlog.get_logger("test").exception("failed")
+    shown = capsys.readouterr().err
+
+    assert "ZeroDivisionError" in shown
+    assert "my private prompt" not in shown

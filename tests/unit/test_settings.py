@@ -1,0 +1,134 @@
+"""Where settings come from, and which source wins."""
+
+from pathlib import Path
+
+import attrs
+import pytest
+
+from semantic_trio.domain.errors import InvalidRequestError
+from semantic_trio.entrypoints import safety
+from semantic_trio.entrypoints.settings import Settings, load
+
+HOUSE = Path(__file__).parents[2]
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    for field in attrs.fields(Settings):
+        monkeypatch.delenv(f"SEMANTIC_{field.name.upper()}", raising=False)
+    monkeypatch.delenv("SEMANTIC_ENVIRONMENT", raising=False)
+
+
+@pytest.fixture
+def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A directory in which every source sets a port of its own."""
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "default.toml").write_text("[semantic]\nport = 1\n")
+    (tmp_path / "config" / "staging.toml").write_text("[semantic]\nport = 2\n")
+    (tmp_path / ".env").write_text("SEMANTIC_PORT=3\n")
+    monkeypatch.setenv("SEMANTIC_PORT", "4")
+    monkeypatch.setenv("SEMANTIC_ENVIRONMENT", "staging")
+    return tmp_path
+
+
+def test_later_sources_win_and_each_is_named(sources: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def port(overrides: dict[str, object]) -> tuple[int, str]:
+        loaded = load(overrides, base=sources)
+        return loaded.settings.port, Path(loaded.sources["port"]).name
+
+    seen = [port({"port": 5}), port({})]
+    monkeypatch.delenv("SEMANTIC_PORT")
+    seen.append(port({}))
+    (sources / ".env").unlink()
+    seen.append(port({}))
+    monkeypatch.delenv("SEMANTIC_ENVIRONMENT")
+    seen.append(port({}))
+    (sources / "config" / "default.toml").unlink()
+    seen.append(port({}))
+
+    assert seen == [(5, "command line"), (4, "environment"), (3, ".env"), (2, "staging.toml"), (1, "default.toml"), (8000, "built-in")]
+
+
+def test_the_shipped_defaults_are_the_built_in_ones() -> None:
+    shipped = load({}, base=HOUSE)
+    built_in = load({}, base=HOUSE / "tests")
+
+    assert shipped.settings == built_in.settings
+    assert "default.toml" in shipped.sources["port"]
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        ({"port": 70000}, ["port", "65535"]),
+        ({"port": "many"}, ["port", "many"]),
+        ({"batch_window_ms": 0.5}, ["batch_window_ms"]),
+        ({"batch_window_ms": 1001}, ["batch_window_ms"]),
+        ({"log_format": "xml"}, ["log_format", "xml"]),
+        ({"max_batch_size": 0}, ["max_batch_size"]),
+    ],
+)
+def test_what_cannot_be_is_named(tmp_path: Path, overrides: dict[str, object], words: list[str]) -> None:
+    with pytest.raises(InvalidRequestError) as refused:
+        load(overrides, base=tmp_path)
+
+    assert all(word in str(refused.value) for word in words)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(("text", "word"), [("[semantic]\nspeed = 9\n", "speed"), ("[semantic\n", "broken.toml"), (None, "broken.toml")])
+def test_a_file_that_cannot_be_read_as_settings_is_named(tmp_path: Path, text: str | None, word: str) -> None:
+    file = tmp_path / "broken.toml"
+    if text is not None:
+        file.write_text(text)
+
+    with pytest.raises(InvalidRequestError, match=word):
+        load({}, file, base=tmp_path)
+
+
+def test_the_key_comes_from_the_first_line_of_its_file(tmp_path: Path) -> None:
+    file = tmp_path / "key"
+    file.write_text("secret\nsecond line\n")
+    settings = load({"api_key_file": str(file), "api_key": "other"}, base=tmp_path).settings
+
+    assert settings.key == "secret"
+    assert load({"api_key": "other"}, base=tmp_path).settings.key == "other"
+    assert load({}, base=tmp_path).settings.key is None
+
+
+@pytest.mark.parametrize("content", ["", "\n", None])
+def test_a_key_file_without_a_key_is_refused(tmp_path: Path, content: str | None) -> None:
+    file = tmp_path / "key"
+    if content is not None:
+        file.write_text(content)
+
+    with pytest.raises(InvalidRequestError, match="api_key_file"):
+        _ = load({"api_key_file": str(file)}, base=tmp_path).settings.key
+
+
+def test_a_key_is_not_shown() -> None:
+    assert "hush" not in repr(Settings(api_key=load({"api_key": "hush"}).settings.api_key))
+
+
+@pytest.mark.parametrize(
+    ("overrides", "word"),
+    [({"host": "0.0.0.0"}, "host"), ({"allow_remote": True}, "API key"), ({"host": "192.0.2.1", "allow_remote": True}, "API key")],
+)
+def test_a_server_reachable_from_outside_needs_the_switch_and_a_key(tmp_path: Path, overrides: dict[str, object], word: str) -> None:
+    with pytest.raises(InvalidRequestError, match=word):
+        safety.check(load(overrides | {"cache_dir": str(tmp_path / "cache")}, base=tmp_path).settings)
+
+
+def test_the_cache_directory_is_made_for_its_owner_alone(tmp_path: Path) -> None:
+    cache = tmp_path / "deep" / "cache"
+    safety.check(load({"cache_dir": str(cache)}, base=tmp_path).settings)
+
+    assert cache.stat().st_mode & 0o777 == 0o700
+    assert not list(cache.iterdir())
+
+
+def test_a_cache_directory_that_cannot_be_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(PermissionError, match="cache_dir"):
+        safety.check(load({"cache_dir": str(tmp_path / "file")}, base=tmp_path).settings)
