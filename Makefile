@@ -16,7 +16,9 @@ SOURCES   := $(wildcard semantic_trio tests benchmarks examples)
 UNIT      := $(wildcard tests/unit tests/http)
 INTEGRATION := $(wildcard tests/contract tests/integration)
 PYTEST    := $(BIN)/python -m pytest
+COVER     := .cover
 COV       := --cov --cov-report=
+REPORT    := $(BIN)/coverage report --data-file=$(COVER)/total
 # Where a request's rows, tokens and threads meet: no line of these may go untested.
 CONCURRENT := semantic_trio/application/engine.py,semantic_trio/application/handle.py,semantic_trio/adapters/mlx/device.py
 
@@ -85,17 +87,17 @@ serve: install ## Fetch the model and serve it (MODEL=, ARGS=)
 # In order: what fails fast comes first.
 test: ## Everything a change has to pass
 	@$(MAKE) --no-print-directory lint typecheck imports docs
-	@rm -f .coverage .coverage.*
+	@rm -rf $(COVER)
 	@$(MAKE) --no-print-directory test-unit test-integration test-smoke coverage test-unit-other
 
 test-unit: $(DEV) system ## Fakes and virtual time
-	@COVERAGE_FILE=.coverage.unit $(PYTEST) $(UNIT) $(COV)
+	@COVERAGE_FILE=$(COVER)/unit $(PYTEST) $(UNIT) $(COV)
 
 test-integration: $(DEV) system ## The real MLX: tiny models and SmolLM2
-	@COVERAGE_FILE=.coverage.integration $(PYTEST) $(INTEGRATION) $(COV)
+	@COVERAGE_FILE=$(COVER)/integration $(PYTEST) $(INTEGRATION) $(COV)
 
 test-smoke: $(DEV) system ## A server process and the real SDKs
-	@COVERAGE_FILE=.coverage.smoke $(PYTEST) tests/smoke $(COV)
+	@COVERAGE_FILE=$(COVER)/smoke $(PYTEST) tests/smoke $(COV)
 
 test-e2e: $(DEV) system ## Storms, kill -9, stuck readers
 	@$(PYTEST) tests/e2e
@@ -112,13 +114,13 @@ test-unit-other: $(DEV) ## The unit tests on the other one of Python 3.11 and 3.
 
 # Evictions join the last line when there are any.
 coverage: $(DEV) ## The thresholds, over what the test targets have left behind
-	@$(BIN)/coverage combine -q --keep --data-file=.coverage $$(ls .coverage.* 2>/dev/null)
-	@$(BIN)/coverage report --fail-under=85
+	@$(BIN)/coverage combine -q --keep --data-file=$(COVER)/total $(COVER)/unit $(COVER)/integration $(COVER)/smoke
+	@$(REPORT) --fail-under=85
 	@for gate in domain=95 application=85 adapters=70; do \
-	  $(BIN)/coverage report --include="semantic_trio/$${gate%=*}/*" --fail-under=$${gate#*=} --format=total >/dev/null \
+	  $(REPORT) --include="semantic_trio/$${gate%=*}/*" --fail-under=$${gate#*=} --format=total >/dev/null \
 	    || { echo "semantic_trio/$${gate%=*} is below $${gate#*=} %"; exit 1; }; \
 	done
-	@$(BIN)/coverage report --include=$(CONCURRENT) --fail-under=100 --show-missing || { echo "concurrent code is below 100 %"; exit 1; }
+	@$(REPORT) --include=$(CONCURRENT) --fail-under=100 --show-missing --no-skip-covered || { echo "concurrent code is below 100 %"; exit 1; }
 
 # -------------------------------------------------------------------------------------------------------------------------- check
 
@@ -144,7 +146,9 @@ docs-serve: $(DEV) ## The manual while it is being written
 	@$(BIN)/mkdocs serve
 
 security: $(DEV) ## Known vulnerabilities of what is installed
-	@$(BIN)/pip-audit --skip-editable --progress-spinner off
+	@found=$$($(BIN)/pip-audit --skip-editable --progress-spinner off 2>&1) || { echo "$$found"; exit 1; }; \
+	unknown=$$(grep -c 'could not be audited' <<<"$$found") || { echo "no known vulnerabilities"; exit 0; }; \
+	echo "$$unknown packages could not be audited: the package index in use does not tell their vulnerabilities"; exit 1
 
 licenses: $(DEV) ## Nothing GPL, LGPL, AGPL, SSPL or EUPL among what is installed
 	@$(BIN)/pip-licenses --from=mixed --partial-match --fail-on='GPL;General Public;GNU;SSPL;Server Side Public;EUPL;European Union Public' --format=plain >/dev/null \
@@ -154,5 +158,5 @@ bench: $(DEV) system ## The figures of the server beside bare and rival runs
 	@$(BIN)/python benchmarks/serving.py $(ARGS)
 
 clean: ## Everything that can be made again
-	rm -rf $(VENV) .tox site dist build .coverage .coverage.* .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(COVER) .coverage .tox site dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

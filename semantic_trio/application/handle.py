@@ -33,9 +33,7 @@ class Generation:
             self._on_close(self)
 
     def deliver(self, event: Event) -> None:
-        """For the engine: hand an event to the reader."""
-        if self.is_over:
-            return
+        """For the engine: hand an event to the reader of a generation that is not over."""
         if isinstance(event, TokenEvent):
             self.stamps.append(trio.current_time())
         self._send.send_nowait(event)
@@ -44,22 +42,15 @@ class Generation:
 
     async def result(self) -> GenerationResult:
         """Read all events. Raises the error of a generation that failed."""
-        text, tokens = [], []
+        text, tokens = "", []
         async for event in self.events:
-            match event:
-                case TokenEvent():
-                    text.append(event.text)
-                    tokens.append(event)
-                case Finished():
-                    text.append(event.text)
-                    return GenerationResult(
-                        text="".join(text),
-                        tokens=tuple(t.token for t in tokens),
-                        logprobs=tuple(t.logprob for t in tokens),
-                        finished=event,
-                    )
-                case Failed():
-                    raise event.error
+            if isinstance(event, Failed):
+                raise event.error
+            text += event.text
+            if isinstance(event, Finished):
+                drawn, logprobs = tuple(t.token for t in tokens), tuple(t.logprob for t in tokens)
+                return GenerationResult(text, drawn, logprobs, event)
+            tokens.append(event)
         raise trio.ClosedResourceError("the generation was closed by its caller")
 
     def _end(self) -> None:

@@ -146,6 +146,7 @@ class Server:
             api_key=self.settings.key,
             max_body_bytes=self.settings.max_body_bytes,
             ping_seconds=self.settings.ping_seconds,
+            log_prompts=self.settings.log_prompts,
         )
         return AppState(model=ServedModel(card, engine, codec), metrics=metrics, version=semantic_trio.__version__, settings=http)
 

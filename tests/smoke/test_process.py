@@ -85,6 +85,16 @@ def test_a_second_signal_ends_it_at_once(tmp_path: Path) -> None:
         assert time.monotonic() - begun < 2
 
 
+@pytest.mark.parametrize("asked_for", [False, True])
+def test_prompts_are_in_the_log_only_when_asked_for(tmp_path: Path, asked_for: bool) -> None:
+    with serving(tmp_path, "--log-prompts" if asked_for else "--no-log-prompts", "--log-level", "debug") as server:
+        httpx.post(f"{server.url}/v1/messages", json=body(3, stream=False) | {"messages": [{"role": "user", "content": "xyzzy"}]})
+        httpx.post(f"{server.url}/v1/messages", json={"messages": [{"role": "xyzzy"}]})
+
+        assert ("xyzzy" in server.said) is asked_for
+        assert '"request_id"' in server.said
+
+
 def test_an_idle_server_ends_at_once(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
         begun = time.monotonic()

@@ -1,5 +1,6 @@
 """The real SDKs against a real server with a real model."""
 
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import anthropic
@@ -15,13 +16,15 @@ QUESTION = "What is the capital of France? Answer with one word."
 
 
 @pytest.fixture
-def claude(real_server: ServerProcess) -> anthropic.Anthropic:
-    return anthropic.Anthropic(base_url=real_server.url, api_key="local", max_retries=0)
+def claude(real_server: ServerProcess) -> Iterator[anthropic.Anthropic]:
+    with anthropic.Anthropic(base_url=real_server.url, api_key="local", max_retries=0) as client:
+        yield client
 
 
 @pytest.fixture
-def gpt(real_server: ServerProcess) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{real_server.url}/v1", api_key="local", max_retries=0)
+def gpt(real_server: ServerProcess) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{real_server.url}/v1", api_key="local", max_retries=0) as client:
+        yield client
 
 
 def ask(question: str) -> list[MessageParam]:

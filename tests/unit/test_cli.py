@@ -9,7 +9,7 @@ import structlog
 from click.testing import CliRunner
 
 from semantic_trio.domain.errors import EngineDeadError, InvalidRequestError, ModelNotFoundError
-from semantic_trio.entrypoints import exits, logging
+from semantic_trio.entrypoints import logging
 from semantic_trio.entrypoints.cli import main
 from semantic_trio.entrypoints.exits import ExitCode, known_ends
 from semantic_trio.entrypoints.settings import LogFormat, LogLevel
@@ -86,7 +86,7 @@ def test_a_fault_we_know_is_one_line_and_a_code_also_from_a_nursery(
 
 def test_a_dead_engine_leaves_without_the_interpreters_own_way_out(monkeypatch: pytest.MonkeyPatch) -> None:
     codes: list[int] = []
-    monkeypatch.setattr(exits.os, "_exit", codes.append)
+    monkeypatch.setattr("os._exit", codes.append)
     with pytest.raises(SystemExit), known_ends():
         raise EngineDeadError("three in a row")
 

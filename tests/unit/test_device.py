@@ -74,3 +74,20 @@ async def test_a_cancelled_device_still_does_its_last_act(monkeypatch: pytest.Mo
         owner.cancel_scope.cancel()
 
     assert done.is_set()
+
+
+def test_a_call_that_outlives_the_loop_wakes_nobody() -> None:
+    device, release, done = Device(lambda: None), threading.Event(), threading.Event()
+    thread = threading.Thread(target=device.work, args=(done.set,))
+    thread.start()
+
+    async def leave() -> None:
+        with trio.move_on_after(0.05):
+            await device.call(release.wait)
+
+    trio.run(leave)
+    release.set()
+    device.stop()
+    thread.join(5)
+
+    assert done.is_set()

@@ -10,7 +10,7 @@ from semantic_trio.domain.generation import Failed, Finished, FinishReason, Samp
 from semantic_trio.domain.scheduler import Scheduler
 from semantic_trio.domain.step import StepPlan
 from semantic_trio.testing import FakeRunner
-from tests.unit.conftest import LIMITS, StartEngine, prompt
+from tests.unit.conftest import LIMITS, Bench, StartEngine, prompt
 
 
 async def test_a_generation_delivers_its_tokens_and_its_end(start_engine: StartEngine, autojump_clock: MockClock) -> None:
@@ -276,8 +276,6 @@ async def test_three_failures_in_a_row_end_the_engine_with_one_clear_reason(auto
     seen: list[str] = []
 
     async def ask() -> None:
-        from tests.unit.conftest import Bench
-
         for _ in range(3):
             try:
                 await Bench(engine, runner).submit(prompt(4)).result()
@@ -297,8 +295,6 @@ async def test_three_failures_in_a_row_end_the_engine_with_one_clear_reason(auto
 async def test_a_step_that_hangs_ends_the_engine_and_fails_who_waits(autojump_clock: MockClock) -> None:
     runner = FakeRunner(seconds_per_step=float("inf"))
     engine = Engine(runner, Scheduler(LIMITS), queue_limit=9, step_deadline_seconds=60, batch_window_seconds=0.01)
-    from tests.unit.conftest import Bench
-
     with pytest.RaisesGroup(EngineDeadError):
         async with trio.open_nursery() as nursery:
             await nursery.start(engine.run)
@@ -308,6 +304,19 @@ async def test_a_step_that_hangs_ends_the_engine_and_fails_who_waits(autojump_cl
     assert isinstance(generation.events.receive_nowait(), Failed)
     with pytest.raises(EngineDeadError):
         Bench(engine, runner).submit(prompt(4))
+
+
+async def test_a_reset_that_hangs_ends_the_engine(autojump_clock: MockClock) -> None:
+    class Stuck(FakeRunner):
+        async def reset(self) -> None:
+            await trio.sleep_forever()
+
+    runner = Stuck(before_step=lambda plan: (_ for _ in ()).throw(RuntimeError("once")))
+    engine = Engine(runner, Scheduler(LIMITS), queue_limit=9, step_deadline_seconds=60, batch_window_seconds=0.01)
+    with pytest.RaisesGroup(pytest.RaisesExc(EngineDeadError, match="hung while it was being reset")):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(engine.run)
+            Bench(engine, runner).submit(prompt(4))
 
 
 async def test_draining_lets_the_short_finish_and_fails_the_long_at_the_grace(start_engine: StartEngine, autojump_clock: MockClock) -> None:
@@ -323,6 +332,22 @@ async def test_draining_lets_the_short_finish_and_fails_the_long_at_the_grace(st
         await endless.result()
     with pytest.raises(DrainingError):
         bench.submit(prompt(8))
+
+
+async def test_a_request_that_fails_before_it_was_taken_is_forgotten(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine(FakeRunner(seconds_per_step=1))
+    busy = bench.submit(prompt(8), max_tokens=100)
+    await trio.sleep(5)  # the engine waits for a step
+    late, closed = bench.submit(prompt(8)), bench.submit(prompt(8))
+    closed.close()
+    await bench.engine.drain(grace_seconds=0)
+    await trio.sleep(10)
+
+    for generation in (busy, late):
+        with pytest.raises(DrainingError):
+            await generation.result()
+    assert bench.engine.open_generations == 0
+    assert not bench.runner.rows
 
 
 async def test_draining_an_idle_engine_takes_no_time(start_engine: StartEngine, autojump_clock: MockClock) -> None:

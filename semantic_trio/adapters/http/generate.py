@@ -6,12 +6,15 @@ Knows the order: find the model, encode, submit, tie the generation to its reque
 import secrets
 
 import attrs
+import structlog
 
 from semantic_trio.adapters.http.exchange import current
 from semantic_trio.adapters.http.state import AppState, ServedModel
 from semantic_trio.application.handle import Generation
 from semantic_trio.domain.conversation import Conversation
 from semantic_trio.domain.generation import GenerationRequest, SamplingParams
+
+log = structlog.get_logger(__name__)
 
 # Below this the likeliest token is taken: dividing by less overflows.
 COLDEST = 1e-3
@@ -51,6 +54,8 @@ async def begin(state: AppState, asked: Asked) -> tuple[ServedModel, Generation]
     model = state.resolve(asked.model)
     exchange.model = model.card.id
     prompt = await model.encode(asked.conversation)
+    if state.settings.log_prompts:
+        log.info("prompt", messages=[(message.role.value, message.text) for message in asked.conversation.messages])
     seed = secrets.randbits(SEED_BITS) if asked.seed is None else asked.seed % (1 << SEED_BITS)
     request = GenerationRequest(
         request_id=exchange.request_id,

@@ -77,6 +77,7 @@ class HttpSettings:
     api_key: str | None = attrs.field(default=None, repr=False)
     max_body_bytes: int = 33_554_432
     ping_seconds: float = 10.0
+    log_prompts: bool = False  # what is said is private
 
 
 @attrs.frozen(eq=False, kw_only=True)
