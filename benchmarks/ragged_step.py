@@ -124,7 +124,7 @@ def main() -> None:
             m = measure(batch, rows, arguments.context, arguments.chunk, vocabulary, arguments.steps)
             separate = m["decode"] + m["chunk"]
             print(
-                f"  look-ahead {'on ' if look_ahead else 'off'} {rows:2} rows: decode {m['decode'] * 1e3:6.1f} ms, chunk {m['chunk'] * 1e3:6.1f} ms, "
+                f"  look-ahead {'on ' if look_ahead else 'off'} {rows:2} rows: decode {m['decode'] * 1e3:6.1f}, chunk {m['chunk'] * 1e3:6.1f}, "
                 f"both {m['both'] * 1e3:6.1f} ms = {m['both'] / separate:.2f} of separate; {rows / m['train']:6.0f} tokens/s decoding"
             )
 

@@ -15,6 +15,9 @@ import mlx.core as mx
 from mlx.nn.layers.base import Module
 from mlx_lm.models.cache import KVCache, RotatingKVCache
 
+# Longest row (positions) for which attention on a CPU is spelled out as products: above, MLX's own way of multiplying is the faster one.
+SPELLED_OUT = 256
+
 Mask = mx.array | str | None
 Attention = Callable[..., mx.array]  # mlx-lm's `scaled_dot_product_attention`, whose trailing parameters differ by family
 
@@ -43,6 +46,8 @@ class RaggedCache:
 
 def _to_rows(x: mx.array, counts: list[int]) -> list[mx.array]:
     """Cut (tokens, heads, 1, dim) into rows of (1, heads, count, dim)."""
+    if len(counts) == x.shape[0]:
+        return mx.split(x, len(counts)) if len(counts) > 1 else [x]  # one operation; each slice would be one of its own
     ends = itertools.accumulate(counts)
     return [x[end - n : end] if n == 1 else x[end - n : end].transpose(2, 1, 0, 3) for end, n in zip(ends, counts, strict=True)]
 
@@ -56,6 +61,8 @@ def ragged(plain: Attention) -> Attention:
     ) -> mx.array:
         if not isinstance(cache, RaggedCache):
             return plain(queries, keys, values, cache=cache, scale=scale, mask=mask, **more)
+        if mask is None and not more and mx.default_device() == mx.cpu and max(key.shape[2] for key in keys) <= SPELLED_OUT:
+            return _attend_by_products(queries * scale, keys, values)
         masks = mask if isinstance(mask, list) else [mask] * len(cache.counts)
         rows = zip(_to_rows(queries, cache.counts), keys, values, cache.caches, masks, strict=True)
         outputs = [plain(q, k, v, cache=c, scale=scale, mask=m, **more) for q, k, v, c, m in rows]
@@ -63,6 +70,21 @@ def ragged(plain: Attention) -> Attention:
 
     attend.is_ragged = True  # type: ignore[attr-defined]
     return attend
+
+
+def _attend_by_products(queries: mx.array, keys: list[mx.array], values: list[mx.array]) -> mx.array:
+    """Attention of one scaled token (rows, heads, 1, dim) per row, spelled out.
+
+    MLX has no fused attention on a CPU: its fallback is twice as many operations, and with a loop over rows their number is what a step costs
+    (the thread that dispatches them competes with the BLAS for cores).
+    """
+    rows, heads, _, dim = queries.shape
+    shared = keys[0].shape[1]  # heads of keys, each read by several heads of queries
+    grouped = queries.reshape(rows, shared, heads // shared, dim)
+    outputs = []
+    for query, key, value in zip(_to_rows(grouped, [1] * rows), keys, values, strict=True):
+        outputs.append(mx.softmax(query @ key.swapaxes(-1, -2), axis=-1, precise=True) @ value)
+    return mx.concatenate(outputs).reshape(rows, heads, 1, values[0].shape[-1])
 
 
 def teach(model: Module) -> None:
