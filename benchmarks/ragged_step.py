@@ -114,9 +114,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10)
     arguments = parser.parse_args()
     layout = choose_layout(build(arguments.shape, arguments.dtype))
-    print(
-        f"{mx.default_device()}, {arguments.shape} in {arguments.dtype}, {type(layout).__name__}, context {arguments.context}, chunk {arguments.chunk}"
-    )
+    print(f"{mx.default_device()}, {arguments.shape} in {arguments.dtype}, {type(layout).__name__}, context {arguments.context}")
     vocabulary = SHAPES[arguments.shape][-1]
     for look_ahead in (True, False):
         batch = Batch(layout, look_ahead=look_ahead)
