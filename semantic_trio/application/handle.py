@@ -42,7 +42,7 @@ class Generation:
 
     async def result(self) -> GenerationResult:
         """Read all events. Raises the error of a generation that failed."""
-        text, tokens = "", []
+        text, tokens = "", list[TokenEvent]()
         async for event in self.events:
             if isinstance(event, Failed):
                 raise event.error

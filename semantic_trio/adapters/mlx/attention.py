@@ -19,6 +19,7 @@ from mlx_lm.models.cache import KVCache, RotatingKVCache
 SPELLED_OUT = 256
 
 Mask = mx.array | str | None
+Fetched = Any  # what a cache's `update_and_fetch` gave: an array, or from a `RaggedCache` a list of them, one per row
 Attention = Callable[..., mx.array]  # mlx-lm's `scaled_dot_product_attention`, whose trailing parameters differ by family
 
 
@@ -47,7 +48,7 @@ class RaggedCache:
 def _to_rows(x: mx.array, counts: list[int]) -> list[mx.array]:
     """Cut (tokens, heads, 1, dim) into rows of (1, heads, count, dim)."""
     if len(counts) == x.shape[0]:
-        return mx.split(x, len(counts)) if len(counts) > 1 else [x]  # one operation; each slice would be one of its own
+        return list(mx.split(x, len(counts)))  # one operation; each slice would be one of its own
     ends = itertools.accumulate(counts)
     return [x[end - n : end] if n == 1 else x[end - n : end].transpose(2, 1, 0, 3) for end, n in zip(ends, counts, strict=True)]
 
@@ -57,7 +58,7 @@ def ragged(plain: Attention) -> Attention:
 
     @functools.wraps(plain)
     def attend(
-        queries: mx.array, keys: mx.array, values: mx.array, cache: object = None, scale: float = 1.0, mask: object = None, **more: object
+        queries: mx.array, keys: Fetched, values: Fetched, cache: object = None, scale: float = 1.0, mask: object = None, **more: object
     ) -> mx.array:
         if not isinstance(cache, RaggedCache):
             return plain(queries, keys, values, cache=cache, scale=scale, mask=mask, **more)
