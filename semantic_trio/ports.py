@@ -19,7 +19,7 @@ class ModelRunner(Protocol):
         """
 
     async def reset(self) -> None:
-        """Drop every row and whatever is in flight. The model stays loaded."""
+        """Drop every row and whatever is in flight. The model stays loaded. Raises `StepFailedError` when the device does."""
 
 
 class TextCodec(Protocol):

@@ -210,7 +210,10 @@ class Engine:
         if self._failures >= MAX_FAILURES:
             raise EngineDeadError(f"{MAX_FAILURES} steps in a row failed, the last one with: {error.reason}")
         with trio.move_on_after(self.step_deadline_seconds) as scope:
-            await self.runner.reset()
+            try:
+                await self.runner.reset()
+            except StepFailedError as again:
+                raise EngineDeadError(f"the device could not be reset: {again.reason}") from again
         if scope.cancelled_caught:
             raise EngineDeadError("the device hung while it was being reset")
         self._recovering = False

@@ -319,6 +319,19 @@ async def test_a_reset_that_hangs_ends_the_engine(autojump_clock: MockClock) -> 
             Bench(engine, runner).submit(prompt(4))
 
 
+async def test_a_reset_that_fails_ends_the_engine(autojump_clock: MockClock) -> None:
+    class Broken(FakeRunner):
+        async def reset(self) -> None:
+            raise StepFailedError("gone")
+
+    runner = Broken(before_step=lambda plan: (_ for _ in ()).throw(RuntimeError("once")))
+    engine = Engine(runner, Scheduler(LIMITS), queue_limit=9, step_deadline_seconds=60, batch_window_seconds=0.01)
+    with pytest.RaisesGroup(pytest.RaisesExc(EngineDeadError, match="could not be reset: gone")):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(engine.run)
+            Bench(engine, runner).submit(prompt(4))
+
+
 async def test_draining_lets_the_short_finish_and_fails_the_long_at_the_grace(start_engine: StartEngine, autojump_clock: MockClock) -> None:
     bench = await start_engine(FakeRunner(seconds_per_step=1))
     short, endless = bench.submit(prompt(8), max_tokens=5), bench.submit(prompt(8), max_tokens=1000)

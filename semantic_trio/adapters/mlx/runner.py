@@ -144,7 +144,10 @@ class MlxRunner:
 
     async def reset(self) -> None:
         """See `ModelRunner.reset`."""
-        await self.device.call(self.batch.reset)
+        try:
+            await self.device.call(self.batch.reset)
+        except Exception as error:
+            raise StepFailedError(f"{type(error).__name__}: {error}") from error
 
     def memory(self) -> dict[str, float]:
         """Bytes in use by MLX, by kind. Reads counters of the allocator; any thread may."""
