@@ -188,7 +188,8 @@ class Engine:
         except StepFailedError as error:
             await self._recover(error)
             return
-        self._failures = 0
+        if result.timing is not None:  # a pass was finished; one that only took off may still fail
+            self._failures = 0
         self.steps += 1
         self.tokens_generated += len(result.drawn)
         for sequence, event in self.scheduler.commit(result):

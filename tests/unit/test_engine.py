@@ -306,6 +306,25 @@ async def test_a_step_that_hangs_ends_the_engine_and_fails_who_waits(autojump_cl
         Bench(engine, runner).submit(prompt(4))
 
 
+async def test_passes_that_fail_only_when_they_are_read_count_in_a_row_too(autojump_clock: MockClock) -> None:
+    def before(plan: StepPlan) -> None:
+        if plan.decode:  # the prompt's pass has taken off by then, and nothing has landed
+            raise RuntimeError("lost in flight")
+
+    runner = FakeRunner(before_step=before)
+    engine = Engine(runner, Scheduler(LIMITS), queue_limit=9, step_deadline_seconds=60, batch_window_seconds=0.01)
+
+    async def ask() -> None:
+        for _ in range(4):
+            with pytest.raises((StepFailedError, EngineDeadError)):
+                await Bench(engine, runner).submit(prompt(4)).result()
+
+    with pytest.RaisesGroup(pytest.RaisesExc(EngineDeadError, match="3 steps in a row failed"), allow_unwrapped=False, flatten_subgroups=True):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(engine.run)
+            nursery.start_soon(ask)
+
+
 async def test_a_reset_that_hangs_ends_the_engine(autojump_clock: MockClock) -> None:
     class Stuck(FakeRunner):
         async def reset(self) -> None:
