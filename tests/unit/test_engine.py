@@ -319,7 +319,7 @@ async def test_passes_that_fail_only_when_they_are_read_count_in_a_row_too(autoj
             with pytest.raises((StepFailedError, EngineDeadError)):
                 await Bench(engine, runner).submit(prompt(4)).result()
 
-    with pytest.RaisesGroup(pytest.RaisesExc(EngineDeadError, match="3 steps in a row failed"), allow_unwrapped=False, flatten_subgroups=True):
+    with pytest.RaisesGroup(pytest.RaisesExc(EngineDeadError, match="3 steps in a row failed"), flatten_subgroups=True):
         async with trio.open_nursery() as nursery:
             await nursery.start(engine.run)
             nursery.start_soon(ask)
