@@ -17,7 +17,9 @@ class Stream:
     path: str = "/v1/chat/completions"
     started: float = 0.0
     stamps: list[float] = attrs.field(factory=list)  # of each piece of text, seconds after `started`
-    tokens: int = 0
+    tokens: int = 0  # generated
+    prompt_tokens: int = 0
+    cached_tokens: int = 0  # of the prompt; 0 also where the server does not tell
     ended: float = 0.0
     text: str = ""
     _buffer: bytes = b""
@@ -27,6 +29,8 @@ class Stream:
         self._buffer += data
         *lines, self._buffer = self._buffer.split(b"\n")
         for line in lines:
+            if line.startswith(b"HTTP/1.") and line.split()[1] != b"200":
+                raise RuntimeError(line.decode())
             if line.startswith(b"data: {"):
                 self._take(json.loads(line[6:]), now)
 
@@ -34,7 +38,9 @@ class Stream:
         if "error" in chunk:
             raise RuntimeError(str(chunk["error"]))
         if chunk.get("usage"):
-            self.tokens = chunk["usage"]["completion_tokens"]
+            usage = chunk["usage"]
+            self.tokens, self.prompt_tokens = usage["completion_tokens"], usage["prompt_tokens"]
+            self.cached_tokens = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
         for choice in chunk.get("choices", ()):
             piece = choice["delta"].get("content")
             if piece:
@@ -53,10 +59,15 @@ class Stream:
 
 
 def chat(prompt: str, max_tokens: int, model: str = "default") -> Stream:
-    """A streamed chat completion, greedy."""
+    """A streamed chat completion of one message, greedy."""
+    return talk([{"role": "user", "content": prompt}], max_tokens, model)
+
+
+def talk(messages: Sequence[dict[str, str]], max_tokens: int, model: str = "default") -> Stream:
+    """A streamed chat completion of a conversation, greedy."""
     body = {
         "model": model,
-        "messages": [{"role": "user", "content": prompt}],
+        "messages": list(messages),
         "max_tokens": max_tokens,
         "temperature": 0,
         "stream": True,

@@ -13,7 +13,7 @@ import time
 from semantic_trio.adapters.mlx.kv import choose_layout
 from semantic_trio.adapters.mlx.runner import Batch
 from semantic_trio.domain.generation import SamplingParams
-from semantic_trio.domain.step import Chunk, Decode, RowStart, StepPlan
+from semantic_trio.domain.step import Chunk, Closing, Decode, RowStart, StepPlan
 
 import mlx.core as mx  # isort: skip - after the BLAS
 import mlx.nn as nn
@@ -99,7 +99,7 @@ def measure(batch: Batch, rows: int, context: int, chunk: int, vocabulary: int, 
     medians = [statistics.median(times) for times in zip(*rounds[1:], strict=True)]
     result = dict(zip(("decode", "chunk", "both"), medians, strict=True))
     result["train"] = bench.train([StepPlan(decode=decode()) for _ in range(count)])
-    batch.step(StepPlan(close=(*decoding, reading)))
+    batch.step(StepPlan(close=tuple(map(Closing, (*decoding, reading)))))
     batch.reset()
     return result
 

@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import version
 from pathlib import Path
 
-from client import Stream, chat, get, run
+from client import Stream, chat, get, run, talk
 
 MODEL = "smollm2-135m"
 TOPICS = ["the sea", "a mountain", "an old clock", "bread", "the moon", "a train", "winter", "a library"]
@@ -63,6 +63,9 @@ class Served:
     def chat(self, prompt: str, max_tokens: int) -> Stream:
         return chat(prompt, max_tokens, self.model)
 
+    def talk(self, messages: list[dict[str, str]], max_tokens: int) -> Stream:
+        return talk(messages, max_tokens, self.model)
+
     def run(self, streams: list[Stream], at: Callable[[float], list[Stream]] | None = None) -> float:
         return run(self.port, streams, at)
 
@@ -76,9 +79,9 @@ class Served:
 
 
 @contextlib.contextmanager
-def ours() -> Iterator[Served]:
-    command = [sys.executable, "-m", "semantic_trio", "serve", "--model", MODEL, "--port", "0", "--log-format", "console"]
-    server = Served(command, lambda text: int(m[1]) if (m := re.search(r"http://127\.0\.0\.1:(\d+)", text)) else None, MODEL)
+def ours(model: str = MODEL, *arguments: str) -> Iterator[Served]:
+    command = [sys.executable, "-m", "semantic_trio", "serve", "--model", model, "--port", "0", "--log-format", "console", *arguments]
+    server = Served(command, lambda text: int(m[1]) if (m := re.search(r"http://127\.0\.0\.1:(\d+)", text)) else None, model)
     try:
         yield server
     finally:
@@ -88,11 +91,11 @@ def ours() -> Iterator[Served]:
 
 
 @contextlib.contextmanager
-def rival(step_size: int | None = None) -> Iterator[Served]:
+def rival(step_size: int | None = None, model: str = MODEL) -> Iterator[Served]:
     """mlx-lm's server on the float32 twin of the model."""
     port = free_port()
     more = ["--prefill-step-size", str(step_size)] if step_size else []
-    arguments = ["server", "--model", str(float32_model()), "--port", str(port), *more]
+    arguments = ["server", "--model", str(float32_model(model)), "--port", str(port), *more]
     program = f"{PRELOAD}; import runpy, sys; sys.argv = {arguments!r}; runpy.run_module('mlx_lm.server', run_name='__main__')"
 
     def ready(text: str) -> int | None:
@@ -112,16 +115,16 @@ def rival(step_size: int | None = None) -> Iterator[Served]:
 PRELOAD = "from semantic_trio.adapters.mlx import blas; blas.load_openblas()"
 
 
-def model_path() -> Path:
-    answer = subprocess.run([sys.executable, "-m", "semantic_trio", "models", "path", MODEL], check=True, capture_output=True, text=True)
+def model_path(model: str = MODEL) -> Path:
+    answer = subprocess.run([sys.executable, "-m", "semantic_trio", "models", "path", model], check=True, capture_output=True, text=True)
     return Path(answer.stdout.strip())
 
 
-def float32_model() -> Path:
+def float32_model(model: str = MODEL) -> Path:
     """The model with float32 weights, as the server has them in memory: made once beside the original's cache."""
-    target = Path(tempfile.gettempdir()) / f"{MODEL}-float32"
+    target = Path(tempfile.gettempdir()) / f"{model}-float32"
     if not (target / "config.json").exists():
-        source, made = str(model_path()), str(target)
+        source, made = str(model_path(model)), str(target)
         code = f"{PRELOAD}\nfrom mlx_lm.convert import convert\nconvert({source!r}, mlx_path={made!r}, dequantize=True, dtype='float32')"
         subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     return target

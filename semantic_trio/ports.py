@@ -1,25 +1,41 @@
 """What the engine needs from outside. Each port has a real and a fake implementation that pass the same contract tests."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
-from semantic_trio.domain.conversation import Conversation
-from semantic_trio.domain.step import StepPlan, StepResult
+from semantic_trio.domain.conversation import Conversation, Prompt
+from semantic_trio.domain.geometry import ModelCacheSpec
+from semantic_trio.domain.step import BlockKey, Inventory, SaveBlock, StepPlan, StepResult
 from semantic_trio.domain.stopping import TextDecoder
 
 
 class ModelRunner(Protocol):
-    """Computes steps. One step runs at a time; every row has its own cache, which a close gives back."""
+    """Computes steps, and keeps blocks and marks between rows.
+
+    One step runs at a time; every row has a cache of its own, which a close gives back.
+    """
+
+    @property
+    def spec(self) -> ModelCacheSpec:
+        """What the model's caches consist of."""
 
     async def step(self, plan: StepPlan) -> StepResult:
-        """Close and open rows, then start one forward pass.
+        """Close rows, drop, open rows, start one forward pass, take marks.
 
         Returns what has been drawn since the last answer; with `in_flight` set the tokens of this very plan come with the next answer (a plan
         without work collects them). A running step is not interrupted by cancellation: its tokens are lost to a caller that was.
-        Raises `StepFailedError` when the device does, and then every row is in doubt until `reset`.
+        A key that is saved again replaces what was kept under it.
+        Raises `StepFailedError` when the device does, and then every row is in doubt until `reset`; stored blocks and marks are not.
         """
 
-    async def reset(self) -> None:
-        """Drop every row and whatever is in flight. The model stays loaded. Raises `StepFailedError` when the device does."""
+    async def reset(self, keep: tuple[SaveBlock, ...] = ()) -> frozenset[BlockKey]:
+        """Drop every row and whatever is in flight; the model and what is stored stay.
+
+        Saves what can still be read of `keep` first, and returns the keys of that. Raises `StepFailedError` when the device does.
+        """
+
+    async def inventory(self) -> Inventory:
+        """What the device holds."""
 
 
 class TextCodec(Protocol):
@@ -29,8 +45,15 @@ class TextCodec(Protocol):
     def stop_tokens(self) -> frozenset[int]:
         """Ids that end a turn."""
 
-    def encode_prompt(self, conversation: Conversation) -> tuple[int, ...]:
-        """The prompt up to where the assistant is to speak. Raises `InvalidRequestError` where the template refuses. Holds no lock for long."""
+    def encode_prompt(self, conversation: Conversation, known: Sequence[int] = ()) -> Prompt:
+        """The prompt up to where the assistant is to speak. Raises `InvalidRequestError` where the template refuses. Holds no lock for long.
+
+        `known` are tokens somebody has read and said: where the prompt's text begins with exactly their text they stay as they are, and only the
+        rest is tokenised. A model does not always spell a word the way its tokenizer would.
+        """
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """Text for people, special tokens included."""
 
     def decoder(self) -> TextDecoder:
         """A fresh decoder for the tokens of one generation."""

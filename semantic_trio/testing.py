@@ -4,23 +4,34 @@ On trio's virtual clock a whole engine runs without a thread, a model or a momen
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import attrs
 import trio
 
-from semantic_trio.domain.conversation import Conversation
+from semantic_trio.domain.conversation import Conversation, Prompt, Role
 from semantic_trio.domain.errors import StepFailedError
-from semantic_trio.domain.step import Drawn, RowStart, StepPlan, StepResult
+from semantic_trio.domain.geometry import LayerGroup, LayerKind, ModelCacheSpec
+from semantic_trio.domain.step import BlockKey, Drawn, Inventory, MarkKey, Piece, Restore, RowStart, SaveBlock, SaveMark, StepPlan, StepResult
 
 END_OF_TURN = 0  # the byte that ends a turn in `ByteCodec`'s alphabet
+ATTENTION_ONLY = ModelCacheSpec("fake", (LayerGroup(LayerKind.GLOBAL, layers=1, token_bytes=8),), block_tokens=16, arrays_per_block=1)
 
 
 @attrs.define
 class _FakeRow:
     start: RowStart
-    cache: list[int] = attrs.field(factory=list)  # every token this row has read: what a real row keeps as keys and values
+    cache: list[int] = attrs.field(factory=list)  # every token this row has read: what the global layers of a real one keep as keys and values
+    state: list[int] = attrs.field(factory=list)  # the same, as all its other layers keep it
     drawn: int = -1
+
+    def read(self, *tokens: int) -> None:
+        self.cache += tokens
+        self.state += tokens
+
+    @property
+    def memory(self) -> list[int]:
+        return self.cache if self.state == self.cache else [*self.cache, -1, *self.state]
 
 
 @attrs.define(eq=False)
@@ -28,7 +39,8 @@ class FakeRunner:
     """A model whose next token is a function of every cache position it was given, so that a lost or mixed up one shows.
 
     Tokens are the letters a to z. `seconds_per_step` and `seconds_per_prompt_token` pass on trio's clock. Like the real one it answers one step
-    late, unless `look_ahead` is off.
+    late, unless `look_ahead` is off. What is kept of a row are the tokens it has read, so that a wrong block or mark shows as well. A plan that
+    asks for what is not there fails an assertion.
     """
 
     seconds_per_step: float = 0.0
@@ -36,7 +48,10 @@ class FakeRunner:
     look_ahead: bool = True
     before_step: Callable[[StepPlan], None] = lambda plan: None  # may raise, to play a device that fails
     end_after: int | None = None  # index of the token at which every row ends its turn
+    spec: ModelCacheSpec = ATTENTION_ONLY  # with a group that is not global, rows are restored from marks too
     rows: dict[int, _FakeRow] = attrs.field(init=False, factory=dict)
+    blocks: dict[BlockKey, tuple[int, ...]] = attrs.field(init=False, factory=dict)
+    marks: dict[MarkKey, tuple[int, ...]] = attrs.field(init=False, factory=dict)
     plans: list[StepPlan] = attrs.field(init=False, factory=list)
     _late: StepResult = attrs.field(init=False, factory=StepResult)
 
@@ -47,35 +62,105 @@ class FakeRunner:
             self.before_step(plan)
         except Exception as error:
             raise StepFailedError(str(error)) from error
-        for row in plan.close:
-            del self.rows[row]
+        self._keep_and_drop(plan)
         for start in plan.open:
-            self.rows[start.row] = _FakeRow(start)
+            self._open(start)
         prompt_tokens = plan.prompt_tokens
         seconds = self.seconds_per_step * plan.has_work + self.seconds_per_prompt_token * prompt_tokens
         await trio.sleep(seconds)
         now = self._compute(plan, seconds)
+        for mark in plan.marks:
+            self._save_mark(mark)
         if not self.look_ahead:
             return now
         answer, self._late = self._late, now
         return attrs.evolve(answer, in_flight=plan.has_work)
 
-    async def reset(self) -> None:
+    async def reset(self, keep: tuple[SaveBlock, ...] = ()) -> frozenset[BlockKey]:
         """See `ModelRunner.reset`."""
         await trio.lowlevel.checkpoint()
+        readable = [block for block in keep if block.row in self.rows and len(self.rows[block.row].cache) >= block.stop]
+        for block in readable:
+            self._save_block(block)
         self.rows.clear()
         self._late = StepResult()
+        return frozenset(block.key for block in readable)
+
+    async def inventory(self) -> Inventory:
+        """See `ModelRunner.inventory`."""
+        await trio.lowlevel.checkpoint()
+        return Inventory(frozenset(self.rows), frozenset(self.blocks), frozenset(self.marks))
+
+    def _keep_and_drop(self, plan: StepPlan) -> None:
+        for closing in plan.close:
+            for block in closing.blocks:
+                self._save_block(block)
+            if closing.mark is not None:
+                self._save_mark(closing.mark)
+            del self.rows[closing.row]
+        for key in plan.drop_blocks:
+            del self.blocks[key]
+        for mark_key in plan.drop_marks:
+            del self.marks[mark_key]
+
+    def _save_block(self, block: SaveBlock) -> None:
+        tokens = self.rows[block.row].cache[block.start : block.stop]
+        assert len(tokens) == block.stop - block.start, f"the row ends before position {block.stop}"
+        self.blocks[block.key] = tuple(tokens)
+
+    def _save_mark(self, mark: SaveMark) -> None:
+        state = self.rows[mark.row].state
+        assert len(state) == mark.position, f"the row has read {len(state)} tokens, not {mark.position}"
+        self.marks[mark.key] = tuple(state)
+
+    def _open(self, start: RowStart) -> None:
+        assert start.row not in self.rows, "a row is opened once"
+        row = self.rows[start.row] = _FakeRow(start)
+        if start.restore is None:
+            return
+        row.cache = self._gathered(start.restore)
+        row.state = list(row.cache)
+        if self.spec.needs_marks:
+            row.state = self._marked(start.restore)
+            row.cache = row.cache or list(row.state)
+
+    def _gathered(self, restore: Restore) -> list[int]:
+        tokens: list[int] = []
+        for piece in restore.pieces:
+            assert piece.start == len(tokens), "pieces follow each other without gaps"
+            tokens += self._piece(piece)
+        has_global = any(group.kind is LayerKind.GLOBAL for group in self.spec.groups)
+        assert len(tokens) == (restore.length if has_global else 0), "pieces hold the positions [0, length)"
+        return tokens
+
+    def _piece(self, piece: Piece) -> tuple[int, ...]:
+        count = piece.stop - piece.start
+        if piece.row is not None:
+            tokens = tuple(self.rows[piece.row].cache[piece.start : piece.stop])
+        else:
+            assert piece.block is not None
+            tokens = self.blocks.pop(piece.block) if piece.is_last_use else self.blocks[piece.block]
+        assert len(tokens) >= count > 0, f"{len(tokens)} positions where {count} are wanted"
+        return tokens[:count]
+
+    def _marked(self, restore: Restore) -> list[int]:
+        assert restore.mark is not None, "layers that are not global are restored from a mark"
+        state = self.marks[restore.mark]
+        others = [group for group in self.spec.groups if group.kind is not LayerKind.GLOBAL]
+        reaches_back = all(group.kind is LayerKind.SLIDING and len(state) <= group.window for group in others)
+        assert len(state) == restore.length or (reaches_back and len(state) > restore.length), f"a mark at {len(state)}, not at {restore.length}"
+        return list(state[: restore.length])
 
     def _compute(self, plan: StepPlan, seconds: float) -> StepResult:
         drawn = []
         for decode in plan.decode:
             row = self.rows[decode.row]
-            row.cache.append(row.drawn)
+            row.read(row.drawn)
             drawn.append(self._draw(row, decode.draws))
         for chunk in plan.prefill:
             row = self.rows[chunk.row]
             assert chunk.context == len(row.cache)
-            row.cache += chunk.tokens
+            row.read(*chunk.tokens)
             if chunk.draws is not None:
                 drawn.append(self._draw(row, chunk.draws))
         if not plan.has_work:
@@ -84,14 +169,14 @@ class FakeRunner:
 
     def _draw(self, row: _FakeRow, index: int) -> Drawn:
         chance = "" if row.start.sampling.is_greedy else f"{row.start.seed}/{index}"
-        digest = hashlib.sha256(f"{row.cache}{chance}".encode()).digest()
+        digest = hashlib.sha256(f"{row.memory}{chance}".encode()).digest()
         token = ord("a") + digest[0] % 26
         if self.end_after is not None and index >= self.end_after:
             token = END_OF_TURN
         if index < len(row.start.forced):
             token = row.start.forced[index]
         row.drawn = token
-        score = hashlib.sha256(f"{row.cache}{token}".encode()).digest()
+        score = hashlib.sha256(f"{row.memory}{token}".encode()).digest()
         return Drawn(row.start.row, index, token, -score[0] / 16)
 
 
@@ -124,10 +209,15 @@ class ByteCodec:
 
     stop_tokens: frozenset[int] = frozenset({END_OF_TURN})
 
-    def encode_prompt(self, conversation: Conversation) -> tuple[int, ...]:
+    def encode_prompt(self, conversation: Conversation, known: Sequence[int] = ()) -> Prompt:
         """See `TextCodec.encode_prompt`."""
         lines = [f"{message.role.value}:{message.text}\n" for message in conversation.messages]
-        return tuple("".join([*lines, "assistant:"]).encode())
+        spoken = next((at for at, message in enumerate(conversation.messages) if message.role is not Role.SYSTEM), 0)
+        return Prompt(tuple("".join([*lines, "assistant:"]).encode()), len("".join(lines[:spoken]).encode()))
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """See `TextCodec.decode`."""
+        return bytes(token % 256 for token in tokens).decode(errors="replace")
 
     def decoder(self) -> ByteDecoder:
         """See `TextCodec.decoder`."""

@@ -14,6 +14,8 @@ from prometheus_client.registry import Collector
 
 from semantic_trio.application.engine import Engine
 from semantic_trio.application.handle import Generation
+from semantic_trio.domain.memory import Memory
+from semantic_trio.domain.reuse import NOTHING_REUSED
 
 # From one token of a small model to the longest prefill a client waits for.
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -32,6 +34,8 @@ class Metrics:
     _durations: Histogram = attrs.field(init=False)
     _first_token: Histogram = attrs.field(init=False)
     _inter_token: Histogram = attrs.field(init=False)
+    _hits: Counter = attrs.field(init=False)
+    _misses: Counter = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         registry = self.registry
@@ -40,6 +44,8 @@ class Metrics:
         self._durations = _histogram("semantic_request_duration_seconds", "From the request to the end of its answer.", (), registry)
         self._first_token = _histogram("semantic_time_to_first_token_seconds", "From submission to the first token.", ("cache",), registry)
         self._inter_token = _histogram("semantic_inter_token_seconds", "Between two tokens of an answer.", (), registry)
+        self._hits = Counter("semantic_cache_hit_total", "Generations that began with remembered tokens.", registry=registry)
+        self._misses = Counter("semantic_cache_miss_total", "Generations that could not use all that might be known.", ("cause",), registry=registry)
         registry.register(_EngineCollector(self.engine, self.memory))
 
     @property
@@ -58,10 +64,14 @@ class Metrics:
 
     def generation_closed(self, generation: Generation) -> None:
         """A generation is over; its stamps tell how it went."""
-        stamps = generation.stamps
+        reuse, stamps = generation.reuse or NOTHING_REUSED, generation.stamps
+        if reuse.tokens:
+            self._hits.inc()
+        if reuse.cause is not None:
+            self._misses.labels(reuse.cause.value).inc()
         if not stamps:
             return
-        self._first_token.labels("cold").observe(stamps[0] - generation.submitted_at)
+        self._first_token.labels("ram" if reuse.tokens else "cold").observe(stamps[0] - generation.submitted_at)
         for earlier, later in itertools.pairwise(stamps):
             self._inter_token.observe(later - earlier)
 
@@ -87,9 +97,28 @@ class _EngineCollector(Collector):
         yield CounterMetricFamily("semantic_tokens_generated", "Tokens drawn.", tokens)
         yield GaugeMetricFamily("semantic_tokens_per_second", "Tokens drawn per second since the scrape before.", self._rate.at(tokens))
         used = GaugeMetricFamily("semantic_memory_used_bytes", "Memory in use.", labels=("kind",))
-        for kind, size in self.memory().items():
+        for kind, size in {**self.memory(), **_held(engine.memory)}.items():
             used.add_metric((kind,), size)
         yield used
+        yield from self._remembered()
+
+    def _remembered(self) -> Iterator[Metric]:
+        engine, store = self.engine, self.engine.memory.store
+        active = sum(bool(agent.rows) for agent in engine.memory.agents)
+        evictions = CounterMetricFamily("semantic_eviction", "Blocks given up for others.", labels=("tier",))
+        evictions.add_metric(("ram",), store.evictions)
+        yield GaugeMetricFamily("semantic_pool_utilization_ratio", "The part of the cache budget that is used.", store.pool.pressure)
+        yield evictions
+        yield GaugeMetricFamily("semantic_agents_active", "Agents in the middle of a turn.", active)
+        yield CounterMetricFamily("semantic_preemption", "Rows given up for elder ones.", engine.scheduler.preemptions)
+        yield CounterMetricFamily("semantic_memory_discrepancy", "Differences found between books and device.", engine.discrepancies)
+
+
+def _held(memory: Memory) -> dict[str, float]:
+    """Bytes of the cache budget by what holds them."""
+    pool, marks = memory.store.pool, memory.store.marks_bytes
+    blocks = sum(pool.size(key) for key in memory.store.stored_keys())
+    return {"cache_rows": pool.used - blocks - marks, "cache_blocks": blocks, "cache_marks": marks}
 
 
 @attrs.define

@@ -14,6 +14,7 @@ import trio
 from semantic_trio.application.handle import Generation
 from semantic_trio.domain.errors import DrainingError, EngineDeadError, OverloadedError, SemanticError, StepFailedError
 from semantic_trio.domain.generation import Event, Failed, GenerationRequest
+from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.scheduler import Scheduler
 from semantic_trio.domain.sequence import Sequence
 from semantic_trio.domain.step import StepPlan, StepResult
@@ -49,6 +50,14 @@ class _Closed:
     generation: Generation
 
 
+@attrs.frozen(eq=False)
+class _Nudge:
+    """The memory has something to tell the device."""
+
+
+_Message = _Submitted | _Closed | _Nudge
+
+
 @attrs.define(eq=False)
 class Engine:
     """Runs generations on a runner, many at once.
@@ -63,21 +72,23 @@ class Engine:
     batch_window_seconds: float  # how long an idle engine waits for company; may be changed while running
     tokens_generated: int = attrs.field(init=False, default=0)
     steps: int = attrs.field(init=False, default=0)
+    discrepancies: int = attrs.field(init=False, default=0)  # between memory and device, found when idle
     _started: bool = attrs.field(init=False, default=False)
     _recovering: bool = attrs.field(init=False, default=False)
     _draining: bool = attrs.field(init=False, default=False)
     _dead: bool = attrs.field(init=False, default=False)
     _open: dict[Generation, Sequence | None] = attrs.field(init=False, factory=dict)  # None: still in the channel
     _owner: dict[Sequence, Generation] = attrs.field(init=False, factory=dict)
-    _send: trio.MemorySendChannel[_Submitted | _Closed] = attrs.field(init=False)
-    _receive: trio.MemoryReceiveChannel[_Submitted | _Closed] = attrs.field(init=False)
+    _is_checked: bool = attrs.field(init=False, default=True)  # nothing happened since memory and device were compared
+    _send: trio.MemorySendChannel[_Message] = attrs.field(init=False)
+    _receive: trio.MemoryReceiveChannel[_Message] = attrs.field(init=False)
     _failures: int = attrs.field(init=False, default=0)
     _mean_seconds: float = attrs.field(init=False, default=0.0)  # of recent requests, from submission to end
     _emptied: trio.Event = attrs.field(init=False, factory=trio.Event)
 
     def __attrs_post_init__(self) -> None:
         # Every open generation has at most two messages under way, so sending never blocks: the bound is `queue_limit`, kept by `submit`.
-        self._send, self._receive = trio.open_memory_channel[_Submitted | _Closed](math.inf)
+        self._send, self._receive = trio.open_memory_channel[_Message](math.inf)
 
     @property
     def state(self) -> EngineState:
@@ -103,17 +114,29 @@ class Engine:
     def submit(self, request: GenerationRequest, decoder: TextDecoder) -> Generation:
         """Queue a request; it is the caller's to close.
 
-        Raises `PromptTooLongError`, `OverloadedError`, `DrainingError` or `EngineDeadError`, and then nothing was queued.
+        Raises `PromptTooLongError`, `PoolExhaustedError`, `InvalidRequestError`, `OverloadedError`, `DrainingError` or `EngineDeadError`, and then
+        nothing was queued.
         """
         room = self.scheduler.room(request)
         self._refuse_when_closed()
         if self.waiting >= self.queue_limit and len(self._open) >= self.queue_limit + self.scheduler.limits.max_rows:
             raise OverloadedError(self.waiting, self.queue_limit, self.retry_after_seconds)
+        if request.agent:
+            self.memory.agents.named(request.agent)
         send, receive = trio.open_memory_channel[Event](room + 2)
         generation = Generation(request, trio.current_time(), receive, send, self._on_close)
         self._open[generation] = None
         self._send.send_nowait(_Submitted(generation, decoder))
         return generation
+
+    @property
+    def memory(self) -> Memory:
+        """What is remembered. Its agents may be forked, pinned, released and deleted by any task; `nudge` afterwards."""
+        return self.scheduler.memory
+
+    def nudge(self) -> None:
+        """Have the device told what the memory has given up."""
+        self._send.send_nowait(_Nudge())
 
     @property
     def retry_after_seconds(self) -> int:
@@ -132,7 +155,10 @@ class Engine:
             while True:
                 self._take_messages()
                 plan = self.scheduler.plan()
+                for sequence, event in self.scheduler.refused():
+                    self._deliver(self._owner.get(sequence), event)
                 if plan is None:
+                    await self._check()
                     await self._collect()
                 else:
                     await self._advance(plan)
@@ -171,7 +197,9 @@ class Engine:
             except trio.WouldBlock:
                 return
 
-    def _take(self, message: _Submitted | _Closed) -> None:
+    def _take(self, message: _Message) -> None:
+        if isinstance(message, _Nudge):
+            return
         generation = message.generation
         if isinstance(message, _Closed):
             sequence = self._forget(generation)
@@ -182,7 +210,17 @@ class Engine:
             self._open[generation] = sequence
             self._owner[sequence] = generation
 
+    async def _check(self) -> None:
+        """Once it has become idle: does the device hold what the memory believes? What differs is mended, and told."""
+        if self._is_checked or not self.scheduler.is_idle:
+            return
+        self._is_checked = True
+        for difference in self.memory.reconcile(await self.runner.inventory()):
+            self.discrepancies += 1
+            log.error("memory and device differ", difference=difference)
+
     async def _advance(self, plan: StepPlan) -> None:
+        self._is_checked = False
         try:
             result = await self._step(plan)
         except StepFailedError as error:
@@ -205,14 +243,16 @@ class Engine:
         """Fail who took part, rebuild the runner, keep the rest."""
         self._failures += 1
         self._recovering = True
-        for sequence in self.scheduler.lose_rows():
+        lost, readable = self.scheduler.lose_rows()
+        for sequence in lost:
             self._deliver(self._owner.get(sequence), Failed(error))
         log.error("step failed", reason=error.reason, in_a_row=self._failures)
         if self._failures >= MAX_FAILURES:
             raise EngineDeadError(f"{MAX_FAILURES} steps in a row failed, the last one with: {error.reason}")
         with trio.move_on_after(self.step_deadline_seconds) as scope:
             try:
-                await self.runner.reset()
+                await self.runner.reset(readable)
+                self.memory.reconcile(await self.runner.inventory())
             except StepFailedError as again:
                 raise EngineDeadError(f"the device could not be reset: {again.reason}") from again
         if scope.cancelled_caught:
@@ -222,6 +262,8 @@ class Engine:
     def _deliver(self, generation: Generation | None, event: Event) -> None:
         if generation is None or generation.is_over:
             return  # closed by its caller: the message that says so is on its way
+        sequence = self._open.get(generation)
+        generation.reuse = sequence.reuse if sequence else None
         generation.deliver(event)
         if generation.is_over:
             seconds = trio.current_time() - generation.submitted_at

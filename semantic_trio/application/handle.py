@@ -9,6 +9,7 @@ import attrs
 import trio
 
 from semantic_trio.domain.generation import Event, Failed, Finished, GenerationRequest, GenerationResult, TokenEvent
+from semantic_trio.domain.reuse import Reuse
 
 
 @attrs.define(eq=False)
@@ -24,6 +25,7 @@ class Generation:
     _send: trio.MemorySendChannel[Event]
     _on_close: Callable[["Generation"], None]
     stamps: list[float] = attrs.field(init=False, factory=list)  # when each token was drawn
+    reuse: Reuse | None = attrs.field(init=False, default=None)  # None until the first event, and of one that never had a row
     is_over: bool = attrs.field(init=False, default=False)  # its last event was delivered, or nobody wants any
 
     def close(self) -> None:

@@ -45,3 +45,11 @@ class Conversation:
     """Everything the model is to read, in order."""
 
     messages: tuple[Message, ...]
+
+
+@attrs.frozen
+class Prompt:
+    """A conversation as the model reads it."""
+
+    tokens: tuple[int, ...]
+    head: int = 0  # tokens of the system messages at its front: what other conversations are likely to begin with too

@@ -48,6 +48,48 @@ class ModelNotFoundError(SemanticError):
 
 
 @attrs.frozen
+class AgentNotFoundError(SemanticError):
+    """No agent of this id is known."""
+
+    agent: str
+
+    def __str__(self) -> str:
+        return f"agent: {self.agent}"
+
+
+@attrs.frozen
+class AgentExistsError(SemanticError):
+    """An agent of this id is known already."""
+
+    agent: str
+
+    def __str__(self) -> str:
+        return f"an agent {self.agent} exists"
+
+
+@attrs.frozen
+class AgentBusyError(SemanticError):
+    """The agent is in the middle of a turn; the same request succeeds when that is over."""
+
+    agent: str
+
+    def __str__(self) -> str:
+        return f"the agent {self.agent} is in the middle of a turn"
+
+
+@attrs.frozen
+class PoolExhaustedError(SemanticError):
+    """The memory for KV cache cannot hold what is wanted, with everything else given up that may be."""
+
+    wanted: int  # bytes
+    free: int
+    total: int
+
+    def __str__(self) -> str:
+        return f"out of KV cache: {self.wanted} bytes are wanted, {self.free} of {self.total} can be had"
+
+
+@attrs.frozen
 class OverloadedError(SemanticError):
     """The queue is full; the same request will succeed later."""
 

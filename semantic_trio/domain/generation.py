@@ -8,6 +8,7 @@ import enum
 import attrs
 
 from semantic_trio.domain.errors import SemanticError
+from semantic_trio.domain.reuse import NOTHING_REUSED, Reuse
 
 
 @attrs.frozen
@@ -34,12 +35,15 @@ class GenerationRequest:
 
     request_id: str
     prompt: tuple[int, ...]
-    max_tokens: int
+    max_tokens: int  # 0 only reads the prompt
     seed: int  # with the position it is the whole state of the random draw
     sampling: SamplingParams = SamplingParams()
     stop_strings: tuple[str, ...] = ()
     stop_tokens: frozenset[int] = frozenset()
     forced: tuple[int, ...] = ()
+    agent: str | None = None  # whose turn it is; None: whoever has read the beginning of the prompt
+    is_ordered: bool = False  # waits for the turns of its agent that were asked before
+    marks: tuple[int, ...] = ()  # positions of the prompt others are likely to begin with: the end of its head, cache breakpoints
 
 
 class FinishReason(enum.Enum):
@@ -69,6 +73,7 @@ class Finished:
     stop_string: str | None
     prompt_tokens: int
     completion_tokens: int
+    reuse: Reuse = NOTHING_REUSED
 
 
 @attrs.frozen

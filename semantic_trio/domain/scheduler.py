@@ -1,23 +1,29 @@
 """Which rows take part in the next step: the whole policy.
 
-Knows sequences, rows and measured paces. Knows no clock, no arrays and no callers. `plan` and `commit` alternate, but a commit may answer an
-earlier plan (the device looks one step ahead): tokens are matched by row, and rows are never numbered twice.
+Knows sequences, rows, measured paces, and the memory they begin with. Knows no clock, no arrays and no callers. `plan` and `commit` alternate, but
+a commit may answer an earlier plan (the device looks one step ahead): tokens are matched by row, and rows are never numbered twice.
 """
 
 import collections
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import attrs
 
-from semantic_trio.domain.errors import PromptTooLongError
-from semantic_trio.domain.generation import Event, GenerationRequest
+from semantic_trio.domain.errors import PoolExhaustedError, PromptTooLongError
+from semantic_trio.domain.flight import SingleFlight
+from semantic_trio.domain.generation import Event, Failed, FinishReason, GenerationRequest
+from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.pace import DecodePace, PrefillPace
+from semantic_trio.domain.prefix import NO_MATCH, Match
 from semantic_trio.domain.sequence import Phase, Sequence
-from semantic_trio.domain.step import Chunk, Decode, RowStart, StepPlan, StepResult, StepTiming
+from semantic_trio.domain.shares import fair_shares
+from semantic_trio.domain.step import Chunk, Closing, Decode, MarkKey, RowStart, SaveBlock, SaveMark, StepPlan, StepResult, StepTiming
 from semantic_trio.domain.stopping import TextDecoder
 
 # With nobody decoding, a chunk may take this many times the stall bound: only a newcomer or a cancellation waits for it.
 UNDISTURBED = 4
+# Tokens after which another mark is set where nothing else asks for one.
+MARK_EVERY = 2048
 
 
 @attrs.frozen
@@ -30,19 +36,37 @@ class Limits:
     max_stall_seconds: float  # how much longer than a pure decode step a step with prompts may be
 
 
+@attrs.frozen
+class _Passed:
+    """A plan that was handed out: what its rows had read before, and what it wants kept."""
+
+    read: dict[int, int]
+    marks: tuple[MarkKey, ...]
+    closing: tuple[Closing, ...]
+
+
 @attrs.define
 class Scheduler:
     """Admits, plans, commits, aborts."""
 
     limits: Limits
+    memory: Memory
     prefill_pace: PrefillPace = attrs.field(factory=PrefillPace)
     decode_pace: DecodePace = attrs.field(factory=DecodePace)
+    preemptions: int = attrs.field(init=False, default=0)
     _waiting: collections.deque[Sequence] = attrs.field(init=False, factory=collections.deque)
     _rows: dict[int, Sequence] = attrs.field(init=False, factory=dict)  # in order of admission
-    _to_close: list[int] = attrs.field(init=False, factory=list)
+    _flight: SingleFlight = attrs.field(init=False)
+    _in_order: dict[str, collections.deque[Sequence]] = attrs.field(init=False, factory=dict)  # ordered turns that are not over, by agent
+    _refused: list[tuple[Sequence, Event]] = attrs.field(init=False, factory=list)
+    _to_close: list[Closing] = attrs.field(init=False, factory=list)
     _next_row: int = attrs.field(init=False, default=0)
+    _arrivals: int = attrs.field(init=False, default=0)
     _in_flight: bool = attrs.field(init=False, default=False)
-    _recent: collections.deque[frozenset[int]] = attrs.field(init=False, factory=lambda: collections.deque(maxlen=2))
+    _recent: collections.deque[_Passed] = attrs.field(init=False, factory=lambda: collections.deque(maxlen=2))
+
+    def __attrs_post_init__(self) -> None:
+        self._flight = SingleFlight(self.memory)
 
     @property
     def waiting(self) -> int:
@@ -54,44 +78,60 @@ class Scheduler:
         """Sequences with a row."""
         return len(self._rows)
 
-    def room(self, request: GenerationRequest) -> int:
-        """Tokens that can be generated for a request: its own limit or what its prompt leaves of the context.
+    @property
+    def is_idle(self) -> bool:
+        """Whether the device has done everything it was told, and nobody wants more."""
+        return not (self._rows or self._waiting or self._to_close or self._in_flight or self.memory.store.has_drops)
 
-        Raises `PromptTooLongError` when that is none.
+    def room(self, request: GenerationRequest) -> int:
+        """Tokens that can be generated for a request: its own limit or what its prompt leaves of the context and of the memory for KV cache.
+
+        Raises `PromptTooLongError` or `PoolExhaustedError` when that is none.
         """
-        room = self.limits.context_length - len(request.prompt)
+        tokens = len(request.prompt)
+        room = self.limits.context_length - tokens
         if room < 1:
-            raise PromptTooLongError(tokens=len(request.prompt), limit=self.limits.context_length)
-        return min(request.max_tokens, room)
+            raise PromptTooLongError(tokens=tokens, limit=self.limits.context_length)
+        fits = self.memory.longest_row - tokens
+        if fits < 1:
+            total = self.memory.budget_bytes
+            raise PoolExhaustedError(wanted=self.memory.row_bytes(tokens + 1), free=total, total=total)
+        return min(request.max_tokens, room, fits)
 
     def add(self, request: GenerationRequest, decoder: TextDecoder) -> Sequence:
         """Queue a request. Raises as `room` does."""
-        sequence = Sequence(request, self.room(request), decoder)
+        self._arrivals += 1
+        sequence = Sequence(request, self.room(request), decoder, self._arrivals)
         self._waiting.append(sequence)
+        if request.is_ordered and request.agent:
+            self._in_order.setdefault(request.agent, collections.deque()).append(sequence)
         return sequence
 
     def abort(self, sequence: Sequence) -> None:
-        """Forget a sequence; its row is closed with the next step. No effect on one that has finished."""
+        """Forget a sequence; its row is closed with the next step, and what it has read stays. No effect on one that has finished."""
+        if sequence.phase is Phase.FINISHED:
+            return
         if sequence.phase is Phase.WAITING:
             self._waiting.remove(sequence)
-        elif sequence.phase is not Phase.FINISHED:
-            self._release(sequence)
-        sequence.phase = Phase.FINISHED
+        else:
+            self._end_turn(sequence)
+        self._is_over(sequence)
 
     def plan(self) -> StepPlan | None:
         """The next step, or None when there is nothing to compute, to close or to wait for."""
+        self._grow()
         opened = tuple(self._admit())
+        read = {row: sequence.known for row, sequence in self._rows.items()}
         decode = tuple(Decode(s.row, s.draw()) for s in self._rows.values() if s.wants_decode)
-        plan = StepPlan(
-            close=tuple(self._to_close),
-            open=opened,
-            decode=decode,
-            prefill=tuple(self._chunks(beside=len(decode))),
-        )
-        self._to_close.clear()
-        if not (plan.close or plan.has_work or self._in_flight):
+        prefill = tuple(self._chunks(beside=len(decode)))
+        marks = self._publish(prefill)
+        closing, self._to_close = tuple(self._to_close), []
+        drop_blocks, drop_marks = self.memory.take_drops()
+        plan = StepPlan(closing, drop_blocks, drop_marks, opened, decode, prefill, marks)
+        if not (plan.has_errands or plan.has_work or self._in_flight):
             return None
-        self._recent.append(frozenset(plan.rows))
+        took_part = {row: read[row] for row in plan.rows}
+        self._recent.append(_Passed(took_part, tuple(mark.key for mark in marks), closing))
         return plan
 
     def commit(self, result: StepResult) -> list[tuple[Sequence, Event]]:
@@ -104,10 +144,17 @@ class Scheduler:
             sequence = self._rows.get(drawn.row)
             if sequence is None:
                 continue
+            self.memory.extend(drawn.row, drawn.token)
             events += [(sequence, event) for event in sequence.accept(drawn)]
             if sequence.phase is Phase.FINISHED:
-                self._release(sequence)
-        return events
+                self._end_turn(sequence)
+                self._is_over(sequence)
+        return events + self._read_only()
+
+    def refused(self) -> list[tuple[Sequence, Event]]:
+        """Sequences that were given up for want of memory since the last call, with what to tell their callers."""
+        refused, self._refused = self._refused, []
+        return refused
 
     def expected_seconds(self, plan: StepPlan) -> float:
         """How long the step should take, as far as is known."""
@@ -116,41 +163,150 @@ class Scheduler:
             seconds += sum(len(c.tokens) * self.prefill_pace.seconds_per_token(c.context) for c in plan.prefill)
         return seconds
 
-    def lose_rows(self) -> list[Sequence]:
-        """The device lost every row: the sequences that took part in the last steps and are lost with it.
+    def lose_rows(self) -> tuple[list[Sequence], tuple[SaveBlock, ...]]:
+        """The device lost every row: the sequences that took part in the last steps and are lost with it, and what could be read of the rows.
 
         Sequences that only held a row go back to the head of the queue, in their order.
         """
-        took_part = frozenset().union(*self._recent)
+        read = {row: sequence.known for row, sequence in self._rows.items()}
+        for passed in reversed(self._recent):
+            read |= {row: count for row, count in passed.read.items() if row in self._rows}
+        took_part = frozenset[int]().union(*(passed.read for passed in self._recent))
+        closing = [*self._to_close, *(closing for passed in self._recent for closing in passed.closing)]
+        saves = tuple(save for one in closing for save in one.blocks)
+        saves += self.memory.close_all(read, {key for passed in self._recent for key in passed.marks})
         lost = [s for row, s in self._rows.items() if row in took_part]
         spared = [s for row, s in self._rows.items() if row not in took_part]
+        self._rows.clear()
         for sequence in reversed(spared):
-            self.preempt(sequence)
+            sequence.preempt()
+            self._waiting.appendleft(sequence)
         for sequence in lost:
-            self.abort(sequence)
-        self._to_close.clear()
+            self._is_over(sequence)
+        self._to_close, self._in_flight = [], False
         self._recent.clear()
-        self._in_flight = False
-        return lost
+        return lost, saves
 
     def preempt(self, sequence: Sequence) -> None:
-        """Take a sequence's row away and put it at the head of the queue; what it has generated so far is kept."""
-        self._release(sequence)
+        """Take a sequence's row away and put it at the head of the queue; what it has read and generated so far is kept."""
+        self._close(sequence)
         sequence.preempt()
         self._waiting.appendleft(sequence)
+        self.preemptions += 1
 
-    def _release(self, sequence: Sequence) -> None:
-        del self._rows[sequence.row]
-        self._to_close.append(sequence.row)
+    # ------------------------------------------------------------------------------------------------------------------- rows
 
     def _admit(self) -> Iterator[RowStart]:
-        while self._waiting and len(self._rows) < self.limits.max_rows:
-            sequence = self._waiting.popleft()
-            sequence.start(self._next_row)
-            self._rows[self._next_row] = sequence
-            self._next_row += 1
-            request = sequence.request
-            yield RowStart(sequence.row, request.seed, request.sampling, request.forced)
+        self._flight.begin(self._rows)
+        for sequence, match in self._candidates():
+            try:
+                start = self._open(sequence, match)
+            except PoolExhaustedError as error:
+                if self._rows:
+                    return  # somebody who runs will make room
+                self._refuse(sequence, error)
+            else:
+                self._waiting.remove(sequence)
+                yield start
+
+    def _candidates(self) -> Iterator[tuple[Sequence, Match]]:
+        """Who may begin, and with what. The others are looked at too while somebody can be followed: followers lend their weight."""
+        for sequence in list(self._waiting):
+            if self._is_full and not self._flight.has_leaders:
+                return
+            match = self._ready(sequence)
+            if match is not None and not self._is_full:
+                yield sequence, match
+
+    @property
+    def _is_full(self) -> bool:
+        return len(self._rows) >= self.limits.max_rows
+
+    def _ready(self, sequence: Sequence) -> Match | None:
+        """What a waiting sequence would begin with; None while it waits for a turn of its agent, or for another that reads its beginning."""
+        if self._is_out_of_turn(sequence):
+            return None
+        if sequence.run is None:
+            sequence.run = self.memory.run(sequence.replay)
+        match = self.memory.match(sequence.run)
+        return None if self._flight.follows(sequence, match) else match
+
+    def _open(self, sequence: Sequence, match: Match) -> RowStart:
+        request, run, row = sequence.request, sequence.run, self._next_row
+        assert run is not None
+        agent = sequence.agent or self.memory.agents.whose(request.agent, run)
+        turn = self.memory.turn(agent, run, match)
+        try:
+            restore = self.memory.open(row, run, agent, match, headroom=len(self._rows) * self.memory.spec.block_bytes())
+        except PoolExhaustedError:
+            if self._rows or not match.length:
+                raise
+            return self._open(sequence, NO_MATCH)  # what it would begin with leaves no room for the rest
+        if sequence.agent is None:
+            sequence.agent, sequence.reuse, agent.last_turn = agent, turn.reuse, turn
+        sequence.start(row, match.length)
+        sequence.marks = self._marks(sequence) if self.memory.spec.needs_marks else set()
+        self._rows[row] = sequence
+        self._next_row += 1
+        self._flight.took_off(sequence)
+        return RowStart(row, request.seed, request.sampling, request.forced, restore)
+
+    def _marks(self, sequence: Sequence) -> set[int]:
+        """Where a prompt's chunks have to end: at its head and breakpoints, now and then, and before its last token, for who asks the same again."""
+        length = len(sequence.replay)
+        wanted = {*sequence.request.marks, *range(MARK_EVERY, length, MARK_EVERY), length - 1}
+        return {position for position in wanted if 0 < position < length}
+
+    def _is_out_of_turn(self, sequence: Sequence) -> bool:
+        line = self._in_order.get(sequence.request.agent or "")
+        return bool(line) and sequence.request.is_ordered and line is not None and line[0] is not sequence
+
+    def _is_over(self, sequence: Sequence) -> None:
+        sequence.phase = Phase.FINISHED
+        line = self._in_order.get(sequence.request.agent or "")
+        if line is not None and sequence in line:
+            line.remove(sequence)
+            if not line:
+                del self._in_order[sequence.request.agent or ""]
+
+    def _refuse(self, sequence: Sequence, error: PoolExhaustedError) -> None:
+        if sequence.phase is Phase.WAITING:
+            self._waiting.remove(sequence)
+        else:
+            self._end_turn(sequence)
+        self._is_over(sequence)
+        self._refused.append((sequence, Failed(error)))
+
+    def _end_turn(self, sequence: Sequence) -> None:
+        """Close a sequence's row; what it has read is its agent's history."""
+        self.memory.publish(sequence.row, sequence.known)
+        if sequence.known:
+            self.memory.remember(sequence.row, self.memory.run(sequence.request.prompt))
+        self._close(sequence)
+
+    def _close(self, sequence: Sequence) -> None:
+        self.memory.publish(sequence.row, sequence.known)
+        self._to_close.append(self.memory.close(sequence.row, sequence.fed))
+        del self._rows[sequence.row]
+
+    def _grow(self) -> None:
+        """Make room for what rows are about to draw; where there is none, the youngest gives its row up."""
+        for sequence in sorted(self._rows.values(), key=self._flight.age):
+            while sequence.row in self._rows and sequence.wants_decode:
+                try:
+                    self.memory.grow(sequence.row, sequence.fed + 1)
+                    break
+                except PoolExhaustedError as error:
+                    self._give_way(error)
+
+    def _give_way(self, error: PoolExhaustedError) -> None:
+        youngest = max(self._rows.values(), key=self._flight.age)
+        if len(self._rows) > 1:
+            self.preempt(youngest)
+        else:
+            self._refuse(youngest, error)
+
+    # ------------------------------------------------------------------------------------------------------------------- steps
 
     def _chunks(self, *, beside: int) -> Iterator[Chunk]:
         reading = [s for s in self._rows.values() if s.phase is Phase.PREFILLING]
@@ -161,11 +317,29 @@ class Scheduler:
         budget = self.limits.chunk_tokens
         if beside or self.prefill_pace.is_known:
             budget = min(budget, self.prefill_pace.tokens_within(stall, context))
-        for sequence, size in zip(reading, fair_shares(budget, [s.unread for s in reading]), strict=True):
+        shares = fair_shares(budget, [s.unread_to_mark for s in reading], [self._flight.weight(s) for s in reading])
+        for sequence, size in zip(reading, shares, strict=True):
             if size:
                 before = sequence.context
                 tokens, draws = sequence.read(size)
                 yield Chunk(sequence.row, tokens, before, draws)
+
+    def _publish(self, prefill: tuple[Chunk, ...]) -> tuple[SaveMark, ...]:
+        """Tell the memory what the rows will have read, and take the marks that chunks end at."""
+        for sequence in self._rows.values():
+            self.memory.publish(sequence.row, sequence.known)
+        ends = [(chunk.row, chunk.context + len(chunk.tokens)) for chunk in prefill]
+        marks = [self.memory.mark(row, position) for row, position in ends if position in self._rows[row].marks]
+        return tuple(mark for mark in marks if mark is not None)
+
+    def _read_only(self) -> list[tuple[Sequence, Event]]:
+        """End the sequences that only wanted their prompt read."""
+        events: list[tuple[Sequence, Event]] = []
+        for sequence in [s for s in self._rows.values() if s.phase is Phase.READ]:
+            self._end_turn(sequence)
+            self._is_over(sequence)
+            events.append((sequence, sequence.finish(FinishReason.MAX_TOKENS)))
+        return events
 
     def _learn(self, timing: StepTiming) -> None:
         if not timing.prefill_tokens:
@@ -173,17 +347,3 @@ class Scheduler:
             return
         extra = timing.seconds - self.decode_pace.seconds(timing.decode_rows)
         self.prefill_pace.observe(timing.prefill_tokens, timing.prefill_context, extra)
-
-
-def fair_shares(budget: int, wants: Iterable[int]) -> list[int]:
-    """Divide `budget` so that nobody could get more without taking from one who has less (max-min fairness).
-
-    Short prompts are read whole before long ones take the rest. Source: Bertsekas and Gallager, Data Networks, 6.5.2.
-    """
-    wanted = list(wants)
-    shares = [0] * len(wanted)
-    order = sorted(range(len(wanted)), key=lambda i: wanted[i])
-    for place, i in enumerate(order):
-        shares[i] = min(wanted[i], -(-budget // (len(order) - place)))
-        budget -= shares[i]
-    return shares

@@ -7,7 +7,10 @@ import enum
 
 import attrs
 
+from semantic_trio.domain.agent import Agent
+from semantic_trio.domain.chain import TokenRun
 from semantic_trio.domain.generation import Event, Finished, FinishReason, GenerationRequest, TokenEvent
+from semantic_trio.domain.reuse import Reuse
 from semantic_trio.domain.step import Drawn
 from semantic_trio.domain.stopping import StopStrings, TextDecoder
 
@@ -18,6 +21,7 @@ class Phase(enum.Enum):
     WAITING = "waiting"
     PREFILLING = "prefilling"
     DECODING = "decoding"
+    READ = "read"  # its prompt is read, and nothing is to be drawn
     FINISHED = "finished"
 
 
@@ -28,22 +32,33 @@ class Sequence:
     request: GenerationRequest
     max_tokens: int  # what fits: the request's own limit or the rest of the context
     _decoder: TextDecoder
+    arrival: int = 0  # its place among all sequences; the youngest gives way
     phase: Phase = attrs.field(init=False, default=Phase.WAITING)
     row: int = attrs.field(init=False, default=-1)
     generated: list[int] = attrs.field(init=False, factory=list)
+    replay: tuple[int, ...] = attrs.field(init=False)  # what must be read before the next token can be drawn
+    run: TokenRun | None = attrs.field(init=False, default=None)  # the same, with names
+    agent: Agent | None = attrs.field(init=False, default=None)  # whose turn it is, from its first row on
+    reuse: Reuse | None = attrs.field(init=False, default=None)  # of the first time it had a row
+    marks: set[int] = attrs.field(init=False, factory=set)  # positions at which a chunk has to end
     _stops: StopStrings = attrs.field(init=False)
-    _replay: tuple[int, ...] = attrs.field(init=False)  # what must be read before the next token can be drawn
-    _read: int = attrs.field(init=False, default=0)  # of `_replay`, as planned
+    _read: int = attrs.field(init=False, default=0)  # of `replay`, as planned
     _planned: int = attrs.field(init=False, default=0)  # tokens whose drawing is planned or done
 
     def __attrs_post_init__(self) -> None:
         self._stops = StopStrings(self.request.stop_strings)
-        self._replay = self.request.prompt
+        self.replay = self.request.prompt
 
     @property
     def unread(self) -> int:
         """Prompt tokens still to be read."""
-        return len(self._replay) - self._read
+        return len(self.replay) - self._read
+
+    @property
+    def unread_to_mark(self) -> int:
+        """Prompt tokens to be read before the next chunk has to end."""
+        ahead = [position for position in self.marks if position > self._read]
+        return min(ahead, default=len(self.replay)) - self._read
 
     @property
     def context(self) -> int:
@@ -51,19 +66,33 @@ class Sequence:
         return self._read
 
     @property
+    def fed(self) -> int:
+        """Tokens in the row's cache once what was planned is done."""
+        drawn_since = self._planned - (len(self.replay) - len(self.request.prompt))
+        return self._read + max(drawn_since - 1, 0)
+
+    @property
+    def known(self) -> int:
+        """Those of them that have been seen here: the token drawn last may not have been."""
+        return min(self.fed, len(self.request.prompt) + len(self.generated))
+
+    @property
     def wants_decode(self) -> bool:
         """Whether another token should be planned."""
         return self.phase is Phase.DECODING and self._planned < self.max_tokens
 
-    def start(self, row: int) -> None:
-        """Take a row and begin to read."""
-        self.row, self.phase = row, Phase.PREFILLING
+    def start(self, row: int, restored: int) -> None:
+        """Take a row whose cache holds the first `restored` tokens, and read on."""
+        self.row, self.phase, self._read = row, Phase.PREFILLING, restored
 
     def read(self, count: int) -> tuple[tuple[int, ...], int | None]:
         """Plan to read `count` more tokens: the tokens, and the index of the token drawn after them when they end the prompt."""
-        piece = self._replay[self._read : self._read + count]
+        piece = self.replay[self._read : self._read + count]
         self._read += count
         if self.unread:
+            return piece, None
+        if not self.max_tokens:
+            self.phase = Phase.READ
             return piece, None
         self.phase = Phase.DECODING
         return piece, self.draw()
@@ -75,7 +104,7 @@ class Sequence:
 
     def preempt(self) -> None:
         """Give the row up and wait again; what was generated is read back like a prompt, and the draw goes on where it stopped."""
-        self._replay = self.request.prompt + tuple(self.generated)
+        self.replay, self.run = self.request.prompt + tuple(self.generated), None
         self._read, self._planned = 0, len(self.generated)
         self.row, self.phase = -1, Phase.WAITING
 
@@ -87,19 +116,11 @@ class Sequence:
         events: list[Event] = [TokenEvent(drawn.token, text, drawn.logprob)]
         reason = self._reason_to_end(ends_turn)
         if reason is not None:
-            events.append(self._finish(reason))
+            events.append(self.finish(reason))
         return events
 
-    def _reason_to_end(self, ends_turn: bool) -> FinishReason | None:
-        if self._stops.found is not None:
-            return FinishReason.STOP_STRING
-        if ends_turn:
-            return FinishReason.END_OF_TURN
-        if len(self.generated) < self.max_tokens:
-            return None
-        return FinishReason.MAX_TOKENS if self.max_tokens == self.request.max_tokens else FinishReason.CONTEXT_FULL
-
-    def _finish(self, reason: FinishReason) -> Finished:
+    def finish(self, reason: FinishReason) -> Finished:
+        """End."""
         self.phase = Phase.FINISHED
         text = ""
         if self._stops.found is None:
@@ -112,4 +133,14 @@ class Sequence:
             stop_string=self._stops.found,
             prompt_tokens=len(self.request.prompt),
             completion_tokens=len(self.generated),
+            reuse=self.reuse or Reuse(prompt_tokens=len(self.request.prompt)),
         )
+
+    def _reason_to_end(self, ends_turn: bool) -> FinishReason | None:
+        if self._stops.found is not None:
+            return FinishReason.STOP_STRING
+        if ends_turn:
+            return FinishReason.END_OF_TURN
+        if len(self.generated) < self.max_tokens:
+            return None
+        return FinishReason.MAX_TOKENS if self.max_tokens == self.request.max_tokens else FinishReason.CONTEXT_FULL

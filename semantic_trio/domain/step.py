@@ -9,15 +9,78 @@ import attrs
 
 from semantic_trio.domain.generation import SamplingParams
 
+# Names of what is kept of a row after it was closed. A block holds the rows that global layers have for a run of positions; a mark holds, for
+# one position, what cannot be cut out of blocks: the last rows of sliding layers, the state of recurrent ones. Equal keys, equal content.
+BlockKey = bytes
+MarkKey = bytes
+
+
+@attrs.frozen
+class Piece:
+    """Where a run of a row's positions comes from: a stored block (its first rows), or another row that has read the same tokens."""
+
+    start: int
+    stop: int
+    block: BlockKey | None = None
+    row: int | None = None
+    is_last_use: bool = False  # the stored block goes: the row that takes it has what it holds
+
+
+@attrs.frozen
+class Restore:
+    """What a row begins with instead of nothing: the positions [0, length)."""
+
+    length: int
+    pieces: tuple[Piece, ...]  # in order, without gaps; none where no layer is global
+    mark: MarkKey | None = None  # for models with layers that blocks do not hold
+
+
+@attrs.frozen
+class SaveBlock:
+    """Keep what global layers of a row hold for the positions [start, stop)."""
+
+    key: BlockKey
+    row: int
+    start: int
+    stop: int
+
+
+@attrs.frozen
+class SaveMark:
+    """Keep what the other layers of a row hold now, `position` being the tokens it has read."""
+
+    key: MarkKey
+    row: int
+    position: int
+
+
+@attrs.frozen
+class Closing:
+    """A row to close, and what to keep of it."""
+
+    row: int
+    blocks: tuple[SaveBlock, ...] = ()
+    mark: SaveMark | None = None
+
+
+@attrs.frozen
+class Inventory:
+    """What a device holds, for the books to be checked against."""
+
+    rows: frozenset[int]
+    blocks: frozenset[BlockKey]
+    marks: frozenset[MarkKey]
+
 
 @attrs.frozen
 class RowStart:
-    """A row to open: an empty cache, and how its tokens are to be drawn."""
+    """A row to open: what its cache begins with, and how its tokens are to be drawn."""
 
     row: int
     seed: int
     sampling: SamplingParams
     forced: tuple[int, ...] = ()  # taken instead of sampled tokens, by index of the generated token
+    restore: Restore | None = None
 
 
 @attrs.frozen
@@ -50,17 +113,25 @@ class StepTiming:
 
 @attrs.frozen
 class StepPlan:
-    """One forward pass, and the rows to close and open before it (in this order)."""
+    """In this order: rows to close, what to drop, rows to open, one forward pass, marks of rows as that pass leaves them."""
 
-    close: tuple[int, ...] = ()
+    close: tuple[Closing, ...] = ()
+    drop_blocks: tuple[BlockKey, ...] = ()
+    drop_marks: tuple[MarkKey, ...] = ()
     open: tuple[RowStart, ...] = ()
     decode: tuple[Decode, ...] = ()
     prefill: tuple[Chunk, ...] = ()
+    marks: tuple[SaveMark, ...] = ()
 
     @property
     def has_work(self) -> bool:
         """Whether there is anything to compute."""
         return bool(self.decode or self.prefill)
+
+    @property
+    def has_errands(self) -> bool:
+        """Whether there is anything to keep or to drop."""
+        return bool(self.close or self.drop_blocks or self.drop_marks or self.marks)
 
     @property
     def rows(self) -> tuple[int, ...]:

@@ -1,5 +1,6 @@
 """What this machine has, and what to do about what it lacks."""
 
+import json
 import os
 import platform
 import shutil
@@ -9,11 +10,16 @@ from importlib import metadata
 
 import attrs
 
+from semantic_trio.adapters.catalogue.catalogue import open_catalogue
 from semantic_trio.adapters.mlx import BLAS
-from semantic_trio.adapters.mlx.device import describe_device
+from semantic_trio.adapters.mlx.device import describe_device, element_bits
+from semantic_trio.domain.errors import ModelNotFoundError
+from semantic_trio.domain.families import published_spec
 from semantic_trio.entrypoints.settings import Settings
 
 PACKAGES = ("semantic-trio", "mlx", "mlx-lm", "trio", "hypercorn", "quart", "quart-trio", "transformers", "tokenizers", "safetensors")
+CONTEXT = 8192  # tokens of a conversation that is counted in
+MIB = 2**20
 
 
 @attrs.frozen
@@ -33,6 +39,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield Finding("device", describe_device())
     yield _compiler()
     yield _disk(settings)
+    yield from _memory(settings)
 
 
 def _versions() -> Finding:
@@ -58,3 +65,20 @@ def _disk(settings: Settings) -> Finding:
         directory = directory.parent
     free = shutil.disk_usage(directory).free
     return Finding("disk", f"{free / 1e9:.1f} GB free for models in {settings.data_dir}", "free some space" if free < 2e9 else "")
+
+
+def _memory(settings: Settings) -> Iterator[Finding]:
+    """What the configured model remembers by, if it is on this machine."""
+    try:
+        path = open_catalogue(settings.data_dir).path(settings.model_id)
+        config = json.loads((path / "config.json").read_text())
+    except (ModelNotFoundError, OSError, ValueError):
+        return
+    spec = published_spec(config, "", element_bits(config))
+    if spec is None:
+        yield Finding("memory", f"{settings.model_id}: a family measured only when it is loaded")
+        return
+    held, count = spec.context_bytes(CONTEXT), spec.agents_that_fit(settings.cache_budget_mb * MIB, CONTEXT)
+    found = f"{settings.model_id}: {spec.block_bytes(1):,} bytes a token, {held / MIB:,.0f} MiB for {CONTEXT:,} tokens"
+    fit = f"{count} such contexts fit cache_budget_mb = {settings.cache_budget_mb:,}"
+    yield Finding("memory", f"{found}: {fit}", "" if count else "raise cache_budget_mb, or take a smaller model")

@@ -32,6 +32,7 @@ from semantic_trio.adapters.text.codec import TokenizerCodec, load_codec
 from semantic_trio.application.engine import Engine
 from semantic_trio.domain.errors import EngineDeadError
 from semantic_trio.domain.generation import GenerationRequest
+from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.scheduler import Limits, Scheduler
 from semantic_trio.entrypoints.settings import Settings
 
@@ -41,6 +42,7 @@ log = structlog.get_logger(__name__)
 FLUSH_SECONDS = 2.0
 # Tokens read and drawn before the first request: MLX compiles its kernels, and the scheduler learns how fast this machine is.
 WARM_UP_PROMPT, WARM_UP_TOKENS = 96, 4
+MIB = 1 << 20
 
 
 @attrs.define(eq=False)
@@ -130,7 +132,7 @@ class Server:
         )
         return Engine(
             runner,
-            Scheduler(limits),
+            Scheduler(limits, Memory(runner.spec, self.settings.cache_budget_mb * MIB, limits.chunk_tokens, self.settings.max_agents_in_memory)),
             queue_limit=self.settings.queue_limit,
             step_deadline_seconds=self.settings.step_deadline_seconds,
             batch_window_seconds=self.settings.batch_window_ms / 1000,

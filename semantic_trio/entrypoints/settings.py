@@ -62,6 +62,10 @@ class Settings:
         default=250.0, validator=_between(1, 60_000), help="Most that reading prompts may lengthen a step of those who generate."
     )
     batch_window_ms: float = ts.option(default=10.0, validator=_between(1, 1000), help="How long an idle engine waits for company.")
+    cache_budget_mb: int = ts.option(
+        default=4096, validator=_between(16, 16_777_216), help="Memory for what is kept of conversations, running and past; in MiB."
+    )
+    max_agents_in_memory: int = ts.option(default=1000, validator=_between(1, 1_000_000), help="Agents that are remembered by name or by content.")
     queue_limit: int = ts.option(default=64, validator=_between(0, 100_000), help="Requests that may wait for a place in the batch.")
     step_deadline_seconds: float = ts.option(default=60.0, validator=_between(1, 3600), help="A step that takes longer has hung.")
     shutdown_timeout_seconds: float = ts.option(default=30.0, validator=_between(0, 3600), help="How long running requests may go on after SIGTERM.")

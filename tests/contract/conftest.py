@@ -1,13 +1,41 @@
 """The same claims about the fake runner and the real one, on tiny models of several families."""
 
+import functools
+
 import pytest
 
+from semantic_trio.domain.geometry import LayerGroup, LayerKind, ModelCacheSpec
 from semantic_trio.ports import ModelRunner
 from semantic_trio.testing import FakeRunner
-from tests.contract.models import FAMILIES, random_runner
+from tests.contract.memory import Memory
+from tests.contract.models import FAMILIES, VARIANTS, random_runner
+
+GLOBAL = LayerGroup(LayerKind.GLOBAL, layers=2, token_bytes=8)
+SLIDING = LayerGroup(LayerKind.SLIDING, layers=2, token_bytes=8, window=32)
+RECURRENT = LayerGroup(LayerKind.RECURRENT, layers=2, state_bytes=64)
+FAKES = {
+    "fake": (GLOBAL,),
+    "fake_sliding": (GLOBAL, SLIDING),
+    "fake_hybrid": (GLOBAL, RECURRENT),
+    "fake_recurrent": (RECURRENT,),
+}
 
 
 @pytest.fixture(params=["fake", *FAMILIES])
 def runner(request: pytest.FixtureRequest) -> ModelRunner:
     """A runner with nothing open."""
     return FakeRunner() if request.param == "fake" else random_runner(request.param)
+
+
+@functools.cache
+def lasting(family: str) -> ModelRunner:
+    """A runner that several tests use, one after the other."""
+    return FakeRunner(spec=ModelCacheSpec.of(family, FAKES[family])) if family in FAKES else random_runner(family)
+
+
+@pytest.fixture(params=[*FAKES, *FAMILIES, *VARIANTS])
+async def memory(request: pytest.FixtureRequest) -> Memory:
+    """A script for a runner that holds nothing."""
+    script = Memory(lasting(request.param))
+    await script.forget_everything()
+    return script

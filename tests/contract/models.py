@@ -5,6 +5,7 @@ import importlib
 import mlx.core as mx
 from mlx.nn.layers.base import Module
 
+from semantic_trio.adapters.mlx.geometry import measure_spec
 from semantic_trio.adapters.mlx.kv import Layout, choose_layout
 from semantic_trio.adapters.mlx.runner import Batch, MlxRunner
 from tests.device import on_device, shared_device
@@ -17,13 +18,21 @@ SIZE: dict[str, object] = {
     "vocab_size": 300,
     "rms_norm_eps": 1e-5,
 }
+WINDOWED: dict[str, object] = {
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "sliding_window": 32,
+    "num_local_experts": 4,
+    "num_experts_per_tok": 2,
+    "rope_theta": 1e4,
+}
 FAMILIES: dict[str, dict[str, object]] = {
     "llama": SIZE | {"num_key_value_heads": 2},
+    "qwen2": SIZE | {"num_key_value_heads": 2},
     "qwen3": SIZE | {"num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 4096, "rope_theta": 1e4, "tie_word_embeddings": False},
     "gemma3_text": SIZE | {"num_key_value_heads": 1, "head_dim": 16, "sliding_window": 32, "sliding_window_pattern": 2},
-    "gpt_oss": SIZE
-    | {"num_key_value_heads": 2, "head_dim": 16, "sliding_window": 32, "num_local_experts": 4, "num_experts_per_tok": 2, "rope_theta": 1e4},
-    # Recurrent layers beside attention: their caches cannot be looked at row by row.
+    "gpt_oss": SIZE | WINDOWED,
+    # Recurrent layers alone, or beside attention: their caches cannot be looked at row by row.
     "mamba2": {
         "hidden_size": 64,
         "num_hidden_layers": 3,
@@ -40,6 +49,59 @@ FAMILIES: dict[str, dict[str, object]] = {
         "tie_word_embeddings": True,
         "time_step_limit": [0.0, 1e9],
         "time_step_rank": 4,
+    },
+    "qwen3_next": SIZE
+    | {
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "linear_num_value_heads": 4,
+        "linear_num_key_heads": 2,
+        "linear_key_head_dim": 32,
+        "linear_value_head_dim": 32,
+        "linear_conv_kernel_dim": 4,
+        "num_experts": 0,
+        "num_experts_per_tok": 0,
+        "decoder_sparse_step": 1,
+        "shared_expert_intermediate_size": 0,
+        "mlp_only_layers": [],
+        "moe_intermediate_size": 32,
+        "rope_theta": 1e4,
+        "partial_rotary_factor": 0.5,
+        "max_position_embeddings": 4096,
+    },
+    # A recurrent cache and one of attention in each layer. The published multipliers leave a tiny model next to no range.
+    "falcon_h1": SIZE
+    | {
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "attention_out_multiplier": 4.0,
+        "key_multiplier": 1.0,
+        "lm_head_multiplier": 2.0,
+        "mamba_d_ssm": 64,
+        "mamba_d_head": 16,
+        "mamba_d_state": 16,
+        "mamba_n_heads": 4,
+        "max_position_embeddings": 4096,
+        "rope_theta": 1e4,
+    },
+    # Attention in chunks beside global attention.
+    "llama4": {
+        "text_config": SIZE
+        | {
+            "model_type": "llama4_text",
+            "attention_bias": False,
+            "attention_chunk_size": 32,
+            "head_dim": 16,
+            "interleave_moe_layer_step": 2,
+            "intermediate_size_mlp": 96,
+            "max_position_embeddings": 4096,
+            "num_experts_per_tok": 1,
+            "num_key_value_heads": 2,
+            "num_local_experts": 2,
+            "rope_scaling": None,
+            "rope_theta": 1e4,
+            "use_qk_norm": False,
+        }
     },
     # Multi-head latent attention: keys are multiplied outside of the attention function.
     "deepseek_v3": SIZE
@@ -60,13 +122,16 @@ FAMILIES: dict[str, dict[str, object]] = {
         "max_position_embeddings": 4096,
     },
 }
+# With the window gpt-oss really has, half of a block.
+VARIANTS: dict[str, dict[str, object]] = {"gpt_oss_128": FAMILIES["gpt_oss"] | {"model_type": "gpt_oss", "sliding_window": 128}}
 
 
 def random_model(family: str) -> Module:
     """A model with weights large enough that its log-probabilities depend visibly on every position."""
-    module = importlib.import_module(f"mlx_lm.models.{family}")
+    arguments = {"model_type": family, **(FAMILIES | VARIANTS)[family]}
+    module = importlib.import_module(f"mlx_lm.models.{arguments['model_type']}")
     mx.random.seed(7)
-    model: Module = module.Model(module.ModelArgs.from_dict({"model_type": family, **FAMILIES[family]}))
+    model: Module = module.Model(module.ModelArgs.from_dict(arguments))
     model.apply(lambda array: array * 3 if array.ndim > 1 else array)
     mx.eval(model.parameters())
     return model
@@ -74,5 +139,6 @@ def random_model(family: str) -> Module:
 
 def random_runner(family: str, *, look_ahead: bool = True) -> MlxRunner:
     """A runner of a random model on the shared device."""
-    layout: Layout = on_device(lambda: choose_layout(random_model(family)))
-    return MlxRunner(shared_device(), Batch(layout, look_ahead=look_ahead))
+    model = on_device(lambda: random_model(family))
+    layout: Layout = on_device(lambda: choose_layout(model))
+    return MlxRunner(shared_device(), Batch(layout, look_ahead=look_ahead), on_device(lambda: measure_spec(model, family)))

@@ -52,15 +52,15 @@ def test_every_message_and_every_role_shows(codec: TextCodec) -> None:
 
 def test_a_longer_conversation_begins_with_the_shorter_one(codec: TextCodec) -> None:
     """What makes a prefix reusable: appending turns changes nothing before them."""
-    short = codec.encode_prompt(Conversation(HELLO))
-    long = codec.encode_prompt(Conversation((*HELLO, says(Role.ASSISTANT, "Hi"), says(Role.USER, "Bye"))))
+    short = codec.encode_prompt(Conversation(HELLO)).tokens
+    long = codec.encode_prompt(Conversation((*HELLO, says(Role.ASSISTANT, "Hi"), says(Role.USER, "Bye")))).tokens
 
     assert long[: len(short)] == short
 
 
 @pytest.mark.parametrize("text", ["plain", "snowman ☃ and 👩‍👩‍👧", "a\nb\tc", " spaces  kept "])
 def test_what_was_encoded_is_decoded_piece_by_piece(codec: TextCodec, text: str) -> None:
-    prompt = codec.encode_prompt(Conversation((says(Role.USER, text),)))
+    prompt = codec.encode_prompt(Conversation((says(Role.USER, text),))).tokens
     decoder = codec.decoder()
     pieces = [decoder.push(token) for token in prompt] + [decoder.flush()]
 
@@ -69,7 +69,7 @@ def test_what_was_encoded_is_decoded_piece_by_piece(codec: TextCodec, text: str)
 
 
 def test_decoders_know_nothing_of_each_other(codec: TextCodec) -> None:
-    prompt = codec.encode_prompt(Conversation((says(Role.USER, "snowman ☃"),)))
+    prompt = codec.encode_prompt(Conversation((says(Role.USER, "snowman ☃"),))).tokens
     one, other = codec.decoder(), codec.decoder()
     mixed = [(one.push(token), other.push(token)) for token in prompt]
 

@@ -1,63 +1,14 @@
 """What the engine relies on, claimed of the fake runner and of real models of several families alike."""
 
-import math
-
 import pytest
 
 from semantic_trio.domain.generation import SamplingParams
-from semantic_trio.domain.step import Chunk, Decode, Drawn, RowStart, StepPlan
+from semantic_trio.domain.step import Chunk, Closing, Decode, RowStart, StepPlan
 from semantic_trio.ports import ModelRunner
+from tests.contract.script import GREEDY, Script, close, logprobs, prompt, tokens
 
-GREEDY = SamplingParams()
 WARM = SamplingParams(temperature=1.0, top_p=0.95)
 LENGTHS = (40, 3, 17, 64, 1, 33, 8, 50)  # around and beyond the tiny models' window of 32
-
-
-def prompt(length: int, salt: int = 0) -> tuple[int, ...]:
-    return tuple((7 * i + 13 * salt + i * i) % 250 for i in range(length))
-
-
-class Script:
-    """Drives a runner and keeps what it drew, by row."""
-
-    def __init__(self, runner: ModelRunner) -> None:
-        self.runner = runner
-        self.drawn: dict[int, list[Drawn]] = {}
-
-    async def step(self, plan: StepPlan) -> None:
-        result = await self.runner.step(plan)
-        for one in result.drawn:
-            self.drawn.setdefault(one.row, []).append(one)
-
-    async def land(self) -> None:
-        await self.step(StepPlan())
-
-    async def generate(self, row: int, tokens: tuple[int, ...], count: int, start: RowStart | None = None, chunk: int = 1000) -> list[Drawn]:
-        """One row alone, its prompt in pieces of `chunk`."""
-        pieces = [tokens[at : at + chunk] for at in range(0, len(tokens), chunk)]
-        opened: tuple[RowStart, ...] = (start or RowStart(row, 0, GREEDY),)
-        for number, piece in enumerate(pieces):
-            draws = 0 if number == len(pieces) - 1 else None
-            await self.step(StepPlan(open=opened, prefill=(Chunk(row, piece, number * chunk, draws),)))
-            opened = ()
-        for index in range(1, count):
-            await self.step(StepPlan(decode=(Decode(row, index),)))
-        await self.land()
-        await self.step(StepPlan(close=(row,)))
-        return self.drawn[row]
-
-
-def logprobs(drawn: list[Drawn]) -> list[float]:
-    return [one.logprob for one in drawn]
-
-
-def tokens(drawn: list[Drawn]) -> list[int]:
-    return [one.token for one in drawn]
-
-
-def close(one: list[float], other: list[float]) -> bool:
-    """Equal to 1e-4 of the range that log-probabilities of these models span."""
-    return len(one) == len(other) and all(math.isclose(a, b, abs_tol=1e-3) for a, b in zip(one, other, strict=True))
 
 
 async def batch_of_eight(script: Script, forced: list[tuple[int, ...]], chunks: int = 16) -> None:
@@ -81,7 +32,7 @@ async def batch_of_eight(script: Script, forced: list[tuple[int, ...]], chunks: 
                 read[i], drawn[i] = read[i] + len(piece), int(ends)
         done = {i for i in joined if drawn[i] == count and len(script.drawn.get(i, ())) == count} - closed
         closed |= done
-        await script.step(StepPlan(tuple(done), opening, tuple(decode), tuple(prefill)))
+        await script.step(StepPlan(close=tuple(map(Closing, done)), open=opening, decode=tuple(decode), prefill=tuple(prefill)))
         if len(closed) == len(LENGTHS):
             return
 
@@ -157,7 +108,13 @@ async def test_a_seed_repeats_alone_in_a_batch_and_after_its_row_was_taken_away(
     await script.land()
 
     resumed = Script(runner)
-    await resumed.step(StepPlan(close=(1, 2, 3), open=(RowStart(9, 1234, WARM),), prefill=(Chunk(9, prompt(10) + tuple(alone[:5]), 0, 5),)))
+    await resumed.step(
+        StepPlan(
+            close=tuple(map(Closing, (1, 2, 3))),
+            open=(RowStart(9, 1234, WARM),),
+            prefill=(Chunk(9, prompt(10) + tuple(alone[:5]), 0, 5),),
+        )
+    )
     for index in range(6, 12):
         await resumed.step(StepPlan(decode=(Decode(9, index),)))
     await resumed.land()

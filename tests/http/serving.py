@@ -13,6 +13,7 @@ from semantic_trio.adapters.http.server import serve_http
 from semantic_trio.adapters.http.state import AppState, HttpSettings, ModelCard, ServedModel
 from semantic_trio.adapters.metrics import Metrics
 from semantic_trio.application.engine import Engine
+from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.scheduler import Limits, Scheduler
 from semantic_trio.ports import TextCodec
 from semantic_trio.testing import ByteCodec, FakeRunner
@@ -37,12 +38,14 @@ def served(
     rows: int = 8,
     queue_limit: int = 64,
     context_length: int = CONTEXT_LENGTH,
+    budget_bytes: int = 1 << 24,
     codec: TextCodec | None = None,
     kind: type[AppState] = AppState,
 ) -> Served:
     """An application whose engine is not running yet."""
     limits = Limits(context_length=context_length, max_rows=rows, chunk_tokens=256, max_stall_seconds=0.25)
-    engine = Engine(runner, Scheduler(limits), queue_limit=queue_limit, step_deadline_seconds=60, batch_window_seconds=0.01)
+    scheduler = Scheduler(limits, Memory(runner.spec, budget_bytes, limits.chunk_tokens))
+    engine = Engine(runner, scheduler, queue_limit=queue_limit, step_deadline_seconds=60, batch_window_seconds=0.01)
     card = ModelCard("org/tiny", "Tiny", context_length, 1_700_000_000, aliases=("tiny",))
     metrics = Metrics(engine)
     state = kind(model=ServedModel(card, engine, codec or ByteCodec()), metrics=metrics, version="0.0.0", settings=settings or HttpSettings())

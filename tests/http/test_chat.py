@@ -36,6 +36,7 @@ async def test_a_stream_is_the_golden_sequence(autojump_clock: trio.testing.Mock
 async def test_a_stream_accumulates_to_the_plain_answer(autojump_clock: trio.testing.MockClock) -> None:
     options = {"include_usage": True}
     async with running(served(FakeRunner())) as server:
+        await post(server.app, "/v1/chat/completions", openai_body(temperature=0))  # the other two find the same remembered
         plain = await post(server.app, "/v1/chat/completions", openai_body(temperature=0))
         stream = await post(server.app, "/v1/chat/completions", openai_body(temperature=0, stream=True, stream_options=options))
 

@@ -28,6 +28,8 @@ async def test_schemathesis_finds_no_violation(tmp_path: Path) -> None:
     """Generated requests, valid and not: no 5xx, documented statuses and bodies, valid ones accepted, invalid ones refused."""
     structlog.configure(processors=[_drop])
     server = served(FakeRunner(end_after=3), context_length=1_000_000, kind=AnyModel)
+    window = server.engine.batch_window_seconds
+    server.runner.before_step = lambda plan: setattr(server.engine, "batch_window_seconds", window)  # it is among what is asked to be changed
     async with listening(server) as port:
         command = [sys.executable, "-m", "schemathesis.cli", "run", f"http://127.0.0.1:{port}/openapi.json"]
         options = ["--max-examples", str(EXAMPLES), "--seed", "1", "--no-color", "--checks", "all"]
@@ -36,6 +38,8 @@ async def test_schemathesis_finds_no_violation(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stdout.decode()[-20_000:]
     assert server.engine.steps > EXAMPLES
     assert server.engine.open_generations == 0
+    assert any(agent.conversation.messages for agent in server.engine.memory.agents), "agents that were made are the ones that are asked"
+    server.engine.memory.audit()
 
 
 async def test_every_reference_of_the_contract_resolves() -> None:
@@ -45,6 +49,7 @@ async def test_every_reference_of_the_contract_resolves() -> None:
 
     assert references <= set(components)
     assert {"MessagesRequest", "ChatRequest", "MessageAnswer", "ChatAnswer", "ModelList"} <= set(components)
+    assert {"CreateAgent", "ForkAgent", "AgentTurn", "AgentView", "AgentList", "AgentAnswer", "Warmed", "LastTurn"} <= set(components)
     assert "text/event-stream" in contract["paths"]["/v1/messages"]["post"]["responses"]["200"]["content"]  # type: ignore[index]
 
 

@@ -31,6 +31,11 @@ def openai_client(port: int) -> openai.OpenAI:
     return openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key=KEY, max_retries=0)
 
 
+def read(usage: anthropic.types.Usage) -> int:
+    """Tokens of the prompt, wherever they came from."""
+    return usage.input_tokens + (usage.cache_read_input_tokens or 0) + (usage.cache_creation_input_tokens or 0)
+
+
 async def test_both_sdks_parse_the_list_of_models() -> None:
     async with listening(served(FakeRunner(), HttpSettings(api_key=KEY))) as port:
         with anthropic_client(port) as theirs, openai_client(port) as others:
@@ -57,7 +62,8 @@ async def test_the_anthropic_sdk_streams_and_counts() -> None:
         assert plain.usage.output_tokens == 20
         assert final.content[0].text == text  # type: ignore[union-attr]
         assert len(text) == 20
-        assert final.usage.input_tokens == plain.usage.input_tokens == counted.input_tokens
+        assert read(final.usage) == read(plain.usage) == counted.input_tokens
+        assert final.usage.cache_read_input_tokens == counted.input_tokens - 1, "the same again computes its last token"
         assert final.stop_reason == "max_tokens"
         assert plain._request_id is not None
 
@@ -76,7 +82,9 @@ async def test_the_openai_sdk_streams() -> None:
             pieces = list(stream)
         text = "".join(choice.delta.content or "" for piece in pieces for choice in piece.choices)
         assert text == plain.choices[0].message.content
-        assert pieces[-1].usage == plain.usage
+        (whole,) = (piece.usage for piece in pieces if piece.usage)
+        assert (whole.prompt_tokens, whole.total_tokens) == (plain.usage.prompt_tokens, plain.usage.total_tokens)
+        assert whole.prompt_tokens_details.cached_tokens == whole.prompt_tokens - 1, "the same again computes its last token"
 
     async with listening(served(FakeRunner(), HttpSettings(api_key=KEY))) as port:
         await in_thread(lambda: talk(port))

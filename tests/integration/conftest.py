@@ -8,9 +8,12 @@ import pytest  # isort: skip
 
 from semantic_trio.adapters.catalogue.catalogue import Catalogue, open_catalogue
 from semantic_trio.adapters.catalogue.progress import Lines
+from semantic_trio.adapters.catalogue.wheel import DownloadFailedError
 from semantic_trio.adapters.mlx.loading import LoadedModel, load
 from semantic_trio.adapters.text.codec import TokenizerCodec, load_codec
+from semantic_trio.domain.errors import ModelNotFoundError
 from semantic_trio.entrypoints import settings
+from tests.integration import gemma
 
 
 @pytest.fixture(scope="session")
@@ -41,3 +44,26 @@ def smollm2(smollm2_path: Path) -> LoadedModel:
 def smollm2_codec(smollm2_path: Path) -> TokenizerCodec:
     """Its tokenizer and template."""
     return load_codec(smollm2_path)
+
+
+@pytest.fixture(scope="session")
+def gemma3_path() -> Path:
+    """A real model with sliding and global layers, converted once for whoever runs the tests."""
+    try:
+        return gemma.gemma3_270m(Lines())
+    except ModelNotFoundError as error:
+        if isinstance(error.__cause__, DownloadFailedError):
+            pytest.skip(f"Gemma 3 270M cannot be fetched: {error}")
+        raise
+
+
+@pytest.fixture(scope="session")
+def gemma3(gemma3_path: Path) -> LoadedModel:
+    """That model on the device."""
+    return on_device(lambda: load(gemma3_path))
+
+
+@pytest.fixture(scope="session")
+def gemma3_codec(gemma3_path: Path) -> TokenizerCodec:
+    """Its tokenizer; it was not made for conversations and has no template."""
+    return load_codec(gemma3_path)

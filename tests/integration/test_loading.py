@@ -1,5 +1,6 @@
 """Model directories onto the device: every way of quantising them, and every way of breaking them."""
 
+import functools
 import json
 import shutil
 from collections.abc import Mapping
@@ -45,6 +46,16 @@ def write_quantised(directory: Path, family: str, mode: str, bits: int) -> None:
     mx.save_safetensors(str(directory / "model.safetensors"), parameters(model))
     quantization = {"group_size": 32, "bits": bits, "mode": mode}
     (directory / "config.json").write_text(json.dumps({"model_type": family, **SHAPES[family], "quantization": quantization}))
+
+
+def test_a_model_is_told_from_its_other_quantisations(tmp_path: Path) -> None:
+    (tmp_path / "four").mkdir()
+    (tmp_path / "eight").mkdir()
+    on_device(lambda: write_quantised(tmp_path / "four", "qwen3", "affine", 4))
+    on_device(lambda: write_quantised(tmp_path / "eight", "qwen3", "affine", 8))
+    four, again, eight = [on_device(functools.partial(load, tmp_path / name)).fingerprint for name in ("four", "four", "eight")]
+
+    assert four == again != eight
 
 
 @on_cpu

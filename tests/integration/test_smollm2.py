@@ -26,7 +26,7 @@ PASSAGE = "The capital of France is Paris"
 
 
 def test_it_answers_a_question_in_english(smollm2: LoadedModel, smollm2_codec: TokenizerCodec) -> None:
-    answer = greedy(smollm2.model, smollm2_codec.encode_prompt(CAPITAL), 40, smollm2_codec.stop_tokens)
+    answer = greedy(smollm2.model, smollm2_codec.encode_prompt(CAPITAL).tokens, 40, smollm2_codec.stop_tokens)
     decoder = smollm2_codec.decoder()
 
     assert "".join(map(decoder.push, answer)) + decoder.flush() == "The capital of France is Paris."

@@ -1,5 +1,6 @@
 """The examples run as their first lines say."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -16,3 +17,20 @@ def test_basic_inference_asks_both_ways(real_server: ServerProcess) -> None:
 
     assert done.stdout.count("Paris") == 2
     assert "tokens read" in done.stdout
+
+
+def test_multi_agent_batching_reads_what_is_common_once(tiny_server: ServerProcess) -> None:
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "multi_agent_batching.py", "--url", tiny_server.url, "--agents", "3"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=True,
+    )
+
+    turns = re.findall(r"^(\S+): +(\d+) tokens reused, +(\d+) read", done.stdout, re.MULTILINE)
+    assert len({agent for agent, _, _ in turns}) == 3
+    read = sorted(int(count) for _, _, count in turns)
+    assert len(read) == 6
+    assert read[-1] > 1000, "somebody has to read it"
+    assert read[-2] < 100, "and everybody else finds it read"

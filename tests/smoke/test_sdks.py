@@ -39,12 +39,17 @@ def text_of(message: anthropic.types.Message) -> str:
     return "".join(block.text for block in message.content if block.type == "text")
 
 
+def prompt_tokens(usage: anthropic.types.Usage) -> int:
+    """Tokens of the prompt, remembered or not."""
+    return usage.input_tokens + (usage.cache_read_input_tokens or 0) + (usage.cache_creation_input_tokens or 0)
+
+
 def test_anthropic_plain_says_paris(claude: anthropic.Anthropic) -> None:
     message = claude.messages.create(model="smollm2-135m", max_tokens=30, extra_body={"temperature": 0}, messages=ask(QUESTION))
 
     assert "Paris" in text_of(message)
     assert message.stop_reason == "end_turn"
-    assert message.usage.input_tokens > 10
+    assert prompt_tokens(message.usage) > 10
     assert message.usage.output_tokens > 1
 
 
@@ -56,14 +61,15 @@ def test_anthropic_streaming_says_the_same(claude: anthropic.Anthropic) -> None:
 
     assert "".join(pieces) == text_of(final) == text_of(plain)
     assert final.usage.output_tokens == plain.usage.output_tokens
-    assert final.usage.input_tokens == plain.usage.input_tokens
+    assert prompt_tokens(final.usage) == prompt_tokens(plain.usage)
+    assert final.usage.input_tokens == 1, "the same again computes its last token"
 
 
 def test_count_tokens_is_what_is_billed(claude: anthropic.Anthropic) -> None:
     counted = claude.messages.count_tokens(model="smollm2-135m", system="Be brief.", messages=ask(QUESTION))
     billed = claude.messages.create(model="smollm2-135m", max_tokens=1, system="Be brief.", messages=ask(QUESTION))
 
-    assert counted.input_tokens == billed.usage.input_tokens
+    assert counted.input_tokens == prompt_tokens(billed.usage)
 
 
 def test_openai_plain_and_streaming_say_paris(gpt: openai.OpenAI) -> None:
@@ -76,7 +82,10 @@ def test_openai_plain_and_streaming_say_paris(gpt: openai.OpenAI) -> None:
 
     assert "Paris" in text
     assert text == plain.choices[0].message.content
-    assert chunks[-1].usage == plain.usage
+    whole = chunks[-1].usage
+    assert whole is not None
+    assert plain.usage is not None
+    assert (whole.prompt_tokens, whole.completion_tokens) == (plain.usage.prompt_tokens, plain.usage.completion_tokens)
     assert [c.choices[0].finish_reason for c in chunks if c.choices][-1] == "stop"
 
 

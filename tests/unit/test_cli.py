@@ -61,6 +61,30 @@ def test_doctor_looks_at_everything(cli: CliRunner) -> None:
     assert all(subject in output for subject in ("python", "packages", "BLAS", "device", "compiler", "disk"))
 
 
+PUBLISHED = Path(__file__).parent / "configs" / "llama-3.1-8b.json"
+
+
+@pytest.mark.parametrize(
+    ("config", "budget", "said"),
+    [
+        # Keys and values, 32 layers, 8 heads x 128: 65,536 numbers a token. In float32, as on a CPU, two such contexts fill 4 GiB.
+        ({"dtype": "float32"}, "4096", "262,144 bytes a token, 2,048 MiB for 8,192 tokens: 2 such contexts fit cache_budget_mb = 4,096"),
+        ({"dtype": "float32"}, "2047", "raise cache_budget_mb"),
+        ({"model_type": "unheard-of"}, "4096", "measured only when it is loaded"),
+    ],
+)
+def test_doctor_says_how_many_conversations_fit(cli: CliRunner, tmp_path: Path, config: dict[str, object], budget: str, said: str) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.safetensors").touch()
+    (tmp_path / "model" / "config.json").write_text(json.dumps(json.loads(PUBLISHED.read_text()) | config))
+
+    assert said in cli.invoke(main, ["doctor", "--model", "./model", "--cache-budget-mb", budget]).output
+
+
+def test_doctor_says_nothing_of_a_model_that_is_not_here(cli: CliRunner) -> None:
+    assert "memory" not in cli.invoke(main, ["doctor", "--model", "./nowhere"]).output
+
+
 @pytest.mark.parametrize(
     ("error", "code", "line"),
     [

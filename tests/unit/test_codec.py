@@ -28,7 +28,7 @@ def text_of(codec: TokenizerCodec, tokens: tuple[int, ...]) -> str:
 
 
 def test_a_prompt_is_the_template_up_to_where_the_assistant_speaks(codec: TokenizerCodec) -> None:
-    assert text_of(codec, codec.encode_prompt(HELLO)) == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+    assert text_of(codec, codec.encode_prompt(HELLO).tokens) == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
 
 
 def test_a_beginning_the_template_writes_is_not_added_again(tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ def test_a_beginning_the_template_writes_is_not_added_again(tmp_path: Path) -> N
     tokenizer.post_processor = beginning_with("<|im_start|>", START)
     codec = load_codec(write_model(tmp_path, tokenizer=tokenizer))
 
-    assert codec.encode_prompt(HELLO)[:2] == (START, BYTES["u"])
+    assert codec.encode_prompt(HELLO).tokens[:2] == (START, BYTES["u"])
     assert codec.encode_text("<|im_start|>u") == codec.encode_text("u") == (START, BYTES["u"])
 
 

@@ -7,10 +7,10 @@ from trio.testing import MockClock
 from semantic_trio.application.engine import Engine, EngineState
 from semantic_trio.domain.errors import DrainingError, EngineDeadError, OverloadedError, PromptTooLongError, StepFailedError
 from semantic_trio.domain.generation import Failed, Finished, FinishReason, SamplingParams, TokenEvent
-from semantic_trio.domain.scheduler import Scheduler
-from semantic_trio.domain.step import StepPlan
+from semantic_trio.domain.reuse import MissCause, Reuse
+from semantic_trio.domain.step import BlockKey, SaveBlock, StepPlan
 from semantic_trio.testing import FakeRunner
-from tests.unit.conftest import LIMITS, Bench, StartEngine, prompt
+from tests.unit.conftest import Bench, StartEngine, prompt, scheduler
 
 
 async def test_a_generation_delivers_its_tokens_and_its_end(start_engine: StartEngine, autojump_clock: MockClock) -> None:
@@ -19,7 +19,8 @@ async def test_a_generation_delivers_its_tokens_and_its_end(start_engine: StartE
     result = await bench.submit(prompt(8), max_tokens=5).result()
 
     assert len(result.text) == len(result.tokens) == 5
-    assert result.finished == Finished(FinishReason.MAX_TOKENS, "", None, prompt_tokens=8, completion_tokens=5)
+    new = Reuse(prompt_tokens=8, cause=MissCause.NEW)
+    assert result.finished == Finished(FinishReason.MAX_TOKENS, "", None, prompt_tokens=8, completion_tokens=5, reuse=new)
 
 
 async def test_requests_that_arrive_together_read_their_prompts_in_one_step(start_engine: StartEngine, autojump_clock: MockClock) -> None:
@@ -254,9 +255,9 @@ async def test_the_state_is_recovering_while_the_runner_is_rebuilt(start_engine:
     states = []
 
     class Slow(FakeRunner):
-        async def reset(self) -> None:
+        async def reset(self, keep: tuple[SaveBlock, ...] = ()) -> frozenset[BlockKey]:
             states.append(bench.engine.state)
-            await super().reset()
+            return await super().reset(keep)
 
     slow = Slow()
     slow.before_step = failing(1).before_step
@@ -272,7 +273,7 @@ async def test_the_state_is_recovering_while_the_runner_is_rebuilt(start_engine:
 
 async def test_three_failures_in_a_row_end_the_engine_with_one_clear_reason(autojump_clock: MockClock) -> None:
     runner = FakeRunner(before_step=lambda plan: (_ for _ in ()).throw(RuntimeError("dead device")))
-    engine = Engine(runner, Scheduler(LIMITS), queue_limit=9, step_deadline_seconds=60, batch_window_seconds=0.01)
+    engine = Engine(runner, scheduler(), queue_limit=9, step_deadline_seconds=60, batch_window_seconds=0.01)
     seen: list[str] = []
 
     async def ask() -> None:
@@ -294,7 +295,7 @@ async def test_three_failures_in_a_row_end_the_engine_with_one_clear_reason(auto
 
 async def test_a_step_that_hangs_ends_the_engine_and_fails_who_waits(autojump_clock: MockClock) -> None:
     runner = FakeRunner(seconds_per_step=float("inf"))
-    engine = Engine(runner, Scheduler(LIMITS), queue_limit=9, step_deadline_seconds=60, batch_window_seconds=0.01)
+    engine = Engine(runner, scheduler(), queue_limit=9, step_deadline_seconds=60, batch_window_seconds=0.01)
     with pytest.RaisesGroup(EngineDeadError):
         async with trio.open_nursery() as nursery:
             await nursery.start(engine.run)
@@ -312,7 +313,7 @@ async def test_passes_that_fail_only_when_they_are_read_count_in_a_row_too(autoj
             raise RuntimeError("lost in flight")
 
     runner = FakeRunner(before_step=before)
-    engine = Engine(runner, Scheduler(LIMITS), queue_limit=9, step_deadline_seconds=60, batch_window_seconds=0.01)
+    engine = Engine(runner, scheduler(), queue_limit=9, step_deadline_seconds=60, batch_window_seconds=0.01)
 
     async def ask() -> None:
         for _ in range(4):
@@ -327,11 +328,12 @@ async def test_passes_that_fail_only_when_they_are_read_count_in_a_row_too(autoj
 
 async def test_a_reset_that_hangs_ends_the_engine(autojump_clock: MockClock) -> None:
     class Stuck(FakeRunner):
-        async def reset(self) -> None:
+        async def reset(self, keep: tuple[SaveBlock, ...] = ()) -> frozenset[BlockKey]:
             await trio.sleep_forever()
+            return frozenset()
 
     runner = Stuck(before_step=lambda plan: (_ for _ in ()).throw(RuntimeError("once")))
-    engine = Engine(runner, Scheduler(LIMITS), queue_limit=9, step_deadline_seconds=60, batch_window_seconds=0.01)
+    engine = Engine(runner, scheduler(), queue_limit=9, step_deadline_seconds=60, batch_window_seconds=0.01)
     with pytest.RaisesGroup(pytest.RaisesExc(EngineDeadError, match="hung while it was being reset")):
         async with trio.open_nursery() as nursery:
             await nursery.start(engine.run)
@@ -340,11 +342,11 @@ async def test_a_reset_that_hangs_ends_the_engine(autojump_clock: MockClock) -> 
 
 async def test_a_reset_that_fails_ends_the_engine(autojump_clock: MockClock) -> None:
     class Broken(FakeRunner):
-        async def reset(self) -> None:
+        async def reset(self, keep: tuple[SaveBlock, ...] = ()) -> frozenset[BlockKey]:
             raise StepFailedError("gone")
 
     runner = Broken(before_step=lambda plan: (_ for _ in ()).throw(RuntimeError("once")))
-    engine = Engine(runner, Scheduler(LIMITS), queue_limit=9, step_deadline_seconds=60, batch_window_seconds=0.01)
+    engine = Engine(runner, scheduler(), queue_limit=9, step_deadline_seconds=60, batch_window_seconds=0.01)
     with pytest.RaisesGroup(pytest.RaisesExc(EngineDeadError, match="could not be reset: gone")):
         async with trio.open_nursery() as nursery:
             await nursery.start(engine.run)

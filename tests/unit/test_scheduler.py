@@ -7,10 +7,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from semantic_trio.domain.errors import PromptTooLongError
 from semantic_trio.domain.generation import Event, Finished, GenerationRequest, TokenEvent
-from semantic_trio.domain.scheduler import Limits, Scheduler, fair_shares
+from semantic_trio.domain.scheduler import Limits
 from semantic_trio.domain.sequence import Phase, Sequence
+from semantic_trio.domain.shares import fair_shares
 from semantic_trio.domain.step import Drawn, StepPlan, StepResult, StepTiming
 from semantic_trio.testing import ByteCodec
+from tests.unit.conftest import scheduler
 
 
 def request(prompt: int = 8, max_tokens: int = 5, name: str = "r") -> GenerationRequest:
@@ -37,12 +39,13 @@ class Device:
         self.late = StepResult()
 
     def step(self, plan: StepPlan, ends: bool) -> StepResult:
-        for row in plan.close:
-            del self.rows[row]
-            self.drawn.pop(row, None)
+        for closing in plan.close:
+            del self.rows[closing.row]
+            self.drawn.pop(closing.row, None)
         for start in plan.open:
             assert start.row not in self.rows
-            self.rows[start.row] = 0
+            self.rows[start.row] = start.restore.length if start.restore else 0
+            self.drawn[start.row] = -1
         now = []
         for decode in plan.decode:
             assert self.drawn[decode.row] == decode.draws - 1, "draws follow one another"
@@ -69,7 +72,7 @@ class SchedulerMachine(RuleBasedStateMachine):
     @initialize(rows=st.integers(1, 4), chunk=st.integers(16, 64))
     def begin(self, rows: int, chunk: int) -> None:
         self.limits = Limits(context_length=200, max_rows=rows, chunk_tokens=chunk, max_stall_seconds=0.25)
-        self.scheduler, self.device = Scheduler(self.limits), Device()
+        self.scheduler, self.device = scheduler(self.limits), Device()
         self.alive: list[Sequence] = []
         self.tokens: dict[Sequence, int] = {}
 
@@ -103,7 +106,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @rule()
     def lose_the_device(self) -> None:
-        for sequence in self.scheduler.lose_rows():
+        for sequence in self.scheduler.lose_rows()[0]:
             self.alive.remove(sequence)
         self.device = Device()
 
@@ -139,20 +142,20 @@ TestScheduler.settings = settings(max_examples=300, stateful_step_count=40, dead
 
 
 def test_a_prompt_that_fills_the_context_is_refused() -> None:
-    scheduler = Scheduler(Limits(context_length=8, max_rows=1, chunk_tokens=16, max_stall_seconds=1))
+    policy = scheduler(Limits(context_length=8, max_rows=1, chunk_tokens=16, max_stall_seconds=1))
 
     with pytest.raises(PromptTooLongError):
-        scheduler.add(request(prompt=8), ByteCodec().decoder())
-    assert scheduler.room(request(prompt=7)) == 1
+        policy.add(request(prompt=8), ByteCodec().decoder())
+    assert policy.room(request(prompt=7)) == 1
 
 
 def test_max_tokens_is_never_drawn_beyond() -> None:
     """The device looks ahead; a row that has its last draw planned is not planned again."""
-    scheduler, device = Scheduler(Limits(100, 1, 16, 1.0)), Device()
-    scheduler.add(request(prompt=4, max_tokens=3), ByteCodec().decoder())
+    policy, device = scheduler(Limits(100, 1, 16, 1.0)), Device()
+    policy.add(request(prompt=4, max_tokens=3), ByteCodec().decoder())
     draws = []
-    while (plan := scheduler.plan()) is not None:
+    while (plan := policy.plan()) is not None:
         draws += [d.draws for d in plan.decode] + [c.draws for c in plan.prefill]
-        scheduler.commit(device.step(plan, ends=False))
+        policy.commit(device.step(plan, ends=False))
 
     assert draws == [0, 1, 2]

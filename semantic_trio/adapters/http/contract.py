@@ -9,7 +9,9 @@ from typing import Any, TypeVar
 import msgspec
 from quart_schema import DataSource, OpenAPIProvider
 from quart_schema.validation import QUART_SCHEMA_RESPONSE_ATTRIBUTE
-from werkzeug.routing import Rule
+from werkzeug.routing import BaseConverter, Rule
+
+from semantic_trio.domain.agent import AGENT_ID
 
 Handler = TypeVar("Handler", bound=Callable[..., Any])
 REF = "#/components/schemas/{name}"
@@ -17,6 +19,10 @@ REF = "#/components/schemas/{name}"
 EVENT = {"type": "object", "properties": {"event": {"type": "string"}, "data": {"type": "string"}}}
 STREAM_MARK = "_semantic_trio_streams"
 TEXT_MARK = "_semantic_trio_is_text"
+EMPTY_MARK = "_semantic_trio_is_empty"
+OPTIONAL_MARK = "_semantic_trio_body_is_optional"
+# What the path's ids of agents have to look like.
+ID_PARAMETER, ID_SCHEMA = "agent_id", {"type": "string", "pattern": f"^{AGENT_ID.pattern}$"}
 
 
 def document_faults(kind: type, *statuses: int) -> Callable[[Handler], Handler]:
@@ -42,6 +48,18 @@ def document_text(handler: Handler) -> Handler:
     return handler
 
 
+def document_nothing(handler: Handler) -> Handler:
+    """A route answers 204 without a body."""
+    setattr(handler, EMPTY_MARK, True)
+    return handler
+
+
+def document_optional_body(handler: Handler) -> Handler:
+    """A route takes no body for an empty object."""
+    setattr(handler, OPTIONAL_MARK, True)
+    return handler
+
+
 class Contract(OpenAPIProvider):
     """Builds the contract from the routes."""
 
@@ -55,9 +73,16 @@ class Contract(OpenAPIProvider):
                 responses[200]["content"]["text/event-stream"] = {"schema": EVENT}
             if getattr(handler, TEXT_MARK, False):
                 responses[200] = {"description": "Plain text.", "content": {"text/plain": {"schema": {"type": "string"}}}}
+            if getattr(handler, EMPTY_MARK, False):
+                responses[204] = {"description": "Done."}
             if "requestBody" in operation:
-                operation["requestBody"]["required"] = True
+                operation["requestBody"]["required"] = not getattr(handler, OPTIONAL_MARK, False)
         return paths, components
+
+    def build_path_parameter(self, name: str, converter: BaseConverter) -> dict[str, Any]:
+        """A part of the path; ids of agents with their pattern."""
+        parameter = super().build_path_parameter(name, converter)
+        return {**parameter, "schema": ID_SCHEMA} if name == ID_PARAMETER else parameter
 
     def build_request_body(self, model: type, source: DataSource) -> tuple[dict[str, Any], dict[str, Any]]:
         """A JSON body, by reference."""
@@ -71,5 +96,11 @@ class Contract(OpenAPIProvider):
 
 
 def _schema(model: type) -> tuple[dict[str, Any], dict[str, Any]]:
-    (reference,), components = msgspec.json.schema_components([model], ref_template=REF)
+    (reference,), components = msgspec.json.schema_components([model], ref_template=REF, schema_hook=_schema_of_object)
     return reference, components
+
+
+def _schema_of_object(kind: type) -> dict[str, Any]:
+    if kind is object:
+        return {"description": "Anything."}
+    raise NotImplementedError

@@ -29,6 +29,7 @@ class Exchange:
     body: bytes = b""
     stack: ExitStack = attrs.field(factory=ExitStack)
     model: str = ""  # the id of the model that answers
+    agent: str = ""  # whose turn it is, where it was named
     status: int = 0  # 0 until the answer has begun
     is_complete: bool = False  # the last byte of the answer was given to the server
     was_aborted: bool = False  # the answer failed after it had begun

@@ -10,11 +10,15 @@ from werkzeug.exceptions import HTTPException
 
 from semantic_trio.adapters.http.protocol import Protocol
 from semantic_trio.domain.errors import (
+    AgentBusyError,
+    AgentExistsError,
+    AgentNotFoundError,
     DrainingError,
     EngineDeadError,
     InvalidRequestError,
     ModelNotFoundError,
     OverloadedError,
+    PoolExhaustedError,
     PromptTooLongError,
     SemanticError,
 )
@@ -35,6 +39,8 @@ KINDS = {
 }
 # When a supervisor has had the time to start a dead process again.
 RESTART_SECONDS = 5
+# When others are likely to have given up memory or a turn to be over.
+ROOM_SECONDS = 5
 
 
 @attrs.frozen
@@ -50,7 +56,7 @@ class Fault(Exception):
     @property
     def is_permanent(self) -> bool:
         """Whether sending the same again cannot help."""
-        return self.status < 500 and self.status not in {408, 429}
+        return self.status < 500 and self.status not in {408, 429} and self.retry_after_seconds is None
 
     @property
     def headers(self) -> list[tuple[str, str]]:
@@ -84,9 +90,25 @@ def _named(error: SemanticError, protocol: Protocol) -> Fault:
             return Fault(400, str(error), field=error.field or None)
         case ModelNotFoundError():
             return Fault(404, _no_model(error, protocol), field="model", code="model_not_found")
+        case AgentNotFoundError():
+            return Fault(404, str(error), field="agent", code="agent_not_found")
+        case AgentExistsError():
+            return Fault(409, str(error), field="id", code="agent_exists")
+        case _:
+            return _passing(error, protocol)
+
+
+def _passing(error: SemanticError, protocol: Protocol) -> Fault:
+    """What the same request may not meet again; the rest is ours."""
+    is_anthropic = protocol is Protocol.ANTHROPIC
+    match error:
         case OverloadedError():
-            status = 529 if protocol is Protocol.ANTHROPIC else 429
+            status = 529 if is_anthropic else 429
             return Fault(status, str(error), code="rate_limit_exceeded", retry_after_seconds=error.retry_after_seconds)
+        case PoolExhaustedError():  # it would fit if others, or pins, held less
+            return Fault(529 if is_anthropic else 503, str(error), code="out_of_memory", retry_after_seconds=ROOM_SECONDS)
+        case AgentBusyError():
+            return Fault(409, str(error), code="agent_busy", retry_after_seconds=ROOM_SECONDS)
         case DrainingError():
             return Fault(503, str(error), retry_after_seconds=error.retry_after_seconds)
         case EngineDeadError():

@@ -90,6 +90,7 @@ class Gate:
             status=exchange.status,
             outcome=exchange.outcome,
             seconds=round(seconds, 4),
+            **({"agent": exchange.agent} if exchange.agent else {}),
         )
         if is_asked_for:
             self.state.metrics.request_ended(model=exchange.model, protocol=exchange.protocol.value, status=exchange.outcome, seconds=seconds)

@@ -8,10 +8,12 @@ import secrets
 import attrs
 import structlog
 
-from semantic_trio.adapters.http.exchange import current
+from semantic_trio.adapters.http.exchange import Exchange, current
+from semantic_trio.adapters.http.identity import NOBODY, Identity
 from semantic_trio.adapters.http.state import AppState, ServedModel
 from semantic_trio.application.handle import Generation
-from semantic_trio.domain.conversation import Conversation
+from semantic_trio.domain.conversation import Conversation, Prompt
+from semantic_trio.domain.errors import PoolExhaustedError, PromptTooLongError
 from semantic_trio.domain.generation import GenerationRequest, SamplingParams
 
 log = structlog.get_logger(__name__)
@@ -33,6 +35,7 @@ class Asked:
     sampling: SamplingParams
     stop_strings: tuple[str, ...] = ()
     seed: int | None = None
+    identity: Identity = NOBODY
 
 
 def sampling_params(temperature: float, top_p: float | None, top_k: int | None, min_p: float | None) -> SamplingParams:
@@ -48,25 +51,40 @@ def sampling_params(temperature: float, top_p: float | None, top_k: int | None, 
 async def begin(state: AppState, asked: Asked) -> tuple[ServedModel, Generation]:
     """Submit a generation that ends with its request, however that ends.
 
-    Raises `ModelNotFoundError`, `InvalidRequestError` and what `Engine.submit` raises.
+    Raises `ModelNotFoundError`, `InvalidRequestError` and what `submit` raises.
     """
-    exchange = current.get()
     model = state.resolve(asked.model)
-    exchange.model = model.card.id
-    prompt = await model.encode(asked.conversation)
+    prompt = await model.encode(asked.conversation, asked.identity.agent)
     if state.settings.log_prompts:
-        log.info("prompt", messages=[(message.role.value, message.text) for message in asked.conversation.messages])
+        log_prompt(asked.conversation)
+    return model, submit(state, current.get(), model, asked, prompt)
+
+
+def submit(state: AppState, exchange: Exchange, model: ServedModel, asked: Asked, prompt: Prompt) -> Generation:
+    """Submit a prompt; the generation ends with the exchange. Raises `PromptTooLongError` and what `Engine.submit` raises."""
+    exchange.model, exchange.agent = model.card.id, asked.identity.agent or ""
     seed = secrets.randbits(SEED_BITS) if asked.seed is None else asked.seed % (1 << SEED_BITS)
     request = GenerationRequest(
         request_id=exchange.request_id,
-        prompt=prompt,
+        prompt=prompt.tokens,
         max_tokens=model.card.context_length if asked.max_tokens is None else asked.max_tokens,
         seed=seed,
         sampling=asked.sampling,
         stop_strings=tuple(stop for stop in asked.stop_strings if stop),
         stop_tokens=model.codec.stop_tokens,
+        agent=asked.identity.agent,
+        is_ordered=asked.identity.is_ordered,
+        marks=(prompt.head,) if prompt.head else (),
     )
-    generation = model.engine.submit(request, model.codec.decoder())
+    try:
+        generation = model.engine.submit(request, model.codec.decoder())
+    except PoolExhaustedError as error:  # with all of the memory to itself: to a client that is one more bound on its prompt
+        raise PromptTooLongError(len(prompt.tokens), model.engine.memory.longest_row) from error
     exchange.stack.callback(state.metrics.generation_closed, generation)
     exchange.stack.callback(generation.close)
-    return model, generation
+    return generation
+
+
+def log_prompt(conversation: Conversation) -> None:
+    """Log what is said: only where the operator asked for it."""
+    log.info("prompt", messages=[(message.role.value, message.text) for message in conversation.messages])

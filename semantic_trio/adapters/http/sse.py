@@ -10,13 +10,22 @@ import msgspec
 import trio
 from quart import Response
 
-from semantic_trio.application.handle import Generation
 from semantic_trio.domain.errors import SemanticError
 from semantic_trio.domain.generation import Event, Failed, Finished, TokenEvent
 
 
 class StreamAbortedError(Exception):
     """The stream has told its error; raised so that the connection is dropped and nobody takes the part for the whole."""
+
+
+class EventSource(Protocol):
+    """Where events come from: a generation's channel, or what stands for it until there is one."""
+
+    async def receive(self) -> Event:
+        """The next event. Cancelling it loses nothing."""
+
+    def receive_nowait(self) -> Event:
+        """The same, or `trio.WouldBlock`, or `trio.EndOfChannel` after the last."""
 
 
 class StreamEncoder(Protocol):
@@ -39,9 +48,9 @@ class StreamEncoder(Protocol):
         """The last words of a stream that failed."""
 
 
-def event_stream(generation: Generation, encoder: StreamEncoder, ping_seconds: float) -> Response:
+def event_stream(events: EventSource, encoder: StreamEncoder, ping_seconds: float) -> Response:
     """The answer that streams a generation."""
-    response = Response(_stream(generation, encoder, ping_seconds), content_type="text/event-stream; charset=utf-8")
+    response = Response(_stream(events, encoder, ping_seconds), content_type="text/event-stream; charset=utf-8")
     response.timeout = None  # the framework's own would end a long stream silently
     response.headers["cache-control"] = "no-cache"
     response.headers["x-accel-buffering"] = "no"
@@ -54,10 +63,10 @@ def encode_event(data: object, name: str | None = None) -> bytes:
     return line if name is None else b"event: " + name.encode() + b"\n" + line
 
 
-async def _stream(generation: Generation, encoder: StreamEncoder, ping_seconds: float) -> AsyncGenerator[bytes, None]:
+async def _stream(events: EventSource, encoder: StreamEncoder, ping_seconds: float) -> AsyncGenerator[bytes, None]:
     yield encoder.opening()
     while True:
-        arrived = await _arrivals(generation.events, ping_seconds)
+        arrived = await _arrivals(events, ping_seconds)
         payload = b"".join(_encoded(arrived, encoder)) if arrived else encoder.ping
         if payload:
             yield payload
@@ -67,7 +76,7 @@ async def _stream(generation: Generation, encoder: StreamEncoder, ping_seconds: 
             raise StreamAbortedError(str(arrived[-1].error))
 
 
-async def _arrivals(events: trio.MemoryReceiveChannel[Event], ping_seconds: float) -> list[Event]:
+async def _arrivals(events: EventSource, ping_seconds: float) -> list[Event]:
     """All events that have come, as soon as there is one; none after `ping_seconds` of silence."""
     arrived: list[Event] = []
     with trio.move_on_after(ping_seconds):

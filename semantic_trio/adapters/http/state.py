@@ -10,12 +10,15 @@ import trio
 
 from semantic_trio.application.engine import Engine
 from semantic_trio.application.handle import Generation
-from semantic_trio.domain.conversation import Conversation
+from semantic_trio.domain.chain import unpack
+from semantic_trio.domain.conversation import Conversation, Prompt
 from semantic_trio.domain.errors import ModelNotFoundError
 from semantic_trio.ports import TextCodec
 
 # Text above which encoding moves to a worker thread: a hop costs 40 us, 16,000 characters about 5 ms of the event loop.
 ENCODE_IN_LOOP_CHARACTERS = 16_000
+# Tokens of a history that are compared as text in the loop: about as many characters.
+KNOWN_IN_LOOP_TOKENS = 4_000
 # Prompts encoded at the same time: more would only take turns at the interpreter.
 ENCODERS = 2
 # Names that mean whatever is served: clients that insist on a hosted model's name still work.
@@ -42,12 +45,21 @@ class ServedModel:
     codec: TextCodec
     _encoders: trio.CapacityLimiter = attrs.field(init=False, factory=lambda: trio.CapacityLimiter(ENCODERS))
 
-    async def encode(self, conversation: Conversation) -> tuple[int, ...]:
-        """The tokens of a prompt. Raises `InvalidRequestError` where the model's template refuses it."""
+    async def encode(self, conversation: Conversation, agent: str | None = None) -> Prompt:
+        """The prompt of a conversation, going on with the very tokens `agent` has read and said where it can.
+
+        Raises `InvalidRequestError` where the model's template refuses the conversation.
+        """
+        known = self._known(agent)
         characters = sum(len(part.text) for message in conversation.messages for part in message.parts)
-        if characters <= ENCODE_IN_LOOP_CHARACTERS:
-            return self.codec.encode_prompt(conversation)
-        return await trio.to_thread.run_sync(self.codec.encode_prompt, conversation, limiter=self._encoders)
+        if characters <= ENCODE_IN_LOOP_CHARACTERS and len(known) <= KNOWN_IN_LOOP_TOKENS:
+            return self.codec.encode_prompt(conversation, known)
+        return await trio.to_thread.run_sync(self.codec.encode_prompt, conversation, known, limiter=self._encoders)
+
+    def _known(self, name: str | None) -> tuple[int, ...]:
+        """The history of an agent that is not in the middle of a turn."""
+        agent = self.engine.memory.agents.find(name) if name else None
+        return () if agent is None or agent.rows else unpack(agent.history)
 
 
 class Observer(Protocol):

@@ -6,7 +6,7 @@ nothing else in the process imports MLX's functions.
 
 import functools
 import queue
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import attrs
@@ -87,6 +87,14 @@ def last_act() -> None:
     """What the thread does before it ends: without it a process whose model was loaded off the main thread aborts at exit (mlx 0.32.4)."""
     mx.synchronize()
     mx.clear_streams()
+
+
+def element_bits(config: Mapping[str, object]) -> int:
+    """Bits of a number a published model will compute with here, as far as its config.json tells: on a CPU models become float32."""
+    text = config.get("text_config")
+    fields = {**config, **(text if isinstance(text, Mapping) else {})}
+    published = fields.get("dtype") or fields.get("torch_dtype")
+    return 32 if mx.default_device() == mx.Device(mx.cpu) or published == "float32" else 16
 
 
 def describe_device() -> str:

@@ -15,6 +15,7 @@ from mlx.nn.layers.base import Module
 from mlx.utils import tree_flatten
 from mlx_lm.utils import dequantize_model, load_model
 
+from semantic_trio.adapters.mlx.fingerprint import fingerprint
 from semantic_trio.adapters.mlx.host_memory import available_bytes
 from semantic_trio.domain.errors import ModelNotFoundError
 
@@ -37,6 +38,7 @@ class LoadedModel:
     eos_token_ids: frozenset[int]
     dtype: mx.Dtype  # of most of what is not quantised
     weight_bytes: int
+    fingerprint: str  # see `fingerprint`: with these weights, held as they are held here
     notice: str = ""  # a line for whoever runs this, where speed was given up
 
 
@@ -51,14 +53,16 @@ def load(path: Path) -> LoadedModel:
     model, notice = _for_cpu(path, room) if _on_cpu() else (model, "")
     for array in _arrays(model):  # one after the other: the quantised form of each goes before the next is computed
         mx.eval(array)
+    dtype, weight_bytes = _main_dtype(model), _bytes(model)
     return LoadedModel(
         model=model,
         config=config,
         context_length=context_length(config),
         vocab_size=int(_text_config(config).get("vocab_size") or 0),
         eos_token_ids=eos_token_ids(config),
-        dtype=_main_dtype(model),
-        weight_bytes=_bytes(model),
+        dtype=dtype,
+        weight_bytes=weight_bytes,
+        fingerprint=fingerprint(path, f"{dtype} in {weight_bytes} bytes"),  # the bytes tell what stayed quantised from what did not
         notice=notice,
     )
 

@@ -13,12 +13,15 @@ import attrs
 import mlx.core as mx
 import structlog
 
+from semantic_trio.adapters.mlx.blocks import WarmStore
 from semantic_trio.adapters.mlx.device import Device
-from semantic_trio.adapters.mlx.kv import Layout, RowCaches, Span, choose_layout, state_of
+from semantic_trio.adapters.mlx.geometry import measure_spec
+from semantic_trio.adapters.mlx.kv import Layout, RowCaches, Span, choose_layout, proofs_of, state_of
 from semantic_trio.adapters.mlx.loading import LoadedModel, load
 from semantic_trio.adapters.mlx.sampling import Draw, draw
 from semantic_trio.domain.errors import StepFailedError
-from semantic_trio.domain.step import Drawn, RowStart, StepPlan, StepResult
+from semantic_trio.domain.geometry import ModelCacheSpec
+from semantic_trio.domain.step import BlockKey, Closing, Drawn, Inventory, RowStart, SaveBlock, SaveMark, StepPlan, StepResult
 
 log = structlog.get_logger(__name__)
 
@@ -30,6 +33,7 @@ TIDY_EVERY = 256
 class _Row:
     start: RowStart
     caches: RowCaches
+    length: int = 0  # tokens read, those of a pass in flight included
     drawn: mx.array | None = None  # (1,) the token drawn last, perhaps not computed yet
 
     def draw(self, index: int) -> Draw:
@@ -45,7 +49,7 @@ class _Flight:
     who: tuple[tuple[int, int], ...]  # row and index of each token drawn
     tokens: mx.array | None  # (drawing rows,)
     logprobs: mx.array | None
-    caches: list[mx.array]  # of rows that read without drawing: nothing else makes MLX compute them
+    read: list[mx.array]  # numbers out of the rows that read without drawing
     started_at: float  # seconds on the monotonic clock
 
 
@@ -55,6 +59,7 @@ class Batch:
 
     layout: Layout
     look_ahead: bool = True
+    store: WarmStore = attrs.field(init=False, factory=WarmStore)
     _rows: dict[int, _Row] = attrs.field(init=False, factory=dict)
     _flight: _Flight | None = attrs.field(init=False, default=None)
     _finished_at: float = attrs.field(init=False, default=0.0)
@@ -62,22 +67,64 @@ class Batch:
 
     def step(self, plan: StepPlan) -> StepResult:
         """See `ModelRunner.step`. Any exception leaves the rows in doubt."""
-        for row in plan.close:
-            del self._rows[row]
+        for closing in plan.close:
+            self._close(closing)
+        self.store.drop(plan.drop_blocks, plan.drop_marks)
         for start in plan.open:
-            self._rows[start.row] = _Row(start, self.layout.open())
+            self._open(start, room=1 + sum(len(chunk.tokens) for chunk in plan.prefill if chunk.row == start.row))
         landing, self._flight = self._flight, self._take_off(plan) if plan.has_work else None
+        for mark in plan.marks:
+            self._save_mark(mark)
         if self._flight is not None and not self.look_ahead:
             landing, self._flight = self._flight, None
         self._tidy()
         result = self._land(landing) if landing is not None else StepResult()
         return attrs.evolve(result, in_flight=self._flight is not None)
 
-    def reset(self) -> None:
+    def reset(self, keep: Sequence[SaveBlock] = ()) -> frozenset[BlockKey]:
         """See `ModelRunner.reset`."""
-        self._rows.clear()
         self._flight = None
+        kept = {block.key for row in {block.row for block in keep} for block in self._rescue(row, keep)}
+        self._rows.clear()
+        self.store.drop_unreadable()
         mx.clear_cache()
+        return self.store.blocks & kept
+
+    def inventory(self) -> Inventory:
+        """See `ModelRunner.inventory`."""
+        return Inventory(frozenset(self._rows), self.store.blocks, self.store.marks)
+
+    def _open(self, start: RowStart, room: int) -> None:
+        assert start.row not in self._rows, "a row is opened once"
+        row = _Row(start, self.layout.open())
+        if start.restore is not None:
+            self.store.restore(row.caches, start.restore, {number: other.caches for number, other in self._rows.items()}, room)
+            row.length = start.restore.length
+        self._rows[start.row] = row
+
+    def _close(self, closing: Closing) -> None:
+        if closing.mark is not None:
+            self._save_mark(closing.mark)
+        self.store.save_blocks(self._rows[closing.row].caches, closing.blocks)
+        del self._rows[closing.row]
+
+    def _save_mark(self, mark: SaveMark) -> None:
+        row = self._rows[mark.row]
+        assert row.length == mark.position, f"a mark at {mark.position} of a row that has read {row.length} tokens"
+        self.store.save_mark(row.caches, mark)
+
+    def _rescue(self, number: int, keep: Sequence[SaveBlock]) -> list[SaveBlock]:
+        """Save what can be read of a row in doubt, and say what that was."""
+        row = self._rows.get(number)
+        if row is None:
+            return []
+        blocks = [block for block in keep if block.row == number and block.stop <= row.length]
+        try:
+            self.store.save_blocks(row.caches, blocks)
+        except Exception as error:  # noqa: BLE001 - the device has just failed: whatever it raises for this row, the row is lost
+            log.warning("row lost", row=number, reason=f"{type(error).__name__}: {error}")
+            return []
+        return blocks
 
     def _take_off(self, plan: StepPlan) -> _Flight:
         started_at = time.monotonic()
@@ -85,11 +132,20 @@ class Batch:
         spans = [Span(self._rows[d.row].caches, 1, wants_logits=True) for d in plan.decode]
         spans += [Span(self._rows[c.row].caches, len(c.tokens), wants_logits=c.draws is not None) for c in plan.prefill]
         logits = self.layout.forward(self._inputs(plan), spans)
+        self._count(plan)
         tokens, logprobs = self._draw(logits, who)
-        reading = [array for c in plan.prefill if c.draws is None for array in state_of(self._rows[c.row].caches)]
+        reading = [self._rows[c.row].caches for c in plan.prefill if c.draws is None]  # nothing that is drawn depends on these
+        read = [number for caches in reading for number in proofs_of(caches)]
         drawing = [array for array in (tokens, logprobs) if array is not None]
-        mx.async_eval(drawing, reading)
-        return _Flight(plan, tuple(who), tokens, logprobs, reading, started_at)
+        mx.async_eval(drawing, [state_of(caches) for caches in reading], read)
+        return _Flight(plan, tuple(who), tokens, logprobs, read, started_at)
+
+    def _count(self, plan: StepPlan) -> None:
+        for decode in plan.decode:
+            self._rows[decode.row].length += 1
+        for chunk in plan.prefill:
+            assert chunk.context == self._rows[chunk.row].length, "pieces of a prompt follow each other without gaps"
+            self._rows[chunk.row].length += len(chunk.tokens)
 
     def _inputs(self, plan: StepPlan) -> mx.array:
         drawn = [self._drawn(d.row) for d in plan.decode]
@@ -111,7 +167,7 @@ class Batch:
 
     def _land(self, flight: _Flight) -> StepResult:
         """Wait for a pass and read what it drew."""
-        mx.eval([array for array in (flight.tokens, flight.logprobs) if array is not None], flight.caches)
+        mx.eval([array for array in (flight.tokens, flight.logprobs) if array is not None], flight.read)
         now = time.monotonic()
         seconds = now - max(flight.started_at, self._finished_at)
         self._finished_at = now
@@ -134,6 +190,7 @@ class MlxRunner:
 
     device: Device
     batch: Batch
+    spec: ModelCacheSpec
 
     async def step(self, plan: StepPlan) -> StepResult:
         """See `ModelRunner.step`."""
@@ -142,12 +199,16 @@ class MlxRunner:
         except Exception as error:
             raise StepFailedError(f"{type(error).__name__}: {error}") from error
 
-    async def reset(self) -> None:
+    async def reset(self, keep: tuple[SaveBlock, ...] = ()) -> frozenset[BlockKey]:
         """See `ModelRunner.reset`."""
         try:
-            await self.device.call(self.batch.reset)
+            return await self.device.call(functools.partial(self.batch.reset, keep))
         except Exception as error:
             raise StepFailedError(f"{type(error).__name__}: {error}") from error
+
+    async def inventory(self) -> Inventory:
+        """See `ModelRunner.inventory`."""
+        return await self.device.call(self.batch.inventory)
 
     def memory(self) -> dict[str, float]:
         """Bytes in use by MLX, by kind. Reads counters of the allocator; any thread may."""
@@ -160,5 +221,6 @@ async def load_runner(device: Device, path: Path) -> tuple[MlxRunner, LoadedMode
     layout = await device.call(lambda: choose_layout(loaded.model))
     if loaded.notice:
         log.warning(loaded.notice)
+    spec = await device.call(lambda: measure_spec(loaded.model, loaded.fingerprint))
     log.info("model loaded", layout=type(layout).__name__, context_length=loaded.context_length)
-    return MlxRunner(device, Batch(layout)), loaded
+    return MlxRunner(device, Batch(layout), spec), loaded

@@ -3,9 +3,10 @@
 Imports no MLX and may be used from any thread.
 """
 
+import functools
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -14,13 +15,17 @@ from tokenizers import Tokenizer
 
 from semantic_trio.adapters.text.decoding import IncrementalDecoder
 from semantic_trio.adapters.text.template import ChatTemplate, Turn, probe
-from semantic_trio.domain.conversation import Conversation
+from semantic_trio.domain.conversation import Conversation, Message, Prompt, Role, Text
 from semantic_trio.domain.errors import InvalidRequestError, ModelNotFoundError
 
 # Transformers advises at import to install a framework it is not used with here.
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+# Said by nobody: where a prompt with it parts from another, the words of that other's first speaker begin.
+SOMETHING_ELSE = Message(Role.USER, (Text("\N{REPLACEMENT CHARACTER}"),))
+HEADS_KEPT = 16
 
 
 @attrs.frozen(eq=False)
@@ -32,12 +37,26 @@ class TokenizerCodec:
     _beginning: str  # the text of the token the tokenizer puts first, if it does
     _silent: frozenset[int]
     stop_tokens: frozenset[int]
+    _heads: Callable[[str], tuple[int, ...]] = attrs.field(init=False)  # the same heads come again and again
 
-    def encode_prompt(self, conversation: Conversation) -> tuple[int, ...]:
+    def __attrs_post_init__(self) -> None:
+        encode = functools.partial(self._encode, add_special_tokens=False)
+        object.__setattr__(self, "_heads", functools.lru_cache(HEADS_KEPT)(encode))
+
+    def encode_prompt(self, conversation: Conversation, known: Sequence[int] = ()) -> Prompt:
         """See `TextCodec.encode_prompt`. Special tokens are those the template writes; none is added to them."""
         if self._template is None:
             raise InvalidRequestError("the model has no chat template; it can only go on with a text", field="model")
-        return self._encode(self._template.prompt(conversation), add_special_tokens=False)
+        text = _encodable(self._template.prompt(conversation))
+        said = self.decode(known)
+        if not text.startswith(said):
+            known, said = (), ""
+        tokens = (*known, *self._encode(text[len(said) :], add_special_tokens=False))
+        return Prompt(tokens, self._head(conversation, text, tokens))
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """See `TextCodec.decode`."""
+        return self._tokenizer.decode(list(tokens), skip_special_tokens=False) if tokens else ""
 
     def encode_text(self, text: str) -> tuple[int, ...]:
         """The ids of a plain text, with the beginning its model expects."""
@@ -47,6 +66,15 @@ class TokenizerCodec:
     def decoder(self) -> IncrementalDecoder:
         """See `TextCodec.decoder`."""
         return IncrementalDecoder(self._tokenizer, self._silent, self._tokenizer.get_vocab_size())
+
+    def _head(self, conversation: Conversation, text: str, tokens: tuple[int, ...]) -> int:
+        """Tokens up to where the first speaker's words begin: as far as the prompt agrees with one in which somebody says something else."""
+        spoken = next((at for at, message in enumerate(conversation.messages) if message.role is not Role.SYSTEM), 0)
+        if not spoken or self._template is None:
+            return 0
+        other = self._template.prompt(Conversation((*conversation.messages[:spoken], SOMETHING_ELSE)))
+        head = self._heads(text[: _alike(text, other)])
+        return _alike(head, tokens)
 
     def _encode(self, text: str, *, add_special_tokens: bool) -> tuple[int, ...]:
         # A batch of one: the library holds the interpreter's lock for the whole of a single `encode`, 35 ms for 100 KB, and not for a batch.
@@ -89,6 +117,15 @@ def _stop_tokens(path: Path) -> Iterator[int]:
         for part in (config, config.get("text_config") or {}):
             ids = part.get("eos_token_id")
             yield from ids if isinstance(ids, list) else [] if ids is None else [ids]
+
+
+def _alike(one: Sequence[object], other: Sequence[object]) -> int:
+    """How long two sequences begin alike."""
+    low, high = 0, min(len(one), len(other))
+    while low < high:  # all before `low` is alike
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if one[low:middle] == other[low:middle] else (low, middle - 1)
+    return low
 
 
 def _encodable(text: str) -> str:

@@ -9,6 +9,7 @@ import attrs
 
 from semantic_trio.adapters.http.faults import anthropic_error, fault_of
 from semantic_trio.adapters.http.protocol import Protocol
+from semantic_trio.adapters.http.reuse import Cache
 from semantic_trio.adapters.http.sse import encode_event
 from semantic_trio.domain.errors import SemanticError
 from semantic_trio.domain.generation import Finished, FinishReason, GenerationResult
@@ -31,6 +32,16 @@ class Usage:
     output_tokens: int
     cache_creation_input_tokens: int = 0
     cache_read_input_tokens: int = 0
+
+    @classmethod
+    def of(cls, prompt_tokens: int, reused: int, output_tokens: int, *, has_breakpoints: bool) -> "Usage":
+        """Each token of the prompt once: read from memory, written to it for a client that asked so by `cache_control`, or plain input.
+
+        Breakpoints are taken to be at the prompt's end, where clients move their last one to.
+        """
+        computed = prompt_tokens - reused
+        created = computed if has_breakpoints else 0
+        return cls(computed - created, output_tokens, created, reused)
 
 
 @attrs.frozen
@@ -62,7 +73,12 @@ class TokenCount:
     input_tokens: int
 
 
-def whole_message(message_id: str, model: str, result: GenerationResult) -> MessageAnswer:
+def usage_of(finished: Finished, *, has_breakpoints: bool) -> Usage:
+    """The usage of a generation."""
+    return Usage.of(finished.prompt_tokens, finished.reuse.tokens, finished.completion_tokens, has_breakpoints=has_breakpoints)
+
+
+def whole_message(message_id: str, model: str, result: GenerationResult, *, has_breakpoints: bool) -> MessageAnswer:
     """The answer of a request that does not stream. One without text has no content, as in a stream."""
     finished = result.finished
     return MessageAnswer(
@@ -71,7 +87,7 @@ def whole_message(message_id: str, model: str, result: GenerationResult) -> Mess
         content=[TextContent(result.text)] if result.text else [],
         stop_reason=STOP_REASONS[finished.reason],
         stop_sequence=finished.stop_string,
-        usage=Usage(finished.prompt_tokens, finished.completion_tokens),
+        usage=usage_of(finished, has_breakpoints=has_breakpoints),
     )
 
 
@@ -82,13 +98,14 @@ class MessageEncoder:
     message_id: str
     model: str
     request_id: str
-    prompt_tokens: int
+    expected: Usage  # as far as it is known when the stream opens; the last one counts
+    has_breakpoints: bool = False
     ping: bytes = encode_event({"type": "ping"}, "ping")
     _block_is_open: bool = attrs.field(init=False, default=False)
 
     def opening(self) -> bytes:
         """`message_start` and a `ping`: a client that sees these waits."""
-        message = MessageAnswer(self.message_id, self.model, [], None, None, Usage(self.prompt_tokens, 0))
+        message = MessageAnswer(self.message_id, self.model, [], None, None, self.expected)
         return _event("message_start", message=message) + self.ping
 
     def text(self, text: str) -> bytes:
@@ -103,8 +120,9 @@ class MessageEncoder:
         """The block's end, the reason, the usage, the message's end."""
         stop = _event("content_block_stop", index=0) if self._block_is_open else b""
         delta = {"stop_reason": STOP_REASONS[finished.reason], "stop_sequence": finished.stop_string}
-        usage = Usage(finished.prompt_tokens, finished.completion_tokens)
-        return stop + _event("message_delta", delta=delta, usage=usage) + _event("message_stop")
+        usage = usage_of(finished, has_breakpoints=self.has_breakpoints)
+        told = _event("message_delta", delta=delta, usage=usage, semantic_cache=Cache.of(finished.reuse))
+        return stop + told + _event("message_stop")
 
     def failure(self, error: SemanticError) -> bytes:
         """The `error` event."""

@@ -1,7 +1,7 @@
 """What clients of the Messages API send, and what it means.
 
 Knows the wire and the neutral conversation. Fields that are not named here are accepted and ignored: clients send new ones every week, and one
-refusal costs them the request. `tools`, `thinking`, `metadata`, `cache_control` and betas are among those for now.
+refusal costs them the request. `thinking` and betas are among those for now; of `tools` only the `cache_control` is looked at.
 """
 
 from collections.abc import Iterable
@@ -11,6 +11,7 @@ import attrs
 import msgspec
 
 from semantic_trio.adapters.http.generate import Asked, sampling_params
+from semantic_trio.adapters.http.identity import NOBODY, AgentId, Identity
 from semantic_trio.domain.conversation import Conversation, Message, Role, Text
 
 # Claude Code opens its system prompt with a block that differs between conversations (up to 2.1.180 between requests): no two prompts
@@ -18,10 +19,19 @@ from semantic_trio.domain.conversation import Conversation, Message, Role, Text
 BILLING_HEADER = "x-anthropic-billing-header:"
 
 
+@attrs.frozen
+class CacheControl:
+    """A breakpoint: the client will send all up to here again."""
+
+    type: str
+    ttl: str | None = None
+
+
 class TextBlock(msgspec.Struct, frozen=True, tag_field="type", tag="text"):
     """A run of text."""
 
     text: str
+    cache_control: CacheControl | None = None
 
 
 class ThinkingBlock(msgspec.Struct, frozen=True, tag_field="type", tag="thinking"):
@@ -38,6 +48,7 @@ class SystemBlock:
 
     type: Literal["text"]
     text: str
+    cache_control: CacheControl | None = None
 
 
 ContentBlock = TextBlock | ThinkingBlock | RedactedThinkingBlock
@@ -51,6 +62,20 @@ class MessageParam:
     content: str | list[ContentBlock]
 
 
+@attrs.frozen
+class Tool:
+    """A tool the model may call: accepted, not read yet."""
+
+    cache_control: CacheControl | None = None
+
+
+@attrs.frozen
+class Metadata:
+    """Who asks, in words of the client's own."""
+
+    user_id: object = None
+
+
 Messages = Annotated[list[MessageParam], msgspec.Meta(min_length=1)]
 
 
@@ -61,6 +86,8 @@ class CountTokensRequest:
     model: str
     messages: Messages
     system: str | list[SystemBlock] | None = None
+    metadata: Metadata | None = None
+    session_id: AgentId | None = None
 
 
 @attrs.frozen
@@ -76,9 +103,22 @@ class MessagesRequest:
     temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
     top_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
     top_k: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    tools: list[Tool] | None = None
+    cache_control: CacheControl | None = None
+    metadata: Metadata | None = None
+    session_id: AgentId | None = None
+
+    @property
+    def has_breakpoints(self) -> bool:
+        """Whether the client says anywhere that it will send the same again."""
+        system = self.system if isinstance(self.system, list) else []
+        content = (block for message in self.messages if isinstance(message.content, list) for block in message.content)
+        controls = [self.cache_control, *(tool.cache_control for tool in self.tools or []), *(block.cache_control for block in system)]
+        controls += [block.cache_control for block in content if isinstance(block, TextBlock)]
+        return any(control is not None for control in controls)
 
 
-def asked(request: MessagesRequest) -> Asked:
+def asked(request: MessagesRequest, identity: Identity = NOBODY) -> Asked:
     """What a request means."""
     temperature = 1.0 if request.temperature is None else request.temperature
     return Asked(
@@ -87,6 +127,7 @@ def asked(request: MessagesRequest) -> Asked:
         max_tokens=request.max_tokens,
         sampling=sampling_params(temperature, request.top_p, request.top_k, None),
         stop_strings=tuple(request.stop_sequences or ()),
+        identity=identity,
     )
 
 

@@ -9,6 +9,7 @@ import attrs
 
 from semantic_trio.adapters.http.faults import fault_of, openai_error
 from semantic_trio.adapters.http.protocol import Protocol
+from semantic_trio.adapters.http.reuse import Cache
 from semantic_trio.adapters.http.sse import encode_event
 from semantic_trio.domain.errors import SemanticError
 from semantic_trio.domain.generation import Finished, FinishReason, GenerationResult
@@ -42,7 +43,8 @@ class ChatUsage:
     @classmethod
     def of(cls, finished: Finished) -> "ChatUsage":
         """The usage of a generation."""
-        return cls(finished.prompt_tokens, finished.completion_tokens, finished.prompt_tokens + finished.completion_tokens)
+        prompt, completion = finished.prompt_tokens, finished.completion_tokens
+        return cls(prompt, completion, prompt + completion, PromptTokensDetails(finished.reuse.tokens))
 
 
 @attrs.frozen
@@ -102,7 +104,7 @@ class ChatEncoder:
 
     def ending(self, finished: Finished) -> bytes:
         """The reason, the usage when asked for, the end."""
-        usage = self._event([], usage=ChatUsage.of(finished)) if self.with_usage else b""
+        usage = self._event([], usage=ChatUsage.of(finished), semantic_cache=Cache.of(finished.reuse)) if self.with_usage else b""
         return self._chunk({}, REASONS[finished.reason]) + usage + b"data: [DONE]\n\n"
 
     def failure(self, error: SemanticError) -> bytes:
@@ -112,13 +114,14 @@ class ChatEncoder:
     def _chunk(self, delta: dict[str, str], reason: Reason | None = None) -> bytes:
         return self._event([{"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}])
 
-    def _event(self, choices: list[dict[str, object]], usage: ChatUsage | None = None) -> bytes:
+    def _event(self, choices: list[dict[str, object]], usage: ChatUsage | None = None, **more: object) -> bytes:
         event: dict[str, object] = {
             "id": self.completion_id,
             "object": "chat.completion.chunk",
             "created": self.created,
             "model": self.model,
             "choices": choices,
+            **more,
         }
         if self.with_usage:
             event["usage"] = usage

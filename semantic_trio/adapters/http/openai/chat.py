@@ -12,6 +12,7 @@ from semantic_trio.adapters.http.contract import document_faults, document_strea
 from semantic_trio.adapters.http.exchange import current
 from semantic_trio.adapters.http.faults import OpenAIError
 from semantic_trio.adapters.http.generate import begin
+from semantic_trio.adapters.http.identity import identify
 from semantic_trio.adapters.http.openai.answer import ChatAnswer, ChatEncoder, whole_completion
 from semantic_trio.adapters.http.openai.wire import ChatRequest, asked
 from semantic_trio.adapters.http.sse import event_stream
@@ -29,12 +30,15 @@ def routes(state: AppState) -> Blueprint:
     @document_faults(OpenAIError, 400, 401, 403, 404, 408, 413, 429, 500, 503)
     async def create_chat_completion() -> Response:
         """Answer a conversation, whole or as a stream of chunks."""
-        request = decode(current.get().body, ChatRequest)
-        model, generation = await begin(state, asked(request))
+        exchange = current.get()
+        request = decode(exchange.body, ChatRequest)
+        identity = identify(exchange.headers, session_id=request.session_id, prompt_cache_key=request.prompt_cache_key)
+        model, generation = await begin(state, asked(request, identity))
         completion_id, created = f"chatcmpl-{uuid.uuid4().hex}", int(time.time())
         if request.stream:
             encoder = ChatEncoder(completion_id, created, model.card.id, request.wants_usage)
-            return event_stream(generation, encoder, state.settings.ping_seconds)
-        return json_answer(whole_completion(completion_id, created, model.card.id, await generation.result()))
+            return event_stream(generation.events, encoder, state.settings.ping_seconds)
+        result = await generation.result()
+        return json_answer(whole_completion(completion_id, created, model.card.id, result), reuse=result.finished.reuse)
 
     return blueprint

@@ -1,7 +1,7 @@
 """What clients of the Chat Completions API send, and what it means.
 
-Knows the wire and the neutral conversation. Fields that are not named here are accepted and ignored, `tools` among them for now; `min_p` and
-`top_k` are extensions.
+Knows the wire and the neutral conversation. Fields that are not named here are accepted and ignored, `tools` among them for now; `min_p`,
+`top_k` and `session_id` are extensions.
 """
 
 from typing import Annotated, Literal
@@ -10,6 +10,7 @@ import attrs
 import msgspec
 
 from semantic_trio.adapters.http.generate import Asked, sampling_params
+from semantic_trio.adapters.http.identity import NOBODY, AgentId, Identity
 from semantic_trio.domain.conversation import Conversation, Message, Role, Text
 
 ROLES = {"developer": Role.SYSTEM, "system": Role.SYSTEM, "user": Role.USER, "assistant": Role.ASSISTANT}
@@ -55,6 +56,8 @@ class ChatRequest:
     stop: str | list[str] | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
+    session_id: AgentId | None = None
+    prompt_cache_key: str | None = None
 
     @property
     def wants_usage(self) -> bool:
@@ -62,18 +65,24 @@ class ChatRequest:
         return self.stream_options is not None and bool(self.stream_options.include_usage)
 
 
-def asked(request: ChatRequest) -> Asked:
+def asked(request: ChatRequest, identity: Identity = NOBODY) -> Asked:
     """What a request means."""
     temperature = 1.0 if request.temperature is None else request.temperature
     stop = [request.stop] if isinstance(request.stop, str) else request.stop or []
     return Asked(
         model=request.model,
-        conversation=Conversation(tuple(Message(ROLES[message.role], _parts(message.content)) for message in request.messages)),
+        conversation=Conversation(tuple(message_of(message) for message in request.messages)),
         max_tokens=request.max_tokens if request.max_completion_tokens is None else request.max_completion_tokens,
         sampling=sampling_params(temperature, request.top_p, request.top_k, request.min_p),
         stop_strings=tuple(stop),
         seed=request.seed,
+        identity=identity,
     )
+
+
+def message_of(message: ChatMessage) -> Message:
+    """A turn of the neutral conversation."""
+    return Message(ROLES[message.role], _parts(message.content))
 
 
 def _parts(content: str | list[TextPart] | None) -> tuple[Text, ...]:

@@ -1,0 +1,54 @@
+"""What an agent's turn answers: whole, or as events.
+
+Knows the wire and how generations end. Knows nothing of requests.
+"""
+
+import attrs
+
+from semantic_trio.adapters.http.agents.wire import AgentAnswer, AgentUsage
+from semantic_trio.adapters.http.faults import anthropic_error, fault_of, openai_error
+from semantic_trio.adapters.http.protocol import Protocol
+from semantic_trio.adapters.http.reuse import Cache
+from semantic_trio.adapters.http.sse import encode_event
+from semantic_trio.domain.errors import SemanticError
+from semantic_trio.domain.generation import Finished
+
+
+def whole_answer(agent: str, text: str, finished: Finished) -> AgentAnswer:
+    """The answer of a turn that does not stream."""
+    return AgentAnswer(agent, text, finished.reason, finished.stop_string, AgentUsage.of(finished), Cache.of(finished.reuse))
+
+
+@attrs.frozen
+class TurnEncoder:
+    """The events of one turn: `start`, `token`s, `end`; or `error` in place of the end."""
+
+    agent: str
+    protocol: Protocol  # of the error
+    request_id: str
+    ping: bytes = encode_event({}, "ping")
+
+    def opening(self) -> bytes:
+        """Who speaks."""
+        return encode_event({"agent": self.agent}, "start")
+
+    def text(self, text: str) -> bytes:
+        """A piece of the answer."""
+        return encode_event({"text": text}, "token")
+
+    def ending(self, finished: Finished) -> bytes:
+        """Why it ended, the usage, what was reused."""
+        end = {
+            "agent": self.agent,
+            "finish_reason": finished.reason,
+            "stop_string": finished.stop_string,
+            "usage": AgentUsage.of(finished),
+            "cache": Cache.of(finished.reuse),
+        }
+        return encode_event(end, "end")
+
+    def failure(self, error: SemanticError) -> bytes:
+        """The error, in the envelope of plain answers."""
+        fault = fault_of(error, self.protocol)
+        is_anthropic = self.protocol is Protocol.ANTHROPIC
+        return encode_event(anthropic_error(fault, self.request_id) if is_anthropic else openai_error(fault), "error")

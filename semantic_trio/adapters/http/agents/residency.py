@@ -1,0 +1,56 @@
+"""Routes that decide whether an agent's memory stays in RAM."""
+
+from quart import Blueprint, Response
+from quart_schema import document_response
+
+from semantic_trio.adapters.http.agents.view import find, view
+from semantic_trio.adapters.http.agents.wire import AgentView
+from semantic_trio.adapters.http.answers import json_answer
+from semantic_trio.adapters.http.contract import document_faults
+from semantic_trio.adapters.http.faults import Fault, OpenAIError
+from semantic_trio.adapters.http.state import AppState
+from semantic_trio.domain.errors import PoolExhaustedError
+
+
+def routes(state: AppState) -> Blueprint:
+    """`/v1/agents/<id>/pin`, `unpin`, `close`."""
+    blueprint = Blueprint("agents-residency", __name__)
+
+    @blueprint.post("/v1/agents/<agent_id>/pin")
+    @document_response(AgentView, 200)
+    @document_faults(OpenAIError, 400, 401, 403, 404)
+    async def pin_agent(agent_id: str) -> Response:
+        """Keep an agent's memory, that of its turns to come too, whatever happens; all pins together may take half of the budget."""
+        model, agent = find(state, agent_id)
+        try:
+            model.engine.memory.pin(agent)
+        except PoolExhaustedError as error:
+            raise Fault(400, _too_much(error), field="agent_id", code="pins_exhausted") from error
+        model.engine.nudge()
+        return json_answer(view(model, agent))
+
+    @blueprint.post("/v1/agents/<agent_id>/unpin")
+    @document_response(AgentView, 200)
+    @document_faults(OpenAIError, 400, 401, 403, 404)
+    async def unpin_agent(agent_id: str) -> Response:
+        """Let an agent's memory be given up again when others need the room."""
+        model, agent = find(state, agent_id)
+        model.engine.memory.unpin(agent)
+        model.engine.nudge()
+        return json_answer(view(model, agent))
+
+    @blueprint.post("/v1/agents/<agent_id>/close")
+    @document_response(AgentView, 200)
+    @document_faults(OpenAIError, 400, 401, 403, 404)
+    async def close_agent(agent_id: str) -> Response:
+        """Give up the RAM of what only this agent has read, its pins too, and keep the agent: its next turn reads that again."""
+        model, agent = find(state, agent_id)
+        model.engine.memory.release(agent)
+        model.engine.nudge()
+        return json_answer(view(model, agent))
+
+    return blueprint
+
+
+def _too_much(error: PoolExhaustedError) -> str:
+    return f"pins may take half of the {error.total} bytes of the cache budget: {error.wanted} more are wanted, {error.free} are left"

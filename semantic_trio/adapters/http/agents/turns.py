@@ -1,0 +1,77 @@
+"""Routes that talk with an agent: only what is new travels. Turns of one agent run in the order they were asked, in a line of its own."""
+
+from quart import Blueprint, Response
+from quart_schema import document_request, document_response
+
+from semantic_trio.adapters.http.agents.answer import TurnEncoder, whole_answer
+from semantic_trio.adapters.http.agents.line import Lines, Place
+from semantic_trio.adapters.http.agents.turn import Turn, refuse_deleted, sure_prompt
+from semantic_trio.adapters.http.agents.view import find
+from semantic_trio.adapters.http.agents.wire import AgentAnswer, AgentTurn, Warmed, asked
+from semantic_trio.adapters.http.answers import json_answer
+from semantic_trio.adapters.http.body import decode
+from semantic_trio.adapters.http.contract import document_faults, document_stream
+from semantic_trio.adapters.http.exchange import Exchange, current
+from semantic_trio.adapters.http.faults import OpenAIError
+from semantic_trio.adapters.http.generate import Asked, submit
+from semantic_trio.adapters.http.identity import Identity
+from semantic_trio.adapters.http.reuse import Cache
+from semantic_trio.adapters.http.sse import event_stream
+from semantic_trio.adapters.http.state import AppState, ServedModel
+from semantic_trio.domain.agent import NOTHING_SAID, Agent
+from semantic_trio.domain.errors import OverloadedError
+from semantic_trio.domain.generation import SamplingParams
+from semantic_trio.domain.reuse import NOTHING_REUSED
+
+
+def routes(state: AppState) -> Blueprint:
+    """`/v1/agents/<id>/generate` and `warm`."""
+    blueprint = Blueprint("agents-turns", __name__)
+    lines = Lines()
+
+    @blueprint.post("/v1/agents/<agent_id>/generate")
+    @document_request(AgentTurn)
+    @document_response(AgentAnswer, 200)
+    @document_stream
+    @document_faults(OpenAIError, 400, 401, 403, 404, 408, 413, 429, 500, 503)
+    async def generate(agent_id: str) -> Response:
+        """Say something to an agent. Message and answer become part of its conversation when the answer is complete."""
+        exchange = current.get()
+        request = decode(exchange.body, AgentTurn)
+        model, agent = find(state, agent_id)
+        place = _join(lines, model, agent, exchange)
+        turn = Turn(state, exchange, model, agent, place, asked(request, model.card.id, agent.id))
+        if not request.stream:
+            result = await turn.result()
+            return json_answer(whole_answer(agent.id, result.text, result.finished), reuse=result.finished.reuse)
+        if place.is_first:
+            await turn.begin()  # what is wrong with it is told by a status
+        return event_stream(turn, TurnEncoder(agent.id, exchange.protocol, exchange.request_id), state.settings.ping_seconds)
+
+    @blueprint.post("/v1/agents/<agent_id>/warm")
+    @document_response(Warmed, 200)
+    @document_faults(OpenAIError, 400, 401, 403, 404, 429, 500, 503)
+    async def warm_agent(agent_id: str) -> Response:
+        """Read an agent's conversation now, system prompt included, so that its next turn finds it read."""
+        exchange = current.get()
+        model, agent = find(state, agent_id)
+        await _join(lines, model, agent, exchange).wait()
+        prompt = await sure_prompt(model, agent)
+        refuse_deleted(agent)
+        if not prompt.tokens:
+            return json_answer(Warmed(agent.id, 0, Cache.of(NOTHING_REUSED)), reuse=NOTHING_REUSED)
+        only_read = Asked(model.card.id, NOTHING_SAID, 0, SamplingParams(), identity=Identity(agent.id, is_ordered=True))
+        reuse = (await submit(state, exchange, model, only_read, prompt).result()).finished.reuse
+        return json_answer(Warmed(agent.id, len(prompt.tokens), Cache.of(reuse)), reuse=reuse)
+
+    return blueprint
+
+
+def _join(lines: Lines, model: ServedModel, agent: Agent, exchange: Exchange) -> Place:
+    """A place in the agent's line until the request is over. Raises `OverloadedError` where as many wait as may."""
+    engine, waiting = model.engine, lines.length(agent)
+    if waiting > engine.queue_limit:
+        raise OverloadedError(waiting, engine.queue_limit, engine.retry_after_seconds)
+    place = lines.join(agent)
+    exchange.stack.callback(place.leave)
+    return place

@@ -1,0 +1,83 @@
+"""Agents: who remembers what, and why a turn could or could not use it.
+
+Knows histories as tokens, turns and names. Knows nothing of blocks' content or of budgets.
+"""
+
+import re
+
+import attrs
+
+from semantic_trio.domain.chain import TOKEN_BYTES, TokenRun, common_tokens, unpack
+from semantic_trio.domain.conversation import Conversation
+from semantic_trio.domain.errors import InvalidRequestError
+from semantic_trio.domain.prefix import Block, Mark
+from semantic_trio.domain.reuse import MissCause, Reuse, Source, Turn
+from semantic_trio.domain.step import BlockKey
+
+AGENT_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+# Tokens shown on either side of the position where a prompt left its agent's history.
+SHOWN_TOKENS = 16
+NOTHING_SAID = Conversation(())
+
+
+def agent_id(given: str) -> str:
+    """An id a client has chosen. Raises `InvalidRequestError` for one that could not be a file's name."""
+    if not AGENT_ID.fullmatch(given):
+        raise InvalidRequestError("an agent's id has 1 to 128 of the characters A-Z a-z 0-9 . _ -", "agent")
+    return given
+
+
+@attrs.define(eq=False)
+class Agent:
+    """One memory: all it has read and said, and the blocks that hold it."""
+
+    id: str
+    is_named: bool  # by a client; others are known by their content alone
+    parent: str | None = None  # whom it was forked from
+    conversation: Conversation = NOTHING_SAID  # of stateful turns
+    tools: bytes = b""  # JSON, as a client gave them; not part of the conversation yet
+    history: bytes = b""  # packed tokens
+    prompt_tokens: int = 0  # of the last turn's prompt: the part of the history a client is sure to repeat
+    blocks: dict[BlockKey, Block] = attrs.field(factory=dict)  # every block it has read; some may be gone
+    pinned: list[Block] = attrs.field(factory=list)
+    pinned_mark: Mark | None = None
+    is_pinned: bool = False
+    is_deleted: bool = False
+    rows: int = 0  # live rows that work for it
+    turns: int = 0
+    last_turn: Turn | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Length of its history."""
+        return len(self.history) // TOKEN_BYTES
+
+    @property
+    def held(self) -> list[Block]:
+        """Its blocks that are still there, in order of position."""
+        self.blocks = {key: block for key, block in self.blocks.items() if block.is_held}
+        return sorted(self.blocks.values(), key=lambda block: block.start)
+
+    @property
+    def recognised_by(self) -> bytes:
+        """What a prompt has to begin with to be taken for this agent's next."""
+        return self.history[: self.prompt_tokens * TOKEN_BYTES]
+
+
+def explain(agent: Agent, run: TokenRun, reused: int, known: int, source: Source) -> Turn:
+    """What a turn reused and why not more; `known` is how much of the prompt anybody remembers."""
+    alike = common_tokens(agent.history, run.packed)
+    reachable = min(alike, len(run) - 1)
+    left_at = alike if alike < min(agent.tokens, len(run)) else None
+    cause, lost = None, 0
+    if not agent.history:
+        cause = MissCause.NEW if reused < len(run) - 1 else None
+    elif reused < reachable:
+        cause, lost = (MissCause.NO_RESTORE_POINT if known >= reachable else MissCause.EVICTED), reachable - reused
+    elif left_at is not None:
+        cause, lost = MissCause.DIVERGED, agent.tokens - left_at
+    reuse = Reuse(reused, len(run), source if reused else Source.NONE, cause, lost)
+    if left_at is None:
+        return Turn(reuse)
+    first, last = max(left_at - SHOWN_TOKENS, 0) * TOKEN_BYTES, (left_at + SHOWN_TOKENS) * TOKEN_BYTES
+    return Turn(reuse, left_at, first // TOKEN_BYTES, unpack(agent.history[first:last]), unpack(run.packed[first:last]))

@@ -1,0 +1,124 @@
+"""All agents of one model: found by their ids, or by what they have read.
+
+Knows names and histories. Knows nothing of blocks' content or of budgets.
+"""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Iterator
+
+import attrs
+
+from semantic_trio.domain.agent import Agent, agent_id
+from semantic_trio.domain.chain import TOKEN_BYTES, TokenRun
+from semantic_trio.domain.errors import AgentExistsError, AgentNotFoundError, OverloadedError
+from semantic_trio.domain.step import BlockKey
+
+# How long to wait where there is room for no more agents, in seconds: nothing tells when one will go.
+RETRY_SECONDS = 5
+
+
+@attrs.define(eq=False)
+class Agents:
+    """The register. Agents nobody has named make room for new ones, least recently used first; named ones do not."""
+
+    root: BlockKey
+    block_tokens: int
+    limit: int
+    _all: OrderedDict[str, Agent] = attrs.field(init=False, factory=OrderedDict)  # least recently used first
+    _by_prompt: dict[BlockKey, dict[str, Agent]] = attrs.field(init=False, factory=dict)  # by the last whole block of what they are recognised by
+    _place: dict[str, BlockKey] = attrs.field(init=False, factory=dict)
+    _count: int = attrs.field(init=False, default=0)
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __iter__(self) -> Iterator[Agent]:
+        return iter(self._all.values())
+
+    def get(self, name: str) -> Agent:
+        """The agent of an id. Raises `AgentNotFoundError`."""
+        agent = self._all.get(name)
+        if agent is None:
+            raise AgentNotFoundError(name)
+        return agent
+
+    def find(self, name: str) -> Agent | None:
+        """The agent of an id, if there is one."""
+        return self._all.get(name)
+
+    def create(self, name: str, *, parent: str | None = None) -> Agent:
+        """A new agent a client has named.
+
+        Raises `AgentExistsError`, `InvalidRequestError`, and `OverloadedError` where named agents fill the register.
+        """
+        if name in self._all:
+            raise AgentExistsError(name)
+        return self._add(Agent(agent_id(name), is_named=True, parent=parent))
+
+    def named(self, name: str) -> Agent:
+        """The agent of an id, made where there is none. Raises as `create` does."""
+        return self._all.get(name) or self.create(name)
+
+    def whose(self, name: str | None, run: TokenRun) -> Agent:
+        """The agent of an id or, where none is given, the one that has read the beginning of a prompt.
+
+        One that was deleted while its turn waited is stood in for by an agent that leaves nothing behind.
+        """
+        if name is None:
+            return self.recognise(run)
+        return self._all.get(name) or Agent(name, is_named=True, is_deleted=True)
+
+    def recognise(self, run: TokenRun) -> Agent:
+        """The agent nobody has named whose last prompt is the longest beginning of this one, or a new one.
+
+        A named one is left to who names it: else what others say would be explained as its own.
+        """
+        for key in (*reversed(run.keys), self.root):
+            known = [agent for agent in self._by_prompt.get(key, {}).values() if run.packed.startswith(agent.recognised_by)]
+            if known:
+                return max(known, key=lambda agent: agent.prompt_tokens)
+        self._count += 1
+        digest = hashlib.sha256(f"{self._count}/".encode() + run.packed).hexdigest()
+        return self._add(Agent(f"auto-{digest[:24]}", is_named=False))
+
+    def remember(self, agent: Agent, run: TokenRun, history: bytes) -> None:
+        """An agent has read a prompt, and after it what else is in its history now."""
+        read = min(len(run), len(history) // TOKEN_BYTES)
+        agent.history, agent.prompt_tokens = history, read
+        self._unplace(agent)
+        if read and not agent.is_named and agent.id in self._all:
+            whole = read // self.block_tokens
+            self._place[agent.id] = run.keys[whole - 1] if whole else self.root
+            self._by_prompt.setdefault(self._place[agent.id], {})[agent.id] = agent
+        self.touch(agent)
+
+    def touch(self, agent: Agent) -> None:
+        """An agent was used."""
+        if agent.id in self._all:
+            self._all.move_to_end(agent.id)
+
+    def remove(self, agent: Agent) -> None:
+        """Strike an agent off."""
+        del self._all[agent.id]
+        self._unplace(agent)
+        for block in agent.blocks.values():
+            block.owners.discard(agent.id)
+
+    def _add(self, agent: Agent) -> Agent:
+        if len(self._all) >= self.limit:
+            oldest = next((one for one in self._all.values() if not one.is_named and not one.rows), None)
+            if oldest is None and agent.is_named:
+                raise OverloadedError(len(self._all), self.limit, RETRY_SECONDS)
+            if oldest is None:
+                return agent  # works for this turn; nobody could ask for it later
+            self.remove(oldest)
+        self._all[agent.id] = agent
+        return agent
+
+    def _unplace(self, agent: Agent) -> None:
+        key = self._place.pop(agent.id, None)
+        if key is not None:
+            self._by_prompt[key].pop(agent.id)
+            if not self._by_prompt[key]:
+                del self._by_prompt[key]

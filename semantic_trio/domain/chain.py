@@ -1,0 +1,81 @@
+"""Names of token sequences: equal history, equal name, whoever wrote it.
+
+Knows token ids and hashes. Knows nothing of caches or agents.
+"""
+
+import array
+import hashlib
+from collections.abc import Iterable, Sequence
+
+import attrs
+
+from semantic_trio.domain.step import BlockKey, MarkKey
+
+TOKEN_BYTES = 4  # token ids are kept packed: compared and hashed as bytes, a thousand times faster than as numbers
+
+
+def pack(tokens: Iterable[int]) -> bytes:
+    """Token ids as bytes, `TOKEN_BYTES` each."""
+    return array.array("i", tokens).tobytes()
+
+
+def unpack(packed: bytes) -> tuple[int, ...]:
+    """The token ids again."""
+    return tuple(array.array("i", packed))
+
+
+def root_key(fingerprint: str) -> BlockKey:
+    """Where the chains of one model begin; it makes all their names that model's."""
+    return hashlib.sha256(b"semantic_trio/1\0" + fingerprint.encode()).digest()
+
+
+def child_key(parent: BlockKey, packed: bytes) -> BlockKey:
+    """The name of the tokens that follow what `parent` names."""
+    return hashlib.sha256(parent + packed).digest()
+
+
+def mark_key(parent: BlockKey, packed: bytes) -> MarkKey:
+    """The name of a mark: a position, so many tokens behind the block before it."""
+    return hashlib.sha256(b"mark\0" + parent + packed).digest()
+
+
+def common_tokens(one: bytes, other: bytes) -> int:
+    """How many tokens two packed sequences begin with alike."""
+    low, high = 0, min(len(one), len(other)) // TOKEN_BYTES
+    if one[: high * TOKEN_BYTES] == other[: high * TOKEN_BYTES]:
+        return high
+    while high - low > 1:  # all before `low` is alike, something before `high` is not
+        middle = (low + high) // 2
+        if one[low * TOKEN_BYTES : middle * TOKEN_BYTES] == other[low * TOKEN_BYTES : middle * TOKEN_BYTES]:
+            low = middle
+        else:
+            high = middle
+    return low
+
+
+@attrs.frozen(eq=False)
+class TokenRun:
+    """Tokens from position 0 on, with the names of the whole blocks among them."""
+
+    packed: bytes
+    keys: tuple[BlockKey, ...]
+
+    @classmethod
+    def of(cls, tokens: Sequence[int], root: BlockKey, block_tokens: int) -> "TokenRun":
+        """Pack and name tokens."""
+        return cls.of_packed(pack(tokens), root, block_tokens)
+
+    @classmethod
+    def of_packed(cls, packed: bytes, root: BlockKey, block_tokens: int) -> "TokenRun":
+        """Name packed tokens."""
+        size, keys = block_tokens * TOKEN_BYTES, [root]
+        for end in range(size, len(packed) + 1, size):
+            keys.append(child_key(keys[-1], packed[end - size : end]))
+        return cls(packed, tuple(keys[1:]))
+
+    def __len__(self) -> int:
+        return len(self.packed) // TOKEN_BYTES
+
+    def since(self, position: int) -> bytes:
+        """The tokens from a position on, packed."""
+        return self.packed[position * TOKEN_BYTES :]

@@ -1,0 +1,112 @@
+"""What a model's KV cache consists of, in layers and bytes.
+
+Knows layer kinds and sizes. Knows no arrays and no policy.
+"""
+
+import enum
+from collections.abc import Iterable
+
+import attrs
+
+# Tokens per block. The windows of the families we test are multiples or divisors of it (128, 512, 1024); one block of an 8B model in
+# fp16 (32 layers, 8 heads of 128, keys and values) is 32 MiB: one comfortable read from disk.
+BLOCK_TOKENS = 256
+# The buffers of a live row grow by up to 480 positions at a time.
+ROW_SLACK_BLOCKS = 2
+
+
+class LayerKind(enum.Enum):
+    """What a layer remembers."""
+
+    GLOBAL = "global"  # keys and values of every position
+    SLIDING = "sliding"  # of the last `window` positions
+    CHUNKED = "chunked"  # of the positions since the last multiple of `window`
+    RECURRENT = "recurrent"  # a state of fixed size
+
+
+@attrs.frozen
+class LayerGroup:
+    """The layers of one kind and size."""
+
+    kind: LayerKind
+    layers: int
+    token_bytes: int = 0  # keys and values of one position, all layers of the group
+    window: int = 0  # tokens; sliding and chunked layers
+    state_bytes: int = 0  # recurrent layers: all of them
+
+    def times(self, count: int) -> "LayerGroup":
+        """As many such groups as one."""
+        return attrs.evolve(self, layers=self.layers * count, token_bytes=self.token_bytes * count, state_bytes=self.state_bytes * count)
+
+    def bytes_at(self, position: int) -> int:
+        """What the group holds after `position` tokens."""
+        if self.kind is LayerKind.RECURRENT:
+            return self.state_bytes
+        if self.kind is LayerKind.GLOBAL:
+            return self.token_bytes * position
+        if self.kind is LayerKind.SLIDING:
+            return self.token_bytes * min(position, self.window)
+        return self.token_bytes * (position % self.window)
+
+
+@attrs.frozen
+class ModelCacheSpec:
+    """A model's layers in groups, and the block size its memory is kept in."""
+
+    fingerprint: str  # of weights, adapter, dtype and KV bits: memory of one is of no use to another
+    groups: tuple[LayerGroup, ...]
+    block_tokens: int = BLOCK_TOKENS
+    arrays_per_block: int = 2  # buffers a stored block takes: devices bound their number too
+
+    @classmethod
+    def of(cls, fingerprint: str, caches: Iterable[LayerGroup]) -> "ModelCacheSpec":
+        """The spec of a model with these caches, one group of one layer for each: equal ones become one group, in the order they first come."""
+        counts: dict[LayerGroup, int] = {}
+        for cache in caches:
+            counts[cache] = counts.get(cache, 0) + 1
+        globals_ = sum(count for cache, count in counts.items() if cache.kind is LayerKind.GLOBAL)
+        groups = tuple(cache.times(count) for cache, count in counts.items())
+        return cls(fingerprint, groups, arrays_per_block=max(2 * globals_, 1))
+
+    @property
+    def has_blocks(self) -> bool:
+        """Whether some layers keep every position: without them a block holds nothing, and stands for its tokens alone."""
+        return any(group.kind is LayerKind.GLOBAL for group in self.groups)
+
+    @property
+    def needs_marks(self) -> bool:
+        """Whether some layers keep what cannot be cut out of blocks."""
+        return any(group.kind is not LayerKind.GLOBAL for group in self.groups)
+
+    def block_amount(self, tokens: int) -> tuple[int, ...]:
+        """Bytes of a stored block of so many tokens, by group: global layers alone."""
+        return tuple(group.token_bytes * tokens if group.kind is LayerKind.GLOBAL else 0 for group in self.groups)
+
+    def mark_amount(self, position: int) -> tuple[int, ...]:
+        """Bytes of a mark at a position, by group: all layers but the global ones."""
+        return tuple(0 if group.kind is LayerKind.GLOBAL else group.bytes_at(position) for group in self.groups)
+
+    def row_amount(self, tokens: int, chunk_tokens: int) -> tuple[int, ...]:
+        """Bytes of a live row that has read so many tokens, by group: with the room its buffers grow by, and what a chunk adds to a window."""
+        room = (-(-tokens // self.block_tokens) + ROW_SLACK_BLOCKS) * self.block_tokens
+        windows = [min(tokens, group.window) + min(tokens, chunk_tokens) for group in self.groups]
+        return tuple(
+            group.state_bytes or group.token_bytes * (room if group.kind is LayerKind.GLOBAL else window)
+            for group, window in zip(self.groups, windows, strict=True)
+        )
+
+    def block_bytes(self, tokens: int | None = None) -> int:
+        """A stored block of so many tokens (a whole one unless told)."""
+        return sum(self.block_amount(self.block_tokens if tokens is None else tokens))
+
+    def mark_bytes(self, position: int) -> int:
+        """A mark at a position."""
+        return sum(self.mark_amount(position))
+
+    def context_bytes(self, tokens: int) -> int:
+        """Everything a sequence of so many tokens has to be kept in."""
+        return sum(group.bytes_at(tokens) for group in self.groups)
+
+    def agents_that_fit(self, budget_bytes: int, tokens: int) -> int:
+        """How many sequences of so many tokens a budget holds, sharing nothing."""
+        return budget_bytes // max(self.context_bytes(tokens), 1)

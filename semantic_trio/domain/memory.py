@@ -1,0 +1,349 @@
+"""The memory of agents in RAM: what a row begins with, and what of it stays.
+
+Knows rows, agents and their turns. Knows no arrays and no clock: it orders, the device does.
+
+A block's content is in the live rows that have read it, and stored exactly while there is no such row. So an active agent is not held twice, a row
+that closes fits where it was, and a row that opens takes over what it is alone to use.
+"""
+
+from collections.abc import Collection, Mapping
+
+import attrs
+
+from semantic_trio.domain.agent import Agent, explain
+from semantic_trio.domain.agents import Agents
+from semantic_trio.domain.chain import TOKEN_BYTES, TokenRun, common_tokens, pack
+from semantic_trio.domain.errors import PoolExhaustedError
+from semantic_trio.domain.geometry import ModelCacheSpec
+from semantic_trio.domain.prefix import Block, LiveRow, Match
+from semantic_trio.domain.residency import Rank
+from semantic_trio.domain.reuse import Source, Turn
+from semantic_trio.domain.step import BlockKey, Closing, Inventory, MarkKey, Piece, Restore, SaveBlock, SaveMark
+from semantic_trio.domain.store import Store
+
+# Pinned blocks may take this part of the budget: the rest has to go on serving.
+PINS_SHARE = 0.5
+
+
+@attrs.define(eq=False)
+class _Tenant:
+    row: LiveRow
+    agent: Agent
+
+
+@attrs.define(eq=False)
+class Memory:
+    """Everything remembered of one model, and the orders to its device that follow from it."""
+
+    spec: ModelCacheSpec
+    budget_bytes: int
+    chunk_tokens: int  # the largest piece of a prompt read in one step
+    max_agents: int = 1000
+    store: Store = attrs.field(init=False)
+    agents: Agents = attrs.field(init=False)
+    pinned_bytes: int = attrs.field(init=False, default=0)
+    _rows: dict[int, _Tenant] = attrs.field(init=False, factory=dict)
+    _in_use: set[bytes] = attrs.field(init=False, factory=set)  # blocks and marks that the plan being made reads or writes
+
+    def __attrs_post_init__(self) -> None:
+        self.store = Store(self.spec, self.budget_bytes)
+        self.agents = Agents(self._root.key, self.spec.block_tokens, self.max_agents)
+
+    # ---------------------------------------------------------------------------------------------------------------- prompts
+
+    def run(self, tokens: tuple[int, ...]) -> TokenRun:
+        """Tokens with the names of their blocks."""
+        return TokenRun.of(tokens, self._root.key, self.spec.block_tokens)
+
+    def match(self, run: TokenRun) -> Match:
+        """What a prompt could begin with; its last token is always computed."""
+        return self.store.tree.match(run, len(run) - 1)
+
+    def promise(self, run: TokenRun, number: int) -> int:
+        """How many tokens of a prompt a live row has read or is about to read."""
+        return common_tokens(bytes(self._rows[number].row.packed), run.packed)
+
+    def turn(self, agent: Agent, run: TokenRun, match: Match) -> Turn:
+        """What a match means to the agent that asks. To be asked before the row is opened."""
+        parts = [*match.path, match.part]
+        is_stored = any(isinstance(part, Block) and part.is_stored for part in parts)
+        return explain(agent, run, match.length, match.known, Source.RAM if is_stored else Source.ROW)
+
+    def row_bytes(self, tokens: int) -> int:
+        """What a live row of so many tokens takes."""
+        return sum(self.spec.row_amount(tokens, self.chunk_tokens))
+
+    @property
+    def longest_row(self) -> int:
+        """Tokens of the longest sequence the budget holds when that is alone."""
+        low, high = 0, 1 << 40
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self.row_bytes(middle) <= self.budget_bytes else (low, middle)
+        return low
+
+    # ------------------------------------------------------------------------------------------------------------------- rows
+
+    def open(self, number: int, run: TokenRun, agent: Agent, match: Match, headroom: int = 0) -> Restore | None:
+        """Give a row its room and its beginning; None when it begins with nothing. `headroom` bytes have to be left for others.
+
+        Raises `PoolExhaustedError`, and then nothing has changed.
+        """
+        taken = [block for block in match.stored if block in match.path or block.owners <= {agent.id}]
+        self.store.touch([*match.path, *([match.part] if isinstance(match.part, Block) else [])])
+        freed = sum(self.store.size(block) for block in taken)
+        self.store.make_room(self.row_bytes(len(run)) - freed + headroom, sparing={*match.path, match.part, match.mark})
+        pieces = _pieces(match, taken) if self.spec.has_blocks else ()
+        for block in taken:
+            self.store.take_out(block, drop=not pieces)
+        self.store.pool.allocate(("row", number), self.spec.row_amount(len(run), self.chunk_tokens))
+        self._move_in(number, run, agent, match)
+        if not match.length:
+            return None
+        mark = match.mark.key if match.mark else None
+        self._in_use |= {piece.block for piece in pieces if piece.block} | ({mark} if mark else set())
+        return Restore(match.length, pieces, mark)
+
+    def take_drops(self) -> tuple[tuple[BlockKey, ...], tuple[MarkKey, ...]]:
+        """What the device is to drop in the step that is being planned; told once."""
+        drops = self.store.take_drops(self._in_use)
+        self._in_use.clear()
+        return drops
+
+    def grow(self, number: int, tokens: int) -> None:
+        """Give a row the room to hold so many tokens. Raises `PoolExhaustedError`, and then nothing has changed."""
+        more = self.row_bytes(tokens) - self.store.pool.size(("row", number))
+        if more > 0:
+            self.store.make_room(more)
+            self.store.pool.resize(("row", number), self.spec.row_amount(tokens, self.chunk_tokens))
+
+    def extend(self, number: int, token: int) -> None:
+        """A row has drawn a token."""
+        self._rows[number].row.packed += pack([token])
+
+    def publish(self, number: int, read: int) -> None:
+        """A row's cache holds so many of its tokens once the steps that were planned are done: others may begin with them."""
+        tenant = self._rows[number]
+        row, size = tenant.row, self.spec.block_tokens
+        row.read = read
+        while row.read - row.whole >= size:
+            last = self._last(row)
+            block = self.store.child(last, bytes(row.packed[row.whole * TOKEN_BYTES : (row.whole + size) * TOKEN_BYTES]))
+            if block.is_stored:  # somebody else read the same meanwhile, and closed
+                self.store.take_out(block, drop=True)
+            block.rows[number] = None
+            self._own(tenant.agent, block)
+            row.chain.append(block)
+            block.growing[number] = last.growing.pop(number)
+
+    def mark(self, number: int, position: int) -> SaveMark | None:
+        """Order a mark of a row that holds exactly `position` tokens then; None where there is no need or no room for one."""
+        order = self.store.mark(self._rows[number].row, position)
+        if order is not None:
+            self._in_use.add(order.key)
+        return order
+
+    def remember(self, number: int, run: TokenRun) -> None:
+        """At the end of a turn: what the row has read is its agent's history now."""
+        tenant = self._rows[number]
+        tenant.agent.turns += 1
+        self.agents.remember(tenant.agent, run, bytes(tenant.row.packed[: tenant.row.read * TOKEN_BYTES]))
+
+    def close(self, number: int, fed: int, rank: Rank = Rank.PLAIN) -> Closing:
+        """Take a row's room back and keep what it has read: `fed` tokens are in its cache, and all of them that are known are published."""
+        tenant = self._rows[number]
+        keeps = not tenant.agent.is_deleted
+        mark = self.store.mark(tenant.row, fed) if keeps and fed == tenant.row.read else None
+        self._move_out(tenant)
+        saves = self._keep(tenant, rank)
+        if tenant.agent.is_pinned:
+            self._pin_what_fits(tenant.agent)
+        return Closing(number, saves, mark)
+
+    def close_all(self, safe: Mapping[int, int], doubted: Collection[MarkKey]) -> tuple[SaveBlock, ...]:
+        """The device loses its rows: what could be read of them still. `safe` has, by row, the positions that passes known to be done have read.
+
+        To be followed by `reconcile`, with what the device has kept in fact.
+        """
+        for key in doubted:
+            if key in self.store.marks:
+                self.store.forget_mark(self.store.marks[key])
+        saves: list[SaveBlock] = []
+        for number, tenant in list(self._rows.items()):
+            self._move_out(tenant)
+            self._cut(tenant.row, safe.get(number, 0))
+            saves += self._keep(tenant, Rank.PLAIN)
+        return tuple(saves)
+
+    # ----------------------------------------------------------------------------------------------------------------- agents
+
+    def fork(self, agent: Agent, name: str) -> Agent:
+        """A new agent that remembers what this one does, at no cost. Raises as `Agents.create` does."""
+        fork = self.agents.create(name, parent=agent.id)
+        fork.conversation, fork.history = agent.conversation, agent.history
+        for block in agent.held:
+            self._own(fork, block)
+        return fork
+
+    def delete(self, agent: Agent) -> None:
+        """Forget an agent, and its blocks that nobody else has read. Rows that work for it go on, and leave nothing behind."""
+        agent.is_deleted = True
+        self.release(agent)
+        self.agents.remove(agent)
+
+    def release(self, agent: Agent) -> None:
+        """Give up the RAM of an agent: blocks that nobody else has read go, but for those in live rows."""
+        self.unpin(agent)
+        for block in agent.held:
+            if block.is_stored and block.owners <= {agent.id} and not block.pins:
+                self.store.forget(block)
+
+    def pin(self, agent: Agent) -> None:
+        """Keep an agent's memory whatever happens. Raises `PoolExhaustedError` where pins would take more than half of the budget."""
+        limit = int(self.budget_bytes * PINS_SHARE)
+        wanted = sum(self.store.size(block) for block in self._chain(agent) if not block.pins)
+        if self.pinned_bytes + wanted > limit:
+            raise PoolExhaustedError(wanted=wanted, free=limit - self.pinned_bytes, total=self.budget_bytes)
+        agent.is_pinned = True
+        self._pin_what_fits(agent)
+
+    def unpin(self, agent: Agent) -> None:
+        """Let an agent's memory be given up again."""
+        for block in agent.pinned:
+            self.store.unpin(block)
+            if not block.pins:
+                self.pinned_bytes -= self.store.size(block)
+        if agent.pinned_mark is not None:
+            self.store.unpin_mark(agent.pinned_mark)
+        agent.pinned, agent.pinned_mark, agent.is_pinned = [], None, False
+
+    # ------------------------------------------------------------------------------------------------------------------ books
+
+    def expected(self) -> Inventory:
+        """What the device should hold when it has done everything it was told."""
+        return Inventory(frozenset(self._rows), frozenset(self.store.stored_keys()), frozenset(self.store.marks))
+
+    def reconcile(self, inventory: Inventory) -> list[str]:
+        """Make the books agree with what the device holds, where they do not. Returns a line for each difference.
+
+        To be asked when the device has done everything it was told.
+        """
+        told = [f"{len(inventory.rows)} rows nobody works with"] if inventory.rows else []
+        return told + self.store.reconcile(inventory)
+
+    def audit(self) -> None:
+        """Assert that pool, tree, rows and agents agree."""
+        pool, blocks = self.store.pool, list(self.store.tree.blocks())
+        stored = [block for block in blocks if block.is_stored]
+        names = {block.key for block in stored} | set(self.store.marks) | {("row", number) for number in self._rows}
+        assert all(name in pool for name in names), "something is held that is not counted"
+        assert pool.used == sum(pool.size(name) for name in names), "something is counted that is not held"
+        assert pool.used + pool.available == self.budget_bytes
+        assert sum(pool.used_by_group) == pool.used
+        for block in blocks:
+            assert block.is_stored != bool(block.rows), "a block is stored exactly when no row holds it"
+            assert set(block.rows) <= set(self._rows)
+            assert block.parent is self._root or block.parent is None or set(block.rows) <= set(block.parent.rows)
+            assert (pool.references(block.key) == 2) == (block.is_stored and block.pins > 0)
+        assert self.pinned_bytes == sum(self.store.size(block) for block in {block for agent in self.agents for block in agent.pinned})
+        assert self.store.marks_bytes == sum(pool.size(key) for key in self.store.marks)
+
+    # ---------------------------------------------------------------------------------------------------------------- private
+
+    @property
+    def _root(self) -> Block:
+        return self.store.tree.root
+
+    def _last(self, row: LiveRow) -> Block:
+        return row.chain[-1] if row.chain else self._root
+
+    def _own(self, agent: Agent, block: Block) -> None:
+        if not agent.is_deleted:
+            block.owners.add(agent.id)
+            agent.blocks[block.key] = block
+
+    def _move_in(self, number: int, run: TokenRun, agent: Agent, match: Match) -> None:
+        row = LiveRow(number, bytearray(run.packed), list(match.path), match.length)
+        for block in match.path:
+            block.rows[number] = None
+            self._own(agent, block)
+        if isinstance(match.part, Block) and not match.part.is_held:  # a tail it has taken over: it grows in the row
+            self.store.forget(match.part)
+        self._last(row).growing[number] = row
+        self._rows[number] = _Tenant(row, agent)
+        agent.rows += 1
+        self.agents.touch(agent)
+        if match.mark is not None:
+            self.store.touch_mark(match.mark)
+
+    def _move_out(self, tenant: _Tenant) -> None:
+        del self._rows[tenant.row.number]
+        del self._last(tenant.row).growing[tenant.row.number]
+        self.store.pool.free(("row", tenant.row.number))
+        tenant.agent.rows -= 1
+
+    def _keep(self, tenant: _Tenant, rank: Rank) -> tuple[SaveBlock, ...]:
+        """Store what only this row held, its tail too."""
+        row, agent = tenant.row, tenant.agent
+        path = [*row.chain, *self._tail(row, agent)]
+        saves = []
+        for block in path:
+            block.rows.pop(row.number, None)
+            if block.is_held:
+                continue
+            if agent.is_deleted and not block.owners:
+                self.store.forget(block)
+            else:
+                saves.append(self.store.put_in(block, row.number))
+        self.store.touch(path, rank)
+        return tuple(save for save in saves if save is not None)
+
+    def _tail(self, row: LiveRow, agent: Agent) -> list[Block]:
+        last, packed = self._last(row), row.rest
+        if not packed:
+            return []
+        held = next((child for child in last.children.values() if child.packed.startswith(packed)), None)
+        tail = held or self.store.child(last, packed)
+        self._own(agent, tail)
+        return [tail]
+
+    def _cut(self, row: LiveRow, safe: int) -> None:
+        """Forget what a row has read beyond a position."""
+        for block in [block for block in row.chain if block.stop > safe]:
+            block.rows.pop(row.number, None)
+            if not block.is_held:
+                self.store.forget(block)
+        row.chain = [block for block in row.chain if block.stop <= safe]
+        row.read = row.whole
+
+    def _chain(self, agent: Agent) -> list[Block]:
+        """The blocks of an agent's history that are there, from the first on."""
+        run = TokenRun.of_packed(agent.history, self._root.key, self.spec.block_tokens)
+        match = self.store.tree.match(run, len(run))
+        return [*match.path, *([match.part] if isinstance(match.part, Block) else [])]
+
+    def _pin_what_fits(self, agent: Agent) -> None:
+        self.unpin(agent)
+        agent.is_pinned = True
+        limit = int(self.budget_bytes * PINS_SHARE)
+        for block in self._chain(agent):
+            more = 0 if block.pins else self.store.size(block)
+            if self.pinned_bytes + more > limit:
+                break
+            self.store.pin(block)
+            self.pinned_bytes += more
+            agent.pinned.append(block)
+        marks = [mark for block in agent.pinned for mark in block.marks.values()]
+        if marks:
+            agent.pinned_mark = max(marks, key=lambda mark: mark.position)
+            self.store.pin_mark(agent.pinned_mark)
+
+
+def _pieces(match: Match, taken: list[Block]) -> tuple[Piece, ...]:
+    """Where the positions of a match come from."""
+    pieces = [block.piece(block.stop, is_last_use=block in taken) for block in match.path]
+    if isinstance(match.part, LiveRow):
+        pieces.append(Piece(match.path[-1].stop if match.path else 0, match.length, row=match.part.number))
+    elif match.part is not None:
+        pieces.append(match.part.piece(match.length, is_last_use=match.part in taken))
+    return tuple(pieces)

@@ -1,0 +1,193 @@
+"""What is remembered, as a tree of blocks: every path from the root is a history somebody has read.
+
+Knows tokens, names and where each block's content is. Knows nothing of bytes, budgets or of who may stay.
+"""
+
+from collections.abc import Iterator
+
+import attrs
+
+from semantic_trio.domain.chain import TOKEN_BYTES, TokenRun, common_tokens, mark_key
+from semantic_trio.domain.step import BlockKey, MarkKey, Piece
+
+
+@attrs.define(eq=False)
+class Block:
+    """Tokens that follow those of its parent: `block_tokens` of them, or fewer at the end of a history (a tail).
+
+    Its content is in every live row that has read it, and stored when there is no such row: never in both.
+    """
+
+    key: BlockKey
+    parent: "Block | None"
+    start: int  # position of its first token
+    packed: bytes
+    is_stored: bool = False
+    rows: dict[int, None] = attrs.field(factory=dict)  # live rows that hold it, the first one first
+    owners: set[str] = attrs.field(factory=set)  # agents that have read it
+    pins: int = 0
+    children: dict[BlockKey, "Block"] = attrs.field(init=False, factory=dict)
+    marks: dict[MarkKey, "Mark"] = attrs.field(init=False, factory=dict)  # positions at its end or among the tokens after it
+    growing: dict[int, "LiveRow"] = attrs.field(init=False, factory=dict)  # rows whose tokens after this block make no whole block yet
+
+    @property
+    def stop(self) -> int:
+        """Position after its last token."""
+        return self.start + len(self.packed) // TOKEN_BYTES
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether it is still part of the tree."""
+        return self.parent is not None and self.parent.children.get(self.key) is self
+
+    @property
+    def is_held(self) -> bool:
+        """Whether its content is anywhere."""
+        return self.is_stored or bool(self.rows)
+
+    def piece(self, stop: int, *, is_last_use: bool = False) -> Piece:
+        """Its content up to a position, from wherever it is."""
+        if self.is_stored:
+            return Piece(self.start, stop, block=self.key, is_last_use=is_last_use)
+        return Piece(self.start, stop, row=next(iter(self.rows)))
+
+
+@attrs.define(eq=False)
+class Mark:
+    """What blocks do not hold, kept for one position."""
+
+    key: MarkKey
+    after: Block
+    packed: bytes  # the tokens between the block and the position
+    is_whole: bool  # its layers still held position 0: it serves every shorter length too
+    pins: int = 0
+
+    @property
+    def position(self) -> int:
+        """Tokens before it."""
+        return self.after.stop + len(self.packed) // TOKEN_BYTES
+
+
+@attrs.define(eq=False)
+class LiveRow:
+    """A row of the batch: its tokens, and how many of them its cache has read."""
+
+    number: int
+    packed: bytearray
+    chain: list[Block]  # whole blocks it has read, from the first on
+    read: int = 0
+
+    @property
+    def whole(self) -> int:
+        """Tokens in its whole blocks."""
+        return self.chain[-1].stop if self.chain else 0
+
+    @property
+    def rest(self) -> bytes:
+        """The tokens it has read after its whole blocks, packed."""
+        return bytes(self.packed[self.whole * TOKEN_BYTES : self.read * TOKEN_BYTES])
+
+
+@attrs.frozen(eq=False)
+class Match:
+    """The longest part of a prompt that can be had without computing it."""
+
+    length: int = 0
+    path: tuple[Block, ...] = ()  # whole blocks, used to their ends
+    part: Block | LiveRow | None = None  # holds the tokens after them
+    mark: Mark | None = None
+    known: int = 0  # tokens of the prompt that blocks and rows hold, whether or not they can be begun from there
+
+    @property
+    def stored(self) -> list[Block]:
+        """The stored blocks that are used to their ends."""
+        blocks = [block for block in self.path if block.is_stored]
+        if isinstance(self.part, Block) and self.part.is_stored and self.part.stop == self.length:
+            blocks.append(self.part)
+        return blocks
+
+
+NO_MATCH = Match()
+
+
+@attrs.define(eq=False)
+class PrefixTree:
+    """Finds what is remembered of a prompt."""
+
+    root: Block
+    needs_marks: bool
+
+    def match(self, run: TokenRun, limit: int) -> Match:
+        """The longest restorable beginning of a prompt, of `limit` tokens at most."""
+        path = self._walk(run)
+        last = path[-1] if path else self.root
+        part, tokens = _best_part(last, run.since(last.stop))
+        known = last.stop + tokens
+        length, mark = min(known, limit), None
+        if self.needs_marks:
+            length, mark = self._best_mark([self.root, *path], run, length)
+        return _cut(path, part, length, mark, known)
+
+    def blocks(self) -> Iterator[Block]:
+        """All blocks, parents first."""
+        pending = list(self.root.children.values())
+        while pending:
+            block = pending.pop()
+            yield block
+            pending.extend(block.children.values())
+
+    def _walk(self, run: TokenRun) -> list[Block]:
+        path, block = [], self.root
+        for key in run.keys:
+            child = block.children.get(key)
+            if child is None:
+                break
+            path.append(child)
+            block = child
+        return path
+
+    def _best_mark(self, path: list[Block], run: TokenRun, limit: int) -> tuple[int, Mark | None]:
+        """The greatest length of at most `limit` that a mark on the way serves."""
+        best: tuple[int, Mark | None] = (0, None)
+        for block in reversed(path):
+            for mark in block.marks.values():
+                best = max(best, (_served(mark, run, limit), mark), key=lambda pair: pair[0])
+        return best
+
+
+def marks_between(row: LiveRow, root: Block, position: int) -> tuple[MarkKey, Block, bytes]:
+    """The name of a mark at a position a row has reached, the block before it, and the tokens between."""
+    after = root
+    for block in reversed(row.chain):
+        if block.stop <= position:
+            after = block
+            break
+    packed = bytes(row.packed[after.stop * TOKEN_BYTES : position * TOKEN_BYTES])
+    return mark_key(after.key, packed), after, packed
+
+
+def _served(mark: Mark, run: TokenRun, limit: int) -> int:
+    alike = common_tokens(mark.packed, run.since(mark.after.stop))
+    reach = mark.after.stop + alike
+    if mark.is_whole:
+        return min(reach, limit)
+    return mark.position if reach == mark.position <= limit else 0
+
+
+def _best_part(block: Block, packed: bytes) -> tuple[Block | LiveRow | None, int]:
+    """Who holds most of the tokens after a block."""
+    best: tuple[Block | LiveRow | None, int] = (None, 0)
+    for child in block.children.values():
+        best = max(best, (child, common_tokens(child.packed, packed)), key=lambda pair: pair[1])
+    for row in block.growing.values():
+        best = max(best, (row, common_tokens(row.rest, packed)), key=lambda pair: pair[1])
+    return best
+
+
+def _cut(path: list[Block], part: Block | LiveRow | None, length: int, mark: Mark | None, known: int) -> Match:
+    """What is used of a path when only `length` tokens of it are."""
+    whole = [block for block in path if block.stop <= length]
+    if len(whole) < len(path):
+        part = path[len(whole)]
+    begins = whole[-1].stop if whole else 0
+    return Match(length, tuple(whole), part if length > begins else None, mark if length else None, known)

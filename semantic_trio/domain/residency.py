@@ -1,0 +1,63 @@
+"""In which order what nobody reads is given up.
+
+Knows names, ranks and the order of use; that order is counted, not timed. Decides and does nothing itself.
+"""
+
+import collections
+import enum
+from collections.abc import Hashable, Iterator
+from typing import Generic, TypeVar
+
+import attrs
+
+Name = TypeVar("Name", bound=Hashable)
+
+
+class Rank(enum.IntEnum):
+    """What goes first. A client's cache breakpoint raises the rank of what is before it."""
+
+    PLAIN = 0
+    MARKED = 1  # a breakpoint of minutes
+    LONG = 2  # a breakpoint of an hour
+
+
+@attrs.define
+class Residency(Generic[Name]):
+    """Names that could be given up, least recently used first within each rank."""
+
+    bytes: int = attrs.field(init=False, default=0)  # of all of them
+    _order: dict[Rank, collections.OrderedDict[Name, int]] = attrs.field(init=False)
+    _rank: dict[Name, Rank] = attrs.field(init=False, factory=dict)
+
+    def __attrs_post_init__(self) -> None:
+        self._order = {rank: collections.OrderedDict() for rank in Rank}
+
+    def __len__(self) -> int:
+        return len(self._rank)
+
+    def __contains__(self, name: Name) -> bool:
+        return name in self._rank
+
+    def size(self, name: Name) -> int:
+        """Bytes that giving a name up would free; 0 when it is not to be had."""
+        rank = self._rank.get(name)
+        return 0 if rank is None else self._order[rank][name]
+
+    def touch(self, name: Name, size: int, rank: Rank = Rank.PLAIN) -> None:
+        """A name of so many bytes was used now; a rank once raised stays."""
+        rank = max(rank, self._rank.get(name, rank))
+        self.forget(name)
+        self._rank[name] = rank
+        self._order[rank][name] = size
+        self.bytes += size
+
+    def forget(self, name: Name) -> None:
+        """A name is in use, or gone."""
+        rank = self._rank.pop(name, None)
+        if rank is not None:
+            self.bytes -= self._order[rank].pop(name)
+
+    def victims(self) -> Iterator[Name]:
+        """All names in the order they should go. Do not change the order while reading it."""
+        for order in self._order.values():
+            yield from order

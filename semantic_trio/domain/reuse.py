@@ -1,0 +1,49 @@
+"""How a turn began: what of its prompt was known, from where, and why not more. Plain values, for whoever reports them."""
+
+import enum
+
+import attrs
+
+
+class Source(enum.Enum):
+    """Where the reused tokens of a turn were."""
+
+    NONE = "none"
+    ROW = "row"  # in the cache of a request that was still running
+    RAM = "ram"
+
+
+class MissCause(enum.Enum):
+    """Why tokens that were, or could have been, known had to be computed."""
+
+    NEW = "new"  # the agent has no history
+    DIVERGED = "diverged"  # the prompt is not what the agent has read and said
+    EVICTED = "evicted"  # it was given up for others
+    OTHER_MODEL = "other_model"  # its memory is another model's
+    NO_RESTORE_POINT = "no_restore_point"  # it is there, but layers that are no attention cannot be begun from there
+    CORRUPT = "corrupt"  # it was damaged
+
+
+@attrs.frozen
+class Reuse:
+    """What a turn did not compute again."""
+
+    tokens: int = 0  # of the prompt
+    prompt_tokens: int = 0
+    source: Source = Source.NONE
+    cause: MissCause | None = None  # None: nothing known was lost
+    lost_tokens: int = 0  # of the agent's history, not used
+
+
+NOTHING_REUSED = Reuse()
+
+
+@attrs.frozen
+class Turn:
+    """An agent's turn: what was reused, and where its prompt left what the agent had read and said."""
+
+    reuse: Reuse
+    left_at: int | None = None  # the first position that differs; None: nowhere
+    shown_from: int = 0  # position of the first token shown
+    stored: tuple[int, ...] = ()  # tokens of the history around that position
+    prompt: tuple[int, ...] = ()  # tokens of the prompt around it

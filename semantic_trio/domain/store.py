@@ -1,0 +1,262 @@
+"""What is kept between rows, within a budget: blocks and marks; and what goes when there is no room.
+
+Knows the tree, the pool and the order of use. Knows nothing of agents or prompts. It orders; the device, which holds the arrays, does.
+"""
+
+from collections.abc import Collection
+
+import attrs
+
+from semantic_trio.domain.blocks import BlockPool
+from semantic_trio.domain.chain import child_key, root_key
+from semantic_trio.domain.errors import PoolExhaustedError
+from semantic_trio.domain.geometry import LayerKind, ModelCacheSpec
+from semantic_trio.domain.prefix import Block, LiveRow, Mark, PrefixTree, marks_between
+from semantic_trio.domain.residency import Rank, Residency
+from semantic_trio.domain.step import BlockKey, Inventory, MarkKey, SaveBlock, SaveMark
+
+# Marks may take this part of the budget: a recurrent state can be as large as the keys and values of 3,000 tokens.
+MARKS_SHARE = 0.25
+
+
+@attrs.define(eq=False)
+class Store:
+    """Blocks and marks of one model."""
+
+    spec: ModelCacheSpec
+    budget_bytes: int
+    pool: BlockPool = attrs.field(init=False)
+    tree: PrefixTree = attrs.field(init=False)
+    evictions: int = attrs.field(init=False, default=0)
+    marks: dict[MarkKey, Mark] = attrs.field(init=False, factory=dict)
+    marks_bytes: int = attrs.field(init=False, default=0)
+    _idle: Residency[Block] = attrs.field(init=False, factory=Residency)  # stored, and pinned by nobody
+    _idle_marks: Residency[Mark] = attrs.field(init=False, factory=Residency)
+    _drop_blocks: list[BlockKey] = attrs.field(init=False, factory=list)
+    _drop_marks: list[MarkKey] = attrs.field(init=False, factory=list)
+
+    def __attrs_post_init__(self) -> None:
+        self.pool = BlockPool(self.spec, self.budget_bytes)
+        self.tree = PrefixTree(Block(root_key(self.spec.fingerprint), None, 0, b""), self.spec.needs_marks)
+
+    # ------------------------------------------------------------------------------------------------------------------- room
+
+    def make_room(self, wanted: int, buffers: int = 0, sparing: Collection[object] = ()) -> None:
+        """Give up what nobody uses until so many bytes are available, but nothing in `sparing`.
+
+        Raises `PoolExhaustedError`, and then nothing was given up.
+        """
+        spared = sum(self._idle.size(one) for one in sparing if isinstance(one, Block))
+        spared += sum(self._idle_marks.size(one) for one in sparing if isinstance(one, Mark))
+        possible = self.pool.available + self._idle.bytes + self._idle_marks.bytes - spared
+        if wanted > possible:
+            raise PoolExhaustedError(wanted=wanted, free=possible, total=self.budget_bytes)
+        for victim in self._victims():
+            if self.pool.fits(wanted, buffers):
+                return
+            if victim not in sparing:
+                self._give_up(victim)
+
+    def evict(self) -> int:
+        """Give up everything nobody uses; the bytes that were freed."""
+        before = self.pool.used
+        for victim in self._victims():
+            self._give_up(victim)
+        return before - self.pool.used
+
+    def _victims(self) -> list[Block | Mark]:
+        return [*self._idle.victims(), *self._idle_marks.victims()]
+
+    def _give_up(self, victim: Block | Mark) -> None:
+        if isinstance(victim, Block) and victim in self._idle:
+            self.forget(victim)
+            self.evictions += 1
+        elif isinstance(victim, Mark) and victim in self._idle_marks:
+            self.forget_mark(victim)
+
+    # ----------------------------------------------------------------------------------------------------------------- blocks
+
+    def size(self, block: Block) -> int:
+        """Bytes of a block, wherever it is."""
+        return self.spec.block_bytes(block.stop - block.start)
+
+    def child(self, parent: Block, packed: bytes) -> Block:
+        """The block of these tokens after `parent`, made where there is none: then it is held by nobody yet."""
+        key = child_key(parent.key, packed)
+        if key not in parent.children:
+            parent.children[key] = Block(key, parent, parent.stop, packed)
+        return parent.children[key]
+
+    def put_in(self, block: Block, number: int) -> SaveBlock | None:
+        """Store a block whose last row is being closed. None, and the block forgotten, when even giving up others makes no room."""
+        if not block.is_attached:
+            return None
+        buffers = self.spec.arrays_per_block
+        amount = self.spec.block_amount(block.stop - block.start)
+        try:
+            self.make_room(sum(amount), buffers, sparing=_path(block))
+            self.pool.allocate(block.key, amount, buffers)
+        except PoolExhaustedError:
+            self.forget(block)
+            return None
+        block.is_stored = True
+        if block.key in self._drop_blocks:  # the device keeps before it drops
+            self._drop_blocks.remove(block.key)
+        if block.pins:
+            self.pool.share(block.key)
+        return SaveBlock(block.key, number, block.start, block.stop)
+
+    def take_out(self, block: Block, *, drop: bool) -> None:
+        """A stored block is in a row now; `drop` orders the device to give the stored copy up, where no row takes it over."""
+        self._free(block)
+        if drop:
+            self._drop_blocks.append(block.key)
+
+    def forget(self, block: Block) -> None:
+        """Strike a block off, with all that follows it, wherever they were."""
+        for child in list(block.children.values()):
+            self.forget(child)
+        for mark in list(block.marks.values()):
+            self.forget_mark(mark)
+        if block.is_stored:
+            self.take_out(block, drop=True)
+        block.rows.clear()
+        if block.parent is not None:
+            block.parent.children.pop(block.key, None)
+
+    def touch(self, path: list[Block], rank: Rank = Rank.PLAIN) -> None:
+        """A path was used: its end goes first."""
+        for block in reversed(path):
+            if block.is_stored and not block.pins:
+                self._idle.touch(block, self.pool.size(block.key), rank)
+
+    def pin(self, block: Block) -> None:
+        """Keep a block whatever happens."""
+        block.pins += 1
+        if block.pins == 1 and block.is_stored:
+            self.pool.share(block.key)
+            self._idle.forget(block)
+
+    def unpin(self, block: Block) -> None:
+        """Let a block be given up again."""
+        block.pins -= 1
+        if not block.pins and block.is_stored:
+            self.pool.free(block.key)
+            self.touch([block])
+
+    def _free(self, block: Block) -> None:
+        if block.pins:
+            self.pool.free(block.key)
+        self.pool.free(block.key)
+        self._idle.forget(block)
+        block.is_stored = False
+
+    # ------------------------------------------------------------------------------------------------------------------ marks
+
+    def mark(self, row: LiveRow, position: int) -> SaveMark | None:
+        """Order a mark of a row that holds exactly `position` tokens; None where it is not needed, there already, or too large."""
+        if not self.spec.needs_marks or not position:
+            return None
+        key, after, packed = marks_between(row, self.tree.root, position)
+        if key in self.marks:
+            self.touch_mark(self.marks[key])
+            return None
+        amount = self.spec.mark_amount(position)
+        if not self._room_for_mark(sum(amount)):
+            return None
+        self.pool.allocate(key, amount)
+        self.marks_bytes += sum(amount)
+        mark = Mark(key, after, packed, self._is_whole(position))
+        self.marks[key] = after.marks[key] = mark
+        if key in self._drop_marks:
+            self._drop_marks.remove(key)
+        self.touch_mark(mark)
+        return SaveMark(key, row.number, position)
+
+    def touch_mark(self, mark: Mark) -> None:
+        """A mark was used."""
+        if not mark.pins:
+            self._idle_marks.touch(mark, self.pool.size(mark.key))
+
+    def pin_mark(self, mark: Mark) -> None:
+        """Keep a mark whatever happens."""
+        mark.pins += 1
+        self._idle_marks.forget(mark)
+
+    def unpin_mark(self, mark: Mark) -> None:
+        """Let a mark be given up again. One that is gone already is none of ours."""
+        mark.pins -= 1
+        if self.marks.get(mark.key) is mark:
+            self.touch_mark(mark)
+
+    def forget_mark(self, mark: Mark) -> None:
+        """Strike a mark off."""
+        self.marks_bytes -= self.pool.size(mark.key)
+        self.pool.free(mark.key)
+        self._idle_marks.forget(mark)
+        del self.marks[mark.key], mark.after.marks[mark.key]
+        self._drop_marks.append(mark.key)
+
+    def _room_for_mark(self, wanted: int) -> bool:
+        limit = int(self.budget_bytes * MARKS_SHARE)
+        if wanted > limit:
+            return False
+        for mark in list(self._idle_marks.victims()):
+            if self.marks_bytes + wanted <= limit:
+                break
+            self.forget_mark(mark)
+        try:
+            self.make_room(wanted)
+        except PoolExhaustedError:
+            return False
+        return self.marks_bytes + wanted <= limit
+
+    def _is_whole(self, position: int) -> bool:
+        others = [group for group in self.spec.groups if group.kind is not LayerKind.GLOBAL]
+        return all(group.kind is LayerKind.SLIDING and position <= group.window for group in others)
+
+    # ----------------------------------------------------------------------------------------------------------------- orders
+
+    def take_drops(self, in_use: Collection[bytes]) -> tuple[tuple[BlockKey, ...], tuple[MarkKey, ...]]:
+        """What the device is to drop, told once; what is in use a step later."""
+        blocks = tuple(key for key in self._drop_blocks if key not in in_use)
+        marks = tuple(key for key in self._drop_marks if key not in in_use)
+        self._drop_blocks = [key for key in self._drop_blocks if key in in_use]
+        self._drop_marks = [key for key in self._drop_marks if key in in_use]
+        return blocks, marks
+
+    @property
+    def has_drops(self) -> bool:
+        """Whether the device has something to be told."""
+        return bool(self._drop_blocks or self._drop_marks)
+
+    def reconcile(self, inventory: Inventory) -> list[str]:
+        """Make the books agree with what the device stores: what it has not is forgotten, what it has too much is dropped.
+
+        Returns a line for each difference. To be asked when the device has done everything it was told.
+        """
+        known_blocks, known_marks = self.stored_keys(), set(self.marks)
+        lost_blocks, lost_marks = known_blocks - inventory.blocks, known_marks - inventory.marks
+        extra_blocks = inventory.blocks - known_blocks - set(self._drop_blocks)
+        extra_marks = inventory.marks - known_marks - set(self._drop_marks)
+        for block in [block for block in self.tree.blocks() if block.key in lost_blocks]:
+            if block.is_stored:
+                self.forget(block)
+        for key in lost_marks & set(self.marks):
+            self.forget_mark(self.marks[key])
+        self._drop_blocks = [*(key for key in self._drop_blocks if key in inventory.blocks), *extra_blocks]
+        self._drop_marks = [*(key for key in self._drop_marks if key in inventory.marks), *extra_marks]
+        lost, extra = len(lost_blocks) + len(lost_marks), len(extra_blocks) + len(extra_marks)
+        told = [f"{lost} blocks and marks are not on the device"] if lost else []
+        return told + ([f"{extra} blocks and marks nobody knows are on the device"] if extra else [])
+
+    def stored_keys(self) -> set[BlockKey]:
+        """The names of all stored blocks."""
+        return {block.key for block in self.tree.blocks() if block.is_stored}
+
+
+def _path(block: Block) -> list[Block]:
+    path = [block]
+    while path[-1].parent is not None:
+        path.append(path[-1].parent)
+    return path

@@ -1,0 +1,133 @@
+"""Drives a runner that keeps and restores, and compares what its rows score with what rows score that read everything themselves."""
+
+import itertools
+from collections.abc import Iterable
+
+import mlx.core as mx
+import pytest
+
+from semantic_trio.adapters.mlx.runner import MlxRunner
+from semantic_trio.domain.step import Chunk, Closing, Decode, Piece, Restore, RowStart, SaveBlock, SaveMark, StepPlan
+from semantic_trio.ports import ModelRunner
+from semantic_trio.testing import FakeRunner
+from tests.contract.script import GREEDY, Script, logprobs, prompt
+from tests.device import on_device
+
+BLOCK = 256
+SCORED = 20
+FORCED = prompt(60, salt=77)  # what every row draws
+
+_scores: dict[tuple[str, tuple[int, ...]], list[float]] = {}  # of rows that read everything, by model and history
+
+
+def mark_key(position: int, name: str = "") -> bytes:
+    return f"{name}@{position}".encode()
+
+
+def block_key(start: int, name: str = "") -> bytes:
+    return f"{name}[{start}".encode()
+
+
+def blocks(row: int, length: int, name: str = "") -> tuple[SaveBlock, ...]:
+    """A row's whole blocks and its tail."""
+    return tuple(SaveBlock(block_key(at, name), row, at, min(at + BLOCK, length)) for at in range(0, length, BLOCK))
+
+
+def zero_block(runner: ModelRunner, key: bytes) -> None:
+    """Reach inside and spoil what is kept."""
+    if isinstance(runner, FakeRunner):
+        runner.blocks[key] = (0,) * len(runner.blocks[key])
+        return
+    assert isinstance(runner, MlxRunner)
+    kept = runner.batch.store._blocks
+
+    def spoil() -> None:
+        kept[key] = [rows and (mx.zeros_like(rows[0]), mx.zeros_like(rows[1])) for rows in kept[key]]
+
+    on_device(spoil)
+
+
+def break_device(runner: ModelRunner, patch: pytest.MonkeyPatch) -> None:
+    """Have passes fail when rows have been appended to, as far as that goes."""
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("on fire")
+
+    if isinstance(runner, FakeRunner):
+        patch.setattr(runner, "before_step", fail)
+    else:
+        patch.setattr("semantic_trio.adapters.mlx.runner.draw", fail)
+
+
+class Memory(Script):
+    """A script whose rows draw what is forced, and are kept under keys that say where they were cut."""
+
+    def __init__(self, runner: ModelRunner) -> None:
+        super().__init__(runner)
+        self._rows = itertools.count()
+
+    async def forget_everything(self) -> None:
+        await self.runner.reset()
+        held = await self.runner.inventory()
+        await self.step(StepPlan(drop_blocks=tuple(held.blocks), drop_marks=tuple(held.marks)))
+
+    def start(self, restore: Restore | None = None) -> RowStart:
+        return RowStart(next(self._rows), 0, GREEDY, FORCED, restore)
+
+    async def read(self, history: tuple[int, ...], stops: Iterable[int] = (), name: str = "") -> int:
+        """A row that reads in pieces with a mark at the end of each, and draws one token after the last."""
+        start, at = self.start(), 0
+        for stop in sorted({*stops, len(history)}):
+            chunk = Chunk(start.row, history[at:stop], at, 0 if stop == len(history) else None)
+            opened = (start,) if at == 0 else ()
+            await self.step(StepPlan(open=opened, prefill=(chunk,), marks=(SaveMark(mark_key(stop, name), start.row, stop),)))
+            at = stop
+        return start.row
+
+    async def decode(self, *rows: int, count: int, first: int = 1) -> None:
+        for index in range(first, first + count):
+            await self.step(StepPlan(decode=tuple(Decode(row, index) for row in rows)))
+
+    async def close(self, row: int, length: int = 0, name: str = "") -> None:
+        """End a row and keep so many of its positions."""
+        await self.step(StepPlan(close=(Closing(row, blocks(row, length, name)),)))
+
+    async def keep(self, history: tuple[int, ...], stops: Iterable[int] = (), name: str = "") -> None:
+        """Have a history read and kept, with marks."""
+        await self.close(await self.read(history, stops, name), len(history), name)
+
+    def restore(self, length: int, name: str = "", *, is_last_use: bool = False) -> Restore:
+        pieces = [Piece(at, min(at + BLOCK, length), block_key(at, name), is_last_use=is_last_use) for at in range(0, length, BLOCK)]
+        return self.of(length, pieces, mark_key(length, name))
+
+    def of(self, length: int, pieces: Iterable[Piece], mark: bytes | None = None) -> Restore:
+        """As much of it as the model has use for."""
+        return Restore(length, tuple(pieces) if self.runner.spec.has_blocks else (), mark if self.runner.spec.needs_marks else None)
+
+    async def scores(
+        self, rows: list[tuple[tuple[int, ...], Restore | None]], close: tuple[Closing, ...] = (), beside: tuple[int, ...] = ()
+    ) -> list[list[float]]:
+        """What rows score that begin with what was restored, read the rest of their history and draw, all at once and `beside` others."""
+        starts = [self.start(restore) for _, restore in rows]
+        chunks = []
+        for start, (history, restore) in zip(starts, rows, strict=True):
+            context = restore.length if restore else 0
+            chunks.append(Chunk(start.row, history[context:], context, 0))
+        neighbours = tuple(Decode(row, 1) for row in beside)
+        await self.step(StepPlan(close=close, open=tuple(starts), decode=neighbours, prefill=tuple(chunks)))
+        await self.decode(*(start.row for start in starts), count=1)
+        await self.decode(*(start.row for start in starts), *beside, count=SCORED - 2, first=2)
+        await self.land()
+        await self.step(StepPlan(close=tuple(Closing(start.row) for start in starts)))
+        return [logprobs(self.drawn[start.row]) for start in starts]
+
+    async def score(self, history: tuple[int, ...], restore: Restore | None, close: tuple[Closing, ...] = ()) -> list[float]:
+        [scores] = await self.scores([(history, restore)], close)
+        return scores
+
+    async def expected(self, history: tuple[int, ...]) -> list[float]:
+        """What a row scores that reads everything."""
+        key = (self.runner.spec.fingerprint, history)
+        if key not in _scores:
+            _scores[key] = await self.score(history, None)
+        return _scores[key]

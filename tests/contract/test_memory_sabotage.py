@@ -1,0 +1,178 @@
+"""The comparisons of test_memory see what is wrong: every way of restoring badly that we could think of is noticed."""
+
+import pytest
+from mlx_lm.models.cache import KVCache
+
+from semantic_trio.adapters.mlx import snapshot
+from semantic_trio.domain.errors import StepFailedError
+from semantic_trio.domain.step import Closing, Piece, Restore, SaveBlock, SaveMark, StepPlan
+from semantic_trio.testing import FakeRunner
+from tests.contract.conftest import FAKES
+from tests.contract.memory import BLOCK, Memory, block_key, blocks, mark_key, zero_block
+from tests.contract.models import FAMILIES, VARIANTS
+from tests.contract.script import close, prompt
+
+EVERYBODY = [*FAKES, *FAMILIES, *VARIANTS]
+WITHOUT_BLOCKS = ["fake_recurrent", "mamba2"]
+BLOCKS_ALONE = ["fake", "llama", "qwen2", "qwen3", "deepseek_v3"]
+WITH_BLOCKS = [name for name in EVERYBODY if name not in WITHOUT_BLOCKS]
+WITH_MARKS = [name for name in EVERYBODY if name not in BLOCKS_ALONE]
+RESTORED = 600
+
+with_blocks = pytest.mark.parametrize("memory", WITH_BLOCKS, indirect=True)
+with_marks = pytest.mark.parametrize("memory", WITH_MARKS, indirect=True)
+blocks_alone = pytest.mark.parametrize("memory", BLOCKS_ALONE, indirect=True)
+
+
+async def is_noticed(memory: Memory, restore: Restore, history: tuple[int, ...] = prompt(RESTORED + 5)) -> bool:
+    return not close(await memory.score(history, restore), await memory.expected(history))
+
+
+def pieces(*keys: bytes) -> list[Piece]:
+    ends = [min(at + BLOCK, RESTORED) for at in range(0, RESTORED, BLOCK)]
+    return [Piece(at, end, key) for at, end, key in zip(range(0, RESTORED, BLOCK), ends, keys, strict=True)]
+
+
+@with_blocks
+@pytest.mark.parametrize("zeroed", [0, 256, 512])
+async def test_a_block_of_zeros(memory: Memory, zeroed: int) -> None:
+    await memory.keep(prompt(RESTORED))
+    zero_block(memory.runner, block_key(zeroed))
+
+    assert await is_noticed(memory, memory.restore(RESTORED))
+
+
+@with_blocks
+@pytest.mark.parametrize("keys", [(0, 0, 512), (256, 256, 512), (0, 256, 0)])
+async def test_a_block_in_the_place_of_another(memory: Memory, keys: tuple[int, ...]) -> None:
+    await memory.keep(prompt(RESTORED))
+
+    assert await is_noticed(memory, memory.of(RESTORED, pieces(*map(block_key, keys)), mark_key(RESTORED)))
+
+
+@with_blocks
+async def test_blocks_swapped_with_those_of_another_row(memory: Memory) -> None:
+    await memory.keep(prompt(RESTORED))
+    await memory.keep(prompt(RESTORED, salt=1), name="other")
+    swapped = pieces(block_key(0, "other"), block_key(256), block_key(512))
+    others = pieces(block_key(0), block_key(256, "other"), block_key(512, "other"))
+
+    assert await is_noticed(memory, memory.of(RESTORED, swapped, mark_key(RESTORED)))
+    assert await is_noticed(memory, memory.of(RESTORED, others, mark_key(RESTORED, "other")), prompt(RESTORED, salt=1) + prompt(5))
+
+
+@with_blocks
+async def test_blocks_of_one_row_swapped_show_in_the_fake_alone(memory: Memory) -> None:
+    """Attention is a sum over positions, and keys carry theirs: the order they lie in is nothing to a model. It is to the books."""
+    await memory.keep(prompt(RESTORED))
+    swapped = memory.of(RESTORED, pieces(block_key(256), block_key(0), block_key(512)), mark_key(RESTORED))
+
+    assert await is_noticed(memory, swapped) is isinstance(memory.runner, FakeRunner)
+
+
+@with_blocks
+@pytest.mark.parametrize("shifted", [0, 256])
+async def test_a_block_shifted_by_one_position(memory: Memory, shifted: int) -> None:
+    row = await memory.read(prompt(RESTORED))
+    honest = [block for block in blocks(row, RESTORED) if block.start != shifted]
+    wrong = SaveBlock(block_key(shifted), row, shifted + 1, shifted + 1 + BLOCK)
+    await memory.step(StepPlan(close=(Closing(row, (*honest, wrong)),)))
+
+    assert await is_noticed(memory, memory.restore(RESTORED))
+
+
+@blocks_alone
+async def test_a_block_left_out(memory: Memory) -> None:
+    """With the length that is left: the plan is in order, and only the content is not."""
+    await memory.keep(prompt(RESTORED))
+    row = memory.start(memory.of(344, [Piece(0, 256, block_key(0)), Piece(256, 344, block_key(512))]))
+    history = prompt(RESTORED + 5)
+    found = await memory.score(history[:256] + history[512:], row.restore)
+
+    assert not close(found, await memory.expected(history))
+
+
+@blocks_alone
+async def test_one_position_less(memory: Memory) -> None:
+    await memory.keep(prompt(RESTORED))
+    history = prompt(RESTORED + 5)
+    short = memory.restore(RESTORED - 1)
+    found = await memory.score(history[: RESTORED - 1] + history[RESTORED:], short)
+
+    assert not close(found, await memory.expected(history))
+
+
+@with_marks
+async def test_the_mark_of_another_row(memory: Memory) -> None:
+    await memory.keep(prompt(RESTORED))
+    await memory.keep(prompt(RESTORED, salt=1), name="other")
+    restore = memory.of(RESTORED, memory.restore(RESTORED).pieces, mark_key(RESTORED, "other"))
+
+    assert await is_noticed(memory, restore)
+
+
+@with_marks
+async def test_the_mark_of_a_row_that_is_one_token_off(memory: Memory) -> None:
+    await memory.keep(prompt(RESTORED))
+    await memory.keep(prompt(RESTORED + 1)[1:], name="later")
+    restore = memory.of(RESTORED, memory.restore(RESTORED).pieces, mark_key(RESTORED, "later"))
+
+    assert await is_noticed(memory, restore)
+
+
+@pytest.mark.parametrize("memory", [name for name in [*FAMILIES, *VARIANTS] if name != "mamba2"], indirect=True)
+async def test_an_offset_that_is_one_off(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What only a fault in the restoring code could do. Where no cache has an offset there is none to be wrong."""
+    join, restore_layer = snapshot.join, snapshot.restore_layer
+
+    def join_wrongly(cache: KVCache, pieces: list[snapshot.Rows | None], room: int) -> None:
+        join(cache, pieces, room)
+        cache.offset += 1
+
+    def restore_wrongly(cache: KVCache, state: snapshot.State, position: int, length: int) -> None:
+        restore_layer(cache, state, position, length)
+        if hasattr(cache, "offset"):
+            cache.offset += 1
+
+    await memory.keep(prompt(RESTORED))
+    monkeypatch.setattr(snapshot, "join", join_wrongly)
+    monkeypatch.setattr(snapshot, "restore_layer", restore_wrongly)
+
+    assert await is_noticed(memory, memory.restore(RESTORED))
+
+
+async def refuses(memory: Memory, plan: StepPlan) -> bool:
+    try:
+        await memory.step(plan)
+    except (AssertionError, KeyError, StepFailedError):
+        await memory.forget_everything()
+        return True
+    return False
+
+
+async def test_positions_a_row_has_not_read_are_not_kept(memory: Memory) -> None:
+    for wrong in (99, 101):
+        row = await memory.read(prompt(100))
+        assert await refuses(memory, StepPlan(close=(Closing(row, (), SaveMark(b"mark", row, wrong)),)))
+
+
+@with_blocks
+async def test_more_than_was_kept_is_not_restored(memory: Memory) -> None:
+    await memory.keep(prompt(100), stops=(100,))
+    wrongs = [
+        [Piece(0, 101, block_key(0))],
+        [Piece(0, 50, block_key(0)), Piece(51, 100, block_key(0))],
+        [Piece(0, 99, block_key(0))],
+        [Piece(0, 100, b"unknown")],
+    ]
+    for wrong in wrongs:
+        await memory.keep(prompt(100))
+        assert await refuses(memory, StepPlan(open=(memory.start(memory.of(100, wrong, mark_key(100))),)))
+
+
+@with_marks
+async def test_a_mark_of_another_position_is_not_taken(memory: Memory) -> None:
+    for position in (599, 601, None):
+        await memory.keep(prompt(610), stops=(599, 601))
+        mark = mark_key(position) if position else None
+        assert await refuses(memory, StepPlan(open=(memory.start(memory.of(600, memory.restore(600).pieces, mark)),)))

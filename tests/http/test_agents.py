@@ -1,0 +1,416 @@
+"""Agents whose conversation the server keeps: only what is new travels, and turns of one agent never overtake each other."""
+
+import json
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+from quart_trio import QuartTrio
+
+from semantic_trio.adapters.http.state import HttpSettings
+from semantic_trio.domain.step import StepPlan
+from semantic_trio.testing import FakeRunner
+from tests.http.serving import Call, Served, anthropic_body, get, openai_body, post, running, served
+from tests.http.test_messages import events
+
+Answer = dict[str, Any]
+HOSTILE = ["..%2f", "a%00b", "x" * 10_000, "ünïcode", "a b", "a:b"]
+
+
+async def create(server: Served, **fields: object) -> str:
+    call = await post(server.app, "/v1/agents", fields)
+    assert call.status == 201, call.content
+    return str(call.json["id"])
+
+
+async def say(server: Served, agent: str, message: object = "hi", **fields: object) -> Answer:
+    body = {"message": message, "max_tokens": 5, "temperature": 0, **fields}
+    call = await post(server.app, f"/v1/agents/{agent}/generate", body)
+    assert call.status == 200, call.content
+    return call.json
+
+
+def answer(call: Call) -> Answer:
+    return call.json
+
+
+async def do(server: Served, agent: str, what: str, **fields: object) -> Call:
+    return await post(server.app, f"/v1/agents/{agent}/{what}", fields)
+
+
+async def view(server: Served, agent: str) -> Answer:
+    return (await get(server.app, f"/v1/agents/{agent}")).json
+
+
+async def delete(app: QuartTrio, agent: str) -> int:
+    call = await Call(app, "DELETE", f"/v1/agents/{agent}").run()
+    assert call.is_complete
+    assert bool(call.content) == (call.status != 204)
+    return call.status
+
+
+async def test_an_agent_lives_from_its_creation_to_its_deletion(autojump_clock: trio.testing.MockClock) -> None:
+    async with running(served(FakeRunner())) as server:
+        created = await post(server.app, "/v1/agents", {"id": "ada", "system": "Be brief.", "tools": [{"name": "look"}]})
+        cold = await view(server, "ada")
+        await say(server, "ada")
+        warm, listed = await view(server, "ada"), (await get(server.app, "/v1/agents")).json
+        statuses = [await delete(server.app, "ada"), await delete(server.app, "ada"), (await get(server.app, "/v1/agents/ada")).status]
+
+    assert (created.status, created.json) == (201, cold)
+    assert (cold["state"], cold["tokens"], cold["named"], cold["has_tools"], cold["last_turn"]) == ("cold", 0, True, True, None)
+    assert (warm["state"], warm["turns"], warm["messages"]) == ("warm", 1, 3)
+    assert warm["bytes"] == 8 * warm["tokens"] == 8 * (len("system:Be brief.\nuser:hi\nassistant:") + 4), "the last token is drawn and not read"
+    assert (listed["total"], listed["warm"], listed["data"]) == (1, 1, [warm])
+    assert statuses == [204, 404, 404]
+
+
+async def test_an_agent_without_an_id_gets_one(autojump_clock: trio.testing.MockClock) -> None:
+    async with running(served(FakeRunner())) as server:
+        made = await Call(server.app, "POST", "/v1/agents").run()
+
+    assert made.status == 201
+    assert str(made.json["id"]).startswith("agent-")
+
+
+async def test_a_second_turn_sends_and_reads_what_is_new(autojump_clock: trio.testing.MockClock) -> None:
+    async with running(served(FakeRunner())) as server:
+        agent = await create(server, system="Be brief.")
+        first = await say(server, agent, "one")
+        second = await say(server, agent, {"role": "user", "content": [{"type": "text", "text": "two"}]})
+
+    whole_first = first["usage"]["prompt_tokens"] + first["usage"]["completion_tokens"]
+    assert second["usage"]["prompt_tokens"] == whole_first + len("\nuser:two\nassistant:")
+    assert second["usage"]["cached_tokens"] >= whole_first - 1, "the last token was drawn and not read"
+    assert second["cache"] == {
+        "reused": second["usage"]["cached_tokens"],
+        "prompt_tokens": second["usage"]["prompt_tokens"],
+        "source": "ram",
+        "cause": None,
+        "lost": 0,
+    }
+    assert (second["finish_reason"], len(second["text"])) == ("max_tokens", 5)
+
+
+async def test_a_stream_tells_what_the_plain_answer_tells(autojump_clock: trio.testing.MockClock) -> None:
+    async with running(served(FakeRunner())) as server:
+        plain = await say(server, await create(server, id="plain"))
+        await delete(server.app, "plain")
+        await create(server, id="plain")
+        stream = await do(server, "plain", "generate", message="hi", max_tokens=5, temperature=0, stream=True)
+        after = await view(server, "plain")
+
+    told = list(events(stream.content))
+    assert [name for name, _ in told] == ["start", *["token"] * 5, "end"]
+    assert "".join(str(data["text"]) for name, data in told if name == "token") == plain["text"]
+    assert told[-1][1] == {key: value for key, value in plain.items() if key != "text"}
+    assert (stream.is_complete, after["messages"]) == (True, 2)
+
+
+async def test_turns_of_one_agent_are_in_order_and_delay_nobody_else(autojump_clock: trio.testing.MockClock) -> None:
+    async def ask(agent: str, message: str) -> None:
+        stream = message == "two"
+        call = await do(server, agent, "generate", message=message, max_tokens=10, temperature=0, stream=stream)
+        ended[message] = trio.current_time()
+        opened[message] = call.chunks[0][0]
+
+    ended: dict[str, float] = {}
+    opened: dict[str, float] = {}
+    settings = HttpSettings(ping_seconds=0.3)
+    async with running(served(FakeRunner(seconds_per_step=0.1), settings)) as server, trio.open_nursery() as nursery:
+        await create(server, id="busy")
+        await create(server, id="other")
+        for agent, message in [("busy", "one"), ("busy", "two"), ("other", "aside"), ("busy", "three")]:
+            nursery.start_soon(ask, agent, message)
+            await trio.testing.wait_all_tasks_blocked()
+        begun = trio.current_time()
+    conversation = [message.text for message in server.engine.memory.agents.get("busy").conversation.messages]
+
+    assert conversation[::2] == ["one", "two", "three"]
+    assert ended["aside"] == ended["one"] < ended["two"] < ended["three"]
+    assert opened["two"] == begun, "a stream opens while it waits for its turn"
+
+
+async def test_a_stream_that_waits_for_its_turn_is_kept_alive(autojump_clock: trio.testing.MockClock) -> None:
+    calls: list[Call] = []
+
+    async def ask(stream: bool) -> None:
+        calls.append(await do(server, "busy", "generate", message="hi", max_tokens=20, stream=stream))
+
+    async with running(served(FakeRunner(seconds_per_step=0.1), HttpSettings(ping_seconds=0.5))) as server:
+        await create(server, id="busy")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(ask, False)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(ask, True)
+
+    names = [name for name, _ in events(calls[1].content)]
+    assert names[:4] == ["start", "ping", "ping", "ping"]
+    assert names[-1] == "end"
+
+
+async def test_of_many_who_make_one_agent_one_does(autojump_clock: trio.testing.MockClock) -> None:
+    statuses: list[int] = []
+
+    async def make() -> None:
+        statuses.append((await post(server.app, "/v1/agents", {"id": "one"})).status)
+
+    async with running(served(FakeRunner())) as server:
+        async with trio.open_nursery() as nursery:
+            for _ in range(10):
+                nursery.start_soon(make)
+                nursery.start_soon(post, server.app, "/v1/chat/completions", openai_body(session_id="one"))
+        total = (await get(server.app, "/v1/agents")).json["total"]
+
+    assert sorted(statuses) in ([201] + [409] * 9, [409] * 10)
+    assert total == 1
+
+
+async def test_a_turn_that_is_given_up_adds_nothing_and_stays_cached(autojump_clock: trio.testing.MockClock) -> None:
+    async with running(served(FakeRunner(seconds_per_step=0.1))) as server, trio.open_nursery() as nursery:
+        agent = await create(server, system="s" * 100)
+        body = json.dumps({"message": "never mind", "max_tokens": 100, "stream": True}).encode()
+        gone = Call(server.app, "POST", f"/v1/agents/{agent}/generate", body)
+        nursery.start_soon(gone.run)
+        await trio.sleep(1.05)
+        gone.gone.set()
+        await trio.sleep(1)
+        left = await view(server, agent)
+        again = await say(server, agent, "never mind, again")
+
+    assert (left["messages"], left["state"]) == (1, "warm")
+    assert again["cache"]["reused"] >= len("system:\nuser:never mind") + 100
+    assert again["cache"]["cause"] == "diverged"
+
+
+async def test_a_turn_that_fails_adds_nothing(autojump_clock: trio.testing.MockClock) -> None:
+    def fails_once(plan: StepPlan) -> None:
+        if plan.decode:
+            runner.before_step = lambda plan: None
+            raise RuntimeError("on fire")
+
+    runner = FakeRunner(before_step=fails_once)
+    async with running(served(runner)) as server:
+        agent = await create(server)
+        failed = await do(server, agent, "generate", message="hi", stream=True)
+        left = await view(server, agent)
+        await say(server, agent)
+
+    assert list(events(failed.content))[-1][0] == "error"
+    assert not failed.is_complete
+    assert left["messages"] == 0
+
+
+async def test_a_turn_whose_agent_goes_while_it_waits_is_told_so(autojump_clock: trio.testing.MockClock) -> None:
+    calls: dict[str, Call] = {}
+
+    async def ask(name: str, **fields: object) -> None:
+        calls[name] = await do(server, "a", "generate", message="hi", max_tokens=20, **fields)
+
+    async with running(served(FakeRunner(seconds_per_step=0.1))) as server:
+        await create(server, id="a")
+        async with trio.open_nursery() as nursery:
+            for name, fields in {"running": {}, "plain": {}, "stream": {"stream": True}}.items():
+                nursery.start_soon(lambda name=name, fields=fields: ask(name, **fields))  # type: ignore[misc]
+                await trio.sleep(0.1)
+            assert await delete(server.app, "a") == 204
+        agents = (await get(server.app, "/v1/agents")).json["total"]
+
+    assert (calls["running"].status, calls["plain"].status, calls["stream"].status) == (200, 404, 200)
+    assert json.loads(calls["stream"].content.split(b"event: error\ndata: ")[1])["error"]["code"] == "agent_not_found"
+    assert agents == 0
+
+
+async def test_a_line_has_a_bound(autojump_clock: trio.testing.MockClock) -> None:
+    statuses: list[int] = []
+
+    async def ask() -> None:
+        statuses.append((await do(server, "a", "generate", message="hi", max_tokens=5)).status)
+
+    async with running(served(FakeRunner(seconds_per_step=0.1), queue_limit=3)) as server:
+        await create(server, id="a")
+        async with trio.open_nursery() as nursery:
+            for _ in range(6):
+                nursery.start_soon(ask)
+
+    assert sorted(statuses) == [200] * 4 + [429] * 2
+
+
+async def test_a_fork_shares_what_was_and_goes_its_own_way(autojump_clock: trio.testing.MockClock) -> None:
+    async with running(served(FakeRunner(seconds_per_step=0.1))) as server:
+        await create(server, id="parent", system="Be brief.")
+        first = await say(server, "parent", "one")
+        before = trio.current_time()
+        forked = await do(server, "parent", "fork", id="child")
+        assert trio.current_time() == before, "a fork is instant"
+        again = await do(server, "parent", "fork", id="child")
+        theirs, own = await say(server, "child", "two"), await say(server, "parent", "three")
+        parent, child = await view(server, "parent"), await view(server, "child")
+
+    assert (forked.status, answer(forked)["parent"], answer(forked)["messages"]) == (201, "parent", 3)
+    assert answer(forked)["shared_blocks"] == answer(forked)["blocks"] > 0
+    assert again.status == 409
+    known = first["usage"]["prompt_tokens"] + first["usage"]["completion_tokens"] - 1
+    assert theirs["usage"]["cached_tokens"] >= known
+    assert own["usage"]["cached_tokens"] >= known
+    assert parent["shared_blocks"] == child["shared_blocks"] < parent["blocks"]
+
+
+async def test_deleting_frees_what_nobody_else_has_read(autojump_clock: trio.testing.MockClock) -> None:
+    async with running(served(FakeRunner())) as server:
+        for name in ("a", "b"):
+            await create(server, id=name, system="s" * 64)
+        await say(server, "a", "x" * 200)
+        await say(server, "b", "y" * 32)
+        both = server.engine.memory.store.pool.used
+        a, b = await view(server, "a"), await view(server, "b")
+        await delete(server.app, "a")
+        await trio.sleep(1)
+        held, after = set(server.runner.blocks), await view(server, "b")
+
+    shared = a["shared_blocks"] * 16 * 8
+    assert shared > 0
+    assert both - server.engine.memory.store.pool.used == a["bytes"] - shared
+    assert (after["bytes"], after["shared_blocks"]) == (b["bytes"], 0)
+    assert held == server.engine.memory.store.stored_keys()
+
+
+async def test_pins_have_a_bound_that_is_told_with_its_numbers(autojump_clock: trio.testing.MockClock) -> None:
+    async with running(served(FakeRunner(), budget_bytes=8 * 16 * 40)) as server:
+        for name in ("a", "b"):
+            await create(server, id=name)
+            await say(server, name, name * 200)
+        pinned, refused = await do(server, "a", "pin"), await do(server, "b", "pin")
+        unpinned = await do(server, "a", "unpin")
+        later = await do(server, "b", "pin")
+
+    assert (pinned.status, pinned.json["pinned"], unpinned.json["pinned"]) == (200, True, False)
+    assert refused.status == 400
+    assert str(8 * 16 * 40) in refused.content.decode()
+    assert later.status == 200
+
+
+async def test_what_was_warmed_is_not_read_again(autojump_clock: trio.testing.MockClock) -> None:
+    async with running(served(FakeRunner())) as server:
+        agent = await create(server, system="s" * 100)
+        warmed = answer(await do(server, agent, "warm"))
+        first = await say(server, agent, "one")
+        await do(server, agent, "close")
+        cold = await view(server, agent)
+        await do(server, agent, "warm")
+        second = await say(server, agent, "two")
+
+    assert warmed["tokens"] == len("system:\nuser:") + 100
+    assert first["usage"]["cached_tokens"] == warmed["tokens"]
+    assert (cold["state"], cold["bytes"], cold["messages"]) == ("cold", 0, 3)
+    assert second["usage"]["prompt_tokens"] - second["usage"]["cached_tokens"] == len("two\nassistant:")
+
+
+async def test_an_agent_of_a_client_that_keeps_the_conversation_is_warmed_by_its_history(autojump_clock: trio.testing.MockClock) -> None:
+    async with running(served(FakeRunner())) as server:
+        await post(server.app, "/v1/chat/completions", openai_body("x" * 100, session_id="s"))
+        before = await view(server, "s")
+        await do(server, "s", "close")
+        warmed = answer(await do(server, "s", "warm"))
+        after = await view(server, "s")
+
+    assert warmed["tokens"] == before["tokens"] == after["tokens"]
+    assert (warmed["cache"]["reused"], after["state"]) == (0, "warm")
+
+
+async def test_the_last_turn_shows_both_sides_of_a_divergence_and_nobody_elses(autojump_clock: trio.testing.MockClock) -> None:
+    common, secret = "c" * 64, "the other one's secret"
+    async with running(served(FakeRunner())) as server:
+        none = await get(server.app, "/v1/agents/a/last-turn")
+        await post(server.app, "/v1/chat/completions", openai_body(f"{common} today is Monday", session_id="a"))
+        await post(server.app, "/v1/chat/completions", openai_body(f"{common} {secret}", session_id="b"))
+        await post(server.app, "/v1/chat/completions", openai_body(f"{common} the other one's so", session_id="a"))
+        told = await get(server.app, "/v1/agents/a/last-turn")
+
+    turn = answer(told)
+    assert none.status == 404
+    assert (turn["cause"], turn["left_at"]) == ("diverged", len(f"user:{common} t"))
+    assert turn["reused"] == len(f"user:{common} the other one's s"), "another's blocks are used"
+    assert turn["stored_text"].startswith("c" * 14 + " today is Monday")
+    assert turn["prompt_text"].startswith("c" * 14 + " the other one's")
+    assert "secret" not in told.content.decode()
+
+
+async def test_who_is_nobody_is_not_taken_for_a_named_agent(autojump_clock: trio.testing.MockClock) -> None:
+    """Else what it says would be shown as the named one's."""
+    async with running(served(FakeRunner())) as server:
+        await create(server, id="a", system="s" * 64)
+        await do(server, "a", "warm")
+        theirs = [{"role": "system", "content": "s" * 64}, {"role": "user", "content": "my secret"}]
+        reused = await post(server.app, "/v1/chat/completions", openai_body(messages=theirs))
+        await say(server, "a", "hello")
+        told = await get(server.app, "/v1/agents/a/last-turn")
+
+    assert reused.json["usage"]["prompt_tokens_details"]["cached_tokens"] > 64  # type: ignore[index]
+    assert told.json["cause"] is None
+    assert "secret" not in told.content.decode()
+
+
+async def test_an_agent_that_has_had_no_turn_has_none_to_tell(autojump_clock: trio.testing.MockClock) -> None:
+    async with running(served(FakeRunner())) as server:
+        await create(server, id="a")
+        call = await get(server.app, "/v1/agents/a/last-turn")
+
+    assert call.status == 404
+    assert "no turn" in call.content.decode()
+
+
+@pytest.mark.parametrize("hostile", HOSTILE)
+async def test_ids_that_are_none_are_refused_wherever_they_stand(hostile: str, autojump_clock: trio.testing.MockClock) -> None:
+    given = hostile.replace("%2f", "/").replace("%00", "\0")
+    async with running(served(FakeRunner())) as server:
+        calls = [
+            await post(server.app, "/v1/agents", {"id": given}),
+            await post(server.app, "/v1/chat/completions", openai_body(session_id=given)),
+            await post(server.app, "/v1/messages", anthropic_body(session_id=given)),
+        ]
+        in_path = [await get(server.app, f"/v1/agents/{given}"), await do(server, given, "generate", message="hi")]
+        total = (await get(server.app, "/v1/agents")).json["total"]
+
+    assert [call.status for call in calls] == [400] * 3
+    assert calls[0].json["error"]["param"] == "id"  # type: ignore[index]
+    assert calls[1].json["error"]["param"] == "session_id"  # type: ignore[index]
+    assert {call.status for call in in_path} <= ({308, 404} if "/" in given else {400}), "a slash makes it another path"
+    assert total == 0
+
+
+@pytest.mark.parametrize(
+    ("body", "field"),
+    [
+        ({}, "message"),
+        ({"message": 1}, "message"),
+        ({"message": "hi", "max_tokens": 0}, "max_tokens"),
+        ({"message": {"role": "tool"}}, "message.role"),
+    ],
+)
+async def test_a_wrong_turn_names_the_field(body: dict[str, object], field: str, autojump_clock: trio.testing.MockClock) -> None:
+    async with running(served(FakeRunner())) as server:
+        call = await post(server.app, f"/v1/agents/{await create(server)}/generate", body)
+
+    assert (call.status, call.json["error"]["param"]) == (400, field)  # type: ignore[index]
+
+
+async def test_unknown_agents_are_not_made_by_being_asked(autojump_clock: trio.testing.MockClock) -> None:
+    async with running(served(FakeRunner())) as server:
+        statuses = [(await do(server, "nobody", what, message="hi")).status for what in ("generate", "warm", "fork", "pin", "unpin", "close")]
+        theirs = await post(server.app, "/v1/agents/nobody/warm", {}, **{"anthropic-version": "2023-06-01"})
+
+    assert statuses == [404] * 6
+    assert theirs.json["error"]["type"] == "not_found_error"  # type: ignore[index]
+
+
+async def test_a_prompt_that_can_never_fit_is_too_long(autojump_clock: trio.testing.MockClock) -> None:
+    async with running(served(FakeRunner(), budget_bytes=8 * 16 * 10)) as server:
+        agent = await create(server)
+        plain = await do(server, agent, "generate", message="x" * 200)
+        stream = await do(server, agent, "generate", message="x" * 200, stream=True)
+        theirs = await post(server.app, "/v1/messages", anthropic_body("x" * 200))
+
+    assert [call.status for call in (plain, stream, theirs)] == [400] * 3
+    assert "prompt is too long: " in theirs.json["error"]["message"]  # type: ignore[index]

@@ -1,0 +1,144 @@
+"""Every answer tells how much of its prompt was reused, and its usage counts each token of the prompt once."""
+
+import json
+from typing import Any
+
+import pytest
+import trio.testing
+from prometheus_client.parser import text_string_to_metric_families
+
+from semantic_trio.adapters.http.reuse import cache_header
+from semantic_trio.domain.reuse import MissCause, Reuse, Source
+from semantic_trio.testing import FakeRunner
+from tests.http.serving import Call, Served, anthropic_body, get, openai_body, post, running, served
+from tests.http.test_chat import lines
+from tests.http.test_messages import events
+
+HEADER = "x-semantic-cache"
+BREAKPOINT = {"cache_control": {"type": "ephemeral"}}
+BREAKPOINTS: list[dict[str, Any]] = [
+    BREAKPOINT,
+    {"system": [{"type": "text", "text": "be brief", **BREAKPOINT}]},
+    {"messages": [{"role": "user", "content": [{"type": "text", "text": "hi", "cache_control": {"type": "ephemeral", "ttl": "1h"}}]}]},
+    {"tools": [{"name": "look", "input_schema": {}, **BREAKPOINT}]},
+]
+
+
+def figures(text: str) -> dict[tuple[str, ...], float]:
+    """Samples by name and label values."""
+    samples = (sample for family in text_string_to_metric_families(text) for sample in family.samples)
+    return {(sample.name, *sample.labels.values()): sample.value for sample in samples}
+
+
+async def scraped(server: Served) -> dict[tuple[str, ...], float]:
+    return figures((await get(server.app, "/metrics")).content.decode())
+
+
+def usage(call: Call) -> dict[str, int]:
+    found: Any = call.json["usage"]
+    return dict(found)
+
+
+def read(one: dict[str, int]) -> int:
+    return one["input_tokens"] + one["cache_read_input_tokens"] + one["cache_creation_input_tokens"]
+
+
+def test_the_header_is_for_people_and_machines() -> None:
+    assert cache_header(Reuse(2013, 2044, Source.RAM, MissCause.DIVERGED, 12)) == "reused=2013/2044; source=ram; cause=diverged; lost=12"
+    assert cache_header(Reuse(7, 8, Source.ROW)) == "reused=7/8; source=row"
+
+
+async def test_plain_answers_carry_the_header_on_every_protocol(autojump_clock: trio.testing.MockClock) -> None:
+    async with running(served(FakeRunner())) as server:
+        cold = await post(server.app, "/v1/messages", anthropic_body("x" * 90))
+        warm = await post(server.app, "/v1/chat/completions", openai_body("x" * 90))
+        await post(server.app, "/v1/agents", {"id": "a"})
+        agent = await post(server.app, "/v1/agents/a/generate", {"message": "x" * 90, "max_tokens": 5})
+        counted = await post(server.app, "/v1/messages/count_tokens", anthropic_body("x" * 90))
+
+    assert cold.answer_headers[HEADER] == "reused=0/106; source=none; cause=new; lost=0"
+    assert warm.answer_headers[HEADER] == "reused=105/106; source=ram"
+    assert agent.answer_headers[HEADER] == "reused=105/106; source=ram"
+    assert HEADER not in counted.answer_headers
+
+
+async def test_streams_end_with_what_the_header_says(autojump_clock: trio.testing.MockClock) -> None:
+    async with running(served(FakeRunner())) as server:
+        await post(server.app, "/v1/messages", anthropic_body("x" * 90))
+        theirs = await post(server.app, "/v1/messages", anthropic_body("x" * 90, stream=True))
+        ours = await post(server.app, "/v1/chat/completions", openai_body("x" * 90, stream=True, stream_options={"include_usage": True}))
+
+    told = {"reused": 105, "prompt_tokens": 106, "source": "ram", "cause": None, "lost": 0}
+    start, delta = (next(data for name, data in events(theirs.content) if name == wanted) for wanted in ("message_start", "message_delta"))
+    chunk = json.loads(lines(ours.content)[-2])
+    assert delta["semantic_cache"] == chunk["semantic_cache"] == told
+    assert delta["usage"] == start["message"]["usage"] | {"output_tokens": 5}  # type: ignore[index]
+    assert chunk["usage"]["prompt_tokens_details"] == {"cached_tokens": 105}
+
+
+@pytest.mark.parametrize("fields", [{}, *BREAKPOINTS])
+async def test_usage_adds_up_to_the_count_cold_and_warm(fields: dict[str, Any], autojump_clock: trio.testing.MockClock) -> None:
+    body = anthropic_body(**fields)
+    async with running(served(FakeRunner())) as server:
+        counts = [await post(server.app, "/v1/messages/count_tokens", body)]
+        cold, warm = usage(await post(server.app, "/v1/messages", body)), usage(await post(server.app, "/v1/messages", body))
+        counts.append(await post(server.app, "/v1/messages/count_tokens", body))
+
+    assert {call.json["input_tokens"] for call in counts} == {read(cold)} == {read(warm)}
+    assert (cold["cache_read_input_tokens"], warm["cache_read_input_tokens"]) == (0, read(warm) - 1)
+    computed = "cache_creation_input_tokens" if fields else "input_tokens"
+    assert (cold[computed], warm[computed]) == (read(cold), 1)
+
+
+async def test_a_conversation_of_a_named_agent_is_counted_as_it_is_billed(autojump_clock: trio.testing.MockClock) -> None:
+    async with running(served(FakeRunner())) as server:
+        first = await post(server.app, "/v1/messages", anthropic_body("x" * 50, session_id="s"))
+        said = first.json["content"][0]["text"]  # type: ignore[index]
+        messages = [{"role": "user", "content": "x" * 50}, {"role": "assistant", "content": said}, {"role": "user", "content": "more"}]
+        body = anthropic_body(session_id="s", messages=messages)
+        counted = await post(server.app, "/v1/messages/count_tokens", body)
+        billed = usage(await post(server.app, "/v1/messages", body))
+
+    assert counted.json["input_tokens"] == read(billed)
+    assert billed["input_tokens"] <= len("\nuser:more\nassistant:") + 1
+
+
+async def test_hits_misses_and_first_tokens_are_counted_by_what_was_remembered(autojump_clock: trio.testing.MockClock) -> None:
+    async with running(served(FakeRunner(seconds_per_step=0.05))) as server:
+        for text in ("Monday", "Monday", "Tuesday"):
+            await post(server.app, "/v1/chat/completions", openai_body("x" * 20 + text, session_id="a"))
+        found = await scraped(server)
+
+    assert found[("semantic_cache_hit_total",)] == 2
+    assert found[("semantic_cache_miss_total", "new")] == 1
+    assert found[("semantic_cache_miss_total", "diverged")] == 1
+    assert found[("semantic_time_to_first_token_seconds_count", "cold")] == 1
+    assert found[("semantic_time_to_first_token_seconds_count", "ram")] == 2
+
+
+async def test_what_the_pool_holds_is_told_by_kind(autojump_clock: trio.testing.MockClock) -> None:
+    async with running(served(FakeRunner(seconds_per_step=0.1), budget_bytes=8 * 16 * 100)) as server:
+        await post(server.app, "/v1/chat/completions", openai_body("x" * 200))
+        idle = await scraped(server)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(post, server.app, "/v1/chat/completions", openai_body("y" * 50))
+            await trio.sleep(0.25)
+            busy = await scraped(server)
+
+    pool = server.engine.memory.store.pool
+    assert idle[("semantic_memory_used_bytes", "cache_blocks")] == 8 * (len("user:\nassistant:") + 200 + 4)
+    assert idle[("semantic_memory_used_bytes", "cache_rows")] == idle[("semantic_agents_active",)] == 0
+    assert idle[("semantic_pool_utilization_ratio",)] == idle[("semantic_memory_used_bytes", "cache_blocks")] / pool.total_bytes
+    assert busy[("semantic_memory_used_bytes", "cache_rows")] > 0
+    assert busy[("semantic_agents_active",)] == 1
+
+
+async def test_what_was_given_up_is_counted(autojump_clock: trio.testing.MockClock) -> None:
+    async with running(served(FakeRunner(), budget_bytes=8 * 16 * 30)) as server:
+        for letter in "abcd":
+            await post(server.app, "/v1/chat/completions", openai_body(letter * 200))
+        found = await scraped(server)
+
+    assert found[("semantic_eviction_total", "ram")] == server.engine.memory.store.evictions > 0
+    assert found[("semantic_preemption_total",)] == server.engine.scheduler.preemptions
+    assert found[("semantic_memory_discrepancy_total",)] == 0

@@ -1,0 +1,326 @@
+"""What agents can rely on: turns cost what is new, prefixes are computed once, pressure loses no work, and every miss has a cause."""
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from semantic_trio.application.handle import Generation
+from semantic_trio.domain.errors import AgentExistsError, InvalidRequestError, OverloadedError, PoolExhaustedError, StepFailedError
+from semantic_trio.domain.geometry import LayerGroup, LayerKind, ModelCacheSpec
+from semantic_trio.domain.reuse import MissCause, Reuse, Source
+from semantic_trio.domain.step import StepPlan
+from semantic_trio.testing import ATTENTION_ONLY, FakeRunner
+from tests.unit.conftest import Bench, StartEngine, prompt
+
+RECURRENT = ModelCacheSpec(
+    "recurrent",
+    (LayerGroup(LayerKind.GLOBAL, layers=1, token_bytes=8), LayerGroup(LayerKind.RECURRENT, layers=1, state_bytes=64)),
+    block_tokens=16,
+)
+
+
+def computed(runner: FakeRunner) -> int:
+    """Prompt tokens read since the runner began."""
+    return sum(plan.prompt_tokens for plan in runner.plans)
+
+
+async def reuse(generation: Generation) -> Reuse:
+    return (await generation.result()).finished.reuse
+
+
+async def said(bench: Bench, tokens: tuple[int, ...], count: int = 10, **more: object) -> tuple[int, ...]:
+    """A turn, and the whole history after it."""
+    return tokens + (await bench.submit(tokens, count, **more).result()).tokens
+
+
+async def test_a_turn_costs_what_is_new_in_it(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine(FakeRunner(end_after=20))
+    history = await said(bench, prompt(100), 30)
+    before = computed(bench.runner)
+
+    second = await reuse(bench.submit((*history, 1, 2, 3)))
+
+    assert second == Reuse(len(history), len(history) + 3, Source.RAM, None)
+    assert computed(bench.runner) - before == 3
+
+
+async def test_the_same_prompt_again_computes_its_last_token(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine()
+    await said(bench, prompt(50))
+
+    assert (await reuse(bench.submit(prompt(50)))).tokens == 49
+
+
+async def test_ten_prompts_with_one_beginning_compute_it_once(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine(FakeRunner(seconds_per_prompt_token=0.001), max_rows=4, chunk_tokens=64)
+    shared = prompt(300)
+
+    generations = [bench.submit((*shared, 200 + i, 1, 2)) for i in range(10)]
+    reused = [(await reuse(generation)).tokens for generation in generations]
+
+    assert computed(bench.runner) == 300 + 10 * 3
+    assert reused == [0] + [300] * 9
+
+
+async def test_a_follower_goes_on_where_a_cancelled_leader_was(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine(FakeRunner(seconds_per_prompt_token=0.001), chunk_tokens=64)
+    leader, follower = bench.submit(prompt(600)), bench.submit((*prompt(600), 7))
+
+    await trio.sleep(0.3)
+    leader.close()
+    result = await follower.result()
+
+    assert result.finished.reuse.tokens > 150
+    assert computed(bench.runner) <= 601 + 64, "what the leader had read is not read again"
+
+
+async def test_a_follower_survives_the_crash_of_its_leader(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    def crash_once(plan: StepPlan) -> None:
+        if plan.prefill and plan.prefill[0].context > 300 and not crashed:
+            crashed.append(True)
+            raise RuntimeError("once")
+
+    crashed: list[bool] = []
+    bench = await start_engine(FakeRunner(seconds_per_prompt_token=0.001, before_step=crash_once), chunk_tokens=64)
+    leader, follower = bench.submit(prompt(600)), bench.submit((*prompt(600), 7))
+
+    with pytest.raises(StepFailedError):
+        await leader.result()
+    assert (await reuse(follower)).tokens >= 128, "published blocks outlive the crash"
+
+
+async def test_a_leader_reads_with_the_weight_of_its_followers(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine(FakeRunner(seconds_per_prompt_token=0.001), max_rows=2, chunk_tokens=60)
+    shared = prompt(400, salt=100)
+    bench.submit(prompt(1200))
+    for i in range(3):
+        bench.submit((*shared, i))
+    await trio.sleep(1)
+
+    sizes = {chunk.row: len(chunk.tokens) for plan in bench.runner.plans[1:5] for chunk in plan.prefill}
+
+    assert sizes == {0: 15, 1: 45}
+
+
+async def test_the_youngest_gives_way_and_nobodys_answer_changes(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    roomy = await start_engine()
+    alone = [await roomy.submit(prompt(100, salt=i), 80).result() for i in range(3)]
+    tight = await start_engine(budget=8 * 16 * 33)
+
+    together = [tight.submit(prompt(100, salt=i), 80) for i in range(3)]
+    results = [await generation.result() for generation in together]
+
+    assert tight.engine.scheduler.preemptions > 0
+    assert [(r.tokens, r.logprobs) for r in results] == [(r.tokens, r.logprobs) for r in alone]
+    ends = [generation.stamps[-1] for generation in together]
+    assert ends[0] <= ends[2], "the eldest was not the one who gave way"
+
+
+async def test_what_can_never_fit_is_refused_with_its_numbers(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine(budget=8 * 16 * 10)
+
+    with pytest.raises(PoolExhaustedError) as refused:
+        bench.submit(prompt(200))
+    assert refused.value.wanted > refused.value.total == 8 * 16 * 10
+
+
+async def test_an_answer_ends_where_the_memory_does(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine(budget=8 * 16 * 10)
+
+    result = await bench.submit(prompt(100), 1000).result()
+
+    assert result.finished.reason.value == "context_full"
+    assert 100 + len(result.tokens) == bench.engine.memory.longest_row
+
+
+async def test_what_nobody_uses_is_given_up_and_the_miss_says_so(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine(budget=8 * 16 * 30)
+    history = await said(bench, prompt(200), agent="old")
+    for salt in range(1, 5):
+        await said(bench, prompt(200, salt=salt))
+
+    turn = await reuse(bench.submit((*history, 1), agent="old"))
+
+    assert turn.cause is MissCause.EVICTED
+    assert turn.lost_tokens == len(history) - 1 - turn.tokens
+    assert bench.engine.memory.store.evictions > 0
+
+
+async def test_pinned_memory_stays_and_pins_have_a_bound(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine(budget=8 * 16 * 40)
+    memory = bench.engine.memory
+    history = await said(bench, prompt(200), agent="pinned")
+    memory.pin(memory.agents.get("pinned"))
+    await said(bench, prompt(200, salt=1), agent="greedy")
+    with pytest.raises(PoolExhaustedError):
+        memory.pin(memory.agents.get("greedy"))
+    for salt in range(2, 6):
+        await said(bench, prompt(200, salt=salt))
+
+    assert (await reuse(bench.submit((*history, 1), agent="pinned"))).tokens >= len(history) - 1
+
+
+async def test_a_fork_keeps_everything_when_its_parent_goes(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine()
+    memory = bench.engine.memory
+    history = await said(bench, prompt(100), agent="parent")
+    memory.fork(memory.agents.get("parent"), "child")
+    await said(bench, (*history, 9), agent="parent")
+    memory.delete(memory.agents.get("parent"))
+    bench.engine.nudge()
+
+    turn = await reuse(bench.submit((*history, 1), agent="child"))
+
+    assert (turn.tokens, turn.cause) == (len(history) - 1, None)
+    memory.audit()
+
+
+async def test_a_deleted_agent_leaves_nothing_that_was_its_own(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine(FakeRunner(seconds_per_step=0.01))
+    memory = bench.engine.memory
+    await said(bench, prompt(100), agent="a")
+    await said(bench, (*prompt(64), *prompt(40, salt=7)), agent="b")
+    running = bench.submit((*prompt(100), 5, 6), 500, agent="a")
+    await trio.sleep(1)
+    queued = bench.submit((*prompt(100), 7), agent="a")
+
+    memory.delete(memory.agents.get("a"))
+    await running.result()
+    await queued.result()
+    bench.engine.nudge()
+    await trio.sleep(1)
+
+    assert all(block.owners == {"b"} for block in memory.store.tree.blocks())
+    assert set(bench.runner.blocks) == memory.store.stored_keys()
+
+
+async def test_turns_of_one_agent_run_in_order_and_delay_nobody_else(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine(FakeRunner(seconds_per_step=0.1))
+    first = bench.submit(prompt(20), 10, agent="a", is_ordered=True)
+    second = bench.submit(prompt(30, salt=1), 10, agent="a", is_ordered=True)
+    other = bench.submit(prompt(25, salt=2), 10, agent="b", is_ordered=True)
+
+    for generation in (first, second, other):
+        await generation.result()
+
+    assert second.stamps[0] > first.stamps[-1]
+    assert other.stamps[0] == first.stamps[0]
+
+
+async def test_whoever_has_read_the_beginning_is_taken_for_the_speaker(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine()
+    one = await said(bench, prompt(70))
+    await said(bench, prompt(70, salt=3))
+    await said(bench, (*one, 1, 2))
+    await said(bench, (*prompt(40), 9))
+
+    turns = sorted(agent.turns for agent in bench.engine.memory.agents)
+
+    assert turns == [1, 1, 2]
+
+
+async def test_a_diverged_turn_shows_both_sides(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine()
+    history = await said(bench, prompt(100), agent="a")
+    changed = (*history[:60], 249, *history[61:])
+
+    await said(bench, changed, agent="a")
+    turn = bench.engine.memory.agents.get("a").last_turn
+
+    assert turn is not None
+    assert (turn.left_at, turn.reuse.cause, turn.reuse.tokens) == (60, MissCause.DIVERGED, 60)
+    assert turn.stored[60 - turn.shown_from] == history[60]
+    assert turn.prompt[60 - turn.shown_from] == 249
+
+
+async def test_recurrent_layers_begin_again_at_the_heads_end(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine(FakeRunner(spec=RECURRENT))
+    await said(bench, (*prompt(70), 1, 2, 3), marks=(70,))
+
+    shared = await reuse(bench.submit((*prompt(70), 9, 8), marks=(70,)))
+    apart = await reuse(bench.submit((*prompt(50), 9, 8)))
+
+    assert shared.tokens == 70
+    assert (apart.tokens, apart.cause) == (0, MissCause.NEW)
+
+
+async def test_recurrent_layers_go_on_where_a_turn_ended(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine(FakeRunner(spec=RECURRENT, end_after=8))
+    history = await said(bench, prompt(40), 30, agent="a")
+
+    assert (await reuse(bench.submit((*history, 1, 2), agent="a"))).tokens >= len(history) - 1
+
+
+async def test_a_known_history_without_a_place_to_begin_is_told(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine(FakeRunner(spec=RECURRENT))
+    history = await said(bench, prompt(40), agent="a")
+
+    turn = await reuse(bench.submit((*history[:30], 9), agent="a"))
+
+    assert turn.cause is MissCause.NO_RESTORE_POINT
+
+
+async def test_followers_of_recurrent_models_wait_for_a_place_to_begin(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine(FakeRunner(spec=RECURRENT, seconds_per_prompt_token=0.001), chunk_tokens=64)
+    generations = [bench.submit((*prompt(300), 200 + i, 1)) for i in range(5)]
+
+    reused = [(await reuse(generation)).tokens for generation in generations]
+
+    assert reused == [0] + [300] * 4
+
+
+async def test_reading_only_draws_nothing_and_is_remembered(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine()
+
+    warm = await bench.submit(prompt(100), 0, agent="a").result()
+
+    assert (warm.tokens, warm.finished.completion_tokens) == ((), 0)
+    assert (await reuse(bench.submit((*prompt(100), 1), agent="a"))).tokens == 100
+
+
+async def test_an_idle_engine_finds_what_the_device_has_lost(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine()
+    history = await said(bench, prompt(100))
+    await trio.sleep(1)
+    bench.runner.blocks.pop(next(iter(bench.runner.blocks)))
+
+    await said(bench, prompt(10, salt=5))
+    await trio.sleep(1)
+
+    assert bench.engine.discrepancies == 1
+    bench.engine.memory.audit()
+    assert (await bench.submit((*history, 1)).result()).tokens
+
+
+async def test_named_agents_are_made_once_and_bounded(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine()
+    agents = bench.engine.memory.agents
+    agents.limit = 2
+    agents.create("a")
+    with pytest.raises(AgentExistsError):
+        agents.create("a")
+    with pytest.raises(InvalidRequestError):
+        agents.create("../a")
+    agents.create("b")
+
+    with pytest.raises(OverloadedError):
+        bench.submit(prompt(5), agent="c")
+    assert (await bench.submit(prompt(5)).result()).tokens, "who is nobody is served all the same"
+
+
+@pytest.mark.parametrize("spec", [ATTENTION_ONLY, RECURRENT], ids=["attention", "recurrent"])
+async def test_ten_agents_with_fifty_requests_each_lose_nothing(start_engine: StartEngine, autojump_clock: MockClock, spec: ModelCacheSpec) -> None:
+    bench = await start_engine(FakeRunner(spec=spec), budget=8 * 16 * 400, queue_limit=1000)
+
+    generations = [bench.submit(prompt(40 + i % 7, salt=agent), 5, agent=f"agent{agent}") for i in range(50) for agent in range(10)]
+    for generation in generations:
+        await generation.result()
+    for agent in list(bench.engine.memory.agents):
+        bench.engine.memory.delete(agent)
+    bench.engine.memory.store.evict()
+    bench.engine.nudge()
+    await trio.sleep(1)
+
+    assert bench.engine.memory.store.pool.used == 0
+    assert (bench.runner.blocks, bench.runner.marks, bench.runner.rows) == ({}, {}, {})
+    assert bench.engine.discrepancies == 0

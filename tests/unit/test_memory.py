@@ -1,0 +1,179 @@
+"""The memory of agents under any order of events: what is reused is what was read, and nothing is lost, held twice or leaked."""
+
+import hashlib
+
+import hypothesis.strategies as st
+import pytest
+from hypothesis import settings
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from semantic_trio.domain.errors import SemanticError
+from semantic_trio.domain.generation import Event, Finished, GenerationRequest, TokenEvent
+from semantic_trio.domain.geometry import LayerGroup, LayerKind, ModelCacheSpec
+from semantic_trio.domain.memory import Memory
+from semantic_trio.domain.scheduler import Limits, Scheduler
+from semantic_trio.domain.sequence import Phase, Sequence
+from semantic_trio.domain.step import Inventory, SaveBlock, StepPlan, StepResult
+from semantic_trio.testing import ByteCodec, FakeRunner
+
+GLOBAL = LayerGroup(LayerKind.GLOBAL, layers=1, token_bytes=8)
+SPECS = {
+    "attention": ModelCacheSpec("a", (GLOBAL,), block_tokens=16),
+    "sliding": ModelCacheSpec("s", (GLOBAL, LayerGroup(LayerKind.SLIDING, layers=1, token_bytes=4, window=24)), block_tokens=16),
+    "recurrent": ModelCacheSpec("r", (GLOBAL, LayerGroup(LayerKind.RECURRENT, layers=1, state_bytes=100)), block_tokens=16),
+    "recurrent alone": ModelCacheSpec("m", (LayerGroup(LayerKind.RECURRENT, layers=1, state_bytes=100),), block_tokens=16),
+}
+
+
+NAMES = [None, None, "x", "y"]
+
+
+class Device(FakeRunner):
+    """The fake runner without its clock."""
+
+    late = StepResult()
+
+    def advance(self, plan: StepPlan) -> StepResult:
+        self._keep_and_drop(plan)
+        for start in plan.open:
+            self._open(start)
+        now = self._compute(plan, 0.01)
+        for mark in plan.marks:
+            self._save_mark(mark)
+        answer, self.late = self.late, now
+        return StepResult(answer.drawn, answer.timing, in_flight=plan.has_work)
+
+    def lose(self, readable: tuple[SaveBlock, ...]) -> None:
+        for save in readable:
+            if save.row in self.rows and len(self.rows[save.row].cache) >= save.stop:
+                self._save_block(save)
+        self.rows.clear()
+        self.late = StepResult()
+
+
+def uncached(prompt: tuple[int, ...], count: int) -> list[int]:
+    """What the fake model says after a prompt when it has read all of it."""
+    cache, drawn = list(prompt), list[int]()
+    for _ in range(count):
+        digest = hashlib.sha256(f"{cache}".encode()).digest()
+        drawn.append(ord("a") + digest[0] % 26)
+        cache.append(drawn[-1])
+    return drawn
+
+
+def text(seed: int, length: int) -> tuple[int, ...]:
+    """One of a few texts that begin alike: they share `seed % 5` times 20 tokens."""
+    shared = 20 * (seed % 5)
+    return tuple((i * 7) % 50 if i < shared else (i * 7 + seed) % 50 for i in range(length))
+
+
+class MemoryMachine(RuleBasedStateMachine):
+    """Agents of every kind take turns, fork, are pinned, deleted; the device fails; there is never enough room."""
+
+    @initialize(kind=st.sampled_from(sorted(SPECS)), rows=st.integers(1, 4), chunk=st.sampled_from([16, 50]), blocks=st.integers(14, 60))
+    def begin(self, kind: str, rows: int, chunk: int, blocks: int) -> None:
+        self.spec = SPECS[kind]
+        self.limits = Limits(context_length=400, max_rows=rows, chunk_tokens=chunk, max_stall_seconds=1.0)
+        budget = blocks * sum(self.spec.row_amount(16, chunk)) // 2
+        self.memory = Memory(self.spec, budget, chunk, max_agents=12)
+        self.scheduler, self.device = Scheduler(self.limits, self.memory), Device(spec=self.spec)
+        self.alive: list[Sequence] = []
+        self.histories: list[tuple[int, ...]] = [text(seed, 40 + 23 * (seed % 7)) for seed in range(6)]
+
+    @rule(history=st.integers(0, 50), more=st.integers(0, 40), max_tokens=st.integers(0, 30), name=st.sampled_from(NAMES), ordered=st.booleans())
+    def ask(self, history: int, more: int, max_tokens: int, name: str | None, ordered: bool) -> None:
+        before = self.histories[history % len(self.histories)]
+        prompt = (*before, *text(history + more, more))[:390]
+        asked = GenerationRequest("r", prompt, max_tokens, seed=1, agent=name, is_ordered=ordered, marks=(33,))
+        try:
+            if name:
+                self.memory.agents.named(name)
+            self.alive.append(self.scheduler.add(asked, ByteCodec().decoder()))
+        except SemanticError:
+            pass  # too long, or no room for it at all
+
+    @precondition(lambda self: self.alive)
+    @rule(data=st.data())
+    def abort(self, data: st.DataObject) -> None:
+        sequence = data.draw(st.sampled_from(self.alive))
+        self.scheduler.abort(sequence)
+        self.alive.remove(sequence)
+
+    @precondition(lambda self: any(s.phase in (Phase.PREFILLING, Phase.DECODING) for s in self.alive))
+    @rule(data=st.data())
+    def preempt(self, data: st.DataObject) -> None:
+        self.scheduler.preempt(data.draw(st.sampled_from([s for s in self.alive if s.phase in (Phase.PREFILLING, Phase.DECODING)])))
+
+    @precondition(lambda self: len(self.memory.agents) > 0)
+    @rule(data=st.data(), what=st.sampled_from(["fork", "pin", "unpin", "release", "delete", "evict"]))
+    def manage(self, data: st.DataObject, what: str) -> None:
+        agent = data.draw(st.sampled_from(list(self.memory.agents)))
+        try:
+            if what == "fork":
+                self.memory.fork(agent, f"fork{data.draw(st.integers(0, 5))}")
+            elif what == "evict":
+                self.memory.store.evict()
+            else:
+                getattr(self.memory, what)(agent)
+        except SemanticError:
+            pass  # exists already, or pins would take too much
+
+    @rule(steps=st.integers(1, 12))
+    def advance(self, steps: int) -> None:
+        for _ in range(steps):
+            plan = self.scheduler.plan()
+            self._take(self.scheduler.refused())
+            if plan is None:
+                return
+            self._take(self.scheduler.commit(self.device.advance(plan)))
+
+    @rule(breaks_before=st.booleans())
+    def fail(self, breaks_before: bool) -> None:
+        """A pass fails: before anything of its plan was done, or after."""
+        plan = self.scheduler.plan()
+        self._take(self.scheduler.refused())
+        if plan is None:
+            return
+        if not breaks_before:
+            self.device.advance(plan)
+        lost, readable = self.scheduler.lose_rows()
+        for sequence in lost:
+            self.alive.remove(sequence)
+        self.device.lose(readable)
+        self._reconcile()
+
+    def _reconcile(self) -> list[str]:
+        inventory = Inventory(frozenset(self.device.rows), frozenset(self.device.blocks), frozenset(self.device.marks))
+        return self.memory.reconcile(inventory)
+
+    def _take(self, events: list[tuple[Sequence, Event]]) -> None:
+        for sequence, event in events:
+            assert sequence in self.alive
+            if not isinstance(event, TokenEvent):
+                self.alive.remove(sequence)
+            if isinstance(event, Finished):
+                assert sequence.generated == uncached(sequence.request.prompt, len(sequence.generated)), "reuse changes nothing"
+                assert event.reuse.tokens < event.prompt_tokens
+                self.histories.append(sequence.request.prompt + tuple(sequence.generated))
+
+    @invariant()
+    def the_books_agree(self) -> None:
+        self.memory.audit()
+
+    def teardown(self) -> None:
+        for agent in self.memory.agents:
+            self.memory.unpin(agent)
+        for _ in range(3000):
+            plan = self.scheduler.plan()
+            self._take(self.scheduler.refused())
+            if plan is None:
+                break
+            self._take(self.scheduler.commit(self.device.advance(plan)))
+        assert not self.alive, "everyone is served or refused in the end"
+        assert self.scheduler.is_idle
+        assert self._reconcile() == [], "the device holds what the memory believes"
+
+
+TestMemory = MemoryMachine.TestCase
+TestMemory.settings = settings(max_examples=1000, stateful_step_count=40, deadline=None)
+TestMemory = pytest.mark.timeout(300)(TestMemory)
