@@ -107,7 +107,7 @@ class Agents:
 
     def _add(self, agent: Agent) -> Agent:
         if len(self._all) >= self.limit:
-            oldest = next((one for one in self._all.values() if not one.is_named and not one.rows), None)
+            oldest = next((one for one in self._all.values() if not (one.is_named or one.rows or one.is_pinned)), None)
             if oldest is None and agent.is_named:
                 raise OverloadedError(len(self._all), self.limit, RETRY_SECONDS)
             if oldest is None:
