@@ -66,9 +66,9 @@ class Lived:
     def __init__(self, tokens: int) -> None:
         self.spec, self.tokens = spec_of("llama-3.1-8b"), tuple(i * 7 % 32_000 for i in range(tokens))
         self.memory = Memory(self.spec, 64 * GIB, CHUNK)
-        self.agent = self.memory.agents.named("it")
         self.row = 0
         self.run = self.memory.run(self.tokens)
+        self.agent = self.memory.agents.recognise(self.run)
         self.read(NO_MATCH)
 
     def read(self, match) -> None:

@@ -122,7 +122,7 @@ class Engine:
         if self.waiting >= self.queue_limit and len(self._open) >= self.queue_limit + self.scheduler.limits.max_rows:
             raise OverloadedError(self.waiting, self.queue_limit, self.retry_after_seconds)
         if request.agent:
-            self.memory.agents.named(request.agent)
+            self.memory.agents.named(request.agent, keeps=request.is_ordered)
         send, receive = trio.open_memory_channel[Event](room + 2)
         generation = Generation(request, trio.current_time(), receive, send, self._on_close)
         self._open[generation] = None

@@ -33,6 +33,7 @@ class Agent:
 
     id: str
     is_named: bool  # by a client; others are known by their content alone
+    is_kept: bool = False  # stays in the register until it is deleted
     parent: str | None = None  # whom it was forked from
     conversation: Conversation = NOTHING_SAID  # of stateful turns
     tools: bytes = b""  # JSON, as a client gave them; not part of the conversation yet

@@ -20,7 +20,7 @@ RETRY_SECONDS = 5
 
 @attrs.define(eq=False)
 class Agents:
-    """The register. Agents nobody has named make room for new ones, least recently used first; named ones do not."""
+    """The register. Agents that nobody keeps make room for new ones, least recently used first."""
 
     root: BlockKey
     block_tokens: int
@@ -50,15 +50,20 @@ class Agents:
     def create(self, name: str, *, parent: str | None = None) -> Agent:
         """A new agent a client has named.
 
-        Raises `AgentExistsError`, `InvalidRequestError`, and `OverloadedError` where named agents fill the register.
+        Raises `AgentExistsError`, `InvalidRequestError`, and `OverloadedError` where agents that are kept fill the register.
         """
         if name in self._all:
             raise AgentExistsError(name)
-        return self._add(Agent(agent_id(name), is_named=True, parent=parent))
+        return self._add(Agent(agent_id(name), is_named=True, is_kept=True, parent=parent))
 
-    def named(self, name: str) -> Agent:
-        """The agent of an id, made where there is none. Raises as `create` does."""
-        return self._all.get(name) or self.create(name)
+    def named(self, name: str, *, keeps: bool = True) -> Agent:
+        """The agent of an id, made where there is none. Raises as `create` does.
+
+        Without `keeps` it makes room for others like one nobody has named: clients mint ids for every conversation and never come back to them.
+        """
+        agent = self._all.get(name) or self._add(Agent(agent_id(name), is_named=True, is_kept=keeps))
+        agent.is_kept = agent.is_kept or keeps
+        return agent
 
     def whose(self, name: str | None, run: TokenRun) -> Agent:
         """The agent of an id or, where none is given, the one that has read the beginning of a prompt.
@@ -107,8 +112,8 @@ class Agents:
 
     def _add(self, agent: Agent) -> Agent:
         if len(self._all) >= self.limit:
-            oldest = next((one for one in self._all.values() if not (one.is_named or one.rows or one.is_pinned)), None)
-            if oldest is None and agent.is_named:
+            oldest = next((one for one in self._all.values() if not (one.is_kept or one.rows or one.is_pinned)), None)
+            if oldest is None and agent.is_kept:
                 raise OverloadedError(len(self._all), self.limit, RETRY_SECONDS)
             if oldest is None:
                 return agent  # works for this turn; nobody could ask for it later

@@ -8,6 +8,7 @@ import trio.testing
 from prometheus_client.parser import text_string_to_metric_families
 
 from semantic_trio.adapters.http.reuse import cache_header
+from semantic_trio.domain.geometry import LayerGroup, LayerKind, ModelCacheSpec
 from semantic_trio.domain.reuse import MissCause, Reuse, Source
 from semantic_trio.testing import FakeRunner
 from tests.http.serving import Call, Served, anthropic_body, get, openai_body, post, running, served
@@ -15,6 +16,7 @@ from tests.http.test_chat import lines
 from tests.http.test_messages import events
 
 HEADER = "x-semantic-cache"
+RECURRENT = ModelCacheSpec("recurrent", (LayerGroup(LayerKind.RECURRENT, layers=1, state_bytes=64),), block_tokens=16)
 BREAKPOINT = {"cache_control": {"type": "ephemeral"}}
 BREAKPOINTS: list[dict[str, Any]] = [
     BREAKPOINT,
@@ -142,3 +144,11 @@ async def test_what_was_given_up_is_counted(autojump_clock: trio.testing.MockClo
     assert found[("semantic_eviction_total", "ram")] == server.engine.memory.store.evictions > 0
     assert found[("semantic_preemption_total",)] == server.engine.scheduler.preemptions
     assert found[("semantic_memory_discrepancy_total",)] == 0
+
+
+async def test_layers_that_are_no_attention_begin_again_at_the_end_of_the_system_prompt(autojump_clock: trio.testing.MockClock) -> None:
+    async with running(served(FakeRunner(spec=RECURRENT))) as server:
+        await post(server.app, "/v1/messages", anthropic_body("one", system="s" * 60))
+        second = await post(server.app, "/v1/messages", anthropic_body("two", system="s" * 60))
+
+    assert usage(second)["cache_read_input_tokens"] == len("system:\n") + 60

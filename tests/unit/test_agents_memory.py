@@ -304,8 +304,19 @@ async def test_named_agents_are_made_once_and_bounded(start_engine: StartEngine,
     agents.create("b")
 
     with pytest.raises(OverloadedError):
-        bench.submit(prompt(5), agent="c")
+        bench.submit(prompt(5), agent="c", is_ordered=True)
     assert (await bench.submit(prompt(5)).result()).tokens, "who is nobody is served all the same"
+    assert (await bench.submit(prompt(5), agent="c").result()).tokens, "and so is who need not be kept"
+
+
+async def test_ids_that_clients_mint_for_each_conversation_make_room_for_others(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine()
+    bench.engine.memory.agents.limit = 3
+
+    for number in range(10):
+        await said(bench, prompt(20, salt=number), agent=f"minted{number}")
+
+    assert len(bench.engine.memory.agents) == 3
 
 
 @pytest.mark.parametrize("spec", [ATTENTION_ONLY, RECURRENT], ids=["attention", "recurrent"])

@@ -93,24 +93,26 @@ class MemoryMachine(RuleBasedStateMachine):
             pass  # too long, or no room for it at all
 
     @precondition(lambda self: self.alive)
-    @rule(data=st.data())
-    def abort(self, data: st.DataObject) -> None:
-        sequence = data.draw(st.sampled_from(self.alive))
+    @rule(choice=st.integers(0, 99))
+    def abort(self, choice: int) -> None:
+        sequence = self.alive[choice % len(self.alive)]
         self.scheduler.abort(sequence)
         self.alive.remove(sequence)
 
     @precondition(lambda self: any(s.phase in (Phase.PREFILLING, Phase.DECODING) for s in self.alive))
-    @rule(data=st.data())
-    def preempt(self, data: st.DataObject) -> None:
-        self.scheduler.preempt(data.draw(st.sampled_from([s for s in self.alive if s.phase in (Phase.PREFILLING, Phase.DECODING)])))
+    @rule(choice=st.integers(0, 99))
+    def preempt(self, choice: int) -> None:
+        running = [s for s in self.alive if s.phase in (Phase.PREFILLING, Phase.DECODING)]
+        self.scheduler.preempt(running[choice % len(running)])
 
     @precondition(lambda self: len(self.memory.agents) > 0)
-    @rule(data=st.data(), what=st.sampled_from(["fork", "pin", "unpin", "release", "delete", "evict"]))
-    def manage(self, data: st.DataObject, what: str) -> None:
-        agent = data.draw(st.sampled_from(list(self.memory.agents)))
+    @rule(choice=st.integers(0, 99), what=st.sampled_from(["fork", "pin", "unpin", "release", "delete", "evict"]))
+    def manage(self, choice: int, what: str) -> None:
+        agents = list(self.memory.agents)
+        agent = agents[choice % len(agents)]
         try:
             if what == "fork":
-                self.memory.fork(agent, f"fork{data.draw(st.integers(0, 5))}")
+                self.memory.fork(agent, f"fork{choice % 6}")
             elif what == "evict":
                 self.memory.store.evict()
             else:

@@ -1,0 +1,148 @@
+"""Reuse changes nothing: the whole engine on real models, each path through the memory against a run that remembers nothing."""
+
+import math
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import pytest
+import trio
+
+from semantic_trio.application.engine import Engine
+from semantic_trio.domain.generation import GenerationRequest, SamplingParams
+from semantic_trio.domain.memory import Memory
+from semantic_trio.domain.reuse import Reuse
+from semantic_trio.domain.scheduler import Limits, Scheduler
+from semantic_trio.testing import ByteDecoder
+from tests.contract.models import random_runner
+
+FORCED = tuple((5 * i + 3) % 250 for i in range(20))
+FAMILIES = ["llama", "qwen2", "qwen3", "gemma3_text", "gpt_oss", "falcon_h1", "qwen3_next", "deepseek_v3"]
+ROOMY = 1 << 30
+
+
+def prompt(length: int, salt: int = 0) -> tuple[int, ...]:
+    return tuple((7 * i + 13 * salt + i * i) % 250 for i in range(length))
+
+
+class Bench:
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    async def turn(self, tokens: tuple[int, ...], agent: str | None = None, forced: tuple[int, ...] = FORCED) -> tuple[tuple[float, ...], Reuse]:
+        """Scores of a known continuation, and what was reused."""
+        request = GenerationRequest("r", tokens, len(forced), 1, SamplingParams(), forced=forced, agent=agent, marks=(100,))
+        result = await self.engine.submit(request, ByteDecoder()).result()
+        return result.logprobs, result.finished.reuse
+
+    async def cold(self, tokens: tuple[int, ...]) -> tuple[float, ...]:
+        """The same by an engine that remembers nothing."""
+        self.engine.memory.store.evict()
+        scores, reuse = await self.turn(tokens)
+        assert reuse.tokens == 0
+        self.engine.memory.store.evict()
+        return scores
+
+
+@asynccontextmanager
+async def engine_of(family: str, budget: int = ROOMY) -> AsyncIterator[Bench]:
+    runner = random_runner(family)
+    limits = Limits(context_length=2048, max_rows=4, chunk_tokens=128, max_stall_seconds=10.0)
+    engine = Engine(
+        runner,
+        Scheduler(limits, Memory(runner.spec, budget, limits.chunk_tokens)),
+        queue_limit=64,
+        step_deadline_seconds=60,
+        batch_window_seconds=0.005,
+    )
+    async with trio.open_nursery() as nursery:
+        await nursery.start(engine.run)
+        yield Bench(engine)
+        engine.memory.audit()
+        await trio.sleep(0.05)
+        assert engine.discrepancies == 0
+        nursery.cancel_scope.cancel()
+    await runner.reset()
+
+
+def close(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+    return len(one) == len(other) and all(math.isclose(a, b, abs_tol=3e-4) for a, b in zip(one, other, strict=True))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+async def test_a_warm_turn_a_fork_and_a_neighbour_score_as_if_nothing_was_remembered(family: str) -> None:
+    async with engine_of(family) as bench:
+        after = (*prompt(300), *FORCED, *prompt(10, salt=9))
+        shared = (*prompt(100), *prompt(50, salt=4))
+        expected, expected_shared = await bench.cold(after), await bench.cold(shared)
+
+        await bench.turn(prompt(300), "a")
+        bench.engine.memory.fork(bench.engine.memory.agents.get("a"), "b")
+        results: dict[str, tuple[tuple[float, ...], Reuse]] = {}
+
+        async def ask(name: str, tokens: tuple[int, ...]) -> None:
+            results[name] = await bench.turn(tokens, name)
+
+        async with trio.open_nursery() as nursery:  # in one batch
+            nursery.start_soon(ask, "a", after)
+            nursery.start_soon(ask, "b", after)
+            nursery.start_soon(ask, "c", shared)
+
+        assert results["a"][1].tokens >= 299
+        assert results["b"][1].tokens >= 299
+        assert results["c"][1].tokens == 100
+        assert close(results["a"][0], expected)
+        assert close(results["b"][0], expected)
+        assert close(results["c"][0], expected_shared)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+async def test_what_a_cancelled_turn_had_read_is_right(family: str) -> None:
+    async with engine_of(family) as bench:
+        expected = await bench.cold(prompt(700))
+        request = GenerationRequest("r", prompt(700), 500, 1, SamplingParams(), marks=(300,))
+        generation = bench.engine.submit(request, ByteDecoder())
+        await generation.events.receive()
+        await generation.events.receive()
+        generation.close()
+
+        scores, reuse = await bench.turn(prompt(700))
+
+        assert reuse.tokens == 699
+        assert close(scores, expected)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+async def test_a_preempted_turn_ends_with_the_same_scores(family: str) -> None:
+    async with engine_of(family) as roomy:
+        long = tuple(range(200)) + FORCED * 2
+        expected = [(await roomy.turn(prompt(400, salt=i), forced=long))[0] for i in range(3)]
+        row = roomy.engine.memory.row_bytes(400)
+    async with engine_of(family, budget=int(row * 3.05)) as tight:
+        scores: dict[int, tuple[float, ...]] = {}
+
+        async def ask(i: int) -> None:
+            scores[i] = (await tight.turn(prompt(400, salt=i), forced=long))[0]
+
+        async with trio.open_nursery() as nursery:
+            for i in range(3):
+                nursery.start_soon(ask, i)
+
+        assert tight.engine.scheduler.preemptions + (tight.engine.scheduler.running == 0)
+        assert all(close(scores[i], expected[i]) for i in range(3))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+async def test_what_is_left_of_a_partly_evicted_history_is_right(family: str) -> None:
+    async with engine_of(family) as bench:
+        expected = await bench.cold((*prompt(700), 5))
+        await bench.turn(prompt(700), "a")
+        store = bench.engine.memory.store
+        leaves = [block for block in store.tree.blocks() if not block.children]
+        for block in leaves:
+            store.forget(block)
+        bench.engine.nudge()
+
+        scores, reuse = await bench.turn((*prompt(700), 5), "a")
+
+        assert 0 < reuse.tokens < 700
+        assert close(scores, expected)
