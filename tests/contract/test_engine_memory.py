@@ -1,6 +1,7 @@
 """Reuse changes nothing: the whole engine on real models, each path through the memory against a run that remembers nothing."""
 
 import math
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -146,3 +147,38 @@ async def test_what_is_left_of_a_partly_evicted_history_is_right(family: str) ->
 
         assert 0 < reuse.tokens < 700
         assert close(scores, expected)
+
+
+@pytest.mark.parametrize("family", ["llama", "gemma3_text", "falcon_h1"])
+async def test_after_two_hundred_cancels_forks_and_deletes_books_and_device_agree(family: str) -> None:
+    chance = random.Random(5)
+    async with engine_of(family, budget=8 << 20) as bench:
+        memory = bench.engine.memory
+
+        async def meddle(number: int) -> None:
+            agent = f"agent{chance.randrange(12)}"
+            tokens = (*prompt(chance.randrange(1, 300)), *prompt(30, salt=chance.randrange(5)))
+            request = GenerationRequest(f"r{number}", tokens, 20, 1, SamplingParams(), agent=agent, is_ordered=chance.random() < 0.3, marks=(100,))
+            generation = bench.engine.submit(request, ByteDecoder())
+            for _ in range(chance.randrange(12)):
+                await generation.events.receive()
+            generation.close()
+            known = memory.agents.find(agent)
+            if known is None:
+                return
+            if chance.random() < 0.3:
+                memory.delete(known)
+            elif memory.agents.find(f"fork{number % 9}") is None:
+                memory.fork(known, f"fork{number % 9}")
+            bench.engine.nudge()
+
+        for begin in range(0, 200, 10):
+            async with trio.open_nursery() as nursery:
+                for number in range(begin, begin + 10):
+                    nursery.start_soon(meddle, number)
+        while not bench.engine.scheduler.is_idle:
+            await trio.sleep(0.01)
+        held = await bench.engine.runner.inventory()
+
+        assert held == memory.expected()
+        assert held.rows == frozenset()
