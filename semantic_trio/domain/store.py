@@ -121,8 +121,8 @@ class Store:
         if block.is_stored:
             self.take_out(block, drop=True)
         block.rows.clear()
-        if block.parent is not None:
-            block.parent.children.pop(block.key, None)
+        assert block.parent is not None, "the root stays"
+        block.parent.children.pop(block.key, None)
 
     def touch(self, path: list[Block], rank: Rank = Rank.PLAIN) -> None:
         """A path was used: its end goes first."""

@@ -160,6 +160,59 @@ async def test_pinned_memory_stays_and_pins_have_a_bound(start_engine: StartEngi
     assert (await reuse(bench.submit((*history, 1), agent="pinned"))).tokens >= len(history) - 1
 
 
+async def test_a_row_that_outgrows_what_pins_leave_is_refused_and_its_work_kept(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine(budget=8 * 16 * 40)
+    memory = bench.engine.memory
+    await said(bench, prompt(200), agent="pinned")
+    memory.pin(memory.agents.get("pinned"))
+
+    generation = bench.submit(prompt(300, salt=9), 1000)
+    with pytest.raises(PoolExhaustedError):
+        await generation.result()
+    again = await reuse(bench.submit(prompt(300, salt=9), 5))
+    with pytest.raises(PoolExhaustedError):
+        await bench.submit(prompt(500, salt=17), 5).result()
+
+    assert again.tokens == 299
+    memory.audit()
+
+
+async def test_a_beginning_that_leaves_no_room_for_the_rest_is_given_up(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine(budget=8 * 16 * 10)
+    memory = bench.engine.memory
+    await said(bench, prompt(28), 2)
+
+    turn = await reuse(bench.submit(prompt(20) + prompt(memory.longest_row - 21, salt=3), 1, agent="other"))
+
+    assert turn.tokens == 0
+    memory.audit()
+
+
+async def test_a_full_house_leaves_who_waits_for_nobody_waiting(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine(max_rows=1)
+
+    generations = [bench.submit(prompt(30, salt=salt), 20) for salt in range(4)]
+    waiting = [await one.result() for one in generations]
+    for generation in generations:
+        generation.close()
+
+    assert [len(result.tokens) for result in waiting] == [20] * 4
+
+
+async def test_who_is_cancelled_before_reading_anything_leaves_nothing(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine(FakeRunner(seconds_per_step=1), max_rows=2, chunk_tokens=16)
+    others = [bench.submit(prompt(100, salt=salt), 1) for salt in range(2)]
+    await trio.sleep(0.5)
+
+    for other in others:
+        other.close()
+    await trio.sleep(10)
+
+    assert bench.runner.rows == {}
+    assert bench.engine.discrepancies == 0
+    assert await bench.runner.inventory() == bench.engine.memory.expected()
+
+
 async def test_a_fork_keeps_everything_when_its_parent_goes(start_engine: StartEngine, autojump_clock: MockClock) -> None:
     bench = await start_engine()
     memory = bench.engine.memory

@@ -23,6 +23,17 @@ async def test_a_generation_delivers_its_tokens_and_its_end(start_engine: StartE
     assert result.finished == Finished(FinishReason.MAX_TOKENS, "", None, prompt_tokens=8, completion_tokens=5, reuse=new)
 
 
+async def test_who_knows_no_pace_yet_asks_to_be_tried_again_at_once(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine(queue_limit=1, max_rows=1)
+    for salt in range(2):
+        bench.submit(prompt(8, salt))
+
+    with pytest.raises(OverloadedError) as refused:
+        bench.submit(prompt(8, 2))
+
+    assert refused.value.retry_after_seconds == 1
+
+
 async def test_requests_that_arrive_together_read_their_prompts_in_one_step(start_engine: StartEngine, autojump_clock: MockClock) -> None:
     bench = await start_engine(FakeRunner(seconds_per_step=1))
     first = bench.submit(prompt(8))

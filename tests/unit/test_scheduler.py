@@ -159,3 +159,31 @@ def test_max_tokens_is_never_drawn_beyond() -> None:
         policy.commit(device.step(plan, ends=False))
 
     assert draws == [0, 1, 2]
+
+
+def test_who_only_held_a_row_when_the_device_failed_goes_on_later() -> None:
+    policy, device = scheduler(Limits(100, 2, 1, 1.0)), Device()
+    first, second = (policy.add(request(prompt=8, name=name), ByteCodec().decoder()) for name in "ab")
+    plan = policy.plan()
+    assert plan is not None
+    device.step(plan, ends=False)
+
+    lost, _ = policy.lose_rows()
+
+    assert [chunk.row for chunk in plan.prefill] == [first.row], "a chunk of one token is one row's"
+    assert (lost, second.phase, policy.waiting) == ([first], Phase.WAITING, 1)
+
+
+def test_a_row_that_has_read_nothing_leaves_nothing_behind() -> None:
+    policy = scheduler(Limits(100, 2, 1, 1.0))
+    _, second = (policy.add(request(prompt=8, name=name), ByteCodec().decoder()) for name in "ab")
+    policy.plan()
+
+    policy.abort(second)
+    policy.abort(second)
+
+    plan = policy.plan()
+    assert plan is not None
+    assert [closing.row for closing in plan.close] == [second.row]
+    assert second.agent is not None
+    assert second.agent.turns == 0

@@ -129,3 +129,66 @@ def test_a_store_that_is_full_of_pins_keeps_no_more_marks() -> None:
     assert memory.store.marks_bytes <= memory.budget_bytes * 0.25
     assert memory.mark(0, 99) is None, "it is there already"
     memory.audit()
+
+
+def test_a_row_that_closes_keeps_what_the_bound_on_buffers_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "MAX_BUFFERS", 5)
+    memory = Memory(SPEC, 16 * 1024, chunk_tokens=16)
+    run = memory.run(tuple(range(100)))
+    memory.open(0, run, memory.agents.named("a"), memory.match(run))
+    memory.publish(0, 100)
+
+    saves = memory.close(0, 100).blocks
+
+    assert [(save.start, save.stop) for save in saves] == [(0, 16), (16, 32)], "from the beginning on, and without gaps"
+    assert memory.match(run).known == 32
+    memory.audit()
+
+
+def test_a_mark_larger_than_the_share_of_marks_is_not_taken() -> None:
+    memory = Memory(SPEC, 3 * 64 + 48 * 8 * 3, chunk_tokens=1)
+    run = memory.run(tuple(range(32)))
+    memory.open(0, run, memory.agents.named("a"), memory.match(run))
+    assert SPEC.mark_bytes(32) <= memory.budget_bytes * 0.25
+    memory.publish(0, 32)
+    memory.store.pool.allocate("the rest", (memory.store.pool.available, 0))
+
+    assert memory.mark(0, 32) is None, "there is no room that nobody uses"
+    memory.store.budget_bytes = 100
+    assert memory.mark(0, 32) is None, "one mark alone is too much"
+
+
+def test_a_chain_longer_than_pins_may_take_is_pinned_from_its_beginning() -> None:
+    memory = Memory(SPEC, 16 * 1024, chunk_tokens=16)
+    run, agent = memory.run(tuple(range(100))), memory.agents.named("a")
+    memory.open(0, run, agent, memory.match(run))
+    memory.publish(0, 50)
+    memory.remember(0, run)
+    memory.close(0, 50)
+    memory.pin(agent)
+    monster = memory.run(tuple(range(100)) * 25)
+    memory.open(1, monster, agent, memory.match(monster))
+    memory.publish(1, 2500)
+    memory.remember(1, monster)
+
+    memory.close(1, 2500)
+
+    assert 0 < memory.pinned_bytes <= memory.budget_bytes // 2
+    assert [block.stop for block in agent.pinned] == [16 * (at + 1) for at in range(len(agent.pinned))]
+    memory.audit()
+
+
+def test_what_a_failed_pass_wrote_is_doubted_once() -> None:
+    memory = Memory(SPEC, 64 * 1024, chunk_tokens=64)
+    run = memory.run(tuple(range(100)))
+    memory.open(0, run, memory.agents.named("a"), memory.match(run))
+    memory.publish(0, 64)
+    mark = memory.mark(0, 64)
+    assert mark is not None
+    memory.publish(0, 100)
+
+    saves = memory.close_all({0: 40}, {mark.key, b"gone already"})
+
+    assert [(save.start, save.stop) for save in saves] == [(0, 16), (16, 32)], "whole blocks of what passes known to be done have read"
+    assert memory.store.marks == {}
+    memory.audit()
