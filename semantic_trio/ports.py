@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from semantic_trio.domain.conversation import Conversation, Prompt
+from semantic_trio.domain.conversation import NOTHING_KNOWN, Conversation, Known, Part, Prompt
 from semantic_trio.domain.geometry import ModelCacheSpec
 from semantic_trio.domain.step import BlockKey, Inventory, SaveBlock, StepPlan, StepResult
 from semantic_trio.domain.stopping import TextDecoder
@@ -38,22 +38,42 @@ class ModelRunner(Protocol):
         """What the device holds."""
 
 
+class AnswerReader(Protocol):
+    """Takes one answer apart while it comes: text, thoughts, calls, in the words of one model."""
+
+    def push(self, text: str) -> list[Part]:
+        """What is certain now: more text, more of a thought, or a whole call, its id still empty. Holds back what may become a mark."""
+
+    def finish(self) -> list[Part]:
+        """The rest. A call that was not ended counts when it can be parsed; what cannot be is text, as it was written."""
+
+
 class TextCodec(Protocol):
-    """One model's tokenizer and chat template."""
+    """One model's tokenizer, chat template, and way of thinking and calling."""
 
     @property
     def stop_tokens(self) -> frozenset[int]:
         """Ids that end a turn."""
 
-    def encode_prompt(self, conversation: Conversation, known: Sequence[int] = ()) -> Prompt:
-        """The prompt up to where the assistant is to speak. Raises `InvalidRequestError` where the template refuses. Holds no lock for long.
+    @property
+    def call_end(self) -> str:
+        """The text that ends a call; empty where only the turn's end does."""
 
-        `known` are tokens somebody has read and said: where the prompt's text begins with exactly their text they stay as they are, and only the
-        rest is tokenised. A model does not always spell a word the way its tokenizer would.
+    def encode_prompt(self, conversation: Conversation, known: Known = NOTHING_KNOWN) -> Prompt:
+        """The prompt of a canonical conversation, up to where the assistant is to speak. Raises `InvalidRequestError` where the template refuses.
+
+        Tokens of a message never depend on what comes after it. `known` stands for its messages as it is; only what follows is tokenised, and of that
+        the draft is kept as far as its text agrees. Holds no lock for long.
         """
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Text for people, special tokens included."""
 
     def decoder(self) -> TextDecoder:
-        """A fresh decoder for the tokens of one generation."""
+        """A fresh decoder for the tokens of one generation. Marks of thoughts and calls are text."""
+
+    def reader(self, conversation: Conversation, opening: str) -> AnswerReader:
+        """A fresh reader for the answer to a conversation; it reads the prompt's `opening` first.
+
+        Arguments are read as the conversation's tools want them. Where no call may be made, calls are text.
+        """

@@ -1,12 +1,14 @@
-"""What every protocol becomes before it becomes tokens: messages made of parts.
+"""What every protocol becomes before it becomes tokens: messages made of parts, and the tools that may be called.
 
-Knows roles and text. Knows nothing of wire formats or chat templates. Order is meaning: a system message stays where it stands, because moving
-it to the front would change every token after it.
+Knows roles, text, thoughts, calls and their results. Knows nothing of wire formats or chat templates. Order is meaning: a system message stays where
+it stands, because moving it to the front would change every token after it.
 """
 
 import enum
 
 import attrs
+
+from semantic_trio.domain.residency import Rank
 
 
 class Role(enum.StrEnum):
@@ -24,7 +26,33 @@ class Text:
     text: str
 
 
-Part = Text  # the union grows with the product: tool calls, their results, thinking
+@attrs.frozen
+class Thinking:
+    """What the model thought before it spoke."""
+
+    text: str
+
+
+@attrs.frozen
+class ToolCall:
+    """A tool the model calls."""
+
+    id: str
+    name: str
+    arguments: str  # JSON, of an object where the model has kept to its tools
+
+
+@attrs.frozen
+class ToolResult:
+    """What a call came to. Said on the user's side."""
+
+    call_id: str
+    text: str
+    is_error: bool = False
+    loads: tuple[str, ...] = ()  # names of tools that were put off until now; the model learns of them here
+
+
+Part = Text | Thinking | ToolCall | ToolResult
 
 
 @attrs.frozen
@@ -33,23 +61,94 @@ class Message:
 
     role: Role
     parts: tuple[Part, ...]
+    rank: Rank | None = attrs.field(default=None, eq=False)  # set: its end is a cache breakpoint, and no part of what is said
 
     @property
     def text(self) -> str:
         """All text of the message; parts are separated by a blank line, as they are blocks of their own."""
-        return "\n\n".join(part.text for part in self.parts)
+        return "\n\n".join(part.text for part in self.parts if isinstance(part, Text))
+
+    @property
+    def thinking(self) -> str:
+        """All thoughts of the message."""
+        return "\n\n".join(part.text for part in self.parts if isinstance(part, Thinking))
+
+    @property
+    def calls(self) -> tuple[ToolCall, ...]:
+        """The calls in it, in their order."""
+        return tuple(part for part in self.parts if isinstance(part, ToolCall))
+
+    @property
+    def results(self) -> tuple[ToolResult, ...]:
+        """The results in it, in their order."""
+        return tuple(part for part in self.parts if isinstance(part, ToolResult))
+
+
+@attrs.frozen
+class Tool:
+    """A tool the model may call."""
+
+    name: str
+    description: str = ""
+    parameters: str = "{}"  # JSON Schema of its arguments
+    is_deferred: bool = False  # the model does not know of it until a result loads it
+
+
+class Calling(enum.Enum):
+    """Whether the answer may call, or has to."""
+
+    AUTO = "auto"
+    NONE = "none"
+    REQUIRED = "required"
+
+
+@attrs.frozen
+class ToolChoice:
+    """What the next answer may call. No part of what is said before it."""
+
+    calling: Calling = Calling.AUTO
+    name: str | None = None  # the tool that has to be called
+    is_single: bool = False  # one call at most
+
+
+FREE_CHOICE = ToolChoice()
 
 
 @attrs.frozen
 class Conversation:
-    """Everything the model is to read, in order."""
+    """Everything the model is to read, in order, and how it may answer."""
 
     messages: tuple[Message, ...]
+    tools: tuple[Tool, ...] = ()
+    choice: ToolChoice = FREE_CHOICE
+    thinks: bool | None = None  # whether the next answer begins with thoughts; None: as the model is used to
+
+
+@attrs.frozen
+class Known:
+    """The beginning of a conversation in the very tokens it was read and said in: a model does not always spell as its tokenizer would."""
+
+    messages: int = 0  # of the conversation that `tokens` stand for; the last of them was said by the assistant
+    tokens: tuple[int, ...] = ()  # up to the end of what it said; the words a template puts after that are still to come
+    draft: tuple[int, ...] = ()  # what was read and said after them last time; it serves as far as its text agrees
+
+
+NOTHING_KNOWN = Known()
+
+
+@attrs.frozen
+class Breakpoint:
+    """A position of a prompt that others are likely to begin with."""
+
+    position: int
+    rank: Rank
 
 
 @attrs.frozen
 class Prompt:
-    """A conversation as the model reads it."""
+    """A conversation as the model reads it, up to where it is to answer."""
 
     tokens: tuple[int, ...]
-    head: int = 0  # tokens of the system messages at its front: what other conversations are likely to begin with too
+    head: int = 0  # tokens of the tools and system messages at its front: what other conversations are likely to begin with too
+    breakpoints: tuple[Breakpoint, ...] = ()  # in order of position
+    opening: str = ""  # the end of its text, where that belongs to the answer already: a thought that was begun, a call that was demanded

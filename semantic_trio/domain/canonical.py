@@ -1,0 +1,222 @@
+"""The rules that keep a prompt's front where it was: what clients change without meaning it changes nothing here.
+
+Two requests of one conversation are to become prompts of which the second begins with the first. Clients rewrite what they have sent and been sent in
+ways that mean nothing and move everything. Each rule undoes one of them. What needs no rule, for the neutral conversation has no word for it: cache
+control, a text spelled as one string or as blocks, request metadata. System messages stay where they stand, and thoughts of earlier turns are
+kept; that is the template's part.
+"""
+
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import reduce
+
+import attrs
+
+from semantic_trio.domain.conversation import Conversation, Message, Part, Role, Text, Tool, ToolCall, ToolResult
+
+BILLING_HEADER = "x-anthropic-billing-header:"
+# What counts down from turn to turn. Alone on its line, so that a sentence about it stays a sentence.
+COUNTER = re.compile(r"^[ \t]*<total_tokens>[^<\n]*</total_tokens>[ \t]*$\n?", re.MULTILINE)
+
+
+@attrs.frozen
+class Rule:
+    """One thing clients do, and how it is undone."""
+
+    name: str
+    reason: str  # what happens without it
+    seen: str  # who does it, or where it was reported
+    apply: Callable[[Conversation], Conversation]
+
+
+def canonical(conversation: Conversation) -> Conversation:
+    """The conversation after all rules; applying them again changes nothing."""
+    return reduce(lambda so_far, rule: rule.apply(so_far), RULES, conversation)
+
+
+def canonical_json(text: str) -> str:
+    """JSON with its keys in order and its blanks in place; what is no JSON stays as it is."""
+    try:
+        return json.dumps(json.loads(text), sort_keys=True, ensure_ascii=False)
+    except (ValueError, RecursionError):
+        return text
+
+
+# ------------------------------------------------------------------------------------------------------------------ system messages
+
+
+def _without_billing(conversation: Conversation) -> Conversation:
+    return _over_texts(conversation, lambda text: text.partition("\n")[2] if text.startswith(BILLING_HEADER) else text)
+
+
+def _without_counters(conversation: Conversation) -> Conversation:
+    return _over_texts(conversation, lambda text: COUNTER.sub("", text))
+
+
+def _over_texts(conversation: Conversation, change: Callable[[str], str]) -> Conversation:
+    """The conversation with the texts of its system messages changed; messages that have lost all they said are gone."""
+
+    def changed(message: Message) -> Message:
+        return attrs.evolve(message, parts=tuple(Text(change(part.text)) if isinstance(part, Text) else part for part in message.parts))
+
+    messages = [changed(message) if message.role is Role.SYSTEM else message for message in conversation.messages]
+    kept = [new for old, new in zip(conversation.messages, messages, strict=True) if new == old or new.text.strip()]
+    return attrs.evolve(conversation, messages=tuple(kept))
+
+
+# --------------------------------------------------------------------------------------------------------------------- empty parts
+
+
+def _without_silence(conversation: Conversation) -> Conversation:
+    messages = (attrs.evolve(message, parts=tuple(_said(message))) for message in conversation.messages)
+    return attrs.evolve(conversation, messages=tuple(message for message in messages if message.parts or message.role is Role.USER))
+
+
+def _said(message: Message) -> Iterator[Part]:
+    for part in message.parts:
+        blank = isinstance(part, Text) and not (part.text.strip() if message.role is Role.ASSISTANT else part.text)
+        if not blank:
+            yield part
+
+
+# --------------------------------------------------------------------------------------------------------------------------- tools
+
+
+def _in_json_order(conversation: Conversation) -> Conversation:
+    tools = tuple(attrs.evolve(tool, parameters=canonical_json(tool.parameters)) for tool in conversation.tools)
+    defaults = {tool.name: _defaults(tool) for tool in tools}
+
+    def ordered(part: Part) -> Part:
+        if not isinstance(part, ToolCall):
+            return part
+        return attrs.evolve(part, arguments=_without_defaults(part.arguments, defaults.get(part.name, {})))
+
+    return attrs.evolve(_over_parts(conversation, ordered), tools=tools)
+
+
+def _defaults(tool: Tool) -> Mapping[str, object]:
+    try:
+        properties = json.loads(tool.parameters).get("properties", {})
+        return {name: schema["default"] for name, schema in properties.items() if "default" in schema}
+    except (ValueError, RecursionError, AttributeError, TypeError):  # it is not the schema of an object
+        return {}
+
+
+def _without_defaults(arguments: str, defaults: Mapping[str, object]) -> str:
+    try:
+        given = json.loads(arguments)
+    except (ValueError, RecursionError):
+        return arguments
+    if isinstance(given, dict):
+        given = {name: value for name, value in given.items() if not (name in defaults and _same(value, defaults[name]))}
+    return json.dumps(given, sort_keys=True, ensure_ascii=False)
+
+
+def _same(one: object, other: object) -> bool:
+    return one == other and isinstance(one, bool) == isinstance(other, bool)
+
+
+def _with_tools_where_they_load(conversation: Conversation) -> Conversation:
+    by_name = {tool.name: tool for tool in conversation.tools}
+
+    def loaded(part: Part) -> Part:
+        if not isinstance(part, ToolResult) or not part.loads:
+            return part
+        told = [_definition(by_name[name]) if name in by_name else name for name in part.loads]
+        return attrs.evolve(part, text="\n".join([part.text, *told] if part.text else told), loads=())
+
+    head = tuple(tool for tool in conversation.tools if not tool.is_deferred)
+    return attrs.evolve(_over_parts(conversation, loaded), tools=head)
+
+
+def _definition(tool: Tool) -> str:
+    """A tool as models are told of it outside the head of a prompt."""
+    return f'{{"name": {json.dumps(tool.name)}, "description": {json.dumps(tool.description, ensure_ascii=False)}, "parameters": {tool.parameters}}}'
+
+
+def _results_in_call_order(conversation: Conversation) -> Conversation:
+    messages: list[Message] = []
+    calls: dict[str, int] = {}
+    for message in conversation.messages:
+        if message.role is Role.ASSISTANT:
+            calls = {call.id: place for place, call in enumerate(message.calls)}
+        messages.append(_with_results_first(message, calls) if message.role is Role.USER else message)
+    return attrs.evolve(conversation, messages=tuple(messages))
+
+
+def _with_results_first(message: Message, calls: Mapping[str, int]) -> Message:
+    results = sorted(message.results, key=lambda result: calls.get(result.call_id, len(calls)))
+    return attrs.evolve(message, parts=(*results, *(part for part in message.parts if not isinstance(part, ToolResult))))
+
+
+def _neighbouring_results_joined(conversation: Conversation) -> Conversation:
+    messages: list[Message] = []
+    for message in conversation.messages:
+        if messages and _answers_calls(messages[-1]) and message.role is Role.USER and message.results:
+            before = messages.pop()
+            messages.append(attrs.evolve(message, parts=(*before.parts, *message.parts)))
+        else:
+            messages.append(message)
+    return attrs.evolve(conversation, messages=tuple(messages))
+
+
+def _answers_calls(message: Message) -> bool:
+    return message.role is Role.USER and bool(message.results) and len(message.results) == len(message.parts)
+
+
+def _over_parts(conversation: Conversation, change: Callable[[Part], Part]) -> Conversation:
+    return attrs.evolve(conversation, messages=tuple(_changed(conversation.messages, change)))
+
+
+def _changed(messages: Iterable[Message], change: Callable[[Part], Part]) -> Iterator[Message]:
+    for message in messages:
+        yield attrs.evolve(message, parts=tuple(change(part) for part in message.parts))
+
+
+# --------------------------------------------------------------------------------------------------------------------------- rules
+
+RULES = (
+    Rule(
+        "billing block dropped",
+        "the first bytes of the prompt differ between conversations, in older versions between requests: nothing is shared",
+        "Claude Code up to 2.1.180 with every request, later with every conversation (claude-code#68900, #40652)",
+        _without_billing,
+    ),
+    Rule(
+        "counters dropped",
+        "a line that counts down sits in front of everything, or vanishes when the next one comes",
+        "Claude Code with some models: <total_tokens>N tokens left</total_tokens>",
+        _without_counters,
+    ),
+    Rule(
+        "what says nothing dropped",
+        "the blank text a model puts before a call is not sent back",
+        "Claude Code drops text blocks of blanks; others send empty strings beside calls",
+        _without_silence,
+    ),
+    Rule(
+        "JSON in order",
+        "keys of arguments come back in another order and with defaults added; definitions of tools in whatever order a map had",
+        "Claude Code (Edit: replace_all), opencode (compact JSON), servers of tools that keep theirs in hash maps",
+        _in_json_order,
+    ),
+    Rule(
+        "deferred tools where they are loaded",
+        "a tool that is found by searching is put into the middle of the list, in front of everything",
+        "Claude Code's ToolSearch (vllm#40190)",
+        _with_tools_where_they_load,
+    ),
+    Rule(
+        "neighbouring results in one message",
+        "one client sends the results of one turn in one message, another each in its own",
+        "the tool messages of Chat Completions",
+        _neighbouring_results_joined,
+    ),
+    Rule(
+        "results in call order",
+        "results of parallel calls come in the order they were finished in, and templates without ids take them by position",
+        "Claude Code: calls 1, 2, 3, results 3, 1, 2",
+        _results_in_call_order,
+    ),
+)

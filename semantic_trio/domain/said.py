@@ -1,0 +1,158 @@
+"""Said is said: which tokens a conversation was read and said in, found again however the client tells it back.
+
+Knows conversations by a chain of digests, one for each message with all before it, that overlooks what clients rewrite. Knows nothing of agents or
+caches. What it keeps costs four bytes a token, which the turns of a conversation share; the conversation that was used least recently goes first.
+"""
+
+import collections
+import hashlib
+import json
+
+import attrs
+
+from semantic_trio.domain.chain import pack, unpack
+from semantic_trio.domain.conversation import NOTHING_KNOWN, Conversation, Known, Message, Role, ToolCall
+
+Digest = bytes
+
+# About 16 million tokens: the conversations of weeks.
+BUDGET_BYTES = 64 << 20
+# What one entry takes beside its tokens.
+ENTRY_BYTES = 200
+
+
+def chain(conversation: Conversation) -> tuple[Digest, ...]:
+    """A name for each beginning of a canonical conversation that ends with a message: equal where clients mean the same."""
+    digests, last = [], _digest(b"", [[tool.name, tool.description, tool.parameters] for tool in conversation.tools])
+    for message in conversation.messages:
+        last = link(last, message)
+        digests.append(last)
+    return tuple(digests)
+
+
+def link(before: Digest, message: Message) -> Digest:
+    """The name of what was said before with one message more."""
+    return _digest(before, _meaning(message))
+
+
+def _digest(before: Digest, what: object) -> Digest:
+    return hashlib.sha256(before + json.dumps(what).encode()).digest()
+
+
+def _meaning(message: Message) -> list[object]:
+    """What is left of a message when all is taken away that clients change: thoughts (many send none back) and blanks around an answer."""
+    text = message.text.strip() if message.role is Role.ASSISTANT else message.text
+    calls = [[call.id, call.name, _arguments(call)] for call in message.calls]
+    results = [[result.call_id, result.text, result.is_error] for result in message.results]
+    return [message.role.value, text, calls, results]
+
+
+def _arguments(call: ToolCall) -> object:
+    """Arguments without the blanks at the ends of lines, which editing tools strip."""
+    try:
+        return _stripped(json.loads(call.arguments))
+    except (ValueError, RecursionError):
+        return call.arguments
+
+
+def _stripped(value: object) -> object:
+    if isinstance(value, str):
+        return "\n".join(line.rstrip() for line in value.rstrip().split("\n"))
+    if isinstance(value, dict):
+        return {key: _stripped(value[key]) for key in sorted(value)}
+    if isinstance(value, list):
+        return [_stripped(item) for item in value]
+    return value
+
+
+@attrs.define(eq=False)
+class _Strip:
+    """The tokens of one line of conversation, and who ends where in it."""
+
+    packed: bytearray
+    ends: dict[Digest, "_End"] = attrs.field(factory=dict)
+
+    @property
+    def size(self) -> int:
+        return len(self.packed) + ENTRY_BYTES * len(self.ends)
+
+
+@attrs.frozen
+class _End:
+    """How far a beginning of the conversation reaches."""
+
+    strip: _Strip
+    stop: int  # bytes of the strip
+    is_answer: bool  # it ends with what the assistant said; else with an answer nobody has told back yet
+
+
+@attrs.define(eq=False)
+class Said:
+    """What was read and said, by the conversation it was said in."""
+
+    budget_bytes: int = BUDGET_BYTES
+    held_bytes: int = attrs.field(init=False, default=0)
+    _ends: dict[Digest, _End] = attrs.field(init=False, factory=dict)
+    _strips: collections.OrderedDict[_Strip, None] = attrs.field(init=False, factory=collections.OrderedDict)
+
+    def known(self, digests: tuple[Digest, ...]) -> Known:
+        """What is known of the beginning of a conversation. Its last message is never looked at: that is what is new."""
+        draft: _End | None = None
+        for at in range(len(digests) - 2, -1, -1):
+            end = self._ends.get(digests[at])
+            if end is not None and end.is_answer:
+                self._strips.move_to_end(end.strip)
+                return Known(at + 1, _tokens(end.strip, 0, end.stop), _beyond(draft, end))
+            draft = draft or end
+        return NOTHING_KNOWN if draft is None else Known(draft=_tokens(draft.strip, 0, draft.stop))
+
+    def remember(self, digests: tuple[Digest, ...], prompt: tuple[int, ...], answer: tuple[int, ...], told: Digest | None) -> None:
+        """A conversation was read and answered.
+
+        `told` names it with the answer added; None where that was broken off, or not told as it was drawn.
+        """
+        packed = pack((*prompt, *answer))
+        strip = self._strip_for(digests, packed)
+        self._put(digests[-1], _End(strip, len(packed), is_answer=False))
+        if told is not None:
+            self._put(told, _End(strip, len(packed), is_answer=True))
+        while self.held_bytes > self.budget_bytes and len(self._strips) > 1:
+            self._forget(next(iter(self._strips)))
+
+    def _strip_for(self, digests: tuple[Digest, ...], packed: bytes) -> _Strip:
+        """The strip these tokens go on; a new one where they leave it."""
+        last = next((self._ends[digest] for digest in reversed(digests) if digest in self._ends), None)
+        if last is not None and packed.startswith(last.strip.packed):
+            strip = last.strip
+            self._strips.move_to_end(strip)
+        else:
+            strip = _Strip(bytearray())
+            self._strips[strip] = None
+        self.held_bytes += len(packed) - len(strip.packed)
+        strip.packed[:] = packed
+        return strip
+
+    def _put(self, digest: Digest, end: _End) -> None:
+        before = self._ends.get(digest)
+        if before is not None:
+            del before.strip.ends[digest]
+            self.held_bytes -= ENTRY_BYTES
+        self._ends[digest] = end.strip.ends[digest] = end
+        self.held_bytes += ENTRY_BYTES
+
+    def _forget(self, strip: _Strip) -> None:
+        del self._strips[strip]
+        for digest in strip.ends:
+            del self._ends[digest]
+        self.held_bytes -= strip.size
+
+
+def _beyond(draft: _End | None, end: _End) -> tuple[int, ...]:
+    """What a draft has after an end, where it goes on from there."""
+    if draft is None or draft.stop <= end.stop or not draft.strip.packed.startswith(end.strip.packed[: end.stop]):
+        return ()
+    return _tokens(draft.strip, end.stop, draft.stop)
+
+
+def _tokens(strip: _Strip, start: int, stop: int) -> tuple[int, ...]:
+    return unpack(bytes(strip.packed[start:stop]))
