@@ -18,7 +18,7 @@ AnswerEvent = Part | Finished | Failed
 
 
 @attrs.frozen
-class Asked:
+class Encoded:
     """A conversation, its name, and its tokens."""
 
     conversation: Conversation  # canonical
@@ -44,14 +44,19 @@ class Answer:
     """Reads a generation once. `close` it as the generation itself: what was said until then is remembered."""
 
     generation: Generation
-    _asked: Asked
+    _encoded: Encoded
     _reader: AnswerReader
     _said: Said
     _new_call_id: Callable[[], str]
     _call_end: str
     _tokens: list[int] = attrs.field(init=False, factory=list)
-    _parts: list[Part] = attrs.field(init=False, factory=list)
+    _pieces: list[Part] = attrs.field(init=False, factory=list)
     _is_over: bool = attrs.field(init=False, default=False)
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """What has been told so far, neighbouring pieces joined."""
+        return tuple(self._pieces)
 
     async def receive(self) -> list[AnswerEvent]:
         """What has come, as soon as there is anything; the last of all is `Finished` or `Failed`. To be cancelled loses nothing."""
@@ -68,7 +73,7 @@ class Answer:
             if isinstance(last, Failed):
                 raise last.error
             if isinstance(last, Finished):
-                return WholeAnswer(tuple(self._parts), last)
+                return WholeAnswer(self.parts, last)
 
     def close(self) -> None:
         """Give up what is still to come."""
@@ -99,7 +104,7 @@ class Answer:
     def _told(self, parts: list[Part]) -> Iterator[Part]:
         for part in parts:
             told = attrs.evolve(part, id=self._new_call_id()) if isinstance(part, ToolCall) else part
-            self._parts[-1:] = _joined(self._parts[-1:], told)
+            self._pieces[-1:] = _joined(self._pieces[-1:], told)
             yield told
 
     def _remember(self, finished: Finished | None) -> None:
@@ -110,8 +115,8 @@ class Answer:
         if finished is not None and finished.reason is FinishReason.END_OF_TURN:
             tokens = tokens[:-1]  # the template says where a turn ends
         if finished is not None and finished.stop_string in (None, self._call_end):
-            told = link(self._asked.digests[-1], Message(Role.ASSISTANT, tuple(self._parts)))
-        self._said.remember(self._asked.digests, self._asked.prompt.tokens, tokens, told)
+            told = link(self._encoded.digests[-1], Message(Role.ASSISTANT, self.parts))
+        self._said.remember(self._encoded.digests, self._encoded.prompt.tokens, tokens, told)
 
 
 def _joined(before: list[Part], part: Part) -> list[Part]:

@@ -12,6 +12,7 @@ import structlog
 import trio
 
 from semantic_trio.application.handle import Generation
+from semantic_trio.domain.agent import Agent
 from semantic_trio.domain.errors import DrainingError, EngineDeadError, OverloadedError, SemanticError, StepFailedError
 from semantic_trio.domain.generation import Event, Failed, GenerationRequest
 from semantic_trio.domain.memory import Memory
@@ -43,6 +44,7 @@ class EngineState(enum.Enum):
 class _Submitted:
     generation: Generation
     decoder: TextDecoder
+    asker: Agent | None
 
 
 @attrs.frozen(eq=False)
@@ -118,15 +120,14 @@ class Engine:
         nothing was queued.
         """
         room = self.scheduler.room(request)
-        self._refuse_when_closed()
+        self.refuse_when_closed()
         if self.waiting >= self.queue_limit and len(self._open) >= self.queue_limit + self.scheduler.limits.max_rows:
             raise OverloadedError(self.waiting, self.queue_limit, self.retry_after_seconds)
-        if request.agent:
-            self.memory.agents.named(request.agent, keeps=request.is_ordered)
+        asker = self.memory.agents.named(request.agent, keeps=request.is_ordered) if request.agent else None
         send, receive = trio.open_memory_channel[Event](room + 2)
         generation = Generation(request, trio.current_time(), receive, send, self._on_close)
         self._open[generation] = None
-        self._send.send_nowait(_Submitted(generation, decoder))
+        self._send.send_nowait(_Submitted(generation, decoder, asker))
         return generation
 
     @property
@@ -177,7 +178,8 @@ class Engine:
                 await self._emptied.wait()
         self._fail_all(DrainingError(FIRST_RETRY_SECONDS))
 
-    def _refuse_when_closed(self) -> None:
+    def refuse_when_closed(self) -> None:
+        """Raises `DrainingError` or `EngineDeadError` where nothing new is begun."""
         if self._dead:
             raise EngineDeadError("it has stopped")
         if self._draining:
@@ -206,7 +208,7 @@ class Engine:
             if sequence is not None:
                 self.scheduler.abort(sequence)
         elif generation in self._open:
-            sequence = self.scheduler.add(generation.request, message.decoder)
+            sequence = self.scheduler.add(generation.request, message.decoder, message.asker)
             self._open[generation] = sequence
             self._owner[sequence] = generation
 

@@ -14,7 +14,7 @@ from semantic_trio.domain.prefix import Block, Mark
 from semantic_trio.domain.reuse import MissCause, Reuse, Source, Turn
 from semantic_trio.domain.step import BlockKey
 
-AGENT_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
+AGENT_ID = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,128}")
 # Tokens shown on either side of the position where a prompt left its agent's history.
 SHOWN_TOKENS = 16
 NOTHING_SAID = Conversation(())
@@ -23,7 +23,7 @@ NOTHING_SAID = Conversation(())
 def agent_id(given: str) -> str:
     """An id a client has chosen. Raises `InvalidRequestError` for one that could not be a file's name."""
     if not AGENT_ID.fullmatch(given):
-        raise InvalidRequestError("an agent's id has 1 to 128 of the characters A-Z a-z 0-9 . _ -", "agent")
+        raise InvalidRequestError("an agent's id has 1 to 128 of the characters A-Z a-z 0-9 . _ - and is neither . nor ..", "agent")
     return given
 
 
@@ -36,14 +36,14 @@ class Agent:
     is_kept: bool = False  # stays in the register until it is deleted
     parent: str | None = None  # whom it was forked from
     conversation: Conversation = NOTHING_SAID  # of stateful turns
-    tools: bytes = b""  # JSON, as a client gave them; not part of the conversation yet
     history: bytes = b""  # packed tokens
     prompt_tokens: int = 0  # of the last turn's prompt: the part of the history a client is sure to repeat
     blocks: dict[BlockKey, Block] = attrs.field(factory=dict)  # every block it has read; some may be gone
     pinned: list[Block] = attrs.field(factory=list)
     pinned_mark: Mark | None = None
     is_pinned: bool = False
-    is_deleted: bool = False
+    is_listed: bool = False  # somebody can ask for it; what nobody can ask for owns nothing
+    is_deleted: bool = False  # and what it has read is not to stay
     rows: int = 0  # live rows that work for it
     turns: int = 0
     last_turn: Turn | None = None

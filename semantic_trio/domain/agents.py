@@ -11,11 +11,8 @@ import attrs
 
 from semantic_trio.domain.agent import Agent, agent_id
 from semantic_trio.domain.chain import TOKEN_BYTES, TokenRun
-from semantic_trio.domain.errors import AgentExistsError, AgentNotFoundError, OverloadedError
+from semantic_trio.domain.errors import AgentExistsError, AgentNotFoundError, InvalidRequestError
 from semantic_trio.domain.step import BlockKey
-
-# How long to wait where there is room for no more agents, in seconds: nothing tells when one will go.
-RETRY_SECONDS = 5
 
 
 @attrs.define(eq=False)
@@ -50,7 +47,7 @@ class Agents:
     def create(self, name: str, *, parent: str | None = None) -> Agent:
         """A new agent a client has named.
 
-        Raises `AgentExistsError`, `InvalidRequestError`, and `OverloadedError` where agents that are kept fill the register.
+        Raises `AgentExistsError`, and `InvalidRequestError` for what is no id or where agents that are kept fill the register.
         """
         if name in self._all:
             raise AgentExistsError(name)
@@ -64,15 +61,6 @@ class Agents:
         agent = self._all.get(name) or self._add(Agent(agent_id(name), is_named=True, is_kept=keeps))
         agent.is_kept = agent.is_kept or keeps
         return agent
-
-    def whose(self, name: str | None, run: TokenRun) -> Agent:
-        """The agent of an id or, where none is given, the one that has read the beginning of a prompt.
-
-        One that was deleted while its turn waited is stood in for by an agent that leaves nothing behind.
-        """
-        if name is None:
-            return self.recognise(run)
-        return self._all.get(name) or Agent(name, is_named=True, is_deleted=True)
 
     def recognise(self, run: TokenRun) -> Agent:
         """The agent nobody has named whose last prompt is the longest beginning of this one, or a new one.
@@ -92,7 +80,7 @@ class Agents:
         read = min(len(run), len(history) // TOKEN_BYTES)
         agent.history, agent.prompt_tokens = history, read
         self._unplace(agent)
-        if read and not agent.is_named and agent.id in self._all:
+        if read and not agent.is_named and agent.is_listed:
             whole = read // self.block_tokens
             self._place[agent.id] = run.keys[whole - 1] if whole else self.root
             self._by_prompt.setdefault(self._place[agent.id], {})[agent.id] = agent
@@ -100,12 +88,13 @@ class Agents:
 
     def touch(self, agent: Agent) -> None:
         """An agent was used."""
-        if agent.id in self._all:
+        if agent.is_listed:
             self._all.move_to_end(agent.id)
 
     def remove(self, agent: Agent) -> None:
         """Strike an agent off."""
         del self._all[agent.id]
+        agent.is_listed = False
         self._unplace(agent)
         for block in agent.blocks.values():
             block.owners.discard(agent.id)
@@ -114,11 +103,11 @@ class Agents:
         if len(self._all) >= self.limit:
             oldest = next((one for one in self._all.values() if not (one.is_kept or one.rows or one.is_pinned)), None)
             if oldest is None and agent.is_kept:
-                raise OverloadedError(len(self._all), self.limit, RETRY_SECONDS)
+                raise InvalidRequestError(f"{self.limit} agents are kept, and no more may be; delete one first", "agent")
             if oldest is None:
                 return agent  # works for this turn; nobody could ask for it later
             self.remove(oldest)
-        self._all[agent.id] = agent
+        self._all[agent.id], agent.is_listed = agent, True
         return agent
 
     def _unplace(self, agent: Agent) -> None:

@@ -20,6 +20,9 @@ BILLING_HEADER = "x-anthropic-billing-header:"
 COUNTER = re.compile(r"^[ \t]*<total_tokens>[^<\n]*</total_tokens>[ \t]*$\n?", re.MULTILINE)
 
 
+SILENCE = Message(Role.USER, ())
+
+
 @attrs.frozen
 class Rule:
     """One thing clients do, and how it is undone."""
@@ -31,8 +34,9 @@ class Rule:
 
 
 def canonical(conversation: Conversation) -> Conversation:
-    """The conversation after all rules; applying them again changes nothing."""
-    return reduce(lambda so_far, rule: rule.apply(so_far), RULES, conversation)
+    """The conversation after all rules; applying them again changes nothing. Where nothing is left, somebody is silent."""
+    ordered = reduce(lambda so_far, rule: rule.apply(so_far), RULES, conversation)
+    return ordered if ordered.messages else attrs.evolve(ordered, messages=(SILENCE,))
 
 
 def canonical_json(text: str) -> str:

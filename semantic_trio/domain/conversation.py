@@ -10,6 +10,9 @@ import attrs
 
 from semantic_trio.domain.residency import Rank
 
+# Characters a template writes around a message, about.
+FRAME = 40
+
 
 class Role(enum.StrEnum):
     """Who speaks."""
@@ -122,6 +125,14 @@ class Conversation:
     tools: tuple[Tool, ...] = ()
     choice: ToolChoice = FREE_CHOICE
     thinks: bool | None = None  # whether the next answer begins with thoughts; None: as the model is used to
+
+    @property
+    def characters(self) -> int:
+        """How long it is, about: with what stands around a message or a part even where it says nothing."""
+        tools = sum(FRAME + len(tool.description) + len(tool.parameters) for tool in self.tools)
+        parts = (part for message in self.messages for part in message.parts)
+        said = sum(FRAME + len(part.arguments if isinstance(part, ToolCall) else part.text) for part in parts)
+        return tools + said + FRAME * len(self.messages)
 
 
 @attrs.frozen

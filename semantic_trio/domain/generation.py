@@ -7,6 +7,7 @@ import enum
 
 import attrs
 
+from semantic_trio.domain.conversation import Breakpoint
 from semantic_trio.domain.errors import SemanticError
 from semantic_trio.domain.reuse import NOTHING_REUSED, Reuse
 
@@ -43,7 +44,8 @@ class GenerationRequest:
     forced: tuple[int, ...] = ()
     agent: str | None = None  # whose turn it is; None: whoever has read the beginning of the prompt
     is_ordered: bool = False  # waits for the turns of its agent that were asked before
-    marks: tuple[int, ...] = ()  # positions of the prompt others are likely to begin with: the end of its head, cache breakpoints
+    marks: tuple[int, ...] = ()  # positions of the prompt others are likely to begin with: the end of its head
+    breakpoints: tuple[Breakpoint, ...] = ()  # and those the client says so of
 
 
 class FinishReason(enum.Enum):

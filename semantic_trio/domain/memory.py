@@ -6,20 +6,20 @@ A block's content is in the live rows that have read it, and stored exactly whil
 that closes fits where it was, and a row that opens takes over what it is alone to use.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import attrs
 
 from semantic_trio.domain.agent import Agent, explain
 from semantic_trio.domain.agents import Agents
 from semantic_trio.domain.chain import TOKEN_BYTES, TokenRun, common_tokens, pack
+from semantic_trio.domain.conversation import Breakpoint
 from semantic_trio.domain.errors import PoolExhaustedError
 from semantic_trio.domain.geometry import ModelCacheSpec
 from semantic_trio.domain.prefix import Block, LiveRow, Match
-from semantic_trio.domain.residency import Rank
 from semantic_trio.domain.reuse import Source, Turn
 from semantic_trio.domain.step import BlockKey, Closing, Inventory, MarkKey, Piece, Restore, SaveBlock, SaveMark
-from semantic_trio.domain.store import Store
+from semantic_trio.domain.store import Store, rank_at
 
 # Pinned blocks may take this part of the budget: the rest has to go on serving.
 PINS_SHARE = 0.5
@@ -136,9 +136,9 @@ class Memory:
             row.chain.append(block)
             block.growing[number] = last.growing.pop(number)
 
-    def mark(self, number: int, position: int) -> SaveMark | None:
+    def mark(self, number: int, position: int, breakpoints: Sequence[Breakpoint] = ()) -> SaveMark | None:
         """Order a mark of a row that holds exactly `position` tokens then; None where there is no need or no room for one."""
-        order = self.store.mark(self._rows[number].row, position)
+        order = self.store.mark(self._rows[number].row, position, rank_at(position, breakpoints))
         if order is not None:
             self._in_use.add(order.key)
         return order
@@ -149,13 +149,16 @@ class Memory:
         tenant.agent.turns += 1
         self.agents.remember(tenant.agent, run, bytes(tenant.row.packed[: tenant.row.read * TOKEN_BYTES]))
 
-    def close(self, number: int, fed: int, rank: Rank = Rank.PLAIN) -> Closing:
-        """Take a row's room back and keep what it has read: `fed` tokens are in its cache, and all of them that are known are published."""
+    def close(self, number: int, fed: int, breakpoints: Sequence[Breakpoint] = ()) -> Closing:
+        """Take a row's room back and keep what it has read: `fed` tokens are in its cache, and all of them that are known are published.
+
+        What is before a breakpoint stays longer than what is not.
+        """
         tenant = self._rows[number]
         keeps = not tenant.agent.is_deleted
         mark = self.store.mark(tenant.row, fed) if keeps and fed == tenant.row.read else None
         self._move_out(tenant)
-        saves = self._keep(tenant, rank)
+        saves = self._keep(tenant, breakpoints)
         if tenant.agent.is_pinned:
             self._pin_what_fits(tenant.agent)
         return Closing(number, saves, mark)
@@ -172,7 +175,7 @@ class Memory:
         for number, tenant in list(self._rows.items()):
             self._move_out(tenant)
             self._cut(tenant.row, safe.get(number, 0))
-            saves += self._keep(tenant, Rank.PLAIN)
+            saves += self._keep(tenant)
         return tuple(saves)
 
     # ----------------------------------------------------------------------------------------------------------------- agents
@@ -181,7 +184,7 @@ class Memory:
         """A new agent that remembers what this one does, at no cost. Raises as `Agents.create` does."""
         fork = self.agents.create(name, parent=agent.id)
         fork.conversation, fork.history = agent.conversation, agent.history
-        for block in agent.held:
+        for block in self._chain(agent):
             self._own(fork, block)
         return fork
 
@@ -258,7 +261,7 @@ class Memory:
         return row.chain[-1] if row.chain else self._root
 
     def _own(self, agent: Agent, block: Block) -> None:
-        if not agent.is_deleted:
+        if agent.is_listed:
             block.owners.add(agent.id)
             agent.blocks[block.key] = block
 
@@ -282,7 +285,7 @@ class Memory:
         self.store.pool.free(("row", tenant.row.number))
         tenant.agent.rows -= 1
 
-    def _keep(self, tenant: _Tenant, rank: Rank) -> tuple[SaveBlock, ...]:
+    def _keep(self, tenant: _Tenant, breakpoints: Sequence[Breakpoint] = ()) -> tuple[SaveBlock, ...]:
         """Store what only this row held, its tail too."""
         row, agent = tenant.row, tenant.agent
         path = [*row.chain, *self._tail(row, agent)]
@@ -295,7 +298,7 @@ class Memory:
                 self.store.forget(block)
             else:
                 saves.append(self.store.put_in(block, row.number))
-        self.store.touch(path, rank)
+        self.store.touch(path, breakpoints)
         return tuple(save for save in saves if save is not None)
 
     def _tail(self, row: LiveRow, agent: Agent) -> list[Block]:
@@ -317,10 +320,10 @@ class Memory:
         row.read = row.whole
 
     def _chain(self, agent: Agent) -> list[Block]:
-        """The blocks of an agent's history that are there, from the first on."""
+        """The blocks of an agent's history that are there, from the first on. One that only begins like its tail is another's."""
         run = TokenRun.of_packed(agent.history, self._root.key, self.spec.block_tokens)
         match = self.store.tree.match(run, len(run))
-        return [*match.path, *([match.part] if isinstance(match.part, Block) else [])]
+        return [*match.path, *([match.part] if isinstance(match.part, Block) and match.part.key in agent.blocks else [])]
 
     def _pin_what_fits(self, agent: Agent) -> None:
         self.unpin(agent)

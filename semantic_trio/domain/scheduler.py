@@ -9,6 +9,7 @@ from collections.abc import Iterator
 
 import attrs
 
+from semantic_trio.domain.agent import Agent
 from semantic_trio.domain.errors import PoolExhaustedError, PromptTooLongError
 from semantic_trio.domain.flight import SingleFlight
 from semantic_trio.domain.generation import Event, Failed, FinishReason, GenerationRequest
@@ -98,10 +99,10 @@ class Scheduler:
             raise PoolExhaustedError(wanted=self.memory.row_bytes(tokens + 1), free=total, total=total)
         return min(request.max_tokens, room, fits)
 
-    def add(self, request: GenerationRequest, decoder: TextDecoder) -> Sequence:
-        """Queue a request. Raises as `room` does."""
+    def add(self, request: GenerationRequest, decoder: TextDecoder, asker: Agent | None = None) -> Sequence:
+        """Queue a request of an agent, or of whoever has read the beginning of its prompt. Raises as `room` does."""
         self._arrivals += 1
-        sequence = Sequence(request, self.room(request), decoder, self._arrivals)
+        sequence = Sequence(request, self.room(request), decoder, self._arrivals, asker)
         self._waiting.append(sequence)
         if request.is_ordered and request.agent:
             self._in_order.setdefault(request.agent, collections.deque()).append(sequence)
@@ -234,7 +235,7 @@ class Scheduler:
     def _open(self, sequence: Sequence, match: Match) -> RowStart:
         request, run, row = sequence.request, sequence.run, self._next_row
         assert run is not None
-        agent = sequence.agent or self.memory.agents.whose(request.agent, run)
+        agent = sequence.agent or sequence.asker or self.memory.agents.recognise(run)
         turn = self.memory.turn(agent, run, match)
         try:
             restore = self.memory.open(row, run, agent, match, headroom=len(self._rows) * self.memory.spec.block_bytes())
@@ -254,7 +255,8 @@ class Scheduler:
     def _marks(self, sequence: Sequence) -> set[int]:
         """Where a prompt's chunks have to end: at its head and breakpoints, now and then, and before its last token, for who asks the same again."""
         length = len(sequence.replay)
-        wanted = {*sequence.request.marks, *range(MARK_EVERY, length, MARK_EVERY), length - 1}
+        asked = {*sequence.request.marks, *(one.position for one in sequence.request.breakpoints)}
+        wanted = {*asked, *range(MARK_EVERY, length, MARK_EVERY), length - 1}
         return {position for position in wanted if 0 < position < length}
 
     def _is_out_of_turn(self, sequence: Sequence) -> bool:
@@ -286,7 +288,7 @@ class Scheduler:
 
     def _close(self, sequence: Sequence) -> None:
         self.memory.publish(sequence.row, sequence.known)
-        self._to_close.append(self.memory.close(sequence.row, sequence.fed))
+        self._to_close.append(self.memory.close(sequence.row, sequence.fed, sequence.request.breakpoints))
         del self._rows[sequence.row]
 
     def _grow(self) -> None:
@@ -329,7 +331,7 @@ class Scheduler:
         for sequence in self._rows.values():
             self.memory.publish(sequence.row, sequence.known)
         ends = [(chunk.row, chunk.context + len(chunk.tokens)) for chunk in prefill]
-        marks = [self.memory.mark(row, position) for row, position in ends if position in self._rows[row].marks]
+        marks = [self.memory.mark(row, position, self._rows[row].request.breakpoints) for row, position in ends if position in self._rows[row].marks]
         return tuple(mark for mark in marks if mark is not None)
 
     def _read_only(self) -> list[tuple[Sequence, Event]]:

@@ -33,6 +33,7 @@ class Sequence:
     max_tokens: int  # what fits: the request's own limit or the rest of the context
     _decoder: TextDecoder
     arrival: int = 0  # its place among all sequences; the youngest gives way
+    asker: Agent | None = None  # whose turn it is, where a client says so
     phase: Phase = attrs.field(init=False, default=Phase.WAITING)
     row: int = attrs.field(init=False, default=-1)
     generated: list[int] = attrs.field(init=False, factory=list)

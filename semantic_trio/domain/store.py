@@ -3,12 +3,13 @@
 Knows the tree, the pool and the order of use. Knows nothing of agents or prompts. It orders; the device, which holds the arrays, does.
 """
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Sequence
 
 import attrs
 
 from semantic_trio.domain.blocks import BlockPool
 from semantic_trio.domain.chain import child_key, root_key
+from semantic_trio.domain.conversation import Breakpoint
 from semantic_trio.domain.errors import PoolExhaustedError
 from semantic_trio.domain.geometry import LayerKind, ModelCacheSpec
 from semantic_trio.domain.prefix import Block, LiveRow, Mark, PrefixTree, marks_between
@@ -124,11 +125,11 @@ class Store:
         assert block.parent is not None, "the root stays"
         block.parent.children.pop(block.key, None)
 
-    def touch(self, path: list[Block], rank: Rank = Rank.PLAIN) -> None:
-        """A path was used: its end goes first."""
+    def touch(self, path: list[Block], breakpoints: Sequence[Breakpoint] = ()) -> None:
+        """A path was used: its end goes first, and what no breakpoint comes after before what is before one."""
         for block in reversed(path):
             if block.is_stored and not block.pins:
-                self._idle.touch(block, self.pool.size(block.key), rank)
+                self._idle.touch(block, self.pool.size(block.key), rank_at(block.start + 1, breakpoints))
 
     def pin(self, block: Block) -> None:
         """Keep a block whatever happens."""
@@ -153,13 +154,13 @@ class Store:
 
     # ------------------------------------------------------------------------------------------------------------------ marks
 
-    def mark(self, row: LiveRow, position: int) -> SaveMark | None:
+    def mark(self, row: LiveRow, position: int, rank: Rank = Rank.PLAIN) -> SaveMark | None:
         """Order a mark of a row that holds exactly `position` tokens; None where it is not needed, there already, or too large."""
         if not self.spec.needs_marks or not position:
             return None
         key, after, packed = marks_between(row, self.tree.root, position)
         if key in self.marks:
-            self.touch_mark(self.marks[key])
+            self.touch_mark(self.marks[key], rank)
             return None
         amount = self.spec.mark_amount(position)
         if not self._room_for_mark(sum(amount)):
@@ -170,13 +171,13 @@ class Store:
         self.marks[key] = after.marks[key] = mark
         if key in self._drop_marks:
             self._drop_marks.remove(key)
-        self.touch_mark(mark)
+        self.touch_mark(mark, rank)
         return SaveMark(key, row.number, position)
 
-    def touch_mark(self, mark: Mark) -> None:
+    def touch_mark(self, mark: Mark, rank: Rank = Rank.PLAIN) -> None:
         """A mark was used."""
         if not mark.pins:
-            self._idle_marks.touch(mark, self.pool.size(mark.key))
+            self._idle_marks.touch(mark, self.pool.size(mark.key), rank)
 
     def pin_mark(self, mark: Mark) -> None:
         """Keep a mark whatever happens."""
@@ -253,6 +254,11 @@ class Store:
     def stored_keys(self) -> set[BlockKey]:
         """The names of all stored blocks."""
         return {block.key for block in self.tree.blocks() if block.is_stored}
+
+
+def rank_at(position: int, breakpoints: Iterable[Breakpoint]) -> Rank:
+    """The rank of what ends at a position: that of the highest breakpoint there or further on."""
+    return max((one.rank for one in breakpoints if one.position >= position), default=Rank.PLAIN)
 
 
 def _path(block: Block) -> list[Block]:

@@ -1,4 +1,4 @@
-"""The command line: `semantic-trio serve | models | config | doctor`."""
+"""The command line: `semantic-trio serve | claude | models | config | doctor`."""
 
 import sys
 from collections.abc import Callable
@@ -10,10 +10,12 @@ import click
 import semantic_trio
 from semantic_trio.adapters.catalogue.catalogue import Catalogue, open_catalogue
 from semantic_trio.adapters.catalogue.progress import Lines
+from semantic_trio.entrypoints import claude as claude_code
 from semantic_trio.entrypoints import logging, settings
 from semantic_trio.entrypoints.exits import known_ends
 from semantic_trio.entrypoints.safety import check
 from semantic_trio.entrypoints.settings import Loaded, Settings
+from semantic_trio.testing import read_script
 
 # Options whose name on the command line is not the setting's.
 SHORT = {"model_id": "--model"}
@@ -48,10 +50,12 @@ def _load(config_file: Path | None, options: dict[str, object]) -> Loaded:
 
 @main.command()
 @_settings_options
-def serve(config_file: Path | None, **options: object) -> None:
+@click.option("--script", "script_file", type=click.Path(path_type=Path), default=None, help="For tests: a JSON file of answers to give.")
+def serve(config_file: Path | None, script_file: Path | None, **options: object) -> None:
     """Serve a model until told to stop."""
     with known_ends():
-        chosen = _load(config_file, options).settings
+        script = read_script(script_file) if script_file else None
+        chosen = _load(config_file, options | ({} if script is None else {"model_id": "tiny-random"})).settings
         logging.configure(chosen.log_format, chosen.log_level)
         check(chosen)
         model = open_catalogue(chosen.data_dir).ensure(chosen.model_id, Lines())
@@ -65,7 +69,26 @@ def serve(config_file: Path | None, **options: object) -> None:
     from semantic_trio.entrypoints.serve import run
 
     with known_ends():
-        run(chosen, model, announce)
+        run(chosen, model, announce, script)
+
+
+@main.command()
+@click.option("--url", default=None, metavar="URL", help="Where the server is; by default where the settings put it.")
+@click.option("--json", "wants_json", is_flag=True, help="As the `env` of Claude Code's settings.json.")
+@click.option("--run", "is_to_run", is_flag=True, help="Start Claude Code with them; what follows `--` goes to it.")
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def claude(url: str | None, arguments: tuple[str, ...], *, wants_json: bool, is_to_run: bool) -> None:
+    """Print the settings with which Claude Code talks to the running server."""
+    if arguments and not is_to_run:
+        raise click.UsageError("arguments are for Claude Code, and it is started by --run")
+    with known_ends():
+        chosen = _load(None, {}).settings
+        served = claude_code.ask(url or claude_code.default_url(chosen), chosen.key)
+        for doubt in served.doubts:
+            click.echo(f"semantic-trio: {doubt}", err=True)
+        if is_to_run:
+            claude_code.start(served.variables, arguments)
+    click.echo(claude_code.as_json(served.variables) if wants_json else claude_code.as_exports(served.variables))
 
 
 @main.group()

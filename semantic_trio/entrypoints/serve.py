@@ -9,9 +9,11 @@ What is used outlives its users: http closes before the engine, the engine befor
 """
 
 import functools
+import gc
 import os
 import secrets
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +30,7 @@ from semantic_trio.adapters.metrics import Metrics
 from semantic_trio.adapters.mlx.device import Device, last_act
 from semantic_trio.adapters.mlx.loading import LoadedModel
 from semantic_trio.adapters.mlx.runner import MlxRunner, load_runner
+from semantic_trio.adapters.mlx.tool_syntax import tool_syntax
 from semantic_trio.adapters.text.codec import TokenizerCodec, load_codec
 from semantic_trio.application.engine import Engine
 from semantic_trio.domain.errors import EngineDeadError
@@ -35,6 +38,7 @@ from semantic_trio.domain.generation import GenerationRequest
 from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.scheduler import Limits, Scheduler
 from semantic_trio.entrypoints.settings import Settings
+from semantic_trio.testing import Rule, ScriptedRunner
 
 log = structlog.get_logger(__name__)
 
@@ -43,6 +47,8 @@ FLUSH_SECONDS = 2.0
 # Tokens read and drawn before the first request: MLX compiles its kernels, and the scheduler learns how fast this machine is.
 WARM_UP_PROMPT, WARM_UP_TOKENS = 96, 4
 MIB = 1 << 20
+# How long a worker thread that makes a prompt may keep the interpreter from the event loop; Python's own 5 ms are seen in streams.
+SWITCH_SECONDS = 0.001
 
 
 @attrs.define(eq=False)
@@ -52,6 +58,7 @@ class Server:
     settings: Settings
     model_path: Path
     announce: Callable[[str], None]  # gets the URL when clients can connect
+    script: tuple[Rule, ...] | None = None  # answers to give instead of the model's
     _stop: trio.Event = attrs.field(init=False, factory=trio.Event)
     _http_closed: trio.Event = attrs.field(init=False, factory=trio.Event)
 
@@ -64,12 +71,19 @@ class Server:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self._signals)
                 runner, loaded = await load_runner(device, self.model_path)
-                codec = await trio.to_thread.run_sync(load_codec, self.model_path)
-                await self._serve_model(runner, loaded, codec)
+                codec = await trio.to_thread.run_sync(load_codec, self.model_path, tool_syntax)
+                loaded = attrs.evolve(loaded, context_length=min(loaded.context_length, self.settings.context_length or loaded.context_length))
+                await self._serve_model(self._scripted(codec) or runner, loaded, codec)
                 nursery.cancel_scope.cancel()
             device.stop()
 
-    async def _serve_model(self, runner: MlxRunner, loaded: LoadedModel, codec: TokenizerCodec) -> None:
+    def _scripted(self, codec: TokenizerCodec) -> ScriptedRunner | None:
+        if self.script is None:
+            return None
+        log.warning("answers are scripted: no model is asked", rules=len(self.script))
+        return ScriptedRunner(script=self.script, encode=codec.encode_text, decode=codec.decode)
+
+    async def _serve_model(self, runner: MlxRunner | ScriptedRunner, loaded: LoadedModel, codec: TokenizerCodec) -> None:
         engine = self._engine(runner, loaded)
         async with trio.open_nursery() as engine_nursery:
             await engine_nursery.start(self._supervise, engine)
@@ -91,6 +105,7 @@ class Server:
         )
         async with trio.open_nursery() as nursery:
             port = await nursery.start(serve)
+            gc.freeze()  # what was imported stays: looking at all of it again stops the event loop for 100 ms
             self.announce(f"http://{self.settings.host}:{port}")
             await self._stop.wait()
             await engine.drain(self.settings.shutdown_timeout_seconds)
@@ -123,7 +138,7 @@ class Server:
         except OSError as error:
             raise OSError(error.errno, f"cannot listen on {self.settings.host}:{self.settings.port}: {error.strerror}") from error
 
-    def _engine(self, runner: MlxRunner, loaded: LoadedModel) -> Engine:
+    def _engine(self, runner: MlxRunner | ScriptedRunner, loaded: LoadedModel) -> Engine:
         limits = Limits(
             context_length=loaded.context_length,
             max_rows=self.settings.max_batch_size,
@@ -153,9 +168,10 @@ class Server:
         return AppState(model=ServedModel(card, engine, codec), metrics=metrics, version=semantic_trio.__version__, settings=http)
 
 
-def run(settings: Settings, model_path: Path, announce: Callable[[str], None]) -> None:
+def run(settings: Settings, model_path: Path, announce: Callable[[str], None], script: tuple[Rule, ...] | None = None) -> None:
     """Serve until told to stop. Raises what ended it, in groups."""
-    trio.run(Server(settings, model_path, announce).run)
+    sys.setswitchinterval(SWITCH_SECONDS)
+    trio.run(Server(settings, model_path, announce, script).run)
 
 
 async def _warm_up(engine: Engine, codec: TokenizerCodec) -> None:

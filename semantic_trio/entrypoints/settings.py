@@ -56,6 +56,9 @@ class Settings:
     model_id: str = ts.option(default="smollm2-135m", help="Model to serve: a built-in name, a directory, or a Hub id.")
     data_dir: Path = ts.option(factory=lambda: Path(platformdirs.user_data_dir("semantic_trio")), help="Where models are kept.")
     cache_dir: Path = ts.option(factory=lambda: Path(platformdirs.user_cache_dir("semantic_trio")), help="Where the memory of agents is kept.")
+    context_length: int = ts.option(
+        default=0, validator=_between(0, 16_777_216), help="Most tokens of a conversation, answer included; 0: what the model was made for."
+    )
     max_batch_size: int = ts.option(default=8, validator=_between(1, 256), help="Requests that generate at the same time.")
     prefill_step_size: int = ts.option(default=512, validator=_between(16, 65536), help="Most prompt tokens read in one step.")
     max_decode_stall_ms: float = ts.option(

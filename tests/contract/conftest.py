@@ -6,7 +6,7 @@ import pytest
 
 from semantic_trio.domain.geometry import LayerGroup, LayerKind, ModelCacheSpec
 from semantic_trio.ports import ModelRunner
-from semantic_trio.testing import FakeRunner
+from semantic_trio.testing import FakeRunner, ScriptedRunner
 from tests.contract.memory import Memory
 from tests.contract.models import FAMILIES, VARIANTS, random_runner
 
@@ -19,6 +19,7 @@ FAKES = {
     "fake_hybrid": (GLOBAL, RECURRENT),
     "fake_recurrent": (RECURRENT,),
 }
+SCRIPTED = "scripted"
 
 
 @pytest.fixture(params=["fake", *FAMILIES])
@@ -30,10 +31,12 @@ def runner(request: pytest.FixtureRequest) -> ModelRunner:
 @functools.cache
 def lasting(family: str) -> ModelRunner:
     """A runner that several tests use, one after the other."""
+    if family == SCRIPTED:
+        return ScriptedRunner(script=(), encode=lambda text: [*map(ord, text)], decode=lambda tokens: "".join(map(chr, tokens)))
     return FakeRunner(spec=ModelCacheSpec.of(family, FAKES[family])) if family in FAKES else random_runner(family)
 
 
-@pytest.fixture(params=[*FAKES, *FAMILIES, *VARIANTS])
+@pytest.fixture(params=[*FAKES, SCRIPTED, *FAMILIES, *VARIANTS])
 async def memory(request: pytest.FixtureRequest) -> Memory:
     """A script for a runner that holds nothing."""
     script = Memory(lasting(request.param))

@@ -22,7 +22,8 @@ async def test_an_agent_lives_from_its_creation_to_its_deletion(autojump_clock: 
     assert (created.status, created.json) == (201, cold)
     assert (cold["state"], cold["tokens"], cold["named"], cold["has_tools"], cold["last_turn"]) == ("cold", 0, True, True, None)
     assert (warm["state"], warm["turns"], warm["messages"]) == ("warm", 1, 3)
-    assert warm["bytes"] == 8 * warm["tokens"] == 8 * (len("system:Be brief.\nuser:hi\nassistant:") + 4), "the last token is drawn and not read"
+    begun = 'system:<tools>[["look", "", "{}"]]</tools>\nsystem:Be brief.\nuser:hi\nassistant:'
+    assert warm["bytes"] == 8 * warm["tokens"] == 8 * (len(begun) + 4), "the last token is drawn and not read"
     assert (listed["total"], listed["warm"], listed["data"]) == (1, 1, [warm])
     assert statuses == [204, 404, 404]
 
@@ -172,8 +173,7 @@ async def test_an_agent_that_has_had_no_turn_has_none_to_tell(autojump_clock: tr
         await create(server, id="a")
         call = await get(server.app, "/v1/agents/a/last-turn")
 
-    assert call.status == 404
-    assert "no turn" in call.content.decode()
+    assert (call.status, call.json["reused"], call.json["prompt_tokens"], call.json["cause"]) == (200, 0, 0, None)
 
 
 @pytest.mark.parametrize("hostile", HOSTILE)

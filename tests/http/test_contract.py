@@ -1,6 +1,7 @@
 """The contract at /openapi.json, checked by those who read it as it stands."""
 
 import json
+import os
 import sys
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import trio
 
 from semantic_trio.adapters.http.state import AppState, ServedModel
 from semantic_trio.testing import FakeRunner
+from tests.http import unasked
 from tests.http.serving import get, listening, served
 
 EXAMPLES = 50
@@ -33,7 +35,8 @@ async def test_schemathesis_finds_no_violation(tmp_path: Path) -> None:
     async with listening(server) as port:
         command = [sys.executable, "-m", "schemathesis.cli", "run", f"http://127.0.0.1:{port}/openapi.json"]
         options = ["--max-examples", str(EXAMPLES), "--seed", "1", "--no-color", "--checks", "all"]
-        done = await trio.run_process([*command, *options], check=False, capture_stdout=True, capture_stderr=True, cwd=tmp_path)
+        environment = {**os.environ, "SCHEMATHESIS_HOOKS": unasked.__name__, "PYTHONPATH": str(Path(__file__).parents[2])}
+        done = await trio.run_process([*command, *options], check=False, capture_stdout=True, capture_stderr=True, cwd=tmp_path, env=environment)
 
     assert done.returncode == 0, done.stdout.decode()[-20_000:]
     assert server.engine.steps > EXAMPLES

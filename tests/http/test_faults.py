@@ -22,7 +22,6 @@ BAD_FIELDS: list[tuple[dict[str, Any], str]] = [
     ({"messages": [{"role": "user", "content": 3}]}, "messages.0.content"),
     ({"messages": [{"role": "robot", "content": "x"}]}, "messages.0.role"),
     ({"messages": [{"content": "x"}]}, "messages.0.role"),
-    ({"messages": [{"role": "user", "content": [{"type": "image", "source": {}}]}]}, "messages.0.content.0.type"),
     ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages.0.content.0.text"),
     ({"messages": [{"role": "user", "content": [{"text": "x"}]}]}, "messages.0.content.0.type"),
     ({"model": 3}, "model"),
@@ -38,12 +37,14 @@ BAD_FIELDS: list[tuple[dict[str, Any], str]] = [
     ({"stream": "yes"}, "stream"),
 ]
 BAD_ANTHROPIC: list[tuple[dict[str, Any], str]] = [
+    ({"messages": [{"role": "user", "content": [{"type": "image", "source": {}}]}]}, "messages.0.content.0"),
     ({"system": 3}, "system"),
     ({"system": [{"type": "image"}]}, "system.0.type"),
     ({"stop_sequences": "x"}, "stop_sequences"),
     ({"stop_sequences": [3]}, "stop_sequences.0"),
 ]
 BAD_OPENAI: list[tuple[dict[str, Any], str]] = [
+    ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0.content.0.type"),
     ({"n": 2}, "n"),
     ({"n": 0}, "n"),
     ({"seed": "x"}, "seed"),
@@ -52,7 +53,13 @@ BAD_OPENAI: list[tuple[dict[str, Any], str]] = [
     ({"min_p": 2}, "min_p"),
     ({"max_completion_tokens": 0}, "max_completion_tokens"),
     ({"stream_options": {"include_usage": 3}}, "stream_options.include_usage"),
-    ({"messages": [{"role": "tool", "content": "x"}]}, "messages.0.role"),
+    ({"messages": [{"role": "function", "content": "x"}]}, "messages.0.role"),
+    ({"messages": [{"role": "tool", "tool_call_id": 3}]}, "messages.0.tool_call_id"),
+    ({"tools": [{"type": "function", "function": {}}]}, "tools.0.function.name"),
+    ({"tool_choice": "sometimes"}, "tool_choice"),
+    ({"stop": ["x"] * 65}, "stop"),
+    ({"stop": "x" * 1001}, "stop"),
+    ({"messages": [{"role": "user"}] * 20_001}, "messages"),
 ]
 
 

@@ -1,37 +1,15 @@
 """The Messages API as its clients read it."""
 
-import json
-from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 import pytest
 import trio.testing
-from anthropic.lib.streaming._messages import accumulate_event
-from anthropic.types import Message, RawMessageStreamEvent
-from pydantic import TypeAdapter
+from anthropic.types import Message
 
 from semantic_trio.testing import FakeRunner
+from tests.http.messages import accumulated, body, call, events, speaking
 from tests.http.serving import anthropic_body, post, running, served
-
-PARSE_EVENT = TypeAdapter[RawMessageStreamEvent](RawMessageStreamEvent)
-
-
-def events(content: bytes) -> Iterator[tuple[str, dict[str, object]]]:
-    """Names and data of a stream."""
-    for block in content.decode().strip().split("\n\n"):
-        name, data = block.split("\n")
-        yield name.removeprefix("event: "), json.loads(data.removeprefix("data: "))
-
-
-def accumulated(content: bytes) -> Message:
-    """What the SDK makes of a stream."""
-    message: Any = None
-    tool_inputs: Any = {}
-    for name, data in events(content):
-        if name != "ping":
-            message = accumulate_event(event=PARSE_EVENT.validate_python(data), current_snapshot=message, json_bufs=tool_inputs)
-    assert isinstance(message, Message)
-    return message
 
 
 async def test_a_stream_is_the_golden_sequence(autojump_clock: trio.testing.MockClock) -> None:
@@ -130,13 +108,68 @@ async def test_the_model_answers_to_its_names(name: str, autojump_clock: trio.te
     assert call.json["model"] == "org/tiny"
 
 
-async def test_count_tokens_equals_what_is_billed(autojump_clock: trio.testing.MockClock) -> None:
-    body = anthropic_body(system=[{"type": "text", "text": "be brief"}])
-    async with running(served(FakeRunner())) as server:
-        counted = await post(server.app, "/v1/messages/count_tokens", body)
-        billed = await post(server.app, "/v1/messages", body)
+FIVE_MINUTES, AN_HOUR = {"type": "ephemeral"}, {"type": "ephemeral", "ttl": "1h"}
 
-    assert counted.json == {"input_tokens": Message.model_validate(billed.json).usage.input_tokens}
+
+async def test_count_tokens_equals_what_is_billed(autojump_clock: trio.testing.MockClock) -> None:
+    """With all there may be in a prompt."""
+    history = [
+        {
+            "role": "assistant",
+            "content": [{"type": "thinking", "thinking": "hm"}, {"type": "tool_use", "id": "t", "name": "look", "input": {"at": "x"}}],
+        },
+        {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t", "content": "sun", "cache_control": FIVE_MINUTES}]},
+    ]
+    asked = body(system=[{"type": "text", "text": "be brief"}], messages=history)
+    async with running(speaking("so")) as server:
+        counted = await post(server.app, "/v1/messages/count_tokens", asked)
+        billed = await post(server.app, "/v1/messages", asked)
+
+    usage = Message.model_validate(billed.json).usage
+    assert counted.json == {"input_tokens": usage.input_tokens + (usage.cache_creation_input_tokens or 0)}
+    assert usage.input_tokens == len("assistant:"), "after the breakpoint"
+
+
+async def test_usage_tells_every_token_of_the_prompt_once(autojump_clock: trio.testing.MockClock) -> None:
+    """Turn by turn, the breakpoint moving to the last message as clients move theirs."""
+    system = [{"type": "text", "text": "be brief " * 20, "cache_control": AN_HOUR}]
+    messages: list[dict[str, object]] = []
+    told: list[dict[str, Any]] = []
+    async with running(speaking("yes")) as server:
+        for turn in range(3):
+            said = {"type": "text", "text": f"question {turn}", "cache_control": FIVE_MINUTES}
+            asked = body(system=system, messages=[*messages, {"role": "user", "content": [said]}], stream=True)
+            told.append(accumulated((await post(server.app, "/v1/messages", asked)).content).usage.to_dict())
+            messages += [{"role": "user", "content": said["text"]}, {"role": "assistant", "content": "yes"}]
+
+    assert [usage["input_tokens"] for usage in told] == [len("assistant:")] * 3
+    assert all(usage["cache_creation_input_tokens"] == sum(usage["cache_creation"].values()) for usage in told)
+    assert [usage["cache_creation"]["ephemeral_1h_input_tokens"] > 0 for usage in told] == [True, False, False]
+    assert all(earlier["cache_read_input_tokens"] < later["cache_read_input_tokens"] for earlier, later in pairwise(told))
+
+
+async def test_the_first_event_knows_what_will_be_read_from_memory(autojump_clock: trio.testing.MockClock) -> None:
+    async with running(speaking("yes")) as server:
+        _, stream = [await post(server.app, "/v1/messages", body(stream=True, cache_control=FIVE_MINUTES)) for _ in range(2)]
+
+    first, last = [data for name, data in events(stream.content) if name in {"message_start", "message_delta"}]
+    assert first["message"]["usage"] == {**last["usage"], "output_tokens": 0}
+    assert last["usage"]["cache_read_input_tokens"] > 0
+
+
+async def test_a_session_with_calls_goes_on_from_what_was_said(autojump_clock: trio.testing.MockClock) -> None:
+    """Ids of calls are unique, and results find theirs in whatever order they come."""
+    async with running(speaking("hm" + call(at="a") + call(at="b"))) as server:
+        first = Message.model_validate((await post(server.app, "/v1/messages", body())).json)
+        calls = [block for block in first.content if block.type == "tool_use"]
+        results = [{"type": "tool_result", "tool_use_id": block.id, "content": "x"} for block in reversed(calls)]
+        said = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": [block.to_dict() for block in first.content]}]
+        second = await post(server.app, "/v1/messages", body(messages=[*said, {"role": "user", "content": results}]))
+
+    again = [block for block in Message.model_validate(second.json).content if block.type == "tool_use"]
+    assert len({block.id for block in (*calls, *again)}) == 4
+    assert all(block.id.startswith("toolu_") for block in (*calls, *again))
+    assert Message.model_validate(second.json).usage.cache_read_input_tokens
 
 
 async def test_a_doubled_version_prefix_is_understood(autojump_clock: trio.testing.MockClock) -> None:

@@ -136,7 +136,7 @@ def _printable_letters() -> list[int]:
 @settings(max_examples=300, deadline=None)
 @given(text=st.one_of(st.text(max_size=60), st.text(alphabet="ab 12'stré\n\t½Ⅷ…-_", max_size=60)))
 def test_text_is_split_and_merged_as_llama_cpp_does(text: str, reference: ReferenceBPE, smollm2_codec: TokenizerCodec) -> None:
-    assume(reference.knows(text))
+    assume(reference.knows(text) and "<|" not in text)
 
     assert list(smollm2_codec.encode_text(text)) == reference.encode(text)
 

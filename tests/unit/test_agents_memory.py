@@ -5,8 +5,10 @@ import trio
 from trio.testing import MockClock
 
 from semantic_trio.application.handle import Generation
-from semantic_trio.domain.errors import AgentExistsError, InvalidRequestError, OverloadedError, PoolExhaustedError, StepFailedError
+from semantic_trio.domain.conversation import Breakpoint
+from semantic_trio.domain.errors import AgentExistsError, InvalidRequestError, PoolExhaustedError, StepFailedError
 from semantic_trio.domain.geometry import LayerGroup, LayerKind, ModelCacheSpec
+from semantic_trio.domain.residency import Rank
 from semantic_trio.domain.reuse import MissCause, Reuse, Source
 from semantic_trio.domain.step import StepPlan
 from semantic_trio.testing import ATTENTION_ONLY, FakeRunner
@@ -146,6 +148,21 @@ async def test_what_nobody_uses_is_given_up_and_the_miss_says_so(start_engine: S
     assert bench.engine.memory.store.evictions > 0
 
 
+@pytest.mark.parametrize("spec", [ATTENTION_ONLY, RECURRENT], ids=["attention", "recurrent"])
+async def test_what_is_before_a_breakpoint_goes_last(start_engine: StartEngine, autojump_clock: MockClock, spec: ModelCacheSpec) -> None:
+    bench = await start_engine(FakeRunner(spec=spec), budget=8 * 16 * 40)
+    points = (Breakpoint(100, Rank.MARKED), Breakpoint(150, Rank.LONG))
+    for salt, breakpoints in ((1, points), (2, points[:1]), (3, ())):
+        await said(bench, prompt(200, salt=salt), breakpoints=breakpoints)
+    for salt in range(4, 7):
+        await said(bench, prompt(120, salt=salt))
+
+    first, second, third = [(await reuse(bench.submit(prompt(200, salt=salt)))).tokens for salt in (1, 2, 3)]
+
+    assert (first, third) == (150 if spec is RECURRENT else 160, 0)
+    assert second in (100, 112)
+
+
 async def test_pinned_memory_stays_and_pins_have_a_bound(start_engine: StartEngine, autojump_clock: MockClock) -> None:
     bench = await start_engine(budget=8 * 16 * 40)
     memory = bench.engine.memory
@@ -245,6 +262,67 @@ async def test_a_deleted_agent_leaves_nothing_that_was_its_own(start_engine: Sta
 
     assert all(block.owners == {"b"} for block in memory.store.tree.blocks())
     assert set(bench.runner.blocks) == memory.store.stored_keys()
+
+
+async def test_who_takes_a_deleted_agents_id_gets_nothing_of_its_turns(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine(FakeRunner(seconds_per_step=1), max_rows=1)
+    agents = bench.engine.memory.agents
+    busy, waiting = bench.submit(prompt(20), 5), bench.submit(prompt(40, salt=3), 5, agent="id", is_ordered=True)
+    await trio.sleep(1.5)
+
+    bench.engine.memory.delete(agents.get("id"))
+    heir = agents.create("id")
+    for generation in (busy, waiting):
+        await generation.result()
+
+    assert (heir.turns, heir.history, heir.held) == (0, b"", [])
+    assert not any(block.owners == {"id"} for block in bench.engine.memory.store.tree.blocks())
+
+
+async def test_a_pin_keeps_only_what_the_agent_has_read(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine()
+    memory = bench.engine.memory
+    await said(bench, prompt(10), 1, agent="cold")
+    memory.release(memory.agents.get("cold"))
+    await said(bench, (*prompt(8), *prompt(100, salt=9)), agent="other")
+
+    memory.pin(memory.agents.get("cold"))
+
+    assert memory.pinned_bytes == 0
+    memory.delete(memory.agents.get("other"))
+    bench.engine.nudge()
+    await trio.sleep(1)
+    assert bench.runner.blocks == {}
+
+
+async def test_a_fork_has_nothing_of_the_turn_that_runs(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine(FakeRunner(seconds_per_step=0.1))
+    memory = bench.engine.memory
+    history = await said(bench, prompt(40), 1, agent="parent")
+    turn = bench.submit((*history, *prompt(300, salt=5)), 50, agent="parent")
+    await trio.sleep(2)
+
+    fork = memory.fork(memory.agents.get("parent"), "fork")
+    await turn.result()
+
+    assert fork.tokens == 40
+    assert max(block.stop for block in fork.held) == 48, "the block its history ends in, and none after it"
+
+
+async def test_a_full_register_costs_nobody_the_cache(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine()
+    memory = bench.engine.memory
+    memory.agents.limit = 1
+    kept = memory.agents.create("kept")
+    with pytest.raises(InvalidRequestError, match="delete one"):
+        memory.agents.create("another")
+
+    await said(bench, prompt(100), agent="minted")
+    again = await reuse(bench.submit(prompt(100), 1, agent="minted"))
+    await said(bench, prompt(100), 1, agent="kept")
+
+    assert again.tokens == 99
+    assert all(block.owners == {"kept"} for block in kept.held), "who is in no register owns nothing"
 
 
 async def test_turns_of_one_agent_run_in_order_and_delay_nobody_else(start_engine: StartEngine, autojump_clock: MockClock) -> None:
@@ -356,7 +434,7 @@ async def test_named_agents_are_made_once_and_bounded(start_engine: StartEngine,
         agents.create("../a")
     agents.create("b")
 
-    with pytest.raises(OverloadedError):
+    with pytest.raises(InvalidRequestError, match="delete one"):
         bench.submit(prompt(5), agent="c", is_ordered=True)
     assert (await bench.submit(prompt(5)).result()).tokens, "who is nobody is served all the same"
     assert (await bench.submit(prompt(5), agent="c").result()).tokens, "and so is who need not be kept"

@@ -2,16 +2,21 @@
 
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers
 
+from semantic_trio.adapters.text import segments
 from semantic_trio.adapters.text.codec import TokenizerCodec, load_codec
-from semantic_trio.domain.conversation import Conversation, Message, Role, Text
+from semantic_trio.adapters.text.segments import SegmentEncoder
+from semantic_trio.domain.conversation import Conversation, Known, Message, Role, Text, Thinking
 from semantic_trio.domain.errors import InvalidRequestError, ModelNotFoundError
-from tests.vocabulary import BYTES, END, START, beginning_with, byte_tokenizer, write_model
+from semantic_trio.domain.residency import Rank
+from tests.vocabulary import BYTES, CHATML, END, START, beginning_with, byte_tokenizer, fallback_tokenizer, write_model
 
 HELLO = Conversation((Message(Role.USER, (Text("hi"),)),))
 
@@ -69,6 +74,107 @@ def test_a_model_without_a_chat_template_takes_texts_and_no_conversations(tmp_pa
     assert codec.encode_text("hi")
     with pytest.raises(InvalidRequestError, match="no chat template"):
         codec.encode_prompt(HELLO)
+
+
+def test_without_a_chat_template_answers_are_read_all_the_same(tmp_path: Path) -> None:
+    codec = load_codec(write_model(tmp_path, chat_template=None))
+
+    assert codec.call_end == ""
+    assert codec.reader(HELLO, "").push("<think>hm</think>so") == [Thinking("hm"), Text("so")]
+
+
+# ------------------------------------------------------------------------------------------------------------------- segments and seams
+
+
+def steered(tokenizer: Tokenizer, *, takes_blanks: bool = False) -> Tokenizer:
+    """The tokenizer with the two tokens that steer."""
+    names = ("<|im_start|>", "<|im_end|>")
+    tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False, rstrip=takes_blanks) for name in names])
+    return tokenizer
+
+
+def taking_blanks() -> Tokenizer:
+    """Its special tokens swallow the blanks after them."""
+    return steered(fallback_tokenizer(), takes_blanks=True)
+
+
+def prepending() -> Tokenizer:
+    """Puts a space in front of every text, and again after every special token."""
+    tokenizer = fallback_tokenizer()
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    return steered(tokenizer)
+
+
+def prepending_first() -> Tokenizer:
+    """Puts a space in front of a text, and nowhere else."""
+    tokenizer = fallback_tokenizer()
+    tokenizer.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    return steered(tokenizer)
+
+
+TURNS = (Message(Role.USER, (Text("a b\n"),)), Message(Role.ASSISTANT, (Text("ab"),)), Message(Role.USER, (Text(" ba "),)))
+
+
+@pytest.mark.parametrize("tokenizer", [byte_tokenizer, prepending, prepending_first, taking_blanks])
+def test_a_prompt_in_segments_is_what_it_would_be_at_once(tokenizer: Callable[[], Tokenizer], tmp_path: Path) -> None:
+    codec = load_codec(write_model(tmp_path, tokenizer=tokenizer()))
+    text = "<|im_start|>user\na b\n<|im_end|>\n<|im_start|>assistant\nab<|im_end|>\n<|im_start|>user\n ba <|im_end|>\n<|im_start|>assistant\n"
+
+    whole = codec.encode_prompt(Conversation(TURNS)).tokens
+
+    assert whole == tuple(tokenizer().encode(text, add_special_tokens=False).ids)
+    for draft in (whole, whole[:20], (*whole[:20], 99), whole[3:]):
+        assert codec.encode_prompt(Conversation(TURNS), Known(draft=draft)).tokens == whole
+    known = codec.encode_prompt(Conversation(TURNS), Known(2, (7, 8), (9,))).tokens
+    ended = [at for at, token in enumerate(whole) if token == codec.encode_text("<|im_end|>")[-1]]
+    assert known == (7, 8, *whole[ended[1] :])
+
+
+def test_where_texts_cannot_be_joined_anywhere_they_are_at_special_tokens() -> None:
+    assert SegmentEncoder(byte_tokenizer()).is_seamless
+    assert not SegmentEncoder(prepending()).is_seamless
+
+
+@pytest.fixture(scope="module", params=[CHATML, CHATML.replace("<|im_start|>", "[").replace("<|im_end|>", "]")])
+def with_or_without(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TokenizerCodec:
+    """With and without special tokens between messages."""
+    return load_codec(write_model(tmp_path_factory.mktemp("model"), chat_template=request.param))
+
+
+@given(texts=st.lists(st.text(alphabet=st.one_of(st.characters(), st.integers(0xD800, 0xDFFF).map(chr)), max_size=12), min_size=1, max_size=4))
+def test_hostile_texts_move_nothing(with_or_without: TokenizerCodec, texts: list[str]) -> None:
+    codec = with_or_without
+    messages = tuple(Message(Role.USER, (Text(text),), Rank.MARKED) for text in texts)
+    whole = codec.encode_prompt(Conversation(messages))
+
+    assert len(whole.breakpoints) == len(texts)
+    for count in range(1, len(texts) + 1):
+        part = codec.encode_prompt(Conversation(messages[:count]))
+        assert part.breakpoints == whole.breakpoints[:count]
+        assert part.tokens[: part.breakpoints[-1].position] == whole.tokens[: part.breakpoints[-1].position]
+
+
+def test_special_tokens_that_mark_are_text_and_others_are_not(tmp_path: Path) -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in ("<think>", "</think>", "<other>")])
+    codec = load_codec(write_model(tmp_path, tokenizer=tokenizer))
+    decoder = codec.decoder()
+
+    told = "".join(map(decoder.push, codec.encode_text("<|im_start|><think>hm</think><other>so<|im_end|>"))) + decoder.flush()
+
+    assert told == "<think>hm</think>so"
+
+
+def test_long_segments_are_tokenised_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    encoder = SegmentEncoder(byte_tokenizer())
+    long = "a" * segments.CACHED_CHARACTERS
+    first = encoder.encode([long, "b"], begins=False)
+    [again] = encoder.encode([long], begins=False)
+    monkeypatch.setattr(segments, "MOST_CACHED_CHARACTERS", 2 * segments.CACHED_CHARACTERS)
+
+    assert again is first[0]
+    encoder.encode(["b" + long, "c" + long], begins=False)
+    assert encoder.encode([long], begins=False)[0] is not again, "what was used least recently is given up"
 
 
 @pytest.mark.parametrize("damage", ["tokenizer.json", "tokenizer_config.json", "config.json"])

@@ -86,9 +86,8 @@ class MemoryMachine(RuleBasedStateMachine):
         prompt = (*before, *text(history + more, more))[:390]
         asked = GenerationRequest("r", prompt, max_tokens, seed=1, agent=name, is_ordered=ordered, marks=(33,))
         try:
-            if name:
-                self.memory.agents.named(name)
-            self.alive.append(self.scheduler.add(asked, ByteCodec().decoder()))
+            asker = self.memory.agents.named(name) if name else None
+            self.alive.append(self.scheduler.add(asked, ByteCodec().decoder(), asker))
         except SemanticError:
             pass  # too long, or no room for it at all
 

@@ -3,7 +3,9 @@
 Knows ASGI messages and JSON. Knows nothing of what the fields mean.
 """
 
+import json
 import re
+from collections.abc import Callable
 from typing import TypeVar
 
 import msgspec
@@ -14,6 +16,8 @@ from semantic_trio.adapters.http.faults import Fault
 
 T = TypeVar("T")
 
+# Bytes above which a body is understood in a worker thread: 32,000 take 0.1 ms of the event loop, 3 ms where they are thousands of blocks.
+IN_LOOP_BYTES = 32_000
 # Silence in the middle of a body after which its sender has gone to sleep.
 STALLED_SECONDS = 60
 AT_PATH = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>\$[^`]*)`)?$", re.DOTALL)
@@ -46,41 +50,53 @@ async def read_body(headers: dict[str, str], receive: ASGIReceiveCallable, limit
             return b"".join(pieces)
 
 
-def decode(body: bytes, kind: type[T]) -> T:
-    """The body as a `kind`. Raises `Fault` 400 that names the field, dotted: `messages.0.content`."""
+async def understood(body: bytes, understand: Callable[[bytes], T]) -> T:
+    """What a body means; a large one is looked at in a thread, and others are served meanwhile."""
+    if len(body) <= IN_LOOP_BYTES:
+        return understand(body)
+    return await trio.to_thread.run_sync(understand, body)
+
+
+def decode(body: bytes | msgspec.Raw, kind: type[T], at: str = "") -> T:
+    """The body, or the part of it that stands `at` a path, as a `kind`. Raises `Fault` 400 that names the field, dotted: `messages.0.content`."""
     try:
         try:
             return msgspec.json.decode(body, type=kind)
         except msgspec.ValidationError as error:
             if "got `float`" not in str(error):
                 raise
-            # 32000.0 is an integer to JSON Schema, and to languages that know one kind of number.
-            return msgspec.convert(_with_whole_numbers(msgspec.json.decode(body)), kind)
+            return msgspec.json.decode(_with_whole_numbers(body), type=kind)
     except msgspec.ValidationError as error:
-        raise _invalid(str(error)) from error
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise Fault(400, f"the body is not valid JSON: {error}") from error
+        raise _invalid(str(error), at) from error
+    except (msgspec.DecodeError, ValueError) as error:
+        raise _unreadable(f"not valid JSON: {error}", at) from error
     except RecursionError as error:
-        raise Fault(400, "the body is nested too deeply") from error
+        raise _unreadable("nested too deeply", at) from error
 
 
-def _with_whole_numbers(value: object) -> object:
-    if isinstance(value, dict):
-        return {key: _with_whole_numbers(inner) for key, inner in value.items()}
-    if isinstance(value, list):
-        return [_with_whole_numbers(inner) for inner in value]
-    return int(value) if isinstance(value, float) and value.is_integer() else value
+def _with_whole_numbers(body: bytes | msgspec.Raw) -> bytes:
+    """32000.0 is an integer to JSON Schema, and to languages that know one kind of number."""
+
+    def number(written: str) -> float:
+        value = float(written)
+        return int(value) if value.is_integer() else value
+
+    return json.dumps(json.loads(bytes(body), parse_float=number)).encode()
 
 
-def _invalid(told: str) -> Fault:
+def _invalid(told: str, at: str) -> Fault:
     match = AT_PATH.match(told)
     what, path = (match["what"], match["path"]) if match else (told, None)
-    field = _dotted(path or "$")
+    field = ".".join(filter(None, (at, _dotted(path or "$"))))
     if missing := MISSING.match(what):
         field, what = ".".join(filter(None, (field, missing["name"]))), "Field required"
     elif unsupported := UNSUPPORTED.match(what):
         what = f"{unsupported['value']} is not supported"
     return Fault(400, f"{field}: {what}" if field else what, field=field or None)
+
+
+def _unreadable(what: str, at: str) -> Fault:
+    return Fault(400, f"{at}: {what}" if at else f"the body is {what}", field=at or None)
 
 
 def _dotted(path: str) -> str:

@@ -60,6 +60,12 @@ def document_optional_body(handler: Handler) -> Handler:
     return handler
 
 
+def one_of(*kinds: type) -> msgspec.Meta:
+    """Documents raw JSON that is decoded later: it is one of these."""
+    references, components = msgspec.json.schema_components(kinds, ref_template=REF)
+    return msgspec.Meta(extra_json_schema={"anyOf": [_inlined(reference, components) for reference in references]})
+
+
 class Contract(OpenAPIProvider):
     """Builds the contract from the routes."""
 
@@ -98,6 +104,18 @@ class Contract(OpenAPIProvider):
 def _schema(model: type) -> tuple[dict[str, Any], dict[str, Any]]:
     (reference,), components = msgspec.json.schema_components([model], ref_template=REF, schema_hook=_schema_of_object)
     return reference, components
+
+
+def _inlined(schema: object, components: dict[str, Any]) -> object:
+    """A schema that refers to nothing."""
+    match schema:
+        case {"$ref": str(reference)}:
+            return _inlined(components[reference.removeprefix(REF.format(name=""))], components)
+        case dict():
+            return {key: _inlined(inner, components) for key, inner in schema.items()}
+        case list():
+            return [_inlined(inner, components) for inner in schema]
+    return schema
 
 
 def _schema_of_object(kind: type) -> dict[str, Any]:

@@ -78,6 +78,8 @@ def fault_of(error: Exception, protocol: Protocol) -> Fault:
             return _named(error, protocol)
         case HTTPException():
             return Fault(error.code or 500, error.description or error.name)
+        case RecursionError():  # nothing of ours goes as deep as what clients may send: schemas, arguments, and what templates make of them
+            return Fault(400, "the request is nested too deeply")
         case _:
             return Fault(500, "internal error")
 

@@ -3,7 +3,9 @@
 Knows the order: find the model, encode, submit, tie the generation to its request. Knows nothing of wire formats.
 """
 
+import functools
 import secrets
+import uuid
 
 import attrs
 import structlog
@@ -11,9 +13,9 @@ import structlog
 from semantic_trio.adapters.http.exchange import Exchange, current
 from semantic_trio.adapters.http.identity import NOBODY, Identity
 from semantic_trio.adapters.http.state import AppState, ServedModel
-from semantic_trio.application.handle import Generation
-from semantic_trio.domain.conversation import Conversation, Prompt
-from semantic_trio.domain.errors import PoolExhaustedError, PromptTooLongError
+from semantic_trio.application.answer import Answer, Encoded
+from semantic_trio.domain.conversation import Conversation
+from semantic_trio.domain.errors import InvalidRequestError, PoolExhaustedError, PromptTooLongError
 from semantic_trio.domain.generation import GenerationRequest, SamplingParams
 
 log = structlog.get_logger(__name__)
@@ -23,6 +25,8 @@ COLDEST = 1e-3
 # A nucleus of nothing still holds the likeliest token.
 SMALLEST_NUCLEUS = 1e-6
 SEED_BITS = 63
+# Stop strings are looked for in every piece of text, in the event loop.
+MOST_STOPS, LONGEST_STOP = 64, 1000
 
 
 @attrs.frozen
@@ -36,6 +40,7 @@ class Asked:
     stop_strings: tuple[str, ...] = ()
     seed: int | None = None
     identity: Identity = NOBODY
+    call_prefix: str = "call_"  # of the ids of calls
 
 
 def sampling_params(temperature: float, top_p: float | None, top_k: int | None, min_p: float | None) -> SamplingParams:
@@ -48,41 +53,51 @@ def sampling_params(temperature: float, top_p: float | None, top_k: int | None, 
     )
 
 
-async def begin(state: AppState, asked: Asked) -> tuple[ServedModel, Generation]:
-    """Submit a generation that ends with its request, however that ends.
+async def begin(state: AppState, asked: Asked) -> tuple[ServedModel, Answer]:
+    """Submit a conversation; its answer ends with its request, however that ends.
 
     Raises `ModelNotFoundError`, `InvalidRequestError` and what `submit` raises.
     """
     model = state.resolve(asked.model)
-    prompt = await model.encode(asked.conversation, asked.identity.agent)
+    encoded = await model.encode(asked.conversation)
     if state.settings.log_prompts:
         log_prompt(asked.conversation)
-    return model, submit(state, current.get(), model, asked, prompt)
+    return model, submit(state, current.get(), model, asked, encoded)
 
 
-def submit(state: AppState, exchange: Exchange, model: ServedModel, asked: Asked, prompt: Prompt) -> Generation:
-    """Submit a prompt; the generation ends with the exchange. Raises `PromptTooLongError` and what `Engine.submit` raises."""
+def submit(state: AppState, exchange: Exchange, model: ServedModel, asked: Asked, encoded: Encoded) -> Answer:
+    """Submit a prompt; its answer ends with the exchange. Raises `PromptTooLongError`, `InvalidRequestError`, what `Engine.submit` raises."""
     exchange.model, exchange.agent = model.card.id, asked.identity.agent or ""
     seed = secrets.randbits(SEED_BITS) if asked.seed is None else asked.seed % (1 << SEED_BITS)
+    prompt, codec = encoded.prompt, model.codec
+    if len(asked.stop_strings) > MOST_STOPS or any(len(stop) > LONGEST_STOP for stop in asked.stop_strings):
+        raise InvalidRequestError(f"at most {MOST_STOPS} stop strings of at most {LONGEST_STOP} characters", "stop")
     request = GenerationRequest(
         request_id=exchange.request_id,
         prompt=prompt.tokens,
         max_tokens=model.card.context_length if asked.max_tokens is None else asked.max_tokens,
         seed=seed,
         sampling=asked.sampling,
-        stop_strings=tuple(stop for stop in asked.stop_strings if stop),
-        stop_tokens=model.codec.stop_tokens,
+        stop_strings=tuple(stop for stop in (*asked.stop_strings, codec.call_end * encoded.conversation.choice.is_single) if stop),
+        stop_tokens=codec.stop_tokens,
         agent=asked.identity.agent,
         is_ordered=asked.identity.is_ordered,
         marks=(prompt.head,) if prompt.head else (),
+        breakpoints=prompt.breakpoints,
     )
     try:
-        generation = model.engine.submit(request, model.codec.decoder())
+        generation = model.engine.submit(request, codec.decoder())
     except PoolExhaustedError as error:  # with all of the memory to itself: to a client that is one more bound on its prompt
         raise PromptTooLongError(len(prompt.tokens), model.engine.memory.longest_row) from error
     exchange.stack.callback(state.metrics.generation_closed, generation)
-    exchange.stack.callback(generation.close)
-    return generation
+    reader = codec.reader(encoded.conversation, prompt.opening)
+    answer = Answer(generation, encoded, reader, model.said, functools.partial(_new_id, asked.call_prefix), codec.call_end)
+    exchange.stack.callback(answer.close)
+    return answer
+
+
+def _new_id(prefix: str) -> str:
+    return f"{prefix}{uuid.uuid4().hex}"
 
 
 def log_prompt(conversation: Conversation) -> None:

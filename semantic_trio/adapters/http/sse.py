@@ -3,15 +3,17 @@
 Knows events and silence. Each protocol's own words are its `StreamEncoder`.
 """
 
-from collections.abc import AsyncGenerator, Iterator
+from collections.abc import AsyncGenerator
 from typing import Protocol
 
 import msgspec
 import trio
 from quart import Response
 
+from semantic_trio.application.answer import AnswerEvent
+from semantic_trio.domain.conversation import Part
 from semantic_trio.domain.errors import SemanticError
-from semantic_trio.domain.generation import Event, Failed, Finished, TokenEvent
+from semantic_trio.domain.generation import Failed, Finished
 
 
 class StreamAbortedError(Exception):
@@ -19,13 +21,10 @@ class StreamAbortedError(Exception):
 
 
 class EventSource(Protocol):
-    """Where events come from: a generation's channel, or what stands for it until there is one."""
+    """Where events come from: an answer, or what stands for it until there is one."""
 
-    async def receive(self) -> Event:
-        """The next event. Cancelling it loses nothing."""
-
-    def receive_nowait(self) -> Event:
-        """The same, or `trio.WouldBlock`, or `trio.EndOfChannel` after the last."""
+    async def receive(self) -> list[AnswerEvent]:
+        """All events that have come, as soon as there is one. Cancelling it loses nothing."""
 
 
 class StreamEncoder(Protocol):
@@ -38,8 +37,8 @@ class StreamEncoder(Protocol):
     def opening(self) -> bytes:
         """What is sent before anything is known."""
 
-    def text(self, text: str) -> bytes:
-        """A piece of the answer."""
+    def part(self, part: Part) -> bytes:
+        """More of the answer: of its text, of a thought, or a whole call."""
 
     def ending(self, finished: Finished) -> bytes:
         """All that follows the last token."""
@@ -66,38 +65,20 @@ def encode_event(data: object, name: str | None = None) -> bytes:
 async def _stream(events: EventSource, encoder: StreamEncoder, ping_seconds: float) -> AsyncGenerator[bytes, None]:
     yield encoder.opening()
     while True:
-        arrived = await _arrivals(events, ping_seconds)
-        payload = b"".join(_encoded(arrived, encoder)) if arrived else encoder.ping
-        if payload:
-            yield payload
+        arrived: list[AnswerEvent] = []
+        with trio.move_on_after(ping_seconds):
+            arrived = await events.receive()
+        yield b"".join(_encoded(event, encoder) for event in arrived) if arrived else encoder.ping
         if arrived and isinstance(arrived[-1], Finished):
             return
         if arrived and isinstance(arrived[-1], Failed):
             raise StreamAbortedError(str(arrived[-1].error))
 
 
-async def _arrivals(events: EventSource, ping_seconds: float) -> list[Event]:
-    """All events that have come, as soon as there is one; none after `ping_seconds` of silence."""
-    arrived: list[Event] = []
-    with trio.move_on_after(ping_seconds):
-        arrived.append(await events.receive())
-    while arrived:
-        try:
-            arrived.append(events.receive_nowait())
-        except (trio.WouldBlock, trio.EndOfChannel):
-            break
-    return arrived
-
-
-def _encoded(events: list[Event], encoder: StreamEncoder) -> Iterator[bytes]:
-    for event in events:
-        match event:
-            case TokenEvent():
-                if event.text:
-                    yield encoder.text(event.text)
-            case Finished():
-                if event.text:
-                    yield encoder.text(event.text)
-                yield encoder.ending(event)
-            case Failed():
-                yield encoder.failure(event.error)
+def _encoded(event: AnswerEvent, encoder: StreamEncoder) -> bytes:
+    match event:
+        case Finished():
+            return encoder.ending(event)
+        case Failed():
+            return encoder.failure(event.error)
+    return encoder.part(event)

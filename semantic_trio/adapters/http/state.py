@@ -3,24 +3,27 @@
 Knows the served models and the rules for requests. Knows nothing of wire formats.
 """
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import Protocol, TypeVar, TypeVarTuple
 
 import attrs
 import trio
 
+from semantic_trio.application.answer import Encoded
 from semantic_trio.application.engine import Engine
 from semantic_trio.application.handle import Generation
-from semantic_trio.domain.chain import unpack
-from semantic_trio.domain.conversation import Conversation, Prompt
+from semantic_trio.domain.canonical import canonical
+from semantic_trio.domain.conversation import Conversation
 from semantic_trio.domain.errors import ModelNotFoundError
+from semantic_trio.domain.said import Said, chain
 from semantic_trio.ports import TextCodec
 
-# Text above which encoding moves to a worker thread: a hop costs 40 us, 16,000 characters about 5 ms of the event loop.
+# Text above which a conversation is put in order and encoded in a worker thread: a hop costs 40 us, 16,000 characters about 5 ms of the event loop.
 ENCODE_IN_LOOP_CHARACTERS = 16_000
-# Tokens of a history that are compared as text in the loop: about as many characters.
-KNOWN_IN_LOOP_TOKENS = 4_000
 # Prompts encoded at the same time: more would only take turns at the interpreter.
 ENCODERS = 2
+Arguments = TypeVarTuple("Arguments")
+Result = TypeVar("Result")
 # Names that mean whatever is served: clients that insist on a hosted model's name still work.
 ANY_MODEL, ANY_MODEL_PREFIX = "default", "claude-"
 
@@ -43,23 +46,24 @@ class ServedModel:
     card: ModelCard
     engine: Engine
     codec: TextCodec
+    said: Said = attrs.field(init=False, factory=Said)
     _encoders: trio.CapacityLimiter = attrs.field(init=False, factory=lambda: trio.CapacityLimiter(ENCODERS))
 
-    async def encode(self, conversation: Conversation, agent: str | None = None) -> Prompt:
-        """The prompt of a conversation, going on with the very tokens `agent` has read and said where it can.
+    async def encode(self, conversation: Conversation) -> Encoded:
+        """A conversation in order, and its prompt, which goes on in the very tokens that were read and said where it is the same.
 
         Raises `InvalidRequestError` where the model's template refuses the conversation.
         """
-        known = self._known(agent)
-        characters = sum(len(part.text) for message in conversation.messages for part in message.parts)
-        if characters <= ENCODE_IN_LOOP_CHARACTERS and len(known) <= KNOWN_IN_LOOP_TOKENS:
-            return self.codec.encode_prompt(conversation, known)
-        return await trio.to_thread.run_sync(self.codec.encode_prompt, conversation, known, limiter=self._encoders)
+        is_large = conversation.characters > ENCODE_IN_LOOP_CHARACTERS
+        ordered = await self._run(is_large, canonical, conversation)
+        digests = await self._run(is_large, chain, ordered)
+        prompt = await self._run(is_large, self.codec.encode_prompt, ordered, self.said.known(digests))
+        return Encoded(ordered, digests, prompt)
 
-    def _known(self, name: str | None) -> tuple[int, ...]:
-        """The history of an agent that is not in the middle of a turn."""
-        agent = self.engine.memory.agents.find(name) if name else None
-        return () if agent is None or agent.rows else unpack(agent.history)
+    async def _run(self, in_thread: bool, function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
+        if in_thread:
+            return await trio.to_thread.run_sync(function, *arguments, limiter=self._encoders)
+        return function(*arguments)
 
 
 class Observer(Protocol):

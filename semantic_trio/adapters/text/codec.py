@@ -3,10 +3,9 @@
 Imports no MLX and may be used from any thread.
 """
 
-import functools
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -14,8 +13,16 @@ import attrs
 from tokenizers import Tokenizer
 
 from semantic_trio.adapters.text.decoding import IncrementalDecoder
-from semantic_trio.adapters.text.template import ChatTemplate, Turn, probe
-from semantic_trio.domain.conversation import Conversation, Message, Prompt, Role, Text
+from semantic_trio.adapters.text.generic import Definition
+from semantic_trio.adapters.text.layout import encodable
+from semantic_trio.adapters.text.manners import probe
+from semantic_trio.adapters.text.reader import MarkReader
+from semantic_trio.adapters.text.segments import SegmentEncoder
+from semantic_trio.adapters.text.spelling import Spelling
+from semantic_trio.adapters.text.syntax import HERMES, ThinkMarks, ToolSyntax, think_marks
+from semantic_trio.adapters.text.template import ChatTemplate
+from semantic_trio.adapters.text.turns import NO_SWITCHES, Turn
+from semantic_trio.domain.conversation import NOTHING_KNOWN, Calling, Conversation, Known, Prompt
 from semantic_trio.domain.errors import InvalidRequestError, ModelNotFoundError
 
 # Transformers advises at import to install a framework it is not used with here.
@@ -23,9 +30,8 @@ os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-# Said by nobody: where a prompt with it parts from another, the words of that other's first speaker begin.
-SOMETHING_ELSE = Message(Role.USER, (Text("\N{REPLACEMENT CHARACTER}"),))
-HEADS_KEPT = 16
+# Finds how the model of a tokenizer writes calls; None where that is not known.
+FindSyntax = Callable[[PreTrainedTokenizerFast], ToolSyntax | None]
 
 
 @attrs.frozen(eq=False)
@@ -37,22 +43,25 @@ class TokenizerCodec:
     _beginning: str  # the text of the token the tokenizer puts first, if it does
     _silent: frozenset[int]
     stop_tokens: frozenset[int]
-    _heads: Callable[[str], tuple[int, ...]] = attrs.field(init=False)  # the same heads come again and again
+    _segments: SegmentEncoder = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        encode = functools.partial(self._encode, add_special_tokens=False)
-        object.__setattr__(self, "_heads", functools.lru_cache(HEADS_KEPT)(encode))
+        object.__setattr__(self, "_segments", SegmentEncoder(self._tokenizer))
 
-    def encode_prompt(self, conversation: Conversation, known: Sequence[int] = ()) -> Prompt:
+    @property
+    def call_end(self) -> str:
+        """See `TextCodec.call_end`."""
+        return self._template.manners.calls.syntax.end if self._template else ""
+
+    def encode_prompt(self, conversation: Conversation, known: Known = NOTHING_KNOWN) -> Prompt:
         """See `TextCodec.encode_prompt`. Special tokens are those the template writes; none is added to them."""
         if self._template is None:
             raise InvalidRequestError("the model has no chat template; it can only go on with a text", field="model")
-        text = _encodable(self._template.prompt(conversation))
-        said = self.decode(known)
-        if not text.startswith(said):
-            known, said = (), ""
-        tokens = (*known, *self._encode(text[len(said) :], add_special_tokens=False))
-        return Prompt(tokens, self._head(conversation, text, tokens))
+        layout = self._template.layout(conversation, known.messages)
+        if known.messages and not self._segments.can_go_on(layout, known.messages - 1):
+            layout, known = self._template.layout(conversation), Known(draft=known.tokens + known.draft)
+        borders = self._segments.borders(layout, [message.role for message in conversation.messages], self._template.marks.opening)
+        return Spelling(self._tokenizer, self._segments, layout, borders).prompt(conversation.messages, known)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """See `TextCodec.decode`."""
@@ -61,28 +70,21 @@ class TokenizerCodec:
     def encode_text(self, text: str) -> tuple[int, ...]:
         """The ids of a plain text, with the beginning its model expects."""
         begun = bool(self._beginning) and text.startswith(self._beginning)
-        return self._encode(text, add_special_tokens=not begun)
+        [encoding] = self._tokenizer.encode_batch_fast([encodable(text)], add_special_tokens=not begun)
+        return tuple(encoding.ids)
 
     def decoder(self) -> IncrementalDecoder:
         """See `TextCodec.decoder`."""
         return IncrementalDecoder(self._tokenizer, self._silent, self._tokenizer.get_vocab_size())
 
-    def _head(self, conversation: Conversation, text: str, tokens: tuple[int, ...]) -> int:
-        """Tokens up to where the first speaker's words begin: as far as the prompt agrees with one in which somebody says something else."""
-        spoken = next((at for at, message in enumerate(conversation.messages) if message.role is not Role.SYSTEM), 0)
-        if not spoken or self._template is None:
-            return 0
-        other = self._template.prompt(Conversation((*conversation.messages[:spoken], SOMETHING_ELSE)))
-        head = self._heads(text[: _alike(text, other)])
-        return _alike(head, tokens)
-
-    def _encode(self, text: str, *, add_special_tokens: bool) -> tuple[int, ...]:
-        # A batch of one: the library holds the interpreter's lock for the whole of a single `encode`, 35 ms for 100 KB, and not for a batch.
-        [encoding] = self._tokenizer.encode_batch_fast([_encodable(text)], add_special_tokens=add_special_tokens)
-        return tuple(encoding.ids)
+    def reader(self, conversation: Conversation, opening: str) -> MarkReader:
+        """See `TextCodec.reader`."""
+        marks, syntax = (self._template.marks, self._template.manners.calls.syntax) if self._template else (ThinkMarks(), HERMES)
+        may_call = conversation.tools and conversation.choice.calling is not Calling.NONE
+        return MarkReader(marks, syntax if may_call else None, conversation.tools, opening)
 
 
-def load_codec(path: Path) -> TokenizerCodec:
+def load_codec(path: Path, find_syntax: FindSyntax = lambda tokenizer: None) -> TokenizerCodec:
     """The codec of the model in a directory. Uses no network. Raises `ModelNotFoundError` when there is no usable tokenizer."""
     try:
         tokenizer, stops = AutoTokenizer.from_pretrained(path, local_files_only=True), frozenset(_stop_tokens(path))
@@ -93,20 +95,31 @@ def load_codec(path: Path) -> TokenizerCodec:
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()  # some tokenizer.json carry the lengths their models were trained with
     backend.no_padding()
+    template = _template(tokenizer, find_syntax(tokenizer))
     return TokenizerCodec(
         tokenizer=backend,
-        template=_template(tokenizer),
+        template=template,
         beginning=tokenizer.bos_token or "",
-        silent=frozenset(number for number, token in backend.get_added_tokens_decoder().items() if token.special),
+        silent=_silent(backend, template),
         stop_tokens=stops | ({tokenizer.eos_token_id} - {None}),
     )
 
 
-def _template(tokenizer: PreTrainedTokenizerFast) -> ChatTemplate | None:
-    def render(turns: Sequence[Turn]) -> str:
-        return cast(str, tokenizer.apply_chat_template(list(turns), tokenize=False, add_generation_prompt=True))
+def _template(tokenizer: PreTrainedTokenizerFast, syntax: ToolSyntax | None) -> ChatTemplate | None:
+    def render(turns: Sequence[Turn], tools: Sequence[Definition] = (), *, speak: bool = True, switches: Mapping[str, bool] = NO_SWITCHES) -> str:
+        given = list(tools) or None
+        return cast(str, tokenizer.apply_chat_template(list(turns), given, tokenize=False, add_generation_prompt=speak, **switches))
 
-    return probe(render) if tokenizer.chat_template else None
+    if not tokenizer.chat_template:
+        return None
+    marks = think_marks(tokenizer.get_vocab())
+    return ChatTemplate(render, marks, probe(render, marks, [HERMES] if syntax is None else [HERMES, syntax]))
+
+
+def _silent(tokenizer: Tokenizer, template: ChatTemplate | None) -> frozenset[int]:
+    """The special tokens that are no text: all but those that mark thoughts and calls."""
+    marks = template.written_marks if template else ""
+    return frozenset(number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special and token.content not in marks)
 
 
 def _stop_tokens(path: Path) -> Iterator[int]:
@@ -117,21 +130,3 @@ def _stop_tokens(path: Path) -> Iterator[int]:
         for part in (config, config.get("text_config") or {}):
             ids = part.get("eos_token_id")
             yield from ids if isinstance(ids, list) else [] if ids is None else [ids]
-
-
-def _alike(one: Sequence[object], other: Sequence[object]) -> int:
-    """How long two sequences begin alike."""
-    low, high = 0, min(len(one), len(other))
-    while low < high:  # all before `low` is alike
-        middle = (low + high + 1) // 2
-        low, high = (middle, high) if one[low:middle] == other[low:middle] else (low, middle - 1)
-    return low
-
-
-def _encodable(text: str) -> str:
-    """The text with halves of surrogate pairs replaced: JSON may carry them, UTF-8 cannot."""
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    return text

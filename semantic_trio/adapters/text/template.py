@@ -1,27 +1,23 @@
 """A model's chat template, and what it cannot say put in words it can.
 
-Templates differ in where they accept a system message and whether speakers may speak twice in a row. What one accepts is found out once, by
-trying, so that the same history always becomes the same text, however long the conversation grows.
+Templates differ in where they accept a system message, whether speakers may speak twice in a row, and what they know of tools and thoughts. `Manners`
+tells what this one does. Thoughts are told with every answer, of earlier turns too: what was read once never changes.
 """
 
-from collections.abc import Callable, Sequence
-from itertools import groupby
+from collections.abc import Sequence
 
 import attrs
-from jinja2.exceptions import TemplateError
 
-from semantic_trio.domain.conversation import Conversation, Role
+from semantic_trio.adapters.text.calls import without_empty_thoughts
+from semantic_trio.adapters.text.generic import definition
+from semantic_trio.adapters.text.layout import NOBODY, Kind, Layout, Slots, Span, encodable
+from semantic_trio.adapters.text.manners import Manners
+from semantic_trio.adapters.text.order import in_order
+from semantic_trio.adapters.text.syntax import ThinkMarks
+from semantic_trio.adapters.text.telling import Telling
+from semantic_trio.adapters.text.turns import REFUSALS, Render
+from semantic_trio.domain.conversation import Calling, Conversation, Message, Role
 from semantic_trio.domain.errors import InvalidRequestError
-
-# Templates are programs: besides refusing, they fail on what their authors did not think of.
-REFUSALS = (TemplateError, TypeError, ValueError, LookupError)
-
-Turn = dict[str, str]  # a message as templates know it: role and content
-# Renders turns up to where the assistant is to speak. Raises one of `REFUSALS` for what the template does not take.
-Render = Callable[[Sequence[Turn]], str]
-
-# The wrapping in which coding agents send system messages to models that know none beyond the first, so models have seen it.
-REMINDER = "<system-reminder>\n{}\n</system-reminder>"
 
 
 @attrs.frozen
@@ -29,79 +25,92 @@ class ChatTemplate:
     """Renders conversations for one model."""
 
     render: Render
-    takes_system: bool  # as the first message
-    takes_late_system: bool  # in place, anywhere
-    takes_neighbours: bool  # two turns of one speaker in a row
+    marks: ThinkMarks
+    manners: Manners
 
     def prompt(self, conversation: Conversation) -> str:
         """The text of a conversation up to where the assistant is to speak. Raises `InvalidRequestError` where the template refuses."""
+        return self.layout(conversation).text
+
+    def layout(self, conversation: Conversation, known: int = 0) -> Layout:
+        """The same with the place of everything.
+
+        The message before number `known` may be told with other arguments, so that its end is certain. Raises `InvalidRequestError`.
+        """
+        telling = Telling(self.manners, self.marks, known - 1)
+        turns = in_order(telling.turns(conversation), self.manners)
+        is_native = self.manners.calls.is_native
+        tools = [definition(tool) for tool in conversation.tools] if is_native else []
         try:
-            return self.render(self._adapted([_turn(message.role, message.text) for message in conversation.messages]))
+            skeleton = self.render(turns, tools, switches=self._switches(conversation))
         except REFUSALS as error:
             raise InvalidRequestError(f"the model's chat template refuses this conversation: {error}", field="messages") from error
+        skeleton = without_empty_thoughts(encodable(skeleton), self.marks, self.manners.calls.syntax.start)
+        text, spans = telling.slots.fill(self._with_lost_words(skeleton, telling.slots))
+        return self._measured(text, spans, conversation)
 
-    def _adapted(self, turns: list[Turn]) -> list[Turn]:
-        if not self.takes_late_system:
-            turns = _late_systems_reminded(turns)
-        if not self.takes_system:
-            turns = _system_in_first_user(turns)
-        return turns if self.takes_neighbours else _neighbours_merged(turns)
+    def call_opening(self, conversation: Conversation) -> str:
+        """The beginning of a call, where the answer has to be one; with its name where that is given too."""
+        choice, calls = conversation.choice, self.manners.calls
+        if choice.calling is not Calling.REQUIRED or not conversation.tools:
+            return ""
+        return calls.head if choice.name is None else calls.head + encodable(choice.name) + calls.middle
 
+    @property
+    def written_marks(self) -> str:
+        """Everything that marks thoughts and calls in what the model writes."""
+        calls = self.manners.calls
+        return " ".join((self.marks.start, self.marks.end, calls.syntax.start, calls.syntax.end, calls.sample))
 
-def probe(render: Render) -> ChatTemplate:
-    """The template, after trying what it accepts. A message counts as accepted when it appears, and where it belongs."""
-    say = _Saying(render)
-    neighbours = say.all_of(Role.USER, Role.USER)
-    system = say.all_of(Role.SYSTEM, Role.USER)
-    opening = (Role.SYSTEM, Role.USER) if system else (Role.USER,)
-    late = (
-        say.all_of(*opening, Role.SYSTEM)
-        and say.all_of(*opening, Role.SYSTEM, Role.ASSISTANT, Role.USER, Role.SYSTEM)
-        and say.all_of(Role.USER, Role.SYSTEM, Role.ASSISTANT, Role.USER)
-        and say.all_of(Role.SYSTEM, Role.SYSTEM, Role.USER)
-    )
-    return ChatTemplate(render, takes_system=system, takes_late_system=late, takes_neighbours=neighbours)
+    def _switches(self, conversation: Conversation) -> dict[str, bool]:
+        thinks = False if self.call_opening(conversation) else conversation.thinks
+        return {} if self.manners.switch is None or thinks is None else {self.manners.switch: thinks}
 
+    def _with_lost_words(self, skeleton: str, slots: Slots) -> str:
+        """What the template has left out put in front of the calls, for that is where some leave it out."""
+        head = self.manners.calls.head
+        for placeholder, slot in slots.lost(skeleton):
+            at = slots.first_name(slot.owner, skeleton)
+            if at < 0 or not skeleton.endswith(head, 0, at):
+                raise InvalidRequestError(f"the model's chat template leaves out message {slot.owner}", field="messages")
+            at -= len(head)
+            skeleton = skeleton[:at] + placeholder + skeleton[at:]
+        return skeleton
 
-@attrs.frozen
-class _Saying:
-    """Tries a template with turns that can be told apart."""
+    def _measured(self, text: str, spans: Sequence[Span], conversation: Conversation) -> Layout:
+        by_owner: dict[int, list[Span]] = {}
+        for span in spans:
+            by_owner.setdefault(span.slot.owner, []).append(span)
+        starts, ends, certain, at = [], [], set(), 0
+        for number, message in enumerate(conversation.messages):
+            start, end, is_certain = self._bounds(text, by_owner.get(number, []), message)
+            at = max(at, start)
+            starts.append(at)
+            at = max(at, end)
+            ends.append(at)
+            certain |= {number} if is_certain else set()
+        text, opening = self._opened(text, conversation, at)
+        tools = by_owner.get(NOBODY, [])
+        tools_end = (tools[-1].end if tools else 0) if conversation.tools else None
+        return Layout(text, tuple(starts), tuple(ends), frozenset(certain), tools_end, opening)
 
-    render: Render
+    def _bounds(self, text: str, spans: Sequence[Span], message: Message) -> tuple[int, int, bool]:
+        """Where a message begins and ends, and whether it is certain that it ends there."""
+        if not spans:
+            return 0, 0, False
+        calls, start, last = self.manners.calls, spans[0].start, spans[-1]
+        if spans[0].slot.kind is Kind.NAME and text.endswith(calls.head, 0, start):
+            start -= len(calls.head)
+        if not (message.calls and calls.is_native):
+            return start, last.end, message.role is Role.ASSISTANT
+        trailer = calls.trailer.match(text, last.end) if last.slot.kind is Kind.ARGUMENTS else None
+        return (start, last.end, False) if trailer is None else (start, trailer.end(), True)
 
-    def all_of(self, *roles: Role) -> bool:
-        """Whether turns of these speakers all appear, in their order."""
-        words = [f"probe-{number}-{role.value}" for number, role in enumerate(roles)]
-        try:
-            text = self.render([_turn(role, word) for role, word in zip(roles, words, strict=True)])
-        except REFUSALS:
-            return False
-        places = [text.find(word) for word in words]
-        return places == sorted(places) and places[0] >= 0
-
-
-def _late_systems_reminded(turns: list[Turn]) -> list[Turn]:
-    """Leading system messages become one; later ones a reminder on the user's side, where they stand."""
-    speaks = next((at for at, turn in enumerate(turns) if turn["role"] != Role.SYSTEM), len(turns))
-    late = [_turn(Role.USER, REMINDER.format(turn["content"])) if turn["role"] == Role.SYSTEM else turn for turn in turns[speaks:]]
-    return _neighbours_merged(turns[:speaks]) + late
-
-
-def _system_in_first_user(turns: list[Turn]) -> list[Turn]:
-    """The leading system message becomes the first paragraph of what the user says first."""
-    if not turns or turns[0]["role"] != Role.SYSTEM:
-        return turns
-    opening = [_turn(Role.USER, turns[0]["content"])]
-    if len(turns) > 1 and turns[1]["role"] == Role.USER:
-        return _neighbours_merged([*opening, turns[1]]) + turns[2:]
-    return opening + turns[1:]
-
-
-def _neighbours_merged(turns: list[Turn]) -> list[Turn]:
-    """Turns in a row of one speaker become one, a blank line between what they say."""
-    speakers = groupby(turns, key=lambda turn: turn["role"])
-    return [_turn(Role(role), "\n\n".join(turn["content"] for turn in said)) for role, said in speakers]
-
-
-def _turn(role: Role, content: str) -> Turn:
-    return {"role": role.value, "content": content}
+    def _opened(self, text: str, conversation: Conversation, end: int) -> tuple[str, str]:
+        """The text with the demanded beginning of the answer, and what of it belongs to the answer."""
+        at = text.rfind(self.marks.start, end)
+        opening = text[at:] if at >= 0 and self.marks.end not in text[at:] else ""
+        call = self.call_opening(conversation)
+        if opening and (call or conversation.thinks is False):
+            text, opening = self.marks.closed(text.rstrip("\n") + "\n"), ""
+        return (text + call, call) if call else (text, opening)

@@ -7,21 +7,27 @@ import attrs
 
 from semantic_trio.adapters.http.agents.wire import AgentAnswer, AgentUsage
 from semantic_trio.adapters.http.faults import anthropic_error, fault_of, openai_error
+from semantic_trio.adapters.http.openai.answer import function_call
 from semantic_trio.adapters.http.protocol import Protocol
 from semantic_trio.adapters.http.reuse import Cache
 from semantic_trio.adapters.http.sse import encode_event
+from semantic_trio.application.answer import WholeAnswer
+from semantic_trio.domain.conversation import Message, Part, Role, Thinking, ToolCall
 from semantic_trio.domain.errors import SemanticError
 from semantic_trio.domain.generation import Finished
 
 
-def whole_answer(agent: str, text: str, finished: Finished) -> AgentAnswer:
+def whole_answer(agent: str, answer: WholeAnswer) -> AgentAnswer:
     """The answer of a turn that does not stream."""
-    return AgentAnswer(agent, text, finished.reason, finished.stop_string, AgentUsage.of(finished), Cache.of(finished.reuse))
+    finished, said = answer.finished, Message(Role.ASSISTANT, answer.parts)
+    calls = [function_call(call) for call in said.calls]
+    usage, cache = AgentUsage.of(finished), Cache.of(finished.reuse)
+    return AgentAnswer(agent, answer.text, said.thinking, calls, finished.reason, finished.stop_string, usage, cache)
 
 
 @attrs.frozen
 class TurnEncoder:
-    """The events of one turn: `start`, `token`s, `end`; or `error` in place of the end."""
+    """The events of one turn: `start`, `token`s, `thinking` and `call`s, `end`; or `error` in place of the end."""
 
     agent: str
     protocol: Protocol  # of the error
@@ -32,9 +38,14 @@ class TurnEncoder:
         """Who speaks."""
         return encode_event({"agent": self.agent}, "start")
 
-    def text(self, text: str) -> bytes:
+    def part(self, part: Part) -> bytes:
         """A piece of the answer."""
-        return encode_event({"text": text}, "token")
+        match part:
+            case Thinking(text):
+                return encode_event({"text": text}, "thinking")
+            case ToolCall():
+                return encode_event(function_call(part), "call")
+        return encode_event({"text": part.text}, "token")
 
     def ending(self, finished: Finished) -> bytes:
         """Why it ended, the usage, what was reused."""

@@ -2,7 +2,6 @@
 
 import uuid
 
-import msgspec
 from quart import Blueprint, Response
 from quart_schema import document_request, document_response
 
@@ -14,7 +13,7 @@ from semantic_trio.adapters.http.contract import document_faults, document_nothi
 from semantic_trio.adapters.http.exchange import current
 from semantic_trio.adapters.http.faults import OpenAIError
 from semantic_trio.adapters.http.identity import valid_id
-from semantic_trio.adapters.http.openai.wire import ChatMessage, message_of
+from semantic_trio.adapters.http.openai.wire import ChatMessage, message_of, tools_of
 from semantic_trio.adapters.http.state import ANY_MODEL, AppState
 from semantic_trio.domain.conversation import Conversation
 
@@ -29,15 +28,15 @@ def routes(state: AppState) -> Blueprint:
     @document_request(CreateAgent)
     @document_optional_body
     @document_response(AgentView, 201)
-    @document_faults(OpenAIError, 400, 401, 403, 404, 408, 409, 413, 429, 500)
+    @document_faults(OpenAIError, 400, 401, 403, 404, 408, 409, 413, 500, 503)
     async def create_agent() -> Response:
         """Make an agent, which remembers until it is deleted."""
         wanted = decode(current.get().body or NO_BODY, CreateAgent)
         model = state.resolve(wanted.model or ANY_MODEL)
+        model.engine.refuse_when_closed()
         agent = model.engine.memory.agents.create(_new_id(wanted.id))
-        if wanted.system:
-            agent.conversation = Conversation((message_of(ChatMessage("system", wanted.system)),))
-        agent.tools = msgspec.json.encode(wanted.tools) if wanted.tools else b""
+        system = (message_of(ChatMessage("system", wanted.system)),) if wanted.system else ()
+        agent.conversation = Conversation(system, tools_of(wanted.tools or ()))
         return json_answer(view(model, agent), 201)
 
     @blueprint.get("/v1/agents")
@@ -68,14 +67,13 @@ def routes(state: AppState) -> Blueprint:
     @document_request(ForkAgent)
     @document_optional_body
     @document_response(AgentView, 201)
-    @document_faults(OpenAIError, 400, 401, 403, 404, 408, 409, 413, 429, 500)
+    @document_faults(OpenAIError, 400, 401, 403, 404, 408, 409, 413, 500, 503)
     async def fork_agent(agent_id: str) -> Response:
         """Make an agent that remembers what this one does after its last whole turn; both share what is remembered."""
         wanted = decode(current.get().body or NO_BODY, ForkAgent)
         model, agent = find(state, agent_id)
-        fork = model.engine.memory.fork(agent, _new_id(wanted.id))
-        fork.tools = agent.tools
-        return json_answer(view(model, fork), 201)
+        model.engine.refuse_when_closed()
+        return json_answer(view(model, model.engine.memory.fork(agent, _new_id(wanted.id))), 201)
 
     @blueprint.get("/v1/agents/<agent_id>/last-turn")
     @document_response(LastTurn, 200)

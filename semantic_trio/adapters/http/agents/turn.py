@@ -4,19 +4,20 @@ It waits for its place, is asked from the conversation as that is then, and is a
 nothing, neither message nor answer, so the same request may be sent again; what was computed for it stays cached.
 """
 
+from collections.abc import Iterable
+
 import attrs
-import trio
 
 from semantic_trio.adapters.http.agents.line import Place
 from semantic_trio.adapters.http.exchange import Exchange
 from semantic_trio.adapters.http.generate import Asked, log_prompt, submit
 from semantic_trio.adapters.http.state import AppState, ServedModel
-from semantic_trio.application.handle import Generation
-from semantic_trio.domain.agent import Agent
+from semantic_trio.application.answer import Answer, AnswerEvent, Encoded, WholeAnswer
+from semantic_trio.domain.agent import NOTHING_SAID, Agent
 from semantic_trio.domain.chain import unpack
-from semantic_trio.domain.conversation import Conversation, Message, Prompt, Role, Text
+from semantic_trio.domain.conversation import Conversation, Message, Part, Prompt, Role, Text
 from semantic_trio.domain.errors import AgentNotFoundError, SemanticError
-from semantic_trio.domain.generation import Event, Failed, Finished, GenerationResult, TokenEvent
+from semantic_trio.domain.generation import Failed, Finished
 
 # Said by nobody: where the prompts with the one and with the other part, the next speaker's words begin.
 SAID_NEXT = tuple(Message(Role.USER, (Text(text),)) for text in ("\N{REPLACEMENT CHARACTER}", "x"))
@@ -32,54 +33,43 @@ class Turn:
     agent: Agent
     place: Place
     asked: Asked  # without the conversation before
-    _generation: Generation | None = attrs.field(init=False, default=None)
-    _text: str = attrs.field(init=False, default="")
+    _answer: Answer | None = attrs.field(init=False, default=None)
 
-    async def begin(self) -> Generation:
+    async def begin(self) -> Answer:
         """Wait for the turn and submit it, once. To be cancelled costs nothing.
 
         Raises `AgentNotFoundError` for an agent that was deleted meanwhile, `InvalidRequestError` and what `submit` raises.
         """
-        if self._generation is None:
+        if self._answer is None:
             await self.place.wait()
-            asked = attrs.evolve(self.asked, conversation=_joined(self.agent.conversation, self.asked.conversation))
-            prompt = await self.model.encode(asked.conversation, self.agent.id)
+            asked = attrs.evolve(self.asked, conversation=_joined(self.agent.conversation, self.asked.conversation.messages))
+            encoded = await self.model.encode(asked.conversation)
             refuse_deleted(self.agent)
             if self.state.settings.log_prompts:
                 log_prompt(asked.conversation)
-            self._generation = submit(self.state, self.exchange, self.model, asked, prompt)
-        return self._generation
+            self._answer = submit(self.state, self.exchange, self.model, asked, encoded)
+        return self._answer
 
-    async def result(self) -> GenerationResult:
+    async def result(self) -> WholeAnswer:
         """The whole turn. Raises what `begin` raises, and the error of a generation that failed."""
-        result = await (await self.begin()).result()
-        self._add(result.text)
-        return result
+        whole = await (await self.begin()).result()
+        self._add(whole.parts)
+        return whole
 
-    async def receive(self) -> Event:
+    async def receive(self) -> list[AnswerEvent]:
         """See `EventSource`. Errors are events here, for the stream has begun."""
         try:
-            generation = await self.begin()
+            answer = await self.begin()
         except SemanticError as error:
-            return Failed(error)
-        return self._heard(await generation.events.receive())
+            return [Failed(error)]
+        events = await answer.receive()
+        if isinstance(events[-1], Finished):
+            self._add(answer.parts)
+        return events
 
-    def receive_nowait(self) -> Event:
-        """See `EventSource`."""
-        if self._generation is None:
-            raise trio.WouldBlock
-        return self._heard(self._generation.events.receive_nowait())
-
-    def _heard(self, event: Event) -> Event:
-        if isinstance(event, TokenEvent | Finished):
-            self._text += event.text
-        if isinstance(event, Finished):
-            self._add(self._text)
-        return event
-
-    def _add(self, answer: str) -> None:
+    def _add(self, answer: tuple[Part, ...]) -> None:
         """The turn is over: it is part of the conversation before its client hears so, and the next one may begin."""
-        said = Conversation((*self.asked.conversation.messages, Message(Role.ASSISTANT, (Text(answer),))))
+        said = (*self.asked.conversation.messages, Message(Role.ASSISTANT, answer))
         self.agent.conversation = _joined(self.agent.conversation, said)
         self.place.leave()
 
@@ -90,17 +80,17 @@ def refuse_deleted(agent: Agent) -> None:
         raise AgentNotFoundError(agent.id)
 
 
-async def sure_prompt(model: ServedModel, agent: Agent) -> Prompt:
+async def sure_prompt(model: ServedModel, agent: Agent) -> Encoded:
     """What the next prompt of an agent begins with, whatever it is told; empty where there is no such thing.
 
     For an agent whose clients keep the conversation, what it has read and said.
     """
     if agent.history and not agent.conversation.messages:
-        return Prompt(unpack(agent.history))
-    one, other = [await model.encode(_joined(agent.conversation, Conversation((said,))), agent.id) for said in SAID_NEXT]
+        return Encoded(NOTHING_SAID, (), Prompt(unpack(agent.history)))
+    one, other = [(await model.encode(_joined(agent.conversation, (said,)))).prompt for said in SAID_NEXT]
     alike = next((at for at, pair in enumerate(zip(one.tokens, other.tokens, strict=False)) if pair[0] != pair[1]), 0)
-    return Prompt(one.tokens[:alike], min(one.head, alike))
+    return Encoded(NOTHING_SAID, (), Prompt(one.tokens[:alike], min(one.head, alike)))
 
 
-def _joined(before: Conversation, after: Conversation) -> Conversation:
-    return Conversation((*before.messages, *after.messages))
+def _joined(before: Conversation, after: Iterable[Message]) -> Conversation:
+    return attrs.evolve(before, messages=(*before.messages, *after))

@@ -42,8 +42,8 @@ def routes(state: AppState) -> Blueprint:
         place = _join(lines, model, agent, exchange)
         turn = Turn(state, exchange, model, agent, place, asked(request, model.card.id, agent.id))
         if not request.stream:
-            result = await turn.result()
-            return json_answer(whole_answer(agent.id, result.text, result.finished), reuse=result.finished.reuse)
+            whole = await turn.result()
+            return json_answer(whole_answer(agent.id, whole), reuse=whole.finished.reuse)
         if place.is_first:
             await turn.begin()  # what is wrong with it is told by a status
         return event_stream(turn, TurnEncoder(agent.id, exchange.protocol, exchange.request_id), state.settings.ping_seconds)
@@ -56,20 +56,21 @@ def routes(state: AppState) -> Blueprint:
         exchange = current.get()
         model, agent = find(state, agent_id)
         await _join(lines, model, agent, exchange).wait()
-        prompt = await sure_prompt(model, agent)
+        encoded = await sure_prompt(model, agent)
         refuse_deleted(agent)
-        if not prompt.tokens:
+        if not encoded.prompt.tokens:
             return json_answer(Warmed(agent.id, 0, Cache.of(NOTHING_REUSED)), reuse=NOTHING_REUSED)
         only_read = Asked(model.card.id, NOTHING_SAID, 0, SamplingParams(), identity=Identity(agent.id, is_ordered=True))
-        reuse = (await submit(state, exchange, model, only_read, prompt).result()).finished.reuse
-        return json_answer(Warmed(agent.id, len(prompt.tokens), Cache.of(reuse)), reuse=reuse)
+        reuse = (await submit(state, exchange, model, only_read, encoded).result()).finished.reuse
+        return json_answer(Warmed(agent.id, len(encoded.prompt.tokens), Cache.of(reuse)), reuse=reuse)
 
     return blueprint
 
 
 def _join(lines: Lines, model: ServedModel, agent: Agent, exchange: Exchange) -> Place:
-    """A place in the agent's line until the request is over. Raises `OverloadedError` where as many wait as may."""
+    """A place in the agent's line until the request is over. Raises `OverloadedError` where as many wait as may, and at the end of the server."""
     engine, waiting = model.engine, lines.length(agent)
+    engine.refuse_when_closed()
     if waiting > engine.queue_limit:
         raise OverloadedError(waiting, engine.queue_limit, engine.retry_after_seconds)
     place = lines.join(agent)

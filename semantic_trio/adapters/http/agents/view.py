@@ -3,12 +3,12 @@
 import collections
 
 from semantic_trio.adapters.http.agents.wire import AgentList, AgentState, AgentView, LastTurn
-from semantic_trio.adapters.http.faults import Fault
 from semantic_trio.adapters.http.identity import valid_id
 from semantic_trio.adapters.http.reuse import Cache
 from semantic_trio.adapters.http.state import AppState, ServedModel
 from semantic_trio.domain.agent import Agent
 from semantic_trio.domain.errors import AgentNotFoundError
+from semantic_trio.domain.reuse import NOTHING_REUSED, Turn
 
 
 def find(state: AppState, name: str) -> tuple[ServedModel, Agent]:
@@ -37,7 +37,7 @@ def view(model: ServedModel, agent: Agent) -> AgentView:
         named=agent.is_named,
         parent=agent.parent,
         turns=agent.turns,
-        has_tools=bool(agent.tools),
+        has_tools=bool(agent.conversation.tools),
         last_turn=Cache.of(agent.last_turn.reuse) if agent.last_turn else None,
     )
 
@@ -50,10 +50,8 @@ def view_all(state: AppState) -> AgentList:
 
 
 def last_turn(model: ServedModel, agent: Agent) -> LastTurn:
-    """What the last turn reused, and why not more. Raises `Fault` 404 where there was none. What it shows is the agent's own."""
-    turn = agent.last_turn
-    if turn is None:
-        raise Fault(404, f"the agent {agent.id} has had no turn", field="agent_id", code="no_turn")
+    """What the last turn reused, and why not more; nothing of nothing where there was none. What it shows is the agent's own."""
+    turn = agent.last_turn or Turn(NOTHING_REUSED)
     has_left = turn.left_at is not None
     return LastTurn(
         agent=agent.id,

@@ -11,7 +11,8 @@ import msgspec
 
 from semantic_trio.adapters.http.generate import Asked, sampling_params
 from semantic_trio.adapters.http.identity import AgentId, Identity
-from semantic_trio.adapters.http.openai.wire import ChatMessage, TextPart, message_of
+from semantic_trio.adapters.http.openai.answer import FunctionCall
+from semantic_trio.adapters.http.openai.wire import ChatMessage, TextPart, ToolParam, message_of
 from semantic_trio.adapters.http.reuse import Cache
 from semantic_trio.domain.conversation import Conversation
 from semantic_trio.domain.generation import Finished, FinishReason
@@ -20,12 +21,12 @@ from semantic_trio.domain.reuse import MissCause, Source
 
 @attrs.frozen
 class CreateAgent:
-    """An agent to begin with. Tools are kept with it, and not shown to the model yet."""
+    """An agent to begin with."""
 
     id: AgentId | None = None
     model: str | None = None
     system: str | list[TextPart] | None = None
-    tools: list[dict[str, object]] | None = None
+    tools: list[ToolParam] | None = None
 
 
 @attrs.frozen
@@ -112,6 +113,8 @@ class AgentAnswer:
 
     agent: str
     text: str
+    thinking: str
+    tool_calls: list[FunctionCall]
     finish_reason: FinishReason
     stop_string: str | None  # that ended it, where one did
     usage: AgentUsage

@@ -1,55 +1,51 @@
-"""What the Messages API answers: a whole message, or its events.
+"""What the Messages API answers: the blocks of a message, and why it ended.
 
-Knows the wire and how generations end. Knows nothing of requests.
+Knows the wire and how generations end. Knows nothing of requests or of events.
 """
 
-from typing import Literal
+from collections.abc import Iterable, Iterator
+from typing import Annotated, Literal
 
 import attrs
+import msgspec
 
-from semantic_trio.adapters.http.faults import anthropic_error, fault_of
-from semantic_trio.adapters.http.protocol import Protocol
-from semantic_trio.adapters.http.reuse import Cache
-from semantic_trio.adapters.http.sse import encode_event
-from semantic_trio.domain.errors import SemanticError
-from semantic_trio.domain.generation import Finished, FinishReason, GenerationResult
+from semantic_trio.adapters.http.anthropic.thinking import Display, signature
+from semantic_trio.adapters.http.anthropic.usage import Usage, usage_of
+from semantic_trio.application.answer import WholeAnswer
+from semantic_trio.domain.conversation import Breakpoint, Part, Text, Thinking, ToolCall
+from semantic_trio.domain.generation import Finished, FinishReason
 
-StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "model_context_window_exceeded"]
+StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "model_context_window_exceeded"]
 
-STOP_REASONS: dict[FinishReason, StopReason] = {
-    FinishReason.END_OF_TURN: "end_turn",
-    FinishReason.STOP_STRING: "stop_sequence",
+CUT_OFF: dict[FinishReason, StopReason] = {
     FinishReason.MAX_TOKENS: "max_tokens",
     FinishReason.CONTEXT_FULL: "model_context_window_exceeded",
 }
+NO_INPUT = msgspec.Raw(b"{}")
 
 
-@attrs.frozen
-class Usage:
-    """What a request is billed."""
-
-    input_tokens: int
-    output_tokens: int
-    cache_creation_input_tokens: int = 0
-    cache_read_input_tokens: int = 0
-
-    @classmethod
-    def of(cls, prompt_tokens: int, reused: int, output_tokens: int, *, has_breakpoints: bool) -> "Usage":
-        """Each token of the prompt once: read from memory, written to it for a client that asked so by `cache_control`, or plain input.
-
-        Breakpoints are taken to be at the prompt's end, where clients move their last one to.
-        """
-        computed = prompt_tokens - reused
-        created = computed if has_breakpoints else 0
-        return cls(computed - created, output_tokens, created, reused)
-
-
-@attrs.frozen
-class TextContent:
+class TextContent(msgspec.Struct, frozen=True, tag_field="type", tag="text"):
     """A run of text."""
 
     text: str
-    type: Literal["text"] = "text"
+
+
+class ThinkingContent(msgspec.Struct, frozen=True, tag_field="type", tag="thinking"):
+    """What the model thought; nothing where the client wants it omitted."""
+
+    thinking: str
+    signature: str
+
+
+class ToolUseContent(msgspec.Struct, frozen=True, tag_field="type", tag="tool_use"):
+    """A call the model makes."""
+
+    id: str
+    name: str
+    input: Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": "object"})]
+
+
+AnswerContent = TextContent | ThinkingContent | ToolUseContent
 
 
 @attrs.frozen
@@ -58,7 +54,7 @@ class MessageAnswer:
 
     id: str
     model: str
-    content: list[TextContent]
+    content: list[AnswerContent]
     stop_reason: StopReason | None
     stop_sequence: str | None
     usage: Usage
@@ -73,62 +69,49 @@ class TokenCount:
     input_tokens: int
 
 
-def usage_of(finished: Finished, *, has_breakpoints: bool) -> Usage:
-    """The usage of a generation."""
-    return Usage.of(finished.prompt_tokens, finished.reuse.tokens, finished.completion_tokens, has_breakpoints=has_breakpoints)
-
-
-def whole_message(message_id: str, model: str, result: GenerationResult, *, has_breakpoints: bool) -> MessageAnswer:
-    """The answer of a request that does not stream. One without text has no content, as in a stream."""
-    finished = result.finished
-    return MessageAnswer(
-        id=message_id,
-        model=model,
-        content=[TextContent(result.text)] if result.text else [],
-        stop_reason=STOP_REASONS[finished.reason],
-        stop_sequence=finished.stop_string,
-        usage=usage_of(finished, has_breakpoints=has_breakpoints),
-    )
-
-
-@attrs.define
-class MessageEncoder:
-    """The events of one message, from `message_start` to `message_stop`."""
+@attrs.frozen
+class Manner:
+    """How one answer is told."""
 
     message_id: str
     model: str
-    request_id: str
-    expected: Usage  # as far as it is known when the stream opens; the last one counts
-    has_breakpoints: bool = False
-    ping: bytes = encode_event({"type": "ping"}, "ping")
-    _block_is_open: bool = attrs.field(init=False, default=False)
+    stop_sequences: frozenset[str] = frozenset()  # the client's own; there are others
+    display: Display = Display.NONE
+    breakpoints: tuple[Breakpoint, ...] = ()
 
-    def opening(self) -> bytes:
-        """`message_start` and a `ping`: a client that sees these waits."""
-        message = MessageAnswer(self.message_id, self.model, [], None, None, self.expected)
-        return _event("message_start", message=message) + self.ping
-
-    def text(self, text: str) -> bytes:
-        """A delta; before the first one its block begins."""
-        delta = _event("content_block_delta", index=0, delta={"type": "text_delta", "text": text})
-        if self._block_is_open:
-            return delta
-        self._block_is_open = True
-        return _event("content_block_start", index=0, content_block=TextContent("")) + delta
-
-    def ending(self, finished: Finished) -> bytes:
-        """The block's end, the reason, the usage, the message's end."""
-        stop = _event("content_block_stop", index=0) if self._block_is_open else b""
-        delta = {"stop_reason": STOP_REASONS[finished.reason], "stop_sequence": finished.stop_string}
-        usage = usage_of(finished, has_breakpoints=self.has_breakpoints)
-        told = _event("message_delta", delta=delta, usage=usage, semantic_cache=Cache.of(finished.reuse))
-        return stop + told + _event("message_stop")
-
-    def failure(self, error: SemanticError) -> bytes:
-        """The `error` event."""
-        fault = fault_of(error, Protocol.ANTHROPIC)
-        return encode_event(anthropic_error(fault, self.request_id), "error")
+    def usage(self, finished: Finished) -> Usage:
+        """What a generation is billed."""
+        return usage_of(finished, self.breakpoints)
 
 
-def _event(name: str, **fields: object) -> bytes:
-    return encode_event({"type": name, **fields}, name)
+def whole_message(whole: WholeAnswer, manner: Manner) -> MessageAnswer:
+    """The answer of a request that does not stream. One that says nothing has no content, as in a stream."""
+    content = list(_content(whole.parts, manner.display))
+    has_calls = any(isinstance(block, ToolUseContent) for block in content)
+    reason, sequence = stop_of(whole.finished, manner.stop_sequences, has_calls=has_calls)
+    return MessageAnswer(manner.message_id, manner.model, content, reason, sequence, manner.usage(whole.finished))
+
+
+def stop_of(finished: Finished, stop_sequences: frozenset[str], *, has_calls: bool) -> tuple[StopReason, str | None]:
+    """Why an answer ended, and the client's stop sequence where that is why. One that calls and was not cut off wants results."""
+    if finished.reason is FinishReason.STOP_STRING and finished.stop_string in stop_sequences:
+        return "stop_sequence", finished.stop_string
+    return CUT_OFF.get(finished.reason, "tool_use" if has_calls else "end_turn"), None
+
+
+def input_of(call: ToolCall) -> str:
+    """The JSON object a call is made with. A model may escape half of a character, which JSON can hold and UTF-8 cannot."""
+    return call.arguments.encode(errors="replace").decode()
+
+
+def _content(parts: Iterable[Part], display: Display) -> Iterator[AnswerContent]:
+    for part in parts:
+        match part:
+            case Text(text) if text.strip():
+                yield TextContent(text)
+            case Thinking(thought) if thought.strip() and display is Display.SHOWN:
+                yield ThinkingContent(thought, signature())
+            case Thinking(thought) if thought.strip() and display is Display.OMITTED:
+                yield ThinkingContent("", signature(thought))
+            case ToolCall():
+                yield ToolUseContent(part.id, part.name, msgspec.Raw(input_of(part).encode()))

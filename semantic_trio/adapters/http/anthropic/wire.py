@@ -1,72 +1,46 @@
 """What clients of the Messages API send, and what it means.
 
-Knows the wire and the neutral conversation. Fields that are not named here are accepted and ignored: clients send new ones every week, and one
-refusal costs them the request. `thinking` and betas are among those for now; of `tools` only the `cache_control` is looked at.
+Knows requests and the neutral conversation. Fields that are not named here are accepted and ignored, betas among them: clients send new ones every
+week, and one refusal costs them the request. Histories are taken as they come: a result whose call is gone is what the user says.
 """
 
-from collections.abc import Iterable
-from typing import Annotated, Literal
+from collections.abc import Iterable, Iterator
+from typing import Annotated
 
 import attrs
 import msgspec
 
+from semantic_trio.adapters.http.anthropic.blocks import AssistantContent, CacheControl, SystemContent, TextBlock, UserContent
+from semantic_trio.adapters.http.anthropic.content import OF_ASSISTANT, OF_SYSTEM, OF_USER, Content, content_of, rank_of
+from semantic_trio.adapters.http.anthropic.thinking import ThinkingParam
+from semantic_trio.adapters.http.anthropic.tools import ToolChoiceParam, ToolParam, choice_of, neutral, read_tools
 from semantic_trio.adapters.http.generate import Asked, sampling_params
 from semantic_trio.adapters.http.identity import NOBODY, AgentId, Identity
-from semantic_trio.domain.conversation import Conversation, Message, Role, Text
+from semantic_trio.domain.conversation import Conversation, Message, Part, Role, Text, ToolResult
+from semantic_trio.domain.residency import Rank
 
-# Claude Code opens its system prompt with a block that differs between conversations (up to 2.1.180 between requests): no two prompts
-# would share their front.
-BILLING_HEADER = "x-anthropic-billing-header:"
-
-
-@attrs.frozen
-class CacheControl:
-    """A breakpoint: the client will send all up to here again."""
-
-    type: str
-    ttl: str | None = None
+CALL_PREFIX = "toolu_"
 
 
-class TextBlock(msgspec.Struct, frozen=True, tag_field="type", tag="text"):
-    """A run of text."""
+class UserMessage(msgspec.Struct, frozen=True, tag_field="role", tag="user"):
+    """What the user says, and what calls came to."""
 
-    text: str
-    cache_control: CacheControl | None = None
-
-
-class ThinkingBlock(msgspec.Struct, frozen=True, tag_field="type", tag="thinking"):
-    """What a model thought in an earlier turn: accepted, not read again."""
+    content: str | list[UserContent]
 
 
-class RedactedThinkingBlock(msgspec.Struct, frozen=True, tag_field="type", tag="redacted_thinking"):
-    """What a model thought in an earlier turn, hidden: accepted, not read again."""
+class AssistantMessage(msgspec.Struct, frozen=True, tag_field="role", tag="assistant"):
+    """What the model has said, thought and called."""
+
+    content: str | list[AssistantContent]
 
 
-@attrs.frozen
-class SystemBlock:
-    """A run of the system prompt."""
+class SystemMessage(msgspec.Struct, frozen=True, tag_field="role", tag="system"):
+    """What the client says, where it says it."""
 
-    type: Literal["text"]
-    text: str
-    cache_control: CacheControl | None = None
+    content: str | list[SystemContent]
 
 
-ContentBlock = TextBlock | ThinkingBlock | RedactedThinkingBlock
-
-
-@attrs.frozen
-class MessageParam:
-    """One turn. System messages stay where they stand."""
-
-    role: Literal["user", "assistant", "system"]
-    content: str | list[ContentBlock]
-
-
-@attrs.frozen
-class Tool:
-    """A tool the model may call: accepted, not read yet."""
-
-    cache_control: CacheControl | None = None
+MessageParam = UserMessage | AssistantMessage | SystemMessage
 
 
 @attrs.frozen
@@ -76,78 +50,87 @@ class Metadata:
     user_id: object = None
 
 
-Messages = Annotated[list[MessageParam], msgspec.Meta(min_length=1)]
-
-
-@attrs.frozen
+@attrs.frozen(kw_only=True)
 class CountTokensRequest:
     """A prompt to count."""
 
     model: str
-    messages: Messages
-    system: str | list[SystemBlock] | None = None
-    metadata: Metadata | None = None
-    session_id: AgentId | None = None
+    messages: Annotated[list[MessageParam], msgspec.Meta(min_length=1)]
+    system: str | list[TextBlock] | None = None
+    tools: list[ToolParam] | None = None
+    tool_choice: ToolChoiceParam | None = None
+    thinking: ThinkingParam | None = None
+    cache_control: CacheControl | None = None
 
 
-@attrs.frozen
-class MessagesRequest:
+@attrs.frozen(kw_only=True)
+class MessagesRequest(CountTokensRequest):
     """A prompt to answer."""
 
-    model: str
-    messages: Messages
     max_tokens: Annotated[int, msgspec.Meta(ge=1)]
-    system: str | list[SystemBlock] | None = None
     stop_sequences: list[str] | None = None
     stream: bool | None = None
     temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
     top_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
     top_k: Annotated[int, msgspec.Meta(ge=0)] | None = None
-    tools: list[Tool] | None = None
-    cache_control: CacheControl | None = None
     metadata: Metadata | None = None
     session_id: AgentId | None = None
 
-    @property
-    def has_breakpoints(self) -> bool:
-        """Whether the client says anywhere that it will send the same again."""
-        system = self.system if isinstance(self.system, list) else []
-        content = (block for message in self.messages if isinstance(message.content, list) for block in message.content)
-        controls = [self.cache_control, *(tool.cache_control for tool in self.tools or []), *(block.cache_control for block in system)]
-        controls += [block.cache_control for block in content if isinstance(block, TextBlock)]
-        return any(control is not None for control in controls)
-
 
 def asked(request: MessagesRequest, identity: Identity = NOBODY) -> Asked:
-    """What a request means."""
+    """What a request means. Raises `Fault` and `InvalidRequestError`, which name the field."""
     temperature = 1.0 if request.temperature is None else request.temperature
     return Asked(
         model=request.model,
-        conversation=conversation(request.system, request.messages),
+        conversation=conversation(request),
         max_tokens=request.max_tokens,
         sampling=sampling_params(temperature, request.top_p, request.top_k, None),
         stop_strings=tuple(request.stop_sequences or ()),
         identity=identity,
+        call_prefix=CALL_PREFIX,
     )
 
 
-def conversation(system: str | list[SystemBlock] | None, messages: Iterable[MessageParam]) -> Conversation:
-    """System first, then the messages in their order."""
-    turns = [Message(Role(message.role), _parts(message.content)) for message in messages]
-    head = _system_parts(system or [])
-    return Conversation((Message(Role.SYSTEM, head), *turns) if head else tuple(turns))
+def conversation(request: CountTokensRequest) -> Conversation:
+    """System first, then the messages in their order; each breakpoint is the rank of its message, those of tools of the first."""
+    tools = read_tools(request.tools or ())
+    system = [TextBlock("text", request.system)] if isinstance(request.system, str) else request.system or []
+    head = Message(Role.SYSTEM, tuple(Text(block.text) for block in system if block.text))
+    messages = [*([head] if head.parts else []), *_turns(request.messages)]
+    messages[0] = _marked(messages[0], rank_of(stated.cache_control for stated in (*tools, *system)))
+    messages[-1] = _marked(messages[-1], rank_of([request.cache_control]))
+    return Conversation(
+        tuple(messages),
+        neutral(tools),
+        choice_of(request.tool_choice, tools),
+        thinks=request.thinking is not None and request.thinking.is_wanted,
+    )
 
 
-def _parts(content: str | Iterable[ContentBlock]) -> tuple[Text, ...]:
-    if isinstance(content, str):
-        return (Text(content),)
-    return tuple(Text(block.text) for block in content if isinstance(block, TextBlock))
+def _marked(message: Message, rank: Rank | None) -> Message:
+    return message if rank is None else attrs.evolve(message, rank=max(rank, message.rank or Rank.PLAIN))
 
 
-def _system_parts(system: str | list[SystemBlock]) -> tuple[Text, ...]:
-    """The blocks that say something; a system prompt in one string has the header as its first line."""
-    if isinstance(system, str):
-        texts = [system.partition("\n")[2] if system.startswith(BILLING_HEADER) else system]
-    else:
-        texts = [block.text for block in system if not block.text.startswith(BILLING_HEADER)]
-    return tuple(Text(text) for text in texts if text)
+def _turns(messages: Iterable[MessageParam]) -> Iterator[Message]:
+    called: set[str] = set()
+    for index, message in enumerate(messages):
+        role, content = _said(message, f"messages.{index}.content")
+        parts = tuple(_with_its_call(part, called) for part in content.parts)
+        turn = Message(role, parts, content.rank)
+        called.update(call.id for call in turn.calls)
+        yield turn
+
+
+def _said(message: MessageParam, at: str) -> tuple[Role, Content]:
+    match message:
+        case UserMessage():
+            return Role.USER, content_of(message.content, OF_USER, at)
+        case AssistantMessage():
+            return Role.ASSISTANT, content_of(message.content, OF_ASSISTANT, at)
+        case SystemMessage():
+            return Role.SYSTEM, content_of(message.content, OF_SYSTEM, at)
+
+
+def _with_its_call(part: Part, called: set[str]) -> Part:
+    """A result whose call is not in the history, as clients that shorten theirs leave some, is text: templates know calls by their ids."""
+    return Text(part.text) if isinstance(part, ToolResult) and part.call_id not in called else part

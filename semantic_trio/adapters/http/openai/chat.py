@@ -33,12 +33,12 @@ def routes(state: AppState) -> Blueprint:
         exchange = current.get()
         request = decode(exchange.body, ChatRequest)
         identity = identify(exchange.headers, session_id=request.session_id, prompt_cache_key=request.prompt_cache_key)
-        model, generation = await begin(state, asked(request, identity))
+        model, answer = await begin(state, asked(request, identity))
         completion_id, created = f"chatcmpl-{uuid.uuid4().hex}", int(time.time())
         if request.stream:
             encoder = ChatEncoder(completion_id, created, model.card.id, request.wants_usage)
-            return event_stream(generation.events, encoder, state.settings.ping_seconds)
-        result = await generation.result()
-        return json_answer(whole_completion(completion_id, created, model.card.id, result), reuse=result.finished.reuse)
+            return event_stream(answer, encoder, state.settings.ping_seconds)
+        whole = await answer.result()
+        return json_answer(whole_completion(completion_id, created, model.card.id, whole), reuse=whole.finished.reuse)
 
     return blueprint

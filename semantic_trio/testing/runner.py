@@ -1,15 +1,11 @@
-"""Fakes that pass the contract tests of the real parts, for tests of what is built on them.
-
-On trio's virtual clock a whole engine runs without a thread, a model or a moment's waiting.
-"""
+"""A runner without a model. On trio's virtual clock a whole engine runs on it without a thread or a moment's waiting."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import attrs
 import trio
 
-from semantic_trio.domain.conversation import Conversation, Prompt, Role
 from semantic_trio.domain.errors import StepFailedError
 from semantic_trio.domain.geometry import LayerGroup, LayerKind, ModelCacheSpec
 from semantic_trio.domain.step import BlockKey, Drawn, Inventory, MarkKey, Piece, Restore, RowStart, SaveBlock, SaveMark, StepPlan, StepResult
@@ -18,19 +14,23 @@ END_OF_TURN = 0  # the byte that ends a turn in `ByteCodec`'s alphabet
 ATTENTION_ONLY = ModelCacheSpec("fake", (LayerGroup(LayerKind.GLOBAL, layers=1, token_bytes=8),), block_tokens=16, arrays_per_block=1)
 
 
-@attrs.define
-class _FakeRow:
+@attrs.define(eq=False)
+class FakeRow:
+    """A row, as the tokens it has read."""
+
     start: RowStart
     cache: list[int] = attrs.field(factory=list)  # every token this row has read: what the global layers of a real one keep as keys and values
     state: list[int] = attrs.field(factory=list)  # the same, as all its other layers keep it
     drawn: int = -1
 
     def read(self, *tokens: int) -> None:
+        """Take tokens in."""
         self.cache += tokens
         self.state += tokens
 
     @property
     def memory(self) -> list[int]:
+        """What the next token depends on."""
         return self.cache if self.state == self.cache else [*self.cache, -1, *self.state]
 
 
@@ -49,7 +49,7 @@ class FakeRunner:
     before_step: Callable[[StepPlan], None] = lambda plan: None  # may raise, to play a device that fails
     end_after: int | None = None  # index of the token at which every row ends its turn
     spec: ModelCacheSpec = ATTENTION_ONLY  # with a group that is not global, rows are restored from marks too
-    rows: dict[int, _FakeRow] = attrs.field(init=False, factory=dict)
+    rows: dict[int, FakeRow] = attrs.field(init=False, factory=dict)
     blocks: dict[BlockKey, tuple[int, ...]] = attrs.field(init=False, factory=dict)
     marks: dict[MarkKey, tuple[int, ...]] = attrs.field(init=False, factory=dict)
     plans: list[StepPlan] = attrs.field(init=False, factory=list)
@@ -65,8 +65,7 @@ class FakeRunner:
         self._keep_and_drop(plan)
         for start in plan.open:
             self._open(start)
-        prompt_tokens = plan.prompt_tokens
-        seconds = self.seconds_per_step * plan.has_work + self.seconds_per_prompt_token * prompt_tokens
+        seconds = self._seconds(plan)
         await trio.sleep(seconds)
         now = self._compute(plan, seconds)
         for mark in plan.marks:
@@ -90,6 +89,9 @@ class FakeRunner:
         """See `ModelRunner.inventory`."""
         await trio.lowlevel.checkpoint()
         return Inventory(frozenset(self.rows), frozenset(self.blocks), frozenset(self.marks))
+
+    def _seconds(self, plan: StepPlan) -> float:
+        return self.seconds_per_step * plan.has_work + self.seconds_per_prompt_token * plan.prompt_tokens
 
     def _keep_and_drop(self, plan: StepPlan) -> None:
         for closing in plan.close:
@@ -115,7 +117,7 @@ class FakeRunner:
 
     def _open(self, start: RowStart) -> None:
         assert start.row not in self.rows, "a row is opened once"
-        row = self.rows[start.row] = _FakeRow(start)
+        row = self.rows[start.row] = FakeRow(start)
         if start.restore is None:
             return
         row.cache = self._gathered(start.restore)
@@ -167,58 +169,17 @@ class FakeRunner:
             return StepResult()
         return StepResult(tuple(drawn), plan.timing(seconds))
 
-    def _draw(self, row: _FakeRow, index: int) -> Drawn:
+    def _draw(self, row: FakeRow, index: int) -> Drawn:
         chance = "" if row.start.sampling.is_greedy else f"{row.start.seed}/{index}"
         digest = hashlib.sha256(f"{row.memory}{chance}".encode()).digest()
         token = ord("a") + digest[0] % 26
         if self.end_after is not None and index >= self.end_after:
             token = END_OF_TURN
+        return self._drawn(row, index, token)
+
+    def _drawn(self, row: FakeRow, index: int, token: int) -> Drawn:
         if index < len(row.start.forced):
             token = row.start.forced[index]
         row.drawn = token
         score = hashlib.sha256(f"{row.memory}{token}".encode()).digest()
         return Drawn(row.start.row, index, token, -score[0] / 16)
-
-
-@attrs.define
-class ByteDecoder:
-    """Bytes to text, a character at a time."""
-
-    _held: bytes = b""
-
-    def push(self, token: int) -> str:
-        """See `TextDecoder.push`."""
-        self._held += bytes([token % 256])
-        try:
-            text = self._held.decode()
-        except UnicodeDecodeError as error:
-            if error.end == len(self._held) and error.reason == "unexpected end of data":
-                return ""
-            text = self._held.decode(errors="replace")
-        self._held = b""
-        return text
-
-    def flush(self) -> str:
-        """See `TextDecoder.flush`."""
-        held, self._held = self._held, b""
-        return held.decode(errors="replace")
-
-
-class ByteCodec:
-    """One token per byte; a prompt reads `role:text` line by line."""
-
-    stop_tokens: frozenset[int] = frozenset({END_OF_TURN})
-
-    def encode_prompt(self, conversation: Conversation, known: Sequence[int] = ()) -> Prompt:
-        """See `TextCodec.encode_prompt`."""
-        lines = [f"{message.role.value}:{message.text}\n" for message in conversation.messages]
-        spoken = next((at for at, message in enumerate(conversation.messages) if message.role is not Role.SYSTEM), 0)
-        return Prompt(tuple("".join([*lines, "assistant:"]).encode()), len("".join(lines[:spoken]).encode()))
-
-    def decode(self, tokens: Sequence[int]) -> str:
-        """See `TextCodec.decode`."""
-        return bytes(token % 256 for token in tokens).decode(errors="replace")
-
-    def decoder(self) -> ByteDecoder:
-        """See `TextCodec.decoder`."""
-        return ByteDecoder()

@@ -1,0 +1,141 @@
+"""Blocks of content, and which parts of a conversation that is.
+
+Knows who may use which blocks. Knows nothing of requests. A block that no model of text can do justice to is refused with its place; one that is not
+known is left out, because histories hold what other servers have said, and clients send new ones every week.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+
+import attrs
+import msgspec
+
+from semantic_trio.adapters.http.anthropic.blocks import (
+    KNOWN,
+    Block,
+    CacheControl,
+    ContentSource,
+    DocumentBlock,
+    ImageBlock,
+    OtherBlock,
+    PlainTextSource,
+    RedactedThinkingBlock,
+    SearchResultBlock,
+    TextBlock,
+    ThinkingBlock,
+    ToolReferenceBlock,
+    ToolResultBlock,
+    ToolUseBlock,
+    Typed,
+)
+from semantic_trio.adapters.http.anthropic.thinking import thought_of
+from semantic_trio.adapters.http.body import decode
+from semantic_trio.domain.conversation import Part, Text, Thinking, ToolCall, ToolResult
+from semantic_trio.domain.errors import InvalidRequestError
+from semantic_trio.domain.residency import Rank
+
+# What a model is told of an image that one of its own tools has found. To refuse it would end the session: the client sends it with every turn.
+UNSEEN_IMAGE = "[an image; this model cannot see images]"
+NO_IMAGES = "this model cannot see images"
+NO_DOCUMENTS = "this model reads documents as text alone"
+
+AnyBlock = TextBlock | Block | OtherBlock
+Kinds = Mapping[str, type[TextBlock] | type[Block]]
+COMMON: Kinds = {"text": TextBlock, "search_result": SearchResultBlock, "document": DocumentBlock}
+OF_USER: Kinds = {**COMMON, "tool_result": ToolResultBlock}
+OF_ASSISTANT: Kinds = {**COMMON, "thinking": ThinkingBlock, "redacted_thinking": RedactedThinkingBlock, "tool_use": ToolUseBlock}
+OF_SYSTEM: Kinds = {"text": TextBlock}
+OF_RESULT: Kinds = {**COMMON, "image": ImageBlock, "tool_reference": ToolReferenceBlock}
+
+
+@attrs.frozen
+class Content:
+    """What a message says, and how long the longest of its breakpoints counts."""
+
+    parts: tuple[Part, ...]
+    rank: Rank | None = None
+
+
+def content_of(content: str | Iterable[msgspec.Raw], kinds: Kinds, at: str) -> Content:
+    """A message's content, of the kinds its speaker may use. Raises `Fault` and `InvalidRequestError`, which name the place."""
+    if isinstance(content, str):
+        return Content((Text(content),))
+    blocks = [(_block(raw, kinds, place), place) for raw, place in _placed(content, at)]
+    return Content(tuple(part for block, place in blocks for part in _parts(block, place)), rank_of(block.cache_control for block, _ in blocks))
+
+
+def rank_of(controls: Iterable[CacheControl | None]) -> Rank | None:
+    """The highest there is."""
+    return max((control.rank for control in controls if control is not None), default=None)
+
+
+def object_of(raw: msgspec.Raw, at: str) -> str:
+    """A JSON object as it was written. Raises `InvalidRequestError` where it is none, or no text."""
+    encoded = bytes(raw)
+    if not encoded.startswith(b"{"):
+        raise InvalidRequestError("Input should be an object", at)
+    try:
+        return encoded.decode()
+    except UnicodeDecodeError as error:
+        raise InvalidRequestError(f"not valid UTF-8: {error.reason}", at) from error
+
+
+def _placed(content: Iterable[msgspec.Raw], at: str) -> Iterator[tuple[msgspec.Raw, str]]:
+    return ((raw, f"{at}.{index}") for index, raw in enumerate(content))
+
+
+def _block(raw: msgspec.Raw, kinds: Kinds, at: str) -> AnyBlock:
+    name = decode(raw, Typed, at).type
+    if name in kinds:
+        return decode(raw, kinds[name], at)
+    if name == "image":
+        raise InvalidRequestError(NO_IMAGES, at)
+    if name in KNOWN:
+        raise InvalidRequestError(f"{name!r} blocks are not for this place", f"{at}.type")
+    return decode(raw, OtherBlock, at)
+
+
+def _parts(block: AnyBlock, at: str) -> Iterator[Part]:
+    match block:
+        case ThinkingBlock():
+            if thought := block.thinking or thought_of(block.signature or ""):
+                yield Thinking(thought)
+        case ToolUseBlock():
+            yield ToolCall(block.id, block.name, object_of(block.input, f"{at}.input"))
+        case ToolResultBlock():
+            yield _result(block, f"{at}.content")
+        case _:
+            if (text := _text(block, at)) is not None:
+                yield Text(text)
+
+
+def _text(block: AnyBlock, at: str) -> str | None:
+    match block:
+        case TextBlock():
+            return block.text
+        case ImageBlock():
+            return UNSEEN_IMAGE
+        case SearchResultBlock():
+            return "\n\n".join((f"{block.title}\n{block.source}", *(inner.text for inner in block.content)))
+        case DocumentBlock():
+            return "\n\n".join(filter(None, (block.title, block.context, _document(block.source, f"{at}.source"))))
+    return None
+
+
+def _document(source: msgspec.Raw, at: str) -> str:
+    kind = decode(source, Typed, at).type
+    if kind == "text":
+        return decode(source, PlainTextSource, at).data
+    if kind != "content":
+        raise InvalidRequestError(NO_DOCUMENTS, at)
+    content = decode(source, ContentSource, at).content
+    return content if isinstance(content, str) else "\n\n".join(block.text for block in content)
+
+
+def _result(result: ToolResultBlock, at: str) -> ToolResult:
+    content = result.content or ""
+    if isinstance(content, str):
+        return ToolResult(result.tool_use_id, content, bool(result.is_error))
+    blocks = [(_block(raw, OF_RESULT, place), place) for raw, place in _placed(content, at)]
+    texts = [text for block, place in blocks if (text := _text(block, place)) is not None]
+    loads = tuple(block.tool_name for block, _ in blocks if isinstance(block, ToolReferenceBlock))
+    return ToolResult(result.tool_use_id, "\n\n".join(texts), bool(result.is_error), loads)

@@ -1,0 +1,43 @@
+"""What a request is billed, in the words of the Messages API. Knows numbers alone."""
+
+from collections.abc import Iterable
+
+import attrs
+
+from semantic_trio.domain.conversation import Breakpoint
+from semantic_trio.domain.generation import Finished
+from semantic_trio.domain.residency import Rank
+
+
+@attrs.frozen
+class CacheCreation:
+    """What was written to memory, by how long the client wants it kept."""
+
+    ephemeral_5m_input_tokens: int = 0
+    ephemeral_1h_input_tokens: int = 0
+
+
+@attrs.frozen
+class Usage:
+    """What a request is billed: each token of the prompt once."""
+
+    input_tokens: int
+    output_tokens: int
+    cache_creation_input_tokens: int
+    cache_read_input_tokens: int
+    cache_creation: CacheCreation
+
+    @classmethod
+    def of(cls, prompt_tokens: int, reused: int, output_tokens: int, breakpoints: Iterable[Breakpoint] = ()) -> "Usage":
+        """Read from memory, or computed: up to the last breakpoint that is written to memory, beyond it plain input."""
+        marked = [place for place in breakpoints if place.rank is not Rank.PLAIN]
+        for_long = max((place.position for place in marked if place.rank is Rank.LONG), default=0)
+        written = max(max((place.position for place in marked), default=0) - reused, 0)
+        written_for_long = max(for_long - reused, 0)
+        creation = CacheCreation(written - written_for_long, written_for_long)
+        return cls(prompt_tokens - reused - written, output_tokens, written, reused, creation)
+
+
+def usage_of(finished: Finished, breakpoints: Iterable[Breakpoint]) -> Usage:
+    """The usage of a generation."""
+    return Usage.of(finished.prompt_tokens, finished.reuse.tokens, finished.completion_tokens, breakpoints)

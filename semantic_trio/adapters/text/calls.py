@@ -1,0 +1,194 @@
+"""How a template tells tools, calls and results, found out once by trying it.
+
+It counts as knowing them when all appears in order, stays where it is however long the conversation grows, and can be read back.
+"""
+
+import itertools
+import json
+import re
+from collections.abc import Iterator, Sequence
+
+import attrs
+
+from semantic_trio.adapters.text.generic import CALL_HEAD, CALL_MIDDLE, definition
+from semantic_trio.adapters.text.layout import PLACEHOLDER, Kind, Slots, Span
+from semantic_trio.adapters.text.reader import MarkReader
+from semantic_trio.adapters.text.syntax import HERMES, ThinkMarks, ToolSyntax
+from semantic_trio.adapters.text.turns import REFUSALS, RESULT_ROLE, Render, Turn, turn
+from semantic_trio.domain.conversation import Role, Tool, ToolCall
+
+
+@attrs.frozen
+class CallManner:
+    """How calls become text."""
+
+    is_native: bool  # the template knows of them
+    syntax: ToolSyntax
+    head: str  # from where a call begins to where its name does
+    middle: str  # from the end of the name on, as far as it is the same for all arguments
+    trailer: re.Pattern[str] = re.compile("")  # from the end of the last argument on
+    sample: str = ""  # a call as the template writes it
+    glue: str = ""  # between what is said and the first call
+    takes_text: bool = True  # arguments as JSON text; else as an object
+    numbering: str = "{number:09}"  # how calls are numbered: `number`, `name`
+    takes_user_after_results: bool = True
+
+
+GENERIC = CallManner(is_native=False, syntax=HERMES, head=CALL_HEAD, middle=CALL_MIDDLE)
+# Some templates want nine letters or digits, some write the number as the call's name. Those of clients are never shown: they differ each time.
+NUMBERINGS = ("{number:09}", "functions.{name}:{number}")
+
+
+TOOL = Tool("probe_tool", "probe-description", '{"type": "object", "properties": {"key": {"type": "string"}}, "required": ["key"]}')
+
+
+@attrs.frozen
+class Script:
+    """Turns with calls, in one of the ways templates want them."""
+
+    takes_text: bool
+    numbering: str
+    slots: Slots = attrs.field(factory=Slots)
+
+    def say(self, role: str, word: str) -> Turn:
+        """Words, as a placeholder."""
+        return turn(role, self.slots.hold(word))
+
+    def calling(self, content: str, *numbers: int, arguments: str = '{"key": "value"}') -> Turn:
+        """An assistant's turn with calls, the last argument of each a placeholder."""
+        return {**turn(Role.ASSISTANT, content), "tool_calls": [self._call(number, arguments) for number in numbers]}
+
+    def result(self, number: int) -> Turn:
+        """What a call came to."""
+        name = TOOL.name
+        return {**self.say(RESULT_ROLE, f"result{number}"), "tool_call_id": self.numbering.format(number=number, name=name), "name": name}
+
+    def _call(self, number: int, arguments: str) -> dict[str, object]:
+        name = self.slots.hold(TOOL.name, number, Kind.NAME)
+        given: object = self.slots.hold(arguments, number, Kind.ARGUMENTS)
+        if not self.takes_text:
+            given = {key: self.slots.hold(value, number, Kind.ARGUMENTS) if key == "key" else value for key, value in json.loads(arguments).items()}
+        called = self.numbering.format(number=number, name=name)
+        return {"id": called, "type": "function", "function": {"name": name, "arguments": given}}
+
+
+def native(render: Render, marks: ThinkMarks, syntaxes: Sequence[ToolSyntax]) -> Iterator[CallManner]:
+    """The ways in which the template tells tools, calls and results so that all can be read back."""
+    for syntax, takes_text, numbering in itertools.product(syntaxes, (True, False), NUMBERINGS):
+        try:
+            manner = _Trial(render, marks, syntax, takes_text, numbering).manner()
+        except REFUSALS:
+            continue
+        if manner is not None:
+            yield manner
+
+
+@attrs.frozen
+class _Trial:
+    """One way of telling calls, tried."""
+
+    render: Render
+    marks: ThinkMarks
+    syntax: ToolSyntax
+    takes_text: bool
+    numbering: str
+
+    def manner(self) -> CallManner | None:
+        """What is found, None where something is missing, stands elsewhere, moves later, or cannot be read back."""
+        script = Script(self.takes_text, self.numbering)
+        user, calling, last = script.say("user", "said1"), script.calling(script.slots.hold("said2"), 1, 2), script.say("user", "said4")
+        answered = [user, calling, script.result(1), script.result(2)]
+        turns = [*answered, script.say("assistant", "said3"), last]
+        text, spans = self._told(script, turns)
+        if not self._is_whole(text, spans) or not self._is_stable(script, turns, (1, 4, 5, 6)):
+            return None
+        head, middle, trailer = self._around()
+        sample = self._sample(text, spans, head, trailer)
+        if not self._is_read_back(sample):
+            return None
+        return CallManner(
+            is_native=True,
+            syntax=self.syntax,
+            head=head,
+            middle=middle,
+            trailer=trailer,
+            sample=sample,
+            glue=self._glue(text, spans, head),
+            takes_text=self.takes_text,
+            numbering=self.numbering,
+            takes_user_after_results=self._takes(script, [*answered, last]),
+        )
+
+    def _told(self, script: Script, turns: Sequence[Turn], *, speak: bool = True) -> tuple[str, list[Span]]:
+        skeleton = self.render(turns, [definition(TOOL)], speak=speak)
+        return script.slots.fill(without_empty_thoughts(skeleton, self.marks, self.syntax.start))
+
+    def _is_whole(self, text: str, spans: Sequence[Span]) -> bool:
+        told = [span.slot.text for span in spans if span.slot.kind is not Kind.NAME and span.slot.text != "said2"]
+        value = '{"key": "value"}' if self.takes_text else "value"
+        front = text[: spans[0].start] if spans else ""
+        return told == ["said1", value, value, "result1", "result2", "said3", "said4"] and TOOL.name in front and TOOL.description in front
+
+    def _is_stable(self, script: Script, turns: Sequence[Turn], lengths: Sequence[int]) -> bool:
+        texts = [self._told(script, turns[:length], speak=False)[0] for length in lengths]
+        return all(long.startswith(short) for short, long in itertools.pairwise(texts))
+
+    def _takes(self, script: Script, turns: Sequence[Turn]) -> bool:
+        try:
+            _, spans = self._told(script, turns)
+            return bool(spans) and spans[-1].slot.text == "said4" and self._is_stable(script, turns, (4, 5))
+        except REFUSALS:
+            return False
+
+    def _around(self) -> tuple[str, str, re.Pattern[str]]:
+        """What stands before the name, after it, and after the last argument."""
+        script = Script(self.takes_text, self.numbering)
+        user = script.say("user", "said1")
+        text, spans = self._told(script, [user, script.calling("", 0)], speak=False)
+        name = _of(Kind.NAME, spans)[0]
+        start = text.index(self.syntax.start, spans[0].end, name.start + len(self.syntax.start))
+        plain, said = self._told(script, [user, script.say("assistant", "said2")], speak=False)
+        trailer = text[spans[-1].end :].removesuffix(plain[said[-1].end :])
+        others = (self._after_name(script, user, arguments) for arguments in ("{}", '{"key": "value"}', '{"other": 1}'))
+        middle = _common_front(list(others)).rstrip('<[{"')
+        number = re.escape(self.numbering.format(number=0, name=TOOL.name))
+        return text[start : name.start], middle, re.compile(re.escape(trailer).replace(number, r"[^\"]*"))
+
+    def _after_name(self, script: Script, user: Turn, arguments: str) -> str:
+        text, spans = self._told(script, [user, script.calling("", 0, arguments=arguments)], speak=False)
+        return text[_of(Kind.NAME, spans)[0].end :]
+
+    def _sample(self, text: str, spans: Sequence[Span], head: str, trailer: re.Pattern[str]) -> str:
+        """Both calls; nothing where they do not end as one alone does."""
+        first = _of(Kind.NAME, spans)[0]
+        last = _of(Kind.ARGUMENTS, spans)[-1]
+        end = trailer.match(text, last.end)
+        return text[first.start - len(head) : end.end()] if end else ""
+
+    def _is_read_back(self, sample: str) -> bool:
+        reader = MarkReader(self.marks, self.syntax, (TOOL,))
+        read = [*reader.push(sample), *reader.finish()]
+        return [(call.name, json.loads(call.arguments)) for call in read if isinstance(call, ToolCall)] == [(TOOL.name, {"key": "value"})] * 2
+
+    def _glue(self, text: str, spans: Sequence[Span], head: str) -> str:
+        said = next((span for span in spans if span.slot.text == "said2"), None)
+        name = _of(Kind.NAME, spans)[0]
+        return text[said.end : name.start - len(head)] if said else ""
+
+
+def _of(kind: Kind, spans: Sequence[Span]) -> list[Span]:
+    return [span for span in spans if span.slot.kind is kind]
+
+
+def _common_front(texts: Sequence[str]) -> str:
+    """What all of them begin with."""
+    differs = (at for at, letters in enumerate(zip(*texts, strict=False)) if len(set(letters)) > 1)
+    return texts[0][: next(differs, min(map(len, texts)))]
+
+
+def without_empty_thoughts(skeleton: str, marks: ThinkMarks, call_start: str) -> str:
+    """What a template writes without the empty thoughts it puts in front of answers: some do so only in front of the latest ones."""
+    if marks.end not in skeleton:
+        return skeleton
+    empty = rf"{re.escape(marks.start)}\s*{re.escape(marks.end)}\s*(?={PLACEHOLDER.pattern}|{re.escape(call_start)})"
+    return re.sub(empty, "", skeleton)

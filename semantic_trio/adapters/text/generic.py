@@ -1,0 +1,63 @@
+"""What is said of tools to models whose templates know none: as Hermes has it, which most models have seen.
+
+Tools are told in a system section at the head, one JSON object a line; calls stand in the assistant's text as JSON between `<tool_call>` marks;
+results come as a turn of the user, each between `<tool_response>` marks.
+"""
+
+import json
+from collections.abc import Sequence
+
+from semantic_trio.domain.conversation import Tool, ToolCall, ToolResult
+
+TOOLS = """\
+You may call these tools:
+<tools>
+{}
+</tools>
+
+To call one, write its name and arguments as JSON between these marks. To call several, write each between marks of its own:
+<tool_call>
+{{"name": "tool name", "arguments": {{"argument": "value"}}}}
+</tool_call>
+The results are then told to you between <tool_response> and </tool_response>."""
+CALL_HEAD = '<tool_call>\n{"name": "'
+CALL_MIDDLE = '", "arguments": '
+CALL = '<tool_call>\n{{"name": {}, "arguments": {}}}\n</tool_call>'
+RESULT = "<tool_response>\n{}\n</tool_response>"
+ERROR = "Error: {}"
+
+Definition = dict[str, object]  # a tool as templates know it
+
+
+def definition(tool: Tool) -> Definition:
+    """A tool as templates know it."""
+    return {"type": "function", "function": {"name": tool.name, "description": tool.description, "parameters": as_object(tool.parameters)}}
+
+
+def told_tools(tools: Sequence[Tool]) -> str:
+    """The section at the head."""
+    return TOOLS.format("\n".join(json.dumps(definition(tool), ensure_ascii=False) for tool in tools))
+
+
+def told_calls(calls: Sequence[ToolCall]) -> str:
+    """Calls within the assistant's words."""
+    return "\n".join(CALL.format(json.dumps(call.name, ensure_ascii=False), call.arguments or "{}") for call in calls)
+
+
+def told_results(results: Sequence[ToolResult]) -> str:
+    """Results within the user's words."""
+    return "\n".join(RESULT.format(told_result(result)) for result in results)
+
+
+def told_result(result: ToolResult) -> str:
+    """What a call came to; of an error, that it is one."""
+    return ERROR.format(result.text) if result.is_error else result.text
+
+
+def as_object(text: str) -> dict[str, object]:
+    """JSON of an object as templates take it; what is none becomes an object that tells it."""
+    try:
+        found = json.loads(text or "{}")
+    except (ValueError, RecursionError):
+        found = text
+    return found if isinstance(found, dict) else {"value": found}

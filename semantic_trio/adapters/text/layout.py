@@ -1,0 +1,105 @@
+"""The text of a conversation, with the place of everything that is said in it.
+
+A template is shown placeholders and what is said is put in afterwards. So it can neither trim nor drop nor split it, takes the same time however
+long it is, and the place of each message is known.
+"""
+
+import enum
+import re
+import secrets
+
+import attrs
+
+# Letters and digits, so that no template changes them; drawn at the start, so that nobody can say one.
+NONCE = secrets.token_hex(8)
+PLACEHOLDER = re.compile(f"Q{NONCE}x([0-9]+)Q")
+NOBODY = -1  # owner of what is no message
+
+
+class Kind(enum.Enum):
+    """What stands in a slot."""
+
+    WORDS = enum.auto()  # all that a turn says; nothing of it may be lost
+    NAME = enum.auto()  # of a called tool
+    ARGUMENTS = enum.auto()  # of a call
+
+
+@attrs.frozen
+class Slot:
+    """What is said in one place."""
+
+    text: str
+    owner: int  # the message's number
+    kind: Kind
+
+
+@attrs.frozen
+class Span:
+    """A slot, and where its text is."""
+
+    slot: Slot
+    start: int
+    end: int
+
+
+@attrs.define
+class Slots:
+    """What a template is not shown."""
+
+    _slots: list[Slot] = attrs.field(factory=list)
+
+    def hold(self, text: str, owner: int = NOBODY, kind: Kind = Kind.WORDS) -> str:
+        """What to show the template instead of a text."""
+        self._slots.append(Slot(encodable(text), owner, kind))
+        return f"Q{NONCE}x{len(self._slots) - 1}Q"
+
+    def fill(self, skeleton: str) -> tuple[str, list[Span]]:
+        """The text of what a template has written, and where in it everything is."""
+        pieces = PLACEHOLDER.split(skeleton)
+        texts, spans, at = [pieces[0]], [], len(pieces[0])
+        for number, frame in zip(pieces[1::2], pieces[2::2], strict=True):
+            slot = self._slots[int(number)]
+            spans.append(Span(slot, at, at + len(slot.text)))
+            texts += (slot.text, frame)
+            at += len(slot.text) + len(frame)
+        return "".join(texts), spans
+
+    def lost(self, skeleton: str) -> list[tuple[str, Slot]]:
+        """Words that a template has not written, by their placeholders."""
+        found = {int(number) for number in PLACEHOLDER.findall(skeleton)}
+        words = ((number, slot) for number, slot in enumerate(self._slots) if slot.kind is Kind.WORDS and slot.text)
+        return [(f"Q{NONCE}x{number}Q", slot) for number, slot in words if number not in found]
+
+    def first_name(self, owner: int, skeleton: str) -> int:
+        """Where the first called tool of a message is named; -1 where it is not."""
+        for match in PLACEHOLDER.finditer(skeleton):
+            slot = self._slots[int(match[1])]
+            if slot.owner == owner and slot.kind is Kind.NAME:
+                return match.start()
+        return -1
+
+
+@attrs.frozen
+class Layout:
+    """A prompt's text and its parts."""
+
+    text: str
+    starts: tuple[int, ...]  # where each message's words begin
+    ends: tuple[int, ...]  # and where they end
+    certain: frozenset[int]  # messages whose end is exactly where they end in the model's own words
+    tools_end: int | None  # of tools that are told in front of all messages: where they end; 0 where only the template knows; None without
+    opening: str  # the end of the text, as far as the answer has begun
+
+    @property
+    def answer(self) -> int:
+        """Where the answer begins."""
+        return len(self.text) - len(self.opening)
+
+
+def encodable(text: str) -> str:
+    """The text with halves of surrogate pairs replaced: JSON may carry them, UTF-8 cannot."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    return text

@@ -1,0 +1,92 @@
+"""What a chat template accepts and does, found out once by trying it.
+
+Knows only what comes out of it. All the later text of a model rests on these answers, so that the same history always becomes the same text.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import attrs
+
+from semantic_trio.adapters.text.calls import GENERIC, CallManner, Script, native
+from semantic_trio.adapters.text.syntax import HERMES, ThinkMarks, ToolSyntax
+from semantic_trio.adapters.text.turns import REFUSALS, RESULT_ROLE, Render, Turn, turn
+from semantic_trio.domain.conversation import Role
+
+SWITCHES = ("enable_thinking", "thinking")
+
+
+@attrs.frozen
+class Manners:
+    """What a template accepts."""
+
+    takes_system: bool = True  # as the first message
+    takes_late_system: bool = True  # in place, anywhere
+    takes_neighbours: bool = True  # two turns of one speaker in a row
+    trims: frozenset[str] = frozenset()  # roles whose words it strips
+    switch: str | None = None  # what tells it whether the answer begins with thoughts
+    calls: CallManner = GENERIC
+
+
+def probe(render: Render, marks: ThinkMarks, syntaxes: Sequence[ToolSyntax] = (HERMES,)) -> Manners:
+    """What the template accepts. What it is given counts as accepted when it appears, and where it belongs."""
+    say = _Saying(render)
+    neighbours = say.all_of(Role.USER, Role.USER)
+    system = say.all_of(Role.SYSTEM, Role.USER)
+    opening = (Role.SYSTEM, Role.USER) if system else (Role.USER,)
+    late = (
+        say.all_of(*opening, Role.SYSTEM)
+        and say.all_of(*opening, Role.SYSTEM, Role.ASSISTANT, Role.USER, Role.SYSTEM)
+        and say.all_of(Role.USER, Role.SYSTEM, Role.ASSISTANT, Role.USER)
+        and say.all_of(Role.SYSTEM, Role.SYSTEM, Role.USER)
+    )
+    calls = next(native(render, marks, syntaxes), GENERIC)
+    return Manners(system, late, neighbours, frozenset(_trimmed(render, system, calls)), _switch(render), calls)
+
+
+@attrs.frozen
+class _Saying:
+    """Tries a template with turns that can be told apart."""
+
+    render: Render
+
+    def all_of(self, *roles: Role) -> bool:
+        """Whether turns of these speakers all appear, in their order."""
+        words = [f"probe-{number}-{role.value}" for number, role in enumerate(roles)]
+        try:
+            text = self.render([turn(role, word) for role, word in zip(roles, words, strict=True)])
+        except REFUSALS:
+            return False
+        places = [text.find(word) for word in words]
+        return places == sorted(places) and places[0] >= 0
+
+
+def _trimmed(render: Render, takes_system: bool, calls: CallManner) -> Iterator[str]:
+    """The roles whose words are stripped."""
+    word = "  probe  "
+    tries: dict[str, list[Turn]] = {Role.USER: [turn(Role.USER, word)]}
+    if takes_system:
+        tries[Role.SYSTEM] = [turn(Role.SYSTEM, word), turn(Role.USER, "u")]
+    if calls.is_native:
+        script = Script(calls.takes_text, calls.numbering)
+        tries[RESULT_ROLE] = [turn(Role.USER, "u"), script.calling("", 1), {**script.result(1), "content": word}]
+    for role, turns in tries.items():
+        try:
+            if word not in render(turns):
+                yield str(role)
+        except REFUSALS:
+            continue
+
+
+def _switch(render: Render) -> str | None:
+    """What turns thoughts on and off, where nothing but the end of a prompt depends on it."""
+    turns = [turn(Role.USER, "a"), turn(Role.ASSISTANT, "b"), turn(Role.USER, "c")]
+    for name in SWITCHES:
+        try:
+            settings: list[dict[str, bool]] = [{}, {name: True}, {name: False}]
+            fronts = {render(turns, speak=False, switches=switches) for switches in settings}
+            _, on, off = (render(turns, switches=switches) for switches in settings)
+        except REFUSALS:
+            continue
+        if len(fronts) == 1 and on != off:
+            return name
+    return None

@@ -1,0 +1,71 @@
+"""Who may speak when: turns put in an order that a template takes, nothing of what is said lost."""
+
+from collections.abc import Sequence
+from itertools import groupby
+
+from semantic_trio.adapters.text.manners import Manners
+from semantic_trio.adapters.text.turns import RESULT_ROLE, Turn, turn
+from semantic_trio.domain.conversation import Role
+
+# The wrapping in which coding agents send system messages to models that know none beyond the first, so models have seen it.
+REMINDER = "<system-reminder>\n{}\n</system-reminder>"
+
+
+def in_order(turns: list[Turn], manners: Manners) -> list[Turn]:
+    """Turns as a template with these manners takes them."""
+    if not manners.takes_late_system:
+        turns = _late_systems_reminded(turns)
+    if not manners.takes_system:
+        turns = _system_in_first_user(turns)
+    if not manners.calls.takes_user_after_results:
+        turns = _users_in_results(turns)
+    return turns if manners.takes_neighbours else _neighbours_merged(turns)
+
+
+def _late_systems_reminded(turns: list[Turn]) -> list[Turn]:
+    """Leading system messages become one; later ones a reminder on the user's side, where they stand."""
+    speaks = next((at for at, turn in enumerate(turns) if turn["role"] != Role.SYSTEM), len(turns))
+    late = [turn(Role.USER, REMINDER.format(said["content"])) if said["role"] == Role.SYSTEM else said for said in turns[speaks:]]
+    return _neighbours_merged(turns[:speaks]) + late
+
+
+def _system_in_first_user(turns: list[Turn]) -> list[Turn]:
+    """The leading system message becomes the first paragraph of what the user says first."""
+    if not turns or turns[0]["role"] != Role.SYSTEM:
+        return turns
+    opening = [turn(Role.USER, str(turns[0]["content"]))]
+    if len(turns) > 1 and turns[1]["role"] == Role.USER:
+        return _neighbours_merged([*opening, turns[1]]) + turns[2:]
+    return opening + turns[1:]
+
+
+def _users_in_results(turns: list[Turn]) -> list[Turn]:
+    """What the user says right after results goes with the last of them."""
+    adapted: list[Turn] = []
+    for said in turns:
+        if adapted and adapted[-1]["role"] == RESULT_ROLE and said["role"] == Role.USER:
+            adapted[-1] = {**adapted[-1], "content": f"{adapted[-1]['content']}\n\n{said['content']}"}
+        else:
+            adapted.append(said)
+    return adapted
+
+
+def _neighbours_merged(turns: list[Turn]) -> list[Turn]:
+    """Turns in a row of one speaker become one, a blank line between what they say; results stay as they are."""
+    merged: list[Turn] = []
+    for role, group in groupby(turns, key=lambda said: said["role"]):
+        said = list(group)
+        merged += said if role == RESULT_ROLE or len(said) == 1 else [_merged(str(role), said)]
+    return merged
+
+
+def _merged(role: str, turns: Sequence[Turn]) -> Turn:
+    calls = [call for said in turns for call in _calls(said)]
+    words = turn(role, "\n\n".join(str(said["content"]) for said in turns if said["content"]))
+    return {**words, "tool_calls": calls} if calls else words
+
+
+def _calls(said: Turn) -> list[object]:
+    calls = said.get("tool_calls", [])
+    assert isinstance(calls, list)
+    return calls

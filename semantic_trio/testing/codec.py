@@ -1,0 +1,168 @@
+"""A codec without a tokenizer: one token per byte."""
+
+import itertools
+import json
+import re
+from collections.abc import Iterator, Sequence
+
+import attrs
+
+from semantic_trio.domain.conversation import (
+    NOTHING_KNOWN,
+    Breakpoint,
+    Calling,
+    Conversation,
+    Known,
+    Message,
+    Part,
+    Prompt,
+    Role,
+    Text,
+    Thinking,
+    ToolCall,
+)
+from semantic_trio.testing.runner import END_OF_TURN
+
+# What `ByteReader` finds in an answer: a thought, a call, or text up to the next of them.
+SAID = re.compile(
+    r"<think>(?P<thought>.*?)(?P<thought_end></think>\s*|\Z)|<tool_call>(?P<call>.*?)(?P<call_end></tool_call>\s*|\Z)|(?P<text>.+?)(?=<think>|<tool_call>|\Z)",
+    re.DOTALL,
+)
+# What may become a mark.
+OPEN_MARK = re.compile(
+    "(" + "|".join(mark[:end] for mark in ("<think>", "</think>", "<tool_call>", "</tool_call>") for end in range(1, len(mark))) + r")\Z"
+)
+
+
+@attrs.define
+class ByteDecoder:
+    """Bytes to text, a character at a time."""
+
+    _held: bytes = b""
+
+    def push(self, token: int) -> str:
+        """See `TextDecoder.push`."""
+        self._held += bytes([token % 256])
+        try:
+            text = self._held.decode()
+        except UnicodeDecodeError as error:
+            if error.end == len(self._held) and error.reason == "unexpected end of data":
+                return ""
+            text = self._held.decode(errors="replace")
+        self._held = b""
+        return text
+
+    def flush(self) -> str:
+        """See `TextDecoder.flush`."""
+        held, self._held = self._held, b""
+        return held.decode(errors="replace")
+
+
+@attrs.define(eq=False)
+class ByteReader:
+    """Tells text as it comes, thoughts and calls when they are whole."""
+
+    _may_call: bool
+    _held: str = ""
+    _skips_blanks: bool = attrs.field(init=False, default=False)
+
+    def push(self, text: str) -> list[Part]:
+        """See `AnswerReader.push`."""
+        self._held += text
+        return list(self._parts(is_all=False))
+
+    def finish(self) -> list[Part]:
+        """See `AnswerReader.finish`."""
+        return list(self._parts(is_all=True))
+
+    def _parts(self, *, is_all: bool) -> Iterator[Part]:
+        held = self._held.lstrip() if self._skips_blanks else self._held
+        certain = held if is_all else OPEN_MARK.sub("", held)
+        at = 0
+        for found in SAID.finditer(certain):
+            is_whole = is_all or found["text"] is not None or found["thought_end"] or found["call_end"]
+            if not is_whole:
+                break
+            at = found.end()
+            part = self._read(found)
+            self._skips_blanks = not isinstance(part, Text)
+            if part is not None:
+                yield part
+        self._held = held[at:]
+
+    def _read(self, found: re.Match[str]) -> Part | None:
+        if found["thought"] is not None:
+            thought = found["thought"].strip()
+            return Thinking(thought) if thought else None
+        try:
+            match json.loads(found["call"]) if self._may_call and found["call"] is not None else None:
+                case {"name": str(name), "arguments": dict(arguments)}:
+                    return ToolCall("", name, json.dumps(arguments, ensure_ascii=False))
+        except (ValueError, RecursionError):
+            pass
+        return Text(found[0])
+
+
+class ByteCodec:
+    """One token per byte; a prompt reads `role:text` line by line, with tools, thoughts, calls and results between marks."""
+
+    stop_tokens: frozenset[int] = frozenset({END_OF_TURN})
+    call_end = "</tool_call>"
+
+    def encode_prompt(self, conversation: Conversation, known: Known = NOTHING_KNOWN) -> Prompt:
+        """See `TextCodec.encode_prompt`. A draft changes nothing: there is one way to spell."""
+        tools = [f"system:<tools>{json.dumps([[tool.name, tool.description, tool.parameters] for tool in conversation.tools])}</tools>\n"]
+        told = tools if conversation.tools else []
+        lines = [line.encode(errors="replace") for line in (*told, *(f"{said.role.value}:{_written(said)}\n" for said in conversation.messages))]
+        opening = _opening(conversation)
+        ends = [0, *itertools.accumulate(map(len, lines))]
+        ends_of_messages = ends[1 + len(told) :]
+        leading = next((at for at, message in enumerate(conversation.messages) if message.role is not Role.SYSTEM), len(conversation.messages))
+        points = [
+            Breakpoint(end, message.rank) for end, message in zip(ends_of_messages, conversation.messages, strict=True) if message.rank is not None
+        ]
+        text = b"".join([*lines, b"assistant:", opening.encode(errors="replace")])
+        prompt = Prompt(tuple(text), ends[len(told) + leading], tuple(points), opening)
+        is_known = 0 < known.messages <= len(conversation.messages) and conversation.messages[known.messages - 1].role is Role.ASSISTANT
+        return _going_on(prompt, known.tokens, ends_of_messages[known.messages - 1] - 1) if is_known else prompt
+
+    def decode(self, tokens: Sequence[int]) -> str:
+        """See `TextCodec.decode`."""
+        return bytes(token % 256 for token in tokens).decode(errors="replace")
+
+    def decoder(self) -> ByteDecoder:
+        """See `TextCodec.decoder`."""
+        return ByteDecoder()
+
+    def reader(self, conversation: Conversation, opening: str) -> ByteReader:
+        """See `TextCodec.reader`."""
+        return ByteReader(bool(conversation.tools) and conversation.choice.calling is not Calling.NONE, opening)
+
+
+def _written(message: Message) -> str:
+    """What a message says, all its parts in text."""
+    thought = f"<think>\n{message.thinking}\n</think>\n\n" if message.thinking else ""
+    results = "".join(f"<tool_response>{'Error: ' * result.is_error}{result.text}</tool_response>" for result in message.results)
+    calls = "".join(f'<tool_call>\n{{"name": {json.dumps(call.name)}, "arguments": {call.arguments}}}\n</tool_call>' for call in message.calls)
+    return thought + results + message.text + calls
+
+
+def _opening(conversation: Conversation) -> str:
+    """The beginning of the answer that is demanded."""
+    choice = conversation.choice
+    if choice.calling is Calling.REQUIRED and conversation.tools:
+        return '<tool_call>\n{"name": "' + ("" if choice.name is None else f'{choice.name}", "arguments": ')
+    return "<think>\n" if conversation.thinks else ""
+
+
+def _going_on(prompt: Prompt, known: tuple[int, ...], end: int) -> Prompt:
+    """The prompt with other tokens up to a position of it; what is before that position is told as far as it is the same."""
+
+    def moved(position: int) -> int | None:
+        if position > end:
+            return position + len(known) - end
+        return position if known[:position] == prompt.tokens[:position] else None
+
+    points = ((moved(point.position), point.rank) for point in prompt.breakpoints)
+    told = tuple(Breakpoint(position, rank) for position, rank in points if position is not None)
+    return Prompt((*known, *prompt.tokens[end:]), moved(prompt.head) or 0, told, prompt.opening)

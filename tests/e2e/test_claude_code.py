@@ -1,0 +1,321 @@
+"""The real Claude Code against a server whose answers are given: what it does works, and what it says again is not read again."""
+
+import base64
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from semantic_trio.testing import Call, Rule
+from tests.e2e.claude_code import NEWEST, OLDER, QUIET, Client, Dialogue, Said, install, pointing_at
+from tests.e2e.meter import Meter, Turn
+from tests.process import ServerProcess
+
+pytestmark = pytest.mark.timeout(300)
+
+Scripted = Callable[..., ServerProcess]
+Metered = Callable[[ServerProcess], Meter]
+# The part of what a prompt has in common with the one before it that must not be computed again.
+SHARE = 0.99
+# Tokens around the end of a turn: its last one is drawn and not read, and a client that says something else instead of an answer needs other words.
+UNREAD = 8
+# What older versions ask beside the conversation.
+ASIDES = (
+    Rule(when="^Warmup", text="ok"),
+    Rule(when="Extract any file paths", text="<is_displaying_contents>\nfalse\n</is_displaying_contents>\n\n<filepaths>\n</filepaths>"),
+)
+FREE = ("--permission-mode", "acceptEdits", "--allowedTools", "Bash")
+
+
+@pytest.fixture(scope="session", params=[NEWEST, OLDER])
+def version(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+def client(tmp_path: Path, url: str, version: str = NEWEST, name: str = "project", **settings: str) -> Client:
+    return Client(install(version), tmp_path / f"home-{name}", tmp_path / name, pointing_at(url) | settings)
+
+
+def assert_nothing_read_twice(meter: Meter, *, at_least: int) -> list[Turn]:
+    """Every turn that goes on with one before finds it remembered."""
+    later = [turn for turn in meter.turns if turn.common]
+    assert len(later) >= at_least, meter.turns
+    assert [turn for turn in later if turn.share < SHARE or turn.unread > UNREAD] == []
+    return later
+
+
+def work(project: Path, word: str = "work") -> tuple[Rule, ...]:
+    """Read, edit, then three at once, then the end."""
+    notes, copy = str(project / "notes.txt"), str(project / "copy.txt")
+    return (
+        *ASIDES,
+        Rule(when=word, turn=0, thinking="I look first.", text="I read it.", calls=(Call("Read", {"file_path": notes}),)),
+        Rule(seen=word, turn=1, calls=(Call("Edit", {"new_string": "beta", "old_string": "alpha", "file_path": notes}),)),
+        Rule(
+            seen=word,
+            turn=2,
+            text="Three at once.",
+            calls=(
+                Call("Bash", {"description": "Slow", "command": f"sleep 0.5; cat {notes}"}),
+                Call("Write", {"content": "gamma   \n\n", "file_path": copy}),
+                Call("Read", {"file_path": notes}),
+            ),
+        ),
+        Rule(seen=word, turn=3, text="Finished."),
+        Rule(when="again", text="I was finished already."),
+    )
+
+
+def results(said: Said) -> list[str]:
+    return [str(block["content"]) for block in said.blocks("tool_result")]
+
+
+def test_a_text_turn(tmp_path: Path, scripted: Scripted, metered: Metered, version: str) -> None:
+    meter = metered(scripted(*ASIDES, Rule(when="greet", thinking="They greet.", text="Hello, wörld.\n")))
+    said = client(tmp_path, meter.url, version).ask("greet me")
+
+    assert said.result.strip() == "Hello, wörld."
+    assert not said.is_error
+    assert [block["thinking"] for block in said.blocks("thinking")] in ([], ["They greet."])
+
+
+def printed(home: Path, *arguments: str, path: str = os.environ["PATH"]) -> str:
+    """What `semantic-trio claude` prints."""
+    command, seen = [sys.executable, "-m", "semantic_trio", "claude", *arguments], {"PATH": path, "HOME": str(home), "LANG": "C.UTF-8"}
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, check=True, env=seen | QUIET, cwd=home).stdout
+
+
+def test_the_printed_settings_are_all_it_takes(tmp_path: Path, scripted: Scripted) -> None:
+    server = scripted(Rule(when="greet", text="Hello."))
+    claude = Client(install(NEWEST), tmp_path / "home", tmp_path / "project", {})
+    (claude.home / ".claude").mkdir()
+    (claude.home / ".claude" / "settings.json").write_text(printed(claude.home, "--url", server.url, "--json"))
+
+    assert claude.ask("greet me").result == "Hello."
+
+
+def test_it_is_started_with_the_settings(tmp_path: Path, scripted: Scripted) -> None:
+    server = scripted(Rule(when="greet", text="Hello."))
+    path = f"{Path(install(NEWEST)[0]).parent}{os.pathsep}{os.environ['PATH']}"
+    said = printed(tmp_path, "--url", server.url, "--run", "--", "-p", "greet me", path=path)
+
+    assert said.strip() == "Hello."
+
+
+def test_tools_change_files_and_nothing_is_read_twice(tmp_path: Path, scripted: Scripted, metered: Metered, version: str) -> None:
+    meter = metered(scripted(*work(tmp_path / "project")))
+    claude = client(tmp_path, meter.url, version)
+    (claude.project / "notes.txt").write_text("one\nalpha\n")
+    said = claude.ask("work please", *FREE)
+    again = claude.ask("and again", "--continue", *FREE)
+
+    assert said.result == "Finished."
+    assert again.result == "I was finished already."
+    assert (claude.project / "notes.txt").read_text() == "one\nbeta\n"
+    assert (claude.project / "copy.txt").read_text().startswith("gamma")
+    assert "beta" in results(said)[2] + results(said)[3] + results(said)[4]
+    assert_nothing_read_twice(meter, at_least=4)
+
+
+SUMMARY = "<analysis>\nShort.\n</analysis>\n\n<summary>\n1. Primary Request and Intent: read large files.\n</summary>"
+
+
+def reading(project: Path, files: int) -> tuple[Rule, ...]:
+    """Reads one file after the other until it is told what came of it."""
+    reads = [Rule(seen="devour", turn=at, calls=(Call("Read", {"file_path": str(project / f"{at}.txt")}),)) for at in range(files)]
+    return (
+        Rule(when="CRITICAL: Respond with TEXT ONLY", text=SUMMARY),
+        Rule(seen="This session is being continued", text="I go on from the summary."),
+        *reads,
+        Rule(text="All read."),
+    )
+
+
+@pytest.mark.parametrize(
+    ("context", "told"),
+    [
+        pytest.param(40_000, {"CLAUDE_CODE_MAX_CONTEXT_TOKENS": "40000"}, id="the client knows the context"),
+        pytest.param(30_000, {}, id="the server refuses what is too long"),
+    ],
+)
+def test_a_conversation_that_outgrows_the_context_is_compacted(
+    tmp_path: Path, scripted: Scripted, metered: Metered, context: int, told: dict[str, str]
+) -> None:
+    meter = metered(scripted(*reading(tmp_path / "project", 12), arguments=("--context-length", str(context))))
+    claude = client(tmp_path, meter.url, CLAUDE_CODE_MAX_OUTPUT_TOKENS="4096", **told)
+    for at in range(12):
+        (claude.project / f"{at}.txt").write_text("".join(f"line {line} of file {at}\n" for line in range(150)))
+    said = claude.ask("devour them", *FREE)
+
+    assert said.result == "I go on from the summary."
+    assert "compact_boundary" in [event.get("subtype") for event in said.events]
+    assert ([exchange.status for exchange in meter.exchanges if exchange.status != 200] == []) is bool(told)
+    assert_nothing_read_twice(meter, at_least=4)
+
+
+def test_tools_that_are_loaded_later_do_not_change_the_front(tmp_path: Path, scripted: Scripted, metered: Metered) -> None:
+    """It puts them among the other tools; here they are read where it was told of them."""
+    search = Rule(when="look it up", calls=(Call("ToolSearch", {"query": "select:WebFetch,NotebookEdit", "max_results": 5}),))
+    meter = metered(scripted(search, Rule(text="Loaded.")))
+    claude = client(tmp_path, meter.url)
+    said, again = claude.ask("look it up"), claude.ask("and again", "--continue")
+
+    assert [said.result, again.result] == ["Loaded."] * 2
+    assert len({len(exchange.asked["tools"]) for exchange in meter.exchanges}) > 1
+    assert_nothing_read_twice(meter, at_least=2)
+
+
+# The smallest there are.
+PNG = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+PDF = base64.b64encode(
+    b"%PDF-1.1\n1 0 obj<</Type/Catalog/Pages 2 0 R>>endobj\n2 0 obj<</Type/Pages/Kids[3 0 R]/Count 1>>endobj\n"
+    b"3 0 obj<</Type/Page/Parent 2 0 R/MediaBox[0 0 9 9]>>endobj\ntrailer<</Root 1 0 R>>\n%%EOF"
+).decode()
+
+
+@pytest.mark.parametrize(
+    ("name", "content"), [("a.png", PNG), pytest.param("a.pdf", PDF, marks=pytest.mark.xfail(reason="refused, and sent with every later turn"))]
+)
+def test_a_file_the_model_cannot_see_does_not_end_the_conversation(
+    tmp_path: Path, scripted: Scripted, metered: Metered, name: str, content: str
+) -> None:
+    file = tmp_path / "project" / name
+    meter = metered(scripted(Rule(when="look", turn=0, calls=(Call("Read", {"file_path": str(file)}),)), Rule(text="Seen.")))
+    claude = client(tmp_path, meter.url)
+    file.write_bytes(base64.b64decode(content))
+    said, again = claude.ask("look at it", *FREE), claude.ask("go on", "--continue", *FREE)
+
+    assert [said.result, again.result] == ["Seen."] * 2
+    assert_nothing_read_twice(meter, at_least=2)
+
+
+def test_subagents_keep_their_own_memory(tmp_path: Path, scripted: Scripted, metered: Metered) -> None:
+    project, names = tmp_path / "project", ("left", "right")
+    reads = {name: Call("Read", {"file_path": str(project / f"{name}.txt")}) for name in names}
+    common = {"description": "Look", "subagent_type": "Explore", "run_in_background": False}
+    meter = metered(
+        scripted(
+            Rule(when="^subtask", turn=0, calls=(Call("Bash", {"command": f"ls {project}"}),)),
+            *(Rule(seen=f"^subtask {name}", turn=1, calls=(reads[name],)) for name in names),
+            Rule(seen="^subtask", turn=2, text="I looked."),
+            Rule(when="delegate", turn=0, calls=tuple(Call("Agent", common | {"prompt": f"subtask {name}"}) for name in names)),
+            Rule(seen="delegate", turn=1, text="Both have looked."),
+        )
+    )
+    claude = client(tmp_path, meter.url)
+    for name in names:
+        (project / f"{name}.txt").write_text(f"{name} it is")
+    said = claude.ask("delegate it", *FREE)
+
+    assert said.result == "Both have looked."
+    assert sum("I looked." in result for result in results(said)) == 2
+    assert len(meter.turns) == 8
+    assert_nothing_read_twice(meter, at_least=5)
+
+
+def test_five_sessions_at_once(tmp_path: Path, scripted: Scripted, metered: Metered) -> None:
+    names = [f"project{number}" for number in range(5)]
+    meter = metered(scripted(*(rule for name in names for rule in work(tmp_path / name, f"work on {name}"))))
+    clients = [client(tmp_path, meter.url, name=name) for name in names]
+    for claude in clients:
+        (claude.project / "notes.txt").write_text("alpha")
+    with ThreadPoolExecutor(5) as pool:
+        said = list(pool.map(lambda claude: claude.ask(f"work on {claude.project.name}", *FREE), clients))
+
+    assert [one.result for one in said] == ["Finished."] * 5
+    assert [(claude.project / "notes.txt").read_text() for claude in clients] == ["beta"] * 5
+    assert_nothing_read_twice(meter, at_least=15)
+
+
+def wait_for(condition: Callable[[], bool], seconds: float = 30.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def is_answering(meter: Meter) -> bool:
+    return any(exchange.answer.count(b"text_delta") > 5 for exchange in meter.exchanges)
+
+
+SLOW = (
+    Rule(when="and now", text="I am still here."),
+    Rule(when="count", thinking="I count.", text=" ".join(map(str, range(2000))), pace_seconds=0.02),
+)
+
+
+def test_a_client_that_is_killed_in_mid_answer_goes_on_the_next_time(tmp_path: Path, scripted: Scripted, metered: Metered) -> None:
+    server = scripted(*SLOW)
+    meter = metered(server)
+    claude = client(tmp_path, meter.url)
+    with claude.started("-p", "count please"):
+        wait_for(lambda: is_answering(meter))
+    empty_after = server.until_empty()
+    said = claude.ask("and now", "--continue")
+
+    assert empty_after < 5
+    assert said.result == "I am still here."
+    assert_nothing_read_twice(meter, at_least=1)
+
+
+def test_an_interrupted_answer_is_gone_on_from(tmp_path: Path, scripted: Scripted, metered: Metered) -> None:
+    meter = metered(scripted(*SLOW))
+    with client(tmp_path, meter.url).started("-p", "--input-format", "stream-json") as process:
+        dialogue = Dialogue(process)
+        dialogue.say("count please")
+        wait_for(lambda: is_answering(meter))
+        dialogue.control(subtype="interrupt")
+        dialogue.until("result")
+        dialogue.say("and now")
+        answered = dialogue.until("result")
+
+    assert answered["result"] == "I am still here."
+    assert_nothing_read_twice(meter, at_least=1)
+
+
+def test_steering_while_a_tool_runs(tmp_path: Path, scripted: Scripted, metered: Metered) -> None:
+    meter = metered(
+        scripted(
+            Rule(when="^start", calls=(Call("Bash", {"command": "sleep 3; echo slept"}),)),
+            Rule(when="turn left", text="Left it is."),
+            Rule(text="Nobody steered."),
+        )
+    )
+    with client(tmp_path, meter.url).started("-p", "--input-format", "stream-json", *FREE) as process:
+        dialogue = Dialogue(process)
+        dialogue.say("start")
+        dialogue.until("assistant")
+        time.sleep(1)
+        dialogue.say("turn left")
+        answered = dialogue.until("result")
+
+    assert answered["result"] == "Left it is."
+    assert_nothing_read_twice(meter, at_least=1)
+
+
+def test_plan_mode_is_entered_and_left(tmp_path: Path, scripted: Scripted, metered: Metered) -> None:
+    project = tmp_path / "project"
+    meter = metered(
+        scripted(
+            Rule(when="make a plan", text="The plan: write it."),
+            Rule(when="do it", calls=(Call("Write", {"file_path": str(project / "done.txt"), "content": "done"}),)),
+            Rule(text="Done."),
+        )
+    )
+    with client(tmp_path, meter.url).started("-p", "--input-format", "stream-json", "--permission-mode", "plan") as process:
+        dialogue = Dialogue(process)
+        dialogue.say("make a plan")
+        planned = dialogue.until("result")
+        dialogue.control(subtype="set_permission_mode", mode="acceptEdits")
+        dialogue.say("do it")
+        done = dialogue.until("result")
+
+    assert planned["result"] == "The plan: write it."
+    assert done["result"] == "Done."
+    assert (project / "done.txt").read_text() == "done"
+    assert_nothing_read_twice(meter, at_least=2)

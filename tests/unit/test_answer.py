@@ -1,0 +1,117 @@
+"""An answer is read as text, thoughts and calls, and remembered under the name its conversation has next time."""
+
+import itertools
+
+import pytest
+import trio
+from trio.testing import MockClock
+
+from semantic_trio.application.answer import Answer, AnswerEvent, Encoded
+from semantic_trio.domain.conversation import NOTHING_KNOWN, Conversation, Message, Role, Text, Thinking, Tool, ToolCall
+from semantic_trio.domain.errors import StepFailedError
+from semantic_trio.domain.generation import Failed, Finished
+from semantic_trio.domain.said import Said, chain
+from semantic_trio.domain.step import StepPlan
+from semantic_trio.testing import ByteCodec, FakeRunner
+from tests.unit.conftest import Bench, StartEngine
+
+CODEC = ByteCodec()
+ASKED = Conversation((Message(Role.USER, (Text("hi"),)),), (Tool("look"),))
+NEXT = Message(Role.USER, (Text("and now?"),))
+CALL = '<tool_call>\n{"name": "look", "arguments": {"at": 1}}\n</tool_call>'
+
+
+def answer_to(bench: Bench, said: Said, told: str, conversation: Conversation = ASKED, **more: object) -> Answer:
+    """An answer whose text is `told`, and the end of the turn."""
+    digests = chain(conversation)
+    prompt = CODEC.encode_prompt(conversation, said.known(digests))
+    forced = (*told.encode(), 0) if told else ()
+    generation = bench.submit(prompt.tokens, 500, forced=forced, **more)
+    ids = (f"id{number}" for number in itertools.count(1))
+    reader = CODEC.reader(conversation, prompt.opening)
+    return Answer(generation, Encoded(conversation, digests, prompt), reader, said, ids.__next__, CODEC.call_end)
+
+
+async def test_pieces_are_joined_and_calls_have_ids(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench, said = await start_engine(), Said()
+
+    whole = await answer_to(bench, said, f"<think>\nhm\n</think>\n\nI look.{CALL}{CALL}").result()
+
+    calls = [part for part in whole.parts if isinstance(part, ToolCall)]
+    assert [(call.id, call.name, call.arguments) for call in calls] == [("id1", "look", '{"at": 1}'), ("id2", "look", '{"at": 1}')]
+    assert [type(part) for part in whole.parts] == [Thinking, Text, ToolCall, ToolCall]
+    assert whole.text == "I look."
+
+
+async def test_the_next_turn_goes_on_with_the_very_tokens(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench, said = await start_engine(), Said()
+    first = answer_to(bench, said, f"I look.{CALL}")
+    whole = await first.result()
+    retold = Message(Role.ASSISTANT, (Text(" I look. "), ToolCall("id1", "look", '{"at":1}')))
+    longer = Conversation((*ASKED.messages, retold, NEXT), ASKED.tools)
+
+    known = said.known(chain(longer))
+    second = await answer_to(bench, said, "yes", longer).result()
+
+    prompt = first.generation.request.prompt
+    assert (known.messages, known.tokens) == (2, (*prompt, *f"I look.{CALL}".encode()))
+    assert whole.parts[-1] == ToolCall("id1", "look", '{"at": 1}')
+    assert second.finished.reuse.tokens == len(known.tokens)
+
+
+async def test_an_answer_that_is_given_up_is_a_draft(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench, said = await start_engine(FakeRunner(seconds_per_step=1)), Said()
+    answer = answer_to(bench, said, "a long story")
+    told = ""
+    with trio.move_on_after(6.5):
+        while True:
+            told += "".join(part.text for part in await answer.receive() if isinstance(part, Text))
+
+    answer.close()
+    answer.close()
+
+    assert 3 <= len(told) < len("a long story")
+    longer = Conversation((*ASKED.messages, Message(Role.ASSISTANT, (Text(told),)), NEXT), ASKED.tools)
+    known = said.known(chain(longer))
+    assert (known.messages, bytes(known.draft).decode().endswith(told)) == (0, True)
+    assert CODEC.encode_prompt(longer, known).tokens[: len(known.draft)] == known.draft
+
+
+async def test_what_a_stop_string_cut_is_not_told_as_it_was_drawn(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench, said = await start_engine(), Said()
+
+    cut = await answer_to(bench, said, "one STOP two", stop_strings=("STOP",)).result()
+    single = await answer_to(bench, said, f"x{CALL} more", ASKED, stop_strings=(CODEC.call_end,)).result()
+
+    for whole, messages in ((cut, 0), (single, 2)):
+        longer = Conversation((*ASKED.messages, Message(Role.ASSISTANT, whole.parts), NEXT), ASKED.tools)
+        assert said.known(chain(longer)).messages == messages
+    assert cut.text == "one "
+    assert isinstance(single.parts[-1], ToolCall)
+
+
+async def test_a_failed_answer_raises_and_is_nobodys_memory(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    def fail(plan: StepPlan) -> None:
+        if plan.decode:
+            raise ValueError("broken")
+
+    bench, said = await start_engine(FakeRunner(before_step=fail)), Said()
+    answer = answer_to(bench, said, "x" * 50)
+
+    with pytest.raises(StepFailedError):
+        await answer.result()
+    answer.close()
+
+    assert said.held_bytes == 0
+
+
+async def test_the_last_event_tells_the_end(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench, said = await start_engine(), Said()
+    answer = answer_to(bench, said, "hello")
+    events: list[AnswerEvent] = []
+    while not (events and isinstance(events[-1], Finished | Failed)):
+        events += await answer.receive()
+
+    assert "".join(event.text for event in events[:-1] if isinstance(event, Text)) == "hello"
+    assert isinstance(events[-1], Finished)
+    assert said.known(chain(ASKED)) == NOTHING_KNOWN

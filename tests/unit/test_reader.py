@@ -1,0 +1,179 @@
+"""Answers as models write them, in pieces: what is text, what a thought and what a call."""
+
+import itertools
+import json
+from collections.abc import Sequence
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from semantic_trio.adapters.text.reader import MarkReader
+from semantic_trio.adapters.text.syntax import HERMES, ThinkMarks, ToolSyntax, think_marks
+from semantic_trio.domain.conversation import Part, Text, Thinking, Tool, ToolCall
+
+THINK = ThinkMarks()
+MARKS = ["<think>", "</think>", "<tool_call>", "</tool_call>", "<channel|>", '{"name": "f", "arguments": {}}', '{"name": "f", "arguments": {"a": "']
+ANSWERS = st.lists(st.one_of(st.sampled_from(MARKS), st.text(max_size=4), st.sampled_from([" ", "\n", "<", '"', "}"])), max_size=12).map("".join)
+
+
+class Several:
+    """A call is a word, up to the end of the answer."""
+
+    start, end = "[CALLS]", ""
+
+    def parse(self, text: str, tools: Sequence[Tool]) -> list[tuple[str, str]]:
+        return [(word, "{}") for word in text.split()] or self._fail()
+
+    def _fail(self) -> list[tuple[str, str]]:
+        raise KeyError("of its own")
+
+
+def joined(parts: Sequence[Part]) -> list[Part]:
+    """Pieces of text and of thought put together."""
+    out: list[Part] = []
+    for part in parts:
+        match out[-1:], part:
+            case [Text(before)], Text(more):
+                out[-1] = Text(before + more)
+            case [Thinking(before)], Thinking(more):
+                out[-1] = Thinking(before + more)
+            case _:
+                out.append(part)
+    return out
+
+
+def read(*pieces: str, marks: ThinkMarks = THINK, syntax: ToolSyntax | None = HERMES) -> list[Part]:
+    reader = MarkReader(marks, syntax)
+    return joined([part for piece in pieces for part in reader.push(piece)] + reader.finish())
+
+
+def call(name: str, arguments: str = "{}") -> ToolCall:
+    return ToolCall("", name, arguments)
+
+
+@given(text=ANSWERS, places=st.lists(st.integers(0, 60), max_size=6))
+@pytest.mark.parametrize("syntax", [HERMES, Several(), None])
+def test_the_pieces_make_no_difference(syntax: ToolSyntax | None, text: str, places: list[int]) -> None:
+    bounds = [0, *sorted(min(place, len(text)) for place in places), len(text)]
+
+    assert read(*(text[one:other] for one, other in itertools.pairwise(bounds)), syntax=syntax) == read(text, syntax=syntax)
+
+
+@given(text=ANSWERS)
+def test_text_without_marks_is_told_letter_by_letter(text: str) -> None:
+    plain = text.replace("<", "(")
+    reader = MarkReader(ThinkMarks(), HERMES)
+
+    assert [part for letter in plain for part in reader.push(letter)] == [Text(letter) for letter in plain]
+    assert reader.finish() == []
+
+
+@given(arguments=st.dictionaries(st.text(), st.recursive(st.text() | st.integers() | st.booleans() | st.none(), st.lists), max_size=3))
+def test_a_call_with_any_arguments_is_read(arguments: dict[str, object]) -> None:
+    told = json.dumps({"name": "f", "arguments": arguments}, ensure_ascii=False)
+
+    [found] = read("<tool_call>\n", told, "\n</tool_call>")
+
+    assert isinstance(found, ToolCall)
+    assert json.loads(found.arguments) == arguments
+
+
+def test_an_end_mark_within_a_string_ends_nothing() -> None:
+    written = '{"name": "f", "arguments": {"a": "x</tool_call>y</tool_call>"}}'
+
+    assert read("<tool_call>", written, "</tool_call>b") == [call("f", '{"a": "x</tool_call>y</tool_call>"}'), Text("b")]
+
+
+def test_a_string_that_never_ends_is_text() -> None:
+    written = '<tool_call>{"name": "f", "arguments": {"a": "x}}</tool_call> and so on'
+
+    assert read(written) == [Text(written)]
+
+
+def test_ends_of_lines_within_strings_are_taken_as_they_are() -> None:
+    assert read('<tool_call>{"name": "f", "arguments": {"a": "x\ny"}}</tool_call>') == [call("f", '{"a": "x\\ny"}')]
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "{}",
+        "[]",
+        "[1]",
+        "null",
+        '{"name": 1, "arguments": {}}',
+        '{"name": "", "arguments": {}}',
+        '{"name": "f", "arguments": 1}',
+        '{"name": "f", "arguments": "1"}',
+        '{"name": "f", "arguments": {"a": NaN}}',
+        '{"name": "f", "other": {}}',
+        "[" * 100_000,
+    ],
+)
+def test_what_is_no_call_is_text_as_it_was_written(written: str) -> None:
+    assert read(f"<tool_call>{written}</tool_call> ") == ([Text(f"<tool_call>{written}</tool_call> ")])
+
+
+@pytest.mark.parametrize(
+    ("written", "arguments"),
+    [
+        ('{"name": "f", "parameters": {"a": 1}}', '{"a": 1}'),
+        ('{"name": "f", "arguments": "{\\"a\\": 1}"}', '{"a": 1}'),
+        ('{"name": "f"}', "{}"),
+    ],
+)
+def test_calls_in_shapes_that_models_fall_into_are_calls(written: str, arguments: str) -> None:
+    assert read(f"<tool_call>{written}</tool_call>") == [call("f", arguments)]
+
+
+def test_several_calls_between_two_marks_are_several_calls() -> None:
+    assert read('<tool_call>[{"name": "f", "arguments": {}}, {"name": "g", "arguments": {}}]</tool_call>') == [call("f"), call("g")]
+
+
+def test_a_call_that_only_the_turn_ends_is_read_at_the_end() -> None:
+    reader = MarkReader(ThinkMarks(), Several())
+
+    assert reader.push("a [CALLS] f") == [Text("a ")]
+    assert reader.push(" g") == []
+    assert reader.finish() == [call("f"), call("g")]
+    assert read("[CALLS] ", syntax=Several()) == [Text("[CALLS] ")], "whatever a parser raises"
+
+
+def test_blanks_after_a_thought_or_a_call_are_no_text() -> None:
+    told = '<tool_call>{"name": "f", "arguments": {}}</tool_call>'
+
+    assert read("<think>t</think>\n\n", told, "\n", told, "\n\nb\n") == [Thinking("t"), call("f"), call("f"), Text("b\n")]
+
+
+def test_a_thought_is_told_while_it_comes_without_the_blanks_around_it() -> None:
+    reader = MarkReader(ThinkMarks(), None)
+
+    assert [reader.push(piece) for piece in ("<think>", "\n", "one", "\n\n", "two ", "</th", "ink>", "\n\n", "so")] == [
+        [],
+        [],
+        [Thinking("one")],
+        [],
+        [Thinking("\n\ntwo")],
+        [],
+        [],
+        [],
+        [Text("so")],
+    ]
+
+
+def test_calls_within_thoughts_are_thoughts() -> None:
+    assert read("<think><tool_call>{}</tool_call></think>") == [Thinking("<tool_call>{}</tool_call>")]
+
+
+def test_an_end_of_a_thought_that_was_not_begun_is_text() -> None:
+    assert read("a</think>b") == [Text("a</think>b")]
+
+
+def test_a_model_has_its_own_marks() -> None:
+    channels = think_marks({"<|channel>": 1, "<channel|>": 2})
+
+    assert read("<|channel>thought\nhm\n<channel|>so", marks=channels) == [Thinking("hm"), Text("so")]
+    assert channels.around("hm") == "<|channel>thought\nhm\n<channel|>"
+    assert think_marks({"<longcat_think>", "</longcat_think>"}).start == "<longcat_think>"
+    assert think_marks(()) == ThinkMarks()
