@@ -9,7 +9,8 @@ import attrs
 import trio
 
 from semantic_trio.application.handle import Generation
-from semantic_trio.domain.conversation import Conversation, Message, Part, Prompt, Role, Text, Thinking, ToolCall
+from semantic_trio.domain.canonical import canonical
+from semantic_trio.domain.conversation import Conversation, Message, Part, Prompt, Role, Text, Thinking, Tool, ToolCall
 from semantic_trio.domain.generation import Event, Failed, Finished, FinishReason, TokenEvent
 from semantic_trio.domain.said import Digest, Said, link
 from semantic_trio.ports import AnswerReader
@@ -24,6 +25,14 @@ class Encoded:
     conversation: Conversation  # canonical
     digests: tuple[Digest, ...]  # of each of its beginnings
     prompt: Prompt
+    tools: tuple[Tool, ...] = ()  # as they were offered, deferred ones too
+
+    def name_with(self, answer: tuple[Part, ...]) -> Digest | None:
+        """The name of the conversation with an answer in it, as the next request will have it; None where nothing was said."""
+        called = {part.name for part in answer if isinstance(part, ToolCall)}
+        tools = tuple(tool for tool in self.tools if tool.name in called)
+        [message] = canonical(Conversation((Message(Role.ASSISTANT, answer),), tools)).messages
+        return link(self.digests[-1], message) if message.role is Role.ASSISTANT else None
 
 
 @attrs.frozen
@@ -115,7 +124,7 @@ class Answer:
         if finished is not None and finished.reason is FinishReason.END_OF_TURN:
             tokens = tokens[:-1]  # the template says where a turn ends
         if finished is not None and finished.stop_string in (None, self._call_end):
-            told = link(self._encoded.digests[-1], Message(Role.ASSISTANT, self.parts))
+            told = self._encoded.name_with(self.parts)
         self._said.remember(self._encoded.digests, self._encoded.prompt.tokens, tokens, told)
 
 

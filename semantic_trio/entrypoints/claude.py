@@ -66,7 +66,7 @@ class Served:
         """What will not go well, in lines for people."""
         doubts = []
         if self.context_length < LEAST_CONTEXT:
-            doubts.append(f"{self.model} has a context of {self.context_length:,} tokens; with less than {LEAST_CONTEXT:,} Claude Code compacts all the time")
+            doubts.append(f"a context of {self.context_length:,} tokens is small: with less than {LEAST_CONTEXT:,} Claude Code compacts all the time")
         if self.model.startswith("claude-"):
             doubts.append(f"Claude Code takes {self.model} for a hosted model and ignores the context length; serve it under another name")
         return doubts

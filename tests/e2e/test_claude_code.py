@@ -158,9 +158,12 @@ def test_a_conversation_that_outgrows_the_context_is_compacted(
     assert_nothing_read_twice(meter, at_least=4)
 
 
-def test_tools_that_are_loaded_later_do_not_change_the_front(tmp_path: Path, scripted: Scripted, metered: Metered) -> None:
+@pytest.mark.parametrize("options", [{}, {"max_results": 5}])
+def test_tools_that_are_loaded_later_do_not_change_the_front(
+    tmp_path: Path, scripted: Scripted, metered: Metered, options: dict[str, object]
+) -> None:
     """It puts them among the other tools; here they are read where it was told of them."""
-    search = Rule(when="look it up", calls=(Call("ToolSearch", {"query": "select:WebFetch,NotebookEdit", "max_results": 5}),))
+    search = Rule(when="look it up", calls=(Call("ToolSearch", {"query": "select:WebFetch,NotebookEdit", **options}),))
     meter = metered(scripted(search, Rule(text="Loaded.")))
     claude = client(tmp_path, meter.url)
     said, again = claude.ask("look it up"), claude.ask("and again", "--continue")
@@ -178,9 +181,7 @@ PDF = base64.b64encode(
 ).decode()
 
 
-@pytest.mark.parametrize(
-    ("name", "content"), [("a.png", PNG), pytest.param("a.pdf", PDF, marks=pytest.mark.xfail(reason="refused, and sent with every later turn"))]
-)
+@pytest.mark.parametrize(("name", "content"), [("a.png", PNG), ("a.pdf", PDF)])
 def test_a_file_the_model_cannot_see_does_not_end_the_conversation(
     tmp_path: Path, scripted: Scripted, metered: Metered, name: str, content: str
 ) -> None:

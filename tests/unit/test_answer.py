@@ -2,11 +2,13 @@
 
 import itertools
 
+import attrs
 import pytest
 import trio
 from trio.testing import MockClock
 
 from semantic_trio.application.answer import Answer, AnswerEvent, Encoded
+from semantic_trio.domain.canonical import canonical
 from semantic_trio.domain.conversation import NOTHING_KNOWN, Conversation, Message, Role, Text, Thinking, Tool, ToolCall
 from semantic_trio.domain.errors import StepFailedError
 from semantic_trio.domain.generation import Failed, Finished
@@ -23,13 +25,13 @@ CALL = '<tool_call>\n{"name": "look", "arguments": {"at": 1}}\n</tool_call>'
 
 def answer_to(bench: Bench, said: Said, told: str, conversation: Conversation = ASKED, **more: object) -> Answer:
     """An answer whose text is `told`, and the end of the turn."""
-    digests = chain(conversation)
+    digests = chain(canonical(conversation))
     prompt = CODEC.encode_prompt(conversation, said.known(digests))
     forced = (*told.encode(), 0) if told else ()
     generation = bench.submit(prompt.tokens, 500, forced=forced, **more)
     ids = (f"id{number}" for number in itertools.count(1))
     reader = CODEC.reader(conversation, prompt.opening)
-    return Answer(generation, Encoded(conversation, digests, prompt), reader, said, ids.__next__, CODEC.call_end)
+    return Answer(generation, Encoded(conversation, digests, prompt, conversation.tools), reader, said, ids.__next__, CODEC.call_end)
 
 
 async def test_pieces_are_joined_and_calls_have_ids(start_engine: StartEngine, autojump_clock: MockClock) -> None:
@@ -57,6 +59,17 @@ async def test_the_next_turn_goes_on_with_the_very_tokens(start_engine: StartEng
     assert (known.messages, known.tokens) == (2, (*prompt, *f"I look.{CALL}".encode()))
     assert whole.parts[-1] == ToolCall("id1", "look", '{"at": 1}')
     assert second.finished.reuse.tokens == len(known.tokens)
+
+
+async def test_an_argument_that_is_the_default_may_come_back_without_it(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench, said = await start_engine(), Said()
+    tools = (Tool("look", "", '{"properties": {"at": {"default": 1}}}', is_deferred=True), Tool("other"))
+    asked = Conversation(ASKED.messages, tools)
+    whole = await answer_to(bench, said, CALL, asked).result()
+
+    retold = Message(Role.ASSISTANT, tuple(attrs.evolve(part, arguments="{}") for part in whole.parts if isinstance(part, ToolCall)))
+
+    assert said.known(chain(canonical(Conversation((*asked.messages, retold, NEXT), tools)))).messages == 2
 
 
 async def test_an_answer_that_is_given_up_is_a_draft(start_engine: StartEngine, autojump_clock: MockClock) -> None:

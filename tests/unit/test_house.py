@@ -11,6 +11,7 @@ import attrs
 import pytest
 
 import semantic_trio
+from semantic_trio.domain.canonical import RULES
 from semantic_trio.entrypoints.settings import PREFIX, Settings
 
 ROOT = Path(__file__).parents[2]
@@ -85,3 +86,9 @@ def test_every_adapter_is_named_in_the_import_contracts() -> None:
 
 def test_the_version_is_in_the_changelog() -> None:
     assert semantic_trio.__version__ in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_every_rule_of_the_canonical_prompt_is_told() -> None:
+    told = (ROOT / "docs" / "prompts.md").read_text()
+
+    assert [rule.name for rule in RULES if f"| {rule.name} |" not in told] == []

@@ -58,7 +58,7 @@ class ServedModel:
         ordered = await self._run(is_large, canonical, conversation)
         digests = await self._run(is_large, chain, ordered)
         prompt = await self._run(is_large, self.codec.encode_prompt, ordered, self.said.known(digests))
-        return Encoded(ordered, digests, prompt)
+        return Encoded(ordered, digests, prompt, conversation.tools)
 
     async def _run(self, in_thread: bool, function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
         if in_thread:

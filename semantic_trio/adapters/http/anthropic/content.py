@@ -33,10 +33,12 @@ from semantic_trio.domain.conversation import Part, Text, Thinking, ToolCall, To
 from semantic_trio.domain.errors import InvalidRequestError
 from semantic_trio.domain.residency import Rank
 
-# What a model is told of an image that one of its own tools has found. To refuse it would end the session: the client sends it with every turn.
+# What a model is told of what one of its own tools has found and it cannot read. To refuse it would end the session: it comes with every turn.
 UNSEEN_IMAGE = "[an image; this model cannot see images]"
+UNREAD_DOCUMENT = "[a document; this model reads documents as text alone]"
 NO_IMAGES = "this model cannot see images"
 NO_DOCUMENTS = "this model reads documents as text alone"
+READABLE = ("text", "content")  # sources of documents
 
 AnyBlock = TextBlock | Block | OtherBlock
 Kinds = Mapping[str, type[TextBlock] | type[Block]]
@@ -108,6 +110,13 @@ def _parts(block: AnyBlock, at: str) -> Iterator[Part]:
                 yield Text(text)
 
 
+def _found(block: AnyBlock, at: str) -> str | None:
+    """The text of a block in a result."""
+    if isinstance(block, DocumentBlock) and decode(block.source, Typed, f"{at}.source").type not in READABLE:
+        return UNREAD_DOCUMENT
+    return _text(block, at)
+
+
 def _text(block: AnyBlock, at: str) -> str | None:
     match block:
         case TextBlock():
@@ -123,10 +132,10 @@ def _text(block: AnyBlock, at: str) -> str | None:
 
 def _document(source: msgspec.Raw, at: str) -> str:
     kind = decode(source, Typed, at).type
+    if kind not in READABLE:
+        raise InvalidRequestError(NO_DOCUMENTS, at)
     if kind == "text":
         return decode(source, PlainTextSource, at).data
-    if kind != "content":
-        raise InvalidRequestError(NO_DOCUMENTS, at)
     content = decode(source, ContentSource, at).content
     return content if isinstance(content, str) else "\n\n".join(block.text for block in content)
 
@@ -136,6 +145,6 @@ def _result(result: ToolResultBlock, at: str) -> ToolResult:
     if isinstance(content, str):
         return ToolResult(result.tool_use_id, content, bool(result.is_error))
     blocks = [(_block(raw, OF_RESULT, place), place) for raw, place in _placed(content, at)]
-    texts = [text for block, place in blocks if (text := _text(block, place)) is not None]
+    texts = [text for block, place in blocks if (text := _found(block, place)) is not None]
     loads = tuple(block.tool_name for block, _ in blocks if isinstance(block, ToolReferenceBlock))
     return ToolResult(result.tool_use_id, "\n\n".join(texts), bool(result.is_error), loads)
