@@ -35,7 +35,7 @@ class ModelRunner(Protocol):
         """
 
     async def inventory(self) -> Inventory:
-        """What the device holds."""
+        """What the device holds. Raises `StepFailedError` when the device does."""
 
 
 class AnswerReader(Protocol):
@@ -54,10 +54,6 @@ class TextCodec(Protocol):
     @property
     def stop_tokens(self) -> frozenset[int]:
         """Ids that end a turn."""
-
-    @property
-    def call_end(self) -> str:
-        """The text that ends a call; empty where only the turn's end does."""
 
     def encode_prompt(self, conversation: Conversation, known: Known = NOTHING_KNOWN) -> Prompt:
         """The prompt of a canonical conversation, up to where the assistant is to speak. Raises `InvalidRequestError` where the template refuses.

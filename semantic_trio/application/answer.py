@@ -12,6 +12,7 @@ from semantic_trio.application.handle import Generation
 from semantic_trio.domain.canonical import canonical
 from semantic_trio.domain.conversation import Conversation, Message, Part, Prompt, Role, Text, Thinking, Tool, ToolCall
 from semantic_trio.domain.generation import Event, Failed, Finished, FinishReason, TokenEvent
+from semantic_trio.domain.reuse import NOTHING_REUSED
 from semantic_trio.domain.said import Digest, Said, link
 from semantic_trio.ports import AnswerReader
 
@@ -57,7 +58,7 @@ class Answer:
     _reader: AnswerReader
     _said: Said
     _new_call_id: Callable[[], str]
-    _call_end: str
+    _ends_with_call: bool = False  # it may call once, and is over then
     _tokens: list[int] = attrs.field(init=False, factory=list)
     _pieces: list[Part] = attrs.field(init=False, factory=list)
     _is_over: bool = attrs.field(init=False, default=False)
@@ -88,10 +89,10 @@ class Answer:
         """Give up what is still to come."""
         self.generation.close()
         if not self._is_over:
-            self._remember(None)
+            self._remember((), tuple(self._tokens))
 
     def _waiting(self) -> Iterator[AnswerEvent]:
-        while True:
+        while not self._is_over:
             try:
                 yield from self._heard(self.generation.events.receive_nowait())
             except (trio.WouldBlock, trio.EndOfChannel):
@@ -101,14 +102,27 @@ class Answer:
         match event:
             case TokenEvent():
                 self._tokens.append(event.token)
-                yield from self._told(self._reader.push(event.text))
+                yield from self._until_enough(self._told(self._reader.push(event.text)))
             case Finished():
                 yield from self._told([*self._reader.push(event.text), *self._reader.finish()])
-                self._remember(event)
+                ends_turn = event.reason is FinishReason.END_OF_TURN
+                tokens = tuple(self._tokens[:-1] if ends_turn else self._tokens)  # the template says where a turn ends
+                self._remember(() if event.stop_string else self.parts, tokens)
                 yield event
             case Failed():
                 self._is_over = True
                 yield event
+
+    def _until_enough(self, parts: Iterator[Part]) -> Iterator[AnswerEvent]:
+        """The parts, and the end after the first call where there may be no other."""
+        for part in parts:
+            yield part
+            if self._ends_with_call and isinstance(part, ToolCall):
+                self.generation.close()
+                prompt, reuse = len(self.generation.request.prompt), self.generation.reuse or NOTHING_REUSED
+                self._remember(self.parts, tuple(self._tokens))
+                yield Finished(FinishReason.END_OF_TURN, "", None, prompt, len(self._tokens), reuse)
+                return
 
     def _told(self, parts: list[Part]) -> Iterator[Part]:
         for part in parts:
@@ -116,16 +130,12 @@ class Answer:
             self._pieces[-1:] = _joined(self._pieces[-1:], told)
             yield told
 
-    def _remember(self, finished: Finished | None) -> None:
+    def _remember(self, told: tuple[Part, ...], tokens: tuple[int, ...]) -> None:
+        """Keep what was read and drawn, under the name of what was told; under none where that is not all that was drawn."""
         self._is_over = True
-        if not self._tokens:
-            return
-        tokens, told = tuple(self._tokens), None
-        if finished is not None and finished.reason is FinishReason.END_OF_TURN:
-            tokens = tokens[:-1]  # the template says where a turn ends
-        if finished is not None and finished.stop_string in (None, self._call_end):
-            told = self._encoded.name_with(self.parts)
-        self._said.remember(self._encoded.digests, self._encoded.prompt.tokens, tokens, told)
+        if tokens:
+            name = self._encoded.name_with(told) if told else None
+            self._said.remember(self._encoded.digests, self._encoded.prompt.tokens, tokens, name)
 
 
 def _joined(before: list[Part], part: Part) -> list[Part]:

@@ -102,7 +102,7 @@ def _in_json_order(conversation: Conversation) -> Conversation:
 def _defaults(tool: Tool) -> Mapping[str, object]:
     try:
         properties = json.loads(tool.parameters).get("properties", {})
-        return {name: schema["default"] for name, schema in properties.items() if "default" in schema}
+        return {name: schema["default"] for name, schema in properties.items() if isinstance(schema, dict) and "default" in schema}
     except (ValueError, RecursionError, AttributeError, TypeError):  # it is not the schema of an object
         return {}
 
@@ -118,7 +118,7 @@ def _without_defaults(arguments: str, defaults: Mapping[str, object]) -> str:
 
 
 def _same(one: object, other: object) -> bool:
-    return one == other and isinstance(one, bool) == isinstance(other, bool)
+    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
 
 
 def _with_tools_where_they_load(conversation: Conversation) -> Conversation:

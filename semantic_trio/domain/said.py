@@ -48,11 +48,16 @@ def _meaning(message: Message) -> list[object]:
 
 
 def _arguments(call: ToolCall) -> object:
-    """Arguments without the blanks at the ends of lines, which editing tools strip."""
+    """Arguments without the blanks at the ends of lines, which editing tools strip, and in numbers as clients know them that have but one kind."""
     try:
-        return _stripped(json.loads(call.arguments))
+        return _stripped(json.loads(call.arguments, parse_float=_number))
     except (ValueError, RecursionError):
         return call.arguments
+
+
+def _number(written: str) -> float:
+    value = float(written)
+    return int(value) if value.is_integer() else value
 
 
 def _stripped(value: object) -> object:

@@ -378,7 +378,7 @@ def test_a_demanded_call_is_begun_by_the_prompt(codec: TextCodec) -> None:
 
         assert prompt.head == plain.head
         assert codec.decode(prompt.tokens) == codec.decode(plain.tokens) + prompt.opening
-        assert read(codec, demanded, [rest, codec.call_end], prompt.opening) == [CALLED]
+        assert read(codec, demanded, [rest, "</tool_call>"], prompt.opening) == [CALLED]
 
 
 def test_a_thought_the_prompt_begins_is_a_thought(codec: TextCodec) -> None:

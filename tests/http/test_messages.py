@@ -9,7 +9,7 @@ from anthropic.types import Message
 
 from semantic_trio.testing import FakeRunner
 from tests.http.messages import accumulated, body, call, events, speaking
-from tests.http.serving import anthropic_body, post, running, served
+from tests.http.serving import Call, anthropic_body, post, running, served
 
 
 async def test_a_stream_is_the_golden_sequence(autojump_clock: trio.testing.MockClock) -> None:
@@ -186,3 +186,14 @@ async def test_unseeded_answers_differ_and_temperature_zero_repeats(autojump_clo
 
     assert len(drawn) == 3
     assert len(greedy) == 1
+
+
+async def test_half_a_character_is_read_as_a_broken_one(autojump_clock: trio.testing.MockClock) -> None:
+    """Clients send it that have cut a text in the middle of an emoji, and send it again with every turn."""
+    cut = rb'{"model": "tiny", "max_tokens": 3, "messages": [{"role": "user", "content": "a\ud83d \\ud83d \ud83d\ude00"}]}'
+    async with running(served(FakeRunner())) as server:
+        call = await Call(server.app, "POST", "/v1/messages", body=cut).run()
+        whole = await post(server.app, "/v1/messages/count_tokens", anthropic_body("a\ufffd \\ud83d \N{GRINNING FACE}"))
+
+    assert call.status == 200
+    assert call.json["usage"]["input_tokens"] == whole.json["input_tokens"]

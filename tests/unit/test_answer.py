@@ -7,11 +7,11 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from semantic_trio.application.answer import Answer, AnswerEvent, Encoded
+from semantic_trio.application.answer import Answer, AnswerEvent, Encoded, WholeAnswer
 from semantic_trio.domain.canonical import canonical
-from semantic_trio.domain.conversation import NOTHING_KNOWN, Conversation, Message, Role, Text, Thinking, Tool, ToolCall
+from semantic_trio.domain.conversation import NOTHING_KNOWN, Conversation, Message, Role, Text, Thinking, Tool, ToolCall, ToolChoice
 from semantic_trio.domain.errors import StepFailedError
-from semantic_trio.domain.generation import Failed, Finished
+from semantic_trio.domain.generation import Failed, Finished, FinishReason
 from semantic_trio.domain.said import Said, chain
 from semantic_trio.domain.step import StepPlan
 from semantic_trio.testing import ByteCodec, FakeRunner
@@ -31,7 +31,12 @@ def answer_to(bench: Bench, said: Said, told: str, conversation: Conversation = 
     generation = bench.submit(prompt.tokens, 500, forced=forced, **more)
     ids = (f"id{number}" for number in itertools.count(1))
     reader = CODEC.reader(conversation, prompt.opening)
-    return Answer(generation, Encoded(conversation, digests, prompt, conversation.tools), reader, said, ids.__next__, CODEC.call_end)
+    return Answer(generation, Encoded(conversation, digests, prompt, conversation.tools), reader, said, ids.__next__, conversation.choice.is_single)
+
+
+def goes_on(whole: WholeAnswer) -> Conversation:
+    """The next request after an answer."""
+    return Conversation((*ASKED.messages, Message(Role.ASSISTANT, whole.parts), NEXT), ASKED.tools)
 
 
 async def test_pieces_are_joined_and_calls_have_ids(start_engine: StartEngine, autojump_clock: MockClock) -> None:
@@ -94,13 +99,22 @@ async def test_what_a_stop_string_cut_is_not_told_as_it_was_drawn(start_engine: 
     bench, said = await start_engine(), Said()
 
     cut = await answer_to(bench, said, "one STOP two", stop_strings=("STOP",)).result()
-    single = await answer_to(bench, said, f"x{CALL} more", ASKED, stop_strings=(CODEC.call_end,)).result()
 
-    for whole, messages in ((cut, 0), (single, 2)):
-        longer = Conversation((*ASKED.messages, Message(Role.ASSISTANT, whole.parts), NEXT), ASKED.tools)
-        assert said.known(chain(longer)).messages == messages
-    assert cut.text == "one "
-    assert isinstance(single.parts[-1], ToolCall)
+    assert (cut.text, said.known(chain(goes_on(cut))).messages) == ("one ", 0)
+
+
+async def test_where_one_call_may_be_made_the_answer_ends_with_it(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench, said = await start_engine(FakeRunner(seconds_per_step=1)), Said()
+    asked = attrs.evolve(ASKED, choice=ToolChoice(is_single=True))
+    quoted = CALL.replace("1", '"</tool_call>"')
+
+    whole = await answer_to(bench, said, f"<think>\n</tool_call>?\n</think>\n\nx{quoted}{CALL} more", asked).result()
+    await trio.sleep(5)
+
+    assert [type(part) for part in whole.parts] == [Thinking, Text, ToolCall]
+    assert (whole.finished.reason, whole.finished.prompt_tokens) == (FinishReason.END_OF_TURN, whole.finished.reuse.prompt_tokens)
+    assert said.known(chain(goes_on(whole))).messages == 2
+    assert bench.runner.rows == {}
 
 
 async def test_a_failed_answer_raises_and_is_nobodys_memory(start_engine: StartEngine, autojump_clock: MockClock) -> None:

@@ -143,9 +143,10 @@ def test_arguments_that_are_no_object_are_nobodys_problem(arguments: str) -> Non
     assert canonical(ordered) == ordered
 
 
-def test_true_is_not_one() -> None:
-    tool = Tool("T", "", '{"properties": {"n": {"default": 1}}}')
-    call = assistant(ToolCall("1", "T", '{"n": true}'))
+@pytest.mark.parametrize(("default", "given"), [("1", "true"), ("[1]", "[true]"), ('{"x": true}', '{"x": 1}')])
+def test_true_is_not_one(default: str, given: str) -> None:
+    tool = Tool("T", "", f'{{"properties": {{"n": {{"default": {default}}}, "odd": true}}}}')
+    call = assistant(ToolCall("1", "T", f'{{"n": {given}}}'))
 
     assert canonical(talk(call, tools=(tool,))).messages == (call,)
 

@@ -79,7 +79,6 @@ def test_a_model_without_a_chat_template_takes_texts_and_no_conversations(tmp_pa
 def test_without_a_chat_template_answers_are_read_all_the_same(tmp_path: Path) -> None:
     codec = load_codec(write_model(tmp_path, chat_template=None))
 
-    assert codec.call_end == ""
     assert codec.reader(HELLO, "").push("<think>hm</think>so") == [Thinking("hm"), Text("so")]
 
 

@@ -53,7 +53,7 @@ def test_other_words_before_are_another_conversation() -> None:
 
 
 def test_what_clients_rewrite_in_an_answer_is_overlooked_and_nothing_else() -> None:
-    call = ToolCall("toolu_1", "Write", json.dumps({"path": "a", "text": "x  \ny\n\n", "deep": [{"z": 1, "a": "b "}]}))
+    call = ToolCall("toolu_1", "Write", '{"path": "a", "text": "x  \\ny\\n\\n", "deep": [{"z": 1.0, "a": "b "}]}')
     told = ToolCall("toolu_1", "Write", json.dumps({"deep": [{"a": "b", "z": 1}], "text": "x\ny", "path": "a"}))
     answer = Message(Role.ASSISTANT, (Thinking("hm"), Text("I write.\n"), call))
     name = link(b"", answer)

@@ -22,6 +22,9 @@ IN_LOOP_BYTES = 32_000
 STALLED_SECONDS = 60
 AT_PATH = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>\$[^`]*)`)?$", re.DOTALL)
 MISSING = re.compile(r"^Object missing required field `(?P<name>[^`]*)`")
+# An escape in JSON; one of half a character, whose other half is not beside it, is named.
+ESCAPE = re.compile(rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL)
+BROKEN = rb"\ufffd"
 UNSUPPORTED = re.compile(r"^Invalid (?:enum )?value (?P<value>.*)$", re.DOTALL)
 
 
@@ -69,9 +72,16 @@ def decode(body: bytes | msgspec.Raw, kind: type[T], at: str = "") -> T:
     except msgspec.ValidationError as error:
         raise _invalid(str(error), at) from error
     except (msgspec.DecodeError, ValueError) as error:
+        if (whole := ESCAPE.sub(_whole_character, bytes(body))) != body:
+            return decode(whole, kind, at)
         raise _unreadable(f"not valid JSON: {error}", at) from error
     except RecursionError as error:
         raise _unreadable("nested too deeply", at) from error
+
+
+def _whole_character(escape: re.Match[bytes]) -> bytes:
+    """Half a character, as clients send it that have cut a text in the middle of an emoji, becomes the sign for a broken one."""
+    return BROKEN if escape["half"] else escape[0]
 
 
 def _with_whole_numbers(body: bytes | msgspec.Raw) -> bytes:

@@ -78,7 +78,7 @@ def submit(state: AppState, exchange: Exchange, model: ServedModel, asked: Asked
         max_tokens=model.card.context_length if asked.max_tokens is None else asked.max_tokens,
         seed=seed,
         sampling=asked.sampling,
-        stop_strings=tuple(stop for stop in (*asked.stop_strings, codec.call_end * encoded.conversation.choice.is_single) if stop),
+        stop_strings=tuple(stop for stop in asked.stop_strings if stop),
         stop_tokens=codec.stop_tokens,
         agent=asked.identity.agent,
         is_ordered=asked.identity.is_ordered,
@@ -91,7 +91,7 @@ def submit(state: AppState, exchange: Exchange, model: ServedModel, asked: Asked
         raise PromptTooLongError(len(prompt.tokens), model.engine.memory.longest_row) from error
     exchange.stack.callback(state.metrics.generation_closed, generation)
     reader = codec.reader(encoded.conversation, prompt.opening)
-    answer = Answer(generation, encoded, reader, model.said, functools.partial(_new_id, asked.call_prefix), codec.call_end)
+    answer = Answer(generation, encoded, reader, model.said, functools.partial(_new_id, asked.call_prefix), encoded.conversation.choice.is_single)
     exchange.stack.callback(answer.close)
     return answer
 

@@ -48,11 +48,6 @@ class TokenizerCodec:
     def __attrs_post_init__(self) -> None:
         object.__setattr__(self, "_segments", SegmentEncoder(self._tokenizer))
 
-    @property
-    def call_end(self) -> str:
-        """See `TextCodec.call_end`."""
-        return self._template.manners.calls.syntax.end if self._template else ""
-
     def encode_prompt(self, conversation: Conversation, known: Known = NOTHING_KNOWN) -> Prompt:
         """See `TextCodec.encode_prompt`. Special tokens are those the template writes; none is added to them."""
         if self._template is None:

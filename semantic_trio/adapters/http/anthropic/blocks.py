@@ -84,6 +84,30 @@ class DocumentBlock(Block, tag="document", frozen=True):
     context: str | None = None
 
 
+class Base64Source(msgspec.Struct, frozen=True, tag_field="type", tag="base64"):
+    """A file, in the request."""
+
+    data: str
+
+
+class UrlSource(msgspec.Struct, frozen=True, tag_field="type", tag="url"):
+    """A file, somewhere."""
+
+    url: str
+
+
+class FileSource(msgspec.Struct, frozen=True, tag_field="type", tag="file"):
+    """A file that was uploaded."""
+
+    file_id: str
+
+
+class FoundDocumentBlock(DocumentBlock, tag="document", frozen=True):
+    """A document among the results of a tool: of one that is no text the model is told that there is one."""
+
+    source: Annotated[msgspec.Raw, one_of(PlainTextSource, ContentSource, Base64Source, UrlSource, FileSource)]
+
+
 class ImageBlock(Block, tag="image", frozen=True):
     """An image among the results of a tool: the model is told that there is one."""
 
@@ -110,7 +134,7 @@ class OtherBlock(msgspec.Struct, frozen=True):
     cache_control: CacheControl | None = None
 
 
-ResultContent = Annotated[msgspec.Raw, one_of(TextBlock, ImageBlock, DocumentBlock, SearchResultBlock, ToolReferenceBlock, OtherBlock)]
+ResultContent = Annotated[msgspec.Raw, one_of(TextBlock, ImageBlock, FoundDocumentBlock, SearchResultBlock, ToolReferenceBlock, OtherBlock)]
 
 
 class ToolResultBlock(Block, tag="tool_result", frozen=True):

@@ -11,10 +11,13 @@ import msgspec
 
 from semantic_trio.adapters.http.anthropic.blocks import (
     KNOWN,
+    Base64Source,
     Block,
     CacheControl,
     ContentSource,
     DocumentBlock,
+    FileSource,
+    FoundDocumentBlock,
     ImageBlock,
     OtherBlock,
     PlainTextSource,
@@ -26,6 +29,7 @@ from semantic_trio.adapters.http.anthropic.blocks import (
     ToolResultBlock,
     ToolUseBlock,
     Typed,
+    UrlSource,
 )
 from semantic_trio.adapters.http.anthropic.thinking import thought_of
 from semantic_trio.adapters.http.body import decode
@@ -38,7 +42,7 @@ UNSEEN_IMAGE = "[an image; this model cannot see images]"
 UNREAD_DOCUMENT = "[a document; this model reads documents as text alone]"
 NO_IMAGES = "this model cannot see images"
 NO_DOCUMENTS = "this model reads documents as text alone"
-READABLE = ("text", "content")  # sources of documents
+UNREADABLE = {"base64": Base64Source, "url": UrlSource, "file": FileSource}
 
 AnyBlock = TextBlock | Block | OtherBlock
 Kinds = Mapping[str, type[TextBlock] | type[Block]]
@@ -46,7 +50,7 @@ COMMON: Kinds = {"text": TextBlock, "search_result": SearchResultBlock, "documen
 OF_USER: Kinds = {**COMMON, "tool_result": ToolResultBlock}
 OF_ASSISTANT: Kinds = {**COMMON, "thinking": ThinkingBlock, "redacted_thinking": RedactedThinkingBlock, "tool_use": ToolUseBlock}
 OF_SYSTEM: Kinds = {"text": TextBlock}
-OF_RESULT: Kinds = {**COMMON, "image": ImageBlock, "tool_reference": ToolReferenceBlock}
+OF_RESULT: Kinds = {**COMMON, "image": ImageBlock, "document": FoundDocumentBlock, "tool_reference": ToolReferenceBlock}
 
 
 @attrs.frozen
@@ -112,7 +116,9 @@ def _parts(block: AnyBlock, at: str) -> Iterator[Part]:
 
 def _found(block: AnyBlock, at: str) -> str | None:
     """The text of a block in a result."""
-    if isinstance(block, DocumentBlock) and decode(block.source, Typed, f"{at}.source").type not in READABLE:
+    kind = decode(block.source, Typed, f"{at}.source").type if isinstance(block, DocumentBlock) else ""
+    if isinstance(block, DocumentBlock) and kind in UNREADABLE:
+        decode(block.source, UNREADABLE[kind], f"{at}.source")
         return UNREAD_DOCUMENT
     return _text(block, at)
 
@@ -132,10 +138,10 @@ def _text(block: AnyBlock, at: str) -> str | None:
 
 def _document(source: msgspec.Raw, at: str) -> str:
     kind = decode(source, Typed, at).type
-    if kind not in READABLE:
-        raise InvalidRequestError(NO_DOCUMENTS, at)
     if kind == "text":
         return decode(source, PlainTextSource, at).data
+    if kind != "content":
+        raise InvalidRequestError(NO_DOCUMENTS, at)
     content = decode(source, ContentSource, at).content
     return content if isinstance(content, str) else "\n\n".join(block.text for block in content)
 
