@@ -18,7 +18,7 @@ from semantic_trio.domain.generation import Event, Failed, GenerationRequest
 from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.scheduler import Scheduler
 from semantic_trio.domain.sequence import Sequence
-from semantic_trio.domain.step import StepPlan, StepResult
+from semantic_trio.domain.step import Inventory, StepPlan, StepResult
 from semantic_trio.domain.stopping import TextDecoder
 from semantic_trio.ports import ModelRunner
 
@@ -123,7 +123,9 @@ class Engine:
         self.refuse_when_closed()
         if self.waiting >= self.queue_limit and len(self._open) >= self.queue_limit + self.scheduler.limits.max_rows:
             raise OverloadedError(self.waiting, self.queue_limit, self.retry_after_seconds)
-        asker = self.memory.agents.named(request.agent, keeps=request.is_ordered) if request.agent else None
+        asker = self.memory.agents.named(request.agent) if request.agent else None
+        if asker is not None:
+            asker.asked += 1  # by the message, until its sequence does: nobody makes room for others while a turn of it waits
         send, receive = trio.open_memory_channel[Event](room + 2)
         generation = Generation(request, trio.current_time(), receive, send, self._on_close)
         self._open[generation] = None
@@ -207,19 +209,32 @@ class Engine:
             sequence = self._forget(generation)
             if sequence is not None:
                 self.scheduler.abort(sequence)
-        elif generation in self._open:
+            return
+        if generation in self._open:
             sequence = self.scheduler.add(generation.request, message.decoder, message.asker)
             self._open[generation] = sequence
             self._owner[sequence] = generation
+        if message.asker is not None:
+            self.memory.agents.leave(message.asker)
 
     async def _check(self) -> None:
         """Once it has become idle: does the device hold what the memory believes? What differs is mended, and told."""
         if self._is_checked or not self.scheduler.is_idle:
             return
         self._is_checked = True
-        for difference in self.memory.reconcile(await self.runner.inventory()):
+        try:
+            inventory = await self._inventory()
+        except StepFailedError as error:
+            await self._recover(error)
+            return
+        for difference in self.scheduler.reconcile(inventory):
             self.discrepancies += 1
             log.error("memory and device differ", difference=difference)
+
+    async def _inventory(self) -> Inventory:
+        with trio.move_on_after(self.step_deadline_seconds):
+            return await self.runner.inventory()
+        raise EngineDeadError(f"the device hung for {self.step_deadline_seconds:.0f} s when it was asked what it holds")
 
     async def _advance(self, plan: StepPlan) -> None:
         self._is_checked = False

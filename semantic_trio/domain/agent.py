@@ -33,19 +33,20 @@ class Agent:
 
     id: str
     is_named: bool  # by a client; others are known by their content alone
-    is_kept: bool = False  # stays in the register until it is deleted
+    is_kept: bool = False  # somebody has made it: it stays in the register until it is deleted
     parent: str | None = None  # whom it was forked from
     conversation: Conversation = NOTHING_SAID  # of stateful turns
     history: bytes = b""  # packed tokens
     prompt_tokens: int = 0  # of the last turn's prompt: the part of the history a client is sure to repeat
-    blocks: dict[BlockKey, Block] = attrs.field(factory=dict)  # every block it has read; some may be gone
+    blocks: dict[BlockKey, Block] = attrs.field(factory=dict)  # what it has read and is still there
     pinned: list[Block] = attrs.field(factory=list)
     pinned_mark: Mark | None = None
     is_pinned: bool = False
     is_listed: bool = False  # somebody can ask for it; what nobody can ask for owns nothing
     is_deleted: bool = False  # and what it has read is not to stay
+    asked: int = 0  # turns that are not over
     rows: int = 0  # live rows that work for it
-    turns: int = 0
+    turns: int = 0  # that have ended
     last_turn: Turn | None = None
 
     @property
@@ -55,8 +56,7 @@ class Agent:
 
     @property
     def held(self) -> list[Block]:
-        """Its blocks that are still there, in order of position."""
-        self.blocks = {key: block for key, block in self.blocks.items() if block.is_held}
+        """Its blocks, in order of position."""
         return sorted(self.blocks.values(), key=lambda block: block.start)
 
     @property

@@ -53,14 +53,12 @@ class Agents:
             raise AgentExistsError(name)
         return self._add(Agent(agent_id(name), is_named=True, is_kept=True, parent=parent))
 
-    def named(self, name: str, *, keeps: bool = True) -> Agent:
-        """The agent of an id, made where there is none. Raises as `create` does.
+    def named(self, name: str) -> Agent:
+        """The agent of an id, made where there is none. Raises `InvalidRequestError` for what is no id.
 
-        Without `keeps` it makes room for others like one nobody has named: clients mint ids for every conversation and never come back to them.
+        One that is made here makes room for others like one nobody has named: clients mint ids for every conversation and never come back to them.
         """
-        agent = self._all.get(name) or self._add(Agent(agent_id(name), is_named=True, is_kept=keeps))
-        agent.is_kept = agent.is_kept or keeps
-        return agent
+        return self._all.get(name) or self._add(Agent(agent_id(name), is_named=True))
 
     def recognise(self, run: TokenRun) -> Agent:
         """The agent nobody has named whose last prompt is the longest beginning of this one, or a new one.
@@ -76,15 +74,26 @@ class Agents:
         return self._add(Agent(f"auto-{digest[:24]}", is_named=False))
 
     def remember(self, agent: Agent, run: TokenRun, history: bytes) -> None:
-        """An agent has read a prompt, and after it what else is in its history now."""
-        read = min(len(run), len(history) // TOKEN_BYTES)
-        agent.history, agent.prompt_tokens = history, read
-        self._unplace(agent)
-        if read and not agent.is_named and agent.is_listed:
-            whole = read // self.block_tokens
-            self._place[agent.id] = run.keys[whole - 1] if whole else self.root
-            self._by_prompt.setdefault(self._place[agent.id], {})[agent.id] = agent
+        """An agent has read a prompt, or the beginning of it, and after it what else is in its history now.
+
+        Nobody is recognised by a beginning: that may be what all agents share. Who was recognised before stays known by the prompt it has read whole.
+        """
         self.touch(agent)
+        is_whole = len(history) >= len(run.packed)
+        if not is_whole and agent.id in self._place:
+            return
+        agent.history, agent.prompt_tokens = history, min(len(run), len(history) // TOKEN_BYTES)
+        self._unplace(agent)
+        if is_whole and not agent.is_named and agent.is_listed:
+            self._place[agent.id] = run.keys[-1] if run.keys else self.root
+            self._by_prompt.setdefault(self._place[agent.id], {})[agent.id] = agent
+
+    def leave(self, agent: Agent) -> None:
+        """A turn of an agent is over. Who is known by content alone and has read no prompt to its end goes: it could never be recognised."""
+        agent.asked -= 1
+        is_somebody = agent.is_named or agent.is_pinned or agent.id in self._place
+        if agent.is_listed and not (agent.asked or is_somebody):
+            self.remove(agent)
 
     def touch(self, agent: Agent) -> None:
         """An agent was used."""
@@ -98,10 +107,11 @@ class Agents:
         self._unplace(agent)
         for block in agent.blocks.values():
             block.owners.discard(agent.id)
+        agent.blocks.clear()
 
     def _add(self, agent: Agent) -> Agent:
         if len(self._all) >= self.limit:
-            oldest = next((one for one in self._all.values() if not (one.is_kept or one.rows or one.is_pinned)), None)
+            oldest = next((one for one in self._all.values() if not (one.is_kept or one.is_pinned or one.asked or one.rows)), None)
             if oldest is None and agent.is_kept:
                 raise InvalidRequestError(f"{self.limit} agents are kept, and no more may be; delete one first", "agent")
             if oldest is None:

@@ -44,6 +44,11 @@ class BlockPool:
         return self.total_bytes - self.used
 
     @property
+    def available_buffers(self) -> int:
+        """Buffers that are not used."""
+        return MAX_BUFFERS - self.buffers
+
+    @property
     def pressure(self) -> float:
         """The part of the budget that is used, 0 to 1."""
         return self.used / self.total_bytes if self.total_bytes else 1.0
@@ -102,7 +107,7 @@ class BlockPool:
 
     def fits(self, wanted: int, buffers: int = 0) -> bool:
         """Whether so many bytes and buffers are available."""
-        return wanted <= self.available and self.buffers + buffers <= MAX_BUFFERS
+        return wanted <= self.available and buffers <= self.available_buffers
 
     def largest_batch(self, tokens: int) -> int:
         """How many sequences of so many tokens fit into what is available."""

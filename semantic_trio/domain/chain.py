@@ -76,6 +76,11 @@ class TokenRun:
     def __len__(self) -> int:
         return len(self.packed) // TOKEN_BYTES
 
-    def since(self, position: int) -> bytes:
-        """The tokens from a position on, packed."""
-        return self.packed[position * TOKEN_BYTES :]
+    def has(self, packed: bytes, position: int) -> bool:
+        """Whether these tokens stand at a position."""
+        return self.packed.startswith(packed, position * TOKEN_BYTES)
+
+    def alike(self, packed: bytes, position: int) -> int:
+        """How many of these tokens stand at a position."""
+        begin = position * TOKEN_BYTES
+        return common_tokens(packed, self.packed[begin : begin + len(packed)])

@@ -31,8 +31,7 @@ class SingleFlight:
         self._leaders = {row: sequence for row, sequence in rows.items() if sequence.phase is Phase.PREFILLING}
         self._weights.clear()
         self._ages.clear()
-        if not self._leaders:
-            self._alike.clear()
+        self._alike = {pair: alike for pair, alike in self._alike.items() if pair[1] in self._leaders}
 
     @property
     def has_leaders(self) -> bool:

@@ -6,7 +6,7 @@ A block's content is in the live rows that have read it, and stored exactly whil
 that closes fits where it was, and a row that opens takes over what it is alone to use.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import attrs
 
@@ -14,15 +14,12 @@ from semantic_trio.domain.agent import Agent, explain
 from semantic_trio.domain.agents import Agents
 from semantic_trio.domain.chain import TOKEN_BYTES, TokenRun, common_tokens, pack
 from semantic_trio.domain.conversation import Breakpoint
-from semantic_trio.domain.errors import PoolExhaustedError
 from semantic_trio.domain.geometry import ModelCacheSpec
+from semantic_trio.domain.pins import Pins
 from semantic_trio.domain.prefix import Block, LiveRow, Match
 from semantic_trio.domain.reuse import Source, Turn
 from semantic_trio.domain.step import BlockKey, Closing, Inventory, MarkKey, Piece, Restore, SaveBlock, SaveMark
 from semantic_trio.domain.store import Store, rank_at
-
-# Pinned blocks may take this part of the budget: the rest has to go on serving.
-PINS_SHARE = 0.5
 
 
 @attrs.define(eq=False)
@@ -41,13 +38,16 @@ class Memory:
     max_agents: int = 1000
     store: Store = attrs.field(init=False)
     agents: Agents = attrs.field(init=False)
-    pinned_bytes: int = attrs.field(init=False, default=0)
+    pins: Pins = attrs.field(init=False)
+    longest_row: int = attrs.field(init=False)  # tokens of the longest sequence the budget holds when that is alone
     _rows: dict[int, _Tenant] = attrs.field(init=False, factory=dict)
     _in_use: set[bytes] = attrs.field(init=False, factory=set)  # blocks and marks that the plan being made reads or writes
 
     def __attrs_post_init__(self) -> None:
-        self.store = Store(self.spec, self.budget_bytes)
+        self.store = Store(self.spec, self.budget_bytes, self._disown)
         self.agents = Agents(self._root.key, self.spec.block_tokens, self.max_agents)
+        self.pins = Pins(self.store)
+        self.longest_row = self._longest_row()
 
     # ---------------------------------------------------------------------------------------------------------------- prompts
 
@@ -73,23 +73,15 @@ class Memory:
         """What a live row of so many tokens takes."""
         return sum(self.spec.row_amount(tokens, self.chunk_tokens))
 
-    @property
-    def longest_row(self) -> int:
-        """Tokens of the longest sequence the budget holds when that is alone."""
-        low, high = 0, 1 << 40
-        while high - low > 1:
-            middle = (low + high) // 2
-            low, high = (middle, high) if self.row_bytes(middle) <= self.budget_bytes else (low, middle)
-        return low
-
     # ------------------------------------------------------------------------------------------------------------------- rows
 
-    def open(self, number: int, run: TokenRun, agent: Agent, match: Match, headroom: int = 0) -> Restore | None:
-        """Give a row its room and its beginning; None when it begins with nothing. `headroom` bytes have to be left for others.
+    def open(self, number: int, run: TokenRun, agent: Agent, match: Match, headroom: int = 0, points: Sequence[Breakpoint] = ()) -> Restore | None:
+        """Give a row its room and its beginning; None when it begins with nothing.
 
+        `headroom` bytes have to be left for others. `points` are where others are likely to begin: a mark there outlasts others.
         Raises `PoolExhaustedError`, and then nothing has changed.
         """
-        taken = [block for block in match.stored if block in match.path or block.owners <= {agent.id}]
+        taken = dict.fromkeys(block for block in match.stored if block is not match.part or block.owners <= {agent.id})
         self.store.touch([*match.path, *([match.part] if isinstance(match.part, Block) else [])])
         freed = sum(self.store.size(block) for block in taken)
         self.store.make_room(self.row_bytes(len(run)) - freed + headroom, sparing={*match.path, match.part, match.mark})
@@ -98,6 +90,7 @@ class Memory:
             self.store.take_out(block, drop=not pieces)
         self.store.pool.allocate(("row", number), self.spec.row_amount(len(run), self.chunk_tokens))
         self._move_in(number, run, agent, match)
+        self._rows[number].row.points = {point.position: rank_at(point.position, points) for point in points}
         if not match.length:
             return None
         mark = match.mark.key if match.mark else None
@@ -136,31 +129,34 @@ class Memory:
             row.chain.append(block)
             block.growing[number] = last.growing.pop(number)
 
-    def mark(self, number: int, position: int, breakpoints: Sequence[Breakpoint] = ()) -> SaveMark | None:
-        """Order a mark of a row that holds exactly `position` tokens then; None where there is no need or no room for one."""
-        order = self.store.mark(self._rows[number].row, position, rank_at(position, breakpoints))
+    def mark(self, number: int, position: int, *, replaces: bool = False) -> SaveMark | None:
+        """Order a mark of a row that holds exactly `position` tokens then; None where there is no need or no room for one.
+
+        `replaces`: it takes the place of the last such mark of the row.
+        """
+        order = self.store.mark(self._rows[number].row, position, replaces=replaces)
         if order is not None:
             self._in_use.add(order.key)
         return order
 
-    def remember(self, number: int, run: TokenRun) -> None:
-        """At the end of a turn: what the row has read is its agent's history now."""
+    def remember(self, number: int, run: TokenRun, *, has_ended: bool = True) -> None:
+        """What the row has read is its agent's history now. A turn that was given up before its end counts for none."""
         tenant = self._rows[number]
-        tenant.agent.turns += 1
+        tenant.agent.turns += has_ended
         self.agents.remember(tenant.agent, run, bytes(tenant.row.packed[: tenant.row.read * TOKEN_BYTES]))
 
-    def close(self, number: int, fed: int, breakpoints: Sequence[Breakpoint] = ()) -> Closing:
+    def close(self, number: int, fed: int, breakpoints: Sequence[Breakpoint] = (), *, has_ended: bool = True) -> Closing:
         """Take a row's room back and keep what it has read: `fed` tokens are in its cache, and all of them that are known are published.
 
-        What is before a breakpoint stays longer than what is not.
+        What is before a breakpoint stays longer than what is not. When its turn `has_ended`, its end takes the place of the marks on its way.
         """
         tenant = self._rows[number]
         keeps = not tenant.agent.is_deleted
-        mark = self.store.mark(tenant.row, fed) if keeps and fed == tenant.row.read else None
-        self._move_out(tenant)
+        self._move_out(tenant)  # the device gives the row up as it copies: what is kept has its room
+        mark = self.store.mark(tenant.row, fed, replaces=has_ended) if keeps and fed == tenant.row.read else None
         saves = self._keep(tenant, breakpoints)
         if tenant.agent.is_pinned:
-            self._pin_what_fits(tenant.agent)
+            self.pins.pin_what_fits(tenant.agent, self._chain(tenant.agent))
         return Closing(number, saves, mark)
 
     def close_all(self, safe: Mapping[int, int], doubted: Collection[MarkKey]) -> tuple[SaveBlock, ...]:
@@ -191,34 +187,26 @@ class Memory:
     def delete(self, agent: Agent) -> None:
         """Forget an agent, and its blocks that nobody else has read. Rows that work for it go on, and leave nothing behind."""
         agent.is_deleted = True
-        self.release(agent)
+        blocks = agent.held
         self.agents.remove(agent)
+        self._give_up(agent, blocks)
 
     def release(self, agent: Agent) -> None:
         """Give up the RAM of an agent: blocks that nobody else has read go, but for those in live rows."""
-        self.unpin(agent)
-        for block in agent.held:
-            if block.is_stored and block.owners <= {agent.id} and not block.pins:
-                self.store.forget(block)
+        self._give_up(agent, agent.held)
 
     def pin(self, agent: Agent) -> None:
-        """Keep an agent's memory whatever happens. Raises `PoolExhaustedError` where pins would take more than half of the budget."""
-        limit = int(self.budget_bytes * PINS_SHARE)
-        wanted = sum(self.store.size(block) for block in self._chain(agent) if not block.pins)
-        if self.pinned_bytes + wanted > limit:
-            raise PoolExhaustedError(wanted=wanted, free=limit - self.pinned_bytes, total=self.budget_bytes)
-        agent.is_pinned = True
-        self._pin_what_fits(agent)
+        """Keep an agent's memory whatever happens. Raises as `Pins.pin` does."""
+        self.pins.pin(agent, self._chain(agent))
 
     def unpin(self, agent: Agent) -> None:
         """Let an agent's memory be given up again."""
-        for block in agent.pinned:
-            self.store.unpin(block)
-            if not block.pins:
-                self.pinned_bytes -= self.store.size(block)
-        if agent.pinned_mark is not None:
-            self.store.unpin_mark(agent.pinned_mark)
-        agent.pinned, agent.pinned_mark, agent.is_pinned = [], None, False
+        self.pins.unpin(agent)
+
+    @property
+    def pinned_bytes(self) -> int:
+        """What pins take of the budget."""
+        return self.pins.bytes
 
     # ------------------------------------------------------------------------------------------------------------------ books
 
@@ -248,7 +236,12 @@ class Memory:
             assert set(block.rows) <= set(self._rows)
             assert block.parent is self._root or block.parent is None or set(block.rows) <= set(block.parent.rows)
             assert (pool.references(block.key) == 2) == (block.is_stored and block.pins > 0)
-        assert self.pinned_bytes == sum(self.store.size(block) for block in {block for agent in self.agents for block in agent.pinned})
+        pinned = {block for agent in self.agents for block in agent.pinned}
+        marks = {agent.pinned_mark for agent in self.agents if agent.pinned_mark is not None}
+        assert self.pins.marks_bytes == sum(self.spec.mark_bytes(mark.position) for mark in marks)
+        assert self.pins.bytes == sum(self.store.size(block) for block in pinned) + self.pins.marks_bytes
+        owned = {(block, agent.id) for agent in self.agents for block in agent.blocks.values()}
+        assert owned == {(block, owner) for block in blocks for owner in block.owners}, "agents have what is there, and nothing else"
         assert self.store.marks_bytes == sum(pool.size(key) for key in self.store.marks)
 
     # ---------------------------------------------------------------------------------------------------------------- private
@@ -257,6 +250,13 @@ class Memory:
     def _root(self) -> Block:
         return self.store.tree.root
 
+    def _longest_row(self) -> int:
+        low, high = 0, 1 << 40
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if self.row_bytes(middle) <= self.budget_bytes else (low, middle)
+        return low
+
     def _last(self, row: LiveRow) -> Block:
         return row.chain[-1] if row.chain else self._root
 
@@ -264,6 +264,18 @@ class Memory:
         if agent.is_listed:
             block.owners.add(agent.id)
             agent.blocks[block.key] = block
+
+    def _disown(self, block: Block) -> None:
+        """A block is gone."""
+        for owner in block.owners:
+            del self.agents.get(owner).blocks[block.key]
+        block.owners.clear()
+
+    def _give_up(self, agent: Agent, blocks: Iterable[Block]) -> None:
+        self.pins.unpin(agent)
+        for block in blocks:
+            if block.is_stored and block.owners <= {agent.id} and not block.pins:
+                self.store.forget(block)
 
     def _move_in(self, number: int, run: TokenRun, agent: Agent, match: Match) -> None:
         row = LiveRow(number, bytearray(run.packed), list(match.path), match.length)
@@ -289,17 +301,14 @@ class Memory:
         """Store what only this row held, its tail too."""
         row, agent = tenant.row, tenant.agent
         path = [*row.chain, *self._tail(row, agent)]
-        saves = []
         for block in path:
             block.rows.pop(row.number, None)
-            if block.is_held:
-                continue
-            if agent.is_deleted and not block.owners:
-                self.store.forget(block)
-            else:
-                saves.append(self.store.put_in(block, row.number))
+        loose = [block for block in path if not block.is_held]
+        kept = [block for block in loose if block.owners or not agent.is_deleted]
+        self.store.forget_all(loose[len(kept) :])
+        saves = self.store.put_in(kept, row.number, sparing=set(path))
         self.store.touch(path, breakpoints)
-        return tuple(save for save in saves if save is not None)
+        return saves
 
     def _tail(self, row: LiveRow, agent: Agent) -> list[Block]:
         last, packed = self._last(row), row.rest
@@ -312,37 +321,21 @@ class Memory:
 
     def _cut(self, row: LiveRow, safe: int) -> None:
         """Forget what a row has read beyond a position."""
-        for block in [block for block in row.chain if block.stop > safe]:
+        doubted = [block for block in row.chain if block.stop > safe]
+        for block in doubted:
             block.rows.pop(row.number, None)
-            if not block.is_held:
-                self.store.forget(block)
+        self.store.forget_all([block for block in doubted if not block.is_held])
         row.chain = [block for block in row.chain if block.stop <= safe]
         row.read = row.whole
 
     def _chain(self, agent: Agent) -> list[Block]:
         """The blocks of an agent's history that are there, from the first on. One that only begins like its tail is another's."""
         run = TokenRun.of_packed(agent.history, self._root.key, self.spec.block_tokens)
-        match = self.store.tree.match(run, len(run))
-        return [*match.path, *([match.part] if isinstance(match.part, Block) and match.part.key in agent.blocks else [])]
-
-    def _pin_what_fits(self, agent: Agent) -> None:
-        self.unpin(agent)
-        agent.is_pinned = True
-        limit = int(self.budget_bytes * PINS_SHARE)
-        for block in self._chain(agent):
-            more = 0 if block.pins else self.store.size(block)
-            if self.pinned_bytes + more > limit:
-                break
-            self.store.pin(block)
-            self.pinned_bytes += more
-            agent.pinned.append(block)
-        marks = [mark for block in agent.pinned for mark in block.marks.values()]
-        if marks:
-            agent.pinned_mark = max(marks, key=lambda mark: mark.position)
-            self.store.pin_mark(agent.pinned_mark)
+        path, part, _ = self.store.tree.held(run)
+        return [*path, *([part] if isinstance(part, Block) and part.key in agent.blocks else [])]
 
 
-def _pieces(match: Match, taken: list[Block]) -> tuple[Piece, ...]:
+def _pieces(match: Match, taken: Collection[Block]) -> tuple[Piece, ...]:
     """Where the positions of a match come from."""
     pieces = [block.piece(block.stop, is_last_use=block in taken) for block in match.path]
     if isinstance(match.part, LiveRow):

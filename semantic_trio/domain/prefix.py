@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 import attrs
 
-from semantic_trio.domain.chain import TOKEN_BYTES, TokenRun, common_tokens, mark_key
+from semantic_trio.domain.chain import TOKEN_BYTES, TokenRun, mark_key
+from semantic_trio.domain.residency import Rank
 from semantic_trio.domain.step import BlockKey, MarkKey, Piece
 
 
@@ -26,6 +27,7 @@ class Block:
     rows: dict[int, None] = attrs.field(factory=dict)  # live rows that hold it, the first one first
     owners: set[str] = attrs.field(factory=set)  # agents that have read it
     pins: int = 0
+    rank: Rank = Rank.PLAIN  # the highest it was ever used with
     children: dict[BlockKey, "Block"] = attrs.field(init=False, factory=dict)
     marks: dict[MarkKey, "Mark"] = attrs.field(init=False, factory=dict)  # positions at its end or among the tokens after it
     growing: dict[int, "LiveRow"] = attrs.field(init=False, factory=dict)  # rows whose tokens after this block make no whole block yet
@@ -34,11 +36,6 @@ class Block:
     def stop(self) -> int:
         """Position after its last token."""
         return self.start + len(self.packed) // TOKEN_BYTES
-
-    @property
-    def is_attached(self) -> bool:
-        """Whether it is still part of the tree."""
-        return self.parent is not None and self.parent.children.get(self.key) is self
 
     @property
     def is_held(self) -> bool:
@@ -61,6 +58,7 @@ class Mark:
     packed: bytes  # the tokens between the block and the position
     is_whole: bool  # its layers still held position 0: it serves every shorter length too
     pins: int = 0
+    rank: Rank = Rank.PLAIN
 
     @property
     def position(self) -> int:
@@ -76,6 +74,8 @@ class LiveRow:
     packed: bytearray
     chain: list[Block]  # whole blocks it has read, from the first on
     read: int = 0
+    points: dict[int, Rank] = attrs.field(factory=dict)  # positions whose marks are of a rank: others are likely to begin there
+    passing: Mark | None = None  # the last mark it has set on its way
 
     @property
     def whole(self) -> int:
@@ -119,14 +119,21 @@ class PrefixTree:
 
     def match(self, run: TokenRun, limit: int) -> Match:
         """The longest restorable beginning of a prompt, of `limit` tokens at most."""
-        path = self._walk(run)
-        last = path[-1] if path else self.root
-        part, tokens = _best_part(last, run.since(last.stop))
-        known = last.stop + tokens
+        path, part, known = self.held(run)
         length, mark = min(known, limit), None
         if self.needs_marks:
-            length, mark = self._best_mark([self.root, *path], run, length)
+            length, mark = _best_mark([self.root, *path], run, length)
         return _cut(path, part, length, mark, known)
+
+    def held(self, run: TokenRun) -> tuple[list[Block], Block | LiveRow | None, int]:
+        """What there is of a run, whether or not a row can begin with it.
+
+        Returns whole blocks, who holds most of the tokens after them, and how many tokens that is in all.
+        """
+        path = self._walk(run)
+        last = path[-1] if path else self.root
+        part, tokens = _best_part(last, run)
+        return path, part, last.stop + tokens
 
     def blocks(self) -> Iterator[Block]:
         """All blocks, parents first."""
@@ -146,14 +153,6 @@ class PrefixTree:
             block = child
         return path
 
-    def _best_mark(self, path: list[Block], run: TokenRun, limit: int) -> tuple[int, Mark | None]:
-        """The greatest length of at most `limit` that a mark on the way serves."""
-        best: tuple[int, Mark | None] = (0, None)
-        for block in reversed(path):
-            for mark in block.marks.values():
-                best = max(best, (_served(mark, run, limit), mark), key=lambda pair: pair[0])
-        return best
-
 
 def marks_between(row: LiveRow, root: Block, position: int) -> tuple[MarkKey, Block, bytes]:
     """The name of a mark at a position a row has reached, the block before it, and the tokens between."""
@@ -166,21 +165,31 @@ def marks_between(row: LiveRow, root: Block, position: int) -> tuple[MarkKey, Bl
     return mark_key(after.key, packed), after, packed
 
 
+def _best_mark(path: list[Block], run: TokenRun, limit: int) -> tuple[int, Mark | None]:
+    """The greatest length of at most `limit` that a mark on the way serves: none before a block can serve more than one behind it."""
+    best: tuple[int, Mark | None] = (0, None)
+    for block in reversed(path):
+        for mark in block.marks.values():
+            best = max(best, (_served(mark, run, limit), mark), key=lambda pair: pair[0])
+        if best[0]:
+            break
+    return best
+
+
 def _served(mark: Mark, run: TokenRun, limit: int) -> int:
-    alike = common_tokens(mark.packed, run.since(mark.after.stop))
-    reach = mark.after.stop + alike
+    begin = mark.after.stop
     if mark.is_whole:
-        return min(reach, limit)
-    return mark.position if reach == mark.position <= limit else 0
+        return min(begin + run.alike(mark.packed, begin), limit)
+    return mark.position if mark.position <= limit and run.has(mark.packed, begin) else 0
 
 
-def _best_part(block: Block, packed: bytes) -> tuple[Block | LiveRow | None, int]:
+def _best_part(block: Block, run: TokenRun) -> tuple[Block | LiveRow | None, int]:
     """Who holds most of the tokens after a block."""
     best: tuple[Block | LiveRow | None, int] = (None, 0)
     for child in block.children.values():
-        best = max(best, (child, common_tokens(child.packed, packed)), key=lambda pair: pair[1])
+        best = max(best, (child, run.alike(child.packed, block.stop)), key=lambda pair: pair[1])
     for row in block.growing.values():
-        best = max(best, (row, common_tokens(row.rest, packed)), key=lambda pair: pair[1])
+        best = max(best, (row, run.alike(row.rest, block.stop)), key=lambda pair: pair[1])
     return best
 
 

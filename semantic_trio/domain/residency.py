@@ -16,6 +16,7 @@ Name = TypeVar("Name", bound=Hashable)
 class Rank(enum.IntEnum):
     """What goes first. A client's cache breakpoint raises the rank of what is before it."""
 
+    SPENT = -1  # a mark whose row has set a later one in its place
     PLAIN = 0
     MARKED = 1  # a breakpoint of minutes
     LONG = 2  # a breakpoint of an hour
@@ -44,8 +45,7 @@ class Residency(Generic[Name]):
         return 0 if rank is None else self._order[rank][name]
 
     def touch(self, name: Name, size: int, rank: Rank = Rank.PLAIN) -> None:
-        """A name of so many bytes was used now; a rank once raised stays."""
-        rank = max(rank, self._rank.get(name, rank))
+        """A name of so many bytes was used now, and is of this rank from now on."""
         self.forget(name)
         self._rank[name] = rank
         self._order[rank][name] = size
@@ -57,7 +57,11 @@ class Residency(Generic[Name]):
         if rank is not None:
             self.bytes -= self._order[rank].pop(name)
 
+    def of_rank(self, rank: Rank) -> list[Name]:
+        """The names of a rank in the order they should go."""
+        return list(self._order[rank])
+
     def victims(self) -> Iterator[Name]:
-        """All names in the order they should go. Do not change the order while reading it."""
-        for order in self._order.values():
-            yield from order
+        """All names in the order they should go. What is forgotten meanwhile may still come."""
+        for rank in Rank:
+            yield from self.of_rank(rank)

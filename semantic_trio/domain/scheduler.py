@@ -10,15 +10,31 @@ from collections.abc import Iterator
 import attrs
 
 from semantic_trio.domain.agent import Agent
+from semantic_trio.domain.chain import TokenRun
+from semantic_trio.domain.conversation import Breakpoint
 from semantic_trio.domain.errors import PoolExhaustedError, PromptTooLongError
 from semantic_trio.domain.flight import SingleFlight
-from semantic_trio.domain.generation import Event, Failed, FinishReason, GenerationRequest
+from semantic_trio.domain.generation import Event, Failed, Finished, FinishReason, GenerationRequest
 from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.pace import DecodePace, PrefillPace
 from semantic_trio.domain.prefix import NO_MATCH, Match
+from semantic_trio.domain.residency import Rank
 from semantic_trio.domain.sequence import Phase, Sequence
 from semantic_trio.domain.shares import fair_shares
-from semantic_trio.domain.step import Chunk, Closing, Decode, MarkKey, RowStart, SaveBlock, SaveMark, StepPlan, StepResult, StepTiming
+from semantic_trio.domain.step import (
+    Chunk,
+    Closing,
+    Decode,
+    Drawn,
+    Inventory,
+    MarkKey,
+    RowStart,
+    SaveBlock,
+    SaveMark,
+    StepPlan,
+    StepResult,
+    StepTiming,
+)
 from semantic_trio.domain.stopping import TextDecoder
 
 # With nobody decoding, a chunk may take this many times the stall bound: only a newcomer or a cancellation waits for it.
@@ -61,6 +77,7 @@ class Scheduler:
     _in_order: dict[str, collections.deque[Sequence]] = attrs.field(init=False, factory=dict)  # ordered turns that are not over, by agent
     _refused: list[tuple[Sequence, Event]] = attrs.field(init=False, factory=list)
     _to_close: list[Closing] = attrs.field(init=False, factory=list)
+    _late: dict[int, Sequence] = attrs.field(init=False, factory=dict)  # preempted since the last answer: one token more may be on its way
     _next_row: int = attrs.field(init=False, default=0)
     _arrivals: int = attrs.field(init=False, default=0)
     _in_flight: bool = attrs.field(init=False, default=False)
@@ -103,6 +120,8 @@ class Scheduler:
         """Queue a request of an agent, or of whoever has read the beginning of its prompt. Raises as `room` does."""
         self._arrivals += 1
         sequence = Sequence(request, self.room(request), decoder, self._arrivals, asker)
+        if asker is not None:
+            asker.asked += 1
         self._waiting.append(sequence)
         if request.is_ordered and request.agent:
             self._in_order.setdefault(request.agent, collections.deque()).append(sequence)
@@ -115,7 +134,7 @@ class Scheduler:
         if sequence.phase is Phase.WAITING:
             self._waiting.remove(sequence)
         else:
-            self._end_turn(sequence)
+            self._end_turn(sequence, has_ended=False)
         self._is_over(sequence)
 
     def plan(self) -> StepPlan | None:
@@ -142,15 +161,20 @@ class Scheduler:
             self._learn(result.timing)
         events: list[tuple[Sequence, Event]] = []
         for drawn in result.drawn:
-            sequence = self._rows.get(drawn.row)
-            if sequence is None:
-                continue
-            self.memory.extend(drawn.row, drawn.token)
-            events += [(sequence, event) for event in sequence.accept(drawn)]
-            if sequence.phase is Phase.FINISHED:
-                self._end_turn(sequence)
-                self._is_over(sequence)
+            if drawn.row in self._rows:
+                events += self._accept(drawn)
+            elif drawn.row in self._late:
+                events += self._accept_late(drawn)
+        self._late.clear()
         return events + self._read_only()
+
+    def reconcile(self, inventory: Inventory) -> list[str]:
+        """Make the books agree with what an idle device holds; rows nobody works with are closed with the next plan.
+
+        Returns a line for each difference.
+        """
+        self._to_close += [Closing(row) for row in sorted(inventory.rows)]
+        return self.memory.reconcile(inventory)
 
     def refused(self) -> list[tuple[Sequence, Event]]:
         """Sequences that were given up for want of memory since the last call, with what to tell their callers."""
@@ -186,11 +210,13 @@ class Scheduler:
             self._is_over(sequence)
         self._to_close, self._in_flight = [], False
         self._recent.clear()
+        self._late.clear()
         return lost, saves
 
     def preempt(self, sequence: Sequence) -> None:
         """Take a sequence's row away and put it at the head of the queue; what it has read and generated so far is kept."""
-        self._close(sequence)
+        self._late[sequence.row] = sequence
+        self._close(sequence, has_ended=False)
         sequence.preempt()
         self._waiting.appendleft(sequence)
         self.preemptions += 1
@@ -235,29 +261,37 @@ class Scheduler:
     def _open(self, sequence: Sequence, match: Match) -> RowStart:
         request, run, row = sequence.request, sequence.run, self._next_row
         assert run is not None
-        agent = sequence.agent or sequence.asker or self.memory.agents.recognise(run)
+        agent = self._agent(sequence, run)
         turn = self.memory.turn(agent, run, match)
+        points = _points(request)
         try:
-            restore = self.memory.open(row, run, agent, match, headroom=len(self._rows) * self.memory.spec.block_bytes())
+            restore = self.memory.open(row, run, agent, match, len(self._rows) * self.memory.spec.block_bytes(), points)
         except PoolExhaustedError:
             if self._rows or not match.length:
                 raise
             return self._open(sequence, NO_MATCH)  # what it would begin with leaves no room for the rest
-        if sequence.agent is None:
-            sequence.agent, sequence.reuse, agent.last_turn = agent, turn.reuse, turn
+        if sequence.reuse is None:
+            sequence.reuse, agent.last_turn = turn.reuse, turn
         sequence.start(row, match.length)
-        sequence.marks = self._marks(sequence) if self.memory.spec.needs_marks else set()
+        if self.memory.spec.needs_marks:
+            self._set_marks(sequence, {point.position for point in points})
         self._rows[row] = sequence
         self._next_row += 1
         self._flight.took_off(sequence)
         return RowStart(row, request.seed, request.sampling, request.forced, restore)
 
-    def _marks(self, sequence: Sequence) -> set[int]:
+    def _agent(self, sequence: Sequence, run: TokenRun) -> Agent:
+        """Whose turn it is: settled once, however often a row is tried for."""
+        if sequence.agent is None:
+            sequence.agent = self.memory.agents.recognise(run)
+            sequence.agent.asked += 1
+        return sequence.agent
+
+    def _set_marks(self, sequence: Sequence, points: set[int]) -> None:
         """Where a prompt's chunks have to end: at its head and breakpoints, now and then, and before its last token, for who asks the same again."""
         length = len(sequence.replay)
-        asked = {*sequence.request.marks, *(one.position for one in sequence.request.breakpoints)}
-        wanted = {*asked, *range(MARK_EVERY, length, MARK_EVERY), length - 1}
-        return {position for position in wanted if 0 < position < length}
+        sequence.passing = {*range(MARK_EVERY, length, MARK_EVERY), length - 1} - points
+        sequence.marks = {position for position in points | sequence.passing if 0 < position < length}
 
     def _is_out_of_turn(self, sequence: Sequence) -> bool:
         line = self._in_order.get(sequence.request.agent or "")
@@ -265,6 +299,8 @@ class Scheduler:
 
     def _is_over(self, sequence: Sequence) -> None:
         sequence.phase = Phase.FINISHED
+        if sequence.agent is not None:
+            self.memory.agents.leave(sequence.agent)
         line = self._in_order.get(sequence.request.agent or "")
         if line is not None and sequence in line:
             line.remove(sequence)
@@ -275,20 +311,20 @@ class Scheduler:
         if sequence.phase is Phase.WAITING:
             self._waiting.remove(sequence)
         else:
-            self._end_turn(sequence)
+            self._end_turn(sequence, has_ended=False)
         self._is_over(sequence)
         self._refused.append((sequence, Failed(error)))
 
-    def _end_turn(self, sequence: Sequence) -> None:
+    def _end_turn(self, sequence: Sequence, *, has_ended: bool) -> None:
         """Close a sequence's row; what it has read is its agent's history."""
         self.memory.publish(sequence.row, sequence.known)
         if sequence.known:
-            self.memory.remember(sequence.row, self.memory.run(sequence.request.prompt))
-        self._close(sequence)
+            self.memory.remember(sequence.row, self.memory.run(sequence.request.prompt), has_ended=has_ended)
+        self._close(sequence, has_ended=has_ended)
 
-    def _close(self, sequence: Sequence) -> None:
+    def _close(self, sequence: Sequence, *, has_ended: bool) -> None:
         self.memory.publish(sequence.row, sequence.known)
-        self._to_close.append(self.memory.close(sequence.row, sequence.fed, sequence.request.breakpoints))
+        self._to_close.append(self.memory.close(sequence.row, sequence.fed, sequence.request.breakpoints, has_ended=has_ended))
         del self._rows[sequence.row]
 
     def _grow(self) -> None:
@@ -330,15 +366,41 @@ class Scheduler:
         """Tell the memory what the rows will have read, and take the marks that chunks end at."""
         for sequence in self._rows.values():
             self.memory.publish(sequence.row, sequence.known)
-        ends = [(chunk.row, chunk.context + len(chunk.tokens)) for chunk in prefill]
-        marks = [self.memory.mark(row, position, self._rows[row].request.breakpoints) for row, position in ends if position in self._rows[row].marks]
+        ends = [(self._rows[chunk.row], chunk.context + len(chunk.tokens)) for chunk in prefill]
+        marks = [self.memory.mark(s.row, position, replaces=position in s.passing) for s, position in ends if position in s.marks]
         return tuple(mark for mark in marks if mark is not None)
 
+    def _accept(self, drawn: Drawn) -> list[tuple[Sequence, Event]]:
+        sequence = self._rows[drawn.row]
+        self.memory.extend(drawn.row, drawn.token)
+        events = sequence.accept(drawn)
+        if sequence.phase is Phase.FINISHED:
+            self._end_turn(sequence, has_ended=True)
+            self._is_over(sequence)
+        return [(sequence, event) for event in events]
+
+    def _accept_late(self, drawn: Drawn) -> list[tuple[Sequence, Event]]:
+        """Take what a row had drawn when it was taken away.
+
+        It was marked where that token comes next, and a recurrent layer could begin nowhere else: the last token of what is read again is computed.
+        """
+        sequence = self._late[drawn.row]
+        if sequence.phase is not Phase.WAITING:
+            return []
+        events = sequence.accept(drawn)
+        if isinstance(events[-1], Finished):
+            self._waiting.remove(sequence)
+            self._is_over(sequence)
+        else:
+            sequence.preempt()
+        return [(sequence, event) for event in events]
+
     def _read_only(self) -> list[tuple[Sequence, Event]]:
-        """End the sequences that only wanted their prompt read."""
+        """End the sequences that only wanted their prompt read, where the pass that read its end has landed."""
         events: list[tuple[Sequence, Event]] = []
-        for sequence in [s for s in self._rows.values() if s.phase is Phase.READ]:
-            self._end_turn(sequence)
+        in_flight = self._recent[-1].read if self._in_flight else {}
+        for sequence in [s for s in self._rows.values() if s.phase is Phase.READ and s.row not in in_flight]:
+            self._end_turn(sequence, has_ended=True)
             self._is_over(sequence)
             events.append((sequence, sequence.finish(FinishReason.MAX_TOKENS)))
         return events
@@ -349,3 +411,8 @@ class Scheduler:
             return
         extra = timing.seconds - self.decode_pace.seconds(timing.decode_rows)
         self.prefill_pace.observe(timing.prefill_tokens, timing.prefill_context, extra)
+
+
+def _points(request: GenerationRequest) -> tuple[Breakpoint, ...]:
+    """Where others are likely to begin: what the client says, and the end of the head, which counts like a breakpoint of minutes."""
+    return (*request.breakpoints, *(Breakpoint(position, Rank.MARKED) for position in request.marks))

@@ -33,15 +33,15 @@ class Sequence:
     max_tokens: int  # what fits: the request's own limit or the rest of the context
     _decoder: TextDecoder
     arrival: int = 0  # its place among all sequences; the youngest gives way
-    asker: Agent | None = None  # whose turn it is, where a client says so
+    agent: Agent | None = None  # whose turn it is; where no client says so, known when it is first tried
     phase: Phase = attrs.field(init=False, default=Phase.WAITING)
     row: int = attrs.field(init=False, default=-1)
     generated: list[int] = attrs.field(init=False, factory=list)
     replay: tuple[int, ...] = attrs.field(init=False)  # what must be read before the next token can be drawn
     run: TokenRun | None = attrs.field(init=False, default=None)  # the same, with names
-    agent: Agent | None = attrs.field(init=False, default=None)  # whose turn it is, from its first row on
     reuse: Reuse | None = attrs.field(init=False, default=None)  # of the first time it had a row
     marks: set[int] = attrs.field(init=False, factory=set)  # positions at which a chunk has to end
+    passing: set[int] = attrs.field(init=False, factory=set)  # those of them whose marks take each other's place
     _stops: StopStrings = attrs.field(init=False)
     _read: int = attrs.field(init=False, default=0)  # of `replay`, as planned
     _planned: int = attrs.field(init=False, default=0)  # tokens whose drawing is planned or done

@@ -9,10 +9,12 @@ import pytest
 import trio
 
 from semantic_trio.application.engine import Engine
+from semantic_trio.domain.errors import StepFailedError
 from semantic_trio.domain.generation import GenerationRequest, SamplingParams
 from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.reuse import Reuse
 from semantic_trio.domain.scheduler import Limits, Scheduler
+from semantic_trio.domain.step import Inventory
 from semantic_trio.testing import ByteDecoder
 from tests.contract.models import random_runner
 
@@ -147,6 +149,18 @@ async def test_what_is_left_of_a_partly_evicted_history_is_right(family: str) ->
 
         assert 0 < reuse.tokens < 700
         assert close(scores, expected)
+
+
+async def test_a_device_that_cannot_say_what_it_holds_has_failed_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = random_runner("llama")
+
+    def fail() -> Inventory:
+        raise RuntimeError("lost")
+
+    monkeypatch.setattr(type(runner.batch), "inventory", lambda _: fail())
+
+    with pytest.raises(StepFailedError, match="RuntimeError: lost"):
+        await runner.inventory()
 
 
 @pytest.mark.parametrize("family", ["llama", "gemma3_text", "falcon_h1"])

@@ -1,5 +1,8 @@
 """What agents can rely on: turns cost what is new, prefixes are computed once, pressure loses no work, and every miss has a cause."""
 
+import json
+from pathlib import Path
+
 import pytest
 import trio
 from trio.testing import MockClock
@@ -7,6 +10,7 @@ from trio.testing import MockClock
 from semantic_trio.application.handle import Generation
 from semantic_trio.domain.conversation import Breakpoint
 from semantic_trio.domain.errors import AgentExistsError, InvalidRequestError, PoolExhaustedError, StepFailedError
+from semantic_trio.domain.families import published_spec
 from semantic_trio.domain.geometry import LayerGroup, LayerKind, ModelCacheSpec
 from semantic_trio.domain.residency import Rank
 from semantic_trio.domain.reuse import MissCause, Reuse, Source
@@ -435,9 +439,9 @@ async def test_named_agents_are_made_once_and_bounded(start_engine: StartEngine,
     agents.create("b")
 
     with pytest.raises(InvalidRequestError, match="delete one"):
-        bench.submit(prompt(5), agent="c", is_ordered=True)
+        agents.create("c")
     assert (await bench.submit(prompt(5)).result()).tokens, "who is nobody is served all the same"
-    assert (await bench.submit(prompt(5), agent="c").result()).tokens, "and so is who need not be kept"
+    assert (await bench.submit(prompt(5), agent="c", is_ordered=True).result()).tokens, "and so is who need not be kept"
 
 
 async def test_ids_that_clients_mint_for_each_conversation_make_room_for_others(start_engine: StartEngine, autojump_clock: MockClock) -> None:
@@ -445,9 +449,105 @@ async def test_ids_that_clients_mint_for_each_conversation_make_room_for_others(
     bench.engine.memory.agents.limit = 3
 
     for number in range(10):
-        await said(bench, prompt(20, salt=number), agent=f"minted{number}")
+        await said(bench, prompt(20, salt=number), agent=f"minted{number}", is_ordered=number % 2 == 0)
 
     assert len(bench.engine.memory.agents) == 3
+
+
+async def test_an_agent_whose_turn_waits_makes_no_room_for_others(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine(FakeRunner(seconds_per_step=1), max_rows=1)
+    agents = bench.engine.memory.agents
+    agents.limit = 2
+    busy, queued = bench.submit(prompt(20), 5, agent="busy"), bench.submit(prompt(20, salt=1), 1, agent="queued")
+
+    other = bench.submit(prompt(20, salt=2), 1, agent="other")
+    await trio.sleep(0.5)
+
+    assert {agent.id for agent in agents} == {"busy", "queued"}
+    for generation in (busy, queued, other):
+        await generation.result()
+    assert agents.get("queued").turns == 1
+    await said(bench, prompt(20, salt=3), agent="next")
+    assert {agent.id for agent in agents} == {"queued", "next"}
+
+
+async def test_a_request_is_taken_for_one_agent_however_long_it_waits_for_room(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine(FakeRunner(seconds_per_step=1), budget=8 * 16 * 14)
+
+    for generation in [bench.submit(prompt(100, salt=salt), 40) for salt in range(2)]:
+        await generation.result()
+
+    assert len(bench.engine.memory.agents) == 2
+    assert [agent.turns for agent in bench.engine.memory.agents] == [1, 1]
+
+
+async def test_a_request_that_is_refused_or_leaves_early_leaves_no_agent(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine(FakeRunner(seconds_per_step=1), budget=8 * 16 * 40, chunk_tokens=64)
+    memory = bench.engine.memory
+    await said(bench, prompt(200), agent="pinned")
+    memory.pin(memory.agents.get("pinned"))
+
+    with pytest.raises(PoolExhaustedError):
+        await bench.submit(prompt(500, salt=17), 5).result()
+    left = bench.submit(prompt(300, salt=30), 5)
+    await trio.sleep(1.5)
+    left.close()
+    await trio.sleep(5)
+
+    assert [agent.id for agent in memory.agents] == ["pinned"]
+
+
+async def test_nobody_is_recognised_by_a_prompt_that_was_not_read_whole(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    """The part that was read may be what all agents begin with."""
+    bench = await start_engine(FakeRunner(seconds_per_prompt_token=0.01), chunk_tokens=64)
+    first = await said(bench, prompt(40, salt=50), 1)
+    again, early = bench.submit((*first, *prompt(200, salt=99)), 5), bench.submit(prompt(300), 5)
+    await trio.sleep(1)
+    for generation in (again, early):
+        generation.close()
+    await trio.sleep(1)
+
+    await said(bench, (*prompt(200), 1, 2))
+    await said(bench, (*first, 1, 2))
+
+    assert [agent.turns for agent in bench.engine.memory.agents] == [1, 2], "who was recognised before still is"
+
+
+async def test_what_is_gone_is_no_agents_any_more(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine()
+    memory = bench.engine.memory
+    await said(bench, prompt(100), agent="a")
+    memory.fork(memory.agents.get("a"), "b")
+
+    memory.store.evict()
+
+    assert [agent.blocks for agent in memory.agents] == [{}, {}]
+
+
+async def test_four_agents_with_one_head_begin_at_its_end_where_three_marks_fit(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    """A mark of Gemma 3 12B takes 320 MiB, and what long prompts set on their way takes the place of no head."""
+    config = json.loads((Path(__file__).parent / "configs" / "gemma-3-12b.json").read_text())
+    spec = published_spec(config, "gemma")
+    assert spec is not None
+    bench = await start_engine(FakeRunner(spec=spec), budget=4 * 2**30, context_length=16_384)
+    head = prompt(2000)
+
+    turns = [await reuse(bench.submit((*head, *prompt(5000, salt=50 + agent)), 3, marks=(2000,))) for agent in range(4)]
+
+    assert [turn.tokens for turn in turns] == [0, 2000, 2000, 2000]
+    assert len(bench.engine.memory.store.marks) == 3
+
+
+async def test_a_preempted_row_of_a_recurrent_model_goes_on_where_it_was_in_a_full_house(
+    start_engine: StartEngine, autojump_clock: MockClock
+) -> None:
+    bench = await start_engine(FakeRunner(spec=RECURRENT), budget=2 * (8 * 16 * 14 + 64))
+
+    for generation in [bench.submit(prompt(100, salt=100 * i), 100) for i in range(2)]:
+        await generation.result()
+
+    assert bench.engine.scheduler.preemptions > 0
+    assert computed(bench.runner) < 200 + 16 * bench.engine.scheduler.preemptions, "what was read is not read again"
 
 
 @pytest.mark.parametrize("spec", [ATTENTION_ONLY, RECURRENT], ids=["attention", "recurrent"])

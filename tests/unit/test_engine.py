@@ -8,7 +8,7 @@ from semantic_trio.application.engine import Engine, EngineState
 from semantic_trio.domain.errors import DrainingError, EngineDeadError, OverloadedError, PromptTooLongError, StepFailedError
 from semantic_trio.domain.generation import Failed, Finished, FinishReason, SamplingParams, TokenEvent
 from semantic_trio.domain.reuse import MissCause, Reuse
-from semantic_trio.domain.step import BlockKey, SaveBlock, StepPlan
+from semantic_trio.domain.step import BlockKey, Inventory, SaveBlock, StepPlan
 from semantic_trio.testing import FakeRunner
 from tests.unit.conftest import Bench, StartEngine, prompt, scheduler
 
@@ -349,6 +349,38 @@ async def test_a_reset_that_hangs_ends_the_engine(autojump_clock: MockClock) -> 
         async with trio.open_nursery() as nursery:
             await nursery.start(engine.run)
             Bench(engine, runner).submit(prompt(4))
+
+
+async def test_a_device_that_does_not_say_what_it_holds_ends_the_engine(autojump_clock: MockClock) -> None:
+    class Silent(FakeRunner):
+        async def inventory(self) -> Inventory:
+            await trio.sleep_forever()
+            raise AssertionError
+
+    runner = Silent()
+    engine = Engine(runner, scheduler(), queue_limit=9, step_deadline_seconds=60, batch_window_seconds=0.01)
+    with pytest.RaisesGroup(pytest.RaisesExc(EngineDeadError, match="hung for 60 s when it was asked what it holds")):
+        async with trio.open_nursery() as nursery:
+            await nursery.start(engine.run)
+            await Bench(engine, runner).submit(prompt(4)).result()
+
+
+async def test_a_device_that_fails_to_say_what_it_holds_is_rebuilt(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    class Forgetful(FakeRunner):
+        fails = True
+
+        async def inventory(self) -> Inventory:
+            if self.fails:
+                self.fails = False
+                raise StepFailedError("once")
+            return await super().inventory()
+
+    bench = await start_engine(Forgetful())
+    first = (await bench.submit(prompt(8)).result()).tokens
+    await trio.sleep(1)
+
+    assert (await bench.submit(prompt(8)).result()).tokens == first
+    assert bench.engine.state is EngineState.RUNNING
 
 
 async def test_a_reset_that_fails_ends_the_engine(autojump_clock: MockClock) -> None:

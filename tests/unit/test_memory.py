@@ -7,13 +7,18 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from semantic_trio.domain.conversation import Breakpoint
 from semantic_trio.domain.errors import SemanticError
 from semantic_trio.domain.generation import Event, Finished, GenerationRequest, TokenEvent
 from semantic_trio.domain.geometry import LayerGroup, LayerKind, ModelCacheSpec
 from semantic_trio.domain.memory import Memory
+from semantic_trio.domain.pins import PINS_SHARE
+from semantic_trio.domain.prefix import Block
+from semantic_trio.domain.residency import Rank
 from semantic_trio.domain.scheduler import Limits, Scheduler
 from semantic_trio.domain.sequence import Phase, Sequence
 from semantic_trio.domain.step import Inventory, SaveBlock, StepPlan, StepResult
+from semantic_trio.domain.store import MARKS_SHARE
 from semantic_trio.testing import ByteCodec, FakeRunner
 
 GLOBAL = LayerGroup(LayerKind.GLOBAL, layers=1, token_bytes=8)
@@ -78,18 +83,30 @@ class MemoryMachine(RuleBasedStateMachine):
         self.memory = Memory(self.spec, budget, chunk, max_agents=12)
         self.scheduler, self.device = Scheduler(self.limits, self.memory), Device(spec=self.spec)
         self.alive: list[Sequence] = []
+        self.askers, self.requests = set[str](), 0
+        self.ranks: dict[Block, Rank] = {}
         self.histories: list[tuple[int, ...]] = [text(seed, 40 + 23 * (seed % 7)) for seed in range(6)]
 
-    @rule(history=st.integers(0, 50), more=st.integers(0, 40), max_tokens=st.integers(0, 30), name=st.sampled_from(NAMES), ordered=st.booleans())
-    def ask(self, history: int, more: int, max_tokens: int, name: str | None, ordered: bool) -> None:
+    @rule(
+        history=st.integers(0, 50),
+        more=st.integers(0, 40),
+        max_tokens=st.integers(0, 30),
+        name=st.sampled_from(NAMES),
+        ordered=st.booleans(),
+        breakpoints=st.lists(st.builds(Breakpoint, st.integers(1, 300), st.sampled_from([Rank.PLAIN, Rank.MARKED, Rank.LONG])), max_size=3),
+    )
+    def ask(self, history: int, more: int, max_tokens: int, name: str | None, ordered: bool, breakpoints: list[Breakpoint]) -> None:
         before = self.histories[history % len(self.histories)]
         prompt = (*before, *text(history + more, more))[:390]
-        asked = GenerationRequest("r", prompt, max_tokens, seed=1, agent=name, is_ordered=ordered, marks=(33,))
+        points = tuple(point for point in breakpoints if point.position <= len(prompt))
+        asked = GenerationRequest("r", prompt, max_tokens, seed=1, agent=name, is_ordered=ordered, marks=(33,), breakpoints=points)
         try:
             asker = self.memory.agents.named(name) if name else None
             self.alive.append(self.scheduler.add(asked, ByteCodec().decoder(), asker))
         except SemanticError:
-            pass  # too long, or no room for it at all
+            return  # too long, or no room for it at all
+        self.askers |= {name or f"request {self.requests}"}
+        self.requests += 1
 
     @precondition(lambda self: self.alive)
     @rule(choice=st.integers(0, 99))
@@ -112,6 +129,7 @@ class MemoryMachine(RuleBasedStateMachine):
         try:
             if what == "fork":
                 self.memory.fork(agent, f"fork{choice % 6}")
+                self.askers |= {f"fork{choice % 6}"}
             elif what == "evict":
                 self.memory.store.evict()
             else:
@@ -159,7 +177,31 @@ class MemoryMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_books_agree(self) -> None:
+        """Pins with their marks and what agents own are a part of it: nothing that is gone is anybody's."""
         self.memory.audit()
+
+    @invariant()
+    def there_are_no_more_agents_than_have_asked(self) -> None:
+        assert len(self.memory.agents) <= len(self.askers)
+
+    @invariant()
+    def every_turn_that_is_not_over_is_somebodys_and_no_other(self) -> None:
+        waiting = sum(sequence.agent is not None and sequence.phase is not Phase.FINISHED for sequence in self.alive)
+        assert sum(agent.asked for agent in self.memory.agents) <= waiting
+
+    @invariant()
+    def the_rank_of_a_block_never_falls(self) -> None:
+        blocks = list(self.memory.store.tree.blocks())
+        assert all(block.rank >= self.ranks.get(block, Rank.PLAIN) for block in blocks)
+        assert all(block in self.memory.store._idle.of_rank(block.rank) for block in blocks if block.is_stored and not block.pins)
+        self.ranks = {block: block.rank for block in blocks}
+
+    @invariant()
+    def pins_and_marks_keep_their_bounds(self) -> None:
+        share = self.memory.budget_bytes * MARKS_SHARE
+        assert self.memory.store.marks_bytes <= share
+        assert self.memory.pins.marks_bytes <= share * PINS_SHARE
+        assert self.memory.pinned_bytes <= self.memory.budget_bytes * PINS_SHARE
 
     def teardown(self) -> None:
         for agent in self.memory.agents:

@@ -10,7 +10,7 @@ from semantic_trio.domain.generation import Event, Finished, GenerationRequest, 
 from semantic_trio.domain.scheduler import Limits
 from semantic_trio.domain.sequence import Phase, Sequence
 from semantic_trio.domain.shares import fair_shares
-from semantic_trio.domain.step import Drawn, StepPlan, StepResult, StepTiming
+from semantic_trio.domain.step import Drawn, Inventory, StepPlan, StepResult, StepTiming
 from semantic_trio.testing import ByteCodec
 from tests.unit.conftest import scheduler
 
@@ -172,6 +172,67 @@ def test_who_only_held_a_row_when_the_device_failed_goes_on_later() -> None:
 
     assert [chunk.row for chunk in plan.prefill] == [first.row], "a chunk of one token is one row's"
     assert (lost, second.phase, policy.waiting) == ([first], Phase.WAITING, 1)
+
+
+def test_who_only_reads_is_done_when_its_own_pass_has_landed() -> None:
+    """A device that looks ahead answers for the pass before: this one may still fail."""
+    policy, device = scheduler(Limits(100, 1, 16, 1.0)), Device()
+    sequence = policy.add(request(prompt=8, max_tokens=0), ByteCodec().decoder())
+    plans = [policy.plan()]
+    assert plans[0] is not None
+    early = policy.commit(device.step(plans[0], ends=False))
+    plans.append(policy.plan())
+    assert plans[1] is not None
+
+    events = policy.commit(device.step(plans[1], ends=False))
+
+    assert early == []
+    assert [(who, type(event)) for who, event in events] == [(sequence, Finished)]
+
+
+def test_the_last_token_of_a_row_that_was_taken_away_ends_its_turn() -> None:
+    policy, device = scheduler(Limits(100, 1, 16, 1.0)), Device()
+    sequence = policy.add(request(prompt=4, max_tokens=2), ByteCodec().decoder())
+    for _ in range(2):
+        plan = policy.plan()
+        assert plan is not None
+        policy.commit(device.step(plan, ends=False))
+    plan = policy.plan()
+    assert plan is not None
+
+    policy.preempt(sequence)
+    events = policy.commit(device.step(plan, ends=False))
+
+    assert [type(event) for _, event in events] == [TokenEvent, Finished]
+    assert (sequence.phase, policy.waiting) == (Phase.FINISHED, 0)
+
+
+def test_who_is_followed_no_more_is_forgotten() -> None:
+    """What prompts have in common is kept while one of them is read, and there is always another that is."""
+    policy, device = scheduler(Limits(4000, 2, 16, 1.0)), Device()
+    for number in range(20):
+        tokens = tuple(range(200 * number, 200 * number + 50 + 70 * (number % 2)))
+        policy.add(GenerationRequest(f"{number}", tokens, max_tokens=1, seed=1), ByteCodec().decoder())
+    sizes = []
+    while (plan := policy.plan()) is not None:
+        sizes.append(len(policy._flight._alike))
+        assert {row for _, row in policy._flight._alike} <= {*policy._rows}
+        policy.commit(device.step(plan, ends=False))
+
+    assert 0 < max(sizes) <= 2 * 20
+
+
+def test_rows_nobody_works_with_are_closed_with_the_next_plan() -> None:
+    policy, device = scheduler(), Device()
+    device.rows[7] = 3
+
+    told = policy.reconcile(Inventory(frozenset({7}), frozenset(), frozenset()))
+
+    plan = policy.plan()
+    assert plan is not None
+    device.step(plan, ends=False)
+    assert told == ["1 rows nobody works with"]
+    assert device.rows == {}
 
 
 def test_a_row_that_has_read_nothing_leaves_nothing_behind() -> None:

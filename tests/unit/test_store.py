@@ -1,5 +1,6 @@
 """What is kept within a budget, and what goes first."""
 
+import attrs
 import hypothesis.strategies as st
 import pytest
 from hypothesis import given, settings
@@ -7,10 +8,12 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from semantic_trio.domain import blocks
 from semantic_trio.domain.blocks import BlockPool
+from semantic_trio.domain.conversation import Breakpoint
 from semantic_trio.domain.errors import PoolExhaustedError
 from semantic_trio.domain.geometry import LayerGroup, LayerKind, ModelCacheSpec
 from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.residency import Rank, Residency
+from semantic_trio.domain.step import Closing
 
 GROUPS = (LayerGroup(LayerKind.GLOBAL, layers=2, token_bytes=4), LayerGroup(LayerKind.SLIDING, layers=1, token_bytes=2, window=32))
 SPEC = ModelCacheSpec("pool", GROUPS, block_tokens=16)
@@ -112,13 +115,13 @@ def test_the_least_used_of_the_lowest_rank_goes_first(touches: list[tuple[int, R
     residency, ranks, last = Residency[int](), dict[int, Rank](), dict[int, int]()
     for at, (name, rank) in enumerate(touches):
         residency.touch(name, 10, rank)
-        ranks[name], last[name] = max(rank, ranks.get(name, rank)), at
+        ranks[name], last[name] = rank, at
 
     assert list(residency.victims()) == sorted(ranks, key=lambda name: (ranks[name], last[name]))
     assert (len(residency), residency.bytes) == (len(ranks), 10 * len(ranks))
 
 
-def test_a_store_that_is_full_of_pins_keeps_no_more_marks() -> None:
+def test_marks_stay_within_their_share() -> None:
     memory = Memory(SPEC, 16 * 1024, chunk_tokens=16)
     run = memory.run(tuple(range(100)))
     agent = memory.agents.named("a")
@@ -128,6 +131,213 @@ def test_a_store_that_is_full_of_pins_keeps_no_more_marks() -> None:
     assert None not in positions
     assert memory.store.marks_bytes <= memory.budget_bytes * 0.25
     assert memory.mark(0, 99) is None, "it is there already"
+    memory.audit()
+
+
+def read(memory: Memory, tokens: tuple[int, ...], name: str = "a", number: int = 0, points: tuple[Breakpoint, ...] = ()) -> Closing:
+    """A turn that reads a prompt and ends."""
+    run = memory.run(tokens)
+    memory.open(number, run, memory.agents.named(name), memory.match(run), points=points)
+    memory.publish(number, len(run))
+    memory.remember(number, run)
+    return memory.close(number, len(run), points)
+
+
+def test_a_history_of_any_length_is_forgotten() -> None:
+    """Deleting it met Python's bound on recursion once, and left the books half done."""
+    memory = Memory(attrs.evolve(SPEC, groups=GROUPS[:1]), 10**7, chunk_tokens=16)
+    read(memory, tuple(range(1500 * 16)))
+
+    memory.delete(memory.agents.get("a"))
+
+    assert memory.store.pool.used == 0
+    assert len(memory.take_drops()[0]) == 1500
+    memory.audit()
+
+
+# A mark is 1,000 bytes, and marks may take a quarter of the budget.
+HEAVY = ModelCacheSpec("heavy", (GROUPS[0], LayerGroup(LayerKind.RECURRENT, layers=1, state_bytes=1000)), block_tokens=16)
+
+
+def test_no_mark_of_a_row_takes_the_place_of_its_points() -> None:
+    memory = Memory(HEAVY, 12_000, chunk_tokens=16)
+    run = memory.run(tuple(range(200)))
+    memory.open(0, run, memory.agents.named("a"), memory.match(run), points=(Breakpoint(40, Rank.MARKED), Breakpoint(50, Rank.LONG)))
+    kept = []
+    for position in (40, 50, 60, 70, 80):
+        memory.publish(0, position)
+        memory.mark(0, position, replaces=position >= 60)
+        kept.append({mark.position for mark in memory.store.marks.values()})
+
+    assert kept == [{40}, {40, 50}, {40, 50, 60}, {40, 50, 70}, {40, 50, 80}]
+
+
+def test_a_mark_of_low_rank_finds_no_room_among_the_rows_points() -> None:
+    memory = Memory(HEAVY, 8000, chunk_tokens=16)
+    run = memory.run(tuple(range(90)))
+    memory.open(0, run, memory.agents.named("a"), memory.match(run), points=(Breakpoint(40, Rank.MARKED), Breakpoint(50, Rank.LONG)))
+    for position in (40, 50):
+        memory.publish(0, position)
+        memory.mark(0, position)
+
+    memory.publish(0, 60)
+
+    assert memory.mark(0, 60) is None
+    assert {mark.position for mark in memory.store.marks.values()} == {40, 50}
+
+
+def test_a_mark_that_was_replaced_and_is_used_again_is_like_any_other() -> None:
+    memory = Memory(SPEC, 64 * 1024, chunk_tokens=16)
+    run = memory.run(tuple(range(100)))
+    memory.open(0, run, memory.agents.named("a"), memory.match(run))
+    for position in (50, 60):
+        memory.publish(0, position)
+        memory.mark(0, position, replaces=True)
+    spent = next(mark for mark in memory.store.marks.values() if mark.position == 50)
+    assert spent.rank is Rank.SPENT
+
+    other = memory.run((*range(50), 7))
+    match = memory.match(other)
+    memory.open(1, other, memory.agents.named("b"), match)
+
+    assert (match.mark, spent.rank) == (spent, Rank.PLAIN)
+
+
+def test_a_row_that_closes_has_its_own_room_for_its_mark() -> None:
+    memory = Memory(SPEC, 16 * 1024, chunk_tokens=16)
+    run = memory.run(tuple(range(100)))
+    memory.open(0, run, memory.agents.named("a"), memory.match(run))
+    memory.publish(0, 100)
+    memory.store.pool.allocate("the rest", (memory.store.pool.available, 0))
+
+    closing = memory.close(0, 100)
+
+    assert closing.mark is not None
+    assert [save.stop for save in closing.blocks] == [16, 32, 48, 64, 80, 96, 100]
+
+
+def test_a_mark_that_finds_no_room_costs_nobody_anything() -> None:
+    """Its share has room for it where another mark goes, but the budget has not even then."""
+    memory = Memory(SPEC, 540, chunk_tokens=1)
+    run = memory.run(tuple(range(40)))
+    memory.open(0, run, memory.agents.named("a"), memory.match(run))
+    for position in (10, 32, 40):
+        memory.publish(0, position)
+        if position < 40:
+            memory.mark(0, position)
+    memory.store.pin_mark(max(memory.store.marks.values(), key=lambda mark: mark.position))
+    memory.store.pool.allocate("the rest", (memory.store.pool.available, 0))
+
+    assert memory.mark(0, 40) is None
+    assert {mark.position for mark in memory.store.marks.values()} == {10, 32}
+
+
+def test_what_went_with_the_block_before_it_is_given_up_once() -> None:
+    memory = Memory(SPEC, 64 * 1024, chunk_tokens=16)
+    read(memory, tuple(range(48)))
+    memory.store.touch([block for block in memory.store.tree.blocks() if not block.children])
+
+    memory.store.evict()
+
+    assert memory.store.pool.used == 0
+    assert memory.store.evictions == 2
+
+
+def test_a_pinned_history_goes_from_its_end_on_when_it_is_let_go() -> None:
+    memory = Memory(SPEC, 64 * 1024, chunk_tokens=16)
+    read(memory, tuple(range(48)))
+    agent = memory.agents.get("a")
+
+    memory.pin(agent)
+    memory.unpin(agent)
+
+    assert [block.start for block in memory.store._idle.victims()] == [32, 16, 0]
+
+
+def test_a_pinned_mark_the_device_has_lost_is_let_go_like_any_other() -> None:
+    memory = Memory(SPEC, 64 * 1024, chunk_tokens=16)
+    read(memory, tuple(range(48)))
+    agent = memory.agents.get("a")
+    memory.pin(agent)
+    memory.reconcile(attrs.evolve(memory.expected(), marks=frozenset()))
+
+    memory.unpin(agent)
+
+    assert (memory.pinned_bytes, memory.store.marks) == (0, {})
+    memory.audit()
+
+
+def test_pins_leave_half_of_the_marks_to_the_others() -> None:
+    memory = Memory(HEAVY, 16_000, chunk_tokens=16)
+    for number in range(3):
+        read(memory, tuple(range(100 * number, 100 * number + 32)), f"a{number}", number)
+    for number in range(2):
+        memory.pin(memory.agents.get(f"a{number}"))
+
+    with pytest.raises(PoolExhaustedError) as refused:
+        memory.pin(memory.agents.get("a2"))
+
+    assert (refused.value.wanted, refused.value.free) == (1000, 0)
+    assert memory.pinned_bytes == 2 * (1000 + 32 * 4)
+    assert not memory.agents.get("a2").is_pinned
+    memory.audit()
+    for agent in memory.agents:
+        memory.unpin(agent)
+    assert memory.pinned_bytes == memory.pins.marks_bytes == 0
+
+
+def test_a_history_whose_mark_is_gone_is_pinned_and_forked_all_the_same() -> None:
+    memory = Memory(SPEC, 64 * 1024, chunk_tokens=16)
+    read(memory, tuple(range(100)))
+    agent = memory.agents.get("a")
+    for mark in list(memory.store.marks.values()):
+        memory.store.forget_mark(mark)
+
+    memory.pin(agent)
+    fork = memory.fork(agent, "b")
+
+    assert memory.pinned_bytes == SPEC.block_bytes(100)
+    assert fork.held == agent.held
+    assert agent.held
+
+
+def test_a_rank_outlasts_being_used() -> None:
+    memory = Memory(SPEC, 64 * 1024, chunk_tokens=16)
+    read(memory, tuple(range(48)), points=(Breakpoint(48, Rank.LONG),))
+
+    read(memory, tuple(range(60)), number=1)
+
+    ranks = {block.start: block.rank for block in memory.store.tree.blocks()}
+    assert ranks == {0: Rank.LONG, 16: Rank.LONG, 32: Rank.LONG, 48: Rank.PLAIN}
+    assert memory.store._idle.of_rank(Rank.PLAIN) == [block for block in memory.store.tree.blocks() if block.start == 48]
+
+
+def test_marks_go_before_blocks_of_a_higher_rank() -> None:
+    memory = Memory(SPEC, 64 * 1024, chunk_tokens=16)
+    read(memory, tuple(range(40)), "plain")
+    read(memory, tuple(range(100, 140)), "marked", 1, points=(Breakpoint(40, Rank.MARKED),))
+
+    kinds = [(type(victim).__name__, victim.rank) for victim in memory.store._victims()]
+
+    blocks, mark = [("Block", Rank.PLAIN)] * 3, ("Mark", Rank.PLAIN)
+    assert kinds == [*blocks, mark, *[("Block", Rank.MARKED)] * 3, ("Mark", Rank.MARKED)]
+
+
+def test_nothing_is_given_up_for_buffers_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(blocks, "MAX_BUFFERS", 7)
+    memory = Memory(SPEC, 16 * 1024, chunk_tokens=16)
+    read(memory, tuple(range(48)))
+    memory.pin(memory.agents.get("a"))
+    run = memory.run(tuple(range(100, 116)))
+    memory.open(1, run, memory.agents.named("b"), memory.match(run), points=(Breakpoint(10, Rank.PLAIN),))
+    memory.publish(1, 10)
+    memory.mark(1, 10)
+    memory.publish(1, 16)
+
+    closing = memory.close(1, 17)
+
+    assert closing.blocks == ()
+    assert {mark.position for mark in memory.store.marks.values()} == {48, 10}
     memory.audit()
 
 

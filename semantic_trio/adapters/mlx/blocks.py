@@ -56,12 +56,21 @@ class WarmStore:
         portions.dispatch()
         self._blocks.update(kept)
 
-    def save_mark(self, caches: RowCaches, mark: SaveMark) -> None:
-        """Keep what the layers that are not global hold now, which is at the mark's position."""
+    def save_mark(self, caches: RowCaches, mark: SaveMark, *, is_last_use: bool = False) -> None:
+        """Keep what the layers that are not global hold now, which is at the mark's position.
+
+        Effects: in their last use it empties those layers as it goes, so that no row and its mark are held at once.
+        """
         read = snapshot.positions_read(caches)
         assert read <= {mark.position}, f"a mark at {mark.position} of a row that has read {read}"
-        layers = [snapshot.state_of_layer(cache) for cache in snapshot.other_layers(caches)]
-        mx.async_eval(snapshot.arrays_in(layers))  # before the row is appended to: a lazy copy would make that append copy too
+        layers, portions = [], _Portions()
+        for cache in snapshot.other_layers(caches):
+            layers.append(snapshot.state_of_layer(cache))
+            portions.add(snapshot.arrays_in(layers[-1:]))
+            if is_last_use:
+                vars(cache).clear()
+                portions.move()
+        portions.dispatch()  # before the row is appended to: a lazy copy would make that append copy too
         self._marks[mark.key] = _Mark(mark.position, layers)
 
     def restore(self, caches: RowCaches, restore: Restore, rows: Mapping[int, RowCaches], room: int) -> None:
@@ -115,8 +124,8 @@ class _Portions:
     _lazy: list[mx.array] = attrs.field(init=False, factory=list)
     _bytes: int = attrs.field(init=False, default=0)
 
-    def add(self, rows: Rows | None) -> None:
-        for array in rows or ():
+    def add(self, arrays: Iterable[mx.array] | None) -> None:
+        for array in arrays or ():
             self._lazy.append(array)
             self._bytes += array.nbytes
 

@@ -104,14 +104,14 @@ class Batch:
 
     def _close(self, closing: Closing) -> None:
         if closing.mark is not None:
-            self._save_mark(closing.mark)
+            self._save_mark(closing.mark, is_last_use=True)
         self.store.save_blocks(self._rows[closing.row].caches, closing.blocks)
         del self._rows[closing.row]
 
-    def _save_mark(self, mark: SaveMark) -> None:
+    def _save_mark(self, mark: SaveMark, *, is_last_use: bool = False) -> None:
         row = self._rows[mark.row]
         assert row.length == mark.position, f"a mark at {mark.position} of a row that has read {row.length} tokens"
-        self.store.save_mark(row.caches, mark)
+        self.store.save_mark(row.caches, mark, is_last_use=is_last_use)
 
     def _rescue(self, number: int, keep: Sequence[SaveBlock]) -> list[SaveBlock]:
         """Save what can be read of a row in doubt, and say what that was."""
@@ -208,7 +208,10 @@ class MlxRunner:
 
     async def inventory(self) -> Inventory:
         """See `ModelRunner.inventory`."""
-        return await self.device.call(self.batch.inventory)
+        try:
+            return await self.device.call(self.batch.inventory)
+        except Exception as error:
+            raise StepFailedError(f"{type(error).__name__}: {error}") from error
 
     def memory(self) -> dict[str, float]:
         """Bytes in use by MLX, by kind. Reads counters of the allocator; any thread may."""
