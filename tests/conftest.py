@@ -1,13 +1,20 @@
-"""What all tests share: the BLAS before MLX, and the mark of each test's tier, given by its directory."""
+"""What all tests share: the BLAS before MLX, chance that repeats, and the mark of each test's tier, given by its directory."""
 
+import os
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 import semantic_trio.adapters.mlx  # noqa: F401 - loads the BLAS before any test imports MLX
 
 TIERS = {"unit": "unit", "http": "unit", "contract": "integration", "integration": "integration", "smoke": "smoke", "e2e": "e2e"}
 HERE = Path(__file__).parent
+
+# One run is like another, for the gates look at what is covered. The nightly one looks for what no run has seen.
+settings.register_profile("repeatable", derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+if "NIGHTLY" not in os.environ:
+    settings.load_profile("repeatable")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
