@@ -3,6 +3,7 @@
 Knows the names of its settings and asks the running server for their values. Knows nothing of what is served beyond that.
 """
 
+import contextlib
 import http.client
 import json
 import os
@@ -82,12 +83,13 @@ def ask(url: str, key: str | None) -> Served:
     place = urlsplit(url if "//" in url else f"//{url}", scheme="http")
     kind = http.client.HTTPSConnection if place.scheme == "https" else http.client.HTTPConnection
     try:
-        connection = kind(place.hostname or "", place.port, timeout=ANSWER_SECONDS)
-        connection.request("GET", f"{_path(place.path)}/v1/models", headers={"x-api-key": key} if key else {})
-        response = connection.getresponse()
-        if response.status == http.client.UNAUTHORIZED:
+        with contextlib.closing(kind(place.hostname or "", place.port, timeout=ANSWER_SECONDS)) as connection:
+            connection.request("GET", f"{_path(place.path)}/v1/models", headers={"x-api-key": key} if key else {})
+            with connection.getresponse() as response:
+                status, body = response.status, response.read()
+        if status == http.client.UNAUTHORIZED:
             raise InvalidRequestError(f"{url} wants another API key: set SEMANTIC_API_KEY or api_key_file as for the server", field="api_key")
-        model = msgspec.json.decode(response.read(), type=_Models).data[0]
+        model = msgspec.json.decode(body, type=_Models).data[0]
     except (OSError, ValueError, http.client.HTTPException, msgspec.DecodeError, IndexError) as error:
         raise InvalidRequestError(f"no semantic-trio answers at {url} ({error}): start one with `semantic-trio serve`", field="url") from error
     return Served(f"{place.scheme}://{place.netloc}{_path(place.path)}", key, model.id, model.max_input_tokens)
