@@ -1,7 +1,8 @@
 """The one loop: requests in, steps to the device, tokens out.
 
-Knows trio, the scheduler and the runner. Knows nothing of MLX or HTTP. It is the only task that touches scheduling state; handlers talk to it by
-one memory channel, which it empties before each step.
+Knows trio, the scheduler and the runner. Knows nothing of MLX or HTTP. It is the only task that plans and commits; handlers talk to it by one memory
+channel, which it empties before each step. What they ask of the memory's agents (fork, pin, release, delete) they do at once, between two of its
+awaits, and nudge it where the device has to hear of it.
 """
 
 import enum
@@ -134,7 +135,7 @@ class Engine:
 
     @property
     def memory(self) -> Memory:
-        """What is remembered. Its agents may be forked, pinned, released and deleted by any task; `nudge` afterwards."""
+        """What is remembered. Its agents may be forked, pinned, released and deleted by any task; `nudge` after the last two."""
         return self.scheduler.memory
 
     def nudge(self) -> None:

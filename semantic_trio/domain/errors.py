@@ -68,16 +68,6 @@ class AgentExistsError(SemanticError):
 
 
 @attrs.frozen
-class AgentBusyError(SemanticError):
-    """The agent is in the middle of a turn; the same request succeeds when that is over."""
-
-    agent: str
-
-    def __str__(self) -> str:
-        return f"the agent {self.agent} is in the middle of a turn"
-
-
-@attrs.frozen
 class PoolExhaustedError(SemanticError):
     """The memory for KV cache cannot hold what is wanted, with everything else given up that may be."""
 

@@ -216,6 +216,7 @@ class Scheduler:
     def preempt(self, sequence: Sequence) -> None:
         """Take a sequence's row away and put it at the head of the queue; what it has read and generated so far is kept."""
         self._late[sequence.row] = sequence
+        self.memory.publish(sequence.row, sequence.known)
         self._close(sequence, has_ended=False)
         sequence.preempt()
         self._waiting.appendleft(sequence)
@@ -295,7 +296,7 @@ class Scheduler:
 
     def _is_out_of_turn(self, sequence: Sequence) -> bool:
         line = self._in_order.get(sequence.request.agent or "")
-        return bool(line) and sequence.request.is_ordered and line is not None and line[0] is not sequence
+        return sequence.request.is_ordered and line is not None and line[0] is not sequence
 
     def _is_over(self, sequence: Sequence) -> None:
         sequence.phase = Phase.FINISHED
@@ -323,7 +324,6 @@ class Scheduler:
         self._close(sequence, has_ended=has_ended)
 
     def _close(self, sequence: Sequence, *, has_ended: bool) -> None:
-        self.memory.publish(sequence.row, sequence.known)
         self._to_close.append(self.memory.close(sequence.row, sequence.fed, sequence.request.breakpoints, has_ended=has_ended))
         del self._rows[sequence.row]
 

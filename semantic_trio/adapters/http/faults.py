@@ -10,7 +10,6 @@ from werkzeug.exceptions import HTTPException
 
 from semantic_trio.adapters.http.protocol import Protocol
 from semantic_trio.domain.errors import (
-    AgentBusyError,
     AgentExistsError,
     AgentNotFoundError,
     DrainingError,
@@ -109,8 +108,6 @@ def _passing(error: SemanticError, protocol: Protocol) -> Fault:
             return Fault(status, str(error), code="rate_limit_exceeded", retry_after_seconds=error.retry_after_seconds)
         case PoolExhaustedError():  # it would fit if others, or pins, held less
             return Fault(529 if is_anthropic else 503, str(error), code="out_of_memory", retry_after_seconds=ROOM_SECONDS)
-        case AgentBusyError():
-            return Fault(409, str(error), code="agent_busy", retry_after_seconds=ROOM_SECONDS)
         case DrainingError():
             return Fault(503, str(error), retry_after_seconds=error.retry_after_seconds)
         case EngineDeadError():

@@ -26,7 +26,6 @@ def routes(state: AppState) -> Blueprint:
             model.engine.memory.pin(agent)
         except PoolExhaustedError as error:
             raise Fault(400, _too_much(error), field="agent_id", code="pins_exhausted") from error
-        model.engine.nudge()
         return json_answer(view(model, agent))
 
     @blueprint.post("/v1/agents/<agent_id>/unpin")
@@ -36,7 +35,6 @@ def routes(state: AppState) -> Blueprint:
         """Let an agent's memory be given up again when others need the room."""
         model, agent = find(state, agent_id)
         model.engine.memory.unpin(agent)
-        model.engine.nudge()
         return json_answer(view(model, agent))
 
     @blueprint.post("/v1/agents/<agent_id>/close")
