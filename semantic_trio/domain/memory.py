@@ -203,11 +203,6 @@ class Memory:
         """Let an agent's memory be given up again."""
         self.pins.unpin(agent)
 
-    @property
-    def pinned_bytes(self) -> int:
-        """What pins take of the budget."""
-        return self.pins.bytes
-
     # ------------------------------------------------------------------------------------------------------------------ books
 
     def expected(self) -> Inventory:

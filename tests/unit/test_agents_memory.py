@@ -292,7 +292,7 @@ async def test_a_pin_keeps_only_what_the_agent_has_read(start_engine: StartEngin
 
     memory.pin(memory.agents.get("cold"))
 
-    assert memory.pinned_bytes == 0
+    assert memory.pins.bytes == 0
     memory.delete(memory.agents.get("other"))
     bench.engine.nudge()
     await trio.sleep(1)

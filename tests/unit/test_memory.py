@@ -201,7 +201,7 @@ class MemoryMachine(RuleBasedStateMachine):
         share = self.memory.budget_bytes * MARKS_SHARE
         assert self.memory.store.marks_bytes <= share
         assert self.memory.pins.marks_bytes <= share * PINS_SHARE
-        assert self.memory.pinned_bytes <= self.memory.budget_bytes * PINS_SHARE
+        assert self.memory.pins.bytes <= self.memory.budget_bytes * PINS_SHARE
 
     def teardown(self) -> None:
         for agent in self.memory.agents:

@@ -263,7 +263,7 @@ def test_a_pinned_mark_the_device_has_lost_is_let_go_like_any_other() -> None:
 
     memory.unpin(agent)
 
-    assert (memory.pinned_bytes, memory.store.marks) == (0, {})
+    assert (memory.pins.bytes, memory.store.marks) == (0, {})
     memory.audit()
 
 
@@ -278,12 +278,12 @@ def test_pins_leave_half_of_the_marks_to_the_others() -> None:
         memory.pin(memory.agents.get("a2"))
 
     assert (refused.value.wanted, refused.value.free) == (1000, 0)
-    assert memory.pinned_bytes == 2 * (1000 + 32 * 4)
+    assert memory.pins.bytes == 2 * (1000 + 32 * 4)
     assert not memory.agents.get("a2").is_pinned
     memory.audit()
     for agent in memory.agents:
         memory.unpin(agent)
-    assert memory.pinned_bytes == memory.pins.marks_bytes == 0
+    assert memory.pins.bytes == memory.pins.marks_bytes == 0
 
 
 def test_a_history_whose_mark_is_gone_is_pinned_and_forked_all_the_same() -> None:
@@ -296,7 +296,7 @@ def test_a_history_whose_mark_is_gone_is_pinned_and_forked_all_the_same() -> Non
     memory.pin(agent)
     fork = memory.fork(agent, "b")
 
-    assert memory.pinned_bytes == SPEC.block_bytes(100)
+    assert memory.pins.bytes == SPEC.block_bytes(100)
     assert fork.held == agent.held
     assert agent.held
 
@@ -383,7 +383,7 @@ def test_a_chain_longer_than_pins_may_take_is_pinned_from_its_beginning() -> Non
 
     memory.close(1, 2500)
 
-    assert 0 < memory.pinned_bytes <= memory.budget_bytes // 2
+    assert 0 < memory.pins.bytes <= memory.budget_bytes // 2
     assert [block.stop for block in agent.pinned] == [16 * (at + 1) for at in range(len(agent.pinned))]
     memory.audit()
 

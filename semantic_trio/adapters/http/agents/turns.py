@@ -1,5 +1,7 @@
 """Routes that talk with an agent: only what is new travels. Turns of one agent run in the order they were asked, in a line of its own."""
 
+import functools
+
 from quart import Blueprint, Response
 from quart_schema import document_request, document_response
 
@@ -9,7 +11,7 @@ from semantic_trio.adapters.http.agents.turn import Turn, refuse_deleted, sure_p
 from semantic_trio.adapters.http.agents.view import find
 from semantic_trio.adapters.http.agents.wire import AgentAnswer, AgentTurn, Warmed, asked
 from semantic_trio.adapters.http.answers import json_answer
-from semantic_trio.adapters.http.body import decode
+from semantic_trio.adapters.http.body import decode, understood
 from semantic_trio.adapters.http.contract import document_faults, document_stream
 from semantic_trio.adapters.http.exchange import Exchange, current
 from semantic_trio.adapters.http.faults import OpenAIError
@@ -37,7 +39,7 @@ def routes(state: AppState) -> Blueprint:
     async def generate(agent_id: str) -> Response:
         """Say something to an agent. Message and answer become part of its conversation when the answer is complete."""
         exchange = current.get()
-        request = decode(exchange.body, AgentTurn)
+        request = await understood(exchange.body, functools.partial(decode, kind=AgentTurn))
         model, agent = find(state, agent_id)
         place = _join(lines, model, agent, exchange)
         turn = Turn(state, exchange, model, agent, place, asked(request, model.card.id, agent.id))

@@ -1,5 +1,6 @@
 """Routes of the Chat Completions API. Knows nothing of how an answer comes about."""
 
+import functools
 import time
 import uuid
 
@@ -7,11 +8,11 @@ from quart import Blueprint, Response
 from quart_schema import document_request, document_response
 
 from semantic_trio.adapters.http.answers import json_answer
-from semantic_trio.adapters.http.body import decode
+from semantic_trio.adapters.http.body import decode, understood
 from semantic_trio.adapters.http.contract import document_faults, document_stream
-from semantic_trio.adapters.http.exchange import current
+from semantic_trio.adapters.http.exchange import Exchange, current
 from semantic_trio.adapters.http.faults import OpenAIError
-from semantic_trio.adapters.http.generate import begin
+from semantic_trio.adapters.http.generate import Asked, begin
 from semantic_trio.adapters.http.identity import identify
 from semantic_trio.adapters.http.openai.answer import ChatAnswer, ChatEncoder, whole_completion
 from semantic_trio.adapters.http.openai.wire import ChatRequest, asked
@@ -31,9 +32,8 @@ def routes(state: AppState) -> Blueprint:
     async def create_chat_completion() -> Response:
         """Answer a conversation, whole or as a stream of chunks."""
         exchange = current.get()
-        request = decode(exchange.body, ChatRequest)
-        identity = identify(exchange.headers, session_id=request.session_id, prompt_cache_key=request.prompt_cache_key)
-        model, answer = await begin(state, asked(request, identity))
+        request, question = await understood(exchange.body, functools.partial(_question, exchange))
+        model, answer = await begin(state, question)
         completion_id, created = f"chatcmpl-{uuid.uuid4().hex}", int(time.time())
         if request.stream:
             encoder = ChatEncoder(completion_id, created, model.card.id, request.wants_usage)
@@ -42,3 +42,8 @@ def routes(state: AppState) -> Blueprint:
         return json_answer(whole_completion(completion_id, created, model.card.id, whole), reuse=whole.finished.reuse)
 
     return blueprint
+
+
+def _question(exchange: Exchange, body: bytes) -> tuple[ChatRequest, Asked]:
+    request = decode(body, ChatRequest)
+    return request, asked(request, identify(exchange.headers, session_id=request.session_id, prompt_cache_key=request.prompt_cache_key))
