@@ -1,8 +1,9 @@
 """What the engine needs from outside. Each port has a real and a fake implementation that pass the same contract tests."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
+from semantic_trio.domain.content import AgentRecord, Content, Item
 from semantic_trio.domain.conversation import NOTHING_KNOWN, Conversation, Known, Part, Prompt
 from semantic_trio.domain.geometry import ModelCacheSpec
 from semantic_trio.domain.step import BlockKey, Inventory, SaveBlock, StepPlan, StepResult
@@ -36,6 +37,52 @@ class ModelRunner(Protocol):
 
     async def inventory(self) -> Inventory:
         """What the device holds. Raises `StepFailedError` when the device does."""
+
+    async def export(self, items: Sequence[Item]) -> Mapping[Item, Content]:
+        """The content of those of these blocks and marks that are stored, to be read by any thread.
+
+        It stays as it is whatever becomes of the originals. Raises `StepFailedError` when the device does.
+        """
+
+    async def load(self, items: Mapping[Item, Content]) -> None:
+        """Store blocks and marks. What is stored under the same key is replaced.
+
+        Raises `DamagedError`, with nothing stored, for content that is none of this model's; `StepFailedError` when the device raises.
+        """
+
+
+class CacheFiles(Protocol):
+    """What one model remembers, as files. Blocking: called in worker threads, by several at a time, but never twice for the same thing.
+
+    What is written is there whole or not at all, whatever happens to process and machine.
+    """
+
+    def index(self) -> Mapping[Item, int]:
+        """The blocks and marks that are there, with the bytes they take on disk. Opens no file."""
+
+    def write(self, item: Item, content: Content) -> int:
+        """Keep a block or mark; the bytes it takes on disk. Raises `OSError`, and then nothing is left behind."""
+
+    def read(self, item: Item) -> Content:
+        """What was written. Raises `DamagedError` where that is not there any more as it was (and puts what is there aside), `OSError` else."""
+
+    def remove(self, item: Item) -> None:
+        """Delete a block or mark, if it is there. Raises `OSError`."""
+
+    def agents(self) -> Sequence[AgentRecord]:
+        """All records of agents, in the order of their use. Those that are damaged are put aside. Raises `OSError` where the directory cannot be read."""
+
+    def write_agent(self, record: AgentRecord) -> int:
+        """Keep a record in the place of the one before; the bytes it takes on disk. Raises `OSError`, and then the one before is still there."""
+
+    def remove_agent(self, agent: str) -> None:
+        """Delete the record of an agent, if it is there. Raises `OSError`."""
+
+    def put_aside(self, item: Item | str, reason: str) -> None:
+        """Take a block, mark or agent's record that turned out to be wrong out of use, and keep it with the reason. Raises `OSError`."""
+
+    def free_bytes(self) -> int:
+        """Bytes the file system has left. Raises `OSError`."""
 
 
 class AnswerReader(Protocol):

@@ -8,7 +8,7 @@ import re
 import attrs
 
 from semantic_trio.domain.chain import TOKEN_BYTES, TokenRun, common_tokens, unpack
-from semantic_trio.domain.conversation import Conversation
+from semantic_trio.domain.conversation import NOTHING_SAID, Conversation
 from semantic_trio.domain.errors import InvalidRequestError
 from semantic_trio.domain.prefix import Block, Mark
 from semantic_trio.domain.reuse import MissCause, Reuse, Source, Turn
@@ -17,7 +17,6 @@ from semantic_trio.domain.step import BlockKey
 AGENT_ID = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,128}")
 # Tokens shown on either side of the position where a prompt left its agent's history.
 SHOWN_TOKENS = 16
-NOTHING_SAID = Conversation(())
 
 
 def agent_id(given: str) -> str:

@@ -135,6 +135,9 @@ class Conversation:
         return tools + said + FRAME * len(self.messages)
 
 
+NOTHING_SAID = Conversation(())
+
+
 @attrs.frozen
 class Known:
     """The beginning of a conversation in the very tokens it was read and said in: a model does not always spell as its tokenizer would."""

@@ -119,3 +119,25 @@ class EngineDeadError(SemanticError):
 
     def __str__(self) -> str:
         return f"the engine ended: {self.reason}"
+
+
+@attrs.frozen
+class DamagedError(SemanticError):
+    """A file of the cache is not what was written, or gone; what it held has to be computed again."""
+
+    name: str  # of the file
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
+
+
+@attrs.frozen
+class CacheInUseError(SemanticError):
+    """Another process works with this cache directory."""
+
+    directory: str
+    holder: str  # what that process says of itself
+
+    def __str__(self) -> str:
+        return f"the cache in {self.directory} is in use by {self.holder}"

@@ -13,9 +13,9 @@ from semantic_trio.adapters.http.exchange import Exchange
 from semantic_trio.adapters.http.generate import Asked, log_prompt, submit
 from semantic_trio.adapters.http.state import AppState, ServedModel
 from semantic_trio.application.answer import Answer, AnswerEvent, Encoded, WholeAnswer
-from semantic_trio.domain.agent import NOTHING_SAID, Agent
+from semantic_trio.domain.agent import Agent
 from semantic_trio.domain.chain import unpack
-from semantic_trio.domain.conversation import Conversation, Message, Part, Prompt, Role, Text
+from semantic_trio.domain.conversation import NOTHING_SAID, Conversation, Message, Part, Prompt, Role, Text
 from semantic_trio.domain.errors import AgentNotFoundError, SemanticError
 from semantic_trio.domain.generation import Failed, Finished
 

@@ -20,7 +20,8 @@ from semantic_trio.adapters.http.identity import Identity
 from semantic_trio.adapters.http.reuse import Cache
 from semantic_trio.adapters.http.sse import event_stream
 from semantic_trio.adapters.http.state import AppState, ServedModel
-from semantic_trio.domain.agent import NOTHING_SAID, Agent
+from semantic_trio.domain.agent import Agent
+from semantic_trio.domain.conversation import NOTHING_SAID
 from semantic_trio.domain.errors import OverloadedError
 from semantic_trio.domain.generation import SamplingParams
 from semantic_trio.domain.reuse import NOTHING_REUSED

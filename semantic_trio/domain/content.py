@@ -1,0 +1,75 @@
+"""What a block, a mark or an agent consists of when it leaves the process: names and bytes.
+
+Knows shapes and kinds of numbers. Knows nothing of files or devices.
+"""
+
+import enum
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import attrs
+
+from semantic_trio.domain.conversation import NOTHING_SAID, Conversation
+from semantic_trio.domain.step import MarkKey
+
+
+class Kind(enum.StrEnum):
+    """What is kept under a key."""
+
+    BLOCK = "block"
+    MARK = "mark"
+
+
+class Item(NamedTuple):
+    """A block or a mark by its name."""
+
+    kind: Kind
+    key: bytes
+
+
+@attrs.frozen(eq=False)
+class Tensor:
+    """Numbers as bytes, row by row, little-endian."""
+
+    dtype: str  # as safetensors calls it: F32, F16, BF16, U32, I32, U8 ...
+    shape: tuple[int, ...]
+    data: memoryview  # contiguous, of single bytes
+
+
+Content = Mapping[str, Tensor]
+
+
+@attrs.frozen
+class SaidEnd:
+    """How far one beginning of a conversation reaches in the tokens it was read and said in."""
+
+    digest: bytes
+    stop: int  # tokens
+    is_answer: bool
+
+
+@attrs.frozen
+class SaidLine:
+    """One line of conversation: its tokens, packed, and the beginnings of it that can be found again."""
+
+    packed: bytes
+    ends: tuple[SaidEnd, ...]
+
+
+@attrs.frozen(kw_only=True)
+class AgentRecord:
+    """All that is known of an agent but the content of its blocks and marks, whose names follow from its history."""
+
+    id: str
+    is_named: bool
+    is_kept: bool
+    is_pinned: bool
+    parent: str | None
+    turns: int
+    used: int  # grows with every record of a directory: the order of use, whatever clocks say
+    history: bytes  # packed tokens
+    prompt_tokens: int
+    chain: bytes  # key of the last whole block of the history, for the tokens to be checked against; of the root where there is none
+    marks: tuple[tuple[int, MarkKey], ...] = ()  # by position, of those on its way
+    conversation: Conversation = NOTHING_SAID
+    said: tuple[SaidLine, ...] = ()
