@@ -135,7 +135,7 @@ class Answer:
         self._is_over = True
         if tokens:
             name = self._encoded.name_with(told) if told else None
-            self._said.remember(self._encoded.digests, self._encoded.prompt.tokens, tokens, name)
+            self._said.remember(self._encoded.digests, self._encoded.prompt.tokens, tokens, name, self.generation.agent)
 
 
 def _joined(before: list[Part], part: Part) -> list[Part]:

@@ -88,6 +88,7 @@ class Engine:
     _failures: int = attrs.field(init=False, default=0)
     _mean_seconds: float = attrs.field(init=False, default=0.0)  # of recent requests, from submission to end
     _emptied: trio.Event = attrs.field(init=False, factory=trio.Event)
+    _settled: trio.Event = attrs.field(init=False, factory=trio.Event)  # the device has done all it was told
 
     def __attrs_post_init__(self) -> None:
         # Every open generation has at most two messages under way, so sending never blocks: the bound is `queue_limit`, kept by `submit`.
@@ -163,7 +164,9 @@ class Engine:
                     self._deliver(self._owner.get(sequence), event)
                 if plan is None:
                     await self._check()
+                    self._settled.set()
                     await self._collect()
+                    self._settled = trio.Event()
                 else:
                     await self._advance(plan)
         except EngineDeadError as dead:
@@ -180,6 +183,11 @@ class Engine:
             while self._open:
                 await self._emptied.wait()
         self._fail_all(DrainingError(FIRST_RETRY_SECONDS))
+
+    async def settle(self) -> None:
+        """Return when the device has done all it was told: rows are closed, and what is kept of them is stored."""
+        self.nudge()
+        await self._settled.wait()
 
     def refuse_when_closed(self) -> None:
         """Raises `DrainingError` or `EngineDeadError` where nothing new is begun."""
@@ -282,6 +290,7 @@ class Engine:
             return  # closed by its caller: the message that says so is on its way
         sequence = self._open.get(generation)
         generation.reuse = sequence.reuse if sequence else None
+        generation.agent = sequence.agent.id if sequence and sequence.agent and sequence.agent.is_listed else ""
         generation.deliver(event)
         if generation.is_over:
             seconds = trio.current_time() - generation.submitted_at

@@ -26,6 +26,7 @@ class Generation:
     _on_close: Callable[["Generation"], None]
     stamps: list[float] = attrs.field(init=False, factory=list)  # when each token was drawn
     reuse: Reuse | None = attrs.field(init=False, default=None)  # None until the first event, and of one that never had a row
+    agent: str = attrs.field(init=False, default="")  # whose turn it is; empty until the first event, and for one nobody can ask for
     is_over: bool = attrs.field(init=False, default=False)  # its last event was delivered, or nobody wants any
 
     def close(self) -> None:

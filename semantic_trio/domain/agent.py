@@ -47,6 +47,7 @@ class Agent:
     rows: int = 0  # live rows that work for it
     turns: int = 0  # that have ended
     last_turn: Turn | None = None
+    is_elsewhere: bool = False  # what it remembers is another model's
 
     @property
     def tokens(self) -> int:
@@ -64,16 +65,18 @@ class Agent:
         return self.history[: self.prompt_tokens * TOKEN_BYTES]
 
 
-def explain(agent: Agent, run: TokenRun, reused: int, known: int, source: Source) -> Turn:
-    """What a turn reused and why not more; `known` is how much of the prompt anybody remembers."""
+def explain(agent: Agent, run: TokenRun, reused: int, known: int, source: Source, *, is_damaged: bool = False) -> Turn:
+    """What a turn reused and why not more; `known` is how much of the prompt anybody remembers, `is_damaged` whether some of it was found damaged."""
     alike = common_tokens(agent.history, run.packed)
     reachable = min(alike, len(run) - 1)
     left_at = alike if alike < min(agent.tokens, len(run)) else None
     cause, lost = None, 0
     if not agent.history:
-        cause = MissCause.NEW if reused < len(run) - 1 else None
+        unknown = MissCause.OTHER_MODEL if agent.is_elsewhere else MissCause.NEW
+        cause = unknown if reused < len(run) - 1 else None
     elif reused < reachable:
-        cause, lost = (MissCause.NO_RESTORE_POINT if known >= reachable else MissCause.EVICTED), reachable - reused
+        gone = MissCause.CORRUPT if is_damaged else MissCause.EVICTED
+        cause, lost = (MissCause.NO_RESTORE_POINT if known >= reachable else gone), reachable - reused
     elif left_at is not None:
         cause, lost = MissCause.DIVERGED, agent.tokens - left_at
     reuse = Reuse(reused, len(run), source if reused else Source.NONE, cause, lost)

@@ -5,7 +5,7 @@ Knows names and histories. Knows nothing of blocks' content or of budgets.
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import attrs
 
@@ -22,6 +22,7 @@ class Agents:
     root: BlockKey
     block_tokens: int
     limit: int
+    removed: Callable[[Agent], None] = lambda agent: None  # told of every agent that is struck off
     _all: OrderedDict[str, Agent] = attrs.field(init=False, factory=OrderedDict)  # least recently used first
     _by_prompt: dict[BlockKey, dict[str, Agent]] = attrs.field(init=False, factory=dict)  # by the last whole block of what they are recognised by
     _place: dict[str, BlockKey] = attrs.field(init=False, factory=dict)
@@ -85,8 +86,19 @@ class Agents:
         agent.history, agent.prompt_tokens = history, min(len(run), len(history) // TOKEN_BYTES)
         self._unplace(agent)
         if is_whole and not agent.is_named and agent.is_listed:
-            self._place[agent.id] = run.keys[-1] if run.keys else self.root
-            self._by_prompt.setdefault(self._place[agent.id], {})[agent.id] = agent
+            self._recognise_by(agent, run)
+
+    def adopt(self, agent: Agent, prompt: TokenRun) -> bool:
+        """Take in an agent of an earlier process; whether there was room for it."""
+        if agent.id in self._all or self._add(agent) is not agent or not agent.is_listed:
+            return False
+        if agent.history and not agent.is_named:
+            self._recognise_by(agent, prompt)
+        return True
+
+    def _recognise_by(self, agent: Agent, prompt: TokenRun) -> None:
+        self._place[agent.id] = prompt.keys[-1] if prompt.keys else self.root
+        self._by_prompt.setdefault(self._place[agent.id], {})[agent.id] = agent
 
     def leave(self, agent: Agent) -> None:
         """A turn of an agent is over. Who is known by content alone and has read no prompt to its end goes: it could never be recognised."""
@@ -105,6 +117,7 @@ class Agents:
         del self._all[agent.id]
         agent.is_listed = False
         self._unplace(agent)
+        self.removed(agent)
         for block in agent.blocks.values():
             block.owners.discard(agent.id)
         agent.blocks.clear()

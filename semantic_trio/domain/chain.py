@@ -59,6 +59,7 @@ class TokenRun:
 
     packed: bytes
     keys: tuple[BlockKey, ...]
+    block_tokens: int
 
     @classmethod
     def of(cls, tokens: Sequence[int], root: BlockKey, block_tokens: int) -> "TokenRun":
@@ -71,10 +72,14 @@ class TokenRun:
         size, keys = block_tokens * TOKEN_BYTES, [root]
         for end in range(size, len(packed) + 1, size):
             keys.append(child_key(keys[-1], packed[end - size : end]))
-        return cls(packed, tuple(keys[1:]))
+        return cls(packed, tuple(keys[1:]), block_tokens)
 
     def __len__(self) -> int:
         return len(self.packed) // TOKEN_BYTES
+
+    def block_at(self, position: int) -> bytes:
+        """The tokens of the whole block that begins at a position."""
+        return self.packed[position * TOKEN_BYTES : (position + self.block_tokens) * TOKEN_BYTES]
 
     def has(self, packed: bytes, position: int) -> bool:
         """Whether these tokens stand at a position."""

@@ -141,3 +141,13 @@ class CacheInUseError(SemanticError):
 
     def __str__(self) -> str:
         return f"the cache in {self.directory} is in use by {self.holder}"
+
+
+@attrs.frozen
+class DiskRefusedError(SemanticError):
+    """Nothing may be written to disk now; serving goes on without."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return self.reason

@@ -6,7 +6,7 @@ A block's content is in the live rows that have read it, and stored exactly whil
 that closes fits where it was, and a row that opens takes over what it is alone to use.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import attrs
 
@@ -14,12 +14,31 @@ from semantic_trio.domain.agent import Agent, explain
 from semantic_trio.domain.agents import Agents
 from semantic_trio.domain.chain import TOKEN_BYTES, TokenRun, common_tokens, pack
 from semantic_trio.domain.conversation import Breakpoint
+from semantic_trio.domain.disk import Disk
+from semantic_trio.domain.errors import PoolExhaustedError
 from semantic_trio.domain.geometry import ModelCacheSpec
 from semantic_trio.domain.pins import Pins
-from semantic_trio.domain.prefix import Block, LiveRow, Match
+from semantic_trio.domain.prefix import Block, Kept, LiveRow, Mark, Match
+from semantic_trio.domain.residency import Rank
 from semantic_trio.domain.reuse import Source, Turn
 from semantic_trio.domain.step import BlockKey, Closing, Inventory, MarkKey, Piece, Restore, SaveBlock, SaveMark
 from semantic_trio.domain.store import Store, rank_at
+
+# Marks of one agent that are written: the end of its head, and the latest. Each can be as large as the keys and values of 3,000 tokens.
+MARKS_WRITTEN = 4
+# Tokens below which computing them is no slower than reading them from disk.
+WORTH_READING = 32
+
+
+@attrs.frozen
+class Recalled:
+    """What is on its way from disk for a prompt, in blocks and marks."""
+
+    ordered: int = 0  # just now
+    coming: int = 0
+
+
+NOTHING_RECALLED = Recalled()
 
 
 @attrs.define(eq=False)
@@ -36,6 +55,7 @@ class Memory:
     budget_bytes: int
     chunk_tokens: int  # the largest piece of a prompt read in one step
     max_agents: int = 1000
+    disk: Disk = attrs.field(factory=Disk)
     store: Store = attrs.field(init=False)
     agents: Agents = attrs.field(init=False)
     pins: Pins = attrs.field(init=False)
@@ -44,8 +64,8 @@ class Memory:
     _in_use: set[bytes] = attrs.field(init=False, factory=set)  # blocks and marks that the plan being made reads or writes
 
     def __attrs_post_init__(self) -> None:
-        self.store = Store(self.spec, self.budget_bytes, self._disown)
-        self.agents = Agents(self._root.key, self.spec.block_tokens, self.max_agents)
+        self.store = Store(self.spec, self.budget_bytes, self.disk, self._disown)
+        self.agents = Agents(self._root.key, self.spec.block_tokens, self.max_agents, self._no_record)
         self.pins = Pins(self.store)
         self.longest_row = self._longest_row()
 
@@ -63,11 +83,45 @@ class Memory:
         """How many tokens of a prompt a live row has read or is about to read."""
         return common_tokens(bytes(self._rows[number].row.packed), run.packed)
 
-    def turn(self, agent: Agent, run: TokenRun, match: Match) -> Turn:
+    def turn(self, agent: Agent, run: TokenRun, match: Match, *, from_disk: bool = False) -> Turn:
         """What a match means to the agent that asks. To be asked before the row is opened."""
         parts = [*match.path, match.part]
         is_stored = any(isinstance(part, Block) and part.is_stored for part in parts)
-        return explain(agent, run, match.length, match.known, Source.RAM if is_stored else Source.ROW)
+        source = Source.DISK if from_disk else Source.RAM if is_stored else Source.ROW
+        is_damaged = self.disk.was_damaged_after((self._root.key, *run.keys))
+        return explain(agent, run, match.length, match.known, source, is_damaged=is_damaged)
+
+    def recall(self, run: TokenRun, *, is_last_try: bool = False, may_order: bool = True) -> Recalled:
+        """Have brought back from disk what a prompt could begin with.
+
+        Raises `PoolExhaustedError` where there is no room for it now; in its last try it orders what there is room for.
+        """
+        if self.disk.is_empty:
+            return NOTHING_RECALLED
+        near, far = self.match(run), self.store.tree.reach(run, len(run) - 1)
+        try:
+            return self._bring_back(near, far, may_order=may_order)
+        except PoolExhaustedError as error:
+            if not is_last_try:
+                raise
+            blocks = (error.free - error.wanted) // max(self.spec.block_bytes(), 1)  # that do not fit; rounded up
+            return self._bring_back_some(run, near, far.length + blocks * self.spec.block_tokens)
+
+    def _bring_back(self, near: Match, far: Match, *, may_order: bool = True) -> Recalled:
+        if far.length - near.length < WORTH_READING:
+            return NOTHING_RECALLED
+        parts = [one for one in (*far.path, far.part, far.mark) if isinstance(one, Kept) and not one.is_here]
+        wanted = [one for one in parts if not one.is_coming]
+        if wanted and not may_order:
+            return NOTHING_RECALLED
+        self.store.bring_back(wanted, {*far.path, far.part, far.mark})
+        return Recalled(len(wanted), len(parts))
+
+    def _bring_back_some(self, run: TokenRun, near: Match, limit: int) -> Recalled:
+        try:
+            return self._bring_back(near, self.store.tree.reach(run, max(limit, 0)))
+        except PoolExhaustedError:
+            return NOTHING_RECALLED
 
     def row_bytes(self, tokens: int) -> int:
         """What a live row of so many tokens takes."""
@@ -84,7 +138,7 @@ class Memory:
         taken = dict.fromkeys(block for block in match.stored if block is not match.part or block.owners <= {agent.id})
         self.store.touch([*match.path, *([match.part] if isinstance(match.part, Block) else [])])
         freed = sum(self.store.size(block) for block in taken)
-        self.store.make_room(self.row_bytes(len(run)) - freed + headroom, sparing={*match.path, match.part, match.mark})
+        self.store.room.make(self.row_bytes(len(run)) - freed + headroom, sparing={*match.path, match.part, match.mark})
         pieces = _pieces(match, taken) if self.spec.has_blocks else ()
         for block in taken:
             self.store.take_out(block, drop=not pieces)
@@ -107,7 +161,7 @@ class Memory:
         """Give a row the room to hold so many tokens. Raises `PoolExhaustedError`, and then nothing has changed."""
         more = self.row_bytes(tokens) - self.store.pool.size(("row", number))
         if more > 0:
-            self.store.make_room(more)
+            self.store.room.make(more, may_lose=True)
             self.store.pool.resize(("row", number), self.spec.row_amount(tokens, self.chunk_tokens))
 
     def extend(self, number: int, token: int) -> None:
@@ -124,6 +178,7 @@ class Memory:
             block = self.store.child(last, bytes(row.packed[row.whole * TOKEN_BYTES : (row.whole + size) * TOKEN_BYTES]))
             if block.is_stored:  # somebody else read the same meanwhile, and closed
                 self.store.take_out(block, drop=True)
+            self.store.cancel(block)
             block.rows[number] = None
             self._own(tenant.agent, block)
             row.chain.append(block)
@@ -156,7 +211,7 @@ class Memory:
         mark = self.store.mark(tenant.row, fed, replaces=has_ended) if keeps and fed == tenant.row.read else None
         saves = self._keep(tenant, breakpoints)
         if tenant.agent.is_pinned:
-            self.pins.pin_what_fits(tenant.agent, self._chain(tenant.agent))
+            self.pins.pin_what_fits(tenant.agent, self.chain(tenant.agent))
         return Closing(number, saves, mark)
 
     def close_all(self, safe: Mapping[int, int], doubted: Collection[MarkKey]) -> tuple[SaveBlock, ...]:
@@ -180,28 +235,73 @@ class Memory:
         """A new agent that remembers what this one does, at no cost. Raises as `Agents.create` does."""
         fork = self.agents.create(name, parent=agent.id)
         fork.conversation, fork.history = agent.conversation, agent.history
-        for block in self._chain(agent):
+        for block in self.chain(agent):
             self._own(fork, block)
+        self.write(fork)
         return fork
 
     def delete(self, agent: Agent) -> None:
         """Forget an agent, and its blocks that nobody else has read. Rows that work for it go on, and leave nothing behind."""
         agent.is_deleted = True
         blocks = agent.held
+        self.pins.unpin(agent)
         self.agents.remove(agent)
-        self._give_up(agent, blocks)
+        for block in blocks:
+            if not (block.owners or block.pins):
+                self._forget_wherever(block)
 
     def release(self, agent: Agent) -> None:
-        """Give up the RAM of an agent: blocks that nobody else has read go, but for those in live rows."""
-        self._give_up(agent, agent.held)
+        """Give up the RAM of an agent: blocks that nobody else has read go, but for those in live rows. What is on disk stays there."""
+        self.pins.unpin(agent)
+        for block in agent.held:
+            if block.is_stored and block.owners <= {agent.id} and not block.pins:
+                self.store.give_up(block)
 
     def pin(self, agent: Agent) -> None:
         """Keep an agent's memory whatever happens. Raises as `Pins.pin` does."""
-        self.pins.pin(agent, self._chain(agent))
+        self.pins.pin(agent, self.chain(agent))
+        self.write(agent)
 
     def unpin(self, agent: Agent) -> None:
         """Let an agent's memory be given up again."""
         self.pins.unpin(agent)
+        self.write(agent)
+
+    def write(self, agent: Agent) -> None:
+        """Have what is new of an agent written to disk: its blocks and marks, and then the record that leads to them.
+
+        What its rows have read last has to be stored on the device already.
+        """
+        if not (self.disk.exists and agent.is_listed and (agent.history or agent.is_kept)):
+            return
+        marks = self.marks(agent)
+        for kept in (*self.chain(agent), *(marks[-1:] if self.disk.is_sparing else marks)):
+            self.store.write(kept)
+        self.disk.write(agent)
+
+    def adopted(self, agent: Agent, path: Sequence[Block], *, is_pinned: bool) -> None:
+        """An agent of an earlier process is here again, with these blocks on disk."""
+        for block in path:
+            self._own(agent, block)
+        if is_pinned:
+            self.pins.pin_what_fits(agent, path)
+
+    def run_of(self, agent: Agent) -> TokenRun:
+        """An agent's history with the names of its blocks."""
+        return TokenRun.of_packed(agent.history, self._root.key, self.spec.block_tokens)
+
+    def chain(self, agent: Agent) -> list[Block]:
+        """The blocks of an agent's history that are there, from the first on. One that only begins like its tail is another's."""
+        path, part, _ = self.store.tree.held(self.run_of(agent))
+        return [*path, *([part] if isinstance(part, Block) and part.key in agent.blocks else [])]
+
+    def marks(self, agent: Agent) -> list[Mark]:
+        """The marks on an agent's way that outlive the process: the first and the last ones. By position."""
+        run = self.run_of(agent)
+        path = [self._root, *self.store.tree.held(run)[0]]
+        passed = [mark for block in path for mark in block.marks.values() if mark.rank > Rank.SPENT and run.has(mark.packed, block.stop)]
+        passed.sort(key=lambda mark: mark.position)
+        return passed if len(passed) <= MARKS_WRITTEN else [passed[0], *passed[1 - MARKS_WRITTEN :]]
 
     # ------------------------------------------------------------------------------------------------------------------ books
 
@@ -266,12 +366,6 @@ class Memory:
             del self.agents.get(owner).blocks[block.key]
         block.owners.clear()
 
-    def _give_up(self, agent: Agent, blocks: Iterable[Block]) -> None:
-        self.pins.unpin(agent)
-        for block in blocks:
-            if block.is_stored and block.owners <= {agent.id} and not block.pins:
-                self.store.forget(block)
-
     def _move_in(self, number: int, run: TokenRun, agent: Agent, match: Match) -> None:
         row = LiveRow(number, bytearray(run.packed), list(match.path), match.length)
         for block in match.path:
@@ -298,9 +392,9 @@ class Memory:
         path = [*row.chain, *self._tail(row, agent)]
         for block in path:
             block.rows.pop(row.number, None)
-        loose = [block for block in path if not block.is_held]
+        loose = [block for block in path if not block.is_here]
         kept = [block for block in loose if block.owners or not agent.is_deleted]
-        self.store.forget_all(loose[len(kept) :])
+        self.store.forget_all([block for block in loose[len(kept) :] if not block.is_held])
         saves = self.store.put_in(kept, row.number, sparing=set(path))
         self.store.touch(path, breakpoints)
         return saves
@@ -323,11 +417,17 @@ class Memory:
         row.chain = [block for block in row.chain if block.stop <= safe]
         row.read = row.whole
 
-    def _chain(self, agent: Agent) -> list[Block]:
-        """The blocks of an agent's history that are there, from the first on. One that only begins like its tail is another's."""
-        run = TokenRun.of_packed(agent.history, self._root.key, self.spec.block_tokens)
-        path, part, _ = self.store.tree.held(run)
-        return [*path, *([part] if isinstance(part, Block) and part.key in agent.blocks else [])]
+    def _forget_wherever(self, block: Block) -> None:
+        """Nobody may read a block any more: it is on disk no longer, and in RAM only as long as a row is."""
+        if block.is_written:
+            self.store.discard(block.item)
+        if block.is_stored and not block.is_struck_off:
+            self.store.forget(block)
+
+    def _no_record(self, agent: Agent) -> None:
+        """An agent is struck off: what its record alone led to is of no use."""
+        for item in self.disk.remove_agent(agent):
+            self.store.discard(item)
 
 
 def _pieces(match: Match, taken: Collection[Block]) -> tuple[Piece, ...]:

@@ -69,6 +69,10 @@ class PrefillPace:
         linear, slope = self._fit()
         return max(linear + slope * context, 1e-9)
 
+    def seconds(self, tokens: int, context: int) -> float:
+        """Expected cost of so many prompt tokens behind `context` others; 0 while nothing was measured."""
+        return tokens * self.seconds_per_token(context + tokens / 2) if self.is_known else 0.0
+
     def tokens_within(self, seconds: float, context: int) -> int:
         """The largest chunk behind `context` tokens that should not lengthen a step by more than `seconds`."""
         if not self.is_known:

@@ -3,31 +3,61 @@
 Knows tokens, names and where each block's content is. Knows nothing of bytes, budgets or of who may stay.
 """
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
+from typing import ClassVar
 
 import attrs
 
 from semantic_trio.domain.chain import TOKEN_BYTES, TokenRun, mark_key
+from semantic_trio.domain.content import Item, Kind
 from semantic_trio.domain.residency import Rank
 from semantic_trio.domain.step import BlockKey, MarkKey, Piece
 
 
 @attrs.define(eq=False)
-class Block:
+class Kept:
+    """A block or a mark, and where its content is."""
+
+    kind: ClassVar[Kind]
+    key: bytes
+    is_stored: bool = attrs.field(init=False, default=False)  # in RAM, with no row around it
+    is_written: bool = attrs.field(init=False, default=False)  # on disk
+    is_coming: bool = attrs.field(init=False, default=False)  # from disk: its room in RAM is taken
+    is_struck_off: bool = attrs.field(init=False, default=False)  # nothing leads to it any more
+    pins: int = attrs.field(init=False, default=0)
+    rank: Rank = attrs.field(init=False, default=Rank.PLAIN)  # the highest it was ever used with
+
+    @property
+    def item(self) -> Item:
+        """What it is called outside."""
+        return Item(self.kind, self.key)
+
+    @property
+    def is_here(self) -> bool:
+        """Whether a row can begin with it now."""
+        return self.is_stored
+
+    @property
+    def is_held(self) -> bool:
+        """Whether its content is anywhere."""
+        return self.is_here or self.is_written
+
+
+@attrs.define(eq=False)
+class Block(Kept):
     """Tokens that follow those of its parent: `block_tokens` of them, or fewer at the end of a history (a tail).
 
-    Its content is in every live row that has read it, and stored when there is no such row: never in both.
+    In RAM its content is in every live row that has read it, and stored when there is no such row: never in both. It may be on disk as well.
     """
 
+    kind = Kind.BLOCK
     key: BlockKey
     parent: "Block | None"
     start: int  # position of its first token
     packed: bytes
-    is_stored: bool = False
-    rows: dict[int, None] = attrs.field(factory=dict)  # live rows that hold it, the first one first
-    owners: set[str] = attrs.field(factory=set)  # agents that have read it
-    pins: int = 0
-    rank: Rank = Rank.PLAIN  # the highest it was ever used with
+    rows: dict[int, None] = attrs.field(init=False, factory=dict)  # live rows that hold it, the first one first
+    owners: set[str] = attrs.field(init=False, factory=set)  # agents that have read it
     children: dict[BlockKey, "Block"] = attrs.field(init=False, factory=dict)
     marks: dict[MarkKey, "Mark"] = attrs.field(init=False, factory=dict)  # positions at its end or among the tokens after it
     growing: dict[int, "LiveRow"] = attrs.field(init=False, factory=dict)  # rows whose tokens after this block make no whole block yet
@@ -38,8 +68,8 @@ class Block:
         return self.start + len(self.packed) // TOKEN_BYTES
 
     @property
-    def is_held(self) -> bool:
-        """Whether its content is anywhere."""
+    def is_here(self) -> bool:
+        """See `Kept.is_here`."""
         return self.is_stored or bool(self.rows)
 
     def piece(self, stop: int, *, is_last_use: bool = False) -> Piece:
@@ -50,15 +80,14 @@ class Block:
 
 
 @attrs.define(eq=False)
-class Mark:
+class Mark(Kept):
     """What blocks do not hold, kept for one position."""
 
+    kind = Kind.MARK
     key: MarkKey
     after: Block
     packed: bytes  # the tokens between the block and the position
     is_whole: bool  # its layers still held position 0: it serves every shorter length too
-    pins: int = 0
-    rank: Rank = Rank.PLAIN
 
     @property
     def position(self) -> int:
@@ -110,30 +139,42 @@ class Match:
 NO_MATCH = Match()
 
 
+def _is_here(kept: Kept) -> bool:
+    return kept.is_here
+
+
+def _is_held(kept: Kept) -> bool:
+    return kept.is_held
+
+
+def _never(key: BlockKey) -> bool:
+    return False
+
+
 @attrs.define(eq=False)
 class PrefixTree:
     """Finds what is remembered of a prompt."""
 
     root: Block
     needs_marks: bool
+    is_on_disk: Callable[[BlockKey], bool] = _never  # of blocks the tree need not know
 
     def match(self, run: TokenRun, limit: int) -> Match:
-        """The longest restorable beginning of a prompt, of `limit` tokens at most."""
-        path, part, known = self.held(run)
-        length, mark = min(known, limit), None
-        if self.needs_marks:
-            length, mark = _best_mark([self.root, *path], run, length)
-        return _cut(path, part, length, mark, known)
+        """The longest beginning of a prompt, of `limit` tokens at most, that a row can begin with now."""
+        return self._longest(run, limit, _is_here)
+
+    def reach(self, run: TokenRun, limit: int) -> Match:
+        """The same, if all came back that is on disk."""
+        return self._longest(run, limit, _is_held)
 
     def held(self, run: TokenRun) -> tuple[list[Block], Block | LiveRow | None, int]:
-        """What there is of a run, whether or not a row can begin with it.
+        """What there is of a run, here or on disk, whether or not a row can begin with it.
 
         Returns whole blocks, who holds most of the tokens after them, and how many tokens that is in all.
         """
         path = self._walk(run)
-        last = path[-1] if path else self.root
-        part, tokens = _best_part(last, run)
-        return path, part, last.stop + tokens
+        part, tokens = _best_part(path[-1] if path else self.root, run, _is_held)
+        return path, part, (path[-1].stop if path else 0) + tokens
 
     def blocks(self) -> Iterator[Block]:
         """All blocks, parents first."""
@@ -143,15 +184,37 @@ class PrefixTree:
             yield block
             pending.extend(block.children.values())
 
+    def _longest(self, run: TokenRun, limit: int, serves: Callable[[Kept], bool]) -> Match:
+        path, part, known = self.held(run)
+        if serves is not _is_held:
+            path = list(itertools.takewhile(serves, path))
+            part, tokens = _best_part(path[-1] if path else self.root, run, serves)
+            length = (path[-1].stop if path else 0) + tokens
+        else:
+            length = known
+        length, mark = min(length, limit), None
+        if self.needs_marks:
+            length, mark = _best_mark([self.root, *path], run, length, serves)
+        return _cut(path, part, length, mark, known)
+
     def _walk(self, run: TokenRun) -> list[Block]:
         path, block = [], self.root
         for key in run.keys:
-            child = block.children.get(key)
+            child = block.children.get(key) or self._from_disk(block, key, run)
             if child is None:
                 break
             path.append(child)
             block = child
         return path
+
+    def _from_disk(self, parent: Block, key: BlockKey, run: TokenRun) -> Block | None:
+        """A block that is on disk is known by its name, and its tokens are those it was asked with."""
+        if not self.is_on_disk(key):
+            return None
+        block = Block(key, parent, parent.stop, run.block_at(parent.stop))
+        block.is_written = True
+        parent.children[key] = block
+        return block
 
 
 def marks_between(row: LiveRow, root: Block, position: int) -> tuple[MarkKey, Block, bytes]:
@@ -165,12 +228,12 @@ def marks_between(row: LiveRow, root: Block, position: int) -> tuple[MarkKey, Bl
     return mark_key(after.key, packed), after, packed
 
 
-def _best_mark(path: list[Block], run: TokenRun, limit: int) -> tuple[int, Mark | None]:
+def _best_mark(path: list[Block], run: TokenRun, limit: int, serves: Callable[[Kept], bool]) -> tuple[int, Mark | None]:
     """The greatest length of at most `limit` that a mark on the way serves: none before a block can serve more than one behind it."""
     best: tuple[int, Mark | None] = (0, None)
     for block in reversed(path):
-        for mark in block.marks.values():
-            best = max(best, (_served(mark, run, limit), mark), key=lambda pair: pair[0])
+        for mark in filter(serves, block.marks.values()):
+            best = max(best, (_served(mark, run, limit), mark), key=lambda pair: (pair[0], pair[1] is not None and pair[1].is_here))
         if best[0]:
             break
     return best
@@ -183,10 +246,10 @@ def _served(mark: Mark, run: TokenRun, limit: int) -> int:
     return mark.position if mark.position <= limit and run.has(mark.packed, begin) else 0
 
 
-def _best_part(block: Block, run: TokenRun) -> tuple[Block | LiveRow | None, int]:
-    """Who holds most of the tokens after a block."""
+def _best_part(block: Block, run: TokenRun, serves: Callable[[Kept], bool]) -> tuple[Block | LiveRow | None, int]:
+    """Who holds most of the tokens after a block; of equals, one that is here."""
     best: tuple[Block | LiveRow | None, int] = (None, 0)
-    for child in block.children.values():
+    for child in sorted(filter(serves, block.children.values()), key=_is_here, reverse=True):
         best = max(best, (child, run.alike(child.packed, block.stop)), key=lambda pair: pair[1])
     for row in block.growing.values():
         best = max(best, (row, run.alike(row.rest, block.stop)), key=lambda pair: pair[1])

@@ -6,6 +6,7 @@ Knows names, ranks and the order of use; that order is counted, not timed. Decid
 import collections
 import enum
 from collections.abc import Hashable, Iterator
+from collections.abc import Set as AbstractSet
 from typing import Generic, TypeVar
 
 import attrs
@@ -23,12 +24,25 @@ class Rank(enum.IntEnum):
 
 
 @attrs.define
-class Residency(Generic[Name]):
-    """Names that could be given up, least recently used first within each rank."""
+class Share:
+    """How much something is."""
 
-    bytes: int = attrs.field(init=False, default=0)  # of all of them
+    bytes: int = 0
+    count: int = 0
+
+
+@attrs.define
+class Residency(Generic[Name]):
+    """Names that could be given up, least recently used first within each rank.
+
+    Those that are held back keep their place in the order and are not offered: giving them up would lose what is nowhere else yet.
+    """
+
+    offered: "Share" = attrs.field(init=False, factory=lambda: Share())
+    held_back: "Share" = attrs.field(init=False, factory=lambda: Share())
     _order: dict[Rank, collections.OrderedDict[Name, int]] = attrs.field(init=False)
     _rank: dict[Name, Rank] = attrs.field(init=False, factory=dict)
+    _held_back: set[Name] = attrs.field(init=False, factory=set)
 
     def __attrs_post_init__(self) -> None:
         self._order = {rank: collections.OrderedDict() for rank in Rank}
@@ -36,7 +50,7 @@ class Residency(Generic[Name]):
     def __len__(self) -> int:
         return len(self._rank)
 
-    def __contains__(self, name: Name) -> bool:
+    def __contains__(self, name: object) -> bool:
         return name in self._rank
 
     def size(self, name: Name) -> int:
@@ -49,19 +63,62 @@ class Residency(Generic[Name]):
         self.forget(name)
         self._rank[name] = rank
         self._order[rank][name] = size
-        self.bytes += size
+        self._count(name, size)
 
     def forget(self, name: Name) -> None:
         """A name is in use, or gone."""
-        rank = self._rank.pop(name, None)
-        if rank is not None:
-            self.bytes -= self._order[rank].pop(name)
+        if name in self:
+            self._taken_out(name)
+            del self._order[self._rank.pop(name)][name]
 
-    def of_rank(self, rank: Rank) -> list[Name]:
-        """The names of a rank in the order they should go."""
-        return list(self._order[rank])
+    def hold_back(self, name: Name) -> None:
+        """Do not offer a name, now or when it comes, until it is let go."""
+        size = self._taken_out(name)
+        self._held_back.add(name)
+        self._count(name, size)
 
-    def victims(self) -> Iterator[Name]:
-        """All names in the order they should go. What is forgotten meanwhile may still come."""
+    def let_go(self, name: Name) -> None:
+        """Offer a name again."""
+        size = self._taken_out(name)
+        self._held_back.discard(name)
+        self._count(name, size)
+
+    def is_held_back(self, name: Name) -> bool:
+        """Whether a name is not offered."""
+        return name in self._held_back
+
+    def share(self, sparing: AbstractSet[object], *, held_back: bool) -> Share:
+        """How much could go: all but `sparing`, with those held back where they may go too."""
+        bytes_, count = self.offered.bytes, self.offered.count
+        if held_back:
+            bytes_, count = bytes_ + self.held_back.bytes, count + self.held_back.count
+        spared = [name for name in self._among(sparing) if held_back or name not in self._held_back]
+        return Share(bytes_ - sum(self.size(name) for name in spared), count - len(spared))
+
+    def of_rank(self, rank: Rank, *, held_back: bool = False) -> list[Name]:
+        """The names of a rank in the order they should go; or instead those held back."""
+        return [name for name in self._order[rank] if (name in self._held_back) == held_back]
+
+    def victims(self, *, held_back: bool = False) -> Iterator[Name]:
+        """All names in the order they should go; or instead those held back. What is forgotten meanwhile may still come."""
         for rank in Rank:
-            yield from self.of_rank(rank)
+            yield from self.of_rank(rank, held_back=held_back)
+
+    def _among(self, some: AbstractSet[object]) -> list[Name]:
+        return [name for name in some if name in self._rank]
+
+    def _taken_out(self, name: Name) -> int | None:
+        """Bytes of a name that is counted no more; None of one that never was."""
+        size = self.size(name) if name in self else None
+        if size is not None:
+            self._share(name).bytes -= size
+            self._share(name).count -= 1
+        return size
+
+    def _count(self, name: Name, size: int | None) -> None:
+        if size is not None:
+            self._share(name).bytes += size
+            self._share(name).count += 1
+
+    def _share(self, name: Name) -> Share:
+        return self.held_back if name in self._held_back else self.offered

@@ -11,6 +11,7 @@ class Source(enum.Enum):
     NONE = "none"
     ROW = "row"  # in the cache of a request that was still running
     RAM = "ram"
+    DISK = "disk"  # all or some of them
 
 
 class MissCause(enum.Enum):

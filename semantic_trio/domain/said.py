@@ -7,10 +7,12 @@ caches. What it keeps costs four bytes a token, which the turns of a conversatio
 import collections
 import hashlib
 import json
+from collections.abc import Callable, Iterable
 
 import attrs
 
-from semantic_trio.domain.chain import pack, unpack
+from semantic_trio.domain.chain import TOKEN_BYTES, pack, unpack
+from semantic_trio.domain.content import SaidEnd, SaidLine
 from semantic_trio.domain.conversation import NOTHING_KNOWN, Conversation, Known, Message, Role, ToolCall
 
 Digest = bytes
@@ -19,6 +21,8 @@ Digest = bytes
 BUDGET_BYTES = 64 << 20
 # What one entry takes beside its tokens.
 ENTRY_BYTES = 200
+# Lines of one agent that outlive the process: what it said before it was edited, or went back, is found again too.
+MOST_LINES = 4
 
 
 def chain(conversation: Conversation) -> tuple[Digest, ...]:
@@ -75,6 +79,7 @@ class _Strip:
     """The tokens of one line of conversation, and who ends where in it."""
 
     packed: bytearray
+    owner: str = ""  # the agent it was said by last
     ends: dict[Digest, "_End"] = attrs.field(factory=dict)
 
     @property
@@ -96,6 +101,7 @@ class Said:
     """What was read and said, by the conversation it was said in."""
 
     budget_bytes: int = BUDGET_BYTES
+    told: Callable[[str], None] = lambda owner: None  # an agent has said something
     held_bytes: int = attrs.field(init=False, default=0)
     _ends: dict[Digest, _End] = attrs.field(init=False, factory=dict)
     _strips: collections.OrderedDict[_Strip, None] = attrs.field(init=False, factory=collections.OrderedDict)
@@ -111,16 +117,41 @@ class Said:
             draft = draft or end
         return NOTHING_KNOWN if draft is None else Known(draft=_tokens(draft.strip, 0, draft.stop))
 
-    def remember(self, digests: tuple[Digest, ...], prompt: tuple[int, ...], answer: tuple[int, ...], told: Digest | None) -> None:
-        """A conversation was read and answered.
+    def remember(self, digests: tuple[Digest, ...], prompt: tuple[int, ...], answer: tuple[int, ...], told: Digest | None, owner: str = "") -> None:
+        """A conversation was read and answered, by the agent `owner` where one is known.
 
         `told` names it with the answer added; None where that was broken off, or not told as it was drawn.
         """
         packed = pack((*prompt, *answer))
         strip = self._strip_for(digests, packed)
+        strip.owner = owner
         self._put(digests[-1], _End(strip, len(packed), is_answer=False))
         if told is not None:
             self._put(told, _End(strip, len(packed), is_answer=True))
+        self._keep_to_budget()
+        self.told(owner)
+
+    def lines(self, owner: str) -> tuple[SaidLine, ...]:
+        """What an agent has read and said, the lines used last."""
+        strips = [strip for strip in self._strips if strip.owner == owner][-MOST_LINES:]
+        return tuple(SaidLine(bytes(strip.packed), tuple(_line_end(digest, end) for digest, end in strip.ends.items())) for strip in strips)
+
+    def adopt(self, owner: str, lines: Iterable[SaidLine]) -> None:
+        """Remember what an agent has said in an earlier process."""
+        for line in lines:
+            strip = _Strip(bytearray(line.packed), owner)
+            self._strips[strip] = None
+            self.held_bytes += len(line.packed)
+            for end in line.ends:
+                self._put(end.digest, _End(strip, end.stop * TOKEN_BYTES, end.is_answer))
+        self._keep_to_budget()
+
+    def forget(self, owner: str) -> None:
+        """Forget all that an agent has said."""
+        for strip in [strip for strip in self._strips if strip.owner == owner]:
+            self._forget(strip)
+
+    def _keep_to_budget(self) -> None:
         while self.held_bytes > self.budget_bytes and len(self._strips) > 1:
             self._forget(next(iter(self._strips)))
 
@@ -150,6 +181,10 @@ class Said:
         for digest in strip.ends:
             del self._ends[digest]
         self.held_bytes -= strip.size
+
+
+def _line_end(digest: Digest, end: _End) -> SaidEnd:
+    return SaidEnd(digest, end.stop // TOKEN_BYTES, end.is_answer)
 
 
 def _beyond(draft: _End | None, end: _End) -> tuple[int, ...]:

@@ -41,6 +41,8 @@ from semantic_trio.domain.stopping import TextDecoder
 UNDISTURBED = 4
 # Tokens after which another mark is set where nothing else asks for one.
 MARK_EVERY = 2048
+# How often a sequence has something brought back from disk: others may take the room it came to before its turn comes.
+MAX_RECALLS = 3
 
 
 @attrs.frozen
@@ -76,6 +78,8 @@ class Scheduler:
     _flight: SingleFlight = attrs.field(init=False)
     _in_order: dict[str, collections.deque[Sequence]] = attrs.field(init=False, factory=dict)  # ordered turns that are not over, by agent
     _refused: list[tuple[Sequence, Event]] = attrs.field(init=False, factory=list)
+    _to_write: list[Agent] = attrs.field(init=False, factory=list)  # whose rows are about to be closed
+    _closing: list[Agent] = attrs.field(init=False, factory=list)  # whose rows are closed by the plan that was handed out
     _to_close: list[Closing] = attrs.field(init=False, factory=list)
     _late: dict[int, Sequence] = attrs.field(init=False, factory=dict)  # preempted since the last answer: one token more may be on its way
     _next_row: int = attrs.field(init=False, default=0)
@@ -99,7 +103,8 @@ class Scheduler:
     @property
     def is_idle(self) -> bool:
         """Whether the device has done everything it was told, and nobody wants more."""
-        return not (self._rows or self._waiting or self._to_close or self._in_flight or self.memory.store.has_drops)
+        busy = self._rows or self._waiting or self._to_close or self._in_flight
+        return not (busy or self.memory.store.has_drops or self.memory.disk.reading)
 
     def room(self, request: GenerationRequest) -> int:
         """Tokens that can be generated for a request: its own limit or what its prompt leaves of the context and of the memory for KV cache.
@@ -140,12 +145,14 @@ class Scheduler:
     def plan(self) -> StepPlan | None:
         """The next step, or None when there is nothing to compute, to close or to wait for."""
         self._grow()
+        self._prefetch()
         opened = tuple(self._admit())
         read = {row: sequence.known for row, sequence in self._rows.items()}
         decode = tuple(Decode(s.row, s.draw()) for s in self._rows.values() if s.wants_decode)
         prefill = tuple(self._chunks(beside=len(decode)))
         marks = self._publish(prefill)
         closing, self._to_close = tuple(self._to_close), []
+        self._closing, self._to_write = self._to_write, []
         drop_blocks, drop_marks = self.memory.take_drops()
         plan = StepPlan(closing, drop_blocks, drop_marks, opened, decode, prefill, marks)
         if not (plan.has_errands or plan.has_work or self._in_flight):
@@ -157,6 +164,9 @@ class Scheduler:
     def commit(self, result: StepResult) -> list[tuple[Sequence, Event]]:
         """Take what a step has drawn: the events for each sequence, in order. Tokens of rows that are gone are ignored."""
         self._in_flight = result.in_flight
+        for agent in self._closing:
+            self.memory.write(agent)
+        self._closing = []
         if result.timing is not None:
             self._learn(result.timing)
         events: list[tuple[Sequence, Event]] = []
@@ -211,6 +221,7 @@ class Scheduler:
         self._to_close, self._in_flight = [], False
         self._recent.clear()
         self._late.clear()
+        self._to_write, self._closing = [], []
         return lost, saves
 
     def preempt(self, sequence: Sequence) -> None:
@@ -230,8 +241,8 @@ class Scheduler:
             try:
                 start = self._open(sequence, match)
             except PoolExhaustedError as error:
-                if self._rows:
-                    return  # somebody who runs will make room
+                if self._rows or self.memory.disk.makes_room:
+                    return  # somebody who runs will make room, or what is being written
                 self._refuse(sequence, error)
             else:
                 self._waiting.remove(sequence)
@@ -246,6 +257,23 @@ class Scheduler:
             if match is not None and not self._is_full:
                 yield sequence, match
 
+    def _prefetch(self) -> None:
+        """Whoever has just come has what is on disk brought back before its turn comes."""
+        for sequence in self._waiting:
+            if sequence.run is None:
+                sequence.run = self.memory.run(sequence.replay)
+                self._recalls(sequence, sequence.run)
+
+    def _recalls(self, sequence: Sequence, run: TokenRun) -> bool:
+        """Whether a sequence has something to come from disk, now or as soon as there is room."""
+        can_wait = bool(self._rows) or self.memory.disk.makes_room
+        try:
+            recalled = self.memory.recall(run, is_last_try=not can_wait, may_order=sequence.recalls < MAX_RECALLS)
+        except PoolExhaustedError:
+            return can_wait
+        sequence.recalls += recalled.ordered > 0
+        return recalled.coming > 0
+
     @property
     def _is_full(self) -> bool:
         return len(self._rows) >= self.limits.max_rows
@@ -256,6 +284,8 @@ class Scheduler:
             return None
         if sequence.run is None:
             sequence.run = self.memory.run(sequence.replay)
+        if self._recalls(sequence, sequence.run):
+            return None
         match = self.memory.match(sequence.run)
         return None if self._flight.follows(sequence, match) else match
 
@@ -263,7 +293,7 @@ class Scheduler:
         request, run, row = sequence.request, sequence.run, self._next_row
         assert run is not None
         agent = self._agent(sequence, run)
-        turn = self.memory.turn(agent, run, match)
+        turn = self.memory.turn(agent, run, match, from_disk=sequence.recalls > 0)
         points = _points(request)
         try:
             restore = self.memory.open(row, run, agent, match, len(self._rows) * self.memory.spec.block_bytes(), points)
@@ -322,6 +352,8 @@ class Scheduler:
         if sequence.known:
             self.memory.remember(sequence.row, self.memory.run(sequence.request.prompt), has_ended=has_ended)
         self._close(sequence, has_ended=has_ended)
+        if sequence.agent is not None and (has_ended or not self.memory.disk.is_sparing):
+            self._to_write.append(sequence.agent)
 
     def _close(self, sequence: Sequence, *, has_ended: bool) -> None:
         self._to_close.append(self.memory.close(sequence.row, sequence.fed, sequence.request.breakpoints, has_ended=has_ended))

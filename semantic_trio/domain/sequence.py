@@ -40,6 +40,7 @@ class Sequence:
     replay: tuple[int, ...] = attrs.field(init=False)  # what must be read before the next token can be drawn
     run: TokenRun | None = attrs.field(init=False, default=None)  # the same, with names
     reuse: Reuse | None = attrs.field(init=False, default=None)  # of the first time it had a row
+    recalls: int = attrs.field(init=False, default=0)  # how often something was brought back from disk for it
     marks: set[int] = attrs.field(init=False, factory=set)  # positions at which a chunk has to end
     passing: set[int] = attrs.field(init=False, factory=set)  # those of them whose marks take each other's place
     _stops: StopStrings = attrs.field(init=False)

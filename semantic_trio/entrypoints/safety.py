@@ -1,11 +1,14 @@
 """What can be known to be unsafe or impossible before anything starts."""
 
+import errno
 import os
 from pathlib import Path
 
 from semantic_trio.domain.errors import InvalidRequestError
 from semantic_trio.entrypoints.settings import Settings
 
+# A disk that is full or read-only today keeps nobody from being served; the memory of agents then lasts as long as the process.
+BAD_DAYS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
 LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 
@@ -19,7 +22,7 @@ def check(settings: Settings) -> None:
 
 
 def _make_private(directory: Path) -> None:
-    """Create a directory only its owner can enter. Raises `PermissionError` when it cannot be written to."""
+    """Create a directory only its owner can enter. Raises `PermissionError` when it cannot be written to, and not only today."""
     try:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         directory.chmod(0o700)
@@ -27,4 +30,6 @@ def _make_private(directory: Path) -> None:
         probe.touch(mode=0o600)
         probe.unlink()
     except OSError as error:
+        if error.errno in BAD_DAYS:
+            return
         raise PermissionError(f"cache_dir: {directory} cannot be written to: {error.strerror}") from error

@@ -2,10 +2,11 @@
 
     device       one lifelong thread for MLX
     engine       the step loop
+    persistence  what is new goes to disk, what is wanted comes back
     http         connections and their handlers
     signals      the first asks for a drain, the second ends at once
 
-What is used outlives its users: http closes before the engine, the engine before the device.
+What is used outlives its users: http closes before the engine, the engine before what it remembers is on disk, and the device last.
 """
 
 import functools
@@ -23,6 +24,7 @@ import structlog
 import trio
 
 import semantic_trio
+from semantic_trio.adapters.disk import ModelFiles
 from semantic_trio.adapters.http.app import create_app
 from semantic_trio.adapters.http.server import bind, serve_http
 from semantic_trio.adapters.http.state import AppState, HttpSettings, ModelCard, ServedModel
@@ -33,10 +35,15 @@ from semantic_trio.adapters.mlx.runner import MlxRunner, load_runner
 from semantic_trio.adapters.mlx.tool_syntax import tool_syntax
 from semantic_trio.adapters.text.codec import TokenizerCodec, load_codec
 from semantic_trio.application.engine import Engine
+from semantic_trio.application.persistence import Persistence
+from semantic_trio.domain.allowance import Allowance
+from semantic_trio.domain.disk import Disk
 from semantic_trio.domain.errors import EngineDeadError
 from semantic_trio.domain.generation import GenerationRequest
 from semantic_trio.domain.memory import Memory
+from semantic_trio.domain.said import Said
 from semantic_trio.domain.scheduler import Limits, Scheduler
+from semantic_trio.entrypoints.locking import cache_locked
 from semantic_trio.entrypoints.settings import Settings
 from semantic_trio.testing import Rule, ScriptedRunner
 
@@ -44,6 +51,8 @@ log = structlog.get_logger(__name__)
 
 # How long connections get to send what they have (the end of an answer, an error event) once the drain is over.
 FLUSH_SECONDS = 2.0
+# How long memory may be written to disk after the drain, where that has left less of its time.
+PERSIST_SECONDS = 5.0
 # Tokens read and drawn before the first request: MLX compiles its kernels, and the scheduler learns how fast this machine is.
 WARM_UP_PROMPT, WARM_UP_TOKENS = 96, 4
 MIB = 1 << 20
@@ -84,16 +93,26 @@ class Server:
         return ScriptedRunner(script=self.script, encode=codec.encode_text, decode=codec.decode)
 
     async def _serve_model(self, runner: MlxRunner | ScriptedRunner, loaded: LoadedModel, codec: TokenizerCodec) -> None:
-        engine = self._engine(runner, loaded)
-        async with trio.open_nursery() as engine_nursery:
-            await engine_nursery.start(self._supervise, engine)
-            await _warm_up(engine, codec)
-            await self._serve_http(engine, Metrics(engine, runner.memory), loaded, codec)
-            engine_nursery.cancel_scope.cancel()
+        with cache_locked(self.settings) as has_disk:
+            engine = self._engine(runner, loaded, Disk(self.settings.disk_budget_mb * MIB if has_disk else 0))
+            persistence = self._persistence(engine, runner)
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self._supervise, engine)
+                if has_disk:
+                    await persistence.open()
+                    await nursery.start(persistence.run)
+                await _warm_up(engine, codec)
+                stopped_at = await self._serve_http(engine, persistence, Metrics(engine, runner.memory, persistence), loaded, codec)
+                if has_disk:
+                    await self._persist(engine, persistence, stopped_at)
+                nursery.cancel_scope.cancel()
 
-    async def _serve_http(self, engine: Engine, metrics: Metrics, loaded: LoadedModel, codec: TokenizerCodec) -> None:
+    async def _serve_http(
+        self, engine: Engine, persistence: Persistence, metrics: Metrics, loaded: LoadedModel, codec: TokenizerCodec
+    ) -> float:
+        """Serve until told to stop; when that was."""
         shutdown = trio.Event()
-        app = create_app(self._state(engine, loaded, codec, metrics))
+        app = create_app(self._state(engine, persistence, loaded, codec, metrics))
         serve = functools.partial(
             serve_http,
             app,
@@ -108,9 +127,19 @@ class Server:
             gc.freeze()  # what was imported stays: looking at all of it again stops the event loop for 100 ms
             self.announce(f"http://{self.settings.host}:{port}")
             await self._stop.wait()
+            stopped_at = trio.current_time()
             await engine.drain(self.settings.shutdown_timeout_seconds)
             shutdown.set()
         self._http_closed.set()
+        return stopped_at
+
+    async def _persist(self, engine: Engine, persistence: Persistence, stopped_at: float) -> None:
+        """Have everything that is remembered written within what is left of the time to end."""
+        left = max(stopped_at + self.settings.shutdown_timeout_seconds - trio.current_time(), PERSIST_SECONDS)
+        with trio.move_on_after(left):
+            await engine.settle()
+        waiting = await persistence.flush(left)
+        log.info("memory is on disk" if not waiting else "memory is on disk in part", bytes=engine.memory.disk.used, not_written=waiting)
 
     async def _supervise(self, engine: Engine, *, task_status: trio.TaskStatus[None]) -> None:
         """Run the engine. When it dies, streams get their error events before the process ends."""
@@ -138,22 +167,35 @@ class Server:
         except OSError as error:
             raise OSError(error.errno, f"cannot listen on {self.settings.host}:{self.settings.port}: {error.strerror}") from error
 
-    def _engine(self, runner: MlxRunner | ScriptedRunner, loaded: LoadedModel) -> Engine:
+    def _engine(self, runner: MlxRunner | ScriptedRunner, loaded: LoadedModel, disk: Disk) -> Engine:
         limits = Limits(
             context_length=loaded.context_length,
             max_rows=self.settings.max_batch_size,
             chunk_tokens=self.settings.prefill_step_size,
             max_stall_seconds=self.settings.max_decode_stall_ms / 1000,
         )
+        memory = Memory(runner.spec, self.settings.cache_budget_mb * MIB, limits.chunk_tokens, self.settings.max_agents_in_memory, disk)
         return Engine(
             runner,
-            Scheduler(limits, Memory(runner.spec, self.settings.cache_budget_mb * MIB, limits.chunk_tokens, self.settings.max_agents_in_memory)),
+            Scheduler(limits, memory),
             queue_limit=self.settings.queue_limit,
             step_deadline_seconds=self.settings.step_deadline_seconds,
             batch_window_seconds=self.settings.batch_window_ms / 1000,
         )
 
-    def _state(self, engine: Engine, loaded: LoadedModel, codec: TokenizerCodec, metrics: Metrics) -> AppState:
+    def _persistence(self, engine: Engine, runner: MlxRunner | ScriptedRunner) -> Persistence:
+        return Persistence(
+            engine.memory,
+            Said(),
+            runner,
+            ModelFiles(self.settings.cache_dir, runner.spec.fingerprint, self.settings.model_id),
+            engine.nudge,
+            engine.scheduler.prefill_pace.seconds,
+            floor_bytes=self.settings.disk_floor_mb * MIB,
+            allowance=Allowance(self.settings.disk_writes_mb_per_day * MIB),
+        )
+
+    def _state(self, engine: Engine, persistence: Persistence, loaded: LoadedModel, codec: TokenizerCodec, metrics: Metrics) -> AppState:
         name = self.settings.model_id
         card = ModelCard(name, name, loaded.context_length, created_at=int(self.model_path.stat().st_mtime))
         http = HttpSettings(
@@ -165,7 +207,7 @@ class Server:
             ping_seconds=self.settings.ping_seconds,
             log_prompts=self.settings.log_prompts,
         )
-        return AppState(model=ServedModel(card, engine, codec), metrics=metrics, version=semantic_trio.__version__, settings=http)
+        return AppState(model=ServedModel(card, engine, codec, persistence), metrics=metrics, version=semantic_trio.__version__, settings=http)
 
 
 def run(settings: Settings, model_path: Path, announce: Callable[[str], None], script: tuple[Rule, ...] | None = None) -> None:
@@ -178,6 +220,7 @@ async def _warm_up(engine: Engine, codec: TokenizerCodec) -> None:
     started = time.monotonic()
     sentence = codec.encode_text("The quick brown fox jumps over the lazy dog. ")
     prompt = tuple(sentence[i % len(sentence)] for i in range(min(WARM_UP_PROMPT, engine.scheduler.limits.context_length // 2)))
-    request = GenerationRequest("warm-up", prompt, WARM_UP_TOKENS, seed=secrets.randbits(63))
+    request = GenerationRequest("warm-up", prompt, WARM_UP_TOKENS, seed=secrets.randbits(63), agent="warm-up")
     await engine.submit(request, codec.decoder()).result()
+    engine.memory.delete(engine.memory.agents.get("warm-up"))
     log.info("warmed up", seconds=round(time.monotonic() - started, 2))

@@ -68,6 +68,13 @@ class Settings:
     cache_budget_mb: int = ts.option(
         default=4096, validator=_between(16, 16_777_216), help="Memory for what is kept of conversations, running and past; in MiB."
     )
+    disk_budget_mb: int = ts.option(
+        default=20_480, validator=_between(0, 1 << 40), help="Disk space for what is kept of conversations, per model, in MiB; 0: none is."
+    )
+    disk_floor_mb: int = ts.option(default=2048, validator=_between(0, 1 << 40), help="Disk space that is left free, in MiB.")
+    disk_writes_mb_per_day: int = ts.option(
+        default=262_144, validator=_between(0, 1 << 40), help="Most that is written to disk in 24 hours, in MiB; 0: any amount."
+    )
     max_agents_in_memory: int = ts.option(default=1000, validator=_between(1, 1_000_000), help="Agents that are remembered by name or by content.")
     queue_limit: int = ts.option(default=64, validator=_between(0, 100_000), help="Requests that may wait for a place in the batch.")
     step_deadline_seconds: float = ts.option(default=60.0, validator=_between(1, 3600), help="A step that takes longer has hung.")

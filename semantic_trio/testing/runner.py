@@ -1,17 +1,35 @@
 """A runner without a model. On trio's virtual clock a whole engine runs on it without a thread or a moment's waiting."""
 
 import hashlib
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Mapping, Sequence
 
 import attrs
 import trio
 
-from semantic_trio.domain.errors import StepFailedError
+from semantic_trio.domain.content import Content, Item, Kind, Tensor
+from semantic_trio.domain.errors import DamagedError, StepFailedError
 from semantic_trio.domain.geometry import LayerGroup, LayerKind, ModelCacheSpec
 from semantic_trio.domain.step import BlockKey, Drawn, Inventory, MarkKey, Piece, Restore, RowStart, SaveBlock, SaveMark, StepPlan, StepResult
 
 END_OF_TURN = 0  # the byte that ends a turn in `ByteCodec`'s alphabet
 ATTENTION_ONLY = ModelCacheSpec("fake", (LayerGroup(LayerKind.GLOBAL, layers=1, token_bytes=8),), block_tokens=16, arrays_per_block=1)
+
+
+def written(tokens: Sequence[int]) -> Content:
+    """What a fake block or mark consists of: its tokens."""
+    return {"tokens": Tensor("I32", (len(tokens),), memoryview(struct.pack(f"<{len(tokens)}i", *tokens)))}
+
+
+def read(item: Item, content: Content, limit: int | None) -> tuple[int, ...]:
+    """The tokens of a fake block or mark, `limit` at most. Raises `DamagedError` for everything else."""
+    tensor = content.get("tokens")
+    if tensor is None or len(content) > 1:
+        raise DamagedError(f"{item.kind} {item.key.hex()}", f"there should be tokens alone, not {sorted(content)}")
+    count = tensor.data.nbytes // 4
+    if (tensor.dtype, tensor.shape) != ("I32", (count,)) or tensor.data.nbytes % 4 or not 1 <= count <= (limit or count):
+        raise DamagedError(f"{item.kind} {item.key.hex()}", f"{tensor.data.nbytes} bytes of {tensor.dtype} {list(tensor.shape)}")
+    return struct.unpack(f"<{count}i", tensor.data)
 
 
 @attrs.define(eq=False)
@@ -89,6 +107,22 @@ class FakeRunner:
         """See `ModelRunner.inventory`."""
         await trio.lowlevel.checkpoint()
         return Inventory(frozenset(self.rows), frozenset(self.blocks), frozenset(self.marks))
+
+    async def export(self, items: Sequence[Item]) -> Mapping[Item, Content]:
+        """See `ModelRunner.export`."""
+        await trio.lowlevel.checkpoint()
+        return {item: written(self._kept(item.kind)[item.key]) for item in items if item.key in self._kept(item.kind)}
+
+    async def load(self, items: Mapping[Item, Content]) -> None:
+        """See `ModelRunner.load`."""
+        await trio.lowlevel.checkpoint()
+        limits = {Kind.BLOCK: self.spec.block_tokens, Kind.MARK: None}
+        found = {item: read(item, content, limits[item.kind]) for item, content in items.items()}
+        for item, tokens in found.items():
+            self._kept(item.kind)[item.key] = tokens
+
+    def _kept(self, kind: Kind) -> dict[bytes, tuple[int, ...]]:
+        return self.blocks if kind is Kind.BLOCK else self.marks
 
     def _seconds(self, plan: StepPlan) -> float:
         return self.seconds_per_step * plan.has_work + self.seconds_per_prompt_token * plan.prompt_tokens

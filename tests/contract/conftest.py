@@ -21,6 +21,16 @@ FAKES = {
 }
 SCRIPTED = "scripted"
 
+EVERYBODY = [*FAKES, SCRIPTED, *FAMILIES, *VARIANTS]
+WITHOUT_BLOCKS = ["fake_recurrent", "mamba2"]
+BLOCKS_ALONE = ["fake", SCRIPTED, "llama", "qwen2", "qwen3", "deepseek_v3"]
+WITH_BLOCKS = [name for name in EVERYBODY if name not in WITHOUT_BLOCKS]
+WITH_MARKS = [name for name in EVERYBODY if name not in BLOCKS_ALONE]
+
+with_blocks = pytest.mark.parametrize("memory", WITH_BLOCKS, indirect=True)
+with_marks = pytest.mark.parametrize("memory", WITH_MARKS, indirect=True)
+blocks_alone = pytest.mark.parametrize("memory", BLOCKS_ALONE, indirect=True)
+
 
 @pytest.fixture(params=["fake", *FAMILIES])
 def runner(request: pytest.FixtureRequest) -> ModelRunner:
@@ -28,15 +38,20 @@ def runner(request: pytest.FixtureRequest) -> ModelRunner:
     return FakeRunner() if request.param == "fake" else random_runner(request.param)
 
 
-@functools.cache
-def lasting(family: str) -> ModelRunner:
-    """A runner that several tests use, one after the other."""
+def fresh(family: str) -> ModelRunner:
+    """A runner nobody has used."""
     if family == SCRIPTED:
         return ScriptedRunner(script=(), encode=lambda text: [*map(ord, text)], decode=lambda tokens: "".join(map(chr, tokens)))
     return FakeRunner(spec=ModelCacheSpec.of(family, FAKES[family])) if family in FAKES else random_runner(family)
 
 
-@pytest.fixture(params=[*FAKES, SCRIPTED, *FAMILIES, *VARIANTS])
+@functools.cache
+def lasting(family: str) -> ModelRunner:
+    """A runner that several tests use, one after the other."""
+    return fresh(family)
+
+
+@pytest.fixture(params=EVERYBODY)
 async def memory(request: pytest.FixtureRequest) -> Memory:
     """A script for a runner that holds nothing."""
     script = Memory(lasting(request.param))

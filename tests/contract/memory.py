@@ -1,20 +1,24 @@
 """Drives a runner that keeps and restores, and compares what its rows score with what rows score that read everything themselves."""
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
+import attrs
 import mlx.core as mx
 import pytest
 
 from semantic_trio.adapters.mlx.runner import MlxRunner
+from semantic_trio.domain.content import Content, Item, Kind, Tensor
+from semantic_trio.domain.errors import StepFailedError
 from semantic_trio.domain.step import Chunk, Closing, Decode, Piece, Restore, RowStart, SaveBlock, SaveMark, StepPlan
 from semantic_trio.ports import ModelRunner
 from semantic_trio.testing import FakeRunner
-from tests.contract.script import GREEDY, Script, logprobs, prompt
+from tests.contract.script import GREEDY, Script, close, logprobs, prompt
 from tests.device import on_device
 
 BLOCK = 256
 SCORED = 20
+RESTORED = 600  # positions, where a test has no need of others: two blocks and a tail, around no window's end
 FORCED = prompt(60, salt=77)  # what every row draws
 
 _scores: dict[tuple[str, tuple[int, ...]], list[float]] = {}  # of rows that read everything, by model and history
@@ -47,6 +51,11 @@ def zero_block(runner: ModelRunner, key: bytes) -> None:
     on_device(spoil)
 
 
+def copied(content: Content) -> dict[str, Tensor]:
+    """Content with bytes of its own."""
+    return {name: attrs.evolve(tensor, data=memoryview(bytes(tensor.data))) for name, tensor in content.items()}
+
+
 def break_device(runner: ModelRunner, patch: pytest.MonkeyPatch) -> None:
     """Have passes fail when rows have been appended to, as far as that goes."""
 
@@ -65,6 +74,25 @@ class Memory(Script):
     def __init__(self, runner: ModelRunner) -> None:
         super().__init__(runner)
         self._rows = itertools.count()
+
+    async def stored(self) -> list[Item]:
+        held = await self.runner.inventory()
+        return [*(Item(Kind.BLOCK, key) for key in held.blocks), *(Item(Kind.MARK, key) for key in held.marks)]
+
+    async def export(self) -> dict[Item, dict[str, Tensor]]:
+        """All that is stored, in bytes of its own."""
+        return {item: copied(content) for item, content in (await self.runner.export(await self.stored())).items()}
+
+    async def take_away(self) -> dict[Item, dict[str, Tensor]]:
+        """All that is stored, and then nothing is."""
+        contents = await self.export()
+        await self.forget_everything()
+        return contents
+
+    async def load(self, contents: Mapping[Item, Content]) -> None:
+        """One at a time, as those do who do not want to hold the device for long."""
+        for item, content in contents.items():
+            await self.runner.load({item: content})
 
     async def forget_everything(self) -> None:
         await self.runner.reset()
@@ -131,3 +159,23 @@ class Memory(Script):
         if key not in _scores:
             _scores[key] = await self.score(history, None)
         return _scores[key]
+
+
+def lengths_of(memory: Memory) -> list[tuple[int, int]]:
+    """Where to restore, and how many tokens to read then: inside of a block, around its end and beyond two; around windows, one token and several."""
+    windows = {group.window for group in memory.runner.spec.groups if group.window}
+    around = [(window + shift, further) for window in windows for shift in (-1, 0, 1) for further in (1, 5)]
+    return [(1, 1), (50, 5), (255, 1), (256, 5), (257, 1), (600, 5), *around]
+
+
+async def is_noticed(memory: Memory, restore: Restore, history: tuple[int, ...] = prompt(RESTORED + 5)) -> bool:
+    return not close(await memory.score(history, restore), await memory.expected(history))
+
+
+async def refuses(memory: Memory, plan: StepPlan) -> bool:
+    try:
+        await memory.step(plan)
+    except (AssertionError, KeyError, StepFailedError):
+        await memory.forget_everything()
+        return True
+    return False

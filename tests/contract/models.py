@@ -126,19 +126,20 @@ FAMILIES: dict[str, dict[str, object]] = {
 VARIANTS: dict[str, dict[str, object]] = {"gpt_oss_128": FAMILIES["gpt_oss"] | {"model_type": "gpt_oss", "sliding_window": 128}}
 
 
-def random_model(family: str) -> Module:
+def random_model(family: str, dtype: mx.Dtype = mx.float32) -> Module:
     """A model with weights large enough that its log-probabilities depend visibly on every position."""
     arguments = {"model_type": family, **(FAMILIES | VARIANTS)[family]}
     module = importlib.import_module(f"mlx_lm.models.{arguments['model_type']}")
     mx.random.seed(7)
     model: Module = module.Model(module.ModelArgs.from_dict(arguments))
     model.apply(lambda array: array * 3 if array.ndim > 1 else array)
+    model.set_dtype(dtype)
     mx.eval(model.parameters())
     return model
 
 
-def random_runner(family: str, *, look_ahead: bool = True) -> MlxRunner:
+def random_runner(family: str, *, look_ahead: bool = True, dtype: mx.Dtype = mx.float32) -> MlxRunner:
     """A runner of a random model on the shared device."""
-    model = on_device(lambda: random_model(family))
+    model = on_device(lambda: random_model(family, dtype))
     layout: Layout = on_device(lambda: choose_layout(model))
     return MlxRunner(shared_device(), Batch(layout, look_ahead=look_ahead), on_device(lambda: measure_spec(model, family)))

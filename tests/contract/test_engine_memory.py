@@ -39,10 +39,10 @@ class Bench:
 
     async def cold(self, tokens: tuple[int, ...]) -> tuple[float, ...]:
         """The same by an engine that remembers nothing."""
-        self.engine.memory.store.evict()
+        self.engine.memory.store.room.evict()
         scores, reuse = await self.turn(tokens)
         assert reuse.tokens == 0
-        self.engine.memory.store.evict()
+        self.engine.memory.store.room.evict()
         return scores
 
 

@@ -8,15 +8,8 @@ import pytest
 from semantic_trio.domain.errors import StepFailedError
 from semantic_trio.domain.geometry import LayerKind
 from semantic_trio.domain.step import Chunk, Closing, Decode, Piece, SaveBlock, SaveMark, StepPlan
-from tests.contract.memory import BLOCK, FORCED, Memory, block_key, blocks, break_device, mark_key
+from tests.contract.memory import BLOCK, FORCED, Memory, block_key, blocks, break_device, lengths_of, mark_key
 from tests.contract.script import close, logprobs, prompt
-
-
-def lengths_of(memory: Memory) -> list[tuple[int, int]]:
-    """Where to restore, and how many tokens to read then: inside of a block, around its end and beyond two; around windows, one token and several."""
-    windows = {group.window for group in memory.runner.spec.groups if group.window}
-    around = [(window + shift, further) for window in windows for shift in (-1, 0, 1) for further in (1, 5)]
-    return [(1, 1), (50, 5), (255, 1), (256, 5), (257, 1), (600, 5), *around]
 
 
 async def test_a_row_restored_at_any_length_scores_as_one_that_read_everything(memory: Memory) -> None:

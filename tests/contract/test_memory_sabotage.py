@@ -4,28 +4,12 @@ import pytest
 from mlx_lm.models.cache import KVCache
 
 from semantic_trio.adapters.mlx import snapshot
-from semantic_trio.domain.errors import StepFailedError
-from semantic_trio.domain.step import Closing, Piece, Restore, SaveBlock, SaveMark, StepPlan
+from semantic_trio.domain.step import Closing, Piece, SaveBlock, SaveMark, StepPlan
 from semantic_trio.testing import FakeRunner
-from tests.contract.conftest import FAKES
-from tests.contract.memory import BLOCK, Memory, block_key, blocks, mark_key, zero_block
+from tests.contract.conftest import blocks_alone, with_blocks, with_marks
+from tests.contract.memory import BLOCK, RESTORED, Memory, block_key, blocks, is_noticed, mark_key, refuses, zero_block
 from tests.contract.models import FAMILIES, VARIANTS
 from tests.contract.script import close, prompt
-
-EVERYBODY = [*FAKES, *FAMILIES, *VARIANTS]
-WITHOUT_BLOCKS = ["fake_recurrent", "mamba2"]
-BLOCKS_ALONE = ["fake", "llama", "qwen2", "qwen3", "deepseek_v3"]
-WITH_BLOCKS = [name for name in EVERYBODY if name not in WITHOUT_BLOCKS]
-WITH_MARKS = [name for name in EVERYBODY if name not in BLOCKS_ALONE]
-RESTORED = 600
-
-with_blocks = pytest.mark.parametrize("memory", WITH_BLOCKS, indirect=True)
-with_marks = pytest.mark.parametrize("memory", WITH_MARKS, indirect=True)
-blocks_alone = pytest.mark.parametrize("memory", BLOCKS_ALONE, indirect=True)
-
-
-async def is_noticed(memory: Memory, restore: Restore, history: tuple[int, ...] = prompt(RESTORED + 5)) -> bool:
-    return not close(await memory.score(history, restore), await memory.expected(history))
 
 
 def pieces(*keys: bytes) -> list[Piece]:
@@ -139,15 +123,6 @@ async def test_an_offset_that_is_one_off(memory: Memory, monkeypatch: pytest.Mon
     monkeypatch.setattr(snapshot, "restore_layer", restore_wrongly)
 
     assert await is_noticed(memory, memory.restore(RESTORED))
-
-
-async def refuses(memory: Memory, plan: StepPlan) -> bool:
-    try:
-        await memory.step(plan)
-    except (AssertionError, KeyError, StepFailedError):
-        await memory.forget_everything()
-        return True
-    return False
 
 
 async def test_positions_a_row_has_not_read_are_not_kept(memory: Memory) -> None:

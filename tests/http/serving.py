@@ -13,10 +13,13 @@ from semantic_trio.adapters.http.server import serve_http
 from semantic_trio.adapters.http.state import AppState, HttpSettings, ModelCard, ServedModel
 from semantic_trio.adapters.metrics import Metrics
 from semantic_trio.application.engine import Engine
+from semantic_trio.application.persistence import Persistence
+from semantic_trio.domain.disk import Disk
 from semantic_trio.domain.memory import Memory
+from semantic_trio.domain.said import Said
 from semantic_trio.domain.scheduler import Limits, Scheduler
-from semantic_trio.ports import TextCodec
-from semantic_trio.testing import ByteCodec, FakeRunner
+from semantic_trio.ports import CacheFiles, TextCodec
+from semantic_trio.testing import ByteCodec, FakeRunner, MemoryFiles
 
 CONTEXT_LENGTH = 4096
 
@@ -29,6 +32,7 @@ class Served:
     engine: Engine
     runner: FakeRunner
     metrics: Metrics
+    persistence: Persistence
 
 
 def served(
@@ -41,15 +45,18 @@ def served(
     budget_bytes: int = 1 << 24,
     codec: TextCodec | None = None,
     kind: type[AppState] = AppState,
+    disk_bytes: int = 0,
+    files: CacheFiles | None = None,
 ) -> Served:
     """An application whose engine is not running yet."""
     limits = Limits(context_length=context_length, max_rows=rows, chunk_tokens=256, max_stall_seconds=0.25)
-    scheduler = Scheduler(limits, Memory(runner.spec, budget_bytes, limits.chunk_tokens))
+    scheduler = Scheduler(limits, Memory(runner.spec, budget_bytes, limits.chunk_tokens, disk=Disk(disk_bytes)))
     engine = Engine(runner, scheduler, queue_limit=queue_limit, step_deadline_seconds=60, batch_window_seconds=0.01)
     card = ModelCard("org/tiny", "Tiny", context_length, 1_700_000_000, aliases=("tiny",))
+    persistence = Persistence(engine.memory, Said(), runner, files or MemoryFiles(), engine.nudge)
     metrics = Metrics(engine)
-    state = kind(model=ServedModel(card, engine, codec or ByteCodec()), metrics=metrics, version="0.0.0", settings=settings or HttpSettings())
-    return Served(create_app(state), engine, runner, metrics)
+    state = kind(model=ServedModel(card, engine, codec or ByteCodec(), persistence), metrics=metrics, version="0.0.0", settings=settings or HttpSettings())
+    return Served(create_app(state), engine, runner, metrics, persistence)
 
 
 @asynccontextmanager
@@ -57,6 +64,9 @@ async def running(served_app: Served) -> AsyncIterator[Served]:
     """The engine runs."""
     async with trio.open_nursery() as nursery:
         await nursery.start(served_app.engine.run)
+        if served_app.engine.memory.disk.exists:
+            await served_app.persistence.open()
+            await nursery.start(served_app.persistence.run)
         yield served_app
         nursery.cancel_scope.cancel()
 

@@ -149,7 +149,7 @@ async def test_what_nobody_uses_is_given_up_and_the_miss_says_so(start_engine: S
 
     assert turn.cause is MissCause.EVICTED
     assert turn.lost_tokens == len(history) - 1 - turn.tokens
-    assert bench.engine.memory.store.evictions > 0
+    assert bench.engine.memory.store.room.evictions > 0
 
 
 @pytest.mark.parametrize("spec", [ATTENTION_ONLY, RECURRENT], ids=["attention", "recurrent"])
@@ -519,7 +519,7 @@ async def test_what_is_gone_is_no_agents_any_more(start_engine: StartEngine, aut
     await said(bench, prompt(100), agent="a")
     memory.fork(memory.agents.get("a"), "b")
 
-    memory.store.evict()
+    memory.store.room.evict()
 
     assert [agent.blocks for agent in memory.agents] == [{}, {}]
 
@@ -559,7 +559,7 @@ async def test_ten_agents_with_fifty_requests_each_lose_nothing(start_engine: St
         await generation.result()
     for agent in list(bench.engine.memory.agents):
         bench.engine.memory.delete(agent)
-    bench.engine.memory.store.evict()
+    bench.engine.memory.store.room.evict()
     bench.engine.nudge()
     await trio.sleep(1)
 

@@ -131,7 +131,7 @@ class MemoryMachine(RuleBasedStateMachine):
                 self.memory.fork(agent, f"fork{choice % 6}")
                 self.askers |= {f"fork{choice % 6}"}
             elif what == "evict":
-                self.memory.store.evict()
+                self.memory.store.room.evict()
             else:
                 getattr(self.memory, what)(agent)
         except SemanticError:
@@ -193,7 +193,7 @@ class MemoryMachine(RuleBasedStateMachine):
     def the_rank_of_a_block_never_falls(self) -> None:
         blocks = list(self.memory.store.tree.blocks())
         assert all(block.rank >= self.ranks.get(block, Rank.PLAIN) for block in blocks)
-        assert all(block in self.memory.store._idle.of_rank(block.rank) for block in blocks if block.is_stored and not block.pins)
+        assert all(block in self.memory.store.room.blocks.of_rank(block.rank) for block in blocks if block.is_stored and not block.pins)
         self.ranks = {block: block.rank for block in blocks}
 
     @invariant()

@@ -118,7 +118,7 @@ def test_the_least_used_of_the_lowest_rank_goes_first(touches: list[tuple[int, R
         ranks[name], last[name] = rank, at
 
     assert list(residency.victims()) == sorted(ranks, key=lambda name: (ranks[name], last[name]))
-    assert (len(residency), residency.bytes) == (len(ranks), 10 * len(ranks))
+    assert (len(residency), residency.offered.bytes) == (len(ranks), 10 * len(ranks))
 
 
 def test_marks_stay_within_their_share() -> None:
@@ -237,10 +237,10 @@ def test_what_went_with_the_block_before_it_is_given_up_once() -> None:
     read(memory, tuple(range(48)))
     memory.store.touch([block for block in memory.store.tree.blocks() if not block.children])
 
-    memory.store.evict()
+    memory.store.room.evict()
 
     assert memory.store.pool.used == 0
-    assert memory.store.evictions == 2
+    assert memory.store.room.evictions == 2
 
 
 def test_a_pinned_history_goes_from_its_end_on_when_it_is_let_go() -> None:
@@ -251,7 +251,7 @@ def test_a_pinned_history_goes_from_its_end_on_when_it_is_let_go() -> None:
     memory.pin(agent)
     memory.unpin(agent)
 
-    assert [block.start for block in memory.store._idle.victims()] == [32, 16, 0]
+    assert [block.start for block in memory.store.room.blocks.victims()] == [32, 16, 0]
 
 
 def test_a_pinned_mark_the_device_has_lost_is_let_go_like_any_other() -> None:
@@ -309,7 +309,7 @@ def test_a_rank_outlasts_being_used() -> None:
 
     ranks = {block.start: block.rank for block in memory.store.tree.blocks()}
     assert ranks == {0: Rank.LONG, 16: Rank.LONG, 32: Rank.LONG, 48: Rank.PLAIN}
-    assert memory.store._idle.of_rank(Rank.PLAIN) == [block for block in memory.store.tree.blocks() if block.start == 48]
+    assert memory.store.room.blocks.of_rank(Rank.PLAIN) == [block for block in memory.store.tree.blocks() if block.start == 48]
 
 
 def test_marks_go_before_blocks_of_a_higher_rank() -> None:
@@ -317,7 +317,7 @@ def test_marks_go_before_blocks_of_a_higher_rank() -> None:
     read(memory, tuple(range(40)), "plain")
     read(memory, tuple(range(100, 140)), "marked", 1, points=(Breakpoint(40, Rank.MARKED),))
 
-    kinds = [(type(victim).__name__, victim.rank) for victim in memory.store._victims()]
+    kinds = [(type(victim).__name__, victim.rank) for victim in memory.store.room.victims(loses=True)]
 
     blocks, mark = [("Block", Rank.PLAIN)] * 3, ("Mark", Rank.PLAIN)
     assert kinds == [*blocks, mark, *[("Block", Rank.MARKED)] * 3, ("Mark", Rank.MARKED)]

@@ -12,6 +12,7 @@ import trio
 from semantic_trio.application.answer import Encoded
 from semantic_trio.application.engine import Engine
 from semantic_trio.application.handle import Generation
+from semantic_trio.application.persistence import Persistence
 from semantic_trio.domain.canonical import canonical
 from semantic_trio.domain.conversation import Conversation
 from semantic_trio.domain.errors import ModelNotFoundError
@@ -46,8 +47,13 @@ class ServedModel:
     card: ModelCard
     engine: Engine
     codec: TextCodec
-    said: Said = attrs.field(init=False, factory=Said)
+    persistence: Persistence
     _encoders: trio.CapacityLimiter = attrs.field(init=False, factory=lambda: trio.CapacityLimiter(ENCODERS))
+
+    @property
+    def said(self) -> Said:
+        """Which tokens conversations were read and said in."""
+        return self.persistence.said
 
     async def encode(self, conversation: Conversation) -> Encoded:
         """A conversation in order, and its prompt, which goes on in the very tokens that were read and said where it is the same.

@@ -10,8 +10,12 @@ import mlx.core as mx
 from mlx_lm.models.cache import KVCache
 
 from semantic_trio.adapters.mlx import snapshot
+from semantic_trio.adapters.mlx.content import Tree, block_tree, content_of, mark_tree
+from semantic_trio.adapters.mlx.forms import ModelForms
 from semantic_trio.adapters.mlx.kv import RowCaches
 from semantic_trio.adapters.mlx.snapshot import Rows, State
+from semantic_trio.domain.content import Content, Item, Kind
+from semantic_trio.domain.errors import DamagedError
 from semantic_trio.domain.step import BlockKey, MarkKey, Piece, Restore, SaveBlock, SaveMark
 
 # Bytes that are copied before what they were copied from is given up. A row below it moves in one go, and nobody waits for it; a larger one moves
@@ -91,10 +95,39 @@ class WarmStore:
         for mark in marks:
             del self._marks[mark]
 
+    def export(self, items: Iterable[Item]) -> dict[Item, Content]:
+        """The content of those of these that are kept. Nothing is copied: it takes memory for as long as somebody has it."""
+        trees = {item: tree for item in items if (tree := self._tree(item)) is not None}
+        mx.eval(list(trees.values()))  # waits for these alone: a pass that runs meanwhile goes on
+        return {item: content_of(tree) for item, tree in trees.items()}
+
+    def load(self, items: Mapping[Item, Content], forms: ModelForms) -> None:
+        """Keep what is none of a row's, all or nothing. Raises `DamagedError` for what has another form; what it is made of has been copied."""
+        blocks: dict[BlockKey, list[Rows | None]] = {}
+        marks: dict[MarkKey, _Mark] = {}
+        for item, content in items.items():
+            try:
+                if item.kind is Kind.BLOCK:
+                    blocks[item.key] = forms.block(content)
+                else:
+                    marks[item.key] = _Mark(*forms.mark(content))
+            except ValueError as error:
+                raise DamagedError(f"{item.kind} {item.key.hex()}", str(error)) from error
+        mx.async_eval([*blocks.values(), *(mark.layers for mark in marks.values())])
+        self._blocks.update(blocks)
+        self._marks.update(marks)
+
     def drop_unreadable(self) -> None:
         """Forget what cannot be computed: it was to be cut from the results of a pass that failed."""
         self._blocks = {key: layers for key, layers in self._blocks.items() if _computes(snapshot.arrays_in(layers))}
         self._marks = {key: mark for key, mark in self._marks.items() if _computes(snapshot.arrays_in(mark.layers))}
+
+    def _tree(self, item: Item) -> Tree | None:
+        if item.kind is Kind.BLOCK:
+            layers = self._blocks.get(item.key)
+            return None if layers is None else block_tree(layers)
+        mark = self._marks.get(item.key)
+        return None if mark is None else mark_tree(mark.position, mark.layers)
 
     def _gather(self, layers: list[KVCache], sources: list[Iterator[Rows | None]], room: int) -> None:
         portions = _Portions()

@@ -5,9 +5,9 @@ Everything in `Batch` runs on the device thread; `MlxRunner` is its face on the 
 
 import functools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import TypeVar, cast
 
 import attrs
 import mlx.core as mx
@@ -15,13 +15,17 @@ import structlog
 
 from semantic_trio.adapters.mlx.blocks import WarmStore
 from semantic_trio.adapters.mlx.device import Device
+from semantic_trio.adapters.mlx.forms import ModelForms
 from semantic_trio.adapters.mlx.geometry import measure_spec
 from semantic_trio.adapters.mlx.kv import Layout, RowCaches, Span, choose_layout, proofs_of, state_of
 from semantic_trio.adapters.mlx.loading import LoadedModel, load
 from semantic_trio.adapters.mlx.sampling import Draw, draw
-from semantic_trio.domain.errors import StepFailedError
+from semantic_trio.domain.content import Content, Item
+from semantic_trio.domain.errors import DamagedError, StepFailedError
 from semantic_trio.domain.geometry import ModelCacheSpec
 from semantic_trio.domain.step import BlockKey, Closing, Drawn, Inventory, RowStart, SaveBlock, SaveMark, StepPlan, StepResult
+
+T = TypeVar("T")
 
 log = structlog.get_logger(__name__)
 
@@ -89,6 +93,15 @@ class Batch:
         self.store.drop_unreadable()
         mx.clear_cache()
         return self.store.blocks & kept
+
+    def load(self, items: Mapping[Item, Content]) -> None:
+        """See `ModelRunner.load`."""
+        self.store.load(items, self._forms)
+
+    @functools.cached_property
+    def _forms(self) -> ModelForms:
+        """Learnt when they are first asked for: it takes as long as to begin a few passes."""
+        return ModelForms.of(self.layout)
 
     def inventory(self) -> Inventory:
         """See `ModelRunner.inventory`."""
@@ -194,22 +207,30 @@ class MlxRunner:
 
     async def step(self, plan: StepPlan) -> StepResult:
         """See `ModelRunner.step`."""
-        try:
-            return await self.device.call(functools.partial(self.batch.step, plan))
-        except Exception as error:
-            raise StepFailedError(f"{type(error).__name__}: {error}") from error
+        return await self._call(functools.partial(self.batch.step, plan))
 
     async def reset(self, keep: tuple[SaveBlock, ...] = ()) -> frozenset[BlockKey]:
         """See `ModelRunner.reset`."""
-        try:
-            return await self.device.call(functools.partial(self.batch.reset, keep))
-        except Exception as error:
-            raise StepFailedError(f"{type(error).__name__}: {error}") from error
+        return await self._call(functools.partial(self.batch.reset, keep))
 
     async def inventory(self) -> Inventory:
         """See `ModelRunner.inventory`."""
+        return await self._call(self.batch.inventory)
+
+    async def export(self, items: Sequence[Item]) -> Mapping[Item, Content]:
+        """See `ModelRunner.export`. The content is where the originals are, and takes their memory for as long as somebody has it."""
+        return await self._call(functools.partial(self.batch.store.export, items))
+
+    async def load(self, items: Mapping[Item, Content]) -> None:
+        """See `ModelRunner.load`."""
+        await self._call(functools.partial(self.batch.load, items))
+
+    async def _call(self, function: Callable[[], T]) -> T:
+        """What a function answers on the device's thread. Raises `StepFailedError` for all that the device may raise."""
         try:
-            return await self.device.call(self.batch.inventory)
+            return await self.device.call(function)
+        except DamagedError:
+            raise
         except Exception as error:
             raise StepFailedError(f"{type(error).__name__}: {error}") from error
 

@@ -9,7 +9,7 @@ from typing import cast
 
 import mlx.core as mx
 from mlx.utils import tree_flatten, tree_map
-from mlx_lm.models.cache import ChunkedKVCache, KVCache, RotatingKVCache
+from mlx_lm.models.cache import ArraysCache, ChunkedKVCache, KVCache, RotatingKVCache
 
 from semantic_trio.adapters.mlx.geometry import Leaf, leaves
 from semantic_trio.adapters.mlx.kv import RowCaches
@@ -84,6 +84,24 @@ def restore_layer(cache: Leaf, state: State, position: int, length: int) -> None
         position = length
     assert position == length, f"what was kept at {position} does not serve at {length}"
     vars(cache).update(_copied(state))
+
+
+def is_known(cache: Leaf) -> bool:
+    """Whether a cache that is not global is of a kind of which we know what it keeps."""
+    return isinstance(cache, RotatingKVCache | ChunkedKVCache | ArraysCache)
+
+
+def counts_at(cache: Leaf, position: int) -> dict[str, int]:
+    """What a state at `position` says by its counters, and how many positions its keys and values have: as far as this kind of cache is known."""
+    match cache:
+        case RotatingKVCache():
+            rows = min(position, cache.max_size)
+            return {"keys": rows, "values": rows, "offset": position, "_idx": rows}
+        case ChunkedKVCache():
+            rows = position % cache.chunk_size
+            return {"keys": rows, "values": rows, "offset": position, "start_position": position - rows}
+        case _:
+            return {"offset": position} if isinstance(getattr(cache, "offset", None), int) else {}
 
 
 def arrays_in(states: Sequence[State] | Sequence[Rows | None]) -> list[mx.array]:

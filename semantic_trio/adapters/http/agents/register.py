@@ -37,6 +37,7 @@ def routes(state: AppState) -> Blueprint:
         agent = model.engine.memory.agents.create(_new_id(wanted.id))
         system = (message_of(ChatMessage("system", wanted.system)),) if wanted.system else ()
         agent.conversation = Conversation(system, tools_of(wanted.tools or ()))
+        model.engine.memory.write(agent)
         return json_answer(view(model, agent), 201)
 
     @blueprint.get("/v1/agents")
@@ -60,6 +61,7 @@ def routes(state: AppState) -> Blueprint:
         """Forget an agent, and what nobody but it has read."""
         model, agent = find(state, agent_id)
         model.engine.memory.delete(agent)
+        model.said.forget(agent.id)
         model.engine.nudge()
         return no_answer()
 

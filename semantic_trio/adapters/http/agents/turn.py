@@ -71,6 +71,7 @@ class Turn:
         """The turn is over: it is part of the conversation before its client hears so, and the next one may begin."""
         said = (*self.asked.conversation.messages, Message(Role.ASSISTANT, answer))
         self.agent.conversation = _joined(self.agent.conversation, said)
+        self.model.engine.memory.write(self.agent)
         self.place.leave()
 
 

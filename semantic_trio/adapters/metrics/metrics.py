@@ -13,9 +13,11 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from semantic_trio.application.engine import Engine
+from semantic_trio.adapters.metrics.disk import DiskCollector
 from semantic_trio.application.handle import Generation
+from semantic_trio.application.persistence import Persistence
 from semantic_trio.domain.memory import Memory
-from semantic_trio.domain.reuse import NOTHING_REUSED
+from semantic_trio.domain.reuse import NOTHING_REUSED, Source
 
 # From one token of a small model to the longest prefill a client waits for.
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -29,6 +31,7 @@ class Metrics:
 
     engine: Engine
     memory: Callable[[], Mapping[str, float]] = dict  # bytes in use by kind, when asked
+    persistence: Persistence | None = None  # where there is a disk tier
     registry: CollectorRegistry = attrs.field(init=False, factory=CollectorRegistry)
     _requests: Counter = attrs.field(init=False)
     _durations: Histogram = attrs.field(init=False)
@@ -47,6 +50,10 @@ class Metrics:
         self._hits = Counter("semantic_cache_hit_total", "Generations that began with remembered tokens.", registry=registry)
         self._misses = Counter("semantic_cache_miss_total", "Generations that could not use all that might be known.", ("cause",), registry=registry)
         registry.register(_EngineCollector(self.engine, self.memory))
+        if self.persistence is not None:
+            persisted = _histogram("semantic_cache_persist_duration_seconds", "From a turn's end to its being on disk.", (), registry)
+            self.persistence.written = persisted.observe
+            registry.register(DiskCollector(self.persistence, self.engine.scheduler.prefill_pace))
 
     @property
     def content_type(self) -> str:
@@ -71,7 +78,7 @@ class Metrics:
             self._misses.labels(reuse.cause.value).inc()
         if not stamps:
             return
-        self._first_token.labels("ram" if reuse.tokens else "cold").observe(stamps[0] - generation.submitted_at)
+        self._first_token.labels("disk" if reuse.source is Source.DISK else "ram" if reuse.tokens else "cold").observe(stamps[0] - generation.submitted_at)
         for earlier, later in itertools.pairwise(stamps):
             self._inter_token.observe(later - earlier)
 
@@ -106,7 +113,7 @@ class _EngineCollector(Collector):
         engine, store = self.engine, self.engine.memory.store
         active = sum(bool(agent.rows) for agent in engine.memory.agents)
         evictions = CounterMetricFamily("semantic_eviction", "Blocks given up for others.", labels=("tier",))
-        evictions.add_metric(("ram",), store.evictions)
+        evictions.add_metric(("ram",), store.room.evictions)
         yield GaugeMetricFamily("semantic_pool_utilization_ratio", "The part of the cache budget that is used.", store.pool.pressure)
         yield evictions
         yield GaugeMetricFamily("semantic_agents_active", "Agents in the middle of a turn.", active)

@@ -1,0 +1,141 @@
+"""Conversations in a form that can be written: every part with its kind, every rank by its name.
+
+Knows what a file has, field by field: the names here are those in files, whatever the domain calls things one day.
+"""
+
+from typing import Any
+
+import attrs
+import msgspec
+
+from semantic_trio.adapters.disk.parsing import UnfitError, shown
+from semantic_trio.domain.conversation import Calling, Conversation, Message, Part, Role, Text, Thinking, Tool, ToolCall, ToolChoice, ToolResult
+from semantic_trio.domain.residency import Rank
+
+
+class Written(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is in a file has exactly these fields."""
+
+
+class WrittenText(Written, tag="text", frozen=True):
+    """See `Text`."""
+
+    text: str
+
+
+class WrittenThinking(Written, tag="thinking", frozen=True):
+    """See `Thinking`."""
+
+    text: str
+
+
+class WrittenCall(Written, tag="call", frozen=True):
+    """See `ToolCall`."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+class WrittenResult(Written, tag="result", frozen=True):
+    """See `ToolResult`."""
+
+    call_id: str
+    text: str
+    is_error: bool
+    loads: tuple[str, ...]
+
+
+WrittenPart = WrittenText | WrittenThinking | WrittenCall | WrittenResult
+
+
+class WrittenMessage(Written, frozen=True):
+    """See `Message`."""
+
+    role: Role
+    parts: tuple[WrittenPart, ...]
+    rank: str | None
+
+
+class WrittenTool(Written, frozen=True):
+    """See `Tool`."""
+
+    name: str
+    description: str
+    parameters: str
+    is_deferred: bool
+
+
+class WrittenChoice(Written, frozen=True):
+    """See `ToolChoice`."""
+
+    calling: Calling
+    name: str | None
+    is_single: bool
+
+
+class WrittenConversation(Written, frozen=True):
+    """See `Conversation`."""
+
+    messages: tuple[WrittenMessage, ...]
+    tools: tuple[WrittenTool, ...]
+    choice: WrittenChoice
+    thinks: bool | None
+
+
+def written(conversation: Conversation) -> WrittenConversation:
+    """A conversation to be written."""
+    return WrittenConversation(
+        messages=tuple(_written_message(message) for message in conversation.messages),
+        tools=tuple(WrittenTool(**_fields(tool)) for tool in conversation.tools),
+        choice=WrittenChoice(**_fields(conversation.choice)),
+        thinks=conversation.thinks,
+    )
+
+
+def conversation_of(found: WrittenConversation) -> Conversation:
+    """The conversation again. Raises `UnfitError`."""
+    return Conversation(
+        messages=tuple(_message(message) for message in found.messages),
+        tools=tuple(Tool(**msgspec.structs.asdict(tool)) for tool in found.tools),
+        choice=ToolChoice(**msgspec.structs.asdict(found.choice)),
+        thinks=found.thinks,
+    )
+
+
+def _written_message(message: Message) -> WrittenMessage:
+    return WrittenMessage(message.role, tuple(_written_part(part) for part in message.parts), None if message.rank is None else message.rank.name)
+
+
+def _written_part(part: Part) -> WrittenPart:
+    match part:
+        case Text():
+            return WrittenText(part.text)
+        case Thinking():
+            return WrittenThinking(part.text)
+        case ToolCall():
+            return WrittenCall(**_fields(part))
+        case ToolResult():
+            return WrittenResult(**_fields(part))
+
+
+def _message(found: WrittenMessage) -> Message:
+    if found.rank is not None and found.rank not in Rank.__members__:
+        raise UnfitError(f"has a message of rank {shown(found.rank)}")
+    return Message(found.role, tuple(_part(part) for part in found.parts), None if found.rank is None else Rank[found.rank])
+
+
+def _part(found: WrittenPart) -> Part:
+    match found:
+        case WrittenText():
+            return Text(found.text)
+        case WrittenThinking():
+            return Thinking(found.text)
+        case WrittenCall():
+            return ToolCall(**msgspec.structs.asdict(found))
+        case WrittenResult():
+            return ToolResult(**msgspec.structs.asdict(found))
+
+
+def _fields(of: attrs.AttrsInstance) -> dict[str, Any]:
+    return attrs.asdict(of, recurse=False)

@@ -1,0 +1,99 @@
+"""Where the files of one model are.
+
+    <root>/memory/<fingerprint>/blocks/<ab>/<key>.safetensors    and so for marks; <ab> is what the key begins with
+    <root>/memory/<fingerprint>/agents/<digest>.safetensors      of the agent's id: file systems differ in which ids are one name
+    <root>/quarantine/
+
+Knows directories and file names, and no file from the inside.
+"""
+
+import contextlib
+import hashlib
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import attrs
+
+from semantic_trio.adapters.disk.publishing import TEMPORARY, close_to_others
+from semantic_trio.domain.content import Item, Kind
+
+SHORT = 32  # hexadecimal digits: enough to tell models, and agents, apart
+SHARD = re.compile(r"[0-9a-f]{2}")
+KEY_FILE = re.compile(r"([0-9a-f]{64})\.safetensors")
+AGENT_FILE = re.compile(r"[0-9a-f]{32}\.safetensors")
+
+
+@attrs.frozen
+class Layout:
+    """The directories of one model, whether they are there or not."""
+
+    root: Path
+    fingerprint: str
+
+    @property
+    def home(self) -> Path:
+        """What is this model's alone."""
+        return self.root / "memory" / self.fingerprint[:SHORT]
+
+    @property
+    def agents(self) -> Path:
+        """Where the records of agents are."""
+        return self.home / "agents"
+
+    @property
+    def quarantine(self) -> Path:
+        """Where damaged files of all models are."""
+        return self.root / "quarantine"
+
+    def path(self, what: Item | str) -> Path:
+        """The file of a block or mark, or of an agent by its id."""
+        if isinstance(what, str):
+            return self.agents / f"{hashlib.sha256(what.encode()).hexdigest()[:SHORT]}.safetensors"
+        key = what.key.hex()
+        return self._kept(what.kind) / key[:2] / f"{key}.safetensors"
+
+    def name(self, path: Path) -> str:
+        """What to call a file."""
+        return str(path.relative_to(self.home))
+
+    def items(self) -> Iterator[tuple[Item, int]]:
+        """The blocks and marks that are there, with the size of their files. Raises `OSError`."""
+        for kind in Kind:
+            for shard in self._shards(kind):
+                for entry in _entries(shard):
+                    named = KEY_FILE.fullmatch(entry.name)
+                    if named and entry.name.startswith(shard.name) and entry.is_file(follow_symlinks=False):
+                        yield Item(kind, bytes.fromhex(named[1])), entry.stat(follow_symlinks=False).st_size
+
+    def records(self) -> list[Path]:
+        """The files of agents that are there. Raises `OSError`."""
+        return [Path(entry.path) for entry in _entries(self.agents) if AGENT_FILE.fullmatch(entry.name)]
+
+    def tidy(self) -> None:
+        """Close what is open to others, and remove what was begun and not finished. Raises `OSError` where a directory cannot be read."""
+        shards = [shard for kind in Kind for shard in self._shards(kind)]
+        for directory in (self.root, self.home.parent, self.home, *map(self._kept, Kind), self.agents, self.quarantine, *shards):
+            close_to_others(directory)
+            for entry in _entries(directory):
+                if entry.name.startswith(TEMPORARY) and entry.is_file(follow_symlinks=False):
+                    with contextlib.suppress(OSError):
+                        Path(entry.path).unlink()
+
+    def _kept(self, kind: Kind) -> Path:
+        return self.home / f"{kind}s"
+
+    def _shards(self, kind: Kind) -> Iterator[Path]:
+        for entry in _entries(self._kept(kind)):
+            if SHARD.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
+                yield Path(entry.path)
+
+
+def _entries(directory: Path) -> list["os.DirEntry[str]"]:
+    """What is in a directory; nothing where there is none."""
+    try:
+        with os.scandir(directory) as entries:
+            return list(entries)
+    except FileNotFoundError:
+        return []

@@ -1,0 +1,313 @@
+"""Memory outlives the process: what is new goes to disk behind the answers, and comes back before it is needed.
+
+Knows trio, the memory's orders, the runner and the files. Decides nothing: what is written, read and deleted, and in which order, says the memory.
+Files are worked on in worker threads, which never touch the device.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import attrs
+import structlog
+import trio
+
+from semantic_trio.domain.agent import Agent
+from semantic_trio.domain.allowance import Allowance
+from semantic_trio.domain.content import AgentRecord, Content, Item
+from semantic_trio.domain.errors import DamagedError, DiskRefusedError, StepFailedError
+from semantic_trio.domain.memory import Memory
+from semantic_trio.domain.prefix import Block, Kept
+from semantic_trio.domain.records import adopt, listed, record_of
+from semantic_trio.domain.said import Said
+from semantic_trio.ports import CacheFiles, ModelRunner
+
+log = structlog.get_logger(__name__)
+
+# Bytes taken from the device at a time: until they are written they take room beside the budget.
+WRITE_BYTES = 64 << 20
+# Files read at the same time; what they hold takes room beside the budget until the device has it.
+READERS = 4
+# What a file takes beside its content, about: its header.
+FILE_BYTES = 8192
+# How long nothing is written after the disk has refused, in seconds: twice as long each time, up to the longest.
+FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 60.0
+
+
+@attrs.define
+class Traffic:
+    """What has gone to and come from the disk."""
+
+    written_bytes: int = 0
+    write_seconds: float = 0.0
+    read_bytes: int = 0
+    read_tokens: int = 0
+    read_seconds: float = 0.0  # with at least one file being read
+    slower: int = 0  # times that reading took longer than computing would have taken
+    damaged: int = 0  # blocks, marks and records
+    evicted: int = 0  # blocks and marks deleted for others
+
+    @property
+    def read_tokens_per_second(self) -> float:
+        """Tokens brought back per second of reading; 0 while there were none."""
+        return self.read_tokens / self.read_seconds if self.read_seconds else 0.0
+
+
+@attrs.define(eq=False)
+class Persistence:
+    """The disk tier of one model at work. `open` before `run`, and `flush` before `run` is cancelled."""
+
+    memory: Memory
+    said: Said
+    runner: ModelRunner
+    files: CacheFiles
+    nudge: Callable[[], None]  # the engine, where something has come or room was made
+    seconds_to_compute: Callable[[int, int], float] = lambda tokens, context: 0.0  # reading so many tokens behind others; 0 while unknown
+    floor_bytes: int = 0  # what the file system keeps free
+    allowance: Allowance = attrs.field(factory=Allowance)
+    written: Callable[[float], None] = lambda seconds: None  # told of each turn's end that is on disk
+    traffic: Traffic = attrs.field(init=False, factory=Traffic)
+    refused: str = attrs.field(init=False, default="")  # why nothing is written now; empty: it is
+    _used: int = attrs.field(init=False, default=0)  # the last place in the order of records
+    _has_work: trio.Event = attrs.field(init=False, factory=trio.Event)
+    _has_reads: trio.Event = attrs.field(init=False, factory=trio.Event)
+    _progress: trio.Event = attrs.field(init=False, factory=trio.Event)
+    _reading: int = attrs.field(init=False, default=0)  # files being read
+    _burst: "_Burst" = attrs.field(init=False, factory=lambda: _Burst())
+
+    async def open(self) -> None:
+        """Take in what earlier processes have left: names, and the records of agents. Raises `OSError` where the directory cannot be read."""
+        started = trio.current_time()
+        index, records = await trio.to_thread.run_sync(self._found)
+        for item, size in index.items():
+            self.memory.disk.added(item, size)
+        for record in records:
+            await self._adopt(record)
+            await trio.lowlevel.checkpoint()
+        self.memory.disk.told = self._wake
+        seconds = round(trio.current_time() - started, 3)
+        log.info("memory found on disk", agents=len(records), items=len(index), bytes=self.memory.disk.used, seconds=seconds)
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Write, delete and read until cancelled."""
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._write_behind)
+            nursery.start_soon(self._read)
+            task_status.started()
+
+    async def flush(self, seconds: float) -> int:
+        """Wait until everything that was ordered is on disk, at the latest for so long. Returns how much is not."""
+        disk = self.memory.disk
+        with trio.move_on_after(seconds):
+            while not disk.is_idle and disk.is_open:
+                await self._progress.wait()
+        if disk.waiting:
+            log.warning("not all memory is on disk", waiting=disk.waiting, reason=self.refused or f"no time left after {seconds:.0f} s")
+        return disk.waiting
+
+    def _wake(self) -> None:
+        self._has_work.set()
+        self._has_reads.set()
+
+    # ------------------------------------------------------------------------------------------------------------------- start
+
+    def _found(self) -> tuple[Mapping[Item, int], Sequence[AgentRecord]]:
+        return self.files.index(), self.files.agents()
+
+    async def _adopt(self, record: AgentRecord) -> None:
+        memory = self.memory
+        try:
+            gone = adopt(memory, record)
+        except ValueError as error:
+            await self._put_aside(record.id, str(error))
+            return
+        self._used = max(self._used, record.used)
+        agent = memory.agents.find(record.id)
+        if agent is None:
+            return
+        if gone:
+            log.warning("a part of an agent's memory is gone and will be computed again", agent=record.id, tokens=gone)
+        memory.disk.recorded(agent, len(record.history) + FILE_BYTES, listed(memory, record))
+        memory.store.touch(memory.chain(agent))
+        self.said.adopt(record.id, record.said)
+
+    # ------------------------------------------------------------------------------------------------------------------- write
+
+    async def _write_behind(self) -> None:
+        pause = FIRST_PAUSE_SECONDS
+        while True:
+            if self.memory.disk.is_idle:
+                await self._has_work.wait()
+                self._has_work = trio.Event()
+                continue
+            try:
+                await self._write_next()
+            except (OSError, DiskRefusedError, StepFailedError) as error:
+                self._stop(error)
+                await trio.sleep(pause)
+                pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
+            else:
+                self._resume()
+                pause = FIRST_PAUSE_SECONDS
+            self._progress.set()
+            self._progress = trio.Event()
+
+    async def _write_next(self) -> None:
+        disk = self.memory.disk
+        if (removal := disk.next_removal()) is not None:
+            await self._remove(removal)
+        elif (agent := disk.next_record()) is not None:
+            await self._write_record(agent)
+        else:
+            await self._write_kept(disk.next_writes(WRITE_BYTES, self._size))
+
+    async def _write_kept(self, batch: Sequence[Kept]) -> None:
+        """Write blocks and marks, one by one. What a row has taken over since is written when that closes."""
+        contents = await self.runner.export([kept.item for kept in batch])
+        for kept in batch:
+            if kept.item not in contents:
+                self.memory.store.forget_write(kept)
+                continue
+            size = await self._put(self._size(kept), self.files.write, kept.item, contents[kept.item])
+            self.memory.store.written(kept, size)
+            self.nudge()
+
+    async def _write_record(self, agent: Agent) -> None:
+        started, self._used = trio.current_time(), self._used + 1
+        record = record_of(self.memory, agent, self.said.lines(agent.id), self._used)
+        self.memory.disk.forget_write(agent)
+        try:
+            size = await self._put(2 * len(record.history), self.files.write_agent, record)
+        except BaseException:
+            self.memory.disk.write(agent)
+            raise
+        if not agent.is_listed:
+            self.memory.disk.remove_agent(agent)
+            return
+        for item in self.memory.disk.recorded(agent, size, listed(self.memory, record)):
+            self.memory.store.discard(item)
+        self.written(trio.current_time() - started)
+
+    async def _put(self, expected: int, write: Callable[..., int], *what: Item | Content | AgentRecord) -> int:
+        """Write a file within all bounds; its bytes."""
+        started = trio.current_time()
+        self.memory.disk.is_sparing = self.allowance.is_sparing(started)
+        if not self.allowance.allows(expected, started):
+            raise DiskRefusedError(f"{self.allowance.limit_bytes} bytes were written within a day, and no more may be")
+        await self._make_room(expected + FILE_BYTES)
+        size = await trio.to_thread.run_sync(write, *what)
+        self.allowance.spend(size, started)
+        self.traffic.written_bytes += size
+        self.traffic.write_seconds += trio.current_time() - started
+        return size
+
+    async def _make_room(self, wanted: int) -> None:
+        disk = self.memory.disk
+        for item in disk.over(wanted):
+            self.memory.store.discard(item)
+            self.traffic.evicted += 1
+        while (removal := disk.next_removal()) is not None:
+            await self._remove(removal)
+        if disk.used + wanted > disk.budget_bytes:
+            raise DiskRefusedError(f"pinned agents take all {disk.budget_bytes} bytes of the disk budget")
+        free = await trio.to_thread.run_sync(self.files.free_bytes)
+        if free - wanted < self.floor_bytes:
+            raise DiskRefusedError(f"{free} bytes are free on the disk, and {self.floor_bytes} are to stay so")
+
+    async def _remove(self, what: Item | str) -> None:
+        if isinstance(what, str):
+            await trio.to_thread.run_sync(self.files.remove_agent, what)
+        else:
+            await trio.to_thread.run_sync(self.files.remove, what)
+        self.memory.disk.removed(what)
+
+    def _size(self, kept: Kept) -> int:
+        return self.memory.store.bytes_of(kept)
+
+    def _stop(self, error: Exception) -> None:
+        """The disk takes nothing: what waits for it may be given up, so that serving goes on."""
+        if not self.refused:
+            log.warning("memory is not written to disk", reason=str(error))
+        self.refused, self.memory.disk.is_open = str(error), False
+        self.nudge()
+
+    def _resume(self) -> None:
+        if not self.refused:
+            return
+        self.refused, self.memory.disk.is_open = "", True
+        log.info("memory is written to disk again")
+        for agent in list(self.memory.agents):
+            self.memory.write(agent)
+
+    # -------------------------------------------------------------------------------------------------------------------- read
+
+    async def _read(self) -> None:
+        limit = trio.Semaphore(READERS)
+        async with trio.open_nursery() as nursery:
+            while True:
+                await self._has_reads.wait()
+                self._has_reads = trio.Event()
+                for kept in self.memory.disk.take_reads():
+                    nursery.start_soon(self._bring_back, kept, limit)
+
+    async def _bring_back(self, kept: Kept, limit: trio.Semaphore) -> None:
+        store = self.memory.store
+        async with limit:
+            self._begin(kept)
+            has_come = kept.is_coming and await self._load(kept)
+            self._end(kept if has_come else None)
+        if has_come:
+            store.came(kept)
+        else:
+            store.did_not_come(kept)
+        self.nudge()
+
+    async def _load(self, kept: Kept) -> bool:
+        """Have the device store what is on disk. What is damaged is put aside, and computed again."""
+        try:
+            content = await trio.to_thread.run_sync(self.files.read, kept.item)
+            await self.runner.load({kept.item: content})
+        except (DamagedError, OSError) as error:
+            self.traffic.damaged += 1
+            log.warning("memory on disk is damaged and will be computed again", name=kept.key.hex(), reason=str(error))
+            self.memory.store.lost(kept)
+            if isinstance(error, DamagedError):
+                await self._put_aside(kept.item, error.reason)
+            return False
+        except StepFailedError as error:
+            log.error("memory could not be brought back", reason=error.reason)
+            return False
+        return True
+
+    def _begin(self, kept: Kept) -> None:
+        if not self._reading:
+            context = kept.start if isinstance(kept, Block) else 0
+            self._burst = _Burst(trio.current_time(), context)
+        self._reading += 1
+
+    def _end(self, kept: Kept | None) -> None:
+        """Count what was read, and compare with what computing it would have taken."""
+        self._reading -= 1
+        burst, traffic = self._burst, self.traffic
+        if kept is not None:
+            traffic.read_bytes += self._size(kept)
+            burst.tokens += kept.stop - kept.start if isinstance(kept, Block) else 0
+        if self._reading:
+            return
+        seconds = trio.current_time() - burst.since
+        traffic.read_tokens += burst.tokens
+        traffic.read_seconds += seconds
+        traffic.slower += 0 < self.seconds_to_compute(burst.tokens, burst.context) < seconds
+
+    async def _put_aside(self, what: Item | str, reason: str) -> None:
+        try:
+            await trio.to_thread.run_sync(self.files.put_aside, what, reason)
+        except OSError as error:
+            log.warning("a damaged file could not be put aside", reason=str(error))
+
+
+@attrs.define
+class _Burst:
+    """Reading without a break."""
+
+    since: float = 0.0
+    context: int = 0  # tokens before the first that is read
+    tokens: int = 0

@@ -1,0 +1,214 @@
+"""What one model has on disk, and what is to be written, read and deleted there.
+
+Knows names, sizes and the order of use, which is counted and not timed. Knows nothing of files: it orders, and is told what came of it.
+"""
+
+import collections
+from collections.abc import Callable, Iterable, Iterator
+
+import attrs
+
+from semantic_trio.domain.agent import Agent
+from semantic_trio.domain.content import Item, Kind
+from semantic_trio.domain.prefix import Block, Kept, Mark
+
+# Why something damaged was lost is remembered this long, in things damaged.
+MOST_DAMAGED = 10_000
+
+
+def _nobody() -> None:
+    pass
+
+
+@attrs.define(eq=False)
+class Disk:
+    """The disk tier of one model's memory. With a budget of 0 there is none, and nothing is ever to be done."""
+
+    budget_bytes: int = 0
+    told: Callable[[], None] = _nobody  # there is something to do
+    is_open: bool = True  # what is to be written can be; where not, it may be given up
+    is_sparing: bool = attrs.field(init=False, default=False)  # only what an ended turn needs to go on later is to be written
+    used: int = attrs.field(init=False, default=0)  # bytes, those of agents' records included
+    reading: set[Kept] = attrs.field(init=False, factory=set)  # on their way from disk, wanted still or not
+    known: dict[Item, Kept] = attrs.field(init=False, factory=dict)  # those on disk that somebody has asked for or listed
+    _sizes: collections.OrderedDict[Item, int] = attrs.field(init=False, factory=collections.OrderedDict)  # least recently used first
+    _records: dict[str, int] = attrs.field(init=False, factory=dict)  # bytes of agents' records
+    _listed: dict[str, frozenset[Item]] = attrs.field(init=False, factory=dict)  # marks and tails an agent's record needs
+    _listings: collections.Counter[Item] = attrs.field(init=False, factory=collections.Counter)
+    _to_write: dict[Kept | Agent, None] = attrs.field(init=False, factory=dict)  # in order
+    _to_read: dict[Kept, None] = attrs.field(init=False, factory=dict)
+    _to_remove: dict[Item | str, None] = attrs.field(init=False, factory=dict)  # a string is an agent's id
+    _damaged_after: dict[bytes, None] = attrs.field(init=False, factory=dict)  # blocks after which something was
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is a disk tier."""
+        return self.budget_bytes > 0
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether nothing is there."""
+        return not self._sizes
+
+    def __contains__(self, item: Item) -> bool:
+        return item in self._sizes
+
+    def __len__(self) -> int:
+        return len(self._sizes)
+
+    def size(self, item: Item) -> int:
+        """Bytes on disk; 0 of what is not there."""
+        return self._sizes.get(item, 0)
+
+    def has_block(self, key: bytes) -> bool:
+        """Whether a block is on disk."""
+        return Item(Kind.BLOCK, key) in self._sizes
+
+    def touch(self, item: Item) -> None:
+        """It was used."""
+        if item in self._sizes:
+            self._sizes.move_to_end(item)
+
+    # ----------------------------------------------------------------------------------------------------------------- to write
+
+    def write(self, one: Kept | Agent) -> None:
+        """Have something written: an agent's record after all that was ordered before."""
+        if not self.exists:
+            return
+        if isinstance(one, Agent):
+            self._to_write.pop(one, None)
+        self._to_write[one] = None
+        self.told()
+
+    def is_to_write(self, one: Kept | Agent) -> bool:
+        """Whether it waits to be written."""
+        return one in self._to_write
+
+    def forget_write(self, one: Kept | Agent) -> None:
+        """It need not be written any more."""
+        self._to_write.pop(one, None)
+
+    @property
+    def makes_room(self) -> bool:
+        """Whether RAM will be had when what is to be written is."""
+        return self.is_open and any(isinstance(one, Kept) for one in self._to_write)
+
+    @property
+    def waiting(self) -> int:
+        """Things to be written."""
+        return len(self._to_write)
+
+    def next_record(self) -> Agent | None:
+        """The agent whose record is the next thing to be written, if it is one."""
+        first = next(iter(self._to_write), None)
+        return first if isinstance(first, Agent) else None
+
+    def next_writes(self, limit_bytes: int, size: Callable[[Kept], int]) -> list[Kept]:
+        """The next blocks and marks to be written, one at least and then up to a number of bytes; none where a record is next. They go on waiting."""
+        chosen: list[Kept] = []
+        for one in self._to_write:
+            if isinstance(one, Agent) or (chosen and size(one) > limit_bytes):
+                break
+            chosen.append(one)
+            limit_bytes -= size(one)
+        return chosen
+
+    def added(self, item: Item, size: int) -> None:
+        """A block or mark is on disk now, and was used last."""
+        self.used += size - self._sizes.pop(item, 0)
+        self._sizes[item] = size
+
+    # ------------------------------------------------------------------------------------------------------------------ to read
+
+    def read(self, kept: Iterable[Kept]) -> None:
+        """Have blocks and marks brought back, in this order."""
+        for one in kept:
+            self._to_read[one] = None
+            self.reading.add(one)
+        self.told()
+
+    def take_reads(self) -> list[Kept]:
+        """What is to be read, told once."""
+        wanted, self._to_read = list(self._to_read), {}
+        return wanted
+
+    def damaged(self, kept: Kept) -> None:
+        """Something could not be read: turns that would have gone on from there are told so."""
+        after = kept.after if isinstance(kept, Mark) else kept.parent if isinstance(kept, Block) else None
+        if after is not None:
+            self._damaged_after[after.key] = None
+            while len(self._damaged_after) > MOST_DAMAGED:
+                del self._damaged_after[next(iter(self._damaged_after))]
+
+    def was_damaged_after(self, keys: Iterable[bytes]) -> bool:
+        """Whether something behind one of these blocks was found damaged."""
+        return bool(self._damaged_after) and any(key in self._damaged_after for key in keys)
+
+    # ---------------------------------------------------------------------------------------------------------------- to delete
+
+    def over(self, coming_bytes: int) -> Iterator[Item]:
+        """What has to go, least recently used first, for so many bytes to fit into the budget. Whoever takes one removes it."""
+        for item in list(self._sizes):
+            if self.used + coming_bytes <= self.budget_bytes:
+                return
+            if item not in self.known or not self.known[item].pins:
+                yield item
+
+    def remove(self, item: Item) -> None:
+        """Have a block or mark deleted."""
+        if item in self._sizes:
+            self.used -= self._sizes.pop(item)
+            self._to_remove[item] = None
+            self.told()
+
+    def lost(self, item: Item) -> None:
+        """It is not there any more."""
+        self.used -= self._sizes.pop(item, 0)
+
+    def remove_agent(self, agent: Agent) -> list[Item]:
+        """Have an agent's record deleted, if it has one or is about to. Returns the marks and tails no other record needs."""
+        self._to_write.pop(agent, None)
+        unneeded = self._list(agent.id, frozenset())
+        if self.exists:
+            self._count_record(agent.id, 0)
+            self._to_remove[agent.id] = None
+            self.told()
+        return unneeded
+
+    def next_removal(self) -> Item | str | None:
+        """The next thing to delete; it goes on waiting until it was `removed`."""
+        return next(iter(self._to_remove), None)
+
+    def removed(self, what: Item | str) -> None:
+        """It is deleted."""
+        self._to_remove.pop(what, None)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing waits to be written or deleted."""
+        return not (self._to_write or self._to_remove)
+
+    # ------------------------------------------------------------------------------------------------------------------ records
+
+    def recorded(self, agent: Agent, size: int, listed: frozenset[Item]) -> list[Item]:
+        """An agent's record is on disk. Returns the marks and tails that no record needs any more."""
+        self._count_record(agent.id, size)
+        self._to_remove.pop(agent.id, None)
+        return self._list(agent.id, listed)
+
+    def _count_record(self, agent: str, size: int) -> None:
+        more = size - self._records.pop(agent, 0)
+        self.used += more
+        if size:
+            self._records[agent] = size
+
+    def _list(self, agent: str, listed: frozenset[Item]) -> list[Item]:
+        before = self._listed.pop(agent, frozenset())
+        if listed:
+            self._listed[agent] = listed
+        self._listings.update(listed)
+        self._listings.subtract(before)
+        unneeded = [item for item in before if self._listings[item] <= 0]
+        for item in unneeded:
+            del self._listings[item]
+        return unneeded

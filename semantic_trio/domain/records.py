@@ -1,0 +1,88 @@
+"""Agents as they outlive the process: their records made, and taken in again.
+
+Knows what a record says and how the tree of blocks follows from it. Knows nothing of files.
+"""
+
+from semantic_trio.domain.agent import Agent
+from semantic_trio.domain.chain import TOKEN_BYTES, TokenRun, child_key, mark_key
+from semantic_trio.domain.content import AgentRecord, Item, Kind, SaidLine
+from semantic_trio.domain.memory import Memory
+from semantic_trio.domain.prefix import Block
+from semantic_trio.domain.store import Store
+
+
+def record_of(memory: Memory, agent: Agent, said: tuple[SaidLine, ...], used: int) -> AgentRecord:
+    """What is known of an agent now."""
+    run = memory.run_of(agent)
+    return AgentRecord(
+        id=agent.id,
+        is_named=agent.is_named,
+        is_kept=agent.is_kept,
+        is_pinned=agent.is_pinned,
+        parent=agent.parent,
+        turns=agent.turns,
+        used=used,
+        history=agent.history,
+        prompt_tokens=agent.prompt_tokens,
+        chain=_last_key(memory, run),
+        marks=tuple((mark.position, mark.key) for mark in memory.marks(agent) if mark.is_written),
+        conversation=agent.conversation,
+        said=said,
+    )
+
+
+def listed(memory: Memory, record: AgentRecord) -> frozenset[Item]:
+    """What only a record leads to: the marks it lists, and its tail."""
+    run = TokenRun.of_packed(record.history, memory.store.tree.root.key, memory.spec.block_tokens)
+    marks = {Item(Kind.MARK, key) for _, key in record.marks}
+    rest = _rest(run)
+    return frozenset(marks | ({Item(Kind.BLOCK, child_key(_last_key(memory, run), rest))} if rest else set()))
+
+
+def adopt(memory: Memory, record: AgentRecord) -> int:
+    """Take in an agent of an earlier process. Returns how many tokens of its history are gone from the disk.
+
+    Raises `ValueError` for a record whose tokens are not those its blocks were named after.
+    """
+    run = TokenRun.of_packed(record.history, memory.store.tree.root.key, memory.spec.block_tokens)
+    if record.chain != _last_key(memory, run):
+        raise ValueError("its tokens are not those of its blocks")
+    agent = Agent(record.id, record.is_named, record.is_kept, record.parent, record.conversation, record.history, record.prompt_tokens)
+    agent.turns = record.turns
+    if not memory.agents.adopt(agent, TokenRun.of_packed(agent.recognised_by, memory.store.tree.root.key, memory.spec.block_tokens)):
+        return 0
+    path = _blocks(memory.store, run)
+    _marks(memory.store, record, run, path)
+    memory.adopted(agent, path, is_pinned=record.is_pinned)
+    return len(run) - (path[-1].stop if path else 0)
+
+
+def _last_key(memory: Memory, run: TokenRun) -> bytes:
+    return run.keys[-1] if run.keys else memory.store.tree.root.key
+
+
+def _rest(run: TokenRun) -> bytes:
+    return run.packed[len(run.keys) * run.block_tokens * TOKEN_BYTES :]
+
+
+def _blocks(store: Store, run: TokenRun) -> list[Block]:
+    """The blocks of a history that are on disk, from the first on, and its tail."""
+    path, block = [], store.tree.root
+    for packed in (*(run.block_at(at * run.block_tokens) for at in range(len(run.keys))), _rest(run)):
+        key = child_key(block.key, packed)
+        if not packed or not store.disk.has_block(key):
+            break
+        block = store.child(block, packed)
+        store.is_on_disk(block)
+        path.append(block)
+    return path
+
+
+def _marks(store: Store, record: AgentRecord, run: TokenRun, path: list[Block]) -> None:
+    """The marks a record lists that are on disk."""
+    whole = [store.tree.root, *(block for block in path if block.stop % run.block_tokens == 0)]
+    for position, key in record.marks:
+        after = whole[min(position // run.block_tokens, len(whole) - 1)]
+        packed = run.packed[after.stop * TOKEN_BYTES : position * TOKEN_BYTES]
+        if Item(Kind.MARK, key) in store.disk and mark_key(after.key, packed) == key:
+            store.is_on_disk(after.marks.get(key) or store.add_mark(after, packed))

@@ -1,0 +1,101 @@
+"""Files that last as long as the object that plays them: given to a second server, they are what the first one left behind."""
+
+from collections.abc import Callable, Mapping, Sequence
+
+import attrs
+
+from semantic_trio.domain.content import AgentRecord, Content, Item
+from semantic_trio.domain.errors import DamagedError
+
+HEADER_BYTES = 512  # what a file takes beside its content, about
+
+
+def _nothing(what: str) -> None:
+    pass
+
+
+@attrs.define(eq=False)
+class MemoryFiles:
+    """See `CacheFiles`."""
+
+    free: int = 1 << 40
+    before: Callable[[str], None] = _nothing  # is told the method that was called; may raise or wait, to play a disk that is full, broken or slow
+    put_aside_for: list[tuple[Item | str, str]] = attrs.field(init=False, factory=list)  # what, and why
+    _contents: dict[Item, Content] = attrs.field(init=False, factory=dict)
+    _records: dict[str, AgentRecord] = attrs.field(init=False, factory=dict)
+    _damage: dict[Item | str, str] = attrs.field(init=False, factory=dict)
+
+    def damage(self, what: Item | str, reason: str = "checksum is 0, not 1") -> None:
+        """From now on it is not what was written, which is found out when it is read."""
+        self._damage[what] = reason
+
+    def index(self) -> Mapping[Item, int]:
+        """See `CacheFiles.index`."""
+        self.before("index")
+        return {item: _content_bytes(content) for item, content in list(self._contents.items())}
+
+    def write(self, item: Item, content: Content) -> int:
+        """See `CacheFiles.write`."""
+        self.before("write")
+        self._contents[item] = {name: attrs.evolve(tensor, data=memoryview(bytes(tensor.data))) for name, tensor in content.items()}
+        self._damage.pop(item, None)
+        return _content_bytes(content)
+
+    def read(self, item: Item) -> Content:
+        """See `CacheFiles.read`."""
+        self.before("read")
+        if item not in self._contents:
+            raise DamagedError(_name(item), "is gone")
+        if item in self._damage:
+            reason = self._damage[item]
+            self._take_out(item, reason)
+            raise DamagedError(_name(item), reason)
+        return self._contents[item]
+
+    def remove(self, item: Item) -> None:
+        """See `CacheFiles.remove`."""
+        self.before("remove")
+        self._contents.pop(item, None)
+
+    def agents(self) -> Sequence[AgentRecord]:
+        """See `CacheFiles.agents`."""
+        self.before("agents")
+        for agent in [agent for agent in self._records if agent in self._damage]:
+            self._take_out(agent, self._damage[agent])
+        return sorted(self._records.values(), key=lambda record: record.used)
+
+    def write_agent(self, record: AgentRecord) -> int:
+        """See `CacheFiles.write_agent`."""
+        self.before("write_agent")
+        self._records[record.id] = record
+        self._damage.pop(record.id, None)
+        return HEADER_BYTES + len(record.history)
+
+    def remove_agent(self, agent: str) -> None:
+        """See `CacheFiles.remove_agent`."""
+        self.before("remove_agent")
+        self._records.pop(agent, None)
+
+    def put_aside(self, item: Item | str, reason: str) -> None:
+        """See `CacheFiles.put_aside`."""
+        self.before("put_aside")
+        self._take_out(item, reason)
+
+    def free_bytes(self) -> int:
+        """See `CacheFiles.free_bytes`."""
+        self.before("free_bytes")
+        return self.free
+
+    def _take_out(self, what: Item | str, reason: str) -> None:
+        there = self._records.pop(what, None) if isinstance(what, str) else self._contents.pop(what, None)
+        self._damage.pop(what, None)
+        if there is not None:
+            self.put_aside_for.append((what, reason))
+
+
+def _content_bytes(content: Content) -> int:
+    return HEADER_BYTES + sum(len(tensor.data) for tensor in content.values())
+
+
+def _name(item: Item) -> str:
+    return f"{item.kind}s/{item.key.hex()}"
