@@ -5,6 +5,7 @@ Files are worked on in worker threads, which never touch the device.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol, TypeVar, TypeVarTuple
 
 import attrs
 import structlog
@@ -30,6 +31,16 @@ READERS = 4
 FILE_BYTES = 8192
 # How long nothing is written after the disk has refused, in seconds: twice as long each time, up to the longest.
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 60.0
+
+Arguments = TypeVarTuple("Arguments")
+Result = TypeVar("Result")
+
+
+class InThread(Protocol):
+    """Runs a blocking function where it blocks nobody."""
+
+    async def __call__(self, function: Callable[[*Arguments], Result], /, *arguments: *Arguments) -> Result:
+        """What the function returns or raises."""
 
 
 @attrs.define
@@ -63,7 +74,8 @@ class Persistence:
     seconds_to_compute: Callable[[int, int], float] = lambda tokens, context: 0.0  # reading so many tokens behind others; 0 while unknown
     floor_bytes: int = 0  # what the file system keeps free
     allowance: Allowance = attrs.field(factory=Allowance)
-    written: Callable[[float], None] = lambda seconds: None  # told of each turn's end that is on disk
+    written: Callable[[float], None] = lambda seconds: None  # told of each record that is on disk
+    in_thread: "InThread" = trio.to_thread.run_sync  # files are slow; a test on virtual time has them worked on in line
     traffic: Traffic = attrs.field(init=False, factory=Traffic)
     refused: str = attrs.field(init=False, default="")  # why nothing is written now; empty: it is
     _used: int = attrs.field(init=False, default=0)  # the last place in the order of records
@@ -76,7 +88,7 @@ class Persistence:
     async def open(self) -> None:
         """Take in what earlier processes have left: names, and the records of agents. Raises `OSError` where the directory cannot be read."""
         started = trio.current_time()
-        index, records = await trio.to_thread.run_sync(self._found)
+        index, records = await self.in_thread(self._found)
         for item, size in index.items():
             self.memory.disk.added(item, size)
         for record in records:
@@ -164,10 +176,10 @@ class Persistence:
         contents = await self.runner.export([kept.item for kept in batch])
         for kept in batch:
             if kept.item not in contents:
-                self.memory.store.forget_write(kept)
+                self.memory.store.ledger.forget_write(kept)
                 continue
             size = await self._put(self._size(kept), self.files.write, kept.item, contents[kept.item])
-            self.memory.store.written(kept, size)
+            self.memory.store.ledger.written(kept, size)
             self.nudge()
 
     async def _write_record(self, agent: Agent) -> None:
@@ -193,7 +205,7 @@ class Persistence:
         if not self.allowance.allows(expected, started):
             raise DiskRefusedError(f"{self.allowance.limit_bytes} bytes were written within a day, and no more may be")
         await self._make_room(expected + FILE_BYTES)
-        size = await trio.to_thread.run_sync(write, *what)
+        size = await self.in_thread(write, *what)
         self.allowance.spend(size, started)
         self.traffic.written_bytes += size
         self.traffic.write_seconds += trio.current_time() - started
@@ -208,19 +220,19 @@ class Persistence:
             await self._remove(removal)
         if disk.used + wanted > disk.budget_bytes:
             raise DiskRefusedError(f"pinned agents take all {disk.budget_bytes} bytes of the disk budget")
-        free = await trio.to_thread.run_sync(self.files.free_bytes)
+        free = await self.in_thread(self.files.free_bytes)
         if free - wanted < self.floor_bytes:
             raise DiskRefusedError(f"{free} bytes are free on the disk, and {self.floor_bytes} are to stay so")
 
     async def _remove(self, what: Item | str) -> None:
         if isinstance(what, str):
-            await trio.to_thread.run_sync(self.files.remove_agent, what)
+            await self.in_thread(self.files.remove_agent, what)
         else:
-            await trio.to_thread.run_sync(self.files.remove, what)
+            await self.in_thread(self.files.remove, what)
         self.memory.disk.removed(what)
 
     def _size(self, kept: Kept) -> int:
-        return self.memory.store.bytes_of(kept)
+        return self.memory.store.ledger.size(kept)
 
     def _stop(self, error: Exception) -> None:
         """The disk takes nothing: what waits for it may be given up, so that serving goes on."""
@@ -257,13 +269,13 @@ class Persistence:
         if has_come:
             store.came(kept)
         else:
-            store.did_not_come(kept)
+            store.ledger.did_not_come(kept)
         self.nudge()
 
     async def _load(self, kept: Kept) -> bool:
         """Have the device store what is on disk. What is damaged is put aside, and computed again."""
         try:
-            content = await trio.to_thread.run_sync(self.files.read, kept.item)
+            content = await self.in_thread(self.files.read, kept.item)
             await self.runner.load({kept.item: content})
         except (DamagedError, OSError) as error:
             self.traffic.damaged += 1
@@ -299,7 +311,7 @@ class Persistence:
 
     async def _put_aside(self, what: Item | str, reason: str) -> None:
         try:
-            await trio.to_thread.run_sync(self.files.put_aside, what, reason)
+            await self.in_thread(self.files.put_aside, what, reason)
         except OSError as error:
             log.warning("a damaged file could not be put aside", reason=str(error))
 

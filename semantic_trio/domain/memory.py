@@ -137,7 +137,7 @@ class Memory:
         """
         taken = dict.fromkeys(block for block in match.stored if block is not match.part or block.owners <= {agent.id})
         self.store.touch([*match.path, *([match.part] if isinstance(match.part, Block) else [])])
-        freed = sum(self.store.size(block) for block in taken)
+        freed = sum(self.store.ledger.size(block) for block in taken)
         self.store.room.make(self.row_bytes(len(run)) - freed + headroom, sparing={*match.path, match.part, match.mark})
         pieces = _pieces(match, taken) if self.spec.has_blocks else ()
         for block in taken:
@@ -153,7 +153,7 @@ class Memory:
 
     def take_drops(self) -> tuple[tuple[BlockKey, ...], tuple[MarkKey, ...]]:
         """What the device is to drop in the step that is being planned; told once."""
-        drops = self.store.take_drops(self._in_use)
+        drops = self.store.ledger.take_drops(self._in_use)
         self._in_use.clear()
         return drops
 
@@ -178,7 +178,7 @@ class Memory:
             block = self.store.child(last, bytes(row.packed[row.whole * TOKEN_BYTES : (row.whole + size) * TOKEN_BYTES]))
             if block.is_stored:  # somebody else read the same meanwhile, and closed
                 self.store.take_out(block, drop=True)
-            self.store.cancel(block)
+            self.store.ledger.cancel(block)
             block.rows[number] = None
             self._own(tenant.agent, block)
             row.chain.append(block)
@@ -189,7 +189,7 @@ class Memory:
 
         `replaces`: it takes the place of the last such mark of the row.
         """
-        order = self.store.mark(self._rows[number].row, position, replaces=replaces)
+        order = self.store.marks.order(self._rows[number].row, position, replaces=replaces)
         if order is not None:
             self._in_use.add(order.key)
         return order
@@ -208,7 +208,7 @@ class Memory:
         tenant = self._rows[number]
         keeps = not tenant.agent.is_deleted
         self._move_out(tenant)  # the device gives the row up as it copies: what is kept has its room
-        mark = self.store.mark(tenant.row, fed, replaces=has_ended) if keeps and fed == tenant.row.read else None
+        mark = self.store.marks.order(tenant.row, fed, replaces=has_ended) if keeps and fed == tenant.row.read else None
         saves = self._keep(tenant, breakpoints)
         if tenant.agent.is_pinned:
             self.pins.pin_what_fits(tenant.agent, self.chain(tenant.agent))
@@ -220,8 +220,8 @@ class Memory:
         To be followed by `reconcile`, with what the device has kept in fact.
         """
         for key in doubted:
-            if key in self.store.marks:
-                self.store.forget_mark(self.store.marks[key])
+            if key in self.store.marks.stored:
+                self.store.marks.give_up(self.store.marks.stored[key])
         saves: list[SaveBlock] = []
         for number, tenant in list(self._rows.items()):
             self._move_out(tenant)
@@ -276,7 +276,7 @@ class Memory:
             return
         marks = self.marks(agent)
         for kept in (*self.chain(agent), *(marks[-1:] if self.disk.is_sparing else marks)):
-            self.store.write(kept)
+            self.store.ledger.write(kept)
         self.disk.write(agent)
 
     def adopted(self, agent: Agent, path: Sequence[Block], *, is_pinned: bool) -> None:
@@ -307,7 +307,7 @@ class Memory:
 
     def expected(self) -> Inventory:
         """What the device should hold when it has done everything it was told."""
-        return Inventory(frozenset(self._rows), frozenset(self.store.stored_keys()), frozenset(self.store.marks))
+        return Inventory(frozenset(self._rows), frozenset(self.store.stored_keys()), frozenset(self.store.marks.stored))
 
     def reconcile(self, inventory: Inventory) -> list[str]:
         """Make the books agree with what the device holds, where they do not. Returns a line for each difference.
@@ -321,7 +321,7 @@ class Memory:
         """Assert that pool, tree, rows and agents agree."""
         pool, blocks = self.store.pool, list(self.store.tree.blocks())
         stored = [block for block in blocks if block.is_stored]
-        names = {block.key for block in stored} | set(self.store.marks) | {("row", number) for number in self._rows}
+        names = {block.key for block in stored} | set(self.store.marks.stored) | {("row", number) for number in self._rows}
         assert all(name in pool for name in names), "something is held that is not counted"
         assert pool.used == sum(pool.size(name) for name in names), "something is counted that is not held"
         assert pool.used + pool.available == self.budget_bytes
@@ -330,14 +330,13 @@ class Memory:
             assert block.is_stored != bool(block.rows), "a block is stored exactly when no row holds it"
             assert set(block.rows) <= set(self._rows)
             assert block.parent is self._root or block.parent is None or set(block.rows) <= set(block.parent.rows)
-            assert (pool.references(block.key) == 2) == (block.is_stored and block.pins > 0)
         pinned = {block for agent in self.agents for block in agent.pinned}
         marks = {agent.pinned_mark for agent in self.agents if agent.pinned_mark is not None}
         assert self.pins.marks_bytes == sum(self.spec.mark_bytes(mark.position) for mark in marks)
-        assert self.pins.bytes == sum(self.store.size(block) for block in pinned) + self.pins.marks_bytes
+        assert self.pins.bytes == sum(self.store.ledger.size(block) for block in pinned) + self.pins.marks_bytes
         owned = {(block, agent.id) for agent in self.agents for block in agent.blocks.values()}
         assert owned == {(block, owner) for block in blocks for owner in block.owners}, "agents have what is there, and nothing else"
-        assert self.store.marks_bytes == sum(pool.size(key) for key in self.store.marks)
+        assert self.store.marks.used == sum(pool.size(key) for key in self.store.marks.stored)
 
     # ---------------------------------------------------------------------------------------------------------------- private
 
@@ -378,7 +377,7 @@ class Memory:
         agent.rows += 1
         self.agents.touch(agent)
         if match.mark is not None:
-            self.store.touch_mark(match.mark)
+            self.store.marks.touch(match.mark)
 
     def _move_out(self, tenant: _Tenant) -> None:
         del self._rows[tenant.row.number]

@@ -11,7 +11,7 @@ from semantic_trio.domain.agent import Agent
 from semantic_trio.domain.chain import TOKEN_BYTES
 from semantic_trio.domain.errors import PoolExhaustedError
 from semantic_trio.domain.prefix import Block, Mark
-from semantic_trio.domain.store import MARKS_SHARE, Store
+from semantic_trio.domain.store import Store
 
 # Pins may take this part of the budget, and of what marks may take: the rest has to go on serving.
 PINS_SHARE = 0.5
@@ -31,7 +31,7 @@ class Pins:
         Raises `PoolExhaustedError` where pins would take more than half of the budget, or pinned marks more than half of what marks may take.
         """
         marks = self._more_for(self._last_mark(agent, chain))
-        blocks = sum(self.store.size(block) for block in chain if not block.pins)
+        blocks = sum(self.store.ledger.size(block) for block in chain if not block.pins)
         for wanted, free in ((blocks + marks, self._free), (marks, self._free_for_marks)):
             if wanted > free:
                 raise PoolExhaustedError(wanted=wanted, free=free, total=self.store.budget_bytes)
@@ -43,10 +43,10 @@ class Pins:
         agent.is_pinned = True
         reserved = self._more_for(self._last_mark(agent, chain))
         for block in chain:
-            more = 0 if block.pins else self.store.size(block)
+            more = 0 if block.pins else self.store.ledger.size(block)
             if more + reserved > self._free:
                 break
-            self.store.pin(block)
+            self.store.ledger.pin(block)
             self.bytes += more
             agent.pinned.append(block)
         self._pin_mark(agent)
@@ -54,11 +54,11 @@ class Pins:
     def unpin(self, agent: Agent) -> None:
         """Let a history be given up again."""
         for block in reversed(agent.pinned):  # the end goes first
-            self.store.unpin(block)
+            self.store.ledger.unpin(block)
             if not block.pins:
-                self.bytes -= self.store.size(block)
+                self.bytes -= self.store.ledger.size(block)
         if agent.pinned_mark is not None:
-            self.store.unpin_mark(agent.pinned_mark)
+            self.store.ledger.unpin(agent.pinned_mark)
             self._count_mark(-self._more_for(agent.pinned_mark))
         agent.pinned, agent.pinned_mark, agent.is_pinned = [], None, False
 
@@ -68,14 +68,14 @@ class Pins:
 
     @property
     def _free_for_marks(self) -> int:
-        return int(self.store.budget_bytes * MARKS_SHARE * PINS_SHARE) - self.marks_bytes
+        return int(self.store.marks.limit_bytes * PINS_SHARE) - self.marks_bytes
 
     def _pin_mark(self, agent: Agent) -> None:
         mark = self._last_mark(agent, agent.pinned)
         more = self._more_for(mark)
         if mark is not None and more <= min(self._free, self._free_for_marks):
             self._count_mark(more)
-            self.store.pin_mark(mark)
+            self.store.ledger.pin(mark)
             agent.pinned_mark = mark
 
     def _count_mark(self, more: int) -> None:

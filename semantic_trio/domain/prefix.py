@@ -147,8 +147,8 @@ def _is_held(kept: Kept) -> bool:
     return kept.is_held
 
 
-def _never(key: BlockKey) -> bool:
-    return False
+def _no_disk(parent: Block, key: BlockKey, packed: bytes) -> Block | None:
+    return None
 
 
 @attrs.define(eq=False)
@@ -157,7 +157,7 @@ class PrefixTree:
 
     root: Block
     needs_marks: bool
-    is_on_disk: Callable[[BlockKey], bool] = _never  # of blocks the tree need not know
+    from_disk: Callable[[Block, BlockKey, bytes], Block | None] = _no_disk  # the block of a name and tokens, where it is on disk
 
     def match(self, run: TokenRun, limit: int) -> Match:
         """The longest beginning of a prompt, of `limit` tokens at most, that a row can begin with now."""
@@ -200,21 +200,12 @@ class PrefixTree:
     def _walk(self, run: TokenRun) -> list[Block]:
         path, block = [], self.root
         for key in run.keys:
-            child = block.children.get(key) or self._from_disk(block, key, run)
+            child = block.children.get(key) or self.from_disk(block, key, run.block_at(block.stop))
             if child is None:
                 break
             path.append(child)
             block = child
         return path
-
-    def _from_disk(self, parent: Block, key: BlockKey, run: TokenRun) -> Block | None:
-        """A block that is on disk is known by its name, and its tokens are those it was asked with."""
-        if not self.is_on_disk(key):
-            return None
-        block = Block(key, parent, parent.stop, run.block_at(parent.stop))
-        block.is_written = True
-        parent.children[key] = block
-        return block
 
 
 def marks_between(row: LiveRow, root: Block, position: int) -> tuple[MarkKey, Block, bytes]:

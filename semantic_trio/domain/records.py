@@ -73,7 +73,7 @@ def _blocks(store: Store, run: TokenRun) -> list[Block]:
         if not packed or not store.disk.has_block(key):
             break
         block = store.child(block, packed)
-        store.is_on_disk(block)
+        store.ledger.found_on_disk(block)
         path.append(block)
     return path
 
@@ -85,4 +85,4 @@ def _marks(store: Store, record: AgentRecord, run: TokenRun, path: list[Block]) 
         after = whole[min(position // run.block_tokens, len(whole) - 1)]
         packed = run.packed[after.stop * TOKEN_BYTES : position * TOKEN_BYTES]
         if Item(Kind.MARK, key) in store.disk and mark_key(after.key, packed) == key:
-            store.is_on_disk(after.marks.get(key) or store.add_mark(after, packed))
+            store.ledger.found_on_disk(after.marks.get(key) or store.marks.add(after, packed))

@@ -104,7 +104,7 @@ class Scheduler:
     def is_idle(self) -> bool:
         """Whether the device has done everything it was told, and nobody wants more."""
         busy = self._rows or self._waiting or self._to_close or self._in_flight
-        return not (busy or self.memory.store.has_drops or self.memory.disk.reading)
+        return not (busy or self.memory.store.ledger.has_drops or self.memory.disk.reading)
 
     def room(self, request: GenerationRequest) -> int:
         """Tokens that can be generated for a request: its own limit or what its prompt leaves of the context and of the memory for KV cache.

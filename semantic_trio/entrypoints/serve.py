@@ -107,9 +107,7 @@ class Server:
                     await self._persist(engine, persistence, stopped_at)
                 nursery.cancel_scope.cancel()
 
-    async def _serve_http(
-        self, engine: Engine, persistence: Persistence, metrics: Metrics, loaded: LoadedModel, codec: TokenizerCodec
-    ) -> float:
+    async def _serve_http(self, engine: Engine, persistence: Persistence, metrics: Metrics, loaded: LoadedModel, codec: TokenizerCodec) -> float:
         """Serve until told to stop; when that was."""
         shutdown = trio.Event()
         app = create_app(self._state(engine, persistence, loaded, codec, metrics))

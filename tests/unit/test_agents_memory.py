@@ -535,7 +535,7 @@ async def test_four_agents_with_one_head_begin_at_its_end_where_three_marks_fit(
     turns = [await reuse(bench.submit((*head, *prompt(5000, salt=50 + agent)), 3, marks=(2000,))) for agent in range(4)]
 
     assert [turn.tokens for turn in turns] == [0, 2000, 2000, 2000]
-    assert len(bench.engine.memory.store.marks) == 3
+    assert len(bench.engine.memory.store.marks.stored) == 3
 
 
 async def test_a_preempted_row_of_a_recurrent_model_goes_on_where_it_was_in_a_full_house(

@@ -60,7 +60,7 @@ def forged(entries: object, data: bytes = b"", **metadata: str) -> tuple[bytes, 
     return json.dumps({"__metadata__": own | metadata} | entries if isinstance(entries, dict) else entries).encode(), data
 
 
-def entry(dtype: str = "U8", shape: object = (2,), at: object = (0, 2)) -> dict[str, object]:
+def entry(dtype: str = "U8", shape: object = (2,), at: object = (0, 2)) -> dict[str, dict[str, object]]:
     return {"a": {"dtype": dtype, "shape": shape, "data_offsets": at}}
 
 
@@ -174,7 +174,7 @@ HOSTILE = {
     "a number for a tensor": forged({"a": 1}),
     "half a surrogate pair in a field": forged({"a": {"\ud800": 1}}),
     "half a surrogate pair for a name": forged({"\ud800": 1}),
-    "a field too much": forged({"a": entry()["a"] | {"b": 1}}, b"ab"),
+    "a field too much": forged({"a": {**entry()["a"], "b": 1}}, b"ab"),
     "a field too few": forged({"a": {"dtype": "U8", "shape": [2]}}, b"ab"),
     "an unknown kind of number": forged(entry(dtype="F13"), b"ab"),
     "numbers numpy does not know": forged(entry(dtype="BF16", shape=[1]), b"ab"),

@@ -18,7 +18,7 @@ from semantic_trio.domain.residency import Rank
 from semantic_trio.domain.scheduler import Limits, Scheduler
 from semantic_trio.domain.sequence import Phase, Sequence
 from semantic_trio.domain.step import Inventory, SaveBlock, StepPlan, StepResult
-from semantic_trio.domain.store import MARKS_SHARE
+from semantic_trio.domain.marks import MARKS_SHARE
 from semantic_trio.testing import ByteCodec, FakeRunner
 
 GLOBAL = LayerGroup(LayerKind.GLOBAL, layers=1, token_bytes=8)
@@ -199,7 +199,7 @@ class MemoryMachine(RuleBasedStateMachine):
     @invariant()
     def pins_and_marks_keep_their_bounds(self) -> None:
         share = self.memory.budget_bytes * MARKS_SHARE
-        assert self.memory.store.marks_bytes <= share
+        assert self.memory.store.marks.used <= share
         assert self.memory.pins.marks_bytes <= share * PINS_SHARE
         assert self.memory.pins.bytes <= self.memory.budget_bytes * PINS_SHARE
 

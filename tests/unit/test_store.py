@@ -129,7 +129,7 @@ def test_marks_stay_within_their_share() -> None:
     positions = [memory.mark(0, position) for position in range(1, 100) if memory.publish(0, position) is None]
 
     assert None not in positions
-    assert memory.store.marks_bytes <= memory.budget_bytes * 0.25
+    assert memory.store.marks.used <= memory.budget_bytes * 0.25
     assert memory.mark(0, 99) is None, "it is there already"
     memory.audit()
 
@@ -167,7 +167,7 @@ def test_no_mark_of_a_row_takes_the_place_of_its_points() -> None:
     for position in (40, 50, 60, 70, 80):
         memory.publish(0, position)
         memory.mark(0, position, replaces=position >= 60)
-        kept.append({mark.position for mark in memory.store.marks.values()})
+        kept.append({mark.position for mark in memory.store.marks.stored.values()})
 
     assert kept == [{40}, {40, 50}, {40, 50, 60}, {40, 50, 70}, {40, 50, 80}]
 
@@ -183,7 +183,7 @@ def test_a_mark_of_low_rank_finds_no_room_among_the_rows_points() -> None:
     memory.publish(0, 60)
 
     assert memory.mark(0, 60) is None
-    assert {mark.position for mark in memory.store.marks.values()} == {40, 50}
+    assert {mark.position for mark in memory.store.marks.stored.values()} == {40, 50}
 
 
 def test_a_mark_that_was_replaced_and_is_used_again_is_like_any_other() -> None:
@@ -193,7 +193,7 @@ def test_a_mark_that_was_replaced_and_is_used_again_is_like_any_other() -> None:
     for position in (50, 60):
         memory.publish(0, position)
         memory.mark(0, position, replaces=True)
-    spent = next(mark for mark in memory.store.marks.values() if mark.position == 50)
+    spent = next(mark for mark in memory.store.marks.stored.values() if mark.position == 50)
     assert spent.rank is Rank.SPENT
 
     other = memory.run((*range(50), 7))
@@ -225,11 +225,11 @@ def test_a_mark_that_finds_no_room_costs_nobody_anything() -> None:
         memory.publish(0, position)
         if position < 40:
             memory.mark(0, position)
-    memory.store.pin_mark(max(memory.store.marks.values(), key=lambda mark: mark.position))
+    memory.store.ledger.pin(max(memory.store.marks.stored.values(), key=lambda mark: mark.position))
     memory.store.pool.allocate("the rest", (memory.store.pool.available, 0))
 
     assert memory.mark(0, 40) is None
-    assert {mark.position for mark in memory.store.marks.values()} == {10, 32}
+    assert {mark.position for mark in memory.store.marks.stored.values()} == {10, 32}
 
 
 def test_what_went_with_the_block_before_it_is_given_up_once() -> None:
@@ -263,7 +263,7 @@ def test_a_pinned_mark_the_device_has_lost_is_let_go_like_any_other() -> None:
 
     memory.unpin(agent)
 
-    assert (memory.pins.bytes, memory.store.marks) == (0, {})
+    assert (memory.pins.bytes, memory.store.marks.stored) == (0, {})
     memory.audit()
 
 
@@ -290,8 +290,8 @@ def test_a_history_whose_mark_is_gone_is_pinned_and_forked_all_the_same() -> Non
     memory = Memory(SPEC, 64 * 1024, chunk_tokens=16)
     read(memory, tuple(range(100)))
     agent = memory.agents.get("a")
-    for mark in list(memory.store.marks.values()):
-        memory.store.forget_mark(mark)
+    for mark in list(memory.store.marks.stored.values()):
+        memory.store.marks.give_up(mark)
 
     memory.pin(agent)
     fork = memory.fork(agent, "b")
@@ -337,7 +337,7 @@ def test_nothing_is_given_up_for_buffers_that_cannot_be_had(monkeypatch: pytest.
     closing = memory.close(1, 17)
 
     assert closing.blocks == ()
-    assert {mark.position for mark in memory.store.marks.values()} == {48, 10}
+    assert {mark.position for mark in memory.store.marks.stored.values()} == {48, 10}
     memory.audit()
 
 
@@ -400,5 +400,5 @@ def test_what_a_failed_pass_wrote_is_doubted_once() -> None:
     saves = memory.close_all({0: 40}, {mark.key, b"gone already"})
 
     assert [(save.start, save.stop) for save in saves] == [(0, 16), (16, 32)], "whole blocks of what passes known to be done have read"
-    assert memory.store.marks == {}
+    assert memory.store.marks.stored == {}
     memory.audit()

@@ -69,6 +69,6 @@ def _filled(entries: Mapping[str, Entry]) -> int:
     for name, entry in sorted(entries.items(), key=lambda one: one[1].data_offsets):
         start, stop = entry.data_offsets
         if start != at or stop - start != entry.size_bytes:
-            raise UnfitError(f"has {shown(name)} of {entry.size_bytes} bytes at [{start}, {stop}), where {at} comes next")
+            raise UnfitError(f"has {shown(name)} of {shown(str(entry.size_bytes))} bytes at [{start}, {stop}), where {at} comes next")
         at = stop
     return at

@@ -14,7 +14,7 @@ Shape = TypeVar("Shape")
 Count = Annotated[int, msgspec.Meta(ge=0, le=1 << 53)]
 
 # Characters of what was found that are worth repeating.
-SHOWN = 200
+SHOWN = 100
 
 
 class UnfitError(Exception):
@@ -23,8 +23,8 @@ class UnfitError(Exception):
 
 def shown(text: str) -> str:
     """A text of any length and content, fit to be logged."""
-    line = ascii(text[:SHOWN])[1:-1]
-    return line if len(text) <= SHOWN else f"{line}..."
+    line = ascii(text[: SHOWN + 1])[1:-1]
+    return line if len(line) <= SHOWN else f"{line[:SHOWN]}..."
 
 
 def parse(text: bytes | memoryview) -> object:

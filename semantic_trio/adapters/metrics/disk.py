@@ -36,4 +36,6 @@ class DiskCollector(Collector):
         yield GaugeMetricFamily("semantic_disk_read_tokens_per_second", "Tokens brought back per second of reading.", traffic.read_tokens_per_second)
         yield CounterMetricFamily("semantic_disk_eviction", "Blocks and marks deleted for others.", traffic.evicted)
         seconds = self.prefill.seconds_per_token(SHOWN_CONTEXT) if self.prefill.is_known else 0.0
-        yield GaugeMetricFamily("semantic_prefill_tokens_per_second", "Prompt tokens computed per second, behind 4,096.", 1 / seconds if seconds else 0)
+        yield GaugeMetricFamily(
+            "semantic_prefill_tokens_per_second", "Prompt tokens computed per second, behind 4,096.", 1 / seconds if seconds else 0
+        )

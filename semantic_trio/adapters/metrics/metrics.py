@@ -78,7 +78,9 @@ class Metrics:
             self._misses.labels(reuse.cause.value).inc()
         if not stamps:
             return
-        self._first_token.labels("disk" if reuse.source is Source.DISK else "ram" if reuse.tokens else "cold").observe(stamps[0] - generation.submitted_at)
+        self._first_token.labels("disk" if reuse.source is Source.DISK else "ram" if reuse.tokens else "cold").observe(
+            stamps[0] - generation.submitted_at
+        )
         for earlier, later in itertools.pairwise(stamps):
             self._inter_token.observe(later - earlier)
 
@@ -123,7 +125,7 @@ class _EngineCollector(Collector):
 
 def _held(memory: Memory) -> dict[str, float]:
     """Bytes of the cache budget by what holds them."""
-    pool, marks = memory.store.pool, memory.store.marks_bytes
+    pool, marks = memory.store.pool, memory.store.marks.used
     blocks = sum(pool.size(key) for key in memory.store.stored_keys())
     return {"cache_rows": pool.used - blocks - marks, "cache_blocks": blocks, "cache_marks": marks}
 

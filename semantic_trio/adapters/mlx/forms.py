@@ -33,19 +33,16 @@ class Forms:
 
     skeleton: object  # a tree with its own paths for leaves
     shapes: Mapping[tuple[str, str, int], Shape]  # by name, kind of number and axes
-    open: frozenset[str]  # paths where there was nothing, in layers of which we do not know what else they may keep there
+    unknown: tuple[str, ...] = ()  # how paths begin under which there may be any array, or none
 
     @classmethod
     def of(cls, trees: Sequence[Tree], unknown: tuple[str, ...] = ()) -> "Forms":
-        """What these have in common. The paths of layers of no kind we know begin with one of `unknown`."""
+        """What these have in common."""
         shapes: dict[tuple[str, str, int], Shape] = {}
         for name, array in (named for tree in trees for named in arrays_by_name(tree).items()):
             key = (name, NAMES[array.dtype], array.ndim)
             shapes[key] = tuple(a if a == b else None for a, b in zip(array.shape, shapes.get(key, array.shape), strict=True))
-        seen = {name for name, _, _ in shapes}
-        empty = (path_of(name) for name in seen if name.endswith(":none") and path_of(name) not in seen)
-        skeleton = tree_map_with_path(lambda path, _: path, trees[-1])
-        return cls(skeleton, shapes, frozenset(path for path in empty if path.startswith(unknown)))
+        return cls(tree_map_with_path(lambda path, _: path, trees[-1]), shapes, unknown)
 
     def read(self, content: Content) -> Tree:
         """The tree that was written. Raises `ValueError` for what is none of these forms."""
@@ -59,7 +56,7 @@ class Forms:
 
     def _check(self, name: str, tensor: Tensor) -> None:
         shape = self.shapes.get((name, tensor.dtype, len(tensor.shape)))
-        if shape is None and name in self.open and tensor.dtype in KINDS:
+        if name.startswith(self.unknown) and name in (path_of(name), f"{path_of(name)}:none") and tensor.dtype in KINDS:
             shape = (None,) * len(tensor.shape)
         if shape is None or any(size not in (None, found) for size, found in zip(shape, tensor.shape, strict=True)):
             raise ValueError(f"{name}: {tensor.dtype} {list(tensor.shape)} is not what the model keeps there")
@@ -81,6 +78,7 @@ class ModelForms:
     def of(cls, layout: Layout) -> "ModelForms":
         """Learn them from the model."""
         others = tuple(snapshot.other_layers(layout.open()))
+        # What a cache of no kind we know keeps when it has seen more, we do not know either: its arrays are taken as they are.
         unknown = tuple(f"{layer}." for layer, cache in enumerate(others) if not snapshot.is_known(cache))
         trees = [(block_tree(rows), mark_tree(position, states)) for position, rows, states in _shown(layout)]
         blocks, marks = Forms.of([block for block, _ in trees]), Forms.of([mark for _, mark in trees], unknown)

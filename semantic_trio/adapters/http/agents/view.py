@@ -31,7 +31,7 @@ def view(model: ServedModel, agent: Agent) -> AgentView:
         tokens=agent.tokens,
         messages=len(agent.conversation.messages),
         blocks=len(held),
-        bytes=sum(store.size(block) for block in held),
+        bytes=sum(store.ledger.size(block) for block in held),
         shared_blocks=sum(len(block.owners) > 1 for block in held),
         pinned=agent.is_pinned,
         named=agent.is_named,

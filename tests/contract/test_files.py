@@ -1,0 +1,267 @@
+"""What the engine relies on in files, claimed of those in memory and on disk alike; and what others may rely on in those on disk."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import attrs
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file
+
+from semantic_trio.adapters.disk import ModelFiles
+from semantic_trio.domain.chain import pack
+from semantic_trio.domain.content import AgentRecord, Content, Item, Kind, SaidEnd, SaidLine, Tensor
+from semantic_trio.domain.conversation import Conversation, Message, Role, Text
+from semantic_trio.domain.errors import DamagedError
+from semantic_trio.domain.residency import Rank
+from semantic_trio.ports import CacheFiles
+from semantic_trio.testing import MemoryFiles
+
+BLOCK, MARK = Item(Kind.BLOCK, bytes(range(32))), Item(Kind.MARK, bytes(range(32)))
+ITEMS = [BLOCK, MARK, Item(Kind.BLOCK, bytes(32))]
+SAID = Conversation((Message(Role.USER, (Text("Hello"),), Rank.LONG),))
+LINE = SaidLine(pack(range(30)), (SaidEnd(bytes(32), 30, is_answer=True),))
+
+
+def record(agent: str = "main", used: int = 1) -> AgentRecord:
+    flags = {"is_named": True, "is_kept": False, "is_pinned": True}
+    more = {"chain": bytes(32), "marks": ((5, bytes(32)),), "conversation": SAID, "said": (LINE,)}
+    return AgentRecord(id=agent, **flags, parent="mother", turns=2, used=used, history=pack(range(20)), prompt_tokens=9, **more)
+
+
+def numbers(*values: float, dtype: str = "F32") -> Tensor:
+    kinds = {"F32": "<f4", "I32": "<i4", "U8": "u1"}
+    array = np.array(values, kinds[dtype])
+    return Tensor(dtype, array.shape, memoryview(array.tobytes()))
+
+
+CONTENT: Content = {
+    "a": numbers(1.5, -2, 0),
+    "ids": numbers(7, 8, dtype="I32"),
+    "one": Tensor("F32", (), memoryview(np.array(0.5, "<f4").tobytes())),
+    "none": Tensor("F16", (3, 0), memoryview(b"")),
+    "half": Tensor("BF16", (2, 1), memoryview(b"abcd")),
+}
+
+
+def plain(content: Content) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
+    return {name: (tensor.dtype, tensor.shape, bytes(tensor.data)) for name, tensor in content.items()}
+
+
+@attrs.frozen
+class Bench:
+    """Files, and what may happen to them from outside."""
+
+    files: CacheFiles
+    restarted: Callable[[], CacheFiles]
+    damage: Callable[[Item | str], None]
+    put_aside: Callable[[], int]
+
+
+def in_memory() -> Bench:
+    files = MemoryFiles()
+    return Bench(files, lambda: files, files.damage, lambda: len(files.put_aside_for))
+
+
+def on_disk(root: Path) -> Bench:
+    files = ModelFiles(root, "ab" * 32, "tiny")
+
+    def damage(what: Item | str) -> None:
+        pattern = "agents/*" if isinstance(what, str) else f"{what.kind}s/*/{what.key.hex()}"
+        [file] = (root / "memory" / ("ab" * 16)).glob(f"{pattern}.safetensors")
+        file.write_bytes(file.read_bytes()[:-1])
+
+    return Bench(files, lambda: ModelFiles(root, "ab" * 32, "tiny"), damage, lambda: len(list((root / "quarantine").glob("*.safetensors"))))
+
+
+@pytest.fixture(params=["memory", "disk"])
+def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Bench:
+    return in_memory() if request.param == "memory" else on_disk(tmp_path / "cache")
+
+
+@pytest.fixture
+def files(bench: Bench) -> CacheFiles:
+    return bench.files
+
+
+def test_at_first_there_is_nothing(files: CacheFiles) -> None:
+    assert (dict(files.index()), list(files.agents())) == ({}, [])
+    assert files.free_bytes() > 0
+
+
+def test_what_is_written_is_read_by_whoever_comes_after(bench: Bench) -> None:
+    for item in ITEMS:
+        bench.files.write(item, {**CONTENT, "key": Tensor("U8", (32,), memoryview(item.key))})
+
+    again = bench.restarted()
+
+    for item in ITEMS:
+        assert plain(again.read(item)) == plain({**CONTENT, "key": Tensor("U8", (32,), memoryview(item.key))})
+
+
+def test_a_block_and_a_mark_of_one_key_are_two(files: CacheFiles) -> None:
+    files.write(BLOCK, {"a": numbers(1)})
+    files.write(MARK, {"a": numbers(2)})
+
+    assert plain(files.read(BLOCK)) == plain({"a": numbers(1)})
+
+
+def test_content_without_anything_is_something(files: CacheFiles) -> None:
+    files.write(BLOCK, {})
+
+    assert (list(files.index()), dict(files.read(BLOCK))) == ([BLOCK], {})
+
+
+def test_what_is_written_again_replaces_what_was_there(files: CacheFiles) -> None:
+    files.write(BLOCK, CONTENT)
+    size = files.write(BLOCK, {"a": numbers(*range(1000))})
+
+    assert plain(files.read(BLOCK)) == plain({"a": numbers(*range(1000))})
+    assert dict(files.index()) == {BLOCK: size}
+
+
+def test_what_is_written_stays_whatever_becomes_of_the_original(files: CacheFiles) -> None:
+    original = bytearray(b"abcd")
+    files.write(BLOCK, {"a": Tensor("U8", (4,), memoryview(original))})
+    original[:] = b"...."
+
+    assert bytes(files.read(BLOCK)["a"].data) == b"abcd"
+
+
+def test_the_index_tells_what_writing_has_told(bench: Bench) -> None:
+    told = {item: bench.files.write(item, CONTENT) for item in ITEMS}
+
+    assert dict(bench.files.index()) == dict(bench.restarted().index()) == told
+    assert min(told.values()) > sum(len(tensor.data) for tensor in CONTENT.values())
+
+
+def test_what_was_removed_is_gone(bench: Bench) -> None:
+    bench.files.write(BLOCK, CONTENT)
+    bench.files.write(MARK, CONTENT)
+
+    bench.files.remove(BLOCK)
+
+    assert list(bench.files.index()) == [MARK]
+    with pytest.raises(DamagedError, match="is gone"):
+        bench.files.read(BLOCK)
+    assert bench.put_aside() == 0
+
+
+def test_removing_what_is_not_there_is_nothing(bench: Bench) -> None:
+    bench.files.remove(BLOCK)
+    bench.files.remove_agent("main")
+    bench.files.put_aside(MARK, "it is wrong")
+    bench.files.put_aside("main", "it is wrong")
+
+    assert bench.put_aside() == 0
+
+
+@pytest.mark.parametrize("item", [BLOCK, MARK])
+def test_what_is_damaged_is_read_once_at_most(bench: Bench, item: Item) -> None:
+    bench.files.write(item, CONTENT)
+    bench.damage(item)
+
+    with pytest.raises(DamagedError) as damaged:
+        bench.files.read(item)
+
+    assert item.key.hex() in damaged.value.name
+    assert damaged.value.reason != "is gone"
+    assert (dict(bench.restarted().index()), bench.put_aside()) == ({}, 1)
+    with pytest.raises(DamagedError, match="is gone"):
+        bench.files.read(item)
+
+
+def test_the_place_of_what_was_damaged_can_be_taken_again(bench: Bench) -> None:
+    bench.files.write(BLOCK, CONTENT)
+    bench.damage(BLOCK)
+    with pytest.raises(DamagedError):
+        bench.files.read(BLOCK)
+
+    bench.files.write(BLOCK, CONTENT)
+
+    assert plain(bench.files.read(BLOCK)) == plain(CONTENT)
+
+
+def test_what_was_damaged_is_mended_by_writing_it_again(bench: Bench) -> None:
+    bench.files.write(BLOCK, CONTENT)
+    bench.damage(BLOCK)
+
+    bench.files.write(BLOCK, CONTENT)
+
+    assert plain(bench.files.read(BLOCK)) == plain(CONTENT)
+
+
+def test_what_turned_out_to_be_wrong_is_out_of_use(bench: Bench) -> None:
+    for item in ITEMS:
+        bench.files.write(item, CONTENT)
+    bench.files.write_agent(record())
+
+    bench.files.put_aside(BLOCK, "the model has other layers")
+    bench.files.put_aside("main", "its chain is another")
+
+    assert set(bench.restarted().index()) == {*ITEMS} - {BLOCK}
+    assert (list(bench.restarted().agents()), bench.put_aside()) == ([], 2)
+
+
+def test_records_come_back_in_the_order_of_their_use(bench: Bench) -> None:
+    for used, agent in [(3, "c"), (1, "a"), (2, "b")]:
+        assert bench.files.write_agent(record(agent, used)) > 0
+
+    found = bench.restarted().agents()
+
+    assert list(found) == [record("a", 1), record("b", 2), record("c", 3)]
+    assert found[0].conversation.messages[0].rank is Rank.LONG
+
+
+def test_a_record_takes_the_place_of_the_one_before(bench: Bench) -> None:
+    bench.files.write_agent(record(used=1))
+    bench.files.write_agent(record(used=2))
+
+    assert list(bench.restarted().agents()) == [record(used=2)]
+
+
+def test_agents_are_told_apart_by_every_letter(bench: Bench) -> None:
+    for used, agent in enumerate(["main", "Main", "main.", "MAIN"]):
+        bench.files.write_agent(record(agent, used))
+
+    bench.files.remove_agent("Main")
+
+    assert [found.id for found in bench.restarted().agents()] == ["main", "main.", "MAIN"]
+
+
+def test_a_damaged_record_is_put_aside(bench: Bench) -> None:
+    bench.files.write_agent(record())
+    bench.damage("main")
+
+    assert (list(bench.files.agents()), bench.put_aside()) == ([], 1)
+    assert list(bench.restarted().agents()) == []
+
+
+def test_records_are_not_in_the_index(files: CacheFiles) -> None:
+    files.write_agent(record())
+
+    assert dict(files.index()) == {}
+
+
+# ------------------------------------------------------------------------------------------------------------------- for everybody
+
+
+def test_files_on_disk_can_be_read_with_safetensors(tmp_path: Path) -> None:
+    ModelFiles(tmp_path, "ab" * 32, "tiny").write(BLOCK, CONTENT)
+    [file] = tmp_path.rglob("*.safetensors")
+
+    found = load_file(file)
+
+    assert {name: array.shape for name, array in found.items()} == {name: tensor.shape for name, tensor in CONTENT.items()}
+    assert {name: array.tobytes() for name, array in found.items()} == {name: bytes(tensor.data) for name, tensor in CONTENT.items()}
+    assert (found["a"].tolist(), found["ids"].tolist(), found["one"].tolist()) == ([1.5, -2, 0], [7, 8], 0.5)
+    with safe_open(file, framework="np") as opened:
+        assert opened.metadata()["model"] == "tiny"
+
+
+def test_records_on_disk_can_be_read_with_safetensors(tmp_path: Path) -> None:
+    ModelFiles(tmp_path, "ab" * 32, "tiny").write_agent(record())
+    [file] = tmp_path.rglob("*.safetensors")
+
+    assert load_file(file)["history"].tolist() == list(range(20))
