@@ -70,7 +70,7 @@ class CacheFiles(Protocol):
         """Delete a block or mark, if it is there. Raises `OSError`."""
 
     def agents(self) -> Sequence[AgentRecord]:
-        """All records of agents, in the order of their use. Those that are damaged are put aside. Raises `OSError` where the directory cannot be read."""
+        """All records of agents, in the order of their use. Damaged ones are put aside. Raises `OSError` where the directory cannot be read."""
 
     def write_agent(self, record: AgentRecord) -> int:
         """Keep a record in the place of the one before; the bytes it takes on disk. Raises `OSError`, and then the one before is still there."""

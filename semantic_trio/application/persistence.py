@@ -185,16 +185,15 @@ class Persistence:
     async def _write_record(self, agent: Agent) -> None:
         started, self._used = trio.current_time(), self._used + 1
         record = record_of(self.memory, agent, self.said.lines(agent.id), self._used)
-        self.memory.disk.forget_write(agent)
+        disk, is_written = self.memory.disk, False
+        disk.begin_record(agent)
         try:
             size = await self._put(2 * len(record.history), self.files.write_agent, record)
-        except BaseException:
-            self.memory.disk.write(agent)
-            raise
-        if not agent.is_listed:
-            self.memory.disk.remove_agent(agent)
-            return
-        for item in self.memory.disk.recorded(agent, size, listed(self.memory, record)):
+            is_written = True
+        finally:
+            disk.end_record(is_written=is_written)
+        unneeded = disk.recorded(agent, size, listed(self.memory, record)) if agent.is_listed else disk.remove_agent(agent)
+        for item in unneeded:
             self.memory.store.discard(item)
         self.written(trio.current_time() - started)
 

@@ -36,6 +36,7 @@ class Disk:
     _listed: dict[str, frozenset[Item]] = attrs.field(init=False, factory=dict)  # marks and tails an agent's record needs
     _listings: collections.Counter[Item] = attrs.field(init=False, factory=collections.Counter)
     _to_write: dict[Kept | Agent, None] = attrs.field(init=False, factory=dict)  # in order
+    _being_recorded: Agent | None = attrs.field(init=False, default=None)
     _to_read: dict[Kept, None] = attrs.field(init=False, factory=dict)
     _to_remove: dict[Item | str, None] = attrs.field(init=False, factory=dict)  # a string is an agent's id
     _damaged_after: dict[bytes, None] = attrs.field(init=False, factory=dict)  # blocks after which something was
@@ -102,6 +103,17 @@ class Disk:
         """The agent whose record is the next thing to be written, if it is one."""
         first = next(iter(self._to_write), None)
         return first if isinstance(first, Agent) else None
+
+    def begin_record(self, agent: Agent) -> None:
+        """What an agent's record says is settled: what comes now is for the next one."""
+        del self._to_write[agent]
+        self._being_recorded = agent
+
+    def end_record(self, *, is_written: bool) -> None:
+        """The record is written; or it is to be, once more."""
+        agent, self._being_recorded = self._being_recorded, None
+        if agent is not None and agent.is_listed and not is_written:
+            self.write(agent)
 
     def next_writes(self, limit_bytes: int, size: Callable[[Kept], int]) -> list[Kept]:
         """The next blocks and marks to be written, one at least and then up to a number of bytes; none where a record is next. They go on waiting."""
@@ -185,8 +197,8 @@ class Disk:
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing waits to be written or deleted."""
-        return not (self._to_write or self._to_remove)
+        """Whether nothing waits to be written or deleted, or is being."""
+        return not (self._to_write or self._to_remove or self._being_recorded)
 
     # ------------------------------------------------------------------------------------------------------------------ records
 

@@ -73,6 +73,7 @@ class Ledger:
         self.cancel(kept)
         kept.is_struck_off = True
         if kept.is_written:
+            kept.is_written = False
             del self.disk.known[kept.item]
 
     # ------------------------------------------------------------------------------------------------------------------- disk

@@ -327,7 +327,8 @@ class Memory:
         assert pool.used + pool.available == self.budget_bytes
         assert sum(pool.used_by_group) == pool.used
         for block in blocks:
-            assert block.is_stored != bool(block.rows), "a block is stored exactly when no row holds it"
+            assert not (block.is_stored and block.rows), "what a row holds is not stored"
+            assert block.is_held, "what is nowhere is struck off"
             assert set(block.rows) <= set(self._rows)
             assert block.parent is self._root or block.parent is None or set(block.rows) <= set(block.parent.rows)
         pinned = {block for agent in self.agents for block in agent.pinned}

@@ -2,12 +2,14 @@
 
 import errno
 import json
+import os
 import re
 import struct
 from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
+import numpy as np
 import pytest
 import xxhash
 from hypothesis import given
@@ -260,6 +262,19 @@ def test_a_file_that_has_grown_beyond_all_memory_is_not_read(tmp_path: Path) -> 
         file.truncate(4 * 10**12)
 
     assert refusal(tmp_path / "file").startswith("goes on for 3999")
+
+
+def test_a_file_that_shrinks_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write(tmp_path / "file", LABEL, {"a": row(b"ab")})
+    size, real = (tmp_path / "file").stat().st_size, np.empty
+
+    def shrink(*given: Any) -> Any:
+        os.truncate(tmp_path / "file", size - 1)
+        return real(*given)
+
+    monkeypatch.setattr(np, "empty", shrink)
+
+    assert refusal(tmp_path / "file") == f"ends after {size - 1} of {size} bytes"
 
 
 def test_what_the_disk_refuses_is_an_os_error_with_its_number(tmp_path: Path) -> None:

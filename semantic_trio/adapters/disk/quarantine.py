@@ -49,5 +49,5 @@ class Quarantine:
                 (self.directory / f"{name}-{number}{suffix}").unlink(missing_ok=True)
 
     def _note(self, file: Path, reason: str) -> None:
-        file.write_text(f"{' '.join(reason.split())}\n", "utf-8", "backslashreplace")
+        file.write_text(f"{' '.join(reason.splitlines())}\n", "utf-8", "backslashreplace")
         file.chmod(PRIVATE_FILE)

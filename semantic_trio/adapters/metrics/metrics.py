@@ -12,8 +12,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, H
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from semantic_trio.application.engine import Engine
 from semantic_trio.adapters.metrics.disk import DiskCollector
+from semantic_trio.application.engine import Engine
 from semantic_trio.application.handle import Generation
 from semantic_trio.application.persistence import Persistence
 from semantic_trio.domain.memory import Memory

@@ -61,7 +61,7 @@ class Forms:
         if shape is None or any(size not in (None, found) for size, found in zip(shape, tensor.shape, strict=True)):
             raise ValueError(f"{name}: {tensor.dtype} {list(tensor.shape)} is not what the model keeps there")
         wanted = math.prod(tensor.shape) * KINDS[tensor.dtype][0].size
-        if min(tensor.shape, default=0) < 0 or wanted != tensor.data.nbytes:
+        if wanted != tensor.data.nbytes:
             raise ValueError(f"{name}: {tensor.data.nbytes} bytes for {tensor.dtype} {list(tensor.shape)}")
 
 

@@ -101,7 +101,7 @@ def counts_at(cache: Leaf, position: int) -> dict[str, int]:
             rows = position % cache.chunk_size
             return {"keys": rows, "values": rows, "offset": position, "start_position": position - rows}
         case _:
-            return {"offset": position} if isinstance(getattr(cache, "offset", None), int) else {}
+            return {"offset": position} if isinstance(vars(cache).get("offset"), int) else {}
 
 
 def arrays_in(states: Sequence[State] | Sequence[Rows | None]) -> list[mx.array]:

@@ -1,0 +1,207 @@
+"""Memory that was on disk changes nothing: the whole engine on real models and real files, against a run that remembers nothing."""
+
+import functools
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+
+from semantic_trio.adapters.disk import ModelFiles
+from semantic_trio.adapters.mlx.runner import MlxRunner
+from semantic_trio.application.engine import Engine
+from semantic_trio.application.persistence import Persistence
+from semantic_trio.domain.content import Content, Kind
+from semantic_trio.domain.disk import Disk
+from semantic_trio.domain.generation import GenerationRequest, SamplingParams
+from semantic_trio.domain.memory import Memory
+from semantic_trio.domain.reuse import MissCause, Reuse, Source
+from semantic_trio.domain.said import Said
+from semantic_trio.domain.scheduler import Limits, Scheduler
+from semantic_trio.testing import ByteDecoder
+from tests.contract.models import random_runner
+from tests.contract.test_engine_memory import FAMILIES, FORCED, close, prompt
+
+ROOMY, DISK = 1 << 30, 1 << 30
+HISTORY = 600
+NEXT = (*prompt(HISTORY), *FORCED, *prompt(10, salt=9))  # what a client sends after its first turn
+
+
+@attrs.define(eq=False)
+class Server:
+    """A process, as far as memory goes."""
+
+    engine: Engine
+    persistence: Persistence
+
+    async def turn(self, tokens: tuple[int, ...], agent: str | None = None) -> tuple[tuple[float, ...], Reuse]:
+        """Scores of a known continuation, and what was reused."""
+        request = GenerationRequest("r", tokens, len(FORCED), 1, SamplingParams(), forced=FORCED, agent=agent, marks=(100,))
+        result = await self.engine.submit(request, ByteDecoder()).result()
+        return result.logprobs, result.finished.reuse
+
+    async def settle(self) -> None:
+        """Everything is on disk."""
+        await self.engine.settle()
+        assert await self.persistence.flush(30) == 0
+
+
+@functools.cache
+def runner_of(family: str) -> MlxRunner:
+    return random_runner(family)
+
+
+@asynccontextmanager
+async def server(family: str, root: Path, budget: int = ROOMY) -> AsyncIterator[Server]:
+    """One that begins with nothing but its weights and the directory."""
+    runner = runner_of(family)
+    await runner.reset()
+    runner.batch.store.drop(runner.batch.store.blocks, runner.batch.store.marks)
+    limits = Limits(context_length=2048, max_rows=4, chunk_tokens=128, max_stall_seconds=10.0)
+    memory = Memory(runner.spec, budget, limits.chunk_tokens, disk=Disk(DISK))
+    engine = Engine(runner, Scheduler(limits, memory), queue_limit=64, step_deadline_seconds=60, batch_window_seconds=0.001)
+    persistence = Persistence(memory, Said(), runner, ModelFiles(root, runner.spec.fingerprint, family), engine.nudge)
+    async with trio.open_nursery() as nursery:
+        await nursery.start(engine.run)
+        await persistence.open()
+        await nursery.start(persistence.run)
+        running = Server(engine, persistence)
+        yield running
+        await running.settle()
+        memory.audit()
+        assert engine.discrepancies == 0
+        nursery.cancel_scope.cancel()
+
+
+async def cold(family: str, tokens: tuple[int, ...], root: Path) -> tuple[float, ...]:
+    """The scores of a server that has never read anything."""
+    async with server(family, root / "empty") as fresh:
+        scores, reuse = await fresh.turn(tokens)
+    assert reuse.tokens == 0
+    return scores
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+async def test_a_turn_after_a_restart_scores_as_if_nothing_was_remembered(family: str, tmp_path: Path) -> None:
+    expected = await cold(family, NEXT, tmp_path)
+    async with server(family, tmp_path) as first:
+        await first.turn(prompt(HISTORY), "a")
+
+    async with server(family, tmp_path) as second:
+        scores, reuse = await second.turn(NEXT, "a")
+
+    assert reuse.source is Source.DISK
+    assert reuse.tokens >= HISTORY + len(FORCED) - 1
+    assert close(scores, expected)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+async def test_a_turn_after_eviction_to_disk_scores_the_same_beside_neighbours(family: str, tmp_path: Path) -> None:
+    """Three agents where RAM holds little more than two: each comes back from disk while another one decodes."""
+    spec = runner_of(family).spec
+    row, mark = Memory(spec, ROOMY, 128).row_bytes(len(NEXT) + len(FORCED) + 1), spec.mark_bytes(HISTORY)
+    budget = max(int(row * 2.2), 16 * mark)  # marks get a quarter of it
+    turns = {name: (*prompt(HISTORY, salt), *FORCED, *prompt(10, salt=9)) for salt, name in enumerate("abc")}
+    expected = {name: await cold(family, tokens, tmp_path / name) for name, tokens in turns.items()}
+    found: dict[str, tuple[tuple[float, ...], Reuse]] = {}
+    async with server(family, tmp_path, budget) as tight:
+        for salt, name in enumerate("abc"):
+            await tight.turn(prompt(HISTORY, salt), name)
+        await tight.settle()
+        tight.engine.memory.store.room.evict()
+
+        async def ask(name: str) -> None:
+            found[name] = await tight.turn(turns[name], name)
+
+        async with trio.open_nursery() as nursery:
+            for name in turns:
+                nursery.start_soon(ask, name)
+
+    assert Source.DISK in {reuse.source for _, reuse in found.values()}
+    for name, (scores, reuse) in found.items():
+        assert reuse.tokens >= HISTORY + len(FORCED) - 1, name
+        assert close(scores, expected[name]), name
+
+
+@pytest.mark.parametrize("family", ["llama", "falcon_h1"])
+async def test_another_model_in_between_neither_uses_nor_harms_what_is_there(family: str, tmp_path: Path) -> None:
+    expected = await cold(family, NEXT, tmp_path)
+    async with server(family, tmp_path) as first:
+        await first.turn(prompt(HISTORY), "a")
+    async with server("qwen3", tmp_path) as other:
+        _, reuse = await other.turn(NEXT, "a")
+    assert reuse.tokens == 0
+
+    async with server(family, tmp_path) as again:
+        scores, reuse = await again.turn(NEXT, "a")
+
+    assert (reuse.source, reuse.tokens >= HISTORY) == (Source.DISK, True)
+    assert close(scores, expected)
+
+
+def zeroed(content: Content) -> Content:
+    return {name: tensor if name == "position" else attrs.evolve(tensor, data=memoryview(bytes(len(tensor.data)))) for name, tensor in content.items()}
+
+
+def swapped(content: Content) -> Content:
+    """The first keys in the place of the last ones."""
+    names = [name for name, tensor in content.items() if tensor.shape == next(iter(content.values())).shape]
+    return {**content, names[0]: content[names[-1]], names[-1]: content[names[0]]}
+
+
+@pytest.mark.parametrize("spoil", [zeroed, swapped])
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "gemma3_text", "gpt_oss", "deepseek_v3"])
+async def test_the_comparison_sees_a_block_whose_content_is_another(family: str, spoil: Callable[[Content], Content], tmp_path: Path) -> None:
+    """The sabotage of the tests above: written anew, so that its checksum is right."""
+    expected = await cold(family, NEXT, tmp_path)
+    async with server(family, tmp_path) as first:
+        await first.turn(prompt(HISTORY), "a")
+        await first.settle()
+        files = first.persistence.files
+        block = next(item for item, size in files.index().items() if item.kind is Kind.BLOCK)
+        await trio.to_thread.run_sync(lambda: files.write(block, spoil(files.read(block))))
+
+    async with server(family, tmp_path) as second:
+        scores, reuse = await second.turn(NEXT, "a")
+
+    assert reuse.source is Source.DISK
+    assert not close(scores, expected)
+
+
+@pytest.mark.parametrize("family", ["gemma3_text", "gpt_oss", "falcon_h1", "qwen3_next"])
+async def test_the_comparison_sees_marks_whose_content_is_another(family: str, tmp_path: Path) -> None:
+    expected = await cold(family, NEXT, tmp_path)
+    async with server(family, tmp_path) as first:
+        await first.turn(prompt(HISTORY), "a")
+        await first.settle()
+        files = first.persistence.files
+        for mark in [item for item in files.index() if item.kind is Kind.MARK]:
+            content = files.read(mark)
+            noise = {name: tensor for name, tensor in content.items() if tensor.dtype == "F32"}
+            files.write(mark, {**content, **zeroed(noise)})
+
+    async with server(family, tmp_path) as second:
+        scores, reuse = await second.turn(NEXT, "a")
+
+    assert reuse.source is Source.DISK
+    assert not close(scores, expected)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+async def test_what_is_damaged_is_computed_again(family: str, tmp_path: Path) -> None:
+    expected = await cold(family, NEXT, tmp_path)
+    async with server(family, tmp_path) as first:
+        await first.turn(prompt(HISTORY), "a")
+    for file in [*tmp_path.glob("memory/*/blocks/*/*"), *tmp_path.glob("memory/*/marks/*/*")]:
+        content = bytearray(file.read_bytes())
+        content[-1] ^= 1
+        file.write_bytes(content)
+
+    async with server(family, tmp_path) as second:
+        scores, reuse = await second.turn(NEXT, "a")
+
+    assert (reuse.tokens, reuse.cause) == (0, MissCause.CORRUPT)
+    assert close(scores, expected)
+    assert list(tmp_path.glob("quarantine/*.txt"))
