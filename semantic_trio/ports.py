@@ -1,7 +1,7 @@
 """What the engine needs from outside. Each port has a real and a fake implementation that pass the same contract tests."""
 
-from collections.abc import Mapping, Sequence
-from typing import Protocol
+from collections.abc import Iterator, Mapping, Sequence
+from typing import BinaryIO, Protocol
 
 from semantic_trio.domain.content import AgentRecord, Content, Item
 from semantic_trio.domain.conversation import NOTHING_KNOWN, Conversation, Known, Part, Prompt
@@ -80,6 +80,23 @@ class CacheFiles(Protocol):
 
     def put_aside(self, item: Item | str, reason: str) -> None:
         """Take a block, mark or agent's record that turned out to be wrong out of use, and keep it with the reason. Raises `OSError`."""
+
+    def export_agent(self, record: AgentRecord) -> Iterator[bytes]:
+        """An agent as an archive, in pieces: its record, and of the blocks and marks that leads to what is there. What is damaged is left out.
+
+        Each piece may be asked for by another thread. Raises `OSError` on the way.
+        """
+
+    def import_agent(self, archive: BinaryIO, name: str | None = None) -> AgentRecord:
+        """Keep the blocks and marks of an archive; what is there already stays as it is.
+
+        Returns the record, under the name that is given; to write it, last of all, is left to the caller. Raises `AgentExistsError` where there is a
+        record of that name, `InvalidRequestError` for an archive that is damaged, another model's or of more than belongs to its agent, `OSError`;
+        and then nothing of it is left. Believes that a block's content is what its tokens make of it: that cannot be known without computing it.
+        """
+
+    def spool(self) -> BinaryIO:
+        """A file without a name for an archive that is on its way in; it is gone when it is closed, or with the process. Raises `OSError`."""
 
     def free_bytes(self) -> int:
         """Bytes the file system has left. Raises `OSError`."""

@@ -1,6 +1,7 @@
 """A real server process on a free port, for tests that need one."""
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -9,12 +10,15 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import attrs
 import httpx
 
 START_SECONDS = 120.0
 URL = re.compile(r"http://127\.0\.0\.1:(\d+)")
+# A row that has ended is closed with the next step, and what it leaves is ordered to be written after that: so long nothing has to be waiting.
+QUIET_SECONDS = 0.3
 
 
 @attrs.define(eq=False)
@@ -38,6 +42,11 @@ class ServerProcess:
     def said(self) -> str:
         """Everything on standard output and standard error so far."""
         return self.output.read_text()
+
+    def lines(self, event: str) -> list[dict[str, Any]]:
+        """The log lines of an event."""
+        found = [json.loads(line) for line in self.said.splitlines() if line.startswith("{") and line.endswith("}")]
+        return [line for line in found if line["event"] == event]
 
     def signal(self, number: int) -> None:
         """Send a signal."""
@@ -67,18 +76,42 @@ class ServerProcess:
             time.sleep(0.02)
         return time.monotonic() - begun
 
+    def until(self, name: str, value: float, seconds: float = 30.0) -> None:
+        """Wait until a metric without labels has a value."""
+        deadline = time.monotonic() + seconds
+        while (found := self.metric(name)) != value:
+            assert time.monotonic() < deadline, f"{name} is {found} after {seconds:.0f} s"
+            time.sleep(0.02)
+
+    def until_written(self, seconds: float = 30.0) -> None:
+        """Wait until everything that was answered is on disk."""
+        self.until_empty(seconds)
+        deadline, since = time.monotonic() + seconds, time.monotonic()
+        while time.monotonic() - since < QUIET_SECONDS:
+            assert time.monotonic() < deadline, f"not everything is on disk after {seconds:.0f} s"
+            time.sleep(0.02)
+            if self.metric("semantic_disk_waiting"):
+                since = time.monotonic()
+
+    def end(self) -> int:
+        """SIGTERM, and the exit code that comes of it."""
+        self.signal(signal.SIGTERM)
+        return self.exit_code()
+
 
 def command(*arguments: str, model: str = "tiny-random") -> list[str]:
     return [sys.executable, "-m", "semantic_trio", "serve", "--model", model, "--port", "0", "--log-format", "json", *arguments]
 
 
 @contextlib.contextmanager
-def serving(directory: Path, *arguments: str, model: str = "tiny-random", **environment: str) -> Iterator[ServerProcess]:
-    """A server that is ready; killed at the end if it still runs."""
+def serving(
+    directory: Path, *arguments: str, model: str = "tiny-random", cache: Path | None = None, within: tuple[str, ...] = (), **environment: str
+) -> Iterator[ServerProcess]:
+    """A server that is ready; killed at the end if it still runs. `within` is what its command is prefixed with."""
     output = directory / "server.log"
     with output.open("wb") as file:
         process = subprocess.Popen(
-            command("--cache-dir", str(directory / "cache"), *arguments, model=model),
+            [*within, *command("--cache-dir", str(cache or directory / "cache"), *arguments, model=model)],
             stdout=file,
             stderr=subprocess.STDOUT,
             env=os.environ | environment,

@@ -314,6 +314,10 @@ class Persistence:
         except OSError as error:
             log.warning("a damaged file could not be put aside", reason=str(error))
 
+    async def progressed(self) -> None:
+        """Return when something more was written or deleted, or could not be."""
+        await self._progress.wait()
+
 
 @attrs.define
 class _Burst:

@@ -200,6 +200,13 @@ class Disk:
         """Whether nothing waits to be written or deleted, or is being."""
         return not (self._to_write or self._to_remove or self._being_recorded)
 
+    def audit(self) -> None:
+        """Assert that what is there is counted, and nothing of it is to be deleted."""
+        assert self.used == sum(self._sizes.values()) + sum(self._records.values())
+        assert not self._to_remove.keys() & (self._sizes.keys() | self._records.keys())
+        assert self.known.keys() <= self._sizes.keys()
+        assert set(self._listings) == set().union(*self._listed.values())
+
     # ------------------------------------------------------------------------------------------------------------------ records
 
     def recorded(self, agent: Agent, size: int, listed: frozenset[Item]) -> list[Item]:
@@ -224,3 +231,11 @@ class Disk:
         for item in unneeded:
             del self._listings[item]
         return unneeded
+
+    def is_to_record(self, agent: Agent) -> bool:
+        """Whether an agent's record waits to be written, or is being."""
+        return agent in self._to_write or self._being_recorded is agent
+
+    def is_to_remove(self, what: Item | str) -> bool:
+        """Whether it waits to be deleted, or is being."""
+        return what in self._to_remove

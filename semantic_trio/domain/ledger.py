@@ -24,6 +24,7 @@ class Ledger:
     pool: BlockPool
     room: Room
     disk: Disk
+    awaited: frozenset[Kept] = attrs.field(init=False, default=frozenset())  # came from disk for somebody who has not begun with it yet
     _drops: dict[Kind, dict[bytes, None]] = attrs.field(init=False, factory=lambda: {kind: {} for kind in Kind})  # in order
 
     def size(self, kept: Kept) -> int:

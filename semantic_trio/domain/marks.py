@@ -34,10 +34,11 @@ class Marks:
         """What they may take."""
         return int(self.ledger.pool.total_bytes * MARKS_SHARE)
 
-    def order(self, row: LiveRow, position: int, *, replaces: bool = False) -> SaveMark | None:
+    def order(self, row: LiveRow, position: int, *, replaces: bool = False, insists: bool = False) -> SaveMark | None:
         """Order a mark of a row that holds exactly `position` tokens; None where it is not needed, there already, or too large.
 
-        Where it `replaces` the last one the row has set on its way, that goes before anything else from now on.
+        Where it `replaces` the last one the row has set on its way, that goes before anything else from now on. Where it `insists`, what others wait
+        for goes too.
         """
         if not self.spec.needs_marks or not position:
             return None
@@ -48,7 +49,8 @@ class Marks:
             self.touch(mark, rank)
             return None
         spent = row.passing if replaces else None
-        if not self._make_room(self.spec.mark_bytes(position), self._points(row, rank), spent):
+        sparing = self._points(row, rank)
+        if not self._make_room(self.spec.mark_bytes(position), sparing if insists else sparing | self._awaited, spent):
             return None
         mark = mark or self.add(after, packed)
         self.ledger.allocate(mark)
@@ -88,10 +90,14 @@ class Marks:
         del mark.after.marks[mark.key]
         self.ledger.struck_off(mark)
 
-    def make_room_for(self, mark: Mark) -> None:
+    def make_room_for(self, mark: Mark, *, insists: bool) -> None:
         """Make room for a mark that is to come back. Raises `PoolExhaustedError`, and then nothing was given up."""
-        if not self._make_room(self.ledger.size(mark)):
+        if not self._make_room(self.ledger.size(mark), frozenset() if insists else self._awaited):
             raise PoolExhaustedError(wanted=self.ledger.size(mark), free=self.limit_bytes - self.used, total=self.limit_bytes)
+
+    @property
+    def _awaited(self) -> AbstractSet[Mark]:
+        return {one for one in self.ledger.awaited if isinstance(one, Mark)}
 
     def _free(self, mark: Mark) -> None:
         self.used -= self.ledger.size(mark)
@@ -99,15 +105,19 @@ class Marks:
         self.ledger.free(mark, drop=True)
 
     def _make_room(self, wanted: int, sparing: AbstractSet[Mark] = frozenset(), spent: Mark | None = None) -> bool:
-        """Whether there is room for a mark now. Where there is none, nothing was given up."""
+        """Whether there is room for a mark now. Where there is none, nothing was given up.
+
+        What is about to be written to disk does not count against the share of marks: it will soon be where it may go.
+        """
         room, idle = self.ledger.room, self.ledger.room.marks
-        staying = self.used - idle.share(sparing, held_back=True).bytes
+        waiting = idle.held_back.bytes if room.is_disk_open() else 0
+        staying = self.used - waiting - idle.share(sparing, held_back=not waiting).bytes
         if staying + wanted > self.limit_bytes or wanted > room.obtainable(sparing, may_lose=True).bytes:
             return False
         if spent is not None:
             self._spend(spent)
         victims = (mark for held_back in (False, True) for mark in idle.victims(held_back=held_back) if mark not in sparing)
-        while self.used + wanted > self.limit_bytes:
+        while self.used - waiting + wanted > self.limit_bytes:
             self.give_up(next(victims))
         room.give_up_until(wanted, 0, sparing, may_lose=True)
         return True

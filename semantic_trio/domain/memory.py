@@ -36,6 +36,7 @@ class Recalled:
 
     ordered: int = 0  # just now
     coming: int = 0
+    awaited: frozenset[Kept] = frozenset()  # all that the prompt will begin with
 
 
 NOTHING_RECALLED = Recalled()
@@ -100,26 +101,27 @@ class Memory:
             return NOTHING_RECALLED
         near, far = self.match(run), self.store.tree.reach(run, len(run) - 1)
         try:
-            return self._bring_back(near, far, may_order=may_order)
+            return self._bring_back(near, far, may_order=may_order, insists=is_last_try)
         except PoolExhaustedError as error:
             if not is_last_try:
                 raise
             blocks = (error.free - error.wanted) // max(self.spec.block_bytes(), 1)  # that do not fit; rounded up
             return self._bring_back_some(run, near, far.length + blocks * self.spec.block_tokens)
 
-    def _bring_back(self, near: Match, far: Match, *, may_order: bool = True) -> Recalled:
+    def _bring_back(self, near: Match, far: Match, *, may_order: bool = True, insists: bool) -> Recalled:
         if far.length - near.length < WORTH_READING:
             return NOTHING_RECALLED
         parts = [one for one in (*far.path, far.part, far.mark) if isinstance(one, Kept) and not one.is_here]
         wanted = [one for one in parts if not one.is_coming]
         if wanted and not may_order:
             return NOTHING_RECALLED
-        self.store.bring_back(wanted, {*far.path, far.part, far.mark})
-        return Recalled(len(wanted), len(parts))
+        sparing = {*far.path, far.part, far.mark}
+        self.store.bring_back(wanted, sparing, insists=insists)
+        return Recalled(len(wanted), len(parts), frozenset(one for one in sparing if isinstance(one, Kept)))
 
     def _bring_back_some(self, run: TokenRun, near: Match, limit: int) -> Recalled:
         try:
-            return self._bring_back(near, self.store.tree.reach(run, max(limit, 0)))
+            return self._bring_back(near, self.store.tree.reach(run, max(limit, 0)), insists=True)
         except PoolExhaustedError:
             return NOTHING_RECALLED
 
@@ -208,7 +210,7 @@ class Memory:
         tenant = self._rows[number]
         keeps = not tenant.agent.is_deleted
         self._move_out(tenant)  # the device gives the row up as it copies: what is kept has its room
-        mark = self.store.marks.order(tenant.row, fed, replaces=has_ended) if keeps and fed == tenant.row.read else None
+        mark = self.store.marks.order(tenant.row, fed, replaces=has_ended, insists=True) if keeps and fed == tenant.row.read else None
         saves = self._keep(tenant, breakpoints)
         if tenant.agent.is_pinned:
             self.pins.pin_what_fits(tenant.agent, self.chain(tenant.agent))
@@ -320,24 +322,26 @@ class Memory:
     def audit(self) -> None:
         """Assert that pool, tree, rows and agents agree."""
         pool, blocks = self.store.pool, list(self.store.tree.blocks())
-        stored = [block for block in blocks if block.is_stored]
-        names = {block.key for block in stored} | set(self.store.marks.stored) | {("row", number) for number in self._rows}
+        kept = [*blocks, *(mark for block in (self._root, *blocks) for mark in block.marks.values())]
+        names = {one.key for one in kept if one.is_stored or one.is_coming} | {("row", number) for number in self._rows}
         assert all(name in pool for name in names), "something is held that is not counted"
         assert pool.used == sum(pool.size(name) for name in names), "something is counted that is not held"
         assert pool.used + pool.available == self.budget_bytes
         assert sum(pool.used_by_group) == pool.used
+        for one in kept:
+            assert one.is_held, "what is nowhere is struck off"
+            assert not one.is_coming or (one.is_written and not one.is_here), "what comes is on disk, and not here yet"
         for block in blocks:
             assert not (block.is_stored and block.rows), "what a row holds is not stored"
-            assert block.is_held, "what is nowhere is struck off"
             assert set(block.rows) <= set(self._rows)
             assert block.parent is self._root or block.parent is None or set(block.rows) <= set(block.parent.rows)
+        self.store.audit(kept)
         pinned = {block for agent in self.agents for block in agent.pinned}
         marks = {agent.pinned_mark for agent in self.agents if agent.pinned_mark is not None}
         assert self.pins.marks_bytes == sum(self.spec.mark_bytes(mark.position) for mark in marks)
         assert self.pins.bytes == sum(self.store.ledger.size(block) for block in pinned) + self.pins.marks_bytes
         owned = {(block, agent.id) for agent in self.agents for block in agent.blocks.values()}
         assert owned == {(block, owner) for block in blocks for owner in block.owners}, "agents have what is there, and nothing else"
-        assert self.store.marks.used == sum(pool.size(key) for key in self.store.marks.stored)
 
     # ---------------------------------------------------------------------------------------------------------------- private
 

@@ -3,7 +3,7 @@
 Knows sizes and the order of use. Knows nothing of histories: whoever holds a victim is told to give it up.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from collections.abc import Set as AbstractSet
 
 import attrs
@@ -88,6 +88,14 @@ class Room:
             for rank in Rank:
                 yield from self.blocks.of_rank(rank, held_back=held_back)
                 yield from self.marks.of_rank(rank, held_back=held_back)
+
+    def audit(self, kept: Collection[Kept], is_to_write: Callable[[Kept], bool]) -> None:
+        """Assert that exactly these could go, and that those are held back which are to be written."""
+        held_back, offered = set(self.blocks.victims(held_back=True)) | set(self.marks.victims(held_back=True)), {*self.blocks.victims(), *self.marks.victims()}
+        assert held_back | offered == set(kept)
+        assert held_back == {one for one in kept if is_to_write(one)}
+        assert self.blocks.held_back.bytes + self.marks.held_back.bytes == sum(self.pool.size(one.key) for one in held_back)
+        assert self.blocks.offered.bytes + self.marks.offered.bytes == sum(self.pool.size(one.key) for one in offered)
 
     def _evict(self, victim: Kept) -> None:
         if victim in self.blocks:  # it may have gone with one before it

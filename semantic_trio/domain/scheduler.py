@@ -17,7 +17,7 @@ from semantic_trio.domain.flight import SingleFlight
 from semantic_trio.domain.generation import Event, Failed, Finished, FinishReason, GenerationRequest
 from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.pace import DecodePace, PrefillPace
-from semantic_trio.domain.prefix import NO_MATCH, Match
+from semantic_trio.domain.prefix import NO_MATCH, Kept, Match
 from semantic_trio.domain.residency import Rank
 from semantic_trio.domain.sequence import Phase, Sequence
 from semantic_trio.domain.shares import fair_shares
@@ -241,8 +241,8 @@ class Scheduler:
             try:
                 start = self._open(sequence, match)
             except PoolExhaustedError as error:
-                if self._rows or self.memory.disk.makes_room:
-                    return  # somebody who runs will make room, or what is being written
+                if self._can_wait:
+                    return
                 self._refuse(sequence, error)
             else:
                 self._waiting.remove(sequence)
@@ -258,7 +258,8 @@ class Scheduler:
                 yield sequence, match
 
     def _prefetch(self) -> None:
-        """Whoever has just come has what is on disk brought back before its turn comes."""
+        """Whoever has just come has what is on disk brought back before its turn comes. What has come for those who wait stays for them."""
+        self.memory.store.ledger.awaited = frozenset[Kept]().union(*(sequence.awaited for sequence in self._waiting))
         for sequence in self._waiting:
             if sequence.run is None:
                 sequence.run = self.memory.run(sequence.replay)
@@ -266,13 +267,20 @@ class Scheduler:
 
     def _recalls(self, sequence: Sequence, run: TokenRun) -> bool:
         """Whether a sequence has something to come from disk, now or as soon as there is room."""
-        can_wait = bool(self._rows) or self.memory.disk.makes_room
+        can_wait = self._can_wait
         try:
             recalled = self.memory.recall(run, is_last_try=not can_wait, may_order=sequence.recalls < MAX_RECALLS)
         except PoolExhaustedError:
             return can_wait
         sequence.recalls += recalled.ordered > 0
+        if recalled.coming:
+            sequence.awaited = recalled.awaited
         return recalled.coming > 0
+
+    @property
+    def _can_wait(self) -> bool:
+        """Whether there will be room without anybody's doing: when a row ends, when what is to be written is, when what is coming has come."""
+        return bool(self._rows or self.memory.disk.makes_room or self.memory.disk.reading)
 
     @property
     def _is_full(self) -> bool:

@@ -140,12 +140,15 @@ class Store:
         if kept.is_written:
             self._off_disk(kept)
 
-    def bring_back(self, kept: Sequence[Kept], sparing: AbstractSet[object]) -> None:
-        """Give what is on disk its room in RAM, and have it read. Raises `PoolExhaustedError`, and then nothing was ordered."""
-        self.room.make(sum(self.ledger.size(one) for one in kept), sparing)
+    def bring_back(self, kept: Sequence[Kept], sparing: AbstractSet[object], *, insists: bool) -> None:
+        """Give what is on disk its room in RAM, and have it read; what others wait for goes only where it `insists`.
+
+        Raises `PoolExhaustedError`, and then nothing was ordered.
+        """
+        self.room.make(sum(self.ledger.size(one) for one in kept), sparing if insists else sparing | self.ledger.awaited)
         for one in kept:
             if isinstance(one, Mark):
-                self.marks.make_room_for(one)
+                self.marks.make_room_for(one, insists=insists)
         self.ledger.bring_back(kept)
 
     def came(self, kept: Kept) -> None:
@@ -185,6 +188,14 @@ class Store:
         lost = len(lost_blocks) + len(lost_marks)
         told = [f"{lost} blocks and marks are not on the device"] if lost else []
         return told + ([f"{extra} blocks and marks nobody knows are on the device"] if extra else [])
+
+    def audit(self, kept: Sequence[Kept]) -> None:
+        """Assert that everything that is kept is in the books of RAM and disk as what it is, and nothing else."""
+        assert self.disk.known == {one.item: one for one in kept if one.is_written}
+        assert self.marks.stored == {one.key: one for one in kept if isinstance(one, Mark) and one.is_stored}
+        assert self.marks.used == sum(self.ledger.size(mark) for mark in self.marks.stored.values())
+        self.room.audit([one for one in kept if one.is_stored and not one.pins], self.disk.is_to_write)
+        self.disk.audit()
 
     def stored_keys(self) -> set[BlockKey]:
         """The names of all stored blocks."""

@@ -195,7 +195,7 @@ class Server:
 
     def _state(self, engine: Engine, persistence: Persistence, loaded: LoadedModel, codec: TokenizerCodec, metrics: Metrics) -> AppState:
         name = self.settings.model_id
-        card = ModelCard(name, name, loaded.context_length, created_at=int(self.model_path.stat().st_mtime))
+        card = ModelCard(name, name, loaded.context_length, int(self.model_path.stat().st_mtime), vocabulary=loaded.vocab_size)
         http = HttpSettings(
             host=self.settings.host,
             allow_remote=self.settings.allow_remote,

@@ -1,11 +1,16 @@
 """Files that last as long as the object that plays them: given to a second server, they are what the first one left behind."""
 
-from collections.abc import Callable, Mapping, Sequence
+import io
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import BinaryIO
 
 import attrs
 
+from semantic_trio.domain.chain import root_key
 from semantic_trio.domain.content import AgentRecord, Content, Item
-from semantic_trio.domain.errors import DamagedError
+from semantic_trio.domain.errors import AgentExistsError, DamagedError, InvalidRequestError
+from semantic_trio.domain.lineage import lineage
 
 HEADER_BYTES = 512  # what a file takes beside its content, about
 
@@ -14,12 +19,27 @@ def _nothing(what: str) -> None:
     pass
 
 
+@attrs.frozen(eq=False)
+class _Archived:
+    """What an archive stands for."""
+
+    fingerprint: str
+    record: AgentRecord
+    contents: dict[Item, Content]
+
+
+# By what such an archive consists of: a number, which is understood as long as the process lasts.
+_archives: dict[bytes, _Archived] = {}
+_numbers = itertools.count(1)
+
+
 @attrs.define(eq=False)
 class MemoryFiles:
     """See `CacheFiles`."""
 
     free: int = 1 << 40
     before: Callable[[str], None] = _nothing  # is told the method that was called; may raise or wait, to play a disk that is full, broken or slow
+    fingerprint: str = "fake"  # of the model whose files they are
     put_aside_for: list[tuple[Item | str, str]] = attrs.field(init=False, factory=list)  # what, and why
     _contents: dict[Item, Content] = attrs.field(init=False, factory=dict)
     _records: dict[str, AgentRecord] = attrs.field(init=False, factory=dict)
@@ -80,6 +100,35 @@ class MemoryFiles:
         """See `CacheFiles.put_aside`."""
         self.before("put_aside")
         self._take_out(item, reason)
+
+    def export_agent(self, record: AgentRecord) -> Iterator[bytes]:
+        """See `CacheFiles.export_agent`."""
+        self.before("export_agent")
+        items = [item for item in lineage(record, root_key(self.fingerprint)) if item in self._contents and item not in self._damage]
+        ticket = b"archive %d\n" % next(_numbers)
+        _archives[ticket] = _Archived(self.fingerprint, record, {item: self._contents[item] for item in items})
+        yield ticket[:4]
+        self.before("export_agent")
+        yield ticket[4:]
+
+    def import_agent(self, archive: BinaryIO, name: str | None = None) -> AgentRecord:
+        """See `CacheFiles.import_agent`."""
+        self.before("import_agent")
+        found = _archives.get(archive.read())
+        if found is None:
+            raise InvalidRequestError("is no archive", "archive")
+        if found.fingerprint != self.fingerprint:
+            raise InvalidRequestError(f"is of model {found.fingerprint}, and this is {self.fingerprint}", "archive")
+        if (name or found.record.id) in self._records:
+            raise AgentExistsError(name or found.record.id)
+        self._contents = {**found.contents, **self._contents}
+        named = found.record.is_named or name not in (None, found.record.id)
+        return attrs.evolve(found.record, id=name or found.record.id, is_named=named, is_kept=True, is_pinned=False, used=0)
+
+    def spool(self) -> BinaryIO:
+        """See `CacheFiles.spool`."""
+        self.before("spool")
+        return io.BytesIO()
 
     def free_bytes(self) -> int:
         """See `CacheFiles.free_bytes`."""

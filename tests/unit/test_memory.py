@@ -193,7 +193,9 @@ class MemoryMachine(RuleBasedStateMachine):
     def the_rank_of_a_block_never_falls(self) -> None:
         blocks = list(self.memory.store.tree.blocks())
         assert all(block.rank >= self.ranks.get(block, Rank.PLAIN) for block in blocks)
-        assert all(block in self.memory.store.room.blocks.of_rank(block.rank) for block in blocks if block.is_stored and not block.pins)
+        room = self.memory.store.room.blocks
+        ranked = {block: rank for rank in Rank for held_back in (False, True) for block in room.of_rank(rank, held_back=held_back)}
+        assert ranked == {block: block.rank for block in blocks if block.is_stored and not block.pins}
         self.ranks = {block: block.rank for block in blocks}
 
     @invariant()

@@ -5,23 +5,24 @@ Knows what each file has to be. Knows nothing of budgets, or of which of them ar
 
 import functools
 import shutil
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import attrs
 import structlog
 
 from semantic_trio.adapters.disk import format as file_format
 from semantic_trio.adapters.disk.format import Label
-from semantic_trio.adapters.disk.layout import Layout
+from semantic_trio.adapters.disk.layout import AGENT, Layout
 from semantic_trio.adapters.disk.parsing import UnfitError, shown
-from semantic_trio.adapters.disk.publishing import make_private, publish
+from semantic_trio.adapters.disk.publishing import TEMPORARY, make_private, publish
 from semantic_trio.adapters.disk.quarantine import Quarantine
 from semantic_trio.adapters.disk.records import decode, encode
+from semantic_trio.adapters.disk.travel import Arrival, departing
 from semantic_trio.domain.content import AgentRecord, Content, Item
-from semantic_trio.domain.errors import DamagedError
-
-AGENT = "agent"  # the kind of file that is no `Kind`
+from semantic_trio.domain.errors import DamagedError, InvalidRequestError
 
 log = structlog.get_logger(__name__)
 
@@ -83,6 +84,22 @@ class ModelFiles:
     def put_aside(self, item: Item | str, reason: str) -> None:
         """See `CacheFiles.put_aside`."""
         self._put_aside(self._layout.path(item), item.kind if isinstance(item, Item) else AGENT, reason)
+
+    def export_agent(self, record: AgentRecord) -> Iterator[bytes]:
+        """See `CacheFiles.export_agent`."""
+        return departing(self._layout, self.model, record)
+
+    def import_agent(self, archive: BinaryIO, name: str | None = None) -> AgentRecord:
+        """See `CacheFiles.import_agent`."""
+        try:
+            return Arrival.of(self._layout, self.model, archive).take(name)
+        except UnfitError as error:
+            raise InvalidRequestError(str(error), "archive") from error
+
+    def spool(self) -> BinaryIO:
+        """See `CacheFiles.spool`."""
+        make_private(self.root, self._layout.home)
+        return tempfile.TemporaryFile(dir=self._layout.home, prefix=TEMPORARY)
 
     def free_bytes(self) -> int:
         """See `CacheFiles.free_bytes`."""

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import xxhash
 from safetensors import SafetensorError
-from safetensors.numpy import save_file
+from safetensors.numpy import save, save_file
 
 from semantic_trio.adapters.disk.header import DTYPES, LENGTH_BYTES, Header, header_bytes
 from semantic_trio.adapters.disk.parsing import UnfitError, parse, shown, strictly
@@ -53,20 +53,49 @@ def write(path: Path, label: Label, content: Content) -> None:
     _seal(path)
 
 
+def sealed(label: Label, content: Content) -> bytes:
+    """What `write` would fill a file with."""
+    whole = bytearray(save({name: _array(tensor) for name, tensor in content.items()}, _metadata(label, content)))
+    place = _checksum_place(whole[: LENGTH_BYTES + header_bytes(bytes(whole[:LENGTH_BYTES]))])
+    whole[slice(*place.span(1))] = xxhash.xxh3_128(whole).hexdigest().encode()
+    return bytes(whole)
+
+
 def read(path: Path, kind: str, fingerprint: str) -> tuple[str, Content]:
     """The name and content of a file. Raises `UnfitError` for anything but a file of this kind and model as it was written, `OSError` else.
 
     The content is one buffer: that of which the checksum was taken.
     """
+    header, whole = _read(path)
+    dtypes = _true_dtypes(header)
+    name = _name(header.metadata, kind, fingerprint)
+    data = whole[len(whole) - header.data_bytes :].toreadonly()
+    return name, {key: Tensor(dtypes[key], entry.shape, data[slice(*entry.data_offsets)]) for key, entry in header.entries.items()}
+
+
+def read_raw(path: Path, kind: str, fingerprint: str) -> tuple[str, memoryview]:
+    """The name of a file and all its bytes. Raises as `read` does."""
+    header, whole = _read(path)
+    return _name(header.metadata, kind, fingerprint), whole.toreadonly()
+
+
+def read_label(path: Path) -> Label:
+    """What a file says of itself, verified by its checksum. Raises `UnfitError` for one that is damaged or says less, `OSError` else."""
+    header, _ = _read(path)
+    said = {name: header.metadata.get(name) for name in ("format", *(field.name for field in attrs.fields(Label)))}
+    if None in said.values() or said.pop("format") != FORMAT:
+        raise UnfitError(f"is of format {shown(header.metadata.get('format', 'unknown'))}, not {FORMAT}")
+    return Label(**{name: str(text) for name, text in said.items()})
+
+
+def _read(path: Path) -> tuple[Header, memoryview]:
+    """The header of a file, and all of it: as it was written."""
     with path.open("rb", buffering=0) as file:
         front = _front(file)
         header = Header.parse(memoryview(front)[LENGTH_BYTES:])
         whole = _whole(file, front, len(front) + header.data_bytes)
     _verify(whole, len(front))
-    dtypes = _true_dtypes(header)
-    name = _name(header.metadata, kind, fingerprint)
-    data = whole[len(front) :].toreadonly()
-    return name, {key: Tensor(dtypes[key], entry.shape, data[slice(*entry.data_offsets)]) for key, entry in header.entries.items()}
+    return header, whole
 
 
 def _array(tensor: Tensor) -> npt.NDArray[np.generic]:
@@ -124,7 +153,7 @@ def _whole(file: io.FileIO, front: bytes, end: int) -> memoryview:
     return whole
 
 
-def _checksum_place(front: bytes | memoryview) -> re.Match[bytes]:
+def _checksum_place(front: bytes | bytearray | memoryview) -> re.Match[bytes]:
     places = list(CHECKSUM.finditer(front))
     if len(places) != 1:
         raise UnfitError(f"has {len(places)} checksums")

@@ -19,6 +19,7 @@ import attrs
 from semantic_trio.adapters.disk.publishing import TEMPORARY, close_to_others
 from semantic_trio.domain.content import Item, Kind
 
+AGENT = "agent"  # the kind of file that is no `Kind`
 SHORT = 32  # hexadecimal digits: enough to tell models, and agents, apart
 SHARD = re.compile(r"[0-9a-f]{2}")
 KEY_FILE = re.compile(r"([0-9a-f]{64})\.safetensors")

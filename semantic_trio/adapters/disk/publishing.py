@@ -5,6 +5,7 @@ Knows names and modes. Knows nothing of what is in files.
 
 import contextlib
 import os
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -34,6 +35,27 @@ def publish(path: Path, fill: Callable[[Path], None]) -> int:
     with contextlib.suppress(OSError):  # some file systems refuse. The file is whole; only a power cut in the next seconds could take it back
         sync(path.parent)
     return size
+
+
+def publish_once(path: Path, fill: Callable[[Path], None]) -> bool:
+    """The same for a file that stays as it is where it is there already, which is found out last; whether it was not. Many may do so at once.
+
+    What `fill` raises keeps the file from getting its name.
+    """
+    temporary = path.with_name(f"{TEMPORARY}-{uuid.uuid4().hex}-{path.name}")
+    try:
+        fill(temporary)
+        temporary.chmod(PRIVATE_FILE)
+        if path.exists():
+            return False
+        sync(temporary)
+        temporary.replace(path)
+    finally:
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):  # see above
+        sync(path.parent)
+    return True
 
 
 def sync(path: Path) -> None:

@@ -11,7 +11,7 @@ from werkzeug.exceptions import HTTPException
 
 from semantic_trio.adapters.http import admin, health, models
 from semantic_trio.adapters.http.access import Access
-from semantic_trio.adapters.http.agents import register, residency, turns
+from semantic_trio.adapters.http.agents import archive, register, residency, turns
 from semantic_trio.adapters.http.anthropic import messages
 from semantic_trio.adapters.http.contract import Contract
 from semantic_trio.adapters.http.exchange import current
@@ -37,7 +37,7 @@ def create_app(state: AppState) -> QuartTrio:
         conversion_preference="msgspec",
         openapi_provider_class=Contract,
     )
-    for part in (messages, chat, register, residency, turns, models, health, admin):
+    for part in (messages, chat, register, residency, archive, turns, models, health, admin):
         app.register_blueprint(part.routes(state))
     app.register_error_handler(Exception, _told)
     app.asgi_app = Gate(app.asgi_app, state, Access(state.settings))  # type: ignore[method-assign]

@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable
 from typing import TypeVar
 
+import attrs
 import msgspec
 import trio
 from hypercorn.typing import ASGIReceiveCallable
@@ -28,29 +29,52 @@ BROKEN = rb"\ufffd"
 UNSUPPORTED = re.compile(r"^Invalid (?:enum )?value (?P<value>.*)$", re.DOTALL)
 
 
+@attrs.define(eq=False)
+class BodyReader:
+    """A body that arrives in pieces, and is refused as soon as it is known to be too large."""
+
+    receive: ASGIReceiveCallable
+    limit_bytes: int
+    is_whole: bool = attrs.field(init=False, default=False)
+    size: int = attrs.field(init=False, default=0)
+
+    async def next(self) -> bytes | None:
+        """More of it; None when the client left before its end. Raises `Fault` 413 beyond the limit, 408 when it stalls."""
+        with trio.move_on_after(STALLED_SECONDS) as scope:
+            message = await self.receive()
+        if scope.cancelled_caught:
+            raise Fault(408, f"the request's body stalled for {STALLED_SECONDS} s")
+        if message["type"] != "http.request":
+            return None
+        self.size += len(message["body"])
+        if self.size > self.limit_bytes:
+            raise _too_large(self.limit_bytes)
+        self.is_whole = not message["more_body"]
+        return message["body"]
+
+
+def declared_bytes(headers: dict[str, str], limit_bytes: int) -> int:
+    """How long a body says it is; 0 where it does not. Raises `Fault` 413 where that is beyond the limit."""
+    declared = headers.get("content-length", "0")
+    size = int(declared) if declared.isdigit() else 0
+    if size > limit_bytes:
+        raise _too_large(limit_bytes)
+    return size
+
+
 async def read_body(headers: dict[str, str], receive: ASGIReceiveCallable, limit_bytes: int) -> bytes | None:
     """The whole body, or None when the client left before its end.
 
     Raises `Fault` 413 as soon as it is known to be larger than `limit_bytes` (at once when its length was declared), 408 when it stalls.
     """
-    declared = headers.get("content-length", "0")
-    if declared.isdigit() and int(declared) > limit_bytes:
-        raise _too_large(limit_bytes)
-    pieces: list[bytes] = []
-    size = 0
-    while True:
-        with trio.move_on_after(STALLED_SECONDS) as scope:
-            message = await receive()
-        if scope.cancelled_caught:
-            raise Fault(408, f"the request's body stalled for {STALLED_SECONDS} s")
-        if message["type"] != "http.request":
+    declared_bytes(headers, limit_bytes)
+    reader, pieces = BodyReader(receive, limit_bytes), []
+    while not reader.is_whole:
+        piece = await reader.next()
+        if piece is None:
             return None
-        pieces.append(message["body"])
-        size += len(pieces[-1])
-        if size > limit_bytes:
-            raise _too_large(limit_bytes)
-        if not message["more_body"]:
-            return b"".join(pieces)
+        pieces.append(piece)
+    return b"".join(pieces)
 
 
 async def understood(body: bytes, understand: Callable[[bytes], T]) -> T:

@@ -20,7 +20,11 @@ EVENT = {"type": "object", "properties": {"event": {"type": "string"}, "data": {
 STREAM_MARK = "_semantic_trio_streams"
 TEXT_MARK = "_semantic_trio_is_text"
 EMPTY_MARK = "_semantic_trio_is_empty"
+ARCHIVE_MARK = "_semantic_trio_answers_an_archive"
+ARCHIVE_BODY_MARK = "_semantic_trio_takes_an_archive"
 OPTIONAL_MARK = "_semantic_trio_body_is_optional"
+# An agent as a file.
+ARCHIVE = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in ("application/x-tar", "application/octet-stream")}
 # What the path's ids of agents have to look like.
 ID_PARAMETER, ID_SCHEMA = "agent_id", {"type": "string", "pattern": f"^{AGENT_ID.pattern}$"}
 
@@ -45,6 +49,18 @@ def document_stream(handler: Handler) -> Handler:
 def document_text(handler: Handler) -> Handler:
     """A route answers 200 with plain text."""
     setattr(handler, TEXT_MARK, True)
+    return handler
+
+
+def document_archive(handler: Handler) -> Handler:
+    """A route answers 200 with an archive."""
+    setattr(handler, ARCHIVE_MARK, True)
+    return handler
+
+
+def document_archive_body(handler: Handler) -> Handler:
+    """A route takes an archive."""
+    setattr(handler, ARCHIVE_BODY_MARK, True)
     return handler
 
 
@@ -79,6 +95,10 @@ class Contract(OpenAPIProvider):
                 responses[200]["content"]["text/event-stream"] = {"schema": EVENT}
             if getattr(handler, TEXT_MARK, False):
                 responses[200] = {"description": "Plain text.", "content": {"text/plain": {"schema": {"type": "string"}}}}
+            if getattr(handler, ARCHIVE_MARK, False):
+                responses[200] = {"description": "An archive of the agent.", "content": ARCHIVE}
+            if getattr(handler, ARCHIVE_BODY_MARK, False):
+                operation["requestBody"] = {"content": ARCHIVE}
             if getattr(handler, EMPTY_MARK, False):
                 responses[204] = {"description": "Done."}
             if "requestBody" in operation:

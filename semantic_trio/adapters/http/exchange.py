@@ -7,6 +7,7 @@ import re
 import uuid
 from contextlib import ExitStack
 from contextvars import ContextVar
+from typing import BinaryIO
 
 import attrs
 from hypercorn.typing import HTTPScope
@@ -27,6 +28,7 @@ class Exchange:
     request_id: str
     protocol: Protocol
     body: bytes = b""
+    archive: BinaryIO | None = None  # a body that is a file; closed with the stack
     stack: ExitStack = attrs.field(factory=ExitStack)
     model: str = ""  # the id of the model that answers
     agent: str = ""  # whose turn it is, where it was named

@@ -12,6 +12,7 @@ from semantic_trio.adapters.http.protocol import Protocol
 from semantic_trio.domain.errors import (
     AgentExistsError,
     AgentNotFoundError,
+    DiskRefusedError,
     DrainingError,
     EngineDeadError,
     InvalidRequestError,
@@ -95,6 +96,8 @@ def _named(error: SemanticError, protocol: Protocol) -> Fault:
             return Fault(404, str(error), field="agent", code="agent_not_found")
         case AgentExistsError():
             return Fault(409, str(error), field="id", code="agent_exists")
+        case DiskRefusedError():
+            return Fault(409, str(error), code="disk_refused")
         case _:
             return _passing(error, protocol)
 

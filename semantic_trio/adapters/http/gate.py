@@ -13,6 +13,7 @@ from semantic_trio.adapters.http.access import Access
 from semantic_trio.adapters.http.body import read_body
 from semantic_trio.adapters.http.exchange import Exchange, current
 from semantic_trio.adapters.http.faults import Fault, envelope
+from semantic_trio.adapters.http.intake import brings_archive, receive_archive
 from semantic_trio.adapters.http.sse import StreamAbortedError
 from semantic_trio.adapters.http.state import AppState
 
@@ -59,13 +60,20 @@ class Gate:
     async def _admit(self, exchange: Exchange, scope: HTTPScope, receive: ASGIReceiveCallable, answer: "_Answer") -> None:
         try:
             self.access.check(exchange.path, exchange.headers)
-            body = await read_body(exchange.headers, receive, self.state.settings.max_body_bytes)
+            is_whole = await self._read(exchange, receive)
         except Fault as fault:
             await _refuse(fault, receive, answer)
             return
-        if body is not None:
-            exchange.body = body
+        if is_whole:
             await self._run_app(exchange, scope, receive, answer)
+
+    async def _read(self, exchange: Exchange, receive: ASGIReceiveCallable) -> bool:
+        """Take the body in; False when the client left before its end. Raises `Fault`."""
+        if brings_archive(exchange):
+            return await receive_archive(exchange, receive, self.state)
+        body = await read_body(exchange.headers, receive, self.state.settings.max_body_bytes)
+        exchange.body = body or b""
+        return body is not None
 
     async def _run_app(self, exchange: Exchange, scope: HTTPScope, receive: ASGIReceiveCallable, answer: "_Answer") -> None:
         """Let the application answer. If it fails after it has begun, returning without the last message makes the server drop the connection."""

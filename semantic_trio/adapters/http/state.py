@@ -10,6 +10,7 @@ import attrs
 import trio
 
 from semantic_trio.application.answer import Encoded
+from semantic_trio.application.archives import Archives
 from semantic_trio.application.engine import Engine
 from semantic_trio.application.handle import Generation
 from semantic_trio.application.persistence import Persistence
@@ -38,6 +39,7 @@ class ModelCard:
     context_length: int  # tokens, prompt and answer together
     created_at: int  # seconds since 1970, UTC
     aliases: tuple[str, ...] = ()
+    vocabulary: int = 0  # tokens it knows; 0: unknown
 
 
 @attrs.frozen(eq=False)
@@ -54,6 +56,11 @@ class ServedModel:
     def said(self) -> Said:
         """Which tokens conversations were read and said in."""
         return self.persistence.said
+
+    @property
+    def archives(self) -> Archives:
+        """The way in and out for agents."""
+        return Archives(self.persistence)
 
     async def encode(self, conversation: Conversation) -> Encoded:
         """A conversation in order, and its prompt, which goes on in the very tokens that were read and said where it is the same.

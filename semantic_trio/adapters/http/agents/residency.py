@@ -1,15 +1,22 @@
 """Routes that decide whether an agent's memory stays in RAM."""
 
+import contextlib
+
 from quart import Blueprint, Response
 from quart_schema import document_response
 
+from semantic_trio.adapters.http.agents.turn import refuse_deleted
 from semantic_trio.adapters.http.agents.view import find, view
 from semantic_trio.adapters.http.agents.wire import AgentView
+from semantic_trio.adapters.http.agents.written import written_out
 from semantic_trio.adapters.http.answers import json_answer
 from semantic_trio.adapters.http.contract import document_faults
 from semantic_trio.adapters.http.faults import Fault, OpenAIError
 from semantic_trio.adapters.http.state import AppState
-from semantic_trio.domain.errors import PoolExhaustedError
+from semantic_trio.domain.errors import DiskRefusedError, PoolExhaustedError
+
+# How long closing an agent waits for its memory to be on disk.
+CLOSE_SECONDS = 5.0
 
 
 def routes(state: AppState) -> Blueprint:
@@ -41,8 +48,11 @@ def routes(state: AppState) -> Blueprint:
     @document_response(AgentView, 200)
     @document_faults(OpenAIError, 400, 401, 403, 404)
     async def close_agent(agent_id: str) -> Response:
-        """Give up the RAM of what only this agent has read, its pins too, and keep the agent: its next turn reads that again."""
+        """Give up the RAM of what only this agent has read, its pins too, and keep the agent: its next turn has it from disk, or reads it again."""
         model, agent = find(state, agent_id)
+        with contextlib.suppress(DiskRefusedError):  # what is not on disk by then has to be read again
+            await written_out(model, agent, CLOSE_SECONDS)
+        refuse_deleted(agent)
         model.engine.memory.release(agent)
         model.engine.nudge()
         return json_answer(view(model, agent))

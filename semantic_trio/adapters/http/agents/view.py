@@ -24,14 +24,16 @@ def find(state: AppState, name: str) -> tuple[ServedModel, Agent]:
 def view(model: ServedModel, agent: Agent) -> AgentView:
     """An agent as it is now."""
     held, store = agent.held, model.engine.memory.store
+    here = [block for block in held if block.is_here]
     return AgentView(
         id=agent.id,
         model=model.card.id,
-        state=AgentState.LIVE if agent.rows else AgentState.WARM if held else AgentState.COLD,
+        state=AgentState.LIVE if agent.rows else AgentState.WARM if here else AgentState.COLD,
         tokens=agent.tokens,
         messages=len(agent.conversation.messages),
         blocks=len(held),
-        bytes=sum(store.ledger.size(block) for block in held),
+        bytes=sum(store.ledger.size(block) for block in here),
+        disk_bytes=sum(store.disk.size(block.item) for block in held),
         shared_blocks=sum(len(block.owners) > 1 for block in held),
         pinned=agent.is_pinned,
         named=agent.is_named,

@@ -57,7 +57,7 @@ class AgentState(enum.Enum):
 
     LIVE = "live"  # a turn is running
     WARM = "warm"  # something of it is in RAM
-    COLD = "cold"  # it would have to be computed
+    COLD = "cold"  # it would have to be read from disk, or computed
 
 
 @attrs.frozen
@@ -69,8 +69,9 @@ class AgentView:
     state: AgentState
     tokens: int  # of everything it has read and said
     messages: int  # of its conversation
-    blocks: int  # of it that are held
-    bytes: int  # of those
+    blocks: int  # of it that are held, in RAM or on disk
+    bytes: int  # of those that are in RAM
+    disk_bytes: int  # of those that are on disk, where they may be as well
     shared_blocks: int  # of those that other agents have read too
     pinned: bool
     named: bool  # by a client; others were recognised by what they have read

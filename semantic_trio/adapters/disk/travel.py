@@ -1,0 +1,150 @@
+"""How an agent leaves a directory, and how one comes into it.
+
+Knows which files belong to an agent, and believes none that is not what its name says. That a block holds what its tokens make of it nobody can know
+without computing it: an archive is worth as much as who made it.
+"""
+
+import contextlib
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import BinaryIO
+
+import attrs
+import structlog
+
+from semantic_trio.adapters.disk import format as file_format
+from semantic_trio.adapters.disk.archive import LARGEST_FILE, LARGEST_RECORD, RECORD, ArchiveReader, ending, framed, member_name
+from semantic_trio.adapters.disk.format import Label
+from semantic_trio.adapters.disk.layout import AGENT, Layout
+from semantic_trio.adapters.disk.parsing import UnfitError, shown
+from semantic_trio.adapters.disk.publishing import TEMPORARY, make_private, publish_once
+from semantic_trio.adapters.disk.records import decode, encode
+from semantic_trio.domain.chain import root_key
+from semantic_trio.domain.content import AgentRecord, Item
+from semantic_trio.domain.errors import AgentExistsError
+from semantic_trio.domain.lineage import Lineage, lineage
+
+SHOWN_DIGITS = 12  # of a fingerprint
+
+log = structlog.get_logger(__name__)
+
+
+def departing(layout: Layout, model: str, record: AgentRecord) -> Iterator[bytes]:
+    """An agent as an archive, in pieces. One file at a time is in memory; what is gone, damaged or too large is left out.
+
+    Raises `ValueError` for a record whose tokens are not those of its blocks.
+    """
+    belongings = lineage(record, root_key(layout.fingerprint))
+    yield from framed(RECORD, memoryview(file_format.sealed(Label(AGENT, record.id, layout.fingerprint, model), encode(record))))
+    for item in belongings:
+        content = _content(layout, item)
+        if content is not None:
+            yield from framed(member_name(item), content)
+    yield ending()
+
+
+def _content(layout: Layout, item: Item) -> memoryview | None:
+    path = layout.path(item)
+    with contextlib.suppress(FileNotFoundError):
+        try:
+            name, content = file_format.read_raw(path, item.kind, layout.fingerprint)
+            if name == item.key.hex() and len(content) <= LARGEST_FILE:
+                return content
+            reason = f"is named {shown(name)}, and has {len(content)} bytes"
+        except UnfitError as error:
+            reason = str(error)
+        log.warning("a damaged file is left out of an archive", file=layout.name(path), reason=reason)
+    return None
+
+
+@attrs.define(eq=False)
+class Arrival:
+    """An archive being taken in. What it has brought is taken out again where the rest is not what it should be."""
+
+    layout: Layout
+    model: str  # its name, for people
+    archive: ArchiveReader
+    _come: list[Path] = attrs.field(init=False, factory=list)  # files that were not there
+
+    @classmethod
+    def of(cls, layout: Layout, model: str, stream: BinaryIO) -> "Arrival":
+        """An archive that is read from its beginning."""
+        return cls(layout, model, ArchiveReader(stream))
+
+    def take(self, name: str | None) -> AgentRecord:
+        """Keep blocks and marks; the record, which is not kept. Raises `UnfitError`, `AgentExistsError` or `OSError`, and then nothing has come."""
+        try:
+            record = self.record(name)
+            if self.layout.path(record.id).exists():
+                raise AgentExistsError(record.id)
+            self._take_all(self._lineage(record))
+        except BaseException:
+            for path in self._come:
+                with contextlib.suppress(OSError):
+                    path.unlink(missing_ok=True)
+            raise
+        return record
+
+    def record(self, name: str | None = None) -> AgentRecord:
+        """The record alone, under another name where one is given: pinned nowhere, and the last one to be used."""
+        member = self.archive.next_member(LARGEST_RECORD)
+        if member is None or member.name != RECORD:
+            raise UnfitError(f"begins with {shown(member.name) if member else 'its end'}, not with {RECORD}")
+        found = self._read_record()
+        is_renamed = name not in (None, found.id)
+        return attrs.evolve(found, id=name or found.id, is_named=found.is_named or is_renamed, is_kept=True, is_pinned=False, used=0)
+
+    def _read_record(self) -> AgentRecord:
+        make_private(self.layout.root, self.layout.agents)
+        temporary = self.layout.agents / f"{TEMPORARY}-{uuid.uuid4().hex}"
+        try:
+            self.archive.copy_to(temporary)
+            self._check_model(file_format.read_label(temporary))
+            name, content = file_format.read(temporary, AGENT, self.layout.fingerprint)
+        except UnfitError as error:
+            raise UnfitError(f"{RECORD} {error}") from error
+        finally:
+            temporary.unlink(missing_ok=True)
+        record = decode(content)
+        if record.id != name:
+            raise UnfitError(f"{RECORD} is named {shown(name)}, and holds {record.id}")
+        return record
+
+    def _check_model(self, label: Label) -> None:
+        ours = self.layout.fingerprint
+        if label.fingerprint != ours:
+            theirs = f"{shown(label.model)} ({shown(label.fingerprint[:SHOWN_DIGITS])})"
+            raise UnfitError(f"is of model {theirs}, and this is {self.model} ({ours[:SHOWN_DIGITS]})")
+
+    def _lineage(self, record: AgentRecord) -> Lineage:
+        try:
+            return lineage(record, root_key(self.layout.fingerprint))
+        except ValueError as error:
+            raise UnfitError(f"{RECORD}: {error}") from error
+
+    def _take_all(self, belongings: Lineage) -> None:
+        items = {member_name(item): item for item in belongings}
+        while (member := self.archive.next_member()) is not None:
+            if member.name not in items:
+                raise UnfitError(f"has {shown(member.name)}, which does not belong to its agent")
+            self._take(items[member.name])
+
+    def _take(self, item: Item) -> None:
+        path = self.layout.path(item)
+        make_private(self.layout.root, path.parent)
+
+        def fill(temporary: Path) -> None:
+            self.archive.copy_to(temporary)
+            self._verify(temporary, item)
+
+        if publish_once(path, fill):
+            self._come.append(path)
+
+    def _verify(self, temporary: Path, item: Item) -> None:
+        try:
+            name, _ = file_format.read_raw(temporary, item.kind, self.layout.fingerprint)
+        except UnfitError as error:
+            raise UnfitError(f"{member_name(item)} {error}") from error
+        if name != item.key.hex():
+            raise UnfitError(f"{member_name(item)} is named {shown(name)}")

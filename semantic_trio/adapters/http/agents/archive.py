@@ -1,0 +1,79 @@
+"""Routes by which agents leave and come, as files."""
+
+from collections.abc import AsyncGenerator, Iterator
+
+import structlog
+import trio
+from quart import Blueprint, Response
+from quart_schema import document_response
+
+from semantic_trio.adapters.http.agents.turn import refuse_deleted
+from semantic_trio.adapters.http.agents.view import find, view
+from semantic_trio.adapters.http.agents.wire import AgentView
+from semantic_trio.adapters.http.agents.written import written_out
+from semantic_trio.adapters.http.answers import json_answer
+from semantic_trio.adapters.http.contract import document_archive, document_archive_body, document_faults
+from semantic_trio.adapters.http.exchange import current
+from semantic_trio.adapters.http.faults import OpenAIError
+from semantic_trio.adapters.http.identity import valid_id
+from semantic_trio.adapters.http.sse import StreamAbortedError
+from semantic_trio.adapters.http.state import AppState
+from semantic_trio.application.persistence import InThread
+
+log = structlog.get_logger(__name__)
+
+# How long an agent that is asked for may take to be on disk: a long history to a slow disk.
+EXPORT_SECONDS = 30.0
+
+
+def routes(state: AppState) -> Blueprint:
+    """`/v1/agents/<id>/export` and `import`."""
+    blueprint = Blueprint("agents-archive", __name__)
+
+    @blueprint.get("/v1/agents/<agent_id>/export")
+    @document_archive
+    @document_faults(OpenAIError, 400, 401, 403, 404, 409)
+    async def export_agent(agent_id: str) -> Response:
+        """Give an agent as a file: what it has read and said, and all that is remembered of it, as far as its last whole turn."""
+        model, agent = find(state, agent_id)
+        record = await written_out(model, agent, EXPORT_SECONDS)
+        refuse_deleted(agent)
+        pieces, in_thread = model.persistence.files.export_agent(record), model.persistence.in_thread
+        response = Response(_sent(await in_thread(next, pieces), pieces, in_thread), content_type="application/x-tar")
+        response.timeout = None  # as of all streams: writes have a deadline of their own
+        response.headers["content-disposition"] = f'attachment; filename="{agent.id}.tar"'
+        return response
+
+    @blueprint.post("/v1/agents/<agent_id>/import")
+    @document_archive_body
+    @document_response(AgentView, 201)
+    @document_faults(OpenAIError, 400, 401, 403, 408, 409, 413, 500, 503)
+    async def import_agent(agent_id: str) -> Response:
+        """Take an agent in from a file that was exported for the same model. What it brings is believed, as far as it can be."""
+        model, archive = state.model, current.get().archive
+        assert archive is not None, "the gate has received it"
+        try:
+            agent = await model.archives.take_in(archive, valid_id(agent_id, "agent_id"), model.card.vocabulary)
+        finally:
+            with trio.CancelScope(shield=True):
+                await model.persistence.in_thread(archive.close)  # which frees as much of the disk as it has: not in the event loop
+        log.info("agent imported", agent=agent.id, tokens=agent.tokens, blocks=len(agent.blocks))
+        return json_answer(view(model, agent), 201)
+
+    return blueprint
+
+
+async def _sent(first: bytes, rest: Iterator[bytes], in_thread: InThread) -> AsyncGenerator[bytes, None]:
+    """The pieces of an archive, each read when the one before is on its way. One that cannot be read drops the connection."""
+    yield first
+    try:
+        while piece := await in_thread(_next, rest):
+            yield piece
+    except OSError as error:
+        log.warning("an archive could not be read to its end", reason=str(error))
+        raise StreamAbortedError(str(error)) from error
+
+
+def _next(pieces: Iterator[bytes]) -> bytes:
+    """The next piece that is something; empty after the last."""
+    return next(filter(None, pieces), b"")

@@ -1,0 +1,137 @@
+"""Agents that leave a running server, and agents that come to it.
+
+Knows what has to be on disk before an agent can leave, and who has to hear of one that has come. Knows nothing of what archives look like.
+"""
+
+import io
+from collections.abc import Mapping
+from typing import BinaryIO
+
+import attrs
+import trio
+
+from semantic_trio.application.persistence import FILE_BYTES, Persistence
+from semantic_trio.domain.agent import Agent
+from semantic_trio.domain.content import AgentRecord, Item, SaidLine
+from semantic_trio.domain.conversation import NOTHING_KNOWN
+from semantic_trio.domain.errors import AgentExistsError, DiskRefusedError, InvalidRequestError
+from semantic_trio.domain.lineage import Lineage, largest_token, lineage
+from semantic_trio.domain.records import adopt, listed, record_of
+
+# How long who has sent an agent waits for its record to be on disk. It is known without; a crash within that time would lose it.
+RECORD_SECONDS = 5.0
+
+
+@attrs.frozen(eq=False)
+class Archives:
+    """The way in and out, over the disk tier of one model."""
+
+    persistence: Persistence
+
+    async def write_out(self, agent: Agent, seconds: float) -> AgentRecord:
+        """Have everything of an agent on disk within so long; what its record says then. Raises `DiskRefusedError` where it is not there."""
+        memory, persistence = self.persistence.memory, self.persistence
+        self._refuse_without_disk()
+        memory.write(agent)
+        with trio.move_on_after(seconds):
+            while self._unwritten(agent) and memory.disk.is_open:
+                await persistence.progressed()
+        if count := self._unwritten(agent):
+            raise DiskRefusedError(persistence.refused or f"{count} files of {agent.id} are not on disk after {seconds:.0f} s")
+        return record_of(memory, agent, persistence.said.lines(agent.id), used=0)
+
+    async def take_in(self, archive: BinaryIO, name: str, vocabulary: int = 0) -> Agent:
+        """Take an agent in from an archive; it is known from then on. `vocabulary`: how many tokens the model knows; 0: unknown.
+
+        Raises `AgentExistsError`, `InvalidRequestError` and `DiskRefusedError`, and then there is no such agent.
+        """
+        files, in_thread = self.persistence.files, self.persistence.in_thread
+        try:
+            size = archive.seek(0, io.SEEK_END)
+            await self.refuse_without_room(size)
+            await self._removed_all()  # a record of this name may be among that
+            archive.seek(0)
+            record = await in_thread(files.import_agent, archive, name)
+            await self._removed_all()
+            index = await in_thread(files.index)
+        except OSError as error:
+            raise _refusal(error) from error
+        self.persistence.allowance.spend(size, trio.current_time())
+        if vocabulary and await in_thread(largest_token, record) >= vocabulary:
+            raise InvalidRequestError(f"has tokens beyond the {vocabulary} of the model", "archive")
+        agent = self._know(record, index)
+        with trio.move_on_after(RECORD_SECONDS):
+            while self.persistence.memory.disk.is_to_record(agent) and self.persistence.memory.disk.is_open:
+                await self.persistence.progressed()
+        return agent
+
+    async def refuse_without_room(self, coming_bytes: int) -> None:
+        """Raises `DiskRefusedError` where so many bytes cannot be written to disk now."""
+        self._refuse_without_disk()
+        try:
+            free = await self.persistence.in_thread(self.persistence.files.free_bytes)
+        except OSError as error:
+            raise _refusal(error) from error
+        floor, refused = self.persistence.floor_bytes, self.persistence.refused
+        if refused or free - coming_bytes < floor:
+            raise DiskRefusedError(refused or f"{free} bytes are free on the disk, {coming_bytes} are coming, and {floor} are to stay free")
+
+    def _know(self, record: AgentRecord, index: Mapping[Item, int]) -> Agent:
+        """Know an agent whose blocks and marks have come, as far as they are in the index, and have its record written.
+
+        Raises `AgentExistsError`, and `InvalidRequestError` for a record that names its blocks otherwise or where the register is full.
+        """
+        memory, disk = self.persistence.memory, self.persistence.memory.disk
+        if memory.agents.find(record.id) is not None:
+            raise AgentExistsError(record.id)
+        for item in self._lineage(record):
+            if item in index and not disk.is_to_remove(item):
+                disk.added(item, index[item])
+        try:
+            adopt(memory, record)
+        except ValueError as error:
+            raise InvalidRequestError(str(error), "archive") from error
+        agent = memory.agents.get(record.id)
+        disk.recorded(agent, len(record.history) + FILE_BYTES, listed(memory, record))
+        memory.store.touch(memory.chain(agent))
+        self.persistence.said.adopt(record.id, self._unsaid(record))
+        memory.write(agent)
+        self._keep_to_budget()
+        return agent
+
+    def _keep_to_budget(self) -> None:
+        memory = self.persistence.memory
+        for item in memory.disk.over(0):
+            memory.store.discard(item)
+            self.persistence.traffic.evicted += 1
+
+    def _refuse_without_disk(self) -> None:
+        if not self.persistence.memory.disk.exists:
+            raise DiskRefusedError("memory is not kept on disk: the settings want none, or another process has the cache directory")
+
+    def _unwritten(self, agent: Agent) -> int:
+        memory = self.persistence.memory
+        chain = [block for block in memory.chain(agent) if not block.is_written]
+        marks = [mark for mark in memory.marks(agent) if memory.disk.is_to_write(mark)]
+        return len(chain) + len(marks) + memory.disk.is_to_record(agent)
+
+    async def _removed_all(self) -> None:
+        disk = self.persistence.memory.disk
+        while disk.next_removal() is not None and disk.is_open:
+            await self.persistence.progressed()
+
+    def _lineage(self, record: AgentRecord) -> Lineage:
+        try:
+            return lineage(record, self.persistence.memory.store.tree.root.key)
+        except ValueError as error:
+            raise InvalidRequestError(str(error), "archive") from error
+
+    def _unsaid(self, record: AgentRecord) -> list[SaidLine]:
+        """What a record says was said, but for what is known here already, in other tokens perhaps."""
+        said = self.persistence.said
+        found = [(line, tuple(end for end in line.ends if said.known((end.digest, b"")) == NOTHING_KNOWN)) for line in record.said]
+        return [SaidLine(line.packed, ends) for line, ends in found if ends]
+
+
+def _refusal(error: OSError) -> DiskRefusedError:
+    return DiskRefusedError(error.strerror or str(error))

@@ -1,0 +1,507 @@
+"""Memory that outlives the process: real servers on real files, as whoever runs them sees it."""
+
+import contextlib
+import os
+import random
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import attrs
+import httpx
+import numpy as np
+import pytest
+from safetensors import safe_open
+from safetensors.numpy import load_file, save_file
+
+from semantic_trio.adapters.catalogue.catalogue import open_catalogue
+from semantic_trio.adapters.disk import format as file_format
+from semantic_trio.adapters.disk.layout import Layout
+from semantic_trio.adapters.disk.publishing import TEMPORARY
+from semantic_trio.adapters.disk.records import decode
+from semantic_trio.domain.chain import TokenRun, child_key, root_key
+from semantic_trio.domain.content import Content, Item, Kind, Tensor
+from semantic_trio.entrypoints.exits import ExitCode
+from semantic_trio.entrypoints.settings import Settings
+from tests.process import ServerProcess, serving
+from tests.small_disk import SmallDisk, small_disk
+from tests.talk import Answer, ask, words
+
+pytestmark = pytest.mark.timeout(180)
+
+BLOCK = 256
+# Two whole blocks and a tail.
+LONG = 650
+NOT_WRITTEN, WRITTEN_AGAIN = "memory is not written to disk", "memory is written to disk again"
+NOT_KEPT = "memory is not kept on disk"
+
+
+def question(agent: str) -> str:
+    return words(agent, LONG)
+
+
+@attrs.frozen
+class Files:
+    """What a model has in a cache directory."""
+
+    root: Path
+
+    @property
+    def records(self) -> list[Path]:
+        return sorted(self.root.glob("memory/*/agents/*.safetensors"))
+
+    @property
+    def put_aside(self) -> dict[str, str]:
+        """The reasons, by the names of files."""
+        return {note.stem: note.read_text() for note in self.root.glob("quarantine/*.txt")}
+
+    @property
+    def unfinished(self) -> list[Path]:
+        return list(self.root.rglob(f"{TEMPORARY}*"))
+
+    @property
+    def fingerprint(self) -> str:
+        with safe_open(self.records[0], framework="np") as file:
+            return str(file.metadata()["fingerprint"])
+
+    @property
+    def layout(self) -> Layout:
+        return Layout(self.root, self.fingerprint)
+
+    def record(self, agent: str) -> Path:
+        return self.layout.path(agent)
+
+    def blocks(self, agent: str) -> list[Path]:
+        """Of its history, by their names; the tail is the last."""
+        history = decode(file_format.read(self.record(agent), "agent", self.fingerprint)[1]).history
+        run = TokenRun.of_packed(history, root_key(self.fingerprint), BLOCK)
+        keys = [*run.keys, child_key(run.keys[-1], history[4 * BLOCK * len(run.keys) :])]
+        return [self.layout.path(Item(Kind.BLOCK, key)) for key in keys]
+
+    def copied(self, to: Path) -> "Files":
+        return Files(Path(shutil.copytree(self.root, to)))
+
+    def everything(self, under: str = "") -> dict[str, bytes]:
+        return {str(file.relative_to(self.root)): file.read_bytes() for file in (self.root / under).rglob("*") if file.is_file()}
+
+
+@attrs.frozen
+class Left:
+    """What a server has left behind."""
+
+    files: Files
+    answers: Mapping[str, Answer]
+    exit_code: int
+    ending: Mapping[str, object]  # its last line
+
+
+SPEAKERS = ("ada", "ben", "cas", "dee", "eve", "fay")
+TWINS = ("gil", "hal")
+
+
+@pytest.fixture(scope="module")
+def left(tmp_path_factory: pytest.TempPathFactory) -> Left:
+    """By a server that was ended with SIGTERM right after its last answer. `ada` was the last to be used, and the twins have said the same."""
+    directory = tmp_path_factory.mktemp("left")
+    with serving(directory) as server:
+        answers = {agent: ask(server, agent, question(agent)) for agent in (*SPEAKERS, *DAMAGES)}
+        answers |= {twin: ask(server, twin, question("twins")) for twin in TWINS}
+        ask(server, "gil", question("twins"), answers["gil"].text, "Only I go on.")
+        ask(server, "ada", question("ada"))
+        code = server.end()
+        return Left(Files(directory / "cache"), answers, code, server.lines("memory is on disk")[-1])
+
+
+@pytest.fixture
+def files(left: Left, tmp_path: Path) -> Files:
+    """A copy of what was left behind, where the next server looks for it."""
+    return left.files.copied(tmp_path / "cache")
+
+
+def warnings(server: ServerProcess) -> list[str]:
+    return [line for line in server.said.splitlines() if '"warning"' in line or '"error"' in line]
+
+
+# ------------------------------------------------------------------------------------------------------------------------ restarts
+
+
+def test_sigterm_has_everything_on_disk_and_exits_0(left: Left) -> None:
+    assert left.exit_code == ExitCode.OK
+    assert left.ending["not_written"] == 0
+    assert len(left.files.records) == len(left.answers)
+    assert left.files.unfinished == []
+
+
+def test_the_next_start_computes_one_token_and_answers_as_if_there_had_been_none(
+    left: Left, files: Files, tmp_path: Path, tiny_server: ServerProcess
+) -> None:
+    told = question("ben"), left.answers["ben"].text, "And what then?"
+    with serving(tmp_path) as server:
+        [found] = server.lines("memory found on disk")
+        same, next_turn = ask(server, "cas", question("cas")), ask(server, "ben", *told)
+
+        assert warnings(server) == []
+    ask(tiny_server, "ben", question("ben"))
+    assert found["agents"] == len(left.answers)
+    assert (same.source, same.reused, same.text) == ("disk", same.prompt_tokens - 1, left.answers["cas"].text)
+    assert (next_turn.source, next_turn.reused) == ("disk", left.answers["ben"].remembered)
+    assert next_turn.text == ask(tiny_server, "ben", *told).text
+    assert files.put_aside == {}
+
+
+def test_who_said_the_same_and_did_not_go_on_still_has_all_of_it(left: Left, files: Files, tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        answer = ask(server, "hal", question("twins"), left.answers["hal"].text, "I go on later.")
+
+    assert (answer.source, answer.reused) == ("disk", left.answers["hal"].remembered)
+
+
+def test_kill_9_loses_at_most_what_was_not_yet_written(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        first = ask(server, "ada", question("ada"))
+        server.until_written()
+        second = ask(server, "ada", question("ada"), first.text, words("more", 300))
+        server.signal(signal.SIGKILL)
+        server.exit_code()
+    with serving(tmp_path) as server:
+        again = ask(server, "ada", question("ada"), first.text, words("more", 300))
+
+        assert server.lines("memory found on disk")[0]["agents"] == 1
+        assert warnings(server) == []
+    assert again.source == "disk"
+    assert first.remembered <= again.reused <= second.prompt_tokens - 1
+    assert again.text == second.text
+    assert Files(tmp_path / "cache").put_aside == {}
+    assert Files(tmp_path / "cache").unfinished == []
+
+
+def test_the_second_server_of_a_directory_serves_without_it_and_the_third_has_it(left: Left, files: Files, tmp_path: Path) -> None:
+    for name in ("one", "two", "three"):
+        (tmp_path / name).mkdir()
+    with serving(tmp_path / "one", cache=files.root) as one:
+        with serving(tmp_path / "two", cache=files.root) as two:
+            alone = ask(two, "ada", question("ada"))
+            [line] = two.lines(NOT_KEPT)
+
+            assert len(warnings(two)) == 1
+            assert two.metric("semantic_disk_accepts_writes") == 0
+            assert two.end() == ExitCode.OK
+        beside = ask(one, "ada", question("ada"))
+
+        assert warnings(one) == []
+        assert one.end() == ExitCode.OK
+    with serving(tmp_path / "three", cache=files.root) as three:
+        after = ask(three, "ada", question("ada"))
+
+    assert f"pid {one.process.pid}, tiny-random" in line["reason"]
+    assert (alone.reused, beside.source, after.source) == (0, "disk", "disk")
+    assert {alone.text, beside.text, after.text} == {left.answers["ada"].text}
+
+
+def another_model(directory: Path) -> Path:
+    """As tiny as the tiny one, with its matrices upside down."""
+    shutil.copytree(open_catalogue(Settings().data_dir).path("tiny-random"), directory)
+    weights = load_file(directory / "model.safetensors")
+    save_file({name: np.ascontiguousarray(array[::-1]) for name, array in weights.items()}, directory / "model.safetensors", {"format": "mlx"})
+    return directory
+
+
+def test_another_model_touches_nothing_of_the_first_and_that_finds_it_again(left: Left, files: Files, tmp_path: Path) -> None:
+    before = files.everything("memory")
+    with serving(tmp_path, "--disk-budget-mb", "1", model=str(another_model(tmp_path / "other"))) as server:
+        other = [ask(server, agent, question(agent)) for agent in ("ada", "ben", "cas")]
+
+        assert server.end() == ExitCode.OK
+    after = files.everything("memory")
+    with serving(tmp_path) as server:
+        again = ask(server, "ada", question("ada"))
+
+    assert (other[0].reused, other[0].text == left.answers["ada"].text) == (0, False)
+    assert {name: after[name] for name in before} == before
+    assert len(after) > len(before)
+    assert (again.source, again.reused, again.text) == ("disk", again.prompt_tokens - 1, left.answers["ada"].text)
+
+
+# ----------------------------------------------------------------------------------------------------------------- the directory
+
+
+def test_fifty_thousand_files_are_found_before_anybody_would_wait(left: Left, tmp_path: Path) -> None:
+    """To read their names takes a part of what it takes to make them, on any disk."""
+    layout, chance, made = Layout(tmp_path / "cache", left.files.fingerprint), random.Random(1), time.monotonic()
+    for number in range(256):
+        layout.path(Item(Kind.BLOCK, bytes([number]) * 32)).parent.mkdir(parents=True)
+    for _ in range(50_000):
+        layout.path(Item(Kind.BLOCK, chance.randbytes(32))).write_bytes(b"small")
+    made = time.monotonic() - made
+    with serving(tmp_path) as server:
+        [found] = server.lines("memory found on disk")
+        answer = ask(server, "ada", question("ada"))
+        server.until_written()
+
+        assert warnings(server) == []
+    shutil.rmtree(layout.home / "blocks")
+    print(f"50,000 files: made in {made:.2f} s, found in {found['seconds']} s")
+    assert found["items"] == 50_000
+    assert found["seconds"] < made / 2
+    assert answer.reused == 0
+
+
+def test_what_was_used_first_goes_first_whatever_the_times_of_files_say(left: Left, files: Files, tmp_path: Path) -> None:
+    chance, day = random.Random(1), 86_400
+    for file in files.root.rglob("*.safetensors"):
+        os.utime(file, (chance.randrange(20 * 365 * day, 21 * 365 * day),) * 2)  # in 1990
+    budget = sum(file.stat().st_size for file in files.root.rglob("*.safetensors")) >> 20
+    with serving(tmp_path, "--disk-budget-mb", str(budget)) as server:
+        for newcomer in ("new", "newer"):
+            ask(server, newcomer, question(newcomer))
+            server.until_written()
+        found = {agent: ask(server, agent, question(agent)) for agent in ("ben", "fay", "ada")}
+
+        assert server.metric("semantic_disk_eviction_total") > 0
+        assert server.metric("semantic_disk_used_bytes") <= budget << 20
+    assert (found["ben"].reused, found["ben"].text) == (0, left.answers["ben"].text)
+    assert [(found[agent].source, found[agent].reused) for agent in ("fay", "ada")] == [
+        ("disk", found[agent].prompt_tokens - 1) for agent in ("fay", "ada")
+    ]
+
+
+def test_a_directory_that_is_open_to_others_is_closed(left: Left, files: Files, tmp_path: Path) -> None:
+    for path in (files.root, *files.root.rglob("*")):
+        path.chmod(0o777 if path.is_dir() else 0o644)
+    with serving(tmp_path) as server:
+        answer = ask(server, "ada", question("ada"))
+
+        assert server.end() == ExitCode.OK
+        assert warnings(server) == []
+    assert {oct(path.stat().st_mode & 0o777) for path in (files.root, *files.root.rglob("*")) if path.is_dir()} == {"0o700"}
+    assert (answer.source, answer.text) == ("disk", left.answers["ada"].text)
+
+
+# --------------------------------------------------------------------------------------------------------------------------- damage
+
+
+def write_again(files: Files, path: Path, change: Callable[[Tensor], Tensor]) -> None:
+    """As if it had been written so: the checksum is right."""
+    name, content = file_format.read(path, Kind.BLOCK, files.fingerprint)
+    label = file_format.Label(Kind.BLOCK, name, files.fingerprint, "tiny-random")
+    changed: Content = {key: change(tensor) for key, tensor in content.items()}
+    file_format.write(path, label, changed)
+
+
+def longer(tensor: Tensor) -> Tensor:
+    rows = np.frombuffer(tensor.data, "<f4").reshape(tensor.shape)
+    return shaped(np.concatenate([rows, rows[:, :, :1]], axis=2))
+
+
+def shorter(tensor: Tensor) -> Tensor:
+    return shaped(np.frombuffer(tensor.data, "<f4").reshape(tensor.shape)[:, :, 1:])
+
+
+def shaped(rows: "np.ndarray[tuple[int, ...], np.dtype[np.float32]]") -> Tensor:
+    return Tensor("F32", rows.shape, memoryview(rows.tobytes()))
+
+
+def swap(one: Path, other: Path) -> None:
+    contents = one.read_bytes(), other.read_bytes()
+    one.write_bytes(contents[1])
+    other.write_bytes(contents[0])
+
+
+def turn_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+RECORD, TAIL = None, 2  # which file of an agent: its record, or a block by its number
+ALL = 10_000
+
+
+@attrs.frozen
+class Damage:
+    """What happens to one file of the agent that is called so."""
+
+    file: int | None
+    happens: Callable[[Files, Path], object]
+    reason: str  # it is put aside for; empty: it is not there to be put aside
+    left: int  # tokens of the prompt that are remembered all the same
+
+
+DAMAGES = {
+    "nothing": Damage(RECORD, lambda files, path: None, "", ALL),
+    "block-deleted": Damage(1, lambda files, path: path.unlink(), "", BLOCK),
+    "block-cut": Damage(1, lambda files, path: os.truncate(path, path.stat().st_size - 1000), "ends after", BLOCK),
+    "block-with-another-bit": Damage(1, lambda files, path: turn_a_bit(path), "checksum is", BLOCK),
+    "block-of-another": Damage(0, lambda files, path: shutil.copyfile(files.blocks("ben")[0], path), "is named", 0),
+    "block-of-nothing": Damage(0, lambda files, path: path.write_bytes(b""), "ends after 0", 0),
+    "tail-longer": Damage(TAIL, lambda files, path: write_again(files, path, longer), "is not what the model keeps", 2 * BLOCK),
+    "tail-shorter": Damage(TAIL, lambda files, path: write_again(files, path, shorter), "is not what the model keeps", 2 * BLOCK),
+    "record-swapped": Damage(RECORD, lambda files, path: swap(path, files.record("record-swapped-too")), "is named", 2 * BLOCK),
+    "record-swapped-too": Damage(RECORD, lambda files, path: None, "is named", 2 * BLOCK),
+    "record-of-nothing": Damage(RECORD, lambda files, path: path.write_bytes(b"{}"), "has a header", 2 * BLOCK),
+}
+# Put among the files by somebody else: by their names it is told that they are nobody's business.
+FOREIGN = ("README", "memory/notes.txt", "memory/0123/blocks/ab/c.safetensors", "quarantine/mine.txt")
+FOREIGN_AT_HOME = ("blocks/.DS_Store", "blocks/ab/notes.txt", "blocks/abc/x.safetensors", "agents/ada.safetensors", "marks/ab/tail/x")
+
+
+@attrs.frozen
+class Spoilt:
+    """A server on a directory to which all of it has happened."""
+
+    server: ServerProcess
+    files: Files
+    damaged: Mapping[str, Path]
+    foreign: list[Path]
+
+
+@pytest.fixture(scope="module")
+def spoilt(left: Left, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spoilt]:
+    directory = tmp_path_factory.mktemp("spoilt")
+    files = left.files.copied(directory / "cache")
+    home = files.layout.home
+    damaged = {agent: files.record(agent) if damage.file is RECORD else files.blocks(agent)[damage.file] for agent, damage in DAMAGES.items()}
+    for agent, path in damaged.items():
+        DAMAGES[agent].happens(files, path)
+    foreign = [*(files.root / name for name in FOREIGN), *(home / name for name in FOREIGN_AT_HOME)]
+    for path in foreign:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("not ours")
+    with serving(directory) as server:
+        yield Spoilt(server, files, damaged, foreign)
+
+
+@pytest.mark.parametrize("agent", DAMAGES)
+def test_what_is_damaged_is_told_in_one_line_put_aside_and_computed_again(left: Left, spoilt: Spoilt, agent: str) -> None:
+    damage, path = DAMAGES[agent], spoilt.damaged[agent]
+    answer = ask(spoilt.server, agent, question(agent))
+    lines = [line for line in warnings(spoilt.server) if path.stem in line or f'"{agent}"' in line]
+    reasons = [reason for name, reason in spoilt.files.put_aside.items() if path.stem in name]
+
+    assert answer.text == left.answers[agent].text
+    assert answer.reused == min(damage.left, answer.prompt_tokens - 1)
+    assert len(lines) == (agent != "nothing")
+    assert len(reasons) == bool(damage.reason)
+    assert all(damage.reason in reason for reason in reasons)
+
+
+def test_files_that_are_deleted_from_under_a_server_are_missed_by_it_and_by_nobody_else(left: Left, spoilt: Spoilt) -> None:
+    for path in spoilt.files.blocks("fay"):
+        path.unlink()
+    answer = ask(spoilt.server, "fay", question("fay"))
+
+    assert (answer.reused, answer.cause, answer.text) == (0, "corrupt", left.answers["fay"].text)
+    assert ask(spoilt.server, "eve", question("eve")).source == "disk"
+
+
+def test_files_of_others_are_left_alone(spoilt: Spoilt) -> None:
+    assert [path.read_text() for path in spoilt.foreign] == ["not ours"] * len(spoilt.foreign)
+    assert spoilt.files.put_aside.pop("mine") == "not ours"
+
+
+# ------------------------------------------------------------------------------------------------------ disks that are full or closed
+
+BUDGETS = ("--cache-budget-mb", "16", "--disk-budget-mb", "4", "--disk-floor-mb", "0")
+CROWD = [f"one-of-{number}" for number in range(24)]  # more than RAM holds
+
+
+@pytest.fixture
+def disk(tmp_path: Path) -> Iterator[SmallDisk]:
+    with small_disk(tmp_path / "disk", 6) as disk:
+        yield disk
+
+
+def serving_on(disk: SmallDisk, tmp_path: Path) -> contextlib.AbstractContextManager[ServerProcess]:
+    return serving(tmp_path, *BUDGETS, cache=disk.path / "cache", within=disk.within)
+
+
+def assert_writing_resumes(server: ServerProcess, disk: SmallDisk) -> None:
+    """All that was not written is, and two lines have told of it."""
+    server.until("semantic_disk_accepts_writes", 1)
+    server.until_written()
+
+    assert [len(server.lines(event)) for event in (NOT_WRITTEN, WRITTEN_AGAIN)] == [1, 1]
+    assert len(warnings(server)) == 1
+    assert disk.files(f"{TEMPORARY}*") == []
+    assert server.end() == ExitCode.OK
+
+
+def assert_finds_it_again(disk: SmallDisk, tmp_path: Path, agent: str, before: Answer) -> None:
+    with serving_on(disk, tmp_path) as server:
+        answer = ask(server, agent, question(agent))
+
+        assert warnings(server) == []
+    assert (answer.source, answer.reused, answer.text) == ("disk", answer.prompt_tokens - 1, before.text)
+
+
+def test_a_disk_that_is_full_at_the_start_is_written_to_when_it_has_room(tmp_path: Path, disk: SmallDisk) -> None:
+    disk.fill()
+    with serving_on(disk, tmp_path) as server:
+        before = ask(server, "ada", question("ada"))
+        server.until("semantic_disk_accepts_writes", 0)
+        again = ask(server, "ada", question("ada"))
+        disk.empty()
+
+        assert_writing_resumes(server, disk)
+    assert (again.source, again.text) == ("ram", before.text)
+    assert_finds_it_again(disk, tmp_path, "ada", before)
+
+
+def test_a_disk_that_is_full_while_ram_spills_costs_memory_and_no_answer(tmp_path: Path, disk: SmallDisk) -> None:
+    with serving_on(disk, tmp_path) as server:
+        first = ask(server, "ada", question("ada"))
+        server.until_written()
+        disk.fill()
+        answers = {agent: ask(server, agent, question(agent)) for agent in CROWD}
+        server.until("semantic_disk_accepts_writes", 0)
+        again = {agent: ask(server, agent, question(agent)) for agent in ("ada", CROWD[0], CROWD[-1])}
+        disk.empty()
+
+        assert_writing_resumes(server, disk)
+    assert {agent: answer.text for agent, answer in again.items()} == {
+        agent: answer.text for agent, answer in (answers | {"ada": first}).items() if agent in again
+    }
+    assert [answer.source for answer in again.values()] == ["disk", "none", "ram"]
+    assert_finds_it_again(disk, tmp_path, CROWD[-1], answers[CROWD[-1]])
+
+
+def test_a_disk_that_becomes_read_only_is_read_and_written_to_when_it_may_be(tmp_path: Path, disk: SmallDisk) -> None:
+    with serving_on(disk, tmp_path) as server:
+        first = ask(server, "ada", question("ada"))
+        server.until_written()
+        httpx.post(f"{server.url}/v1/agents/ada/close").raise_for_status()
+        disk.forbid_writing()
+        second = ask(server, "ben", question("ben"))
+        server.until("semantic_disk_accepts_writes", 0)
+        again = ask(server, "ada", question("ada"))
+        disk.allow_writing()
+
+        assert_writing_resumes(server, disk)
+    assert (again.source, again.text) == ("disk", first.text)
+    assert_finds_it_again(disk, tmp_path, "ben", second)
+
+
+def test_a_disk_that_is_read_only_at_the_start_is_told_once_and_keeps_nobody_from_ending(tmp_path: Path, disk: SmallDisk) -> None:
+    disk.forbid_writing()
+    with serving_on(disk, tmp_path) as server:
+        first, again = ask(server, "ada", question("ada")), ask(server, "ada", question("ada"))
+
+        assert server.metric("semantic_disk_accepts_writes") == 0
+        assert [len(server.lines(NOT_KEPT)), len(warnings(server))] == [1, 1]
+        assert server.end() == ExitCode.OK
+    assert (again.source, again.text) == ("ram", first.text)
+
+
+def test_a_disk_that_takes_nothing_does_not_hold_the_end(tmp_path: Path, disk: SmallDisk) -> None:
+    disk.fill()
+    with serving_on(disk, tmp_path) as server:
+        ask(server, "ada", question("ada"))
+        server.until("semantic_disk_accepts_writes", 0)
+        begun = time.monotonic()
+
+        assert server.end() == ExitCode.OK
+        assert time.monotonic() - begun < 5
+        assert [line["not_written"] for line in server.lines("memory is on disk in part")] != [0]
+    assert disk.files(f"{TEMPORARY}*") == []
