@@ -1,6 +1,6 @@
 """What the engine needs from outside. Each port has a real and a fake implementation that pass the same contract tests."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import BinaryIO, Protocol
 
 from semantic_trio.domain.content import AgentRecord, Content, Item
@@ -71,6 +71,9 @@ class CacheFiles(Protocol):
 
     def agents(self) -> Sequence[AgentRecord]:
         """All records of agents, in the order of their use. Damaged ones are put aside. Raises `OSError` where the directory cannot be read."""
+
+    def elsewhere(self) -> Container[str]:
+        """The ids of agents that other models in the same place have records of, now. Opens no file. Raises `OSError`."""
 
     def write_agent(self, record: AgentRecord) -> int:
         """Keep a record in the place of the one before; the bytes it takes on disk. Raises `OSError`, and then the one before is still there."""

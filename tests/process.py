@@ -16,7 +16,7 @@ import attrs
 import httpx
 
 START_SECONDS = 120.0
-URL = re.compile(r"http://127\.0\.0\.1:(\d+)")
+URL = re.compile(r" serves .+ on (http://127\.0\.0\.1:\d+)$", re.MULTILINE)
 # A row that has ended is closed with the next step, and what it leaves is ordered to be written after that: so long nothing has to be waiting.
 QUIET_SECONDS = 0.3
 
@@ -36,7 +36,7 @@ class ServerProcess:
             if self.process.poll() is not None or time.monotonic() > deadline:
                 raise RuntimeError(f"the server did not start ({self.process.poll()}):\n{self.said}")
             time.sleep(0.05)
-        self.url = found[0]
+        self.url = found[1]
 
     @property
     def said(self) -> str:

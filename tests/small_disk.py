@@ -4,6 +4,7 @@ Knows mounts and bytes. Knows nothing of servers: those that are to see it are s
 """
 
 import contextlib
+import itertools
 import os
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ import attrs
 import pytest
 
 MIB = 1 << 20
+INODES = 1000
 
 
 @attrs.define(eq=False)
@@ -33,9 +35,16 @@ class SmallDisk:
                         file.write(bytes(size))
         assert shutil.disk_usage(self._seen_at).free == 0
 
+    def fill_with_files(self) -> None:
+        """Leave room for bytes, and for no file."""
+        with contextlib.suppress(OSError):
+            for number in itertools.count():
+                self._ballast.with_name(f"ballast-{number}").touch()
+
     def empty(self) -> None:
         """Take away what it was filled with."""
-        self._ballast.unlink()
+        for file in self.files("ballast*"):
+            file.unlink()
 
     def forbid_writing(self) -> None:
         """Read-only for whoever opens a file from now on, as a kernel makes it after errors. A remount would be refused while a file is open."""
@@ -59,7 +68,7 @@ class SmallDisk:
 def small_disk(path: Path, mebibytes: int) -> Iterator[SmallDisk]:
     """A file system at a path, gone at the end. Skips the test where this machine permits none."""
     path.mkdir()
-    mount = ("mount", "-t", "tmpfs", "-o", f"size={mebibytes}m,mode=700", "tmpfs", str(path))
+    mount = ("mount", "-t", "tmpfs", "-o", f"size={mebibytes}m,nr_inodes={INODES},mode=700", "tmpfs", str(path))
     with contextlib.ExitStack() as stack:
         yield _first_that_works(stack, path, mount)
 

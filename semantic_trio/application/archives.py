@@ -10,7 +10,7 @@ from typing import BinaryIO
 import attrs
 import trio
 
-from semantic_trio.application.persistence import FILE_BYTES, Persistence
+from semantic_trio.application.persistence import Persistence
 from semantic_trio.domain.agent import Agent
 from semantic_trio.domain.content import AgentRecord, Item, SaidLine
 from semantic_trio.domain.conversation import NOTHING_KNOWN
@@ -92,18 +92,11 @@ class Archives:
         except ValueError as error:
             raise InvalidRequestError(str(error), "archive") from error
         agent = memory.agents.get(record.id)
-        disk.recorded(agent, len(record.history) + FILE_BYTES, listed(memory, record))
+        disk.recorded(agent, 0, listed(memory, record))  # it takes no room before it is written
         memory.store.touch(memory.chain(agent))
         self.persistence.said.adopt(record.id, self._unsaid(record))
-        memory.write(agent)
-        self._keep_to_budget()
+        memory.write(agent)  # which makes the room that has been taken
         return agent
-
-    def _keep_to_budget(self) -> None:
-        memory = self.persistence.memory
-        for item in memory.disk.over(0):
-            memory.store.discard(item)
-            self.persistence.traffic.evicted += 1
 
     def _refuse_without_disk(self) -> None:
         if not self.persistence.memory.disk.exists:

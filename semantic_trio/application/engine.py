@@ -165,8 +165,8 @@ class Engine:
                 if plan is None:
                     await self._check()
                     self._settled.set()
-                    await self._collect()
                     self._settled = trio.Event()
+                    await self._collect()
                 else:
                     await self._advance(plan)
         except EngineDeadError as dead:
@@ -174,6 +174,7 @@ class Engine:
             raise
         finally:
             self._dead = True
+            self._settled.set()
             self._fail_all(error)
 
     async def drain(self, grace_seconds: float) -> None:
@@ -185,9 +186,10 @@ class Engine:
         self._fail_all(DrainingError(FIRST_RETRY_SECONDS))
 
     async def settle(self) -> None:
-        """Return when the device has done all it was told: rows are closed, and what is kept of them is stored."""
-        self.nudge()
-        await self._settled.wait()
+        """Return when the device has done all it was told: rows are closed, and what is kept of them is stored. At once where the engine has ended."""
+        if not self._dead:
+            self.nudge()
+            await self._settled.wait()
 
     def refuse_when_closed(self) -> None:
         """Raises `DrainingError` or `EngineDeadError` where nothing new is begun."""
@@ -278,7 +280,7 @@ class Engine:
         with trio.move_on_after(self.step_deadline_seconds) as scope:
             try:
                 await self.runner.reset(readable)
-                self.memory.reconcile(await self.runner.inventory())
+                self.scheduler.recovered(await self.runner.inventory())
             except StepFailedError as again:
                 raise EngineDeadError(f"the device could not be reset: {again.reason}") from again
         if scope.cancelled_caught:

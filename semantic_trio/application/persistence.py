@@ -4,7 +4,8 @@ Knows trio, the memory's orders, the runner and the files. Decides nothing: what
 Files are worked on in worker threads, which never touch the device.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+import math
+from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Protocol, TypeVar, TypeVarTuple
 
 import attrs
@@ -13,11 +14,11 @@ import trio
 
 from semantic_trio.domain.agent import Agent
 from semantic_trio.domain.allowance import Allowance
-from semantic_trio.domain.content import AgentRecord, Content, Item
-from semantic_trio.domain.errors import DamagedError, DiskRefusedError, StepFailedError
+from semantic_trio.domain.content import AgentRecord, Content, Item, positions_in, tokens_in
+from semantic_trio.domain.errors import DamagedError, DiskRefusedError, InvalidRequestError, StepFailedError
 from semantic_trio.domain.memory import Memory
-from semantic_trio.domain.prefix import Block, Kept
-from semantic_trio.domain.records import adopt, listed, record_of
+from semantic_trio.domain.prefix import Block, Kept, Mark
+from semantic_trio.domain.records import adopt, listed, record_of, size_of
 from semantic_trio.domain.said import Said
 from semantic_trio.ports import CacheFiles, ModelRunner
 
@@ -31,6 +32,8 @@ READERS = 4
 FILE_BYTES = 8192
 # How long nothing is written after the disk has refused, in seconds: twice as long each time, up to the longest.
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 60.0
+# How long one file may take, in seconds: the largest take one, and a disk that spins up ten.
+PATIENCE_SECONDS = 30.0
 
 Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
@@ -82,19 +85,24 @@ class Persistence:
     _has_work: trio.Event = attrs.field(init=False, factory=trio.Event)
     _has_reads: trio.Event = attrs.field(init=False, factory=trio.Event)
     _progress: trio.Event = attrs.field(init=False, factory=trio.Event)
+    _remove_again_at: float = attrs.field(init=False, default=math.inf)
+    _keeps_all: bool = attrs.field(init=False, default=False)  # what was to be deleted last could not be
+    _at_work: int = attrs.field(init=False, default=0)  # threads
+    _worked: int = attrs.field(init=False, default=0)  # how often one has come back
     _reading: int = attrs.field(init=False, default=0)  # files being read
     _burst: "_Burst" = attrs.field(init=False, factory=lambda: _Burst())
 
     async def open(self) -> None:
         """Take in what earlier processes have left: names, and the records of agents. Raises `OSError` where the directory cannot be read."""
         started = trio.current_time()
-        index, records = await self.in_thread(self._found)
+        index, records, self.memory.agents.elsewhere = await self._work(self._found)
         for item, size in index.items():
             self.memory.disk.added(item, size)
         for record in records:
             await self._adopt(record)
             await trio.lowlevel.checkpoint()
         self.memory.disk.told = self._wake
+        self.said.told = self._has_said
         seconds = round(trio.current_time() - started, 3)
         log.info("memory found on disk", agents=len(records), items=len(index), bytes=self.memory.disk.used, seconds=seconds)
 
@@ -103,6 +111,7 @@ class Persistence:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._write_behind)
             nursery.start_soon(self._read)
+            nursery.start_soon(self._watch)
             task_status.started()
 
     async def flush(self, seconds: float) -> int:
@@ -115,14 +124,40 @@ class Persistence:
             log.warning("not all memory is on disk", waiting=disk.waiting, reason=self.refused or f"no time left after {seconds:.0f} s")
         return disk.waiting
 
+    async def _work(self, function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
+        """Work on files in a thread, and count it: who waits for a disk that hangs is told."""
+        self._at_work += 1
+        try:
+            return await self.in_thread(function, *arguments)
+        finally:
+            self._at_work -= 1
+            self._worked += 1
+            self.memory.disk.is_stuck = False
+
+    async def _watch(self) -> None:
+        """A disk that does nothing for long is given up until it does: nobody waits for it."""
+        while True:
+            worked = self._worked
+            await trio.sleep(PATIENCE_SECONDS)
+            if self._at_work and self._worked == worked:
+                self.memory.disk.is_stuck = True
+                self.memory.store.call_off()
+                self._stop(TimeoutError(f"the disk has done nothing for {PATIENCE_SECONDS:.0f} s"))
+
+    def _has_said(self, owner: str) -> None:
+        """What an agent has said is known only when it was read: its record may have been written without."""
+        agent = self.memory.agents.find(owner)
+        if agent is not None:
+            self.memory.write(agent)
+
     def _wake(self) -> None:
         self._has_work.set()
         self._has_reads.set()
 
     # ------------------------------------------------------------------------------------------------------------------- start
 
-    def _found(self) -> tuple[Mapping[Item, int], Sequence[AgentRecord]]:
-        return self.files.index(), self.files.agents()
+    def _found(self) -> tuple[Mapping[Item, int], Sequence[AgentRecord], Container[str]]:
+        return self.files.index(), self.files.agents(), self.files.elsewhere()
 
     async def _adopt(self, record: AgentRecord) -> None:
         memory = self.memory
@@ -131,13 +166,16 @@ class Persistence:
         except ValueError as error:
             await self._put_aside(record.id, str(error))
             return
+        except InvalidRequestError as error:
+            log.warning("an agent on disk is not known again", agent=record.id, reason=str(error))
+            return
         self._used = max(self._used, record.used)
         agent = memory.agents.find(record.id)
         if agent is None:
             return
         if gone:
             log.warning("a part of an agent's memory is gone and will be computed again", agent=record.id, tokens=gone)
-        memory.disk.recorded(agent, len(record.history) + FILE_BYTES, listed(memory, record))
+        memory.disk.recorded(agent, size_of(record), listed(memory, record))
         memory.store.touch(memory.chain(agent))
         self.said.adopt(record.id, record.said)
 
@@ -147,8 +185,7 @@ class Persistence:
         pause = FIRST_PAUSE_SECONDS
         while True:
             if self.memory.disk.is_idle:
-                await self._has_work.wait()
-                self._has_work = trio.Event()
+                await self._wait_for_work()
                 continue
             try:
                 await self._write_next()
@@ -157,10 +194,17 @@ class Persistence:
                 await trio.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
             else:
-                self._resume()
                 pause = FIRST_PAUSE_SECONDS
             self._progress.set()
             self._progress = trio.Event()
+
+    async def _wait_for_work(self) -> None:
+        with trio.move_on_at(self._remove_again_at):
+            await self._has_work.wait()
+            self._has_work = trio.Event()
+        if trio.current_time() >= self._remove_again_at:
+            self._remove_again_at = math.inf
+            self.memory.disk.remove_again()
 
     async def _write_next(self) -> None:
         disk = self.memory.disk
@@ -173,14 +217,15 @@ class Persistence:
 
     async def _write_kept(self, batch: Sequence[Kept]) -> None:
         """Write blocks and marks, one by one. What a row has taken over since is written when that closes."""
-        contents = await self.runner.export([kept.item for kept in batch])
-        for kept in batch:
-            if kept.item not in contents:
-                self.memory.store.ledger.forget_write(kept)
-                continue
-            size = await self._put(self._size(kept), self.files.write, kept.item, contents[kept.item])
-            self.memory.store.ledger.written(kept, size)
+        contents, ledger = await self.runner.export([kept.item for kept in batch]), self.memory.store.ledger
+        for kept in [kept for kept in batch if kept.item not in contents]:
+            ledger.forget_write(kept)
             self.nudge()
+        for kept in batch:
+            if kept.item in contents and not kept.is_struck_off:
+                size = await self._put(self._size(kept), self.files.write, kept.item, contents[kept.item])
+                ledger.written(kept, size)
+                self.nudge()
 
     async def _write_record(self, agent: Agent) -> None:
         started, self._used = trio.current_time(), self._used + 1
@@ -188,13 +233,15 @@ class Persistence:
         disk, is_written = self.memory.disk, False
         disk.begin_record(agent)
         try:
-            size = await self._put(2 * len(record.history), self.files.write_agent, record)
+            size = await self._put(size_of(record), self.files.write_agent, record)
             is_written = True
         finally:
             disk.end_record(is_written=is_written)
         unneeded = disk.recorded(agent, size, listed(self.memory, record)) if agent.is_listed else disk.remove_agent(agent)
         for item in unneeded:
             self.memory.store.discard(item)
+        for block in reversed(self.memory.chain(agent)):  # where there is no room for all of an agent, its end goes first
+            disk.touch(block.item)
         self.written(trio.current_time() - started)
 
     async def _put(self, expected: int, write: Callable[..., int], *what: Item | Content | AgentRecord) -> int:
@@ -204,10 +251,11 @@ class Persistence:
         if not self.allowance.allows(expected, started):
             raise DiskRefusedError(f"{self.allowance.limit_bytes} bytes were written within a day, and no more may be")
         await self._make_room(expected + FILE_BYTES)
-        size = await self.in_thread(write, *what)
+        size = await self._work(write, *what)
         self.allowance.spend(size, started)
         self.traffic.written_bytes += size
         self.traffic.write_seconds += trio.current_time() - started
+        self._resume()
         return size
 
     async def _make_room(self, wanted: int) -> None:
@@ -219,16 +267,22 @@ class Persistence:
             await self._remove(removal)
         if disk.used + wanted > disk.budget_bytes:
             raise DiskRefusedError(f"pinned agents take all {disk.budget_bytes} bytes of the disk budget")
-        free = await self.in_thread(self.files.free_bytes)
+        free = await self._work(self.files.free_bytes)
         if free - wanted < self.floor_bytes:
             raise DiskRefusedError(f"{free} bytes are free on the disk, and {self.floor_bytes} are to stay so")
 
     async def _remove(self, what: Item | str) -> None:
-        if isinstance(what, str):
-            await self.in_thread(self.files.remove_agent, what)
+        """Delete something. What cannot be deleted holds nothing up, and is tried again when there is nothing else to do."""
+        try:
+            await (self._work(self.files.remove_agent, what) if isinstance(what, str) else self._work(self.files.remove, what))
+        except OSError as error:
+            if not self._keeps_all:
+                log.warning("memory cannot be deleted from disk", name=what if isinstance(what, str) else what.key.hex(), reason=str(error))
+            self._keeps_all, self._remove_again_at = True, trio.current_time() + LONGEST_PAUSE_SECONDS
+            self.memory.disk.put_off(what)
         else:
-            await self.in_thread(self.files.remove, what)
-        self.memory.disk.removed(what)
+            self._keeps_all = False
+            self.memory.disk.removed(what)
 
     def _size(self, kept: Kept) -> int:
         return self.memory.store.ledger.size(kept)
@@ -274,19 +328,25 @@ class Persistence:
     async def _load(self, kept: Kept) -> bool:
         """Have the device store what is on disk. What is damaged is put aside, and computed again."""
         try:
-            content = await self.in_thread(self.files.read, kept.item)
+            content = await self._work(self.files.read, kept.item)
+            _check_tokens(kept, content)
             await self.runner.load({kept.item: content})
         except (DamagedError, OSError) as error:
-            self.traffic.damaged += 1
-            log.warning("memory on disk is damaged and will be computed again", name=kept.key.hex(), reason=str(error))
-            self.memory.store.lost(kept)
-            if isinstance(error, DamagedError):
-                await self._put_aside(kept.item, error.reason)
+            if kept.is_written:  # not deleted meanwhile
+                await self._lose(kept, error)
             return False
         except StepFailedError as error:
             log.error("memory could not be brought back", reason=error.reason)
             return False
         return True
+
+    async def _lose(self, kept: Kept, error: DamagedError | OSError) -> None:
+        """Put something aside before the memory hears of it: from then on it may be written anew."""
+        self.traffic.damaged += 1
+        log.warning("memory on disk is damaged and will be computed again", name=kept.key.hex(), reason=str(error))
+        if isinstance(error, DamagedError):
+            await self._put_aside(kept.item, error.reason)
+        self.memory.store.lost(kept)
 
     def _begin(self, kept: Kept) -> None:
         if not self._reading:
@@ -310,13 +370,24 @@ class Persistence:
 
     async def _put_aside(self, what: Item | str, reason: str) -> None:
         try:
-            await self.in_thread(self.files.put_aside, what, reason)
+            await self._work(self.files.put_aside, what, reason)
         except OSError as error:
             log.warning("a damaged file could not be put aside", reason=str(error))
 
     async def progressed(self) -> None:
         """Return when something more was written or deleted, or could not be."""
         await self._progress.wait()
+
+
+def _check_tokens(kept: Kept, content: Content) -> None:
+    """The device knows no tokens, and would find out with the first row that begins there. Raises `DamagedError`."""
+    if isinstance(kept, Mark):
+        found, wanted = positions_in(content), kept.position
+    else:
+        assert isinstance(kept, Block)
+        found, wanted = tokens_in(content), kept.stop - kept.start
+    if found - {wanted}:
+        raise DamagedError(f"{kept.kind} {kept.key.hex()}", f"is of {sorted(found)} tokens, not {wanted}")
 
 
 @attrs.define

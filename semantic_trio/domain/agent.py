@@ -38,6 +38,7 @@ class Agent:
     history: bytes = b""  # packed tokens
     prompt_tokens: int = 0  # of the last turn's prompt: the part of the history a client is sure to repeat
     blocks: dict[BlockKey, Block] = attrs.field(factory=dict)  # what it has read and is still there
+    strays: frozenset[BlockKey] = frozenset()  # blocks it has read in an earlier process, beside its history
     pinned: list[Block] = attrs.field(factory=list)
     pinned_mark: Mark | None = None
     is_pinned: bool = False

@@ -5,7 +5,7 @@ Knows names and histories. Knows nothing of blocks' content or of budgets.
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 
 import attrs
 
@@ -23,6 +23,7 @@ class Agents:
     block_tokens: int
     limit: int
     removed: Callable[[Agent], None] = lambda agent: None  # told of every agent that is struck off
+    elsewhere: Container[str] = ()  # ids of agents that other models remember
     _all: OrderedDict[str, Agent] = attrs.field(init=False, factory=OrderedDict)  # least recently used first
     _by_prompt: dict[BlockKey, dict[str, Agent]] = attrs.field(init=False, factory=dict)  # by the last whole block of what they are recognised by
     _place: dict[str, BlockKey] = attrs.field(init=False, factory=dict)
@@ -52,14 +53,14 @@ class Agents:
         """
         if name in self._all:
             raise AgentExistsError(name)
-        return self._add(Agent(agent_id(name), is_named=True, is_kept=True, parent=parent))
+        return self._add(Agent(agent_id(name), is_named=True, is_kept=True, parent=parent, is_elsewhere=name in self.elsewhere))
 
     def named(self, name: str) -> Agent:
         """The agent of an id, made where there is none. Raises `InvalidRequestError` for what is no id.
 
         One that is made here makes room for others like one nobody has named: clients mint ids for every conversation and never come back to them.
         """
-        return self._all.get(name) or self._add(Agent(agent_id(name), is_named=True))
+        return self._all.get(name) or self._add(Agent(agent_id(name), is_named=True, is_elsewhere=name in self.elsewhere))
 
     def recognise(self, run: TokenRun) -> Agent:
         """The agent nobody has named whose last prompt is the longest beginning of this one, or a new one.
@@ -117,10 +118,10 @@ class Agents:
         del self._all[agent.id]
         agent.is_listed = False
         self._unplace(agent)
-        self.removed(agent)
         for block in agent.blocks.values():
             block.owners.discard(agent.id)
         agent.blocks.clear()
+        self.removed(agent)
 
     def _add(self, agent: Agent) -> Agent:
         if len(self._all) >= self.limit:

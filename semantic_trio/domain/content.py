@@ -10,7 +10,7 @@ from typing import NamedTuple
 import attrs
 
 from semantic_trio.domain.conversation import NOTHING_SAID, Conversation
-from semantic_trio.domain.step import MarkKey
+from semantic_trio.domain.step import BlockKey, MarkKey
 
 
 class Kind(enum.StrEnum):
@@ -37,6 +37,21 @@ class Tensor:
 
 
 Content = Mapping[str, Tensor]
+
+# The axis on which a block's tensors have its tokens is the last but one, or the only one.
+TOKENS_AXIS = -2
+# What a mark calls its position, where it knows it.
+POSITION = "position"
+
+
+def tokens_in(content: Content) -> set[int]:
+    """How many tokens a block is of, by its tensors: one number, unless something is wrong."""
+    return {tensor.shape[TOKENS_AXIS:][0] for tensor in content.values() if tensor.shape}
+
+
+def positions_in(content: Content) -> set[int]:
+    """The position a mark says it is at."""
+    return {int.from_bytes(content[POSITION].data, "little", signed=True)} if POSITION in content else set()
 
 
 @attrs.frozen
@@ -71,5 +86,6 @@ class AgentRecord:
     prompt_tokens: int
     chain: bytes  # key of the last whole block of the history, for the tokens to be checked against; of the root where there is none
     marks: tuple[tuple[int, MarkKey], ...] = ()  # by position, of those on its way
+    strays: tuple[BlockKey, ...] = ()  # blocks it has read that are not on its way any more: they are deleted with it
     conversation: Conversation = NOTHING_SAID
     said: tuple[SaidLine, ...] = ()

@@ -27,6 +27,7 @@ class Disk:
     budget_bytes: int = 0
     told: Callable[[], None] = _nobody  # there is something to do
     is_open: bool = True  # what is to be written can be; where not, it may be given up
+    is_stuck: bool = attrs.field(init=False, default=False)  # what is to be read does not come
     is_sparing: bool = attrs.field(init=False, default=False)  # only what an ended turn needs to go on later is to be written
     used: int = attrs.field(init=False, default=0)  # bytes, those of agents' records included
     reading: set[Kept] = attrs.field(init=False, factory=set)  # on their way from disk, wanted still or not
@@ -39,6 +40,7 @@ class Disk:
     _being_recorded: Agent | None = attrs.field(init=False, default=None)
     _to_read: dict[Kept, None] = attrs.field(init=False, factory=dict)
     _to_remove: dict[Item | str, None] = attrs.field(init=False, factory=dict)  # a string is an agent's id
+    _put_off: dict[Item | str, None] = attrs.field(init=False, factory=dict)  # could not be deleted
     _damaged_after: dict[bytes, None] = attrs.field(init=False, factory=dict)  # blocks after which something was
 
     @property
@@ -72,12 +74,13 @@ class Disk:
 
     # ----------------------------------------------------------------------------------------------------------------- to write
 
-    def write(self, one: Kept | Agent) -> None:
-        """Have something written: an agent's record after all that was ordered before."""
+    def write(self, one: Kept | Agent, listed: frozenset[Item] = frozenset()) -> None:
+        """Have something written: an agent's record after all that was ordered before. What it will have `listed` is needed from now on."""
         if not self.exists:
             return
         if isinstance(one, Agent):
             self._to_write.pop(one, None)
+            self._list(one.id, self._listed.get(one.id, frozenset()) | listed)
         self._to_write[one] = None
         self.told()
 
@@ -96,8 +99,8 @@ class Disk:
 
     @property
     def waiting(self) -> int:
-        """Things to be written."""
-        return len(self._to_write)
+        """Things to be written, or being."""
+        return len(self._to_write) + (self._being_recorded is not None)
 
     def next_record(self) -> Agent | None:
         """The agent whose record is the next thing to be written, if it is one."""
@@ -127,6 +130,7 @@ class Disk:
 
     def added(self, item: Item, size: int) -> None:
         """A block or mark is on disk now, and was used last."""
+        self.removed(item)
         self.used += size - self._sizes.pop(item, 0)
         self._sizes[item] = size
 
@@ -135,14 +139,20 @@ class Disk:
     def read(self, kept: Iterable[Kept]) -> None:
         """Have blocks and marks brought back, in this order."""
         for one in kept:
-            self._to_read[one] = None
-            self.reading.add(one)
+            if one not in self.reading:  # else it was called off, and is on its way still
+                self._to_read[one] = None
+                self.reading.add(one)
         self.told()
 
     def take_reads(self) -> list[Kept]:
         """What is to be read, told once."""
         wanted, self._to_read = list(self._to_read), {}
         return wanted
+
+    @property
+    def coming_keys(self) -> set[bytes]:
+        """Names of what is on its way: the device may have it already."""
+        return {kept.key for kept in self.reading}
 
     def damaged(self, kept: Kept) -> None:
         """Something could not be read: turns that would have gone on from there are told so."""
@@ -192,8 +202,18 @@ class Disk:
         return next(iter(self._to_remove), None)
 
     def removed(self, what: Item | str) -> None:
-        """It is deleted."""
+        """It is deleted, or there again."""
         self._to_remove.pop(what, None)
+        self._put_off.pop(what, None)
+
+    def put_off(self, what: Item | str) -> None:
+        """It cannot be deleted now."""
+        self._put_off[what] = self._to_remove.pop(what)
+
+    def remove_again(self) -> None:
+        """What could not be deleted may be now."""
+        self._to_remove.update(self._put_off)
+        self._put_off.clear()
 
     @property
     def is_idle(self) -> bool:
@@ -212,8 +232,9 @@ class Disk:
     def recorded(self, agent: Agent, size: int, listed: frozenset[Item]) -> list[Item]:
         """An agent's record is on disk. Returns the marks and tails that no record needs any more."""
         self._count_record(agent.id, size)
-        self._to_remove.pop(agent.id, None)
-        return self._list(agent.id, listed)
+        self.removed(agent.id)
+        still = self._listed.get(agent.id, frozenset()) if agent in self._to_write else frozenset()
+        return self._list(agent.id, listed | still)
 
     def _count_record(self, agent: str, size: int) -> None:
         more = size - self._records.pop(agent, 0)
@@ -238,4 +259,4 @@ class Disk:
 
     def is_to_remove(self, what: Item | str) -> bool:
         """Whether it waits to be deleted, or is being."""
-        return what in self._to_remove
+        return what in self._to_remove or what in self._put_off

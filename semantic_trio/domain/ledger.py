@@ -115,7 +115,6 @@ class Ledger:
         for one in kept:
             self.allocate(one)
             one.is_coming = True
-            self._drops[one.kind].pop(one.key, None)  # a copy that is still there is replaced
         self.disk.read(kept)
 
     def came(self, kept: Kept) -> bool:
@@ -148,9 +147,10 @@ class Ledger:
         return any(self._drops.values())
 
     def take_drops(self, in_use: Collection[bytes]) -> tuple[tuple[BlockKey, ...], tuple[MarkKey, ...]]:
-        """What the device is to drop, told once; what is in use a step later."""
-        blocks, marks = (tuple(key for key in self._drops[kind] if key not in in_use) for kind in Kind)
-        self._drops = {kind: {key: None for key in keys if key in in_use} for kind, keys in self._drops.items()}
+        """What the device is to drop, told once; what is in use a step later, and what is being read when it has replaced what is there, or has not."""
+        staying = self.disk.coming_keys.union(in_use)
+        blocks, marks = (tuple(key for key in self._drops[kind] if key not in staying) for kind in Kind)
+        self._drops = {kind: {key: None for key in keys if key in staying} for kind, keys in self._drops.items()}
         return blocks, marks
 
     def found_on_device(self, kind: Kind, keys: frozenset[bytes], known: set[bytes]) -> int:

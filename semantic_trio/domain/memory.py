@@ -13,6 +13,7 @@ import attrs
 from semantic_trio.domain.agent import Agent, explain
 from semantic_trio.domain.agents import Agents
 from semantic_trio.domain.chain import TOKEN_BYTES, TokenRun, common_tokens, pack
+from semantic_trio.domain.content import Item, Kind
 from semantic_trio.domain.conversation import Breakpoint
 from semantic_trio.domain.disk import Disk
 from semantic_trio.domain.errors import PoolExhaustedError
@@ -97,7 +98,7 @@ class Memory:
 
         Raises `PoolExhaustedError` where there is no room for it now; in its last try it orders what there is room for.
         """
-        if self.disk.is_empty:
+        if self.disk.is_empty or self.disk.is_stuck:
             return NOTHING_RECALLED
         near, far = self.match(run), self.store.tree.reach(run, len(run) - 1)
         try:
@@ -141,9 +142,11 @@ class Memory:
         self.store.touch([*match.path, *([match.part] if isinstance(match.part, Block) else [])])
         freed = sum(self.store.ledger.size(block) for block in taken)
         self.store.room.make(self.row_bytes(len(run)) - freed + headroom, sparing={*match.path, match.part, match.mark})
-        pieces = _pieces(match, taken) if self.spec.has_blocks else ()
+        coming = self.disk.coming_keys  # the device may get one of these once more, and is told to drop it then
+        used_up = {block for block in taken if self.spec.has_blocks and block.key not in coming}
+        pieces = _pieces(match, used_up) if self.spec.has_blocks else ()
         for block in taken:
-            self.store.take_out(block, drop=not pieces)
+            self.store.take_out(block, drop=block not in used_up)
         self.store.pool.allocate(("row", number), self.spec.row_amount(len(run), self.chunk_tokens))
         self._move_in(number, run, agent, match)
         self._rows[number].row.points = {point.position: rank_at(point.position, points) for point in points}
@@ -160,9 +163,11 @@ class Memory:
         return drops
 
     def grow(self, number: int, tokens: int) -> None:
-        """Give a row the room to hold so many tokens. Raises `PoolExhaustedError`, and then nothing has changed."""
+        """Give a row the room to hold so many tokens. Raises `PoolExhaustedError`, and then nothing was given up that is here."""
         more = self.row_bytes(tokens) - self.store.pool.size(("row", number))
         if more > 0:
+            if more > self.store.room.obtainable(may_lose=True).bytes:
+                self.store.call_off()  # who runs goes before who waits
             self.store.room.make(more, may_lose=True)
             self.store.pool.resize(("row", number), self.spec.row_amount(tokens, self.chunk_tokens))
 
@@ -245,19 +250,24 @@ class Memory:
     def delete(self, agent: Agent) -> None:
         """Forget an agent, and its blocks that nobody else has read. Rows that work for it go on, and leave nothing behind."""
         agent.is_deleted = True
-        blocks = agent.held
+        blocks, marks = agent.held, self._passed(agent)
         self.pins.unpin(agent)
         self.agents.remove(agent)
-        for block in blocks:
-            if not (block.owners or block.pins):
-                self._forget_wherever(block)
+        gone = [kept for kept in (*blocks, *marks) if not self._is_anybodys(kept)]
+        on_disk = [kept.item for kept in gone if kept.is_written]  # to be asked first: with a block all that follows is struck off
+        for item in (*on_disk, *self._known_by_name_alone(agent)):
+            self.store.discard(item)
+        for kept in gone:
+            if kept.is_stored:
+                self.store.give_up(kept)
 
     def release(self, agent: Agent) -> None:
-        """Give up the RAM of an agent: blocks that nobody else has read go, but for those in live rows. What is on disk stays there."""
+        """Give up the RAM of an agent: blocks that nobody else has read go, but for those in live rows, with their marks. What is on disk stays there."""
         self.pins.unpin(agent)
-        for block in agent.held:
-            if block.is_stored and block.owners <= {agent.id} and not block.pins:
-                self.store.give_up(block)
+        for block in [block for block in agent.held if block.owners <= {agent.id}]:
+            for kept in [*block.marks.values(), block]:
+                if kept.is_stored and not kept.pins:
+                    self.store.give_up(kept)
 
     def pin(self, agent: Agent) -> None:
         """Keep an agent's memory whatever happens. Raises as `Pins.pin` does."""
@@ -276,10 +286,11 @@ class Memory:
         """
         if not (self.disk.exists and agent.is_listed and (agent.history or agent.is_kept)):
             return
-        marks = self.marks(agent)
-        for kept in (*self.chain(agent), *(marks[-1:] if self.disk.is_sparing else marks)):
+        chain, marks = self.chain(agent), self.marks(agent)
+        for kept in (*chain, *(marks[-1:] if self.disk.is_sparing else marks)):
             self.store.ledger.write(kept)
-        self.disk.write(agent)
+        tail = [block for block in chain[-1:] if block.stop % self.spec.block_tokens]
+        self.disk.write(agent, frozenset(kept.item for kept in (*tail, *marks)))
 
     def adopted(self, agent: Agent, path: Sequence[Block], *, is_pinned: bool) -> None:
         """An agent of an earlier process is here again, with these blocks on disk."""
@@ -292,6 +303,11 @@ class Memory:
         """An agent's history with the names of its blocks."""
         return TokenRun.of_packed(agent.history, self._root.key, self.spec.block_tokens)
 
+    def strays(self, agent: Agent) -> set[BlockKey]:
+        """The blocks on disk that an agent has read beside its history: before it was edited, or went back."""
+        owned = {key for key in agent.strays if self.disk.has_block(key)} | {block.key for block in agent.blocks.values() if block.is_written}
+        return owned - {block.key for block in self.chain(agent)}
+
     def chain(self, agent: Agent) -> list[Block]:
         """The blocks of an agent's history that are there, from the first on. One that only begins like its tail is another's."""
         path, part, _ = self.store.tree.held(self.run_of(agent))
@@ -299,10 +315,7 @@ class Memory:
 
     def marks(self, agent: Agent) -> list[Mark]:
         """The marks on an agent's way that outlive the process: the first and the last ones. By position."""
-        run = self.run_of(agent)
-        path = [self._root, *self.store.tree.held(run)[0]]
-        passed = [mark for block in path for mark in block.marks.values() if mark.rank > Rank.SPENT and run.has(mark.packed, block.stop)]
-        passed.sort(key=lambda mark: mark.position)
+        passed = sorted((mark for mark in self._passed(agent) if mark.rank > Rank.SPENT), key=lambda mark: mark.position)
         return passed if len(passed) <= MARKS_WRITTEN else [passed[0], *passed[1 - MARKS_WRITTEN :]]
 
     # ------------------------------------------------------------------------------------------------------------------ books
@@ -407,7 +420,7 @@ class Memory:
         last, packed = self._last(row), row.rest
         if not packed:
             return []
-        held = next((child for child in last.children.values() if child.packed.startswith(packed)), None)
+        held = next((child for child in last.children.values() if child.is_here and child.packed.startswith(packed)), None)
         tail = held or self.store.child(last, packed)
         self._own(agent, tail)
         return [tail]
@@ -421,12 +434,25 @@ class Memory:
         row.chain = [block for block in row.chain if block.stop <= safe]
         row.read = row.whole
 
-    def _forget_wherever(self, block: Block) -> None:
-        """Nobody may read a block any more: it is on disk no longer, and in RAM only as long as a row is."""
-        if block.is_written:
-            self.store.discard(block.item)
-        if block.is_stored and not block.is_struck_off:
-            self.store.forget(block)
+    def _passed(self, agent: Agent) -> list[Mark]:
+        """The marks on an agent's way."""
+        run = self.run_of(agent)
+        path = [self._root, *self.store.tree.held(run)[0]]
+        return [mark for block in path for mark in block.marks.values() if run.has(mark.packed, block.stop)]
+
+    def _is_anybodys(self, kept: Kept) -> bool:
+        """Whether an agent that is listed has read what ends with a block or mark."""
+        if not isinstance(kept, Mark):
+            return kept.pins > 0 or (isinstance(kept, Block) and bool(kept.owners))
+        readers = self.agents if kept.after is self._root else map(self.agents.get, kept.after.owners)
+        return any(reader.history.startswith(kept.packed, kept.after.stop * TOKEN_BYTES) for reader in readers)
+
+    def _known_by_name_alone(self, agent: Agent) -> list[Item]:
+        """The blocks of an agent's history that are on disk, that nothing leads to, and that nobody else has read."""
+        run, size = self.run_of(agent), self.spec.block_tokens * TOKEN_BYTES
+        there = [(stop * size, Item(Kind.BLOCK, key)) for stop, key in enumerate(run.keys, 1) if self.disk.has_block(key)]
+        lost = [(stop, item) for stop, item in there if item not in self.disk.known]
+        return [item for stop, item in lost if not any(other.history.startswith(run.packed[:stop]) for other in self.agents)]
 
     def _no_record(self, agent: Agent) -> None:
         """An agent is struck off: what its record alone led to is of no use."""

@@ -4,11 +4,16 @@ Knows what a record says and how the tree of blocks follows from it. Knows nothi
 """
 
 from semantic_trio.domain.agent import Agent
-from semantic_trio.domain.chain import TOKEN_BYTES, TokenRun, child_key, mark_key
+from semantic_trio.domain.chain import TOKEN_BYTES, TokenRun, child_key, common_tokens, mark_key
 from semantic_trio.domain.content import AgentRecord, Item, Kind, SaidLine
 from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.prefix import Block
 from semantic_trio.domain.store import Store
+
+# What a record says of one beginning of a conversation, and of all else but tokens and words.
+END_BYTES, OTHER_BYTES = 150, 4096
+# Blocks beside its history that a record lists: a million tokens of what was edited away.
+MOST_STRAYS = 4096
 
 
 def record_of(memory: Memory, agent: Agent, said: tuple[SaidLine, ...], used: int) -> AgentRecord:
@@ -26,6 +31,7 @@ def record_of(memory: Memory, agent: Agent, said: tuple[SaidLine, ...], used: in
         prompt_tokens=agent.prompt_tokens,
         chain=_last_key(memory, run),
         marks=tuple((mark.position, mark.key) for mark in memory.marks(agent) if mark.is_written),
+        strays=tuple(sorted(memory.strays(agent)))[:MOST_STRAYS],
         conversation=agent.conversation,
         said=said,
     )
@@ -39,6 +45,13 @@ def listed(memory: Memory, record: AgentRecord) -> frozenset[Item]:
     return frozenset(marks | ({Item(Kind.BLOCK, child_key(_last_key(memory, run), rest))} if rest else set()))
 
 
+def size_of(record: AgentRecord) -> int:
+    """Bytes a record takes on disk, about: its tokens, those that were said and are not among them, and the words of its conversation."""
+    tokens = sum(len(line.packed) // TOKEN_BYTES - common_tokens(line.packed, record.history) for line in record.said)
+    ends = sum(len(line.ends) for line in record.said)
+    return len(record.history) + tokens * TOKEN_BYTES + ends * END_BYTES + 2 * record.conversation.characters + OTHER_BYTES
+
+
 def adopt(memory: Memory, record: AgentRecord) -> int:
     """Take in an agent of an earlier process. Returns how many tokens of its history are gone from the disk.
 
@@ -48,7 +61,7 @@ def adopt(memory: Memory, record: AgentRecord) -> int:
     if record.chain != _last_key(memory, run):
         raise ValueError("its tokens are not those of its blocks")
     agent = Agent(record.id, record.is_named, record.is_kept, record.parent, record.conversation, record.history, record.prompt_tokens)
-    agent.turns = record.turns
+    agent.turns, agent.strays = record.turns, frozenset(record.strays)
     if not memory.agents.adopt(agent, TokenRun.of_packed(agent.recognised_by, memory.store.tree.root.key, memory.spec.block_tokens)):
         return 0
     path = _blocks(memory.store, run)

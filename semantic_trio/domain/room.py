@@ -91,7 +91,10 @@ class Room:
 
     def audit(self, kept: Collection[Kept], is_to_write: Callable[[Kept], bool]) -> None:
         """Assert that exactly these could go, and that those are held back which are to be written."""
-        held_back, offered = set(self.blocks.victims(held_back=True)) | set(self.marks.victims(held_back=True)), {*self.blocks.victims(), *self.marks.victims()}
+        held_back, offered = (
+            set(self.blocks.victims(held_back=True)) | set(self.marks.victims(held_back=True)),
+            {*self.blocks.victims(), *self.marks.victims()},
+        )
         assert held_back | offered == set(kept)
         assert held_back == {one for one in kept if is_to_write(one)}
         assert self.blocks.held_back.bytes + self.marks.held_back.bytes == sum(self.pool.size(one.key) for one in held_back)

@@ -5,6 +5,7 @@ a commit may answer an earlier plan (the device looks one step ahead): tokens ar
 """
 
 import collections
+import contextlib
 from collections.abc import Iterator
 
 import attrs
@@ -210,6 +211,7 @@ class Scheduler:
         closing = [*self._to_close, *(closing for passed in self._recent for closing in passed.closing)]
         saves = tuple(save for one in closing for save in one.blocks)
         saves += self.memory.close_all(read, {key for passed in self._recent for key in passed.marks})
+        self._to_write = [*self._closing, *self._to_write, *(s.agent for s in self._rows.values() if s.agent is not None)]
         lost = [s for row, s in self._rows.items() if row in took_part]
         spared = [s for row, s in self._rows.items() if row not in took_part]
         self._rows.clear()
@@ -221,8 +223,15 @@ class Scheduler:
         self._to_close, self._in_flight = [], False
         self._recent.clear()
         self._late.clear()
-        self._to_write, self._closing = [], []
+        self._closing = []
         return lost, saves
+
+    def recovered(self, inventory: Inventory) -> None:
+        """The device was reset and holds this. What it has kept of the rows it lost is written as if they had been closed."""
+        self.memory.reconcile(inventory)
+        for agent in self._to_write:
+            self.memory.write(agent)
+        self._to_write = []
 
     def preempt(self, sequence: Sequence) -> None:
         """Take a sequence's row away and put it at the head of the queue; what it has read and generated so far is kept."""
@@ -253,7 +262,10 @@ class Scheduler:
         for sequence in list(self._waiting):
             if self._is_full and not self._flight.has_leaders:
                 return
-            match = self._ready(sequence)
+            try:
+                match = self._ready(sequence)
+            except PoolExhaustedError:
+                return  # who waits for room is not overtaken: others would take it again and again
             if match is not None and not self._is_full:
                 yield sequence, match
 
@@ -263,15 +275,12 @@ class Scheduler:
         for sequence in self._waiting:
             if sequence.run is None:
                 sequence.run = self.memory.run(sequence.replay)
-                self._recalls(sequence, sequence.run)
+                with contextlib.suppress(PoolExhaustedError):  # tried again when its turn comes
+                    self._recalls(sequence, sequence.run)
 
     def _recalls(self, sequence: Sequence, run: TokenRun) -> bool:
-        """Whether a sequence has something to come from disk, now or as soon as there is room."""
-        can_wait = self._can_wait
-        try:
-            recalled = self.memory.recall(run, is_last_try=not can_wait, may_order=sequence.recalls < MAX_RECALLS)
-        except PoolExhaustedError:
-            return can_wait
+        """Whether a sequence has something to come from disk. Raises `PoolExhaustedError` where there is no room for it now, and will be."""
+        recalled = self.memory.recall(run, is_last_try=not self._can_wait, may_order=sequence.recalls < MAX_RECALLS)
         sequence.recalls += recalled.ordered > 0
         if recalled.coming:
             sequence.awaited = recalled.awaited
@@ -287,7 +296,10 @@ class Scheduler:
         return len(self._rows) >= self.limits.max_rows
 
     def _ready(self, sequence: Sequence) -> Match | None:
-        """What a waiting sequence would begin with; None while it waits for a turn of its agent, or for another that reads its beginning."""
+        """What a waiting sequence would begin with; None while it waits for a turn of its agent, for the disk, or for who reads its beginning.
+
+        Raises `PoolExhaustedError` where it waits for room.
+        """
         if self._is_out_of_turn(sequence):
             return None
         if sequence.run is None:

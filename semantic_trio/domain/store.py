@@ -134,10 +134,10 @@ class Store:
             self._off_disk(kept)
 
     def lost(self, kept: Kept) -> None:
-        """Something could not be read from disk."""
-        self.disk.lost(kept.item)
+        """Something could not be read from disk, and is there no longer."""
         self.disk.damaged(kept)
         if kept.is_written:
+            self.disk.lost(kept.item)
             self._off_disk(kept)
 
     def bring_back(self, kept: Sequence[Kept], sparing: AbstractSet[object], *, insists: bool) -> None:
@@ -150,6 +150,11 @@ class Store:
             if isinstance(one, Mark):
                 self.marks.make_room_for(one, insists=insists)
         self.ledger.bring_back(kept)
+
+    def call_off(self) -> None:
+        """Nobody waits any more for what is on its way from disk."""
+        for kept in self.disk.reading:
+            self.ledger.cancel(kept)
 
     def came(self, kept: Kept) -> None:
         """The device stores what was read from disk."""
@@ -183,8 +188,9 @@ class Store:
                 self.give_up(block)
         for key in lost_marks & set(self.marks.stored):
             self.marks.give_up(self.marks.stored[key])
-        extra = self.ledger.found_on_device(Kind.BLOCK, inventory.blocks, known_blocks)
-        extra += self.ledger.found_on_device(Kind.MARK, inventory.marks, known_marks)
+        coming = self.disk.coming_keys
+        extra = self.ledger.found_on_device(Kind.BLOCK, inventory.blocks, known_blocks | coming)
+        extra += self.ledger.found_on_device(Kind.MARK, inventory.marks, known_marks | coming)
         lost = len(lost_blocks) + len(lost_marks)
         told = [f"{lost} blocks and marks are not on the device"] if lost else []
         return told + ([f"{extra} blocks and marks nobody knows are on the device"] if extra else [])

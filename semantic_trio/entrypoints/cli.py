@@ -1,4 +1,4 @@
-"""The command line: `semantic-trio serve | claude | models | config | doctor`."""
+"""The command line: `semantic-trio serve | claude | models | cache | agents | config | doctor`."""
 
 import sys
 from collections.abc import Callable
@@ -12,6 +12,8 @@ from semantic_trio.adapters.catalogue.catalogue import Catalogue, open_catalogue
 from semantic_trio.adapters.catalogue.progress import Lines
 from semantic_trio.entrypoints import claude as claude_code
 from semantic_trio.entrypoints import logging, settings
+from semantic_trio.entrypoints.agents_cli import agents
+from semantic_trio.entrypoints.cache_cli import cache
 from semantic_trio.entrypoints.exits import known_ends
 from semantic_trio.entrypoints.safety import check
 from semantic_trio.entrypoints.settings import Loaded, Settings
@@ -96,6 +98,10 @@ def models() -> None:
     """Models on this machine."""
 
 
+main.add_command(cache)
+main.add_command(agents)
+
+
 def _catalogue() -> Catalogue:
     return open_catalogue(_load(None, {}).settings.data_dir)
 
@@ -144,7 +150,8 @@ def doctor(config_file: Path | None, **options: object) -> None:
         chosen = _load(config_file, options).settings
     from semantic_trio.entrypoints.doctor import examine
 
-    findings = list(examine(chosen))
+    with known_ends():
+        findings = list(examine(chosen))
     for finding in findings:
         click.echo(f"{'!' if finding.cure else ' '} {finding.subject:10} {finding.found}")
         if finding.cure:

@@ -11,10 +11,13 @@ from importlib import metadata
 import attrs
 
 from semantic_trio.adapters.catalogue.catalogue import open_catalogue
+from semantic_trio.adapters.disk import CacheDirectory
 from semantic_trio.adapters.mlx import BLAS
 from semantic_trio.adapters.mlx.device import describe_device, element_bits
 from semantic_trio.domain.errors import ModelNotFoundError
 from semantic_trio.domain.families import published_spec
+from semantic_trio.entrypoints.printing import counted, human
+from semantic_trio.entrypoints.probing import ask_rates, read_rate
 from semantic_trio.entrypoints.settings import Settings
 
 PACKAGES = ("semantic-trio", "mlx", "mlx-lm", "trio", "hypercorn", "quart", "quart-trio", "transformers", "tokenizers", "safetensors")
@@ -39,6 +42,8 @@ def examine(settings: Settings) -> Iterator[Finding]:
     yield Finding("device", describe_device())
     yield _compiler()
     yield _disk(settings)
+    yield _cache(settings)
+    yield from _server(settings)
     yield from _memory(settings)
 
 
@@ -65,6 +70,36 @@ def _disk(settings: Settings) -> Finding:
         directory = directory.parent
     free = shutil.disk_usage(directory).free
     return Finding("disk", f"{free / 1e9:.1f} GB free for models in {settings.data_dir}", "free some space" if free < 2e9 else "")
+
+
+def _cache(settings: Settings) -> Finding:
+    """The disk tier: what it takes, what it may take, and how fast it is read."""
+    root, floor = settings.cache_dir, settings.disk_floor_mb * MIB
+    if not settings.disk_budget_mb:
+        return Finding("cache", "off: disk_budget_mb = 0")
+    directory = next(path for path in (root, *root.absolute().parents) if path.is_dir())
+    try:
+        models = CacheDirectory(root).models()
+        used = f"{human(sum(model.bytes for model in models))} used by {counted(len(models), 'model')}"
+        rate = f"read at {read_rate(directory) / 1e6:,.0f} MB/s"
+    except OSError as error:
+        return Finding("cache", f"{root}: {error.strerror}", "name another directory with --cache-dir")
+    free = shutil.disk_usage(directory).free
+    room = f"{human(free)} free, of which {human(floor)} stay free"
+    return Finding("cache", f"{root}: {used}, {room}, {rate}", "" if free > floor else "free some space, or lower disk_floor_mb")
+
+
+def _server(settings: Settings) -> Iterator[Finding]:
+    """What a server with these settings has measured, if one runs."""
+    rates = ask_rates(settings)
+    if rates is None:
+        return
+    if not rates.computed or not rates.read:
+        measured = f"{rates.computed:,.0f} tokens/s computed, {rates.read:,.0f} read from disk"
+        yield Finding("server", f"runs on port {settings.port}, and has not measured both rates yet: {measured}")
+        return
+    verdict = "reading is faster" if rates.read > rates.computed else "computing is faster"
+    yield Finding("server", f"prompts are computed at {rates.computed:,.0f} tokens/s and read from disk at {rates.read:,.0f} tokens/s: {verdict}")
 
 
 def _memory(settings: Settings) -> Iterator[Finding]:

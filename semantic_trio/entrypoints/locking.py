@@ -14,24 +14,27 @@ log = structlog.get_logger(__name__)
 
 
 @contextlib.contextmanager
-def cache_locked(settings: Settings) -> Iterator[bool]:
-    """Whether this process has the cache directory, while the context lasts.
+def cache_locked(settings: Settings) -> Iterator[CacheLock | None]:
+    """The lock on the cache directory, which this process has while the context lasts.
 
-    It has not where the settings want no disk, where the directory cannot be written, and where another process works with it: then one line says so,
-    and what agents remember lasts as long as the process.
+    It has none where the settings want no disk, where the directory cannot be written, and where another process works with it: then one line says
+    so, and what agents remember lasts as long as the process.
     """
     with contextlib.ExitStack() as stack:
-        yield settings.disk_budget_mb > 0 and _has_locked(stack, settings)
+        yield _locked(stack, settings) if settings.disk_budget_mb > 0 else None
 
 
-def _has_locked(stack: contextlib.ExitStack, settings: Settings) -> bool:
-    holder = f"pid {os.getpid()}, {settings.model_id} on http://{settings.host}:{settings.port}"
+def holder(settings: Settings, port: int) -> str:
+    """What a server says of itself to whoever finds its directory locked; where it is reached stands at the end."""
+    host = f"[{settings.host}]" if ":" in settings.host else settings.host
+    return f"pid {os.getpid()}, {settings.model_id} on http://{host}:{port}"
+
+
+def _locked(stack: contextlib.ExitStack, settings: Settings) -> CacheLock | None:
     try:
-        stack.enter_context(CacheLock(settings.cache_dir, holder))
+        return stack.enter_context(CacheLock(settings.cache_dir, holder(settings, settings.port)))
     except CacheInUseError as error:
         log.warning("memory is not kept on disk: give one of the two another --cache-dir", reason=str(error))
-        return False
     except OSError as error:
         log.warning("memory is not kept on disk", directory=str(settings.cache_dir), reason=error.strerror)
-        return False
-    return True
+    return None

@@ -24,7 +24,7 @@ import structlog
 import trio
 
 import semantic_trio
-from semantic_trio.adapters.disk import ModelFiles
+from semantic_trio.adapters.disk import CacheLock, ModelFiles
 from semantic_trio.adapters.http.app import create_app
 from semantic_trio.adapters.http.server import bind, serve_http
 from semantic_trio.adapters.http.state import AppState, HttpSettings, ModelCard, ServedModel
@@ -43,7 +43,7 @@ from semantic_trio.domain.generation import GenerationRequest
 from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.said import Said
 from semantic_trio.domain.scheduler import Limits, Scheduler
-from semantic_trio.entrypoints.locking import cache_locked
+from semantic_trio.entrypoints.locking import cache_locked, holder
 from semantic_trio.entrypoints.settings import Settings
 from semantic_trio.testing import Rule, ScriptedRunner
 
@@ -69,6 +69,7 @@ class Server:
     announce: Callable[[str], None]  # gets the URL when clients can connect
     script: tuple[Rule, ...] | None = None  # answers to give instead of the model's
     _stop: trio.Event = attrs.field(init=False, factory=trio.Event)
+    _lock: CacheLock | None = attrs.field(init=False, default=None)
     _http_closed: trio.Event = attrs.field(init=False, factory=trio.Event)
 
     async def run(self) -> None:
@@ -93,7 +94,8 @@ class Server:
         return ScriptedRunner(script=self.script, encode=codec.encode_text, decode=codec.decode)
 
     async def _serve_model(self, runner: MlxRunner | ScriptedRunner, loaded: LoadedModel, codec: TokenizerCodec) -> None:
-        with cache_locked(self.settings) as has_disk:
+        with cache_locked(self.settings) as self._lock:
+            has_disk = self._lock is not None
             engine = self._engine(runner, loaded, Disk(self.settings.disk_budget_mb * MIB if has_disk else 0))
             persistence = self._persistence(engine, runner)
             async with trio.open_nursery() as nursery:
@@ -123,6 +125,8 @@ class Server:
         async with trio.open_nursery() as nursery:
             port = await nursery.start(serve)
             gc.freeze()  # what was imported stays: looking at all of it again stops the event loop for 100 ms
+            if self._lock is not None:
+                self._lock.tell(holder(self.settings, port))
             self.announce(f"http://{self.settings.host}:{port}")
             await self._stop.wait()
             stopped_at = trio.current_time()

@@ -2,7 +2,7 @@
 
 import io
 import itertools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from typing import BinaryIO
 
 import attrs
@@ -40,6 +40,7 @@ class MemoryFiles:
     free: int = 1 << 40
     before: Callable[[str], None] = _nothing  # is told the method that was called; may raise or wait, to play a disk that is full, broken or slow
     fingerprint: str = "fake"  # of the model whose files they are
+    others: set[str] = attrs.field(init=False, factory=set)  # agents that other models have records of
     put_aside_for: list[tuple[Item | str, str]] = attrs.field(init=False, factory=list)  # what, and why
     _contents: dict[Item, Content] = attrs.field(init=False, factory=dict)
     _records: dict[str, AgentRecord] = attrs.field(init=False, factory=dict)
@@ -83,6 +84,11 @@ class MemoryFiles:
         for agent in [agent for agent in self._records if agent in self._damage]:
             self._take_out(agent, self._damage[agent])
         return sorted(self._records.values(), key=lambda record: record.used)
+
+    def elsewhere(self) -> Container[str]:
+        """See `CacheFiles.elsewhere`."""
+        self.before("elsewhere")
+        return self.others
 
     def write_agent(self, record: AgentRecord) -> int:
         """See `CacheFiles.write_agent`."""

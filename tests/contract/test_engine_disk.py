@@ -132,7 +132,7 @@ async def test_another_model_in_between_neither_uses_nor_harms_what_is_there(fam
         await first.turn(prompt(HISTORY), "a")
     async with server("qwen3", tmp_path) as other:
         _, reuse = await other.turn(NEXT, "a")
-    assert reuse.tokens == 0
+    assert (reuse.tokens, reuse.cause) == (0, MissCause.OTHER_MODEL)
 
     async with server(family, tmp_path) as again:
         scores, reuse = await again.turn(NEXT, "a")

@@ -154,7 +154,7 @@ WRONGS: dict[str, Spoil] = {
     "an axis more": first_array(lambda tensor: attrs.evolve(tensor, shape=(*tensor.shape, 1))),
     "an axis less": first_array(lambda tensor: attrs.evolve(tensor, shape=tensor.shape[1:])),
     "fewer bytes": first_array(lambda tensor: attrs.evolve(tensor, data=tensor.data[:-4])),
-    "more bytes": first_array(lambda tensor: attrs.evolve(tensor, data=memoryview(bytes(tensor.data) + bytes(4)))),
+    "a byte more": first_array(lambda tensor: attrs.evolve(tensor, data=memoryview(bytes(tensor.data) + bytes(1)))),
     "a part less": a_part_less,
     "a part more": lambda parts: parts.update({"99.keys": parts[arrays(parts)[0]]}),
     "a part twice": a_part_twice,
@@ -215,19 +215,32 @@ async def test_a_mark_of_another_model_is_refused(memory: Memory) -> None:
     assert not await memory.stored()
 
 
+def at(parts: Parts, position: int) -> Parts:
+    return {**parts, "position": attrs.evolve(parts["position"], data=memoryview(position.to_bytes(8, "little", signed=True)))}
+
+
 @real_marks
-@pytest.mark.parametrize("shift", [-RESTORED, -1, 1])
-async def test_a_mark_that_says_another_position_is_refused_if_not_when_it_is_loaded(memory: Memory, shift: int) -> None:
+@pytest.mark.parametrize("position", [RESTORED - 1, RESTORED + 1])
+async def test_a_mark_that_says_another_position_is_refused_when_it_is_used_at_the_latest(memory: Memory, position: int) -> None:
     """A recurrent state does not know how many tokens it has seen; the books do."""
     await memory.keep(prompt(RESTORED))
     away = await memory.take_away()
-    away[MARK]["position"] = attrs.evolve(away[MARK]["position"], data=memoryview((RESTORED + shift).to_bytes(8, "little")))
     try:
-        await memory.load(away)
+        await memory.load({**away, MARK: at(away[MARK], position)})
     except DamagedError:
         return
 
     assert await refuses(memory, StepPlan(open=(memory.start(memory.restore(RESTORED)),)))
+
+
+@real_marks
+@pytest.mark.parametrize("position", [0, -1])
+async def test_a_mark_of_no_position_is_refused(memory: Memory, position: int) -> None:
+    await memory.keep(prompt(RESTORED))
+    away = await memory.take_away()
+
+    with pytest.raises(DamagedError):
+        await memory.runner.load({MARK: at(away[MARK], position)})
 
 
 @pytest.mark.parametrize("memory", ["gemma3_text", "llama4", "gpt_oss_128"], indirect=True)

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import attrs
 import numpy as np
@@ -10,14 +11,15 @@ from safetensors import safe_open
 from safetensors.numpy import load_file
 
 from semantic_trio.adapters.disk import ModelFiles
-from semantic_trio.domain.chain import pack
+from semantic_trio.domain.chain import TokenRun, pack, root_key
 from semantic_trio.domain.content import AgentRecord, Content, Item, Kind, SaidEnd, SaidLine, Tensor
 from semantic_trio.domain.conversation import Conversation, Message, Role, Text
-from semantic_trio.domain.errors import DamagedError
+from semantic_trio.domain.errors import AgentExistsError, DamagedError, InvalidRequestError
 from semantic_trio.domain.residency import Rank
 from semantic_trio.ports import CacheFiles
 from semantic_trio.testing import MemoryFiles
 
+FINGERPRINT, OTHER = "ab" * 32, "cd" * 32
 BLOCK, MARK = Item(Kind.BLOCK, bytes(range(32))), Item(Kind.MARK, bytes(range(32)))
 ITEMS = [BLOCK, MARK, Item(Kind.BLOCK, bytes(32))]
 SAID = Conversation((Message(Role.USER, (Text("Hello"),), Rank.LONG),))
@@ -55,24 +57,30 @@ class Bench:
 
     files: CacheFiles
     restarted: Callable[[], CacheFiles]
+    elsewhere: Callable[[str], CacheFiles]  # another directory, of the model of a fingerprint
     damage: Callable[[Item | str], None]
     put_aside: Callable[[], int]
 
 
 def in_memory() -> Bench:
-    files = MemoryFiles()
-    return Bench(files, lambda: files, files.damage, lambda: len(files.put_aside_for))
+    files = MemoryFiles(fingerprint=FINGERPRINT)
+    return Bench(files, lambda: files, lambda fingerprint: MemoryFiles(fingerprint=fingerprint), files.damage, lambda: len(files.put_aside_for))
 
 
 def on_disk(root: Path) -> Bench:
-    files = ModelFiles(root, "ab" * 32, "tiny")
+    files = ModelFiles(root, FINGERPRINT, "tiny")
 
     def damage(what: Item | str) -> None:
         pattern = "agents/*" if isinstance(what, str) else f"{what.kind}s/*/{what.key.hex()}"
-        [file] = (root / "memory" / ("ab" * 16)).glob(f"{pattern}.safetensors")
+        [file] = (root / "memory" / FINGERPRINT[:32]).glob(f"{pattern}.safetensors")
         file.write_bytes(file.read_bytes()[:-1])
 
-    return Bench(files, lambda: ModelFiles(root, "ab" * 32, "tiny"), damage, lambda: len(list((root / "quarantine").glob("*.safetensors"))))
+    def elsewhere(fingerprint: str) -> CacheFiles:
+        return ModelFiles(root.with_name("other"), fingerprint, "tiny")
+
+    return Bench(
+        files, lambda: ModelFiles(root, FINGERPRINT, "tiny"), elsewhere, damage, lambda: len(list((root / "quarantine").glob("*.safetensors")))
+    )
 
 
 @pytest.fixture(params=["memory", "disk"])
@@ -242,6 +250,80 @@ def test_records_are_not_in_the_index(files: CacheFiles) -> None:
     files.write_agent(record())
 
     assert dict(files.index()) == {}
+
+
+# ----------------------------------------------------------------------------------------------------------------------- archives
+
+HISTORY = TokenRun.of_packed(pack(range(40)), root_key(FINGERPRINT), 16)
+PATH = [Item(Kind.BLOCK, key) for key in HISTORY.keys]
+TRAVELLER = attrs.evolve(record(), history=HISTORY.packed, chain=HISTORY.keys[-1], marks=())
+
+
+def exported(files: CacheFiles) -> bytes:
+    for item in PATH:
+        files.write(item, CONTENT)
+    return b"".join(files.export_agent(TRAVELLER))
+
+
+def spooled(files: CacheFiles, archive: bytes) -> BinaryIO:
+    spool = files.spool()
+    spool.write(archive)
+    spool.seek(0)
+    return spool
+
+
+def test_an_agent_that_was_exported_is_imported_elsewhere(bench: Bench) -> None:
+    archive, into = exported(bench.files), bench.elsewhere(FINGERPRINT)
+
+    with spooled(into, archive) as spool:
+        found = into.import_agent(spool)
+
+    assert found == attrs.evolve(TRAVELLER, is_kept=True, is_pinned=False, used=0)
+    assert [plain(into.read(item)) for item in PATH] == [plain(CONTENT)] * 2
+    assert list(into.agents()) == []
+    assert set(bench.files.index()) == {*PATH}, "it is still where it was"
+
+
+def test_an_agent_may_be_imported_under_another_name_and_beside_itself(bench: Bench) -> None:
+    archive = exported(bench.files)
+    bench.files.write_agent(TRAVELLER)
+
+    with spooled(bench.files, archive) as spool, pytest.raises(AgentExistsError):
+        bench.files.import_agent(spool)
+    with spooled(bench.files, archive) as spool:
+        assert bench.files.import_agent(spool, "second").id == "second"
+
+
+def test_what_is_damaged_is_not_exported(bench: Bench) -> None:
+    exported(bench.files)
+    bench.damage(PATH[0])
+    archive, into = b"".join(bench.files.export_agent(TRAVELLER)), bench.elsewhere(FINGERPRINT)
+
+    with spooled(into, archive) as spool:
+        into.import_agent(spool)
+
+    assert set(into.index()) == {PATH[1]}
+
+
+def test_what_is_there_is_not_replaced_by_an_import(bench: Bench) -> None:
+    archive, into = exported(bench.files), bench.elsewhere(FINGERPRINT)
+    into.write(PATH[0], {"a": numbers(7)})
+
+    with spooled(into, archive) as spool:
+        into.import_agent(spool)
+
+    assert [plain(into.read(item)) for item in PATH] == [plain({"a": numbers(7)}), plain(CONTENT)]
+
+
+@pytest.mark.parametrize(("fingerprint", "cut"), [(FINGERPRINT, 1), (FINGERPRINT, 5), (OTHER, 0)])
+def test_what_is_not_whole_or_another_models_is_refused_and_leaves_nothing(bench: Bench, fingerprint: str, cut: int) -> None:
+    archive, into = exported(bench.files), bench.elsewhere(fingerprint)
+
+    with spooled(into, archive[: len(archive) - cut]) as spool, pytest.raises(InvalidRequestError) as refused:
+        into.import_agent(spool)
+
+    assert refused.value.field == "archive"
+    assert (dict(into.index()), list(into.agents())) == ({}, [])
 
 
 # ------------------------------------------------------------------------------------------------------------------- for everybody

@@ -2,6 +2,7 @@
 
 import base64
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -119,6 +120,30 @@ def test_tools_change_files_and_nothing_is_read_twice(tmp_path: Path, scripted: 
     assert (claude.project / "notes.txt").read_text() == "one\nbeta\n"
     assert (claude.project / "copy.txt").read_text().startswith("gamma")
     assert "beta" in results(said)[2] + results(said)[3] + results(said)[4]
+    assert_nothing_read_twice(meter, at_least=4)
+
+
+@pytest.mark.parametrize("end", [signal.SIGTERM, signal.SIGKILL])
+def test_a_conversation_goes_on_where_it_was_when_the_server_has_been_started_again(
+    tmp_path: Path, scripted: Scripted, metered: Metered, version: str, end: signal.Signals
+) -> None:
+    server = scripted(*work(tmp_path / "project"))
+    meter = metered(server)
+    claude = client(tmp_path, meter.url, version)
+    (claude.project / "notes.txt").write_text("one\nalpha\n")
+    claude.ask("work please", *FREE)
+    before = len(meter.turns)
+    if end is signal.SIGKILL:
+        server.until_written()
+    server.signal(end)
+    server.exit_code()
+    meter.server = scripted(*work(tmp_path / "project")).url
+    again = claude.ask("and again", "--continue", *FREE)
+    sources = [exchange.cache["source"] for exchange in meter.exchanges if exchange.is_turn and "and again" in str(exchange.asked["messages"][-1])]
+
+    assert again.result == "I was finished already."
+    assert [turn.common > 0 for turn in meter.turns[before:]].count(True) >= 1
+    assert sources[-1:] == ["disk"]
     assert_nothing_read_twice(meter, at_least=4)
 
 

@@ -1,7 +1,7 @@
 """The real application over a fake model, driven through ASGI or over sockets."""
 
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 import attrs
@@ -13,7 +13,7 @@ from semantic_trio.adapters.http.server import serve_http
 from semantic_trio.adapters.http.state import AppState, HttpSettings, ModelCard, ServedModel
 from semantic_trio.adapters.metrics import Metrics
 from semantic_trio.application.engine import Engine
-from semantic_trio.application.persistence import Persistence
+from semantic_trio.application.persistence import Arguments, Persistence, Result
 from semantic_trio.domain.disk import Disk
 from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.said import Said
@@ -35,6 +35,12 @@ class Served:
     persistence: Persistence
 
 
+async def in_line(function: Callable[[*Arguments], Result], /, *arguments: *Arguments) -> Result:
+    """See `InThread`."""
+    await trio.lowlevel.checkpoint()
+    return function(*arguments)
+
+
 def served(
     runner: FakeRunner,
     settings: HttpSettings | None = None,
@@ -47,15 +53,18 @@ def served(
     kind: type[AppState] = AppState,
     disk_bytes: int = 0,
     files: CacheFiles | None = None,
+    vocabulary: int = 0,
 ) -> Served:
-    """An application whose engine is not running yet."""
+    """An application whose engine is not running yet. Files are worked on in line: virtual time knows nothing of threads."""
     limits = Limits(context_length=context_length, max_rows=rows, chunk_tokens=256, max_stall_seconds=0.25)
     scheduler = Scheduler(limits, Memory(runner.spec, budget_bytes, limits.chunk_tokens, disk=Disk(disk_bytes)))
     engine = Engine(runner, scheduler, queue_limit=queue_limit, step_deadline_seconds=60, batch_window_seconds=0.01)
-    card = ModelCard("org/tiny", "Tiny", context_length, 1_700_000_000, aliases=("tiny",))
-    persistence = Persistence(engine.memory, Said(), runner, files or MemoryFiles(), engine.nudge)
+    card = ModelCard("org/tiny", "Tiny", context_length, 1_700_000_000, aliases=("tiny",), vocabulary=vocabulary)
+    persistence = Persistence(engine.memory, Said(), runner, files or MemoryFiles(), engine.nudge, in_thread=in_line)
     metrics = Metrics(engine)
-    state = kind(model=ServedModel(card, engine, codec or ByteCodec(), persistence), metrics=metrics, version="0.0.0", settings=settings or HttpSettings())
+    state = kind(
+        model=ServedModel(card, engine, codec or ByteCodec(), persistence), metrics=metrics, version="0.0.0", settings=settings or HttpSettings()
+    )
     return Served(create_app(state), engine, runner, metrics, persistence)
 
 

@@ -54,6 +54,8 @@ async def test_every_reference_of_the_contract_resolves() -> None:
     assert {"MessagesRequest", "ChatRequest", "MessageAnswer", "ChatAnswer", "ModelList"} <= set(components)
     assert {"CreateAgent", "ForkAgent", "AgentTurn", "AgentView", "AgentList", "AgentAnswer", "Warmed", "LastTurn"} <= set(components)
     assert "text/event-stream" in contract["paths"]["/v1/messages"]["post"]["responses"]["200"]["content"]  # type: ignore[index]
+    agent = contract["paths"]["/v1/agents/{agent_id}/export"]["get"], contract["paths"]["/v1/agents/{agent_id}/import"]["post"]  # type: ignore[index]
+    assert [set(one["content"]) for one in (agent[0]["responses"]["200"], agent[1]["requestBody"])] == [{"application/x-tar"}] * 2
 
 
 def _drop(*_: object) -> str:

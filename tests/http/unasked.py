@@ -2,7 +2,11 @@
 
 from typing import Any
 
+import hypothesis.strategies as st
 import schemathesis
+
+# They know no archives.
+schemathesis.openapi.media_type("application/x-tar", st.binary())
 
 
 @schemathesis.hook

@@ -34,3 +34,14 @@ def test_multi_agent_batching_reads_what_is_common_once(tiny_server: ServerProce
     assert len(read) == 6
     assert read[-1] > 1000, "somebody has to read it"
     assert read[-2] < 100, "and everybody else finds it read"
+
+
+def test_cache_persistence_goes_on_after_a_restart_from_disk() -> None:
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "cache_persistence.py", "--model", "tiny-random"], capture_output=True, text=True, timeout=120, check=True
+    )
+
+    turns = re.findall(r" (\d+) of +(\d+) tokens reused, from (\w+)", done.stdout)
+    assert [source for _, _, source in turns] == ["none", "ram", "disk", "ram"]
+    assert all(int(total) - int(reused) < 50 for reused, total, _ in turns[1:])
+    assert int(turns[0][1]) > 1000

@@ -1,6 +1,7 @@
 """Memory that outlives the process: real servers on real files, as whoever runs them sees it."""
 
 import contextlib
+import math
 import os
 import random
 import shutil
@@ -26,7 +27,7 @@ from semantic_trio.domain.content import Content, Item, Kind, Tensor
 from semantic_trio.entrypoints.exits import ExitCode
 from semantic_trio.entrypoints.settings import Settings
 from tests.process import ServerProcess, serving
-from tests.small_disk import SmallDisk, small_disk
+from tests.small_disk import MIB, SmallDisk, small_disk
 from tests.talk import Answer, ask, words
 
 pytestmark = pytest.mark.timeout(180)
@@ -34,8 +35,10 @@ pytestmark = pytest.mark.timeout(180)
 BLOCK = 256
 # Two whole blocks and a tail.
 LONG = 650
+# What all prompts begin with is shorter, and may be remembered of others.
+HEAD = 16
 NOT_WRITTEN, WRITTEN_AGAIN = "memory is not written to disk", "memory is written to disk again"
-NOT_KEPT = "memory is not kept on disk"
+NOT_KEPT, IN_USE = "memory is not kept on disk", "memory is not kept on disk: give one of the two another --cache-dir"
 
 
 def question(agent: str) -> str:
@@ -103,12 +106,12 @@ TWINS = ("gil", "hal")
 
 @pytest.fixture(scope="module")
 def left(tmp_path_factory: pytest.TempPathFactory) -> Left:
-    """By a server that was ended with SIGTERM right after its last answer. `ada` was the last to be used, and the twins have said the same."""
+    """By a server that was ended with SIGTERM right after its last answer. `ada` was used last, and the twins had said the same."""
     directory = tmp_path_factory.mktemp("left")
     with serving(directory) as server:
         answers = {agent: ask(server, agent, question(agent)) for agent in (*SPEAKERS, *DAMAGES)}
         answers |= {twin: ask(server, twin, question("twins")) for twin in TWINS}
-        ask(server, "gil", question("twins"), answers["gil"].text, "Only I go on.")
+        ask(server, "gil", question("something else"))
         ask(server, "ada", question("ada"))
         code = server.end()
         return Left(Files(directory / "cache"), answers, code, server.lines("memory is on disk")[-1])
@@ -151,7 +154,7 @@ def test_the_next_start_computes_one_token_and_answers_as_if_there_had_been_none
     assert files.put_aside == {}
 
 
-def test_who_said_the_same_and_did_not_go_on_still_has_all_of_it(left: Left, files: Files, tmp_path: Path) -> None:
+def test_who_said_the_same_as_another_still_has_it_when_that_has_not(left: Left, files: Files, tmp_path: Path) -> None:
     with serving(tmp_path) as server:
         answer = ask(server, "hal", question("twins"), left.answers["hal"].text, "I go on later.")
 
@@ -183,7 +186,7 @@ def test_the_second_server_of_a_directory_serves_without_it_and_the_third_has_it
     with serving(tmp_path / "one", cache=files.root) as one:
         with serving(tmp_path / "two", cache=files.root) as two:
             alone = ask(two, "ada", question("ada"))
-            [line] = two.lines(NOT_KEPT)
+            [line] = two.lines(IN_USE)
 
             assert len(warnings(two)) == 1
             assert two.metric("semantic_disk_accepts_writes") == 0
@@ -196,7 +199,7 @@ def test_the_second_server_of_a_directory_serves_without_it_and_the_third_has_it
         after = ask(three, "ada", question("ada"))
 
     assert f"pid {one.process.pid}, tiny-random" in line["reason"]
-    assert (alone.reused, beside.source, after.source) == (0, "disk", "disk")
+    assert (alone.source, beside.source, after.source) == ("none", "disk", "disk")
     assert {alone.text, beside.text, after.text} == {left.answers["ada"].text}
 
 
@@ -218,7 +221,7 @@ def test_another_model_touches_nothing_of_the_first_and_that_finds_it_again(left
     with serving(tmp_path) as server:
         again = ask(server, "ada", question("ada"))
 
-    assert (other[0].reused, other[0].text == left.answers["ada"].text) == (0, False)
+    assert (other[0].reused, other[0].text == left.answers["ada"].text) == (0, False), "it is another model"
     assert {name: after[name] for name in before} == before
     assert len(after) > len(before)
     assert (again.source, again.reused, again.text) == ("disk", again.prompt_tokens - 1, left.answers["ada"].text)
@@ -252,7 +255,7 @@ def test_what_was_used_first_goes_first_whatever_the_times_of_files_say(left: Le
     chance, day = random.Random(1), 86_400
     for file in files.root.rglob("*.safetensors"):
         os.utime(file, (chance.randrange(20 * 365 * day, 21 * 365 * day),) * 2)  # in 1990
-    budget = sum(file.stat().st_size for file in files.root.rglob("*.safetensors")) >> 20
+    budget = math.ceil(sum(file.stat().st_size for file in files.root.rglob("*.safetensors")) / MIB)
     with serving(tmp_path, "--disk-budget-mb", str(budget)) as server:
         for newcomer in ("new", "newer"):
             ask(server, newcomer, question(newcomer))
@@ -260,8 +263,9 @@ def test_what_was_used_first_goes_first_whatever_the_times_of_files_say(left: Le
         found = {agent: ask(server, agent, question(agent)) for agent in ("ben", "fay", "ada")}
 
         assert server.metric("semantic_disk_eviction_total") > 0
-        assert server.metric("semantic_disk_used_bytes") <= budget << 20
-    assert (found["ben"].reused, found["ben"].text) == (0, left.answers["ben"].text)
+        assert server.metric("semantic_disk_used_bytes") <= budget * MIB
+    assert found["ben"].reused < HEAD
+    assert found["ben"].text == left.answers["ben"].text
     assert [(found[agent].source, found[agent].reused) for agent in ("fay", "ada")] == [
         ("disk", found[agent].prompt_tokens - 1) for agent in ("fay", "ada")
     ]
@@ -336,11 +340,11 @@ DAMAGES = {
     "block-with-another-bit": Damage(1, lambda files, path: turn_a_bit(path), "checksum is", BLOCK),
     "block-of-another": Damage(0, lambda files, path: shutil.copyfile(files.blocks("ben")[0], path), "is named", 0),
     "block-of-nothing": Damage(0, lambda files, path: path.write_bytes(b""), "ends after 0", 0),
-    "tail-longer": Damage(TAIL, lambda files, path: write_again(files, path, longer), "is not what the model keeps", 2 * BLOCK),
-    "tail-shorter": Damage(TAIL, lambda files, path: write_again(files, path, shorter), "is not what the model keeps", 2 * BLOCK),
+    "tail-longer": Damage(TAIL, lambda files, path: write_again(files, path, longer), "tokens, not", 2 * BLOCK),
+    "tail-shorter": Damage(TAIL, lambda files, path: write_again(files, path, shorter), "tokens, not", 2 * BLOCK),
     "record-swapped": Damage(RECORD, lambda files, path: swap(path, files.record("record-swapped-too")), "is named", 2 * BLOCK),
     "record-swapped-too": Damage(RECORD, lambda files, path: None, "is named", 2 * BLOCK),
-    "record-of-nothing": Damage(RECORD, lambda files, path: path.write_bytes(b"{}"), "has a header", 2 * BLOCK),
+    "record-of-nothing": Damage(RECORD, lambda files, path: path.write_bytes(b"{}"), "ends after 2", 2 * BLOCK),
 }
 # Put among the files by somebody else: by their names it is told that they are nobody's business.
 FOREIGN = ("README", "memory/notes.txt", "memory/0123/blocks/ab/c.safetensors", "quarantine/mine.txt")
@@ -381,7 +385,7 @@ def test_what_is_damaged_is_told_in_one_line_put_aside_and_computed_again(left: 
     reasons = [reason for name, reason in spoilt.files.put_aside.items() if path.stem in name]
 
     assert answer.text == left.answers[agent].text
-    assert answer.reused == min(damage.left, answer.prompt_tokens - 1)
+    assert 0 <= answer.reused - min(damage.left, answer.prompt_tokens - 1) < HEAD
     assert len(lines) == (agent != "nothing")
     assert len(reasons) == bool(damage.reason)
     assert all(damage.reason in reason for reason in reasons)
@@ -392,7 +396,8 @@ def test_files_that_are_deleted_from_under_a_server_are_missed_by_it_and_by_nobo
         path.unlink()
     answer = ask(spoilt.server, "fay", question("fay"))
 
-    assert (answer.reused, answer.cause, answer.text) == (0, "corrupt", left.answers["fay"].text)
+    assert answer.reused < HEAD
+    assert (answer.cause, answer.text) == ("corrupt", left.answers["fay"].text)
     assert ask(spoilt.server, "eve", question("eve")).source == "disk"
 
 
@@ -404,7 +409,7 @@ def test_files_of_others_are_left_alone(spoilt: Spoilt) -> None:
 # ------------------------------------------------------------------------------------------------------ disks that are full or closed
 
 BUDGETS = ("--cache-budget-mb", "16", "--disk-budget-mb", "4", "--disk-floor-mb", "0")
-CROWD = [f"one-of-{number}" for number in range(24)]  # more than RAM holds
+CROWD = [f"one-of-{number}" for number in range(26)]  # more than RAM holds
 
 
 @pytest.fixture
@@ -432,7 +437,7 @@ def assert_finds_it_again(disk: SmallDisk, tmp_path: Path, agent: str, before: A
     with serving_on(disk, tmp_path) as server:
         answer = ask(server, agent, question(agent))
 
-        assert warnings(server) == []
+        assert "damaged" not in server.said
     assert (answer.source, answer.reused, answer.text) == ("disk", answer.prompt_tokens - 1, before.text)
 
 
@@ -463,20 +468,30 @@ def test_a_disk_that_is_full_while_ram_spills_costs_memory_and_no_answer(tmp_pat
     assert {agent: answer.text for agent, answer in again.items()} == {
         agent: answer.text for agent, answer in (answers | {"ada": first}).items() if agent in again
     }
-    assert [answer.source for answer in again.values()] == ["disk", "none", "ram"]
+    assert [answer.source for answer in again.values()] == ["disk", "ram", "ram"]
+    assert [answer.cause for answer in again.values()] == ["", "evicted", ""]
     assert_finds_it_again(disk, tmp_path, CROWD[-1], answers[CROWD[-1]])
 
 
-def test_a_disk_that_becomes_read_only_is_read_and_written_to_when_it_may_be(tmp_path: Path, disk: SmallDisk) -> None:
+@pytest.mark.parametrize(
+    ("refuse", "permit"),
+    [
+        pytest.param(SmallDisk.forbid_writing, SmallDisk.allow_writing, id="read-only"),
+        pytest.param(SmallDisk.fill_with_files, SmallDisk.empty, id="out of inodes"),
+    ],
+)
+def test_a_disk_that_refuses_all_of_a_sudden_is_read_from_and_written_to_when_it_takes_it(
+    tmp_path: Path, disk: SmallDisk, refuse: Callable[[SmallDisk], None], permit: Callable[[SmallDisk], None]
+) -> None:
     with serving_on(disk, tmp_path) as server:
         first = ask(server, "ada", question("ada"))
         server.until_written()
         httpx.post(f"{server.url}/v1/agents/ada/close").raise_for_status()
-        disk.forbid_writing()
+        refuse(disk)
         second = ask(server, "ben", question("ben"))
         server.until("semantic_disk_accepts_writes", 0)
         again = ask(server, "ada", question("ada"))
-        disk.allow_writing()
+        permit(disk)
 
         assert_writing_resumes(server, disk)
     assert (again.source, again.text) == ("disk", first.text)

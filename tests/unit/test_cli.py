@@ -1,7 +1,12 @@
 """The command line without a server."""
 
+import contextlib
 import json
 import logging as stdlib_logging
+import re
+import threading
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
 
 import pytest
@@ -25,7 +30,7 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
 def test_help_names_every_command(cli: CliRunner) -> None:
     text = cli.invoke(main, ["--help"]).output
 
-    assert all(name in text for name in ("serve", "claude", "models", "config", "doctor"))
+    assert all(name in text for name in ("serve", "claude", "models", "cache", "agents", "config", "doctor"))
     assert "--max-decode-stall-ms" in cli.invoke(main, ["serve", "--help"]).output
 
 
@@ -58,7 +63,67 @@ def test_a_model_that_is_not_here_is_one_line_and_a_code(cli: CliRunner, name: s
 def test_doctor_looks_at_everything(cli: CliRunner) -> None:
     output = cli.invoke(main, ["doctor"]).output
 
-    assert all(subject in output for subject in ("python", "packages", "BLAS", "device", "compiler", "disk"))
+    assert all(subject in output for subject in ("python", "packages", "BLAS", "device", "compiler", "disk", "cache"))
+
+
+def doctors_line(cli: CliRunner, subject: str, *options: str) -> str:
+    lines = cli.invoke(main, ["doctor", *options]).output.splitlines()
+    return next((" ".join(line.split()) for line in lines if line.split()[:2][-1] == subject or line.split()[0] == subject), "")
+
+
+def test_doctor_measures_how_fast_the_cache_is_read_and_leaves_nothing_there(cli: CliRunner, tmp_path: Path) -> None:
+    line = doctors_line(cli, "cache", "--cache-dir", str(tmp_path / "cache"), "--disk-floor-mb", "1")
+
+    assert re.fullmatch(rf"cache {tmp_path}/cache: 0 B used by 0 models, \S+ [KMGT]iB free, of which 1.0 MiB stay free, read at [\d,]+ MB/s", line)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_doctor_says_that_there_is_too_little_room(cli: CliRunner, tmp_path: Path) -> None:
+    assert doctors_line(cli, "cache", "--cache-dir", str(tmp_path), "--disk-floor-mb", str(1 << 30)).startswith("! cache ")
+    assert "do: free some space" in cli.invoke(main, ["doctor", "--disk-floor-mb", str(1 << 30)]).output
+    assert doctors_line(cli, "cache", "--disk-budget-mb", "0") == "cache off: disk_budget_mb = 0"
+
+
+@pytest.mark.parametrize(
+    ("computed", "read", "said"),
+    [
+        (300, 5000, "prompts are computed at 300 tokens/s and read from disk at 5,000 tokens/s: reading is faster"),
+        (5000, 300, "prompts are computed at 5,000 tokens/s and read from disk at 300 tokens/s: computing is faster"),
+        (300, 0, "has not measured both rates yet: 300 tokens/s computed, 0 read from disk"),
+        (None, None, ""),
+    ],
+)
+def test_doctor_compares_what_a_running_server_has_measured(cli: CliRunner, computed: float | None, read: float | None, said: str) -> None:
+    text = "# HELP x y\n"
+    if computed is not None:
+        text += f"semantic_prefill_tokens_per_second {computed}\nsemantic_disk_read_tokens_per_second {read}.0\n"
+
+    with scraped(text.encode()) as port:
+        line = doctors_line(cli, "server", "--port", str(port))
+
+    assert line.endswith(said)
+    assert bool(line) == bool(said)
+
+
+@contextlib.contextmanager
+def scraped(metrics: bytes) -> Iterator[int]:
+    """A server that has figures; its port."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(200 if self.path == "/metrics" else 404)
+            self.end_headers()
+            self.wfile.write(metrics)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield server.server_port
+        server.shutdown()
+        thread.join()
 
 
 PUBLISHED = Path(__file__).parent / "configs" / "llama-3.1-8b.json"

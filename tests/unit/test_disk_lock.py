@@ -73,15 +73,15 @@ def test_it_can_be_taken_again(tmp_path: Path) -> None:
 
 
 def test_another_thread_may_give_it_back(tmp_path: Path) -> None:
-    stack = contextlib.ExitStack()
-    stack.enter_context(CacheLock(tmp_path, "me"))
+    lock, stack = CacheLock(tmp_path, "me"), contextlib.ExitStack()
+    stack.enter_context(lock)
 
     thread = threading.Thread(target=stack.close)
     thread.start()
     thread.join()
 
-    with CacheLock(tmp_path, "you"):
-        pass
+    with CacheLock(tmp_path, "you") as other:
+        assert other is not lock
 
 
 def test_two_directories_have_two_locks(tmp_path: Path) -> None:

@@ -63,7 +63,10 @@ def test_every_setting_is_in_the_manual() -> None:
 
 
 def test_every_metric_is_in_the_manual() -> None:
-    code, manual = "".join(file.read_text() for file in (PACKAGE / "adapters" / "metrics").glob("*.py")), (ROOT / "docs" / "operations.md").read_text()
+    code, manual = (
+        "".join(file.read_text() for file in (PACKAGE / "adapters" / "metrics").glob("*.py")),
+        (ROOT / "docs" / "operations.md").read_text(),
+    )
 
     assert {name for name in re.findall(r'"(semantic_\w+)"', code) if f"`{name}" not in manual} == set()
 

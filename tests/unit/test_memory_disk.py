@@ -35,6 +35,10 @@ def pause(where: str) -> Generator[str, BaseException | None, None]:
         raise error
 
 
+# Where what goes wrong.
+_FAULTS: dict[type[BaseException], str] = {OSError: "disk", StepFailedError: "device"}
+
+
 class SlowDevice(Device):
     """Others may come between what it is asked and what it does, and between that and its answer."""
 
@@ -88,10 +92,11 @@ class DiskMachine(MemoryMachine):
         """A process begins with what is on disk."""
         self.memory = Memory(self.spec, self.budget, self.limits.chunk_tokens, max_agents=self.agents, disk=Disk(self.disk_bytes))
         self.scheduler, self.device = Scheduler(self.limits, self.memory), SlowDevice(spec=self.spec)
-        self.persistence = Persistence(self.memory, Said(), self.device, self.files, lambda: None, in_thread=slowly)  # type: ignore[arg-type]
+        self.persistence = Persistence(self.memory, Said(), self.device, self.files, lambda: None, floor_bytes=1000, in_thread=slowly)  # type: ignore[arg-type]
         self.alive, self.ranks, self.pinned = [], {}, set[Kept]()
         self.writer: Task | None = None
-        self.readers: list[Task] = []
+        self.waits = dict[Task, str]()  # for what
+        self.readers = dict[Task, Item]()
         opening = self.persistence.open()
         while self._goes_on(opening):
             pass
@@ -100,23 +105,28 @@ class DiskMachine(MemoryMachine):
 
     # ------------------------------------------------------------------------------------------------------------------ rules
 
+    @precondition(lambda self: self.writer or not self.memory.disk.is_idle)
     @rule(steps=st.integers(1, 200))
     def write(self, steps: int) -> None:
         for _ in range(steps):
             self._write(None)
 
-    @rule(steps=st.integers(1, 6), is_device=st.booleans())
-    def write_in_vain(self, steps: int, is_device: bool) -> None:
-        for _ in range(steps):
-            self._write(StepFailedError("on fire") if is_device else OSError("no space left"))
+    @precondition(lambda self: self.writer)
+    @rule(is_device=st.booleans())
+    def write_in_vain(self, is_device: bool) -> None:
+        self._write(StepFailedError("on fire") if is_device else OSError("no space left"))
 
+    @precondition(lambda self: self.readers or self.memory.disk.reading)
     @rule(choice=st.integers(0, 99), steps=st.integers(1, 60))
     def read(self, choice: int, steps: int) -> None:
         for _ in range(steps):
             self._read(choice, None)
 
+    @precondition(lambda self: self.readers)
     @rule(choice=st.integers(0, 99), is_device=st.booleans())
     def read_in_vain(self, choice: int, is_device: bool) -> None:
+        if not is_device:
+            self.broken.add(list(self.readers.values())[choice % len(self.readers)])
         self._read(choice, StepFailedError("on fire") if is_device else OSError("input/output error"))
 
     @precondition(lambda self: self.files.index())
@@ -130,10 +140,17 @@ class DiskMachine(MemoryMachine):
         else:
             self.files.damage(item)
 
-    @rule(choice=st.integers(0, 99))
-    def fill(self, choice: int) -> None:
-        self.files.free = 0 if choice % 2 else 1 << 40
-        self.persistence.floor_bytes = 1000
+    @rule(is_full=st.booleans())
+    def fill(self, is_full: bool) -> None:
+        self.files.free = 0 if is_full else 1 << 40
+
+    @rule(steps=st.integers(1, 200))
+    def cool_down(self, steps: int) -> None:
+        """Turns end, what is left of them is written, and leaves RAM."""
+        for _ in range(steps):
+            self.advance(1)
+            self.write(5)
+        self.memory.store.room.evict()
 
     @rule()
     def crash(self) -> None:
@@ -146,7 +163,7 @@ class DiskMachine(MemoryMachine):
     def _goes_on(self, task: Task, error: BaseException | None = None) -> bool:
         """Whether a task has more to do after its next step. An error is what went wrong with what it waits for."""
         try:
-            task.send(error)
+            self.waits[task] = task.send(error if self.waits.get(task) == _FAULTS.get(type(error)) else None)
         except StopIteration:
             return False
         return True
@@ -159,7 +176,6 @@ class DiskMachine(MemoryMachine):
         try:
             if not self._goes_on(self.writer, error):
                 self.writer = None
-                self.persistence._resume()
         except (OSError, DiskRefusedError, StepFailedError) as stopped:
             self.writer = None
             self.persistence._stop(stopped)
@@ -168,11 +184,11 @@ class DiskMachine(MemoryMachine):
         for kept in self.memory.disk.take_reads():
             task = self.persistence._bring_back(kept, nullcontext())  # type: ignore[arg-type]
             if self._goes_on(task):
-                self.readers.append(task)
+                self.readers[task] = kept.item
         if self.readers:
-            task = self.readers[choice % len(self.readers)]
+            task = list(self.readers)[choice % len(self.readers)]
             if not self._goes_on(task, error):
-                self.readers.remove(task)
+                del self.readers[task]
 
     # -------------------------------------------------------------------------------------------------------------- invariants
 

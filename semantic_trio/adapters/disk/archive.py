@@ -98,10 +98,12 @@ class ArchiveReader:
         return b"".join(pieces)
 
     def _expect_end(self) -> None:
-        """Nothing but zeros may follow: tools fill the last record of a tape with them."""
-        while piece := self.stream.read(CHUNK_BYTES):
+        """A second block of zeros has to follow, and nothing but zeros may: tools fill the last record of a tape with them."""
+        piece = self._exactly(BLOCK)
+        while piece:
             if any(piece):
                 raise UnfitError("goes on after its end")
+            piece = self.stream.read(CHUNK_BYTES)
 
 
 def _member(header: bytes) -> Member:

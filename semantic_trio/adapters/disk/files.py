@@ -6,7 +6,7 @@ Knows what each file has to be. Knows nothing of budgets, or of which of them ar
 import functools
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -72,6 +72,10 @@ class ModelFiles:
         """See `CacheFiles.agents`."""
         records = [record for path in self._layout.records() if (record := self._record(path)) is not None]
         return sorted(records, key=lambda record: record.used)
+
+    def elsewhere(self) -> Container[str]:
+        """See `CacheFiles.elsewhere`."""
+        return self._layout.elsewhere()
 
     def write_agent(self, record: AgentRecord) -> int:
         """See `CacheFiles.write_agent`."""

@@ -51,7 +51,7 @@ class Layout:
     def path(self, what: Item | str) -> Path:
         """The file of a block or mark, or of an agent by its id."""
         if isinstance(what, str):
-            return self.agents / f"{hashlib.sha256(what.encode()).hexdigest()[:SHORT]}.safetensors"
+            return self.agents / _agent_file(what)
         key = what.key.hex()
         return self._kept(what.kind) / key[:2] / f"{key}.safetensors"
 
@@ -72,15 +72,27 @@ class Layout:
         """The files of agents that are there. Raises `OSError`."""
         return [Path(entry.path) for entry in _entries(self.agents) if AGENT_FILE.fullmatch(entry.name)]
 
+    def elsewhere(self) -> "Elsewhere":
+        """The agents other models have records of. Raises `OSError`."""
+        homes = [Path(entry.path) for entry in _entries(self.home.parent) if entry.name != self.home.name and entry.is_dir(follow_symlinks=False)]
+        return Elsewhere(frozenset(entry.name for home in homes for entry in _entries(home / self.agents.name)))
+
     def tidy(self) -> None:
         """Close what is open to others, and remove what was begun and not finished. Raises `OSError` where a directory cannot be read."""
-        shards = [shard for kind in Kind for shard in self._shards(kind)]
-        for directory in (self.root, self.home.parent, self.home, *map(self._kept, Kind), self.agents, self.quarantine, *shards):
+        for directory in self._directories():
             close_to_others(directory)
-            for entry in _entries(directory):
-                if entry.name.startswith(TEMPORARY) and entry.is_file(follow_symlinks=False):
-                    with contextlib.suppress(OSError):
-                        Path(entry.path).unlink()
+        for path in self.temporaries():
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+    def temporaries(self) -> list[Path]:
+        """What was begun and not finished. Raises `OSError` where a directory cannot be read."""
+        entries = [entry for directory in self._directories() for entry in _entries(directory)]
+        return [Path(entry.path) for entry in entries if entry.name.startswith(TEMPORARY) and entry.is_file(follow_symlinks=False)]
+
+    def _directories(self) -> list[Path]:
+        shards = [shard for kind in Kind for shard in self._shards(kind)]
+        return [self.root, self.home.parent, self.home, *map(self._kept, Kind), self.agents, self.quarantine, *shards]
 
     def _kept(self, kind: Kind) -> Path:
         return self.home / f"{kind}s"
@@ -89,6 +101,20 @@ class Layout:
         for entry in _entries(self._kept(kind)):
             if SHARD.fullmatch(entry.name) and entry.is_dir(follow_symlinks=False):
                 yield Path(entry.path)
+
+
+@attrs.frozen
+class Elsewhere:
+    """Agents by the names of their files."""
+
+    files: frozenset[str]
+
+    def __contains__(self, agent: object) -> bool:
+        return isinstance(agent, str) and _agent_file(agent) in self.files
+
+
+def _agent_file(agent: str) -> str:
+    return f"{hashlib.sha256(agent.encode()).hexdigest()[:SHORT]}.safetensors"
 
 
 def _entries(directory: Path) -> list["os.DirEntry[str]"]:

@@ -38,6 +38,10 @@ class Quarantine:
                 self._forget([*kept, (number, name)][:-MOST_FILES])
                 self._note(self.directory / f"{name}-{number}.txt", reason)
 
+    def files(self) -> list[Path]:
+        """Everything that is here, reasons included. Raises `OSError` where the directory cannot be read."""
+        return [path for path in sorted(self.directory.iterdir()) if NAME.fullmatch(path.name)] if self.directory.is_dir() else []
+
     def _kept(self) -> list[tuple[int, str]]:
         """Numbers and names, in the order of numbers."""
         found = [NAME.fullmatch(file.name) for file in self.directory.iterdir()]

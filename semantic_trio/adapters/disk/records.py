@@ -49,6 +49,7 @@ class WrittenAgent(Written, frozen=True, kw_only=True):
     prompt_tokens: Count
     chain: Key
     marks: tuple[tuple[Count, Key], ...]
+    strays: tuple[Key, ...] = ()
     conversation: WrittenConversation
     said: tuple[WrittenLine, ...]
 
@@ -68,6 +69,7 @@ def encode(record: AgentRecord) -> Content:
         prompt_tokens=record.prompt_tokens,
         chain=record.chain.hex(),
         marks=tuple((position, key.hex()) for position, key in record.marks),
+        strays=tuple(key.hex() for key in record.strays),
         conversation=written(record.conversation),
         said=tuple(WrittenLine(count, _ends(line)) for count, line in zip(common, record.said, strict=True)),
     )
@@ -95,6 +97,7 @@ def decode(content: Content) -> AgentRecord:
         prompt_tokens=agent.prompt_tokens,
         chain=bytes.fromhex(agent.chain),
         marks=tuple((position, bytes.fromhex(key)) for position, key in agent.marks),
+        strays=tuple(bytes.fromhex(key) for key in agent.strays),
         conversation=conversation_of(agent.conversation),
         said=tuple(_line(line, history, _tokens(content, _said(n))) for n, line in enumerate(agent.said)),
     )

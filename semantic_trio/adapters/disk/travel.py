@@ -5,6 +5,8 @@ without computing it: an archive is worth as much as who made it.
 """
 
 import contextlib
+import re
+import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
@@ -20,11 +22,13 @@ from semantic_trio.adapters.disk.layout import AGENT, Layout
 from semantic_trio.adapters.disk.parsing import UnfitError, shown
 from semantic_trio.adapters.disk.publishing import TEMPORARY, make_private, publish_once
 from semantic_trio.adapters.disk.records import decode, encode
+from semantic_trio.domain.agent import AGENT_ID
 from semantic_trio.domain.chain import root_key
 from semantic_trio.domain.content import AgentRecord, Item
 from semantic_trio.domain.errors import AgentExistsError
 from semantic_trio.domain.lineage import Lineage, lineage
 
+FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 SHOWN_DIGITS = 12  # of a fingerprint
 
 log = structlog.get_logger(__name__)
@@ -58,6 +62,32 @@ def _content(layout: Layout, item: Item) -> memoryview | None:
     return None
 
 
+def label_of(stream: BinaryIO) -> Label:
+    """Whose archive a stream is, and of which model, by its record alone; the stream is at its beginning before and after.
+
+    Raises `UnfitError`, `OSError`.
+    """
+    with tempfile.TemporaryDirectory() as directory:
+        file = Path(directory) / RECORD
+        reader = ArchiveReader(stream)
+        _expect_record(reader)
+        reader.copy_to(file)
+        stream.seek(0)
+        try:
+            label = file_format.read_label(file)
+        except UnfitError as error:
+            raise UnfitError(f"{RECORD} {error}") from error
+    if label.kind != AGENT or not AGENT_ID.fullmatch(label.name) or not FINGERPRINT.fullmatch(label.fingerprint):
+        raise UnfitError(f"{RECORD} is no agent's")
+    return label
+
+
+def _expect_record(reader: ArchiveReader) -> None:
+    member = reader.next_member(LARGEST_RECORD)
+    if member is None or member.name != RECORD:
+        raise UnfitError(f"begins with {shown(member.name) if member else 'its end'}, not with {RECORD}")
+
+
 @attrs.define(eq=False)
 class Arrival:
     """An archive being taken in. What it has brought is taken out again where the rest is not what it should be."""
@@ -88,9 +118,7 @@ class Arrival:
 
     def record(self, name: str | None = None) -> AgentRecord:
         """The record alone, under another name where one is given: pinned nowhere, and the last one to be used."""
-        member = self.archive.next_member(LARGEST_RECORD)
-        if member is None or member.name != RECORD:
-            raise UnfitError(f"begins with {shown(member.name) if member else 'its end'}, not with {RECORD}")
+        _expect_record(self.archive)
         found = self._read_record()
         is_renamed = name not in (None, found.id)
         return attrs.evolve(found, id=name or found.id, is_named=found.is_named or is_renamed, is_kept=True, is_pinned=False, used=0)

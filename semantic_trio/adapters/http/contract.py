@@ -24,7 +24,7 @@ ARCHIVE_MARK = "_semantic_trio_answers_an_archive"
 ARCHIVE_BODY_MARK = "_semantic_trio_takes_an_archive"
 OPTIONAL_MARK = "_semantic_trio_body_is_optional"
 # An agent as a file.
-ARCHIVE = {kind: {"schema": {"type": "string", "format": "binary"}} for kind in ("application/x-tar", "application/octet-stream")}
+ARCHIVE = {"application/x-tar": {"schema": {"type": "string", "format": "binary"}}}
 # What the path's ids of agents have to look like.
 ID_PARAMETER, ID_SCHEMA = "agent_id", {"type": "string", "pattern": f"^{AGENT_ID.pattern}$"}
 

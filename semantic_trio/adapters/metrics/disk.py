@@ -27,7 +27,7 @@ class DiskCollector(Collector):
         """The figures of this moment."""
         disk, traffic = self.persistence.memory.disk, self.persistence.traffic
         yield GaugeMetricFamily("semantic_disk_used_bytes", "Disk space taken by what this model remembers.", disk.used)
-        yield GaugeMetricFamily("semantic_disk_accepts_writes", "1, or 0 while the disk refuses what is to be written.", float(disk.is_open))
+        yield GaugeMetricFamily("semantic_disk_accepts_writes", "1, or 0 while nothing is written to disk.", float(disk.exists and disk.is_open))
         yield GaugeMetricFamily("semantic_disk_waiting", "Blocks, marks and records that are to be written.", disk.waiting)
         yield CounterMetricFamily("semantic_disk_written_bytes", "Bytes written.", traffic.written_bytes)
         yield CounterMetricFamily("semantic_disk_read_bytes", "Bytes of blocks and marks brought back.", traffic.read_bytes)

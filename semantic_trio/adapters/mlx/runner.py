@@ -96,11 +96,11 @@ class Batch:
 
     def load(self, items: Mapping[Item, Content]) -> None:
         """See `ModelRunner.load`."""
-        self.store.load(items, self._forms)
+        self.store.load(items, self.forms)
 
     @functools.cached_property
-    def _forms(self) -> ModelForms:
-        """Learnt when they are first asked for: it takes as long as to begin a few passes."""
+    def forms(self) -> ModelForms:
+        """What blocks and marks of the model look like. Learning it the first time takes as long as to begin a few passes."""
         return ModelForms.of(self.layout)
 
     def inventory(self) -> Inventory:
@@ -246,5 +246,7 @@ async def load_runner(device: Device, path: Path) -> tuple[MlxRunner, LoadedMode
     if loaded.notice:
         log.warning(loaded.notice)
     spec = await device.call(lambda: measure_spec(loaded.model, loaded.fingerprint))
+    batch = Batch(layout)
+    await device.call(lambda: batch.forms)
     log.info("model loaded", layout=type(layout).__name__, context_length=loaded.context_length)
-    return MlxRunner(device, Batch(layout), spec), loaded
+    return MlxRunner(device, batch, spec), loaded

@@ -1,0 +1,221 @@
+"""The command line's `cache`: what the models remember on disk, and how to be rid of it.
+
+Looking is done beside a running server; deleting needs the directory for itself.
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import attrs
+import click
+
+from semantic_trio.adapters.disk import CacheDirectory, CacheLock, StoredModel, held_by
+from semantic_trio.adapters.disk.directory import Damaged, to_be_given_up
+from semantic_trio.domain.content import Kind
+from semantic_trio.domain.errors import CacheInUseError, InvalidRequestError
+from semantic_trio.entrypoints import settings
+from semantic_trio.entrypoints.exits import known_ends
+from semantic_trio.entrypoints.printing import counted, human, tell_facts, tell_table
+from semantic_trio.entrypoints.settings import Settings
+
+SHOWN_DIGITS = 12  # of a fingerprint
+MIB = 1 << 20
+
+Command = Callable[..., None]
+
+
+@attrs.define
+class Place:
+    """Where a group of commands looks."""
+
+    given: Path | None
+
+    @property
+    def settings(self) -> Settings:
+        """What is configured, with the directory that was named. Raises `InvalidRequestError`."""
+        return settings.load({} if self.given is None else {"cache_dir": self.given}).settings
+
+    @property
+    def directory(self) -> CacheDirectory:
+        """The directory. Raises `InvalidRequestError`."""
+        return CacheDirectory(self.settings.cache_dir)
+
+
+in_directory = click.option("--cache-dir", type=click.Path(path_type=Path), default=None, help="Where it is; by default where the settings say.")
+pass_place = click.make_pass_decorator(Place)
+
+
+@contextlib.contextmanager
+def told_ends() -> Iterator[None]:
+    """As `known_ends`, for who works with a directory and with no address."""
+    with known_ends():
+        try:
+            yield
+        except OSError as error:
+            raise PermissionError(f"{error.filename or 'cache_dir'}: {error.strerror or error}") from error
+
+
+@contextlib.contextmanager
+def locked(directory: CacheDirectory, command: str) -> Iterator[None]:
+    """The directory is this process's alone. Raises `CacheInUseError`, `OSError`."""
+    with CacheLock(directory.root, f"pid {os.getpid()}, semantic-trio {command}"):
+        yield
+
+
+@click.group()
+@in_directory
+@click.pass_context
+def cache(context: click.Context, cache_dir: Path | None) -> None:
+    """What agents remember on disk."""
+    context.obj = Place(cache_dir)
+
+
+@cache.command("ls")
+@pass_place
+def list_cache(place: Place) -> None:
+    """List the models that have memory on disk, and what each has."""
+    with told_ends():
+        directory = place.directory
+        for model in directory.models():
+            tell_facts(_facts(model))
+            click.echo()
+        quarantined = directory.quarantined()
+        size = sum(path.stat().st_size for path in quarantined)
+        holder = held_by(directory.root)
+        tell_facts(
+            [
+                ("directory", directory.root),
+                ("quarantine", f"{counted(_damaged_files(quarantined), 'file')}, {human(size)}"),
+                ("in use by", holder or "nobody"),
+            ]
+        )
+
+
+@cache.command("verify")
+@pass_place
+def verify_cache(place: Place) -> None:
+    """Read every file, and say which are damaged; they are put aside where no server works with the directory. Ends with 1 where there are any."""
+    with told_ends(), contextlib.ExitStack() as stack:
+        directory = place.directory
+        holder = _taken(stack, directory)
+        read, damaged = 0, 0
+        for model in directory.models():
+            for found in model.damaged():
+                read += 1
+                if isinstance(found, Damaged):
+                    damaged += 1
+                    click.echo(f"damaged  {_told(model, found, holder)}")
+        tell_facts([("read", counted(read, "file")), ("damaged", counted(damaged, "file"))])
+    sys.exit(1 if damaged else 0)
+
+
+@cache.command("prune")
+@click.option("--to-mb", type=click.IntRange(min=0), default=None, metavar="N", help="Until all models take N MiB: of agents too, least used first.")
+@click.option("--quarantine", "wants_quarantine", is_flag=True, help="What was put aside as damaged too.")
+@pass_place
+def prune_cache(place: Place, to_mb: int | None, *, wants_quarantine: bool) -> None:
+    """Delete what nothing leads to: what was begun and not finished, and blocks and marks of no agent."""
+    with told_ends():
+        directory = place.directory
+        with locked(directory, "cache prune"):
+            models = directory.models()
+            rows = [_removed("unfinished", directory.temporaries(models))]
+            rows += [_removed("quarantine", directory.quarantined())] if wants_quarantine else []
+            rows += [(f"of no agent, {model.name}", *_freed(len(items), model.remove(items))) for model in models for items in [model.unreached()]]
+            if to_mb is not None:
+                rows.append(("of agents", *_given_up(models, to_mb * MIB)))
+            left = sum(model.bytes for model in models)
+        tell_table([*rows, ("left", "", human(left))])
+    if to_mb is not None and left > to_mb * MIB:
+        click.echo(f"semantic-trio: records and pinned agents take more than {to_mb} MiB", err=True)
+        sys.exit(1)
+
+
+@cache.command("rm")
+@click.argument("model", required=False)
+@click.option("--all", "is_all", is_flag=True, help="Every model, and the quarantine.")
+@click.option("--yes", is_flag=True, help="Do not ask.")
+@pass_place
+def remove_model(place: Place, model: str | None, *, is_all: bool, yes: bool) -> None:
+    """Forget MODEL on disk, agents and all: a name as `cache ls` shows it, or the beginning of a fingerprint."""
+    if (model is None) != is_all:
+        raise click.UsageError("name a model, or say --all")
+    with told_ends():
+        directory = place.directory
+        chosen = chosen_models(directory, model)
+        tell_table([(one.name, one.fingerprint[:SHOWN_DIGITS], counted(len(one.layout.records()), "agent"), human(one.bytes)) for one in chosen])
+        if not yes:
+            click.confirm("Forget this for good?", abort=True)
+        with locked(directory, "cache rm"):
+            for one in chosen:
+                one.remove_all()
+            if is_all:
+                _removed("quarantine", directory.quarantined())
+
+
+def chosen_models(directory: CacheDirectory, wanted: str | None) -> list[StoredModel]:
+    """The models that are meant; all for None. Raises `InvalidRequestError` where there is none, or two that only begin alike."""
+    models = [model for model in directory.models() if wanted is None or model.is_called(wanted)]
+    if wanted is not None and not models:
+        raise InvalidRequestError(f"{wanted} has no memory in {directory.root}", "model")
+    if wanted is not None and len(models) > 1 and any(model.name != wanted for model in models):
+        raise InvalidRequestError(f"{wanted} may be {', '.join(f'{model.name} ({model.fingerprint[:SHOWN_DIGITS]})' for model in models)}", "model")
+    return models
+
+
+def _facts(model: StoredModel) -> list[tuple[str, object]]:
+    counts = {kind: sum(item.kind is kind for item in model.sizes) for kind in Kind}
+    return [
+        ("model", model.name),
+        ("fingerprint", model.fingerprint[:SHOWN_DIGITS]),
+        ("agents", f"{len(model.layout.records()):,}"),
+        ("blocks", f"{counts[Kind.BLOCK]:,}"),
+        ("marks", f"{counts[Kind.MARK]:,}"),
+        ("bytes", human(model.bytes)),
+    ]
+
+
+def _taken(stack: contextlib.ExitStack, directory: CacheDirectory) -> str | None:
+    """Who works with the directory; nobody but this process from now on where it is None."""
+    try:
+        stack.enter_context(locked(directory, "cache verify"))
+    except CacheInUseError as error:
+        return error.holder
+    return None
+
+
+def _told(model: StoredModel, found: Damaged, holder: str | None) -> str:
+    """A line on a damaged file, which is put aside where that may be."""
+    line = f"{model.layout.name(found.path)} of {model.name}: {found.reason}"
+    if not found.is_readable:
+        return line
+    if holder is not None:
+        return f"{line}; stays where it is, for {holder} works with it"
+    model.put_aside(found)
+    return f"{line}; put aside"
+
+
+def _damaged_files(quarantined: list[Path]) -> int:
+    """Without the reasons beside them."""
+    return sum(path.suffix != ".txt" for path in quarantined)
+
+
+def _removed(what: str, files: list[Path]) -> tuple[str, str, str]:
+    size = sum(path.stat().st_size for path in files)
+    for path in files:
+        path.unlink(missing_ok=True)
+    return (what, *_freed(len(files), size))
+
+
+def _given_up(models: list[StoredModel], limit_bytes: int) -> tuple[str, str]:
+    count, size = 0, 0
+    for model, item in to_be_given_up(models, limit_bytes):
+        count, size = count + 1, size + model.remove([item])
+    return _freed(count, size)
+
+
+def _freed(count: int, size: int) -> tuple[str, str]:
+    return counted(count, "file"), human(size)

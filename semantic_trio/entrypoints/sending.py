@@ -1,0 +1,68 @@
+"""An archive on its way to a running server.
+
+Knows HTTP and one route. Knows nothing of what is in archives.
+"""
+
+import contextlib
+import http.client
+import select
+from typing import BinaryIO
+from urllib.parse import urlsplit
+
+import msgspec
+
+from semantic_trio.domain.errors import InvalidRequestError
+from semantic_trio.entrypoints.claude import ANYWHERE
+
+# A server reads all that was sent again, and hashes it, before it answers.
+ANSWER_SECONDS = 600.0
+PIECE_BYTES = 1 << 20
+
+
+class TakenIn(msgspec.Struct):
+    """The agent as the server shows it then."""
+
+    id: str
+    model: str
+    tokens: int
+
+
+class _Error(msgspec.Struct):
+    message: str
+
+
+class _Refusal(msgspec.Struct):
+    error: _Error
+
+
+def send_agent(url: str, agent: str, archive: BinaryIO, key: str | None) -> TakenIn:
+    """Have the server at a URL take an agent in. Raises `InvalidRequestError` with its reason where it does not."""
+    try:
+        place = urlsplit(url)
+        host = place.hostname or ""
+        connection = http.client.HTTPConnection(ANYWHERE.get(host, host).strip("[]"), place.port, timeout=ANSWER_SECONDS)
+        with contextlib.closing(connection):
+            status, body = _asked(connection, f"/v1/agents/{agent}/import", archive, {"x-api-key": key} if key else {})
+        if status == http.client.CREATED:
+            return msgspec.json.decode(body, type=TakenIn)
+        refusal = msgspec.json.decode(body, type=_Refusal).error.message
+    except (OSError, ValueError, http.client.HTTPException, msgspec.DecodeError) as error:
+        raise InvalidRequestError(f"the server at {url} has the directory, and does not answer ({error})", "agent") from error
+    if status == http.client.UNAUTHORIZED:
+        raise InvalidRequestError(f"{url} wants another API key: set SEMANTIC_API_KEY or api_key_file as for the server", "api_key")
+    raise InvalidRequestError(f"{url} says: {refusal}", "agent")
+
+
+def _asked(connection: http.client.HTTPConnection, path: str, file: BinaryIO, headers: dict[str, str]) -> tuple[int, bytes]:
+    """Send until all is sent, or until there is an answer: one that comes early is a refusal, and may be lost if it is not read at once."""
+    size = file.seek(0, 2)
+    file.seek(0)
+    connection.putrequest("POST", path)
+    for name, value in {**headers, "content-type": "application/x-tar", "content-length": str(size)}.items():
+        connection.putheader(name, value)
+    connection.endheaders()
+    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+        while not select.select([connection.sock], [], [], 0)[0] and (piece := file.read(PIECE_BYTES)):
+            connection.send(piece)
+    with connection.getresponse() as response:
+        return response.status, response.read()
