@@ -59,14 +59,13 @@ def _without_counters(conversation: Conversation) -> Conversation:
 
 
 def _over_texts(conversation: Conversation, change: Callable[[str], str]) -> Conversation:
-    """The conversation with the texts of its system messages changed; messages that have lost all they said are gone."""
+    """The conversation with the texts of its system messages changed; those that say nothing, or nothing any more, are gone."""
 
     def changed(message: Message) -> Message:
         return attrs.evolve(message, parts=tuple(Text(change(part.text)) if isinstance(part, Text) else part for part in message.parts))
 
     messages = [changed(message) if message.role is Role.SYSTEM else message for message in conversation.messages]
-    kept = [new for old, new in zip(conversation.messages, messages, strict=True) if new == old or new.text.strip()]
-    return attrs.evolve(conversation, messages=tuple(kept))
+    return attrs.evolve(conversation, messages=tuple(one for one in messages if one.role is not Role.SYSTEM or one.text.strip()))
 
 
 # --------------------------------------------------------------------------------------------------------------------- empty parts
