@@ -87,15 +87,15 @@ class Persistence:
     _progress: trio.Event = attrs.field(init=False, factory=trio.Event)
     _remove_again_at: float = attrs.field(init=False, default=math.inf)
     _keeps_all: bool = attrs.field(init=False, default=False)  # what was to be deleted last could not be
-    _at_work: int = attrs.field(init=False, default=0)  # threads
-    _worked: int = attrs.field(init=False, default=0)  # how often one has come back
-    _reading: int = attrs.field(init=False, default=0)  # files being read
+    _writes: dict[object, float] = attrs.field(init=False, factory=dict)  # since when each thread is at work
+    _reads: dict[object, float] = attrs.field(init=False, factory=dict)
+    _reading: int = attrs.field(init=False, default=0)  # files that are or will be read
     _burst: "_Burst" = attrs.field(init=False, factory=lambda: _Burst())
 
     async def open(self) -> None:
         """Take in what earlier processes have left: names, and the records of agents. Raises `OSError` where the directory cannot be read."""
         started = trio.current_time()
-        index, records, self.memory.agents.elsewhere = await self._work(self._found)
+        index, records, self.memory.agents.elsewhere = await self._work(self._reads, self._found)
         for item, size in index.items():
             self.memory.disk.added(item, size)
         for record in records:
@@ -124,25 +124,32 @@ class Persistence:
             log.warning("not all memory is on disk", waiting=disk.waiting, reason=self.refused or f"no time left after {seconds:.0f} s")
         return disk.waiting
 
-    async def _work(self, function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
-        """Work on files in a thread, and count it: who waits for a disk that hangs is told."""
-        self._at_work += 1
+    async def _work(self, clock: dict[object, float], function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
+        """Work on files in a thread, by the clock."""
+        work = object()
+        clock[work] = trio.current_time()
         try:
             return await self.in_thread(function, *arguments)
         finally:
-            self._at_work -= 1
-            self._worked += 1
-            self.memory.disk.is_stuck = False
+            del clock[work]
 
     async def _watch(self) -> None:
-        """A disk that does nothing for long is given up until it does: nobody waits for it."""
+        """Nobody waits for a disk that hangs: until it answers again, nothing is read, and what waits to be written may be given up."""
         while True:
-            worked = self._worked
-            await trio.sleep(PATIENCE_SECONDS)
-            if self._at_work and self._worked == worked:
+            await trio.sleep(PATIENCE_SECONDS / 2)
+            if self._hangs(self._writes):
+                self._stop(TimeoutError(f"the disk has done nothing for {PATIENCE_SECONDS:.0f} s"))
+            if self._hangs(self._reads):
+                log.warning("memory on disk does not come", reason=f"the disk has done nothing for {PATIENCE_SECONDS:.0f} s")
                 self.memory.disk.is_stuck = True
                 self.memory.store.call_off()
-                self._stop(TimeoutError(f"the disk has done nothing for {PATIENCE_SECONDS:.0f} s"))
+                self.nudge()
+
+    def _hangs(self, clock: dict[object, float]) -> bool:
+        """Whether something takes too long; asked once of each."""
+        late = [work for work, since in clock.items() if since <= trio.current_time() - PATIENCE_SECONDS]
+        clock.update(dict.fromkeys(late, math.inf))
+        return bool(late)
 
     def _has_said(self, owner: str) -> None:
         """What an agent has said is known only when it was read: its record may have been written without."""
@@ -237,9 +244,7 @@ class Persistence:
             is_written = True
         finally:
             disk.end_record(is_written=is_written)
-        unneeded = disk.recorded(agent, size, listed(self.memory, record)) if agent.is_listed else disk.remove_agent(agent)
-        for item in unneeded:
-            self.memory.store.discard(item)
+        self.memory.store.unlisted(disk.recorded(agent, size, listed(self.memory, record)) if agent.is_listed else disk.remove_agent(agent))
         for block in reversed(self.memory.chain(agent)):  # where there is no room for all of an agent, its end goes first
             disk.touch(block.item)
         self.written(trio.current_time() - started)
@@ -251,7 +256,7 @@ class Persistence:
         if not self.allowance.allows(expected, started):
             raise DiskRefusedError(f"{self.allowance.limit_bytes} bytes were written within a day, and no more may be")
         await self._make_room(expected + FILE_BYTES)
-        size = await self._work(write, *what)
+        size = await self._work(self._writes, write, *what)
         self.allowance.spend(size, started)
         self.traffic.written_bytes += size
         self.traffic.write_seconds += trio.current_time() - started
@@ -267,14 +272,14 @@ class Persistence:
             await self._remove(removal)
         if disk.used + wanted > disk.budget_bytes:
             raise DiskRefusedError(f"pinned agents take all {disk.budget_bytes} bytes of the disk budget")
-        free = await self._work(self.files.free_bytes)
+        free = await self._work(self._writes, self.files.free_bytes)
         if free - wanted < self.floor_bytes:
             raise DiskRefusedError(f"{free} bytes are free on the disk, and {self.floor_bytes} are to stay so")
 
     async def _remove(self, what: Item | str) -> None:
         """Delete something. What cannot be deleted holds nothing up, and is tried again when there is nothing else to do."""
         try:
-            await (self._work(self.files.remove_agent, what) if isinstance(what, str) else self._work(self.files.remove, what))
+            await (self._work(self._writes, self.files.remove_agent, what) if isinstance(what, str) else self._work(self._writes, self.files.remove, what))
         except OSError as error:
             if not self._keeps_all:
                 log.warning("memory cannot be deleted from disk", name=what if isinstance(what, str) else what.key.hex(), reason=str(error))
@@ -315,10 +320,10 @@ class Persistence:
 
     async def _bring_back(self, kept: Kept, limit: trio.Semaphore) -> None:
         store = self.memory.store
+        self._begin(kept)
         async with limit:
-            self._begin(kept)
             has_come = kept.is_coming and await self._load(kept)
-            self._end(kept if has_come else None)
+        self._end(kept if has_come else None)
         if has_come:
             store.came(kept)
         else:
@@ -328,7 +333,7 @@ class Persistence:
     async def _load(self, kept: Kept) -> bool:
         """Have the device store what is on disk. What is damaged is put aside, and computed again."""
         try:
-            content = await self._work(self.files.read, kept.item)
+            content = await self._work(self._reads, self.files.read, kept.item)
             _check_tokens(kept, content)
             await self.runner.load({kept.item: content})
         except (DamagedError, OSError) as error:
@@ -357,6 +362,7 @@ class Persistence:
     def _end(self, kept: Kept | None) -> None:
         """Count what was read, and compare with what computing it would have taken."""
         self._reading -= 1
+        self.memory.disk.is_stuck = False
         burst, traffic = self._burst, self.traffic
         if kept is not None:
             traffic.read_bytes += self._size(kept)
@@ -370,7 +376,7 @@ class Persistence:
 
     async def _put_aside(self, what: Item | str, reason: str) -> None:
         try:
-            await self._work(self.files.put_aside, what, reason)
+            await self._work(self._writes, self.files.put_aside, what, reason)
         except OSError as error:
             log.warning("a damaged file could not be put aside", reason=str(error))
 

@@ -1,7 +1,6 @@
 """A budget of bytes, divided among the rows, blocks and marks that hold KV cache.
 
-Knows names, amounts per layer group and reference counts. Knows nothing of arrays, tokens or time: whoever holds the arrays keeps them under the
-same names.
+Knows names and amounts per layer group. Knows nothing of arrays, tokens or time: whoever holds the arrays keeps them under the same names.
 """
 
 from collections.abc import Hashable
@@ -21,7 +20,6 @@ MAX_BUFFERS = 400_000
 class _Grant:
     amount: Amount
     buffers: int
-    references: int = 1
 
 
 @attrs.define
@@ -61,11 +59,6 @@ class BlockPool:
     def __contains__(self, name: Hashable) -> bool:
         return name in self._grants
 
-    def references(self, name: Hashable) -> int:
-        """How often a name is held; 0 when it is not."""
-        grant = self._grants.get(name)
-        return grant.references if grant else 0
-
     def size(self, name: Hashable) -> int:
         """Bytes held under a name."""
         return sum(self._grants[name].amount)
@@ -75,7 +68,7 @@ class BlockPool:
 
         Raises `PoolExhaustedError`, with the pool unchanged, when it does not fit.
         """
-        assert name not in self._grants, "a name is held once; share it"
+        assert name not in self._grants, "a name is held once"
         if not self.fits(sum(amount), buffers):
             raise PoolExhaustedError(wanted=sum(amount), free=self.available, total=self.total_bytes)
         self._grants[name] = _Grant(amount, buffers)
@@ -91,19 +84,10 @@ class BlockPool:
         self._count(amount, 0, +1)
         grant.amount = amount
 
-    def share(self, name: Hashable) -> None:
-        """Hold a name once more."""
-        self._grants[name].references += 1
-
-    def free(self, name: Hashable) -> bool:
-        """Hold a name once less; with the last hold its bytes are available again, and the answer is true."""
-        grant = self._grants[name]
-        grant.references -= 1
-        if grant.references:
-            return False
-        del self._grants[name]
+    def free(self, name: Hashable) -> None:
+        """Hold a name no more: its bytes are available again."""
+        grant = self._grants.pop(name)
         self._count(grant.amount, grant.buffers, -1)
-        return True
 
     def fits(self, wanted: int, buffers: int = 0) -> bool:
         """Whether so many bytes and buffers are available."""

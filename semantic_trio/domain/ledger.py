@@ -25,6 +25,7 @@ class Ledger:
     room: Room
     disk: Disk
     awaited: frozenset[Kept] = attrs.field(init=False, default=frozenset())  # came from disk for somebody who has not begun with it yet
+    _owed: list[Kept] = attrs.field(init=False, factory=list)
     _drops: dict[Kind, dict[bytes, None]] = attrs.field(init=False, factory=lambda: {kind: {} for kind in Kind})  # in order
 
     def size(self, kept: Kept) -> int:
@@ -46,10 +47,13 @@ class Ledger:
     def stored(self, kept: Kept) -> None:
         """It is in RAM, or will be when the device has done what it is about to be told."""
         kept.is_stored = True
+        if kept.is_owed:
+            self._owed.append(kept)
         self._drops[kept.kind].pop(kept.key, None)  # the device keeps before it drops
 
     def free(self, kept: Kept, *, drop: bool) -> None:
         """It is in RAM no more, as something of its own; `drop` orders the device to give it up, where no row takes it over."""
+        kept.is_owed = self.disk.is_to_write(kept)
         self.forget_write(kept)
         self.room.forget(kept)
         self.pool.free(kept.key)
@@ -80,10 +84,20 @@ class Ledger:
     # ------------------------------------------------------------------------------------------------------------------- disk
 
     def write(self, kept: Kept) -> None:
-        """Have something that is stored written to disk; until it is there it goes only where nothing else is left."""
-        if self.disk.exists and kept.is_stored and not (kept.is_written or self.disk.is_to_write(kept)):
+        """Have something written to disk; until it is there it goes only where nothing else is left. What a row holds is written when that closes."""
+        if not self.disk.exists or kept.is_written or self.disk.is_to_write(kept):
+            return
+        kept.is_owed = not kept.is_stored
+        if kept.is_stored:
             self.room.hold_back(kept)
             self.disk.write(kept)
+
+    def write_owed(self) -> None:
+        """Have written what rows have held that are closed now."""
+        owed, self._owed = self._owed, []
+        for kept in owed:
+            if kept.is_stored:
+                self.write(kept)
 
     def forget_write(self, kept: Kept) -> None:
         """It need not be written."""
@@ -147,7 +161,7 @@ class Ledger:
         return any(self._drops.values())
 
     def take_drops(self, in_use: Collection[bytes]) -> tuple[tuple[BlockKey, ...], tuple[MarkKey, ...]]:
-        """What the device is to drop, told once; what is in use a step later, and what is being read when it has replaced what is there, or has not."""
+        """What the device is to drop, told once; what is in use a step later, and what is being read when that has come or has not."""
         staying = self.disk.coming_keys.union(in_use)
         blocks, marks = (tuple(key for key in self._drops[kind] if key not in staying) for kind in Kind)
         self._drops = {kind: {key: None for key in keys if key in staying} for kind, keys in self._drops.items()}

@@ -132,16 +132,28 @@ class Memory:
 
     # ------------------------------------------------------------------------------------------------------------------- rows
 
-    def open(self, number: int, run: TokenRun, agent: Agent, match: Match, headroom: int = 0, points: Sequence[Breakpoint] = ()) -> Restore | None:
+    def open(
+        self,
+        number: int,
+        run: TokenRun,
+        agent: Agent,
+        match: Match,
+        headroom: int = 0,
+        points: Sequence[Breakpoint] = (),
+        *,
+        insists: bool = True,
+    ) -> Restore | None:
         """Give a row its room and its beginning; None when it begins with nothing.
 
-        `headroom` bytes have to be left for others. `points` are where others are likely to begin: a mark there outlasts others.
+        `headroom` bytes have to be left for others. `points` are where others are likely to begin: a mark there outlasts others. What others wait for
+        goes only where it `insists`.
         Raises `PoolExhaustedError`, and then nothing has changed.
         """
         taken = dict.fromkeys(block for block in match.stored if block is not match.part or block.owners <= {agent.id})
         self.store.touch([*match.path, *([match.part] if isinstance(match.part, Block) else [])])
         freed = sum(self.store.ledger.size(block) for block in taken)
-        self.store.room.make(self.row_bytes(len(run)) - freed + headroom, sparing={*match.path, match.part, match.mark})
+        sparing = {*match.path, match.part, match.mark}
+        self.store.room.make(self.row_bytes(len(run)) - freed + headroom, sparing if insists else sparing | self.store.ledger.awaited)
         coming = self.disk.coming_keys  # the device may get one of these once more, and is told to drop it then
         used_up = {block for block in taken if self.spec.has_blocks and block.key not in coming}
         pieces = _pieces(match, used_up) if self.spec.has_blocks else ()
@@ -420,8 +432,8 @@ class Memory:
         last, packed = self._last(row), row.rest
         if not packed:
             return []
-        held = next((child for child in last.children.values() if child.is_here and child.packed.startswith(packed)), None)
-        tail = held or self.store.child(last, packed)
+        held = [child for child in last.children.values() if child.is_here and child.packed.startswith(packed)]
+        tail = held[0] if held and not self.disk.exists else self.store.child(last, packed)  # a record leads to no block that goes on
         self._own(agent, tail)
         return [tail]
 
@@ -442,7 +454,7 @@ class Memory:
 
     def _is_anybodys(self, kept: Kept) -> bool:
         """Whether an agent that is listed has read what ends with a block or mark."""
-        if not isinstance(kept, Mark):
+        if kept.pins or not isinstance(kept, Mark):
             return kept.pins > 0 or (isinstance(kept, Block) and bool(kept.owners))
         readers = self.agents if kept.after is self._root else map(self.agents.get, kept.after.owners)
         return any(reader.history.startswith(kept.packed, kept.after.stop * TOKEN_BYTES) for reader in readers)
@@ -456,8 +468,7 @@ class Memory:
 
     def _no_record(self, agent: Agent) -> None:
         """An agent is struck off: what its record alone led to is of no use."""
-        for item in self.disk.remove_agent(agent):
-            self.store.discard(item)
+        self.store.unlisted(self.disk.remove_agent(agent))
 
 
 def _pieces(match: Match, taken: Collection[Block]) -> tuple[Piece, ...]:

@@ -24,6 +24,7 @@ class Kept:
     is_stored: bool = attrs.field(init=False, default=False)  # in RAM, with no row around it
     is_written: bool = attrs.field(init=False, default=False)  # on disk
     is_coming: bool = attrs.field(init=False, default=False)  # from disk: its room in RAM is taken
+    is_owed: bool = attrs.field(init=False, default=False)  # to the disk, as soon as no row holds it
     is_struck_off: bool = attrs.field(init=False, default=False)  # nothing leads to it any more
     pins: int = attrs.field(init=False, default=0)
     rank: Rank = attrs.field(init=False, default=Rank.PLAIN)  # the highest it was ever used with
@@ -125,7 +126,7 @@ class Match:
     path: tuple[Block, ...] = ()  # whole blocks, used to their ends
     part: Block | LiveRow | None = None  # holds the tokens after them
     mark: Mark | None = None
-    known: int = 0  # tokens of the prompt that blocks and rows hold, whether or not they can be begun from there
+    known: int = 0  # tokens of the prompt that blocks and rows hold there, whether or not they can be begun from
 
     @property
     def stored(self) -> list[Block]:
@@ -189,10 +190,8 @@ class PrefixTree:
         if serves is not _is_held:
             path = list(itertools.takewhile(serves, path))
             part, tokens = _best_part(path[-1] if path else self.root, run, serves)
-            length = (path[-1].stop if path else 0) + tokens
-        else:
-            length = known
-        length, mark = min(length, limit), None
+            known = (path[-1].stop if path else 0) + tokens
+        length, mark = min(known, limit), None
         if self.needs_marks:
             length, mark = _best_mark([self.root, *path], run, length, serves)
         return _cut(path, part, length, mark, known)

@@ -83,10 +83,6 @@ class Residency(Generic[Name]):
         self._held_back.discard(name)
         self._count(name, size)
 
-    def is_held_back(self, name: Name) -> bool:
-        """Whether a name is not offered."""
-        return name in self._held_back
-
     def share(self, sparing: AbstractSet[object], *, held_back: bool) -> Share:
         """How much could go: all but `sparing`, with those held back where they may go too."""
         bytes_, count = self.offered.bytes, self.offered.count

@@ -148,6 +148,7 @@ class Scheduler:
         self._grow()
         self._prefetch()
         opened = tuple(self._admit())
+        self.memory.store.ledger.awaited = frozenset[Kept]().union(*(sequence.awaited for sequence in self._waiting))
         read = {row: sequence.known for row, sequence in self._rows.items()}
         decode = tuple(Decode(s.row, s.draw()) for s in self._rows.values() if s.wants_decode)
         prefill = tuple(self._chunks(beside=len(decode)))
@@ -165,6 +166,7 @@ class Scheduler:
     def commit(self, result: StepResult) -> list[tuple[Sequence, Event]]:
         """Take what a step has drawn: the events for each sequence, in order. Tokens of rows that are gone are ignored."""
         self._in_flight = result.in_flight
+        self.memory.store.ledger.write_owed()
         for agent in self._closing:
             self.memory.write(agent)
         self._closing = []
@@ -229,6 +231,7 @@ class Scheduler:
     def recovered(self, inventory: Inventory) -> None:
         """The device was reset and holds this. What it has kept of the rows it lost is written as if they had been closed."""
         self.memory.reconcile(inventory)
+        self.memory.store.ledger.write_owed()
         for agent in self._to_write:
             self.memory.write(agent)
         self._to_write = []
@@ -259,7 +262,7 @@ class Scheduler:
 
     def _candidates(self) -> Iterator[tuple[Sequence, Match]]:
         """Who may begin, and with what. The others are looked at too while somebody can be followed: followers lend their weight."""
-        for sequence in list(self._waiting):
+        for sequence in self._in_turn():
             if self._is_full and not self._flight.has_leaders:
                 return
             try:
@@ -270,13 +273,20 @@ class Scheduler:
                 yield sequence, match
 
     def _prefetch(self) -> None:
-        """Whoever has just come has what is on disk brought back before its turn comes. What has come for those who wait stays for them."""
-        self.memory.store.ledger.awaited = frozenset[Kept]().union(*(sequence.awaited for sequence in self._waiting))
-        for sequence in self._waiting:
+        """Whoever has just come has what is on disk brought back before its turn comes."""
+        for sequence in self._in_turn():
             if sequence.run is None:
                 sequence.run = self.memory.run(sequence.replay)
                 with contextlib.suppress(PoolExhaustedError):  # tried again when its turn comes
                     self._recalls(sequence, sequence.run)
+
+    def _in_turn(self) -> Iterator[Sequence]:
+        """Those who wait. What has come for one stays for it, as far as those behind it go."""
+        ledger = self.memory.store.ledger
+        ledger.awaited = frozenset()
+        for sequence in list(self._waiting):
+            yield sequence
+            ledger.awaited |= sequence.awaited
 
     def _recalls(self, sequence: Sequence, run: TokenRun) -> bool:
         """Whether a sequence has something to come from disk. Raises `PoolExhaustedError` where there is no room for it now, and will be."""
@@ -316,9 +326,10 @@ class Scheduler:
         turn = self.memory.turn(agent, run, match, from_disk=sequence.recalls > 0)
         points = _points(request)
         try:
-            restore = self.memory.open(row, run, agent, match, len(self._rows) * self.memory.spec.block_bytes(), points)
+            headroom = len(self._rows) * self.memory.spec.block_bytes()
+            restore = self.memory.open(row, run, agent, match, headroom, points, insists=not self._can_wait)
         except PoolExhaustedError:
-            if self._rows or not match.length:
+            if self._can_wait or not match.length:
                 raise
             return self._open(sequence, NO_MATCH)  # what it would begin with leaves no room for the rest
         if sequence.reuse is None:

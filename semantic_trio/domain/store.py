@@ -133,6 +133,12 @@ class Store:
         if kept is not None:
             self._off_disk(kept)
 
+    def unlisted(self, items: Iterable[Item]) -> None:
+        """No record needs these any more: they are deleted from disk, but for those that somebody pins all the same."""
+        for item in items:
+            if item not in self.disk.known or not self.disk.known[item].pins:
+                self.discard(item)
+
     def lost(self, kept: Kept) -> None:
         """Something could not be read from disk, and is there no longer."""
         self.disk.damaged(kept)

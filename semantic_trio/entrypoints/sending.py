@@ -6,6 +6,7 @@ Knows HTTP and one route. Knows nothing of what is in archives.
 import contextlib
 import http.client
 import select
+import socket
 from typing import BinaryIO
 from urllib.parse import urlsplit
 
@@ -62,7 +63,19 @@ def _asked(connection: http.client.HTTPConnection, path: str, file: BinaryIO, he
         connection.putheader(name, value)
     connection.endheaders()
     with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        while not select.select([connection.sock], [], [], 0)[0] and (piece := file.read(PIECE_BYTES)):
-            connection.send(piece)
+        while (piece := memoryview(file.read(PIECE_BYTES))) and _send(connection.sock, piece):
+            pass
     with connection.getresponse() as response:
         return response.status, response.read()
+
+
+def _send(sock: socket.socket, piece: memoryview) -> bool:
+    """Send some bytes; False where an answer has come meanwhile. Raises `OSError`."""
+    while piece:
+        answered, takes_more, _ = select.select([sock], [sock], [], ANSWER_SECONDS)
+        if answered:
+            return False
+        if not takes_more:
+            raise TimeoutError("it takes nothing more")
+        piece = piece[sock.send(piece) :]
+    return True

@@ -35,6 +35,8 @@ AT_ONCE = 5
 LONGEST_STORM_SECONDS = 1.5
 # One kill in so many comes in the middle of a shutdown.
 ENDS, LONGEST_END_SECONDS = 4, 0.05
+# And half of the others wait for a file to be half-written, where one soon is.
+LONGEST_WAIT_SECONDS = 0.5
 # What was answered longer ago than this is on disk: it is written at once, and a turn is a few files.
 UNWRITTEN_SECONDS = 5.0
 
@@ -95,6 +97,7 @@ class Tally:
     """What came of it all."""
 
     kills: int = 0
+    in_a_file: int = 0  # of these in the midst of writing one
     turns: int = 0
     safe: int = 0  # turns that were on disk when there was a kill, and all of which was found again
     kept: int = 0  # of the turns nobody had waited for
@@ -120,9 +123,16 @@ def tally() -> Iterator[Tally]:
     print(f"\nseed {SEED}: {tally}")
 
 
+def unfinished(cache: Path) -> list[Path]:
+    """Files that have no names yet."""
+    with contextlib.suppress(FileNotFoundError):  # they come and go
+        return list(cache.rglob(f"{TEMPORARY}*"))
+    return []
+
+
 def assert_nothing_is_damaged(server: ServerProcess, cache: Path) -> None:
     """A process that is killed damages no file that has its name."""
-    assert list(cache.rglob(f"{TEMPORARY}*")) == []
+    assert unfinished(cache) == []
     assert list(cache.glob("quarantine/*")) == []
     assert [line for line in server.said.splitlines() if '"warning"' in line or '"error"' in line] == []
 
@@ -149,7 +159,7 @@ def talk(server: ServerProcess, speakers: Iterator[Speaker], stop: threading.Eve
             speaker.speak(server)
 
 
-def storm(server: ServerProcess, speakers: Sequence[Speaker], chance: random.Random) -> float:
+def storm(server: ServerProcess, cache: Path, speakers: Sequence[Speaker], chance: random.Random) -> float:
     """Several talk at once, and in the midst of it the server is killed; when that was."""
     stop, share = threading.Event(), len(speakers) // AT_ONCE
     with ThreadPoolExecutor(AT_ONCE) as pool:
@@ -162,6 +172,10 @@ def storm(server: ServerProcess, speakers: Sequence[Speaker], chance: random.Ran
                 one.result()
             server.signal(signal.SIGTERM)
             time.sleep(chance.uniform(0, LONGEST_END_SECONDS))
+        elif chance.randrange(2) == 0:
+            deadline = time.monotonic() + LONGEST_WAIT_SECONDS
+            while not unfinished(cache) and time.monotonic() < deadline:
+                pass
         killed_at = time.monotonic()
         server.signal(signal.SIGKILL)
         for one in talks:
@@ -185,8 +199,9 @@ def test_a_server_that_is_killed_while_it_writes_is_as_good_as_one_that_was_not(
         with serving(tmp_path, *RAM) as server:
             assert_nothing_is_damaged(server, tmp_path / "cache")
             check(server, chance.sample(speakers, len(speakers)), tally, killed_at)
-            killed_at = storm(server, speakers, chance)
+            killed_at = storm(server, tmp_path / "cache", speakers, chance)
             server.exit_code()
+            tally.in_a_file += bool(unfinished(tmp_path / "cache"))
             assert '"level": "error"' not in server.said
         tally.kills += 1
     with serving(tmp_path, *RAM) as server:
@@ -202,6 +217,7 @@ def test_a_server_that_is_killed_while_it_writes_is_as_good_as_one_that_was_not(
 def test_turns_are_lost_only_with_the_moment_they_were_answered_in(tally: Tally) -> None:
     """After the rounds: it is told what they have come to."""
     assert tally.kills == ROUNDS * KILLS
+    assert tally.in_a_file > 0
     assert tally.kept > 0
     assert tally.oldest_lost_seconds < UNWRITTEN_SECONDS
     assert tally.evictions > 0

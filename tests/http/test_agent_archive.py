@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 
 from semantic_trio.adapters.disk import CacheLock, ModelFiles
 from semantic_trio.adapters.http.state import HttpSettings
+from semantic_trio.domain.chain import TokenRun, root_key
 from semantic_trio.domain.geometry import LayerGroup, LayerKind
 from semantic_trio.entrypoints.cli import main
 from semantic_trio.ports import CacheFiles
@@ -367,6 +368,37 @@ async def test_a_disk_that_refuses_says_why(autojump_clock: trio.testing.MockClo
 
     assert [call.status for call in calls] == [409, 409]
     assert all("No space left on device" in told(call)["message"] for call in calls)
+
+
+@pytest.mark.parametrize("what", ["spool", "free_bytes", "import_agent", "index"])
+async def test_a_disk_that_fails_on_the_way_in_says_why(what: str, autojump_clock: trio.testing.MockClock) -> None:
+    def fail(called: str) -> None:
+        if broken and called == what:
+            raise OSError(errno.EIO, "Input/output error")
+
+    archive, broken = await an_archive(), False
+    async with running(with_disk(MemoryFiles(before=fail))) as server:
+        broken = True
+        call = await brought(server, "ada", archive)
+        agents = await ids(server)
+
+    assert (call.status, told(call)["message"], agents) == (409, "Input/output error", [])
+
+
+async def test_a_record_with_blocks_of_another_size_is_refused(autojump_clock: trio.testing.MockClock) -> None:
+    source = MemoryFiles()
+    async with running(with_disk(source)) as server:
+        await create(server, id="ada")
+        await say(server, "ada", LONG)
+        await exported(server, "ada")
+    [record] = source.agents()
+    chain = TokenRun.of_packed(record.history, root_key("fake"), 32).keys[-1]
+    archive = b"".join(source.export_agent(attrs.evolve(record, chain=chain)))
+    async with running(with_disk()) as server:
+        call = await brought(server, "ada", archive)
+        agents = await ids(server)
+
+    assert (call.status, told(call)["message"], agents) == (400, "archive: its tokens are not those of its blocks", [])
 
 
 async def test_space_that_is_to_stay_free_does(autojump_clock: trio.testing.MockClock) -> None:

@@ -8,6 +8,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import attrs
@@ -137,6 +138,21 @@ def test_sigterm_has_everything_on_disk_and_exits_0(left: Left) -> None:
     assert left.files.unfinished == []
 
 
+def test_what_is_answered_during_the_drain_is_on_disk_too(tmp_path: Path) -> None:
+    agents = ("ida", "jan", "kim", "leo")
+    with serving(tmp_path) as server, ThreadPoolExecutor(len(agents)) as pool:
+        asked = {agent: pool.submit(ask, server, agent, question(agent)) for agent in agents}
+        server.until("semantic_batch_size", len(agents))
+        code = server.end()
+        answers = {agent: answer.result() for agent, answer in asked.items()}
+    with serving(tmp_path) as server:
+        again = {agent: ask(server, agent, question(agent)) for agent in agents}
+
+    assert code == ExitCode.OK
+    assert {agent: answer.text for agent, answer in again.items()} == {agent: answer.text for agent, answer in answers.items()}
+    assert {(answer.source, answer.prompt_tokens - answer.reused) for answer in again.values()} == {("disk", 1)}
+
+
 def test_the_next_start_computes_one_token_and_answers_as_if_there_had_been_none(
     left: Left, files: Files, tmp_path: Path, tiny_server: ServerProcess
 ) -> None:
@@ -235,19 +251,24 @@ def test_fifty_thousand_files_are_found_before_anybody_would_wait(left: Left, tm
     layout, chance, made = Layout(tmp_path / "cache", left.files.fingerprint), random.Random(1), time.monotonic()
     for number in range(256):
         layout.path(Item(Kind.BLOCK, bytes([number]) * 32)).parent.mkdir(parents=True)
-    for _ in range(50_000):
-        layout.path(Item(Kind.BLOCK, chance.randbytes(32))).write_bytes(b"small")
+    paths = [layout.path(Item(Kind.BLOCK, chance.randbytes(32))) for _ in range(50_000)]
+    for path in paths:
+        path.write_bytes(b"small")
     made = time.monotonic() - made
+    for path in paths[:1000]:
+        os.utime(path, (0, 0))  # who reads it moves the first of these times, unless the file system counts none
     with serving(tmp_path) as server:
         [found] = server.lines("memory found on disk")
         answer = ask(server, "ada", question("ada"))
         server.until_written()
 
         assert warnings(server) == []
+    read = [path for path in paths[:1000] if path.stat().st_atime]
     shutil.rmtree(layout.home / "blocks")
     print(f"50,000 files: made in {made:.2f} s, found in {found['seconds']} s")
     assert found["items"] == 50_000
     assert found["seconds"] < made / 2
+    assert read == []
     assert answer.reused == 0
 
 
@@ -348,7 +369,15 @@ DAMAGES = {
 }
 # Put among the files by somebody else: by their names it is told that they are nobody's business.
 FOREIGN = ("README", "memory/notes.txt", "memory/0123/blocks/ab/c.safetensors", "quarantine/mine.txt")
-FOREIGN_AT_HOME = ("blocks/.DS_Store", "blocks/ab/notes.txt", "blocks/abc/x.safetensors", "agents/ada.safetensors", "marks/ab/tail/x")
+FOREIGN_AT_HOME = (
+    "blocks/.DS_Store",
+    "blocks/ab/notes.txt",
+    f"blocks/abc/{'abc':0<64}.safetensors",
+    f"blocks/ab/{'cd':0<64}.safetensors",
+    f"blocks/{'ab':0<64}.safetensors",
+    f"marks/ab/{'ab':0<64}.safetensors/x",
+    "agents/ada.safetensors",
+)
 
 
 @attrs.frozen
@@ -358,6 +387,7 @@ class Spoilt:
     server: ServerProcess
     files: Files
     damaged: Mapping[str, Path]
+    found: int  # blocks that were there at the start
     foreign: list[Path]
 
 
@@ -369,12 +399,13 @@ def spoilt(left: Left, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spo
     damaged = {agent: files.record(agent) if damage.file is RECORD else files.blocks(agent)[damage.file] for agent, damage in DAMAGES.items()}
     for agent, path in damaged.items():
         DAMAGES[agent].happens(files, path)
+    found = len(list(home.glob("blocks/*/*")))
     foreign = [*(files.root / name for name in FOREIGN), *(home / name for name in FOREIGN_AT_HOME)]
     for path in foreign:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("not ours")
     with serving(directory) as server:
-        yield Spoilt(server, files, damaged, foreign)
+        yield Spoilt(server, files, damaged, found, foreign)
 
 
 @pytest.mark.parametrize("agent", DAMAGES)
@@ -402,6 +433,9 @@ def test_files_that_are_deleted_from_under_a_server_are_missed_by_it_and_by_nobo
 
 
 def test_files_of_others_are_left_alone(spoilt: Spoilt) -> None:
+    [line] = spoilt.server.lines("memory found on disk")
+
+    assert line["items"] == spoilt.found
     assert [path.read_text() for path in spoilt.foreign] == ["not ours"] * len(spoilt.foreign)
     assert spoilt.files.put_aside.pop("mine") == "not ours"
 

@@ -19,7 +19,9 @@ from structlog.testing import capture_logs
 from semantic_trio.adapters.disk import ModelFiles
 from semantic_trio.adapters.disk import format as file_format
 from semantic_trio.adapters.disk.format import Label
+from semantic_trio.adapters.disk.parsing import UnfitError
 from semantic_trio.adapters.disk.records import decode, encode
+from semantic_trio.adapters.disk.travel import label_of
 from semantic_trio.domain.chain import TokenRun, mark_key, pack, root_key
 from semantic_trio.domain.content import AgentRecord, Content, Item, Kind, SaidEnd, SaidLine, Tensor
 from semantic_trio.domain.conversation import Conversation, Message, Role, Text
@@ -419,6 +421,29 @@ def test_an_import_that_finds_no_room_leaves_nothing(archive: bytes, tmp_path: P
             taken_in(into, archive)
 
     assert [name for name in files_in(tmp_path) if not name.startswith("warm")] == []
+
+
+def test_whose_an_archive_is_can_be_asked_before_it_is_taken_in(archive: bytes) -> None:
+    stream = io.BytesIO(archive)
+
+    label = label_of(stream)
+
+    assert (label.name, label.model, label.fingerprint, stream.tell()) == ("ada", "org/tiny", FINGERPRINT, 0)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [
+        b"",
+        packed({"agent.safetensors": b"?"}),
+        packed({"agent.safetensors": sealed("block", "ada", {})}),
+        packed({"agent.safetensors": sealed("agent", "../ada", {})}),
+        packed({"agent.safetensors": sealed("agent", "ada", {}, "../" + "a" * 61)}),
+    ],
+)
+def test_what_is_no_agents_is_nobodys(made: bytes) -> None:
+    with pytest.raises(UnfitError):
+        label_of(io.BytesIO(made))
 
 
 # ------------------------------------------------------------------------------------------------------------ what a record leads to

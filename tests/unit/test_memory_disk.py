@@ -18,9 +18,9 @@ from semantic_trio.domain.errors import DiskRefusedError, StepFailedError
 from semantic_trio.domain.marks import MARKS_SHARE
 from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.pins import PINS_SHARE
-from semantic_trio.domain.prefix import Block, Kept
 from semantic_trio.domain.said import Said
 from semantic_trio.domain.scheduler import Limits, Scheduler
+from semantic_trio.domain.store import Store
 from semantic_trio.testing import MemoryFiles
 from tests.unit.test_memory import SPECS, Device, MemoryMachine, text
 
@@ -65,6 +65,11 @@ async def _checkpoint() -> None:
     pass
 
 
+def discard_unless_pinned(store: Store, item: Item, discard: Callable[[Store, Item], None] = Store.discard) -> None:
+    assert item not in store.disk.known or not store.disk.known[item].pins, "what is pinned stays on disk"
+    discard(store, item)
+
+
 class DiskMachine(MemoryMachine):
     """What is written, read and deleted takes its time, and everything else goes on meanwhile."""
 
@@ -80,6 +85,7 @@ class DiskMachine(MemoryMachine):
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(trio, "current_time", lambda: 0.0)
         self.patch.setattr(trio.lowlevel, "checkpoint", _checkpoint)
+        self.patch.setattr(Store, "discard", discard_unless_pinned)
         self.spec, self.agents, self.disk_bytes = SPECS[kind], agents, disk_bytes
         self.limits = Limits(context_length=400, max_rows=rows, chunk_tokens=chunk, max_stall_seconds=1.0)
         self.budget = blocks * sum(self.spec.row_amount(16, chunk)) // 2
@@ -93,7 +99,7 @@ class DiskMachine(MemoryMachine):
         self.memory = Memory(self.spec, self.budget, self.limits.chunk_tokens, max_agents=self.agents, disk=Disk(self.disk_bytes))
         self.scheduler, self.device = Scheduler(self.limits, self.memory), SlowDevice(spec=self.spec)
         self.persistence = Persistence(self.memory, Said(), self.device, self.files, lambda: None, floor_bytes=1000, in_thread=slowly)  # type: ignore[arg-type]
-        self.alive, self.ranks, self.pinned = [], {}, set[Kept]()
+        self.alive, self.ranks = [], {}
         self.writer: Task | None = None
         self.waits = dict[Task, str]()  # for what
         self.readers = dict[Task, Item]()
@@ -219,12 +225,6 @@ class DiskMachine(MemoryMachine):
             assert stored in (None, unpack(block.packed)), "on the device"
             written = self.files._contents.get(block.item)
             assert written is None or bytes(written["tokens"].data) == block.packed, "on disk"
-
-    @invariant()
-    def what_is_pinned_stays_on_disk(self) -> None:
-        still = {kept for kept in self.pinned if kept.pins and not kept.is_struck_off and kept.item not in self.broken}
-        assert all(kept.is_written for kept in still)
-        self.pinned = {kept for kept in self.memory.disk.known.values() if kept.pins}
 
     def teardown(self) -> None:
         try:

@@ -21,12 +21,12 @@ TOTAL = 1000
 
 
 class PoolMachine(RuleBasedStateMachine):
-    """Names are held, held again, resized and freed in any order."""
+    """Names are held, resized and freed in any order."""
 
     def __init__(self) -> None:
         super().__init__()
         self.pool = BlockPool(SPEC, TOTAL)
-        self.held: dict[int, tuple[tuple[int, int], int]] = {}  # amount and references
+        self.held: dict[int, tuple[int, int]] = {}
         self.names = 0
 
     @rule(first=st.integers(0, 400), second=st.integers(0, 400))
@@ -36,7 +36,7 @@ class PoolMachine(RuleBasedStateMachine):
         before = (self.pool.used, self.pool.used_by_group)
         if first + second <= self.pool.available:
             self.pool.allocate(self.names, (first, second))
-            self.held[self.names] = ((first, second), 1)
+            self.held[self.names] = (first, second)
             return
         with pytest.raises(PoolExhaustedError) as refused:
             self.pool.allocate(self.names, (first, second))
@@ -48,34 +48,26 @@ class PoolMachine(RuleBasedStateMachine):
     @rule(data=st.data(), size=st.integers(0, 500))
     def resize(self, data: st.DataObject, size: int) -> None:
         name = data.draw(st.sampled_from(sorted(self.held)))
-        amount, references = self.held[name]
-        if sum(amount) + self.pool.available >= size:
+        if sum(self.held[name]) + self.pool.available >= size:
             self.pool.resize(name, (size, 0))
-            self.held[name] = ((size, 0), references)
+            self.held[name] = (size, 0)
         else:
             with pytest.raises(PoolExhaustedError):
                 self.pool.resize(name, (size, 0))
 
     @precondition(lambda self: bool(self.held))
-    @rule(data=st.data(), again=st.booleans())
-    def share_or_free(self, data: st.DataObject, again: bool) -> None:
+    @rule(data=st.data())
+    def free(self, data: st.DataObject) -> None:
         name = data.draw(st.sampled_from(sorted(self.held)))
-        amount, references = self.held[name]
-        if again:
-            self.pool.share(name)
-            self.held[name] = (amount, references + 1)
-        else:
-            assert self.pool.free(name) == (references == 1), "freed with the last hold, and not before"
-            self.held[name] = (amount, references - 1)
-            if references == 1:
-                del self.held[name]
+        self.pool.free(name)
+        del self.held[name]
 
     @invariant()
     def the_books_agree(self) -> None:
         assert self.pool.used + self.pool.available == TOTAL
-        assert self.pool.used_by_group == tuple(sum(amount[group] for amount, _ in self.held.values()) for group in (0, 1))
+        assert self.pool.used_by_group == tuple(sum(amount[group] for amount in self.held.values()) for group in (0, 1))
         assert self.pool.pressure == self.pool.used / TOTAL
-        assert all(self.pool.references(name) == references for name, (_, references) in self.held.items())
+        assert all(self.pool.size(name) == sum(amount) for name, amount in self.held.items())
 
 
 TestPool = PoolMachine.TestCase
@@ -119,6 +111,41 @@ def test_the_least_used_of_the_lowest_rank_goes_first(touches: list[tuple[int, R
 
     assert list(residency.victims()) == sorted(ranks, key=lambda name: (ranks[name], last[name]))
     assert (len(residency), residency.offered.bytes) == (len(ranks), 10 * len(ranks))
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["touch", "forget", "hold back", "let go"]), st.sampled_from(Rank)), max_size=40))
+def test_what_is_held_back_keeps_its_place_and_is_not_offered(events: list[tuple[int, str, Rank]]) -> None:
+    residency, ranks, last, held_back = Residency[int](), dict[int, Rank](), dict[int, int](), set[int]()
+    for at, (name, what, rank) in enumerate(events):
+        if what == "touch":
+            residency.touch(name, 10 + name, rank)
+            ranks[name], last[name] = rank, at
+        elif what == "forget":
+            residency.forget(name)
+            ranks.pop(name, None)
+        elif what == "hold back":
+            residency.hold_back(name)
+            held_back.add(name)
+        else:
+            residency.let_go(name)
+            held_back.discard(name)
+
+    for is_held_back, share in ((False, residency.offered), (True, residency.held_back)):
+        names = [name for name in sorted(ranks, key=lambda name: (ranks[name], last[name])) if (name in held_back) == is_held_back]
+        assert list(residency.victims(held_back=is_held_back)) == names
+        assert (share.bytes, share.count) == (sum(10 + name for name in names), len(names))
+
+
+@pytest.mark.parametrize(("held_back", "sparing", "expected"), [(False, set(), (30, 2)), (True, set(), (60, 3)), (True, {1, 3, 9}, (20, 1))])
+def test_a_share_is_all_but_what_is_spared(held_back: bool, sparing: set[int], expected: tuple[int, int]) -> None:
+    residency = Residency[int]()
+    for name in (1, 2, 3):
+        residency.touch(name, 10 * name)
+    residency.hold_back(3)
+
+    share = residency.share(sparing, held_back=held_back)
+
+    assert (share.bytes, share.count) == expected
 
 
 def test_marks_stay_within_their_share() -> None:
