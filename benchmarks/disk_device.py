@@ -1,11 +1,11 @@
 """What it takes to write a row's memory to disk and to bring it back, beside computing it again: random weights of a published model's shape.
 
-python benchmarks/disk_device.py [--shape llama8b|gemma12b|smollm2|tiny] [--dtype bfloat16] [--tokens 2048 4096 8192 16384] [--rounds 3] [--directory D]
+python benchmarks/disk_device.py [--shape llama8b|gemma12b|smollm2|tiny] [--dtype bfloat16] [--tokens 2048 4096 8192 16384] [--rounds 3]
+                                 [--directory D]
 
-The server's own batch, files and formats, with as many files read at a time as the server reads. Prefill is read in pieces of 512 tokens as the server
-reads a prompt when nobody else is served (up to 2,048 at a time). Save is from the device to fsync, file after file; load is from the disk (cold: the
-file system was told to forget the files) or from its cache (warm) to the device, checksums included, until the device is idle. Every time is from an idle
-device; the median of the rounds.
+The server's own batch, files and formats, with as many files read at a time as the server reads. Prefill is in pieces of 2,048 tokens, the largest
+the server makes. Save is from the device to fsync, file after file; load is from the disk (cold: the file system was told to forget the files) or from
+its cache (warm) to the device, checksums included, until that is idle. Every time is from an idle device; the median of the rounds.
 """
 
 import argparse
@@ -142,8 +142,8 @@ def main() -> None:
             size = bench.spec.context_bytes(tokens)
             rates = ", ".join(f"{name} {took * 1e3:.0f} ms ({size / took / 1e9:.2f} GB/s)" for name, took in seconds.items() if name != "prefill")
             computed = f"prefill {seconds['prefill'] * 1e3:.0f} ms ({tokens / seconds['prefill']:.0f} tokens/s)"
-            print(f"  {tokens:6} tokens, {size / 2**20:.0f} MiB: {computed}, {rates};", end="")
-            print(f" computing / loading {seconds['prefill'] / seconds['load cold']:.2f} cold, {seconds['prefill'] / seconds['load warm']:.2f} warm", flush=True)
+            gains = [f"{seconds['prefill'] / seconds[f'load {kind}']:.2f} {kind}" for kind in ("cold", "warm")]
+            print(f"  {tokens:6} tokens, {size / 2**20:.0f} MiB: {computed}, {rates}; computing / loading {', '.join(gains)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@ python benchmarks/disk_restart.py [restart] [bytes] [--model smollm2-135m] [--to
 
 restart: a conversation begins with one long message nobody has sent before (cold), the server ends by SIGTERM and starts again, and the next turn
 sends all of it again with a new message of about 30 tokens (restored). Ratios are within one round, first token against first token.
-bytes: what a turn of about 300 new tokens writes when the conversation is 7,000 long, and the disk space of ten agents with one prompt of 2,000 tokens.
+bytes: what a turn of about 300 new tokens writes when the conversation is 7,000 long, and the disk space of ten agents with one prompt of 2,000.
 """
 
 import argparse
@@ -55,8 +55,8 @@ def restart(arguments: argparse.Namespace) -> list[dict[str, object]]:
             ratio = cold.first / restored.first
             found.append({"tokens": tokens, "cold": cold.first, "restored": restored.first, "warm": warm.first, "ratio": ratio})
             reused = f"{restored.cached_tokens} of {restored.prompt_tokens} reused"
-            print(f"  {cold.prompt_tokens:6} tokens: cold {cold.first:6.2f} s, restored {restored.first * 1e3:5.0f} ms = 1/{ratio:.0f}, {reused};", end="")
-            print(f" then warm {warm.first * 1e3:.0f} ms", flush=True)
+            times = f"cold {cold.first:6.2f} s, restored {restored.first * 1e3:5.0f} ms = 1/{ratio:.0f}"
+            print(f"  {cold.prompt_tokens:6} tokens: {times}, {reused}; then warm {warm.first * 1e3:.0f} ms", flush=True)
     for tokens in arguments.tokens:
         ratios = [float(str(one["ratio"])) for one in found if one["tokens"] == tokens]
         print(f"  {tokens:6}: cold / restored {statistics.median(ratios):.0f}   (rounds {' '.join(f'{ratio:.0f}' for ratio in ratios)})")

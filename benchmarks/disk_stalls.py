@@ -3,8 +3,8 @@
 python benchmarks/disk_stalls.py [--model smollm2-135m] [--megabytes 2000] [--rounds 4]
 
 In one process, as the server is built: engine, persistence, files. Gaps are those a task sees that sleeps for a millisecond at a time, while so many
-bytes are written and then read back. Throughput is of four streams beside an agent that reads prompts nobody has read: once with a disk tier, where all
-of that is written behind the streams, once without; the two take turns, in pairs, and the prompts are equally long.
+bytes are written and then read back. Throughput is of four streams beside an agent that reads prompts nobody has read: once with a disk tier, where
+all of that is written behind the streams, once without; the two take turns, in pairs, and the prompts are equally long.
 """
 
 import argparse
@@ -117,7 +117,7 @@ async def stalls(runner: MlxRunner, megabytes: int) -> None:
                 begun = time.perf_counter()
                 for salt in range(agents):
                     one.engine.memory.recall(one.engine.memory.run_of(one.engine.memory.agents.get(f"agent-{salt}")))
-                while one.engine.memory.disk.reading:
+                while one.engine.memory.disk.reading:  # noqa: ASYNC110 - nothing tells of the last one
                     await trio.sleep(0.01)
                 seconds = time.perf_counter() - begun
                 nursery.cancel_scope.cancel()

@@ -186,7 +186,7 @@ class Engine:
         self._fail_all(DrainingError(FIRST_RETRY_SECONDS))
 
     async def settle(self) -> None:
-        """Return when the device has done all it was told: rows are closed, and what is kept of them is stored. At once where the engine has ended."""
+        """Return when the device has done all it was told: rows are closed, what is kept of them is stored. At once where the engine has ended."""
         if not self._dead:
             self.nudge()
             await self._settled.wait()
