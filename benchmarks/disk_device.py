@@ -4,8 +4,8 @@ python benchmarks/disk_device.py [--shape llama8b|gemma12b|smollm2|tiny] [--dtyp
                                  [--directory D]
 
 The server's own batch, files and formats, with as many files read at a time as the server reads. Prefill is in pieces of 2,048 tokens, the largest
-the server makes. Save is from the device to fsync, file after file; load is from the disk (cold: the file system was told to forget the files) or from
-its cache (warm) to the device, checksums included, until that is idle. Every time is from an idle device; the median of the rounds.
+the server makes. Save is from the device to fsync, file after file; load is from the disk (cold: the file system was told to forget the files) or
+from its cache (warm) to the device, checksums included, until that is idle. Every time is from an idle device; the median of the rounds.
 """
 
 import argparse

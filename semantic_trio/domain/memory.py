@@ -322,8 +322,12 @@ class Memory:
 
     def chain(self, agent: Agent) -> list[Block]:
         """The blocks of an agent's history that are there, from the first on. One that only begins like its tail is another's."""
-        path, part, _ = self.store.tree.held(self.run_of(agent))
-        return [*path, *([part] if isinstance(part, Block) and part.key in agent.blocks else [])]
+        run = self.run_of(agent)
+        path = self.store.tree.held(run)[0]
+        last = path[-1] if path else self._root
+        alike = {child: run.alike(child.packed, last.stop) for child in last.children.values() if child.key in agent.blocks}
+        tail = max(filter(alike.get, alike), key=lambda child: (alike[child], -child.stop), default=None)
+        return [*path, *([tail] if tail else [])]
 
     def marks(self, agent: Agent) -> list[Mark]:
         """The marks on an agent's way that outlive the process: the first and the last ones. By position."""

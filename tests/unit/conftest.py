@@ -144,7 +144,15 @@ def start_server(nursery: trio.Nursery) -> StartServer:
             await inner.start(server.persistence.run)
             task_status.started()
 
-    async def start(files: MemoryFiles | None = None, runner: FakeRunner | None = None, *, budget: int = BUDGET, disk: int = 1 << 30, max_agents: int = 1000, **settings: object) -> Server:
+    async def start(
+        files: MemoryFiles | None = None,
+        runner: FakeRunner | None = None,
+        *,
+        budget: int = BUDGET,
+        disk: int = 1 << 30,
+        max_agents: int = 1000,
+        **settings: object,
+    ) -> Server:
         runner, files, disks = runner or FakeRunner(), files or MemoryFiles(), Disks()
         limits = attrs.evolve(LIMITS, **{k: settings.pop(k) for k in list(settings) if k in attrs.fields_dict(Limits)})  # type: ignore[arg-type]
         memory = Memory(runner.spec, budget, limits.chunk_tokens, max_agents, Disk(disk))

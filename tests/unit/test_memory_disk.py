@@ -11,6 +11,7 @@ from hypothesis import settings
 from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from semantic_trio.application.persistence import Persistence
+from semantic_trio.domain.agent import Agent
 from semantic_trio.domain.chain import unpack
 from semantic_trio.domain.content import Content, Item
 from semantic_trio.domain.disk import Disk
@@ -229,10 +230,12 @@ class DiskMachine(MemoryMachine):
     def teardown(self) -> None:
         try:
             self.finish()
+            self.come_back()
         finally:
             self.patch.undo()
 
     def finish(self) -> None:
+        """Nobody asks for more, and nothing goes wrong any more but what has."""
         for agent in self.memory.agents:
             self.memory.unpin(agent)
         for _ in range(6000):
@@ -242,13 +245,29 @@ class DiskMachine(MemoryMachine):
             self._take(self.scheduler.refused())
             if plan is not None:
                 self._take(self.scheduler.commit(self.device.advance(plan)))
-            elif self.scheduler.is_idle and self.memory.disk.is_idle and self.writer is None and not self.readers:
-                break
-            elif not (self.alive or self.readers) and not self.memory.disk.is_open:
+            elif not (self.alive or self.readers) and (self._is_written or not self.memory.disk.is_open):
                 break
         assert not self.alive, "everyone is served or refused in the end"
         assert self.scheduler.is_idle
         assert self._reconcile() == [], "the device holds what the memory believes"
+
+    def come_back(self) -> None:
+        """Who was whole in memory is whole after a restart, where the disk had room and took no harm."""
+        if self.broken or not self._is_written or self.persistence.traffic.evicted:
+            return
+        whole = [agent for agent in self.memory.agents if agent.history and self._reach(agent) == agent.tokens]
+        self.start()
+        for agent in whole:
+            again = self.memory.agents.get(agent.id)
+            assert again.history == agent.history
+            assert self._reach(again) == agent.tokens
+
+    @property
+    def _is_written(self) -> bool:
+        return self.memory.disk.is_idle and self.writer is None
+
+    def _reach(self, agent: Agent) -> int:
+        return self.memory.store.tree.reach(self.memory.run_of(agent), agent.tokens).length
 
 
 TestMemoryWithDisk = DiskMachine.TestCase

@@ -374,9 +374,7 @@ async def test_more_agents_than_a_register_takes_are_left_on_disk(start_server: 
 
 
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
-async def test_who_is_deleted_leaves_nothing_and_takes_nothing_of_others(
-    start_server: StartServer, autojump_clock: MockClock, spec: object
-) -> None:
+async def test_who_is_deleted_leaves_nothing_and_takes_nothing_of_others(start_server: StartServer, autojump_clock: MockClock, spec: object) -> None:
     server = await start_server(runner=FakeRunner(spec=spec))  # type: ignore[arg-type]
     shared = prompt(100)
     for agent in ("a", "b"):

@@ -171,5 +171,3 @@ def test_a_record_takes_what_it_says() -> None:
     assert size_of(attrs.evolve(long, said=(line,))) - history < 200, "its tokens are the history's"
     assert size_of(attrs.evolve(record, said=(line,))) - empty > 4000
     assert size_of(attrs.evolve(record, conversation=words)) - empty > 600
-
-
