@@ -279,7 +279,10 @@ class Persistence:
     async def _remove(self, what: Item | str) -> None:
         """Delete something. What cannot be deleted holds nothing up, and is tried again when there is nothing else to do."""
         try:
-            await (self._work(self._writes, self.files.remove_agent, what) if isinstance(what, str) else self._work(self._writes, self.files.remove, what))
+            if isinstance(what, str):
+                await self._work(self._writes, self.files.remove_agent, what)
+            else:
+                await self._work(self._writes, self.files.remove, what)
         except OSError as error:
             if not self._keeps_all:
                 log.warning("memory cannot be deleted from disk", name=what if isinstance(what, str) else what.key.hex(), reason=str(error))

@@ -274,7 +274,7 @@ class Memory:
                 self.store.give_up(kept)
 
     def release(self, agent: Agent) -> None:
-        """Give up the RAM of an agent: blocks that nobody else has read go, but for those in live rows, with their marks. What is on disk stays there."""
+        """Give up the RAM of an agent: blocks that nobody else has read, with their marks, but for those in live rows. What is on disk stays."""
         self.pins.unpin(agent)
         for block in [block for block in agent.held if block.owners <= {agent.id}]:
             for kept in [*block.marks.values(), block]:

@@ -11,6 +11,7 @@ from semantic_trio.domain.conversation import Breakpoint
 from semantic_trio.domain.errors import SemanticError
 from semantic_trio.domain.generation import Event, Finished, GenerationRequest, TokenEvent
 from semantic_trio.domain.geometry import LayerGroup, LayerKind, ModelCacheSpec
+from semantic_trio.domain.marks import MARKS_SHARE
 from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.pins import PINS_SHARE
 from semantic_trio.domain.prefix import Block
@@ -18,7 +19,6 @@ from semantic_trio.domain.residency import Rank
 from semantic_trio.domain.scheduler import Limits, Scheduler
 from semantic_trio.domain.sequence import Phase, Sequence
 from semantic_trio.domain.step import Inventory, SaveBlock, StepPlan, StepResult
-from semantic_trio.domain.marks import MARKS_SHARE
 from semantic_trio.testing import ByteCodec, FakeRunner
 
 GLOBAL = LayerGroup(LayerKind.GLOBAL, layers=1, token_bytes=8)

@@ -1,19 +1,17 @@
 """Memory outlives the process: what is written when, what comes back, and who waits for it."""
 
-import attrs
 import pytest
 import trio
 from trio.testing import MockClock
 
-from semantic_trio.domain.content import AgentRecord, Item, Kind
+from semantic_trio.domain.content import Item, Kind
 from semantic_trio.domain.conversation import Conversation, Known, Message, Role, Text
-from semantic_trio.domain.errors import PoolExhaustedError
 from semantic_trio.domain.geometry import LayerGroup, LayerKind, ModelCacheSpec
 from semantic_trio.domain.reuse import MissCause, Reuse, Source
 from semantic_trio.domain.said import chain, link
 from semantic_trio.domain.scheduler import MAX_RECALLS
 from semantic_trio.testing import ATTENTION_ONLY, FakeRunner, MemoryFiles
-from tests.unit.conftest import Server, StartServer, prompt
+from tests.unit.conftest import StartServer, prompt
 
 GLOBAL = LayerGroup(LayerKind.GLOBAL, layers=1, token_bytes=8)
 SLIDING = LayerGroup(LayerKind.SLIDING, layers=1, token_bytes=8, window=32)

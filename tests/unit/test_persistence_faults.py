@@ -1,6 +1,7 @@
 """Disks that are full, slow, read-only, damaged or gone: serving goes on, answers stay right, and nothing is lost that need not be."""
 
 import errno
+
 import attrs
 import pytest
 import trio
