@@ -56,9 +56,6 @@ class Disk:
     def __contains__(self, item: Item) -> bool:
         return item in self._sizes
 
-    def __len__(self) -> int:
-        return len(self._sizes)
-
     def size(self, item: Item) -> int:
         """Bytes on disk; 0 of what is not there."""
         return self._sizes.get(item, 0)
@@ -76,8 +73,6 @@ class Disk:
 
     def write(self, one: Kept | Agent, listed: frozenset[Item] = frozenset()) -> None:
         """Have something written: an agent's record after all that was ordered before. What it will have `listed` is needed from now on."""
-        if not self.exists:
-            return
         if isinstance(one, Agent):
             self._to_write.pop(one, None)
             self._list(one.id, self._listed.get(one.id, frozenset()) | listed)
@@ -157,10 +152,10 @@ class Disk:
     def damaged(self, kept: Kept) -> None:
         """Something could not be read: turns that would have gone on from there are told so."""
         after = kept.after if isinstance(kept, Mark) else kept.parent if isinstance(kept, Block) else None
-        if after is not None:
-            self._damaged_after[after.key] = None
-            while len(self._damaged_after) > MOST_DAMAGED:
-                del self._damaged_after[next(iter(self._damaged_after))]
+        assert after is not None, "the root is never read"
+        self._damaged_after[after.key] = None
+        while len(self._damaged_after) > MOST_DAMAGED:
+            del self._damaged_after[next(iter(self._damaged_after))]
 
     def was_damaged_after(self, keys: Iterable[bytes]) -> bool:
         """Whether something behind one of these blocks was found damaged."""

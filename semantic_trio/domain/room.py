@@ -51,28 +51,32 @@ class Room:
         """Something stored was used."""
         if isinstance(kept, Mark):
             self.marks.touch(kept, size, kept.rank)
-        elif isinstance(kept, Block):
+        else:
+            assert isinstance(kept, Block)
             self.blocks.touch(kept, size, kept.rank)
 
     def forget(self, kept: Kept) -> None:
         """Something is in use, or not stored any more."""
         if isinstance(kept, Mark):
             self.marks.forget(kept)
-        elif isinstance(kept, Block):
+        else:
+            assert isinstance(kept, Block)
             self.blocks.forget(kept)
 
     def hold_back(self, kept: Kept) -> None:
         """Something is about to be written to disk."""
         if isinstance(kept, Mark):
             self.marks.hold_back(kept)
-        elif isinstance(kept, Block):
+        else:
+            assert isinstance(kept, Block)
             self.blocks.hold_back(kept)
 
     def let_go(self, kept: Kept) -> None:
         """It is written, or need not be."""
         if isinstance(kept, Mark):
             self.marks.let_go(kept)
-        elif isinstance(kept, Block):
+        else:
+            assert isinstance(kept, Block)
             self.blocks.let_go(kept)
 
     def evict(self) -> int:

@@ -310,11 +310,8 @@ class Scheduler:
 
         Raises `PoolExhaustedError` where it waits for room.
         """
-        if self._is_out_of_turn(sequence):
-            return None
-        if sequence.run is None:
-            sequence.run = self.memory.run(sequence.replay)
-        if self._recalls(sequence, sequence.run):
+        assert sequence.run is not None, "who waits was looked at when it came"
+        if self._is_out_of_turn(sequence) or self._recalls(sequence, sequence.run):
             return None
         match = self.memory.match(sequence.run)
         return None if self._flight.follows(sequence, match) else match

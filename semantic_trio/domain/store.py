@@ -48,9 +48,10 @@ class Store:
         """Free the RAM of something stored. What is on disk stays known; what is not is struck off."""
         if isinstance(kept, Mark):
             self.marks.give_up(kept)
-        elif isinstance(kept, Block) and kept.is_written:
+        elif kept.is_written:
             self.ledger.free(kept, drop=True)
-        elif isinstance(kept, Block):
+        else:
+            assert isinstance(kept, Block)
             self.forget(kept)
 
     # ----------------------------------------------------------------------------------------------------------------- blocks

@@ -35,6 +35,11 @@ def files_of(files: MemoryFiles) -> tuple[int, int, int]:
 # -------------------------------------------------------------------------------------------------------------------------- writing
 
 
+def kind_of(what: object) -> Kind:
+    assert isinstance(what, Item)
+    return what.kind
+
+
 async def test_a_turn_writes_its_blocks_its_tail_and_its_record_and_nothing_else(start_server: StartServer, autojump_clock: MockClock) -> None:
     server = await start_server()
 
@@ -42,7 +47,7 @@ async def test_a_turn_writes_its_blocks_its_tail_and_its_record_and_nothing_else
     await server.settle()
 
     written = server.disks.named("write")
-    assert [item.kind for item in written] == [Kind.BLOCK] * 7, "six whole ones, and the tail"
+    assert [kind_of(item) for item in written] == [Kind.BLOCK] * 7, "six whole ones, and the tail"
     assert len(set(written)) == 7
     [record] = server.files.agents()
     assert (record.id, len(record.history) // 4, record.turns) == ("a", 109, 1)
@@ -71,9 +76,9 @@ async def test_a_short_turn_of_a_long_agent_writes_what_is_new(start_server: Sta
     await server.settle()
 
     new = server.disks.named("write")
-    assert sorted(item.kind for item in new) == [Kind.BLOCK, Kind.BLOCK, Kind.MARK], "one whole block, the tail, and the mark at the end"
+    assert sorted(kind_of(item) for item in new) == [Kind.BLOCK, Kind.BLOCK, Kind.MARK], "one whole block, the tail, and the mark at the end"
     assert before.isdisjoint(new)
-    assert [item.kind for item in server.disks.named("remove")] == [Kind.BLOCK], "the tail they take the place of"
+    assert [kind_of(item) for item in server.disks.named("remove")] == [Kind.BLOCK], "the tail they take the place of"
 
 
 async def test_what_is_superseded_goes_when_the_new_record_is_there_and_not_before(start_server: StartServer, autojump_clock: MockClock) -> None:
@@ -296,7 +301,7 @@ async def test_what_does_not_fit_into_ram_is_computed(start_server: StartServer,
     """A mark that a larger server has written is more than a smaller one lets marks take."""
     heavy = ModelCacheSpec("heavy", (GLOBAL, LayerGroup(LayerKind.RECURRENT, layers=1, state_bytes=1000)), block_tokens=16)
     first = await start_server(runner=FakeRunner(spec=heavy))
-    history = await first.said(prompt(100), agent="a")
+    history = await first.said(prompt(100), agent="a", marks=(60,))
     await first.end()
     small, fresh = await start_server(first.files, FakeRunner(spec=heavy), budget=3000), await start_server(runner=FakeRunner(spec=heavy))
 
