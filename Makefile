@@ -22,7 +22,8 @@ REPORT    := $(BIN)/coverage report --data-file=$(COVER)/total
 # Where a request's rows, tokens and threads meet: no line of these may go untested.
 # Code that runs concurrently, and code that evicts: every line and branch of it is tested.
 WATCHED   := application/engine.py application/handle.py adapters/mlx/device.py domain/scheduler.py domain/flight.py \
-             domain/memory.py domain/pins.py domain/store.py domain/blocks.py domain/residency.py
+             domain/memory.py domain/pins.py domain/store.py domain/blocks.py domain/residency.py domain/room.py domain/ledger.py \
+             domain/marks.py domain/disk.py domain/records.py application/persistence.py
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

@@ -148,17 +148,13 @@ def _is_held(kept: Kept) -> bool:
     return kept.is_held
 
 
-def _no_disk(parent: Block, key: BlockKey, packed: bytes) -> Block | None:
-    return None
-
-
 @attrs.define(eq=False)
 class PrefixTree:
     """Finds what is remembered of a prompt."""
 
     root: Block
     needs_marks: bool
-    from_disk: Callable[[Block, BlockKey, bytes], Block | None] = _no_disk  # the block of a name and tokens, where it is on disk
+    from_disk: Callable[[Block, BlockKey, bytes], Block | None]  # the block of a name and tokens, where it is on disk
 
     def match(self, run: TokenRun, limit: int) -> Match:
         """The longest beginning of a prompt, of `limit` tokens at most, that a row can begin with now."""

@@ -50,11 +50,11 @@ def test_a_record_comes_after_all_that_was_ordered_before_it() -> None:
 
     order = list[object]()
     while first.disk.waiting:
-        if (agent := first.disk.next_record()) is not None:
-            first.disk.begin_record(agent)
-            assert first.disk.is_to_record(agent)
+        if (next_one := first.disk.next_record()) is not None:
+            first.disk.begin_record(next_one)
+            assert first.disk.is_to_record(next_one)
             first.disk.end_record(is_written=True)
-            order.append(agent)
+            order.append(next_one)
         else:
             batch = first.disk.next_writes(1 << 20, first.store.ledger.size)
             for kept in batch:
@@ -212,15 +212,46 @@ def test_what_a_row_holds_is_written_when_that_closes() -> None:
     agent = read(first, tuple(range(100)))
     run = first.run((*range(96), 7))
     first.open(1, run, first.agents.named("b"), first.match(run))
-    first.write(agent)
     first.publish(1, 97)
+    first.write(agent)
+    held = [block for block in first.chain(agent) if block.rows]
     first.delete(first.agents.get("b"))
 
     first.close(1, 97)
+    before = [first.disk.is_to_write(block) for block in held]
     first.store.ledger.write_owed()
 
-    assert all(first.disk.is_to_write(block) for block in first.chain(agent))
+    assert (before, [first.disk.is_to_write(block) for block in held]) == ([False] * 6, [True] * 6)
     first.audit()
+
+
+def test_what_was_given_up_before_its_row_was_closed_on_the_device_is_not_written() -> None:
+    first = memory()
+    agent = read(first, tuple(range(100)))
+    run = first.run((*range(96), 7))
+    first.open(1, run, first.agents.named("b"), first.match(run))
+    first.publish(1, 97)
+    first.write(agent)
+    first.close(1, 97)
+    while first.disk.waiting:
+        for kept in first.disk.next_writes(1 << 20, first.store.ledger.size):
+            first.store.ledger.forget_write(kept)
+        if first.disk.next_record() is not None:
+            first.disk.begin_record(agent)
+            first.disk.end_record(is_written=True)
+
+    first.store.room.evict()
+    first.store.ledger.write_owed()
+
+    assert first.disk.next_writes(1 << 20, first.store.ledger.size) == []
+    first.audit()
+
+
+def test_the_last_that_waits_may_be_a_block() -> None:
+    first = memory()
+    first.store.ledger.write(read(first, tuple(range(100))).held[0])
+
+    assert len(first.disk.next_writes(1 << 20, first.store.ledger.size)) == 1
 
 
 def test_what_is_deleted_and_cannot_be_is_tried_again() -> None:

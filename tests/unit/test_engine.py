@@ -443,3 +443,28 @@ async def test_events_carry_text_that_never_splits_a_character(start_engine: Sta
     texts = [event.text for event in events if isinstance(event, TokenEvent)]
 
     assert texts == ["a", "", "", "☃", "b"]
+
+
+async def test_who_waits_for_an_engine_that_has_ended_waits_no_longer(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+    engine = Engine(FakeRunner(), scheduler(), queue_limit=1, step_deadline_seconds=1, batch_window_seconds=0)
+    with trio.CancelScope() as scope:
+        async with trio.open_nursery() as inner:
+            await inner.start(engine.run)
+            nursery.start_soon(engine.settle)
+            scope.cancel()
+
+    await engine.settle()
+
+    assert engine.state is EngineState.DEAD
+
+
+async def test_what_was_given_up_just_now_is_dropped_when_the_engine_has_settled(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine()
+    await bench.submit(prompt(100), agent="a").result()
+    await bench.engine.settle()
+    assert bench.runner.blocks
+
+    bench.engine.memory.delete(bench.engine.memory.agents.get("a"))
+    await bench.engine.settle()
+
+    assert bench.runner.blocks == {}

@@ -1,6 +1,7 @@
 """Disks that are full, slow, read-only, damaged or gone: serving goes on, answers stay right, and nothing is lost that need not be."""
 
 import errno
+from collections.abc import Mapping, Sequence
 
 import attrs
 import pytest
@@ -11,7 +12,7 @@ from trio.testing import MockClock
 from semantic_trio.application.persistence import LONGEST_PAUSE_SECONDS, PATIENCE_SECONDS
 from semantic_trio.domain.allowance import Allowance
 from semantic_trio.domain.chain import pack
-from semantic_trio.domain.content import Item, Kind
+from semantic_trio.domain.content import Content, Item, Kind
 from semantic_trio.domain.errors import StepFailedError
 from semantic_trio.domain.reuse import MissCause, Reuse, Source
 from semantic_trio.domain.step import StepPlan
@@ -289,17 +290,31 @@ async def test_what_cannot_be_brought_back_is_computed_again(start_server: Start
     await server.end()
 
 
-async def test_content_the_device_does_not_take_is_put_aside(start_server: StartServer, autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize("names", [("more",), ("tokens", "more"), ()], ids=["unknown", "too much", "nothing"])
+async def test_content_the_device_does_not_take_is_put_aside(start_server: StartServer, autojump_clock: MockClock, names: tuple[str, ...]) -> None:
     first = await start_server()
     history = await first.said(prompt(200), agent="a")
     await first.end()
     wrong = item_at(first, history, 0)
-    first.files.write(wrong, {"tokens": first.files.read(item_at(first, history, 1))["tokens"], "more": first.files.read(wrong)["tokens"]})
+    first.files.write(wrong, dict.fromkeys(names, first.files.read(wrong)["tokens"]))
 
     server = await start_server(first.files)
 
     assert (await server.reuse((*history, 1), agent="a")).cause is MissCause.CORRUPT
     assert [what for what, _ in first.files.put_aside_for] == [wrong]
+
+
+async def test_a_block_of_other_tokens_than_its_name_says_is_put_aside(start_server: StartServer, autojump_clock: MockClock) -> None:
+    first = await start_server()
+    history = await first.said(prompt(200), agent="a")
+    await first.end()
+    tail = next(block for block in first.memory.agents.get("a").held if block.stop == 209)
+    first.files.write(item_at(first, history, 0), first.files.read(tail.item))
+
+    server = await start_server(first.files)
+
+    assert (await server.reuse((*history, 1), agent="a")).cause is MissCause.CORRUPT
+    assert first.files.put_aside_for[0][1] == "is of [1] tokens, not 16"
 
 
 async def test_who_is_deleted_while_its_damaged_file_is_put_aside_is_gone(start_server: StartServer, autojump_clock: MockClock) -> None:
@@ -379,13 +394,14 @@ async def test_more_agents_than_a_register_takes_are_left_on_disk(start_server: 
     first = await start_server()
     for name in ("x", "y", "z"):
         first.memory.write(first.memory.agents.create(name))
+    await first.said(prompt(20), agent="minted")
     await first.end()
 
     server = await start_server(first.files, max_agents=2)
 
     assert [agent.id for agent in server.memory.agents] == ["x", "y"]
     await server.end()
-    assert len(first.files.agents()) == 3
+    assert len(first.files.agents()) == 4
 
 
 # ------------------------------------------------------------------------------------------------------------------------ deleting
@@ -500,6 +516,26 @@ async def test_a_flush_waits_until_everything_is_on_disk(start_server: StartServ
     assert trio.current_time() - started == pytest.approx(8, abs=0.1)
     assert lines == []
     assert files_of(server.files) == (7, 0, 1), "the record is there, and not only on its way"
+
+
+async def test_what_a_row_takes_over_before_it_is_written_is_written_when_that_ends(start_server: StartServer, autojump_clock: MockClock) -> None:
+    class Slow(FakeRunner):
+        async def export(self, items: Sequence[Item]) -> Mapping[Item, Content]:
+            await trio.sleep(1)
+            return await super().export(items)
+
+    server = await start_server(runner=Slow(seconds_per_step=0.1))
+    history = await server.said(prompt(100), agent="a")
+    await trio.sleep(0.2)
+
+    turn = server.submit((*history, 1), 30, agent="a")
+    await server.persistence.progressed()
+    meanwhile = files_of(server.files)
+    await turn.result()
+    await server.end()
+
+    assert meanwhile == (0, 0, 0)
+    assert files_of(server.files) == (9, 0, 1)
 
 
 @pytest.mark.parametrize(("seconds", "waiting"), [(3.5, 5), (7.5, 1)], ids=["blocks", "record"])

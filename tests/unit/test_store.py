@@ -294,6 +294,32 @@ def test_a_pinned_mark_the_device_has_lost_is_let_go_like_any_other() -> None:
     memory.audit()
 
 
+def test_blocks_the_device_has_lost_are_struck_off_with_what_follows() -> None:
+    memory = Memory(SPEC, 64 * 1024, chunk_tokens=16)
+    read(memory, tuple(range(64)))
+    _, _, *others = sorted(memory.store.tree.blocks(), key=lambda block: block.start)
+
+    told = memory.reconcile(attrs.evolve(memory.expected(), rows=frozenset(), blocks=frozenset(block.key for block in others)))
+
+    assert told == ["2 blocks and marks are not on the device"]
+    assert list(memory.store.tree.blocks()) == []
+    memory.audit()
+
+
+def test_who_is_released_gives_up_what_nobody_else_has_read_and_nobody_pins() -> None:
+    memory = Memory(SPEC, 64 * 1024, chunk_tokens=16)
+    read(memory, tuple(range(48)))
+    read(memory, (*range(16), *range(100, 132)), "b", 1)
+    memory.pin(memory.agents.get("b"))
+
+    memory.release(memory.agents.get("a"))
+    memory.release(memory.agents.get("a"))
+
+    assert sorted(block.start for block in memory.store.tree.blocks()) == [0, 16, 32]
+    assert memory.agents.get("a").held == [block for block in memory.store.tree.blocks() if block.start == 0]
+    memory.audit()
+
+
 def test_pins_leave_half_of_the_marks_to_the_others() -> None:
     memory = Memory(HEAVY, 16_000, chunk_tokens=16)
     for number in range(3):
