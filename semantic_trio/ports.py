@@ -6,6 +6,8 @@ from typing import BinaryIO, Protocol
 from semantic_trio.domain.content import AgentRecord, Content, Item
 from semantic_trio.domain.conversation import NOTHING_KNOWN, Conversation, Known, Part, Prompt
 from semantic_trio.domain.geometry import ModelCacheSpec
+from semantic_trio.domain.responses import StoredResponse
+from semantic_trio.domain.steering import Grammar
 from semantic_trio.domain.step import BlockKey, Inventory, SaveBlock, StepPlan, StepResult
 from semantic_trio.domain.stopping import TextDecoder
 
@@ -132,6 +134,9 @@ class TextCodec(Protocol):
     def decode(self, tokens: Sequence[int]) -> str:
         """Text for people, special tokens included."""
 
+    def token_bytes(self, token: int) -> bytes:
+        """What one token stands for in text, perhaps part of a character; of a special token its name."""
+
     def decoder(self) -> TextDecoder:
         """A fresh decoder for the tokens of one generation. Marks of thoughts and calls are text."""
 
@@ -140,3 +145,44 @@ class TextCodec(Protocol):
 
         Arguments are read as the conversation's tools want them. Where no call may be made, calls are text.
         """
+
+    def grammar(self, conversation: Conversation, opening: str) -> Grammar | None:
+        """What comes after the prompt's `opening`, where the conversation demands calls or JSON of a form; None where it may be anything.
+
+        What a grammar cannot express is left out. Blocking: takes up to a second for what was never asked before. Raises `InvalidRequestError` where
+        nothing can satisfy what is demanded, `GrammarError` where it is too complex.
+        """
+
+
+class ResponseStore(Protocol):
+    """Responses that outlive the process. Blocking: called in worker threads, by several at a time; other processes may work on the same store.
+
+    Every method raises `StoreError` where the database cannot be reached, read or written, and then nothing has changed; but where a connection broke
+    just when a change was being confirmed, that is not known. Waits for a database that does not answer, seconds or a minute, never for ever.
+    """
+
+    def put(self, response: StoredResponse) -> None:
+        """Keep a response: whatever happens to process and machine from now on, it is there. The same again is nothing.
+
+        Takes the place of the same turn while that is queued or in progress, and of nothing else. Raises `ResponseNotFoundError` where it was deleted
+        meanwhile, or its parent is not there; `ResponseConflictError` where the id is another's, the parent has no answer yet, or the hashes are not
+        those that follow from the parent and the content.
+        """
+
+    def get(self, response_id: str) -> StoredResponse | None:
+        """A response with what was said in it; None where there is none, or it was deleted."""
+
+    def chain(self, response_id: str) -> tuple[StoredResponse, ...]:
+        """A response and all before it, the first one first, those that were deleted among them; empty where there is none.
+
+        Says nothing of whether they fit: `verify` does.
+        """
+
+    def delete(self, response_id: str) -> bool:
+        """Forget what was said in a response, for good; its place in the chain stays. Whether there was anything to forget."""
+
+    def prune(self, before: int) -> int:
+        """Remove what was created before that (seconds since 1970), but for what newer responses follow; how many that were, deleted ones too."""
+
+    def close(self) -> None:
+        """Give the database back. Afterwards everything but another `close` raises `StoreError`."""

@@ -14,6 +14,7 @@ from semantic_trio.domain.conversation import Conversation, Message, Part, Promp
 from semantic_trio.domain.generation import Event, Failed, Finished, FinishReason, TokenEvent
 from semantic_trio.domain.reuse import NOTHING_REUSED
 from semantic_trio.domain.said import Digest, Said, link
+from semantic_trio.domain.steering import Grammar
 from semantic_trio.ports import AnswerReader
 
 AnswerEvent = Part | Finished | Failed
@@ -27,6 +28,7 @@ class Encoded:
     digests: tuple[Digest, ...]  # of each of its beginnings
     prompt: Prompt
     tools: tuple[Tool, ...] = ()  # as they were offered, deferred ones too
+    grammar: Grammar | None = None  # what the answer has to look like
 
     def name_with(self, answer: tuple[Part, ...]) -> Digest | None:
         """The name of the conversation with an answer in it, as the next request will have it; None where nothing was said."""
@@ -42,6 +44,8 @@ class WholeAnswer:
 
     parts: tuple[Part, ...]
     finished: Finished
+    scores: tuple[TokenEvent, ...] = ()  # of the tokens of its text, where they were asked for
+    thought_tokens: int = 0
 
     @property
     def text(self) -> str:
@@ -59,6 +63,10 @@ class Answer:
     _said: Said
     _new_call_id: Callable[[], str]
     _ends_with_call: bool = False  # it may call once, and is over then
+    _keeps_scores: bool = False
+    thought_tokens: int = attrs.field(init=False, default=0)  # drawn for thoughts so far
+    _unread: list[TokenEvent] = attrs.field(init=False, factory=list)  # tokens of which nothing has been told yet
+    _scores: list[TokenEvent] = attrs.field(init=False, factory=list)
     _tokens: list[int] = attrs.field(init=False, factory=list)
     _pieces: list[Part] = attrs.field(init=False, factory=list)
     _is_over: bool = attrs.field(init=False, default=False)
@@ -83,7 +91,12 @@ class Answer:
             if isinstance(last, Failed):
                 raise last.error
             if isinstance(last, Finished):
-                return WholeAnswer(self.parts, last)
+                return WholeAnswer(self.parts, last, self.take_scores(), self.thought_tokens)
+
+    def take_scores(self) -> tuple[TokenEvent, ...]:
+        """The tokens of the text that was told since the last call, where they are kept."""
+        scores, self._scores = tuple(self._scores), []
+        return scores
 
     def close(self) -> None:
         """Give up what is still to come."""
@@ -102,8 +115,11 @@ class Answer:
         match event:
             case TokenEvent():
                 self._tokens.append(event.token)
+                self._unread.append(event)
                 yield from self._until_enough(self._told(self._reader.push(event.text)))
             case Finished():
+                if event.reason is FinishReason.END_OF_TURN:
+                    self._unread = self._unread[:-1]
                 yield from self._told([*self._reader.push(event.text), *self._reader.finish()])
                 ends_turn = event.reason is FinishReason.END_OF_TURN
                 tokens = tuple(self._tokens[:-1] if ends_turn else self._tokens)  # the template says where a turn ends
@@ -125,15 +141,25 @@ class Answer:
                 return
 
     def _told(self, parts: list[Part]) -> Iterator[Part]:
+        if parts:
+            self._count({type(part) for part in parts})
         for part in parts:
             told = attrs.evolve(part, id=self._new_call_id()) if isinstance(part, ToolCall) else part
             self._pieces[-1:] = _joined(self._pieces[-1:], told)
             yield told
 
+    def _count(self, kinds: set[type[Part]]) -> None:
+        """Say what the tokens were drawn for of which nothing had been told."""
+        if Text in kinds and self._keeps_scores:
+            self._scores += self._unread
+        elif Thinking in kinds:
+            self.thought_tokens += len(self._unread)
+        self._unread.clear()
+
     def _remember(self, told: tuple[Part, ...], tokens: tuple[int, ...]) -> None:
         """Keep what was read and drawn, under the name of what was told; under none where that is not all that was drawn."""
         self._is_over = True
-        if tokens:
+        if tokens and self._encoded.digests:
             name = self._encoded.name_with(told) if told else None
             self._said.remember(self._encoded.digests, self._encoded.prompt.tokens, tokens, name, self.generation.agent)
 

@@ -95,6 +95,7 @@ class Tool:
     description: str = ""
     parameters: str = "{}"  # JSON Schema of its arguments
     is_deferred: bool = False  # the model does not know of it until a result loads it
+    is_strict: bool = attrs.field(default=False, eq=False)  # its arguments have to be as `parameters` say; no part of what the model is told
 
 
 class Calling(enum.Enum):
@@ -112,6 +113,7 @@ class ToolChoice:
     calling: Calling = Calling.AUTO
     name: str | None = None  # the tool that has to be called
     is_single: bool = False  # one call at most
+    allowed: tuple[str, ...] | None = None  # the tools that may be called; None: all
 
 
 FREE_CHOICE = ToolChoice()
@@ -124,7 +126,17 @@ class Conversation:
     messages: tuple[Message, ...]
     tools: tuple[Tool, ...] = ()
     choice: ToolChoice = FREE_CHOICE
+    schema: str | None = None  # JSON Schema of what the answer says; None: it may say anything
     thinks: bool | None = None  # whether the next answer begins with thoughts; None: as the model is used to
+
+    @property
+    def demands_form(self) -> bool:
+        """Whether the answer has to have a form: calls of certain tools, or JSON."""
+        if self.schema is not None:
+            return True
+        if not self.tools or self.choice.calling is Calling.NONE:
+            return False
+        return self.choice.calling is Calling.REQUIRED or self.choice.allowed is not None or any(tool.is_strict for tool in self.tools)
 
     @property
     def characters(self) -> int:

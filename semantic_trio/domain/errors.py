@@ -112,6 +112,16 @@ class StepFailedError(SemanticError):
 
 
 @attrs.frozen
+class GrammarError(SemanticError):
+    """What an answer has to look like became too complex to say what may come next; the request is lost."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"the answer cannot be held to its form: {self.reason}"
+
+
+@attrs.frozen
 class EngineDeadError(SemanticError):
     """The engine cannot go on; the process ends and its supervisor starts it again."""
 
@@ -151,3 +161,34 @@ class DiskRefusedError(SemanticError):
 
     def __str__(self) -> str:
         return self.reason
+
+
+@attrs.frozen
+class ResponseNotFoundError(SemanticError):
+    """No response of this id is stored, or not any more."""
+
+    response: str
+
+    def __str__(self) -> str:
+        return f"response: {self.response}"
+
+
+@attrs.frozen
+class ResponseConflictError(SemanticError):
+    """A response cannot be stored beside what is stored already."""
+
+    response: str
+    reason: str
+
+    def __str__(self) -> str:
+        return f"response {self.response} cannot be stored: {self.reason}"
+
+
+@attrs.frozen
+class StoreError(SemanticError):
+    """The database of responses cannot be reached, read or written; the same may go well later."""
+
+    reason: str
+
+    def __str__(self) -> str:
+        return f"responses cannot be stored or read: {self.reason}"

@@ -10,6 +10,7 @@ import attrs
 from semantic_trio.domain.conversation import Breakpoint
 from semantic_trio.domain.errors import SemanticError
 from semantic_trio.domain.reuse import NOTHING_REUSED, Reuse
+from semantic_trio.domain.steering import NO_STEERING, Grammar, Steering
 
 
 @attrs.frozen
@@ -42,6 +43,9 @@ class GenerationRequest:
     stop_strings: tuple[str, ...] = ()
     stop_tokens: frozenset[int] = frozenset()
     forced: tuple[int, ...] = ()
+    steering: Steering = NO_STEERING
+    grammar: Grammar | None = None  # what the answer has to look like
+    top_logprobs: int = 0  # how many of the likeliest tokens are told with each one drawn
     agent: str | None = None  # whose turn it is; None: whoever has read the beginning of the prompt
     is_ordered: bool = False  # waits for the turns of its agent that were asked before
     marks: tuple[int, ...] = ()  # positions of the prompt others are likely to begin with: the end of its head
@@ -64,6 +68,7 @@ class TokenEvent:
     token: int
     text: str
     logprob: float  # natural logarithm, of the model's own distribution at temperature 1
+    top: tuple[tuple[int, float], ...] = ()  # the likeliest tokens with theirs, the likeliest first
 
 
 @attrs.frozen

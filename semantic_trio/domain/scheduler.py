@@ -13,7 +13,7 @@ import attrs
 from semantic_trio.domain.agent import Agent
 from semantic_trio.domain.chain import TokenRun
 from semantic_trio.domain.conversation import Breakpoint
-from semantic_trio.domain.errors import PoolExhaustedError, PromptTooLongError
+from semantic_trio.domain.errors import GrammarError, PoolExhaustedError, PromptTooLongError, SemanticError
 from semantic_trio.domain.flight import SingleFlight
 from semantic_trio.domain.generation import Event, Failed, Finished, FinishReason, GenerationRequest
 from semantic_trio.domain.memory import Memory
@@ -179,6 +179,9 @@ class Scheduler:
             elif drawn.row in self._late:
                 events += self._accept_late(drawn)
         self._late.clear()
+        for row in result.stuck:
+            if row in self._rows:
+                self._refuse(self._rows[row], GrammarError("its grammar is too complex"))
         return events + self._read_only()
 
     def reconcile(self, inventory: Inventory) -> list[str]:
@@ -190,7 +193,7 @@ class Scheduler:
         return self.memory.reconcile(inventory)
 
     def refused(self) -> list[tuple[Sequence, Event]]:
-        """Sequences that were given up for want of memory since the last call, with what to tell their callers."""
+        """Sequences that were given up since the last call, for want of memory or of a token to go on with, and what to tell their callers."""
         refused, self._refused = self._refused, []
         return refused
 
@@ -337,7 +340,17 @@ class Scheduler:
         self._rows[row] = sequence
         self._next_row += 1
         self._flight.took_off(sequence)
-        return RowStart(row, request.seed, request.sampling, request.forced, restore)
+        return RowStart(
+            row,
+            request.seed,
+            request.sampling,
+            request.forced,
+            restore,
+            request.steering,
+            request.grammar,
+            request.top_logprobs,
+            drawn=tuple(sequence.generated),
+        )
 
     def _agent(self, sequence: Sequence, run: TokenRun) -> Agent:
         """Whose turn it is: settled once, however often a row is tried for."""
@@ -366,7 +379,7 @@ class Scheduler:
             if not line:
                 del self._in_order[sequence.request.agent or ""]
 
-    def _refuse(self, sequence: Sequence, error: PoolExhaustedError) -> None:
+    def _refuse(self, sequence: Sequence, error: SemanticError) -> None:
         if sequence.phase is Phase.WAITING:
             self._waiting.remove(sequence)
         else:

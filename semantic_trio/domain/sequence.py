@@ -117,7 +117,7 @@ class Sequence:
         self.generated.append(drawn.token)
         ends_turn = drawn.token in self.request.stop_tokens
         text = "" if ends_turn else self._stops.push(self._decoder.push(drawn.token))
-        events: list[Event] = [TokenEvent(drawn.token, text, drawn.logprob)]
+        events: list[Event] = [TokenEvent(drawn.token, text, drawn.logprob, drawn.top)]
         reason = self._reason_to_end(ends_turn)
         if reason is not None:
             events.append(self.finish(reason))

@@ -8,6 +8,7 @@ while this one is being looked at.
 import attrs
 
 from semantic_trio.domain.generation import SamplingParams
+from semantic_trio.domain.steering import NO_STEERING, Grammar, Steering
 
 # Names of what is kept of a row after it was closed. A block holds the rows that global layers have for a run of positions; a mark holds, for
 # one position, what cannot be cut out of blocks: the last rows of sliding layers, the state of recurrent ones. Equal keys, equal content.
@@ -81,6 +82,15 @@ class RowStart:
     sampling: SamplingParams
     forced: tuple[int, ...] = ()  # taken instead of sampled tokens, by index of the generated token
     restore: Restore | None = None
+    steering: Steering = NO_STEERING
+    grammar: Grammar | None = None
+    top_logprobs: int = 0
+    drawn: tuple[int, ...] = ()  # what the request has generated already, in a row it had before
+
+    @property
+    def looks_back(self) -> bool:
+        """Whether a draw depends on the tokens that were drawn before."""
+        return self.grammar is not None or self.steering.looks_back
 
 
 @attrs.frozen
@@ -157,6 +167,7 @@ class Drawn:
     index: int  # of the generated token, from 0
     token: int
     logprob: float
+    top: tuple[tuple[int, float], ...] = ()  # the likeliest tokens with their logarithms, as many as were asked for
 
 
 @attrs.frozen
@@ -165,4 +176,5 @@ class StepResult:
 
     drawn: tuple[Drawn, ...] = ()
     timing: StepTiming | None = None
+    stuck: tuple[int, ...] = ()  # rows whose grammar cannot say what may come next: they draw no more
     in_flight: bool = False  # whether a pass was started whose tokens are still to come

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import attrs
 import click
+from typed_settings.types import SecretStr
 
 import semantic_trio
 from semantic_trio.adapters.catalogue.catalogue import Catalogue, open_catalogue
@@ -138,7 +139,7 @@ def config(config_file: Path | None, **options: object) -> None:
         loaded = _load(config_file, options)
     for field in attrs.fields(Settings):
         value = getattr(loaded.settings, field.name)
-        shown = str(value) if not isinstance(value, str) or field.name != "api_key" else "(set)"
+        shown = "(set)" if isinstance(value, SecretStr) and value else str(value)
         click.echo(f"{field.name:26} {shown:40} {loaded.sources[field.name]}")
 
 

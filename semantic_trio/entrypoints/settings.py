@@ -76,6 +76,11 @@ class Settings:
         default=262_144, validator=_between(0, 1 << 40), help="Most that is written to disk in 24 hours, in MiB; 0: any amount."
     )
     max_agents_in_memory: int = ts.option(default=1000, validator=_between(1, 1_000_000), help="Agents that are remembered by name or by content.")
+    responses_url: ts.SecretStr = ts.option(
+        default=ts.SecretStr(""),
+        help="Database of the Responses API: sqlite:///path or postgresql://user:password@host:port/database; empty: a file in cache_dir.",
+    )
+    responses_days: int = ts.option(default=30, validator=_between(0, 36_500), help="Days for which responses are stored; 0: for ever.")
     queue_limit: int = ts.option(default=64, validator=_between(0, 100_000), help="Requests that may wait for a place in the batch.")
     step_deadline_seconds: float = ts.option(default=60.0, validator=_between(1, 3600), help="A step that takes longer has hung.")
     shutdown_timeout_seconds: float = ts.option(default=30.0, validator=_between(0, 3600), help="How long running requests may go on after SIGTERM.")

@@ -2,7 +2,8 @@
 
 from semantic_trio.testing.codec import ByteCodec, ByteDecoder
 from semantic_trio.testing.files import MemoryFiles
+from semantic_trio.testing.responses import MemoryResponses
 from semantic_trio.testing.runner import ATTENTION_ONLY, END_OF_TURN, FakeRunner
 from semantic_trio.testing.scripted import Call, Rule, ScriptedRunner, read_script
 
-__all__ = ["ATTENTION_ONLY", "END_OF_TURN", "ByteCodec", "ByteDecoder", "Call", "FakeRunner", "MemoryFiles", "Rule", "ScriptedRunner", "read_script"]
+__all__ = ["ATTENTION_ONLY", "END_OF_TURN", "ByteCodec", "ByteDecoder", "Call", "FakeRunner", "MemoryFiles", "MemoryResponses", "Rule", "ScriptedRunner", "read_script"]

@@ -21,6 +21,7 @@ from semantic_trio.domain.conversation import (
     Thinking,
     ToolCall,
 )
+from semantic_trio.testing.grammar import OneAnswer, only_answer
 from semantic_trio.testing.runner import END_OF_TURN
 
 # What `ByteReader` finds in an answer: a thought, a call, or text up to the next of them.
@@ -129,6 +130,10 @@ class ByteCodec:
         """See `TextCodec.decode`."""
         return bytes(token % 256 for token in tokens).decode(errors="replace")
 
+    def token_bytes(self, token: int) -> bytes:
+        """See `TextCodec.token_bytes`."""
+        return bytes([token % 256])
+
     def decoder(self) -> ByteDecoder:
         """See `TextCodec.decoder`."""
         return ByteDecoder()
@@ -136,6 +141,11 @@ class ByteCodec:
     def reader(self, conversation: Conversation, opening: str) -> ByteReader:
         """See `TextCodec.reader`."""
         return ByteReader(bool(conversation.tools) and conversation.choice.calling is not Calling.NONE, opening)
+
+    def grammar(self, conversation: Conversation, opening: str) -> OneAnswer | None:
+        """See `TextCodec.grammar`. Of all answers that have the form there is one, and none is demanded of tools that need not be called."""
+        answer = only_answer(conversation)
+        return None if answer is None else OneAnswer(answer.removeprefix(opening).encode())
 
 
 def _written(message: Message) -> str:

@@ -8,10 +8,12 @@ import attrs
 import trio
 
 from semantic_trio.domain.content import Content, Item, Kind, Tensor
-from semantic_trio.domain.errors import DamagedError, StepFailedError
+from semantic_trio.domain.errors import DamagedError, GrammarError, StepFailedError
 from semantic_trio.domain.geometry import LayerGroup, LayerKind, ModelCacheSpec
+from semantic_trio.domain.steering import GrammarState
 from semantic_trio.domain.step import BlockKey, Drawn, Inventory, MarkKey, Piece, Restore, RowStart, SaveBlock, SaveMark, StepPlan, StepResult
 
+LETTERS = range(ord("a"), ord("z") + 1)
 END_OF_TURN = 0  # the byte that ends a turn in `ByteCodec`'s alphabet
 ATTENTION_ONLY = ModelCacheSpec("fake", (LayerGroup(LayerKind.GLOBAL, layers=1, token_bytes=8),), block_tokens=16, arrays_per_block=1)
 
@@ -39,7 +41,15 @@ class FakeRow:
     start: RowStart
     cache: list[int] = attrs.field(factory=list)  # every token this row has read: what the global layers of a real one keep as keys and values
     state: list[int] = attrs.field(factory=list)  # the same, as all its other layers keep it
-    drawn: int = -1
+    seen: list[int] = attrs.field(init=False)  # tokens drawn for its request
+    grammar: GrammarState | None = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.seen = list(self.start.drawn)
+        self.grammar = self.start.grammar.start() if self.start.grammar else None
+        if self.grammar is not None:
+            for token in self.seen:
+                self.grammar.take(token)
 
     def read(self, *tokens: int) -> None:
         """Take tokens in."""
@@ -191,7 +201,7 @@ class FakeRunner:
         drawn = []
         for decode in plan.decode:
             row = self.rows[decode.row]
-            row.read(row.drawn)
+            row.read(row.seen[-1])
             drawn.append(self._draw(row, decode.draws))
         for chunk in plan.prefill:
             row = self.rows[chunk.row]
@@ -201,19 +211,40 @@ class FakeRunner:
                 drawn.append(self._draw(row, chunk.draws))
         if not plan.has_work:
             return StepResult()
-        return StepResult(tuple(drawn), plan.timing(seconds))
+        told = tuple(one for one in drawn if isinstance(one, Drawn))
+        return StepResult(told, plan.timing(seconds), tuple(one for one in drawn if isinstance(one, int)))
 
-    def _draw(self, row: FakeRow, index: int) -> Drawn:
+    def _draw(self, row: FakeRow, index: int) -> Drawn | int:
+        """A token; the number of a row whose grammar cannot say what may come next."""
         chance = "" if row.start.sampling.is_greedy else f"{row.start.seed}/{index}"
         digest = hashlib.sha256(f"{row.memory}{chance}".encode()).digest()
         token = ord("a") + digest[0] % 26
-        if self.end_after is not None and index >= self.end_after:
-            token = END_OF_TURN
-        return self._drawn(row, index, token)
+        wanted = END_OF_TURN if self.end_after is not None and index >= self.end_after else token
+        try:
+            return self._drawn(row, index, _steered(row, wanted, digest))
+        except GrammarError:
+            row.seen.append(END_OF_TURN)
+            return row.start.row
 
     def _drawn(self, row: FakeRow, index: int, token: int) -> Drawn:
         if index < len(row.start.forced):
             token = row.start.forced[index]
-        row.drawn = token
-        score = hashlib.sha256(f"{row.memory}{token}".encode()).digest()
-        return Drawn(row.start.row, index, token, -score[0] / 16)
+        row.seen.append(token)
+        if row.grammar is not None:
+            row.grammar.take(token)
+        others = sorted(((one, _logprob(row, one)) for one in LETTERS), key=lambda found: -found[1])
+        return Drawn(row.start.row, index, token, _logprob(row, token), tuple(others[: row.start.top_logprobs]))
+
+
+def _logprob(row: FakeRow, token: int) -> float:
+    return -hashlib.sha256(f"{row.memory}{token}".encode()).digest()[0] / 16
+
+
+def _steered(row: FakeRow, wanted: int, digest: bytes) -> int:
+    """The token a row wants, or where something is added to others or not all are allowed, the best of those. Raises `GrammarError`."""
+    added = row.start.steering.additions(row.seen)
+    if row.grammar is None and not added:
+        return wanted
+    allowed = row.grammar.allowed() if row.grammar else None
+    tokens = {wanted, *LETTERS, *added} if allowed is None else {n for n in range(8 * len(allowed)) if allowed[n // 8] >> n % 8 & 1}
+    return max(tokens, key=lambda one: ((one == wanted) + added.get(one, 0.0), hashlib.sha256(digest + bytes([one % 256])).digest()))

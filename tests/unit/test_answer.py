@@ -23,7 +23,7 @@ NEXT = Message(Role.USER, (Text("and now?"),))
 CALL = '<tool_call>\n{"name": "look", "arguments": {"at": 1}}\n</tool_call>'
 
 
-def answer_to(bench: Bench, said: Said, told: str, conversation: Conversation = ASKED, **more: object) -> Answer:
+def answer_to(bench: Bench, said: Said, told: str, conversation: Conversation = ASKED, *, keeps_scores: bool = False, **more: object) -> Answer:
     """An answer whose text is `told`, and the end of the turn."""
     digests = chain(canonical(conversation))
     prompt = CODEC.encode_prompt(conversation, said.known(digests))
@@ -31,7 +31,8 @@ def answer_to(bench: Bench, said: Said, told: str, conversation: Conversation = 
     generation = bench.submit(prompt.tokens, 500, forced=forced, **more)
     ids = (f"id{number}" for number in itertools.count(1))
     reader = CODEC.reader(conversation, prompt.opening)
-    return Answer(generation, Encoded(conversation, digests, prompt, conversation.tools), reader, said, ids.__next__, conversation.choice.is_single)
+    encoded = Encoded(conversation, digests, prompt, conversation.tools)
+    return Answer(generation, encoded, reader, said, ids.__next__, conversation.choice.is_single, keeps_scores)
 
 
 def goes_on(whole: WholeAnswer) -> Conversation:
@@ -48,6 +49,17 @@ async def test_pieces_are_joined_and_calls_have_ids(start_engine: StartEngine, a
     assert [(call.id, call.name, call.arguments) for call in calls] == [("id1", "look", '{"at": 1}'), ("id2", "look", '{"at": 1}')]
     assert [type(part) for part in whole.parts] == [Thinking, Text, ToolCall, ToolCall]
     assert whole.text == "I look."
+
+
+async def test_tokens_are_told_of_the_text_and_counted_of_thoughts(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench, said = await start_engine(), Said()
+
+    whole = await answer_to(bench, said, f"<think>\nhm\n</think>\n\nI look.{CALL}So.", keeps_scores=True).result()
+    silent = await answer_to(bench, said, "So.").result()
+
+    assert bytes(event.token for event in whole.scores).decode().strip() == "I look.So."
+    assert whole.thought_tokens == len("<think>\nhm\n</think>")
+    assert (silent.scores, silent.thought_tokens) == ((), 0)
 
 
 async def test_the_next_turn_goes_on_with_the_very_tokens(start_engine: StartEngine, autojump_clock: MockClock) -> None:

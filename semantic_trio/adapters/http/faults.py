@@ -15,12 +15,15 @@ from semantic_trio.domain.errors import (
     DiskRefusedError,
     DrainingError,
     EngineDeadError,
+    GrammarError,
     InvalidRequestError,
     ModelNotFoundError,
     OverloadedError,
     PoolExhaustedError,
     PromptTooLongError,
+    ResponseNotFoundError,
     SemanticError,
+    StoreError,
 )
 
 # Anthropic's name of each status; 529 is its own for "overloaded".
@@ -39,6 +42,8 @@ KINDS = {
 }
 # When a supervisor has had the time to start a dead process again.
 RESTART_SECONDS = 5
+# When a database that was started again answers.
+STORE_SECONDS = 5
 # When others are likely to have given up memory or a turn to be over.
 ROOM_SECONDS = 5
 
@@ -90,10 +95,14 @@ def _named(error: SemanticError, protocol: Protocol) -> Fault:
             return Fault(400, _too_long(error, protocol), field="messages", code="context_length_exceeded")
         case InvalidRequestError():
             return Fault(400, str(error), field=error.field or None)
+        case GrammarError():
+            return Fault(400, str(error), code="grammar_too_complex")
         case ModelNotFoundError():
             return Fault(404, _no_model(error, protocol), field="model", code="model_not_found")
         case AgentNotFoundError():
             return Fault(404, str(error), field="agent", code="agent_not_found")
+        case ResponseNotFoundError():
+            return Fault(404, str(error), code="response_not_found")
         case AgentExistsError():
             return Fault(409, str(error), field="id", code="agent_exists")
         case DiskRefusedError():
@@ -115,6 +124,8 @@ def _passing(error: SemanticError, protocol: Protocol) -> Fault:
             return Fault(503, str(error), retry_after_seconds=error.retry_after_seconds)
         case EngineDeadError():
             return Fault(503, str(error), retry_after_seconds=RESTART_SECONDS)
+        case StoreError():
+            return Fault(503, str(error), code="store_unavailable", retry_after_seconds=STORE_SECONDS)
         case _:
             return Fault(500, str(error))
 

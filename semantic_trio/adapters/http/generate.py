@@ -17,6 +17,7 @@ from semantic_trio.application.answer import Answer, Encoded
 from semantic_trio.domain.conversation import Conversation
 from semantic_trio.domain.errors import InvalidRequestError, PoolExhaustedError, PromptTooLongError
 from semantic_trio.domain.generation import GenerationRequest, SamplingParams
+from semantic_trio.domain.steering import NO_STEERING, Steering
 
 log = structlog.get_logger(__name__)
 
@@ -39,6 +40,8 @@ class Asked:
     sampling: SamplingParams
     stop_strings: tuple[str, ...] = ()
     seed: int | None = None
+    steering: Steering = NO_STEERING
+    top_logprobs: int | None = None  # how many of the likeliest tokens are told with each of the text's; None: nothing is told of these
     identity: Identity = NOBODY
     call_prefix: str = "call_"  # of the ids of calls
 
@@ -58,17 +61,28 @@ async def begin(state: AppState, asked: Asked) -> tuple[ServedModel, Answer]:
 
     Raises `ModelNotFoundError`, `InvalidRequestError` and what `submit` raises.
     """
+    model, [answer] = await begin_all(state, asked, 1)
+    return model, answer
+
+
+async def begin_all(state: AppState, asked: Asked, count: int) -> tuple[ServedModel, list[Answer]]:
+    """The same with several answers to one conversation; the seed of each is one more than that before. Raises as `begin` does."""
     model = state.resolve(asked.model)
     encoded = await model.encode(asked.conversation)
     if state.settings.log_prompts:
         log_prompt(asked.conversation)
-    return model, submit(state, current.get(), model, asked, encoded)
+    return model, submit_all(state, model, asked, encoded, count)
+
+
+def submit_all(state: AppState, model: ServedModel, asked: Asked, encoded: Encoded, count: int) -> list[Answer]:
+    """Submit one prompt as often as answers are wanted. Raises what `submit` raises, and then those submitted end with the request."""
+    seed = _seed(asked)
+    return [submit(state, current.get(), model, attrs.evolve(asked, seed=seed + number), encoded) for number in range(count)]
 
 
 def submit(state: AppState, exchange: Exchange, model: ServedModel, asked: Asked, encoded: Encoded) -> Answer:
     """Submit a prompt; its answer ends with the exchange. Raises `PromptTooLongError`, `InvalidRequestError`, what `Engine.submit` raises."""
     exchange.model, exchange.agent = model.card.id, asked.identity.agent or ""
-    seed = secrets.randbits(SEED_BITS) if asked.seed is None else asked.seed % (1 << SEED_BITS)
     prompt, codec = encoded.prompt, model.codec
     if len(asked.stop_strings) > MOST_STOPS or any(len(stop) > LONGEST_STOP for stop in asked.stop_strings):
         raise InvalidRequestError(f"at most {MOST_STOPS} stop strings of at most {LONGEST_STOP} characters", "stop")
@@ -76,8 +90,11 @@ def submit(state: AppState, exchange: Exchange, model: ServedModel, asked: Asked
         request_id=exchange.request_id,
         prompt=prompt.tokens,
         max_tokens=model.card.context_length if asked.max_tokens is None else asked.max_tokens,
-        seed=seed,
+        seed=_seed(asked),
         sampling=asked.sampling,
+        steering=asked.steering,
+        grammar=encoded.grammar,
+        top_logprobs=asked.top_logprobs or 0,
         stop_strings=tuple(stop for stop in asked.stop_strings if stop),
         stop_tokens=codec.stop_tokens,
         agent=asked.identity.agent,
@@ -91,9 +108,21 @@ def submit(state: AppState, exchange: Exchange, model: ServedModel, asked: Asked
         raise PromptTooLongError(len(prompt.tokens), model.engine.memory.longest_row) from error
     exchange.stack.callback(state.metrics.generation_closed, generation)
     reader = codec.reader(encoded.conversation, prompt.opening)
-    answer = Answer(generation, encoded, reader, model.said, functools.partial(_new_id, asked.call_prefix), encoded.conversation.choice.is_single)
+    answer = Answer(
+        generation,
+        encoded,
+        reader,
+        model.said,
+        functools.partial(_new_id, asked.call_prefix),
+        ends_with_call=encoded.conversation.choice.is_single,
+        keeps_scores=asked.top_logprobs is not None,
+    )
     exchange.stack.callback(answer.close)
     return answer
+
+
+def _seed(asked: Asked) -> int:
+    return secrets.randbits(SEED_BITS) if asked.seed is None else asked.seed % (1 << SEED_BITS)
 
 
 def _new_id(prefix: str) -> str:

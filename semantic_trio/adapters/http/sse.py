@@ -3,15 +3,13 @@
 Knows events and silence. Each protocol's own words are its `StreamEncoder`.
 """
 
-from collections.abc import AsyncGenerator
-from typing import Protocol
+from collections.abc import AsyncGenerator, Sequence
+from typing import Protocol, TypeVar
 
 import msgspec
 import trio
 from quart import Response
 
-from semantic_trio.application.answer import AnswerEvent
-from semantic_trio.domain.conversation import Part
 from semantic_trio.domain.errors import SemanticError
 from semantic_trio.domain.generation import Failed, Finished
 
@@ -20,14 +18,19 @@ class StreamAbortedError(Exception):
     """The stream has told its error; raised so that the connection is dropped and nobody takes the part for the whole."""
 
 
-class EventSource(Protocol):
-    """Where events come from: an answer, or what stands for it until there is one."""
+Piece = TypeVar("Piece")  # what an answer consists of: a part of it, or of one of several
+Told_co = TypeVar("Told_co", covariant=True)
+Heard_contra = TypeVar("Heard_contra", contravariant=True)
 
-    async def receive(self) -> list[AnswerEvent]:
+
+class EventSource(Protocol[Told_co]):
+    """Where events come from: an answer, several, or what stands for one until there is one."""
+
+    async def receive(self) -> Sequence[Told_co | Finished | Failed]:
         """All events that have come, as soon as there is one. Cancelling it loses nothing."""
 
 
-class StreamEncoder(Protocol):
+class StreamEncoder(Protocol[Heard_contra]):
     """A protocol's events."""
 
     @property
@@ -37,7 +40,7 @@ class StreamEncoder(Protocol):
     def opening(self) -> bytes:
         """What is sent before anything is known."""
 
-    def part(self, part: Part) -> bytes:
+    def part(self, part: Heard_contra) -> bytes:
         """More of the answer: of its text, of a thought, or a whole call."""
 
     def ending(self, finished: Finished) -> bytes:
@@ -47,7 +50,7 @@ class StreamEncoder(Protocol):
         """The last words of a stream that failed."""
 
 
-def event_stream(events: EventSource, encoder: StreamEncoder, ping_seconds: float) -> Response:
+def event_stream(events: EventSource[Piece], encoder: StreamEncoder[Piece], ping_seconds: float) -> Response:
     """The answer that streams a generation."""
     response = Response(_stream(events, encoder, ping_seconds), content_type="text/event-stream; charset=utf-8")
     response.timeout = None  # the framework's own would end a long stream silently
@@ -62,10 +65,10 @@ def encode_event(data: object, name: str | None = None) -> bytes:
     return line if name is None else b"event: " + name.encode() + b"\n" + line
 
 
-async def _stream(events: EventSource, encoder: StreamEncoder, ping_seconds: float) -> AsyncGenerator[bytes, None]:
+async def _stream(events: EventSource[Piece], encoder: StreamEncoder[Piece], ping_seconds: float) -> AsyncGenerator[bytes, None]:
     yield encoder.opening()
     while True:
-        arrived: list[AnswerEvent] = []
+        arrived: Sequence[Piece | Finished | Failed] = ()
         with trio.move_on_after(ping_seconds):
             arrived = await events.receive()
         yield b"".join(_encoded(event, encoder) for event in arrived) if arrived else encoder.ping
@@ -75,7 +78,7 @@ async def _stream(events: EventSource, encoder: StreamEncoder, ping_seconds: flo
             raise StreamAbortedError(str(arrived[-1].error))
 
 
-def _encoded(event: AnswerEvent, encoder: StreamEncoder) -> bytes:
+def _encoded(event: Piece | Finished | Failed, encoder: StreamEncoder[Piece]) -> bytes:
     match event:
         case Finished():
             return encoder.ending(event)

@@ -3,7 +3,7 @@
 Knows the served models and the rules for requests. Knows nothing of wire formats.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Protocol, TypeVar, TypeVarTuple
 
 import attrs
@@ -15,7 +15,7 @@ from semantic_trio.application.engine import Engine
 from semantic_trio.application.handle import Generation
 from semantic_trio.application.persistence import Persistence
 from semantic_trio.domain.canonical import canonical
-from semantic_trio.domain.conversation import Conversation
+from semantic_trio.domain.conversation import Conversation, Tool
 from semantic_trio.domain.errors import ModelNotFoundError
 from semantic_trio.domain.said import Said, chain
 from semantic_trio.ports import TextCodec
@@ -65,18 +65,28 @@ class ServedModel:
     async def encode(self, conversation: Conversation) -> Encoded:
         """A conversation in order, and its prompt, which goes on in the very tokens that were read and said where it is the same.
 
-        Raises `InvalidRequestError` where the model's template refuses the conversation.
+        Raises `InvalidRequestError` where the model's template refuses the conversation, or nothing can have the form that is demanded of the answer;
+        `GrammarError` where that form is too complex.
         """
         is_large = conversation.characters > ENCODE_IN_LOOP_CHARACTERS
         ordered = await self._run(is_large, canonical, conversation)
         digests = await self._run(is_large, chain, ordered)
         prompt = await self._run(is_large, self.codec.encode_prompt, ordered, self.said.known(digests))
-        return Encoded(ordered, digests, prompt, conversation.tools)
+        demanded = _with_named_tool(ordered, conversation.tools)
+        grammar = await self._run(True, self.codec.grammar, demanded, prompt.opening) if demanded.demands_form else None
+        return Encoded(ordered, digests, prompt, conversation.tools, grammar)
 
     async def _run(self, in_thread: bool, function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
         if in_thread:
             return await trio.to_thread.run_sync(function, *arguments, limiter=self._encoders)
         return function(*arguments)
+
+
+def _with_named_tool(ordered: Conversation, offered: Sequence[Tool]) -> Conversation:
+    """A conversation with the tool in it that has to be called, also where the model has not been told of it."""
+    told = {tool.name for tool in ordered.tools}
+    named = tuple(tool for tool in offered if tool.name == ordered.choice.name and tool.name not in told)
+    return attrs.evolve(ordered, tools=(*ordered.tools, *named))
 
 
 class Observer(Protocol):

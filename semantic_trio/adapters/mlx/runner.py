@@ -5,7 +5,7 @@ Everything in `Batch` runs on the device thread; `MlxRunner` is its face on the 
 
 import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TypeVar, cast
 
@@ -19,10 +19,11 @@ from semantic_trio.adapters.mlx.forms import ModelForms
 from semantic_trio.adapters.mlx.geometry import measure_spec
 from semantic_trio.adapters.mlx.kv import Layout, RowCaches, Span, choose_layout, proofs_of, state_of
 from semantic_trio.adapters.mlx.loading import LoadedModel, load
-from semantic_trio.adapters.mlx.sampling import Draw, draw
+from semantic_trio.adapters.mlx.sampling import Draw, Draws, draw
 from semantic_trio.domain.content import Content, Item
-from semantic_trio.domain.errors import DamagedError, StepFailedError
+from semantic_trio.domain.errors import DamagedError, GrammarError, StepFailedError
 from semantic_trio.domain.geometry import ModelCacheSpec
+from semantic_trio.domain.steering import GrammarState
 from semantic_trio.domain.step import BlockKey, Closing, Drawn, Inventory, RowStart, SaveBlock, SaveMark, StepPlan, StepResult
 
 T = TypeVar("T")
@@ -38,23 +39,58 @@ class _Row:
     start: RowStart
     caches: RowCaches
     length: int = 0  # tokens read, those of a pass in flight included
-    drawn: mx.array | None = None  # (1,) the token drawn last, perhaps not computed yet
+    last: mx.array | None = None  # (1,) the token drawn last, perhaps not computed yet
+    drawn: list[int] = attrs.field(init=False)  # all that were drawn and looked at; kept where a draw depends on them
+    _state: GrammarState | None = attrs.field(init=False)
+    is_stuck: bool = attrs.field(init=False, default=False)  # its grammar cannot say what may come next
+
+    def __attrs_post_init__(self) -> None:
+        self.drawn = list(self.start.drawn)
+        self._state = self.start.grammar.start() if self.start.grammar else None
+        if self._state is not None:
+            for token in self.drawn:
+                self._state.take(token)
+
+    def saw(self, token: int) -> None:
+        """Look at a token that was drawn."""
+        if self.start.looks_back:
+            self.drawn.append(token)
+        if self._state is not None and not self.is_stuck:
+            self._state.take(token)
 
     def draw(self, index: int) -> Draw:
-        forced = self.start.forced[index] if index < len(self.start.forced) else None
-        return Draw(self.start.sampling, self.start.seed, index, forced)
+        """How token number `index` is to be drawn, once those before it were seen."""
+        start = self.start
+        return Draw(
+            start.sampling,
+            start.seed,
+            index,
+            forced=start.forced[index] if index < len(start.forced) else None,
+            additions=start.steering.additions(self.drawn),
+            allowed=self._allowed(),
+            top=start.top_logprobs,
+        )
+
+    def _allowed(self) -> bytes | None:
+        try:
+            return self._state.allowed() if self._state and not self.is_stuck else None
+        except GrammarError as error:
+            log.warning("grammar failed", row=self.start.row, reason=error.reason)
+            self.is_stuck = True
+            return None
 
 
-@attrs.frozen(eq=False)
+@attrs.define(eq=False)
 class _Flight:
-    """A pass that was started and not yet looked at."""
+    """A pass that was started and not yet landed."""
 
     plan: StepPlan
-    who: tuple[tuple[int, int], ...]  # row and index of each token drawn
-    tokens: mx.array | None  # (drawing rows,)
-    logprobs: mx.array | None
+    who: tuple[tuple[int, Draw], ...]  # row and manner of each draw
+    draws: Draws | None
     read: list[mx.array]  # numbers out of the rows that read without drawing
+    stuck: frozenset[int]  # rows whose draws are none
     started_at: float  # seconds on the monotonic clock
+    is_seen: bool = False  # its rows know what they have drawn
 
 
 @attrs.define(eq=False)
@@ -140,18 +176,32 @@ class Batch:
         return blocks
 
     def _take_off(self, plan: StepPlan) -> _Flight:
+        """Start a pass. Draws that depend on those before wait for them; the pass itself does not."""
         started_at = time.monotonic()
         who = [(d.row, d.draws) for d in plan.decode] + [(c.row, c.draws) for c in plan.prefill if c.draws is not None]
         spans = [Span(self._rows[d.row].caches, 1, wants_logits=True) for d in plan.decode]
         spans += [Span(self._rows[c.row].caches, len(c.tokens), wants_logits=c.draws is not None) for c in plan.prefill]
         logits = self.layout.forward(self._inputs(plan), spans)
         self._count(plan)
-        tokens, logprobs = self._draw(logits, who)
+        if self._flight is not None and any(self._rows[row].start.looks_back for row, _ in who):
+            mx.async_eval(logits)
+            self._look_at(self._flight)
+        drawing = tuple((row, self._rows[row].draw(index)) for row, index in who)
+        draws = self._draw(logits, drawing)
         reading = [self._rows[c.row].caches for c in plan.prefill if c.draws is None]  # nothing that is drawn depends on these
         read = [number for caches in reading for number in proofs_of(caches)]
-        drawing = [array for array in (tokens, logprobs) if array is not None]
-        mx.async_eval(drawing, [state_of(caches) for caches in reading], read)
-        return _Flight(plan, tuple(who), tokens, logprobs, read, started_at)
+        mx.async_eval(draws.arrays if draws else [], [state_of(caches) for caches in reading], read)
+        stuck = frozenset(row for row, _ in who if self._rows[row].is_stuck)
+        return _Flight(plan, drawing, draws, read, stuck, started_at)
+
+    def _look_at(self, flight: _Flight) -> None:
+        """Have the rows see what a pass has drawn for them: once."""
+        if flight.draws is None or flight.is_seen:
+            return
+        flight.is_seen = True
+        for (row, _), token in zip(flight.who, cast(list[int], flight.draws.tokens.tolist()), strict=True):
+            if row in self._rows:
+                self._rows[row].saw(token)
 
     def _count(self, plan: StepPlan) -> None:
         for decode in plan.decode:
@@ -161,40 +211,47 @@ class Batch:
             self._rows[chunk.row].length += len(chunk.tokens)
 
     def _inputs(self, plan: StepPlan) -> mx.array:
-        drawn = [self._drawn(d.row) for d in plan.decode]
+        drawn = [self._last(d.row) for d in plan.decode]
         read = [token for chunk in plan.prefill for token in chunk.tokens]
         return mx.concatenate([*drawn, mx.array(read, dtype=mx.int32)]) if read else mx.concatenate(drawn)
 
-    def _drawn(self, row: int) -> mx.array:
-        drawn = self._rows[row].drawn
-        assert drawn is not None, "a row decodes only after its prompt was read"
-        return drawn
+    def _last(self, row: int) -> mx.array:
+        last = self._rows[row].last
+        assert last is not None, "a row decodes only after its prompt was read"
+        return last
 
-    def _draw(self, logits: mx.array | None, who: Sequence[tuple[int, int]]) -> tuple[mx.array | None, mx.array | None]:
+    def _draw(self, logits: mx.array | None, who: Sequence[tuple[int, Draw]]) -> Draws | None:
         if logits is None:
-            return None, None
-        tokens, logprobs = draw(logits, [self._rows[row].draw(index) for row, index in who])
+            return None
+        draws = draw(logits, [one for _, one in who])
         for place, (row, _) in enumerate(who):
-            self._rows[row].drawn = tokens[place : place + 1]
-        return tokens, logprobs
+            self._rows[row].last = draws.tokens[place : place + 1]
+        return draws
 
     def _land(self, flight: _Flight) -> StepResult:
         """Wait for a pass and read what it drew."""
-        mx.eval([array for array in (flight.tokens, flight.logprobs) if array is not None], flight.read)
+        mx.eval(flight.draws.arrays if flight.draws else [], flight.read)
         now = time.monotonic()
         seconds = now - max(flight.started_at, self._finished_at)
         self._finished_at = now
-        drawn: tuple[Drawn, ...] = ()
-        if flight.tokens is not None and flight.logprobs is not None:
-            tokens, logprobs = cast(list[int], flight.tokens.tolist()), cast(list[float], flight.logprobs.tolist())
-            values = zip(flight.who, tokens, logprobs, strict=True)
-            drawn = tuple(Drawn(row, index, token, logprob) for (row, index), token, logprob in values)
-        return StepResult(drawn, flight.plan.timing(seconds))
+        self._look_at(flight)
+        drawn = tuple(one for one in _told(flight) if one.row not in flight.stuck)
+        return StepResult(drawn, flight.plan.timing(seconds), tuple(sorted(flight.stuck)))
 
     def _tidy(self) -> None:
         self._steps += 1
         if not self._rows or self._steps % TIDY_EVERY == 0:
             mx.clear_cache()
+
+
+def _told(flight: _Flight) -> Iterator[Drawn]:
+    """What the rows of a pass have drawn, of a pass that is computed."""
+    draws = flight.draws
+    if draws is None:
+        return
+    tokens, logprobs = cast(list[int], draws.tokens.tolist()), cast(list[float], draws.logprobs.tolist())
+    for place, ((row, one), token, logprob) in enumerate(zip(flight.who, tokens, logprobs, strict=True)):
+        yield Drawn(row, one.index, token, logprob, draws.likeliest(place, one.top))
 
 
 @attrs.define(eq=False)

@@ -1,13 +1,16 @@
 """Drawing the next token of every row of a pass.
 
-A draw is a function of the row's logits, its parameters, its seed and the index of the token: not of the batch it happens in, nor of what was
-drawn for others. Rows with equal parameters are drawn in one call.
+A draw is a function of the row's logits, its parameters, its seed, the index of the token and, where it is steered, the tokens before it: not of the
+batch it happens in, nor of what was drawn for others. Rows with equal parameters are drawn in one call.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import cast
 
 import attrs
 import mlx.core as mx
+import numpy as np
 from mlx_lm.sample_utils import apply_min_p, apply_top_k, apply_top_p
 
 from semantic_trio.domain.generation import SamplingParams
@@ -23,17 +26,70 @@ class Draw:
     seed: int
     index: int
     forced: int | None = None
+    additions: Mapping[int, float] = MappingProxyType({})  # to the logits, by token
+    allowed: bytes | None = None  # a bit for each token, the lowest first; None: all may be drawn
+    top: int = 0  # how many of the likeliest tokens are told too
 
 
-def draw(logits: mx.array, draws: Sequence[Draw]) -> tuple[mx.array, mx.array]:
-    """Draw from `logits` (rows, vocabulary). Lazy.
+@attrs.frozen(eq=False)
+class Draws:
+    """What was drawn for the rows of a pass. Lazy."""
 
-    Returns the tokens (rows,) int32 and the natural logarithms (rows,) float32 of their probabilities at temperature 1, before any filter.
-    """
+    tokens: mx.array  # (rows,) int32
+    logprobs: mx.array  # (rows,) float32: natural logarithms of their probabilities at temperature 1, before any filter
+    top_tokens: mx.array | None  # (rows, most) int32: the likeliest first; None where nobody asks
+    top_logprobs: mx.array | None  # (rows, most) float32: theirs
+
+    @property
+    def arrays(self) -> list[mx.array]:
+        """All there is to compute."""
+        return [array for array in (self.tokens, self.logprobs, self.top_tokens, self.top_logprobs) if array is not None]
+
+    def likeliest(self, place: int, most: int) -> tuple[tuple[int, float], ...]:
+        """The likeliest tokens of one row with their logarithms. To be asked once all is computed."""
+        if not most or self.top_tokens is None or self.top_logprobs is None:
+            return ()
+        tokens, logprobs = cast(list[int], self.top_tokens[place].tolist()), cast(list[float], self.top_logprobs[place].tolist())
+        return tuple(zip(tokens, logprobs, strict=True))[:most]
+
+
+def draw(logits: mx.array, draws: Sequence[Draw]) -> Draws:
+    """Draw from `logits` (rows, vocabulary)."""
     logits = logits.astype(mx.float32)
     logprobs = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
-    tokens = _force(_draw_groups(logprobs, draws), draws)
-    return tokens, mx.take_along_axis(logprobs, tokens[:, None], axis=-1)[:, 0]
+    tokens = _force(_draw_groups(_steered(logprobs, draws), draws), draws)
+    drawn = mx.take_along_axis(logprobs, tokens[:, None], axis=-1)[:, 0]
+    return Draws(tokens, drawn, *_likeliest(logprobs, max(one.top for one in draws)))
+
+
+def _steered(logprobs: mx.array, draws: Sequence[Draw]) -> mx.array:
+    """With what is added to each row; what a row may not draw is impossible. Rows that ask for nothing are left bit for bit as they are."""
+    size = logprobs.shape[-1]
+    added = [(place, token, value) for place, one in enumerate(draws) for token, value in one.additions.items() if token < size]
+    if added:
+        rows, tokens, values = zip(*added, strict=True)
+        logprobs = logprobs.at[mx.array(rows), mx.array(tokens)].add(mx.array(values, dtype=mx.float32))
+    places = [place for place, one in enumerate(draws) if one.allowed is not None]
+    if places:
+        masks = mx.array(np.stack([_mask(draws[place].allowed or b"", size) for place in places]))
+        logprobs[mx.array(places)] = mx.where(masks, logprobs[mx.array(places)], -mx.inf)
+    return logprobs
+
+
+def _mask(allowed: bytes, size: int) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
+    """The bits as truth values (size,): models may know more tokens than their grammars, and these may not be drawn."""
+    bits = np.unpackbits(np.frombuffer(allowed, np.uint8), bitorder="little")[:size].view(np.bool_)
+    return np.pad(bits, (0, size - len(bits)))
+
+
+def _likeliest(logprobs: mx.array, most: int) -> tuple[mx.array | None, mx.array | None]:
+    if not most:
+        return None, None
+    most = min(most, logprobs.shape[-1])
+    found = mx.argpartition(-logprobs, kth=most - 1, axis=-1)[:, :most]
+    values = mx.take_along_axis(logprobs, found, axis=-1)
+    order = mx.argsort(-values, axis=-1)
+    return mx.take_along_axis(found, order, axis=-1).astype(mx.int32), mx.take_along_axis(values, order, axis=-1)
 
 
 def _draw_groups(logprobs: mx.array, draws: Sequence[Draw]) -> mx.array:

@@ -10,12 +10,20 @@ from collections.abc import Iterator, Sequence
 
 import attrs
 
-from semantic_trio.adapters.text.generic import CALL_HEAD, CALL_MIDDLE, definition
+from semantic_trio.adapters.text.generic import CALL_CLOSE, CALL_HEAD, CALL_MIDDLE, definition
 from semantic_trio.adapters.text.layout import PLACEHOLDER, Kind, Slots, Span
 from semantic_trio.adapters.text.reader import MarkReader
 from semantic_trio.adapters.text.syntax import HERMES, ThinkMarks, ToolSyntax
 from semantic_trio.adapters.text.turns import REFUSALS, RESULT_ROLE, Render, Turn, turn
 from semantic_trio.domain.conversation import Role, Tool, ToolCall
+
+
+@attrs.frozen
+class CallShape:
+    """How calls go on after their arguments, where these stand as JSON right after `CallManner.middle`."""
+
+    close: str  # from the end of the last call's arguments on
+    again: str  # from the end of a call's arguments to the name in the next call
 
 
 @attrs.frozen
@@ -32,9 +40,10 @@ class CallManner:
     takes_text: bool = True  # arguments as JSON text; else as an object
     numbering: str = "{number:09}"  # how calls are numbered: `number`, `name`
     takes_user_after_results: bool = True
+    shape: CallShape | None = None  # None where arguments are not written as JSON
 
 
-GENERIC = CallManner(is_native=False, syntax=HERMES, head=CALL_HEAD, middle=CALL_MIDDLE)
+GENERIC = CallManner(is_native=False, syntax=HERMES, head=CALL_HEAD, middle=CALL_MIDDLE, shape=CallShape(CALL_CLOSE, f"{CALL_CLOSE}\n{CALL_HEAD}"))
 # Some templates want nine letters or digits, some write the number as the call's name. Those of clients are never shown: they differ each time.
 NUMBERINGS = ("{number:09}", "functions.{name}:{number}")
 
@@ -117,6 +126,7 @@ class _Trial:
             takes_text=self.takes_text,
             numbering=self.numbering,
             takes_user_after_results=self._takes(script, [*answered, last]),
+            shape=_shape(sample, head, middle),
         )
 
     def _told(self, script: Script, turns: Sequence[Turn], *, speak: bool = True) -> tuple[str, list[Span]]:
@@ -174,6 +184,26 @@ class _Trial:
         said = next((span for span in spans if span.slot.text == "said2"), None)
         name = _of(Kind.NAME, spans)[0]
         return text[said.end : name.start - len(head)] if said else ""
+
+
+def _shape(sample: str, head: str, middle: str) -> CallShape | None:
+    """How two calls go on after their arguments, which are one object each; the first begins with `head`."""
+    front = TOOL.name + middle
+    nothing, first, rest = sample.removeprefix(head).partition(front)
+    one, second, other = rest.partition(front)
+    try:
+        again, close = (text[_end_of_object(text) :] for text in (one, other))
+    except ValueError:
+        return None
+    return CallShape(close, again) if first and second and not nothing else None
+
+
+def _end_of_object(text: str) -> int:
+    """Where the object ends that a text begins with. Raises `ValueError` where there is none."""
+    found, end = json.JSONDecoder().raw_decode(text)
+    if not isinstance(found, dict):
+        raise ValueError("arguments are an object")
+    return end
 
 
 def _of(kind: Kind, spans: Sequence[Span]) -> list[Span]:

@@ -14,6 +14,8 @@ from tokenizers import Tokenizer
 
 from semantic_trio.adapters.text.decoding import IncrementalDecoder
 from semantic_trio.adapters.text.generic import Definition
+from semantic_trio.adapters.text.grammar import AnswerForm
+from semantic_trio.adapters.text.guidance import CompiledGrammar, Guidance
 from semantic_trio.adapters.text.layout import encodable
 from semantic_trio.adapters.text.manners import probe
 from semantic_trio.adapters.text.reader import MarkReader
@@ -44,9 +46,11 @@ class TokenizerCodec:
     _silent: frozenset[int]
     stop_tokens: frozenset[int]
     _segments: SegmentEncoder = attrs.field(init=False)
+    _guidance: Guidance = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         object.__setattr__(self, "_segments", SegmentEncoder(self._tokenizer))
+        object.__setattr__(self, "_guidance", Guidance(self._tokenizer, self.stop_tokens))
 
     def encode_prompt(self, conversation: Conversation, known: Known = NOTHING_KNOWN) -> Prompt:
         """See `TextCodec.encode_prompt`. Special tokens are those the template writes; none is added to them."""
@@ -68,15 +72,28 @@ class TokenizerCodec:
         [encoding] = self._tokenizer.encode_batch_fast([encodable(text)], add_special_tokens=not begun)
         return tuple(encoding.ids)
 
+    def token_bytes(self, token: int) -> bytes:
+        """See `TextCodec.token_bytes`."""
+        return self._guidance.token_bytes(token)
+
     def decoder(self) -> IncrementalDecoder:
         """See `TextCodec.decoder`."""
         return IncrementalDecoder(self._tokenizer, self._silent, self._tokenizer.get_vocab_size())
 
     def reader(self, conversation: Conversation, opening: str) -> MarkReader:
         """See `TextCodec.reader`."""
-        marks, syntax = (self._template.marks, self._template.manners.calls.syntax) if self._template else (ThinkMarks(), HERMES)
+        marks, syntax = (self._template.marks, self._template.calls_of(conversation).syntax) if self._template else (ThinkMarks(), HERMES)
         may_call = conversation.tools and conversation.choice.calling is not Calling.NONE
         return MarkReader(marks, syntax if may_call else None, conversation.tools, opening)
+
+    def grammar(self, conversation: Conversation, opening: str) -> CompiledGrammar | None:
+        """See `TextCodec.grammar`."""
+        if self._template is None or not conversation.demands_form:
+            return None
+        marks, added = self._template.marks, self._tokenizer.get_vocab(with_added_tokens=True)
+        thinks = opening.startswith(marks.start) or marks.start in added
+        calls = self._template.calls_of(conversation)
+        return AnswerForm(self._guidance, marks if thinks else None, calls, conversation, opening).compile()
 
 
 def load_codec(path: Path, find_syntax: FindSyntax = lambda tokenizer: None) -> TokenizerCodec:

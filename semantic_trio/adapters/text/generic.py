@@ -22,6 +22,7 @@ To call one, write its name and arguments as JSON between these marks. To call s
 The results are then told to you between <tool_response> and </tool_response>."""
 CALL_HEAD = '<tool_call>\n{"name": "'
 CALL_MIDDLE = '", "arguments": '
+CALL_CLOSE = "}\n</tool_call>"
 CALL = '<tool_call>\n{{"name": {}, "arguments": {}}}\n</tool_call>'
 RESULT = "<tool_response>\n{}\n</tool_response>"
 ERROR = "Error: {}"

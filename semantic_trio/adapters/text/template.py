@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 import attrs
 
-from semantic_trio.adapters.text.calls import without_empty_thoughts
+from semantic_trio.adapters.text.calls import GENERIC, CallManner, without_empty_thoughts
 from semantic_trio.adapters.text.generic import definition
 from semantic_trio.adapters.text.layout import NOBODY, Kind, Layout, Slots, Span, encodable
 from semantic_trio.adapters.text.manners import Manners
@@ -51,10 +51,15 @@ class ChatTemplate:
 
     def call_opening(self, conversation: Conversation) -> str:
         """The beginning of a call, where the answer has to be one; with its name where that is given too."""
-        choice, calls = conversation.choice, self.manners.calls
+        choice, calls = conversation.choice, self.calls_of(conversation)
         if choice.calling is not Calling.REQUIRED or not conversation.tools:
             return ""
         return calls.head if choice.name is None else calls.head + encodable(choice.name) + calls.middle
+
+    def calls_of(self, conversation: Conversation) -> CallManner:
+        """How the answer calls: as the model is used to, but a call that is demanded in a form that it can be held to."""
+        is_demanded = conversation.choice.calling is Calling.REQUIRED
+        return GENERIC if is_demanded and self.manners.calls.shape is None else self.manners.calls
 
     @property
     def written_marks(self) -> str:

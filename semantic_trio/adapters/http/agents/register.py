@@ -13,7 +13,8 @@ from semantic_trio.adapters.http.contract import document_faults, document_nothi
 from semantic_trio.adapters.http.exchange import current
 from semantic_trio.adapters.http.faults import OpenAIError
 from semantic_trio.adapters.http.identity import valid_id
-from semantic_trio.adapters.http.openai.wire import ChatMessage, message_of, tools_of
+from semantic_trio.adapters.http.openai.tools import tools_of
+from semantic_trio.adapters.http.openai.wire import ChatMessage, message_of
 from semantic_trio.adapters.http.state import ANY_MODEL, AppState
 from semantic_trio.domain.conversation import Conversation
 

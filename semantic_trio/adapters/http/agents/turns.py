@@ -18,10 +18,10 @@ from semantic_trio.adapters.http.faults import OpenAIError
 from semantic_trio.adapters.http.generate import Asked, submit
 from semantic_trio.adapters.http.identity import Identity
 from semantic_trio.adapters.http.reuse import Cache
-from semantic_trio.adapters.http.sse import event_stream
+from semantic_trio.adapters.http.sse import EventSource, event_stream
 from semantic_trio.adapters.http.state import AppState, ServedModel
 from semantic_trio.domain.agent import Agent
-from semantic_trio.domain.conversation import NOTHING_SAID
+from semantic_trio.domain.conversation import NOTHING_SAID, Part
 from semantic_trio.domain.errors import OverloadedError
 from semantic_trio.domain.generation import SamplingParams
 from semantic_trio.domain.reuse import NOTHING_REUSED
@@ -49,7 +49,8 @@ def routes(state: AppState) -> Blueprint:
             return json_answer(whole_answer(agent.id, whole), reuse=whole.finished.reuse)
         if place.is_first:
             await turn.begin()  # what is wrong with it is told by a status
-        return event_stream(turn, TurnEncoder(agent.id, exchange.protocol, exchange.request_id), state.settings.ping_seconds)
+        events: EventSource[Part] = turn
+        return event_stream(events, TurnEncoder(agent.id, exchange.protocol, exchange.request_id), state.settings.ping_seconds)
 
     @blueprint.post("/v1/agents/<agent_id>/warm")
     @document_response(Warmed, 200)

@@ -12,7 +12,8 @@ import msgspec
 from semantic_trio.adapters.http.generate import Asked, sampling_params
 from semantic_trio.adapters.http.identity import AgentId, Identity
 from semantic_trio.adapters.http.openai.answer import FunctionCall
-from semantic_trio.adapters.http.openai.wire import ChatMessage, TextPart, ToolParam, message_of
+from semantic_trio.adapters.http.openai.tools import ToolParam
+from semantic_trio.adapters.http.openai.wire import ChatMessage, ContentPart, message_of
 from semantic_trio.adapters.http.reuse import Cache
 from semantic_trio.domain.conversation import Conversation
 from semantic_trio.domain.generation import Finished, FinishReason
@@ -25,7 +26,7 @@ class CreateAgent:
 
     id: AgentId | None = None
     model: str | None = None
-    system: str | list[TextPart] | None = None
+    system: str | list[ContentPart] | None = None
     tools: list[ToolParam] | None = None
 
 

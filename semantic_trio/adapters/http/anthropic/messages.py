@@ -18,9 +18,9 @@ from semantic_trio.adapters.http.exchange import Exchange, current
 from semantic_trio.adapters.http.faults import AnthropicError
 from semantic_trio.adapters.http.generate import Asked, begin
 from semantic_trio.adapters.http.identity import identify
-from semantic_trio.adapters.http.sse import event_stream
+from semantic_trio.adapters.http.sse import EventSource, event_stream
 from semantic_trio.adapters.http.state import AppState, ServedModel
-from semantic_trio.domain.conversation import Conversation
+from semantic_trio.domain.conversation import Conversation, Part
 from semantic_trio.domain.generation import GenerationRequest
 
 
@@ -41,7 +41,8 @@ def routes(state: AppState) -> Blueprint:
         manner = _manner(request, model, answer.generation.request)
         if request.stream:
             encoder = MessageEncoder(manner, exchange.request_id, _expected(model, answer.generation.request))
-            return event_stream(answer, encoder, state.settings.ping_seconds)
+            events: EventSource[Part] = answer
+            return event_stream(events, encoder, state.settings.ping_seconds)
         whole = await answer.result()
         return json_answer(whole_message(whole, manner), reuse=whole.finished.reuse)
 

@@ -29,6 +29,7 @@ class CustomTool(msgspec.Struct, frozen=True):
     description: str | None = None
     input_schema: Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": ["object", "null"]})] = msgspec.field(default_factory=_anything)
     defer_loading: bool | None = None
+    strict: bool | None = None
     cache_control: CacheControl | None = None
 
 
@@ -85,7 +86,13 @@ def read_tools(raws: Iterable[msgspec.Raw]) -> list[AnyTool]:
 def neutral(tools: Iterable[AnyTool]) -> tuple[Tool, ...]:
     """Those the client runs."""
     return tuple(
-        Tool(tool.name, tool.description or "", _schema(tool.input_schema, f"tools.{index}.input_schema"), bool(tool.defer_loading))
+        Tool(
+            tool.name,
+            tool.description or "",
+            _schema(tool.input_schema, f"tools.{index}.input_schema"),
+            is_deferred=bool(tool.defer_loading),
+            is_strict=bool(tool.strict),
+        )
         for index, tool in enumerate(tools)
         if isinstance(tool, CustomTool)
     )
@@ -103,7 +110,7 @@ def choice_of(param: ToolChoiceParam | None, tools: list[AnyTool]) -> ToolChoice
         case AnyChoice() if can_call:
             return ToolChoice(Calling.REQUIRED, is_single=is_single)
         case NamedChoice(name=name) if name in can_call:
-            return ToolChoice(Calling.REQUIRED, name, is_single=is_single)
+            return ToolChoice(Calling.REQUIRED, name, is_single=True)
     return ToolChoice(is_single=is_single) if is_single else FREE_CHOICE
 
 

@@ -5,7 +5,7 @@ week, and one refusal costs them the request. Histories are taken as they come: 
 """
 
 from collections.abc import Iterable, Iterator
-from typing import Annotated
+from typing import Annotated, Literal
 
 import attrs
 import msgspec
@@ -50,6 +50,21 @@ class Metadata:
     user_id: object = None
 
 
+@attrs.frozen
+class OutputFormat:
+    """JSON of a schema."""
+
+    type: Literal["json_schema"]
+    schema: dict[str, object]
+
+
+@attrs.frozen
+class OutputConfig:
+    """What the answer has to be like. How much to think is nothing a local model can be told."""
+
+    format: OutputFormat | None = None
+
+
 @attrs.frozen(kw_only=True)
 class CountTokensRequest:
     """A prompt to count."""
@@ -61,6 +76,7 @@ class CountTokensRequest:
     tool_choice: ToolChoiceParam | None = None
     thinking: ThinkingParam | None = None
     cache_control: CacheControl | None = None
+    output_config: OutputConfig | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -103,8 +119,13 @@ def conversation(request: CountTokensRequest) -> Conversation:
         tuple(messages),
         neutral(tools),
         choice_of(request.tool_choice, tools),
+        schema=_schema_of(request.output_config),
         thinks=request.thinking is not None and request.thinking.is_wanted,
     )
+
+
+def _schema_of(config: OutputConfig | None) -> str | None:
+    return None if config is None or config.format is None else msgspec.json.encode(config.format.schema).decode()
 
 
 def _marked(message: Message, rank: Rank | None) -> Message:

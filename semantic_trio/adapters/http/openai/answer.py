@@ -3,17 +3,23 @@
 Knows the wire and how generations end. Knows nothing of requests.
 """
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import Literal
 
 import attrs
 import msgspec
 
 from semantic_trio.adapters.http.faults import fault_of, openai_error
+from semantic_trio.adapters.http.openai.logprobs import ChoiceLogprobs, TokenBytes, token_logprobs
+from semantic_trio.adapters.http.openai.tools import custom_input
+from semantic_trio.adapters.http.openai.usage import Usage
 from semantic_trio.adapters.http.protocol import Protocol
 from semantic_trio.adapters.http.reuse import Cache
 from semantic_trio.adapters.http.sse import encode_event
-from semantic_trio.application.answer import WholeAnswer
-from semantic_trio.domain.conversation import Message, Part, Role, Thinking, ToolCall
+from semantic_trio.application.answer import Answer, WholeAnswer
+from semantic_trio.application.choices import Chosen, together
+from semantic_trio.domain.conversation import Message, Role, Thinking, ToolCall
 from semantic_trio.domain.errors import SemanticError
 from semantic_trio.domain.generation import Finished, FinishReason
 
@@ -25,29 +31,6 @@ REASONS: dict[FinishReason, Reason] = {
     FinishReason.MAX_TOKENS: "length",
     FinishReason.CONTEXT_FULL: "length",
 }
-
-
-@attrs.frozen
-class PromptTokensDetails:
-    """Where the prompt's tokens came from."""
-
-    cached_tokens: int = 0
-
-
-@attrs.frozen
-class ChatUsage:
-    """What a request is billed."""
-
-    prompt_tokens: int
-    completion_tokens: int
-    total_tokens: int
-    prompt_tokens_details: PromptTokensDetails = PromptTokensDetails()
-
-    @classmethod
-    def of(cls, finished: Finished) -> "ChatUsage":
-        """The usage of a generation."""
-        prompt, completion = finished.prompt_tokens, finished.completion_tokens
-        return cls(prompt, completion, prompt + completion, PromptTokensDetails(finished.reuse.tokens))
 
 
 @attrs.frozen
@@ -68,6 +51,26 @@ class FunctionCall:
 
 
 @attrs.frozen
+class CalledCustom:
+    """A tool that takes text, and that text."""
+
+    name: str
+    input: str
+
+
+@attrs.frozen
+class CustomCall:
+    """A call of a tool that takes text."""
+
+    id: str
+    custom: CalledCustom
+    type: Literal["custom"] = "custom"
+
+
+ToolCallAnswer = FunctionCall | CustomCall
+
+
+@attrs.frozen
 class AnswerMessage:
     """What the assistant says, thinks and calls."""
 
@@ -75,7 +78,7 @@ class AnswerMessage:
     role: Literal["assistant"] = "assistant"
     refusal: None = None
     reasoning_content: str | msgspec.UnsetType = msgspec.UNSET
-    tool_calls: list[FunctionCall] | msgspec.UnsetType = msgspec.UNSET
+    tool_calls: list[ToolCallAnswer] | msgspec.UnsetType = msgspec.UNSET
 
 
 @attrs.frozen
@@ -85,7 +88,7 @@ class Choice:
     message: AnswerMessage
     finish_reason: Reason
     index: int = 0
-    logprobs: None = None
+    logprobs: ChoiceLogprobs | None = None
 
 
 @attrs.frozen
@@ -96,25 +99,49 @@ class ChatAnswer:
     created: int
     model: str
     choices: list[Choice]
-    usage: ChatUsage
+    usage: Usage
     object: Literal["chat.completion"] = "chat.completion"
 
 
-def whole_completion(completion_id: str, created: int, model: str, answer: WholeAnswer) -> ChatAnswer:
+@attrs.frozen
+class Manner:
+    """How this client is told of an answer."""
+
+    model: str
+    created: int
+    completion_id: str
+    customs: frozenset[str] = frozenset()  # names of tools that take text
+    token_bytes: TokenBytes | None = None  # None: nothing is told of tokens
+
+
+def whole_completion(manner: Manner, answers: Sequence[WholeAnswer]) -> ChatAnswer:
     """The answer of a request that does not stream."""
+    choices = [_choice(manner, index, answer) for index, answer in enumerate(answers)]
+    usage = Usage.of(together([answer.finished for answer in answers]), sum(answer.thought_tokens for answer in answers))
+    return ChatAnswer(manner.completion_id, manner.created, manner.model, choices, usage)
+
+
+def _choice(manner: Manner, index: int, answer: WholeAnswer) -> Choice:
     said = Message(Role.ASSISTANT, answer.parts)
-    calls = [function_call(call) for call in said.calls]
+    calls = [tool_call(call, manner.customs) for call in said.calls]
     message = AnswerMessage(
         content=None if calls and not answer.text else answer.text,
         reasoning_content=said.thinking or msgspec.UNSET,
         tool_calls=calls or msgspec.UNSET,
     )
-    choice = Choice(message, reason_of(answer.finished, has_calls=bool(calls)))
-    return ChatAnswer(completion_id, created, model, [choice], ChatUsage.of(answer.finished))
+    logprobs = None if manner.token_bytes is None else ChoiceLogprobs(token_logprobs(answer.scores, manner.token_bytes))
+    return Choice(message, reason_of(answer.finished, has_calls=bool(calls)), index, logprobs)
+
+
+def tool_call(call: ToolCall, customs: frozenset[str]) -> FunctionCall | CustomCall:
+    """A call in the API's words."""
+    if call.name in customs:
+        return CustomCall(call.id, CalledCustom(call.name, custom_input(call.arguments)))
+    return function_call(call)
 
 
 def function_call(call: ToolCall) -> FunctionCall:
-    """A call in the API's words."""
+    """A call of a function in the API's words."""
     return FunctionCall(call.id, CalledFunction(call.name, call.arguments))
 
 
@@ -124,50 +151,60 @@ def reason_of(finished: Finished, *, has_calls: bool) -> Reason:
     return "tool_calls" if has_calls and reason == "stop" else reason
 
 
-@attrs.define
+@attrs.define(eq=False)
 class ChatEncoder:
     """The chunks of one completion, from the role to `[DONE]`."""
 
-    completion_id: str
-    created: int
-    model: str
+    _manner: Manner
+    _answers: Sequence[Answer]  # what is read: for what they tell beside their events
     with_usage: bool
     ping: bytes = b": ping\n\n"  # each data line would be parsed as a chunk
-    _calls: int = attrs.field(init=False, default=0)
+    _calls: Counter[int] = attrs.field(init=False, factory=Counter)  # of each choice
 
     def opening(self) -> bytes:
         """Who speaks."""
-        return self._chunk({"role": "assistant", "content": ""})
+        return b"".join(self._chunk(index, {"role": "assistant", "content": ""}) for index in range(len(self._answers)))
 
-    def part(self, part: Part) -> bytes:
-        """A piece of the answer."""
-        match part:
+    def part(self, part: Chosen) -> bytes:
+        """A piece of one of the answers, or its end."""
+        index, event = part.index, part.event
+        match event:
+            case Finished():
+                scores = self._scores(index)  # of tokens whose text was held back to the end
+                return self._chunk(index, {}, reason_of(event, has_calls=bool(self._calls[index])), scores)
             case Thinking(text):
-                return self._chunk({"reasoning_content": text})
+                return self._chunk(index, {"reasoning_content": text})
             case ToolCall():
-                self._calls += 1
-                call = function_call(part)
-                return self._chunk({"tool_calls": [{"index": self._calls - 1, "id": call.id, "type": call.type, "function": call.function}]})
-        return self._chunk({"content": part.text})
+                return self._chunk(index, {"tool_calls": [self._call(index, event)]})
+        return self._chunk(index, {"content": event.text}, scores=self._scores(index))
 
     def ending(self, finished: Finished) -> bytes:
-        """The reason, the usage when asked for, the end."""
-        usage = self._event([], usage=ChatUsage.of(finished), semantic_cache=Cache.of(finished.reuse)) if self.with_usage else b""
-        return self._chunk({}, reason_of(finished, has_calls=bool(self._calls))) + usage + b"data: [DONE]\n\n"
+        """The usage when asked for, the end."""
+        usage = Usage.of(finished, sum(answer.thought_tokens for answer in self._answers))
+        told = self._event([], usage=usage, semantic_cache=Cache.of(finished.reuse)) if self.with_usage else b""
+        return told + b"data: [DONE]\n\n"
 
     def failure(self, error: SemanticError) -> bytes:
         """The error, and no `[DONE]`."""
         return encode_event(openai_error(fault_of(error, Protocol.OPENAI)))
 
-    def _chunk(self, delta: dict[str, object], reason: Reason | None = None) -> bytes:
-        return self._event([{"index": 0, "delta": delta, "logprobs": None, "finish_reason": reason}])
+    def _call(self, index: int, call: ToolCall) -> dict[str, object]:
+        self._calls[index] += 1
+        return {"index": self._calls[index] - 1, **attrs.asdict(tool_call(call, self._manner.customs))}
 
-    def _event(self, choices: list[dict[str, object]], usage: ChatUsage | None = None, **more: object) -> bytes:
+    def _scores(self, index: int) -> ChoiceLogprobs | None:
+        tokens, token_bytes = self._answers[index].take_scores(), self._manner.token_bytes
+        return ChoiceLogprobs(token_logprobs(tokens, token_bytes)) if tokens and token_bytes else None
+
+    def _chunk(self, index: int, delta: dict[str, object], reason: Reason | None = None, scores: ChoiceLogprobs | None = None) -> bytes:
+        return self._event([{"index": index, "delta": delta, "logprobs": scores, "finish_reason": reason}])
+
+    def _event(self, choices: list[dict[str, object]], usage: Usage | None = None, **more: object) -> bytes:
         event: dict[str, object] = {
-            "id": self.completion_id,
+            "id": self._manner.completion_id,
             "object": "chat.completion.chunk",
-            "created": self.created,
-            "model": self.model,
+            "created": self._manner.created,
+            "model": self._manner.model,
             "choices": choices,
             **more,
         }

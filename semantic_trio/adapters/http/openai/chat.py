@@ -12,12 +12,14 @@ from semantic_trio.adapters.http.body import decode, understood
 from semantic_trio.adapters.http.contract import document_faults, document_stream
 from semantic_trio.adapters.http.exchange import Exchange, current
 from semantic_trio.adapters.http.faults import OpenAIError
-from semantic_trio.adapters.http.generate import Asked, begin
+from semantic_trio.adapters.http.generate import Asked, begin_all
 from semantic_trio.adapters.http.identity import identify
-from semantic_trio.adapters.http.openai.answer import ChatAnswer, ChatEncoder, whole_completion
+from semantic_trio.adapters.http.openai.answer import ChatAnswer, ChatEncoder, Manner, whole_completion
+from semantic_trio.adapters.http.openai.tools import custom_names
 from semantic_trio.adapters.http.openai.wire import ChatRequest, asked
 from semantic_trio.adapters.http.sse import event_stream
 from semantic_trio.adapters.http.state import AppState
+from semantic_trio.application.choices import Choices
 
 
 def routes(state: AppState) -> Blueprint:
@@ -33,13 +35,18 @@ def routes(state: AppState) -> Blueprint:
         """Answer a conversation, whole or as a stream of chunks."""
         exchange = current.get()
         request, question = await understood(exchange.body, functools.partial(_question, exchange))
-        model, answer = await begin(state, question)
-        completion_id, created = f"chatcmpl-{uuid.uuid4().hex}", int(time.time())
+        model, answers = await begin_all(state, question, request.n or 1)
+        manner = Manner(
+            model=model.card.id,
+            created=int(time.time()),
+            completion_id=f"chatcmpl-{uuid.uuid4().hex}",
+            customs=custom_names(request.tools or ()),
+            token_bytes=model.codec.token_bytes if request.logprobs else None,
+        )
         if request.stream:
-            encoder = ChatEncoder(completion_id, created, model.card.id, request.wants_usage)
-            return event_stream(answer, encoder, state.settings.ping_seconds)
-        whole = await answer.result()
-        return json_answer(whole_completion(completion_id, created, model.card.id, whole), reuse=whole.finished.reuse)
+            return event_stream(Choices(answers), ChatEncoder(manner, answers, request.wants_usage), state.settings.ping_seconds)
+        whole = [await answer.result() for answer in answers]
+        return json_answer(whole_completion(manner, whole), reuse=whole[0].finished.reuse)
 
     return blueprint
 

@@ -4,7 +4,7 @@ Knows the wire and the neutral conversation. Fields that are not named here are 
 extensions.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from typing import Annotated, Literal
 
 import attrs
@@ -12,19 +12,45 @@ import msgspec
 
 from semantic_trio.adapters.http.generate import Asked, sampling_params
 from semantic_trio.adapters.http.identity import NOBODY, AgentId, Identity
-from semantic_trio.domain.conversation import Calling, Conversation, Message, Part, Role, Text, Thinking, Tool, ToolCall, ToolChoice, ToolResult
+from semantic_trio.adapters.http.openai.format import ResponseFormat, schema_of
+from semantic_trio.adapters.http.openai.sampling import (
+    Bias,
+    Effort,
+    Penalty,
+    Seed,
+    Stop,
+    Temperature,
+    TopK,
+    TopLogprobs,
+    TopP,
+    steering,
+    stops,
+    thinks,
+)
+from semantic_trio.adapters.http.openai.tools import ToolChoiceParam, ToolParam, choice_of, custom_call, tools_of
+from semantic_trio.domain.conversation import Conversation, Message, Part, Role, Text, Thinking, ToolCall, ToolResult
 
 # More than any conversation has; what it costs to look at one is the event loop's.
 MOST_MESSAGES = 20_000
-ROLES = {"developer": Role.SYSTEM, "system": Role.SYSTEM, "user": Role.USER, "assistant": Role.ASSISTANT, "tool": Role.USER}
+# Answers to one request: each of them takes a row.
+MOST_CHOICES = 32
+ROLES = {
+    "developer": Role.SYSTEM,
+    "system": Role.SYSTEM,
+    "user": Role.USER,
+    "assistant": Role.ASSISTANT,
+    "tool": Role.USER,
+    "function": Role.USER,
+}
 
 
 @attrs.frozen
-class TextPart:
-    """A run of text."""
+class ContentPart:
+    """A run of text, or of the words in which something was refused."""
 
-    type: Literal["text"]
-    text: str
+    type: Literal["text", "refusal"]
+    text: str = ""
+    refusal: str = ""
 
 
 @attrs.frozen
@@ -36,56 +62,34 @@ class CalledFunctionParam:
 
 
 @attrs.frozen
+class CalledCustomParam:
+    """A tool that takes text, and what it was called with."""
+
+    name: str
+    input: str = ""
+
+
+@attrs.frozen
 class ToolCallParam:
     """A call the assistant has made."""
 
     id: str
-    function: CalledFunctionParam
+    type: str = "function"
+    function: CalledFunctionParam | None = None
+    custom: CalledCustomParam | None = None
 
 
 @attrs.frozen
 class ChatMessage:
     """One turn. System and developer messages stay where they stand."""
 
-    role: Literal["developer", "system", "user", "assistant", "tool"]
-    content: str | list[TextPart] | None = None
+    role: Literal["developer", "system", "user", "assistant", "tool", "function"]
+    content: str | list[ContentPart] | None = None
+    refusal: str | None = None  # of the assistant
     reasoning_content: str | None = None  # of the assistant, where clients send it back
     tool_calls: list[ToolCallParam] | None = None
     tool_call_id: str | None = None  # of a tool's message: the call it answers
-
-
-@attrs.frozen
-class FunctionParam:
-    """A function the model may call."""
-
-    name: str
-    description: str | None = None
-    parameters: dict[str, object] | None = None
-
-
-@attrs.frozen
-class ToolParam:
-    """A tool the model may call: a function, in itself or as its own fields. Others are not for this model."""
-
-    type: str = "function"
-    function: FunctionParam | None = None
-    name: str | None = None
-    description: str | None = None
-    parameters: dict[str, object] | None = None
-
-
-@attrs.frozen
-class NamedFunction:
-    """A function that has to be called."""
-
-    name: str
-
-
-@attrs.frozen
-class NamedToolChoice:
-    """A tool that has to be called."""
-
-    function: NamedFunction
+    name: str | None = None  # of a function's message: what it answers
 
 
 @attrs.frozen
@@ -103,20 +107,27 @@ class ChatRequest:
     messages: Annotated[list[ChatMessage], msgspec.Meta(min_length=1, max_length=MOST_MESSAGES)]
     max_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
     max_completion_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
-    top_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
-    top_k: Annotated[int, msgspec.Meta(ge=-1)] | None = None
-    min_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
-    n: Annotated[int, msgspec.Meta(ge=1, le=1)] | None = None
-    seed: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | None = None
-    stop: str | list[str] | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    top_k: TopK | None = None
+    min_p: TopP | None = None
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
+    logit_bias: Bias | None = None
+    logprobs: bool | None = None
+    top_logprobs: TopLogprobs | None = None
+    n: Annotated[int, msgspec.Meta(ge=1, le=MOST_CHOICES)] | None = None
+    seed: Seed | None = None
+    stop: Stop | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     session_id: AgentId | None = None
     prompt_cache_key: str | None = None
     tools: list[ToolParam] | None = None
-    tool_choice: Literal["none", "auto", "required"] | NamedToolChoice | None = None
+    tool_choice: Literal["none", "auto", "required"] | ToolChoiceParam | None = None
     parallel_tool_calls: bool | None = None
+    response_format: ResponseFormat | None = None
+    reasoning_effort: Effort | None = None
 
     @property
     def wants_usage(self) -> bool:
@@ -125,16 +136,24 @@ class ChatRequest:
 
 
 def asked(request: ChatRequest, identity: Identity = NOBODY) -> Asked:
-    """What a request means."""
-    temperature = 1.0 if request.temperature is None else request.temperature
-    stop = [request.stop] if isinstance(request.stop, str) else request.stop or []
+    """What a request means. Raises `InvalidRequestError`."""
+    tools = tools_of(request.tools or ())
+    conversation = Conversation(
+        tuple(message_of(message) for message in request.messages),
+        tools,
+        choice_of(request.tool_choice, tools, is_single=request.parallel_tool_calls is False),
+        schema=schema_of(request.response_format),
+        thinks=thinks(request.reasoning_effort),
+    )
     return Asked(
         model=request.model,
-        conversation=Conversation(tuple(message_of(message) for message in request.messages), tools_of(request.tools or ()), _choice(request)),
+        conversation=conversation,
         max_tokens=request.max_tokens if request.max_completion_tokens is None else request.max_completion_tokens,
-        sampling=sampling_params(temperature, request.top_p, request.top_k, request.min_p),
-        stop_strings=tuple(stop),
+        sampling=sampling_params(1.0 if request.temperature is None else request.temperature, request.top_p, request.top_k, request.min_p),
+        stop_strings=stops(request.stop),
         seed=request.seed,
+        steering=steering(request.logit_bias, request.frequency_penalty, request.presence_penalty),
+        top_logprobs=request.top_logprobs or 0 if request.logprobs else None,
         identity=identity,
     )
 
@@ -144,27 +163,20 @@ def message_of(message: ChatMessage) -> Message:
     return Message(ROLES[message.role], tuple(_parts(message)))
 
 
-def tools_of(tools: Iterable[ToolParam]) -> tuple[Tool, ...]:
-    """The functions among the tools."""
-    functions = [tool.function or FunctionParam(tool.name or "", tool.description, tool.parameters) for tool in tools if tool.type == "function"]
-    return tuple(Tool(one.name, one.description or "", msgspec.json.encode(one.parameters or {}).decode()) for one in functions if one.name)
-
-
 def _parts(message: ChatMessage) -> Iterator[Part]:
     content = message.content
-    texts = [content] if isinstance(content, str) else [part.text for part in content or ()]
-    if message.role == "tool":
-        yield ToolResult(message.tool_call_id or "", "\n\n".join(texts))
+    texts = [content] if isinstance(content, str) else [part.text or part.refusal for part in content or ()]
+    if message.role in {"tool", "function"}:
+        yield ToolResult(message.tool_call_id or message.name or "", "\n\n".join(texts))
         return
     if message.reasoning_content:
         yield Thinking(message.reasoning_content)
-    yield from (Text(text) for text in texts)
-    for call in message.tool_calls or ():
-        yield ToolCall(call.id, call.function.name, call.function.arguments)
+    yield from (Text(text) for text in [*texts, *([message.refusal] if message.refusal else [])])
+    yield from (_call(call) for call in message.tool_calls or ())
 
 
-def _choice(request: ChatRequest) -> ToolChoice:
-    asked, is_single = request.tool_choice or "auto", request.parallel_tool_calls is False
-    if isinstance(asked, NamedToolChoice):
-        return ToolChoice(Calling.REQUIRED, asked.function.name, is_single=is_single)
-    return ToolChoice(Calling(asked), is_single=is_single)
+def _call(call: ToolCallParam) -> ToolCall:
+    if call.custom is not None:
+        return ToolCall(call.id, call.custom.name, custom_call(call.custom.input))
+    called = call.function or CalledFunctionParam("")
+    return ToolCall(call.id, called.name, called.arguments)

@@ -1,0 +1,52 @@
+"""How likely the tokens of a text were, in the words of OpenAI's APIs. Knows the wire and how tokens are spelled."""
+
+from collections.abc import Callable, Iterable
+
+import attrs
+
+from semantic_trio.domain.generation import TokenEvent
+
+TokenBytes = Callable[[int], bytes]  # what a token stands for in text
+
+
+@attrs.frozen
+class TopLogprob:
+    """One of the likeliest tokens at a place."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+@attrs.frozen
+class TokenLogprob:
+    """A token of the text, and the likeliest ones at its place."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+    top_logprobs: list[TopLogprob]
+
+
+@attrs.frozen
+class ChoiceLogprobs:
+    """The tokens of an answer's text."""
+
+    content: list[TokenLogprob]
+    refusal: None = None
+
+
+def token_logprobs(tokens: Iterable[TokenEvent], token_bytes: TokenBytes) -> list[TokenLogprob]:
+    """Tokens as clients are told of them."""
+    return [_told(token, token_bytes) for token in tokens]
+
+
+def _told(event: TokenEvent, token_bytes: TokenBytes) -> TokenLogprob:
+    spelled = token_bytes(event.token)
+    tops = ((token_bytes(token), logprob) for token, logprob in event.top)
+    return TokenLogprob(text_of(spelled), event.logprob, list(spelled), [TopLogprob(text_of(one), logprob, list(one)) for one, logprob in tops])
+
+
+def text_of(spelled: bytes) -> str:
+    """The text of a token; of a part of a character, U+FFFD."""
+    return spelled.decode(errors="replace")

@@ -1,0 +1,55 @@
+"""Which database a setting names, and the store in it.
+
+Knows URLs. Knows nothing of what is stored.
+"""
+
+import functools
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from semantic_trio.adapters.store import sqlite
+from semantic_trio.adapters.store.address import SETTING, Address
+from semantic_trio.adapters.store.responses import Connect, SqlResponses
+from semantic_trio.domain.errors import InvalidRequestError
+from semantic_trio.ports import ResponseStore
+
+INSTALL = "pip install 'semantic-trio[postgres]'"
+
+
+def open_store(url: str, default: Path) -> ResponseStore:
+    """The store that a URL names, `sqlite:///absolute/path` or `postgresql://user:password@host:port/database`; without one SQLite's in a file.
+
+    Blocks until the database has answered and its tables are there; whoever opens it closes it. Raises `InvalidRequestError` for another URL, and
+    where what PostgreSQL needs is not installed; `StoreError` for a database that cannot be used. Neither tells a password.
+    """
+    connect = _connect(url, default)
+    return SqlResponses(connect, connect())
+
+
+def _connect(url: str, default: Path) -> Connect:
+    if not url:
+        return functools.partial(sqlite.connect, default)
+    if url.startswith("sqlite:"):
+        return functools.partial(sqlite.connect, _path(url))
+    if url.startswith("postgresql://"):
+        return _postgres(Address.of(url))
+    raise InvalidRequestError("begins neither with sqlite:/// nor with postgresql://", SETTING)
+
+
+def _path(url: str) -> Path:
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        raise InvalidRequestError("is no URL", SETTING) from None
+    path = unquote(parts.path)
+    if parts.netloc or parts.query or parts.fragment or not path.startswith("/") or "\0" in path:
+        raise InvalidRequestError("has to be sqlite:///absolute/path, with nothing behind it", SETTING)
+    return Path(path)
+
+
+def _postgres(address: Address) -> Connect:
+    try:
+        from semantic_trio.adapters.store import postgres  # what it needs is an extra
+    except ImportError as error:
+        raise InvalidRequestError(f"PostgreSQL needs pg8000: {INSTALL}", SETTING) from error
+    return functools.partial(postgres.connect, address)

@@ -1,0 +1,102 @@
+"""Grammars by llguidance: which tokens may come next, so that an answer has the form that was demanded.
+
+Knows one tokenizer and grammars in llguidance's dialect of Lark. Knows nothing of calls or schemas. Imports no arrays.
+"""
+
+import functools
+from collections.abc import Collection
+
+import attrs
+from llguidance import LLMatcher, LLTokenizer
+from tokenizers import Tokenizer
+
+from semantic_trio.domain.errors import GrammarError
+
+# Compiled grammars that are kept: an agent asks with the same ones turn after turn.
+MOST_KEPT = 64
+# Characters of the library's complaint that are told; the rest of it is the grammar.
+LONGEST_REASON = 200
+
+
+@attrs.define(eq=False)
+class MatcherState:
+    """A `GrammarState` over llguidance's matcher."""
+
+    _matcher: LLMatcher
+
+    def allowed(self) -> bytes:
+        """See `GrammarState.allowed`."""
+        mask: bytes = self._matcher.compute_bitmask()
+        if self._matcher.is_error():
+            raise GrammarError(first_line(self._matcher.get_error()))
+        return mask
+
+    def take(self, token: int) -> None:
+        """See `GrammarState.take`. A token after the end changes nothing."""
+        if not self._matcher.is_stopped():
+            self._matcher.consume_token(token)
+
+
+@attrs.frozen(eq=False)
+class CompiledGrammar:
+    """A `Grammar` that was compiled for one tokenizer."""
+
+    _matcher: LLMatcher  # never advanced
+
+    def start(self) -> MatcherState:
+        """See `Grammar.start`."""
+        return MatcherState(self._matcher.deep_copy())
+
+
+@attrs.frozen(eq=False)
+class Guidance:
+    """Compiles grammars for one tokenizer."""
+
+    _tokenizer: Tokenizer
+    _ends: Collection[int]  # tokens that end an answer
+
+    @functools.cached_property
+    def words(self) -> LLTokenizer:
+        """The tokenizer as llguidance knows it. Made of half a second's work."""
+        return LLTokenizer(self._tokenizer.to_str(), eos_token=sorted(self._ends))
+
+    @functools.cached_property
+    def specials(self) -> dict[str, int]:
+        """Special tokens by what they look like in text: text that looks the same is not them."""
+        added = self._tokenizer.get_added_tokens_decoder()
+        return {token.content: number for number, token in added.items() if self.words.is_special_token(number)}
+
+    def token_bytes(self, token: int) -> bytes:
+        """What a token stands for in text; of a special one its name, nothing for what is no token."""
+        if not 0 <= token < self.words.vocab_size:
+            return b""
+        name: str | None = self._tokenizer.id_to_token(token)
+        if self.words.is_special_token(token):
+            return (name or "").encode()
+        found: bytes = self.words.decode_bytes([token])
+        return found
+
+    def complaint(self, lark: str) -> tuple[str, list[str]]:
+        """What is wrong with a grammar, empty where nothing is; and what of it is not understood and left out."""
+        is_error, told = LLMatcher.validate_grammar_with_warnings(lark, self.words)
+        return (first_line(told[0]), []) if is_error else ("", told)
+
+    def compile(self, lark: str) -> CompiledGrammar:
+        """A grammar. Raises `GrammarError` where there is something wrong with it. Takes up to a second, without the interpreter's lock."""
+        return self._compile(lark)
+
+    @functools.cached_property
+    def _compile(self) -> "functools._lru_cache_wrapper[CompiledGrammar]":
+        return functools.lru_cache(MOST_KEPT)(self._compiled)
+
+    def _compiled(self, lark: str) -> CompiledGrammar:
+        matcher = LLMatcher(self.words, lark, log_level=0)
+        if matcher.is_error():
+            raise GrammarError(first_line(matcher.get_error()))
+        matcher.compute_bitmask()  # its lexer is made when it is first asked
+        return CompiledGrammar(matcher)
+
+
+def first_line(told: str) -> str:
+    """What the library complains of, without the grammar it repeats."""
+    return told.partition("\n")[0][:LONGEST_REASON]

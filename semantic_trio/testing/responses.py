@@ -1,0 +1,80 @@
+"""Responses that last as long as the object that plays the database."""
+
+import threading
+from collections.abc import Callable, Iterator
+
+import attrs
+
+from semantic_trio.domain.errors import StoreError
+from semantic_trio.domain.responses import StoredResponse, is_to_be_written
+
+
+def _nothing(what: str) -> None:
+    pass
+
+
+@attrs.define(eq=False)
+class MemoryResponses:
+    """See `ResponseStore`."""
+
+    before: Callable[[str], None] = _nothing  # is told the method that was called; may raise or wait, to play a database that is gone or slow
+    is_closed: bool = attrs.field(init=False, default=False)
+    _records: dict[str, StoredResponse] = attrs.field(init=False, factory=dict)
+    _lock: threading.Lock = attrs.field(init=False, factory=threading.Lock)
+
+    def put(self, response: StoredResponse) -> None:
+        """See `ResponseStore.put`."""
+        self._open("put")
+        with self._lock:
+            if is_to_be_written(response, self._records.get(response.id), self._parent(response)):
+                self._records[response.id] = response
+
+    def get(self, response_id: str) -> StoredResponse | None:
+        """See `ResponseStore.get`."""
+        self._open("get")
+        found = self._records.get(response_id)
+        return None if found is None or found.is_deleted else found
+
+    def chain(self, response_id: str) -> tuple[StoredResponse, ...]:
+        """See `ResponseStore.chain`."""
+        self._open("chain")
+        with self._lock:
+            return tuple(self._upwards(response_id))[::-1]
+
+    def delete(self, response_id: str) -> bool:
+        """See `ResponseStore.delete`."""
+        self._open("delete")
+        with self._lock:
+            found = self._records.get(response_id)
+            if found is None or found.is_deleted:
+                return False
+            self._records[response_id] = found.deleted()
+            return True
+
+    def prune(self, before: int) -> int:
+        """See `ResponseStore.prune`."""
+        self._open("prune")
+        with self._lock:
+            newer = [record for record in self._records.values() if record.created_at >= before]
+            kept = {one.id: one for record in newer for one in self._upwards(record.id)}
+            removed = len(self._records) - len(kept)
+            self._records = kept
+            return removed
+
+    def close(self) -> None:
+        """See `ResponseStore.close`."""
+        self.is_closed = True
+
+    def _open(self, what: str) -> None:
+        self.before(what)
+        if self.is_closed:
+            raise StoreError("the database is closed")
+
+    def _parent(self, response: StoredResponse) -> StoredResponse | None:
+        return self._records.get(response.parent) if response.parent is not None else None
+
+    def _upwards(self, response_id: str) -> Iterator[StoredResponse]:
+        record = self._records.get(response_id)
+        while record is not None:
+            yield record
+            record = self._parent(record)

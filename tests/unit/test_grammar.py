@@ -1,0 +1,203 @@
+"""Whatever a model draws: where a form is demanded, its answer has that form."""
+
+import json
+import random
+from collections.abc import Sequence
+
+import jsonschema
+import pytest
+import structlog.testing
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from semantic_trio.adapters.text.calls import CallManner
+from semantic_trio.adapters.text.grammar import AnswerForm
+from semantic_trio.adapters.text.guidance import CompiledGrammar, Guidance
+from semantic_trio.adapters.text.reader import MarkReader
+from semantic_trio.adapters.text.syntax import HERMES_THINKS, ThinkMarks
+from semantic_trio.domain.conversation import Calling, Conversation, Message, Part, Role, Text, Thinking, Tool, ToolCall, ToolChoice
+from semantic_trio.domain.errors import InvalidRequestError
+from tests.schemas import Schema, bounded, bounded_objects
+from tests.unit.test_template import ANY_TEMPLATE
+from tests.vocabulary import END, byte_tokenizer
+
+GUIDANCE = Guidance(byte_tokenizer(), {END})
+ASKED = (Message(Role.USER, (Text("go on"),)),)
+LOOK = Tool("look", "", json.dumps({"type": "object", "properties": {"at": {"enum": ["sea", "sky"]}}, "required": ["at"]}))
+WAIT = Tool("wait", "", json.dumps({"type": "object", "properties": {"seconds": {"type": "integer", "minimum": 0, "maximum": 99}}}))
+TOOLS = (LOOK, WAIT)
+CHOICES = [ToolChoice(Calling.REQUIRED), ToolChoice(Calling.REQUIRED, "wait"), ToolChoice(Calling.REQUIRED, allowed=("look",))]
+LOOK_AROUND = {"type": "string", "pattern": "(?=x)x", "maxLength": 2}
+
+
+def spelled(tokens: Sequence[int]) -> str:
+    return b"".join(GUIDANCE.token_bytes(token) for token in tokens).decode()
+
+
+def walked(grammar: CompiledGrammar, seed: int, begin: str = "", longest: int = 2000) -> str:
+    """An answer drawn by dice, which end it as soon as it may; it begins as it is told to."""
+    state, dice, drawn = grammar.start(), random.Random(seed), list[int]()
+    told = byte_tokenizer().encode(begin).ids
+    while len(drawn) < longest:
+        mask = state.allowed()
+        allowed = [token for token in range(len(mask) * 8) if mask[token // 8] >> token % 8 & 1]
+        assert allowed, "something may always come"
+        if END in allowed and len(drawn) >= len(told):
+            return spelled(drawn)
+        token = told[len(drawn)] if len(drawn) < len(told) else dice.choice(allowed)
+        assert token in allowed, f"{spelled([token])!r} may not come after {spelled(drawn)!r}"
+        state.take(token)
+        drawn.append(token)
+    raise AssertionError(f"no end: {spelled(drawn)[:200]}")
+
+
+def form(conversation: Conversation, calls: CallManner, opening: str = "", marks: ThinkMarks | None = None) -> CompiledGrammar:
+    return AnswerForm(GUIDANCE, marks, calls, conversation, opening).compile()
+
+
+def read(text: str, calls: CallManner, opening: str = "", tools: Sequence[Tool] = TOOLS) -> list[Part]:
+    reader = MarkReader(HERMES_THINKS, calls.syntax, tools, opening)
+    return [*reader.push(text), *reader.finish()]
+
+
+@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("name", ["qwen", "mistral", "bare", "xml"])
+@pytest.mark.parametrize(
+    "choice", [ToolChoice(Calling.REQUIRED), ToolChoice(Calling.REQUIRED, "wait"), ToolChoice(Calling.REQUIRED, allowed=("look",))]
+)
+def test_a_demanded_call_is_a_call(name: str, choice: ToolChoice, seed: int) -> None:
+    template, conversation = ANY_TEMPLATE[name], Conversation(ASKED, TOOLS, choice)
+    calls, opening = template.calls_of(conversation), template.call_opening(conversation)
+
+    parts = read(walked(form(conversation, calls, opening), seed), calls, opening)
+
+    assert parts
+    for part in parts:
+        assert isinstance(part, ToolCall)
+        assert part.name in ({choice.name} if choice.name else choice.allowed or {"look", "wait"})
+        jsonschema.validate(json.loads(part.arguments), json.loads({"look": LOOK, "wait": WAIT}[part.name].parameters))
+        if part.name == "wait":
+            assert json.loads(part.arguments).keys() <= {"seconds"}, "nothing is invented beside what is defined"
+
+
+@pytest.mark.parametrize("name", ["qwen", "mistral", "bare"])
+def test_several_calls_may_be_demanded_and_one_alone(name: str) -> None:
+    template = ANY_TEMPLATE[name]
+    two = Conversation(ASKED, TOOLS, ToolChoice(Calling.REQUIRED))
+    one = Conversation(ASKED, TOOLS, ToolChoice(Calling.REQUIRED, is_single=True))
+    calls = template.manners.calls
+    assert calls.shape is not None
+    begin = f'look{calls.middle}{{"at":"sea"}}{calls.shape.again}wait'
+
+    parts = read(walked(form(two, calls, calls.head), 1, begin), calls, calls.head)
+
+    assert [part.name for part in parts if isinstance(part, ToolCall)] == ["look", "wait"]
+    with pytest.raises(AssertionError, match="may not come"):
+        walked(form(one, calls, calls.head), 1, begin)
+
+
+@settings(max_examples=200)
+@given(bounded, st.integers(0, 1000))
+def test_json_of_any_schema_is_valid(schema: Schema, seed: int) -> None:
+    told = walked(form(Conversation(ASKED, schema=json.dumps(schema)), ANY_TEMPLATE["bare"].manners.calls), seed)
+    jsonschema.validate(json.loads(told), schema)
+    assert told == json.dumps(json.loads(told), separators=(",", ":"), ensure_ascii=False) or "\\" in told, "no blanks"
+
+
+@settings(max_examples=50)
+@given(bounded_objects, st.integers(0, 1000))
+def test_arguments_of_any_schema_are_valid(schema: Schema, seed: int) -> None:
+    tool = Tool("make", "", json.dumps(schema))
+    conversation = Conversation(ASKED, (tool,), ToolChoice(Calling.REQUIRED, "make"))
+    calls, opening = ANY_TEMPLATE["qwen"].manners.calls, ANY_TEMPLATE["qwen"].call_opening(conversation)
+
+    [call] = read(walked(form(conversation, calls, opening), seed), calls, opening, (tool,))
+
+    assert isinstance(call, ToolCall)
+    jsonschema.validate(json.loads(call.arguments), schema)
+
+
+@pytest.mark.parametrize("name", ["qwen", "mistral", "bare"])
+def test_strict_tools_hold_calls_and_leave_text_alone(name: str) -> None:
+    strict = Tool("look", "", LOOK.parameters, is_strict=True)
+    conversation, calls = Conversation(ASKED, (strict, WAIT)), ANY_TEMPLATE[name].manners.calls
+    grammar = form(conversation, calls)
+
+    assert walked(grammar, 1, "I say <tool> and [TOOL] as I like.") == "I say <tool> and [TOOL] as I like."
+    said, call = read(walked(grammar, 2, f"Well. {calls.head}look"), calls)
+    assert said == Text("Well. ")
+    assert isinstance(call, ToolCall)
+    assert json.loads(call.arguments)["at"] in {"sea", "sky"}
+    with pytest.raises(AssertionError, match="may not come"):
+        walked(grammar, 3, f"{calls.head}look{calls.middle}" + '{"at":"mars')
+    assert walked(grammar, 4, f"{calls.head}wait{calls.middle}" + '{"seconds":"as many as you like"}'), "who is not strict is held to an object alone"
+    with pytest.raises(AssertionError, match="may not come"):
+        walked(grammar, 5, f"{calls.head}fly")
+
+
+def test_only_allowed_tools_are_called() -> None:
+    conversation, calls = Conversation(ASKED, TOOLS, ToolChoice(allowed=("wait",))), ANY_TEMPLATE["bare"].manners.calls
+    assert walked(form(conversation, calls), 1, f"{calls.head}wait")
+    with pytest.raises(AssertionError, match="may not come"):
+        walked(form(conversation, calls), 1, f"{calls.head}look")
+
+
+def test_a_schema_and_tools_leave_the_choice() -> None:
+    schema = json.dumps({"type": "boolean"})
+    conversation, calls = Conversation(ASKED, TOOLS, schema=schema), ANY_TEMPLATE["bare"].manners.calls
+    assert walked(form(conversation, calls), 1, "tr") == "true"
+    assert isinstance(read(walked(form(conversation, calls), 1, calls.head), calls)[0], ToolCall)
+    with pytest.raises(AssertionError, match="may not come"):
+        walked(form(conversation, calls), 1, "Well")
+
+
+@pytest.mark.parametrize(("opening", "begin"), [("<think>\n", "hm {}</think>"), ("", "<think>\nhm {}</think>"), ("", "")])
+def test_a_thought_comes_first_where_the_model_thinks(opening: str, begin: str) -> None:
+    conversation, calls = Conversation(ASKED, schema='{"const": 7}'), ANY_TEMPLATE["bare"].manners.calls
+    parts = read(walked(form(conversation, calls, opening, HERMES_THINKS), 1, begin), calls, opening)
+    assert [part for part in parts if not isinstance(part, Thinking)] == [Text("7")]
+    assert len(parts) == 1 + bool(begin)
+
+
+def test_a_model_that_is_told_not_to_think_does_not() -> None:
+    conversation, calls = Conversation(ASKED, schema='{"const": 7}', thinks=False), ANY_TEMPLATE["bare"].manners.calls
+    with pytest.raises(AssertionError, match="may not come"):
+        walked(form(conversation, calls, "", HERMES_THINKS), 1, "<think>")
+
+
+@pytest.mark.parametrize(
+    ("schema", "answer"),
+    [
+        (LOOK_AROUND, "a string of two"),
+        ({"$ref": "http://127.0.0.1/other.json"}, "anything"),
+        ({"type": "array", "items": {"const": 1}, "uniqueItems": True, "maxItems": 1}, "an array"),
+        (
+            {"type": "object", "properties": {"pattern": LOOK_AROUND}, "required": ["pattern"]},
+            "named pattern",
+        ),
+        ({"type": "widget"}, "anything"),
+    ],
+)
+def test_what_cannot_be_expressed_is_left_out_and_told(schema: Schema, answer: str) -> None:
+    with structlog.testing.capture_logs() as lines:
+        told = walked(form(Conversation(ASKED, schema=json.dumps(schema)), ANY_TEMPLATE["bare"].manners.calls), 3, '"ab' if "two" in answer else "")
+    assert [line["event"] for line in lines] == ["schema is not expressed in full"]
+    if answer == "named pattern":
+        assert json.loads(told).keys() == {"pattern"}
+
+
+@pytest.mark.parametrize("schema", ['{"type": "string", "enum": [1]}', "[]", "{", "false"])
+def test_what_nothing_satisfies_is_refused(schema: str) -> None:
+    with pytest.raises(InvalidRequestError):
+        form(Conversation(ASKED, schema=schema), ANY_TEMPLATE["bare"].manners.calls)
+
+
+def test_marks_that_are_tokens_are_not_text() -> None:
+    """A special token in a grammar is that token: the same letters are something else."""
+    form_of = AnswerForm(GUIDANCE, None, ANY_TEMPLATE["bare"].manners.calls, Conversation(ASKED), "")
+    assert form_of._literal("a<|im_start|>b") == f'"a" <[{GUIDANCE.specials["<|im_start|>"]}]> "b"'
+
+
+def test_a_grammar_is_compiled_once() -> None:
+    one, other = (form(Conversation(ASKED, schema='{"const": 8}'), ANY_TEMPLATE["bare"].manners.calls) for _ in range(2))
+    assert one is other
