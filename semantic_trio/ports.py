@@ -5,6 +5,7 @@ from typing import BinaryIO, Protocol
 
 from semantic_trio.domain.content import AgentRecord, Content, Item
 from semantic_trio.domain.conversation import NOTHING_KNOWN, Conversation, Known, Part, Prompt
+from semantic_trio.domain.embedding import Pooling
 from semantic_trio.domain.geometry import ModelCacheSpec
 from semantic_trio.domain.responses import StoredResponse
 from semantic_trio.domain.steering import Grammar
@@ -44,6 +45,16 @@ class ModelRunner(Protocol):
         """The content of those of these blocks and marks that are stored, to be read by any thread.
 
         It stays as it is whatever becomes of the originals. Raises `StepFailedError` when the device does.
+        """
+
+    @property
+    def embedding_size(self) -> int:
+        """Numbers in the vector of a text; 0 for a model that makes none."""
+
+    async def embed(self, tokens: Sequence[int], pooling: Pooling) -> tuple[float, ...]:
+        """The vector of a text, of length 1. Steps may run in between; rows and stores are not touched.
+
+        Raises `StepFailedError` when the device does.
         """
 
     async def load(self, items: Mapping[Item, Content]) -> None:
@@ -130,6 +141,9 @@ class TextCodec(Protocol):
         Tokens of a message never depend on what comes after it. `known` stands for its messages as it is; only what follows is tokenised, and of that
         the draft is kept as far as its text agrees. Holds no lock for long.
         """
+
+    def encode_text(self, text: str) -> tuple[int, ...]:
+        """The tokens of a plain text, with the beginning its model expects. Holds no lock for long."""
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Text for people, special tokens included."""

@@ -53,6 +53,18 @@ class WholeAnswer:
         return "".join(part.text for part in self.parts if isinstance(part, Text))
 
 
+class PlainReader:
+    """An `AnswerReader` to whom all is text."""
+
+    def push(self, text: str) -> list[Part]:
+        """See `AnswerReader.push`."""
+        return [Text(text)] if text else []
+
+    def finish(self) -> list[Part]:
+        """See `AnswerReader.finish`."""
+        return []
+
+
 @attrs.define(eq=False)
 class Answer:
     """Reads a generation once. `close` it as the generation itself: what was said until then is remembered."""

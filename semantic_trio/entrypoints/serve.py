@@ -24,6 +24,7 @@ import structlog
 import trio
 
 import semantic_trio
+from semantic_trio.adapters.catalogue.pooling import embedding_form
 from semantic_trio.adapters.disk import CacheLock, ModelFiles
 from semantic_trio.adapters.http.app import create_app
 from semantic_trio.adapters.http.server import bind, serve_http
@@ -199,7 +200,8 @@ class Server:
 
     def _state(self, engine: Engine, persistence: Persistence, loaded: LoadedModel, codec: TokenizerCodec, metrics: Metrics) -> AppState:
         name = self.settings.model_id
-        card = ModelCard(name, name, loaded.context_length, int(self.model_path.stat().st_mtime), vocabulary=loaded.vocab_size)
+        created_at, embeds = int(self.model_path.stat().st_mtime), embedding_form(self.model_path)
+        card = ModelCard(name, name, loaded.context_length, created_at, vocabulary=loaded.vocab_size, embeds=embeds)
         http = HttpSettings(
             host=self.settings.host,
             allow_remote=self.settings.allow_remote,

@@ -6,4 +6,16 @@ from semantic_trio.testing.responses import MemoryResponses
 from semantic_trio.testing.runner import ATTENTION_ONLY, END_OF_TURN, FakeRunner
 from semantic_trio.testing.scripted import Call, Rule, ScriptedRunner, read_script
 
-__all__ = ["ATTENTION_ONLY", "END_OF_TURN", "ByteCodec", "ByteDecoder", "Call", "FakeRunner", "MemoryFiles", "MemoryResponses", "Rule", "ScriptedRunner", "read_script"]
+__all__ = [
+    "ATTENTION_ONLY",
+    "END_OF_TURN",
+    "ByteCodec",
+    "ByteDecoder",
+    "Call",
+    "FakeRunner",
+    "MemoryFiles",
+    "MemoryResponses",
+    "Rule",
+    "ScriptedRunner",
+    "read_script",
+]

@@ -126,6 +126,10 @@ class ByteCodec:
         is_known = 0 < known.messages <= len(conversation.messages) and conversation.messages[known.messages - 1].role is Role.ASSISTANT
         return _going_on(prompt, known.tokens, ends_of_messages[known.messages - 1] - 1) if is_known else prompt
 
+    def encode_text(self, text: str) -> tuple[int, ...]:
+        """See `TextCodec.encode_text`."""
+        return tuple(text.encode(errors="replace"))
+
     def decode(self, tokens: Sequence[int]) -> str:
         """See `TextCodec.decode`."""
         return bytes(token % 256 for token in tokens).decode(errors="replace")

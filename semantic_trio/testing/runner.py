@@ -1,6 +1,7 @@
 """A runner without a model. On trio's virtual clock a whole engine runs on it without a thread or a moment's waiting."""
 
 import hashlib
+import math
 import struct
 from collections.abc import Callable, Mapping, Sequence
 
@@ -8,11 +9,13 @@ import attrs
 import trio
 
 from semantic_trio.domain.content import Content, Item, Kind, Tensor
+from semantic_trio.domain.embedding import Pooling
 from semantic_trio.domain.errors import DamagedError, GrammarError, StepFailedError
 from semantic_trio.domain.geometry import LayerGroup, LayerKind, ModelCacheSpec
 from semantic_trio.domain.steering import GrammarState
 from semantic_trio.domain.step import BlockKey, Drawn, Inventory, MarkKey, Piece, Restore, RowStart, SaveBlock, SaveMark, StepPlan, StepResult
 
+EMBEDDING_SIZE = 8
 LETTERS = range(ord("a"), ord("z") + 1)
 END_OF_TURN = 0  # the byte that ends a turn in `ByteCodec`'s alphabet
 ATTENTION_ONLY = ModelCacheSpec("fake", (LayerGroup(LayerKind.GLOBAL, layers=1, token_bytes=8),), block_tokens=16, arrays_per_block=1)
@@ -122,6 +125,20 @@ class FakeRunner:
         """See `ModelRunner.export`."""
         await trio.lowlevel.checkpoint()
         return {item: written(self._kept(item.kind)[item.key]) for item in items if item.key in self._kept(item.kind)}
+
+    @property
+    def embedding_size(self) -> int:
+        """See `ModelRunner.embedding_size`."""
+        return EMBEDDING_SIZE
+
+    async def embed(self, tokens: Sequence[int], pooling: Pooling) -> tuple[float, ...]:
+        """See `ModelRunner.embed`."""
+        await trio.lowlevel.checkpoint()
+        beginnings = [tokens[: end + 1] for end in range(len(tokens))]
+        found = {Pooling.FIRST: beginnings[:1], Pooling.LAST: beginnings[-1:], Pooling.MEAN: beginnings}[pooling]
+        vectors = [hashlib.sha256(f"{list(one)}".encode()).digest()[:EMBEDDING_SIZE] for one in found]
+        total = [float(sum(numbers)) for numbers in zip(*vectors, strict=True)]
+        return tuple(number / math.hypot(*total) for number in total)
 
     async def load(self, items: Mapping[Item, Content]) -> None:
         """See `ModelRunner.load`."""

@@ -5,6 +5,7 @@ import importlib
 import mlx.core as mx
 from mlx.nn.layers.base import Module
 
+from semantic_trio.adapters.mlx.embedding import embedding_size
 from semantic_trio.adapters.mlx.geometry import measure_spec
 from semantic_trio.adapters.mlx.kv import Layout, choose_layout
 from semantic_trio.adapters.mlx.runner import Batch, MlxRunner
@@ -142,4 +143,5 @@ def random_runner(family: str, *, look_ahead: bool = True, dtype: mx.Dtype = mx.
     """A runner of a random model on the shared device."""
     model = on_device(lambda: random_model(family, dtype))
     layout: Layout = on_device(lambda: choose_layout(model))
-    return MlxRunner(shared_device(), Batch(layout, look_ahead=look_ahead), on_device(lambda: measure_spec(model, family)))
+    spec, size = on_device(lambda: (measure_spec(model, family), embedding_size(model)))
+    return MlxRunner(shared_device(), Batch(layout, look_ahead=look_ahead), spec, size)

@@ -6,6 +6,7 @@ Knows the order: find the model, encode, submit, tie the generation to its reque
 import functools
 import secrets
 import uuid
+from collections.abc import Sequence
 
 import attrs
 import structlog
@@ -13,7 +14,7 @@ import structlog
 from semantic_trio.adapters.http.exchange import Exchange, current
 from semantic_trio.adapters.http.identity import NOBODY, Identity
 from semantic_trio.adapters.http.state import AppState, ServedModel
-from semantic_trio.application.answer import Answer, Encoded
+from semantic_trio.application.answer import Answer, Encoded, PlainReader
 from semantic_trio.domain.conversation import Conversation
 from semantic_trio.domain.errors import InvalidRequestError, PoolExhaustedError, PromptTooLongError
 from semantic_trio.domain.generation import GenerationRequest, SamplingParams
@@ -107,7 +108,7 @@ def submit(state: AppState, exchange: Exchange, model: ServedModel, asked: Asked
     except PoolExhaustedError as error:  # with all of the memory to itself: to a client that is one more bound on its prompt
         raise PromptTooLongError(len(prompt.tokens), model.engine.memory.longest_row) from error
     exchange.stack.callback(state.metrics.generation_closed, generation)
-    reader = codec.reader(encoded.conversation, prompt.opening)
+    reader = codec.reader(encoded.conversation, prompt.opening) if encoded.conversation.messages else PlainReader()
     answer = Answer(
         generation,
         encoded,
@@ -127,6 +128,11 @@ def _seed(asked: Asked) -> int:
 
 def _new_id(prefix: str) -> str:
     return f"{prefix}{uuid.uuid4().hex}"
+
+
+def log_text(prompts: Sequence[str]) -> None:
+    """Log texts that are to be gone on with: only where the operator asked for it."""
+    log.info("prompt", texts=list(prompts))
 
 
 def log_prompt(conversation: Conversation) -> None:

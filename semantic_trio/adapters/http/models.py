@@ -10,7 +10,17 @@ from quart_schema import document_response
 from semantic_trio.adapters.http.answers import json_answer
 from semantic_trio.adapters.http.contract import document_faults
 from semantic_trio.adapters.http.faults import OpenAIError
-from semantic_trio.adapters.http.state import AppState, ModelCard
+from semantic_trio.adapters.http.state import AppState, ServedModel
+from semantic_trio.domain.embedding import Pooling
+
+
+@attrs.frozen
+class Embeddings:
+    """How a model embeds texts."""
+
+    dimensions: int
+    pooling: Pooling
+    is_approximate: bool  # it was made to generate, not to embed
 
 
 @attrs.frozen
@@ -26,6 +36,7 @@ class ModelEntry:
     type: Literal["model"] = "model"
     object: Literal["model"] = "model"
     owned_by: str = "local"
+    embeddings: Embeddings | None = None  # null: it makes none
 
 
 @attrs.frozen
@@ -48,7 +59,7 @@ def routes(state: AppState) -> Blueprint:
     @document_faults(OpenAIError, 401, 403)
     async def list_models() -> Response:
         """List the models that are served."""
-        data = [entry(model.card) for model in state.models]
+        data = [entry(model) for model in state.models]
         return json_answer(ModelList(data, data[0].id, data[-1].id))
 
     @blueprint.get("/v1/models/<path:model_id>")
@@ -56,12 +67,14 @@ def routes(state: AppState) -> Blueprint:
     @document_faults(OpenAIError, 401, 403, 404)
     async def get_model(model_id: str) -> Response:
         """Describe the model a name means."""
-        return json_answer(entry(state.resolve(model_id).card))
+        return json_answer(entry(state.resolve(model_id)))
 
     return blueprint
 
 
-def entry(card: ModelCard) -> ModelEntry:
+def entry(model: ServedModel) -> ModelEntry:
     """A model as clients read it."""
+    card, size = model.card, model.engine.runner.embedding_size
+    embeddings = Embeddings(size, card.embeds.pooling, card.embeds.is_approximate) if size else None
     created_at = datetime.datetime.fromtimestamp(card.created_at, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return ModelEntry(card.id, card.display_name, created_at, card.created_at, card.context_length, card.context_length)
+    return ModelEntry(card.id, card.display_name, created_at, card.created_at, card.context_length, card.context_length, embeddings=embeddings)

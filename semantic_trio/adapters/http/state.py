@@ -16,7 +16,8 @@ from semantic_trio.application.handle import Generation
 from semantic_trio.application.persistence import Persistence
 from semantic_trio.domain.canonical import canonical
 from semantic_trio.domain.conversation import Conversation, Tool
-from semantic_trio.domain.errors import ModelNotFoundError
+from semantic_trio.domain.embedding import APPROXIMATE, EmbeddingForm
+from semantic_trio.domain.errors import InvalidRequestError, ModelNotFoundError
 from semantic_trio.domain.said import Said, chain
 from semantic_trio.ports import TextCodec
 
@@ -24,6 +25,8 @@ from semantic_trio.ports import TextCodec
 ENCODE_IN_LOOP_CHARACTERS = 16_000
 # Prompts encoded at the same time: more would only take turns at the interpreter.
 ENCODERS = 2
+# Texts embedded at the same time: each has its next piece queued on the device, and who generates waits for all of these.
+EMBEDDERS = 1
 Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
 # Names that mean whatever is served: clients that insist on a hosted model's name still work.
@@ -40,6 +43,7 @@ class ModelCard:
     created_at: int  # seconds since 1970, UTC
     aliases: tuple[str, ...] = ()
     vocabulary: int = 0  # tokens it knows; 0: unknown
+    embeds: EmbeddingForm = APPROXIMATE
 
 
 @attrs.frozen(eq=False)
@@ -51,6 +55,7 @@ class ServedModel:
     codec: TextCodec
     persistence: Persistence
     _encoders: trio.CapacityLimiter = attrs.field(init=False, factory=lambda: trio.CapacityLimiter(ENCODERS))
+    _embedders: trio.CapacityLimiter = attrs.field(init=False, factory=lambda: trio.CapacityLimiter(EMBEDDERS))
 
     @property
     def said(self) -> Said:
@@ -75,6 +80,21 @@ class ServedModel:
         demanded = _with_named_tool(ordered, conversation.tools)
         grammar = await self._run(True, self.codec.grammar, demanded, prompt.opening) if demanded.demands_form else None
         return Encoded(ordered, digests, prompt, conversation.tools, grammar)
+
+    async def encode_text(self, prompt: str | tuple[int, ...]) -> tuple[int, ...]:
+        """The tokens of a text; tokens are what they are. Raises `InvalidRequestError` for a text that has none."""
+        if isinstance(prompt, tuple):
+            return prompt
+        tokens = await self._run(len(prompt) > ENCODE_IN_LOOP_CHARACTERS, self.codec.encode_text, prompt)
+        if not tokens:
+            raise InvalidRequestError("an empty text cannot be read", "prompt")
+        return tokens
+
+    async def embed(self, tokens: tuple[int, ...]) -> tuple[float, ...]:
+        """The vector of a text. Raises `DrainingError`, `EngineDeadError`, `StepFailedError`."""
+        self.engine.refuse_when_closed()
+        async with self._embedders:
+            return await self.engine.runner.embed(tokens, self.card.embeds.pooling)
 
     async def _run(self, in_thread: bool, function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
         if in_thread:

@@ -42,6 +42,10 @@ class Span:
 class Layout(Protocol):
     """Runs one forward pass over several rows."""
 
+    @property
+    def model(self) -> Module:
+        """What computes it."""
+
     def open(self) -> RowCaches:
         """Empty caches for a row. Nothing needs to be told when it is dropped."""
 

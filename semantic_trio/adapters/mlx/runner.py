@@ -15,12 +15,14 @@ import structlog
 
 from semantic_trio.adapters.mlx.blocks import WarmStore
 from semantic_trio.adapters.mlx.device import Device
+from semantic_trio.adapters.mlx.embedding import TextReading, embedding_size
 from semantic_trio.adapters.mlx.forms import ModelForms
 from semantic_trio.adapters.mlx.geometry import measure_spec
 from semantic_trio.adapters.mlx.kv import Layout, RowCaches, Span, choose_layout, proofs_of, state_of
 from semantic_trio.adapters.mlx.loading import LoadedModel, load
 from semantic_trio.adapters.mlx.sampling import Draw, Draws, draw
 from semantic_trio.domain.content import Content, Item
+from semantic_trio.domain.embedding import Pooling
 from semantic_trio.domain.errors import DamagedError, GrammarError, StepFailedError
 from semantic_trio.domain.geometry import ModelCacheSpec
 from semantic_trio.domain.steering import GrammarState
@@ -32,6 +34,8 @@ log = structlog.get_logger(__name__)
 
 # Steps after which MLX gives its unused buffers back: they grow with every new length and are never given back by themselves.
 TIDY_EVERY = 256
+# Of a text that is embedded, tokens read at once: who generates waits so long.
+EMBED_TOKENS = 256
 
 
 @attrs.define(eq=False)
@@ -261,6 +265,7 @@ class MlxRunner:
     device: Device
     batch: Batch
     spec: ModelCacheSpec
+    embedding_size: int = 0
 
     async def step(self, plan: StepPlan) -> StepResult:
         """See `ModelRunner.step`."""
@@ -281,6 +286,15 @@ class MlxRunner:
     async def load(self, items: Mapping[Item, Content]) -> None:
         """See `ModelRunner.load`."""
         await self._call(functools.partial(self.batch.load, items))
+
+    async def embed(self, tokens: Sequence[int], pooling: Pooling) -> tuple[float, ...]:
+        """See `ModelRunner.embed`."""
+        reading = await self._call(functools.partial(TextReading, self.batch.layout.model))
+        for start in range(0, len(tokens), EMBED_TOKENS):
+            await self._call(functools.partial(reading.read, tokens[start : start + EMBED_TOKENS]))
+        vector = await self._call(functools.partial(reading.vector, pooling))
+        await self._call(mx.clear_cache)
+        return vector
 
     async def _call(self, function: Callable[[], T]) -> T:
         """What a function answers on the device's thread. Raises `StepFailedError` for all that the device may raise."""
@@ -306,4 +320,4 @@ async def load_runner(device: Device, path: Path) -> tuple[MlxRunner, LoadedMode
     batch = Batch(layout)
     await device.call(lambda: batch.forms)
     log.info("model loaded", layout=type(layout).__name__, context_length=loaded.context_length)
-    return MlxRunner(device, batch, spec), loaded
+    return MlxRunner(device, batch, spec, await device.call(lambda: embedding_size(loaded.model))), loaded

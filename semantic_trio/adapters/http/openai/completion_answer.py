@@ -1,0 +1,148 @@
+"""What the Completions API answers: whole texts, or their chunks.
+
+Knows the wire and how generations end. Knows nothing of requests.
+"""
+
+from collections.abc import Sequence
+from itertools import accumulate
+from typing import Literal
+
+import attrs
+
+from semantic_trio.adapters.http.faults import fault_of, openai_error
+from semantic_trio.adapters.http.openai.answer import REASONS, Reason
+from semantic_trio.adapters.http.openai.logprobs import TokenBytes, text_of
+from semantic_trio.adapters.http.openai.usage import PromptTokensDetails, Usage
+from semantic_trio.adapters.http.protocol import Protocol
+from semantic_trio.adapters.http.sse import encode_event
+from semantic_trio.application.answer import Answer, WholeAnswer
+from semantic_trio.application.choices import Chosen
+from semantic_trio.domain.conversation import Text
+from semantic_trio.domain.errors import SemanticError
+from semantic_trio.domain.generation import Finished, TokenEvent
+
+
+@attrs.frozen
+class TextLogprobs:
+    """The tokens of a text, in columns."""
+
+    tokens: list[str]
+    token_logprobs: list[float]
+    top_logprobs: list[dict[str, float]]
+    text_offset: list[int]  # characters before each token
+
+
+@attrs.frozen
+class TextChoice:
+    """One answer."""
+
+    text: str
+    index: int
+    finish_reason: Reason | None
+    logprobs: TextLogprobs | None = None
+
+
+@attrs.frozen
+class CompletionAnswer:
+    """All answers to all prompts."""
+
+    id: str
+    created: int
+    model: str
+    choices: list[TextChoice]
+    usage: Usage
+    object: Literal["text_completion"] = "text_completion"
+
+
+@attrs.frozen
+class TextManner:
+    """How this client is told of answers."""
+
+    model: str
+    created: int
+    completion_id: str
+    echoes: tuple[str, ...]  # what stands before the answers to each prompt
+    per_prompt: int  # answers to each
+    token_bytes: TokenBytes | None = None  # None: nothing is told of tokens
+
+    def echo(self, index: int) -> str:
+        """What stands before an answer."""
+        return self.echoes[index // self.per_prompt]
+
+    def logprobs(self, tokens: Sequence[TokenEvent], before: int) -> TextLogprobs | None:
+        """What is told of tokens; `before` is how many characters were told before them."""
+        if self.token_bytes is None:
+            return None
+        spell = self.token_bytes
+        texts = [text_of(spell(token.token)) for token in tokens]
+        offsets = [before + length for length in accumulate(map(len, texts), initial=0)][:-1]
+        tops = [{text_of(spell(token)): logprob for token, logprob in one.top} for one in tokens]
+        return TextLogprobs(texts, [token.logprob for token in tokens], tops, offsets)
+
+    def usage(self, ends: Sequence[Finished]) -> Usage:
+        """What all answers cost: each prompt counts once."""
+        firsts = ends[:: self.per_prompt]
+        prompt, completion = sum(end.prompt_tokens for end in firsts), sum(end.completion_tokens for end in ends)
+        return Usage(prompt, completion, prompt + completion, PromptTokensDetails(sum(end.reuse.tokens for end in firsts)))
+
+
+def whole_text(manner: TextManner, answers: Sequence[WholeAnswer]) -> CompletionAnswer:
+    """The answer of a request that does not stream."""
+    choices = [
+        TextChoice(manner.echo(index) + answer.text, index, REASONS[answer.finished.reason], manner.logprobs(answer.scores, 0))
+        for index, answer in enumerate(answers)
+    ]
+    return CompletionAnswer(manner.completion_id, manner.created, manner.model, choices, manner.usage([answer.finished for answer in answers]))
+
+
+@attrs.define(eq=False)
+class CompletionEncoder:
+    """The chunks of all answers, up to `[DONE]`."""
+
+    _manner: TextManner
+    _answers: Sequence[Answer]  # what is read: for what they tell beside their events
+    with_usage: bool
+    ping: bytes = b": ping\n\n"  # each data line would be parsed as a chunk
+    _ends: dict[int, Finished] = attrs.field(init=False, factory=dict)
+    _told: dict[int, int] = attrs.field(init=False, factory=dict)  # characters, by answer
+
+    def opening(self) -> bytes:
+        """The prompts where they are asked for; else a comment, so that the client knows it was heard."""
+        echoes = [self._chunk(TextChoice(self._manner.echo(index), index, None)) for index in range(len(self._answers)) if self._manner.echo(index)]
+        return b"".join(echoes) or self.ping
+
+    def part(self, part: Chosen) -> bytes:
+        """More of one text, or its end."""
+        index, event = part.index, part.event
+        tokens, before = self._answers[index].take_scores(), self._told.get(index, 0)
+        reason: Reason | None = None
+        if isinstance(event, Finished):
+            self._ends[index] = event
+            reason = REASONS[event.reason]
+        text = event.text if isinstance(event, Text) else ""
+        self._told[index] = before + len(text)
+        return self._chunk(TextChoice(text, index, reason, self._manner.logprobs(tokens, before) if tokens else None))
+
+    def ending(self, finished: Finished) -> bytes:
+        """The usage when asked for, the end."""
+        usage = self._manner.usage([self._ends[index] for index in range(len(self._answers))])
+        return (self._event([], usage) if self.with_usage else b"") + b"data: [DONE]\n\n"
+
+    def failure(self, error: SemanticError) -> bytes:
+        """The error, and no `[DONE]`."""
+        return encode_event(openai_error(fault_of(error, Protocol.OPENAI)))
+
+    def _chunk(self, choice: TextChoice) -> bytes:
+        return self._event([choice])
+
+    def _event(self, choices: list[TextChoice], usage: Usage | None = None) -> bytes:
+        event: dict[str, object] = {
+            "id": self._manner.completion_id,
+            "object": "text_completion",
+            "created": self._manner.created,
+            "model": self._manner.model,
+            "choices": choices,
+        }
+        if self.with_usage:
+            event["usage"] = usage
+        return encode_event(event)

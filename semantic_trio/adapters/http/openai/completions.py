@@ -1,0 +1,73 @@
+"""Routes of the Completions API: texts that are gone on with, without a conversation. Knows nothing of how an answer comes about."""
+
+import functools
+import time
+import uuid
+from collections.abc import Sequence
+
+from quart import Blueprint, Response
+from quart_schema import document_request, document_response
+
+from semantic_trio.adapters.http.answers import json_answer
+from semantic_trio.adapters.http.body import decode, understood
+from semantic_trio.adapters.http.contract import document_faults, document_stream
+from semantic_trio.adapters.http.exchange import Exchange, current
+from semantic_trio.adapters.http.faults import OpenAIError
+from semantic_trio.adapters.http.generate import Asked, log_text, submit_all
+from semantic_trio.adapters.http.identity import identify
+from semantic_trio.adapters.http.openai.completion_answer import CompletionAnswer, CompletionEncoder, TextManner, whole_text
+from semantic_trio.adapters.http.openai.completion_wire import CompletionRequest, asked, prompts_of
+from semantic_trio.adapters.http.sse import event_stream
+from semantic_trio.adapters.http.state import AppState, ServedModel
+from semantic_trio.application.answer import Answer, Encoded
+from semantic_trio.application.choices import Choices
+from semantic_trio.domain.conversation import NOTHING_SAID, Prompt
+
+
+def routes(state: AppState) -> Blueprint:
+    """`/v1/completions`."""
+    blueprint = Blueprint("completions", __name__)
+
+    @blueprint.post("/v1/completions")
+    @document_request(CompletionRequest)
+    @document_response(CompletionAnswer, 200)
+    @document_stream
+    @document_faults(OpenAIError, 400, 401, 403, 404, 408, 413, 429, 500, 503)
+    async def create_completion() -> Response:
+        """Go on with texts, whole or as a stream of chunks."""
+        exchange = current.get()
+        request, question = await understood(exchange.body, functools.partial(_question, exchange))
+        model = state.resolve(question.model)
+        prompts = [await model.encode_text(prompt) for prompt in prompts_of(request, model.card.vocabulary)]
+        if state.settings.log_prompts:
+            log_text([model.codec.decode(prompt) for prompt in prompts])
+        answers = _answers(state, model, question, prompts, request.n or 1)
+        manner = _manner(request, model, prompts)
+        if request.stream:
+            return event_stream(Choices(answers), CompletionEncoder(manner, answers, request.wants_usage), state.settings.ping_seconds)
+        whole = [await answer.result() for answer in answers]
+        return json_answer(whole_text(manner, whole), reuse=whole[0].finished.reuse)
+
+    return blueprint
+
+
+def _question(exchange: Exchange, body: bytes) -> tuple[CompletionRequest, Asked]:
+    request = decode(body, CompletionRequest)
+    return request, asked(request, identify(exchange.headers, session_id=request.session_id, prompt_cache_key=request.prompt_cache_key))
+
+
+def _answers(state: AppState, model: ServedModel, question: Asked, prompts: Sequence[tuple[int, ...]], count: int) -> list[Answer]:
+    """`count` answers to each prompt, prompt after prompt."""
+    encoded = (Encoded(NOTHING_SAID, (), Prompt(prompt)) for prompt in prompts)
+    return [answer for one in encoded for answer in submit_all(state, model, question, one, count)]
+
+
+def _manner(request: CompletionRequest, model: ServedModel, prompts: Sequence[tuple[int, ...]]) -> TextManner:
+    return TextManner(
+        model=model.card.id,
+        created=int(time.time()),
+        completion_id=f"cmpl-{uuid.uuid4().hex}",
+        echoes=tuple(model.codec.decode(prompt) if request.echo else "" for prompt in prompts),
+        per_prompt=request.n or 1,
+        token_bytes=None if request.logprobs is None else model.codec.token_bytes,
+    )

@@ -1,0 +1,134 @@
+"""Routes of the Embeddings API: texts as vectors.
+
+Knows the wire. Knows nothing of how a vector comes about.
+"""
+
+import base64
+import functools
+import struct
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import attrs
+import msgspec
+from quart import Blueprint, Response
+from quart_schema import document_request, document_response
+
+from semantic_trio.adapters.http.answers import json_answer
+from semantic_trio.adapters.http.body import decode, understood
+from semantic_trio.adapters.http.contract import document_faults
+from semantic_trio.adapters.http.exchange import current
+from semantic_trio.adapters.http.faults import OpenAIError
+from semantic_trio.adapters.http.openai.completion_wire import Token
+from semantic_trio.adapters.http.state import AppState, ServedModel
+from semantic_trio.domain.errors import InvalidRequestError
+
+# Texts of one request: as many as the API takes.
+MOST_INPUTS = 2048
+
+
+@attrs.frozen
+class EmbeddingsRequest:
+    """Texts to embed, or tokens."""
+
+    model: str
+    input: str | list[str | list[Token] | Token]
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: Annotated[int, msgspec.Meta(ge=1)] | None = None
+
+
+@attrs.frozen
+class Embedding:
+    """One text's vector, of length 1."""
+
+    embedding: list[float] | str  # in base64: little-endian float32, one after the other
+    index: int
+    object: Literal["embedding"] = "embedding"
+
+
+@attrs.frozen
+class EmbeddingsUsage:
+    """What a request is billed."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+@attrs.frozen
+class EmbeddingsAnswer:
+    """The vectors, in the order of the texts."""
+
+    data: list[Embedding]
+    model: str
+    usage: EmbeddingsUsage
+    object: Literal["list"] = "list"
+
+
+def routes(state: AppState) -> Blueprint:
+    """`/v1/embeddings`."""
+    blueprint = Blueprint("embeddings", __name__)
+
+    @blueprint.post("/v1/embeddings")
+    @document_request(EmbeddingsRequest)
+    @document_response(EmbeddingsAnswer, 200)
+    @document_faults(OpenAIError, 400, 401, 403, 404, 408, 413, 429, 500, 503)
+    async def create_embeddings() -> Response:
+        """Make vectors of texts."""
+        exchange = current.get()
+        request = await understood(exchange.body, functools.partial(decode, kind=EmbeddingsRequest))
+        model = state.resolve(request.model)
+        exchange.model = model.card.id
+        size = _size(model, request.dimensions)
+        prompts = [await _tokens(model, text) for text in _texts(request.input)]
+        vectors = [await model.embed(prompt) for prompt in prompts]
+        data = [Embedding(_written(_cut(vector, size), request.encoding_format), index) for index, vector in enumerate(vectors)]
+        tokens = sum(map(len, prompts))
+        return json_answer(EmbeddingsAnswer(data, model.card.id, EmbeddingsUsage(tokens, tokens)))
+
+    return blueprint
+
+
+def _size(model: ServedModel, dimensions: int | None) -> int:
+    """Numbers in each vector. Raises `InvalidRequestError` for a model that makes none, or not so many."""
+    size = model.engine.runner.embedding_size
+    if not size:
+        raise InvalidRequestError(f"{model.card.id} cannot embed texts: its architecture gives no vectors", "model")
+    if dimensions is not None and dimensions > size:
+        raise InvalidRequestError(f"{model.card.id} makes vectors of {size} numbers", "dimensions")
+    return dimensions or size
+
+
+def _texts(given: str | list[str | list[int] | int]) -> list[str | tuple[int, ...]]:
+    """The texts, or their tokens. Raises `InvalidRequestError`."""
+    if isinstance(given, str):
+        return [given]
+    tokens = [item for item in given if isinstance(item, int)]
+    if tokens and len(tokens) == len(given):
+        return [tuple(tokens)]
+    if tokens or not 1 <= len(given) <= MOST_INPUTS:
+        raise InvalidRequestError(f"a text, tokens, or 1 to {MOST_INPUTS} of either", "input")
+    return [tuple(item) if isinstance(item, list) else str(item) for item in given]
+
+
+async def _tokens(model: ServedModel, text: str | tuple[int, ...]) -> tuple[int, ...]:
+    """What is read. Raises `InvalidRequestError` for nothing, for too much, and for what is no token."""
+    tokens, limit, vocabulary = (await model.encode_text(text) if text else ()), model.card.context_length, model.card.vocabulary
+    if not 1 <= len(tokens) <= limit:
+        raise InvalidRequestError(f"a text has 1 to {limit} tokens, not {len(tokens)}", "input")
+    if isinstance(text, tuple) and vocabulary and max(text) >= vocabulary:
+        raise InvalidRequestError(f"tokens are ids below {vocabulary}", "input")
+    return tokens
+
+
+def _cut(vector: Sequence[float], size: int) -> Sequence[float]:
+    """The front of a vector, of length 1 again."""
+    if size == len(vector):
+        return vector
+    length = sum(number * number for number in vector[:size]) ** 0.5
+    return [number / (length or 1.0) for number in vector[:size]]
+
+
+def _written(vector: Sequence[float], encoding: str | None) -> list[float] | str:
+    if encoding == "base64":
+        return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
+    return list(vector)
