@@ -90,8 +90,8 @@ class TokenizerCodec:
         """See `TextCodec.grammar`."""
         if self._template is None or not conversation.demands_form:
             return None
-        marks, added = self._template.marks, self._tokenizer.get_vocab(with_added_tokens=True)
-        thinks = opening.startswith(marks.start) or marks.start in added
+        marks = self._template.marks
+        thinks = opening.startswith(marks.start) or self._tokenizer.token_to_id(marks.start) is not None
         calls = self._template.calls_of(conversation)
         return AnswerForm(self._guidance, marks if thinks else None, calls, conversation, opening).compile()
 
