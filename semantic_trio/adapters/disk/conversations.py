@@ -13,8 +13,8 @@ from semantic_trio.domain.conversation import Calling, Conversation, Message, Pa
 from semantic_trio.domain.residency import Rank
 
 
-class Written(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is in a file has exactly these fields."""
+class Written(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+    """What is in a file has exactly these fields; those that came later are left out where they say nothing, as files of before have them."""
 
 
 class WrittenText(Written, tag="text", frozen=True):
@@ -64,6 +64,7 @@ class WrittenTool(Written, frozen=True):
     description: str
     parameters: str
     is_deferred: bool
+    is_strict: bool = False
 
 
 class WrittenChoice(Written, frozen=True):
@@ -72,6 +73,7 @@ class WrittenChoice(Written, frozen=True):
     calling: Calling
     name: str | None
     is_single: bool
+    allowed: tuple[str, ...] | None = None
 
 
 class WrittenConversation(Written, frozen=True):
@@ -81,6 +83,7 @@ class WrittenConversation(Written, frozen=True):
     tools: tuple[WrittenTool, ...]
     choice: WrittenChoice
     thinks: bool | None
+    schema: str | None = None
 
 
 def written(conversation: Conversation) -> WrittenConversation:
@@ -90,6 +93,7 @@ def written(conversation: Conversation) -> WrittenConversation:
         tools=tuple(WrittenTool(**_fields(tool)) for tool in conversation.tools),
         choice=WrittenChoice(**_fields(conversation.choice)),
         thinks=conversation.thinks,
+        schema=conversation.schema,
     )
 
 
@@ -100,6 +104,7 @@ def conversation_of(found: WrittenConversation) -> Conversation:
         tools=tuple(Tool(**msgspec.structs.asdict(tool)) for tool in found.tools),
         choice=ToolChoice(**msgspec.structs.asdict(found.choice)),
         thinks=found.thinks,
+        schema=found.schema,
     )
 
 
