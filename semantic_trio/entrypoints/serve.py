@@ -3,10 +3,12 @@
     device       one lifelong thread for MLX
     engine       the step loop
     persistence  what is new goes to disk, what is wanted comes back
+    running      responses that are made in the background
     http         connections and their handlers
     signals      the first asks for a drain, the second ends at once
 
-What is used outlives its users: http closes before the engine, the engine before what it remembers is on disk, and the device last.
+What is used outlives its users: http closes before the engine, the engine before what it remembers is on disk, then the device, and the database of
+responses last.
 """
 
 import functools
@@ -27,6 +29,7 @@ import semantic_trio
 from semantic_trio.adapters.catalogue.pooling import embedding_form
 from semantic_trio.adapters.disk import CacheLock, ModelFiles
 from semantic_trio.adapters.http.app import create_app
+from semantic_trio.adapters.http.responses.records import Records
 from semantic_trio.adapters.http.server import bind, serve_http
 from semantic_trio.adapters.http.state import AppState, HttpSettings, ModelCard, ServedModel
 from semantic_trio.adapters.metrics import Metrics
@@ -46,6 +49,7 @@ from semantic_trio.domain.said import Said
 from semantic_trio.domain.scheduler import Limits, Scheduler
 from semantic_trio.entrypoints.locking import cache_locked, holder
 from semantic_trio.entrypoints.settings import Settings
+from semantic_trio.entrypoints.storing import responses_stored
 from semantic_trio.testing import Rule, ScriptedRunner
 
 log = structlog.get_logger(__name__)
@@ -76,6 +80,10 @@ class Server:
     async def run(self) -> None:
         """Serve until a signal, or until the engine dies."""
         await self._check_address()
+        async with responses_stored(self.settings) as records:
+            await self._run(records)
+
+    async def _run(self, records: Records) -> None:
         device = Device(last_act)
         async with trio.open_nursery() as device_nursery:
             await device_nursery.start(device.run)
@@ -84,7 +92,7 @@ class Server:
                 runner, loaded = await load_runner(device, self.model_path)
                 codec = await trio.to_thread.run_sync(load_codec, self.model_path, tool_syntax)
                 loaded = attrs.evolve(loaded, context_length=min(loaded.context_length, self.settings.context_length or loaded.context_length))
-                await self._serve_model(self._scripted(codec) or runner, loaded, codec)
+                await self._serve_model(self._scripted(codec) or runner, loaded, codec, records)
                 nursery.cancel_scope.cancel()
             device.stop()
 
@@ -94,7 +102,7 @@ class Server:
         log.warning("answers are scripted: no model is asked", rules=len(self.script))
         return ScriptedRunner(script=self.script, encode=codec.encode_text, decode=codec.decode)
 
-    async def _serve_model(self, runner: MlxRunner | ScriptedRunner, loaded: LoadedModel, codec: TokenizerCodec) -> None:
+    async def _serve_model(self, runner: MlxRunner | ScriptedRunner, loaded: LoadedModel, codec: TokenizerCodec, records: Records) -> None:
         with cache_locked(self.settings) as self._lock:
             has_disk = self._lock is not None
             engine = self._engine(runner, loaded, Disk(self.settings.disk_budget_mb * MIB if has_disk else 0))
@@ -105,18 +113,19 @@ class Server:
                     await persistence.open()
                     await nursery.start(persistence.run)
                 await _warm_up(engine, codec)
-                stopped_at = await self._serve_http(engine, persistence, Metrics(engine, runner.memory, persistence), loaded, codec)
+                model = ServedModel(self._card(loaded), engine, codec, persistence)
+                state = self._state(model, Metrics(engine, runner.memory, persistence), records)
+                stopped_at = await self._serve_http(engine, state)
                 if has_disk:
                     await self._persist(engine, persistence, stopped_at)
                 nursery.cancel_scope.cancel()
 
-    async def _serve_http(self, engine: Engine, persistence: Persistence, metrics: Metrics, loaded: LoadedModel, codec: TokenizerCodec) -> float:
+    async def _serve_http(self, engine: Engine, state: AppState) -> float:
         """Serve until told to stop; when that was."""
         shutdown = trio.Event()
-        app = create_app(self._state(engine, persistence, loaded, codec, metrics))
         serve = functools.partial(
             serve_http,
-            app,
+            create_app(state),
             host=self.settings.host,
             port=self.settings.port,
             write_timeout_seconds=self.settings.write_timeout_seconds,
@@ -124,6 +133,7 @@ class Server:
             shutdown=shutdown,
         )
         async with trio.open_nursery() as nursery:
+            await nursery.start(state.running.run)
             port = await nursery.start(serve)
             gc.freeze()  # what was imported stays: looking at all of it again stops the event loop for 100 ms
             if self._lock is not None:
@@ -132,6 +142,7 @@ class Server:
             await self._stop.wait()
             stopped_at = trio.current_time()
             await engine.drain(self.settings.shutdown_timeout_seconds)
+            state.running.stop()
             shutdown.set()
         self._http_closed.set()
         return stopped_at
@@ -198,10 +209,12 @@ class Server:
             allowance=Allowance(self.settings.disk_writes_mb_per_day * MIB),
         )
 
-    def _state(self, engine: Engine, persistence: Persistence, loaded: LoadedModel, codec: TokenizerCodec, metrics: Metrics) -> AppState:
+    def _card(self, loaded: LoadedModel) -> ModelCard:
         name = self.settings.model_id
         created_at, embeds = int(self.model_path.stat().st_mtime), embedding_form(self.model_path)
-        card = ModelCard(name, name, loaded.context_length, created_at, vocabulary=loaded.vocab_size, embeds=embeds)
+        return ModelCard(name, name, loaded.context_length, created_at, vocabulary=loaded.vocab_size, embeds=embeds)
+
+    def _state(self, model: ServedModel, metrics: Metrics, records: Records) -> AppState:
         http = HttpSettings(
             host=self.settings.host,
             allow_remote=self.settings.allow_remote,
@@ -211,7 +224,7 @@ class Server:
             ping_seconds=self.settings.ping_seconds,
             log_prompts=self.settings.log_prompts,
         )
-        return AppState(model=ServedModel(card, engine, codec, persistence), metrics=metrics, version=semantic_trio.__version__, settings=http)
+        return AppState(model=model, metrics=metrics, version=semantic_trio.__version__, records=records, settings=http)
 
 
 def run(settings: Settings, model_path: Path, announce: Callable[[str], None], script: tuple[Rule, ...] | None = None) -> None:

@@ -9,6 +9,7 @@ import trio
 from quart_trio import QuartTrio
 
 from semantic_trio.adapters.http.app import create_app
+from semantic_trio.adapters.http.responses.records import Records
 from semantic_trio.adapters.http.server import serve_http
 from semantic_trio.adapters.http.state import AppState, HttpSettings, ModelCard, ServedModel
 from semantic_trio.adapters.metrics import Metrics
@@ -19,7 +20,7 @@ from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.said import Said
 from semantic_trio.domain.scheduler import Limits, Scheduler
 from semantic_trio.ports import CacheFiles, TextCodec
-from semantic_trio.testing import ByteCodec, FakeRunner, MemoryFiles
+from semantic_trio.testing import ByteCodec, FakeRunner, MemoryFiles, MemoryResponses
 
 CONTEXT_LENGTH = 4096
 
@@ -33,6 +34,8 @@ class Served:
     runner: FakeRunner
     metrics: Metrics
     persistence: Persistence
+    state: AppState
+    responses: MemoryResponses
 
 
 async def in_line(function: Callable[[*Arguments], Result], /, *arguments: *Arguments) -> Result:
@@ -54,6 +57,7 @@ def served(
     disk_bytes: int = 0,
     files: CacheFiles | None = None,
     vocabulary: int = 0,
+    responses: MemoryResponses | None = None,
 ) -> Served:
     """An application whose engine is not running yet. Files are worked on in line: virtual time knows nothing of threads."""
     limits = Limits(context_length=context_length, max_rows=rows, chunk_tokens=256, max_stall_seconds=0.25)
@@ -62,10 +66,15 @@ def served(
     card = ModelCard("org/tiny", "Tiny", context_length, 1_700_000_000, aliases=("tiny",), vocabulary=vocabulary)
     persistence = Persistence(engine.memory, Said(), runner, files or MemoryFiles(), engine.nudge, in_thread=in_line)
     metrics = Metrics(engine)
+    store = responses or MemoryResponses()
     state = kind(
-        model=ServedModel(card, engine, codec or ByteCodec(), persistence), metrics=metrics, version="0.0.0", settings=settings or HttpSettings()
+        model=ServedModel(card, engine, codec or ByteCodec(), persistence),
+        metrics=metrics,
+        version="0.0.0",
+        records=Records(lambda: store, in_line),
+        settings=settings or HttpSettings(),
     )
-    return Served(create_app(state), engine, runner, metrics, persistence)
+    return Served(create_app(state), engine, runner, metrics, persistence, state, store)
 
 
 @asynccontextmanager
@@ -73,6 +82,7 @@ async def running(served_app: Served) -> AsyncIterator[Served]:
     """The engine runs."""
     async with trio.open_nursery() as nursery:
         await nursery.start(served_app.engine.run)
+        await nursery.start(served_app.state.running.run)
         if served_app.engine.memory.disk.exists:
             await served_app.persistence.open()
             await nursery.start(served_app.persistence.run)

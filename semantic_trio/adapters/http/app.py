@@ -18,6 +18,8 @@ from semantic_trio.adapters.http.exchange import current
 from semantic_trio.adapters.http.faults import envelope, fault_of
 from semantic_trio.adapters.http.gate import Gate
 from semantic_trio.adapters.http.openai import chat, completions, embeddings
+from semantic_trio.adapters.http.responses import kept
+from semantic_trio.adapters.http.responses import routes as responses
 from semantic_trio.adapters.http.state import AppState
 
 log = structlog.get_logger(__name__)
@@ -37,7 +39,7 @@ def create_app(state: AppState) -> QuartTrio:
         conversion_preference="msgspec",
         openapi_provider_class=Contract,
     )
-    for part in (messages, chat, completions, embeddings, register, residency, archive, turns, models, health, admin):
+    for part in (messages, chat, completions, embeddings, responses, kept, register, residency, archive, turns, models, health, admin):
         app.register_blueprint(part.routes(state))
     app.register_error_handler(Exception, _told)
     app.asgi_app = Gate(app.asgi_app, state, Access(state.settings))  # type: ignore[method-assign]

@@ -17,6 +17,6 @@ def protocol_of(path: str, headers: dict[str, str]) -> Protocol:
     """The path decides; where both protocols share one, the version header that every Anthropic client sends."""
     if path.startswith("/v1/messages"):
         return Protocol.ANTHROPIC
-    if path.startswith("/v1/chat/"):
+    if path.startswith(("/v1/chat/", "/v1/responses")):
         return Protocol.OPENAI
     return Protocol.ANTHROPIC if "anthropic-version" in headers else Protocol.OPENAI

@@ -9,6 +9,8 @@ from typing import Protocol, TypeVar, TypeVarTuple
 import attrs
 import trio
 
+from semantic_trio.adapters.http.responses.records import Records
+from semantic_trio.adapters.http.responses.running import Running
 from semantic_trio.application.answer import Encoded
 from semantic_trio.application.archives import Archives
 from semantic_trio.application.engine import Engine
@@ -146,6 +148,8 @@ class AppState:
     model: ServedModel
     metrics: Observer
     version: str
+    records: Records
+    running: Running = attrs.field(factory=Running)
     settings: HttpSettings = HttpSettings()
 
     @property

@@ -1,0 +1,100 @@
+"""What was said before: the turns of a stored chain, and items that are referred to by their ids.
+
+Knows the store and items. Blocks: it is asked in a thread.
+"""
+
+from collections.abc import Iterable, Mapping
+
+import attrs
+import msgspec
+
+from semantic_trio.adapters.http.body import decode
+from semantic_trio.adapters.http.faults import Fault
+from semantic_trio.adapters.http.responses.blocks import ItemReference
+from semantic_trio.adapters.http.responses.items import Told, read_input
+from semantic_trio.adapters.http.responses.names import response_of
+from semantic_trio.domain.errors import InvalidRequestError
+from semantic_trio.domain.responses import StoredResponse
+from semantic_trio.ports import ResponseStore
+
+PREVIOUS = "previous_response_id"
+
+
+class Output(msgspec.Struct, frozen=True):
+    """What of a stored response was said."""
+
+    output: list[msgspec.Raw]
+
+
+class Named(msgspec.Struct, frozen=True):
+    """An item's name."""
+
+    id: str | None = None
+
+
+@attrs.frozen
+class History:
+    """What comes before a turn, and what the turn is."""
+
+    parent: StoredResponse | None
+    before: tuple[Told, ...]
+    new: tuple[Told, ...]
+
+
+NOTHING_BEFORE = History(None, (), ())
+
+
+def history(store: ResponseStore, previous: str | None, new: tuple[Told, ...], own_id: str) -> History:
+    """What a request follows, and its items with those they refer to in their places.
+
+    Asks the store in any case, so that a response which is to be stored there is not begun in vain. Raises `StoreError`; `Fault` for a response or an
+    item that is not there, `InvalidRequestError` for one that nothing can follow.
+    """
+    chain = store.chain(previous or own_id)
+    if previous is not None:
+        _check(chain, previous)
+    before = tuple(one for record in chain for one in (*read_input(_input(record)), *read_input(_output(record))))
+    found = {one.item.id: _item(store, one.item.id) for one in new if isinstance(one.item, ItemReference)}
+    return History(chain[-1] if chain else None, before, _resolved(new, found))
+
+
+def input_items(record: StoredResponse) -> list[dict[str, object]]:
+    """The items of a response's own turn, in their order."""
+    return decode(msgspec.Raw(record.input or b"[]"), list[dict[str, object]])
+
+
+def _check(chain: tuple[StoredResponse, ...], previous: str) -> None:
+    if not chain:
+        raise Fault(404, f"Previous response with id {previous!r} not found.", field=PREVIOUS, code="previous_response_not_found")
+    if chain[-1].is_deleted:
+        raise Fault(404, f"Previous response with id {previous!r} was deleted.", field=PREVIOUS, code="previous_response_not_found")
+    if deleted := [record.id for record in chain if record.is_deleted]:
+        raise InvalidRequestError(f"{deleted[0]}, which is before it, was deleted: what was said there is not known any more", PREVIOUS)
+    if chain[0].parent is not None:
+        raise InvalidRequestError(f"{chain[0].parent}, which is before it, is not stored", PREVIOUS)
+    if chain[-1].is_pending:
+        raise InvalidRequestError(f"{previous} has no answer yet", PREVIOUS)
+    if chain[-1].status == "failed":
+        raise InvalidRequestError(f"{previous} has failed: there is nothing to go on from", PREVIOUS)
+
+
+def _input(record: StoredResponse) -> list[msgspec.Raw]:
+    return decode(msgspec.Raw(record.input or b"[]"), list[msgspec.Raw])
+
+
+def _output(record: StoredResponse) -> list[msgspec.Raw]:
+    return decode(msgspec.Raw(record.output or b'{"output":[]}'), Output).output
+
+
+def _resolved(new: Iterable[Told], found: Mapping[str, Told]) -> tuple[Told, ...]:
+    return tuple(found[one.item.id] if isinstance(one.item, ItemReference) else one for one in new)
+
+
+def _item(store: ResponseStore, item_id: str) -> Told:
+    owner = response_of(item_id)
+    record = store.get(owner) if owner is not None else None
+    for raw in [*_input(record), *_output(record)] if record is not None else []:
+        if decode(raw, Named).id == item_id:
+            [told] = read_input([raw])
+            return told
+    raise Fault(404, f"Item with id {item_id!r} not found.", field="input")

@@ -1,0 +1,157 @@
+"""Items, and which turns of a conversation they are.
+
+Knows items and the neutral conversation. Knows nothing of requests. What was answered and comes back, from a client or from the store, becomes the
+very turn that was remembered: everything the assistant thought, said and called in a row is one.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import attrs
+import msgspec
+
+from semantic_trio.adapters.http.body import decode
+from semantic_trio.adapters.http.openai.tools import custom_call
+from semantic_trio.adapters.http.responses.blocks import (
+    KNOWN,
+    TEXTS,
+    UNREADABLE,
+    CustomCallItem,
+    CustomOutputItem,
+    FunctionCallItem,
+    FunctionOutputItem,
+    Item,
+    ItemReference,
+    MessageItem,
+    OtherItem,
+    OtherPart,
+    ReasoningItem,
+    RefusalPart,
+    TextPart,
+    Typed,
+    UnreadablePart,
+)
+from semantic_trio.adapters.http.responses.names import input_id
+from semantic_trio.domain.conversation import Message, Part, Role, Text, Thinking, ToolCall, ToolResult
+from semantic_trio.domain.errors import InvalidRequestError
+
+ROLES = {"user": Role.USER, "assistant": Role.ASSISTANT, "system": Role.SYSTEM, "developer": Role.SYSTEM}
+KINDS: Mapping[str, type[Item]] = {
+    "message": MessageItem,
+    "reasoning": ReasoningItem,
+    "function_call": FunctionCallItem,
+    "function_call_output": FunctionOutputItem,
+    "custom_tool_call": CustomCallItem,
+    "custom_tool_call_output": CustomOutputItem,
+    "item_reference": ItemReference,
+}
+assert set(KINDS) == set(KNOWN)
+# What a model is told of what one of its tools has found and it cannot read. To refuse it would end the session: it comes with every turn.
+UNREAD = "[{kind}; this model reads text alone]"
+
+
+@attrs.frozen
+class Told:
+    """An item, as it was sent and what it is."""
+
+    raw: msgspec.Raw
+    item: Item
+    turn: tuple[Role, tuple[Part, ...]] | None  # None: it says nothing here
+
+    @property
+    def refers(self) -> bool:
+        """Whether it stands for an item that is stored."""
+        return isinstance(self.item, ItemReference)
+
+
+def read_input(given: str | Sequence[msgspec.Raw], at: str = "input") -> tuple[Told, ...]:
+    """The items of a request or of the store; a text is what the user says. Raises `Fault` and `InvalidRequestError`, which name the place."""
+    if isinstance(given, str):
+        given = [msgspec.Raw(msgspec.json.encode({"type": "message", "role": "user", "content": given}))]
+    return tuple(_read(raw, f"{at}.{index}") for index, raw in enumerate(given))
+
+
+def messages_of(told: Iterable[Told]) -> tuple[Message, ...]:
+    """The turns of items in their order."""
+    messages: list[Message] = []
+    for role, parts in (one.turn for one in told if one.turn is not None):
+        if role is Role.ASSISTANT and messages and messages[-1].role is Role.ASSISTANT:
+            messages[-1] = attrs.evolve(messages[-1], parts=messages[-1].parts + parts)
+        else:
+            messages.append(Message(role, parts))
+    return tuple(messages)
+
+
+def written(told: Iterable[Told], stem: str) -> bytes:
+    """Items as they are stored: as they came, but that each has an id, and a message its type and parts."""
+    return msgspec.json.encode([_whole(one, input_id(stem, at)) for at, one in enumerate(told)])
+
+
+def _read(raw: msgspec.Raw, at: str) -> Told:
+    item = decode(raw, _kind(decode(raw, Typed, at)), at)
+    return Told(raw, item, _turn(item, at))
+
+
+def _kind(typed: Typed) -> type[Item]:
+    if typed.type is None:
+        return MessageItem if typed.role is not None else ItemReference
+    return KINDS.get(typed.type, OtherItem)
+
+
+def _turn(item: Item, at: str) -> tuple[Role, tuple[Part, ...]] | None:
+    match item:
+        case MessageItem():
+            return ROLES[item.role], tuple(map(Text, _texts(item.content, f"{at}.content", is_found=False)))
+        case ReasoningItem():
+            thought = "\n\n".join(part.text for part in item.content or () if part.text)
+            return (Role.ASSISTANT, (Thinking(thought),)) if thought else None
+        case FunctionCallItem():
+            return Role.ASSISTANT, (ToolCall(item.call_id, item.name, item.arguments),)
+        case CustomCallItem():
+            return Role.ASSISTANT, (ToolCall(item.call_id, item.name, custom_call(item.input)),)
+        case FunctionOutputItem() | CustomOutputItem():
+            texts = _texts(item.output, f"{at}.output", is_found=True)
+            return Role.USER, (ToolResult(item.call_id, "\n\n".join(texts)),)
+    return None
+
+
+def _texts(content: str | Sequence[msgspec.Raw], at: str, *, is_found: bool) -> Iterator[str]:
+    """The texts of a message, or of what a tool has found: that may be no text, and the model is told so."""
+    if isinstance(content, str):
+        yield content
+        return
+    for index, raw in enumerate(content):
+        place = f"{at}.{index}"
+        kind = decode(raw, Typed, place).type or ""
+        if kind in TEXTS:
+            yield decode(raw, TextPart, place).text
+        elif kind == "refusal":
+            yield decode(raw, RefusalPart, place).refusal
+        elif kind in UNREADABLE:
+            yield _unread(raw, kind, place, is_found=is_found)
+        else:
+            decode(raw, OtherPart, place)
+
+
+def _unread(raw: msgspec.Raw, kind: str, at: str, *, is_found: bool) -> str:
+    if not is_found:
+        raise InvalidRequestError(f"{kind!r} is not for this model, which reads text alone", f"{at}.type")
+    return UNREAD.format(kind=decode(raw, UnreadablePart, at).type)
+
+
+def _whole(told: Told, own_id: str) -> dict[str, object]:
+    item = decode(told.raw, dict[str, object])
+    if not isinstance(item.get("id"), str):
+        item["id"] = own_id
+    if isinstance(told.item, MessageItem):
+        item |= {"type": "message", "content": _parts(told.item)}
+        if told.item.role == "assistant":
+            item.setdefault("status", "completed")
+    return item
+
+
+def _parts(message: MessageItem) -> object:
+    if not isinstance(message.content, str):
+        return message.content
+    if message.role == "assistant":
+        return [{"type": "output_text", "text": message.content, "annotations": []}]
+    return [{"type": "input_text", "text": message.content}]

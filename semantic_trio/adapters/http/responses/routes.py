@@ -1,0 +1,118 @@
+"""The route that makes responses. Knows nothing of how an answer comes about."""
+
+import functools
+import time
+from contextlib import ExitStack
+
+import attrs
+import msgspec
+from quart import Blueprint, Response
+from quart_schema import document_request, document_response
+
+from semantic_trio.adapters.http.answers import json_answer
+from semantic_trio.adapters.http.body import decode, understood
+from semantic_trio.adapters.http.contract import document_faults, document_stream
+from semantic_trio.adapters.http.exchange import Exchange, current
+from semantic_trio.adapters.http.faults import OpenAIError
+from semantic_trio.adapters.http.generate import log_prompt, submit
+from semantic_trio.adapters.http.identity import Identity, identify
+from semantic_trio.adapters.http.responses.answer import ResponseAnswer
+from semantic_trio.adapters.http.responses.events import ResponseEncoder
+from semantic_trio.adapters.http.responses.history import NOTHING_BEFORE, History, history
+from semantic_trio.adapters.http.responses.items import Told, messages_of, read_input, written
+from semantic_trio.adapters.http.responses.names import new_stem, response_id
+from semantic_trio.adapters.http.responses.output import Output, Piece
+from semantic_trio.adapters.http.responses.tools import custom_names
+from semantic_trio.adapters.http.responses.turn import Turn
+from semantic_trio.adapters.http.responses.wire import ResponseRequest, asked, begun, check
+from semantic_trio.adapters.http.sse import EventSource, event_stream
+from semantic_trio.adapters.http.state import AppState
+from semantic_trio.domain.responses import StoredResponse
+
+
+@attrs.frozen
+class _Question:
+    """A request, understood."""
+
+    request: ResponseRequest
+    new: tuple[Told, ...]
+    identity: Identity
+
+
+def routes(state: AppState) -> Blueprint:
+    """`POST /v1/responses`."""
+    blueprint = Blueprint("responses", __name__)
+
+    @blueprint.post("/v1/responses")
+    @document_request(ResponseRequest)
+    @document_response(ResponseAnswer, 200)
+    @document_stream
+    @document_faults(OpenAIError, 400, 401, 403, 404, 408, 413, 429, 500, 503)
+    async def create_response() -> Response:
+        """Answer a conversation, or go on with a stored one: whole, as a stream of events, or in the background."""
+        exchange = current.get()
+        question = await understood(exchange.body, functools.partial(_question, exchange))
+        if question.request.background:
+            return json_answer((await _begin_behind(state, exchange, question)).begun)
+        turn = await _begin(state, exchange, question)
+        if question.request.stream:
+            events: EventSource[Piece] = turn
+            return event_stream(events, ResponseEncoder(turn), state.settings.ping_seconds)
+        finished = await turn.result()
+        return json_answer(turn.final, reuse=finished.reuse)
+
+    return blueprint
+
+
+def _question(exchange: Exchange, body: bytes) -> _Question:
+    request = decode(body, ResponseRequest)
+    check(request)
+    identity = identify(exchange.headers, session_id=request.session_id, prompt_cache_key=request.prompt_cache_key)
+    return _Question(request, read_input(request.input or ()), identity)
+
+
+async def _begin(state: AppState, exchange: Exchange, question: _Question) -> Turn:
+    """Submit what is asked; the turn ends with the exchange. Raises what `history`, `asked` and `begin` raise."""
+    request, stem = question.request, new_stem()
+    before = await _history(state, question, response_id(stem))
+    wanted = asked(request, messages_of((*before.before, *before.new)), question.identity)
+    model = state.resolve(request.model)
+    encoded = await model.encode(wanted.conversation)
+    if state.settings.log_prompts:
+        log_prompt(wanted.conversation)
+    answer = submit(state, exchange, model, wanted, encoded)
+    first = begun(request, response_id(stem), model.card.id, int(time.time()))
+    output = Output(stem, custom_names(request.tools or ()), model.codec.token_bytes if request.wants_logprobs else None)
+    turn = Turn(first, answer, output, state.records, _record(first, before, stem) if request.is_stored else None)
+    state.running.join(turn, exchange.stack)
+    return turn
+
+
+async def _begin_behind(state: AppState, exchange: Exchange, question: _Question) -> Turn:
+    """The same with a turn that ends by itself: it is stored from its beginning, and the request is over."""
+    behind = attrs.evolve(exchange, stack=ExitStack())
+    with behind.stack:
+        turn = await _begin(state, behind, question)
+        await turn.put()
+        state.running.start(turn, behind.stack)
+    exchange.model, exchange.agent = behind.model, behind.agent
+    return turn
+
+
+async def _history(state: AppState, question: _Question, own_id: str) -> History:
+    request = question.request
+    if not (request.is_stored or request.previous_response_id is not None or any(one.refers for one in question.new)):
+        return attrs.evolve(NOTHING_BEFORE, new=question.new)
+    return await state.records.ask(lambda store: history(store, request.previous_response_id, question.new, own_id))
+
+
+def _record(first: ResponseAnswer, before: History, stem: str) -> StoredResponse:
+    return StoredResponse.of(
+        id=first.id,
+        parent=before.parent,
+        model=first.model,
+        created_at=first.created_at,
+        status=first.status,
+        input=written(before.new, stem),
+        output=msgspec.json.encode(first),
+    )

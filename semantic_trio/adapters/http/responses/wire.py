@@ -1,0 +1,164 @@
+"""What clients of the Responses API send, and what it means.
+
+Knows requests and the neutral conversation. Fields that are not named here are accepted and ignored; `min_p`, `top_k`, `seed` and `session_id` are
+extensions.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import attrs
+import msgspec
+
+from semantic_trio.adapters.http.generate import Asked, sampling_params
+from semantic_trio.adapters.http.identity import NOBODY, AgentId, Identity
+from semantic_trio.adapters.http.openai.format import ANY_OBJECT, FormatName, schema_text
+from semantic_trio.adapters.http.openai.sampling import Effort, Seed, Temperature, TopK, TopLogprobs, TopP, thinks
+from semantic_trio.adapters.http.responses.answer import FormatInForce, ReasoningInForce, ResponseAnswer, Status, TextInForce
+from semantic_trio.adapters.http.responses.blocks import InputItem
+from semantic_trio.adapters.http.responses.tools import ToolChoiceParam, ToolParam, choice_of, tools_in_force, tools_of
+from semantic_trio.domain.conversation import Conversation, Message, Role, Text
+from semantic_trio.domain.errors import InvalidRequestError
+
+# More than any conversation has; what it costs to look at one is the event loop's.
+MOST_ITEMS = 20_000
+LOGPROBS = "message.output_text.logprobs"
+
+Metadata = Annotated[dict[Annotated[str, msgspec.Meta(max_length=64)], Annotated[str, msgspec.Meta(max_length=512)]], msgspec.Meta(max_length=16)]
+
+
+@attrs.frozen
+class TextFormat:
+    """Text, any JSON object, or JSON of a schema. It is kept to whether it is `strict` or not."""
+
+    type: Literal["text", "json_object", "json_schema"] = "text"
+    name: FormatName | None = None
+    schema: dict[str, object] | None = None
+    strict: bool | None = None
+
+
+@attrs.frozen
+class TextParam:
+    """How text is to be given."""
+
+    format: TextFormat | None = None
+
+
+@attrs.frozen
+class ReasoningParam:
+    """How it is to be thought."""
+
+    effort: Effort | None = None
+
+
+@attrs.frozen
+class ResponseRequest:
+    """A conversation to go on with, or what is new of one that is stored."""
+
+    model: str
+    input: str | Annotated[list[InputItem], msgspec.Meta(max_length=MOST_ITEMS)] | None = None
+    instructions: str | None = None
+    previous_response_id: str | None = None
+    conversation: None = None
+    prompt: None = None
+    max_output_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    top_k: TopK | None = None
+    min_p: TopP | None = None
+    seed: Seed | None = None
+    top_logprobs: TopLogprobs | None = None
+    include: list[str] | None = None
+    tools: list[ToolParam] | None = None
+    tool_choice: Literal["none", "auto", "required"] | ToolChoiceParam | None = None
+    parallel_tool_calls: bool | None = None
+    text: TextParam | None = None
+    reasoning: ReasoningParam | None = None
+    truncation: Literal["auto", "disabled"] | None = None
+    store: bool | None = None
+    stream: bool | None = None
+    background: bool | None = None
+    metadata: Metadata | None = None
+    prompt_cache_key: str | None = None
+    session_id: AgentId | None = None
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether the response is to be kept."""
+        return self.store is not False
+
+    @property
+    def wants_logprobs(self) -> bool:
+        """Whether the tokens of the text are to be told."""
+        return LOGPROBS in (self.include or ()) or bool(self.top_logprobs)
+
+
+def check(request: ResponseRequest) -> None:
+    """Raises `InvalidRequestError` for what cannot go together."""
+    if request.background and not request.is_stored:
+        raise InvalidRequestError("a response that is made in the background has to be stored", "background")
+    if request.background and request.stream:
+        raise InvalidRequestError("a response that is made in the background is asked for, and not streamed", "background")
+
+
+def asked(request: ResponseRequest, messages: Sequence[Message], identity: Identity = NOBODY) -> Asked:
+    """What a request means, with the turns that were said before and those that are new. Raises `InvalidRequestError`."""
+    tools = tools_of(request.tools or ())
+    front = (Message(Role.SYSTEM, (Text(request.instructions),)),) if request.instructions else ()
+    conversation = Conversation(
+        (*front, *messages),
+        tools,
+        choice_of(request.tool_choice, tools, is_single=request.parallel_tool_calls is False),
+        schema=_schema(request.text),
+        thinks=thinks(request.reasoning.effort if request.reasoning else None),
+    )
+    return Asked(
+        model=request.model,
+        conversation=conversation,
+        max_tokens=request.max_output_tokens,
+        sampling=sampling_params(1.0 if request.temperature is None else request.temperature, request.top_p, request.top_k, request.min_p),
+        seed=request.seed,
+        top_logprobs=request.top_logprobs or 0 if request.wants_logprobs else None,
+        identity=identity,
+    )
+
+
+def begun(request: ResponseRequest, response_id: str, model: str, created_at: int) -> ResponseAnswer:
+    """The response before anything has come of it."""
+    status: Status = "queued" if request.background else "in_progress"
+    return ResponseAnswer(
+        id=response_id,
+        created_at=created_at,
+        model=model,
+        status=status,
+        instructions=request.instructions,
+        previous_response_id=request.previous_response_id,
+        max_output_tokens=request.max_output_tokens,
+        temperature=1.0 if request.temperature is None else request.temperature,
+        top_p=1.0 if request.top_p is None else request.top_p,
+        top_logprobs=request.top_logprobs or 0,
+        tools=tools_in_force(request.tools or ()),
+        tool_choice=request.tool_choice or "auto",
+        parallel_tool_calls=request.parallel_tool_calls is not False,
+        text=TextInForce(_format(request.text)),
+        reasoning=ReasoningInForce(request.reasoning.effort if request.reasoning else None),
+        metadata=request.metadata or {},
+        store=request.is_stored,
+        background=bool(request.background),
+        prompt_cache_key=request.prompt_cache_key,
+    )
+
+
+def _schema(text: TextParam | None) -> str | None:
+    """The schema of the answer's text; None where it may say anything."""
+    wanted = text.format if text else None
+    if wanted is None or wanted.type == "text":
+        return None
+    return ANY_OBJECT if wanted.type == "json_object" else schema_text(wanted.schema)
+
+
+def _format(text: TextParam | None) -> FormatInForce:
+    wanted = text.format if text else None
+    if wanted is None or wanted.type != "json_schema":
+        return FormatInForce(wanted.type if wanted else "text")
+    return FormatInForce("json_schema", wanted.name or "answer", wanted.schema or {}, bool(wanted.strict))

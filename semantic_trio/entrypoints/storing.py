@@ -1,0 +1,40 @@
+"""The database of responses: which one it is, for how long it is open, and what is too old for it."""
+
+import contextlib
+import functools
+import time
+from collections.abc import AsyncIterator
+
+import structlog
+
+from semantic_trio.adapters.http.responses.records import Records
+from semantic_trio.adapters.store import open_store
+from semantic_trio.domain.errors import StoreError
+from semantic_trio.entrypoints.settings import Settings
+
+log = structlog.get_logger(__name__)
+
+# Where no other database is named.
+DEFAULT_FILE = "responses.sqlite"
+DAY_SECONDS = 86_400
+
+
+@contextlib.asynccontextmanager
+async def responses_stored(settings: Settings) -> AsyncIterator[Records]:
+    """The database, until the context ends. One that cannot be used now is tried again when it is needed. Raises `InvalidRequestError`."""
+    records = Records(functools.partial(open_store, "".join(settings.responses_url), settings.cache_dir / DEFAULT_FILE))
+    try:
+        await _prune(records, settings.responses_days)
+        yield records
+    finally:
+        records.close()
+
+
+async def _prune(records: Records, days: int) -> None:
+    before = int(time.time()) - days * DAY_SECONDS if days else 0
+    try:
+        removed = await records.ask(lambda store: store.prune(before))
+    except StoreError as error:
+        log.error("responses are not stored", reason=error.reason)
+    else:
+        log.info("responses are stored", removed=removed)
