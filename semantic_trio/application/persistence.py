@@ -98,9 +98,13 @@ class Persistence:
         index, records, self.memory.agents.elsewhere = await self._work(self._reads, self._found)
         for item, size in index.items():
             self.memory.disk.added(item, size)
+        lost = []
         for record in records:
-            await self._adopt(record)
+            if gone := await self._adopt(record):
+                lost.append(gone)
             await trio.lowlevel.checkpoint()
+        if lost:
+            log.warning("a part of the memory is gone and will be computed again", agents=len(lost), tokens=sum(lost))
         self.memory.disk.told = self._wake
         self.said.told = self._has_said
         seconds = round(trio.current_time() - started, 3)
@@ -166,25 +170,25 @@ class Persistence:
     def _found(self) -> tuple[Mapping[Item, int], Sequence[AgentRecord], Container[str]]:
         return self.files.index(), self.files.agents(), self.files.elsewhere()
 
-    async def _adopt(self, record: AgentRecord) -> None:
+    async def _adopt(self, record: AgentRecord) -> int:
+        """Take in an agent; how many tokens of its history are gone."""
         memory = self.memory
         try:
             gone = adopt(memory, record)
         except ValueError as error:
             await self._put_aside(record.id, str(error))
-            return
+            return 0
         except InvalidRequestError as error:
             log.warning("an agent on disk is not known again", agent=record.id, reason=str(error))
-            return
+            return 0
         self._used = max(self._used, record.used)
         agent = memory.agents.find(record.id)
         if agent is None:
-            return
-        if gone:
-            log.warning("a part of an agent's memory is gone and will be computed again", agent=record.id, tokens=gone)
+            return gone
         memory.disk.recorded(agent, size_of(record), listed(memory, record))
         memory.store.touch(memory.chain(agent))
         self.said.adopt(record.id, record.said)
+        return gone
 
     # ------------------------------------------------------------------------------------------------------------------- write
 

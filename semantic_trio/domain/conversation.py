@@ -126,8 +126,8 @@ class Conversation:
     messages: tuple[Message, ...]
     tools: tuple[Tool, ...] = ()
     choice: ToolChoice = FREE_CHOICE
-    schema: str | None = None  # JSON Schema of what the answer says; None: it may say anything
     thinks: bool | None = None  # whether the next answer begins with thoughts; None: as the model is used to
+    schema: str | None = None  # JSON Schema of what the next answer says; None: it may say anything
 
     @property
     def demands_form(self) -> bool:

@@ -1,6 +1,7 @@
 """Memory that was on disk changes nothing: the whole engine on real models and real files, against a run that remembers nothing."""
 
 import functools
+import io
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -11,9 +12,10 @@ import trio
 
 from semantic_trio.adapters.disk import ModelFiles
 from semantic_trio.adapters.mlx.runner import MlxRunner
+from semantic_trio.application.archives import Archives
 from semantic_trio.application.engine import Engine
 from semantic_trio.application.persistence import Persistence
-from semantic_trio.domain.content import Content, Kind, Tensor
+from semantic_trio.domain.content import POSITION, Content, Kind, Tensor
 from semantic_trio.domain.disk import Disk
 from semantic_trio.domain.generation import GenerationRequest, SamplingParams
 from semantic_trio.domain.memory import Memory
@@ -217,3 +219,63 @@ async def test_what_is_damaged_is_computed_again(family: str, tmp_path: Path) ->
     assert (reuse.tokens, reuse.cause) == (0, MissCause.CORRUPT)
     assert close(scores, expected)
     assert "checksum" in reasons(tmp_path)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+async def test_an_agent_that_came_in_an_archive_scores_as_if_nothing_was_remembered(family: str, tmp_path: Path) -> None:
+    expected = await cold(family, NEXT, tmp_path)
+    async with server(family, tmp_path / "here") as first:
+        await first.turn(prompt(HISTORY), "a")
+        archives = Archives(first.persistence)
+        record = await archives.write_out(first.engine.memory.agents.get("a"), 30)
+        sent = b"".join(first.persistence.files.export_agent(record))
+
+    async with server(family, tmp_path / "there") as second:
+        await Archives(second.persistence).take_in(io.BytesIO(sent), "b")
+        scores, reuse = await second.turn(NEXT, "b")
+
+    assert reuse.source is Source.DISK
+    assert reuse.tokens >= HISTORY + len(FORCED) - 1
+    assert close(scores, expected)
+
+
+async def test_an_archive_with_another_block_in_it_would_be_noticed(tmp_path: Path) -> None:
+    """The sabotage of the claim above: a block's bytes under the name of another."""
+    expected = await cold("llama", NEXT, tmp_path)
+    async with server("llama", tmp_path / "here") as first:
+        await first.turn(prompt(HISTORY), "a")
+        record = await Archives(first.persistence).write_out(first.engine.memory.agents.get("a"), 30)
+        files = first.persistence.files
+        one, other, *_ = (block.item for block in first.engine.memory.chain(first.engine.memory.agents.get("a")))
+        swapped = files.read(other)
+        files.remove(one)
+        files.write(one, swapped)
+        sent = b"".join(files.export_agent(record))
+
+    async with server("llama", tmp_path / "there") as second:
+        await Archives(second.persistence).take_in(io.BytesIO(sent), "b")
+        scores, reuse = await second.turn(NEXT, "b")
+
+    assert reuse.tokens >= HISTORY
+    assert not close(scores, expected)
+
+
+async def test_a_mark_that_says_it_is_elsewhere_is_put_aside(tmp_path: Path) -> None:
+    """Its file is whole and its arrays fit: only the position it was taken at tells."""
+    expected = await cold("gemma3_text", NEXT, tmp_path)
+    async with server("gemma3_text", tmp_path) as first:
+        await first.turn(prompt(HISTORY), "a")
+        await first.settle()
+        files, agent = first.persistence.files, first.engine.memory.agents.get("a")
+        for mark in first.engine.memory.marks(agent):
+            content = files.read(mark.item)
+            elsewhere = attrs.evolve(content[POSITION], data=memoryview((mark.position + 1).to_bytes(content[POSITION].data.nbytes, "little")))
+            files.remove(mark.item)
+            files.write(mark.item, {**content, POSITION: elsewhere})
+
+    async with server("gemma3_text", tmp_path) as second:
+        scores, reuse = await second.turn(NEXT, "a")
+        assert second.persistence.traffic.damaged > 0
+
+    assert reuse.tokens < HISTORY
+    assert close(scores, expected)

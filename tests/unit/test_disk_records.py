@@ -40,9 +40,10 @@ MESSAGES = st.builds(Message, st.sampled_from(Role), st.lists(PARTS, max_size=3)
 CONVERSATIONS = st.builds(
     Conversation,
     st.lists(MESSAGES, max_size=4).map(tuple),
-    st.lists(st.builds(Tool, TEXT, TEXT, TEXT, st.booleans()), max_size=2).map(tuple),
-    st.builds(ToolChoice, st.sampled_from(Calling), st.none() | TEXT, st.booleans()),
+    st.lists(st.builds(Tool, TEXT, TEXT, TEXT, st.booleans(), st.booleans()), max_size=2).map(tuple),
+    st.builds(ToolChoice, st.sampled_from(Calling), st.none() | TEXT, st.booleans(), st.none() | st.lists(TEXT, max_size=2).map(tuple)),
     st.none() | st.booleans(),
+    st.none() | TEXT,
 )
 
 
