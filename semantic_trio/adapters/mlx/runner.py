@@ -18,14 +18,14 @@ from semantic_trio.adapters.mlx.device import Device
 from semantic_trio.adapters.mlx.embedding import TextReading, embedding_size
 from semantic_trio.adapters.mlx.forms import ModelForms
 from semantic_trio.adapters.mlx.geometry import measure_spec
-from semantic_trio.adapters.mlx.kv import Layout, RowCaches, Span, choose_layout, proofs_of, state_of
+from semantic_trio.adapters.mlx.kv import Layout, Span, choose_layout, proofs_of, state_of
 from semantic_trio.adapters.mlx.loading import LoadedModel, load
+from semantic_trio.adapters.mlx.row import Row
 from semantic_trio.adapters.mlx.sampling import Draw, Draws, draw
 from semantic_trio.domain.content import Content, Item
 from semantic_trio.domain.embedding import Pooling
-from semantic_trio.domain.errors import DamagedError, GrammarError, StepFailedError
+from semantic_trio.domain.errors import DamagedError, StepFailedError
 from semantic_trio.domain.geometry import ModelCacheSpec
-from semantic_trio.domain.steering import GrammarState
 from semantic_trio.domain.step import BlockKey, Closing, Drawn, Inventory, RowStart, SaveBlock, SaveMark, StepPlan, StepResult
 
 T = TypeVar("T")
@@ -36,52 +36,6 @@ log = structlog.get_logger(__name__)
 TIDY_EVERY = 256
 # Of a text that is embedded, tokens read at once: who generates waits so long.
 EMBED_TOKENS = 256
-
-
-@attrs.define(eq=False)
-class _Row:
-    start: RowStart
-    caches: RowCaches
-    length: int = 0  # tokens read, those of a pass in flight included
-    last: mx.array | None = None  # (1,) the token drawn last, perhaps not computed yet
-    drawn: list[int] = attrs.field(init=False)  # all that were drawn and looked at; kept where a draw depends on them
-    _state: GrammarState | None = attrs.field(init=False)
-    is_stuck: bool = attrs.field(init=False, default=False)  # its grammar cannot say what may come next
-
-    def __attrs_post_init__(self) -> None:
-        self.drawn = list(self.start.drawn)
-        self._state = self.start.grammar.start() if self.start.grammar else None
-        if self._state is not None:
-            for token in self.drawn:
-                self._state.take(token)
-
-    def saw(self, token: int) -> None:
-        """Look at a token that was drawn."""
-        if self.start.looks_back:
-            self.drawn.append(token)
-        if self._state is not None and not self.is_stuck:
-            self._state.take(token)
-
-    def draw(self, index: int) -> Draw:
-        """How token number `index` is to be drawn, once those before it were seen."""
-        start = self.start
-        return Draw(
-            start.sampling,
-            start.seed,
-            index,
-            forced=start.forced[index] if index < len(start.forced) else None,
-            additions=start.steering.additions(self.drawn),
-            allowed=self._allowed(),
-            top=start.top_logprobs,
-        )
-
-    def _allowed(self) -> bytes | None:
-        try:
-            return self._state.allowed() if self._state and not self.is_stuck else None
-        except GrammarError as error:
-            log.warning("grammar failed", row=self.start.row, reason=error.reason)
-            self.is_stuck = True
-            return None
 
 
 @attrs.define(eq=False)
@@ -104,7 +58,7 @@ class Batch:
     layout: Layout
     look_ahead: bool = True
     store: WarmStore = attrs.field(init=False, factory=WarmStore)
-    _rows: dict[int, _Row] = attrs.field(init=False, factory=dict)
+    _rows: dict[int, Row] = attrs.field(init=False, factory=dict)
     _flight: _Flight | None = attrs.field(init=False, default=None)
     _finished_at: float = attrs.field(init=False, default=0.0)
     _steps: int = attrs.field(init=False, default=0)
@@ -149,7 +103,7 @@ class Batch:
 
     def _open(self, start: RowStart, room: int) -> None:
         assert start.row not in self._rows, "a row is opened once"
-        row = _Row(start, self.layout.open())
+        row = Row(start, self.layout.open())
         if start.restore is not None:
             self.store.restore(row.caches, start.restore, {number: other.caches for number, other in self._rows.items()}, room)
             row.length = start.restore.length

@@ -35,7 +35,7 @@ def routes(state: AppState) -> Blueprint:
         """Answer a conversation, whole or as a stream of chunks."""
         exchange = current.get()
         request, question = await understood(exchange.body, functools.partial(_question, exchange))
-        model, answers = await begin_all(state, question, request.n or 1)
+        model, answers = await begin_all(state, question, request.choices)
         manner = Manner(
             model=model.card.id,
             created=int(time.time()),

@@ -8,50 +8,29 @@ from typing import Annotated
 import attrs
 import msgspec
 
-from semantic_trio.adapters.http.generate import Asked, sampling_params
-from semantic_trio.adapters.http.identity import NOBODY, AgentId, Identity
-from semantic_trio.adapters.http.openai.sampling import Bias, Penalty, Seed, Stop, Temperature, TopK, TopP, steering, stops
-from semantic_trio.adapters.http.openai.wire import MOST_CHOICES, StreamOptions
+from semantic_trio.adapters.http.generate import Asked
+from semantic_trio.adapters.http.identity import NOBODY, Identity
+from semantic_trio.adapters.http.openai.request import MOST_CHOICES, DrawingRequest
+from semantic_trio.adapters.http.openai.sampling import MOST_TOP_LOGPROBS
 from semantic_trio.domain.conversation import NOTHING_SAID
 from semantic_trio.domain.errors import InvalidRequestError
 
 # What the API generates where nothing is said of it.
 DEFAULT_TOKENS = 16
-MOST_LOGPROBS = 20
 
 Token = Annotated[int, msgspec.Meta(ge=0)]
 
 
-@attrs.frozen
-class CompletionRequest:
+@attrs.frozen(kw_only=True)
+class CompletionRequest(DrawingRequest):
     """Texts to go on with, or tokens."""
 
-    model: str
     prompt: str | list[str | list[Token] | Token]
     max_tokens: Annotated[int, msgspec.Meta(ge=0)] | None = None
-    temperature: Temperature | None = None
-    top_p: TopP | None = None
-    top_k: TopK | None = None
-    min_p: TopP | None = None
-    frequency_penalty: Penalty | None = None
-    presence_penalty: Penalty | None = None
-    logit_bias: Bias | None = None
-    logprobs: Annotated[int, msgspec.Meta(ge=0, le=MOST_LOGPROBS)] | None = None
+    logprobs: Annotated[int, msgspec.Meta(ge=0, le=MOST_TOP_LOGPROBS)] | None = None
     echo: bool | None = None
-    n: Annotated[int, msgspec.Meta(ge=1, le=MOST_CHOICES)] | None = None
     best_of: int | None = None
     suffix: str | None = None
-    seed: Seed | None = None
-    stop: Stop | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    session_id: AgentId | None = None
-    prompt_cache_key: str | None = None
-
-    @property
-    def wants_usage(self) -> bool:
-        """Whether a stream ends with the usage."""
-        return self.stream_options is not None and bool(self.stream_options.include_usage)
 
 
 def asked(request: CompletionRequest, identity: Identity = NOBODY) -> Asked:
@@ -61,10 +40,10 @@ def asked(request: CompletionRequest, identity: Identity = NOBODY) -> Asked:
         model=request.model,
         conversation=NOTHING_SAID,
         max_tokens=DEFAULT_TOKENS if request.max_tokens is None else request.max_tokens,
-        sampling=sampling_params(1.0 if request.temperature is None else request.temperature, request.top_p, request.top_k, request.min_p),
-        stop_strings=stops(request.stop),
+        sampling=request.sampling,
+        stop_strings=request.stop_strings,
         seed=request.seed,
-        steering=steering(request.logit_bias, request.frequency_penalty, request.presence_penalty),
+        steering=request.steering(),
         top_logprobs=request.logprobs,
         identity=identity,
     )
@@ -74,7 +53,7 @@ def _refuse_the_rest(request: CompletionRequest) -> None:
     """What would be silently something else if it were ignored."""
     if request.suffix:
         raise InvalidRequestError("nothing is inserted before a suffix here", "suffix")
-    if request.best_of not in {None, request.n or 1}:
+    if request.best_of not in {None, request.choices}:
         raise InvalidRequestError("all answers are told: best_of is n", "best_of")
     if request.echo and request.logprobs is not None:
         raise InvalidRequestError("nothing is told of the prompt's tokens: echo or logprobs", "echo")

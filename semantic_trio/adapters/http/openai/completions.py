@@ -41,7 +41,7 @@ def routes(state: AppState) -> Blueprint:
         prompts = [await model.encode_text(prompt) for prompt in prompts_of(request, model.card.vocabulary)]
         if state.settings.log_prompts:
             log_text([model.codec.decode(prompt) for prompt in prompts])
-        answers = _answers(state, model, question, prompts, request.n or 1)
+        answers = _answers(state, model, question, prompts, request.choices)
         manner = _manner(request, model, prompts)
         if request.stream:
             return event_stream(Choices(answers), CompletionEncoder(manner, answers, request.wants_usage), state.settings.ping_seconds)
@@ -68,6 +68,6 @@ def _manner(request: CompletionRequest, model: ServedModel, prompts: Sequence[tu
         created=int(time.time()),
         completion_id=f"cmpl-{uuid.uuid4().hex}",
         echoes=tuple(model.codec.decode(prompt) if request.echo else "" for prompt in prompts),
-        per_prompt=request.n or 1,
+        per_prompt=request.choices,
         token_bytes=None if request.logprobs is None else model.codec.token_bytes,
     )

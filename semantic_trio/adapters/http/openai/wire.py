@@ -10,30 +10,16 @@ from typing import Annotated, Literal
 import attrs
 import msgspec
 
-from semantic_trio.adapters.http.generate import Asked, sampling_params
-from semantic_trio.adapters.http.identity import NOBODY, AgentId, Identity
+from semantic_trio.adapters.http.generate import Asked
+from semantic_trio.adapters.http.identity import NOBODY, Identity
 from semantic_trio.adapters.http.openai.format import ResponseFormat, schema_of
-from semantic_trio.adapters.http.openai.sampling import (
-    Bias,
-    Effort,
-    Penalty,
-    Seed,
-    Stop,
-    Temperature,
-    TopK,
-    TopLogprobs,
-    TopP,
-    steering,
-    stops,
-    thinks,
-)
+from semantic_trio.adapters.http.openai.request import DrawingRequest
+from semantic_trio.adapters.http.openai.sampling import Effort, TopLogprobs, thinks
 from semantic_trio.adapters.http.openai.tools import ToolChoiceParam, ToolParam, choice_of, custom_call, tools_of
 from semantic_trio.domain.conversation import Conversation, Message, Part, Role, Text, Thinking, ToolCall, ToolResult
 
 # More than any conversation has; what it costs to look at one is the event loop's.
 MOST_MESSAGES = 20_000
-# Answers to one request: each of them takes a row.
-MOST_CHOICES = 32
 ROLES = {
     "developer": Role.SYSTEM,
     "system": Role.SYSTEM,
@@ -92,47 +78,20 @@ class ChatMessage:
     name: str | None = None  # of a function's message: what it answers
 
 
-@attrs.frozen
-class StreamOptions:
-    """What a stream tells beside the text."""
-
-    include_usage: bool | None = None
-
-
-@attrs.frozen
-class ChatRequest:
+@attrs.frozen(kw_only=True)
+class ChatRequest(DrawingRequest):
     """A conversation to go on with."""
 
-    model: str
     messages: Annotated[list[ChatMessage], msgspec.Meta(min_length=1, max_length=MOST_MESSAGES)]
     max_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
     max_completion_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    temperature: Temperature | None = None
-    top_p: TopP | None = None
-    top_k: TopK | None = None
-    min_p: TopP | None = None
-    frequency_penalty: Penalty | None = None
-    presence_penalty: Penalty | None = None
-    logit_bias: Bias | None = None
     logprobs: bool | None = None
     top_logprobs: TopLogprobs | None = None
-    n: Annotated[int, msgspec.Meta(ge=1, le=MOST_CHOICES)] | None = None
-    seed: Seed | None = None
-    stop: Stop | None = None
-    stream: bool | None = None
-    stream_options: StreamOptions | None = None
-    session_id: AgentId | None = None
-    prompt_cache_key: str | None = None
     tools: list[ToolParam] | None = None
     tool_choice: Literal["none", "auto", "required"] | ToolChoiceParam | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
     reasoning_effort: Effort | None = None
-
-    @property
-    def wants_usage(self) -> bool:
-        """Whether a stream ends with the usage."""
-        return self.stream_options is not None and bool(self.stream_options.include_usage)
 
 
 def asked(request: ChatRequest, identity: Identity = NOBODY) -> Asked:
@@ -149,10 +108,10 @@ def asked(request: ChatRequest, identity: Identity = NOBODY) -> Asked:
         model=request.model,
         conversation=conversation,
         max_tokens=request.max_tokens if request.max_completion_tokens is None else request.max_completion_tokens,
-        sampling=sampling_params(1.0 if request.temperature is None else request.temperature, request.top_p, request.top_k, request.min_p),
-        stop_strings=stops(request.stop),
+        sampling=request.sampling,
+        stop_strings=request.stop_strings,
         seed=request.seed,
-        steering=steering(request.logit_bias, request.frequency_penalty, request.presence_penalty),
+        steering=request.steering(),
         top_logprobs=request.top_logprobs or 0 if request.logprobs else None,
         identity=identity,
     )

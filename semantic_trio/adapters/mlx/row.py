@@ -1,0 +1,64 @@
+"""One row of a batch, as the device's thread sees it.
+
+Knows its cache and its draws. Knows nothing of passes.
+"""
+
+import attrs
+import mlx.core as mx
+import structlog
+
+from semantic_trio.adapters.mlx.kv import RowCaches
+from semantic_trio.adapters.mlx.sampling import Draw
+from semantic_trio.domain.errors import GrammarError
+from semantic_trio.domain.steering import GrammarState
+from semantic_trio.domain.step import RowStart
+
+log = structlog.get_logger(__name__)
+
+
+@attrs.define(eq=False)
+class Row:
+    """A row: its cache, how its tokens are to be drawn, and those that were, as far as a draw depends on them."""
+
+    start: RowStart
+    caches: RowCaches
+    length: int = 0  # tokens read, those of a pass in flight included
+    last: mx.array | None = None  # (1,) the token drawn last, perhaps not computed yet
+    drawn: list[int] = attrs.field(init=False)  # all that were drawn and looked at; kept where a draw depends on them
+    _state: GrammarState | None = attrs.field(init=False)
+    is_stuck: bool = attrs.field(init=False, default=False)  # its grammar cannot say what may come next
+
+    def __attrs_post_init__(self) -> None:
+        self.drawn = list(self.start.drawn)
+        self._state = self.start.grammar.start() if self.start.grammar else None
+        if self._state is not None:
+            for token in self.drawn:
+                self._state.take(token)
+
+    def saw(self, token: int) -> None:
+        """Look at a token that was drawn."""
+        if self.start.looks_back:
+            self.drawn.append(token)
+        if self._state is not None and not self.is_stuck:
+            self._state.take(token)
+
+    def draw(self, index: int) -> Draw:
+        """How token number `index` is to be drawn, once those before it were seen."""
+        start = self.start
+        return Draw(
+            start.sampling,
+            start.seed,
+            index,
+            forced=start.forced[index] if index < len(start.forced) else None,
+            additions=start.steering.additions(self.drawn),
+            allowed=self._allowed(),
+            top=start.top_logprobs,
+        )
+
+    def _allowed(self) -> bytes | None:
+        try:
+            return self._state.allowed() if self._state and not self.is_stuck else None
+        except GrammarError as error:
+            log.warning("grammar failed", row=self.start.row, reason=error.reason)
+            self.is_stuck = True
+            return None
