@@ -1,0 +1,44 @@
+"""Vectors of a real model tell what texts are about."""
+
+from typing import cast
+
+from semantic_trio.adapters.mlx.embedding import TextReading, embedding_size
+from semantic_trio.adapters.mlx.loading import LoadedModel
+from semantic_trio.adapters.text.codec import TokenizerCodec
+from semantic_trio.domain.embedding import Pooling
+from tests.device import on_device
+
+import mlx.core as mx  # isort: skip
+
+SEA = ("The ship sailed across the stormy ocean.", "A boat crossed the rough sea.")
+OTHER = "The court rejected the company's tax appeal."
+
+
+def vector(loaded: LoadedModel, codec: TokenizerCodec, text: str, pooling: Pooling = Pooling.MEAN) -> tuple[float, ...]:
+    def read() -> tuple[float, ...]:
+        reading = TextReading(loaded.model)
+        reading.read(codec.encode_text(text))
+        return reading.vector(pooling)
+
+    return on_device(read)
+
+
+def alike(one: tuple[float, ...], other: tuple[float, ...]) -> float:
+    return sum(a * b for a, b in zip(one, other, strict=True))
+
+
+def test_texts_of_one_thing_are_closer_than_others(smollm2: LoadedModel, smollm2_codec: TokenizerCodec) -> None:
+    ship, boat, court = (vector(smollm2, smollm2_codec, text) for text in (*SEA, OTHER))
+    assert alike(ship, boat) > max(alike(ship, court), alike(boat, court))
+
+
+def test_the_mean_is_that_of_what_the_body_makes_of_all_tokens(smollm2: LoadedModel, smollm2_codec: TokenizerCodec) -> None:
+    def mean() -> list[float]:
+        hidden = smollm2.model.model(mx.array([smollm2_codec.encode_text(OTHER)]))[0].mean(axis=0)
+        return cast(list[float], (hidden / mx.linalg.norm(hidden)).tolist())
+
+    expected = on_device(mean)
+
+    assert on_device(lambda: embedding_size(smollm2.model)) == len(expected) == 576
+    assert alike(vector(smollm2, smollm2_codec, OTHER), tuple(expected)) > 0.99999
+    assert alike(vector(smollm2, smollm2_codec, OTHER, Pooling.LAST), tuple(expected)) < 0.999
