@@ -42,15 +42,6 @@ class CalledFunction:
 
 
 @attrs.frozen
-class FunctionCall:
-    """A call of a function."""
-
-    id: str
-    function: CalledFunction
-    type: Literal["function"] = "function"
-
-
-@attrs.frozen
 class CalledCustom:
     """A tool that takes text, and that text."""
 
@@ -59,15 +50,13 @@ class CalledCustom:
 
 
 @attrs.frozen
-class CustomCall:
-    """A call of a tool that takes text."""
+class FunctionCall:
+    """A call of a function, or of a tool that takes text."""
 
     id: str
-    custom: CalledCustom
-    type: Literal["custom"] = "custom"
-
-
-ToolCallAnswer = FunctionCall | CustomCall
+    function: CalledFunction | msgspec.UnsetType = msgspec.UNSET
+    custom: CalledCustom | msgspec.UnsetType = msgspec.UNSET
+    type: Literal["function", "custom"] = "function"
 
 
 @attrs.frozen
@@ -78,7 +67,7 @@ class AnswerMessage:
     role: Literal["assistant"] = "assistant"
     refusal: None = None
     reasoning_content: str | msgspec.UnsetType = msgspec.UNSET
-    tool_calls: list[ToolCallAnswer] | msgspec.UnsetType = msgspec.UNSET
+    tool_calls: list[FunctionCall] | msgspec.UnsetType = msgspec.UNSET
 
 
 @attrs.frozen
@@ -133,10 +122,10 @@ def _choice(manner: Manner, index: int, answer: WholeAnswer) -> Choice:
     return Choice(message, reason_of(answer.finished, has_calls=bool(calls)), index, logprobs)
 
 
-def tool_call(call: ToolCall, customs: frozenset[str]) -> FunctionCall | CustomCall:
+def tool_call(call: ToolCall, customs: frozenset[str]) -> FunctionCall:
     """A call in the API's words."""
     if call.name in customs:
-        return CustomCall(call.id, CalledCustom(call.name, custom_input(call.arguments)))
+        return FunctionCall(call.id, custom=CalledCustom(call.name, custom_input(call.arguments)), type="custom")
     return function_call(call)
 
 
@@ -190,7 +179,8 @@ class ChatEncoder:
 
     def _call(self, index: int, call: ToolCall) -> dict[str, object]:
         self._calls[index] += 1
-        return {"index": self._calls[index] - 1, **attrs.asdict(tool_call(call, self._manner.customs))}
+        told = tool_call(call, self._manner.customs)
+        return {"index": self._calls[index] - 1, "id": told.id, "type": told.type, told.type: told.function or told.custom}
 
     def _scores(self, index: int) -> ChoiceLogprobs | None:
         tokens, token_bytes = self._answers[index].take_scores(), self._manner.token_bytes
