@@ -120,6 +120,7 @@ class Call:
     path: str
     body: bytes = b""
     headers: dict[str, str] = attrs.field(factory=dict)
+    query: bytes = b""
     status: int = attrs.field(init=False, default=0)
     answer_headers: dict[str, str] = attrs.field(init=False, factory=dict)
     chunks: list[tuple[float, bytes]] = attrs.field(init=False, factory=list)  # time on trio's clock, bytes
@@ -152,7 +153,7 @@ class Call:
             "scheme": "http",
             "path": self.path,
             "raw_path": self.path.encode(),
-            "query_string": b"",
+            "query_string": self.query,
             "root_path": "",
             "headers": [(name.encode(), value.encode()) for name, value in headers.items()],
             "client": ("127.0.0.1", 1),
