@@ -1,4 +1,4 @@
-"""What the contract's checks are not to ask for: that a demanded tool has to be among those offered is beyond JSON Schema."""
+"""What the contract's checks are not to ask for: which fields go together is beyond JSON Schema, as that a demanded tool has to be offered."""
 
 from typing import Any
 
@@ -11,10 +11,15 @@ schemathesis.openapi.media_type("application/x-tar", st.binary())
 
 @schemathesis.hook
 def before_call(context: schemathesis.HookContext, case: Any, kwargs: dict[str, Any]) -> None:
-    """Let the model choose where it was to call what there is not."""
+    """Let the model choose where it was to call what there is not; store what is made in the background, and do not stream it."""
     match case.body:
         case {"tool_choice": {"type": "tool", "name": str(name)} as choice, **rest} if name not in _offered(rest.get("tools")):
             case.body = {**rest, "tool_choice": {**choice, "type": "auto"}}
+        case {"tool_choice": {"type": "function" | "custom" | "allowed_tools"}, **rest} if case.path == "/v1/responses":
+            case.body = rest
+    match case.body:
+        case {"background": True, **rest}:
+            case.body = {**rest, "background": True, "store": True, "stream": False}
 
 
 def _offered(tools: object) -> list[object]:

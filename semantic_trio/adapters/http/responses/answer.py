@@ -12,7 +12,7 @@ import msgspec
 from semantic_trio.adapters.http.openai.logprobs import TokenLogprob
 from semantic_trio.adapters.http.openai.tools import custom_input
 from semantic_trio.adapters.http.responses.names import item_id
-from semantic_trio.adapters.http.responses.tools import ToolChoiceParam, ToolInForce
+from semantic_trio.adapters.http.responses.tools import ResponseToolChoice, ToolInForce
 from semantic_trio.domain.conversation import Text, Thinking, ToolCall
 from semantic_trio.domain.generation import Finished
 
@@ -40,19 +40,16 @@ class ReasoningText:
     type: Literal["reasoning_text"] = "reasoning_text"
 
 
-@attrs.frozen
-class OutputMessage:
+class OutputMessage(msgspec.Struct, frozen=True, tag_field="type", tag="message"):
     """Something the assistant says."""
 
     id: str
     status: ItemStatus
     content: tuple[OutputText, ...]
     role: Literal["assistant"] = "assistant"
-    type: Literal["message"] = "message"
 
 
-@attrs.frozen
-class Reasoning:
+class OutputReasoning(msgspec.Struct, frozen=True, tag_field="type", tag="reasoning"):
     """A thought, in its own words. Nobody sums it up, and it is not encrypted."""
 
     id: str
@@ -60,11 +57,9 @@ class Reasoning:
     content: tuple[ReasoningText, ...]
     summary: tuple[str, ...] = ()
     encrypted_content: None = None
-    type: Literal["reasoning"] = "reasoning"
 
 
-@attrs.frozen
-class FunctionCall:
+class OutputFunctionCall(msgspec.Struct, frozen=True, tag_field="type", tag="function_call"):
     """A call of a function."""
 
     id: str
@@ -72,11 +67,9 @@ class FunctionCall:
     call_id: str
     name: str
     arguments: str  # JSON
-    type: Literal["function_call"] = "function_call"
 
 
-@attrs.frozen
-class CustomCall:
+class OutputCustomCall(msgspec.Struct, frozen=True, tag_field="type", tag="custom_tool_call"):
     """A call of a tool that takes text."""
 
     id: str
@@ -84,10 +77,9 @@ class CustomCall:
     call_id: str
     name: str
     input: str
-    type: Literal["custom_tool_call"] = "custom_tool_call"
 
 
-OutputItem = OutputMessage | Reasoning | FunctionCall | CustomCall
+OutputItem = OutputMessage | OutputReasoning | OutputFunctionCall | OutputCustomCall
 
 
 @attrs.frozen
@@ -182,7 +174,7 @@ class ResponseAnswer:
     top_p: float = 1.0
     top_logprobs: int = 0
     tools: Sequence[ToolInForce] = ()  # those that are offered; others were left out
-    tool_choice: Literal["none", "auto", "required"] | ToolChoiceParam = "auto"
+    tool_choice: Literal["none", "auto", "required"] | ResponseToolChoice = "auto"
     parallel_tool_calls: bool = True
     text: TextInForce = TextInForce()
     reasoning: ReasoningInForce = ReasoningInForce()
@@ -198,10 +190,10 @@ def output_item(stem: str, at: int, said: Spoken, status: ItemStatus, customs: f
     """An item of the output: a thought, a text or a call."""
     match said:
         case Thinking(text):
-            return Reasoning(item_id("rs", stem, at), status, (ReasoningText(text),))
+            return OutputReasoning(item_id("rs", stem, at), status, (ReasoningText(text),))
         case Text(text):
             return OutputMessage(item_id("msg", stem, at), status, (OutputText(text, logprobs),))
         case ToolCall(call_id, name, arguments) if name in customs:
-            return CustomCall(item_id("ctc", stem, at), status, call_id, name, custom_input(arguments))
+            return OutputCustomCall(item_id("ctc", stem, at), status, call_id, name, custom_input(arguments))
         case ToolCall(call_id, name, arguments):
-            return FunctionCall(item_id("fc", stem, at), status, call_id, name, arguments)
+            return OutputFunctionCall(item_id("fc", stem, at), status, call_id, name, arguments)

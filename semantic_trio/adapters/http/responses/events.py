@@ -6,14 +6,15 @@ Knows what may follow what: items in ascending order, each added, told piece by 
 from collections.abc import Iterator
 
 import attrs
+import msgspec
 
 from semantic_trio.adapters.http.responses.answer import (
-    CustomCall,
-    FunctionCall,
+    OutputCustomCall,
+    OutputFunctionCall,
     OutputItem,
     OutputMessage,
+    OutputReasoning,
     OutputText,
-    Reasoning,
     ReasoningText,
     ResponseAnswer,
 )
@@ -74,11 +75,11 @@ class ResponseEncoder:
         match item:
             case OutputMessage(content=(OutputText(text, logprobs),)):
                 return self._of_part("response.output_text.delta", item.id, delta=text, logprobs=logprobs)
-            case Reasoning(content=(ReasoningText(text),)):
+            case OutputReasoning(content=(ReasoningText(text),)):
                 return self._of_part("response.reasoning_text.delta", item.id, delta=text)
-            case FunctionCall():
+            case OutputFunctionCall():
                 return self._in_pieces("response.function_call_arguments.delta", item.id, item.arguments)
-            case CustomCall():
+            case OutputCustomCall():
                 return self._in_pieces("response.custom_tool_call_input.delta", item.id, item.input)
         raise AssertionError(item)
 
@@ -101,11 +102,11 @@ class ResponseEncoder:
         match item:
             case OutputMessage(content=(OutputText(text, logprobs),)):
                 return self._of_part("response.output_text.done", item.id, text=text, logprobs=logprobs)
-            case Reasoning(content=(ReasoningText(text),)):
+            case OutputReasoning(content=(ReasoningText(text),)):
                 return self._of_part("response.reasoning_text.done", item.id, text=text)
-            case FunctionCall():
+            case OutputFunctionCall():
                 return self._of_item("response.function_call_arguments.done", item.id, name=item.name, arguments=item.arguments)
-            case CustomCall():
+            case OutputCustomCall():
                 return self._of_item("response.custom_tool_call_input.done", item.id, input=item.input)
         raise AssertionError(item)
 
@@ -127,16 +128,11 @@ class ResponseEncoder:
 
 
 def _without_parts(item: OutputItem) -> OutputItem:
-    match item:
-        case OutputMessage():
-            return attrs.evolve(item, content=())
-        case Reasoning():
-            return attrs.evolve(item, content=())
-    return item
+    return msgspec.structs.replace(item, content=()) if isinstance(item, OutputMessage | OutputReasoning) else item
 
 
 def _parts(item: OutputItem) -> tuple[OutputText | ReasoningText, ...]:
-    return item.content if isinstance(item, OutputMessage | Reasoning) else ()
+    return item.content if isinstance(item, OutputMessage | OutputReasoning) else ()
 
 
 def _pieces(text: str) -> Iterator[str]:

@@ -3,16 +3,14 @@
 Knows the store and items. Blocks: it is asked in a thread.
 """
 
-from collections.abc import Iterable, Mapping
-
 import attrs
 import msgspec
 
 from semantic_trio.adapters.http.body import decode
 from semantic_trio.adapters.http.faults import Fault
 from semantic_trio.adapters.http.responses.blocks import ItemReference
-from semantic_trio.adapters.http.responses.items import Told, read_input
-from semantic_trio.adapters.http.responses.names import response_of
+from semantic_trio.adapters.http.responses.items import Told, read_input, written
+from semantic_trio.adapters.http.responses.names import response_id, response_of
 from semantic_trio.domain.errors import InvalidRequestError
 from semantic_trio.domain.responses import StoredResponse
 from semantic_trio.ports import ResponseStore
@@ -39,23 +37,25 @@ class History:
     parent: StoredResponse | None
     before: tuple[Told, ...]
     new: tuple[Told, ...]
+    given: bytes = b"[]"  # the turn as it is stored
 
 
 NOTHING_BEFORE = History(None, (), ())
 
 
-def history(store: ResponseStore, previous: str | None, new: tuple[Told, ...], own_id: str) -> History:
+def history(store: ResponseStore, previous: str | None, new: tuple[Told, ...], stem: str) -> History:
     """What a request follows, and its items with those they refer to in their places.
 
     Asks the store in any case, so that a response which is to be stored there is not begun in vain. Raises `StoreError`; `Fault` for a response or an
     item that is not there, `InvalidRequestError` for one that nothing can follow.
     """
-    chain = store.chain(previous or own_id)
+    chain = store.chain(previous or response_id(stem))
     if previous is not None:
         _check(chain, previous)
     before = tuple(one for record in chain for one in (*read_input(_input(record)), *read_input(_output(record))))
     found = {one.item.id: _item(store, one.item.id) for one in new if isinstance(one.item, ItemReference)}
-    return History(chain[-1] if chain else None, before, _resolved(new, found))
+    resolved = tuple(found[one.item.id] if isinstance(one.item, ItemReference) else one for one in new)
+    return History(chain[-1] if chain else None, before, resolved, written(resolved, stem))
 
 
 def input_items(record: StoredResponse) -> list[dict[str, object]]:
@@ -84,10 +84,6 @@ def _input(record: StoredResponse) -> list[msgspec.Raw]:
 
 def _output(record: StoredResponse) -> list[msgspec.Raw]:
     return decode(msgspec.Raw(record.output or b'{"output":[]}'), Output).output
-
-
-def _resolved(new: Iterable[Told], found: Mapping[str, Told]) -> tuple[Told, ...]:
-    return tuple(found[one.item.id] if isinstance(one.item, ItemReference) else one for one in new)
 
 
 def _item(store: ResponseStore, item_id: str) -> Told:

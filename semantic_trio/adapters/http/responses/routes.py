@@ -19,7 +19,7 @@ from semantic_trio.adapters.http.identity import Identity, identify
 from semantic_trio.adapters.http.responses.answer import ResponseAnswer
 from semantic_trio.adapters.http.responses.events import ResponseEncoder
 from semantic_trio.adapters.http.responses.history import NOTHING_BEFORE, History, history
-from semantic_trio.adapters.http.responses.items import Told, messages_of, read_input, written
+from semantic_trio.adapters.http.responses.items import Told, messages_of, read_input
 from semantic_trio.adapters.http.responses.names import new_stem, response_id
 from semantic_trio.adapters.http.responses.output import Output, Piece
 from semantic_trio.adapters.http.responses.tools import custom_names
@@ -74,7 +74,7 @@ def _question(exchange: Exchange, body: bytes) -> _Question:
 async def _begin(state: AppState, exchange: Exchange, question: _Question) -> Turn:
     """Submit what is asked; the turn ends with the exchange. Raises what `history`, `asked` and `begin` raise."""
     request, stem = question.request, new_stem()
-    before = await _history(state, question, response_id(stem))
+    before = await _history(state, question, stem)
     wanted = asked(request, messages_of((*before.before, *before.new)), question.identity)
     model = state.resolve(request.model)
     encoded = await model.encode(wanted.conversation)
@@ -83,7 +83,7 @@ async def _begin(state: AppState, exchange: Exchange, question: _Question) -> Tu
     answer = submit(state, exchange, model, wanted, encoded)
     first = begun(request, response_id(stem), model.card.id, int(time.time()))
     output = Output(stem, custom_names(request.tools or ()), model.codec.token_bytes if request.wants_logprobs else None)
-    turn = Turn(first, answer, output, state.records, _record(first, before, stem) if request.is_stored else None)
+    turn = Turn(first, answer, output, state.records, _record(first, before) if request.is_stored else None)
     state.running.join(turn, exchange.stack)
     return turn
 
@@ -99,20 +99,20 @@ async def _begin_behind(state: AppState, exchange: Exchange, question: _Question
     return turn
 
 
-async def _history(state: AppState, question: _Question, own_id: str) -> History:
+async def _history(state: AppState, question: _Question, stem: str) -> History:
     request = question.request
     if not (request.is_stored or request.previous_response_id is not None or any(one.refers for one in question.new)):
         return attrs.evolve(NOTHING_BEFORE, new=question.new)
-    return await state.records.ask(lambda store: history(store, request.previous_response_id, question.new, own_id))
+    return await state.records.ask(lambda store: history(store, request.previous_response_id, question.new, stem))
 
 
-def _record(first: ResponseAnswer, before: History, stem: str) -> StoredResponse:
+def _record(first: ResponseAnswer, before: History) -> StoredResponse:
     return StoredResponse.of(
         id=first.id,
         parent=before.parent,
         model=first.model,
         created_at=first.created_at,
         status=first.status,
-        input=written(before.new, stem),
+        input=before.given,
         output=msgspec.json.encode(first),
     )

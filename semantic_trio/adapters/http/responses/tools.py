@@ -21,7 +21,7 @@ OFFERED = frozenset({"function", "custom"})
 
 
 @attrs.frozen
-class ToolParam:
+class ResponseTool:
     """A tool: a function, one that takes text, or another one, which is left out."""
 
     type: str
@@ -32,7 +32,7 @@ class ToolParam:
 
 
 @attrs.frozen
-class NamedTool:
+class ResponseToolName:
     """One of the tools that may be called."""
 
     type: str
@@ -40,44 +40,40 @@ class NamedTool:
 
 
 @attrs.frozen
-class ToolChoiceParam:
+class ResponseToolChoice:
     """A tool that has to be called, or some that may be."""
 
     type: str
     name: str | msgspec.UnsetType | None = msgspec.UNSET
     mode: Literal["auto", "required"] | msgspec.UnsetType = msgspec.UNSET
-    tools: list[NamedTool] | msgspec.UnsetType = msgspec.UNSET
+    tools: list[ResponseToolName] | msgspec.UnsetType = msgspec.UNSET
 
 
-@attrs.frozen
-class FunctionInForce:
+class FunctionInForce(msgspec.Struct, frozen=True, tag_field="type", tag="function"):
     """A function that is offered."""
 
     name: str
     description: str | None
     parameters: dict[str, object]
     strict: bool
-    type: Literal["function"] = "function"
 
 
-@attrs.frozen
-class CustomInForce:
+class CustomInForce(msgspec.Struct, frozen=True, tag_field="type", tag="custom"):
     """A tool that takes text and is offered."""
 
     name: str
     description: str | None
-    type: Literal["custom"] = "custom"
 
 
 ToolInForce = FunctionInForce | CustomInForce
 
 
-def tools_of(params: Iterable[ToolParam]) -> tuple[Tool, ...]:
+def tools_of(params: Iterable[ResponseTool]) -> tuple[Tool, ...]:
     """The tools that are offered to the model."""
     return openai.tools_of(openai.ToolParam(one.type, None, None, one.name, one.description, one.parameters, one.strict) for one in _offered(params))
 
 
-def tools_in_force(params: Iterable[ToolParam]) -> tuple[ToolInForce, ...]:
+def tools_in_force(params: Iterable[ResponseTool]) -> tuple[ToolInForce, ...]:
     """The same, as the client is told of them."""
     return tuple(
         CustomInForce(one.name or "", one.description)
@@ -87,26 +83,26 @@ def tools_in_force(params: Iterable[ToolParam]) -> tuple[ToolInForce, ...]:
     )
 
 
-def custom_names(params: Iterable[ToolParam]) -> frozenset[str]:
+def custom_names(params: Iterable[ResponseTool]) -> frozenset[str]:
     """The names of those that take text."""
     return frozenset(one.name or "" for one in _offered(params) if one.type == "custom")
 
 
-def choice_of(choice: str | ToolChoiceParam | None, tools: Sequence[Tool], *, is_single: bool) -> ToolChoice:
+def choice_of(choice: str | ResponseToolChoice | None, tools: Sequence[Tool], *, is_single: bool) -> ToolChoice:
     """What may be called; where a tool of another kind is demanded, whatever is offered. Raises `InvalidRequestError` for one that is not offered."""
     match choice:
-        case ToolChoiceParam(type="allowed_tools"):
+        case ResponseToolChoice(type="allowed_tools"):
             named = [one.name for one in choice.tools or () if one.type in OFFERED]
             mode = "auto" if isinstance(choice.mode, msgspec.UnsetType) else choice.mode
             return allowed_choice(mode, [name or "" for name in named], tools, is_single=is_single)
-        case ToolChoiceParam(type=kind) if kind in OFFERED:
+        case ResponseToolChoice(type=kind) if kind in OFFERED:
             return named_choice(choice.name or "", tools)
         case str():
             return ToolChoice(Calling(choice), is_single=is_single)
     return ToolChoice(is_single=is_single)
 
 
-def _offered(params: Iterable[ToolParam]) -> Iterator[ToolParam]:
+def _offered(params: Iterable[ResponseTool]) -> Iterator[ResponseTool]:
     for one in params:
         if one.type in OFFERED and one.name:
             yield one

@@ -16,7 +16,7 @@ from semantic_trio.adapters.http.openai.format import ANY_OBJECT, FormatName, sc
 from semantic_trio.adapters.http.openai.sampling import Effort, Seed, Temperature, TopK, TopLogprobs, TopP, thinks
 from semantic_trio.adapters.http.responses.answer import FormatInForce, ReasoningInForce, ResponseAnswer, Status, TextInForce
 from semantic_trio.adapters.http.responses.blocks import InputItem
-from semantic_trio.adapters.http.responses.tools import ToolChoiceParam, ToolParam, choice_of, tools_in_force, tools_of
+from semantic_trio.adapters.http.responses.tools import ResponseTool, ResponseToolChoice, choice_of, tools_in_force, tools_of
 from semantic_trio.domain.conversation import Conversation, Message, Role, Text
 from semantic_trio.domain.errors import InvalidRequestError
 
@@ -69,8 +69,8 @@ class ResponseRequest:
     seed: Seed | None = None
     top_logprobs: TopLogprobs | None = None
     include: list[str] | None = None
-    tools: list[ToolParam] | None = None
-    tool_choice: Literal["none", "auto", "required"] | ToolChoiceParam | None = None
+    tools: list[ResponseTool] | None = None
+    tool_choice: Literal["none", "auto", "required"] | ResponseToolChoice | None = None
     parallel_tool_calls: bool | None = None
     text: TextParam | None = None
     reasoning: ReasoningParam | None = None
