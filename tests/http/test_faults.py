@@ -42,18 +42,22 @@ BAD_ANTHROPIC: list[tuple[dict[str, Any], str]] = [
     ({"system": [{"type": "image"}]}, "system.0.type"),
     ({"stop_sequences": "x"}, "stop_sequences"),
     ({"stop_sequences": [3]}, "stop_sequences.0"),
+    ({"output_config": {"format": {"type": "json_object"}}}, "output_config.format.type"),
+    ({"output_config": {"format": {"type": "json_schema"}}}, "output_config.format.schema"),
 ]
 BAD_OPENAI: list[tuple[dict[str, Any], str]] = [
     ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0.content.0.type"),
-    ({"n": 2}, "n"),
+    ({"n": 33}, "n"),
     ({"n": 0}, "n"),
+    ({"response_format": "json"}, "response_format"),
+    ({"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": 3}}}, "response_format.json_schema.schema"),
+    ({"logit_bias": [1]}, "logit_bias"),
     ({"seed": "x"}, "seed"),
     ({"seed": 2**63}, "seed"),
     ({"stop": [3]}, "stop.0"),
     ({"min_p": 2}, "min_p"),
     ({"max_completion_tokens": 0}, "max_completion_tokens"),
     ({"stream_options": {"include_usage": 3}}, "stream_options.include_usage"),
-    ({"messages": [{"role": "function", "content": "x"}]}, "messages.0.role"),
     ({"messages": [{"role": "tool", "tool_call_id": 3}]}, "messages.0.tool_call_id"),
     ({"tools": [{"type": "function", "function": {}}]}, "tools.0.function.name"),
     ({"tool_choice": "sometimes"}, "tool_choice"),
@@ -103,8 +107,8 @@ async def test_a_missing_field_is_named(path: str, missing: str) -> None:
     assert told(call)["message"] == f"{missing}: Field required"
 
 
-@pytest.mark.parametrize("path", BODIES)
-@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"\xff\xfe", b'{"model": "\\ud800"}', NESTED, b"{} {}"])
+@pytest.mark.parametrize("path", [*BODIES, "/v1/completions", "/v1/embeddings", "/v1/responses"])
+@pytest.mark.parametrize("body", [b"", b"{", b"[]", b"null", b"\xff\xfe", NESTED, b"{} {}"])
 async def test_bad_json_is_a_400(path: str, body: bytes) -> None:
     call = await post(served(FakeRunner()).app, path, body)
 

@@ -385,7 +385,7 @@ async def test_a_record_whose_blocks_are_gone_is_known_by_its_name(start_server:
         server = await start_server(first.files)
     turn = await server.reuse((*history, 1), agent="a")
 
-    assert [(line["agent"], line["tokens"]) for line in lines if line["log_level"] == "warning"] == [("a", 109)]
+    assert [(line["agents"], line["tokens"]) for line in lines if line["log_level"] == "warning"] == [(1, 109)]
     assert (turn.tokens, turn.cause, turn.lost_tokens) == (0, MissCause.EVICTED, 109)
     await server.end()
 

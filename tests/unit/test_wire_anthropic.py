@@ -214,7 +214,7 @@ CHOICES: list[tuple[dict[str, Any] | None, ToolChoice]] = [
     ({"type": "auto", "disable_parallel_tool_use": True}, ToolChoice(is_single=True)),
     ({"type": "any"}, ToolChoice(Calling.REQUIRED)),
     ({"type": "none"}, ToolChoice(Calling.NONE)),
-    ({"type": "tool", "name": "look"}, ToolChoice(Calling.REQUIRED, "look")),
+    ({"type": "tool", "name": "look"}, ToolChoice(Calling.REQUIRED, "look", is_single=True)),
     ({"type": "tool", "name": "look", "disable_parallel_tool_use": True}, ToolChoice(Calling.REQUIRED, "look", is_single=True)),
     ({"type": "tool", "name": "web_search"}, ToolChoice()),
 ]

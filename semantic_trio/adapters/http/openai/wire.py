@@ -30,13 +30,19 @@ ROLES = {
 }
 
 
-@attrs.frozen
-class ContentPart:
-    """A run of text, or of the words in which something was refused."""
+class TextPart(msgspec.Struct, frozen=True, tag_field="type", tag="text"):
+    """A run of text."""
 
-    type: Literal["text", "refusal"]
-    text: str = ""
-    refusal: str = ""
+    text: str
+
+
+class RefusalPart(msgspec.Struct, frozen=True, tag_field="type", tag="refusal"):
+    """The words in which something was refused."""
+
+    refusal: str
+
+
+ContentPart = TextPart | RefusalPart
 
 
 @attrs.frozen
@@ -124,7 +130,7 @@ def message_of(message: ChatMessage) -> Message:
 
 def _parts(message: ChatMessage) -> Iterator[Part]:
     content = message.content
-    texts = [content] if isinstance(content, str) else [part.text or part.refusal for part in content or ()]
+    texts = [content] if isinstance(content, str) else [part.text if isinstance(part, TextPart) else part.refusal for part in content or ()]
     if message.role in {"tool", "function"}:
         yield ToolResult(message.tool_call_id or message.name or "", "\n\n".join(texts))
         return
