@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import time
@@ -12,45 +11,19 @@ from pathlib import Path
 from typing import IO, Any
 
 import attrs
-import filelock
-import platformdirs
-import pytest
+
+from tests.e2e.isolated import RUN_SECONDS, from_npm
 
 NEWEST, OLDER = "2.1.329", "2.0.65"
-ROOT = Path(platformdirs.user_cache_dir("semantic_trio_tests")) / "claude-code"
-INSTALL_SECONDS, RUN_SECONDS = 600.0, 120.0
+PACKAGE = "@anthropic-ai/claude-code"
 Json = dict[str, Any]
 
 
 def install(version: str) -> tuple[str, ...]:
-    """The command that starts a version, fetched once into a cache directory of whoever runs the tests."""
-    directory = ROOT / version
-    directory.mkdir(parents=True, exist_ok=True)
-    with filelock.FileLock(directory / ".lock", timeout=INSTALL_SECONDS):
-        if not _commands(directory):
-            _fetch(version, directory)
-    found = _commands(directory)
-    if not found:
-        pytest.fail(f"{directory} holds no Claude Code that runs on this platform")
-    return found
-
-
-def _fetch(version: str, directory: Path) -> None:
-    if shutil.which("npm") is None:
-        pytest.fail("npm is not on the PATH: the tests with the real Claude Code need Node.js 18 or later (https://nodejs.org)")
-    for command in (["npm", "init", "-y"], ["npm", "install", "--no-audit", "--no-fund", f"@anthropic-ai/claude-code@{version}"]):
-        done = subprocess.run(command, cwd=directory, capture_output=True, text=True, timeout=INSTALL_SECONDS)
-        if done.returncode:
-            pytest.fail(f"{' '.join(command)} failed:\n{done.stdout}{done.stderr}")
-
-
-def _commands(directory: Path) -> tuple[str, ...]:
-    """Newer versions are a program for each platform, older ones a script."""
-    packages = directory / "node_modules" / "@anthropic-ai"
-    if programs := sorted(packages.glob("claude-code-*/claude")):
-        return (str(programs[0]),)
-    script = packages / "claude-code" / "cli.js"
-    return ("node", str(script)) if script.is_file() else ()
+    """The command that starts a version. Newer ones are a program for each platform, older ones a script."""
+    if version == OLDER:
+        return ("node", str(from_npm("claude-code", PACKAGE, version, f"{PACKAGE}/cli.js")))
+    return (str(from_npm("claude-code", PACKAGE, version, f"{PACKAGE}-*/claude")),)
 
 
 @attrs.frozen

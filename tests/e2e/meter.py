@@ -4,6 +4,7 @@ Passes everything on as it comes, ends of connections included. Keeps requests i
 """
 
 import contextlib
+import functools
 import http.client
 import http.server
 import itertools
@@ -13,15 +14,17 @@ import socket
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import attrs
 import httpx
 
-MESSAGES, COUNT = "/v1/messages", "/v1/messages/count_tokens"
-BILLING_HEADER = "x-anthropic-billing-header:"
+from tests.e2e.wires import WIRES, Bill, Json, Said, Wire
+
+# The part of what a prompt has in common with the one before it that must not be computed again.
+SHARE = 0.99
+# Tokens around the end of a turn: its last one is drawn and not read, and a client that says something else instead of an answer needs other words.
+UNREAD = 8
 HOP_BY_HOP = {"connection", "host", "transfer-encoding", "content-length", "keep-alive", "accept-encoding"}
-Json = dict[str, Any]
 
 
 @attrs.define(eq=False)
@@ -40,49 +43,52 @@ class Exchange:
 
     def read(self) -> None:
         """Take the figures out of the answer, whole or not."""
+        if self.wire is None:
+            return
         if self.kind.startswith("text/event-stream"):
             for event in _events(self.answer):
-                self.usage |= event.get("usage") or event.get("message", {}).get("usage") or {}
+                self.usage |= self.wire.usage(event)
                 self.cache |= event.get("semantic_cache") or {}
         elif self.kind.startswith("application/json") and self.answer:
-            self.usage = json.loads(self.answer).get("usage") or {}
+            self.usage = self.wire.usage(json.loads(self.answer))
+
+    @property
+    def wire(self) -> Wire | None:
+        """The protocol, where a model is asked in one."""
+        return WIRES.get(self.path.partition("?")[0])
+
+    @property
+    def bill(self) -> Bill | None:
+        """The tokens, where a model was asked, has begun to answer and told them."""
+        return self.wire.bill(self.usage) if self.wire is not None and self.status == 200 else None
 
     @property
     def is_turn(self) -> bool:
-        """Whether a model was asked, and has begun to answer."""
-        return self.path.partition("?")[0] == MESSAGES and self.status == 200 and "output_tokens" in self.usage
-
-    @property
-    def prompt_tokens(self) -> int:
-        """All of the prompt, read or remembered."""
-        return self.reused + sum(self.usage.get(name) or 0 for name in ("input_tokens", "cache_creation_input_tokens"))
-
-    @property
-    def reused(self) -> int:
-        """Tokens of the prompt that were remembered."""
-        return int(self.usage.get("cache_read_input_tokens") or 0)
-
-    @property
-    def head(self) -> Json:
-        """What stands before the messages."""
-        return {
-            "system": [block for block in _blocks(self.asked.get("system") or []) if not block["text"].startswith(BILLING_HEADER)],
-            "tools": [_plain(tool) for tool in self.asked.get("tools") or [] if not tool.get("defer_loading")],
-        }
-
-    @property
-    def blocks(self) -> list[tuple[int, str, Json]]:
-        """Everything that is said, with the number of its message and its role, as far as it means something."""
-        messages = enumerate(self.asked["messages"])
-        return [(number, message["role"], block) for number, message in messages for block in _blocks(message["content"])]
+        """Whether it counts."""
+        return self.bill is not None
 
 
-def _plain(block: Json) -> Json:
-    return {name: value for name, value in block.items() if name != "cache_control"}
+@attrs.define(eq=False)
+class _Asked:
+    """A turn, taken apart."""
 
+    exchange: Exchange
+    wire: Wire
+    bill: Bill
+    head: Json = attrs.field(init=False)
+    blocks: list[Said] = attrs.field(init=False)
 
-def _blocks(content: Any) -> list[Json]:
-    return [{"type": "text", "text": content}] if isinstance(content, str) else [_plain(block) for block in content]
+    def __attrs_post_init__(self) -> None:
+        self.head, self.blocks = self.wire.head(self.exchange.asked), self.wire.blocks(self.exchange.asked)
+
+    def is_after(self, other: "_Asked") -> bool:
+        """Whether what `other` asked may have been remembered."""
+        return other.exchange.began < self.exchange.began and other.wire is self.wire and other.head == self.head
+
+    def answers(self, other: "_Asked") -> bool:
+        """Whether what was said to `other` follows there."""
+        rest = self.blocks[len(other.blocks) :]
+        return other.exchange.is_whole and bool(rest) and rest[0][1] == "assistant"
 
 
 @attrs.frozen
@@ -137,41 +143,39 @@ class Meter:
     @property
     def turns(self) -> list[Turn]:
         """Every finished turn, in the order in which they were asked."""
-        done = sorted((exchange for exchange in self.exchanges if exchange.is_turn), key=lambda exchange: exchange.began)
-        return [self._turn(number, exchange, done) for number, exchange in enumerate(done, 1)]
+        found = sorted(self.exchanges, key=lambda exchange: exchange.began)
+        done = [_Asked(exchange, exchange.wire, exchange.bill) for exchange in found if exchange.wire and exchange.bill]
+        return [self._turn(number, asked, done) for number, asked in enumerate(done, 1)]
 
-    def _turn(self, number: int, exchange: Exchange, done: Sequence[Exchange]) -> Turn:
-        before = [(_common(other, exchange), other) for other in done if other.began < exchange.began and other.head == exchange.head]
-        length, other = max(before, key=lambda found: (found[0], found[1].began), default=(0, None))
-        cause, lost = exchange.cache.get("cause") or "", int(exchange.cache.get("lost") or 0)
+    def _turn(self, number: int, asked: _Asked, done: Sequence[_Asked]) -> Turn:
+        before = [(_common(other, asked), other) for other in done if asked.is_after(other)]
+        length, other = max(before, key=lambda found: (found[0], found[1].exchange.began), default=(0, None))
+        cause, lost = asked.exchange.cache.get("cause") or "", int(asked.exchange.cache.get("lost") or 0)
+        row = functools.partial(Turn, self.name, number, prompt=asked.bill.prompt, reused=asked.bill.reused, cause=cause, lost=lost)
         if other is None or not length:
-            return Turn(self.name, number, "first", exchange.prompt_tokens, 0, 0, exchange.reused, cause, lost)
+            return row("first", common=0, said=0)
         if length == len(other.blocks):
-            is_gone_on = other.is_whole and exchange.blocks[length:] and exchange.blocks[length][1] == "assistant"
-            said = int(other.usage["output_tokens"]) if is_gone_on else 0
-            return Turn(self.name, number, "append", exchange.prompt_tokens, other.prompt_tokens, said, exchange.reused, cause, lost)
-        common = self._count(exchange.asked | {"messages": _messages(exchange.blocks[:length])})
-        return Turn(self.name, number, "changed", exchange.prompt_tokens, common, 0, exchange.reused, cause, lost)
+            return row("append", common=other.bill.prompt, said=other.bill.said if asked.answers(other) else 0)
+        return row("changed", common=asked.wire.count(self.server, asked.exchange.asked, asked.blocks[:length]), said=0)
 
     def misses(self) -> dict[str, int]:
         """What the server has counted, by cause."""
         text = httpx.get(f"{self.server}/metrics").text
         return {cause: int(float(count)) for cause, count in re.findall(r'^semantic_cache_miss_total\{cause="(\w+)"\} (\S+)', text, re.MULTILINE)}
 
-    def _count(self, asked: Json) -> int:
-        fields = {name: asked[name] for name in ("model", "system", "tools", "messages", "thinking") if name in asked}
-        return int(httpx.post(f"{self.server}{COUNT}", json=fields, timeout=60).raise_for_status().json()["input_tokens"])
+
+def assert_nothing_read_twice(meter: Meter, *, at_least: int) -> list[Turn]:
+    """Every turn that goes on with one before finds it remembered, and so what was answered."""
+    later = [turn for turn in meter.turns if turn.common]
+    assert len(later) >= at_least, meter.turns
+    assert [turn for turn in later if turn.share < SHARE or turn.unread > UNREAD] == []
+    return later
 
 
-def _common(one: Exchange, other: Exchange) -> int:
+def _common(one: _Asked, other: _Asked) -> int:
     """Blocks that two requests begin with alike."""
     pairs = zip(one.blocks, other.blocks, strict=False)
     return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1], pairs))
-
-
-def _messages(blocks: Sequence[tuple[int, str, Json]]) -> list[Json]:
-    groups = itertools.groupby(blocks, key=lambda said: said[:2])
-    return [{"role": role, "content": [block for _, _, block in group]} for (_, role), group in groups]
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):

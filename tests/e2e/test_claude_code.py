@@ -14,17 +14,13 @@ import pytest
 
 from semantic_trio.testing import Call, Rule
 from tests.e2e.claude_code import NEWEST, OLDER, QUIET, Client, Dialogue, Said, install, pointing_at
-from tests.e2e.meter import Meter, Turn
+from tests.e2e.meter import Meter, assert_nothing_read_twice
 from tests.process import ServerProcess
 
 pytestmark = pytest.mark.timeout(300)
 
 Scripted = Callable[..., ServerProcess]
 Metered = Callable[[ServerProcess], Meter]
-# The part of what a prompt has in common with the one before it that must not be computed again.
-SHARE = 0.99
-# Tokens around the end of a turn: its last one is drawn and not read, and a client that says something else instead of an answer needs other words.
-UNREAD = 8
 # What older versions ask beside the conversation.
 ASIDES = (
     Rule(when="^Warmup", text="ok"),
@@ -40,14 +36,6 @@ def version(request: pytest.FixtureRequest) -> str:
 
 def client(tmp_path: Path, url: str, version: str = NEWEST, name: str = "project", **settings: str) -> Client:
     return Client(install(version), tmp_path / f"home-{name}", tmp_path / name, pointing_at(url) | settings)
-
-
-def assert_nothing_read_twice(meter: Meter, *, at_least: int) -> list[Turn]:
-    """Every turn that goes on with one before finds it remembered."""
-    later = [turn for turn in meter.turns if turn.common]
-    assert len(later) >= at_least, meter.turns
-    assert [turn for turn in later if turn.share < SHARE or turn.unread > UNREAD] == []
-    return later
 
 
 def work(project: Path, word: str = "work") -> tuple[Rule, ...]:
