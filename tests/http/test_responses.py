@@ -164,7 +164,7 @@ async def test_what_was_asked_for_is_told_back(autojump_clock: trio.testing.Mock
         "metadata": {"a": "b"},
         "temperature": 0.5,
         "top_p": 0.9,
-        "tools": [LOOK, {"type": "web_search"}],
+        "tools": [LOOK, {"type": "web_search"}, {"type": "namespace", "name": "n", "description": "d", "tools": [LOOK]}],
         "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "look"}, {"type": "web_search"}]},
         "parallel_tool_calls": False,
         "reasoning": {"effort": "none"},
@@ -357,7 +357,7 @@ async def test_input_items_are_told_in_pages(autojump_clock: trio.testing.MockCl
         newest = await page("limit=2")
         older = await page(f"limit=2&after={newest['last_id']}")
         oldest = await page(f"limit=2&after={older['last_id']}")
-        forwards = await page("order=asc")
+        forwards = await page("order=asc&limit=5")
 
     def texts(found: Any) -> list[str]:
         return [item["content"][0]["text"] for item in found["data"]]
