@@ -54,7 +54,7 @@ def echoed(response: Response) -> list[dict[str, object]]:
     return [item.model_dump(mode="json", exclude_none=True) for item in response.output]
 
 
-def cached(response: Response) -> float:
-    """How much of what the turn before left was not computed again: all but the new."""
+def cached(response: Response) -> int:
+    """Tokens of the input that were not computed again."""
     assert response.usage is not None
     return response.usage.input_tokens_details.cached_tokens
