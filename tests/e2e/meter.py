@@ -219,8 +219,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             while piece := response.read1(65_536):
                 exchange.answer += piece
                 self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
-        self.wfile.write(b"0\r\n\r\n")
         exchange.is_whole = True
+        exchange.read()  # before the client knows of the end: it may ask for the figures at once
+        self.wfile.write(b"0\r\n\r\n")
 
     def log_message(self, *_: object) -> None:
         pass
