@@ -1,6 +1,7 @@
 """The same claims about the fake runner and the real one, on tiny models of several families."""
 
 import functools
+from collections.abc import Iterator
 
 import pytest
 
@@ -9,6 +10,7 @@ from semantic_trio.ports import ModelRunner
 from semantic_trio.testing import FakeRunner, ScriptedRunner
 from tests.contract.memory import Memory
 from tests.contract.models import FAMILIES, VARIANTS, random_runner
+from tests.postgres import Postgres, running
 
 GLOBAL = LayerGroup(LayerKind.GLOBAL, layers=2, token_bytes=8)
 SLIDING = LayerGroup(LayerKind.SLIDING, layers=2, token_bytes=8, window=32)
@@ -57,3 +59,10 @@ async def memory(request: pytest.FixtureRequest) -> Memory:
     script = Memory(lasting(request.param))
     await script.forget_everything()
     return script
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server of the test run's own."""
+    with running() as server:
+        yield server

@@ -7,7 +7,7 @@ import contextlib
 import ssl
 import struct
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import attrs
 from pg8000.native import Connection as Native
@@ -37,6 +37,8 @@ SCHEMA = ("create table semantic_responses_schema (version integer not null)", T
 
 class _Raw(Protocol):
     """What is used of pg8000, which ships no types."""
+
+    _sock: BinaryIO
 
     @property
     def row_count(self) -> int: ...
@@ -68,8 +70,12 @@ class PostgresConnection:
 
     def close(self) -> None:
         """See `Connection.close`."""
+        stream = self._raw._sock
         with contextlib.suppress(*BROKEN):
             self._raw.close()
+        # Closed by pg8000 it keeps the socket open until somebody collects it, where the network has failed.
+        with contextlib.suppress(*BROKEN):
+            stream.close()
 
     def prepare(self) -> None:
         """Have the table. Changes nothing in a database that was made by a newer server."""

@@ -78,7 +78,7 @@ class SqliteConnection:
             self.write(statement)
 
     def _use_log(self) -> None:
-        """Write ahead, so that who reads and who writes do not wait for each other. For this one change SQLite itself does not wait."""
+        """Write ahead, so that who reads and who writes do not wait for each other. Where two want this at once SQLite itself does not wait."""
         deadline = time.monotonic() + BUSY_SECONDS
         while self._number("pragma journal_mode") != "wal":
             try:
