@@ -16,6 +16,7 @@ SOURCES   := $(wildcard semantic_trio tests benchmarks examples)
 UNIT      := $(wildcard tests/unit tests/http)
 INTEGRATION := $(wildcard tests/contract tests/integration)
 PYTEST    := $(BIN)/python -m pytest
+PARALLEL  := -n 2 --dist worksteal# what nobody times: tests with a virtual clock, and those that only compute
 COVER     := .cover
 COV       := --cov --cov-report=
 REPORT    := $(BIN)/coverage report --data-file=$(COVER)/total
@@ -94,7 +95,7 @@ test: ## Everything a change has to pass
 	@$(MAKE) --no-print-directory test-unit test-integration test-smoke coverage test-unit-other
 
 test-unit: $(DEV) system ## Fakes and virtual time
-	@COVERAGE_FILE=$(COVER)/unit $(PYTEST) $(UNIT) $(COV)
+	@COVERAGE_FILE=$(COVER)/unit $(PYTEST) $(UNIT) $(PARALLEL) $(COV)
 
 test-integration: $(DEV) system ## The real MLX: tiny models and SmolLM2
 	@COVERAGE_FILE=$(COVER)/integration $(PYTEST) $(INTEGRATION) $(COV)

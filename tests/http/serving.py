@@ -14,7 +14,7 @@ from semantic_trio.adapters.http.server import serve_http
 from semantic_trio.adapters.http.state import AppState, HttpSettings, ModelCard, ServedModel
 from semantic_trio.adapters.metrics import Metrics
 from semantic_trio.application.engine import Engine
-from semantic_trio.application.persistence import Arguments, Persistence, Result
+from semantic_trio.application.persistence import Arguments, InThread, Persistence, Result
 from semantic_trio.domain.disk import Disk
 from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.said import Said
@@ -57,6 +57,7 @@ def served(
     disk_bytes: int = 0,
     files: CacheFiles | None = None,
     vocabulary: int = 0,
+    in_thread: InThread = in_line,
     responses: MemoryResponses | None = None,
 ) -> Served:
     """An application whose engine is not running yet. Files are worked on in line: virtual time knows nothing of threads."""
@@ -68,7 +69,7 @@ def served(
     metrics = Metrics(engine)
     store = responses or MemoryResponses()
     state = kind(
-        model=ServedModel(card, engine, codec or ByteCodec(), persistence),
+        model=ServedModel(card, engine, codec or ByteCodec(), persistence, in_thread),
         metrics=metrics,
         version="0.0.0",
         records=Records(lambda: store, in_line),

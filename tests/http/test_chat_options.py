@@ -1,13 +1,17 @@
 """All that a client of Chat Completions may ask for beside an answer."""
 
 import json
+import threading
 from typing import Any
 
 import pytest
 import trio.testing
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from semantic_trio.testing import FakeRunner
+from semantic_trio.adapters.http import state
+from semantic_trio.domain.conversation import Conversation
+from semantic_trio.testing import ByteCodec, FakeRunner
+from semantic_trio.testing.grammar import OneAnswer
 from tests.http.serving import Served, openai_body, post, running, served
 from tests.http.test_chat import chunks
 
@@ -195,3 +199,24 @@ async def test_what_means_nothing_here_is_taken(autojump_clock: trio.testing.Moc
     async with running(served(FakeRunner())) as server:
         whole = await said(server, tools=other, **ignored)
     assert whole.choices[0].message.content
+
+
+class SlowCodec(ByteCodec):
+    """Needs longer for a form than anybody waits."""
+
+    done = threading.Event()
+
+    def grammar(self, conversation: Conversation, opening: str) -> OneAnswer | None:
+        self.done.wait(10)
+        return None
+
+
+async def test_a_form_that_takes_too_long_is_refused_and_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(state, "COMPILE_SECONDS", 0.05)
+    async with running(served(FakeRunner(), codec=SlowCodec(), in_thread=state.in_thread)) as server:
+        error = await refused(server, response_format={"type": "json_object"})
+        plain = await said(server)
+        SlowCodec.done.set()
+
+    assert error["code"] == "grammar_too_complex"
+    assert plain.choices[0].message.content

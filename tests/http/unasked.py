@@ -15,7 +15,7 @@ def before_call(context: schemathesis.HookContext, case: Any, kwargs: dict[str, 
     match case.body:
         case {"tool_choice": {"type": "tool", "name": str(name)} as choice, **rest} if name not in _offered(rest.get("tools")):
             case.body = {**rest, "tool_choice": {**choice, "type": "auto"}}
-        case {"tool_choice": {"type": "function" | "custom" | "allowed_tools"}, **rest} if case.path == "/v1/responses":
+        case {"tool_choice": dict(), **rest} if case.path in {"/v1/responses", "/v1/chat/completions"}:
             case.body = rest
     match case.body:
         case {"background": True, **rest}:

@@ -176,6 +176,8 @@ def test_a_model_that_is_told_not_to_think_does_not() -> None:
             "named pattern",
         ),
         ({"type": "widget"}, "anything"),
+        ({"$ref": "#"}, "anything"),
+        ({"type": "integer", "multipleOf": 999_999_937}, "a number"),
     ],
 )
 def test_what_cannot_be_expressed_is_left_out_and_told(schema: Schema, answer: str) -> None:

@@ -15,18 +15,21 @@ from semantic_trio.application.answer import Encoded
 from semantic_trio.application.archives import Archives
 from semantic_trio.application.engine import Engine
 from semantic_trio.application.handle import Generation
-from semantic_trio.application.persistence import Persistence
+from semantic_trio.application.persistence import InThread, Persistence
 from semantic_trio.domain.canonical import canonical
 from semantic_trio.domain.conversation import Conversation, Tool
 from semantic_trio.domain.embedding import APPROXIMATE, EmbeddingForm
-from semantic_trio.domain.errors import InvalidRequestError, ModelNotFoundError
+from semantic_trio.domain.errors import GrammarError, InvalidRequestError, ModelNotFoundError
 from semantic_trio.domain.said import Said, chain
+from semantic_trio.domain.steering import Grammar
 from semantic_trio.ports import TextCodec
 
 # Text above which a conversation is put in order and encoded in a worker thread: a hop costs 40 us, 16,000 characters about 5 ms of the event loop.
 ENCODE_IN_LOOP_CHARACTERS = 16_000
 # Prompts encoded at the same time: more would only take turns at the interpreter.
 ENCODERS = 2
+# How long a form may take to be understood: most take milliseconds, and some schemas would take for ever.
+COMPILE_SECONDS = 20.0
 # Texts embedded at the same time: each has its next piece queued on the device, and who generates waits for all of these.
 EMBEDDERS = 1
 Arguments = TypeVarTuple("Arguments")
@@ -48,6 +51,11 @@ class ModelCard:
     embeds: EmbeddingForm = APPROXIMATE
 
 
+async def in_thread(function: Callable[[*Arguments], Result], /, *arguments: *Arguments) -> Result:
+    """See `InThread`. A thread that is waited for no more is left to itself: nothing can end it."""
+    return await trio.to_thread.run_sync(function, *arguments, abandon_on_cancel=True)
+
+
 @attrs.frozen(eq=False)
 class ServedModel:
     """A model that answers."""
@@ -56,6 +64,7 @@ class ServedModel:
     engine: Engine
     codec: TextCodec
     persistence: Persistence
+    in_thread: "InThread" = in_thread  # grammars are slow; a test on virtual time has them compiled in line
     _encoders: trio.CapacityLimiter = attrs.field(init=False, factory=lambda: trio.CapacityLimiter(ENCODERS))
     _embedders: trio.CapacityLimiter = attrs.field(init=False, factory=lambda: trio.CapacityLimiter(EMBEDDERS))
 
@@ -80,7 +89,7 @@ class ServedModel:
         digests = await self._run(is_large, chain, ordered)
         prompt = await self._run(is_large, self.codec.encode_prompt, ordered, self.said.known(digests))
         demanded = _with_named_tool(ordered, conversation.tools)
-        grammar = await self._run(True, self.codec.grammar, demanded, prompt.opening) if demanded.demands_form else None
+        grammar = await self._compiled(demanded, prompt.opening) if demanded.demands_form else None
         return Encoded(ordered, digests, prompt, conversation.tools, grammar)
 
     async def encode_text(self, prompt: str | tuple[int, ...]) -> tuple[int, ...]:
@@ -91,6 +100,12 @@ class ServedModel:
         if not tokens:
             raise InvalidRequestError("an empty text cannot be read", "prompt")
         return tokens
+
+    async def _compiled(self, conversation: Conversation, opening: str) -> Grammar | None:
+        """The grammar of a form, unless it takes too long."""
+        with trio.move_on_after(COMPILE_SECONDS):
+            return await self.in_thread(self.codec.grammar, conversation, opening)
+        raise GrammarError(f"it is not understood within {COMPILE_SECONDS:.0f} s")
 
     async def embed(self, tokens: tuple[int, ...]) -> tuple[float, ...]:
         """The vector of a text. Raises `DrainingError`, `EngineDeadError`, `StepFailedError`."""

@@ -79,7 +79,13 @@ class Guidance:
     def complaint(self, lark: str) -> tuple[str, list[str]]:
         """What is wrong with a grammar, empty where nothing is; and what of it is not understood and left out."""
         is_error, told = LLMatcher.validate_grammar_with_warnings(lark, self.words)
-        return (first_line(told[0]), []) if is_error else ("", told)
+        if is_error:
+            return first_line(told[0]), []
+        try:
+            self._compiled(lark)  # some have a flaw that shows when the first token is asked for
+        except GrammarError as error:
+            return error.reason, []
+        return "", told
 
     def compile(self, lark: str) -> CompiledGrammar:
         """A grammar. Raises `GrammarError` where there is something wrong with it. Takes up to a second, without the interpreter's lock."""
@@ -94,6 +100,8 @@ class Guidance:
         if matcher.is_error():
             raise GrammarError(first_line(matcher.get_error()))
         matcher.compute_bitmask()  # its lexer is made when it is first asked
+        if matcher.is_error():
+            raise GrammarError(first_line(matcher.get_error()))
         return CompiledGrammar(matcher)
 
 

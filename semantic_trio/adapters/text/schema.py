@@ -61,7 +61,8 @@ def _candidates(schema: Schema) -> Iterator[Schema]:
     for keywords in LADDER:
         without |= keywords
         yield _without(schema, without)
-    yield {"type": "object"} if schema.get("type") == "object" else {}
+    yield {"type": schema["type"]} if isinstance(schema.get("type"), str) else {}
+    yield {}
 
 
 def _without(schema: Schema, keywords: frozenset[str]) -> Schema:

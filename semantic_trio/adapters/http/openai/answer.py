@@ -13,7 +13,7 @@ import msgspec
 from semantic_trio.adapters.http.faults import fault_of, openai_error
 from semantic_trio.adapters.http.openai.logprobs import ChoiceLogprobs, TokenBytes, token_logprobs
 from semantic_trio.adapters.http.openai.tools import custom_input
-from semantic_trio.adapters.http.openai.usage import Usage
+from semantic_trio.adapters.http.openai.usage import CompletionUsage
 from semantic_trio.adapters.http.protocol import Protocol
 from semantic_trio.adapters.http.reuse import Cache
 from semantic_trio.adapters.http.sse import encode_event
@@ -88,7 +88,7 @@ class ChatAnswer:
     created: int
     model: str
     choices: list[Choice]
-    usage: Usage
+    usage: CompletionUsage
     object: Literal["chat.completion"] = "chat.completion"
 
 
@@ -106,7 +106,7 @@ class Manner:
 def whole_completion(manner: Manner, answers: Sequence[WholeAnswer]) -> ChatAnswer:
     """The answer of a request that does not stream."""
     choices = [_choice(manner, index, answer) for index, answer in enumerate(answers)]
-    usage = Usage.of(together([answer.finished for answer in answers]), sum(answer.thought_tokens for answer in answers))
+    usage = CompletionUsage.of(together([answer.finished for answer in answers]), sum(answer.thought_tokens for answer in answers))
     return ChatAnswer(manner.completion_id, manner.created, manner.model, choices, usage)
 
 
@@ -169,7 +169,7 @@ class ChatEncoder:
 
     def ending(self, finished: Finished) -> bytes:
         """The usage when asked for, the end."""
-        usage = Usage.of(finished, sum(answer.thought_tokens for answer in self._answers))
+        usage = CompletionUsage.of(finished, sum(answer.thought_tokens for answer in self._answers))
         told = self._event([], usage=usage, semantic_cache=Cache.of(finished.reuse)) if self.with_usage else b""
         return told + b"data: [DONE]\n\n"
 
@@ -189,7 +189,7 @@ class ChatEncoder:
     def _chunk(self, index: int, delta: dict[str, object], reason: Reason | None = None, scores: ChoiceLogprobs | None = None) -> bytes:
         return self._event([{"index": index, "delta": delta, "logprobs": scores, "finish_reason": reason}])
 
-    def _event(self, choices: list[dict[str, object]], usage: Usage | None = None, **more: object) -> bytes:
+    def _event(self, choices: list[dict[str, object]], usage: CompletionUsage | None = None, **more: object) -> bytes:
         event: dict[str, object] = {
             "id": self._manner.completion_id,
             "object": "chat.completion.chunk",

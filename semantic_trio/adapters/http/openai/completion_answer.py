@@ -12,7 +12,7 @@ import attrs
 from semantic_trio.adapters.http.faults import fault_of, openai_error
 from semantic_trio.adapters.http.openai.answer import REASONS, Reason
 from semantic_trio.adapters.http.openai.logprobs import TokenBytes, text_of
-from semantic_trio.adapters.http.openai.usage import PromptTokensDetails, Usage
+from semantic_trio.adapters.http.openai.usage import CompletionUsage, PromptTokensDetails
 from semantic_trio.adapters.http.protocol import Protocol
 from semantic_trio.adapters.http.sse import encode_event
 from semantic_trio.application.answer import Answer, WholeAnswer
@@ -50,7 +50,7 @@ class CompletionAnswer:
     created: int
     model: str
     choices: list[TextChoice]
-    usage: Usage
+    usage: CompletionUsage
     object: Literal["text_completion"] = "text_completion"
 
 
@@ -79,11 +79,11 @@ class TextManner:
         tops = [{text_of(spell(token)): logprob for token, logprob in one.top} for one in tokens]
         return TextLogprobs(texts, [token.logprob for token in tokens], tops, offsets)
 
-    def usage(self, ends: Sequence[Finished]) -> Usage:
+    def usage(self, ends: Sequence[Finished]) -> CompletionUsage:
         """What all answers cost: each prompt counts once."""
         firsts = ends[:: self.per_prompt]
         prompt, completion = sum(end.prompt_tokens for end in firsts), sum(end.completion_tokens for end in ends)
-        return Usage(prompt, completion, prompt + completion, PromptTokensDetails(sum(end.reuse.tokens for end in firsts)))
+        return CompletionUsage(prompt, completion, prompt + completion, PromptTokensDetails(sum(end.reuse.tokens for end in firsts)))
 
 
 def whole_text(manner: TextManner, answers: Sequence[WholeAnswer]) -> CompletionAnswer:
@@ -135,7 +135,7 @@ class CompletionEncoder:
     def _chunk(self, choice: TextChoice) -> bytes:
         return self._event([choice])
 
-    def _event(self, choices: list[TextChoice], usage: Usage | None = None) -> bytes:
+    def _event(self, choices: list[TextChoice], usage: CompletionUsage | None = None) -> bytes:
         event: dict[str, object] = {
             "id": self._manner.completion_id,
             "object": "text_completion",

@@ -19,13 +19,15 @@ from semantic_trio.domain.errors import InvalidRequestError
 DEFAULT_TOKENS = 16
 
 Token = Annotated[int, msgspec.Meta(ge=0)]
+Prompt = Annotated[str, msgspec.Meta(min_length=1)]
+TokenPrompt = Annotated[list[Token], msgspec.Meta(min_length=1)]
 
 
 @attrs.frozen(kw_only=True)
 class CompletionRequest(DrawingRequest):
     """Texts to go on with, or tokens."""
 
-    prompt: str | list[str | list[Token] | Token]
+    prompt: Prompt | Annotated[list[Prompt | TokenPrompt | Token], msgspec.Meta(min_length=1)]
     max_tokens: Annotated[int, msgspec.Meta(ge=0)] | None = None
     logprobs: Annotated[int, msgspec.Meta(ge=0, le=MOST_TOP_LOGPROBS)] | None = None
     echo: bool | None = None

@@ -19,7 +19,7 @@ from semantic_trio.adapters.http.body import decode, understood
 from semantic_trio.adapters.http.contract import document_faults
 from semantic_trio.adapters.http.exchange import current
 from semantic_trio.adapters.http.faults import OpenAIError
-from semantic_trio.adapters.http.openai.completion_wire import Token
+from semantic_trio.adapters.http.openai.completion_wire import Prompt, Token, TokenPrompt
 from semantic_trio.adapters.http.state import AppState, ServedModel
 from semantic_trio.domain.errors import InvalidRequestError
 
@@ -32,7 +32,7 @@ class EmbeddingsRequest:
     """Texts to embed, or tokens."""
 
     model: str
-    input: str | list[str | list[Token] | Token]
+    input: Prompt | Annotated[list[Prompt | TokenPrompt | Token], msgspec.Meta(min_length=1, max_length=MOST_INPUTS)]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, msgspec.Meta(ge=1)] | None = None
 

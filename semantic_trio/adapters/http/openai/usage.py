@@ -20,7 +20,7 @@ class CompletionTokensDetails:
 
 
 @attrs.frozen
-class Usage:
+class CompletionUsage:
     """What a request is billed."""
 
     prompt_tokens: int
@@ -30,7 +30,7 @@ class Usage:
     completion_tokens_details: CompletionTokensDetails = CompletionTokensDetails()
 
     @classmethod
-    def of(cls, finished: Finished, thought_tokens: int = 0) -> "Usage":
+    def of(cls, finished: Finished, thought_tokens: int = 0) -> "CompletionUsage":
         """The usage of a generation, or of several that read one prompt."""
         prompt, completion = finished.prompt_tokens, finished.completion_tokens
         details = PromptTokensDetails(finished.reuse.tokens), CompletionTokensDetails(thought_tokens)
