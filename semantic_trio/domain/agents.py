@@ -71,9 +71,7 @@ class Agents:
             known = [agent for agent in self._by_prompt.get(key, {}).values() if run.packed.startswith(agent.recognised_by)]
             if known:
                 return max(known, key=lambda agent: agent.prompt_tokens)
-        self._count += 1
-        digest = hashlib.sha256(f"{self._count}/".encode() + run.packed).hexdigest()
-        return self._add(Agent(f"auto-{digest[:24]}", is_named=False))
+        return self._add(Agent(self._new_id(run), is_named=False))
 
     def remember(self, agent: Agent, run: TokenRun, history: bytes) -> None:
         """An agent has read a prompt, or the beginning of it, and after it what else is in its history now.
@@ -96,6 +94,14 @@ class Agents:
         if agent.history and not agent.is_named:
             self._recognise_by(agent, prompt)
         return True
+
+    def _new_id(self, run: TokenRun) -> str:
+        """An id nobody has. Agents of earlier processes were counted from 1 too, and may have begun with the same prompt."""
+        while True:
+            self._count += 1
+            name = f"auto-{hashlib.sha256(f'{self._count}/'.encode() + run.packed).hexdigest()[:24]}"
+            if name not in self._all:
+                return name
 
     def _recognise_by(self, agent: Agent, prompt: TokenRun) -> None:
         self._place[agent.id] = prompt.keys[-1] if prompt.keys else self.root
@@ -124,6 +130,7 @@ class Agents:
         self.removed(agent)
 
     def _add(self, agent: Agent) -> Agent:
+        assert agent.id not in self._all, "an id is one agent's"
         if len(self._all) >= self.limit:
             oldest = next((one for one in self._all.values() if not (one.is_kept or one.is_pinned or one.asked or one.rows)), None)
             if oldest is None and agent.is_kept:

@@ -1,4 +1,4 @@
-"""What the contract's checks are not to ask for: which fields go together is beyond JSON Schema, as that a demanded tool has to be offered."""
+"""What the contract's checks are not to ask for: which fields go together is beyond JSON Schema, and how long a model's vectors are."""
 
 from typing import Any
 
@@ -17,6 +17,11 @@ def before_call(context: schemathesis.HookContext, case: Any, kwargs: dict[str, 
             case.body = {**rest, "tool_choice": {**choice, "type": "auto"}}
         case {"tool_choice": dict(), **rest} if case.path in {"/v1/responses", "/v1/chat/completions"}:
             case.body = rest
+    match case.body, case.path:
+        case {"dimensions": _, **rest}, "/v1/embeddings":
+            case.body = rest
+        case {**rest}, "/v1/completions":
+            case.body = {name: value for name, value in rest.items() if name not in {"suffix", "best_of", "echo"}}
     match case.body:
         case {"background": True, **rest}:
             case.body = {**rest, "background": True, "store": True, "stream": False}

@@ -446,3 +446,21 @@ async def test_what_came_back_for_one_who_waits_is_not_taken_by_who_comes_later(
 
     assert reused == [0, 209, 0]
     assert len(server.disks.named("read")) == 14, "once each"
+
+
+async def test_who_begins_as_somebody_did_before_a_restart_is_somebody_else(start_server: StartServer, autojump_clock: MockClock) -> None:
+    """Nobody names them: ids are counted, from 1 in every process, and the second one's must not be the first one's."""
+    first = await start_server()
+    history = await first.said(prompt(100))
+    await first.said((*history, *prompt(20, 7)))
+    await first.end()
+
+    second = await start_server(first.files)
+    before = {agent.id for agent in second.memory.agents}
+    reuse = await second.reuse(prompt(100))
+    await second.settle()
+
+    assert len({agent.id for agent in second.memory.agents} - before) == 1
+    assert reuse.tokens == 99
+    assert before <= {agent.id for agent in second.memory.agents}
+    await second.end()

@@ -21,7 +21,7 @@ T = TypeVar("T")
 IN_LOOP_BYTES = 32_000
 # Silence in the middle of a body after which its sender has gone to sleep.
 STALLED_SECONDS = 60
-AT_PATH = re.compile(r"^(?P<what>.*?)(?: - at `(?P<path>\$[^`]*)`)?$", re.DOTALL)
+AT_PATH = re.compile(r"^(?P<what>.*?)(?: - at (?:`key` in )?`(?P<path>\$[^`]*)`)?$", re.DOTALL)
 MISSING = re.compile(r"^Object missing required field `(?P<name>[^`]*)`")
 # An escape in JSON; one of half a character, whose other half is not beside it, is named.
 ESCAPE = re.compile(rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL)

@@ -45,7 +45,7 @@ def asked(request: CompletionRequest, identity: Identity = NOBODY) -> Asked:
         sampling=request.sampling,
         stop_strings=request.stop_strings,
         seed=request.seed,
-        steering=request.steering(),
+        steering=request.steering,
         top_logprobs=request.logprobs,
         identity=identity,
     )

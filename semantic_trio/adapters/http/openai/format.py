@@ -3,12 +3,10 @@
 Knows the wire. Knows nothing of grammars.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import attrs
 import msgspec
-
-from semantic_trio.domain.errors import InvalidRequestError
 
 FORMAT_NAME = r"^[A-Za-z0-9_-]{1,64}$"
 ANY_OBJECT = '{"type":"object"}'
@@ -17,8 +15,8 @@ FormatName = Annotated[str, msgspec.Meta(pattern=FORMAT_NAME)]
 
 
 @attrs.frozen
-class JsonSchemaFormat:
-    """A named schema. It is kept to whether it is `strict` or not."""
+class NamedSchema:
+    """A schema. It is kept to whether it is `strict` or not."""
 
     name: FormatName
     schema: dict[str, object] | None = None
@@ -26,23 +24,31 @@ class JsonSchemaFormat:
     strict: bool | None = None
 
 
-@attrs.frozen
-class ResponseFormat:
-    """Text, any JSON object, or JSON of a schema."""
+class TextFormat(msgspec.Struct, frozen=True, tag_field="type", tag="text"):
+    """Anything."""
 
-    type: Literal["text", "json_object", "json_schema"]
-    json_schema: JsonSchemaFormat | None = None
+
+class JsonObjectFormat(msgspec.Struct, frozen=True, tag_field="type", tag="json_object"):
+    """Any JSON object."""
+
+
+class JsonSchemaFormat(msgspec.Struct, frozen=True, tag_field="type", tag="json_schema"):
+    """JSON of a schema."""
+
+    json_schema: NamedSchema
+
+
+ResponseFormat = TextFormat | JsonObjectFormat | JsonSchemaFormat
 
 
 def schema_of(wanted: ResponseFormat | None) -> str | None:
-    """The schema of an answer; None where it may say anything. Raises `InvalidRequestError`."""
-    if wanted is None or wanted.type == "text":
-        return None
-    if wanted.type == "json_object":
-        return ANY_OBJECT
-    if wanted.json_schema is None:
-        raise InvalidRequestError("a json_schema has to be given", "response_format.json_schema")
-    return schema_text(wanted.json_schema.schema)
+    """The schema of an answer; None where it may say anything."""
+    match wanted:
+        case JsonObjectFormat():
+            return ANY_OBJECT
+        case JsonSchemaFormat(json_schema=named):
+            return schema_text(named.schema)
+    return None
 
 
 def schema_text(schema: dict[str, object] | None) -> str:

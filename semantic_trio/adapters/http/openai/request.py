@@ -68,6 +68,7 @@ class DrawingRequest:
         """What ends an answer."""
         return stops(self.stop)
 
+    @property
     def steering(self) -> Steering:
-        """What is added to logits. Raises `InvalidRequestError`."""
+        """What is added to logits."""
         return steering(self.logit_bias, self.frequency_penalty, self.presence_penalty)

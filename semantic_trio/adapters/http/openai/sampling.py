@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from semantic_trio.domain.errors import InvalidRequestError
 from semantic_trio.domain.steering import Steering
 
 # Tokens whose likelihood may be changed: more is a mistake, and each of them costs in every step.
@@ -18,7 +17,8 @@ Temperature = Annotated[float, msgspec.Meta(ge=0, le=2)]
 TopP = Annotated[float, msgspec.Meta(ge=0, le=1)]
 TopK = Annotated[int, msgspec.Meta(ge=-1)]
 Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
-Bias = Annotated[dict[str, Annotated[float, msgspec.Meta(ge=-100, le=100)]], msgspec.Meta(max_length=MOST_BIASES)]
+TokenKey = Annotated[str, msgspec.Meta(pattern="^[0-9]{1,10}$")]
+Bias = Annotated[dict[TokenKey, Annotated[float, msgspec.Meta(ge=-100, le=100)]], msgspec.Meta(max_length=MOST_BIASES)]
 TopLogprobs = Annotated[int, msgspec.Meta(ge=0, le=MOST_TOP_LOGPROBS)]
 Seed = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Stop = str | list[str]
@@ -26,18 +26,9 @@ Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
 def steering(bias: dict[str, float] | None, frequency_penalty: float | None, presence_penalty: float | None) -> Steering:
-    """What is added to logits. Raises `InvalidRequestError` for a bias of what is no token."""
-    try:
-        tokens = tuple((_token(token), value) for token, value in (bias or {}).items())
-    except ValueError as error:
-        raise InvalidRequestError("keys are ids of tokens", "logit_bias") from error
+    """What is added to logits."""
+    tokens = tuple((int(token), value) for token, value in (bias or {}).items())
     return Steering(tokens, frequency_penalty or 0.0, presence_penalty or 0.0)
-
-
-def _token(key: str) -> int:
-    if not key.isascii() or not key.isdigit() or len(key) > len("4294967295"):
-        raise ValueError(key)
-    return int(key)
 
 
 def stops(stop: Stop | None) -> tuple[str, ...]:

@@ -117,7 +117,7 @@ def asked(request: ChatRequest, identity: Identity = NOBODY) -> Asked:
         sampling=request.sampling,
         stop_strings=request.stop_strings,
         seed=request.seed,
-        steering=request.steering(),
+        steering=request.steering,
         top_logprobs=request.top_logprobs or 0 if request.logprobs else None,
         identity=identity,
     )
