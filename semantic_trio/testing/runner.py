@@ -260,7 +260,7 @@ def _logprob(row: FakeRow, token: int) -> float:
 def _steered(row: FakeRow, wanted: int, digest: bytes) -> int:
     """The token a row wants, or where something is added to others or not all are allowed, the best of those. Raises `GrammarError`."""
     added = row.start.steering.additions(row.seen)
-    if row.grammar is None and not added:
+    if row.grammar is None and (not added or wanted == END_OF_TURN):
         return wanted
     allowed = row.grammar.allowed() if row.grammar else None
     tokens = {wanted, *LETTERS, *added} if allowed is None else {n for n in range(8 * len(allowed)) if allowed[n // 8] >> n % 8 & 1}

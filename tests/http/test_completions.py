@@ -109,6 +109,7 @@ async def test_the_second_time_a_prompt_is_not_read(autojump_clock: trio.testing
         ({"prompt": ["a", 1]}, "prompt"),
         ({"prompt": [9999]}, "prompt"),
         ({"prompt": [-1]}, "prompt"),
+        ({"prompt": [2**31]}, "prompt"),
         ({"prompt": ["a"] * 1000}, "prompt"),
         ({"prompt": None}, "prompt"),
         ({"suffix": "end"}, "suffix"),

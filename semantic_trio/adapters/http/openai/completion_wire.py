@@ -8,6 +8,7 @@ from typing import Annotated
 import attrs
 import msgspec
 
+from semantic_trio.adapters.http.body import decode
 from semantic_trio.adapters.http.generate import Asked
 from semantic_trio.adapters.http.identity import NOBODY, Identity
 from semantic_trio.adapters.http.openai.request import MOST_CHOICES, DrawingRequest
@@ -18,16 +19,47 @@ from semantic_trio.domain.errors import InvalidRequestError
 # What the API generates where nothing is said of it.
 DEFAULT_TOKENS = 16
 
-Token = Annotated[int, msgspec.Meta(ge=0)]
-Prompt = Annotated[str, msgspec.Meta(min_length=1)]
-TokenPrompt = Annotated[list[Token], msgspec.Meta(min_length=1)]
+# Four bytes hold any id.
+LARGEST_TOKEN = 2**31 - 1
+
+Token = Annotated[int, msgspec.Meta(ge=0, le=LARGEST_TOKEN)]
+Words = Annotated[str, msgspec.Meta(min_length=1)]
+Tokens = Annotated[list[Token], msgspec.Meta(min_length=1)]
+Texts = str | tuple[int, ...]  # a text, or the tokens of one
+
+
+def several(most: int) -> msgspec.Meta:
+    """Documents raw JSON that `texts_of` reads: a text, tokens, or some of either, and no mixture of texts and single tokens."""
+    text, token = {"type": "string", "minLength": 1}, {"type": "integer", "minimum": 0, "maximum": LARGEST_TOKEN}
+    tokens = {"type": "array", "items": token, "minItems": 1}
+    either = {"type": "array", "items": {"anyOf": [text, tokens]}, "minItems": 1, "maxItems": most}
+    return msgspec.Meta(extra_json_schema={"anyOf": [text, tokens, either]})
+
+
+def texts_of(raw: msgspec.Raw, most: int, vocabulary: int, field: str) -> list[Texts]:
+    """The texts, or their tokens: ids below `vocabulary`, where that is known. Raises `Fault` and `InvalidRequestError`."""
+    given = decode(raw, Words | list[Words | Tokens | Token], field)  # type: ignore[arg-type] # a union of types is one too
+    if isinstance(given, str):
+        return [given]
+    tokens = [item for item in given if isinstance(item, int)]
+    if tokens and len(tokens) == len(given):
+        return [_known(tokens, vocabulary, field)]
+    if tokens or not 1 <= len(given) <= most:
+        raise InvalidRequestError(f"a text, tokens, or 1 to {most} of either", field)
+    return [_known(item, vocabulary, field) if isinstance(item, list) else item for item in given]
+
+
+def _known(tokens: list[int], vocabulary: int, field: str) -> tuple[int, ...]:
+    if vocabulary and max(tokens) >= vocabulary:
+        raise InvalidRequestError(f"tokens are ids below {vocabulary}", field)
+    return tuple(tokens)
 
 
 @attrs.frozen(kw_only=True)
 class CompletionRequest(DrawingRequest):
     """Texts to go on with, or tokens."""
 
-    prompt: Prompt | Annotated[list[Prompt | TokenPrompt | Token], msgspec.Meta(min_length=1)]
+    prompt: Annotated[msgspec.Raw, several(MOST_CHOICES)]
     max_tokens: Annotated[int, msgspec.Meta(ge=0)] | None = None
     logprobs: Annotated[int, msgspec.Meta(ge=0, le=MOST_TOP_LOGPROBS)] | None = None
     echo: bool | None = None
@@ -59,22 +91,3 @@ def _refuse_the_rest(request: CompletionRequest) -> None:
         raise InvalidRequestError("all answers are told: best_of is n", "best_of")
     if request.echo and request.logprobs is not None:
         raise InvalidRequestError("nothing is told of the prompt's tokens: echo or logprobs", "echo")
-
-
-def prompts_of(request: CompletionRequest, vocabulary: int) -> list[str | tuple[int, ...]]:
-    """The prompts, as texts or tokens. Raises `InvalidRequestError`."""
-    prompt = request.prompt
-    if isinstance(prompt, str):
-        return [prompt]
-    tokens = [item for item in prompt if isinstance(item, int)]
-    if tokens and len(tokens) == len(prompt):
-        return [_known(tokens, vocabulary)]
-    if tokens or not prompt or len(prompt) > MOST_CHOICES:
-        raise InvalidRequestError(f"a text, tokens, or 1 to {MOST_CHOICES} of either", "prompt")
-    return [_known(item, vocabulary) if isinstance(item, list) else str(item) for item in prompt]
-
-
-def _known(tokens: list[int], vocabulary: int) -> tuple[int, ...]:
-    if not tokens or (vocabulary and max(tokens) >= vocabulary):
-        raise InvalidRequestError(f"tokens are ids below {vocabulary}, at least one", "prompt")
-    return tuple(tokens)

@@ -16,7 +16,8 @@ from semantic_trio.adapters.http.faults import OpenAIError
 from semantic_trio.adapters.http.generate import Asked, log_text, submit_all
 from semantic_trio.adapters.http.identity import identify
 from semantic_trio.adapters.http.openai.completion_answer import CompletionAnswer, CompletionEncoder, TextManner, whole_text
-from semantic_trio.adapters.http.openai.completion_wire import CompletionRequest, asked, prompts_of
+from semantic_trio.adapters.http.openai.completion_wire import CompletionRequest, asked, texts_of
+from semantic_trio.adapters.http.openai.request import MOST_CHOICES
 from semantic_trio.adapters.http.sse import event_stream
 from semantic_trio.adapters.http.state import AppState, ServedModel
 from semantic_trio.application.answer import Answer, Encoded
@@ -38,7 +39,7 @@ def routes(state: AppState) -> Blueprint:
         exchange = current.get()
         request, question = await understood(exchange.body, functools.partial(_question, exchange))
         model = state.resolve(question.model)
-        prompts = [await model.encode_text(prompt) for prompt in prompts_of(request, model.card.vocabulary)]
+        prompts = [await model.encode_text(prompt) for prompt in texts_of(request.prompt, MOST_CHOICES, model.card.vocabulary, "prompt")]
         if state.settings.log_prompts:
             log_text([model.codec.decode(prompt) for prompt in prompts])
         answers = _answers(state, model, question, prompts, request.choices)

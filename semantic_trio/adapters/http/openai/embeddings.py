@@ -19,7 +19,7 @@ from semantic_trio.adapters.http.body import decode, understood
 from semantic_trio.adapters.http.contract import document_faults
 from semantic_trio.adapters.http.exchange import current
 from semantic_trio.adapters.http.faults import OpenAIError
-from semantic_trio.adapters.http.openai.completion_wire import Prompt, Token, TokenPrompt
+from semantic_trio.adapters.http.openai.completion_wire import Texts, several, texts_of
 from semantic_trio.adapters.http.state import AppState, ServedModel
 from semantic_trio.domain.errors import InvalidRequestError
 
@@ -32,7 +32,7 @@ class EmbeddingsRequest:
     """Texts to embed, or tokens."""
 
     model: str
-    input: Prompt | Annotated[list[Prompt | TokenPrompt | Token], msgspec.Meta(min_length=1, max_length=MOST_INPUTS)]
+    input: Annotated[msgspec.Raw, several(MOST_INPUTS)]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, msgspec.Meta(ge=1)] | None = None
 
@@ -79,7 +79,7 @@ def routes(state: AppState) -> Blueprint:
         model = state.resolve(request.model)
         exchange.model = model.card.id
         size = _size(model, request.dimensions)
-        prompts = [await _tokens(model, text) for text in _texts(request.input)]
+        prompts = [await _tokens(model, text) for text in texts_of(request.input, MOST_INPUTS, model.card.vocabulary, "input")]
         vectors = [await model.embed(prompt) for prompt in prompts]
         data = [Embedding(_written(_cut(vector, size), request.encoding_format), index) for index, vector in enumerate(vectors)]
         tokens = sum(map(len, prompts))
@@ -98,25 +98,11 @@ def _size(model: ServedModel, dimensions: int | None) -> int:
     return dimensions or size
 
 
-def _texts(given: str | list[str | list[int] | int]) -> list[str | tuple[int, ...]]:
-    """The texts, or their tokens. Raises `InvalidRequestError`."""
-    if isinstance(given, str):
-        return [given]
-    tokens = [item for item in given if isinstance(item, int)]
-    if tokens and len(tokens) == len(given):
-        return [tuple(tokens)]
-    if tokens or not 1 <= len(given) <= MOST_INPUTS:
-        raise InvalidRequestError(f"a text, tokens, or 1 to {MOST_INPUTS} of either", "input")
-    return [tuple(item) if isinstance(item, list) else str(item) for item in given]
-
-
-async def _tokens(model: ServedModel, text: str | tuple[int, ...]) -> tuple[int, ...]:
-    """What is read. Raises `InvalidRequestError` for nothing, for too much, and for what is no token."""
-    tokens, limit, vocabulary = (await model.encode_text(text) if text else ()), model.card.context_length, model.card.vocabulary
-    if not 1 <= len(tokens) <= limit:
-        raise InvalidRequestError(f"a text has 1 to {limit} tokens, not {len(tokens)}", "input")
-    if isinstance(text, tuple) and vocabulary and max(text) >= vocabulary:
-        raise InvalidRequestError(f"tokens are ids below {vocabulary}", "input")
+async def _tokens(model: ServedModel, text: Texts) -> tuple[int, ...]:
+    """What is read. Raises `InvalidRequestError` for too much."""
+    tokens, limit = await model.encode_text(text), model.card.context_length
+    if len(tokens) > limit:
+        raise InvalidRequestError(f"a text has {limit} tokens at most, not {len(tokens)}", "input")
     return tokens
 
 

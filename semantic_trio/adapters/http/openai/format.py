@@ -24,29 +24,29 @@ class NamedSchema:
     strict: bool | None = None
 
 
-class TextFormat(msgspec.Struct, frozen=True, tag_field="type", tag="text"):
+class AnyTextForm(msgspec.Struct, frozen=True, tag_field="type", tag="text"):
     """Anything."""
 
 
-class JsonObjectFormat(msgspec.Struct, frozen=True, tag_field="type", tag="json_object"):
+class JsonObjectForm(msgspec.Struct, frozen=True, tag_field="type", tag="json_object"):
     """Any JSON object."""
 
 
-class JsonSchemaFormat(msgspec.Struct, frozen=True, tag_field="type", tag="json_schema"):
+class JsonSchemaForm(msgspec.Struct, frozen=True, tag_field="type", tag="json_schema"):
     """JSON of a schema."""
 
     json_schema: NamedSchema
 
 
-ResponseFormat = TextFormat | JsonObjectFormat | JsonSchemaFormat
+ResponseFormat = AnyTextForm | JsonObjectForm | JsonSchemaForm
 
 
 def schema_of(wanted: ResponseFormat | None) -> str | None:
     """The schema of an answer; None where it may say anything."""
     match wanted:
-        case JsonObjectFormat():
+        case JsonObjectForm():
             return ANY_OBJECT
-        case JsonSchemaFormat(json_schema=named):
+        case JsonSchemaForm(json_schema=named):
             return schema_text(named.schema)
     return None
 
