@@ -16,6 +16,7 @@ from semantic_trio.domain.steering import GrammarState
 from semantic_trio.domain.step import BlockKey, Drawn, Inventory, MarkKey, Piece, Restore, RowStart, SaveBlock, SaveMark, StepPlan, StepResult
 
 EMBEDDING_SIZE = 8
+ALPHABET = 256  # tokens it knows
 LETTERS = range(ord("a"), ord("z") + 1)
 END_OF_TURN = 0  # the byte that ends a turn in `ByteCodec`'s alphabet
 ATTENTION_ONLY = ModelCacheSpec("fake", (LayerGroup(LayerKind.GLOBAL, layers=1, token_bytes=8),), block_tokens=16, arrays_per_block=1)
@@ -259,7 +260,7 @@ def _logprob(row: FakeRow, token: int) -> float:
 
 def _steered(row: FakeRow, wanted: int, digest: bytes) -> int:
     """The token a row wants, or where something is added to others or not all are allowed, the best of those. Raises `GrammarError`."""
-    added = row.start.steering.additions(row.seen)
+    added = {token: value for token, value in row.start.steering.additions(row.seen).items() if token < ALPHABET}
     if row.grammar is None and (not added or wanted == END_OF_TURN):
         return wanted
     allowed = row.grammar.allowed() if row.grammar else None

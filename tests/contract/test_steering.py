@@ -106,7 +106,9 @@ async def test_a_bias_decides(runner: ModelRunner) -> None:
     pushed = await Script(runner).generate(4, prompt(10), 5, RowStart(4, 1, WARM, steering=Steering(((wanted, 100.0),))))
     plain = await Script(runner).generate(5, prompt(10), 1)
     banned = await Script(runner).generate(6, prompt(10), 1, RowStart(6, 1, GREEDY, steering=Steering(((plain[0].token, -100.0),))))
+    unknown = await Script(runner).generate(7, prompt(10), 1, RowStart(7, 1, GREEDY, steering=Steering(((2**31, 100.0), (10**9, 100.0)))))
     assert tokens(pushed) == [wanted] * 5
+    assert tokens(unknown) == tokens(plain)
     assert tokens(banned) != tokens(plain)
 
 
