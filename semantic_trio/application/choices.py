@@ -30,36 +30,38 @@ class Choices:
 
     answers: Sequence[Answer]
     _ends: dict[int, Finished] = attrs.field(init=False, factory=dict)
+    _arrived: list[ChoicesEvent] = attrs.field(init=False, factory=list)  # told to nobody yet
+    _failed: Failed | None = attrs.field(init=False, default=None)
 
     async def receive(self) -> list[ChoicesEvent]:
         """What has come, as soon as there is anything; the last of all is the `Finished` of all together, or the first `Failed`.
 
         To be cancelled loses nothing.
         """
-        arrived: list[ChoicesEvent] = []
-        async with trio.open_nursery() as nursery:
-
-            async def read(index: int, answer: Answer) -> None:
-                events = await answer.receive()  # what was received cannot be lost: nothing is awaited from here on
-                arrived.extend(self._told(index, events))
-                nursery.cancel_scope.cancel()
-
-            for index, answer in enumerate(self.answers):
-                if index not in self._ends:
-                    nursery.start_soon(read, index, answer)
-        if len(self._ends) == len(self.answers) and not isinstance(arrived[-1], Failed):
+        if not self._arrived:
+            await self._listen()
+        arrived, self._arrived = self._arrived, []
+        if self._failed is not None:
+            return [*arrived, self._failed]
+        if len(self._ends) == len(self.answers):
             arrived.append(together([self._ends[index] for index in range(len(self.answers))]))
         return arrived
 
-    def _told(self, index: int, events: Sequence[Part | Finished | Failed]) -> list[ChoicesEvent]:
-        told: list[ChoicesEvent] = []
-        for event in events:
+    async def _listen(self) -> None:
+        """Wait until one of those that have not ended says something; what others say at that moment counts too."""
+        async with trio.open_nursery() as nursery:
+            for index, answer in enumerate(self.answers):
+                if index not in self._ends:
+                    nursery.start_soon(self._read, index, answer, nursery.cancel_scope)
+
+    async def _read(self, index: int, answer: Answer, others: trio.CancelScope) -> None:
+        for event in await answer.receive():  # what was received cannot be lost: nothing is awaited from here on
             if isinstance(event, Failed):
-                return [*told, event]
-            if isinstance(event, Finished):
-                self._ends[index] = event
-            told.append(Chosen(index, event))
-        return told
+                self._failed = self._failed or event
+            else:
+                self._ends |= {index: event} if isinstance(event, Finished) else {}
+                self._arrived.append(Chosen(index, event))
+        others.cancel()
 
 
 def together(ends: Sequence[Finished]) -> Finished:

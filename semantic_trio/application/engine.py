@@ -5,8 +5,10 @@ channel, which it empties before each step. What they ask of the memory's agents
 awaits, and nudge it where the device has to hear of it.
 """
 
+import contextlib
 import enum
 import math
+from collections.abc import Iterator
 
 import attrs
 import structlog
@@ -87,6 +89,7 @@ class Engine:
     _receive: trio.MemoryReceiveChannel[_Message] = attrs.field(init=False)
     _failures: int = attrs.field(init=False, default=0)
     _mean_seconds: float = attrs.field(init=False, default=0.0)  # of recent requests, from submission to end
+    _others: int = attrs.field(init=False, default=0)  # what works on the device beside generations
     _emptied: trio.Event = attrs.field(init=False, factory=trio.Event)
     _settled: trio.Event = attrs.field(init=False, factory=trio.Event)  # the device has done all it was told
 
@@ -181,7 +184,7 @@ class Engine:
         """Refuse new requests and return when the open ones are over, at the latest after `grace_seconds`: then they have failed."""
         self._draining = True
         with trio.move_on_after(grace_seconds):
-            while self._open:
+            while self._open or self._others:
                 await self._emptied.wait()
         self._fail_all(DrainingError(FIRST_RETRY_SECONDS))
 
@@ -190,6 +193,17 @@ class Engine:
         if not self._dead:
             self.nudge()
             await self._settled.wait()
+
+    @contextlib.contextmanager
+    def at_work(self) -> Iterator[None]:
+        """What is done on the device beside generations: a drain waits for it too. Raises as `refuse_when_closed` does."""
+        self.refuse_when_closed()
+        self._others += 1
+        try:
+            yield
+        finally:
+            self._others -= 1
+            self._tell_when_empty()
 
     def refuse_when_closed(self) -> None:
         """Raises `DrainingError` or `EngineDeadError` where nothing new is begun."""
@@ -306,10 +320,13 @@ class Engine:
         sequence = self._open.pop(generation, None)
         if sequence is not None:
             del self._owner[sequence]
-        if not self._open:
+        self._tell_when_empty()
+        return sequence
+
+    def _tell_when_empty(self) -> None:
+        if not (self._open or self._others):
             self._emptied.set()
             self._emptied = trio.Event()
-        return sequence
 
     def _fail_all(self, error: SemanticError) -> None:
         for generation, sequence in list(self._open.items()):

@@ -3,8 +3,7 @@
 Knows tokens, as ids. Knows neither what they spell nor how a draw is made.
 """
 
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Mapping
 from typing import Protocol
 
 import attrs
@@ -43,18 +42,15 @@ class Steering:
         """Whether what is added depends on what was drawn."""
         return bool(self.frequency_penalty or self.presence_penalty)
 
-    def additions(self, drawn: Sequence[int]) -> dict[int, float]:
-        """What is added to each token's logit after these were drawn; tokens that are not named stay as they are."""
-        added = dict(self.bias)
-        for token, penalty in self._penalties(drawn):
-            added[token] = added.get(token, 0.0) - penalty
-        return added
+    def additions(self, drawn: Mapping[int, int]) -> dict[int, float]:
+        """What is added to each token's logit after tokens were drawn so often; tokens that are not named stay as they are.
 
-    def _penalties(self, drawn: Sequence[int]) -> Iterator[tuple[int, float]]:
-        """Source: the API reference of OpenAI, "frequency and presence penalties"."""
-        if self.looks_back:
-            for token, count in Counter(drawn).items():
-                yield token, count * self.frequency_penalty + self.presence_penalty
+        Source: the API reference of OpenAI, "frequency and presence penalties".
+        """
+        added = dict(self.bias)
+        for token, count in drawn.items() if self.looks_back else ():
+            added[token] = added.get(token, 0.0) - count * self.frequency_penalty - self.presence_penalty
+        return added
 
 
 NO_STEERING = Steering()

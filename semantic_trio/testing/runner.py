@@ -3,6 +3,7 @@
 import hashlib
 import math
 import struct
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 import attrs
@@ -260,7 +261,7 @@ def _logprob(row: FakeRow, token: int) -> float:
 
 def _steered(row: FakeRow, wanted: int, digest: bytes) -> int:
     """The token a row wants, or where something is added to others or not all are allowed, the best of those. Raises `GrammarError`."""
-    added = {token: value for token, value in row.start.steering.additions(row.seen).items() if token < ALPHABET}
+    added = {token: value for token, value in row.start.steering.additions(Counter(row.seen)).items() if token < ALPHABET}
     if row.grammar is None and (not added or wanted == END_OF_TURN):
         return wanted
     allowed = row.grammar.allowed() if row.grammar else None

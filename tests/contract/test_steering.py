@@ -74,6 +74,13 @@ async def test_a_grammar_is_kept_to(runner: ModelRunner, sampling: SamplingParam
     assert tuple(tokens(script.drawn[2])) == ORDER
 
 
+async def test_what_is_allowed_and_as_good_as_impossible_is_drawn_all_the_same(runner: ModelRunner) -> None:
+    """Filters that keep a part of all probability have to find that part among what is left."""
+    against = Steering(tuple((token, -300.0) for token in set(ORDER)))
+    start = RowStart(4, 1, SamplingParams(temperature=1.0, top_p=0.9, min_p=0.01), grammar=Listed(ORDER), steering=against)
+    assert tuple(tokens(await Script(runner).generate(4, prompt(10), 8, start))) == ORDER
+
+
 async def test_a_row_that_comes_back_goes_on_in_its_grammar(runner: ModelRunner) -> None:
     start = RowStart(4, 1, GREEDY, grammar=Listed(ORDER), drawn=ORDER[:3])
     drawn = await Script(runner).generate(4, prompt(10) + ORDER[:3], 5, start)
@@ -83,6 +90,9 @@ async def test_a_row_that_comes_back_goes_on_in_its_grammar(runner: ModelRunner)
 async def test_log_probabilities_are_those_of_the_model_whatever_may_be_drawn(runner: ModelRunner) -> None:
     forced = await Script(runner).generate(4, prompt(10), 8, RowStart(4, 1, GREEDY, forced=ORDER))
     held = await Script(runner).generate(5, prompt(10), 8, RowStart(5, 1, GREEDY, grammar=Listed(ORDER)))
+    plain = await Script(runner).generate(6, prompt(10), 1, RowStart(6, 1, GREEDY, top_logprobs=5))
+    steered = await Script(runner).generate(7, prompt(10), 1, RowStart(7, 1, GREEDY, grammar=Listed(ORDER), top_logprobs=5))
+    assert dict(steered[0].top) == pytest.approx(dict(plain[0].top), abs=3e-4)
     assert tokens(held) == tokens(forced)
     assert logprobs(held) == pytest.approx(logprobs(forced), abs=3e-4)
 

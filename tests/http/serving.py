@@ -57,7 +57,7 @@ def served(
     disk_bytes: int = 0,
     files: CacheFiles | None = None,
     vocabulary: int = 0,
-    in_thread: InThread = in_line,
+    compilers: InThread = in_line,
     responses: MemoryResponses | None = None,
 ) -> Served:
     """An application whose engine is not running yet. Files are worked on in line: virtual time knows nothing of threads."""
@@ -69,7 +69,7 @@ def served(
     metrics = Metrics(engine)
     store = responses or MemoryResponses()
     state = kind(
-        model=ServedModel(card, engine, codec or ByteCodec(), persistence, in_thread),
+        model=ServedModel(card, engine, codec or ByteCodec(), persistence, compilers),
         metrics=metrics,
         version="0.0.0",
         records=Records(lambda: store, in_line),

@@ -9,6 +9,7 @@ import trio.testing
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 from semantic_trio.adapters.http import state
+from semantic_trio.adapters.http.threads import OwnThreads
 from semantic_trio.domain.conversation import Conversation
 from semantic_trio.testing import ByteCodec, FakeRunner
 from semantic_trio.testing.grammar import OneAnswer
@@ -213,7 +214,7 @@ class SlowCodec(ByteCodec):
 
 async def test_a_form_that_takes_too_long_is_refused_and_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(state, "COMPILE_SECONDS", 0.05)
-    async with running(served(FakeRunner(), codec=SlowCodec(), in_thread=state.in_thread)) as server:
+    async with running(served(FakeRunner(), codec=SlowCodec(), compilers=OwnThreads(1))) as server:
         error = await refused(server, response_format={"type": "json_object"})
         plain = await said(server)
         SlowCodec.done.set()

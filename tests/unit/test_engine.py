@@ -468,3 +468,19 @@ async def test_what_was_given_up_just_now_is_dropped_when_the_engine_has_settled
     await bench.engine.settle()
 
     assert bench.runner.blocks == {}
+
+
+async def test_a_drain_waits_for_what_is_done_beside_generations(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine()
+
+    async def embed() -> None:
+        with bench.engine.at_work():
+            await trio.sleep(5)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(embed)
+        await trio.sleep(1)
+        await bench.engine.drain(30)
+        assert trio.current_time() == pytest.approx(5)
+    with pytest.raises(DrainingError), bench.engine.at_work():
+        pass

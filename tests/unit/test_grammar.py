@@ -188,6 +188,30 @@ def test_what_cannot_be_expressed_is_left_out_and_told(schema: Schema, answer: s
         assert json.loads(told).keys() == {"pattern"}
 
 
+UNION: Schema = {
+    "type": "object",
+    "properties": {"kind": {"enum": ["a", "b"]}},
+    "required": ["kind"],
+    "anyOf": [{"properties": {"kind": {"const": kind}, kind: {"type": "boolean"}}, "required": [kind]} for kind in ("a", "b")],
+}
+
+
+@pytest.mark.parametrize(
+    ("schema", "answer"),
+    [
+        ({"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a", "b"]}, '{"a":true,"b":1}'),
+        ({"type": "array", "items": UNION, "minItems": 1, "maxItems": 1}, '[{"kind":"b","b":true}]'),
+        ({"type": "object", "properties": {"allOf": {"type": "boolean"}}, "required": ["allOf"]}, '{"allOf":true}'),
+    ],
+)
+def test_objects_are_not_closed_where_more_is_meant(schema: Schema, answer: str) -> None:
+    with structlog.testing.capture_logs() as lines:
+        grammar = form(Conversation(ASKED, schema=json.dumps(schema)), ANY_TEMPLATE["bare"].manners.calls)
+
+    assert walked(grammar, 1, answer) == answer
+    assert lines == []
+
+
 @pytest.mark.parametrize("schema", ['{"type": "string", "enum": [1]}', "[]", "{", "false"])
 def test_what_nothing_satisfies_is_refused(schema: str) -> None:
     with pytest.raises(InvalidRequestError):

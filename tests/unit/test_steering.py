@@ -1,5 +1,7 @@
 """What is demanded of an answer is demanded of it all the way: also after its row was taken away, and where it cannot be said any more."""
 
+from collections import Counter
+
 import attrs
 import pytest
 import trio
@@ -50,7 +52,7 @@ class FleetingState(OneAnswerState):
     ],
 )
 def test_what_is_added_to_logits(steering: Steering, drawn: tuple[int, ...], added: dict[int, float]) -> None:
-    assert steering.additions(drawn) == added
+    assert steering.additions(Counter(drawn)) == added
 
 
 async def test_an_answer_that_had_to_give_way_keeps_its_form(start_engine: StartEngine, autojump_clock: MockClock) -> None:

@@ -11,6 +11,7 @@ import trio
 
 from semantic_trio.adapters.http.responses.records import Records
 from semantic_trio.adapters.http.responses.running import Running
+from semantic_trio.adapters.http.threads import OwnThreads
 from semantic_trio.application.answer import Encoded
 from semantic_trio.application.archives import Archives
 from semantic_trio.application.engine import Engine
@@ -28,8 +29,8 @@ from semantic_trio.ports import TextCodec
 ENCODE_IN_LOOP_CHARACTERS = 16_000
 # Prompts encoded at the same time: more would only take turns at the interpreter.
 ENCODERS = 2
-# How long a form may take to be understood: most take milliseconds, and some schemas would take for ever.
-COMPILE_SECONDS = 20.0
+# Forms that are understood at the same time, and how long one may take: most take milliseconds, and some schemas would take for ever.
+COMPILERS, COMPILE_SECONDS = 4, 20.0
 # Texts embedded at the same time: each has its next piece queued on the device, and who generates waits for all of these.
 EMBEDDERS = 1
 Arguments = TypeVarTuple("Arguments")
@@ -51,11 +52,6 @@ class ModelCard:
     embeds: EmbeddingForm = APPROXIMATE
 
 
-async def in_thread(function: Callable[[*Arguments], Result], /, *arguments: *Arguments) -> Result:
-    """See `InThread`. A thread that is waited for no more is left to itself: nothing can end it."""
-    return await trio.to_thread.run_sync(function, *arguments, abandon_on_cancel=True)
-
-
 @attrs.frozen(eq=False)
 class ServedModel:
     """A model that answers."""
@@ -64,7 +60,7 @@ class ServedModel:
     engine: Engine
     codec: TextCodec
     persistence: Persistence
-    in_thread: "InThread" = in_thread  # grammars are slow; a test on virtual time has them compiled in line
+    compilers: InThread = attrs.field(factory=lambda: OwnThreads(COMPILERS))  # a test on virtual time has grammars compiled in line
     _encoders: trio.CapacityLimiter = attrs.field(init=False, factory=lambda: trio.CapacityLimiter(ENCODERS))
     _embedders: trio.CapacityLimiter = attrs.field(init=False, factory=lambda: trio.CapacityLimiter(EMBEDDERS))
 
@@ -96,6 +92,7 @@ class ServedModel:
         """The tokens of a text; tokens are what they are. Raises `InvalidRequestError` for a text that has none."""
         if isinstance(prompt, tuple):
             return prompt
+        await trio.lowlevel.checkpoint()  # there may be thousands of them
         tokens = await self._run(len(prompt) > ENCODE_IN_LOOP_CHARACTERS, self.codec.encode_text, prompt)
         if not tokens:
             raise InvalidRequestError("an empty text cannot be read", "prompt")
@@ -104,17 +101,16 @@ class ServedModel:
     async def _compiled(self, conversation: Conversation, opening: str) -> Grammar | None:
         """The grammar of a form, unless it takes too long."""
         with trio.move_on_after(COMPILE_SECONDS):
-            return await self.in_thread(self.codec.grammar, conversation, opening)
+            return await self.compilers(self.codec.grammar, conversation, opening)
         raise GrammarError(f"it is not understood within {COMPILE_SECONDS:.0f} s")
 
     async def embed(self, tokens: tuple[int, ...]) -> tuple[float, ...]:
-        """The vector of a text. Raises `DrainingError`, `EngineDeadError`, `StepFailedError`."""
-        self.engine.refuse_when_closed()
+        """The vector of a text. Raises `StepFailedError`."""
         async with self._embedders:
             return await self.engine.runner.embed(tokens, self.card.embeds.pooling)
 
-    async def _run(self, in_thread: bool, function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
-        if in_thread:
+    async def _run(self, is_large: bool, function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
+        if is_large:
             return await trio.to_thread.run_sync(function, *arguments, limiter=self._encoders)
         return function(*arguments)
 

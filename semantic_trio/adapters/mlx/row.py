@@ -3,6 +3,8 @@
 Knows its cache and its draws. Knows nothing of passes.
 """
 
+from collections import Counter
+
 import attrs
 import mlx.core as mx
 import structlog
@@ -24,21 +26,20 @@ class Row:
     caches: RowCaches
     length: int = 0  # tokens read, those of a pass in flight included
     last: mx.array | None = None  # (1,) the token drawn last, perhaps not computed yet
-    drawn: list[int] = attrs.field(init=False)  # all that were drawn and looked at; kept where a draw depends on them
+    drawn: Counter[int] = attrs.field(init=False)  # how often each token was drawn, of those looked at
     _state: GrammarState | None = attrs.field(init=False)
     is_stuck: bool = attrs.field(init=False, default=False)  # its grammar cannot say what may come next
 
     def __attrs_post_init__(self) -> None:
-        self.drawn = list(self.start.drawn)
+        self.drawn = Counter(self.start.drawn)
         self._state = self.start.grammar.start() if self.start.grammar else None
         if self._state is not None:
-            for token in self.drawn:
+            for token in self.start.drawn:
                 self._state.take(token)
 
     def saw(self, token: int) -> None:
         """Look at a token that was drawn."""
-        if self.start.looks_back:
-            self.drawn.append(token)
+        self.drawn[token] += 1
         if self._state is not None and not self.is_stuck:
             self._state.take(token)
 

@@ -67,12 +67,17 @@ def _steered(logprobs: mx.array, draws: Sequence[Draw]) -> mx.array:
     size = logprobs.shape[-1]
     added = [(place, token, value) for place, one in enumerate(draws) for token, value in one.additions.items() if token < size]
     if added:
-        rows, tokens, values = zip(*added, strict=True)
-        logprobs = logprobs.at[mx.array(rows), mx.array(tokens)].add(mx.array(values, dtype=mx.float32))
-    places = [place for place, one in enumerate(draws) if one.allowed is not None]
-    if places:
-        masks = mx.array(np.stack([_mask(draws[place].allowed or b"", size) for place in places]))
-        logprobs[mx.array(places)] = mx.where(masks, logprobs[mx.array(places)], -mx.inf)
+        where, tokens, values = zip(*added, strict=True)
+        logprobs = logprobs.at[mx.array(where), mx.array(tokens)].add(mx.array(values, dtype=mx.float32))
+    held = [place for place, one in enumerate(draws) if one.allowed is not None]
+    logprobs = mx.array(logprobs)  # assignment changes an array where it is
+    if held:
+        masks = mx.array(np.stack([_mask(draws[place].allowed or b"", size) for place in held]))
+        logprobs[mx.array(held)] = mx.where(masks, logprobs[mx.array(held)], -mx.inf)
+    changed = sorted({place for place, _, _ in added} | set(held))
+    if changed:  # filters look at probabilities, which have to add up to one
+        rows = logprobs[mx.array(changed)]
+        logprobs[mx.array(changed)] = rows - mx.logsumexp(rows, axis=-1, keepdims=True)
     return logprobs
 
 

@@ -50,7 +50,9 @@ class TokenizerCodec:
 
     def __attrs_post_init__(self) -> None:
         object.__setattr__(self, "_segments", SegmentEncoder(self._tokenizer))
-        object.__setattr__(self, "_guidance", Guidance(self._tokenizer, self.stop_tokens))
+        guidance = Guidance(self._tokenizer, self.stop_tokens)
+        guidance.words  # noqa: B018 - half a second's work, and whoever asks first may be the event loop
+        object.__setattr__(self, "_guidance", guidance)
 
     def encode_prompt(self, conversation: Conversation, known: Known = NOTHING_KNOWN) -> Prompt:
         """See `TextCodec.encode_prompt`. Special tokens are those the template writes; none is added to them."""

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 from semantic_trio.domain.errors import GrammarError
 
 # Compiled grammars that are kept: an agent asks with the same ones turn after turn.
-MOST_KEPT = 64
+MOST_KEPT = 256
 # Characters of the library's complaint that are told; the rest of it is the grammar.
 LONGEST_REASON = 200
 
@@ -76,8 +76,17 @@ class Guidance:
         found: bytes = self.words.decode_bytes([token])
         return found
 
-    def complaint(self, lark: str) -> tuple[str, list[str]]:
-        """What is wrong with a grammar, empty where nothing is; and what of it is not understood and left out."""
+    @functools.cached_property
+    def complaint(self) -> "functools._lru_cache_wrapper[tuple[str, list[str]]]":
+        """Of a grammar: what is wrong with it, empty where nothing is; and what of it is not understood and left out."""
+        return functools.lru_cache(MOST_KEPT)(self._complaint)
+
+    @functools.cached_property
+    def compile(self) -> "functools._lru_cache_wrapper[CompiledGrammar]":
+        """Makes a grammar. Raises `GrammarError` where there is something wrong with it. Takes up to a second, without the interpreter's lock."""
+        return functools.lru_cache(MOST_KEPT)(self._compiled)
+
+    def _complaint(self, lark: str) -> tuple[str, list[str]]:
         is_error, told = LLMatcher.validate_grammar_with_warnings(lark, self.words)
         if is_error:
             return first_line(told[0]), []
@@ -86,14 +95,6 @@ class Guidance:
         except GrammarError as error:
             return error.reason, []
         return "", told
-
-    def compile(self, lark: str) -> CompiledGrammar:
-        """A grammar. Raises `GrammarError` where there is something wrong with it. Takes up to a second, without the interpreter's lock."""
-        return self._compile(lark)
-
-    @functools.cached_property
-    def _compile(self) -> "functools._lru_cache_wrapper[CompiledGrammar]":
-        return functools.lru_cache(MOST_KEPT)(self._compiled)
 
     def _compiled(self, lark: str) -> CompiledGrammar:
         matcher = LLMatcher(self.words, lark, log_level=0)

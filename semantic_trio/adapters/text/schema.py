@@ -16,8 +16,10 @@ LADDER = (frozenset({"pattern", "patternProperties"}), frozenset({"$ref", "$dyna
 MAPS = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
 # Keywords whose values are no schemas.
 DATA = frozenset({"enum", "const", "default", "examples"})
-# Where these stand, properties that are not named beside them may be meant.
-OPEN = frozenset({"allOf", "$ref", "$dynamicRef", "if", "not", "dependentSchemas", "patternProperties", "unevaluatedProperties"})
+# Where one of these stands anywhere, it is not looked into which properties are meant.
+UNCLEAR = frozenset({"allOf", "if", "not", "dependentSchemas", "dependentRequired", "unevaluatedProperties", "propertyNames"})
+# Where one of these stands beside properties, others than those that are named are meant too.
+BESIDE = frozenset({"anyOf", "oneOf", "$ref", "$dynamicRef", "patternProperties"})
 ANY_OBJECT = '{"type":"object"}'
 UNSATISFIABLE = "Unsatisfiable schema"
 
@@ -31,12 +33,14 @@ def expressible(schema: str, complaint: Complaint, field: str) -> tuple[str, lis
     Raises `InvalidRequestError` for one that nothing satisfies, and for what is no schema.
     """
     missing: list[str] = []
-    for candidate in _candidates(_read(schema, field)):
-        text = json.dumps({**_closed(candidate), "x-guidance": OPTIONS})
-        wrong, left_out = complaint(text)
+    given = _read(schema, field)
+    for candidate in _candidates(given):
+        closed, as_it_is = (json.dumps({**form, "x-guidance": OPTIONS}) for form in (_closed(candidate), candidate))
+        wanted = as_it_is if complaint(closed)[0] else closed
+        wrong, left_out = complaint(wanted)
         if not wrong:
-            return text, missing + left_out
-        if UNSATISFIABLE in wrong:
+            return wanted, missing + left_out
+        if UNSATISFIABLE in wrong and candidate is given:
             raise InvalidRequestError(f"nothing satisfies the schema: {wrong}", field)
         missing.append(wrong)
     raise AssertionError("any JSON can be asked for")
@@ -67,28 +71,55 @@ def _candidates(schema: Schema) -> Iterator[Schema]:
 
 def _without(schema: Schema, keywords: frozenset[str]) -> Schema:
     """A schema without some keywords, at any depth."""
-    return _changed(schema, lambda one: {key: value for key, value in one.items() if key not in keywords})
+    less = {key: value for key, value in schema.items() if key not in keywords}
+    return _changed(less, lambda one: _without(one, keywords))
 
 
 def _closed(schema: Schema) -> Schema:
-    """A schema whose objects have no properties but those that are named, where it does not say itself: a weak model never ends to invent some."""
-    return schema if '"allOf"' in json.dumps(schema) else _changed(schema, _without_others)
+    """A schema whose objects have no properties but those that are named, where that is what is meant: a weak model never ends to invent some."""
+    return schema if _mentions(schema, UNCLEAR) else _close(schema)
 
 
-def _without_others(schema: Schema) -> Schema:
-    is_open = "additionalProperties" in schema or OPEN & schema.keys() or not isinstance(schema.get("properties"), dict)
-    return schema if is_open else {**schema, "additionalProperties": False}
+def _close(schema: Schema) -> Schema:
+    properties = schema.get("properties")
+    if not isinstance(properties, dict):
+        return _changed(schema, _close)
+    if BESIDE & schema.keys():
+        return schema  # what stands in its branches is part of the same object
+    inner = _changed(schema, _close)
+    return inner if "additionalProperties" in schema or _wants_more(schema, properties) else {**inner, "additionalProperties": False}
+
+
+def _wants_more(schema: Schema, properties: dict[str, object]) -> bool:
+    """Whether an object has to have properties that are not named."""
+    required, least = schema.get("required"), schema.get("minProperties")
+    is_unnamed = isinstance(required, list) and any(name not in properties for name in required)
+    return is_unnamed or (isinstance(least, int) and least > len(properties))
+
+
+def _mentions(schema: Schema, keywords: frozenset[str]) -> bool:
+    """Whether one of the keywords stands anywhere in a schema."""
+    if keywords & schema.keys():
+        return True
+    found: list[bool] = []
+
+    def look(one: Schema) -> Schema:
+        found.append(_mentions(one, keywords))
+        return one
+
+    _changed(schema, look)
+    return any(found)
 
 
 def _changed(schema: Schema, change: Callable[[Schema], Schema]) -> Schema:
-    """A schema with a change made to it and to every one within it, from the inside out."""
+    """A schema with a change made to each of those right within it."""
 
     def within(value: object) -> object:
         match value:
             case list():
                 return [within(one) for one in value]
             case dict():
-                return _changed(value, change)
+                return change(value)
         return value
 
     def of(key: str, value: object) -> object:
@@ -96,4 +127,4 @@ def _changed(schema: Schema, change: Callable[[Schema], Schema]) -> Schema:
             return value
         return {name: within(one) for name, one in value.items()} if key in MAPS and isinstance(value, dict) else within(value)
 
-    return change({key: of(key, value) for key, value in schema.items()})
+    return {key: of(key, value) for key, value in schema.items()}

@@ -80,7 +80,8 @@ def routes(state: AppState) -> Blueprint:
         exchange.model = model.card.id
         size = _size(model, request.dimensions)
         prompts = [await _tokens(model, text) for text in texts_of(request.input, MOST_INPUTS, model.card.vocabulary, "input")]
-        vectors = [await model.embed(prompt) for prompt in prompts]
+        with model.engine.at_work():
+            vectors = [await model.embed(prompt) for prompt in prompts]
         data = [Embedding(_written(_cut(vector, size), request.encoding_format), index) for index, vector in enumerate(vectors)]
         tokens = sum(map(len, prompts))
         return json_answer(EmbeddingsAnswer(data, model.card.id, EmbeddingsUsage(tokens, tokens)))

@@ -112,10 +112,17 @@ def custom_input(arguments: str) -> str:
 def choice_of(choice: str | ToolChoiceParam | None, tools: Sequence[Tool], *, is_single: bool) -> ToolChoice:
     """What may be called. Raises `InvalidRequestError` for a tool that is not offered."""
     if not isinstance(choice, ToolChoiceParam):
-        return ToolChoice(Calling(choice or "auto"), is_single=is_single)
+        return free_choice(choice or "auto", tools, is_single=is_single)
     if choice.allowed_tools is not None:
         return allowed_choice(choice.allowed_tools.mode, [_name(one) for one in choice.allowed_tools.tools], tools, is_single=is_single)
     return named_choice(_name(choice), tools)
+
+
+def free_choice(mode: str, tools: Sequence[Tool], *, is_single: bool) -> ToolChoice:
+    """Calls of any tools. Raises `InvalidRequestError` where one is required and none is offered."""
+    if mode == "required" and not tools:
+        raise InvalidRequestError("a call is required, and there is no tool that could be called", "tool_choice")
+    return ToolChoice(Calling(mode), is_single=is_single)
 
 
 def named_choice(name: str, tools: Sequence[Tool]) -> ToolChoice:

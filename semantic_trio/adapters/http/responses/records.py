@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import attrs
-import trio
 
-from semantic_trio.application.persistence import Arguments, InThread
+from semantic_trio.adapters.http.threads import OwnThreads
+from semantic_trio.application.persistence import InThread
 from semantic_trio.ports import ResponseStore
 
 Result = TypeVar("Result")
@@ -19,23 +19,12 @@ Result = TypeVar("Result")
 STORE_THREADS = 4
 
 
-@attrs.frozen(eq=False)
-class StoreThreads:
-    """See `InThread`. Who asks may be cancelled: the store then does what was asked, and nobody hears of it."""
-
-    _limiter: trio.CapacityLimiter = attrs.field(init=False, factory=lambda: trio.CapacityLimiter(STORE_THREADS))
-
-    async def __call__(self, function: Callable[[*Arguments], Result], /, *arguments: *Arguments) -> Result:
-        """See `InThread`."""
-        return await trio.to_thread.run_sync(function, *arguments, abandon_on_cancel=True, limiter=self._limiter)
-
-
 @attrs.define(eq=False)
 class Records:
     """A `ResponseStore` that is opened when it is needed, and again when that went wrong."""
 
     _open: Callable[[], ResponseStore]  # blocking; raises `StoreError`
-    _in_thread: InThread = attrs.field(factory=StoreThreads)
+    _in_thread: InThread = attrs.field(factory=lambda: OwnThreads(STORE_THREADS))
     _store: ResponseStore | None = attrs.field(init=False, default=None)
     _lock: threading.Lock = attrs.field(init=False, factory=threading.Lock)
 

@@ -12,8 +12,8 @@ import msgspec
 import structlog
 
 from semantic_trio.adapters.http.openai import tools as openai
-from semantic_trio.adapters.http.openai.tools import allowed_choice, named_choice
-from semantic_trio.domain.conversation import Calling, Tool, ToolChoice
+from semantic_trio.adapters.http.openai.tools import allowed_choice, free_choice, named_choice
+from semantic_trio.domain.conversation import Tool, ToolChoice
 
 log = structlog.get_logger(__name__)
 
@@ -98,7 +98,7 @@ def choice_of(choice: str | ResponseToolChoice | None, tools: Sequence[Tool], *,
         case ResponseToolChoice(type=kind) if kind in OFFERED:
             return named_choice(choice.name or "", tools)
         case str():
-            return ToolChoice(Calling(choice), is_single=is_single)
+            return free_choice(choice, tools, is_single=is_single)
     return ToolChoice(is_single=is_single)
 
 
