@@ -63,6 +63,8 @@ WARM_UP_PROMPT, WARM_UP_TOKENS = 96, 4
 MIB = 1 << 20
 # How long a worker thread that makes a prompt may keep the interpreter from the event loop; Python's own 5 ms are seen in streams.
 SWITCH_SECONDS = 0.001
+# How long the database of responses may take for the last of them.
+STORE_SECONDS = 5.0
 
 
 @attrs.define(eq=False)
@@ -144,6 +146,8 @@ class Server:
             await engine.drain(self.settings.shutdown_timeout_seconds)
             state.running.stop()
             shutdown.set()
+            # A database that hangs would hold responses in the background, and so the end.
+            nursery.cancel_scope.deadline = trio.current_time() + FLUSH_SECONDS + self.settings.write_timeout_seconds + STORE_SECONDS
         self._http_closed.set()
         return stopped_at
 

@@ -6,6 +6,7 @@ import time
 from collections.abc import AsyncIterator
 
 import structlog
+import trio
 
 from semantic_trio.adapters.http.responses.records import Records
 from semantic_trio.adapters.store import open_store
@@ -17,6 +18,8 @@ log = structlog.get_logger(__name__)
 # Where no other database is named.
 DEFAULT_FILE = "responses.sqlite"
 DAY_SECONDS = 86_400
+# How long a database may take to be closed; one that hangs is left.
+CLOSE_SECONDS = 5.0
 
 
 @contextlib.asynccontextmanager
@@ -27,7 +30,8 @@ async def responses_stored(settings: Settings) -> AsyncIterator[Records]:
         await _prune(records, settings.responses_days)
         yield records
     finally:
-        records.close()
+        with trio.move_on_after(CLOSE_SECONDS, shield=True):
+            await trio.to_thread.run_sync(records.close, abandon_on_cancel=True)
 
 
 async def _prune(records: Records, days: int) -> None:
