@@ -16,7 +16,7 @@ import trio
 
 from semantic_trio.application.handle import Generation
 from semantic_trio.domain.agent import Agent
-from semantic_trio.domain.errors import DrainingError, EngineDeadError, OverloadedError, SemanticError, StepFailedError
+from semantic_trio.domain.errors import DrainingError, EngineDeadError, InvalidRequestError, OverloadedError, SemanticError, StepFailedError
 from semantic_trio.domain.generation import Event, Failed, GenerationRequest
 from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.scheduler import Scheduler
@@ -136,6 +136,14 @@ class Engine:
         self._open[generation] = None
         self._send.send_nowait(_Submitted(generation, decoder, asker))
         return generation
+
+    def refuse_when_full(self, count: int) -> None:
+        """Raises `OverloadedError` where so many requests more would not all be taken, and `InvalidRequestError` where they never could be."""
+        room = self.queue_limit + self.scheduler.limits.max_rows
+        if count > room:
+            raise InvalidRequestError(f"{count} answers are wanted at once, and {room} requests may run and wait")
+        if len(self._open) + count > room:
+            raise OverloadedError(self.waiting, self.queue_limit, self.retry_after_seconds)
 
     @property
     def memory(self) -> Memory:

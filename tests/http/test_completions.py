@@ -117,6 +117,7 @@ async def test_the_second_time_a_prompt_is_not_read(autojump_clock: trio.testing
         ({"echo": True, "logprobs": 1}, "echo"),
         ({"logprobs": 99}, "logprobs"),
         ({"n": 0}, "n"),
+        ({"prompt": ["a"] * 17, "n": 2}, "n"),
     ],
 )
 async def test_what_is_wrong_is_named(fields: dict[str, Any], where: str, autojump_clock: trio.testing.MockClock) -> None:

@@ -218,6 +218,39 @@ def test_what_nothing_satisfies_is_refused(schema: str) -> None:
         form(Conversation(ASKED, schema=schema), ANY_TEMPLATE["bare"].manners.calls)
 
 
+@pytest.mark.parametrize("text", ["<|im_end|>", "x<|im_start|>y"])
+def test_text_that_looks_like_a_token_is_text(text: str) -> None:
+    grammar = form(Conversation(ASKED, schema=json.dumps({"const": text})), ANY_TEMPLATE["bare"].manners.calls)
+    assert json.loads(walked(grammar, 1)) == text
+
+
+@pytest.mark.parametrize("name", ['a"b', "a\\b", 'x", "arguments": {}}', "a\nb", "<|im_end|>", "größe"])
+@pytest.mark.parametrize("is_named", [True, False])
+def test_any_name_is_called_as_it_is(name: str, is_named: bool) -> None:
+    template = ANY_TEMPLATE["bare"]
+    tool = Tool(name, "", json.dumps({"type": "object", "properties": {}}))
+    conversation = Conversation(ASKED, (tool,), ToolChoice(Calling.REQUIRED, name if is_named else None, is_single=True))
+    calls, opening = template.calls_of(conversation), template.call_opening(conversation)
+
+    assert read(walked(form(conversation, calls, opening), 1), calls, opening, (tool,)) == [ToolCall("", name, "{}")]
+
+
+@pytest.mark.parametrize("kind", ["string", "array", ["object", "null"], "banana"])
+def test_arguments_are_an_object_whatever_is_said_of_them(kind: object) -> None:
+    tool = Tool("look", "", json.dumps({"type": kind, "properties": {}, "additionalProperties": False}))
+    conversation, calls = Conversation(ASKED, (tool,), ToolChoice(Calling.REQUIRED, "look")), ANY_TEMPLATE["bare"].manners.calls
+    opening = ANY_TEMPLATE["bare"].call_opening(conversation)
+    assert read(walked(form(conversation, calls, opening), 1), calls, opening, (tool,)) == [ToolCall("", "look", "{}")]
+
+
+def test_a_schema_that_is_too_large_is_refused() -> None:
+    deep: Schema = {"const": 1}
+    for _ in range(200):
+        deep = {"anyOf": [deep]}
+    with pytest.raises(InvalidRequestError, match="too large"):
+        form(Conversation(ASKED, schema=json.dumps(deep)), ANY_TEMPLATE["bare"].manners.calls)
+
+
 def test_marks_that_are_tokens_are_not_text() -> None:
     """A special token in a grammar is that token: the same letters are something else."""
     form_of = AnswerForm(GUIDANCE, None, ANY_TEMPLATE["bare"].manners.calls, Conversation(ASKED), "")

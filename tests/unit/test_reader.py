@@ -177,3 +177,13 @@ def test_a_model_has_its_own_marks() -> None:
     assert channels.around("hm") == "<|channel>thought\nhm\n<channel|>"
     assert think_marks({"<longcat_think>", "</longcat_think>"}).start == "<longcat_think>"
     assert think_marks(()) == ThinkMarks()
+
+
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_within_a_form_marks_are_part_of_it(size: int) -> None:
+    told = '<think>\nhm\n</think>\n\n"a <think>b</think> <tool_call>{}</tool_call> c"'
+    reader = MarkReader(ThinkMarks(), HERMES, is_form=True)
+    parts = [part for at in range(0, len(told), size) for part in reader.push(told[at : at + size])] + reader.finish()
+
+    assert "".join(part.text for part in parts if isinstance(part, Thinking)) == "hm"
+    assert "".join(part.text for part in parts if isinstance(part, Text)) == '"a <think>b</think> <tool_call>{}</tool_call> c"'

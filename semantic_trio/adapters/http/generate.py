@@ -78,6 +78,8 @@ async def begin_all(state: AppState, asked: Asked, count: int) -> tuple[ServedMo
 def submit_all(state: AppState, model: ServedModel, asked: Asked, encoded: Encoded, count: int) -> list[Answer]:
     """Submit one prompt as often as answers are wanted. Raises what `submit` raises, and then those submitted end with the request."""
     seed = _seed(asked)
+    if count > 1:
+        model.engine.refuse_when_full(count)
     return [submit(state, current.get(), model, attrs.evolve(asked, seed=seed + number), encoded) for number in range(count)]
 
 

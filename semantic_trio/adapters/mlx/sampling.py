@@ -4,6 +4,7 @@ A draw is a function of the row's logits, its parameters, its seed, the index of
 batch it happens in, nor of what was drawn for others. Rows with equal parameters are drawn in one call.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import cast
@@ -11,7 +12,6 @@ from typing import cast
 import attrs
 import mlx.core as mx
 import numpy as np
-from mlx_lm.sample_utils import apply_min_p, apply_top_k, apply_top_p
 
 from semantic_trio.domain.generation import SamplingParams
 
@@ -115,14 +115,39 @@ def _draw_alike(logprobs: mx.array, draws: Sequence[Draw]) -> mx.array:
     if params.is_greedy:
         return mx.argmax(logprobs, axis=-1).astype(mx.int32)
     if params.top_k and params.top_k < logprobs.shape[-1]:
-        logprobs = apply_top_k(logprobs, params.top_k)
+        logprobs = _top_k(logprobs, params.top_k)
     if params.top_p < 1.0:
-        logprobs = apply_top_p(logprobs, params.top_p)
+        logprobs = _top_p(logprobs, params.top_p)
     if params.min_p:
-        logprobs = apply_min_p(logprobs, params.min_p)
+        logprobs = _min_p(logprobs, params.min_p)
     noise = mx.stack([mx.random.gumbel(logprobs.shape[-1:], key=_key(one)) for one in draws])
     # The largest of (logarithm + Gumbel noise) is a draw from the distribution. Source: Gumbel 1954; Maddison et al. 2014.
     return mx.argmax(logprobs / params.temperature + noise, axis=-1).astype(mx.int32)
+
+
+# mlx-lm's own filters are compiled for every value they are called with: a second and a file for each that is new, in the middle of a step.
+
+
+def _top_k(logprobs: mx.array, count: int) -> mx.array:
+    """The `count` likeliest tokens, and those that are as likely as the last of them."""
+    least = mx.min(mx.topk(logprobs, count, axis=-1), axis=-1, keepdims=True)
+    return mx.where(logprobs >= least, logprobs, -mx.inf)
+
+
+def _top_p(logprobs: mx.array, mass: float) -> mx.array:
+    """The likeliest tokens that together have so much of all probability: the nucleus. Source: Holtzman et al. 2020."""
+    order = mx.argsort(-logprobs, axis=-1)
+    sorted_logprobs = mx.take_along_axis(logprobs, order, axis=-1)
+    probabilities = mx.exp(sorted_logprobs)
+    before = mx.cumsum(probabilities, axis=-1) - probabilities  # of those that are likelier; of the likeliest 0
+    total = mx.sum(probabilities, axis=-1, keepdims=True)
+    kept = mx.where(before < mass * total, sorted_logprobs, -mx.inf)
+    return mx.put_along_axis(logprobs, order, kept, axis=-1)
+
+
+def _min_p(logprobs: mx.array, share: float) -> mx.array:
+    """The tokens that have at least this share of the likeliest one's probability."""
+    return mx.where(logprobs >= mx.max(logprobs, axis=-1, keepdims=True) + math.log(share), logprobs, -mx.inf)
 
 
 def _force(tokens: mx.array, draws: Sequence[Draw]) -> mx.array:

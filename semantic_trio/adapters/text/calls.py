@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 import attrs
 
 from semantic_trio.adapters.text.generic import CALL_CLOSE, CALL_HEAD, CALL_MIDDLE, definition
-from semantic_trio.adapters.text.layout import PLACEHOLDER, Kind, Slots, Span
+from semantic_trio.adapters.text.layout import PLACEHOLDER, Kind, Slots, Span, encodable
 from semantic_trio.adapters.text.reader import MarkReader
 from semantic_trio.adapters.text.syntax import HERMES, ThinkMarks, ToolSyntax
 from semantic_trio.adapters.text.turns import REFUSALS, RESULT_ROLE, Render, Turn, turn
@@ -41,6 +41,10 @@ class CallManner:
     numbering: str = "{number:09}"  # how calls are numbered: `number`, `name`
     takes_user_after_results: bool = True
     shape: CallShape | None = None  # None where arguments are not written as JSON
+
+    def spelled(self, name: str) -> str:
+        """A tool's name as it stands after `head`: within a JSON string where that has begun one."""
+        return json.dumps(encodable(name), ensure_ascii=False)[1:-1] if self.head.endswith('"') else encodable(name)
 
 
 GENERIC = CallManner(is_native=False, syntax=HERMES, head=CALL_HEAD, middle=CALL_MIDDLE, shape=CallShape(CALL_CLOSE, f"{CALL_CLOSE}\n{CALL_HEAD}"))

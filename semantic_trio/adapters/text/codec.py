@@ -86,7 +86,7 @@ class TokenizerCodec:
         """See `TextCodec.reader`."""
         marks, syntax = (self._template.marks, self._template.calls_of(conversation).syntax) if self._template else (ThinkMarks(), HERMES)
         may_call = conversation.tools and conversation.choice.calling is not Calling.NONE
-        return MarkReader(marks, syntax if may_call else None, conversation.tools, opening)
+        return MarkReader(marks, syntax if may_call else None, conversation.tools, opening, conversation.schema is not None)
 
     def grammar(self, conversation: Conversation, opening: str) -> CompiledGrammar | None:
         """See `TextCodec.grammar`."""

@@ -90,7 +90,7 @@ class AnswerForm:
         """Calls from the first name on, of any tools that may be called."""
         if "calls" not in self._rules:
             middle = self._calls.middle
-            calls = [f"{self._literal(tool.name + middle)} {self._arguments(tool)}" for tool in self._tools]
+            calls = [f"{_text(self._calls.spelled(tool.name))} {self._literal(middle)} {self._arguments(tool)}" for tool in self._tools]
             again = "" if self._conversation.choice.is_single else f"({self._literal(shape.again)} call)*"
             self._rules |= {"call": " | ".join(calls), "calls": f"call {again} {self._literal(shape.close)}"}
         return "calls"
@@ -127,7 +127,7 @@ class AnswerForm:
         marks = "|".join(re.escape(special) for special in sorted(found, key=len, reverse=True))
         for piece in re.split(f"({marks})", text) if marks else [text]:
             if piece:
-                yield f"<[{specials[piece]}]>" if piece in specials else json.dumps(piece, ensure_ascii=False)
+                yield f"<[{specials[piece]}]>" if piece in specials else _text(piece)
 
     def _up_to(self, mark: str, name: str) -> str:
         """Any text, and then a mark."""
@@ -137,10 +137,15 @@ class AnswerForm:
         return name
 
 
+def _text(text: str) -> str:
+    """Exactly this text, whatever it looks like."""
+    return json.dumps(text, ensure_ascii=False)
+
+
 def _of_object(parameters: str) -> str:
     """A schema of arguments, which are an object whatever else is said of them."""
     try:
         schema = json.loads(parameters or "{}")
     except ValueError:
         return ANY_OBJECT
-    return json.dumps({"type": "object", **schema} if isinstance(schema, dict) else {"type": "object"})
+    return json.dumps({**schema, "type": "object"} if isinstance(schema, dict) else {"type": "object"})

@@ -4,6 +4,7 @@ Knows one tokenizer and grammars in llguidance's dialect of Lark. Knows nothing 
 """
 
 import functools
+import json
 from collections.abc import Collection
 
 import attrs
@@ -12,6 +13,8 @@ from tokenizers import Tokenizer
 
 from semantic_trio.domain.errors import GrammarError
 
+# What names of special tokens begin with to llguidance: a character that is none.
+UNWRITTEN = "\U0010fffd"
 # Compiled grammars that are kept: an agent asks with the same ones turn after turn.
 MOST_KEPT = 256
 # Characters of the library's complaint that are told; the rest of it is the grammar.
@@ -58,7 +61,7 @@ class Guidance:
     @functools.cached_property
     def words(self) -> LLTokenizer:
         """The tokenizer as llguidance knows it. Made of half a second's work."""
-        return LLTokenizer(self._tokenizer.to_str(), eos_token=sorted(self._ends))
+        return LLTokenizer(_without_names(self._tokenizer), eos_token=sorted(self._ends))
 
     @functools.cached_property
     def specials(self) -> dict[str, int]:
@@ -104,6 +107,22 @@ class Guidance:
         if matcher.is_error():
             raise GrammarError(first_line(matcher.get_error()))
         return CompiledGrammar(matcher)
+
+
+def _without_names(tokenizer: Tokenizer) -> str:
+    """The tokenizer with special tokens that no text looks like: text of a schema that looks like one is to be spelled as text."""
+    told = json.loads(tokenizer.to_str())
+    names: dict[str, str] = {}
+    for token in told["added_tokens"]:
+        if token["special"]:
+            names[token["content"]] = token["content"] = f"{UNWRITTEN}{token['id']}"
+    vocabulary = told["model"]["vocab"]
+    if isinstance(vocabulary, dict):
+        told["model"]["vocab"] = {names.get(name, name): number for name, number in vocabulary.items()}
+    else:
+        told["model"]["vocab"] = [[names.get(name, name), score] for name, score in vocabulary]
+    told["post_processor"] = None
+    return json.dumps(told, ensure_ascii=False)
 
 
 def first_line(told: str) -> str:

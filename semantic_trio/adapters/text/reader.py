@@ -28,8 +28,10 @@ class MarkReader:
     _syntax: ToolSyntax | None  # None: calls are text
     _tools: Sequence[Tool] = ()
     _held: str = ""  # told by nobody yet; at first the beginning of the answer that is in the prompt
+    _is_form: bool = False  # the answer is of a form: marks count before anything is said, and within it they are part of it
     _state: _State = attrs.field(init=False, default=_State.TEXT)
     _searched: int = attrs.field(init=False, default=0)  # of a call: no end begins before
+    _has_said: bool = attrs.field(init=False, default=False)
     _has_thought: bool = attrs.field(init=False, default=False)  # of a thought: its first words were told
 
     def push(self, text: str) -> list[Part]:
@@ -64,13 +66,16 @@ class MarkReader:
     def _text(self, is_all: bool) -> list[Part]:
         starts = {self._think.start: _State.THOUGHT} | ({self._syntax.start: _State.CALL} if self._syntax else {})
         found = [(at, -len(start), start) for start in starts if (at := self._held.find(start)) >= 0]
+        if self._is_form and (self._has_said or (found and self._held[: min(found)[0]].strip())):
+            found, starts = [], {}
         if found:
             at, _, start = min(found)
             text, self._held = self._held[:at], self._held[at + len(start) :]
             self._state, self._searched, self._has_thought = starts[start], 0, False
         else:
-            keep = 0 if is_all else max(_begun(self._held, start) for start in starts)
+            keep = 0 if is_all else max((_begun(self._held, start) for start in starts), default=0)
             text, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
+        self._has_said = self._has_said or bool(text.strip())
         return [Text(text)] if text else []
 
     def _gap(self) -> list[Part]:

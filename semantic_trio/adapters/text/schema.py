@@ -11,7 +11,11 @@ from semantic_trio.domain.errors import InvalidRequestError
 # No blanks: on weak models they never end. What is not understood is left out instead of refused.
 OPTIONS = {"whitespace_flexible": False, "item_separator": ",", "key_separator": ":", "lenient": True}
 # Keywords that stop a schema from being compiled although the rest of it could be, those that mean least first.
-LADDER = (frozenset({"pattern", "patternProperties"}), frozenset({"$ref", "$dynamicRef"}))
+LADDER = (
+    frozenset({"pattern", "patternProperties"}),
+    frozenset({"multipleOf", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"}),
+    frozenset({"$ref", "$dynamicRef"}),
+)
 # Keywords whose keys are names and whose values are schemas.
 MAPS = frozenset({"properties", "patternProperties", "$defs", "definitions", "dependentSchemas"})
 # Keywords whose values are no schemas.
@@ -21,6 +25,7 @@ UNCLEAR = frozenset({"allOf", "if", "not", "dependentSchemas", "dependentRequire
 # Where one of these stands beside properties, others than those that are named are meant too.
 BESIDE = frozenset({"anyOf", "oneOf", "$ref", "$dynamicRef", "patternProperties"})
 ANY_OBJECT = '{"type":"object"}'
+TOO_LARGE = ("too large", "too big", "recursion limit")
 UNSATISFIABLE = "Unsatisfiable schema"
 
 Schema = dict[str, object]
@@ -30,16 +35,24 @@ Complaint = Callable[[str], tuple[str, list[str]]]  # of a schema's text: what i
 def expressible(schema: str, complaint: Complaint, field: str) -> tuple[str, list[str]]:
     """A schema that can be compiled and asks for as much of the given one as possible, as text; and what of that is missing in it.
 
-    Raises `InvalidRequestError` for one that nothing satisfies, and for what is no schema.
+    Raises `InvalidRequestError` for one that nothing satisfies, that is too large, and for what is no schema.
     """
+    try:
+        return _expressed(_read(schema, field), complaint, field)
+    except RecursionError as error:
+        raise InvalidRequestError("the schema is too large: it is nested too deeply", field) from error
+
+
+def _expressed(given: Schema, complaint: Complaint, field: str) -> tuple[str, list[str]]:
     missing: list[str] = []
-    given = _read(schema, field)
     for candidate in _candidates(given):
         closed, as_it_is = (json.dumps({**form, "x-guidance": OPTIONS}) for form in (_closed(candidate), candidate))
         wanted = as_it_is if complaint(closed)[0] else closed
         wrong, left_out = complaint(wanted)
         if not wrong:
             return wanted, missing + left_out
+        if any(sign in wrong for sign in TOO_LARGE):
+            raise InvalidRequestError(f"the schema is too large: {wrong}", field)
         if UNSATISFIABLE in wrong and candidate is given:
             raise InvalidRequestError(f"nothing satisfies the schema: {wrong}", field)
         missing.append(wrong)

@@ -54,7 +54,7 @@ class ChatTemplate:
         choice, calls = conversation.choice, self.calls_of(conversation)
         if choice.calling is not Calling.REQUIRED or not conversation.tools:
             return ""
-        return calls.head if choice.name is None else calls.head + encodable(choice.name) + calls.middle
+        return calls.head if choice.name is None else calls.head + calls.spelled(choice.name) + calls.middle
 
     def calls_of(self, conversation: Conversation) -> CallManner:
         """How the answer calls: as the model is used to, but a call that is demanded in a form that it can be held to."""

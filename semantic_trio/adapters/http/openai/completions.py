@@ -23,6 +23,7 @@ from semantic_trio.adapters.http.state import AppState, ServedModel
 from semantic_trio.application.answer import Answer, Encoded
 from semantic_trio.application.choices import Choices
 from semantic_trio.domain.conversation import NOTHING_SAID, Prompt
+from semantic_trio.domain.errors import InvalidRequestError
 
 
 def routes(state: AppState) -> Blueprint:
@@ -59,6 +60,9 @@ def _question(exchange: Exchange, body: bytes) -> tuple[CompletionRequest, Asked
 
 def _answers(state: AppState, model: ServedModel, question: Asked, prompts: Sequence[tuple[int, ...]], count: int) -> list[Answer]:
     """`count` answers to each prompt, prompt after prompt."""
+    if len(prompts) * count > MOST_CHOICES:
+        raise InvalidRequestError(f"{len(prompts)} prompts with {count} answers each: {MOST_CHOICES} answers may be asked for at once", "n")
+    model.engine.refuse_when_full(len(prompts) * count)
     encoded = (Encoded(NOTHING_SAID, (), Prompt(prompt)) for prompt in prompts)
     return [answer for one in encoded for answer in submit_all(state, model, question, one, count)]
 
