@@ -179,9 +179,7 @@ class Scheduler:
             elif drawn.row in self._late:
                 events += self._accept_late(drawn)
         self._late.clear()
-        for row in result.stuck:
-            if row in self._rows:
-                self._refuse(self._rows[row], GrammarError("its grammar is too complex"))
+        self._refuse_stuck(result.stuck)
         return events + self._read_only()
 
     def reconcile(self, inventory: Inventory) -> list[str]:
@@ -386,6 +384,11 @@ class Scheduler:
             self._end_turn(sequence, has_ended=False)
         self._is_over(sequence)
         self._refused.append((sequence, Failed(error)))
+
+    def _refuse_stuck(self, rows: tuple[int, ...]) -> None:
+        for row in rows:
+            if row in self._rows:
+                self._refuse(self._rows[row], GrammarError("its grammar is too complex"))
 
     def _end_turn(self, sequence: Sequence, *, has_ended: bool) -> None:
         """Close a sequence's row; what it has read is its agent's history."""
