@@ -14,7 +14,7 @@ from semantic_trio.testing import FakeRunner
 from tests.http import unasked
 from tests.http.serving import get, listening, served
 
-EXAMPLES = 50
+EXAMPLES = 30
 
 
 class AnyModel(AppState):

@@ -15,7 +15,7 @@ def before_call(context: schemathesis.HookContext, case: Any, kwargs: dict[str, 
     match case.body:
         case {"tool_choice": {"type": "tool", "name": str(name)} as choice, **rest} if name not in _offered(rest.get("tools")):
             case.body = {**rest, "tool_choice": {**choice, "type": "auto"}}
-        case {"tool_choice": dict(), **rest} if case.path in {"/v1/responses", "/v1/chat/completions"}:
+        case {"tool_choice": dict() | "required", **rest} if case.path in {"/v1/responses", "/v1/chat/completions"}:
             case.body = rest
     match case.body, case.path:
         case {"dimensions": _, **rest}, "/v1/embeddings":
