@@ -5,7 +5,7 @@ import trio
 from trio.testing import MockClock
 
 from semantic_trio.application.engine import Engine, EngineState
-from semantic_trio.domain.errors import DrainingError, EngineDeadError, OverloadedError, PromptTooLongError, StepFailedError
+from semantic_trio.domain.errors import DrainingError, EngineDeadError, InvalidRequestError, OverloadedError, PromptTooLongError, StepFailedError
 from semantic_trio.domain.generation import Failed, Finished, FinishReason, SamplingParams, TokenEvent
 from semantic_trio.domain.reuse import MissCause, Reuse
 from semantic_trio.domain.step import BlockKey, Inventory, SaveBlock, StepPlan
@@ -484,3 +484,15 @@ async def test_a_drain_waits_for_what_is_done_beside_generations(start_engine: S
         assert trio.current_time() == pytest.approx(5)
     with pytest.raises(DrainingError), bench.engine.at_work():
         pass
+
+
+async def test_several_requests_at_once_are_all_taken_or_none(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine(FakeRunner(seconds_per_step=1), max_rows=2, queue_limit=3)
+    bench.engine.refuse_when_full(5)
+    with pytest.raises(InvalidRequestError, match="5 requests"):
+        bench.engine.refuse_when_full(6)
+
+    bench.submit(prompt(10), 100)
+    bench.engine.refuse_when_full(4)
+    with pytest.raises(OverloadedError):
+        bench.engine.refuse_when_full(5)
