@@ -98,7 +98,7 @@ test-unit: $(DEV) system ## Fakes and virtual time
 	@COVERAGE_FILE=$(COVER)/unit $(PYTEST) $(UNIT) $(PARALLEL) $(COV)
 
 test-integration: $(DEV) system ## The real MLX: tiny models and SmolLM2
-	@COVERAGE_FILE=$(COVER)/integration $(PYTEST) $(INTEGRATION) $(COV)
+	@COVERAGE_FILE=$(COVER)/integration $(PYTEST) $(INTEGRATION) $(PARALLEL) $(COV)
 
 test-smoke: $(DEV) system ## A server process and the real SDKs
 	@COVERAGE_FILE=$(COVER)/smoke $(PYTEST) tests/smoke $(COV)
