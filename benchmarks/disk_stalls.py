@@ -1,6 +1,6 @@
 """What the disk tier costs those who are served meanwhile: the event loop's gaps, and the tokens of streams that decode.
 
-python benchmarks/disk_stalls.py [--model smollm2-135m] [--megabytes 2000] [--rounds 4]
+python benchmarks/disk_stalls.py [--model smollm2-135m|wide-random] [--megabytes 2000] [--rounds 4]
 
 In one process, as the server is built: engine, persistence, files. Gaps are those a task sees that sleeps for a millisecond at a time, while so many
 bytes are written and then read back. Throughput is of four streams beside an agent that reads prompts nobody has read: once with a disk tier, where
@@ -24,7 +24,9 @@ from serving import MODEL, model_path
 
 from semantic_trio.adapters.disk import ModelFiles
 from semantic_trio.adapters.mlx.device import Device, last_act
-from semantic_trio.adapters.mlx.runner import MlxRunner, load_runner
+from semantic_trio.adapters.mlx.geometry import measure_spec
+from semantic_trio.adapters.mlx.kv import choose_layout
+from semantic_trio.adapters.mlx.runner import Batch, MlxRunner, load_runner
 from semantic_trio.application.engine import Engine
 from semantic_trio.application.persistence import Persistence
 from semantic_trio.domain.disk import Disk
@@ -35,9 +37,12 @@ from semantic_trio.domain.scheduler import Limits, Scheduler
 from semantic_trio.entrypoints.serve import SWITCH_SECONDS
 from semantic_trio.testing import ByteDecoder
 
+from mlx_lm.models import llama  # isort: skip - after the BLAS
+
 GIB, TICK_SECONDS = 1 << 30, 0.001
 STREAMS, STREAM_TOKENS, PROMPT = 4, 160, 1100
 VOCABULARY = 250
+WIDE = "wide-random"
 
 
 @attrs.define
@@ -161,11 +166,25 @@ async def streams(one: Bench) -> float:
     return sum(begin <= at <= end for times in stamps for at in times) / (end - begin)
 
 
+async def wide(device: Device) -> MlxRunner:
+    """Random weights that compute little and remember much: 128 KiB a token, so that gigabytes are soon there."""
+    return await device.call(lambda: _wide(device))
+
+
+def _wide(device: Device) -> MlxRunner:
+    heads = {"num_attention_heads": 8, "num_key_value_heads": 8, "head_dim": 256}
+    sizes = {"hidden_size": 256, "num_hidden_layers": 8, "intermediate_size": 512, "vocab_size": 300}
+    model = llama.Model(llama.ModelArgs(model_type="llama", rms_norm_eps=1e-5, **sizes, **heads))
+    batch = Batch(choose_layout(model))
+    assert batch.forms, "they are learnt before anything is measured"
+    return MlxRunner(device, batch, measure_spec(model, WIDE))
+
+
 async def measure(arguments: argparse.Namespace) -> None:
     device = Device(last_act)
     async with trio.open_nursery() as nursery:
         await nursery.start(device.run)
-        runner, _ = await load_runner(device, model_path(arguments.model))
+        runner = await wide(device) if arguments.model == WIDE else (await load_runner(device, model_path(arguments.model)))[0]
         gc.freeze()
         await stalls(runner, arguments.megabytes)
         await throughput(runner, arguments.rounds)
@@ -174,7 +193,7 @@ async def measure(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default=MODEL)
+    parser.add_argument("--model", default=MODEL, help=f"{WIDE}: {wide.__doc__}")
     parser.add_argument("--megabytes", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=4)
     sys.setswitchinterval(SWITCH_SECONDS)
