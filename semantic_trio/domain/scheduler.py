@@ -344,9 +344,9 @@ class Scheduler:
             request.sampling,
             request.forced,
             restore,
-            request.steering,
-            request.grammar,
-            request.top_logprobs,
+            steering=request.steering,
+            grammar=request.grammar,
+            top_logprobs=request.top_logprobs,
             drawn=tuple(sequence.generated),
         )
 

@@ -26,7 +26,7 @@ class Row:
     caches: RowCaches
     length: int = 0  # tokens read, those of a pass in flight included
     last: mx.array | None = None  # (1,) the token drawn last, perhaps not computed yet
-    drawn: Counter[int] = attrs.field(init=False)  # how often each token was drawn, of those looked at
+    drawn: Counter[int] = attrs.field(init=False)  # how often each token was drawn, where a draw depends on it
     _state: GrammarState | None = attrs.field(init=False)
     is_stuck: bool = attrs.field(init=False, default=False)  # its grammar cannot say what may come next
 
@@ -39,7 +39,8 @@ class Row:
 
     def saw(self, token: int) -> None:
         """Look at a token that was drawn."""
-        self.drawn[token] += 1
+        if self.start.steering.looks_back:
+            self.drawn[token] += 1
         if self._state is not None and not self.is_stuck:
             self._state.take(token)
 

@@ -66,18 +66,19 @@ def _steered(logprobs: mx.array, draws: Sequence[Draw]) -> mx.array:
     """With what is added to each row; what a row may not draw is impossible. Rows that ask for nothing are left bit for bit as they are."""
     size = logprobs.shape[-1]
     added = [(place, token, value) for place, one in enumerate(draws) for token, value in one.additions.items() if token < size]
+    held = [place for place, one in enumerate(draws) if one.allowed is not None]
+    changed = sorted({place for place, _, _ in added} | set(held))
+    if not changed:
+        return logprobs
+    logprobs = mx.array(logprobs)  # assignment changes an array where it is
     if added:
         where, tokens, values = zip(*added, strict=True)
         logprobs = logprobs.at[mx.array(where), mx.array(tokens)].add(mx.array(values, dtype=mx.float32))
-    held = [place for place, one in enumerate(draws) if one.allowed is not None]
-    logprobs = mx.array(logprobs)  # assignment changes an array where it is
     if held:
         masks = mx.array(np.stack([_mask(draws[place].allowed or b"", size) for place in held]))
         logprobs[mx.array(held)] = mx.where(masks, logprobs[mx.array(held)], -mx.inf)
-    changed = sorted({place for place, _, _ in added} | set(held))
-    if changed:  # filters look at probabilities, which have to add up to one
-        rows = logprobs[mx.array(changed)]
-        logprobs[mx.array(changed)] = rows - mx.logsumexp(rows, axis=-1, keepdims=True)
+    rows = logprobs[mx.array(changed)]  # filters look at probabilities, which have to add up to one
+    logprobs[mx.array(changed)] = rows - mx.logsumexp(rows, axis=-1, keepdims=True)
     return logprobs
 
 

@@ -90,23 +90,20 @@ class Guidance:
         return functools.lru_cache(MOST_KEPT)(self._compiled)
 
     def _complaint(self, lark: str) -> tuple[str, list[str]]:
-        is_error, told = LLMatcher.validate_grammar_with_warnings(lark, self.words)
-        if is_error:
-            return first_line(told[0]), []
         try:
-            self._compiled(lark)  # some have a flaw that shows when the first token is asked for
+            return "", self._matcher(lark).get_grammar_warnings()
         except GrammarError as error:
             return error.reason, []
-        return "", told
 
     def _compiled(self, lark: str) -> CompiledGrammar:
+        return CompiledGrammar(self._matcher(lark))
+
+    def _matcher(self, lark: str) -> LLMatcher:
         matcher = LLMatcher(self.words, lark, log_level=0)
+        matcher.compute_bitmask()  # its lexer is made when it is first asked, and some grammars have a flaw that shows then
         if matcher.is_error():
             raise GrammarError(first_line(matcher.get_error()))
-        matcher.compute_bitmask()  # its lexer is made when it is first asked
-        if matcher.is_error():
-            raise GrammarError(first_line(matcher.get_error()))
-        return CompiledGrammar(matcher)
+        return matcher
 
 
 def _without_names(tokenizer: Tokenizer) -> str:
