@@ -12,7 +12,6 @@ from semantic_trio.application.handle import Generation
 from semantic_trio.domain.canonical import canonical
 from semantic_trio.domain.conversation import Conversation, Message, Part, Prompt, Role, Text, Thinking, Tool, ToolCall
 from semantic_trio.domain.generation import Event, Failed, Finished, FinishReason, TokenEvent
-from semantic_trio.domain.reuse import NOTHING_REUSED
 from semantic_trio.domain.said import Digest, Said, link
 from semantic_trio.domain.steering import Grammar
 from semantic_trio.ports import AnswerReader
@@ -147,9 +146,8 @@ class Answer:
             yield part
             if self._ends_with_call and isinstance(part, ToolCall):
                 self.generation.close()
-                prompt, reuse = len(self.generation.request.prompt), self.generation.reuse or NOTHING_REUSED
                 self._remember(self.parts, tuple(self._tokens))
-                yield Finished(FinishReason.END_OF_TURN, "", None, prompt, len(self._tokens), reuse)
+                yield self.generation.cut_short(len(self._tokens))
                 return
 
     def _told(self, parts: list[Part]) -> Iterator[Part]:

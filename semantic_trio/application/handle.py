@@ -8,8 +8,8 @@ from collections.abc import Callable
 import attrs
 import trio
 
-from semantic_trio.domain.generation import Event, Failed, Finished, GenerationRequest, GenerationResult, TokenEvent
-from semantic_trio.domain.reuse import Reuse
+from semantic_trio.domain.generation import Event, Failed, Finished, FinishReason, GenerationRequest, GenerationResult, TokenEvent
+from semantic_trio.domain.reuse import NOTHING_REUSED, Reuse
 
 
 @attrs.define(eq=False)
@@ -34,6 +34,10 @@ class Generation:
         if not self.is_over:
             self._end()
             self._on_close(self)
+
+    def cut_short(self, tokens: int) -> Finished:
+        """The end of a generation that its reader has closed after so many tokens."""
+        return Finished(FinishReason.END_OF_TURN, "", None, len(self.request.prompt), tokens, self.reuse or NOTHING_REUSED)
 
     def deliver(self, event: Event) -> None:
         """For the engine: hand an event to the reader of a generation that is not over."""

@@ -20,7 +20,6 @@ from semantic_trio.domain.conversation import Text
 from semantic_trio.domain.errors import SemanticError
 from semantic_trio.domain.generation import Failed, Finished, FinishReason, TokenEvent
 from semantic_trio.domain.responses import StoredResponse
-from semantic_trio.domain.reuse import NOTHING_REUSED
 
 log = structlog.get_logger(__name__)
 
@@ -106,10 +105,7 @@ class Turn:
 
     def _broken_off(self) -> Finished:
         """The end of a generation that was closed."""
-        generation = self.answer.generation
-        return Finished(
-            FinishReason.END_OF_TURN, "", None, len(generation.request.prompt), len(generation.stamps), generation.reuse or NOTHING_REUSED
-        )
+        return self.answer.generation.cut_short(len(self.answer.generation.stamps))
 
     def _ended(self, last: Finished | Failed) -> ResponseAnswer:
         if isinstance(last, Failed):

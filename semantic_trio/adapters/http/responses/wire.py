@@ -13,6 +13,7 @@ import msgspec
 from semantic_trio.adapters.http.generate import Asked, sampling_params
 from semantic_trio.adapters.http.identity import NOBODY, AgentId, Identity
 from semantic_trio.adapters.http.openai.format import ANY_OBJECT, FormatName, schema_text
+from semantic_trio.adapters.http.openai.request import DEFAULT_TEMPERATURE
 from semantic_trio.adapters.http.openai.sampling import Effort, Seed, Temperature, TopK, TopLogprobs, TopP, thinks
 from semantic_trio.adapters.http.responses.answer import FormatInForce, ReasoningInForce, ResponseAnswer, Status, TextInForce
 from semantic_trio.adapters.http.responses.blocks import InputItem
@@ -116,7 +117,9 @@ def asked(request: ResponseRequest, messages: Sequence[Message], identity: Ident
         model=request.model,
         conversation=conversation,
         max_tokens=request.max_output_tokens,
-        sampling=sampling_params(1.0 if request.temperature is None else request.temperature, request.top_p, request.top_k, request.min_p),
+        sampling=sampling_params(
+            DEFAULT_TEMPERATURE if request.temperature is None else request.temperature, request.top_p, request.top_k, request.min_p
+        ),
         seed=request.seed,
         top_logprobs=request.top_logprobs or 0 if request.wants_logprobs else None,
         identity=identity,
@@ -134,7 +137,7 @@ def begun(request: ResponseRequest, response_id: str, model: str, created_at: in
         instructions=request.instructions,
         previous_response_id=request.previous_response_id,
         max_output_tokens=request.max_output_tokens,
-        temperature=1.0 if request.temperature is None else request.temperature,
+        temperature=DEFAULT_TEMPERATURE if request.temperature is None else request.temperature,
         top_p=1.0 if request.top_p is None else request.top_p,
         top_logprobs=request.top_logprobs or 0,
         tools=tools_in_force(request.tools or ()),
