@@ -20,17 +20,18 @@ from semantic_trio.adapters.catalogue.catalogue import open_catalogue
 from semantic_trio.adapters.catalogue.progress import Lines
 from semantic_trio.adapters.http.anthropic.wire import MessagesRequest, asked
 from semantic_trio.adapters.http.body import decode
-from semantic_trio.adapters.http.state import ModelCard, ServedModel
+from semantic_trio.adapters.http.served import ModelCard, ServedModel
 from semantic_trio.adapters.text.codec import load_codec
 from semantic_trio.application.answer import Encoded
 from semantic_trio.application.engine import Engine
+from semantic_trio.application.persistence import Persistence
 from semantic_trio.domain.conversation import Conversation
 from semantic_trio.domain.memory import Memory
-from semantic_trio.domain.said import link
+from semantic_trio.domain.said import Said, link
 from semantic_trio.domain.scheduler import Limits, Scheduler
 from semantic_trio.entrypoints import settings
 from semantic_trio.entrypoints.serve import SWITCH_SECONDS
-from semantic_trio.testing import FakeRunner
+from semantic_trio.testing import FakeRunner, MemoryFiles
 
 WORDS = "the tool reads a file and tells what is in it; every line counts, and none is changed unless it was asked for"
 
@@ -108,10 +109,15 @@ def main() -> None:
     path = open_catalogue(settings.load({}).settings.data_dir).ensure(arguments.model, Lines())
     runner = FakeRunner()
     limits = Limits(131_072, 8, 512, 0.25)
-    engine = Engine(runner, Scheduler(limits, Memory(runner.spec, 1 << 24, 512)), queue_limit=8, step_deadline_seconds=60, batch_window_seconds=0.01)
+    memory = Memory(runner.spec, 1 << 24, 512)
+    engine = Engine(runner, Scheduler(limits, memory), queue_limit=8, step_deadline_seconds=60, batch_window_seconds=0.01)
     codec, card = load_codec(path), ModelCard("m", "m", 131_072, 0)
     sys.setswitchinterval(SWITCH_SECONDS)
-    trio.run(measure, lambda: ServedModel(card, engine, codec), body(arguments.kilobytes), arguments.rounds)
+
+    def new_model() -> ServedModel:
+        return ServedModel(card, engine, codec, Persistence(memory, Said(), runner, MemoryFiles(), engine.nudge))
+
+    trio.run(measure, new_model, body(arguments.kilobytes), arguments.rounds)
 
 
 if __name__ == "__main__":

@@ -5,6 +5,7 @@ Files are worked on in worker threads, which never touch the device.
 """
 
 import math
+import os
 from collections.abc import Callable, Container, Mapping, Sequence
 from typing import Protocol, TypeVar, TypeVarTuple
 
@@ -26,8 +27,9 @@ log = structlog.get_logger(__name__)
 
 # Bytes taken from the device at a time: until they are written they take room beside the budget.
 WRITE_BYTES = 64 << 20
-# Files read at the same time; what they hold takes room beside the budget until the device has it.
-READERS = 4
+# Files read at the same time; what they hold takes room beside the budget until the device has it. Half of the processors stay free: a thread that is
+# put aside while it holds the interpreter stops the event loop too.
+READERS = max(1, min(4, (os.cpu_count() or 1) // 2))
 # What a file takes beside its content, about: its header.
 FILE_BYTES = 8192
 # How long nothing is written after the disk has refused, in seconds: twice as long each time, up to the longest.
@@ -77,6 +79,7 @@ class Persistence:
     seconds_to_compute: Callable[[int, int], float] = lambda tokens, context: 0.0  # reading so many tokens behind others; 0 while unknown
     floor_bytes: int = 0  # what the file system keeps free
     allowance: Allowance = attrs.field(factory=Allowance)
+    readers: int = READERS
     written: Callable[[float], None] = lambda seconds: None  # told of each record that is on disk
     in_thread: "InThread" = trio.to_thread.run_sync  # files are slow; a test on virtual time has them worked on in line
     traffic: Traffic = attrs.field(init=False, factory=Traffic)
@@ -317,7 +320,7 @@ class Persistence:
     # -------------------------------------------------------------------------------------------------------------------- read
 
     async def _read(self) -> None:
-        limit = trio.Semaphore(READERS)
+        limit = trio.Semaphore(self.readers)
         async with trio.open_nursery() as nursery:
             while True:
                 await self._has_reads.wait()

@@ -151,7 +151,7 @@ class Scheduler:
         self.memory.store.ledger.awaited = frozenset[Kept]().union(*(sequence.awaited for sequence in self._waiting))
         read = {row: sequence.known for row, sequence in self._rows.items()}
         decode = tuple(Decode(s.row, s.draw()) for s in self._rows.values() if s.wants_decode)
-        prefill = tuple(self._chunks(beside=len(decode)))
+        prefill = tuple(self._chunks())
         marks = self._publish(prefill)
         closing, self._to_close = tuple(self._to_close), []
         self._closing, self._to_write = self._to_write, []
@@ -422,14 +422,15 @@ class Scheduler:
 
     # ------------------------------------------------------------------------------------------------------------------- steps
 
-    def _chunks(self, *, beside: int) -> Iterator[Chunk]:
+    def _chunks(self) -> Iterator[Chunk]:
         reading = [s for s in self._rows.values() if s.phase is Phase.PREFILLING]
         if not reading:
             return
-        stall = self.limits.max_stall_seconds * (1 if beside else UNDISTURBED)
+        disturbs = any(s.phase is Phase.DECODING for s in self._rows.values())  # also those whose last token is on its way
+        stall = self.limits.max_stall_seconds * (1 if disturbs else UNDISTURBED)
         context = sum(s.context for s in reading) // len(reading)
         budget = self.limits.chunk_tokens
-        if beside or self.prefill_pace.is_known:
+        if disturbs or self.prefill_pace.is_known:
             budget = min(budget, self.prefill_pace.tokens_within(stall, context))
         shares = fair_shares(budget, [s.unread_to_mark for s in reading], [self._flight.weight(s) for s in reading])
         for sequence, size in zip(reading, shares, strict=True):

@@ -30,8 +30,9 @@ from semantic_trio.adapters.catalogue.pooling import embedding_form
 from semantic_trio.adapters.disk import CacheLock, ModelFiles
 from semantic_trio.adapters.http.app import create_app
 from semantic_trio.adapters.http.responses.records import Records
+from semantic_trio.adapters.http.served import ModelCard, ServedModel
 from semantic_trio.adapters.http.server import bind, serve_http
-from semantic_trio.adapters.http.state import AppState, HttpSettings, ModelCard, ServedModel
+from semantic_trio.adapters.http.state import AppState, HttpSettings
 from semantic_trio.adapters.metrics import Metrics
 from semantic_trio.adapters.mlx.device import Device, last_act
 from semantic_trio.adapters.mlx.loading import LoadedModel

@@ -27,14 +27,25 @@ async def responses_stored(settings: Settings) -> AsyncIterator[Records]:
     """The database, until the context ends. One that cannot be used now is tried again when it is needed. Raises `InvalidRequestError`."""
     records = Records(functools.partial(open_store, "".join(settings.responses_url), settings.cache_dir / DEFAULT_FILE))
     try:
-        await _prune(records, settings.responses_days)
-        yield records
+        await prune(records, settings.responses_days)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(prune_daily, records, settings.responses_days)
+            yield records
+            nursery.cancel_scope.cancel()
     finally:
         with trio.move_on_after(CLOSE_SECONDS, shield=True):
             await trio.to_thread.run_sync(records.close, abandon_on_cancel=True)
 
 
-async def _prune(records: Records, days: int) -> None:
+async def prune_daily(records: Records, days: int) -> None:
+    """Remove what is older, again and again; with 0 days nothing is."""
+    while True:
+        await trio.sleep(DAY_SECONDS)
+        await prune(records, days)
+
+
+async def prune(records: Records, days: int) -> None:
+    """Remove what is older, and say whether there is a database at all."""
     before = int(time.time()) - days * DAY_SECONDS if days else 0
     try:
         removed = await records.ask(lambda store: store.prune(before))

@@ -14,7 +14,7 @@ from tests.process import ServerProcess
 
 pytestmark = pytest.mark.timeout(300)
 
-VERSION = "0.169.0"
+VERSION, PROGRAM = "0.169.0", "@openai/codex-*/vendor/*/bin/codex"
 PATCH = "apply_patch <<'EOF'\n*** Begin Patch\n*** Add File: copy.txt\n+gämma\n*** End Patch\nEOF"
 
 
@@ -63,7 +63,7 @@ def test_codex_changes_files_and_nothing_is_read_twice(
     tmp_path: Path, scripted: Callable[..., ServerProcess], metered: Callable[[ServerProcess], Meter]
 ) -> None:
     meter = metered(scripted(*WORK))
-    program = from_npm("codex", "@openai/codex", VERSION, "@openai/codex-*/vendor/*/bin/codex")
+    program = from_npm("codex", "@openai/codex", VERSION, PROGRAM)
     codex = Isolated(program, tmp_path / "home", tmp_path / "project")
     codex.configure(".codex/config.toml", configured(meter.url))
     (codex.project / "notes.txt").write_text("one\nalpha\n")
@@ -78,3 +78,18 @@ def test_codex_changes_files_and_nothing_is_read_twice(
     assert {(exchange.path, exchange.status) for exchange in meter.exchanges} == {("/v1/responses", 200)}
     assert {"namespace", "web_search"} < {tool["type"] for tool in meter.exchanges[0].asked["tools"]}, "what is to be passed over is not asked"
     assert_nothing_read_twice(meter, at_least=4)
+
+
+def test_codex_hands_on_the_schema_of_its_last_message(
+    tmp_path: Path, scripted: Callable[..., ServerProcess], metered: Callable[[ServerProcess], Meter]
+) -> None:
+    schema = {"type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"], "additionalProperties": False}
+    meter = metered(scripted(Rule(when="dog", text='{"name":"Rex"}')))
+    codex = Isolated(from_npm("codex", "@openai/codex", VERSION, PROGRAM), tmp_path / "home", tmp_path / "project")
+    codex.configure(".codex/config.toml", configured(meter.url))
+    (codex.project / "dog.json").write_text(json.dumps(schema))
+    codex.run("exec", "--skip-git-repo-check", "--output-schema", "dog.json", "--output-last-message", "said.json", "invent a dog")
+
+    asked = meter.exchanges[0].asked["text"]["format"]
+    assert (asked["type"], asked["strict"], asked["schema"]) == ("json_schema", True, schema)
+    assert json.loads((codex.project / "said.json").read_text()) == {"name": "Rex"}

@@ -10,8 +10,9 @@ from quart_trio import QuartTrio
 
 from semantic_trio.adapters.http.app import create_app
 from semantic_trio.adapters.http.responses.records import Records
+from semantic_trio.adapters.http.served import ModelCard, ServedModel
 from semantic_trio.adapters.http.server import serve_http
-from semantic_trio.adapters.http.state import AppState, HttpSettings, ModelCard, ServedModel
+from semantic_trio.adapters.http.state import AppState, HttpSettings
 from semantic_trio.adapters.metrics import Metrics
 from semantic_trio.application.engine import Engine
 from semantic_trio.application.persistence import Arguments, InThread, Persistence, Result

@@ -8,7 +8,7 @@ import pytest
 import trio.testing
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
-from semantic_trio.adapters.http import state
+import semantic_trio.adapters.http.served
 from semantic_trio.adapters.http.threads import OwnThreads
 from semantic_trio.domain.conversation import Conversation
 from semantic_trio.testing import ByteCodec, FakeRunner
@@ -213,7 +213,7 @@ class SlowCodec(ByteCodec):
 
 
 async def test_a_form_that_takes_too_long_is_refused_and_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(state, "COMPILE_SECONDS", 0.05)
+    monkeypatch.setattr(semantic_trio.adapters.http.served, "COMPILE_SECONDS", 0.05)
     async with running(served(FakeRunner(), codec=SlowCodec(), compilers=OwnThreads(1))) as server:
         error = await refused(server, response_format={"type": "json_object"})
         plain = await said(server)

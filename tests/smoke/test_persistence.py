@@ -54,7 +54,7 @@ class Files:
 
     @property
     def records(self) -> list[Path]:
-        return sorted(self.root.glob("memory/*/agents/*.safetensors"))
+        return sorted(self.root.glob("memory/*/agents/[!.]*.safetensors"))
 
     @property
     def put_aside(self) -> dict[str, str]:

@@ -157,7 +157,7 @@ def start_server(nursery: trio.Nursery) -> StartServer:
         limits = attrs.evolve(LIMITS, **{k: settings.pop(k) for k in list(settings) if k in attrs.fields_dict(Limits)})  # type: ignore[arg-type]
         memory = Memory(runner.spec, budget, limits.chunk_tokens, max_agents, Disk(disk))
         engine = Engine(runner, Scheduler(limits, memory), queue_limit=64, step_deadline_seconds=60.0, batch_window_seconds=0.01)
-        persistence = Persistence(memory, Said(), runner, files, engine.nudge, in_thread=disks, **settings)  # type: ignore[arg-type]
+        persistence = Persistence(memory, Said(), runner, files, engine.nudge, in_thread=disks, **({"readers": 4} | settings))  # type: ignore[arg-type]
         server = Server(engine, runner, persistence=persistence, files=files, disks=disks, scope=nursery.cancel_scope)
         await nursery.start(serve, server)
         return server

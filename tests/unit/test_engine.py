@@ -1,5 +1,7 @@
 """The engine on the virtual clock: every time is exact."""
 
+import itertools
+
 import pytest
 import trio
 from trio.testing import MockClock
@@ -118,6 +120,18 @@ async def test_reading_a_prompt_lengthens_no_step_beyond_the_bound(start_engine:
 
     assert max(gaps) <= 0.1 + 0.25 + 1e-6
     assert len(bench.runner.plans[-1].decode) >= 4
+
+
+async def test_reading_a_prompt_does_not_hold_up_the_last_token_of_an_answer(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine(FakeRunner(seconds_per_step=0.1, seconds_per_prompt_token=0.005), max_stall_seconds=0.25)
+    await bench.submit(prompt(100), max_tokens=1).result()  # the pace is known from now on
+    long = bench.submit(prompt(2700), max_tokens=1)
+    stream = bench.submit(prompt(8, 1), max_tokens=10)
+    await stream.result()
+    gaps = [b - a for a, b in itertools.pairwise(stream.stamps)]
+
+    assert not long.is_over
+    assert max(gaps) <= 0.1 + 0.25 + 1e-6
 
 
 @pytest.mark.parametrize("moment", ["queued", "prefill", "mid-stream"])

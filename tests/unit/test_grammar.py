@@ -21,7 +21,7 @@ from tests.schemas import Schema, bounded, bounded_objects
 from tests.unit.test_template import ANY_TEMPLATE
 from tests.vocabulary import END, byte_tokenizer
 
-GUIDANCE = Guidance(byte_tokenizer(), {END})
+GUIDANCE = Guidance.of(byte_tokenizer(), {END})
 ASKED = (Message(Role.USER, (Text("go on"),)),)
 LOOK = Tool("look", "", json.dumps({"type": "object", "properties": {"at": {"enum": ["sea", "sky"]}}, "required": ["at"]}))
 WAIT = Tool("wait", "", json.dumps({"type": "object", "properties": {"seconds": {"type": "integer", "minimum": 0, "maximum": 99}}}))

@@ -99,7 +99,7 @@ class DiskMachine(MemoryMachine):
         """A process begins with what is on disk."""
         self.memory = Memory(self.spec, self.budget, self.limits.chunk_tokens, max_agents=self.agents, disk=Disk(self.disk_bytes))
         self.scheduler, self.device = Scheduler(self.limits, self.memory), SlowDevice(spec=self.spec)
-        self.persistence = Persistence(self.memory, Said(), self.device, self.files, lambda: None, floor_bytes=1000, in_thread=slowly)  # type: ignore[arg-type]
+        self.persistence = Persistence(self.memory, Said(), self.device, self.files, lambda: None, floor_bytes=1000, readers=4, in_thread=slowly)  # type: ignore[arg-type]
         self.alive, self.ranks = [], {}
         self.writer: Task | None = None
         self.waits = dict[Task, str]()  # for what

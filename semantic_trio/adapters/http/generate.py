@@ -13,7 +13,8 @@ import structlog
 
 from semantic_trio.adapters.http.exchange import Exchange, current
 from semantic_trio.adapters.http.identity import NOBODY, Identity
-from semantic_trio.adapters.http.state import AppState, ServedModel
+from semantic_trio.adapters.http.served import ServedModel
+from semantic_trio.adapters.http.state import AppState
 from semantic_trio.application.answer import Answer, Encoded, PlainReader
 from semantic_trio.domain.conversation import Conversation
 from semantic_trio.domain.errors import InvalidRequestError, PoolExhaustedError, PromptTooLongError

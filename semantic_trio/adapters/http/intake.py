@@ -12,7 +12,8 @@ from semantic_trio.adapters.http.body import BodyReader, declared_bytes
 from semantic_trio.adapters.http.exchange import Exchange
 from semantic_trio.adapters.http.faults import fault_of
 from semantic_trio.adapters.http.identity import valid_id
-from semantic_trio.adapters.http.state import AppState, ServedModel
+from semantic_trio.adapters.http.served import ServedModel
+from semantic_trio.adapters.http.state import AppState
 from semantic_trio.domain.errors import AgentExistsError, DiskRefusedError, SemanticError
 
 BRINGS_ARCHIVE = re.compile(r"/v1/agents/([^/]+)/import")

@@ -10,7 +10,8 @@ from quart_schema import document_response
 from semantic_trio.adapters.http.answers import json_answer
 from semantic_trio.adapters.http.contract import document_faults
 from semantic_trio.adapters.http.faults import OpenAIError
-from semantic_trio.adapters.http.state import AppState, ServedModel
+from semantic_trio.adapters.http.served import ServedModel
+from semantic_trio.adapters.http.state import AppState
 from semantic_trio.domain.embedding import Pooling
 
 

@@ -50,9 +50,7 @@ class TokenizerCodec:
 
     def __attrs_post_init__(self) -> None:
         object.__setattr__(self, "_segments", SegmentEncoder(self._tokenizer))
-        guidance = Guidance(self._tokenizer, self.stop_tokens)
-        guidance.words  # noqa: B018 - half a second's work, and whoever asks first may be the event loop
-        object.__setattr__(self, "_guidance", guidance)
+        object.__setattr__(self, "_guidance", Guidance.of(self._tokenizer, self.stop_tokens))
 
     def encode_prompt(self, conversation: Conversation, known: Known = NOTHING_KNOWN) -> Prompt:
         """See `TextCodec.encode_prompt`. Special tokens are those the template writes; none is added to them."""

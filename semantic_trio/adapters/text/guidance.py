@@ -56,12 +56,12 @@ class Guidance:
     """Compiles grammars for one tokenizer."""
 
     _tokenizer: Tokenizer
-    _ends: Collection[int]  # tokens that end an answer
+    words: LLTokenizer  # the same as llguidance knows it
 
-    @functools.cached_property
-    def words(self) -> LLTokenizer:
-        """The tokenizer as llguidance knows it. Made of half a second's work."""
-        return LLTokenizer(_without_names(self._tokenizer), eos_token=sorted(self._ends))
+    @classmethod
+    def of(cls, tokenizer: Tokenizer, ends: Collection[int]) -> "Guidance":
+        """For a tokenizer with these tokens at the end of an answer. Half a second's work."""
+        return cls(tokenizer, LLTokenizer(_without_names(tokenizer), eos_token=sorted(ends)))
 
     @functools.cached_property
     def specials(self) -> dict[str, int]:

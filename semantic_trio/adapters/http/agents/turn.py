@@ -11,7 +11,8 @@ import attrs
 from semantic_trio.adapters.http.agents.line import Place
 from semantic_trio.adapters.http.exchange import Exchange
 from semantic_trio.adapters.http.generate import Asked, log_prompt, submit
-from semantic_trio.adapters.http.state import AppState, ServedModel
+from semantic_trio.adapters.http.served import ServedModel
+from semantic_trio.adapters.http.state import AppState
 from semantic_trio.application.answer import Answer, AnswerEvent, Encoded, WholeAnswer
 from semantic_trio.domain.agent import Agent
 from semantic_trio.domain.chain import unpack

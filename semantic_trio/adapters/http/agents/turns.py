@@ -18,8 +18,9 @@ from semantic_trio.adapters.http.faults import OpenAIError
 from semantic_trio.adapters.http.generate import Asked, submit
 from semantic_trio.adapters.http.identity import Identity
 from semantic_trio.adapters.http.reuse import Cache
+from semantic_trio.adapters.http.served import ServedModel
 from semantic_trio.adapters.http.sse import EventSource, event_stream
-from semantic_trio.adapters.http.state import AppState, ServedModel
+from semantic_trio.adapters.http.state import AppState
 from semantic_trio.domain.agent import Agent
 from semantic_trio.domain.conversation import NOTHING_SAID, Part
 from semantic_trio.domain.errors import OverloadedError

@@ -5,7 +5,8 @@ import collections
 from semantic_trio.adapters.http.agents.wire import AgentList, AgentState, AgentView, LastTurn
 from semantic_trio.adapters.http.identity import valid_id
 from semantic_trio.adapters.http.reuse import Cache
-from semantic_trio.adapters.http.state import AppState, ServedModel
+from semantic_trio.adapters.http.served import ServedModel
+from semantic_trio.adapters.http.state import AppState
 from semantic_trio.domain.agent import Agent
 from semantic_trio.domain.errors import AgentNotFoundError
 from semantic_trio.domain.reuse import NOTHING_REUSED, Turn

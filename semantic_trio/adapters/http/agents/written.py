@@ -2,7 +2,7 @@
 
 import trio
 
-from semantic_trio.adapters.http.state import ServedModel
+from semantic_trio.adapters.http.served import ServedModel
 from semantic_trio.domain.agent import Agent
 from semantic_trio.domain.content import AgentRecord
 

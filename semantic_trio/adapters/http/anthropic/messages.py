@@ -18,8 +18,9 @@ from semantic_trio.adapters.http.exchange import Exchange, current
 from semantic_trio.adapters.http.faults import AnthropicError
 from semantic_trio.adapters.http.generate import Asked, begin
 from semantic_trio.adapters.http.identity import identify
+from semantic_trio.adapters.http.served import ServedModel
 from semantic_trio.adapters.http.sse import EventSource, event_stream
-from semantic_trio.adapters.http.state import AppState, ServedModel
+from semantic_trio.adapters.http.state import AppState
 from semantic_trio.domain.conversation import Conversation, Part
 from semantic_trio.domain.generation import GenerationRequest
 

@@ -10,13 +10,11 @@ from typing import Literal
 import attrs
 import msgspec
 
-from semantic_trio.adapters.http.faults import fault_of, openai_error
+from semantic_trio.adapters.http.openai.chunks import PING, Chunks, Head, failure
 from semantic_trio.adapters.http.openai.logprobs import ChoiceLogprobs, TokenBytes, token_logprobs
 from semantic_trio.adapters.http.openai.tools import custom_input
 from semantic_trio.adapters.http.openai.usage import CompletionUsage
-from semantic_trio.adapters.http.protocol import Protocol
 from semantic_trio.adapters.http.reuse import Cache
-from semantic_trio.adapters.http.sse import encode_event
 from semantic_trio.application.answer import Answer, WholeAnswer
 from semantic_trio.application.choices import Chosen, together
 from semantic_trio.domain.conversation import Message, Role, Thinking, ToolCall
@@ -96,9 +94,7 @@ class ChatAnswer:
 class Manner:
     """How this client is told of an answer."""
 
-    model: str
-    created: int
-    completion_id: str
+    head: Head
     customs: frozenset[str] = frozenset()  # names of tools that take text
     token_bytes: TokenBytes | None = None  # None: nothing is told of tokens
 
@@ -107,7 +103,7 @@ def whole_completion(manner: Manner, answers: Sequence[WholeAnswer]) -> ChatAnsw
     """The answer of a request that does not stream."""
     choices = [_choice(manner, index, answer) for index, answer in enumerate(answers)]
     usage = CompletionUsage.of(together([answer.finished for answer in answers]), sum(answer.thought_tokens for answer in answers))
-    return ChatAnswer(manner.completion_id, manner.created, manner.model, choices, usage)
+    return ChatAnswer(manner.head.id, manner.head.created, manner.head.model, choices, usage)
 
 
 def _choice(manner: Manner, index: int, answer: WholeAnswer) -> Choice:
@@ -145,9 +141,9 @@ class ChatEncoder:
     """The chunks of one completion, from the role to `[DONE]`."""
 
     _manner: Manner
+    _chunks: Chunks
     _answers: Sequence[Answer]  # what is read: for what they tell beside their events
-    with_usage: bool
-    ping: bytes = b": ping\n\n"  # each data line would be parsed as a chunk
+    ping: bytes = PING
     _calls: Counter[int] = attrs.field(init=False, factory=Counter)  # of each choice
 
     def opening(self) -> bytes:
@@ -170,12 +166,11 @@ class ChatEncoder:
     def ending(self, finished: Finished) -> bytes:
         """The usage when asked for, the end."""
         usage = CompletionUsage.of(finished, sum(answer.thought_tokens for answer in self._answers))
-        told = self._event([], usage=usage, semantic_cache=Cache.of(finished.reuse)) if self.with_usage else b""
-        return told + b"data: [DONE]\n\n"
+        return self._chunks.ending(usage, semantic_cache=Cache.of(finished.reuse))
 
     def failure(self, error: SemanticError) -> bytes:
         """The error, and no `[DONE]`."""
-        return encode_event(openai_error(fault_of(error, Protocol.OPENAI)))
+        return failure(error)
 
     def _call(self, index: int, call: ToolCall) -> dict[str, object]:
         self._calls[index] += 1
@@ -187,17 +182,4 @@ class ChatEncoder:
         return ChoiceLogprobs(token_logprobs(tokens, token_bytes)) if tokens and token_bytes else None
 
     def _chunk(self, index: int, delta: dict[str, object], reason: Reason | None = None, scores: ChoiceLogprobs | None = None) -> bytes:
-        return self._event([{"index": index, "delta": delta, "logprobs": scores, "finish_reason": reason}])
-
-    def _event(self, choices: list[dict[str, object]], usage: CompletionUsage | None = None, **more: object) -> bytes:
-        event: dict[str, object] = {
-            "id": self._manner.completion_id,
-            "object": "chat.completion.chunk",
-            "created": self._manner.created,
-            "model": self._manner.model,
-            "choices": choices,
-            **more,
-        }
-        if self.with_usage:
-            event["usage"] = usage
-        return encode_event(event)
+        return self._chunks.chunk([{"index": index, "delta": delta, "logprobs": scores, "finish_reason": reason}])

@@ -1,8 +1,6 @@
 """Routes of the Chat Completions API. Knows nothing of how an answer comes about."""
 
 import functools
-import time
-import uuid
 
 from quart import Blueprint, Response
 from quart_schema import document_request, document_response
@@ -15,6 +13,7 @@ from semantic_trio.adapters.http.faults import OpenAIError
 from semantic_trio.adapters.http.generate import Asked, begin_all
 from semantic_trio.adapters.http.identity import identify
 from semantic_trio.adapters.http.openai.answer import ChatAnswer, ChatEncoder, Manner, whole_completion
+from semantic_trio.adapters.http.openai.chunks import Chunks, Head
 from semantic_trio.adapters.http.openai.tools import custom_names
 from semantic_trio.adapters.http.openai.wire import ChatRequest, asked
 from semantic_trio.adapters.http.sse import event_stream
@@ -37,14 +36,13 @@ def routes(state: AppState) -> Blueprint:
         request, question = await understood(exchange.body, functools.partial(_question, exchange))
         model, answers = await begin_all(state, question, request.choices)
         manner = Manner(
-            model=model.card.id,
-            created=int(time.time()),
-            completion_id=f"chatcmpl-{uuid.uuid4().hex}",
+            head=Head.new("chatcmpl", model.card.id),
             customs=custom_names(request.tools or ()),
             token_bytes=model.codec.token_bytes if request.logprobs else None,
         )
         if request.stream:
-            return event_stream(Choices(answers), ChatEncoder(manner, answers, request.wants_usage), state.settings.ping_seconds)
+            chunks = Chunks("chat.completion.chunk", manner.head, request.wants_usage)
+            return event_stream(Choices(answers), ChatEncoder(manner, chunks, answers), state.settings.ping_seconds)
         whole = [await answer.result() for answer in answers]
         return json_answer(whole_completion(manner, whole), reuse=whole[0].finished.reuse)
 

@@ -9,12 +9,10 @@ from typing import Literal
 
 import attrs
 
-from semantic_trio.adapters.http.faults import fault_of, openai_error
 from semantic_trio.adapters.http.openai.answer import REASONS, Reason
+from semantic_trio.adapters.http.openai.chunks import PING, Chunks, Head, failure
 from semantic_trio.adapters.http.openai.logprobs import TokenBytes, text_of
 from semantic_trio.adapters.http.openai.usage import CompletionUsage, PromptTokensDetails
-from semantic_trio.adapters.http.protocol import Protocol
-from semantic_trio.adapters.http.sse import encode_event
 from semantic_trio.application.answer import Answer, WholeAnswer
 from semantic_trio.application.choices import Chosen
 from semantic_trio.domain.conversation import Text
@@ -58,9 +56,7 @@ class CompletionAnswer:
 class TextManner:
     """How this client is told of answers."""
 
-    model: str
-    created: int
-    completion_id: str
+    head: Head
     echoes: tuple[str, ...]  # what stands before the answers to each prompt
     per_prompt: int  # answers to each
     token_bytes: TokenBytes | None = None  # None: nothing is told of tokens
@@ -92,7 +88,7 @@ def whole_text(manner: TextManner, answers: Sequence[WholeAnswer]) -> Completion
         TextChoice(manner.echo(index) + answer.text, index, REASONS[answer.finished.reason], manner.logprobs(answer.scores, 0))
         for index, answer in enumerate(answers)
     ]
-    return CompletionAnswer(manner.completion_id, manner.created, manner.model, choices, manner.usage([answer.finished for answer in answers]))
+    return CompletionAnswer(manner.head.id, manner.head.created, manner.head.model, choices, manner.usage([answer.finished for answer in answers]))
 
 
 @attrs.define(eq=False)
@@ -100,9 +96,9 @@ class CompletionEncoder:
     """The chunks of all answers, up to `[DONE]`."""
 
     _manner: TextManner
+    _chunks: Chunks
     _answers: Sequence[Answer]  # what is read: for what they tell beside their events
-    with_usage: bool
-    ping: bytes = b": ping\n\n"  # each data line would be parsed as a chunk
+    ping: bytes = PING
     _ends: dict[int, Finished] = attrs.field(init=False, factory=dict)
     _told: dict[int, int] = attrs.field(init=False, factory=dict)  # characters, by answer
 
@@ -125,24 +121,11 @@ class CompletionEncoder:
 
     def ending(self, finished: Finished) -> bytes:
         """The usage when asked for, the end."""
-        usage = self._manner.usage([self._ends[index] for index in range(len(self._answers))])
-        return (self._event([], usage) if self.with_usage else b"") + b"data: [DONE]\n\n"
+        return self._chunks.ending(self._manner.usage([self._ends[index] for index in range(len(self._answers))]))
 
     def failure(self, error: SemanticError) -> bytes:
         """The error, and no `[DONE]`."""
-        return encode_event(openai_error(fault_of(error, Protocol.OPENAI)))
+        return failure(error)
 
     def _chunk(self, choice: TextChoice) -> bytes:
-        return self._event([choice])
-
-    def _event(self, choices: list[TextChoice], usage: CompletionUsage | None = None) -> bytes:
-        event: dict[str, object] = {
-            "id": self._manner.completion_id,
-            "object": "text_completion",
-            "created": self._manner.created,
-            "model": self._manner.model,
-            "choices": choices,
-        }
-        if self.with_usage:
-            event["usage"] = usage
-        return encode_event(event)
+        return self._chunks.chunk([choice])

@@ -1,8 +1,6 @@
 """Routes of the Completions API: texts that are gone on with, without a conversation. Knows nothing of how an answer comes about."""
 
 import functools
-import time
-import uuid
 from collections.abc import Sequence
 
 from quart import Blueprint, Response
@@ -15,11 +13,13 @@ from semantic_trio.adapters.http.exchange import Exchange, current
 from semantic_trio.adapters.http.faults import OpenAIError
 from semantic_trio.adapters.http.generate import Asked, log_text, submit_all
 from semantic_trio.adapters.http.identity import identify
+from semantic_trio.adapters.http.openai.chunks import Chunks, Head
 from semantic_trio.adapters.http.openai.completion_answer import CompletionAnswer, CompletionEncoder, TextManner, whole_text
 from semantic_trio.adapters.http.openai.completion_wire import CompletionRequest, asked, texts_of
 from semantic_trio.adapters.http.openai.request import MOST_CHOICES
+from semantic_trio.adapters.http.served import ServedModel
 from semantic_trio.adapters.http.sse import event_stream
-from semantic_trio.adapters.http.state import AppState, ServedModel
+from semantic_trio.adapters.http.state import AppState
 from semantic_trio.application.answer import Answer, Encoded
 from semantic_trio.application.choices import Choices
 from semantic_trio.domain.conversation import NOTHING_SAID, Prompt
@@ -46,7 +46,8 @@ def routes(state: AppState) -> Blueprint:
         answers = _answers(state, model, question, prompts, request.choices)
         manner = _manner(request, model, prompts)
         if request.stream:
-            return event_stream(Choices(answers), CompletionEncoder(manner, answers, request.wants_usage), state.settings.ping_seconds)
+            chunks = Chunks("text_completion", manner.head, request.wants_usage)
+            return event_stream(Choices(answers), CompletionEncoder(manner, chunks, answers), state.settings.ping_seconds)
         whole = [await answer.result() for answer in answers]
         return json_answer(whole_text(manner, whole), reuse=whole[0].finished.reuse)
 
@@ -69,9 +70,7 @@ def _answers(state: AppState, model: ServedModel, question: Asked, prompts: Sequ
 
 def _manner(request: CompletionRequest, model: ServedModel, prompts: Sequence[tuple[int, ...]]) -> TextManner:
     return TextManner(
-        model=model.card.id,
-        created=int(time.time()),
-        completion_id=f"cmpl-{uuid.uuid4().hex}",
+        head=Head.new("cmpl", model.card.id),
         echoes=tuple(model.codec.decode(prompt) if request.echo else "" for prompt in prompts),
         per_prompt=request.choices,
         token_bytes=None if request.logprobs is None else model.codec.token_bytes,

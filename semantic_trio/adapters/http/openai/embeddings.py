@@ -20,7 +20,8 @@ from semantic_trio.adapters.http.contract import document_faults
 from semantic_trio.adapters.http.exchange import current
 from semantic_trio.adapters.http.faults import OpenAIError
 from semantic_trio.adapters.http.openai.completion_wire import Texts, several, texts_of
-from semantic_trio.adapters.http.state import AppState, ServedModel
+from semantic_trio.adapters.http.served import ServedModel
+from semantic_trio.adapters.http.state import AppState
 from semantic_trio.domain.errors import InvalidRequestError
 
 # Texts of one request: as many as the API takes.

@@ -70,7 +70,11 @@ ToolInForce = FunctionInForce | CustomInForce
 
 def tools_of(params: Iterable[ResponseTool]) -> tuple[Tool, ...]:
     """The tools that are offered to the model."""
-    return openai.tools_of(openai.ToolParam(one.type, None, None, one.name, one.description, one.parameters, one.strict) for one in _offered(params))
+    return openai.tools_of(_as_chat_tool(one) for one in _offered(params))
+
+
+def _as_chat_tool(one: ResponseTool) -> openai.ToolParam:
+    return openai.ToolParam(type=one.type, name=one.name, description=one.description, parameters=one.parameters, strict=one.strict)
 
 
 def tools_in_force(params: Iterable[ResponseTool]) -> tuple[ToolInForce, ...]:
