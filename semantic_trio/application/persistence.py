@@ -5,20 +5,21 @@ Files are worked on in worker threads, which never touch the device.
 """
 
 import math
-import os
 from collections.abc import Callable, Container, Mapping, Sequence
-from typing import Protocol, TypeVar, TypeVarTuple
 
 import attrs
 import structlog
 import trio
 
+from semantic_trio.application.reading import READERS, Reading
+from semantic_trio.application.threads import PATIENCE_SECONDS, InThread, WatchedWork
+from semantic_trio.application.traffic import Traffic
 from semantic_trio.domain.agent import Agent
 from semantic_trio.domain.allowance import Allowance
-from semantic_trio.domain.content import AgentRecord, Content, Item, positions_in, tokens_in
-from semantic_trio.domain.errors import DamagedError, DiskRefusedError, InvalidRequestError, StepFailedError
+from semantic_trio.domain.content import AgentRecord, Content, Item
+from semantic_trio.domain.errors import DiskRefusedError, InvalidRequestError, StepFailedError
 from semantic_trio.domain.memory import Memory
-from semantic_trio.domain.prefix import Block, Kept, Mark
+from semantic_trio.domain.prefix import Kept
 from semantic_trio.domain.records import adopt, listed, record_of, size_of
 from semantic_trio.domain.said import Said
 from semantic_trio.ports import CacheFiles, ModelRunner
@@ -27,44 +28,10 @@ log = structlog.get_logger(__name__)
 
 # Bytes taken from the device at a time: until they are written they take room beside the budget.
 WRITE_BYTES = 64 << 20
-# Files read at the same time; what they hold takes room beside the budget until the device has it. Half of the processors stay free: a thread that is
-# put aside while it holds the interpreter stops the event loop too.
-READERS = max(1, min(4, (os.cpu_count() or 1) // 2))
 # What a file takes beside its content, about: its header.
 FILE_BYTES = 8192
 # How long nothing is written after the disk has refused, in seconds: twice as long each time, up to the longest.
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 60.0
-# How long one file may take, in seconds: the largest take one, and a disk that spins up ten.
-PATIENCE_SECONDS = 30.0
-
-Arguments = TypeVarTuple("Arguments")
-Result = TypeVar("Result")
-
-
-class InThread(Protocol):
-    """Runs a blocking function where it blocks nobody."""
-
-    async def __call__(self, function: Callable[[*Arguments], Result], /, *arguments: *Arguments) -> Result:
-        """What the function returns or raises."""
-
-
-@attrs.define
-class Traffic:
-    """What has gone to and come from the disk."""
-
-    written_bytes: int = 0
-    write_seconds: float = 0.0
-    read_bytes: int = 0
-    read_tokens: int = 0
-    read_seconds: float = 0.0  # with at least one file being read
-    slower: int = 0  # times that reading took longer than computing would have taken
-    damaged: int = 0  # blocks, marks and records
-    evicted: int = 0  # blocks and marks deleted for others
-
-    @property
-    def read_tokens_per_second(self) -> float:
-        """Tokens brought back per second of reading; 0 while there were none."""
-        return self.read_tokens / self.read_seconds if self.read_seconds else 0.0
 
 
 @attrs.define(eq=False)
@@ -81,24 +48,28 @@ class Persistence:
     allowance: Allowance = attrs.field(factory=Allowance)
     readers: int = READERS
     written: Callable[[float], None] = lambda seconds: None  # told of each record that is on disk
-    in_thread: "InThread" = trio.to_thread.run_sync  # files are slow; a test on virtual time has them worked on in line
+    in_thread: InThread = trio.to_thread.run_sync  # files are slow; a test on virtual time has them worked on in line
     traffic: Traffic = attrs.field(init=False, factory=Traffic)
     refused: str = attrs.field(init=False, default="")  # why nothing is written now; empty: it is
     _used: int = attrs.field(init=False, default=0)  # the last place in the order of records
     _has_work: trio.Event = attrs.field(init=False, factory=trio.Event)
-    _has_reads: trio.Event = attrs.field(init=False, factory=trio.Event)
     _progress: trio.Event = attrs.field(init=False, factory=trio.Event)
     _remove_again_at: float = attrs.field(init=False, default=math.inf)
     _keeps_all: bool = attrs.field(init=False, default=False)  # what was to be deleted last could not be
-    _writes: dict[object, float] = attrs.field(init=False, factory=dict)  # since when each thread is at work
-    _reads: dict[object, float] = attrs.field(init=False, factory=dict)
-    _reading: int = attrs.field(init=False, default=0)  # files that are or will be read
-    _burst: "_Burst" = attrs.field(init=False, factory=lambda: _Burst())
+    _reading: Reading = attrs.field(init=False)
+    _writes: WatchedWork = attrs.field(init=False)
+    _reads: WatchedWork = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._reads, self._writes = WatchedWork(self.in_thread), WatchedWork(self.in_thread)
+        self._reading = Reading(
+            self.memory, self.runner, self.files, self.nudge, self.seconds_to_compute, self.readers, self._reads, self._writes, self.traffic
+        )
 
     async def open(self) -> None:
         """Take in what earlier processes have left: names, and the records of agents. Raises `OSError` where the directory cannot be read."""
         started = trio.current_time()
-        index, records, self.memory.agents.elsewhere = await self._work(self._reads, self._found)
+        index, records, self.memory.agents.elsewhere = await self._reads.do(self._found)
         for item, size in index.items():
             self.memory.disk.added(item, size)
         lost = []
@@ -117,7 +88,7 @@ class Persistence:
         """Write, delete and read until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._write_behind)
-            nursery.start_soon(self._read)
+            nursery.start_soon(self._reading.run)
             nursery.start_soon(self._watch)
             task_status.started()
 
@@ -131,32 +102,17 @@ class Persistence:
             log.warning("not all memory is on disk", waiting=disk.waiting, reason=self.refused or f"no time left after {seconds:.0f} s")
         return disk.waiting
 
-    async def _work(self, clock: dict[object, float], function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
-        """Work on files in a thread, by the clock."""
-        work = object()
-        clock[work] = trio.current_time()
-        try:
-            return await self.in_thread(function, *arguments)
-        finally:
-            del clock[work]
-
     async def _watch(self) -> None:
         """Nobody waits for a disk that hangs: until it answers again, nothing is read, and what waits to be written may be given up."""
         while True:
             await trio.sleep(PATIENCE_SECONDS / 2)
-            if self._hangs(self._writes):
+            if self._writes.hangs():
                 self._stop(TimeoutError(f"the disk has done nothing for {PATIENCE_SECONDS:.0f} s"))
-            if self._hangs(self._reads):
+            if self._reads.hangs():
                 log.warning("memory on disk does not come", reason=f"the disk has done nothing for {PATIENCE_SECONDS:.0f} s")
                 self.memory.disk.is_stuck = True
                 self.memory.store.call_off()
                 self.nudge()
-
-    def _hangs(self, clock: dict[object, float]) -> bool:
-        """Whether something takes too long; asked once of each."""
-        late = [work for work, since in clock.items() if since <= trio.current_time() - PATIENCE_SECONDS]
-        clock.update(dict.fromkeys(late, math.inf))
-        return bool(late)
 
     def _has_said(self, owner: str) -> None:
         """What an agent has said is known only when it was read: its record may have been written without."""
@@ -166,7 +122,7 @@ class Persistence:
 
     def _wake(self) -> None:
         self._has_work.set()
-        self._has_reads.set()
+        self._reading.wake()
 
     # ------------------------------------------------------------------------------------------------------------------- start
 
@@ -179,7 +135,7 @@ class Persistence:
         try:
             gone = adopt(memory, record)
         except ValueError as error:
-            await self._put_aside(record.id, str(error))
+            await self._reading.put_aside(record.id, str(error))
             return 0
         except InvalidRequestError as error:
             log.warning("an agent on disk is not known again", agent=record.id, reason=str(error))
@@ -263,7 +219,7 @@ class Persistence:
         if not self.allowance.allows(expected, started):
             raise DiskRefusedError(f"{self.allowance.limit_bytes} bytes were written within a day, and no more may be")
         await self._make_room(expected + FILE_BYTES)
-        size = await self._work(self._writes, write, *what)
+        size = await self._writes.do(write, *what)
         self.allowance.spend(size, started)
         self.traffic.written_bytes += size
         self.traffic.write_seconds += trio.current_time() - started
@@ -279,7 +235,7 @@ class Persistence:
             await self._remove(removal)
         if disk.used + wanted > disk.budget_bytes:
             raise DiskRefusedError(f"pinned agents take all {disk.budget_bytes} bytes of the disk budget")
-        free = await self._work(self._writes, self.files.free_bytes)
+        free = await self._writes.do(self.files.free_bytes)
         if free - wanted < self.floor_bytes:
             raise DiskRefusedError(f"{free} bytes are free on the disk, and {self.floor_bytes} are to stay so")
 
@@ -287,9 +243,9 @@ class Persistence:
         """Delete something. What cannot be deleted holds nothing up, and is tried again when there is nothing else to do."""
         try:
             if isinstance(what, str):
-                await self._work(self._writes, self.files.remove_agent, what)
+                await self._writes.do(self.files.remove_agent, what)
             else:
-                await self._work(self._writes, self.files.remove, what)
+                await self._writes.do(self.files.remove, what)
         except OSError as error:
             if not self._keeps_all:
                 log.warning("memory cannot be deleted from disk", name=what if isinstance(what, str) else what.key.hex(), reason=str(error))
@@ -317,99 +273,6 @@ class Persistence:
         for agent in list(self.memory.agents):
             self.memory.write(agent)
 
-    # -------------------------------------------------------------------------------------------------------------------- read
-
-    async def _read(self) -> None:
-        limit = trio.Semaphore(self.readers)
-        async with trio.open_nursery() as nursery:
-            while True:
-                await self._has_reads.wait()
-                self._has_reads = trio.Event()
-                for kept in self.memory.disk.take_reads():
-                    nursery.start_soon(self._bring_back, kept, limit)
-
-    async def _bring_back(self, kept: Kept, limit: trio.Semaphore) -> None:
-        store = self.memory.store
-        self._begin(kept)
-        async with limit:
-            has_come = kept.is_coming and await self._load(kept)
-        self._end(kept if has_come else None)
-        if has_come:
-            store.came(kept)
-        else:
-            store.ledger.did_not_come(kept)
-        self.nudge()
-
-    async def _load(self, kept: Kept) -> bool:
-        """Have the device store what is on disk. What is damaged is put aside, and computed again."""
-        try:
-            content = await self._work(self._reads, self.files.read, kept.item)
-            _check_tokens(kept, content)
-            await self.runner.load({kept.item: content})
-        except (DamagedError, OSError) as error:
-            if kept.is_written:  # not deleted meanwhile
-                await self._lose(kept, error)
-            return False
-        except StepFailedError as error:
-            log.error("memory could not be brought back", reason=error.reason)
-            return False
-        return True
-
-    async def _lose(self, kept: Kept, error: DamagedError | OSError) -> None:
-        """Put something aside before the memory hears of it: from then on it may be written anew."""
-        self.traffic.damaged += 1
-        log.warning("memory on disk is damaged and will be computed again", name=kept.key.hex(), reason=str(error))
-        if isinstance(error, DamagedError):
-            await self._put_aside(kept.item, error.reason)
-        self.memory.store.lost(kept)
-
-    def _begin(self, kept: Kept) -> None:
-        if not self._reading:
-            context = kept.start if isinstance(kept, Block) else 0
-            self._burst = _Burst(trio.current_time(), context)
-        self._reading += 1
-
-    def _end(self, kept: Kept | None) -> None:
-        """Count what was read, and compare with what computing it would have taken."""
-        self._reading -= 1
-        self.memory.disk.is_stuck = False
-        burst, traffic = self._burst, self.traffic
-        if kept is not None:
-            traffic.read_bytes += self._size(kept)
-            burst.tokens += kept.stop - kept.start if isinstance(kept, Block) else 0
-        if self._reading:
-            return
-        seconds = trio.current_time() - burst.since
-        traffic.read_tokens += burst.tokens
-        traffic.read_seconds += seconds
-        traffic.slower += 0 < self.seconds_to_compute(burst.tokens, burst.context) < seconds
-
-    async def _put_aside(self, what: Item | str, reason: str) -> None:
-        try:
-            await self._work(self._writes, self.files.put_aside, what, reason)
-        except OSError as error:
-            log.warning("a damaged file could not be put aside", reason=str(error))
-
     async def progressed(self) -> None:
         """Return when something more was written or deleted, or could not be."""
         await self._progress.wait()
-
-
-def _check_tokens(kept: Kept, content: Content) -> None:
-    """The device knows no tokens, and would find out with the first row that begins there. Raises `DamagedError`."""
-    if isinstance(kept, Mark):
-        found, wanted = positions_in(content), kept.position
-    else:
-        assert isinstance(kept, Block)
-        found, wanted = tokens_in(content), kept.stop - kept.start
-    if found - {wanted}:
-        raise DamagedError(f"{kept.kind} {kept.key.hex()}", f"is of {sorted(found)} tokens, not {wanted}")
-
-
-@attrs.define
-class _Burst:
-    """Reading without a break."""
-
-    since: float = 0.0
-    context: int = 0  # tokens before the first that is read
-    tokens: int = 0

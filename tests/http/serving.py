@@ -15,7 +15,8 @@ from semantic_trio.adapters.http.server import serve_http
 from semantic_trio.adapters.http.state import AppState, HttpSettings
 from semantic_trio.adapters.metrics import Metrics
 from semantic_trio.application.engine import Engine
-from semantic_trio.application.persistence import Arguments, InThread, Persistence, Result
+from semantic_trio.application.persistence import Persistence
+from semantic_trio.application.threads import Arguments, InThread, Result
 from semantic_trio.domain.disk import Disk
 from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.said import Said

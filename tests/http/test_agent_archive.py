@@ -94,7 +94,7 @@ async def test_who_comes_back_does_not_lose_what_was_being_deleted(autojump_cloc
         await create(server, id="ada")
         await say(server, "ada", LONG)
         archive = await exported(server, "ada")
-        server.persistence.in_thread = slowly  # type: ignore[assignment]
+        server.persistence.in_thread = server.persistence._writes.in_thread = slowly  # type: ignore[assignment]
         await delete(server.app, "ada")
         back = await brought(server, "ada", archive)
         await trio.sleep(100)

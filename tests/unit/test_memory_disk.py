@@ -189,7 +189,7 @@ class DiskMachine(MemoryMachine):
 
     def _read(self, choice: int, error: Exception | None) -> None:
         for kept in self.memory.disk.take_reads():
-            task = self.persistence._bring_back(kept, nullcontext())  # type: ignore[arg-type]
+            task = self.persistence._reading._bring_back(kept, nullcontext())  # type: ignore[arg-type]
             if self._goes_on(task):
                 self.readers[task] = kept.item
         if self.readers:

@@ -9,7 +9,8 @@ import trio
 from structlog.testing import capture_logs
 from trio.testing import MockClock
 
-from semantic_trio.application.persistence import LONGEST_PAUSE_SECONDS, PATIENCE_SECONDS
+from semantic_trio.application.persistence import LONGEST_PAUSE_SECONDS
+from semantic_trio.application.threads import PATIENCE_SECONDS
 from semantic_trio.domain.allowance import Allowance
 from semantic_trio.domain.chain import pack
 from semantic_trio.domain.content import Content, Item, Kind

@@ -13,7 +13,8 @@ from semantic_trio.adapters.http.threads import OwnThreads
 from semantic_trio.application.answer import Encoded
 from semantic_trio.application.archives import Archives
 from semantic_trio.application.engine import Engine
-from semantic_trio.application.persistence import InThread, Persistence
+from semantic_trio.application.persistence import Persistence
+from semantic_trio.application.threads import InThread
 from semantic_trio.domain.canonical import canonical
 from semantic_trio.domain.conversation import Conversation, Tool
 from semantic_trio.domain.embedding import APPROXIMATE, EmbeddingForm

@@ -8,7 +8,7 @@ from collections.abc import Callable
 import attrs
 import trio
 
-from semantic_trio.application.persistence import Arguments, Result
+from semantic_trio.application.threads import Arguments, Result
 
 
 @attrs.frozen(eq=False)

@@ -18,7 +18,7 @@ from semantic_trio.adapters.http.faults import OpenAIError
 from semantic_trio.adapters.http.identity import valid_id
 from semantic_trio.adapters.http.sse import StreamAbortedError
 from semantic_trio.adapters.http.state import AppState
-from semantic_trio.application.persistence import InThread
+from semantic_trio.application.threads import InThread
 
 log = structlog.get_logger(__name__)
 

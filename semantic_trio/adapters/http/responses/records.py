@@ -10,7 +10,7 @@ from typing import TypeVar
 import attrs
 
 from semantic_trio.adapters.http.threads import OwnThreads
-from semantic_trio.application.persistence import InThread
+from semantic_trio.application.threads import InThread
 from semantic_trio.ports import ResponseStore
 
 Result = TypeVar("Result")

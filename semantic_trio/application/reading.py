@@ -1,0 +1,140 @@
+"""What is on disk comes back before it is needed: read in worker threads, checked, loaded onto the device.
+
+Knows trio, the memory's orders, the runner and the files. What is read, and what becomes of that, says the memory.
+"""
+
+import os
+from collections.abc import Callable
+
+import attrs
+import structlog
+import trio
+
+from semantic_trio.application.threads import WatchedWork
+from semantic_trio.application.traffic import Traffic
+from semantic_trio.domain.content import Content, Item, positions_in, tokens_in
+from semantic_trio.domain.errors import DamagedError, StepFailedError
+from semantic_trio.domain.memory import Memory
+from semantic_trio.domain.prefix import Block, Kept, Mark
+from semantic_trio.ports import CacheFiles, ModelRunner
+
+log = structlog.get_logger(__name__)
+
+# Files read at the same time; what they hold takes room beside the budget until the device has it. Half of the processors stay free: a thread that is
+# put aside while it holds the interpreter stops the event loop too.
+READERS = max(1, min(4, (os.cpu_count() or 1) // 2))
+
+
+@attrs.define
+class _Burst:
+    """Reading without a break."""
+
+    since: float = 0.0
+    context: int = 0  # tokens before the first that is read
+    tokens: int = 0
+
+
+@attrs.define(eq=False)
+class Reading:
+    """Brings back what the memory has ordered."""
+
+    memory: Memory
+    runner: ModelRunner
+    files: CacheFiles
+    nudge: Callable[[], None]  # the engine, where something has come
+    seconds_to_compute: Callable[[int, int], float]  # reading so many tokens behind others; 0 while unknown
+    readers: int
+    reads: WatchedWork
+    writes: WatchedWork
+    traffic: Traffic
+    _has_reads: trio.Event = attrs.field(init=False, factory=trio.Event)
+    _under_way: int = attrs.field(init=False, default=0)  # files that are or will be read
+    _burst: _Burst = attrs.field(init=False, factory=_Burst)
+
+    def wake(self) -> None:
+        """There may be something to read."""
+        self._has_reads.set()
+
+    async def run(self) -> None:
+        """Read until cancelled."""
+        limit = trio.Semaphore(self.readers)
+        async with trio.open_nursery() as nursery:
+            while True:
+                await self._has_reads.wait()
+                self._has_reads = trio.Event()
+                for kept in self.memory.disk.take_reads():
+                    nursery.start_soon(self._bring_back, kept, limit)
+
+    async def put_aside(self, what: Item | str, reason: str) -> None:
+        """Keep what is damaged where nobody reads it again, with the reason beside it."""
+        try:
+            await self.writes.do(self.files.put_aside, what, reason)
+        except OSError as error:
+            log.warning("a damaged file could not be put aside", reason=str(error))
+
+    async def _bring_back(self, kept: Kept, limit: trio.Semaphore) -> None:
+        store = self.memory.store
+        self._begin(kept)
+        async with limit:
+            has_come = kept.is_coming and await self._load(kept)
+        self._end(kept if has_come else None)
+        if has_come:
+            store.came(kept)
+        else:
+            store.ledger.did_not_come(kept)
+        self.nudge()
+
+    async def _load(self, kept: Kept) -> bool:
+        """Have the device store what is on disk. What is damaged is put aside, and computed again."""
+        try:
+            content = await self.reads.do(self.files.read, kept.item)
+            _check_tokens(kept, content)
+            await self.runner.load({kept.item: content})
+        except (DamagedError, OSError) as error:
+            if kept.is_written:  # not deleted meanwhile
+                await self._lose(kept, error)
+            return False
+        except StepFailedError as error:
+            log.error("memory could not be brought back", reason=error.reason)
+            return False
+        return True
+
+    async def _lose(self, kept: Kept, error: DamagedError | OSError) -> None:
+        """Put something aside before the memory hears of it: from then on it may be written anew."""
+        self.traffic.damaged += 1
+        log.warning("memory on disk is damaged and will be computed again", name=kept.key.hex(), reason=str(error))
+        if isinstance(error, DamagedError):
+            await self.put_aside(kept.item, error.reason)
+        self.memory.store.lost(kept)
+
+    def _begin(self, kept: Kept) -> None:
+        if not self._under_way:
+            context = kept.start if isinstance(kept, Block) else 0
+            self._burst = _Burst(trio.current_time(), context)
+        self._under_way += 1
+
+    def _end(self, kept: Kept | None) -> None:
+        """Count what was read, and compare with what computing it would have taken."""
+        self._under_way -= 1
+        self.memory.disk.is_stuck = False
+        burst, traffic = self._burst, self.traffic
+        if kept is not None:
+            traffic.read_bytes += self.memory.store.ledger.size(kept)
+            burst.tokens += kept.stop - kept.start if isinstance(kept, Block) else 0
+        if self._under_way:
+            return
+        seconds = trio.current_time() - burst.since
+        traffic.read_tokens += burst.tokens
+        traffic.read_seconds += seconds
+        traffic.slower += 0 < self.seconds_to_compute(burst.tokens, burst.context) < seconds
+
+
+def _check_tokens(kept: Kept, content: Content) -> None:
+    """The device knows no tokens, and would find out with the first row that begins there. Raises `DamagedError`."""
+    if isinstance(kept, Mark):
+        found, wanted = positions_in(content), kept.position
+    else:
+        assert isinstance(kept, Block)
+        found, wanted = tokens_in(content), kept.stop - kept.start
+    if found - {wanted}:
+        raise DamagedError(f"{kept.kind} {kept.key.hex()}", f"is of {sorted(found)} tokens, not {wanted}")

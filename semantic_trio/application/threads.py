@@ -1,0 +1,47 @@
+"""Blocking work, done where it blocks nobody.
+
+Knows threads and how long they may take. Knows nothing of what is done there.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Protocol, TypeVar, TypeVarTuple
+
+import attrs
+import trio
+
+Arguments = TypeVarTuple("Arguments")
+Result = TypeVar("Result")
+
+# How long one piece of work may take, in seconds: the largest files take one, and a disk that spins up ten.
+PATIENCE_SECONDS = 30.0
+
+
+class InThread(Protocol):
+    """Runs a blocking function where it blocks nobody."""
+
+    async def __call__(self, function: Callable[[*Arguments], Result], /, *arguments: *Arguments) -> Result:
+        """What the function returns or raises."""
+
+
+@attrs.define(eq=False)
+class WatchedWork:
+    """Work of one kind, and since when each piece of it is at it."""
+
+    in_thread: InThread
+    _since: dict[object, float] = attrs.field(init=False, factory=dict)
+
+    async def do(self, function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
+        """What the function returns or raises."""
+        piece = object()
+        self._since[piece] = trio.current_time()
+        try:
+            return await self.in_thread(function, *arguments)
+        finally:
+            del self._since[piece]
+
+    def hangs(self) -> bool:
+        """Whether something takes too long; told once of each piece."""
+        late = [piece for piece, since in self._since.items() if since <= trio.current_time() - PATIENCE_SECONDS]
+        self._since.update(dict.fromkeys(late, math.inf))
+        return bool(late)

@@ -1,0 +1,22 @@
+"""What the disk tier has done, counted."""
+
+import attrs
+
+
+@attrs.define
+class Traffic:
+    """What has gone to and come from the disk."""
+
+    written_bytes: int = 0
+    write_seconds: float = 0.0
+    read_bytes: int = 0
+    read_tokens: int = 0
+    read_seconds: float = 0.0  # with at least one file being read
+    slower: int = 0  # times that reading took longer than computing would have taken
+    damaged: int = 0  # blocks, marks and records
+    evicted: int = 0  # blocks and marks deleted for others
+
+    @property
+    def read_tokens_per_second(self) -> float:
+        """Tokens brought back per second of reading; 0 while there were none."""
+        return self.read_tokens / self.read_seconds if self.read_seconds else 0.0
