@@ -59,15 +59,18 @@ def items(out: str, kind: str) -> list[dict[str, Any]]:
     return [event["item"] for event in events if event["type"] == "item.completed" and event["item"]["type"] == kind]
 
 
-def test_codex_changes_files_and_nothing_is_read_twice(
+def test_codex_changes_files_and_nothing_is_read_twice_whoever_starts_again(
     tmp_path: Path, scripted: Callable[..., ServerProcess], metered: Callable[[ServerProcess], Meter]
 ) -> None:
-    meter = metered(scripted(*WORK))
+    server = scripted(*WORK)
+    meter = metered(server)
     program = from_npm("codex", "@openai/codex", VERSION, PROGRAM)
     codex = Isolated(program, tmp_path / "home", tmp_path / "project")
     codex.configure(".codex/config.toml", configured(meter.url))
     (codex.project / "notes.txt").write_text("one\nalpha\n")
     said = codex.run("exec", "--json", "--skip-git-repo-check", "work please").out
+    server.end()
+    meter.server = scripted(*WORK).url
     again = codex.run("exec", "resume", "--last", "--json", "--skip-git-repo-check", "and again").out
 
     assert [item["text"].strip() for item in items(said, "agent_message")] == ["I read it.", "Two at once.", "Finished."]
@@ -77,6 +80,7 @@ def test_codex_changes_files_and_nothing_is_read_twice(
     assert [item["aggregated_output"] for item in items(said, "command_execution")][-1] == "one\nbeta\n"
     assert {(exchange.path, exchange.status) for exchange in meter.exchanges} == {("/v1/responses", 200)}
     assert {"namespace", "web_search"} < {tool["type"] for tool in meter.exchanges[0].asked["tools"]}, "what is to be passed over is not asked"
+    assert meter.exchanges[-1].cache["source"] == "disk"
     assert_nothing_read_twice(meter, at_least=4)
 
 

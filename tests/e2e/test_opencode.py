@@ -56,15 +56,18 @@ def parts(out: str, kind: str) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("package", [CHAT, MESSAGES])
-def test_opencode_changes_files_and_nothing_is_read_twice(
+def test_opencode_changes_files_and_nothing_is_read_twice_whoever_starts_again(
     tmp_path: Path, scripted: Callable[..., ServerProcess], metered: Callable[[ServerProcess], Meter], package: str
 ) -> None:
-    meter = metered(scripted(*work(tmp_path / "project")))
+    server = scripted(*work(tmp_path / "project"))
+    meter = metered(server)
     program = from_npm("opencode", "opencode-ai", VERSION, "opencode-*/bin/opencode")
     opencode = Isolated(program, tmp_path / "home", tmp_path / "project", {f"OPENCODE_DISABLE_{name}": "1" for name in QUIET})
     opencode.configure(".config/opencode/opencode.json", configured(meter.url, package))
     (opencode.project / "notes.txt").write_text("one\nalpha\n")
     said = opencode.run("run", "--format", "json", "work please").out
+    server.end()
+    meter.server = scripted(*work(tmp_path / "project")).url
     again = opencode.run("run", "--format", "json", "--continue", "and again").out
 
     assert [part["text"].strip() for part in parts(said, "text")] == ["I read it.", "Two at once.", "Finished."]
@@ -73,4 +76,5 @@ def test_opencode_changes_files_and_nothing_is_read_twice(
     assert (opencode.project / "copy.txt").read_text() == "gämma \n\n"
     assert "beta" in {part["tool"]: part for part in parts(said, "tool_use")}["bash"]["state"]["output"]
     assert {exchange.path for exchange in meter.exchanges} == {"/v1/chat/completions" if package == CHAT else "/v1/messages"}
+    assert "disk" in {exchange.cache.get("source") for exchange in meter.exchanges}
     assert_nothing_read_twice(meter, at_least=4)
