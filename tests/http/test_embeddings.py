@@ -92,6 +92,16 @@ async def test_what_is_wrong_is_named(fields: dict[str, Any], where: str, autoju
     assert (error["param"] or "").startswith(where)
 
 
+async def test_a_text_that_would_not_fit_into_the_memory_is_refused(autojump_clock: trio.testing.MockClock) -> None:
+    async with running(served(FakeRunner(), budget_bytes=1 << 13)) as server:
+        room = server.engine.memory.longest_row
+        fits, too_long = [await post(server.app, "/v1/embeddings", {"model": "org/tiny", "input": "x" * size}) for size in (room, room + 1)]
+    error: Any = too_long.json["error"]
+    assert fits.status == 200
+    assert (too_long.status, error["param"]) == (400, "input")
+    assert f"{room} tokens at most" in error["message"]
+
+
 async def test_a_model_that_cannot_says_so(autojump_clock: trio.testing.MockClock) -> None:
     async with running(served(BlindRunner())) as server:
         call = await post(server.app, "/v1/embeddings", {"model": "org/tiny", "input": "sea"})

@@ -101,8 +101,8 @@ def _size(model: ServedModel, dimensions: int | None) -> int:
 
 
 async def _tokens(model: ServedModel, text: Texts) -> tuple[int, ...]:
-    """What is read. Raises `InvalidRequestError` for too much."""
-    tokens, limit = await model.encode_text(text), model.card.context_length
+    """What is read. Raises `InvalidRequestError` for more than the context, or than the memory for KV cache would hold."""
+    tokens, limit = await model.encode_text(text), min(model.card.context_length, model.engine.memory.longest_row)
     if len(tokens) > limit:
         raise InvalidRequestError(f"a text has {limit} tokens at most, not {len(tokens)}", "input")
     return tokens
