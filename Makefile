@@ -138,7 +138,7 @@ format: $(DEV) ## Repair what can be repaired
 	@$(BIN)/ruff format $(SOURCES)
 
 typecheck: $(DEV) ## mypy --strict
-	@$(BIN)/mypy semantic_trio tests $(wildcard examples)
+	@$(BIN)/mypy $(SOURCES)
 
 imports: $(DEV) ## The direction of imports
 	@$(BIN)/lint-imports --no-cache

@@ -17,13 +17,13 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from ragged_step import GREEDY, build
+from ragged_step import GREEDY, build, compute
 
 from semantic_trio.adapters.disk import ModelFiles
 from semantic_trio.adapters.mlx.geometry import measure_spec
 from semantic_trio.adapters.mlx.kv import choose_layout
 from semantic_trio.adapters.mlx.runner import Batch
-from semantic_trio.application.persistence import READERS
+from semantic_trio.application.reading import READERS
 from semantic_trio.domain.content import Item, Kind
 from semantic_trio.domain.step import Chunk, Closing, RowStart, SaveBlock, SaveMark, StepPlan
 
@@ -50,10 +50,9 @@ GEMMA = {
 def model_of(shape: str, dtype: str) -> nn.Module:
     if shape != "gemma12b":
         return build(shape, dtype)
-    model = gemma3_text.Model(gemma3_text.ModelArgs.from_dict(GEMMA))
+    model: nn.Module = gemma3_text.Model(gemma3_text.ModelArgs.from_dict(GEMMA))
     model.set_dtype(getattr(mx, dtype))
-    for _, parameter in sorted(nn.utils.tree_flatten(model.parameters())):
-        mx.eval(parameter)
+    compute(model)
     return model
 
 

@@ -21,9 +21,10 @@ import os
 import platform
 import statistics
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from importlib.metadata import version
-from typing import Protocol
+from typing import Protocol, TypedDict, cast
 
 # Without it the Linux CPU build multiplies with reference BLAS, 50 times slower. Must come before mlx.core.
 for _library in glob.glob("/usr/lib/*/openblas-pthread/libblas.so.3"):
@@ -36,8 +37,23 @@ from mlx.utils import tree_flatten  # noqa: E402
 from mlx_lm.models import llama  # noqa: E402
 from mlx_lm.models.cache import BatchKVCache, KVCache  # noqa: E402
 
+
+class Shape(TypedDict):
+    """What mlx-lm's `ModelArgs` are told."""
+
+    num_hidden_layers: int
+    hidden_size: int
+    num_attention_heads: int
+    num_key_value_heads: int
+    head_dim: int
+    intermediate_size: int
+    vocab_size: int
+    rope_theta: float
+    tie_word_embeddings: bool
+
+
 SHAPES = {
-    "tiny": dict(
+    "tiny": Shape(
         num_hidden_layers=3,
         hidden_size=128,
         num_attention_heads=4,
@@ -48,7 +64,7 @@ SHAPES = {
         rope_theta=1e5,
         tie_word_embeddings=True,
     ),
-    "smollm2": dict(
+    "smollm2": Shape(
         num_hidden_layers=30,
         hidden_size=576,
         num_attention_heads=9,
@@ -59,7 +75,7 @@ SHAPES = {
         rope_theta=1e5,
         tie_word_embeddings=True,
     ),
-    "llama8b": dict(
+    "llama8b": Shape(
         num_hidden_layers=32,
         hidden_size=4096,
         num_attention_heads=32,
@@ -80,6 +96,7 @@ SEED = 11
 
 type_by_name = {"float32": mx.float32, "bfloat16": mx.bfloat16, "float16": mx.float16}
 Row = list[KVCache]  # one cache per layer
+Record = dict[str, str | float]  # one line of a table
 
 
 # --- the layouts -------------------------------------------------------------------------------------------------------
@@ -88,9 +105,9 @@ Row = list[KVCache]  # one cache per layer
 class Layout(Protocol):
     """The live rows of a batch. `ids` names them in batch order; `caches()` is called once before every step."""
 
-    ids: list[int]
-
-    def caches(self) -> list: ...
+    @property
+    def ids(self) -> list[int]: ...
+    def caches(self) -> Sequence[object]: ...
     def join(self, row: Row, name: int) -> None: ...
     def leave(self, name: int) -> None: ...
     def arrays(self) -> list[mx.array]: ...
@@ -100,23 +117,34 @@ class Layout(Protocol):
 class PartedCache:
     """One layer of a batch whose rows lie in several caches. Made anew for each step; the parts keep the state."""
 
-    parts: list  # of KVCache (one row) or BatchKVCache (several), in batch order
+    parts: list[KVCache | BatchKVCache]  # of one row or of several, in batch order
     counts: list[int]  # rows per part
     offset: mx.array  # (batch,) int32, shared by all layers: what the rotary embedding reads
-    masks: list  # per part, shared by all layers
+    masks: Sequence[mx.array | None]  # per part, shared by all layers
 
-    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[list, list]:
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[Sequence[mx.array], Sequence[mx.array]]:
         start, fetched = 0, []
         for part, count in zip(self.parts, self.counts, strict=True):
             fetched.append(part.update_and_fetch(keys[start : start + count], values[start : start + count]))
             start += count
-        return tuple(zip(*fetched, strict=True))
+        all_keys, all_values = zip(*fetched, strict=True)
+        return all_keys, all_values
 
-    def make_mask(self, n: int, **_) -> None:
+    def make_mask(self, n: int, **_: object) -> None:
         assert n == 1, "a live batch decodes one token per row"
 
 
-def attend(queries, keys, values, cache, scale, mask, sinks=None, *, whole=llama.scaled_dot_product_attention):
+def attend(
+    queries: mx.array,
+    keys: mx.array | Sequence[mx.array],
+    values: mx.array | Sequence[mx.array],
+    cache: object,
+    scale: float,
+    mask: mx.array | str | None,
+    sinks: mx.array | None = None,
+    *,
+    whole: Callable[..., mx.array] = llama.scaled_dot_product_attention,
+) -> mx.array:
     """Takes the place of `scaled_dot_product_attention` in the model's module."""
     if not isinstance(cache, PartedCache):
         return whole(queries, keys, values, cache=cache, scale=scale, mask=mask, sinks=sinks)
@@ -177,7 +205,9 @@ class Pair:
 class PairedCache(PartedCache):
     """One layer of a batch of `Pair`s."""
 
-    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[list, list]:
+    parts: list[Pair]
+
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[list[mx.array], list[mx.array]]:
         for pair, new in zip(self.parts, mx.stack([keys, values], axis=1), strict=True):
             pair.append(new)
         return [p.both[:1, :, : p.offset] for p in self.parts], [p.both[1:, :, : p.offset] for p in self.parts]
@@ -236,7 +266,8 @@ class Groups:
 
     @staticmethod
     def bucket(row: Row) -> int:
-        return (-(-row[0].offset // GROWTH_TOKENS) - 1).bit_length()
+        tokens: int = row[0].offset
+        return (-(-tokens // GROWTH_TOKENS) - 1).bit_length()
 
     def _settle(self) -> None:
         self.padding = {b: g.layers[0].left_padding.tolist() for b, g in self.groups.items()}
@@ -300,7 +331,7 @@ class SlotCache:
         slots[mx.arange(self.rows), :, self.offset] = new[:, :, 0]
         return slots
 
-    def make_mask(self, n: int, **_) -> mx.array | None:
+    def make_mask(self, n: int, **_: object) -> mx.array | None:
         assert n == 1, "a live batch decodes one token per row"
         return self.mask
 
@@ -371,7 +402,8 @@ class Slots:
         return [a for c in self.layers for a in (c.keys, c.values)]
 
 
-LAYOUTS = {"rows": Rows, "pairs": Pairs, "padded": Padded, "groups": Groups, "slots": Slots}
+MakeLayout = Callable[[list[Row], list[int]], Layout]
+LAYOUTS: dict[str, MakeLayout] = {"rows": Rows, "pairs": Pairs, "padded": Padded, "groups": Groups, "slots": Slots}
 
 
 # --- what is fed to them -----------------------------------------------------------------------------------------------
@@ -380,9 +412,13 @@ LAYOUTS = {"rows": Rows, "pairs": Pairs, "padded": Padded, "groups": Groups, "sl
 def model_of(shape: str, dtype: mx.Dtype) -> llama.Model:
     model = llama.Model(llama.ModelArgs(model_type="llama", rms_norm_eps=1e-5, **SHAPES[shape]))
     model.set_dtype(dtype)
-    for _, weight in tree_flatten(model.parameters()):  # one by one: the float32 draft of only one weight exists at a time
+    for weight in weights_of(model):  # one by one: the float32 draft of only one weight exists at a time
         mx.eval(weight)
     return model
+
+
+def weights_of(model: llama.Model) -> list[mx.array]:
+    return [weight for _, weight in cast(list[tuple[str, mx.array]], tree_flatten(model.parameters()))]
 
 
 def random_row(shape: str, length: int, dtype: mx.Dtype) -> Row:
@@ -397,7 +433,7 @@ def random_row(shape: str, length: int, dtype: mx.Dtype) -> Row:
     return row
 
 
-def filled(layout: type, shape: str, lengths: list[int], dtype: mx.Dtype) -> Layout:
+def filled(layout: MakeLayout, shape: str, lengths: list[int], dtype: mx.Dtype) -> Layout:
     mx.random.seed(SEED)
     made = layout([random_row(shape, n, dtype) for n in lengths], list(range(len(lengths))))
     mx.eval(made.arrays())
@@ -453,9 +489,10 @@ def time_steps(model: llama.Model, layout: Layout, steps: int, weights: int, int
     into.peak = max(into.peak, mx.get_peak_memory() - weights)
 
 
-def time_cases(model, shape: str, dtype: mx.Dtype, cases: dict, steps: int, rounds: int) -> list[dict]:
+def time_cases(model: llama.Model, shape: str, dtype: mx.Dtype, cases: dict[str, list[int]], steps: int, rounds: int) -> list[Record]:
     """Layouts take turns within each round, so that a busy moment of the machine hits them all."""
-    weights, results = sum(weight.nbytes for _, weight in tree_flatten(model.parameters())), []
+    weights = sum(weight.nbytes for weight in weights_of(model))
+    results: list[Record] = []
     for case, lengths in cases.items():
         samples = {name: Samples() for name in LAYOUTS}
         for _ in range(rounds):
@@ -481,7 +518,7 @@ def time_cases(model, shape: str, dtype: mx.Dtype, cases: dict, steps: int, roun
     return results
 
 
-def timed_change(layout: Layout, change) -> tuple[float, float]:
+def timed_change(layout: Layout, change: Callable[[], None]) -> tuple[float, float]:
     """Seconds until the change is in memory, and the bytes it needed for the while beyond what was there."""
     mx.reset_peak_memory()
     before, start = mx.get_active_memory(), time.perf_counter()
@@ -492,11 +529,11 @@ def timed_change(layout: Layout, change) -> tuple[float, float]:
     return took, max(0, mx.get_peak_memory() - before)  # the peak moves on allocation only: it stays low without one
 
 
-def time_changes(model, shape: str, dtype: mx.Dtype, cases: dict, rounds: int) -> list[dict]:
+def time_changes(model: llama.Model, shape: str, dtype: mx.Dtype, cases: dict[str, tuple[list[int], int]], rounds: int) -> list[Record]:
     """A row joins, another leaves, a third joins in the memory that is free by then; a step after each."""
     results = []
     for case, (lengths, joiner) in cases.items():
-        samples: dict[str, list] = {name: [] for name in LAYOUTS}
+        samples: dict[str, list[list[tuple[float, float]]]] = {name: [] for name in LAYOUTS}
         for _ in range(rounds):
             for name, kind in LAYOUTS.items():
                 layout = filled(kind, shape, lengths, dtype)
@@ -512,7 +549,7 @@ def time_changes(model, shape: str, dtype: mx.Dtype, cases: dict, rounds: int) -
                 del layout
                 release()
         for name, taken in samples.items():
-            record = dict(case=case, layout=name)
+            record: Record = dict(case=case, layout=name)
             for what, changes in zip(("join", "leave", "rejoin"), zip(*taken, strict=True), strict=True):
                 record[f"{what}_ms"] = 1e3 * statistics.median(seconds for seconds, _ in changes)
                 record[f"{what}_mb"] = max(extra for _, extra in changes) / 1e6
@@ -537,13 +574,14 @@ def timed_leave(model: llama.Model, layout: Layout, name: int) -> tuple[float, f
     return change
 
 
-def forced_logits(model, kind: type, damage=None) -> dict[int, list[mx.array]]:
+def forced_logits(model: llama.Model, kind: MakeLayout, damage: Callable[[list[Row]], None] | None = None) -> dict[int, list[mx.array]]:
     """Logits by row over forced tokens, with a row that joins and two that leave on the way."""
     mx.random.seed(SEED)
     rows = [random_row("tiny", n, mx.float32) for n in (700, 40, 300, 513, 256)]
     if damage:
         damage(rows)
-    layout, seen = kind(rows, list(range(5))), {}
+    layout = kind(rows, list(range(5)))
+    seen: dict[int, list[mx.array]] = {}
     for step in range(12):
         if step == 3:
             layout.join(random_row("tiny", 290, mx.float32), 5)
@@ -559,11 +597,11 @@ def forced_logits(model, kind: type, damage=None) -> dict[int, list[mx.array]]:
     return seen
 
 
-def furthest(one: dict, other: dict) -> float:
+def furthest(one: dict[int, list[mx.array]], other: dict[int, list[mx.array]]) -> float:
     """The greatest difference, as a share of the range of the logits."""
     assert one.keys() == other.keys()
     pairs = [(mx.stack(one[n]), mx.stack(other[n])) for n in one]
-    return max((mx.abs(a - b).max() / (a.max() - a.min())).item() for a, b in pairs)
+    return max(float(mx.abs(a - b).max() / (a.max() - a.min())) for a, b in pairs)
 
 
 def check_exactness() -> dict[str, float]:
@@ -581,7 +619,7 @@ def check_exactness() -> dict[str, float]:
     return differences
 
 
-def time_bare(call, calls: int = 20) -> float:
+def time_bare(call: Callable[[], mx.array], calls: int = 20) -> float:
     """Microseconds per call, the calls of one evaluation independent of each other; median of five evaluations."""
     mx.eval([call() for _ in range(3)])
     mx.synchronize()
@@ -619,7 +657,7 @@ def time_attention(shape: str, dtype: mx.Dtype, batch: int, length: int) -> dict
     }
 
 
-def time_operations(shape: str, dtype: mx.Dtype, length: int) -> list[dict]:
+def time_operations(shape: str, dtype: mx.Dtype, length: int) -> list[Record]:
     """Where the time of a step goes as the batch widens, in microseconds: the bare projections and the bare attention."""
     a, results = SHAPES[shape], []
     hidden, between = a["hidden_size"], a["intermediate_size"]
@@ -627,7 +665,8 @@ def time_operations(shape: str, dtype: mx.Dtype, length: int) -> list[dict]:
     weights = {name: mx.random.normal(size, dtype) for name, size in outputs.items()}
     mx.eval(weights)
     for batch in (1, 2, 4, 6, 7, 8, 9, 10, 12, 15, 16, 17, 20, 24, 31, 32, 64):
-        timing = {"batch": batch} | {name: time_projection(weight, batch) for name, weight in weights.items()}
+        timing: Record = {"batch": batch}
+        timing |= {name: time_projection(weight, batch) for name, weight in weights.items()}
         if batch <= 32:
             timing |= time_attention(shape, dtype, batch, length)
         results.append(timing)
@@ -658,8 +697,8 @@ def _lines(path: str) -> list[str]:
         return file.readlines()
 
 
-def table(records: list[dict]) -> str:
-    def shown(value) -> str:
+def table(records: list[Record]) -> str:
+    def shown(value: object) -> str:
         return f"{value:,.1f}" if isinstance(value, float) else str(value)
 
     heads = list(records[0])
@@ -681,14 +720,14 @@ def main() -> None:
     on_gpu = mx.default_device() == mx.Device(mx.gpu)
     length = options.length or (2048 if on_gpu else 512)
 
-    report = {"machine": machine(), "options": vars(options)}
+    report: dict[str, object] = {"machine": machine(), "options": vars(options)}
     print(json.dumps(report["machine"], indent=1))
-    report["exactness"] = check_exactness()
-    print("difference from `rows`, of the logit range:", report["exactness"], flush=True)
+    exactness = report["exactness"] = check_exactness()
+    print("difference from `rows`, of the logit range:", exactness, flush=True)
     mx.random.seed(SEED)
     if options.operations:
-        report["operations"] = time_operations(options.shape, dtype, length)
-        print(table(report["operations"]), flush=True)
+        operations = report["operations"] = time_operations(options.shape, dtype, length)
+        print(table(operations), flush=True)
         release()
     model = model_of(options.shape, dtype)
     cases = {f"{n} x {length}": [length] * n for n in (1, 4, 8, 16)}
@@ -698,13 +737,13 @@ def main() -> None:
     if on_gpu:
         cases["1 x 32000 + 7 x 2000"] = LONG_MIX
         changes["1 x 32000 + 7 x 2000"] = (LONG_MIX, 2000)
-    report["steps"] = time_cases(model, options.shape, dtype, cases, options.steps, options.rounds)
-    report["changes"] = time_changes(model, options.shape, dtype, changes, options.rounds)
-    print(table(report["steps"]), table(report["changes"]), sep="\n\n")
+    steps = report["steps"] = time_cases(model, options.shape, dtype, cases, options.steps, options.rounds)
+    changed = report["changes"] = time_changes(model, options.shape, dtype, changes, options.rounds)
+    print(table(steps), table(changed), sep="\n\n")
     if options.json:
         with open(options.json, "w") as file:
             json.dump(report, file, indent=1)
-    for name, difference in report["exactness"].items():
+    for name, difference in exactness.items():
         assert (difference <= TOLERANCE) == (name != "a lost block"), (name, difference)
 
 

@@ -12,7 +12,7 @@ shared machine moves.
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import attrs
@@ -22,16 +22,18 @@ from ragged_step import SHAPES, build
 from semantic_trio.adapters.mlx.geometry import measure_spec
 from semantic_trio.adapters.mlx.kv import choose_layout
 from semantic_trio.adapters.mlx.runner import Batch
+from semantic_trio.domain.chain import TokenRun
+from semantic_trio.domain.conversation import Breakpoint
 from semantic_trio.domain.generation import GenerationRequest
 from semantic_trio.domain.memory import Memory
-from semantic_trio.domain.prefix import NO_MATCH
-from semantic_trio.domain.residency import Rank
+from semantic_trio.domain.prefix import NO_MATCH, Match
 from semantic_trio.domain.scheduler import Limits, Scheduler
 from semantic_trio.domain.sequence import Phase, Sequence
 from semantic_trio.domain.step import Closing
 from semantic_trio.testing import ByteDecoder
 
 import mlx.core as mx  # isort: skip - after the BLAS
+import mlx.nn as nn
 
 GIB = 2**30
 PROMPT, SHORT_PROMPT, SHORT_ANSWER = 96, 60, 30
@@ -43,19 +45,19 @@ VOCABULARY = 250
 class Forgetful(Memory):
     """Gives rows their room and forgets them."""
 
-    def match(self, run):
+    def match(self, run: TokenRun) -> Match:
         return NO_MATCH
 
-    def publish(self, number, read):
+    def publish(self, number: int, read: int) -> None:
         self._rows[number].row.read = read
 
-    def mark(self, number, position):
-        return None
-
-    def remember(self, number, run):
+    def mark(self, number: int, position: int, *, replaces: bool = False) -> None:
         pass
 
-    def close(self, number, fed, rank=Rank.PLAIN):
+    def remember(self, number: int, run: TokenRun, *, has_ended: bool = True) -> None:
+        pass
+
+    def close(self, number: int, fed: int, breakpoints: Iterable[Breakpoint] = (), *, has_ended: bool = True) -> Closing:
         self._move_out(self._rows[number])
         return Closing(number)
 
@@ -63,7 +65,7 @@ class Forgetful(Memory):
 class Side:
     """One of the two, with rows of its own."""
 
-    def __init__(self, model, memory: Memory, max_rows: int) -> None:
+    def __init__(self, model: nn.Module, memory: Memory, max_rows: int) -> None:
         self.batch = Batch(choose_layout(model))
         self.scheduler = Scheduler(Limits(16_384, max_rows, 512, 0.25), memory)
         self.long: list[Sequence] = []

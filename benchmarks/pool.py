@@ -19,7 +19,7 @@ from semantic_trio.domain.chain import TokenRun, root_key
 from semantic_trio.domain.families import published_spec
 from semantic_trio.domain.geometry import ModelCacheSpec
 from semantic_trio.domain.memory import Memory
-from semantic_trio.domain.prefix import NO_MATCH
+from semantic_trio.domain.prefix import NO_MATCH, Match
 
 CONFIGS = Path(__file__).parents[1] / "tests" / "unit" / "configs"
 NAMES = ("gemma-3-12b", "gpt-oss-20b", "qwen-2.5-14b", "llama-3.1-8b")
@@ -71,7 +71,7 @@ class Lived:
         self.agent = self.memory.agents.recognise(self.run)
         self.read(NO_MATCH)
 
-    def read(self, match) -> None:
+    def read(self, match: Match) -> None:
         self.memory.open(self.row, self.run, self.agent, match)
         self.memory.publish(self.row, len(self.tokens))
         self.memory.remember(self.row, self.run)
@@ -101,7 +101,9 @@ def publish_figures(lived: Lived) -> dict[str, float]:
     memory, row = lived.memory, lived.row
     run = memory.run((*lived.tokens, 1))
     memory.open(row, run, lived.agent, memory.match(run))
-    read, borders, others = len(run), [], []
+    read = len(run)
+    borders: list[int] = []  # nanoseconds
+    others: list[int] = []
     for _ in range(20 * 256):
         memory.extend(row, 5)
         memory.grow(row, read + 1)

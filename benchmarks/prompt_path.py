@@ -80,7 +80,7 @@ async def measure(new_model: Callable[[], ServedModel], raw: bytes, rounds: int)
         return await model.encode(asked(decode(raw, MessagesRequest)).conversation)
 
     figures: dict[str, tuple[list[float], list[float]]] = {"first request": ([], []), "next turn": ([], [])}
-    for _ in range(rounds):
+    for number in range(rounds):
         model = new_model()
         first, seconds, gaps = await watched(encode)
         figures["first request"][0].append(seconds)
@@ -92,8 +92,9 @@ async def measure(new_model: Callable[[], ServedModel], raw: bytes, rounds: int)
         _, seconds, gaps = await watched(encode)
         figures["next turn"][0].append(seconds)
         figures["next turn"][1].extend(gaps)
-    said = first.conversation
-    print(f"{len(raw) // 1000} KB, {len(first.prompt.tokens)} tokens, {len(said.messages)} messages, {len(said.tools)} tools")
+        if number == 0:
+            said = first.conversation
+            print(f"{len(raw) // 1000} KB, {len(first.prompt.tokens)} tokens, {len(said.messages)} messages, {len(said.tools)} tools")
     print(f"{'':16}{'median ms':>10}{'worst ms':>10}{'gap p99':>10}{'gap max':>10}")
     for name, (times, gaps) in figures.items():
         p99 = statistics.quantiles(gaps, n=100)[98]

@@ -9,6 +9,7 @@ server pays that alternates. Look-ahead is measured as the server uses it: one p
 import argparse
 import statistics
 import time
+from typing import cast
 
 from semantic_trio.adapters.mlx.kv import choose_layout
 from semantic_trio.adapters.mlx.runner import Batch
@@ -40,11 +41,16 @@ def build(shape: str, dtype: str) -> nn.Module:
         vocab_size=vocabulary,
         rope_theta=1e5,
     )
-    model = Model(arguments)
+    model: nn.Module = Model(arguments)
     model.set_dtype(getattr(mx, dtype))
-    for _, parameter in sorted(nn.utils.tree_flatten(model.parameters())):  # one after the other: random float32 weights are large
-        mx.eval(parameter)
+    compute(model)
     return model
+
+
+def compute(model: nn.Module) -> None:
+    """Draw the weights, one after the other: random float32 weights are large."""
+    for _, parameter in sorted(cast(list[tuple[str, mx.array]], nn.utils.tree_flatten(model.parameters()))):
+        mx.eval(parameter)
 
 
 class Bench:

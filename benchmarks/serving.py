@@ -242,7 +242,12 @@ def gaps_during(stream: Stream, long: Stream) -> list[float]:
 def neighbours(rounds: int) -> dict[str, object]:
     """Figure 3: four streams while a long prompt is read."""
     result: dict[str, list[dict[str, float]]] = {}
-    for name, server_of, times in (("ours", ours, rounds), ("mlx_lm", rival, 1), ("mlx_lm, steps of 256", lambda: rival(256), 1)):
+    servers: dict[str, tuple[Callable[[], contextlib.AbstractContextManager[Served]], int]] = {
+        "ours": (ours, rounds),
+        "mlx_lm": (rival, 1),
+        "mlx_lm, steps of 256": (lambda: rival(256), 1),
+    }
+    for name, (server_of, times) in servers.items():
         with server_of() as server:
             result[name] = [neighbours_once(server, f"{name} {i}") for i in range(times)]
         for one in result[name]:
