@@ -188,6 +188,58 @@ def test_what_cannot_be_expressed_is_left_out_and_told(schema: Schema, answer: s
         assert json.loads(told).keys() == {"pattern"}
 
 
+NEIGHBOURS: Schema = {"code": {"type": "string", "pattern": "^[0-9]{3}$"}, "age": {"type": "integer", "minimum": 100, "maximum": 105}}
+
+
+@pytest.mark.parametrize(
+    ("odd", "missing"),
+    [
+        (LOOK_AROUND, ["properties.odd.pattern: regex parse error:"]),
+        ({"$ref": "https://example.org/a.json"}, ["properties.odd.$ref: refers to nothing within the schema"]),
+        ({"anyOf": [{"$ref": "#/$defs/gone"}, {"type": "null"}]}, ["properties.odd.anyOf.0.$ref: refers to nothing within the schema"]),
+        ({"type": "string", "maxLength": 5, "not": {"const": "x"}}, ['Unimplemented keys: ["not"]']),
+        (
+            {"type": "object", "patternProperties": {"(?=x)": {"type": "null"}}, "additionalProperties": False},
+            ["properties.odd.patternProperties: regex parse error:"],
+        ),
+        (
+            {"type": "number", "multipleOf": 1e-30, "maximum": 3},
+            ["properties.odd.multipleOf: Value for 'multipleOf' has too many digits: 10000000000000008"],
+        ),
+    ],
+)
+def test_what_is_left_out_takes_nothing_else_with_it(odd: Schema, missing: list[str]) -> None:
+    known: Schema = {"$ref": "#/$defs/known"}
+    properties = {**NEIGHBOURS, "known": known, "odd": odd}
+    schema = {"type": "object", "properties": properties, "required": list(properties), "$defs": {"known": {"enum": [1, 2]}}}
+    conversation, calls = Conversation(ASKED, schema=json.dumps(schema)), ANY_TEMPLATE["bare"].manners.calls
+    with structlog.testing.capture_logs() as lines:
+        grammar = form(conversation, calls)
+    rest = {**schema, "properties": {**NEIGHBOURS, "known": known, "odd": {}}, "additionalProperties": False}
+
+    assert [line["missing"] for line in lines] == [missing]
+    for seed in range(20):
+        jsonschema.validate(json.loads(walked(grammar, seed)), rest)
+
+
+def test_references_within_a_schema_are_followed_wherever_they_lead() -> None:
+    leads = {"a": "#/$defs/a~1b", "b": "#/properties/a", "c": "#/$defs/c%20d/anyOf/1", "d": "#/$defs/c%20d/anyOf/2", "e": "#/$defs/c%20d/anyOf/first"}
+    properties = {name: {"$ref": lead} for name, lead in leads.items()} | {"odd": LOOK_AROUND}
+    defs = {"a/b": {"const": 1}, "c d": {"anyOf": [{"const": 2}, {"const": 3}]}}
+    schema: Schema = {"type": "object", "properties": properties, "required": ["a", "b", "c"], "$defs": defs}
+    with structlog.testing.capture_logs() as lines:
+        grammar = form(Conversation(ASKED, schema=json.dumps(schema)), ANY_TEMPLATE["bare"].manners.calls)
+
+    assert [told.partition(":")[0] for line in lines for told in line["missing"]] == [
+        "properties.d.$ref",
+        "properties.e.$ref",
+        "properties.odd.pattern",
+    ]
+    assert walked(grammar, 1, '{"a":1,"b":1,"c":3').startswith('{"a":1,"b":1,"c":3')
+
+
+KIND: Schema = {"type": "object", "properties": {"kind": {"enum": ["a", "b"]}}, "required": ["kind"]}
+A = {"a": {"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a"]}}
 UNION: Schema = {
     "type": "object",
     "properties": {"kind": {"enum": ["a", "b"]}},
@@ -202,6 +254,8 @@ UNION: Schema = {
         ({"type": "object", "properties": {"a": {"type": "boolean"}}, "required": ["a", "b"]}, '{"a":true,"b":1}'),
         ({"type": "array", "items": UNION, "minItems": 1, "maxItems": 1}, '[{"kind":"b","b":true}]'),
         ({"type": "object", "properties": {"allOf": {"type": "boolean"}}, "required": ["allOf"]}, '{"allOf":true}'),
+        ({"anyOf": [{"type": "null"}, {**KIND, "anyOf": [{"$ref": "#/$defs/a"}]}], "$defs": A}, '{"kind":"b","a":true}'),
+        ({"anyOf": [{"type": "null"}, {**KIND, "$ref": "#/$defs/a"}], "$defs": A}, '{"kind":"b","a":true}'),
     ],
 )
 def test_objects_are_not_closed_where_more_is_meant(schema: Schema, answer: str) -> None:

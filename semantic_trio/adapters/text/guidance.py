@@ -5,6 +5,7 @@ Knows one tokenizer and grammars in llguidance's dialect of Lark. Knows nothing 
 
 import functools
 import json
+import re
 from collections.abc import Collection
 
 import attrs
@@ -17,8 +18,9 @@ from semantic_trio.domain.errors import GrammarError
 UNWRITTEN = "\U0010fffd"
 # Compiled grammars that are kept: an agent asks with the same ones turn after turn.
 MOST_KEPT = 256
-# Characters of the library's complaint that are told; the rest of it is the grammar.
+# Characters of the library's complaint that are told; the rest of it is the grammar, and before it stands a place in that.
 LONGEST_REASON = 200
+PLACE = re.compile(r"\Aat \d+\(\d+\): (failed to compile JSON schema: )?")
 
 
 @attrs.define(eq=False)
@@ -123,5 +125,5 @@ def _without_names(tokenizer: Tokenizer) -> str:
 
 
 def first_line(told: str) -> str:
-    """What the library complains of, without the grammar it repeats."""
-    return told.partition("\n")[0][:LONGEST_REASON]
+    """What the library complains of, without the place in our grammar, and without the grammar it repeats."""
+    return PLACE.sub("", told.partition("\n")[0])[:LONGEST_REASON]
