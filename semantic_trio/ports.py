@@ -10,7 +10,7 @@ from semantic_trio.domain.geometry import ModelCacheSpec
 from semantic_trio.domain.responses import StoredResponse
 from semantic_trio.domain.steering import Grammar
 from semantic_trio.domain.step import BlockKey, Inventory, SaveBlock, StepPlan, StepResult
-from semantic_trio.domain.stopping import TextDecoder
+from semantic_trio.domain.stopping import TextDecoder, Thoughts
 
 
 class ModelRunner(Protocol):
@@ -126,6 +126,14 @@ class AnswerReader(Protocol):
 
     def finish(self) -> list[Part]:
         """The rest. A call that was not ended counts when it can be parsed; what cannot be is text, as it was written."""
+
+    @property
+    def thoughts(self) -> Thoughts | None:
+        """What stands around thoughts in the answer; None where there are none."""
+
+    @property
+    def apart(self) -> type[Part] | None:
+        """What was read last belongs to, where that is surely no text and nothing is told of it: marks of a thought, blanks behind one or a call."""
 
 
 class TextCodec(Protocol):

@@ -63,6 +63,14 @@ class PlainReader:
         """See `AnswerReader.finish`."""
         return []
 
+    @property
+    def thoughts(self) -> None:
+        """See `AnswerReader.thoughts`."""
+
+    @property
+    def apart(self) -> None:
+        """See `AnswerReader.apart`."""
+
 
 @attrs.define(eq=False)
 class Answer:
@@ -128,6 +136,8 @@ class Answer:
                 self._tokens.append(event.token)
                 self._unread.append(event)
                 yield from self._until_enough(self._told(self._reader.push(event.text)))
+                if self._reader.apart is not None:
+                    self._count({self._reader.apart})
             case Finished():
                 if event.reason is FinishReason.END_OF_TURN:
                     self._unread = self._unread[:-1]

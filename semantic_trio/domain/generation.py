@@ -11,6 +11,7 @@ from semantic_trio.domain.conversation import Breakpoint
 from semantic_trio.domain.errors import SemanticError
 from semantic_trio.domain.reuse import NOTHING_REUSED, Reuse
 from semantic_trio.domain.steering import NO_STEERING, Grammar, Steering
+from semantic_trio.domain.stopping import Thoughts
 
 
 @attrs.frozen
@@ -41,6 +42,7 @@ class GenerationRequest:
     seed: int  # with the position it is the whole state of the random draw
     sampling: SamplingParams = SamplingParams()
     stop_strings: tuple[str, ...] = ()
+    thoughts: Thoughts | None = None  # in which stop strings are not looked for
     stop_tokens: frozenset[int] = frozenset()
     forced: tuple[int, ...] = ()
     steering: Steering = NO_STEERING

@@ -50,7 +50,7 @@ class Sequence:
     _planned: int = attrs.field(init=False, default=0)  # tokens whose drawing is planned or done
 
     def __attrs_post_init__(self) -> None:
-        self._stops = StopStrings(self.request.stop_strings)
+        self._stops = StopStrings(self.request.stop_strings, self.request.thoughts)
         self.replay = self.request.prompt
 
     @property

@@ -3,6 +3,7 @@
 Knows text. Knows nothing of tokens: token ids that end a turn are the scheduler's own comparison.
 """
 
+import enum
 from typing import Protocol
 
 import attrs
@@ -18,39 +19,97 @@ class TextDecoder(Protocol):
         """What is left at the end; an incomplete character becomes U+FFFD."""
 
 
+@attrs.frozen
+class Thoughts:
+    """What stands around the thoughts of an answer, in which nothing stops it."""
+
+    start: str
+    end: str
+    is_open: bool = False  # the answer begins within one
+
+
+class _Place(enum.Enum):
+    TEXT = enum.auto()
+    THOUGHT = enum.auto()
+    GAP = enum.auto()  # blanks behind a thought: no text
+
+
 @attrs.define
 class StopStrings:
     """Finds the first of several stop strings in text that arrives in pieces.
 
-    Text that might be the beginning of a stop string is held back until it cannot be one any more.
+    Text that might be the beginning of a stop string, or of a mark, is held back until it cannot be one any more.
     """
 
     stops: tuple[str, ...]
+    thoughts: Thoughts | None = None
     found: str | None = attrs.field(init=False, default=None)
     _held: str = attrs.field(init=False, default="")
+    _place: _Place = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._place = _Place.THOUGHT if self.thoughts is not None and self.thoughts.is_open else _Place.TEXT
 
     def push(self, piece: str) -> str:
         """The text that is safe to show now. Once `found` is set nothing more is."""
         if self.found is not None or not self.stops:
             return "" if self.found is not None else piece
-        text = self._held + piece
-        hits = [(at, stop) for stop in self.stops if (at := text.find(stop)) >= 0]
-        if hits:
-            at, self.found = min(hits, key=lambda hit: (hit[0], -len(hit[1])))
-            self._held = ""
-            return text[:at]
-        keep = self._longest_possible_start(text)
-        self._held = text[len(text) - keep :]
-        return text[: len(text) - keep]
+        self._held += piece
+        shown, before = "", None
+        while before is not self._place and self.found is None:
+            before = self._place
+            shown += self._step()
+        return shown
 
     def flush(self) -> str:
         """The text held back, when no more can come."""
         held, self._held = self._held, ""
         return held
 
-    def _longest_possible_start(self, text: str) -> int:
-        longest = max(len(stop) for stop in self.stops) - 1
-        for size in range(min(longest, len(text)), 0, -1):
-            if any(stop.startswith(text[-size:]) for stop in self.stops):
-                return size
-        return 0
+    def _step(self) -> str:
+        """What can be shown before the place changes."""
+        match self._place:
+            case _Place.THOUGHT:
+                return self._thought()
+            case _Place.GAP:
+                return self._gap()
+            case _Place.TEXT:
+                return self._text()
+
+    def _thought(self) -> str:
+        assert self.thoughts is not None
+        at = self._held.find(self.thoughts.end)
+        if at < 0:
+            return self._take(len(self._held) - _begun(self._held, (self.thoughts.end,)))
+        self._place = _Place.GAP
+        return self._take(at + len(self.thoughts.end))
+
+    def _gap(self) -> str:
+        blanks = len(self._held) - len(self._held.lstrip())
+        if blanks < len(self._held):
+            self._place = _Place.TEXT
+        return self._take(blanks)
+
+    def _text(self) -> str:
+        marks = (*self.stops, self.thoughts.start) if self.thoughts else self.stops
+        hits = [(at, -len(mark), mark) for mark in marks if (at := self._held.find(mark)) >= 0]
+        if not hits:
+            return self._take(len(self._held) - _begun(self._held, marks))
+        at, _, mark = min(hits)
+        if mark in self.stops:
+            self.found = mark
+            shown, self._held = self._held[:at], ""
+            return shown
+        self._place = _Place.THOUGHT
+        return self._take(at + len(mark))
+
+    def _take(self, count: int) -> str:
+        shown, self._held = self._held[:count], self._held[count:]
+        return shown
+
+
+def _begun(text: str, marks: tuple[str, ...]) -> int:
+    """Characters at the end of a text that may be the beginning of a mark."""
+    longest = max(map(len, marks)) - 1
+    sizes = range(min(longest, len(text)), 0, -1)
+    return next((size for size in sizes if any(mark.startswith(text[-size:]) for mark in marks)), 0)

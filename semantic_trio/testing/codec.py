@@ -21,6 +21,7 @@ from semantic_trio.domain.conversation import (
     Thinking,
     ToolCall,
 )
+from semantic_trio.domain.stopping import Thoughts
 from semantic_trio.testing.grammar import OneAnswer, only_answer
 from semantic_trio.testing.runner import END_OF_TURN
 
@@ -65,7 +66,16 @@ class ByteReader:
 
     _may_call: bool
     _held: str = ""
-    _skips_blanks: bool = attrs.field(init=False, default=False)
+    thoughts: Thoughts = attrs.field(init=False)
+    _skipped: type[Part] | None = attrs.field(init=False, default=None)  # blanks are, behind one of these
+
+    def __attrs_post_init__(self) -> None:
+        self.thoughts = Thoughts("<think>", "</think>", "<think>" in self._held and "</think>" not in self._held)
+
+    @property
+    def apart(self) -> type[Part] | None:
+        """See `AnswerReader.apart`."""
+        return None if self._held.strip() else self._skipped
 
     def push(self, text: str) -> list[Part]:
         """See `AnswerReader.push`."""
@@ -77,7 +87,7 @@ class ByteReader:
         return list(self._parts(is_all=True))
 
     def _parts(self, *, is_all: bool) -> Iterator[Part]:
-        held = self._held.lstrip() if self._skips_blanks else self._held
+        held = self._held.lstrip() if self._skipped else self._held
         certain = held if is_all else OPEN_MARK.sub("", held)
         at = 0
         for found in SAID.finditer(certain):
@@ -86,7 +96,7 @@ class ByteReader:
                 break
             at = found.end()
             part = self._read(found)
-            self._skips_blanks = not isinstance(part, Text)
+            self._skipped = None if isinstance(part, Text) else ToolCall if isinstance(part, ToolCall) else Thinking
             if part is not None:
                 yield part
         self._held = held[at:]
@@ -98,7 +108,7 @@ class ByteReader:
         try:
             match json.loads(found["call"]) if self._may_call and found["call"] is not None else None:
                 case {"name": str(name), "arguments": dict(arguments)}:
-                    return ToolCall("", name, json.dumps(arguments, ensure_ascii=False))
+                    return ToolCall("", name, json.dumps(arguments, ensure_ascii=False).encode("utf-16", "surrogatepass").decode("utf-16", "replace"))
         except (ValueError, RecursionError):
             pass
         return Text(found[0])

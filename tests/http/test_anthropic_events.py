@@ -62,7 +62,7 @@ CASES = {
     "thinking alone": Case(THOUGHT, [thinking("hm")], fields={"thinking": ADAPTIVE}),
     "one call": Case(call(at="x"), [use(at="x")], ("tool_use", None)),
     "a call without arguments": Case(call(), [use()], ("tool_use", None)),
-    "a call with half a character": Case(call(at="\ud83d!"), [use(at="?!")], ("tool_use", None)),
+    "a call with half a character": Case(call(at="\ud83d!"), [use(at="\ufffd!")], ("tool_use", None)),
     "parallel calls": Case(call(at="x") + call(at="é"), [use(at="x"), use(at="é")], ("tool_use", None)),
     "text and a call": Case("Let me look." + call(at="x"), [text("Let me look."), use(at="x")], ("tool_use", None)),
     "blanks and a call": Case("\n\n" + call(at="x"), [use(at="x")], ("tool_use", None)),

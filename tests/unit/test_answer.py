@@ -7,6 +7,8 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from semantic_trio.adapters.text.reader import MarkReader
+from semantic_trio.adapters.text.syntax import HERMES, ThinkMarks
 from semantic_trio.application.answer import Answer, AnswerEvent, Encoded, WholeAnswer
 from semantic_trio.domain.canonical import canonical
 from semantic_trio.domain.conversation import NOTHING_KNOWN, Conversation, Message, Role, Text, Thinking, Tool, ToolCall, ToolChoice
@@ -57,9 +59,25 @@ async def test_tokens_are_told_of_the_text_and_counted_of_thoughts(start_engine:
     whole = await answer_to(bench, said, f"<think>\nhm\n</think>\n\nI look.{CALL}So.", keeps_scores=True).result()
     silent = await answer_to(bench, said, "So.").result()
 
-    assert bytes(event.token for event in whole.scores).decode().strip() == "I look.So."
-    assert whole.thought_tokens == len("<think>\nhm\n</think>")
+    assert bytes(event.token for event in whole.scores).decode() == "I look.So."
+    assert whole.thought_tokens == len("<think>\nhm\n</think>\n\n")
     assert (silent.scores, silent.thought_tokens) == ((), 0)
+
+
+@pytest.mark.parametrize("marks", [("<think>", "</think>"), ("[THINK]", "[/THINK]")])
+@pytest.mark.parametrize("is_open", [True, False])
+@pytest.mark.parametrize("gap", ["", "\n\n"])
+async def test_marks_of_thoughts_are_no_text_however_they_come(
+    start_engine: StartEngine, autojump_clock: MockClock, marks: tuple[str, str], is_open: bool, gap: str
+) -> None:
+    bench, (start, end) = await start_engine(), marks
+    thought = f"{'' if is_open else start}\nhm\n{end}{gap}"
+    answer = answer_to(bench, Said(), f"{thought}I look.{CALL}\n\nSo.", keeps_scores=True)
+    answer._reader = MarkReader(ThinkMarks(start, end), HERMES, ASKED.tools, start if is_open else "")
+    whole = await answer.result()
+
+    assert bytes(event.token for event in whole.scores).decode() == "I look.So."
+    assert whole.thought_tokens == len(thought)
 
 
 async def test_the_next_turn_goes_on_with_the_very_tokens(start_engine: StartEngine, autojump_clock: MockClock) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from semantic_trio.adapters.text.reader import MarkReader
 from semantic_trio.adapters.text.syntax import HERMES, ThinkMarks, ToolSyntax, think_marks
 from semantic_trio.domain.conversation import Part, Text, Thinking, Tool, ToolCall
+from semantic_trio.domain.stopping import Thoughts
 
 THINK = ThinkMarks()
 MARKS = ["<think>", "</think>", "<tool_call>", "</tool_call>", "<channel|>", '{"name": "f", "arguments": {}}', '{"name": "f", "arguments": {"a": "']
@@ -50,6 +51,19 @@ def read(*pieces: str, marks: ThinkMarks = THINK, syntax: ToolSyntax | None = HE
 
 def call(name: str, arguments: str = "{}") -> ToolCall:
     return ToolCall("", name, arguments)
+
+
+def test_half_a_character_in_a_call_is_replaced() -> None:
+    """JSON may escape half of one, and UTF-8 has none."""
+    written = '<tool_call>{"name": "f\\ud83d", "arguments": {"a": "x\\ud83dy", "b": "\\ud83d\\ude00"}}</tool_call>'
+    assert read(written) == [call("f\ufffd", '{"a": "x\ufffdy", "b": "😀"}')]
+
+
+@pytest.mark.parametrize(
+    ("opening", "is_open"), [("", False), ("<think>\n", True), ("<think>\n\n</think>\n\n", False), ('<tool_call>\n{"name": "f"', False)]
+)
+def test_it_tells_whether_the_answer_begins_within_a_thought(opening: str, is_open: bool) -> None:
+    assert MarkReader(THINK, HERMES, (), opening).thoughts == Thoughts("<think>", "</think>", is_open)
 
 
 @given(text=ANSWERS, places=st.lists(st.integers(0, 60), max_size=6))

@@ -1,10 +1,11 @@
 """Stop strings, however the text is cut."""
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semantic_trio.domain.stopping import StopStrings
+from semantic_trio.domain.stopping import StopStrings, Thoughts
 
 TEXT = st.text(alphabet="abc", max_size=40)
 STOPS = st.lists(st.text(alphabet="abc", min_size=1, max_size=4), max_size=3).map(tuple)
@@ -60,6 +61,42 @@ def test_examples(pieces: list[str], shown: str) -> None:
     out = "".join(matcher.push(piece) for piece in pieces)
 
     assert out + matcher.flush() == shown
+
+
+THOUGHTS = Thoughts("<t>", "</t>")
+PIECES = st.lists(st.sampled_from(["<t>", "</t>", "\n", " ", "a", "b", "ab", "<", "/t>"]), max_size=14).map("".join)
+
+
+@pytest.mark.parametrize(
+    ("text", "stop", "shown"),
+    [
+        ("<t>a\n\nb</t>\n\nab", "\n\n", None),
+        ("<t>ab</t>\nab", "b", "<t>ab</t>\na"),
+        ("<t>ab</t>a\nb", "\n", "<t>ab</t>a"),
+        ("ab<t>b", "b", "a"),
+        ("a<t>b</t>a<t>b</t>b", "b", "a<t>b</t>a<t>b</t>"),
+        ("a<t>b", "<t>", "a"),
+    ],
+)
+@pytest.mark.parametrize("is_open", [True, False])
+def test_thoughts_and_what_is_around_them_stop_nothing(text: str, stop: str, shown: str | None, is_open: bool) -> None:
+    if is_open:  # the first mark is in the prompt
+        text, shown = f"b{stop}</t>{text}", shown if shown is None else f"b{stop}</t>{shown}"
+    for pieces in ([text], list(text)):
+        matcher = StopStrings((stop,), Thoughts("<t>", "</t>", is_open))
+        out = "".join(matcher.push(piece) for piece in pieces)
+
+        assert out + matcher.flush() == (text if shown is None else shown)
+        assert matcher.found == (stop if shown is not None else None)
+
+
+@given(text=PIECES, places=st.lists(st.integers(0, 40), max_size=8), is_open=st.booleans())
+def test_the_pieces_make_no_difference_to_what_is_shown(text: str, places: list[int], is_open: bool) -> None:
+    def read(pieces: list[str]) -> tuple[str, str | None]:
+        matcher = StopStrings(("b",), attrs.evolve(THOUGHTS, is_open=is_open))
+        return "".join(matcher.push(piece) for piece in pieces) + matcher.flush(), matcher.found
+
+    assert read(cut(text, places)) == read([text])
 
 
 def test_text_that_cannot_become_a_stop_string_is_not_held_back() -> None:

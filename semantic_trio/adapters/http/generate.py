@@ -89,7 +89,8 @@ def submit(state: AppState, exchange: Exchange, model: ServedModel, asked: Asked
     exchange.model, exchange.agent = model.card.id, asked.identity.agent or ""
     prompt, codec = encoded.prompt, model.codec
     if len(asked.stop_strings) > MOST_STOPS or any(len(stop) > LONGEST_STOP for stop in asked.stop_strings):
-        raise InvalidRequestError(f"at most {MOST_STOPS} stop strings of at most {LONGEST_STOP} characters", "stop")
+        raise InvalidRequestError(f"at most {MOST_STOPS} stop strings of at most {LONGEST_STOP} characters", "stop", quotes=False)
+    reader = codec.reader(encoded.conversation, prompt.opening) if encoded.conversation.messages else PlainReader()
     request = GenerationRequest(
         request_id=exchange.request_id,
         prompt=prompt.tokens,
@@ -100,6 +101,7 @@ def submit(state: AppState, exchange: Exchange, model: ServedModel, asked: Asked
         grammar=encoded.grammar,
         top_logprobs=asked.top_logprobs or 0,
         stop_strings=tuple(stop for stop in asked.stop_strings if stop),
+        thoughts=reader.thoughts,
         stop_tokens=codec.stop_tokens,
         agent=asked.identity.agent,
         is_ordered=asked.identity.is_ordered,
@@ -110,8 +112,8 @@ def submit(state: AppState, exchange: Exchange, model: ServedModel, asked: Asked
         generation = model.engine.submit(request, codec.decoder())
     except PoolExhaustedError as error:  # with all of the memory to itself: to a client that is one more bound on its prompt
         raise PromptTooLongError(len(prompt.tokens), model.engine.memory.longest_row) from error
+    exchange.generations.append(generation)
     exchange.stack.callback(state.metrics.generation_closed, generation)
-    reader = codec.reader(encoded.conversation, prompt.opening) if encoded.conversation.messages else PlainReader()
     answer = Answer(
         generation,
         encoded,

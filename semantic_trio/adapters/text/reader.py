@@ -9,8 +9,10 @@ from collections.abc import Sequence
 
 import attrs
 
+from semantic_trio.adapters.text.layout import encodable
 from semantic_trio.adapters.text.syntax import ThinkMarks, ToolSyntax
 from semantic_trio.domain.conversation import Part, Text, Thinking, Tool, ToolCall
+from semantic_trio.domain.stopping import Thoughts
 
 
 class _State(enum.Enum):
@@ -29,10 +31,20 @@ class MarkReader:
     _tools: Sequence[Tool] = ()
     _held: str = ""  # told by nobody yet; at first the beginning of the answer that is in the prompt
     _is_form: bool = False  # the answer is of a form: marks count before anything is said, and within it they are part of it
+    thoughts: Thoughts = attrs.field(init=False)
     _state: _State = attrs.field(init=False, default=_State.TEXT)
+    _behind: type[Part] = attrs.field(init=False, default=Thinking)  # what the gap is behind
     _searched: int = attrs.field(init=False, default=0)  # of a call: no end begins before
     _has_said: bool = attrs.field(init=False, default=False)
     _has_thought: bool = attrs.field(init=False, default=False)  # of a thought: its first words were told
+
+    def __attrs_post_init__(self) -> None:
+        self.thoughts = Thoughts(self._think.start, self._think.end, self._held.rfind(self._think.start) > self._held.rfind(self._think.end))
+
+    @property
+    def apart(self) -> type[Part] | None:
+        """See `AnswerReader.apart`."""
+        return {_State.THOUGHT: Thinking, _State.GAP: self._behind}.get(self._state)
 
     def push(self, text: str) -> list[Part]:
         """See `AnswerReader.push`."""
@@ -87,7 +99,7 @@ class MarkReader:
     def _thought(self, is_all: bool) -> list[Part]:
         thought, mark, after = self._held.partition(self._think.end)
         if mark:
-            self._state, self._held = _State.GAP, after
+            self._state, self._behind, self._held = _State.GAP, Thinking, after
         elif is_all:
             self._held = ""
         else:
@@ -114,14 +126,15 @@ class MarkReader:
         return self._called(self._parsed(held)[0], written)
 
     def _called(self, calls: list[Part], written: str) -> list[Part]:
-        self._state = _State.GAP if calls else _State.TEXT
+        self._state, self._behind = _State.GAP if calls else _State.TEXT, ToolCall
         return calls or [Text(written)]
 
     def _parsed(self, body: str) -> tuple[list[Part], bool]:
         """The calls of a text, none where it is no call; and whether it ends within a string: then its end is still to come."""
         assert self._syntax is not None
         try:
-            return [ToolCall("", name, arguments) for name, arguments in self._syntax.parse(body, self._tools)], False
+            calls = self._syntax.parse(body, self._tools)
+            return [ToolCall("", encodable(name), encodable(arguments)) for name, arguments in calls], False
         except json.JSONDecodeError as error:
             return [], error.msg.startswith("Unterminated string")
         except Exception:  # noqa: BLE001 - parsers of many hands; whatever they raise, it is no call

@@ -99,11 +99,6 @@ def stop_of(finished: Finished, stop_sequences: frozenset[str], *, has_calls: bo
     return CUT_OFF.get(finished.reason, "tool_use" if has_calls else "end_turn"), None
 
 
-def input_of(call: ToolCall) -> str:
-    """The JSON object a call is made with. A model may escape half of a character, which JSON can hold and UTF-8 cannot."""
-    return call.arguments.encode(errors="replace").decode()
-
-
 def _content(parts: Iterable[Part], display: Display) -> Iterator[AnswerContent]:
     for part in parts:
         match part:
@@ -114,4 +109,4 @@ def _content(parts: Iterable[Part], display: Display) -> Iterator[AnswerContent]
             case Thinking(thought) if thought.strip() and display is Display.OMITTED:
                 yield ThinkingContent("", signature(thought))
             case ToolCall():
-                yield ToolUseContent(part.id, part.name, msgspec.Raw(input_of(part).encode()))
+                yield ToolUseContent(part.id, part.name, msgspec.Raw(part.arguments.encode()))

@@ -78,11 +78,11 @@ def object_of(raw: msgspec.Raw, at: str) -> str:
     """A JSON object as it was written. Raises `InvalidRequestError` where it is none, or no text."""
     encoded = bytes(raw)
     if not encoded.startswith(b"{"):
-        raise InvalidRequestError("Input should be an object", at)
+        raise InvalidRequestError("Input should be an object", at, quotes=False)
     try:
         return encoded.decode()
     except UnicodeDecodeError as error:
-        raise InvalidRequestError(f"not valid UTF-8: {error.reason}", at) from error
+        raise InvalidRequestError(f"not valid UTF-8: {error.reason}", at, quotes=False) from error
 
 
 def _placed(content: Iterable[msgspec.Raw], at: str) -> Iterator[tuple[msgspec.Raw, str]]:
@@ -94,9 +94,9 @@ def _block(raw: msgspec.Raw, kinds: Kinds, at: str) -> AnyBlock:
     if name in kinds:
         return decode(raw, kinds[name], at)
     if name == "image":
-        raise InvalidRequestError(NO_IMAGES, at)
+        raise InvalidRequestError(NO_IMAGES, at, quotes=False)
     if name in KNOWN:
-        raise InvalidRequestError(f"{name!r} blocks are not for this place", f"{at}.type")
+        raise InvalidRequestError(f"{name!r} blocks are not for this place", f"{at}.type", quotes=False)
     return decode(raw, OtherBlock, at)
 
 
@@ -141,7 +141,7 @@ def _document(source: msgspec.Raw, at: str) -> str:
     if kind == "text":
         return decode(source, PlainTextSource, at).data
     if kind != "content":
-        raise InvalidRequestError(NO_DOCUMENTS, at)
+        raise InvalidRequestError(NO_DOCUMENTS, at, quotes=False)
     content = decode(source, ContentSource, at).content
     return content if isinstance(content, str) else "\n\n".join(block.text for block in content)
 

@@ -15,7 +15,6 @@ from semantic_trio.adapters.http.anthropic.answer import (
     TextContent,
     ThinkingContent,
     ToolUseContent,
-    input_of,
     stop_of,
 )
 from semantic_trio.adapters.http.anthropic.thinking import Display, signature
@@ -128,7 +127,7 @@ class MessageEncoder:
 
 
 def _pieces(call: ToolCall) -> Iterator[str]:
-    arguments = input_of(call)
+    arguments = call.arguments
     return (arguments[start : start + PIECE_CHARACTERS] for start in range(0, len(arguments), PIECE_CHARACTERS))
 
 
