@@ -58,7 +58,7 @@ class Archives:
             raise _refusal(error) from error
         self.persistence.allowance.spend(size, trio.current_time())
         if vocabulary and await in_thread(largest_token, record) >= vocabulary:
-            raise InvalidRequestError(f"has tokens beyond the {vocabulary} of the model", "archive")
+            raise InvalidRequestError(f"has tokens beyond the {vocabulary} of the model", "archive", quotes=False)
         agent = self._know(record, index)
         with trio.move_on_after(RECORD_SECONDS):
             while self.persistence.memory.disk.is_to_record(agent) and self.persistence.memory.disk.is_open:

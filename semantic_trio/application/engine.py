@@ -141,7 +141,7 @@ class Engine:
         """Raises `OverloadedError` where so many requests more would not all be taken, and `InvalidRequestError` where they never could be."""
         room = self.queue_limit + self.scheduler.limits.max_rows
         if count > room:
-            raise InvalidRequestError(f"{count} answers are wanted at once, and {room} requests may run and wait")
+            raise InvalidRequestError(f"{count} answers are wanted at once, and {room} requests may run and wait", quotes=False)
         if len(self._open) + count > room:
             raise OverloadedError(self.waiting, self.queue_limit, self.retry_after_seconds)
 

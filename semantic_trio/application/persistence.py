@@ -82,6 +82,9 @@ class Persistence:
         self.memory.disk.told = self._wake
         self.said.told = self._has_said
         seconds = round(trio.current_time() - started, 3)
+        if not index and not records:
+            log.info("no memory on disk yet", seconds=seconds)
+            return
         log.info("memory found on disk", agents=len(records), items=len(index), bytes=self.memory.disk.used, seconds=seconds)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:

@@ -22,7 +22,7 @@ SHOWN_TOKENS = 16
 def agent_id(given: str) -> str:
     """An id a client has chosen. Raises `InvalidRequestError` for one that could not be a file's name."""
     if not AGENT_ID.fullmatch(given):
-        raise InvalidRequestError("an agent's id has 1 to 128 of the characters A-Z a-z 0-9 . _ - and is neither . nor ..", "agent")
+        raise InvalidRequestError("an agent's id has 1 to 128 of the characters A-Z a-z 0-9 . _ - and is neither . nor ..", "agent", quotes=False)
     return given
 
 

@@ -134,7 +134,7 @@ class Agents:
         if len(self._all) >= self.limit:
             oldest = next((one for one in self._all.values() if not (one.is_kept or one.is_pinned or one.asked or one.rows)), None)
             if oldest is None and agent.is_kept:
-                raise InvalidRequestError(f"{self.limit} agents are kept, and no more may be; delete one first", "agent")
+                raise InvalidRequestError(f"{self.limit} agents are kept, and no more may be; delete one first", "agent", quotes=False)
             if oldest is None:
                 return agent  # works for this turn; nobody could ask for it later
             self.remove(oldest)

@@ -20,6 +20,7 @@ class InvalidRequestError(SemanticError):
 
     reason: str
     field: str = ""  # dotted path of the offending field, where there is one
+    quotes: bool = attrs.field(default=True, kw_only=True)  # the reason may repeat a part of what was asked, which is private
 
     def __str__(self) -> str:
         return f"{self.field}: {self.reason}" if self.field else self.reason
@@ -170,7 +171,7 @@ class ResponseNotFoundError(SemanticError):
     response: str
 
     def __str__(self) -> str:
-        return f"response: {self.response}"
+        return f"Response with id {self.response!r} not found."
 
 
 @attrs.frozen

@@ -24,7 +24,7 @@ from semantic_trio.testing import read_script
 SHORT = {"model_id": "--model"}
 CURL = """
   curl {url}/v1/chat/completions -H 'content-type: application/json' -d \\
-    '{{"model": "{model}", "messages": [{{"role": "user", "content": "What is the capital of France?"}}]}}'
+    '{{"model": "{model}", "temperature": 0, "max_tokens": 64, "messages": [{{"role": "user", "content": "What is the capital of France?"}}]}}'
 """
 
 Command = Callable[..., None]

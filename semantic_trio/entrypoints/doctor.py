@@ -95,8 +95,9 @@ def _server(settings: Settings) -> Iterator[Finding]:
     if rates is None:
         return
     if not rates.computed or not rates.read:
-        measured = f"{rates.computed:,.0f} tokens/s computed, {rates.read:,.0f} read from disk"
-        yield Finding("server", f"runs on port {settings.port}, and has not measured both rates yet: {measured}")
+        computed = f"prompts are computed at {rates.computed:,.0f} tokens/s" if rates.computed else "no prompt has been computed yet"
+        read = f"memory is read from disk at {rates.read:,.0f} tokens/s" if rates.read else "nothing has come back from disk yet"
+        yield Finding("server", f"runs on port {settings.port}: {computed}; {read}")
         return
     verdict = "reading is faster" if rates.read > rates.computed else "computing is faster"
     yield Finding("server", f"prompts are computed at {rates.computed:,.0f} tokens/s and read from disk at {rates.read:,.0f} tokens/s: {verdict}")

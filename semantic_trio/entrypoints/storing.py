@@ -9,7 +9,7 @@ import structlog
 import trio
 
 from semantic_trio.adapters.http.responses.records import Records
-from semantic_trio.adapters.store import open_store
+from semantic_trio.adapters.store import open_store, place_of
 from semantic_trio.domain.errors import StoreError
 from semantic_trio.entrypoints.settings import Settings
 
@@ -25,11 +25,12 @@ CLOSE_SECONDS = 5.0
 @contextlib.asynccontextmanager
 async def responses_stored(settings: Settings) -> AsyncIterator[Records]:
     """The database, until the context ends. One that cannot be used now is tried again when it is needed. Raises `InvalidRequestError`."""
-    records = Records(functools.partial(open_store, "".join(settings.responses_url), settings.cache_dir / DEFAULT_FILE))
+    url, file = "".join(settings.responses_url), settings.cache_dir / DEFAULT_FILE
+    records, place = Records(functools.partial(open_store, url, file)), place_of(url, file)
     try:
-        await prune(records, settings.responses_days)
+        await prune(records, settings.responses_days, place)
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(prune_daily, records, settings.responses_days)
+            nursery.start_soon(prune_daily, records, settings.responses_days, place)
             yield records
             nursery.cancel_scope.cancel()
     finally:
@@ -37,19 +38,19 @@ async def responses_stored(settings: Settings) -> AsyncIterator[Records]:
             await trio.to_thread.run_sync(records.close, abandon_on_cancel=True)
 
 
-async def prune_daily(records: Records, days: int) -> None:
+async def prune_daily(records: Records, days: int, place: str) -> None:
     """Remove what is older, again and again; with 0 days nothing is."""
     while True:
         await trio.sleep(DAY_SECONDS)
-        await prune(records, days)
+        await prune(records, days, place)
 
 
-async def prune(records: Records, days: int) -> None:
-    """Remove what is older, and say whether there is a database at all."""
+async def prune(records: Records, days: int, place: str) -> None:
+    """Remove what is older, and say whether there is a database at all, and where."""
     before = int(time.time()) - days * DAY_SECONDS if days else 0
     try:
         removed = await records.ask(lambda store: store.prune(before))
     except StoreError as error:
         log.error("responses are not stored", reason=error.reason)
     else:
-        log.info("responses are stored", removed=removed)
+        log.info("responses are stored", where=place, removed=removed)

@@ -1,12 +1,16 @@
 """The Completions API as its clients read it."""
 
+import itertools
 import json
 from typing import Any
 
 import pytest
 import trio.testing
+from hypothesis import given
+from hypothesis import strategies as st
 from openai.types import Completion
 
+from semantic_trio.adapters.http.openai.completion_answer import Offsets
 from semantic_trio.testing import FakeRunner
 from tests.http.serving import Served, post, running, served
 from tests.http.test_chat import lines
@@ -33,6 +37,16 @@ async def streamed(server: Served, *arguments: object, **fields: Any) -> list[An
 
 def text_of(pieces: list[Any], index: int = 0) -> str:
     return "".join(choice["text"] for piece in pieces for choice in piece["choices"] if choice["index"] == index)
+
+
+@given(text=st.text(max_size=20), places=st.lists(st.integers(0, 80), max_size=10))
+def test_offsets_are_of_characters_however_tokens_cut_them(text: str, places: list[int]) -> None:
+    whole = text.encode()
+    bounds = [0, *sorted({place % (len(whole) + 1) for place in places}), len(whole)]
+    offsets = Offsets()
+
+    found = [offsets.take(whole[start:stop]) for start, stop in itertools.pairwise(bounds)]
+    assert found == [len(whole[:start].decode(errors="ignore")) for start in bounds[:-1]]
 
 
 async def test_a_text_is_gone_on_with(autojump_clock: trio.testing.MockClock) -> None:
@@ -126,3 +140,10 @@ async def test_what_is_wrong_is_named(fields: dict[str, Any], where: str, autoju
     error: Any = call.json["error"]
     assert call.status == 400
     assert (error["param"] or "").startswith(where)
+
+
+async def test_an_echo_with_logprobs_is_refused_for_what_it_is() -> None:
+    call = await post(served(FakeRunner()).app, "/v1/completions", body(echo=True, logprobs=1))
+
+    error: Any = call.json["error"]
+    assert error["message"] == "echo: echo together with logprobs is not supported: nothing is told of the prompt's tokens"

@@ -7,7 +7,10 @@ import pytest
 import trio
 import trio.testing
 
+from semantic_trio.adapters.http.faults import Fault, fault_of
+from semantic_trio.adapters.http.protocol import Protocol
 from semantic_trio.adapters.http.state import HttpSettings
+from semantic_trio.domain.errors import DrainingError, GrammarError, InvalidRequestError
 from semantic_trio.testing import FakeRunner
 from tests.http.serving import Call, anthropic_body, openai_body, post, running, served
 
@@ -55,6 +58,7 @@ BAD_OPENAI: list[tuple[dict[str, Any], str]] = [
     ({"seed": "x"}, "seed"),
     ({"seed": 2**63}, "seed"),
     ({"stop": [3]}, "stop.0"),
+    ({"logit_bias": {"5": "x"}}, "logit_bias"),
     ({"min_p": 2}, "min_p"),
     ({"max_completion_tokens": 0}, "max_completion_tokens"),
     ({"stream_options": {"include_usage": 3}}, "stream_options.include_usage"),
@@ -201,6 +205,29 @@ async def test_unknown_paths_and_methods_have_an_envelope(path: str, method: str
     assert call.status == status
     assert ("request_id" in call.json) == (is_anthropic or path.startswith("/v1/messages"))
     assert ("allow" in call.answer_headers) == (status == 405)
+
+
+@pytest.mark.parametrize(
+    ("error", "logged"),
+    [
+        (Fault(400, "two\nlines"), "two lines"),
+        (InvalidRequestError("'my secret' is wrong", "stop"), "invalid_request_error"),
+        (GrammarError("my secret"), "grammar_too_complex"),
+        (DrainingError(5), "the server is shutting down"),
+        (KeyError("my secret"), "internal error"),
+    ],
+)
+def test_what_may_quote_a_request_is_logged_as_its_kind(error: Exception, logged: str) -> None:
+    assert fault_of(error, Protocol.OPENAI).logged == logged
+
+
+@pytest.mark.parametrize("path", ["/v1/batches", "/v1/responses/compact", "/v1/responses/input_tokens", "/v1/messages/batches", "/v1/" + "x" * 200])
+async def test_what_is_not_offered_is_a_404_that_says_so(path: str) -> None:
+    call = await post(served(FakeRunner()).app, path, {})
+
+    shown = path if len(path) <= 100 else f"{path[:99]}…"
+    assert (call.status, told(call)["message"]) == (404, f"POST {shown} is not offered by this server")
+    assert "allow" not in call.answer_headers
 
 
 async def test_a_body_over_the_limit_is_a_413(autojump_clock: trio.testing.MockClock) -> None:

@@ -368,6 +368,15 @@ async def test_input_items_are_told_in_pages(autojump_clock: trio.testing.MockCl
     assert forwards["first_id"] == oldest["last_id"]
 
 
+async def test_items_of_one_id_do_not_keep_a_reader_of_pages_for_ever(autojump_clock: trio.testing.MockClock) -> None:
+    given = [{"id": name, "role": "user", "content": name} for name in ("msg_a", "msg_a", "msg_b")]
+    async with running(speaking("Yes.")) as server:
+        where = f"{PATH}/{(await respond(server, given)).id}/input_items"
+        pages = [(await Call(server.app, "GET", where, query=f"order=asc&limit=1{more}".encode()).run()).json for more in ("", "&after=msg_a")]
+
+    assert [(page["last_id"], page["has_more"]) for page in pages] == [("msg_a", True), ("msg_b", False)]  # type: ignore[index,call-overload]
+
+
 @pytest.mark.parametrize("query", ["limit=0", "limit=101", "limit=x", "order=up", "after=nothing"])
 async def test_a_page_that_cannot_be_is_refused(query: str, autojump_clock: trio.testing.MockClock) -> None:
     async with running(speaking("Yes.")) as server:
@@ -631,7 +640,26 @@ async def test_what_nobody_has_answered_is_not_found(path: str, autojump_clock: 
         call = await (post(server.app, f"{PATH}/nobody{path}", b"") if path == "/cancel" else get(server.app, f"{PATH}/nobody{path}"))
 
     assert call.status == 404
-    assert call.json["error"]["code"] == "response_not_found"  # type: ignore[index]
+    assert call.json["error"] == {
+        "message": "Response with id 'nobody' not found.",
+        "type": "invalid_request_error",
+        "param": None,
+        "code": "response_not_found",
+    }
+
+
+@pytest.mark.parametrize(
+    ("field", "told"),
+    [
+        ("conversation", "conversation: conversations are not kept here: use previous_response_id"),
+        ("prompt", "prompt: prompts are not kept here: send their text as instructions or input"),
+    ],
+)
+@pytest.mark.parametrize("named", ["pmpt_1", {"id": "pmpt_1"}])
+async def test_what_is_kept_elsewhere_is_refused_with_what_to_send_instead(field: str, told: str, named: object) -> None:
+    call = await post(speaking("Yes.").app, PATH, body() | {field: named})
+
+    assert (call.status, call.json["error"]["message"]) == (400, told)  # type: ignore[index]
 
 
 async def test_a_stored_response_is_not_streamed(autojump_clock: trio.testing.MockClock) -> None:

@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging as stdlib_logging
 import re
+import shlex
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -15,7 +16,7 @@ from click.testing import CliRunner
 
 from semantic_trio.domain.errors import EngineDeadError, InvalidRequestError, ModelNotFoundError
 from semantic_trio.entrypoints import logging
-from semantic_trio.entrypoints.cli import main
+from semantic_trio.entrypoints.cli import CURL, main
 from semantic_trio.entrypoints.exits import ExitCode, known_ends
 from semantic_trio.entrypoints.settings import LogFormat, LogLevel
 
@@ -32,6 +33,15 @@ def test_help_names_every_command(cli: CliRunner) -> None:
 
     assert all(name in text for name in ("serve", "claude", "models", "cache", "agents", "config", "doctor"))
     assert "--max-decode-stall-ms" in cli.invoke(main, ["serve", "--help"]).output
+
+
+def test_what_to_try_asks_for_a_short_answer_that_is_the_same_every_time() -> None:
+    """The first answer of a small model decides whether there is a second question."""
+    command = shlex.split(CURL.format(url="http://127.0.0.1:8000", model="tiny").replace("\\\n", ""))
+
+    asked = json.loads(command[-1])
+    assert command[:2] == ["curl", "http://127.0.0.1:8000/v1/chat/completions"]
+    assert (asked["model"], asked["temperature"], asked["max_tokens"]) == ("tiny", 0, 64)
 
 
 def test_config_prints_values_and_sources_but_no_key(cli: CliRunner) -> None:
@@ -89,7 +99,9 @@ def test_doctor_says_that_there_is_too_little_room(cli: CliRunner, tmp_path: Pat
     [
         (300, 5000, "prompts are computed at 300 tokens/s and read from disk at 5,000 tokens/s: reading is faster"),
         (5000, 300, "prompts are computed at 5,000 tokens/s and read from disk at 300 tokens/s: computing is faster"),
-        (300, 0, "has not measured both rates yet: 300 tokens/s computed, 0 read from disk"),
+        (300, 0, ": prompts are computed at 300 tokens/s; nothing has come back from disk yet"),
+        (0, 5000, ": no prompt has been computed yet; memory is read from disk at 5,000 tokens/s"),
+        (0, 0, ": no prompt has been computed yet; nothing has come back from disk yet"),
         (None, None, ""),
     ],
 )

@@ -2,6 +2,7 @@
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 from trio.testing import MockClock
 
 from semantic_trio.domain.content import Item, Kind
@@ -464,3 +465,15 @@ async def test_who_begins_as_somebody_did_before_a_restart_is_somebody_else(star
     assert reuse.tokens == 99
     assert before <= {agent.id for agent in second.memory.agents}
     await second.end()
+
+
+async def test_the_log_says_what_was_found_or_that_there_is_nothing_yet(start_server: StartServer, autojump_clock: MockClock) -> None:
+    with capture_logs() as fresh:
+        server = await start_server()
+    await server.said(prompt(100), 10, agent="a")
+    await server.settle()
+    with capture_logs() as later:
+        await start_server(server.files)
+
+    assert [line["event"] for line in fresh] == ["no memory on disk yet"]
+    assert [(line["event"], line["agents"], line["items"]) for line in later] == [("memory found on disk", 1, 7)]

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import semantic_trio.adapters.store
-from semantic_trio.adapters.store import open_store
+from semantic_trio.adapters.store import open_store, place_of
 from semantic_trio.adapters.store.address import Address
 from semantic_trio.domain.errors import InvalidRequestError, SemanticError
 
@@ -18,6 +18,18 @@ def test_all_parts_of_an_address_are_taken_as_they_were_escaped() -> None:
 
     assert found == Address("a@b", "p/w#", "::1", 6543, "my db", None, "verify-full")
     assert (str(found), found.socket) == ("PostgreSQL, ::1:6543, database my db", None)
+
+
+@pytest.mark.parametrize(
+    ("url", "place"),
+    [
+        ("", "/nowhere/responses.sqlite"),
+        ("sqlite:///a%20b/c.sqlite", "/a b/c.sqlite"),
+        ("postgresql://u:hush@host/db", "PostgreSQL, host:5432, database db"),
+    ],
+)
+def test_a_place_is_told_without_a_password(url: str, place: str) -> None:
+    assert place_of(url, DEFAULT) == place
 
 
 def test_what_is_left_out_is_as_usual(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,16 +2,19 @@
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TypeVar, TypeVarTuple
 
 import pytest
 import trio
+from structlog.testing import capture_logs
 from trio.testing import MockClock
 
 from semantic_trio.adapters.http.responses.records import Records
 from semantic_trio.domain.errors import StoreError
 from semantic_trio.domain.responses import StoredResponse
-from semantic_trio.entrypoints.storing import DAY_SECONDS, prune, prune_daily
+from semantic_trio.entrypoints.settings import Settings
+from semantic_trio.entrypoints.storing import DAY_SECONDS, prune, prune_daily, responses_stored
 from semantic_trio.testing import MemoryResponses
 
 Arguments = TypeVarTuple("Arguments")
@@ -32,7 +35,7 @@ def response(name: str, *, days_old: float) -> StoredResponse:
 @pytest.mark.parametrize(("days", "kept"), [(30, ["young"]), (0, ["old", "young"])])
 async def test_what_is_too_old_goes_once_a_day(nursery: trio.Nursery, autojump_clock: MockClock, days: int, kept: list[str]) -> None:
     store = MemoryResponses()
-    nursery.start_soon(prune_daily, Records(lambda: store, in_line), days)
+    nursery.start_soon(prune_daily, Records(lambda: store, in_line), days, "here")
 
     for _ in range(2):
         store.put(response("old", days_old=31))
@@ -50,6 +53,14 @@ async def test_a_database_that_is_away_does_not_end_it() -> None:
 
     store = MemoryResponses(ask)
     store.put(response("old", days_old=31))
-    await prune(Records(lambda: store, in_line), 30)
+    await prune(Records(lambda: store, in_line), 30, "here")
 
     assert store.get("old")
+
+
+async def test_the_log_says_where_responses_are_stored(tmp_path: Path) -> None:
+    with capture_logs() as lines:
+        async with responses_stored(Settings(cache_dir=tmp_path)):
+            pass
+
+    assert lines == [{"event": "responses are stored", "log_level": "info", "where": str(tmp_path / "responses.sqlite"), "removed": 0}]

@@ -11,10 +11,16 @@ from urllib.parse import urlsplit
 import attrs
 
 from semantic_trio.adapters.http.faults import Fault
+from semantic_trio.adapters.http.protocol import Protocol, protocol_of
 from semantic_trio.adapters.http.state import HttpSettings
 
 # Probes carry no key.
 OPEN_PREFIX = "/health/"
+# How a wrong key is told. Claude Code matches Anthropic's words, and asks for another one.
+WRONG_KEY = {
+    Protocol.ANTHROPIC: "invalid x-api-key",
+    Protocol.OPENAI: "missing or wrong API key: send it as Authorization: Bearer or x-api-key",
+}
 
 
 @attrs.frozen
@@ -32,7 +38,7 @@ class Access:
         if origin and not self._may_come_from(origin):
             raise Fault(403, f"requests from pages of {origin!r} are not answered")
         if self.settings.api_key is not None and not path.startswith(OPEN_PREFIX):
-            self._check_key(self.settings.api_key, headers)
+            self._check_key(self.settings.api_key, headers, protocol_of(path, headers))
 
     def _is_ours(self, authority: str) -> bool:
         settings = self.settings
@@ -50,12 +56,12 @@ class Access:
             return self._is_ours(authority)
         return origin != "null"  # what sandboxed pages send; desktop programs have schemes of their own
 
-    def _check_key(self, key: str, headers: dict[str, str]) -> None:
+    def _check_key(self, key: str, headers: dict[str, str], protocol: Protocol) -> None:
         scheme, _, token = headers.get("authorization", "").partition(" ")
         offered = (headers.get("x-api-key", ""), token.strip() if scheme.lower() == "bearer" else "")
         matches = [hmac.compare_digest(candidate.encode(), key.encode()) for candidate in offered]
         if not any(matches):
-            raise Fault(401, "invalid x-api-key", code="invalid_api_key")
+            raise Fault(401, WRONG_KEY[protocol], code="invalid_api_key")
 
 
 def is_loopback(name: str) -> bool:

@@ -7,15 +7,15 @@ import structlog
 from quart import Response
 from quart_schema import Info, QuartSchema
 from quart_trio import QuartTrio
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
 from semantic_trio.adapters.http import admin, health, models
 from semantic_trio.adapters.http.access import Access
 from semantic_trio.adapters.http.agents import archive, register, residency, turns
 from semantic_trio.adapters.http.anthropic import messages
 from semantic_trio.adapters.http.contract import Contract
-from semantic_trio.adapters.http.exchange import current
-from semantic_trio.adapters.http.faults import envelope, fault_of
+from semantic_trio.adapters.http.exchange import Exchange, current
+from semantic_trio.adapters.http.faults import Fault, envelope, fault_of, not_offered
 from semantic_trio.adapters.http.gate import Gate
 from semantic_trio.adapters.http.openai import chat, completions, embeddings
 from semantic_trio.adapters.http.responses import kept
@@ -23,6 +23,9 @@ from semantic_trio.adapters.http.responses import routes as responses
 from semantic_trio.adapters.http.state import AppState
 
 log = structlog.get_logger(__name__)
+
+# Of the API, and not here: to the routes of responses their last part is an id, for which POST would be a wrong method.
+LIKE_IDS = frozenset({"/v1/responses/compact", "/v1/responses/input_tokens"})
 
 
 def create_app(state: AppState) -> QuartTrio:
@@ -49,11 +52,17 @@ def create_app(state: AppState) -> QuartTrio:
 async def _told(error: Exception) -> Response:
     """Any error, in the words of the request's protocol."""
     exchange = current.get()
-    fault = fault_of(error, exchange.protocol)
+    fault = exchange.fault = _fault(error, exchange)
     if fault.status == 500:
         log.error("request failed", exc_info=error)
     response = Response(envelope(fault, exchange.protocol, exchange.request_id), status=fault.status, content_type="application/json")
     response.headers.extend(fault.headers)
-    if isinstance(error, HTTPException):
+    if isinstance(error, HTTPException) and fault.status == error.code:
         response.headers.extend((name, value) for name, value in error.get_headers() if name == "Allow")
     return response
+
+
+def _fault(error: Exception, exchange: Exchange) -> Fault:
+    if isinstance(error, NotFound) or (isinstance(error, MethodNotAllowed) and exchange.path in LIKE_IDS):
+        return not_offered(exchange.method, exchange.path)
+    return fault_of(error, exchange.protocol)

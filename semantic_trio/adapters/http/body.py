@@ -122,11 +122,12 @@ def _invalid(told: str, at: str) -> Fault:
     match = AT_PATH.match(told)
     what, path = (match["what"], match["path"]) if match else (told, None)
     field = ".".join(filter(None, (at, _dotted(path or "$"))))
-    if missing := MISSING.match(what):
+    missing, unsupported = MISSING.match(what), UNSUPPORTED.match(what)
+    if missing:
         field, what = ".".join(filter(None, (field, missing["name"]))), "Field required"
-    elif unsupported := UNSUPPORTED.match(what):
+    elif unsupported:
         what = f"{unsupported['value']} is not supported"
-    return Fault(400, f"{field}: {what}" if field else what, field=field or None)
+    return Fault(400, f"{field}: {what}" if field else what, field=field or None, is_private=bool(unsupported))
 
 
 def _unreadable(what: str, at: str) -> Fault:
@@ -134,7 +135,8 @@ def _unreadable(what: str, at: str) -> Fault:
 
 
 def _dotted(path: str) -> str:
-    return re.sub(r"\[(\d+|\.\.\.)\]", r".\1", path).removeprefix("$").removeprefix(".")
+    """A path as clients write it: a key of a map, which nobody tells, is left out."""
+    return re.sub(r"\[(\d+)\]", r".\1", path).replace("[...]", "").removeprefix("$").removeprefix(".")
 
 
 def _too_large(limit_bytes: int) -> Fault:

@@ -12,7 +12,10 @@ from typing import BinaryIO
 import attrs
 from hypercorn.typing import HTTPScope
 
+from semantic_trio.adapters.http.faults import Fault
 from semantic_trio.adapters.http.protocol import Protocol, protocol_of
+from semantic_trio.application.handle import Generation
+from semantic_trio.domain.reuse import NOTHING_REUSED
 
 # Ids of callers that go into our log and answers as they are.
 SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
@@ -32,6 +35,8 @@ class Exchange:
     stack: ExitStack = attrs.field(factory=ExitStack)
     model: str = ""  # the id of the model that answers
     agent: str = ""  # whose turn it is, where it was named
+    generations: list[Generation] = attrs.field(factory=list)  # what was submitted for it
+    fault: Fault | None = None  # why it was refused, or how it failed
     status: int = 0  # 0 until the answer has begun
     is_complete: bool = False  # the last byte of the answer was given to the server
     was_aborted: bool = False  # the answer failed after it had begun
@@ -49,6 +54,25 @@ class Exchange:
         if self.was_aborted:
             return "aborted"
         return str(self.status) if self.is_complete else "client_gone"
+
+    @property
+    def tokens(self) -> dict[str, int]:
+        """What was read and drawn so far, each prompt once; nothing where nothing was submitted."""
+        if not self.generations:
+            return {}
+        firsts = {id(one.request.prompt): one for one in reversed(self.generations)}.values()  # several answers may share one prompt
+        return {
+            "prompt_tokens": sum(len(one.request.prompt) for one in firsts),
+            "reused": sum((one.reuse or NOTHING_REUSED).tokens for one in firsts),
+            "completion_tokens": sum(len(one.stamps) for one in self.generations),
+        }
+
+    @property
+    def refusal(self) -> dict[str, str]:
+        """Why there is no answer, in words for the log: nothing of what was said."""
+        if self.fault is None:
+            return {}
+        return {"error": self.fault.logged, **({"param": self.fault.field} if self.fault.field else {})}
 
 
 current: ContextVar[Exchange] = ContextVar("exchange")

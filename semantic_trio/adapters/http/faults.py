@@ -40,6 +40,8 @@ KINDS = {
     503: "overloaded_error",
     529: "overloaded_error",
 }
+# Of a path in a message, and of a message in the log: clients choose how long the one is, and thereby the other.
+SHOWN_PATH, LOGGED_CHARACTERS = 100, 200
 # When a supervisor has had the time to start a dead process again.
 RESTART_SECONDS = 5
 # When a database that was started again answers.
@@ -57,6 +59,13 @@ class Fault(Exception):
     field: str | None = None  # dotted path of the offending field
     code: str | None = None  # OpenAI's finer name
     retry_after_seconds: int | None = None
+    is_private: bool = False  # the message repeats a part of what was sent
+
+    @property
+    def logged(self) -> str:
+        """The message, in one line; of one that is private the kind alone."""
+        told = " ".join(((self.code or _kind(self)) if self.is_private else self.message).split())
+        return shortened(told, LOGGED_CHARACTERS)
 
     @property
     def is_permanent(self) -> bool:
@@ -72,6 +81,16 @@ class Fault(Exception):
         if self.retry_after_seconds is not None:
             found.append(("retry-after", str(self.retry_after_seconds)))
         return found
+
+
+def not_offered(method: str, path: str) -> Fault:
+    """The answer to what no route is for."""
+    return Fault(404, f"{method} {shortened(path, SHOWN_PATH)} is not offered by this server")
+
+
+def shortened(text: str, length: int) -> str:
+    """A text of at most so many characters; one that was longer ends in dots."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def fault_of(error: Exception, protocol: Protocol) -> Fault:
@@ -94,11 +113,11 @@ def _named(error: SemanticError, protocol: Protocol) -> Fault:
         case PromptTooLongError():
             return Fault(400, _too_long(error, protocol), field="messages", code="context_length_exceeded")
         case InvalidRequestError():
-            return Fault(400, str(error), field=error.field or None)
+            return Fault(400, str(error), field=error.field or None, is_private=error.quotes)
         case GrammarError():
-            return Fault(400, str(error), code="grammar_too_complex")
+            return Fault(400, str(error), code="grammar_too_complex", is_private=True)  # it may quote the schema
         case ModelNotFoundError():
-            return Fault(404, _no_model(error, protocol), field="model", code="model_not_found")
+            return Fault(404, _no_model(error, protocol), field="model", code="model_not_found", is_private=True)
         case AgentNotFoundError():
             return Fault(404, str(error), field="agent", code="agent_not_found")
         case ResponseNotFoundError():

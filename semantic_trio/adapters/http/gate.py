@@ -99,6 +99,8 @@ class Gate:
             outcome=exchange.outcome,
             seconds=round(seconds, 4),
             **({"agent": exchange.agent} if exchange.agent else {}),
+            **exchange.tokens,
+            **exchange.refusal,
         )
         if is_asked_for:
             self.state.metrics.request_ended(model=exchange.model, protocol=exchange.protocol.value, status=exchange.outcome, seconds=seconds)
@@ -140,6 +142,7 @@ class _Answer:
 
     async def error(self, fault: Fault, *, close: bool = False) -> None:
         """Send a whole error but for the last, empty message when `close` is set."""
+        self.exchange.fault = fault
         body = envelope(fault, self.exchange.protocol, self.exchange.request_id)
         headers = [("content-type", "application/json"), ("content-length", str(len(body))), *fault.headers]
         if close:

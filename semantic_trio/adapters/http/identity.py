@@ -55,7 +55,7 @@ def valid_id(given: str, field: str) -> str:
     try:
         return agent_id(given)
     except InvalidRequestError as error:
-        raise InvalidRequestError(error.reason, field) from None
+        raise attrs.evolve(error, field=field) from None
 
 
 def _session(headers: dict[str, str], user_id: object) -> str | None:

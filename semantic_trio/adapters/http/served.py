@@ -92,7 +92,7 @@ class ServedModel:
         await trio.lowlevel.checkpoint()  # there may be thousands of them
         tokens = await self._run(len(prompt) > ENCODE_IN_LOOP_CHARACTERS, self.codec.encode_text, prompt)
         if not tokens:
-            raise InvalidRequestError("an empty text cannot be read", "prompt")
+            raise InvalidRequestError("an empty text cannot be read", "prompt", quotes=False)
         return tokens
 
     async def _compiled(self, conversation: Conversation, opening: str) -> Grammar | None:

@@ -10,6 +10,8 @@ import msgspec
 import trio
 from quart import Response
 
+from semantic_trio.adapters.http.exchange import current
+from semantic_trio.adapters.http.faults import fault_of
 from semantic_trio.domain.errors import SemanticError
 from semantic_trio.domain.generation import Failed, Finished
 
@@ -75,6 +77,8 @@ async def _stream(events: EventSource[Piece], encoder: StreamEncoder[Piece], pin
         if arrived and isinstance(arrived[-1], Finished):
             return
         if arrived and isinstance(arrived[-1], Failed):
+            exchange = current.get()
+            exchange.fault = fault_of(arrived[-1].error, exchange.protocol)
             raise StreamAbortedError(str(arrived[-1].error))
 
 

@@ -26,13 +26,23 @@ def open_store(url: str, default: Path) -> ResponseStore:
     return SqlResponses(connect, connect())
 
 
+def place_of(url: str, default: Path) -> str:
+    """Where the store is that a URL names, without a password. Raises `InvalidRequestError` for another URL."""
+    return str(_place(url, default))
+
+
 def _connect(url: str, default: Path) -> Connect:
+    place = _place(url, default)
+    return _postgres(place) if isinstance(place, Address) else functools.partial(sqlite.connect, place)
+
+
+def _place(url: str, default: Path) -> Address | Path:
     if not url:
-        return functools.partial(sqlite.connect, default)
+        return default
     if url.startswith("sqlite:"):
-        return functools.partial(sqlite.connect, _path(url))
+        return _path(url)
     if url.startswith("postgresql://"):
-        return _postgres(Address.of(url))
+        return Address.of(url)
     raise InvalidRequestError("begins neither with sqlite:/// nor with postgresql://", SETTING)
 
 

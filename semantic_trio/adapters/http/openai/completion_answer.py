@@ -3,8 +3,9 @@
 Knows the wire and how generations end. Knows nothing of requests.
 """
 
+import codecs
+from collections import defaultdict
 from collections.abc import Sequence
-from itertools import accumulate
 from typing import Literal
 
 import attrs
@@ -52,6 +53,20 @@ class CompletionAnswer:
     object: Literal["text_completion"] = "text_completion"
 
 
+@attrs.define(eq=False)
+class Offsets:
+    """Counts the characters before each token of a text. Tokens may end within one; it counts when it is whole."""
+
+    _count: int = attrs.field(init=False, default=0)
+    _decoder: codecs.IncrementalDecoder = attrs.field(init=False, factory=lambda: codecs.getincrementaldecoder("utf-8")("replace"))
+
+    def take(self, spelled: bytes) -> int:
+        """The characters before a token, which follows those that were taken before."""
+        before = self._count
+        self._count += len(self._decoder.decode(spelled))
+        return before
+
+
 @attrs.frozen
 class TextManner:
     """How this client is told of answers."""
@@ -65,15 +80,14 @@ class TextManner:
         """What stands before an answer."""
         return self.echoes[index // self.per_prompt]
 
-    def logprobs(self, tokens: Sequence[TokenEvent], before: int) -> TextLogprobs | None:
-        """What is told of tokens; `before` is how many characters were told before them."""
+    def logprobs(self, tokens: Sequence[TokenEvent], offsets: Offsets) -> TextLogprobs | None:
+        """What is told of tokens; the offsets know those before them."""
         if self.token_bytes is None:
             return None
         spell = self.token_bytes
-        texts = [text_of(spell(token.token)) for token in tokens]
-        offsets = [before + length for length in accumulate(map(len, texts), initial=0)][:-1]
+        spelled = [spell(token.token) for token in tokens]
         tops = [{text_of(spell(token)): logprob for token, logprob in one.top} for one in tokens]
-        return TextLogprobs(texts, [token.logprob for token in tokens], tops, offsets)
+        return TextLogprobs([text_of(one) for one in spelled], [token.logprob for token in tokens], tops, [offsets.take(one) for one in spelled])
 
     def usage(self, ends: Sequence[Finished]) -> CompletionUsage:
         """What all answers cost: each prompt counts once."""
@@ -85,7 +99,7 @@ class TextManner:
 def whole_text(manner: TextManner, answers: Sequence[WholeAnswer]) -> CompletionAnswer:
     """The answer of a request that does not stream."""
     choices = [
-        TextChoice(manner.echo(index) + answer.text, index, REASONS[answer.finished.reason], manner.logprobs(answer.scores, 0))
+        TextChoice(manner.echo(index) + answer.text, index, REASONS[answer.finished.reason], manner.logprobs(answer.scores, Offsets()))
         for index, answer in enumerate(answers)
     ]
     return CompletionAnswer(manner.head.id, manner.head.created, manner.head.model, choices, manner.usage([answer.finished for answer in answers]))
@@ -100,7 +114,7 @@ class CompletionEncoder:
     _answers: Sequence[Answer]  # what is read: for what they tell beside their events
     ping: bytes = PING
     _ends: dict[int, Finished] = attrs.field(init=False, factory=dict)
-    _told: dict[int, int] = attrs.field(init=False, factory=dict)  # characters, by answer
+    _offsets: defaultdict[int, Offsets] = attrs.field(init=False, factory=lambda: defaultdict(Offsets))  # by answer
 
     def opening(self) -> bytes:
         """The prompts where they are asked for; else a comment, so that the client knows it was heard."""
@@ -110,14 +124,13 @@ class CompletionEncoder:
     def part(self, part: Chosen) -> bytes:
         """More of one text, or its end."""
         index, event = part.index, part.event
-        tokens, before = self._answers[index].take_scores(), self._told.get(index, 0)
+        tokens = self._answers[index].take_scores()
         reason: Reason | None = None
         if isinstance(event, Finished):
             self._ends[index] = event
             reason = REASONS[event.reason]
         text = event.text if isinstance(event, Text) else ""
-        self._told[index] = before + len(text)
-        return self._chunk(TextChoice(text, index, reason, self._manner.logprobs(tokens, before) if tokens else None))
+        return self._chunk(TextChoice(text, index, reason, self._manner.logprobs(tokens, self._offsets[index]) if tokens else None))
 
     def ending(self, finished: Finished) -> bytes:
         """The usage when asked for, the end."""

@@ -45,13 +45,13 @@ def texts_of(raw: msgspec.Raw, most: int, vocabulary: int, field: str) -> list[T
     if tokens and len(tokens) == len(given):
         return [_known(tokens, vocabulary, field)]
     if tokens or not 1 <= len(given) <= most:
-        raise InvalidRequestError(f"a text, tokens, or 1 to {most} of either", field)
+        raise InvalidRequestError(f"a text, tokens, or 1 to {most} of either", field, quotes=False)
     return [_known(item, vocabulary, field) if isinstance(item, list) else item for item in given]
 
 
 def _known(tokens: list[int], vocabulary: int, field: str) -> tuple[int, ...]:
     if vocabulary and max(tokens) >= vocabulary:
-        raise InvalidRequestError(f"tokens are ids below {vocabulary}", field)
+        raise InvalidRequestError(f"tokens are ids below {vocabulary}", field, quotes=False)
     return tuple(tokens)
 
 
@@ -86,8 +86,8 @@ def asked(request: CompletionRequest, identity: Identity = NOBODY) -> Asked:
 def _refuse_the_rest(request: CompletionRequest) -> None:
     """What would be silently something else if it were ignored."""
     if request.suffix:
-        raise InvalidRequestError("nothing is inserted before a suffix here", "suffix")
+        raise InvalidRequestError("nothing is inserted before a suffix here", "suffix", quotes=False)
     if request.best_of not in {None, request.choices}:
-        raise InvalidRequestError("all answers are told: best_of is n", "best_of")
+        raise InvalidRequestError("all answers are told: best_of is n", "best_of", quotes=False)
     if request.echo and request.logprobs is not None:
-        raise InvalidRequestError("nothing is told of the prompt's tokens: echo or logprobs", "echo")
+        raise InvalidRequestError("echo together with logprobs is not supported: nothing is told of the prompt's tokens", "echo", quotes=False)

@@ -62,7 +62,9 @@ def _question(exchange: Exchange, body: bytes) -> tuple[CompletionRequest, Asked
 def _answers(state: AppState, model: ServedModel, question: Asked, prompts: Sequence[tuple[int, ...]], count: int) -> list[Answer]:
     """`count` answers to each prompt, prompt after prompt."""
     if len(prompts) * count > MOST_CHOICES:
-        raise InvalidRequestError(f"{len(prompts)} prompts with {count} answers each: {MOST_CHOICES} answers may be asked for at once", "n")
+        raise InvalidRequestError(
+            f"{len(prompts)} prompts with {count} answers each: {MOST_CHOICES} answers may be asked for at once", "n", quotes=False
+        )
     model.engine.refuse_when_full(len(prompts) * count)
     encoded = (Encoded(NOTHING_SAID, (), Prompt(prompt)) for prompt in prompts)
     return [answer for one in encoded for answer in submit_all(state, model, question, one, count)]

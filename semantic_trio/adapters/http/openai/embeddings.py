@@ -94,9 +94,9 @@ def _size(model: ServedModel, dimensions: int | None) -> int:
     """Numbers in each vector. Raises `InvalidRequestError` for a model that makes none, or not so many."""
     size = model.engine.runner.embedding_size
     if not size:
-        raise InvalidRequestError(f"{model.card.id} cannot embed texts: its architecture gives no vectors", "model")
+        raise InvalidRequestError(f"{model.card.id} cannot embed texts: its architecture gives no vectors", "model", quotes=False)
     if dimensions is not None and dimensions > size:
-        raise InvalidRequestError(f"{model.card.id} makes vectors of {size} numbers", "dimensions")
+        raise InvalidRequestError(f"{model.card.id} makes vectors of {size} numbers", "dimensions", quotes=False)
     return dimensions or size
 
 
@@ -104,7 +104,7 @@ async def _tokens(model: ServedModel, text: Texts) -> tuple[int, ...]:
     """What is read. Raises `InvalidRequestError` for more than the context, or than the memory for KV cache would hold."""
     tokens, limit = await model.encode_text(text), min(model.card.context_length, model.engine.memory.longest_row)
     if len(tokens) > limit:
-        raise InvalidRequestError(f"a text has {limit} tokens at most, not {len(tokens)}", "input")
+        raise InvalidRequestError(f"a text has {limit} tokens at most, not {len(tokens)}", "input", quotes=False)
     return tokens
 
 

@@ -121,7 +121,7 @@ def choice_of(choice: str | ToolChoiceParam | None, tools: Sequence[Tool], *, is
 def free_choice(mode: str, tools: Sequence[Tool], *, is_single: bool) -> ToolChoice:
     """Calls of any tools. Raises `InvalidRequestError` where one is required and none is offered."""
     if mode == "required" and not tools:
-        raise InvalidRequestError("a call is required, and there is no tool that could be called", "tool_choice")
+        raise InvalidRequestError("a call is required, and there is no tool that could be called", "tool_choice", quotes=False)
     return ToolChoice(Calling(mode), is_single=is_single)
 
 
@@ -135,7 +135,7 @@ def allowed_choice(mode: str, names: Sequence[str], tools: Sequence[Tool], *, is
     """Calls of these tools alone. Raises `InvalidRequestError` for one that is not offered, and where none is left to be called."""
     _offered(names, tools)
     if not names and mode == "required":
-        raise InvalidRequestError("a call is required and no tool is allowed", "tool_choice")
+        raise InvalidRequestError("a call is required and no tool is allowed", "tool_choice", quotes=False)
     return ToolChoice(Calling(mode) if names else Calling.NONE, is_single=is_single, allowed=tuple(names))
 
 

@@ -65,15 +65,15 @@ def input_items(record: StoredResponse) -> list[dict[str, object]]:
 
 def _check(chain: tuple[StoredResponse, ...], previous: str) -> None:
     if not chain:
-        raise Fault(404, f"Previous response with id {previous!r} not found.", field=PREVIOUS, code="previous_response_not_found")
+        raise Fault(404, f"Previous response with id {previous!r} not found.", field=PREVIOUS, code="previous_response_not_found", is_private=True)
     if chain[-1].is_deleted:
-        raise Fault(404, f"Previous response with id {previous!r} was deleted.", field=PREVIOUS, code="previous_response_not_found")
+        raise Fault(404, f"Previous response with id {previous!r} was deleted.", field=PREVIOUS, code="previous_response_not_found", is_private=True)
     if deleted := [record.id for record in chain if record.is_deleted]:
         raise InvalidRequestError(f"{deleted[0]}, which is before it, was deleted: what was said there is not known any more", PREVIOUS)
     if chain[0].parent is not None:
         raise InvalidRequestError(f"{chain[0].parent}, which is before it, is not stored", PREVIOUS)
     if chain[-1].is_pending:
-        raise InvalidRequestError(f"{previous} has no answer yet", PREVIOUS)
+        raise InvalidRequestError(f"{previous} has no answer: it is being made, or the server that made it was ended", PREVIOUS)
     if chain[-1].status == "failed":
         raise InvalidRequestError(f"{previous} has failed: there is nothing to go on from", PREVIOUS)
 
@@ -93,4 +93,4 @@ def _item(store: ResponseStore, item_id: str) -> Told:
         if decode(raw, Named).id == item_id:
             [told] = read_input([raw])
             return told
-    raise Fault(404, f"Item with id {item_id!r} not found.", field="input")
+    raise Fault(404, f"Item with id {item_id!r} not found.", field="input", is_private=True)

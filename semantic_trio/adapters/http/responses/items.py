@@ -134,7 +134,7 @@ def _texts(content: str | Sequence[msgspec.Raw], at: str, *, is_found: bool) -> 
 
 def _unread(raw: msgspec.Raw, kind: str, at: str, *, is_found: bool) -> str:
     if not is_found:
-        raise InvalidRequestError(f"{kind!r} is not for this model, which reads text alone", f"{at}.type")
+        raise InvalidRequestError(f"{kind!r} is not for this model, which reads text alone", f"{at}.type", quotes=False)
     return UNREAD.format(kind=decode(raw, UnreadablePart, at).type)
 
 

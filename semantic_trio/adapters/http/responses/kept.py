@@ -60,7 +60,7 @@ def routes(state: AppState) -> Blueprint:
     async def get_response(response_id: str) -> Response:
         """Tell a response as it is now."""
         if request.args.get("stream", "").lower() in {"true", "1"}:
-            raise InvalidRequestError("a stored response is told whole, and not streamed", "stream")
+            raise InvalidRequestError("a stored response is told whole, and not streamed", "stream", quotes=False)
         turn = state.running.find(response_id)
         return json_answer(turn.response) if turn is not None and turn.is_stored else _told(await _find(state, response_id))
 
@@ -123,7 +123,7 @@ def _params(given: dict[str, str]) -> PageParams:
     try:
         return msgspec.convert(given, PageParams, strict=False)
     except msgspec.ValidationError as error:
-        raise Fault(400, str(error)) from error
+        raise Fault(400, str(error), is_private=True) from error
 
 
 def _page(items: list[dict[str, object]], wanted: PageParams) -> ItemPage:
@@ -131,6 +131,6 @@ def _page(items: list[dict[str, object]], wanted: PageParams) -> ItemPage:
     ids = [str(item["id"]) for item in ordered]
     if wanted.after is not None and wanted.after not in ids:
         raise InvalidRequestError(f"no item {wanted.after!r} came with the request", "after")
-    start = 0 if wanted.after is None else ids.index(wanted.after) + 1
+    start = 0 if wanted.after is None else len(ids) - ids[::-1].index(wanted.after)  # the last of this id: clients may give several the same
     page, page_ids = ordered[start : start + wanted.limit], ids[start : start + wanted.limit]
     return ItemPage(page, page_ids[0] if page_ids else None, page_ids[-1] if page_ids else None, start + wanted.limit < len(ordered))

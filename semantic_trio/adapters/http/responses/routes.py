@@ -90,7 +90,7 @@ async def _begin(state: AppState, exchange: Exchange, question: _Question) -> Tu
 
 async def _begin_behind(state: AppState, exchange: Exchange, question: _Question) -> Turn:
     """The same with a turn that ends by itself: it is stored from its beginning, and the request is over."""
-    behind = attrs.evolve(exchange, stack=ExitStack())
+    behind = attrs.evolve(exchange, stack=ExitStack(), generations=[])
     with behind.stack:
         turn = await _begin(state, behind, question)
         await turn.put()

@@ -24,7 +24,14 @@ from semantic_trio.domain.errors import InvalidRequestError
 # More than any conversation has; what it costs to look at one is the event loop's.
 MOST_ITEMS = 20_000
 LOGPROBS = "message.output_text.logprobs"
+# What the API keeps for its clients elsewhere, and what is to be sent instead.
+NOT_KEPT = {
+    "conversation": "conversations are not kept here: use previous_response_id",
+    "prompt": "prompts are not kept here: send their text as instructions or input",
+}
 
+# Documented as null; anything is read, so that it can be told what to send instead.
+Nothing = Annotated[object, msgspec.Meta(extra_json_schema={"type": "null"})]
 Metadata = Annotated[dict[Annotated[str, msgspec.Meta(max_length=64)], Annotated[str, msgspec.Meta(max_length=512)]], msgspec.Meta(max_length=16)]
 
 
@@ -60,8 +67,8 @@ class ResponseRequest:
     input: str | Annotated[list[InputItem], msgspec.Meta(max_length=MOST_ITEMS)] | None = None
     instructions: str | None = None
     previous_response_id: str | None = None
-    conversation: None = None
-    prompt: None = None
+    conversation: Nothing = None
+    prompt: Nothing = None
     max_output_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
     temperature: Temperature | None = None
     top_p: TopP | None = None
@@ -95,11 +102,14 @@ class ResponseRequest:
 
 
 def check(request: ResponseRequest) -> None:
-    """Raises `InvalidRequestError` for what cannot go together."""
+    """Raises `InvalidRequestError` for what cannot go together, and for what is kept elsewhere."""
+    for field, told in NOT_KEPT.items():
+        if getattr(request, field) is not None:
+            raise InvalidRequestError(told, field, quotes=False)
     if request.background and not request.is_stored:
-        raise InvalidRequestError("a response that is made in the background has to be stored", "background")
+        raise InvalidRequestError("a response that is made in the background has to be stored", "background", quotes=False)
     if request.background and request.stream:
-        raise InvalidRequestError("a response that is made in the background is asked for, and not streamed", "background")
+        raise InvalidRequestError("a response that is made in the background is asked for, and not streamed", "background", quotes=False)
 
 
 def asked(request: ResponseRequest, messages: Sequence[Message], identity: Identity = NOBODY) -> Asked:
