@@ -20,7 +20,7 @@ from semantic_trio.domain.errors import DrainingError, EngineDeadError, InvalidR
 from semantic_trio.domain.generation import Event, Failed, GenerationRequest
 from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.scheduler import Scheduler
-from semantic_trio.domain.sequence import Sequence
+from semantic_trio.domain.sequence import Phase, Sequence
 from semantic_trio.domain.step import Inventory, StepPlan, StepResult
 from semantic_trio.domain.stopping import TextDecoder
 from semantic_trio.ports import ModelRunner
@@ -31,6 +31,8 @@ log = structlog.get_logger(__name__)
 MAX_FAILURES = 3
 # What a client is told to wait before anything was measured, in seconds, and at most.
 FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 1, 60
+# How often the log tells of prompts that take as long to be read, in seconds: who waits for one sees nothing meanwhile.
+PROGRESS_SECONDS = 10.0
 
 
 class EngineState(enum.Enum):
@@ -91,6 +93,7 @@ class Engine:
     _mean_seconds: float = attrs.field(init=False, default=0.0)  # of recent requests, from submission to end
     _others: int = attrs.field(init=False, default=0)  # what works on the device beside generations
     _emptied: trio.Event = attrs.field(init=False, factory=trio.Event)
+    _progress_at: float = attrs.field(init=False, default=0.0)  # when the log may tell of long prompts again
     _settled: trio.Event = attrs.field(init=False, factory=trio.Event)  # the device has done all it was told
 
     def __attrs_post_init__(self) -> None:
@@ -180,6 +183,7 @@ class Engine:
                     await self._collect()
                 else:
                     await self._advance(plan)
+                    self._tell_progress()
         except EngineDeadError as dead:
             error = dead
             raise
@@ -308,6 +312,16 @@ class Engine:
         if scope.cancelled_caught:
             raise EngineDeadError("the device hung while it was being reset")
         self._recovering = False
+
+    def _tell_progress(self) -> None:
+        now = trio.current_time()
+        if now < self._progress_at:
+            return
+        self._progress_at = now + PROGRESS_SECONDS
+        for sequence, generation in self._owner.items():
+            if sequence.phase is Phase.PREFILLING and now >= generation.submitted_at + PROGRESS_SECONDS:
+                request = sequence.request
+                log.info("a long prompt is being read", request_id=request.request_id, prompt_tokens=len(request.prompt), left=sequence.unread)
 
     def _deliver(self, generation: Generation | None, event: Event) -> None:
         if generation is None or generation.is_over:

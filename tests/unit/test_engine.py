@@ -3,6 +3,7 @@
 import itertools
 
 import pytest
+import structlog.testing
 import trio
 from trio.testing import MockClock
 
@@ -120,6 +121,17 @@ async def test_reading_a_prompt_lengthens_no_step_beyond_the_bound(start_engine:
 
     assert max(gaps) <= 0.1 + 0.25 + 1e-6
     assert len(bench.runner.plans[-1].decode) >= 4
+
+
+async def test_the_log_tells_of_prompts_that_take_long(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine(FakeRunner(seconds_per_step=0.1, seconds_per_prompt_token=0.01))
+    with structlog.testing.capture_logs() as lines:
+        await bench.submit(prompt(500), max_tokens=150).result()
+        await bench.submit(prompt(3500, 1), max_tokens=1).result()
+    told = [line for line in lines if line["event"] == "a long prompt is being read"]
+
+    assert [line["prompt_tokens"] for line in told] == [3500] * 3
+    assert [round(line["left"], -3) for line in told] == [2000, 1000, 0]
 
 
 async def test_reading_a_prompt_does_not_hold_up_the_last_token_of_an_answer(start_engine: StartEngine, autojump_clock: MockClock) -> None:
