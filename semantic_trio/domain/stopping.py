@@ -80,7 +80,7 @@ class StopStrings:
         assert self.thoughts is not None
         at = self._held.find(self.thoughts.end)
         if at < 0:
-            return self._take(len(self._held) - _begun(self._held, (self.thoughts.end,)))
+            return self._take(len(self._held) - begun(self._held, self.thoughts.end))
         self._place = _Place.GAP
         return self._take(at + len(self.thoughts.end))
 
@@ -94,7 +94,7 @@ class StopStrings:
         marks = (*self.stops, self.thoughts.start) if self.thoughts else self.stops
         hits = [(at, -len(mark), mark) for mark in marks if (at := self._held.find(mark)) >= 0]
         if not hits:
-            return self._take(len(self._held) - _begun(self._held, marks))
+            return self._take(len(self._held) - max(begun(self._held, mark) for mark in marks))
         at, _, mark = min(hits)
         if mark in self.stops:
             self.found = mark
@@ -108,8 +108,6 @@ class StopStrings:
         return shown
 
 
-def _begun(text: str, marks: tuple[str, ...]) -> int:
-    """Characters at the end of a text that may be the beginning of a mark."""
-    longest = max(map(len, marks)) - 1
-    sizes = range(min(longest, len(text)), 0, -1)
-    return next((size for size in sizes if any(mark.startswith(text[-size:]) for mark in marks)), 0)
+def begun(text: str, mark: str) -> int:
+    """How much of a mark the text may end with, less than all of it."""
+    return next((size for size in range(min(len(mark) - 1, len(text)), 0, -1) if mark.startswith(text[-size:])), 0)

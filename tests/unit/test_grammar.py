@@ -223,7 +223,13 @@ def test_what_is_left_out_takes_nothing_else_with_it(odd: Schema, missing: list[
 
 
 def test_references_within_a_schema_are_followed_wherever_they_lead() -> None:
-    leads = {"a": "#/$defs/a~1b", "b": "#/properties/a", "c": "#/$defs/c%20d/anyOf/1", "d": "#/$defs/c%20d/anyOf/2", "e": "#/$defs/c%20d/anyOf/first"}
+    leads = {
+        "a": "#/$defs/a~1b",
+        "b": "#/properties/a",
+        "c": "#/$defs/c%20d/anyOf/1",
+        "d": "#/$defs/c%20d/anyOf/2",
+        "e": f"#/$defs/c%20d/anyOf/{'9' * 5000}",
+    }
     properties = {name: {"$ref": lead} for name, lead in leads.items()} | {"odd": LOOK_AROUND}
     defs = {"a/b": {"const": 1}, "c d": {"anyOf": [{"const": 2}, {"const": 3}]}}
     schema: Schema = {"type": "object", "properties": properties, "required": ["a", "b", "c"], "$defs": defs}

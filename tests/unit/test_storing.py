@@ -1,9 +1,7 @@
 """Responses go when they are too old, also under a server that never ends."""
 
 import time
-from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar, TypeVarTuple
 
 import pytest
 import trio
@@ -16,15 +14,7 @@ from semantic_trio.domain.responses import StoredResponse
 from semantic_trio.entrypoints.settings import Settings
 from semantic_trio.entrypoints.storing import DAY_SECONDS, prune, prune_daily, responses_stored
 from semantic_trio.testing import MemoryResponses
-
-Arguments = TypeVarTuple("Arguments")
-Result = TypeVar("Result")
-
-
-async def in_line(function: Callable[[*Arguments], Result], /, *arguments: *Arguments) -> Result:
-    """See `InThread`."""
-    await trio.lowlevel.checkpoint()
-    return function(*arguments)
+from tests.http.serving import in_line
 
 
 def response(name: str, *, days_old: float) -> StoredResponse:

@@ -12,7 +12,7 @@ import attrs
 from semantic_trio.adapters.text.layout import encodable
 from semantic_trio.adapters.text.syntax import ThinkMarks, ToolSyntax
 from semantic_trio.domain.conversation import Part, Text, Thinking, Tool, ToolCall
-from semantic_trio.domain.stopping import Thoughts
+from semantic_trio.domain.stopping import Thoughts, begun
 
 
 class _State(enum.Enum):
@@ -85,7 +85,7 @@ class MarkReader:
             text, self._held = self._held[:at], self._held[at + len(start) :]
             self._state, self._searched, self._has_thought = starts[start], 0, False
         else:
-            keep = 0 if is_all else max((_begun(self._held, start) for start in starts), default=0)
+            keep = 0 if is_all else max((begun(self._held, start) for start in starts), default=0)
             text, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
         self._has_said = self._has_said or bool(text.strip())
         return [Text(text)] if text else []
@@ -103,7 +103,7 @@ class MarkReader:
         elif is_all:
             self._held = ""
         else:
-            thought = thought[: len(thought) - _begun(thought, self._think.end)]
+            thought = thought[: len(thought) - begun(thought, self._think.end)]
             self._held = self._held[len(thought.rstrip()) :]
         thought = thought.rstrip() if self._has_thought else thought.strip()
         self._has_thought = self._has_thought or bool(thought)
@@ -139,8 +139,3 @@ class MarkReader:
             return [], error.msg.startswith("Unterminated string")
         except Exception:  # noqa: BLE001 - parsers of many hands; whatever they raise, it is no call
             return [], False
-
-
-def _begun(text: str, mark: str) -> int:
-    """How much of a mark the text may end with, less than all of it."""
-    return next((size for size in range(min(len(mark) - 1, len(text)), 0, -1) if mark.startswith(text[-size:])), 0)

@@ -116,7 +116,7 @@ def _resolves(reference: object, root: object) -> bool:
             case dict():
                 found = found.get(name.replace("~1", "/").replace("~0", "~"))
             case list():
-                found = dict(enumerate(found)).get(int(name)) if name.isdecimal() else None
+                found = {str(place): one for place, one in enumerate(found)}.get(name)
     return isinstance(found, dict | bool)
 
 

@@ -43,7 +43,8 @@ class Chunks:
 
     def chunk(self, choices: Sequence[object], usage: CompletionUsage | None = None, **more: object) -> bytes:
         """One event."""
-        event: dict[str, object] = {"object": self.kind, **attrs.asdict(self.head), "choices": choices, **more}
+        head = self.head
+        event: dict[str, object] = {"id": head.id, "object": self.kind, "created": head.created, "model": head.model, "choices": choices, **more}
         if self.with_usage:
             event["usage"] = usage
         return encode_event(event)
