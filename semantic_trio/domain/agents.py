@@ -73,6 +73,10 @@ class Agents:
                 return max(known, key=lambda agent: agent.prompt_tokens)
         return self._add(Agent(self._new_id(run), is_named=False))
 
+    def unlisted(self) -> Agent:
+        """An agent for one turn that is not remembered: it takes no place in the register, no id leads to it, and its blocks go with its row."""
+        return Agent("", is_named=False, is_deleted=True)
+
     def remember(self, agent: Agent, run: TokenRun, history: bytes) -> None:
         """An agent has read a prompt, or the beginning of it, and after it what else is in its history now.
 

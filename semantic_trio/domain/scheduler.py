@@ -333,7 +333,7 @@ class Scheduler:
         if sequence.reuse is None:
             sequence.reuse, agent.last_turn = turn.reuse, turn
         sequence.start(row, match.length)
-        if self.memory.spec.needs_marks:
+        if self.memory.spec.needs_marks and request.is_remembered:
             self._set_marks(sequence, {point.position for point in points})
         self._rows[row] = sequence
         self._next_row += 1
@@ -351,9 +351,10 @@ class Scheduler:
         )
 
     def _agent(self, sequence: Sequence, run: TokenRun) -> Agent:
-        """Whose turn it is: settled once, however often a row is tried for."""
+        """The agent of a turn: chosen once, however often a row is tried for."""
         if sequence.agent is None:
-            sequence.agent = self.memory.agents.recognise(run)
+            agents = self.memory.agents
+            sequence.agent = agents.recognise(run) if sequence.request.is_remembered else agents.unlisted()
             sequence.agent.asked += 1
         return sequence.agent
 

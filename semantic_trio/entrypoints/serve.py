@@ -239,10 +239,10 @@ def run(settings: Settings, model_path: Path, announce: Callable[[str], None], s
 
 
 async def _warm_up(engine: Engine, codec: TokenizerCodec) -> None:
+    """Run one generation before the first request. It is not remembered: a start must not depend on how many agents there are."""
     started = time.monotonic()
     sentence = codec.encode_text("The quick brown fox jumps over the lazy dog. ")
     prompt = tuple(sentence[i % len(sentence)] for i in range(min(WARM_UP_PROMPT, engine.scheduler.limits.context_length // 2)))
-    request = GenerationRequest("warm-up", prompt, WARM_UP_TOKENS, seed=secrets.randbits(63), agent="warm-up")
+    request = GenerationRequest("warm-up", prompt, WARM_UP_TOKENS, seed=secrets.randbits(63), is_remembered=False)
     await engine.submit(request, codec.decoder()).result()
-    engine.memory.delete(engine.memory.agents.get("warm-up"))
     log.info("warmed up", seconds=round(time.monotonic() - started, 2))

@@ -140,6 +140,24 @@ def test_sigterm_has_everything_on_disk_and_exits_0(left: Left) -> None:
     assert left.files.unfinished == []
 
 
+def test_a_start_neither_fails_for_the_number_of_agents_nor_takes_one_of_them(tmp_path: Path) -> None:
+    """Warming up used to be an agent's turn: there was no start where all places were taken, and an agent of that name was gone."""
+    with serving(tmp_path) as server:
+        for agent in ("warm-up", "ada"):
+            assert httpx.post(f"{server.url}/v1/agents", json={"id": agent}).status_code == 201
+        assert httpx.post(f"{server.url}/v1/agents/warm-up/pin").status_code == 200
+        assert server.end() == ExitCode.OK
+
+    with serving(tmp_path, "--max-agents-in-memory", "1") as server:
+        [told] = server.lines("an agent on disk is not known again")
+        assert server.end() == ExitCode.OK
+
+    with serving(tmp_path) as server:
+        agents = {agent["id"]: agent["pinned"] for agent in httpx.get(f"{server.url}/v1/agents").json()["data"]}
+    assert "1 agents are kept" in told["reason"]
+    assert agents == {"warm-up": True, "ada": False}
+
+
 def test_what_is_answered_during_the_drain_is_on_disk_too(tmp_path: Path) -> None:
     agents = ("ida", "jan", "kim", "leo")
     with serving(tmp_path) as server, ThreadPoolExecutor(len(agents)) as pool:
