@@ -176,6 +176,27 @@ async def test_a_connection_that_asked_for_it_is_closed() -> None:
         assert trio.current_time() - began < 1
 
 
+PROBE = b"GET /health/live HTTP/1.1\r\nhost: localhost\r\n\r\n"
+
+
+SENT = {"nothing": b"", "part of a request": b"GET /hea", "one request": PROBE, "three requests": PROBE * 3, "a stray byte": PROBE + b"x"}
+
+
+@pytest.mark.parametrize("sent", SENT.values(), ids=SENT)
+async def test_a_connection_is_closed_when_its_client_closes(sent: bytes) -> None:
+    """Hypercorn's own server keeps the socket in CLOSE-WAIT for the 75 s of keep-alive: clients that connect for each request used them all up."""
+    async with listening(served(FakeRunner())) as port:
+        stream = await trio.open_tcp_stream("127.0.0.1", port)
+        await stream.send_all(sent)
+        for _ in range(sent.count(PROBE)):
+            await stream.receive_some()
+        await stream.send_eof()
+        with trio.fail_after(20):
+            while await stream.receive_some():
+                pass
+        await stream.aclose()
+
+
 async def test_shutdown_closes_idle_connections_and_refuses_new_ones() -> None:
     async with listening(served(FakeRunner()), graceful_seconds=5) as port:
         idle = await trio.open_tcp_stream("127.0.0.1", port)

@@ -13,7 +13,7 @@ from functools import partial
 import structlog
 import trio
 from hypercorn.config import Config
-from hypercorn.events import Closed, Event, RawData
+from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ASGIFramework, ConnectionState
@@ -39,6 +39,7 @@ class ContainedServer(TCPServer):
     """One connection, whose failures are its own."""
 
     config: ContainedConfig
+    _has_left = False  # the client sends nothing more
 
     async def run(self) -> None:
         """Serve the connection until it closes. Raises nothing but cancellation."""
@@ -48,8 +49,16 @@ class ContainedServer(TCPServer):
             # Hypercorn's own `run` catches OSError alone, and then one malformed WebSocket or h2c upgrade ends the server (hypercorn #225).
             log.warning("connection failed", error=_first_leaf(group))
 
+    async def _read_data(self) -> None:
+        """Read until the client closes, and then end the idle timer: hypercorn's own waits for the keep-alive time with the socket in CLOSE-WAIT."""
+        await super()._read_data()
+        self._has_left = True
+        await self.idle_task.stop()
+
     async def protocol_send(self, event: Event) -> None:
         """Send raw bytes within the write timeout, or drop the connection; everything else is hypercorn's."""
+        if isinstance(event, Updated) and event.idle and self._has_left:
+            return  # an answer that ends after the client has left begins no keep-alive time
         if not isinstance(event, RawData):
             await super().protocol_send(event)
             return
