@@ -224,6 +224,7 @@ class Server:
             host=self.settings.host,
             allow_remote=self.settings.allow_remote,
             allowed_hosts=self.settings.allowed_hosts,
+            allowed_origins=self.settings.allowed_origins,
             api_key=self.settings.key,
             max_body_bytes=self.settings.max_body_bytes,
             ping_seconds=self.settings.ping_seconds,

@@ -5,6 +5,7 @@ Later sources win: built-in, `config/default.toml`, `config/{environment}.toml` 
 
 import enum
 import os
+import re
 import tomllib
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -20,6 +21,8 @@ from typed_settings.types import LoadedSettings
 from semantic_trio.domain.errors import InvalidRequestError
 
 PREFIX = "SEMANTIC_"
+# An origin as browsers send it; `null` is that of a file.
+ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/\s*]+/?|null")
 
 
 class LogFormat(enum.StrEnum):
@@ -43,6 +46,13 @@ def _between(low: float, high: float) -> "Callable[[Any, attrs.Attribute[Any], A
     return attrs.validators.and_(attrs.validators.ge(low), attrs.validators.le(high))
 
 
+def _origins(_: object, attribute: "attrs.Attribute[tuple[str, ...]]", value: tuple[str, ...]) -> None:
+    """Refuse what no browser sends as an origin, `*` with it: every page of the web could use this machine."""
+    for origin in value:
+        if not ORIGIN.fullmatch(origin):
+            raise ValueError(f"{attribute.name}: {origin!r} is no origin: write scheme://host or scheme://host:port")
+
+
 @attrs.frozen(kw_only=True)
 class Settings:
     """What one server process runs with. Units are in the names."""
@@ -51,6 +61,11 @@ class Settings:
     port: int = ts.option(default=8000, validator=_between(0, 65535), help="Port to listen on; 0 takes a free one.")
     allow_remote: bool = ts.option(default=False, help="Listen beyond this machine. Needs an API key.")
     allowed_hosts: tuple[str, ...] = ts.option(default=(), help="Host names, beyond loopback and `host`, that requests may name.")
+    allowed_origins: tuple[str, ...] = ts.option(
+        default=(),
+        validator=_origins,
+        help="Origins of web pages, beyond loopback and `allowed_hosts`, that may send requests: scheme://host:port.",
+    )
     api_key: ts.SecretStr | None = ts.option(default=None, help="Key every request must carry; better given by file or environment.")
     api_key_file: Path | None = ts.option(default=None, help="File whose first line is the API key.")
     model_id: str = ts.option(default="smollm2-135m", help="Model to serve: a built-in name, a directory, or a Hub id.")

@@ -139,7 +139,7 @@ CHAT, TEXT, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/response
         (CHAT, openai_body("x" * 5000), "This model's maximum context length is 4096 tokens. However, your messages resulted in", "messages"),
         (CHAT, b"{", "the body is not valid JSON: Input data was truncated", None),
         (RESPONSES, {"model": "m", "prompt": {"id": "p"}}, "prompt: prompts are not kept here: ", "prompt"),
-        ("/v1/batches", {}, "POST /v1/batches is not offered by this server", None),
+        ("/v1/batches", {}, "POST /v1/batches is not offered by this server; GET /openapi.json lists what is", None),
         ("/v1/models", {}, "The method is not allowed for the requested URL.", None),
     ],
 )

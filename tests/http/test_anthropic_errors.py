@@ -45,7 +45,7 @@ MATRIX = {
         {"messages": [{"role": "user", "content": [{"type": "image"}]}]},
     ),
     "a missing field": Case(400, "invalid_request_error", "max_tokens: Field required", {"max_tokens": None}),
-    "no such model": Case(404, "not_found_error", "model: nope", {"model": "nope"}),
+    "no such model": Case(404, "not_found_error", "model: nope (served here: org/tiny)", {"model": "nope"}),
     "no such path": Case(404, "not_found_error", "", path="/v1/messages/batches"),
     "a wrong key": Case(401, "authentication_error", "invalid x-api-key", headers={"x-api-key": "x"}, settings=HttpSettings(api_key="k")),
     "another host": Case(403, "permission_error", "", headers={"host": "evil.example"}),

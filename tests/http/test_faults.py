@@ -7,10 +7,10 @@ import pytest
 import trio
 import trio.testing
 
-from semantic_trio.adapters.http.faults import Fault, fault_of
+from semantic_trio.adapters.http.faults import Fault, envelope, fault_of
 from semantic_trio.adapters.http.protocol import Protocol
 from semantic_trio.adapters.http.state import HttpSettings
-from semantic_trio.domain.errors import DrainingError, GrammarError, InvalidRequestError
+from semantic_trio.domain.errors import DrainingError, GrammarError, InvalidRequestError, PoolExhaustedError
 from semantic_trio.testing import FakeRunner
 from tests.http.serving import Call, anthropic_body, openai_body, post, running, served
 
@@ -137,7 +137,7 @@ async def test_an_unknown_model_is_a_404() -> None:
     anthropic = await post(app, "/v1/messages", anthropic_body(model="gpt-9"))
     openai = await post(app, "/v1/chat/completions", openai_body(model="gpt-9"))
 
-    assert (anthropic.status, told(anthropic)) == (404, {"type": "not_found_error", "message": "model: gpt-9"})
+    assert (anthropic.status, told(anthropic)) == (404, {"type": "not_found_error", "message": "model: gpt-9 (served here: org/tiny)"})
     assert (openai.status, told(openai)["code"]) == (404, "model_not_found")
 
 
@@ -152,6 +152,16 @@ async def test_beyond_the_queue_is_overload(path: str, status: int, kind: str, a
     assert (call.status, told(call)["type"]) == (status, kind)
     assert int(call.answer_headers["retry-after"]) >= 1
     assert "x-should-retry" not in call.answer_headers
+
+
+@pytest.mark.parametrize(("protocol", "status", "kind"), [(Protocol.ANTHROPIC, 529, "overloaded_error"), (Protocol.OPENAI, 429, "rate_limit_error")])
+def test_memory_that_others_have_is_overload_too(protocol: Protocol, status: int, kind: str) -> None:
+    fault = fault_of(PoolExhaustedError(wanted=2, free=1, total=3), protocol)
+
+    error = json.loads(envelope(fault, protocol, "req_1"))["error"]
+    assert (fault.status, error["type"]) == (status, kind)
+    assert int(dict(fault.headers)["retry-after"]) >= 1
+    assert "x-should-retry" not in dict(fault.headers)
 
 
 @pytest.mark.parametrize(("path", "kind"), [("/v1/messages", "overloaded_error"), ("/v1/chat/completions", "server_error")])
@@ -226,7 +236,7 @@ async def test_what_is_not_offered_is_a_404_that_says_so(path: str) -> None:
     call = await post(served(FakeRunner()).app, path, {})
 
     shown = path if len(path) <= 100 else f"{path[:99]}…"
-    assert (call.status, told(call)["message"]) == (404, f"POST {shown} is not offered by this server")
+    assert (call.status, told(call)["message"]) == (404, f"POST {shown} is not offered by this server; GET /openapi.json lists what is")
     assert "allow" not in call.answer_headers
 
 

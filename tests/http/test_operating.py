@@ -113,7 +113,7 @@ async def test_an_unknown_model_is_told_in_the_words_of_who_asks() -> None:
 
     assert (openai.status, anthropic.status) == (404, 404)
     assert "code" in openai.json["error"]  # type: ignore[operator]
-    assert anthropic.json["error"] == {"type": "not_found_error", "message": "model: nope"}
+    assert anthropic.json["error"] == {"type": "not_found_error", "message": "model: nope (served here: org/tiny)"}
 
 
 async def test_the_root_answers_head_and_get() -> None:

@@ -132,3 +132,15 @@ def test_a_cache_directory_that_cannot_be_is_named(tmp_path: Path) -> None:
 
     with pytest.raises(PermissionError, match="cache_dir"):
         safety.check(load({"cache_dir": str(tmp_path / "file")}, base=tmp_path).settings)
+
+
+@pytest.mark.parametrize("origin", ["*", "https://*.example.com", "chat.example.com", "https://chat.example.com/page", ""])
+def test_an_origin_that_no_browser_sends_is_refused(tmp_path: Path, origin: str) -> None:
+    with pytest.raises(InvalidRequestError, match="allowed_origins"):
+        load({"allowed_origins": [origin]}, base=tmp_path)
+
+
+def test_origins_are_written_with_commas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEMANTIC_ALLOWED_ORIGINS", "https://a.example,null,app://b")
+
+    assert load({}, base=tmp_path).settings.allowed_origins == ("https://a.example", "null", "app://b")

@@ -31,14 +31,26 @@ class Access:
 
     def check(self, path: str, headers: dict[str, str]) -> None:
         """Raises `Fault` 403 for a foreign name or page, 401 without the key."""
-        host = headers.get("host", "")
-        if host and not self._is_ours(host):
-            raise Fault(403, f"requests for host {host!r} are not answered; name it in allowed_hosts if it is this server")
-        origin = headers.get("origin", "")
-        if origin and not self._may_come_from(origin):
-            raise Fault(403, f"requests from pages of {origin!r} are not answered")
+        self.check_page(headers)
         if self.settings.api_key is not None and not path.startswith(OPEN_PREFIX):
             self._check_key(self.settings.api_key, headers, protocol_of(path, headers))
+
+    def check_page(self, headers: dict[str, str]) -> None:
+        """Raises `Fault` 403 for a foreign name or page."""
+        host, origin = headers.get("host", ""), headers.get("origin", "")
+        if host and not self._is_ours(host):
+            raise Fault(403, f"requests for host {host!r} are not answered; name it in allowed_hosts if it is this server")
+        if origin and not self.admits(origin):
+            raise Fault(403, f"requests from pages of {origin!r} are not answered; name it in allowed_origins if they are to be")
+
+    def admits(self, origin: str) -> bool:
+        """True if pages of an origin may send requests and read their answers."""
+        if origin.lower() in {allowed.lower().rstrip("/") for allowed in self.settings.allowed_origins}:
+            return True
+        scheme, _, authority = origin.partition("://")
+        if scheme in {"http", "https"}:
+            return self._is_ours(authority)
+        return origin != "null"  # what sandboxed pages send; desktop programs have schemes of their own
 
     def _is_ours(self, authority: str) -> bool:
         settings = self.settings
@@ -49,12 +61,6 @@ class Access:
         except ValueError:
             return False
         return is_loopback(name) or name in {host.lower().strip("[]") for host in (settings.host, *settings.allowed_hosts)}
-
-    def _may_come_from(self, origin: str) -> bool:
-        scheme, _, authority = origin.partition("://")
-        if scheme in {"http", "https"}:
-            return self._is_ours(authority)
-        return origin != "null"  # what sandboxed pages send; desktop programs have schemes of their own
 
     def _check_key(self, key: str, headers: dict[str, str], protocol: Protocol) -> None:
         scheme, _, token = headers.get("authorization", "").partition(" ")

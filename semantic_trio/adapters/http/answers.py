@@ -1,15 +1,15 @@
 """JSON answers, and the empty one. Knows encoding alone."""
 
-import msgspec
 from quart import Response
 
+from semantic_trio.adapters.http.json_text import encode_json
 from semantic_trio.adapters.http.reuse import CACHE_HEADER, cache_header
 from semantic_trio.domain.reuse import Reuse
 
 
 def json_answer(content: object, status: int = 200, *, reuse: Reuse | None = None) -> Response:
     """Anything msgspec can encode, as an answer; that of a generation says how much of its prompt was reused."""
-    response = Response(msgspec.json.encode(content), status=status, content_type="application/json")
+    response = Response(encode_json(content), status=status, content_type="application/json")
     if reuse is not None:
         response.headers[CACHE_HEADER] = cache_header(reuse)
     return response

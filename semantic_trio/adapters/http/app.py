@@ -18,6 +18,7 @@ from semantic_trio.adapters.http.exchange import Exchange, current
 from semantic_trio.adapters.http.faults import Fault, envelope, fault_of, not_offered
 from semantic_trio.adapters.http.gate import Gate
 from semantic_trio.adapters.http.openai import chat, completions, embeddings
+from semantic_trio.adapters.http.paths import Paths
 from semantic_trio.adapters.http.responses import kept
 from semantic_trio.adapters.http.responses import routes as responses
 from semantic_trio.adapters.http.state import AppState
@@ -44,8 +45,10 @@ def create_app(state: AppState) -> QuartTrio:
     )
     for part in (messages, chat, completions, embeddings, responses, kept, register, residency, archive, turns, models, health, admin):
         app.register_blueprint(part.routes(state))
+    app.url_map.strict_slashes = app.url_map.merge_slashes = False  # paths are normalised before: a redirect would lose a request's body
+    paths = Paths.of(rule.rule for rule in app.url_map.iter_rules())
     app.register_error_handler(Exception, _told)
-    app.asgi_app = Gate(app.asgi_app, state, Access(state.settings))  # type: ignore[method-assign]
+    app.asgi_app = Gate(app.asgi_app, state, Access(state.settings), paths)  # type: ignore[method-assign]
     return app
 
 

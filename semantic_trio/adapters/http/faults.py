@@ -5,9 +5,9 @@ both are part of the contract.
 """
 
 import attrs
-import msgspec
 from werkzeug.exceptions import HTTPException
 
+from semantic_trio.adapters.http.json_text import encode_json
 from semantic_trio.adapters.http.protocol import Protocol
 from semantic_trio.domain.errors import (
     AgentExistsError,
@@ -84,8 +84,8 @@ class Fault(Exception):
 
 
 def not_offered(method: str, path: str) -> Fault:
-    """The answer to what no route is for."""
-    return Fault(404, f"{method} {shortened(path, SHOWN_PATH)} is not offered by this server")
+    """The answer to a path that no route has."""
+    return Fault(404, f"{method} {shortened(path, SHOWN_PATH)} is not offered by this server; GET /openapi.json lists what is")
 
 
 def shortened(text: str, length: int) -> str:
@@ -131,14 +131,16 @@ def _named(error: SemanticError, protocol: Protocol) -> Fault:
 
 
 def _passing(error: SemanticError, protocol: Protocol) -> Fault:
-    """What the same request may not meet again; the rest is ours."""
-    is_anthropic = protocol is Protocol.ANTHROPIC
+    """Retryable errors (429, 503, 529). Everything else is our bug: 500.
+
+    Anthropic's clients know 529 for a server that is overloaded, and take 429 for a quota of the user's.
+    """
+    busy = 529 if protocol is Protocol.ANTHROPIC else 429
     match error:
         case OverloadedError():
-            status = 529 if is_anthropic else 429
-            return Fault(status, str(error), code="rate_limit_exceeded", retry_after_seconds=error.retry_after_seconds)
+            return Fault(busy, str(error), code="rate_limit_exceeded", retry_after_seconds=error.retry_after_seconds)
         case PoolExhaustedError():  # it would fit if others, or pins, held less
-            return Fault(529 if is_anthropic else 503, str(error), code="out_of_memory", retry_after_seconds=ROOM_SECONDS)
+            return Fault(busy, str(error), code="out_of_memory", retry_after_seconds=ROOM_SECONDS)
         case DrainingError():
             return Fault(503, str(error), retry_after_seconds=error.retry_after_seconds)
         case EngineDeadError():
@@ -152,8 +154,8 @@ def _passing(error: SemanticError, protocol: Protocol) -> Fault:
 def envelope(fault: Fault, protocol: Protocol, request_id: str) -> bytes:
     """The body of an error."""
     if protocol is Protocol.ANTHROPIC:
-        return msgspec.json.encode(anthropic_error(fault, request_id))
-    return msgspec.json.encode(openai_error(fault))
+        return encode_json(anthropic_error(fault, request_id))
+    return encode_json(openai_error(fault))
 
 
 @attrs.frozen
@@ -215,4 +217,6 @@ def _too_long(error: PromptTooLongError, protocol: Protocol) -> str:
 
 
 def _no_model(error: ModelNotFoundError, protocol: Protocol) -> str:
-    return str(error) if protocol is Protocol.ANTHROPIC else f"The model `{error.model}` does not exist"
+    if protocol is Protocol.ANTHROPIC:
+        return str(error)
+    return f"The model `{error.model}` does not exist" + (f": {error.reason}" if error.reason else "")

@@ -1,7 +1,7 @@
 """What every request passes: its id, the access rules, the bound on its body, the release of what it held, the log line.
 
 A small ASGI middleware, because a client may leave before a handler's first line or a generator's first value, and only what encloses both always
-runs. Knows nothing of routes. Never logs what was said.
+runs. Knows no single route. Never logs what was said.
 """
 
 import attrs
@@ -11,9 +11,11 @@ from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGIReceiveEven
 
 from semantic_trio.adapters.http.access import Access
 from semantic_trio.adapters.http.body import read_body
+from semantic_trio.adapters.http.cors import VARY, Header, answer_headers, is_preflight, preflight_headers
 from semantic_trio.adapters.http.exchange import Exchange, current
 from semantic_trio.adapters.http.faults import Fault, envelope
 from semantic_trio.adapters.http.intake import brings_archive, receive_archive
+from semantic_trio.adapters.http.paths import API_PREFIX, Paths
 from semantic_trio.adapters.http.sse import StreamAbortedError
 from semantic_trio.adapters.http.state import AppState
 
@@ -21,10 +23,6 @@ log = structlog.get_logger(__name__)
 
 # How long a refused client may go on sending: a connection closed on unread bytes is reset, and the answer lost on its way.
 LINGER_SECONDS = 2.0
-# What a client gets that was given a base URL ending in /v1 and adds its own.
-DOUBLED = "/v1/v1/"
-# What clients ask for; the rest is for operators.
-API_PREFIX = "/v1/"
 
 
 @attrs.frozen(eq=False)
@@ -34,6 +32,7 @@ class Gate:
     app: ASGIFramework
     state: AppState
     access: Access
+    paths: Paths
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """See the ASGI specification."""
@@ -45,20 +44,28 @@ class Gate:
             await self.app(scope, receive, send)
 
     async def _exchange(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
-        scope = _without_doubled_prefix(scope)
+        scope = self.paths.normalised(scope)
         exchange = Exchange.of(scope)
         began = trio.current_time()
         token = current.set(exchange)
         with structlog.contextvars.bound_contextvars(request_id=exchange.request_id):
             try:
                 with exchange.stack:
-                    await self._admit(exchange, scope, receive, _Answer(exchange, send))
+                    await self._admit(exchange, scope, receive, self._answer(exchange, send))
             finally:
                 current.reset(token)
                 self._record(exchange, trio.current_time() - began)
 
+    def _answer(self, exchange: Exchange, send: ASGISendCallable) -> "_Answer":
+        origin = exchange.headers.get("origin", "")
+        return _Answer(exchange, send, answer_headers(origin) if origin and self.access.admits(origin) else [])
+
     async def _admit(self, exchange: Exchange, scope: HTTPScope, receive: ASGIReceiveCallable, answer: "_Answer") -> None:
         try:
+            if is_preflight(exchange.method, exchange.headers):
+                self.access.check_page(exchange.headers)
+                await answer.preflight()
+                return
             self.access.check(exchange.path, exchange.headers)
             is_whole = await self._read(exchange, receive)
         except Fault as fault:
@@ -108,10 +115,11 @@ class Gate:
 
 @attrs.define(eq=False)
 class _Answer:
-    """`send`, watched: adds the request's id to the headers and remembers how far the answer got."""
+    """`send`, watched: adds the request's id to the headers, and those of its origin, and remembers how far the answer got."""
 
     exchange: Exchange
     send: ASGISendCallable
+    origin_headers: list[Header]  # none for a request that comes from no page, or from one that is not admitted
     _last: ASGISendEvent | None = attrs.field(init=False, default=None)
 
     async def hold_last(self, message: ASGISendEvent) -> None:
@@ -134,11 +142,16 @@ class _Answer:
         if message["type"] == "http.response.start":
             self.exchange.status = message["status"]
             request_id = self.exchange.request_id.encode()
-            own = [(b"request-id", request_id), (b"x-request-id", request_id)]
+            own = [(b"request-id", request_id), (b"x-request-id", request_id), VARY, *self.origin_headers]
             message = {"type": "http.response.start", "status": message["status"], "headers": [*message["headers"], *own]}
         await self.send(message)
         if message["type"] == "http.response.body" and not message["more_body"]:
             self.exchange.is_complete = True
+
+    async def preflight(self) -> None:
+        """Answer a browser that asks whether a page may send a request."""
+        await self({"type": "http.response.start", "status": 204, "headers": preflight_headers(self.exchange.headers)})
+        await self({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def error(self, fault: Fault, *, close: bool = False) -> None:
         """Send a whole error but for the last, empty message when `close` is set."""
@@ -188,9 +201,3 @@ async def _swallow(receive: ASGIReceiveCallable, sent_all: trio.Event) -> None:
             sent_all.set()
         if message["type"] == "http.disconnect":
             return
-
-
-def _without_doubled_prefix(scope: HTTPScope) -> HTTPScope:
-    if not scope["path"].startswith(DOUBLED):
-        return scope
-    return {**scope, "path": scope["path"].removeprefix("/v1"), "raw_path": scope["raw_path"].removeprefix(b"/v1")}

@@ -6,12 +6,12 @@ Knows events and silence. Each protocol's own words are its `StreamEncoder`.
 from collections.abc import AsyncGenerator, Sequence
 from typing import Protocol, TypeVar
 
-import msgspec
 import trio
 from quart import Response
 
 from semantic_trio.adapters.http.exchange import current
 from semantic_trio.adapters.http.faults import fault_of
+from semantic_trio.adapters.http.json_text import encode_json
 from semantic_trio.domain.errors import SemanticError
 from semantic_trio.domain.generation import Failed, Finished
 
@@ -63,7 +63,7 @@ def event_stream(events: EventSource[Piece], encoder: StreamEncoder[Piece], ping
 
 def encode_event(data: object, name: str | None = None) -> bytes:
     """One event."""
-    line = b"data: " + msgspec.json.encode(data) + b"\n\n"
+    line = b"data: " + encode_json(data) + b"\n\n"
     return line if name is None else b"event: " + name.encode() + b"\n" + line
 
 

@@ -41,6 +41,7 @@ class HttpSettings:
     host: str = "127.0.0.1"  # as bound
     allow_remote: bool = False
     allowed_hosts: tuple[str, ...] = ()  # names beyond loopback and `host`
+    allowed_origins: tuple[str, ...] = ()  # of web pages, beyond those on loopback and the names above
     api_key: str | None = attrs.field(default=None, repr=False)
     max_body_bytes: int = 33_554_432
     ping_seconds: float = 10.0
@@ -70,4 +71,4 @@ class AppState:
                 return model
         if name == ANY_MODEL or name.startswith(ANY_MODEL_PREFIX):
             return self.model
-        raise ModelNotFoundError(name)
+        raise ModelNotFoundError(name, f"served here: {', '.join(model.card.id for model in self.models)}")

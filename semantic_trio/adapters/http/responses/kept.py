@@ -115,7 +115,7 @@ def _told(record: StoredResponse) -> Response:
     """A stored response as it was answered. One that is still being made, and by nobody here, was left by a server that has ended."""
     assert record.output is not None
     if not record.is_pending:
-        return Response(record.output, content_type="application/json")
+        return json_answer(msgspec.Raw(record.output))
     return json_answer(decode(record.output, dict[str, object]) | {"status": "failed", "error": attrs.asdict(LOST)})
 
 
