@@ -13,9 +13,9 @@ schemathesis.openapi.media_type("application/x-tar", st.binary())
 def before_call(context: schemathesis.HookContext, case: Any, kwargs: dict[str, Any]) -> None:
     """Let the model choose where it was to call what there is not; store what is made in the background, and do not stream it."""
     match case.body:
-        case {"tool_choice": {"type": "tool", "name": str(name)} as choice, **rest} if name not in _offered(rest.get("tools")):
-            case.body = {**rest, "tool_choice": {**choice, "type": "auto"}}
-        case {"tool_choice": dict() | "required", **rest} if case.path in {"/v1/responses", "/v1/chat/completions"}:
+        case {"tool_choice": {"type": "tool" | "function"}, **rest}:
+            case.body = rest
+        case {"tool_choice": dict() | "required" | "any", **rest} if case.path in {"/v1/responses", "/v1/chat/completions"}:
             case.body = rest
     match case.body, case.path:
         case {"dimensions": _, **rest}, "/v1/embeddings":
@@ -25,7 +25,3 @@ def before_call(context: schemathesis.HookContext, case: Any, kwargs: dict[str, 
     match case.body:
         case {"background": True, **rest}:
             case.body = {**rest, "background": True, "store": True, "stream": False}
-
-
-def _offered(tools: object) -> list[object]:
-    return [tool.get("name") for tool in tools if isinstance(tool, dict)] if isinstance(tools, list) else []

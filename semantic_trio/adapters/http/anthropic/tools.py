@@ -1,10 +1,10 @@
 """Tools on the wire: those a client offers, and what it says of calling them.
 
-Knows definitions and choices. Knows nothing of calls. Tools that the server was to run (web searches, sandboxes) are not for a local model: they are
-left out, and not refused.
+Knows definitions and choices, in the shapes of OpenAI's APIs too. Knows nothing of calls. Tools that the server was to run (web searches, sandboxes)
+are not for a local model: they are left out, and not refused.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Literal
 
 import msgspec
@@ -21,22 +21,44 @@ def _anything() -> msgspec.Raw:
     return msgspec.Raw(b"{}")
 
 
+Schema = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": ["object", "null"]})]
+
+
 class CustomTool(msgspec.Struct, frozen=True):
     """A tool the client runs."""
 
     name: Annotated[str, msgspec.Meta(min_length=1)]
     type: Literal["custom"] | None = None
     description: str | None = None
-    input_schema: Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": ["object", "null"]})] = msgspec.field(default_factory=_anything)
+    input_schema: Schema = msgspec.field(default_factory=_anything)
     defer_loading: bool | None = None
     strict: bool | None = None
+    cache_control: CacheControl | None = None
+
+
+class FlatFunction(msgspec.Struct, frozen=True):
+    """A tool the client runs, in the shape of the Responses API."""
+
+    name: Annotated[str, msgspec.Meta(min_length=1)]
+    type: Literal["function"] | None = None
+    description: str | None = None
+    parameters: Schema = msgspec.field(default_factory=_anything)
+    strict: bool | None = None
+    cache_control: CacheControl | None = None
+
+
+class NestedFunction(msgspec.Struct, frozen=True):
+    """A tool the client runs, in the shape of Chat Completions."""
+
+    function: FlatFunction
+    type: Literal["function"] | None = None
     cache_control: CacheControl | None = None
 
 
 class ServerTool(msgspec.Struct, frozen=True):
     """A tool the server was to run."""
 
-    type: Annotated[str, msgspec.Meta(pattern="^(?!custom$)")]
+    type: Annotated[str, msgspec.Meta(pattern="^(?!(custom|function)$)")]
     name: str | None = None
     cache_control: CacheControl | None = None
 
@@ -45,10 +67,13 @@ class Typed(msgspec.Struct, frozen=True):
     """As much as tells them apart."""
 
     type: str | None = None
+    function: object = None
+    parameters: object = None
+    input_schema: object = None
 
 
 AnyTool = CustomTool | ServerTool
-ToolParam = Annotated[msgspec.Raw, one_of(CustomTool, ServerTool)]
+ToolParam = Annotated[msgspec.Raw, one_of(CustomTool, FlatFunction, NestedFunction, ServerTool)]
 
 
 class Choice(msgspec.Struct, frozen=True, tag_field="type"):
@@ -65,6 +90,10 @@ class AnyChoice(Choice, tag="any", frozen=True):
     """It has to call."""
 
 
+class RequiredChoice(Choice, tag="required", frozen=True):
+    """It has to call, in the words of OpenAI's APIs."""
+
+
 class NoChoice(Choice, tag="none", frozen=True):
     """It may not call."""
 
@@ -75,7 +104,22 @@ class NamedChoice(Choice, tag="tool", kw_only=True, frozen=True):
     name: str
 
 
-ToolChoiceParam = AutoChoice | AnyChoice | NoChoice | NamedChoice
+class FunctionName(msgspec.Struct, frozen=True):
+    """A tool's name."""
+
+    name: str
+
+
+class FunctionChoice(Choice, tag="function", frozen=True):
+    """It has to call this one, in the words of OpenAI's APIs."""
+
+    name: str | None = None
+    function: FunctionName | None = None
+
+
+TaggedChoice = AutoChoice | AnyChoice | RequiredChoice | NoChoice | NamedChoice | FunctionChoice
+ToolChoiceParam = Literal["auto", "any", "required", "none"] | TaggedChoice
+WORDS: Mapping[str, TaggedChoice] = {"auto": AutoChoice(), "any": AnyChoice(), "required": AnyChoice(), "none": NoChoice()}
 
 
 def read_tools(raws: Iterable[msgspec.Raw]) -> list[AnyTool]:
@@ -98,26 +142,52 @@ def neutral(tools: Iterable[AnyTool]) -> tuple[Tool, ...]:
     )
 
 
-def choice_of(param: ToolChoiceParam | None, tools: list[AnyTool]) -> ToolChoice:
-    """What a request says of calling. Raises `InvalidRequestError` where it demands a tool that it does not offer."""
-    if isinstance(param, NamedChoice) and param.name not in {tool.name for tool in tools}:
-        raise InvalidRequestError(f"Tool '{param.name}' not found in provided tools", "tool_choice")
+def choice_of(param: ToolChoiceParam | None, tools: list[AnyTool], *, is_single: bool = False) -> ToolChoice:
+    """The choice a request makes. Raises `InvalidRequestError` where it demands a tool that it does not offer."""
+    choice = WORDS[param] if isinstance(param, str) else param
+    name = _name(choice)
+    if name is not None and name not in {tool.name for tool in tools}:
+        raise InvalidRequestError(f"Tool '{name}' not found in provided tools", "tool_choice")
     can_call = {tool.name for tool in tools if isinstance(tool, CustomTool)}
-    is_single = param is not None and bool(param.disable_parallel_tool_use)
-    match param:
+    is_single = is_single or (choice is not None and bool(choice.disable_parallel_tool_use))
+    match choice:
         case NoChoice():
             return ToolChoice(Calling.NONE)
-        case AnyChoice() if can_call:
+        case AnyChoice() | RequiredChoice() if can_call:
             return ToolChoice(Calling.REQUIRED, is_single=is_single)
-        case NamedChoice(name=name) if name in can_call:
+        case NamedChoice() | FunctionChoice() if name in can_call:
             return ToolChoice(Calling.REQUIRED, name, is_single=True)
     return ToolChoice(is_single=is_single) if is_single else FREE_CHOICE
 
 
+def _name(choice: TaggedChoice | None) -> str | None:
+    """The tool that has to be called. Raises `InvalidRequestError` for a function without a name."""
+    match choice:
+        case NamedChoice(name=name):
+            return name
+        case FunctionChoice():
+            named = choice.function.name if choice.function else choice.name
+            if named is None:
+                raise InvalidRequestError("Field required", "tool_choice.name", quotes=False)
+            return named
+    return None
+
+
 def _tool(raw: msgspec.Raw, at: str) -> AnyTool:
-    if decode(raw, Typed, at).type in {None, "custom"}:
-        return decode(raw, CustomTool, at)
-    return decode(raw, ServerTool, at)
+    typed = decode(raw, Typed, at)
+    if typed.type not in {None, "custom", "function"}:
+        return decode(raw, ServerTool, at)
+    if typed.type != "custom" and typed.function is not None:
+        nested = decode(raw, NestedFunction, at)
+        return _as_custom(nested.function, nested.cache_control)
+    if typed.type == "function" or (typed.type is None and typed.parameters is not None and typed.input_schema is None):
+        flat = decode(raw, FlatFunction, at)
+        return _as_custom(flat, flat.cache_control)
+    return decode(raw, CustomTool, at)
+
+
+def _as_custom(function: FlatFunction, control: CacheControl | None) -> CustomTool:
+    return CustomTool(function.name, None, function.description, function.parameters, strict=function.strict, cache_control=control)
 
 
 def _schema(raw: msgspec.Raw, at: str) -> str:

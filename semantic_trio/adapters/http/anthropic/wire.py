@@ -74,6 +74,7 @@ class CountTokensRequest:
     system: str | list[TextBlock] | None = None
     tools: list[ToolParam] | None = None
     tool_choice: ToolChoiceParam | None = None
+    parallel_tool_calls: bool | None = None  # as OpenAI's APIs have it
     thinking: ThinkingParam | None = None
     cache_control: CacheControl | None = None
     output_config: OutputConfig | None = None
@@ -118,7 +119,7 @@ def conversation(request: CountTokensRequest) -> Conversation:
     return Conversation(
         tuple(messages),
         neutral(tools),
-        choice_of(request.tool_choice, tools),
+        choice_of(request.tool_choice, tools, is_single=request.parallel_tool_calls is False),
         schema=_schema_of(request.output_config),
         thinks=request.thinking is not None and request.thinking.is_wanted,
     )

@@ -15,7 +15,8 @@ from semantic_trio.adapters.http.identity import NOBODY, Identity
 from semantic_trio.adapters.http.openai.format import ResponseFormat, schema_of
 from semantic_trio.adapters.http.openai.request import DrawingRequest
 from semantic_trio.adapters.http.openai.sampling import Effort, TopLogprobs, thinks
-from semantic_trio.adapters.http.openai.tools import ToolChoiceParam, ToolParam, choice_of, custom_call, tools_of
+from semantic_trio.adapters.http.openai.tool_choice import ChoiceWord, ToolChoiceParam, choice_of
+from semantic_trio.adapters.http.openai.tools import ToolParam, custom_call, tools_of
 from semantic_trio.domain.conversation import Conversation, Message, Part, Role, Text, Thinking, ToolCall, ToolResult
 
 # More than any conversation has; what it costs to look at one is the event loop's.
@@ -94,7 +95,7 @@ class ChatRequest(DrawingRequest):
     logprobs: bool | None = None
     top_logprobs: TopLogprobs | None = None
     tools: list[ToolParam] | None = None
-    tool_choice: Literal["none", "auto", "required"] | ToolChoiceParam | None = None
+    tool_choice: ChoiceWord | ToolChoiceParam | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
     reasoning_effort: Effort | None = None

@@ -12,7 +12,7 @@ import msgspec
 from semantic_trio.adapters.http.openai.logprobs import TokenLogprob
 from semantic_trio.adapters.http.openai.tools import custom_input
 from semantic_trio.adapters.http.responses.names import item_id
-from semantic_trio.adapters.http.responses.tools import ResponseToolChoice, ToolInForce
+from semantic_trio.adapters.http.responses.tools import ChoiceInForce, ModeInForce, ToolInForce
 from semantic_trio.domain.conversation import Text, Thinking, ToolCall
 from semantic_trio.domain.generation import Finished
 
@@ -174,7 +174,7 @@ class ResponseAnswer:
     top_p: float = 1.0
     top_logprobs: int = 0
     tools: Sequence[ToolInForce] = ()  # those that are offered; others were left out
-    tool_choice: Literal["none", "auto", "required"] | ResponseToolChoice = "auto"
+    tool_choice: ModeInForce | ChoiceInForce = "auto"
     parallel_tool_calls: bool = True
     text: TextInForce = TextInForce()
     reasoning: ReasoningInForce = ReasoningInForce()

@@ -16,13 +16,13 @@ from semantic_trio.adapters.http.exchange import Exchange, current
 from semantic_trio.adapters.http.faults import OpenAIError
 from semantic_trio.adapters.http.generate import log_prompt, submit
 from semantic_trio.adapters.http.identity import Identity, identify
+from semantic_trio.adapters.http.openai.tools import custom_names
 from semantic_trio.adapters.http.responses.answer import ResponseAnswer
 from semantic_trio.adapters.http.responses.events import ResponseEncoder
 from semantic_trio.adapters.http.responses.history import NOTHING_BEFORE, History, history
 from semantic_trio.adapters.http.responses.items import Told, messages_of, read_input
 from semantic_trio.adapters.http.responses.names import new_stem, response_id
 from semantic_trio.adapters.http.responses.output import Output, Piece
-from semantic_trio.adapters.http.responses.tools import custom_names
 from semantic_trio.adapters.http.responses.turn import Turn
 from semantic_trio.adapters.http.responses.wire import ResponseRequest, asked, begun, check
 from semantic_trio.adapters.http.sse import EventSource, event_stream
@@ -81,7 +81,7 @@ async def _begin(state: AppState, exchange: Exchange, question: _Question) -> Tu
     if state.settings.log_prompts:
         log_prompt(wanted.conversation)
     answer = submit(state, exchange, model, wanted, encoded)
-    first = begun(request, response_id(stem), model.card.id, int(time.time()))
+    first = begun(request, wanted.conversation.choice, response_id(stem), model.card.id, int(time.time()))
     output = Output(stem, custom_names(request.tools or ()), model.codec.token_bytes if request.wants_logprobs else None)
     turn = Turn(first, answer, output, state.records, _record(first, before) if request.is_stored else None)
     state.running.join(turn, exchange.stack)

@@ -1,52 +1,17 @@
-"""Tools and which of them may be called, in the words of the Responses API.
+"""The tools a response may call, as its client is told of them.
 
-Knows the wire and the neutral tools. Tools of other kinds than functions and those that take text would be somebody else's to carry out: they are
-left out, and not refused, because clients offer them to every server.
+Knows the wire and the neutral choice. What a client offers and demands is read as in Chat Completions; the response tells what of it is in force:
+tools that a provider would run itself are left out, and not refused, because clients offer them to every server.
 """
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Literal
 
 import attrs
 import msgspec
-import structlog
 
-from semantic_trio.adapters.http.openai import tools as openai
-from semantic_trio.adapters.http.openai.tools import allowed_choice, free_choice, named_choice
-from semantic_trio.domain.conversation import Tool, ToolChoice
-
-log = structlog.get_logger(__name__)
-
-OFFERED = frozenset({"function", "custom"})
-
-
-@attrs.frozen
-class ResponseTool:
-    """A tool: a function, one that takes text, or another one, which is left out."""
-
-    type: str
-    name: str | None = None
-    description: str | None = None
-    parameters: dict[str, object] | None = None
-    strict: bool | None = None
-
-
-@attrs.frozen
-class ResponseToolName:
-    """One of the tools that may be called."""
-
-    type: str
-    name: str | msgspec.UnsetType | None = msgspec.UNSET
-
-
-@attrs.frozen
-class ResponseToolChoice:
-    """A tool that has to be called, or some that may be."""
-
-    type: str
-    name: str | msgspec.UnsetType | None = msgspec.UNSET
-    mode: Literal["auto", "required"] | msgspec.UnsetType = msgspec.UNSET
-    tools: list[ResponseToolName] | msgspec.UnsetType = msgspec.UNSET
+from semantic_trio.adapters.http.openai.tools import ToolParam
+from semantic_trio.domain.conversation import Calling, ToolChoice
 
 
 class FunctionInForce(msgspec.Struct, frozen=True, tag_field="type", tag="function"):
@@ -68,47 +33,51 @@ class CustomInForce(msgspec.Struct, frozen=True, tag_field="type", tag="custom")
 ToolInForce = FunctionInForce | CustomInForce
 
 
-def tools_of(params: Iterable[ResponseTool]) -> tuple[Tool, ...]:
+@attrs.frozen
+class ToolName:
+    """A tool that may be called."""
+
+    type: Literal["function", "custom"]
+    name: str
+
+
+@attrs.frozen
+class ChoiceInForce:
+    """The tool that has to be called, or the tools that may be."""
+
+    type: Literal["function", "custom", "allowed_tools"]
+    name: str | msgspec.UnsetType = msgspec.UNSET
+    mode: Literal["auto", "required"] | msgspec.UnsetType = msgspec.UNSET
+    tools: tuple[ToolName, ...] | msgspec.UnsetType = msgspec.UNSET
+
+
+ModeInForce = Literal["none", "auto", "required"]
+MODES: dict[Calling, ModeInForce] = {Calling.NONE: "none", Calling.AUTO: "auto", Calling.REQUIRED: "required"}
+
+
+def tools_in_force(params: Iterable[ToolParam]) -> tuple[ToolInForce, ...]:
     """The tools that are offered to the model."""
-    return openai.tools_of(_as_chat_tool(one) for one in _offered(params))
+    return tuple(_in_force(params))
 
 
-def _as_chat_tool(one: ResponseTool) -> openai.ToolParam:
-    return openai.ToolParam(type=one.type, name=one.name, description=one.description, parameters=one.parameters, strict=one.strict)
+def choice_in_force(choice: ToolChoice, customs: frozenset[str]) -> ModeInForce | ChoiceInForce:
+    """The choice that holds; `customs` are the names of the tools that take text."""
+    if choice.name is not None:
+        return ChoiceInForce(_kind(choice.name, customs), choice.name)
+    if choice.allowed is None:
+        return MODES[choice.calling]
+    mode: Literal["auto", "required"] = "required" if choice.calling is Calling.REQUIRED else "auto"
+    return ChoiceInForce("allowed_tools", mode=mode, tools=tuple(ToolName(_kind(name, customs), name) for name in choice.allowed))
 
 
-def tools_in_force(params: Iterable[ResponseTool]) -> tuple[ToolInForce, ...]:
-    """The same, as the client is told of them."""
-    return tuple(
-        CustomInForce(one.name or "", one.description)
-        if one.type == "custom"
-        else FunctionInForce(one.name or "", one.description, one.parameters or {}, bool(one.strict))
-        for one in _offered(params)
-    )
+def _in_force(params: Iterable[ToolParam]) -> Iterator[ToolInForce]:
+    for param in params:
+        function, custom = param.as_function, param.as_custom
+        if function is not None:
+            yield FunctionInForce(function.name, function.description, function.parameters or {}, bool(function.strict))
+        elif custom is not None:
+            yield CustomInForce(custom.name, custom.description)
 
 
-def custom_names(params: Iterable[ResponseTool]) -> frozenset[str]:
-    """The names of those that take text."""
-    return frozenset(one.name or "" for one in _offered(params) if one.type == "custom")
-
-
-def choice_of(choice: str | ResponseToolChoice | None, tools: Sequence[Tool], *, is_single: bool) -> ToolChoice:
-    """What may be called; where a tool of another kind is demanded, whatever is offered. Raises `InvalidRequestError` for one that is not offered."""
-    match choice:
-        case ResponseToolChoice(type="allowed_tools"):
-            named = [one.name for one in choice.tools or () if one.type in OFFERED]
-            mode = "auto" if isinstance(choice.mode, msgspec.UnsetType) else choice.mode
-            return allowed_choice(mode, [name or "" for name in named], tools, is_single=is_single)
-        case ResponseToolChoice(type=kind) if kind in OFFERED:
-            return named_choice(choice.name or "", tools)
-        case str():
-            return free_choice(choice, tools, is_single=is_single)
-    return ToolChoice(is_single=is_single)
-
-
-def _offered(params: Iterable[ResponseTool]) -> Iterator[ResponseTool]:
-    for one in params:
-        if one.type in OFFERED and one.name:
-            yield one
-        else:
-            log.debug("tool left out", type=one.type)
+def _kind(name: str, customs: frozenset[str]) -> Literal["function", "custom"]:
+    return "custom" if name in customs else "function"

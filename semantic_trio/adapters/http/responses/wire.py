@@ -15,10 +15,12 @@ from semantic_trio.adapters.http.identity import NOBODY, AgentId, Identity
 from semantic_trio.adapters.http.openai.format import ANY_OBJECT, FormatName, schema_text
 from semantic_trio.adapters.http.openai.request import DEFAULT_TEMPERATURE
 from semantic_trio.adapters.http.openai.sampling import Effort, Seed, Temperature, TopK, TopLogprobs, TopP, thinks
+from semantic_trio.adapters.http.openai.tool_choice import ChoiceWord, ToolChoiceParam, choice_of
+from semantic_trio.adapters.http.openai.tools import ToolParam, custom_names, tools_of
 from semantic_trio.adapters.http.responses.answer import FormatInForce, ReasoningInForce, ResponseAnswer, Status, TextInForce
 from semantic_trio.adapters.http.responses.blocks import InputItem
-from semantic_trio.adapters.http.responses.tools import ResponseTool, ResponseToolChoice, choice_of, tools_in_force, tools_of
-from semantic_trio.domain.conversation import Conversation, Message, Role, Text
+from semantic_trio.adapters.http.responses.tools import choice_in_force, tools_in_force
+from semantic_trio.domain.conversation import Conversation, Message, Role, Text, ToolChoice
 from semantic_trio.domain.errors import InvalidRequestError
 
 # More than any conversation has; what it costs to look at one is the event loop's.
@@ -77,8 +79,8 @@ class ResponseRequest:
     seed: Seed | None = None
     top_logprobs: TopLogprobs | None = None
     include: list[str] | None = None
-    tools: list[ResponseTool] | None = None
-    tool_choice: Literal["none", "auto", "required"] | ResponseToolChoice | None = None
+    tools: list[ToolParam] | None = None
+    tool_choice: ChoiceWord | ToolChoiceParam | None = None
     parallel_tool_calls: bool | None = None
     text: TextParam | None = None
     reasoning: ReasoningParam | None = None
@@ -136,8 +138,8 @@ def asked(request: ResponseRequest, messages: Sequence[Message], identity: Ident
     )
 
 
-def begun(request: ResponseRequest, response_id: str, model: str, created_at: int) -> ResponseAnswer:
-    """The response before anything has come of it."""
+def begun(request: ResponseRequest, choice: ToolChoice, response_id: str, model: str, created_at: int) -> ResponseAnswer:
+    """The response before anything has come of it; `choice` is the one its request makes."""
     status: Status = "queued" if request.background else "in_progress"
     return ResponseAnswer(
         id=response_id,
@@ -151,7 +153,7 @@ def begun(request: ResponseRequest, response_id: str, model: str, created_at: in
         top_p=1.0 if request.top_p is None else request.top_p,
         top_logprobs=request.top_logprobs or 0,
         tools=tools_in_force(request.tools or ()),
-        tool_choice=request.tool_choice or "auto",
+        tool_choice=choice_in_force(choice, custom_names(request.tools or ())),
         parallel_tool_calls=request.parallel_tool_calls is not False,
         text=TextInForce(_format(request.text)),
         reasoning=ReasoningInForce(request.reasoning.effort if request.reasoning else None),
