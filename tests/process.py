@@ -48,6 +48,13 @@ class ServerProcess:
         found = [json.loads(line) for line in self.said.splitlines() if line.startswith("{") and line.endswith("}")]
         return [line for line in found if line["event"] == event]
 
+    def until_logged(self, event: str, seconds: float = 30.0) -> None:
+        """Wait until a line of an event is in the log."""
+        deadline = time.monotonic() + seconds
+        while not self.lines(event):
+            assert time.monotonic() < deadline, f"{event!r} is not in the log after {seconds:.0f} s"
+            time.sleep(0.02)
+
     def signal(self, number: int) -> None:
         """Send a signal."""
         self.process.send_signal(number)

@@ -5,7 +5,7 @@
     persistence  what is new goes to disk, what is wanted comes back
     running      responses that are made in the background
     http         connections and their handlers
-    signals      the first asks for a drain, the second ends at once
+    signals      the first starts a drain, a later one ends the process at once
 
 What is used outlives its users: http closes before the engine, the engine before what it remembers is on disk, then the device, and the database of
 responses last.
@@ -13,9 +13,7 @@ responses last.
 
 import functools
 import gc
-import os
 import secrets
-import signal
 import sys
 import time
 from collections.abc import Callable
@@ -48,8 +46,10 @@ from semantic_trio.domain.generation import GenerationRequest
 from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.said import Said
 from semantic_trio.domain.scheduler import Limits, Scheduler
+from semantic_trio.entrypoints.clock import RunningClock
 from semantic_trio.entrypoints.locking import cache_locked, holder
 from semantic_trio.entrypoints.settings import Settings
+from semantic_trio.entrypoints.signals import watch_signals
 from semantic_trio.entrypoints.storing import responses_stored
 from semantic_trio.testing import Rule, ScriptedRunner
 
@@ -91,7 +91,7 @@ class Server:
         async with trio.open_nursery() as device_nursery:
             await device_nursery.start(device.run)
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._signals)
+                nursery.start_soon(watch_signals, self._stop.set, self.settings.shutdown_timeout_seconds)
                 runner, loaded = await load_runner(device, self.model_path)
                 codec = await trio.to_thread.run_sync(load_codec, self.model_path, tool_syntax)
                 loaded = attrs.evolve(loaded, context_length=min(loaded.context_length, self.settings.context_length or loaded.context_length))
@@ -169,15 +169,6 @@ class Server:
             await self._http_closed.wait()
             raise
 
-    async def _signals(self) -> None:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
-            async for number in signals:
-                if self._stop.is_set():
-                    log.warning("second signal: ending at once")
-                    os._exit(128 + number)
-                log.info("signal: draining", signal=signal.Signals(number).name, grace_seconds=self.settings.shutdown_timeout_seconds)
-                self._stop.set()
-
     async def _check_address(self) -> None:
         """Fail before the model is loaded, not after."""
         try:
@@ -236,7 +227,7 @@ class Server:
 def run(settings: Settings, model_path: Path, announce: Callable[[str], None], script: tuple[Rule, ...] | None = None) -> None:
     """Serve until told to stop. Raises what ended it, in groups."""
     sys.setswitchinterval(SWITCH_SECONDS)
-    trio.run(Server(settings, model_path, announce, script).run)
+    trio.run(Server(settings, model_path, announce, script).run, clock=RunningClock())
 
 
 async def _warm_up(engine: Engine, codec: TokenizerCodec) -> None:
