@@ -140,6 +140,10 @@ class TextCodec(Protocol):
     """One model's tokenizer, chat template, and way of thinking and calling."""
 
     @property
+    def fingerprint(self) -> str:
+        """Hash of the tokenizer, the chat template and the special tokens: under one fingerprint a conversation has the same tokens."""
+
+    @property
     def stop_tokens(self) -> frozenset[int]:
         """Ids that end a turn."""
 

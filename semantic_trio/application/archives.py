@@ -4,7 +4,7 @@ Knows what has to be on disk before an agent can leave, and who has to hear of o
 """
 
 import io
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import BinaryIO
 
 import attrs
@@ -16,7 +16,7 @@ from semantic_trio.domain.content import AgentRecord, Item, SaidLine
 from semantic_trio.domain.conversation import NOTHING_KNOWN
 from semantic_trio.domain.errors import AgentExistsError, DiskRefusedError, InvalidRequestError
 from semantic_trio.domain.lineage import Lineage, largest_token, lineage
-from semantic_trio.domain.records import adopt, listed, record_of
+from semantic_trio.domain.records import adopt, listed, record_of, token_histories
 
 # How long who has sent an agent waits for its record to be on disk. It is known without; a crash within that time would lose it.
 RECORD_SECONDS = 5.0
@@ -94,7 +94,7 @@ class Archives:
         agent = memory.agents.get(record.id)
         disk.recorded(agent, 0, listed(memory, record))  # it takes no room before it is written
         memory.store.touch(memory.chain(agent))
-        self.persistence.said.adopt(record.id, self._unsaid(record))
+        self.persistence.said.adopt(record.id, self._unsaid(token_histories(memory, record)))
         memory.write(agent)  # which makes the room that has been taken
         return agent
 
@@ -119,10 +119,10 @@ class Archives:
         except ValueError as error:
             raise InvalidRequestError(str(error), "archive") from error
 
-    def _unsaid(self, record: AgentRecord) -> list[SaidLine]:
-        """What a record says was said, but for what is known here already, in other tokens perhaps."""
+    def _unsaid(self, lines: Iterable[SaidLine]) -> list[SaidLine]:
+        """Token histories without the conversations that are known here already, in other tokens perhaps."""
         said = self.persistence.said
-        found = [(line, tuple(end for end in line.ends if said.known((end.digest, b"")) == NOTHING_KNOWN)) for line in record.said]
+        found = [(line, tuple(end for end in line.ends if said.known((end.digest, b"")) == NOTHING_KNOWN)) for line in lines]
         return [SaidLine(line.packed, ends) for line, ends in found if ends]
 
 

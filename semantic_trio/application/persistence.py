@@ -20,7 +20,7 @@ from semantic_trio.domain.content import AgentRecord, Content, Item
 from semantic_trio.domain.errors import DiskRefusedError, InvalidRequestError, StepFailedError
 from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.prefix import Kept
-from semantic_trio.domain.records import adopt, listed, record_of, size_of
+from semantic_trio.domain.records import adopt, listed, record_of, size_of, token_histories
 from semantic_trio.domain.said import Said
 from semantic_trio.ports import CacheFiles, ModelRunner
 
@@ -72,13 +72,16 @@ class Persistence:
         index, records, self.memory.agents.elsewhere = await self._reads.do(self._found)
         for item, size in index.items():
             self.memory.disk.added(item, size)
-        lost = []
+        lost, misfits = [], 0
         for record in records:
+            misfits += bool(record.history) and not self.memory.agents.fits(record.text_fingerprint)
             if gone := await self._adopt(record):
                 lost.append(gone)
             await trio.lowlevel.checkpoint()
         if lost:
             log.warning("a part of the memory is gone and will be computed again", agents=len(lost), tokens=sum(lost))
+        if misfits:
+            log.warning("tokenizer or chat template has changed: these agents' conversations are read again", agents=misfits)
         self.memory.disk.told = self._wake
         self.said.told = self._has_said
         seconds = round(trio.current_time() - started, 3)
@@ -149,7 +152,7 @@ class Persistence:
             return gone
         memory.disk.recorded(agent, size_of(record), listed(memory, record))
         memory.store.touch(memory.chain(agent))
-        self.said.adopt(record.id, record.said)
+        self.said.adopt(record.id, token_histories(memory, record))
         return gone
 
     # ------------------------------------------------------------------------------------------------------------------- write

@@ -36,6 +36,7 @@ class Agent:
     parent: str | None = None  # whom it was forked from
     conversation: Conversation = NOTHING_SAID  # of stateful turns
     history: bytes = b""  # packed tokens
+    text_fingerprint: str = ""  # of the tokenizer and chat template the history was read with
     prompt_tokens: int = 0  # of the last turn's prompt: the part of the history a client is sure to repeat
     blocks: dict[BlockKey, Block] = attrs.field(factory=dict)  # what it has read and is still there
     strays: frozenset[BlockKey] = frozenset()  # blocks it has read in an earlier process, beside its history
@@ -66,21 +67,35 @@ class Agent:
         return self.history[: self.prompt_tokens * TOKEN_BYTES]
 
 
-def explain(agent: Agent, run: TokenRun, reused: int, known: int, source: Source, *, is_damaged: bool = False) -> Turn:
-    """What a turn reused and why not more; `known` is how much of the prompt anybody remembers, `is_damaged` whether some of it was found damaged."""
+def explain(agent: Agent, run: TokenRun, reused: int, known: int, source: Source, *, is_damaged: bool = False, fits: bool = True) -> Turn:
+    """What a turn reused and why not more.
+
+    `known`: tokens of the prompt that any agent remembers. `is_damaged`: some of them were found damaged. `fits`: the agent's history was read with
+    today's tokenizer and chat template.
+    """
     alike = common_tokens(agent.history, run.packed)
-    reachable = min(alike, len(run) - 1)
     left_at = alike if alike < min(agent.tokens, len(run)) else None
-    cause, lost = None, 0
     if not agent.history:
-        unknown = MissCause.OTHER_MODEL if agent.is_elsewhere else MissCause.NEW
-        cause = unknown if reused < len(run) - 1 else None
-    elif reused < reachable:
+        cause, lost = _new(agent, reused, len(run)), 0
+    elif left_at is not None and not fits:
+        cause, lost = MissCause.TEMPLATE_CHANGED, agent.tokens - min(reused, left_at)
+    elif reused < (reachable := min(alike, len(run) - 1)):
         gone = MissCause.CORRUPT if is_damaged else MissCause.EVICTED
         cause, lost = (MissCause.NO_RESTORE_POINT if known >= reachable else gone), reachable - reused
-    elif left_at is not None:
-        cause, lost = MissCause.DIVERGED, agent.tokens - left_at
-    reuse = Reuse(reused, len(run), source if reused else Source.NONE, cause, lost)
+    else:
+        cause, lost = (None, 0) if left_at is None else (MissCause.DIVERGED, agent.tokens - left_at)
+    return _turn(agent, run, Reuse(reused, len(run), source if reused else Source.NONE, cause, lost), left_at)
+
+
+def _new(agent: Agent, reused: int, prompt_tokens: int) -> MissCause | None:
+    """Why an agent without a history missed; None where its prompt was known all the same."""
+    if reused >= prompt_tokens - 1:
+        return None
+    return MissCause.OTHER_MODEL if agent.is_elsewhere else MissCause.NEW
+
+
+def _turn(agent: Agent, run: TokenRun, reuse: Reuse, left_at: int | None) -> Turn:
+    """A turn with the tokens around the position where its prompt left the agent's history."""
     if left_at is None:
         return Turn(reuse)
     first, last = max(left_at - SHOWN_TOKENS, 0) * TOKEN_BYTES, (left_at + SHOWN_TOKENS) * TOKEN_BYTES

@@ -24,6 +24,7 @@ class Agents:
     limit: int
     removed: Callable[[Agent], None] = lambda agent: None  # told of every agent that is struck off
     elsewhere: Container[str] = ()  # ids of agents that other models remember
+    text_fingerprint: str = ""  # of the tokenizer and chat template
     _all: OrderedDict[str, Agent] = attrs.field(init=False, factory=OrderedDict)  # least recently used first
     _by_prompt: dict[BlockKey, dict[str, Agent]] = attrs.field(init=False, factory=dict)  # by the last whole block of what they are recognised by
     _place: dict[str, BlockKey] = attrs.field(init=False, factory=dict)
@@ -73,6 +74,13 @@ class Agents:
                 return max(known, key=lambda agent: agent.prompt_tokens)
         return self._add(Agent(self._new_id(run), is_named=False))
 
+    def fits(self, text_fingerprint: str) -> bool:
+        """True if what was read under a fingerprint has the tokens that the same text has today.
+
+        Blocks are named by tokens and stay valid; which tokens a text has, and so who has read it, is known under one fingerprint only.
+        """
+        return text_fingerprint == self.text_fingerprint
+
     def unlisted(self) -> Agent:
         """An agent for one turn that is not remembered: it takes no place in the register, no id leads to it, and its blocks go with its row."""
         return Agent("", is_named=False, is_deleted=True)
@@ -87,15 +95,19 @@ class Agents:
         if not is_whole and agent.id in self._place:
             return
         agent.history, agent.prompt_tokens = history, min(len(run), len(history) // TOKEN_BYTES)
+        agent.text_fingerprint = self.text_fingerprint
         self._unplace(agent)
         if is_whole and not agent.is_named and agent.is_listed:
             self._recognise_by(agent, run)
 
     def adopt(self, agent: Agent, prompt: TokenRun) -> bool:
-        """Take in an agent of an earlier process; whether there was room for it."""
+        """Take in an agent of an earlier process. Returns True if there was room for it.
+
+        One whose history does not fit keeps it, for its blocks to be deleted with it, but no prompt is recognised by it.
+        """
         if agent.id in self._all or self._add(agent) is not agent or not agent.is_listed:
             return False
-        if agent.history and not agent.is_named:
+        if agent.history and not agent.is_named and self.fits(agent.text_fingerprint):
             self._recognise_by(agent, prompt)
         return True
 

@@ -84,6 +84,7 @@ class AgentRecord:
     used: int  # grows with every record of a directory: the order of use, whatever clocks say
     history: bytes  # packed tokens
     prompt_tokens: int
+    text_fingerprint: str = ""  # of the tokenizer and chat template that history and token histories were read with; empty: unknown
     chain: bytes  # key of the last whole block of the history, for the tokens to be checked against; of the root where there is none
     marks: tuple[tuple[int, MarkKey], ...] = ()  # by position, of those on its way
     strays: tuple[BlockKey, ...] = ()  # blocks it has read that are not on its way any more: they are deleted with it

@@ -58,6 +58,7 @@ class Memory:
     chunk_tokens: int  # the largest piece of a prompt read in one step
     max_agents: int = 1000
     disk: Disk = attrs.field(factory=Disk)
+    text_fingerprint: str = ""  # of the tokenizer and chat template
     store: Store = attrs.field(init=False)
     agents: Agents = attrs.field(init=False)
     pins: Pins = attrs.field(init=False)
@@ -67,7 +68,7 @@ class Memory:
 
     def __attrs_post_init__(self) -> None:
         self.store = Store(self.spec, self.budget_bytes, self.disk, self._disown)
-        self.agents = Agents(self._root.key, self.spec.block_tokens, self.max_agents, self._no_record)
+        self.agents = Agents(self._root.key, self.spec.block_tokens, self.max_agents, self._no_record, text_fingerprint=self.text_fingerprint)
         self.pins = Pins(self.store)
         self.longest_row = self._longest_row()
 
@@ -91,7 +92,8 @@ class Memory:
         is_stored = any(isinstance(part, Block) and part.is_stored for part in parts)
         source = Source.DISK if from_disk else Source.RAM if is_stored else Source.ROW
         is_damaged = self.disk.was_damaged_after((self._root.key, *run.keys))
-        return explain(agent, run, match.length, match.known, source, is_damaged=is_damaged)
+        fits = self.agents.fits(agent.text_fingerprint)
+        return explain(agent, run, match.length, match.known, source, is_damaged=is_damaged, fits=fits)
 
     def recall(self, run: TokenRun, *, is_last_try: bool = False, may_order: bool = True) -> Recalled:
         """Have brought back from disk what a prompt could begin with.
@@ -253,7 +255,7 @@ class Memory:
     def fork(self, agent: Agent, name: str) -> Agent:
         """A new agent that remembers what this one does, at no cost. Raises as `Agents.create` does."""
         fork = self.agents.create(name, parent=agent.id)
-        fork.conversation, fork.history = agent.conversation, agent.history
+        fork.conversation, fork.history, fork.text_fingerprint = agent.conversation, agent.history, agent.text_fingerprint
         for block in self.chain(agent):
             self._own(fork, block)
         self.write(fork)

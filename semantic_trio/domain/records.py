@@ -29,11 +29,12 @@ def record_of(memory: Memory, agent: Agent, said: tuple[SaidLine, ...], used: in
         used=used,
         history=agent.history,
         prompt_tokens=agent.prompt_tokens,
+        text_fingerprint=agent.text_fingerprint,
         chain=_last_key(memory, run),
         marks=tuple((mark.position, mark.key) for mark in memory.marks(agent) if mark.is_written),
         strays=tuple(sorted(memory.strays(agent)))[:MOST_STRAYS],
         conversation=agent.conversation,
-        said=said,
+        said=said if memory.agents.fits(agent.text_fingerprint) else (),
     )
 
 
@@ -60,14 +61,19 @@ def adopt(memory: Memory, record: AgentRecord) -> int:
     run = TokenRun.of_packed(record.history, memory.store.tree.root.key, memory.spec.block_tokens)
     if record.chain != _last_key(memory, run):
         raise ValueError("its tokens are not those of its blocks")
-    agent = Agent(record.id, record.is_named, record.is_kept, record.parent, record.conversation, record.history, record.prompt_tokens)
-    agent.turns, agent.strays = record.turns, frozenset(record.strays)
+    agent = Agent(record.id, record.is_named, record.is_kept, record.parent, record.conversation, record.history, record.text_fingerprint)
+    agent.prompt_tokens, agent.turns, agent.strays = record.prompt_tokens, record.turns, frozenset(record.strays)
     if not memory.agents.adopt(agent, TokenRun.of_packed(agent.recognised_by, memory.store.tree.root.key, memory.spec.block_tokens)):
         return 0
     path = _blocks(memory.store, run)
     _marks(memory.store, record, run, path)
     memory.adopted(agent, path, is_pinned=record.is_pinned)
     return len(run) - (path[-1].stop if path else 0)
+
+
+def token_histories(memory: Memory, record: AgentRecord) -> tuple[SaidLine, ...]:
+    """The token histories of a record that may be used: none where its text was read with another tokenizer or chat template."""
+    return record.said if memory.agents.fits(record.text_fingerprint) else ()
 
 
 def _last_key(memory: Memory, run: TokenRun) -> bytes:

@@ -108,7 +108,7 @@ class Server:
     async def _serve_model(self, runner: MlxRunner | ScriptedRunner, loaded: LoadedModel, codec: TokenizerCodec, records: Records) -> None:
         with cache_locked(self.settings) as self._lock:
             has_disk = self._lock is not None
-            engine = self._engine(runner, loaded, Disk(self.settings.disk_budget_mb * MIB if has_disk else 0))
+            engine = self._engine(runner, loaded, Disk(self.settings.disk_budget_mb * MIB if has_disk else 0), codec.fingerprint)
             persistence = self._persistence(engine, runner)
             async with trio.open_nursery() as nursery:
                 await nursery.start(self._supervise, engine)
@@ -177,14 +177,15 @@ class Server:
         except OSError as error:
             raise OSError(error.errno, f"cannot listen on {self.settings.host}:{self.settings.port}: {error.strerror}") from error
 
-    def _engine(self, runner: MlxRunner | ScriptedRunner, loaded: LoadedModel, disk: Disk) -> Engine:
+    def _engine(self, runner: MlxRunner | ScriptedRunner, loaded: LoadedModel, disk: Disk, text_fingerprint: str) -> Engine:
         limits = Limits(
             context_length=loaded.context_length,
             max_rows=self.settings.max_batch_size,
             chunk_tokens=self.settings.prefill_step_size,
             max_stall_seconds=self.settings.max_decode_stall_ms / 1000,
         )
-        memory = Memory(runner.spec, self.settings.cache_budget_mb * MIB, limits.chunk_tokens, self.settings.max_agents_in_memory, disk)
+        budget, most_agents = self.settings.cache_budget_mb * MIB, self.settings.max_agents_in_memory
+        memory = Memory(runner.spec, budget, limits.chunk_tokens, most_agents, disk, text_fingerprint)
         return Engine(
             runner,
             Scheduler(limits, memory),

@@ -118,6 +118,7 @@ class ByteCodec:
     """One token per byte; a prompt reads `role:text` line by line, with tools, thoughts, calls and results between marks."""
 
     stop_tokens: frozenset[int] = frozenset({END_OF_TURN})
+    fingerprint: str = "bytes"
 
     def encode_prompt(self, conversation: Conversation, known: Known = NOTHING_KNOWN) -> Prompt:
         """See `TextCodec.encode_prompt`. A draft changes nothing: there is one way to spell."""

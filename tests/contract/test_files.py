@@ -29,7 +29,9 @@ LINE = SaidLine(pack(range(30)), (SaidEnd(bytes(32), 30, is_answer=True),))
 def record(agent: str = "main", used: int = 1) -> AgentRecord:
     flags = {"is_named": True, "is_kept": False, "is_pinned": True}
     more = {"chain": bytes(32), "marks": ((5, bytes(32)),), "conversation": SAID, "said": (LINE,)}
-    return AgentRecord(id=agent, **flags, parent="mother", turns=2, used=used, history=pack(range(20)), prompt_tokens=9, **more)
+    return AgentRecord(
+        id=agent, **flags, parent="mother", turns=2, used=used, history=pack(range(20)), prompt_tokens=9, text_fingerprint="7e", **more
+    )
 
 
 def numbers(*values: float, dtype: str = "F32") -> Tensor:

@@ -64,14 +64,16 @@ def served(
 ) -> Served:
     """An application whose engine is not running yet. Files are worked on in line: virtual time knows nothing of threads."""
     limits = Limits(context_length=context_length, max_rows=rows, chunk_tokens=256, max_stall_seconds=0.25)
-    scheduler = Scheduler(limits, Memory(runner.spec, budget_bytes, limits.chunk_tokens, disk=Disk(disk_bytes)))
+    codec = codec or ByteCodec()
+    memory = Memory(runner.spec, budget_bytes, limits.chunk_tokens, disk=Disk(disk_bytes), text_fingerprint=codec.fingerprint)
+    scheduler = Scheduler(limits, memory)
     engine = Engine(runner, scheduler, queue_limit=queue_limit, step_deadline_seconds=60, batch_window_seconds=0.01)
     card = ModelCard("org/tiny", "Tiny", context_length, 1_700_000_000, aliases=("tiny",), vocabulary=vocabulary)
     persistence = Persistence(engine.memory, Said(), runner, files or MemoryFiles(), engine.nudge, in_thread=in_line)
     metrics = Metrics(engine)
     store = responses or MemoryResponses()
     state = kind(
-        model=ServedModel(card, engine, codec or ByteCodec(), persistence, compilers),
+        model=ServedModel(card, engine, codec, persistence, compilers),
         metrics=metrics,
         version="0.0.0",
         records=Records(lambda: store, in_line),

@@ -1,6 +1,7 @@
 """Memory that outlives the process: real servers on real files, as whoever runs them sees it."""
 
 import contextlib
+import json
 import math
 import os
 import random
@@ -261,6 +262,26 @@ def test_another_model_touches_nothing_of_the_first_and_that_finds_it_again(left
     assert {name: after[name] for name in before} == before
     assert len(after) > len(before)
     assert (again.source, again.reused, again.text) == ("disk", again.prompt_tokens - 1, left.answers["ada"].text)
+
+
+def another_template(directory: Path) -> Path:
+    """The tiny model with another chat template."""
+    shutil.copytree(open_catalogue(Settings().data_dir).path("tiny-random"), directory)
+    config = json.loads((directory / "tokenizer_config.json").read_text())
+    (directory / "tokenizer_config.json").write_text(json.dumps({**config, "chat_template": "Listen.\n" + config["chat_template"]}))
+    return directory
+
+
+def test_another_chat_template_of_the_same_weights_reads_conversations_again(left: Left, files: Files, tmp_path: Path) -> None:
+    told = question("ben"), left.answers["ben"].text, "And what then?"
+    with serving(tmp_path, model=str(another_template(tmp_path / "fixed"))) as server:
+        [found] = server.lines("memory found on disk")
+        [changed] = server.lines("tokenizer or chat template has changed: these agents' conversations are read again")
+        first, second = ask(server, "ben", *told), ask(server, "ben", *told)
+
+    assert found["agents"] == changed["agents"] == len(left.answers)
+    assert (first.reused, first.cause) == (0, "template_changed")
+    assert (second.reused, second.cause) == (second.prompt_tokens - 1, "")
 
 
 # ----------------------------------------------------------------------------------------------------------------- the directory

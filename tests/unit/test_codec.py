@@ -193,3 +193,68 @@ def test_the_model_library_is_not_needed_to_read_and_write_text() -> None:
     """A codec works on any thread; MLX belongs to one."""
     script = "import sys, semantic_trio.adapters.text.codec; sys.exit('mlx.core' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
+
+
+# ------------------------------------------------------------------------------------------------------------------------ fingerprint
+
+
+def fingerprint_of(directory: Path, **fields: object) -> str:
+    directory.mkdir()
+    return load_codec(write_model(directory, **fields)).fingerprint  # type: ignore[arg-type]
+
+
+def test_the_same_files_in_another_place_have_the_same_fingerprint(tmp_path: Path) -> None:
+    assert fingerprint_of(tmp_path / "one") == fingerprint_of(tmp_path / "two")
+
+
+def test_the_fingerprint_does_not_depend_on_the_process(tmp_path: Path) -> None:
+    ours = fingerprint_of(tmp_path / "model")
+    code = "import sys, pathlib, semantic_trio.adapters.text.codec as codec; print(codec.load_codec(pathlib.Path(sys.argv[1])).fingerprint)"
+
+    theirs = subprocess.run([sys.executable, "-c", code, str(tmp_path / "model")], capture_output=True, text=True, check=True).stdout
+
+    assert theirs.strip() == ours
+
+
+def other_special() -> Tokenizer:
+    """The tokenizer with one special token more."""
+    tokenizer = byte_tokenizer()
+    tokenizer.add_special_tokens([AddedToken("<|extra|>", special=True)])
+    return tokenizer
+
+
+def other_beginning() -> Tokenizer:
+    """The tokenizer that puts a token first."""
+    tokenizer = byte_tokenizer()
+    tokenizer.post_processor = beginning_with("<|im_start|>", START)
+    return tokenizer
+
+
+def other_words() -> Tokenizer:
+    """The tokenizer that cuts its text otherwise."""
+    tokenizer = byte_tokenizer()
+    tokenizer.normalizer = normalizers.Lowercase()
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"chat_template": CHATML.replace("\n", " ")},
+        {"chat_template": None},
+        {"eos_token_id": [5, 6]},
+        {"tokenizer": other_special()},
+        {"tokenizer": other_beginning()},
+        {"tokenizer": other_words()},
+    ],
+    ids=["template", "no template", "stop tokens", "special token", "beginning", "normalizer"],
+)
+def test_another_tokenizer_template_or_special_token_is_another_fingerprint(change: dict[str, object], tmp_path: Path) -> None:
+    assert fingerprint_of(tmp_path / "one", **change) != fingerprint_of(tmp_path / "two")
+
+
+def test_weights_are_no_part_of_the_fingerprint(tmp_path: Path) -> None:
+    before = fingerprint_of(tmp_path / "model")
+    (tmp_path / "model" / "model.safetensors").write_bytes(b"weights")
+
+    assert load_codec(tmp_path / "model").fingerprint == before

@@ -67,6 +67,7 @@ def records(draw: st.DrawFn) -> AgentRecord:
         used=draw(st.integers(0, 2**40)),
         history=pack(history),
         prompt_tokens=draw(st.integers(0, len(history))),
+        text_fingerprint=draw(st.sampled_from(["", "7e" * 32])),
         chain=draw(KEY),
         marks=tuple(draw(st.lists(st.tuples(st.integers(1, len(history)), KEY), max_size=3))) if history else (),
         conversation=draw(CONVERSATIONS),

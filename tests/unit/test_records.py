@@ -11,7 +11,7 @@ from semantic_trio.domain.disk import Disk
 from semantic_trio.domain.errors import InvalidRequestError
 from semantic_trio.domain.geometry import LayerGroup, LayerKind, ModelCacheSpec
 from semantic_trio.domain.memory import Memory
-from semantic_trio.domain.records import adopt, listed, record_of, size_of
+from semantic_trio.domain.records import adopt, listed, record_of, size_of, token_histories
 
 GLOBAL = LayerGroup(LayerKind.GLOBAL, layers=1, token_bytes=8)
 SPEC = ModelCacheSpec("records", (GLOBAL, LayerGroup(LayerKind.RECURRENT, layers=1, state_bytes=64)), block_tokens=16)
@@ -171,3 +171,44 @@ def test_a_record_takes_what_it_says() -> None:
     assert size_of(attrs.evolve(long, said=(line,))) - history < 200, "its tokens are the history's"
     assert size_of(attrs.evolve(record, said=(line,))) - empty > 4000
     assert size_of(attrs.evolve(record, conversation=words)) - empty > 600
+
+
+# ------------------------------------------------------------------------------------------------- another tokenizer or chat template
+
+LINE = SaidLine(pack(range(20)), (SaidEnd(bytes(32), 20, is_answer=True),))
+
+
+def test_a_history_keeps_the_fingerprint_it_was_read_under_until_it_is_read_again() -> None:
+    first, after = memory(), memory()
+    first.agents.text_fingerprint, after.agents.text_fingerprint = "old", "new"
+    adopt(after, write(first, read(first, tuple(range(100)))))
+    agent = after.agents.get("a")
+
+    untouched = record_of(after, agent, (LINE,), used=2)
+    read(after, tuple(range(50, 150)))
+    read_again = record_of(after, agent, (LINE,), used=3)
+
+    assert (untouched.text_fingerprint, untouched.said) == ("old", ())
+    assert (read_again.text_fingerprint, read_again.said) == ("new", (LINE,))
+
+
+@pytest.mark.parametrize("fingerprint", ["", "old"], ids=["of before", "of another template"])
+def test_token_histories_are_used_under_their_own_fingerprint_alone(fingerprint: str) -> None:
+    first, after = memory(), memory()
+    after.agents.text_fingerprint = "new"
+    record = attrs.evolve(write(first, read(first, tuple(range(100)))), said=(LINE,), text_fingerprint=fingerprint)
+
+    assert token_histories(after, record) == ()
+    assert token_histories(after, attrs.evolve(record, text_fingerprint="new")) == (LINE,)
+
+
+def test_no_prompt_is_recognised_by_a_history_of_another_template() -> None:
+    first, after = memory(), memory()
+    after.agents.text_fingerprint = "new"
+    record = write(first, read(first, tuple(range(100)), name=None))
+    adopt(after, record)
+
+    found = after.agents.recognise(after.run(tuple(range(100))))
+
+    assert found.id != record.id
+    assert after.agents.get(record.id).tokens == 100

@@ -48,6 +48,7 @@ class WrittenAgent(Written, frozen=True, kw_only=True):
     used: Count
     prompt_tokens: Count
     chain: Key
+    text_fingerprint: Annotated[str, msgspec.Meta(max_length=64)] = ""
     marks: tuple[tuple[Count, Key], ...]
     strays: tuple[Key, ...] = ()
     conversation: WrittenConversation
@@ -67,6 +68,7 @@ def encode(record: AgentRecord) -> Content:
         turns=record.turns,
         used=record.used,
         prompt_tokens=record.prompt_tokens,
+        text_fingerprint=record.text_fingerprint,
         chain=record.chain.hex(),
         marks=tuple((position, key.hex()) for position, key in record.marks),
         strays=tuple(key.hex() for key in record.strays),
@@ -95,6 +97,7 @@ def decode(content: Content) -> AgentRecord:
         used=agent.used,
         history=history,
         prompt_tokens=agent.prompt_tokens,
+        text_fingerprint=agent.text_fingerprint,
         chain=bytes.fromhex(agent.chain),
         marks=tuple((position, bytes.fromhex(key)) for position, key in agent.marks),
         strays=tuple(bytes.fromhex(key) for key in agent.strays),

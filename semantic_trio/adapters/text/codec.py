@@ -13,6 +13,7 @@ import attrs
 from tokenizers import Tokenizer
 
 from semantic_trio.adapters.text.decoding import IncrementalDecoder
+from semantic_trio.adapters.text.fingerprint import text_fingerprint
 from semantic_trio.adapters.text.generic import Definition
 from semantic_trio.adapters.text.grammar import AnswerForm
 from semantic_trio.adapters.text.guidance import CompiledGrammar, Guidance
@@ -45,6 +46,7 @@ class TokenizerCodec:
     _beginning: str  # the text of the token the tokenizer puts first, if it does
     _silent: frozenset[int]
     stop_tokens: frozenset[int]
+    fingerprint: str
     _segments: SegmentEncoder = attrs.field(init=False)
     _guidance: Guidance = attrs.field(init=False)
 
@@ -107,13 +109,14 @@ def load_codec(path: Path, find_syntax: FindSyntax = lambda tokenizer: None) -> 
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()  # some tokenizer.json carry the lengths their models were trained with
     backend.no_padding()
-    template = _template(tokenizer, find_syntax(tokenizer))
+    template, stops = _template(tokenizer, find_syntax(tokenizer)), stops | ({tokenizer.eos_token_id} - {None})
     return TokenizerCodec(
         tokenizer=backend,
         template=template,
         beginning=tokenizer.bos_token or "",
         silent=_silent(backend, template),
-        stop_tokens=stops | ({tokenizer.eos_token_id} - {None}),
+        stop_tokens=stops,
+        fingerprint=text_fingerprint(tokenizer, stops),
     )
 
 

@@ -85,9 +85,10 @@ def refuse_deleted(agent: Agent) -> None:
 async def sure_prompt(model: ServedModel, agent: Agent) -> Encoded:
     """What the next prompt of an agent begins with, whatever it is told; empty where there is no such thing.
 
-    For an agent whose clients keep the conversation, what it has read and said.
+    For an agent whose clients keep the conversation, its history, unless that was read with another tokenizer or chat template.
     """
-    if agent.history and not agent.conversation.messages:
+    fits = model.engine.memory.agents.fits(agent.text_fingerprint)
+    if agent.history and fits and not agent.conversation.messages:
         return Encoded(NOTHING_SAID, (), Prompt(unpack(agent.history)))
     one, other = [(await model.encode(_joined(agent.conversation, (said,)))).prompt for said in SAID_NEXT]
     alike = next((at for at, pair in enumerate(zip(one.tokens, other.tokens, strict=False)) if pair[0] != pair[1]), 0)
