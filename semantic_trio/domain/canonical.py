@@ -2,18 +2,20 @@
 
 Two requests of one conversation are to become prompts of which the second begins with the first. Clients rewrite what they have sent and been sent in
 ways that mean nothing and move everything. Each rule undoes one of them. What needs no rule, for the neutral conversation has no word for it: cache
-control, a text spelled as one string or as blocks, request metadata. System messages stay where they stand, and thoughts of earlier turns are
-kept; that is the template's part.
+control, a text spelled as one string or as blocks, request metadata. System messages stay where they stand, except those of one rule. Thoughts of
+earlier turns are kept; that is the template's part.
 """
 
 import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import reduce
+from itertools import takewhile
 
 import attrs
 
 from semantic_trio.domain.conversation import Conversation, Message, Part, Role, Text, Tool, ToolCall, ToolResult
+from semantic_trio.domain.residency import Rank
 
 BILLING_HEADER = "x-anthropic-billing-header:"
 # What counts down from turn to turn. Alone on its line, so that a sentence about it stays a sentence.
@@ -81,6 +83,29 @@ def _said(message: Message) -> Iterator[Part]:
         blank = isinstance(part, Text) and not (part.text.strip() if message.role is Role.ASSISTANT else part.text)
         if not blank:
             yield part
+
+
+# ------------------------------------------------------------------------------------------- system messages behind the first user message
+
+
+def _late_systems_before_first_user(conversation: Conversation) -> Conversation:
+    messages = conversation.messages
+    first = next((at for at, message in enumerate(messages) if message.role is Role.USER), len(messages))
+    late = tuple(takewhile(lambda message: message.role is Role.SYSTEM, messages[first + 1 :]))
+    if not late:
+        return conversation
+    moved = (_as_late(message) for message in late)
+    user = attrs.evolve(messages[first], rank=_highest_rank((messages[first], *late)))
+    return attrs.evolve(conversation, messages=(*messages[:first], *moved, user, *messages[first + 1 + len(late) :]))
+
+
+def _as_late(message: Message) -> Message:
+    """The message with a breakpoint at its end: other sessions of the project have the same prompt up to there."""
+    return attrs.evolve(message, is_late=True, rank=Rank.PLAIN if message.rank is None else message.rank)
+
+
+def _highest_rank(messages: Iterable[Message]) -> Rank | None:
+    return max((message.rank for message in messages if message.rank is not None), default=None)
 
 
 # --------------------------------------------------------------------------------------------------------------------------- tools
@@ -197,6 +222,13 @@ RULES = (
         "the blank text a model puts before a call is not sent back",
         "Claude Code drops text blocks of blanks; others send empty strings beside calls",
         _without_silence,
+    ),
+    Rule(
+        "late system messages before the first user message",
+        "the first user message grows until it is answered, so the system message behind it moves and is read again; "
+        "and behind words that only one session says, no other session shares it",
+        "Claude Code: environment, agents and skills (2,300 tokens) behind the first prompt, to which it adds after an interrupt or an empty answer",
+        _late_systems_before_first_user,
     ),
     Rule(
         "JSON in order",

@@ -1,7 +1,7 @@
 """What every protocol becomes before it becomes tokens: messages made of parts, and the tools that may be called.
 
 Knows roles, text, thoughts, calls and their results. Knows nothing of wire formats or chat templates. Order is meaning: a system message stays where
-it stands, because moving it to the front would change every token after it.
+it stands, because moving it would change every token after it. The one exception is a rule of `canonical.py`.
 """
 
 import enum
@@ -65,6 +65,7 @@ class Message:
     role: Role
     parts: tuple[Part, ...]
     rank: Rank | None = attrs.field(default=None, eq=False)  # set: its end is a cache breakpoint, and no part of what is said
+    is_late: bool = False  # a system message that is no part of the head, although only system messages are in front of it
 
     @property
     def text(self) -> str:
@@ -128,6 +129,12 @@ class Conversation:
     choice: ToolChoice = FREE_CHOICE
     thinks: bool | None = None  # whether the next answer begins with thoughts; None: as the model is used to
     schema: str | None = None  # JSON Schema of what the next answer says; None: it may say anything
+
+    @property
+    def leading(self) -> int:
+        """Number of system messages at the front that are told as the system prompt."""
+        others = (at for at, message in enumerate(self.messages) if message.role is not Role.SYSTEM or message.is_late)
+        return next(others, len(self.messages))
 
     @property
     def demands_form(self) -> bool:

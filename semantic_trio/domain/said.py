@@ -48,7 +48,7 @@ def _meaning(message: Message) -> list[object]:
     text = message.text.strip() if message.role is Role.ASSISTANT else message.text
     calls = [[call.id, call.name, _arguments(call)] for call in message.calls]
     results = [[result.call_id, result.text, result.is_error] for result in message.results]
-    return [message.role.value, text, calls, results]
+    return [message.role.value, text, calls, results, *(["late"] if message.is_late else [])]
 
 
 def _arguments(call: ToolCall) -> object:

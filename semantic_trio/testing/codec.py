@@ -128,12 +128,11 @@ class ByteCodec:
         opening = _opening(conversation)
         ends = [0, *itertools.accumulate(map(len, lines))]
         ends_of_messages = ends[1 + len(told) :]
-        leading = next((at for at, message in enumerate(conversation.messages) if message.role is not Role.SYSTEM), len(conversation.messages))
         points = [
             Breakpoint(end, message.rank) for end, message in zip(ends_of_messages, conversation.messages, strict=True) if message.rank is not None
         ]
         text = b"".join([*lines, b"assistant:", opening.encode(errors="replace")])
-        prompt = Prompt(tuple(text), ends[len(told) + leading], tuple(points), opening)
+        prompt = Prompt(tuple(text), ends[len(told) + conversation.leading], tuple(points), opening)
         is_known = 0 < known.messages <= len(conversation.messages) and conversation.messages[known.messages - 1].role is Role.ASSISTANT
         return _going_on(prompt, known.tokens, ends_of_messages[known.messages - 1] - 1) if is_known else prompt
 

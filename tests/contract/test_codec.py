@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from semantic_trio.adapters.catalogue.catalogue import open_catalogue
 from semantic_trio.adapters.catalogue.progress import Lines
 from semantic_trio.adapters.text.codec import TokenizerCodec, load_codec
+from semantic_trio.domain.canonical import canonical
 from semantic_trio.domain.conversation import (
     Breakpoint,
     Calling,
@@ -263,6 +264,22 @@ def test_the_head_is_tools_and_leading_system_messages(codec: TextCodec) -> None
 
     assert heads[False, 0] == 0
     assert len(set(heads.values())) == len(heads)
+
+
+@pytest.mark.parametrize("tools", [(), (WEATHER,)])
+def test_late_system_messages_are_behind_the_head_and_before_the_first_user_message(codec: TextCodec, tools: tuple[Tool, ...]) -> None:
+    late = says(Role.SYSTEM, "It is late.")
+    plain = codec.encode_prompt(Conversation(HELLO, tools))
+    one, other = (
+        codec.encode_prompt(canonical(Conversation((HELLO[0], says(Role.USER, text), late), tools))) for text in ("Hello", "Bye, and see you")
+    )
+
+    assert plain.head == one.head == other.head
+    assert one.breakpoints == other.breakpoints
+    [point] = one.breakpoints
+    assert one.tokens[: point.position] == other.tokens[: point.position]
+    assert "It is late." in codec.decode(one.tokens[one.head : point.position])
+    assert "Hello" in codec.decode(one.tokens[point.position :])
 
 
 def test_a_message_that_is_marked_tells_where_it_ends(codec: TextCodec) -> None:

@@ -123,11 +123,13 @@ class Meter:
     server: str  # URL
     name: str
     exchanges: list[Exchange] = attrs.field(init=False, factory=list)
+    passing: threading.Event = attrs.field(init=False, factory=threading.Event)  # cleared: of each answer no more than its first event is passed on
     _proxy: http.server.ThreadingHTTPServer = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._proxy = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"meter": self}))
         self._proxy.daemon_threads = True
+        self.passing.set()
         threading.Thread(target=self._proxy.serve_forever, args=(0.05,), daemon=True).start()
 
     @property
@@ -137,6 +139,7 @@ class Meter:
 
     def close(self) -> None:
         """Listen no more."""
+        self.passing.set()
         self._proxy.shutdown()
         self._proxy.server_close()
 
@@ -219,6 +222,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             while piece := response.read1(65_536):
                 exchange.answer += piece
                 self.wfile.write(b"%x\r\n%s\r\n" % (len(piece), piece))
+                self.meter.passing.wait()
         exchange.is_whole = True
         exchange.read()  # before the client knows of the end: it may ask for the figures at once
         self.wfile.write(b"0\r\n\r\n")

@@ -14,7 +14,7 @@ import pytest
 
 from semantic_trio.testing import Call, Rule
 from tests.e2e.claude_code import NEWEST, OLDER, QUIET, Client, Dialogue, Said, install, pointing_at
-from tests.e2e.meter import Meter, assert_nothing_read_twice
+from tests.e2e.meter import SHARE, Meter, assert_nothing_read_twice
 from tests.process import ServerProcess
 
 pytestmark = pytest.mark.timeout(300)
@@ -290,6 +290,55 @@ def test_an_interrupted_answer_is_gone_on_from(tmp_path: Path, scripted: Scripte
 
     assert answered["result"] == "I am still here."
     assert_nothing_read_twice(meter, at_least=1)
+
+
+def with_context(project: Path) -> None:
+    """What the client tells of a project before the first prompt: instructions and the state of git."""
+    (project / "CLAUDE.md").write_text("Be kind to files.\n" * 20)
+    subprocess.run(["git", "init", "-q"], cwd=project, check=True)
+
+
+def roles(meter: Meter) -> list[list[str]]:
+    return [[message["role"] for message in exchange.asked["messages"]] for exchange in meter.exchanges]
+
+
+def test_a_first_message_that_grows_has_the_environment_read_once_and_so_has_another_session(
+    tmp_path: Path, scripted: Scripted, metered: Metered
+) -> None:
+    """The environment stands behind the first message, to which the client adds that the answer was empty."""
+    meter = metered(scripted(Rule(when="no visible output", text="Here I am."), Rule(when="say nothing", text=""), Rule(text="Fine.")))
+    claude = client(tmp_path, meter.url)
+    with_context(claude.project)
+    said = [claude.ask(prompt).result for prompt in ("say nothing", "another session")]
+    first, grown, other = meter.turns
+
+    assert said == ["Here I am.", "Fine."]
+    assert roles(meter) == [["user", "system"]] * 3, "the client has another place for the environment: is the rule of use?"
+    assert grown.share >= SHARE
+    assert other.share >= SHARE
+    assert other.common > first.prompt - 20, "all but its own words"
+
+
+def test_a_first_message_that_was_interrupted_grows_and_has_the_environment_read_once(tmp_path: Path, scripted: Scripted, metered: Metered) -> None:
+    meter = metered(scripted(Rule(text="Fine.")))
+    meter.passing.clear()
+    claude = client(tmp_path, meter.url)
+    with_context(claude.project)
+    with claude.started("-p", "--input-format", "stream-json") as process:
+        dialogue = Dialogue(process)
+        dialogue.say("wait for it")
+        wait_for(lambda: any(exchange.answer for exchange in meter.exchanges))
+        dialogue.control(subtype="interrupt")
+        dialogue.until("result")
+        meter.passing.set()
+        dialogue.say("go on")
+        answered = dialogue.until("result")
+    wait_for(lambda: len(meter.turns) == 2)
+    _, grown = meter.turns
+
+    assert answered["result"] == "Fine."
+    assert roles(meter) == [["user", "system"]] * 2
+    assert grown.share >= SHARE
 
 
 def test_steering_while_a_tool_runs(tmp_path: Path, scripted: Scripted, metered: Metered) -> None:

@@ -5,7 +5,7 @@ Knows the wires as clients speak them. Knows nothing of this server's code: what
 
 import abc
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import attrs
@@ -64,7 +64,7 @@ class Messages(Wire):
         }
 
     def blocks(self, asked: Json) -> list[Said]:
-        messages = enumerate(asked["messages"])
+        messages = _late_systems_first(enumerate(asked["messages"]))
         return [(number, message["role"], block) for number, message in messages for block in _blocks(message["content"])]
 
     def usage(self, told: Json) -> Json:
@@ -148,6 +148,13 @@ class Responses(OpenAI):
 
 
 WIRES = {wire.path: wire for wire in (Messages(), Chat(), Responses())}
+
+
+def _late_systems_first(messages: Iterable[tuple[int, Json]]) -> list[tuple[int, Json]]:
+    """System messages behind the first message of the user put before it: they are equal in all sessions of a project, its words are not."""
+    first, *rest = messages
+    late = [*itertools.takewhile(lambda message: message[1]["role"] == "system", rest)] if first[1]["role"] == "user" else []
+    return [*late, first, *rest[len(late) :]]
 
 
 def _plain(block: Json) -> Json:

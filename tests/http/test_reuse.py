@@ -1,6 +1,7 @@
 """Every answer tells how much of its prompt was reused, and its usage counts each token of the prompt once."""
 
 import json
+import re
 from typing import Any
 
 import pytest
@@ -103,6 +104,57 @@ async def test_a_conversation_of_a_named_agent_is_counted_as_it_is_billed(autoju
 
     assert counted.json["input_tokens"] == read(billed)
     assert billed["input_tokens"] <= len("\nuser:more\nassistant:") + 1
+
+
+# What coding agents put behind the first user message: the project's environment.
+LATE = {"role": "system", "content": "# Environment " + "e" * 200}
+FIELDS: dict[str, dict[str, Any]] = {
+    "/v1/messages": {"max_tokens": 5},
+    "/v1/chat/completions": {"max_tokens": 5},
+    "/v1/responses": {"max_output_tokens": 16, "store": False},
+}
+
+
+def opened(path: str, *texts: str) -> dict[str, Any]:
+    """The first request of a session: what is shared, what the user says, and the environment behind it."""
+    kind, messages = ("input_text", "input") if path == "/v1/responses" else ("text", "messages")
+    content = [{"type": kind, "text": text} for text in ("# Project " + "p" * 100, *texts)]
+    return {"model": "org/tiny", messages: [{"role": "user", "content": content}, LATE], **FIELDS[path]}
+
+
+def reused(call: Call) -> tuple[int, int]:
+    found = re.match(r"reused=(\d+)/(\d+)", call.answer_headers[HEADER])
+    assert found is not None
+    return int(found[1]), int(found[2])
+
+
+@pytest.mark.parametrize("path", FIELDS)
+async def test_a_system_message_behind_the_first_user_message_is_read_once(path: str, autojump_clock: trio.testing.MockClock) -> None:
+    """Although that message grows before it is answered, and another session says something else in it."""
+    async with running(served(FakeRunner())) as server:
+        asked, grown, other = [await post(server.app, path, opened(path, *texts)) for texts in (["one"], ["one", "two"], ["three"])]
+
+    assert reused(asked)[0] == 0
+    assert reused(grown)[0] >= reused(asked)[1] - len("\nassistant:")
+    assert reused(other)[0] >= reused(asked)[1] - len("one\nassistant:")
+
+
+async def test_a_model_that_cannot_begin_everywhere_begins_behind_the_late_system_message(autojump_clock: trio.testing.MockClock) -> None:
+    async with running(served(FakeRunner(spec=RECURRENT))) as server:
+        calls = [await post(server.app, "/v1/messages", opened("/v1/messages", text)) for text in ("one", "three")]
+
+    assert reused(calls[1])[0] == len(f"system:{LATE['content']}\n")
+
+
+async def test_a_system_message_behind_the_first_user_message_is_counted_as_it_is_billed(autojump_clock: trio.testing.MockClock) -> None:
+    body = opened("/v1/messages", "one")
+    body["messages"][1] = {"role": "system", "content": [{"type": "text", "text": LATE["content"], **BREAKPOINT}]}
+    async with running(served(FakeRunner())) as server:
+        counted = await post(server.app, "/v1/messages/count_tokens", body)
+        billed = usage(await post(server.app, "/v1/messages", body))
+
+    assert counted.json["input_tokens"] == read(billed)
+    assert billed["input_tokens"] == len("assistant:"), "the breakpoint stays behind all that is said"
 
 
 async def test_hits_misses_and_first_tokens_are_counted_by_what_was_remembered(autojump_clock: trio.testing.MockClock) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given
 
 from semantic_trio.domain.canonical import BILLING_HEADER, RULES, canonical, canonical_json
 from semantic_trio.domain.conversation import Conversation, Message, Part, Role, Text, Tool, ToolCall, ToolResult
+from semantic_trio.domain.residency import Rank
 from semantic_trio.domain.said import chain
 
 EDIT = Tool(
@@ -83,6 +84,20 @@ SAME = {
     ],
 }
 CASES = [(name, one, other) for name, pairs in SAME.items() for one, other in pairs]
+HELP, ENVIRONMENT, PLAN = system("You help."), system("# Environment"), system("Plan mode.")
+# Two requests that say different things, and up to where they have to be equal.
+EQUAL_UP_TO = {
+    "late system messages before the first user message": [
+        # The first user message grows before it is answered.
+        (talk(HELP, user("hi"), ENVIRONMENT), talk(HELP, user("hi", "[interrupted]", "go on"), ENVIRONMENT), "hi"),
+        (talk(user("hi"), ENVIRONMENT), talk(user("hi", "and?"), ENVIRONMENT, assistant("yes"), user("more"), PLAN), "hi"),
+        # Another session of the project.
+        (talk(user("# Project", "hi"), ENVIRONMENT), talk(user("# Project", "bye"), ENVIRONMENT), "# Project"),
+        # Several of them.
+        (talk(user("hi"), ENVIRONMENT, PLAN), talk(user("bye"), ENVIRONMENT, PLAN), "Plan mode."),
+    ],
+}
+BEGINNINGS = [(name, *case) for name, cases in EQUAL_UP_TO.items() for case in cases]
 
 
 @pytest.mark.parametrize(("rule", "one", "other"), CASES, ids=[name for name, _, _ in CASES])
@@ -94,8 +109,30 @@ def test_what_means_the_same_is_the_same_and_only_for_its_rule(
     assert canonical(one) != canonical(other), "the rule is of no use"
 
 
+def told(conversation: Conversation, end: str) -> list[tuple[Role, Part]] | None:
+    """Everything that is said up to a text; None where it is not said."""
+    parts = [(message.role, part) for message in canonical(conversation).messages for part in message.parts]
+    return next((parts[: at + 1] for at, (_, part) in enumerate(parts) if part == Text(end)), None)
+
+
+@pytest.mark.parametrize(("rule", "one", "other", "end"), BEGINNINGS, ids=[name for name, *_ in BEGINNINGS])
+def test_requests_begin_alike_and_only_for_the_rule(
+    rule: str, one: Conversation, other: Conversation, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    texts = [part.text for message in one.messages for part in message.parts if isinstance(part, Text) and message.role is Role.SYSTEM]
+    common = told(one, end)
+
+    assert common == told(other, end)
+    assert common is not None
+    assert {part.text for role, part in common if role is Role.SYSTEM and isinstance(part, Text)} == set(texts)
+    monkeypatch.setattr("semantic_trio.domain.canonical.RULES", tuple(each for each in RULES if each.name != rule))
+    without = told(one, end)
+    assert without != told(other, end) or without != common, "the rule is of no use"
+
+
 def test_every_rule_has_a_case() -> None:
-    assert {rule.name for rule in RULES} == set(SAME)
+    assert {rule.name for rule in RULES} == {*SAME, *EQUAL_UP_TO}
+    assert not SAME.keys() & EQUAL_UP_TO.keys()
 
 
 def test_a_tool_is_told_where_it_is_loaded() -> None:
@@ -128,10 +165,41 @@ def test_who_says_nothing_is_silent(messages: tuple[Message, ...]) -> None:
     assert canonical(talk(*messages)).messages == (user(),)
 
 
-def test_system_messages_stay_where_they_stand() -> None:
-    messages = (user("hi"), system("Be kind."), assistant("yes"), system("Be brief."))
+def test_other_system_messages_stay_where_they_stand() -> None:
+    messages = (user("hi"), assistant("yes"), system("Be brief."), user("so"), system("Be kind."), assistant("no"), user("hm"), user("hm"), PLAN)
 
     assert canonical(talk(*messages)).messages == messages
+
+
+def test_a_system_message_behind_a_second_user_message_stays_there_so_that_the_first_one_keeps_its_place() -> None:
+    ordered = canonical(talk(user("hi"), ENVIRONMENT, user("more"), PLAN))
+
+    assert [message.text for message in ordered.messages] == ["# Environment", "hi", "more", "Plan mode."]
+    assert canonical(ordered) == ordered
+
+
+def test_a_late_system_message_is_no_part_of_the_head_and_has_another_name_than_a_leading_one() -> None:
+    ordered, leading = canonical(talk(HELP, user("hi"), ENVIRONMENT)), canonical(talk(HELP, ENVIRONMENT, user("hi")))
+
+    assert [conversation.leading for conversation in (ordered, leading)] == [1, 2]
+    assert chain(ordered)[0] == chain(leading)[0]
+    assert chain(ordered)[1] != chain(leading)[1]
+
+
+@pytest.mark.parametrize(
+    ("of_user", "of_system", "ranks"),
+    [
+        (None, None, [Rank.PLAIN, None]),
+        (None, Rank.MARKED, [Rank.MARKED, Rank.MARKED]),
+        (Rank.LONG, Rank.MARKED, [Rank.MARKED, Rank.LONG]),
+        (Rank.MARKED, None, [Rank.PLAIN, Rank.MARKED]),
+    ],
+)
+def test_a_breakpoint_behind_both_stays_behind_both(of_user: Rank | None, of_system: Rank | None, ranks: list[Rank | None]) -> None:
+    """And where other sessions leave the prompt there is one in any case."""
+    ordered = canonical(talk(attrs.evolve(user("hi"), rank=of_user), attrs.evolve(ENVIRONMENT, rank=of_system)))
+
+    assert [message.rank for message in ordered.messages] == ranks
 
 
 @pytest.mark.parametrize("arguments", ["", "{", "[1]", '"text"', "NaN", "[" * 100_000, '{"a": 1, "a": 2}'])
@@ -164,6 +232,7 @@ def conversations(draw: st.DrawFn) -> Conversation:
     messages: list[Message] = [system(draw(TEXTS) or "You help.")]
     for turn in range(draw(st.integers(1, 4))):
         messages.append(user(draw(TEXTS) or "hi"))
+        messages += [system(f"s{draw(TEXTS)}") for _ in range(draw(st.integers(0, 2)))]
         calls = tuple(ToolCall(f"{turn}.{at}", "Edit", json.dumps(draw(ARGUMENTS))) for at in range(draw(st.integers(0, 3))))
         if calls:
             messages.append(assistant(draw(TEXTS), *calls))

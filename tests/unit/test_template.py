@@ -15,6 +15,7 @@ from semantic_trio.adapters.text.manners import probe
 from semantic_trio.adapters.text.syntax import HERMES, ThinkMarks, ToolSyntax
 from semantic_trio.adapters.text.template import ChatTemplate
 from semantic_trio.adapters.text.turns import NO_SWITCHES, Turn
+from semantic_trio.domain.canonical import canonical
 from semantic_trio.domain.conversation import Calling, Conversation, Message, Part, Role, Text, Thinking, Tool, ToolCall, ToolChoice, ToolResult
 from semantic_trio.domain.errors import InvalidRequestError
 
@@ -86,6 +87,24 @@ def test_a_template_without_a_system_role_gets_them_within_the_users_turns() -> 
     )
 
 
+def test_a_late_system_message_before_the_first_user_message_is_no_part_of_the_system_prompt() -> None:
+    said = canonical(MIDWAY)
+
+    assert template(ANYWHERE).prompt(said) == "[system]S[system]M[user]u1[assistant]a1[user]u2[system]N"
+    for name in ("first only", "silently dropped", "hoisted"):
+        assert template(TEMPLATES[name]).prompt(said).startswith("[system]S[user]<system-reminder>\nM\n</system-reminder>[user]u1[assistant]a1")
+    assert template(ALTERNATING).prompt(said).startswith("[user]S\n\n<system-reminder>\nM\n</system-reminder>\n\nu1[assistant]a1")
+
+
+def test_tools_stay_in_front_of_a_late_system_message_where_the_template_tells_them_behind_the_system_prompt() -> None:
+    one, other = (canonical(conversation((SYSTEM, "S"), (USER, "u"), (SYSTEM, late))) for late in ("today", "tomorrow"))
+    text, changed = (template(QWEN).prompt(Conversation(said.messages, (TOOL,))) for said in (one, other))
+
+    assert template(QWEN).manners.calls.is_native
+    assert text.index("S\n\n<tools>") < text.index('"look"') < text.index("today") < text.index("u<|im_end|>")
+    assert changed == text.replace("today", "tomorrow")
+
+
 def test_several_leading_system_messages_become_one_where_only_one_is_taken() -> None:
     assert template(FIRST_ONLY).prompt(conversation((SYSTEM, "S"), (SYSTEM, "T"), (USER, "u"))) == "[system]S\n\nT[user]u"
 
@@ -100,11 +119,12 @@ def test_what_a_template_refuses_is_the_requests_fault_and_says_why() -> None:
 @given(name=st.sampled_from(sorted(TEMPLATES)), roles=st.lists(st.sampled_from([SYSTEM, USER]), max_size=8))
 def test_nothing_that_is_said_is_lost_and_a_longer_conversation_begins_with_the_shorter_one(name: str, roles: list[Role]) -> None:
     """The shorter one ends where the assistant spoke: that is where its memory ends."""
-    said = [(SYSTEM, "S"), (USER, "u"), (ASSISTANT, "a"), *((role, f"<{number}>") for number, role in enumerate(roles)), (ASSISTANT, "end")]
+    begin = [(SYSTEM, "S"), (USER, "u"), (SYSTEM, "L"), (ASSISTANT, "a")]
+    said = [*begin, *((role, f"<{number}>") for number, role in enumerate(roles)), (ASSISTANT, "end")]
 
-    whole = template(TEMPLATES[name]).prompt(conversation(*said))
+    whole = template(TEMPLATES[name]).prompt(canonical(conversation(*said)))
 
-    assert whole.startswith(template(TEMPLATES[name]).prompt(conversation(*said[:3])))
+    assert whole.startswith(template(TEMPLATES[name]).prompt(canonical(conversation(*begin))))
     places = [whole.find(f"<{number}>") for number in range(len(roles))]
     assert -1 not in places
     assert places == sorted(places)

@@ -61,7 +61,7 @@ class TokenizerCodec:
         layout = self._template.layout(conversation, known.messages)
         if known.messages and not self._segments.can_go_on(layout, known.messages - 1):
             layout, known = self._template.layout(conversation), Known(draft=known.tokens + known.draft)
-        borders = self._segments.borders(layout, [message.role for message in conversation.messages], self._template.marks.opening)
+        borders = self._segments.borders(layout, conversation, self._template.marks.opening)
         return Spelling(self._tokenizer, self._segments, layout, borders).prompt(conversation.messages, known)
 
     def decode(self, tokens: Sequence[int]) -> str:

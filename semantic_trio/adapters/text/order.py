@@ -7,14 +7,11 @@ from semantic_trio.adapters.text.manners import Manners
 from semantic_trio.adapters.text.turns import RESULT_ROLE, Turn, turn
 from semantic_trio.domain.conversation import Role
 
-# The wrapping in which coding agents send system messages to models that know none beyond the first, so models have seen it.
-REMINDER = "<system-reminder>\n{}\n</system-reminder>"
-
 
 def in_order(turns: list[Turn], manners: Manners) -> list[Turn]:
     """Turns as a template with these manners takes them."""
     if not manners.takes_late_system:
-        turns = _late_systems_reminded(turns)
+        turns = _systems_merged(turns)
     if not manners.takes_system:
         turns = _system_in_first_user(turns)
     if not manners.calls.takes_user_after_results:
@@ -22,11 +19,10 @@ def in_order(turns: list[Turn], manners: Manners) -> list[Turn]:
     return turns if manners.takes_neighbours else _neighbours_merged(turns)
 
 
-def _late_systems_reminded(turns: list[Turn]) -> list[Turn]:
-    """Leading system messages become one; later ones a reminder on the user's side, where they stand."""
+def _systems_merged(turns: list[Turn]) -> list[Turn]:
+    """System turns at the front become one."""
     speaks = next((at for at, turn in enumerate(turns) if turn["role"] != Role.SYSTEM), len(turns))
-    late = [turn(Role.USER, REMINDER.format(said["content"])) if said["role"] == Role.SYSTEM else said for said in turns[speaks:]]
-    return _neighbours_merged(turns[:speaks]) + late
+    return _neighbours_merged(turns[:speaks]) + turns[speaks:]
 
 
 def _system_in_first_user(turns: list[Turn]) -> list[Turn]:

@@ -12,7 +12,7 @@ import attrs
 from tokenizers import Tokenizer
 
 from semantic_trio.adapters.text.layout import Layout
-from semantic_trio.domain.conversation import Role
+from semantic_trio.domain.conversation import Conversation, Role
 
 # Segments as long as this come again: heads of agents, files that were read.
 CACHED_CHARACTERS = 2_000
@@ -55,14 +55,15 @@ class SegmentEncoder:
         self._remember(new)
         return [known[key] if key in known else new[key] for key in keys]
 
-    def borders(self, layout: Layout, roles: Sequence[Role], opening: str) -> "Borders":
+    def borders(self, layout: Layout, conversation: Conversation, opening: str) -> "Borders":
         """Where to cut a prompt, in the same places whatever comes later: after each message, and where an answer begins and has been opened."""
         text, next_starts = layout.text, (*layout.starts[1:], layout.answer)
         after = tuple(self._after(text, end, start) for end, start in zip(layout.ends, next_starts, strict=False))
-        head = self._head(layout, roles, after)
+        head = self._head(layout, conversation.leading, after)
         cuts = {cut for cut in (head, *after) if cut is not None}
         if self.is_seamless:
-            begun = [*(start for start, role in zip(layout.starts, roles, strict=True) if role is Role.ASSISTANT), layout.answer]
+            said = zip(layout.starts, conversation.messages, strict=True)
+            begun = [*(start for start, message in said if message.role is Role.ASSISTANT), layout.answer]
             cuts |= {*begun, *(at + len(opening) for at in begun if text.startswith(opening, at))}
         return Borders(tuple(sorted(cuts - {0, len(text)})), after, head)
 
@@ -70,14 +71,13 @@ class SegmentEncoder:
         """Whether a message that stands in other tokens can be gone on from: it ends for certain, and where a text can be cut."""
         return message in layout.certain and (self.is_seamless or self._special.match(layout.text, layout.ends[message]) is not None)
 
-    def _head(self, layout: Layout, roles: Sequence[Role], after: Sequence[int | None]) -> int | None:
-        """Where tools and leading system messages end."""
-        leading = next((at for at, role in enumerate(roles) if role is not Role.SYSTEM), len(roles))
+    def _head(self, layout: Layout, leading: int, after: Sequence[int | None]) -> int | None:
+        """Where tools and so many leading system messages end."""
         if not leading and layout.tools_end is None:
             return None
-        stop = layout.starts[leading] if leading < len(roles) else layout.answer
+        stop = layout.starts[leading] if leading < len(after) else layout.answer
         base = after[leading - 1] if leading else self._after(layout.text, layout.tools_end, stop) if layout.tools_end else None
-        if leading == len(roles) or layout.tools_end != 0:
+        if leading == len(after) or layout.tools_end != 0:
             return base
         # Where a template tells tools, only it knows: they end where the turn does they stand in, with what ends the first speaker's turn too.
         ender = self._special.search(layout.text, layout.ends[leading])

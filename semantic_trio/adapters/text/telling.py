@@ -14,6 +14,9 @@ from semantic_trio.adapters.text.syntax import ThinkMarks
 from semantic_trio.adapters.text.turns import RESULT_ROLE, Turn, turn
 from semantic_trio.domain.conversation import Conversation, Message, Role, ToolCall
 
+# The wrapping in which coding agents send system messages to models that know none beyond the first, so models have seen it.
+REMINDER = "<system-reminder>\n{}\n</system-reminder>"
+
 
 @attrs.frozen
 class Telling:
@@ -29,6 +32,7 @@ class Telling:
         turns: list[Turn] = []
         if conversation.tools and not self._manners.calls.is_native:
             turns.append(turn(Role.SYSTEM, self.slots.hold(generic.told_tools(conversation.tools))))
+        leading = conversation.leading
         called: dict[str, tuple[str, str]] = {}  # the numbers and names templates are told of calls, by the ids of clients
         for owner, message in enumerate(conversation.messages):
             if message.role is Role.ASSISTANT:
@@ -36,8 +40,13 @@ class Telling:
             elif message.role is Role.USER:
                 turns += self._user(owner, message, called)
             else:
-                turns.append(turn(Role.SYSTEM, self._words(owner, Role.SYSTEM, message.text)))
+                turns.append(self._system(owner, message, is_late=owner >= leading))
         return turns
+
+    def _system(self, owner: int, message: Message, *, is_late: bool) -> Turn:
+        """A turn of the system; a reminder on the user's side where the template takes no late system messages."""
+        words = self._words(owner, Role.SYSTEM, message.text)
+        return turn(Role.USER, REMINDER.format(words)) if is_late and not self._manners.takes_late_system else turn(Role.SYSTEM, words)
 
     def _words(self, owner: int, role: str, text: str) -> str:
         return self.slots.hold(text.strip() if role in self._manners.trims else text, owner)
