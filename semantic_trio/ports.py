@@ -124,8 +124,8 @@ class AnswerReader(Protocol):
     def push(self, text: str) -> list[Part]:
         """What is certain now: more text, more of a thought, or a whole call, its id still empty. Holds back what may become a mark."""
 
-    def finish(self) -> list[Part]:
-        """The rest. A call that was not ended counts when it can be parsed; what cannot be is text, as it was written."""
+    def finish(self, *, is_cut: bool = False) -> list[Part]:
+        """The rest; `is_cut`: the answer did not end by the model's will. A call counts when it is whole; what is not is text, as it was written."""
 
     @property
     def thoughts(self) -> Thoughts | None:

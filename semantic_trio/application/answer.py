@@ -59,7 +59,7 @@ class PlainReader:
         """See `AnswerReader.push`."""
         return [Text(text)] if text else []
 
-    def finish(self) -> list[Part]:
+    def finish(self, *, is_cut: bool = False) -> list[Part]:
         """See `AnswerReader.finish`."""
         return []
 
@@ -139,10 +139,10 @@ class Answer:
                 if self._reader.apart is not None:
                     self._count({self._reader.apart})
             case Finished():
-                if event.reason is FinishReason.END_OF_TURN:
-                    self._unread = self._unread[:-1]
-                yield from self._told([*self._reader.push(event.text), *self._reader.finish()])
                 ends_turn = event.reason is FinishReason.END_OF_TURN
+                if ends_turn:
+                    self._unread = self._unread[:-1]
+                yield from self._told([*self._reader.push(event.text), *self._reader.finish(is_cut=not ends_turn)])
                 tokens = tuple(self._tokens[:-1] if ends_turn else self._tokens)  # the template says where a turn ends
                 self._remember(() if event.stop_string else self.parts, tokens)
                 yield event

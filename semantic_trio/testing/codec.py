@@ -82,7 +82,7 @@ class ByteReader:
         self._held += text
         return list(self._parts(is_all=False))
 
-    def finish(self) -> list[Part]:
+    def finish(self, *, is_cut: bool = False) -> list[Part]:
         """See `AnswerReader.finish`."""
         return list(self._parts(is_all=True))
 

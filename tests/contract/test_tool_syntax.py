@@ -16,6 +16,7 @@ from tokenizers import AddedToken
 
 from semantic_trio.adapters.mlx.tool_syntax import named_syntax, tool_syntax
 from semantic_trio.adapters.text.codec import load_codec
+from semantic_trio.adapters.text.formats.table import formats
 from semantic_trio.adapters.text.reader import MarkReader
 from semantic_trio.adapters.text.syntax import ThinkMarks
 from semantic_trio.domain.conversation import Conversation, Known, Message, Part, Role, Text, Tool, ToolCall, ToolResult
@@ -71,7 +72,7 @@ GIVEN = st.fixed_dictionaries({}, optional={"words": WORDS, "number": st.integer
 
 
 def read(kind: str, *pieces: str) -> list[Part]:
-    reader = MarkReader(ThinkMarks(), named_syntax(kind), (TOOL,))
+    reader = MarkReader(ThinkMarks(), formats("", named_syntax(kind)), (TOOL,))
     return [part for piece in pieces for part in reader.push(piece)] + reader.finish()
 
 

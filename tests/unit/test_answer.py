@@ -7,8 +7,9 @@ import pytest
 import trio
 from trio.testing import MockClock
 
+from semantic_trio.adapters.text.formats.hermes import HERMES
 from semantic_trio.adapters.text.reader import MarkReader
-from semantic_trio.adapters.text.syntax import HERMES, ThinkMarks
+from semantic_trio.adapters.text.syntax import ThinkMarks
 from semantic_trio.application.answer import Answer, AnswerEvent, Encoded, WholeAnswer
 from semantic_trio.domain.canonical import canonical
 from semantic_trio.domain.conversation import NOTHING_KNOWN, Conversation, Message, Role, Text, Thinking, Tool, ToolCall, ToolChoice
@@ -73,7 +74,7 @@ async def test_marks_of_thoughts_are_no_text_however_they_come(
     bench, (start, end) = await start_engine(), marks
     thought = f"{'' if is_open else start}\nhm\n{end}{gap}"
     answer = answer_to(bench, Said(), f"{thought}I look.{CALL}\n\nSo.", keeps_scores=True)
-    answer._reader = MarkReader(ThinkMarks(start, end), HERMES, ASKED.tools, start if is_open else "")
+    answer._reader = MarkReader(ThinkMarks(start, end), (HERMES,), ASKED.tools, start if is_open else "")
     whole = await answer.result()
 
     assert bytes(event.token for event in whole.scores).decode() == "I look.So."

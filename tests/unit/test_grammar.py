@@ -56,7 +56,7 @@ def form(conversation: Conversation, calls: CallManner, opening: str = "", marks
 
 
 def read(text: str, calls: CallManner, opening: str = "", tools: Sequence[Tool] = TOOLS) -> list[Part]:
-    reader = MarkReader(HERMES_THINKS, calls.syntax, tools, opening)
+    reader = MarkReader(HERMES_THINKS, (calls.syntax,), tools, opening)
     return [*reader.push(text), *reader.finish()]
 
 

@@ -8,8 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from semantic_trio.adapters.text.formats.foreign import ForeignCalls
+from semantic_trio.adapters.text.formats.hermes import HERMES
 from semantic_trio.adapters.text.reader import MarkReader
-from semantic_trio.adapters.text.syntax import HERMES, ThinkMarks, ToolSyntax, think_marks
+from semantic_trio.adapters.text.syntax import ThinkMarks, ToolSyntax, think_marks
 from semantic_trio.domain.conversation import Part, Text, Thinking, Tool, ToolCall
 from semantic_trio.domain.stopping import Thoughts
 
@@ -18,16 +20,14 @@ MARKS = ["<think>", "</think>", "<tool_call>", "</tool_call>", "<channel|>", '{"
 ANSWERS = st.lists(st.one_of(st.sampled_from(MARKS), st.text(max_size=4), st.sampled_from([" ", "\n", "<", '"', "}"])), max_size=12).map("".join)
 
 
-class Several:
-    """A call is a word, up to the end of the answer."""
-
-    start, end = "[CALLS]", ""
-
-    def parse(self, text: str, tools: Sequence[Tool]) -> list[tuple[str, str]]:
-        return [(word, "{}") for word in text.split()] or self._fail()
-
-    def _fail(self) -> list[tuple[str, str]]:
+def words(text: str, tools: Sequence[Tool]) -> list[tuple[str, str]]:
+    if not text.split():
         raise KeyError("of its own")
+    return [(word, "{}") for word in text.split()]
+
+
+# A call is a word, up to the end of the answer.
+SEVERAL = ForeignCalls("several", "[CALLS]", "", words)
 
 
 def joined(parts: Sequence[Part]) -> list[Part]:
@@ -45,7 +45,7 @@ def joined(parts: Sequence[Part]) -> list[Part]:
 
 
 def read(*pieces: str, marks: ThinkMarks = THINK, syntax: ToolSyntax | None = HERMES) -> list[Part]:
-    reader = MarkReader(marks, syntax)
+    reader = MarkReader(marks, (syntax,) if syntax else ())
     return joined([part for piece in pieces for part in reader.push(piece)] + reader.finish())
 
 
@@ -63,11 +63,11 @@ def test_half_a_character_in_a_call_is_replaced() -> None:
     ("opening", "is_open"), [("", False), ("<think>\n", True), ("<think>\n\n</think>\n\n", False), ('<tool_call>\n{"name": "f"', False)]
 )
 def test_it_tells_whether_the_answer_begins_within_a_thought(opening: str, is_open: bool) -> None:
-    assert MarkReader(THINK, HERMES, (), opening).thoughts == Thoughts("<think>", "</think>", is_open)
+    assert MarkReader(THINK, (HERMES,), (), opening).thoughts == Thoughts("<think>", "</think>", is_open)
 
 
 @given(text=ANSWERS, places=st.lists(st.integers(0, 60), max_size=6))
-@pytest.mark.parametrize("syntax", [HERMES, Several(), None])
+@pytest.mark.parametrize("syntax", [HERMES, SEVERAL, None])
 def test_the_pieces_make_no_difference(syntax: ToolSyntax | None, text: str, places: list[int]) -> None:
     bounds = [0, *sorted(min(place, len(text)) for place in places), len(text)]
 
@@ -77,7 +77,7 @@ def test_the_pieces_make_no_difference(syntax: ToolSyntax | None, text: str, pla
 @given(text=ANSWERS)
 def test_text_without_marks_is_told_letter_by_letter(text: str) -> None:
     plain = text.replace("<", "(")
-    reader = MarkReader(ThinkMarks(), HERMES)
+    reader = MarkReader(ThinkMarks(), (HERMES,))
 
     assert [part for letter in plain for part in reader.push(letter)] == [Text(letter) for letter in plain]
     assert reader.finish() == []
@@ -135,10 +135,56 @@ def test_what_is_no_call_is_text_as_it_was_written(written: str) -> None:
         ('{"name": "f", "parameters": {"a": 1}}', '{"a": 1}'),
         ('{"name": "f", "arguments": "{\\"a\\": 1}"}', '{"a": 1}'),
         ('{"name": "f"}', "{}"),
+        ('{"name": "f", "arguments": null}', "{}"),
+        ('{"name": "f", "arguments": ""}', "{}"),
+        ('```json\n{"name": "f", "arguments": {"a": 1}}\n```', '{"a": 1}'),
+        ('{"type": "function", "function": {"name": "f", "arguments": {"a": 1}}}', '{"a": 1}'),
+        ('{"name": "f", "arguments": {"a": "x,}",},}', '{"a": "x,}"}'),
+        ('{"name": "f", "arguments": {"a": "\\d+\\.\\"\\\\"}}', '{"a": "\\\\d+\\\\.\\"\\\\"}'),
+        ("{'name': 'f', 'arguments': {'a': None, 'b': true}}", '{"a": null, "b": true}'),
+        ('{"name": "f", "arguments": {"a": "}"}', '{"a": "}"}'),
+        ('{"name": "f", "arguments": {"a": 1}}}', '{"a": 1}'),
     ],
 )
 def test_calls_in_shapes_that_models_fall_into_are_calls(written: str, arguments: str) -> None:
     assert read(f"<tool_call>{written}</tool_call>") == [call("f", arguments)]
+
+
+@pytest.mark.parametrize(
+    "written",
+    ['{"name": "f", "arguments": {"a": "\\d\\t"}}', '{"name": "f", "arguments": {"a": 1, "a": 2}}', '{"name": "f", "arguments": {"a": "x" y}}'],
+)
+def test_what_can_be_mended_in_more_ways_than_one_is_text(written: str) -> None:
+    assert read(f"<tool_call>{written}</tool_call>") == [Text(f"<tool_call>{written}</tool_call>")]
+
+
+def test_two_objects_in_a_row_are_two_calls() -> None:
+    assert read('<tool_call>\n{"name": "f", "arguments": {}}\n{"name": "g", "arguments": {}}\n</tool_call>') == [call("f"), call("g")]
+
+
+@pytest.mark.parametrize("size", [1, 4, 1000])
+@pytest.mark.parametrize("between", ["", "\n", " \n\n"])
+def test_a_whole_call_at_the_end_of_an_unclosed_thought_is_a_call(size: int, between: str) -> None:
+    told = f'<think>\nI shall use <tool_call>.{between}<tool_call>\n{{"name": "f", "arguments": {{}}}}\n</tool_call>{between}'
+
+    assert read(*(told[at : at + size] for at in range(0, len(told), size))) == [Thinking("I shall use <tool_call>."), call("f")]
+
+
+@pytest.mark.parametrize("rest", [" is how one calls", "</think>so", "</think>", '<tool_call>{"name": "f", "argum'])
+def test_a_call_that_more_of_the_thought_follows_is_a_mention(rest: str) -> None:
+    mention = 'I think <tool_call>{"name": "f", "arguments": {}}</tool_call>'
+    told = f"<think>{mention}{rest}"
+
+    for size in (1, 5, 1000):
+        parts = read(*(told[at : at + size] for at in range(0, len(told), size)))
+        assert parts[0] == Thinking(mention + rest.partition("</think>")[0])
+        assert not any(isinstance(part, ToolCall) for part in parts)
+
+
+def test_thoughts_after_a_mention_of_a_call_are_told_as_they_come() -> None:
+    reader = MarkReader(ThinkMarks(), (HERMES,))
+
+    assert joined(reader.push("<think>The <tool_call> tag is")) == [Thinking("The <tool_call> tag is")]
 
 
 def test_several_calls_between_two_marks_are_several_calls() -> None:
@@ -146,12 +192,12 @@ def test_several_calls_between_two_marks_are_several_calls() -> None:
 
 
 def test_a_call_that_only_the_turn_ends_is_read_at_the_end() -> None:
-    reader = MarkReader(ThinkMarks(), Several())
+    reader = MarkReader(ThinkMarks(), (SEVERAL,))
 
     assert reader.push("a [CALLS] f") == [Text("a ")]
     assert reader.push(" g") == []
     assert reader.finish() == [call("f"), call("g")]
-    assert read("[CALLS] ", syntax=Several()) == [Text("[CALLS] ")], "whatever a parser raises"
+    assert read("[CALLS] ", syntax=SEVERAL) == [Text("[CALLS] ")], "whatever a parser raises"
 
 
 def test_blanks_after_a_thought_or_a_call_are_no_text() -> None:
@@ -161,7 +207,7 @@ def test_blanks_after_a_thought_or_a_call_are_no_text() -> None:
 
 
 def test_a_thought_is_told_while_it_comes_without_the_blanks_around_it() -> None:
-    reader = MarkReader(ThinkMarks(), None)
+    reader = MarkReader(ThinkMarks(), ())
 
     assert [reader.push(piece) for piece in ("<think>", "\n", "one", "\n\n", "two ", "</th", "ink>", "\n\n", "so")] == [
         [],
@@ -196,7 +242,7 @@ def test_a_model_has_its_own_marks() -> None:
 @pytest.mark.parametrize("size", [1, 3, 100])
 def test_within_a_form_marks_are_part_of_it(size: int) -> None:
     told = '<think>\nhm\n</think>\n\n"a <think>b</think> <tool_call>{}</tool_call> c"'
-    reader = MarkReader(ThinkMarks(), HERMES, is_form=True)
+    reader = MarkReader(ThinkMarks(), (HERMES,), is_form=True)
     parts = [part for at in range(0, len(told), size) for part in reader.push(told[at : at + size])] + reader.finish()
 
     assert "".join(part.text for part in parts if isinstance(part, Thinking)) == "hm"

@@ -10,9 +10,12 @@ from hypothesis import strategies as st
 from jinja2 import Environment
 from jinja2.exceptions import TemplateError
 
+from semantic_trio.adapters.text.formats.hermes import HERMES
+from semantic_trio.adapters.text.formats.table import MISTRAL as MISTRAL_CALLS
+from semantic_trio.adapters.text.formats.table import QWEN_XML
 from semantic_trio.adapters.text.generic import Definition
 from semantic_trio.adapters.text.manners import probe
-from semantic_trio.adapters.text.syntax import HERMES, ThinkMarks, ToolSyntax
+from semantic_trio.adapters.text.syntax import ThinkMarks, ToolSyntax
 from semantic_trio.adapters.text.template import ChatTemplate
 from semantic_trio.adapters.text.turns import NO_SWITCHES, Turn
 from semantic_trio.domain.canonical import canonical
@@ -56,7 +59,7 @@ def template(source: str, *syntaxes: ToolSyntax) -> ChatTemplate:
     def render(turns: Sequence[Turn], tools: Sequence[Definition] = (), *, speak: bool = True, switches: Mapping[str, bool] = NO_SWITCHES) -> str:
         return compiled.render(messages=turns, tools=list(tools) or None, add_generation_prompt=speak, **switches)
 
-    return ChatTemplate(render, ThinkMarks(), probe(render, ThinkMarks(), (HERMES, *syntaxes)))
+    return ChatTemplate(render, ThinkMarks(), probe(render, ThinkMarks(), (HERMES, *syntaxes)), syntaxes)
 
 
 def _refuse(reason: str) -> None:
@@ -218,32 +221,12 @@ BARE = """\
 {%- endfor %}"""
 
 
-class ListSyntax:
-    """Calls in a list, up to the end of the turn."""
-
-    start, end = "[TOOL_CALLS]", ""
-
-    def parse(self, text: str, tools: Sequence[Tool]) -> list[tuple[str, str]]:
-        return [(call["name"], json.dumps(call["arguments"])) for call in json.loads(text)]
-
-
-class XmlSyntax:
-    """Parameters between marks of their own."""
-
-    start, end = "<tool_call>", "</tool_call>"
-
-    def parse(self, text: str, tools: Sequence[Tool]) -> list[tuple[str, str]]:
-        name, _, rest = text.partition("<function=")[2].partition(">\n")
-        pairs = (part.split(">\n", 1) for part in rest.split("<parameter=")[1:])
-        return [(name, json.dumps({key: value.partition("\n</parameter>")[0] for key, value in pairs}))]
-
-
-NATIVE = {"qwen": (QWEN, ()), "mistral": (MISTRAL, (ListSyntax(),)), "xml": (XML, (XmlSyntax(),))}
+NATIVE = {"qwen": (QWEN, ()), "mistral": (MISTRAL, (MISTRAL_CALLS,)), "xml": (XML, (QWEN_XML,))}
 ANY_TEMPLATE = {name: template(source) for name, source in TEMPLATES.items()} | {
     "qwen": template(QWEN),
-    "mistral": template(MISTRAL, ListSyntax()),
-    "tools last": template(TOOLS_LAST, ListSyntax()),
-    "xml": template(XML, XmlSyntax()),
+    "mistral": template(MISTRAL, MISTRAL_CALLS),
+    "tools last": template(TOOLS_LAST, MISTRAL_CALLS),
+    "xml": template(XML, QWEN_XML),
     "bare": template(BARE),
 }
 TOOL = Tool("look", "Looks around", '{"type": "object", "properties": {"where": {"type": "string"}}}')

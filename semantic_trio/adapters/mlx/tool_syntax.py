@@ -1,6 +1,6 @@
-"""How a model writes calls, by mlx-lm's parsers: the only place that imports them.
+"""mlx-lm's parsers of calls: the only place that imports them.
 
-Knows marks and what is between them. Imports no arrays of its own and may be used from any thread.
+Knows delimiters and what is between them. Imports no arrays of its own and may be used from any thread.
 """
 
 import importlib
@@ -18,9 +18,10 @@ NAMELESS = "unknown"
 
 
 @attrs.frozen
-class ParsedSyntax:
-    """The marks around calls, and a parser of mlx-lm for what is between them."""
+class CallParser:
+    """The delimiters around calls, and a parser of mlx-lm for what is between them."""
 
+    kind: str  # its name
     start: str
     end: str  # empty where only the turn's end ends a call
     _parser: Callable[[str, list[dict[str, Any]]], object]
@@ -31,16 +32,16 @@ class ParsedSyntax:
         return list(_calls(told if isinstance(told, list) else [told]))
 
 
-def tool_syntax(tokenizer: Any) -> ParsedSyntax | None:  # noqa: ANN401 - transformers ships no types
-    """What mlx-lm reads the calls of a model with: what its configuration names, or its template or tokens tell; None for none."""
+def tool_syntax(tokenizer: Any) -> CallParser | None:  # noqa: ANN401 - transformers ships no types
+    """The parser that mlx-lm reads a model's calls with: the one its configuration names, or its template or tokens tell of; None for none."""
     kind = tokenizer.init_kwargs.get("tool_parser_type") or tokenizer_utils._infer_tool_parser(tokenizer)
     return None if kind is None else named_syntax(kind)
 
 
-def named_syntax(kind: str) -> ParsedSyntax:
+def named_syntax(kind: str) -> CallParser:
     """The parser with a name."""
     module = importlib.import_module(f"mlx_lm.tool_parsers.{kind}")
-    return ParsedSyntax(module.tool_call_start, module.tool_call_end, module.parse_tool_call)
+    return CallParser(kind, module.tool_call_start, module.tool_call_end, module.parse_tool_call)
 
 
 def _definition(tool: Tool) -> dict[str, Any]:

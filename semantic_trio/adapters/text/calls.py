@@ -10,10 +10,11 @@ from collections.abc import Iterator, Sequence
 
 import attrs
 
+from semantic_trio.adapters.text.formats.hermes import HERMES
 from semantic_trio.adapters.text.generic import CALL_CLOSE, CALL_HEAD, CALL_MIDDLE, definition
 from semantic_trio.adapters.text.layout import PLACEHOLDER, Kind, Slots, Span, encodable
 from semantic_trio.adapters.text.reader import MarkReader
-from semantic_trio.adapters.text.syntax import HERMES, ThinkMarks, ToolSyntax
+from semantic_trio.adapters.text.syntax import ThinkMarks, ToolSyntax
 from semantic_trio.adapters.text.turns import REFUSALS, RESULT_ROLE, Render, Turn, turn
 from semantic_trio.domain.conversation import Role, Tool, ToolCall
 
@@ -180,7 +181,7 @@ class _Trial:
         return text[first.start - len(head) : end.end()] if end else ""
 
     def _is_read_back(self, sample: str) -> bool:
-        reader = MarkReader(self.marks, self.syntax, (TOOL,))
+        reader = MarkReader(self.marks, (self.syntax,), (TOOL,))
         read = [*reader.push(sample), *reader.finish()]
         return [(call.name, json.loads(call.arguments)) for call in read if isinstance(call, ToolCall)] == [(TOOL.name, {"key": "value"})] * 2
 

@@ -14,15 +14,16 @@ from tokenizers import Tokenizer
 
 from semantic_trio.adapters.text.decoding import IncrementalDecoder
 from semantic_trio.adapters.text.fingerprint import text_fingerprint
+from semantic_trio.adapters.text.formats.table import Foreign, formats
 from semantic_trio.adapters.text.generic import Definition
 from semantic_trio.adapters.text.grammar import AnswerForm
 from semantic_trio.adapters.text.guidance import CompiledGrammar, Guidance
 from semantic_trio.adapters.text.layout import encodable
 from semantic_trio.adapters.text.manners import probe
-from semantic_trio.adapters.text.reader import MarkReader
+from semantic_trio.adapters.text.reader import MarkReader, Note, unnoted
 from semantic_trio.adapters.text.segments import SegmentEncoder
 from semantic_trio.adapters.text.spelling import Spelling
-from semantic_trio.adapters.text.syntax import HERMES, ThinkMarks, ToolSyntax, think_marks
+from semantic_trio.adapters.text.syntax import ThinkMarks, think_marks
 from semantic_trio.adapters.text.template import ChatTemplate
 from semantic_trio.adapters.text.turns import NO_SWITCHES, Turn
 from semantic_trio.domain.conversation import NOTHING_KNOWN, Calling, Conversation, Known, Prompt
@@ -33,8 +34,8 @@ os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-# Finds how the model of a tokenizer writes calls; None where that is not known.
-FindSyntax = Callable[[PreTrainedTokenizerFast], ToolSyntax | None]
+# Finds the parser that mlx-lm names for the calls of a tokenizer's model; None where it names none.
+FindParser = Callable[[PreTrainedTokenizerFast], Foreign | None]
 
 
 @attrs.frozen(eq=False)
@@ -47,6 +48,7 @@ class TokenizerCodec:
     _silent: frozenset[int]
     stop_tokens: frozenset[int]
     fingerprint: str
+    _note: Note = unnoted  # told of every call that is read
     _segments: SegmentEncoder = attrs.field(init=False)
     _guidance: Guidance = attrs.field(init=False)
 
@@ -84,9 +86,10 @@ class TokenizerCodec:
 
     def reader(self, conversation: Conversation, opening: str) -> MarkReader:
         """See `TextCodec.reader`."""
-        marks, syntax = (self._template.marks, self._template.calls_of(conversation).syntax) if self._template else (ThinkMarks(), HERMES)
         may_call = conversation.tools and conversation.choice.calling is not Calling.NONE
-        return MarkReader(marks, syntax if may_call else None, conversation.tools, opening, conversation.schema is not None)
+        syntaxes = self._template.syntaxes_of(conversation) if self._template and may_call else ()
+        marks = self._template.marks if self._template else ThinkMarks()
+        return MarkReader(marks, syntaxes, conversation.tools, opening, conversation.schema is not None, self._note)
 
     def grammar(self, conversation: Conversation, opening: str) -> CompiledGrammar | None:
         """See `TextCodec.grammar`."""
@@ -98,7 +101,7 @@ class TokenizerCodec:
         return AnswerForm(self._guidance, marks if thinks else None, calls, conversation, opening).compile()
 
 
-def load_codec(path: Path, find_syntax: FindSyntax = lambda tokenizer: None) -> TokenizerCodec:
+def load_codec(path: Path, find_parser: FindParser = lambda tokenizer: None) -> TokenizerCodec:
     """The codec of the model in a directory. Uses no network. Raises `ModelNotFoundError` when there is no usable tokenizer."""
     try:
         tokenizer, stops = AutoTokenizer.from_pretrained(path, local_files_only=True), frozenset(_stop_tokens(path))
@@ -109,7 +112,7 @@ def load_codec(path: Path, find_syntax: FindSyntax = lambda tokenizer: None) -> 
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()  # some tokenizer.json carry the lengths their models were trained with
     backend.no_padding()
-    template, stops = _template(tokenizer, find_syntax(tokenizer)), stops | ({tokenizer.eos_token_id} - {None})
+    template, stops = _template(tokenizer, find_parser(tokenizer)), stops | ({tokenizer.eos_token_id} - {None})
     return TokenizerCodec(
         tokenizer=backend,
         template=template,
@@ -120,7 +123,7 @@ def load_codec(path: Path, find_syntax: FindSyntax = lambda tokenizer: None) -> 
     )
 
 
-def _template(tokenizer: PreTrainedTokenizerFast, syntax: ToolSyntax | None) -> ChatTemplate | None:
+def _template(tokenizer: PreTrainedTokenizerFast, parser: Foreign | None) -> ChatTemplate | None:
     def render(turns: Sequence[Turn], tools: Sequence[Definition] = (), *, speak: bool = True, switches: Mapping[str, bool] = NO_SWITCHES) -> str:
         given = list(tools) or None
         return cast(str, tokenizer.apply_chat_template(list(turns), given, tokenize=False, add_generation_prompt=speak, **switches))
@@ -128,7 +131,13 @@ def _template(tokenizer: PreTrainedTokenizerFast, syntax: ToolSyntax | None) -> 
     if not tokenizer.chat_template:
         return None
     marks = think_marks(tokenizer.get_vocab())
-    return ChatTemplate(render, marks, probe(render, marks, [HERMES] if syntax is None else [HERMES, syntax]))
+    syntaxes = formats(_text(tokenizer.chat_template), parser)
+    return ChatTemplate(render, marks, probe(render, marks, syntaxes), syntaxes)
+
+
+def _text(template: object) -> str:
+    """The text of a template, or of all where a model has several by name."""
+    return "\n".join(map(str, template.values())) if isinstance(template, dict) else str(template)
 
 
 def _silent(tokenizer: Tokenizer, template: ChatTemplate | None) -> frozenset[int]:

@@ -8,7 +8,8 @@ from collections.abc import Iterator, Sequence
 import attrs
 
 from semantic_trio.adapters.text.calls import GENERIC, CallManner, Script, native
-from semantic_trio.adapters.text.syntax import HERMES, ThinkMarks, ToolSyntax
+from semantic_trio.adapters.text.formats.hermes import HERMES
+from semantic_trio.adapters.text.syntax import ThinkMarks, ToolSyntax
 from semantic_trio.adapters.text.turns import REFUSALS, RESULT_ROLE, Render, Turn, turn
 from semantic_trio.domain.conversation import Role
 

@@ -4,15 +4,34 @@ Knows the marks of one model. Knows nothing of tokens. What is read does not dep
 """
 
 import enum
-import json
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 
 import attrs
 
 from semantic_trio.adapters.text.layout import encodable
-from semantic_trio.adapters.text.syntax import ThinkMarks, ToolSyntax
+from semantic_trio.adapters.text.syntax import Ending, Reading, ThinkMarks, ToolSyntax
 from semantic_trio.domain.conversation import Part, Text, Thinking, Tool, ToolCall
 from semantic_trio.domain.stopping import Thoughts, begun
+
+# Characters of what begins like a call that are looked at with every piece: most of what is no call shows that by then.
+EARLY = 200
+
+
+class Outcome(enum.StrEnum):
+    """What became of a text that began as a call."""
+
+    READ = "read"
+    REPAIRED = "repaired"
+    TEXT = "text"
+
+
+# Told the format, the outcome, and what was mended.
+Note = Callable[[str, Outcome, str], None]
+
+
+def unnoted(form: str, outcome: Outcome, repair: str) -> None:
+    """A `Note` that nobody reads."""
 
 
 class _State(enum.Enum):
@@ -24,17 +43,19 @@ class _State(enum.Enum):
 
 @attrs.define(eq=False)
 class MarkReader:
-    """An `AnswerReader` over marks in the text."""
+    """An `AnswerReader` over delimiters in the text."""
 
     _think: ThinkMarks
-    _syntax: ToolSyntax | None  # None: calls are text
+    _syntaxes: Sequence[ToolSyntax]  # the formats in which this model calls; none: calls are text
     _tools: Sequence[Tool] = ()
     _held: str = ""  # told by nobody yet; at first the beginning of the answer that is in the prompt
     _is_form: bool = False  # the answer is of a form: marks count before anything is said, and within it they are part of it
+    _note: Note = unnoted
     thoughts: Thoughts = attrs.field(init=False)
     _state: _State = attrs.field(init=False, default=_State.TEXT)
     _behind: type[Part] = attrs.field(init=False, default=Thinking)  # what the gap is behind
-    _searched: int = attrs.field(init=False, default=0)  # of a call: no end begins before
+    _searched: int = attrs.field(init=False, default=0)  # of a call: characters that were read already
+    _is_cut: bool = attrs.field(init=False, default=False)  # the answer has ended, but not by the model's will
     _has_said: bool = attrs.field(init=False, default=False)
     _has_thought: bool = attrs.field(init=False, default=False)  # of a thought: its first words were told
 
@@ -51,8 +72,9 @@ class MarkReader:
         self._held += text
         return self._read(is_all=False)
 
-    def finish(self) -> list[Part]:
+    def finish(self, *, is_cut: bool = False) -> list[Part]:
         """See `AnswerReader.finish`."""
+        self._is_cut = is_cut
         return self._read(is_all=True)
 
     def _read(self, is_all: bool) -> list[Part]:
@@ -75,14 +97,24 @@ class MarkReader:
             case _State.CALL:
                 return self._call(is_all)
 
+    @property
+    def _openings(self) -> tuple[str, ...]:
+        return tuple(opening for syntax in self._syntaxes for opening in syntax.openings)
+
+    @property
+    def _fronts(self) -> tuple[str, ...]:
+        return () if self._has_said else tuple(front for syntax in self._syntaxes for front in syntax.fronts)
+
     def _text(self, is_all: bool) -> list[Part]:
-        starts = {self._think.start: _State.THOUGHT} | ({self._syntax.start: _State.CALL} if self._syntax else {})
+        fronts = self._fronts
+        starts = {**dict.fromkeys((*self._openings, *fronts), _State.CALL), self._think.start: _State.THOUGHT}
         found = [(at, -len(start), start) for start in starts if (at := self._held.find(start)) >= 0]
+        found = [one for one in found if one[2] not in fronts or not self._held[: one[0]].strip()]
         if self._is_form and (self._has_said or (found and self._held[: min(found)[0]].strip())):
             found, starts = [], {}
         if found:
             at, _, start = min(found)
-            text, self._held = self._held[:at], self._held[at + len(start) :]
+            text, self._held = self._held[:at], self._held[at + (len(start) if starts[start] is _State.THOUGHT else 0) :]
             self._state, self._searched, self._has_thought = starts[start], 0, False
         else:
             keep = 0 if is_all else max((begun(self._held, start) for start in starts), default=0)
@@ -98,44 +130,85 @@ class MarkReader:
 
     def _thought(self, is_all: bool) -> list[Part]:
         thought, mark, after = self._held.partition(self._think.end)
+        calls: list[Part] = []
         if mark:
             self._state, self._behind, self._held = _State.GAP, Thinking, after
         elif is_all:
-            self._held = ""
+            at, calls = self._calls_at_end()
+            thought, self._held = self._held[:at], ""
         else:
-            thought = thought[: len(thought) - begun(thought, self._think.end)]
+            thought = thought[: self._undecided(thought)]
             self._held = self._held[len(thought.rstrip()) :]
         thought = thought.rstrip() if self._has_thought else thought.strip()
         self._has_thought = self._has_thought or bool(thought)
-        return [Thinking(thought)] if thought else []
+        return [Thinking(thought), *calls] if thought else calls
+
+    def _calls_at_end(self) -> tuple[int, list[Part]]:
+        """The calls with which an unclosed thought ends, and where they begin. A call that more of the thought follows is a mention."""
+        for start in self._places_in(self._held):
+            at, parts = start, list[Part]()
+            while at < len(self._held) and (found := self._reading(self._held[at:], self._ending)) is not None and found[1].calls:
+                parts += self._called(*found)
+                at += found[1].used
+                at = len(self._held) - len(self._held[at:].lstrip())
+            if at == len(self._held):
+                return start, parts
+        return len(self._held), []
+
+    def _undecided(self, thought: str) -> int:
+        """The place in a thought from which on it may be its end, or a call at the end of the answer."""
+        for at in self._places_in(thought):
+            found = self._reading(thought[at:], Ending.OPEN)
+            if found is None or (found[1].calls and not thought[at + found[1].used :].strip()):
+                return at
+        return len(thought) - max(begun(thought, start) for start in (self._think.end, *self._openings))
+
+    def _places_in(self, text: str) -> list[int]:
+        """The places in a text where calls may begin."""
+        openings = "|".join(map(re.escape, self._openings))
+        return [match.start() for match in re.finditer(openings, text)] if openings else []
 
     def _call(self, is_all: bool) -> list[Part]:
-        assert self._syntax is not None
-        end = self._syntax.end
-        while end and (at := self._held.find(end, self._searched)) >= 0:
-            calls, is_open = self._parsed(self._held[:at])
-            if not is_open:
-                written = self._syntax.start + self._held[: at + len(end)]
-                self._held = self._held[at + len(end) :]
-                return self._called(calls, written)
-            self._searched = at + len(end)
-        self._searched = max(self._searched, len(self._held) - len(end) + 1)
-        if not is_all:
+        """The calls that the held text begins with, once they are certain."""
+        if not (is_all or self._may_be_certain()):
             return []
-        written, held, self._held = self._syntax.start + self._held, self._held, ""
-        return self._called(self._parsed(held)[0], written)
+        found = self._reading(self._held, self._ending if is_all else Ending.OPEN)
+        self._searched = len(self._held)
+        if found is None:
+            return []
+        form, reading = found
+        written, self._held = self._held[: reading.used], self._held[reading.used :]
+        self._state, self._behind = _State.GAP if reading.calls else _State.TEXT, ToolCall
+        self._has_said = self._has_said or not reading.calls
+        return self._called(form, reading) or [Text(written)]
 
-    def _called(self, calls: list[Part], written: str) -> list[Part]:
-        self._state, self._behind = _State.GAP if calls else _State.TEXT, ToolCall
-        return calls or [Text(written)]
+    @property
+    def _ending(self) -> Ending:
+        return Ending.CUT if self._is_cut else Ending.TURN
 
-    def _parsed(self, body: str) -> tuple[list[Part], bool]:
-        """The calls of a text, none where it is no call; and whether it ends within a string: then its end is still to come."""
-        assert self._syntax is not None
-        try:
-            calls = self._syntax.parse(body, self._tools)
-            return [ToolCall("", encodable(name), encodable(arguments)) for name, arguments in calls], False
-        except json.JSONDecodeError as error:
-            return [], error.msg.startswith("Unterminated string")
-        except Exception:  # noqa: BLE001 - parsers of many hands; whatever they raise, it is no call
-            return [], False
+    def _may_be_certain(self) -> bool:
+        """True if an end has come since the held text was read last, or while it may turn out to begin no call."""
+        ends = (syntax.end for syntax in self._syntaxes if syntax.end)
+        return self._searched < EARLY or any(self._held.find(end, max(0, self._searched - len(end) + 1)) >= 0 for end in ends)
+
+    def _reading(self, text: str, ending: Ending) -> tuple[str, Reading] | None:
+        """The calls of the first format that reads any, and its name; None while one of them may."""
+        form, refused = "", Reading((), 1)
+        for syntax in self._syntaxes:
+            if not text.startswith((*syntax.openings, *syntax.fronts)):
+                continue
+            reading = syntax.read(text, self._tools, ending)
+            if reading is None:
+                return None
+            if reading.calls:
+                return syntax.format, reading
+            form, refused = max((form, refused), (syntax.format, reading), key=lambda one: one[1].used)
+        return form, refused
+
+    def _called(self, form: str, reading: Reading) -> list[Part]:
+        """The calls of a reading, counted."""
+        if reading.calls:
+            self._note(form, Outcome.REPAIRED if reading.repair else Outcome.READ, reading.repair)
+        elif reading.used > max(map(len, (*self._openings, ""))):
+            self._note(form, Outcome.TEXT, "")
+        return [ToolCall("", encodable(name), encodable(arguments)) for name, arguments in reading.calls]

@@ -1,9 +1,9 @@
-"""How a model marks its thoughts and its calls in the text it writes.
+"""The delimiters of a model's thoughts and calls in the text it writes.
 
-Knows marks, and the JSON that most models write between those of a call. Knows nothing of templates or tokens.
+Knows delimiters, and the interface of formats of calls. Knows nothing of templates or tokens.
 """
 
-import json
+import enum
 from collections.abc import Collection, Sequence
 from typing import Protocol
 
@@ -12,21 +12,54 @@ import attrs
 from semantic_trio.domain.conversation import Tool
 
 
+class Ending(enum.Enum):
+    """How the text that a call is read from ends."""
+
+    OPEN = enum.auto()  # more may come
+    TURN = enum.auto()  # the model has ended its turn
+    CUT = enum.auto()  # the turn was cut: by a limit, a stop string, a client
+
+
+@attrs.frozen
+class Reading:
+    """The beginning of a text, read as calls."""
+
+    calls: tuple[tuple[str, str], ...]  # names and arguments (JSON of an object), in their order; none: the text is no call
+    used: int  # characters of the text that are read: those of the calls, or those that are surely text
+    repair: str = ""  # what was mended, where the text was not as the format has it
+
+
 class ToolSyntax(Protocol):
-    """The words around a call, and how to read what is between them."""
+    """One format of calls."""
+
+    @property
+    def format(self) -> str:
+        """The format's name, for logs and metrics."""
 
     @property
     def start(self) -> str:
-        """What a call begins with, or several in a row."""
+        """The text that a template writes in front of a call, or of several in a row."""
 
     @property
     def end(self) -> str:
-        """What it ends with; empty where only the turn's end does."""
+        """The text behind them; empty where only the turn's end ends them."""
 
-    def parse(self, text: str, tools: Sequence[Tool]) -> list[tuple[str, str]]:
-        """Names and arguments (JSON, of an object) of the calls between the marks. Raises anything at all for what is none.
+    @property
+    def openings(self) -> tuple[str, ...]:
+        """The texts that calls may begin with, `start` among them."""
 
-        A `JSONDecodeError` that tells of a string without an end means: what looked like the end mark was within that string.
+    @property
+    def fronts(self) -> tuple[str, ...]:
+        """The texts that calls begin with only where nothing has been said before them."""
+
+    @property
+    def delimiters(self) -> tuple[str, ...]:
+        """The other texts of the format that may be special tokens of a model."""
+
+    def read(self, text: str, tools: Sequence[Tool], ending: Ending) -> Reading | None:
+        """Calls that a text begins with, which begins with one of `openings` or `fronts`. None while that depends on what follows.
+
+        A reading of a text is the reading of every longer text too. Never None for a text that has ended. Raises nothing for any text.
         """
 
 
@@ -67,32 +100,3 @@ KNOWN_MARKS: dict[tuple[str, ...], ThinkMarks] = {
 def think_marks(vocabulary: Collection[str]) -> ThinkMarks:
     """The marks of the model with these tokens; those that most have where it has none of its own."""
     return next((marks for tokens, marks in KNOWN_MARKS.items() if all(token in vocabulary for token in tokens)), HERMES_THINKS)
-
-
-@attrs.frozen
-class JsonCalls:
-    """Calls as JSON objects between `<tool_call>` marks, as Hermes and Qwen write them and most models have seen them."""
-
-    start: str = "<tool_call>"
-    end: str = "</tool_call>"
-
-    def parse(self, text: str, tools: Sequence[Tool]) -> list[tuple[str, str]]:
-        """See `ToolSyntax.parse`."""
-        told = json.loads(text, strict=False)  # models write the ends of lines within strings as they are
-        return [_call(call) for call in (told if isinstance(told, list) else [told])]
-
-
-def _call(call: object) -> tuple[str, str]:
-    match call:
-        case {"name": str(name), "arguments": given} | {"name": str(name), "parameters": given} if name:
-            arguments = json.loads(given) if isinstance(given, str) else given
-        case {"name": str(name), **rest} if name and not rest:
-            arguments = {}
-        case _:
-            raise ValueError("not a call")
-    if not isinstance(arguments, dict):
-        raise ValueError("arguments are an object")
-    return name, json.dumps(arguments, ensure_ascii=False, allow_nan=False)
-
-
-HERMES = JsonCalls()

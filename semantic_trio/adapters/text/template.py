@@ -13,7 +13,7 @@ from semantic_trio.adapters.text.generic import definition
 from semantic_trio.adapters.text.layout import NOBODY, Kind, Layout, Slots, Span, encodable
 from semantic_trio.adapters.text.manners import Manners
 from semantic_trio.adapters.text.order import in_order
-from semantic_trio.adapters.text.syntax import ThinkMarks
+from semantic_trio.adapters.text.syntax import ThinkMarks, ToolSyntax
 from semantic_trio.adapters.text.telling import Telling
 from semantic_trio.adapters.text.turns import REFUSALS, Render
 from semantic_trio.domain.conversation import Calling, Conversation, Message, Role
@@ -27,6 +27,7 @@ class ChatTemplate:
     render: Render
     marks: ThinkMarks
     manners: Manners
+    syntaxes: tuple[ToolSyntax, ...] = ()  # the formats that the template's text tells of
 
     def prompt(self, conversation: Conversation) -> str:
         """The text of a conversation up to where the assistant is to speak. Raises `InvalidRequestError` where the template refuses."""
@@ -61,11 +62,17 @@ class ChatTemplate:
         is_demanded = conversation.choice.calling is Calling.REQUIRED
         return GENERIC if is_demanded and self.manners.calls.shape is None else self.manners.calls
 
+    def syntaxes_of(self, conversation: Conversation) -> tuple[ToolSyntax, ...]:
+        """The formats in which the answer may call: the one the model is told, and those it may have learnt."""
+        told = self.calls_of(conversation).syntax
+        return (told, *(syntax for syntax in self.syntaxes if syntax != told))
+
     @property
     def written_marks(self) -> str:
         """Everything that marks thoughts and calls in what the model writes."""
         calls = self.manners.calls
-        return " ".join((self.marks.start, self.marks.end, calls.syntax.start, calls.syntax.end, calls.sample))
+        written = [text for syntax in (calls.syntax, *self.syntaxes) for text in (*syntax.openings, syntax.end, *syntax.delimiters)]
+        return " ".join((self.marks.start, self.marks.end, calls.sample, *written))
 
     def _switches(self, conversation: Conversation) -> dict[str, bool]:
         thinks = False if self.call_opening(conversation) else conversation.thinks

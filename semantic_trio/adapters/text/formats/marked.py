@@ -1,0 +1,170 @@
+"""Calls as JSON objects between two delimiters: Hermes and Qwen, Granite, Phi-4, Cohere, Apertus, Nemotron, Llama 3 and others.
+
+Knows the shapes of such objects. Knows nothing of the text around them.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+
+import attrs
+
+from semantic_trio.adapters.text.formats.lenient import UnfinishedError, decode, outside_strings, values
+from semantic_trio.adapters.text.syntax import Ending, Reading
+from semantic_trio.domain.conversation import Tool
+
+NAMES = ("name", "tool_name")
+ARGUMENTS = ("arguments", "parameters", "input")
+# Keys that may stand beside a name and arguments: they say nothing of the call.
+BESIDES = frozenset({"id", "tool_call_id", "call_id", "index", "type"})
+# The first keys of an object that may be a call although nothing marks it as one.
+FRONT_KEYS = ('"name"', '"type"', '"function"')
+# A call's JSON may be written as a code block.
+FENCE = "```"
+Call = tuple[str, str]
+
+
+@attrs.frozen
+class MarkedCalls:
+    """JSON objects of calls, one or a list of them, between `start` and `end`."""
+
+    format: str
+    start: str
+    end: str = ""
+    separator: str = ""  # between calls that stand in a row without delimiters of their own
+    more_openings: tuple[str, ...] = ()
+    fronts: tuple[str, ...] = ()  # here the object itself begins; it is a call only with the name of an offered tool
+    delimiters: tuple[str, ...] = ()
+    has_names_as_keys: bool = False  # `{"name": {arguments}}`
+
+    @property
+    def openings(self) -> tuple[str, ...]:
+        """See `ToolSyntax.openings`."""
+        own = () if self.start.startswith(self.fronts or ("\n",)) else (self.start,)
+        return (*own, *self.more_openings)
+
+    def read(self, text: str, tools: Sequence[Tool], ending: Ending) -> Reading | None:
+        """See `ToolSyntax.read`."""
+        opening = next((one for one in self.openings if text.startswith(one)), "")
+        offered = None if opening else {tool.name for tool in tools}
+        if not _begins(text[len(opening) :], is_front=not opening):
+            return Reading((), len(opening) or 1)
+        if ending is Ending.OPEN and not (self.end and self.end in text):
+            return None
+        try:
+            told, at = self._in_a_row(text, len(opening))
+            calls = self._calls(told, offered)
+        except UnfinishedError:
+            return None if ending is Ending.OPEN else Reading((), len(text))
+        except (ValueError, RecursionError):
+            return self._mended(text, len(opening), offered, ending)
+        behind = at + _blanks(text, at)
+        if not self.end:
+            return Reading(calls, at)
+        if text.startswith(self.end, behind):
+            return Reading(calls, behind + len(self.end))
+        if self.end.startswith(text[behind:]):
+            return None if ending is Ending.OPEN else Reading(calls, len(text))
+        return self._mended(text, len(opening), offered, ending)
+
+    def _in_a_row(self, text: str, at: int) -> tuple[list[object], int]:
+        """The objects that stand one after the other, and where the last ends."""
+        told: list[object] = []
+        while True:
+            begun = at + _blanks(text, at)
+            if told and self.separator and text.startswith(self.separator, begun):
+                begun += len(self.separator)
+                begun += _blanks(text, begun)
+            if told and not text.startswith(("{", "["), begun):
+                return told, at
+            found, at = decode(text, begun)
+            told.append(found)
+
+    def _mended(self, text: str, at: int, offered: set[str] | None, ending: Ending) -> Reading | None:
+        """The reading of what is not JSON as it stands: mended calls, or text."""
+        end = outside_strings(text, self.end, at) if self.end else -1
+        if end < 0 and ending is Ending.OPEN:
+            return None
+        if end < 0 and self.end:
+            end = text.find(self.end, at)
+        used = len(text) if end < 0 else end + len(self.end)
+        if end < 0 and ending is not Ending.TURN:
+            return Reading((), used)
+        try:
+            told, repair = values(text[at : len(text) if end < 0 else end])
+            is_certain = end >= 0 or repair != "brackets"
+            return Reading(self._calls(told, offered) if is_certain else (), used, repair or "code block")
+        except (ValueError, RecursionError):
+            return Reading((), used)
+
+    def _calls(self, told: Sequence[object], offered: set[str] | None) -> tuple[Call, ...]:
+        """Raises `ValueError` for what is no call."""
+        objects = [one for found in told for one in (found if isinstance(found, list) else [found])]
+        calls = tuple(call for one in objects for call in self._of_object(one))
+        if not calls:
+            raise ValueError("no call")
+        if offered is not None and not all(name in offered and _is_plain(one) for (name, _), one in zip(calls, objects, strict=True)):
+            raise ValueError("no call of an offered tool")
+        return calls
+
+    def _of_object(self, found: object) -> list[Call]:
+        if self.has_names_as_keys and isinstance(found, dict) and not {*NAMES} & {*found}:
+            return [(name, arguments(given)) for name, given in found.items()]
+        return [call(found)]
+
+
+def call(found: object) -> Call:
+    """The name and arguments that an object tells. Raises `ValueError` for what is no call."""
+    if not isinstance(found, dict):
+        raise ValueError("a call is an object")
+    inner = found.get("function")
+    if isinstance(inner, dict):
+        return call(inner)
+    name = _one_of(found, (*NAMES, "function"))
+    if not isinstance(name, str) or not name:
+        raise ValueError("a call has a name")
+    given = {*found} & {*ARGUMENTS}
+    if not given and {*found} - {*NAMES, "function"} - BESIDES:
+        raise ValueError("a call has a name and arguments")
+    return name, arguments(_one_of(found, ARGUMENTS))
+
+
+def _is_plain(found: object) -> bool:
+    """True for an object that tells a name, arguments, and nothing that is not of a call."""
+    if not isinstance(found, dict):
+        return False
+    inner = found.get("function")
+    return _is_plain(inner) if isinstance(inner, dict) else bool({*found} & {*ARGUMENTS}) and {*found} <= {*NAMES, *ARGUMENTS, *BESIDES, "function"}
+
+
+def arguments(given: object) -> str:
+    """The JSON of a call's arguments. Raises `ValueError` where they are no object."""
+    if isinstance(given, str):
+        given = values(given)[0][0] if given.strip() else {}
+    given = {} if given is None else given
+    if not isinstance(given, dict):
+        raise ValueError("arguments are an object")
+    return json.dumps(given, ensure_ascii=False, allow_nan=False)
+
+
+def _one_of(found: Mapping[str, object], names: Sequence[str]) -> object:
+    told = [found[name] for name in names if found.get(name) is not None]
+    if len(told) > 1:
+        raise ValueError("told twice")
+    return told[0] if told else None
+
+
+def _begins(rest: str, *, is_front: bool) -> bool:
+    """False where a text cannot become JSON of a call any more."""
+    rest = rest.lstrip()
+    if is_front:
+        rest = rest[1:].lstrip() if rest.startswith("{") else rest[2:]
+        return any(rest.startswith(key) or key.startswith(rest) for key in FRONT_KEYS)
+    return not rest or rest[0] in "{[" or FENCE.startswith(rest[: len(FENCE)])
+
+
+def _blanks(text: str, at: int) -> int:
+    """The number of blanks at a place."""
+    end = at
+    while end < len(text) and text[end].isspace():
+        end += 1
+    return end - at

@@ -1,0 +1,203 @@
+"""All formats of calls, and which of them a model uses: that is told by the text of its template, and by the parser that mlx-lm names for it."""
+
+import re
+from typing import Protocol
+
+import attrs
+
+from semantic_trio.adapters.text.formats.foreign import ForeignCalls, Parse
+from semantic_trio.adapters.text.formats.headed import HeadedCalls
+from semantic_trio.adapters.text.formats.hermes import HERMES
+from semantic_trio.adapters.text.formats.marked import MarkedCalls
+from semantic_trio.adapters.text.formats.tagged import TaggedCalls, tag
+from semantic_trio.adapters.text.syntax import ToolSyntax
+
+
+class Foreign(Protocol):
+    """A parser that mlx-lm names for a model."""
+
+    @property
+    def kind(self) -> str:
+        """The parser's name."""
+
+    @property
+    def start(self) -> str:
+        """The text in front of what the parser reads."""
+
+    @property
+    def end(self) -> str:
+        """The text behind it; empty where only the turn's end ends it."""
+
+    @property
+    def parse(self) -> Parse:
+        """The parser."""
+
+
+LINES = (("\n", "\n"),)
+QWEN_XML = TaggedCalls(
+    "qwen_xml",
+    "<tool_call>",
+    "</tool_call>",
+    tag("<function=", ">"),
+    "</function>",
+    tag("<parameter=", ">"),
+    "</parameter>",
+    lead="<function=",
+    pads=LINES,
+)
+SEED = attrs.evolve(QWEN_XML, format="seed", start="<seed:tool_call>", end="</seed:tool_call>", pads=())
+GLM = TaggedCalls(
+    "glm",
+    "<tool_call>",
+    "</tool_call>",
+    re.compile(r"([^\s<>\"'={}\[\]]+)"),
+    "",
+    re.compile(r"<arg_key>\s*((?:(?!</?arg_).)*?)\s*</arg_key>\s*<arg_value>", re.DOTALL),
+    "</arg_value>",
+)
+LONGCAT = attrs.evolve(
+    GLM,
+    format="longcat",
+    start="<longcat_tool_call>",
+    end="</longcat_tool_call>",
+    argument=re.compile(r"<longcat_arg_key>\s*((?:(?!</?longcat_arg_).)*?)\s*</longcat_arg_key>\s*<longcat_arg_value>", re.DOTALL),
+    argument_end="</longcat_arg_value>",
+)
+LONGCAT_JSON = MarkedCalls("longcat_json", LONGCAT.start, LONGCAT.end)
+MINIMAX = TaggedCalls(
+    "minimax",
+    "<minimax:tool_call>",
+    "</minimax:tool_call>",
+    tag("<invoke name=", ">"),
+    "</invoke>",
+    tag("<parameter name=", ">"),
+    "</parameter>",
+    lead="<invoke name=",
+)
+MUSE = TaggedCalls(
+    "muse_spark",
+    "<atem:function_calls>",
+    "</atem:function_calls>",
+    re.compile(r'<atem:invoke\b[^>]*?\bname="([^"]+)"[^>]*>'),
+    "</atem:invoke>",
+    re.compile(r'<atem:parameter\b[^>]*?\bname="([^"]+)"[^>]*>'),
+    "</atem:parameter>",
+    lead="<atem:invoke",
+)
+MINICPM = TaggedCalls(
+    "minicpm5",
+    "<function name=",
+    "",
+    tag("<function name=", ">"),
+    "</function>",
+    tag("<param name=", ">"),
+    "</param>",
+    lead="<function name=",
+    pads=(("<![CDATA[", "]]>"),),
+)
+
+MISTRAL = HeadedCalls(
+    "mistral",
+    "[TOOL_CALLS]",
+    "",
+    re.compile(r"\s*(?:\[TOOL_CALLS\])?\s*([^\s\[\]{}]+)\s*(?:\[CALL_ID\]\s*[^\s\[\]]*\s*)?\[ARGS\]\s*"),
+    has_lists=True,
+    delimiters=("[ARGS]", "[CALL_ID]"),
+)
+DEEPSEEK = HeadedCalls(
+    "deepseek",
+    "<｜tool▁calls▁begin｜>",
+    "<｜tool▁calls▁end｜>",
+    re.compile(r"\s*<｜tool▁call▁begin｜>\s*(?:function\s*<｜tool▁sep｜>(?=\s*[^\s{]))?\s*([^\s<]+)\s*(?:<｜tool▁sep｜>)?\s*(?:```json\s*)?"),
+    tail="<｜tool▁call▁end｜>",
+    before_tail="```",
+    lead="<｜tool▁call▁begin｜>",
+    delimiters=("<｜tool▁sep｜>",),
+)
+KIMI = HeadedCalls(
+    "kimi_k2",
+    "<|tool_calls_section_begin|>",
+    "<|tool_calls_section_end|>",
+    re.compile(r"\s*<\|tool_call_begin\|>\s*(?:functions\.)?([^\s<]+?)(?::[0-9]+)?\s*<\|tool_call_argument_begin\|>\s*"),
+    tail="<|tool_call_end|>",
+    lead="<|tool_call_begin|>",
+    delimiters=("<|tool_call_argument_begin|>",),
+)
+HUNYUAN = HeadedCalls(
+    "hunyuan",
+    "<tool_calls>",
+    "</tool_calls>",
+    re.compile(r"\s*<tool_call>\s*(?:function\s*<tool_sep>)?\s*([^\s<]+)\s*```json\s*"),
+    tail="</tool_call>",
+    before_tail="```",
+    lead="<tool_call>",
+    has_lists=True,
+    delimiters=("<tool_call>", "<tool_sep>"),
+)
+GRANITE = MarkedCalls("granite", "<|tool_call|>", more_openings=("<tool_call>",))
+PHI = MarkedCalls("phi4", "<|tool_call|>", "<|/tool_call|>")
+COHERE = MarkedCalls("cohere", "<|START_ACTION|>", "<|END_ACTION|>")
+APERTUS = MarkedCalls("apertus", "<|tools_prefix|>", "<|tools_suffix|>", has_names_as_keys=True)
+NEMOTRON = MarkedCalls("nemotron", "<TOOLCALL>", "</TOOLCALL>")
+LLAMA = MarkedCalls("llama", '{"name": "', separator=";", more_openings=("<|python_tag|>",), fronts=("{",))
+
+
+def _dsml(section: str) -> TaggedCalls:
+    mark = "｜DSML｜"
+    return TaggedCalls(
+        f"dsml_{section}",
+        f"<{mark}{section}>",
+        f"</{mark}{section}>",
+        tag(f"<{mark}invoke name=", ">"),
+        f"</{mark}invoke>",
+        re.compile(rf'<{mark}parameter\s+name="([^"]*)"\s+string="(?:(?P<text>true)|(?P<json>false))"\s*>'),
+        f"</{mark}parameter>",
+        lead=f"<{mark}invoke name=",
+    )
+
+
+@attrs.frozen
+class Entry:
+    """A format, and what tells that a model uses it."""
+
+    syntax: ToolSyntax
+    texts: tuple[str, ...]  # all of them stand in the model's template
+    parsers: tuple[str, ...] = ()  # of mlx-lm
+
+
+# In the order in which they are tried: what stands in templates of other formats too comes last.
+TABLE = (
+    Entry(MISTRAL, ("[TOOL_CALLS]",), ("mistral",)),
+    Entry(DEEPSEEK, ("<｜tool▁calls▁begin｜>",)),
+    Entry(KIMI, ("<|tool_calls_section_begin|>",), ("kimi_k2",)),
+    Entry(PHI, ("<|tool_call|>", "<|/tool_call|>")),
+    Entry(GRANITE, ("<|tool_call|>",)),
+    Entry(COHERE, ("<|START_ACTION|>",)),
+    Entry(APERTUS, ("<|tools_prefix|>",)),
+    Entry(NEMOTRON, ("<TOOLCALL>",)),
+    Entry(HUNYUAN, ("<tool_calls>", "<tool_call>", "```json")),
+    Entry(LLAMA, ("<|python_tag|>",)),
+    Entry(LLAMA, ("<|eot_id|>", '"parameters"')),
+    Entry(SEED, ("<seed:tool_call>",)),
+    Entry(LONGCAT, ("<longcat_tool_call>",), ("longcat",)),
+    Entry(LONGCAT_JSON, ("<longcat_tool_call>",), ("longcat",)),
+    Entry(MINIMAX, ("<minimax:tool_call>",), ("minimax_m2",)),
+    Entry(MUSE, ("<atem:function_calls>",), ("muse_spark",)),
+    Entry(MINICPM, ('<function name="', '<param name="'), ("minicpm5",)),
+    Entry(_dsml("function_calls"), ("｜DSML｜", "function_calls")),
+    Entry(_dsml("tool_calls"), ("｜DSML｜", "tool_calls>")),
+    Entry(GLM, ("<arg_key>", "<tool_call>"), ("glm47", "laguna")),
+    Entry(QWEN_XML, ("<tool_call>", "<function=", "<parameter="), ("qwen3_coder",)),
+    Entry(HERMES, ("<tool_call>",), ("json_tools",)),
+)
+
+
+def formats(template: str, foreign: Foreign | None = None) -> tuple[ToolSyntax, ...]:
+    """The formats of a model, by its template and by the parser that mlx-lm names for it; the likeliest first."""
+    kind = foreign.kind if foreign else ""
+    found: list[ToolSyntax] = [
+        entry.syntax for entry in TABLE if kind in entry.parsers or (entry.texts and all(text in template for text in entry.texts))
+    ]
+    if foreign and not any(kind in entry.parsers for entry in TABLE):
+        found = [ForeignCalls(foreign.kind, foreign.start, foreign.end, foreign.parse), *found]
+    return tuple(dict.fromkeys(found))
