@@ -44,6 +44,23 @@ XML_CALL = _tagged(
     "{{ '</function>\\n' }}",
 )
 
+PYTHON_CALL = (
+    NAMED + "({% for name, value in call.function.arguments.items() %}{{ name }}={{ value | tojson }}{% if not loop.last %}, {% endif %}{% endfor %})"
+)
+GEMMA_VALUE = (
+    "{%- macro told(value) %}{% if value is string %}{{ '<|\"|>' + value + '<|\"|>' }}"
+    "{% elif value is mapping %}{{ '{' }}"
+    "{% for name, inner in value.items() %}{{ name + ':' + told(inner) }}{{ '' if loop.last else ',' }}{% endfor %}{{ '}' }}"
+    "{% elif value is sequence %}{{ '[' }}{% for inner in value %}{{ told(inner) }}{{ '' if loop.last else ',' }}{% endfor %}{{ ']' }}"
+    "{% else %}{{ value | tojson }}{% endif %}{% endmacro -%}"
+)
+GEMMA_CALL = GEMMA_VALUE + "call:" + NAMED + "{{ told(call.function.arguments) }}"
+K3_CALL = _tagged(
+    '<|open|>call tool="' + NAMED + '" index="{{ loop.index }}"<|sep|>',
+    '<|open|>argument key="{{ name }}" type="{{ "string" if value is string else "object" }}"<|sep|>{{ ' + VALUE + " }}<|close|>argument<|sep|>",
+    "<|close|>call<|sep|>",
+)
+
 TEMPLATES = {
     "hermes": _each("", "{{ '<tool_call>\\n' }}" + OBJECT + "{{ '\\n</tool_call>' }}", "{{ '\\n' }}", ""),
     "qwen_xml": _each("", "{{ '<tool_call>\\n' }}" + XML_CALL + "</tool_call>", "{{ '\\n' }}", ""),
@@ -136,5 +153,17 @@ TEMPLATES = {
     ),
     "apertus": _each("<|tools_prefix|>[", '{"' + NAMED + '": {{ ' + TEXT + " }}}", ", ", "]<|tools_suffix|>"),
     "nemotron": _each("<TOOLCALL>[", OBJECT, ", ", "]</TOOLCALL>"),
+    "lfm2": _each("<|tool_call_start|>[", PYTHON_CALL, ", ", "]<|tool_call_end|>"),
+    "llama4": _each("<|python_start|>[", PYTHON_CALL, ", ", "]<|python_end|>"),
+    "gemma4": _each("", "<|tool_call>" + GEMMA_CALL + "<tool_call|>", "", ""),
+    "function_gemma": _each("", "<start_function_call>" + GEMMA_CALL.replace('<|"|>', "<escape>") + "<end_function_call>", "", ""),
+    "kimi_k3": _each("<|open|>tools<|sep|>", K3_CALL, "", "<|close|>tools<|sep|>"),
+    "kimi_k3_json": _each(
+        "<|open|>tools<|sep|>",
+        '<|open|>call tool="' + NAMED + '" index="{{ loop.index }}"<|sep|><|open|>json type="object"<|sep|>{{ ' + TEXT + " }}"
+        "<|close|>json<|sep|><|close|>call<|sep|>",
+        "",
+        "<|close|>tools<|sep|>",
+    ),
     "llama": _each("{#- <|python_tag|> #}", '{"name": "' + NAMED + '", "parameters": {{ ' + TEXT + " }}}", "; ", ""),
 }

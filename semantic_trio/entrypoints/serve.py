@@ -117,7 +117,7 @@ class Server:
                     await nursery.start(persistence.run)
                 await _warm_up(engine, codec)
                 model = ServedModel(self._card(loaded), engine, codec, persistence)
-                state = self._state(model, Metrics(engine, runner.memory, persistence), records)
+                state = self._state(model, Metrics(engine, runner.memory, persistence, codec.tally.counts), records)
                 stopped_at = await self._serve_http(engine, state)
                 if has_disk:
                     await self._persist(engine, persistence, stopped_at)

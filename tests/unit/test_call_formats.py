@@ -4,12 +4,14 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 
 import pytest
+import structlog.testing
 from hypothesis import given
 from hypothesis import strategies as st
 
 from semantic_trio.adapters.text.formats.table import formats
 from semantic_trio.adapters.text.reader import MarkReader
 from semantic_trio.adapters.text.syntax import ThinkMarks
+from semantic_trio.adapters.text.tally import CallTally
 from semantic_trio.adapters.text.template import ChatTemplate
 from semantic_trio.domain.conversation import Conversation, Message, Part, Role, Text, Tool, ToolCall, ToolResult
 from tests.call_templates import TEMPLATES
@@ -229,6 +231,12 @@ def text_of(parts: Sequence[Part]) -> str:
         ),
         ("llama", '<|python_tag|>{"name": "srv.look", "parameters": {"where": "here"}}'),
         ("llama", '{"type": "function", "name": "srv.look", "parameters": {"where": "here"}}'),
+        ("hermes", '{"name": "srv.look", "arguments": {"where": "here"}}\n</tool_call>'),
+        ("hermes", '{"name": "srv.look", "arguments": {"where": "here"}}'),
+        ("llama", "[srv.look(where='here')]"),
+        ("llama", '<|python_tag|>[srv.look(where="here")]'),
+        ("lfm2", "<|tool_call_start|>[srv.look(where='here')]<|tool_call_end|>"),
+        ("lfm2", '<|tool_call_start|>[srv.look(where="here")]'),
         ("hunyuan", '<tool_calls>[{"name": "srv.look", "arguments": {"where": "here"}}]</tool_calls>'),
         ("granite", '<tool_call>[{"name": "srv.look", "arguments": {"where": "here"}}]'),
     ],
@@ -256,6 +264,12 @@ def test_a_call_that_differs_in_one_certain_way_is_a_call(name: str, answer: str
         ("llama", '{"name": "other", "parameters": {}}'),
         ("llama", '{"name": "srv.look"}'),
         ("llama", '{"name": "srv.look", "parameters": {}, "age": 5}'),
+        ("hermes", '{"name": "Bob", "arguments": {}}'),
+        ("hermes", '{"name": "srv.look", "arguments": {}, "age": 5}'),
+        ("llama", "[other(where='here')]"),
+        ("llama", "[1, 2]"),
+        ("lfm2", "<|tool_call_start|>[srv.look('here')]<|tool_call_end|>"),
+        ("gemma4", "<|tool_call>call:srv.look{where:here there}<tool_call|>"),
         ("llama", 'It is {"name": "srv.look", "parameters": {}}'),
         ("kimi_k2", "<|tool_calls_section_begin|> and more"),
     ],
@@ -271,6 +285,29 @@ def test_a_mention_of_a_delimiter_holds_the_text_back_only_until_it_shows_to_be_
     reader = MarkReader(ThinkMarks(), ANY_TEMPLATE["qwen_xml"].syntaxes_of(Conversation((), TOOLS)), TOOLS)
 
     assert text_of(reader.push("The <tool_call> tag")) == "The <tool_call> tag"
+
+
+def test_an_answer_in_json_is_told_as_it_comes_unless_it_may_be_a_call() -> None:
+    reader = MarkReader(ThinkMarks(), ANY_TEMPLATE["hermes"].syntaxes_of(Conversation((), TOOLS)), TOOLS)
+
+    assert reader.push('{"name": "srv.lo') == []
+    assert text_of(reader.push('ndon", ')) == '{"name": "srv.london", '
+
+
+def test_what_became_of_calls_is_counted_and_logged() -> None:
+    tally = CallTally()
+    answers = ['{"name": "srv.look", "arguments": {}}', '{"name": "srv.look", "arguments": {},}', '{"name": "srv.look", "arguments": {"a']
+    with structlog.testing.capture_logs() as logs:
+        for answer in answers:
+            reader = MarkReader(ThinkMarks(), ANY_TEMPLATE["hermes"].syntaxes_of(Conversation((), TOOLS)), TOOLS, tally=tally)
+            reader.push(f"<tool_call>{answer}</tool_call>")
+            reader.finish()
+
+    assert tally.counts == {("hermes", "read"): 1, ("hermes", "repaired"): 1, ("hermes", "text"): 1}
+    assert [(line["log_level"], line["format"], line.get("repair")) for line in logs] == [
+        ("info", "hermes", "trailing comma"),
+        ("warning", "hermes", None),
+    ]
 
 
 def test_two_calls_in_one_section_are_two() -> None:

@@ -32,6 +32,7 @@ class Metrics:
     engine: Engine
     memory: Callable[[], Mapping[str, float]] = dict  # bytes in use by kind, when asked
     persistence: Persistence | None = None  # where there is a disk tier
+    calls: Mapping[tuple[str, str], int] = attrs.field(factory=dict)  # texts that began as calls, by format and outcome
     registry: CollectorRegistry = attrs.field(init=False, factory=CollectorRegistry)
     _requests: Counter = attrs.field(init=False)
     _durations: Histogram = attrs.field(init=False)
@@ -49,7 +50,7 @@ class Metrics:
         self._inter_token = _histogram("semantic_inter_token_seconds", "Between two tokens of an answer.", (), registry)
         self._hits = Counter("semantic_cache_hit_total", "Generations that began with remembered tokens.", registry=registry)
         self._misses = Counter("semantic_cache_miss_total", "Generations that could not use all that might be known.", ("cause",), registry=registry)
-        registry.register(_EngineCollector(self.engine, self.memory))
+        registry.register(_EngineCollector(self.engine, self.memory, self.calls))
         if self.persistence is not None:
             persisted = _histogram("semantic_cache_persist_duration_seconds", "From a turn's end to its being on disk.", (), registry)
             self.persistence.written = persisted.observe
@@ -95,6 +96,7 @@ class _EngineCollector(Collector):
 
     engine: Engine
     memory: Callable[[], Mapping[str, float]]
+    calls: Mapping[tuple[str, str], int]
     _rate: "_Rate" = attrs.field(init=False, factory=lambda: _Rate())
 
     def collect(self) -> Iterator[Metric]:
@@ -109,6 +111,10 @@ class _EngineCollector(Collector):
         for kind, size in {**self.memory(), **_held(engine.memory)}.items():
             used.add_metric((kind,), size)
         yield used
+        read = CounterMetricFamily("semantic_tool_calls", "Texts that began as calls, by format and outcome.", labels=("format", "outcome"))
+        for labels, count in self.calls.items():
+            read.add_metric(labels, count)
+        yield read
         yield from self._remembered()
 
     def _remembered(self) -> Iterator[Metric]:

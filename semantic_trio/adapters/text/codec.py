@@ -20,10 +20,11 @@ from semantic_trio.adapters.text.grammar import AnswerForm
 from semantic_trio.adapters.text.guidance import CompiledGrammar, Guidance
 from semantic_trio.adapters.text.layout import encodable
 from semantic_trio.adapters.text.manners import probe
-from semantic_trio.adapters.text.reader import MarkReader, Note, unnoted
+from semantic_trio.adapters.text.reader import MarkReader
 from semantic_trio.adapters.text.segments import SegmentEncoder
 from semantic_trio.adapters.text.spelling import Spelling
 from semantic_trio.adapters.text.syntax import ThinkMarks, think_marks
+from semantic_trio.adapters.text.tally import CallTally
 from semantic_trio.adapters.text.template import ChatTemplate
 from semantic_trio.adapters.text.turns import NO_SWITCHES, Turn
 from semantic_trio.domain.conversation import NOTHING_KNOWN, Calling, Conversation, Known, Prompt
@@ -48,7 +49,7 @@ class TokenizerCodec:
     _silent: frozenset[int]
     stop_tokens: frozenset[int]
     fingerprint: str
-    _note: Note = unnoted  # told of every call that is read
+    tally: CallTally = attrs.field(factory=CallTally, init=False)
     _segments: SegmentEncoder = attrs.field(init=False)
     _guidance: Guidance = attrs.field(init=False)
 
@@ -89,7 +90,7 @@ class TokenizerCodec:
         may_call = conversation.tools and conversation.choice.calling is not Calling.NONE
         syntaxes = self._template.syntaxes_of(conversation) if self._template and may_call else ()
         marks = self._template.marks if self._template else ThinkMarks()
-        return MarkReader(marks, syntaxes, conversation.tools, opening, conversation.schema is not None, self._note)
+        return MarkReader(marks, syntaxes, conversation.tools, opening, conversation.schema is not None, self.tally)
 
     def grammar(self, conversation: Conversation, opening: str) -> CompiledGrammar | None:
         """See `TextCodec.grammar`."""

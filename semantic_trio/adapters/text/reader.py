@@ -5,33 +5,18 @@ Knows the marks of one model. Knows nothing of tokens. What is read does not dep
 
 import enum
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import attrs
 
 from semantic_trio.adapters.text.layout import encodable
 from semantic_trio.adapters.text.syntax import Ending, Reading, ThinkMarks, ToolSyntax
+from semantic_trio.adapters.text.tally import CallTally, Outcome
 from semantic_trio.domain.conversation import Part, Text, Thinking, Tool, ToolCall
 from semantic_trio.domain.stopping import Thoughts, begun
 
 # Characters of what begins like a call that are looked at with every piece: most of what is no call shows that by then.
 EARLY = 200
-
-
-class Outcome(enum.StrEnum):
-    """What became of a text that began as a call."""
-
-    READ = "read"
-    REPAIRED = "repaired"
-    TEXT = "text"
-
-
-# Told the format, the outcome, and what was mended.
-Note = Callable[[str, Outcome, str], None]
-
-
-def unnoted(form: str, outcome: Outcome, repair: str) -> None:
-    """A `Note` that nobody reads."""
 
 
 class _State(enum.Enum):
@@ -50,7 +35,7 @@ class MarkReader:
     _tools: Sequence[Tool] = ()
     _held: str = ""  # told by nobody yet; at first the beginning of the answer that is in the prompt
     _is_form: bool = False  # the answer is of a form: marks count before anything is said, and within it they are part of it
-    _note: Note = unnoted
+    _tally: CallTally = attrs.field(factory=CallTally)
     thoughts: Thoughts = attrs.field(init=False)
     _state: _State = attrs.field(init=False, default=_State.TEXT)
     _behind: type[Part] = attrs.field(init=False, default=Thinking)  # what the gap is behind
@@ -208,7 +193,7 @@ class MarkReader:
     def _called(self, form: str, reading: Reading) -> list[Part]:
         """The calls of a reading, counted."""
         if reading.calls:
-            self._note(form, Outcome.REPAIRED if reading.repair else Outcome.READ, reading.repair)
+            self._tally.note(form, Outcome.REPAIRED if reading.repair else Outcome.READ, reading.repair)
         elif reading.used > max(map(len, (*self._openings, ""))):
-            self._note(form, Outcome.TEXT, "")
+            self._tally.note(form, Outcome.TEXT)
         return [ToolCall("", encodable(name), encodable(arguments)) for name, arguments in reading.calls]

@@ -2,4 +2,4 @@
 
 from semantic_trio.adapters.text.formats.marked import MarkedCalls
 
-HERMES = MarkedCalls("hermes", "<tool_call>", "</tool_call>")
+HERMES = MarkedCalls("hermes", "<tool_call>", "</tool_call>", fronts=("{",))

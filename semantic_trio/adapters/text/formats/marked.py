@@ -4,6 +4,7 @@ Knows the shapes of such objects. Knows nothing of the text around them.
 """
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 
 import attrs
@@ -18,6 +19,7 @@ ARGUMENTS = ("arguments", "parameters", "input")
 BESIDES = frozenset({"id", "tool_call_id", "call_id", "index", "type"})
 # The first keys of an object that may be a call although nothing marks it as one.
 FRONT_KEYS = ('"name"', '"type"', '"function"')
+FRONT_NAME = re.compile(r'\{\s*"name"\s*:\s*"([^"]*)"')
 # A call's JSON may be written as a code block.
 FENCE = "```"
 Call = tuple[str, str]
@@ -46,7 +48,7 @@ class MarkedCalls:
         """See `ToolSyntax.read`."""
         opening = next((one for one in self.openings if text.startswith(one)), "")
         offered = None if opening else {tool.name for tool in tools}
-        if not _begins(text[len(opening) :], is_front=not opening):
+        if not (_begins(text[len(opening) :]) if offered is None else _is_front(text, offered)):
             return Reading((), len(opening) or 1)
         if ending is Ending.OPEN and not (self.end and self.end in text):
             return None
@@ -153,13 +155,19 @@ def _one_of(found: Mapping[str, object], names: Sequence[str]) -> object:
     return told[0] if told else None
 
 
-def _begins(rest: str, *, is_front: bool) -> bool:
+def _begins(rest: str) -> bool:
     """False where a text cannot become JSON of a call any more."""
     rest = rest.lstrip()
-    if is_front:
-        rest = rest[1:].lstrip() if rest.startswith("{") else rest[2:]
-        return any(rest.startswith(key) or key.startswith(rest) for key in FRONT_KEYS)
     return not rest or rest[0] in "{[" or FENCE.startswith(rest[: len(FENCE)])
+
+
+def _is_front(text: str, offered: set[str]) -> bool:
+    """False where an object cannot become a call of an offered tool any more."""
+    rest = text[1:].lstrip()
+    if not any(rest.startswith(key) or key.startswith(rest) for key in FRONT_KEYS):
+        return False
+    name = FRONT_NAME.match(text)
+    return bool(offered) and (name is None or name[1] in offered)
 
 
 def _blanks(text: str, at: int) -> int:

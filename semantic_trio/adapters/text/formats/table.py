@@ -6,9 +6,11 @@ from typing import Protocol
 import attrs
 
 from semantic_trio.adapters.text.formats.foreign import ForeignCalls, Parse
+from semantic_trio.adapters.text.formats.gemma import GemmaCalls
 from semantic_trio.adapters.text.formats.headed import HeadedCalls
 from semantic_trio.adapters.text.formats.hermes import HERMES
 from semantic_trio.adapters.text.formats.marked import MarkedCalls
+from semantic_trio.adapters.text.formats.pythonic import PythonicCalls
 from semantic_trio.adapters.text.formats.tagged import TaggedCalls, tag
 from semantic_trio.adapters.text.syntax import ToolSyntax
 
@@ -139,6 +141,30 @@ PHI = MarkedCalls("phi4", "<|tool_call|>", "<|/tool_call|>")
 COHERE = MarkedCalls("cohere", "<|START_ACTION|>", "<|END_ACTION|>")
 APERTUS = MarkedCalls("apertus", "<|tools_prefix|>", "<|tools_suffix|>", has_names_as_keys=True)
 NEMOTRON = MarkedCalls("nemotron", "<TOOLCALL>", "</TOOLCALL>")
+LFM = PythonicCalls("lfm2", "<|tool_call_start|>", "<|tool_call_end|>")
+LLAMA_PYTHONIC = PythonicCalls("llama_pythonic", "[", more_openings=("<|python_tag|>",), fronts=("[",))
+LLAMA_4 = PythonicCalls("llama4", "<|python_start|>", "<|python_end|>")
+GEMMA = GemmaCalls("gemma4", "<|tool_call>", "<tool_call|>", '<|"|>')
+FUNCTION_GEMMA = GemmaCalls("function_gemma", "<start_function_call>", "<end_function_call>", "<escape>")
+KIMI_K3 = TaggedCalls(
+    "kimi_k3",
+    "<|open|>tools<|sep|>",
+    "<|close|>tools<|sep|>",
+    re.compile(r'<\|open\|>call\s[^<]*?tool="([^"]*)"[^<]*<\|sep\|>'),
+    "<|close|>call<|sep|>",
+    re.compile(r'<\|open\|>argument\s[^<]*?key="([^"]*)"(?:\s+type="(?:(?P<text>string)|(?P<json>[^"]*))")?[^<]*<\|sep\|>'),
+    "<|close|>argument<|sep|>",
+    lead="<|open|>call",
+)
+KIMI_K3_JSON = HeadedCalls(
+    "kimi_k3_json",
+    "<|open|>tools<|sep|>",
+    "<|close|>tools<|sep|>",
+    re.compile(r'\s*<\|open\|>call\s[^<]*?tool="([^"]*)"[^<]*<\|sep\|>\s*<\|open\|>json[^<]*<\|sep\|>\s*'),
+    tail="<|close|>call<|sep|>",
+    before_tail="<|close|>json<|sep|>",
+    lead="<|open|>call",
+)
 LLAMA = MarkedCalls("llama", '{"name": "', separator=";", more_openings=("<|python_tag|>",), fronts=("{",))
 
 
@@ -176,8 +202,18 @@ TABLE = (
     Entry(APERTUS, ("<|tools_prefix|>",)),
     Entry(NEMOTRON, ("<TOOLCALL>",)),
     Entry(HUNYUAN, ("<tool_calls>", "<tool_call>", "```json")),
+    Entry(LLAMA_4, ("<|python_start|>",)),
     Entry(LLAMA, ("<|python_tag|>",)),
     Entry(LLAMA, ("<|eot_id|>", '"parameters"')),
+    Entry(LLAMA_PYTHONIC, ("<|python_tag|>",)),
+    Entry(LLAMA_PYTHONIC, ("<|eot_id|>", "func_name1(")),
+    Entry(LLAMA_PYTHONIC, ("<|eot|>", "func_name1(")),
+    Entry(LFM, ("<|tool_call_start|>",), ("pythonic",)),
+    Entry(LFM, ("<|tool_list_start|>",)),
+    Entry(GEMMA, ("<|tool_call>", "<tool_call|>"), ("gemma4",)),
+    Entry(FUNCTION_GEMMA, ("<start_function_call>",), ("function_gemma",)),
+    Entry(KIMI_K3_JSON, ("<|open|>tools",), ("kimi_k3",)),
+    Entry(KIMI_K3, ("<|open|>tools",), ("kimi_k3",)),
     Entry(SEED, ("<seed:tool_call>",)),
     Entry(LONGCAT, ("<longcat_tool_call>",), ("longcat",)),
     Entry(LONGCAT_JSON, ("<longcat_tool_call>",), ("longcat",)),

@@ -1,0 +1,32 @@
+"""Counts of what became of calls in answers, by format; what is not as the format has it is logged."""
+
+import enum
+from collections import Counter
+
+import attrs
+import structlog
+
+log = structlog.get_logger(__name__)
+
+
+class Outcome(enum.StrEnum):
+    """What became of a text that began as a call."""
+
+    READ = "read"
+    REPAIRED = "repaired"
+    TEXT = "text"
+
+
+@attrs.define(eq=False)
+class CallTally:
+    """What became of the calls of all answers of one model."""
+
+    counts: Counter[tuple[str, str]] = attrs.field(init=False, factory=Counter)  # by format and outcome
+
+    def note(self, form: str, outcome: Outcome, repair: str = "") -> None:
+        """Count a text that began as a call. `repair`: what was mended."""
+        self.counts[form, outcome.value] += 1
+        if outcome is Outcome.REPAIRED:
+            log.info("a call was repaired", format=form, repair=repair)
+        elif outcome is Outcome.TEXT:
+            log.warning("what began as a call is no whole call: it is passed on as text", format=form)
