@@ -4,6 +4,7 @@
 MODEL   ?= smollm2-135m
 BACKEND ?= default# `make install BACKEND=cuda` on a Linux host with an NVIDIA GPU
 VENV    ?= .venv
+PORT    ?=# `make serve PORT=8001`; by default what the settings say
 ARGS    ?=# further options of `semantic-trio serve`
 BIN     := $(VENV)/bin
 SHELL   := /bin/bash
@@ -15,6 +16,13 @@ PACKAGE   := $(shell find semantic_trio -name '*.py' 2>/dev/null)
 SOURCES   := $(wildcard semantic_trio tests benchmarks examples)
 UNIT      := $(wildcard tests/unit tests/http)
 INTEGRATION := $(wildcard tests/contract tests/integration)
+# Installs, and shows that something happens: a dot for each package that is looked up, a line for each that is downloaded.
+INSTALL   := set -o pipefail; install() { $(BIN)/python -m pip install --progress-bar off --disable-pip-version-check "$$@" | awk '\
+  function line(text) { if (dots) printf "\n"; dots = 0; print "  " text } \
+  /^Collecting/ { printf "."; dots = 1 } \
+  /^ *Downloading/ && !/\.metadata/ { line($$2 " " $$3 " " $$4) } \
+  /^Installing collected/ { line("unpacking " NF - 3 " packages") } \
+  { fflush() }'; }; install
 PYTEST    := $(BIN)/python -m pytest
 PARALLEL  := -n 2 --dist worksteal# what nobody times: tests with a virtual clock, and those that only compute
 COVER     := .cover
@@ -45,22 +53,22 @@ $(BIN)/python:
 
 $(VENV)/.installed-default: pyproject.toml | $(BIN)/python
 	@echo "installing semantic-trio into $(VENV): a minute or two the first time"
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e .
+	@$(INSTALL) -e .
 	@touch $@
 
 # mlx-cpu and mlx-cuda-13 bring the same file, mlx/lib/libmlx.so: one goes, then the other is laid down again, whole.
 $(VENV)/.installed-cuda: pyproject.toml | $(BIN)/python
 	@echo "installing semantic-trio for CUDA into $(VENV)"
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[cuda]'
+	@$(INSTALL) -e '.[cuda]'
 	@$(BIN)/python -m pip uninstall -q -y mlx-cpu
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check --force-reinstall --no-deps \
+	@$(INSTALL) --force-reinstall --no-deps \
 	  "mlx-cuda-13==$$($(BIN)/python -c 'from importlib.metadata import version; print(version("mlx"))')"
 	@rm -f $(VENV)/.installed-default
 	@touch $@
 
 $(DEV): $(INSTALLED)
 	@echo "installing the tools into $(VENV): a minute or two the first time"
-	@$(BIN)/python -m pip install -qq --disable-pip-version-check -e '.[dev]'
+	@$(INSTALL) -e '.[dev]'
 	@if [ "$(BACKEND)" = cuda ]; then $(BIN)/python -m pip uninstall -q -y mlx-cpu; rm -f $(VENV)/.installed-cuda; $(MAKE) --no-print-directory install BACKEND=cuda; fi
 	@touch $@
 
@@ -82,9 +90,9 @@ system: $(INSTALLED)
 
 # -------------------------------------------------------------------------------------------------------------------------- serve
 
-serve: install ## Fetch the model and serve it (MODEL=, ARGS=)
+serve: install ## Fetch the model and serve it (MODEL=, PORT=, ARGS=)
 	@$(BIN)/semantic-trio models pull $(MODEL) >/dev/null
-	@exec $(BIN)/semantic-trio serve --model $(MODEL) $(ARGS)
+	@exec $(BIN)/semantic-trio serve --model $(MODEL) $(if $(PORT),--port $(PORT)) $(ARGS)
 
 # --------------------------------------------------------------------------------------------------------------------------- test
 

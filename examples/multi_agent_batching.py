@@ -3,7 +3,7 @@
     make serve                                                # in another terminal
     python examples/multi_agent_batching.py [--url http://127.0.0.1:8000] [--agents 4]
 
-Needs nothing but `pip install httpx trio`. SEMANTIC_URL names the server too, SEMANTIC_API_KEY its key.
+Needs nothing but `pip install httpx trio`. `--url` names another server, SEMANTIC_API_KEY its key.
 """
 
 import argparse
@@ -53,7 +53,7 @@ async def main(url: str, agents: int) -> None:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--url", default=os.environ.get("SEMANTIC_URL", "http://127.0.0.1:8000"))
+    parser.add_argument("--url", default="http://127.0.0.1:8000")
     parser.add_argument("--agents", type=int, default=4)
     arguments = parser.parse_args()
     trio.run(main, arguments.url, arguments.agents)

@@ -144,6 +144,19 @@ class DamagedError(SemanticError):
 
 
 @attrs.frozen
+class AddressError(SemanticError):
+    """The server cannot listen on its address."""
+
+    host: str
+    port: int
+    reason: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"cannot listen on {self.host}:{self.port}: {self.reason}: {self.remedy}"
+
+
+@attrs.frozen
 class CacheInUseError(SemanticError):
     """Another process works with this cache directory."""
 

@@ -25,6 +25,10 @@ OUTPUT_TOKENS, OUTPUT_SHARE = 8192, 8
 LEAST_CONTEXT = 49_152
 ANSWER_SECONDS = 10.0
 ANYWHERE = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}  # noqa: S104 - an address to listen on is none to talk to
+# Options that choose how tools are permitted, or start a run in which nobody can be asked.
+CHOOSE_MODE = frozenset({"--permission-mode", "--dangerously-skip-permissions", "-p", "--print"})
+# Of an interactive start it is "auto" otherwise, which asks the server whether each command is safe. Newer versions show it as "manual".
+ASKING_MODE = ("--permission-mode", "default")
 # Would be sent beside the token, and belongs to somebody else.
 FOREIGN_KEY = "ANTHROPIC_API_KEY"
 
@@ -50,7 +54,7 @@ class Served:
     @property
     def variables(self) -> dict[str, str]:
         """The environment variables of Claude Code, by name."""
-        others = {f"ANTHROPIC_DEFAULT_{size}_MODEL": self.model for size in ("OPUS", "SONNET", "HAIKU")}
+        others = {f"ANTHROPIC_DEFAULT_{size}_MODEL": self.model for size in ("FABLE", "OPUS", "SONNET", "HAIKU")}
         return {
             "ANTHROPIC_BASE_URL": self.url,
             "ANTHROPIC_AUTH_TOKEN": self.key or "local",
@@ -108,6 +112,12 @@ def as_exports(variables: Mapping[str, str]) -> str:
 def as_json(variables: Mapping[str, str]) -> str:
     """The part of Claude Code's `settings.json`."""
     return json.dumps({"env": dict(variables)}, indent=2)
+
+
+def arguments_in_force(arguments: Sequence[str]) -> tuple[str, ...]:
+    """Arguments for Claude Code, with a permission mode that a local model can serve where they choose none."""
+    chosen = any(argument.partition("=")[0] in CHOOSE_MODE for argument in arguments)
+    return tuple(arguments) if chosen else (*ASKING_MODE, *arguments)
 
 
 def start(variables: Mapping[str, str], arguments: Sequence[str]) -> NoReturn:

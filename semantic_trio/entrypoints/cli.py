@@ -27,6 +27,11 @@ CURL = """
     '{{"model": "{model}", "temperature": 0, "max_tokens": 64, "messages": [{{"role": "user", "content": "What is the capital of France?"}}]}}'
 """
 
+ASKS_FIRST = (
+    "Claude Code will ask you before it changes files or runs commands: no local model can judge which are safe. "
+    "Another mode: semantic-trio claude --run -- --permission-mode acceptEdits"
+)
+
 Command = Callable[..., None]
 
 
@@ -65,7 +70,9 @@ def serve(config_file: Path | None, script_file: Path | None, **options: object)
 
     def announce(url: str) -> None:
         click.echo(
-            f"semantic-trio {semantic_trio.__version__} serves {chosen.model_id} on {url}\n\nTry it:{CURL.format(url=url, model=chosen.model_id)}"
+            f"semantic-trio {semantic_trio.__version__} serves {chosen.model_id} on {url}\n\n"
+            f"Try it:{CURL.format(url=url, model=chosen.model_id)}\n"
+            f"In a browser: {url}/   To stop: Ctrl-C"
         )
 
     # Importing the server imports MLX, which takes seconds: mistakes above are told before.
@@ -90,7 +97,10 @@ def claude(url: str | None, arguments: tuple[str, ...], *, wants_json: bool, is_
         for doubt in served.doubts:
             click.echo(f"semantic-trio: {doubt}", err=True)
         if is_to_run:
-            claude_code.start(served.variables, arguments)
+            in_force = claude_code.arguments_in_force(arguments)
+            if in_force != arguments:
+                click.echo(f"semantic-trio: {ASKS_FIRST}", err=True)
+            claude_code.start(served.variables, in_force)
     click.echo(claude_code.as_json(served.variables) if wants_json else claude_code.as_exports(served.variables))
 
 

@@ -6,7 +6,7 @@ import os
 import sys
 from collections.abc import Iterator
 
-from semantic_trio.domain.errors import EngineDeadError, ModelNotFoundError, SemanticError
+from semantic_trio.domain.errors import AddressError, EngineDeadError, ModelNotFoundError, SemanticError
 
 
 class ExitCode(enum.IntEnum):
@@ -23,6 +23,7 @@ class ExitCode(enum.IntEnum):
 CODES: tuple[tuple[type[Exception], ExitCode], ...] = (
     (EngineDeadError, ExitCode.ENGINE_DIED),
     (ModelNotFoundError, ExitCode.MODEL_NOT_FOUND),
+    (AddressError, ExitCode.ADDRESS_UNAVAILABLE),
     (SemanticError, ExitCode.USAGE),
     (PermissionError, ExitCode.DIRECTORY_UNWRITABLE),
     (OSError, ExitCode.ADDRESS_UNAVAILABLE),

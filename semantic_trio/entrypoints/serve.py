@@ -29,7 +29,7 @@ from semantic_trio.adapters.disk import CacheLock, ModelFiles
 from semantic_trio.adapters.http.app import create_app
 from semantic_trio.adapters.http.responses.records import Records
 from semantic_trio.adapters.http.served import ModelCard, ServedModel
-from semantic_trio.adapters.http.server import bind, serve_http
+from semantic_trio.adapters.http.server import serve_http
 from semantic_trio.adapters.http.state import AppState, HttpSettings
 from semantic_trio.adapters.metrics import Metrics
 from semantic_trio.adapters.mlx.device import Device, last_act
@@ -46,6 +46,7 @@ from semantic_trio.domain.generation import GenerationRequest
 from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.said import Said
 from semantic_trio.domain.scheduler import Limits, Scheduler
+from semantic_trio.entrypoints.address import check_address
 from semantic_trio.entrypoints.clock import RunningClock
 from semantic_trio.entrypoints.locking import cache_locked, holder
 from semantic_trio.entrypoints.settings import Settings
@@ -82,7 +83,7 @@ class Server:
 
     async def run(self) -> None:
         """Serve until a signal, or until the engine dies."""
-        await self._check_address()
+        await check_address(self.settings.host, self.settings.port)
         async with responses_stored(self.settings) as records:
             await self._run(records)
 
@@ -168,14 +169,6 @@ class Server:
             self._stop.set()
             await self._http_closed.wait()
             raise
-
-    async def _check_address(self) -> None:
-        """Fail before the model is loaded, not after."""
-        try:
-            for sock in await bind(self.settings.host, self.settings.port):
-                sock.close()
-        except OSError as error:
-            raise OSError(error.errno, f"cannot listen on {self.settings.host}:{self.settings.port}: {error.strerror}") from error
 
     def _engine(self, runner: MlxRunner | ScriptedRunner, loaded: LoadedModel, disk: Disk, text_fingerprint: str) -> Engine:
         limits = Limits(

@@ -4,10 +4,8 @@ Later sources win: built-in, `config/default.toml`, `config/{environment}.toml` 
 """
 
 import enum
-import os
 import re
-import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +13,16 @@ import attrs
 import platformdirs
 import typed_settings as ts
 from typed_settings.cls_utils import deep_options
-from typed_settings.loaders import DictLoader, DotEnvLoader, Loader
-from typed_settings.types import LoadedSettings
 
 from semantic_trio.domain.errors import InvalidRequestError
+from semantic_trio.entrypoints.sources import check_values, sources
 
-PREFIX = "SEMANTIC_"
+# Tokens of a conversation. With less than one block there is no room for the words of a chat template, a question and an answer.
+LEAST_CONTEXT, MOST_CONTEXT = 256, 16_777_216
 # An origin as browsers send it; `null` is that of a file.
 ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/\s*]+/?|null")
+
+Validator = Callable[[Any, "attrs.Attribute[Any]", Any], None]  # as attrs types validators
 
 
 class LogFormat(enum.StrEnum):
@@ -42,8 +42,17 @@ class LogLevel(enum.StrEnum):
     ERROR = "error"
 
 
-def _between(low: float, high: float) -> "Callable[[Any, attrs.Attribute[Any], Any], Any]":  # as attrs types validators
-    return attrs.validators.and_(attrs.validators.ge(low), attrs.validators.le(high))
+def _between(low: float, high: float) -> Validator:
+    def check(_: object, attribute: "attrs.Attribute[Any]", value: float) -> None:
+        if not low <= value <= high:
+            raise ValueError(f"{attribute.name}: {value} is out of range: {low:,} to {high:,}")
+
+    return check
+
+
+def _context(_: object, attribute: "attrs.Attribute[int]", value: int) -> None:
+    if value and not LEAST_CONTEXT <= value <= MOST_CONTEXT:
+        raise ValueError(f"{attribute.name}: {value} is out of range: {LEAST_CONTEXT} to {MOST_CONTEXT:,}, or 0")
 
 
 def _origins(_: object, attribute: "attrs.Attribute[tuple[str, ...]]", value: tuple[str, ...]) -> None:
@@ -72,7 +81,7 @@ class Settings:
     data_dir: Path = ts.option(factory=lambda: Path(platformdirs.user_data_dir("semantic_trio")), help="Where models are kept.")
     cache_dir: Path = ts.option(factory=lambda: Path(platformdirs.user_cache_dir("semantic_trio")), help="Where the memory of agents is kept.")
     context_length: int = ts.option(
-        default=0, validator=_between(0, 16_777_216), help="Most tokens of a conversation, answer included; 0: what the model was made for."
+        default=0, validator=_context, help="Most tokens of a conversation, answer included; 0: what the model was made for."
     )
     max_batch_size: int = ts.option(default=8, validator=_between(1, 256), help="Requests that generate at the same time.")
     prefill_step_size: int = ts.option(default=512, validator=_between(16, 65536), help="Most prompt tokens read in one step.")
@@ -133,64 +142,24 @@ class Loaded:
 def load(overrides: Mapping[str, object], config_file: Path | None = None, base: Path | None = None) -> Loaded:
     """Read all sources; relative paths are looked up in `base`, by default the working directory.
 
-    Raises `InvalidRequestError` naming the setting that is wrong.
+    Raises `InvalidRequestError` naming the setting that is wrong, and where it was set.
     """
+    options, converter = deep_options(Settings), _converter()
     try:
-        chain = list(_chain(overrides, config_file, base or Path.cwd()))
-        settings = ts.load_settings(Settings, [loader for _, loader in chain], converter=_converter())
-        return Loaded(settings, dict(_sources(chain)))
+        chain = sources(overrides, config_file, base or Path.cwd(), options)
+        labels = check_values(chain, Settings, options, converter.structure)
+        return Loaded(ts.load_settings(Settings, [source.loader for source in chain], converter=converter), labels)
     except* (ts.exceptions.TsError, ValueError, TypeError, OSError) as errors:
         problem = _first_line(errors)
     raise InvalidRequestError(problem, field="settings")
 
 
 def _converter() -> ts.converters.Converter:
-    """What turns text into values; lists are written with commas, as host names may hold colons."""
+    """Conversion of text to values; lists are written with commas, as host names may hold colons."""
     return ts.converters.TSConverter(resolve_paths=False, strlist_sep=",")
-
-
-def _sources(chain: list[tuple[str, Loader]]) -> Iterator[tuple[str, str]]:
-    options = deep_options(Settings)
-    yield from ((option.path, "built-in") for option in options)
-    for label, loader in chain:
-        loaded = loader(Settings, options)
-        for part in [loaded] if isinstance(loaded, LoadedSettings) else loaded:
-            yield from ((name, label) for name in part.settings)
-
-
-def _chain(overrides: Mapping[str, object], config_file: Path | None, base: Path) -> list[tuple[str, Loader]]:
-    environment = os.environ.get(f"{PREFIX}ENVIRONMENT", "")
-    files = [base / "config" / "default.toml"]
-    if environment:
-        files.append(base / "config" / f"{environment}.toml")
-    files = [file for file in files if file.is_file()]
-    if config_file is not None:
-        files.append(config_file)
-    for file in files:
-        _check_toml(file)
-    chain: list[tuple[str, Loader]] = [(str(file), _file_loader(file, mandatory=file == config_file)) for file in files]
-    if (base / ".env").is_file():
-        chain.append((".env", DotEnvLoader(PREFIX, base / ".env")))
-    chain.append(("environment", ts.EnvLoader(PREFIX)))
-    chain.append(("command line", DictLoader(dict(overrides))))
-    return chain
-
-
-def _check_toml(file: Path) -> None:
-    """The parser's own error does not say in which file."""
-    try:
-        tomllib.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise InvalidRequestError(f"{file}: {error.strerror if isinstance(error, OSError) else error}", field="settings") from error
-
-
-def _file_loader(file: Path, *, mandatory: bool) -> Loader:
-    name = f"!{file}" if mandatory else str(file)
-    return ts.FileLoader(formats={"*.toml": ts.TomlFormat("semantic")}, files=[name])
 
 
 def _first_line(error: BaseException) -> str:
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    cause = error.__cause__ if isinstance(error.__cause__, ValueError | TypeError) else error
-    return next((line for line in str(cause).splitlines() if line.strip()), type(error).__name__)
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -1,7 +1,7 @@
 """A server that is killed again and again while it writes: what it had written is there, and nothing it says is ever wrong.
 
 Each round begins with an empty directory. Its agents go on from where the killed server left them, and get the answers that a server gives which
-remembers nothing. SEMANTIC_KILL_SEED gives another run.
+remembers nothing. KILL_SEED gives another run.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from tests.talk import Answer, ask, words
 
 pytestmark = pytest.mark.timeout(1800)
 
-SEED = os.environ.get("SEMANTIC_KILL_SEED", "1")
+SEED = os.environ.get("KILL_SEED", "1")
 ROUNDS, KILLS = 8, 5  # of a round
 AGENTS = [f"agent-{number}" for number in range(10)]
 # Together more than RAM holds: memory is given up and brought back while they talk.

@@ -174,7 +174,8 @@ def test_a_port_in_use_is_one_line_and_a_code(tmp_path: Path) -> None:
         code, output = run_to_end(tmp_path, "--port", str(port))
 
     assert code == ExitCode.ADDRESS_UNAVAILABLE
-    assert str(port) in one_line(output)
+    assert f"127.0.0.1:{port}: " in one_line(output)
+    assert "--port" in one_line(output)
 
 
 def test_a_missing_model_is_one_line_and_a_code(tmp_path: Path) -> None:

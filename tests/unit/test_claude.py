@@ -54,6 +54,7 @@ def claude(*arguments: str, **environment: str) -> Result:
 EXPECTED = {
     "ANTHROPIC_AUTH_TOKEN": "local",
     "ANTHROPIC_MODEL": MODEL,
+    "ANTHROPIC_DEFAULT_FABLE_MODEL": MODEL,
     "ANTHROPIC_DEFAULT_OPUS_MODEL": MODEL,
     "ANTHROPIC_DEFAULT_SONNET_MODEL": MODEL,
     "ANTHROPIC_DEFAULT_HAIKU_MODEL": MODEL,
@@ -154,6 +155,33 @@ def test_run_becomes_claude_code_with_its_arguments_and_without_a_foreign_key(tm
     assert arguments == ["claude", "-p", "hi"]
     assert environment["ANTHROPIC_BASE_URL"] == url
     assert "ANTHROPIC_API_KEY" not in environment
+
+
+@pytest.mark.parametrize(
+    ("given", "added"),
+    [
+        ((), True),
+        (("--continue",), True),
+        (("fix the tests",), True),
+        (("--permission-mode", "acceptEdits"), False),
+        (("--permission-mode=plan",), False),
+        (("--dangerously-skip-permissions",), False),
+        (("-p", "hi"), False),
+        (("--print", "hi"), False),
+    ],
+)
+def test_run_asks_the_user_where_no_permission_mode_is_chosen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: tuple[str, ...], added: bool
+) -> None:
+    """By itself it asks the server whether each command is safe, and every first write ends in a dialog about that."""
+    started: list[list[str]] = []
+    monkeypatch.setattr(os, "execve", lambda path, arguments, environment: started.append(arguments))
+    (tmp_path / "claude").touch(mode=0o755)
+    with answering(served()) as url:
+        result = claude("--url", url, "--run", "--", *given, PATH=str(tmp_path))
+
+    assert started == [["claude", *(["--permission-mode", "default"] if added else []), *given]]
+    assert ("--permission-mode acceptEdits" in result.stderr) is added
 
 
 def test_run_without_claude_code_is_one_line_and_a_code(tmp_path: Path) -> None:

@@ -12,7 +12,8 @@ import pytest
 
 import semantic_trio
 from semantic_trio.domain.canonical import RULES
-from semantic_trio.entrypoints.settings import PREFIX, Settings
+from semantic_trio.entrypoints.settings import Settings
+from semantic_trio.entrypoints.sources import PREFIX
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "semantic_trio"

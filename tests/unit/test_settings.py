@@ -60,8 +60,14 @@ def test_the_shipped_defaults_are_the_built_in_ones() -> None:
 @pytest.mark.parametrize(
     ("overrides", "words"),
     [
-        ({"port": 70000}, ["port", "65535"]),
-        ({"port": "many"}, ["port", "many"]),
+        ({"port": 70000}, ["port: 70000", "0 to 65,535", "command line", "0 takes a free one"]),
+        ({"port": "many"}, ["port: 'many' is no whole number (command line). Port to listen on"]),
+        ({"port": "1.5"}, ["port: '1.5' is no whole number"]),
+        ({"ping_seconds": "nan"}, ["ping_seconds: nan"]),
+        ({"ping_seconds": "soon"}, ["ping_seconds: 'soon' is no number"]),
+        ({"allow_remote": "maybe"}, ["allow_remote: 'maybe' is neither true nor false"]),
+        ({"context_length": 5}, ["context_length: 5", "256", "or 0"]),
+        ({"context_length": "255"}, ["context_length: 255", "256"]),
         ({"batch_window_ms": 0.5}, ["batch_window_ms"]),
         ({"batch_window_ms": 1001}, ["batch_window_ms"]),
         ({"log_format": "xml"}, ["log_format", "xml"]),
@@ -74,9 +80,12 @@ def test_what_cannot_be_is_named(tmp_path: Path, overrides: dict[str, object], w
 
     assert all(word in str(refused.value) for word in words)
     assert "\n" not in str(refused.value)
+    assert "oader" not in str(refused.value)
 
 
-@pytest.mark.parametrize(("text", "word"), [("[semantic]\nspeed = 9\n", "speed"), ("[semantic\n", "broken.toml"), (None, "broken.toml")])
+@pytest.mark.parametrize(
+    ("text", "word"), [("[semantic]\nspeed = 9\n", "speed"), ("[semantic\n", "broken.toml"), ("port = 1\n", "port"), (None, "broken.toml")]
+)
 def test_a_file_that_cannot_be_read_as_settings_is_named(tmp_path: Path, text: str | None, word: str) -> None:
     file = tmp_path / "broken.toml"
     if text is not None:
@@ -84,6 +93,59 @@ def test_a_file_that_cannot_be_read_as_settings_is_named(tmp_path: Path, text: s
 
     with pytest.raises(InvalidRequestError, match=word):
         load({}, file, base=tmp_path)
+
+
+def test_a_value_that_cannot_be_is_told_with_the_place_it_stands_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "mine.toml"
+    file.write_text('[semantic]\nport = "abc"\n')
+    told = []
+    for _ in range(3):
+        with pytest.raises(InvalidRequestError) as refused:
+            load({}, file, base=tmp_path)
+        told.append(str(refused.value))
+        if len(told) == 1:
+            (tmp_path / ".env").write_text("SEMANTIC_PORT=abc\n")
+        else:
+            monkeypatch.setenv("SEMANTIC_PORT", "abc")
+
+    assert [f"({label})" in one for label, one in zip((str(file), ".env", "environment"), told, strict=True)] == [True] * 3
+    assert load({"port": 1}, file, base=tmp_path).settings.port == 1, "what is overridden does no harm"
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("SEMANTIC_PROT", "did you mean SEMANTIC_PORT?"),
+        ("SEMANTIC_MODEL", "did you mean SEMANTIC_MODEL_ID?"),
+        ("SEMANTIC_QQQQQQQQ", "semantic-trio config"),
+    ],
+)
+@pytest.mark.parametrize("is_file", [True, False])
+def test_a_name_that_is_no_setting_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, words: str, is_file: bool) -> None:
+    if is_file:
+        (tmp_path / ".env").write_text(f"{name}=9000\nOTHER=1\n")
+    else:
+        monkeypatch.setenv(name, "9000")
+
+    with pytest.raises(InvalidRequestError) as refused:
+        load({}, base=tmp_path)
+
+    assert str(refused.value).startswith(f"{name} is no setting ({'.env' if is_file else 'environment'}): ")
+    assert words in str(refused.value)
+
+
+def test_the_environments_name_belongs_into_the_environment(tmp_path: Path) -> None:
+    (tmp_path / ".env").write_text("SEMANTIC_ENVIRONMENT=test\n")
+
+    with pytest.raises(InvalidRequestError, match="SEMANTIC_ENVIRONMENT is no setting"):
+        load({}, base=tmp_path)
+
+
+def test_an_environment_without_its_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEMANTIC_ENVIRONMENT", "prodution")
+
+    with pytest.raises(InvalidRequestError, match=r"config/prodution\.toml does not exist"):
+        load({}, base=tmp_path)
 
 
 def test_the_key_comes_from_the_first_line_of_its_file(tmp_path: Path) -> None:

@@ -1,0 +1,26 @@
+"""Address that a server is to listen on: whether it can be had, and what to do where it cannot."""
+
+import errno
+import socket
+
+from semantic_trio.adapters.http.server import bind
+from semantic_trio.domain.errors import AddressError
+
+REMEDIES = {
+    errno.EADDRINUSE: "choose another port with --port, or stop the program that has it (lsof -i :{port})",
+    errno.EADDRNOTAVAIL: "name an address of this machine with --host",
+    errno.EACCES: "ports below 1024 need more rights: choose another with --port",
+}
+OTHERWISE = "choose another address with --host and --port"
+
+
+async def check_address(host: str, port: int) -> None:
+    """Raises `AddressError` for an address that cannot be listened on now: before a model is loaded, not after."""
+    try:
+        for sock in await bind(host, port):
+            sock.close()
+    except (socket.gaierror, UnicodeError) as error:
+        raise AddressError(host, port, "no such name", REMEDIES[errno.EADDRNOTAVAIL]) from error
+    except OSError as error:
+        remedy = REMEDIES.get(error.errno or 0, OTHERWISE)
+        raise AddressError(host, port, error.strerror or str(error), remedy.format(port=port)) from error
