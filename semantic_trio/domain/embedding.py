@@ -1,9 +1,10 @@
 """What a text is to a model, as one vector.
 
-Knows how the vectors of tokens become one. Knows no arrays.
+Knows how the vectors of tokens become one, and which tokens cannot be the model's own. Knows no arrays.
 """
 
 import enum
+from collections.abc import Sequence
 
 import attrs
 
@@ -25,3 +26,18 @@ class EmbeddingForm:
 
 
 APPROXIMATE = EmbeddingForm()
+# Tokens by which a text may differ from its own spelling: one that was cut in the middle of a word differs at that end. Of pieces of English, code,
+# German and Japanese that were cut anywhere none differed by more; of 64 tokens of another tokenizer 92 to 100 % do (SmolLM2's vocabulary).
+MOST_UNUSUAL = 4
+
+
+def is_foreign(given: Sequence[int], own: Sequence[int]) -> bool:
+    """True if tokens were made by another tokenizer: `own` are those that the model's tokenizer makes of their text."""
+    start = _common(given, own)
+    end = _common(given[start:][::-1], own[start:][::-1])
+    return len(given) - start - end > MOST_UNUSUAL
+
+
+def _common(one: Sequence[int], other: Sequence[int]) -> int:
+    """Length of the common beginning."""
+    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))

@@ -32,6 +32,7 @@ class PromptTooLongError(SemanticError):
 
     tokens: int
     limit: int
+    field: str = "messages"  # the field of the request that the prompt was made of
 
     def __str__(self) -> str:
         return f"prompt is too long: {self.tokens} tokens > {self.limit} maximum"

@@ -127,6 +127,7 @@ async def log_line(path: str, body: object, runner: FakeRunner | None = None, *,
     return next(dict(line) for line in reversed(lines) if line["event"] == "request"), answers[-1]
 
 
+TOO_LONG = "This model's maximum context length is 4096 tokens. However, your {} resulted in"
 CHAT, TEXT, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/responses"
 
 
@@ -136,7 +137,9 @@ CHAT, TEXT, RESPONSES = "/v1/chat/completions", "/v1/completions", "/v1/response
         (CHAT, openai_body(temperature="hot"), "temperature: Expected `float | null`, got `str`", "temperature"),
         (CHAT, {"model": "m"}, "messages: Field required", "messages"),
         (CHAT, openai_body(stop=["x"] * 65), "stop: at most 64 stop strings of at most 1000 characters", "stop"),
-        (CHAT, openai_body("x" * 5000), "This model's maximum context length is 4096 tokens. However, your messages resulted in", "messages"),
+        (CHAT, openai_body("x" * 5000), TOO_LONG.format("messages"), "messages"),
+        (TEXT, {"model": "org/tiny", "prompt": "x" * 5000}, TOO_LONG.format("prompt"), "prompt"),
+        (RESPONSES, {"model": "org/tiny", "input": "x" * 5000}, TOO_LONG.format("input"), "input"),
         (CHAT, b"{", "the body is not valid JSON: Input data was truncated", None),
         (RESPONSES, {"model": "m", "prompt": {"id": "p"}}, "prompt: prompts are not kept here: ", "prompt"),
         ("/v1/batches", {}, "POST /v1/batches is not offered by this server; GET /openapi.json lists what is", None),

@@ -70,6 +70,26 @@ async def test_the_list_of_models_tells_that_they_are_approximate(autojump_clock
     assert blind["embeddings"] is None
 
 
+async def test_tokens_of_another_model_are_refused_with_what_to_do(autojump_clock: trio.testing.MockClock) -> None:
+    beyond, misspelt = [9906, 1917], [0xC3, 0x28] * 20
+    async with running(served(FakeRunner(), vocabulary=256)) as server:
+        calls = [await post(server.app, "/v1/embeddings", {"model": "org/tiny", "input": given}) for given in (beyond, [list(b"sea"), misspelt])]
+
+    for call in calls:
+        error: Any = call.json["error"]
+        assert (call.status, error["param"]) == (400, "input")
+        assert "check_embedding_ctx_length=False" in error["message"]
+
+
+@pytest.mark.parametrize("cut", [(0, 0), (1, 0), (2, 1), (3, 2)])
+async def test_tokens_of_a_text_that_was_cut_in_a_character_are_embedded(cut: tuple[int, int], autojump_clock: trio.testing.MockClock) -> None:
+    whole = list("\N{SNOWMAN}\N{GRINNING FACE} snow \N{SNOWMAN}".encode())
+    async with running(served(FakeRunner(), vocabulary=256)) as server:
+        [vector] = await asked(server, whole[cut[0] : len(whole) - cut[1]])
+
+    assert math.hypot(*vector) == pytest.approx(1)
+
+
 @pytest.mark.parametrize(
     ("fields", "where"),
     [

@@ -429,6 +429,36 @@ async def test_a_response_is_cancelled_from_another_connection_and_keeps_what_wa
     assert left == 0
 
 
+async def test_a_response_that_is_being_streamed_cannot_be_gone_on_with_yet(autojump_clock: trio.testing.MockClock) -> None:
+    async with running(slowly("Yes, and a lot more.")) as server, trio.open_nursery() as nursery:
+        streaming = Call(server.app, "POST", PATH, json.dumps(body(stream=True)).encode())
+        nursery.start_soon(streaming.run)
+        await trio.sleep(1)
+        begun = json.loads(streaming.chunks[0][1].split(b"data: ")[1].split(b"\n")[0])["response"]["id"]
+        reference = {"type": "item_reference", "id": f"msg_{begun.removeprefix('resp_')}_0"}
+        items = await get(server.app, f"{PATH}/{begun}/input_items")
+        follower = await post(server.app, PATH, body(previous_response_id=begun))
+        referring = await post(server.app, PATH, body([reference]))
+        nursery.cancel_scope.cancel()
+
+    for call, param in ((items, "response_id"), (follower, "previous_response_id"), (referring, "input")):
+        error: Any = call.json["error"]
+        assert (call.status, error["param"]) == (400, param)
+        assert "still being made" in error["message"]
+
+
+async def test_a_stream_that_is_not_to_be_stored_is_not_found(autojump_clock: trio.testing.MockClock) -> None:
+    async with running(slowly("Yes, and a lot more.")) as server, trio.open_nursery() as nursery:
+        streaming = Call(server.app, "POST", PATH, json.dumps(body(stream=True, store=False)).encode())
+        nursery.start_soon(streaming.run)
+        await trio.sleep(1)
+        begun = json.loads(streaming.chunks[0][1].split(b"data: ")[1].split(b"\n")[0])["response"]["id"]
+        follower = await post(server.app, PATH, body(previous_response_id=begun))
+        nursery.cancel_scope.cancel()
+
+    assert follower.status == 404
+
+
 def slowly(text: str) -> Any:
     server = speaking(text)
     server.runner.seconds_per_step = 0.25

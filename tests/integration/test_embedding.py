@@ -5,7 +5,7 @@ from typing import cast
 from semantic_trio.adapters.mlx.embedding import TextReading, embedding_size
 from semantic_trio.adapters.mlx.loading import LoadedModel
 from semantic_trio.adapters.text.codec import TokenizerCodec
-from semantic_trio.domain.embedding import Pooling
+from semantic_trio.domain.embedding import Pooling, is_foreign
 from tests.device import on_device
 
 import mlx.core as mx  # isort: skip
@@ -42,3 +42,12 @@ def test_the_mean_is_that_of_what_the_body_makes_of_all_tokens(smollm2: LoadedMo
     assert on_device(lambda: embedding_size(smollm2.model)) == len(expected) == 576
     assert alike(vector(smollm2, smollm2_codec, OTHER), tuple(expected)) > 0.99999
     assert alike(vector(smollm2, smollm2_codec, OTHER, Pooling.LAST), tuple(expected)) < 0.999
+
+
+def test_tokens_of_another_vocabulary_are_told_from_its_own(smollm2_codec: TokenizerCodec) -> None:
+    """Ids are given by rank in every vocabulary of this kind: a word of ours has a neighbouring word's id elsewhere."""
+    own = smollm2_codec.encode_text(" ".join((*SEA, OTHER)) * 3)
+    foreign = tuple(token + token // 50 + 3 for token in own)
+
+    assert not is_foreign(own, smollm2_codec.encode_text(smollm2_codec.decode(own)))
+    assert is_foreign(foreign, smollm2_codec.encode_text(smollm2_codec.decode(foreign)))

@@ -111,7 +111,7 @@ def fault_of(error: Exception, protocol: Protocol) -> Fault:
 def _named(error: SemanticError, protocol: Protocol) -> Fault:
     match error:
         case PromptTooLongError():
-            return Fault(400, _too_long(error, protocol), field="messages", code="context_length_exceeded")
+            return Fault(400, _too_long(error, protocol), field=error.field, code="context_length_exceeded")
         case InvalidRequestError():
             return Fault(400, str(error), field=error.field or None, is_private=error.quotes)
         case GrammarError():
@@ -211,8 +211,8 @@ def _too_long(error: PromptTooLongError, protocol: Protocol) -> str:
     if protocol is Protocol.ANTHROPIC:
         return str(error)
     return (
-        f"This model's maximum context length is {error.limit} tokens. However, your messages resulted in {error.tokens} tokens. "
-        "Please reduce the length of the messages."
+        f"This model's maximum context length is {error.limit} tokens. However, your {error.field} resulted in {error.tokens} tokens. "
+        f"Please reduce the length of the {error.field}."
     )
 
 

@@ -46,6 +46,7 @@ class Asked:
     top_logprobs: int | None = None  # how many of the likeliest tokens are told with each of the text's; None: nothing is told of these
     identity: Identity = NOBODY
     call_prefix: str = "call_"  # of the ids of calls
+    prompt_field: str = "messages"  # the field of the request that the prompt is made of
 
 
 def sampling_params(temperature: float, top_p: float | None, top_k: int | None, min_p: float | None) -> SamplingParams:
@@ -110,8 +111,10 @@ def submit(state: AppState, exchange: Exchange, model: ServedModel, asked: Asked
     )
     try:
         generation = model.engine.submit(request, codec.decoder())
+    except PromptTooLongError as error:
+        raise attrs.evolve(error, field=asked.prompt_field) from error
     except PoolExhaustedError as error:  # with all of the memory to itself: to a client that is one more bound on its prompt
-        raise PromptTooLongError(len(prompt.tokens), model.engine.memory.longest_row) from error
+        raise PromptTooLongError(len(prompt.tokens), model.engine.memory.longest_row, asked.prompt_field) from error
     exchange.generations.append(generation)
     exchange.stack.callback(state.metrics.generation_closed, generation)
     answer = Answer(

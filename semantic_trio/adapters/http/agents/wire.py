@@ -159,4 +159,5 @@ def asked(request: AgentTurn, model: str, agent: str) -> Asked:
         stop_strings=tuple(stop),
         seed=request.seed,
         identity=Identity(agent, is_ordered=True),
+        prompt_field="message",
     )

@@ -22,6 +22,9 @@ DEFAULT_TOKENS = 16
 # Four bytes hold any id.
 LARGEST_TOKEN = 2**31 - 1
 
+# The advice to clients that tokenise for a model of OpenAI's, as LangChain's embeddings do unless told otherwise.
+SEND_TEXT = "they look like another model's: send the text itself (LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False))"
+
 Token = Annotated[int, msgspec.Meta(ge=0, le=LARGEST_TOKEN)]
 Words = Annotated[str, msgspec.Meta(min_length=1)]
 Tokens = Annotated[list[Token], msgspec.Meta(min_length=1)]
@@ -51,7 +54,7 @@ def texts_of(raw: msgspec.Raw, most: int, vocabulary: int, field: str) -> list[T
 
 def _known(tokens: list[int], vocabulary: int, field: str) -> tuple[int, ...]:
     if vocabulary and max(tokens) >= vocabulary:
-        raise InvalidRequestError(f"tokens are ids below {vocabulary}", field, quotes=False)
+        raise InvalidRequestError(f"the model's tokens are ids below {vocabulary}, and {max(tokens)} is none; {SEND_TEXT}", field, quotes=False)
     return tuple(tokens)
 
 
@@ -80,6 +83,7 @@ def asked(request: CompletionRequest, identity: Identity = NOBODY) -> Asked:
         steering=request.steering,
         top_logprobs=request.logprobs,
         identity=identity,
+        prompt_field="prompt",
     )
 
 

@@ -19,13 +19,16 @@ from semantic_trio.adapters.http.body import decode, understood
 from semantic_trio.adapters.http.contract import document_faults
 from semantic_trio.adapters.http.exchange import current
 from semantic_trio.adapters.http.faults import OpenAIError
-from semantic_trio.adapters.http.openai.completion_wire import Texts, several, texts_of
+from semantic_trio.adapters.http.openai.completion_wire import SEND_TEXT, Texts, several, texts_of
 from semantic_trio.adapters.http.served import ServedModel
 from semantic_trio.adapters.http.state import AppState
+from semantic_trio.domain.embedding import is_foreign
 from semantic_trio.domain.errors import InvalidRequestError
 
 # Texts of one request: as many as the API takes.
 MOST_INPUTS = 2048
+LONGEST_CHARACTER_BYTES = 4  # in UTF-8; a token is a byte at least
+UNREADABLE = "\N{REPLACEMENT CHARACTER}"
 
 
 @attrs.frozen
@@ -101,10 +104,29 @@ def _size(model: ServedModel, dimensions: int | None) -> int:
 
 
 async def _tokens(model: ServedModel, text: Texts) -> tuple[int, ...]:
-    """What is read. Raises `InvalidRequestError` for more than the context, or than the memory for KV cache would hold."""
+    """The tokens of a text. Raises `InvalidRequestError` for more than the context or the memory for KV cache holds, and for foreign tokens."""
     tokens, limit = await model.encode_text(text), min(model.card.context_length, model.engine.memory.longest_row)
     if len(tokens) > limit:
         raise InvalidRequestError(f"a text has {limit} tokens at most, not {len(tokens)}", "input", quotes=False)
+    if not isinstance(text, str):
+        await _refuse_foreign(model, tokens)
+    return tokens
+
+
+async def _refuse_foreign(model: ServedModel, tokens: tuple[int, ...]) -> None:
+    """Raises `InvalidRequestError` for tokens that the model's tokenizer would not make of their text: their vector would be that of another text."""
+    whole = _without_cut_characters(model, tokens)
+    text = model.codec.decode(whole)
+    if text and is_foreign(whole, await model.encode_text(text)):
+        raise InvalidRequestError(f"{model.card.id} would not write this text in these tokens; {SEND_TEXT}", "input", quotes=False)
+
+
+def _without_cut_characters(model: ServedModel, tokens: tuple[int, ...]) -> tuple[int, ...]:
+    """Tokens without those at either end that are a part of a character."""
+    for _ in range(LONGEST_CHARACTER_BYTES - 1):
+        tokens = tokens[model.codec.decode(tokens[:LONGEST_CHARACTER_BYTES]).startswith(UNREADABLE) :]
+        is_cut = model.codec.decode(tokens[-LONGEST_CHARACTER_BYTES:]).endswith(UNREADABLE)
+        tokens = tokens[: len(tokens) - is_cut]
     return tokens
 
 

@@ -89,7 +89,11 @@ def routes(state: AppState) -> Blueprint:
     async def list_input_items(response_id: str) -> Response:
         """List the items that came with the request for a response, those of this turn alone."""
         wanted = _params(request.args.to_dict())
-        return json_answer(_page(input_items(await _find(state, response_id)), wanted))
+        record = await state.records.ask(lambda store: store.get(response_id))
+        if record is None:
+            state.running.refuse_unfinished(response_id, "response_id")
+            raise ResponseNotFoundError(response_id)
+        return json_answer(_page(input_items(record), wanted))
 
     return blueprint
 

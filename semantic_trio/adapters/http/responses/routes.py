@@ -18,10 +18,11 @@ from semantic_trio.adapters.http.generate import log_prompt, submit
 from semantic_trio.adapters.http.identity import Identity, identify
 from semantic_trio.adapters.http.openai.tools import custom_names
 from semantic_trio.adapters.http.responses.answer import ResponseAnswer
+from semantic_trio.adapters.http.responses.blocks import ItemReference
 from semantic_trio.adapters.http.responses.events import ResponseEncoder
-from semantic_trio.adapters.http.responses.history import NOTHING_BEFORE, History, history
+from semantic_trio.adapters.http.responses.history import NOTHING_BEFORE, PREVIOUS, History, history
 from semantic_trio.adapters.http.responses.items import Told, messages_of, read_input
-from semantic_trio.adapters.http.responses.names import new_stem, response_id
+from semantic_trio.adapters.http.responses.names import new_stem, response_id, response_of
 from semantic_trio.adapters.http.responses.output import Output, Piece
 from semantic_trio.adapters.http.responses.turn import Turn
 from semantic_trio.adapters.http.responses.wire import ResponseRequest, asked, begun, check
@@ -101,6 +102,10 @@ async def _begin_behind(state: AppState, exchange: Exchange, question: _Question
 
 async def _history(state: AppState, question: _Question, stem: str) -> History:
     request = question.request
+    if request.previous_response_id is not None:
+        state.running.refuse_unfinished(request.previous_response_id, PREVIOUS)
+    for reference in (one.item for one in question.new if isinstance(one.item, ItemReference)):
+        state.running.refuse_unfinished(response_of(reference.id) or "", "input")
     if not (request.is_stored or request.previous_response_id is not None or any(one.refers for one in question.new)):
         return attrs.evolve(NOTHING_BEFORE, new=question.new)
     return await state.records.ask(lambda store: history(store, request.previous_response_id, question.new, stem))

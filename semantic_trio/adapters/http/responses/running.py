@@ -10,7 +10,7 @@ import structlog
 import trio
 
 from semantic_trio.adapters.http.responses.turn import Turn
-from semantic_trio.domain.errors import DrainingError, SemanticError
+from semantic_trio.domain.errors import DrainingError, InvalidRequestError, SemanticError
 
 log = structlog.get_logger(__name__)
 
@@ -37,6 +37,12 @@ class Running:
     def find(self, response_id: str) -> Turn | None:
         """The turn that makes a response."""
         return self._turns.get(response_id)
+
+    def refuse_unfinished(self, response_id: str, field: str) -> None:
+        """Raises `InvalidRequestError` for a response that is being made and will be stored only when it has ended."""
+        turn = self.find(response_id)
+        if turn is not None and turn.is_stored and turn.final is None:
+            raise InvalidRequestError(f"{response_id} has no answer yet: it is still being made", field)
 
     def join(self, turn: Turn, stack: ExitStack) -> None:
         """A turn can be found until the stack is closed."""

@@ -135,6 +135,7 @@ def asked(request: ResponseRequest, messages: Sequence[Message], identity: Ident
         seed=request.seed,
         top_logprobs=request.top_logprobs or 0 if request.wants_logprobs else None,
         identity=identity,
+        prompt_field="input",
     )
 
 
