@@ -177,11 +177,15 @@ class Answer:
         self._unread.clear()
 
     def _remember(self, told: tuple[Part, ...], tokens: tuple[int, ...]) -> None:
-        """Keep what was read and drawn, under the name of what was told; under none where that is not all that was drawn."""
-        self._is_over = True
-        if tokens and self._encoded.digests:
+        """Keep what was read and drawn, under the name of what was told; under none where that is not all that was drawn.
+
+        Nothing is kept of an agent that was deleted meanwhile.
+        """
+        self._is_over, agent = True, self.generation.agent
+        if tokens and self._encoded.digests and not (agent and agent.is_deleted):
             name = self._encoded.name_with(told) if told else None
-            self._said.remember(self._encoded.digests, self._encoded.prompt.tokens, tokens, name, self.generation.agent)
+            owner = agent.id if agent and agent.is_listed else ""
+            self._said.remember(self._encoded.digests, self._encoded.prompt.tokens, tokens, name, owner)
 
 
 def _joined(before: list[Part], part: Part) -> list[Part]:

@@ -328,7 +328,7 @@ class Engine:
             return  # closed by its caller: the message that says so is on its way
         sequence = self._open.get(generation)
         generation.reuse = sequence.reuse if sequence else None
-        generation.agent = sequence.agent.id if sequence and sequence.agent and sequence.agent.is_listed else ""
+        generation.agent = sequence.agent if sequence else None
         generation.deliver(event)
         if generation.is_over:
             seconds = trio.current_time() - generation.submitted_at

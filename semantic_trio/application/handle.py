@@ -8,6 +8,7 @@ from collections.abc import Callable
 import attrs
 import trio
 
+from semantic_trio.domain.agent import Agent
 from semantic_trio.domain.generation import Event, Failed, Finished, FinishReason, GenerationRequest, GenerationResult, TokenEvent
 from semantic_trio.domain.reuse import NOTHING_REUSED, Reuse
 
@@ -26,7 +27,7 @@ class Generation:
     _on_close: Callable[["Generation"], None]
     stamps: list[float] = attrs.field(init=False, factory=list)  # when each token was drawn
     reuse: Reuse | None = attrs.field(init=False, default=None)  # None until the first event, and of one that never had a row
-    agent: str = attrs.field(init=False, default="")  # whose turn it is; empty until the first event, and for one nobody can ask for
+    agent: Agent | None = attrs.field(init=False, default=None)  # whose turn it is; None until the first event
     is_over: bool = attrs.field(init=False, default=False)  # its last event was delivered, or nobody wants any
 
     def close(self) -> None:

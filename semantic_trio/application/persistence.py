@@ -279,6 +279,12 @@ class Persistence:
         for agent in list(self.memory.agents):
             self.memory.write(agent)
 
+    async def removed(self, seconds: float) -> None:
+        """Return when what was ordered to be deleted is gone from disk or could not be deleted, at the latest after so long."""
+        with trio.move_on_after(seconds):
+            while self.memory.disk.next_removal() is not None:
+                await self.progressed()
+
     async def progressed(self) -> None:
         """Return when something more was written or deleted, or could not be."""
         await self._progress.wait()

@@ -40,6 +40,7 @@ class Agent:
     prompt_tokens: int = 0  # of the last turn's prompt: the part of the history a client is sure to repeat
     blocks: dict[BlockKey, Block] = attrs.field(factory=dict)  # what it has read and is still there
     strays: frozenset[BlockKey] = frozenset()  # blocks it has read in an earlier process, beside its history
+    responses: set[str] = attrs.field(factory=set)  # ids of the responses of the Responses API that it has read or given
     pinned: list[Block] = attrs.field(factory=list)
     pinned_mark: Mark | None = None
     is_pinned: bool = False

@@ -81,9 +81,12 @@ class Agents:
         """
         return text_fingerprint == self.text_fingerprint
 
-    def unlisted(self) -> Agent:
-        """An agent for one turn that is not remembered: it takes no place in the register, no id leads to it, and its blocks go with its row."""
-        return Agent("", is_named=False, is_deleted=True)
+    def unlisted(self, *, is_deleted: bool) -> Agent:
+        """An agent for one turn: it takes no place in the register, no id leads to it, and nothing of it is written to disk.
+
+        If it `is_deleted`, its blocks go with its row; else they stay in RAM until they are evicted.
+        """
+        return Agent("", is_named=False, is_deleted=is_deleted)
 
     def remember(self, agent: Agent, run: TokenRun, history: bytes) -> None:
         """An agent has read a prompt, or the beginning of it, and after it what else is in its history now.

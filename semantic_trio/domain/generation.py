@@ -50,6 +50,8 @@ class GenerationRequest:
     top_logprobs: int = 0  # how many of the likeliest tokens are told with each one drawn
     agent: str | None = None  # whose turn it is; None: whoever has read the beginning of the prompt
     is_ordered: bool = False  # waits for the turns of its agent that were asked before
+    is_private: bool = False  # where no agent is named, nothing of it is written to disk
+    responses: tuple[str, ...] = ()  # ids of the responses its prompt was made of, and of the one it makes: with these it can be deleted
     is_remembered: bool = True  # False: it is no agent's turn, and what it reads is removed when it ends
     marks: tuple[int, ...] = ()  # positions of the prompt others are likely to begin with: the end of its head
     breakpoints: tuple[Breakpoint, ...] = ()  # and those the client says so of

@@ -27,6 +27,8 @@ from semantic_trio.domain.store import Store, rank_at
 
 # Marks of one agent that are written: the end of its head, and the latest. Each can be as large as the keys and values of 3,000 tokens.
 MARKS_WRITTEN = 4
+# Deleted responses that are known as such: turns that were made of one are asked for within seconds before.
+MOST_FORGOTTEN = 10_000
 # Tokens below which computing them is no slower than reading them from disk.
 WORTH_READING = 32
 
@@ -63,6 +65,7 @@ class Memory:
     agents: Agents = attrs.field(init=False)
     pins: Pins = attrs.field(init=False)
     longest_row: int = attrs.field(init=False)  # tokens of the longest sequence the budget holds when that is alone
+    forgotten: dict[str, None] = attrs.field(init=False, factory=dict)  # ids of responses that were deleted: turns made of them are not remembered
     _rows: dict[int, _Tenant] = attrs.field(init=False, factory=dict)
     _in_use: set[bytes] = attrs.field(init=False, factory=set)  # blocks and marks that the plan being made reads or writes
 
@@ -256,6 +259,7 @@ class Memory:
         """A new agent that remembers what this one does, at no cost. Raises as `Agents.create` does."""
         fork = self.agents.create(name, parent=agent.id)
         fork.conversation, fork.history, fork.text_fingerprint = agent.conversation, agent.history, agent.text_fingerprint
+        fork.responses = set(agent.responses)
         for block in self.chain(agent):
             self._own(fork, block)
         self.write(fork)
@@ -274,6 +278,23 @@ class Memory:
         for kept in gone:
             if kept.is_stored:
                 self.store.give_up(kept)
+
+    def forget(self, response: str) -> tuple[str, ...]:
+        """Delete the agents that have read or given a response, and remember no turn that is made of it. Returns the ids of these agents.
+
+        An agent that is kept is there again, without its memory: the conversation it is kept for is no response's.
+        """
+        self.forgotten[response] = None
+        while len(self.forgotten) > MOST_FORGOTTEN:
+            del self.forgotten[next(iter(self.forgotten))]
+        holders = [agent for agent in self.agents if response in agent.responses]
+        for agent in holders:
+            self.delete(agent)
+            if agent.is_kept:
+                again = self.agents.create(agent.id, parent=agent.parent)
+                again.conversation = agent.conversation
+                self.write(again)
+        return tuple(agent.id for agent in holders)
 
     def release(self, agent: Agent) -> None:
         """Give up the RAM of an agent: blocks that nobody else has read, with their marks, but for those in live rows. What is on disk stays."""

@@ -33,6 +33,7 @@ def record_of(memory: Memory, agent: Agent, said: tuple[SaidLine, ...], used: in
         chain=_last_key(memory, run),
         marks=tuple((mark.position, mark.key) for mark in memory.marks(agent) if mark.is_written),
         strays=tuple(sorted(memory.strays(agent)))[:MOST_STRAYS],
+        responses=tuple(sorted(agent.responses)),
         conversation=agent.conversation,
         said=said if memory.agents.fits(agent.text_fingerprint) else (),
     )
@@ -50,7 +51,8 @@ def size_of(record: AgentRecord) -> int:
     """Bytes a record takes on disk, about: its tokens, those that were said and are not among them, and the words of its conversation."""
     tokens = sum(len(line.packed) // TOKEN_BYTES - common_tokens(line.packed, record.history) for line in record.said)
     ends = sum(len(line.ends) for line in record.said)
-    return len(record.history) + tokens * TOKEN_BYTES + ends * END_BYTES + 2 * record.conversation.characters + OTHER_BYTES
+    names = sum(map(len, record.responses))
+    return len(record.history) + tokens * TOKEN_BYTES + ends * END_BYTES + 2 * (record.conversation.characters + names) + OTHER_BYTES
 
 
 def adopt(memory: Memory, record: AgentRecord) -> int:
@@ -63,6 +65,7 @@ def adopt(memory: Memory, record: AgentRecord) -> int:
         raise ValueError("its tokens are not those of its blocks")
     agent = Agent(record.id, record.is_named, record.is_kept, record.parent, record.conversation, record.history, record.text_fingerprint)
     agent.prompt_tokens, agent.turns, agent.strays = record.prompt_tokens, record.turns, frozenset(record.strays)
+    agent.responses = set(record.responses)
     if not memory.agents.adopt(agent, TokenRun.of_packed(agent.recognised_by, memory.store.tree.root.key, memory.spec.block_tokens)):
         return 0
     path = _blocks(memory.store, run)

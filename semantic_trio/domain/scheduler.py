@@ -125,9 +125,12 @@ class Scheduler:
     def add(self, request: GenerationRequest, decoder: TextDecoder, asker: Agent | None = None) -> Sequence:
         """Queue a request of an agent, or of whoever has read the beginning of its prompt. Raises as `room` does."""
         self._arrivals += 1
+        if not self.memory.forgotten.keys().isdisjoint(request.responses):
+            asker = self.memory.agents.unlisted(is_deleted=True)
         sequence = Sequence(request, self.room(request), decoder, self._arrivals, asker)
         if asker is not None:
             asker.asked += 1
+            asker.responses.update(request.responses)
         self._waiting.append(sequence)
         if request.is_ordered and request.agent:
             self._in_order.setdefault(request.agent, collections.deque()).append(sequence)
@@ -353,10 +356,17 @@ class Scheduler:
     def _agent(self, sequence: Sequence, run: TokenRun) -> Agent:
         """The agent of a turn: chosen once, however often a row is tried for."""
         if sequence.agent is None:
-            agents = self.memory.agents
-            sequence.agent = agents.recognise(run) if sequence.request.is_remembered else agents.unlisted()
+            sequence.agent = self._chosen(sequence.request, run)
             sequence.agent.asked += 1
+            sequence.agent.responses.update(sequence.request.responses)
         return sequence.agent
+
+    def _chosen(self, request: GenerationRequest, run: TokenRun) -> Agent:
+        """The agent of a turn whose client names none."""
+        is_forgotten = not self.memory.forgotten.keys().isdisjoint(request.responses)
+        if is_forgotten or request.is_private or not request.is_remembered:
+            return self.memory.agents.unlisted(is_deleted=is_forgotten or not request.is_remembered)
+        return self.memory.agents.recognise(run)
 
     def _set_marks(self, sequence: Sequence, points: set[int]) -> None:
         """Where a prompt's chunks have to end: at its head and breakpoints, now and then, and before its last token, for who asks the same again."""

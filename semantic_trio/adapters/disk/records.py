@@ -51,6 +51,7 @@ class WrittenAgent(Written, frozen=True, kw_only=True):
     text_fingerprint: Annotated[str, msgspec.Meta(max_length=64)] = ""
     marks: tuple[tuple[Count, Key], ...]
     strays: tuple[Key, ...] = ()
+    responses: tuple[Id, ...] = ()
     conversation: WrittenConversation
     said: tuple[WrittenLine, ...]
 
@@ -72,6 +73,7 @@ def encode(record: AgentRecord) -> Content:
         chain=record.chain.hex(),
         marks=tuple((position, key.hex()) for position, key in record.marks),
         strays=tuple(key.hex() for key in record.strays),
+        responses=record.responses,
         conversation=written(record.conversation),
         said=tuple(WrittenLine(count, _ends(line)) for count, line in zip(common, record.said, strict=True)),
     )
@@ -101,6 +103,7 @@ def decode(content: Content) -> AgentRecord:
         chain=bytes.fromhex(agent.chain),
         marks=tuple((position, bytes.fromhex(key)) for position, key in agent.marks),
         strays=tuple(bytes.fromhex(key) for key in agent.strays),
+        responses=agent.responses,
         conversation=conversation_of(agent.conversation),
         said=tuple(_line(line, history, _tokens(content, _said(n))) for n, line in enumerate(agent.said)),
     )

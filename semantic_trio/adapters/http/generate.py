@@ -46,6 +46,8 @@ class Asked:
     top_logprobs: int | None = None  # how many of the likeliest tokens are told with each of the text's; None: nothing is told of these
     identity: Identity = NOBODY
     call_prefix: str = "call_"  # of the ids of calls
+    is_private: bool = False  # where no agent is named, nothing of it is written to disk
+    responses: tuple[str, ...] = ()  # ids of the responses it is made of, and of the one it makes
     prompt_field: str = "messages"  # the field of the request that the prompt is made of
 
 
@@ -106,6 +108,8 @@ def submit(state: AppState, exchange: Exchange, model: ServedModel, asked: Asked
         stop_tokens=codec.stop_tokens,
         agent=asked.identity.agent,
         is_ordered=asked.identity.is_ordered,
+        is_private=asked.is_private,
+        responses=asked.responses,
         marks=(prompt.head,) if prompt.head else (),
         breakpoints=prompt.breakpoints,
     )

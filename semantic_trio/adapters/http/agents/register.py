@@ -12,6 +12,7 @@ from semantic_trio.adapters.http.body import decode
 from semantic_trio.adapters.http.contract import document_faults, document_nothing, document_optional_body
 from semantic_trio.adapters.http.exchange import current
 from semantic_trio.adapters.http.faults import OpenAIError
+from semantic_trio.adapters.http.forgetting import forget_agent
 from semantic_trio.adapters.http.identity import valid_id
 from semantic_trio.adapters.http.openai.tools import tools_of
 from semantic_trio.adapters.http.openai.wire import ChatMessage, message_of
@@ -60,10 +61,7 @@ def routes(state: AppState) -> Blueprint:
     @document_faults(OpenAIError, 400, 401, 403, 404)
     async def delete_agent(agent_id: str) -> Response:
         """Forget an agent, and what nobody but it has read."""
-        model, agent = find(state, agent_id)
-        model.engine.memory.delete(agent)
-        model.said.forget(agent.id)
-        model.engine.nudge()
+        await forget_agent(*find(state, agent_id))
         return no_answer()
 
     @blueprint.post("/v1/agents/<agent_id>/fork")

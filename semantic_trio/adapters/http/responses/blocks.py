@@ -19,6 +19,7 @@ class Typed(msgspec.Struct, frozen=True):
 
     type: str | None = None
     role: object = None
+    id: object = None
 
 
 class TextPart(msgspec.Struct, frozen=True):

@@ -38,6 +38,13 @@ class History:
     before: tuple[Told, ...]
     new: tuple[Told, ...]
     given: bytes = b"[]"  # the turn as it is stored
+    chain: tuple[str, ...] = ()  # ids of the responses before it
+
+    @property
+    def responses(self) -> tuple[str, ...]:
+        """Ids of all responses it has items of, whether the store or the client has brought these."""
+        owners = (response_of(told.id) for told in (*self.before, *self.new))
+        return tuple({*self.chain, *(owner for owner in owners if owner is not None)})
 
 
 NOTHING_BEFORE = History(None, (), ())
@@ -55,7 +62,8 @@ def history(store: ResponseStore, previous: str | None, new: tuple[Told, ...], s
     before = tuple(one for record in chain for one in (*read_input(_input(record)), *read_input(_output(record))))
     found = {one.item.id: _item(store, one.item.id) for one in new if isinstance(one.item, ItemReference)}
     resolved = tuple(found[one.item.id] if isinstance(one.item, ItemReference) else one for one in new)
-    return History(chain[-1] if chain else None, before, resolved, written(resolved, stem))
+    ids = tuple(record.id for record in chain)
+    return History(chain[-1] if chain else None, before, resolved, written(resolved, stem), ids)
 
 
 def input_items(record: StoredResponse) -> list[dict[str, object]]:

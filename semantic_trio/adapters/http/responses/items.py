@@ -56,6 +56,7 @@ class Told:
     raw: msgspec.Raw
     item: Item
     turn: tuple[Role, tuple[Part, ...]] | None  # None: it says nothing here
+    id: str = ""  # empty where it has none
 
     @property
     def refers(self) -> bool:
@@ -87,8 +88,9 @@ def written(told: Iterable[Told], stem: str) -> bytes:
 
 
 def _read(raw: msgspec.Raw, at: str) -> Told:
-    item = decode(raw, _kind(decode(raw, Typed, at)), at)
-    return Told(raw, item, _turn(item, at))
+    typed = decode(raw, Typed, at)
+    item = decode(raw, _kind(typed), at)
+    return Told(raw, item, _turn(item, at), typed.id if isinstance(typed.id, str) else "")
 
 
 def _kind(typed: Typed) -> type[Item]:

@@ -11,6 +11,7 @@ from semantic_trio.adapters.http.answers import json_answer
 from semantic_trio.adapters.http.body import decode
 from semantic_trio.adapters.http.contract import document_faults
 from semantic_trio.adapters.http.faults import Fault, OpenAIError
+from semantic_trio.adapters.http.forgetting import forget_response
 from semantic_trio.adapters.http.responses.answer import ResponseAnswer, ResponseError
 from semantic_trio.adapters.http.responses.history import input_items
 from semantic_trio.adapters.http.state import AppState
@@ -68,9 +69,13 @@ def routes(state: AppState) -> Blueprint:
     @document_response(DeletedResponse, 200)
     @document_faults(OpenAIError, 401, 403, 404, 503)
     async def delete_response(response_id: str) -> Response:
-        """Forget what was said in a response, for good. One that is being made is cancelled; what follows it is left, and can be followed no more."""
+        """Forget what was said in a response, for good, and the agents that have read it.
+
+        One that is being made is cancelled; what follows it is left, and can be followed no more.
+        """
         await _cancel(state, response_id)
-        if not await state.records.ask(lambda store: store.delete(response_id)):
+        is_known = [await forget_response(model, response_id) for model in state.models]
+        if not (await state.records.ask(lambda store: store.delete(response_id)) or any(is_known)):
             raise ResponseNotFoundError(response_id)
         return json_answer(DeletedResponse(response_id))
 

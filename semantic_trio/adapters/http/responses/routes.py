@@ -76,7 +76,7 @@ async def _begin(state: AppState, exchange: Exchange, question: _Question) -> Tu
     """Submit what is asked; the turn ends with the exchange. Raises what `history`, `asked` and `begin` raise."""
     request, stem = question.request, new_stem()
     before = await _history(state, question, stem)
-    wanted = asked(request, messages_of((*before.before, *before.new)), question.identity)
+    wanted = asked(request, messages_of((*before.before, *before.new)), question.identity, (response_id(stem), *before.responses))
     model = state.resolve(request.model)
     encoded = await model.encode(wanted.conversation)
     if state.settings.log_prompts:

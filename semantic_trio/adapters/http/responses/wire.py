@@ -114,8 +114,11 @@ def check(request: ResponseRequest) -> None:
         raise InvalidRequestError("a response that is made in the background is asked for, and not streamed", "background", quotes=False)
 
 
-def asked(request: ResponseRequest, messages: Sequence[Message], identity: Identity = NOBODY) -> Asked:
-    """What a request means, with the turns that were said before and those that are new. Raises `InvalidRequestError`."""
+def asked(request: ResponseRequest, messages: Sequence[Message], identity: Identity = NOBODY, responses: tuple[str, ...] = ()) -> Asked:
+    """What a request means, with the turns that were said before and those that are new; `responses` are the ids of all of them.
+
+    Raises `InvalidRequestError`.
+    """
     tools = tools_of(request.tools or ())
     front = (Message(Role.SYSTEM, (Text(request.instructions),)),) if request.instructions else ()
     conversation = Conversation(
@@ -135,6 +138,8 @@ def asked(request: ResponseRequest, messages: Sequence[Message], identity: Ident
         seed=request.seed,
         top_logprobs=request.top_logprobs or 0 if request.wants_logprobs else None,
         identity=identity,
+        is_private=not request.is_stored,
+        responses=responses,
         prompt_field="input",
     )
 
