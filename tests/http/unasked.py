@@ -1,5 +1,4 @@
-"""What the contract's checks are not to ask for: which fields go together is beyond JSON Schema, how long a model's vectors are,
-and which tokens its tokenizer would write."""
+"""What the checks of the contract are not to ask for: fields that do not go together, lengths of vectors, tokens that no tokenizer would write."""
 
 from typing import Any
 
