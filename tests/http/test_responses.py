@@ -284,7 +284,9 @@ async def test_an_item_of_a_stored_response_is_found_by_its_id(autojump_clock: t
         again = await respond(server, "and more", previous_response_id=referred.id)
 
     assert cached(referred) > len("user:hi\nassistant:Yes.") - 2
-    assert cached(again) > cached(referred), "what was referred to was stored with what referred to it"
+    assert cached(again) == 0, "the agent that had read the deleted one is deleted"
+    assert again.usage is not None
+    assert again.usage.input_tokens > len("user:hi\nassistant:Yes.user:more\n"), "what was referred to was stored with what referred to it"
 
 
 async def test_thoughts_come_back_and_summaries_of_them_do_not(autojump_clock: trio.testing.MockClock) -> None:
