@@ -72,7 +72,7 @@ def serve(config_file: Path | None, script_file: Path | None, **options: object)
         click.echo(
             f"semantic-trio {semantic_trio.__version__} serves {chosen.model_id} on {url}\n\n"
             f"Try it:{CURL.format(url=url, model=chosen.model_id)}\n"
-            f"In a browser: {url}/   To stop: Ctrl-C"
+            f"{'' if chosen.key else f'In a browser: {url}/   '}To stop: Ctrl-C"
         )
 
     # Importing the server imports MLX, which takes seconds: mistakes above are told before.

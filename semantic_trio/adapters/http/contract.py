@@ -19,6 +19,7 @@ REF = "#/components/schemas/{name}"
 EVENT = {"type": "object", "properties": {"event": {"type": "string"}, "data": {"type": "string"}}}
 STREAM_MARK = "_semantic_trio_streams"
 TEXT_MARK = "_semantic_trio_is_text"
+PAGE_MARK = "_semantic_trio_has_a_page"
 EMPTY_MARK = "_semantic_trio_is_empty"
 ARCHIVE_MARK = "_semantic_trio_answers_an_archive"
 ARCHIVE_BODY_MARK = "_semantic_trio_takes_an_archive"
@@ -49,6 +50,12 @@ def document_stream(handler: Handler) -> Handler:
 def document_text(handler: Handler) -> Handler:
     """A route answers 200 with plain text."""
     setattr(handler, TEXT_MARK, True)
+    return handler
+
+
+def document_page(handler: Handler) -> Handler:
+    """A route answers 200 to browsers with a page."""
+    setattr(handler, PAGE_MARK, True)
     return handler
 
 
@@ -93,6 +100,8 @@ class Contract(OpenAPIProvider):
             responses = operation["responses"]
             if getattr(handler, STREAM_MARK, False):
                 responses[200]["content"]["text/event-stream"] = {"schema": EVENT}
+            if getattr(handler, PAGE_MARK, False):
+                responses[200]["content"]["text/html"] = {"schema": {"type": "string"}}
             if getattr(handler, TEXT_MARK, False):
                 responses[200] = {"description": "Plain text.", "content": {"text/plain": {"schema": {"type": "string"}}}}
             if getattr(handler, ARCHIVE_MARK, False):

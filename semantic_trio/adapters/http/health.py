@@ -3,11 +3,12 @@
 from typing import Literal
 
 import attrs
-from quart import Blueprint, Response
+from quart import Blueprint, Response, request
 from quart_schema import document_response
 
 from semantic_trio.adapters.http.answers import json_answer
-from semantic_trio.adapters.http.contract import document_text
+from semantic_trio.adapters.http.contract import document_page, document_text
+from semantic_trio.adapters.http.page import page
 from semantic_trio.adapters.http.state import AppState
 from semantic_trio.application.engine import EngineState
 
@@ -34,8 +35,11 @@ def routes(state: AppState) -> Blueprint:
 
     @blueprint.get("/")
     @document_response(Banner, 200)
+    @document_page
     async def banner() -> Response:
-        """Tell who answers."""
+        """Tell who answers: browsers by a page."""
+        if request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html":
+            return page(state.model.card, state.version, request.host)
         return json_answer(Banner("semantic-trio", state.version))
 
     @blueprint.get("/health/live")
