@@ -223,8 +223,29 @@ async def test_the_log_counts_tokens_as_the_answer_does(path: str, fields: dict[
     assert line["reused"] == usage["input_tokens_details" if path == RESPONSES else "prompt_tokens_details"]["cached_tokens"] > 0
 
 
+@pytest.mark.parametrize("path", [CHAT, "/v1/messages"])
+async def test_the_log_says_why_not_more_was_reused(path: str, autojump_clock: trio.testing.MockClock) -> None:
+    def asked(text: str) -> dict[str, object]:
+        return {"model": "org/tiny", "max_tokens": 5, "session_id": "a", "messages": [{"role": "user", "content": text}]}
+
+    with structlog.testing.capture_logs() as lines:
+        async with running(served(FakeRunner())) as server:
+            for text in ("x" * 90, "x" * 90, "y" * 90):
+                await post(server.app, path, asked(text))
+    told = [dict(line) for line in lines if line["event"] == "request"]
+
+    assert [line.get("cause") for line in told] == ["new", None, "diverged"]
+    assert told[1]["reused"] > 0
+
+
+async def test_the_log_says_each_cause_of_several_prompts_once(autojump_clock: trio.testing.MockClock) -> None:
+    line, _ = await log_line(TEXT, {"model": "org/tiny", "prompt": ["x" * 90, "y" * 50], "max_tokens": 5})
+
+    assert line["cause"] == "new"
+
+
 async def test_the_log_counts_no_tokens_where_none_were_read() -> None:
     line, _ = await log_line("/v1/messages/count_tokens", anthropic_body())
     behind, _ = await log_line(RESPONSES, {"model": "org/tiny", "input": "x", "background": True})
 
-    assert not {"prompt_tokens", "reused", "completion_tokens", "error"} & {*line, *behind}
+    assert not {"prompt_tokens", "reused", "completion_tokens", "cause", "error"} & {*line, *behind}

@@ -56,14 +56,17 @@ class Exchange:
         return str(self.status) if self.is_complete else "client_gone"
 
     @property
-    def tokens(self) -> dict[str, int]:
-        """What was read and drawn so far, each prompt once; nothing where nothing was submitted."""
+    def tokens(self) -> dict[str, int | str]:
+        """Tokens read and generated so far, each prompt once, and why not more was reused; nothing where nothing was submitted."""
         if not self.generations:
             return {}
         firsts = {id(one.request.prompt): one for one in reversed(self.generations)}.values()  # several answers may share one prompt
+        reuses = [one.reuse or NOTHING_REUSED for one in firsts]
+        causes = dict.fromkeys(reuse.cause.value for reuse in reuses if reuse.cause is not None)
         return {
             "prompt_tokens": sum(len(one.request.prompt) for one in firsts),
-            "reused": sum((one.reuse or NOTHING_REUSED).tokens for one in firsts),
+            "reused": sum(reuse.tokens for reuse in reuses),
+            **({"cause": ",".join(causes)} if causes else {}),
             "completion_tokens": sum(len(one.stamps) for one in self.generations),
         }
 
