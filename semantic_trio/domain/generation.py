@@ -22,11 +22,16 @@ class SamplingParams:
     top_p: float = 1.0  # 1 keeps all
     top_k: int = 0  # 0 keeps all
     min_p: float = 0.0  # 0 keeps all
+    repetition_penalty: float = 1.0  # on every token that the prompt or the answer has; 1 changes none
 
     @property
     def is_greedy(self) -> bool:
         """Whether chance plays no part."""
         return self.temperature == 0.0
+
+
+# Sampling where neither a request nor the model says anything: what the APIs document.
+API_SAMPLING = SamplingParams(temperature=1.0)
 
 
 @attrs.frozen

@@ -351,6 +351,7 @@ class Scheduler:
             grammar=request.grammar,
             top_logprobs=request.top_logprobs,
             drawn=tuple(sequence.generated),
+            penalised=request.prompt if request.sampling.repetition_penalty != 1.0 else (),
         )
 
     def _agent(self, sequence: Sequence, run: TokenRun) -> Agent:

@@ -86,6 +86,7 @@ class RowStart:
     grammar: Grammar | None = None
     top_logprobs: int = 0
     drawn: tuple[int, ...] = ()  # what the request has generated already, in a row it had before
+    penalised: tuple[int, ...] = ()  # tokens of the prompt, where the sampling has a repetition penalty
 
     @property
     def looks_back(self) -> bool:

@@ -25,6 +25,7 @@ import trio
 
 import semantic_trio
 from semantic_trio.adapters.catalogue.pooling import embedding_form
+from semantic_trio.adapters.catalogue.sampling import sampling_defaults
 from semantic_trio.adapters.disk import CacheLock, ModelFiles
 from semantic_trio.adapters.http.app import create_app
 from semantic_trio.adapters.http.responses.records import Records
@@ -202,7 +203,8 @@ class Server:
     def _card(self, loaded: LoadedModel) -> ModelCard:
         name = self.settings.model_id
         created_at, embeds = int(self.model_path.stat().st_mtime), embedding_form(self.model_path)
-        return ModelCard(name, name, loaded.context_length, created_at, vocabulary=loaded.vocab_size, embeds=embeds)
+        sampling = sampling_defaults(self.model_path)
+        return ModelCard(name, name, loaded.context_length, created_at, vocabulary=loaded.vocab_size, embeds=embeds, sampling=sampling)
 
     def _state(self, model: ServedModel, metrics: Metrics, records: Records) -> AppState:
         http = HttpSettings(

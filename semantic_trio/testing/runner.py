@@ -262,6 +262,9 @@ def _logprob(row: FakeRow, token: int) -> float:
 def _steered(row: FakeRow, wanted: int, digest: bytes) -> int:
     """The token a row wants, or where something is added to others or not all are allowed, the best of those. Raises `GrammarError`."""
     added = {token: value for token, value in row.start.steering.additions(Counter(row.seen)).items() if token < ALPHABET}
+    penalty = row.start.sampling.repetition_penalty
+    for token in {*row.start.penalised, *row.start.drawn, *row.seen} if penalty != 1.0 else ():
+        added[token] = added.get(token, 0.0) + 1.0 - penalty
     if row.grammar is None and (not added or wanted == END_OF_TURN):
         return wanted
     allowed = row.grammar.allowed() if row.grammar else None

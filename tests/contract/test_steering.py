@@ -11,6 +11,7 @@ from semantic_trio.ports import ModelRunner
 from tests.contract.script import GREEDY, Script, logprobs, prompt, tokens
 
 WARM = SamplingParams(temperature=1.5)
+NO_REPETITION = SamplingParams(repetition_penalty=10.0)
 ORDER = (7, 101, 101, 3, 200, 42, 42, 9)
 
 
@@ -61,6 +62,7 @@ async def test_neighbours_draw_what_they_draw_alone(runner: ModelRunner) -> None
         RowStart(2, 1, GREEDY, grammar=Listed(ORDER)),
         RowStart(2, 1, GREEDY, steering=Steering(((5, 50.0),), frequency_penalty=2.0)),
         RowStart(2, 1, WARM, top_logprobs=4),
+        RowStart(2, 1, NO_REPETITION, penalised=prompt(12, 1)),
     ):
         together = await beside(runner, start)
         for row in (1, 3):
@@ -129,6 +131,27 @@ async def test_a_penalty_counts_what_was_drawn(runner: ModelRunner, steering: St
     resumed = await Script(runner).generate(5, prompt(10) + (40,), 2, RowStart(5, 1, GREEDY, steering=pushed, drawn=(40,)))
     assert tokens(drawn) == [40, 41, 42]
     assert tokens(resumed) == [41, 42]
+
+
+async def test_a_repetition_penalty_is_on_prompt_and_answer(runner: ModelRunner) -> None:
+    read = prompt(10)
+    start = RowStart(4, 1, NO_REPETITION, penalised=read)
+    drawn = tokens(await Script(runner).generate(4, read, 8, start))
+    resumed = attrs.evolve(start, row=5, drawn=tuple(drawn[:3]))
+    again = tokens(await Script(runner).generate(5, read + tuple(drawn[:3]), 5, resumed))
+    forced = tokens(await Script(runner).generate(6, read, 8, attrs.evolve(start, row=6, forced=tuple(drawn[:3]))))
+
+    assert len({*read, *drawn}) == len(set(read)) + len(drawn), "nothing that was read or drawn is drawn again"
+    assert again == drawn[3:]
+    assert forced == drawn
+
+
+async def test_a_repetition_penalty_leaves_log_probabilities_as_they_are(runner: ModelRunner) -> None:
+    plain = await Script(runner).generate(4, prompt(10), 1, RowStart(4, 1, GREEDY, top_logprobs=5))
+    penalised = await Script(runner).generate(5, prompt(10), 1, RowStart(5, 1, NO_REPETITION, penalised=(plain[0].token,), top_logprobs=5))
+
+    assert penalised[0].token != plain[0].token
+    assert dict(penalised[0].top) == pytest.approx(dict(plain[0].top), abs=3e-4)
 
 
 async def test_the_likeliest_tokens_are_told_in_order(runner: ModelRunner) -> None:

@@ -18,6 +18,7 @@ from semantic_trio.application.engine import Engine
 from semantic_trio.application.persistence import Persistence
 from semantic_trio.application.threads import Arguments, InThread, Result
 from semantic_trio.domain.disk import Disk
+from semantic_trio.domain.generation import API_SAMPLING, SamplingParams
 from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.said import Said
 from semantic_trio.domain.scheduler import Limits, Scheduler
@@ -61,6 +62,7 @@ def served(
     vocabulary: int = 0,
     compilers: InThread = in_line,
     responses: MemoryResponses | None = None,
+    sampling: SamplingParams = API_SAMPLING,
 ) -> Served:
     """An application whose engine is not running yet. Files are worked on in line: virtual time knows nothing of threads."""
     limits = Limits(context_length=context_length, max_rows=rows, chunk_tokens=256, max_stall_seconds=0.25)
@@ -68,7 +70,7 @@ def served(
     memory = Memory(runner.spec, budget_bytes, limits.chunk_tokens, disk=Disk(disk_bytes), text_fingerprint=codec.fingerprint)
     scheduler = Scheduler(limits, memory)
     engine = Engine(runner, scheduler, queue_limit=queue_limit, step_deadline_seconds=60, batch_window_seconds=0.01)
-    card = ModelCard("org/tiny", "Tiny", context_length, 1_700_000_000, aliases=("tiny",), vocabulary=vocabulary)
+    card = ModelCard("org/tiny", "Tiny", context_length, 1_700_000_000, aliases=("tiny",), vocabulary=vocabulary, sampling=sampling)
     persistence = Persistence(engine.memory, Said(), runner, files or MemoryFiles(), engine.nudge, in_thread=in_line)
     metrics = Metrics(engine)
     store = responses or MemoryResponses()

@@ -1,9 +1,12 @@
-"""What the checks of the contract are not to ask for: fields that do not go together, lengths of vectors, tokens that no tokenizer would write."""
+"""What the checks of the contract are not to ask for: fields that do not go together, too many answers, lengths of vectors, tokens nobody writes."""
 
 from typing import Any
 
 import hypothesis.strategies as st
 import schemathesis
+
+# Answers to all prompts of a request together.
+MOST_CHOICES = 32
 
 # They know no archives.
 schemathesis.openapi.media_type("application/x-tar", st.binary())
@@ -24,6 +27,9 @@ def before_call(context: schemathesis.HookContext, case: Any, kwargs: dict[str, 
             case.body = rest
         case {**rest}, "/v1/completions":
             case.body = {name: value for name, value in rest.items() if name not in {"suffix", "best_of", "echo"}}
+    match case.body, case.path:
+        case {"prompt": list(), "n": int() | float() as n, **rest}, "/v1/completions" if 1 < n <= MOST_CHOICES:
+            case.body = {**rest, "prompt": case.body["prompt"], "n": 1}
     match case.body:
         case {"background": True, **rest}:
             case.body = {**rest, "background": True, "store": True, "stream": False}

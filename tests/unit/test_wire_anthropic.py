@@ -14,6 +14,7 @@ from semantic_trio.adapters.http.generate import Asked
 from semantic_trio.adapters.http.protocol import Protocol
 from semantic_trio.domain.conversation import Calling, Part, Role, Text, Thinking, Tool, ToolCall, ToolChoice, ToolResult
 from semantic_trio.domain.errors import InvalidRequestError
+from semantic_trio.domain.generation import API_SAMPLING, SamplingParams
 from semantic_trio.domain.residency import Rank
 
 
@@ -298,12 +299,16 @@ def test_breakpoints_are_ranks_of_messages(fields: dict[str, Any], ranks: list[R
 
 
 def test_sampling_defaults_to_temperature_one_and_is_honoured() -> None:
-    assert meaning().sampling.temperature == 1.0
-    said = meaning(temperature=0.5, top_p=0.9, top_k=7).sampling
+    assert in_force() == API_SAMPLING == SamplingParams(temperature=1.0)
+    said = in_force(temperature=0.5, top_p=0.9, top_k=7)
     assert (said.temperature, said.top_p, said.top_k, said.min_p) == (0.5, 0.9, 7, 0.0)
-    assert meaning(temperature=0).sampling.is_greedy
-    assert meaning(temperature=1e-300).sampling.is_greedy  # dividing by it overflows
-    assert meaning(top_p=0).sampling.top_p > 0
+    assert in_force(temperature=0).is_greedy
+    assert in_force(temperature=1e-300).is_greedy  # dividing by it overflows
+    assert in_force(top_p=0).top_p > 0
+
+
+def in_force(**fields: object) -> SamplingParams:
+    return meaning(**fields).sampling.params(API_SAMPLING)
 
 
 def test_nulls_are_absent_fields() -> None:

@@ -8,6 +8,7 @@ import pytest
 from semantic_trio.adapters.http.body import decode
 from semantic_trio.adapters.http.generate import Asked
 from semantic_trio.adapters.http.openai.wire import ChatRequest, asked
+from semantic_trio.domain.generation import API_SAMPLING
 
 
 def meaning(**fields: Any) -> Asked:
@@ -39,9 +40,9 @@ def test_max_completion_tokens_goes_before_its_old_name() -> None:
 
 
 def test_extensions_are_honoured() -> None:
-    said = meaning(min_p=0.1, top_k=-1, temperature=0.3).sampling
+    said = meaning(min_p=0.1, top_k=-1, temperature=0.3).sampling.params(API_SAMPLING)
     assert (said.min_p, said.top_k, said.temperature) == (0.1, 0, 0.3)
-    assert meaning(top_k=40).sampling.top_k == 40
+    assert meaning(top_k=40).sampling.params(API_SAMPLING).top_k == 40
 
 
 def test_unknown_fields_are_ignored() -> None:

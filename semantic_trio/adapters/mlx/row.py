@@ -7,6 +7,7 @@ from collections import Counter
 
 import attrs
 import mlx.core as mx
+import numpy as np
 import structlog
 
 from semantic_trio.adapters.mlx.kv import RowCaches
@@ -28,6 +29,7 @@ class Row:
     last: mx.array | None = None  # (1,) the token drawn last, perhaps not computed yet
     drawn: Counter[int] = attrs.field(init=False)  # how often each token was drawn, where a draw depends on it
     _state: GrammarState | None = attrs.field(init=False)
+    _seen: mx.array | None = attrs.field(init=False, default=None)  # (vocabulary,) bool: tokens of prompt and answer, where they are penalised
     is_stuck: bool = attrs.field(init=False, default=False)  # its grammar cannot say what may come next
 
     def __attrs_post_init__(self) -> None:
@@ -44,7 +46,13 @@ class Row:
         if self._state is not None and not self.is_stuck:
             self._state.take(token)
 
-    def draw(self, index: int) -> Draw:
+    def took(self, token: mx.array) -> None:
+        """Note a sampled token, (1,) and perhaps not computed yet: it is what the row reads next."""
+        self.last = token
+        if self._seen is not None:
+            self._seen = mx.put_along_axis(self._seen, token, mx.array(True), axis=0)
+
+    def draw(self, index: int, vocabulary: int) -> Draw:
         """How token number `index` is to be drawn, once those before it were seen."""
         start = self.start
         return Draw(
@@ -55,7 +63,15 @@ class Row:
             additions=start.steering.additions(self.drawn),
             allowed=self._allowed(),
             top=start.top_logprobs,
+            seen=self._seen_of(vocabulary),
         )
+
+    def _seen_of(self, vocabulary: int) -> mx.array | None:
+        if self._seen is None and self.start.sampling.repetition_penalty != 1.0:
+            flags = np.zeros(vocabulary, np.bool_)
+            flags[[token for token in {*self.start.penalised, *self.start.drawn} if token < vocabulary]] = True
+            self._seen = mx.array(flags)
+        return self._seen
 
     def _allowed(self) -> bytes | None:
         try:

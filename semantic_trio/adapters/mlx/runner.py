@@ -144,7 +144,8 @@ class Batch:
         if self._flight is not None and any(self._rows[row].start.looks_back for row, _ in who):
             mx.async_eval(logits)
             self._look_at(self._flight)
-        drawing = tuple((row, self._rows[row].draw(index)) for row, index in who)
+        vocabulary = 0 if logits is None else logits.shape[-1]
+        drawing = tuple((row, self._rows[row].draw(index, vocabulary)) for row, index in who)
         draws = self._draw(logits, drawing)
         reading = [self._rows[c.row].caches for c in plan.prefill if c.draws is None]  # nothing that is drawn depends on these
         read = [number for caches in reading for number in proofs_of(caches)]
@@ -183,7 +184,7 @@ class Batch:
             return None
         draws = draw(logits, [one for _, one in who])
         for place, (row, _) in enumerate(who):
-            self._rows[row].last = draws.tokens[place : place + 1]
+            self._rows[row].took(draws.tokens[place : place + 1])
         return draws
 
     def _land(self, flight: _Flight) -> StepResult:

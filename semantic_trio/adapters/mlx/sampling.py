@@ -18,7 +18,7 @@ from semantic_trio.domain.generation import SamplingParams
 _MASK = (1 << 64) - 1
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class Draw:
     """How one row's next token is to be drawn."""
 
@@ -29,6 +29,7 @@ class Draw:
     additions: Mapping[int, float] = MappingProxyType({})  # to the logits, by token
     allowed: bytes | None = None  # a bit for each token, the lowest first; None: all may be drawn
     top: int = 0  # how many of the likeliest tokens are told too
+    seen: mx.array | None = None  # (vocabulary,) bool: tokens on which the repetition penalty is; None: there is none
 
 
 @attrs.frozen(eq=False)
@@ -57,9 +58,25 @@ def draw(logits: mx.array, draws: Sequence[Draw]) -> Draws:
     """Draw from `logits` (rows, vocabulary)."""
     logits = logits.astype(mx.float32)
     logprobs = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
-    tokens = _force(_draw_groups(_steered(logprobs, draws), draws), draws)
+    tokens = _force(_draw_groups(_steered(_penalised(logits, logprobs, draws), draws), draws), draws)
     drawn = mx.take_along_axis(logprobs, tokens[:, None], axis=-1)[:, 0]
     return Draws(tokens, drawn, *_likeliest(logprobs, max(one.top for one in draws)))
+
+
+def _penalised(logits: mx.array, logprobs: mx.array, draws: Sequence[Draw]) -> mx.array:
+    """Log-probabilities with the repetition penalties of the rows that have one: a seen token's logit is made smaller by that factor.
+
+    The sign of a logit matters, so this cannot start from log-probabilities. Source: Keskar et al. 2019 (CTRL), as in Hugging Face's transformers.
+    """
+    found = [(place, one.seen, one.sampling.repetition_penalty) for place, one in enumerate(draws) if one.seen is not None]
+    if not found:
+        return logprobs
+    places, seen, penalties = zip(*found, strict=True)
+    rows, factors = logits[mx.array(places)], mx.array(penalties, dtype=mx.float32)[:, None]
+    rows = mx.where(mx.stack(list(seen)), mx.where(rows > 0, rows / factors, rows * factors), rows)
+    logprobs = mx.array(logprobs)  # assignment changes an array where it is
+    logprobs[mx.array(places)] = rows - mx.logsumexp(rows, axis=-1, keepdims=True)
+    return logprobs
 
 
 def _steered(logprobs: mx.array, draws: Sequence[Draw]) -> mx.array:

@@ -15,7 +15,7 @@ from semantic_trio.adapters.http.body import decode, understood
 from semantic_trio.adapters.http.contract import document_faults, document_stream
 from semantic_trio.adapters.http.exchange import Exchange, current
 from semantic_trio.adapters.http.faults import OpenAIError
-from semantic_trio.adapters.http.generate import Asked, submit
+from semantic_trio.adapters.http.generate import Asked, SamplingChoice, submit
 from semantic_trio.adapters.http.identity import Identity
 from semantic_trio.adapters.http.reuse import Cache
 from semantic_trio.adapters.http.served import ServedModel
@@ -24,7 +24,6 @@ from semantic_trio.adapters.http.state import AppState
 from semantic_trio.domain.agent import Agent
 from semantic_trio.domain.conversation import NOTHING_SAID, Part
 from semantic_trio.domain.errors import OverloadedError
-from semantic_trio.domain.generation import SamplingParams
 from semantic_trio.domain.reuse import NOTHING_REUSED
 
 
@@ -65,7 +64,7 @@ def routes(state: AppState) -> Blueprint:
         refuse_deleted(agent)
         if not encoded.prompt.tokens:
             return json_answer(Warmed(agent.id, 0, Cache.of(NOTHING_REUSED)), reuse=NOTHING_REUSED)
-        only_read = Asked(model.card.id, NOTHING_SAID, 0, SamplingParams(), identity=Identity(agent.id, is_ordered=True))
+        only_read = Asked(model.card.id, NOTHING_SAID, 0, SamplingChoice(), identity=Identity(agent.id, is_ordered=True))
         reuse = (await submit(state, exchange, model, only_read, encoded).result()).finished.reuse
         return json_answer(Warmed(agent.id, len(encoded.prompt.tokens), Cache.of(reuse)), reuse=reuse)
 

@@ -9,15 +9,19 @@ from typing import Annotated, Literal
 import attrs
 import msgspec
 
-from semantic_trio.adapters.http.generate import Asked, sampling_params
+from semantic_trio.adapters.http.generate import Asked, SamplingChoice
 from semantic_trio.adapters.http.identity import AgentId, Identity
 from semantic_trio.adapters.http.openai.answer import FunctionCall
+from semantic_trio.adapters.http.openai.sampling import RepetitionPenalty
 from semantic_trio.adapters.http.openai.tools import ToolParam
 from semantic_trio.adapters.http.openai.wire import ChatMessage, ContentPart, message_of
 from semantic_trio.adapters.http.reuse import Cache
 from semantic_trio.domain.conversation import Conversation
 from semantic_trio.domain.generation import Finished, FinishReason
 from semantic_trio.domain.reuse import MissCause, Source
+
+# Tokens of an answer where nothing is said of it: a small model that does not end would go on to the end of its context, for minutes.
+DEFAULT_TOKENS = 1024
 
 
 @attrs.frozen
@@ -48,6 +52,7 @@ class AgentTurn:
     top_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
     top_k: Annotated[int, msgspec.Meta(ge=-1)] | None = None
     min_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    repetition_penalty: RepetitionPenalty | None = None
     seed: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | None = None
     stop: str | list[str] | None = None
     stream: bool | None = None
@@ -154,8 +159,8 @@ def asked(request: AgentTurn, model: str, agent: str) -> Asked:
     return Asked(
         model=model,
         conversation=Conversation(tuple(message_of(message) for message in (*(request.messages or []), new))),
-        max_tokens=request.max_tokens,
-        sampling=sampling_params(1.0 if request.temperature is None else request.temperature, request.top_p, request.top_k, request.min_p),
+        max_tokens=request.max_tokens or DEFAULT_TOKENS,
+        sampling=SamplingChoice(request.temperature, request.top_p, request.top_k, request.min_p, request.repetition_penalty),
         stop_strings=tuple(stop),
         seed=request.seed,
         identity=Identity(agent, is_ordered=True),

@@ -14,7 +14,7 @@ from semantic_trio.adapters.http.anthropic.blocks import AssistantContent, Cache
 from semantic_trio.adapters.http.anthropic.content import OF_ASSISTANT, OF_SYSTEM, OF_USER, Content, content_of, rank_of
 from semantic_trio.adapters.http.anthropic.thinking import ThinkingParam
 from semantic_trio.adapters.http.anthropic.tools import ToolChoiceParam, ToolParam, choice_of, neutral, read_tools
-from semantic_trio.adapters.http.generate import Asked, sampling_params
+from semantic_trio.adapters.http.generate import Asked, SamplingChoice
 from semantic_trio.adapters.http.identity import NOBODY, AgentId, Identity
 from semantic_trio.domain.conversation import Conversation, Message, Part, Role, Text, ToolResult
 from semantic_trio.domain.residency import Rank
@@ -96,12 +96,11 @@ class MessagesRequest(CountTokensRequest):
 
 def asked(request: MessagesRequest, identity: Identity = NOBODY) -> Asked:
     """What a request means. Raises `Fault` and `InvalidRequestError`, which name the field."""
-    temperature = 1.0 if request.temperature is None else request.temperature
     return Asked(
         model=request.model,
         conversation=conversation(request),
         max_tokens=request.max_tokens,
-        sampling=sampling_params(temperature, request.top_p, request.top_k, None),
+        sampling=SamplingChoice(request.temperature, request.top_p, request.top_k),
         stop_strings=tuple(request.stop_sequences or ()),
         identity=identity,
         call_prefix=CALL_PREFIX,

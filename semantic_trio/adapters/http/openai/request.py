@@ -8,16 +8,13 @@ from typing import Annotated
 import attrs
 import msgspec
 
-from semantic_trio.adapters.http.generate import sampling_params
+from semantic_trio.adapters.http.generate import SamplingChoice
 from semantic_trio.adapters.http.identity import AgentId
-from semantic_trio.adapters.http.openai.sampling import Bias, Penalty, Seed, Stop, Temperature, TopK, TopP, steering, stops
-from semantic_trio.domain.generation import SamplingParams
+from semantic_trio.adapters.http.openai.sampling import Bias, Penalty, RepetitionPenalty, Seed, Stop, Temperature, TopK, TopP, steering, stops
 from semantic_trio.domain.steering import Steering
 
 # Answers to one request: each of them takes a row.
 MOST_CHOICES = 32
-# What the APIs draw with where nothing is said of it.
-DEFAULT_TEMPERATURE = 1.0
 
 
 @attrs.frozen
@@ -36,6 +33,7 @@ class DrawingRequest:
     top_p: TopP | None = None
     top_k: TopK | None = None
     min_p: TopP | None = None
+    repetition_penalty: RepetitionPenalty | None = None
     frequency_penalty: Penalty | None = None
     presence_penalty: Penalty | None = None
     logit_bias: Bias | None = None
@@ -58,10 +56,9 @@ class DrawingRequest:
         return self.n or 1
 
     @property
-    def sampling(self) -> SamplingParams:
-        """How tokens are drawn."""
-        temperature = DEFAULT_TEMPERATURE if self.temperature is None else self.temperature
-        return sampling_params(temperature, self.top_p, self.top_k, self.min_p)
+    def sampling(self) -> SamplingChoice:
+        """Sampling as the request wants it."""
+        return SamplingChoice(self.temperature, self.top_p, self.top_k, self.min_p, self.repetition_penalty)
 
     @property
     def stop_strings(self) -> tuple[str, ...]:

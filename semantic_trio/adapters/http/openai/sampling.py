@@ -17,6 +17,7 @@ Temperature = Annotated[float, msgspec.Meta(ge=0, le=2)]
 TopP = Annotated[float, msgspec.Meta(ge=0, le=1)]
 TopK = Annotated[int, msgspec.Meta(ge=-1)]
 Penalty = Annotated[float, msgspec.Meta(ge=-2, le=2)]
+RepetitionPenalty = Annotated[float, msgspec.Meta(ge=0.1, le=10)]  # an extension: of vLLM and of Hugging Face's transformers
 TokenKey = Annotated[str, msgspec.Meta(pattern="^[0-9]{1,10}$")]
 Bias = Annotated[dict[TokenKey, Annotated[float, msgspec.Meta(ge=-100, le=100)]], msgspec.Meta(max_length=MOST_BIASES)]
 TopLogprobs = Annotated[int, msgspec.Meta(ge=0, le=MOST_TOP_LOGPROBS)]

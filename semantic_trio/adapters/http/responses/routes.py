@@ -82,7 +82,7 @@ async def _begin(state: AppState, exchange: Exchange, question: _Question) -> Tu
     if state.settings.log_prompts:
         log_prompt(wanted.conversation)
     answer = submit(state, exchange, model, wanted, encoded)
-    first = begun(request, wanted.conversation.choice, response_id(stem), model.card.id, int(time.time()))
+    first = begun(request, wanted.conversation.choice, response_id(stem), model.card, int(time.time()))
     output = Output(stem, custom_names(request.tools or ()), model.codec.token_bytes if request.wants_logprobs else None)
     turn = Turn(first, answer, output, state.records, _record(first, before) if request.is_stored else None)
     state.running.join(turn, exchange.stack)

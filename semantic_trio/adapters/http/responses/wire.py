@@ -10,16 +10,16 @@ from typing import Annotated, Literal
 import attrs
 import msgspec
 
-from semantic_trio.adapters.http.generate import Asked, sampling_params
+from semantic_trio.adapters.http.generate import Asked, SamplingChoice
 from semantic_trio.adapters.http.identity import NOBODY, AgentId, Identity
 from semantic_trio.adapters.http.openai.format import ANY_OBJECT, FormatName, schema_text
-from semantic_trio.adapters.http.openai.request import DEFAULT_TEMPERATURE
-from semantic_trio.adapters.http.openai.sampling import Effort, Seed, Temperature, TopK, TopLogprobs, TopP, thinks
+from semantic_trio.adapters.http.openai.sampling import Effort, RepetitionPenalty, Seed, Temperature, TopK, TopLogprobs, TopP, thinks
 from semantic_trio.adapters.http.openai.tool_choice import ChoiceWord, ToolChoiceParam, choice_of
 from semantic_trio.adapters.http.openai.tools import ToolParam, custom_names, tools_of
 from semantic_trio.adapters.http.responses.answer import FormatInForce, ReasoningInForce, ResponseAnswer, Status, TextInForce
 from semantic_trio.adapters.http.responses.blocks import InputItem
 from semantic_trio.adapters.http.responses.tools import choice_in_force, tools_in_force
+from semantic_trio.adapters.http.served import ModelCard
 from semantic_trio.domain.conversation import Conversation, Message, Role, Text, ToolChoice
 from semantic_trio.domain.errors import InvalidRequestError
 
@@ -76,6 +76,7 @@ class ResponseRequest:
     top_p: TopP | None = None
     top_k: TopK | None = None
     min_p: TopP | None = None
+    repetition_penalty: RepetitionPenalty | None = None
     seed: Seed | None = None
     top_logprobs: TopLogprobs | None = None
     include: list[str] | None = None
@@ -132,9 +133,7 @@ def asked(request: ResponseRequest, messages: Sequence[Message], identity: Ident
         model=request.model,
         conversation=conversation,
         max_tokens=request.max_output_tokens,
-        sampling=sampling_params(
-            DEFAULT_TEMPERATURE if request.temperature is None else request.temperature, request.top_p, request.top_k, request.min_p
-        ),
+        sampling=SamplingChoice(request.temperature, request.top_p, request.top_k, request.min_p, request.repetition_penalty),
         seed=request.seed,
         top_logprobs=request.top_logprobs or 0 if request.wants_logprobs else None,
         identity=identity,
@@ -144,19 +143,19 @@ def asked(request: ResponseRequest, messages: Sequence[Message], identity: Ident
     )
 
 
-def begun(request: ResponseRequest, choice: ToolChoice, response_id: str, model: str, created_at: int) -> ResponseAnswer:
+def begun(request: ResponseRequest, choice: ToolChoice, response_id: str, model: ModelCard, created_at: int) -> ResponseAnswer:
     """The response before anything has come of it; `choice` is the one its request makes."""
     status: Status = "queued" if request.background else "in_progress"
     return ResponseAnswer(
         id=response_id,
         created_at=created_at,
-        model=model,
+        model=model.id,
         status=status,
         instructions=request.instructions,
         previous_response_id=request.previous_response_id,
         max_output_tokens=request.max_output_tokens,
-        temperature=DEFAULT_TEMPERATURE if request.temperature is None else request.temperature,
-        top_p=1.0 if request.top_p is None else request.top_p,
+        temperature=model.sampling.temperature if request.temperature is None else request.temperature,
+        top_p=model.sampling.top_p if request.top_p is None else request.top_p,
         top_logprobs=request.top_logprobs or 0,
         tools=tools_in_force(request.tools or ()),
         tool_choice=choice_in_force(choice, custom_names(request.tools or ())),
