@@ -74,12 +74,16 @@ class Isolated:
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """All it gets to see."""
+        return {"PATH": os.environ["PATH"], "HOME": str(self.home), "TERM": "xterm", "LANG": "C.UTF-8", **self.settings}
+
     def run(self, *arguments: str) -> Printed:
         """One run, to its end, which has to be a good one."""
-        seen = {"PATH": os.environ["PATH"], "HOME": str(self.home), "TERM": "xterm", "LANG": "C.UTF-8", **self.settings}
         done = subprocess.run(
             [str(self.program), *arguments],
-            env=seen,
+            env=self.environment,
             cwd=self.project,
             stdin=subprocess.DEVNULL,
             capture_output=True,
