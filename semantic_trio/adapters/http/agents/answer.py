@@ -11,6 +11,7 @@ from semantic_trio.adapters.http.openai.answer import function_call
 from semantic_trio.adapters.http.protocol import Protocol
 from semantic_trio.adapters.http.reuse import Cache
 from semantic_trio.adapters.http.sse import encode_event
+from semantic_trio.adapters.http.thoughts import OneField
 from semantic_trio.application.answer import WholeAnswer
 from semantic_trio.domain.conversation import Message, Part, Role, Thinking, ToolCall
 from semantic_trio.domain.errors import SemanticError
@@ -25,7 +26,7 @@ def whole_answer(agent: str, answer: WholeAnswer) -> AgentAnswer:
     return AgentAnswer(agent, answer.text, said.thinking, calls, finished.reason, finished.stop_string, usage, cache)
 
 
-@attrs.frozen
+@attrs.define(eq=False)
 class TurnEncoder:
     """The events of one turn: `start`, `token`s, `thinking` and `call`s, `end`; or `error` in place of the end."""
 
@@ -33,6 +34,7 @@ class TurnEncoder:
     protocol: Protocol  # of the error
     request_id: str
     ping: bytes = encode_event({}, "ping")
+    _thoughts: OneField = attrs.field(init=False, factory=OneField)
 
     def opening(self) -> bytes:
         """Who speaks."""
@@ -40,12 +42,13 @@ class TurnEncoder:
 
     def part(self, part: Part) -> bytes:
         """A piece of the answer."""
-        match part:
+        match self._thoughts.passed(part):
             case Thinking(text):
                 return encode_event({"text": text}, "thinking")
-            case ToolCall():
-                return encode_event(function_call(part), "call")
-        return encode_event({"text": part.text}, "token")
+            case ToolCall() as call:
+                return encode_event(function_call(call), "call")
+            case told:
+                return encode_event({"text": told.text}, "token")
 
     def ending(self, finished: Finished) -> bytes:
         """Why it ended, the usage, what was reused."""

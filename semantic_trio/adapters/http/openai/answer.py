@@ -3,7 +3,7 @@
 Knows the wire and how generations end. Knows nothing of requests.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import Literal
 
@@ -15,6 +15,7 @@ from semantic_trio.adapters.http.openai.logprobs import ChoiceLogprobs, TokenByt
 from semantic_trio.adapters.http.openai.tools import custom_input
 from semantic_trio.adapters.http.openai.usage import CompletionUsage
 from semantic_trio.adapters.http.reuse import Cache
+from semantic_trio.adapters.http.thoughts import OneField
 from semantic_trio.application.answer import Answer, WholeAnswer
 from semantic_trio.application.choices import Chosen, together
 from semantic_trio.domain.conversation import Message, Role, Thinking, ToolCall
@@ -145,6 +146,7 @@ class ChatEncoder:
     _answers: Sequence[Answer]  # what is read: for what they tell beside their events
     ping: bytes = PING
     _calls: Counter[int] = attrs.field(init=False, factory=Counter)  # of each choice
+    _thoughts: dict[int, OneField] = attrs.field(init=False, factory=lambda: defaultdict(OneField))
 
     def opening(self) -> bytes:
         """Who speaks."""
@@ -152,7 +154,8 @@ class ChatEncoder:
 
     def part(self, part: Chosen) -> bytes:
         """A piece of one of the answers, or its end."""
-        index, event = part.index, part.event
+        index = part.index
+        event = part.event if isinstance(part.event, Finished) else self._thoughts[index].passed(part.event)
         match event:
             case Finished():
                 scores = self._scores(index)  # of tokens whose text was held back to the end
