@@ -12,6 +12,8 @@ from semantic_trio.domain.residency import Rank
 
 # Characters a template writes around a message, about.
 FRAME = 40
+# How much a model may be asked to think, the least first.
+EFFORTS = ("minimal", "low", "medium", "high", "xhigh", "max")
 
 
 class Role(enum.StrEnum):
@@ -128,6 +130,8 @@ class Conversation:
     tools: tuple[Tool, ...] = ()
     choice: ToolChoice = FREE_CHOICE
     thinks: bool | None = None  # whether the next answer begins with thoughts; None: as the model is used to
+    effort: str | None = None  # one of `EFFORTS`: how much it thinks; None: as the model is used to
+    thought_budget: int | None = None  # tokens of the next answer that may be thoughts; None: as many as there are
     schema: str | None = None  # JSON Schema of what the next answer says; None: it may say anything
 
     @property

@@ -18,7 +18,7 @@ from semantic_trio.adapters.mlx.tool_syntax import named_syntax, tool_syntax
 from semantic_trio.adapters.text.codec import load_codec
 from semantic_trio.adapters.text.formats.table import formats
 from semantic_trio.adapters.text.reader import MarkReader
-from semantic_trio.adapters.text.syntax import ThinkMarks
+from semantic_trio.adapters.text.thinking import ThinkMarks
 from semantic_trio.domain.conversation import Conversation, Known, Message, Part, Role, Text, Tool, ToolCall, ToolResult
 from tests.vocabulary import byte_tokenizer, write_model
 

@@ -592,7 +592,7 @@ IGNORED: list[dict[str, Any]] = [
     },
     {"tools": [LOOK], "tool_choice": {"type": "web_search_preview"}},
     {"truncation": "auto", "service_tier": "flex", "user": "me", "stream_options": {"include_obfuscation": False}, "max_tool_calls": 3},
-    {"reasoning": {"effort": "high", "summary": "auto"}, "text": {"verbosity": "high"}},
+    {"reasoning": {"effort": "none", "summary": "auto"}, "text": {"verbosity": "high"}},
     {"input": [{"type": "web_search_call", "id": "ws_1", "status": "completed"}, {"role": "user", "content": "x", "id": "msg_1"}]},
     {"input": [{"type": "local_shell_call", "action": {"type": "exec"}, "call_id": "c"}, {"type": "local_shell_call_output", "output": "x"}]},
     {"input": [{"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "x"}], "encrypted_content": "gAAA"}]},

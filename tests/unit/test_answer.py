@@ -9,7 +9,7 @@ from trio.testing import MockClock
 
 from semantic_trio.adapters.text.formats.hermes import HERMES
 from semantic_trio.adapters.text.reader import MarkReader
-from semantic_trio.adapters.text.syntax import ThinkMarks
+from semantic_trio.adapters.text.thinking import ThinkMarks
 from semantic_trio.application.answer import Answer, AnswerEvent, Encoded, WholeAnswer
 from semantic_trio.domain.canonical import canonical
 from semantic_trio.domain.conversation import NOTHING_KNOWN, Conversation, Message, Role, Text, Thinking, Tool, ToolCall, ToolChoice

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from semantic_trio.adapters.text.formats.table import formats
 from semantic_trio.adapters.text.reader import MarkReader
-from semantic_trio.adapters.text.syntax import ThinkMarks
 from semantic_trio.adapters.text.tally import CallTally
 from semantic_trio.adapters.text.template import ChatTemplate
+from semantic_trio.adapters.text.thinking import ThinkMarks
 from semantic_trio.domain.conversation import Conversation, Message, Part, Role, Text, Tool, ToolCall, ToolResult
 from tests.call_templates import TEMPLATES
 from tests.unit.test_template import template

@@ -258,3 +258,32 @@ def test_weights_are_no_part_of_the_fingerprint(tmp_path: Path) -> None:
     (tmp_path / "model" / "model.safetensors").write_bytes(b"weights")
 
     assert load_codec(tmp_path / "model").fingerprint == before
+
+
+# ---------------------------------------------------------------------------------------------------------------- templates that fail
+
+PARTS_ONLY = (
+    "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' }}{% for part in message.content %}{{ part.text }}{% endfor %}"
+    "{{ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+)
+
+
+@pytest.mark.parametrize(
+    ("template", "reason"),
+    [
+        ("{% for %}", "Expected"),
+        ("{{ raise_exception('not today') }}", "not today"),
+        ("nothing of it", "leaves out"),
+    ],
+)
+def test_a_template_that_does_not_work_is_told_at_the_start(template: str, reason: str, tmp_path: Path) -> None:
+    with pytest.raises(ModelNotFoundError, match=reason) as caught:
+        load_codec(write_model(tmp_path, chat_template=template))
+    assert "chat_template.jinja" in str(caught.value)
+
+
+def test_a_template_that_takes_parts_is_given_parts(tmp_path: Path, codec: TokenizerCodec) -> None:
+    talk = Conversation((Message(Role.SYSTEM, (Text("s"),)), *TURNS))
+    parts = load_codec(write_model(tmp_path, chat_template=PARTS_ONLY))
+
+    assert parts.encode_prompt(talk) == codec.encode_prompt(talk)

@@ -14,7 +14,7 @@ from semantic_trio.adapters.text.calls import CallManner
 from semantic_trio.adapters.text.grammar import AnswerForm
 from semantic_trio.adapters.text.guidance import CompiledGrammar, Guidance
 from semantic_trio.adapters.text.reader import MarkReader
-from semantic_trio.adapters.text.syntax import HERMES_THINKS, ThinkMarks
+from semantic_trio.adapters.text.thinking import HERMES_THINKS, ThinkMarks
 from semantic_trio.domain.conversation import Calling, Conversation, Message, Part, Role, Text, Thinking, Tool, ToolCall, ToolChoice
 from semantic_trio.domain.errors import InvalidRequestError
 from tests.schemas import Schema, bounded, bounded_objects

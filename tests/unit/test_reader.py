@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from semantic_trio.adapters.text.formats.foreign import ForeignCalls
 from semantic_trio.adapters.text.formats.hermes import HERMES
 from semantic_trio.adapters.text.reader import MarkReader
-from semantic_trio.adapters.text.syntax import ThinkMarks, ToolSyntax, think_marks
+from semantic_trio.adapters.text.syntax import ToolSyntax
+from semantic_trio.adapters.text.thinking import ThinkMarks, think_marks
 from semantic_trio.domain.conversation import Part, Text, Thinking, Tool, ToolCall
 from semantic_trio.domain.stopping import Thoughts
 
@@ -247,3 +248,64 @@ def test_within_a_form_marks_are_part_of_it(size: int) -> None:
 
     assert "".join(part.text for part in parts if isinstance(part, Thinking)) == "hm"
     assert "".join(part.text for part in parts if isinstance(part, Text)) == '"a <think>b</think> <tool_call>{}</tool_call> c"'
+
+
+FAMILIES = {
+    "Seed-OSS": (("<seed:think>", "</seed:think>"), "<seed:think>hm</seed:think>\nso"),
+    "Cohere": (("<|START_THINKING|>", "<|END_THINKING|>"), "<|START_THINKING|>hm<|END_THINKING|>so"),
+    "Apertus": (("<|inner_prefix|>", "<|inner_suffix|>"), "<|inner_prefix|>hm<|inner_suffix|>so"),
+    "Kimi": (("◁think▷", "◁/think▷"), "◁think▷hm◁/think▷\n\nso"),
+    "EXAONE": (("<thought>", "</thought>"), "<thought>\nhm\n</thought>\n\nso"),
+    "Magistral": (("[THINK]", "[/THINK]"), "[THINK]hm[/THINK]so"),
+    "Gemma 4": (("<|channel>", "<channel|>"), "<|channel>thought\nhm\n<channel|>so"),
+    "GLM": (("<think>", "</think>"), "<think>hm</think>\nso"),
+    "ERNIE": (("<think>", "</think>", "<response>", "</response>"), "<think>\nhm\n</think>\n\n<response>\nso\n</response>\n"),
+    "Hunyuan": (("<think>", "</think>", "<answer>", "</answer>"), "<think>\nhm\n</think>\n<answer>\nso\n</answer>"),
+}
+
+
+@pytest.mark.parametrize("size", [1, 4, 1000])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_thoughts_of_a_family_are_known_by_the_words_of_its_template_or_vocabulary(family: str, size: int) -> None:
+    words, told = FAMILIES[family]
+    pieces = [told[at : at + size] for at in range(0, len(told), size)]
+
+    for marks in (think_marks((), f"{{{{ '{' '.join(words)}' }}}}"), think_marks({"<other>", *words})):
+        if marks.answer or "<answer>" not in words:  # these are no tokens in Hunyuan's vocabulary
+            assert read(*pieces, marks=marks) == [Thinking("hm"), Text("so")]
+        opened = MarkReader(marks, (), (), marks.opening)
+        assert opened.thoughts.is_open
+        assert joined([*opened.push(marks.around("hm").removeprefix(marks.opening) + "so"), *opened.finish()]) == [Thinking("hm"), Text("so")]
+
+
+def test_what_a_template_says_counts_before_the_vocabulary() -> None:
+    assert think_marks({"<think>", "</think>"}, "[THINK] [/THINK]").start == "[THINK]"
+    assert think_marks({"<thought>", "</thought>"}, "{{ content.split('</think>')[-1] }}").start == "<think>"
+
+
+WRAPPED = ThinkMarks(answer=("<answer>", "</answer>"))
+
+
+@given(
+    text=st.lists(st.sampled_from([*MARKS[:2], "<answer>", "</answer>", "<answer", "a", " ", "\n", "b"]), max_size=10).map("".join),
+    at=st.integers(0, 60),
+)
+def test_delimiters_of_an_answer_are_read_alike_in_any_pieces(text: str, at: int) -> None:
+    assert read(text[:at], text[at:], marks=WRAPPED) == read(text, marks=WRAPPED) == read(*text, marks=WRAPPED)
+
+
+def test_delimiters_of_an_answer_that_are_mentioned_are_text() -> None:
+    assert read("Say <answer> and </answer>.", marks=WRAPPED) == [Text("Say <answer> and </answer>.")]
+    assert read("<answer>Say <answer>.</answer>", marks=WRAPPED) == [Text("Say <answer>.")]
+
+
+@pytest.mark.parametrize("size", [1, 3, 100])
+def test_a_second_thought_right_behind_the_first_is_told_apart_from_it(size: int) -> None:
+    told = "<think>a</think>\n<think>c</think>d<think>e</think>f"
+    assert read(*(told[at : at + size] for at in range(0, len(told), size))) == [Thinking("a\n\nc"), Text("d"), Thinking("e"), Text("f")]
+
+
+def test_thoughts_within_thoughts_and_thoughts_without_an_end() -> None:
+    assert read("<think>a <think> b</think>c") == [Thinking("a <think> b"), Text("c")], "a delimiter that is mentioned"
+    assert read("<think>a </think> b</think>c") == [Thinking("a"), Text("b</think>c")], "the first end ends it"
+    assert read("<think>a <thi") == [Thinking("a <thi")]

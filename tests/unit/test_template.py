@@ -1,7 +1,7 @@
 """Chat templates that cannot say everything: what becomes of the rest, and that a conversation's front never changes."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
 import pytest
@@ -15,9 +15,11 @@ from semantic_trio.adapters.text.formats.table import MISTRAL as MISTRAL_CALLS
 from semantic_trio.adapters.text.formats.table import QWEN_XML
 from semantic_trio.adapters.text.generic import Definition
 from semantic_trio.adapters.text.manners import probe
-from semantic_trio.adapters.text.syntax import ThinkMarks, ToolSyntax
+from semantic_trio.adapters.text.switch import Switch
+from semantic_trio.adapters.text.syntax import ToolSyntax
 from semantic_trio.adapters.text.template import ChatTemplate
-from semantic_trio.adapters.text.turns import NO_SWITCHES, Turn
+from semantic_trio.adapters.text.thinking import ThinkMarks
+from semantic_trio.adapters.text.turns import NO_SWITCHES, Switches, Turn
 from semantic_trio.domain.canonical import canonical
 from semantic_trio.domain.conversation import Calling, Conversation, Message, Part, Role, Text, Thinking, Tool, ToolCall, ToolChoice, ToolResult
 from semantic_trio.domain.errors import InvalidRequestError
@@ -56,7 +58,7 @@ def template(source: str, *syntaxes: ToolSyntax) -> ChatTemplate:
     environment.filters["tojson"] = json.dumps
     compiled = environment.from_string(source)
 
-    def render(turns: Sequence[Turn], tools: Sequence[Definition] = (), *, speak: bool = True, switches: Mapping[str, bool] = NO_SWITCHES) -> str:
+    def render(turns: Sequence[Turn], tools: Sequence[Definition] = (), *, speak: bool = True, switches: Switches = NO_SWITCHES) -> str:
         return compiled.render(messages=turns, tools=list(tools) or None, add_generation_prompt=speak, **switches)
 
     return ChatTemplate(render, ThinkMarks(), probe(render, ThinkMarks(), (HERMES, *syntaxes)), syntaxes)
@@ -326,16 +328,16 @@ def test_words_are_stripped_where_the_template_would_strip_them() -> None:
 
 
 def test_a_switch_is_used_that_changes_only_the_end() -> None:
-    assert ANY_TEMPLATE["qwen"].manners.switch == "enable_thinking"
+    assert ANY_TEMPLATE["qwen"].manners.switch == Switch(toggle="enable_thinking")
     quiet = Conversation(CALLS.messages, CALLS.tools, thinks=False)
     assert ANY_TEMPLATE["qwen"].prompt(quiet) == ANY_TEMPLATE["qwen"].prompt(CALLS) + "<think>\n\n</think>\n\n"
 
 
-def test_a_switch_that_changes_the_front_is_left_alone() -> None:
+def test_a_switch_that_changes_the_front_is_part_of_the_prompt() -> None:
     early = template("{{ 'Think!' if enable_thinking else 'Be quick.' }}" + ANYWHERE)
 
-    assert early.manners.switch is None
-    assert early.prompt(Conversation(MIDWAY.messages, thinks=True)) == early.prompt(MIDWAY)
+    assert early.manners.switch.changes_front
+    assert early.prompt(Conversation(MIDWAY.messages, thinks=True)) == early.prompt(MIDWAY).replace("Be quick.", "Think!")
 
 
 def test_what_the_template_begins_of_an_answer_is_told() -> None:

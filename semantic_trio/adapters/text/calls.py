@@ -14,7 +14,8 @@ from semantic_trio.adapters.text.formats.hermes import HERMES
 from semantic_trio.adapters.text.generic import CALL_CLOSE, CALL_HEAD, CALL_MIDDLE, definition
 from semantic_trio.adapters.text.layout import PLACEHOLDER, Kind, Slots, Span, encodable
 from semantic_trio.adapters.text.reader import MarkReader
-from semantic_trio.adapters.text.syntax import ThinkMarks, ToolSyntax
+from semantic_trio.adapters.text.syntax import ToolSyntax
+from semantic_trio.adapters.text.thinking import ThinkMarks
 from semantic_trio.adapters.text.turns import REFUSALS, RESULT_ROLE, Render, Turn, turn
 from semantic_trio.domain.conversation import Role, Tool, ToolCall
 

@@ -5,7 +5,8 @@ Imports no MLX and may be used from any thread.
 
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import chain, pairwise
 from pathlib import Path
 from typing import cast
 
@@ -18,16 +19,17 @@ from semantic_trio.adapters.text.formats.table import Foreign, formats
 from semantic_trio.adapters.text.generic import Definition
 from semantic_trio.adapters.text.grammar import AnswerForm
 from semantic_trio.adapters.text.guidance import CompiledGrammar, Guidance
-from semantic_trio.adapters.text.layout import encodable
+from semantic_trio.adapters.text.layout import Layout, encodable
 from semantic_trio.adapters.text.manners import probe
+from semantic_trio.adapters.text.parts import fitting
 from semantic_trio.adapters.text.reader import MarkReader
-from semantic_trio.adapters.text.segments import SegmentEncoder
+from semantic_trio.adapters.text.segments import Borders, SegmentEncoder
 from semantic_trio.adapters.text.spelling import Spelling
-from semantic_trio.adapters.text.syntax import ThinkMarks, think_marks
 from semantic_trio.adapters.text.tally import CallTally
 from semantic_trio.adapters.text.template import ChatTemplate
-from semantic_trio.adapters.text.turns import NO_SWITCHES, Turn
-from semantic_trio.domain.conversation import NOTHING_KNOWN, Calling, Conversation, Known, Prompt
+from semantic_trio.adapters.text.thinking import ThinkMarks, think_marks
+from semantic_trio.adapters.text.turns import NO_SWITCHES, Switches, Turn
+from semantic_trio.domain.conversation import NOTHING_KNOWN, Calling, Conversation, Known, Prompt, Role
 from semantic_trio.domain.errors import InvalidRequestError, ModelNotFoundError
 
 # Transformers advises at import to install a framework it is not used with here.
@@ -62,10 +64,25 @@ class TokenizerCodec:
         if self._template is None:
             raise InvalidRequestError("the model has no chat template; it can only go on with a text", field="model")
         layout = self._template.layout(conversation, known.messages)
-        if known.messages and not self._segments.can_go_on(layout, known.messages - 1):
+        borders = self._borders(layout, conversation)
+        if known.messages and not (self._segments.can_go_on(layout, known.messages - 1) and self._fronts_agree(layout, borders, conversation, known)):
             layout, known = self._template.layout(conversation), Known(draft=known.tokens + known.draft)
-        borders = self._segments.borders(layout, conversation, self._template.marks.opening)
+            borders = self._borders(layout, conversation)
         return Spelling(self._tokenizer, self._segments, layout, borders).prompt(conversation.messages, known)
+
+    def _borders(self, layout: Layout, conversation: Conversation) -> Borders:
+        assert self._template is not None
+        return self._segments.borders(layout, conversation, self._template.marks.opening)
+
+    def _fronts_agree(self, layout: Layout, borders: Borders, conversation: Conversation, known: Known) -> bool:
+        """False where known tokens were read with another choice of thinking, which the template writes in front of the first answer."""
+        assert self._template is not None
+        if not self._template.manners.switch.changes_front:
+            return True
+        answered = next(start for start, message in zip(layout.starts, conversation.messages, strict=True) if message.role is Role.ASSISTANT)
+        cuts = [0, *(cut for cut in borders.cuts if cut <= answered)]
+        tokens = tuple(chain.from_iterable(self._segments.encode([layout.text[one:other] for one, other in pairwise(cuts)], begins=True)))
+        return known.tokens[: len(tokens)] == tokens
 
     def decode(self, tokens: Sequence[int]) -> str:
         """See `TextCodec.decode`."""
@@ -113,7 +130,11 @@ def load_codec(path: Path, find_parser: FindParser = lambda tokenizer: None) -> 
     backend = tokenizer.backend_tokenizer
     backend.no_truncation()  # some tokenizer.json carry the lengths their models were trained with
     backend.no_padding()
-    template, stops = _template(tokenizer, find_parser(tokenizer)), stops | ({tokenizer.eos_token_id} - {None})
+    try:
+        template = _template(tokenizer, find_parser(tokenizer))
+    except ValueError as error:
+        raise ModelNotFoundError(str(path), f"its chat template does not work ({error}): put one that does into chat_template.jinja") from error
+    stops |= {tokenizer.eos_token_id} - {None}
     return TokenizerCodec(
         tokenizer=backend,
         template=template,
@@ -125,20 +146,22 @@ def load_codec(path: Path, find_parser: FindParser = lambda tokenizer: None) -> 
 
 
 def _template(tokenizer: PreTrainedTokenizerFast, parser: Foreign | None) -> ChatTemplate | None:
-    def render(turns: Sequence[Turn], tools: Sequence[Definition] = (), *, speak: bool = True, switches: Mapping[str, bool] = NO_SWITCHES) -> str:
+    def render(turns: Sequence[Turn], tools: Sequence[Definition] = (), *, speak: bool = True, switches: Switches = NO_SWITCHES) -> str:
         given = list(tools) or None
         return cast(str, tokenizer.apply_chat_template(list(turns), given, tokenize=False, add_generation_prompt=speak, **switches))
 
     if not tokenizer.chat_template:
         return None
-    marks = think_marks(tokenizer.get_vocab())
-    syntaxes = formats(_text(tokenizer.chat_template), parser)
+    render = fitting(render)
+    words = _text_of(tokenizer)
+    marks, syntaxes = think_marks(tokenizer.get_vocab(), words), formats(words, parser)
     return ChatTemplate(render, marks, probe(render, marks, syntaxes), syntaxes)
 
 
-def _text(template: object) -> str:
-    """The text of a template, or of all where a model has several by name."""
-    return "\n".join(map(str, template.values())) if isinstance(template, dict) else str(template)
+def _text_of(tokenizer: PreTrainedTokenizerFast) -> str:
+    """All text of a model's chat templates; some have one of its own for tools."""
+    templates = tokenizer.chat_template
+    return "\n".join(map(str, templates.values())) if isinstance(templates, dict) else str(templates)
 
 
 def _silent(tokenizer: Tokenizer, template: ChatTemplate | None) -> frozenset[int]:

@@ -13,7 +13,7 @@ import structlog
 from semantic_trio.adapters.text.calls import CallManner, CallShape
 from semantic_trio.adapters.text.guidance import CompiledGrammar, Guidance
 from semantic_trio.adapters.text.schema import ANY_OBJECT, expressible
-from semantic_trio.adapters.text.syntax import ThinkMarks
+from semantic_trio.adapters.text.thinking import ThinkMarks
 from semantic_trio.domain.conversation import Calling, Conversation, Tool
 
 log = structlog.get_logger(__name__)

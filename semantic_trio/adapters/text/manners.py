@@ -9,11 +9,11 @@ import attrs
 
 from semantic_trio.adapters.text.calls import GENERIC, CallManner, Script, native
 from semantic_trio.adapters.text.formats.hermes import HERMES
-from semantic_trio.adapters.text.syntax import ThinkMarks, ToolSyntax
+from semantic_trio.adapters.text.switch import NO_SWITCH, Switch, find_switch
+from semantic_trio.adapters.text.syntax import ToolSyntax
+from semantic_trio.adapters.text.thinking import ThinkMarks
 from semantic_trio.adapters.text.turns import REFUSALS, RESULT_ROLE, Render, Turn, turn
 from semantic_trio.domain.conversation import Role
-
-SWITCHES = ("enable_thinking", "thinking")
 
 
 @attrs.frozen
@@ -24,7 +24,7 @@ class Manners:
     takes_late_system: bool = True  # in place, anywhere
     takes_neighbours: bool = True  # two turns of one speaker in a row
     trims: frozenset[str] = frozenset()  # roles whose words it strips
-    switch: str | None = None  # what tells it whether the answer begins with thoughts
+    switch: Switch = NO_SWITCH
     calls: CallManner = GENERIC
 
 
@@ -41,7 +41,7 @@ def probe(render: Render, marks: ThinkMarks, syntaxes: Sequence[ToolSyntax] = (H
         and say.all_of(Role.SYSTEM, Role.SYSTEM, Role.USER)
     )
     calls = next(native(render, marks, syntaxes), GENERIC)
-    return Manners(system, late, neighbours, frozenset(_trimmed(render, system, calls)), _switch(render), calls)
+    return Manners(system, late, neighbours, frozenset(_trimmed(render, system, calls)), find_switch(render), calls)
 
 
 @attrs.frozen
@@ -76,18 +76,3 @@ def _trimmed(render: Render, takes_system: bool, calls: CallManner) -> Iterator[
                 yield str(role)
         except REFUSALS:
             continue
-
-
-def _switch(render: Render) -> str | None:
-    """What turns thoughts on and off, where nothing but the end of a prompt depends on it."""
-    turns = [turn(Role.USER, "a"), turn(Role.ASSISTANT, "b"), turn(Role.USER, "c")]
-    for name in SWITCHES:
-        try:
-            settings: list[dict[str, bool]] = [{}, {name: True}, {name: False}]
-            fronts = {render(turns, speak=False, switches=switches) for switches in settings}
-            _, on, off = (render(turns, switches=switches) for switches in settings)
-        except REFUSALS:
-            continue
-        if len(fronts) == 1 and on != off:
-            return name
-    return None

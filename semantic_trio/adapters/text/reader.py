@@ -10,8 +10,9 @@ from collections.abc import Sequence
 import attrs
 
 from semantic_trio.adapters.text.layout import encodable
-from semantic_trio.adapters.text.syntax import Ending, Reading, ThinkMarks, ToolSyntax
+from semantic_trio.adapters.text.syntax import Ending, Reading, ToolSyntax
 from semantic_trio.adapters.text.tally import CallTally, Outcome
+from semantic_trio.adapters.text.thinking import ThinkMarks
 from semantic_trio.domain.conversation import Part, Text, Thinking, Tool, ToolCall
 from semantic_trio.domain.stopping import Thoughts, begun
 
@@ -43,6 +44,8 @@ class MarkReader:
     _is_cut: bool = attrs.field(init=False, default=False)  # the answer has ended, but not by the model's will
     _has_said: bool = attrs.field(init=False, default=False)
     _has_thought: bool = attrs.field(init=False, default=False)  # of a thought: its first words were told
+    _last: type[Part] | None = attrs.field(init=False, default=None)  # what was told last
+    _is_wrapped: bool = attrs.field(init=False, default=False)  # text is between the delimiters of an answer
 
     def __attrs_post_init__(self) -> None:
         self.thoughts = Thoughts(self._think.start, self._think.end, self._held.rfind(self._think.start) > self._held.rfind(self._think.end))
@@ -68,7 +71,9 @@ class MarkReader:
         before = None
         while before is not self._state and (self._held or self._state is _State.CALL):
             before = self._state
-            parts += self._step(is_all)
+            for part in self._step(is_all):
+                parts.append(part)
+                self._last = type(part)
         return parts
 
     def _step(self, is_all: bool) -> list[Part]:
@@ -91,21 +96,33 @@ class MarkReader:
         return () if self._has_said else tuple(front for syntax in self._syntaxes for front in syntax.fronts)
 
     def _text(self, is_all: bool) -> list[Part]:
-        fronts = self._fronts
+        fronts, answer = self._fronts, self._answer_delimiter()
         starts = {**dict.fromkeys((*self._openings, *fronts), _State.CALL), self._think.start: _State.THOUGHT}
+        starts |= {answer: _State.GAP} if answer else {}
         found = [(at, -len(start), start) for start in starts if (at := self._held.find(start)) >= 0]
-        found = [one for one in found if one[2] not in fronts or not self._held[: one[0]].strip()]
+        first_only = fronts if self._is_wrapped or answer is None else (*fronts, answer)
+        found = [one for one in found if one[2] not in first_only or not self._held[: one[0]].strip()]
         if self._is_form and (self._has_said or (found and self._held[: min(found)[0]].strip())):
             found, starts = [], {}
         if found:
             at, _, start = min(found)
-            text, self._held = self._held[:at], self._held[at + (len(start) if starts[start] is _State.THOUGHT else 0) :]
+            text, self._held = self._held[:at], self._held[at + (0 if starts[start] is _State.CALL else len(start)) :]
             self._state, self._searched, self._has_thought = starts[start], 0, False
+            if start == answer:
+                text, self._is_wrapped = text.rstrip(), not self._is_wrapped
         else:
             keep = 0 if is_all else max((begun(self._held, start) for start in starts), default=0)
+            if answer and not is_all:  # blanks before a delimiter of an answer are no text
+                keep = len(self._held) - len(self._held[: len(self._held) - keep].rstrip())
             text, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
         self._has_said = self._has_said or bool(text.strip())
         return [Text(text)] if text else []
+
+    def _answer_delimiter(self) -> str | None:
+        """The delimiter of an answer that may come next: its start before anything is said, then its end."""
+        if self._think.answer is None or (self._has_said and not self._is_wrapped):
+            return None
+        return self._think.answer[self._is_wrapped]
 
     def _gap(self) -> list[Part]:
         self._held = self._held.lstrip()
@@ -125,6 +142,8 @@ class MarkReader:
             thought = thought[: self._undecided(thought)]
             self._held = self._held[len(thought.rstrip()) :]
         thought = thought.rstrip() if self._has_thought else thought.strip()
+        if thought and not self._has_thought and self._last is Thinking:
+            thought = f"\n\n{thought}"  # a thought of its own, right behind another one
         self._has_thought = self._has_thought or bool(thought)
         return [Thinking(thought), *calls] if thought else calls
 

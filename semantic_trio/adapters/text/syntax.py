@@ -1,10 +1,7 @@
-"""The delimiters of a model's thoughts and calls in the text it writes.
-
-Knows delimiters, and the interface of formats of calls. Knows nothing of templates or tokens.
-"""
+"""The interface of formats of calls. Knows nothing of templates or tokens."""
 
 import enum
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Protocol
 
 import attrs
@@ -61,42 +58,3 @@ class ToolSyntax(Protocol):
 
         A reading of a text is the reading of every longer text too. Never None for a text that has ended. Raises nothing for any text.
         """
-
-
-@attrs.frozen
-class ThinkMarks:
-    """The words around a thought."""
-
-    start: str = "<think>"
-    end: str = "</think>"
-    gap: str = "\n\n"  # between the end mark and what is said then
-
-    @property
-    def opening(self) -> str:
-        """What stands before a thought."""
-        return f"{self.start}\n"
-
-    def around(self, thought: str) -> str:
-        """A thought as models read it in front of what was said; nothing for none."""
-        return f"{self.opening}{thought}\n{self.end}{self.gap}" if thought else ""
-
-    def closed(self, text: str) -> str:
-        """A text that ends within a thought, with the thought ended at once."""
-        return f"{text}\n{self.end}{self.gap}"
-
-
-# By the tokens they are made of, in the order in which they are looked for; those that most have come first and serve all others too.
-HERMES_THINKS = ThinkMarks()
-KNOWN_MARKS: dict[tuple[str, ...], ThinkMarks] = {
-    ("<think>", "</think>"): HERMES_THINKS,
-    ("<longcat_think>", "</longcat_think>"): ThinkMarks("<longcat_think>", "</longcat_think>"),
-    ("<|think:start|>", "<|think:end|>"): ThinkMarks("<|think:start|>", "<|think:end|>"),
-    ("[THINK]", "[/THINK]"): ThinkMarks("[THINK]", "[/THINK]", ""),
-    ("<|channel>", "<channel|>"): ThinkMarks("<|channel>thought", "<channel|>", ""),
-    ("<|open|>", "<|close|>", "<|sep|>"): ThinkMarks("<|open|>think<|sep|>", "<|close|>think<|sep|>", ""),
-}
-
-
-def think_marks(vocabulary: Collection[str]) -> ThinkMarks:
-    """The marks of the model with these tokens; those that most have where it has none of its own."""
-    return next((marks for tokens, marks in KNOWN_MARKS.items() if all(token in vocabulary for token in tokens)), HERMES_THINKS)

@@ -10,7 +10,7 @@ import attrs
 from semantic_trio.adapters.text import generic
 from semantic_trio.adapters.text.layout import Kind, Slots
 from semantic_trio.adapters.text.manners import Manners
-from semantic_trio.adapters.text.syntax import ThinkMarks
+from semantic_trio.adapters.text.thinking import ThinkMarks
 from semantic_trio.adapters.text.turns import RESULT_ROLE, Turn, turn
 from semantic_trio.domain.conversation import Conversation, Message, Role, ToolCall
 

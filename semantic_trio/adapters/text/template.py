@@ -13,9 +13,10 @@ from semantic_trio.adapters.text.generic import definition
 from semantic_trio.adapters.text.layout import NOBODY, Kind, Layout, Slots, Span, encodable
 from semantic_trio.adapters.text.manners import Manners
 from semantic_trio.adapters.text.order import in_order
-from semantic_trio.adapters.text.syntax import ThinkMarks, ToolSyntax
+from semantic_trio.adapters.text.syntax import ToolSyntax
 from semantic_trio.adapters.text.telling import Telling
-from semantic_trio.adapters.text.turns import REFUSALS, Render
+from semantic_trio.adapters.text.thinking import ThinkMarks
+from semantic_trio.adapters.text.turns import REFUSALS, Render, Switches, Turn, turn
 from semantic_trio.domain.conversation import Calling, Conversation, Message, Role
 from semantic_trio.domain.errors import InvalidRequestError
 
@@ -43,7 +44,7 @@ class ChatTemplate:
         is_native = self.manners.calls.is_native
         tools = [definition(tool) for tool in conversation.tools] if is_native else []
         try:
-            skeleton = self.render(turns, tools, switches=self._switches(conversation))
+            skeleton = self.render(self._worded(turns, conversation), tools, switches=self._switches(conversation))
         except REFUSALS as error:
             raise InvalidRequestError(f"the model's chat template refuses this conversation: {error}", field="messages") from error
         skeleton = without_empty_thoughts(encodable(skeleton), self.marks, self.manners.calls.syntax.start)
@@ -74,9 +75,17 @@ class ChatTemplate:
         written = [text for syntax in (calls.syntax, *self.syntaxes) for text in (*syntax.openings, syntax.end, *syntax.delimiters)]
         return " ".join((self.marks.start, self.marks.end, calls.sample, *written))
 
-    def _switches(self, conversation: Conversation) -> dict[str, bool]:
-        thinks = False if self.call_opening(conversation) else conversation.thinks
-        return {} if self.manners.switch is None or thinks is None else {self.manners.switch: thinks}
+    def _switches(self, conversation: Conversation) -> Switches:
+        return self.manners.switch.arguments(conversation, is_called=bool(self.call_opening(conversation)))
+
+    def _worded(self, turns: list[Turn], conversation: Conversation) -> list[Turn]:
+        """The turns with the word in the system message that tells whether to think, where the template looks for one."""
+        word = self.manners.switch.word(conversation)
+        if not word:
+            return turns
+        if not turns or turns[0]["role"] != Role.SYSTEM:
+            return [turn(Role.SYSTEM, word), *turns]
+        return [{**turns[0], "content": f"{turns[0]['content']}\n{word}"}, *turns[1:]]
 
     def _with_lost_words(self, skeleton: str, slots: Slots) -> str:
         """What the template has left out put in front of the calls, for that is where some leave it out."""
@@ -124,5 +133,5 @@ class ChatTemplate:
         opening = text[at:] if at >= 0 and self.marks.end not in text[at:] else ""
         call = self.call_opening(conversation)
         if opening and (call or conversation.thinks is False):
-            text, opening = self.marks.closed(text.rstrip("\n") + "\n"), ""
+            text, opening = self.marks.closed(text), ""
         return (text + call, call) if call else (text, opening)

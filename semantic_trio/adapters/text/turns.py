@@ -13,15 +13,14 @@ REFUSALS = (TemplateError, TypeError, ValueError, LookupError, AttributeError, A
 
 Turn = dict[str, object]  # a message as templates know it: role, content, calls
 RESULT_ROLE = "tool"
-NO_SWITCHES: Mapping[str, bool] = MappingProxyType({})
+Switches = Mapping[str, bool | int | str]  # arguments of a template that say how the model is to think
+NO_SWITCHES: Switches = MappingProxyType({})
 
 
 class Render(Protocol):
     """A chat template. Raises one of `REFUSALS` for what it does not take."""
 
-    def __call__(
-        self, turns: Sequence[Turn], tools: Sequence[Definition] = (), *, speak: bool = True, switches: Mapping[str, bool] = NO_SWITCHES
-    ) -> str:
+    def __call__(self, turns: Sequence[Turn], tools: Sequence[Definition] = (), *, speak: bool = True, switches: Switches = NO_SWITCHES) -> str:
         """The text of turns, `speak`: up to where the assistant is to speak."""
 
 

@@ -24,9 +24,10 @@ class Display(enum.Enum):
 
 @attrs.frozen
 class ThinkingParam:
-    """Whether the model is to think before it speaks. How much is up to the model."""
+    """Whether the model is to think before it speaks, and of how many tokens at most."""
 
     type: str
+    budget_tokens: int | None = None
     display: str | None = None
 
     @property

@@ -16,7 +16,7 @@ from semantic_trio.adapters.http.anthropic.thinking import ThinkingParam
 from semantic_trio.adapters.http.anthropic.tools import ToolChoiceParam, ToolParam, choice_of, neutral, read_tools
 from semantic_trio.adapters.http.generate import Asked, SamplingChoice
 from semantic_trio.adapters.http.identity import NOBODY, AgentId, Identity
-from semantic_trio.domain.conversation import Conversation, Message, Part, Role, Text, ToolResult
+from semantic_trio.domain.conversation import EFFORTS, Conversation, Message, Part, Role, Text, ToolResult
 from semantic_trio.domain.residency import Rank
 
 CALL_PREFIX = "toolu_"
@@ -60,9 +60,10 @@ class OutputFormat:
 
 @attrs.frozen
 class OutputConfig:
-    """What the answer has to be like. How much to think is nothing a local model can be told."""
+    """What the answer has to be like, and how much the model is to think."""
 
     format: OutputFormat | None = None
+    effort: str | None = None
 
 
 @attrs.frozen(kw_only=True)
@@ -115,13 +116,22 @@ def conversation(request: CountTokensRequest) -> Conversation:
     messages = [*([head] if head.parts else []), *_turns(request.messages)]
     messages[0] = _marked(messages[0], rank_of(stated.cache_control for stated in (*tools, *system)))
     messages[-1] = _marked(messages[-1], rank_of([request.cache_control]))
+    thinking = request.thinking
+    thinks = thinking is not None and thinking.is_wanted
     return Conversation(
         tuple(messages),
         neutral(tools),
         choice_of(request.tool_choice, tools, is_single=request.parallel_tool_calls is False),
         schema=_schema_of(request.output_config),
-        thinks=request.thinking is not None and request.thinking.is_wanted,
+        thinks=thinks,
+        effort=_effort_of(request.output_config) if thinks else None,
+        thought_budget=max(1, thinking.budget_tokens) if thinks and thinking and thinking.budget_tokens is not None else None,
     )
+
+
+def _effort_of(config: OutputConfig | None) -> str | None:
+    """How much to think; words that are not known are ignored, as new ones come with every model of the API."""
+    return config.effort if config is not None and config.effort in EFFORTS else None
 
 
 def _schema_of(config: OutputConfig | None) -> str | None:

@@ -3,7 +3,7 @@
 Knows numbers and their bounds. Knows nothing of conversations.
 """
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 import msgspec
 
@@ -23,7 +23,6 @@ Bias = Annotated[dict[TokenKey, Annotated[float, msgspec.Meta(ge=-100, le=100)]]
 TopLogprobs = Annotated[int, msgspec.Meta(ge=0, le=MOST_TOP_LOGPROBS)]
 Seed = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Stop = str | list[str]
-Effort = Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"]
 
 
 def steering(bias: dict[str, float] | None, frequency_penalty: float | None, presence_penalty: float | None) -> Steering:
@@ -35,8 +34,3 @@ def steering(bias: dict[str, float] | None, frequency_penalty: float | None, pre
 def stops(stop: Stop | None) -> tuple[str, ...]:
     """The strings that end an answer."""
     return (stop,) if isinstance(stop, str) else tuple(stop or ())
-
-
-def thinks(effort: Effort | None) -> bool | None:
-    """Whether the answer begins with thoughts. Local models know no measure of them: they think as they are used to, or not at all."""
-    return False if effort == "none" else None

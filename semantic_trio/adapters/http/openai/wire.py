@@ -14,7 +14,8 @@ from semantic_trio.adapters.http.generate import Asked
 from semantic_trio.adapters.http.identity import NOBODY, Identity
 from semantic_trio.adapters.http.openai.format import ResponseFormat, schema_of
 from semantic_trio.adapters.http.openai.request import DrawingRequest
-from semantic_trio.adapters.http.openai.sampling import Effort, TopLogprobs, thinks
+from semantic_trio.adapters.http.openai.sampling import TopLogprobs
+from semantic_trio.adapters.http.openai.thoughts import ThoughtsRequest, with_choice
 from semantic_trio.adapters.http.openai.tool_choice import ChoiceWord, ToolChoiceParam, choice_of
 from semantic_trio.adapters.http.openai.tools import ToolParam, custom_call, tools_of
 from semantic_trio.domain.conversation import Conversation, Message, Part, Role, Text, Thinking, ToolCall, ToolResult
@@ -86,7 +87,7 @@ class ChatMessage:
 
 
 @attrs.frozen(kw_only=True)
-class ChatRequest(DrawingRequest):
+class ChatRequest(DrawingRequest, ThoughtsRequest):
     """A conversation to go on with."""
 
     messages: Annotated[list[ChatMessage], msgspec.Meta(min_length=1, max_length=MOST_MESSAGES)]
@@ -98,7 +99,6 @@ class ChatRequest(DrawingRequest):
     tool_choice: ChoiceWord | ToolChoiceParam | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
-    reasoning_effort: Effort | None = None
 
 
 def asked(request: ChatRequest, identity: Identity = NOBODY) -> Asked:
@@ -109,11 +109,10 @@ def asked(request: ChatRequest, identity: Identity = NOBODY) -> Asked:
         tools,
         choice_of(request.tool_choice, tools, is_single=request.parallel_tool_calls is False),
         schema=schema_of(request.response_format),
-        thinks=thinks(request.reasoning_effort),
     )
     return Asked(
         model=request.model,
-        conversation=conversation,
+        conversation=with_choice(conversation, request),
         max_tokens=request.max_tokens if request.max_completion_tokens is None else request.max_completion_tokens,
         sampling=request.sampling,
         stop_strings=request.stop_strings,

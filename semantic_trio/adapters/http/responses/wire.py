@@ -13,7 +13,8 @@ import msgspec
 from semantic_trio.adapters.http.generate import Asked, SamplingChoice
 from semantic_trio.adapters.http.identity import NOBODY, AgentId, Identity
 from semantic_trio.adapters.http.openai.format import ANY_OBJECT, FormatName, schema_text
-from semantic_trio.adapters.http.openai.sampling import Effort, RepetitionPenalty, Seed, Temperature, TopK, TopLogprobs, TopP, thinks
+from semantic_trio.adapters.http.openai.sampling import RepetitionPenalty, Seed, Temperature, TopK, TopLogprobs, TopP
+from semantic_trio.adapters.http.openai.thoughts import ThoughtsRequest, with_choice
 from semantic_trio.adapters.http.openai.tool_choice import ChoiceWord, ToolChoiceParam, choice_of
 from semantic_trio.adapters.http.openai.tools import ToolParam, custom_names, tools_of
 from semantic_trio.adapters.http.responses.answer import FormatInForce, ReasoningInForce, ResponseAnswer, Status, TextInForce
@@ -54,15 +55,8 @@ class TextParam:
     format: TextFormat | None = None
 
 
-@attrs.frozen
-class ReasoningParam:
-    """How it is to be thought."""
-
-    effort: Effort | None = None
-
-
-@attrs.frozen
-class ResponseRequest:
+@attrs.frozen(kw_only=True)
+class ResponseRequest(ThoughtsRequest):
     """A conversation to go on with, or what is new of one that is stored."""
 
     model: str
@@ -84,7 +78,6 @@ class ResponseRequest:
     tool_choice: ChoiceWord | ToolChoiceParam | None = None
     parallel_tool_calls: bool | None = None
     text: TextParam | None = None
-    reasoning: ReasoningParam | None = None
     truncation: Literal["auto", "disabled"] | None = None
     store: bool | None = None
     stream: bool | None = None
@@ -127,11 +120,10 @@ def asked(request: ResponseRequest, messages: Sequence[Message], identity: Ident
         tools,
         choice_of(request.tool_choice, tools, is_single=request.parallel_tool_calls is False),
         schema=_schema(request.text),
-        thinks=thinks(request.reasoning.effort if request.reasoning else None),
     )
     return Asked(
         model=request.model,
-        conversation=conversation,
+        conversation=with_choice(conversation, request),
         max_tokens=request.max_output_tokens,
         sampling=SamplingChoice(request.temperature, request.top_p, request.top_k, request.min_p, request.repetition_penalty),
         seed=request.seed,
