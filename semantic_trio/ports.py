@@ -132,6 +132,10 @@ class AnswerReader(Protocol):
         """What stands around thoughts in the answer; None where there are none."""
 
     @property
+    def is_over(self) -> bool:
+        """True if the answer has ended in the model's words, with a token that ends no turn by itself."""
+
+    @property
     def apart(self) -> type[Part] | None:
         """What was read last belongs to, where that is surely no text and nothing is told of it: marks of a thought, blanks behind one or a call."""
 

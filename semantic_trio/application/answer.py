@@ -3,7 +3,7 @@
 Knows its generation, its reader and whose words they are. Knows nothing of scheduling or of the wire.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import attrs
 import trio
@@ -66,6 +66,11 @@ class PlainReader:
     @property
     def thoughts(self) -> None:
         """See `AnswerReader.thoughts`."""
+
+    @property
+    def is_over(self) -> bool:
+        """See `AnswerReader.is_over`."""
+        return False
 
     @property
     def apart(self) -> None:
@@ -138,6 +143,8 @@ class Answer:
                 yield from self._until_enough(self._told(self._reader.push(event.text)))
                 if self._reader.apart is not None:
                     self._count({self._reader.apart})
+                if self._reader.is_over and not self._is_over:
+                    yield self._cut_short(self._tokens[:-1])  # without its end, which the template says
             case Finished():
                 ends_turn = event.reason is FinishReason.END_OF_TURN
                 if ends_turn:
@@ -155,10 +162,14 @@ class Answer:
         for part in parts:
             yield part
             if self._ends_with_call and isinstance(part, ToolCall):
-                self.generation.close()
-                self._remember(self.parts, tuple(self._tokens))
-                yield self.generation.cut_short(len(self._tokens))
+                yield self._cut_short(self._tokens)
                 return
+
+    def _cut_short(self, tokens: Sequence[int]) -> Finished:
+        """End the generation; `tokens` of it are remembered."""
+        self.generation.close()
+        self._remember(self.parts, tuple(tokens))
+        return self.generation.cut_short(len(self._tokens))
 
     def _told(self, parts: list[Part]) -> Iterator[Part]:
         if parts:

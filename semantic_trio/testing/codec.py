@@ -73,6 +73,11 @@ class ByteReader:
         self.thoughts = Thoughts("<think>", "</think>", "<think>" in self._held and "</think>" not in self._held)
 
     @property
+    def is_over(self) -> bool:
+        """See `AnswerReader.is_over`."""
+        return False
+
+    @property
     def apart(self) -> type[Part] | None:
         """See `AnswerReader.apart`."""
         return None if self._held.strip() else self._skipped

@@ -8,6 +8,7 @@ import trio
 from trio.testing import MockClock
 
 from semantic_trio.adapters.text.formats.hermes import HERMES
+from semantic_trio.adapters.text.harmony_reader import HarmonyReader
 from semantic_trio.adapters.text.reader import MarkReader
 from semantic_trio.adapters.text.thinking import ThinkMarks
 from semantic_trio.application.answer import Answer, AnswerEvent, Encoded, WholeAnswer
@@ -79,6 +80,21 @@ async def test_marks_of_thoughts_are_no_text_however_they_come(
 
     assert bytes(event.token for event in whole.scores).decode() == "I look.So."
     assert whole.thought_tokens == len(thought)
+
+
+async def test_an_answer_that_ends_in_words_of_its_model_is_over(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    """Harmony's end of a message is a token that ends no turn: thoughts end with it too."""
+    bench, said = await start_engine(), Said()
+    answer = answer_to(bench, said, "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>So.<|end|>and so on")
+    answer._reader = HarmonyReader(may_call=True)
+
+    whole = await answer.result()
+
+    written = "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>So.<|end|>"
+    assert whole.parts == (Thinking("Hm."), Text("So."))
+    assert (whole.finished.reason, whole.finished.completion_tokens) == (FinishReason.END_OF_TURN, len(written))
+    known = said.known(chain(goes_on(whole)))
+    assert bytes(known.tokens).decode().endswith(written[:-1]), "without the token that ends it"
 
 
 async def test_the_next_turn_goes_on_with_the_very_tokens(start_engine: StartEngine, autojump_clock: MockClock) -> None:

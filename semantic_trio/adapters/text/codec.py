@@ -19,6 +19,8 @@ from semantic_trio.adapters.text.formats.table import Foreign, formats
 from semantic_trio.adapters.text.generic import Definition
 from semantic_trio.adapters.text.grammar import AnswerForm
 from semantic_trio.adapters.text.guidance import CompiledGrammar, Guidance
+from semantic_trio.adapters.text.harmony import HarmonyTemplate, harmony
+from semantic_trio.adapters.text.harmony_syntax import CALL, RETURN
 from semantic_trio.adapters.text.layout import Layout, encodable
 from semantic_trio.adapters.text.manners import probe
 from semantic_trio.adapters.text.parts import fitting
@@ -29,8 +31,9 @@ from semantic_trio.adapters.text.tally import CallTally
 from semantic_trio.adapters.text.template import ChatTemplate
 from semantic_trio.adapters.text.thinking import ThinkMarks, think_marks
 from semantic_trio.adapters.text.turns import NO_SWITCHES, Switches, Turn
-from semantic_trio.domain.conversation import NOTHING_KNOWN, Calling, Conversation, Known, Prompt, Role
+from semantic_trio.domain.conversation import NOTHING_KNOWN, Conversation, Known, Prompt, Role
 from semantic_trio.domain.errors import InvalidRequestError, ModelNotFoundError
+from semantic_trio.ports import AnswerReader
 
 # Transformers advises at import to install a framework it is not used with here.
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
@@ -46,7 +49,7 @@ class TokenizerCodec:
     """A `TextCodec` over a Hugging Face tokenizer."""
 
     _tokenizer: Tokenizer
-    _template: ChatTemplate | None  # None where the model was not made for conversations
+    _template: ChatTemplate | HarmonyTemplate | None  # None where the model was not made for conversations
     _beginning: str  # the text of the token the tokenizer puts first, if it does
     _silent: frozenset[int]
     stop_tokens: frozenset[int]
@@ -102,21 +105,21 @@ class TokenizerCodec:
         """See `TextCodec.decoder`."""
         return IncrementalDecoder(self._tokenizer, self._silent, self._tokenizer.get_vocab_size())
 
-    def reader(self, conversation: Conversation, opening: str) -> MarkReader:
+    def reader(self, conversation: Conversation, opening: str) -> AnswerReader:
         """See `TextCodec.reader`."""
-        may_call = conversation.tools and conversation.choice.calling is not Calling.NONE
-        syntaxes = self._template.syntaxes_of(conversation) if self._template and may_call else ()
-        marks = self._template.marks if self._template else ThinkMarks()
-        return MarkReader(marks, syntaxes, conversation.tools, opening, conversation.schema is not None, self.tally)
+        if self._template is None:
+            return MarkReader(ThinkMarks(), (), (), opening)
+        return self._template.reader(conversation, opening, self.tally)
 
     def grammar(self, conversation: Conversation, opening: str) -> CompiledGrammar | None:
         """See `TextCodec.grammar`."""
-        if self._template is None or not conversation.demands_form:
+        form = self._template.form(conversation) if self._template is not None and conversation.demands_form else None
+        if self._template is None or form is None:
             return None
         marks = self._template.marks
         thinks = opening.startswith(marks.start) or self._tokenizer.token_to_id(marks.start) is not None
         calls = self._template.calls_of(conversation)
-        return AnswerForm(self._guidance, marks if thinks else None, calls, conversation, opening).compile()
+        return AnswerForm(self._guidance, marks if thinks else None, calls, form, opening).compile()
 
 
 def load_codec(path: Path, find_parser: FindParser = lambda tokenizer: None) -> TokenizerCodec:
@@ -134,7 +137,8 @@ def load_codec(path: Path, find_parser: FindParser = lambda tokenizer: None) -> 
         template = _template(tokenizer, find_parser(tokenizer))
     except ValueError as error:
         raise ModelNotFoundError(str(path), f"its chat template does not work ({error}): put one that does into chat_template.jinja") from error
-    stops |= {tokenizer.eos_token_id} - {None}
+    ends = {backend.token_to_id(end) for end in (CALL, RETURN)} if isinstance(template, HarmonyTemplate) else set()
+    stops |= {tokenizer.eos_token_id, *ends} - {None}
     return TokenizerCodec(
         tokenizer=backend,
         template=template,
@@ -145,7 +149,7 @@ def load_codec(path: Path, find_parser: FindParser = lambda tokenizer: None) -> 
     )
 
 
-def _template(tokenizer: PreTrainedTokenizerFast, parser: Foreign | None) -> ChatTemplate | None:
+def _template(tokenizer: PreTrainedTokenizerFast, parser: Foreign | None) -> ChatTemplate | HarmonyTemplate | None:
     def render(turns: Sequence[Turn], tools: Sequence[Definition] = (), *, speak: bool = True, switches: Switches = NO_SWITCHES) -> str:
         given = list(tools) or None
         return cast(str, tokenizer.apply_chat_template(list(turns), given, tokenize=False, add_generation_prompt=speak, **switches))
@@ -154,6 +158,9 @@ def _template(tokenizer: PreTrainedTokenizerFast, parser: Foreign | None) -> Cha
         return None
     render = fitting(render)
     words = _text_of(tokenizer)
+    spoken = harmony(render, words)
+    if spoken is not None:
+        return spoken
     marks, syntaxes = think_marks(tokenizer.get_vocab(), words), formats(words, parser)
     return ChatTemplate(render, marks, probe(render, marks, syntaxes), syntaxes)
 
@@ -164,7 +171,7 @@ def _text_of(tokenizer: PreTrainedTokenizerFast) -> str:
     return "\n".join(map(str, templates.values())) if isinstance(templates, dict) else str(templates)
 
 
-def _silent(tokenizer: Tokenizer, template: ChatTemplate | None) -> frozenset[int]:
+def _silent(tokenizer: Tokenizer, template: ChatTemplate | HarmonyTemplate | None) -> frozenset[int]:
     """The special tokens that are no text: all but those that mark thoughts and calls."""
     marks = template.written_marks if template else ""
     return frozenset(number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special and token.content not in marks)

@@ -51,6 +51,11 @@ class MarkReader:
         self.thoughts = Thoughts(self._think.start, self._think.end, self._held.rfind(self._think.start) > self._held.rfind(self._think.end))
 
     @property
+    def is_over(self) -> bool:
+        """See `AnswerReader.is_over`."""
+        return False
+
+    @property
     def apart(self) -> type[Part] | None:
         """See `AnswerReader.apart`."""
         return {_State.THOUGHT: Thinking, _State.GAP: self._behind}.get(self._state)

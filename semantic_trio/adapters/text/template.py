@@ -13,7 +13,9 @@ from semantic_trio.adapters.text.generic import definition
 from semantic_trio.adapters.text.layout import NOBODY, Kind, Layout, Slots, Span, encodable
 from semantic_trio.adapters.text.manners import Manners
 from semantic_trio.adapters.text.order import in_order
+from semantic_trio.adapters.text.reader import MarkReader
 from semantic_trio.adapters.text.syntax import ToolSyntax
+from semantic_trio.adapters.text.tally import CallTally
 from semantic_trio.adapters.text.telling import Telling
 from semantic_trio.adapters.text.thinking import ThinkMarks
 from semantic_trio.adapters.text.turns import REFUSALS, Render, Switches, Turn, turn
@@ -57,6 +59,16 @@ class ChatTemplate:
         if choice.calling is not Calling.REQUIRED or not conversation.tools:
             return ""
         return calls.head if choice.name is None else calls.head + calls.spelled(choice.name) + calls.middle
+
+    def reader(self, conversation: Conversation, opening: str, tally: CallTally) -> MarkReader:
+        """A reader for the answer to a conversation, which begins with `opening`."""
+        may_call = conversation.tools and conversation.choice.calling is not Calling.NONE
+        syntaxes = self.syntaxes_of(conversation) if may_call else ()
+        return MarkReader(self.marks, syntaxes, conversation.tools, opening, conversation.schema is not None, tally)
+
+    def form(self, conversation: Conversation) -> Conversation | None:
+        """The conversation as its answer can be held to it by a grammar; None where it cannot."""
+        return conversation
 
     def calls_of(self, conversation: Conversation) -> CallManner:
         """How the answer calls: as the model is used to, but a call that is demanded in a form that it can be held to."""

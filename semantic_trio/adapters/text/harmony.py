@@ -1,0 +1,248 @@
+"""Prompts of models that speak harmony (gpt-oss): messages with a header that names a channel.
+
+Thoughts go to the channel `analysis`, calls and what is said before them to `commentary`, answers to `final`. The model's template writes the front
+of a prompt, up to the first turn, and shows how it writes a call and its result. Every other turn is written here, for the template shows neither
+thoughts of earlier turns nor more than one call of a turn.
+"""
+
+import json
+from collections.abc import Iterator
+
+import attrs
+import structlog
+
+from semantic_trio.adapters.text.calls import CallManner, CallShape
+from semantic_trio.adapters.text.generic import definition, told_result
+from semantic_trio.adapters.text.harmony_reader import HarmonyReader
+from semantic_trio.adapters.text.harmony_syntax import (
+    ANALYSIS,
+    ASSISTANT,
+    CALL,
+    CHANNEL,
+    COMMENTARY,
+    CONSTRAIN,
+    END,
+    FINAL,
+    MESSAGE,
+    START,
+    THINKS,
+    HarmonyCalls,
+)
+from semantic_trio.adapters.text.layout import Kind, Layout, Slots, Span, encodable
+from semantic_trio.adapters.text.manners import Manners
+from semantic_trio.adapters.text.switch import find_switch
+from semantic_trio.adapters.text.tally import CallTally
+from semantic_trio.adapters.text.telling import REMINDER
+from semantic_trio.adapters.text.thinking import ThinkMarks
+from semantic_trio.adapters.text.turns import REFUSALS, RESULT_ROLE, Render, turn
+from semantic_trio.domain.conversation import Calling, Conversation, Message, Role, ToolCall, ToolResult
+from semantic_trio.domain.errors import InvalidRequestError
+
+log = structlog.get_logger(__name__)
+
+USER = "<|start|>user<|message|>"
+
+
+@attrs.frozen
+class Frames:
+    """How a template writes a call and its result."""
+
+    head: str  # before the name in a call, without the role
+    middle: str  # from the name on to the arguments
+    result_head: str  # before the name in a result
+    result_middle: str  # from the name on to what the call came to
+    is_quoted: bool  # results are JSON strings
+
+
+PLAIN_FRAMES = Frames(
+    f"{COMMENTARY} to=functions.", " <|constrain|>json<|message|>", "<|start|>functions.", f" to=assistant{COMMENTARY}<|message|>", is_quoted=False
+)
+
+
+@attrs.define
+class _Draft:
+    """The text of a prompt on its way, and the places of what is said in it."""
+
+    pieces: list[str] = attrs.field(factory=list)
+    length: int = 0
+    spans: dict[int, list[Span]] = attrs.field(factory=dict)
+
+    def frame(self, text: str) -> None:
+        """Add words of the format."""
+        self.pieces.append(text)
+        self.length += len(text)
+
+    def content(self, slots: Slots, text: str, owner: int, kind: Kind = Kind.WORDS) -> None:
+        """Add what is said."""
+        _, [span] = slots.fill(slots.hold(text, owner, kind))
+        start = self.length
+        self.frame(span.slot.text)
+        self.spans.setdefault(owner, []).append(Span(span.slot, start, self.length))
+
+
+@attrs.frozen
+class HarmonyTemplate:
+    """Writes conversations for one model; does what `ChatTemplate` does for others."""
+
+    render: Render
+    frames: Frames
+    manners: Manners
+    marks: ThinkMarks = THINKS
+
+    def prompt(self, conversation: Conversation) -> str:
+        """The text of a conversation up to where the assistant is to speak. Raises `InvalidRequestError` where the template refuses."""
+        return self.layout(conversation).text
+
+    def layout(self, conversation: Conversation, known: int = 0) -> Layout:
+        """See `ChatTemplate.layout`."""
+        draft = self._front(conversation)
+        leading = conversation.leading
+        called: dict[str, str] = {}
+        starts = [draft.spans[at][0].start if at in draft.spans else draft.length for at in range(leading)]
+        ends = [draft.spans[at][-1].end if at in draft.spans else draft.length for at in range(leading)]
+        for owner, message in enumerate(conversation.messages[leading:], leading):
+            start = draft.length + (len(ASSISTANT) if message.role is Role.ASSISTANT else 0)
+            self._turn(draft, owner, message, called)
+            spans = draft.spans.get(owner, [])
+            starts.append(start if message.role is Role.ASSISTANT or not spans else spans[0].start)
+            ends.append(spans[-1].end if spans else draft.length)
+        certain = frozenset(at for at, message in enumerate(conversation.messages) if message.role is Role.ASSISTANT and at in draft.spans)
+        draft.frame(ASSISTANT)
+        opening = self.call_opening(conversation) or (FINAL + MESSAGE if _answers_only(conversation) else "")
+        if conversation.thinks is False and not opening:
+            draft.frame(f"{ANALYSIS}<|message|>{END}{ASSISTANT}")
+        draft.frame(opening)
+        return Layout("".join(draft.pieces), tuple(starts), tuple(ends), certain, 0 if conversation.tools else None, opening)
+
+    def call_opening(self, conversation: Conversation) -> str:
+        """See `ChatTemplate.call_opening`."""
+        choice, calls = conversation.choice, self.manners.calls
+        if choice.calling is not Calling.REQUIRED or not conversation.tools:
+            return ""
+        return calls.head if choice.name is None else calls.head + encodable(choice.name) + calls.middle
+
+    def calls_of(self, conversation: Conversation) -> CallManner:
+        """See `ChatTemplate.calls_of`."""
+        return self.manners.calls
+
+    @property
+    def written_marks(self) -> str:
+        """See `ChatTemplate.written_marks`."""
+        return " ".join((START, CHANNEL, CONSTRAIN, MESSAGE, END))
+
+    def reader(self, conversation: Conversation, opening: str, tally: CallTally) -> HarmonyReader:
+        """See `ChatTemplate.reader`."""
+        may_call = bool(conversation.tools) and conversation.choice.calling is not Calling.NONE
+        return HarmonyReader(may_call, conversation.tools, opening, tally)
+
+    def form(self, conversation: Conversation) -> Conversation | None:
+        """See `ChatTemplate.form`. One call at a time is all that the format has; calls that need not be made are not held to their tools."""
+        if conversation.choice.calling is Calling.REQUIRED and conversation.tools:
+            return attrs.evolve(conversation, choice=attrs.evolve(conversation.choice, is_single=True))
+        if _answers_only(conversation):
+            return conversation
+        log.warning("calls cannot be held to their tools: a harmony model may write a message before them")
+        return None
+
+    def _front(self, conversation: Conversation) -> _Draft:
+        """What the template writes in front of the first turn: its own system message, leading system messages, tools."""
+        slots = Slots()
+        leading = conversation.messages[: conversation.leading]
+        words = "\n\n".join(slots.hold(message.text, owner) for owner, message in enumerate(leading))
+        turns = [turn(Role.SYSTEM, words)] if leading else []
+        place = slots.hold("")
+        try:
+            tools = [definition(tool) for tool in conversation.tools]
+            text = self.render([*turns, turn(Role.USER, place)], tools, switches=self.manners.switch.arguments(conversation))
+        except REFUSALS as error:
+            raise InvalidRequestError(f"the model's chat template refuses this conversation: {error}", field="messages") from error
+        front = encodable(text).partition(place)[0].removesuffix(USER)
+        if lost := slots.lost(front):
+            raise InvalidRequestError(f"the model's chat template leaves out message {lost[0][1].owner}", field="messages")
+        filled, spans = slots.fill(front)
+        draft = _Draft([filled], len(filled))
+        for span in spans:
+            draft.spans.setdefault(span.slot.owner, []).append(span)
+        return draft
+
+    def _turn(self, draft: _Draft, owner: int, message: Message, called: dict[str, str]) -> None:
+        if message.role is Role.ASSISTANT:
+            self._assistant(draft, owner, message, called)
+            return
+        for result in message.results:
+            self._result(draft, owner, result, called.get(result.call_id, "unknown"))
+        if message.text or not message.results:
+            words = REMINDER.format(message.text) if message.role is Role.SYSTEM else message.text
+            self._said(draft, USER, words, owner)
+
+    def _assistant(self, draft: _Draft, owner: int, message: Message, called: dict[str, str]) -> None:
+        if message.thinking.strip():
+            self._said(draft, f"{ASSISTANT}{ANALYSIS}<|message|>", message.thinking.strip(), owner)
+        if message.text and message.calls:
+            self._said(draft, f"{ASSISTANT}{COMMENTARY}<|message|>", message.text.rstrip(), owner)
+        elif message.text or not message.parts:
+            self._said(draft, f"{ASSISTANT}{FINAL}<|message|>", message.text, owner)
+        for call in message.calls:
+            called[call.id or str(len(called))] = call.name
+            self._call(draft, owner, call)
+
+    def _said(self, draft: _Draft, frame: str, words: str, owner: int) -> None:
+        draft.frame(frame)
+        draft.content(Slots(), words, owner)
+        draft.frame(END)
+
+    def _call(self, draft: _Draft, owner: int, call: ToolCall) -> None:
+        draft.frame(ASSISTANT + self.frames.head)
+        draft.content(Slots(), call.name, owner, Kind.NAME)
+        draft.frame(self.frames.middle)
+        draft.content(Slots(), call.arguments or "{}", owner, Kind.ARGUMENTS)
+        draft.frame(CALL)
+
+    def _result(self, draft: _Draft, owner: int, result: ToolResult, name: str) -> None:
+        words, quote = told_result(result), '"' if self.frames.is_quoted else ""
+        draft.frame(self.frames.result_head)
+        draft.content(Slots(), name, owner, Kind.NAME)
+        draft.frame(self.frames.result_middle + quote)
+        draft.content(Slots(), json.dumps(words, ensure_ascii=False)[1:-1] if quote else words, owner)
+        draft.frame(quote + END)
+
+
+def _answers_only(conversation: Conversation) -> bool:
+    """True if the answer has a form and no call may come before it: then it begins at once."""
+    may_call = conversation.tools and conversation.choice.calling is not Calling.NONE
+    return conversation.schema is not None and not may_call
+
+
+def harmony(render: Render, template: str) -> HarmonyTemplate | None:
+    """The template of a model that speaks harmony; None for all others."""
+    if not all(word in template for word in ("<|channel|>", "<|message|>", "<|start|>")):
+        return None
+    slots = Slots()
+    try:
+        if USER not in render([turn(Role.USER, slots.hold("a"))]):
+            return None
+    except REFUSALS:
+        return None
+    frames = next(_frames(render), PLAIN_FRAMES)
+    calls = CallManner(is_native=True, syntax=HarmonyCalls(), head=frames.head, middle=frames.middle, shape=CallShape("", ""))
+    return HarmonyTemplate(render, frames, Manners(takes_late_system=False, switch=find_switch(render), calls=calls))
+
+
+def _frames(render: Render) -> Iterator[Frames]:
+    """How the template writes a call and its result, where it shows both."""
+    slots = Slots()
+    user, name, result = slots.hold("u"), slots.hold("n", 0, Kind.NAME), slots.hold("r")
+    call = {"id": "1", "type": "function", "function": {"name": name, "arguments": {"key": slots.hold("a", 0, Kind.ARGUMENTS)}}}
+    said = {**turn(RESULT_ROLE, result), "tool_call_id": "1", "name": name}
+    turns = [turn(Role.USER, user), {**turn(Role.ASSISTANT, ""), "tool_calls": [call]}, said]
+    try:
+        text, spans = slots.fill(render(turns, speak=False))
+    except REFUSALS:
+        return
+    if [span.slot.text for span in spans] != ["u", "n", "a", "n", "r"]:
+        return
+    gaps = [text[one.end : other.start] for one, other in zip(spans, spans[1:], strict=False)]
+    head, (middle, _, _), (_, closed, result_head), result_middle = gaps[0], gaps[1].rpartition("{"), gaps[2].partition(CALL), gaps[3]
+    is_quoted = result_middle.endswith('"')
+    if closed and head.startswith(END + ASSISTANT):
+        yield Frames(head.removeprefix(END + ASSISTANT), middle, result_head, result_middle.removesuffix('"'), is_quoted)
