@@ -221,6 +221,8 @@ def test_a_draft_is_kept_in_its_own_spelling(name: str, conversation: Conversati
     assert isinstance(codec, TokenizerCodec)
     plain = codec.encode_prompt(conversation).tokens
     text = codec.decode(plain)
+    parts = [part for message in conversation.messages for part in message.parts]
+    spells = any(word in (part.arguments if isinstance(part, ToolCall) else part.text) for part in parts for word in HOSTILE)
     one, other = sorted(data.draw(st.integers(0, len(text))) for _ in range(2))
     draft = (*codec.encode_text(text[:one]), *codec.encode_text(text[one:other]))
 
@@ -229,7 +231,7 @@ def test_a_draft_is_kept_in_its_own_spelling(name: str, conversation: Conversati
         assert codec.decode(prompt) == text
         kept = next((at for at, pair in enumerate(zip(prompt, told, strict=False)) if pair[0] != pair[1]), len(draft))
         assert text.startswith(codec.decode(told[: max(0, kept - 4)]).rstrip("\ufffd"))
-        assert len(codec.decode(draft[kept:])) <= 40, "no more is spelled anew than where it ends"
+        assert spells or len(codec.decode(draft[kept:])) <= 40, "no more is spelled anew than where it ends, or a content spells a delimiter"
 
 
 @codecs

@@ -12,6 +12,7 @@ from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers
 
 from semantic_trio.adapters.text import segments
 from semantic_trio.adapters.text.codec import TokenizerCodec, load_codec
+from semantic_trio.adapters.text.guard import NO_GUARD, Segment
 from semantic_trio.adapters.text.segments import SegmentEncoder
 from semantic_trio.domain.conversation import Conversation, Known, Message, Role, Text, Thinking
 from semantic_trio.domain.errors import InvalidRequestError, ModelNotFoundError
@@ -130,8 +131,8 @@ def test_a_prompt_in_segments_is_what_it_would_be_at_once(tokenizer: Callable[[]
 
 
 def test_where_texts_cannot_be_joined_anywhere_they_are_at_special_tokens() -> None:
-    assert SegmentEncoder(byte_tokenizer()).is_seamless
-    assert not SegmentEncoder(prepending()).is_seamless
+    assert SegmentEncoder(byte_tokenizer(), NO_GUARD).is_seamless
+    assert not SegmentEncoder(prepending(), NO_GUARD).is_seamless
 
 
 @pytest.fixture(scope="module", params=[CHATML, CHATML.replace("<|im_start|>", "[").replace("<|im_end|>", "]")])
@@ -165,15 +166,15 @@ def test_special_tokens_that_mark_are_text_and_others_are_not(tmp_path: Path) ->
 
 
 def test_long_segments_are_tokenised_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    encoder = SegmentEncoder(byte_tokenizer())
+    encoder = SegmentEncoder(byte_tokenizer(), NO_GUARD)
     long = "a" * segments.CACHED_CHARACTERS
-    first = encoder.encode([long, "b"], begins=False)
-    [again] = encoder.encode([long], begins=False)
+    first = encoder.encode([Segment(long), Segment("b")], begins=False)
+    [again] = encoder.encode([Segment(long)], begins=False)
     monkeypatch.setattr(segments, "MOST_CACHED_CHARACTERS", 2 * segments.CACHED_CHARACTERS)
 
     assert again is first[0]
-    encoder.encode(["b" + long, "c" + long], begins=False)
-    assert encoder.encode([long], begins=False)[0] is not again, "what was used least recently is given up"
+    encoder.encode([Segment("b" + long), Segment("c" + long)], begins=False)
+    assert encoder.encode([Segment(long)], begins=False)[0] is not again, "what was used least recently is given up"
 
 
 @pytest.mark.parametrize("damage", ["tokenizer.json", "tokenizer_config.json", "config.json"])

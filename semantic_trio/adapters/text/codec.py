@@ -15,9 +15,11 @@ from tokenizers import Tokenizer
 
 from semantic_trio.adapters.text.decoding import IncrementalDecoder
 from semantic_trio.adapters.text.fingerprint import text_fingerprint
+from semantic_trio.adapters.text.formats.hermes import HERMES
 from semantic_trio.adapters.text.formats.table import Foreign, formats
-from semantic_trio.adapters.text.generic import Definition
+from semantic_trio.adapters.text.generic import RESULT, Definition
 from semantic_trio.adapters.text.grammar import AnswerForm
+from semantic_trio.adapters.text.guard import NO_GUARD, Guard
 from semantic_trio.adapters.text.guidance import CompiledGrammar, Guidance
 from semantic_trio.adapters.text.harmony import HarmonyTemplate, harmony
 from semantic_trio.adapters.text.harmony_syntax import CALL, RETURN
@@ -59,7 +61,8 @@ class TokenizerCodec:
     _guidance: Guidance = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        object.__setattr__(self, "_segments", SegmentEncoder(self._tokenizer))
+        guard = NO_GUARD if self._template is None else self._template.guard
+        object.__setattr__(self, "_segments", SegmentEncoder(self._tokenizer, guard))
         object.__setattr__(self, "_guidance", Guidance.of(self._tokenizer, self.stop_tokens))
 
     def encode_prompt(self, conversation: Conversation, known: Known = NOTHING_KNOWN) -> Prompt:
@@ -84,7 +87,7 @@ class TokenizerCodec:
             return True
         answered = next(start for start, message in zip(layout.starts, conversation.messages, strict=True) if message.role is Role.ASSISTANT)
         cuts = [0, *(cut for cut in borders.cuts if cut <= answered)]
-        tokens = tuple(chain.from_iterable(self._segments.encode([layout.text[one:other] for one, other in pairwise(cuts)], begins=True)))
+        tokens = tuple(chain.from_iterable(self._segments.encode([layout.segment(one, other) for one, other in pairwise(cuts)], begins=True)))
         return known.tokens[: len(tokens)] == tokens
 
     def decode(self, tokens: Sequence[int]) -> str:
@@ -157,12 +160,13 @@ def _template(tokenizer: PreTrainedTokenizerFast, parser: Foreign | None) -> Cha
     if not tokenizer.chat_template:
         return None
     render = fitting(render)
-    words = _text_of(tokenizer)
-    spoken = harmony(render, words)
+    backend, words = tokenizer.backend_tokenizer, _text_of(tokenizer)
+    spoken = harmony(render, words, Guard.of(backend, words))
     if spoken is not None:
         return spoken
     marks, syntaxes = think_marks(tokenizer.get_vocab(), words), formats(words, parser)
-    return ChatTemplate(render, marks, probe(render, marks, syntaxes), syntaxes)
+    made = ChatTemplate(render, marks, probe(render, marks, syntaxes), syntaxes)
+    return attrs.evolve(made, guard=Guard.of(backend, f"{words} {made.written_marks} {HERMES.start} {HERMES.end} {RESULT}"))
 
 
 def _text_of(tokenizer: PreTrainedTokenizerFast) -> str:

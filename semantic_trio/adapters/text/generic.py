@@ -7,7 +7,7 @@ results come as a turn of the user, each between `<tool_response>` marks.
 import json
 from collections.abc import Sequence
 
-from semantic_trio.domain.conversation import Tool, ToolCall, ToolResult
+from semantic_trio.domain.conversation import Tool, ToolResult
 
 TOOLS = """\
 You may call these tools:
@@ -35,19 +35,9 @@ def definition(tool: Tool) -> Definition:
     return {"type": "function", "function": {"name": tool.name, "description": tool.description, "parameters": as_object(tool.parameters)}}
 
 
-def told_tools(tools: Sequence[Tool]) -> str:
-    """The section at the head."""
-    return TOOLS.format("\n".join(json.dumps(definition(tool), ensure_ascii=False) for tool in tools))
-
-
-def told_calls(calls: Sequence[ToolCall]) -> str:
-    """Calls within the assistant's words."""
-    return "\n".join(CALL.format(json.dumps(call.name, ensure_ascii=False), call.arguments or "{}") for call in calls)
-
-
-def told_results(results: Sequence[ToolResult]) -> str:
-    """Results within the user's words."""
-    return "\n".join(RESULT.format(told_result(result)) for result in results)
+def tool_lines(tools: Sequence[Tool]) -> str:
+    """The tools in the section at the head."""
+    return "\n".join(json.dumps(definition(tool), ensure_ascii=False) for tool in tools)
 
 
 def told_result(result: ToolResult) -> str:

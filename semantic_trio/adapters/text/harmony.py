@@ -12,7 +12,8 @@ import attrs
 import structlog
 
 from semantic_trio.adapters.text.calls import CallManner, CallShape
-from semantic_trio.adapters.text.generic import definition, told_result
+from semantic_trio.adapters.text.generic import told_result
+from semantic_trio.adapters.text.guard import Guard
 from semantic_trio.adapters.text.harmony_reader import HarmonyReader
 from semantic_trio.adapters.text.harmony_syntax import (
     ANALYSIS,
@@ -28,11 +29,11 @@ from semantic_trio.adapters.text.harmony_syntax import (
     THINKS,
     HarmonyCalls,
 )
-from semantic_trio.adapters.text.layout import Kind, Layout, Slots, Span, encodable
+from semantic_trio.adapters.text.layout import Kind, Layout, Slots, Span, contents_of, encodable, splits_of
 from semantic_trio.adapters.text.manners import Manners
 from semantic_trio.adapters.text.switch import find_switch
 from semantic_trio.adapters.text.tally import CallTally
-from semantic_trio.adapters.text.telling import REMINDER
+from semantic_trio.adapters.text.telling import REMINDER, Telling
 from semantic_trio.adapters.text.thinking import ThinkMarks
 from semantic_trio.adapters.text.turns import REFUSALS, RESULT_ROLE, Render, turn
 from semantic_trio.domain.conversation import Calling, Conversation, Message, Role, ToolCall, ToolResult
@@ -66,6 +67,7 @@ class _Draft:
     pieces: list[str] = attrs.field(factory=list)
     length: int = 0
     spans: dict[int, list[Span]] = attrs.field(factory=dict)
+    splits: tuple[int, ...] = ()
 
     def frame(self, text: str) -> None:
         """Add words of the format."""
@@ -79,6 +81,11 @@ class _Draft:
         self.frame(span.slot.text)
         self.spans.setdefault(owner, []).append(Span(span.slot, start, self.length))
 
+    @property
+    def contents(self) -> tuple[tuple[int, int], ...]:
+        """The places of what is said."""
+        return tuple(sorted(contents_of(span for spans in self.spans.values() for span in spans)))
+
 
 @attrs.frozen
 class HarmonyTemplate:
@@ -87,6 +94,7 @@ class HarmonyTemplate:
     render: Render
     frames: Frames
     manners: Manners
+    guard: Guard
     marks: ThinkMarks = THINKS
 
     def prompt(self, conversation: Conversation) -> str:
@@ -112,7 +120,8 @@ class HarmonyTemplate:
         if conversation.thinks is False and not opening:
             draft.frame(f"{ANALYSIS}<|message|>{END}{ASSISTANT}")
         draft.frame(opening)
-        return Layout("".join(draft.pieces), tuple(starts), tuple(ends), certain, 0 if conversation.tools else None, opening)
+        tools_end = 0 if conversation.tools else None
+        return Layout("".join(draft.pieces), tuple(starts), tuple(ends), certain, tools_end, opening, draft.contents, draft.splits)
 
     def call_opening(self, conversation: Conversation) -> str:
         """See `ChatTemplate.call_opening`."""
@@ -146,13 +155,14 @@ class HarmonyTemplate:
 
     def _front(self, conversation: Conversation) -> _Draft:
         """What the template writes in front of the first turn: its own system message, leading system messages, tools."""
-        slots = Slots()
+        telling = Telling(self.manners, self.marks, -1, self.guard)
+        slots = telling.slots
         leading = conversation.messages[: conversation.leading]
         words = "\n\n".join(slots.hold(message.text, owner) for owner, message in enumerate(leading))
         turns = [turn(Role.SYSTEM, words)] if leading else []
         place = slots.hold("")
         try:
-            tools = [definition(tool) for tool in conversation.tools]
+            tools = [telling.definition(tool) for tool in conversation.tools]
             text = self.render([*turns, turn(Role.USER, place)], tools, switches=self.manners.switch.arguments(conversation))
         except REFUSALS as error:
             raise InvalidRequestError(f"the model's chat template refuses this conversation: {error}", field="messages") from error
@@ -160,9 +170,10 @@ class HarmonyTemplate:
         if lost := slots.lost(front):
             raise InvalidRequestError(f"the model's chat template leaves out message {lost[0][1].owner}", field="messages")
         filled, spans = slots.fill(front)
-        draft = _Draft([filled], len(filled))
+        draft = _Draft([filled], len(filled), splits=splits_of(spans))
         for span in spans:
-            draft.spans.setdefault(span.slot.owner, []).append(span)
+            if span.slot.kind is not Kind.SPLIT:
+                draft.spans.setdefault(span.slot.owner, []).append(span)
         return draft
 
     def _turn(self, draft: _Draft, owner: int, message: Message, called: dict[str, str]) -> None:
@@ -213,7 +224,7 @@ def _answers_only(conversation: Conversation) -> bool:
     return conversation.schema is not None and not may_call
 
 
-def harmony(render: Render, template: str) -> HarmonyTemplate | None:
+def harmony(render: Render, template: str, guard: Guard) -> HarmonyTemplate | None:
     """The template of a model that speaks harmony; None for all others."""
     if not all(word in template for word in ("<|channel|>", "<|message|>", "<|start|>")):
         return None
@@ -225,7 +236,7 @@ def harmony(render: Render, template: str) -> HarmonyTemplate | None:
         return None
     frames = next(_frames(render), PLAIN_FRAMES)
     calls = CallManner(is_native=True, syntax=HarmonyCalls(), head=frames.head, middle=frames.middle, shape=CallShape("", ""))
-    return HarmonyTemplate(render, frames, Manners(takes_late_system=False, switch=find_switch(render), calls=calls))
+    return HarmonyTemplate(render, frames, Manners(takes_late_system=False, switch=find_switch(render), calls=calls), guard)
 
 
 def _frames(render: Render) -> Iterator[Frames]:

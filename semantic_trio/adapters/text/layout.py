@@ -4,11 +4,15 @@ A template is shown placeholders and what is said is put in afterwards. So it ca
 long it is, and the place of each message is known.
 """
 
+import bisect
 import enum
 import re
 import secrets
+from collections.abc import Iterable
 
 import attrs
+
+from semantic_trio.adapters.text.guard import Segment
 
 # Letters and digits, so that no template changes them; drawn at the start, so that nobody can say one.
 NONCE = secrets.token_hex(8)
@@ -22,6 +26,8 @@ class Kind(enum.Enum):
     WORDS = enum.auto()  # all that a turn says; nothing of it may be lost
     NAME = enum.auto()  # of a called tool
     ARGUMENTS = enum.auto()  # of a call
+    FRAME = enum.auto()  # no content: delimiters that are kept from the template
+    SPLIT = enum.auto()  # nothing: a place at which no token may go on
 
 
 @attrs.frozen
@@ -67,7 +73,7 @@ class Slots:
     def lost(self, skeleton: str) -> list[tuple[str, Slot]]:
         """Words that a template has not written, by their placeholders."""
         found = {int(number) for number in PLACEHOLDER.findall(skeleton)}
-        words = ((number, slot) for number, slot in enumerate(self._slots) if slot.kind is Kind.WORDS and slot.text)
+        words = ((number, slot) for number, slot in enumerate(self._slots) if slot.kind in {Kind.WORDS, Kind.FRAME} and slot.text)
         return [(f"Q{NONCE}x{number}Q", slot) for number, slot in words if number not in found]
 
     def first_name(self, owner: int, skeleton: str) -> int:
@@ -89,11 +95,34 @@ class Layout:
     certain: frozenset[int]  # messages whose end is exactly where they end in the model's own words
     tools_end: int | None  # of tools that are told in front of all messages: where they end; 0 where only the template knows; None without
     opening: str  # the end of the text, as far as the answer has begun
+    contents: tuple[tuple[int, int], ...] = ()  # where in the text something is said; all else is frame
+    splits: tuple[int, ...] = ()  # places at which no token may go on
 
     @property
     def answer(self) -> int:
         """Where the answer begins."""
         return len(self.text) - len(self.opening)
+
+    def segment(self, start: int, end: int) -> Segment:
+        """A part of the text, with the contents in it."""
+        first = bisect.bisect_right(self.contents, start, key=lambda place: place[1])
+        last = bisect.bisect_left(self.contents, end, key=lambda place: place[0])
+        contents = tuple((max(one, start) - start, min(other, end) - start) for one, other in self.contents[first:last])
+        return Segment(self.text[start:end], contents, tuple(split - start for split in self.splits if start < split < end))
+
+    def is_content(self, start: int, end: int) -> bool:
+        """True if something of a place is said, and no frame."""
+        return bool(self.segment(start, end).contents)
+
+
+def contents_of(spans: Iterable[Span]) -> tuple[tuple[int, int], ...]:
+    """The places of what is said."""
+    return tuple((span.start, span.end) for span in spans if span.slot.kind not in {Kind.FRAME, Kind.SPLIT} and span.start < span.end)
+
+
+def splits_of(spans: Iterable[Span]) -> tuple[int, ...]:
+    """The places at which no token may go on."""
+    return tuple(span.start for span in spans if span.slot.kind is Kind.SPLIT)
 
 
 def encodable(text: str) -> str:

@@ -6,11 +6,13 @@ Knows where special tokens end, for there a cut changes nothing. Knows nothing o
 import re
 import threading
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import chain, islice
 
 import attrs
 from tokenizers import Tokenizer
 
+from semantic_trio.adapters.text.guard import Guard, Segment
 from semantic_trio.adapters.text.layout import Layout
 from semantic_trio.domain.conversation import Conversation, Role
 
@@ -19,7 +21,7 @@ CACHED_CHARACTERS = 2_000
 # Characters of all that are kept: some 25 MB with their tokens.
 MOST_CACHED_CHARACTERS = 2_000_000
 
-Key = tuple[bool, str]  # whether it begins a text, and the segment
+Key = tuple[bool, Segment]  # whether it begins a text, and the segment
 
 
 @attrs.define(eq=False)
@@ -27,6 +29,7 @@ class SegmentEncoder:
     """A tokenizer that is given segments."""
 
     _tokenizer: Tokenizer
+    guard: Guard
     _anchor: str = attrs.field(init=False)  # a special token: what comes after it is not tokenised as the beginning of a text
     is_seamless: bool = attrs.field(init=False)  # a text may be cut anywhere and means the same
     _special: re.Pattern[str] = attrs.field(init=False)
@@ -42,18 +45,31 @@ class SegmentEncoder:
         self._anchor = next((token.content for token in reversed(specials) if not (token.lstrip or token.rstrip)), "")
         self.is_seamless = all(self._is_whole(one, other) for one, other in (("one", "two"), ("one", " two"), ("one\n", "two")))
 
-    def encode(self, segments: Sequence[str], *, begins: bool) -> list[tuple[int, ...]]:
-        """The tokens of segments, one after the other; `begins`: the first one begins the text. Releases the interpreter's lock."""
+    def encode(self, segments: Sequence[Segment], *, begins: bool) -> list[tuple[int, ...]]:
+        """The tokens of segments, one after the other; `begins`: the first one begins the text. Releases the interpreter's lock.
+
+        Delimiters that contents spell are no delimiters in the tokens.
+        """
         keys = [(begins and at == 0, segment) for at, segment in enumerate(segments)]
         known = self._recalled(keys)
-        missing = [key for key in dict.fromkeys(keys) if key not in known]
-        # A batch, also of one: for a single `encode` the library holds the interpreter's lock all the time, 35 ms for 100 KB.
-        texts = [segment if is_first else self._anchor + segment for is_first, segment in missing]
-        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False) if texts else []
-        skipped = bool(self._anchor)
-        new = {key: tuple(found.ids[0 if key[0] else skipped :]) for key, found in zip(missing, encodings, strict=True)}
+        new = self._encoded({key: key[1].pieces(()) for key in dict.fromkeys(keys) if key not in known})
+        forged = [key for key, tokens in new.items() if key[1].contents and self.guard.is_forged(key[1], tokens)]
+        new |= self._encoded({key: key[1].pieces(self.guard.cuts(key[1])) for key in forged})
+        # A tokenizer may find delimiters that a text does not spell, where it changes letters before it looks for them.
+        hidden = [key for key in forged if self.guard.is_forged(key[1], new[key])]
+        new |= self._encoded({key: key[1].pieces(at for start, end in key[1].contents for at in range(start, end)) for key in hidden})
         self._remember(new)
         return [known[key] if key in known else new[key] for key in keys]
+
+    def _encoded(self, pieces: Mapping[Key, Sequence[str]]) -> dict[Key, tuple[int, ...]]:
+        """The tokens of texts in pieces, each piece tokenised by itself."""
+        firsts = [(key[0] and at == 0, piece) for key, cut in pieces.items() for at, piece in enumerate(cut)]
+        # A batch, also of one: for a single `encode` the library holds the interpreter's lock all the time, 35 ms for 100 KB.
+        texts = [piece if is_first else self._anchor + piece for is_first, piece in firsts]
+        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=False) if texts else []
+        skipped = bool(self._anchor)
+        tokens = (found.ids[0 if is_first else skipped :] for (is_first, _), found in zip(firsts, encodings, strict=True))
+        return {key: tuple(chain.from_iterable(islice(tokens, len(cut)))) for key, cut in pieces.items()}
 
     def borders(self, layout: Layout, conversation: Conversation, opening: str) -> "Borders":
         """Where to cut a prompt, in the same places whatever comes later: after each message, and where an answer begins and has been opened."""
@@ -92,7 +108,7 @@ class SegmentEncoder:
         return end if self.is_seamless else None
 
     def _is_whole(self, one: str, other: str) -> bool:
-        first, second = self.encode([one, other], begins=True)
+        first, second = self.encode([Segment(one), Segment(other)], begins=True)
         return bool(self._tokenizer.decode([*first, *second], skip_special_tokens=False) == one + other)
 
     def _recalled(self, keys: Sequence[Key]) -> dict[Key, tuple[int, ...]]:
@@ -104,11 +120,11 @@ class SegmentEncoder:
 
     def _remember(self, new: dict[Key, tuple[int, ...]]) -> None:
         with self._lock:
-            for key in (key for key in new if len(key[1]) >= CACHED_CHARACTERS and key not in self._cache):
+            for key in (key for key in new if len(key[1].text) >= CACHED_CHARACTERS and key not in self._cache):
                 self._cache[key] = new[key]
-                self._cached_characters += len(key[1])
+                self._cached_characters += len(key[1].text)
             while self._cached_characters > MOST_CACHED_CHARACTERS:
-                self._cached_characters -= len(self._cache.popitem(last=False)[0][1])
+                self._cached_characters -= len(self._cache.popitem(last=False)[0][1].text)
 
 
 @attrs.frozen

@@ -46,7 +46,7 @@ class Spelling:
         borders = [0, *(cut for cut in self._borders.cuts if cut <= (self._borders.head or 0))]
         if not told or len(borders) == 1:
             return BEGINNING
-        segments = self._segments.encode([self._layout.text[one:other] for one, other in pairwise(borders)], begins=True)
+        segments = self._segments.encode([self._layout.segment(one, other) for one, other in pairwise(borders)], begins=True)
         tokens = tuple(chain.from_iterable(segments))
         if told[: len(tokens)] != tokens:
             return BEGINNING
@@ -69,6 +69,8 @@ class Spelling:
         cuts = {start.offset, len(self._layout.text), *self._borders.cuts}
         before = last = at_cut = start
         for step in follow(self._tokenizer, self._layout.text, told, start):
+            if self._segments.guard.is_delimiter(told[step.used - 1]) and self._layout.is_content(last.offset, step.offset):
+                break  # a delimiter then, and spelled by a content now
             before, last = last, step
             if step.offset in cuts:
                 at_cut = step
@@ -81,7 +83,7 @@ class Spelling:
         """The tokens of the rest, segment by segment."""
         text = self._layout.text
         borders = [start.offset, *(cut for cut in self._borders.cuts if cut > start.offset), len(text)]
-        segments = self._segments.encode([text[one:other] for one, other in pairwise(borders)], begins=start.used == 0)
+        segments = self._segments.encode([self._layout.segment(one, other) for one, other in pairwise(borders)], begins=start.used == 0)
         tokens: list[int] = []
         for border, segment in zip(borders[1:], segments, strict=True):
             tokens += segment

@@ -3,16 +3,20 @@
 Knows what this template takes for calls, results and thoughts. Knows nothing of who may speak when.
 """
 
+import json
 from collections.abc import Iterator
 
 import attrs
 
 from semantic_trio.adapters.text import generic
-from semantic_trio.adapters.text.layout import Kind, Slots
+from semantic_trio.adapters.text.guard import NO_GUARD, OTHER, Guard
+from semantic_trio.adapters.text.layout import NOBODY, Kind, Slots
 from semantic_trio.adapters.text.manners import Manners
 from semantic_trio.adapters.text.thinking import ThinkMarks
 from semantic_trio.adapters.text.turns import RESULT_ROLE, Turn, turn
-from semantic_trio.domain.conversation import Conversation, Message, Role, ToolCall
+from semantic_trio.domain.conversation import Conversation, Message, Role, Tool, ToolCall
+
+NEWLINE = "\n"
 
 # The wrapping in which coding agents send system messages to models that know none beyond the first, so models have seen it.
 REMINDER = "<system-reminder>\n{}\n</system-reminder>"
@@ -25,13 +29,14 @@ class Telling:
     _manners: Manners
     _marks: ThinkMarks
     _marked: int  # the message whose last call is told with arguments that show where it ends
+    _guard: Guard = NO_GUARD
     slots: Slots = attrs.field(init=False, factory=Slots)
 
     def turns(self, conversation: Conversation) -> list[Turn]:
         """All of a conversation."""
         turns: list[Turn] = []
         if conversation.tools and not self._manners.calls.is_native:
-            turns.append(turn(Role.SYSTEM, self.slots.hold(generic.told_tools(conversation.tools))))
+            turns.append(turn(Role.SYSTEM, self._framed(NOBODY, generic.TOOLS, generic.tool_lines(conversation.tools))))
         leading = conversation.leading
         called: dict[str, tuple[str, str]] = {}  # the numbers and names templates are told of calls, by the ids of clients
         for owner, message in enumerate(conversation.messages):
@@ -53,27 +58,75 @@ class Telling:
 
     def _user(self, owner: int, message: Message, called: dict[str, tuple[str, str]]) -> Iterator[Turn]:
         if message.results and not self._manners.calls.is_native:
-            yield turn(Role.USER, self._words(owner, Role.USER, generic.told_results(message.results)))
+            results = (self._framed(owner, generic.RESULT, generic.told_result(result)) for result in message.results)
+            yield turn(Role.USER, self._lines(owner, results))
         elif message.results:
             for result in message.results:
                 number, name = called.get(result.call_id, (self._manners.calls.numbering.format(number=0, name="unknown"), "unknown"))
                 words = self._words(owner, RESULT_ROLE, generic.told_result(result))
-                yield {**turn(RESULT_ROLE, words), "tool_call_id": number, "name": name}
+                yield {**turn(RESULT_ROLE, words), "tool_call_id": number, "name": self._unspelled(name)}
         if message.text or not message.results:
             yield turn(Role.USER, self._words(owner, Role.USER, message.text))
 
     def _assistant(self, owner: int, message: Message, called: dict[str, tuple[str, str]]) -> Turn:
-        manner, thoughts, text = self._manners.calls, self._marks.around(message.thinking.strip()), message.text
+        manner, text = self._manners.calls, message.text
+        is_glued = bool(message.calls) and manner.is_native and not text.strip()
+        thoughts = self._thoughts(owner, message, manner.glue if is_glued else "")
         if not message.calls:
-            return turn(Role.ASSISTANT, self.slots.hold(thoughts + text, owner))
+            return turn(Role.ASSISTANT, thoughts + self.slots.hold(text, owner))
         text = text.rstrip()
         if not manner.is_native:
-            said = f"{text}\n" if text else ""
-            return turn(Role.ASSISTANT, self.slots.hold(thoughts + said + generic.told_calls(message.calls), owner))
-        said = thoughts + text if text else thoughts.removesuffix(manner.glue)
-        content = self.slots.hold(said, owner) if said else ""
+            said = self.slots.hold(text, owner) + self._frame("\n", owner) if text else ""
+            told = (self._told_call(owner, call) for call in message.calls)
+            return turn(Role.ASSISTANT, thoughts + said + self._lines(owner, told))
+        content = thoughts + (self.slots.hold(text, owner) if text else "")
         calls = [self._call(owner, call, called, owner == self._marked and call is message.calls[-1]) for call in message.calls]
         return {**turn(Role.ASSISTANT, content), "tool_calls": calls}
+
+    def definition(self, tool: Tool) -> generic.Definition:
+        """A tool as templates know it, with no delimiter in it."""
+        told = self._unspelled(generic.definition(tool))
+        assert isinstance(told, dict)
+        return told
+
+    def _thoughts(self, owner: int, message: Message, glue: str = "") -> str:
+        """The thoughts of a message between their delimiters; `glue`: what the template puts between what is said and a call."""
+        thought, marks = message.thinking.strip(), self._marks
+        if not thought:
+            return ""
+        end = f"{marks.pad}{marks.end}{marks.gap}".removesuffix(glue)
+        return self._frame(marks.opening, owner) + self.slots.hold(thought, owner) + self._frame(end, owner)
+
+    def _told_call(self, owner: int, call: ToolCall) -> str:
+        """A call in the wording for templates that know none."""
+        name, arguments = self.slots.hold(json.dumps(call.name, ensure_ascii=False), owner), self.slots.hold(call.arguments or "{}", owner)
+        before, between, after = generic.CALL.format(OTHER, OTHER).split(OTHER)
+        return self._frame(before, owner) + name + self._frame(between, owner) + arguments + self._frame(after, owner)
+
+    def _framed(self, owner: int, wording: str, content: str) -> str:
+        """A content in a wording that has one place for it."""
+        before, after = wording.format(OTHER).split(OTHER)
+        return self._frame(before, owner) + self.slots.hold(content, owner) + self._frame(after, owner)
+
+    def _lines(self, owner: int, told: Iterator[str]) -> str:
+        """Parts of a turn, each on a line of its own."""
+        first, *others = told
+        return "".join((first, *(f"{self._frame(NEWLINE, owner)}{other}" for other in others)))
+
+    def _frame(self, text: str, owner: int) -> str:
+        """Words of the format, kept from the template."""
+        return self.slots.hold(text, owner, Kind.FRAME) if text else ""
+
+    def _unspelled(self, told: object) -> object:
+        """What a template is shown as it is, with a place for a cut within each delimiter that it spells."""
+        match told:
+            case str():
+                return self._guard.broken(told, self.slots.hold("", NOBODY, Kind.SPLIT)) if self._guard.spells(told) else told
+            case dict():
+                return {self._unspelled(key): self._unspelled(value) for key, value in told.items()}
+            case list():
+                return [self._unspelled(value) for value in told]
+        return told
 
     def _call(self, owner: int, call: ToolCall, called: dict[str, tuple[str, str]], is_marked: bool) -> dict[str, object]:
         manner, number = self._manners.calls, len(called)
@@ -86,5 +139,5 @@ class Telling:
         elif is_marked:
             arguments = {"key": self.slots.hold("", owner, Kind.ARGUMENTS)}
         else:
-            arguments = generic.as_object(call.arguments)
+            arguments = self._unspelled(generic.as_object(call.arguments))
         return {"id": told, "type": "function", "function": {"name": name, "arguments": arguments}}

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import attrs
 
 from semantic_trio.adapters.text.calls import GENERIC, CallManner, without_empty_thoughts
-from semantic_trio.adapters.text.generic import definition
-from semantic_trio.adapters.text.layout import NOBODY, Kind, Layout, Slots, Span, encodable
+from semantic_trio.adapters.text.guard import NO_GUARD, Guard
+from semantic_trio.adapters.text.layout import NOBODY, Kind, Layout, Slots, Span, contents_of, encodable, splits_of
 from semantic_trio.adapters.text.manners import Manners
 from semantic_trio.adapters.text.order import in_order
 from semantic_trio.adapters.text.reader import MarkReader
@@ -31,6 +31,7 @@ class ChatTemplate:
     marks: ThinkMarks
     manners: Manners
     syntaxes: tuple[ToolSyntax, ...] = ()  # the formats that the template's text tells of
+    guard: Guard = NO_GUARD
 
     def prompt(self, conversation: Conversation) -> str:
         """The text of a conversation up to where the assistant is to speak. Raises `InvalidRequestError` where the template refuses."""
@@ -41,10 +42,10 @@ class ChatTemplate:
 
         The message before number `known` may be told with other arguments, so that its end is certain. Raises `InvalidRequestError`.
         """
-        telling = Telling(self.manners, self.marks, known - 1)
+        telling = Telling(self.manners, self.marks, known - 1, self.guard)
         turns = in_order(telling.turns(conversation), self.manners)
         is_native = self.manners.calls.is_native
-        tools = [definition(tool) for tool in conversation.tools] if is_native else []
+        tools = [telling.definition(tool) for tool in conversation.tools] if is_native else []
         try:
             skeleton = self.render(self._worded(turns, conversation), tools, switches=self._switches(conversation))
         except REFUSALS as error:
@@ -113,7 +114,8 @@ class ChatTemplate:
     def _measured(self, text: str, spans: Sequence[Span], conversation: Conversation) -> Layout:
         by_owner: dict[int, list[Span]] = {}
         for span in spans:
-            by_owner.setdefault(span.slot.owner, []).append(span)
+            if span.slot.kind is not Kind.SPLIT:
+                by_owner.setdefault(span.slot.owner, []).append(span)
         starts, ends, certain, at = [], [], set(), 0
         for number, message in enumerate(conversation.messages):
             start, end, is_certain = self._bounds(text, by_owner.get(number, []), message)
@@ -125,7 +127,7 @@ class ChatTemplate:
         text, opening = self._opened(text, conversation, at)
         tools = by_owner.get(NOBODY, [])
         tools_end = (tools[-1].end if tools else 0) if conversation.tools else None
-        return Layout(text, tuple(starts), tuple(ends), frozenset(certain), tools_end, opening)
+        return Layout(text, tuple(starts), tuple(ends), frozenset(certain), tools_end, opening, contents_of(spans), splits_of(spans))
 
     def _bounds(self, text: str, spans: Sequence[Span], message: Message) -> tuple[int, int, bool]:
         """Where a message begins and ends, and whether it is certain that it ends there."""
