@@ -137,6 +137,7 @@ def test_prompts_are_in_the_log_only_when_asked_for(tmp_path: Path, asked_for: b
 
 def test_an_idle_server_ends_at_once(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
+        assert f"In a browser: {server.url}/   To stop: Ctrl-C" in server.said
         begun = time.monotonic()
         server.signal(signal.SIGTERM)
 

@@ -20,6 +20,8 @@ from semantic_trio.entrypoints.cli import CURL, main
 from semantic_trio.entrypoints.exits import ExitCode, known_ends
 from semantic_trio.entrypoints.settings import LogFormat, LogLevel
 
+HOUSE = Path(__file__).parents[2]
+
 
 @pytest.fixture
 def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
@@ -42,6 +44,15 @@ def test_what_to_try_asks_for_a_short_answer_that_is_the_same_every_time() -> No
     asked = json.loads(command[-1])
     assert command[:2] == ["curl", "http://127.0.0.1:8000/v1/chat/completions"]
     assert (asked["model"], asked["temperature"], asked["max_tokens"]) == ("tiny", 0, 64)
+
+
+@pytest.mark.parametrize("shell", ["zsh", "fish"])
+def test_shells_complete_the_command_as_the_manual_says(cli: CliRunner, shell: str) -> None:
+    result = cli.invoke(main, env={"_SEMANTIC_TRIO_COMPLETE": f"{shell}_source"}, prog_name="semantic-trio")
+
+    assert result.exit_code == 0
+    assert "semantic-trio" in result.output
+    assert f"_SEMANTIC_TRIO_COMPLETE={shell}_source semantic-trio" in (HOUSE / "docs" / "quickstart.md").read_text()
 
 
 def test_config_prints_values_and_sources_but_no_key(cli: CliRunner) -> None:

@@ -1,7 +1,10 @@
 """What the files around the code claim about it."""
 
 import ast
+import os
 import re
+import shutil
+import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
@@ -97,3 +100,14 @@ def test_every_rule_of_the_canonical_prompt_is_told() -> None:
     told = (ROOT / "docs" / "prompts.md").read_text()
 
     assert [rule.name for rule in RULES if f"| {rule.name} |" not in told] == []
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="needs make")
+@pytest.mark.parametrize(
+    ("given", "options"), [(["PORT=8001"], "--port 8001"), ([], ""), (["PORT=9", "ARGS=--max-batch-size 2"], "--port 9 --max-batch-size 2")]
+)
+def test_make_serve_takes_a_port(given: list[str], options: str) -> None:
+    environment = {"PATH": os.environ["PATH"]}  # make tells its children what it was told
+    shown = subprocess.run(["make", "-n", "serve", *given], cwd=ROOT, env=environment, capture_output=True, text=True, check=True).stdout
+
+    assert shown.splitlines()[-1].split() == f"exec .venv/bin/semantic-trio serve --model smollm2-135m {options}".split()
