@@ -15,6 +15,8 @@ from semantic_trio.testing import FakeRunner
 from tests.http.serving import Call, anthropic_body, openai_body, post, running, served
 
 BODIES = {"/v1/messages": anthropic_body, "/v1/chat/completions": openai_body}
+# Of KV cache, of the fake model.
+BYTES_OF_TOKEN = 8
 NESTED = b'{"model":"tiny","max_tokens":1,"messages":[{"role":"user","content":"x"}],"tools":' + b"[" * 50_000 + b"]" * 50_000 + b"}"
 
 # (changed fields, the field that is named)
@@ -269,3 +271,18 @@ async def test_a_large_prompt_is_encoded_off_the_loop_and_answered() -> None:
 
     assert call.status == 200
     assert json.loads(call.content)["usage"]["input_tokens"] == 50_016
+
+
+@pytest.mark.parametrize(("path", "status", "kind"), [("/v1/messages", 529, "overloaded_error"), ("/v1/chat/completions", 429, "rate_limit_error")])
+async def test_a_prompt_for_which_pins_leave_no_memory_is_overload(path: str, status: int, kind: str, autojump_clock: trio.testing.MockClock) -> None:
+    async with running(served(FakeRunner(), budget_bytes=BYTES_OF_TOKEN * 640)) as server:
+        await post(server.app, "/v1/agents", {"id": "ada"})
+        await post(server.app, "/v1/agents/ada/generate", {"message": "x" * 200, "max_tokens": 5})
+        pinned = await post(server.app, "/v1/agents/ada/pin", {})
+        call = await post(server.app, path, BODIES[path]("y" * 500))
+        stream = await post(server.app, path, BODIES[path]("y" * 500, stream=True))
+
+    assert pinned.status == 200
+    assert (call.status, told(call)["type"]) == (status, kind)
+    assert int(call.answer_headers["retry-after"]) >= 1
+    assert f'"{kind}"'.encode() in stream.content
