@@ -195,6 +195,7 @@ async def test_a_failed_step_is_a_500(path: str, kind: str) -> None:
 async def test_a_bug_says_no_more_than_that(path: str) -> None:
     class Broken:
         stop_tokens: frozenset[int] = frozenset()
+        fingerprint = ""
 
         def encode_prompt(self, conversation: object) -> tuple[int, ...]:
             raise KeyError("secret")
