@@ -19,11 +19,24 @@ AGENT_ID = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,128}")
 SHOWN_TOKENS = 16
 
 
+# Ids of the server's own making begin with a dot, and those that clients choose do not: neither can be taken for the other.
+OWN_ID_START = "."
+CONTENT_ID_START = f"{OWN_ID_START}auto-"  # of an agent that is known by its content
+CLIENT_ID = re.compile(rf"(?!\{OWN_ID_START}){AGENT_ID.pattern}")
+
+
 def agent_id(given: str) -> str:
-    """An id a client has chosen. Raises `InvalidRequestError` for one that could not be a file's name."""
+    """The id of an agent that may exist. Raises `InvalidRequestError` for one that could not be a file's name."""
     if not AGENT_ID.fullmatch(given):
         raise InvalidRequestError("an agent's id has 1 to 128 of the characters A-Z a-z 0-9 . _ - and is neither . nor ..", "agent", quotes=False)
     return given
+
+
+def client_id(given: str) -> str:
+    """An id that a client chooses for an agent. Raises `InvalidRequestError` for what is no id, and for one that only the server can make."""
+    if given.startswith(OWN_ID_START) and AGENT_ID.fullmatch(given):
+        raise InvalidRequestError("ids that begin with a dot are the server's own; choose one that does not", "agent", quotes=False)
+    return agent_id(given)
 
 
 @attrs.define(eq=False)

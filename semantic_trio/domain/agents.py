@@ -9,7 +9,7 @@ from collections.abc import Callable, Container, Iterator
 
 import attrs
 
-from semantic_trio.domain.agent import Agent, agent_id
+from semantic_trio.domain.agent import CONTENT_ID_START, Agent, agent_id, client_id
 from semantic_trio.domain.chain import TOKEN_BYTES, TokenRun
 from semantic_trio.domain.errors import AgentExistsError, AgentNotFoundError, InvalidRequestError
 from semantic_trio.domain.step import BlockKey
@@ -54,14 +54,18 @@ class Agents:
         """
         if name in self._all:
             raise AgentExistsError(name)
-        return self._add(Agent(agent_id(name), is_named=True, is_kept=True, parent=parent, is_elsewhere=name in self.elsewhere))
+        return self._add(Agent(client_id(name), is_named=True, is_kept=True, parent=parent, is_elsewhere=name in self.elsewhere))
 
     def named(self, name: str) -> Agent:
-        """The agent of an id, made where there is none. Raises `InvalidRequestError` for what is no id.
+        """The agent of an id, made where there is none.
 
+        Raises `InvalidRequestError` for what is no id, and `AgentNotFoundError` for that of an agent which was known by its content and is gone.
         One that is made here makes room for others like one nobody has named: clients mint ids for every conversation and never come back to them.
         """
-        return self._all.get(name) or self._add(Agent(agent_id(name), is_named=True, is_elsewhere=name in self.elsewhere))
+        known = self._all.get(name)
+        if known is None and name.startswith(CONTENT_ID_START):
+            raise AgentNotFoundError(name)
+        return known or self._add(Agent(agent_id(name), is_named=True, is_elsewhere=name in self.elsewhere))
 
     def recognise(self, run: TokenRun) -> Agent:
         """The agent nobody has named whose last prompt is the longest beginning of this one, or a new one.
@@ -118,7 +122,7 @@ class Agents:
         """An id nobody has. Agents of earlier processes were counted from 1 too, and may have begun with the same prompt."""
         while True:
             self._count += 1
-            name = f"auto-{hashlib.sha256(f'{self._count}/'.encode() + run.packed).hexdigest()[:24]}"
+            name = f"{CONTENT_ID_START}{hashlib.sha256(f'{self._count}/'.encode() + run.packed).hexdigest()[:24]}"
             if name not in self._all:
                 return name
 

@@ -3,7 +3,9 @@
 Knows what a record says and how the tree of blocks follows from it. Knows nothing of files.
 """
 
-from semantic_trio.domain.agent import Agent
+import attrs
+
+from semantic_trio.domain.agent import Agent, client_id
 from semantic_trio.domain.chain import TOKEN_BYTES, TokenRun, child_key, common_tokens, mark_key
 from semantic_trio.domain.content import AgentRecord, Item, Kind, SaidLine
 from semantic_trio.domain.memory import Memory
@@ -72,6 +74,15 @@ def adopt(memory: Memory, record: AgentRecord) -> int:
     _marks(memory.store, record, run, path)
     memory.adopted(agent, path, is_pinned=record.is_pinned)
     return len(run) - (path[-1].stop if path else 0)
+
+
+def arriving(record: AgentRecord, name: str | None) -> AgentRecord:
+    """A record from an archive, under another id where one is given: kept, pinned nowhere, and the last one to be used.
+
+    Raises `InvalidRequestError` for another id that only the server can make.
+    """
+    taken = attrs.evolve(record, is_kept=True, is_pinned=False, used=0)
+    return taken if name in (None, record.id) else attrs.evolve(taken, id=client_id(name or ""), is_named=True)
 
 
 def token_histories(memory: Memory, record: AgentRecord) -> tuple[SaidLine, ...]:

@@ -15,7 +15,7 @@ from semantic_trio.adapters.disk.format import Label
 from semantic_trio.adapters.disk.parsing import UnfitError
 from semantic_trio.adapters.disk.publishing import publish
 from semantic_trio.adapters.disk.travel import label_of
-from semantic_trio.domain.agent import agent_id
+from semantic_trio.domain.agent import agent_id, client_id
 from semantic_trio.domain.chain import TOKEN_BYTES
 from semantic_trio.domain.content import AgentRecord
 from semantic_trio.domain.errors import AgentNotFoundError, CacheInUseError, InvalidRequestError
@@ -159,7 +159,7 @@ def _taken_in(directory: CacheDirectory, archive: BinaryIO, name: str | None, wa
     _check_model(model, wanted)
     files = model.files
     files.index()  # which is to be made before anything is written
-    record = files.import_agent(archive, agent_id(name) if name else None)
+    record = files.import_agent(archive, client_id(name) if name else None)
     used = max((agent.used for agent, _ in model.agents()), default=0)
     files.write_agent(attrs.evolve(record, used=used + 1))
     return [("agent", record.id), ("model", model.name), ("tokens", f"{len(record.history) // TOKEN_BYTES:,}"), ("known", "from the next start on")]
@@ -172,7 +172,7 @@ def _sent(place: Place, archive: BinaryIO, name: str | None, wanted: str | None,
     url = URL.search(in_use.holder)
     if url is None:
         raise in_use
-    agent = send_agent(url[0], agent_id(name) if name else label.name, archive, place.settings.key)
+    agent = send_agent(url[0], client_id(name) if name else label.name, archive, place.settings.key)
     return [("agent", agent.id), ("model", agent.model), ("tokens", f"{agent.tokens:,}"), ("known", f"now, at {url[0]}")]
 
 

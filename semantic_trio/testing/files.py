@@ -11,6 +11,7 @@ from semantic_trio.domain.chain import root_key
 from semantic_trio.domain.content import AgentRecord, Content, Item
 from semantic_trio.domain.errors import AgentExistsError, DamagedError, InvalidRequestError
 from semantic_trio.domain.lineage import lineage
+from semantic_trio.domain.records import arriving
 
 HEADER_BYTES = 512  # what a file takes beside its content, about
 
@@ -125,11 +126,11 @@ class MemoryFiles:
             raise InvalidRequestError("is no archive", "archive")
         if found.fingerprint != self.fingerprint:
             raise InvalidRequestError(f"is of model {found.fingerprint}, and this is {self.fingerprint}", "archive")
-        if (name or found.record.id) in self._records:
-            raise AgentExistsError(name or found.record.id)
+        record = arriving(found.record, name)
+        if record.id in self._records:
+            raise AgentExistsError(record.id)
         self._contents = {**found.contents, **self._contents}
-        named = found.record.is_named or name not in (None, found.record.id)
-        return attrs.evolve(found.record, id=name or found.record.id, is_named=named, is_kept=True, is_pinned=False, used=0)
+        return record
 
     def spool(self) -> BinaryIO:
         """See `CacheFiles.spool`."""

@@ -317,6 +317,15 @@ def test_what_is_there_is_not_replaced_by_an_import(bench: Bench) -> None:
     assert [plain(into.read(item)) for item in PATH] == [plain({"a": numbers(7)}), plain(CONTENT)]
 
 
+def test_an_agent_is_imported_under_no_id_of_the_servers_own_but_its_own(bench: Bench) -> None:
+    archive, into = exported(bench.files), bench.elsewhere(FINGERPRINT)
+
+    with spooled(into, archive) as spool, pytest.raises(InvalidRequestError, match="dot"):
+        into.import_agent(spool, ".auto-1")
+
+    assert (into.agents(), into.index()) == ([], {})
+
+
 @pytest.mark.parametrize(("fingerprint", "cut"), [(FINGERPRINT, 1), (FINGERPRINT, 5), (OTHER, 0)])
 def test_what_is_not_whole_or_another_models_is_refused_and_leaves_nothing(bench: Bench, fingerprint: str, cut: int) -> None:
     archive, into = exported(bench.files), bench.elsewhere(fingerprint)

@@ -7,8 +7,8 @@ import trio
 import trio.testing
 
 from semantic_trio.adapters.http.identity import NOBODY, Identity, identify
-from semantic_trio.domain.agent import AGENT_ID
-from semantic_trio.domain.errors import InvalidRequestError
+from semantic_trio.domain.agent import AGENT_ID, client_id
+from semantic_trio.domain.errors import AgentNotFoundError, InvalidRequestError
 from semantic_trio.testing import FakeRunner
 from tests.http.serving import Call, Served, anthropic_body, openai_body, post, running, served
 
@@ -153,3 +153,56 @@ async def test_nobody_in_a_client_session_waits_for_anothers_generation(autojump
         dict.fromkeys(seconds.keys() - counts.keys(), alone)
     )
     assert {agent.id for agent in server.engine.memory.agents if agent.is_named} <= {f"5e55.sub{i}" for i in range(4)}
+
+
+# ------------------------------------------------------------------------------------------------------------- ids of the server's own
+
+
+@pytest.mark.parametrize("own", [".auto-0123456789abcdef01234567", ".id-0123456789abcdef0123456789abcdef", ".x"])
+async def test_no_client_gives_an_agent_an_id_of_the_servers_own(own: str, autojump_clock: trio.testing.MockClock) -> None:
+    async with running(served(FakeRunner())) as server:
+        refused = [
+            await post(server.app, "/v1/messages", anthropic_body(session_id=own)),
+            await post(server.app, "/v1/chat/completions", openai_body(session_id=own)),
+            await post(server.app, "/v1/chat/completions", openai_body(), **{"x-agent-id": own}),
+            await post(server.app, "/v1/agents", {"id": own}),
+        ]
+        await post(server.app, "/v1/agents", {"id": "ada"})
+        refused.append(await post(server.app, "/v1/agents/ada/fork", {"id": own}))
+        agents = [agent.id for agent in server.engine.memory.agents]
+
+    assert {call.status for call in refused} == {400}
+    assert agents == ["ada"]
+
+
+def test_a_key_that_looks_like_an_id_of_the_servers_own_is_hashed() -> None:
+    hashed = identify({}, prompt_cache_key="a b").agent
+    assert hashed is not None
+    assert hashed.startswith(".")
+
+    again = identify({}, prompt_cache_key=hashed).agent
+
+    assert again != hashed
+    assert AGENT_ID.fullmatch(again or "")
+
+
+async def test_an_agent_without_a_name_has_an_id_that_no_client_can_choose(autojump_clock: trio.testing.MockClock) -> None:
+    async with running(served(FakeRunner())) as server:
+        await post(server.app, "/v1/chat/completions", openai_body())
+        [agent] = server.engine.memory.agents
+        shown = await Call(server.app, "GET", f"/v1/agents/{agent.id}").run()
+        talked = await post(server.app, f"/v1/agents/{agent.id}/generate", {"message": "two", "max_tokens": 3})
+
+    with pytest.raises(InvalidRequestError, match="dot"):
+        client_id(agent.id)
+    assert (shown.status, talked.status) == (200, 200)
+
+
+async def test_a_turn_of_an_agent_without_a_name_that_is_gone_makes_no_other_of_its_id(autojump_clock: trio.testing.MockClock) -> None:
+    async with running(served(FakeRunner())) as server:
+        await post(server.app, "/v1/chat/completions", openai_body())
+        [agent] = server.engine.memory.agents
+        server.engine.memory.delete(agent)
+
+        with pytest.raises(AgentNotFoundError):
+            server.engine.memory.agents.named(agent.id)

@@ -183,6 +183,15 @@ def test_who_was_recognised_by_what_it_has_read_still_is_and_under_a_name_is_not
     assert taken_in(files(tmp_path / "three"), archive, "eve").is_named
 
 
+def test_an_id_of_the_servers_own_comes_with_its_agent_and_is_no_other_agents(archive: bytes, tmp_path: Path) -> None:
+    own = exported(filled(tmp_path / "source"), record(".auto-1", is_named=False))
+
+    assert not taken_in(files(tmp_path / "one"), own, ".auto-1").is_named
+    with pytest.raises(InvalidRequestError, match="dot"):
+        taken_in(files(tmp_path / "two"), archive, ".auto-1")
+    assert files_in(tmp_path / "two") == []
+
+
 def test_what_is_there_stays_as_it_is(archive: bytes, tmp_path: Path) -> None:
     into = files(tmp_path)
     mine: Content = {"mine": Tensor("U8", (1,), memoryview(b"!"))}

@@ -27,6 +27,7 @@ from semantic_trio.domain.chain import root_key
 from semantic_trio.domain.content import AgentRecord, Item
 from semantic_trio.domain.errors import AgentExistsError
 from semantic_trio.domain.lineage import Lineage, lineage
+from semantic_trio.domain.records import arriving
 
 FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 SHOWN_DIGITS = 12  # of a fingerprint
@@ -117,11 +118,9 @@ class Arrival:
         return record
 
     def record(self, name: str | None = None) -> AgentRecord:
-        """The record alone, under another name where one is given: pinned nowhere, and the last one to be used."""
+        """The record alone; see `arriving`."""
         _expect_record(self.archive)
-        found = self._read_record()
-        is_renamed = name not in (None, found.id)
-        return attrs.evolve(found, id=name or found.id, is_named=found.is_named or is_renamed, is_kept=True, is_pinned=False, used=0)
+        return arriving(self._read_record(), name)
 
     def _read_record(self) -> AgentRecord:
         make_private(self.layout.root, self.layout.agents)

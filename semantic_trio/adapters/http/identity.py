@@ -9,11 +9,11 @@ from typing import Annotated
 import attrs
 import msgspec
 
-from semantic_trio.domain.agent import AGENT_ID, agent_id
+from semantic_trio.domain.agent import CLIENT_ID, OWN_ID_START, client_id
 from semantic_trio.domain.errors import InvalidRequestError
 
-# As far as JSON Schema can say it; `agent_id` has the last word.
-AgentId = Annotated[str, msgspec.Meta(pattern=rf"^{AGENT_ID.pattern}$")]
+# As far as JSON Schema can say it; `client_id` has the last word.
+AgentId = Annotated[str, msgspec.Meta(pattern=rf"^{CLIENT_ID.pattern}$")]
 AGENT_HEADER = "X-Agent-ID"
 SUBAGENT_HEADER = "x-claude-code-agent-id"
 SESSION_HEADERS = ("x-claude-code-session-id", "x-session-id")
@@ -40,20 +40,20 @@ def identify(headers: dict[str, str], *, session_id: str | None = None, prompt_c
     are taken as they come, hashed where they are no ids.
     """
     if session_id is not None:
-        return Identity(valid_id(session_id, "session_id"), is_ordered=True)
+        return Identity(chosen_id(session_id, "session_id"), is_ordered=True)
     if prompt_cache_key:
         return Identity(_id_of(prompt_cache_key))
     if named := headers.get(AGENT_HEADER.lower()):
-        return Identity(valid_id(named, AGENT_HEADER), is_ordered=True)
+        return Identity(chosen_id(named, AGENT_HEADER), is_ordered=True)
     session, subagent = _session(headers, user_id), headers.get(SUBAGENT_HEADER)
     # The session alone names nobody: the main conversation, its title and its token counts share it.
     return Identity(_id_of(session, subagent)) if session and subagent else NOBODY
 
 
-def valid_id(given: str, field: str) -> str:
-    """An id as it was given. Raises `InvalidRequestError` that names the field."""
+def chosen_id(given: str, field: str) -> str:
+    """An id that a client has chosen. Raises `InvalidRequestError` that names the field."""
     try:
-        return agent_id(given)
+        return client_id(given)
     except InvalidRequestError as error:
         raise attrs.evolve(error, field=field) from None
 
@@ -78,8 +78,8 @@ def _session_of_user(user_id: object) -> str | None:
 
 
 def _id_of(*parts: str) -> str:
-    """One id of foreign ones: readable where it can be, a digest where the characters, the length or a dot within a part stand against it."""
+    """One id of foreign ones: readable where it can be, a digest where the characters, the length or a dot in or before a part stand against it."""
     joined = ".".join(parts)
-    if AGENT_ID.fullmatch(joined) and (len(parts) == 1 or joined.count(".") == len(parts) - 1):
+    if CLIENT_ID.fullmatch(joined) and (len(parts) == 1 or joined.count(".") == len(parts) - 1):
         return joined
-    return "id-" + hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:DIGEST_CHARACTERS]
+    return f"{OWN_ID_START}id-" + hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:DIGEST_CHARACTERS]

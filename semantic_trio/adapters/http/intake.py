@@ -8,10 +8,10 @@ from typing import BinaryIO
 
 from hypercorn.typing import ASGIReceiveCallable
 
+from semantic_trio.adapters.http.agents.view import valid_id
 from semantic_trio.adapters.http.body import BodyReader, declared_bytes
 from semantic_trio.adapters.http.exchange import Exchange
 from semantic_trio.adapters.http.faults import fault_of
-from semantic_trio.adapters.http.identity import valid_id
 from semantic_trio.adapters.http.served import ServedModel
 from semantic_trio.adapters.http.state import AppState
 from semantic_trio.domain.errors import AgentExistsError, DiskRefusedError, SemanticError
@@ -47,7 +47,7 @@ async def receive_archive(exchange: Exchange, receive: ASGIReceiveCallable, stat
 def _refuse_early(exchange: Exchange, model: ServedModel) -> None:
     found = BRINGS_ARCHIVE.fullmatch(exchange.path)
     assert found is not None
-    agent = valid_id(found[1], "agent_id")
+    agent = valid_id(found[1])
     model.engine.refuse_when_closed()
     if model.engine.memory.agents.find(agent) is not None:
         raise AgentExistsError(agent)

@@ -8,17 +8,17 @@ from quart import Blueprint, Response
 from quart_schema import document_response
 
 from semantic_trio.adapters.http.agents.turn import refuse_deleted
-from semantic_trio.adapters.http.agents.view import find, view
+from semantic_trio.adapters.http.agents.view import find, valid_id, view
 from semantic_trio.adapters.http.agents.wire import AgentView
 from semantic_trio.adapters.http.agents.written import written_out
 from semantic_trio.adapters.http.answers import json_answer
 from semantic_trio.adapters.http.contract import document_archive, document_archive_body, document_faults
 from semantic_trio.adapters.http.exchange import current
 from semantic_trio.adapters.http.faults import OpenAIError
-from semantic_trio.adapters.http.identity import valid_id
 from semantic_trio.adapters.http.sse import StreamAbortedError
 from semantic_trio.adapters.http.state import AppState
 from semantic_trio.application.threads import InThread
+from semantic_trio.domain.agent import OWN_ID_START
 
 log = structlog.get_logger(__name__)
 
@@ -41,7 +41,7 @@ def routes(state: AppState) -> Blueprint:
         pieces, in_thread = model.persistence.files.export_agent(record), model.persistence.in_thread
         response = Response(_sent(await in_thread(next, pieces), pieces, in_thread), content_type="application/x-tar")
         response.timeout = None  # as of all streams: writes have a deadline of their own
-        response.headers["content-disposition"] = f'attachment; filename="{agent.id}.tar"'
+        response.headers["content-disposition"] = f'attachment; filename="{agent.id.lstrip(OWN_ID_START)}.tar"'
         return response
 
     @blueprint.post("/v1/agents/<agent_id>/import")
@@ -53,7 +53,7 @@ def routes(state: AppState) -> Blueprint:
         model, archive = state.model, current.get().archive
         assert archive is not None, "the gate has received it"
         try:
-            agent = await model.archives.take_in(archive, valid_id(agent_id, "agent_id"), model.card.vocabulary)
+            agent = await model.archives.take_in(archive, valid_id(agent_id), model.card.vocabulary)
         finally:
             with trio.CancelScope(shield=True):
                 await model.persistence.in_thread(archive.close)  # which frees as much of the disk as it has: not in the event loop

@@ -13,7 +13,7 @@ from semantic_trio.adapters.http.contract import document_faults, document_nothi
 from semantic_trio.adapters.http.exchange import current
 from semantic_trio.adapters.http.faults import OpenAIError
 from semantic_trio.adapters.http.forgetting import forget_agent
-from semantic_trio.adapters.http.identity import valid_id
+from semantic_trio.adapters.http.identity import chosen_id
 from semantic_trio.adapters.http.openai.tools import tools_of
 from semantic_trio.adapters.http.openai.wire import ChatMessage, message_of
 from semantic_trio.adapters.http.state import ANY_MODEL, AppState
@@ -87,4 +87,4 @@ def routes(state: AppState) -> Blueprint:
 
 
 def _new_id(given: str | None) -> str:
-    return f"agent-{uuid.uuid4().hex}" if given is None else valid_id(given, "id")
+    return f"agent-{uuid.uuid4().hex}" if given is None else chosen_id(given, "id")

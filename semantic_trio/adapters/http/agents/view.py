@@ -2,19 +2,28 @@
 
 import collections
 
+import attrs
+
 from semantic_trio.adapters.http.agents.wire import AgentList, AgentState, AgentView, LastTurn
-from semantic_trio.adapters.http.identity import valid_id
 from semantic_trio.adapters.http.reuse import Cache
 from semantic_trio.adapters.http.served import ServedModel
 from semantic_trio.adapters.http.state import AppState
-from semantic_trio.domain.agent import Agent
-from semantic_trio.domain.errors import AgentNotFoundError
+from semantic_trio.domain.agent import Agent, agent_id
+from semantic_trio.domain.errors import AgentNotFoundError, InvalidRequestError
 from semantic_trio.domain.reuse import NOTHING_REUSED, Turn
+
+
+def valid_id(name: str) -> str:
+    """The id in a URL. Raises `InvalidRequestError` for what cannot be one."""
+    try:
+        return agent_id(name)
+    except InvalidRequestError as error:
+        raise attrs.evolve(error, field="agent_id") from None
 
 
 def find(state: AppState, name: str) -> tuple[ServedModel, Agent]:
     """The agent of an id, and the model it talks with. Raises `AgentNotFoundError`, or `InvalidRequestError` for what cannot be an id."""
-    valid_id(name, "agent_id")
+    valid_id(name)
     for model in state.models:
         agent = model.engine.memory.agents.find(name)
         if agent is not None:
