@@ -61,6 +61,7 @@ class Persistence:
     _reads: WatchedWork = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
+        self.memory.removed = self._agent_removed
         self._reads, self._writes = WatchedWork(self.in_thread), WatchedWork(self.in_thread)
         self._reading = Reading(
             self.memory, self.runner, self.files, self.nudge, self.seconds_to_compute, self.readers, self._reads, self._writes, self.traffic
@@ -119,6 +120,13 @@ class Persistence:
                 self.memory.disk.is_stuck = True
                 self.memory.store.call_off()
                 self.nudge()
+
+    def _agent_removed(self, agent: Agent) -> None:
+        """Remove what a deleted agent has said; of one that made room for others, its id alone."""
+        if agent.is_deleted:
+            self.said.forget(agent.id)
+        else:
+            self.said.disown(agent.id)
 
     def _has_said(self, owner: str) -> None:
         """What an agent has said is known only when it was read: its record may have been written without."""

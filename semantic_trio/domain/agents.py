@@ -9,7 +9,7 @@ from collections.abc import Callable, Container, Iterator
 
 import attrs
 
-from semantic_trio.domain.agent import CONTENT_ID_START, Agent, agent_id, client_id
+from semantic_trio.domain.agent import CONTENT_ID_START, Agent, agent_id
 from semantic_trio.domain.chain import TOKEN_BYTES, TokenRun
 from semantic_trio.domain.errors import AgentExistsError, AgentNotFoundError, InvalidRequestError
 from semantic_trio.domain.step import BlockKey
@@ -54,7 +54,7 @@ class Agents:
         """
         if name in self._all:
             raise AgentExistsError(name)
-        return self._add(Agent(client_id(name), is_named=True, is_kept=True, parent=parent, is_elsewhere=name in self.elsewhere))
+        return self._add(Agent(agent_id(name), is_named=True, is_kept=True, parent=parent, is_elsewhere=name in self.elsewhere))
 
     def named(self, name: str) -> Agent:
         """The agent of an id, made where there is none.

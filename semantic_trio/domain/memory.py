@@ -6,7 +6,7 @@ A block's content is in the live rows that have read it, and stored exactly whil
 that closes fits where it was, and a row that opens takes over what it is alone to use.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import attrs
 
@@ -61,6 +61,7 @@ class Memory:
     max_agents: int = 1000
     disk: Disk = attrs.field(factory=Disk)
     text_fingerprint: str = ""  # of the tokenizer and chat template
+    removed: Callable[[Agent], None] = lambda agent: None  # told of every agent that is gone
     store: Store = attrs.field(init=False)
     agents: Agents = attrs.field(init=False)
     pins: Pins = attrs.field(init=False)
@@ -494,8 +495,9 @@ class Memory:
         return [item for stop, item in lost if not any(other.history.startswith(run.packed[:stop]) for other in self.agents)]
 
     def _no_record(self, agent: Agent) -> None:
-        """An agent is struck off: what its record alone led to is of no use."""
+        """Remove what the record of an agent that is gone alone led to."""
         self.store.unlisted(self.disk.remove_agent(agent))
+        self.removed(agent)
 
 
 def _pieces(match: Match, taken: Collection[Block]) -> tuple[Piece, ...]:

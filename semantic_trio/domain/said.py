@@ -19,8 +19,9 @@ Digest = bytes
 
 # About 16 million tokens: the conversations of weeks.
 BUDGET_BYTES = 64 << 20
-# What one entry takes beside its tokens.
-ENTRY_BYTES = 200
+# What a line of conversation takes beside its tokens, what more to know whose it is, and what each end of it takes: measured with tracemalloc,
+# tables that have just grown included.
+LINE_BYTES, OWNER_BYTES, END_BYTES = 320, 330, 215
 # Lines of one agent that outlive the process: what it said before it was edited, or went back, is found again too.
 MOST_LINES = 4
 
@@ -74,20 +75,20 @@ def _stripped(value: object) -> object:
     return value
 
 
-@attrs.define(eq=False)
+@attrs.define(eq=False, weakref_slot=False)
 class _Strip:
-    """The tokens of one line of conversation, and who ends where in it."""
+    """The tokens of one line of conversation, and the conversations that end in it."""
 
-    packed: bytearray
-    owner: str = ""  # the agent it was said by last
+    packed: bytes
+    owner: str = ""  # the agent whose turn used it last; empty where that is gone
     ends: dict[Digest, "_End"] = attrs.field(factory=dict)
 
     @property
     def size(self) -> int:
-        return len(self.packed) + ENTRY_BYTES * len(self.ends)
+        return len(self.packed) + LINE_BYTES + OWNER_BYTES * bool(self.owner) + END_BYTES * len(self.ends)
 
 
-@attrs.frozen
+@attrs.frozen(weakref_slot=False)
 class _End:
     """How far a beginning of the conversation reaches."""
 
@@ -98,13 +99,17 @@ class _End:
 
 @attrs.define(eq=False)
 class Said:
-    """What was read and said, by the conversation it was said in."""
+    """What was read and said, by the conversation it was said in. `held_bytes` is what it takes in memory, overheads included."""
 
     budget_bytes: int = BUDGET_BYTES
     told: Callable[[str], None] = lambda owner: None  # an agent has said something
     held_bytes: int = attrs.field(init=False, default=0)
     _ends: dict[Digest, _End] = attrs.field(init=False, factory=dict)
-    _strips: collections.OrderedDict[_Strip, None] = attrs.field(init=False, factory=collections.OrderedDict)
+    _strips: collections.OrderedDict[_Strip, None] = attrs.field(init=False, factory=collections.OrderedDict)  # least recently used first
+    _owned: dict[str, dict[_Strip, None]] = attrs.field(init=False, factory=dict)  # strips by their owner, least recently used first
+
+    def __len__(self) -> int:
+        return len(self._strips)
 
     def known(self, digests: tuple[Digest, ...]) -> Known:
         """What is known of the beginning of a conversation. Its last message is never looked at: that is what is new."""
@@ -112,7 +117,7 @@ class Said:
         for at in range(len(digests) - 2, -1, -1):
             end = self._ends.get(digests[at])
             if end is not None and end.is_answer:
-                self._strips.move_to_end(end.strip)
+                self._touch(end.strip)
                 return Known(at + 1, _tokens(end.strip, 0, end.stop), _beyond(draft, end))
             draft = draft or end
         return NOTHING_KNOWN if draft is None else Known(draft=_tokens(draft.strip, 0, draft.stop))
@@ -124,7 +129,7 @@ class Said:
         """
         packed = pack((*prompt, *answer))
         strip = self._strip_for(digests, packed)
-        strip.owner = owner
+        self._give(strip, owner)
         self._put(digests[-1], _End(strip, len(packed), is_answer=False))
         if told is not None:
             self._put(told, _End(strip, len(packed), is_answer=True))
@@ -133,51 +138,87 @@ class Said:
 
     def lines(self, owner: str) -> tuple[SaidLine, ...]:
         """What an agent has read and said, the lines used last."""
-        strips = [strip for strip in self._strips if strip.owner == owner][-MOST_LINES:]
-        return tuple(SaidLine(bytes(strip.packed), tuple(_line_end(digest, end) for digest, end in strip.ends.items())) for strip in strips)
+        strips = list(self._owned.get(owner, ()))[-MOST_LINES:]
+        return tuple(SaidLine(strip.packed, tuple(_line_end(digest, end) for digest, end in strip.ends.items())) for strip in strips)
 
     def adopt(self, owner: str, lines: Iterable[SaidLine]) -> None:
         """Remember what an agent has said in an earlier process."""
         for line in lines:
-            strip = _Strip(bytearray(line.packed), owner)
-            self._strips[strip] = None
-            self.held_bytes += len(line.packed)
+            strip = self._add(line.packed)
+            self._give(strip, owner)
             for end in line.ends:
                 self._put(end.digest, _End(strip, end.stop * TOKEN_BYTES, end.is_answer))
         self._keep_to_budget()
 
     def forget(self, owner: str) -> None:
-        """Forget all that an agent has said."""
-        for strip in [strip for strip in self._strips if strip.owner == owner]:
-            self._forget(strip)
+        """Remove all that an agent has said."""
+        for strip in list(self._owned.get(owner, ())):
+            self._remove(strip)
+
+    def disown(self, owner: str) -> None:
+        """Remove every trace of the id of an agent that is gone. What it has said is found by the conversation, as before."""
+        for strip in list(self._owned.get(owner, ())):
+            self._give(strip, "")
 
     def _keep_to_budget(self) -> None:
         while self.held_bytes > self.budget_bytes and len(self._strips) > 1:
-            self._forget(next(iter(self._strips)))
+            self._remove(next(iter(self._strips)))
 
     def _strip_for(self, digests: tuple[Digest, ...], packed: bytes) -> _Strip:
         """The strip these tokens go on; a new one where they leave it."""
         last = next((self._ends[digest] for digest in reversed(digests) if digest in self._ends), None)
         if last is not None and packed.startswith(last.strip.packed):
-            strip = last.strip
-            self._strips.move_to_end(strip)
-        else:
-            strip = _Strip(bytearray())
-            self._strips[strip] = None
-        self.held_bytes += len(packed) - len(strip.packed)
-        strip.packed[:] = packed
+            self.held_bytes += len(packed) - len(last.strip.packed)
+            last.strip.packed = packed
+            self._touch(last.strip)
+            return last.strip
+        return self._add(packed)
+
+    def _add(self, packed: bytes) -> _Strip:
+        strip = _Strip(packed)
+        self._strips[strip] = None
+        self.held_bytes += strip.size
         return strip
+
+    def _give(self, strip: _Strip, owner: str) -> None:
+        """Make an agent the owner of a strip; an empty owner is none."""
+        self._take_from_owner(strip)
+        strip.owner = owner
+        if owner:
+            self._owned.setdefault(owner, {})[strip] = None
+            self.held_bytes += OWNER_BYTES
+
+    def _take_from_owner(self, strip: _Strip) -> None:
+        if strip.owner:
+            del self._owned[strip.owner][strip]
+            if not self._owned[strip.owner]:
+                del self._owned[strip.owner]
+            strip.owner = ""
+            self.held_bytes -= OWNER_BYTES
+
+    def _touch(self, strip: _Strip) -> None:
+        """Make a strip the last one to have been used."""
+        self._strips.move_to_end(strip)
+        self._give(strip, strip.owner)
 
     def _put(self, digest: Digest, end: _End) -> None:
         before = self._ends.get(digest)
-        if before is not None:
-            del before.strip.ends[digest]
-            self.held_bytes -= ENTRY_BYTES
         self._ends[digest] = end.strip.ends[digest] = end
-        self.held_bytes += ENTRY_BYTES
+        self.held_bytes += END_BYTES
+        if before is not None:
+            self._end_moved(digest, before.strip, end.strip)
 
-    def _forget(self, strip: _Strip) -> None:
+    def _end_moved(self, digest: Digest, before: _Strip, after: _Strip) -> None:
+        """A conversation ends in another strip than before; the one before is removed where no conversation ends in it any more."""
+        self.held_bytes -= END_BYTES
+        if before is not after:
+            del before.ends[digest]
+            if not before.ends:
+                self._remove(before)
+
+    def _remove(self, strip: _Strip) -> None:
         del self._strips[strip]
+        self._take_from_owner(strip)
         for digest in strip.ends:
             del self._ends[digest]
         self.held_bytes -= strip.size
@@ -195,4 +236,4 @@ def _beyond(draft: _End | None, end: _End) -> tuple[int, ...]:
 
 
 def _tokens(strip: _Strip, start: int, stop: int) -> tuple[int, ...]:
-    return unpack(bytes(strip.packed[start:stop]))
+    return unpack(strip.packed[start:stop])

@@ -9,6 +9,7 @@ import trio.testing
 from prometheus_client.parser import text_string_to_metric_families
 
 from semantic_trio.adapters.http.reuse import cache_header
+from semantic_trio.adapters.metrics import Metrics
 from semantic_trio.domain.geometry import LayerGroup, LayerKind, ModelCacheSpec
 from semantic_trio.domain.reuse import MissCause, Reuse, Source
 from semantic_trio.testing import FakeRunner
@@ -185,6 +186,35 @@ async def test_what_the_pool_holds_is_told_by_kind(autojump_clock: trio.testing.
     assert idle[("semantic_pool_utilization_ratio",)] == idle[("semantic_memory_used_bytes", "cache_blocks")] / pool.total_bytes
     assert busy[("semantic_memory_used_bytes", "cache_rows")] > 0
     assert busy[("semantic_agents_active",)] == 1
+
+
+async def test_token_histories_are_told_with_the_other_memory(autojump_clock: trio.testing.MockClock) -> None:
+    async with running(served(FakeRunner())) as server:
+        metrics = Metrics(server.engine, persistence=server.persistence)
+        for text in ("one", "two"):
+            await post(server.app, "/v1/chat/completions", openai_body(text))
+        text = metrics.exposition().decode()
+
+    held = float(server.persistence.said.held_bytes)
+    assert held > 1000
+    assert f'semantic_memory_used_bytes{{kind="token_histories"}} {held}' in text
+    assert "\nsemantic_token_histories 2.0\n" in text
+    assert "\nsemantic_agents 2.0\n" in text
+
+
+async def test_the_id_of_an_agent_that_made_room_for_others_is_nowhere(autojump_clock: trio.testing.MockClock) -> None:
+    async with running(served(FakeRunner(), disk_bytes=1 << 24)) as server:
+        server.engine.memory.agents.limit = 1
+        await post(server.app, "/v1/chat/completions", openai_body("one"), **{"x-agent-id": "ada"})
+        before = server.persistence.said.lines("ada")
+        await post(server.app, "/v1/chat/completions", openai_body("two"), **{"x-agent-id": "eve"})
+        after = server.persistence.said.lines("ada"), server.persistence.said.lines("eve")
+        await trio.sleep(1)
+
+    assert len(before) == 1
+    assert [len(lines) for lines in after] == [0, 1]
+    assert len(server.persistence.said) == 2
+    assert "ada" not in repr(server.engine.memory.disk)
 
 
 async def test_what_was_given_up_is_counted(autojump_clock: trio.testing.MockClock) -> None:

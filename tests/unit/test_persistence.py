@@ -1,5 +1,6 @@
 """Memory outlives the process: what is written when, what comes back, and who waits for it."""
 
+import attrs
 import pytest
 import trio
 from structlog.testing import capture_logs
@@ -116,7 +117,8 @@ async def test_what_a_client_hears_late_is_in_the_record_all_the_same(start_serv
     await server.settle()
 
     server.persistence.said.remember(chain(said), prompt(40), history[40:], None, "a")
-    server.persistence.said.remember(chain(said), prompt(9), (1, 2), None, "nobody")
+    other = Conversation((Message(Role.USER, (Text("ho"),)),))
+    server.persistence.said.remember(chain(other), prompt(9), (1, 2), None, "nobody")
     await server.settle()
 
     [record] = server.files.agents()
@@ -477,3 +479,21 @@ async def test_the_log_says_what_was_found_or_that_there_is_nothing_yet(start_se
 
     assert [line["event"] for line in fresh] == ["no memory on disk yet"]
     assert [(line["event"], line["agents"], line["items"]) for line in later] == [("memory found on disk", 1, 7)]
+
+
+async def test_what_an_agent_has_said_goes_with_it_when_it_is_deleted_and_stays_when_it_makes_room(
+    start_server: StartServer, autojump_clock: MockClock
+) -> None:
+    server, talks = await start_server(max_agents=2), [Conversation((Message(Role.USER, (Text(text),)),)) for text in ("one", "two")]
+    for number, agent in enumerate("ab"):
+        await server.said(prompt(40, number), agent=agent)
+        server.persistence.said.remember(chain(talks[number]), prompt(40, number), (1,), None, agent)
+
+    server.memory.delete(server.memory.agents.get("a"))
+    for agent in "cd":
+        await server.said(prompt(40, 9), agent=agent)
+    await server.settle()
+
+    later = [chain(attrs.evolve(talk, messages=(*talk.messages, *talk.messages))) for talk in talks]
+    assert [bool(server.persistence.said.known(digests).draft) for digests in later] == [False, True]
+    assert server.persistence.said.lines("b") == ()

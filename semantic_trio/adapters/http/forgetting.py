@@ -13,19 +13,17 @@ REMOVE_SECONDS = 5.0
 async def forget_agent(model: ServedModel, agent: Agent) -> None:
     """Delete an agent, and what nobody but it has read."""
     model.engine.memory.delete(agent)
-    await _removed(model, agent.id)
+    await _removed(model)
 
 
 async def forget_response(model: ServedModel, response_id: str) -> bool:
     """Delete the agents that have read or given a response. Returns True if there was one."""
     agents = model.engine.memory.forget(response_id)
     if agents:
-        await _removed(model, *agents)
+        await _removed(model)
     return bool(agents)
 
 
-async def _removed(model: ServedModel, *agents: str) -> None:
-    for agent in agents:
-        model.said.forget(agent)
+async def _removed(model: ServedModel) -> None:
     model.engine.nudge()
     await model.persistence.removed(REMOVE_SECONDS)
