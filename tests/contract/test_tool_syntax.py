@@ -199,3 +199,11 @@ def test_a_model_goes_on_from_what_it_said_itself(template: str, tmp_path: Path)
     known = codec.decode(codec.encode_prompt(ASKED, Known(2, said)).tokens)
 
     assert known == codec.decode(said) + "<|im_end|><|im_start|>tool\nFound<|im_end|><|im_start|>assistant\n"
+
+
+def test_a_template_may_change_lists_of_its_own(tmp_path: Path) -> None:
+    """As those of Kimi K2 do."""
+    changing = "{%- set told = [] %}{%- for message in messages %}{% set _ = told.append(message.content) %}{% endfor %}{{ told | join('|') }}"
+    codec = load_codec(write_model(tmp_path, chat_template=changing))
+
+    assert codec.decode(codec.encode_prompt(Conversation(ASKED.messages[:1])).tokens) == "Find it"

@@ -291,12 +291,23 @@ def test_every_answer_tells_where_it_ends(name: str) -> None:
 def test_templates_that_know_calls_are_asked_in_the_way_they_know() -> None:
     manners = {name: template.manners.calls for name, template in ANY_TEMPLATE.items()}
 
-    assert {name for name, manner in manners.items() if manner.is_native} == {"qwen", "mistral", "xml"}, "what moves or cannot be read is not used"
+    assert {name for name, manner in manners.items() if manner.is_native} == {"qwen", "mistral", "xml", "tools last"}, (
+        "what cannot be read is not used"
+    )
     assert (manners["qwen"].head, manners["qwen"].middle) == ('<tool_call>\n{"name": "', '", "arguments": ')
     assert (manners["mistral"].head, manners["mistral"].middle) == ('[TOOL_CALLS] [{"name": "', '", "arguments": ')
     assert (manners["xml"].head, manners["xml"].middle) == ("<tool_call>\n<function=", ">\n")
     assert [manners[name].takes_text for name in ("qwen", "mistral", "xml")] == [True, False, False]
     assert not manners["mistral"].takes_user_after_results
+    assert [manners[name].tells_tools for name in ("qwen", "mistral", "xml", "tools last")] == [True, True, True, False], "what moves is not used"
+
+
+def test_tools_that_a_template_would_move_are_told_at_the_front_with_the_form_of_a_call() -> None:
+    text = ANY_TEMPLATE["tools last"].prompt(CALLS)
+
+    assert "[AVAILABLE_TOOLS]" not in text
+    assert '[TOOL_CALLS] [{"name": "tool_name", "arguments": {"argument": "value"}' in text[: text.index("u1")]
+    assert '[TOOL_CALLS] [{"name": "look", "arguments": {"where": "p1"}' in text
 
 
 def test_thoughts_of_all_turns_are_told_as_the_model_thought_them() -> None:

@@ -15,6 +15,7 @@ from semantic_trio.adapters.text.generic import CALL_CLOSE, CALL_HEAD, CALL_MIDD
 from semantic_trio.adapters.text.layout import PLACEHOLDER, Kind, Slots, Span, encodable
 from semantic_trio.adapters.text.reader import MarkReader
 from semantic_trio.adapters.text.syntax import ToolSyntax
+from semantic_trio.adapters.text.tally import CallTally
 from semantic_trio.adapters.text.thinking import ThinkMarks
 from semantic_trio.adapters.text.turns import REFUSALS, RESULT_ROLE, Render, Turn, turn
 from semantic_trio.domain.conversation import Role, Tool, ToolCall
@@ -37,6 +38,7 @@ class CallManner:
     head: str  # from where a call begins to where its name does
     middle: str  # from the end of the name on, as far as it is the same for all arguments
     trailer: re.Pattern[str] = re.compile("")  # from the end of the last argument on
+    tells_tools: bool = True  # the template tells the tools too, in a place of its own that stays
     sample: str = ""  # a call as the template writes it
     glue: str = ""  # between what is said and the first call
     takes_text: bool = True  # arguments as JSON text; else as an object
@@ -44,12 +46,24 @@ class CallManner:
     takes_user_after_results: bool = True
     shape: CallShape | None = None  # None where arguments are not written as JSON
 
+    @property
+    def told_sample(self) -> str:
+        """The sample with names that tell what belongs in their place."""
+        return self.sample.replace(TOOL.name, "tool_name").replace("key", "argument")
+
     def spelled(self, name: str) -> str:
         """A tool's name as it stands after `head`: within a JSON string where that has begun one."""
         return json.dumps(encodable(name), ensure_ascii=False)[1:-1] if self.head.endswith('"') else encodable(name)
 
 
-GENERIC = CallManner(is_native=False, syntax=HERMES, head=CALL_HEAD, middle=CALL_MIDDLE, shape=CallShape(CALL_CLOSE, f"{CALL_CLOSE}\n{CALL_HEAD}"))
+GENERIC = CallManner(
+    is_native=False,
+    tells_tools=False,
+    syntax=HERMES,
+    head=CALL_HEAD,
+    middle=CALL_MIDDLE,
+    shape=CallShape(CALL_CLOSE, f"{CALL_CLOSE}\n{CALL_HEAD}"),
+)
 # Some templates want nine letters or digits, some write the number as the call's name. Those of clients are never shown: they differ each time.
 NUMBERINGS = ("{number:09}", "functions.{name}:{number}")
 
@@ -88,10 +102,13 @@ class Script:
 
 
 def native(render: Render, marks: ThinkMarks, syntaxes: Sequence[ToolSyntax]) -> Iterator[CallManner]:
-    """The ways in which the template tells tools, calls and results so that all can be read back."""
-    for syntax, takes_text, numbering in itertools.product(syntaxes, (True, False), NUMBERINGS):
+    """The ways in which the template tells tools, calls and results so that all can be read back.
+
+    Those that tell no tools, or tell them in another place each turn, come last: tools are then told in words of our own, with a sample.
+    """
+    for tells_tools, syntax, takes_text, numbering in itertools.product((True, False), syntaxes, (True, False), NUMBERINGS):
         try:
-            manner = _Trial(render, marks, syntax, takes_text, numbering).manner()
+            manner = _Trial(render, marks, syntax, tells_tools, takes_text, numbering).manner()
         except REFUSALS:
             continue
         if manner is not None:
@@ -105,6 +122,7 @@ class _Trial:
     render: Render
     marks: ThinkMarks
     syntax: ToolSyntax
+    tells_tools: bool
     takes_text: bool
     numbering: str
 
@@ -123,6 +141,7 @@ class _Trial:
             return None
         return CallManner(
             is_native=True,
+            tells_tools=self.tells_tools,
             syntax=self.syntax,
             head=head,
             middle=middle,
@@ -136,14 +155,15 @@ class _Trial:
         )
 
     def _told(self, script: Script, turns: Sequence[Turn], *, speak: bool = True) -> tuple[str, list[Span]]:
-        skeleton = self.render(turns, [definition(TOOL)], speak=speak)
+        skeleton = self.render(turns, [definition(TOOL)] if self.tells_tools else [], speak=speak)
         return script.slots.fill(without_empty_thoughts(skeleton, self.marks, self.syntax.start))
 
     def _is_whole(self, text: str, spans: Sequence[Span]) -> bool:
         told = [span.slot.text for span in spans if span.slot.kind is not Kind.NAME and span.slot.text != "said2"]
         value = '{"key": "value"}' if self.takes_text else "value"
         front = text[: spans[0].start] if spans else ""
-        return told == ["said1", value, value, "result1", "result2", "said3", "said4"] and TOOL.name in front and TOOL.description in front
+        has_tools = not self.tells_tools or (TOOL.name in front and TOOL.description in front)
+        return told == ["said1", value, value, "result1", "result2", "said3", "said4"] and has_tools
 
     def _is_stable(self, script: Script, turns: Sequence[Turn], lengths: Sequence[int]) -> bool:
         texts = [self._told(script, turns[:length], speak=False)[0] for length in lengths]
@@ -182,7 +202,7 @@ class _Trial:
         return text[first.start - len(head) : end.end()] if end else ""
 
     def _is_read_back(self, sample: str) -> bool:
-        reader = MarkReader(self.marks, (self.syntax,), (TOOL,))
+        reader = MarkReader(self.marks, (self.syntax,), (TOOL,), tally=CallTally(is_quiet=True))
         read = [*reader.push(sample), *reader.finish()]
         return [(call.name, json.loads(call.arguments)) for call in read if isinstance(call, ToolCall)] == [(TOOL.name, {"key": "value"})] * 2
 

@@ -27,6 +27,7 @@ from semantic_trio.adapters.text.layout import Layout, encodable
 from semantic_trio.adapters.text.manners import probe
 from semantic_trio.adapters.text.parts import fitting
 from semantic_trio.adapters.text.reader import MarkReader
+from semantic_trio.adapters.text.sandbox import let_lists_change
 from semantic_trio.adapters.text.segments import Borders, SegmentEncoder
 from semantic_trio.adapters.text.spelling import Spelling
 from semantic_trio.adapters.text.tally import CallTally
@@ -159,6 +160,7 @@ def _template(tokenizer: PreTrainedTokenizerFast, parser: Foreign | None) -> Cha
 
     if not tokenizer.chat_template:
         return None
+    let_lists_change(tokenizer.chat_template)
     render = fitting(render)
     backend, words = tokenizer.backend_tokenizer, _text_of(tokenizer)
     spoken = harmony(render, words, Guard.of(backend, words))

@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from transformers import PreTrainedTokenizerFast
 
 # Changes when this code begins to render or cut the same conversation in another way.
-VERSION = 1
+VERSION = 2
 
 
 def text_fingerprint(tokenizer: PreTrainedTokenizerFast, stop_tokens: Iterable[int]) -> str:

@@ -20,6 +20,16 @@ To call one, write its name and arguments as JSON between these marks. To call s
 {{"name": "tool name", "arguments": {{"argument": "value"}}}}
 </tool_call>
 The results are then told to you between <tool_response> and </tool_response>."""
+# For models that have a format of calls, but whose templates leave telling the tools to others.
+NATIVE_TOOLS = """\
+You may call these tools:
+<tools>
+{}
+</tools>
+
+To call tools, end your answer with the calls, in exactly this form (here two calls with one argument each):
+SAMPLE
+The results are then told to you."""
 CALL_HEAD = '<tool_call>\n{"name": "'
 CALL_MIDDLE = '", "arguments": '
 CALL_CLOSE = "}\n</tool_call>"
@@ -33,6 +43,11 @@ Definition = dict[str, object]  # a tool as templates know it
 def definition(tool: Tool) -> Definition:
     """A tool as templates know it."""
     return {"type": "function", "function": {"name": tool.name, "description": tool.description, "parameters": as_object(tool.parameters)}}
+
+
+def wording(sample: str) -> str:
+    """The section at the head for models with a format of their own; it has one place for the tools."""
+    return NATIVE_TOOLS.replace("SAMPLE", sample.replace("{", "{{").replace("}", "}}"))
 
 
 def tool_lines(tools: Sequence[Tool]) -> str:

@@ -21,11 +21,14 @@ class Outcome(enum.StrEnum):
 class CallTally:
     """What became of the calls of all answers of one model."""
 
+    is_quiet: bool = False  # nothing is logged: what is read was not written by a model
     counts: Counter[tuple[str, str]] = attrs.field(init=False, factory=Counter)  # by format and outcome
 
     def note(self, form: str, outcome: Outcome, repair: str = "") -> None:
         """Count a text that began as a call. `repair`: what was mended."""
         self.counts[form, outcome.value] += 1
+        if self.is_quiet:
+            return
         if outcome is Outcome.REPAIRED:
             log.info("a call was repaired", format=form, repair=repair)
         elif outcome is Outcome.TEXT:

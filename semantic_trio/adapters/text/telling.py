@@ -35,8 +35,10 @@ class Telling:
     def turns(self, conversation: Conversation) -> list[Turn]:
         """All of a conversation."""
         turns: list[Turn] = []
-        if conversation.tools and not self._manners.calls.is_native:
-            turns.append(turn(Role.SYSTEM, self._framed(NOBODY, generic.TOOLS, generic.tool_lines(conversation.tools))))
+        calls = self._manners.calls
+        if conversation.tools and not calls.tells_tools:
+            wording = generic.wording(calls.told_sample) if calls.is_native else generic.TOOLS
+            turns.append(turn(Role.SYSTEM, self._framed(NOBODY, wording, generic.tool_lines(conversation.tools))))
         leading = conversation.leading
         called: dict[str, tuple[str, str]] = {}  # the numbers and names templates are told of calls, by the ids of clients
         for owner, message in enumerate(conversation.messages):

@@ -44,8 +44,7 @@ class ChatTemplate:
         """
         telling = Telling(self.manners, self.marks, known - 1, self.guard)
         turns = in_order(telling.turns(conversation), self.manners)
-        is_native = self.manners.calls.is_native
-        tools = [telling.definition(tool) for tool in conversation.tools] if is_native else []
+        tools = [telling.definition(tool) for tool in conversation.tools] if self.manners.calls.tells_tools else []
         try:
             skeleton = self.render(self._worded(turns, conversation), tools, switches=self._switches(conversation))
         except REFUSALS as error:
