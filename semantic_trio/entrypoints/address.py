@@ -1,6 +1,7 @@
 """Address that a server is to listen on: whether it can be had, and what to do where it cannot."""
 
 import errno
+import os
 import socket
 
 from semantic_trio.adapters.http.server import bind
@@ -22,5 +23,6 @@ async def check_address(host: str, port: int) -> None:
     except (socket.gaierror, UnicodeError) as error:
         raise AddressError(host, port, "no such name", REMEDIES[errno.EADDRNOTAVAIL]) from error
     except OSError as error:
-        remedy = REMEDIES.get(error.errno or 0, OTHERWISE)
-        raise AddressError(host, port, error.strerror or str(error), remedy.format(port=port)) from error
+        number = error.errno or 0
+        reason = os.strerror(number) if number else str(error)  # Python's own text repeats the address
+        raise AddressError(host, port, reason, REMEDIES.get(number, OTHERWISE).format(port=port)) from error
