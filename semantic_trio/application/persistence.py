@@ -237,7 +237,7 @@ class Persistence:
         self.allowance.spend(size, started)
         self.traffic.written_bytes += size
         self.traffic.write_seconds += trio.current_time() - started
-        self._resume()
+        await self._resume()
         return size
 
     async def _make_room(self, wanted: int) -> None:
@@ -279,9 +279,13 @@ class Persistence:
         self.refused, self.memory.disk.is_open = str(error), False
         self.nudge()
 
-    def _resume(self) -> None:
+    async def _resume(self) -> None:
+        """Go on writing after the disk has refused to: what has gone from it meanwhile, with a directory that was deleted, is written again."""
         if not self.refused:
             return
+        index = await self._writes.do(self.files.index)
+        for item in self.memory.disk.missing(index):
+            self.memory.store.vanished(item)
         self.refused, self.memory.disk.is_open = "", True
         log.info("memory is written to disk again")
         for agent in list(self.memory.agents):

@@ -4,7 +4,7 @@ Knows names, sizes and the order of use, which is counted and not timed. Knows n
 """
 
 import collections
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 
 import attrs
 
@@ -128,6 +128,10 @@ class Disk:
         self.removed(item)
         self.used += size - self._sizes.pop(item, 0)
         self._sizes[item] = size
+
+    def missing(self, there: Container[Item]) -> list[Item]:
+        """The blocks and marks that are not where they were written."""
+        return [item for item in self._sizes if item not in there]
 
     # ------------------------------------------------------------------------------------------------------------------ to read
 

@@ -147,6 +147,13 @@ class Store:
             self.disk.lost(kept.item)
             self._off_disk(kept)
 
+    def vanished(self, item: Item) -> None:
+        """A file was deleted by somebody else. What is in RAM stays there, and may be written again."""
+        kept = self.disk.known.get(item)
+        self.disk.lost(item)
+        if kept is not None:
+            self._off_disk(kept)
+
     def bring_back(self, kept: Sequence[Kept], sparing: AbstractSet[object], *, insists: bool) -> None:
         """Give what is on disk its room in RAM, and have it read; what others wait for goes only where it `insists`.
 

@@ -3,9 +3,11 @@
 import errno
 import functools
 import hashlib
+import io
 import json
 import os
 import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -25,7 +27,7 @@ from semantic_trio.adapters.disk import ModelFiles
 from semantic_trio.adapters.disk.records import encode
 from semantic_trio.domain.chain import pack
 from semantic_trio.domain.content import AgentRecord, Content, Item, Kind, Tensor
-from semantic_trio.domain.errors import DamagedError
+from semantic_trio.domain.errors import CacheInUseError, DamagedError
 
 FINGERPRINT, OTHER = "ab" * 32, "cd" * 32
 BLOCK, MARK = Item(Kind.BLOCK, bytes(range(32))), Item(Kind.MARK, bytes(range(32)))
@@ -152,6 +154,32 @@ def test_the_index_has_blocks_and_marks_and_nothing_else(files: ModelFiles) -> N
 def the_file_of(files: ModelFiles, item: Item) -> Path:
     [found] = [path for path in (files.root / "memory").rglob(f"{item.key.hex()}.safetensors") if f"{item.kind}s" in path.parts]
     return found
+
+
+def test_a_directory_that_was_deleted_is_told_once_and_made_again(files: ModelFiles) -> None:
+    """For whoever writes: all that was written before is gone."""
+    files.index()
+    files.write_agent(record())
+    shutil.rmtree(files.root)
+
+    with pytest.raises(FileNotFoundError, match="deleted under the server"):
+        files.write_agent(record())
+    files.write_agent(record())
+
+    assert [agent.id for agent in files.agents()] == ["main"]
+    assert stat.S_IMODE(files.root.stat().st_mode) == 0o700
+
+
+def test_nothing_is_written_where_another_process_works(tmp_path: Path) -> None:
+    def refuse() -> None:
+        raise CacheInUseError("here", "pid 1")
+
+    files = ModelFiles(tmp_path / "cache", FINGERPRINT, "tiny", refuse)
+    for work in (lambda: files.write_agent(record()), files.spool, lambda: files.import_agent(io.BytesIO())):
+        with pytest.raises(OSError, match="in use by pid 1"):
+            work()
+
+    assert not files.root.exists()
 
 
 def test_there_is_room_as_long_as_the_file_system_has_some(files: ModelFiles, tmp_path: Path) -> None:

@@ -3,14 +3,16 @@
 import contextlib
 import errno
 import os
+import shutil
 import stat
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from semantic_trio.adapters.disk import CacheLock
 from semantic_trio.domain.errors import CacheInUseError
@@ -132,3 +134,58 @@ def test_a_full_disk_keeps_nobody_from_working(tmp_path: Path, monkeypatch: pyte
 
     with CacheLock(tmp_path, "me"):
         assert refusal(tmp_path).holder == "another process"
+
+
+# ------------------------------------------------------------------------------------------------------------------ deleted under it
+
+
+def delete_all(directory: Path) -> None:
+    shutil.rmtree(directory)
+
+
+def delete_lock(directory: Path) -> None:
+    (directory / "lock").unlink()
+
+
+def replace_lock(directory: Path) -> None:
+    delete_lock(directory)
+    (directory / "lock").touch()
+
+
+@pytest.mark.parametrize("delete", [delete_all, delete_lock, replace_lock])
+def test_a_directory_that_was_deleted_is_made_again_with_its_lock(tmp_path: Path, delete: Callable[[Path], None]) -> None:
+    directory = tmp_path / "cache"
+    with CacheLock(directory, "me") as lock:
+        lock.claim()
+        delete(directory)
+        with capture_logs() as lines:
+            lock.claim()
+            lock.claim()
+        assert refusal(directory).holder == "me"
+        assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+
+    assert [line["event"] for line in lines] == ["the cache directory was deleted under the server, and is made again"]
+    with CacheLock(directory, "you"):
+        pass
+
+
+def test_who_has_made_it_first_has_it(tmp_path: Path) -> None:
+    directory = tmp_path / "cache"
+    with CacheLock(directory, "me") as lock:
+        shutil.rmtree(directory)
+        with CacheLock(directory, "you"):
+            for _ in range(2):
+                with pytest.raises(CacheInUseError):
+                    lock.claim()
+        lock.claim()
+        assert refusal(directory).holder == "me"
+
+
+def test_what_was_given_back_is_not_claimed(tmp_path: Path) -> None:
+    with CacheLock(tmp_path, "me") as lock:
+        pass
+
+    lock.claim()
+
+    with CacheLock(tmp_path, "you"):
+        pass

@@ -62,6 +62,31 @@ async def test_a_full_disk_is_told_once_and_written_to_when_it_is_not(start_serv
     await server.end()
 
 
+async def test_what_was_deleted_while_nothing_was_written_is_written_again(start_server: StartServer, autojump_clock: MockClock) -> None:
+    """As when a directory is deleted under the server, which is found out by the next write."""
+    server = await start_server(runner=FakeRunner(spec=SPECS["hybrid"]))
+    history = await server.said(prompt(100), agent="a")
+    await server.said(prompt(100, salt=9), agent="b")
+    await server.settle()
+    before = files_of(server.files)
+    server.memory.release(server.memory.agents.get("b"))
+    for item in list(server.files.index()):
+        server.files.remove(item)
+    server.files.before = refusing("write").before
+
+    await server.said((*history, 1, 2, 3), agent="a")
+    await trio.sleep(1)
+    mend(server.files)
+    await trio.sleep(2 * LONGEST_PAUSE_SECONDS)
+
+    assert before[0] == 14
+    written = server.files.index()
+    assert all(block.item in written for block in server.memory.chain(server.memory.agents.get("a"))), "what was in RAM"
+    assert server.memory.disk.missing(server.files.index()) == []
+    server.memory.audit()
+    await server.end()
+
+
 async def test_what_was_given_up_while_the_disk_was_full_is_not_in_the_record(start_server: StartServer, autojump_clock: MockClock) -> None:
     server = await start_server(refusing("write"), budget=BLOCK_BYTES * 30)
     for agent in range(3):

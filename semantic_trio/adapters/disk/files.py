@@ -3,10 +3,11 @@
 Knows what each file has to be. Knows nothing of budgets, or of which of them are needed.
 """
 
+import errno
 import functools
 import shutil
 import tempfile
-from collections.abc import Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import BinaryIO
 
@@ -22,9 +23,13 @@ from semantic_trio.adapters.disk.quarantine import Quarantine
 from semantic_trio.adapters.disk.records import decode, encode
 from semantic_trio.adapters.disk.travel import Arrival, departing
 from semantic_trio.domain.content import AgentRecord, Content, Item
-from semantic_trio.domain.errors import DamagedError, InvalidRequestError
+from semantic_trio.domain.errors import CacheInUseError, DamagedError, InvalidRequestError
 
 log = structlog.get_logger(__name__)
+
+
+def _nothing() -> None:
+    pass
 
 
 @attrs.define(eq=False)
@@ -34,9 +39,11 @@ class ModelFiles:
     root: Path
     fingerprint: str
     model: str  # its name, for people
+    claim: Callable[[], None] = _nothing  # has the lock on `root`, made again where it was deleted; raises `CacheInUseError`, `OSError`
     _layout: Layout = attrs.field(init=False)
     _quarantine: Quarantine = attrs.field(init=False)
     _is_tidy: bool = attrs.field(init=False, default=False)
+    _has_home: bool = attrs.field(init=False, default=False)  # the model's directory was there when it was looked at last
 
     def __attrs_post_init__(self) -> None:
         self._layout = Layout(self.root, self.fingerprint)
@@ -47,6 +54,7 @@ class ModelFiles:
         if not self._is_tidy:
             self._layout.tidy()
             self._is_tidy = True
+        self._has_home = self._layout.home.is_dir()
         return dict(self._layout.items())
 
     def write(self, item: Item, content: Content) -> int:
@@ -95,6 +103,7 @@ class ModelFiles:
 
     def import_agent(self, archive: BinaryIO, name: str | None = None) -> AgentRecord:
         """See `CacheFiles.import_agent`."""
+        self._enter()
         try:
             return Arrival.of(self._layout, self.model, archive).take(name)
         except UnfitError as error:
@@ -102,14 +111,27 @@ class ModelFiles:
 
     def spool(self) -> BinaryIO:
         """See `CacheFiles.spool`."""
-        make_private(self.root, self._layout.home)
+        self._enter()
         return tempfile.TemporaryFile(dir=self._layout.home, prefix=TEMPORARY)
 
     def free_bytes(self) -> int:
         """See `CacheFiles.free_bytes`."""
         return shutil.disk_usage(next(path for path in (self.root, *self.root.absolute().parents) if path.is_dir())).free
 
+    def _enter(self) -> None:
+        """Have the model's directory, and the lock. Raises `OSError`, once also where the directory was deleted since it was looked at."""
+        try:
+            self.claim()
+        except CacheInUseError as error:
+            raise OSError(errno.EBUSY, str(error)) from error
+        if self._has_home and not self._layout.home.is_dir():
+            self._has_home = False
+            raise FileNotFoundError(errno.ENOENT, "the directory was deleted under the server", str(self._layout.home))
+        make_private(self.root, self._layout.home)
+        self._has_home = True
+
     def _write(self, path: Path, kind: str, name: str, content: Content) -> int:
+        self._enter()
         make_private(self.root, path.parent)
         label = Label(kind, name, self.fingerprint, self.model)
         return publish(path, functools.partial(file_format.write, label=label, content=content))

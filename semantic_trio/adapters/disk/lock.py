@@ -5,15 +5,20 @@ Knows the lock, which the kernel takes back however its holder ends, and what th
 
 import contextlib
 import fcntl
+import os
+import threading
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import attrs
-from filelock import FileLock, Timeout
+import structlog
 
 from semantic_trio.adapters.disk.publishing import PRIVATE_FILE, make_private, publish
 from semantic_trio.domain.errors import CacheInUseError
+
+log = structlog.get_logger(__name__)
 
 SHOWN_BYTES = 500  # of what a holder says
 # Whoever only wants to know who holds the lock has it for a moment: nobody is to be turned away for that.
@@ -26,27 +31,35 @@ class CacheLock:
 
     directory: Path
     holder: str  # one line for whoever finds it locked: "pid 123, smollm2-135m, http://127.0.0.1:8000"
-    _lock: FileLock = attrs.field(init=False)
-
-    def __attrs_post_init__(self) -> None:
-        self._lock = FileLock(self.directory / "lock", mode=PRIVATE_FILE, thread_local=False)  # may be released by another thread than took it
+    _descriptor: int | None = attrs.field(init=False, default=None)  # of the locked file; None: the lock is another process's, or nobody's
+    _is_entered: bool = attrs.field(init=False, default=False)
+    _claiming: threading.Lock = attrs.field(init=False, factory=threading.Lock)
 
     def __enter__(self) -> Self:
         """Raises `CacheInUseError` where another process has it, `OSError` where the directory cannot be made or written."""
-        make_private(self.directory, self.directory)
-        try:
-            self._lock.acquire(timeout=MOMENT_SECONDS, poll_interval=POLL_SECONDS)
-        except Timeout:
-            raise CacheInUseError(str(self.directory), _told(self.directory)) from None
-        with contextlib.suppress(OSError):
-            _note(self.directory).unlink(missing_ok=True)  # whoever is named there was killed
-        self.tell(self.holder)
+        self._take()
+        self._is_entered = True
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        with contextlib.suppress(OSError):
-            _note(self.directory).unlink(missing_ok=True)
-        self._lock.release()
+        with self._claiming:
+            self._is_entered = False
+            if self._is_held:
+                with contextlib.suppress(OSError):
+                    _note(self.directory).unlink(missing_ok=True)
+            self._release()
+
+    def claim(self) -> None:
+        """Have the lock, also where the directory or the lock was deleted under this process: then both are made again, and the log tells so.
+
+        Raises as `__enter__` does; the next call tries again. May be called by any thread.
+        """
+        with self._claiming:
+            if not self._is_entered or self._is_held:
+                return
+            self._release()
+            self._take()
+            log.warning("the cache directory was deleted under the server, and is made again", directory=str(self.directory))
 
     def tell(self, holder: str) -> None:
         """Say something else of oneself from now on."""
@@ -54,17 +67,66 @@ class CacheLock:
         with contextlib.suppress(OSError):  # a full disk keeps nobody from working
             publish(_note(self.directory), lambda file: _write(file, holder))
 
+    @property
+    def _is_held(self) -> bool:
+        """True if the locked file is still the one that other processes find."""
+        return self._descriptor is not None and _is_there(self._descriptor, _file(self.directory))
+
+    def _take(self) -> None:
+        make_private(self.directory, self.directory)
+        deadline = time.monotonic() + MOMENT_SECONDS
+        while (descriptor := _locked(_file(self.directory))) is None:
+            if time.monotonic() > deadline:
+                raise CacheInUseError(str(self.directory), _told(self.directory))
+            time.sleep(POLL_SECONDS)
+        self._descriptor = descriptor
+        with contextlib.suppress(OSError):
+            _note(self.directory).unlink(missing_ok=True)  # whoever is named there was killed
+        self.tell(self.holder)
+
+    def _release(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+        self._descriptor = None
+
 
 def held_by(directory: Path) -> str | None:
     """Who works with a directory, in their own words; None: nobody. Raises `OSError` where that cannot be known."""
     try:
-        with (directory / "lock").open("rb") as lock:
+        with _file(directory).open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return _told(directory)
     except FileNotFoundError:
         pass
     return None
+
+
+def _locked(file: Path) -> int | None:
+    """A descriptor of the file, locked until it is closed; None where another process has it, or has just deleted the file. Raises `OSError`."""
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT, PRIVATE_FILE)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if _is_there(descriptor, file):
+            return descriptor
+    except BlockingIOError:
+        pass
+    except BaseException:
+        os.close(descriptor)
+        raise
+    os.close(descriptor)
+    return None
+
+
+def _is_there(descriptor: int, file: Path) -> bool:
+    """True if an open file is still the one of that name."""
+    with contextlib.suppress(OSError):
+        return os.path.samestat(os.fstat(descriptor), file.stat())
+    return False
+
+
+def _file(directory: Path) -> Path:
+    return directory / "lock"
 
 
 def _note(directory: Path) -> Path:
