@@ -211,8 +211,12 @@ class ResponseStore(Protocol):
     def delete(self, response_id: str) -> bool:
         """Forget what was said in a response, for good; its place in the chain stays. Whether there was anything to forget."""
 
-    def prune(self, before: int) -> int:
-        """Remove what was created before that (seconds since 1970), but for what newer responses follow; how many that were, deleted ones too."""
+    def prune(self, today: int, days: int) -> int:
+        """Note that a server is working `today` (days since 1970), and remove what came more than so many days before: of those that were noted.
+
+        What newer responses follow stays. Returns how many were removed, deleted ones too; with 0 days nothing is. A clock that leaps ahead makes one
+        day of all that it leaves out, and one that goes back none.
+        """
 
     def close(self) -> None:
         """Give the database back. Afterwards everything but another `close` raises `StoreError`."""

@@ -85,8 +85,14 @@ class Server:
     async def run(self) -> None:
         """Serve until a signal, or until the engine dies."""
         await check_address(self.settings.host, self.settings.port)
-        async with responses_stored(self.settings) as records:
-            await self._run(records)
+        with cache_locked(self.settings) as self._lock:
+            async with responses_stored(self.settings, self._claim) as records:
+                await self._run(records)
+
+    def _claim(self) -> None:
+        """Have the lock on the cache directory, if this process is the one that has it. Raises as `CacheLock.claim` does."""
+        if self._lock is not None:
+            self._lock.claim()
 
     async def _run(self, records: Records) -> None:
         device = Device(last_act)
@@ -108,22 +114,21 @@ class Server:
         return ScriptedRunner(script=self.script, encode=codec.encode_text, decode=codec.decode)
 
     async def _serve_model(self, runner: MlxRunner | ScriptedRunner, loaded: LoadedModel, codec: TokenizerCodec, records: Records) -> None:
-        with cache_locked(self.settings) as self._lock:
-            has_disk = self._lock is not None
-            engine = self._engine(runner, loaded, Disk(self.settings.disk_budget_mb * MIB if has_disk else 0), codec.fingerprint)
-            persistence = self._persistence(engine, runner)
-            async with trio.open_nursery() as nursery:
-                await nursery.start(self._supervise, engine)
-                if has_disk:
-                    await persistence.open()
-                    await nursery.start(persistence.run)
-                await _warm_up(engine, codec)
-                model = ServedModel(self._card(loaded), engine, codec, persistence)
-                state = self._state(model, Metrics(engine, runner.memory, persistence, codec.tally.counts), records)
-                stopped_at = await self._serve_http(engine, state)
-                if has_disk:
-                    await self._persist(engine, persistence, stopped_at)
-                nursery.cancel_scope.cancel()
+        has_disk = self._lock is not None
+        engine = self._engine(runner, loaded, Disk(self.settings.disk_budget_mb * MIB if has_disk else 0), codec.fingerprint)
+        persistence = self._persistence(engine, runner)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(self._supervise, engine)
+            if has_disk:
+                await persistence.open()
+                await nursery.start(persistence.run)
+            await _warm_up(engine, codec)
+            model = ServedModel(self._card(loaded), engine, codec, persistence)
+            state = self._state(model, Metrics(engine, runner.memory, persistence, codec.tally.counts), records)
+            stopped_at = await self._serve_http(engine, state)
+            if has_disk:
+                await self._persist(engine, persistence, stopped_at)
+            nursery.cancel_scope.cancel()
 
     async def _serve_http(self, engine: Engine, state: AppState) -> float:
         """Serve until told to stop; when that was."""
@@ -193,7 +198,7 @@ class Server:
             engine.memory,
             Said(),
             runner,
-            ModelFiles(self.settings.cache_dir, runner.spec.fingerprint, self.settings.model_id),
+            ModelFiles(self.settings.cache_dir, runner.spec.fingerprint, self.settings.model_id, self._claim),
             engine.nudge,
             engine.scheduler.prefill_pace.seconds,
             floor_bytes=self.settings.disk_floor_mb * MIB,

@@ -105,6 +105,9 @@ class Settings:
         help="Database of the Responses API: sqlite:///path or postgresql://user:password@host:port/database; empty: a file in cache_dir.",
     )
     responses_days: int = ts.option(default=30, validator=_between(0, 36_500), help="Days for which responses are stored; 0: for ever.")
+    responses_budget_mb: int = ts.option(
+        default=1024, validator=_between(1, 1 << 40), help="Disk space for stored responses in a file, in MiB; the oldest conversations go first."
+    )
     queue_limit: int = ts.option(default=64, validator=_between(0, 100_000), help="Requests that may wait for a place in the batch.")
     step_deadline_seconds: float = ts.option(default=60.0, validator=_between(1, 3600), help="A step that takes longer has hung.")
     shutdown_timeout_seconds: float = ts.option(default=30.0, validator=_between(0, 3600), help="How long running requests may go on after SIGTERM.")

@@ -3,13 +3,13 @@
 import contextlib
 import functools
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import structlog
 import trio
 
 from semantic_trio.adapters.http.responses.records import Records
-from semantic_trio.adapters.store import open_store, place_of
+from semantic_trio.adapters.store import Bounds, open_store, place_of
 from semantic_trio.domain.errors import StoreError
 from semantic_trio.entrypoints.settings import Settings
 
@@ -18,15 +18,20 @@ log = structlog.get_logger(__name__)
 # Where no other database is named.
 DEFAULT_FILE = "responses.sqlite"
 DAY_SECONDS = 86_400
+MIB = 1 << 20
 # How long a database may take to be closed; one that hangs is left.
 CLOSE_SECONDS = 5.0
 
 
 @contextlib.asynccontextmanager
-async def responses_stored(settings: Settings) -> AsyncIterator[Records]:
-    """The database, until the context ends. One that cannot be used now is tried again when it is needed. Raises `InvalidRequestError`."""
+async def responses_stored(settings: Settings, claim: Callable[[], None]) -> AsyncIterator[Records]:
+    """The database, until the context ends. One that cannot be used now is tried again when it is needed. `claim` has the cache directory.
+
+    Raises `InvalidRequestError`.
+    """
     url, file = "".join(settings.responses_url), settings.cache_dir / DEFAULT_FILE
-    records, place = Records(functools.partial(open_store, url, file)), place_of(url, file)
+    bounds = Bounds(settings.responses_budget_mb * MIB, settings.disk_floor_mb * MIB, claim)
+    records, place = Records(functools.partial(open_store, url, file, bounds)), place_of(url, file)
     try:
         await prune(records, settings.responses_days, place)
         async with trio.open_nursery() as nursery:
@@ -46,10 +51,13 @@ async def prune_daily(records: Records, days: int, place: str) -> None:
 
 
 async def prune(records: Records, days: int, place: str) -> None:
-    """Remove what is older, and say whether there is a database at all, and where."""
-    before = int(time.time()) - days * DAY_SECONDS if days else 0
+    """Remove what came earlier than so many days ago, and say whether there is a database at all, and where.
+
+    Days are those on which a server was working: a clock that is wrong, or a machine that was off, removes nothing.
+    """
+    today = int(time.time()) // DAY_SECONDS
     try:
-        removed = await records.ask(lambda store: store.prune(before))
+        removed = await records.ask(lambda store: store.prune(today, days))
     except StoreError as error:
         log.error("responses are not stored", reason=error.reason)
     else:

@@ -20,6 +20,8 @@ class MemoryResponses:
     before: Callable[[str], None] = _nothing  # is told the method that was called; may raise or wait, to play a database that is gone or slow
     is_closed: bool = attrs.field(init=False, default=False)
     _records: dict[str, StoredResponse] = attrs.field(init=False, factory=dict)
+    _days: list[int] = attrs.field(init=False, factory=list)  # on which a server was working
+    _came: dict[str, int] = attrs.field(init=False, factory=dict)  # on which of them, by place in the list; -1: before the first
     _lock: threading.Lock = attrs.field(init=False, factory=threading.Lock)
 
     def put(self, response: StoredResponse) -> None:
@@ -28,6 +30,7 @@ class MemoryResponses:
         with self._lock:
             if is_to_be_written(response, self._records.get(response.id), self._parent(response)):
                 self._records[response.id] = response
+                self._came.setdefault(response.id, len(self._days) - 1)
 
     def get(self, response_id: str) -> StoredResponse | None:
         """See `ResponseStore.get`."""
@@ -51,14 +54,21 @@ class MemoryResponses:
             self._records[response_id] = found.deleted()
             return True
 
-    def prune(self, before: int) -> int:
+    def prune(self, today: int, days: int) -> int:
         """See `ResponseStore.prune`."""
         self._open("prune")
         with self._lock:
-            newer = [record for record in self._records.values() if record.created_at >= before]
-            kept = {one.id: one for record in newer for one in self._upwards(record.id)}
+            if not self._days or today > self._days[-1]:
+                self._days.append(today)
+            self._days[-1] = today
+            oldest = len(self._days) - 1 - days
+            if not days or oldest < 0:
+                return 0
+            newer = [name for name, number in self._came.items() if number >= oldest]
+            kept = {one.id: one for name in newer for one in self._upwards(name)}
             removed = len(self._records) - len(kept)
             self._records = kept
+            self._came = {name: number for name, number in self._came.items() if name in kept}
             return removed
 
     def close(self) -> None:

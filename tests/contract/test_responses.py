@@ -1,6 +1,7 @@
 """What is relied on in a store of responses, claimed of the fake, SQLite and PostgreSQL alike."""
 
 import contextlib
+import itertools
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -18,8 +19,8 @@ from semantic_trio.ports import ResponseStore
 from semantic_trio.testing import MemoryResponses
 from tests.postgres import Postgres
 
+CLOCK = itertools.count(1)
 KINDS = ["memory", "sqlite", "postgres"]
-FOR_EVER = 1 << 60
 
 
 @attrs.frozen
@@ -89,7 +90,7 @@ def conversation(store: ResponseStore, turns: int) -> tuple[StoredResponse, ...]
 
 
 def test_at_first_there_is_nothing(store: ResponseStore) -> None:
-    assert (store.get("resp_0"), store.chain("resp_0"), store.delete("resp_0"), store.prune(FOR_EVER)) == (None, (), False, 0)
+    assert (store.get("resp_0"), store.chain("resp_0"), store.delete("resp_0"), grown_old(store)) == (None, (), False, 0)
 
 
 def test_what_was_put_is_there_for_whoever_comes_after(bench: Bench) -> None:
@@ -225,25 +226,67 @@ def test_what_is_deleted_may_be_followed_by_what_was_already_on_its_way(store: R
     assert store.chain("resp_1") == (first.deleted(), response(1, first))
 
 
+def grown_old(store: ResponseStore, days: int = 1) -> int:
+    """Have so many days pass, and the next one come. Returns how many responses were removed that are older than `days` days then."""
+    clock = next(CLOCK) * 1000
+    for day in range(days + 1):
+        store.prune(clock + day, 0)
+    return store.prune(clock + days + 1, days)
+
+
 def test_what_is_old_goes_but_for_what_newer_ones_follow(bench: Bench) -> None:
-    chain = conversation(bench.store, 4)
-    fork = response(10, chain[1], created_at=2)
-    for one in (fork, response(11, fork, created_at=2), response(20, created_at=2), response(21, created_at=3)):
+    bench.store.prune(100, 0)
+    chain = conversation(bench.store, 3)
+    fork = response(10, chain[1])
+    for one in (fork, response(11, fork), response(20)):
         bench.store.put(one)
     bench.store.delete("resp_11")
+    bench.store.prune(101, 0)
+    last = response(3, chain[2])
+    for one in (last, response(21)):
+        bench.store.put(one)
 
-    assert bench.store.prune(3) == 3
+    assert (bench.store.prune(102, 2), bench.store.prune(103, 2)) == (0, 3)
 
     again = bench.another()
-    assert again.chain("resp_3") == chain, "its last turn is new"
+    assert again.chain("resp_3") == (*chain, last), "its last turn is new"
     assert [again.chain(gone) for gone in ("resp_10", "resp_11", "resp_20")] == [(), (), ()]
     assert again.get("resp_21") is not None
-    assert (again.prune(3), again.prune(FOR_EVER), again.prune(FOR_EVER)) == (0, 5, 0)
+    assert (again.prune(103, 2), grown_old(again), grown_old(again)) == (0, 5, 0)
+
+
+@pytest.mark.parametrize("days", [0, 30])
+def test_no_clock_removes_what_the_server_has_not_seen_grow_old(bench: Bench, days: int) -> None:
+    """It leaps ahead by forty days, and back; it goes back to 1970; the machine is off for a year."""
+    bench.store.prune(20_000, days)
+    conversation(bench.store, 2)
+
+    assert [bench.another().prune(today, days) for today in (20_040, 20_001, 0, 20_002, 20_400, 40_000, 20_401)] == [0] * 7
+    assert len(bench.store.chain("resp_1")) == 2
+
+
+def test_what_came_when_the_clock_was_wrong_grows_as_old_as_anything(bench: Bench) -> None:
+    bench.store.prune(20_000, 30)
+    for number, today in enumerate((20_040, 0, 20_001)):
+        bench.store.prune(today, 30)
+        bench.store.put(response(number, created_at=today))
+
+    removed = [bench.store.prune(today, 30) for today in range(20_002, 20_040)]
+
+    assert removed.index(1) >= 28, "a day of its own at the most is made of each leap"
+    assert sum(removed) == 3
+
+
+def test_days_count_once_however_often_a_server_is_started(store: ResponseStore) -> None:
+    conversation(store, 1)
+
+    assert [store.prune(20_000, 1) for _ in range(50)] == [0] * 50
+    assert [store.prune(today, 1) for today in (20_001, 20_001, 20_002)] == [1, 0, 0]
 
 
 def test_a_pruned_id_may_be_given_again(store: ResponseStore) -> None:
     conversation(store, 1)
-    store.prune(FOR_EVER)
+    grown_old(store)
 
     store.put(response(0, status="failed"))
 
@@ -255,7 +298,7 @@ def test_after_the_end_nothing_is_done(store: ResponseStore) -> None:
     store.close()
     store.close()
 
-    for call in (lambda: store.get("resp_0"), lambda: store.chain("resp_0"), lambda: store.put(response(1)), lambda: store.prune(1)):
+    for call in (lambda: store.get("resp_0"), lambda: store.chain("resp_0"), lambda: store.put(response(1)), lambda: store.prune(1, 1)):
         with pytest.raises(StoreError, match="closed"):
             call()
 
@@ -303,10 +346,10 @@ def test_nothing_is_left_without_its_parent_by_a_pruning(bench: Bench) -> None:
         child = response(1000 + number, parent, created_at=9)
         with contextlib.suppress(ResponseNotFoundError):
             bench.store.put(child)
-            assert bench.store.chain(child.id) == (parent, child)
+            assert bench.store.chain(child.id) in ((), (parent, child)), "both are removed, or none"
 
     with ThreadPoolExecutor(2) as threads:
-        pruned = threads.submit(lambda: [other.prune(5) for _ in range(40)])
+        pruned = threads.submit(lambda: [other.prune(day, 1) for day in range(40)])
         list(threads.map(talk, range(40)))
         pruned.result()
 
@@ -342,7 +385,7 @@ def outcome(store: ResponseStore, what: str, made: dict[str, StoredResponse], nu
             case "delete":
                 return store.delete(new.id)
             case _:
-                return store.prune(when)
+                return store.prune(when, parent + 1)
     except SemanticError as error:
         return repr(error)
 
@@ -351,7 +394,9 @@ def outcome(store: ResponseStore, what: str, made: dict[str, StoredResponse], nu
 @settings(max_examples=60, deadline=None)  # it is disks and servers that are waited for
 def test_databases_do_as_the_fake_does(lasting: ResponseStore, steps: list[tuple[str, int, int, int]]) -> None:
     fake = MemoryResponses()
-    lasting.prune(FOR_EVER)
+    for each in (fake, lasting):
+        grown_old(each)
+        each.prune(0, 0)
     made: dict[str, StoredResponse] = {}
     for what, number, parent, when in steps:
         assert outcome(lasting, what, made, number, parent, when) == outcome(fake, what, made, number, parent, when)

@@ -17,12 +17,13 @@ from typing import Any
 
 import attrs
 import pytest
+from structlog.testing import capture_logs
 
-from semantic_trio.adapters.store import open_store, sqlite
+from semantic_trio.adapters.store import Bounds, open_store, sqlite
 from semantic_trio.adapters.store import postgres as postgres_adapter
 from semantic_trio.adapters.store.address import Address
 from semantic_trio.adapters.store.responses import SqlResponses
-from semantic_trio.domain.errors import StoreError
+from semantic_trio.domain.errors import ResponseNotFoundError, StoreError
 from semantic_trio.domain.responses import Misfit, StoredResponse, verify
 from semantic_trio.ports import ResponseStore
 from tests.postgres import ESCAPED, PASSWORD, Postgres
@@ -143,7 +144,7 @@ def test_what_leads_in_a_circle_comes_to_an_end(place: Place) -> None:
 
         assert [one.id for one in store.chain("resp_2")] == ["resp_0", "resp_1", "resp_2"]
         assert Misfit("resp_0", "parent") in verify(store.chain("resp_2"))
-        assert (store.prune(1), store.prune(99)) == (0, 3)
+        assert [store.prune(day, 1) for day in (1, 2, 3)] == [0, 3, 0]
 
 
 def test_what_lost_its_parent_is_told_by_it(place: Place) -> None:
@@ -237,7 +238,7 @@ def another_programs(file: Path) -> None:
 
 def newer(file: Path) -> None:
     kept(file)
-    beside(file, "pragma user_version = 2")
+    beside(file, "pragma user_version = 3")
 
 
 @pytest.mark.parametrize(
@@ -247,7 +248,7 @@ def newer(file: Path) -> None:
         (lambda file: file.write_bytes(b"hi"), "not a database"),
         (another_programs, "another program"),
         (lambda file: beside(file, "pragma application_id = 7"), "another program"),
-        (newer, "version 2"),
+        (newer, "version 3"),
     ],
 )
 def test_a_file_of_others_is_left_as_it_is(file: Path, make: Callable[[Path], object], words: str) -> None:
@@ -258,7 +259,7 @@ def test_a_file_of_others_is_left_as_it_is(file: Path, make: Callable[[Path], ob
     with pytest.raises(StoreError, match=words) as refused:
         open_store("", file)
 
-    assert str(file) in str(refused.value) or words == "version 2"
+    assert str(file) in str(refused.value) or words == "version 3"
     assert file.read_bytes() == before
     assert [path.name for path in file.parent.iterdir()] == [file.name]
 
@@ -287,7 +288,7 @@ def test_a_damaged_file_is_told_and_left_as_it_is(file: Path) -> None:
     file.write_bytes(content)
 
     with contextlib.closing(open_store("", file)) as store:
-        for call in (lambda: store.get("resp_7"), lambda: store.chain("resp_7"), lambda: store.put(response(7)), lambda: store.prune(5)):
+        for call in (lambda: store.get("resp_7"), lambda: store.chain("resp_7"), lambda: store.put(response(7)), lambda: store.prune(5, 1)):
             with pytest.raises(StoreError, match="malformed"):
                 call()
     assert file.read_bytes() == bytes(content)
@@ -393,9 +394,10 @@ def test_a_connection_that_broke_is_made_again(postgres: Postgres) -> None:
             lambda: store.get("resp_1"),
             lambda: store.chain("resp_1"),
             lambda: store.delete("resp_0"),
-            lambda: store.prune(99),
+            lambda: store.prune(99, 1),
+            lambda: store.prune(100, 1),
         ]
-        for call, expected in zip(calls, [None, response(1, first), (first, response(1, first)), True, 2], strict=True):
+        for call, expected in zip(calls, [None, response(1, first), (first, response(1, first)), True, 0, 2], strict=True):
             postgres.run("select pg_terminate_backend(pid) from pg_stat_activity where application_name = 'semantic-trio'")
             assert call() == expected
 
@@ -405,7 +407,7 @@ def test_a_server_that_is_gone_is_told_until_it_is_back(postgres: Postgres) -> N
         [first] = conversation(store, 1)
         postgres.stop()
         try:
-            for call in (lambda: store.get("resp_0"), lambda: store.put(response(1, first)), lambda: store.prune(1)):
+            for call in (lambda: store.get("resp_0"), lambda: store.put(response(1, first)), lambda: store.prune(1, 1)):
                 with pytest.raises(StoreError) as told:
                     call()
                 assert PASSWORD not in str(told.value)
@@ -467,9 +469,9 @@ def listening(says: bytes | None) -> Iterator[int]:
 def test_a_database_that_a_newer_server_made_is_left_alone(postgres: Postgres) -> None:
     with postgres.database() as url:
         open_store(url, Path()).close()
-        postgres.run("update semantic_responses_schema set version = 2", url)
+        postgres.run("update semantic_responses_schema set version = 3", url)
 
-        with pytest.raises(StoreError, match="version 2"):
+        with pytest.raises(StoreError, match="version 3"):
             open_store(url, Path())
 
 
@@ -482,7 +484,7 @@ def test_who_may_make_no_tables_can_use_those_there_are(postgres: Postgres) -> N
     with postgres.database() as url:
         open_store(url, Path()).close()
         postgres.run("create role plain login password 'plain'")
-        postgres.run("grant select, insert, update, delete on semantic_responses, semantic_responses_schema to plain", url)
+        postgres.run("grant select, insert, update, delete on semantic_responses, semantic_responses_days, semantic_responses_schema to plain", url)
         try:
             with contextlib.closing(open_store(url.replace(f"semantic:{ESCAPED}", "plain:plain"), Path())) as store:
                 conversation(store, 2)
@@ -501,3 +503,137 @@ def test_what_one_writes_waits_for_what_another_writes(postgres: Postgres) -> No
         other.close()
 
         waits.result(10)
+
+
+# ------------------------------------------------------------------------------------------------------- files: bounds, and deletion
+
+VERSION_1 = """
+create table semantic_responses (
+  id text primary key not null, parent text, model text not null, created_at bigint not null, status text not null,
+  input_hash text not null, output_hash text not null, input blob, output blob
+);
+create index semantic_responses_created_at on semantic_responses (created_at);
+pragma application_id = 1398034993;
+pragma user_version = 1;
+"""
+
+
+def test_a_file_of_the_version_before_is_gone_on_with(tmp_path: Path) -> None:
+    file, records = tmp_path / "responses.sqlite", [response(number) for number in (2, 0, 1)]
+    with contextlib.closing(sqlite3.connect(file)) as raw, raw:
+        raw.executescript(VERSION_1)
+        for one in records:
+            values = (one.id, one.parent, one.model, one.created_at, one.status, one.input_hash, one.output_hash, one.input, one.output)
+            raw.execute("insert into semantic_responses values (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
+
+    with contextlib.closing(open_store("", file)) as store:
+        store.put(response(3, response(0)))
+        assert [store.get(one.id) for one in records] == records
+        assert [store.prune(day, 1) for day in (1, 2)] == [0, 4]
+
+    with contextlib.closing(open_store("", file)) as again:
+        assert again.get("resp_0") is None
+
+
+def test_the_oldest_conversations_make_room_for_new_ones(tmp_path: Path) -> None:
+    file, size = tmp_path / "responses.sqlite", 100_000
+    with contextlib.closing(open_store("", file, Bounds(budget_bytes=40 * size))) as store:
+        first = response(0, said=b"x" * size)
+        store.put(first)
+        for number in range(1, 200):
+            store.put(response(number, said=b"x" * size))
+        kept = [number for number in range(200) if store.get(f"resp_{number}")]
+
+    assert kept == list(range(200 - len(kept), 200)), "the last ones, without a gap"
+    assert 25 <= len(kept) <= 40
+    assert file.stat().st_size <= 41 * size
+
+
+def test_a_conversation_that_goes_on_is_not_what_makes_room(tmp_path: Path) -> None:
+    size = 100_000
+    with contextlib.closing(open_store("", tmp_path / "responses.sqlite", Bounds(budget_bytes=40 * size))) as store:
+        chain = [response(0, said=b"x" * size)]
+        store.put(chain[0])
+        for number in range(1, 35):
+            chain.append(response(number, chain[-1], said=b"x" * size))
+            store.put(chain[-1])
+            store.put(response(1000 + number, said=b"x" * size))
+        assert store.chain("resp_34") == tuple(chain)
+        with pytest.raises(StoreError, match="responses_budget_mb"):
+            store.put(response(35, chain[-1], said=b"x" * 20 * size))
+        assert store.chain("resp_34") == tuple(chain), "what was there is there"
+
+
+def test_what_the_disk_is_to_keep_free_is_kept_free(tmp_path: Path) -> None:
+    file, floor = tmp_path / "responses.sqlite", 1 << 60
+    with contextlib.closing(open_store("", file)) as store:
+        store.put(response(0))
+
+    with contextlib.closing(open_store("", file, Bounds(floor_bytes=floor))) as store:
+        with pytest.raises(StoreError, match=r"disk_floor_mb"):
+            store.put(response(1))
+        assert store.get("resp_0") == response(0)
+        assert store.delete("resp_0"), "what makes room is done"
+
+
+def remove_file(file: Path) -> None:
+    file.unlink()
+
+
+def remove_files(file: Path) -> None:
+    for one in file.parent.glob(f"{file.name}*"):
+        one.unlink()
+
+
+def remove_log(file: Path) -> None:
+    file.with_name(f"{file.name}-wal").unlink()
+
+
+def remove_directory(file: Path) -> None:
+    remove_files(file)
+    file.parent.rmdir()
+
+
+def replace_file(file: Path) -> None:
+    remove_files(file)
+    with contextlib.closing(open_store("", file)):
+        pass
+
+
+@pytest.mark.parametrize("remove", [remove_file, remove_files, remove_log, remove_directory, replace_file])
+def test_a_file_that_is_deleted_under_the_server_is_noticed_and_made_again(tmp_path: Path, remove: Callable[[Path], None]) -> None:
+    file = tmp_path / "cache" / "responses.sqlite"
+    with contextlib.closing(open_store("", file)) as store:
+        store.put(response(0))
+        remove(file)
+
+        with capture_logs() as lines:
+            store.put(response(1))
+
+        with contextlib.closing(open_store("", file)) as another:
+            assert another.get("resp_1") == response(1), "what was said to be stored is"
+        assert [line["event"] for line in lines] == ["the database of responses was lost, and is opened again"]
+        assert stat.S_IMODE(file.stat().st_mode) == 0o600
+
+
+def test_what_follows_a_response_that_is_gone_with_its_file_is_not_said_to_be_stored(tmp_path: Path) -> None:
+    file = tmp_path / "responses.sqlite"
+    with contextlib.closing(open_store("", file)) as store:
+        store.put(response(0))
+        remove_files(file)
+
+        with pytest.raises(ResponseNotFoundError):
+            store.put(response(1, response(0)))
+        assert store.get("resp_0") is None
+
+
+def test_the_directory_is_claimed_before_a_file_is_made_in_it(tmp_path: Path) -> None:
+    claims: list[bool] = []
+    file = tmp_path / "cache" / "responses.sqlite"
+    with contextlib.closing(open_store("", file, Bounds(claim=lambda: claims.append(file.parent.exists())))) as store:
+        remove_directory(file)
+        store.put(response(0))
+    with contextlib.closing(open_store(f"sqlite://{tmp_path}/elsewhere.sqlite", file, Bounds(claim=lambda: claims.append(True)))):
+        pass
+
+    assert claims == [False, False]

@@ -388,6 +388,36 @@ async def test_a_page_that_cannot_be_is_refused(query: str, autojump_clock: trio
     assert call.status == 400
 
 
+async def test_what_no_model_reads_is_stored_in_short(autojump_clock: trio.testing.MockClock) -> None:
+    """An image among the results of a tool, thoughts another server has encrypted, items that are left out, fields nobody knows, an endless id."""
+    long, text = "x" * 100_000, "y" * 10_000
+    given = [
+        {"role": "user", "content": text, "id": long, "future": {"deep": [long, "short"]}},
+        {"type": "function_call", "call_id": "c", "name": "look", "arguments": json.dumps({"at": text})},
+        {
+            "type": "function_call_output",
+            "call_id": "c",
+            "output": [{"type": "input_image", "image_url": long}, {"type": "input_text", "text": text}],
+        },
+        {"type": "reasoning", "encrypted_content": long, "summary": []},
+        {"type": "web_search_call", "output": long},
+    ]
+    async with running(speaking("Yes.", context_length=100_000)) as server:
+        response = await respond(server, given)
+        call = await Call(server.app, "GET", f"{PATH}/{response.id}/input_items", query=b"order=asc").run()
+        record = server.responses.get(response.id)
+        after = await respond(server, "more", previous_response_id=response.id)
+
+    items: Any = call.json["data"]
+    user, called, found, _, _ = items
+    assert record is not None
+    assert len(record.input or b"") < 3 * len(text) + 2_000, "all texts, and no more"
+    assert (user["content"][0]["text"], json.loads(called["arguments"])["at"], found["output"][1]["text"]) == (text, text, text)
+    assert user["future"]["deep"] == ["[100000 characters that are not stored]", "short"]
+    assert user["id"].endswith("_i0")
+    assert after.status == "completed"
+
+
 async def test_a_store_that_is_down_refuses_before_anything_is_generated(autojump_clock: trio.testing.MockClock) -> None:
     async with running(speaking("Yes.")) as server:
         server.responses.close()
@@ -652,7 +682,17 @@ BAD: list[tuple[dict[str, Any], int, str | None]] = [
 ]
 
 
-@pytest.mark.parametrize(("fields", "status", "field"), BAD)
+BAD += [
+    ({"prompt_cache_key": "x" * 1025}, 400, "prompt_cache_key"),
+    ({"input": [{"type": "item_reference", "id": "x" * 513}]}, 400, "input.0.id"),
+    ({"input": [{"type": "function_call", "name": "x" * 513, "call_id": "c"}]}, 400, "input.0.name"),
+    ({"input": [{"type": "function_call_output", "call_id": "x" * 513, "output": ""}]}, 400, "input.0.call_id"),
+    ({"input": [{"type": "custom_tool_call", "name": "x", "call_id": "x" * 513}]}, 400, "input.0.call_id"),
+    ({"text": {"format": {"type": "json_schema", "name": "x", "schema": {"description": "x" * (16 << 20)}}}}, 400, "store"),
+]
+
+
+@pytest.mark.parametrize(("fields", "status", "field"), BAD, ids=range(len(BAD)))
 async def test_what_cannot_be_is_refused_by_name(
     fields: dict[str, Any], status: int, field: str | None, autojump_clock: trio.testing.MockClock
 ) -> None:

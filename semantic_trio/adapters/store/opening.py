@@ -10,19 +10,21 @@ from urllib.parse import unquote, urlsplit
 from semantic_trio.adapters.store import sqlite
 from semantic_trio.adapters.store.address import SETTING, Address
 from semantic_trio.adapters.store.responses import Connect, SqlResponses
+from semantic_trio.adapters.store.sqlite import UNBOUNDED, Bounds
 from semantic_trio.domain.errors import InvalidRequestError
 from semantic_trio.ports import ResponseStore
 
 INSTALL = "pip install 'semantic-trio[postgres]'"
 
 
-def open_store(url: str, default: Path) -> ResponseStore:
+def open_store(url: str, default: Path, bounds: Bounds = UNBOUNDED) -> ResponseStore:
     """The store that a URL names, `sqlite:///absolute/path` or `postgresql://user:password@host:port/database`; without one SQLite's in a file.
 
     Blocks until the database has answered and its tables are there; whoever opens it closes it. Raises `InvalidRequestError` for another URL, and
     where what PostgreSQL needs is not installed; `StoreError` for a database that cannot be used. Neither tells a password.
+    The bounds are those of a file; what has to be done before one is made concerns the default alone.
     """
-    connect = _connect(url, default)
+    connect = _connect(url, default, bounds)
     return SqlResponses(connect, connect())
 
 
@@ -31,9 +33,11 @@ def place_of(url: str, default: Path) -> str:
     return str(_place(url, default))
 
 
-def _connect(url: str, default: Path) -> Connect:
+def _connect(url: str, default: Path, bounds: Bounds) -> Connect:
     place = _place(url, default)
-    return _postgres(place) if isinstance(place, Address) else functools.partial(sqlite.connect, place)
+    if isinstance(place, Address):
+        return _postgres(place)
+    return functools.partial(sqlite.connect, place, bounds if place == default else Bounds(bounds.budget_bytes, bounds.floor_bytes))
 
 
 def _place(url: str, default: Path) -> Address | Path:

@@ -15,7 +15,7 @@ from pg8000.native import DatabaseError, Error
 from scramp import ScramException
 
 from semantic_trio.adapters.store.address import Address
-from semantic_trio.adapters.store.sql import INDEX, TABLE, VERSION, Connection, LostError, Row, Value, alone, check_version
+from semantic_trio.adapters.store.sql import DAYS, INDEX, TABLE, VERSION, Connection, LostError, Row, Value, alone, check_version, is_older, upgrade
 from semantic_trio.domain.errors import StoreError
 
 # What pg8000 raises of the network, and of what is not in PostgreSQL's protocol: that it takes apart as it comes.
@@ -32,7 +32,7 @@ select pg_advisory_xact_lock({WRITER})
 """
 # Asked of the table of tables itself: to_regclass() may remember, from before the lock was waited for, that there is none.
 IS_MADE = "select 1 from pg_catalog.pg_class where relname = 'semantic_responses_schema' and pg_catalog.pg_table_is_visible(oid)"
-SCHEMA = ("create table semantic_responses_schema (version integer not null)", TABLE.format(bytes="bytea"), INDEX)
+SCHEMA = ("create table semantic_responses_schema (version integer not null)", TABLE.format(bytes="bytea"), INDEX, DAYS)
 
 
 class _Raw(Protocol):
@@ -68,6 +68,13 @@ class PostgresConnection:
         """See `Connection.begin`."""
         self.write(BEGIN)
 
+    def excess(self, size: int) -> int:
+        """See `Connection.excess`. How much a server may store is for whoever runs it to say."""
+        return 0
+
+    def check(self) -> None:
+        """See `Connection.check`. A server that is gone is told of by each call."""
+
     def close(self) -> None:
         """See `Connection.close`."""
         stream = self._raw._sock
@@ -86,8 +93,16 @@ class PostgresConnection:
             with alone(self):
                 if not self._is_made():  # another process was as quick
                     self._make_tables()
+        if is_older(self._version()):
+            with alone(self):
+                if is_older(self._version()):
+                    upgrade(self)
+                    self.write("update semantic_responses_schema set version = :version", version=VERSION)
+        check_version(self._version())
+
+    def _version(self) -> object:
         [[version]] = self.read("select max(version) from semantic_responses_schema")
-        check_version(version)
+        return version
 
     def _is_made(self) -> bool:
         return bool(self.read(IS_MADE))

@@ -8,16 +8,20 @@ from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import attrs
+import structlog
 
 from semantic_trio.adapters.store import sql
-from semantic_trio.adapters.store.sql import Connection, LostError, Row, alone, response_of
+from semantic_trio.adapters.store.sql import Connection, LostError, Row, alone, integer, response_of
 from semantic_trio.domain.errors import ResponseConflictError, ResponseNotFoundError, StoreError
 from semantic_trio.domain.responses import StoredResponse, is_storable, is_to_be_written
+
+log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 Connect = Callable[[], Connection]  # raises `StoreError`
 # How long a call waits for those before it: longer than one of them can take where the database does not answer.
 PATIENCE_SECONDS = 90.0
+LAST_PLACE = 1 << 62  # behind all responses
 
 
 @attrs.define(eq=False)
@@ -46,9 +50,9 @@ class SqlResponses:
         """See `ResponseStore.delete`."""
         return is_storable(response_id) and self._do(lambda connection: _change(connection, sql.DELETE, id=response_id)) > 0
 
-    def prune(self, before: int) -> int:
+    def prune(self, today: int, days: int) -> int:
         """See `ResponseStore.prune`."""
-        return self._do(lambda connection: _change(connection, sql.PRUNE, before=before))
+        return self._do(lambda connection: _prune(connection, today, days))
 
     def close(self) -> None:
         """See `ResponseStore.close`."""
@@ -63,7 +67,8 @@ class SqlResponses:
         try:
             try:
                 return self._try(work)
-            except LostError:
+            except LostError as error:
+                log.warning("the database of responses was lost, and is opened again", reason=error.reason)
                 return self._try(work)
         finally:
             self._lock.release()
@@ -74,12 +79,15 @@ class SqlResponses:
         if self._connection is None:
             self._connection = self._connect()
         try:
-            return work(self._connection)
+            self._connection.check()
+            result = work(self._connection)
+            self._connection.check()
         except (ResponseConflictError, ResponseNotFoundError):
             raise
         except BaseException:  # nobody knows what state it is in
             self._drop()
             raise
+        return result
 
     def _drop(self) -> None:
         if self._connection is not None:
@@ -92,7 +100,44 @@ def _put(connection: Connection, response: StoredResponse) -> None:
         known = _one(connection, sql.GET, response.id)
         parent = _one(connection, sql.GET_WITHOUT_CONTENT, response.parent) if response.parent is not None else None
         if is_to_be_written(response, known, parent):
+            _make_room(connection, len(response.input or b"") + len(response.output or b""), keep=response.parent or response.id)
             connection.write(sql.PUT, **attrs.asdict(response))
+
+
+def _make_room(connection: Connection, size: int, keep: str) -> None:
+    """Remove the oldest conversations, a sixteenth of all responses at a time, until so many bytes more are within the budget.
+
+    The conversation of `keep` stays. Raises `StoreError` where that takes more than the budget.
+    """
+    parts = 1
+    while (excess := connection.excess(size)) > 0:
+        if parts > sql.ALL_PARTS:
+            raise StoreError(f"the conversation would take {excess} bytes more than there may be of all (responses_budget_mb)")
+        behind = connection.read(sql.PLACE_BEHIND, parts=parts)
+        place = integer(behind[0][0]) if behind else LAST_PLACE
+        if removed := connection.write(sql.PRUNE, place=place, keep=keep):
+            log.info("the oldest responses were removed for newer ones", removed=removed)
+        else:
+            parts += 1  # newer ones follow all of these
+
+
+def _prune(connection: Connection, today: int, days: int) -> int:
+    with alone(connection):
+        number = _number_of(connection, today)
+        oldest = connection.read(sql.FIRST_PLACE, number=number - days) if days else []
+        return connection.write(sql.PRUNE, place=integer(oldest[0][0]), keep="") if oldest else 0
+
+
+def _number_of(connection: Connection, today: int) -> int:
+    """The number of this day among those on which a server was working. A clock that leaps ahead makes one day of all that it has left out."""
+    found = connection.read(sql.LAST_DAY)
+    number, day = map(integer, found[0]) if found else (0, -1)
+    if today > day:
+        connection.write(sql.NEW_DAY, number=number + 1, day=today)
+        return number + 1
+    if today < day:
+        connection.write(sql.CORRECT_DAY, number=number, day=today)
+    return number
 
 
 def _change(connection: Connection, statement: str, **values: sql.Value) -> int:

@@ -1,6 +1,6 @@
 """What is said to a database, and what comes back.
 
-Knows the table, in words that SQLite and PostgreSQL both understand. Knows nothing of connections.
+Knows the tables, in words that SQLite and PostgreSQL both understand. Knows nothing of connections.
 """
 
 import contextlib
@@ -12,12 +12,12 @@ import attrs
 from semantic_trio.domain.errors import StoreError
 from semantic_trio.domain.responses import StoredResponse
 
-VERSION = 1  # of the table. A database that has a later one is left alone
+VERSION = 2  # of the tables. A database that has a later one is left alone
 
 Value = str | int | bytes | None
 Row = Sequence[object]
 
-# What is long comes last: SQLite reads a row from its beginning, as far as it has to.
+# What is long comes last: SQLite reads a row from its beginning, as far as it has to. `place` counts responses in the order in which they came.
 TABLE = """
 create table semantic_responses (
   id text primary key not null,
@@ -27,11 +27,33 @@ create table semantic_responses (
   status text not null,
   input_hash text not null,
   output_hash text not null,
+  place bigint not null,
   input {bytes},
   output {bytes}
 )
 """
-INDEX = "create index semantic_responses_created_at on semantic_responses (created_at)"
+INDEX = "create index semantic_responses_place on semantic_responses (place)"
+# Days on which a server was working, numbered from 1 on, and the place of the first response that came then: what is old is told by these, for a
+# clock may be wrong. `day`: since 1970, by the clock.
+DAYS = """
+create table semantic_responses_days (
+  number bigint primary key not null,
+  day bigint not null,
+  place bigint not null
+)
+"""
+# From version 1, which knew no order but that of the clock.
+UPGRADE = (
+    "alter table semantic_responses add column place bigint not null default 0",
+    """
+update semantic_responses set place = ordered.place
+from (select id, row_number() over (order by created_at, id) as place from semantic_responses) as ordered
+where ordered.id = semantic_responses.id
+""",
+    "drop index semantic_responses_created_at",
+    INDEX,
+    DAYS,
+)
 
 GET = """
 select id, parent, model, created_at, status, input, output, input_hash, output_hash from semantic_responses where id = :id
@@ -49,20 +71,34 @@ with recursive path (id, parent) as (
 )
 select id, parent, model, created_at, status, input, output, input_hash, output_hash from semantic_responses where id in (select id from path)
 """
-PUT = """
-insert into semantic_responses (id, parent, model, created_at, status, input, output, input_hash, output_hash)
-values (:id, :parent, :model, :created_at, :status, :input, :output, :input_hash, :output_hash)
-on conflict (id) do update set status = excluded.status, output = excluded.output, output_hash = excluded.output_hash
+# The place of the next response: no place that stands for a day is given again when all responses of that day are removed.
+NEXT_PLACE = """
+select max(place) from (
+  select coalesce(max(place), 0) + 1 as place from semantic_responses union all select coalesce(max(place), 1) from semantic_responses_days
+) as known
 """
+PUT = f"""
+insert into semantic_responses (id, parent, model, created_at, status, input, output, input_hash, output_hash, place)
+values (:id, :parent, :model, :created_at, :status, :input, :output, :input_hash, :output_hash, ({NEXT_PLACE}))
+on conflict (id) do update set status = excluded.status, output = excluded.output, output_hash = excluded.output_hash
+"""  # noqa: S608  what is put together is all ours
 DELETE = "update semantic_responses set input = null, output = null where id = :id and (input is not null or output is not null)"
+# Removes what came before a place, but for what newer ones follow, and one response with all before it.
 PRUNE = """
 with recursive kept (id, parent) as (
-  select id, parent from semantic_responses where created_at >= :before
+  select id, parent from semantic_responses where place >= :place or id = :keep
   union
   select one.id, one.parent from semantic_responses one join kept on one.id = kept.parent
 )
 delete from semantic_responses where not exists (select 1 from kept where kept.id = semantic_responses.id)
 """
+LAST_DAY = "select number, day from semantic_responses_days order by number desc limit 1"
+NEW_DAY = f"insert into semantic_responses_days (number, day, place) values (:number, :day, ({NEXT_PLACE}))"  # noqa: S608 as above
+CORRECT_DAY = "update semantic_responses_days set day = :day where number = :number"  # the clock was ahead
+FIRST_PLACE = "select place from semantic_responses_days where number = :number"
+# The place behind the oldest sixteenths of all responses.
+PLACE_BEHIND = "select place from semantic_responses order by place limit 1 offset (select count(*) * :parts / 16 from semantic_responses)"
+ALL_PARTS = 16
 
 
 @attrs.frozen
@@ -84,6 +120,12 @@ class Connection(Protocol):
 
     def begin(self) -> None:
         """Begin a transaction beside which nobody writes. What it commits is there whatever happens."""
+
+    def excess(self, size: int) -> int:
+        """Bytes by which the database would be above its budget with so many more. Raises `StoreError` where the disk is to have them left."""
+
+    def check(self) -> None:
+        """Raises `LostError` where the database is not there any more: then nothing that was written is kept."""
 
     def close(self) -> None:
         """Give it back. What is not committed has not happened. Raises nothing."""
@@ -115,6 +157,24 @@ def response_of(row: Row) -> StoredResponse:
             return StoredResponse(id_, parent, model, created_at, status, given, answer, input_hash, output_hash)
         case _:
             raise StoreError(f"the row of {id_} is no response")
+
+
+def integer(value: object) -> int:
+    """A number that a database has given. Raises `StoreError` where it is none."""
+    if not isinstance(value, int):
+        raise StoreError("the table holds something else than a number")
+    return value
+
+
+def is_older(found: object) -> bool:
+    """True for the version of a database that an earlier version of this server has made."""
+    return found == VERSION - 1
+
+
+def upgrade(connection: Connection) -> None:
+    """Bring the tables of an older version up to date, but for the note of their version."""
+    for statement in UPGRADE:
+        connection.write(statement)
 
 
 def check_version(found: object) -> None:

@@ -5,16 +5,31 @@ Knows SQLite, and whose the file is. Knows nothing of responses.
 
 import contextlib
 import os
+import shutil
 import sqlite3
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import attrs
 
-from semantic_trio.adapters.store.sql import INDEX, TABLE, VERSION, Connection, Row, Value, alone, check_version
-from semantic_trio.domain.errors import StoreError
+from semantic_trio.adapters.store.sql import (
+    DAYS,
+    INDEX,
+    TABLE,
+    VERSION,
+    Connection,
+    LostError,
+    Row,
+    Value,
+    alone,
+    check_version,
+    integer,
+    is_older,
+    upgrade,
+)
+from semantic_trio.domain.errors import CacheInUseError, StoreError
 
 APPLICATION = 0x53_54_52_31  # "STR1", in the header of every file of ours: `file` and SQLite tell by it whose a database is
 BUSY_SECONDS, POLL_SECONDS = 10.0, 0.02  # another process may be writing for so long
@@ -22,8 +37,32 @@ PRIVATE, PRIVATE_FILE = 0o700, 0o600
 
 # Every commit is on disk when it returns (`full`, and beyond the drive's own cache where a system tells the two apart), and what is deleted is
 # overwritten.
-MANNERS = ("pragma synchronous = full", "pragma fullfsync = on", "pragma checkpoint_fullfsync = on", "pragma secure_delete = on")
+# The log (`-wal`) is cut down to this many bytes when it is folded in: else it would stay as large as it has ever been.
+LOG_BYTES = 4 << 20
+MANNERS = (
+    "pragma synchronous = full",
+    "pragma fullfsync = on",
+    "pragma checkpoint_fullfsync = on",
+    "pragma secure_delete = on",
+    f"pragma journal_size_limit = {LOG_BYTES}",
+)
 _making = threading.Lock()
+
+
+def _nothing() -> None:
+    pass
+
+
+@attrs.frozen
+class Bounds:
+    """What a file may take, and what has to be done before one is made."""
+
+    budget_bytes: int = 1 << 60
+    floor_bytes: int = 0  # what the file system keeps free
+    claim: Callable[[], None] = _nothing  # has the directory; raises `SemanticError`, `OSError`
+
+
+UNBOUNDED = Bounds()
 
 
 @attrs.define(eq=False)
@@ -32,6 +71,8 @@ class SqliteConnection:
 
     _file: Path
     _raw: sqlite3.Connection
+    _bounds: Bounds = UNBOUNDED
+    _files: tuple[tuple[int, int] | None, ...] = attrs.field(init=False, default=())  # those it works with: their device and number
 
     def read(self, sql: str, **values: Value) -> Sequence[Row]:
         """See `Connection.read`."""
@@ -50,6 +91,21 @@ class SqliteConnection:
         """See `Connection.begin`."""
         self.write("begin immediate")
 
+    def excess(self, size: int) -> int:
+        """See `Connection.excess`. What is written is in the log and in the file until the log is folded in."""
+        with _told(self._file):
+            free = shutil.disk_usage(self._file.parent).free
+        if free - 2 * size < self._bounds.floor_bytes:
+            raise StoreError(f"{free} bytes are free on the disk, and {self._bounds.floor_bytes} are to stay so (disk_floor_mb)")
+        count, unused, page_bytes = (integer(self._value(f"pragma {name}")) for name in ("page_count", "freelist_count", "page_size"))
+        return (count - unused) * page_bytes + size - self._bounds.budget_bytes
+
+    def check(self) -> None:
+        """See `Connection.check`."""
+        before, self._files = self._files, _identities(self._file)
+        if any(one is not None and one != other for one, other in zip(before, self._files, strict=True)):
+            raise LostError(f"{self._file} was deleted or replaced under the server")
+
     def close(self) -> None:
         """See `Connection.close`."""
         with contextlib.suppress(sqlite3.Error):
@@ -61,26 +117,32 @@ class SqliteConnection:
             with alone(self):
                 if not self._is_ours():  # another process was as quick
                     self._make_table()
-        check_version(self._number("pragma user_version"))
+        if is_older(self._value("pragma user_version")):
+            with alone(self):
+                if is_older(self._value("pragma user_version")):
+                    upgrade(self)
+                    self.write(f"pragma user_version = {VERSION}")
+        check_version(self._value("pragma user_version"))
         with contextlib.suppress(OSError):  # it may be somebody else's
             self._file.chmod(PRIVATE_FILE)
         self._use_log()
         for manner in MANNERS:
             self.read(manner)
+        self._files = _identities(self._file)
 
     def _is_ours(self) -> bool:
-        return self._number("pragma application_id") == APPLICATION
+        return self._value("pragma application_id") == APPLICATION
 
     def _make_table(self) -> None:
-        if any(map(self._number, ("pragma application_id", "pragma user_version", "select count(*) from sqlite_master"))):
+        if any(map(self._value, ("pragma application_id", "pragma user_version", "select count(*) from sqlite_master"))):
             raise StoreError(f"{self._file} is a database of another program")
-        for statement in (TABLE.format(bytes="blob"), INDEX, f"pragma application_id = {APPLICATION}", f"pragma user_version = {VERSION}"):
+        for statement in (TABLE.format(bytes="blob"), INDEX, DAYS, f"pragma application_id = {APPLICATION}", f"pragma user_version = {VERSION}"):
             self.write(statement)
 
     def _use_log(self) -> None:
         """Write ahead, so that who reads and who writes do not wait for each other. Where two want this at once SQLite itself does not wait."""
         deadline = time.monotonic() + BUSY_SECONDS
-        while self._number("pragma journal_mode") != "wal":
+        while self._value("pragma journal_mode") != "wal":
             try:
                 self._raw.execute("pragma journal_mode = wal").fetchall()
                 return  # also where the file system has no shared memory: then it goes on as it was
@@ -89,17 +151,18 @@ class SqliteConnection:
                     raise
             time.sleep(POLL_SECONDS)
 
-    def _number(self, sql: str) -> object:
-        [[number]] = self.read(sql)
-        return number
+    def _value(self, sql: str) -> object:
+        [[value]] = self.read(sql)
+        return value
 
 
-def connect(file: Path) -> Connection:
+def connect(file: Path, bounds: Bounds = UNBOUNDED) -> Connection:
     """Open a file, made where there is none. Raises `StoreError`, with the file as it was where it is none of ours."""
     with _told(file), _making:
+        bounds.claim()
         _make(file)
         raw = sqlite3.connect(file, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
-    connection = SqliteConnection(file, raw)
+    connection = SqliteConnection(file, raw, bounds)
     try:
         with _told(file):
             connection.prepare()
@@ -126,11 +189,24 @@ def _make_directory(directory: Path) -> None:
         directory.mkdir(mode=PRIVATE, exist_ok=True)
 
 
+def _identities(file: Path) -> tuple[tuple[int, int] | None, ...]:
+    """Device and number of the database and of its log, which is there from the first change on until the last connection is closed; else None."""
+    return tuple(_identity(one) for one in (file, file.with_name(f"{file.name}-wal")))
+
+
+def _identity(file: Path) -> tuple[int, int] | None:
+    try:
+        found = file.stat()
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino
+
+
 @contextlib.contextmanager
 def _told(file: Path) -> Iterator[None]:
     """What SQLite and the file system raise, in one line."""
     try:
         yield
-    except (sqlite3.Error, OSError) as error:
+    except (sqlite3.Error, OSError, CacheInUseError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         raise StoreError(f"{file}: {reason}") from error

@@ -9,6 +9,10 @@ import msgspec
 
 from semantic_trio.adapters.http.contract import one_of
 
+# Of ids and names, which are stored as they are: more than any client or server makes.
+MOST_ID_CHARACTERS = 512
+ItemId = Annotated[str, msgspec.Meta(max_length=MOST_ID_CHARACTERS)]
+
 TEXTS = ("input_text", "output_text", "text")
 # What a model of text can make nothing of.
 UNREADABLE = ("input_image", "input_file", "input_audio", "computer_screenshot")
@@ -75,37 +79,37 @@ class ReasoningItem(msgspec.Struct, frozen=True, tag_field="type", tag="reasonin
 class FunctionCallItem(msgspec.Struct, frozen=True, tag_field="type", tag="function_call"):
     """A call of a function."""
 
-    call_id: str
-    name: str
+    call_id: ItemId
+    name: ItemId
     arguments: str = "{}"
 
 
 class FunctionOutputItem(msgspec.Struct, frozen=True, tag_field="type", tag="function_call_output"):
     """What a call of a function came to."""
 
-    call_id: str
+    call_id: ItemId
     output: str | list[ResultPart]
 
 
 class CustomCallItem(msgspec.Struct, frozen=True, tag_field="type", tag="custom_tool_call"):
     """A call of a tool that takes text."""
 
-    call_id: str
-    name: str
+    call_id: ItemId
+    name: ItemId
     input: str = ""
 
 
 class CustomOutputItem(msgspec.Struct, frozen=True, tag_field="type", tag="custom_tool_call_output"):
     """What a call of a tool that takes text came to."""
 
-    call_id: str
+    call_id: ItemId
     output: str | list[ResultPart]
 
 
 class ItemReference(msgspec.Struct, frozen=True):
     """An item of a stored response, by its id."""
 
-    id: str
+    id: ItemId
     type: Literal["item_reference"] | None = None
 
 

@@ -13,6 +13,7 @@ from semantic_trio.adapters.http.body import decode
 from semantic_trio.adapters.http.openai.tools import custom_call
 from semantic_trio.adapters.http.responses.blocks import (
     KNOWN,
+    MOST_ID_CHARACTERS,
     TEXTS,
     UNREADABLE,
     CustomCallItem,
@@ -46,6 +47,10 @@ KINDS: Mapping[str, type[Item]] = {
 }
 assert set(KINDS) == set(KNOWN)
 # What a model is told of what one of its tools has found and it cannot read. To refuse it would end the session: it comes with every turn.
+READ = frozenset({"content", "text", "refusal", "output", "arguments", "input"})  # fields whose texts a model reads
+# What is stored of a text that no model reads: an id or a link is shorter, an image is not.
+MOST_UNREAD_CHARACTERS = 4096
+UNSTORED = "[{count} characters that are not stored]"
 UNREAD = "[{kind}; this model reads text alone]"
 
 
@@ -141,14 +146,26 @@ def _unread(raw: msgspec.Raw, kind: str, at: str, *, is_found: bool) -> str:
 
 
 def _whole(told: Told, own_id: str) -> dict[str, object]:
-    item = decode(told.raw, dict[str, object])
-    if not isinstance(item.get("id"), str):
+    item = {name: _bounded(value, is_read=name in READ and told.turn is not None) for name, value in decode(told.raw, dict[str, object]).items()}
+    if not 0 < len(told.id) <= MOST_ID_CHARACTERS:
         item["id"] = own_id
     if isinstance(told.item, MessageItem):
         item |= {"type": "message", "content": _parts(told.item)}
         if told.item.role == "assistant":
             item.setdefault("status", "completed")
     return item
+
+
+def _bounded(value: object, *, is_read: bool) -> object:
+    """A value as it is stored: texts that no model reads (images, files, what another server has encrypted) only where they are short."""
+    match value:
+        case str() if not is_read and len(value) > MOST_UNREAD_CHARACTERS:
+            return UNSTORED.format(count=len(value))
+        case list():
+            return [_bounded(one, is_read=is_read) for one in value]
+        case dict():
+            return {name: _bounded(one, is_read=name in READ) for name, one in value.items()}
+    return value
 
 
 def _parts(message: MessageItem) -> object:

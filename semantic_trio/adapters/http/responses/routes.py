@@ -25,9 +25,10 @@ from semantic_trio.adapters.http.responses.items import Told, messages_of, read_
 from semantic_trio.adapters.http.responses.names import new_stem, response_id, response_of
 from semantic_trio.adapters.http.responses.output import Output, Piece
 from semantic_trio.adapters.http.responses.turn import Turn
-from semantic_trio.adapters.http.responses.wire import ResponseRequest, asked, begun, check
+from semantic_trio.adapters.http.responses.wire import MOST_STORED_BYTES, ResponseRequest, asked, begun, check
 from semantic_trio.adapters.http.sse import EventSource, event_stream
 from semantic_trio.adapters.http.state import AppState
+from semantic_trio.domain.errors import InvalidRequestError
 from semantic_trio.domain.responses import StoredResponse
 
 
@@ -78,13 +79,14 @@ async def _begin(state: AppState, exchange: Exchange, question: _Question) -> Tu
     before = await _history(state, question, stem)
     wanted = asked(request, messages_of((*before.before, *before.new)), question.identity, (response_id(stem), *before.responses))
     model = state.resolve(request.model)
+    first = begun(request, wanted.conversation.choice, response_id(stem), model.card, int(time.time()))
+    record = _record(first, before) if request.is_stored else None
     encoded = await model.encode(wanted.conversation)
     if state.settings.log_prompts:
         log_prompt(wanted.conversation)
     answer = submit(state, exchange, model, wanted, encoded)
-    first = begun(request, wanted.conversation.choice, response_id(stem), model.card, int(time.time()))
     output = Output(stem, custom_names(request.tools or ()), model.codec.token_bytes if request.wants_logprobs else None)
-    turn = Turn(first, answer, output, state.records, _record(first, before) if request.is_stored else None)
+    turn = Turn(first, answer, output, state.records, record)
     state.running.join(turn, exchange.stack)
     return turn
 
@@ -112,6 +114,10 @@ async def _history(state: AppState, question: _Question, stem: str) -> History:
 
 
 def _record(first: ResponseAnswer, before: History) -> StoredResponse:
+    """The response as it is stored. Raises `InvalidRequestError` for one that is too large."""
+    output = msgspec.json.encode(first)
+    if (size := len(before.given) + len(output)) > MOST_STORED_BYTES:
+        raise InvalidRequestError(f"a response is stored in {MOST_STORED_BYTES} bytes at the most, and this one takes {size}", "store", quotes=False)
     return StoredResponse.of(
         id=first.id,
         parent=before.parent,
@@ -119,5 +125,5 @@ def _record(first: ResponseAnswer, before: History) -> StoredResponse:
         created_at=first.created_at,
         status=first.status,
         input=before.given,
-        output=msgspec.json.encode(first),
+        output=output,
     )

@@ -26,6 +26,10 @@ from semantic_trio.domain.errors import InvalidRequestError
 
 # More than any conversation has; what it costs to look at one is the event loop's.
 MOST_ITEMS = 20_000
+# Of a key that is told back and stored; OpenAI's are 64 at the most.
+MOST_KEY_CHARACTERS = 1024
+# Of one response in the database, its items and what was asked for: more than any context has in text.
+MOST_STORED_BYTES = 16 << 20
 LOGPROBS = "message.output_text.logprobs"
 # What the API keeps for its clients elsewhere, and what is to be sent instead.
 NOT_KEPT = {
@@ -83,7 +87,7 @@ class ResponseRequest(ThoughtsRequest):
     stream: bool | None = None
     background: bool | None = None
     metadata: Metadata | None = None
-    prompt_cache_key: str | None = None
+    prompt_cache_key: Annotated[str, msgspec.Meta(max_length=MOST_KEY_CHARACTERS)] | None = None
     session_id: AgentId | None = None
 
     @property
