@@ -12,7 +12,7 @@ import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from hypothesis import assume, given, settings
 from structlog.testing import capture_logs
 
 from semantic_trio.adapters.disk import ModelFiles
+from semantic_trio.adapters.disk.publishing import publish, publish_once
 from semantic_trio.adapters.disk.records import encode
 from semantic_trio.domain.chain import pack
 from semantic_trio.domain.content import AgentRecord, Content, Item, Kind, Tensor
@@ -154,6 +155,24 @@ def test_the_index_has_blocks_and_marks_and_nothing_else(files: ModelFiles) -> N
 def the_file_of(files: ModelFiles, item: Item) -> Path:
     [found] = [path for path in (files.root / "memory").rglob(f"{item.key.hex()}.safetensors") if f"{item.kind}s" in path.parts]
     return found
+
+
+@pytest.mark.parametrize("have_written", [publish, publish_once])
+def test_a_file_is_its_owners_alone_while_it_is_being_written(have_written: Callable[[Path, Callable[[Path], None]], object], tmp_path: Path) -> None:
+    """Also in a directory that everybody can read, as an archive that is exported."""
+    modes: list[int] = []
+
+    def fill(file: Path) -> None:
+        with file.open("wb"):
+            modes.append(stat.S_IMODE(file.stat().st_mode))
+
+    before = os.umask(0)
+    try:
+        have_written(tmp_path / "archive.tar", fill)
+    finally:
+        os.umask(before)
+
+    assert [*modes, stat.S_IMODE((tmp_path / "archive.tar").stat().st_mode)] == [0o600, 0o600]
 
 
 def test_a_directory_that_was_deleted_is_told_once_and_made_again(files: ModelFiles) -> None:

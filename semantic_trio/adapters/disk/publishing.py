@@ -23,6 +23,7 @@ def publish(path: Path, fill: Callable[[Path], None]) -> int:
     """
     temporary = path.with_name(f"{TEMPORARY}-{path.name}")
     try:
+        _make_private_file(temporary)
         fill(temporary)
         temporary.chmod(PRIVATE_FILE)
         sync(temporary)
@@ -44,6 +45,7 @@ def publish_once(path: Path, fill: Callable[[Path], None]) -> bool:
     """
     temporary = path.with_name(f"{TEMPORARY}-{uuid.uuid4().hex}-{path.name}")
     try:
+        _make_private_file(temporary)
         fill(temporary)
         temporary.chmod(PRIVATE_FILE)
         if path.exists():
@@ -65,6 +67,11 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _make_private_file(file: Path) -> None:
+    """Make an empty file that others cannot read while it is being filled, wherever it is. Raises `OSError`."""
+    os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE_FILE))
 
 
 def make_private(root: Path, directory: Path) -> None:
