@@ -149,13 +149,20 @@ class Answer:
                 ends_turn = event.reason is FinishReason.END_OF_TURN
                 if ends_turn:
                     self._unread = self._unread[:-1]
-                yield from self._told([*self._reader.push(event.text), *self._reader.finish(is_cut=not ends_turn)])
+                read = [*self._reader.push(event.text), *self._reader.finish(is_cut=not ends_turn)]
+                allowed = self._allowed(read)
+                yield from self._told(allowed)
                 tokens = tuple(self._tokens[:-1] if ends_turn else self._tokens)  # the template says where a turn ends
-                self._remember(() if event.stop_string else self.parts, tokens)
+                self._remember(() if event.stop_string or len(allowed) < len(read) else self.parts, tokens)
                 yield event
             case Failed():
                 self._is_over = True
                 yield event
+
+    def _allowed(self, parts: list[Part]) -> list[Part]:
+        """The parts up to the first call where there may be no other: some formats tell all calls at the end."""
+        first = next((at for at, part in enumerate(parts) if isinstance(part, ToolCall)), len(parts))
+        return parts[: first + 1] if self._ends_with_call else parts
 
     def _until_enough(self, parts: Iterator[Part]) -> Iterator[AnswerEvent]:
         """The parts, and the end after the first call where there may be no other."""

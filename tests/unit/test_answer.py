@@ -8,6 +8,7 @@ import trio
 from trio.testing import MockClock
 
 from semantic_trio.adapters.text.formats.hermes import HERMES
+from semantic_trio.adapters.text.formats.table import QWEN_XML
 from semantic_trio.adapters.text.harmony_reader import HarmonyReader
 from semantic_trio.adapters.text.reader import MarkReader
 from semantic_trio.adapters.text.thinking import ThinkMarks
@@ -53,6 +54,19 @@ async def test_pieces_are_joined_and_calls_have_ids(start_engine: StartEngine, a
     assert [(call.id, call.name, call.arguments) for call in calls] == [("id1", "look", '{"at": 1}'), ("id2", "look", '{"at": 1}')]
     assert [type(part) for part in whole.parts] == [Thinking, Text, ToolCall, ToolCall]
     assert whole.text == "I look."
+
+
+async def test_of_calls_that_come_at_the_end_one_is_told_where_one_is_allowed(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    """Calls whose arguments are not escaped are certain only when the answer is over."""
+    bench, said = await start_engine(), Said()
+    single = attrs.evolve(ASKED, choice=ToolChoice(is_single=True))
+    call = "<tool_call>\n<function=look>\n</function>\n</tool_call>"
+    answer = answer_to(bench, said, f"I look.\n{call}\n{call}", single)
+    answer._reader = MarkReader(ThinkMarks(), (QWEN_XML,), ASKED.tools)
+
+    whole = await answer.result()
+
+    assert whole.parts == (Text("I look.\n"), ToolCall("id1", "look", "{}"))
 
 
 async def test_tokens_are_told_of_the_text_and_counted_of_thoughts(start_engine: StartEngine, autojump_clock: MockClock) -> None:
