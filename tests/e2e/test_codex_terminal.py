@@ -8,7 +8,7 @@ import pytest
 
 from semantic_trio.testing import Call, Rule
 from tests.e2e.isolated import Isolated, from_npm
-from tests.e2e.meter import Meter, assert_nothing_read_twice
+from tests.e2e.meter import UNREAD, Meter, assert_nothing_read_twice
 from tests.e2e.terminal import Terminal, terminal
 from tests.e2e.test_codex import PROGRAM, VERSION, configured
 from tests.process import ServerProcess
@@ -42,3 +42,25 @@ def test_a_command_is_run_and_nothing_is_read_twice(tmp_path: Path, scripted: Sc
         screen.shows("Fine it is.")
 
     assert_nothing_read_twice(meter, at_least=2)
+
+
+def test_esc_in_an_answer_reads_nothing_twice(tmp_path: Path, scripted: Scripted, metered: Metered) -> None:
+    # Without what it has said until then the client tells both prompts, one after the other.
+    counts = Rule(when="^count for me$", unless="^and then$", text="\n".join(f"line {number}" for number in range(1000)), pace_seconds=0.02)
+    server = scripted(TITLE, Rule(when="^good morning$", text="Good morning to you."), counts, FINE)
+    meter = metered(server)
+    with codex(tmp_path, meter) as screen:
+        screen.say("good morning")
+        screen.shows("Good morning to you.")
+        screen.say("count for me")
+        screen.shows("line 3")
+        screen.press("Escape")
+        screen.shows("interrupted")
+        server.until_empty()
+        screen.say("and then")
+        screen.shows("Fine it is.")
+
+    [interrupted] = [line for line in server.lines("request") if line["outcome"] == "client_gone"]
+    assert "<turn_aborted>" in str(meter.exchanges[-1].asked["input"])
+    assert_nothing_read_twice(meter, at_least=1)
+    assert meter.turns[-1].reused >= interrupted["prompt_tokens"] - UNREAD
