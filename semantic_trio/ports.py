@@ -177,7 +177,7 @@ class TextCodec(Protocol):
         """
 
     def grammar(self, conversation: Conversation, opening: str) -> Grammar | None:
-        """What comes after the prompt's `opening`, where the conversation demands calls or JSON of a form; None where it may be anything.
+        """What comes after the prompt's `opening`, where the conversation demands calls or JSON of a form, or bounds its thoughts; else None.
 
         What a grammar cannot express is left out. Blocking: takes up to a second for what was never asked before. Raises `InvalidRequestError` where
         nothing can satisfy what is demanded, `GrammarError` where it is too complex.

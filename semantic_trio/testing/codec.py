@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import attrs
 
+from semantic_trio.domain.budget import ThoughtBudget
 from semantic_trio.domain.conversation import (
     NOTHING_KNOWN,
     Breakpoint,
@@ -21,9 +22,10 @@ from semantic_trio.domain.conversation import (
     Thinking,
     ToolCall,
 )
+from semantic_trio.domain.steering import Grammar
 from semantic_trio.domain.stopping import Thoughts
 from semantic_trio.testing.grammar import OneAnswer, only_answer
-from semantic_trio.testing.runner import END_OF_TURN
+from semantic_trio.testing.runner import ALPHABET, END_OF_TURN
 
 # What `ByteReader` finds in an answer: a thought, a call, or text up to the next of them.
 SAID = re.compile(
@@ -161,10 +163,14 @@ class ByteCodec:
         """See `TextCodec.reader`."""
         return ByteReader(bool(conversation.tools) and conversation.choice.calling is not Calling.NONE, opening)
 
-    def grammar(self, conversation: Conversation, opening: str) -> OneAnswer | None:
+    def grammar(self, conversation: Conversation, opening: str) -> Grammar | None:
         """See `TextCodec.grammar`. Of all answers that have the form there is one, and none is demanded of tools that need not be called."""
         answer = only_answer(conversation)
-        return None if answer is None else OneAnswer(answer.removeprefix(opening).encode())
+        form = None if answer is None else OneAnswer(answer.removeprefix(opening).encode())
+        if conversation.thought_budget is None or form is not None:
+            return form
+        thoughts = Thoughts("<think>", "</think>", opening.startswith("<think>"))
+        return ThoughtBudget(conversation.thought_budget, thoughts, tuple(b"\n</think>\n\n"), ByteDecoder, ALPHABET)
 
 
 def _written(message: Message) -> str:

@@ -1,13 +1,16 @@
 """Thoughts on every wire: whole and streamed alike."""
 
+import functools
 from typing import Any
 
+import trio
 import trio.testing
 from openai.types.chat import ChatCompletion
 
+from semantic_trio.testing import FakeRunner
 from tests.http.agents import create, do
 from tests.http.messages import accumulated, body, events, speaking
-from tests.http.serving import openai_body, post, running
+from tests.http.serving import anthropic_body, openai_body, post, running, served
 from tests.http.test_chat import chunks
 
 TWICE = "<think>a</think>b<think>c</think>d"
@@ -48,3 +51,32 @@ async def test_two_thoughts_are_two_blocks_of_the_messages_api(autojump_clock: t
     kinds = [(block["type"], block.get("thinking", block.get("text"))) for block in content]
     assert kinds == [("thinking", "a"), ("text", "b"), ("thinking", "c"), ("text", "d")]
     assert [(block.type, getattr(block, "thinking", getattr(block, "text", None))) for block in accumulated(stream.content).content] == kinds
+
+
+async def test_a_budget_ends_thoughts_and_is_counted_right(autojump_clock: trio.testing.MockClock) -> None:
+    """In a batch of answers with other budgets, and with none."""
+    ends = len("\n</think>\n\n")
+    told: dict[int, Any] = {}
+
+    async def ask(budget: int, *, stream: bool) -> None:
+        asked = openai_body(max_tokens=60, temperature=0, thinking={"type": "enabled", "budget_tokens": budget}, stream=stream)
+        told[budget] = await post(server.app, "/v1/chat/completions", asked)
+
+    async with running(served(FakeRunner())) as server:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(functools.partial(ask, 7, stream=False))
+            nursery.start_soon(functools.partial(ask, 12, stream=True))
+            nursery.start_soon(functools.partial(ask, 100, stream=False))
+        messages = await post(server.app, "/v1/messages", anthropic_body(max_tokens=60, thinking={"type": "enabled", "budget_tokens": 9}))
+
+    whole, unbounded = (ChatCompletion.model_validate(told[budget].json) for budget in (7, 100))
+    message = whole.choices[0].message
+    assert (len(message.reasoning_content), len(message.content or "")) == (7, 60 - 7 - ends)  # type: ignore[attr-defined]
+    assert whole.usage is not None
+    assert whole.usage.completion_tokens_details is not None
+    assert whole.usage.completion_tokens_details.reasoning_tokens == 7 + ends
+    assert unbounded.choices[0].message.content == ""
+    deltas = [chunk.choices[0].delta for chunk in chunks(told[12].content) if chunk.choices]
+    assert len("".join(getattr(delta, "reasoning_content", None) or "" for delta in deltas)) == 12
+    blocks: Any = messages.json["content"]
+    assert [(block["type"], len(block.get("thinking", block.get("text", "")))) for block in blocks] == [("thinking", 9), ("text", 60 - 9 - ends)]

@@ -16,6 +16,7 @@ from semantic_trio.adapters.http.identity import NOBODY, Identity
 from semantic_trio.adapters.http.served import ServedModel
 from semantic_trio.adapters.http.state import AppState
 from semantic_trio.application.answer import Answer, Encoded, PlainReader
+from semantic_trio.domain.budget import enforced
 from semantic_trio.domain.conversation import Conversation
 from semantic_trio.domain.errors import InvalidRequestError, PoolExhaustedError, PromptTooLongError
 from semantic_trio.domain.generation import GenerationRequest, SamplingParams
@@ -113,7 +114,7 @@ def submit(state: AppState, exchange: Exchange, model: ServedModel, asked: Asked
         seed=_seed(asked),
         sampling=asked.sampling.params(model.card.sampling),
         steering=asked.steering,
-        grammar=encoded.grammar,
+        grammar=encoded.grammar if asked.max_tokens is None else enforced(encoded.grammar, asked.max_tokens),
         top_logprobs=asked.top_logprobs or 0,
         stop_strings=tuple(stop for stop in asked.stop_strings if stop),
         thoughts=reader.thoughts,

@@ -84,7 +84,7 @@ class ServedModel:
         digests = await self._run(is_large, chain, ordered)
         prompt = await self._run(is_large, self.codec.encode_prompt, ordered, self.said.known(digests))
         demanded = _with_named_tool(ordered, conversation.tools)
-        grammar = await self._compiled(demanded, prompt.opening) if demanded.demands_form else None
+        grammar = await self._compiled(demanded, prompt.opening) if demanded.demands_form or demanded.thought_budget is not None else None
         return Encoded(ordered, digests, prompt, conversation.tools, grammar)
 
     async def encode_text(self, prompt: str | tuple[int, ...]) -> tuple[int, ...]:

@@ -19,7 +19,7 @@ from semantic_trio.adapters.text.formats.hermes import HERMES
 from semantic_trio.adapters.text.formats.table import Foreign, formats
 from semantic_trio.adapters.text.generic import RESULT, Definition
 from semantic_trio.adapters.text.grammar import AnswerForm
-from semantic_trio.adapters.text.guard import NO_GUARD, Guard
+from semantic_trio.adapters.text.guard import NO_GUARD, Guard, Segment
 from semantic_trio.adapters.text.guidance import CompiledGrammar, Guidance
 from semantic_trio.adapters.text.harmony import HarmonyTemplate, harmony
 from semantic_trio.adapters.text.harmony_syntax import CALL, RETURN
@@ -34,8 +34,11 @@ from semantic_trio.adapters.text.tally import CallTally
 from semantic_trio.adapters.text.template import ChatTemplate
 from semantic_trio.adapters.text.thinking import ThinkMarks, think_marks
 from semantic_trio.adapters.text.turns import NO_SWITCHES, Switches, Turn
+from semantic_trio.domain.budget import ThoughtBudget
 from semantic_trio.domain.conversation import NOTHING_KNOWN, Conversation, Known, Prompt, Role
 from semantic_trio.domain.errors import InvalidRequestError, ModelNotFoundError
+from semantic_trio.domain.steering import Grammar
+from semantic_trio.domain.stopping import Thoughts
 from semantic_trio.ports import AnswerReader
 
 # Transformers advises at import to install a framework it is not used with here.
@@ -115,15 +118,32 @@ class TokenizerCodec:
             return MarkReader(ThinkMarks(), (), (), opening)
         return self._template.reader(conversation, opening, self.tally)
 
-    def grammar(self, conversation: Conversation, opening: str) -> CompiledGrammar | None:
+    def grammar(self, conversation: Conversation, opening: str) -> Grammar | None:
         """See `TextCodec.grammar`."""
-        form = self._template.form(conversation) if self._template is not None and conversation.demands_form else None
-        if self._template is None or form is None:
+        if self._template is None:
+            return None
+        form = self._form(conversation, opening)
+        is_bounded = conversation.thought_budget is not None and conversation.thinks is not False and not self._template.call_opening(conversation)
+        return self._budget(conversation.thought_budget or 0, opening, form) if is_bounded else form
+
+    def _form(self, conversation: Conversation, opening: str) -> CompiledGrammar | None:
+        """What the answer has to look like."""
+        assert self._template is not None
+        form = self._template.form(conversation) if conversation.demands_form else None
+        if form is None:
             return None
         marks = self._template.marks
         thinks = opening.startswith(marks.start) or self._tokenizer.token_to_id(marks.start) is not None
         calls = self._template.calls_of(conversation)
         return AnswerForm(self._guidance, marks if thinks else None, calls, form, opening).compile()
+
+    def _budget(self, limit: int, opening: str, form: CompiledGrammar | None) -> ThoughtBudget:
+        """A bound on thoughts, which are ended by the delimiter and what a template writes around it."""
+        assert self._template is not None
+        marks = self._template.marks
+        [closing] = self._segments.encode([Segment(f"{marks.pad}{marks.end}{marks.gap}")], begins=False)
+        thoughts = Thoughts(marks.start, marks.end, is_open=opening.startswith(marks.start))
+        return ThoughtBudget(limit, thoughts, closing, self.decoder, self._tokenizer.get_vocab_size(), form)
 
 
 def load_codec(path: Path, find_parser: FindParser = lambda tokenizer: None) -> TokenizerCodec:
