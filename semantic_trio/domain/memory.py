@@ -293,7 +293,7 @@ class Memory:
             self.delete(agent)
             if agent.is_kept:
                 again = self.agents.create(agent.id, parent=agent.parent)
-                again.conversation = agent.conversation
+                again.conversation, again.is_named = agent.conversation, agent.is_named
                 self.write(again)
         return tuple(agent.id for agent in holders)
 

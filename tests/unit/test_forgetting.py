@@ -24,11 +24,13 @@ def test_who_has_read_a_response_goes_with_it_and_who_is_kept_is_there_without_i
         memory.agents.named(name).responses = responses
     kept = memory.agents.create("kept")
     kept.responses, kept.history = {"resp_1"}, pack(PROMPT)
+    kept.is_named = False  # as one that was known by its content and was imported
 
     assert set(memory.forget("resp_1")) == {"reader", "kept"}
 
     assert [agent.id for agent in memory.agents] == ["other", "kept"]
     assert (memory.agents.get("kept").history, memory.agents.get("kept").responses) == (b"", set())
+    assert (memory.agents.get("kept").is_kept, memory.agents.get("kept").is_named) == (True, False)
     assert memory.forget("resp_1") == ()
     memory.audit()
 
