@@ -4,7 +4,7 @@ import hashlib
 import math
 import struct
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, MutableSequence, Sequence
 
 import attrs
 import trio
@@ -85,7 +85,7 @@ class FakeRunner:
     rows: dict[int, FakeRow] = attrs.field(init=False, factory=dict)
     blocks: dict[BlockKey, tuple[int, ...]] = attrs.field(init=False, factory=dict)
     marks: dict[MarkKey, tuple[int, ...]] = attrs.field(init=False, factory=dict)
-    plans: list[StepPlan] = attrs.field(init=False, factory=list)
+    plans: MutableSequence[StepPlan] = attrs.field(init=False, factory=list)  # all of them
     _late: StepResult = attrs.field(init=False, factory=StepResult)
 
     async def step(self, plan: StepPlan) -> StepResult:

@@ -4,9 +4,10 @@ Knows the chat format of `tiny-random`, whose tokenizer it speaks with. Reads no
 also after its row was taken away and read again.
 """
 
+import collections
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, MutableSequence, Sequence
 from pathlib import Path
 from typing import Annotated
 from weakref import WeakKeyDictionary
@@ -98,6 +99,7 @@ class ScriptedRunner(FakeRunner):
     encode: Callable[[str], Sequence[int]] = attrs.field(kw_only=True)
     decode: Callable[[Sequence[int]], str] = attrs.field(kw_only=True)
     spec: ModelCacheSpec = attrs.field(kw_only=True, default=GLOBAL_LAYERS)
+    plans: MutableSequence[StepPlan] = attrs.field(init=False, factory=lambda: collections.deque(maxlen=1))  # a server has no use for the others
     _answers: "WeakKeyDictionary[FakeRow, _Answer]" = attrs.field(init=False, factory=WeakKeyDictionary)
 
     def memory(self) -> dict[str, float]:

@@ -128,3 +128,12 @@ def test_a_script_is_read(tmp_path: Path) -> None:
     file.write_text('[{"when": "a", "calls": [{"name": "Bash", "input": {"command": "true"}}]}]')
 
     assert read_script(file) == (Rule(when="a", calls=(Call("Bash", {"command": "true"}),)),)
+
+
+async def test_a_server_of_scripted_answers_keeps_no_plans_of_requests_that_are_over() -> None:
+    """Each plan holds the tokens of its prompts: that is what a scripted server grew by."""
+    scripted = runner(Rule(text="Done."))
+    for _ in range(5):
+        await scripted.step(StepPlan((), (), (), (), (), (), ()))
+
+    assert len(scripted.plans) == 1
