@@ -77,7 +77,11 @@ class CacheFiles(Protocol):
         """Keep a block or mark; the bytes it takes on disk. Raises `OSError`, and then nothing is left behind."""
 
     def read(self, item: Item) -> Content:
-        """What was written. Raises `DamagedError` where that is not there any more as it was (and puts what is there aside), `OSError` else."""
+        """What was written.
+
+        Raises `DamagedError` where that is not there any more as it was (and puts what is there aside), `NewerFormatError` where a newer version
+        has written it (and leaves it), `OSError` else.
+        """
 
     def remove(self, item: Item) -> None:
         """Delete a block or mark, if it is there. Raises `OSError`."""
@@ -87,6 +91,9 @@ class CacheFiles(Protocol):
 
     def elsewhere(self) -> Container[str]:
         """The ids of agents that other models in the same place have records of, now. Opens no file. Raises `OSError`."""
+
+    def newer(self) -> Container[str]:
+        """The ids of agents whose records `agents` has left as they are, because a newer version has written them."""
 
     def write_agent(self, record: AgentRecord) -> int:
         """Keep a record in the place of the one before; the bytes it takes on disk. Raises `OSError`, and then the one before is still there."""

@@ -32,6 +32,8 @@ class Archives:
         """Have everything of an agent on disk within so long; what its record says then. Raises `DiskRefusedError` where it is not there."""
         memory, persistence = self.persistence.memory, self.persistence
         self._refuse_without_disk()
+        if memory.agents.is_apart(agent.id):
+            raise DiskRefusedError(f"the disk has another record of {agent.id}, which a newer version has written or for which there was no place")
         memory.write(agent)
         with trio.move_on_after(seconds):
             while self._unwritten(agent) and memory.disk.is_open:

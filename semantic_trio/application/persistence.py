@@ -71,6 +71,7 @@ class Persistence:
         """Take in what earlier processes have left: names, and the records of agents. Raises `OSError` where the directory cannot be read."""
         started = trio.current_time()
         index, records, self.memory.agents.elsewhere = await self._reads.do(self._found)
+        self.memory.agents.newer = self.files.newer()
         for item, size in index.items():
             self.memory.disk.added(item, size)
         lost, misfits = [], 0
@@ -152,6 +153,7 @@ class Persistence:
             await self._reading.put_aside(record.id, str(error))
             return 0
         except InvalidRequestError as error:
+            memory.agents.crowded_out.add(record.id)
             log.warning("an agent on disk is not known again", agent=record.id, reason=str(error))
             return 0
         self._used = max(self._used, record.used)

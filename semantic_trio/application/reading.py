@@ -13,7 +13,7 @@ import trio
 from semantic_trio.application.threads import WatchedWork
 from semantic_trio.application.traffic import Traffic
 from semantic_trio.domain.content import Content, Item, positions_in, tokens_in
-from semantic_trio.domain.errors import DamagedError, StepFailedError
+from semantic_trio.domain.errors import DamagedError, NewerFormatError, StepFailedError
 from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.prefix import Block, Kept, Mark
 from semantic_trio.ports import CacheFiles, ModelRunner
@@ -90,7 +90,7 @@ class Reading:
             content = await self.reads.do(self.files.read, kept.item)
             _check_tokens(kept, content)
             await self.runner.load({kept.item: content})
-        except (DamagedError, OSError) as error:
+        except (DamagedError, NewerFormatError, OSError) as error:
             if kept.is_written:  # not deleted meanwhile
                 await self._lose(kept, error)
             return False
@@ -99,10 +99,12 @@ class Reading:
             return False
         return True
 
-    async def _lose(self, kept: Kept, error: DamagedError | OSError) -> None:
+    async def _lose(self, kept: Kept, error: DamagedError | NewerFormatError | OSError) -> None:
         """Put something aside before the memory hears of it: from then on it may be written anew."""
-        self.traffic.damaged += 1
-        log.warning("memory on disk is damaged and will be computed again", name=kept.key.hex(), reason=str(error))
+        is_newer = isinstance(error, NewerFormatError)
+        self.traffic.damaged += not is_newer
+        event = "memory of a newer version is computed again" if is_newer else "memory on disk is damaged and will be computed again"
+        log.warning(event, name=kept.key.hex(), reason=str(error))
         if isinstance(error, DamagedError):
             await self.put_aside(kept.item, error.reason)
         self.memory.store.lost(kept)

@@ -24,6 +24,8 @@ class Agents:
     limit: int
     removed: Callable[[Agent], None] = lambda agent: None  # told of every agent that is struck off
     elsewhere: Container[str] = ()  # ids of agents that other models remember
+    newer: Container[str] = ()  # ids of agents whose records on disk a newer version has written: these stay as they are
+    crowded_out: set[str] = attrs.field(init=False, factory=set)  # ids of agents that are kept on disk and found no place here
     text_fingerprint: str = ""  # of the tokenizer and chat template
     _all: OrderedDict[str, Agent] = attrs.field(init=False, factory=OrderedDict)  # least recently used first
     _by_prompt: dict[BlockKey, dict[str, Agent]] = attrs.field(init=False, factory=dict)  # by the last whole block of what they are recognised by
@@ -52,7 +54,7 @@ class Agents:
 
         Raises `AgentExistsError`, and `InvalidRequestError` for what is no id or where agents that are kept fill the register.
         """
-        if name in self._all:
+        if name in self._all or self.is_apart(name):
             raise AgentExistsError(name)
         return self._add(Agent(agent_id(name), is_named=True, is_kept=True, parent=parent, is_elsewhere=name in self.elsewhere))
 
@@ -77,6 +79,10 @@ class Agents:
             if known:
                 return max(known, key=lambda agent: agent.prompt_tokens)
         return self._add(Agent(self._new_id(run), is_named=False))
+
+    def is_apart(self, name: str) -> bool:
+        """True if the record of an id on disk is not to be touched: its agent is not known here, and may be wanted by another version or start."""
+        return name in self.newer or name in self.crowded_out
 
     def fits(self, text_fingerprint: str) -> bool:
         """True if what was read under a fingerprint has the tokens that the same text has today.
@@ -123,7 +129,7 @@ class Agents:
         while True:
             self._count += 1
             name = f"{CONTENT_ID_START}{hashlib.sha256(f'{self._count}/'.encode() + run.packed).hexdigest()[:24]}"
-            if name not in self._all:
+            if name not in self._all and not self.is_apart(name):
                 return name
 
     def _recognise_by(self, agent: Agent, prompt: TokenRun) -> None:

@@ -158,6 +158,17 @@ class AddressError(SemanticError):
 
 
 @attrs.frozen
+class NewerFormatError(SemanticError):
+    """A file of the cache was written by a newer version. It stays as it is; what it holds has to be computed again."""
+
+    name: str  # of the file
+    reason: str
+
+    def __str__(self) -> str:
+        return f"{self.name}: {self.reason}"
+
+
+@attrs.frozen
 class CacheInUseError(SemanticError):
     """Another process works with this cache directory."""
 

@@ -320,7 +320,8 @@ class Memory:
 
         What its rows have read last has to be stored on the device already.
         """
-        if not (self.disk.exists and agent.is_listed and (agent.history or agent.is_kept)):
+        is_wanted = self.disk.exists and agent.is_listed and (agent.history or agent.is_kept)
+        if not is_wanted or self.agents.is_apart(agent.id):
             return
         chain, marks = self.chain(agent), self.marks(agent)
         for kept in (*chain, *(marks[-1:] if self.disk.is_sparing else marks)):
@@ -496,7 +497,8 @@ class Memory:
 
     def _no_record(self, agent: Agent) -> None:
         """Remove what the record of an agent that is gone alone led to."""
-        self.store.unlisted(self.disk.remove_agent(agent))
+        if not self.agents.is_apart(agent.id):
+            self.store.unlisted(self.disk.remove_agent(agent))
         self.removed(agent)
 
 

@@ -13,7 +13,7 @@ import attrs
 import click
 
 from semantic_trio.adapters.disk import CacheDirectory, CacheLock, StoredModel, held_by
-from semantic_trio.adapters.disk.directory import Damaged, to_be_given_up
+from semantic_trio.adapters.disk.directory import Damaged, Newer, to_be_given_up
 from semantic_trio.domain.content import Kind
 from semantic_trio.domain.errors import CacheInUseError, InvalidRequestError
 from semantic_trio.entrypoints import settings
@@ -101,14 +101,16 @@ def verify_cache(place: Place) -> None:
     with told_ends(), contextlib.ExitStack() as stack:
         directory = place.directory
         holder = _taken(stack, directory)
-        read, damaged = 0, 0
+        read, damaged, newer = 0, 0, 0
         for model in directory.models():
             for found in model.damaged():
                 read += 1
+                newer += isinstance(found, Newer)
                 if isinstance(found, Damaged):
                     damaged += 1
                     click.echo(f"damaged  {_told(model, found, holder)}")
-        tell_facts([("read", counted(read, "file")), ("damaged", counted(damaged, "file"))])
+        facts = [("read", counted(read, "file")), ("damaged", counted(damaged, "file"))]
+        tell_facts([*facts, ("of a newer version", counted(newer, "file"))] if newer else facts)
     sys.exit(1 if damaged else 0)
 
 
@@ -124,6 +126,7 @@ def prune_cache(place: Place, to_mb: int | None, *, wants_quarantine: bool) -> N
             models = directory.models()
             rows = [_removed("unfinished", directory.temporaries(models))]
             rows += [_removed("quarantine", directory.quarantined())] if wants_quarantine else []
+            rows += [(f"kept for agents of a newer version, {model.name}", "", human(model.bytes)) for model in models if model.has_newer]
             rows += [(f"of no agent, {model.name}", *_freed(len(items), model.remove(items))) for model in models for items in [model.unreached()]]
             if to_mb is not None:
                 rows.append(("of agents", *_given_up(models, to_mb * MIB)))

@@ -41,6 +41,7 @@ class MemoryFiles:
     free: int = 1 << 40
     before: Callable[[str], None] = _nothing  # is told the method that was called; may raise or wait, to play a disk that is full, broken or slow
     fingerprint: str = "fake"  # of the model whose files they are
+    by_newer: set[str] = attrs.field(factory=set)  # agents whose records a newer version has written
     others: set[str] = attrs.field(init=False, factory=set)  # agents that other models have records of
     put_aside_for: list[tuple[Item | str, str]] = attrs.field(init=False, factory=list)  # what, and why
     _contents: dict[Item, Content] = attrs.field(init=False, factory=dict)
@@ -84,7 +85,11 @@ class MemoryFiles:
         self.before("agents")
         for agent in [agent for agent in self._records if agent in self._damage]:
             self._take_out(agent, self._damage[agent])
-        return sorted(self._records.values(), key=lambda record: record.used)
+        return sorted((record for record in self._records.values() if record.id not in self.by_newer), key=lambda record: record.used)
+
+    def newer(self) -> Container[str]:
+        """See `CacheFiles.newer`."""
+        return self.by_newer
 
     def elsewhere(self) -> Container[str]:
         """See `CacheFiles.elsewhere`."""

@@ -315,6 +315,7 @@ def damages(draw: st.DrawFn, content: bytes) -> bytes:
 def test_whatever_becomes_of_a_file_it_is_found_out_and_put_aside(kind: str, data: st.DataObject) -> None:
     content = data.draw(damages(written(kind)))
     assume(content != written(kind))
+    assume(not re.search(rb"semantic_trio/(?!1\b)\d", content))  # which is taken for a newer version's, and stays
 
     assert_detected(kind, content)
 

@@ -16,7 +16,7 @@ from semantic_trio.adapters.disk import format as file_format
 from semantic_trio.adapters.disk.files import ModelFiles
 from semantic_trio.adapters.disk.format import Label
 from semantic_trio.adapters.disk.layout import AGENT, SHORT, Layout
-from semantic_trio.adapters.disk.parsing import UnfitError, shown
+from semantic_trio.adapters.disk.parsing import NewerError, UnfitError, shown
 from semantic_trio.adapters.disk.quarantine import Quarantine
 from semantic_trio.adapters.disk.records import decode
 from semantic_trio.domain.chain import root_key
@@ -36,6 +36,13 @@ class Damaged:
     kind: str
     reason: str
     is_readable: bool = True  # it could be read, and so it will stay damaged
+
+
+@attrs.frozen
+class Newer:
+    """A file that a newer version of this server has written."""
+
+    path: Path
 
 
 @attrs.define(eq=False, slots=False)
@@ -98,15 +105,25 @@ class StoredModel:
         """When an agent was used last, in seconds, by the clock of the file system: for the order among models."""
         return self.layout.path(agent).stat().st_mtime
 
-    def damaged(self) -> Iterator[Damaged | Path]:
-        """Read every file: those that are damaged come with the reason, the others as they are."""
+    def damaged(self) -> Iterator[Damaged | Newer | Path]:
+        """Read every file: those that are damaged come with the reason, those of a newer version as such, the others as they are."""
         for item in self.sizes:
             yield from self._examined(self.layout.path(item), item)
         for path in self.layout.records():
             yield from self._examined(path, None)
 
+    @property
+    def has_newer(self) -> bool:
+        """True if a newer version has written a record here. Raises `OSError`."""
+        return any(isinstance(found, Newer) for path in self.layout.records() for found in self._examined(path, None))
+
     def unreached(self) -> list[Item]:
-        """Blocks and marks that no record leads to. Raises `OSError`."""
+        """Blocks and marks that no record leads to. Raises `OSError`.
+
+        None where a record is a newer version's: what that leads to is not known.
+        """
+        if self.has_newer:
+            return []
         reached = {item for _, belongings in self.agents() for item in belongings}
         return [item for item in self.sizes if item not in reached]
 
@@ -142,7 +159,7 @@ class StoredModel:
         except ValueError as error:
             raise UnfitError(str(error)) from error
 
-    def _examined(self, path: Path, item: Item | None) -> Iterator[Damaged | Path]:
+    def _examined(self, path: Path, item: Item | None) -> Iterator[Damaged | Newer | Path]:
         kind = item.kind if item else AGENT
         try:
             if item is None:
@@ -151,6 +168,8 @@ class StoredModel:
                 self._read(path, item)
         except FileNotFoundError:  # deleted since
             return
+        except NewerError:
+            yield Newer(path)
         except UnfitError as error:
             yield Damaged(path, kind, str(error))
         except OSError as error:

@@ -16,14 +16,14 @@ import structlog
 
 from semantic_trio.adapters.disk import format as file_format
 from semantic_trio.adapters.disk.format import Label
-from semantic_trio.adapters.disk.layout import AGENT, Layout
-from semantic_trio.adapters.disk.parsing import UnfitError, shown
+from semantic_trio.adapters.disk.layout import AGENT, AgentFiles, Layout
+from semantic_trio.adapters.disk.parsing import NewerError, UnfitError, shown
 from semantic_trio.adapters.disk.publishing import TEMPORARY, make_private, publish
 from semantic_trio.adapters.disk.quarantine import Quarantine
 from semantic_trio.adapters.disk.records import decode, encode
 from semantic_trio.adapters.disk.travel import Arrival, departing
 from semantic_trio.domain.content import AgentRecord, Content, Item
-from semantic_trio.domain.errors import CacheInUseError, DamagedError, InvalidRequestError
+from semantic_trio.domain.errors import CacheInUseError, DamagedError, InvalidRequestError, NewerFormatError
 
 log = structlog.get_logger(__name__)
 
@@ -44,6 +44,7 @@ class ModelFiles:
     _quarantine: Quarantine = attrs.field(init=False)
     _is_tidy: bool = attrs.field(init=False, default=False)
     _has_home: bool = attrs.field(init=False, default=False)  # the model's directory was there when it was looked at last
+    _newer: frozenset[str] = attrs.field(init=False, default=frozenset())  # names of records that a newer version has written
 
     def __attrs_post_init__(self) -> None:
         self._layout = Layout(self.root, self.fingerprint)
@@ -68,6 +69,8 @@ class ModelFiles:
             return self._read(path, item)
         except FileNotFoundError as error:
             raise DamagedError(self._layout.name(path), "is gone") from error
+        except NewerError as error:
+            raise NewerFormatError(self._layout.name(path), str(error)) from error
         except UnfitError as error:
             self._try_to_put_aside(path, item.kind, str(error))
             raise DamagedError(self._layout.name(path), str(error)) from error
@@ -78,8 +81,16 @@ class ModelFiles:
 
     def agents(self) -> Sequence[AgentRecord]:
         """See `CacheFiles.agents`."""
-        records = [record for path in self._layout.records() if (record := self._record(path)) is not None]
+        newer: dict[str, str] = {}  # reasons
+        records = [record for path in self._layout.records() if (record := self._record(path, newer)) is not None]
+        self._newer = frozenset(newer)
+        if newer:
+            log.warning("agents of a newer version are left as they are", agents=len(newer), reason=next(iter(newer.values())))
         return sorted(records, key=lambda record: record.used)
+
+    def newer(self) -> Container[str]:
+        """See `CacheFiles.newer`."""
+        return AgentFiles(self._newer)
 
     def elsewhere(self) -> Container[str]:
         """See `CacheFiles.elsewhere`."""
@@ -142,10 +153,12 @@ class ModelFiles:
             raise UnfitError(f"is named {shown(name)}")
         return content
 
-    def _record(self, path: Path) -> AgentRecord | None:
-        """None where it is damaged, or cannot be read today."""
+    def _record(self, path: Path, newer: dict[str, str]) -> AgentRecord | None:
+        """None where it is damaged, cannot be read today, or is a newer version's, which is noted."""
         try:
             return self._read_record(path)
+        except NewerError as error:
+            newer[path.name] = str(error)
         except UnfitError as error:
             log.warning("record of an agent is damaged", file=self._layout.name(path), reason=str(error))
             self._try_to_put_aside(path, AGENT, str(error))

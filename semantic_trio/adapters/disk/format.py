@@ -22,10 +22,11 @@ from safetensors import SafetensorError
 from safetensors.numpy import save, save_file
 
 from semantic_trio.adapters.disk.header import DTYPES, LENGTH_BYTES, Header, header_bytes
-from semantic_trio.adapters.disk.parsing import UnfitError, parse, shown, strictly
+from semantic_trio.adapters.disk.parsing import NewerError, UnfitError, parse, shown, strictly
 from semantic_trio.domain.content import Content, Tensor
 
 FORMAT = "semantic_trio/1"
+FORMAT_NUMBER = re.compile(r"semantic_trio/(\d{1,9})")  # of all versions; a newer one may change everything else
 ZEROS = b"0" * 32
 CHECKSUM = re.compile(rb'"checksum"\s*:\s*"([0-9a-f]{32})"')
 # numpy has no such numbers: their bytes travel as these, and the metadata says what they are.
@@ -93,9 +94,17 @@ def _read(path: Path) -> tuple[Header, memoryview]:
     with path.open("rb", buffering=0) as file:
         front = _front(file)
         header = Header.parse(memoryview(front)[LENGTH_BYTES:])
+        _refuse_newer(header.metadata)
         whole = _whole(file, front, len(front) + header.data_bytes)
     _verify(whole, len(front))
     return header, whole
+
+
+def _refuse_newer(metadata: Mapping[str, str]) -> None:
+    """Raises `NewerError`, before anything is verified: how a newer version does that is not known here."""
+    number, ours = FORMAT_NUMBER.fullmatch(metadata.get("format", "")), FORMAT_NUMBER.fullmatch(FORMAT)
+    if number and ours and int(number[1]) > int(ours[1]):
+        raise NewerError(f"is of format {number[0]}, which a newer version has written; this one reads {FORMAT}")
 
 
 def _array(tensor: Tensor) -> npt.NDArray[np.generic]:

@@ -72,10 +72,10 @@ class Layout:
         """The files of agents that are there. Raises `OSError`."""
         return [Path(entry.path) for entry in _entries(self.agents) if AGENT_FILE.fullmatch(entry.name)]
 
-    def elsewhere(self) -> "Elsewhere":
+    def elsewhere(self) -> "AgentFiles":
         """The agents other models have records of. Raises `OSError`."""
         homes = [Path(entry.path) for entry in _entries(self.home.parent) if entry.name != self.home.name and entry.is_dir(follow_symlinks=False)]
-        return Elsewhere(frozenset(entry.name for home in homes for entry in _entries(home / self.agents.name)))
+        return AgentFiles(frozenset(entry.name for home in homes for entry in _entries(home / self.agents.name)))
 
     def tidy(self) -> None:
         """Close what is open to others, and remove what was begun and not finished. Raises `OSError` where a directory cannot be read."""
@@ -104,7 +104,7 @@ class Layout:
 
 
 @attrs.frozen
-class Elsewhere:
+class AgentFiles:
     """Agents by the names of their files."""
 
     files: frozenset[str]

@@ -21,6 +21,10 @@ class UnfitError(Exception):
     """What was read is not what is wanted; the text says why, in one line of ASCII."""
 
 
+class NewerError(UnfitError):
+    """What was read was written by a newer version of this server; the text says so. It is not damaged, and stays as it is."""
+
+
 def shown(text: str) -> str:
     """A text of any length and content, fit to be logged."""
     line = ascii(text[: SHOWN + 1])[1:-1]

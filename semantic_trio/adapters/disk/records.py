@@ -10,13 +10,15 @@ import msgspec
 import numpy as np
 
 from semantic_trio.adapters.disk.conversations import Written, WrittenConversation, conversation_of, written
-from semantic_trio.adapters.disk.parsing import Count, UnfitError, parse, strictly
+from semantic_trio.adapters.disk.parsing import Count, NewerError, UnfitError, parse, strictly
 from semantic_trio.domain.agent import AGENT_ID
 from semantic_trio.domain.chain import TOKEN_BYTES, common_tokens
 from semantic_trio.domain.content import AgentRecord, Content, SaidEnd, SaidLine, Tensor
 
 Key = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 Id = Annotated[str, msgspec.Meta(pattern=rf"\A{AGENT_ID.pattern}\Z")]
+# As msgspec says it.
+UNKNOWN_FIELD = "Object contains unknown field"
 # Of all lines of one record, which share what is written once: no file may ask for more memory than any server remembers.
 MOST_SAID_BYTES = 1 << 30
 
@@ -84,7 +86,7 @@ def encode(record: AgentRecord) -> Content:
 
 def decode(content: Content) -> AgentRecord:
     """The record again. Raises `UnfitError` for one that could not have been written."""
-    agent = strictly(parse(_tensor(content, "agent", "U8")), WrittenAgent, "record")
+    agent = _agent(parse(_tensor(content, "agent", "U8")))
     history = _tokens(content, "history")
     if content.keys() - {"agent", "history"} != {_said(n) for n in range(len(agent.said))}:
         raise UnfitError(f"has {len(content)} tensors, and {len(agent.said)} lines of conversation")
@@ -107,6 +109,16 @@ def decode(content: Content) -> AgentRecord:
         conversation=conversation_of(agent.conversation),
         said=tuple(_line(line, history, _tokens(content, _said(n))) for n, line in enumerate(agent.said)),
     )
+
+
+def _agent(found: object) -> WrittenAgent:
+    """Raises `NewerError` for a record with a field that this version does not know: its checksum is right, so it was written like this."""
+    try:
+        return strictly(found, WrittenAgent, "record")
+    except UnfitError as error:
+        if UNKNOWN_FIELD in str(error):
+            raise NewerError(f"was written by a newer version: {error}") from error
+        raise
 
 
 def _said(number: int) -> str:
