@@ -21,7 +21,7 @@ from ragged_step import GREEDY, build, compute
 
 from semantic_trio.adapters.disk import ModelFiles
 from semantic_trio.adapters.mlx.geometry import measure_spec
-from semantic_trio.adapters.mlx.kv import choose_layout
+from semantic_trio.adapters.mlx.choosing import choose_layout
 from semantic_trio.adapters.mlx.runner import Batch
 from semantic_trio.application.reading import READERS
 from semantic_trio.domain.content import Item, Kind

@@ -25,7 +25,7 @@ from serving import MODEL, model_path
 from semantic_trio.adapters.disk import ModelFiles
 from semantic_trio.adapters.mlx.device import Device, last_act
 from semantic_trio.adapters.mlx.geometry import measure_spec
-from semantic_trio.adapters.mlx.kv import choose_layout
+from semantic_trio.adapters.mlx.choosing import choose_layout
 from semantic_trio.adapters.mlx.runner import Batch, MlxRunner, load_runner
 from semantic_trio.application.engine import Engine
 from semantic_trio.application.persistence import Persistence

@@ -20,7 +20,7 @@ import attrs
 from ragged_step import SHAPES, build
 
 from semantic_trio.adapters.mlx.geometry import measure_spec
-from semantic_trio.adapters.mlx.kv import choose_layout
+from semantic_trio.adapters.mlx.choosing import choose_layout
 from semantic_trio.adapters.mlx.runner import Batch
 from semantic_trio.domain.chain import TokenRun
 from semantic_trio.domain.conversation import Breakpoint

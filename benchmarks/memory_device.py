@@ -16,7 +16,8 @@ from pathlib import Path
 from ragged_step import GREEDY, SHAPES, build
 
 from semantic_trio.adapters.mlx import snapshot
-from semantic_trio.adapters.mlx.kv import choose_layout
+from semantic_trio.adapters.mlx.choosing import choose_layout
+from semantic_trio.adapters.mlx.geometry import measure_spec
 from semantic_trio.adapters.mlx.runner import Batch
 from semantic_trio.domain.step import Chunk, Closing, Decode, Piece, Restore, RowStart, SaveBlock, StepPlan
 
@@ -112,7 +113,7 @@ def main() -> None:
     bench = Bench(Batch(choose_layout(model)), arguments.context)
     bench.round()  # kernels are compiled, buffers found
     rounds = [bench.round() for _ in range(arguments.rounds)]
-    row_bytes = sum(array.nbytes for array in snapshot.arrays_in(bench.batch.store._blocks[b"seed"])) * arguments.context // BLOCK
+    row_bytes = measure_spec(model, "bench").block_bytes() * arguments.context // BLOCK
     what = arguments.model.name if arguments.model else f"{arguments.shape} in {arguments.dtype}"
     print(f"{mx.default_device()}, {what}, a row of {arguments.context} tokens: {row_bytes / 2**20:.0f} MiB")
     report(rounds, row_bytes)

@@ -11,7 +11,7 @@ import statistics
 import time
 from typing import cast
 
-from semantic_trio.adapters.mlx.kv import choose_layout
+from semantic_trio.adapters.mlx.choosing import choose_layout
 from semantic_trio.adapters.mlx.runner import Batch
 from semantic_trio.domain.generation import SamplingParams
 from semantic_trio.domain.step import Chunk, Closing, Decode, RowStart, StepPlan

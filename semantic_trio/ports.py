@@ -9,7 +9,7 @@ from semantic_trio.domain.embedding import Pooling
 from semantic_trio.domain.geometry import ModelCacheSpec
 from semantic_trio.domain.responses import StoredResponse
 from semantic_trio.domain.steering import Grammar
-from semantic_trio.domain.step import BlockKey, Inventory, SaveBlock, StepPlan, StepResult
+from semantic_trio.domain.step import BlockKey, Inventory, PassSizes, SaveBlock, StepPlan, StepResult
 from semantic_trio.domain.stopping import TextDecoder, Thoughts
 
 
@@ -22,6 +22,10 @@ class ModelRunner(Protocol):
     @property
     def spec(self) -> ModelCacheSpec:
         """What the model's caches consist of."""
+
+    @property
+    def sizes(self) -> PassSizes:
+        """Sizes of passes that the model is fast with on its device."""
 
     async def step(self, plan: StepPlan) -> StepResult:
         """Close rows, drop, open rows, start one forward pass, take marks.

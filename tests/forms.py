@@ -10,8 +10,8 @@ import jsonschema
 import trio
 from hypothesis import Phase, given, settings
 
+from semantic_trio.adapters.mlx.choosing import choose_layout
 from semantic_trio.adapters.mlx.geometry import measure_spec
-from semantic_trio.adapters.mlx.kv import choose_layout
 from semantic_trio.adapters.mlx.loading import LoadedModel
 from semantic_trio.adapters.mlx.runner import Batch, MlxRunner
 from semantic_trio.adapters.text.codec import TokenizerCodec

@@ -18,6 +18,22 @@ MIN_CHUNK = 16
 
 # Weight of the newest decode step in the running mean of its batch size.
 NEWEST = 0.2
+# A step that takes this many times what was expected is a stall (a kernel compiled, a shape planned, another process), not the price of a token...
+STALL = 3.0
+# ... unless so many follow each other: then the machine has become slower.
+STALLS_IN_A_ROW = 4
+
+
+@attrs.define
+class Stalls:
+    """Tells stalls from a machine that has become slower."""
+
+    _in_a_row: int = attrs.field(init=False, default=0)
+
+    def is_one(self, seconds: float, expected: float) -> bool:
+        """True if a step of `seconds` should not be learned from. `expected` is 0 while nothing is known."""
+        self._in_a_row = self._in_a_row + 1 if 0 < STALL * expected < seconds else 0
+        return 0 < self._in_a_row < STALLS_IN_A_ROW
 
 
 @attrs.define
@@ -25,11 +41,15 @@ class DecodePace:
     """Seconds of a step without prompts, by the number of its rows."""
 
     _seconds: dict[int, float] = attrs.field(init=False, factory=dict)
+    _stalls: Stalls = attrs.field(init=False, factory=Stalls)
 
     def observe(self, rows: int, seconds: float) -> None:
-        """Learn from one step."""
+        """Learn from one step. A stall is not learned from, and a first step that was one is corrected by the next."""
         known = self._seconds.get(rows, seconds)
-        self._seconds[rows] = known + NEWEST * (seconds - known)
+        if self._stalls.is_one(seconds, known):
+            return
+        is_first_a_stall = STALL * seconds < known
+        self._seconds[rows] = seconds if is_first_a_stall else known + NEWEST * (seconds - known)
 
     def seconds(self, rows: int) -> float:
         """Expected length of a step of `rows` rows: what the nearest measured size took, 0 while nothing is known."""
@@ -47,6 +67,7 @@ class PrefillPace:
     _xx: float = attrs.field(init=False, default=0.0)
     _y: float = attrs.field(init=False, default=0.0)
     _xy: float = attrs.field(init=False, default=0.0)
+    _stalls: Stalls = attrs.field(init=False, factory=Stalls)
 
     @property
     def is_known(self) -> bool:
@@ -54,10 +75,17 @@ class PrefillPace:
         return self._n > 0
 
     def observe(self, tokens: int, context: int, seconds: float) -> None:
-        """Learn from a chunk of `tokens` behind `context` tokens that lengthened its step by `seconds`."""
+        """Learn from a chunk of `tokens` behind `context` tokens that lengthened its step by `seconds`.
+
+        A stall is not learned from. A chunk that is much faster than expected shows that those before it were stalls: they are forgotten.
+        """
+        expected = self.seconds(tokens, context)
+        if self._stalls.is_one(seconds, expected):
+            return
+        kept = 0.0 if STALL * seconds < expected else FORGET
         per_token, behind = max(seconds, 0.0) / tokens, context + tokens / 2
         for name in ("_n", "_x", "_xx", "_y", "_xy"):
-            setattr(self, name, getattr(self, name) * FORGET)
+            setattr(self, name, getattr(self, name) * kept)
         self._n += tokens
         self._x += tokens * behind
         self._xx += tokens * behind * behind

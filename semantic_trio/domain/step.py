@@ -17,6 +17,14 @@ MarkKey = bytes
 
 
 @attrs.frozen
+class PassSizes:
+    """The sizes of a pass that a device is fast with."""
+
+    rows: int  # that decode at the same time
+    prompt_tokens: int  # read in one pass
+
+
+@attrs.frozen
 class Piece:
     """Where a run of a row's positions comes from: a stored block (its first rows), or another row that has read the same tokens."""
 

@@ -179,8 +179,8 @@ class Server:
     def _engine(self, runner: MlxRunner | ScriptedRunner, loaded: LoadedModel, disk: Disk, text_fingerprint: str) -> Engine:
         limits = Limits(
             context_length=loaded.context_length,
-            max_rows=self.settings.max_batch_size,
-            chunk_tokens=self.settings.prefill_step_size,
+            max_rows=self.settings.max_batch_size or runner.sizes.rows,
+            chunk_tokens=self.settings.prefill_step_size or runner.sizes.prompt_tokens,
             max_stall_seconds=self.settings.max_decode_stall_ms / 1000,
         )
         budget, most_agents = self.settings.cache_budget_mb * MIB, self.settings.max_agents_in_memory

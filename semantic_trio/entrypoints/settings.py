@@ -83,8 +83,8 @@ class Settings:
     context_length: int = ts.option(
         default=0, validator=_context, help="Most tokens of a conversation, answer included; 0: what the model was made for."
     )
-    max_batch_size: int = ts.option(default=8, validator=_between(1, 256), help="Requests that generate at the same time.")
-    prefill_step_size: int = ts.option(default=512, validator=_between(16, 65536), help="Most prompt tokens read in one step.")
+    max_batch_size: int = ts.option(default=0, validator=_between(0, 256), help="Requests that generate at the same time; 0: what suits the device.")
+    prefill_step_size: int = ts.option(default=0, validator=_between(0, 65536), help="Most prompt tokens read in one step; 0: what suits the device.")
     max_decode_stall_ms: float = ts.option(
         default=250.0, validator=_between(1, 60_000), help="Most that reading prompts may lengthen a step of those who generate."
     )

@@ -14,9 +14,23 @@ from semantic_trio.domain.embedding import Pooling
 from semantic_trio.domain.errors import DamagedError, GrammarError, StepFailedError
 from semantic_trio.domain.geometry import LayerGroup, LayerKind, ModelCacheSpec
 from semantic_trio.domain.steering import GrammarState
-from semantic_trio.domain.step import BlockKey, Drawn, Inventory, MarkKey, Piece, Restore, RowStart, SaveBlock, SaveMark, StepPlan, StepResult
+from semantic_trio.domain.step import (
+    BlockKey,
+    Drawn,
+    Inventory,
+    MarkKey,
+    PassSizes,
+    Piece,
+    Restore,
+    RowStart,
+    SaveBlock,
+    SaveMark,
+    StepPlan,
+    StepResult,
+)
 
 EMBEDDING_SIZE = 8
+PASSES = PassSizes(rows=8, prompt_tokens=512)
 ALPHABET = 256  # tokens it knows
 LETTERS = range(ord("a"), ord("z") + 1)
 END_OF_TURN = 0  # the byte that ends a turn in `ByteCodec`'s alphabet
@@ -79,6 +93,7 @@ class FakeRunner:
     seconds_per_step: float = 0.0
     seconds_per_prompt_token: float = 0.0
     look_ahead: bool = True
+    sizes: PassSizes = PASSES
     before_step: Callable[[StepPlan], None] = lambda plan: None  # may raise, to play a device that fails
     end_after: int | None = None  # index of the token at which every row ends its turn
     spec: ModelCacheSpec = ATTENTION_ONLY  # with a group that is not global, rows are restored from marks too

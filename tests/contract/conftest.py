@@ -9,7 +9,7 @@ from semantic_trio.domain.geometry import LayerGroup, LayerKind, ModelCacheSpec
 from semantic_trio.ports import ModelRunner
 from semantic_trio.testing import FakeRunner, ScriptedRunner
 from tests.contract.memory import Memory
-from tests.contract.models import FAMILIES, VARIANTS, random_runner
+from tests.contract.models import FAMILIES, PAGED, VARIANTS, random_runner
 from tests.postgres import Postgres, running
 
 GLOBAL = LayerGroup(LayerKind.GLOBAL, layers=2, token_bytes=8)
@@ -23,9 +23,9 @@ FAKES = {
 }
 SCRIPTED = "scripted"
 
-EVERYBODY = [*FAKES, SCRIPTED, *FAMILIES, *VARIANTS]
+EVERYBODY = [*FAKES, SCRIPTED, *FAMILIES, *VARIANTS, *PAGED]
 WITHOUT_BLOCKS = ["fake_recurrent", "mamba2"]
-BLOCKS_ALONE = ["fake", SCRIPTED, "llama", "qwen2", "qwen3", "deepseek_v3"]
+BLOCKS_ALONE = ["fake", SCRIPTED, "llama", "qwen2", "qwen3", "deepseek_v3", *PAGED]
 WITH_BLOCKS = [name for name in EVERYBODY if name not in WITHOUT_BLOCKS]
 WITH_MARKS = [name for name in EVERYBODY if name not in BLOCKS_ALONE]
 
@@ -34,7 +34,7 @@ with_marks = pytest.mark.parametrize("memory", WITH_MARKS, indirect=True)
 blocks_alone = pytest.mark.parametrize("memory", BLOCKS_ALONE, indirect=True)
 
 
-@pytest.fixture(params=["fake", *FAMILIES])
+@pytest.fixture(params=["fake", *FAMILIES, *PAGED])
 def runner(request: pytest.FixtureRequest) -> ModelRunner:
     """A runner with nothing open."""
     return FakeRunner() if request.param == "fake" else random_runner(request.param)

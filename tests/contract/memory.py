@@ -7,6 +7,7 @@ import attrs
 import mlx.core as mx
 import pytest
 
+from semantic_trio.adapters.mlx.page_store import PageStore
 from semantic_trio.adapters.mlx.runner import MlxRunner
 from semantic_trio.domain.content import Content, Item, Kind, Tensor
 from semantic_trio.domain.errors import StepFailedError
@@ -43,9 +44,14 @@ def zero_block(runner: ModelRunner, key: bytes) -> None:
         runner.blocks[key] = (0,) * len(runner.blocks[key])
         return
     assert isinstance(runner, MlxRunner)
-    kept = runner.batch.store._blocks
+    store = runner.batch.store
 
     def spoil() -> None:
+        if isinstance(store, PageStore):
+            page = store._blocks[key].page
+            store.pool.store(page, [(mx.zeros_like(keys), mx.zeros_like(values)) for keys, values in store.pool.read(page, BLOCK)])
+            return
+        kept = store._blocks
         kept[key] = [rows and (mx.zeros_like(rows[0]), mx.zeros_like(rows[1])) for rows in kept[key]]
 
     on_device(spoil)

@@ -5,9 +5,11 @@ import importlib
 import mlx.core as mx
 from mlx.nn.layers.base import Module
 
+from semantic_trio.adapters.mlx.choosing import choose_layout
 from semantic_trio.adapters.mlx.embedding import embedding_size
 from semantic_trio.adapters.mlx.geometry import measure_spec
-from semantic_trio.adapters.mlx.kv import Layout, choose_layout
+from semantic_trio.adapters.mlx.kv import Layout
+from semantic_trio.adapters.mlx.paged import PagedLayout
 from semantic_trio.adapters.mlx.runner import Batch, MlxRunner
 from tests.device import on_device, shared_device
 
@@ -127,8 +129,13 @@ FAMILIES: dict[str, dict[str, object]] = {
 VARIANTS: dict[str, dict[str, object]] = {"gpt_oss_128": FAMILIES["gpt_oss"] | {"model_type": "gpt_oss", "sliding_window": 128}}
 
 
+# Served from pages although the device is a CPU, where a layout of its own is the faster one.
+PAGED = {"llama_paged": "llama", "qwen3_paged": "qwen3"}
+
+
 def random_model(family: str, dtype: mx.Dtype = mx.float32) -> Module:
     """A model with weights large enough that its log-probabilities depend visibly on every position."""
+    family = PAGED.get(family, family)
     arguments = {"model_type": family, **(FAMILIES | VARIANTS)[family]}
     module = importlib.import_module(f"mlx_lm.models.{arguments['model_type']}")
     mx.random.seed(7)
@@ -142,6 +149,6 @@ def random_model(family: str, dtype: mx.Dtype = mx.float32) -> Module:
 def random_runner(family: str, *, look_ahead: bool = True, dtype: mx.Dtype = mx.float32) -> MlxRunner:
     """A runner of a random model on the shared device."""
     model = on_device(lambda: random_model(family, dtype))
-    layout: Layout = on_device(lambda: choose_layout(model))
+    layout: Layout = on_device(lambda: PagedLayout(model) if family in PAGED else choose_layout(model))
     spec, size = on_device(lambda: (measure_spec(model, family), embedding_size(model)))
     return MlxRunner(shared_device(), Batch(layout, look_ahead=look_ahead), spec, size)

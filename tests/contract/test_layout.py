@@ -6,7 +6,8 @@ import mlx.core as mx
 import pytest
 
 from semantic_trio.adapters.mlx import attention
-from semantic_trio.adapters.mlx.kv import InTurnLayout, RaggedLayout, Span, choose_layout
+from semantic_trio.adapters.mlx.choosing import choose_layout
+from semantic_trio.adapters.mlx.kv import InTurnLayout, RaggedLayout, Span
 from tests.contract.models import random_model
 from tests.device import on_device
 

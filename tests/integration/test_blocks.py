@@ -7,8 +7,8 @@ import pytest
 from mlx_lm.models.cache import KVCache
 
 from semantic_trio.adapters.mlx import blocks, snapshot
+from semantic_trio.adapters.mlx.choosing import choose_layout
 from semantic_trio.adapters.mlx.geometry import measure_spec
-from semantic_trio.adapters.mlx.kv import choose_layout
 from semantic_trio.adapters.mlx.runner import Batch
 from semantic_trio.domain.step import Chunk, Closing, Decode, Piece, Restore, RowStart, SaveBlock, SaveMark, StepPlan
 from tests.contract.models import FAMILIES, VARIANTS, random_model
@@ -27,6 +27,7 @@ def batch_with_a_long_row(family: str) -> Batch:
     batch.step(StepPlan(open=(RowStart(1, 0, GREEDY),), prefill=(Chunk(1, prompt(BLOCK), 0),)))
     batch.step(StepPlan(close=(Closing(1, (save,), mark),)))
     pieces = tuple(Piece(at, at + BLOCK, b"block") for at in range(0, LONG, BLOCK))
+    assert isinstance(batch.store, blocks.WarmStore)
     batch.store._marks[b"mark"] = blocks._Mark(LONG, [state | {"offset": LONG} for state in batch.store._marks[b"mark"].layers])
     start = RowStart(LIVE, 0, GREEDY, restore=Restore(LONG, pieces, b"mark"))
     batch.step(StepPlan(open=(start,), prefill=(Chunk(LIVE, (1,), LONG, 0),)))

@@ -3,8 +3,8 @@
 import pytest
 import trio
 
+from semantic_trio.adapters.mlx.choosing import choose_layout
 from semantic_trio.adapters.mlx.geometry import measure_spec
-from semantic_trio.adapters.mlx.kv import choose_layout
 from semantic_trio.adapters.mlx.loading import LoadedModel
 from semantic_trio.adapters.mlx.runner import Batch, MlxRunner
 from semantic_trio.adapters.text.codec import TokenizerCodec

@@ -199,7 +199,7 @@ def test_a_cache_directory_that_cannot_be_written_is_one_line_and_a_code(tmp_pat
     [
         (["--allow-remote"], "API key"),
         (["--host", "0.0.0.0"], "--allow-remote"),
-        (["--max-batch-size", "0"], "max_batch_size"),
+        (["--max-batch-size", "257"], "max_batch_size"),
         (["--config", "absent.toml"], "absent.toml"),
     ],
 )

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semantic_trio.domain.pace import FIRST_CHUNK, MIN_CHUNK, DecodePace, PrefillPace
+from semantic_trio.domain.pace import FIRST_CHUNK, MIN_CHUNK, STALLS_IN_A_ROW, DecodePace, PrefillPace
 
 
 def cost(tokens: int, context: int, linear: float, quadratic: float) -> float:
@@ -63,3 +63,55 @@ def test_the_length_of_a_decode_step_is_known_by_its_nearest_size() -> None:
     pace.observe(8, 0.8)
 
     assert [pace.seconds(rows) for rows in (0, 1, 2, 4, 7, 100)] == [0, 0.2, 0.2, 0.2, 0.8, 0.8]
+
+
+def test_one_stall_does_not_shrink_the_chunks_after_it() -> None:
+    pace = PrefillPace()
+    for _ in range(5):
+        pace.observe(512, 0, 0.05)
+    before = pace.tokens_within(0.25, 0)
+
+    pace.observe(512, 0, 2.0)
+
+    assert pace.tokens_within(0.25, 0) == before
+
+
+def test_a_first_chunk_that_stalled_is_forgotten_with_the_second() -> None:
+    pace = PrefillPace()
+    pace.observe(96, 0, 6.0)
+
+    pace.observe(96, 0, 0.01)
+
+    assert pace.seconds_per_token(48) == pytest.approx(0.01 / 96)
+
+
+def test_stalls_that_go_on_are_the_new_pace() -> None:
+    pace = PrefillPace()
+    for _ in range(50):
+        pace.observe(100, 0, 0.1)
+    for _ in range(STALLS_IN_A_ROW - 1):
+        pace.observe(100, 0, 10.0)
+    assert pace.seconds_per_token(50) == pytest.approx(0.001)
+
+    for _ in range(50):
+        pace.observe(100, 0, 10.0)
+
+    assert pace.seconds_per_token(50) == pytest.approx(0.1, rel=0.2)
+
+
+def test_one_stall_does_not_change_what_a_decode_step_is_expected_to_take() -> None:
+    pace = DecodePace()
+    pace.observe(8, 0.01)
+
+    pace.observe(8, 2.0)
+
+    assert pace.seconds(8) == 0.01
+
+
+def test_a_first_decode_step_that_stalled_is_forgotten_with_the_second() -> None:
+    pace = DecodePace()
+    pace.observe(8, 2.0)
+
+    pace.observe(8, 0.01)
+
+    assert pace.seconds(8) == 0.01

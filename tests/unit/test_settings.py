@@ -71,7 +71,7 @@ def test_the_shipped_defaults_are_the_built_in_ones() -> None:
         ({"batch_window_ms": 0.5}, ["batch_window_ms"]),
         ({"batch_window_ms": 1001}, ["batch_window_ms"]),
         ({"log_format": "xml"}, ["log_format", "xml"]),
-        ({"max_batch_size": 0}, ["max_batch_size"]),
+        ({"max_batch_size": -1}, ["max_batch_size"]),
     ],
 )
 def test_what_cannot_be_is_named(tmp_path: Path, overrides: dict[str, object], words: list[str]) -> None:

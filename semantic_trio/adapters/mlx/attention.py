@@ -23,8 +23,18 @@ Fetched = Any  # what a cache's `update_and_fetch` gave: an array, or from a `Ra
 Attention = Callable[..., mx.array]  # mlx-lm's `scaled_dot_product_attention`, whose trailing parameters differ by family
 
 
+class BatchCache:
+    """One layer of a pass over several rows, in the place where the model expects a cache. Attention is its affair."""
+
+    def attend(
+        self, plain: Attention, queries: mx.array, keys: Fetched, values: Fetched, scale: float, mask: object, more: dict[str, object]
+    ) -> mx.array:
+        """The output of `plain` attention over what `update_and_fetch` gave, in the shape of the queries."""
+        raise NotImplementedError
+
+
 @attrs.define(eq=False)
-class RaggedCache:
+class RaggedCache(BatchCache):
     """One layer's caches of all rows of a pass, in the place where the model expects one cache."""
 
     caches: list[KVCache | RotatingKVCache]
@@ -44,6 +54,17 @@ class RaggedCache:
         fetched = [cache.update_and_fetch(k, v) for cache, k, v in pieces]
         return [k for k, _ in fetched], [v for _, v in fetched]
 
+    def attend(
+        self, plain: Attention, queries: mx.array, keys: Fetched, values: Fetched, scale: float, mask: object, more: dict[str, object]
+    ) -> mx.array:
+        """See `BatchCache.attend`."""
+        if mask is None and not more and mx.default_device() == mx.cpu and max(key.shape[2] for key in keys) <= SPELLED_OUT:
+            return _attend_by_products(queries * scale, keys, values)
+        masks = mask if isinstance(mask, list) else [mask] * len(self.counts)
+        rows = zip(_to_rows(queries, self.counts), keys, values, self.caches, masks, strict=True)
+        outputs = [plain(q, k, v, cache=c, scale=scale, mask=m, **more) for q, k, v, c, m in rows]
+        return mx.concatenate([out if n == 1 else out.transpose(2, 1, 0, 3) for out, n in zip(outputs, self.counts, strict=True)])
+
 
 def _to_rows(x: mx.array, counts: list[int]) -> list[mx.array]:
     """Cut (tokens, heads, 1, dim) into rows of (1, heads, count, dim)."""
@@ -53,23 +74,18 @@ def _to_rows(x: mx.array, counts: list[int]) -> list[mx.array]:
     return [x[end - n : end] if n == 1 else x[end - n : end].transpose(2, 1, 0, 3) for end, n in zip(ends, counts, strict=True)]
 
 
-def ragged(plain: Attention) -> Attention:
-    """Make an attention function take a `RaggedCache`: row by row there, as it was elsewhere."""
+def batched(plain: Attention) -> Attention:
+    """Make an attention function leave a pass over several rows to its cache; it stays as it is elsewhere."""
 
     @functools.wraps(plain)
     def attend(
         queries: mx.array, keys: Fetched, values: Fetched, cache: object = None, scale: float = 1.0, mask: object = None, **more: object
     ) -> mx.array:
-        if not isinstance(cache, RaggedCache):
-            return plain(queries, keys, values, cache=cache, scale=scale, mask=mask, **more)
-        if mask is None and not more and mx.default_device() == mx.cpu and max(key.shape[2] for key in keys) <= SPELLED_OUT:
-            return _attend_by_products(queries * scale, keys, values)
-        masks = mask if isinstance(mask, list) else [mask] * len(cache.counts)
-        rows = zip(_to_rows(queries, cache.counts), keys, values, cache.caches, masks, strict=True)
-        outputs = [plain(q, k, v, cache=c, scale=scale, mask=m, **more) for q, k, v, c, m in rows]
-        return mx.concatenate([out if n == 1 else out.transpose(2, 1, 0, 3) for out, n in zip(outputs, cache.counts, strict=True)])
+        if isinstance(cache, BatchCache):
+            return cache.attend(plain, queries, keys, values, scale, mask, {name: value for name, value in more.items() if value is not None})
+        return plain(queries, keys, values, cache=cache, scale=scale, mask=mask, **more)
 
-    attend.is_ragged = True  # type: ignore[attr-defined]
+    attend.is_batched = True  # type: ignore[attr-defined]
     return attend
 
 
@@ -93,8 +109,8 @@ def teach(model: Module) -> None:
     for name in {type(module).__module__ for module in model.modules()}:
         namespace = vars(sys.modules[name])
         plain = namespace.get("scaled_dot_product_attention")
-        if plain is not None and not hasattr(plain, "is_ragged"):
-            namespace["scaled_dot_product_attention"] = ragged(plain)
+        if plain is not None and not hasattr(plain, "is_batched"):
+            namespace["scaled_dot_product_attention"] = batched(plain)
 
 
 @attrs.define(eq=False)
@@ -126,6 +142,6 @@ class ChosenTokens:
         class Body(plain):  # type: ignore[misc, valid-type]
             def __call__(self, *args: object, **kwargs: object) -> mx.array:
                 hidden: mx.array = super().__call__(*args, **kwargs)
-                return hidden if chosen._indices is None else hidden[chosen._indices]
+                return hidden if chosen._indices is None else hidden.reshape(-1, 1, hidden.shape[-1])[chosen._indices]
 
         body.__class__ = Body

@@ -1,8 +1,9 @@
 """How rows of different lengths go through a model together.
 
-Two layouts of the live KV cache behind one method. `RaggedLayout`: every row keeps the caches mlx-lm made for it, all tokens of a step go
-through the model as (tokens, 1, hidden), and only attention looks at each row by itself; a row joins and leaves without a copy and nothing is
-padded. `InTurnLayout`: one forward pass per row, for models whose caches cannot be looked at that way. docs/decisions/0004 has the measurements.
+Two layouts of the live KV cache behind one method; a third one is in `paged.py`. `RaggedLayout`: every row keeps the caches mlx-lm made for it, all
+tokens of a step go through the model as (tokens, 1, hidden), and only attention looks at each row by itself; a row joins and leaves without a copy
+and nothing is padded. `InTurnLayout`: one forward pass per row, for models whose caches cannot be looked at that way. docs/decisions/0004 has the
+measurements.
 """
 
 import itertools
@@ -16,12 +17,7 @@ from mlx.utils import tree_flatten
 from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
 
 from semantic_trio.adapters.mlx import attention
-
-# Caches that can be looked at row by row. Recurrent states, chunked, quantised and compound caches cannot.
-RAGGED_CACHES = (KVCache, RotatingKVCache)
-# Lengths of the rows the layouts are compared on, and the part of the logits' range they may differ by: rounding in half precision, far from
-# what a wrong position or mask does.
-PROBE_LENGTHS, PROBE_TOLERANCE = (5, 3), 0.03
+from semantic_trio.domain.step import PassSizes
 
 # Positions a row's buffers grow by when they are full. Growing copies the row; rows that joined together and grew together would stall everybody
 # (0.5 s for 8 rows of 512 tokens on two CPU cores), so neighbours grow at different times.
@@ -39,15 +35,32 @@ class Span:
     wants_logits: bool  # of its last token
 
 
+# A CPU gains nothing from more.
+SMALL_PASSES = PassSizes(rows=8, prompt_tokens=512)
+
+
 class Layout(Protocol):
     """Runs one forward pass over several rows."""
+
+    @property
+    def sizes(self) -> PassSizes:
+        """Sizes of passes that suit the layout."""
 
     @property
     def model(self) -> Module:
         """What computes it."""
 
     def open(self) -> RowCaches:
-        """Empty caches for a row. Nothing needs to be told when it is dropped."""
+        """Empty caches for a row."""
+
+    def close(self, caches: RowCaches) -> None:
+        """Give back the memory of a row that ends."""
+
+    def unread(self, rows: Sequence[RowCaches]) -> tuple[list[mx.array], list[mx.array]]:
+        """What to compute for rows that have been appended to and draw nothing, and numbers that are there once it is computed.
+
+        Those who wait for the pass wait for the numbers: the arrays themselves are written by the next pass.
+        """
 
     def forward(self, tokens: mx.array, spans: Sequence[Span]) -> mx.array | None:
         """Append `tokens` (total,) to the rows' caches, span after span. Lazy.
@@ -61,11 +74,19 @@ class InTurnLayout:
     """One forward pass per row."""
 
     model: Module
+    sizes: PassSizes = SMALL_PASSES
 
     def open(self) -> RowCaches:
         """See `Layout.open`."""
         caches: RowCaches = make_prompt_cache(self.model)
         return caches
+
+    def close(self, caches: RowCaches) -> None:
+        """See `Layout.close`. The caches go with their last reference."""
+
+    def unread(self, rows: Sequence[RowCaches]) -> tuple[list[mx.array], list[mx.array]]:
+        """See `Layout.unread`."""
+        return [array for row in rows for array in _state_of(row)], [number for row in rows for number in _proofs_of(row)]
 
     def forward(self, tokens: mx.array, spans: Sequence[Span]) -> mx.array | None:
         """See `Layout.forward`."""
@@ -83,6 +104,7 @@ class RaggedLayout:
     """All rows in one pass; only attention looks at each by itself."""
 
     model: Module
+    sizes: PassSizes = SMALL_PASSES
     _head: attention.ChosenTokens = attrs.field(init=False)
     _growth: Iterator[int] = attrs.field(init=False, factory=lambda: itertools.cycle(GROWTH))
 
@@ -98,6 +120,13 @@ class RaggedLayout:
             cache.step = growth
         return caches
 
+    def close(self, caches: RowCaches) -> None:
+        """See `Layout.close`. The caches go with their last reference."""
+
+    def unread(self, rows: Sequence[RowCaches]) -> tuple[list[mx.array], list[mx.array]]:
+        """See `Layout.unread`."""
+        return [array for row in rows for array in _state_of(row)], [number for row in rows for number in _proofs_of(row)]
+
     def forward(self, tokens: mx.array, spans: Sequence[Span]) -> mx.array | None:
         """See `Layout.forward`."""
         counts = [span.count for span in spans]
@@ -111,44 +140,16 @@ class RaggedLayout:
         return logits[:, -1] if last else None
 
 
-def choose_layout(model: Module) -> Layout:
-    """The best layout that computes what the model computes alone, shown on two short rows at once. Effects: loads lazy weights."""
-    in_turn = InTurnLayout(model)
-    if not all(type(cache) in RAGGED_CACHES for cache in in_turn.open()):
-        return in_turn
-    ragged = RaggedLayout(model)
-    try:
-        agree = _agree(_probe(ragged), _probe(in_turn))
-    except (AttributeError, IndexError, TypeError, ValueError):
-        # Models that touch keys outside of attention (multi-head latent attention) stumble over rows of different lengths.
-        agree = False
-    return ragged if agree else in_turn
-
-
-def state_of(caches: RowCaches) -> list[mx.array]:
+def _state_of(caches: RowCaches) -> list[mx.array]:
     """The arrays a row's caches hold now."""
     leaves = cast(list[tuple[str, object]], tree_flatten([cache.state for cache in caches if not cache.empty()]))
     return [leaf for _, leaf in leaves if isinstance(leaf, mx.array)]
 
 
-def proofs_of(caches: RowCaches) -> list[mx.array]:
+def _proofs_of(caches: RowCaches) -> list[mx.array]:
     """A number out of each array of the last layer: they are there when the pass that wrote it is done.
 
     The arrays themselves are no good for that: the next pass writes into them, and whoever waits for them waits for it.
     """
     last = next((cache for cache in reversed(caches) if not cache.empty()), None)
-    return [mx.contiguous(array[tuple([slice(1)] * array.ndim)]) for array in state_of([last] if last else [])]
-
-
-def _probe(layout: Layout) -> mx.array:
-    rows = [layout.open() for _ in PROBE_LENGTHS]
-    tokens = mx.arange(sum(PROBE_LENGTHS)) + 1
-    layout.forward(tokens, [Span(row, n, wants_logits=False) for row, n in zip(rows, PROBE_LENGTHS, strict=True)])
-    logits = layout.forward(tokens[:4], [Span(rows[0], 3, wants_logits=True), Span(rows[1], 1, wants_logits=True)])
-    assert logits is not None
-    return logits.astype(mx.float32)
-
-
-def _agree(one: mx.array, other: mx.array) -> bool:
-    reach = other.max() - other.min()
-    return bool((mx.abs(one - other).max() <= PROBE_TOLERANCE * reach).item())
+    return [mx.contiguous(array[tuple([slice(1)] * array.ndim)]) for array in _state_of([last] if last else [])]

@@ -26,7 +26,7 @@ class Row:
     start: RowStart
     caches: RowCaches
     length: int = 0  # tokens read, those of a pass in flight included
-    last: mx.array | None = None  # (1,) the token drawn last, perhaps not computed yet
+    last: tuple[mx.array, int] | None = None  # tokens of the pass that sampled the row's last one, perhaps not computed yet, and its place among them
     drawn: Counter[int] = attrs.field(init=False)  # how often each token was drawn, where a draw depends on it
     _state: GrammarState | None = attrs.field(init=False)
     _seen: mx.array | None = attrs.field(init=False, default=None)  # (vocabulary,) bool: tokens of prompt and answer, where they are penalised
@@ -46,11 +46,11 @@ class Row:
         if self._state is not None and not self.is_stuck:
             self._state.take(token)
 
-    def took(self, token: mx.array) -> None:
-        """Note a sampled token, (1,) and perhaps not computed yet: it is what the row reads next."""
-        self.last = token
+    def took(self, tokens: mx.array, place: int) -> None:
+        """Note a sampled token, one of those of its pass and perhaps not computed yet: it is what the row reads next."""
+        self.last = (tokens, place)
         if self._seen is not None:
-            self._seen = mx.put_along_axis(self._seen, token, mx.array(True), axis=0)
+            self._seen = mx.put_along_axis(self._seen, tokens[place : place + 1], mx.array(True), axis=0)
 
     def draw(self, index: int, vocabulary: int) -> Draw:
         """How token number `index` is to be drawn, once those before it were seen."""

@@ -14,19 +14,22 @@ import mlx.core as mx
 import structlog
 
 from semantic_trio.adapters.mlx.blocks import WarmStore
+from semantic_trio.adapters.mlx.choosing import choose_layout
 from semantic_trio.adapters.mlx.device import Device
 from semantic_trio.adapters.mlx.embedding import TextReading, embedding_size
 from semantic_trio.adapters.mlx.forms import ModelForms
 from semantic_trio.adapters.mlx.geometry import measure_spec
-from semantic_trio.adapters.mlx.kv import Layout, Span, choose_layout, proofs_of, state_of
+from semantic_trio.adapters.mlx.kv import InTurnLayout, Layout, Span
 from semantic_trio.adapters.mlx.loading import LoadedModel, load
+from semantic_trio.adapters.mlx.page_store import PageStore
+from semantic_trio.adapters.mlx.paged import PagedLayout
 from semantic_trio.adapters.mlx.row import Row
 from semantic_trio.adapters.mlx.sampling import Draw, Draws, draw
 from semantic_trio.domain.content import Content, Item
 from semantic_trio.domain.embedding import Pooling
 from semantic_trio.domain.errors import DamagedError, StepFailedError
 from semantic_trio.domain.geometry import ModelCacheSpec
-from semantic_trio.domain.step import BlockKey, Closing, Drawn, Inventory, RowStart, SaveBlock, SaveMark, StepPlan, StepResult
+from semantic_trio.domain.step import BlockKey, Closing, Drawn, Inventory, PassSizes, RowStart, SaveBlock, SaveMark, StepPlan, StepResult
 
 T = TypeVar("T")
 
@@ -57,11 +60,14 @@ class Batch:
 
     layout: Layout
     look_ahead: bool = True
-    store: WarmStore = attrs.field(init=False, factory=WarmStore)
+    store: WarmStore | PageStore = attrs.field(init=False)
     _rows: dict[int, Row] = attrs.field(init=False, factory=dict)
     _flight: _Flight | None = attrs.field(init=False, default=None)
     _finished_at: float = attrs.field(init=False, default=0.0)
     _steps: int = attrs.field(init=False, default=0)
+
+    def __attrs_post_init__(self) -> None:
+        self.store = PageStore(self.layout.pool) if isinstance(self.layout, PagedLayout) else WarmStore()
 
     def step(self, plan: StepPlan) -> StepResult:
         """See `ModelRunner.step`. Any exception leaves the rows in doubt."""
@@ -83,6 +89,8 @@ class Batch:
         """See `ModelRunner.reset`."""
         self._flight = None
         kept = {block.key for row in {block.row for block in keep} for block in self._rescue(row, keep)}
+        for row in self._rows.values():
+            self.layout.close(row.caches)
         self._rows.clear()
         self.store.drop_unreadable()
         mx.clear_cache()
@@ -95,7 +103,7 @@ class Batch:
     @functools.cached_property
     def forms(self) -> ModelForms:
         """What blocks and marks of the model look like. Learning it the first time takes as long as to begin a few passes."""
-        return ModelForms.of(self.layout)
+        return ModelForms.of(InTurnLayout(self.layout.model))
 
     def inventory(self) -> Inventory:
         """See `ModelRunner.inventory`."""
@@ -113,7 +121,7 @@ class Batch:
         if closing.mark is not None:
             self._save_mark(closing.mark, is_last_use=True)
         self.store.save_blocks(self._rows[closing.row].caches, closing.blocks)
-        del self._rows[closing.row]
+        self.layout.close(self._rows.pop(closing.row).caches)
 
     def _save_mark(self, mark: SaveMark, *, is_last_use: bool = False) -> None:
         row = self._rows[mark.row]
@@ -147,9 +155,8 @@ class Batch:
         vocabulary = 0 if logits is None else logits.shape[-1]
         drawing = tuple((row, self._rows[row].draw(index, vocabulary)) for row, index in who)
         draws = self._draw(logits, drawing)
-        reading = [self._rows[c.row].caches for c in plan.prefill if c.draws is None]  # nothing that is drawn depends on these
-        read = [number for caches in reading for number in proofs_of(caches)]
-        mx.async_eval(draws.arrays if draws else [], [state_of(caches) for caches in reading], read)
+        written, read = self.layout.unread([self._rows[c.row].caches for c in plan.prefill if c.draws is None])
+        mx.async_eval(draws.arrays if draws else [], written, read)
         stuck = frozenset(row for row, _ in who if self._rows[row].is_stuck)
         return _Flight(plan, drawing, draws, read, stuck, started_at)
 
@@ -170,11 +177,27 @@ class Batch:
             self._rows[chunk.row].length += len(chunk.tokens)
 
     def _inputs(self, plan: StepPlan) -> mx.array:
-        drawn = [self._last(d.row) for d in plan.decode]
-        read = [token for chunk in plan.prefill for token in chunk.tokens]
-        return mx.concatenate([*drawn, mx.array(read, dtype=mx.int32)]) if read else mx.concatenate(drawn)
+        """Tokens of the pass: those sampled last of the decoding rows, then those of the prompts.
 
-    def _last(self, row: int) -> mx.array:
+        One operation takes those of all rows that were sampled together.
+        """
+        pieces: list[mx.array] = []
+        places: list[int] = []
+        source: mx.array | None = None
+        for array, place in (self._last(d.row) for d in plan.decode):
+            if source is not None and array is not source:
+                pieces.append(_picked(source, places))
+                places = []
+            source = array
+            places.append(place)
+        if source is not None:
+            pieces.append(_picked(source, places))
+        read = [token for chunk in plan.prefill for token in chunk.tokens]
+        if read:
+            pieces.append(mx.array(read, dtype=mx.int32))
+        return pieces[0] if len(pieces) == 1 else mx.concatenate(pieces)
+
+    def _last(self, row: int) -> tuple[mx.array, int]:
         last = self._rows[row].last
         assert last is not None, "a row decodes only after its prompt was read"
         return last
@@ -184,7 +207,7 @@ class Batch:
             return None
         draws = draw(logits, [one for _, one in who])
         for place, (row, _) in enumerate(who):
-            self._rows[row].took(draws.tokens[place : place + 1])
+            self._rows[row].took(draws.tokens, place)
         return draws
 
     def _land(self, flight: _Flight) -> StepResult:
@@ -201,6 +224,11 @@ class Batch:
         self._steps += 1
         if not self._rows or self._steps % TIDY_EVERY == 0:
             mx.clear_cache()
+
+
+def _picked(tokens: mx.array, places: Sequence[int]) -> mx.array:
+    """Tokens at these places; all of them without an operation."""
+    return tokens if list(places) == list(range(tokens.shape[0])) else tokens[mx.array(list(places))]
 
 
 def _told(flight: _Flight) -> Iterator[Drawn]:
@@ -221,6 +249,11 @@ class MlxRunner:
     batch: Batch
     spec: ModelCacheSpec
     embedding_size: int = 0
+
+    @property
+    def sizes(self) -> PassSizes:
+        """Sizes of passes that the model is fast with on its device."""
+        return self.batch.layout.sizes
 
     async def step(self, plan: StepPlan) -> StepResult:
         """See `ModelRunner.step`."""

@@ -1,0 +1,212 @@
+"""Pages: how they are counted, what a pass over them computes, and what it takes."""
+
+import random
+from collections.abc import Callable
+
+import mlx.core as mx
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+
+from semantic_trio.adapters.mlx import choosing, paged, passes
+from semantic_trio.adapters.mlx.kv import InTurnLayout, Layout, Span
+from semantic_trio.adapters.mlx.page_store import PageStore
+from semantic_trio.adapters.mlx.paged import PagedLayout, row_of
+from semantic_trio.adapters.mlx.pages import PAGE, SCRATCH, LayerShape, PagePool
+from semantic_trio.adapters.mlx.runner import Batch
+from semantic_trio.domain.step import Chunk, Closing, Decode, Piece, Restore, RowStart, SaveBlock, StepPlan
+from tests.contract.models import random_model
+from tests.contract.script import GREEDY, prompt
+from tests.device import on_device
+
+# Tokens of three rows in each pass: prompts without a past and with one, next to rows that decode.
+PASSES = [(40, 3, 1), (1, 30, 1), (5, 1, 700), (1, 1, 1), (300, 20, 1), (1, 1, 1)]
+SMALL = (LayerShape(1, 4, 4, mx.float32),)
+
+
+class Pages(RuleBasedStateMachine):
+    """Readers of pages, against a model that lists them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pool = on_device(lambda: PagePool(SMALL))
+        self.readers: list[int] = []  # a page for each reader it has
+
+    @rule(count=st.integers(0, 20))
+    def allocate(self, count: int) -> None:
+        taken = on_device(lambda: self.pool.allocate(count))
+        assert len(set(taken)) == count
+        assert not {SCRATCH, *self.readers} & set(taken)
+        self.readers += taken
+
+    @precondition(lambda self: self.readers)
+    @rule(chance=st.randoms(use_true_random=False))
+    def share(self, chance: random.Random) -> None:
+        page = chance.choice(self.readers)
+        self.pool.share([page])
+        self.readers.append(page)
+
+    @precondition(lambda self: self.readers)
+    @rule(chance=st.randoms(use_true_random=False))
+    def release(self, chance: random.Random) -> None:
+        page = self.readers.pop(chance.randrange(len(self.readers)))
+        self.pool.release([page])
+
+    @invariant()
+    def pages_are_used_exactly_while_they_have_readers(self) -> None:
+        assert self.pool.used == len(set(self.readers))
+        assert all(self.pool.is_exclusive(page) is (self.readers.count(page) == 1) for page in set(self.readers))
+
+    @invariant()
+    def the_arrays_hold_all_pages(self) -> None:
+        assert {array.shape[1] for array in self.pool.arrays} == {self.pool.pages * PAGE}
+
+
+TestPages = Pages.TestCase
+
+
+def logits(layout: Layout) -> list[mx.array]:
+    rows = [layout.open() for _ in range(3)]
+    found = []
+    for number, counts in enumerate(PASSES):
+        tokens = (mx.arange(sum(counts)) * 31 + number) % 300
+        now = layout.forward(tokens, [Span(row, count, wants_logits=True) for row, count in zip(rows, counts, strict=True)])
+        assert now is not None
+        found.append(now)
+    mx.eval(found)
+    return found
+
+
+def gap(one: list[mx.array], other: list[mx.array]) -> float:
+    """The largest difference, as a part of the logits' range."""
+    return max(float((mx.abs(a - b).max() / (b.max() - b.min())).item()) for a, b in zip(one, other, strict=True))
+
+
+def gap_to_the_model_alone(family: str, *, pads: bool = True) -> float:
+    def compare() -> float:
+        model = random_model(family)
+        return gap(logits(PagedLayout(model, kernel=None, pads=pads)), logits(InTurnLayout(model)))
+
+    return on_device(compare)
+
+
+@pytest.mark.parametrize("pads", [True, False])
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
+def test_rows_in_pages_compute_what_the_model_computes_alone(family: str, pads: bool) -> None:
+    assert gap_to_the_model_alone(family, pads=pads) < 1e-5
+
+
+@pytest.mark.parametrize(("limit", "value"), [("MOST_MASKED_SCORES_OF_A_ROW", 0), ("MOST_MASKED_SCORES", 1)])
+def test_long_prompts_are_read_exactly_and_masked_passes_are_cut(limit: str, value: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(paged, limit, value)
+
+    assert gap_to_the_model_alone("llama") < 1e-5
+
+
+def shifted(table: passes.Index, positions: passes.Index, counts: passes.Index) -> passes.Index:
+    return SLOTS(table, positions + 1, counts)
+
+
+def scratched(table: passes.Index, positions: passes.Index, counts: passes.Index) -> passes.Index:
+    return SLOTS(table * 0, positions, counts)
+
+
+SLOTS = passes._slots
+
+
+@pytest.mark.parametrize("wrong", [shifted, scratched])
+def test_tokens_written_to_wrong_positions_show(wrong: Callable[..., passes.Index], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passes, "_slots", wrong)
+
+    assert gap_to_the_model_alone("llama") > 1e-3
+
+
+def test_pages_of_another_row_in_the_table_show() -> None:
+    def compare() -> float:
+        model = random_model("llama")
+        layout = PagedLayout(model, kernel=None)
+        rows = [layout.open() for _ in range(2)]
+        tokens = mx.array(prompt(300) + prompt(300, salt=1))
+        layout.forward(tokens, [Span(row, 300, wants_logits=False) for row in rows])
+        decoding = [Span(row, 1, wants_logits=True) for row in rows]
+        honest = layout.forward(tokens[:2], decoding)
+        for row in rows:
+            row_of(row).length -= 1
+        first, second = (row_of(row).pages for row in rows)
+        first[0], second[0] = second[0], first[0]
+        swapped = layout.forward(tokens[:2], decoding)
+        assert honest is not None
+        assert swapped is not None
+        return gap([swapped], [honest])
+
+    assert on_device(compare) > 1e-3
+
+
+def test_what_a_page_held_before_does_not_matter_even_where_it_is_no_number() -> None:
+    def compare() -> float:
+        model = random_model("llama")
+        layout = PagedLayout(model, kernel=None)
+        layout.pool.keys = [mx.full(array.shape, mx.nan) for array in layout.pool.keys]
+        layout.pool.values = [mx.full(array.shape, mx.nan) for array in layout.pool.values]
+        return gap(logits(layout), logits(InTurnLayout(model)))
+
+    assert on_device(compare) < 1e-5
+
+
+def start(row: int, restore: Restore | None = None) -> RowStart:
+    return RowStart(row, 0, GREEDY, restore=restore)
+
+
+def test_a_step_takes_no_second_pool() -> None:
+    def measure() -> tuple[int, int]:
+        batch = Batch(PagedLayout(random_model("llama"), kernel=None))
+        batch.layout.pool.allocate(200)  # type: ignore[attr-defined]
+        batch.step(StepPlan(open=(start(0),), prefill=(Chunk(0, prompt(20), 0, 0),)))
+        for index in range(1, 4):
+            batch.step(StepPlan(decode=(Decode(0, index),)))
+        mx.synchronize()
+        before = mx.get_active_memory()
+        mx.reset_peak_memory()
+        for index in range(4, 9):
+            batch.step(StepPlan(decode=(Decode(0, index),)))
+        mx.synchronize()
+        return mx.get_peak_memory() - before, sum(array.nbytes for array in batch.layout.pool.arrays)  # type: ignore[attr-defined]
+
+    taken, pool = on_device(measure)
+
+    assert taken < pool / 8  # of the arrays, eight in number, none was copied
+
+
+def test_agents_with_one_prompt_have_its_pages_once() -> None:
+    length, agents = 2048, 32
+
+    def measure() -> tuple[int, int]:
+        batch = Batch(PagedLayout(random_model("llama"), kernel=None))
+        blocks = tuple(SaveBlock(f"{at}".encode(), 0, at, at + PAGE) for at in range(0, length, PAGE))
+        batch.step(StepPlan(open=(start(0),), prefill=(Chunk(0, prompt(length), 0),)))
+        batch.step(StepPlan(close=(Closing(0, blocks),)))
+        restore = Restore(length, tuple(Piece(block.start, block.stop, block.key) for block in blocks))
+        rows = range(1, agents + 1)
+        chunks = tuple(Chunk(row, (row,), length, 0) for row in rows)
+        batch.step(StepPlan(open=tuple(start(row, restore) for row in rows), prefill=chunks))
+        store = batch.store
+        assert isinstance(store, PageStore)
+        shared = store.pool.used
+        batch.step(StepPlan(close=tuple(Closing(row) for row in rows), drop_blocks=tuple(block.key for block in blocks)))
+        return shared, store.pool.used
+
+    shared, left = on_device(measure)
+
+    assert shared == length // PAGE + agents
+    assert left == 0
+
+
+def test_pages_are_proved_on_the_model_before_they_serve_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    def proved(family: str) -> Layout | None:
+        model = random_model(family)
+        return choosing._proved(PagedLayout, model, choosing._probe(InTurnLayout(model)))
+
+    assert isinstance(on_device(lambda: proved("llama")), PagedLayout)
+    assert on_device(lambda: proved("gemma3_text")) is None
+    monkeypatch.setattr(passes.PagedCache, "offset", property(lambda self: self.of.offset * 2))
+    assert on_device(lambda: proved("llama")) is None
