@@ -4,6 +4,7 @@ Knows its generation, its reader and whose words they are. Knows nothing of sche
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from typing import TypeVar
 
 import attrs
 import trio
@@ -17,6 +18,7 @@ from semantic_trio.domain.steering import Grammar
 from semantic_trio.ports import AnswerReader
 
 AnswerEvent = Part | Finished | Failed
+Piece = TypeVar("Piece", Part, AnswerEvent)
 
 
 @attrs.frozen
@@ -101,11 +103,14 @@ class Answer:
         return tuple(self._pieces)
 
     async def receive(self) -> list[AnswerEvent]:
-        """What has come, as soon as there is anything; the last of all is `Finished` or `Failed`. To be cancelled loses nothing."""
+        """Events that have come, as soon as there is one; the last of all is `Finished` or `Failed`. To be cancelled loses nothing.
+
+        Text that has come in several pieces is one event: whoever is slow to ask writes less, not later.
+        """
         told: list[AnswerEvent] = []
         while not told:
-            told += self._heard(await self.generation.events.receive())
-            told += self._waiting()
+            for event in (*self._heard(await self.generation.events.receive()), *self._waiting()):
+                _append(told, event)
         return told
 
     async def result(self) -> WholeAnswer:
@@ -183,7 +188,7 @@ class Answer:
             self._count({type(part) for part in parts})
         for part in parts:
             told = attrs.evolve(part, id=self._new_call_id()) if isinstance(part, ToolCall) else part
-            self._pieces[-1:] = _joined(self._pieces[-1:], told)
+            _append(self._pieces, told)
             yield told
 
     def _count(self, kinds: set[type[Part]]) -> None:
@@ -206,11 +211,12 @@ class Answer:
             self._said.remember(self._encoded.digests, self._encoded.prompt.tokens, tokens, name, owner)
 
 
-def _joined(before: list[Part], part: Part) -> list[Part]:
-    """The last part and a new one; text goes on text, thought on thought."""
-    match before, part:
+def _append(pieces: list[Piece], piece: Piece) -> None:
+    """Add a piece to those before it; text goes on text, thought on thought."""
+    match pieces[-1:], piece:
         case [Text(said)], Text(more):
-            return [Text(said + more)]
+            pieces[-1] = Text(said + more)
         case [Thinking(said)], Thinking(more):
-            return [Thinking(said + more)]
-    return [*before, part]
+            pieces[-1] = Thinking(said + more)
+        case _:
+            pieces.append(piece)

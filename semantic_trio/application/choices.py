@@ -48,20 +48,26 @@ class Choices:
         return arrived
 
     async def _listen(self) -> None:
-        """Wait until one of those that have not ended says something; what others say at that moment counts too."""
+        """Wait for events of one of the answers that have not ended; events that others have at that moment are taken too."""
+        if len(self.answers) == 1:  # nearly always, and then for every token: a nursery would cost as much as encoding the event
+            await self._read(0, self.answers[0])
+            return
         async with trio.open_nursery() as nursery:
             for index, answer in enumerate(self.answers):
                 if index not in self._ends:
-                    nursery.start_soon(self._read, index, answer, nursery.cancel_scope)
+                    nursery.start_soon(self._read_first, index, answer, nursery.cancel_scope)
 
-    async def _read(self, index: int, answer: Answer, others: trio.CancelScope) -> None:
+    async def _read_first(self, index: int, answer: Answer, others: trio.CancelScope) -> None:
+        await self._read(index, answer)
+        others.cancel()
+
+    async def _read(self, index: int, answer: Answer) -> None:
         for event in await answer.receive():  # what was received cannot be lost: nothing is awaited from here on
             if isinstance(event, Failed):
                 self._failed = self._failed or event
             else:
                 self._ends |= {index: event} if isinstance(event, Finished) else {}
                 self._arrived.append(Chosen(index, event))
-        others.cancel()
 
 
 def together(ends: Sequence[Finished]) -> Finished:
