@@ -212,6 +212,14 @@ XML = """\
     {{- '<|im_end|>\n' }}
 {%- endfor %}
 {%- if add_generation_prompt %}{{ '<|im_start|>assistant\n<think>\n' }}{% endif %}"""
+# As Mistral Nemo: the system message stands in the last turn, if that is the user's.
+SYSTEM_LAST = (
+    MISTRAL.replace("{%- if tools %}", "{%- if false %}")
+    .replace(
+        "{%- else %}{{ raise('only user, assistant and tool') }}", "{%- elif message.role != 'system' %}{{ raise('only user, assistant and tool') }}"
+    )
+    .replace("{{ '[INST] '", "{{ (messages[0].content if messages[0].role == 'system' and loop.last else '') + '[INST] '")
+)
 BARE = """\
 {%- if tools %}{{ 'TOOLS ' + (tools | tojson) }}{% endif %}
 {%- for message in messages %}
@@ -308,6 +316,13 @@ def test_tools_that_a_template_would_move_are_told_at_the_front_with_the_form_of
     assert "[AVAILABLE_TOOLS]" not in text
     assert '[TOOL_CALLS] [{"name": "tool_name", "arguments": {"argument": "value"}' in text[: text.index("u1")]
     assert '[TOOL_CALLS] [{"name": "look", "arguments": {"where": "p1"}' in text
+
+
+def test_a_template_that_loses_the_system_message_tells_no_calls() -> None:
+    losing = template(SYSTEM_LAST, MISTRAL_CALLS)
+
+    assert not losing.manners.calls.is_native
+    assert "Looks around" in losing.prompt(CALLS)
 
 
 def test_thoughts_of_all_turns_are_told_as_the_model_thought_them() -> None:

@@ -130,10 +130,13 @@ class _Trial:
         """What is found, None where something is missing, stands elsewhere, moves later, or cannot be read back."""
         script = Script(self.takes_text, self.numbering)
         user, calling, last = script.say("user", "said1"), script.calling(script.slots.hold("said2"), 1, 2), script.say("user", "said4")
-        answered = [user, calling, script.result(1), script.result(2)]
+        # Where the template tells no tools, they stand in a system message, if it takes one: that has to stay, whoever speaks last.
+        leading = [script.say("system", "said0")] if not self.tells_tools and self._takes_system() else []
+        answered = [*leading, user, calling, script.result(1), script.result(2)]
         turns = [*answered, script.say("assistant", "said3"), last]
         text, spans = self._told(script, turns)
-        if not self._is_whole(text, spans) or not self._is_stable(script, turns, (1, 4, 5, 6)):
+        lengths = [len(leading) + length for length in (1, 4, 5, 6)]
+        if not self._is_whole(text, spans) or not self._is_stable(script, turns, lengths):
             return None
         head, middle, trailer = self._around()
         sample = self._sample(text, spans, head, trailer)
@@ -163,7 +166,17 @@ class _Trial:
         value = '{"key": "value"}' if self.takes_text else "value"
         front = text[: spans[0].start] if spans else ""
         has_tools = not self.tells_tools or (TOOL.name in front and TOOL.description in front)
-        return told == ["said1", value, value, "result1", "result2", "said3", "said4"] and has_tools
+        leading = ["said0"] if not self.tells_tools and self._takes_system() else []
+        return told == [*leading, "said1", value, value, "result1", "result2", "said3", "said4"] and has_tools
+
+    def _takes_system(self) -> bool:
+        """True if the template writes a system message in front of what the user says."""
+        script = Script(self.takes_text, self.numbering)
+        try:
+            _, spans = self._told(script, [script.say("system", "said0"), script.say("user", "said1")])
+        except REFUSALS:
+            return False
+        return [span.slot.text for span in spans] == ["said0", "said1"]
 
     def _is_stable(self, script: Script, turns: Sequence[Turn], lengths: Sequence[int]) -> bool:
         texts = [self._told(script, turns[:length], speak=False)[0] for length in lengths]
@@ -172,7 +185,7 @@ class _Trial:
     def _takes(self, script: Script, turns: Sequence[Turn]) -> bool:
         try:
             _, spans = self._told(script, turns)
-            return bool(spans) and spans[-1].slot.text == "said4" and self._is_stable(script, turns, (4, 5))
+            return bool(spans) and spans[-1].slot.text == "said4" and self._is_stable(script, turns, (len(turns) - 1, len(turns)))
         except REFUSALS:
             return False
 
