@@ -5,6 +5,7 @@ it stands, because moving it would change every token after it. The one exceptio
 """
 
 import enum
+from collections.abc import Iterator
 
 import attrs
 
@@ -25,10 +26,19 @@ class Role(enum.StrEnum):
 
 
 @attrs.frozen
+class Unread:
+    """Something in a request that the model cannot read. Words stand for it in the conversation."""
+
+    kind: str  # image, document, audio, video
+    place: str  # dotted path in the request
+
+
+@attrs.frozen
 class Text:
-    """A run of text, exactly as it was said."""
+    """A run of text, exactly as it was said; or words for what the model cannot read."""
 
     text: str
+    unread: Unread | None = attrs.field(default=None, eq=False)
 
 
 @attrs.frozen
@@ -55,6 +65,7 @@ class ToolResult:
     text: str
     is_error: bool = False
     loads: tuple[str, ...] = ()  # names of tools that were put off until now; the model learns of them here
+    unread: tuple[Unread, ...] = attrs.field(default=(), eq=False)  # what of the result the model cannot read
 
 
 Part = Text | Thinking | ToolCall | ToolResult
@@ -139,6 +150,15 @@ class Conversation:
         """Number of system messages at the front that are told as the system prompt."""
         others = (at for at, message in enumerate(self.messages) if message.role is not Role.SYSTEM or message.is_late)
         return next(others, len(self.messages))
+
+    @property
+    def unread(self) -> Iterator[Unread]:
+        """Everything in it that the model cannot read, in order."""
+        for part in (part for message in self.messages for part in message.parts):
+            if isinstance(part, Text) and part.unread is not None:
+                yield part.unread
+            elif isinstance(part, ToolResult):
+                yield from part.unread
 
     @property
     def demands_form(self) -> bool:

@@ -221,6 +221,7 @@ class Server:
             max_body_bytes=self.settings.max_body_bytes,
             ping_seconds=self.settings.ping_seconds,
             log_prompts=self.settings.log_prompts,
+            refuse_unreadable=self.settings.refuse_unreadable,
         )
         return AppState(model=model, metrics=metrics, version=semantic_trio.__version__, records=records, settings=http)
 

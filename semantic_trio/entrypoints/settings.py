@@ -112,6 +112,7 @@ class Settings:
     step_deadline_seconds: float = ts.option(default=60.0, validator=_between(1, 3600), help="A step that takes longer has hung.")
     shutdown_timeout_seconds: float = ts.option(default=30.0, validator=_between(0, 3600), help="How long running requests may go on after SIGTERM.")
     max_body_bytes: int = ts.option(default=33_554_432, validator=_between(1024, 1 << 30), help="Largest request body.")
+    refuse_unreadable: bool = ts.option(default=False, help="Refuse images and files instead of telling the model that they are there.")
     write_timeout_seconds: float = ts.option(
         default=10.0, validator=_between(0.1, 600), help="How long a client may refuse to read before it is dropped."
     )

@@ -38,11 +38,11 @@ MATRIX = {
     "a role that is none": Case(
         400, "invalid_request_error", "messages.1.role: 'tool' is not supported", {"messages": [{"role": "user", "content": ""}, {"role": "tool"}]}
     ),
-    "an image": Case(
+    "a document of an unknown kind": Case(
         400,
         "invalid_request_error",
-        "messages.0.content.0: this model cannot see images",
-        {"messages": [{"role": "user", "content": [{"type": "image"}]}]},
+        "messages.0.content.0.source.type: 'papyrus' is not supported",
+        {"messages": [{"role": "user", "content": [{"type": "document", "source": {"type": "papyrus"}}]}]},
     ),
     "a missing field": Case(400, "invalid_request_error", "max_tokens: Field required", {"max_tokens": None}),
     "no such model": Case(404, "not_found_error", "model: nope (served here: org/tiny)", {"model": "nope"}),

@@ -175,7 +175,8 @@ async def test_an_answer_that_is_cut_off_says_so(autojump_clock: trio.testing.Mo
         ({"response_format": {"type": "json_schema", "json_schema": {"name": "a b"}}}, "response_format"),
         ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "fly"}}}, "tool_choice"),
         ({"tools": TOOLS, "tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": []}}}, "tool_choice"),
-        ({"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]}, "messages"),
+        ({"messages": [{"role": "user", "content": [{"type": 3}]}]}, "messages.0.content.0.type"),
+        ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages.0.content.0.text"),
         ({"reasoning_effort": 5}, "reasoning_effort"),
     ],
 )

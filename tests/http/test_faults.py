@@ -42,7 +42,7 @@ BAD_FIELDS: list[tuple[dict[str, Any], str]] = [
     ({"stream": "yes"}, "stream"),
 ]
 BAD_ANTHROPIC: list[tuple[dict[str, Any], str]] = [
-    ({"messages": [{"role": "user", "content": [{"type": "image", "source": {}}]}]}, "messages.0.content.0"),
+    ({"messages": [{"role": "user", "content": [{"type": "document", "source": {}}]}]}, "messages.0.content.0.source.type"),
     ({"system": 3}, "system"),
     ({"system": [{"type": "image"}]}, "system.0.type"),
     ({"stop_sequences": "x"}, "stop_sequences"),
@@ -51,7 +51,7 @@ BAD_ANTHROPIC: list[tuple[dict[str, Any], str]] = [
     ({"output_config": {"format": {"type": "json_schema"}}}, "output_config.format.schema"),
 ]
 BAD_OPENAI: list[tuple[dict[str, Any], str]] = [
-    ({"messages": [{"role": "user", "content": [{"type": "image_url"}]}]}, "messages.0.content.0.type"),
+    ({"messages": [{"role": "user", "content": [{"type": 3}]}]}, "messages.0.content.0.type"),
     ({"n": 33}, "n"),
     ({"n": 0}, "n"),
     ({"response_format": "json"}, "response_format"),

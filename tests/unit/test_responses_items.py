@@ -132,7 +132,13 @@ def test_what_the_assistant_does_in_a_row_is_one_turn() -> None:
 def test_what_a_tool_has_found_and_nobody_can_read_is_said_to_be_there() -> None:
     [message] = read({"type": "function_call_output", "call_id": "c", "output": [{"type": "input_image", "image_url": "data:,"}]})
 
-    assert message.results[0].text == "[input_image; this model reads text alone]"
+    assert message.results[0].text == "[an image; this model cannot see images]"
+
+
+def test_arguments_may_be_an_object() -> None:
+    [message] = read({"type": "function_call", "call_id": "c", "name": "look", "arguments": {"at": "sky"}})
+
+    assert message.calls == (ToolCall("c", "look", '{"at":"sky"}'),)
 
 
 def test_a_summary_is_no_thought() -> None:

@@ -5,7 +5,6 @@ from typing import Any
 
 import pytest
 
-from semantic_trio.adapters.http.anthropic.content import UNSEEN_IMAGE
 from semantic_trio.adapters.http.anthropic.thinking import Display, display_of, signature
 from semantic_trio.adapters.http.anthropic.wire import MessagesRequest, asked
 from semantic_trio.adapters.http.body import decode
@@ -121,7 +120,10 @@ RESULTS: list[tuple[Any, ToolResult]] = [
     ([], ToolResult("t1", "")),
     ([block("text", text="a"), block("text", text="b")], ToolResult("t1", "a\n\nb")),
     ([block("tool_reference", tool_name="x"), block("tool_reference", tool_name="y")], ToolResult("t1", "", loads=("x", "y"))),
-    ([block("image", source={"type": "base64", "media_type": "image/png", "data": "AAAA"})], ToolResult("t1", UNSEEN_IMAGE)),
+    (
+        [block("image", source={"type": "base64", "media_type": "image/png", "data": "AAAA"})],
+        ToolResult("t1", "[an image; this model cannot see images]"),
+    ),
     ([block("search_result", source="u", title="t", content=[block("text", text="a")])], ToolResult("t1", "t\nu\n\na")),
     ([block("document", source=block("text", media_type="text/plain", data="a"), title="t")], ToolResult("t1", "t\n\na")),
     ([block("something_new", x=1), block("text", text="a")], ToolResult("t1", "a")),
@@ -162,10 +164,8 @@ def test_documents_of_text_are_text() -> None:
 
 
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
-    ("user", block("image", source={}), "messages.1.content.0: this model cannot see images"),
-    ("assistant", block("image", source={}), "messages.1.content.0: this model cannot see images"),
-    ("user", block("document", source=block("base64", data="")), "messages.1.content.0.source: this model reads documents as text alone"),
-    ("user", block("document", source=block("url", url="")), "messages.1.content.0.source: this model reads documents as text alone"),
+    ("user", block("document", source=block("papyrus")), "messages.1.content.0.source.type: 'papyrus' is not supported"),
+    ("user", block("document", source=block("url")), "messages.1.content.0.source.url: Field required"),
     ("user", block("document"), "messages.1.content.0.source: Field required"),
     ("user", block("tool_result", tool_use_id="t1", content=[3]), "messages.1.content.0.content.0: Expected `object`, got `int`"),
     ("user", block("tool_result", tool_use_id="t1", content=[block("text")]), "messages.1.content.0.content.0.text: Field required"),

@@ -85,7 +85,7 @@ def document_optional_body(handler: Handler) -> Handler:
 
 def one_of(*kinds: type) -> msgspec.Meta:
     """Documents raw JSON that is decoded later: it is one of these."""
-    references, components = msgspec.json.schema_components(kinds, ref_template=REF)
+    references, components = msgspec.json.schema_components(kinds, ref_template=REF, schema_hook=_schema_of_object)
     return msgspec.Meta(extra_json_schema={"anyOf": [_inlined(reference, components) for reference in references]})
 
 

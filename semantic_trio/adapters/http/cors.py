@@ -14,7 +14,7 @@ METHODS = b"GET, HEAD, POST, PUT, DELETE, OPTIONS"
 # Seconds for which a browser may remember a preflight; more than two hours is ignored by all of them.
 MAX_AGE_SECONDS = 7200
 # Headers of an answer that a page may read, beside the few that it always may.
-EXPOSED = b"request-id, x-request-id, retry-after, x-should-retry, x-semantic-cache, content-disposition"
+EXPOSED = b"request-id, x-request-id, retry-after, x-should-retry, x-semantic-cache, x-semantic-unread, content-disposition"
 # Names of headers, with commas between them.
 NAMES = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+(?:[ \t]*,[ \t]*[A-Za-z0-9!#$%&'*+.^_`|~-]+)*")
 

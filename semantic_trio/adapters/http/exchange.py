@@ -15,6 +15,7 @@ from hypercorn.typing import HTTPScope
 from semantic_trio.adapters.http.faults import Fault
 from semantic_trio.adapters.http.protocol import Protocol, protocol_of
 from semantic_trio.application.handle import Generation
+from semantic_trio.domain.conversation import Unread
 from semantic_trio.domain.reuse import NOTHING_REUSED
 
 # Ids of callers that go into our log and answers as they are.
@@ -35,6 +36,7 @@ class Exchange:
     stack: ExitStack = attrs.field(factory=ExitStack)
     model: str = ""  # the id of the model that answers
     agent: str = ""  # whose turn it is, where it was named
+    unread: tuple[Unread, ...] = ()  # what of the conversation the model was told of in words
     generations: list[Generation] = attrs.field(factory=list)  # what was submitted for it
     fault: Fault | None = None  # why it was refused, or how it failed
     status: int = 0  # 0 until the answer has begun

@@ -18,6 +18,7 @@ from semantic_trio.adapters.http.intake import brings_archive, receive_archive
 from semantic_trio.adapters.http.paths import API_PREFIX, Paths
 from semantic_trio.adapters.http.sse import StreamAbortedError
 from semantic_trio.adapters.http.state import AppState
+from semantic_trio.adapters.http.unread import unread_headers
 
 log = structlog.get_logger(__name__)
 
@@ -142,7 +143,7 @@ class _Answer:
         if message["type"] == "http.response.start":
             self.exchange.status = message["status"]
             request_id = self.exchange.request_id.encode()
-            own = [(b"request-id", request_id), (b"x-request-id", request_id), VARY, *self.origin_headers]
+            own = [(b"request-id", request_id), (b"x-request-id", request_id), VARY, *self.origin_headers, *unread_headers(self.exchange.unread)]
             message = {"type": "http.response.start", "status": message["status"], "headers": [*message["headers"], *own]}
         await self.send(message)
         if message["type"] == "http.response.body" and not message["more_body"]:

@@ -15,6 +15,7 @@ from semantic_trio.adapters.http.exchange import Exchange, current
 from semantic_trio.adapters.http.identity import NOBODY, Identity
 from semantic_trio.adapters.http.served import ServedModel
 from semantic_trio.adapters.http.state import AppState
+from semantic_trio.adapters.http.unread import check_readable
 from semantic_trio.application.answer import Answer, Encoded, PlainReader
 from semantic_trio.domain.budget import enforced
 from semantic_trio.domain.conversation import Conversation
@@ -86,10 +87,18 @@ async def begin(state: AppState, asked: Asked) -> tuple[ServedModel, Answer]:
 async def begin_all(state: AppState, asked: Asked, count: int) -> tuple[ServedModel, list[Answer]]:
     """The same with several answers to one conversation; the seed of each is one more than that before. Raises as `begin` does."""
     model = state.resolve(asked.model)
+    note_unread(state, current.get(), asked.conversation)
     encoded = await model.encode(asked.conversation)
     if state.settings.log_prompts:
         log_prompt(asked.conversation)
     return model, submit_all(state, model, asked, encoded, count)
+
+
+def note_unread(state: AppState, exchange: Exchange, conversation: Conversation) -> None:
+    """Note for the answer's headers what the model cannot read. Raises `InvalidRequestError` where that is to be refused."""
+    if state.settings.refuse_unreadable:
+        check_readable(conversation)
+    exchange.unread = tuple(conversation.unread)
 
 
 def submit_all(state: AppState, model: ServedModel, asked: Asked, encoded: Encoded, count: int) -> list[Answer]:

@@ -46,6 +46,7 @@ class HttpSettings:
     max_body_bytes: int = 33_554_432
     ping_seconds: float = 10.0
     log_prompts: bool = False  # what is said is private
+    refuse_unreadable: bool = False  # images and files are refused; else the model is told that they are there
 
 
 @attrs.frozen(eq=False, kw_only=True)

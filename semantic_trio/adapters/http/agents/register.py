@@ -37,7 +37,7 @@ def routes(state: AppState) -> Blueprint:
         model = state.resolve(wanted.model or ANY_MODEL)
         model.engine.refuse_when_closed()
         agent = model.engine.memory.agents.create(_new_id(wanted.id))
-        system = (message_of(ChatMessage("system", wanted.system)),) if wanted.system else ()
+        system = (message_of(ChatMessage("system", wanted.system), "system"),) if wanted.system else ()
         agent.conversation = Conversation(system, tools_of(wanted.tools or ()))
         model.engine.memory.write(agent)
         return json_answer(view(model, agent), 201)

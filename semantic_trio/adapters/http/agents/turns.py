@@ -15,7 +15,7 @@ from semantic_trio.adapters.http.body import decode, understood
 from semantic_trio.adapters.http.contract import document_faults, document_stream
 from semantic_trio.adapters.http.exchange import Exchange, current
 from semantic_trio.adapters.http.faults import OpenAIError
-from semantic_trio.adapters.http.generate import Asked, SamplingChoice, submit
+from semantic_trio.adapters.http.generate import Asked, SamplingChoice, note_unread, submit
 from semantic_trio.adapters.http.identity import Identity
 from semantic_trio.adapters.http.reuse import Cache
 from semantic_trio.adapters.http.served import ServedModel
@@ -42,12 +42,13 @@ def routes(state: AppState) -> Blueprint:
         exchange = current.get()
         request = await understood(exchange.body, functools.partial(decode, kind=AgentTurn))
         model, agent = find(state, agent_id)
-        place = _join(lines, model, agent, exchange)
-        turn = Turn(state, exchange, model, agent, place, asked(request, model.card.id, agent.id))
+        question = asked(request, model.card.id, agent.id)
+        note_unread(state, exchange, question.conversation)
+        turn = Turn(state, exchange, model, agent, _join(lines, model, agent, exchange), question)
         if not request.stream:
             whole = await turn.result()
             return json_answer(whole_answer(agent.id, whole), reuse=whole.finished.reuse)
-        if place.is_first:
+        if turn.place.is_first:
             await turn.begin()  # what is wrong with it is told by a status
         events: EventSource[Part] = turn
         return event_stream(events, TurnEncoder(agent.id, exchange.protocol, exchange.request_id), state.settings.ping_seconds)

@@ -12,9 +12,10 @@ import msgspec
 from semantic_trio.adapters.http.generate import Asked, SamplingChoice
 from semantic_trio.adapters.http.identity import AgentId, Identity
 from semantic_trio.adapters.http.openai.answer import FunctionCall
+from semantic_trio.adapters.http.openai.content import ContentPart
 from semantic_trio.adapters.http.openai.sampling import RepetitionPenalty
 from semantic_trio.adapters.http.openai.tools import ToolParam
-from semantic_trio.adapters.http.openai.wire import ChatMessage, ContentPart, message_of
+from semantic_trio.adapters.http.openai.wire import ChatMessage, messages_of
 from semantic_trio.adapters.http.reuse import Cache
 from semantic_trio.domain.conversation import Conversation
 from semantic_trio.domain.generation import Finished, FinishReason
@@ -158,7 +159,7 @@ def asked(request: AgentTurn, model: str, agent: str) -> Asked:
     stop = [request.stop] if isinstance(request.stop, str) else request.stop or []
     return Asked(
         model=model,
-        conversation=Conversation(tuple(message_of(message) for message in (*(request.messages or []), new))),
+        conversation=Conversation(messages_of((*(request.messages or []), new))),
         max_tokens=request.max_tokens or DEFAULT_TOKENS,
         sampling=SamplingChoice(request.temperature, request.top_p, request.top_k, request.min_p, request.repetition_penalty),
         stop_strings=tuple(stop),

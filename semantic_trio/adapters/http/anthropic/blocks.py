@@ -76,14 +76,6 @@ class ContentSource(msgspec.Struct, frozen=True, tag_field="type", tag="content"
     content: str | list[TextBlock]
 
 
-class DocumentBlock(Block, tag="document", frozen=True):
-    """A document. Files and pages of print are not for a model of text."""
-
-    source: Annotated[msgspec.Raw, one_of(PlainTextSource, ContentSource)]
-    title: str | None = None
-    context: str | None = None
-
-
 class Base64Source(msgspec.Struct, frozen=True, tag_field="type", tag="base64"):
     """A file, in the request."""
 
@@ -102,14 +94,16 @@ class FileSource(msgspec.Struct, frozen=True, tag_field="type", tag="file"):
     file_id: str
 
 
-class FoundDocumentBlock(DocumentBlock, tag="document", frozen=True):
-    """A document among the results of a tool: of one that is no text the model is told that there is one."""
+class DocumentBlock(Block, tag="document", frozen=True):
+    """A document; of one that is no text the model is told that there is one."""
 
     source: Annotated[msgspec.Raw, one_of(PlainTextSource, ContentSource, Base64Source, UrlSource, FileSource)]
+    title: str | None = None
+    context: str | None = None
 
 
 class ImageBlock(Block, tag="image", frozen=True):
-    """An image among the results of a tool: the model is told that there is one."""
+    """An image: the model is told that there is one."""
 
 
 class ToolReferenceBlock(Block, tag="tool_reference", frozen=True):
@@ -128,13 +122,16 @@ class Typed(msgspec.Struct, frozen=True):
 
 
 class OtherBlock(msgspec.Struct, frozen=True):
-    """Any other block, which is left out: what tools of other servers were asked and said, and what is still to be invented."""
+    """Any other block, which is left out: what tools of other servers were asked and said, and what is still to be invented.
+
+    Of images and files in the words of other protocols the model is told that they are there.
+    """
 
     type: Annotated[str, msgspec.Meta(pattern=rf"^(?!({'|'.join(KNOWN)})$)")]
     cache_control: CacheControl | None = None
 
 
-ResultContent = Annotated[msgspec.Raw, one_of(TextBlock, ImageBlock, FoundDocumentBlock, SearchResultBlock, ToolReferenceBlock, OtherBlock)]
+ResultContent = Annotated[msgspec.Raw, one_of(TextBlock, ImageBlock, DocumentBlock, SearchResultBlock, ToolReferenceBlock, OtherBlock)]
 
 
 class ToolResultBlock(Block, tag="tool_result", frozen=True):
@@ -145,8 +142,8 @@ class ToolResultBlock(Block, tag="tool_result", frozen=True):
     is_error: bool | None = None
 
 
-UserContent = Annotated[msgspec.Raw, one_of(TextBlock, ToolResultBlock, SearchResultBlock, DocumentBlock, OtherBlock)]
+UserContent = Annotated[msgspec.Raw, one_of(TextBlock, ImageBlock, ToolResultBlock, SearchResultBlock, DocumentBlock, OtherBlock)]
 AssistantContent = Annotated[
-    msgspec.Raw, one_of(TextBlock, ThinkingBlock, RedactedThinkingBlock, ToolUseBlock, SearchResultBlock, DocumentBlock, OtherBlock)
+    msgspec.Raw, one_of(TextBlock, ImageBlock, ThinkingBlock, RedactedThinkingBlock, ToolUseBlock, SearchResultBlock, DocumentBlock, OtherBlock)
 ]
-SystemContent = Annotated[msgspec.Raw, one_of(TextBlock, OtherBlock)]
+SystemContent = Annotated[msgspec.Raw, one_of(TextBlock, ImageBlock, OtherBlock)]

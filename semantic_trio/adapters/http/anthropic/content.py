@@ -1,6 +1,6 @@
 """Blocks of content, and which parts of a conversation that is.
 
-Knows who may use which blocks. Knows nothing of requests. A block that no model of text can do justice to is refused with its place; one that is not
+Knows who may use which blocks. Knows nothing of requests. For a block that no model of text can read there are words that say so; one that is not
 known is left out, because histories hold what other servers have said, and clients send new ones every week.
 """
 
@@ -17,7 +17,6 @@ from semantic_trio.adapters.http.anthropic.blocks import (
     ContentSource,
     DocumentBlock,
     FileSource,
-    FoundDocumentBlock,
     ImageBlock,
     OtherBlock,
     PlainTextSource,
@@ -33,24 +32,20 @@ from semantic_trio.adapters.http.anthropic.blocks import (
 )
 from semantic_trio.adapters.http.anthropic.thinking import thought_of
 from semantic_trio.adapters.http.body import decode
+from semantic_trio.adapters.http.unread import UNREADABLE, unread_text
 from semantic_trio.domain.conversation import Part, Text, Thinking, ToolCall, ToolResult
 from semantic_trio.domain.errors import InvalidRequestError
 from semantic_trio.domain.residency import Rank
 
-# What a model is told of what one of its own tools has found and it cannot read. To refuse it would end the session: it comes with every turn.
-UNSEEN_IMAGE = "[an image; this model cannot see images]"
-UNREAD_DOCUMENT = "[a document; this model reads documents as text alone]"
-NO_IMAGES = "this model cannot see images"
-NO_DOCUMENTS = "this model reads documents as text alone"
-UNREADABLE = {"base64": Base64Source, "url": UrlSource, "file": FileSource}
+FILES = {"base64": Base64Source, "url": UrlSource, "file": FileSource}
 
 AnyBlock = TextBlock | Block | OtherBlock
 Kinds = Mapping[str, type[TextBlock] | type[Block]]
-COMMON: Kinds = {"text": TextBlock, "search_result": SearchResultBlock, "document": DocumentBlock}
+COMMON: Kinds = {"text": TextBlock, "image": ImageBlock, "search_result": SearchResultBlock, "document": DocumentBlock}
 OF_USER: Kinds = {**COMMON, "tool_result": ToolResultBlock}
 OF_ASSISTANT: Kinds = {**COMMON, "thinking": ThinkingBlock, "redacted_thinking": RedactedThinkingBlock, "tool_use": ToolUseBlock}
-OF_SYSTEM: Kinds = {"text": TextBlock}
-OF_RESULT: Kinds = {**COMMON, "image": ImageBlock, "document": FoundDocumentBlock, "tool_reference": ToolReferenceBlock}
+OF_SYSTEM: Kinds = {"text": TextBlock, "image": ImageBlock}
+OF_RESULT: Kinds = {**COMMON, "tool_reference": ToolReferenceBlock}
 
 
 @attrs.frozen
@@ -93,8 +88,6 @@ def _block(raw: msgspec.Raw, kinds: Kinds, at: str) -> AnyBlock:
     name = decode(raw, Typed, at).type
     if name in kinds:
         return decode(raw, kinds[name], at)
-    if name == "image":
-        raise InvalidRequestError(NO_IMAGES, at, quotes=False)
     if name in KNOWN:
         raise InvalidRequestError(f"{name!r} blocks are not for this place", f"{at}.type", quotes=False)
     return decode(raw, OtherBlock, at)
@@ -111,37 +104,40 @@ def _parts(block: AnyBlock, at: str) -> Iterator[Part]:
             yield _result(block, f"{at}.content")
         case _:
             if (text := _text(block, at)) is not None:
-                yield Text(text)
+                yield text
 
 
-def _found(block: AnyBlock, at: str) -> str | None:
-    """The text of a block in a result."""
-    kind = decode(block.source, Typed, f"{at}.source").type if isinstance(block, DocumentBlock) else ""
-    if isinstance(block, DocumentBlock) and kind in UNREADABLE:
-        decode(block.source, UNREADABLE[kind], f"{at}.source")
-        return UNREAD_DOCUMENT
-    return _text(block, at)
-
-
-def _text(block: AnyBlock, at: str) -> str | None:
+def _text(block: AnyBlock, at: str) -> Text | None:
+    """The text of a block, or the words that stand for what is no text; None for a block that is left out."""
     match block:
-        case TextBlock():
-            return block.text
-        case ImageBlock():
-            return UNSEEN_IMAGE
+        case TextBlock(text=text):
+            return Text(text)
         case SearchResultBlock():
-            return "\n\n".join((f"{block.title}\n{block.source}", *(inner.text for inner in block.content)))
+            return Text("\n\n".join((f"{block.title}\n{block.source}", *(inner.text for inner in block.content))))
         case DocumentBlock():
-            return "\n\n".join(filter(None, (block.title, block.context, _document(block.source, f"{at}.source"))))
+            return _document(block, at)
+        case ImageBlock():
+            return unread_text("image", at)
+        case OtherBlock(type=kind) if kind in UNREADABLE:
+            return unread_text(UNREADABLE[kind], at)
     return None
 
 
-def _document(source: msgspec.Raw, at: str) -> str:
-    kind = decode(source, Typed, at).type
+def _document(block: DocumentBlock, at: str) -> Text:
+    place = f"{at}.source"
+    kind = decode(block.source, Typed, place).type
+    if kind in FILES:
+        decode(block.source, FILES[kind], place)
+        return unread_text("document", at, block.title or "")
+    return Text("\n\n".join(filter(None, (block.title, block.context, _words(block.source, kind, place)))))
+
+
+def _words(source: msgspec.Raw, kind: str, at: str) -> str:
+    """The text of a document that is one."""
     if kind == "text":
         return decode(source, PlainTextSource, at).data
     if kind != "content":
-        raise InvalidRequestError(NO_DOCUMENTS, at, quotes=False)
+        raise InvalidRequestError(f"{kind!r} is not supported", f"{at}.type")
     content = decode(source, ContentSource, at).content
     return content if isinstance(content, str) else "\n\n".join(block.text for block in content)
 
@@ -151,6 +147,7 @@ def _result(result: ToolResultBlock, at: str) -> ToolResult:
     if isinstance(content, str):
         return ToolResult(result.tool_use_id, content, bool(result.is_error))
     blocks = [(_block(raw, OF_RESULT, place), place) for raw, place in _placed(content, at)]
-    texts = [text for block, place in blocks if (text := _found(block, place)) is not None]
+    texts = [text for block, place in blocks if (text := _text(block, place)) is not None]
     loads = tuple(block.tool_name for block, _ in blocks if isinstance(block, ToolReferenceBlock))
-    return ToolResult(result.tool_use_id, "\n\n".join(texts), bool(result.is_error), loads)
+    unread = tuple(text.unread for text in texts if text.unread is not None)
+    return ToolResult(result.tool_use_id, "\n\n".join(text.text for text in texts), bool(result.is_error), loads, unread)

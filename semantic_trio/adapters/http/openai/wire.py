@@ -4,7 +4,7 @@ Knows the wire and the neutral conversation. Fields that are not named here are 
 extensions.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Annotated, Literal
 
 import attrs
@@ -12,13 +12,14 @@ import msgspec
 
 from semantic_trio.adapters.http.generate import Asked
 from semantic_trio.adapters.http.identity import NOBODY, Identity
+from semantic_trio.adapters.http.openai.content import ContentPart, parts_of, result_of
 from semantic_trio.adapters.http.openai.format import ResponseFormat, schema_of
 from semantic_trio.adapters.http.openai.request import DrawingRequest
 from semantic_trio.adapters.http.openai.sampling import TopLogprobs
 from semantic_trio.adapters.http.openai.thoughts import ThoughtsRequest, with_choice
 from semantic_trio.adapters.http.openai.tool_choice import ChoiceWord, ToolChoiceParam, choice_of
 from semantic_trio.adapters.http.openai.tools import ToolParam, custom_call, tools_of
-from semantic_trio.domain.conversation import Conversation, Message, Part, Role, Text, Thinking, ToolCall, ToolResult
+from semantic_trio.domain.conversation import Conversation, Message, Part, Role, Text, Thinking, ToolCall
 
 # More than any conversation has; what it costs to look at one is the event loop's.
 MOST_MESSAGES = 20_000
@@ -30,21 +31,7 @@ ROLES = {
     "tool": Role.USER,
     "function": Role.USER,
 }
-
-
-class TextPart(msgspec.Struct, frozen=True, tag_field="type", tag="text"):
-    """A run of text."""
-
-    text: str
-
-
-class RefusalPart(msgspec.Struct, frozen=True, tag_field="type", tag="refusal"):
-    """The words in which something was refused."""
-
-    refusal: str
-
-
-ContentPart = TextPart | RefusalPart
+RESULT_ROLES = frozenset({"tool", "function"})
 
 
 @attrs.frozen
@@ -52,7 +39,14 @@ class CalledFunctionParam:
     """A function and what it was called with."""
 
     name: str
-    arguments: str = "{}"
+    arguments: str | dict[str, object] | None = None
+
+    @property
+    def written(self) -> str:
+        """The arguments as JSON."""
+        if isinstance(self.arguments, dict):
+            return msgspec.json.encode(self.arguments).decode()
+        return self.arguments or "{}"
 
 
 @attrs.frozen
@@ -60,15 +54,15 @@ class CalledCustomParam:
     """A tool that takes text, and what it was called with."""
 
     name: str
-    input: str = ""
+    input: str | None = None
 
 
 @attrs.frozen
 class ToolCallParam:
     """A call the assistant has made."""
 
-    id: str
-    type: str = "function"
+    id: str | None = None  # None: the call has the place of its result
+    type: str | None = None
     function: CalledFunctionParam | None = None
     custom: CalledCustomParam | None = None
 
@@ -81,7 +75,9 @@ class ChatMessage:
     content: str | list[ContentPart] | None = None
     refusal: str | None = None  # of the assistant
     reasoning_content: str | None = None  # of the assistant, where clients send it back
+    reasoning: Annotated[object, msgspec.Meta(extra_json_schema={"description": "The same under another name, where it is a text."})] = None
     tool_calls: list[ToolCallParam] | None = None
+    function_call: CalledFunctionParam | None = None  # of the assistant, as it was before there were tools
     tool_call_id: str | None = None  # of a tool's message: the call it answers
     name: str | None = None  # of a function's message: what it answers
 
@@ -105,7 +101,7 @@ def asked(request: ChatRequest, identity: Identity = NOBODY) -> Asked:
     """What a request means. Raises `InvalidRequestError`."""
     tools = tools_of(request.tools or ())
     conversation = Conversation(
-        tuple(message_of(message) for message in request.messages),
+        messages_of(request.messages),
         tools,
         choice_of(request.tool_choice, tools, is_single=request.parallel_tool_calls is False),
         schema=schema_of(request.response_format),
@@ -123,25 +119,53 @@ def asked(request: ChatRequest, identity: Identity = NOBODY) -> Asked:
     )
 
 
-def message_of(message: ChatMessage) -> Message:
-    """A turn of the neutral conversation."""
-    return Message(ROLES[message.role], tuple(_parts(message)))
+def messages_of(messages: Iterable[ChatMessage], at: str = "messages") -> tuple[Message, ...]:
+    """The turns of the neutral conversation. Raises `Fault` that names the place.
+
+    A call without an id gets one, and a result that names no call is that of the first call which has none yet.
+    """
+    turns: list[Message] = []
+    open_calls: list[str] = []
+    for index, message in enumerate(messages):
+        turn = message_of(message, f"{at}.{index}", open_calls)
+        open_calls = [call.id for call in turn.calls] if turn.role is Role.ASSISTANT else open_calls
+        turns.append(turn)
+    return tuple(turns)
 
 
-def _parts(message: ChatMessage) -> Iterator[Part]:
-    content = message.content
-    texts = [content] if isinstance(content, str) else [part.text if isinstance(part, TextPart) else part.refusal for part in content or ()]
-    if message.role in {"tool", "function"}:
-        yield ToolResult(message.tool_call_id or message.name or "", "\n\n".join(texts))
-        return
-    if message.reasoning_content:
-        yield Thinking(message.reasoning_content)
-    yield from (Text(text) for text in [*texts, *([message.refusal] if message.refusal else [])])
-    yield from (_call(call) for call in message.tool_calls or ())
+def message_of(message: ChatMessage, at: str, open_calls: list[str] | None = None) -> Message:
+    """A turn of the neutral conversation; takes the call it answers from `open_calls`. Raises `Fault` that names the place."""
+    if message.role not in RESULT_ROLES:
+        return Message(ROLES[message.role], tuple(_parts(message, at)))
+    calls = [] if open_calls is None else open_calls
+    call_id = message.tool_call_id or _unnamed(message.name or "", calls)
+    if call_id in calls:
+        calls.remove(call_id)
+    return Message(Role.USER, (result_of(call_id, message.content, f"{at}.content"),))
 
 
-def _call(call: ToolCallParam) -> ToolCall:
+def _unnamed(name: str, calls: Sequence[str]) -> str:
+    """The id of the call that a result without an id answers."""
+    return name if name in calls or not calls else calls[0]
+
+
+def _parts(message: ChatMessage, at: str) -> Iterator[Part]:
+    parts = parts_of(message.content, f"{at}.content")
+    reasoning = message.reasoning if isinstance(message.reasoning, str) else ""
+    if thought := message.reasoning_content or reasoning:
+        yield Thinking(thought)
+        parts = tuple(part for part in parts if not isinstance(part, Thinking))  # the same once more
+    yield from parts
+    if message.refusal:
+        yield Text(message.refusal)
+    yield from (_call(call, f"call_{at}.{index}") for index, call in enumerate(message.tool_calls or ()))
+    if message.function_call is not None:
+        yield ToolCall(message.function_call.name, message.function_call.name, message.function_call.written)
+
+
+def _call(call: ToolCallParam, name: str) -> ToolCall:
+    """A call; `name` is its id where it has none."""
     if call.custom is not None:
-        return ToolCall(call.id, call.custom.name, custom_call(call.custom.input))
+        return ToolCall(call.id or name, call.custom.name, custom_call(call.custom.input or ""))
     called = call.function or CalledFunctionParam("")
-    return ToolCall(call.id, called.name, called.arguments)
+    return ToolCall(call.id or name, called.name, called.written)

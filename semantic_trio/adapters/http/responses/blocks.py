@@ -8,14 +8,13 @@ from typing import Annotated, Literal
 import msgspec
 
 from semantic_trio.adapters.http.contract import one_of
+from semantic_trio.adapters.http.unread import UNREADABLE
 
 # Of ids and names, which are stored as they are: more than any client or server makes.
 MOST_ID_CHARACTERS = 512
 ItemId = Annotated[str, msgspec.Meta(max_length=MOST_ID_CHARACTERS)]
 
 TEXTS = ("input_text", "output_text", "text")
-# What a model of text can make nothing of.
-UNREADABLE = ("input_image", "input_file", "input_audio", "computer_screenshot")
 
 
 class Typed(msgspec.Struct, frozen=True):
@@ -40,9 +39,10 @@ class RefusalPart(msgspec.Struct, frozen=True, tag_field="type", tag="refusal"):
 
 
 class UnreadablePart(msgspec.Struct, frozen=True):
-    """What is no text, among the results of a tool: the model is told that there is something."""
+    """An image, a file or a recording: the model is told that it is there."""
 
-    type: Literal["input_image", "input_file", "input_audio", "computer_screenshot"]
+    type: Annotated[str, msgspec.Meta(pattern=f"^({'|'.join(UNREADABLE)})$")]
+    filename: object = None
 
 
 class OtherPart(msgspec.Struct, frozen=True):
@@ -51,15 +51,14 @@ class OtherPart(msgspec.Struct, frozen=True):
     type: Annotated[str, msgspec.Meta(pattern=rf"^(?!({'|'.join((*TEXTS, *UNREADABLE, 'refusal'))})$)")]
 
 
-MessagePart = Annotated[msgspec.Raw, one_of(TextPart, RefusalPart, OtherPart)]
-ResultPart = Annotated[msgspec.Raw, one_of(TextPart, RefusalPart, UnreadablePart, OtherPart)]
+ContentPart = Annotated[msgspec.Raw, one_of(TextPart, RefusalPart, UnreadablePart, OtherPart)]
 
 
 class MessageItem(msgspec.Struct, frozen=True):
     """What somebody says. System and developer messages stay where they stand."""
 
     role: Literal["user", "assistant", "system", "developer"]
-    content: str | list[MessagePart]
+    content: str | list[ContentPart]
     type: Literal["message"] | None = None
 
 
@@ -81,14 +80,14 @@ class FunctionCallItem(msgspec.Struct, frozen=True, tag_field="type", tag="funct
 
     call_id: ItemId
     name: ItemId
-    arguments: str = "{}"
+    arguments: str | dict[str, object] = "{}"
 
 
 class FunctionOutputItem(msgspec.Struct, frozen=True, tag_field="type", tag="function_call_output"):
     """What a call of a function came to."""
 
     call_id: ItemId
-    output: str | list[ResultPart]
+    output: str | list[ContentPart]
 
 
 class CustomCallItem(msgspec.Struct, frozen=True, tag_field="type", tag="custom_tool_call"):
@@ -103,7 +102,7 @@ class CustomOutputItem(msgspec.Struct, frozen=True, tag_field="type", tag="custo
     """What a call of a tool that takes text came to."""
 
     call_id: ItemId
-    output: str | list[ResultPart]
+    output: str | list[ContentPart]
 
 
 class ItemReference(msgspec.Struct, frozen=True):

@@ -15,7 +15,6 @@ from semantic_trio.adapters.http.responses.blocks import (
     KNOWN,
     MOST_ID_CHARACTERS,
     TEXTS,
-    UNREADABLE,
     CustomCallItem,
     CustomOutputItem,
     FunctionCallItem,
@@ -32,8 +31,8 @@ from semantic_trio.adapters.http.responses.blocks import (
     UnreadablePart,
 )
 from semantic_trio.adapters.http.responses.names import input_id
+from semantic_trio.adapters.http.unread import UNREADABLE, unread_text
 from semantic_trio.domain.conversation import Message, Part, Role, Text, Thinking, ToolCall, ToolResult
-from semantic_trio.domain.errors import InvalidRequestError
 
 ROLES = {"user": Role.USER, "assistant": Role.ASSISTANT, "system": Role.SYSTEM, "developer": Role.SYSTEM}
 KINDS: Mapping[str, type[Item]] = {
@@ -46,12 +45,10 @@ KINDS: Mapping[str, type[Item]] = {
     "item_reference": ItemReference,
 }
 assert set(KINDS) == set(KNOWN)
-# What a model is told of what one of its tools has found and it cannot read. To refuse it would end the session: it comes with every turn.
 READ = frozenset({"content", "text", "refusal", "output", "arguments", "input"})  # fields whose texts a model reads
 # What is stored of a text that no model reads: an id or a link is shorter, an image is not.
 MOST_UNREAD_CHARACTERS = 4096
 UNSTORED = "[{count} characters that are not stored]"
-UNREAD = "[{kind}; this model reads text alone]"
 
 
 @attrs.frozen
@@ -107,42 +104,47 @@ def _kind(typed: Typed) -> type[Item]:
 def _turn(item: Item, at: str) -> tuple[Role, tuple[Part, ...]] | None:
     match item:
         case MessageItem():
-            return ROLES[item.role], tuple(map(Text, _texts(item.content, f"{at}.content", is_found=False)))
+            return ROLES[item.role], tuple(_texts(item.content, f"{at}.content"))
         case ReasoningItem():
             thought = "\n\n".join(part.text for part in item.content or () if part.text)
             return (Role.ASSISTANT, (Thinking(thought),)) if thought else None
         case FunctionCallItem():
-            return Role.ASSISTANT, (ToolCall(item.call_id, item.name, item.arguments),)
+            return Role.ASSISTANT, (ToolCall(item.call_id, item.name, _arguments(item)),)
         case CustomCallItem():
             return Role.ASSISTANT, (ToolCall(item.call_id, item.name, custom_call(item.input)),)
         case FunctionOutputItem() | CustomOutputItem():
-            texts = _texts(item.output, f"{at}.output", is_found=True)
-            return Role.USER, (ToolResult(item.call_id, "\n\n".join(texts)),)
+            return Role.USER, (_result(item, f"{at}.output"),)
     return None
 
 
-def _texts(content: str | Sequence[msgspec.Raw], at: str, *, is_found: bool) -> Iterator[str]:
-    """The texts of a message, or of what a tool has found: that may be no text, and the model is told so."""
+def _arguments(item: FunctionCallItem) -> str:
+    """The arguments of a call as JSON; some clients send them as the object itself."""
+    return item.arguments if isinstance(item.arguments, str) else msgspec.json.encode(item.arguments).decode()
+
+
+def _result(item: FunctionOutputItem | CustomOutputItem, at: str) -> ToolResult:
+    texts = list(_texts(item.output, at))
+    unread = tuple(text.unread for text in texts if text.unread is not None)
+    return ToolResult(item.call_id, "\n\n".join(text.text for text in texts), unread=unread)
+
+
+def _texts(content: str | Sequence[msgspec.Raw], at: str) -> Iterator[Text]:
+    """The texts of a message or of a call's result, and words for what of it the model cannot read."""
     if isinstance(content, str):
-        yield content
+        yield Text(content)
         return
     for index, raw in enumerate(content):
         place = f"{at}.{index}"
         kind = decode(raw, Typed, place).type or ""
         if kind in TEXTS:
-            yield decode(raw, TextPart, place).text
+            yield Text(decode(raw, TextPart, place).text)
         elif kind == "refusal":
-            yield decode(raw, RefusalPart, place).refusal
+            yield Text(decode(raw, RefusalPart, place).refusal)
         elif kind in UNREADABLE:
-            yield _unread(raw, kind, place, is_found=is_found)
+            name = decode(raw, UnreadablePart, place).filename
+            yield unread_text(UNREADABLE[kind], place, name if isinstance(name, str) else "")
         else:
             decode(raw, OtherPart, place)
-
-
-def _unread(raw: msgspec.Raw, kind: str, at: str, *, is_found: bool) -> str:
-    if not is_found:
-        raise InvalidRequestError(f"{kind!r} is not for this model, which reads text alone", f"{at}.type", quotes=False)
-    return UNREAD.format(kind=decode(raw, UnreadablePart, at).type)
 
 
 def _whole(told: Told, own_id: str) -> dict[str, object]:

@@ -14,7 +14,7 @@ from semantic_trio.adapters.http.body import decode, understood
 from semantic_trio.adapters.http.contract import document_faults, document_stream
 from semantic_trio.adapters.http.exchange import Exchange, current
 from semantic_trio.adapters.http.faults import OpenAIError
-from semantic_trio.adapters.http.generate import log_prompt, submit
+from semantic_trio.adapters.http.generate import log_prompt, note_unread, submit
 from semantic_trio.adapters.http.identity import Identity, identify
 from semantic_trio.adapters.http.openai.tools import custom_names
 from semantic_trio.adapters.http.responses.answer import ResponseAnswer
@@ -79,6 +79,7 @@ async def _begin(state: AppState, exchange: Exchange, question: _Question) -> Tu
     before = await _history(state, question, stem)
     wanted = asked(request, messages_of((*before.before, *before.new)), question.identity, (response_id(stem), *before.responses))
     model = state.resolve(request.model)
+    note_unread(state, exchange, wanted.conversation)
     first = begun(request, wanted.conversation.choice, response_id(stem), model.card, int(time.time()))
     record = _record(first, before) if request.is_stored else None
     encoded = await model.encode(wanted.conversation)
@@ -98,7 +99,7 @@ async def _begin_behind(state: AppState, exchange: Exchange, question: _Question
         turn = await _begin(state, behind, question)
         await turn.put()
         state.running.start(turn, behind.stack)
-    exchange.model, exchange.agent = behind.model, behind.agent
+    exchange.model, exchange.agent, exchange.unread = behind.model, behind.agent, behind.unread
     return turn
 
 
