@@ -143,7 +143,7 @@ REFUSED = {
     "a list for a block": (raw('{"role": "user", "content": [[]]}'), "messages.0.content.0: "),
     "a number for a type": (raw('{"role": "user", "content": [{"type": 3}]}'), "messages.0.content.0.type: "),
     "a number for a tool": (raw(HI, tools="[3]"), "tools.0: "),
-    "a string for a choice": (raw(HI, tool_choice='"auto"'), "tool_choice: "),
+    "a string for a choice": (raw(HI, tool_choice='"sometimes"'), "tool_choice: "),
     "a string for thinking": (raw(HI, thinking='"yes"'), "thinking: "),
     "a number for a breakpoint": (raw(HI, cache_control="3"), "cache_control: "),
 }
