@@ -162,6 +162,10 @@ class TextCodec(Protocol):
     def stop_tokens(self) -> frozenset[int]:
         """Ids that end a turn."""
 
+    @property
+    def longest_token_bytes(self) -> int:
+        """Bytes of text that one token stands for at most; 0 where a token may stand for any number."""
+
     def encode_prompt(self, conversation: Conversation, known: Known = NOTHING_KNOWN) -> Prompt:
         """The prompt of a canonical conversation, up to where the assistant is to speak. Raises `InvalidRequestError` where the template refuses.
 

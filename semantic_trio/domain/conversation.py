@@ -177,6 +177,13 @@ class Conversation:
         said = sum(FRAME + len(part.arguments if isinstance(part, ToolCall) else part.text) for part in parts)
         return tools + said + FRAME * len(self.messages)
 
+    @property
+    def prompt_characters(self) -> int:
+        """Characters that a template writes into the prompt at least: all but thoughts, which many leave out."""
+        tools = sum(len(tool.description) + len(tool.parameters) for tool in self.tools)
+        parts = (part for message in self.messages for part in message.parts if not isinstance(part, Thinking))
+        return tools + sum(len(part.arguments if isinstance(part, ToolCall) else part.text) for part in parts)
+
 
 NOTHING_SAID = Conversation(())
 

@@ -126,6 +126,7 @@ class ByteCodec:
 
     stop_tokens: frozenset[int] = frozenset({END_OF_TURN})
     fingerprint: str = "bytes"
+    longest_token_bytes: int = 64  # a bound as real vocabularies have it
 
     def encode_prompt(self, conversation: Conversation, known: Known = NOTHING_KNOWN) -> Prompt:
         """See `TextCodec.encode_prompt`. A draft changes nothing: there is one way to spell."""

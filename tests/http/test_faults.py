@@ -7,7 +7,9 @@ import pytest
 import trio
 import trio.testing
 
+from semantic_trio.adapters.http.body import STALLED_SECONDS
 from semantic_trio.adapters.http.faults import Fault, envelope, fault_of
+from semantic_trio.adapters.http.gate import LINGER_SECONDS
 from semantic_trio.adapters.http.protocol import Protocol
 from semantic_trio.adapters.http.state import HttpSettings
 from semantic_trio.domain.errors import DrainingError, GrammarError, InvalidRequestError, PoolExhaustedError
@@ -262,7 +264,7 @@ async def test_a_body_that_stalls_is_a_408(autojump_clock: trio.testing.MockCloc
     await call.run()
 
     assert (call.status, told(call)["type"]) == (408, "timeout_error")
-    assert 60 <= trio.current_time() < 63
+    assert trio.current_time() == pytest.approx(STALLED_SECONDS + LINGER_SECONDS)
 
 
 async def test_a_large_prompt_is_encoded_off_the_loop_and_answered() -> None:

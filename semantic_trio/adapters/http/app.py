@@ -6,6 +6,7 @@ Knows how the parts fit. Knows nothing of sockets.
 import structlog
 from quart import Response
 from quart_schema import Info, QuartSchema
+from quart_schema.validation import QUART_SCHEMA_REQUEST_ATTRIBUTE
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
@@ -16,7 +17,7 @@ from semantic_trio.adapters.http.anthropic import messages
 from semantic_trio.adapters.http.contract import Contract
 from semantic_trio.adapters.http.exchange import Exchange, current
 from semantic_trio.adapters.http.faults import Fault, envelope, fault_of, not_offered
-from semantic_trio.adapters.http.gate import Gate
+from semantic_trio.adapters.http.gate import Gate, WantsBody
 from semantic_trio.adapters.http.openai import chat, completions, embeddings
 from semantic_trio.adapters.http.paths import Paths
 from semantic_trio.adapters.http.responses import kept
@@ -48,8 +49,22 @@ def create_app(state: AppState) -> QuartTrio:
     app.url_map.strict_slashes = app.url_map.merge_slashes = False  # paths are normalised before: a redirect would lose a request's body
     paths = Paths.of(rule.rule for rule in app.url_map.iter_rules())
     app.register_error_handler(Exception, _told)
-    app.asgi_app = Gate(app.asgi_app, state, Access(state.settings), paths)  # type: ignore[method-assign]
+    app.asgi_app = Gate(app.asgi_app, state, Access(state.settings), paths, _body_readers(app))  # type: ignore[method-assign]
     return app
+
+
+def _body_readers(app: QuartTrio) -> WantsBody:
+    """True for the routes that document a body: nothing is read for the others, nor for what is no route."""
+    routes = app.url_map.bind("")
+
+    def wants_body(method: str, path: str) -> bool:
+        try:
+            endpoint, _ = routes.match(path, method)
+        except HTTPException:
+            return False
+        return hasattr(app.view_functions[endpoint], QUART_SCHEMA_REQUEST_ATTRIBUTE)
+
+    return wants_body
 
 
 async def _told(error: Exception) -> Response:

@@ -60,6 +60,7 @@ class Fault(Exception):
     code: str | None = None  # OpenAI's finer name
     retry_after_seconds: int | None = None
     is_private: bool = False  # the message repeats a part of what was sent
+    accepts: str = ""  # encodings of a body that would have been accepted
 
     @property
     def logged(self) -> str:
@@ -80,6 +81,8 @@ class Fault(Exception):
             found.append(("x-should-retry", "false"))
         if self.retry_after_seconds is not None:
             found.append(("retry-after", str(self.retry_after_seconds)))
+        if self.accepts:
+            found.append(("accept-encoding", self.accepts))
         return found
 
 

@@ -4,13 +4,17 @@ A small ASGI middleware, because a client may leave before a handler's first lin
 runs. Knows no single route. Never logs what was said.
 """
 
+import functools
+from collections.abc import Awaitable, Callable
+
 import attrs
 import structlog
 import trio
 from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGIReceiveEvent, ASGISendCallable, ASGISendEvent, HTTPScope, Scope
 
 from semantic_trio.adapters.http.access import Access
-from semantic_trio.adapters.http.body import read_body
+from semantic_trio.adapters.http.body import BodyBudget, HeldBytes, read_body
+from semantic_trio.adapters.http.content_encoding import decoded, encoding_of, not_decoded
 from semantic_trio.adapters.http.cors import VARY, Header, answer_headers, is_preflight, preflight_headers
 from semantic_trio.adapters.http.exchange import Exchange, current
 from semantic_trio.adapters.http.faults import Fault, envelope
@@ -22,8 +26,16 @@ from semantic_trio.adapters.http.unread import unread_headers
 
 log = structlog.get_logger(__name__)
 
-# How long a refused client may go on sending: a connection closed on unread bytes is reset, and the answer lost on its way.
+# How long a client may go on sending what is not read: a connection closed on unread bytes is reset, and the answer lost on its way.
 LINGER_SECONDS = 2.0
+# Bodies of the largest size that are held at the same time; a conversation of a million tokens is an eighth of one.
+LARGEST_BODIES = 4
+# Some editors and shells write it in front of a file; JSON has none.
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+# True if the route of a method and a path reads a body.
+WantsBody = Callable[[str, str], bool]
+Send = Callable[[], Awaitable[None]]
 
 
 @attrs.frozen(eq=False)
@@ -34,6 +46,11 @@ class Gate:
     state: AppState
     access: Access
     paths: Paths
+    wants_body: WantsBody
+    _bodies: BodyBudget = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "_bodies", BodyBudget(LARGEST_BODIES * self.state.settings.max_body_bytes))
 
     async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         """See the ASGI specification."""
@@ -62,32 +79,51 @@ class Gate:
         return _Answer(exchange, send, answer_headers(origin) if origin and self.access.admits(origin) else [])
 
     async def _admit(self, exchange: Exchange, scope: HTTPScope, receive: ASGIReceiveCallable, answer: "_Answer") -> None:
+        incoming = _Incoming(receive)
         try:
+            _refuse_ambiguous_length(scope, exchange)
             if is_preflight(exchange.method, exchange.headers):
                 self.access.check_page(exchange.headers)
                 await answer.preflight()
                 return
             self.access.check(exchange.path, exchange.headers)
-            is_whole = await self._read(exchange, receive)
+            is_here = await self._read(exchange, incoming)
         except Fault as fault:
-            await _refuse(fault, receive, answer)
+            await _refuse(fault, incoming, answer)
             return
-        if is_whole:
-            await self._run_app(exchange, scope, receive, answer)
+        if is_here:
+            await self._run_app(exchange, scope, incoming, answer)
 
     async def _read(self, exchange: Exchange, receive: ASGIReceiveCallable) -> bool:
-        """Take the body in; False when the client left before its end. Raises `Fault`."""
-        if brings_archive(exchange):
-            return await receive_archive(exchange, receive, self.state)
-        body = await read_body(exchange.headers, receive, self.state.settings.max_body_bytes)
-        exchange.body = body or b""
-        return body is not None
+        """Take the body in where one is wanted; False when the client left before its end. Raises `Fault`."""
+        is_archive = brings_archive(exchange)
+        if not is_archive and not self.wants_body(exchange.method, exchange.path):
+            return True
+        encoding = encoding_of(exchange.headers)
+        if not is_archive:
+            return await self._read_whole(exchange, receive, encoding)
+        if encoding is not None:
+            raise not_decoded(encoding)
+        return await receive_archive(exchange, receive, self.state)
 
-    async def _run_app(self, exchange: Exchange, scope: HTTPScope, receive: ASGIReceiveCallable, answer: "_Answer") -> None:
+    async def _read_whole(self, exchange: Exchange, receive: ASGIReceiveCallable, encoding: str | None) -> bool:
+        held, limit = HeldBytes(self._bodies, exchange.protocol), self.state.settings.max_body_bytes
+        exchange.stack.callback(held.release)
+        body = await read_body(exchange.headers, receive, limit, held)
+        if body is None:
+            return False
+        plain = body if encoding is None else await decoded(body, encoding, limit, held)
+        exchange.body = plain.removeprefix(BYTE_ORDER_MARK)
+        return True
+
+    async def _run_app(self, exchange: Exchange, scope: HTTPScope, incoming: "_Incoming", answer: "_Answer") -> None:
         """Let the application answer. If it fails after it has begun, returning without the last message makes the server drop the connection."""
         try:
-            await self.app(scope, _Replay(receive), answer.hold_last)
-            await answer.send_last()
+            await self.app(scope, _Replay(incoming), answer.hold_last)
+            if incoming.is_whole:
+                await answer.send_last()
+            else:
+                await _send_while_discarding(incoming, answer.send_last)
         except* StreamAbortedError:
             exchange.was_aborted = True
         except* Exception:
@@ -165,10 +201,28 @@ class _Answer:
         await self({"type": "http.response.start", "status": fault.status, "headers": encoded})
         await self({"type": "http.response.body", "body": body, "more_body": close})
 
+    async def end(self) -> None:
+        """Send the last, empty message."""
+        await self({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+@attrs.define(eq=False)
+class _Incoming:
+    """`receive`, watched: remembers whether the body has come to its end."""
+
+    receive: ASGIReceiveCallable
+    is_whole: bool = attrs.field(init=False, default=False)
+
+    async def __call__(self) -> ASGIReceiveEvent:
+        message = await self.receive()
+        if message["type"] != "http.request" or not message["more_body"]:
+            self.is_whole = True
+        return message
+
 
 @attrs.define(eq=False)
 class _Replay:
-    """`receive` after the body was read: an empty body for the framework, then what the client does next, which is to leave."""
+    """`receive` for the framework: an empty body, then what the client does next, which is to leave. A body that was not read is discarded."""
 
     receive: ASGIReceiveCallable
     _is_first: bool = attrs.field(init=False, default=True)
@@ -177,28 +231,46 @@ class _Replay:
         if self._is_first:
             self._is_first = False
             return {"type": "http.request", "body": b"", "more_body": False}
-        return await self.receive()
+        while (message := await self.receive())["type"] == "http.request":
+            pass
+        return message
 
 
-async def _refuse(fault: Fault, receive: ASGIReceiveCallable, answer: _Answer) -> None:
-    """Answer without the application, and let the client finish sending, for a moment, into the void.
+def _refuse_ambiguous_length(scope: HTTPScope, exchange: Exchange) -> None:
+    """Raises `Fault` 400 where a proxy in between may see another end of the body than this server, and so another next request (RFC 9112, 6.3)."""
+    if "transfer-encoding" not in exchange.headers:
+        return
+    if "content-length" in exchange.headers:
+        raise Fault(400, "a request has either Transfer-Encoding or Content-Length, not both")
+    if scope["http_version"] == "1.0":
+        raise Fault(400, "Transfer-Encoding needs HTTP/1.1")
+
+
+async def _refuse(fault: Fault, incoming: _Incoming, answer: _Answer) -> None:
+    """Answer without the application, and close the connection."""
+    await _send_while_discarding(incoming, answer.end, functools.partial(answer.error, fault, close=True))
+
+
+async def _send_while_discarding(incoming: _Incoming, send_last: Send, send_first: Send = trio.lowlevel.checkpoint) -> None:
+    """Send, and let the client finish sending in between, for a moment, into the void.
 
     Reading goes on in a task of its own: hypercorn's reader waits for it when its queue is full, and our last `send` would wait for that reader.
     """
     sent_all = trio.Event()
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(_swallow, receive, sent_all)
-        await answer.error(fault, close=True)
+        nursery.start_soon(_discard, incoming, sent_all)
+        await send_first()
         with trio.move_on_after(LINGER_SECONDS):
             await sent_all.wait()
-        await answer({"type": "http.response.body", "body": b"", "more_body": False})
+        await send_last()
         nursery.cancel_scope.cancel()
 
 
-async def _swallow(receive: ASGIReceiveCallable, sent_all: trio.Event) -> None:
+async def _discard(incoming: _Incoming, sent_all: trio.Event) -> None:
     while True:
-        message = await receive()
-        if message["type"] == "http.disconnect" or not message.get("more_body", False):
+        if incoming.is_whole:
             sent_all.set()
+        message = await incoming()
         if message["type"] == "http.disconnect":
+            sent_all.set()
             return

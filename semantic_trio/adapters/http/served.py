@@ -3,6 +3,7 @@
 Knows how long texts take, and keeps that off the event loop. Knows nothing of wire formats.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from typing import TypeVar, TypeVarTuple
 
@@ -18,7 +19,7 @@ from semantic_trio.application.threads import InThread
 from semantic_trio.domain.canonical import canonical
 from semantic_trio.domain.conversation import Conversation, Tool
 from semantic_trio.domain.embedding import APPROXIMATE, EmbeddingForm
-from semantic_trio.domain.errors import GrammarError, InvalidRequestError
+from semantic_trio.domain.errors import GrammarError, InvalidRequestError, PromptTooLongError
 from semantic_trio.domain.generation import API_SAMPLING, SamplingParams
 from semantic_trio.domain.said import Said, chain
 from semantic_trio.domain.steering import Grammar
@@ -76,11 +77,13 @@ class ServedModel:
     async def encode(self, conversation: Conversation) -> Encoded:
         """A conversation in order, and its prompt, which goes on in the very tokens that were read and said where it is the same.
 
-        Raises `InvalidRequestError` where the model's template refuses the conversation, or nothing can have the form that is demanded of the answer;
+        Raises `PromptTooLongError` before anything is tokenised where no spelling of the text would fit the context; `InvalidRequestError` where the
+        model's template refuses the conversation, or nothing can have the form that is demanded of the answer;
         `GrammarError` where that form is too complex.
         """
         is_large = conversation.characters > ENCODE_IN_LOOP_CHARACTERS
         ordered = await self._run(is_large, canonical, conversation)
+        self._refuse_too_long(ordered.prompt_characters)
         digests = await self._run(is_large, chain, ordered)
         prompt = await self._run(is_large, self.codec.encode_prompt, ordered, self.said.known(digests))
         demanded = _with_named_tool(ordered, conversation.tools)
@@ -88,14 +91,25 @@ class ServedModel:
         return Encoded(ordered, digests, prompt, conversation.tools, grammar)
 
     async def encode_text(self, prompt: str | tuple[int, ...]) -> tuple[int, ...]:
-        """The tokens of a text; tokens are what they are. Raises `InvalidRequestError` for a text that has none."""
+        """The tokens of a text; tokens are what they are.
+
+        Raises `InvalidRequestError` for a text that has none, `PromptTooLongError` for one that is not tokenised because it cannot fit the context.
+        """
         if isinstance(prompt, tuple):
             return prompt
+        self._refuse_too_long(len(prompt))
         await trio.lowlevel.checkpoint()  # there may be thousands of them
         tokens = await self._run(len(prompt) > ENCODE_IN_LOOP_CHARACTERS, self.codec.encode_text, prompt)
         if not tokens:
             raise InvalidRequestError("an empty text cannot be read", "prompt", quotes=False)
         return tokens
+
+    def _refuse_too_long(self, characters: int) -> None:
+        """Raises `PromptTooLongError` for a text of more bytes than the longest tokens of a whole context: tokenising takes 200 times its bytes."""
+        longest, limit = self.codec.longest_token_bytes, self.card.context_length
+        fewest_tokens = math.ceil(characters / longest) if longest else 0
+        if fewest_tokens > limit:
+            raise PromptTooLongError(fewest_tokens, limit)
 
     async def _compiled(self, conversation: Conversation, opening: str) -> Grammar | None:
         """The grammar of a form, unless it takes too long."""

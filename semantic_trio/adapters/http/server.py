@@ -73,7 +73,7 @@ class ContainedServer(TCPServer):
         with trio.move_on_after(self.config.write_timeout_seconds, shield=True):
             try:
                 await self.stream.send_all(data)
-            except (trio.BrokenResourceError, trio.ClosedResourceError):
+            except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):  # busy: the reader is closing it
                 return False
             return True
         return False

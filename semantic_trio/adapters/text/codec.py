@@ -13,6 +13,7 @@ from typing import cast
 import attrs
 from tokenizers import Tokenizer
 
+from semantic_trio.adapters.text.alphabet import longest_token_bytes
 from semantic_trio.adapters.text.decoding import IncrementalDecoder
 from semantic_trio.adapters.text.fingerprint import text_fingerprint
 from semantic_trio.adapters.text.formats.hermes import HERMES
@@ -60,6 +61,7 @@ class TokenizerCodec:
     _silent: frozenset[int]
     stop_tokens: frozenset[int]
     fingerprint: str
+    longest_token_bytes: int
     tally: CallTally = attrs.field(factory=CallTally, init=False)
     _segments: SegmentEncoder = attrs.field(init=False)
     _guidance: Guidance = attrs.field(init=False)
@@ -170,6 +172,7 @@ def load_codec(path: Path, find_parser: FindParser = lambda tokenizer: None) -> 
         silent=_silent(backend, template),
         stop_tokens=stops,
         fingerprint=text_fingerprint(tokenizer, stops),
+        longest_token_bytes=longest_token_bytes(backend),
     )
 
 

@@ -23,7 +23,7 @@ from semantic_trio.adapters.http.openai.completion_wire import SEND_TEXT, Texts,
 from semantic_trio.adapters.http.served import ServedModel
 from semantic_trio.adapters.http.state import AppState
 from semantic_trio.domain.embedding import is_foreign
-from semantic_trio.domain.errors import InvalidRequestError
+from semantic_trio.domain.errors import InvalidRequestError, PromptTooLongError
 
 # Texts of one request: as many as the API takes.
 MOST_INPUTS = 2048
@@ -105,9 +105,13 @@ def _size(model: ServedModel, dimensions: int | None) -> int:
 
 async def _tokens(model: ServedModel, text: Texts) -> tuple[int, ...]:
     """The tokens of a text. Raises `InvalidRequestError` for more than the context or the memory for KV cache holds, and for foreign tokens."""
-    tokens, limit = await model.encode_text(text), min(model.card.context_length, model.engine.memory.longest_row)
+    limit = min(model.card.context_length, model.engine.memory.longest_row)
+    try:
+        tokens = await model.encode_text(text)
+    except PromptTooLongError as error:
+        raise _too_long(limit, error.tokens) from error
     if len(tokens) > limit:
-        raise InvalidRequestError(f"a text has {limit} tokens at most, not {len(tokens)}", "input", quotes=False)
+        raise _too_long(limit, len(tokens))
     if not isinstance(text, str):
         await _refuse_foreign(model, tokens)
     return tokens
@@ -128,6 +132,10 @@ def _without_cut_characters(model: ServedModel, tokens: tuple[int, ...]) -> tupl
         is_cut = model.codec.decode(tokens[-LONGEST_CHARACTER_BYTES:]).endswith(UNREADABLE)
         tokens = tokens[: len(tokens) - is_cut]
     return tokens
+
+
+def _too_long(limit: int, tokens: int) -> InvalidRequestError:
+    return InvalidRequestError(f"a text has {limit} tokens at most, not {tokens}", "input", quotes=False)
 
 
 def _cut(vector: Sequence[float], size: int) -> Sequence[float]:
