@@ -28,6 +28,8 @@ KILLERS = {
 }
 MUTANTS = 2000
 AT_ONCE = 20
+# Seconds in which a busy machine does what takes the keep-alive time or the grace (60 s and more), or for ever, without the containment.
+PROMPT_SECONDS = 30
 
 
 def request_bytes(path: str, body: object, *, headers: str = "") -> bytes:
@@ -148,7 +150,7 @@ async def test_a_stuck_reader_does_not_block_shutdown() -> None:
         await trio.sleep(1)
         assert served_app.engine.open_generations == 1
         began = trio.current_time()
-    assert trio.current_time() - began < 0.3 + 2 + 0.5
+    assert trio.current_time() - began < PROMPT_SECONDS
     assert served_app.engine.open_generations == 0
     await trio.aclose_forcefully(stream)
 
@@ -161,8 +163,8 @@ async def test_a_stuck_reader_is_dropped_and_delays_nobody() -> None:
         for _ in range(5):
             answer = await exchange(port, request_bytes("/v1/messages", anthropic_body(), headers="connection: close\r\n"))
             assert answer.startswith(b"HTTP/1.1 200")
-        assert trio.current_time() - began < 2
-        with trio.fail_after(20):
+        assert trio.current_time() - began < PROMPT_SECONDS
+        with trio.fail_after(PROMPT_SECONDS):
             while served_app.engine.open_generations:
                 await trio.sleep(0.05)
     await trio.aclose_forcefully(stream)
@@ -173,7 +175,7 @@ async def test_a_connection_that_asked_for_it_is_closed() -> None:
     async with listening(served(FakeRunner())) as port:
         began = trio.current_time()
         assert await is_alive(port)
-        assert trio.current_time() - began < 1
+        assert trio.current_time() - began < PROMPT_SECONDS
 
 
 PROBE = b"GET /health/live HTTP/1.1\r\nhost: localhost\r\n\r\n"
@@ -191,19 +193,19 @@ async def test_a_connection_is_closed_when_its_client_closes(sent: bytes) -> Non
         for _ in range(sent.count(PROBE)):
             await stream.receive_some()
         await stream.send_eof()
-        with trio.fail_after(20):
+        with trio.fail_after(PROMPT_SECONDS):
             while await stream.receive_some():
                 pass
         await stream.aclose()
 
 
 async def test_shutdown_closes_idle_connections_and_refuses_new_ones() -> None:
-    async with listening(served(FakeRunner()), graceful_seconds=5) as port:
+    async with listening(served(FakeRunner()), graceful_seconds=60) as port:
         idle = await trio.open_tcp_stream("127.0.0.1", port)
         await idle.send_all(b"GET /health/live HTTP/1.1\r\nhost: localhost\r\n\r\n")
         assert (await idle.receive_some()).startswith(b"HTTP/1.1 200")
         began = trio.current_time()
-    assert trio.current_time() - began < 1
+    assert trio.current_time() - began < PROMPT_SECONDS
     with pytest.raises(OSError, match="connect"):
         await trio.open_tcp_stream("127.0.0.1", port)
     await idle.aclose()
@@ -271,7 +273,7 @@ async def test_an_endless_body_is_refused_and_dropped() -> None:
         began = trio.current_time()
         with pytest.raises(trio.BrokenResourceError):
             await pour(stream)
-        assert trio.current_time() - began < 5
+        assert trio.current_time() - began < PROMPT_SECONDS
         began = trio.current_time()
         await trio.aclose_forcefully(stream)
-    assert trio.current_time() - began < 2  # nothing of the connection is left
+    assert trio.current_time() - began < PROMPT_SECONDS  # nothing of the connection is left
