@@ -2,8 +2,12 @@
 
 import logging
 import sys
+from collections.abc import Mapping
 
 import structlog
+
+# Parts of an entry that have lines of their own.
+TRACEBACKS = frozenset({"exception", "stack"})
 
 
 def configure(log_format: str, log_level: str) -> None:
@@ -19,14 +23,50 @@ def configure(log_format: str, log_level: str) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
     )
-    # Plain tracebacks: the prettier ones print local variables, and prompts are among them.
-    pretty = structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
-    renderer = pretty if console else structlog.processors.JSONRenderer()
-    processors: list[structlog.typing.Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
-    if not console:
-        processors.append(structlog.processors.format_exc_info)
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=[*processors, renderer]))
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=formatters(console=console)))
     logging.basicConfig(handlers=[handler], level=log_level.upper(), force=True)
     for chatty in ("httpx", "filelock", "huggingface_hub", "urllib3"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def formatters(*, console: bool) -> list[structlog.typing.Processor]:
+    """Processors that turn an entry into its line, in either format."""
+    renderer: structlog.typing.Processor = (
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback) if console else structlog.processors.JSONRenderer()
+    )
+    return [
+        structlog.stdlib.ProcessorFormatter.remove_processors_meta,
+        structlog.processors.format_exc_info,  # plain tracebacks: the prettier ones print local variables, and prompts are among them
+        escape_controls,
+        renderer,
+    ]
+
+
+def escape_controls(_: object, __: str, entry: structlog.typing.EventDict) -> structlog.typing.EventDict:
+    """The entry with every control character escaped: one in a path would reach the terminal that shows the log, or begin a line of its own."""
+    return {_escaped(name): _escaped_lines(value) if name in TRACEBACKS else _escaped_value(value) for name, value in entry.items()}
+
+
+def _escaped_value(value: object) -> object:
+    match value:
+        case str():
+            return _escaped(value)
+        case Mapping():
+            return {_escaped_value(name): _escaped_value(one) for name, one in value.items()}
+        case list() | tuple() | set() | frozenset():
+            return [_escaped_value(one) for one in value]
+        case int() | float() | None:
+            return value
+        case _:
+            return _escaped(str(value))
+
+
+def _escaped_lines(value: object) -> object:
+    return "\n".join(map(_escaped, value.split("\n"))) if isinstance(value, str) else _escaped_value(value)
+
+
+def _escaped(text: str) -> str:
+    if text.isprintable():
+        return text
+    return "".join(character if character.isprintable() else character.encode("unicode_escape").decode() for character in text)

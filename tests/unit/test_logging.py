@@ -1,0 +1,88 @@
+"""Log lines cannot be forged, and cannot drive the terminal that shows them."""
+
+import io
+import json
+import logging
+from collections.abc import Iterator
+
+import pytest
+import structlog
+
+from semantic_trio.entrypoints.logging import configure, formatters
+
+ESCAPES = {
+    "ESC": "\x1b[2J\x1b]0;owned\x07",
+    "BEL": "\x07",
+    "a second line": "/v1/x\nsignal: draining",
+    "carriage return": "/v1/x\rsignal: draining",
+    "backspace": "abc\b\b\b",
+    "DEL": "\x7f",
+    "C1, an escape in one byte": "\x9b2J",
+    "a line separator": "a\u2028b",
+    "text that runs backwards": "a\u202eb",
+    "half a character": "a\ud800b",
+}
+
+
+@pytest.fixture(params=["console", "json"])
+def output(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
+    """What is logged, in each format."""
+    root = logging.getLogger()
+    handlers, level, processors = root.handlers[:], root.level, structlog.get_config()
+    written = io.StringIO()
+    monkeypatch.setattr("sys.stderr", written)
+    monkeypatch.setenv("NO_COLOR", "1")
+    configure(request.param, "info")
+    yield written
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.configure(**processors)
+
+
+@pytest.mark.parametrize("text", ESCAPES.values(), ids=ESCAPES)
+def test_control_characters_are_escaped_wherever_they_stand(text: str, output: io.StringIO) -> None:
+    log = structlog.get_logger("test")
+    log.info("request", path=text, values=[text, {text: text}], error=ValueError(text))
+    log.info(text)
+    logging.getLogger("hypercorn.error").warning("foreign: %s", text)
+    structlog.contextvars.bind_contextvars(agent=text)
+    log.info("bound")
+    structlog.contextvars.clear_contextvars()
+
+    lines = output.getvalue().removesuffix("\n").split("\n")
+    assert len(lines) == 4
+    for line in lines:
+        assert uncoloured(line).isprintable(), line
+
+
+@pytest.mark.parametrize("text", ESCAPES.values(), ids=ESCAPES)
+def test_a_traceback_has_lines_and_no_other_control_character(text: str, output: io.StringIO) -> None:
+    try:
+        raise ValueError(text)
+    except ValueError:
+        structlog.get_logger("test").exception("request failed")
+
+    for line in output.getvalue().removesuffix("\n").split("\n"):
+        assert uncoloured(line).isprintable(), line
+    assert "Traceback" in output.getvalue()
+
+
+def uncoloured(line: str) -> str:
+    """A line without the colours of the log itself, which stand in front of what it tells."""
+    for code in ("0", "1", "2", "32", "33", "31", "35", "36", "41"):
+        line = line.replace(f"\x1b[{code}m", "")
+    return line
+
+
+def test_text_of_any_language_stays_as_it_is() -> None:
+    *_, escape, renderer = formatters(console=False)
+    told = "größer 日本 🦊"
+
+    assert escape(None, "info", {"event": told, "count": 3, "rate": 0.5, "is_new": True, "agent": None}) == {
+        "event": told,
+        "count": 3,
+        "rate": 0.5,
+        "is_new": True,
+        "agent": None,
+    }
+    assert json.loads(str(renderer(None, "info", {"event": told}))) == {"event": told}
