@@ -16,7 +16,7 @@ import attrs
 import httpx
 
 START_SECONDS = 120.0
-URL = re.compile(r" serves .+ on (http://127\.0\.0\.1:\d+)$", re.MULTILINE)
+URL = re.compile(r" serves .+ on (http://(?:127\.0\.0\.1|\[::1\]):\d+)$", re.MULTILINE)
 # A row that has ended is closed with the next step, and what it leaves is ordered to be written after that: so long nothing has to be waiting.
 QUIET_SECONDS = 0.3
 
@@ -134,10 +134,12 @@ def serving(
         process.wait()
 
 
-def run_to_end(directory: Path, *arguments: str, model: str = "tiny-random", seconds: float = 60.0, **environment: str) -> tuple[int, str]:
-    """Start a server that is expected to refuse: its exit code and its output."""
+def run_to_end(
+    directory: Path, *arguments: str, model: str = "tiny-random", seconds: float = 60.0, within: tuple[str, ...] = (), **environment: str
+) -> tuple[int, str]:
+    """Start a server that is expected to refuse: its exit code and its output. `within` is what its command is prefixed with."""
     done = subprocess.run(
-        command(*arguments, model=model),
+        [*within, *command(*arguments, model=model)],
         capture_output=True,
         text=True,
         timeout=seconds,

@@ -8,6 +8,18 @@ from collections.abc import Sequence
 
 import attrs
 
+# Tokens of a text that are read at once, and those of its first chunk. Powers of two: few shapes to compile.
+MOST_TOKENS, FIRST_TOKENS, LEAST_TOKENS = 256, 64, 8
+# Seconds that a chunk may take: every step of those who generate beside the text waits for one.
+CHUNK_SECONDS = 0.1
+
+
+def next_chunk_tokens(tokens: int, seconds: float) -> int:
+    """Size of the next chunk of a text, after one of so many tokens has taken so many seconds: its attention grows with what is read already."""
+    if seconds > CHUNK_SECONDS:
+        return max(LEAST_TOKENS, tokens // 2)
+    return min(MOST_TOKENS, 2 * tokens) if seconds < CHUNK_SECONDS / 4 else tokens
+
 
 class Pooling(enum.StrEnum):
     """Which tokens' vectors make that of their text."""

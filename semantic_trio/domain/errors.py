@@ -5,6 +5,8 @@ Knows what went wrong and whether trying again can help. Knows nothing of HTTP: 
 
 import attrs
 
+from semantic_trio.domain.authority import authority
+
 
 @attrs.frozen
 class SemanticError(Exception):
@@ -154,7 +156,7 @@ class AddressError(SemanticError):
     remedy: str
 
     def __str__(self) -> str:
-        return f"cannot listen on {self.host}:{self.port}: {self.reason}: {self.remedy}"
+        return f"cannot listen on {authority(self.host, self.port)}: {self.reason}: {self.remedy}"
 
 
 @attrs.frozen

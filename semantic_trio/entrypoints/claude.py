@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import attrs
 import msgspec
 
+from semantic_trio.domain.authority import authority
 from semantic_trio.domain.errors import InvalidRequestError
 from semantic_trio.entrypoints.settings import Settings
 
@@ -79,7 +80,7 @@ class Served:
 
 def default_url(settings: Settings) -> str:
     """Where a server with these settings is reached from this machine."""
-    return f"http://{ANYWHERE.get(settings.host, settings.host)}:{settings.port}"
+    return f"http://{authority(ANYWHERE.get(settings.host, settings.host), settings.port)}"
 
 
 def ask(url: str, key: str | None) -> Served:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 import structlog
 
 from semantic_trio.adapters.disk import CacheLock
+from semantic_trio.domain.authority import authority
 from semantic_trio.domain.errors import CacheInUseError
 from semantic_trio.entrypoints.settings import Settings
 
@@ -26,8 +27,7 @@ def cache_locked(settings: Settings) -> Iterator[CacheLock | None]:
 
 def holder(settings: Settings, port: int) -> str:
     """What a server says of itself to whoever finds its directory locked; where it is reached stands at the end."""
-    host = f"[{settings.host}]" if ":" in settings.host else settings.host
-    return f"pid {os.getpid()}, {settings.model_id} on http://{host}:{port}"
+    return f"pid {os.getpid()}, {settings.model_id} on http://{authority(settings.host, port)}"
 
 
 def _locked(stack: contextlib.ExitStack, settings: Settings) -> CacheLock | None:

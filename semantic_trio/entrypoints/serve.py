@@ -41,6 +41,7 @@ from semantic_trio.adapters.text.codec import TokenizerCodec, load_codec
 from semantic_trio.application.engine import Engine
 from semantic_trio.application.persistence import Persistence
 from semantic_trio.domain.allowance import Allowance
+from semantic_trio.domain.authority import authority
 from semantic_trio.domain.disk import Disk
 from semantic_trio.domain.errors import EngineDeadError
 from semantic_trio.domain.generation import GenerationRequest
@@ -148,7 +149,7 @@ class Server:
             gc.freeze()  # what was imported stays: looking at all of it again stops the event loop for 100 ms
             if self._lock is not None:
                 self._lock.tell(holder(self.settings, port))
-            self.announce(f"http://{self.settings.host}:{port}")
+            self.announce(f"http://{authority(self.settings.host, port)}")
             await self._stop.wait()
             stopped_at = trio.current_time()
             await engine.drain(self.settings.shutdown_timeout_seconds)

@@ -123,16 +123,24 @@ class Settings:
 
     @property
     def key(self) -> str | None:
-        """The API key in force. Raises `InvalidRequestError` when its file cannot be read or is empty."""
+        """The API key in force. Raises `InvalidRequestError` when its file cannot be read or is empty, or when no header can carry the key."""
         if self.api_key_file is None:
-            return "".join(self.api_key) if self.api_key else None  # the plain text: only its repr is hidden
+            key = "".join(self.api_key) if self.api_key else None  # the plain text: only its repr is hidden
+            return None if key is None else _sendable(key, "api_key")
         try:
-            key = self.api_key_file.read_text().strip().partition("\n")[0]
-        except OSError as error:
-            raise InvalidRequestError(f"cannot be read ({error.strerror})", field="api_key_file") from error
+            key = self.api_key_file.read_text().strip().partition("\n")[0].rstrip()
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidRequestError(f"cannot be read ({getattr(error, 'strerror', None) or 'it is no text'})", field="api_key_file") from error
         if not key:
             raise InvalidRequestError("is empty", field="api_key_file")
+        return _sendable(key, "api_key_file")
+
+
+def _sendable(key: str, field: str) -> str:
+    """A key that clients can send in a header: each of them encodes other characters in its own way, and spaces around it are cut off."""
+    if key.isascii() and key.isprintable() and key == key.strip():
         return key
+    raise InvalidRequestError("may hold visible ASCII characters alone, and no space at either end: clients cannot send others in a header", field)
 
 
 @attrs.frozen

@@ -1,6 +1,7 @@
 """A server as launchd sees it: how it starts, refuses and ends."""
 
 import json
+import re
 import signal
 import socket
 import threading
@@ -208,3 +209,33 @@ def test_settings_that_cannot_be_are_one_line_and_a_code(tmp_path: Path, argumen
 
     assert code == ExitCode.USAGE
     assert word in one_line(output)
+
+
+def test_an_address_of_ipv6_is_announced_in_brackets(tmp_path: Path) -> None:
+    if not has_ipv6():
+        pytest.skip("this machine has no IPv6")
+    with serving(tmp_path, "--host", "::1") as server:
+        assert re.fullmatch(r"http://\[::1\]:\d+", server.url)
+        assert not httpx.get(f"{server.url}/health/live").is_error
+
+
+def has_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+def test_too_few_open_files_are_one_line_and_a_code(tmp_path: Path) -> None:
+    code, output = run_to_end(tmp_path, within=("prlimit", "--nofile=1000:1000"))
+
+    assert code == ExitCode.USAGE
+    assert "4096" in one_line(output)
+
+
+def test_a_temporary_directory_that_is_not_there_is_one_line_and_a_code(tmp_path: Path) -> None:
+    code, output = run_to_end(tmp_path, TMPDIR=str(tmp_path / "nothing"))
+
+    assert code == ExitCode.DIRECTORY_UNWRITABLE
+    assert "TMPDIR" in one_line(output)

@@ -1,12 +1,16 @@
 """Where settings come from, and which source wins."""
 
+import contextlib
+import resource
 from pathlib import Path
 
 import attrs
 import pytest
 
-from semantic_trio.domain.errors import InvalidRequestError
+from semantic_trio.domain.errors import AddressError, InvalidRequestError
 from semantic_trio.entrypoints import safety
+from semantic_trio.entrypoints.claude import default_url
+from semantic_trio.entrypoints.locking import holder
 from semantic_trio.entrypoints.settings import Settings, load
 
 HOUSE = Path(__file__).parents[2]
@@ -206,3 +210,60 @@ def test_origins_are_written_with_commas(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("SEMANTIC_ALLOWED_ORIGINS", "https://a.example,null,app://b")
 
     assert load({}, base=tmp_path).settings.allowed_origins == ("https://a.example", "null", "app://b")
+
+
+@pytest.mark.parametrize("key", ["schl\u00fcssel", "k\u200bey", "a\tb", "a\x1bb", " key", "key ", "a\nb", "\ufeffkey"])
+def test_a_key_that_no_header_carries_is_refused(key: str, tmp_path: Path) -> None:
+    """Clients encode such characters each in its own way, or cut them off: the key would never match."""
+    with pytest.raises(InvalidRequestError, match="api_key: may hold visible ASCII"):
+        safety.check(load({"api_key": key, "cache_dir": str(tmp_path / "cache")}, base=tmp_path).settings)
+
+
+@pytest.mark.parametrize("content", ["schl\u00fcssel\n", "\ufeffkey\n", "a\tb"])
+def test_a_key_file_with_a_key_that_no_header_carries_is_refused(content: str, tmp_path: Path) -> None:
+    (tmp_path / "key").write_text(content)
+
+    with pytest.raises(InvalidRequestError, match="api_key_file: may hold visible ASCII"):
+        _ = load({"api_key_file": str(tmp_path / "key")}, base=tmp_path).settings.key
+
+
+@pytest.mark.parametrize("content", [b"key\r\nsecond line\r\n", b"  key  \nx"])
+def test_a_key_is_the_first_line_of_its_file_without_the_space_around_it(content: bytes, tmp_path: Path) -> None:
+    (tmp_path / "key").write_bytes(content)
+
+    assert load({"api_key_file": str(tmp_path / "key")}, base=tmp_path).settings.key == "key"
+
+
+def test_a_key_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "key").write_bytes(b"\xff\xfe\x00")
+
+    with pytest.raises(InvalidRequestError, match="api_key_file: cannot be read"):
+        _ = load({"api_key_file": str(tmp_path / "key")}, base=tmp_path).settings.key
+
+
+@pytest.mark.parametrize(("hard", "is_enough"), [(1000, False), (4095, False), (4096, True), (1_000_000, True), (resource.RLIM_INFINITY, True)])
+def test_a_process_needs_the_open_files_that_mlx_lm_demands(hard: int, is_enough: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (256, hard))
+
+    with contextlib.nullcontext() if is_enough else pytest.raises(InvalidRequestError, match=f"ulimit -n: {hard} .* 4096"):
+        safety.check_process()
+
+
+def test_a_directory_for_temporary_files_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TMPDIR", raising=False)
+    monkeypatch.setenv("TMP", str(tmp_path / "nothing"))
+    monkeypatch.setenv("TEMP", str(tmp_path))
+
+    with pytest.raises(PermissionError, match=f"TMP: '{tmp_path}/nothing' cannot be written to: No such file"):
+        safety.check_process()
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    safety.check_process()
+
+
+@pytest.mark.parametrize(("host", "shown"), [("::1", "[::1]:8320"), ("127.0.0.1", "127.0.0.1:8320"), ("box.local", "box.local:8320")])
+def test_an_address_of_ipv6_stands_in_brackets(host: str, shown: str, tmp_path: Path) -> None:
+    settings = load({"host": host, "port": 8320}, base=tmp_path).settings
+
+    assert holder(settings, 8320).endswith(f"http://{shown}")
+    assert default_url(settings) == f"http://{shown}"
+    assert f" {shown}:" in str(AddressError(host, 8320, "in use", "stop it"))

@@ -4,6 +4,7 @@ import json
 from collections.abc import Sequence
 from itertools import pairwise
 
+import attrs
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -418,3 +419,13 @@ def test_arguments_that_are_no_object_are_told_somehow(arguments: str) -> None:
 
     for name in NATIVE:
         assert "look" in ANY_TEMPLATE[name].prompt(odd)
+
+
+def test_what_is_nested_too_deeply_for_a_template_is_named_and_not_blamed_on_it() -> None:
+    def render(*_: object, **__: object) -> str:
+        raise RecursionError("maximum recursion depth exceeded while encoding a JSON object")  # as `tojson` does for a schema of 300 levels
+
+    too_deep = attrs.evolve(template(ANYWHERE), render=render)
+
+    with pytest.raises(InvalidRequestError, match="tools: a schema or the arguments of a call are nested too deeply"):
+        too_deep.prompt(Conversation((Message(USER, (Text("Hello"),)),), tools=(Tool("look", "Look.", "{}"),)))

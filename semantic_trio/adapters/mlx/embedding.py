@@ -3,6 +3,7 @@
 Everything here runs on the device thread. Knows nothing of batches: a text is read by itself, in pieces, so that others can step in between.
 """
 
+import time
 from collections.abc import Sequence
 from typing import Any, cast
 
@@ -48,13 +49,15 @@ class TextReading:
     def __attrs_post_init__(self) -> None:
         self._caches = make_prompt_cache(self._model)
 
-    def read(self, tokens: Sequence[int]) -> None:
-        """Read on, and wait until it is computed."""
+    def read(self, tokens: Sequence[int]) -> float:
+        """Read on, and wait until it is computed. Returns the seconds it took."""
+        began = time.monotonic()
         [hidden] = body_of(self._model)(mx.array([tokens]), cache=self._caches).astype(mx.float32)
         total = hidden.sum(axis=0)
         self._first = hidden[0] if self._first is None else self._first
         self._last, self._sum = hidden[-1], total if self._sum is None else self._sum + total
         mx.eval(self._first, self._last, self._sum)
+        return time.monotonic() - began
 
     def vector(self, pooling: Pooling) -> tuple[float, ...]:
         """What was read as one vector of length 1."""

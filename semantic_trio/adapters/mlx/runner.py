@@ -26,7 +26,7 @@ from semantic_trio.adapters.mlx.paged import PagedLayout
 from semantic_trio.adapters.mlx.row import Row
 from semantic_trio.adapters.mlx.sampling import Draw, Draws, draw
 from semantic_trio.domain.content import Content, Item
-from semantic_trio.domain.embedding import Pooling
+from semantic_trio.domain.embedding import FIRST_TOKENS, Pooling, next_chunk_tokens
 from semantic_trio.domain.errors import DamagedError, StepFailedError
 from semantic_trio.domain.geometry import ModelCacheSpec
 from semantic_trio.domain.step import BlockKey, Closing, Drawn, Inventory, PassSizes, RowStart, SaveBlock, SaveMark, StepPlan, StepResult
@@ -37,8 +37,6 @@ log = structlog.get_logger(__name__)
 
 # Steps after which MLX gives its unused buffers back: they grow with every new length and are never given back by themselves.
 TIDY_EVERY = 256
-# Of a text that is embedded, tokens read at once: who generates waits so long.
-EMBED_TOKENS = 256
 
 
 @attrs.define(eq=False)
@@ -278,8 +276,10 @@ class MlxRunner:
     async def embed(self, tokens: Sequence[int], pooling: Pooling) -> tuple[float, ...]:
         """See `ModelRunner.embed`."""
         reading = await self._call(functools.partial(TextReading, self.batch.layout.model))
-        for start in range(0, len(tokens), EMBED_TOKENS):
-            await self._call(functools.partial(reading.read, tokens[start : start + EMBED_TOKENS]))
+        size = FIRST_TOKENS
+        while tokens:
+            seconds = await self._call(functools.partial(reading.read, tokens[:size]))
+            tokens, size = tokens[size:], next_chunk_tokens(size, seconds)
         vector = await self._call(functools.partial(reading.vector, pooling))
         await self._call(mx.clear_cache)
         return vector

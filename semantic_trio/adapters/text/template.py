@@ -47,6 +47,8 @@ class ChatTemplate:
         tools = [telling.definition(tool) for tool in conversation.tools] if self.manners.calls.tells_tools else []
         try:
             skeleton = self.render(self._worded(turns, conversation), tools, switches=self._switches(conversation))
+        except RecursionError as error:
+            raise InvalidRequestError("a schema or the arguments of a call are nested too deeply for the chat template", "tools") from error
         except REFUSALS as error:
             raise InvalidRequestError(f"the model's chat template refuses this conversation: {error}", field="messages") from error
         skeleton = without_empty_thoughts(encodable(skeleton), self.marks, self.manners.calls.syntax.start)
