@@ -1,5 +1,6 @@
 """The real Claude Code in a terminal, as people use it: keys are pressed, the screen is read, and nothing is read twice."""
 
+import base64
 import contextlib
 import json
 import sys
@@ -13,6 +14,7 @@ from tests.e2e import bell
 from tests.e2e.claude_code import NEWEST, Client, Json, install, pointing_at
 from tests.e2e.meter import SHARE, Exchange, Meter, assert_nothing_read_twice
 from tests.e2e.terminal import Terminal, terminal
+from tests.e2e.test_claude_code import PNG
 from tests.process import ServerProcess
 
 pytestmark = pytest.mark.timeout(300)
@@ -88,6 +90,24 @@ def test_esc_before_an_answer_takes_the_prompt_back_and_another_one_reads_nothin
     asked, other = meter.turns
     assert other.share >= SHARE
     assert other.common > asked.prompt - 20, "all but what was typed"
+
+
+def test_a_pasted_image_does_not_end_the_conversation(tmp_path: Path, scripted: Scripted, metered: Metered) -> None:
+    """The path of a file that is pasted is sent as the image in it."""
+    image = tmp_path / "a.png"
+    image.write_bytes(base64.b64decode(PNG))
+    meter = metered(scripted(Rule(when="what is it", text="It cannot be seen."), FINE))
+    with claude(tmp_path, meter) as screen:
+        screen.paste(str(image))
+        screen.shows("[Image #1]")
+        screen.say(" what is it")
+        screen.shows("It cannot be seen.")
+        screen.say("and then")
+        screen.shows("Fine it is.")
+
+    assert "image" in [block["type"] for block in last_said(meter.exchanges[0])]
+    assert [exchange.status for exchange in meter.exchanges] == [200, 200]
+    assert_nothing_read_twice(meter, at_least=1)
 
 
 def test_compact_keeps_instructions_and_tools(tmp_path: Path, scripted: Scripted, metered: Metered) -> None:
