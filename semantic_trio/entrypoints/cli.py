@@ -11,6 +11,7 @@ from typed_settings.types import SecretStr
 import semantic_trio
 from semantic_trio.adapters.catalogue.catalogue import Catalogue, open_catalogue
 from semantic_trio.adapters.catalogue.progress import Lines
+from semantic_trio.adapters.catalogue.suggested import SUGGESTED
 from semantic_trio.entrypoints import claude as claude_code
 from semantic_trio.entrypoints import logging, settings
 from semantic_trio.entrypoints.agents_cli import agents
@@ -119,10 +120,15 @@ def _catalogue() -> Catalogue:
 
 @models.command("list")
 def list_models() -> None:
-    """List the models that are built in or downloaded."""
+    """List the models that are built in or downloaded, and some for coding agents."""
     with known_ends():
-        for entry in _catalogue().entries():
-            click.echo(f"{entry.name:40} {'here' if entry.path else '-':6} {entry.about}")
+        entries = list(_catalogue().entries())
+        for entry in entries:
+            click.echo(f"{entry.name:52} {'here' if entry.path else '-':6} {entry.about}")
+        click.echo("\nFor coding agents, from the Hub (`semantic-trio models pull NAME`):")
+        for suggestion in SUGGESTED:
+            if suggestion.name not in {entry.name for entry in entries}:
+                click.echo(f"{suggestion.name:52} {'-':6} {suggestion.about}")
 
 
 @models.command("pull")

@@ -14,6 +14,7 @@ import pytest
 import structlog
 from click.testing import CliRunner
 
+from semantic_trio.adapters.catalogue.suggested import SUGGESTED
 from semantic_trio.domain.errors import EngineDeadError, InvalidRequestError, ModelNotFoundError
 from semantic_trio.entrypoints import logging
 from semantic_trio.entrypoints.cli import CURL, main
@@ -70,6 +71,13 @@ def test_models_are_listed_before_any_is_here(cli: CliRunner) -> None:
 
     assert "smollm2-135m" in output
     assert "tiny-random" in output
+
+
+def test_models_for_coding_agents_are_named_with_the_memory_they_take(cli: CliRunner) -> None:
+    output = cli.invoke(main, ["models", "list"]).output
+
+    assert "for 32 GB: 22 GiB with 65,536 tokens of context" in output
+    assert all(suggestion.name in output and suggestion.total_gib < 0.75 * suggestion.machine_gib for suggestion in SUGGESTED)
 
 
 @pytest.mark.parametrize("name", ["smollm2-135m", "nonsense", "./nowhere"])
