@@ -4,7 +4,6 @@ Knows its generation, its reader and whose words they are. Knows nothing of sche
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TypeVar
 
 import attrs
 import trio
@@ -18,7 +17,6 @@ from semantic_trio.domain.steering import Grammar
 from semantic_trio.ports import AnswerReader
 
 AnswerEvent = Part | Finished | Failed
-Piece = TypeVar("Piece", Part, AnswerEvent)
 
 
 @attrs.frozen
@@ -103,14 +101,11 @@ class Answer:
         return tuple(self._pieces)
 
     async def receive(self) -> list[AnswerEvent]:
-        """Events that have come, as soon as there is one; the last of all is `Finished` or `Failed`. To be cancelled loses nothing.
-
-        Text that has come in several pieces is one event: whoever is slow to ask writes less, not later.
-        """
+        """Events that have come, as soon as there is one; the last of all is `Finished` or `Failed`. To be cancelled loses nothing."""
         told: list[AnswerEvent] = []
         while not told:
-            for event in (*self._heard(await self.generation.events.receive()), *self._waiting()):
-                _append(told, event)
+            told += self._heard(await self.generation.events.receive())
+            told += self._waiting()
         return told
 
     async def result(self) -> WholeAnswer:
@@ -211,7 +206,7 @@ class Answer:
             self._said.remember(self._encoded.digests, self._encoded.prompt.tokens, tokens, name, owner)
 
 
-def _append(pieces: list[Piece], piece: Piece) -> None:
+def _append(pieces: list[Part], piece: Part) -> None:
     """Add a piece to those before it; text goes on text, thought on thought."""
     match pieces[-1:], piece:
         case [Text(said)], Text(more):

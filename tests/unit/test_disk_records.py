@@ -44,6 +44,8 @@ CONVERSATIONS = st.builds(
     st.builds(ToolChoice, st.sampled_from(Calling), st.none() | TEXT, st.booleans(), st.none() | st.lists(TEXT, max_size=2).map(tuple)),
     st.none() | st.booleans(),
     st.none() | TEXT,
+    st.none() | st.integers(0, 2**31),
+    st.none() | TEXT,
 )
 
 

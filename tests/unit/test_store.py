@@ -71,7 +71,7 @@ class PoolMachine(RuleBasedStateMachine):
 
 
 TestPool = PoolMachine.TestCase
-TestPool.settings = settings(max_examples=1000, deadline=None)
+TestPool.settings = settings(max_examples=200, deadline=None)
 
 
 def test_a_pool_serves_another_model_when_nothing_is_held() -> None:

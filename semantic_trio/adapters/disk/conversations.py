@@ -84,6 +84,8 @@ class WrittenConversation(Written, frozen=True):
     choice: WrittenChoice
     thinks: bool | None
     schema: str | None = None
+    effort: str | None = None
+    thought_budget: int | None = None
 
 
 def written(conversation: Conversation) -> WrittenConversation:
@@ -94,6 +96,8 @@ def written(conversation: Conversation) -> WrittenConversation:
         choice=WrittenChoice(**_fields(conversation.choice)),
         thinks=conversation.thinks,
         schema=conversation.schema,
+        effort=conversation.effort,
+        thought_budget=conversation.thought_budget,
     )
 
 
@@ -105,6 +109,8 @@ def conversation_of(found: WrittenConversation) -> Conversation:
         choice=ToolChoice(**msgspec.structs.asdict(found.choice)),
         thinks=found.thinks,
         schema=found.schema,
+        effort=found.effort,
+        thought_budget=found.thought_budget,
     )
 
 
@@ -121,7 +127,7 @@ def _written_part(part: Part) -> WrittenPart:
         case ToolCall():
             return WrittenCall(**_fields(part))
         case ToolResult():
-            return WrittenResult(**_fields(part))
+            return WrittenResult(part.call_id, part.text, part.is_error, part.loads)
 
 
 def _message(found: WrittenMessage) -> Message:
