@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 import attrs
 import trio
 
+from semantic_trio.application.continuing import whole_turn
 from semantic_trio.application.handle import Generation
 from semantic_trio.domain.canonical import canonical
 from semantic_trio.domain.conversation import Conversation, Message, Part, Prompt, Role, Text, Thinking, Tool, ToolCall
@@ -33,8 +34,11 @@ class Encoded:
         """The name of the conversation with an answer in it, as the next request will have it; None where nothing was said."""
         called = {part.name for part in answer if isinstance(part, ToolCall)}
         tools = tuple(tool for tool in self.tools if tool.name in called)
+        prefill, before = self.conversation.prefill, self.digests
+        if prefill is not None:
+            answer, before = whole_turn(prefill, answer), before[:-1]
         [message] = canonical(Conversation((Message(Role.ASSISTANT, answer),), tools)).messages
-        return link(self.digests[-1], message) if message.role is Role.ASSISTANT else None
+        return link(before[-1], message) if before and message.role is Role.ASSISTANT else None
 
 
 @attrs.frozen

@@ -144,6 +144,13 @@ class Conversation:
     effort: str | None = None  # one of `EFFORTS`: how much it thinks; None: as the model is used to
     thought_budget: int | None = None  # tokens of the next answer that may be thoughts; None: as many as there are
     schema: str | None = None  # JSON Schema of what the next answer says; None: it may say anything
+    continues: bool = False  # the next answer goes on with the last message, where that is the assistant's and does not end with calls
+
+    @property
+    def prefill(self) -> Message | None:
+        """The message that the next answer goes on with; None where the answer is a turn of its own."""
+        last = self.messages[-1] if self.continues and self.messages else None
+        return last if last is not None and last.role is Role.ASSISTANT and last.parts and not last.calls else None
 
     @property
     def leading(self) -> int:

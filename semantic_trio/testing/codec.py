@@ -133,13 +133,15 @@ class ByteCodec:
         tools = [f"system:<tools>{json.dumps([[tool.name, tool.description, tool.parameters] for tool in conversation.tools])}</tools>\n"]
         told = tools if conversation.tools else []
         lines = [line.encode(errors="replace") for line in (*told, *(f"{said.role.value}:{_written(said)}\n" for said in conversation.messages))]
-        opening = _opening(conversation)
+        opening, prefill = _opening(conversation), conversation.prefill
+        if prefill is not None:
+            lines[-1] = lines[-1].rstrip()
         ends = [0, *itertools.accumulate(map(len, lines))]
         ends_of_messages = ends[1 + len(told) :]
         points = [
             Breakpoint(end, message.rank) for end, message in zip(ends_of_messages, conversation.messages, strict=True) if message.rank is not None
         ]
-        text = b"".join([*lines, b"assistant:", opening.encode(errors="replace")])
+        text = b"".join([*lines, *([b"assistant:", opening.encode(errors="replace")] if prefill is None else [])])
         prompt = Prompt(tuple(text), ends[len(told) + conversation.leading], tuple(points), opening)
         is_known = 0 < known.messages <= len(conversation.messages) and conversation.messages[known.messages - 1].role is Role.ASSISTANT
         return _going_on(prompt, known.tokens, ends_of_messages[known.messages - 1] - 1) if is_known else prompt
@@ -184,7 +186,9 @@ def _written(message: Message) -> str:
 
 def _opening(conversation: Conversation) -> str:
     """The beginning of the answer that is demanded."""
-    choice = conversation.choice
+    choice, prefill = conversation.choice, conversation.prefill
+    if prefill is not None:
+        return "<think>" if prefill.text.rfind("<think>") > prefill.text.rfind("</think>") else ""
     if choice.calling is Calling.REQUIRED and conversation.tools:
         return '<tool_call>\n{"name": "' + ("" if choice.name is None else f'{choice.name}", "arguments": ')
     return "<think>\n" if conversation.thinks else ""

@@ -21,6 +21,9 @@ def before_call(context: schemathesis.HookContext, case: Any, kwargs: dict[str, 
         case {"tool_choice": dict() | "required" | "any", **rest} if case.path in {"/v1/responses", "/v1/chat/completions"}:
             case.body = rest
     match case.body, case.path:
+        case {**rest}, "/v1/chat/completions":
+            case.body = {name: value for name, value in rest.items() if name not in {"continue_final_message", "add_generation_prompt"}}
+    match case.body, case.path:
         case {"input": list(given), **rest}, "/v1/embeddings":
             case.body = {name: value for name, value in rest.items() if name != "dimensions"} | {"input": _spelt(given)}
         case {"dimensions": _, **rest}, "/v1/embeddings":

@@ -17,6 +17,7 @@ from semantic_trio.adapters.http.served import ServedModel
 from semantic_trio.adapters.http.state import AppState
 from semantic_trio.adapters.http.unread import check_readable
 from semantic_trio.application.answer import Answer, Encoded, PlainReader
+from semantic_trio.application.continuing import continuing
 from semantic_trio.domain.budget import enforced
 from semantic_trio.domain.conversation import Conversation
 from semantic_trio.domain.errors import InvalidRequestError, PoolExhaustedError, PromptTooLongError
@@ -115,7 +116,8 @@ def submit(state: AppState, exchange: Exchange, model: ServedModel, asked: Asked
     prompt, codec = encoded.prompt, model.codec
     if len(asked.stop_strings) > MOST_STOPS or any(len(stop) > LONGEST_STOP for stop in asked.stop_strings):
         raise InvalidRequestError(f"at most {MOST_STOPS} stop strings of at most {LONGEST_STOP} characters", "stop", quotes=False)
-    reader = codec.reader(encoded.conversation, prompt.opening) if encoded.conversation.messages else PlainReader()
+    conversation = encoded.conversation
+    reader = continuing(codec.reader(conversation, prompt.opening), conversation.prefill) if conversation.messages else PlainReader()
     request = GenerationRequest(
         request_id=exchange.request_id,
         prompt=prompt.tokens,
@@ -149,7 +151,7 @@ def submit(state: AppState, exchange: Exchange, model: ServedModel, asked: Asked
         reader,
         model.said,
         functools.partial(_new_id, asked.call_prefix),
-        ends_with_call=encoded.conversation.choice.is_single,
+        ends_with_call=conversation.choice.is_single,
         keeps_scores=asked.top_logprobs is not None,
     )
     exchange.stack.callback(answer.close)

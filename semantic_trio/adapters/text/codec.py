@@ -14,6 +14,7 @@ import attrs
 from tokenizers import Tokenizer
 
 from semantic_trio.adapters.text.alphabet import longest_token_bytes
+from semantic_trio.adapters.text.continuing import continued, open_thought
 from semantic_trio.adapters.text.decoding import IncrementalDecoder
 from semantic_trio.adapters.text.fingerprint import text_fingerprint
 from semantic_trio.adapters.text.formats.hermes import HERMES
@@ -75,12 +76,20 @@ class TokenizerCodec:
         """See `TextCodec.encode_prompt`. Special tokens are those the template writes; none is added to them."""
         if self._template is None:
             raise InvalidRequestError("the model has no chat template; it can only go on with a text", field="model")
-        layout = self._template.layout(conversation, known.messages)
+        layout = self._layout(conversation, known.messages)
         borders = self._borders(layout, conversation)
         if known.messages and not (self._segments.can_go_on(layout, known.messages - 1) and self._fronts_agree(layout, borders, conversation, known)):
-            layout, known = self._template.layout(conversation), Known(draft=known.tokens + known.draft)
+            layout, known = self._layout(conversation), Known(draft=known.tokens + known.draft)
             borders = self._borders(layout, conversation)
-        return Spelling(self._tokenizer, self._segments, layout, borders).prompt(conversation.messages, known)
+        prompt = Spelling(self._tokenizer, self._segments, layout, borders).prompt(conversation.messages, known)
+        if (prefill := conversation.prefill) is None:
+            return prompt
+        return attrs.evolve(prompt, opening=open_thought(prefill, self._template.marks.start, self._template.marks.end))
+
+    def _layout(self, conversation: Conversation, known: int = 0) -> Layout:
+        assert self._template is not None
+        layout, prefill = self._template.layout(conversation, known), conversation.prefill
+        return layout if prefill is None else continued(layout, prefill)
 
     def _borders(self, layout: Layout, conversation: Conversation) -> Borders:
         assert self._template is not None

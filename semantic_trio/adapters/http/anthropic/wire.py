@@ -16,7 +16,8 @@ from semantic_trio.adapters.http.anthropic.thinking import ThinkingParam
 from semantic_trio.adapters.http.anthropic.tools import ToolChoiceParam, ToolParam, choice_of, neutral, read_tools
 from semantic_trio.adapters.http.generate import Asked, SamplingChoice
 from semantic_trio.adapters.http.identity import NOBODY, AgentId, Identity
-from semantic_trio.domain.conversation import EFFORTS, Conversation, Message, Part, Role, Text, ToolResult
+from semantic_trio.domain.conversation import EFFORTS, Calling, Conversation, Message, Part, Role, Text, ToolResult
+from semantic_trio.domain.errors import InvalidRequestError
 from semantic_trio.domain.residency import Rank
 
 CALL_PREFIX = "toolu_"
@@ -109,6 +110,20 @@ def asked(request: MessagesRequest, identity: Identity = NOBODY) -> Asked:
 
 
 def conversation(request: CountTokensRequest) -> Conversation:
+    """The conversation of a request. An answer goes on with the assistant's last message, where no call is demanded of it.
+
+    Raises `Fault` and `InvalidRequestError`, which name the field.
+    """
+    found = _conversation(request)
+    found = attrs.evolve(found, continues=found.choice.calling is not Calling.REQUIRED)
+    if found.prefill is not None and found.schema is not None:
+        raise InvalidRequestError(
+            "an answer that has to be JSON of a schema cannot go on with the assistant's message", "output_config.format", quotes=False
+        )
+    return found
+
+
+def _conversation(request: CountTokensRequest) -> Conversation:
     """System first, then the messages in their order; each breakpoint is the rank of its message, those of tools of the first."""
     tools = read_tools(request.tools or ())
     system = [TextBlock("text", request.system)] if isinstance(request.system, str) else request.system or []

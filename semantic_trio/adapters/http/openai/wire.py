@@ -19,7 +19,8 @@ from semantic_trio.adapters.http.openai.sampling import TopLogprobs
 from semantic_trio.adapters.http.openai.thoughts import ThoughtsRequest, with_choice
 from semantic_trio.adapters.http.openai.tool_choice import ChoiceWord, ToolChoiceParam, choice_of
 from semantic_trio.adapters.http.openai.tools import ToolParam, custom_call, tools_of
-from semantic_trio.domain.conversation import Conversation, Message, Part, Role, Text, Thinking, ToolCall
+from semantic_trio.domain.conversation import Calling, Conversation, Message, Part, Role, Text, Thinking, ToolCall
+from semantic_trio.domain.errors import InvalidRequestError
 
 # More than any conversation has; what it costs to look at one is the event loop's.
 MOST_MESSAGES = 20_000
@@ -95,10 +96,33 @@ class ChatRequest(DrawingRequest, ThoughtsRequest):
     tool_choice: ChoiceWord | ToolChoiceParam | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
+    continue_final_message: bool | None = None
+    add_generation_prompt: bool | None = None
 
 
 def asked(request: ChatRequest, identity: Identity = NOBODY) -> Asked:
-    """What a request means. Raises `InvalidRequestError`."""
+    """What a request means. Raises `Fault` and `InvalidRequestError`, which name the field."""
+    found = _asked(request, identity)
+    return attrs.evolve(found, conversation=_continuing(found.conversation, request))
+
+
+def _continuing(conversation: Conversation, request: ChatRequest) -> Conversation:
+    """The conversation, its last message to be gone on with where the request demands that. Raises `InvalidRequestError` where it cannot be."""
+    if not request.continue_final_message:
+        if request.add_generation_prompt is False:
+            raise InvalidRequestError("false is supported together with continue_final_message alone", "add_generation_prompt", quotes=False)
+        return conversation
+    if request.add_generation_prompt:
+        raise InvalidRequestError("an answer cannot both go on with the last message and begin a turn", "add_generation_prompt", quotes=False)
+    found = attrs.evolve(conversation, continues=True)
+    if found.prefill is None:
+        raise InvalidRequestError("the last message has to be the assistant's, and without calls", "continue_final_message", quotes=False)
+    if found.schema is not None or found.choice.calling is Calling.REQUIRED:
+        raise InvalidRequestError("an answer of a demanded form cannot go on with a message", "continue_final_message", quotes=False)
+    return found
+
+
+def _asked(request: ChatRequest, identity: Identity) -> Asked:
     tools = tools_of(request.tools or ())
     conversation = Conversation(
         messages_of(request.messages),
