@@ -33,9 +33,9 @@ class ContinuingReader:
         """See `AnswerReader.push`."""
         return self._without_blanks(self._reader.push(text))
 
-    def finish(self) -> list[Part]:
+    def finish(self, *, is_cut: bool = False) -> list[Part]:
         """See `AnswerReader.finish`."""
-        return self._without_blanks(self._reader.finish())
+        return self._without_blanks(self._reader.finish(is_cut=is_cut))
 
     def _without_blanks(self, parts: list[Part]) -> list[Part]:
         kept: list[Part] = []
