@@ -29,6 +29,11 @@ class ContinuingReader:
         """See `AnswerReader.apart`."""
         return self._reader.apart
 
+    @property
+    def is_over(self) -> bool:
+        """See `AnswerReader.is_over`."""
+        return self._reader.is_over
+
     def push(self, text: str) -> list[Part]:
         """See `AnswerReader.push`."""
         return self._without_blanks(self._reader.push(text))
