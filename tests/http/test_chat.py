@@ -73,6 +73,14 @@ async def test_a_seed_repeats(autojump_clock: trio.testing.MockClock) -> None:
         assert await said(seed=7, max_tokens=20) != await said(seed=-8, max_tokens=20)
 
 
+async def test_a_seed_of_minus_one_is_another_one_each_time(autojump_clock: trio.testing.MockClock) -> None:
+    async with running(served(FakeRunner())) as server:
+        calls = [await post(server.app, "/v1/chat/completions", openai_body(seed=-1, max_tokens=30, n=2)) for _ in range(2)]
+
+    told = [choice.message.content for call in calls for choice in ChatCompletion.model_validate(call.json).choices]
+    assert len(set(told)) == 4
+
+
 async def test_max_completion_tokens_wins_and_none_means_the_context(autojump_clock: trio.testing.MockClock) -> None:
     async with running(served(FakeRunner(), context_length=64)) as server:
         newer = await post(server.app, "/v1/chat/completions", openai_body(max_tokens=9, max_completion_tokens=3))

@@ -118,4 +118,4 @@ async def test_messages_refuses_a_form_that_goes_on(autojump_clock: trio.testing
 
     error: Any = call.json["error"]
     assert call.status == 400
-    assert error["message"].startswith("output_config.format: ")
+    assert error["message"].startswith("messages: ")

@@ -12,6 +12,12 @@ MOST_CHOICES = 32
 schemathesis.openapi.media_type("application/x-tar", st.binary())
 
 
+# Several of these demand several forms; the last two belong together, and to a last message of the assistant.
+TOGETHER = frozenset(
+    {"guided_json", "structured_outputs", "json_schema", "format", "output_format", "continue_final_message", "add_generation_prompt"}
+)
+
+
 @schemathesis.hook
 def before_call(context: schemathesis.HookContext, case: Any, kwargs: dict[str, Any]) -> None:
     """Let the model choose where it was to call what there is not; store what is made in the background, and do not stream it."""
@@ -20,9 +26,8 @@ def before_call(context: schemathesis.HookContext, case: Any, kwargs: dict[str, 
             case.body = rest
         case {"tool_choice": dict() | "required" | "any", **rest} if case.path in {"/v1/responses", "/v1/chat/completions"}:
             case.body = rest
-    match case.body, case.path:
-        case {**rest}, "/v1/chat/completions":
-            case.body = {name: value for name, value in rest.items() if name not in {"continue_final_message", "add_generation_prompt"}}
+    if (alone := _alone(case.body)) != case.body:
+        case.body = alone
     match case.body, case.path:
         case {"input": list(given), **rest}, "/v1/embeddings":
             case.body = {name: value for name, value in rest.items() if name != "dimensions"} | {"input": _spelt(given)}
@@ -36,6 +41,18 @@ def before_call(context: schemathesis.HookContext, case: Any, kwargs: dict[str, 
     match case.body:
         case {"background": True, **rest}:
             case.body = {**rest, "background": True, "store": True, "stream": False}
+
+
+def _alone(body: Any) -> Any:
+    """A body that demands one form at most, and no form that is announced and missing."""
+    match body:
+        case {"response_format": {"type": "json_schema"}, **rest} | {"response_format": _, "output_config": _, **rest}:
+            return _alone(rest)
+        case {"response_format": _, "text": _, **rest}:
+            return _alone(rest)
+        case {**rest}:
+            return {name: value for name, value in rest.items() if name not in TOGETHER}
+    return body
 
 
 def _spelt(given: list[Any]) -> list[Any]:

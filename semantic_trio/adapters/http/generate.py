@@ -31,6 +31,8 @@ COLDEST = 1e-3
 # A nucleus of nothing still holds the likeliest token.
 SMALLEST_NUCLEUS = 1e-6
 SEED_BITS = 63
+# The seed of a client that wants another answer each time.
+RANDOM = -1
 # Stop strings are looked for in every piece of text, in the event loop.
 MOST_STOPS, LONGEST_STOP = 64, 1000
 
@@ -159,7 +161,8 @@ def submit(state: AppState, exchange: Exchange, model: ServedModel, asked: Asked
 
 
 def _seed(asked: Asked) -> int:
-    return secrets.randbits(SEED_BITS) if asked.seed is None else asked.seed % (1 << SEED_BITS)
+    """The seed of an answer; a random one where none is given, or -1, as other servers have it."""
+    return secrets.randbits(SEED_BITS) if asked.seed in {None, RANDOM} else asked.seed % (1 << SEED_BITS)
 
 
 def _new_id(prefix: str) -> str:

@@ -11,6 +11,7 @@ import msgspec
 
 from semantic_trio.adapters.http.generate import Asked, SamplingChoice
 from semantic_trio.adapters.http.identity import AgentId, Identity
+from semantic_trio.adapters.http.limits import MaxTokens, token_limit
 from semantic_trio.adapters.http.openai.answer import FunctionCall
 from semantic_trio.adapters.http.openai.content import ContentPart
 from semantic_trio.adapters.http.openai.sampling import RepetitionPenalty
@@ -48,7 +49,7 @@ class AgentTurn:
 
     message: str | ChatMessage
     messages: list[ChatMessage] | None = None
-    max_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    max_tokens: MaxTokens | None = None
     temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
     top_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
     top_k: Annotated[int, msgspec.Meta(ge=-1)] | None = None
@@ -160,7 +161,7 @@ def asked(request: AgentTurn, model: str, agent: str) -> Asked:
     return Asked(
         model=model,
         conversation=Conversation(messages_of((*(request.messages or []), new))),
-        max_tokens=request.max_tokens or DEFAULT_TOKENS,
+        max_tokens=DEFAULT_TOKENS if request.max_tokens is None else token_limit(request, "max_tokens"),
         sampling=SamplingChoice(request.temperature, request.top_p, request.top_k, request.min_p, request.repetition_penalty),
         stop_strings=tuple(stop),
         seed=request.seed,

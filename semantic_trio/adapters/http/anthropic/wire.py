@@ -14,8 +14,11 @@ from semantic_trio.adapters.http.anthropic.blocks import AssistantContent, Cache
 from semantic_trio.adapters.http.anthropic.content import OF_ASSISTANT, OF_SYSTEM, OF_USER, Content, content_of, rank_of
 from semantic_trio.adapters.http.anthropic.thinking import ThinkingParam
 from semantic_trio.adapters.http.anthropic.tools import ToolChoiceParam, ToolParam, choice_of, neutral, read_tools
+from semantic_trio.adapters.http.demands import BehaviourDemands, FormDemands, schema_demanded
 from semantic_trio.adapters.http.generate import Asked, SamplingChoice
 from semantic_trio.adapters.http.identity import NOBODY, AgentId, Identity
+from semantic_trio.adapters.http.limits import MaxTokens, token_limit
+from semantic_trio.adapters.http.openai.format import ResponseFormat, schema_of
 from semantic_trio.domain.conversation import EFFORTS, Calling, Conversation, Message, Part, Role, Text, ToolResult
 from semantic_trio.domain.errors import InvalidRequestError
 from semantic_trio.domain.residency import Rank
@@ -68,7 +71,7 @@ class OutputConfig:
 
 
 @attrs.frozen(kw_only=True)
-class CountTokensRequest:
+class CountTokensRequest(FormDemands):
     """A prompt to count."""
 
     model: str
@@ -80,18 +83,20 @@ class CountTokensRequest:
     thinking: ThinkingParam | None = None
     cache_control: CacheControl | None = None
     output_config: OutputConfig | None = None
+    output_format: OutputFormat | None = None  # the same, in the API's older words
+    response_format: ResponseFormat | None = None  # as Chat Completions has it
 
 
 @attrs.frozen(kw_only=True)
-class MessagesRequest(CountTokensRequest):
+class MessagesRequest(CountTokensRequest, BehaviourDemands):
     """A prompt to answer."""
 
-    max_tokens: Annotated[int, msgspec.Meta(ge=1)]
+    max_tokens: MaxTokens
     stop_sequences: list[str] | None = None
     stream: bool | None = None
     temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
     top_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
-    top_k: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    top_k: Annotated[int, msgspec.Meta(ge=-1)] | None = None
     metadata: Metadata | None = None
     session_id: AgentId | None = None
 
@@ -101,7 +106,7 @@ def asked(request: MessagesRequest, identity: Identity = NOBODY) -> Asked:
     return Asked(
         model=request.model,
         conversation=conversation(request),
-        max_tokens=request.max_tokens,
+        max_tokens=token_limit(request, "max_tokens"),
         sampling=SamplingChoice(request.temperature, request.top_p, request.top_k),
         stop_strings=tuple(request.stop_sequences or ()),
         identity=identity,
@@ -115,11 +120,11 @@ def conversation(request: CountTokensRequest) -> Conversation:
     Raises `Fault` and `InvalidRequestError`, which name the field.
     """
     found = _conversation(request)
-    found = attrs.evolve(found, continues=found.choice.calling is not Calling.REQUIRED)
-    if found.prefill is not None and found.schema is not None:
-        raise InvalidRequestError(
-            "an answer that has to be JSON of a schema cannot go on with the assistant's message", "output_config.format", quotes=False
-        )
+    forms = {"output_config.format": found.schema, "output_format": _schema_of(OutputConfig(request.output_format))}
+    schema = schema_demanded(request, {**forms, "response_format": schema_of(request.response_format)})
+    found = attrs.evolve(found, schema=schema, continues=found.choice.calling is not Calling.REQUIRED)
+    if found.prefill is not None and schema is not None:
+        raise InvalidRequestError("an answer that has to be JSON of a schema cannot go on with the assistant's message", "messages", quotes=False)
     return found
 
 

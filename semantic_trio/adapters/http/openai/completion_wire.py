@@ -3,14 +3,16 @@
 Knows the wire. Fields that are not named here are accepted and ignored.
 """
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import attrs
 import msgspec
 
 from semantic_trio.adapters.http.body import decode
+from semantic_trio.adapters.http.demands import HARMLESS, Refused, refuse_demands
 from semantic_trio.adapters.http.generate import Asked
 from semantic_trio.adapters.http.identity import NOBODY, Identity
+from semantic_trio.adapters.http.limits import NO_LIMIT
 from semantic_trio.adapters.http.openai.request import MOST_CHOICES, DrawingRequest
 from semantic_trio.adapters.http.openai.sampling import MOST_TOP_LOGPROBS
 from semantic_trio.domain.conversation import NOTHING_SAID
@@ -58,16 +60,35 @@ def _known(tokens: list[int], vocabulary: int, field: str) -> tuple[int, ...]:
     return tuple(tokens)
 
 
+@attrs.frozen
+class PlainText:
+    """The only form of an answer that this API has."""
+
+    type: Literal["text"]
+
+
 @attrs.frozen(kw_only=True)
 class CompletionRequest(DrawingRequest):
     """Texts to go on with, or tokens."""
 
     prompt: Annotated[msgspec.Raw, several(MOST_CHOICES)]
-    max_tokens: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    max_tokens: Annotated[int, msgspec.Meta(ge=NO_LIMIT)] | None = None
     logprobs: Annotated[int, msgspec.Meta(ge=0, le=MOST_TOP_LOGPROBS)] | None = None
     echo: bool | None = None
     best_of: int | None = None
     suffix: str | None = None
+    response_format: PlainText | None = None
+    guided_json: Refused = None
+    structured_outputs: Refused = None
+    json_schema: Refused = None
+    format: Refused = None
+    guided_choice: Refused = None
+    guided_regex: Refused = None
+    guided_grammar: Refused = None
+    structural_tag: Refused = None
+    grammar: Refused = None
+    regex: Refused = None
+    ebnf: Refused = None
 
 
 def asked(request: CompletionRequest, identity: Identity = NOBODY) -> Asked:
@@ -76,7 +97,7 @@ def asked(request: CompletionRequest, identity: Identity = NOBODY) -> Asked:
     return Asked(
         model=request.model,
         conversation=NOTHING_SAID,
-        max_tokens=DEFAULT_TOKENS if request.max_tokens is None else request.max_tokens,
+        max_tokens=DEFAULT_TOKENS if request.max_tokens is None else None if request.max_tokens == NO_LIMIT else request.max_tokens,
         sampling=request.sampling,
         stop_strings=request.stop_strings,
         seed=request.seed,
@@ -88,7 +109,11 @@ def asked(request: CompletionRequest, identity: Identity = NOBODY) -> Asked:
 
 
 def _refuse_the_rest(request: CompletionRequest) -> None:
-    """What would be silently something else if it were ignored."""
+    """Raises `InvalidRequestError` for what would be silently something else if it were ignored."""
+    refuse_demands(request)
+    for field in ("guided_json", "structured_outputs", "json_schema", "format"):
+        if getattr(request, field) not in HARMLESS:
+            raise InvalidRequestError("a form of the answer can be demanded of /v1/chat/completions alone", field, quotes=False)
     if request.suffix:
         raise InvalidRequestError("nothing is inserted before a suffix here", "suffix", quotes=False)
     if request.best_of not in {None, request.choices}:

@@ -8,8 +8,10 @@ from typing import Annotated
 import attrs
 import msgspec
 
+from semantic_trio.adapters.http.demands import ANY_OBJECT
+from semantic_trio.domain.errors import InvalidRequestError
+
 FORMAT_NAME = r"^[A-Za-z0-9_-]{1,64}$"
-ANY_OBJECT = '{"type":"object"}'
 
 FormatName = Annotated[str, msgspec.Meta(pattern=FORMAT_NAME)]
 
@@ -29,25 +31,32 @@ class AnyTextForm(msgspec.Struct, frozen=True, tag_field="type", tag="text"):
 
 
 class JsonObjectForm(msgspec.Struct, frozen=True, tag_field="type", tag="json_object"):
-    """Any JSON object."""
+    """Any JSON object, or one of a schema."""
+
+    schema: dict[str, object] | None = None
 
 
 class JsonSchemaForm(msgspec.Struct, frozen=True, tag_field="type", tag="json_schema"):
-    """JSON of a schema."""
+    """JSON of a schema, which stands in an object of its own, or beside the type as the Responses API has it."""
 
-    json_schema: NamedSchema
+    json_schema: NamedSchema | None = None
+    schema: dict[str, object] | None = None
+    name: FormatName | None = None
+    strict: bool | None = None
 
 
 ResponseFormat = AnyTextForm | JsonObjectForm | JsonSchemaForm
 
 
 def schema_of(wanted: ResponseFormat | None) -> str | None:
-    """The schema of an answer; None where it may say anything."""
+    """The schema of an answer; None where it may say anything. Raises `InvalidRequestError` where a schema is announced and missing."""
     match wanted:
-        case JsonObjectForm():
-            return ANY_OBJECT
-        case JsonSchemaForm(json_schema=named):
-            return schema_text(named.schema)
+        case JsonObjectForm(schema=schema):
+            return schema_text(schema)
+        case JsonSchemaForm(json_schema=None, schema=None):
+            raise InvalidRequestError("Field required", "response_format.json_schema", quotes=False)
+        case JsonSchemaForm(json_schema=named, schema=schema):
+            return schema_text(schema if named is None else named.schema)
     return None
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import attrs
 import msgspec
 
+from semantic_trio.adapters.http.demands import BehaviourDemands
 from semantic_trio.adapters.http.generate import SamplingChoice
 from semantic_trio.adapters.http.identity import AgentId
 from semantic_trio.adapters.http.openai.sampling import Bias, Penalty, RepetitionPenalty, Seed, Stop, Temperature, TopK, TopP, steering, stops
@@ -25,7 +26,7 @@ class StreamOptions:
 
 
 @attrs.frozen(kw_only=True)
-class DrawingRequest:
+class DrawingRequest(BehaviourDemands):
     """What is asked for with every prompt."""
 
     model: str

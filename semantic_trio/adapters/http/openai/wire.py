@@ -10,8 +10,10 @@ from typing import Annotated, Literal
 import attrs
 import msgspec
 
+from semantic_trio.adapters.http.demands import FormDemands, Refused, schema_demanded
 from semantic_trio.adapters.http.generate import Asked
 from semantic_trio.adapters.http.identity import NOBODY, Identity
+from semantic_trio.adapters.http.limits import MaxTokens, token_limit
 from semantic_trio.adapters.http.openai.content import ContentPart, parts_of, result_of
 from semantic_trio.adapters.http.openai.format import ResponseFormat, schema_of
 from semantic_trio.adapters.http.openai.request import DrawingRequest
@@ -84,18 +86,22 @@ class ChatMessage:
 
 
 @attrs.frozen(kw_only=True)
-class ChatRequest(DrawingRequest, ThoughtsRequest):
+class ChatRequest(DrawingRequest, ThoughtsRequest, FormDemands):
     """A conversation to go on with."""
 
     messages: Annotated[list[ChatMessage], msgspec.Meta(min_length=1, max_length=MOST_MESSAGES)]
-    max_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
-    max_completion_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    max_tokens: MaxTokens | None = None
+    max_completion_tokens: MaxTokens | None = None
     logprobs: bool | None = None
     top_logprobs: TopLogprobs | None = None
     tools: list[ToolParam] | None = None
     tool_choice: ChoiceWord | ToolChoiceParam | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
+    functions: Refused = None
+    function_call: Refused = None
+    modalities: list[Literal["text"]] | None = None
+    audio: Refused = None
     continue_final_message: bool | None = None
     add_generation_prompt: bool | None = None
 
@@ -103,7 +109,8 @@ class ChatRequest(DrawingRequest, ThoughtsRequest):
 def asked(request: ChatRequest, identity: Identity = NOBODY) -> Asked:
     """What a request means. Raises `Fault` and `InvalidRequestError`, which name the field."""
     found = _asked(request, identity)
-    return attrs.evolve(found, conversation=_continuing(found.conversation, request))
+    schema = schema_demanded(request, {"response_format": found.conversation.schema})
+    return attrs.evolve(found, conversation=_continuing(attrs.evolve(found.conversation, schema=schema), request))
 
 
 def _continuing(conversation: Conversation, request: ChatRequest) -> Conversation:
@@ -133,7 +140,7 @@ def _asked(request: ChatRequest, identity: Identity) -> Asked:
     return Asked(
         model=request.model,
         conversation=with_choice(conversation, request),
-        max_tokens=request.max_tokens if request.max_completion_tokens is None else request.max_completion_tokens,
+        max_tokens=token_limit(request, "max_completion_tokens", "max_tokens"),
         sampling=request.sampling,
         stop_strings=request.stop_strings,
         seed=request.seed,

@@ -10,9 +10,11 @@ from typing import Annotated, Literal
 import attrs
 import msgspec
 
+from semantic_trio.adapters.http.demands import BehaviourDemands, FormDemands, schema_demanded
 from semantic_trio.adapters.http.generate import Asked, SamplingChoice
 from semantic_trio.adapters.http.identity import NOBODY, AgentId, Identity
-from semantic_trio.adapters.http.openai.format import ANY_OBJECT, FormatName, schema_text
+from semantic_trio.adapters.http.limits import MaxTokens, token_limit
+from semantic_trio.adapters.http.openai.format import FormatName, ResponseFormat, schema_of, schema_text
 from semantic_trio.adapters.http.openai.sampling import RepetitionPenalty, Seed, Temperature, TopK, TopLogprobs, TopP
 from semantic_trio.adapters.http.openai.thoughts import ThoughtsRequest, with_choice
 from semantic_trio.adapters.http.openai.tool_choice import ChoiceWord, ToolChoiceParam, choice_of
@@ -60,7 +62,7 @@ class TextParam:
 
 
 @attrs.frozen(kw_only=True)
-class ResponseRequest(ThoughtsRequest):
+class ResponseRequest(ThoughtsRequest, FormDemands, BehaviourDemands):
     """A conversation to go on with, or what is new of one that is stored."""
 
     model: str
@@ -69,7 +71,7 @@ class ResponseRequest(ThoughtsRequest):
     previous_response_id: str | None = None
     conversation: Nothing = None
     prompt: Nothing = None
-    max_output_tokens: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    max_output_tokens: MaxTokens | None = None
     temperature: Temperature | None = None
     top_p: TopP | None = None
     top_k: TopK | None = None
@@ -82,6 +84,7 @@ class ResponseRequest(ThoughtsRequest):
     tool_choice: ChoiceWord | ToolChoiceParam | None = None
     parallel_tool_calls: bool | None = None
     text: TextParam | None = None
+    response_format: ResponseFormat | None = None  # as Chat Completions has it
     truncation: Literal["auto", "disabled"] | None = None
     store: bool | None = None
     stream: bool | None = None
@@ -123,12 +126,12 @@ def asked(request: ResponseRequest, messages: Sequence[Message], identity: Ident
         (*front, *messages),
         tools,
         choice_of(request.tool_choice, tools, is_single=request.parallel_tool_calls is False),
-        schema=_schema(request.text),
+        schema=schema_demanded(request, {"text.format": _schema(request.text), "response_format": schema_of(request.response_format)}),
     )
     return Asked(
         model=request.model,
         conversation=with_choice(conversation, request),
-        max_tokens=request.max_output_tokens,
+        max_tokens=token_limit(request, "max_output_tokens"),
         sampling=SamplingChoice(request.temperature, request.top_p, request.top_k, request.min_p, request.repetition_penalty),
         seed=request.seed,
         top_logprobs=request.top_logprobs or 0 if request.wants_logprobs else None,
@@ -149,7 +152,7 @@ def begun(request: ResponseRequest, choice: ToolChoice, response_id: str, model:
         status=status,
         instructions=request.instructions,
         previous_response_id=request.previous_response_id,
-        max_output_tokens=request.max_output_tokens,
+        max_output_tokens=token_limit(request, "max_output_tokens"),
         temperature=model.sampling.temperature if request.temperature is None else request.temperature,
         top_p=model.sampling.top_p if request.top_p is None else request.top_p,
         top_logprobs=request.top_logprobs or 0,
@@ -170,7 +173,7 @@ def _schema(text: TextParam | None) -> str | None:
     wanted = text.format if text else None
     if wanted is None or wanted.type == "text":
         return None
-    return ANY_OBJECT if wanted.type == "json_object" else schema_text(wanted.schema)
+    return schema_text(wanted.schema)
 
 
 def _format(text: TextParam | None) -> FormatInForce:

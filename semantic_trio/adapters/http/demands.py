@@ -1,0 +1,135 @@
+"""Forms and behaviours of an answer that clients demand in words of other servers.
+
+Knows the fields and what they mean. A field that no API here has is ignored elsewhere, because clients send new ones every week; one that demands
+something of the answer is honoured or refused by name, for a client that gets another answer than it demanded would take it for the right one.
+"""
+
+import json
+from collections.abc import Iterator, Mapping
+from typing import Annotated
+
+import attrs
+import msgspec
+
+from semantic_trio.domain.errors import InvalidRequestError
+
+ANY_OBJECT = '{"type":"object"}'
+NO_OTHER_FORM = "not supported: an answer can be held to JSON of a schema alone, demanded by response_format"
+
+# Values that demand nothing: clients send fields that they do not use with these.
+HARMLESS: tuple[object, ...] = (None, False, 0, "", [])
+# Documented as one of the harmless values; anything is read, so that the client can be told what to send instead.
+Refused = Annotated[object, msgspec.Meta(extra_json_schema={"enum": list(HARMLESS)})]
+# Documented as an object; some clients send it as a text.
+SchemaParam = Annotated[object, msgspec.Meta(extra_json_schema={"type": ["object", "null"]})]
+FormatParam = Annotated[object, msgspec.Meta(extra_json_schema={"anyOf": [{"enum": [None, "", "json"]}, {"type": "object"}]})]
+
+
+@attrs.frozen
+class StructuredOutputs:
+    """The form of an answer, as vLLM has it."""
+
+    json: SchemaParam = None
+    json_object: bool | None = None
+    choice: Refused = None
+    regex: Refused = None
+    grammar: Refused = None
+    structural_tag: Refused = None
+
+
+@attrs.frozen(kw_only=True, slots=False)  # to be one base of several
+class FormDemands:
+    """Forms of an answer in words of other servers."""
+
+    guided_json: SchemaParam = None  # vLLM, before `structured_outputs`
+    structured_outputs: StructuredOutputs | None = None  # vLLM
+    json_schema: SchemaParam = None  # llama.cpp, SGLang
+    format: FormatParam = None  # Ollama
+    guided_choice: Refused = None
+    guided_regex: Refused = None
+    guided_grammar: Refused = None
+    structural_tag: Refused = None
+    grammar: Refused = None
+    regex: Refused = None
+    ebnf: Refused = None
+
+
+@attrs.frozen(kw_only=True, slots=False)  # to be one base of several
+class BehaviourDemands:
+    """Behaviours of an answer in words of other servers, all of which are refused."""
+
+    min_tokens: Refused = None
+    ignore_eos: Refused = None
+    stop_token_ids: Refused = None
+    bad_words: Refused = None
+    include_stop_str_in_output: Refused = None
+    use_beam_search: Refused = None
+    prompt_logprobs: Refused = None
+    logits_processors: Refused = None
+
+
+FORMS = ("guided_choice", "guided_regex", "guided_grammar", "structural_tag", "grammar", "regex", "ebnf")
+# For each refused field of a request: what to do instead.
+REMEDIES: Mapping[str, str] = {
+    **dict.fromkeys(FORMS, NO_OTHER_FORM),
+    "min_tokens": "not supported: an answer ends where the model ends it",
+    "ignore_eos": "not supported: an answer ends where the model ends it",
+    "stop_token_ids": "not supported: use stop, with the text of the tokens",
+    "bad_words": "not supported: use logit_bias",
+    "include_stop_str_in_output": "not supported: stop strings are no part of an answer",
+    "use_beam_search": "not supported: tokens are sampled",
+    "prompt_logprobs": "not supported: log-probabilities are those of the answer alone",
+    "logits_processors": "not supported: use logit_bias",
+    "functions": "not supported any more: use tools",
+    "function_call": "not supported any more: use tool_choice",
+    "audio": "not supported: an answer is text",
+}
+
+
+def refuse_demands(request: object) -> None:
+    """Raises `InvalidRequestError` for the first field of a request that demands what cannot be done."""
+    for field, remedy in REMEDIES.items():
+        if getattr(request, field, None) not in HARMLESS:
+            raise InvalidRequestError(remedy, field, quotes=False)
+
+
+def schema_demanded(request: FormDemands, own: Mapping[str, str | None]) -> str | None:
+    """The JSON Schema an answer is to have; `own` are the schemas of the API's own fields.
+
+    Raises `InvalidRequestError` for a form that answers cannot be held to, and where several are demanded.
+    """
+    refuse_demands(request)
+    found = [(field, schema) for field, schema in (*own.items(), *_schemas(request)) if schema is not None]
+    if len(found) > 1:
+        raise InvalidRequestError(f"{found[0][0]} demands a form of the answer too: send one of both", found[1][0], quotes=False)
+    return found[0][1] if found else None
+
+
+def _schemas(request: FormDemands) -> Iterator[tuple[str, str | None]]:
+    yield "guided_json", _schema(request.guided_json, "guided_json")
+    yield "json_schema", _schema(_unwrapped(request.json_schema), "json_schema")
+    yield "format", ANY_OBJECT if request.format == "json" else _schema(request.format or None, "format")
+    demanded = request.structured_outputs
+    if demanded is not None:
+        for name in ("choice", "regex", "grammar", "structural_tag"):
+            if getattr(demanded, name) not in HARMLESS:
+                raise InvalidRequestError(NO_OTHER_FORM, f"structured_outputs.{name}", quotes=False)
+        yield "structured_outputs", _schema(demanded.json, "structured_outputs.json") or (ANY_OBJECT if demanded.json_object else None)
+
+
+def _schema(given: object, field: str) -> str | None:
+    """A schema as text. Raises `InvalidRequestError` for what is no object."""
+    try:
+        found = json.loads(given) if isinstance(given, str) else given
+    except ValueError as error:
+        raise InvalidRequestError("not a JSON Schema", field, quotes=False) from error
+    if found is None:
+        return None
+    if not isinstance(found, dict):
+        raise InvalidRequestError("a JSON Schema is an object", field, quotes=False)
+    return given if isinstance(given, str) else msgspec.json.encode(found).decode()
+
+
+def _unwrapped(given: object) -> object:
+    """A schema out of the object with a name in which OpenAI's APIs send it."""
+    return given["schema"] if isinstance(given, dict) and "name" in given and isinstance(given.get("schema"), dict) else given

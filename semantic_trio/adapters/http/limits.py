@@ -1,0 +1,22 @@
+"""The most tokens an answer may have, as every API has it.
+
+Knows numbers. Other servers take -1 for an answer without a limit of its own, and so do these APIs.
+"""
+
+from typing import Annotated
+
+import msgspec
+
+from semantic_trio.domain.errors import InvalidRequestError
+
+NO_LIMIT = -1
+
+MaxTokens = Annotated[int, msgspec.Meta(ge=NO_LIMIT, extra_json_schema={"not": {"const": 0}})]
+
+
+def token_limit(request: object, *fields: str) -> int | None:
+    """The limit in the first of these fields that a request has; None for as much as the context leaves. Raises `InvalidRequestError` for 0."""
+    field, limit = next(((field, given) for field in fields if (given := getattr(request, field)) is not None), ("", None))
+    if limit == 0:
+        raise InvalidRequestError("Expected `int` >= 1, or -1 for no limit", field, quotes=False)
+    return None if limit == NO_LIMIT else limit
