@@ -2,9 +2,10 @@
 
 import pytest
 
-from semantic_trio.application.answer import PlainReader
+from semantic_trio.application.answer import Encoded, PlainReader
 from semantic_trio.application.continuing import continuing, whole_turn
-from semantic_trio.domain.conversation import Message, Part, Role, Text, Thinking, ToolCall
+from semantic_trio.domain.conversation import Conversation, Message, Part, Prompt, Role, Text, Thinking, ToolCall
+from semantic_trio.domain.said import chain
 
 CASES = [
     ("is ", [" Paris"], "Paris"),
@@ -42,3 +43,13 @@ TURNS: list[tuple[tuple[Part, ...], tuple[Part, ...], tuple[Part, ...]]] = [
 @pytest.mark.parametrize(("begun", "answer", "whole"), TURNS)
 def test_the_whole_turn_is_the_message_and_the_answer(begun: tuple[Part, ...], answer: tuple[Part, ...], whole: tuple[Part, ...]) -> None:
     assert whole_turn(Message(Role.ASSISTANT, begun), answer) == whole
+
+
+def test_the_turn_has_the_name_that_the_next_request_gives_it() -> None:
+    question = Message(Role.USER, (Text("Which city?"),))
+    begun = Conversation((question, Message(Role.ASSISTANT, (Text("It is "),))), continues=True)
+    told_back = Conversation((question, Message(Role.ASSISTANT, (Text("It is Paris."),))))
+
+    name = Encoded(begun, chain(begun), Prompt(())).name_with((Text("Paris."),))
+
+    assert name == chain(told_back)[-1]
