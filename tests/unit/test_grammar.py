@@ -4,6 +4,7 @@ import json
 import random
 from collections.abc import Sequence
 
+import attrs
 import jsonschema
 import pytest
 import structlog.testing
@@ -309,6 +310,54 @@ def test_a_schema_that_is_too_large_is_refused() -> None:
         deep = {"anyOf": [deep]}
     with pytest.raises(InvalidRequestError, match="too large"):
         form(Conversation(ASKED, schema=json.dumps(deep)), ANY_TEMPLATE["bare"].manners.calls)
+
+
+def _needs(schema: object) -> str:
+    return json.dumps({"type": "object", "properties": {"a": schema}, "required": ["a"]})
+
+
+UNUSABLE = {
+    "empty enum": _needs({"enum": []}),
+    "minimum above maximum": _needs({"type": "integer", "minimum": 5, "maximum": 2}),
+    "false": _needs(False),
+    "too large": _needs({"enum": [f"word {number}" for number in range(200_000)]}),
+    "nested deeply": '{"anyOf":[' * 300 + "{}" + "]}" * 300,
+    "nested beyond what Python reads": '{"properties":{"a":' * 20_000 + "{}" + "}}" * 20_000,
+}
+any_unusable = pytest.mark.parametrize("schema", UNUSABLE.values(), ids=UNUSABLE.keys())
+
+
+@any_unusable
+@pytest.mark.parametrize("choice", [ToolChoice(Calling.REQUIRED), ToolChoice()])
+def test_a_tool_that_cannot_be_called_takes_no_other_with_it(schema: str, choice: ToolChoice) -> None:
+    tools = (Tool("broken", "", schema, is_strict=True), attrs.evolve(LOOK, is_strict=True))
+    calls = ANY_TEMPLATE["bare"].manners.calls
+    opening = calls.head if choice.calling is Calling.REQUIRED else ""
+    with structlog.testing.capture_logs() as lines:
+        grammar = form(Conversation(ASKED, tools, choice), calls, opening)
+
+    [call] = read(walked(grammar, 1, calls.head.removeprefix(opening)), calls, opening, tools)
+    assert isinstance(call, ToolCall)
+    assert call.name == "look"
+    [line] = lines
+    assert line["event"] == "tool left out: the answer may not call it"
+    assert line["reason"].startswith("'broken' cannot be called: ")
+    with pytest.raises(AssertionError, match="may not come"):
+        walked(grammar, 1, f"{calls.head.removeprefix(opening)}broken")
+
+
+@any_unusable
+@pytest.mark.parametrize("choice", [ToolChoice(Calling.REQUIRED, "broken"), ToolChoice(Calling.REQUIRED, allowed=("broken",))])
+def test_the_refusal_of_a_demanded_call_names_the_tool(schema: str, choice: ToolChoice) -> None:
+    conversation, calls = Conversation(ASKED, (LOOK, Tool("broken", "", schema)), choice), ANY_TEMPLATE["bare"].manners.calls
+    with pytest.raises(InvalidRequestError, match="tools: 'broken' cannot be called: "):
+        form(conversation, calls, calls.head)
+
+
+def test_a_choice_of_tools_that_are_not_offered_is_refused() -> None:
+    conversation, calls = Conversation(ASKED, TOOLS, ToolChoice(Calling.REQUIRED, allowed=("fly",))), ANY_TEMPLATE["bare"].manners.calls
+    with pytest.raises(InvalidRequestError, match="tool_choice: none of the allowed tools can be called"):
+        form(conversation, calls, calls.head)
 
 
 def test_marks_that_are_tokens_are_not_text() -> None:

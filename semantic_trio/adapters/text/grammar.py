@@ -15,6 +15,7 @@ from semantic_trio.adapters.text.guidance import CompiledGrammar, Guidance
 from semantic_trio.adapters.text.schema import ANY_OBJECT, expressible
 from semantic_trio.adapters.text.thinking import ThinkMarks
 from semantic_trio.domain.conversation import Calling, Conversation, Tool
+from semantic_trio.domain.errors import InvalidRequestError
 
 log = structlog.get_logger(__name__)
 
@@ -90,10 +91,27 @@ class AnswerForm:
         """Calls from the first name on, of any tools that may be called."""
         if "calls" not in self._rules:
             middle = self._calls.middle
-            calls = [f"{_text(self._calls.spelled(tool.name))} {self._literal(middle)} {self._arguments(tool)}" for tool in self._tools]
+            calls = [f"{_text(self._calls.spelled(name))} {self._literal(middle)} {arguments}" for name, arguments in self._callable()]
             again = "" if self._conversation.choice.is_single else f"({self._literal(shape.again)} call)*"
             self._rules |= {"call": " | ".join(calls), "calls": f"call {again} {self._literal(shape.close)}"}
         return "calls"
+
+    def _callable(self) -> Sequence[tuple[str, str]]:
+        """Names of the tools that can be called, each with the rule of its arguments. Tools whose schema cannot be used are left out.
+
+        Raises `InvalidRequestError`, which names the first of these, where no tool is left.
+        """
+        rules: list[tuple[str, str]] = []
+        errors: list[InvalidRequestError] = []
+        for tool in self._tools:
+            try:
+                rules.append((tool.name, self._arguments(tool)))
+            except InvalidRequestError as error:
+                log.warning("tool left out: the answer may not call it", reason=error.reason)
+                errors.append(error)
+        if not rules:
+            raise errors[0] if errors else InvalidRequestError("none of the allowed tools can be called", "tool_choice", quotes=False)
+        return rules
 
     @property
     def _tools(self) -> Sequence[Tool]:
@@ -102,9 +120,12 @@ class AnswerForm:
         return [tool for tool in tools if tool.name in allowed] if allowed is not None else tools
 
     def _arguments(self, tool: Tool) -> str:
-        """What a tool is called with: as it is defined where that is demanded, else any object."""
+        """The rule of a tool's arguments: its schema where that is demanded, else any object. Raises `InvalidRequestError` that names the tool."""
         is_held = tool.is_strict or self._conversation.choice.calling is Calling.REQUIRED
-        return self._json(_of_object(tool.parameters) if is_held else ANY_OBJECT, "tools")
+        try:
+            return self._json(_of_object(tool.parameters) if is_held else ANY_OBJECT, "tools")
+        except InvalidRequestError as error:
+            raise attrs.evolve(error, reason=f"{tool.name!r} cannot be called: {error.reason}") from error
 
     # ----------------------------------------------------------------------------------------------------------------------- words
 
@@ -143,9 +164,11 @@ def _text(text: str) -> str:
 
 
 def _of_object(parameters: str) -> str:
-    """A schema of arguments, which are an object whatever else is said of them."""
+    """The schema of a tool's arguments, which are an object whatever it says. Raises `InvalidRequestError` for one that is nested too deeply."""
     try:
         schema = json.loads(parameters or "{}")
     except ValueError:
         return ANY_OBJECT
+    except RecursionError as error:
+        raise InvalidRequestError("the schema is too large: it is nested too deeply", "tools") from error
     return json.dumps({**schema, "type": "object"} if isinstance(schema, dict) else {"type": "object"})
