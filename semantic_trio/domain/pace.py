@@ -1,9 +1,10 @@
 """How long a step will take, and how many prompt tokens fit into a bounded delay: learned from the steps themselves.
 
-Knows token counts and seconds it is told. Knows no clock.
+Knows token counts and seconds it is given. Knows no clock.
 
-A chunk of n tokens behind a context of c tokens costs about n * (linear + quadratic * (c + n / 2)) seconds: the weights' share is the same for
-every token, attention's share grows with what the token looks back on. Both are fitted by least squares over the recent past.
+A chunk of n tokens behind a context of c tokens costs about fixed + n * (linear + quadratic * (c + n / 2)) seconds. The fixed part is what a pass
+over prompts costs at any size: on a GPU it is the dispatch of the operations, and as much as a thousand tokens. The weights' share is the same for
+every token; attention's share grows with what the token looks back on. All three are fitted by least squares over the recent past.
 """
 
 import attrs
@@ -16,6 +17,10 @@ FIRST_CHUNK = 32
 MIN_CHUNK = 16
 
 
+# Rounds in which the fit approaches its solution; it begins near it.
+SWEEPS = 64
+# How much the fit prefers to explain a chunk by its number of tokens alone, as a part of what was seen: chunks of nearly one size tell little else.
+PREFERENCE = 0.01
 # Weight of the newest decode step in the running mean of its batch size.
 NEWEST = 0.2
 # A step that takes this many times what was expected is a stall (a kernel compiled, a shape planned, another process), not the price of a token...
@@ -60,59 +65,64 @@ class DecodePace:
 
 @attrs.define
 class PrefillPace:
-    """Seconds per prompt token as a function of the context behind it."""
+    """Seconds of a chunk as a function of its tokens and of the context behind it."""
 
-    _n: float = attrs.field(init=False, default=0.0)
-    _x: float = attrs.field(init=False, default=0.0)
-    _xx: float = attrs.field(init=False, default=0.0)
-    _y: float = attrs.field(init=False, default=0.0)
-    _xy: float = attrs.field(init=False, default=0.0)
+    # Normal equations of the fit, and its solution: coefficients of 1 / n, 1 and the context of a chunk's middle token, for the seconds per token.
+    _products: list[list[float]] = attrs.field(init=False, factory=lambda: [[0.0] * 3 for _ in range(3)])
+    _targets: list[float] = attrs.field(init=False, factory=lambda: [0.0] * 3)
+    _fit: list[float] = attrs.field(init=False, factory=lambda: [0.0] * 3)
     _stalls: Stalls = attrs.field(init=False, factory=Stalls)
 
     @property
     def is_known(self) -> bool:
-        """Whether at least one chunk was measured."""
-        return self._n > 0
+        """True once a chunk was measured."""
+        return self._products[1][1] > 0
 
     def observe(self, tokens: int, context: int, seconds: float) -> None:
         """Learn from a chunk of `tokens` behind `context` tokens that lengthened its step by `seconds`.
 
         A stall is not learned from. A chunk that is much faster than expected shows that those before it were stalls: they are forgotten.
+        A smaller chunk than the mean one may still take as long as that, and a larger one may take no longer: the rest may be fixed cost.
         """
-        expected = self.seconds(tokens, context)
-        if self._stalls.is_one(seconds, expected):
+        mean = round(self._products[1][1] / self._products[0][1]) if self.is_known else tokens
+        if self._stalls.is_one(seconds, self.seconds(max(tokens, mean), context)):
             return
-        kept = 0.0 if STALL * seconds < expected else FORGET
-        per_token, behind = max(seconds, 0.0) / tokens, context + tokens / 2
-        for name in ("_n", "_x", "_xx", "_y", "_xy"):
-            setattr(self, name, getattr(self, name) * kept)
-        self._n += tokens
-        self._x += tokens * behind
-        self._xx += tokens * behind * behind
-        self._y += tokens * per_token
-        self._xy += tokens * behind * per_token
+        kept = 0.0 if STALL * seconds < self.seconds(min(tokens, mean), context) else FORGET
+        self._fit = [known if kept else 0.0 for known in self._fit]
+        features = (1 / tokens, 1.0, context + tokens / 2)
+        for row, one in enumerate(features):
+            self._targets[row] = self._targets[row] * kept + one * max(seconds, 0.0)
+            for column, other in enumerate(features):
+                self._products[row][column] = self._products[row][column] * kept + tokens * one * other
+        self._solve()
 
     def seconds_per_token(self, context: float) -> float:
-        """Expected cost of one more prompt token behind `context` tokens; needs `is_known`."""
-        linear, slope = self._fit()
+        """Expected cost of one more prompt token behind `context` tokens, in a pass that is made anyway; needs `is_known`."""
+        _, linear, slope = self._fit
         return max(linear + slope * context, 1e-9)
 
     def seconds(self, tokens: int, context: int) -> float:
         """Expected cost of so many prompt tokens behind `context` others; 0 while nothing was measured."""
-        return tokens * self.seconds_per_token(context + tokens / 2) if self.is_known else 0.0
+        return self._fit[0] + tokens * self.seconds_per_token(context + tokens / 2) if self.is_known else 0.0
 
     def tokens_within(self, seconds: float, context: int) -> int:
-        """The largest chunk behind `context` tokens that should not lengthen a step by more than `seconds`."""
+        """The largest chunk behind `context` tokens that should not lengthen a step by more than `seconds`.
+
+        Where the fixed cost leaves less than a quarter of itself, the chunk takes that: with fewer tokens a prompt would cost many such steps.
+        """
         if not self.is_known:
             return FIRST_CHUNK
-        tokens = seconds / self.seconds_per_token(context)
-        tokens = seconds / self.seconds_per_token(context + tokens / 2)
+        left = max(seconds - self._fit[0], self._fit[0] / 4)
+        tokens = left / self.seconds_per_token(context)
+        tokens = left / self.seconds_per_token(context + tokens / 2)
         return max(MIN_CHUNK, int(tokens))
 
-    def _fit(self) -> tuple[float, float]:
-        mean_x, mean_y = self._x / self._n, self._y / self._n
-        spread = self._xx / self._n - mean_x * mean_x
-        if spread <= 1e-6 * (1.0 + mean_x * mean_x):
-            return mean_y, 0.0
-        slope = max(0.0, (self._xy / self._n - mean_x * mean_y) / spread)
-        return mean_y - slope * mean_x, slope
+    def _solve(self) -> None:
+        """Approach the coefficients, none of them negative, one after the other.
+
+        The share per token comes first: it takes all where chunks of one size do not tell it from the fixed cost.
+        """
+        for _ in range(SWEEPS):
+            for place, scale in ((1, 1.0), (2, 1 + PREFERENCE), (0, 1 + PREFERENCE)):
+                others = sum(self._products[place][other] * self._fit[other] for other in range(3) if other != place)
+                self._fit[place] = max(self._targets[place] - others, 0.0) / (self._products[place][place] * scale)

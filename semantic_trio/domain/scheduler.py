@@ -201,8 +201,8 @@ class Scheduler:
     def expected_seconds(self, plan: StepPlan) -> float:
         """How long the step should take, as far as is known."""
         seconds = self.decode_pace.seconds(len(plan.decode))
-        if self.prefill_pace.is_known:
-            seconds += sum(len(c.tokens) * self.prefill_pace.seconds_per_token(c.context) for c in plan.prefill)
+        if plan.prefill:
+            seconds += self.prefill_pace.seconds(plan.prompt_tokens, plan.prefill_context)
         return seconds
 
     def lose_rows(self) -> tuple[list[Sequence], tuple[SaveBlock, ...]]:

@@ -126,7 +126,7 @@ class StepTiming:
 
     decode_rows: int
     prefill_tokens: int
-    prefill_context: int  # tokens read before the chunks, their mean weighted by size
+    prefill_context: int  # see `StepPlan.prefill_context`
     seconds: float
 
 
@@ -162,10 +162,14 @@ class StepPlan:
         """Prompt tokens read in this step."""
         return sum(len(chunk.tokens) for chunk in self.prefill)
 
+    @property
+    def prefill_context(self) -> int:
+        """Tokens read before the chunks: their mean, weighted by the chunks' sizes."""
+        return sum(len(chunk.tokens) * chunk.context for chunk in self.prefill) // max(self.prompt_tokens, 1)
+
     def timing(self, seconds: float) -> StepTiming:
         """What to report of this step when it kept the device busy for so long."""
-        weighted = sum(len(chunk.tokens) * chunk.context for chunk in self.prefill)
-        return StepTiming(len(self.decode), self.prompt_tokens, weighted // max(self.prompt_tokens, 1), seconds)
+        return StepTiming(len(self.decode), self.prompt_tokens, self.prefill_context, seconds)
 
 
 @attrs.frozen

@@ -115,3 +115,30 @@ def test_a_first_decode_step_that_stalled_is_forgotten_with_the_second() -> None
     pace.observe(8, 0.01)
 
     assert pace.seconds(8) == 0.01
+
+
+def test_a_fixed_cost_of_passes_is_told_from_the_price_of_a_token() -> None:
+    pace = PrefillPace()
+    for tokens in (32, 260, 800, 100, 400, 2000, 64):
+        pace.observe(tokens, 0, 0.2 + tokens / 40_000)
+
+    assert pace.seconds(4000, 0) == pytest.approx(0.3, rel=0.1)
+    assert pace.seconds_per_token(0) == pytest.approx(1 / 40_000, rel=0.2)
+
+
+def test_short_prompts_on_a_device_with_a_fixed_cost_are_read_in_few_steps() -> None:
+    pace, left, sizes = PrefillPace(), 6400, []
+    while left:
+        sizes.append(min(left, pace.tokens_within(0.25, 0)))
+        pace.observe(sizes[-1], 0, 0.03 + sizes[-1] / 40_000)
+        left -= sizes[-1]
+
+    assert len(sizes) < 6, sizes
+
+
+def test_a_fixed_cost_above_the_bound_does_not_cut_prompts_into_crumbs() -> None:
+    pace = PrefillPace()
+    for tokens in (16, 100, 1000):
+        pace.observe(tokens, 0, 0.4 + tokens / 40_000)
+
+    assert pace.tokens_within(0.25, 0) > 2000

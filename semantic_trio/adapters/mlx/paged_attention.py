@@ -167,4 +167,6 @@ class PagedAttention:
         return out
 
     def _scale(self, scale: float) -> mx.array:
-        return self._scales.setdefault(scale, mx.array([scale], dtype=mx.float32))
+        if scale not in self._scales:
+            self._scales[scale] = mx.array([scale], dtype=mx.float32)
+        return self._scales[scale]
