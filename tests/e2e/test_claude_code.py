@@ -382,3 +382,15 @@ def test_plan_mode_is_entered_and_left(tmp_path: Path, scripted: Scripted, meter
     assert done["result"] == "Done."
     assert (project / "done.txt").read_text() == "done"
     assert_nothing_read_twice(meter, at_least=2)
+
+
+def test_a_search_of_the_web_says_that_it_cannot_be_made(tmp_path: Path, scripted: Scripted, metered: Metered) -> None:
+    """Its side request offers the provider's tool alone: a model that is asked invents what it found."""
+    look_up = Call("WebSearch", {"query": "weather in Paris"})
+    rules = (Rule(when="look it up", turn=0, calls=(look_up,)), Rule(seen="look it up", turn=1, text="No luck."), Rule(when="Perform", text="Sunny."))
+    meter = metered(scripted(*rules))
+    said = client(tmp_path, meter.url, ENABLE_TOOL_SEARCH="false").ask("look it up", "--allowedTools", "WebSearch")
+
+    assert said.result == "No luck."
+    assert "This server cannot search the web" in results(said)[0]
+    assert "Sunny" not in results(said)[0]

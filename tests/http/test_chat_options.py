@@ -197,7 +197,7 @@ async def test_what_means_nothing_here_is_taken(autojump_clock: trio.testing.Moc
         "user": "me",
         "prediction": None,
     }
-    other = [{"type": "web_search"}, {"type": "namespace", "name": "n", "tools": []}, {"type": "function", "function": {"name": ""}}]
+    other = [TOOLS[0], {"type": "web_search"}, {"type": "namespace", "name": "n", "tools": []}, {"type": "function", "function": {"name": ""}}]
     async with running(served(FakeRunner())) as server:
         whole = await said(server, tools=other, **ignored)
     assert whole.choices[0].message.content

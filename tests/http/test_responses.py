@@ -615,12 +615,13 @@ async def test_a_client_that_leaves_ends_its_generation_and_stores_nothing(autoj
 IGNORED: list[dict[str, Any]] = [
     {
         "tools": [
+            LOOK,
             {"type": "web_search"},
             {"type": "namespace", "name": "n", "description": "d", "tools": [LOOK]},
             {"type": "mcp"},
         ]
     },
-    {"tools": [LOOK], "tool_choice": {"type": "web_search_preview"}},
+    {"tools": [{"type": "web_search"}], "tool_choice": "none"},
     {"truncation": "auto", "service_tier": "flex", "user": "me", "stream_options": {"include_obfuscation": False}, "max_tool_calls": 3},
     {"reasoning": {"effort": "none", "summary": "auto"}, "text": {"verbosity": "high"}},
     {"input": [{"type": "web_search_call", "id": "ws_1", "status": "completed"}, {"role": "user", "content": "x", "id": "msg_1"}]},

@@ -7,6 +7,8 @@ import schemathesis
 
 # Answers to all prompts of a request together.
 MOST_CHOICES = 32
+# Among tools none of which could be offered to a model there is one that can.
+A_FUNCTION = {"type": "function", "function": {"name": "look"}}
 
 # They know no archives.
 schemathesis.openapi.media_type("application/x-tar", st.binary())
@@ -26,7 +28,7 @@ def before_call(context: schemathesis.HookContext, case: Any, kwargs: dict[str, 
             case.body = rest
         case {"tool_choice": dict() | "required" | "any", **rest} if case.path in {"/v1/responses", "/v1/chat/completions"}:
             case.body = rest
-    if (alone := _alone(case.body)) != case.body:
+    if (alone := _alone(_with_function(case.body, case.path))) != case.body:
         case.body = alone
     match case.body, case.path:
         case {"input": list(given), **rest}, "/v1/embeddings":
@@ -41,6 +43,14 @@ def before_call(context: schemathesis.HookContext, case: Any, kwargs: dict[str, 
     match case.body:
         case {"background": True, **rest}:
             case.body = {**rest, "background": True, "store": True, "stream": False}
+
+
+def _with_function(body: Any, path: str) -> Any:
+    """A body with a tool that can be offered among its tools. Messages answers requests without one."""
+    match body:
+        case {"tools": [*tools], **rest} if tools and path != "/v1/messages":
+            return {**rest, "tools": [*tools, A_FUNCTION]}
+    return body
 
 
 def _alone(body: Any) -> Any:

@@ -115,9 +115,35 @@ def test_allowed_tools_are_read_in_both_shapes(meaning: Meaning, choice: dict[st
     assert meaning(tools=[LOOK], tool_choice=choice).choice == ToolChoice(Calling.REQUIRED, allowed=("look",))
 
 
+OF_PROVIDERS = ["web_search", "web_search_preview", "file_search", "code_interpreter", "image_generation", "mcp", "computer_use_preview", "namespace"]
+
+
 @pytest.mark.parametrize("meaning", [by_chat, by_responses])
-def test_a_demanded_tool_that_a_provider_would_run_is_as_auto(meaning: Meaning) -> None:
-    assert meaning(tools=[LOOK], tool_choice={"type": "web_search_preview"}).choice == ToolChoice()
+@pytest.mark.parametrize("kind", OF_PROVIDERS)
+def test_a_demanded_tool_that_a_provider_would_run_is_refused_by_name(meaning: Meaning, kind: str) -> None:
+    with pytest.raises(InvalidRequestError, match=f"tool_choice: {kind} cannot be called") as caught:
+        meaning(tools=[LOOK, {"type": kind}], tool_choice={"type": kind})
+
+    assert caught.value.field == "tool_choice"
+
+
+@pytest.mark.parametrize("meaning", [by_chat, by_responses])
+@pytest.mark.parametrize("choice", [None, "auto", {"type": "auto"}])
+def test_tools_none_of_which_can_be_offered_are_refused_by_name(meaning: Meaning, choice: Any) -> None:
+    with pytest.raises(InvalidRequestError, match=r"tools: web_search, function without a name: not supported"):
+        meaning(tools=[{"type": "web_search"}, {"type": "function", "function": {"name": ""}}], tool_choice=choice)
+
+
+@pytest.mark.parametrize("meaning", [by_chat, by_responses])
+@pytest.mark.parametrize("choice", ["none", {"type": "none"}])
+def test_tools_that_may_not_be_called_are_not_refused(meaning: Meaning, choice: Any) -> None:
+    assert meaning(tools=[{"type": "web_search"}], tool_choice=choice).tools == ()
+
+
+@pytest.mark.parametrize("options", [{}, {"search_context_size": "low"}])
+def test_a_search_of_the_web_in_chat_is_refused_by_name(options: Any) -> None:
+    with pytest.raises(InvalidRequestError, match="web_search_options: not supported: this server cannot search the web"):
+        by_chat(web_search_options=options)
 
 
 @every_api

@@ -82,6 +82,7 @@ REMEDIES: Mapping[str, str] = {
     "logits_processors": "not supported: use logit_bias",
     "functions": "not supported any more: use tools",
     "function_call": "not supported any more: use tool_choice",
+    "web_search_options": "not supported: this server cannot search the web",
     "audio": "not supported: an answer is text",
 }
 

@@ -36,9 +36,10 @@ def routes(state: AppState) -> Blueprint:
         wanted = decode(current.get().body or NO_BODY, CreateAgent)
         model = state.resolve(wanted.model or ANY_MODEL)
         model.engine.refuse_when_closed()
-        agent = model.engine.memory.agents.create(_new_id(wanted.id))
         system = (message_of(ChatMessage("system", wanted.system), "system"),) if wanted.system else ()
-        agent.conversation = Conversation(system, tools_of(wanted.tools or ()))
+        conversation = Conversation(system, tools_of(wanted.tools or ()))
+        agent = model.engine.memory.agents.create(_new_id(wanted.id))
+        agent.conversation = conversation
         model.engine.memory.write(agent)
         return json_answer(view(model, agent), 201)
 

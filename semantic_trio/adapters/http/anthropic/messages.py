@@ -9,7 +9,9 @@ from quart_schema import document_request, document_response
 from semantic_trio.adapters.http.answers import json_answer
 from semantic_trio.adapters.http.anthropic.answer import Manner, MessageAnswer, TokenCount, whole_message
 from semantic_trio.adapters.http.anthropic.encoder import MessageEncoder
+from semantic_trio.adapters.http.anthropic.server_tools import FixedAnswer, fixed_answer
 from semantic_trio.adapters.http.anthropic.thinking import display_of
+from semantic_trio.adapters.http.anthropic.tools import read_tools
 from semantic_trio.adapters.http.anthropic.usage import Usage
 from semantic_trio.adapters.http.anthropic.wire import CountTokensRequest, MessagesRequest, asked, conversation
 from semantic_trio.adapters.http.body import decode, understood
@@ -21,7 +23,7 @@ from semantic_trio.adapters.http.identity import identify
 from semantic_trio.adapters.http.served import ServedModel
 from semantic_trio.adapters.http.sse import EventSource, event_stream
 from semantic_trio.adapters.http.state import AppState
-from semantic_trio.domain.conversation import Conversation, Part
+from semantic_trio.domain.conversation import Breakpoint, Conversation, Part
 from semantic_trio.domain.generation import GenerationRequest
 
 
@@ -37,9 +39,11 @@ def routes(state: AppState) -> Blueprint:
     async def create_message() -> Response:
         """Answer a conversation, whole or as a stream of events."""
         exchange = current.get()
-        request, question = await understood(exchange.body, functools.partial(_question, exchange))
+        request, question, fixed = await understood(exchange.body, functools.partial(_question, exchange))
+        if fixed is not None:
+            return _without_model(state, exchange, request, fixed)
         model, answer = await begin(state, question)
-        manner = _manner(request, model, answer.generation.request)
+        manner = _manner(request, model, answer.generation.request.breakpoints)
         if request.stream:
             encoder = MessageEncoder(manner, exchange.request_id, _expected(model, answer.generation.request))
             events: EventSource[Part] = answer
@@ -60,10 +64,12 @@ def routes(state: AppState) -> Blueprint:
     return blueprint
 
 
-def _question(exchange: Exchange, body: bytes) -> tuple[MessagesRequest, Asked]:
+def _question(exchange: Exchange, body: bytes) -> tuple[MessagesRequest, Asked, FixedAnswer | None]:
     request = decode(body, MessagesRequest)
     user_id = request.metadata.user_id if request.metadata else None
-    return request, asked(request, identify(exchange.headers, session_id=request.session_id, user_id=user_id))
+    fixed = fixed_answer(read_tools(request.tools or ()), request.tool_choice)
+    question = asked(request, identify(exchange.headers, session_id=request.session_id, user_id=user_id))
+    return request, question, fixed
 
 
 def _counted(body: bytes) -> tuple[str, Conversation]:
@@ -71,13 +77,25 @@ def _counted(body: bytes) -> tuple[str, Conversation]:
     return request.model, conversation(request)
 
 
-def _manner(request: MessagesRequest, model: ServedModel, generation: GenerationRequest) -> Manner:
+def _without_model(state: AppState, exchange: Exchange, request: MessagesRequest, fixed: FixedAnswer) -> Response:
+    """The answer that no model gives. Raises `ModelNotFoundError` all the same."""
+    model = state.resolve(request.model)
+    exchange.model = model.card.id
+    manner = _manner(request, model)
+    if request.stream:
+        encoder = MessageEncoder(manner, exchange.request_id, manner.usage(fixed.whole.finished))
+        events: EventSource[Part] = fixed
+        return event_stream(events, encoder, state.settings.ping_seconds)
+    return json_answer(whole_message(fixed.whole, manner))
+
+
+def _manner(request: MessagesRequest, model: ServedModel, breakpoints: tuple[Breakpoint, ...] = ()) -> Manner:
     return Manner(
         message_id=f"msg_{uuid.uuid4().hex}",
         model=model.card.id,
         stop_sequences=frozenset(request.stop_sequences or ()),
         display=display_of(request.thinking),
-        breakpoints=generation.breakpoints,
+        breakpoints=breakpoints,
     )
 
 

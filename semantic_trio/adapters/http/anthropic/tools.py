@@ -1,7 +1,7 @@
 """Tools on the wire: those a client offers, and what it says of calling them.
 
 Knows definitions and choices, in the shapes of OpenAI's APIs too. Knows nothing of calls. Tools that the server was to run (web searches, sandboxes)
-are not for a local model: they are left out, and not refused.
+are not for a local model: they are left out, and not refused. `server_tools` answers requests that only such a tool could serve.
 """
 
 from collections.abc import Iterable, Mapping
@@ -145,7 +145,7 @@ def neutral(tools: Iterable[AnyTool]) -> tuple[Tool, ...]:
 def choice_of(param: ToolChoiceParam | None, tools: list[AnyTool], *, is_single: bool = False) -> ToolChoice:
     """The choice a request makes. Raises `InvalidRequestError` where it demands a tool that it does not offer."""
     choice = WORDS[param] if isinstance(param, str) else param
-    name = _name(choice)
+    name = demanded_name(choice)
     if name is not None and name not in {tool.name for tool in tools}:
         raise InvalidRequestError(f"Tool '{name}' not found in provided tools", "tool_choice")
     can_call = {tool.name for tool in tools if isinstance(tool, CustomTool)}
@@ -160,8 +160,8 @@ def choice_of(param: ToolChoiceParam | None, tools: list[AnyTool], *, is_single:
     return ToolChoice(is_single=is_single) if is_single else FREE_CHOICE
 
 
-def _name(choice: TaggedChoice | None) -> str | None:
-    """The tool that has to be called. Raises `InvalidRequestError` for a function without a name."""
+def demanded_name(choice: ToolChoiceParam | None) -> str | None:
+    """The name of the tool that has to be called. Raises `InvalidRequestError` for a function without a name."""
     match choice:
         case NamedChoice(name=name):
             return name

@@ -58,7 +58,7 @@ class ToolChoiceParam:
 
 
 def choice_of(param: str | ToolChoiceParam | None, tools: Sequence[Tool], *, is_single: bool) -> ToolChoice:
-    """The choice a request makes. Raises `InvalidRequestError` for a tool that is not offered, and where no tool could be called."""
+    """The choice a request makes. Raises `InvalidRequestError` for a tool that is not offered or cannot be, and where no tool could be called."""
     if not isinstance(param, ToolChoiceParam):
         return _free_choice(MODES[param or "auto"], tools, is_single=is_single)
     is_single = is_single or bool(param.disable_parallel_tool_use)
@@ -66,7 +66,14 @@ def choice_of(param: str | ToolChoiceParam | None, tools: Sequence[Tool], *, is_
         return _free_choice(MODES[param.type], tools, is_single=is_single)
     if param.type == "allowed_tools" or param.allowed_tools is not None:
         return _allowed_choice(param.allowed_tools or AllowedTools(param.mode or "auto", param.tools or []), tools, is_single=is_single)
-    return _named_choice(_name(param), tools) if param.type in NAMING else ToolChoice(is_single=is_single)
+    if param.type not in NAMING:
+        raise InvalidRequestError(f"{param.type} cannot be called: the server runs no tools itself", "tool_choice")
+    return _named_choice(_name(param), tools)
+
+
+def may_call(param: str | ToolChoiceParam | None) -> bool:
+    """False where the choice is that no tool is called."""
+    return (param.type if isinstance(param, ToolChoiceParam) else param) != "none"
 
 
 def _free_choice(calling: Calling, tools: Sequence[Tool], *, is_single: bool) -> ToolChoice:

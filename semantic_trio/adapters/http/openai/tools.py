@@ -5,16 +5,19 @@ Completions, Responses and Messages are all read wherever tools are: clients cho
 """
 
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import attrs
 import msgspec
 import structlog
 
 from semantic_trio.domain.conversation import Tool
+from semantic_trio.domain.errors import InvalidRequestError
 
 log = structlog.get_logger(__name__)
 
+# Types of tools that can be offered where they have a name.
+NAMED = frozenset({None, "function", "custom"})
 # Name of the argument that holds the text of a custom tool's call.
 INPUT = "input"
 CUSTOM_PARAMETERS = json.dumps({"type": "object", "properties": {INPUT: {"type": "string"}}, "required": [INPUT]})
@@ -40,7 +43,7 @@ class CustomParam:
 
 @attrs.frozen
 class ToolParam:
-    """A function or a tool that takes text, its fields in an object of their own or beside the type. Tools of other types are left out."""
+    """A function or a tool that takes text, its fields in an object of their own or beside the type. Other tools are left out among these."""
 
     type: str | None = None
     function: FunctionParam | None = None
@@ -69,9 +72,17 @@ class ToolParam:
         return found if found.name else None
 
 
-def tools_of(params: Iterable[ToolParam]) -> tuple[Tool, ...]:
-    """The functions and custom tools among the tools."""
-    return tuple(_tools(params))
+def tools_of(params: Sequence[ToolParam], *, may_call: bool = True) -> tuple[Tool, ...]:
+    """The functions and custom tools among the tools.
+
+    Raises `InvalidRequestError`, which names the types, where there are tools and none of them can be offered: an answer without them would be
+    taken for one that was searched or computed. They are left out where the answer may call none.
+    """
+    found = tuple(_tools(params))
+    if params and not found and may_call:
+        kinds = ", ".join(dict.fromkeys(f"{param.type or 'tool'} without a name" if param.type in NAMED else str(param.type) for param in params))
+        raise InvalidRequestError(f"{kinds}: not supported, the server runs no tools itself; send functions, or no tools", "tools")
+    return found
 
 
 def custom_names(params: Iterable[ToolParam]) -> frozenset[str]:

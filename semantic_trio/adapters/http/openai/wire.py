@@ -19,7 +19,7 @@ from semantic_trio.adapters.http.openai.format import ResponseFormat, schema_of
 from semantic_trio.adapters.http.openai.request import DrawingRequest
 from semantic_trio.adapters.http.openai.sampling import TopLogprobs
 from semantic_trio.adapters.http.openai.thoughts import ThoughtsRequest, with_choice
-from semantic_trio.adapters.http.openai.tool_choice import ChoiceWord, ToolChoiceParam, choice_of
+from semantic_trio.adapters.http.openai.tool_choice import ChoiceWord, ToolChoiceParam, choice_of, may_call
 from semantic_trio.adapters.http.openai.tools import ToolParam, custom_call, tools_of
 from semantic_trio.domain.conversation import Calling, Conversation, Message, Part, Role, Text, Thinking, ToolCall
 from semantic_trio.domain.errors import InvalidRequestError
@@ -100,6 +100,7 @@ class ChatRequest(DrawingRequest, ThoughtsRequest, FormDemands):
     response_format: ResponseFormat | None = None
     functions: Refused = None
     function_call: Refused = None
+    web_search_options: Refused = None
     modalities: list[Literal["text"]] | None = None
     audio: Refused = None
     continue_final_message: bool | None = None
@@ -130,7 +131,7 @@ def _continuing(conversation: Conversation, request: ChatRequest) -> Conversatio
 
 
 def _asked(request: ChatRequest, identity: Identity) -> Asked:
-    tools = tools_of(request.tools or ())
+    tools = tools_of(request.tools or (), may_call=may_call(request.tool_choice))
     conversation = Conversation(
         messages_of(request.messages),
         tools,

@@ -17,7 +17,7 @@ from semantic_trio.adapters.http.limits import MaxTokens, token_limit
 from semantic_trio.adapters.http.openai.format import FormatName, ResponseFormat, schema_of, schema_text
 from semantic_trio.adapters.http.openai.sampling import RepetitionPenalty, Seed, Temperature, TopK, TopLogprobs, TopP
 from semantic_trio.adapters.http.openai.thoughts import ThoughtsRequest, with_choice
-from semantic_trio.adapters.http.openai.tool_choice import ChoiceWord, ToolChoiceParam, choice_of
+from semantic_trio.adapters.http.openai.tool_choice import ChoiceWord, ToolChoiceParam, choice_of, may_call
 from semantic_trio.adapters.http.openai.tools import ToolParam, custom_names, tools_of
 from semantic_trio.adapters.http.responses.answer import FormatInForce, ReasoningInForce, ResponseAnswer, Status, TextInForce
 from semantic_trio.adapters.http.responses.blocks import InputItem
@@ -120,7 +120,7 @@ def asked(request: ResponseRequest, messages: Sequence[Message], identity: Ident
 
     Raises `InvalidRequestError`.
     """
-    tools = tools_of(request.tools or ())
+    tools = tools_of(request.tools or (), may_call=may_call(request.tool_choice))
     front = (Message(Role.SYSTEM, (Text(request.instructions),)),) if request.instructions else ()
     conversation = Conversation(
         (*front, *messages),
