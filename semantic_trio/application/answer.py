@@ -3,7 +3,9 @@
 Knows its generation, its reader and whose words they are. Knows nothing of scheduling or of the wire.
 """
 
-from collections.abc import Callable, Iterator, Sequence
+import itertools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import TypeVar
 
 import attrs
 import trio
@@ -18,6 +20,7 @@ from semantic_trio.domain.steering import Grammar
 from semantic_trio.ports import AnswerReader
 
 AnswerEvent = Part | Finished | Failed
+Piece = TypeVar("Piece", Part, AnswerEvent)
 
 
 @attrs.frozen
@@ -102,15 +105,17 @@ class Answer:
     @property
     def parts(self) -> tuple[Part, ...]:
         """What has been told so far, neighbouring pieces joined."""
-        return tuple(self._pieces)
+        return tuple(joined(self._pieces))
 
     async def receive(self) -> list[AnswerEvent]:
-        """Events that have come, as soon as there is one; the last of all is `Finished` or `Failed`. To be cancelled loses nothing."""
-        told: list[AnswerEvent] = []
+        """All events that have come, as soon as there is one; the last of all is `Finished` or `Failed`. To be cancelled loses nothing.
+
+        Neighbouring pieces of a text, or of a thought, are one event.
+        """
+        told = list(self._waiting())
         while not told:
-            told += self._heard(await self.generation.events.receive())
-            told += self._waiting()
-        return told
+            told = list(self._heard(await self.generation.events.receive()))
+        return joined(told)
 
     async def result(self) -> WholeAnswer:
         """All of it. Raises the error of a generation that failed."""
@@ -187,7 +192,7 @@ class Answer:
             self._count({type(part) for part in parts})
         for part in parts:
             told = attrs.evolve(part, id=self._new_call_id()) if isinstance(part, ToolCall) else part
-            _append(self._pieces, told)
+            self._pieces.append(told)
             yield told
 
     def _count(self, kinds: set[type[Part]]) -> None:
@@ -210,12 +215,12 @@ class Answer:
             self._said.remember(self._encoded.digests, self._encoded.prompt.tokens, tokens, name, owner)
 
 
-def _append(pieces: list[Part], piece: Part) -> None:
-    """Add a piece to those before it; text goes on text, thought on thought."""
-    match pieces[-1:], piece:
-        case [Text(said)], Text(more):
-            pieces[-1] = Text(said + more)
-        case [Thinking(said)], Thinking(more):
-            pieces[-1] = Thinking(said + more)
-        case _:
-            pieces.append(piece)
+def joined(pieces: Iterable[Piece]) -> list[Piece]:
+    """Pieces in order; those of a text that follow each other are one, and so are those of a thought."""
+    whole: list[Piece] = []
+    for kind, run in itertools.groupby(pieces, type):
+        if issubclass(kind, Text | Thinking):
+            whole.append(kind("".join(piece.text for piece in run if isinstance(piece, Text | Thinking))))
+        else:
+            whole.extend(run)
+    return whole

@@ -1,5 +1,6 @@
 """Turns with agents whose conversation the server keeps: only what is new travels, and turns of one agent never overtake each other."""
 
+import itertools
 import json
 
 import pytest
@@ -43,7 +44,9 @@ async def test_a_stream_tells_what_the_plain_answer_tells(autojump_clock: trio.t
         after = await view(server, "plain")
 
     told = list(events(stream.content))
-    assert [name for name, _ in told] == ["start", *["token"] * 5, "end"]
+    assert [name for name, _ in itertools.groupby(name for name, _ in told)] == ["start", "token", "end"], (
+        "tokens that come together may be one event"
+    )
     assert "".join(str(data["text"]) for name, data in told if name == "token") == plain["text"]
     assert told[-1][1] == {key: value for key, value in plain.items() if key not in {"text", "thinking", "tool_calls"}}
     assert (stream.is_complete, after["messages"]) == (True, 2)

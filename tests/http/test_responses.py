@@ -1,5 +1,6 @@
 """The Responses API as its clients read it."""
 
+import itertools
 import json
 from typing import Any
 
@@ -33,15 +34,19 @@ CALLED = [
 ]
 
 
-def spoken(deltas: int) -> list[str]:
-    return [
-        "response.output_item.added",
-        "response.content_part.added",
-        *["response.output_text.delta"] * deltas,
-        "response.output_text.done",
-        "response.content_part.done",
-        "response.output_item.done",
-    ]
+SPOKEN = [
+    "response.output_item.added",
+    "response.content_part.added",
+    "response.output_text.delta",
+    "response.output_text.done",
+    "response.content_part.done",
+    "response.output_item.done",
+]
+
+
+def sequence(told: list[Any]) -> list[str]:
+    """Names of events in order; deltas that follow each other may as well be one."""
+    return [name for name, _ in itertools.groupby(event.type for event in told)]
 
 
 # ----------------------------------------------------------------------------------------------------------------------- answers
@@ -51,9 +56,9 @@ async def test_a_stream_of_text_is_the_golden_sequence(autojump_clock: trio.test
     async with running(speaking("Yes.")) as server:
         told = await stream(server)
 
-    assert [event.type for event in told] == [*OPENED, *spoken(4), "response.completed"]
+    assert sequence(told) == [*OPENED, *SPOKEN, "response.completed"]
     assert [event.sequence_number for event in told] == list(range(len(told)))
-    assert [event.delta for event in told if event.type == "response.output_text.delta"] == list("Yes.")
+    assert "".join(event.delta for event in told if event.type == "response.output_text.delta") == "Yes."
     assert told[0].response.status == told[1].response.status == "in_progress"
     assert told[-1].response.status == "completed"
     assert told[-1].response.output_text == "Yes."
@@ -63,8 +68,7 @@ async def test_a_stream_of_thought_text_and_call_is_the_golden_sequence(autojump
     async with running(speaking(THOUGHT_AND_CALL)) as server:
         told = await stream(server, tools=[LOOK])
 
-    text = len("One moment.\n\n")
-    assert [event.type for event in told] == [*OPENED, *THOUGHT, *spoken(text), *CALLED, "response.completed"]
+    assert sequence(told) == [*OPENED, *THOUGHT, *SPOKEN, *CALLED, "response.completed"]
     done = [event for event in told if event.type == "response.output_item.done"]
     added = [event for event in told if event.type == "response.output_item.added"]
     assert [event.output_index for event in done] == [0, 1, 2]

@@ -12,6 +12,7 @@ from quart import Response
 from semantic_trio.adapters.http.exchange import current
 from semantic_trio.adapters.http.faults import fault_of
 from semantic_trio.adapters.http.json_text import encode_json
+from semantic_trio.adapters.http.pace import WritePace
 from semantic_trio.domain.errors import SemanticError
 from semantic_trio.domain.generation import Failed, Finished
 
@@ -29,7 +30,7 @@ class EventSource(Protocol[Told_co]):
     """Where events come from: an answer, several, or what stands for one until there is one."""
 
     async def receive(self) -> Sequence[Told_co | Finished | Failed]:
-        """All events that have come, as soon as there is one. Cancelling it loses nothing."""
+        """All events that have come, as soon as there is one; neighbouring pieces of a text or a thought are one. Cancelling it loses nothing."""
 
 
 class StreamEncoder(Protocol[Heard_contra]):
@@ -52,9 +53,9 @@ class StreamEncoder(Protocol[Heard_contra]):
         """The last words of a stream that failed."""
 
 
-def event_stream(events: EventSource[Piece], encoder: StreamEncoder[Piece], ping_seconds: float) -> Response:
+def event_stream(events: EventSource[Piece], encoder: StreamEncoder[Piece], pace: WritePace, ping_seconds: float) -> Response:
     """The answer that streams a generation."""
-    response = Response(_stream(events, encoder, ping_seconds), content_type="text/event-stream; charset=utf-8")
+    response = Response(_stream(events, encoder, pace, ping_seconds), content_type="text/event-stream; charset=utf-8")
     response.timeout = None  # the framework's own would end a long stream silently
     response.headers["cache-control"] = "no-cache"
     response.headers["x-accel-buffering"] = "no"
@@ -67,7 +68,7 @@ def encode_event(data: object, name: str | None = None) -> bytes:
     return line if name is None else b"event: " + name.encode() + b"\n" + line
 
 
-async def _stream(events: EventSource[Piece], encoder: StreamEncoder[Piece], ping_seconds: float) -> AsyncGenerator[bytes, None]:
+async def _stream(events: EventSource[Piece], encoder: StreamEncoder[Piece], pace: WritePace, ping_seconds: float) -> AsyncGenerator[bytes, None]:
     yield encoder.opening()
     while True:
         arrived: Sequence[Piece | Finished | Failed] = ()
@@ -80,6 +81,7 @@ async def _stream(events: EventSource[Piece], encoder: StreamEncoder[Piece], pin
             exchange = current.get()
             exchange.fault = fault_of(arrived[-1].error, exchange.protocol)
             raise StreamAbortedError(str(arrived[-1].error))
+        await pace.turn()
 
 
 def _encoded(event: Piece | Finished | Failed, encoder: StreamEncoder[Piece]) -> bytes:

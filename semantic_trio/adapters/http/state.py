@@ -7,6 +7,7 @@ from typing import Protocol
 
 import attrs
 
+from semantic_trio.adapters.http.pace import WritePace
 from semantic_trio.adapters.http.responses.records import Records
 from semantic_trio.adapters.http.responses.running import Running
 from semantic_trio.adapters.http.served import ServedModel
@@ -58,6 +59,7 @@ class AppState:
     version: str
     records: Records
     running: Running = attrs.field(factory=Running)
+    pace: WritePace = attrs.field(factory=WritePace)
     settings: HttpSettings = HttpSettings()
 
     @property

@@ -46,8 +46,12 @@ class MarkReader:
     _has_thought: bool = attrs.field(init=False, default=False)  # of a thought: its first words were told
     _last: type[Part] | None = attrs.field(init=False, default=None)  # what was told last
     _is_wrapped: bool = attrs.field(init=False, default=False)  # text is between the delimiters of an answer
+    _openings: tuple[str, ...] = attrs.field(init=False)
+    _first_characters: frozenset[str] = attrs.field(init=False)  # of the delimiters that may come within a text or a thought
 
     def __attrs_post_init__(self) -> None:
+        self._openings = tuple(opening for syntax in self._syntaxes for opening in syntax.openings)
+        self._first_characters = frozenset(start[0] for start in (*self._openings, self._think.start, self._think.end))
         self.thoughts = Thoughts(self._think.start, self._think.end, self._held.rfind(self._think.start) > self._held.rfind(self._think.end))
 
     @property
@@ -62,6 +66,13 @@ class MarkReader:
 
     def push(self, text: str) -> list[Part]:
         """See `AnswerReader.push`."""
+        if text and not self._held and self._first_characters.isdisjoint(text):  # nearly every token: no delimiter can be in it
+            if self._state is _State.TEXT and self._has_said and not self._is_wrapped:
+                self._last = Text
+                return [Text(text)]
+            if self._state is _State.THOUGHT and self._has_thought and not text[-1].isspace():
+                self._last = Thinking
+                return [Thinking(text)]
         self._held += text
         return self._read(is_all=False)
 
@@ -91,10 +102,6 @@ class MarkReader:
                 return self._thought(is_all)
             case _State.CALL:
                 return self._call(is_all)
-
-    @property
-    def _openings(self) -> tuple[str, ...]:
-        return tuple(opening for syntax in self._syntaxes for opening in syntax.openings)
 
     @property
     def _fronts(self) -> tuple[str, ...]:

@@ -51,7 +51,7 @@ def routes(state: AppState) -> Blueprint:
         if turn.place.is_first:
             await turn.begin()  # what is wrong with it is told by a status
         events: EventSource[Part] = turn
-        return event_stream(events, TurnEncoder(agent.id, exchange.protocol, exchange.request_id), state.settings.ping_seconds)
+        return event_stream(events, TurnEncoder(agent.id, exchange.protocol, exchange.request_id), state.pace, state.settings.ping_seconds)
 
     @blueprint.post("/v1/agents/<agent_id>/warm")
     @document_response(Warmed, 200)

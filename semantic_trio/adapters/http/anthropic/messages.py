@@ -47,7 +47,7 @@ def routes(state: AppState) -> Blueprint:
         if request.stream:
             encoder = MessageEncoder(manner, exchange.request_id, _expected(model, answer.generation.request))
             events: EventSource[Part] = answer
-            return event_stream(events, encoder, state.settings.ping_seconds)
+            return event_stream(events, encoder, state.pace, state.settings.ping_seconds)
         whole = await answer.result()
         return json_answer(whole_message(whole, manner), reuse=whole.finished.reuse)
 
@@ -85,7 +85,7 @@ def _without_model(state: AppState, exchange: Exchange, request: MessagesRequest
     if request.stream:
         encoder = MessageEncoder(manner, exchange.request_id, manner.usage(fixed.whole.finished))
         events: EventSource[Part] = fixed
-        return event_stream(events, encoder, state.settings.ping_seconds)
+        return event_stream(events, encoder, state.pace, state.settings.ping_seconds)
     return json_answer(whole_message(fixed.whole, manner))
 
 

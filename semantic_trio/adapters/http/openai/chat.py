@@ -42,7 +42,7 @@ def routes(state: AppState) -> Blueprint:
         )
         if request.stream:
             chunks = Chunks("chat.completion.chunk", manner.head, request.wants_usage)
-            return event_stream(Choices(answers), ChatEncoder(manner, chunks, answers), state.settings.ping_seconds)
+            return event_stream(Choices(answers), ChatEncoder(manner, chunks, answers), state.pace, state.settings.ping_seconds)
         whole = [await answer.result() for answer in answers]
         return json_answer(whole_completion(manner, whole), reuse=whole[0].finished.reuse)
 

@@ -47,7 +47,7 @@ def routes(state: AppState) -> Blueprint:
         manner = _manner(request, model, prompts)
         if request.stream:
             chunks = Chunks("text_completion", manner.head, request.wants_usage)
-            return event_stream(Choices(answers), CompletionEncoder(manner, chunks, answers), state.settings.ping_seconds)
+            return event_stream(Choices(answers), CompletionEncoder(manner, chunks, answers), state.pace, state.settings.ping_seconds)
         whole = [await answer.result() for answer in answers]
         return json_answer(whole_text(manner, whole), reuse=whole[0].finished.reuse)
 

@@ -59,7 +59,7 @@ def routes(state: AppState) -> Blueprint:
         turn = await _begin(state, exchange, question)
         if question.request.stream:
             events: EventSource[Piece] = turn
-            return event_stream(events, ResponseEncoder(turn), state.settings.ping_seconds)
+            return event_stream(events, ResponseEncoder(turn), state.pace, state.settings.ping_seconds)
         finished = await turn.result()
         return json_answer(turn.final, reuse=finished.reuse)
 
