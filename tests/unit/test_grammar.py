@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from semantic_trio.adapters.text.calls import CallManner
 from semantic_trio.adapters.text.grammar import AnswerForm
 from semantic_trio.adapters.text.guidance import CompiledGrammar, Guidance
+from semantic_trio.adapters.text.lark import Lark
 from semantic_trio.adapters.text.reader import MarkReader
 from semantic_trio.adapters.text.thinking import HERMES_THINKS, ThinkMarks
 from semantic_trio.domain.conversation import Calling, Conversation, Message, Part, Role, Text, Thinking, Tool, ToolCall, ToolChoice
@@ -362,8 +363,7 @@ def test_a_choice_of_tools_that_are_not_offered_is_refused() -> None:
 
 def test_marks_that_are_tokens_are_not_text() -> None:
     """A special token in a grammar is that token: the same letters are something else."""
-    form_of = AnswerForm(GUIDANCE, None, ANY_TEMPLATE["bare"].manners.calls, Conversation(ASKED), "")
-    assert form_of._literal("a<|im_start|>b") == f'"a" <[{GUIDANCE.specials["<|im_start|>"]}]> "b"'
+    assert Lark(GUIDANCE).literal("a<|im_start|>b") == f'"a" <[{GUIDANCE.specials["<|im_start|>"]}]> "b"'
 
 
 def test_a_grammar_is_compiled_once() -> None:

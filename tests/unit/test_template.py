@@ -384,7 +384,7 @@ def test_a_thought_the_template_insists_on_is_ended_where_none_is_wanted() -> No
     [
         ("qwen", '<tool_call>\n{"name": "look", "arguments": '),
         ("mistral", '[TOOL_CALLS] [{"name": "look", "arguments": '),
-        ("xml", '<tool_call>\n{"name": "look", "arguments": '),  # its own way cannot be held to a schema
+        ("xml", "<tool_call>\n<function=look>\n"),
         ("bare", '<tool_call>\n{"name": "look", "arguments": '),
     ],
 )

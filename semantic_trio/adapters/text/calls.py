@@ -6,27 +6,22 @@ It counts as knowing them when all appears in order, stays where it is however l
 import itertools
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
 
+from semantic_trio.adapters.text.argument_rules import argument_schemas
+from semantic_trio.adapters.text.arguments import argument_shape, common_front
 from semantic_trio.adapters.text.formats.hermes import HERMES
 from semantic_trio.adapters.text.generic import CALL_CLOSE, CALL_HEAD, CALL_MIDDLE, definition
 from semantic_trio.adapters.text.layout import PLACEHOLDER, Kind, Slots, Span, encodable
 from semantic_trio.adapters.text.reader import MarkReader
-from semantic_trio.adapters.text.syntax import ToolSyntax
+from semantic_trio.adapters.text.shape import CallShape, between, json_shape
+from semantic_trio.adapters.text.syntax import Ending, ToolSyntax
 from semantic_trio.adapters.text.tally import CallTally
 from semantic_trio.adapters.text.thinking import ThinkMarks
 from semantic_trio.adapters.text.turns import REFUSALS, RESULT_ROLE, Render, Turn, turn
 from semantic_trio.domain.conversation import Role, Tool, ToolCall
-
-
-@attrs.frozen
-class CallShape:
-    """How calls go on after their arguments, where these stand as JSON right after `CallManner.middle`."""
-
-    close: str  # from the end of the last call's arguments on
-    again: str  # from the end of a call's arguments to the name in the next call
 
 
 @attrs.frozen
@@ -44,7 +39,7 @@ class CallManner:
     takes_text: bool = True  # arguments as JSON text; else as an object
     numbering: str = "{number:09}"  # how calls are numbered: `number`, `name`
     takes_user_after_results: bool = True
-    shape: CallShape | None = None  # None where arguments are not written as JSON
+    shape: CallShape | None = None  # None where a grammar cannot tell the format
 
     @property
     def told_sample(self) -> str:
@@ -53,7 +48,22 @@ class CallManner:
 
     def spelled(self, name: str) -> str:
         """A tool's name as it stands after `head`: within a JSON string where that has begun one."""
-        return json.dumps(encodable(name), ensure_ascii=False)[1:-1] if self.head.endswith('"') else encodable(name)
+        return json.dumps(encodable(name), ensure_ascii=False)[1:-1] if self._is_json else encodable(name)
+
+    def can_say(self, tool: Tool) -> bool:
+        """True if a grammar can tell calls of a tool in this format: its names can be read back."""
+        if self.shape is None:
+            return False
+        written = self.shape.arguments
+        given: dict[str, object] = {} if written is None else dict.fromkeys(argument_schemas(tool)[1], 1)
+        told = self.middle + "{}" if written is None else written.written(given)
+        reading = self.syntax.read(f"{self.head}{self.spelled(tool.name)}{told}{self.shape.close}", (Tool(tool.name),), Ending.TURN)
+        return reading is not None and [(name, [*json.loads(read)]) for name, read in reading.calls] == [(tool.name, [*given])]
+
+    @property
+    def _is_json(self) -> bool:
+        """True if a name stands within a JSON string."""
+        return self.head.endswith('"') and (self.shape is None or self.shape.arguments is None)
 
 
 GENERIC = CallManner(
@@ -67,6 +77,9 @@ GENERIC = CallManner(
 # Some templates want nine letters or digits, some write the number as the call's name. Those of clients are never shown: they differ each time.
 NUMBERINGS = ("{number:09}", "functions.{name}:{number}")
 
+
+# What arguments may begin with.
+CALL_BEGUN = re.compile(r"(?:<\|?|[\[{\"])+\Z")
 
 TOOL = Tool("probe_tool", "probe-description", '{"type": "object", "properties": {"key": {"type": "string"}}, "required": ["key"]}')
 
@@ -154,7 +167,7 @@ class _Trial:
             takes_text=self.takes_text,
             numbering=self.numbering,
             takes_user_after_results=self._takes(script, [*answered, last]),
-            shape=_shape(sample, head, middle),
+            shape=self._shape(sample, head, middle),
         )
 
     def _told(self, script: Script, turns: Sequence[Turn], *, speak: bool = True) -> tuple[str, list[Span]]:
@@ -196,12 +209,16 @@ class _Trial:
         text, spans = self._told(script, [user, script.calling("", 0)], speak=False)
         name = _of(Kind.NAME, spans)[0]
         start = text.index(self.syntax.start, spans[0].end, name.start + len(self.syntax.start))
-        plain, said = self._told(script, [user, script.say("assistant", "said2")], speak=False)
-        trailer = text[spans[-1].end :].removesuffix(plain[said[-1].end :])
+        trailer = text[spans[-1].end :].removesuffix(self._end_of_turn(script, user))
         others = (self._after_name(script, user, arguments) for arguments in ("{}", '{"key": "value"}', '{"other": 1}'))
-        middle = _common_front(list(others)).rstrip('<[{"')
+        middle = CALL_BEGUN.sub("", common_front(list(others)))
         number = re.escape(self.numbering.format(number=0, name=TOOL.name))
         return text[start : name.start], middle, re.compile(re.escape(trailer).replace(number, r"[^\"]*"))
+
+    def _end_of_turn(self, script: Script, user: Turn) -> str:
+        """What the template writes behind an assistant's words."""
+        text, spans = self._told(script, [user, script.say("assistant", "said2")], speak=False)
+        return text[spans[-1].end :]
 
     def _after_name(self, script: Script, user: Turn, arguments: str) -> str:
         text, spans = self._told(script, [user, script.calling("", 0, arguments=arguments)], speak=False)
@@ -214,6 +231,28 @@ class _Trial:
         end = trailer.match(text, last.end)
         return text[first.start - len(head) : end.end()] if end else ""
 
+    def _shape(self, sample: str, head: str, middle: str) -> CallShape | None:
+        """How calls go on after `middle`."""
+        plain = json_shape(sample.removeprefix(head), TOOL.name + middle)
+        if plain is not None or self.takes_text:
+            return plain
+        script = Script(self.takes_text, self.numbering)
+        user = script.say("user", "said1")
+        end = self._end_of_turn(script, user)
+
+        def written(given: Mapping[str, object]) -> str:
+            return self._after_name(script, user, json.dumps(given)).removesuffix(end)
+
+        arguments = argument_shape(written)
+        if arguments is None or not arguments.lead.startswith(middle):
+            return None
+        front = written({"key": "value"}).removesuffix(written({}).removeprefix(arguments.lead))
+        try:
+            again, close = between(sample.removeprefix(head), TOOL.name + front)
+        except ValueError:
+            return None
+        return CallShape(close, again, arguments)
+
     def _is_read_back(self, sample: str) -> bool:
         reader = MarkReader(self.marks, (self.syntax,), (TOOL,), tally=CallTally(is_quiet=True))
         read = [*reader.push(sample), *reader.finish()]
@@ -225,34 +264,8 @@ class _Trial:
         return text[said.end : name.start - len(head)] if said else ""
 
 
-def _shape(sample: str, head: str, middle: str) -> CallShape | None:
-    """How two calls go on after their arguments, which are one object each; the first begins with `head`."""
-    front = TOOL.name + middle
-    nothing, first, rest = sample.removeprefix(head).partition(front)
-    one, second, other = rest.partition(front)
-    try:
-        again, close = (text[_end_of_object(text) :] for text in (one, other))
-    except ValueError:
-        return None
-    return CallShape(close, again) if first and second and not nothing else None
-
-
-def _end_of_object(text: str) -> int:
-    """Where the object ends that a text begins with. Raises `ValueError` where there is none."""
-    found, end = json.JSONDecoder().raw_decode(text)
-    if not isinstance(found, dict):
-        raise ValueError("arguments are an object")
-    return end
-
-
 def _of(kind: Kind, spans: Sequence[Span]) -> list[Span]:
     return [span for span in spans if span.slot.kind is kind]
-
-
-def _common_front(texts: Sequence[str]) -> str:
-    """What all of them begin with."""
-    differs = (at for at, letters in enumerate(zip(*texts, strict=False)) if len(set(letters)) > 1)
-    return texts[0][: next(differs, min(map(len, texts)))]
 
 
 def without_empty_thoughts(skeleton: str, marks: ThinkMarks, call_start: str) -> str:

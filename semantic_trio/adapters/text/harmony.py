@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import attrs
 import structlog
 
-from semantic_trio.adapters.text.calls import CallManner, CallShape
+from semantic_trio.adapters.text.calls import CallManner
 from semantic_trio.adapters.text.generic import told_result
 from semantic_trio.adapters.text.guard import Guard
 from semantic_trio.adapters.text.harmony_reader import HarmonyReader
@@ -31,6 +31,7 @@ from semantic_trio.adapters.text.harmony_syntax import (
 )
 from semantic_trio.adapters.text.layout import Kind, Layout, Slots, Span, contents_of, encodable, splits_of
 from semantic_trio.adapters.text.manners import Manners
+from semantic_trio.adapters.text.shape import CallShape
 from semantic_trio.adapters.text.switch import find_switch
 from semantic_trio.adapters.text.tally import CallTally
 from semantic_trio.adapters.text.telling import REMINDER, Telling

@@ -73,9 +73,10 @@ class ChatTemplate:
         return conversation
 
     def calls_of(self, conversation: Conversation) -> CallManner:
-        """How the answer calls: as the model is used to, but a call that is demanded in a form that it can be held to."""
-        is_demanded = conversation.choice.calling is Calling.REQUIRED
-        return GENERIC if is_demanded and self.manners.calls.shape is None else self.manners.calls
+        """How the answer calls: in the model's own format; in Hermes' where a call is demanded that a grammar cannot tell in the model's."""
+        choice, calls = conversation.choice, self.manners.calls
+        asked = [tool for tool in conversation.tools if choice.name in {None, tool.name}]
+        return GENERIC if choice.calling is Calling.REQUIRED and not all(map(calls.can_say, asked)) else calls
 
     def syntaxes_of(self, conversation: Conversation) -> tuple[ToolSyntax, ...]:
         """The formats in which the answer may call: the one the model is told, and those it may have learnt."""

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
 
-from semantic_trio.adapters.text.formats.typed import Schema, properties, value
+from semantic_trio.adapters.text.formats.typed import Schema, properties, types_of, value
 from semantic_trio.adapters.text.syntax import Ending, Reading
 from semantic_trio.domain.conversation import Tool
 
@@ -32,6 +32,7 @@ class Costs:
     ODD_SKIP = 2  # tags that end a value but for its blanks are part of it
     SKIP = 3  # tags that end a value are part of it
     NESTED_END = 3  # a call that a value seems to contain is not closed in it
+    OTHER_TYPE = 9  # a value is nothing that its schema allows
 
 
 @attrs.frozen
@@ -204,9 +205,11 @@ class _Search:
         _, schemas = self._known.get(name, ({}, {}))
         cost = way.cost + (Costs.UNKNOWN if schemas and key not in schemas else 0)
         for extra, start, end, after, repair in self._values(argument.end()):
-            read = self._value(name, key, argument, self._text[start:end])
+            read, fits = self._value(name, key, argument, self._text[start:end])
             calls = (*way.calls[:-1], (name, (*given, (key, read))))
-            yield attrs.evolve(way, cost=cost + extra, at=after, calls=calls, repair=repair or way.repair)
+            # Tags within an array or an object are surely part of its texts.
+            price = 0 if isinstance(read, dict | list) else extra if fits else extra + Costs.OTHER_TYPE
+            yield attrs.evolve(way, cost=cost + price, at=after, calls=calls, repair=repair or way.repair)
 
     def _values(self, start: int) -> Iterator[tuple[int, int, int, int, str]]:
         """The ways in which a value may end: what that costs, the bounds of the value, where to go on, a repair."""
@@ -242,14 +245,15 @@ class _Search:
         form = self._format
         return sum(1 for _ in form.nested.finditer(self._text, start, end)) - self._text.count(form.call_end or form.end, start, end)
 
-    def _value(self, name: str, key: str, argument: "re.Match[str]", raw: str) -> object:
+    def _value(self, name: str, key: str, argument: "re.Match[str]", raw: str) -> tuple[object, bool]:
+        """A value; False where it is a text although the schema allows none."""
         groups = argument.groupdict()
         if groups.get("text"):
-            return raw
+            return raw, True
         root, schemas = self._known.get(name, ({}, {}))
-        if groups.get("json"):
-            return value(raw, {"type": ["object", "array", "number", "boolean", "null"]}, root)
-        return value(raw, schemas.get(key, {}), root)
+        schema = {"type": ["object", "array", "number", "boolean", "null"]} if groups.get("json") else schemas.get(key, {})
+        read = value(raw, schema, root)
+        return read, not isinstance(read, str) or "string" in types_of(schema, root)
 
     def _priced(self, way: _Way) -> Iterator[_Way]:
         """A call that has ended, with the price of what it lacks."""

@@ -51,7 +51,7 @@ def types_of(schema: object, root: Schema, level: int = 0) -> frozenset[str]:
         return ALL_TYPES
     reference = schema.get("$ref")
     if isinstance(reference, str):
-        return types_of(_resolved(reference, root), root, level + 1)
+        return types_of(resolved(reference, root), root, level + 1)
     told = schema.get("type")
     if isinstance(told, str | list):
         return frozenset(one for one in ([told] if isinstance(told, str) else told) if isinstance(one, str)) & ALL_TYPES or ALL_TYPES
@@ -74,7 +74,8 @@ def _of_parts(schema: Schema, root: Schema, level: int) -> frozenset[str]:
     return found
 
 
-def _resolved(reference: str, root: Schema) -> object:
+def resolved(reference: str, root: Schema) -> object:
+    """The part of a schema that a reference leads to; None where it leads to nothing."""
     found: object = root
     for step in reference.removeprefix("#").split("/")[1:]:
         found = found.get(step.replace("~1", "/").replace("~0", "~")) if isinstance(found, dict) else None

@@ -1,0 +1,42 @@
+"""How calls go on after their arguments, found in a sample of two of them."""
+
+import json
+import re
+
+import attrs
+
+from semantic_trio.adapters.text.arguments import ArgumentShape
+
+
+@attrs.frozen
+class CallShape:
+    """How calls go on after their arguments, which stand right after `CallManner.middle`."""
+
+    close: str  # from the end of the last call's arguments on
+    again: str  # from the end of a call's arguments to the name in the next call
+    arguments: ArgumentShape | None = None  # None where they stand as one JSON object
+
+
+def json_shape(sample: str, front: str) -> CallShape | None:
+    """How two calls of a sample go on after their arguments, which are one object each behind `front`. None where they are not."""
+    try:
+        again, close = (text[_end_of_object(text) :] for text in between(sample, front))
+    except ValueError:
+        return None
+    return CallShape(close, again)
+
+
+def between(text: str, front: str) -> tuple[str, str]:
+    """What stands behind each of two fronts, which may count differently. Raises `ValueError` where there are not two."""
+    nothing, one, other = re.split(re.sub("[0-9]+", "[0-9]+", re.escape(front)), text)
+    if nothing:
+        raise ValueError("it begins with something else")
+    return one, other
+
+
+def _end_of_object(text: str) -> int:
+    """Where the object ends that a text begins with. Raises `ValueError` where there is none."""
+    found, end = json.JSONDecoder().raw_decode(text)
+    if not isinstance(found, dict):
+        raise ValueError("arguments are an object")
+    return end
