@@ -14,6 +14,7 @@ from semantic_trio.adapters.text.grammar import AnswerForm
 from semantic_trio.adapters.text.guidance import CompiledGrammar
 from semantic_trio.adapters.text.tally import CallTally
 from semantic_trio.domain.conversation import Calling, Conversation, Message, Part, Role, Text, Tool, ToolCall, ToolChoice
+from semantic_trio.domain.errors import InvalidRequestError
 from tests.call_templates import TEMPLATES
 from tests.unit.test_call_formats import ANY_TEMPLATE, VALUES
 from tests.unit.test_grammar import GUIDANCE, spelled
@@ -280,3 +281,24 @@ def test_names_of_arguments_are_those_of_the_schema(parameters: object, begin: s
     else:
         with pytest.raises(AssertionError, match="may not come"):
             walked(compiled, 1, (), begin)
+
+
+@pytest.mark.parametrize("schema", [False, {"enum": []}, {"type": "integer", "minimum": 5, "maximum": 2}, {"enum": [f"w{n}" for n in range(6000)]}])
+def test_a_tool_with_an_argument_that_nothing_satisfies_is_left_out(schema: object) -> None:
+    broken = Tool("broken", "", json.dumps({"type": "object", "properties": {"a": schema}, "required": ["a"]}))
+    compiled, opening = grammar("qwen_xml", Conversation(ASKED, (broken, LOOK), ToolChoice(Calling.REQUIRED)))
+
+    assert walked(compiled, 1, (), "look").startswith("look>")
+    with pytest.raises(AssertionError, match="may not come"):
+        walked(compiled, 1, (), "broken")
+    with pytest.raises(InvalidRequestError, match="'broken' cannot be called"):
+        grammar("qwen_xml", Conversation(ASKED, (broken, LOOK), ToolChoice(Calling.REQUIRED, "broken")))
+
+
+def test_an_argument_that_nothing_satisfies_is_left_out_where_it_is_not_required() -> None:
+    tool = Tool("f", "", json.dumps({"type": "object", "properties": {"a": False, "b": {"anyOf": [{"enum": []}, {"type": "boolean"}]}}}))
+    compiled, _ = grammar("qwen_xml", Conversation(ASKED, (tool,), ToolChoice(Calling.REQUIRED, "f")))
+
+    assert walked(compiled, 1, (), "<parameter=b>\ntrue\n")
+    with pytest.raises(AssertionError, match="may not come"):
+        walked(compiled, 1, (), "<parameter=a>")
