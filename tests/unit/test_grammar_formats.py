@@ -286,7 +286,7 @@ def test_names_of_arguments_are_those_of_the_schema(parameters: object, begin: s
 @pytest.mark.parametrize("schema", [False, {"enum": []}, {"type": "integer", "minimum": 5, "maximum": 2}, {"enum": [f"w{n}" for n in range(6000)]}])
 def test_a_tool_with_an_argument_that_nothing_satisfies_is_left_out(schema: object) -> None:
     broken = Tool("broken", "", json.dumps({"type": "object", "properties": {"a": schema}, "required": ["a"]}))
-    compiled, opening = grammar("qwen_xml", Conversation(ASKED, (broken, LOOK), ToolChoice(Calling.REQUIRED)))
+    compiled, _ = grammar("qwen_xml", Conversation(ASKED, (broken, LOOK), ToolChoice(Calling.REQUIRED)))
 
     assert walked(compiled, 1, (), "look").startswith("look>")
     with pytest.raises(AssertionError, match="may not come"):

@@ -153,9 +153,11 @@ class ArgumentRules:
         return f"(.|\\n){{{way.shortest},{'' if way.longest is None else way.longest}}}" if way.shortest or way.longest is not None else ANY
 
 
-def argument_schemas(tool: Tool) -> tuple[Schema, Mapping[str, Schema]]:
+def argument_schemas(tool: Tool) -> tuple[Schema, Mapping[str, object]]:
     """The schema of a tool's arguments, and that of each argument, those included that are required and not described."""
-    root, schemas = properties(tool)
+    root, _ = properties(tool)
+    described = root.get("properties")
+    schemas: dict[str, object] = described if isinstance(described, dict) else {}
     return root, {**schemas, **{name: {} for name in required_names(root) if name not in schemas}}
 
 
