@@ -13,6 +13,7 @@ import attrs
 from semantic_trio.adapters.catalogue.catalogue import open_catalogue
 from semantic_trio.adapters.disk import CacheDirectory
 from semantic_trio.adapters.mlx import BLAS
+from semantic_trio.adapters.mlx.budget import usual_cache_mb
 from semantic_trio.adapters.mlx.device import describe_device, element_bits
 from semantic_trio.domain.errors import ModelNotFoundError
 from semantic_trio.domain.families import published_spec
@@ -114,7 +115,8 @@ def _memory(settings: Settings) -> Iterator[Finding]:
     if spec is None:
         yield Finding("memory", f"{settings.model_id}: a family measured only when it is loaded")
         return
-    held, count = spec.context_bytes(CONTEXT), spec.agents_that_fit(settings.cache_budget_mb * MIB, CONTEXT)
+    budget = settings.cache_budget_mb or usual_cache_mb()
+    held, count = spec.context_bytes(CONTEXT), spec.agents_that_fit(budget * MIB, CONTEXT)
     found = f"{settings.model_id}: {spec.block_bytes(1):,} bytes a token, {held / MIB:,.0f} MiB for {CONTEXT:,} tokens"
-    fit = f"{count} such contexts fit cache_budget_mb = {settings.cache_budget_mb:,}"
+    fit = f"{count} such contexts fit cache_budget_mb = {budget:,}"
     yield Finding("memory", f"{found}: {fit}", "" if count else "raise cache_budget_mb, or take a smaller model")

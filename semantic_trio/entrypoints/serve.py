@@ -33,6 +33,7 @@ from semantic_trio.adapters.http.served import ModelCard, ServedModel
 from semantic_trio.adapters.http.server import serve_http
 from semantic_trio.adapters.http.state import AppState, HttpSettings
 from semantic_trio.adapters.metrics import Metrics
+from semantic_trio.adapters.mlx.budget import usual_cache_mb
 from semantic_trio.adapters.mlx.device import Device, last_act
 from semantic_trio.adapters.mlx.loading import LoadedModel
 from semantic_trio.adapters.mlx.runner import MlxRunner, load_runner
@@ -184,7 +185,7 @@ class Server:
             chunk_tokens=self.settings.prefill_step_size or runner.sizes.prompt_tokens,
             max_stall_seconds=self.settings.max_decode_stall_ms / 1000,
         )
-        budget, most_agents = self.settings.cache_budget_mb * MIB, self.settings.max_agents_in_memory
+        budget, most_agents = (self.settings.cache_budget_mb or usual_cache_mb()) * MIB, self.settings.max_agents_in_memory
         memory = Memory(runner.spec, budget, limits.chunk_tokens, most_agents, disk, text_fingerprint)
         return Engine(
             runner,

@@ -90,7 +90,9 @@ class Settings:
     )
     batch_window_ms: float = ts.option(default=10.0, validator=_between(1, 1000), help="How long an idle engine waits for company.")
     cache_budget_mb: int = ts.option(
-        default=4096, validator=_between(16, 16_777_216), help="Memory for what is kept of conversations, running and past; in MiB."
+        default=0,
+        validator=_between(0, 16_777_216),
+        help="Memory for the KV cache of conversations, running and past, in MiB; 0: what suits the device.",
     )
     disk_budget_mb: int = ts.option(
         default=20_480, validator=_between(0, 1 << 40), help="Disk space for what is kept of conversations, per model, in MiB; 0: none is."

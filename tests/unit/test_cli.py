@@ -166,6 +166,7 @@ PUBLISHED = Path(__file__).parent / "configs" / "llama-3.1-8b.json"
         # Keys and values, 32 layers, 8 heads x 128: 65,536 numbers a token. In float32, as on a CPU, two such contexts fill 4 GiB.
         ({"dtype": "float32"}, "4096", "262,144 bytes a token, 2,048 MiB for 8,192 tokens: 2 such contexts fit cache_budget_mb = 4,096"),
         ({"dtype": "float32"}, "2047", "raise cache_budget_mb"),
+        ({"dtype": "float32"}, "0", "2 such contexts fit cache_budget_mb = 4,096"),
         ({"model_type": "unheard-of"}, "4096", "measured only when it is loaded"),
     ],
 )
