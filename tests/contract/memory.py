@@ -49,7 +49,8 @@ def zero_block(runner: ModelRunner, key: bytes) -> None:
     def spoil() -> None:
         if isinstance(store, PageStore):
             page = store._blocks[key].page
-            store.pool.store(page, [(mx.zeros_like(keys), mx.zeros_like(values)) for keys, values in store.pool.read(page, BLOCK)])
+            slots = range(page * BLOCK, (page + 1) * BLOCK)
+            store.pool.store(slots, [(mx.zeros_like(keys), mx.zeros_like(values)) for keys, values in store.pool.read(slots)])
             return
         kept = store._blocks
         kept[key] = [rows and (mx.zeros_like(rows[0]), mx.zeros_like(rows[1])) for rows in kept[key]]

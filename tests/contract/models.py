@@ -130,7 +130,7 @@ VARIANTS: dict[str, dict[str, object]] = {"gpt_oss_128": FAMILIES["gpt_oss"] | {
 
 
 # Served from pages although the device is a CPU, where a layout of its own is the faster one.
-PAGED = {"llama_paged": "llama", "qwen3_paged": "qwen3"}
+PAGED = {"llama_paged": "llama", "gemma3_paged": "gemma3_text", "gpt_oss_paged": "gpt_oss_128"}
 
 
 def random_model(family: str, dtype: mx.Dtype = mx.float32) -> Module:

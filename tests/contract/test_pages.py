@@ -1,7 +1,7 @@
 """Pages: how they are counted, what a pass over them computes, and what it takes."""
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import mlx.core as mx
 import pytest
@@ -14,7 +14,7 @@ from semantic_trio.adapters.mlx.page_store import PageStore
 from semantic_trio.adapters.mlx.paged import PagedLayout, row_of
 from semantic_trio.adapters.mlx.pages import PAGE, SCRATCH, LayerShape, PagePool
 from semantic_trio.adapters.mlx.runner import Batch
-from semantic_trio.domain.step import Chunk, Closing, Decode, Piece, Restore, RowStart, SaveBlock, StepPlan
+from semantic_trio.domain.step import Chunk, Closing, Decode, PassSizes, Piece, Restore, RowStart, SaveBlock, StepPlan
 from tests.contract.models import random_model
 from tests.contract.script import GREEDY, prompt
 from tests.device import on_device
@@ -59,16 +59,16 @@ class Pages(RuleBasedStateMachine):
 
     @invariant()
     def the_arrays_hold_all_pages(self) -> None:
-        assert {array.shape[1] for array in self.pool.arrays} == {self.pool.pages * PAGE}
+        assert {array.shape[1] for array in self.pool.layers.arrays} == {self.pool.pages * PAGE}
 
 
 TestPages = Pages.TestCase
 
 
-def logits(layout: Layout) -> list[mx.array]:
+def logits(layout: Layout, passes: Sequence[tuple[int, ...]] = PASSES) -> list[mx.array]:
     rows = [layout.open() for _ in range(3)]
     found = []
-    for number, counts in enumerate(PASSES):
+    for number, counts in enumerate(passes):
         tokens = (mx.arange(sum(counts)) * 31 + number) % 300
         now = layout.forward(tokens, [Span(row, count, wants_logits=True) for row, count in zip(rows, counts, strict=True)])
         assert now is not None
@@ -91,9 +91,31 @@ def gap_to_the_model_alone(family: str, *, pads: bool = True) -> float:
 
 
 @pytest.mark.parametrize("pads", [True, False])
-@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "gemma3_text", "gpt_oss", "gpt_oss_128"])
 def test_rows_in_pages_compute_what_the_model_computes_alone(family: str, pads: bool) -> None:
     assert gap_to_the_model_alone(family, pads=pads) < 1e-5
+
+
+@pytest.mark.timeout(400)  # on a CPU the kernels of a compiled pass are compiled by g++
+@pytest.mark.parametrize("family", ["llama", "gpt_oss"])
+def test_compiled_passes_compute_what_the_model_computes_alone(family: str) -> None:
+    def compare() -> float:
+        model = random_model(family)
+        compiled = logits(PagedLayout(model, kernel=None, pads=True, compiles=True), [(40, 3, 9), (1, 1, 1), (1, 30, 1), (1, 1, 1)])
+        return gap(compiled, logits(InTurnLayout(model), [(40, 3, 9), (1, 1, 1), (1, 30, 1), (1, 1, 1)]))
+
+    assert on_device(compare) < 1e-5
+
+
+def test_warming_up_leaves_no_page_in_use() -> None:
+    def measure() -> tuple[int, list[int]]:
+        layout = PagedLayout(random_model("gemma3_text"), sizes=PassSizes(2, 64), kernel=None)
+        return layout.warm_up(), [pool.used for pool in layout.pools]
+
+    done, used = on_device(measure)
+
+    assert done > 4
+    assert used == [0, 0]
 
 
 @pytest.mark.parametrize(("limit", "value"), [("MOST_MASKED_SCORES_OF_A_ROW", 0), ("MOST_MASKED_SCORES", 1)])
@@ -132,7 +154,7 @@ def test_pages_of_another_row_in_the_table_show() -> None:
         honest = layout.forward(tokens[:2], decoding)
         for row in rows:
             row_of(row).length -= 1
-        first, second = (row_of(row).pages for row in rows)
+        first, second = (row_of(row).tables[0].pages for row in rows)
         first[0], second[0] = second[0], first[0]
         swapped = layout.forward(tokens[:2], decoding)
         assert honest is not None
@@ -146,8 +168,9 @@ def test_what_a_page_held_before_does_not_matter_even_where_it_is_no_number() ->
     def compare() -> float:
         model = random_model("llama")
         layout = PagedLayout(model, kernel=None)
-        layout.pool.keys = [mx.full(array.shape, mx.nan) for array in layout.pool.keys]
-        layout.pool.values = [mx.full(array.shape, mx.nan) for array in layout.pool.values]
+        for pool in layout.pools:
+            pool.layers.keys = [mx.full(array.shape, mx.nan) for array in pool.layers.keys]
+            pool.layers.values = [mx.full(array.shape, mx.nan) for array in pool.layers.values]
         return gap(logits(layout), logits(InTurnLayout(model)))
 
     assert on_device(compare) < 1e-5
@@ -160,7 +183,7 @@ def start(row: int, restore: Restore | None = None) -> RowStart:
 def test_a_step_takes_no_second_pool() -> None:
     def measure() -> tuple[int, int]:
         batch = Batch(PagedLayout(random_model("llama"), kernel=None))
-        batch.layout.pool.allocate(200)  # type: ignore[attr-defined]
+        batch.layout.pools[0].allocate(200)  # type: ignore[attr-defined]
         batch.step(StepPlan(open=(start(0),), prefill=(Chunk(0, prompt(20), 0, 0),)))
         for index in range(1, 4):
             batch.step(StepPlan(decode=(Decode(0, index),)))
@@ -170,7 +193,7 @@ def test_a_step_takes_no_second_pool() -> None:
         for index in range(4, 9):
             batch.step(StepPlan(decode=(Decode(0, index),)))
         mx.synchronize()
-        return mx.get_peak_memory() - before, sum(array.nbytes for array in batch.layout.pool.arrays)  # type: ignore[attr-defined]
+        return mx.get_peak_memory() - before, sum(array.nbytes for array in batch.layout.arrays)  # type: ignore[attr-defined]
 
     taken, pool = on_device(measure)
 
@@ -207,6 +230,7 @@ def test_pages_are_proved_on_the_model_before_they_serve_it(monkeypatch: pytest.
         return choosing._proved(PagedLayout, model, choosing._probe(InTurnLayout(model)))
 
     assert isinstance(on_device(lambda: proved("llama")), PagedLayout)
-    assert on_device(lambda: proved("gemma3_text")) is None
+    assert isinstance(on_device(lambda: proved("gemma3_text")), PagedLayout)
+    assert on_device(lambda: proved("mamba2")) is None
     monkeypatch.setattr(passes.PagedCache, "offset", property(lambda self: self.of.offset * 2))
     assert on_device(lambda: proved("llama")) is None

@@ -3,6 +3,8 @@
 Knows the layouts. Knows nothing of requests.
 """
 
+import time
+
 import mlx.core as mx
 import structlog
 from mlx.nn.layers.base import Module
@@ -27,10 +29,15 @@ def choose_layout(model: Module) -> Layout:
     if not all(type(cache) in RAGGED_CACHES for cache in caches):
         return in_turn
     # On a CPU attention over pages costs ten times as much as over a row of its own.
-    is_paged = mx.default_device() != mx.cpu and all(type(cache) is KVCache for cache in caches)
+    is_paged = mx.default_device() != mx.cpu and any(type(cache) is KVCache for cache in caches)
     candidates = [PagedLayout, RaggedLayout] if is_paged else [RaggedLayout]
     wanted = _probe(in_turn)
-    return next((layout for kind in candidates if (layout := _proved(kind, model, wanted)) is not None), in_turn)
+    chosen = next((layout for kind in candidates if (layout := _proved(kind, model, wanted)) is not None), in_turn)
+    if isinstance(chosen, PagedLayout):
+        started = time.monotonic()
+        passes = chosen.warm_up()
+        log.info("passes warmed up", passes=passes, seconds=round(time.monotonic() - started, 1))
+    return chosen
 
 
 def _proved(kind: type[PagedLayout] | type[RaggedLayout], model: Module, wanted: mx.array) -> Layout | None:

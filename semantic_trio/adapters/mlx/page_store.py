@@ -1,10 +1,11 @@
 """Blocks of the prefix cache as pages of a pool, under their keys. Runs on the device's thread.
 
-Knows which page holds which block. Keeping a block and beginning a row with it move no content: a page gets one reader more. Only a partly filled
-page that others read too is copied when a row goes on from it.
+Knows which pages hold which block, and which the last positions of sliding layers that a snapshot keeps. Storing either and beginning a row with it
+move no content: a page gets one reader more. Only a partly filled page that others read too is copied when a row goes on from it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import cast
 
 import attrs
 import mlx.core as mx
@@ -12,10 +13,10 @@ import mlx.core as mx
 from semantic_trio.adapters.mlx.content import Tree, block_tree, content_of, mark_tree
 from semantic_trio.adapters.mlx.forms import ModelForms
 from semantic_trio.adapters.mlx.kv import RowCaches
-from semantic_trio.adapters.mlx.paged import row_of
+from semantic_trio.adapters.mlx.paged import PagedLayout, row_of
 from semantic_trio.adapters.mlx.pages import PAGE, PagePool
-from semantic_trio.adapters.mlx.passes import PagedRow
-from semantic_trio.adapters.mlx.snapshot import Rows
+from semantic_trio.adapters.mlx.passes import PageTable
+from semantic_trio.adapters.mlx.snapshot import Rows, State
 from semantic_trio.domain.content import Content, Item, Kind
 from semantic_trio.domain.errors import DamagedError
 from semantic_trio.domain.step import BlockKey, MarkKey, Piece, Restore, SaveBlock, SaveMark
@@ -29,13 +30,31 @@ class StoredPage:
     count: int
 
 
+@attrs.frozen
+class StoredSnapshot:
+    """The last positions of sliding layers at one position; nothing for models without."""
+
+    position: int
+    tables: list[PageTable]  # by layer group that slides
+
+    def release(self) -> None:
+        """Give the pages back."""
+        for table in self.tables:
+            table.release()
+
+
 @attrs.define(eq=False)
 class PageStore:
-    """The blocks that outlive their rows."""
+    """The blocks and snapshots that outlive their rows."""
 
-    pool: PagePool
+    layout: PagedLayout
     _blocks: dict[BlockKey, StoredPage] = attrs.field(init=False, factory=dict)
-    _marks: dict[MarkKey, int] = attrs.field(init=False, factory=dict)  # positions: layers that keep every position add nothing to a snapshot
+    _marks: dict[MarkKey, StoredSnapshot] = attrs.field(init=False, factory=dict)
+
+    @property
+    def pool(self) -> PagePool:
+        """The pages of blocks: those of layers that keep every position."""
+        return self.layout.pools[0]
 
     @property
     def blocks(self) -> frozenset[BlockKey]:
@@ -53,37 +72,45 @@ class PageStore:
         for block in blocks:
             assert block.stop <= row.length, f"positions [{block.start}, {block.stop}) of {row.length}"
             if block.start % PAGE:
-                page = self._copied(row, block.start, block.stop)
+                page = row.tables[0].copied(block.start, block.stop)
             else:
-                page = row.pages[block.start // PAGE]
+                page = row.tables[0].pages[block.start // PAGE]
                 self.pool.share([page])
             self._put(block.key, StoredPage(page, block.stop - block.start))
 
     def save_mark(self, caches: RowCaches, mark: SaveMark, *, is_last_use: bool = False) -> None:
-        """Store a snapshot of a row, which is its position and nothing else."""
+        """Store a snapshot of a row. Its pages get another reader; a partly filled one is copied, unless the row ends here."""
         row = row_of(caches)
         assert row.length == mark.position, f"a snapshot at {mark.position} of a row of {row.length} positions"
-        self._marks[mark.key] = mark.position
+        tables = [table.shared(mark.position) for table in row.tables[1:]]
+        if not is_last_use:
+            for table in tables:
+                table.own_last(mark.position)
+        self._put_mark(mark.key, StoredSnapshot(mark.position, tables))
 
     def restore(self, caches: RowCaches, restore: Restore, rows: Mapping[int, RowCaches], room: int) -> None:
-        """Give an empty row the pages of stored blocks and of other rows."""
+        """Give an empty row the pages of stored blocks, of other rows and of a stored snapshot."""
         row = row_of(caches)
         for piece in restore.pieces:
             assert piece.start == row.length, "pieces follow each other without gaps"
             if piece.start % PAGE:
-                self._append_copy(row, piece, rows)
+                self._append_copy(row.tables[0], piece, rows)
             else:
-                row.pages += self._shared(piece, rows)
-                row.length = piece.stop
+                row.tables[0].pages += self._shared(piece, rows)
+            row.length = piece.stop
         assert row.length == restore.length, f"{row.length} positions of {restore.length}"
-        self._own_last(row)
+        if len(row.tables) > 1:
+            assert restore.mark is not None, "sliding layers are restored from a snapshot"
+            row.tables[1:] = [table.shared(restore.length) for table in self._marks[restore.mark].tables]
+        for table in row.tables:
+            table.own_last(row.length)
 
     def drop(self, blocks: Iterable[BlockKey], marks: Iterable[MarkKey]) -> None:
         """Remove what is stored under these keys."""
         for key in blocks:
             self.pool.release([self._blocks.pop(key).page])
         for mark in marks:
-            del self._marks[mark]
+            self._marks.pop(mark).release()
 
     def export(self, items: Iterable[Item]) -> dict[Item, Content]:
         """The content of those of these that are stored, copied out of the pool."""
@@ -94,37 +121,60 @@ class PageStore:
     def load(self, items: Mapping[Item, Content], forms: ModelForms) -> None:
         """Store blocks and snapshots from outside, all or none. Raises `DamagedError` for content of another shape."""
         blocks: dict[BlockKey, list[Rows | None]] = {}
-        marks: dict[MarkKey, int] = {}
+        marks: dict[MarkKey, tuple[int, list[State]]] = {}
         for item, content in items.items():
             try:
                 if item.kind is Kind.BLOCK:
                     blocks[item.key] = forms.block(content)
                 else:
-                    marks[item.key], _ = forms.mark(content)
+                    marks[item.key] = forms.mark(content)
             except ValueError as error:
                 raise DamagedError(f"{item.kind} {item.key.hex()}", str(error)) from error
         for key, layers in blocks.items():
             self._load(key, [rows for rows in layers if rows is not None])
-        self._marks.update(marks)
+        for mark, (position, states) in marks.items():
+            self._load_mark(mark, position, states)
 
     def drop_unreadable(self) -> None:
-        """Start again with an empty pool if a failed pass has left arrays that cannot be computed."""
+        """Start again with empty pools if a failed pass has left arrays that cannot be computed."""
         try:
-            mx.eval(self.pool.arrays)
+            mx.eval(self.layout.arrays)
         except Exception:  # noqa: BLE001 - whatever a device raises for arrays of a pass that failed, they are lost
             self._blocks.clear()
-            self.pool.clear()
+            self._marks.clear()
+            for pool in self.layout.pools:
+                pool.clear()
 
     def _tree(self, item: Item) -> Tree | None:
         if item.kind is Kind.MARK:
-            return mark_tree(self._marks[item.key], []) if item.key in self._marks else None
-        stored = self._blocks.get(item.key)
-        return None if stored is None else block_tree(self.pool.read(stored.page, stored.count))
+            stored = self._marks.get(item.key)
+            return None if stored is None else mark_tree(stored.position, self._states(stored))
+        page = self._blocks.get(item.key)
+        return None if page is None else block_tree(self.pool.read(range(page.page * PAGE, page.page * PAGE + page.count)))
+
+    def _states(self, stored: StoredSnapshot) -> list[State]:
+        """What mlx-lm's caches of the sliding layers would hold, in the order of the model's layers."""
+        held = [table.pool.read(table.slots(table.begin(stored.position), stored.position)) for table in stored.tables]
+        found = [held[group - 1][place] for group, place in self.layout.sliding]
+        return [{"keys": keys, "values": values, "offset": stored.position, "_idx": keys.shape[2]} for keys, values in found]
 
     def _load(self, key: BlockKey, layers: list[Rows]) -> None:
         [page] = self.pool.allocate(1)
-        self.pool.store(page, layers)
-        self._put(key, StoredPage(page, layers[0][0].shape[2]))
+        count = layers[0][0].shape[2]
+        self.pool.store(range(page * PAGE, page * PAGE + count), layers)
+        self._put(key, StoredPage(page, count))
+
+    def _load_mark(self, key: MarkKey, position: int, states: Sequence[State]) -> None:
+        tables = []
+        for group, pool in enumerate(self.layout.pools[1:], 1):
+            table = PageTable(pool)
+            start = table.begin(position)
+            table.first = start // PAGE
+            table.extend(start, position - start)
+            layers = [state for (of, _), state in zip(self.layout.sliding, states, strict=True) if of == group]
+            pool.store(table.slots(start, position), [cast(Rows, (state["keys"], state["values"])) for state in layers])
+            tables.append(table)
+        self._put_mark(key, StoredSnapshot(position, tables))
 
     def _put(self, key: BlockKey, stored: StoredPage) -> None:
         """Store a page that has a reader for it; the page that was stored under the key before loses its own."""
@@ -132,12 +182,17 @@ class PageStore:
             self.pool.release([self._blocks[key].page])
         self._blocks[key] = stored
 
+    def _put_mark(self, key: MarkKey, stored: StoredSnapshot) -> None:
+        if key in self._marks:
+            self._marks[key].release()
+        self._marks[key] = stored
+
     def _shared(self, piece: Piece, rows: Mapping[int, RowCaches]) -> list[int]:
         """The pages of a piece, with one reader more; a block in its last use hands its reader over."""
         if piece.row is not None:
             other = row_of(rows[piece.row])
             assert piece.stop <= other.length, f"positions up to {piece.stop} of {other.length}"
-            pages = other.pages[piece.start // PAGE : -(-piece.stop // PAGE)]
+            pages = other.tables[0].pages[piece.start // PAGE : -(-piece.stop // PAGE)]
             self.pool.share(pages)
             return pages
         assert piece.block is not None
@@ -149,24 +204,11 @@ class PageStore:
             self.pool.share([stored.page])
         return [stored.page]
 
-    def _own_last(self, row: PagedRow) -> None:
-        """A partly filled page has one writer: the row gets a copy of its last page where others read that too."""
-        if row.length % PAGE and not self.pool.is_exclusive(row.pages[-1]):
-            shared = row.pages[-1]
-            row.pages[-1] = self._copied(row, row.length - row.length % PAGE, row.length)
-            self.pool.release([shared])
-
-    def _append_copy(self, row: PagedRow, piece: Piece, rows: Mapping[int, RowCaches]) -> None:
-        """Copy a piece that does not begin with a page behind what a row has."""
-        self._own_last(row)
-        source = PagedRow(self._shared(piece, rows), piece.stop)
+    def _append_copy(self, table: PageTable, piece: Piece, rows: Mapping[int, RowCaches]) -> None:
+        """Copy a piece that does not begin with a page behind what a table has."""
+        table.own_last(piece.start)
+        source = PageTable(self.pool, self._shared(piece, rows))
         first = piece.start - piece.start % PAGE if piece.row is not None else piece.start
-        row.extend(self.pool, piece.stop - piece.start)
-        self.pool.copy(source.slots(piece.start - first, piece.stop - first), row.slots(piece.start, piece.stop))
-        self.pool.release(source.pages)
-
-    def _copied(self, row: PagedRow, start: int, stop: int) -> int:
-        """A new page with the positions [start, stop) of a row, at most a page of them."""
-        [page] = self.pool.allocate(1)
-        self.pool.copy(row.slots(start, stop), range(page * PAGE, page * PAGE + stop - start))
-        return page
+        table.extend(piece.start, piece.stop - piece.start)
+        self.pool.copy(source.slots(piece.start - first, piece.stop - first), table.slots(piece.start, piece.stop))
+        source.release()

@@ -1,37 +1,46 @@
-"""Rows in pages of one pool: a decoding pass for all rows at once, prompts in padded passes of few shapes.
+"""Rows in pages of one pool per layer group: one pass for all decoding rows and short pieces of prompts, long pieces in padded passes of few shapes.
 
-Knows passes and the model. Knows nothing of blocks' keys, plans or sampling. A row is a list of pages and a length; to share a prefix is to write its
+Knows passes and the model. Knows nothing of blocks' keys, plans or sampling. A row is lists of pages and a length; to share a prefix is to write its
 pages into the table. Nothing is cut out of a row or put back into one. docs/decisions/0013 has the reasons.
 """
 
 import itertools
-from collections.abc import Iterator, Sequence
-from typing import cast
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, cast
 
 import attrs
 import mlx.core as mx
 import numpy as np
 from mlx.nn.layers.base import Module
-from mlx_lm.models.cache import KVCache, make_prompt_cache
+from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
 
 from semantic_trio.adapters.mlx import attention
 from semantic_trio.adapters.mlx.kv import RowCaches, Span
 from semantic_trio.adapters.mlx.paged_attention import PagedAttention
-from semantic_trio.adapters.mlx.pages import PAGE, LayerShape, PagePool
-from semantic_trio.adapters.mlx.passes import Index, PagedCache, PagedRow, Pass, Reading
+from semantic_trio.adapters.mlx.pages import PAGE, Layers, LayerShape, PagePool
+from semantic_trio.adapters.mlx.passes import Index, LayerGroup, PagedCache, PagedRow, PageTable, Pass, Places, Reading
 from semantic_trio.domain.step import PassSizes
 
-# Rows of a decoding pass, and rows and tokens of a pass over prompts. What is between is padded, so that MLX plans few shapes. On an H200 a bf16
-# matmul of 2 to 11 rows takes longer than one of 12.
-DECODE_ROWS = (1, 12, 16, 24, 32, 48, 64, 96, 128)
+# Tokens of a pass that reads each by itself, and rows and tokens of a pass over prompts. What is between is padded, so that MLX plans few shapes.
+# On an H200 a bf16 matmul of 2 to 11 rows takes longer than one of 12, and one of 128 no longer than that.
+TOKENS = (1, 12, 16, 24, 32, 48, 64, 96, 128)
 PROMPT_ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
 PROMPT_TOKENS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
+# Pages of the longest row of a pass.
+TABLE_PAGES = tuple(2**power for power in range(20))
+# Tokens of a piece of a prompt that rides along with the decoding rows: each reads the row's past by itself.
+MOST_RIDING = 32
 # Scores (tokens times positions) of a masked pass. MLX holds those of a whole layer at once: 512 MiB of these for 32 heads in bf16.
 MOST_MASKED_SCORES = 2**23
 # Scores of one row in such a pass; a row with more is read exactly, which holds no scores but costs 30 ms for each new length on an H200.
 MOST_MASKED_SCORES_OF_A_ROW = 2**19
+# The most that a start spends on running passes of the usual shapes.
+WARM_UP_SECONDS = 20.0
 # What a GPU is fast with.
 LARGE_PASSES = PassSizes(rows=64, prompt_tokens=4096)
+
+Arrays = Sequence[Any]  # arrays, and sequences of them: what `mx.compile` takes apart
 
 
 @attrs.frozen
@@ -45,29 +54,36 @@ class Group:
 
 @attrs.define(eq=False)
 class PagedLayout:
-    """All rows in pages of one pool. For models all of whose layers keep every position."""
+    """All rows in pages. For models whose layers keep every position, or the last ones."""
 
     model: Module
     sizes: PassSizes = LARGE_PASSES
     kernel: PagedAttention | None = attrs.field(factory=PagedAttention.for_device)
     pads: bool = attrs.field(factory=lambda: mx.default_device() != mx.cpu)  # a CPU computes padding like everything else
-    pool: PagePool = attrs.field(init=False)
+    # Passes of TOKENS: a step of 64 rows takes 10 ms instead of 16 on an H200. A CPU's kernels would be compiled by g++, for seconds.
+    compiles: bool = attrs.field(factory=lambda: mx.default_device() != mx.cpu)
+    pools: list[PagePool] = attrs.field(init=False)  # by layer group; that of the layers that keep every position first
+    _layers: list[tuple[int, int]] = attrs.field(init=False)  # for each layer of the model its group, and its place there
     _head: attention.ChosenTokens = attrs.field(init=False)
+    _compute: Callable[..., tuple[mx.array, list[Arrays]]] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         attention.teach(self.model)
         self._head = attention.ChosenTokens.of(self.model)
-        self.pool = PagePool(layer_shapes(self.model))
+        shapes = layer_shapes(self.model)
+        windows = sorted({shape.window for shape in shapes}, key=lambda window: window or 0)
+        self.pools = [PagePool([shape for shape in shapes if shape.window == window]) for window in windows]
+        groups = [windows.index(shape.window) for shape in shapes]
+        self._layers = [(group, groups[:at].count(group)) for at, group in enumerate(groups)]
+        self._compute = mx.compile(self._attended) if self.compiles else self._attended
 
     def open(self) -> RowCaches:
         """See `Layout.open`."""
-        return [PagedRow()]
+        return [PagedRow([PageTable(pool) for pool in self.pools])]
 
     def close(self, caches: RowCaches) -> None:
         """See `Layout.close`."""
-        row = row_of(caches)
-        self.pool.release(row.pages)
-        row.pages, row.length = [], 0
+        row_of(caches).release()
 
     def forward(self, tokens: mx.array, spans: Sequence[Span]) -> mx.array | None:
         """See `Layout.forward`. Every pass but the last is launched: a write in place needs the readers before it to be done with the array."""
@@ -76,33 +92,73 @@ class PagedLayout:
         order: list[int] = []
         for number, group in enumerate(list(self._groups(spans))):
             if number:
-                mx.async_eval(found, self.pool.arrays)
+                mx.async_eval(found, self.arrays)
             logits = self._pass(tokens, group, spans, [ends[at] - spans[at].count for at in group.members])
             order += [at for at in group.members if spans[at].wants_logits]
             found += [] if logits is None else [logits]
         return _in_order(found, order)
 
+    def warm_up(self) -> int:
+        """Run passes of the usual shapes, as many as fit into `WARM_UP_SECONDS`, so that none is compiled or planned while somebody waits.
+
+        Returns the number of passes.
+        """
+        started, done = time.monotonic(), 0
+        for rows, width in _usual_shapes(self.sizes):
+            if time.monotonic() - started > WARM_UP_SECONDS:
+                break
+            caches = [self.open() for _ in range(rows)]
+            spans = [Span(row, width, wants_logits=True) for row in caches]
+            mx.eval(self.forward(mx.zeros(rows * width, mx.int32), spans), self.arrays)
+            for row in caches:
+                self.close(row)
+            done += 1
+        return done
+
     def unread(self, rows: Sequence[RowCaches]) -> tuple[list[mx.array], list[mx.array]]:
         """See `Layout.unread`."""
-        last = self.pool.keys[-1], self.pool.values[-1]
-        return self.pool.arrays, [mx.contiguous(array[:1, :1, :1]) for array in last] if rows else []
+        group, place = self._layers[-1]
+        last = self.pools[group].layers.keys[place], self.pools[group].layers.values[place]
+        return self.arrays, [mx.contiguous(array[:1, :1, :1]) for array in last] if rows else []
+
+    @property
+    def sliding(self) -> list[tuple[int, int]]:
+        """For each layer with a window, in the order of the model: its group, and its place there."""
+        return [(group, place) for group, place in self._layers if self.pools[group].window is not None]
+
+    @property
+    def arrays(self) -> list[mx.array]:
+        """Keys and values of all layers."""
+        return [array for pool in self.pools for array in pool.layers.arrays]
 
     def _groups(self, spans: Sequence[Span]) -> Iterator[Group]:
-        """The passes of a step: rows of one token first, then prompts of about one length."""
+        """The passes of a step: tokens by themselves first, then prompts of about one length."""
         kinds: dict[tuple[int, Reading], list[int]] = {}
-        for at, span in enumerate(spans):
-            kinds.setdefault((self._width(span), self._reading(span)), []).append(at)
+        for at, (span, reading) in enumerate(zip(spans, self._readings(spans), strict=True)):
+            width = 1 if reading is Reading.TOKENS else self._padded(span.count, PROMPT_TOKENS)
+            kinds.setdefault((width, reading), []).append(at)
         for (width, reading), members in sorted(kinds.items(), key=lambda kind: kind[0][0]):
             most = self._most_rows(reading, width, [self._positions(spans[at]) for at in members])
             for first in range(0, len(members), most):
                 yield Group(reading, width, tuple(members[first : first + most]))
 
+    def _readings(self, spans: Sequence[Span]) -> list[Reading]:
+        """How each span is read. Short pieces ride along with the decoding rows, as many as fit into their pass."""
+        free = TOKENS[-1] - sum(span.count == 1 for span in spans) if self.pads else 0
+        readings = []
+        for span in spans:
+            reading = self._reading(span)
+            if reading is not Reading.TOKENS and span.count <= min(MOST_RIDING, free):
+                reading, free = Reading.TOKENS, free - span.count
+            readings.append(reading)
+        return readings
+
     def _reading(self, span: Span) -> Reading:
         if span.count == 1:
-            return Reading.TOKEN
+            return Reading.TOKENS
         if not row_of(span.caches).length:
             return Reading.OWN
-        scores = self._width(span) * self._positions(span)
+        scores = self._padded(span.count, PROMPT_TOKENS) * self._positions(span)
         return Reading.MASKED if scores <= MOST_MASKED_SCORES_OF_A_ROW else Reading.EXACT
 
     def _most_rows(self, reading: Reading, width: int, positions: Sequence[int]) -> int:
@@ -115,9 +171,6 @@ class PagedLayout:
             case _:
                 return len(positions)
 
-    def _width(self, span: Span) -> int:
-        return self._padded(span.count, PROMPT_TOKENS) if span.count > 1 else 1
-
     def _positions(self, span: Span) -> int:
         """Positions of a row's pages once the span is written."""
         return -(-(row_of(span.caches).length + span.count) // PAGE) * PAGE
@@ -129,16 +182,74 @@ class PagedLayout:
     def _pass(self, tokens: mx.array, group: Group, spans: Sequence[Span], starts: Sequence[int]) -> mx.array | None:
         """Logits of those spans of a group that want them."""
         members = [spans[at] for at in group.members]
-        width, height = group.width, self._padded(len(members), PROMPT_ROWS if group.width > 1 else DECODE_ROWS)
-        if group.reading is Reading.EXACT:
-            width = members[0].count
-        rows = [(row_of(span.caches), span.count) for span in members]
-        now = Pass.of(self.pool, group.reading, self.kernel, rows, height, width)
-        caches = [PagedCache(now, layer) for layer in range(len(self.pool.shapes))]
+        if group.reading is Reading.TOKENS:
+            return self._read_tokens(tokens, members, starts)
+        height, width = self._padded(len(members), PROMPT_ROWS), members[0].count if group.reading is Reading.EXACT else group.width
+        rows = [row_of(span.caches) for span in members]
+        counts = [span.count for span in members]
+        picked, offset = _picked(counts, starts, height, width), [row.length for row in rows]
+        for row, count in zip(rows, counts, strict=True):
+            row.extend(count)
+        places = self._places(rows, offset, counts, height, width)
         last = [row * width + span.count - 1 for row, span in enumerate(members) if span.wants_logits]
+        groups = [
+            LayerGroup(pool.layers, pool.window, where, width, rows[0].length - rows[0].tables[at].first * PAGE)
+            for at, (pool, where) in enumerate(zip(self.pools, places, strict=True))
+        ]
         with self._head.only(last):
-            logits = self.model(tokens[mx.array(_picked(members, starts, height, width))], cache=caches)
+            logits = self.model(tokens[mx.array(picked)], cache=self._caches(Pass(group.reading, self.kernel, _offsets(offset, height), groups)))
         return logits[:, -1] if last else None
+
+    def _read_tokens(self, tokens: mx.array, spans: Sequence[Span], starts: Sequence[int]) -> mx.array | None:
+        """As `_pass`, with a row of the pass for each token: what a token writes, the later ones of its row read in the same pass."""
+        counts = [span.count for span in spans]
+        height = self._padded(sum(counts), TOKENS)
+        picked: Index = np.zeros((height, 1), np.int32)
+        picked[: sum(counts), 0] = [start + at for start, count in zip(starts, counts, strict=True) for at in range(count)]
+        rows = [row_of(span.caches) for span in spans for _ in range(span.count)]
+        offset = [row_of(span.caches).length + at for span in spans for at in range(span.count)]
+        for span in spans:
+            row_of(span.caches).extend(span.count)
+        places = self._places(rows, offset, [1] * len(rows), height, 1)
+        logits, layers = self._compute(
+            tokens[mx.array(picked)],
+            _offsets(offset, height),
+            [where.arrays for where in places],
+            [(pool.layers.keys, pool.layers.values) for pool in self.pools],
+        )
+        for pool, (keys, values) in zip(self.pools, layers, strict=True):
+            pool.layers = Layers(keys, values)
+        ends = itertools.accumulate(counts)
+        last = [end - 1 for span, end in zip(spans, ends, strict=True) if span.wants_logits]
+        if last == list(range(height)):
+            return logits
+        return logits[mx.array(last)] if last else None
+
+    def _attended(self, tokens: mx.array, offset: mx.array, places: list[Arrays], layers: list[Arrays]) -> tuple[mx.array, list[Arrays]]:
+        """Logits of a pass of TOKENS (tokens, vocabulary), and the pools' arrays after it. A function of arrays alone: it is compiled."""
+        held = [Layers(list(keys), list(values)) for keys, values in layers]
+        groups = [LayerGroup(arrays, pool.window, Places(*where), 1) for arrays, pool, where in zip(held, self.pools, places, strict=True)]
+        logits = self.model(tokens, cache=self._caches(Pass(Reading.TOKENS, self.kernel, offset, groups)))
+        return logits[:, -1], [(arrays.keys, arrays.values) for arrays in held]
+
+    def _caches(self, now: Pass) -> list[PagedCache]:
+        return [PagedCache(now, now.groups[group], place) for group, place in self._layers]
+
+    def _places(self, rows: Sequence[PagedRow], starts: Sequence[int], counts: Sequence[int], height: int, width: int) -> list[Places]:
+        """Where the tokens of rows that have their new pages stand, by layer group."""
+        found = []
+        for at in range(len(self.pools)):
+            tables = [row.tables[at] for row in rows]
+            pages = self._padded(max(len(table.pages) for table in tables), TABLE_PAGES)
+            found.append(Places.of(tables, _filled(starts, height), _filled(counts, height), width, pages))
+        return found
+
+
+def _usual_shapes(sizes: PassSizes) -> Iterator[tuple[int, int]]:
+    """Rows and tokens of passes: the largest first, so that the pools grow but once, and then what decodes."""
+    prompts = [(rows, tokens) for tokens in PROMPT_TOKENS for rows in PROMPT_ROWS if rows <= sizes.rows and rows * tokens <= sizes.prompt_tokens]
+    yield from sorted(prompts, key=lambda shape: -shape[0] * shape[1])
+    yield from ((rows, 1) for rows in TOKENS if rows <= sizes.rows)
 
 
 def row_of(caches: RowCaches) -> PagedRow:
@@ -150,16 +261,35 @@ def layer_shapes(model: Module) -> list[LayerShape]:
     """Geometry of a model's layers, learnt by showing it a token; nothing is computed. Raises `TypeError` for layers that pages cannot hold."""
     caches = make_prompt_cache(model)
     model(mx.array([[0]]), cache=caches)
-    if not all(type(cache) is KVCache and not cache.empty() for cache in caches):
-        raise TypeError("pages hold layers that keep every position")
-    return [LayerShape(c.keys.shape[1], c.keys.shape[3], c.values.shape[3], c.keys.dtype) for c in caches]
+    if not any(type(cache) is KVCache for cache in caches):
+        raise TypeError("pages hold models with a layer that keeps every position")
+    return [_shape(cache) for cache in caches]
 
 
-def _picked(spans: Sequence[Span], starts: Sequence[int], height: int, width: int) -> Index:
+def _shape(cache: object) -> LayerShape:
+    if isinstance(cache, KVCache | RotatingKVCache) and not cache.empty() and not getattr(cache, "keep", 0):
+        window = cache.max_size if isinstance(cache, RotatingKVCache) else None
+        return LayerShape(cache.keys.shape[1], cache.keys.shape[3], cache.values.shape[3], cache.keys.dtype, window)
+    raise TypeError("pages hold layers that keep every position, or the last ones")
+
+
+def _filled(numbers: Sequence[int], height: int) -> Index:
+    """Numbers of rows, with zeros for the padding."""
+    filled = np.zeros(height, np.int32)
+    filled[: len(numbers)] = numbers
+    return filled
+
+
+def _offsets(starts: Sequence[int], height: int) -> mx.array:
+    """Positions of the first tokens (height,)."""
+    return mx.array(_filled(starts, height))
+
+
+def _picked(counts: Sequence[int], starts: Sequence[int], height: int, width: int) -> Index:
     """Places of a pass's tokens among those of the step (height, width). Padding repeats a token."""
     picked = np.zeros((height, width), np.int32)
-    for row, (span, start) in enumerate(zip(spans, starts, strict=True)):
-        picked[row] = start + np.minimum(np.arange(width), span.count - 1)
+    for row, (count, start) in enumerate(zip(counts, starts, strict=True)):
+        picked[row] = start + np.minimum(np.arange(width), count - 1)
     return picked
 
 

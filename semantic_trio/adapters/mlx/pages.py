@@ -1,6 +1,7 @@
-"""Keys and values of all rows and blocks of a model, in pages of 256 positions. Runs on the device's thread.
+"""Keys and values of all rows and blocks of a layer group, in pages of 256 positions. Runs on the device's thread.
 
-Knows pages, their readers and the arrays they lie in. Knows nothing of rows, blocks or attention.
+A layer group is the layers that keep every position, or those with one sliding window. Knows pages, their readers and the arrays they lie in. Knows
+nothing of rows, blocks or attention.
 
 The arrays are written in place: MLX reuses an array's buffer when nothing else refers to the array at the time it is written. Whoever reads the pool
 outside of a forward pass (a copy of a page, an export) therefore has the result computed, or at least launched, before the next write.
@@ -29,15 +30,33 @@ class LayerShape:
     key_size: int
     value_size: int
     dtype: mx.Dtype
+    window: int | None = None  # positions that a token looks back on, its own included; None for all
+
+
+@attrs.define(eq=False)
+class Layers:
+    """The arrays of a layer group. A forward pass replaces them by its outputs, in the same buffers."""
+
+    keys: list[mx.array]  # by layer: (heads, pages * 256, key_size)
+    values: list[mx.array]  # by layer: (heads, pages * 256, value_size)
+
+    @property
+    def arrays(self) -> list[mx.array]:
+        """Keys and values of all layers."""
+        return [*self.keys, *self.values]
+
+    def write(self, layer: int, slots: mx.array, keys: mx.array, values: mx.array) -> None:
+        """Write keys and values (rows, heads, tokens, size) to positions of the pool, `slots` (rows * tokens,): row after row. Lazy."""
+        self.keys[layer][:, slots] = _heads_first(keys)
+        self.values[layer][:, slots] = _heads_first(values)
 
 
 @attrs.define(eq=False)
 class PagePool:
     """Pages shared by count of readers: a page is free exactly when it has none."""
 
-    shapes: Sequence[LayerShape]
-    keys: list[mx.array] = attrs.field(init=False)  # by layer: (heads, pages * 256, key_size)
-    values: list[mx.array] = attrs.field(init=False)  # by layer: (heads, pages * 256, value_size)
+    shapes: Sequence[LayerShape]  # all of one window
+    layers: Layers = attrs.field(init=False)
     _readers: list[int] = attrs.field(init=False)  # by page
     _free: list[int] = attrs.field(init=False)  # the lowest number last
 
@@ -55,17 +74,19 @@ class PagePool:
         return self.pages - 1 - len(self._free)
 
     @property
-    def arrays(self) -> list[mx.array]:
-        """Keys and values of all layers."""
-        return [*self.keys, *self.values]
+    def window(self) -> int | None:
+        """Positions that a token of these layers looks back on, its own included; None for all."""
+        return self.shapes[0].window
 
     def clear(self) -> None:
         """Drop all content and readers."""
         self._readers = [0] * FIRST_PAGES
         self._readers[SCRATCH] = 1
         self._free = list(range(FIRST_PAGES - 1, SCRATCH, -1))
-        self.keys = [mx.zeros((shape.heads, FIRST_PAGES * PAGE, shape.key_size), shape.dtype) for shape in self.shapes]
-        self.values = [mx.zeros((shape.heads, FIRST_PAGES * PAGE, shape.value_size), shape.dtype) for shape in self.shapes]
+        self.layers = Layers(
+            keys=[mx.zeros((shape.heads, FIRST_PAGES * PAGE, shape.key_size), shape.dtype) for shape in self.shapes],
+            values=[mx.zeros((shape.heads, FIRST_PAGES * PAGE, shape.value_size), shape.dtype) for shape in self.shapes],
+        )
 
     def allocate(self, count: int) -> list[int]:
         """Pages with one reader each; their content is undefined. Effects: the pool grows when too few pages are free."""
@@ -98,37 +119,29 @@ class PagePool:
     def copy(self, sources: Sequence[int], targets: Sequence[int]) -> None:
         """Copy positions of the pool to others. Launches the read, so that nothing refers to the pool when it is written."""
         read, written = mx.array(list(sources)), mx.array(list(targets))
-        for arrays in (self.keys, self.values):
+        for arrays in (self.layers.keys, self.layers.values):
             found = [array[:, read] for array in arrays]
             mx.async_eval(found)
             for array, rows in zip(arrays, found, strict=True):
                 array[:, written] = rows
 
-    def read(self, page: int, count: int) -> list[tuple[mx.array, mx.array]]:
-        """The first `count` positions of a page, by layer: keys and values (1, heads, count, size), copied. Launched, not waited for."""
-        cut = [
-            tuple(mx.contiguous(array[None, :, page * PAGE : page * PAGE + count]) for array in layer)
-            for layer in zip(self.keys, self.values, strict=True)
-        ]
-        mx.async_eval(cut)
-        return [(keys, values) for keys, values in cut]
+    def read(self, slots: Sequence[int]) -> list[tuple[mx.array, mx.array]]:
+        """Positions of the pool, by layer: keys and values (1, heads, positions, size), copied. Launched, not waited for."""
+        places = mx.array(list(slots))
+        found = [(keys[:, places][None], values[:, places][None]) for keys, values in zip(self.layers.keys, self.layers.values, strict=True)]
+        mx.async_eval(found)
+        return found
 
-    def store(self, page: int, layers: Sequence[tuple[mx.array, mx.array]]) -> None:
-        """Write keys and values (1, heads, count, size), by layer, to the front of a page."""
+    def store(self, slots: Sequence[int], layers: Sequence[tuple[mx.array, mx.array]]) -> None:
+        """Write keys and values (1, heads, positions, size), by layer, to positions of the pool."""
+        places = mx.array(list(slots))
         for layer, (keys, values) in enumerate(layers):
-            count = keys.shape[2]
-            self.keys[layer][:, page * PAGE : page * PAGE + count] = keys[0]
-            self.values[layer][:, page * PAGE : page * PAGE + count] = values[0]
-
-    def write(self, layer: int, slots: mx.array, keys: mx.array, values: mx.array) -> None:
-        """Write keys and values (rows, heads, tokens, size) to positions of the pool, `slots` (rows * tokens,): row after row. Lazy."""
-        self.keys[layer][:, slots] = _heads_first(keys)
-        self.values[layer][:, slots] = _heads_first(values)
+            self.layers.write(layer, places, keys, values)
 
     def _grow(self, missing: int) -> None:
         old = self.pages
         new = 2 ** math.ceil(math.log2(old + missing))
-        for arrays in (self.keys, self.values):
+        for arrays in (self.layers.keys, self.layers.values):
             for layer, array in enumerate(arrays):
                 arrays[layer] = mx.concatenate([array, mx.zeros((array.shape[0], (new - old) * PAGE, array.shape[2]), array.dtype)], axis=1)
                 del array

@@ -4,7 +4,9 @@ Knows rows, pages and attention. Knows nothing of blocks' keys, plans or samplin
 """
 
 import enum
+import functools
 from collections.abc import Sequence
+from typing import cast
 
 import attrs
 import mlx.core as mx
@@ -12,84 +14,169 @@ import numpy as np
 
 from semantic_trio.adapters.mlx import attention
 from semantic_trio.adapters.mlx.paged_attention import PagedAttention
-from semantic_trio.adapters.mlx.pages import PAGE, SCRATCH, PagePool
+from semantic_trio.adapters.mlx.pages import PAGE, SCRATCH, Layers, PagePool
 
 Index = np.ndarray[tuple[int, ...], np.dtype[np.int32]]
 
 
 @attrs.define(eq=False)
-class PagedRow:
-    """The pages of one row, in order."""
+class PageTable:
+    """The pages of one row in one layer group, in order."""
 
+    pool: PagePool
     pages: list[int] = attrs.field(factory=list)
-    length: int = 0  # positions written, those of a launched pass included
+    first: int = 0  # pages before these, which have left the window
 
     def slots(self, start: int, stop: int) -> list[int]:
         """Where in the pool the positions [start, stop) lie."""
-        return [self.pages[at // PAGE] * PAGE + at % PAGE for at in range(start, stop)]
+        return [self.pages[at // PAGE - self.first] * PAGE + at % PAGE for at in range(start, stop)]
 
-    def extend(self, pool: PagePool, count: int) -> None:
-        """Make the row `count` positions longer, with new pages where it needs them."""
-        self.length += count
-        missing = -(-self.length // PAGE) - len(self.pages)
+    def begin(self, length: int) -> int:
+        """The first position that is kept of a row of `length`: as far as a token looks back, and one more, as mlx-lm's caches have it."""
+        return 0 if self.pool.window is None else max(length - self.pool.window, 0)
+
+    def shared(self, length: int) -> "PageTable":
+        """A table of the pages that a row of `length` goes on from, each with one reader more."""
+        first = self.begin(length) // PAGE
+        pages = self.pages[first - self.first : -(-length // PAGE) - self.first]
+        self.pool.share(pages)
+        return PageTable(self.pool, pages, first)
+
+    def own_last(self, length: int) -> None:
+        """A partly filled page has one writer: replace the last page of a row of `length` by a copy where others read it too."""
+        if length % PAGE and not self.pool.is_exclusive(self.pages[-1]):
+            shared = self.pages[-1]
+            self.pages[-1] = self.copied(length - length % PAGE, length)
+            self.pool.release([shared])
+
+    def copied(self, start: int, stop: int) -> int:
+        """A new page with the positions [start, stop), at most a page of them."""
+        [page] = self.pool.allocate(1)
+        self.pool.copy(self.slots(start, stop), range(page * PAGE, page * PAGE + stop - start))
+        return page
+
+    def extend(self, length: int, count: int) -> None:
+        """Make place for `count` positions behind `length`. Pages that have left the window of all of them lose a reader."""
+        if self.pool.window is not None:
+            left = max(length - self.pool.window + 1, 0) // PAGE - self.first
+            if left > 0:
+                self.pool.release(self.pages[:left])
+                self.pages, self.first = self.pages[left:], self.first + left
+        missing = -(-(length + count) // PAGE) - self.first - len(self.pages)
         if missing > 0:
-            self.pages += pool.allocate(missing)
+            self.pages += self.pool.allocate(missing)
+
+    def release(self) -> None:
+        """Give all pages back."""
+        self.pool.release(self.pages)
+        self.pages, self.first = [], 0
+
+
+@attrs.define(eq=False)
+class PagedRow:
+    """The pages of one row in all layer groups."""
+
+    tables: list[PageTable]
+    length: int = 0  # positions written, those of a launched pass included
+
+    def extend(self, count: int) -> None:
+        """Make the row `count` positions longer."""
+        for table in self.tables:
+            table.extend(self.length, count)
+        self.length += count
+
+    def release(self) -> None:
+        """Give all pages back and begin anew."""
+        for table in self.tables:
+            table.release()
+        self.length = 0
 
 
 class Reading(enum.Enum):
     """How attention reads the keys and values of a pass."""
 
-    TOKEN = enum.auto()  # one token per row: by the kernel, or as MASKED where there is none
+    TOKENS = enum.auto()  # tokens each by itself, several of one row included: by the kernel, or as MASKED where there is none
     OWN = enum.auto()  # rows without a past: the pass's own keys and values, nothing from the pool
     MASKED = enum.auto()  # pages gathered into a padded batch, with a mask: holds the scores of a whole layer
     EXACT = enum.auto()  # one row, its positions gathered without padding: fused attention, planned anew for each length
 
 
 @attrs.frozen(eq=False)
-class Pass:
-    """Where the tokens of a pass stand. Rows and tokens beyond the real ones are padding."""
+class Places:
+    """Where the tokens of a pass stand in one layer group: arrays only, so that a compiled pass takes them as its input.
 
-    pool: PagePool
+    Positions count from the first page of a row's table.
+    """
+
+    slots: mx.array  # (rows * tokens,) position in the pool that each token is written to
+    table: mx.array  # (rows, pages)
+    before: mx.array  # (rows,) positions before the first token
+    lengths: mx.array  # (rows,) positions once the pass is written
+
+    @property
+    def arrays(self) -> tuple[mx.array, ...]:
+        """All of them, in the order of the fields."""
+        return self.slots, self.table, self.before, self.lengths
+
+    @classmethod
+    def of(cls, tables: Sequence[PageTable], starts: Index, counts: Index, width: int, pages: int) -> "Places":
+        """Those of rows that append `counts` tokens behind `starts`, padded to `width` tokens and tables of `pages` pages."""
+        table: Index = np.full((len(starts), pages), SCRATCH, np.int32)
+        before = starts.copy()
+        for at, one in enumerate(tables):
+            table[at, : len(one.pages)] = one.pages
+            before[at] -= one.first * PAGE
+        positions = (before[:, None] + np.arange(width)).astype(np.int32)
+        slots = _slots(table, positions, counts)
+        return cls(mx.array(slots), mx.array(table), mx.array(before), mx.array(np.maximum(before + counts, 1)))
+
+
+@attrs.define(eq=False)
+class LayerGroup:
+    """One layer group in a pass."""
+
+    layers: Layers
+    window: int | None
+    places: Places
+    width: int  # tokens of a row in the pass, padding included
+    longest: int = 0  # positions of the longest row, counted like `Places`; for EXACT alone
+
+    @functools.cached_property
+    def mask(self) -> mx.array:
+        """(rows, 1, tokens, positions) True where a token looks, of the positions of a table."""
+        return self._seen(self.places.before, self.places.table.shape[1] * PAGE)
+
+    @functools.cached_property
+    def is_written(self) -> mx.array:
+        """(rows, 1, positions, 1) True for the positions of a row, of those of a table."""
+        held = mx.arange(self.places.table.shape[1] * PAGE)
+        return held[None, None, :, None] < self.places.lengths[:, None, None, None]
+
+    @property
+    def exact_mask(self) -> mx.array | str:
+        """The mask of the one row of a pass over its positions without padding."""
+        return "causal" if self.window is None else self.mask[..., : self.longest]
+
+    @functools.cached_property
+    def own_mask(self) -> mx.array | str:
+        """The mask of rows without a past over the tokens of the pass."""
+        if self.window is None or self.width <= self.window:
+            return "causal"
+        return self._seen(mx.zeros((1,), mx.int32), self.width)
+
+    def _seen(self, before: mx.array, positions: int) -> mx.array:
+        held, at = mx.arange(positions), (before[:, None] + mx.arange(self.width))[:, None, :, None]
+        return held <= at if self.window is None else (held <= at) & (held > at - self.window)
+
+
+@attrs.frozen(eq=False)
+class Pass:
+    """Tokens of rows that go through the model together. Rows and tokens beyond the real ones are padding."""
+
     reading: Reading
     kernel: PagedAttention | None
     offset: mx.array  # (rows,) position of the first token of each row
-    slots: mx.array  # (rows * tokens,) position in the pool that each token is written to
-    table: mx.array  # (rows, pages)
-    lengths: mx.array  # (rows,) positions of each row once the pass is written
-    longest: int  # positions of the longest row
-    mask: mx.array  # (rows, 1, tokens, pages * 256) True where a token may look
-    is_written: mx.array  # (rows, 1, pages * 256, 1) True for the positions of a row
-
-    @classmethod
-    def of(
-        cls, pool: PagePool, reading: Reading, kernel: PagedAttention | None, rows: Sequence[tuple[PagedRow, int]], height: int, width: int
-    ) -> "Pass":
-        """A pass that appends so many tokens to rows, padded to `height` rows of `width` tokens.
-
-        Effects: the rows have their new pages and lengths.
-        """
-        before, counts = np.zeros(height, np.int32), np.zeros(height, np.int32)
-        for at, (row, count) in enumerate(rows):
-            before[at], counts[at] = row.length, count
-            row.extend(pool, count)
-        table: Index = np.full((height, max(len(row.pages) for row, _ in rows)), SCRATCH, np.int32)
-        for at, (row, _) in enumerate(rows):
-            table[at, : len(row.pages)] = row.pages
-        positions = (before[:, None] + np.arange(width)).astype(np.int32)
-        lengths = mx.array(np.maximum(before + counts, 1))
-        held = mx.arange(table.shape[1] * PAGE)
-        return cls(
-            pool=pool,
-            reading=reading,
-            kernel=kernel,
-            offset=mx.array(before),
-            slots=mx.array(_slots(table, positions, counts)),
-            table=mx.array(table),
-            lengths=lengths,
-            longest=int((before + counts).max()),
-            mask=held[None, None, None, :] <= mx.array(positions)[:, None, :, None],
-            is_written=held[None, None, :, None] < lengths[:, None, None, None],
-        )
+    groups: Sequence[LayerGroup]
 
 
 @attrs.define(eq=False)
@@ -97,7 +184,8 @@ class PagedCache(attention.BatchCache):
     """One layer of a pass, in the place where the model expects a cache."""
 
     of: Pass
-    layer: int
+    group: LayerGroup
+    layer: int  # among those of the group
 
     @property
     def offset(self) -> mx.array:
@@ -109,24 +197,26 @@ class PagedCache(attention.BatchCache):
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         """Write (rows, heads, tokens, size) to the pool, and return it as it is."""
-        self.of.pool.write(self.layer, self.of.slots, keys, values)
+        self.group.layers.write(self.layer, self.group.places.slots, keys, values)
         return keys, values
 
     def attend(
         self, plain: attention.Attention, queries: mx.array, keys: mx.array, values: mx.array, scale: float, mask: object, more: dict[str, object]
     ) -> mx.array:
         """See `BatchCache.attend`."""
-        now = self.of
-        held = now.pool.keys[self.layer], now.pool.values[self.layer]
-        if now.reading is Reading.TOKEN and now.kernel is not None and not more:
-            return now.kernel(queries, *held, now.table, now.lengths, scale)
-        if now.reading is Reading.OWN:
-            return plain(queries, keys, values, cache=None, scale=scale, mask="causal", **more)
-        keys, values = (_gathered(layer, now.table) for layer in held)
-        if now.reading is Reading.EXACT:
-            return plain(queries, keys[:, :, : now.longest], values[:, :, : now.longest], cache=None, scale=scale, mask="causal", **more)
-        values = mx.where(now.is_written, values, 0)  # what a page held before may be no number, and 0 times that is none either
-        return plain(queries, keys, values, cache=None, scale=scale, mask=now.mask, **more)
+        reading, group = self.of.reading, self.group
+        if reading is Reading.OWN:
+            return plain(queries, keys, values, cache=None, scale=scale, mask=group.own_mask, **more)
+        held = group.layers.keys[self.layer], group.layers.values[self.layer]
+        if reading is Reading.TOKENS and self.of.kernel is not None and more.keys() <= {"sinks"}:
+            sinks = cast(mx.array | None, more.get("sinks"))
+            return self.of.kernel(queries, *held, group.places.table, group.places.lengths, scale, window=group.window, sinks=sinks)
+        keys, values = (_gathered(layer, group.places.table) for layer in held)
+        if reading is Reading.EXACT:
+            stop = group.longest
+            return plain(queries, keys[:, :, :stop], values[:, :, :stop], cache=None, scale=scale, mask=group.exact_mask, **more)
+        values = mx.where(group.is_written, values, 0)  # what a page held before may be no number, and 0 times that is none either
+        return plain(queries, keys, values, cache=None, scale=scale, mask=group.mask, **more)
 
 
 def _slots(table: Index, positions: Index, counts: Index) -> Index:

@@ -65,7 +65,7 @@ class Batch:
     _steps: int = attrs.field(init=False, default=0)
 
     def __attrs_post_init__(self) -> None:
-        self.store = PageStore(self.layout.pool) if isinstance(self.layout, PagedLayout) else WarmStore()
+        self.store = PageStore(self.layout) if isinstance(self.layout, PagedLayout) else WarmStore()
 
     def step(self, plan: StepPlan) -> StepResult:
         """See `ModelRunner.step`. Any exception leaves the rows in doubt."""
