@@ -1,19 +1,115 @@
-"""Memory for the KV cache by default."""
+"""Bounds on thoughts: they are ended once, at the bound, in the model's own words."""
 
+from pathlib import Path
+
+import attrs
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from tokenizers import AddedToken
 
-from semantic_trio.adapters.mlx.budget import CPU_MB, MIB, gpu_cache_mb, usual_cache_mb
+from semantic_trio.adapters.text.codec import load_codec
+from semantic_trio.domain.budget import BudgetState, ThoughtBudget, enforced
+from semantic_trio.domain.conversation import Calling, Conversation, Message, Role, Text, Tool, ToolChoice
+from semantic_trio.domain.stopping import Thoughts
+from semantic_trio.testing.codec import ByteDecoder
+from semantic_trio.testing.grammar import OneAnswer
+from tests import harmony
+from tests.vocabulary import CHATML, byte_tokenizer, write_model
 
-GIB = 1 << 30
+CLOSING = tuple(b"\n</think>\n\n")
+ASKED = Conversation((Message(Role.USER, (Text("hi"),)),), thinks=True, thought_budget=5)
 
 
-@pytest.mark.parametrize(
-    ("memory", "weights", "budget"),
-    [(16, 4, 4), (141, 15, 35.25), (24, 16, 4), (16, 15.5, 1)],
-)
-def test_a_gpu_gives_a_quarter_of_its_memory_and_half_of_what_the_weights_leave(memory: float, weights: float, budget: float) -> None:
-    assert gpu_cache_mb(int(memory * GIB), int(weights * GIB)) == int(budget * GIB) // MIB
+def budget(limit: int, *, is_open: bool = True) -> ThoughtBudget:
+    return ThoughtBudget(limit, Thoughts("<think>", "</think>", is_open), CLOSING, ByteDecoder, 256)
 
 
-def test_a_cpu_gives_four_gibibytes() -> None:
-    assert usual_cache_mb() == CPU_MB
+def only(state: BudgetState) -> int | None:
+    """The one token that may come; None where any may."""
+    bits = int.from_bytes(state.allowed(), "little")
+    return bits.bit_length() - 1 if bits.bit_count() == 1 else None
+
+
+def answered(grammar: ThoughtBudget, wanted: bytes) -> bytes:
+    """What comes of a model that wants to say this."""
+    state, said, rest = grammar.start(), b"", list(wanted)
+    while rest or only(state) is not None:
+        forced = only(state)
+        token = rest.pop(0) if forced is None else forced
+        state.take(token)
+        said += bytes([token])
+    return said
+
+
+@pytest.mark.parametrize("limit", [0, 1, 5])
+def test_a_thought_is_ended_at_the_bound(limit: int) -> None:
+    assert answered(budget(limit), b"abcdefgh") == b"abcdefgh"[:limit] + bytes(CLOSING) + b"abcdefgh"[limit:]
+
+
+def test_a_thought_that_ends_by_itself_is_left_alone() -> None:
+    for said in (b"abc</think>so and so on", b"abcde</think>"):
+        assert answered(budget(5 + len("</think>")), said) == said
+
+
+def test_a_thought_that_the_model_begins_is_bounded_too() -> None:
+    assert answered(budget(3, is_open=False), b"so <think>abcdef") == b"so <think>abc" + bytes(CLOSING) + b"def"
+    assert answered(budget(3, is_open=False), b"so <thin and no thought") == b"so <thin and no thought"
+
+
+def test_all_thoughts_of_an_answer_share_the_bound() -> None:
+    spent = len("ab</think>")
+    assert answered(budget(spent + 1), b"ab</think>x<think>cde") == b"ab</think>x<think>c" + bytes(CLOSING) + b"de"
+
+
+@given(wanted=st.text(alphabet="ab<think>/\n", max_size=40), limit=st.integers(0, 12), at=st.integers(0, 60))
+def test_a_row_that_comes_back_is_bounded_where_it_was(wanted: str, limit: int, at: int) -> None:
+    said = answered(budget(limit), wanted.encode())
+    state, again = budget(limit).start(), budget(limit).start()
+    for token in said[:at]:
+        state.take(token)
+        again.take(token)
+    for token in said[at:]:
+        assert state.allowed() == again.allowed()
+        assert only(state) in {None, token}
+        state.take(token)
+        again.take(token)
+
+
+def test_what_else_an_answer_is_held_to_holds_too() -> None:
+    grammar = attrs.evolve(budget(2), inner=OneAnswer(b"ab" + bytes(CLOSING) + b"{}"))
+    state, said = grammar.start(), b""
+    for _ in range(len(CLOSING) + 4):
+        token = only(state)
+        assert token is not None
+        state.take(token)
+        said += bytes([token])
+    assert said == b"ab" + bytes(CLOSING) + b"{}"
+
+
+def test_a_bound_that_cannot_be_reached_costs_nothing() -> None:
+    inner = OneAnswer(b"a")
+    assert enforced(attrs.evolve(budget(99), inner=inner), 100) is inner
+    assert isinstance(enforced(budget(98), 100), ThoughtBudget)
+    assert enforced(inner, 1) is inner
+
+
+def test_thoughts_are_ended_in_the_delimiters_of_the_model(tmp_path: Path) -> None:
+    tokenizer = byte_tokenizer()
+    tokenizer.add_tokens([AddedToken(token, normalized=False) for token in ("<think>", "</think>")])
+    qwen = load_codec(write_model(tmp_path / "qwen", tokenizer=tokenizer, chat_template=CHATML))
+    oss = load_codec(write_model(tmp_path / "oss", tokenizer=harmony.harmony_tokenizer(), chat_template=harmony.TEMPLATE))
+
+    for codec, words in ((qwen, "\n</think>\n\n"), (oss, "<|end|><|start|>assistant")):
+        grammar = codec.grammar(ASKED, "")
+        assert isinstance(grammar, ThoughtBudget)
+        assert codec.decode(grammar.closing) == words
+        assert len(grammar.closing) == len(codec.encode_text(words))
+
+
+def test_nothing_is_bounded_where_nothing_is_thought(tmp_path: Path) -> None:
+    codec = load_codec(write_model(tmp_path))
+    assert codec.grammar(attrs.evolve(ASKED, thought_budget=None), "") is None
+    assert codec.grammar(attrs.evolve(ASKED, thinks=False), "") is None
+    called = attrs.evolve(ASKED, tools=(Tool("look"),), choice=ToolChoice(Calling.REQUIRED))
+    assert not isinstance(codec.grammar(called, codec.encode_prompt(called).opening), ThoughtBudget)
