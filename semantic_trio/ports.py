@@ -24,6 +24,10 @@ class ModelRunner(Protocol):
         """What the model's caches consist of."""
 
     @property
+    def layout(self) -> str:
+        """How rows go through the model together, for people."""
+
+    @property
     def sizes(self) -> PassSizes:
         """Sizes of passes that the model is fast with on its device."""
 

@@ -160,8 +160,9 @@ def config(config_file: Path | None, **options: object) -> None:
 
 
 @main.command()
+@click.option("--report", is_flag=True, help="Also prove the layouts of the KV cache on tiny models, and time them: for a bug report.")
 @_settings_options
-def doctor(config_file: Path | None, **options: object) -> None:
+def doctor(config_file: Path | None, *, report: bool, **options: object) -> None:
     """Say what this machine has and what to do about what it lacks."""
     with known_ends():
         chosen = _load(config_file, options).settings
@@ -173,4 +174,9 @@ def doctor(config_file: Path | None, **options: object) -> None:
         click.echo(f"{'!' if finding.cure else ' '} {finding.subject:10} {finding.found}")
         if finding.cure:
             click.echo(f"             do: {finding.cure}")
+    if report:
+        from semantic_trio.adapters.mlx.report import layouts
+
+        for line in layouts():
+            click.echo(f"  layout     {line}")
     sys.exit(1 if any(finding.cure for finding in findings) else 0)

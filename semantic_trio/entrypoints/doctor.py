@@ -95,6 +95,8 @@ def _server(settings: Settings) -> Iterator[Finding]:
     rates = ask_rates(settings)
     if rates is None:
         return
+    if rates.layout:
+        yield Finding("server", f"rows go through the model as: {rates.layout}")
     if not rates.computed or not rates.read:
         computed = f"prompts are computed at {rates.computed:,.0f} tokens/s" if rates.computed else "no prompt has been computed yet"
         read = f"memory is read from disk at {rates.read:,.0f} tokens/s" if rates.read else "nothing has come back from disk yet"

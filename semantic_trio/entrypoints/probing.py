@@ -26,6 +26,7 @@ class Rates:
 
     computed: float
     read: float
+    layout: str = ""  # how rows go through the model; empty: it does not say
 
 
 def read_rate(directory: Path) -> float:
@@ -54,7 +55,8 @@ def ask_rates(settings: Settings) -> Rates | None:
     except (OSError, http.client.HTTPException):
         return None
     computed, read = _value(COMPUTED, text), _value(READ, text)
-    return None if computed is None or read is None else Rates(computed, read)
+    layout = re.search(r'^semantic_layout_info\{layout="([^"]*)"\}', text, re.MULTILINE)
+    return None if computed is None or read is None else Rates(computed, read, layout[1] if layout else "")
 
 
 def _forget_what_is_cached(file: "tempfile._TemporaryFileWrapper[bytes] | BinaryIO") -> None:

@@ -94,6 +94,7 @@ class FakeRunner:
     seconds_per_prompt_token: float = 0.0
     look_ahead: bool = True
     sizes: PassSizes = PASSES
+    layout: str = "no model"
     before_step: Callable[[StepPlan], None] = lambda plan: None  # may raise, to play a device that fails
     end_after: int | None = None  # index of the token at which every row ends its turn
     spec: ModelCacheSpec = ATTENTION_ONLY  # with a group that is not global, rows are restored from marks too

@@ -118,6 +118,9 @@ class _EngineCollector(Collector):
         for labels, count in self.calls.items():
             read.add_metric(labels, count)
         yield read
+        layout = GaugeMetricFamily("semantic_layout_info", "How rows go through the model together.", labels=("layout",))
+        layout.add_metric((engine.runner.layout,), 1)
+        yield layout
         yield from self._remembered()
 
     def _remembered(self) -> Iterator[Metric]:

@@ -47,6 +47,10 @@ class Layout(Protocol):
         """Sizes of passes that suit the layout."""
 
     @property
+    def name(self) -> str:
+        """How rows go through the model, for people."""
+
+    @property
     def model(self) -> Module:
         """What computes it."""
 
@@ -74,6 +78,7 @@ class InTurnLayout:
     """One forward pass per row."""
 
     model: Module
+    name: str = attrs.field(default="in turn", init=False)
     sizes: PassSizes = SMALL_PASSES
 
     def open(self) -> RowCaches:
@@ -104,6 +109,7 @@ class RaggedLayout:
     """All rows in one pass; only attention looks at each by itself."""
 
     model: Module
+    name: str = attrs.field(default="rows of their own", init=False)
     sizes: PassSizes = SMALL_PASSES
     _head: attention.ChosenTokens = attrs.field(init=False)
     _growth: Iterator[int] = attrs.field(init=False, factory=lambda: itertools.cycle(GROWTH))

@@ -77,6 +77,11 @@ class PagedLayout:
         self._layers = [(group, groups[:at].count(group)) for at, group in enumerate(groups)]
         self._compute = mx.compile(self._attended) if self.compiles else self._attended
 
+    @property
+    def name(self) -> str:
+        """See `Layout.name`."""
+        return f"pages, {'attention kernel' if self.kernel else 'gathered'}"
+
     def open(self) -> RowCaches:
         """See `Layout.open`."""
         return [PagedRow([PageTable(pool) for pool in self.pools])]

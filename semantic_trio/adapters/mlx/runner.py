@@ -253,6 +253,11 @@ class MlxRunner:
         """Sizes of passes that the model is fast with on its device."""
         return self.batch.layout.sizes
 
+    @property
+    def layout(self) -> str:
+        """See `ModelRunner.layout`."""
+        return self.batch.layout.name
+
     async def step(self, plan: StepPlan) -> StepResult:
         """See `ModelRunner.step`."""
         return await self._call(functools.partial(self.batch.step, plan))
@@ -307,5 +312,5 @@ async def load_runner(device: Device, path: Path) -> tuple[MlxRunner, LoadedMode
     spec = await device.call(lambda: measure_spec(loaded.model, loaded.fingerprint))
     batch = Batch(layout)
     await device.call(lambda: batch.forms)
-    log.info("model loaded", layout=type(layout).__name__, context_length=loaded.context_length)
+    log.info("model loaded", layout=layout.name, context_length=loaded.context_length)
     return MlxRunner(device, batch, spec, await device.call(lambda: embedding_size(loaded.model))), loaded
