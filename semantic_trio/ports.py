@@ -4,7 +4,7 @@ from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import BinaryIO, Protocol
 
 from semantic_trio.domain.content import AgentRecord, Content, Item
-from semantic_trio.domain.conversation import NOTHING_KNOWN, Conversation, Known, Part, Prompt
+from semantic_trio.domain.conversation import NOTHING_KNOWN, AnswerPart, Conversation, Known, Part, Prompt
 from semantic_trio.domain.embedding import Pooling
 from semantic_trio.domain.geometry import ModelCacheSpec
 from semantic_trio.domain.responses import StoredResponse
@@ -136,11 +136,17 @@ class CacheFiles(Protocol):
 class AnswerReader(Protocol):
     """Takes one answer apart while it comes: text, thoughts, calls, in the words of one model."""
 
-    def push(self, text: str) -> list[Part]:
-        """What is certain now: more text, more of a thought, or a whole call, its id still empty. Holds back what may become a mark."""
+    def push(self, text: str) -> list[AnswerPart]:
+        """Return what is certain now: more text, more of a thought, more of a call, or a whole call. Ids of calls are empty.
 
-    def finish(self, *, is_cut: bool = False) -> list[Part]:
-        """The rest; `is_cut`: the answer did not end by the model's will. A call counts when it is whole; what is not is text, as it was written."""
+        Text that may become a delimiter is held back. Pieces of a call are the beginning of the arguments that the whole call then has.
+        """
+
+    def finish(self, *, is_cut: bool = False) -> list[AnswerPart]:
+        """Return the rest; `is_cut`: the answer was not ended by the model.
+
+        A call counts when it is whole. One that is not is text as it was written, or a `CutCall` where pieces of it were told.
+        """
 
     @property
     def thoughts(self) -> Thoughts | None:

@@ -13,13 +13,26 @@ import trio
 from semantic_trio.application.continuing import whole_turn
 from semantic_trio.application.handle import Generation
 from semantic_trio.domain.canonical import canonical
-from semantic_trio.domain.conversation import Conversation, Message, Part, Prompt, Role, Text, Thinking, Tool, ToolCall
+from semantic_trio.domain.conversation import (
+    AnswerPart,
+    CallPiece,
+    Conversation,
+    CutCall,
+    Message,
+    Part,
+    Prompt,
+    Role,
+    Text,
+    Thinking,
+    Tool,
+    ToolCall,
+)
 from semantic_trio.domain.generation import Event, Failed, Finished, FinishReason, TokenEvent
 from semantic_trio.domain.said import Digest, Said, link
 from semantic_trio.domain.steering import Grammar
 from semantic_trio.ports import AnswerReader
 
-AnswerEvent = Part | Finished | Failed
+AnswerEvent = AnswerPart | Finished | Failed
 Piece = TypeVar("Piece", Part, AnswerEvent)
 
 
@@ -52,6 +65,12 @@ class WholeAnswer:
     finished: Finished
     scores: tuple[TokenEvent, ...] = ()  # of the tokens of its text, where they were asked for
     thought_tokens: int = 0
+    cut: CutCall | None = None  # the call it ends with, where that was announced and is not whole
+
+    @property
+    def parts_with_cut(self) -> tuple[Part, ...]:
+        """Its parts, with the call that is not whole as text."""
+        return with_cut(self.parts, self.cut)
 
     @property
     def text(self) -> str:
@@ -62,11 +81,11 @@ class WholeAnswer:
 class PlainReader:
     """An `AnswerReader` to whom all is text."""
 
-    def push(self, text: str) -> list[Part]:
+    def push(self, text: str) -> list[AnswerPart]:
         """See `AnswerReader.push`."""
         return [Text(text)] if text else []
 
-    def finish(self, *, is_cut: bool = False) -> list[Part]:
+    def finish(self, *, is_cut: bool = False) -> list[AnswerPart]:
         """See `AnswerReader.finish`."""
         return []
 
@@ -100,6 +119,8 @@ class Answer:
     _scores: list[TokenEvent] = attrs.field(init=False, factory=list)
     _tokens: list[int] = attrs.field(init=False, factory=list)
     _pieces: list[Part] = attrs.field(init=False, factory=list)
+    _call_id: str = attrs.field(init=False, default="")  # of the call that is being written
+    _cut: CutCall | None = attrs.field(init=False, default=None)
     _is_over: bool = attrs.field(init=False, default=False)
 
     @property
@@ -107,15 +128,20 @@ class Answer:
         """What has been told so far, neighbouring pieces joined."""
         return tuple(joined(self._pieces))
 
+    @property
+    def parts_with_cut(self) -> tuple[Part, ...]:
+        """What has been told so far, with a call that turned out not to be whole as text."""
+        return with_cut(self.parts, self._cut)
+
     async def receive(self) -> list[AnswerEvent]:
         """All events that have come, as soon as there is one; the last of all is `Finished` or `Failed`. To be cancelled loses nothing.
 
-        Neighbouring pieces of a text, or of a thought, are one event.
+        Neighbouring pieces of a text, of a thought or of a call are one event.
         """
         told = list(self._waiting())
         while not told:
             told = list(self._heard(await self.generation.events.receive()))
-        return joined(told)
+        return _with_calls_joined(joined(told))
 
     async def result(self) -> WholeAnswer:
         """All of it. Raises the error of a generation that failed."""
@@ -124,7 +150,7 @@ class Answer:
             if isinstance(last, Failed):
                 raise last.error
             if isinstance(last, Finished):
-                return WholeAnswer(self.parts, last, self.take_scores(), self.thought_tokens)
+                return WholeAnswer(self.parts, last, self.take_scores(), self.thought_tokens, self._cut)
 
     def take_scores(self) -> tuple[TokenEvent, ...]:
         """The tokens of the text that was told since the last call, where they are kept."""
@@ -162,40 +188,57 @@ class Answer:
                 allowed = self._allowed(read)
                 yield from self._told(allowed)
                 tokens = tuple(self._tokens[:-1] if ends_turn else self._tokens)  # the template says where a turn ends
-                self._remember(() if event.stop_string or len(allowed) < len(read) else self.parts, tokens)
-                yield event
+                is_all = not event.stop_string and self._cut is None and len(allowed) == len(read)
+                self._remember(self.parts if is_all else (), tokens)
+                yield event if self._cut is None else broken(event)
             case Failed():
                 self._is_over = True
                 yield event
 
-    def _allowed(self, parts: list[Part]) -> list[Part]:
-        """The parts up to the first call where there may be no other: some formats tell all calls at the end."""
-        first = next((at for at, part in enumerate(parts) if isinstance(part, ToolCall)), len(parts))
-        return parts[: first + 1] if self._ends_with_call else parts
+    def _is_last(self, part: AnswerPart) -> bool:
+        """True if nothing may follow a part: it is a call that is not whole, or the only call that is allowed."""
+        return isinstance(part, CutCall) or (self._ends_with_call and isinstance(part, ToolCall))
 
-    def _until_enough(self, parts: Iterator[Part]) -> Iterator[AnswerEvent]:
-        """The parts, and the end after the first call where there may be no other."""
+    def _allowed(self, parts: list[AnswerPart]) -> list[AnswerPart]:
+        """The parts up to the first that nothing may follow: some formats tell all calls at the end."""
+        last = next((at for at, part in enumerate(parts) if self._is_last(part)), len(parts))
+        return parts[: last + 1]
+
+    def _until_enough(self, parts: Iterator[AnswerPart]) -> Iterator[AnswerEvent]:
+        """The parts up to the first that nothing may follow, and behind that the end."""
         for part in parts:
             yield part
-            if self._ends_with_call and isinstance(part, ToolCall):
+            if self._is_last(part):
                 yield self._cut_short(self._tokens)
                 return
 
     def _cut_short(self, tokens: Sequence[int]) -> Finished:
         """End the generation; `tokens` of it are remembered."""
         self.generation.close()
-        self._remember(self.parts, tuple(tokens))
-        return self.generation.cut_short(len(self._tokens))
+        self._remember(self.parts if self._cut is None else (), tuple(tokens))
+        end = self.generation.cut_short(len(self._tokens))
+        return end if self._cut is None else broken(end)
 
-    def _told(self, parts: list[Part]) -> Iterator[Part]:
+    def _told(self, parts: list[AnswerPart]) -> Iterator[AnswerPart]:
         if parts:
             self._count({type(part) for part in parts})
         for part in parts:
-            told = attrs.evolve(part, id=self._new_call_id()) if isinstance(part, ToolCall) else part
-            self._pieces.append(told)
+            told = self._with_id(part) if isinstance(part, ToolCall | CallPiece | CutCall) else part
+            if isinstance(told, CutCall):
+                self._cut = told
+            elif not isinstance(told, CallPiece):
+                self._pieces.append(told)
             yield told
 
-    def _count(self, kinds: set[type[Part]]) -> None:
+    def _with_id(self, part: ToolCall | CallPiece | CutCall) -> ToolCall | CallPiece | CutCall:
+        """A call, or a piece of one, with the id under which its client knows it."""
+        self._call_id = self._call_id or self._new_call_id()
+        named = attrs.evolve(part, id=self._call_id)
+        if not isinstance(part, CallPiece):
+            self._call_id = ""
+        return named
+
+    def _count(self, kinds: set[type[AnswerPart]]) -> None:
         """Say what the tokens were drawn for of which nothing had been told."""
         if Text in kinds and self._keeps_scores:
             self._scores += self._unread
@@ -215,6 +258,17 @@ class Answer:
             self._said.remember(self._encoded.digests, self._encoded.prompt.tokens, tokens, name, owner)
 
 
+def broken(end: Finished) -> Finished:
+    """The end of an answer whose last call is not whole: it was cut, and no client is to take the call for a whole one."""
+    is_cut = end.reason in {FinishReason.MAX_TOKENS, FinishReason.CONTEXT_FULL}
+    return end if is_cut else attrs.evolve(end, reason=FinishReason.BROKEN_CALL, stop_string=None)
+
+
+def with_cut(parts: Sequence[Part], cut: CutCall | None) -> tuple[Part, ...]:
+    """The parts of an answer, and behind them the call that is not whole as text."""
+    return tuple(parts) if cut is None else tuple(joined([*parts, Text(cut.written)]))
+
+
 def joined(pieces: Iterable[Piece]) -> list[Piece]:
     """Pieces in order; those of a text that follow each other are one, and so are those of a thought."""
     whole: list[Piece] = []
@@ -223,4 +277,16 @@ def joined(pieces: Iterable[Piece]) -> list[Piece]:
             whole.append(kind("".join(piece.text for piece in run if isinstance(piece, Text | Thinking))))
         else:
             whole.extend(run)
+    return whole
+
+
+def _with_calls_joined(events: Sequence[AnswerEvent]) -> list[AnswerEvent]:
+    """Events in order; pieces of a call that follow each other are one."""
+    whole: list[AnswerEvent] = []
+    for event in events:
+        last = whole[-1] if whole else None
+        if isinstance(event, CallPiece) and isinstance(last, CallPiece):
+            whole[-1] = attrs.evolve(last, arguments=last.arguments + event.arguments)
+        else:
+            whole.append(event)
     return whole

@@ -9,7 +9,7 @@ import attrs
 import trio
 
 from semantic_trio.application.answer import Answer
-from semantic_trio.domain.conversation import Part
+from semantic_trio.domain.conversation import AnswerPart
 from semantic_trio.domain.generation import Failed, Finished
 
 
@@ -18,7 +18,7 @@ class Chosen:
     """What has come of one of the answers."""
 
     index: int
-    event: Part | Finished
+    event: AnswerPart | Finished
 
 
 ChoicesEvent = Chosen | Finished | Failed

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import attrs
 
-from semantic_trio.domain.conversation import Message, Part, Text
+from semantic_trio.domain.conversation import AnswerPart, Message, Part, Text
 from semantic_trio.domain.stopping import Thoughts
 from semantic_trio.ports import AnswerReader
 
@@ -34,16 +34,16 @@ class ContinuingReader:
         """See `AnswerReader.is_over`."""
         return self._reader.is_over
 
-    def push(self, text: str) -> list[Part]:
+    def push(self, text: str) -> list[AnswerPart]:
         """See `AnswerReader.push`."""
         return self._without_blanks(self._reader.push(text))
 
-    def finish(self, *, is_cut: bool = False) -> list[Part]:
+    def finish(self, *, is_cut: bool = False) -> list[AnswerPart]:
         """See `AnswerReader.finish`."""
         return self._without_blanks(self._reader.finish(is_cut=is_cut))
 
-    def _without_blanks(self, parts: list[Part]) -> list[Part]:
-        kept: list[Part] = []
+    def _without_blanks(self, parts: list[AnswerPart]) -> list[AnswerPart]:
+        kept: list[AnswerPart] = []
         for part in parts:
             text = self._rest_of(part.text) if isinstance(part, Text) else ""
             self._blanks = self._blanks if isinstance(part, Text) and not text else ""

@@ -72,6 +72,28 @@ Part = Text | Thinking | ToolCall | ToolResult
 
 
 @attrs.frozen
+class CallPiece:
+    """More of a call that is being written. The first piece announces the call; a `ToolCall` or a `CutCall` of the same id ends it."""
+
+    id: str
+    name: str
+    arguments: str  # the next characters of the arguments that the whole call will have
+
+
+@attrs.frozen
+class CutCall:
+    """A call that was announced and did not become whole. An answer ends with it."""
+
+    id: str
+    name: str
+    arguments: str  # all that was told of them: never JSON by itself
+    written: str  # the call as the model wrote it
+
+
+AnswerPart = Part | CallPiece | CutCall  # what an answer consists of while it comes
+
+
+@attrs.frozen
 class Message:
     """One turn of one speaker."""
 

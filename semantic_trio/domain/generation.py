@@ -63,12 +63,13 @@ class GenerationRequest:
 
 
 class FinishReason(enum.Enum):
-    """Why a generation ended by itself."""
+    """Why a generation, or the answer that is read from it, ended by itself."""
 
     END_OF_TURN = "end_of_turn"
     STOP_STRING = "stop_string"
     MAX_TOKENS = "max_tokens"
     CONTEXT_FULL = "context_full"
+    BROKEN_CALL = "broken_call"  # a call of which pieces were told turned out not to be one
 
 
 @attrs.frozen

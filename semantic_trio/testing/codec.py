@@ -10,9 +10,11 @@ import attrs
 from semantic_trio.domain.budget import ThoughtBudget
 from semantic_trio.domain.conversation import (
     NOTHING_KNOWN,
+    AnswerPart,
     Breakpoint,
     Calling,
     Conversation,
+    CutCall,
     Known,
     Message,
     Part,
@@ -22,6 +24,7 @@ from semantic_trio.domain.conversation import (
     Thinking,
     ToolCall,
 )
+from semantic_trio.domain.open_call import OpenCall
 from semantic_trio.domain.steering import Grammar
 from semantic_trio.domain.stopping import Thoughts
 from semantic_trio.testing.grammar import OneAnswer, only_answer
@@ -32,6 +35,8 @@ SAID = re.compile(
     r"<think>(?P<thought>.*?)(?P<thought_end></think>\s*|\Z)|<tool_call>(?P<call>.*?)(?P<call_end></tool_call>\s*|\Z)|(?P<text>.+?)(?=<think>|<tool_call>|\Z)",
     re.DOTALL,
 )
+# What stands in front of a call's arguments; group 1: the name.
+BEFORE_ARGUMENTS = re.compile(r'<tool_call>\s*\{"name": "([^"\\]+)", "arguments": ')
 # What may become a mark.
 OPEN_MARK = re.compile(
     "(" + "|".join(mark[:end] for mark in ("<think>", "</think>", "<tool_call>", "</tool_call>") for end in range(1, len(mark))) + r")\Z"
@@ -64,10 +69,12 @@ class ByteDecoder:
 
 @attrs.define(eq=False)
 class ByteReader:
-    """Tells text as it comes, thoughts and calls when they are whole."""
+    """Tells text and the arguments of offered tools as they come, thoughts and other calls when they are whole."""
 
     _may_call: bool
     _held: str = ""
+    _offered: frozenset[str] = frozenset()  # names of tools
+    _open: OpenCall | None = attrs.field(init=False, default=None)  # the call that is being written
     thoughts: Thoughts = attrs.field(init=False)
     _skipped: type[Part] | None = attrs.field(init=False, default=None)  # blanks are, behind one of these
 
@@ -84,29 +91,45 @@ class ByteReader:
         """See `AnswerReader.apart`."""
         return None if self._held.strip() else self._skipped
 
-    def push(self, text: str) -> list[Part]:
+    def push(self, text: str) -> list[AnswerPart]:
         """See `AnswerReader.push`."""
         self._held += text
         return list(self._parts(is_all=False))
 
-    def finish(self, *, is_cut: bool = False) -> list[Part]:
+    def finish(self, *, is_cut: bool = False) -> list[AnswerPart]:
         """See `AnswerReader.finish`."""
         return list(self._parts(is_all=True))
 
-    def _parts(self, *, is_all: bool) -> Iterator[Part]:
+    def _parts(self, *, is_all: bool) -> Iterator[AnswerPart]:
         held = self._held.lstrip() if self._skipped else self._held
         certain = held if is_all else OPEN_MARK.sub("", held)
         at = 0
         for found in SAID.finditer(certain):
+            yield from self._pieces(found)
             is_whole = is_all or found["text"] is not None or found["thought_end"] or found["call_end"]
             if not is_whole:
                 break
             at = found.end()
-            part = self._read(found)
-            self._skipped = None if isinstance(part, Text) else ToolCall if isinstance(part, ToolCall) else Thinking
+            part = self._ended(found)
+            self._skipped = None if isinstance(part, Text) else ToolCall if isinstance(part, ToolCall | CutCall) else Thinking
             if part is not None:
                 yield part
         self._held = held[at:]
+
+    def _pieces(self, found: re.Match[str]) -> list[AnswerPart]:
+        """More of a call that is being written."""
+        if self._open is None and self._may_call:
+            begun = BEFORE_ARGUMENTS.match(found[0])
+            self._open = OpenCall(begun[1], begun.end()) if begun and begun[1] in self._offered else None
+        return self._open.push(found[0]) if self._open is not None else []
+
+    def _ended(self, found: re.Match[str]) -> AnswerPart | None:
+        """What was found, which is whole. A call that was announced cannot become text."""
+        part, announced = self._read(found), self._open
+        self._open = None
+        if announced is None or not announced.is_announced:
+            return part
+        return announced.ended([part] if isinstance(part, ToolCall) else [], found[0])[0]
 
     def _read(self, found: re.Match[str]) -> Part | None:
         if found["thought"] is not None:
@@ -164,7 +187,8 @@ class ByteCodec:
 
     def reader(self, conversation: Conversation, opening: str) -> ByteReader:
         """See `TextCodec.reader`."""
-        return ByteReader(bool(conversation.tools) and conversation.choice.calling is not Calling.NONE, opening)
+        may_call = bool(conversation.tools) and conversation.choice.calling is not Calling.NONE
+        return ByteReader(may_call, opening, frozenset(tool.name for tool in conversation.tools))
 
     def grammar(self, conversation: Conversation, opening: str) -> Grammar | None:
         """See `TextCodec.grammar`. Of all answers that have the form there is one, and none is demanded of tools that need not be called."""

@@ -17,7 +17,9 @@ from semantic_trio.domain.canonical import canonical
 from semantic_trio.domain.conversation import (
     Breakpoint,
     Calling,
+    CallPiece,
     Conversation,
+    CutCall,
     Known,
     Message,
     Part,
@@ -33,6 +35,7 @@ from semantic_trio.domain.residency import Rank
 from semantic_trio.entrypoints import settings as server_settings
 from semantic_trio.ports import TextCodec
 from semantic_trio.testing import ByteCodec
+from tests.parts import joined
 
 FAKE = "fake"
 
@@ -308,14 +311,7 @@ def read(codec: TextCodec, conversation: Conversation, pieces: list[str], openin
     """All parts of an answer, pieces of text and of thought joined."""
     reader = codec.reader(conversation, opening)
     parts = [part for piece in pieces for part in reader.push(piece)] + reader.finish()
-    joined: list[Part] = []
-    for part in parts:
-        match joined[-1:], part:
-            case ([Text(before)], Text(more)) | ([Thinking(before)], Thinking(more)):
-                joined[-1] = attrs.evolve(part, text=before + more)
-            case _:
-                joined.append(part)
-    return joined
+    return joined(parts)
 
 
 CALLING = Conversation((says(Role.USER, "Is it warm?"),), (WEATHER,))
@@ -380,13 +376,24 @@ def test_where_no_call_may_be_made_calls_are_text(conversation: Conversation, co
     assert read(codec, conversation, [CALL]) == [Text(CALL)]
 
 
-def test_text_is_told_at_once_and_a_call_when_it_is_whole(codec: TextCodec) -> None:
+def test_text_and_the_arguments_of_a_call_are_told_at_once_and_a_call_when_it_is_whole(codec: TextCodec) -> None:
     reader = codec.reader(CALLING, "")
 
     assert reader.push("Warm <") == [Text("Warm ")]
     assert reader.push("b") == [Text("<b")]
-    assert [part for letter in CALL[:-1] for part in reader.push(letter)] == []
+    assert [part for letter in CALL[:-1] for part in reader.push(letter)] == [
+        CallPiece("", CALLED.name, arguments) for arguments in ('{"city": ', '"', *"Rome", '"')
+    ]
     assert reader.push(">") == [CALLED]
+
+
+def test_a_call_that_was_announced_and_is_not_whole_is_cut(codec: TextCodec) -> None:
+    for is_cut, written in ((True, CALL.partition("me")[0]), (False, CALL.replace('"Rome"', '"Rome" or so'))):
+        reader = codec.reader(CALLING, "")
+        *pieces, cut = [*reader.push(written), *reader.finish(is_cut=is_cut)]
+
+        assert cut == CutCall("", CALLED.name, '{"city": "Rome"' if not is_cut else '{"city": "Ro', written)
+        assert "".join(piece.arguments for piece in pieces if isinstance(piece, CallPiece)) == cut.arguments
 
 
 def test_a_demanded_call_is_begun_by_the_prompt(codec: TextCodec) -> None:

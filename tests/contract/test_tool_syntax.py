@@ -20,6 +20,7 @@ from semantic_trio.adapters.text.formats.table import formats
 from semantic_trio.adapters.text.reader import MarkReader
 from semantic_trio.adapters.text.thinking import ThinkMarks
 from semantic_trio.domain.conversation import Conversation, Known, Message, Part, Role, Text, Tool, ToolCall, ToolResult
+from tests.parts import unpieced
 from tests.vocabulary import byte_tokenizer, write_model
 
 SCHEMA = {"type": "object", "properties": {"words": {"type": "string"}, "number": {"type": "integer"}, "yes": {"type": "boolean"}}}
@@ -73,7 +74,7 @@ GIVEN = st.fixed_dictionaries({}, optional={"words": WORDS, "number": st.integer
 
 def read(kind: str, *pieces: str) -> list[Part]:
     reader = MarkReader(ThinkMarks(), formats("", named_syntax(kind)), (TOOL,))
-    return [part for piece in pieces for part in reader.push(piece)] + reader.finish()
+    return unpieced([part for piece in pieces for part in reader.push(piece)] + reader.finish())
 
 
 @pytest.mark.parametrize("kind", WRITTEN)

@@ -142,7 +142,8 @@ async def test_each_block_ends_before_the_next_begins(autojump_clock: trio.testi
 
 async def test_long_arguments_come_in_pieces(autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(encoder, "PIECE_CHARACTERS", 4)
-    async with running(speaking(call(at="é" * 10))) as server:
+    arguments_first = f'<tool_call>{{"arguments": {{"at": "{"é" * 10}"}}, "name": "look"}}</tool_call>'
+    async with running(speaking(arguments_first)) as server:
         stream = await post(server.app, "/v1/messages", body(stream=True))
 
     pieces = [data["delta"]["partial_json"] for kind, data in events(stream.content) if kind == "content_block_delta"]

@@ -14,7 +14,19 @@ from semantic_trio.adapters.text.reader import MarkReader
 from semantic_trio.adapters.text.thinking import ThinkMarks
 from semantic_trio.application.answer import Answer, AnswerEvent, Encoded, WholeAnswer
 from semantic_trio.domain.canonical import canonical
-from semantic_trio.domain.conversation import NOTHING_KNOWN, Conversation, Message, Role, Text, Thinking, Tool, ToolCall, ToolChoice
+from semantic_trio.domain.conversation import (
+    NOTHING_KNOWN,
+    CallPiece,
+    Conversation,
+    CutCall,
+    Message,
+    Role,
+    Text,
+    Thinking,
+    Tool,
+    ToolCall,
+    ToolChoice,
+)
 from semantic_trio.domain.errors import StepFailedError
 from semantic_trio.domain.generation import Failed, Finished, FinishReason
 from semantic_trio.domain.said import Said, chain
@@ -167,7 +179,7 @@ async def test_what_a_stop_string_cut_is_not_told_as_it_was_drawn(start_engine: 
 async def test_where_one_call_may_be_made_the_answer_ends_with_it(start_engine: StartEngine, autojump_clock: MockClock) -> None:
     bench, said = await start_engine(FakeRunner(seconds_per_step=1)), Said()
     asked = attrs.evolve(ASKED, choice=ToolChoice(is_single=True))
-    quoted = CALL.replace("1", '"</tool_call>"')
+    quoted = CALL.replace('{"at": 1}', '["</tool_call>"]')
 
     whole = await answer_to(bench, said, f"<think>\n</tool_call>?\n</think>\n\nx{quoted}{CALL} more", asked).result()
     await trio.sleep(5)
@@ -203,3 +215,44 @@ async def test_the_last_event_tells_the_end(start_engine: StartEngine, autojump_
     assert "".join(event.text for event in events[:-1] if isinstance(event, Text)) == "hello"
     assert isinstance(events[-1], Finished)
     assert said.known(chain(ASKED)) == NOTHING_KNOWN
+
+
+@pytest.mark.parametrize("rest", ["", " or 2}}\n</tool_call> more text"])
+async def test_a_call_that_is_announced_and_broken_ends_the_answer_and_is_in_no_history(
+    rest: str, start_engine: StartEngine, autojump_clock: MockClock
+) -> None:
+    bench, said = await start_engine(FakeRunner(seconds_per_step=1)), Said()
+    begun = CALL.partition("}")[0]
+    answer = answer_to(bench, said, f"x{begun}{rest}")
+    events: list[AnswerEvent] = []
+    while not (events and isinstance(events[-1], Finished | Failed)):
+        events += await answer.receive()
+    await trio.sleep(5)
+
+    pieces = [event for event in events if isinstance(event, CallPiece)]
+    [cut] = [event for event in events if isinstance(event, CutCall)]
+    assert {*(piece.id for piece in pieces), cut.id} == {"id1"}
+    assert "".join(piece.arguments for piece in pieces) == cut.arguments
+    assert events[-2] == cut, "nothing is told after it"
+    assert isinstance(events[-1], Finished)
+    assert events[-1].reason is FinishReason.BROKEN_CALL
+    assert answer.parts == (Text("x"),)
+    assert answer.parts_with_cut == (Text("x" + cut.written),)
+    assert said.known(chain(Conversation((*ASKED.messages, Message(Role.ASSISTANT, answer.parts), NEXT), ASKED.tools))).messages == 0
+    assert bench.runner.rows == {}
+
+
+async def test_pieces_of_a_call_that_come_together_are_one_event(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench, said = await start_engine(), Said()
+    answer = answer_to(bench, said, f"x{CALL}{CALL}y")
+    await trio.sleep(5)
+
+    assert await answer.receive() == [
+        Text("x"),
+        CallPiece("id1", "look", '{"at": 1'),
+        ToolCall("id1", "look", '{"at": 1}'),
+        CallPiece("id2", "look", '{"at": 1'),
+        ToolCall("id2", "look", '{"at": 1}'),
+        Text("y"),
+        *([answer.generation.cut_short(len(f"x{CALL}{CALL}y") + 1)]),
+    ]

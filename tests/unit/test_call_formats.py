@@ -15,6 +15,7 @@ from semantic_trio.adapters.text.template import ChatTemplate
 from semantic_trio.adapters.text.thinking import ThinkMarks
 from semantic_trio.domain.conversation import Conversation, Message, Part, Role, Text, Tool, ToolCall, ToolResult
 from tests.call_templates import TEMPLATES
+from tests.parts import unpieced
 from tests.unit.test_template import template
 
 WRITE = Tool(
@@ -114,7 +115,7 @@ def told(name: str, *calls: tuple[str, Mapping[str, object]], said: str = "") ->
 def read(name: str, pieces: Iterator[str] | Sequence[str], *, is_cut: bool = False, tools: Sequence[Tool] = TOOLS) -> list[Part]:
     asked = Conversation((), tuple(tools))
     reader = MarkReader(ThinkMarks(), ANY_TEMPLATE[name].syntaxes_of(asked), tools)
-    return [part for piece in pieces for part in reader.push(piece)] + reader.finish(is_cut=is_cut)
+    return unpieced([part for piece in pieces for part in reader.push(piece)] + reader.finish(is_cut=is_cut))
 
 
 def pieces(text: str, size: int) -> list[str]:

@@ -19,6 +19,7 @@ from semantic_trio.adapters.text.reader import MarkReader
 from semantic_trio.adapters.text.thinking import HERMES_THINKS, ThinkMarks
 from semantic_trio.domain.conversation import Calling, Conversation, Message, Part, Role, Text, Thinking, Tool, ToolCall, ToolChoice
 from semantic_trio.domain.errors import InvalidRequestError
+from tests.parts import joined
 from tests.schemas import Schema, bounded, bounded_objects
 from tests.unit.test_template import ANY_TEMPLATE
 from tests.vocabulary import END, byte_tokenizer
@@ -59,7 +60,7 @@ def form(conversation: Conversation, calls: CallManner, opening: str = "", marks
 
 def read(text: str, calls: CallManner, opening: str = "", tools: Sequence[Tool] = TOOLS) -> list[Part]:
     reader = MarkReader(HERMES_THINKS, (calls.syntax,), tools, opening)
-    return [*reader.push(text), *reader.finish()]
+    return joined([*reader.push(text), *reader.finish()])
 
 
 @pytest.mark.parametrize("seed", range(5))

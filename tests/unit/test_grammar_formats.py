@@ -16,6 +16,7 @@ from semantic_trio.adapters.text.tally import CallTally
 from semantic_trio.domain.conversation import Calling, Conversation, Message, Part, Role, Text, Tool, ToolCall, ToolChoice
 from semantic_trio.domain.errors import InvalidRequestError
 from tests.call_templates import TEMPLATES
+from tests.parts import joined
 from tests.unit.test_call_formats import ANY_TEMPLATE, VALUES
 from tests.unit.test_grammar import GUIDANCE, spelled
 from tests.vocabulary import END, byte_tokenizer
@@ -135,7 +136,7 @@ def encoded(text: str) -> list[int]:
 
 def read(name: str, conversation: Conversation, answer: str, opening: str) -> list[Part]:
     reader = ANY_TEMPLATE[name].reader(conversation, opening, CallTally(is_quiet=True))
-    return [*reader.push(answer), *reader.finish()]
+    return joined([*reader.push(answer), *reader.finish()])
 
 
 @pytest.mark.parametrize("choice", CHOICES)

@@ -28,7 +28,7 @@ from semantic_trio.domain.conversation import (
     ToolResult,
 )
 from tests.harmony import TEMPLATE, TOKENS, harmony_tokenizer
-from tests.unit.test_reader import joined
+from tests.parts import joined
 from tests.vocabulary import write_model
 
 LOOK = Tool("look", "Looks around", '{"type": "object", "properties": {"where": {"type": "string"}}}')
@@ -250,7 +250,7 @@ def test_a_demanded_call_is_begun_and_read(name: str | None, rest: str, codec: T
     prompt = codec.encode_prompt(demanded)
     assert codec.decode(prompt.tokens).endswith("<|start|>assistant" + prompt.opening)
     reader = codec.reader(demanded, prompt.opening)
-    assert [*reader.push(rest), *reader.finish()] == [call('{"where": "a"}')]
+    assert joined([*reader.push(rest), *reader.finish()]) == [call('{"where": "a"}')]
     assert codec.grammar(demanded, prompt.opening) is not None
 
 

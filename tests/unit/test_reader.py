@@ -15,6 +15,7 @@ from semantic_trio.adapters.text.syntax import ToolSyntax
 from semantic_trio.adapters.text.thinking import ThinkMarks, think_marks
 from semantic_trio.domain.conversation import Part, Text, Thinking, Tool, ToolCall
 from semantic_trio.domain.stopping import Thoughts
+from tests.parts import joined
 
 THINK = ThinkMarks()
 MARKS = ["<think>", "</think>", "<tool_call>", "</tool_call>", "<channel|>", '{"name": "f", "arguments": {}}', '{"name": "f", "arguments": {"a": "']
@@ -29,20 +30,6 @@ def words(text: str, tools: Sequence[Tool]) -> list[tuple[str, str]]:
 
 # A call is a word, up to the end of the answer.
 SEVERAL = ForeignCalls("several", "[CALLS]", "", words)
-
-
-def joined(parts: Sequence[Part]) -> list[Part]:
-    """Pieces of text and of thought put together."""
-    out: list[Part] = []
-    for part in parts:
-        match out[-1:], part:
-            case [Text(before)], Text(more):
-                out[-1] = Text(before + more)
-            case [Thinking(before)], Thinking(more):
-                out[-1] = Thinking(before + more)
-            case _:
-                out.append(part)
-    return out
 
 
 def read(*pieces: str, marks: ThinkMarks = THINK, syntax: ToolSyntax | None = HERMES) -> list[Part]:

@@ -44,7 +44,7 @@ class StreamEncoder(Protocol[Heard_contra]):
         """What is sent before anything is known."""
 
     def part(self, part: Heard_contra) -> bytes:
-        """More of the answer: of its text, of a thought, or a whole call."""
+        """More of the answer: of its text, of a thought, of a call. Empty where clients are not told of it."""
 
     def ending(self, finished: Finished) -> bytes:
         """All that follows the last token."""
@@ -70,17 +70,18 @@ def encode_event(data: object, name: str | None = None) -> bytes:
 
 async def _stream(events: EventSource[Piece], encoder: StreamEncoder[Piece], pace: WritePace, ping_seconds: float) -> AsyncGenerator[bytes, None]:
     yield encoder.opening()
-    while True:
-        arrived: Sequence[Piece | Finished | Failed] = ()
+    last: Piece | Finished | Failed | None = None
+    while not isinstance(last, Finished):
+        told = b""
         with trio.move_on_after(ping_seconds):
-            arrived = await events.receive()
-        yield b"".join(_encoded(event, encoder) for event in arrived) if arrived else encoder.ping
-        if arrived and isinstance(arrived[-1], Finished):
-            return
-        if arrived and isinstance(arrived[-1], Failed):
+            while not told:  # of some events a client is told nothing: it needs pings meanwhile
+                arrived = await events.receive()
+                last, told = arrived[-1], b"".join(_encoded(event, encoder) for event in arrived)
+        yield told or encoder.ping
+        if isinstance(last, Failed):
             exchange = current.get()
-            exchange.fault = fault_of(arrived[-1].error, exchange.protocol)
-            raise StreamAbortedError(str(arrived[-1].error))
+            exchange.fault = fault_of(last.error, exchange.protocol)
+            raise StreamAbortedError(str(last.error))
         await pace.turn()
 
 

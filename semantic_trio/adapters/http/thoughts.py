@@ -2,7 +2,7 @@
 
 import attrs
 
-from semantic_trio.domain.conversation import Part, Thinking
+from semantic_trio.domain.conversation import AnswerPart, Thinking
 
 
 @attrs.define(eq=False)
@@ -12,7 +12,7 @@ class OneField:
     _has_thought: bool = False
     _is_within: bool = False  # the last part was one of a thought
 
-    def passed(self, part: Part) -> Part:
+    def passed(self, part: AnswerPart) -> AnswerPart:
         """A part as it is to be told."""
         is_new = isinstance(part, Thinking) and self._has_thought and not self._is_within
         self._is_within = isinstance(part, Thinking)

@@ -25,7 +25,8 @@ from semantic_trio.adapters.text.harmony_syntax import (
 )
 from semantic_trio.adapters.text.layout import encodable
 from semantic_trio.adapters.text.tally import CallTally, Outcome
-from semantic_trio.domain.conversation import Part, Text, Thinking, Tool, ToolCall
+from semantic_trio.domain.conversation import AnswerPart, CutCall, Part, Text, Thinking, Tool, ToolCall
+from semantic_trio.domain.open_call import OpenCall
 from semantic_trio.domain.stopping import Thoughts, begun
 
 # Words that a header may begin with; anything else is text without a header.
@@ -57,7 +58,9 @@ class HarmonyReader:
     _state: _State = attrs.field(init=False, default=_State.HEADER)
     _header: str = attrs.field(init=False, default="")  # as it is written
     _last: type[Part] | None = attrs.field(init=False, default=None)  # what was told last
+    _call: OpenCall | None = attrs.field(init=False, default=None)  # the call that is being written
     _is_begun: bool = attrs.field(init=False, default=False)  # of a body: something was told of it
+    _is_cut: bool = attrs.field(init=False, default=False)  # the answer was not ended by the model
     _is_answered: bool = attrs.field(init=False, default=False)  # an answer was ended
 
     def __attrs_post_init__(self) -> None:
@@ -75,24 +78,25 @@ class HarmonyReader:
         is_text = self._state is _State.TEXT and self._is_begun
         return None if is_text or self._state is _State.CALL else Thinking
 
-    def push(self, text: str) -> list[Part]:
+    def push(self, text: str) -> list[AnswerPart]:
         """See `AnswerReader.push`."""
         self._held += text
         return self._read(is_all=False)
 
-    def finish(self, *, is_cut: bool = False) -> list[Part]:
+    def finish(self, *, is_cut: bool = False) -> list[AnswerPart]:
         """See `AnswerReader.finish`."""
+        self._is_cut = is_cut
         return self._read(is_all=True)
 
-    def _read(self, *, is_all: bool) -> list[Part]:
-        parts: list[Part] = []
+    def _read(self, *, is_all: bool) -> list[AnswerPart]:
+        parts: list[AnswerPart] = []
         before: tuple[_State, int] | None = None
         while before != (self._state, len(self._held)) and (self._held or (is_all and self._state is _State.CALL)):
             before = self._state, len(self._held)
             parts += self._step(is_all)
         return parts
 
-    def _step(self, is_all: bool) -> list[Part]:
+    def _step(self, is_all: bool) -> list[AnswerPart]:
         match self._state:
             case _State.BETWEEN:
                 return self._between(is_all)
@@ -103,7 +107,7 @@ class HarmonyReader:
                 return []
         return self._body(is_all)
 
-    def _between(self, is_all: bool) -> list[Part]:
+    def _between(self, is_all: bool) -> list[AnswerPart]:
         """A role, or text that has none."""
         self._held = self._held.lstrip()
         if self._held.startswith(START):
@@ -118,7 +122,7 @@ class HarmonyReader:
         self._state = _State.HEADER
         return []
 
-    def _head(self, is_all: bool) -> list[Part]:
+    def _head(self, is_all: bool) -> list[AnswerPart]:
         held = self._held.lstrip()
         if not any(held.startswith(word) for word in HEADS):
             if is_all or not any(word.startswith(held) for word in HEADS):
@@ -146,32 +150,34 @@ class HarmonyReader:
 
     def _open(self, state: _State, header: str, body: str) -> None:
         self._state, self._header, self._held, self._is_begun = state, header, body, False
+        name = Header.of(header).called(self._tools) if state is _State.CALL else ""
+        self._call = OpenCall(name, 0) if any(tool.name == name for tool in self._tools) else None
 
-    def _body(self, is_all: bool) -> list[Part]:
+    def _body(self, is_all: bool) -> list[AnswerPart]:
         found = [(at, word) for word in ENDS if (at := self._held.find(word)) >= 0]
         if found:
             at, word = min(found)
             body, self._held = self._held[:at], self._held[at:] if word in {START, CHANNEL} else self._held[at + len(word) :]
-            return self._closed(body, word)
+            return [*self._pieces(body), *self._closed(body, word)]
         if is_all:
             body, self._held = self._held, ""
-            return self._closed(body, "")
-        if self._state is _State.CALL:
-            return []
+            return [*self._pieces(body), *self._closed(body, "")]
         body = self._held[: len(self._held) - max(begun(self._held, word) for word in ENDS)]
+        if self._state is _State.CALL:
+            return self._pieces(body)
         if self._state is _State.THOUGHT:
             body = body.rstrip()
         self._held = self._held[len(body) :]
         return self._told(body)
 
-    def _closed(self, body: str, end: str) -> list[Part]:
+    def _closed(self, body: str, end: str) -> list[AnswerPart]:
         """The rest of a body."""
         parts = self._called(body, end) if self._state is _State.CALL else self._told(body)
         self._is_answered = self._state is _State.TEXT and end == END and Header.of(self._header).channel == FINAL.removeprefix(CHANNEL)
         self._state = _State.OVER if self._is_answered else _State.HEADER if end == CHANNEL else _State.BETWEEN
         return parts
 
-    def _told(self, body: str) -> list[Part]:
+    def _told(self, body: str) -> list[AnswerPart]:
         kind = Thinking if self._state is _State.THOUGHT else Text
         if kind is Thinking:
             body = body.rstrip() if self._is_begun else body.strip()
@@ -181,10 +187,19 @@ class HarmonyReader:
         self._is_begun, self._last = True, kind
         return [kind(gap + body)]
 
-    def _called(self, body: str, end: str) -> list[Part]:
-        calls = HarmonyCalls().calls(self._header + body, self._tools)
-        self._tally.note(HarmonyCalls().format, Outcome.READ if calls else Outcome.TEXT)
+    def _pieces(self, body: str) -> list[AnswerPart]:
+        """More of the call that a body is."""
+        return self._call.push(body) if self._call is not None else []
+
+    def _called(self, body: str, end: str) -> list[AnswerPart]:
+        is_cut = self._is_cut and not (end or body.strip())  # a call without arguments has to have been ended
+        read = () if is_cut else HarmonyCalls().calls(self._header + body, self._tools)
+        calls: list[AnswerPart] = [ToolCall("", encodable(name), encodable(arguments)) for name, arguments in read]
+        written = self._header + body + (end if end == CALL else "")
+        outcome = Outcome.READ if calls else Outcome.TEXT
+        if self._call is not None and self._call.is_announced:
+            calls = self._call.ended([call for call in calls if isinstance(call, ToolCall)], written)
+            outcome = Outcome.CUT if isinstance(calls[0], CutCall) else outcome
+        self._tally.note(HarmonyCalls().format, outcome)
         self._last = ToolCall if calls else Text
-        if not calls:
-            return [Text(self._header + body + (end if end == CALL else ""))]
-        return [ToolCall("", encodable(name), encodable(arguments)) for name, arguments in calls]
+        return calls or [Text(written)]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import attrs
 
-from semantic_trio.adapters.text.syntax import Ending, Reading
+from semantic_trio.adapters.text.syntax import Begun, Ending, Reading
 from semantic_trio.adapters.text.thinking import ThinkMarks
 from semantic_trio.domain.conversation import Tool
 
@@ -52,6 +52,10 @@ class HarmonyCalls:
     openings: tuple[str, ...] = (start,)
     fronts: tuple[str, ...] = ()
     delimiters: tuple[str, ...] = (START, CHANNEL, CONSTRAIN, MESSAGE)
+
+    def begun(self, text: str, tools: Sequence[Tool]) -> Begun | None:
+        """See `ToolSyntax.begun`. `HarmonyReader` knows itself where arguments begin."""
+        return None
 
     def read(self, text: str, tools: Sequence[Tool], ending: Ending) -> Reading | None:
         """See `ToolSyntax.read`."""

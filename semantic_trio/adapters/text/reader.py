@@ -13,7 +13,8 @@ from semantic_trio.adapters.text.layout import encodable
 from semantic_trio.adapters.text.syntax import Ending, Reading, ToolSyntax
 from semantic_trio.adapters.text.tally import CallTally, Outcome
 from semantic_trio.adapters.text.thinking import ThinkMarks
-from semantic_trio.domain.conversation import Part, Text, Thinking, Tool, ToolCall
+from semantic_trio.domain.conversation import AnswerPart, CutCall, Part, Text, Thinking, Tool, ToolCall
+from semantic_trio.domain.open_call import OpenCall
 from semantic_trio.domain.stopping import Thoughts, begun
 
 # Characters of what begins like a call that are looked at with every piece: most of what is no call shows that by then.
@@ -41,10 +42,11 @@ class MarkReader:
     _state: _State = attrs.field(init=False, default=_State.TEXT)
     _behind: type[Part] = attrs.field(init=False, default=Thinking)  # what the gap is behind
     _searched: int = attrs.field(init=False, default=0)  # of a call: characters that were read already
+    _open: OpenCall | None = attrs.field(init=False, default=None)  # the call that is being written, once its arguments have begun
     _is_cut: bool = attrs.field(init=False, default=False)  # the answer has ended, but not by the model's will
     _has_said: bool = attrs.field(init=False, default=False)
     _has_thought: bool = attrs.field(init=False, default=False)  # of a thought: its first words were told
-    _last: type[Part] | None = attrs.field(init=False, default=None)  # what was told last
+    _last: type[AnswerPart] | None = attrs.field(init=False, default=None)  # what was told last
     _is_wrapped: bool = attrs.field(init=False, default=False)  # text is between the delimiters of an answer
     _openings: tuple[str, ...] = attrs.field(init=False)
     _first_characters: frozenset[str] = attrs.field(init=False)  # of the delimiters that may come within a text or a thought
@@ -64,7 +66,7 @@ class MarkReader:
         """See `AnswerReader.apart`."""
         return {_State.THOUGHT: Thinking, _State.GAP: self._behind}.get(self._state)
 
-    def push(self, text: str) -> list[Part]:
+    def push(self, text: str) -> list[AnswerPart]:
         """See `AnswerReader.push`."""
         if text and not self._held and self._first_characters.isdisjoint(text):  # nearly every token: no delimiter can be in it
             if self._state is _State.TEXT and self._has_said and not self._is_wrapped:
@@ -76,14 +78,14 @@ class MarkReader:
         self._held += text
         return self._read(is_all=False)
 
-    def finish(self, *, is_cut: bool = False) -> list[Part]:
+    def finish(self, *, is_cut: bool = False) -> list[AnswerPart]:
         """See `AnswerReader.finish`."""
         self._is_cut = is_cut
         return self._read(is_all=True)
 
-    def _read(self, is_all: bool) -> list[Part]:
-        """What is certain, state after state until one stays."""
-        parts: list[Part] = []
+    def _read(self, is_all: bool) -> list[AnswerPart]:
+        """Return what is certain, state after state until one stays."""
+        parts: list[AnswerPart] = []
         before = None
         while before is not self._state and (self._held or self._state is _State.CALL):
             before = self._state
@@ -92,7 +94,7 @@ class MarkReader:
                 self._last = type(part)
         return parts
 
-    def _step(self, is_all: bool) -> list[Part]:
+    def _step(self, is_all: bool) -> list[AnswerPart]:
         match self._state:
             case _State.TEXT:
                 return self._text(is_all)
@@ -107,7 +109,7 @@ class MarkReader:
     def _fronts(self) -> tuple[str, ...]:
         return () if self._has_said else tuple(front for syntax in self._syntaxes for front in syntax.fronts)
 
-    def _text(self, is_all: bool) -> list[Part]:
+    def _text(self, is_all: bool) -> list[AnswerPart]:
         fronts, answer = self._fronts, self._answer_delimiter()
         starts = {**dict.fromkeys((*self._openings, *fronts), _State.CALL), self._think.start: _State.THOUGHT}
         starts |= {answer: _State.GAP} if answer else {}
@@ -136,15 +138,15 @@ class MarkReader:
             return None
         return self._think.answer[self._is_wrapped]
 
-    def _gap(self) -> list[Part]:
+    def _gap(self) -> list[AnswerPart]:
         self._held = self._held.lstrip()
         if self._held:
             self._state = _State.TEXT
         return []
 
-    def _thought(self, is_all: bool) -> list[Part]:
+    def _thought(self, is_all: bool) -> list[AnswerPart]:
         thought, mark, after = self._held.partition(self._think.end)
-        calls: list[Part] = []
+        calls: list[ToolCall] = []
         if mark:
             self._state, self._behind, self._held = _State.GAP, Thinking, after
         elif is_all:
@@ -157,12 +159,12 @@ class MarkReader:
         if thought and not self._has_thought and self._last is Thinking:
             thought = f"\n\n{thought}"  # a thought of its own, right behind another one
         self._has_thought = self._has_thought or bool(thought)
-        return [Thinking(thought), *calls] if thought else calls
+        return [*([Thinking(thought)] if thought else []), *calls]
 
-    def _calls_at_end(self) -> tuple[int, list[Part]]:
+    def _calls_at_end(self) -> tuple[int, list[ToolCall]]:
         """The calls with which an unclosed thought ends, and where they begin. A call that more of the thought follows is a mention."""
         for start in self._places_in(self._held):
-            at, parts = start, list[Part]()
+            at, parts = start, list[ToolCall]()
             while at < len(self._held) and (found := self._reading(self._held[at:], self._ending)) is not None and found[1].calls:
                 parts += self._called(*found)
                 at += found[1].used
@@ -184,19 +186,40 @@ class MarkReader:
         openings = "|".join(map(re.escape, self._openings))
         return [match.start() for match in re.finditer(openings, text)] if openings else []
 
-    def _call(self, is_all: bool) -> list[Part]:
-        """The calls that the held text begins with, once they are certain."""
+    def _call(self, is_all: bool) -> list[AnswerPart]:
+        """The calls that the held text begins with, once they are certain; of the first one pieces before that."""
+        pieces = self._pieces()
         if not (is_all or self._may_be_certain()):
-            return []
+            return pieces
         found = self._reading(self._held, self._ending if is_all else Ending.OPEN)
         self._searched = len(self._held)
         if found is None:
-            return []
+            return pieces
         form, reading = found
         written, self._held = self._held[: reading.used], self._held[reading.used :]
         self._state, self._behind = _State.GAP if reading.calls else _State.TEXT, ToolCall
         self._has_said = self._has_said or not reading.calls
-        return self._called(form, reading) or [Text(written)]
+        return [*pieces, *self._ended(form, reading, written)]
+
+    def _pieces(self) -> list[AnswerPart]:
+        """More of the call that the held text begins with, once its arguments have begun."""
+        if self._open is None:
+            begun = (syntax.begun(self._held, self._tools) for syntax in self._syntaxes if self._held.startswith((*syntax.openings, *syntax.fronts)))
+            found = next((one for one in begun if one is not None), None)
+            self._open = OpenCall(found.name, found.at) if found is not None else None
+        return self._open.push(self._held) if self._open is not None else []
+
+    def _ended(self, form: str, reading: Reading, written: str) -> list[AnswerPart]:
+        """What a call, or several, turned out to be. What was announced cannot become text."""
+        announced, self._open = self._open, None
+        if announced is None or not announced.is_announced:
+            return [*self._called(form, reading)] or [Text(written)]
+        parts = announced.ended(_calls(reading), written)
+        if isinstance(parts[0], CutCall):
+            self._tally.note(form, Outcome.CUT)
+        else:
+            self._called(form, reading)
+        return parts
 
     @property
     def _ending(self) -> Ending:
@@ -221,10 +244,14 @@ class MarkReader:
             form, refused = max((form, refused), (syntax.format, reading), key=lambda one: one[1].used)
         return form, refused
 
-    def _called(self, form: str, reading: Reading) -> list[Part]:
+    def _called(self, form: str, reading: Reading) -> list[ToolCall]:
         """The calls of a reading, counted."""
         if reading.calls:
             self._tally.note(form, Outcome.REPAIRED if reading.repair else Outcome.READ, reading.repair)
         elif reading.used > max(map(len, (*self._openings, ""))):
             self._tally.note(form, Outcome.TEXT)
-        return [ToolCall("", encodable(name), encodable(arguments)) for name, arguments in reading.calls]
+        return _calls(reading)
+
+
+def _calls(reading: Reading) -> list[ToolCall]:
+    return [ToolCall("", encodable(name), encodable(arguments)) for name, arguments in reading.calls]

@@ -26,6 +26,14 @@ class Reading:
     repair: str = ""  # what was mended, where the text was not as the format has it
 
 
+@attrs.frozen
+class Begun:
+    """A call of which only the arguments are still to come."""
+
+    name: str
+    at: int  # characters of the text before its arguments
+
+
 class ToolSyntax(Protocol):
     """One format of calls."""
 
@@ -57,4 +65,11 @@ class ToolSyntax(Protocol):
         """Calls that a text begins with, which begins with one of `openings` or `fronts`. None while that depends on what follows.
 
         A reading of a text is the reading of every longer text too. Never None for a text that has ended. Raises nothing for any text.
+        """
+
+    def begun(self, text: str, tools: Sequence[Tool]) -> Begun | None:
+        """Return the first call that a text begins with, once its delimiter, its name and the brace of its arguments have come.
+
+        The name is that of an offered tool, and the arguments are JSON. None before that, and in formats whose arguments are certain only at their
+        end. Once there is a call, it is the same for every longer text.
         """

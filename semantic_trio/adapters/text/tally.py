@@ -15,6 +15,7 @@ class Outcome(enum.StrEnum):
     READ = "read"
     REPAIRED = "repaired"
     TEXT = "text"
+    CUT = "cut"  # pieces of it were told as a call, and it is no whole one
 
 
 @attrs.define(eq=False)
@@ -31,5 +32,7 @@ class CallTally:
             return
         if outcome is Outcome.REPAIRED:
             log.info("a call was repaired", format=form, repair=repair)
+        elif outcome is Outcome.CUT:
+            log.warning("a call that was announced is no whole call: the answer ends with it", format=form)
         elif outcome is Outcome.TEXT:
             log.warning("what began as a call is no whole call: it is passed on as text", format=form)

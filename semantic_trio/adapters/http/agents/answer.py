@@ -13,17 +13,18 @@ from semantic_trio.adapters.http.reuse import Cache
 from semantic_trio.adapters.http.sse import encode_event
 from semantic_trio.adapters.http.thoughts import OneField
 from semantic_trio.application.answer import WholeAnswer
-from semantic_trio.domain.conversation import Message, Part, Role, Thinking, ToolCall
+from semantic_trio.domain.conversation import AnswerPart, CallPiece, CutCall, Message, Role, Text, Thinking, ToolCall, ToolResult
 from semantic_trio.domain.errors import SemanticError
 from semantic_trio.domain.generation import Finished
 
 
 def whole_answer(agent: str, answer: WholeAnswer) -> AgentAnswer:
     """The answer of a turn that does not stream."""
-    finished, said = answer.finished, Message(Role.ASSISTANT, answer.parts)
+    finished, said = answer.finished, Message(Role.ASSISTANT, answer.parts_with_cut)
     calls = [function_call(call) for call in said.calls]
+    text = "".join(part.text for part in said.parts if isinstance(part, Text))
     usage, cache = AgentUsage.of(finished), Cache.of(finished.reuse)
-    return AgentAnswer(agent, answer.text, said.thinking, calls, finished.reason, finished.stop_string, usage, cache)
+    return AgentAnswer(agent, text, said.thinking, calls, finished.reason, finished.stop_string, usage, cache)
 
 
 @attrs.define(eq=False)
@@ -40,15 +41,17 @@ class TurnEncoder:
         """Who speaks."""
         return encode_event({"agent": self.agent}, "start")
 
-    def part(self, part: Part) -> bytes:
-        """A piece of the answer."""
+    def part(self, part: AnswerPart) -> bytes:
+        """A piece of the answer. Calls are told when they are whole; one that is not is text."""
         match self._thoughts.passed(part):
             case Thinking(text):
                 return encode_event({"text": text}, "thinking")
             case ToolCall() as call:
                 return encode_event(function_call(call), "call")
-            case told:
-                return encode_event({"text": told.text}, "token")
+            case CallPiece():
+                return b""
+            case CutCall(written=text) | Text(text) | ToolResult(text=text):
+                return encode_event({"text": text}, "token")
 
     def ending(self, finished: Finished) -> bytes:
         """Why it ended, the usage, what was reused."""

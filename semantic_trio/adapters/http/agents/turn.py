@@ -54,7 +54,7 @@ class Turn:
     async def result(self) -> WholeAnswer:
         """The whole turn. Raises what `begin` raises, and the error of a generation that failed."""
         whole = await (await self.begin()).result()
-        self._add(whole.parts)
+        self._add(whole.parts_with_cut)
         return whole
 
     async def receive(self) -> list[AnswerEvent]:
@@ -65,7 +65,7 @@ class Turn:
             return [Failed(error)]
         events = await answer.receive()
         if isinstance(events[-1], Finished):
-            self._add(answer.parts)
+            self._add(answer.parts_with_cut)
         return events
 
     def _add(self, answer: tuple[Part, ...]) -> None:

@@ -22,7 +22,7 @@ from semantic_trio.adapters.http.served import ServedModel
 from semantic_trio.adapters.http.sse import EventSource, event_stream
 from semantic_trio.adapters.http.state import AppState
 from semantic_trio.domain.agent import Agent
-from semantic_trio.domain.conversation import NOTHING_SAID, Part
+from semantic_trio.domain.conversation import NOTHING_SAID, AnswerPart
 from semantic_trio.domain.errors import OverloadedError
 from semantic_trio.domain.reuse import NOTHING_REUSED
 
@@ -50,7 +50,7 @@ def routes(state: AppState) -> Blueprint:
             return json_answer(whole_answer(agent.id, whole), reuse=whole.finished.reuse)
         if turn.place.is_first:
             await turn.begin()  # what is wrong with it is told by a status
-        events: EventSource[Part] = turn
+        events: EventSource[AnswerPart] = turn
         return event_stream(events, TurnEncoder(agent.id, exchange.protocol, exchange.request_id), state.pace, state.settings.ping_seconds)
 
     @blueprint.post("/v1/agents/<agent_id>/warm")

@@ -20,6 +20,7 @@ StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "mod
 CUT_OFF: dict[FinishReason, StopReason] = {
     FinishReason.MAX_TOKENS: "max_tokens",
     FinishReason.CONTEXT_FULL: "model_context_window_exceeded",
+    FinishReason.BROKEN_CALL: "max_tokens",  # the only reason by which clients know that a call is not whole
 }
 NO_INPUT = msgspec.Raw(b"{}")
 
@@ -85,8 +86,11 @@ class Manner:
 
 
 def whole_message(whole: WholeAnswer, manner: Manner) -> MessageAnswer:
-    """The answer of a request that does not stream. One that says nothing has no content, as in a stream."""
-    content = list(_content(whole.parts, manner.display))
+    """The answer of a request that does not stream. One that says nothing has no content, as in a stream.
+
+    A call that is not whole is text: an object in its place could be taken for the input of a whole one.
+    """
+    content = list(_content(whole.parts_with_cut, manner.display))
     has_calls = any(isinstance(block, ToolUseContent) for block in content)
     reason, sequence = stop_of(whole.finished, manner.stop_sequences, has_calls=has_calls)
     return MessageAnswer(manner.message_id, manner.model, content, reason, sequence, manner.usage(whole.finished))

@@ -23,7 +23,7 @@ from semantic_trio.adapters.http.faults import anthropic_error, fault_of
 from semantic_trio.adapters.http.protocol import Protocol
 from semantic_trio.adapters.http.reuse import Cache
 from semantic_trio.adapters.http.sse import encode_event
-from semantic_trio.domain.conversation import Part, Text, Thinking, ToolCall
+from semantic_trio.domain.conversation import AnswerPart, CallPiece, CutCall, Text, Thinking, ToolCall
 from semantic_trio.domain.errors import SemanticError
 from semantic_trio.domain.generation import Finished
 
@@ -44,17 +44,22 @@ class MessageEncoder:
     _kind: type[Text] | type[Thinking] = attrs.field(init=False, default=Text)  # of what is told
     _pieces: list[str] = attrs.field(init=False, factory=list)  # of it, so far
     _is_open: bool = attrs.field(init=False, default=False)  # its block has begun
+    _called: int | None = attrs.field(init=False, default=None)  # characters sent of the arguments of the open call; None: none is open
 
     def opening(self) -> bytes:
         """`message_start` and a `ping`: a client that sees these waits."""
         message = MessageAnswer(self.manner.message_id, self.manner.model, [], None, None, self.expected)
         return _event("message_start", message=message) + self.ping
 
-    def part(self, part: Part) -> bytes:
+    def part(self, part: AnswerPart) -> bytes:
         """More of the block of its kind, or a block of its own."""
         match part:
             case ToolCall():
-                return self._closed() + self._call(part)
+                return self._begun(part) + self._arguments(part.arguments[self._called or 0 :]) + self._call_stop()
+            case CallPiece():
+                return self._begun(part) + self._arguments(part.arguments)
+            case CutCall():
+                return self._call_stop()
             case Thinking() if self.manner.display is Display.NONE:
                 return self._closed()
             case Text(text) | Thinking(text):
@@ -108,11 +113,22 @@ class MessageEncoder:
         signed = signature(thought if self.manner.display is Display.OMITTED else "")
         return self._block_event("content_block_delta", delta={"type": "signature_delta", "signature": signed})
 
-    def _call(self, call: ToolCall) -> bytes:
-        self._has_calls = True
-        start = self._start(ToolUseContent(call.id, call.name, NO_INPUT))
-        pieces = (self._block_event("content_block_delta", delta={"type": "input_json_delta", "partial_json": piece}) for piece in _pieces(call))
-        return start + b"".join(pieces) + self._stop()
+    def _begun(self, call: ToolCall | CallPiece) -> bytes:
+        """The start of a call's block, where that has not begun."""
+        if self._called is not None:
+            return b""
+        closed, self._has_calls, self._called = self._closed(), True, 0
+        return closed + self._start(ToolUseContent(call.id, call.name, NO_INPUT))
+
+    def _arguments(self, arguments: str) -> bytes:
+        """More of the arguments of the open call."""
+        self._called = (self._called or 0) + len(arguments)
+        deltas = ({"type": "input_json_delta", "partial_json": piece} for piece in _pieces(arguments))
+        return b"".join(self._block_event("content_block_delta", delta=delta) for delta in deltas)
+
+    def _call_stop(self) -> bytes:
+        self._called = None
+        return self._stop()
 
     def _start(self, content: AnswerContent) -> bytes:
         return self._block_event("content_block_start", content_block=content)
@@ -126,8 +142,7 @@ class MessageEncoder:
         return _event(name, index=self._index, **fields)
 
 
-def _pieces(call: ToolCall) -> Iterator[str]:
-    arguments = call.arguments
+def _pieces(arguments: str) -> Iterator[str]:
     return (arguments[start : start + PIECE_CHARACTERS] for start in range(0, len(arguments), PIECE_CHARACTERS))
 
 

@@ -23,7 +23,7 @@ from semantic_trio.adapters.http.identity import identify
 from semantic_trio.adapters.http.served import ServedModel
 from semantic_trio.adapters.http.sse import EventSource, event_stream
 from semantic_trio.adapters.http.state import AppState
-from semantic_trio.domain.conversation import Breakpoint, Conversation, Part
+from semantic_trio.domain.conversation import AnswerPart, Breakpoint, Conversation
 from semantic_trio.domain.generation import GenerationRequest
 
 
@@ -46,7 +46,7 @@ def routes(state: AppState) -> Blueprint:
         manner = _manner(request, model, answer.generation.request.breakpoints)
         if request.stream:
             encoder = MessageEncoder(manner, exchange.request_id, _expected(model, answer.generation.request))
-            events: EventSource[Part] = answer
+            events: EventSource[AnswerPart] = answer
             return event_stream(events, encoder, state.pace, state.settings.ping_seconds)
         whole = await answer.result()
         return json_answer(whole_message(whole, manner), reuse=whole.finished.reuse)
@@ -84,7 +84,7 @@ def _without_model(state: AppState, exchange: Exchange, request: MessagesRequest
     manner = _manner(request, model)
     if request.stream:
         encoder = MessageEncoder(manner, exchange.request_id, manner.usage(fixed.whole.finished))
-        events: EventSource[Part] = fixed
+        events: EventSource[AnswerPart] = fixed
         return event_stream(events, encoder, state.pace, state.settings.ping_seconds)
     return json_answer(whole_message(fixed.whole, manner))
 

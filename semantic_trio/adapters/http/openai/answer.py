@@ -18,7 +18,7 @@ from semantic_trio.adapters.http.reuse import Cache
 from semantic_trio.adapters.http.thoughts import OneField
 from semantic_trio.application.answer import Answer, WholeAnswer
 from semantic_trio.application.choices import Chosen, together
-from semantic_trio.domain.conversation import Message, Role, Thinking, ToolCall
+from semantic_trio.domain.conversation import CallPiece, CutCall, Message, Role, Text, Thinking, ToolCall, ToolResult
 from semantic_trio.domain.errors import SemanticError
 from semantic_trio.domain.generation import Finished, FinishReason
 
@@ -29,6 +29,7 @@ REASONS: dict[FinishReason, Reason] = {
     FinishReason.STOP_STRING: "stop",
     FinishReason.MAX_TOKENS: "length",
     FinishReason.CONTEXT_FULL: "length",
+    FinishReason.BROKEN_CALL: "length",  # the only reason by which clients know that a call is not whole
 }
 
 
@@ -108,10 +109,12 @@ def whole_completion(manner: Manner, answers: Sequence[WholeAnswer]) -> ChatAnsw
 
 
 def _choice(manner: Manner, index: int, answer: WholeAnswer) -> Choice:
-    said = Message(Role.ASSISTANT, answer.parts)
-    calls = [tool_call(call, manner.customs) for call in said.calls]
+    cut = answer.cut if answer.cut is not None and answer.cut.name not in manner.customs else None
+    said = Message(Role.ASSISTANT, answer.parts if cut else answer.parts_with_cut)
+    calls = [*(tool_call(call, manner.customs) for call in said.calls), *([function_call(cut)] if cut else [])]
+    text = "".join(part.text for part in said.parts if isinstance(part, Text))
     message = AnswerMessage(
-        content=None if calls and not answer.text else answer.text,
+        content=None if calls and not text else text,
         reasoning_content=said.thinking or msgspec.UNSET,
         tool_calls=calls or msgspec.UNSET,
     )
@@ -126,8 +129,8 @@ def tool_call(call: ToolCall, customs: frozenset[str]) -> FunctionCall:
     return function_call(call)
 
 
-def function_call(call: ToolCall) -> FunctionCall:
-    """A call of a function in the API's words."""
+def function_call(call: ToolCall | CallPiece | CutCall) -> FunctionCall:
+    """A call of a function in the API's words; of one that is not whole, the beginning."""
     return FunctionCall(call.id, CalledFunction(call.name, call.arguments))
 
 
@@ -146,6 +149,7 @@ class ChatEncoder:
     _answers: Sequence[Answer]  # what is read: for what they tell beside their events
     ping: bytes = PING
     _calls: Counter[int] = attrs.field(init=False, factory=Counter)  # of each choice
+    _called: dict[int, int] = attrs.field(init=False, factory=dict)  # of each choice with an open call: characters sent of its arguments
     _thoughts: dict[int, OneField] = attrs.field(init=False, factory=lambda: defaultdict(OneField))
 
     def opening(self) -> bytes:
@@ -162,9 +166,10 @@ class ChatEncoder:
                 return self._chunk(index, {}, reason_of(event, has_calls=bool(self._calls[index])), scores)
             case Thinking(text):
                 return self._chunk(index, {"reasoning_content": text})
-            case ToolCall():
-                return self._chunk(index, {"tool_calls": [self._call(index, event)]})
-        return self._chunk(index, {"content": event.text}, scores=self._scores(index))
+            case ToolCall() | CallPiece() | CutCall():
+                return self._call(index, event)
+            case Text(text) | ToolResult(text=text):
+                return self._chunk(index, {"content": text}, scores=self._scores(index))
 
     def ending(self, finished: Finished) -> bytes:
         """The usage when asked for, the end."""
@@ -175,10 +180,32 @@ class ChatEncoder:
         """The error, and no `[DONE]`."""
         return failure(error)
 
-    def _call(self, index: int, call: ToolCall) -> dict[str, object]:
-        self._calls[index] += 1
-        told = tool_call(call, self._manner.customs)
-        return {"index": self._calls[index] - 1, "id": told.id, "type": told.type, told.type: told.function or told.custom}
+    def _call(self, index: int, call: ToolCall | CallPiece | CutCall) -> bytes:
+        """A whole call, or more of one. The text of a custom tool comes whole: nothing in it would show that it was cut."""
+        match call:
+            case CallPiece(name=name) if name in self._manner.customs:
+                return b""
+            case CutCall(name=name) if name in self._manner.customs:
+                return self._chunk(index, {"content": call.written})
+            case CutCall():
+                return b""
+            case ToolCall() if index not in self._called:
+                return self._call_chunk(index, {"id": call.id, **_told(tool_call(call, self._manner.customs))}, is_new=True)
+            case ToolCall():
+                return self._call_chunk(index, {"function": {"arguments": call.arguments[self._called.pop(index) :]}})
+        return self._piece(index, call)
+
+    def _piece(self, index: int, piece: CallPiece) -> bytes:
+        """More of a call; the first piece says which call that is."""
+        is_new = index not in self._called
+        self._called[index] = self._called.get(index, 0) + len(piece.arguments)
+        if is_new:
+            return self._call_chunk(index, {"id": piece.id, **_told(function_call(piece))}, is_new=True)
+        return self._call_chunk(index, {"function": {"arguments": piece.arguments}})
+
+    def _call_chunk(self, index: int, told: dict[str, object], *, is_new: bool = False) -> bytes:
+        self._calls[index] += is_new
+        return self._chunk(index, {"tool_calls": [{"index": self._calls[index] - 1, **told}]})
 
     def _scores(self, index: int) -> ChoiceLogprobs | None:
         tokens, token_bytes = self._answers[index].take_scores(), self._manner.token_bytes
@@ -186,3 +213,7 @@ class ChatEncoder:
 
     def _chunk(self, index: int, delta: dict[str, object], reason: Reason | None = None, scores: ChoiceLogprobs | None = None) -> bytes:
         return self._chunks.chunk([{"index": index, "delta": delta, "logprobs": scores, "finish_reason": reason}])
+
+
+def _told(call: FunctionCall) -> dict[str, object]:
+    return {"type": call.type, call.type: call.function or call.custom}

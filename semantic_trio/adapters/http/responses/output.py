@@ -10,13 +10,13 @@ import attrs
 
 from semantic_trio.adapters.http.openai.logprobs import TokenBytes, TokenLogprob, token_logprobs
 from semantic_trio.adapters.http.responses.answer import ItemStatus, OutputItem, Spoken, output_item
-from semantic_trio.domain.conversation import Part, Text, Thinking, ToolCall
+from semantic_trio.domain.conversation import AnswerPart, CallPiece, CutCall, Text, Thinking, ToolCall
 from semantic_trio.domain.generation import TokenEvent
 
 
 @attrs.frozen
 class Piece:
-    """More of an item; of a call, all."""
+    """More of an item."""
 
     at: int  # the item's place in the output
     said: Spoken
@@ -27,6 +27,7 @@ class Piece:
 class _Item:
     said: Spoken
     logprobs: list[TokenLogprob]
+    is_open: bool = True  # more may come of it; a call that stays open is not whole
 
 
 @attrs.define(eq=False)
@@ -39,12 +40,34 @@ class Output:
     _items: list[_Item] = attrs.field(init=False, factory=list)
     _held: list[tuple[Spoken, tuple[TokenEvent, ...]]] = attrs.field(init=False, factory=list)  # blanks that may begin an item, of one kind
 
-    def hear(self, part: Part, tokens: tuple[TokenEvent, ...] = ()) -> list[Piece]:
-        """A piece of the answer, with the tokens it was drawn as where these are told; none while it says nothing."""
-        assert isinstance(part, Text | Thinking | ToolCall)
-        if isinstance(part, ToolCall):
-            self._held.clear()
-            return [self._added(part, ())]
+    def hear(self, part: AnswerPart, tokens: tuple[TokenEvent, ...] = ()) -> list[Piece]:
+        """A piece of the answer, with the tokens it was drawn as where these are told; none while it says nothing.
+
+        The text of a custom tool comes whole: nothing in it would show that it was cut.
+        """
+        match part:
+            case ToolCall() | CallPiece() if isinstance(part, ToolCall) or part.name not in self._customs:
+                self._held.clear()
+                return self._call(part)
+            case CutCall() if part.name in self._customs:
+                return self._text(Text(part.written), ())
+            case Text() | Thinking():
+                return self._text(part, tokens)
+        return []
+
+    def _call(self, part: ToolCall | CallPiece) -> list[Piece]:
+        """A whole call, or more of one."""
+        last = self._items[-1] if self._items else None
+        if last is None or not isinstance(last.said, ToolCall) or not last.is_open:
+            piece = self._added(ToolCall(part.id, part.name, part.arguments), ())
+            self._items[-1].is_open = isinstance(part, CallPiece)
+            return [piece]
+        told = last.said.arguments
+        more = part.arguments if isinstance(part, CallPiece) else part.arguments[len(told) :]
+        last.said, last.is_open = attrs.evolve(last.said, arguments=told + more), isinstance(part, CallPiece)
+        return [Piece(len(self._items) - 1, attrs.evolve(last.said, arguments=more))]
+
+    def _text(self, part: Text | Thinking, tokens: tuple[TokenEvent, ...]) -> list[Piece]:
         if self._goes_on(part):
             return [self._more(part, tokens)]
         if self._held and type(self._held[-1][0]) is not type(part):
@@ -69,8 +92,8 @@ class Output:
     def item(self, at: int, status: ItemStatus = "completed") -> OutputItem:
         """An item as far as it has come."""
         item = self._items[at]
-        is_call = isinstance(item.said, ToolCall)  # it comes whole
-        return output_item(self._stem, at, item.said, "completed" if is_call else status, self._customs, tuple(item.logprobs))
+        is_whole = isinstance(item.said, ToolCall) and not item.is_open
+        return output_item(self._stem, at, item.said, "completed" if is_whole else status, self._customs, tuple(item.logprobs))
 
     def item_of(self, piece: Piece) -> OutputItem:
         """The item of a piece, with nothing but that in it."""

@@ -23,7 +23,7 @@ from semantic_trio.domain.responses import StoredResponse
 
 log = structlog.get_logger(__name__)
 
-CUT_OFF = frozenset({FinishReason.MAX_TOKENS, FinishReason.CONTEXT_FULL})
+CUT_OFF = frozenset({FinishReason.MAX_TOKENS, FinishReason.CONTEXT_FULL, FinishReason.BROKEN_CALL})
 
 
 @attrs.define(eq=False)

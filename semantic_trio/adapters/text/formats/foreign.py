@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import attrs
 
-from semantic_trio.adapters.text.syntax import Ending, Reading
+from semantic_trio.adapters.text.syntax import Begun, Ending, Reading
 from semantic_trio.domain.conversation import Tool
 
 # Names and arguments (JSON, of an object) of the calls in a text. Raises anything at all for what is none.
@@ -49,6 +49,10 @@ class ForeignCalls:
                     continue
             return Reading(calls, at + len(self.end))
         return None if ending is Ending.OPEN else self._unended(text, tools)
+
+    def begun(self, text: str, tools: Sequence[Tool]) -> Begun | None:
+        """See `ToolSyntax.begun`. What the parser makes of a text is known at its end."""
+        return None
 
     def _unended(self, text: str, tools: Sequence[Tool]) -> Reading:
         try:

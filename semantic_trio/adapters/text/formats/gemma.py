@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import attrs
 
-from semantic_trio.adapters.text.syntax import Ending, Reading
+from semantic_trio.adapters.text.syntax import Begun, Ending, Reading
 from semantic_trio.domain.conversation import Tool
 
 HEAD = re.compile(r"\s*call:\s*([^\s{]+)\s*\{")
@@ -42,6 +42,10 @@ class GemmaCalls:
     def delimiters(self) -> tuple[str, ...]:
         """See `ToolSyntax.delimiters`."""
         return (self.quote,)
+
+    def begun(self, text: str, tools: Sequence[Tool]) -> Begun | None:
+        """See `ToolSyntax.begun`. The end of a string is certain only with what follows it."""
+        return None
 
     def read(self, text: str, tools: Sequence[Tool], ending: Ending) -> Reading | None:
         """See `ToolSyntax.read`."""

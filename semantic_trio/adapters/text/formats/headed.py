@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import attrs
 
 from semantic_trio.adapters.text.formats.lenient import UnfinishedError, decode, outside_strings, values
-from semantic_trio.adapters.text.formats.marked import arguments, call
-from semantic_trio.adapters.text.syntax import Ending, Reading
+from semantic_trio.adapters.text.formats.marked import arguments, begun_object, call
+from semantic_trio.adapters.text.syntax import Begun, Ending, Reading
 from semantic_trio.domain.conversation import Tool
 
 NAME = re.compile(r"\s*(?:\Z|\[|[^\s\[\]{}<>\"'`]+(?:\Z|\s*[\[{]|\s*\Z))")
@@ -52,6 +52,16 @@ class HeadedCalls:
         if not calls or not (is_marked or all(name in offered for name, _ in calls)):
             return self._refused(text, at) if ending is not Ending.CUT and not is_unfinished else Reading((), len(text))
         return Reading(tuple(calls), self._behind(text, used), repair)
+
+    def begun(self, text: str, tools: Sequence[Tool]) -> Begun | None:
+        """See `ToolSyntax.begun`."""
+        at = len(self.start) if text.startswith(self.start) else 0
+        if self.has_lists and text[at:].lstrip().startswith("["):
+            return begun_object(text, at, tools)
+        head = self.head.match(text, at)
+        if head is None or not text.startswith("{", head.end()) or all(tool.name != head[1] for tool in tools):
+            return None
+        return Begun(head[1], head.end())
 
     def _refused(self, text: str, at: int) -> Reading:
         """Text up to the end of the section."""

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import attrs
 
 from semantic_trio.adapters.text.formats.lenient import UnfinishedError, decode, outside_strings, values
-from semantic_trio.adapters.text.syntax import Ending, Reading
+from semantic_trio.adapters.text.syntax import Begun, Ending, Reading
 from semantic_trio.domain.conversation import Tool
 
 NAMES = ("name", "tool_name")
@@ -20,6 +20,12 @@ BESIDES = frozenset({"id", "tool_call_id", "call_id", "index", "type"})
 # The first keys of an object that may be a call although nothing marks it as one.
 FRONT_KEYS = ('"name"', '"type"', '"function"')
 FRONT_NAME = re.compile(r'\{\s*"name"\s*:\s*"([^"]*)"')
+# All that stands in front of arguments that are an object; group 1: the name.
+BEFORE_ARGUMENTS = re.compile(
+    r"""\s*(?:\[\s*)?\{\s*(?:"(?:id|tool_call_id|call_id|index|type)"\s*:\s*(?:"[^"\\]*"|[0-9]+)\s*,\s*)*(?:"function"\s*:\s*\{\s*)?"""
+    r""""(?:name|tool_name)"\s*:\s*"([^"\\]+)"\s*,\s*"(?:arguments|parameters|input)"\s*:\s*(?=\{)"""
+)
+BEFORE_ARGUMENTS_OF_KEY = re.compile(r"""\s*(?:\[\s*)?\{\s*"([^"\\]+)"\s*:\s*(?=\{)""")
 # A call's JSON may be written as a code block.
 FENCE = "```"
 Call = tuple[str, str]
@@ -68,6 +74,14 @@ class MarkedCalls:
             return None if ending is Ending.OPEN else Reading(calls, len(text))
         return self._mended(text, len(opening), offered, ending)
 
+    def begun(self, text: str, tools: Sequence[Tool]) -> Begun | None:
+        """See `ToolSyntax.begun`. An object that no delimiter announces may be a call in a format that has no delimiter at all."""
+        opening = next((one for one in self.openings if text.startswith(one)), "")
+        if not (opening or text.startswith(self.start)):
+            return None
+        pattern = BEFORE_ARGUMENTS_OF_KEY if self.has_names_as_keys else BEFORE_ARGUMENTS
+        return begun_object(text, len(opening), tools, pattern)
+
     def _in_a_row(self, text: str, at: int) -> tuple[list[object], int]:
         """The objects that stand one after the other, and where the last ends."""
         told: list[object] = []
@@ -112,6 +126,12 @@ class MarkedCalls:
         if self.has_names_as_keys and isinstance(found, dict) and not {*NAMES} & {*found}:
             return [(name, arguments(given)) for name, given in found.items()]
         return [call(found)]
+
+
+def begun_object(text: str, at: int, tools: Sequence[Tool], pattern: re.Pattern[str] = BEFORE_ARGUMENTS) -> Begun | None:
+    """The call of an offered tool whose object begins at a place, once its arguments have begun."""
+    found = pattern.match(text, at)
+    return Begun(found[1], found.end()) if found is not None and any(tool.name == found[1] for tool in tools) else None
 
 
 def call(found: object) -> Call:

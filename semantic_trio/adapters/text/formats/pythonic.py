@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import attrs
 
-from semantic_trio.adapters.text.syntax import Ending, Reading
+from semantic_trio.adapters.text.syntax import Begun, Ending, Reading
 from semantic_trio.domain.conversation import Tool
 
 STRING = r'"""(?:[^\\]|\\.)*?"""|\'\'\'(?:[^\\]|\\.)*?\'\'\'|"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\''
@@ -41,6 +41,10 @@ class PythonicCalls:
     def openings(self) -> tuple[str, ...]:
         """See `ToolSyntax.openings`."""
         return self.more_openings if self.start in self.fronts else (self.start, *self.more_openings)
+
+    def begun(self, text: str, tools: Sequence[Tool]) -> Begun | None:
+        """See `ToolSyntax.begun`. Arguments are Python, and a call is certain only with its last bracket."""
+        return None
 
     def read(self, text: str, tools: Sequence[Tool], ending: Ending) -> Reading | None:
         """See `ToolSyntax.read`."""

@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import attrs
 
 from semantic_trio.adapters.text.formats.typed import Schema, properties, types_of, value
-from semantic_trio.adapters.text.syntax import Ending, Reading
+from semantic_trio.adapters.text.syntax import Begun, Ending, Reading
 from semantic_trio.domain.conversation import Tool
 
 # Ways of dividing a call that are looked at: more than any but a text made of tags alone has.
@@ -97,6 +97,10 @@ class TaggedCalls:
             return Reading((), len(text))
         calls = [(name, json.dumps(dict(given), ensure_ascii=False)) for name, given in way.calls]
         return Reading(tuple(calls), way.at, way.repair)
+
+    def begun(self, text: str, tools: Sequence[Tool]) -> Begun | None:
+        """See `ToolSyntax.begun`. A value may hold any tag, so its end is certain only at the call's end."""
+        return None
 
     def _begins(self, rest: str, tools: Sequence[Tool] | None) -> bool:
         """False where a text cannot become a call any more; with tools: a call of one of them."""
