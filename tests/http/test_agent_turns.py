@@ -224,3 +224,34 @@ async def test_a_turn_goes_on_with_the_very_tokens_of_an_idle_agent(autojump_clo
         await post(server.app, "/v1/messages/count_tokens", anthropic_body(session_id=agent))
 
     assert told == ["", "user:hi\nassistant:" + first["text"], ""], "another conversation has nothing to go on with"
+
+
+async def test_a_turn_of_an_agent_thinks_as_it_is_told_and_the_next_one_does_not(autojump_clock: trio.testing.MockClock) -> None:
+    """The choice reaches the prompt, and is that of one turn: the agent's conversation does not keep it."""
+    async with running(served(FakeRunner())) as server:
+        agent = await create(server)
+        bounded = await say(server, agent, "one", max_tokens=60, thinking={"type": "enabled", "budget_tokens": 7})
+        plain = await say(server, agent, "two", max_tokens=60)
+        kept = server.engine.memory.agents.get(agent).conversation
+
+    assert len(bounded["thinking"]) == 7
+    assert len(bounded["text"]) == 60 - 7 - len("\n</think>\n\n")
+    assert (plain["thinking"], len(plain["text"])) == ("", 60)
+    assert (kept.thinks, kept.effort, kept.thought_budget) == (None, None, None)
+
+
+async def test_a_turn_of_an_agent_has_the_form_that_is_demanded(autojump_clock: trio.testing.MockClock) -> None:
+    schema = {"type": "object", "properties": {"n": {"type": "integer", "minimum": 7}}, "required": ["n"]}
+    tool = {"type": "function", "function": {"name": "look", "parameters": schema}}
+    async with running(served(FakeRunner())) as server:
+        agent = await create(server, tools=[tool])
+        called = await say(server, agent, "one", max_tokens=200, tool_choice="required", parallel_tool_calls=False)
+        result = {"role": "tool", "tool_call_id": called["tool_calls"][0]["id"], "content": "sun"}
+        told = await say(server, agent, result, max_tokens=200, tool_choice="none", response_format={"type": "json_object", "schema": schema})
+        refused = await do(server, agent, "generate", message="three", tool_choice={"type": "function", "name": "fly"})
+        after = await view(server, agent)
+
+    assert [(call["function"]["name"], json.loads(call["function"]["arguments"])) for call in called["tool_calls"]] == [("look", {"n": 7})]
+    assert json.loads(told["text"]) == {"n": 7}
+    assert (refused.status, refused.json["error"]["param"]) == (400, "tool_choice")  # type: ignore[call-overload, index]
+    assert after["messages"] == 4

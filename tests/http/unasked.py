@@ -10,6 +10,9 @@ MOST_CHOICES = 32
 # Among tools none of which could be offered to a model there is one that can.
 A_FUNCTION = {"type": "function", "function": {"name": "look"}}
 
+# Where a choice of tools is one of the tools that are offered.
+CHOOSING = frozenset({"/v1/responses", "/v1/chat/completions", "/v1/agents/{agent_id}/generate"})
+
 # They know no archives.
 schemathesis.openapi.media_type("application/x-tar", st.binary())
 
@@ -26,7 +29,7 @@ def before_call(context: schemathesis.HookContext, case: Any, kwargs: dict[str, 
     match case.body:
         case {"tool_choice": {"type": "tool" | "function"}, **rest}:
             case.body = rest
-        case {"tool_choice": dict() | "required" | "any", **rest} if case.path in {"/v1/responses", "/v1/chat/completions"}:
+        case {"tool_choice": dict() | "required" | "any", **rest} if case.path in CHOOSING:
             case.body = rest
     if (alone := _alone(_with_function(case.body, case.path))) != case.body:
         case.body = alone

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from semantic_trio.adapters.http.agents import wire as agents
 from semantic_trio.adapters.http.anthropic import wire as anthropic
 from semantic_trio.adapters.http.body import decode
 from semantic_trio.adapters.http.faults import Fault
@@ -46,9 +47,14 @@ def by_completions(**fields: Any) -> Asked:
     return completions.asked(decode(json.dumps({"model": "m", "prompt": "hi", **fields}).encode(), completions.CompletionRequest))
 
 
+def by_agents(**fields: Any) -> Asked:
+    """The meaning of a turn with an agent."""
+    return agents.asked(decode(json.dumps({"message": "hi", **fields}).encode(), agents.AgentTurn), "m", "ada")
+
+
 Meaning = Callable[..., Asked]
-every_api = pytest.mark.parametrize("meaning", [by_messages, by_chat, by_responses])
-every_route = pytest.mark.parametrize("meaning", [by_messages, by_chat, by_responses, by_completions])
+every_api = pytest.mark.parametrize("meaning", [by_messages, by_chat, by_responses, by_agents])
+every_route = pytest.mark.parametrize("meaning", [by_messages, by_chat, by_responses, by_agents, by_completions])
 
 FORMS: list[tuple[str, Any]] = [
     ("response_format", {"type": "json_object", "schema": SCHEMA}),
@@ -177,6 +183,7 @@ LIMITS: list[tuple[Meaning, str]] = [
     (by_chat, "max_tokens"),
     (by_chat, "max_completion_tokens"),
     (by_responses, "max_output_tokens"),
+    (by_agents, "max_tokens"),
 ]
 
 

@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from semantic_trio.adapters.http.agents import wire as agents
 from semantic_trio.adapters.http.anthropic.wire import MessagesRequest, conversation
 from semantic_trio.adapters.http.body import decode
 from semantic_trio.adapters.http.faults import Fault
@@ -31,6 +32,10 @@ def of_chat(**fields: Any) -> tuple[bool | None, str | None, int | None]:
 
 def of_responses(**fields: Any) -> tuple[bool | None, str | None, int | None]:
     return choice(responses.asked(decode(json.dumps({"model": "m", "input": "hi", **fields}).encode(), responses.ResponseRequest), ()).conversation)
+
+
+def of_agents(**fields: Any) -> tuple[bool | None, str | None, int | None]:
+    return choice(agents.asked(decode(json.dumps({"message": "hi", **fields}).encode(), agents.AgentTurn), "m", "ada").conversation)
 
 
 @pytest.mark.parametrize(
@@ -85,6 +90,11 @@ def test_chat(fields: dict[str, Any], expected: object) -> None:
 @pytest.mark.parametrize(("fields", "expected"), SHARED)
 def test_responses(fields: dict[str, Any], expected: object) -> None:
     assert of_responses(**fields) == expected
+
+
+@pytest.mark.parametrize(("fields", "expected"), SHARED)
+def test_agents(fields: dict[str, Any], expected: object) -> None:
+    assert of_agents(**fields) == expected
 
 
 @pytest.mark.parametrize("fields", [{"chat_template_kwargs": {"enable_thinking": "no"}}, {"think": "a lot"}, {"thinking_budget": -5}])

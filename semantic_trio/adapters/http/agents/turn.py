@@ -33,7 +33,7 @@ class Turn:
     model: ServedModel
     agent: Agent
     place: Place
-    asked: Asked  # without the conversation before
+    asked: Asked  # without the messages before; the choices in it are those of this turn alone
     _answer: Answer | None = attrs.field(init=False, default=None)
 
     async def begin(self) -> Answer:
@@ -43,7 +43,8 @@ class Turn:
         """
         if self._answer is None:
             await self.place.wait()
-            asked = attrs.evolve(self.asked, conversation=_joined(self.agent.conversation, self.asked.conversation.messages))
+            said = (*self.agent.conversation.messages, *self.asked.conversation.messages)
+            asked = attrs.evolve(self.asked, conversation=attrs.evolve(self.asked.conversation, messages=said))
             encoded = await self.model.encode(asked.conversation)
             refuse_deleted(self.agent)
             if self.state.settings.log_prompts:

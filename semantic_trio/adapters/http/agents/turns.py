@@ -42,7 +42,7 @@ def routes(state: AppState) -> Blueprint:
         exchange = current.get()
         request = await understood(exchange.body, functools.partial(decode, kind=AgentTurn))
         model, agent = find(state, agent_id)
-        question = asked(request, model.card.id, agent.id)
+        question = asked(request, model.card.id, agent.id, agent.conversation.tools)
         note_unread(state, exchange, question.conversation)
         turn = Turn(state, exchange, model, agent, _join(lines, model, agent, exchange), question)
         if not request.stream:

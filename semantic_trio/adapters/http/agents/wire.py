@@ -4,21 +4,25 @@ Knows the wire and the neutral conversation. Says as Chat Completions does what 
 """
 
 import enum
-from typing import Annotated, Literal
+from collections.abc import Sequence
+from typing import Literal
 
 import attrs
-import msgspec
 
+from semantic_trio.adapters.http.demands import BehaviourDemands, FormDemands, schema_demanded
 from semantic_trio.adapters.http.generate import Asked, SamplingChoice
 from semantic_trio.adapters.http.identity import AgentId, Identity
 from semantic_trio.adapters.http.limits import MaxTokens, token_limit
 from semantic_trio.adapters.http.openai.answer import FunctionCall
 from semantic_trio.adapters.http.openai.content import ContentPart
-from semantic_trio.adapters.http.openai.sampling import RepetitionPenalty
+from semantic_trio.adapters.http.openai.format import ResponseFormat, schema_of
+from semantic_trio.adapters.http.openai.sampling import Bias, Penalty, RepetitionPenalty, Seed, Stop, Temperature, TopK, TopP, steering, stops
+from semantic_trio.adapters.http.openai.thoughts import ThoughtsRequest, with_choice
+from semantic_trio.adapters.http.openai.tool_choice import ChoiceWord, ToolChoiceParam, choice_of
 from semantic_trio.adapters.http.openai.tools import ToolParam
 from semantic_trio.adapters.http.openai.wire import ChatMessage, messages_of
 from semantic_trio.adapters.http.reuse import Cache
-from semantic_trio.domain.conversation import Conversation
+from semantic_trio.domain.conversation import Conversation, Tool
 from semantic_trio.domain.generation import Finished, FinishReason
 from semantic_trio.domain.reuse import MissCause, Source
 
@@ -43,20 +47,26 @@ class ForkAgent:
     id: AgentId | None = None
 
 
-@attrs.frozen
-class AgentTurn:
-    """What is said to an agent: `message`, after `messages` where there are any. The answer is sampled as in Chat Completions."""
+@attrs.frozen(kw_only=True)
+class AgentTurn(ThoughtsRequest, FormDemands, BehaviourDemands):
+    """What is said to an agent: `message`, after `messages` where there are any. The answer is asked for as in Chat Completions."""
 
     message: str | ChatMessage
     messages: list[ChatMessage] | None = None
     max_tokens: MaxTokens | None = None
-    temperature: Annotated[float, msgspec.Meta(ge=0, le=2)] | None = None
-    top_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
-    top_k: Annotated[int, msgspec.Meta(ge=-1)] | None = None
-    min_p: Annotated[float, msgspec.Meta(ge=0, le=1)] | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    top_k: TopK | None = None
+    min_p: TopP | None = None
     repetition_penalty: RepetitionPenalty | None = None
-    seed: Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)] | None = None
-    stop: str | list[str] | None = None
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
+    logit_bias: Bias | None = None
+    seed: Seed | None = None
+    stop: Stop | None = None
+    tool_choice: ChoiceWord | ToolChoiceParam | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: ResponseFormat | None = None
     stream: bool | None = None
 
 
@@ -154,16 +164,22 @@ class LastTurn:
     prompt_text: str | None
 
 
-def asked(request: AgentTurn, model: str, agent: str) -> Asked:
-    """What a turn means, without the conversation before it."""
+def asked(request: AgentTurn, model: str, agent: str, tools: Sequence[Tool] = ()) -> Asked:
+    """The meaning of a turn, without the conversation before it; `tools` are those of the agent. Raises `Fault`, `InvalidRequestError`."""
     new = ChatMessage("user", request.message) if isinstance(request.message, str) else request.message
-    stop = [request.stop] if isinstance(request.stop, str) else request.stop or []
+    conversation = Conversation(
+        messages_of((*(request.messages or []), new)),
+        tuple(tools),
+        choice_of(request.tool_choice, tools, is_single=request.parallel_tool_calls is False),
+        schema=schema_demanded(request, {"response_format": schema_of(request.response_format)}),
+    )
     return Asked(
         model=model,
-        conversation=Conversation(messages_of((*(request.messages or []), new))),
+        conversation=with_choice(conversation, request),
         max_tokens=DEFAULT_TOKENS if request.max_tokens is None else token_limit(request, "max_tokens"),
         sampling=SamplingChoice(request.temperature, request.top_p, request.top_k, request.min_p, request.repetition_penalty),
-        stop_strings=tuple(stop),
+        steering=steering(request.logit_bias, request.frequency_penalty, request.presence_penalty),
+        stop_strings=stops(request.stop),
         seed=request.seed,
         identity=Identity(agent, is_ordered=True),
         prompt_field="message",
