@@ -8,7 +8,7 @@ import re
 import attrs
 
 from semantic_trio.domain.chain import TOKEN_BYTES, TokenRun, common_tokens, unpack
-from semantic_trio.domain.conversation import NOTHING_SAID, Conversation
+from semantic_trio.domain.conversation import NOTHING_SAID, Conversation, ThinkingChoice
 from semantic_trio.domain.errors import InvalidRequestError
 from semantic_trio.domain.prefix import Block, Mark
 from semantic_trio.domain.reuse import MissCause, Reuse, Source, Turn
@@ -50,6 +50,7 @@ class Agent:
     conversation: Conversation = NOTHING_SAID  # of stateful turns
     history: bytes = b""  # packed tokens
     text_fingerprint: str = ""  # of the tokenizer and chat template the history was read with
+    thinking: ThinkingChoice | None = None  # that the prompt of the last turn was written with; None: not known, or no part of it
     prompt_tokens: int = 0  # of the last turn's prompt: the part of the history a client is sure to repeat
     blocks: dict[BlockKey, Block] = attrs.field(factory=dict)  # what it has read and is still there
     strays: frozenset[BlockKey] = frozenset()  # blocks it has read in an earlier process, beside its history
@@ -81,11 +82,21 @@ class Agent:
         return self.history[: self.prompt_tokens * TOKEN_BYTES]
 
 
-def explain(agent: Agent, run: TokenRun, reused: int, known: int, source: Source, *, is_damaged: bool = False, fits: bool = True) -> Turn:
-    """What a turn reused and why not more.
+def explain(
+    agent: Agent,
+    run: TokenRun,
+    reused: int,
+    known: int,
+    source: Source,
+    *,
+    thinking: ThinkingChoice | None = None,
+    is_damaged: bool = False,
+    fits: bool = True,
+) -> Turn:
+    """The tokens that a turn reused, and why not more.
 
-    `known`: tokens of the prompt that any agent remembers. `is_damaged`: some of them were found damaged. `fits`: the agent's history was read with
-    today's tokenizer and chat template.
+    `known`: tokens of the prompt that any agent remembers. `thinking`: the choice that the prompt was written with. `is_damaged`: some of the known
+    tokens were found damaged. `fits`: the agent's history was read with today's tokenizer and chat template.
     """
     alike = common_tokens(agent.history, run.packed)
     left_at = alike if alike < min(agent.tokens, len(run)) else None
@@ -97,7 +108,7 @@ def explain(agent: Agent, run: TokenRun, reused: int, known: int, source: Source
         gone = MissCause.CORRUPT if is_damaged else MissCause.EVICTED
         cause, lost = (MissCause.NO_RESTORE_POINT if known >= reachable else gone), reachable - reused
     else:
-        cause, lost = (None, 0) if left_at is None else (MissCause.DIVERGED, agent.tokens - left_at)
+        cause, lost = (None, 0) if left_at is None else (_diverged(agent, thinking), agent.tokens - left_at)
     return _turn(agent, run, Reuse(reused, len(run), source if reused else Source.NONE, cause, lost), left_at)
 
 
@@ -106,6 +117,12 @@ def _new(agent: Agent, reused: int, prompt_tokens: int) -> MissCause | None:
     if reused >= prompt_tokens - 1:
         return None
     return MissCause.OTHER_MODEL if agent.is_elsewhere else MissCause.NEW
+
+
+def _diverged(agent: Agent, thinking: ThinkingChoice | None) -> MissCause:
+    """Why a prompt is not what its agent has read and said."""
+    has_changed = None not in (agent.thinking, thinking) and agent.thinking != thinking
+    return MissCause.THINKING_CHANGED if has_changed else MissCause.DIVERGED
 
 
 def _turn(agent: Agent, run: TokenRun, reuse: Reuse, left_at: int | None) -> Turn:

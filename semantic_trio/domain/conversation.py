@@ -155,6 +155,10 @@ class ToolChoice:
 FREE_CHOICE = ToolChoice()
 
 
+# Whether to think, how much, with how many tokens at most: as in `Conversation`.
+ThinkingChoice = tuple[bool | None, str | None, int | None]
+
+
 @attrs.frozen
 class Conversation:
     """Everything the model is to read, in order, and how it may answer."""
@@ -173,6 +177,11 @@ class Conversation:
         """The message that the next answer goes on with; None where the answer is a turn of its own."""
         last = self.messages[-1] if self.continues and self.messages else None
         return last if last is not None and last.role is Role.ASSISTANT and last.parts and not last.calls else None
+
+    @property
+    def thinking(self) -> ThinkingChoice:
+        """The choice of thinking."""
+        return self.thinks, self.effort, self.thought_budget
 
     @property
     def leading(self) -> int:
@@ -245,3 +254,4 @@ class Prompt:
     head: int = 0  # tokens of the tools and system messages at its front: what other conversations are likely to begin with too
     breakpoints: tuple[Breakpoint, ...] = ()  # in order of position
     opening: str = ""  # the end of its text, where that belongs to the answer already: a thought that was begun, a call that was demanded
+    thinking: ThinkingChoice | None = None  # as the template writes it in front of the first answer; None: it does not

@@ -7,7 +7,7 @@ import enum
 
 import attrs
 
-from semantic_trio.domain.conversation import Breakpoint
+from semantic_trio.domain.conversation import Breakpoint, ThinkingChoice
 from semantic_trio.domain.errors import SemanticError
 from semantic_trio.domain.reuse import NOTHING_REUSED, Reuse
 from semantic_trio.domain.steering import NO_STEERING, Grammar, Steering
@@ -58,6 +58,7 @@ class GenerationRequest:
     is_private: bool = False  # where no agent is named, nothing of it is written to disk
     responses: tuple[str, ...] = ()  # ids of the responses its prompt was made of, and of the one it makes: with these it can be deleted
     is_remembered: bool = True  # False: it is no agent's turn, and what it reads is removed when it ends
+    thinking: ThinkingChoice | None = None  # as in `Prompt`
     marks: tuple[int, ...] = ()  # positions of the prompt others are likely to begin with: the end of its head
     breakpoints: tuple[Breakpoint, ...] = ()  # and those the client says so of
 

@@ -14,7 +14,7 @@ from semantic_trio.domain.agent import Agent, explain
 from semantic_trio.domain.agents import Agents
 from semantic_trio.domain.chain import TOKEN_BYTES, TokenRun, common_tokens, pack
 from semantic_trio.domain.content import Item, Kind
-from semantic_trio.domain.conversation import Breakpoint
+from semantic_trio.domain.conversation import Breakpoint, ThinkingChoice
 from semantic_trio.domain.disk import Disk
 from semantic_trio.domain.errors import PoolExhaustedError
 from semantic_trio.domain.geometry import ModelCacheSpec
@@ -90,14 +90,14 @@ class Memory:
         """How many tokens of a prompt a live row has read or is about to read."""
         return common_tokens(bytes(self._rows[number].row.packed), run.packed)
 
-    def turn(self, agent: Agent, run: TokenRun, match: Match, *, from_disk: bool = False) -> Turn:
-        """What a match means to the agent that asks. To be asked before the row is opened."""
+    def turn(self, agent: Agent, run: TokenRun, match: Match, thinking: ThinkingChoice | None = None, *, from_disk: bool = False) -> Turn:
+        """The turn that begins with a match, its prompt written with a choice of thinking. To be called before the row is opened."""
         parts = [*match.path, match.part]
         is_stored = any(isinstance(part, Block) and part.is_stored for part in parts)
         source = Source.DISK if from_disk else Source.RAM if is_stored else Source.ROW
         is_damaged = self.disk.was_damaged_after((self._root.key, *run.keys))
         fits = self.agents.fits(agent.text_fingerprint)
-        return explain(agent, run, match.length, match.known, source, is_damaged=is_damaged, fits=fits)
+        return explain(agent, run, match.length, match.known, source, thinking=thinking, is_damaged=is_damaged, fits=fits)
 
     def recall(self, run: TokenRun, *, is_last_try: bool = False, may_order: bool = True) -> Recalled:
         """Have brought back from disk what a prompt could begin with.
@@ -260,7 +260,7 @@ class Memory:
         """A new agent that remembers what this one does, at no cost. Raises as `Agents.create` does."""
         fork = self.agents.create(name, parent=agent.id)
         fork.conversation, fork.history, fork.text_fingerprint = agent.conversation, agent.history, agent.text_fingerprint
-        fork.responses = set(agent.responses)
+        fork.responses, fork.thinking = set(agent.responses), agent.thinking
         for block in self.chain(agent):
             self._own(fork, block)
         self.write(fork)

@@ -20,6 +20,7 @@ class MissCause(enum.Enum):
     NEW = "new"  # the agent has no history
     DIVERGED = "diverged"  # the prompt is not what the agent has read and said
     EVICTED = "evicted"  # it was given up for others
+    THINKING_CHANGED = "thinking_changed"  # the same, and the choice of thinking, which stands in front of its history, is another one
     TEMPLATE_CHANGED = "template_changed"  # the agent's history was read with another tokenizer or chat template
     OTHER_MODEL = "other_model"  # its memory is another model's
     NO_RESTORE_POINT = "no_restore_point"  # it is there, but layers that are no attention cannot be begun from there

@@ -324,7 +324,7 @@ class Scheduler:
         request, run, row = sequence.request, sequence.run, self._next_row
         assert run is not None
         agent = self._agent(sequence, run)
-        turn = self.memory.turn(agent, run, match, from_disk=sequence.recalls > 0)
+        turn = self.memory.turn(agent, run, match, request.thinking, from_disk=sequence.recalls > 0)
         points = _points(request)
         try:
             headroom = len(self._rows) * self.memory.spec.block_bytes()
@@ -334,7 +334,7 @@ class Scheduler:
                 raise
             return self._open(sequence, NO_MATCH)  # what it would begin with leaves no room for the rest
         if sequence.reuse is None:
-            sequence.reuse, agent.last_turn = turn.reuse, turn
+            sequence.reuse, agent.last_turn, agent.thinking = turn.reuse, turn, request.thinking
         sequence.start(row, match.length)
         if self.memory.spec.needs_marks and request.is_remembered:
             self._set_marks(sequence, {point.position for point in points})

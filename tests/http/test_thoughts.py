@@ -3,15 +3,28 @@
 import functools
 from typing import Any
 
+import attrs
+import pytest
 import trio
 import trio.testing
 from openai.types.chat import ChatCompletion
 
-from semantic_trio.testing import FakeRunner
+from semantic_trio.domain.conversation import NOTHING_KNOWN, Conversation, Known, Prompt
+from semantic_trio.testing import ByteCodec, FakeRunner
 from tests.http.agents import create, do
 from tests.http.messages import accumulated, body, events, speaking
-from tests.http.serving import anthropic_body, openai_body, post, running, served
+from tests.http.serving import Served, anthropic_body, get, openai_body, post, running, served
 from tests.http.test_chat import chunks
+
+
+class FrontCodec(ByteCodec):
+    """A template that writes the choice of thinking in front of the conversation."""
+
+    def encode_prompt(self, conversation: Conversation, known: Known = NOTHING_KNOWN) -> Prompt:
+        """See `TextCodec.encode_prompt`."""
+        prompt, front = super().encode_prompt(conversation), tuple(f"thinks {conversation.thinks}\n".encode())
+        return attrs.evolve(prompt, tokens=(*front, *prompt.tokens), head=prompt.head + len(front), breakpoints=(), thinking=conversation.thinking)
+
 
 TWICE = "<think>a</think>b<think>c</think>d"
 
@@ -80,3 +93,38 @@ async def test_a_budget_ends_thoughts_and_is_counted_right(autojump_clock: trio.
     assert len("".join(getattr(delta, "reasoning_content", None) or "" for delta in deltas)) == 12
     blocks: Any = messages.json["content"]
     assert [(block["type"], len(block.get("thinking", block.get("text", "")))) for block in blocks] == [("thinking", 9), ("text", 60 - 9 - ends)]
+
+
+CHOICES: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+    ("/v1/chat/completions", {"reasoning_effort": "none"}, {"reasoning_effort": "high"}),
+    ("/v1/messages", {"thinking": {"type": "disabled"}}, {"thinking": {"type": "adaptive"}}),
+    ("/v1/responses", {"reasoning": {"effort": "none"}}, {"reasoning": {"effort": "high"}}),
+    ("/v1/agents/ada/generate", {"enable_thinking": False}, {"enable_thinking": True}),
+]
+
+
+@pytest.mark.parametrize(("path", "before", "after"), CHOICES)
+async def test_a_turn_that_missed_because_thinking_was_switched_says_so(
+    path: str, before: dict[str, Any], after: dict[str, Any], autojump_clock: trio.testing.MockClock
+) -> None:
+    long = "x" * 100
+    bodies = {
+        "/v1/responses": {"model": "default", "input": long, "max_output_tokens": 5},
+        "/v1/agents/ada/generate": {"message": long, "max_tokens": 5},
+    }
+    least = bodies.get(path, openai_body(long))
+
+    async def ask(server: Served, fields: dict[str, Any]) -> str:
+        return str((await post(server.app, path, {**least, **fields}, **{"x-agent-id": "ada"})).answer_headers["x-semantic-cache"])
+
+    async with running(served(FakeRunner(), codec=FrontCodec())) as server:
+        await create(server, id="ada")
+        same = [await ask(server, before) for _ in range(2)][1]
+        switched = await ask(server, after)
+        why = (await get(server.app, "/v1/agents/ada/last-turn")).json
+
+    assert "cause=thinking_changed" not in same
+    assert "cause=thinking_changed" in switched
+    assert why["cause"] == "thinking_changed"
+    assert "thinks False" in str(why["stored_text"])
+    assert "thinks True" in str(why["prompt_text"])

@@ -8,7 +8,7 @@ import trio
 from trio.testing import MockClock
 
 from semantic_trio.application.handle import Generation
-from semantic_trio.domain.conversation import Breakpoint
+from semantic_trio.domain.conversation import Breakpoint, ThinkingChoice
 from semantic_trio.domain.errors import AgentExistsError, InvalidRequestError, PoolExhaustedError, StepFailedError
 from semantic_trio.domain.families import published_spec
 from semantic_trio.domain.geometry import LayerGroup, LayerKind, ModelCacheSpec
@@ -366,6 +366,42 @@ async def test_a_diverged_turn_shows_both_sides(start_engine: StartEngine, autoj
     assert (turn.left_at, turn.reuse.cause, turn.reuse.tokens) == (60, MissCause.DIVERGED, 60)
     assert turn.stored[60 - turn.shown_from] == history[60]
     assert turn.prompt[60 - turn.shown_from] == 249
+
+
+ON, OFF = (True, None, None), (False, None, None)
+
+
+@pytest.mark.parametrize(
+    ("before", "now", "cause"),
+    [
+        (ON, OFF, MissCause.THINKING_CHANGED),
+        ((True, "low", None), (True, "high", None), MissCause.THINKING_CHANGED),
+        ((True, None, 100), ON, MissCause.THINKING_CHANGED),
+        (ON, ON, MissCause.DIVERGED),
+        (None, ON, MissCause.DIVERGED),
+        (ON, None, MissCause.DIVERGED),
+    ],
+)
+async def test_a_diverged_turn_says_that_the_choice_of_thinking_has_changed(
+    before: ThinkingChoice | None, now: ThinkingChoice | None, cause: MissCause, start_engine: StartEngine, autojump_clock: MockClock
+) -> None:
+    bench = await start_engine()
+    history = await said(bench, prompt(100), agent="a", thinking=before)
+    fork = bench.engine.memory.fork(bench.engine.memory.agents.get("a"), "fork")
+    changed = (*history[:60], 249, *history[61:])
+
+    for agent in ("a", fork.id):
+        assert (await reuse(bench.submit(changed, agent=agent, thinking=now))).cause is cause
+        assert (await reuse(bench.submit(changed, agent=agent, thinking=now))).cause is None, "once"
+
+
+async def test_another_choice_of_thinking_that_is_no_part_of_what_was_read_costs_nothing(
+    start_engine: StartEngine, autojump_clock: MockClock
+) -> None:
+    bench = await start_engine()
+    history = await said(bench, prompt(100), agent="a", thinking=ON)
+
+    assert (await reuse(bench.submit((*history, 1), agent="a", thinking=OFF))).cause is None
 
 
 async def test_recurrent_layers_begin_again_at_the_heads_end(start_engine: StartEngine, autojump_clock: MockClock) -> None:

@@ -69,6 +69,16 @@ def test_every_id_that_ends_a_turn_is_a_stop_token(tmp_path: Path) -> None:
     assert load_codec(tmp_path).stop_tokens == {5, 6, 7, 8, END}
 
 
+EARLY = "{{ '<|im_start|>system\nThink!<|im_end|>\n' if enable_thinking }}" + CHATML
+
+
+@pytest.mark.parametrize(("chat_template", "thinking"), [(EARLY, (True, None, 50)), (CHATML, None)])
+def test_a_prompt_says_which_choice_of_thinking_stands_in_its_front(tmp_path: Path, chat_template: str, thinking: object) -> None:
+    codec = load_codec(write_model(tmp_path, chat_template=chat_template))
+
+    assert codec.encode_prompt(Conversation(HELLO.messages, thinks=True, thought_budget=50)).thinking == thinking
+
+
 def test_a_model_without_a_chat_template_takes_texts_and_no_conversations(tmp_path: Path) -> None:
     codec = load_codec(write_model(tmp_path, chat_template=None))
 

@@ -136,6 +136,7 @@ def submit(state: AppState, exchange: Exchange, model: ServedModel, asked: Asked
         is_ordered=asked.identity.is_ordered,
         is_private=asked.is_private,
         responses=asked.responses,
+        thinking=prompt.thinking,
         marks=(prompt.head,) if prompt.head else (),
         breakpoints=prompt.breakpoints,
     )

@@ -82,6 +82,8 @@ class TokenizerCodec:
             layout, known = self._layout(conversation), Known(draft=known.tokens + known.draft)
             borders = self._borders(layout, conversation)
         prompt = Spelling(self._tokenizer, self._segments, layout, borders).prompt(conversation.messages, known)
+        if self._template.manners.switch.changes_front:
+            prompt = attrs.evolve(prompt, thinking=conversation.thinking)
         if (prefill := conversation.prefill) is None:
             return prompt
         return attrs.evolve(prompt, opening=open_thought(prefill, self._template.marks.start, self._template.marks.end))

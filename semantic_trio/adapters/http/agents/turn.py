@@ -93,7 +93,7 @@ async def sure_prompt(model: ServedModel, agent: Agent) -> Encoded:
         return Encoded(NOTHING_SAID, (), Prompt(unpack(agent.history)))
     one, other = [(await model.encode(_joined(agent.conversation, (said,)))).prompt for said in SAID_NEXT]
     alike = next((at for at, pair in enumerate(zip(one.tokens, other.tokens, strict=False)) if pair[0] != pair[1]), 0)
-    return Encoded(NOTHING_SAID, (), Prompt(one.tokens[:alike], min(one.head, alike)))
+    return Encoded(NOTHING_SAID, (), Prompt(one.tokens[:alike], min(one.head, alike), thinking=one.thinking))
 
 
 def _joined(before: Conversation, after: Iterable[Message]) -> Conversation:
