@@ -17,6 +17,8 @@ FIRST_CHUNK = 32
 MIN_CHUNK = 16
 
 
+# A chunk is at most so many times as large as one of the recent past: what larger ones take is not known well.
+MOST_GROWTH = 4
 # Rounds in which the fit approaches its solution; it begins near it.
 SWEEPS = 64
 # How much the fit prefers to explain a chunk by its number of tokens alone, as a part of what was seen: chunks of nearly one size tell little else.
@@ -71,6 +73,7 @@ class PrefillPace:
     _products: list[list[float]] = attrs.field(init=False, factory=lambda: [[0.0] * 3 for _ in range(3)])
     _targets: list[float] = attrs.field(init=False, factory=lambda: [0.0] * 3)
     _fit: list[float] = attrs.field(init=False, factory=lambda: [0.0] * 3)
+    _largest: float = attrs.field(init=False, default=0.0)  # tokens of the largest chunk of the recent past
     _stalls: Stalls = attrs.field(init=False, factory=Stalls)
 
     @property
@@ -85,10 +88,11 @@ class PrefillPace:
         A smaller chunk than the mean one may still take as long as that, and a larger one may take no longer: the rest may be fixed cost.
         """
         mean = round(self._products[1][1] / self._products[0][1]) if self.is_known else tokens
-        if self._stalls.is_one(seconds, self.seconds(max(tokens, mean), context)):
+        if self._stalls.is_one(seconds, self.seconds(max(tokens, mean), context)) and tokens <= self._largest:
             return
         kept = 0.0 if STALL * seconds < self.seconds(min(tokens, mean), context) else FORGET
         self._fit = [known if kept else 0.0 for known in self._fit]
+        self._largest = max(self._largest * kept, tokens)
         features = (1 / tokens, 1.0, context + tokens / 2)
         for row, one in enumerate(features):
             self._targets[row] = self._targets[row] * kept + one * max(seconds, 0.0)
@@ -108,6 +112,7 @@ class PrefillPace:
     def tokens_within(self, seconds: float, context: int) -> int:
         """The largest chunk behind `context` tokens that should not lengthen a step by more than `seconds`.
 
+        It is at most `MOST_GROWTH` times as large as one that was measured.
         Where the fixed cost leaves less than a quarter of itself, the chunk takes that: with fewer tokens a prompt would cost many such steps.
         """
         if not self.is_known:
@@ -115,7 +120,7 @@ class PrefillPace:
         left = max(seconds - self._fit[0], self._fit[0] / 4)
         tokens = left / self.seconds_per_token(context)
         tokens = left / self.seconds_per_token(context + tokens / 2)
-        return max(MIN_CHUNK, int(tokens))
+        return max(MIN_CHUNK, int(min(tokens, MOST_GROWTH * self._largest)))
 
     def _solve(self) -> None:
         """Approach the coefficients, none of them negative, one after the other.

@@ -123,6 +123,24 @@ async def test_reading_a_prompt_lengthens_no_step_beyond_the_bound(start_engine:
     assert len(bench.runner.plans[-1].decode) >= 4
 
 
+async def test_one_stall_of_the_device_does_not_shrink_the_chunks_after_it(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    runner = FakeRunner(seconds_per_step=0.1, seconds_per_prompt_token=0.005)
+    bench = await start_engine(runner, max_stall_seconds=0.25)
+    stream = bench.submit(prompt(8), max_tokens=200)
+    await trio.sleep(3)
+    chunks: list[int] = []
+
+    def stall_once(plan: StepPlan) -> None:
+        chunks.extend([plan.prompt_tokens] if plan.prefill else [])
+        runner.seconds_per_step = 2.0 if len(chunks) == 10 else 0.1
+
+    runner.before_step = stall_once
+    await bench.submit(prompt(2700, 1), max_tokens=1).result()
+
+    assert max(b - a for a, b in itertools.pairwise(stream.stamps)) > 2
+    assert min(chunks[10:-1]) >= 0.9 * chunks[8]
+
+
 async def test_the_log_tells_of_prompts_that_take_long(start_engine: StartEngine, autojump_clock: MockClock) -> None:
     bench = await start_engine(FakeRunner(seconds_per_step=0.1, seconds_per_prompt_token=0.01))
     with structlog.testing.capture_logs() as lines:
