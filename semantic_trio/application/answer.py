@@ -32,6 +32,9 @@ from semantic_trio.domain.said import Digest, Said, link
 from semantic_trio.domain.steering import Grammar
 from semantic_trio.ports import AnswerReader
 
+# Seconds between two looks at an answer that is wanted whole. It is read while it comes only because it may be over with its first call.
+READ_SECONDS = 0.05
+
 AnswerEvent = AnswerPart | Finished | Failed
 Piece = TypeVar("Piece", Part, AnswerEvent)
 
@@ -151,6 +154,7 @@ class Answer:
                 raise last.error
             if isinstance(last, Finished):
                 return WholeAnswer(self.parts, last, self.take_scores(), self.thought_tokens, self._cut)
+            await self.generation.wait(READ_SECONDS)
 
     def take_scores(self) -> tuple[TokenEvent, ...]:
         """The tokens of the text that was told since the last call, where they are kept."""

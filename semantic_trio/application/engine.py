@@ -8,7 +8,7 @@ awaits, and nudge it where the device has to hear of it.
 import contextlib
 import enum
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import attrs
 import structlog
@@ -174,8 +174,7 @@ class Engine:
             while True:
                 self._take_messages()
                 plan = self.scheduler.plan()
-                for sequence, event in self.scheduler.refused():
-                    self._deliver(self._owner.get(sequence), event)
+                self._deliver_all(self.scheduler.refused())
                 if plan is None:
                     await self._check()
                     self._settled.set()
@@ -284,8 +283,7 @@ class Engine:
             self._failures = 0
         self.steps += 1
         self.tokens_generated += len(result.drawn)
-        for sequence, event in self.scheduler.commit(result):
-            self._deliver(self._owner.get(sequence), event)
+        self._deliver_all(self.scheduler.commit(result))
 
     async def _step(self, plan: StepPlan) -> StepResult:
         deadline = self.step_deadline_seconds + 2 * self.scheduler.expected_seconds(plan)
@@ -298,8 +296,7 @@ class Engine:
         self._failures += 1
         self._recovering = True
         lost, readable = self.scheduler.lose_rows()
-        for sequence in lost:
-            self._deliver(self._owner.get(sequence), Failed(error))
+        self._deliver_all([(sequence, Failed(error)) for sequence in lost])
         log.error("step failed", reason=error.reason, in_a_row=self._failures)
         if self._failures >= MAX_FAILURES:
             raise EngineDeadError(f"{MAX_FAILURES} steps in a row failed, the last one with: {error.reason}")
@@ -323,15 +320,19 @@ class Engine:
                 request = sequence.request
                 log.info("a long prompt is being read", request_id=request.request_id, prompt_tokens=len(request.prompt), left=sequence.unread)
 
-    def _deliver(self, generation: Generation | None, event: Event) -> None:
+    def _deliver_all(self, events: Iterable[tuple[Sequence, Event]]) -> None:
+        now = trio.current_time()
+        for sequence, event in events:
+            self._deliver(self._owner.get(sequence), event, now)
+
+    def _deliver(self, generation: Generation | None, event: Event, now: float) -> None:
         if generation is None or generation.is_over:
             return  # closed by its caller: the message that says so is on its way
         sequence = self._open.get(generation)
-        generation.reuse = sequence.reuse if sequence else None
-        generation.agent = sequence.agent if sequence else None
-        generation.deliver(event)
+        generation.reuse, generation.agent = (sequence.reuse, sequence.agent) if sequence else (None, None)
+        generation.deliver(event, now)
         if generation.is_over:
-            seconds = trio.current_time() - generation.submitted_at
+            seconds = now - generation.submitted_at
             self._mean_seconds += (seconds - self._mean_seconds) * (0.2 if self._mean_seconds else 1.0)
             self._forget(generation)
 
@@ -354,5 +355,5 @@ class Engine:
         for generation, sequence in list(self._open.items()):
             if sequence is not None:
                 self.scheduler.abort(sequence)
-            self._deliver(generation, Failed(error))
+            self._deliver(generation, Failed(error), trio.current_time())
             self._forget(generation)

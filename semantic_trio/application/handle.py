@@ -29,6 +29,7 @@ class Generation:
     reuse: Reuse | None = attrs.field(init=False, default=None)  # None until the first event, and of one that never had a row
     agent: Agent | None = attrs.field(init=False, default=None)  # whose turn it is; None until the first event
     is_over: bool = attrs.field(init=False, default=False)  # its last event was delivered, or nobody wants any
+    _over: trio.Event = attrs.field(init=False, factory=trio.Event)  # the same, to be waited for
 
     def close(self) -> None:
         """Give up what is still to come. The row leaves the batch with the next step."""
@@ -40,13 +41,18 @@ class Generation:
         """The end of a generation that its reader has closed after so many tokens."""
         return Finished(FinishReason.END_OF_TURN, "", None, len(self.request.prompt), tokens, self.reuse or NOTHING_REUSED)
 
-    def deliver(self, event: Event) -> None:
-        """For the engine: hand an event to the reader of a generation that is not over."""
-        if isinstance(event, TokenEvent):
-            self.stamps.append(trio.current_time())
+    def deliver(self, event: Event, now: float) -> None:
+        """For the engine: hand an event to the reader of a generation that is not over; `now` is trio's time, the same for all events of a step."""
         self._send.send_nowait(event)
-        if not isinstance(event, TokenEvent):
+        if isinstance(event, TokenEvent):
+            self.stamps.append(now)
+        else:
             self._end()
+
+    async def wait(self, seconds: float) -> None:
+        """Return when the generation is over, at the latest after so many seconds."""
+        with trio.move_on_after(seconds):
+            await self._over.wait()
 
     async def result(self) -> GenerationResult:
         """Read all events. Raises the error of a generation that failed."""
@@ -63,4 +69,5 @@ class Generation:
 
     def _end(self) -> None:
         self.is_over = True
+        self._over.set()
         self._send.close()

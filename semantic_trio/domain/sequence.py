@@ -73,12 +73,13 @@ class Sequence:
     def fed(self) -> int:
         """Tokens in the row's cache once what was planned is done."""
         drawn_since = self._planned - (len(self.replay) - len(self.request.prompt))
-        return self._read + max(drawn_since - 1, 0)
+        return self._read + drawn_since - 1 if drawn_since > 1 else self._read
 
     @property
     def known(self) -> int:
         """Those of them that have been seen here: the token drawn last may not have been."""
-        return min(self.fed, len(self.request.prompt) + len(self.generated))
+        fed, seen = self.fed, len(self.request.prompt) + len(self.generated)
+        return min(seen, fed)
 
     @property
     def wants_decode(self) -> bool:

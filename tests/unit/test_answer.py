@@ -40,6 +40,17 @@ NEXT = Message(Role.USER, (Text("and now?"),))
 CALL = '<tool_call>\n{"name": "look", "arguments": {"at": 1}}\n</tool_call>'
 
 
+@attrs.define(eq=False)
+class TaskSteps(trio.abc.Instrument):
+    """Counts how often a task is woken."""
+
+    task: trio.lowlevel.Task
+    count: int = 0
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self.count += task is self.task
+
+
 def answer_to(bench: Bench, said: Said, told: str, conversation: Conversation = ASKED, *, keeps_scores: bool = False, **more: object) -> Answer:
     """An answer whose text is `told`, and the end of the turn."""
     digests = chain(canonical(conversation))
@@ -203,6 +214,20 @@ async def test_a_failed_answer_raises_and_is_nobodys_memory(start_engine: StartE
     answer.close()
 
     assert said.held_bytes == 0
+
+
+async def test_an_answer_that_is_wanted_whole_is_read_now_and_then_and_ends_at_once(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    """Reading each token as it comes would wake a task per token for nobody."""
+    bench, said = await start_engine(FakeRunner(seconds_per_step=0.001)), Said()
+    answer = answer_to(bench, said, "a long story " * 20)
+    steps = TaskSteps(trio.lowlevel.current_task())
+    trio.lowlevel.add_instrument(steps)
+    whole = await answer.result()
+    trio.lowlevel.remove_instrument(steps)
+
+    assert whole.text == "a long story " * 20
+    assert trio.current_time() == answer.generation.stamps[-1], "its end waits for no look"
+    assert steps.count <= len(answer.generation.stamps) / 10
 
 
 async def test_the_last_event_tells_the_end(start_engine: StartEngine, autojump_clock: MockClock) -> None:

@@ -15,7 +15,7 @@ from semantic_trio.adapters.http.protocol import Protocol
 from semantic_trio.adapters.http.responses.answer import ErrorCode, IncompleteDetails, ResponseAnswer, ResponseError, ResponseUsage, Status
 from semantic_trio.adapters.http.responses.output import Output, Piece
 from semantic_trio.adapters.http.responses.records import Records
-from semantic_trio.application.answer import Answer, AnswerEvent
+from semantic_trio.application.answer import READ_SECONDS, Answer, AnswerEvent
 from semantic_trio.domain.conversation import Text
 from semantic_trio.domain.errors import SemanticError
 from semantic_trio.domain.generation import Failed, Finished, FinishReason, TokenEvent
@@ -75,6 +75,7 @@ class Turn:
                 raise last.error
             if isinstance(last, Finished):
                 return last
+            await self.answer.generation.wait(READ_SECONDS)
 
     def cancel(self) -> None:
         """Give up what is still to come; whoever reads it is told the end. What has ended stays as it is."""
