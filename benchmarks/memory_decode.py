@@ -23,6 +23,7 @@ from semantic_trio.adapters.mlx.geometry import measure_spec
 from semantic_trio.adapters.mlx.choosing import choose_layout
 from semantic_trio.adapters.mlx.runner import Batch
 from semantic_trio.domain.chain import TokenRun
+from semantic_trio.domain.salt import NO_SALT, Salt
 from semantic_trio.domain.conversation import Breakpoint
 from semantic_trio.domain.generation import GenerationRequest
 from semantic_trio.domain.memory import Memory
@@ -54,7 +55,7 @@ class Forgetful(Memory):
     def mark(self, number: int, position: int, *, replaces: bool = False) -> None:
         pass
 
-    def remember(self, number: int, run: TokenRun, *, has_ended: bool = True) -> None:
+    def remember(self, number: int, run: TokenRun, salt: Salt = NO_SALT, *, has_ended: bool = True) -> None:
         pass
 
     def close(self, number: int, fed: int, breakpoints: Iterable[Breakpoint] = (), *, has_ended: bool = True) -> Closing:

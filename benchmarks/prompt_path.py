@@ -25,6 +25,7 @@ from semantic_trio.adapters.text.codec import load_codec
 from semantic_trio.application.answer import Encoded
 from semantic_trio.application.engine import Engine
 from semantic_trio.application.persistence import Persistence
+from semantic_trio.domain.salt import NO_SALT
 from semantic_trio.domain.conversation import Conversation
 from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.said import Said, link
@@ -77,7 +78,7 @@ async def watched(work: Callable[[], Awaitable[Encoded]]) -> tuple[Encoded, floa
 
 async def measure(new_model: Callable[[], ServedModel], raw: bytes, rounds: int) -> None:
     async def encode() -> Encoded:
-        return await model.encode(asked(decode(raw, MessagesRequest)).conversation)
+        return await model.encode(asked(decode(raw, MessagesRequest)).conversation, NO_SALT)
 
     figures: dict[str, tuple[list[float], list[float]]] = {"first request": ([], []), "next turn": ([], [])}
     for number in range(rounds):
@@ -86,7 +87,7 @@ async def measure(new_model: Callable[[], ServedModel], raw: bytes, rounds: int)
         figures["first request"][0].append(seconds)
         figures["first request"][1].extend(gaps)
         history = first.conversation.messages[:-1]
-        before = await model.encode(Conversation(history[:-1], first.conversation.tools))
+        before = await model.encode(Conversation(history[:-1], first.conversation.tools), NO_SALT)
         told = link(before.digests[-1], history[-1])
         model.said.remember(before.digests, before.prompt.tokens, (), told)
         _, seconds, gaps = await watched(encode)

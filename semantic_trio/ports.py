@@ -8,6 +8,7 @@ from semantic_trio.domain.conversation import NOTHING_KNOWN, AnswerPart, Convers
 from semantic_trio.domain.embedding import Pooling
 from semantic_trio.domain.geometry import ModelCacheSpec
 from semantic_trio.domain.responses import StoredResponse
+from semantic_trio.domain.salt import Salt
 from semantic_trio.domain.steering import Grammar
 from semantic_trio.domain.step import BlockKey, Inventory, PassSizes, SaveBlock, StepPlan, StepResult
 from semantic_trio.domain.stopping import TextDecoder, Thoughts
@@ -118,9 +119,10 @@ class CacheFiles(Protocol):
         Each piece may be asked for by another thread. Raises `OSError` on the way.
         """
 
-    def import_agent(self, archive: BinaryIO, name: str | None = None) -> AgentRecord:
+    def import_agent(self, archive: BinaryIO, name: str | None = None, salt: Salt | None = None) -> AgentRecord:
         """Keep the blocks and marks of an archive; what is there already stays as it is.
 
+        With a salt they get the names that they have under it, and so no other agent finds them; without one they keep the names they have.
         Returns the record, under the name that is given; to write it, last of all, is left to the caller. Raises `AgentExistsError` where there is a
         record of that name, `InvalidRequestError` for an archive that is damaged, another model's or of more than belongs to its agent, `OSError`;
         and then nothing of it is left. Believes that a block's content is what its tokens make of it: that cannot be known without computing it.

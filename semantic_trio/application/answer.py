@@ -29,6 +29,7 @@ from semantic_trio.domain.conversation import (
 )
 from semantic_trio.domain.generation import Event, Failed, Finished, FinishReason, TokenEvent
 from semantic_trio.domain.said import Digest, Said, link
+from semantic_trio.domain.salt import NO_SALT, Salt
 from semantic_trio.domain.steering import Grammar
 from semantic_trio.ports import AnswerReader
 
@@ -48,6 +49,7 @@ class Encoded:
     prompt: Prompt
     tools: tuple[Tool, ...] = ()  # as they were offered, deferred ones too
     grammar: Grammar | None = None  # what the answer has to look like
+    salt: Salt = NO_SALT
 
     def name_with(self, answer: tuple[Part, ...]) -> Digest | None:
         """The name of the conversation with an answer in it, as the next request will have it; None where nothing was said."""

@@ -4,6 +4,7 @@ Knows what has to be on disk before an agent can leave, and who has to hear of o
 """
 
 import io
+import secrets
 from collections.abc import Iterable, Mapping
 from typing import BinaryIO
 
@@ -12,11 +13,12 @@ import trio
 
 from semantic_trio.application.persistence import Persistence
 from semantic_trio.domain.agent import Agent
-from semantic_trio.domain.content import AgentRecord, Item, SaidLine
+from semantic_trio.domain.content import AgentRecord, ImportTrust, Item, SaidLine
 from semantic_trio.domain.conversation import NOTHING_KNOWN
 from semantic_trio.domain.errors import AgentExistsError, DiskRefusedError, InvalidRequestError
 from semantic_trio.domain.lineage import Lineage, largest_token, lineage
 from semantic_trio.domain.records import adopt, listed, record_of, token_histories
+from semantic_trio.domain.salt import SALT_BYTES, Salt
 
 # How long who has sent an agent waits for its record to be on disk. It is known without; a crash within that time would lose it.
 RECORD_SECONDS = 5.0
@@ -40,10 +42,12 @@ class Archives:
                 await persistence.progressed()
         if count := self._unwritten(agent):
             raise DiskRefusedError(persistence.refused or f"{count} files of {agent.id} are not on disk after {seconds:.0f} s")
-        return record_of(memory, agent, persistence.said.lines(agent.id), used=0)
+        return record_of(memory, agent, persistence.said.lines(agent.id, agent.salt), used=0)
 
     async def take_in(self, archive: BinaryIO, name: str, vocabulary: int = 0) -> Agent:
         """Take an agent in from an archive; it is known from then on. `vocabulary`: how many tokens the model knows; 0: unknown.
+
+        What the archive brings is used by other agents only where archives are trusted: else it gets a salt of its own.
 
         Raises `AgentExistsError`, `InvalidRequestError` and `DiskRefusedError`, and then there is no such agent.
         """
@@ -53,7 +57,7 @@ class Archives:
             await self.refuse_without_room(size)
             await self._removed_all()  # a record of this name may be among that
             archive.seek(0)
-            record = await in_thread(files.import_agent, archive, name)
+            record = await in_thread(files.import_agent, archive, name, salt_of_import(self.persistence.import_trust))
             await self._removed_all()
             index = await in_thread(files.index)
         except OSError as error:
@@ -96,7 +100,7 @@ class Archives:
         agent = memory.agents.get(record.id)
         disk.recorded(agent, 0, listed(memory, record))  # it takes no room before it is written
         memory.store.touch(memory.chain(agent))
-        self.persistence.said.adopt(record.id, self._unsaid(token_histories(memory, record)))
+        self.persistence.said.adopt(record.id, self._unsaid(token_histories(memory, record), record.salt), record.salt)
         memory.write(agent)  # which makes the room that has been taken
         return agent
 
@@ -117,15 +121,20 @@ class Archives:
 
     def _lineage(self, record: AgentRecord) -> Lineage:
         try:
-            return lineage(record, self.persistence.memory.store.tree.root.key)
+            return lineage(record, self.persistence.memory.spec.fingerprint)
         except ValueError as error:
             raise InvalidRequestError(str(error), "archive") from error
 
-    def _unsaid(self, lines: Iterable[SaidLine]) -> list[SaidLine]:
+    def _unsaid(self, lines: Iterable[SaidLine], salt: Salt) -> list[SaidLine]:
         """Token histories without the conversations that are known here already, in other tokens perhaps."""
         said = self.persistence.said
-        found = [(line, tuple(end for end in line.ends if said.known((end.digest, b"")) == NOTHING_KNOWN)) for line in lines]
+        found = [(line, tuple(end for end in line.ends if said.known((salt + end.digest, b"")) == NOTHING_KNOWN)) for line in lines]
         return [SaidLine(line.packed, ends) for line, ends in found if ends]
+
+
+def salt_of_import(trust: ImportTrust) -> Salt | None:
+    """The salt of an agent that comes in an archive: a new one; None where the archive is trusted, and the agent keeps the salt it has."""
+    return None if trust is ImportTrust.SHARED else secrets.token_bytes(SALT_BYTES)
 
 
 def _refusal(error: OSError) -> DiskRefusedError:

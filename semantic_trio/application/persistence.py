@@ -16,7 +16,7 @@ from semantic_trio.application.threads import PATIENCE_SECONDS, InThread, Watche
 from semantic_trio.application.traffic import Traffic
 from semantic_trio.domain.agent import Agent
 from semantic_trio.domain.allowance import Allowance
-from semantic_trio.domain.content import AgentRecord, Content, Item
+from semantic_trio.domain.content import AgentRecord, Content, ImportTrust, Item
 from semantic_trio.domain.errors import DiskRefusedError, InvalidRequestError, StepFailedError
 from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.prefix import Kept
@@ -45,6 +45,7 @@ class Persistence:
     nudge: Callable[[], None]  # the engine, where something has come or room was made
     seconds_to_compute: Callable[[int, int], float] = lambda tokens, context: 0.0  # reading so many tokens behind others; 0 while unknown
     floor_bytes: int = 0  # what the file system keeps free
+    import_trust: ImportTrust = ImportTrust.AGENT
     allowance: Allowance = attrs.field(factory=Allowance)
     readers: int = READERS
     written: Callable[[float], None] = lambda seconds: None  # told of each record that is on disk
@@ -162,7 +163,7 @@ class Persistence:
             return gone
         memory.disk.recorded(agent, size_of(record), listed(memory, record))
         memory.store.touch(memory.chain(agent))
-        self.said.adopt(record.id, token_histories(memory, record))
+        self.said.adopt(record.id, token_histories(memory, record), record.salt)
         return gone
 
     # ------------------------------------------------------------------------------------------------------------------- write
@@ -215,7 +216,7 @@ class Persistence:
 
     async def _write_record(self, agent: Agent) -> None:
         started, self._used = trio.current_time(), self._used + 1
-        record = record_of(self.memory, agent, self.said.lines(agent.id), self._used)
+        record = record_of(self.memory, agent, self.said.lines(agent.id, agent.salt), self._used)
         disk, is_written = self.memory.disk, False
         disk.begin_record(agent)
         try:

@@ -12,6 +12,7 @@ from semantic_trio.domain.conversation import NOTHING_SAID, Conversation, Thinki
 from semantic_trio.domain.errors import InvalidRequestError
 from semantic_trio.domain.prefix import Block, Mark
 from semantic_trio.domain.reuse import MissCause, Reuse, Source, Turn
+from semantic_trio.domain.salt import NO_SALT, Salt
 from semantic_trio.domain.step import BlockKey
 
 AGENT_ID = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,128}")
@@ -51,6 +52,7 @@ class Agent:
     history: bytes = b""  # packed tokens
     text_fingerprint: str = ""  # of the tokenizer and chat template the history was read with
     thinking: ThinkingChoice | None = None  # that the prompt of the last turn was written with; None: not known, or no part of it
+    salt: Salt = NO_SALT  # of the names of the blocks of its history
     prompt_tokens: int = 0  # of the last turn's prompt: the part of the history a client is sure to repeat
     blocks: dict[BlockKey, Block] = attrs.field(factory=dict)  # what it has read and is still there
     strays: frozenset[BlockKey] = frozenset()  # blocks it has read in an earlier process, beside its history

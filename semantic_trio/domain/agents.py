@@ -12,6 +12,7 @@ import attrs
 from semantic_trio.domain.agent import CONTENT_ID_START, Agent, agent_id
 from semantic_trio.domain.chain import TOKEN_BYTES, TokenRun
 from semantic_trio.domain.errors import AgentExistsError, AgentNotFoundError, InvalidRequestError
+from semantic_trio.domain.salt import Salt
 from semantic_trio.domain.step import BlockKey
 
 
@@ -19,8 +20,6 @@ from semantic_trio.domain.step import BlockKey
 class Agents:
     """The register. Agents that nobody keeps make room for new ones, least recently used first."""
 
-    root: BlockKey
-    block_tokens: int
     limit: int
     removed: Callable[[Agent], None] = lambda agent: None  # told of every agent that is struck off
     elsewhere: Container[str] = ()  # ids of agents that other models remember
@@ -74,7 +73,7 @@ class Agents:
 
         A named one is left to who names it: else what others say would be explained as its own.
         """
-        for key in (*reversed(run.keys), self.root):
+        for key in (*reversed(run.keys), run.root):
             known = [agent for agent in self._by_prompt.get(key, {}).values() if run.packed.startswith(agent.recognised_by)]
             if known:
                 return max(known, key=lambda agent: agent.prompt_tokens)
@@ -98,8 +97,8 @@ class Agents:
         """
         return Agent("", is_named=False, is_deleted=is_deleted)
 
-    def remember(self, agent: Agent, run: TokenRun, history: bytes) -> None:
-        """An agent has read a prompt, or the beginning of it, and after it what else is in its history now.
+    def remember(self, agent: Agent, run: TokenRun, history: bytes, salt: Salt) -> None:
+        """An agent has read a prompt, or the beginning of it, and after it what else is in its history now; all under one salt.
 
         Nobody is recognised by a beginning: that may be what all agents share. Who was recognised before stays known by the prompt it has read whole.
         """
@@ -107,7 +106,7 @@ class Agents:
         is_whole = len(history) >= len(run.packed)
         if not is_whole and agent.id in self._place:
             return
-        agent.history, agent.prompt_tokens = history, min(len(run), len(history) // TOKEN_BYTES)
+        agent.history, agent.salt, agent.prompt_tokens = history, salt, min(len(run), len(history) // TOKEN_BYTES)
         agent.text_fingerprint = self.text_fingerprint
         self._unplace(agent)
         if is_whole and not agent.is_named and agent.is_listed:
@@ -133,7 +132,7 @@ class Agents:
                 return name
 
     def _recognise_by(self, agent: Agent, prompt: TokenRun) -> None:
-        self._place[agent.id] = prompt.keys[-1] if prompt.keys else self.root
+        self._place[agent.id] = prompt.last_key
         self._by_prompt.setdefault(self._place[agent.id], {})[agent.id] = agent
 
     def leave(self, agent: Agent) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Sequence
 
 import attrs
 
+from semantic_trio.domain.salt import NO_SALT, Salt
 from semantic_trio.domain.step import BlockKey, MarkKey
 
 TOKEN_BYTES = 4  # token ids are kept packed: compared and hashed as bytes, a thousand times faster than as numbers
@@ -33,9 +34,10 @@ def unpack(packed: bytes) -> tuple[int, ...]:
     return tuple(array.array("i", packed))
 
 
-def root_key(fingerprint: str) -> BlockKey:
-    """Where the chains of one model begin; it makes all their names that model's."""
-    return hashlib.sha256(b"semantic_trio/1\0" + fingerprint.encode()).digest()
+def root_key(fingerprint: str, salt: Salt = NO_SALT) -> BlockKey:
+    """Where the chains of one model and one salt begin: the names of all their blocks follow from it."""
+    root = hashlib.sha256(b"semantic_trio/1\0" + fingerprint.encode()).digest()
+    return hashlib.sha256(b"salt\0" + root + salt).digest() if salt else root
 
 
 def child_key(parent: BlockKey, packed: bytes) -> BlockKey:
@@ -69,6 +71,7 @@ class TokenRun:
     packed: bytes
     keys: tuple[BlockKey, ...]
     block_tokens: int
+    root: BlockKey  # from which the names follow
 
     @classmethod
     def of(cls, tokens: Sequence[int], root: BlockKey, block_tokens: int) -> "TokenRun":
@@ -81,10 +84,20 @@ class TokenRun:
         size, keys = block_tokens * TOKEN_BYTES, [root]
         for end in range(size, len(packed) + 1, size):
             keys.append(child_key(keys[-1], packed[end - size : end]))
-        return cls(packed, tuple(keys[1:]), block_tokens)
+        return cls(packed, tuple(keys[1:]), block_tokens, root)
 
     def __len__(self) -> int:
         return len(self.packed) // TOKEN_BYTES
+
+    @property
+    def last_key(self) -> BlockKey:
+        """Name of the last whole block; of the root where there is none."""
+        return self.keys[-1] if self.keys else self.root
+
+    @property
+    def rest(self) -> bytes:
+        """The tokens after the last whole block, packed."""
+        return self.packed[len(self.keys) * self.block_tokens * TOKEN_BYTES :]
 
     def block_at(self, position: int) -> bytes:
         """The tokens of the whole block that begins at a position."""

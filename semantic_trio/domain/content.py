@@ -10,6 +10,7 @@ from typing import NamedTuple
 import attrs
 
 from semantic_trio.domain.conversation import NOTHING_SAID, Conversation
+from semantic_trio.domain.salt import NO_SALT, Salt
 from semantic_trio.domain.step import BlockKey, MarkKey
 
 
@@ -18,6 +19,13 @@ class Kind(enum.StrEnum):
 
     BLOCK = "block"
     MARK = "mark"
+
+
+class ImportTrust(enum.StrEnum):
+    """Which agents use the blocks of an imported archive."""
+
+    AGENT = "agent"  # the imported one and its forks
+    SHARED = "shared"  # all, as any other block
 
 
 class Item(NamedTuple):
@@ -85,6 +93,7 @@ class AgentRecord:
     history: bytes  # packed tokens
     prompt_tokens: int
     text_fingerprint: str = ""  # of the tokenizer and chat template that history and token histories were read with; empty: unknown
+    salt: Salt = NO_SALT  # of the names of its blocks and marks, and of the conversations in its token histories
     chain: bytes  # key of the last whole block of the history, for the tokens to be checked against; of the root where there is none
     marks: tuple[tuple[int, MarkKey], ...] = ()  # by position, of those on its way
     strays: tuple[BlockKey, ...] = ()  # blocks it has read that are not on its way any more: they are deleted with it

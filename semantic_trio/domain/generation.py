@@ -10,6 +10,7 @@ import attrs
 from semantic_trio.domain.conversation import Breakpoint, ThinkingChoice
 from semantic_trio.domain.errors import SemanticError
 from semantic_trio.domain.reuse import NOTHING_REUSED, Reuse
+from semantic_trio.domain.salt import NO_SALT, Salt
 from semantic_trio.domain.steering import NO_STEERING, Grammar, Steering
 from semantic_trio.domain.stopping import Thoughts
 
@@ -53,6 +54,7 @@ class GenerationRequest:
     steering: Steering = NO_STEERING
     grammar: Grammar | None = None  # what the answer has to look like
     top_logprobs: int = 0  # how many of the likeliest tokens are told with each one drawn
+    salt: Salt = NO_SALT  # only blocks of the same salt are reused for it, and only prompts of the same salt reuse its blocks
     agent: str | None = None  # whose turn it is; None: whoever has read the beginning of the prompt
     is_ordered: bool = False  # waits for the turns of its agent that were asked before
     is_private: bool = False  # where no agent is named, nothing of it is written to disk

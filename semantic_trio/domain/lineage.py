@@ -1,4 +1,4 @@
-"""What the record of an agent leads to: the names of its blocks and marks, which follow from its tokens alone.
+"""What the record of an agent leads to: the names of its blocks and marks, which follow from its tokens and its salt.
 
 Knows records and names. Knows nothing of what is kept under these names, or of where.
 """
@@ -7,10 +7,10 @@ from collections.abc import Iterator
 
 import attrs
 
-from semantic_trio.domain.chain import TOKEN_BYTES, TokenRun, child_key, mark_key, unpack
+from semantic_trio.domain.chain import TOKEN_BYTES, TokenRun, child_key, mark_key, root_key, unpack
 from semantic_trio.domain.content import AgentRecord, Item, Kind
 from semantic_trio.domain.geometry import BLOCK_TOKENS
-from semantic_trio.domain.step import BlockKey
+from semantic_trio.domain.salt import Salt
 
 # Sizes of blocks that records may have been written with: a record does not tell. That of all models but fakes comes first.
 BLOCK_SIZES = (BLOCK_TOKENS, *(1 << bits for bits in range(4, 13) if 1 << bits != BLOCK_TOKENS))
@@ -36,19 +36,32 @@ class Lineage:
         return frozenset(self.marks) | ({self.tail} if self.tail else set())
 
 
-def lineage(record: AgentRecord, root: BlockKey) -> Lineage:
-    """The names a record leads to, under a model's root. A mark that it lists and does not pass is left out.
+def lineage(record: AgentRecord, fingerprint: str) -> Lineage:
+    """The names a record leads to with a model of this fingerprint. A mark that it lists and does not pass is left out.
 
     Raises `ValueError` for a record whose tokens are not those its blocks were named after.
     """
-    run = _run(record, root)
-    last = run.keys[-1] if run.keys else root
-    rest = run.packed[len(run.keys) * run.block_tokens * TOKEN_BYTES :]
+    run = _run(record, fingerprint)
     return Lineage(
         tuple(Item(Kind.BLOCK, key) for key in run.keys),
-        Item(Kind.BLOCK, child_key(last, rest)) if rest else None,
-        tuple(Item(Kind.MARK, key) for position, key in sorted(record.marks) if key == _mark_at(position, run, root)),
+        Item(Kind.BLOCK, child_key(run.last_key, run.rest)) if run.rest else None,
+        tuple(Item(Kind.MARK, key) for position, key in sorted(record.marks) if key == _mark_at(position, run)),
     )
+
+
+def salted(record: AgentRecord, fingerprint: str, salt: Salt | None) -> tuple[AgentRecord, dict[Item, Item]]:
+    """A record under another salt, and the new names of its blocks and marks by their old ones; with None as salt all stays as it is.
+
+    Blocks beside its history, which only their names are known of, are left out. Raises as `lineage` does.
+    """
+    before = lineage(record, fingerprint)
+    if salt is None:
+        return record, {item: item for item in before}
+    run = _run(record, fingerprint)
+    renamed = TokenRun.of_packed(record.history, root_key(fingerprint, salt), run.block_tokens)
+    marks = tuple((position, _mark_at(position, renamed)) for position, key in sorted(record.marks) if key == _mark_at(position, run))
+    after = attrs.evolve(record, salt=salt, chain=renamed.last_key, marks=marks, strays=())
+    return after, dict(zip(before, lineage(after, fingerprint), strict=True))
 
 
 def largest_token(record: AgentRecord) -> int:
@@ -56,17 +69,17 @@ def largest_token(record: AgentRecord) -> int:
     return max((max(unpack(packed), default=-1) for packed in (record.history, *(line.packed for line in record.said))), default=-1)
 
 
-def _run(record: AgentRecord, root: BlockKey) -> TokenRun:
-    tokens = len(record.history) // TOKEN_BYTES
+def _run(record: AgentRecord, fingerprint: str) -> TokenRun:
+    tokens, root = len(record.history) // TOKEN_BYTES, root_key(fingerprint, record.salt)
     for size in BLOCK_SIZES if record.chain != root else (tokens + 1,):
         run = TokenRun.of_packed(record.history, root, size)
-        if record.chain == (run.keys[-1] if run.keys else root):
+        if record.chain == run.last_key:
             return run
     raise ValueError("its tokens are not those of its blocks")
 
 
-def _mark_at(position: int, run: TokenRun, root: BlockKey) -> bytes:
+def _mark_at(position: int, run: TokenRun) -> bytes:
     """The name of a mark at a position of a history."""
     whole = min(position // run.block_tokens, len(run.keys))
-    after = run.keys[whole - 1] if whole else root
+    after = run.keys[whole - 1] if whole else run.root
     return mark_key(after, run.packed[whole * run.block_tokens * TOKEN_BYTES : position * TOKEN_BYTES])

@@ -25,7 +25,6 @@ class Marks:
 
     spec: ModelCacheSpec
     ledger: Ledger
-    root: Block
     stored: dict[MarkKey, Mark] = attrs.field(init=False, factory=dict)  # those in RAM
     used: int = attrs.field(init=False, default=0)  # bytes of them
 
@@ -42,7 +41,7 @@ class Marks:
         """
         if not self.spec.needs_marks or not position:
             return None
-        key, after, packed = marks_between(row, self.root, position)
+        key, after, packed = marks_between(row, position)
         rank = row.points.get(position, Rank.PLAIN)
         mark = after.marks.get(key)
         if mark is not None and (mark.is_stored or mark.is_coming):
@@ -129,7 +128,7 @@ class Marks:
 
     def _points(self, row: LiveRow, rank: Rank) -> set[Mark]:
         """The marks of a row's points that are of this rank at least: its other marks do not take their place."""
-        keys = [marks_between(row, self.root, position)[0] for position in row.points]
+        keys = [marks_between(row, position)[0] for position in row.points]
         return {self.stored[key] for key in keys if key in self.stored and self.stored[key].rank >= rank}
 
     def _is_whole(self, position: int) -> bool:

@@ -12,7 +12,7 @@ import attrs
 
 from semantic_trio.domain.agent import Agent, explain
 from semantic_trio.domain.agents import Agents
-from semantic_trio.domain.chain import TOKEN_BYTES, TokenRun, common_tokens, pack_one
+from semantic_trio.domain.chain import TOKEN_BYTES, TokenRun, common_tokens, pack_one, root_key
 from semantic_trio.domain.content import Item, Kind
 from semantic_trio.domain.conversation import Breakpoint, ThinkingChoice
 from semantic_trio.domain.disk import Disk
@@ -22,6 +22,7 @@ from semantic_trio.domain.pins import Pins
 from semantic_trio.domain.prefix import Block, Kept, LiveRow, Mark, Match
 from semantic_trio.domain.residency import Rank
 from semantic_trio.domain.reuse import Source, Turn
+from semantic_trio.domain.salt import NO_SALT, Salt
 from semantic_trio.domain.step import BlockKey, Closing, Inventory, MarkKey, Piece, Restore, SaveBlock, SaveMark
 from semantic_trio.domain.store import Store, rank_at
 
@@ -73,15 +74,15 @@ class Memory:
 
     def __attrs_post_init__(self) -> None:
         self.store = Store(self.spec, self.budget_bytes, self.disk, self._disown)
-        self.agents = Agents(self._root.key, self.spec.block_tokens, self.max_agents, self._no_record, text_fingerprint=self.text_fingerprint)
+        self.agents = Agents(self.max_agents, self._no_record, text_fingerprint=self.text_fingerprint)
         self.pins = Pins(self.store)
         self.longest_row = self._longest_row()
 
     # ---------------------------------------------------------------------------------------------------------------- prompts
 
-    def run(self, tokens: tuple[int, ...]) -> TokenRun:
-        """Tokens with the names of their blocks."""
-        return TokenRun.of(tokens, self._root.key, self.spec.block_tokens)
+    def run(self, tokens: tuple[int, ...], salt: Salt = NO_SALT) -> TokenRun:
+        """Tokens with the names of their blocks, which are those of other tokens or another salt never."""
+        return TokenRun.of(tokens, root_key(self.spec.fingerprint, salt), self.spec.block_tokens)
 
     def match(self, run: TokenRun) -> Match:
         """What a prompt could begin with; its last token is always computed."""
@@ -89,14 +90,15 @@ class Memory:
 
     def promise(self, run: TokenRun, number: int) -> int:
         """How many tokens of a prompt a live row has read or is about to read."""
-        return common_tokens(bytes(self._rows[number].row.packed), run.packed)
+        row = self._rows[number].row
+        return common_tokens(bytes(row.packed), run.packed) if row.root.key == run.root else 0
 
     def turn(self, agent: Agent, run: TokenRun, match: Match, thinking: ThinkingChoice | None = None, *, from_disk: bool = False) -> Turn:
         """The turn that begins with a match, its prompt written with a choice of thinking. To be called before the row is opened."""
         parts = [*match.path, match.part]
         is_stored = any(isinstance(part, Block) and part.is_stored for part in parts)
         source = Source.DISK if from_disk else Source.RAM if is_stored else Source.ROW
-        is_damaged = self.disk.was_damaged_after((self._root.key, *run.keys))
+        is_damaged = self.disk.was_damaged_after((run.root, *run.keys))
         fits = self.agents.fits(agent.text_fingerprint)
         return explain(agent, run, match.length, match.known, source, thinking=thinking, is_damaged=is_damaged, fits=fits)
 
@@ -204,7 +206,7 @@ class Memory:
         row, size = tenant.row, self.spec.block_tokens
         row.read = read
         while row.read - row.whole >= size:
-            last = self._last(row)
+            last = row.last
             block = self.store.child(last, bytes(row.packed[row.whole * TOKEN_BYTES : (row.whole + size) * TOKEN_BYTES]))
             if block.is_stored:  # somebody else read the same meanwhile, and closed
                 self.store.take_out(block, drop=True)
@@ -224,11 +226,11 @@ class Memory:
             self._in_use.add(order.key)
         return order
 
-    def remember(self, number: int, run: TokenRun, *, has_ended: bool = True) -> None:
-        """What the row has read is its agent's history now. A turn that was given up before its end counts for none."""
+    def remember(self, number: int, run: TokenRun, salt: Salt = NO_SALT, *, has_ended: bool = True) -> None:
+        """Make what the row has read its agent's history. `run` is the prompt, named under `salt`. A turn that was cancelled is not counted."""
         tenant = self._rows[number]
         tenant.agent.turns += has_ended
-        self.agents.remember(tenant.agent, run, bytes(tenant.row.packed[: tenant.row.read * TOKEN_BYTES]))
+        self.agents.remember(tenant.agent, run, bytes(tenant.row.packed[: tenant.row.read * TOKEN_BYTES]), salt)
 
     def close(self, number: int, fed: int, breakpoints: Sequence[Breakpoint] = (), *, has_ended: bool = True) -> Closing:
         """Take a row's room back and keep what it has read: `fed` tokens are in its cache, and all of them that are known are published.
@@ -265,7 +267,7 @@ class Memory:
         """A new agent that remembers what this one does, at no cost. Raises as `Agents.create` does."""
         fork = self.agents.create(name, parent=agent.id)
         fork.conversation, fork.history, fork.text_fingerprint = agent.conversation, agent.history, agent.text_fingerprint
-        fork.responses, fork.thinking = set(agent.responses), agent.thinking
+        fork.responses, fork.thinking, fork.salt = set(agent.responses), agent.thinking, agent.salt
         for block in self.chain(agent):
             self._own(fork, block)
         self.write(fork)
@@ -277,7 +279,7 @@ class Memory:
         blocks, marks = agent.held, self._passed(agent)
         self.pins.unpin(agent)
         self.agents.remove(agent)
-        gone = [kept for kept in (*blocks, *marks) if not self._is_anybodys(kept)]
+        gone = [kept for kept in (*blocks, *marks) if not self._is_anybodys(kept, agent.salt)]
         on_disk = [kept.item for kept in gone if kept.is_written]  # to be asked first: with a block all that follows is struck off
         for item in (*on_disk, *self._known_by_name_alone(agent)):
             self.store.discard(item)
@@ -343,7 +345,7 @@ class Memory:
 
     def run_of(self, agent: Agent) -> TokenRun:
         """An agent's history with the names of its blocks."""
-        return TokenRun.of_packed(agent.history, self._root.key, self.spec.block_tokens)
+        return TokenRun.of_packed(agent.history, root_key(self.spec.fingerprint, agent.salt), self.spec.block_tokens)
 
     def strays(self, agent: Agent) -> set[BlockKey]:
         """The blocks on disk that an agent has read beside its history: before it was edited, or went back."""
@@ -354,7 +356,7 @@ class Memory:
         """The blocks of an agent's history that are there, from the first on. One that only begins like its tail is another's."""
         run = self.run_of(agent)
         path = self.store.tree.held(run)[0]
-        last = path[-1] if path else self._root
+        last = path[-1] if path else self.store.root(agent.salt)
         alike = {child: run.alike(child.packed, last.stop) for child in last.children.values() if child.key in agent.blocks}
         tail = max(filter(alike.get, alike), key=lambda child: (alike[child], -child.stop), default=None)
         return [*path, *([tail] if tail else [])]
@@ -381,7 +383,7 @@ class Memory:
     def audit(self) -> None:
         """Assert that pool, tree, rows and agents agree."""
         pool, blocks = self.store.pool, list(self.store.tree.blocks())
-        kept = [*blocks, *(mark for block in (self._root, *blocks) for mark in block.marks.values())]
+        kept = [*blocks, *(mark for block in (*self.store.tree.roots, *blocks) for mark in block.marks.values())]
         names = {one.key for one in kept if one.is_stored or one.is_coming} | {("row", number) for number in self._rows}
         assert all(name in pool for name in names), "something is held that is not counted"
         assert pool.used == sum(pool.size(name) for name in names), "something is counted that is not held"
@@ -393,7 +395,8 @@ class Memory:
         for block in blocks:
             assert not (block.is_stored and block.rows), "what a row holds is not stored"
             assert set(block.rows) <= set(self._rows)
-            assert block.parent is self._root or block.parent is None or set(block.rows) <= set(block.parent.rows)
+            assert block.parent is not None, "only roots have no parent"
+            assert block.parent.parent is None or set(block.rows) <= set(block.parent.rows)
         self.store.audit(kept)
         pinned = {block for agent in self.agents for block in agent.pinned}
         marks = {agent.pinned_mark for agent in self.agents if agent.pinned_mark is not None}
@@ -404,19 +407,12 @@ class Memory:
 
     # ---------------------------------------------------------------------------------------------------------------- private
 
-    @property
-    def _root(self) -> Block:
-        return self.store.tree.root
-
     def _longest_row(self) -> int:
         low, high = 0, 1 << 40
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (middle, high) if self.row_bytes(middle) <= self.budget_bytes else (low, middle)
         return low
-
-    def _last(self, row: LiveRow) -> Block:
-        return row.chain[-1] if row.chain else self._root
 
     def _own(self, agent: Agent, block: Block) -> None:
         if agent.is_listed:
@@ -430,13 +426,13 @@ class Memory:
         block.owners.clear()
 
     def _move_in(self, number: int, run: TokenRun, agent: Agent, match: Match) -> None:
-        row = LiveRow(number, bytearray(run.packed), list(match.path), match.length)
+        row = LiveRow(number, bytearray(run.packed), list(match.path), self.store.tree.root(run.root), match.length)
         for block in match.path:
             block.rows[number] = None
             self._own(agent, block)
         if isinstance(match.part, Block) and not match.part.is_held:  # a tail it has taken over: it grows in the row
             self.store.forget(match.part)
-        self._last(row).growing[number] = row
+        row.last.growing[number] = row
         self._rows[number] = _Tenant(row, agent)
         agent.rows += 1
         self.agents.touch(agent)
@@ -445,7 +441,7 @@ class Memory:
 
     def _move_out(self, tenant: _Tenant) -> None:
         del self._rows[tenant.row.number]
-        del self._last(tenant.row).growing[tenant.row.number]
+        del tenant.row.last.growing[tenant.row.number]
         self.store.pool.free(("row", tenant.row.number))
         tenant.agent.rows -= 1
 
@@ -463,7 +459,7 @@ class Memory:
         return saves
 
     def _tail(self, row: LiveRow, agent: Agent) -> list[Block]:
-        last, packed = self._last(row), row.rest
+        last, packed = row.last, row.rest
         if not packed:
             return []
         held = [child for child in last.children.values() if child.is_here and child.packed.startswith(packed)]
@@ -483,14 +479,15 @@ class Memory:
     def _passed(self, agent: Agent) -> list[Mark]:
         """The marks on an agent's way."""
         run = self.run_of(agent)
-        path = [self._root, *self.store.tree.held(run)[0]]
+        path = [self.store.root(agent.salt), *self.store.tree.held(run)[0]]
         return [mark for block in path for mark in block.marks.values() if run.has(mark.packed, block.stop)]
 
-    def _is_anybodys(self, kept: Kept) -> bool:
-        """Whether an agent that is listed has read what ends with a block or mark."""
+    def _is_anybodys(self, kept: Kept, salt: Salt) -> bool:
+        """True if an agent that is listed has read what ends with a block or mark of a salt."""
         if kept.pins or not isinstance(kept, Mark):
             return kept.pins > 0 or (isinstance(kept, Block) and bool(kept.owners))
-        readers = self.agents if kept.after is self._root else map(self.agents.get, kept.after.owners)
+        is_first = kept.after is self.store.root(salt)  # no agent owns a root
+        readers = [one for one in self.agents if one.salt == salt] if is_first else map(self.agents.get, kept.after.owners)
         return any(reader.history.startswith(kept.packed, kept.after.stop * TOKEN_BYTES) for reader in readers)
 
     def _known_by_name_alone(self, agent: Agent) -> list[Item]:
@@ -498,7 +495,8 @@ class Memory:
         run, size = self.run_of(agent), self.spec.block_tokens * TOKEN_BYTES
         there = [(stop * size, Item(Kind.BLOCK, key)) for stop, key in enumerate(run.keys, 1) if self.disk.has_block(key)]
         lost = [(stop, item) for stop, item in there if item not in self.disk.known]
-        return [item for stop, item in lost if not any(other.history.startswith(run.packed[:stop]) for other in self.agents)]
+        others = [other for other in self.agents if other.salt == agent.salt]
+        return [item for stop, item in lost if not any(other.history.startswith(run.packed[:stop]) for other in others)]
 
     def _no_record(self, agent: Agent) -> None:
         """Remove what the record of an agent that is gone alone led to."""

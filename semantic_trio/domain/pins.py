@@ -88,6 +88,6 @@ class Pins:
 
     def _last_mark(self, agent: Agent, chain: Sequence[Block]) -> Mark | None:
         """The last of the marks that an agent's history passes."""
-        marks = [mark for block in (self.store.tree.root, *chain) for mark in block.marks.values()]
+        marks = [mark for block in (self.store.root(agent.salt), *chain) for mark in block.marks.values()]
         passed = [mark for mark in marks if agent.history.startswith(mark.packed, mark.after.stop * TOKEN_BYTES)]
         return max(passed, key=lambda mark: mark.position, default=None)

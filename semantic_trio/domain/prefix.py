@@ -1,9 +1,10 @@
-"""What is remembered, as a tree of blocks: every path from the root is a history somebody has read.
+"""What is remembered, as trees of blocks, one for each salt: every path from a root is a history somebody has read.
 
 Knows tokens, names and where each block's content is. Knows nothing of bytes, budgets or of who may stay.
 """
 
 import itertools
+import weakref
 from collections.abc import Callable, Iterator
 from typing import ClassVar
 
@@ -103,6 +104,7 @@ class LiveRow:
     number: int
     packed: bytearray
     chain: list[Block]  # whole blocks it has read, from the first on
+    root: Block  # before the first block
     read: int = 0
     points: dict[int, Rank] = attrs.field(factory=dict)  # positions whose marks are of a rank: others are likely to begin there
     passing: Mark | None = None  # the last mark it has set on its way
@@ -111,6 +113,11 @@ class LiveRow:
     def whole(self) -> int:
         """Tokens in its whole blocks."""
         return self.chain[-1].stop if self.chain else 0
+
+    @property
+    def last(self) -> Block:
+        """Its last whole block; the root where it has none."""
+        return self.chain[-1] if self.chain else self.root
 
     @property
     def rest(self) -> bytes:
@@ -152,9 +159,22 @@ def _is_held(kept: Kept) -> bool:
 class PrefixTree:
     """Finds what is remembered of a prompt."""
 
-    root: Block
     needs_marks: bool
     from_disk: Callable[[Block, BlockKey, bytes], Block | None]  # the block of a name and tokens, where it is on disk
+    # A root is referenced by its blocks and marks and by rows, and is gone with the last of them: there are as many salts as clients choose.
+    _roots: "weakref.WeakValueDictionary[BlockKey, Block]" = attrs.field(init=False, factory=weakref.WeakValueDictionary)
+
+    def root(self, key: BlockKey) -> Block:
+        """The block of no tokens that the histories of one salt follow, by its key: one object as long as it is in use."""
+        root = self._roots.get(key)
+        if root is None:
+            root = self._roots[key] = Block(key, None, 0, b"")
+        return root
+
+    @property
+    def roots(self) -> list[Block]:
+        """The roots in use."""
+        return list(self._roots.values())
 
     def match(self, run: TokenRun, limit: int) -> Match:
         """The longest beginning of a prompt, of `limit` tokens at most, that a row can begin with now."""
@@ -169,31 +189,33 @@ class PrefixTree:
 
         Returns whole blocks, who holds most of the tokens after them, and how many tokens that is in all.
         """
-        path = self._walk(run)
-        part, tokens = _best_part(path[-1] if path else self.root, run, _is_held)
+        root = self.root(run.root)
+        path = self._walk(root, run)
+        part, tokens = _best_part(path[-1] if path else root, run, _is_held)
         return path, part, (path[-1].stop if path else 0) + tokens
 
     def blocks(self) -> Iterator[Block]:
         """All blocks, parents first."""
-        pending = list(self.root.children.values())
+        pending = [block for root in self.roots for block in root.children.values()]
         while pending:
             block = pending.pop()
             yield block
             pending.extend(block.children.values())
 
     def _longest(self, run: TokenRun, limit: int, serves: Callable[[Kept], bool]) -> Match:
+        root = self.root(run.root)
         path, part, known = self.held(run)
         if serves is not _is_held:
             path = list(itertools.takewhile(serves, path))
-            part, tokens = _best_part(path[-1] if path else self.root, run, serves)
+            part, tokens = _best_part(path[-1] if path else root, run, serves)
             known = (path[-1].stop if path else 0) + tokens
         length, mark = min(known, limit), None
         if self.needs_marks:
-            length, mark = _best_mark([self.root, *path], run, length, serves)
+            length, mark = _best_mark([root, *path], run, length, serves)
         return _cut(path, part, length, mark, known)
 
-    def _walk(self, run: TokenRun) -> list[Block]:
-        path, block = [], self.root
+    def _walk(self, root: Block, run: TokenRun) -> list[Block]:
+        path, block = [], root
         for key in run.keys:
             child = block.children.get(key) or self.from_disk(block, key, run.block_at(block.stop))
             if child is None:
@@ -203,9 +225,9 @@ class PrefixTree:
         return path
 
 
-def marks_between(row: LiveRow, root: Block, position: int) -> tuple[MarkKey, Block, bytes]:
+def marks_between(row: LiveRow, position: int) -> tuple[MarkKey, Block, bytes]:
     """The name of a mark at a position a row has reached, the block before it, and the tokens between."""
-    after = root
+    after = row.root
     for block in reversed(row.chain):
         if block.stop <= position:
             after = block

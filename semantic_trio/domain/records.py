@@ -6,7 +6,7 @@ Knows what a record says and how the tree of blocks follows from it. Knows nothi
 import attrs
 
 from semantic_trio.domain.agent import Agent, client_id
-from semantic_trio.domain.chain import TOKEN_BYTES, TokenRun, child_key, common_tokens, mark_key
+from semantic_trio.domain.chain import TOKEN_BYTES, TokenRun, child_key, common_tokens, mark_key, root_key
 from semantic_trio.domain.content import AgentRecord, Item, Kind, SaidLine
 from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.prefix import Block
@@ -30,9 +30,10 @@ def record_of(memory: Memory, agent: Agent, said: tuple[SaidLine, ...], used: in
         turns=agent.turns,
         used=used,
         history=agent.history,
+        salt=agent.salt,
         prompt_tokens=agent.prompt_tokens,
         text_fingerprint=agent.text_fingerprint,
-        chain=_last_key(memory, run),
+        chain=run.last_key,
         marks=tuple((mark.position, mark.key) for mark in memory.marks(agent) if mark.is_written),
         strays=tuple(sorted(memory.strays(agent)))[:MOST_STRAYS],
         responses=tuple(sorted(agent.responses)),
@@ -43,10 +44,9 @@ def record_of(memory: Memory, agent: Agent, said: tuple[SaidLine, ...], used: in
 
 def listed(memory: Memory, record: AgentRecord) -> frozenset[Item]:
     """What only a record leads to: the marks it lists, and its tail."""
-    run = TokenRun.of_packed(record.history, memory.store.tree.root.key, memory.spec.block_tokens)
+    run = _run(memory, record, record.history)
     marks = {Item(Kind.MARK, key) for _, key in record.marks}
-    rest = _rest(run)
-    return frozenset(marks | ({Item(Kind.BLOCK, child_key(_last_key(memory, run), rest))} if rest else set()))
+    return frozenset(marks | ({Item(Kind.BLOCK, child_key(run.last_key, run.rest))} if run.rest else set()))
 
 
 def size_of(record: AgentRecord) -> int:
@@ -62,13 +62,13 @@ def adopt(memory: Memory, record: AgentRecord) -> int:
 
     Raises `ValueError` for a record whose tokens are not those its blocks were named after.
     """
-    run = TokenRun.of_packed(record.history, memory.store.tree.root.key, memory.spec.block_tokens)
-    if record.chain != _last_key(memory, run):
+    run = _run(memory, record, record.history)
+    if record.chain != run.last_key:
         raise ValueError("its tokens are not those of its blocks")
     agent = Agent(record.id, record.is_named, record.is_kept, record.parent, record.conversation, record.history, record.text_fingerprint)
     agent.prompt_tokens, agent.turns, agent.strays = record.prompt_tokens, record.turns, frozenset(record.strays)
-    agent.responses = set(record.responses)
-    if not memory.agents.adopt(agent, TokenRun.of_packed(agent.recognised_by, memory.store.tree.root.key, memory.spec.block_tokens)):
+    agent.salt, agent.responses = record.salt, set(record.responses)
+    if not memory.agents.adopt(agent, _run(memory, record, agent.recognised_by)):
         return 0
     path = _blocks(memory.store, run)
     _marks(memory.store, record, run, path)
@@ -90,18 +90,15 @@ def token_histories(memory: Memory, record: AgentRecord) -> tuple[SaidLine, ...]
     return record.said if memory.agents.fits(record.text_fingerprint) else ()
 
 
-def _last_key(memory: Memory, run: TokenRun) -> bytes:
-    return run.keys[-1] if run.keys else memory.store.tree.root.key
-
-
-def _rest(run: TokenRun) -> bytes:
-    return run.packed[len(run.keys) * run.block_tokens * TOKEN_BYTES :]
+def _run(memory: Memory, record: AgentRecord, packed: bytes) -> TokenRun:
+    """Tokens of a record with the names of their blocks."""
+    return TokenRun.of_packed(packed, root_key(memory.spec.fingerprint, record.salt), memory.spec.block_tokens)
 
 
 def _blocks(store: Store, run: TokenRun) -> list[Block]:
     """The blocks of a history that are on disk, from the first on, and its tail."""
-    path, block = [], store.tree.root
-    for packed in (*(run.block_at(at * run.block_tokens) for at in range(len(run.keys))), _rest(run)):
+    path, block = [], store.tree.root(run.root)
+    for packed in (*(run.block_at(at * run.block_tokens) for at in range(len(run.keys))), run.rest):
         key = child_key(block.key, packed)
         if not packed or not store.disk.has_block(key):
             break
@@ -113,7 +110,7 @@ def _blocks(store: Store, run: TokenRun) -> list[Block]:
 
 def _marks(store: Store, record: AgentRecord, run: TokenRun, path: list[Block]) -> None:
     """The marks a record lists that are on disk."""
-    whole = [store.tree.root, *(block for block in path if block.stop % run.block_tokens == 0)]
+    whole = [store.tree.root(run.root), *(block for block in path if block.stop % run.block_tokens == 0)]
     for position, key in record.marks:
         after = whole[min(position // run.block_tokens, len(whole) - 1)]
         packed = run.packed[after.stop * TOKEN_BYTES : position * TOKEN_BYTES]

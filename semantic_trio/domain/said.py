@@ -1,7 +1,8 @@
 """Said is said: which tokens a conversation was read and said in, found again however the client tells it back.
 
-Knows conversations by a chain of digests, one for each message with all before it, that overlooks what clients rewrite. Knows nothing of agents or
-caches. What it keeps costs four bytes a token, which the turns of a conversation share; the conversation that was used least recently goes first.
+Knows conversations by a chain of digests, one for each message with all before it, that overlooks what clients rewrite. In front of each stands the
+salt: conversations of different salts are never taken for each other. Knows nothing of agents or caches. What it keeps costs four bytes a token,
+which the turns of a conversation share; the conversation that was used least recently goes first.
 """
 
 import collections
@@ -14,8 +15,11 @@ import attrs
 from semantic_trio.domain.chain import TOKEN_BYTES, pack, unpack
 from semantic_trio.domain.content import SaidEnd, SaidLine
 from semantic_trio.domain.conversation import NOTHING_KNOWN, Conversation, Known, Message, Role, ToolCall
+from semantic_trio.domain.salt import NO_SALT, Salt
 
-Digest = bytes
+Digest = bytes  # a salt, and the hash of a conversation
+
+HASH_BYTES = 32
 
 # About 16 million tokens: the conversations of weeks.
 BUDGET_BYTES = 64 << 20
@@ -26,9 +30,9 @@ LINE_BYTES, OWNER_BYTES, END_BYTES = 320, 330, 215
 MOST_LINES = 4
 
 
-def chain(conversation: Conversation) -> tuple[Digest, ...]:
-    """A name for each beginning of a canonical conversation that ends with a message: equal where clients mean the same."""
-    digests, last = [], _digest(b"", [[tool.name, tool.description, tool.parameters] for tool in conversation.tools])
+def chain(conversation: Conversation, salt: Salt = NO_SALT) -> tuple[Digest, ...]:
+    """A name for each beginning of a canonical conversation that ends with a message: equal where clients of one salt mean the same."""
+    digests, last = [], salt + _hash(b"", [[tool.name, tool.description, tool.parameters] for tool in conversation.tools])
     for message in conversation.messages:
         last = link(last, message)
         digests.append(last)
@@ -37,10 +41,14 @@ def chain(conversation: Conversation) -> tuple[Digest, ...]:
 
 def link(before: Digest, message: Message) -> Digest:
     """The name of what was said before with one message more."""
-    return _digest(before, _meaning(message))
+    return _salt_of(before) + _hash(before[-HASH_BYTES:], _meaning(message))
 
 
-def _digest(before: Digest, what: object) -> Digest:
+def _salt_of(digest: Digest) -> Salt:
+    return digest[:-HASH_BYTES]
+
+
+def _hash(before: bytes, what: object) -> bytes:
     return hashlib.sha256(before + json.dumps(what).encode()).digest()
 
 
@@ -84,8 +92,12 @@ class _Strip:
     ends: dict[Digest, "_End"] = attrs.field(factory=dict)
 
     @property
+    def salt(self) -> Salt:
+        return next(map(_salt_of, self.ends), NO_SALT)
+
+    @property
     def size(self) -> int:
-        return len(self.packed) + LINE_BYTES + OWNER_BYTES * bool(self.owner) + END_BYTES * len(self.ends)
+        return len(self.packed) + LINE_BYTES + OWNER_BYTES * bool(self.owner) + (END_BYTES + len(self.salt)) * len(self.ends)
 
 
 @attrs.frozen(weakref_slot=False)
@@ -136,18 +148,18 @@ class Said:
         self._keep_to_budget()
         self.told(owner)
 
-    def lines(self, owner: str) -> tuple[SaidLine, ...]:
-        """What an agent has read and said, the lines used last."""
-        strips = list(self._owned.get(owner, ()))[-MOST_LINES:]
+    def lines(self, owner: str, salt: Salt = NO_SALT) -> tuple[SaidLine, ...]:
+        """What an agent has read and said under a salt, the lines used last."""
+        strips = [strip for strip in self._owned.get(owner, ()) if strip.salt == salt][-MOST_LINES:]
         return tuple(SaidLine(strip.packed, tuple(_line_end(digest, end) for digest, end in strip.ends.items())) for strip in strips)
 
-    def adopt(self, owner: str, lines: Iterable[SaidLine]) -> None:
-        """Remember what an agent has said in an earlier process."""
+    def adopt(self, owner: str, lines: Iterable[SaidLine], salt: Salt = NO_SALT) -> None:
+        """Remember what an agent has said in an earlier process, under a salt."""
         for line in lines:
             strip = self._add(line.packed)
             self._give(strip, owner)
             for end in line.ends:
-                self._put(end.digest, _End(strip, end.stop * TOKEN_BYTES, end.is_answer))
+                self._put(salt + end.digest, _End(strip, end.stop * TOKEN_BYTES, end.is_answer))
         self._keep_to_budget()
 
     def forget(self, owner: str) -> None:
@@ -204,13 +216,13 @@ class Said:
     def _put(self, digest: Digest, end: _End) -> None:
         before = self._ends.get(digest)
         self._ends[digest] = end.strip.ends[digest] = end
-        self.held_bytes += END_BYTES
+        self.held_bytes += END_BYTES + len(_salt_of(digest))
         if before is not None:
             self._end_moved(digest, before.strip, end.strip)
 
     def _end_moved(self, digest: Digest, before: _Strip, after: _Strip) -> None:
         """A conversation ends in another strip than before; the one before is removed where no conversation ends in it any more."""
-        self.held_bytes -= END_BYTES
+        self.held_bytes -= END_BYTES + len(_salt_of(digest))
         if before is not after:
             del before.ends[digest]
             if not before.ends:
@@ -225,7 +237,7 @@ class Said:
 
 
 def _line_end(digest: Digest, end: _End) -> SaidEnd:
-    return SaidEnd(digest, end.stop // TOKEN_BYTES, end.is_answer)
+    return SaidEnd(digest[-HASH_BYTES:], end.stop // TOKEN_BYTES, end.is_answer)
 
 
 def _beyond(draft: _End | None, end: _End) -> tuple[int, ...]:

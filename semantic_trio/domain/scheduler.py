@@ -280,7 +280,7 @@ class Scheduler:
         """Whoever has just come has what is on disk brought back before its turn comes."""
         for sequence in self._in_turn():
             if sequence.run is None:
-                sequence.run = self.memory.run(sequence.replay)
+                sequence.run = self.memory.run(sequence.replay, sequence.request.salt)
                 with contextlib.suppress(PoolExhaustedError):  # tried again when its turn comes
                     self._recalls(sequence, sequence.run)
 
@@ -406,7 +406,8 @@ class Scheduler:
         """Close a sequence's row; what it has read is its agent's history."""
         self.memory.publish(sequence.row, sequence.known)
         if sequence.known:
-            self.memory.remember(sequence.row, self.memory.run(sequence.request.prompt), has_ended=has_ended)
+            request = sequence.request
+            self.memory.remember(sequence.row, self.memory.run(request.prompt, request.salt), request.salt, has_ended=has_ended)
         self._close(sequence, has_ended=has_ended)
         if sequence.agent is not None and (has_ended or not self.memory.disk.is_sparing):
             self._to_write.append(sequence.agent)

@@ -19,6 +19,7 @@ from semantic_trio.domain.marks import Marks
 from semantic_trio.domain.prefix import Block, Kept, Mark, PrefixTree
 from semantic_trio.domain.residency import Rank
 from semantic_trio.domain.room import Room
+from semantic_trio.domain.salt import Salt
 from semantic_trio.domain.step import BlockKey, Inventory, SaveBlock
 
 
@@ -37,12 +38,15 @@ class Store:
     marks: Marks = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        root = Block(root_key(self.spec.fingerprint), None, 0, b"")
         self.pool = BlockPool(self.spec, self.budget_bytes)
-        self.tree = PrefixTree(root, self.spec.needs_marks, self._block_on_disk)
+        self.tree = PrefixTree(self.spec.needs_marks, self._block_on_disk)
         self.room = Room(self.pool, self.spec.arrays_per_block, self.give_up, lambda: self.disk.is_open)
         self.ledger = Ledger(self.spec, self.pool, self.room, self.disk)
-        self.marks = Marks(self.spec, self.ledger, root)
+        self.marks = Marks(self.spec, self.ledger)
+
+    def root(self, salt: Salt) -> Block:
+        """The root of all histories of a salt."""
+        return self.tree.root(root_key(self.spec.fingerprint, salt))
 
     def give_up(self, kept: Kept) -> None:
         """Free the RAM of something stored. What is on disk stays known; what is not is struck off."""

@@ -15,9 +15,10 @@ from semantic_trio.adapters.disk.format import Label
 from semantic_trio.adapters.disk.parsing import UnfitError
 from semantic_trio.adapters.disk.publishing import publish
 from semantic_trio.adapters.disk.travel import label_of
+from semantic_trio.application.archives import salt_of_import
 from semantic_trio.domain.agent import agent_id, client_id
 from semantic_trio.domain.chain import TOKEN_BYTES
-from semantic_trio.domain.content import AgentRecord
+from semantic_trio.domain.content import AgentRecord, ImportTrust
 from semantic_trio.domain.errors import AgentNotFoundError, CacheInUseError, InvalidRequestError
 from semantic_trio.domain.lineage import Lineage
 from semantic_trio.entrypoints import logging
@@ -103,14 +104,14 @@ def export_agent(place: Place, agent: str, file: Path, model: str | None) -> Non
 @of_model
 @pass_place
 def import_agent(place: Place, file: Path, name: str | None, model: str | None) -> None:
-    """Take in the agent in FILE. It is believed: take it from whom you trust."""
+    """Take in the agent in FILE. The setting import_trust says whether other agents use what it brings."""
     with told_ends():
         _log(place)
         directory = place.directory
         with file.open("rb") as archive:
             try:
                 with locked(directory, "agents import"):
-                    tell_facts(_taken_in(directory, archive, name, model))
+                    tell_facts(_taken_in(directory, archive, name, model, place.settings.import_trust))
             except CacheInUseError as error:
                 tell_facts(_sent(place, archive, name, model, error))
 
@@ -142,6 +143,7 @@ def _facts(found: Found) -> list[tuple[str, object]]:
         ("named", "by a client" if record.is_named else "no: recognised by what it has read"),
         ("pinned", "yes" if record.is_pinned else "no"),
         ("parent", record.parent or "none"),
+        ("shares", "no: its blocks have a salt of their own" if record.salt else "yes"),
         ("turns", f"{record.turns:,}"),
         ("tokens", f"{found.tokens:,}"),
         ("messages", f"{len(record.conversation.messages):,}"),
@@ -152,14 +154,14 @@ def _facts(found: Found) -> list[tuple[str, object]]:
     ]
 
 
-def _taken_in(directory: CacheDirectory, archive: BinaryIO, name: str | None, wanted: str | None) -> list[tuple[str, object]]:
+def _taken_in(directory: CacheDirectory, archive: BinaryIO, name: str | None, wanted: str | None, trust: ImportTrust) -> list[tuple[str, object]]:
     """Keep it among the files of its model, as the agent that was used last."""
     label = _label(archive)
     model = next((one for one in directory.models() if one.fingerprint == label.fingerprint), StoredModel.of(directory.root, label))
     _check_model(model, wanted)
     files = model.files
     files.index()  # which is to be made before anything is written
-    record = files.import_agent(archive, client_id(name) if name else None)
+    record = files.import_agent(archive, client_id(name) if name else None, salt_of_import(trust))
     used = max((agent.used for agent, _ in model.agents()), default=0)
     files.write_agent(attrs.evolve(record, used=used + 1))
     return [("agent", record.id), ("model", model.name), ("tokens", f"{len(record.history) // TOKEN_BYTES:,}"), ("known", "from the next start on")]

@@ -204,6 +204,7 @@ class Server:
             engine.nudge,
             engine.scheduler.prefill_pace.seconds,
             floor_bytes=self.settings.disk_floor_mb * MIB,
+            import_trust=self.settings.import_trust,
             allowance=Allowance(self.settings.disk_writes_mb_per_day * MIB),
         )
 

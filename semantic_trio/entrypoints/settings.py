@@ -14,6 +14,7 @@ import platformdirs
 import typed_settings as ts
 from typed_settings.cls_utils import deep_options
 
+from semantic_trio.domain.content import ImportTrust
 from semantic_trio.domain.errors import InvalidRequestError
 from semantic_trio.entrypoints.sources import check_values, sources
 
@@ -100,6 +101,9 @@ class Settings:
     disk_floor_mb: int = ts.option(default=2048, validator=_between(0, 1 << 40), help="Disk space that is left free, in MiB.")
     disk_writes_mb_per_day: int = ts.option(
         default=262_144, validator=_between(0, 1 << 40), help="Most that is written to disk in 24 hours, in MiB; 0: any amount."
+    )
+    import_trust: ImportTrust = ts.option(
+        default=ImportTrust.AGENT, help="Who uses what an imported archive brings: agent (the imported agent alone) or shared (all agents)."
     )
     max_agents_in_memory: int = ts.option(default=1000, validator=_between(1, 1_000_000), help="Agents that are remembered by name or by content.")
     responses_url: ts.SecretStr = ts.option(

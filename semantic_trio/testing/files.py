@@ -7,11 +7,11 @@ from typing import BinaryIO
 
 import attrs
 
-from semantic_trio.domain.chain import root_key
 from semantic_trio.domain.content import AgentRecord, Content, Item
 from semantic_trio.domain.errors import AgentExistsError, DamagedError, InvalidRequestError
-from semantic_trio.domain.lineage import lineage
+from semantic_trio.domain.lineage import lineage, salted
 from semantic_trio.domain.records import arriving
+from semantic_trio.domain.salt import Salt
 
 HEADER_BYTES = 512  # what a file takes beside its content, about
 
@@ -116,14 +116,14 @@ class MemoryFiles:
     def export_agent(self, record: AgentRecord) -> Iterator[bytes]:
         """See `CacheFiles.export_agent`."""
         self.before("export_agent")
-        items = [item for item in lineage(record, root_key(self.fingerprint)) if item in self._contents and item not in self._damage]
+        items = [item for item in lineage(record, self.fingerprint) if item in self._contents and item not in self._damage]
         ticket = b"archive %d\n" % next(_numbers)
         _archives[ticket] = _Archived(self.fingerprint, record, {item: self._contents[item] for item in items})
         yield ticket[:4]
         self.before("export_agent")
         yield ticket[4:]
 
-    def import_agent(self, archive: BinaryIO, name: str | None = None) -> AgentRecord:
+    def import_agent(self, archive: BinaryIO, name: str | None = None, salt: Salt | None = None) -> AgentRecord:
         """See `CacheFiles.import_agent`."""
         self.before("import_agent")
         found = _archives.get(archive.read())
@@ -131,10 +131,10 @@ class MemoryFiles:
             raise InvalidRequestError("is no archive", "archive")
         if found.fingerprint != self.fingerprint:
             raise InvalidRequestError(f"is of model {found.fingerprint}, and this is {self.fingerprint}", "archive")
-        record = arriving(found.record, name)
+        record, names = salted(arriving(found.record, name), self.fingerprint, salt)
         if record.id in self._records:
             raise AgentExistsError(record.id)
-        self._contents = {**found.contents, **self._contents}
+        self._contents = {**{names[item]: content for item, content in found.contents.items()}, **self._contents}
         return record
 
     def spool(self) -> BinaryIO:

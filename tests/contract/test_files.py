@@ -15,6 +15,7 @@ from semantic_trio.domain.chain import TokenRun, pack, root_key
 from semantic_trio.domain.content import AgentRecord, Content, Item, Kind, SaidEnd, SaidLine, Tensor
 from semantic_trio.domain.conversation import Conversation, Message, Role, Text
 from semantic_trio.domain.errors import AgentExistsError, DamagedError, InvalidRequestError
+from semantic_trio.domain.lineage import lineage
 from semantic_trio.domain.residency import Rank
 from semantic_trio.ports import CacheFiles
 from semantic_trio.testing import MemoryFiles
@@ -284,6 +285,21 @@ def test_an_agent_that_was_exported_is_imported_elsewhere(bench: Bench) -> None:
     assert [plain(into.read(item)) for item in PATH] == [plain(CONTENT)] * 2
     assert list(into.agents()) == []
     assert set(bench.files.index()) == {*PATH}, "it is still where it was"
+
+
+def test_an_agent_is_imported_under_another_salt_and_so_under_other_names(bench: Bench) -> None:
+    archive, into, salt = exported(bench.files), bench.elsewhere(FINGERPRINT), b"s" * 32
+    into.write(PATH[0], {"a": numbers(7)})
+
+    with spooled(into, archive) as spool:
+        found = into.import_agent(spool, None, salt)
+
+    names = [item for item in lineage(found, FINGERPRINT) if item in into.index()]
+    assert (found.salt, found.history) == (salt, TRAVELLER.history)
+    assert [plain(into.read(item)) for item in names] == [plain(CONTENT)] * 2
+    assert set(into.index()) == {PATH[0], *names}, "nothing comes under the names it had"
+    assert plain(into.read(PATH[0])) == plain({"a": numbers(7)})
+    assert b"".join(into.export_agent(found))
 
 
 def test_an_agent_may_be_imported_under_another_name_and_beside_itself(bench: Bench) -> None:

@@ -14,6 +14,7 @@ from click.testing import CliRunner, Result
 from semantic_trio.adapters.disk import CacheLock, ModelFiles
 from semantic_trio.adapters.http.state import HttpSettings
 from semantic_trio.domain.chain import TokenRun, root_key
+from semantic_trio.domain.content import ImportTrust
 from semantic_trio.domain.geometry import LayerGroup, LayerKind
 from semantic_trio.entrypoints.cli import main
 from semantic_trio.ports import CacheFiles
@@ -26,8 +27,12 @@ DISK = 1 << 24
 LONG = "x" * 200
 
 
-def with_disk(files: CacheFiles | None = None, settings: HttpSettings | None = None, disk_bytes: int = DISK) -> Served:
-    return served(FakeRunner(), settings, disk_bytes=disk_bytes, files=files or MemoryFiles())
+def with_disk(
+    files: CacheFiles | None = None, settings: HttpSettings | None = None, disk_bytes: int = DISK, trust: ImportTrust = ImportTrust.AGENT
+) -> Served:
+    server = served(FakeRunner(), settings, disk_bytes=disk_bytes, files=files or MemoryFiles())
+    server.persistence.import_trust = trust
+    return server
 
 
 async def exported(server: Served, agent: str) -> bytes:
@@ -135,7 +140,7 @@ async def test_who_is_recognised_by_what_it_says_is_recognised_elsewhere(autojum
         said = (await post(here.app, "/v1/chat/completions", openai_body(messages=[asked]))).json["choices"][0]["message"]  # type: ignore[index]
         [agent] = await ids(here)
         archive = await exported(here, agent)
-    async with running(with_disk()) as there:
+    async with running(with_disk(trust=ImportTrust.SHARED)) as there:
         await brought(there, agent, archive)
         call = await post(there.app, "/v1/chat/completions", openai_body(messages=[asked, said, {"role": "user", "content": "two"}]))
         assert await ids(there) == [agent]
@@ -262,7 +267,7 @@ async def test_the_tokens_in_which_it_was_said_come_too_where_they_are_not_known
         await create(here, id="ada")
         await say(here, "ada", LONG)
         said, archive = here.persistence.said.lines("ada"), await exported(here, "ada")
-    async with running(with_disk()) as there:
+    async with running(with_disk(trust=ImportTrust.SHARED)) as there:
         await brought(there, "ada", archive)
         await brought(there, "eve", archive)
         found = [there.persistence.said.lines(name) for name in ("ada", "eve")]

@@ -55,7 +55,7 @@ def record(agent: str = "ada", history: bytes = TOKENS, fingerprint: str = FINGE
 
 
 RECORD = record()
-BELONGINGS = lineage(RECORD, ROOT)
+BELONGINGS = lineage(RECORD, FINGERPRINT)
 
 
 def content_of(item: Item) -> Content:
@@ -464,21 +464,21 @@ def test_the_names_are_those_of_the_chain_whatever_the_size_of_blocks(size: int,
     run = TokenRun.of_packed(pack(range(tokens)), ROOT, size)
     of = attrs.evolve(RECORD, history=run.packed, chain=run.keys[-1] if run.keys else ROOT, marks=(), said=())
 
-    found = lineage(of, ROOT)
+    found = lineage(of, FINGERPRINT)
 
     assert found.blocks == tuple(Item(Kind.BLOCK, key) for key in run.keys)
     assert (found.tail is None) == (tokens % size == 0)
 
 
 def test_a_mark_that_is_not_passed_is_not_led_to() -> None:
-    assert lineage(record(marks=((20, bytes(32)),)), ROOT).marks == ()
+    assert lineage(record(marks=((20, bytes(32)),)), FINGERPRINT).marks == ()
     assert len(BELONGINGS.marks) == 1
     assert BELONGINGS.own == {*BELONGINGS.marks, BELONGINGS.tail}
 
 
 def test_a_record_of_another_model_leads_nowhere() -> None:
     with pytest.raises(ValueError, match="not those of its blocks"):
-        lineage(RECORD, root_key(OTHER))
+        lineage(RECORD, OTHER)
 
 
 def test_the_largest_token_is_found_wherever_it_is() -> None:

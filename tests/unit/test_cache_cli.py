@@ -48,7 +48,7 @@ class Cache:
         flags = {"is_named": True, "is_kept": True, "is_pinned": False, "parent": None, "turns": 3, "prompt_tokens": 9, **more}
         record = AgentRecord(id=agent, history=run.packed, used=used, chain=run.keys[-1], **flags)  # type: ignore[arg-type]
         files = self.files(fingerprint, model)
-        for item in lineage(record, root_key(fingerprint)):
+        for item in lineage(record, fingerprint):
             files.write(item, {"a": Tensor("U8", (BLOCK_BYTES,), memoryview(bytes(BLOCK_BYTES)))})
         files.write_agent(record)
         return record
@@ -457,7 +457,9 @@ def test_a_damaged_record_is_told(cache: Cache) -> None:
     assert "the record of ada" in result.stderr
 
 
-def test_an_agent_is_carried_to_another_directory(cache: Cache, tmp_path: Path) -> None:
+@pytest.mark.parametrize("trust", ["agent", "shared"])
+def test_an_agent_is_carried_to_another_directory(cache: Cache, tmp_path: Path, trust: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEMANTIC_IMPORT_TRUST", trust)
     record = cache.remember("ada", 5)
     other = Cache(tmp_path / "other")
     other.remember("eve", 9)
@@ -470,7 +472,11 @@ def test_an_agent_is_carried_to_another_directory(cache: Cache, tmp_path: Path) 
     assert Path("ada.tar").stat().st_mode & 0o777 == 0o600
     assert (imported["agent"], imported["tokens"]) == ("ada", "522")
     assert [found.id for found in other.files().agents()] == ["eve", "ada"], "it was used last"
-    assert other.files().agents()[1] == attrs.evolve(record, used=10)
+    [_, there] = other.files().agents()
+    assert attrs.evolve(there, salt=record.salt, chain=record.chain) == attrs.evolve(record, used=10)
+    assert bool(there.salt) == (trust == "agent")
+    assert other.facts("agents", "show", "ada")["shares"] == ("no: its blocks have a salt of their own" if there.salt else "yes")
+    assert other.facts("agents", "show", "ada")["blocks"] == cache.facts("agents", "show", "ada")["blocks"]
     assert tokens_here(other, "ada") == 522
     assert other.run("cache", "verify").exit_code == 0
 

@@ -3,6 +3,7 @@
 import pytest
 
 from semantic_trio.domain import disk
+from semantic_trio.domain.chain import root_key
 from semantic_trio.domain.disk import Disk
 from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.prefix import Kept
@@ -88,7 +89,7 @@ def test_the_last_things_damaged_are_remembered(monkeypatch: pytest.MonkeyPatch)
     for block in agent.held[:3]:
         books.damaged(block)
 
-    root, *keys = first.store.tree.root.key, *first.run(tuple(range(100))).keys
+    root, *keys = root_key(first.spec.fingerprint), *first.run(tuple(range(100))).keys
     assert [books.was_damaged_after([key]) for key in (root, *keys[:3])] == [False, True, True, False]
 
 

@@ -71,6 +71,7 @@ def records(draw: st.DrawFn) -> AgentRecord:
         prompt_tokens=draw(st.integers(0, len(history))),
         text_fingerprint=draw(st.sampled_from(["", "7e" * 32])),
         chain=draw(KEY),
+        salt=draw(st.just(b"") | KEY),
         marks=tuple(draw(st.lists(st.tuples(st.integers(1, len(history)), KEY), max_size=3))) if history else (),
         conversation=draw(CONVERSATIONS),
         said=tuple(draw(st.lists(lines(history), max_size=3))),
@@ -103,6 +104,11 @@ def test_no_text_is_another_afterwards(characters: list[int]) -> None:
     record = attrs.evolve(RECORD, conversation=Conversation((Message(Role.USER, (Text(text),)),)))
 
     assert decode(encode(record)).conversation.messages[0].text == text
+
+
+def test_a_record_without_a_salt_is_written_as_before_there_were_any() -> None:
+    assert "salt" not in written(encode(RECORD))
+    assert written(encode(attrs.evolve(RECORD, salt=b"s" * 32)))["salt"] == (b"s" * 32).hex()
 
 
 def test_tokens_are_numbers_for_everybody() -> None:
@@ -180,6 +186,7 @@ IMPOSSIBLE = {
     "no number": changed("turns", to=float("nan")),
     "a number too large": changed("used", to=10**40),
     "a prompt longer than the history": changed("prompt_tokens", to=11),
+    "a short salt": changed("salt", to=KEY_OF_63),
     "a short chain": changed("chain", to=KEY_OF_63),
     "a chain and a line's end": changed("chain", to="0" * 64 + "\n"),
     "a chain in capitals": changed("chain", to="A" * 64),

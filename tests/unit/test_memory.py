@@ -1,6 +1,7 @@
 """The memory of agents under any order of events: what is reused is what was read, and nothing is lost, held twice or leaked."""
 
 import hashlib
+from collections.abc import Mapping
 
 import hypothesis.strategies as st
 import pytest
@@ -16,6 +17,7 @@ from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.pins import PINS_SHARE
 from semantic_trio.domain.prefix import Block
 from semantic_trio.domain.residency import Rank
+from semantic_trio.domain.salt import NO_SALT, Salt
 from semantic_trio.domain.scheduler import Limits, Scheduler
 from semantic_trio.domain.sequence import Phase, Sequence
 from semantic_trio.domain.step import Inventory, SaveBlock, StepPlan, StepResult
@@ -31,6 +33,7 @@ SPECS = {
 
 
 NAMES = [None, None, "x", "y"]
+SALTS = [NO_SALT, NO_SALT, b"s" * 32]
 
 
 class Device(FakeRunner):
@@ -85,6 +88,7 @@ class MemoryMachine(RuleBasedStateMachine):
         self.alive: list[Sequence] = []
         self.askers, self.requests = set[str](), 0
         self.ranks: dict[Block, Rank] = {}
+        self.salts_of_rows, self.salts_of_keys = dict[int, Salt](), dict[bytes, Salt]()
         self.histories: list[tuple[int, ...]] = [text(seed, 40 + 23 * (seed % 7)) for seed in range(6)]
 
     @rule(
@@ -92,14 +96,15 @@ class MemoryMachine(RuleBasedStateMachine):
         more=st.integers(0, 40),
         max_tokens=st.integers(0, 30),
         name=st.sampled_from(NAMES),
+        salt=st.sampled_from(SALTS),
         ordered=st.booleans(),
         breakpoints=st.lists(st.builds(Breakpoint, st.integers(1, 300), st.sampled_from([Rank.PLAIN, Rank.MARKED, Rank.LONG])), max_size=3),
     )
-    def ask(self, history: int, more: int, max_tokens: int, name: str | None, ordered: bool, breakpoints: list[Breakpoint]) -> None:
+    def ask(self, history: int, more: int, max_tokens: int, name: str | None, salt: Salt, ordered: bool, breakpoints: list[Breakpoint]) -> None:
         before = self.histories[history % len(self.histories)]
         prompt = (*before, *text(history + more, more))[:390]
         points = tuple(point for point in breakpoints if point.position <= len(prompt))
-        asked = GenerationRequest("r", prompt, max_tokens, seed=1, agent=name, is_ordered=ordered, marks=(33,), breakpoints=points)
+        asked = GenerationRequest("r", prompt, max_tokens, seed=1, salt=salt, agent=name, is_ordered=ordered, marks=(33,), breakpoints=points)
         try:
             asker = self.memory.agents.named(name) if name else None
             self.alive.append(self.scheduler.add(asked, ByteCodec().decoder(), asker))
@@ -140,7 +145,7 @@ class MemoryMachine(RuleBasedStateMachine):
     @rule(steps=st.integers(1, 12))
     def advance(self, steps: int) -> None:
         for _ in range(steps):
-            plan = self.scheduler.plan()
+            plan = self.plan()
             self._take(self.scheduler.refused())
             if plan is None:
                 return
@@ -149,17 +154,39 @@ class MemoryMachine(RuleBasedStateMachine):
     @rule(breaks_before=st.booleans())
     def fail(self, breaks_before: bool) -> None:
         """A pass fails: before anything of its plan was done, or after."""
-        plan = self.scheduler.plan()
+        plan = self.plan()
         self._take(self.scheduler.refused())
         if plan is None:
             return
         if not breaks_before:
             self.device.advance(plan)
         lost, readable = self.scheduler.lose_rows()
+        self._note_salts({save.key: save.row for save in readable})
         for sequence in lost:
             self.alive.remove(sequence)
         self.device.lose(readable)
         self._reconcile()
+
+    def plan(self) -> StepPlan | None:
+        """The next step. What rows begin with was read under their own salt."""
+        plan = self.scheduler.plan()
+        if plan is None:
+            return None
+        self._note_salts({save.key: save.row for closing in plan.close for save in closing.blocks})
+        self._note_salts({closing.mark.key: closing.row for closing in plan.close if closing.mark})
+        self.salts_of_rows |= {start.row: self.scheduler._rows[start.row].request.salt for start in plan.open}
+        for start in plan.open:
+            pieces = start.restore.pieces if start.restore else ()
+            found = {self.salts_of_keys[piece.block] if piece.block else self.salts_of_rows[piece.row or 0] for piece in pieces}
+            found |= {self.salts_of_keys[start.restore.mark]} if start.restore and start.restore.mark else set()
+            assert found <= {self.salts_of_rows[start.row]}, "no block is shared by two salts"
+        self._note_salts({mark.key: mark.row for mark in plan.marks})
+        return plan
+
+    def _note_salts(self, rows: Mapping[bytes, int]) -> None:
+        """The salts of blocks and marks that rows have read."""
+        for key, row in rows.items():
+            assert self.salts_of_keys.setdefault(key, self.salts_of_rows[row]) == self.salts_of_rows[row], "a name is of one salt"
 
     def _reconcile(self) -> list[str]:
         inventory = Inventory(frozenset(self.device.rows), frozenset(self.device.blocks), frozenset(self.device.marks))
@@ -209,7 +236,7 @@ class MemoryMachine(RuleBasedStateMachine):
         for agent in self.memory.agents:
             self.memory.unpin(agent)
         for _ in range(3000):
-            plan = self.scheduler.plan()
+            plan = self.plan()
             self._take(self.scheduler.refused())
             if plan is None:
                 break

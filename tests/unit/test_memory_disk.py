@@ -20,6 +20,7 @@ from semantic_trio.domain.marks import MARKS_SHARE
 from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.pins import PINS_SHARE
 from semantic_trio.domain.said import Said
+from semantic_trio.domain.salt import Salt
 from semantic_trio.domain.scheduler import Limits, Scheduler
 from semantic_trio.domain.store import Store
 from semantic_trio.testing import MemoryFiles
@@ -92,7 +93,7 @@ class DiskMachine(MemoryMachine):
         self.budget = blocks * sum(self.spec.row_amount(16, chunk)) // 2
         self.askers, self.requests = set[str](), 0
         self.histories = [text(seed, 40 + 23 * (seed % 7)) for seed in range(6)]
-        self.files, self.broken = MemoryFiles(), set[Item]()
+        self.files, self.broken, self.salts_of_keys = MemoryFiles(), set[Item](), dict[bytes, Salt]()
         self.start()
 
     def start(self) -> None:
@@ -100,7 +101,7 @@ class DiskMachine(MemoryMachine):
         self.memory = Memory(self.spec, self.budget, self.limits.chunk_tokens, max_agents=self.agents, disk=Disk(self.disk_bytes))
         self.scheduler, self.device = Scheduler(self.limits, self.memory), SlowDevice(spec=self.spec)
         self.persistence = Persistence(self.memory, Said(), self.device, self.files, lambda: None, floor_bytes=1000, readers=4, in_thread=slowly)  # type: ignore[arg-type]
-        self.alive, self.ranks = [], {}
+        self.alive, self.ranks, self.salts_of_rows = [], {}, dict[int, Salt]()
         self.writer: Task | None = None
         self.waits = dict[Task, str]()  # for what
         self.readers = dict[Task, Item]()
@@ -241,7 +242,7 @@ class DiskMachine(MemoryMachine):
         for _ in range(6000):
             self._write(None)
             self._read(0, None)
-            plan = self.scheduler.plan()
+            plan = self.plan()
             self._take(self.scheduler.refused())
             if plan is not None:
                 self._take(self.scheduler.commit(self.device.advance(plan)))

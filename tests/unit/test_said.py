@@ -14,6 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from semantic_trio.domain.conversation import NOTHING_KNOWN, Conversation, Known, Message, Role, Text, Thinking, ToolCall, ToolResult
 from semantic_trio.domain.said import Said, chain, link
+from semantic_trio.domain.salt import NO_SALT, Salt
 
 
 def says(role: Role, text: str) -> Message:
@@ -23,8 +24,8 @@ def says(role: Role, text: str) -> Message:
 HI, YES, MORE = says(Role.USER, "hi"), says(Role.ASSISTANT, "yes"), says(Role.USER, "more")
 
 
-def named(*messages: Message) -> tuple[bytes, ...]:
-    return chain(Conversation(messages))
+def named(*messages: Message, salt: Salt = NO_SALT) -> tuple[bytes, ...]:
+    return chain(Conversation(messages), salt)
 
 
 def test_the_next_turn_knows_the_tokens_of_the_last() -> None:
@@ -155,7 +156,30 @@ def test_the_lines_of_an_agent_are_those_used_last() -> None:
     assert [line.packed[:1] for line in said.lines("ada")] == [b"\x03", b"\x04", b"\x05", b"\x00"]
 
 
+def test_another_salt_is_another_conversation() -> None:
+    said, salt = Said(), b"s" * 32
+    said.remember(named(HI, salt=salt), (1, 2), (3, 4), link(named(HI, salt=salt)[-1], YES), "ada")
+
+    assert said.known(named(HI, YES, MORE)) == NOTHING_KNOWN
+    assert said.known(named(HI, YES, MORE, salt=b"t" * 32)) == NOTHING_KNOWN
+    assert said.known(named(HI, YES, MORE, salt=salt)) == Known(2, (1, 2, 3, 4))
+
+
+def test_the_lines_of_an_agent_are_adopted_under_another_salt() -> None:
+    said, salt, other = Said(), b"s" * 32, b"t" * 32
+    said.remember(named(HI, salt=salt), (1, 2), (3, 4), link(named(HI, salt=salt)[-1], YES), "ada")
+    lines = said.lines("ada", salt)
+
+    said.adopt("eve", lines, other)
+
+    assert (said.lines("ada"), said.lines("eve", salt)) == ((), ())
+    assert said.lines("eve", other) == lines
+    assert said.known(named(HI, YES, MORE, salt=other)) == Known(2, (1, 2, 3, 4))
+    assert said.known(named(HI, YES, MORE)) == NOTHING_KNOWN
+
+
 OWNER = st.sampled_from(["", "ada", "eve"])
+SALT = st.sampled_from([NO_SALT, b"s" * 32])
 
 
 class SaidMachine(RuleBasedStateMachine):
@@ -167,11 +191,11 @@ class SaidMachine(RuleBasedStateMachine):
         self.told: dict[bytes, tuple[int, ...]] = {}
         self.talks: list[tuple[Message, ...]] = [()]
 
-    @rule(data=st.data(), question=st.integers(0, 2), answer=st.lists(st.integers(0, 3), max_size=3), heard=st.booleans(), owner=OWNER)
-    def turn(self, data: st.DataObject, question: int, answer: list[int], heard: bool, owner: str) -> None:
+    @rule(data=st.data(), question=st.integers(0, 2), answer=st.lists(st.integers(0, 3), max_size=3), heard=st.booleans(), owner=OWNER, salt=SALT)
+    def turn(self, data: st.DataObject, question: int, answer: list[int], heard: bool, owner: str, salt: Salt) -> None:
         before = data.draw(st.sampled_from(self.talks[-8:]))
         asked = (*before, says(Role.USER, str(question)))
-        digests = named(*asked)
+        digests = named(*asked, salt=salt)
         known = self.said.known(digests)
         assert known.tokens == self.told.get(digests[known.messages - 1], ()) if known.messages else not known.tokens
         prompt = (*known.tokens, *known.draft[:1], 90 + question)
@@ -181,12 +205,12 @@ class SaidMachine(RuleBasedStateMachine):
         if told is not None:
             self.told[told] = (*prompt, *answer)
             self.talks.append((*asked, message))
-            assert self.said.known(named(*asked, message, HI)).tokens == self.told[told]
+            assert self.said.known(named(*asked, message, HI, salt=salt)).tokens == self.told[told]
 
     @rule(owner=OWNER)
     def its_agent_is_gone(self, owner: str) -> None:
         self.said.disown(owner)
-        assert self.said.lines(owner) == ()
+        assert (self.said.lines(owner), self.said.lines(owner, b"s" * 32)) == ((), ())
 
     @invariant()
     def the_books_agree(self) -> None:

@@ -19,7 +19,6 @@ from semantic_trio.adapters.disk.layout import AGENT, SHORT, Layout
 from semantic_trio.adapters.disk.parsing import NewerError, UnfitError, shown
 from semantic_trio.adapters.disk.quarantine import Quarantine
 from semantic_trio.adapters.disk.records import decode
-from semantic_trio.domain.chain import root_key
 from semantic_trio.domain.content import AgentRecord, Item
 from semantic_trio.domain.errors import DamagedError
 from semantic_trio.domain.lineage import Lineage, lineage
@@ -155,7 +154,7 @@ class StoredModel:
         if record.id != name or self.layout.path(name) != path:
             raise UnfitError(f"is named {shown(name)}, and holds {record.id}")
         try:
-            return record, lineage(record, root_key(self.fingerprint))
+            return record, lineage(record, self.fingerprint)
         except ValueError as error:
             raise UnfitError(str(error)) from error
 

@@ -24,6 +24,7 @@ from semantic_trio.adapters.disk.records import decode, encode
 from semantic_trio.adapters.disk.travel import Arrival, departing
 from semantic_trio.domain.content import AgentRecord, Content, Item
 from semantic_trio.domain.errors import CacheInUseError, DamagedError, InvalidRequestError, NewerFormatError
+from semantic_trio.domain.salt import Salt
 
 log = structlog.get_logger(__name__)
 
@@ -112,11 +113,11 @@ class ModelFiles:
         """See `CacheFiles.export_agent`."""
         return departing(self._layout, self.model, record)
 
-    def import_agent(self, archive: BinaryIO, name: str | None = None) -> AgentRecord:
+    def import_agent(self, archive: BinaryIO, name: str | None = None, salt: Salt | None = None) -> AgentRecord:
         """See `CacheFiles.import_agent`."""
         self._enter()
         try:
-            return Arrival.of(self._layout, self.model, archive).take(name)
+            return Arrival.of(self._layout, self.model, archive).take(name, salt)
         except UnfitError as error:
             raise InvalidRequestError(str(error), "archive") from error
 

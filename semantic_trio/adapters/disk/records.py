@@ -50,6 +50,7 @@ class WrittenAgent(Written, frozen=True, kw_only=True):
     used: Count
     prompt_tokens: Count
     chain: Key
+    salt: Annotated[str, msgspec.Meta(pattern=r"\A([0-9a-f]{64})?\Z")] = ""
     text_fingerprint: Annotated[str, msgspec.Meta(max_length=64)] = ""
     marks: tuple[tuple[Count, Key], ...]
     strays: tuple[Key, ...] = ()
@@ -73,6 +74,7 @@ def encode(record: AgentRecord) -> Content:
         prompt_tokens=record.prompt_tokens,
         text_fingerprint=record.text_fingerprint,
         chain=record.chain.hex(),
+        salt=record.salt.hex(),
         marks=tuple((position, key.hex()) for position, key in record.marks),
         strays=tuple(key.hex() for key in record.strays),
         responses=record.responses,
@@ -103,6 +105,7 @@ def decode(content: Content) -> AgentRecord:
         prompt_tokens=agent.prompt_tokens,
         text_fingerprint=agent.text_fingerprint,
         chain=bytes.fromhex(agent.chain),
+        salt=bytes.fromhex(agent.salt),
         marks=tuple((position, bytes.fromhex(key)) for position, key in agent.marks),
         strays=tuple(bytes.fromhex(key) for key in agent.strays),
         responses=agent.responses,

@@ -1,14 +1,14 @@
 """How an agent leaves a directory, and how one comes into it.
 
 Knows which files belong to an agent, and believes none that is not what its name says. That a block holds what its tokens make of it nobody can know
-without computing it: an archive is worth as much as who made it.
+without computing it: an archive is worth as much as who made it. So its files can be given names of another salt, which no other agent has.
 """
 
 import contextlib
 import re
 import tempfile
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import BinaryIO
 
@@ -23,11 +23,11 @@ from semantic_trio.adapters.disk.parsing import UnfitError, shown
 from semantic_trio.adapters.disk.publishing import TEMPORARY, make_private, publish_once
 from semantic_trio.adapters.disk.records import decode, encode
 from semantic_trio.domain.agent import AGENT_ID
-from semantic_trio.domain.chain import root_key
-from semantic_trio.domain.content import AgentRecord, Item
+from semantic_trio.domain.content import AgentRecord, Content, Item
 from semantic_trio.domain.errors import AgentExistsError
-from semantic_trio.domain.lineage import Lineage, lineage
+from semantic_trio.domain.lineage import lineage, salted
 from semantic_trio.domain.records import arriving
+from semantic_trio.domain.salt import Salt
 
 FINGERPRINT = re.compile(r"[0-9a-f]{64}")
 SHOWN_DIGITS = 12  # of a fingerprint
@@ -40,7 +40,7 @@ def departing(layout: Layout, model: str, record: AgentRecord) -> Iterator[bytes
 
     Raises `ValueError` for a record whose tokens are not those of its blocks.
     """
-    belongings = lineage(record, root_key(layout.fingerprint))
+    belongings = lineage(record, layout.fingerprint)
     yield from framed(RECORD, memoryview(file_format.sealed(Label(AGENT, record.id, layout.fingerprint, model), encode(record))))
     for item in belongings:
         content = _content(layout, item)
@@ -103,13 +103,16 @@ class Arrival:
         """An archive that is read from its beginning."""
         return cls(layout, model, ArchiveReader(stream))
 
-    def take(self, name: str | None) -> AgentRecord:
-        """Keep blocks and marks; the record, which is not kept. Raises `UnfitError`, `AgentExistsError` or `OSError`, and then nothing has come."""
+    def take(self, name: str | None, salt: Salt | None) -> AgentRecord:
+        """Keep blocks and marks, under the names that a salt gives them; with None under those they have.
+
+        Returns the record, which is not kept. Raises `UnfitError`, `AgentExistsError` or `OSError`, and then nothing has come.
+        """
         try:
-            record = self.record(name)
+            record, names = self._salted(self.record(name), salt)
             if self.layout.path(record.id).exists():
                 raise AgentExistsError(record.id)
-            self._take_all(self._lineage(record))
+            self._take_all(names)
         except BaseException:
             for path in self._come:
                 with contextlib.suppress(OSError):
@@ -144,34 +147,38 @@ class Arrival:
             theirs = f"{shown(label.model)} ({shown(label.fingerprint[:SHOWN_DIGITS])})"
             raise UnfitError(f"is of model {theirs}, and this is {self.model} ({ours[:SHOWN_DIGITS]})")
 
-    def _lineage(self, record: AgentRecord) -> Lineage:
+    def _salted(self, record: AgentRecord, salt: Salt | None) -> tuple[AgentRecord, Mapping[Item, Item]]:
         try:
-            return lineage(record, root_key(self.layout.fingerprint))
+            return salted(record, self.layout.fingerprint, salt)
         except ValueError as error:
             raise UnfitError(f"{RECORD}: {error}") from error
 
-    def _take_all(self, belongings: Lineage) -> None:
-        items = {member_name(item): item for item in belongings}
+    def _take_all(self, names: Mapping[Item, Item]) -> None:
+        items = {member_name(item): (item, name) for item, name in names.items()}
         while (member := self.archive.next_member()) is not None:
             if member.name not in items:
                 raise UnfitError(f"has {shown(member.name)}, which does not belong to its agent")
-            self._take(items[member.name])
+            self._take(*items[member.name])
 
-    def _take(self, item: Item) -> None:
-        path = self.layout.path(item)
+    def _take(self, item: Item, name: Item) -> None:
+        path = self.layout.path(name)
         make_private(self.layout.root, path.parent)
 
         def fill(temporary: Path) -> None:
             self.archive.copy_to(temporary)
-            self._verify(temporary, item)
+            content = self._verified(temporary, item)
+            if name != item:
+                label = Label(name.kind, name.key.hex(), self.layout.fingerprint, self.model)
+                file_format.write(temporary, label, content)
 
         if publish_once(path, fill):
             self._come.append(path)
 
-    def _verify(self, temporary: Path, item: Item) -> None:
+    def _verified(self, temporary: Path, item: Item) -> Content:
         try:
-            name, _ = file_format.read_raw(temporary, item.kind, self.layout.fingerprint)
+            name, content = file_format.read(temporary, item.kind, self.layout.fingerprint)
         except UnfitError as error:
             raise UnfitError(f"{member_name(item)} {error}") from error
         if name != item.key.hex():
             raise UnfitError(f"{member_name(item)} is named {shown(name)}")
+        return content

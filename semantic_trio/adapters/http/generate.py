@@ -91,7 +91,7 @@ async def begin_all(state: AppState, asked: Asked, count: int) -> tuple[ServedMo
     """The same with several answers to one conversation; the seed of each is one more than that before. Raises as `begin` does."""
     model = state.resolve(asked.model)
     note_unread(state, current.get(), asked.conversation)
-    encoded = await model.encode(asked.conversation)
+    encoded = await model.encode(asked.conversation, model.salt(asked.identity))
     if state.settings.log_prompts:
         log_prompt(asked.conversation)
     return model, submit_all(state, model, asked, encoded, count)
@@ -132,6 +132,7 @@ def submit(state: AppState, exchange: Exchange, model: ServedModel, asked: Asked
         stop_strings=tuple(stop for stop in asked.stop_strings if stop),
         thoughts=reader.thoughts,
         stop_tokens=codec.stop_tokens,
+        salt=encoded.salt,
         agent=asked.identity.agent,
         is_ordered=asked.identity.is_ordered,
         is_private=asked.is_private,

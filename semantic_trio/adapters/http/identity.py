@@ -11,9 +11,12 @@ import msgspec
 
 from semantic_trio.domain.agent import CLIENT_ID, OWN_ID_START, client_id
 from semantic_trio.domain.errors import InvalidRequestError
+from semantic_trio.domain.salt import NO_SALT, Salt, salt_of
 
 # As far as JSON Schema can say it; `client_id` has the last word.
 AgentId = Annotated[str, msgspec.Meta(pattern=rf"^{CLIENT_ID.pattern}$")]
+# An opaque text: requests with another one, or with none, never share blocks with those that have it.
+CacheSalt = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
 AGENT_HEADER = "X-Agent-ID"
 SUBAGENT_HEADER = "x-claude-code-agent-id"
 SESSION_HEADERS = ("x-claude-code-session-id", "x-session-id")
@@ -28,17 +31,30 @@ class Identity:
 
     agent: str | None = None  # None: whoever has read the beginning of the prompt
     is_ordered: bool = False  # it waits for the turns of its agent that were asked before
+    salt: Salt = NO_SALT  # that its client wants its blocks to have; none: that of the agent
 
 
 NOBODY = Identity()
 
 
-def identify(headers: dict[str, str], *, session_id: str | None = None, prompt_cache_key: str | None = None, user_id: object = None) -> Identity:
+def identify(
+    headers: dict[str, str],
+    *,
+    session_id: str | None = None,
+    prompt_cache_key: str | None = None,
+    user_id: object = None,
+    cache_salt: str | None = None,
+) -> Identity:
     """The identity of a request that does not name its agent in the URL. `user_id` is Anthropic's `metadata.user_id`, whatever it is.
 
     Ids that are ours to define are refused when they are none: raises `InvalidRequestError`. Those that clients have for purposes of their own
     are taken as they come, hashed where they are no ids.
     """
+    identity = _identity(headers, session_id, prompt_cache_key, user_id)
+    return attrs.evolve(identity, salt=salt_of(cache_salt)) if cache_salt else identity
+
+
+def _identity(headers: dict[str, str], session_id: str | None, prompt_cache_key: str | None, user_id: object) -> Identity:
     if session_id is not None:
         return Identity(chosen_id(session_id, "session_id"), is_ordered=True)
     if prompt_cache_key:

@@ -10,6 +10,7 @@ from typing import TypeVar, TypeVarTuple
 import attrs
 import trio
 
+from semantic_trio.adapters.http.identity import Identity
 from semantic_trio.adapters.http.threads import OwnThreads
 from semantic_trio.application.answer import Encoded
 from semantic_trio.application.archives import Archives
@@ -22,6 +23,7 @@ from semantic_trio.domain.embedding import APPROXIMATE, EmbeddingForm
 from semantic_trio.domain.errors import GrammarError, InvalidRequestError, PromptTooLongError
 from semantic_trio.domain.generation import API_SAMPLING, SamplingParams
 from semantic_trio.domain.said import Said, chain
+from semantic_trio.domain.salt import NO_SALT, Salt
 from semantic_trio.domain.steering import Grammar
 from semantic_trio.ports import TextCodec
 
@@ -74,8 +76,13 @@ class ServedModel:
         """The way in and out for agents."""
         return Archives(self.persistence)
 
-    async def encode(self, conversation: Conversation) -> Encoded:
-        """A conversation in order, and its prompt, which goes on in the very tokens that were read and said where it is the same.
+    def salt(self, identity: Identity) -> Salt:
+        """The salt of a request: the client's own, else that of the agent it names."""
+        known = self.engine.memory.agents.find(identity.agent) if identity.agent else None
+        return identity.salt or (known.salt if known else NO_SALT)
+
+    async def encode(self, conversation: Conversation, salt: Salt) -> Encoded:
+        """A conversation in order, and its prompt, which goes on in the very tokens that were read and said under its salt where it is the same.
 
         Raises `PromptTooLongError` before anything is tokenised where no spelling of the text would fit the context; `InvalidRequestError` where the
         model's template refuses the conversation, or nothing can have the form that is demanded of the answer;
@@ -84,11 +91,11 @@ class ServedModel:
         is_large = conversation.characters > ENCODE_IN_LOOP_CHARACTERS
         ordered = await self._run(is_large, canonical, conversation)
         self._refuse_too_long(ordered.prompt_characters)
-        digests = await self._run(is_large, chain, ordered)
+        digests = await self._run(is_large, chain, ordered, salt)
         prompt = await self._run(is_large, self.codec.encode_prompt, ordered, self.said.known(digests))
         demanded = _with_named_tool(ordered, conversation.tools)
         grammar = await self._compiled(demanded, prompt.opening) if demanded.demands_form or demanded.thought_budget is not None else None
-        return Encoded(ordered, digests, prompt, conversation.tools, grammar)
+        return Encoded(ordered, digests, prompt, conversation.tools, grammar, salt)
 
     async def encode_text(self, prompt: str | tuple[int, ...]) -> tuple[int, ...]:
         """The tokens of a text; tokens are what they are.

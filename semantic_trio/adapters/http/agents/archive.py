@@ -49,7 +49,7 @@ def routes(state: AppState) -> Blueprint:
     @document_response(AgentView, 201)
     @document_faults(OpenAIError, 400, 401, 403, 408, 409, 413, 500, 503)
     async def import_agent(agent_id: str) -> Response:
-        """Take an agent in from a file that was exported for the same model. What it brings is believed, as far as it can be."""
+        """Take an agent in from a file that was exported for the same model. Other agents use what it brings only with `import_trust = "shared"`."""
         model, archive = state.model, current.get().archive
         assert archive is not None, "the gate has received it"
         try:

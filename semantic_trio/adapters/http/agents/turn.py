@@ -45,7 +45,7 @@ class Turn:
             await self.place.wait()
             said = (*self.agent.conversation.messages, *self.asked.conversation.messages)
             asked = attrs.evolve(self.asked, conversation=attrs.evolve(self.asked.conversation, messages=said))
-            encoded = await self.model.encode(asked.conversation)
+            encoded = await self.model.encode(asked.conversation, self.agent.salt)
             refuse_deleted(self.agent)
             if self.state.settings.log_prompts:
                 log_prompt(asked.conversation)
@@ -90,10 +90,10 @@ async def sure_prompt(model: ServedModel, agent: Agent) -> Encoded:
     """
     fits = model.engine.memory.agents.fits(agent.text_fingerprint)
     if agent.history and fits and not agent.conversation.messages:
-        return Encoded(NOTHING_SAID, (), Prompt(unpack(agent.history)))
-    one, other = [(await model.encode(_joined(agent.conversation, (said,)))).prompt for said in SAID_NEXT]
+        return Encoded(NOTHING_SAID, (), Prompt(unpack(agent.history)), salt=agent.salt)
+    one, other = [(await model.encode(_joined(agent.conversation, (said,)), agent.salt)).prompt for said in SAID_NEXT]
     alike = next((at for at, pair in enumerate(zip(one.tokens, other.tokens, strict=False)) if pair[0] != pair[1]), 0)
-    return Encoded(NOTHING_SAID, (), Prompt(one.tokens[:alike], min(one.head, alike), thinking=one.thinking))
+    return Encoded(NOTHING_SAID, (), Prompt(one.tokens[:alike], min(one.head, alike), thinking=one.thinking), salt=agent.salt)
 
 
 def _joined(before: Conversation, after: Iterable[Message]) -> Conversation:

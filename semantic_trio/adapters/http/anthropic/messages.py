@@ -57,8 +57,10 @@ def routes(state: AppState) -> Blueprint:
     @document_faults(AnthropicError, 400, 401, 403, 404, 408, 413, 500)
     async def count_tokens() -> Response:
         """Count the tokens a conversation would be billed."""
-        name, counted = await understood(current.get().body, _counted)
-        encoded = await state.resolve(name).encode(counted)
+        exchange = current.get()
+        request, counted = await understood(exchange.body, _counted)
+        model = state.resolve(request.model)
+        encoded = await model.encode(counted, model.salt(identify(exchange.headers, cache_salt=request.cache_salt)))
         return json_answer(TokenCount(len(encoded.prompt.tokens)))
 
     return blueprint
@@ -68,13 +70,13 @@ def _question(exchange: Exchange, body: bytes) -> tuple[MessagesRequest, Asked, 
     request = decode(body, MessagesRequest)
     user_id = request.metadata.user_id if request.metadata else None
     fixed = fixed_answer(read_tools(request.tools or ()), request.tool_choice)
-    question = asked(request, identify(exchange.headers, session_id=request.session_id, user_id=user_id))
-    return request, question, fixed
+    identity = identify(exchange.headers, session_id=request.session_id, user_id=user_id, cache_salt=request.cache_salt)
+    return request, asked(request, identity), fixed
 
 
-def _counted(body: bytes) -> tuple[str, Conversation]:
+def _counted(body: bytes) -> tuple[CountTokensRequest, Conversation]:
     request = decode(body, CountTokensRequest)
-    return request.model, conversation(request)
+    return request, conversation(request)
 
 
 def _without_model(state: AppState, exchange: Exchange, request: MessagesRequest, fixed: FixedAnswer) -> Response:

@@ -16,7 +16,7 @@ from semantic_trio.adapters.http.anthropic.thinking import ThinkingParam
 from semantic_trio.adapters.http.anthropic.tools import ToolChoiceParam, ToolParam, choice_of, neutral, read_tools
 from semantic_trio.adapters.http.demands import BehaviourDemands, FormDemands, schema_demanded
 from semantic_trio.adapters.http.generate import Asked, SamplingChoice
-from semantic_trio.adapters.http.identity import NOBODY, AgentId, Identity
+from semantic_trio.adapters.http.identity import NOBODY, AgentId, CacheSalt, Identity
 from semantic_trio.adapters.http.limits import MaxTokens, token_limit
 from semantic_trio.adapters.http.openai.format import ResponseFormat, schema_of
 from semantic_trio.domain.conversation import EFFORTS, Calling, Conversation, Message, Part, Role, Text, ToolResult
@@ -85,6 +85,7 @@ class CountTokensRequest(FormDemands):
     output_config: OutputConfig | None = None
     output_format: OutputFormat | None = None  # the same, in the API's older words
     response_format: ResponseFormat | None = None  # as Chat Completions has it
+    cache_salt: CacheSalt | None = None
 
 
 @attrs.frozen(kw_only=True)

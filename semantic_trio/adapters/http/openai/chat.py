@@ -11,7 +11,6 @@ from semantic_trio.adapters.http.contract import document_faults, document_strea
 from semantic_trio.adapters.http.exchange import Exchange, current
 from semantic_trio.adapters.http.faults import OpenAIError
 from semantic_trio.adapters.http.generate import Asked, begin_all
-from semantic_trio.adapters.http.identity import identify
 from semantic_trio.adapters.http.openai.answer import ChatAnswer, ChatEncoder, Manner, whole_completion
 from semantic_trio.adapters.http.openai.chunks import Chunks, Head
 from semantic_trio.adapters.http.openai.tools import custom_names
@@ -51,4 +50,4 @@ def routes(state: AppState) -> Blueprint:
 
 def _question(exchange: Exchange, body: bytes) -> tuple[ChatRequest, Asked]:
     request = decode(body, ChatRequest)
-    return request, asked(request, identify(exchange.headers, session_id=request.session_id, prompt_cache_key=request.prompt_cache_key))
+    return request, asked(request, request.identity(exchange.headers))

@@ -12,7 +12,6 @@ from semantic_trio.adapters.http.contract import document_faults, document_strea
 from semantic_trio.adapters.http.exchange import Exchange, current
 from semantic_trio.adapters.http.faults import OpenAIError
 from semantic_trio.adapters.http.generate import Asked, log_text, submit_all
-from semantic_trio.adapters.http.identity import identify
 from semantic_trio.adapters.http.openai.chunks import Chunks, Head
 from semantic_trio.adapters.http.openai.completion_answer import CompletionAnswer, CompletionEncoder, TextManner, whole_text
 from semantic_trio.adapters.http.openai.completion_wire import CompletionRequest, asked, texts_of
@@ -56,7 +55,7 @@ def routes(state: AppState) -> Blueprint:
 
 def _question(exchange: Exchange, body: bytes) -> tuple[CompletionRequest, Asked]:
     request = decode(body, CompletionRequest)
-    return request, asked(request, identify(exchange.headers, session_id=request.session_id, prompt_cache_key=request.prompt_cache_key))
+    return request, asked(request, request.identity(exchange.headers))
 
 
 def _answers(state: AppState, model: ServedModel, question: Asked, prompts: Sequence[tuple[int, ...]], count: int) -> list[Answer]:
@@ -66,7 +65,8 @@ def _answers(state: AppState, model: ServedModel, question: Asked, prompts: Sequ
             f"{len(prompts)} prompts with {count} answers each: {MOST_CHOICES} answers may be asked for at once", "n", quotes=False
         )
     model.engine.refuse_when_full(len(prompts) * count)
-    encoded = (Encoded(NOTHING_SAID, (), Prompt(prompt)) for prompt in prompts)
+    salt = model.salt(question.identity)
+    encoded = (Encoded(NOTHING_SAID, (), Prompt(prompt), salt=salt) for prompt in prompts)
     return [answer for one in encoded for answer in submit_all(state, model, question, one, count)]
 
 

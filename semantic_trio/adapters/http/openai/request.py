@@ -10,7 +10,7 @@ import msgspec
 
 from semantic_trio.adapters.http.demands import BehaviourDemands
 from semantic_trio.adapters.http.generate import SamplingChoice
-from semantic_trio.adapters.http.identity import AgentId
+from semantic_trio.adapters.http.identity import AgentId, CacheSalt, Identity, identify
 from semantic_trio.adapters.http.openai.sampling import Bias, Penalty, RepetitionPenalty, Seed, Stop, Temperature, TopK, TopP, steering, stops
 from semantic_trio.domain.steering import Steering
 
@@ -45,6 +45,11 @@ class DrawingRequest(BehaviourDemands):
     stream_options: StreamOptions | None = None
     session_id: AgentId | None = None
     prompt_cache_key: str | None = None
+    cache_salt: CacheSalt | None = None
+
+    def identity(self, headers: dict[str, str]) -> Identity:
+        """Whose turn it is. Raises as `identify` does."""
+        return identify(headers, session_id=self.session_id, prompt_cache_key=self.prompt_cache_key, cache_salt=self.cache_salt)
 
     @property
     def wants_usage(self) -> bool:

@@ -69,7 +69,7 @@ def routes(state: AppState) -> Blueprint:
 def _question(exchange: Exchange, body: bytes) -> _Question:
     request = decode(body, ResponseRequest)
     check(request)
-    identity = identify(exchange.headers, session_id=request.session_id, prompt_cache_key=request.prompt_cache_key)
+    identity = identify(exchange.headers, session_id=request.session_id, prompt_cache_key=request.prompt_cache_key, cache_salt=request.cache_salt)
     return _Question(request, read_input(request.input or ()), identity)
 
 
@@ -82,7 +82,7 @@ async def _begin(state: AppState, exchange: Exchange, question: _Question) -> Tu
     note_unread(state, exchange, wanted.conversation)
     first = begun(request, wanted.conversation.choice, response_id(stem), model.card, int(time.time()))
     record = _record(first, before) if request.is_stored else None
-    encoded = await model.encode(wanted.conversation)
+    encoded = await model.encode(wanted.conversation, model.salt(question.identity))
     if state.settings.log_prompts:
         log_prompt(wanted.conversation)
     answer = submit(state, exchange, model, wanted, encoded)

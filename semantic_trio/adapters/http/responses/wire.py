@@ -12,7 +12,7 @@ import msgspec
 
 from semantic_trio.adapters.http.demands import BehaviourDemands, FormDemands, schema_demanded
 from semantic_trio.adapters.http.generate import Asked, SamplingChoice
-from semantic_trio.adapters.http.identity import NOBODY, AgentId, Identity
+from semantic_trio.adapters.http.identity import NOBODY, AgentId, CacheSalt, Identity
 from semantic_trio.adapters.http.limits import MaxTokens, token_limit
 from semantic_trio.adapters.http.openai.format import FormatName, ResponseFormat, schema_of, schema_text
 from semantic_trio.adapters.http.openai.sampling import RepetitionPenalty, Seed, Temperature, TopK, TopLogprobs, TopP
@@ -92,6 +92,7 @@ class ResponseRequest(ThoughtsRequest, FormDemands, BehaviourDemands):
     metadata: Metadata | None = None
     prompt_cache_key: Annotated[str, msgspec.Meta(max_length=MOST_KEY_CHARACTERS)] | None = None
     session_id: AgentId | None = None
+    cache_salt: CacheSalt | None = None
 
     @property
     def is_stored(self) -> bool:
