@@ -10,6 +10,10 @@ import trio
 import trio.testing
 
 from semantic_trio.adapters.http.pace import BURST, WRITE_SECONDS, WritePace
+from semantic_trio.adapters.http.sse import EventSource, event_stream
+from semantic_trio.domain.conversation import Part, Thinking
+from semantic_trio.domain.errors import SemanticError
+from semantic_trio.domain.generation import Failed, Finished, FinishReason
 from semantic_trio.testing import FakeRunner
 from tests.http.agents import create
 from tests.http.messages import Speaker
@@ -188,6 +192,49 @@ async def test_a_client_that_leaves_while_its_stream_waits_for_a_turn_leaves_not
 
         assert len(call.chunks) == 2, "the opening and the first token"
         assert (server.engine.open_generations, server.runner.rows) == (0, {})
+
+
+@attrs.define(eq=False)
+class Thinker:
+    """An answer that thinks for a while, faster than any stream is written to."""
+
+    seconds: float
+    reads: int = 0
+
+    async def receive(self) -> list[Part | Finished | Failed]:
+        await trio.sleep(WRITE_SECONDS / 10)
+        self.reads += 1
+        is_over = trio.current_time() >= self.seconds
+        return [Finished(FinishReason.END_OF_TURN, "", None, 1, self.reads)] if is_over else [Thinking("hm")]
+
+
+class Silent:
+    """A protocol that tells no thoughts."""
+
+    ping = b"ping"
+
+    def opening(self) -> bytes:
+        return b"begin"
+
+    def part(self, part: Part) -> bytes:
+        return b""
+
+    def ending(self, finished: Finished) -> bytes:
+        return b"end"
+
+    def failure(self, error: SemanticError) -> bytes:
+        return b"error"
+
+
+async def test_a_stream_that_is_told_nothing_is_read_in_its_turns_and_kept_alive(autojump_clock: trio.testing.MockClock) -> None:
+    thinker = Thinker(trio.current_time() + 1)
+    events: EventSource[Part] = thinker
+    response = event_stream(events, Silent(), WritePace(), ping_seconds=0.4)
+    async with response.response as body:
+        told = [chunk async for chunk in body]
+
+    assert told == [b"begin", b"ping", b"ping", b"end"]
+    assert thinker.reads <= BURST + 1 / WRITE_SECONDS + len(told)
 
 
 async def test_turns_are_taken_in_order_and_at_once_while_there_are_few(autojump_clock: trio.testing.MockClock) -> None:

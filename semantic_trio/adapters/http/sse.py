@@ -77,6 +77,8 @@ async def _stream(events: EventSource[Piece], encoder: StreamEncoder[Piece], pac
             while not told:  # of some events a client is told nothing: it needs pings meanwhile
                 arrived = await events.receive()
                 last, told = arrived[-1], b"".join(_encoded(event, encoder) for event in arrived)
+                if not told:
+                    await pace.turn()
         yield told or encoder.ping
         if isinstance(last, Failed):
             exchange = current.get()
