@@ -254,7 +254,8 @@ async def test_a_client_that_is_told_nothing_for_a_while_is_told_that_it_waits(a
     async with running(served(runner, HttpSettings(ping_seconds=1))) as server:
         answer = await post(server.app, "/v1/messages", body(stream=True))
 
-    assert [kind for kind, _ in events(answer.content)].count("ping") > 5
+    pings = [kind for kind, _ in events(answer.content)].count("ping")
+    assert 5 < pings < 20, "one a second, and not one for each token"
 
 
 @pytest.mark.parametrize("protocol", ["messages", "chat"])

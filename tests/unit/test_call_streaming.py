@@ -173,6 +173,15 @@ def test_a_call_that_turns_out_to_be_malformed_is_cut_where_it_was_announced_and
         assert unpieced(parts)
 
 
+def test_a_call_whose_arguments_turn_out_to_be_others_than_those_that_were_told_is_cut() -> None:
+    """Of two values for one key JSON's readers take the last one."""
+    text = written(HARMONY, '{"a": 1, "a": 2}')
+    for size in (1, 7, 1_000):
+        *told, cut = read(HARMONY, text, size)
+        assert isinstance(cut, CutCall)
+        assert (cut.arguments, "".join(pieces(told))) == ('{"a": 1', '{"a": 1')
+
+
 @pytest.mark.parametrize(
     ("syntax", "text"),
     [
