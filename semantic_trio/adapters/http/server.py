@@ -1,4 +1,4 @@
-"""Sockets and HTTP/1.1: hypercorn, contained.
+"""Sockets, HTTP/1.1 and HTTP/2 without TLS: hypercorn, contained.
 
 Knows connections. Knows nothing of the application behind them. What hypercorn 0.18.0 does not do itself is done here: an exception in one
 connection stays in it, a client that does not read is dropped after a while, and the sockets are bound before anything else happens. The
@@ -20,7 +20,7 @@ from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.h11 import H11Protocol
 from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import ASGIFramework, ConnectionState
+from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, ConnectionState, Scope
 from hypercorn.utils import wrap_app
 
 from semantic_trio.adapters.http.connections import Connections, most_connections
@@ -126,6 +126,13 @@ class ContainedServer(TCPServer):
         except OSError:
             return data
 
+    async def send_in_time(self, send: ASGISendCallable, message: ASGISendEvent) -> None:
+        """Send a message of an HTTP/2 answer, or drop the connection: its client may keep a stream from being sent, with raw bytes going through."""
+        with trio.move_on_after(self.config.write_timeout_seconds) as waiting:
+            await send(message)
+        if waiting.cancelled_caught:
+            self.drop()
+
     async def _send_in_time(self, data: bytes) -> bool:
         # A client that stops reading would hold this write, and so the shutdown, for ever: hypercorn shields it without a deadline.
         with trio.move_on_after(self.config.write_timeout_seconds, shield=True):
@@ -199,8 +206,12 @@ def _close_all(sockets: list[socket.socket]) -> None:
 
 
 async def _connection(app: ASGIFramework, config: Config, context: WorkerContext, connections: Connections, stream: trio.SocketStream) -> None:
+    async def bounded(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        is_http2 = scope["type"] == "http" and scope["http_version"] == "2"
+        await app(scope, receive, partial(server.send_in_time, send) if is_http2 else send)
+
     # Hypercorn annotates TLS streams alone and takes both.
-    server = ContainedServer(wrap_app(app, 0, "asgi"), config, context, ConnectionState({}), stream)  # type: ignore[arg-type]
+    server = ContainedServer(wrap_app(bounded, 0, "asgi"), config, context, ConnectionState({}), stream)  # type: ignore[arg-type]
     connections.add(server)
     try:
         await server.run()
