@@ -3,6 +3,7 @@
 Knows mlx-lm's caches, attention function and model bodies. Knows nothing of requests or of layouts.
 """
 
+import abc
 import contextlib
 import functools
 import itertools
@@ -23,14 +24,14 @@ Fetched = Any  # what a cache's `update_and_fetch` gave: an array, or from a `Ra
 Attention = Callable[..., mx.array]  # mlx-lm's `scaled_dot_product_attention`, whose trailing parameters differ by family
 
 
-class BatchCache:
+class BatchCache(abc.ABC):
     """One layer of a pass over several rows, in the place where the model expects a cache. Attention is its affair."""
 
+    @abc.abstractmethod
     def attend(
         self, plain: Attention, queries: mx.array, keys: Fetched, values: Fetched, scale: float, mask: object, more: dict[str, object]
     ) -> mx.array:
         """The output of `plain` attention over what `update_and_fetch` gave, in the shape of the queries."""
-        raise NotImplementedError
 
 
 @attrs.define(eq=False)

@@ -15,7 +15,6 @@ from semantic_trio.adapters.mlx.forms import ModelForms
 from semantic_trio.adapters.mlx.kv import RowCaches
 from semantic_trio.adapters.mlx.snapshot import Rows, State
 from semantic_trio.domain.content import Content, Item, Kind
-from semantic_trio.domain.errors import DamagedError
 from semantic_trio.domain.step import BlockKey, MarkKey, Piece, Restore, SaveBlock, SaveMark
 
 # Bytes that are copied before what they were copied from is given up. A row below it moves in one go, and nobody waits for it; a larger one moves
@@ -103,16 +102,8 @@ class WarmStore:
 
     def load(self, items: Mapping[Item, Content], forms: ModelForms) -> None:
         """Keep what is none of a row's, all or nothing. Raises `DamagedError` for what has another form; what it is made of has been copied."""
-        blocks: dict[BlockKey, list[Rows | None]] = {}
-        marks: dict[MarkKey, _Mark] = {}
-        for item, content in items.items():
-            try:
-                if item.kind is Kind.BLOCK:
-                    blocks[item.key] = forms.block(content)
-                else:
-                    marks[item.key] = _Mark(*forms.mark(content))
-            except ValueError as error:
-                raise DamagedError(f"{item.kind} {item.key.hex()}", str(error)) from error
+        blocks, found = forms.read(items)
+        marks = {key: _Mark(*parts) for key, parts in found.items()}
         mx.async_eval([*blocks.values(), *(mark.layers for mark in marks.values())])
         self._blocks.update(blocks)
         self._marks.update(marks)

@@ -17,8 +17,10 @@ from semantic_trio.adapters.mlx.content import KINDS, NAMES, Tree, arrays_by_nam
 from semantic_trio.adapters.mlx.geometry import Leaf
 from semantic_trio.adapters.mlx.kv import Layout, RowCaches, Span
 from semantic_trio.adapters.mlx.snapshot import Rows, State
-from semantic_trio.domain.content import Content, Tensor
+from semantic_trio.domain.content import Content, Item, Kind, Tensor
+from semantic_trio.domain.errors import DamagedError
 from semantic_trio.domain.geometry import BLOCK_TOKENS
+from semantic_trio.domain.step import BlockKey, MarkKey
 
 # Tokens that rows read, pass by pass. First ones, alone and together, and later ones: recurrent layers keep other things for some of them than for
 # others. Different lengths: what differs between them is a matter of the position, and the rest is the model's.
@@ -83,6 +85,20 @@ class ModelForms:
         trees = [(block_tree(rows), mark_tree(position, states)) for position, rows, states in _shown(layout)]
         blocks, marks = Forms.of([block for block, _ in trees]), Forms.of([mark for _, mark in trees], unknown)
         return cls(blocks, marks, len(snapshot.global_layers(layout.open())), others)
+
+    def read(self, items: Mapping[Item, Content]) -> tuple[dict[BlockKey, list[Rows | None]], dict[MarkKey, tuple[int, list[State]]]]:
+        """Blocks by layer, and snapshots as position and layers. Raises `DamagedError` for content of another shape."""
+        blocks: dict[BlockKey, list[Rows | None]] = {}
+        marks: dict[MarkKey, tuple[int, list[State]]] = {}
+        for item, content in items.items():
+            try:
+                if item.kind is Kind.BLOCK:
+                    blocks[item.key] = self.block(content)
+                else:
+                    marks[item.key] = self.mark(content)
+            except ValueError as error:
+                raise DamagedError(f"{item.kind} {item.key.hex()}", str(error)) from error
+        return blocks, marks
 
     def block(self, content: Content) -> list[Rows | None]:
         """The layers of a block. Raises `ValueError` for what is none of this model's."""

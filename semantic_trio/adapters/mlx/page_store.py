@@ -18,7 +18,6 @@ from semantic_trio.adapters.mlx.pages import PAGE, PagePool
 from semantic_trio.adapters.mlx.passes import PageTable
 from semantic_trio.adapters.mlx.snapshot import Rows, State
 from semantic_trio.domain.content import Content, Item, Kind
-from semantic_trio.domain.errors import DamagedError
 from semantic_trio.domain.step import BlockKey, MarkKey, Piece, Restore, SaveBlock, SaveMark
 
 
@@ -120,16 +119,7 @@ class PageStore:
 
     def load(self, items: Mapping[Item, Content], forms: ModelForms) -> None:
         """Store blocks and snapshots from outside, all or none. Raises `DamagedError` for content of another shape."""
-        blocks: dict[BlockKey, list[Rows | None]] = {}
-        marks: dict[MarkKey, tuple[int, list[State]]] = {}
-        for item, content in items.items():
-            try:
-                if item.kind is Kind.BLOCK:
-                    blocks[item.key] = forms.block(content)
-                else:
-                    marks[item.key] = forms.mark(content)
-            except ValueError as error:
-                raise DamagedError(f"{item.kind} {item.key.hex()}", str(error)) from error
+        blocks, marks = forms.read(items)
         for key, layers in blocks.items():
             self._load(key, [rows for rows in layers if rows is not None])
         for mark, (position, states) in marks.items():
