@@ -6,11 +6,12 @@ Knows trio's clock. Knows nothing of what is written.
 import attrs
 import trio
 
-# Seconds of the event loop that writes are given, on average. To write an event takes 0.1 to 0.2 ms of Python, whatever it holds, on the thread that
-# also starts every step; at 64 streams and 12 ms a step, a write per token would leave that thread no time (benchmarks/event_loop.py).
-WRITE_SECONDS = 0.0008
-# Writes that may come at once: up to so many streams send every token as soon as there is one, if steps take as long as these writes do.
-BURST = 12
+# Seconds between two writes to streams, of whatever stream, on average. A write takes 0.1 to 0.2 ms of Python, whatever it holds, on the thread that
+# also starts every step; at 64 streams and 12 ms a step, a write per token would leave that thread no time (benchmarks/event_loop.py). At 64 streams
+# each gets an event every 80 ms, at 16 every 20 ms.
+WRITE_SECONDS = 0.00125
+# Writes that may come at once: up to so many streams get every token as soon as there is one, if steps take 10 ms or more.
+BURST = 8
 
 
 @attrs.define(eq=False)
