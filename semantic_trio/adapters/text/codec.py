@@ -36,6 +36,7 @@ from semantic_trio.adapters.text.tally import CallTally
 from semantic_trio.adapters.text.template import ChatTemplate
 from semantic_trio.adapters.text.thinking import ThinkMarks, think_marks
 from semantic_trio.adapters.text.turns import NO_SWITCHES, Switches, Turn
+from semantic_trio.adapters.text.written_calls import calling
 from semantic_trio.domain.budget import ThoughtBudget
 from semantic_trio.domain.conversation import NOTHING_KNOWN, Conversation, Known, Prompt, Role
 from semantic_trio.domain.errors import InvalidRequestError, ModelNotFoundError
@@ -201,6 +202,7 @@ def _template(tokenizer: PreTrainedTokenizerFast, parser: Foreign | None) -> Cha
     if spoken is not None:
         return spoken
     marks, syntaxes = think_marks(tokenizer.get_vocab(), words), formats(words, parser)
+    render = calling(render, marks, syntaxes)
     made = ChatTemplate(render, marks, probe(render, marks, syntaxes), syntaxes)
     return attrs.evolve(made, guard=Guard.of(backend, f"{words} {made.written_marks} {HERMES.start} {HERMES.end} {RESULT}"))
 
