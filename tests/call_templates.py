@@ -165,5 +165,6 @@ TEMPLATES = {
         "",
         "<|close|>tools<|sep|>",
     ),
+    "gigachat": _each("", "{{ '<|message_sep|>\\n\\nfunction call<|role_sep|>\\n' }}" + OBJECT, "", ""),
     "llama": _each("{#- <|python_tag|> #}", '{"name": "' + NAMED + '", "parameters": {{ ' + TEXT + " }}}", "; ", ""),
 }

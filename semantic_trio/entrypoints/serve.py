@@ -34,6 +34,7 @@ from semantic_trio.adapters.http.server import serve_http
 from semantic_trio.adapters.http.state import AppState, HttpSettings
 from semantic_trio.adapters.metrics import Metrics
 from semantic_trio.adapters.mlx.budget import usual_cache_mb
+from semantic_trio.adapters.mlx.chat_template import chat_program
 from semantic_trio.adapters.mlx.device import Device, last_act
 from semantic_trio.adapters.mlx.loading import LoadedModel
 from semantic_trio.adapters.mlx.runner import MlxRunner, load_runner
@@ -103,7 +104,7 @@ class Server:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(watch_signals, self._stop.set, self.settings.shutdown_timeout_seconds)
                 runner, loaded = await load_runner(device, self.model_path)
-                codec = await trio.to_thread.run_sync(load_codec, self.model_path, tool_syntax)
+                codec = await trio.to_thread.run_sync(load_codec, self.model_path, tool_syntax, chat_program)
                 loaded = attrs.evolve(loaded, context_length=min(loaded.context_length, self.settings.context_length or loaded.context_length))
                 await self._serve_model(self._scripted(codec) or runner, loaded, codec, records)
                 nursery.cancel_scope.cancel()

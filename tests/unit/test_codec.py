@@ -298,3 +298,13 @@ def test_a_template_that_takes_parts_is_given_parts(tmp_path: Path, codec: Token
     parts = load_codec(write_model(tmp_path, chat_template=PARTS_ONLY))
 
     assert parts.encode_prompt(talk) == codec.encode_prompt(talk)
+
+
+def test_a_template_that_writes_the_time_writes_the_same_one_each_time(tmp_path: Path) -> None:
+    """A front that changes, be it once a day, is read again by every conversation."""
+    timed = "{{ strftime_now('%Y-%m-%d %H:%M:%S.%f') }}{% for message in messages %}{{ message.content }}{% endfor %}"
+    codec = load_codec(write_model(tmp_path, chat_template=timed))
+    conversation = Conversation((Message(Role.USER, (Text("go on"),)),))
+    first = codec.encode_prompt(conversation)
+
+    assert codec.encode_prompt(conversation) == first

@@ -53,6 +53,7 @@ SOURCES = {
     "lfm2": WITHOUT_CALLS.replace("MARKS", "<|tool_list_start|>"),
     "cohere": WITHOUT_CALLS.replace("MARKS", "<|START_ACTION|>"),
     "nemotron": WITHOUT_CALLS.replace("MARKS", "<TOOLCALL>"),
+    "gigachat": WITHOUT_CALLS.replace("MARKS", "<|role_sep|> <|message_sep|>"),
     "mistral": WITHOUT_CALLS.replace("MARKS", "[TOOL_CALLS]"),
     "muse_spark": WITHOUT_CALLS.replace("MARKS", "<atem:function_calls>"),
 }

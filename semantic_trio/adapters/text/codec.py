@@ -6,6 +6,7 @@ Imports no MLX and may be used from any thread.
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
+from datetime import datetime
 from itertools import chain, pairwise
 from pathlib import Path
 from typing import cast
@@ -25,17 +26,19 @@ from semantic_trio.adapters.text.guard import NO_GUARD, Guard, Segment
 from semantic_trio.adapters.text.guidance import CompiledGrammar, Guidance
 from semantic_trio.adapters.text.harmony import HarmonyTemplate, harmony
 from semantic_trio.adapters.text.harmony_syntax import CALL, RETURN
+from semantic_trio.adapters.text.imported import ImportedTemplate, Program
 from semantic_trio.adapters.text.layout import Layout, encodable
 from semantic_trio.adapters.text.manners import probe
 from semantic_trio.adapters.text.parts import fitting
 from semantic_trio.adapters.text.reader import MarkReader
-from semantic_trio.adapters.text.sandbox import let_lists_change
+from semantic_trio.adapters.text.sandbox import let_lists_change, stop_time
 from semantic_trio.adapters.text.segments import Borders, SegmentEncoder
 from semantic_trio.adapters.text.spelling import Spelling
+from semantic_trio.adapters.text.syntax import ToolSyntax
 from semantic_trio.adapters.text.tally import CallTally
 from semantic_trio.adapters.text.template import ChatTemplate
 from semantic_trio.adapters.text.thinking import ThinkMarks, think_marks
-from semantic_trio.adapters.text.turns import NO_SWITCHES, Switches, Turn
+from semantic_trio.adapters.text.turns import NO_SWITCHES, Render, Switches, Turn
 from semantic_trio.adapters.text.written_calls import calling
 from semantic_trio.domain.budget import ThoughtBudget
 from semantic_trio.domain.conversation import NOTHING_KNOWN, Conversation, Known, Prompt, Role
@@ -51,6 +54,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
 # Finds the parser that mlx-lm names for the calls of a tokenizer's model; None where it names none.
 FindParser = Callable[[PreTrainedTokenizerFast], Foreign | None]
+# Finds the chat template that the configuration of a tokenizer names beside Jinja's; None where it names none.
+FindProgram = Callable[[PreTrainedTokenizerFast], Program | None]
 
 
 @attrs.frozen(eq=False)
@@ -160,7 +165,7 @@ class TokenizerCodec:
         return ThoughtBudget(limit, thoughts, closing, self.decoder, self._tokenizer.get_vocab_size(), form)
 
 
-def load_codec(path: Path, find_parser: FindParser = lambda tokenizer: None) -> TokenizerCodec:
+def load_codec(path: Path, find_parser: FindParser = lambda tokenizer: None, find_program: FindProgram = lambda tokenizer: None) -> TokenizerCodec:
     """The codec of the model in a directory. Uses no network. Raises `ModelNotFoundError` when there is no usable tokenizer."""
     try:
         tokenizer, stops = AutoTokenizer.from_pretrained(path, local_files_only=True), frozenset(_stop_tokens(path))
@@ -172,7 +177,8 @@ def load_codec(path: Path, find_parser: FindParser = lambda tokenizer: None) -> 
     backend.no_truncation()  # some tokenizer.json carry the lengths their models were trained with
     backend.no_padding()
     try:
-        template = _template(tokenizer, find_parser(tokenizer))
+        program = find_program(tokenizer)
+        template = _template(tokenizer, find_parser(tokenizer), program)
     except ValueError as error:
         raise ModelNotFoundError(str(path), f"its chat template does not work ({error}): put one that does into chat_template.jinja") from error
     ends = {backend.token_to_id(end) for end in (CALL, RETURN)} if isinstance(template, HarmonyTemplate) else set()
@@ -183,28 +189,41 @@ def load_codec(path: Path, find_parser: FindParser = lambda tokenizer: None) -> 
         beginning=tokenizer.bos_token or "",
         silent=_silent(backend, template),
         stop_tokens=stops,
-        fingerprint=text_fingerprint(tokenizer, stops),
+        fingerprint=text_fingerprint(tokenizer, stops, program.source if program else ""),
         longest_token_bytes=longest_token_bytes(backend),
     )
 
 
-def _template(tokenizer: PreTrainedTokenizerFast, parser: Foreign | None) -> ChatTemplate | HarmonyTemplate | None:
+def _template(tokenizer: PreTrainedTokenizerFast, parser: Foreign | None, program: Program | None) -> ChatTemplate | HarmonyTemplate | None:
     def render(turns: Sequence[Turn], tools: Sequence[Definition] = (), *, speak: bool = True, switches: Switches = NO_SWITCHES) -> str:
         given = list(tools) or None
         return cast(str, tokenizer.apply_chat_template(list(turns), given, tokenize=False, add_generation_prompt=speak, **switches))
 
+    if program is not None:
+        words = program.source
+        marks, syntaxes = think_marks(tokenizer.get_vocab(), words), formats(words, parser)
+        return _chat_template(tokenizer, ImportedTemplate(program.apply, marks), words, marks, syntaxes)
     if not tokenizer.chat_template:
         return None
     let_lists_change(tokenizer.chat_template)
+    stop_time(tokenizer.chat_template, datetime.now().astimezone())
     render = fitting(render)
     backend, words = tokenizer.backend_tokenizer, _text_of(tokenizer)
     spoken = harmony(render, words, Guard.of(backend, words))
     if spoken is not None:
         return spoken
     marks, syntaxes = think_marks(tokenizer.get_vocab(), words), formats(words, parser)
+    return _chat_template(tokenizer, render, words, marks, syntaxes)
+
+
+def _chat_template(
+    tokenizer: PreTrainedTokenizerFast, render: Render, words: str, marks: ThinkMarks, syntaxes: tuple[ToolSyntax, ...]
+) -> ChatTemplate:
+    """The template of a model; `words`: its text."""
     render = calling(render, marks, syntaxes)
     made = ChatTemplate(render, marks, probe(render, marks, syntaxes), syntaxes)
-    return attrs.evolve(made, guard=Guard.of(backend, f"{words} {made.written_marks} {HERMES.start} {HERMES.end} {RESULT}"))
+    guard = Guard.of(tokenizer.backend_tokenizer, f"{words} {made.written_marks} {HERMES.start} {HERMES.end} {RESULT}")
+    return attrs.evolve(made, guard=guard)
 
 
 def _text_of(tokenizer: PreTrainedTokenizerFast) -> str:

@@ -11,13 +11,13 @@ from collections.abc import Iterable
 from transformers import PreTrainedTokenizerFast
 
 # Changes when this code begins to render or cut the same conversation in another way.
-VERSION = 2
+VERSION = 3
 
 
-def text_fingerprint(tokenizer: PreTrainedTokenizerFast, stop_tokens: Iterable[int]) -> str:
-    """SHA-256, in hexadecimal, of a tokenizer, its chat template and its special tokens.
+def text_fingerprint(tokenizer: PreTrainedTokenizerFast, stop_tokens: Iterable[int], program: str = "") -> str:
+    """SHA-256, in hexadecimal, of a tokenizer, its chat template, the program that stands in for it, and its special tokens.
 
     The tokenizer is hashed as it runs, not as its files are: truncation and padding have to be off before.
     """
-    parts = [VERSION, tokenizer.backend_tokenizer.to_str(), tokenizer.chat_template, tokenizer.special_tokens_map, sorted(stop_tokens)]
+    parts = [VERSION, tokenizer.backend_tokenizer.to_str(), tokenizer.chat_template, tokenizer.special_tokens_map, sorted(stop_tokens), program]
     return hashlib.sha256(json.dumps(parts, sort_keys=True, default=str).encode()).hexdigest()

@@ -1,6 +1,8 @@
-"""What chat templates may do beyond what transformers lets them: change lists of their own, as those of Kimi K2 do."""
+"""What chat templates may do: change lists of their own, as those of Kimi K2 do; and what they may not: tell a time that passes."""
 
 import contextlib
+from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 from jinja2.exceptions import TemplateError
@@ -12,9 +14,23 @@ LIST_METHODS = frozenset({"append", "extend", "insert", "pop"})
 
 def let_lists_change(template: object) -> None:
     """Let a chat template, or each of several by name, call the methods of lists. One that cannot be compiled is left as it is."""
+    for environment in _environments(template):
+        _let_change(environment)
+
+
+def stop_time(template: object, now: datetime) -> None:
+    """Have a chat template, or each of several by name, write one date for good: gpt-oss's and others' write today's at the front of every prompt.
+
+    With the time that passes, no conversation would find its front in memory on the next day.
+    """
+    for environment in _environments(template):
+        environment.globals["strftime_now"] = now.strftime
+
+
+def _environments(template: object) -> Iterator[Any]:
     for text in template.values() if isinstance(template, dict) else [template]:
         with contextlib.suppress(TemplateError):  # rendering it says what is wrong
-            _let_change(chat_template_utils._compile_jinja_template(text).environment)
+            yield chat_template_utils._compile_jinja_template(text).environment
 
 
 def _let_change(environment: Any) -> None:  # noqa: ANN401 - transformers ships no types

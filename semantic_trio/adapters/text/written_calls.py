@@ -56,6 +56,7 @@ def _tags(_: int, name: str, arguments: object) -> str:
     return f'<atem:invoke name="{name}">\n{told}</atem:invoke>\n'
 
 
+GIGACHAT_ROLE = "<|message_sep|>\n\nfunction call<|role_sep|>\n"
 PLAIN = _object("name", "arguments")
 WORDS = {
     "llama": Words("", _object("name", "parameters"), "; ", "", "\n"),
@@ -63,6 +64,7 @@ WORDS = {
     "lfm2": Words("<|tool_call_start|>[", _python, ", ", "]<|tool_call_end|>"),
     "cohere": Words("<|START_ACTION|>[\n    ", _object("tool_name", "parameters", "tool_call_id"), ",\n    ", "\n]<|END_ACTION|>"),
     "nemotron": Words("<TOOLCALL>[", PLAIN, ", ", "]</TOOLCALL>", "\n\n"),
+    "gigachat": Words(GIGACHAT_ROLE, PLAIN, GIGACHAT_ROLE, ""),
     "mistral": Words("[TOOL_CALLS][", PLAIN, ", ", "]"),
     "phi4": Words("<|tool_call|>[", PLAIN, ", ", "]<|/tool_call|>"),
     "muse_spark": Words("<atem:function_calls>\n", _tags, "", "</atem:function_calls>"),

@@ -141,6 +141,11 @@ PHI = MarkedCalls("phi4", "<|tool_call|>", "<|/tool_call|>")
 COHERE = MarkedCalls("cohere", "<|START_ACTION|>", "<|END_ACTION|>")
 APERTUS = MarkedCalls("apertus", "<|tools_prefix|>", "<|tools_suffix|>", has_names_as_keys=True)
 NEMOTRON = MarkedCalls("nemotron", "<TOOLCALL>", "</TOOLCALL>")
+GIGACHAT = MarkedCalls(
+    "gigachat",
+    "<|message_sep|>\n\nfunction call<|role_sep|>\n",
+    more_openings=("function call<|role_sep|>\n", "<|function_call|>"),
+)
 LFM = PythonicCalls("lfm2", "<|tool_call_start|>", "<|tool_call_end|>")
 LLAMA_PYTHONIC = PythonicCalls("llama_pythonic", "[", more_openings=("<|python_tag|>",), fronts=("[",))
 LLAMA_4 = PythonicCalls("llama4", "<|python_start|>", "<|python_end|>")
@@ -201,6 +206,7 @@ TABLE = (
     Entry(COHERE, ("<|START_ACTION|>",)),
     Entry(APERTUS, ("<|tools_prefix|>",)),
     Entry(NEMOTRON, ("<TOOLCALL>",)),
+    Entry(GIGACHAT, ("<|message_sep|>", "<|role_sep|>")),
     Entry(HUNYUAN, ("<tool_calls>", "<tool_call>", "```json")),
     Entry(LLAMA_4, ("<|python_start|>",)),
     Entry(LLAMA, ("<|python_tag|>",)),
