@@ -77,6 +77,18 @@ TEMPLATES = {
         "",
     ),
     "glm": _each("", _tagged("<tool_call>" + GLM_CALL[0], GLM_CALL[1], "</tool_call>"), "{{ '\\n' }}", ""),
+    "hy3": _each(
+        "{{ '<tool_calls:opensource>\\n' }}",
+        _tagged(
+            f"<tool_call:opensource>{NAMED}<tool_sep:opensource>{{{{ '\\n' }}}}",
+            "<arg_key:opensource>{{ name }}</arg_key:opensource>{{ '\\n' }}<arg_value:opensource>{{ "
+            + VALUE
+            + " }}</arg_value:opensource>{{ '\\n' }}",
+            "{{ '</tool_call:opensource>\\n' }}",
+        ),
+        "",
+        "</tool_calls:opensource>",
+    ),
     "longcat": _each(
         "",
         _tagged("<longcat_tool_call>" + GLM_CALL[0], GLM_CALL[1].replace("arg_", "longcat_arg_"), "</longcat_tool_call>"),

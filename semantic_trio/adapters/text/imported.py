@@ -34,8 +34,8 @@ class Program(Protocol):
 class ImportedTemplate:
     """A `Render` over a program.
 
-    While the model thinks, programs write earlier turns otherwise. Here all is written as without thoughts. Where the model is to think, the delimiter
-    at the end that ends a thought becomes the one that begins it: so what was read once never changes.
+    While the model thinks, programs write earlier turns otherwise. Here all is written as without thoughts. Where the model is to think, the
+    delimiter at the end that ends a thought becomes the one that begins it: so what was read once never changes.
     """
 
     _apply: Callable[..., str]

@@ -36,6 +36,7 @@ class ThinkMarks:
 HERMES_THINKS = ThinkMarks()
 # Delimiters beside `<think>`, each with the words that show them in a template or a vocabulary.
 OTHER_MARKS: tuple[tuple[tuple[str, ...], ThinkMarks], ...] = (
+    (("<think:opensource>", "</think:opensource>"), ThinkMarks("<think:opensource>", "</think:opensource>")),
     (("<seed:think>", "</seed:think>"), ThinkMarks("<seed:think>", "</seed:think>", "\n", "")),
     (("<|START_THINKING|>", "<|END_THINKING|>"), ThinkMarks("<|START_THINKING|>", "<|END_THINKING|>", "", "")),
     (("<|inner_prefix|>", "<|inner_suffix|>"), ThinkMarks("<|inner_prefix|>", "<|inner_suffix|>", "", "")),

@@ -187,6 +187,20 @@ def _dsml(section: str) -> TaggedCalls:
     )
 
 
+def _hunyuan_3(suffix: str) -> TaggedCalls:
+    """The format of Hunyuan 3, whose published models write a suffix in each tag."""
+    return TaggedCalls(
+        "hy3" if suffix else "hy3_plain",
+        f"<tool_calls{suffix}>",
+        f"</tool_calls{suffix}>",
+        re.compile(rf"<tool_call{suffix}>\s*([^\s<>\"'={{}}\[\]]+)\s*(?:<tool_sep{suffix}>)?"),
+        f"</tool_call{suffix}>",
+        re.compile(rf"<arg_key{suffix}>\s*((?:(?!</?arg_).)*?)\s*</arg_key{suffix}>\s*<arg_value{suffix}>", re.DOTALL),
+        f"</arg_value{suffix}>",
+        lead=f"<tool_call{suffix}>",
+    )
+
+
 @attrs.frozen
 class Entry:
     """A format, and what tells that a model uses it."""
@@ -228,6 +242,8 @@ TABLE = (
     Entry(MINICPM, ('<function name="', '<param name="'), ("minicpm5",)),
     Entry(_dsml("function_calls"), ("｜DSML｜", "function_calls")),
     Entry(_dsml("tool_calls"), ("｜DSML｜", "tool_calls>")),
+    Entry(_hunyuan_3(":opensource"), ("<tool_calls:opensource>", "<arg_key:opensource>")),
+    Entry(_hunyuan_3(""), ("<tool_calls>", "<tool_sep>", "<arg_key>")),
     Entry(GLM, ("<arg_key>", "<tool_call>"), ("glm47", "laguna")),
     Entry(QWEN_XML, ("<tool_call>", "<function=", "<parameter="), ("qwen3_coder",)),
     Entry(HERMES, ("<tool_call>",), ("json_tools",)),
