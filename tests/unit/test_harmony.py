@@ -261,7 +261,7 @@ def test_an_answer_of_a_form_begins_at_once(codec: TokenizerCodec) -> None:
     reader = codec.reader(formed, prompt.opening)
     assert [*reader.push("{}"), *reader.finish()] == [Text("{}")]
     assert codec.grammar(formed, prompt.opening) is not None
-    assert codec.grammar(attrs.evolve(formed, tools=TOOLS), "") is None
+    assert codec.encode_prompt(attrs.evolve(formed, tools=TOOLS)).opening == "", "a call may come instead"
 
 
 def test_tokens_of_the_format_are_text_to_the_reader_and_those_that_end_answers_end_them(codec: TokenizerCodec) -> None:
@@ -274,3 +274,76 @@ def test_tokens_of_the_format_are_text_to_the_reader_and_those_that_end_answers_
 
 def test_other_templates_are_none_of_harmony(tmp_path: Path) -> None:
     assert not isinstance(load_codec(write_model(tmp_path))._template, HarmonyTemplate)
+
+
+# ------------------------------------------------------------------------------------------------------------------------ held calls
+
+STRICT = Tool("look", "Looks around", '{"type": "object", "properties": {"where": {"enum": ["sea", "sky"]}}, "required": ["where"]}', is_strict=True)
+HELD = Conversation((Message(Role.USER, (Text("go"),)),), (STRICT, TOOLS[1]))
+AUTO_CALL = "<|channel|>commentary to=functions.look <|constrain|>json<|message|>"
+
+
+def accepted(codec: TokenizerCodec, conversation: Conversation, answer: str) -> str:
+    """As much of an answer as may come, with `!` at its end where the answer may end there."""
+    grammar = codec.grammar(conversation, codec.encode_prompt(conversation).opening)
+    assert grammar is not None
+    state, taken = grammar.start(), ""
+    for token in codec._tokenizer.encode(answer, add_special_tokens=False).ids:
+        if not state.allowed()[token // 8] >> token % 8 & 1:
+            return taken
+        state.take(token)
+        taken += codec.decode([token])
+    ends = state.allowed()
+    return taken + "!" * any(ends[token // 8] >> token % 8 & 1 for token in codec.stop_tokens)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        THOUGHT + FINAL,
+        "<|channel|>final<|message|>It is {fine}.",
+        AUTO_CALL + '{"where":"sea"}',
+        THOUGHT + "<|start|>assistant" + AUTO_CALL + '{"where":"sky"}',
+        THOUGHT + "<|start|>assistant<|channel|>commentary<|message|>I look.<|end|><|start|>assistant" + AUTO_CALL + '{"where":"sea"}',
+        ' to=functions.look<|channel|>commentary json<|message|>{"where":"sea"}',
+        AUTO_CALL.replace("look", "srv.ls") + '{"any":"thing"}',
+    ],
+)
+def test_strict_tools_leave_all_that_is_no_call_as_it_is(answer: str, codec: TokenizerCodec) -> None:
+    assert accepted(codec, HELD, answer) == f"{answer}!"
+
+
+@pytest.mark.parametrize(
+    ("begin", "wrong"),
+    [
+        (AUTO_CALL + '{"where":"s', "un"),
+        (' to=functions.look<|channel|>commentary json<|message|>{"where":"s', "un"),
+        (AUTO_CALL + "{", "}"),
+        ("<|channel|>commentary to=functions.", "fly"),
+        (THOUGHT, "<|start|>user"),
+    ],
+)
+def test_strict_tools_are_held_to_their_schema(begin: str, wrong: str, codec: TokenizerCodec) -> None:
+    assert len(accepted(codec, HELD, begin + wrong)) < len(begin + wrong)
+
+
+def test_only_allowed_tools_may_be_called(codec: TokenizerCodec) -> None:
+    allowed = attrs.evolve(HELD, tools=TOOLS, choice=ToolChoice(allowed=("srv.ls",)))
+
+    assert accepted(codec, allowed, AUTO_CALL.replace("look", "srv.ls") + "{}").endswith("!")
+    assert not accepted(codec, allowed, AUTO_CALL).endswith("look")
+    assert accepted(codec, allowed, THOUGHT + FINAL).endswith("!")
+
+
+def test_a_schema_beside_tools_holds_what_is_said(codec: TokenizerCodec) -> None:
+    formed = attrs.evolve(HELD, schema='{"type": "boolean"}')
+
+    assert accepted(codec, formed, "<|channel|>final<|message|>true") == "<|channel|>final<|message|>true!"
+    assert accepted(codec, formed, "<|channel|>final<|message|>Well") == "<|channel|>final<|message|>"
+    assert accepted(codec, formed, AUTO_CALL + '{"where":"sea"}').endswith("!")
+
+
+def test_a_bound_on_thoughts_goes_with_strict_tools(codec: TokenizerCodec) -> None:
+    bounded = attrs.evolve(HELD, thought_budget=500)
+
+    assert accepted(codec, bounded, THOUGHT + "<|start|>assistant" + AUTO_CALL + '{"where":"sea"}').endswith("!")

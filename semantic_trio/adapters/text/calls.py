@@ -16,7 +16,7 @@ from semantic_trio.adapters.text.formats.hermes import HERMES
 from semantic_trio.adapters.text.generic import CALL_CLOSE, CALL_HEAD, CALL_MIDDLE, definition
 from semantic_trio.adapters.text.layout import PLACEHOLDER, Kind, Slots, Span, encodable
 from semantic_trio.adapters.text.reader import MarkReader
-from semantic_trio.adapters.text.shape import CallShape, between, json_shape
+from semantic_trio.adapters.text.shape import CallShape, MessageShape, between, json_shape
 from semantic_trio.adapters.text.syntax import Ending, ToolSyntax
 from semantic_trio.adapters.text.tally import CallTally
 from semantic_trio.adapters.text.thinking import ThinkMarks
@@ -40,6 +40,7 @@ class CallManner:
     numbering: str = "{number:09}"  # how calls are numbered: `number`, `name`
     takes_user_after_results: bool = True
     shape: CallShape | None = None  # None where a grammar cannot tell the format
+    messages: MessageShape | None = None  # None where an answer is one text
 
     @property
     def told_sample(self) -> str:

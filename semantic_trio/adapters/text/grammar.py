@@ -14,7 +14,7 @@ from semantic_trio.adapters.text.calls import CallManner
 from semantic_trio.adapters.text.guidance import CompiledGrammar, Guidance
 from semantic_trio.adapters.text.lark import Lark, exactly
 from semantic_trio.adapters.text.schema import ANY_OBJECT
-from semantic_trio.adapters.text.shape import CallShape
+from semantic_trio.adapters.text.shape import CallShape, MessageShape
 from semantic_trio.adapters.text.thinking import ThinkMarks
 from semantic_trio.domain.conversation import Calling, Conversation, Tool
 from semantic_trio.domain.errors import InvalidRequestError
@@ -58,6 +58,8 @@ class AnswerForm:
         may_call = conversation.tools and conversation.choice.calling is not Calling.NONE
         if may_call and conversation.choice.calling is Calling.REQUIRED:
             return self._demanded()
+        if self._calls.messages is not None and may_call:
+            return self._messages(self._calls.messages)
         if conversation.schema is not None:
             schema = self._lark.json(conversation.schema, "response_format")
             return f"({schema} | {self._lark.literal(self._calls.syntax.start)} {self._rest()})" if may_call else schema
@@ -76,6 +78,16 @@ class AnswerForm:
             return self._named(shape)
         tool = next((tool for tool in self._tools if tool.name == choice.name), Tool(choice.name))
         return f"{self._arguments(tool, shape)} {self._lark.literal(shape.close, has_numbers=True)}"
+
+    def _messages(self, shape: MessageShape) -> str:
+        """Asides, and then what is said or one call."""
+        asides = " | ".join(f"{self._lark.literal(start)} TEXT {self._lark.literal(shape.aside_end)}" for start in shape.asides)
+        said = "TEXT" if self._conversation.schema is None else self._lark.json(self._conversation.schema, "response_format")
+        assert self._calls.shape is not None, "such calls have JSON"
+        tools = self._callable(self._calls.shape)
+        heads = [(self._lark.literal(before), self._lark.literal(after)) for before, after in shape.calls]
+        calls = [f"{before} {exactly(self._calls.spelled(name))} {after} {arguments}" for name, arguments in tools for before, after in heads]
+        return f"({asides})* ({' | '.join([f'{self._lark.literal(shape.answer)} {said}', *calls])})"
 
     def _rest(self) -> str:
         """Calls after the first start delimiter; anything, where their format cannot be told in a grammar."""

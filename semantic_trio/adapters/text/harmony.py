@@ -9,7 +9,6 @@ import json
 from collections.abc import Iterator
 
 import attrs
-import structlog
 
 from semantic_trio.adapters.text.calls import CallManner
 from semantic_trio.adapters.text.generic import told_result
@@ -31,7 +30,7 @@ from semantic_trio.adapters.text.harmony_syntax import (
 )
 from semantic_trio.adapters.text.layout import Kind, Layout, Slots, Span, contents_of, encodable, splits_of
 from semantic_trio.adapters.text.manners import Manners
-from semantic_trio.adapters.text.shape import CallShape
+from semantic_trio.adapters.text.shape import CallShape, MessageShape
 from semantic_trio.adapters.text.switch import find_switch
 from semantic_trio.adapters.text.tally import CallTally
 from semantic_trio.adapters.text.telling import REMINDER, Telling
@@ -39,8 +38,6 @@ from semantic_trio.adapters.text.thinking import ThinkMarks
 from semantic_trio.adapters.text.turns import REFUSALS, RESULT_ROLE, Render, turn
 from semantic_trio.domain.conversation import Calling, Conversation, Message, Role, ToolCall, ToolResult
 from semantic_trio.domain.errors import InvalidRequestError
-
-log = structlog.get_logger(__name__)
 
 USER = "<|start|>user<|message|>"
 
@@ -145,14 +142,9 @@ class HarmonyTemplate:
         may_call = bool(conversation.tools) and conversation.choice.calling is not Calling.NONE
         return HarmonyReader(may_call, conversation.tools, opening, tally)
 
-    def form(self, conversation: Conversation) -> Conversation | None:
-        """See `ChatTemplate.form`. One call at a time is all that the format has; calls that need not be made are not held to their tools."""
-        if conversation.choice.calling is Calling.REQUIRED and conversation.tools:
-            return attrs.evolve(conversation, choice=attrs.evolve(conversation.choice, is_single=True))
-        if _answers_only(conversation):
-            return conversation
-        log.warning("calls cannot be held to their tools: a harmony model may write a message before them")
-        return None
+    def form(self, conversation: Conversation) -> Conversation:
+        """See `ChatTemplate.form`. One call at a time is all that the format has."""
+        return attrs.evolve(conversation, choice=attrs.evolve(conversation.choice, is_single=True))
 
     def _front(self, conversation: Conversation) -> _Draft:
         """What the template writes in front of the first turn: its own system message, leading system messages, tools."""
@@ -236,7 +228,9 @@ def harmony(render: Render, template: str, guard: Guard) -> HarmonyTemplate | No
     except REFUSALS:
         return None
     frames = next(_frames(render), PLAIN_FRAMES)
-    calls = CallManner(is_native=True, syntax=HarmonyCalls(), head=frames.head, middle=frames.middle, shape=CallShape("", ""))
+    ways = dict.fromkeys((one.head, one.middle) for one in (frames, PLAIN_FRAMES))
+    messages = MessageShape((ANALYSIS + MESSAGE, COMMENTARY + MESSAGE), END + ASSISTANT, FINAL + MESSAGE, tuple(ways))
+    calls = CallManner(is_native=True, syntax=HarmonyCalls(), head=frames.head, middle=frames.middle, shape=CallShape("", ""), messages=messages)
     return HarmonyTemplate(render, frames, Manners(takes_late_system=False, switch=find_switch(render), calls=calls), guard)
 
 

@@ -17,6 +17,16 @@ class CallShape:
     arguments: ArgumentShape | None = None  # None where they stand as one JSON object
 
 
+@attrs.frozen
+class MessageShape:
+    """An answer as messages: asides, and then what is said or a call."""
+
+    asides: tuple[str, ...]  # in front of a thought, or of words before a call
+    aside_end: str  # from the end of an aside to the next message
+    answer: str  # in front of what is said
+    calls: tuple[tuple[str, str], ...]  # before a tool's name, and from its end to the arguments: each way to write a call
+
+
 def json_shape(sample: str, front: str) -> CallShape | None:
     """How two calls of a sample go on after their arguments, which are one object each behind `front`. None where they are not."""
     try:

@@ -68,8 +68,8 @@ class ChatTemplate:
         syntaxes = self.syntaxes_of(conversation) if may_call else ()
         return MarkReader(self.marks, syntaxes, conversation.tools, opening, conversation.schema is not None, tally)
 
-    def form(self, conversation: Conversation) -> Conversation | None:
-        """The conversation as its answer can be held to it by a grammar; None where it cannot."""
+    def form(self, conversation: Conversation) -> Conversation:
+        """The conversation as its answer can be held to it by a grammar."""
         return conversation
 
     def calls_of(self, conversation: Conversation) -> CallManner:
