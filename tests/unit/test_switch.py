@@ -179,3 +179,51 @@ def test_a_change_of_the_front_is_read_again_and_one_of_the_end_is_not(codec: To
         prompt = reader.encode_prompt(attrs.evolve(after, thinks=effort and True, effort=effort), Known(3, told))
         assert (prompt.tokens[: len(told)] == told) is keeps
         assert ("Reasoning: high" in reader.decode(prompt.tokens)) is (reader is codec and effort == "high")
+
+
+# As Nemotron Nano 2's, and as Hunyuan's: the word is looked for in what users say too.
+HEARS = {
+    "anywhere": "{% set ns = namespace(quiet=false) %}{% for message in messages %}{% if message.role != 'assistant' %}"
+    "{% if '/no_think' in message.content %}{% set ns.quiet = true %}"
+    "{% elif '/think' in message.content %}{% set ns.quiet = false %}{% endif %}{% endif %}"
+    "{{ '[' + message.role + ']' + message.content.replace('/no_think', '').replace('/think', '').strip() }}{% endfor %}"
+    + SPEAK
+    + "{{ '<think></think>' if ns.quiet else '<think>\n' }}{% endif %}",
+    "in front": EACH + SPEAK + "{% if messages[-1].content.startswith('/no_think') %}{{ '<think>\n\n</think>\n' }}{% endif %}{% endif %}",
+}
+
+
+def users(*words: str) -> Conversation:
+    said = [Message(Role.ASSISTANT if at % 2 else Role.USER, (Text(word),)) for at, word in enumerate(words)]
+    return Conversation(tuple(said))
+
+
+def test_a_word_of_the_user_reaches_a_template_that_looks_for_it() -> None:
+    made = template(HEARS["anywhere"])
+
+    assert made.manners.switch.takes_user_words
+    assert made.prompt(users("Look at it /no_think")).endswith("[user]Look at it [assistant]<think></think>")
+    assert made.layout(users("Look at it /no_think")).opening == ""
+    assert made.layout(users("Look at it /no_think", "Well.", "Now /think hard")).opening == "<think>\n"
+    assert made.layout(users("Look at it")).opening == "<think>\n"
+
+
+def test_a_word_of_the_user_in_front_is_seen_in_front() -> None:
+    made = template(HEARS["in front"])
+
+    assert made.manners.switch.takes_user_words
+    assert made.prompt(users("/no_think Look at it")) == "[user]/no_think Look at it[assistant]<think>\n\n</think>\n"
+    assert made.prompt(users("Look at /no_think")) == "[user]Look at /no_think[assistant]"
+
+
+@pytest.mark.parametrize("name", HEARS)
+def test_words_of_users_leave_what_was_said_before_as_it_is(name: str) -> None:
+    made, words = template(HEARS[name]), ("Look /no_think", "Well.", "/think again", "Hm.", "/no_think now")
+    texts = [made.prompt(users(*words[:length])).partition("[assistant]<think>")[0].removesuffix("[assistant]") for length in (1, 3, 5)]
+
+    assert all(long.startswith(short) for short, long in pairwise(texts))
+
+
+@pytest.mark.parametrize("name", SWITCHES)
+def test_a_template_that_does_not_look_for_words_of_users_is_not_shown_them(name: str) -> None:
+    assert not template(SWITCHES[name][0]).manners.switch.takes_user_words

@@ -4,6 +4,7 @@ Templates take it as an argument that is true or false, as an effort, as a numbe
 front of the prompt, some at its end. Knows only what comes out of a template.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 
 import attrs
@@ -21,6 +22,7 @@ PLAIN_EFFORTS = ("low", "medium", "high")
 BUDGETS = {"minimal": 512, "low": 1024, "medium": 4096, "high": 16384}
 # Words in a system message that some templates look for.
 THINK, NO_THINK = "/think", "/no_think"
+WORDS = re.compile(f"({THINK}|{NO_THINK})")
 
 
 @attrs.frozen
@@ -31,6 +33,7 @@ class Switch:
     efforts: tuple[str, ...] = ()  # values of `EFFORT` that it takes, the least first
     takes_budget: bool = False
     takes_words: bool = False  # `/think` and `/no_think` in the system message
+    takes_user_words: bool = False  # the same in what a user says
     thinks_unasked: bool = True  # False where the least effort is what it takes by itself
     changes_front: bool = False  # it writes the choice before the prompt's end
     toggle_changes_front: bool = False
@@ -91,6 +94,7 @@ def find_switch(render: Render) -> Switch:
         efforts=tuple(efforts),
         takes_budget=takes_budget,
         takes_words=bool(words),
+        takes_user_words=tries.hears_user(),
         thinks_unasked=toggle is not None or NO_EFFORT not in efforts or efforts[NO_EFFORT].text != plain.text,
         changes_front=len(toggled | others) > 1,
         toggle_changes_front=len(toggled) > 1,
@@ -134,3 +138,9 @@ class _Tries:
         tried = [_Tries(self.render, (turn(Role.SYSTEM, f"s\n{word}"), *self.turns)).of() for word in (THINK, NO_THINK)]
         found = tuple(_Try(one.text.replace(NO_THINK, THINK), one.front.replace(NO_THINK, THINK)) for one in tried if one)
         return found if len({one.text for one in found}) > 1 else ()
+
+    def hears_user(self) -> bool:
+        """True if what comes out depends on which of the words a user says, in front of all else or behind it."""
+        said = [[f"{word} c", f"c {word}"] for word in (THINK, NO_THINK)]
+        tried = [[_Tries(self.render, (*self.turns[:-1], turn(Role.USER, one))).of() for one in ones] for ones in said]
+        return any(one and other and one.text != other.text.replace(NO_THINK, THINK) for one, other in zip(*tried, strict=True))

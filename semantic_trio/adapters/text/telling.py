@@ -12,6 +12,7 @@ from semantic_trio.adapters.text import generic
 from semantic_trio.adapters.text.guard import NO_GUARD, OTHER, Guard
 from semantic_trio.adapters.text.layout import NOBODY, Kind, Slots
 from semantic_trio.adapters.text.manners import Manners
+from semantic_trio.adapters.text.switch import WORDS
 from semantic_trio.adapters.text.thinking import ThinkMarks
 from semantic_trio.adapters.text.turns import RESULT_ROLE, Turn, turn
 from semantic_trio.domain.conversation import Conversation, Message, Role, Tool, ToolCall
@@ -68,7 +69,17 @@ class Telling:
                 words = self._words(owner, RESULT_ROLE, generic.told_result(result))
                 yield {**turn(RESULT_ROLE, words), "tool_call_id": number, "name": self._unspelled(name)}
         if message.text or not message.results:
-            yield turn(Role.USER, self._words(owner, Role.USER, message.text))
+            yield turn(
+                Role.USER, self._heard(owner, message.text) if self._manners.switch.takes_user_words else self._words(owner, Role.USER, message.text)
+            )
+
+    def _heard(self, owner: int, text: str) -> str:
+        """What a user says, with the words that the template looks for in its sight."""
+        text = text.strip() if Role.USER in self._manners.trims else text
+        pieces = WORDS.split(text)
+        # The last piece is held even where it is empty: it marks where the message ends.
+        told = [piece if at % 2 or not (piece or at == len(pieces) - 1) else self.slots.hold(piece, owner) for at, piece in enumerate(pieces)]
+        return "".join(told)
 
     def _assistant(self, owner: int, message: Message, called: dict[str, tuple[str, str]]) -> Turn:
         manner, text = self._manners.calls, message.text
