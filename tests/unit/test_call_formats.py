@@ -50,6 +50,19 @@ TAGS = {
     "mistral": ["[TOOL_CALLS]", "[ARGS]{}", "[CALL_ID]"],
     "deepseek v3": ["<｜tool▁calls▁begin｜>", "<｜tool▁call▁end｜>", "<｜tool▁calls▁end｜>", "```json\n{}\n```"],
     "kimi_k2": ["<|tool_calls_section_begin|>", "<|tool_call_end|>", "<|tool_calls_section_end|>"],
+    "hy3": ["<tool_calls:opensource>", "</tool_call:opensource>", "<arg_key:opensource>", "<arg_value:opensource>", "</arg_value:opensource>"],
+    "muse_spark": ["<atem:function_calls>", "</atem:function_calls>", '<atem:parameter name="path">', "</atem:parameter>", "</atem:invoke>"],
+    "minicpm5": ['<function name="x">', '<param name="path">', "</param>", "<![CDATA["],
+    "dsml_tool_calls": ["<｜DSML｜tool_calls>", '<｜DSML｜parameter name="path" string="true">', "</｜DSML｜parameter>", "</｜DSML｜invoke>"],
+    "kimi_k3": ["<|open|>tools<|sep|>", '<|open|>argument key="path" type="string"<|sep|>', "<|close|>argument<|sep|>", "<|close|>call<|sep|>"],
+    "gemma4": ["<|tool_call>call:x{", '<|"|>', "<tool_call|>"],
+    "function_gemma": ["<start_function_call>call:x{", "<escape>", "<end_function_call>"],
+    "lfm2": ["<|tool_call_start|>[x(", "<|tool_call_end|>", '")]'],
+    "phi4": ["<|tool_call|>[", "<|/tool_call|>"],
+    "cohere": ["<|START_ACTION|>", "<|END_ACTION|>"],
+    "apertus": ["<|tools_prefix|>", "<|tools_suffix|>"],
+    "nemotron": ["<TOOLCALL>[", "]</TOOLCALL>"],
+    "gigachat": ["<|message_sep|>", "<|role_sep|>", "<|function_call|>"],
 }
 ALL_TAGS = sorted({tag for tags in TAGS.values() for tag in tags})
 VALUES = [
@@ -94,6 +107,7 @@ VALUES = [
     CODE * 180,
     ", ".join(ALL_TAGS),
     "\n".join(ALL_TAGS),
+    *(f"The tags {' and '.join(tags)} are ours.\n" for tags in TAGS.values()),
 ]
 
 
