@@ -10,7 +10,7 @@ import pytest
 from semantic_trio.adapters.mlx.chat_template import chat_program
 from semantic_trio.adapters.mlx.tool_syntax import tool_syntax
 from semantic_trio.adapters.text.codec import TokenizerCodec, load_codec
-from semantic_trio.domain.conversation import Calling, Conversation, Message, Part, Role, Text, Thinking, Tool, ToolCall, ToolChoice, ToolResult
+from semantic_trio.domain.conversation import Calling, Conversation, Message, Role, Text, Thinking, Tool, ToolCall, ToolChoice, ToolResult
 from semantic_trio.domain.errors import ModelNotFoundError
 from tests.vocabulary import write_model
 
@@ -68,7 +68,7 @@ def test_its_calls_are_read_back_token_by_token(codec: TokenizerCodec) -> None:
     decoder, reader = codec.decoder(), codec.reader(ASKED, "")
     text = codec.decode(whole[len(asked) :]).partition("<｜end▁of▁sentence｜>")[0]
     answer = itertools.islice(whole, len(asked), len(asked) + len(codec.encode_text(text)))
-    parts: list[Part] = [part for token in answer for part in reader.push(decoder.push(token))] + reader.finish()
+    parts = [part for token in answer for part in reader.push(decoder.push(token))] + reader.finish()
 
     assert whole[: len(asked)] == asked
     assert [json.loads(part.arguments) for part in parts if isinstance(part, ToolCall)] == [{"words": "a </x> b", "limit": 5}, {"words": ""}]
