@@ -20,6 +20,7 @@ from semantic_trio.adapters.http.exchange import Exchange, current
 from semantic_trio.adapters.http.faults import Fault, envelope
 from semantic_trio.adapters.http.intake import brings_archive, receive_archive
 from semantic_trio.adapters.http.paths import API_PREFIX, Paths
+from semantic_trio.adapters.http.reclaim import return_freed_memory
 from semantic_trio.adapters.http.sse import StreamAbortedError
 from semantic_trio.adapters.http.state import AppState
 from semantic_trio.adapters.http.unread import unread_headers
@@ -30,6 +31,8 @@ log = structlog.get_logger(__name__)
 LINGER_SECONDS = 2.0
 # Bodies of the largest size that are held at the same time; a conversation of a million tokens is an eighth of one.
 LARGEST_BODIES = 4
+# Bytes of a body after which freed memory is given back: an ordinary conversation has less, and is not delayed by it.
+LARGE_BODY_BYTES = 8_000_000
 # Some editors and shells write it in front of a file; JSON has none.
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
@@ -47,6 +50,7 @@ class Gate:
     access: Access
     paths: Paths
     wants_body: WantsBody
+    reclaim: Callable[[], None] = return_freed_memory  # called in a worker thread
     _bodies: BodyBudget = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -73,6 +77,13 @@ class Gate:
             finally:
                 current.reset(token)
                 self._record(exchange, trio.current_time() - began)
+        await self._give_back(exchange)
+
+    async def _give_back(self, exchange: Exchange) -> None:
+        """Give memory back to the system after the last of several large bodies; the answer is on its way by then."""
+        size, exchange.body = len(exchange.body), b""
+        if size >= LARGE_BODY_BYTES and not self._bodies.used_bytes:
+            await trio.to_thread.run_sync(self.reclaim)
 
     def _answer(self, exchange: Exchange, send: ASGISendCallable) -> "_Answer":
         origin = exchange.headers.get("origin", "")
