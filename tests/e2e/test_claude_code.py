@@ -394,3 +394,13 @@ def test_a_search_of_the_web_says_that_it_cannot_be_made(tmp_path: Path, scripte
     assert said.result == "No luck."
     assert "This server cannot search the web" in results(said)[0]
     assert "Sunny" not in results(said)[0]
+
+
+def test_a_call_that_was_begun_and_is_malformed_is_not_run(tmp_path: Path, scripted: Scripted, metered: Metered, version: str) -> None:
+    """All that was told of it, read by a reader that takes the beginning of JSON for the whole, is a command that could be run."""
+    wrong = tmp_path / "project" / "wrong.txt"
+    malformed = f'<tool_call>\n{{"name": "Bash", "arguments": {{"command": "touch {wrong}", "description": Wrong}}}}\n</tool_call>'
+    meter = metered(scripted(*ASIDES, Rule(when="go", turn=0, text=malformed), Rule(text="I stop here.")))
+    client(tmp_path, meter.url, version).ask("go")
+
+    assert not wrong.exists()
