@@ -42,8 +42,11 @@ def main() -> None:
     parser.add_argument("--url", default="http://127.0.0.1:8000")
     parser.add_argument("--question", default="What is the capital of France?")
     arguments = parser.parse_args()
-    ask_openai(arguments.url, arguments.question)
-    ask_anthropic(arguments.url, arguments.question)
+    try:
+        ask_openai(arguments.url, arguments.question)
+        ask_anthropic(arguments.url, arguments.question)
+    except openai.APIConnectionError:
+        raise SystemExit(f"no server answers at {arguments.url}: start one with `make serve` in another terminal") from None
 
 
 if __name__ == "__main__":

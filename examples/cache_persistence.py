@@ -59,6 +59,7 @@ def say(url: str, agent: str, message: str) -> None:
 
 def main(model: str, cache: Path) -> None:
     """Talk, start again, talk on."""
+    print(f"starting {model}, which is fetched the first time, and reading about 1,400 tokens: on a busy CPU that takes minutes", flush=True)
     with server(model, cache) as url:
         agent = httpx.post(f"{url}/v1/agents", json={"system": HOUSE}).raise_for_status().json()["id"]
         print(f"{agent[:12]}, read for the first time")

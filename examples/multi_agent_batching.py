@@ -56,4 +56,7 @@ if __name__ == "__main__":
     parser.add_argument("--url", default="http://127.0.0.1:8000")
     parser.add_argument("--agents", type=int, default=4)
     arguments = parser.parse_args()
-    trio.run(main, arguments.url, arguments.agents)
+    try:
+        trio.run(main, arguments.url, arguments.agents)
+    except* httpx.ConnectError:
+        raise SystemExit(f"no server answers at {arguments.url}: start one with `make serve` in another terminal") from None
