@@ -21,6 +21,7 @@ from semantic_trio.domain.generation import GenerationRequest, SamplingParams
 from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.reuse import MissCause, Reuse, Source
 from semantic_trio.domain.said import Said
+from semantic_trio.domain.salt import NO_SALT
 from semantic_trio.domain.scheduler import Limits, Scheduler
 from semantic_trio.testing import ByteDecoder
 from tests.contract.models import random_runner
@@ -40,7 +41,9 @@ class Server:
 
     async def turn(self, tokens: tuple[int, ...], agent: str | None = None) -> tuple[tuple[float, ...], Reuse]:
         """Scores of a known continuation, and what was reused."""
-        request = GenerationRequest("r", tokens, len(FORCED), 1, SamplingParams(), forced=FORCED, agent=agent, marks=(100,))
+        known = self.engine.memory.agents.find(agent) if agent else None
+        salt = known.salt if known else NO_SALT
+        request = GenerationRequest("r", tokens, len(FORCED), 1, SamplingParams(), forced=FORCED, salt=salt, agent=agent, marks=(100,))
         result = await self.engine.submit(request, ByteDecoder()).result()
         return result.logprobs, result.finished.reuse
 
