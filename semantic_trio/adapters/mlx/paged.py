@@ -108,16 +108,17 @@ class PagedLayout:
 
         Returns the number of passes.
         """
-        started, done = time.monotonic(), 0
-        for rows, width in _usual_shapes(self.sizes):
-            if time.monotonic() - started > WARM_UP_SECONDS:
-                break
+        until, done = time.monotonic() + WARM_UP_SECONDS, 0
+        for rows, pieces in _usual_shapes(self.sizes):
             caches = [self.open() for _ in range(rows)]
-            spans = [Span(row, width, wants_logits=True) for row in caches]
-            mx.eval(self.forward(mx.zeros(rows * width, mx.int32), spans), self.arrays)
+            for width in pieces:
+                if time.monotonic() > until:
+                    break
+                spans = [Span(row, width, wants_logits=True) for row in caches]
+                mx.eval(self.forward(mx.zeros(rows * width, mx.int32), spans), self.arrays)
+                done += 1
             for row in caches:
                 self.close(row)
-            done += 1
         return done
 
     def unread(self, rows: Sequence[RowCaches]) -> tuple[list[mx.array], list[mx.array]]:
@@ -250,11 +251,13 @@ class PagedLayout:
         return found
 
 
-def _usual_shapes(sizes: PassSizes) -> Iterator[tuple[int, int]]:
-    """Rows and tokens of passes: the largest first, so that the pools grow but once, and then what decodes."""
+def _usual_shapes(sizes: PassSizes) -> Iterator[tuple[int, tuple[int, ...]]]:
+    """Rows of passes and the pieces that each reads: prompts, the largest first, so that the pools grow but once, then what decodes."""
     prompts = [(rows, tokens) for tokens in PROMPT_TOKENS for rows in PROMPT_ROWS if rows <= sizes.rows and rows * tokens <= sizes.prompt_tokens]
-    yield from sorted(prompts, key=lambda shape: -shape[0] * shape[1])
-    yield from ((rows, 1) for rows in TOKENS if rows <= sizes.rows)
+    yield from ((rows, (tokens,)) for rows, tokens in sorted(prompts, key=lambda shape: -shape[0] * shape[1]))
+    masked, exact = PROMPT_TOKENS[2], MOST_MASKED_SCORES_OF_A_ROW // PAGE
+    yield 1, (masked, masked, min(exact, sizes.prompt_tokens))
+    yield from ((rows, (1,)) for rows in TOKENS if rows <= sizes.rows)
 
 
 def row_of(caches: RowCaches) -> PagedRow:
