@@ -267,7 +267,7 @@ class FakeRunner:
         row.seen.append(token)
         if row.grammar is not None:
             row.grammar.take(token)
-        others = sorted(((one, _logprob(row, one)) for one in LETTERS), key=lambda found: -found[1])
+        others = sorted(((one, _logprob(row, one)) for one in LETTERS), key=lambda found: -found[1]) if row.start.top_logprobs else []
         return Drawn(row.start.row, index, token, _logprob(row, token), tuple(others[: row.start.top_logprobs]))
 
 

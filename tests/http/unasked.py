@@ -61,8 +61,8 @@ def _alone(body: Any) -> Any:
     match body:
         case {"response_format": {"type": "json_schema"}, **rest} | {"response_format": _, "output_config": _, **rest}:
             return _alone(rest)
-        case {"response_format": _, "text": _, **rest}:
-            return _alone(rest)
+        case {"response_format": _, "text": _, **rest} | {"messages": [*_, {"role": "assistant"}], "output_config": _, **rest}:
+            return _alone({**rest, **({"messages": body["messages"]} if "messages" in body else {})})
         case {**rest}:
             return {name: value for name, value in rest.items() if name not in TOGETHER}
     return body
