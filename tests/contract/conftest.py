@@ -25,7 +25,7 @@ SCRIPTED = "scripted"
 
 EVERYBODY = [*FAKES, SCRIPTED, *FAMILIES, *VARIANTS, *PAGED]
 WITHOUT_BLOCKS = ["fake_recurrent", "mamba2"]
-BLOCKS_ALONE = ["fake", SCRIPTED, "llama", "qwen2", "qwen3", "deepseek_v3", *PAGED]
+BLOCKS_ALONE = ["fake", SCRIPTED, "llama", "qwen2", "qwen3", "deepseek_v3", "llama_paged"]
 WITH_BLOCKS = [name for name in EVERYBODY if name not in WITHOUT_BLOCKS]
 WITH_MARKS = [name for name in EVERYBODY if name not in BLOCKS_ALONE]
 

@@ -36,6 +36,12 @@ class StoredSnapshot:
     position: int
     tables: list[PageTable]  # by layer group that slides
 
+    def shared(self, length: int) -> list[PageTable]:
+        """Tables for a row of `length`, which is the position, or one before it while no window has been left."""
+        serves = all(length <= self.position <= (table.pool.window or 0) for table in self.tables)
+        assert length == self.position or serves, f"a snapshot at {self.position} does not serve at {length}"
+        return [table.shared(length) for table in self.tables]
+
     def release(self) -> None:
         """Give the pages back."""
         for table in self.tables:
@@ -100,7 +106,7 @@ class PageStore:
         assert row.length == restore.length, f"{row.length} positions of {restore.length}"
         if len(row.tables) > 1:
             assert restore.mark is not None, "sliding layers are restored from a snapshot"
-            row.tables[1:] = [table.shared(restore.length) for table in self._marks[restore.mark].tables]
+            row.tables[1:] = self._marks[restore.mark].shared(restore.length)
         for table in row.tables:
             table.own_last(row.length)
 
