@@ -111,6 +111,7 @@ def test_a_server_started_by_nohup_outlives_its_terminal(tmp_path: Path) -> None
         assert server.end() == ExitCode.OK
 
 
+@pytest.mark.timeout(300)  # it takes 40 s on a quiet machine
 def test_a_stop_longer_than_the_deadline_of_a_step_ends_nothing(tmp_path: Path) -> None:
     """Ctrl-Z and `fg`, a debugger, a frozen container: the time in which the process was stopped is no time in which a step hung."""
     deadline_seconds = 5
