@@ -40,13 +40,17 @@ def _response(request: responses.ResponseRequest) -> object:
     return responses.asked(request, ())
 
 
+def _embeddings(request: embeddings.EmbeddingsRequest) -> object:
+    return {**attrs.asdict(request), "input": bytes(request.input)}  # its text tells where it lies in memory
+
+
 APIS = {
     "Messages": Api(anthropic.MessagesRequest, {"model": "m", "max_tokens": 5, "messages": SAID}, anthropic.asked),
     "Tokens": Api(anthropic.CountTokensRequest, {"model": "m", "messages": SAID}, anthropic.conversation),
     "Chat": Api(chat.ChatRequest, {"model": "m", "messages": SAID}, chat.asked),
     "Completions": Api(completions.CompletionRequest, {"model": "m", "prompt": "hi"}, completions.asked),
     "Responses": Api(responses.ResponseRequest, {"model": "m", "input": "hi"}, _response),
-    "Embeddings": Api(embeddings.EmbeddingsRequest, {"model": "m", "input": "hi"}, repr),
+    "Embeddings": Api(embeddings.EmbeddingsRequest, {"model": "m", "input": "hi"}, _embeddings),
     "Agents": Api(agents.AgentTurn, {"message": "hi"}, lambda request: agents.asked(request, "m", "ada")),
     "`POST /v1/agents`": Api(agents.CreateAgent, {}, repr),
     "`POST /v1/agents/{id}/fork`": Api(agents.ForkAgent, {}, repr),
