@@ -111,12 +111,22 @@ def command(*arguments: str, model: str = "tiny-random") -> list[str]:
 
 
 @contextlib.contextmanager
+def _hearing_hangups() -> Iterator[None]:
+    """Inside, a process that is started hears SIGHUP, also where the tests were started by nohup: who ignores it has its children ignore it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@contextlib.contextmanager
 def serving(
     directory: Path, *arguments: str, model: str = "tiny-random", cache: Path | None = None, within: tuple[str, ...] = (), **environment: str
 ) -> Iterator[ServerProcess]:
     """A server that is ready; killed at the end if it still runs. `within` is what its command is prefixed with."""
     output = directory / "server.log"
-    with output.open("wb") as file:
+    with output.open("wb") as file, _hearing_hangups():
         process = subprocess.Popen(
             [*within, *command("--cache-dir", str(cache or directory / "cache"), *arguments, model=model)],
             stdout=file,
