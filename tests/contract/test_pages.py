@@ -12,7 +12,7 @@ from semantic_trio.adapters.mlx import choosing, paged, passes
 from semantic_trio.adapters.mlx.kv import InTurnLayout, Layout, Span
 from semantic_trio.adapters.mlx.page_store import PageStore
 from semantic_trio.adapters.mlx.paged import PagedLayout, row_of
-from semantic_trio.adapters.mlx.pages import PAGE, SCRATCH, LayerShape, PagePool
+from semantic_trio.adapters.mlx.pages import FIRST_PAGES, PAGE, SCRATCH, LayerShape, PagePool
 from semantic_trio.adapters.mlx.runner import Batch
 from semantic_trio.domain.step import Chunk, Closing, Decode, PassSizes, Piece, Restore, RowStart, SaveBlock, StepPlan
 from tests.contract.models import random_model
@@ -107,15 +107,37 @@ def test_compiled_passes_compute_what_the_model_computes_alone(family: str) -> N
     assert on_device(compare) < 1e-5
 
 
-def test_warming_up_leaves_no_page_in_use() -> None:
-    def measure() -> tuple[int, list[int]]:
-        layout = PagedLayout(random_model("gemma3_text"), sizes=PassSizes(2, 64), kernel=None)
-        return layout.warm_up(), [pool.used for pool in layout.pools]
+def warmed_up() -> tuple[int, list[PagePool]]:
+    layout = PagedLayout(random_model("gemma3_text"), sizes=PassSizes(8, 600), kernel=None)
+    return layout.warm_up(), layout.pools
 
-    done, used = on_device(measure)
+
+def test_warming_up_leaves_no_page_in_use() -> None:
+    done, pools = on_device(warmed_up)
 
     assert done > 4
-    assert used == [0, 0]
+    assert [pool.used for pool in pools] == [0, 0]
+
+
+def test_warming_up_takes_no_more_memory_than_it_may(monkeypatch: pytest.MonkeyPatch) -> None:
+    _, free = on_device(warmed_up)
+    monkeypatch.setattr(paged, "WARM_UP_BYTES", 2 * sum(pool.page_bytes for pool in free))
+
+    done, pools = on_device(warmed_up)
+
+    assert done > 4
+    assert [pool.pages for pool in pools] == [FIRST_PAGES, FIRST_PAGES]
+    assert free[0].pages > FIRST_PAGES
+
+
+def test_a_full_pool_grows_by_a_quarter() -> None:
+    pool = on_device(lambda: PagePool(SMALL))
+    on_device(lambda: pool.allocate(100))
+    before = pool.pages
+
+    on_device(lambda: pool.allocate(before - pool.used))
+
+    assert pool.pages == before + before // 4
 
 
 @pytest.mark.parametrize(("limit", "value"), [("MOST_MASKED_SCORES_OF_A_ROW", 0), ("MOST_MASKED_SCORES", 1)])

@@ -47,8 +47,10 @@ def choose_layout(model: Module) -> Layout:
     """The fastest layout that agrees with one forward pass per row, on two short rows at once. Effects: loads lazy weights."""
     in_turn = InTurnLayout(model)
     candidates = candidates_for(in_turn.open())
+    if not candidates:
+        return in_turn
     lengths = probe_lengths(in_turn.open()) if PagedLayout in candidates else PROBE_LENGTHS
-    wanted = probe(in_turn, lengths) if candidates else None
+    wanted = probe(in_turn, lengths)
     for kind in candidates:
         layout, proof = prove(kind, model, wanted, lengths)
         if layout is not None:
@@ -75,7 +77,7 @@ def probe_lengths(caches: RowCaches) -> tuple[int, int]:
 
 
 def prove(
-    kind: type[PagedLayout] | type[RaggedLayout], model: Module, wanted: mx.array | None, lengths: tuple[int, int] = PROBE_LENGTHS
+    kind: type[PagedLayout] | type[RaggedLayout], model: Module, wanted: mx.array, lengths: tuple[int, int] = PROBE_LENGTHS
 ) -> tuple[Layout | None, Proof]:
     """A layout of this kind if its logits agree with those wanted, else None; and how far they agree."""
     try:
@@ -110,8 +112,7 @@ def _warm_up(layout: PagedLayout) -> None:
     log.info("passes warmed up", passes=passes, seconds=round(time.monotonic() - started, 1))
 
 
-def _difference(found: mx.array, wanted: mx.array | None) -> float:
-    assert wanted is not None
+def _difference(found: mx.array, wanted: mx.array) -> float:
     difference = (mx.abs(found - wanted).max() / (wanted.max() - wanted.min())).item()
     assert isinstance(difference, float)
     return math.inf if math.isnan(difference) else difference

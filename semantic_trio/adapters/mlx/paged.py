@@ -35,8 +35,8 @@ MOST_RIDING = 32
 MOST_MASKED_SCORES = 2**23
 # Scores of one row in such a pass; a row with more is read exactly, which holds no scores but costs 30 ms for each new length on an H200.
 MOST_MASKED_SCORES_OF_A_ROW = 2**19
-# The most that a start spends on running passes of the usual shapes.
-WARM_UP_SECONDS = 20.0
+# The most that a start spends on running passes of the usual shapes. The pages stay: they are less than the smallest budget that suits a GPU.
+WARM_UP_SECONDS, WARM_UP_BYTES = 20.0, 2**29
 # What a GPU is fast with.
 LARGE_PASSES = PassSizes(rows=64, prompt_tokens=4096)
 
@@ -104,12 +104,15 @@ class PagedLayout:
         return _in_order(found, order)
 
     def warm_up(self) -> int:
-        """Run passes of the usual shapes, as many as fit into `WARM_UP_SECONDS`, so that none is compiled or planned while somebody waits.
+        """Run passes of the usual shapes, so that none is compiled or planned while somebody waits.
 
-        Returns the number of passes.
+        They take `WARM_UP_SECONDS` and `WARM_UP_BYTES` of pages at most. Returns the number of passes.
         """
         until, done = time.monotonic() + WARM_UP_SECONDS, 0
+        most_pages = max(WARM_UP_BYTES // sum(pool.page_bytes for pool in self.pools), 1)
         for rows, pieces in _usual_shapes(self.sizes):
+            if rows * -(-sum(pieces) // PAGE) > most_pages:
+                continue  # its kernels are compiled by the others; only its shape is new
             caches = [self.open() for _ in range(rows)]
             for width in pieces:
                 if time.monotonic() > until:

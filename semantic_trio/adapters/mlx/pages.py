@@ -7,7 +7,6 @@ The arrays are written in place: MLX reuses an array's buffer when nothing else 
 outside of a forward pass (a copy of a page, an export) therefore has the result computed, or at least launched, before the next write.
 """
 
-import math
 from collections.abc import Iterable, Sequence
 
 import attrs
@@ -18,7 +17,7 @@ from semantic_trio.domain.geometry import BLOCK_TOKENS
 PAGE = BLOCK_TOKENS
 # Page that takes the keys and values of padding. Nothing ever reads it.
 SCRATCH = 0
-# Pages of a new pool. It doubles when it is full, layer by layer, so that growing takes one layer beside the pool.
+# Pages of a new pool. A full one grows by a quarter, so that little of it is never used; layer by layer, so that growing takes one layer beside it.
 FIRST_PAGES = 8
 
 
@@ -77,6 +76,11 @@ class PagePool:
     def window(self) -> int | None:
         """Positions that a token of these layers looks back on, its own included; None for all."""
         return self.shapes[0].window
+
+    @property
+    def page_bytes(self) -> int:
+        """Memory that a page takes in all layers."""
+        return sum(array.nbytes for array in self.layers.arrays) // self.pages
 
     def clear(self) -> None:
         """Drop all content and readers."""
@@ -140,7 +144,7 @@ class PagePool:
 
     def _grow(self, missing: int) -> None:
         old = self.pages
-        new = 2 ** math.ceil(math.log2(old + missing))
+        new = old + max(missing, old // 4, FIRST_PAGES)
         for arrays in (self.layers.keys, self.layers.values):
             for layer, array in enumerate(arrays):
                 arrays[layer] = mx.concatenate([array, mx.zeros((array.shape[0], (new - old) * PAGE, array.shape[2]), array.dtype)], axis=1)
