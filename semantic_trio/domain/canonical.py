@@ -125,15 +125,18 @@ def _in_json_order(conversation: Conversation) -> Conversation:
 
 def _defaults(tool: Tool) -> Mapping[str, object]:
     try:
-        properties = json.loads(tool.parameters).get("properties", {})
-        return {name: schema["default"] for name, schema in properties.items() if isinstance(schema, dict) and "default" in schema}
-    except (ValueError, RecursionError, AttributeError, TypeError):  # it is not the schema of an object
+        schema = _read_json(tool.parameters)
+    except (ValueError, RecursionError):
         return {}
+    properties = schema.get("properties") if isinstance(schema, dict) else None
+    if not isinstance(properties, dict):
+        return {}
+    return {name: one["default"] for name, one in properties.items() if isinstance(one, dict) and "default" in one}
 
 
 def _without_defaults(arguments: str, defaults: Mapping[str, object]) -> str:
     try:
-        given = json.loads(arguments)
+        given = _read_json(arguments)
     except (ValueError, RecursionError):
         return arguments
     if isinstance(given, dict):
@@ -227,7 +230,8 @@ RULES = (
         "late system messages before the first user message",
         "the first user message grows until it is answered, so the system message behind it moves and is read again; "
         "and behind words that only one session says, no other session shares it",
-        "Claude Code: environment, agents and skills (2,300 tokens) behind the first prompt, to which it adds after an interrupt or an empty answer",
+        "Claude Code: environment, agents and skills (2,300 tokens) behind the first prompt, to which it adds after an interrupt or an empty answer; "
+        "after /compact behind the summary and the prompt, which are two user messages",
         _late_systems_before_first_user,
     ),
     Rule(

@@ -95,6 +95,11 @@ EQUAL_UP_TO = {
         (talk(user("# Project", "hi"), ENVIRONMENT), talk(user("# Project", "bye"), ENVIRONMENT), "# Project"),
         # Several of them.
         (talk(user("hi"), ENVIRONMENT, PLAN), talk(user("bye"), ENVIRONMENT, PLAN), "Plan mode."),
+        # Behind the summary and the prompt of a conversation that was compacted, of which the prompt grows before it is answered.
+        (talk(HELP, user("summary"), user("hi"), ENVIRONMENT), talk(HELP, user("summary"), user("hi", "go on"), ENVIRONMENT), "hi"),
+        (talk(HELP, user("summary"), user("hi"), ENVIRONMENT), talk(HELP, user("summary"), user("hi"), ENVIRONMENT, user("so"), PLAN), "hi"),
+        # The same conversation before and after it was compacted.
+        (talk(HELP, user("hi"), ENVIRONMENT, assistant("yes")), talk(HELP, user("summary"), user("on"), ENVIRONMENT), "# Environment"),
     ],
 }
 BEGINNINGS = [(name, *case) for name, cases in EQUAL_UP_TO.items() for case in cases]
@@ -184,6 +189,17 @@ def test_a_late_system_message_is_no_part_of_the_head_and_has_another_name_than_
     assert [conversation.leading for conversation in (ordered, leading)] == [1, 2]
     assert chain(ordered)[0] == chain(leading)[0]
     assert chain(ordered)[1] != chain(leading)[1]
+
+
+def test_a_system_message_behind_several_user_messages_leaves_their_order_and_their_breakpoint() -> None:
+    marked = attrs.evolve(ENVIRONMENT, rank=Rank.MARKED)
+
+    ordered = canonical(talk(HELP, user("summary"), user("hi"), marked, assistant("yes"), user("more"), PLAN))
+
+    texts = [message.text for message in ordered.messages]
+    assert texts == ["You help.", "# Environment", "summary", "hi", "yes", "more", "Plan mode."]
+    assert [message.rank for message in ordered.messages[1:4]] == [Rank.MARKED, None, Rank.MARKED]
+    assert canonical(ordered) == ordered
 
 
 @pytest.mark.parametrize(
