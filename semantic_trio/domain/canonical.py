@@ -7,6 +7,7 @@ earlier turns are kept; that is the template's part.
 """
 
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import reduce
@@ -42,11 +43,23 @@ def canonical(conversation: Conversation) -> Conversation:
 
 
 def canonical_json(text: str) -> str:
-    """JSON with its keys in order and its blanks in place; what is no JSON stays as it is."""
+    """JSON with its keys in order and its blanks in place; what is no JSON, or has a number that no float holds, stays as it is."""
     try:
-        return json.dumps(json.loads(text), sort_keys=True, ensure_ascii=False)
+        return json.dumps(_read_json(text), sort_keys=True, ensure_ascii=False)
     except (ValueError, RecursionError):
         return text
+
+
+def _read_json(text: str) -> object:
+    """The value of a JSON text. Raises `ValueError` where Python would write it otherwise than it was meant: 1e999 as Infinity."""
+    return json.loads(text, parse_float=_finite, parse_constant=_finite)
+
+
+def _finite(written: str) -> float:
+    value = float(written)
+    if not math.isfinite(value):
+        raise ValueError(f"no float holds {written}")
+    return value
 
 
 # ------------------------------------------------------------------------------------------------------------------ system messages
@@ -85,18 +98,22 @@ def _said(message: Message) -> Iterator[Part]:
             yield part
 
 
-# ------------------------------------------------------------------------------------------- system messages behind the first user message
+# ------------------------------------------------------------------------------------------ system messages behind the first user messages
 
 
 def _late_systems_before_first_user(conversation: Conversation) -> Conversation:
+    """Move system messages that stand directly behind the first user messages, one or several in a row, in front of these."""
     messages = conversation.messages
     first = next((at for at, message in enumerate(messages) if message.role is Role.USER), len(messages))
-    late = tuple(takewhile(lambda message: message.role is Role.SYSTEM, messages[first + 1 :]))
+    if any(message.is_late for message in messages[:first]):
+        return conversation
+    said = tuple(takewhile(lambda message: message.role is Role.USER, messages[first:]))
+    late = tuple(takewhile(lambda message: message.role is Role.SYSTEM, messages[first + len(said) :]))
     if not late:
         return conversation
-    moved = (_as_late(message) for message in late)
-    user = attrs.evolve(messages[first], rank=_highest_rank((messages[first], *late)))
-    return attrs.evolve(conversation, messages=(*messages[:first], *moved, user, *messages[first + 1 + len(late) :]))
+    last = attrs.evolve(said[-1], rank=_highest_rank((said[-1], *late)))
+    rest = messages[first + len(said) + len(late) :]
+    return attrs.evolve(conversation, messages=(*messages[:first], *map(_as_late, late), *said[:-1], last, *rest))
 
 
 def _as_late(message: Message) -> Message:

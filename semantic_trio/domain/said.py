@@ -8,6 +8,7 @@ which the turns of a conversation share; the conversation that was used least re
 import collections
 import hashlib
 import json
+import math
 from collections.abc import Callable, Iterable
 
 import attrs
@@ -68,8 +69,11 @@ def _arguments(call: ToolCall) -> object:
         return call.arguments
 
 
-def _number(written: str) -> float:
+def _number(written: str) -> float | str:
+    """The number as a client with one kind of number knows it; as it is written where no float holds it."""
     value = float(written)
+    if not math.isfinite(value):
+        return written
     return int(value) if value.is_integer() else value
 
 

@@ -227,6 +227,24 @@ def test_arguments_that_are_no_object_are_nobodys_problem(arguments: str) -> Non
     assert canonical(ordered) == ordered
 
 
+@pytest.mark.parametrize("number", ["1e999999", "-1E+400", "NaN", "Infinity", "1" * 5000])
+def test_a_number_that_no_float_holds_stays_as_it_was_written(number: str) -> None:
+    arguments = f'{{"z": {number}, "a": [1]}}'
+    tool = Tool("Edit", "", f'{{"properties": {{"z": {{"default": {number}}}}}}}')
+
+    ordered = canonical(talk(assistant(ToolCall("1", "Edit", arguments)), tools=(tool,)))
+
+    assert ordered.messages[-1].calls[0].arguments == arguments
+    assert ordered.tools[0].parameters == tool.parameters
+    assert canonical(ordered) == ordered
+
+
+def test_numbers_that_no_float_holds_are_told_apart() -> None:
+    names = [chain(talk(assistant(ToolCall("1", "Edit", f'{{"a": {number}}}'))))[-1] for number in ("1e999", "1e9999", "-1e999")]
+
+    assert len(set(names)) == 3
+
+
 @pytest.mark.parametrize(("default", "given"), [("1", "true"), ("[1]", "[true]"), ('{"x": true}', '{"x": 1}')])
 def test_true_is_not_one(default: str, given: str) -> None:
     tool = Tool("T", "", f'{{"properties": {{"n": {{"default": {default}}}, "odd": true}}}}')

@@ -14,7 +14,7 @@ from jinja2.exceptions import TemplateError
 from semantic_trio.adapters.text.formats.hermes import HERMES
 from semantic_trio.adapters.text.formats.table import MISTRAL as MISTRAL_CALLS
 from semantic_trio.adapters.text.formats.table import QWEN_XML
-from semantic_trio.adapters.text.generic import Definition
+from semantic_trio.adapters.text.generic import Definition, as_object
 from semantic_trio.adapters.text.manners import probe
 from semantic_trio.adapters.text.switch import Switch
 from semantic_trio.adapters.text.syntax import ToolSyntax
@@ -74,6 +74,11 @@ def conversation(*said: tuple[Role, str]) -> Conversation:
 
 
 MIDWAY = conversation((SYSTEM, "S"), (USER, "u1"), (SYSTEM, "M"), (ASSISTANT, "a1"), (USER, "u2"), (SYSTEM, "N"))
+
+
+def test_a_template_is_shown_the_digits_of_a_number_that_no_float_holds() -> None:
+    """Templates write objects as JSON: Infinity would be none."""
+    assert as_object('{"a": [1e999999, -1e400, 0.5, 7]}') == {"a": ["1e999999", "-1e400", 0.5, 7]}
 
 
 def test_a_template_that_takes_system_messages_anywhere_gets_them_in_place() -> None:

@@ -325,3 +325,28 @@ def test_order_is_kept() -> None:
 
 def test_whole_numbers_may_have_a_point() -> None:
     assert meaning(max_tokens=32.0, top_k=7.0) == meaning(max_tokens=32, top_k=7)
+    assert meaning(max_tokens=3.2e1, temperature=0.5, stop_sequences=["1.0"]) == meaning(max_tokens=32, temperature=0.5, stop_sequences=["1.0"])
+
+
+def test_a_conversation_has_20_000_messages_at_most() -> None:
+    with pytest.raises(Fault, match="messages"):
+        request(messages=[{"role": "user", "content": "hi"}] * 20_001)
+
+
+@pytest.mark.parametrize("limit", ["32.5", "1e400", "-1e400", "32."])
+def test_what_is_no_whole_number_is_refused_by_name_or_is_no_json(limit: str) -> None:
+    with pytest.raises(Fault) as caught:
+        decode(b'{"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": %s}' % limit.encode(), MessagesRequest)
+
+    assert caught.value.status == 400
+
+
+def test_beside_whole_numbers_with_a_point_arguments_of_calls_stay_as_they_were_written() -> None:
+    given = '{"a": 1e999999, "b": "1.0 \\" 2.0", "c": 0.12345678901234567890}'
+    call = f'{{"type": "tool_use", "id": "1", "name": "f", "input": {given}}}'
+    body = f'{{"model": "m", "max_tokens": 32.0, "messages": [{{"role": "assistant", "content": [{call}]}}]}}'
+
+    said = asked(decode(body.encode(), MessagesRequest))
+
+    assert said.max_tokens == 32
+    assert said.conversation.messages[0].calls[0].arguments == given

@@ -3,7 +3,6 @@
 Knows ASGI messages and JSON. Knows nothing of what the fields mean.
 """
 
-import json
 import re
 from collections.abc import Callable
 from typing import TypeVar
@@ -29,6 +28,8 @@ MISSING = re.compile(r"^Object missing required field `(?P<name>[^`]*)`")
 # An escape in JSON; one of half a character, whose other half is not beside it, is named.
 ESCAPE = re.compile(rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL)
 BROKEN = rb"\ufffd"
+# Strings whole, so that digits within one are no number; a number with a fraction or an exponent.
+STRING_OR_NUMBER = re.compile(rb'"(?:[^"\\]|\\.)*"|-?[0-9]+(?P<fraction>\.[0-9]+(?:[eE][-+]?[0-9]+)?|[eE][-+]?[0-9]+)?', re.DOTALL)
 UNSUPPORTED = re.compile(r"^Invalid (?:enum )?value (?P<value>.*)$", re.DOTALL)
 
 
@@ -145,13 +146,15 @@ def _whole_character(escape: re.Match[bytes]) -> bytes:
 
 
 def _with_whole_numbers(body: bytes | msgspec.Raw) -> bytes:
-    """32000.0 is an integer to JSON Schema, and to languages that know one kind of number."""
+    """Write whole numbers as integers: 32000.0 is one to JSON Schema, and to languages that know one kind of number. All else stays as it was."""
+    return STRING_OR_NUMBER.sub(_whole_number, bytes(body))
 
-    def number(written: str) -> float:
-        value = float(written)
-        return int(value) if value.is_integer() else value
 
-    return json.dumps(json.loads(bytes(body), parse_float=number)).encode()
+def _whole_number(found: re.Match[bytes]) -> bytes:
+    if found["fraction"] is None:
+        return found[0]
+    value = float(found[0])
+    return str(int(value)).encode() if value.is_integer() else found[0]
 
 
 def _invalid(told: str, at: str) -> Fault:

@@ -1,4 +1,4 @@
-"""The most tokens an answer may have, as every API has it.
+"""The most tokens an answer and the most messages a conversation may have, as every API has it.
 
 Knows numbers. Other servers take -1 for an answer without a limit of its own, and so do these APIs.
 """
@@ -10,6 +10,8 @@ import msgspec
 from semantic_trio.domain.errors import InvalidRequestError
 
 NO_LIMIT = -1
+# More than any conversation has; what it costs to look at one is the event loop's.
+MOST_MESSAGES = 20_000
 
 MaxTokens = Annotated[int, msgspec.Meta(ge=NO_LIMIT, extra_json_schema={"not": {"const": 0}})]
 

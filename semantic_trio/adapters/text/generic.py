@@ -5,6 +5,7 @@ results come as a turn of the user, each between `<tool_response>` marks.
 """
 
 import json
+import math
 from collections.abc import Sequence
 
 from semantic_trio.domain.conversation import Tool, ToolResult
@@ -63,7 +64,13 @@ def told_result(result: ToolResult) -> str:
 def as_object(text: str) -> dict[str, object]:
     """JSON of an object as templates take it; what is none becomes an object that tells it."""
     try:
-        found = json.loads(text or "{}")
+        found = json.loads(text or "{}", parse_float=_number)
     except (ValueError, RecursionError):
         found = text
     return found if isinstance(found, dict) else {"value": found}
+
+
+def _number(written: str) -> float | str:
+    """The number, or its digits as a text where no float holds it: a template would write Infinity."""
+    value = float(written)
+    return value if math.isfinite(value) else written

@@ -13,7 +13,7 @@ import msgspec
 from semantic_trio.adapters.http.demands import FormDemands, Refused, schema_demanded
 from semantic_trio.adapters.http.generate import Asked
 from semantic_trio.adapters.http.identity import NOBODY, Identity
-from semantic_trio.adapters.http.limits import MaxTokens, token_limit
+from semantic_trio.adapters.http.limits import MOST_MESSAGES, MaxTokens, token_limit
 from semantic_trio.adapters.http.openai.content import ContentPart, parts_of, result_of
 from semantic_trio.adapters.http.openai.format import ResponseFormat, schema_of
 from semantic_trio.adapters.http.openai.request import DrawingRequest
@@ -24,8 +24,6 @@ from semantic_trio.adapters.http.openai.tools import ToolParam, custom_call, too
 from semantic_trio.domain.conversation import Calling, Conversation, Message, Part, Role, Text, Thinking, ToolCall
 from semantic_trio.domain.errors import InvalidRequestError
 
-# More than any conversation has; what it costs to look at one is the event loop's.
-MOST_MESSAGES = 20_000
 ROLES = {
     "developer": Role.SYSTEM,
     "system": Role.SYSTEM,

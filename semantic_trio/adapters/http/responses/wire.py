@@ -13,7 +13,7 @@ import msgspec
 from semantic_trio.adapters.http.demands import BehaviourDemands, FormDemands, schema_demanded
 from semantic_trio.adapters.http.generate import Asked, SamplingChoice
 from semantic_trio.adapters.http.identity import NOBODY, AgentId, CacheSalt, Identity
-from semantic_trio.adapters.http.limits import MaxTokens, token_limit
+from semantic_trio.adapters.http.limits import MOST_MESSAGES, MaxTokens, token_limit
 from semantic_trio.adapters.http.openai.format import FormatName, ResponseFormat, schema_of, schema_text
 from semantic_trio.adapters.http.openai.sampling import RepetitionPenalty, Seed, Temperature, TopK, TopLogprobs, TopP
 from semantic_trio.adapters.http.openai.thoughts import ThoughtsRequest, with_choice
@@ -26,8 +26,6 @@ from semantic_trio.adapters.http.served import ModelCard
 from semantic_trio.domain.conversation import Conversation, Message, Role, Text, ToolChoice
 from semantic_trio.domain.errors import InvalidRequestError
 
-# More than any conversation has; what it costs to look at one is the event loop's.
-MOST_ITEMS = 20_000
 # Of a key that is told back and stored; OpenAI's are 64 at the most.
 MOST_KEY_CHARACTERS = 1024
 # Of one response in the database, its items and what was asked for: more than any context has in text.
@@ -66,7 +64,7 @@ class ResponseRequest(ThoughtsRequest, FormDemands, BehaviourDemands):
     """A conversation to go on with, or what is new of one that is stored."""
 
     model: str
-    input: str | Annotated[list[InputItem], msgspec.Meta(max_length=MOST_ITEMS)] | None = None
+    input: str | Annotated[list[InputItem], msgspec.Meta(max_length=MOST_MESSAGES)] | None = None
     instructions: str | None = None
     previous_response_id: str | None = None
     conversation: Nothing = None

@@ -84,7 +84,7 @@ class _Values:
         calls: list[tuple[str, str]] = []
         while (head := HEAD.match(self._text, at)) is not None:
             given, at = self._object(head.end())
-            calls.append((head[1], json.dumps(given, ensure_ascii=False)))
+            calls.append((head[1], json.dumps(given, ensure_ascii=False, allow_nan=False)))
         if not calls:
             raise UnfinishedError("no arguments yet") if "{" not in self._text[at:] else ValueError("no call")
         return tuple(calls), at
