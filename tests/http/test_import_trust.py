@@ -281,6 +281,37 @@ async def test_requests_share_with_those_of_their_salt_alone(
     assert empty.status == 400
 
 
+async def test_an_agent_is_made_with_a_salt_or_told_one_and_shares_with_those_of_its_salt_alone(autojump_clock: trio.testing.MockClock) -> None:
+    async with running(served(FakeRunner())) as server:
+        open_agent, made, told = await create(server), await create(server, cache_salt="one"), await create(server)
+        first = [await say(server, open_agent, LONG), await say(server, made, LONG), await say(server, told, LONG, cache_salt="two")]
+        fork = (await do(server, made, "fork")).json["id"]
+        later = [await say(server, agent, "and?") for agent in (open_agent, made, told, fork)]
+        strangers = [await say(server, await create(server, **salt), LONG) for salt in ({}, {"cache_salt": "one"}, {"cache_salt": "two"})]
+        other = await say(server, await create(server, cache_salt="three"), LONG)
+        empty = await post(server.app, "/v1/agents", {"cache_salt": ""})
+        server.engine.memory.audit()
+
+    assert [turn["usage"]["cached_tokens"] > 100 for turn in first] == [False] * 3
+    assert [turn["usage"]["cached_tokens"] > 100 for turn in later] == [True] * 4
+    assert [turn["usage"]["cached_tokens"] > 100 for turn in strangers] == [True] * 3
+    assert other["usage"]["cached_tokens"] == 0
+    assert empty.status == 400
+
+
+async def test_an_agent_that_was_made_with_a_salt_keeps_it_over_a_restart(autojump_clock: trio.testing.MockClock) -> None:
+    files = MemoryFiles()
+    async with running(with_disk(files)) as server:
+        await create(server, id="ada", cache_salt="one")
+        await create(server, id="eve", cache_salt="one")
+        await say(server, "eve", LONG)
+        await trio.sleep(1)
+    async with running(with_disk(files)) as server:
+        turns = [await say(server, "ada", LONG), await say(server, await create(server), LONG)]
+
+    assert [turn["usage"]["cached_tokens"] > 100 for turn in turns] == [True, False]
+
+
 async def test_a_conversation_under_a_salt_goes_on_after_a_restart_and_no_salt_is_written(autojump_clock: trio.testing.MockClock) -> None:
     salt, files = secrets.token_hex(), MemoryFiles()
     async with running(with_disk(files)) as server:

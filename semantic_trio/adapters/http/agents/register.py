@@ -18,6 +18,7 @@ from semantic_trio.adapters.http.openai.tools import tools_of
 from semantic_trio.adapters.http.openai.wire import ChatMessage, message_of
 from semantic_trio.adapters.http.state import ANY_MODEL, AppState
 from semantic_trio.domain.conversation import Conversation
+from semantic_trio.domain.salt import NO_SALT, salt_of
 
 NO_BODY = b"{}"
 
@@ -40,6 +41,7 @@ def routes(state: AppState) -> Blueprint:
         conversation = Conversation(system, tools_of(wanted.tools or ()))
         agent = model.engine.memory.agents.create(_new_id(wanted.id))
         agent.conversation = conversation
+        agent.salt = salt_of(wanted.cache_salt) if wanted.cache_salt else NO_SALT
         model.engine.memory.write(agent)
         return json_answer(view(model, agent), 201)
 

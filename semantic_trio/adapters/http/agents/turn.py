@@ -45,7 +45,7 @@ class Turn:
             await self.place.wait()
             said = (*self.agent.conversation.messages, *self.asked.conversation.messages)
             asked = attrs.evolve(self.asked, conversation=attrs.evolve(self.asked.conversation, messages=said))
-            encoded = await self.model.encode(asked.conversation, self.agent.salt)
+            encoded = await self.model.encode(asked.conversation, asked.identity.salt or self.agent.salt)
             refuse_deleted(self.agent)
             if self.state.settings.log_prompts:
                 log_prompt(asked.conversation)

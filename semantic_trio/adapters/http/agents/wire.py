@@ -5,14 +5,15 @@ Knows the wire and the neutral conversation. Says as Chat Completions does what 
 
 import enum
 from collections.abc import Sequence
-from typing import Literal
+from typing import Annotated, Literal
 
 import attrs
+import msgspec
 
 from semantic_trio.adapters.http.demands import BehaviourDemands, FormDemands, schema_demanded
 from semantic_trio.adapters.http.generate import Asked, SamplingChoice
-from semantic_trio.adapters.http.identity import AgentId, Identity
-from semantic_trio.adapters.http.limits import MaxTokens, token_limit
+from semantic_trio.adapters.http.identity import AgentId, CacheSalt, Identity
+from semantic_trio.adapters.http.limits import MOST_MESSAGES, MaxTokens, token_limit
 from semantic_trio.adapters.http.openai.answer import FunctionCall
 from semantic_trio.adapters.http.openai.content import ContentPart
 from semantic_trio.adapters.http.openai.format import ResponseFormat, schema_of
@@ -25,6 +26,7 @@ from semantic_trio.adapters.http.reuse import Cache
 from semantic_trio.domain.conversation import Conversation, Tool
 from semantic_trio.domain.generation import Finished, FinishReason
 from semantic_trio.domain.reuse import MissCause, Source
+from semantic_trio.domain.salt import NO_SALT, salt_of
 
 # Tokens of an answer where nothing is said of it: a small model that does not end would go on to the end of its context, for minutes.
 DEFAULT_TOKENS = 1024
@@ -38,6 +40,7 @@ class CreateAgent:
     model: str | None = None
     system: str | list[ContentPart] | None = None
     tools: list[ToolParam] | None = None
+    cache_salt: CacheSalt | None = None
 
 
 @attrs.frozen
@@ -52,7 +55,7 @@ class AgentTurn(ThoughtsRequest, FormDemands, BehaviourDemands):
     """What is said to an agent: `message`, after `messages` where there are any. The answer is asked for as in Chat Completions."""
 
     message: str | ChatMessage
-    messages: list[ChatMessage] | None = None
+    messages: Annotated[list[ChatMessage], msgspec.Meta(max_length=MOST_MESSAGES)] | None = None
     max_tokens: MaxTokens | None = None
     temperature: Temperature | None = None
     top_p: TopP | None = None
@@ -67,6 +70,7 @@ class AgentTurn(ThoughtsRequest, FormDemands, BehaviourDemands):
     tool_choice: ChoiceWord | ToolChoiceParam | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
+    cache_salt: CacheSalt | None = None
     stream: bool | None = None
 
 
@@ -181,6 +185,6 @@ def asked(request: AgentTurn, model: str, agent: str, tools: Sequence[Tool] = ()
         steering=steering(request.logit_bias, request.frequency_penalty, request.presence_penalty),
         stop_strings=stops(request.stop),
         seed=request.seed,
-        identity=Identity(agent, is_ordered=True),
+        identity=Identity(agent, is_ordered=True, salt=salt_of(request.cache_salt) if request.cache_salt else NO_SALT),
         prompt_field="message",
     )
