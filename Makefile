@@ -166,8 +166,8 @@ licenses: $(DEV) ## Nothing GPL, LGPL, AGPL, SSPL or EUPL among what is installe
 	@$(BIN)/pip-licenses --from=mixed --partial-match --fail-on='GPL;General Public;GNU;SSPL;Server Side Public;EUPL;European Union Public' --format=plain >/dev/null \
 	  && echo "licences: fine"
 
-bench: $(DEV) system ## The figures of the server beside bare and rival runs
-	@$(BIN)/python benchmarks/serving.py $(ARGS)
+bench: $(DEV) system ## Figures of the served model beside the bare engine (MODEL=, ARGS=)
+	@$(BIN)/semantic-trio bench --model $(MODEL) $(ARGS)
 
 clean: ## Everything that can be made again
 	rm -rf $(VENV) $(COVER) .coverage .tox site dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

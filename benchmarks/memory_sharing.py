@@ -18,7 +18,6 @@ from importlib.metadata import version
 from pathlib import Path
 
 from client import Stream, get
-from memory_http import WORDS, TOKENS_PER_WORD
 from serving import MODEL, Served, model_path, ours, rival
 
 from semantic_trio.adapters.text.codec import load_codec
@@ -27,6 +26,8 @@ from semantic_trio.domain.conversation import Conversation, Message, Role, Text
 from semantic_trio.domain.families import published_spec
 from semantic_trio.domain.geometry import BLOCK_TOKENS, ModelCacheSpec
 
+WORDS = "river stone light garden paper window cloud field bridge song".split()
+TOKENS_PER_WORD = 1.02  # of these words, in the tokenizer of both built-in models
 QUESTION = "You are agent {}. Tell in one sentence what you think of the word {}, and why."
 MAX_TOKENS = 8
 # A server on a CPU computes in float32.

@@ -1,9 +1,8 @@
-"""Figures of the whole server, each beside a bare or a rival run of the same work in the same minute.
+"""Server processes for benchmarks, and two figures of the whole server: latency under load and start-up.
 
-python benchmarks/serving.py [throughput] [rival] [neighbours] [latency] [startup] [--rounds 3] [--json OUT]
+python benchmarks/serving.py [latency] [startup] [--rounds 3] [--json OUT]
 
-Runs on this machine's loopback with smollm2-135m, greedy. Bare is mlx-lm's `BatchGenerator` in a process of its own; rival is mlx-lm's server.
-Everything is float32 with the same BLAS on a CPU. Shared machines are noisy: runs alternate, and what counts is the ratio of medians.
+Runs on this machine's loopback with smollm2-135m, greedy. Throughput, first tokens, neighbours and restarts: `semantic-trio bench`.
 """
 
 import argparse
@@ -26,7 +25,6 @@ from client import Stream, chat, get, run, talk
 
 MODEL = "smollm2-135m"
 TOPICS = ["the sea", "a mountain", "an old clock", "bread", "the moon", "a train", "winter", "a library"]
-TOKENS = 96
 LONG_WORDS = 2560  # a prompt of about 2,700 tokens
 
 
@@ -137,128 +135,8 @@ def free_port() -> int:
         return int(sock.getsockname()[1])
 
 
-BARE = f"""
-{PRELOAD}
-import json, sys, time
-import mlx.core as mx
-from mlx_lm import load
-from mlx_lm.generate import BatchGenerator
-model, tokenizer = load({{path!r}})
-def once(texts, tokens):
-    prompts = [tokenizer.apply_chat_template([{{{{"role": "user", "content": t}}}}], add_generation_prompt=True) for t in texts]
-    generator = BatchGenerator(model, max_tokens=tokens, stop_tokens=[[t] for t in tokenizer.eos_token_ids])
-    begun, count = time.perf_counter(), 0
-    generator.insert(prompts)
-    while responses := generator.next_generated():
-        count += len(responses)
-    return count / (time.perf_counter() - begun)
-once(["hello"], 4)
-for line in sys.stdin:
-    texts, tokens = json.loads(line)
-    print(json.dumps(once(texts, tokens)), flush=True)
-"""
-
-
-class Bare:
-    """mlx-lm's `BatchGenerator`, without a server, in a process that waits for work."""
-
-    def __init__(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, "-c", BARE.format(path=str(float32_model()))], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-        )
-
-    def throughput(self, texts: list[str], tokens: int) -> float:
-        assert self.process.stdin
-        assert self.process.stdout
-        self.process.stdin.write(json.dumps([texts, tokens]) + "\n")
-        self.process.stdin.flush()
-        return float(self.process.stdout.readline())
-
-    def stop(self) -> None:
-        assert self.process.stdin
-        self.process.stdin.close()
-        self.process.wait()
-
-
-def served_throughput(server: Served, count: int) -> float:
-    streams = [server.chat(text, TOKENS) for text in prompts(count)]
-    seconds = server.run(streams)
-    return sum(s.tokens for s in streams) / seconds
-
-
-def sequential_throughput(server: Served, count: int) -> float:
-    streams = [server.chat(text, TOKENS) for text in prompts(count)]
-    seconds = sum(server.run([stream]) for stream in streams)
-    return sum(s.tokens for s in streams) / seconds
-
-
-def throughput(rounds: int) -> dict[str, object]:
-    """Figure 1: over HTTP against bare, and batched against one after another."""
-    bare, rows, figures = Bare(), {}, {}
-    with ours() as server:
-        for count in (1, 4, 8):
-            pairs = [(served_throughput(server, count), bare.throughput(prompts(count), TOKENS)) for _ in range(rounds)]
-            rows[count] = pairs
-        for count in (3, 5, 8):
-            figures[count] = [(served_throughput(server, count), sequential_throughput(server, count)) for _ in range(rounds)]
-    bare.stop()
-    show("served / bare, tokens per second", rows)
-    show("batched / one after another, tokens per second", figures)
-    return {"served_over_bare": rows, "batched_over_sequential": figures}
-
-
-def against_rival(rounds: int) -> dict[str, object]:
-    """Figure 2: against mlx-lm's server, one after the other on the same machine, in turns."""
-    rows: dict[int, list[tuple[float, float]]] = {1: [], 4: [], 8: []}
-    for _ in range(rounds):
-        mine, theirs = {}, {}
-        with ours() as server:
-            for count in rows:
-                mine[count] = served_throughput(server, count)
-        with rival() as server:
-            for count in rows:
-                theirs[count] = served_throughput(server, count)
-        for count, pairs in rows.items():
-            pairs.append((mine[count], theirs[count]))
-    show("served / mlx_lm server, tokens per second", rows)
-    return {"served_over_mlx_lm_server": rows}
-
-
-def neighbours_once(server: Served, salt: str) -> dict[str, float]:
-    alone = server.chat(long_prompt(salt + "a"), 2)
-    server.run([alone])
-    long = server.chat(long_prompt(salt + "b"), 2)
-    streams = [server.chat(text, 400) for text in prompts(4)]
-    server.run(streams, at=lambda seconds: [long] if seconds > 3.0 else [])
-    gaps = [gap for s in streams for gap in gaps_during(s, long)]
-    return {"alone": alone.first, "beside": long.first, "gap": max(gaps)}
-
-
-def gaps_during(stream: Stream, long: Stream) -> list[float]:
-    begin, end = long.started - stream.started, long.started - stream.started + long.first
-    return [b - a for a, b in zip(stream.stamps, stream.stamps[1:], strict=False) if b > begin and a < end]
-
-
-def neighbours(rounds: int) -> dict[str, object]:
-    """Figure 3: four streams while a long prompt is read."""
-    result: dict[str, list[dict[str, float]]] = {}
-    servers: dict[str, tuple[Callable[[], contextlib.AbstractContextManager[Served]], int]] = {
-        "ours": (ours, rounds),
-        "mlx_lm": (rival, 1),
-        "mlx_lm, steps of 256": (lambda: rival(256), 1),
-    }
-    for name, (server_of, times) in servers.items():
-        with server_of() as server:
-            result[name] = [neighbours_once(server, f"{name} {i}") for i in range(times)]
-        for one in result[name]:
-            alone, beside = one["alone"], one["beside"]
-            ratio = f"{beside:.2f} s beside ({beside / alone:.2f}x)"
-            print(f"  {name}: longest gap {one['gap']:.2f} s; long prompt's first token {alone:.2f} s alone, {ratio}")
-    return {"neighbours": result}
-
-
 def latency(rounds: int) -> dict[str, object]:
-    """Figure 5: the health endpoint under load, and how fast a cancelled row is gone."""
+    """The health endpoint under load, and how fast a cancelled row is gone."""
     health: list[float] = []
     cancels: list[float] = []
     with ours() as server:
@@ -315,7 +193,7 @@ def rows_in_batch(port: int) -> float:
 
 
 def startup(rounds: int) -> dict[str, object]:
-    """Figure 5: from exec to the first connection, with a converted model."""
+    """From exec to the first connection, with a converted model."""
     seconds = []
     for _ in range(rounds):
         with ours() as server:
@@ -324,15 +202,7 @@ def startup(rounds: int) -> dict[str, object]:
     return {"startup_seconds": seconds}
 
 
-def show(title: str, rows: dict[int, list[tuple[float, float]]]) -> None:
-    print(f"  {title}")
-    for count, pairs in rows.items():
-        one, other = (statistics.median(side) for side in zip(*pairs, strict=True))
-        ratios = " ".join(f"{a / b:.2f}" for a, b in pairs)
-        print(f"    {count} streams: {one:7.1f} / {other:7.1f} = {one / other:.2f}   (pairs {ratios})")
-
-
-FIGURES = {"throughput": throughput, "rival": against_rival, "neighbours": neighbours, "latency": latency, "startup": startup}
+FIGURES = {"latency": latency, "startup": startup}
 
 
 def main() -> None:

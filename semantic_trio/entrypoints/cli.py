@@ -1,4 +1,4 @@
-"""The command line: `semantic-trio serve | claude | models | cache | agents | config | doctor`."""
+"""The command line: `semantic-trio serve | claude | models | cache | agents | config | doctor | bench`."""
 
 import sys
 from collections.abc import Callable
@@ -180,3 +180,45 @@ def doctor(config_file: Path | None, *, report: bool, **options: object) -> None
         for line in layouts():
             click.echo(f"  layout     {line}")
     sys.exit(1 if any(finding.cure for finding in findings) else 0)
+
+
+@main.command()
+@click.option("--url", default=None, metavar="URL", help="A running server to measure; by default one is started with the settings below.")
+@click.option("--streams", default=None, metavar="N,N", help="Numbers of streams. [default: 1,4,8]")
+@click.option("--tokens", type=click.IntRange(8), default=None, help="Most tokens of an answer. [default: 96]")
+@click.option("--words", type=click.IntRange(8), default=None, help="Words of the long prompt. [default: 1000]")
+@click.option("--rounds", type=click.IntRange(1), default=None, help="How often everything is measured. [default: 3]")
+@click.option("--quick", is_flag=True, help="Less of everything: 1,4 streams, 32 tokens, 400 words, 1 round.")
+@click.option("--bare/--no-bare", "has_bare", default=True, help="Also run mlx-lm's bare engine on the same prompts, after the server.")
+@click.option("--seed", default=None, help="Makes the prompts the same again; by default no two runs have the same.")
+@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), default=None, help="Write everything to a file.")
+@click.option("--plot", "plot_files", type=click.Path(path_type=Path, dir_okay=False), multiple=True, help="Draw a .png or .svg; may be repeated.")
+@_settings_options
+def bench(
+    config_file: Path | None,
+    url: str | None,
+    streams: str | None,
+    tokens: int | None,
+    words: int | None,
+    rounds: int | None,
+    seed: str | None,
+    json_file: Path | None,
+    plot_files: tuple[Path, ...],
+    *,
+    has_bare: bool,
+    quick: bool,
+    **options: object,
+) -> None:
+    """Measure tokens per second, first tokens, neighbours and a restart of a server.
+
+    The table goes to standard output, the progress to standard error.
+    """
+    from semantic_trio.entrypoints.bench import command
+
+    with known_ends():
+        wanted = command.options(streams, tokens, words, rounds, seed, has_bare=has_bare, quick=quick)
+        command.check_files(json_file, plot_files)
+        given = {name: value for name, value in options.items() if value is not None}
+        server = command.target(url, _load(config_file, given).settings, given, config_file)
+        code = command.carry_out(wanted, server, json_file, plot_files)
+    sys.exit(code)

@@ -1,6 +1,6 @@
 """Facts on a terminal: one to a line, aligned, in units people read."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import click
 
@@ -28,11 +28,17 @@ def tell_facts(facts: Iterable[tuple[str, object]]) -> None:
 
 
 def tell_table(rows: Iterable[tuple[str, ...]]) -> None:
-    """Columns as wide as they have to be."""
+    """Print a table."""
+    for line in aligned(rows):
+        click.echo(line)
+
+
+def aligned(rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    """Lines of a table whose columns are as wide as they have to be."""
     rows = [tuple(map(printable, row)) for row in rows]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        yield "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
 
 
 def printable(text: str) -> str:

@@ -1,0 +1,86 @@
+"""What the command `bench` makes of its options, and what it writes."""
+
+import secrets
+import signal
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import attrs
+import click
+import msgspec
+import trio
+from typed_settings.types import SecretStr
+
+from semantic_trio.adapters.catalogue.catalogue import open_catalogue
+from semantic_trio.adapters.catalogue.progress import Lines
+from semantic_trio.domain.errors import InvalidRequestError
+from semantic_trio.entrypoints.bench.client import Client
+from semantic_trio.entrypoints.bench.plot import check_plot, draw
+from semantic_trio.entrypoints.bench.results import Options
+from semantic_trio.entrypoints.bench.run import Bench, Given, Own, run
+from semantic_trio.entrypoints.bench.server import OwnServer
+from semantic_trio.entrypoints.bench.table import lines
+from semantic_trio.entrypoints.settings import Settings
+from semantic_trio.entrypoints.sources import PREFIX
+
+MOST_STREAMS = 1024
+SIGNALLED = 128  # added to the number of a signal, as shells do
+
+
+def options(
+    streams: str | None, tokens: int | None, words: int | None, rounds: int | None, seed: str | None, *, has_bare: bool, quick: bool
+) -> Options:
+    """The options in force; what is not said is usual, or quick. Raises `InvalidRequestError`."""
+    usual = ("1,4", 32, 400, 1) if quick else ("1,4,8", 96, 1000, 3)
+    return Options(_numbers(streams or usual[0]), tokens or usual[1], words or usual[2], rounds or usual[3], seed or secrets.token_hex(4), has_bare)
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    try:
+        found = sorted({int(part) for part in text.split(",")})
+    except ValueError:
+        found = [0]
+    if found[0] < 1 or found[-1] > MOST_STREAMS:
+        raise InvalidRequestError(f"{text!r} is not a list of numbers from 1 to {MOST_STREAMS:,} with commas between", "--streams")
+    return tuple(found)
+
+
+def check_files(json_file: Path | None, plot_files: Sequence[Path]) -> None:
+    """Raises `InvalidRequestError` for a file that cannot be written: before anything is measured, not after."""
+    for path in plot_files:
+        check_plot(path)
+    for path in [*([json_file] if json_file else []), *plot_files]:
+        if not path.absolute().parent.is_dir():
+            raise InvalidRequestError(f"there is no directory {path.absolute().parent}", str(path))
+
+
+def target(url: str | None, settings: Settings, given: Mapping[str, object], config_file: Path | None) -> Given | Own:
+    """The server to measure; `given` are the settings of the command line. Fetches the model where one is to be started without being here."""
+    client = Client(url or "", settings.key, settings.model_id)
+    if url:
+        name = settings.model_id if "model_id" in given else trio.run(client.model_id)
+        return Given(attrs.evolve(client, model=name))
+    path = open_catalogue(settings.data_dir).ensure(settings.model_id, Lines())
+    environment = {f"{PREFIX}{name.upper()}": str(value) for name, value in given.items()}
+    return Own(client, OwnServer(environment, config_file), path, _reported(settings))
+
+
+def _reported(settings: Settings) -> dict[str, str]:
+    """Settings by name, without those that are secret, or that the server of the benchmark does not follow."""
+    left_out = {"host", "port", "cache_dir", "log_format", "api_key_file"}
+    found = {field.name: getattr(settings, field.name) for field in attrs.fields(Settings) if field.name not in left_out}
+    return {name: str(value) for name, value in found.items() if not isinstance(value, SecretStr | None)}
+
+
+def carry_out(wanted: Options, server: Given | Own, json_file: Path | None, plot_files: Sequence[Path]) -> int:
+    """Run the benchmark, print its table, write its files; the exit code."""
+    report = run(Bench(wanted, server, Lines()))
+    if isinstance(report, signal.Signals):
+        click.echo(f"semantic-trio: ended by {report.name}", err=True)
+        return SIGNALLED + report
+    click.echo("\n".join(lines(report)))
+    if json_file:
+        json_file.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+    for path in plot_files:
+        draw(report, path)
+    return 0

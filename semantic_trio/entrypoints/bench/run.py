@@ -1,0 +1,167 @@
+"""One run of the benchmark: rounds of served and bare, one after the other, so that never two models are in memory.
+
+Ends with every process it started, also on a signal.
+"""
+
+import contextlib
+import datetime
+import signal
+import tempfile
+import time
+from collections.abc import AsyncIterator, Mapping
+from pathlib import Path
+
+import attrs
+import trio
+
+from semantic_trio.adapters.catalogue.progress import Progress
+from semantic_trio.entrypoints.bench.bare import Batch, Job, Outcome, run_bare
+from semantic_trio.entrypoints.bench.client import Client
+from semantic_trio.entrypoints.bench.machine import commit, machine, versions
+from semantic_trio.entrypoints.bench.measures import Conversation, neighbours, throughput
+from semantic_trio.entrypoints.bench.prompts import Prompts
+from semantic_trio.entrypoints.bench.results import Neighbours, Options, Report, Round, Throughput, Turns, number
+from semantic_trio.entrypoints.bench.server import OwnServer
+from semantic_trio.entrypoints.bench.summary import summary
+from semantic_trio.entrypoints.printing import counted
+from semantic_trio.entrypoints.signals import ending_signals
+
+FORMAT = 1
+WARM_UP_TOKENS = 4
+NO_NEIGHBOURS = "a stream ended before the long prompt was read: raise --tokens, and --max-batch-size where it is below five"
+
+
+@attrs.frozen
+class Given:
+    """A server that is running already. It is not restarted, and its memory stays taken, so the bare engine does not run."""
+
+    client: Client
+
+
+@attrs.frozen
+class Own:
+    """A server that is started for every round, with the settings in force."""
+
+    client: Client  # without a URL
+    server: OwnServer
+    model_path: Path
+    settings: Mapping[str, str]  # to be reported: without secrets
+
+
+@attrs.define(eq=False)
+class Bench:
+    """A run: what is measured, of which server, and who is told of the progress."""
+
+    options: Options
+    target: Given | Own
+    progress: Progress
+    _notes: list[str] = attrs.field(init=False, factory=list)
+    _device: str = attrs.field(init=False, default="")
+
+    async def run(self) -> Report:
+        """Measure all rounds. Raises `InvalidRequestError` where the server does not answer."""
+        started_at, started, before = datetime.datetime.now(datetime.UTC), time.monotonic(), machine()
+        rounds = tuple([await self._round(number) for number in range(1, self.options.rounds + 1)])
+        own = self.target if isinstance(self.target, Own) else None
+        return Report(
+            format=FORMAT,
+            started_at=started_at.isoformat(timespec="seconds"),
+            seconds=round(time.monotonic() - started, 1),
+            machine=attrs.evolve(before, device=self._device),
+            versions=versions(),
+            commit=commit(),
+            model=self.target.client.model,
+            url=self.target.client.url,
+            settings=dict(own.settings) if own else {},
+            options=self.options,
+            notes=tuple(dict.fromkeys(self._notes)),
+            summary=summary(rounds),
+            rounds=rounds,
+        )
+
+    async def _round(self, count: int) -> Round:
+        prompts, where = Prompts(f"{self.options.seed} {count}"), f"round {count} of {self.options.rounds}"
+        with tempfile.TemporaryDirectory(prefix="semantic-trio-bench-") as directory:
+            conversation, restarted = Conversation(), None
+            async with self._server(Path(directory)) as client:
+                served = await self._throughput(client, prompts, where)
+                self.progress.step(f"{where}: a conversation of {self.options.words:,} words")
+                cold = await conversation.turn(client, prompts.opening(self.options.words))
+                warm = await conversation.turn(client, prompts.question("next"))
+                beside = await self._neighbours(client, prompts, where)
+            if isinstance(self.target, Own):
+                self.progress.step(f"{where}: the conversation after a restart")
+                async with self._server(Path(directory)) as client:
+                    restarted = await conversation.turn(client, prompts.question("restarted"))
+        return Round(served, await self._bare(prompts, where), Turns(cold, warm, restarted), beside)
+
+    @contextlib.asynccontextmanager
+    async def _server(self, directory: Path) -> AsyncIterator[Client]:
+        match self.target:
+            case Given(client):
+                yield client
+            case Own(client, server):
+                self.progress.step("starting a server")
+                async with server.running(directory) as url:
+                    yield attrs.evolve(client, url=url)
+
+    async def _throughput(self, client: Client, prompts: Prompts, where: str) -> dict[int, Throughput]:
+        found = {}
+        for streams in self.options.streams:
+            await throughput(client, [prompts.story("warm up", streams, place) for place in range(streams)], WARM_UP_TOKENS)
+            found[streams] = await throughput(client, _stories(prompts, streams), self.options.tokens)
+            self.progress.step(f"{where}: {counted(streams, 'stream')}, {number(found[streams].rate)} tokens/s")
+            if found[streams].tokens < 0.9 * streams * self.options.tokens:
+                self._notes.append("some answers ended early; the tokens that were generated are counted")
+        return found
+
+    async def _neighbours(self, client: Client, prompts: Prompts, where: str) -> Neighbours | None:
+        self.progress.step(f"{where}: streams beside a prompt of {self.options.words:,} words")
+        found = await neighbours(client, prompts, self.options.words, self.options.tokens)
+        if found is None:
+            self._notes.append(NO_NEIGHBOURS)
+        return found
+
+    async def _bare(self, prompts: Prompts, where: str) -> dict[int, Throughput]:
+        """Run the bare engine on the prompts of this round; nothing where it cannot run."""
+        if isinstance(self.target, Given):
+            self._notes.append("the bare engine was not run: the server at --url keeps its memory")
+            return {}
+        wanted = self.options.streams if self.options.has_bare else ()
+        if wanted:
+            self.progress.step(f"{where}: the bare engine")
+        batches = tuple(Batch(tuple(_stories(prompts, streams)), self.options.tokens) for streams in wanted)
+        outcome = await run_bare(Job(str(self.target.model_path), batches))
+        return self._taken(outcome, wanted)
+
+    def _taken(self, outcome: Outcome, wanted: tuple[int, ...]) -> dict[int, Throughput]:
+        self._device = outcome.device or self._device
+        if outcome.problem:
+            self._notes.append(f"the bare engine does not run this model: {outcome.problem}")
+        return dict(zip(wanted, outcome.throughput, strict=False))
+
+
+def _stories(prompts: Prompts, streams: int) -> list[str]:
+    return [prompts.story(streams, place) for place in range(streams)]
+
+
+def run(bench: Bench) -> Report | signal.Signals:
+    """Run a benchmark; its report, or the signal that ended it."""
+    return trio.run(_until_signal, bench)
+
+
+async def _until_signal(bench: Bench) -> Report | signal.Signals:
+    found: list[Report | signal.Signals] = []
+
+    async def watch(*, task_status: trio.TaskStatus[None]) -> None:
+        with trio.open_signal_receiver(*ending_signals()) as received:
+            task_status.started()
+            async for number in received:
+                found.append(signal.Signals(number))
+                nursery.cancel_scope.cancel()
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(watch)
+        found.append(await bench.run())
+        nursery.cancel_scope.cancel()
+    return found[0]

@@ -1,0 +1,273 @@
+"""The benchmark without a model: prompts, the client's reading of streams, what is made of times, the table, and what is refused before it starts."""
+
+import functools
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import attrs
+import msgspec
+import pytest
+import trio
+from click.testing import CliRunner
+
+from semantic_trio.domain.errors import InvalidRequestError
+from semantic_trio.entrypoints.bench import command
+from semantic_trio.entrypoints.bench.client import Answer, Client, Message
+from semantic_trio.entrypoints.bench.measures import NEIGHBOURS, Conversation, neighbours, throughput
+from semantic_trio.entrypoints.bench.prompts import Prompts
+from semantic_trio.entrypoints.bench.results import Machine, Neighbours, Options, Report, Round, Throughput, Turn, Turns
+from semantic_trio.entrypoints.bench.summary import summary
+from semantic_trio.entrypoints.bench.table import lines
+from semantic_trio.entrypoints.cli import main
+from semantic_trio.entrypoints.exits import ExitCode
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\n"
+STREAM = (
+    b'data: {"choices": [{"delta": {"role": "assistant", "content": ""}}]}\n\n'
+    b'data: {"choices": [{"delta": {"reasoning_content": "hm"}}]}\n\n'
+    b'data: {"choices": [{"delta": {"content": "one"}}]}\n\n'
+    b": ping\n\n"
+    b'data: {"choices": [{"delta": {"content": " two"}}]}\n\n'
+    b'data: {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 4}}}\n\n'
+    b"data: [DONE]\n\n"
+)
+
+
+async def served(nursery: trio.Nursery, *pieces: bytes) -> Client:
+    """A client of a server that answers every request with the same bytes."""
+
+    async def answer(stream: trio.SocketStream) -> None:
+        async with stream:
+            await stream.receive_some()
+            for piece in pieces:
+                await stream.send_all(piece)
+
+    [listener] = await nursery.start(functools.partial(trio.serve_tcp, answer, 0, host="127.0.0.1"))
+    return Client(f"http://127.0.0.1:{listener.socket.getsockname()[1]}/v1")
+
+
+def test_a_seed_and_a_name_make_one_prompt_and_others_begin_otherwise() -> None:
+    first, again, other = Prompts("7"), Prompts("7"), Prompts("8")
+
+    assert first.story(4, 1) == again.story(4, 1)
+    others = first.story(4, 2), first.story(8, 1), other.story(4, 1), first.opening(40), first.question()
+    beginnings = {text[:60] for text in (first.story(4, 1), *others)}
+    assert len(beginnings) == 6
+    assert len(first.opening(500).split()) == pytest.approx(500, abs=10)
+
+
+async def test_an_answer_is_read_however_its_bytes_are_cut(nursery: trio.Nursery) -> None:
+    client = await served(nursery, HEAD, *(STREAM[i : i + 7] for i in range(0, len(STREAM), 7)))
+
+    answer = await client.chat([{"role": "user", "content": "count"}], 5)
+
+    assert (answer.thoughts, answer.text, len(answer.stamps)) == ("hm", "one two", 3)
+    assert (answer.tokens, answer.prompt_tokens, answer.cached_tokens) == (5, 9, 4)
+    assert answer.started < answer.stamps[0] <= answer.stamps[-1] <= answer.ended
+
+
+REFUSAL = b'{"error": {"message": "prompt is too long: 9000 tokens > 8192 maximum"}}'
+TORN = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\ndata: "
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\nContent-Length: %d\r\n\r\n%b" % (len(REFUSAL), REFUSAL), "says 400: prompt is too long: 9000 tokens"),
+        (b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 4\r\n\r\nOops", "says 502: Oops"),
+        (HEAD + b'data: {"error": {"message": "a step failed"}}\n\n', "a step failed"),
+        (HEAD + b'data: {"choices": [{"delta": {"content": "x"}}]}\n\n', "does not count the tokens"),
+        (HEAD + b"data: {no JSON\n\n", "no whole answer"),
+        (TORN, "no whole answer"),
+        (b"", "no whole answer"),
+    ],
+)
+async def test_a_server_that_does_not_answer_is_an_error_that_says_why(nursery: trio.Nursery, answer: bytes, said: str) -> None:
+    client = await served(nursery, answer)
+
+    with pytest.raises(InvalidRequestError, match=re.escape(said)):
+        await client.chat([], 5)
+
+
+async def test_the_model_is_the_first_that_is_listed(nursery: trio.Nursery) -> None:
+    body = b'{"data": [{"id": "one"}, {"id": "two"}]}'
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n"
+
+    assert await (await served(nursery, head % len(body) + body)).model_id() == "one"
+    with pytest.raises(InvalidRequestError, match="lists no models"):
+        await (await served(nursery, head % 2 + b"{}")).model_id()
+
+
+@attrs.define(eq=False)
+class Scripted(Client):
+    """A server whose streams send a piece a second, and one every two seconds while it reads a long prompt, from second 20 to 30."""
+
+    url: str = ""
+    asked: list[Sequence[Message]] = attrs.field(factory=list)
+    stream_end: float = 40.0
+    is_long_asked: trio.Event = attrs.field(factory=trio.Event)
+
+    async def chat(self, messages: Sequence[Message], tokens: int, answer: Answer | None = None) -> Answer:
+        """See `Client`."""
+        answer = answer or Answer()
+        self.asked.append(tuple(messages))
+        if answer.lead:
+            answer.stamps, answer.tokens = [*map(float, range(1, 21)), 22.0, 24.0, 26.0, 28.0, 30.0, 31.0], 52
+            answer.is_running.set()
+            await self.is_long_asked.wait()
+            answer.ended = self.stream_end
+        else:
+            self.is_long_asked.set()
+            answer.started, answer.stamps, answer.ended, answer.tokens, answer.prompt_tokens, answer.text = 20.0, [30.0], 31.0, tokens, 1000, "Yes."
+        return answer
+
+
+async def test_answers_that_run_at_the_same_time_are_counted_together() -> None:
+    found = await throughput(Scripted(), ["a", "b", "c"], 10)
+
+    assert found == Throughput(30, 11.0, (10.0, 10.0, 10.0))
+    assert found.rate == pytest.approx(30 / 11)
+
+
+async def test_a_conversation_sends_what_was_said_in_it() -> None:
+    client, conversation = Scripted(), Conversation()
+
+    assert await conversation.turn(client, "first") == Turn(10.0, 1000, 0)
+    await conversation.turn(client, "second")
+
+    assert [message["content"] for message in client.asked[1]] == ["first", "Yes.", "second"]
+
+
+async def test_neighbours_are_measured_before_and_while_a_long_prompt_is_read() -> None:
+    found = await neighbours(Scripted(), Prompts("7"), 500, 30)
+
+    assert found is not None
+    assert (found.streams, found.prompt_tokens, found.first_seconds) == (NEIGHBOURS, 1000, 10.0)
+    assert (found.gap_before, found.gap_meanwhile) == (1.0, 2.0)
+    assert (found.rate_before, found.rate_meanwhile) == (2.0 * NEIGHBOURS, 1.0 * NEIGHBOURS)  # a piece is two tokens: 26 pieces, 52 tokens
+
+
+async def test_streams_that_end_too_early_are_no_neighbours() -> None:
+    assert await neighbours(Scripted(stream_end=19.0), Prompts("7"), 500, 30) is None
+
+
+def measured(served: float, bare: float | None, restarted: float | None = 2.0, beside: float = 12.0) -> Round:
+    def answers(rate: float) -> dict[int, Throughput]:
+        return {1: Throughput(100, 100 / rate, (0.25,)), 4: Throughput(400, 100 / rate, (0.25, 0.5))}
+
+    return Round(
+        served=answers(served),
+        bare={} if bare is None else answers(bare),
+        turns=Turns(Turn(10.0, 1000, 0), Turn(1.0, 1040, 1008), None if restarted is None else Turn(restarted, 1080, 1048)),
+        neighbours=Neighbours(4, 1000, beside, 40.0, 20.0, 0.1, 0.3),
+    )
+
+
+def report(*rounds: Round, notes: tuple[str, ...] = ()) -> Report:
+    return Report(
+        format=1,
+        started_at="2026-11-30T03:00:00+00:00",
+        seconds=10.0,
+        machine=Machine("Linux", "a processor", 2, 8 << 30, "3.11", 0.5, "cpu"),
+        versions={"semantic-trio": "0.1.0", "mlx": "0.32.4"},
+        commit="abc",
+        model="tiny",
+        url="",
+        settings={},
+        options=Options((1, 4), 100, 1000, len(rounds), "7", has_bare=True),
+        notes=notes,
+        summary=summary(rounds),
+        rounds=rounds,
+    )
+
+
+def test_the_table_has_medians_ranges_and_ratios_within_rounds() -> None:
+    text = list(lines(report(measured(10, 20), measured(30, 30), measured(24, 20), notes=("something",))))
+
+    assert text == [
+        "tiny, 3 rounds, answers of 100 tokens, 2026-11-30T03:00:00+00:00",
+        "Linux, a processor, 2 cores, load before: 0.5",
+        "cpu, semantic-trio 0.1.0, mlx 0.32.4",
+        "",
+        "throughput  served, tokens/s  bare, tokens/s  served / bare      last first token, s",
+        "1 stream    24 (10 to 30)     20 (20 to 30)   1 (0.500 to 1.20)  0.250",
+        "4 streams   96 (40 to 120)    80 (80 to 120)  1 (0.500 to 1.20)  0.500",
+        "",
+        "conversation               first token, s  times faster  prompt tokens  of them reused",
+        "first turn                 10              1             1,000          0",
+        "next turn                  1               10            1,040          1,008",
+        "next turn after a restart  2               5             1,080          1,048",
+        "",
+        "neighbours            tokens/s  longest gap, s  prompt tokens  first token, s  times as long as alone",
+        "4 streams alone       40        0.100           -              -               -",
+        "beside a long prompt  20        0.300           1,000          12              1.20",
+        "",
+        "note: something",
+    ]
+
+
+def test_what_was_not_measured_is_not_in_the_table() -> None:
+    text = "\n".join(lines(report(attrs.evolve(measured(10, None, None), neighbours=None))))
+
+    assert "bare" not in text
+    assert "restart" not in text
+    assert "neighbours" not in text
+
+
+def test_a_report_is_read_back_from_its_file_as_it_was() -> None:
+    written = report(measured(10, 20), measured(30, 30))
+
+    assert msgspec.json.decode(msgspec.json.encode(written), type=Report) == written
+
+
+@pytest.mark.parametrize("kind", ["svg", "png"])
+def test_a_report_is_drawn_on_a_ground_of_its_own(tmp_path: Path, kind: str) -> None:
+    pytest.importorskip("matplotlib", reason="needs the extra bench")
+    from semantic_trio.entrypoints.bench.plot import draw
+
+    for name, rounds in {"whole": [measured(10, 20), measured(30, 30)], "least": [attrs.evolve(measured(10, None, None), neighbours=None)]}.items():
+        draw(report(*rounds), tmp_path / f"{name}.{kind}")
+
+        assert (tmp_path / f"{name}.{kind}").read_bytes().startswith(b"\x89PNG" if kind == "png" else b"<?xml")
+    if kind == "svg":
+        assert "fill: #ffffff" in (tmp_path / "whole.svg").read_text()
+
+
+def test_a_plot_without_matplotlib_is_refused_before_anything_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+
+    for name in ("plot.svg", "plot.png"):
+        result = CliRunner().invoke(main, ["bench", "--plot", str(tmp_path / name)])
+        assert result.exit_code == ExitCode.USAGE
+        assert result.stderr == "semantic-trio: --plot: needs matplotlib, which is not installed: pip install 'semantic-trio[bench]'\n"
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--streams", "1,x"], "--streams: '1,x' is not a list of numbers from 1 to 1,024"),
+        (["--streams", "0,4"], "--streams: '0,4' is not a list of numbers from 1 to 1,024"),
+        (["--plot", "plot.gif"], "--plot: plot.gif ends neither in .png nor in .svg"),
+        (["--json", "/nowhere/at/all.json"], "/nowhere/at/all.json: there is no directory /nowhere/at"),
+        (["--url", "http://127.0.0.1:1"], "url: no whole answer from http://127.0.0.1:1"),
+        (["--url", "nonsense://"], "url: no whole answer from nonsense://"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line_and_a_code(options: list[str], said: str) -> None:
+    result = CliRunner().invoke(main, ["bench", *options])
+
+    assert result.exit_code == ExitCode.USAGE
+    assert result.stderr.startswith(f"semantic-trio: {said}")
+    assert result.stderr.count("\n") == 1
+
+
+def test_options_that_are_not_given_are_usual_or_quick() -> None:
+    usual, quick = (command.options(None, None, None, None, None, has_bare=True, quick=quick) for quick in (False, True))
+    own = command.options("8,1,8", 16, None, 2, "mine", has_bare=False, quick=True)
+
+    assert (usual.streams, usual.tokens, usual.words, usual.rounds) == ((1, 4, 8), 96, 1000, 3)
+    assert (quick.streams, quick.tokens, quick.words, quick.rounds) == ((1, 4), 32, 400, 1)
+    assert usual.seed != quick.seed
+    assert own == Options((1, 8), 16, 400, 2, "mine", has_bare=False)
