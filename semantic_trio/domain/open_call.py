@@ -4,11 +4,19 @@ Knows what was told of a call, and what becomes of it when the call has ended. K
 """
 
 from collections.abc import Sequence
+from typing import Protocol
 
 import attrs
 
 from semantic_trio.domain.arguments import ArgumentsWriter
 from semantic_trio.domain.conversation import AnswerPart, CallPiece, CutCall, ToolCall
+
+
+class Writer(Protocol):
+    """The arguments of a call, read as the model writes them and written as JSON."""
+
+    def push(self, text: str) -> str:
+        """Read more of the text. Returns what it adds to the arguments; nothing before the first key is known."""
 
 
 @attrs.define(eq=False)
@@ -17,7 +25,7 @@ class OpenCall:
 
     name: str
     _read: int  # characters of the call's text that are read: at first those before its arguments
-    _writer: ArgumentsWriter = attrs.field(init=False, factory=ArgumentsWriter)
+    _writer: Writer = attrs.field(factory=ArgumentsWriter)
     _told: list[str] = attrs.field(init=False, factory=list)
 
     @property

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import attrs
 import structlog
 
-from semantic_trio.adapters.text.arguments import ArgumentShape
+from semantic_trio.adapters.text.argument_shape import ArgumentShape
 from semantic_trio.adapters.text.formats.typed import Schema, properties
 from semantic_trio.adapters.text.lark import Lark, exactly
 from semantic_trio.adapters.text.values import DEFINITIONS, Exactly, JsonValue, RawText, Way, ways

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import attrs
 
 from semantic_trio.adapters.text.argument_rules import argument_schemas
-from semantic_trio.adapters.text.arguments import argument_shape, common_front
+from semantic_trio.adapters.text.argument_shape import argument_shape, common_front
 from semantic_trio.adapters.text.formats.hermes import HERMES
 from semantic_trio.adapters.text.generic import CALL_CLOSE, CALL_HEAD, CALL_MIDDLE, definition
 from semantic_trio.adapters.text.layout import PLACEHOLDER, Kind, Slots, Span, encodable

@@ -206,7 +206,7 @@ class MarkReader:
         if self._open is None:
             begun = (syntax.begun(self._held, self._tools) for syntax in self._syntaxes if self._held.startswith((*syntax.openings, *syntax.fronts)))
             found = next((one for one in begun if one is not None), None)
-            self._open = OpenCall(found.name, found.at) if found is not None else None
+            self._open = OpenCall(found.name, found.at, found.writer) if found is not None else None
         return self._open.push(self._held) if self._open is not None else []
 
     def _ended(self, form: str, reading: Reading, written: str) -> list[AnswerPart]:

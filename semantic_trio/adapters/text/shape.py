@@ -5,7 +5,7 @@ import re
 
 import attrs
 
-from semantic_trio.adapters.text.arguments import ArgumentShape
+from semantic_trio.adapters.text.argument_shape import ArgumentShape
 
 
 @attrs.frozen

@@ -6,7 +6,9 @@ from typing import Protocol
 
 import attrs
 
+from semantic_trio.domain.arguments import ArgumentsWriter
 from semantic_trio.domain.conversation import Tool
+from semantic_trio.domain.open_call import Writer
 
 
 class Ending(enum.Enum):
@@ -32,6 +34,7 @@ class Begun:
 
     name: str
     at: int  # characters of the text before its arguments
+    writer: Writer = attrs.field(factory=ArgumentsWriter, eq=False)  # reads the arguments
 
 
 class ToolSyntax(Protocol):
@@ -68,8 +71,8 @@ class ToolSyntax(Protocol):
         """
 
     def begun(self, text: str, tools: Sequence[Tool]) -> Begun | None:
-        """Return the first call that a text begins with, once its delimiter, its name and the brace of its arguments have come.
+        """Return the first call that a text begins with, once its delimiter, its name and the beginning of its arguments have come.
 
-        The name is that of an offered tool, and the arguments are JSON. None before that, and in formats whose arguments are certain only at their
-        end. Once there is a call, it is the same for every longer text.
+        The name is that of an offered tool. None before that, and in formats whose arguments are certain only at their end. Once there is a call, it
+        is the same for every longer text.
         """

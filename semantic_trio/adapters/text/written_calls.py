@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import attrs
 
-from semantic_trio.adapters.text.arguments import common_front
+from semantic_trio.adapters.text.argument_shape import common_front
 from semantic_trio.adapters.text.calls import native
 from semantic_trio.adapters.text.generic import Definition
 from semantic_trio.adapters.text.syntax import ToolSyntax

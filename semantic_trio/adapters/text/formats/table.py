@@ -11,7 +11,8 @@ from semantic_trio.adapters.text.formats.headed import HeadedCalls
 from semantic_trio.adapters.text.formats.hermes import HERMES
 from semantic_trio.adapters.text.formats.marked import MarkedCalls
 from semantic_trio.adapters.text.formats.pythonic import PythonicCalls
-from semantic_trio.adapters.text.formats.tagged import TaggedCalls, tag
+from semantic_trio.adapters.text.formats.tagged import TaggedCalls
+from semantic_trio.adapters.text.formats.tags import tag
 from semantic_trio.adapters.text.syntax import ToolSyntax
 
 

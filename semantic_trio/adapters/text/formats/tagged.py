@@ -4,7 +4,6 @@ Nothing is escaped in these formats, so a value may hold any of their tags. A ca
 which its text can be divided the most likely one counts: see `Costs`. Where two are as likely, there is no call.
 """
 
-import functools
 import heapq
 import itertools
 import json
@@ -13,13 +12,14 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import attrs
 
+from semantic_trio.adapters.text.formats.tagged_arguments import TaggedArguments
+from semantic_trio.adapters.text.formats.tags import NAME, Tags, name_of, told_schema
 from semantic_trio.adapters.text.formats.typed import Schema, properties, types_of, value
 from semantic_trio.adapters.text.syntax import Begun, Ending, Reading
 from semantic_trio.domain.conversation import Tool
 
 # Ways of dividing a call that are looked at: more than any but a text made of tags alone has.
 MOST_WAYS = 4_000
-NAME = r"[^\s<>\"'=]+"
 
 
 class Costs:
@@ -49,24 +49,8 @@ class _Way:
 
 
 @attrs.frozen(slots=False)
-class TaggedCalls:
-    """Tags around calls, around each call, and around each argument."""
-
-    format: str
-    start: str
-    end: str
-    call: re.Pattern[str]  # what a call begins with; group 1: the name
-    call_end: str  # empty where the section holds one call, which ends with it
-    argument: re.Pattern[str]  # what an argument begins with; group 1: its name, group `json`: its value is JSON, group `text`: it is text
-    argument_end: str
-    lead: str = ""  # what every call begins with
-    pads: tuple[tuple[str, str], ...] = ()  # what may stand around a value and is no part of it
-
-    @functools.cached_property
-    def nested(self) -> re.Pattern[str]:
-        """What a call begins with, as far as it shows that it is one."""
-        before = "" if self.lead else re.escape(self.start) + r"\s*"
-        return re.compile(rf"{before}{self.call.pattern}(?=\s*(?:{self.argument.pattern}|{re.escape(self.call_end or self.end)}))")
+class TaggedCalls(Tags):
+    """Calls between tags."""
 
     @property
     def delimiters(self) -> tuple[str, ...]:
@@ -99,8 +83,15 @@ class TaggedCalls:
         return Reading(tuple(calls), way.at, way.repair)
 
     def begun(self, text: str, tools: Sequence[Tool]) -> Begun | None:
-        """See `ToolSyntax.begun`. A value may hold any tag, so its end is certain only at the call's end."""
-        return None
+        """See `ToolSyntax.begun`. The call has begun when its first argument has."""
+        if not text.startswith(self.start):
+            return None
+        at = 0 if self.start == self.lead else len(self.start)
+        call = self.call.match(text, _behind_blanks(text, at))
+        if call is None or self.argument.match(text, _behind_blanks(text, call.end())) is None:
+            return None
+        tool = next((tool for tool in tools if tool.name == name_of(call)), None)
+        return None if tool is None else Begun(tool.name, call.end(), TaggedArguments(self, tool))
 
     def _begins(self, rest: str, tools: Sequence[Tool] | None) -> bool:
         """False where a text cannot become a call any more; with tools: a call of one of them."""
@@ -117,7 +108,7 @@ class TaggedCalls:
 class _Search:
     """The search for the most likely way to divide one text."""
 
-    _format: TaggedCalls
+    _format: Tags
     _text: str
     _known: Mapping[str, tuple[Schema, dict[str, Schema]]]
     _ending: Ending
@@ -147,7 +138,7 @@ class _Search:
             for _, read in given:
                 text = read if isinstance(read, str) else ""
                 openings = (match for match in self._format.argument.finditer(text) if self._format.argument_end not in text[match.end() :])
-                if any(match[1].strip("\"'") in missing and self._is_padded(text, match) for match in openings):
+                if any(name_of(match) in missing and self._is_padded(text, match) for match in openings):
                     return True
         return False
 
@@ -156,7 +147,7 @@ class _Search:
         return not any(left == "\n" for left, _ in self._format.pads) or (text[opening.start() - 1 : opening.start()] == "\n")
 
     def _steps(self, way: _Way) -> Iterator[_Way]:
-        at = self._blanks(way.at)
+        at = _behind_blanks(self._text, way.at)
         if not way.is_open:
             yield from self._between(way, at)
             return
@@ -176,7 +167,7 @@ class _Search:
         has_room = form.call_end or not way.calls
         call = form.call.match(text, at) if has_room else None
         if call is not None:
-            yield attrs.evolve(way, at=call.end(), calls=(*way.calls, (call[1].strip("\"'"), ())), is_open=True)
+            yield attrs.evolve(way, at=call.end(), calls=(*way.calls, (name_of(call), ())), is_open=True)
         elif way.calls and form.end and text.startswith(form.end, at):
             yield from self._after_section(attrs.evolve(way, at=at + len(form.end)))
         elif way.calls and not form.end:
@@ -185,12 +176,12 @@ class _Search:
             yield attrs.evolve(way, at=at, is_over=True, cost=way.cost + Costs.NO_END, repair="end tag")
 
     def _after_section(self, way: _Way) -> Iterator[_Way]:
-        again = self._blanks(way.at)
+        again = _behind_blanks(self._text, way.at)
         if self._text.startswith(self._format.start, again):
-            inner = self._blanks(again + len(self._format.start))
+            inner = _behind_blanks(self._text, again + len(self._format.start))
             call = self._format.call.match(self._text, inner)
             if call is not None:
-                yield attrs.evolve(way, at=call.end(), calls=(*way.calls, (call[1].strip("\"'"), ())), is_open=True)
+                yield attrs.evolve(way, at=call.end(), calls=(*way.calls, (name_of(call), ())), is_open=True)
                 return
         yield from self._over(way)
 
@@ -202,7 +193,7 @@ class _Search:
             yield attrs.evolve(way, is_over=True)
 
     def _arguments(self, way: _Way, argument: "re.Match[str]") -> Iterator[_Way]:
-        (name, given), key = way.calls[-1], argument[1].strip("\"'")
+        (name, given), key = way.calls[-1], name_of(argument)
         if key in dict(given):
             yield attrs.evolve(way, is_over=True, is_broken=True)
             return
@@ -218,7 +209,7 @@ class _Search:
     def _values(self, start: int) -> Iterator[tuple[int, int, int, int, str]]:
         """The ways in which a value may end: what that costs, the bounds of the value, where to go on, a repair."""
         form, text = self._format, self._text
-        left, right = next((pad for pad in form.pads if text.startswith(pad[0], start)), ("", ""))
+        left, right = form.pad(text, start)
         skipped, skipped_nested, depth, seen, has_tags = 0, 0, 0, start, False
         for match in re.finditer(f"{re.escape(form.argument_end)}(?=\\s*(?:{self._closing}))", text[start:]):
             end, after = start + match.start(), start + match.end()
@@ -251,11 +242,8 @@ class _Search:
 
     def _value(self, name: str, key: str, argument: "re.Match[str]", raw: str) -> tuple[object, bool]:
         """A value; False where it is a text although the schema allows none."""
-        groups = argument.groupdict()
-        if groups.get("text"):
-            return raw, True
         root, schemas = self._known.get(name, ({}, {}))
-        schema = {"type": ["object", "array", "number", "boolean", "null"]} if groups.get("json") else schemas.get(key, {})
+        schema = told_schema(argument, schemas.get(key, {}))
         read = value(raw, schema, root)
         return read, not isinstance(read, str) or "string" in types_of(schema, root)
 
@@ -276,12 +264,8 @@ class _Search:
         closed = rf"{re.escape(form.call_end)}\s*(?:{behind})|{re.escape(form.end)}" if form.call_end else re.escape(form.end)
         return f"{form.argument.pattern}|{closed}"
 
-    def _blanks(self, at: int) -> int:
-        while at < len(self._text) and self._text[at].isspace():
-            at += 1
-        return at
 
-
-def tag(before: str, after: str, name: str = rf"{NAME}|\"[^\"]*\"|'[^']*'") -> re.Pattern[str]:
-    """A tag with a name in it."""
-    return re.compile(rf"{before}\s*({name})\s*{after}")
+def _behind_blanks(text: str, at: int) -> int:
+    while at < len(text) and text[at].isspace():
+        at += 1
+    return at

@@ -1,0 +1,61 @@
+"""Tags of the formats whose arguments stand one by one, as text. Knows how they are written; knows nothing of whole calls."""
+
+import functools
+import re
+
+import attrs
+
+from semantic_trio.adapters.text.formats.typed import Schema
+
+NAME = r"[^\s<>\"'=]+"
+# The part of a pattern before its first choice, group or repetition.
+LITERAL = re.compile(r"(?:[^\\()\[\]{}?*+.|]|\\\W)+")
+TEXT: Schema = {"type": "string"}
+JSON: Schema = {"type": ["object", "array", "number", "boolean", "null"]}
+
+
+@attrs.frozen(slots=False)
+class Tags:
+    """Tags around calls, around each call, and around each argument."""
+
+    format: str
+    start: str
+    end: str
+    call: re.Pattern[str]  # what a call begins with; group 1: the name
+    call_end: str  # empty where the section holds one call, which ends with it
+    argument: re.Pattern[str]  # what an argument begins with; group 1: its name, group `json`: its value is JSON, group `text`: it is text
+    argument_end: str
+    lead: str = ""  # what every call begins with
+    pads: tuple[tuple[str, str], ...] = ()  # what may stand around a value and is no part of it
+
+    @functools.cached_property
+    def nested(self) -> re.Pattern[str]:
+        """What a call begins with, as far as it shows that it is one."""
+        before = "" if self.lead else re.escape(self.start) + r"\s*"
+        return re.compile(rf"{before}{self.call.pattern}(?=\s*(?:{self.argument.pattern}|{re.escape(self.call_end or self.end)}))")
+
+    @functools.cached_property
+    def argument_lead(self) -> str:
+        """The text that every argument begins with."""
+        found = LITERAL.match(self.argument.pattern)
+        return re.sub(r"\\(.)", r"\1", found[0]) if found else ""
+
+    def pad(self, text: str, at: int) -> tuple[str, str]:
+        """What stands around the value that begins at a place, and is no part of it."""
+        return next((pad for pad in self.pads if text.startswith(pad[0], at)), ("", ""))
+
+
+def name_of(opening: "re.Match[str]") -> str:
+    """The name in a tag, which some models put between quotes."""
+    return opening[1].strip("\"'")
+
+
+def told_schema(argument: "re.Match[str]", schema: Schema) -> Schema:
+    """The schema of an argument's value: what its tag tells, or else what the tool's schema has."""
+    groups = argument.groupdict()
+    return TEXT if groups.get("text") else JSON if groups.get("json") else schema
+
+
+def tag(before: str, after: str, name: str = rf"{NAME}|\"[^\"]*\"|'[^']*'") -> re.Pattern[str]:
+    """A tag with a name in it."""
+    return re.compile(rf"{before}\s*({name})\s*{after}")
