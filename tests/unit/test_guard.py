@@ -1,5 +1,6 @@
 """Frame and contents are encoded apart: what users, files and tools spell is text, whatever delimiters it looks like."""
 
+import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,9 +12,11 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, normalizers
 
 from semantic_trio.adapters.text.codec import TokenizerCodec, load_codec
+from semantic_trio.adapters.text.formats.table import formats
 from semantic_trio.adapters.text.guard import Guard, Segment
 from semantic_trio.domain.conversation import Conversation, Known, Message, Part, Role, Text, Thinking, Tool, ToolCall, ToolResult
 from tests import harmony
+from tests.call_templates import TEMPLATES
 from tests.unit.test_template import MISTRAL, QWEN, XML
 from tests.vocabulary import CHATML, byte_tokenizer, write_model
 
@@ -21,6 +24,8 @@ COHERE = (
     "{% for message in messages %}{{ '<|START_OF_TURN_TOKEN|><|' + message.role + '|>' + message.content + '<|END_OF_TURN_TOKEN|>' }}{% endfor %}"
     "{% if add_generation_prompt %}{{ '<|START_OF_TURN_TOKEN|><|assistant|>' }}{% endif %}{# <|START_THINKING|> <|END_THINKING|> #}"
 )
+# Delimiters that are words of their own.
+DELIMITER = re.compile(r"<[^<>\s\"=]+>|\[[A-Z_]+\]")
 # A template and the tokens of its vocabulary, those that steer and those that do not: Qwen's delimiters of calls are none that steer.
 FAMILIES: Mapping[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {
     "ChatML": (CHATML, ("<|im_start|>", "<|im_end|>"), ()),
@@ -77,6 +82,22 @@ def test_nobody_forges_a_delimiter_by_writing_it(family: tuple[TokenizerCodec, t
         attacked = codec.encode_prompt(conversation(word))
         assert delimiters(codec, attacked.tokens) == delimiters(codec, honest.tokens), word
         assert codec.decode(attacked.tokens) == codec.decode(honest.tokens).replace("word", word), "and all of it is told"
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_no_delimiter_of_any_format_of_calls_is_forged(name: str, tmp_path: Path) -> None:
+    """All delimiters of the format and of the frame are special tokens here."""
+    written = " ".join(text for syntax in formats(TEMPLATES[name]) for text in (*syntax.openings, syntax.end, *syntax.delimiters))
+    words = tuple(dict.fromkeys(("<end>", "[user]", "[assistant]", "[tool]", *DELIMITER.findall(written))))
+    codec = load_codec(write_model(tmp_path, tokenizer=tokenizer(words, ()), chat_template=TEMPLATES[name]))
+    honest = codec.encode_prompt(conversation("word"))
+    assert delimiters(codec, honest.tokens)
+
+    for word in words:
+        attacked = codec.encode_prompt(conversation(word))
+        assert delimiters(codec, attacked.tokens) == delimiters(codec, honest.tokens), word
+        told = codec.decode(attacked.tokens).replace("<![CDATA[", "").replace("]]>", "")  # one template wraps values that hold tags
+        assert told == codec.decode(honest.tokens).replace("word", word), word
 
 
 def test_one_speaker_cannot_speak_as_another(family: tuple[TokenizerCodec, tuple[str, ...]]) -> None:
