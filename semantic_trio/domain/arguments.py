@@ -50,6 +50,12 @@ class ArgumentsWriter:
     _open: list[set[str] | None] = attrs.field(init=False, factory=list)  # of each open object its keys; None: a list
     _front: str = ""  # written before the next value or key: a comma, or the opening brace
     _key: str = ""
+    _is_whole: bool = False  # the brace that closes the arguments was read
+
+    @property
+    def unread(self) -> int | None:
+        """Characters behind the arguments; None while they have not ended, or where they are not certain."""
+        return len(self._rest) if self._is_whole else None
 
     def push(self, text: str) -> str:
         """Read more of the text. Returns what it adds to the arguments; nothing before the first key is whole."""
@@ -60,13 +66,13 @@ class ArgumentsWriter:
         piece: str | None = ""
         while piece is not None:
             yield piece
-            piece = self._step()
+            piece = None if self._next is _Next.NOTHING else self._step()
 
     def _step(self) -> str | None:
-        """Text that is certain by now, perhaps none; None where more has to be read, or nothing more is written."""
+        """Text that is certain by now, perhaps none; None where more has to be read."""
         if self._next is not _Next.STRING:
             self._rest = self._rest.lstrip(BLANKS)
-        if not self._rest or self._next is _Next.NOTHING:
+        if not self._rest:
             return None
         match self._next:
             case _Next.OBJECT | _Next.COLON | _Next.COMMA:
@@ -106,6 +112,7 @@ class ArgumentsWriter:
             return self._stopped()
         self._rest = self._rest[1:]
         self._open.pop()
+        self._is_whole = not self._open
         self._next = _Next.COMMA if self._open else _Next.NOTHING
         return bracket if self._open else None
 

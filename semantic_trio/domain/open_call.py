@@ -1,4 +1,4 @@
-"""A call that is told while the model writes it.
+"""Calls that are told while the model writes them.
 
 Knows what was told of a call, and what becomes of it when the call has ended. Knows nothing of formats.
 """
@@ -15,6 +15,10 @@ from semantic_trio.domain.conversation import AnswerPart, CallPiece, CutCall, To
 class Writer(Protocol):
     """The arguments of a call, read as the model writes them and written as JSON."""
 
+    @property
+    def unread(self) -> int | None:
+        """Characters behind the arguments; None while they have not ended, or where their end is not certain."""
+
     def push(self, text: str) -> str:
         """Read more of the text. Returns what it adds to the arguments; nothing before the first key is known."""
 
@@ -24,8 +28,9 @@ class OpenCall:
     """A call whose name is known and whose arguments are being written. It is announced when the first key of its arguments is known."""
 
     name: str
-    _read: int  # characters of the call's text that are read: at first those before its arguments
+    _read: int  # characters of the text that are read: at first those before the arguments
     _writer: Writer = attrs.field(factory=ArgumentsWriter)
+    start: int = 0  # characters of the text before the call
     _told: list[str] = attrs.field(init=False, factory=list)
 
     @property
@@ -38,8 +43,19 @@ class OpenCall:
         """The arguments as far as they were told."""
         return "".join(self._told)
 
+    @property
+    def end(self) -> int | None:
+        """The end of the arguments in the text; None while they have not ended."""
+        unread = self._writer.unread
+        return None if unread is None else self._read - unread
+
+    @property
+    def whole(self) -> ToolCall:
+        """The call, where its arguments have ended."""
+        return ToolCall("", self.name, f"{self.told or '{'}}}")
+
     def push(self, text: str) -> list[AnswerPart]:
-        """Read on in the call's text, of which all up to now is given. Returns what is to be told of it."""
+        """Read on in the text, of which all up to now is given. Returns what is to be told of the call."""
         more = self._writer.push(text[self._read :])
         self._read = max(self._read, len(text))
         if not more:
@@ -51,4 +67,46 @@ class OpenCall:
         """The calls that the text turned out to be, of which the first has to be this one; else the end of a call that was cut."""
         if calls and calls[0].name == self.name and calls[0].arguments.startswith(self.told):
             return [*calls]
-        return [CutCall("", self.name, self.told, written)]
+        return [CutCall("", self.name, self.told, written[self.start :])]
+
+
+@attrs.define(eq=False)
+class OpenCalls:
+    """Calls in a row in one text. A call is told as whole when the next one is announced."""
+
+    _begun: list[OpenCall] = attrs.field(init=False, factory=list)  # the announced one, if there is one, and those behind it
+    _said: list[ToolCall] = attrs.field(init=False, factory=list)  # told as whole
+
+    @property
+    def end(self) -> int | None:
+        """The place behind which another call may begin; None while the last one has not ended."""
+        return self._begun[-1].end if self._begun else 0
+
+    @property
+    def start(self) -> int:
+        """The place where the call begins that is being told."""
+        return self._begun[0].start if self._begun else 0
+
+    @property
+    def is_announced(self) -> bool:
+        """True if something was told: it cannot become text any more."""
+        return bool(self._begun) and self._begun[0].is_announced
+
+    def begin(self, call: OpenCall) -> None:
+        """Read on in another call."""
+        self._begun.append(call)
+
+    def push(self, text: str) -> list[AnswerPart]:
+        """Read on in the last call. Returns what is to be told."""
+        pieces = self._begun[-1].push(text) if self._begun else []
+        if not pieces or len(self._begun) == 1:
+            return pieces
+        whole = [call.whole for call in self._begun[:-1]]
+        self._said += whole
+        del self._begun[:-1]
+        return [*whole, *pieces]
+
+    def ended(self, calls: Sequence[ToolCall], written: str) -> list[AnswerPart]:
+        """The calls that the text turned out to be and that were not told as whole; else the end of the call that was cut."""
+        count = len(self._said)
+        return self._begun[0].ended(calls[count:] if [*calls[:count]] == self._said else (), written)

@@ -53,7 +53,7 @@ class HarmonyCalls:
     fronts: tuple[str, ...] = ()
     delimiters: tuple[str, ...] = (START, CHANNEL, CONSTRAIN, MESSAGE)
 
-    def begun(self, text: str, tools: Sequence[Tool]) -> Begun | None:
+    def begun(self, text: str, tools: Sequence[Tool], behind: int = 0) -> Begun | None:
         """See `ToolSyntax.begun`. `HarmonyReader` knows itself where arguments begin."""
         return None
 

@@ -10,11 +10,11 @@ from collections.abc import Sequence
 import attrs
 
 from semantic_trio.adapters.text.layout import encodable
-from semantic_trio.adapters.text.syntax import Ending, Reading, ToolSyntax
+from semantic_trio.adapters.text.syntax import Begun, Ending, Reading, ToolSyntax
 from semantic_trio.adapters.text.tally import CallTally, Outcome
 from semantic_trio.adapters.text.thinking import ThinkMarks
 from semantic_trio.domain.conversation import AnswerPart, CutCall, Part, Text, Thinking, Tool, ToolCall
-from semantic_trio.domain.open_call import OpenCall
+from semantic_trio.domain.open_call import OpenCall, OpenCalls
 from semantic_trio.domain.stopping import Thoughts, begun
 
 # Characters of what begins like a call that are looked at with every piece: most of what is no call shows that by then.
@@ -42,7 +42,7 @@ class MarkReader:
     _state: _State = attrs.field(init=False, default=_State.TEXT)
     _behind: type[Part] = attrs.field(init=False, default=Thinking)  # what the gap is behind
     _searched: int = attrs.field(init=False, default=0)  # of a call: characters that were read already
-    _open: OpenCall | None = attrs.field(init=False, default=None)  # the call that is being written, once its arguments have begun
+    _open: OpenCalls = attrs.field(init=False, factory=OpenCalls)  # the calls that are being written, once their arguments have begun
     _is_cut: bool = attrs.field(init=False, default=False)  # the answer has ended, but not by the model's will
     _has_said: bool = attrs.field(init=False, default=False)
     _has_thought: bool = attrs.field(init=False, default=False)  # of a thought: its first words were told
@@ -196,23 +196,31 @@ class MarkReader:
         if found is None:
             return pieces
         form, reading = found
-        written, self._held = self._held[: reading.used], self._held[reading.used :]
+        used = reading.used if reading.used > self._open.start else len(self._held)  # a call that is being told and was not read is cut
+        written, self._held = self._held[:used], self._held[used:]
         self._state, self._behind = _State.GAP if reading.calls else _State.TEXT, ToolCall
         self._has_said = self._has_said or not reading.calls
         return [*pieces, *self._ended(form, reading, written)]
 
     def _pieces(self) -> list[AnswerPart]:
-        """More of the call that the held text begins with, once its arguments have begun."""
-        if self._open is None:
-            begun = (syntax.begun(self._held, self._tools) for syntax in self._syntaxes if self._held.startswith((*syntax.openings, *syntax.fronts)))
-            found = next((one for one in begun if one is not None), None)
-            self._open = OpenCall(found.name, found.at, found.writer) if found is not None else None
-        return self._open.push(self._held) if self._open is not None else []
+        """More of the calls that the held text begins with, of each once its arguments have begun."""
+        pieces = self._open.push(self._held)
+        while (end := self._open.end) is not None and (found := self._begun(end)) is not None:
+            self._open.begin(OpenCall(found.name, found.at, found.writer, end))
+            pieces += self._open.push(self._held)
+        return pieces
+
+    def _begun(self, behind: int) -> Begun | None:
+        """The call that begins behind a place in the held text."""
+        begun = (
+            syntax.begun(self._held, self._tools, behind) for syntax in self._syntaxes if self._held.startswith((*syntax.openings, *syntax.fronts))
+        )
+        return next((one for one in begun if one is not None), None)
 
     def _ended(self, form: str, reading: Reading, written: str) -> list[AnswerPart]:
         """What a call, or several, turned out to be. What was announced cannot become text."""
-        announced, self._open = self._open, None
-        if announced is None or not announced.is_announced:
+        announced, self._open = self._open, OpenCalls()
+        if not announced.is_announced:
             return [*self._called(form, reading)] or [Text(written)]
         parts = announced.ended(_calls(reading), written)
         if isinstance(parts[0], CutCall):

@@ -70,9 +70,9 @@ class ToolSyntax(Protocol):
         A reading of a text is the reading of every longer text too. Never None for a text that has ended. Raises nothing for any text.
         """
 
-    def begun(self, text: str, tools: Sequence[Tool]) -> Begun | None:
+    def begun(self, text: str, tools: Sequence[Tool], behind: int = 0) -> Begun | None:
         """Return the first call that a text begins with, once its delimiter, its name and the beginning of its arguments have come.
 
-        The name is that of an offered tool. None before that, and in formats whose arguments are certain only at their end. Once there is a call, it
-        is the same for every longer text.
+        `behind`: the place where the arguments of a call end; then the next call in the row is meant. The name is that of an offered tool. None
+        before that, and in formats whose arguments are certain only at their end. Once there is a call, it is the same for every longer text.
         """

@@ -50,7 +50,7 @@ class ForeignCalls:
             return Reading(calls, at + len(self.end))
         return None if ending is Ending.OPEN else self._unended(text, tools)
 
-    def begun(self, text: str, tools: Sequence[Tool]) -> Begun | None:
+    def begun(self, text: str, tools: Sequence[Tool], behind: int = 0) -> Begun | None:
         """See `ToolSyntax.begun`. What the parser makes of a text is known at its end."""
         return None
 

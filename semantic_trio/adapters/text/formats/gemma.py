@@ -43,7 +43,7 @@ class GemmaCalls:
         """See `ToolSyntax.delimiters`."""
         return (self.quote,)
 
-    def begun(self, text: str, tools: Sequence[Tool]) -> Begun | None:
+    def begun(self, text: str, tools: Sequence[Tool], behind: int = 0) -> Begun | None:
         """See `ToolSyntax.begun`. The end of a string is certain only with what follows it."""
         return None
 

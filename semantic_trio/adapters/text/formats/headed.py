@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import attrs
 
 from semantic_trio.adapters.text.formats.lenient import UnfinishedError, decode, outside_strings, values
-from semantic_trio.adapters.text.formats.marked import arguments, begun_object, call
+from semantic_trio.adapters.text.formats.marked import BEFORE_ARGUMENTS, arguments, begun_object, call
 from semantic_trio.adapters.text.syntax import Begun, Ending, Reading
 from semantic_trio.domain.conversation import Tool
 
@@ -53,15 +53,21 @@ class HeadedCalls:
             return self._refused(text, at) if ending is not Ending.CUT and not is_unfinished else Reading((), len(text))
         return Reading(tuple(calls), self._behind(text, used), repair)
 
-    def begun(self, text: str, tools: Sequence[Tool]) -> Begun | None:
+    def begun(self, text: str, tools: Sequence[Tool], behind: int = 0) -> Begun | None:
         """See `ToolSyntax.begun`."""
         at = len(self.start) if text.startswith(self.start) else 0
         if self.has_lists and text[at:].lstrip().startswith("["):
-            return begun_object(text, at, tools)
-        head = self.head.match(text, at)
+            return begun_object(text, behind or at, tools, BEFORE_ARGUMENTS[behind > 0])
+        tail = self._tail_pattern.match(text, behind) if behind else None
+        head = self.head.match(text, tail.end() if tail else at) if tail or not behind else None
         if head is None or not text.startswith("{", head.end()) or all(tool.name != head[1] for tool in tools):
             return None
         return Begun(head[1], head.end())
+
+    @property
+    def _tail_pattern(self) -> re.Pattern[str]:
+        """All that may stand between the end of a call's arguments and the end of the call."""
+        return re.compile(rf"\s*(?:{re.escape(self.before_tail)})?\s*{re.escape(self.tail)}")
 
     def _refused(self, text: str, at: int) -> Reading:
         """Text up to the end of the section."""
@@ -118,7 +124,7 @@ class HeadedCalls:
         """Where a call ends whose arguments end at a place. Raises `UnfinishedError`, `ValueError`."""
         if not self.tail:
             return at
-        found = re.compile(rf"\s*(?:{re.escape(self.before_tail)})?\s*{re.escape(self.tail)}").match(text, at)
+        found = self._tail_pattern.match(text, at)
         if found is not None:
             return found.end()
         rest = text[at:].strip().removeprefix(self.before_tail).lstrip()

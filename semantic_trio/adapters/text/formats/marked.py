@@ -20,12 +20,19 @@ BESIDES = frozenset({"id", "tool_call_id", "call_id", "index", "type"})
 # The first keys of an object that may be a call although nothing marks it as one.
 FRONT_KEYS = ('"name"', '"type"', '"function"')
 FRONT_NAME = re.compile(r'\{\s*"name"\s*:\s*"([^"]*)"')
-# All that stands in front of arguments that are an object; group 1: the name.
-BEFORE_ARGUMENTS = re.compile(
-    r"""\s*(?:\[\s*)?\{\s*(?:"(?:id|tool_call_id|call_id|index|type)"\s*:\s*(?:"[^"\\]*"|[0-9]+)\s*,\s*)*(?:"function"\s*:\s*\{\s*)?"""
+# A key of that kind with its value.
+BESIDE = r"""\s*"(?:id|tool_call_id|call_id|index|type)"\s*:\s*(?:"[^"\\]*"|[0-9]+)\s*"""
+# An object up to arguments that are an object; group 1: the name.
+OBJECT = (
+    rf"""\s*\{{(?:{BESIDE},)*\s*(?:"function"\s*:\s*\{{\s*)?"""
     r""""(?:name|tool_name)"\s*:\s*"([^"\\]+)"\s*,\s*"(?:arguments|parameters|input)"\s*:\s*(?=\{)"""
 )
-BEFORE_ARGUMENTS_OF_KEY = re.compile(r"""\s*(?:\[\s*)?\{\s*"([^"\\]+)"\s*:\s*(?=\{)""")
+# All that stands between the arguments of two calls in a row, but for the second object.
+BETWEEN = rf"""(?:,{BESIDE}|\s)*\}}\s*(?:\}}\s*)?[,;]?"""
+KEY = r"""\s*"([^"\\]+)"\s*:\s*(?=\{)"""
+# All that stands in front of the arguments of a call: of the first, and of another one in the row.
+BEFORE_ARGUMENTS = (re.compile(rf"\s*(?:\[)?{OBJECT}"), re.compile(BETWEEN + OBJECT))
+BEFORE_ARGUMENTS_OF_KEY = (re.compile(rf"\s*(?:\[\s*)?\{{{KEY}"), re.compile(rf"\s*(?:\}}\s*,\s*\{{|,){KEY}"))
 # A call's JSON may be written as a code block.
 FENCE = "```"
 Call = tuple[str, str]
@@ -74,13 +81,13 @@ class MarkedCalls:
             return None if ending is Ending.OPEN else Reading(calls, len(text))
         return self._mended(text, len(opening), offered, ending)
 
-    def begun(self, text: str, tools: Sequence[Tool]) -> Begun | None:
+    def begun(self, text: str, tools: Sequence[Tool], behind: int = 0) -> Begun | None:
         """See `ToolSyntax.begun`. An object that no delimiter announces may be a call in a format that has no delimiter at all."""
         opening = next((one for one in self.openings if text.startswith(one)), "")
         if not (opening or text.startswith(self.start)):
             return None
-        pattern = BEFORE_ARGUMENTS_OF_KEY if self.has_names_as_keys else BEFORE_ARGUMENTS
-        return begun_object(text, len(opening), tools, pattern)
+        patterns = BEFORE_ARGUMENTS_OF_KEY if self.has_names_as_keys else BEFORE_ARGUMENTS
+        return begun_object(text, behind or len(opening), tools, patterns[behind > 0])
 
     def _in_a_row(self, text: str, at: int) -> tuple[list[object], int]:
         """The objects that stand one after the other, and where the last ends."""
@@ -128,7 +135,7 @@ class MarkedCalls:
         return [call(found)]
 
 
-def begun_object(text: str, at: int, tools: Sequence[Tool], pattern: re.Pattern[str] = BEFORE_ARGUMENTS) -> Begun | None:
+def begun_object(text: str, at: int, tools: Sequence[Tool], pattern: re.Pattern[str]) -> Begun | None:
     """The call of an offered tool whose object begins at a place, once its arguments have begun."""
     found = pattern.match(text, at)
     return Begun(found[1], found.end()) if found is not None and any(tool.name == found[1] for tool in tools) else None

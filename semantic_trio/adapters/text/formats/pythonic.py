@@ -42,7 +42,7 @@ class PythonicCalls:
         """See `ToolSyntax.openings`."""
         return self.more_openings if self.start in self.fronts else (self.start, *self.more_openings)
 
-    def begun(self, text: str, tools: Sequence[Tool]) -> Begun | None:
+    def begun(self, text: str, tools: Sequence[Tool], behind: int = 0) -> Begun | None:
         """See `ToolSyntax.begun`. Arguments are Python, and a call is certain only with its last bracket."""
         return None
 

@@ -82,7 +82,7 @@ class TaggedCalls(Tags):
         calls = [(name, json.dumps(dict(given), ensure_ascii=False)) for name, given in way.calls]
         return Reading(tuple(calls), way.at, way.repair)
 
-    def begun(self, text: str, tools: Sequence[Tool]) -> Begun | None:
+    def begun(self, text: str, tools: Sequence[Tool], behind: int = 0) -> Begun | None:
         """See `ToolSyntax.begun`. The call has begun when its first argument has."""
         if not text.startswith(self.start):
             return None

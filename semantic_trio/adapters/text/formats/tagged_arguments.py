@@ -69,6 +69,11 @@ class TaggedArguments:
     _value: _Value | None = attrs.field(init=False, default=None)
     _is_over: bool = attrs.field(init=False, default=False)  # nothing more is written
 
+    @property
+    def unread(self) -> int | None:
+        """See `Writer.unread`. The last value has ended only when the call has."""
+        return None
+
     def push(self, text: str) -> str:
         """Read more of the text. Returns what it adds to the arguments."""
         self._rest += text
