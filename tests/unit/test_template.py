@@ -242,6 +242,7 @@ ANY_TEMPLATE = {name: template(source) for name, source in TEMPLATES.items()} | 
     "qwen": template(QWEN),
     "mistral": template(MISTRAL, MISTRAL_CALLS),
     "tools last": template(TOOLS_LAST, MISTRAL_CALLS),
+    "system last": template(SYSTEM_LAST, MISTRAL_CALLS),
     "xml": template(XML, QWEN_XML),
     "bare": template(BARE),
 }
@@ -305,7 +306,7 @@ def test_every_answer_tells_where_it_ends(name: str) -> None:
 def test_templates_that_know_calls_are_asked_in_the_way_they_know() -> None:
     manners = {name: template.manners.calls for name, template in ANY_TEMPLATE.items()}
 
-    assert {name for name, manner in manners.items() if manner.is_native} == {"qwen", "mistral", "xml", "tools last"}, (
+    assert {name for name, manner in manners.items() if manner.is_native} == {"qwen", "mistral", "xml", "tools last", "system last"}, (
         "what cannot be read is not used"
     )
     assert (manners["qwen"].head, manners["qwen"].middle) == ('<tool_call>\n{"name": "', '", "arguments": ')
@@ -324,11 +325,14 @@ def test_tools_that_a_template_would_move_are_told_at_the_front_with_the_form_of
     assert '[TOOL_CALLS] [{"name": "look", "arguments": {"where": "p1"}' in text
 
 
-def test_a_template_that_loses_the_system_message_tells_no_calls() -> None:
-    losing = template(SYSTEM_LAST, MISTRAL_CALLS)
+def test_a_system_message_that_a_template_would_move_is_told_with_what_the_user_says_first() -> None:
+    text = ANY_TEMPLATE["system last"].prompt(CALLS)
 
-    assert not losing.manners.calls.is_native
-    assert "Looks around" in losing.prompt(CALLS)
+    assert not ANY_TEMPLATE["system last"].manners.takes_system
+    assert text.count("Looks around") == 1
+    assert text.index("[INST]") < text.index("Looks around") < text.index("S\n\nu1") < text.index("[/INST]")
+    assert '[TOOL_CALLS] [{"name": "tool_name", "arguments": {"argument": "value"}' in text[: text.index("u1")]
+    assert '[TOOL_CALLS] [{"name": "look", "arguments": {"where": "p1"}' in text
 
 
 def test_thoughts_of_all_turns_are_told_as_the_model_thought_them() -> None:

@@ -129,6 +129,22 @@ def native(render: Render, marks: ThinkMarks, syntaxes: Sequence[ToolSyntax]) ->
             yield manner
 
 
+def takes_system(render: Render) -> bool:
+    """True if the template writes a system message in front of all else, and leaves it there when the conversation grows."""
+    return all(appear(render, roles) for roles in ((Role.SYSTEM, Role.USER), (Role.SYSTEM, Role.USER, Role.ASSISTANT, Role.USER)))
+
+
+def appear(render: Render, roles: Sequence[Role]) -> bool:
+    """True if turns of these speakers all appear, in their order."""
+    words = [f"probe-{number}-{role.value}" for number, role in enumerate(roles)]
+    try:
+        text = render([turn(role, word) for role, word in zip(roles, words, strict=True)])
+    except REFUSALS:
+        return False
+    places = [text.find(word) for word in words]
+    return places == sorted(places) and places[0] >= 0
+
+
 @attrs.frozen
 class _Trial:
     """One way of telling calls, tried."""
@@ -145,7 +161,7 @@ class _Trial:
         script = Script(self.takes_text, self.numbering)
         user, calling, last = script.say("user", "said1"), script.calling(script.slots.hold("said2"), 1, 2), script.say("user", "said4")
         # Where the template tells no tools, they stand in a system message, if it takes one: that has to stay, whoever speaks last.
-        leading = [script.say("system", "said0")] if not self.tells_tools and self._takes_system() else []
+        leading = [script.say("system", "said0")] if not self.tells_tools and takes_system(self.render) else []
         answered = [*leading, user, calling, script.result(1), script.result(2)]
         turns = [*answered, script.say("assistant", "said3"), last]
         text, spans = self._told(script, turns)
@@ -180,17 +196,8 @@ class _Trial:
         value = '{"key": "value"}' if self.takes_text else "value"
         front = text[: spans[0].start] if spans else ""
         has_tools = not self.tells_tools or (TOOL.name in front and TOOL.description in front)
-        leading = ["said0"] if not self.tells_tools and self._takes_system() else []
+        leading = ["said0"] if not self.tells_tools and takes_system(self.render) else []
         return told == [*leading, "said1", value, value, "result1", "result2", "said3", "said4"] and has_tools
-
-    def _takes_system(self) -> bool:
-        """True if the template writes a system message in front of what the user says."""
-        script = Script(self.takes_text, self.numbering)
-        try:
-            _, spans = self._told(script, [script.say("system", "said0"), script.say("user", "said1")])
-        except REFUSALS:
-            return False
-        return [span.slot.text for span in spans] == ["said0", "said1"]
 
     def _is_stable(self, script: Script, turns: Sequence[Turn], lengths: Sequence[int]) -> bool:
         texts = [self._told(script, turns[:length], speak=False)[0] for length in lengths]

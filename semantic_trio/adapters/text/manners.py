@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import attrs
 
-from semantic_trio.adapters.text.calls import GENERIC, CallManner, Script, native
+from semantic_trio.adapters.text.calls import GENERIC, CallManner, Script, appear, native, takes_system
 from semantic_trio.adapters.text.formats.hermes import HERMES
 from semantic_trio.adapters.text.switch import NO_SWITCH, Switch, find_switch
 from semantic_trio.adapters.text.syntax import ToolSyntax
@@ -30,35 +30,18 @@ class Manners:
 
 def probe(render: Render, marks: ThinkMarks, syntaxes: Sequence[ToolSyntax] = (HERMES,)) -> Manners:
     """What the template accepts. What it is given counts as accepted when it appears, and where it belongs."""
-    say = _Saying(render)
-    neighbours = say.all_of(Role.USER, Role.USER)
-    system = say.all_of(Role.SYSTEM, Role.USER)
+    neighbours = appear(render, (Role.USER, Role.USER))
+    system = takes_system(render)
     opening = (Role.SYSTEM, Role.USER) if system else (Role.USER,)
-    late = (
-        say.all_of(*opening, Role.SYSTEM)
-        and say.all_of(*opening, Role.SYSTEM, Role.ASSISTANT, Role.USER, Role.SYSTEM)
-        and say.all_of(Role.USER, Role.SYSTEM, Role.ASSISTANT, Role.USER)
-        and say.all_of(Role.SYSTEM, Role.SYSTEM, Role.USER)
+    lates = (
+        (*opening, Role.SYSTEM),
+        (*opening, Role.SYSTEM, Role.ASSISTANT, Role.USER, Role.SYSTEM),
+        (Role.USER, Role.SYSTEM, Role.ASSISTANT, Role.USER),
+        (Role.SYSTEM, Role.SYSTEM, Role.USER),
     )
+    late = all(appear(render, roles) for roles in lates)
     calls = next(native(render, marks, syntaxes), GENERIC)
     return Manners(system, late, neighbours, frozenset(_trimmed(render, system, calls)), find_switch(render), calls)
-
-
-@attrs.frozen
-class _Saying:
-    """Tries a template with turns that can be told apart."""
-
-    render: Render
-
-    def all_of(self, *roles: Role) -> bool:
-        """Whether turns of these speakers all appear, in their order."""
-        words = [f"probe-{number}-{role.value}" for number, role in enumerate(roles)]
-        try:
-            text = self.render([turn(role, word) for role, word in zip(roles, words, strict=True)])
-        except REFUSALS:
-            return False
-        places = [text.find(word) for word in words]
-        return places == sorted(places) and places[0] >= 0
 
 
 def _trimmed(render: Render, takes_system: bool, calls: CallManner) -> Iterator[str]:
