@@ -3,7 +3,6 @@
 Run as a program it reads a job on standard input and writes the outcome on standard output, both in JSON.
 """
 
-import os
 import sys
 import time
 from collections.abc import Sequence
@@ -62,8 +61,6 @@ def main() -> None:
 
     outcome = Outcome(describe_device(), tuple(_measure(job)) if job.batches else ())
     sys.stdout.buffer.write(b"\n" + msgspec.json.encode(outcome) + b"\n")
-    sys.stdout.flush()
-    os._exit(0)  # nothing is left to do, and some devices take long to be taken down
 
 
 def _measure(job: Job) -> list[Throughput]:

@@ -40,8 +40,9 @@ def draw(report: Report, path: Path) -> None:
         figure = Figure(figsize=INCHES, layout="constrained", facecolor="white")
         left, middle, right = figure.subplots(1, 3)
         _throughput(left, report)
-        _bars(middle, report.summary[CONVERSATION], FIRST_TOKEN, "Conversation: first token", "seconds")
-        _bars(right, report.summary[NEIGHBOURS], GAP, "Longest gap of a stream", "seconds")
+        unit = f"seconds (prompt of {report.options.words:,} words)"
+        _bars(middle, report.summary[CONVERSATION], FIRST_TOKEN, "Conversation: first token", unit)
+        _bars(right, report.summary[NEIGHBOURS], GAP, "Longest gap of a stream", unit)
         machine, versions = report.machine, ", ".join(f"{name} {report.versions.get(name, '?')}" for name in ("semantic-trio", "mlx", "mlx-lm"))
         figure.suptitle(f"{report.model} on {machine.device or machine.processor}, {machine.cores} cores: {versions} {report.commit}", fontsize=10)
         figure.savefig(path, dpi=DPI)
@@ -57,7 +58,7 @@ def _throughput(axes: "Axes", report: Report) -> None:
     for place, row in zip(streams, rows, strict=True):
         if RATIO in row:
             text = f"{row[RATIO].median:.2f}"
-            axes.annotate(text, (place, row[SERVED].median), (0, 9), textcoords="offset points", ha="center", color=BLUE)
+            axes.annotate(text, (place, row[SERVED].high), (0, 7), textcoords="offset points", ha="center", color=BLUE)
     axes.set(title="Throughput (numbers: served / bare)", xlabel="streams", ylabel="tokens per second", xticks=streams)
     axes.margins(x=0.1, y=0.2)
     axes.set_ylim(bottom=0)
