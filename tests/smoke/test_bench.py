@@ -20,16 +20,22 @@ COMMAND = [sys.executable, "-m", "semantic_trio", "bench"]
 LITTLE = ["--streams", "1,2", "--tokens", "8", "--words", "300", "--rounds", "1", "--seed", "7"]
 
 
+@pytest.fixture(scope="module")
+def temporary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where temporary files go: of all tests, for MLX keeps there what it has compiled."""
+    return tmp_path_factory.mktemp("temporary")
+
+
 @contextlib.contextmanager
-def started(directory: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
-    """A benchmark in a process group of its own, whose temporary files are in a directory; the whole group is killed at the end."""
+def started(directory: Path, temporary: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
+    """A benchmark in a process group of its own; the whole group is killed at the end."""
     process = subprocess.Popen(
         [*COMMAND, *LITTLE, *options],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         cwd=directory,
-        env=os.environ | {"TMPDIR": str(directory)},
+        env=os.environ | {"TMPDIR": str(temporary)},
         start_new_session=True,
     )
     try:
@@ -39,15 +45,15 @@ def started(directory: Path, *options: str) -> Iterator[subprocess.Popen[str]]:
             os.killpg(process.pid, signal.SIGKILL)
 
 
-def assert_nothing_is_left(process: subprocess.Popen[str], directory: Path) -> None:
+def assert_nothing_is_left(process: subprocess.Popen[str], temporary: Path) -> None:
     with pytest.raises(ProcessLookupError):
         os.killpg(process.pid, 0)
-    assert list(directory.glob("semantic-trio-bench-*")) == []
+    assert list(temporary.glob("semantic-trio-bench-*")) == []
 
 
 @pytest.mark.timeout(300)
-def test_everything_is_measured_and_nothing_is_left(tmp_path: Path) -> None:
-    with started(tmp_path, "--model", "tiny-random", "--max-batch-size", "6", "--json", "out.json") as process:
+def test_everything_is_measured_and_nothing_is_left(tmp_path: Path, temporary: Path) -> None:
+    with started(tmp_path, temporary, "--model", "tiny-random", "--max-batch-size", "6", "--disk-floor-mb", "1", "--json", "out.json") as process:
         output, progress = process.communicate(timeout=280)
 
         assert process.returncode == 0, progress
@@ -63,12 +69,12 @@ def test_everything_is_measured_and_nothing_is_left(tmp_path: Path) -> None:
         assert found.machine.device
         assert all(f"\n{row} " in output for row in ("1 stream", "2 streams", "next turn after a restart"))
         assert "round 1 of 1: 2 streams" in progress
-        assert_nothing_is_left(process, tmp_path)
+        assert_nothing_is_left(process, temporary)
 
 
 @pytest.mark.timeout(120)
-def test_a_running_server_is_measured_and_goes_on(tmp_path: Path, tiny_server: ServerProcess) -> None:
-    with started(tmp_path, "--url", tiny_server.url, "--json", "out.json") as process:
+def test_a_running_server_is_measured_and_goes_on(tmp_path: Path, temporary: Path, tiny_server: ServerProcess) -> None:
+    with started(tmp_path, temporary, "--url", tiny_server.url, "--json", "out.json") as process:
         _, progress = process.communicate(timeout=110)
 
         assert process.returncode == 0, progress
@@ -77,13 +83,13 @@ def test_a_running_server_is_measured_and_goes_on(tmp_path: Path, tiny_server: S
         assert (found.rounds[0].bare, found.rounds[0].turns.restarted) == ({}, None)
         assert "the bare engine was not run: the server at --url keeps its memory" in found.notes
         assert tiny_server.process.poll() is None
-        assert_nothing_is_left(process, tmp_path)
+        assert_nothing_is_left(process, temporary)
 
 
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize(("number", "moment"), [(signal.SIGTERM, "starting a server"), (signal.SIGINT, "round 1 of 1: 1 stream")])
-def test_a_signal_leaves_no_server_behind(tmp_path: Path, number: signal.Signals, moment: str) -> None:
-    with started(tmp_path, "--model", "tiny-random") as process:
+def test_a_signal_leaves_no_server_behind(tmp_path: Path, temporary: Path, number: signal.Signals, moment: str) -> None:
+    with started(tmp_path, temporary, "--model", "tiny-random") as process:
         assert process.stderr is not None
         while not process.stderr.readline().startswith(moment):
             assert process.poll() is None
@@ -93,17 +99,17 @@ def test_a_signal_leaves_no_server_behind(tmp_path: Path, number: signal.Signals
 
         assert process.returncode == 128 + number
         assert f"semantic-trio: ended by {number.name}" in rest
-        assert_nothing_is_left(process, tmp_path)
+        assert_nothing_is_left(process, temporary)
 
 
 @pytest.mark.timeout(120)
-def test_a_server_that_does_not_start_says_why(tmp_path: Path) -> None:
-    with started(tmp_path, "--model", "tiny-random", "--allow-remote") as process:
+def test_a_server_that_does_not_start_says_why(tmp_path: Path, temporary: Path) -> None:
+    with started(tmp_path, temporary, "--model", "tiny-random", "--allow-remote") as process:
         _, said = process.communicate(timeout=110)
 
         assert process.returncode == 2
         assert said.splitlines()[-1] == "semantic-trio: server: did not start: allow_remote: needs an API key (--api-key-file or SEMANTIC_API_KEY)"
-        assert_nothing_is_left(process, tmp_path)
+        assert_nothing_is_left(process, temporary)
 
 
 @pytest.mark.timeout(120)
