@@ -21,7 +21,7 @@ class LayerKind(enum.Enum):
     GLOBAL = "global"  # keys and values of every position
     SLIDING = "sliding"  # of the last `window` positions
     CHUNKED = "chunked"  # of the positions since the last multiple of `window`
-    RECURRENT = "recurrent"  # a state of fixed size
+    RECURRENT = "recurrent"  # a state of fixed size; that of a cache of unknown kind may grow
 
 
 @attrs.frozen
@@ -30,7 +30,7 @@ class LayerGroup:
 
     kind: LayerKind
     layers: int
-    token_bytes: int = 0  # keys and values of one position, all layers of the group
+    token_bytes: int = 0  # keys and values of one position, all layers of the group; what a state grows by
     window: int = 0  # tokens; sliding and chunked layers
     state_bytes: int = 0  # recurrent layers: all of them
 
@@ -41,7 +41,7 @@ class LayerGroup:
     def bytes_at(self, position: int) -> int:
         """What the group holds after `position` tokens."""
         if self.kind is LayerKind.RECURRENT:
-            return self.state_bytes
+            return self.state_bytes + self.token_bytes * position
         if self.kind is LayerKind.GLOBAL:
             return self.token_bytes * position
         if self.kind is LayerKind.SLIDING:
@@ -90,10 +90,7 @@ class ModelCacheSpec:
         """Bytes of a live row that has read so many tokens, by group: with the room its buffers grow by, and what a chunk adds to a window."""
         room = (-(-tokens // self.block_tokens) + ROW_SLACK_BLOCKS) * self.block_tokens
         windows = [min(tokens, group.window) + min(tokens, chunk_tokens) for group in self.groups]
-        return tuple(
-            group.state_bytes or group.token_bytes * (room if group.kind is LayerKind.GLOBAL else window)
-            for group, window in zip(self.groups, windows, strict=True)
-        )
+        return tuple(group.token_bytes * window if group.window else group.bytes_at(room) for group, window in zip(self.groups, windows, strict=True))
 
     def row_limit(self, tokens: int, chunk_tokens: int) -> int:
         """The most tokens that a live row can have read in the bytes that `tokens` take."""

@@ -16,6 +16,7 @@ from mlx_lm.utils import MODEL_REMAPPING
 from semantic_trio.adapters.mlx.geometry import leaves, measure_spec
 from semantic_trio.domain.families import EXTRACTORS, published_spec
 from semantic_trio.domain.geometry import LayerKind, ModelCacheSpec
+from tests.contract.architectures import tiny_model
 from tests.contract.models import FAMILIES, SIZE
 
 TEXT: dict[str, object] = SIZE | {"num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 4096, "rope_theta": 1e4}
@@ -96,6 +97,20 @@ def test_a_cache_of_no_kind_we_know_is_a_state_to_keep_whole(monkeypatch: pytest
     [group] = on_device(lambda: measure_spec(model, "f")).groups
 
     assert (group.kind, group.layers, group.state_bytes) == (LayerKind.RECURRENT, 4, 4 * 1000)
+
+
+def test_a_cache_of_no_kind_we_know_that_grows_is_counted_by_its_tokens() -> None:
+    """DeepSeek V4.1 has caches of its own; what they hold of a long row was counted as what they hold of three tokens."""
+
+    def measured() -> tuple[int, int]:
+        model, read = tiny_model("deepseek_v41"), 1000
+        caches = make_prompt_cache(model)
+        model(mx.zeros((1, read), mx.int32), cache=caches)
+        return sum(cache.nbytes for cache in caches), measure_spec(model, "f").context_bytes(read)
+
+    held, counted = on_device(measured)
+
+    assert held <= counted <= held * 1.1
 
 
 class Unheard:

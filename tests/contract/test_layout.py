@@ -7,14 +7,16 @@ import pytest
 
 from semantic_trio.adapters.mlx import attention
 from semantic_trio.adapters.mlx.choosing import choose_layout
+from semantic_trio.adapters.mlx.decoding import DecodingLayout
 from semantic_trio.adapters.mlx.kv import InTurnLayout, RaggedLayout, Span
 from tests.contract.models import random_model
 from tests.device import on_device
 
-RAGGED, IN_TURN = ["llama", "qwen3", "gemma3_text", "gpt_oss"], ["mamba2", "deepseek_v3"]
+RAGGED, DECODING, IN_TURN = ["llama", "qwen3", "gemma3_text", "gpt_oss"], ["mamba2", "deepseek_v3", "qwen3_next", "falcon_h1"], ["llama4"]
+KINDS = [*((f, RaggedLayout) for f in RAGGED), *((f, DecodingLayout) for f in DECODING), *((f, InTurnLayout) for f in IN_TURN)]
 
 
-@pytest.mark.parametrize(("family", "kind"), [*((f, RaggedLayout) for f in RAGGED), *((f, InTurnLayout) for f in IN_TURN)])
+@pytest.mark.parametrize(("family", "kind"), KINDS)
 def test_a_family_gets_the_layout_it_can_have(family: str, kind: type) -> None:
     assert type(on_device(lambda: choose_layout(random_model(family)))) is kind
 
@@ -48,4 +50,4 @@ def test_a_layout_that_computes_something_else_is_not_taken(broken: str, monkeyp
         plain = attention.RaggedCache.__init__
         monkeypatch.setattr(attention.RaggedCache, "__init__", lambda self, caches, counts, offset: plain(self, caches, counts, offset * 2))
 
-    assert isinstance(on_device(lambda: choose_layout(random_model("llama"))), InTurnLayout)
+    assert not isinstance(on_device(lambda: choose_layout(random_model("llama"))), RaggedLayout)

@@ -9,10 +9,10 @@ from typing import Any, cast
 
 import pytest
 
-from semantic_trio.adapters.mlx import loading
-from semantic_trio.adapters.mlx.loading import context_length, eos_token_ids, load
+from semantic_trio.adapters.mlx import loading, runner
+from semantic_trio.adapters.mlx.loading import LoadedModel, context_length, eos_token_ids, load
 from semantic_trio.domain.errors import ModelNotFoundError
-from tests.device import on_device
+from tests.device import on_device, shared_device
 from tests.integration.generation import distance, greedy, logits, spread
 
 import mlx.core as mx  # isort: skip
@@ -160,3 +160,28 @@ def test_the_context_is_what_the_configuration_means(config: Mapping[str, object
 )
 def test_the_ids_that_end_a_text_may_be_one_or_several_or_nested(config: Mapping[str, object], ids: set[int]) -> None:
     assert eos_token_ids(config) == ids
+
+
+async def test_a_model_that_loads_and_cannot_compute_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(Module):
+        layers = ()
+
+        def __call__(self, *_: object, **__: object) -> mx.array:
+            raise NotImplementedError("no such kernel\non this device")
+
+    loaded = LoadedModel(Broken(), {}, 4096, 300, frozenset(), mx.float32, 0, "")
+    monkeypatch.setattr(runner, "load", lambda _: loaded)
+
+    with pytest.raises(ModelNotFoundError) as refused:
+        await runner.load_runner(shared_device(), Path("/models/broken"))
+
+    assert str(refused.value) == "model: /models/broken (mlx-lm loads it, but cannot compute it: NotImplementedError: no such kernel)"
+
+
+def test_an_architecture_that_would_end_the_process_is_refused(tmp_path: Path) -> None:
+    """mlx-lm's olmo exits where a package of its own is missing."""
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": "olmo"}))
+    (tmp_path / "model.safetensors").touch()
+
+    with pytest.raises(ModelNotFoundError, match="cannot be loaded"):
+        on_device(lambda: load(tmp_path))

@@ -7,6 +7,7 @@ import abc
 import contextlib
 import functools
 import itertools
+import math
 import sys
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -16,11 +17,13 @@ import mlx.core as mx
 from mlx.nn.layers.base import Module
 from mlx_lm.models.cache import KVCache, RotatingKVCache
 
+from semantic_trio.adapters.mlx.body import body_of
+
 # Longest row (positions) for which attention on a CPU is spelled out as products: above, MLX's own way of multiplying is the faster one.
 SPELLED_OUT = 256
 
 Mask = mx.array | str | None
-Fetched = Any  # what a cache's `update_and_fetch` gave: an array, or from a `RaggedCache` a list of them, one per row
+Fetched = Any  # what a cache's `update_and_fetch` gave: an array, which from a `RaggedCache` is a `PerRow`
 Attention = Callable[..., mx.array]  # mlx-lm's `scaled_dot_product_attention`, whose trailing parameters differ by family
 
 
@@ -49,22 +52,58 @@ class RaggedCache(BatchCache):
             return None
         return [c.make_mask(n, return_array=return_array, window_size=window_size) for c, n in zip(self.caches, self.counts, strict=True)]
 
-    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[list[mx.array], list[mx.array]]:
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> "tuple[PerRow, PerRow]":
         """Append (tokens, heads, 1, dim) to the rows and return each row's whole keys and values, (1, heads, length, dim)."""
         pieces = zip(self.caches, _to_rows(keys, self.counts), _to_rows(values, self.counts), strict=True)
-        fetched = [cache.update_and_fetch(k, v) for cache, k, v in pieces]
-        return [k for k, _ in fetched], [v for _, v in fetched]
+        return self._per_row([cache.update_and_fetch(k, v) for cache, k, v in pieces])
+
+    def keys_and_values(self) -> "tuple[PerRow, PerRow]":
+        """Keys and values of each row as they are: layers without their own ones attend over those of another layer."""
+        return self._per_row([cache.keys_and_values() for cache in self.caches])
 
     def attend(
         self, plain: Attention, queries: mx.array, keys: Fetched, values: Fetched, scale: float, mask: object, more: dict[str, object]
     ) -> mx.array:
         """See `BatchCache.attend`."""
-        if mask is None and not more and mx.default_device() == mx.cpu and max(key.shape[2] for key in keys) <= SPELLED_OUT:
-            return _attend_by_products(queries * scale, keys, values)
-        masks = mask if isinstance(mask, list) else [mask] * len(self.counts)
-        rows = zip(_to_rows(queries, self.counts), keys, values, self.caches, masks, strict=True)
+        if mask is None and not more and mx.default_device() == mx.cpu and max(key.shape[2] for key in keys.arrays) <= SPELLED_OUT:
+            return _attend_by_products(queries * scale, keys.arrays, values.arrays)
+        masks = mask.arrays if isinstance(mask, PerRow) else mask if isinstance(mask, list) else [mask] * len(self.counts)
+        rows = zip(_to_rows(queries, self.counts), keys.arrays, values.arrays, self.caches, masks, strict=True)
         outputs = [plain(q, k, v, cache=c, scale=scale, mask=m, **more) for q, k, v, c, m in rows]
         return mx.concatenate([out if n == 1 else out.transpose(2, 1, 0, 3) for out, n in zip(outputs, self.counts, strict=True)])
+
+    def _per_row(self, fetched: "list[tuple[mx.array, mx.array]]") -> "tuple[PerRow, PerRow]":
+        return PerRow(self, [keys for keys, _ in fetched]), PerRow(self, [values for _, values in fetched])
+
+
+class PerRow(mx.array):
+    """One array for each row of a pass, (1, heads, length, dim), where the model expects one array for all rows.
+
+    Can do what models do with keys and values outside of attention: latent attention multiplies its rotary part by the queries, and layers that share
+    keys and values hand them on. An array by its type, for only so does Python ask it to be multiplied; as one it is no number, so that whatever else
+    a model makes of it fails the proof of the layout.
+    """
+
+    def __init__(self, cache: RaggedCache, arrays: list[mx.array]) -> None:
+        super().__init__(math.nan)
+        self.cache, self.arrays = cache, arrays
+
+    @property
+    def dtype(self) -> mx.Dtype:  # type: ignore[override]
+        """The kind of numbers."""
+        return self.arrays[0].dtype
+
+    def astype(self, dtype: mx.Dtype) -> "PerRow":  # type: ignore[override]
+        """Convert every array."""
+        return PerRow(self.cache, [array.astype(dtype) for array in self.arrays])
+
+    def swapaxes(self, first: int, second: int) -> "PerRow":  # type: ignore[override]
+        """Swap two axes of every array."""
+        return PerRow(self.cache, [array.swapaxes(first, second) for array in self.arrays])
+
+    def __rmatmul__(self, left: mx.array) -> "PerRow":
+        """Multiply each row's part of (tokens, heads, 1, dim) by the row's array."""
+        return PerRow(self.cache, [part @ array for part, array in zip(_to_rows(left, self.cache.counts), self.arrays, strict=True)])
 
 
 def _to_rows(x: mx.array, counts: list[int]) -> list[mx.array]:
@@ -82,8 +121,9 @@ def batched(plain: Attention) -> Attention:
     def attend(
         queries: mx.array, keys: Fetched, values: Fetched, cache: object = None, scale: float = 1.0, mask: object = None, **more: object
     ) -> mx.array:
-        if isinstance(cache, BatchCache):
-            return cache.attend(plain, queries, keys, values, scale, mask, {name: value for name, value in more.items() if value is not None})
+        batch = keys.cache if isinstance(keys, PerRow) else cache
+        if isinstance(batch, BatchCache):
+            return batch.attend(plain, queries, keys, values, scale, mask, {name: value for name, value in more.items() if value is not None})
         return plain(queries, keys, values, cache=cache, scale=scale, mask=mask, **more)
 
     attend.is_batched = True  # type: ignore[attr-defined]
@@ -122,16 +162,15 @@ class ChosenTokens:
 
     @classmethod
     def of(cls, model: Module) -> "ChosenTokens":
-        """Take hold of the model's body, all but the head: mlx-lm's models call it `model`. Raises `AttributeError` where there is none."""
+        """Take hold of the model's body, all but the head. Raises `AttributeError` where there is none."""
         chosen = cls()
-        whole: Any = getattr(model, "language_model", model)  # mlx types a module's attributes as anything a module may hold
-        chosen._cut(whole.model)
+        chosen._cut(body_of(model))
         return chosen
 
     @contextlib.contextmanager
     def only(self, indices: list[int]) -> Iterator[None]:
-        """While inside, bodies return these tokens alone."""
-        self._indices = mx.array(indices, dtype=mx.int32)
+        """While inside, bodies return these tokens alone; the first one where there are none, for some heads cannot compute nothing."""
+        self._indices = mx.array(indices or [0], dtype=mx.int32)
         try:
             yield
         finally:

@@ -12,19 +12,11 @@ import mlx.core as mx
 from mlx.nn.layers.base import Module
 from mlx_lm.models.cache import make_prompt_cache
 
+from semantic_trio.adapters.mlx.body import body_of
 from semantic_trio.domain.embedding import Pooling
 
-# What mlx-lm's models call their bodies.
-BODIES = ("model", "backbone", "transformer")
 # What a piece is read for whose size has to be found out.
 PROBE = (0, 1)
-
-
-def body_of(model: Module) -> Module:
-    """All of a model but its head. Raises `AttributeError` where there is none."""
-    whole: Any = getattr(model, "language_model", model)  # mlx types a module's attributes as anything a module may hold
-    name = next((name for name in BODIES if name in whole), BODIES[0])
-    return cast(Module, getattr(whole, name))
 
 
 def embedding_size(model: Module) -> int:

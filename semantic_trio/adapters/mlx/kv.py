@@ -1,9 +1,9 @@
 """How rows of different lengths go through a model together.
 
-Two layouts of the live KV cache behind one method; a third one is in `paged.py`. `RaggedLayout`: every row keeps the caches mlx-lm made for it, all
-tokens of a step go through the model as (tokens, 1, hidden), and only attention looks at each row by itself; a row joins and leaves without a copy
-and nothing is padded. `InTurnLayout`: one forward pass per row, for models whose caches cannot be looked at that way. docs/decisions/0004 has the
-measurements.
+Two layouts of the live KV cache behind one method; others are in `decoding.py` and `paged.py`. `RaggedLayout`: every row keeps the caches mlx-lm made
+for it, all tokens of a step go through the model as (tokens, 1, hidden), and only attention looks at each row by itself; a row joins and leaves
+without a copy and nothing is padded. `InTurnLayout`: one forward pass per row, for models whose caches cannot be looked at that way.
+docs/decisions/0004 has the measurements.
 """
 
 import itertools
@@ -60,6 +60,9 @@ class Layout(Protocol):
     def close(self, caches: RowCaches) -> None:
         """Give back the memory of a row that ends."""
 
+    def settled(self, caches: RowCaches) -> RowCaches:
+        """Caches with all that a row holds now, to be read before the next pass and not to be written: where states of several rows are one array."""
+
     def unread(self, rows: Sequence[RowCaches]) -> tuple[list[mx.array], list[mx.array]]:
         """What to compute for rows that have been appended to and draw nothing, and numbers that are there once it is computed.
 
@@ -89,9 +92,13 @@ class InTurnLayout:
     def close(self, caches: RowCaches) -> None:
         """See `Layout.close`. The caches go with their last reference."""
 
+    def settled(self, caches: RowCaches) -> RowCaches:
+        """See `Layout.settled`: they hold it themselves."""
+        return caches
+
     def unread(self, rows: Sequence[RowCaches]) -> tuple[list[mx.array], list[mx.array]]:
         """See `Layout.unread`."""
-        return [array for row in rows for array in _state_of(row)], [number for row in rows for number in _proofs_of(row)]
+        return [array for row in rows for array in state_of(row)], [number for row in rows for number in proofs_of(row)]
 
     def forward(self, tokens: mx.array, spans: Sequence[Span]) -> mx.array | None:
         """See `Layout.forward`."""
@@ -129,9 +136,13 @@ class RaggedLayout:
     def close(self, caches: RowCaches) -> None:
         """See `Layout.close`. The caches go with their last reference."""
 
+    def settled(self, caches: RowCaches) -> RowCaches:
+        """See `Layout.settled`: they hold it themselves."""
+        return caches
+
     def unread(self, rows: Sequence[RowCaches]) -> tuple[list[mx.array], list[mx.array]]:
         """See `Layout.unread`."""
-        return [array for row in rows for array in _state_of(row)], [number for row in rows for number in _proofs_of(row)]
+        return [array for row in rows for array in state_of(row)], [number for row in rows for number in proofs_of(row)]
 
     def forward(self, tokens: mx.array, spans: Sequence[Span]) -> mx.array | None:
         """See `Layout.forward`."""
@@ -146,16 +157,16 @@ class RaggedLayout:
         return logits[:, -1] if last else None
 
 
-def _state_of(caches: RowCaches) -> list[mx.array]:
+def state_of(caches: RowCaches) -> list[mx.array]:
     """The arrays a row's caches hold now."""
     leaves = cast(list[tuple[str, object]], tree_flatten([cache.state for cache in caches if not cache.empty()]))
     return [leaf for _, leaf in leaves if isinstance(leaf, mx.array)]
 
 
-def _proofs_of(caches: RowCaches) -> list[mx.array]:
+def proofs_of(caches: RowCaches) -> list[mx.array]:
     """A number out of each array of the last layer: they are there when the pass that wrote it is done.
 
     The arrays themselves are no good for that: the next pass writes into them, and whoever waits for them waits for it.
     """
     last = next((cache for cache in reversed(caches) if not cache.empty()), None)
-    return [mx.contiguous(array[tuple([slice(1)] * array.ndim)]) for array in _state_of([last] if last else [])]
+    return [mx.contiguous(array[tuple([slice(1)] * array.ndim)]) for array in state_of([last] if last else [])]

@@ -86,8 +86,8 @@ def _lazy(path: Path) -> tuple[Module, dict[str, object]]:
     """The model without its weights in memory."""
     try:
         return cast(tuple[Module, dict[str, object]], load_model(path, lazy=True))
-    except (OSError, ValueError, KeyError, TypeError, RuntimeError) as error:
-        # What mlx-lm raises for missing files, unknown architectures, and weights that do not belong to the configuration.
+    except (Exception, SystemExit) as error:
+        # Missing files, unknown architectures, weights that do not belong to the configuration: each raises what it likes, or ends the process.
         raise ModelNotFoundError(str(path), f"cannot be loaded: {_first_line(error)}") from error
 
 
@@ -154,7 +154,7 @@ def _text_config(config: Mapping[str, object]) -> dict[str, Any]:
     return {**config, **text} if isinstance(text, dict) else dict(config)
 
 
-def _first_line(error: Exception) -> str:
+def _first_line(error: BaseException) -> str:
     if isinstance(error, KeyError):
         return f"config.json has no {error}"
     return str(error).strip().partition("\n")[0] or type(error).__name__

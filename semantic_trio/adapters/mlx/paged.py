@@ -90,6 +90,10 @@ class PagedLayout:
         """See `Layout.close`."""
         row_of(caches).release()
 
+    def settled(self, caches: RowCaches) -> RowCaches:
+        """See `Layout.settled`: pages hold it."""
+        return caches
+
     def forward(self, tokens: mx.array, spans: Sequence[Span]) -> mx.array | None:
         """See `Layout.forward`. Every pass but the last is launched: a write in place needs the readers before it to be done with the array."""
         ends = list(itertools.accumulate(span.count for span in spans))

@@ -27,7 +27,7 @@ from semantic_trio.adapters.mlx.row import Row
 from semantic_trio.adapters.mlx.sampling import Draw, Draws, draw
 from semantic_trio.domain.content import Content, Item
 from semantic_trio.domain.embedding import FIRST_TOKENS, Pooling, next_chunk_tokens
-from semantic_trio.domain.errors import DamagedError, StepFailedError
+from semantic_trio.domain.errors import DamagedError, ModelNotFoundError, StepFailedError
 from semantic_trio.domain.geometry import ModelCacheSpec
 from semantic_trio.domain.step import BlockKey, Closing, Drawn, Inventory, PassSizes, RowStart, SaveBlock, SaveMark, StepPlan, StepResult
 
@@ -124,7 +124,7 @@ class Batch:
     def _save_mark(self, mark: SaveMark, *, is_last_use: bool = False) -> None:
         row = self._rows[mark.row]
         assert row.length == mark.position, f"a mark at {mark.position} of a row that has read {row.length} tokens"
-        self.store.save_mark(row.caches, mark, is_last_use=is_last_use)
+        self.store.save_mark(self.layout.settled(row.caches), mark, is_last_use=is_last_use)
 
     def _rescue(self, number: int, keep: Sequence[SaveBlock]) -> list[SaveBlock]:
         """Save what can be read of a row in doubt, and say what that was."""
@@ -306,11 +306,19 @@ class MlxRunner:
 async def load_runner(device: Device, path: Path) -> tuple[MlxRunner, LoadedModel]:
     """Load a model onto a device: its runner, and what is known of it. Raises `ModelNotFoundError` where there is no usable model."""
     loaded = await device.call(lambda: load(path))
-    layout = await device.call(lambda: choose_layout(loaded.model))
+    runner = await device.call(lambda: _runner_of(device, path, loaded))
     if loaded.notice:
         log.warning(loaded.notice)
-    spec = await device.call(lambda: measure_spec(loaded.model, loaded.fingerprint))
-    batch = Batch(layout)
-    await device.call(lambda: batch.forms)
-    log.info("model loaded", layout=layout.name, context_length=loaded.context_length)
-    return MlxRunner(device, batch, spec, await device.call(lambda: embedding_size(loaded.model))), loaded
+    log.info("model loaded", layout=runner.layout, context_length=loaded.context_length)
+    return runner, loaded
+
+
+def _runner_of(device: Device, path: Path, loaded: LoadedModel) -> MlxRunner:
+    try:
+        batch = Batch(choose_layout(loaded.model))
+        runner = MlxRunner(device, batch, measure_spec(loaded.model, loaded.fingerprint), embedding_size(loaded.model))
+        runner.batch.forms  # noqa: B018 - learnt now, not while somebody waits
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        raise ModelNotFoundError(str(path), f"mlx-lm loads it, but cannot compute it: {reason}") from error
+    return runner
