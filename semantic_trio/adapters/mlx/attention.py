@@ -89,7 +89,7 @@ class PerRow(mx.array):
         self.cache, self.arrays = cache, arrays
 
     @property
-    def dtype(self) -> mx.Dtype:  # type: ignore[override]
+    def dtype(self) -> mx.Dtype:
         """The kind of numbers."""
         return self.arrays[0].dtype
 
