@@ -77,6 +77,21 @@ def fields(api: str, *states: str) -> list[str]:
     return [field for one, field, state in ROWS if one == api and state in states]
 
 
+@pytest.mark.parametrize("api", ["Messages", "Tokens", "Chat", "Responses", "`POST /v1/agents`"])
+def test_tools_are_bounded_in_every_api(api: str) -> None:
+    tool = {"name": "f", "input_schema": {"type": "object"}}
+
+    assert APIS[api].of(tools=[tool] * 4_096)
+    with pytest.raises(Fault, match=r"tools: .* <= 4096"):
+        APIS[api].of(tools=[tool] * 4_097)
+
+
+@pytest.mark.parametrize("api", ["Messages", "Tokens", "Chat", "Agents"])
+def test_messages_are_bounded_in_every_api(api: str) -> None:
+    with pytest.raises(Fault, match=r"messages: .* <= 20000"):
+        APIS[api].of(messages=SAID * 20_001)
+
+
 def test_every_cell_is_a_known_word_and_every_column_an_api() -> None:
     assert {state for _, _, state in ROWS} == {"read", "ignored", "refused", ""}
     assert {api for api, _, _ in ROWS} == set(APIS)

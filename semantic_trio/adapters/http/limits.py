@@ -1,4 +1,4 @@
-"""The most tokens an answer and the most messages a conversation may have, as every API has it.
+"""The most tokens of an answer, and the most messages and tools of a conversation, as every API has them.
 
 Knows numbers. Other servers take -1 for an answer without a limit of its own, and so do these APIs.
 """
@@ -12,6 +12,8 @@ from semantic_trio.domain.errors import InvalidRequestError
 NO_LIMIT = -1
 # More than any conversation has; what it costs to look at one is the event loop's.
 MOST_MESSAGES = 20_000
+# More than any client offers; each is read, put in order and written into the prompt before it is known that they do not fit.
+MOST_TOOLS = 4_096
 
 MaxTokens = Annotated[int, msgspec.Meta(ge=NO_LIMIT, extra_json_schema={"not": {"const": 0}})]
 

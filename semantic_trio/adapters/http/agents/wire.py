@@ -13,7 +13,7 @@ import msgspec
 from semantic_trio.adapters.http.demands import BehaviourDemands, FormDemands, schema_demanded
 from semantic_trio.adapters.http.generate import Asked, SamplingChoice
 from semantic_trio.adapters.http.identity import AgentId, CacheSalt, Identity
-from semantic_trio.adapters.http.limits import MOST_MESSAGES, MaxTokens, token_limit
+from semantic_trio.adapters.http.limits import MOST_MESSAGES, MOST_TOOLS, MaxTokens, token_limit
 from semantic_trio.adapters.http.openai.answer import FunctionCall
 from semantic_trio.adapters.http.openai.content import ContentPart
 from semantic_trio.adapters.http.openai.format import ResponseFormat, schema_of
@@ -39,7 +39,7 @@ class CreateAgent:
     id: AgentId | None = None
     model: str | None = None
     system: str | list[ContentPart] | None = None
-    tools: list[ToolParam] | None = None
+    tools: Annotated[list[ToolParam], msgspec.Meta(max_length=MOST_TOOLS)] | None = None
     cache_salt: CacheSalt | None = None
 
 

@@ -17,7 +17,7 @@ from semantic_trio.adapters.http.anthropic.tools import ToolChoiceParam, ToolPar
 from semantic_trio.adapters.http.demands import BehaviourDemands, FormDemands, schema_demanded
 from semantic_trio.adapters.http.generate import Asked, SamplingChoice
 from semantic_trio.adapters.http.identity import NOBODY, AgentId, CacheSalt, Identity
-from semantic_trio.adapters.http.limits import MOST_MESSAGES, MaxTokens, token_limit
+from semantic_trio.adapters.http.limits import MOST_MESSAGES, MOST_TOOLS, MaxTokens, token_limit
 from semantic_trio.adapters.http.openai.format import ResponseFormat, schema_of
 from semantic_trio.domain.conversation import EFFORTS, Calling, Conversation, Message, Part, Role, Text, ToolResult
 from semantic_trio.domain.errors import InvalidRequestError
@@ -77,7 +77,7 @@ class CountTokensRequest(FormDemands):
     model: str
     messages: Annotated[list[MessageParam], msgspec.Meta(min_length=1, max_length=MOST_MESSAGES)]
     system: str | list[TextBlock] | None = None
-    tools: list[ToolParam] | None = None
+    tools: Annotated[list[ToolParam], msgspec.Meta(max_length=MOST_TOOLS)] | None = None
     tool_choice: ToolChoiceParam | None = None
     parallel_tool_calls: bool | None = None  # as OpenAI's APIs have it
     thinking: ThinkingParam | None = None

@@ -13,7 +13,7 @@ import msgspec
 from semantic_trio.adapters.http.demands import FormDemands, Refused, schema_demanded
 from semantic_trio.adapters.http.generate import Asked
 from semantic_trio.adapters.http.identity import NOBODY, Identity
-from semantic_trio.adapters.http.limits import MOST_MESSAGES, MaxTokens, token_limit
+from semantic_trio.adapters.http.limits import MOST_MESSAGES, MOST_TOOLS, MaxTokens, token_limit
 from semantic_trio.adapters.http.openai.content import ContentPart, parts_of, result_of
 from semantic_trio.adapters.http.openai.format import ResponseFormat, schema_of
 from semantic_trio.adapters.http.openai.request import DrawingRequest
@@ -92,7 +92,7 @@ class ChatRequest(DrawingRequest, ThoughtsRequest, FormDemands):
     max_completion_tokens: MaxTokens | None = None
     logprobs: bool | None = None
     top_logprobs: TopLogprobs | None = None
-    tools: list[ToolParam] | None = None
+    tools: Annotated[list[ToolParam], msgspec.Meta(max_length=MOST_TOOLS)] | None = None
     tool_choice: ChoiceWord | ToolChoiceParam | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None

@@ -13,7 +13,7 @@ import msgspec
 from semantic_trio.adapters.http.demands import BehaviourDemands, FormDemands, schema_demanded
 from semantic_trio.adapters.http.generate import Asked, SamplingChoice
 from semantic_trio.adapters.http.identity import NOBODY, AgentId, CacheSalt, Identity
-from semantic_trio.adapters.http.limits import MOST_MESSAGES, MaxTokens, token_limit
+from semantic_trio.adapters.http.limits import MOST_MESSAGES, MOST_TOOLS, MaxTokens, token_limit
 from semantic_trio.adapters.http.openai.format import FormatName, ResponseFormat, schema_of, schema_text
 from semantic_trio.adapters.http.openai.sampling import RepetitionPenalty, Seed, Temperature, TopK, TopLogprobs, TopP
 from semantic_trio.adapters.http.openai.thoughts import ThoughtsRequest, with_choice
@@ -78,7 +78,7 @@ class ResponseRequest(ThoughtsRequest, FormDemands, BehaviourDemands):
     seed: Seed | None = None
     top_logprobs: TopLogprobs | None = None
     include: list[str] | None = None
-    tools: list[ToolParam] | None = None
+    tools: Annotated[list[ToolParam], msgspec.Meta(max_length=MOST_TOOLS)] | None = None
     tool_choice: ChoiceWord | ToolChoiceParam | None = None
     parallel_tool_calls: bool | None = None
     text: TextParam | None = None
