@@ -31,8 +31,8 @@ REPORT    := $(BIN)/coverage report --data-file=$(COVER)/total
 # Where a request's rows, tokens and threads meet: no line of these may go untested.
 # Code that runs concurrently, and code that evicts: every line and branch of it is tested.
 WATCHED   := application/engine.py application/handle.py adapters/mlx/device.py domain/scheduler.py domain/flight.py \
-             domain/memory.py domain/pins.py domain/store.py domain/blocks.py domain/residency.py domain/room.py domain/ledger.py \
-             domain/marks.py domain/disk.py domain/records.py application/persistence.py application/reading.py application/threads.py
+             domain/memory.py domain/agent_memory.py domain/entries.py domain/states.py domain/store.py domain/snapshots.py \
+             domain/eviction.py domain/blocks.py domain/pins.py domain/disk.py domain/records.py application/persistence.py application/reading.py application/threads.py
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

@@ -115,7 +115,7 @@ async def stalls(runner: MlxRunner, megabytes: int) -> None:
                     seconds = time.perf_counter() - begun
                     nursery.cancel_scope.cancel()
                 show_gaps(phase, gaps, one.persistence.traffic.written_bytes, seconds)
-            one.engine.memory.store.room.evict()
+            one.engine.memory.store.evict_all()
             gaps = []
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(tick, gaps)

@@ -183,7 +183,7 @@ def main() -> None:
     compare("beside short ones", sides, arguments.rounds, arguments.streams, arguments.tokens, one_after_the_other, 20)
     kept = sides["kept"].scheduler.memory
     kept.audit()
-    print(f"  {len(kept.store.stored_keys())} blocks are kept, {kept.store.pool.used / 2**20:.0f} MiB")
+    print(f"  {len(kept.expected().blocks)} blocks are kept, {kept.store.pool.used / 2**20:.0f} MiB")
 
 
 if __name__ == "__main__":

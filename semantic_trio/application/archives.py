@@ -99,7 +99,7 @@ class Archives:
             raise InvalidRequestError(str(error), "archive") from error
         agent = memory.agents.get(record.id)
         disk.recorded(agent, 0, listed(memory, record))  # it takes no room before it is written
-        memory.store.touch(memory.chain(agent))
+        memory.touch(agent)
         self.persistence.said.adopt(record.id, self._unsaid(token_histories(memory, record), record.salt), record.salt)
         memory.write(agent)  # which makes the room that has been taken
         return agent
@@ -110,9 +110,9 @@ class Archives:
 
     def _unwritten(self, agent: Agent) -> int:
         memory = self.persistence.memory
-        chain = [block for block in memory.chain(agent) if not block.is_written]
-        marks = [mark for mark in memory.marks(agent) if memory.disk.is_to_write(mark)]
-        return len(chain) + len(marks) + memory.disk.is_to_record(agent)
+        chain = [block for block in memory.chain(agent) if not block.is_on_disk]
+        snapshots = [snapshot for snapshot in memory.snapshots_of(agent) if memory.disk.is_to_write(snapshot)]
+        return len(chain) + len(snapshots) + memory.disk.is_to_record(agent)
 
     async def _removed_all(self) -> None:
         disk = self.persistence.memory.disk

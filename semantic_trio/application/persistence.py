@@ -17,9 +17,9 @@ from semantic_trio.application.traffic import Traffic
 from semantic_trio.domain.agent import Agent
 from semantic_trio.domain.allowance import Allowance
 from semantic_trio.domain.content import AgentRecord, Content, ImportTrust, Item
+from semantic_trio.domain.entries import CacheEntry
 from semantic_trio.domain.errors import DiskRefusedError, InvalidRequestError, StepFailedError
 from semantic_trio.domain.memory import Memory
-from semantic_trio.domain.prefix import Kept
 from semantic_trio.domain.records import adopt, listed, record_of, size_of, token_histories
 from semantic_trio.domain.said import Said
 from semantic_trio.ports import CacheFiles, ModelRunner
@@ -120,7 +120,7 @@ class Persistence:
             if self._reads.hangs():
                 log.warning("memory on disk does not come", reason=f"the disk has done nothing for {PATIENCE_SECONDS:.0f} s")
                 self.memory.disk.is_stuck = True
-                self.memory.store.call_off()
+                self.memory.store.cancel_loads()
                 self.nudge()
 
     def _agent_removed(self, agent: Agent) -> None:
@@ -162,7 +162,7 @@ class Persistence:
         if agent is None:
             return gone
         memory.disk.recorded(agent, size_of(record), listed(memory, record))
-        memory.store.touch(memory.chain(agent))
+        memory.touch(agent)
         self.said.adopt(record.id, token_histories(memory, record), record.salt)
         return gone
 
@@ -200,18 +200,18 @@ class Persistence:
         elif (agent := disk.next_record()) is not None:
             await self._write_record(agent)
         else:
-            await self._write_kept(disk.next_writes(WRITE_BYTES, self._size))
+            await self._write_entries(disk.next_writes(WRITE_BYTES, self.memory.store.size))
 
-    async def _write_kept(self, batch: Sequence[Kept]) -> None:
-        """Write blocks and marks, one by one. What a row has taken over since is written when that closes."""
-        contents, ledger = await self.runner.export([kept.item for kept in batch]), self.memory.store.ledger
-        for kept in [kept for kept in batch if kept.item not in contents]:
-            ledger.forget_write(kept)
+    async def _write_entries(self, batch: Sequence[CacheEntry]) -> None:
+        """Write blocks and snapshots, one by one. What a row has taken over since is written when that closes."""
+        contents, store = await self.runner.export([entry.item for entry in batch]), self.memory.store
+        for entry in [entry for entry in batch if entry.item not in contents]:
+            store.not_written(entry)
             self.nudge()
-        for kept in batch:
-            if kept.item in contents and not kept.is_struck_off:
-                size = await self._put(self._size(kept), self.files.write, kept.item, contents[kept.item])
-                ledger.written(kept, size)
+        for entry in batch:
+            if entry.item in contents and not entry.is_removed:
+                size = await self._put(store.size(entry), self.files.write, entry.item, contents[entry.item])
+                store.written(entry, size)
                 self.nudge()
 
     async def _write_record(self, agent: Agent) -> None:
@@ -246,7 +246,7 @@ class Persistence:
     async def _make_room(self, wanted: int) -> None:
         disk = self.memory.disk
         for item in disk.over(wanted):
-            self.memory.store.discard(item)
+            self.memory.store.delete(item)
             self.traffic.evicted += 1
         while (removal := disk.next_removal()) is not None:
             await self._remove(removal)
@@ -271,9 +271,6 @@ class Persistence:
         else:
             self._keeps_all = False
             self.memory.disk.removed(what)
-
-    def _size(self, kept: Kept) -> int:
-        return self.memory.store.ledger.size(kept)
 
     def _stop(self, error: Exception) -> None:
         """The disk takes nothing: what waits for it may be given up, so that serving goes on."""

@@ -13,9 +13,9 @@ import trio
 from semantic_trio.application.threads import WatchedWork
 from semantic_trio.application.traffic import Traffic
 from semantic_trio.domain.content import Content, Item, positions_in, tokens_in
+from semantic_trio.domain.entries import Block, CacheEntry, Snapshot
 from semantic_trio.domain.errors import DamagedError, NewerFormatError, StepFailedError
 from semantic_trio.domain.memory import Memory
-from semantic_trio.domain.prefix import Block, Kept, Mark
 from semantic_trio.ports import CacheFiles, ModelRunner
 
 log = structlog.get_logger(__name__)
@@ -62,8 +62,8 @@ class Reading:
             while True:
                 await self._has_reads.wait()
                 self._has_reads = trio.Event()
-                for kept in self.memory.disk.take_reads():
-                    nursery.start_soon(self._bring_back, kept, limit)
+                for entry in self.memory.disk.take_reads():
+                    nursery.start_soon(self._bring_back, entry, limit)
 
     async def put_aside(self, what: Item | str, reason: str) -> None:
         """Keep what is damaged where nobody reads it again, with the reason beside it."""
@@ -72,57 +72,53 @@ class Reading:
         except OSError as error:
             log.warning("a damaged file could not be put aside", reason=str(error))
 
-    async def _bring_back(self, kept: Kept, limit: trio.Semaphore) -> None:
-        store = self.memory.store
-        self._begin(kept)
+    async def _bring_back(self, entry: CacheEntry, limit: trio.Semaphore) -> None:
+        self._begin(entry)
         async with limit:
-            has_come = kept.is_coming and await self._load(kept)
-        self._end(kept if has_come else None)
-        if has_come:
-            store.came(kept)
-        else:
-            store.ledger.did_not_come(kept)
+            has_come = entry.is_loading and await self._load(entry)
+        self._end(entry if has_come else None)
+        self.memory.store.loaded(entry, has_come=has_come)
         self.nudge()
 
-    async def _load(self, kept: Kept) -> bool:
+    async def _load(self, entry: CacheEntry) -> bool:
         """Have the device store what is on disk. What is damaged is put aside, and computed again."""
         try:
-            content = await self.reads.do(self.files.read, kept.item)
-            _check_tokens(kept, content)
-            await self.runner.load({kept.item: content})
+            content = await self.reads.do(self.files.read, entry.item)
+            _check_tokens(entry, content)
+            await self.runner.load({entry.item: content})
         except (DamagedError, NewerFormatError, OSError) as error:
-            if kept.is_written:  # not deleted meanwhile
-                await self._lose(kept, error)
+            if entry.is_on_disk:  # not deleted meanwhile
+                await self._lose(entry, error)
             return False
         except StepFailedError as error:
             log.error("memory could not be brought back", reason=error.reason)
             return False
         return True
 
-    async def _lose(self, kept: Kept, error: DamagedError | NewerFormatError | OSError) -> None:
+    async def _lose(self, entry: CacheEntry, error: DamagedError | NewerFormatError | OSError) -> None:
         """Put something aside before the memory hears of it: from then on it may be written anew."""
         is_newer = isinstance(error, NewerFormatError)
         self.traffic.damaged += not is_newer
         event = "memory of a newer version is computed again" if is_newer else "memory on disk is damaged and will be computed again"
-        log.warning(event, name=kept.key.hex(), reason=str(error))
+        log.warning(event, name=entry.key.hex(), reason=str(error))
         if isinstance(error, DamagedError):
-            await self.put_aside(kept.item, error.reason)
-        self.memory.store.lost(kept)
+            await self.put_aside(entry.item, error.reason)
+        self.memory.store.lost(entry)
 
-    def _begin(self, kept: Kept) -> None:
+    def _begin(self, entry: CacheEntry) -> None:
         if not self._under_way:
-            context = kept.start if isinstance(kept, Block) else 0
+            context = entry.start if isinstance(entry, Block) else 0
             self._burst = _Burst(trio.current_time(), context)
         self._under_way += 1
 
-    def _end(self, kept: Kept | None) -> None:
+    def _end(self, entry: CacheEntry | None) -> None:
         """Count what was read, and compare with what computing it would have taken."""
         self._under_way -= 1
         self.memory.disk.is_stuck = False
         burst, traffic = self._burst, self.traffic
-        if kept is not None:
-            traffic.read_bytes += self.memory.store.ledger.size(kept)
-            burst.tokens += kept.stop - kept.start if isinstance(kept, Block) else 0
+        if entry is not None:
+            traffic.read_bytes += self.memory.store.size(entry)
+            burst.tokens += entry.tokens if isinstance(entry, Block) else 0
         if self._under_way:
             return
         seconds = trio.current_time() - burst.since
@@ -131,12 +127,12 @@ class Reading:
         traffic.slower += 0 < self.seconds_to_compute(burst.tokens, burst.context) < seconds
 
 
-def _check_tokens(kept: Kept, content: Content) -> None:
+def _check_tokens(entry: CacheEntry, content: Content) -> None:
     """The device knows no tokens, and would find out with the first row that begins there. Raises `DamagedError`."""
-    if isinstance(kept, Mark):
-        found, wanted = positions_in(content), kept.position
+    if isinstance(entry, Snapshot):
+        found, wanted = positions_in(content), entry.position
     else:
-        assert isinstance(kept, Block)
-        found, wanted = tokens_in(content), kept.stop - kept.start
+        assert isinstance(entry, Block)
+        found, wanted = tokens_in(content), entry.tokens
     if found - {wanted}:
-        raise DamagedError(f"{kept.kind} {kept.key.hex()}", f"is of {sorted(found)} tokens, not {wanted}")
+        raise DamagedError(f"{entry.kind} {entry.key.hex()}", f"is of {sorted(found)} tokens, not {wanted}")

@@ -9,8 +9,8 @@ import attrs
 
 from semantic_trio.domain.chain import TOKEN_BYTES, TokenRun, common_tokens, unpack
 from semantic_trio.domain.conversation import NOTHING_SAID, Conversation, ThinkingChoice
+from semantic_trio.domain.entries import Block, Snapshot
 from semantic_trio.domain.errors import InvalidRequestError
-from semantic_trio.domain.prefix import Block, Mark
 from semantic_trio.domain.reuse import MissCause, Reuse, Source, Turn
 from semantic_trio.domain.salt import NO_SALT, Salt
 from semantic_trio.domain.step import BlockKey
@@ -58,7 +58,7 @@ class Agent:
     strays: frozenset[BlockKey] = frozenset()  # blocks it has read in an earlier process, beside its history
     responses: set[str] = attrs.field(factory=set)  # ids of the responses of the Responses API that it has read or given
     pinned: list[Block] = attrs.field(factory=list)
-    pinned_mark: Mark | None = None
+    pinned_snapshot: Snapshot | None = None
     is_pinned: bool = False
     is_listed: bool = False  # somebody can ask for it; what nobody can ask for owns nothing
     is_deleted: bool = False  # and what it has read is not to stay

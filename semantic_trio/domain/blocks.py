@@ -84,6 +84,13 @@ class BlockPool:
         self._count(amount, 0, +1)
         grant.amount = amount
 
+    def shrink(self, name: Hashable, amount: Amount) -> None:
+        """Hold so much less under a name."""
+        grant = self._grants[name]
+        grant.amount = tuple(held - less for held, less in zip(grant.amount, amount, strict=True))
+        assert min(grant.amount, default=0) >= 0, "no more is given back than is held"
+        self._count(amount, 0, -1)
+
     def free(self, name: Hashable) -> None:
         """Hold a name no more: its bytes are available again."""
         grant = self._grants.pop(name)

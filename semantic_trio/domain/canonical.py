@@ -16,7 +16,7 @@ from itertools import takewhile
 import attrs
 
 from semantic_trio.domain.conversation import Conversation, Message, Part, Role, Text, Tool, ToolCall, ToolResult
-from semantic_trio.domain.residency import Rank
+from semantic_trio.domain.eviction import Rank
 
 BILLING_HEADER = "x-anthropic-billing-header:"
 # What counts down from turn to turn. Alone on its line, so that a sentence about it stays a sentence.

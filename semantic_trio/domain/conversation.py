@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import attrs
 
-from semantic_trio.domain.residency import Rank
+from semantic_trio.domain.eviction import Rank
 
 # Characters a template writes around a message, about.
 FRAME = 40

@@ -10,7 +10,7 @@ import attrs
 
 from semantic_trio.domain.agent import Agent
 from semantic_trio.domain.content import Item, Kind
-from semantic_trio.domain.prefix import Block, Kept, Mark
+from semantic_trio.domain.entries import Block, CacheEntry, Snapshot
 
 # Why something damaged was lost is remembered this long, in things damaged.
 MOST_DAMAGED = 10_000
@@ -30,15 +30,15 @@ class Disk:
     is_stuck: bool = attrs.field(init=False, default=False)  # what is to be read does not come
     is_sparing: bool = attrs.field(init=False, default=False)  # only what an ended turn needs to go on later is to be written
     used: int = attrs.field(init=False, default=0)  # bytes, those of agents' records included
-    reading: set[Kept] = attrs.field(init=False, factory=set)  # on their way from disk, wanted still or not
-    known: dict[Item, Kept] = attrs.field(init=False, factory=dict)  # those on disk that somebody has asked for or listed
+    reading: set[CacheEntry] = attrs.field(init=False, factory=set)  # on their way from disk, wanted still or not
+    known: dict[Item, CacheEntry] = attrs.field(init=False, factory=dict)  # those on disk that somebody has asked for or listed
     _sizes: collections.OrderedDict[Item, int] = attrs.field(init=False, factory=collections.OrderedDict)  # least recently used first
     _records: dict[str, int] = attrs.field(init=False, factory=dict)  # bytes of agents' records
     _listed: dict[str, frozenset[Item]] = attrs.field(init=False, factory=dict)  # marks and tails an agent's record needs
     _listings: collections.Counter[Item] = attrs.field(init=False, factory=collections.Counter)
-    _to_write: dict[Kept | Agent, None] = attrs.field(init=False, factory=dict)  # in order
+    _to_write: dict[CacheEntry | Agent, None] = attrs.field(init=False, factory=dict)  # in order
     _being_recorded: Agent | None = attrs.field(init=False, default=None)
-    _to_read: dict[Kept, None] = attrs.field(init=False, factory=dict)
+    _to_read: dict[CacheEntry, None] = attrs.field(init=False, factory=dict)
     _to_remove: dict[Item | str, None] = attrs.field(init=False, factory=dict)  # a string is an agent's id
     _put_off: dict[Item | str, None] = attrs.field(init=False, factory=dict)  # could not be deleted
     _damaged_after: dict[bytes, None] = attrs.field(init=False, factory=dict)  # blocks after which something was
@@ -71,7 +71,7 @@ class Disk:
 
     # ----------------------------------------------------------------------------------------------------------------- to write
 
-    def write(self, one: Kept | Agent, listed: frozenset[Item] = frozenset()) -> None:
+    def write(self, one: CacheEntry | Agent, listed: frozenset[Item] = frozenset()) -> None:
         """Have something written: an agent's record after all that was ordered before. What it will have `listed` is needed from now on."""
         if isinstance(one, Agent):
             self._to_write.pop(one, None)
@@ -79,18 +79,18 @@ class Disk:
         self._to_write[one] = None
         self.told()
 
-    def is_to_write(self, one: Kept | Agent) -> bool:
+    def is_to_write(self, one: CacheEntry | Agent) -> bool:
         """Whether it waits to be written."""
         return one in self._to_write
 
-    def forget_write(self, one: Kept | Agent) -> None:
+    def forget_write(self, one: CacheEntry | Agent) -> None:
         """It need not be written any more."""
         self._to_write.pop(one, None)
 
     @property
     def makes_room(self) -> bool:
         """Whether RAM will be had when what is to be written is."""
-        return self.is_open and any(isinstance(one, Kept) for one in self._to_write)
+        return self.is_open and any(isinstance(one, CacheEntry) for one in self._to_write)
 
     @property
     def waiting(self) -> int:
@@ -113,9 +113,9 @@ class Disk:
         if agent is not None and agent.is_listed and not is_written:
             self.write(agent)
 
-    def next_writes(self, limit_bytes: int, size: Callable[[Kept], int]) -> list[Kept]:
+    def next_writes(self, limit_bytes: int, size: Callable[[CacheEntry], int]) -> list[CacheEntry]:
         """The next blocks and marks to be written, one at least and then up to a number of bytes; none where a record is next. They go on waiting."""
-        chosen: list[Kept] = []
+        chosen: list[CacheEntry] = []
         for one in self._to_write:
             if isinstance(one, Agent) or (chosen and size(one) > limit_bytes):
                 break
@@ -135,7 +135,7 @@ class Disk:
 
     # ------------------------------------------------------------------------------------------------------------------ to read
 
-    def read(self, kept: Iterable[Kept]) -> None:
+    def read(self, kept: Iterable[CacheEntry]) -> None:
         """Have blocks and marks brought back, in this order."""
         for one in kept:
             if one not in self.reading:  # else it was called off, and is on its way still
@@ -143,7 +143,7 @@ class Disk:
                 self.reading.add(one)
         self.told()
 
-    def take_reads(self) -> list[Kept]:
+    def take_reads(self) -> list[CacheEntry]:
         """What is to be read, told once."""
         wanted, self._to_read = list(self._to_read), {}
         return wanted
@@ -153,9 +153,9 @@ class Disk:
         """Names of what is on its way: the device may have it already."""
         return {kept.key for kept in self.reading}
 
-    def damaged(self, kept: Kept) -> None:
+    def damaged(self, kept: CacheEntry) -> None:
         """Something could not be read: turns that would have gone on from there are told so."""
-        after = kept.after if isinstance(kept, Mark) else kept.parent if isinstance(kept, Block) else None
+        after = kept.after if isinstance(kept, Snapshot) else kept.parent if isinstance(kept, Block) else None
         assert after is not None, "the root is never read"
         self._damaged_after[after.key] = None
         while len(self._damaged_after) > MOST_DAMAGED:

@@ -57,16 +57,17 @@ class ModelCacheSpec:
     groups: tuple[LayerGroup, ...]
     block_tokens: int = BLOCK_TOKENS
     arrays_per_block: int = 2  # buffers a stored block takes: devices bound their number too
+    is_paged: bool = False  # rows and blocks are pages of one pool: rows share pages, and a partly filled page takes a whole one
 
     @classmethod
-    def of(cls, fingerprint: str, caches: Iterable[LayerGroup]) -> "ModelCacheSpec":
+    def of(cls, fingerprint: str, caches: Iterable[LayerGroup], *, is_paged: bool = False) -> "ModelCacheSpec":
         """The spec of a model with these caches, one group of one layer for each: equal ones become one group, in the order they first come."""
         counts: dict[LayerGroup, int] = {}
         for cache in caches:
             counts[cache] = counts.get(cache, 0) + 1
         globals_ = sum(count for cache, count in counts.items() if cache.kind is LayerKind.GLOBAL)
         groups = tuple(cache.times(count) for cache, count in counts.items())
-        return cls(fingerprint, groups, arrays_per_block=max(2 * globals_, 1))
+        return cls(fingerprint, groups, arrays_per_block=0 if is_paged else max(2 * globals_, 1), is_paged=is_paged)
 
     @property
     def has_blocks(self) -> bool:
@@ -80,17 +81,24 @@ class ModelCacheSpec:
 
     def block_amount(self, tokens: int) -> tuple[int, ...]:
         """Bytes of a stored block of so many tokens, by group: global layers alone."""
-        return tuple(group.token_bytes * tokens if group.kind is LayerKind.GLOBAL else 0 for group in self.groups)
+        positions = self._in_blocks(tokens) if self.is_paged else tokens
+        return tuple(group.token_bytes * positions if group.kind is LayerKind.GLOBAL else 0 for group in self.groups)
 
     def mark_amount(self, position: int) -> tuple[int, ...]:
-        """Bytes of a mark at a position, by group: all layers but the global ones."""
-        return tuple(0 if group.kind is LayerKind.GLOBAL else group.bytes_at(position) for group in self.groups)
+        """Bytes of a snapshot at a position, by group: all layers but the global ones."""
+        return tuple(0 if group.kind is LayerKind.GLOBAL else self._bytes_at(group, position) for group in self.groups)
 
-    def row_amount(self, tokens: int, chunk_tokens: int) -> tuple[int, ...]:
-        """Bytes of a live row that has read so many tokens, by group: with the room its buffers grow by, and what a chunk adds to a window."""
-        room = (-(-tokens // self.block_tokens) + ROW_SLACK_BLOCKS) * self.block_tokens
-        windows = [min(tokens, group.window) + min(tokens, chunk_tokens) for group in self.groups]
-        return tuple(group.token_bytes * window if group.window else group.bytes_at(room) for group, window in zip(self.groups, windows, strict=True))
+    def row_amount(self, tokens: int, chunk_tokens: int, shared: int = 0) -> tuple[int, ...]:
+        """Bytes of a live row that has read so many tokens, by group, but those of the first `shared`, whole blocks that are counted by themselves.
+
+        It has the room that its buffers grow by, and what a chunk adds to a window.
+        """
+        room = self._in_blocks(tokens) + (0 if self.is_paged else ROW_SLACK_BLOCKS * self.block_tokens)
+        windows = [self._window(group, tokens, chunk_tokens) for group in self.groups]
+        return tuple(
+            group.token_bytes * window if group.window else group.bytes_at(room - shared if group.kind is LayerKind.GLOBAL else room)
+            for group, window in zip(self.groups, windows, strict=True)
+        )
 
     def row_limit(self, tokens: int, chunk_tokens: int) -> int:
         """The most tokens that a live row can have read in the bytes that `tokens` take."""
@@ -112,3 +120,18 @@ class ModelCacheSpec:
     def agents_that_fit(self, budget_bytes: int, tokens: int) -> int:
         """How many sequences of so many tokens a budget holds, sharing nothing."""
         return budget_bytes // max(self.context_bytes(tokens), 1)
+
+    def _bytes_at(self, group: LayerGroup, position: int) -> int:
+        """Bytes of a group at a position. In pages, the ones that a window begins and ends in are whole."""
+        if not self.is_paged or group.kind is not LayerKind.SLIDING:
+            return group.bytes_at(position)
+        return group.token_bytes * (self._in_blocks(position) - max(position - group.window, 0) // self.block_tokens * self.block_tokens)
+
+    def _window(self, group: LayerGroup, tokens: int, chunk_tokens: int) -> int:
+        """Positions that a row of a sliding or chunked group holds while it reads a chunk."""
+        positions = min(tokens, group.window) + min(tokens, chunk_tokens)
+        return self._in_blocks(positions) + self.block_tokens if self.is_paged else positions
+
+    def _in_blocks(self, tokens: int) -> int:
+        """Positions of the blocks that so many tokens need, the last one included."""
+        return -(-tokens // self.block_tokens) * self.block_tokens

@@ -1,46 +1,40 @@
-"""The memory of agents in RAM: what a row begins with, and what of it stays.
+"""The memory of agents at work: what a row begins with, and what of it stays.
 
 Knows rows, agents and their turns. Knows no arrays and no clock: it orders, the device does.
 
-A block's content is in the live rows that have read it, and stored exactly while there is no such row. So an active agent is not held twice, a row
+A block's content is in the live rows that hold it, and cached exactly while there is no such row. So an active agent is not held twice, a row
 that closes fits where it was, and a row that opens takes over what it is alone to use.
 """
 
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import attrs
 
 from semantic_trio.domain.agent import Agent, explain
-from semantic_trio.domain.agents import Agents
+from semantic_trio.domain.agent_memory import AgentMemory
+from semantic_trio.domain.blocks import Amount
 from semantic_trio.domain.chain import TOKEN_BYTES, TokenRun, common_tokens, pack_one, root_key
-from semantic_trio.domain.content import Item, Kind
+from semantic_trio.domain.content import Kind
 from semantic_trio.domain.conversation import Breakpoint, ThinkingChoice
-from semantic_trio.domain.disk import Disk
+from semantic_trio.domain.entries import Block, CacheEntry, LiveRow
 from semantic_trio.domain.errors import PoolExhaustedError
-from semantic_trio.domain.geometry import ModelCacheSpec
-from semantic_trio.domain.pins import Pins
-from semantic_trio.domain.prefix import Block, Kept, LiveRow, Mark, Match
-from semantic_trio.domain.residency import Rank
+from semantic_trio.domain.prefix import Match
 from semantic_trio.domain.reuse import Source, Turn
 from semantic_trio.domain.salt import NO_SALT, Salt
 from semantic_trio.domain.step import BlockKey, Closing, Inventory, MarkKey, Piece, Restore, SaveBlock, SaveMark
-from semantic_trio.domain.store import Store, rank_at
+from semantic_trio.domain.store import rank_at
 
-# Marks of one agent that are written: the end of its head, and the latest. Each can be as large as the keys and values of 3,000 tokens.
-MARKS_WRITTEN = 4
-# Deleted responses that are known as such: turns that were made of one are asked for within seconds before.
-MOST_FORGOTTEN = 10_000
 # Tokens below which computing them is no slower than reading them from disk.
 WORTH_READING = 32
 
 
 @attrs.frozen
 class Recalled:
-    """What is on its way from disk for a prompt, in blocks and marks."""
+    """Blocks and snapshots on their way from disk for a prompt."""
 
     ordered: int = 0  # just now
     coming: int = 0
-    awaited: frozenset[Kept] = frozenset()  # all that the prompt will begin with
+    awaited: frozenset[CacheEntry] = frozenset()  # all that the prompt will begin with
 
 
 NOTHING_RECALLED = Recalled()
@@ -54,28 +48,15 @@ class _Tenant:
 
 
 @attrs.define(eq=False)
-class Memory:
+class Memory(AgentMemory):
     """Everything remembered of one model, and the orders to its device that follow from it."""
 
-    spec: ModelCacheSpec
-    budget_bytes: int
-    chunk_tokens: int  # the largest piece of a prompt read in one step
-    max_agents: int = 1000
-    disk: Disk = attrs.field(factory=Disk)
-    text_fingerprint: str = ""  # of the tokenizer and chat template
-    removed: Callable[[Agent], None] = lambda agent: None  # told of every agent that is gone
-    store: Store = attrs.field(init=False)
-    agents: Agents = attrs.field(init=False)
-    pins: Pins = attrs.field(init=False)
     longest_row: int = attrs.field(init=False)  # tokens of the longest sequence the budget holds when that is alone
-    forgotten: dict[str, None] = attrs.field(init=False, factory=dict)  # ids of responses that were deleted: turns made of them are not remembered
     _rows: dict[int, _Tenant] = attrs.field(init=False, factory=dict)
-    _in_use: set[bytes] = attrs.field(init=False, factory=set)  # blocks and marks that the plan being made reads or writes
+    _in_use: set[bytes] = attrs.field(init=False, factory=set)  # blocks and snapshots that the plan being made reads or writes
 
     def __attrs_post_init__(self) -> None:
-        self.store = Store(self.spec, self.budget_bytes, self.disk, self._disown)
-        self.agents = Agents(self.max_agents, self._no_record, text_fingerprint=self.text_fingerprint)
-        self.pins = Pins(self.store)
+        super().__attrs_post_init__()
         self.longest_row = self._longest_row()
 
     # ---------------------------------------------------------------------------------------------------------------- prompts
@@ -96,8 +77,8 @@ class Memory:
     def turn(self, agent: Agent, run: TokenRun, match: Match, thinking: ThinkingChoice | None = None, *, from_disk: bool = False) -> Turn:
         """The turn that begins with a match, its prompt written with a choice of thinking. To be called before the row is opened."""
         parts = [*match.path, match.part]
-        is_stored = any(isinstance(part, Block) and part.is_stored for part in parts)
-        source = Source.DISK if from_disk else Source.RAM if is_stored else Source.ROW
+        is_cached = any(isinstance(part, Block) and part.is_cached for part in parts)
+        source = Source.DISK if from_disk else Source.RAM if is_cached else Source.ROW
         is_damaged = self.disk.was_damaged_after((run.root, *run.keys))
         fits = self.agents.fits(agent.text_fingerprint)
         return explain(agent, run, match.length, match.known, source, thinking=thinking, is_damaged=is_damaged, fits=fits)
@@ -121,13 +102,13 @@ class Memory:
     def _bring_back(self, near: Match, far: Match, *, may_order: bool = True, insists: bool) -> Recalled:
         if far.length - near.length < WORTH_READING:
             return NOTHING_RECALLED
-        parts = [one for one in (*far.path, far.part, far.mark) if isinstance(one, Kept) and not one.is_here]
-        wanted = [one for one in parts if not one.is_coming]
+        parts = [one for one in (*far.path, far.part, far.snapshot) if isinstance(one, CacheEntry) and not one.is_here]
+        wanted = [one for one in parts if not one.is_loading]
         if wanted and not may_order:
             return NOTHING_RECALLED
-        sparing = {*far.path, far.part, far.mark}
-        self.store.bring_back(wanted, sparing, insists=insists)
-        return Recalled(len(wanted), len(parts), frozenset(one for one in sparing if isinstance(one, Kept)))
+        sparing = {*far.path, far.part, far.snapshot}
+        self.snapshots.load(wanted, sparing, insists=insists)
+        return Recalled(len(wanted), len(parts), frozenset(one for one in sparing if isinstance(one, CacheEntry)))
 
     def _bring_back_some(self, run: TokenRun, near: Match, limit: int) -> Recalled:
         try:
@@ -136,8 +117,8 @@ class Memory:
             return NOTHING_RECALLED
 
     def row_bytes(self, tokens: int) -> int:
-        """What a live row of so many tokens takes."""
-        return sum(self.spec.row_amount(tokens, self.chunk_tokens))
+        """Bytes of a live row of so many tokens that shares nothing."""
+        return sum(self._row_amount(tokens))
 
     # ------------------------------------------------------------------------------------------------------------------- rows
 
@@ -152,34 +133,39 @@ class Memory:
         *,
         insists: bool = True,
     ) -> Restore | None:
-        """Give a row its room and its beginning; None when it begins with nothing.
+        """Give a row its memory and its beginning; None when it begins with nothing.
 
-        `headroom` bytes have to be left for others. `points` are where others are likely to begin: a mark there outlasts others. What others wait for
-        goes only where it `insists`.
+        `headroom` bytes have to be left for others. `points` are where others are likely to begin: a snapshot there outlasts others. What others wait
+        for is evicted only where it `insists`.
         Raises `PoolExhaustedError`, and then nothing has changed.
         """
-        taken = dict.fromkeys(block for block in match.stored if block is not match.part or block.owners <= {agent.id})
         self.store.touch([*match.path, *([match.part] if isinstance(match.part, Block) else [])])
-        freed = sum(self.store.ledger.size(block) for block in taken)
-        sparing = {*match.path, match.part, match.mark}
-        self.store.room.make(self.row_bytes(len(run)) - freed + headroom, sparing if insists else sparing | self.store.ledger.awaited)
-        coming = self.disk.coming_keys  # the device may get one of these once more, and is told to drop it then
-        used_up = {block for block in taken if self.spec.has_blocks and block.key not in coming}
-        pieces = _pieces(match, used_up) if self.spec.has_blocks else ()
-        for block in taken:
-            self.store.take_out(block, drop=block not in used_up)
-        self.store.pool.allocate(("row", number), self.spec.row_amount(len(run), self.chunk_tokens))
-        self._move_in(number, run, agent, match)
+        tail = self._tail_to_take_over(match, agent)
+        taken = [block for block in (*match.path, tail) if block is not None and block.is_cached]
+        shared = match.path[-1].stop if match.path and self.spec.is_paged else 0
+        amount = self._row_amount(len(run), shared)
+        freed = sum(self.store.size(block) for block in taken if block is tail or not self.spec.is_paged)
+        sparing = {*match.path, match.part, match.snapshot}
+        self.store.make_room(sum(amount) - freed + headroom, sparing if insists else sparing | self.store.states.awaited)
+        loading = self.disk.coming_keys  # the device may get one of these once more, and is told to drop it then
+        pieces = _pieces(match, {block for block in taken if block.key not in loading}) if self.spec.has_blocks else ()
+        handed_over = {piece.block for piece in pieces if piece.is_last_use}
+        for block in match.path:
+            self.store.states.share(block, number, drops=block.key not in handed_over)
+        if tail is not None:
+            self.store.states.hand_over(tail, drops=tail.key not in handed_over)
+        self.store.pool.allocate(("row", number), amount)
+        self._move_in(number, run, agent, match, shared)
         self._rows[number].row.points = {point.position: rank_at(point.position, points) for point in points}
         if not match.length:
             return None
-        mark = match.mark.key if match.mark else None
-        self._in_use |= {piece.block for piece in pieces if piece.block} | ({mark} if mark else set())
-        return Restore(match.length, pieces, mark)
+        snapshot = match.snapshot.key if match.snapshot else None
+        self._in_use |= {piece.block for piece in pieces if piece.block} | ({snapshot} if snapshot else set())
+        return Restore(match.length, pieces, snapshot)
 
     def take_drops(self) -> tuple[tuple[BlockKey, ...], tuple[MarkKey, ...]]:
         """What the device is to drop in the step that is being planned; told once."""
-        drops = self.store.ledger.take_drops(self._in_use)
+        drops = self.store.states.take_drops(self._in_use)
         self._in_use.clear()
         return drops
 
@@ -188,12 +174,13 @@ class Memory:
         tenant = self._rows[number]
         if tokens <= tenant.has_room_for:
             return
-        more = self.row_bytes(tokens) - self.store.pool.size(("row", number))
+        amount = self._row_amount(tokens, tenant.row.shared)
+        more = sum(amount) - self.store.pool.size(("row", number))
         if more > 0:
-            if more > self.store.room.obtainable(may_lose=True).bytes:
-                self.store.call_off()  # who runs goes before who waits
-            self.store.room.make(more, may_lose=True)
-            self.store.pool.resize(("row", number), self.spec.row_amount(tokens, self.chunk_tokens))
+            if more > self.store.states.obtainable(may_lose=True).bytes:
+                self.store.cancel_loads()  # rows go before sequences that wait
+            self.store.make_room(more, may_lose=True)
+            self.store.pool.resize(("row", number), amount)
         tenant.has_room_for = self.spec.row_limit(tokens, self.chunk_tokens)
 
     def extend(self, number: int, token: int) -> None:
@@ -208,20 +195,17 @@ class Memory:
         while row.read - row.whole >= size:
             last = row.last
             block = self.store.child(last, bytes(row.packed[row.whole * TOKEN_BYTES : (row.whole + size) * TOKEN_BYTES]))
-            if block.is_stored:  # somebody else read the same meanwhile, and closed
-                self.store.take_out(block, drop=True)
-            self.store.ledger.cancel(block)
-            block.rows[number] = None
+            row.shared += self.store.states.publish(block, number) * size
             self._own(tenant.agent, block)
             row.chain.append(block)
             block.growing[number] = last.growing.pop(number)
 
-    def mark(self, number: int, position: int, *, replaces: bool = False) -> SaveMark | None:
+    def snapshot(self, number: int, position: int, *, replaces: bool = False) -> SaveMark | None:
         """Order a mark of a row that holds exactly `position` tokens then; None where there is no need or no room for one.
 
         `replaces`: it takes the place of the last such mark of the row.
         """
-        order = self.store.marks.order(self._rows[number].row, position, replaces=replaces)
+        order = self.snapshots.order(self._rows[number].row, position, replaces=replaces)
         if order is not None:
             self._in_use.add(order.key)
         return order
@@ -235,12 +219,12 @@ class Memory:
     def close(self, number: int, fed: int, breakpoints: Sequence[Breakpoint] = (), *, has_ended: bool = True) -> Closing:
         """Take a row's room back and keep what it has read: `fed` tokens are in its cache, and all of them that are known are published.
 
-        What is before a breakpoint stays longer than what is not. When its turn `has_ended`, its end takes the place of the marks on its way.
+        What is before a breakpoint stays longer than what is not. When its turn `has_ended`, its end takes the place of the snapshots on its way.
         """
         tenant = self._rows[number]
         keeps = not tenant.agent.is_deleted
         self._move_out(tenant)  # the device gives the row up as it copies: what is kept has its room
-        mark = self.store.marks.order(tenant.row, fed, replaces=has_ended, insists=True) if keeps and fed == tenant.row.read else None
+        mark = self.snapshots.order(tenant.row, fed, replaces=has_ended, insists=True) if keeps and fed == tenant.row.read else None
         saves = self._keep(tenant, breakpoints)
         if tenant.agent.is_pinned:
             self.pins.pin_what_fits(tenant.agent, self.chain(tenant.agent))
@@ -251,9 +235,9 @@ class Memory:
 
         To be followed by `reconcile`, with what the device has kept in fact.
         """
-        for key in doubted:
-            if key in self.store.marks.stored:
-                self.store.marks.give_up(self.store.marks.stored[key])
+        cached = self.store.states.cached[Kind.MARK]
+        for snapshot in [cached[key] for key in doubted if key in cached]:
+            self.store.evict(snapshot)
         saves: list[SaveBlock] = []
         for number, tenant in list(self._rows.items()):
             self._move_out(tenant)
@@ -261,151 +245,67 @@ class Memory:
             saves += self._keep(tenant)
         return tuple(saves)
 
-    # ----------------------------------------------------------------------------------------------------------------- agents
+    # ----------------------------------------------------------------------------------------------------------------- device
 
-    def fork(self, agent: Agent, name: str) -> Agent:
-        """A new agent that remembers what this one does, at no cost. Raises as `Agents.create` does."""
-        fork = self.agents.create(name, parent=agent.id)
-        fork.conversation, fork.history, fork.text_fingerprint = agent.conversation, agent.history, agent.text_fingerprint
-        fork.responses, fork.thinking, fork.salt = set(agent.responses), agent.thinking, agent.salt
-        for block in self.chain(agent):
-            self._own(fork, block)
-        self.write(fork)
-        return fork
+    @property
+    def is_idle(self) -> bool:
+        """True if the device has nothing to drop, and nothing is on its way from disk."""
+        return not (self.store.states.has_drops or self.disk.reading)
 
-    def delete(self, agent: Agent) -> None:
-        """Forget an agent, and its blocks that nobody else has read. Rows that work for it go on, and leave nothing behind."""
-        agent.is_deleted = True
-        blocks, marks = agent.held, self._passed(agent)
-        self.pins.unpin(agent)
-        self.agents.remove(agent)
-        gone = [kept for kept in (*blocks, *marks) if not self._is_anybodys(kept, agent.salt)]
-        on_disk = [kept.item for kept in gone if kept.is_written]  # to be asked first: with a block all that follows is struck off
-        for item in (*on_disk, *self._known_by_name_alone(agent)):
-            self.store.discard(item)
-        for kept in gone:
-            if kept.is_stored:
-                self.store.give_up(kept)
+    @property
+    def rows_bytes(self) -> int:
+        """Bytes of the budget that live rows take, but for the blocks that they share in pages."""
+        return sum(self.store.pool.size(("row", number)) for number in self._rows)
 
-    def forget(self, response: str) -> tuple[str, ...]:
-        """Delete the agents that have read or given a response, and remember no turn that is made of it. Returns the ids of these agents.
+    def await_entries(self, entries: frozenset[CacheEntry]) -> None:
+        """Keep what has come from disk for sequences that have not begun with it yet, instead of what was kept for such before."""
+        self.store.states.awaited = entries
 
-        An agent that is kept is there again, without its memory: the conversation it is kept for is no response's.
-        """
-        self.forgotten[response] = None
-        while len(self.forgotten) > MOST_FORGOTTEN:
-            del self.forgotten[next(iter(self.forgotten))]
-        holders = [agent for agent in self.agents if response in agent.responses]
-        for agent in holders:
-            self.delete(agent)
-            if agent.is_kept:
-                again = self.agents.create(agent.id, parent=agent.parent)
-                again.conversation, again.is_named = agent.conversation, agent.is_named
-                self.write(again)
-        return tuple(agent.id for agent in holders)
-
-    def release(self, agent: Agent) -> None:
-        """Give up the RAM of an agent: blocks that nobody else has read, with their marks, but for those in live rows. What is on disk stays."""
-        self.pins.unpin(agent)
-        for block in [block for block in agent.held if block.owners <= {agent.id}]:
-            for kept in [*block.marks.values(), block]:
-                if kept.is_stored and not kept.pins:
-                    self.store.give_up(kept)
-
-    def pin(self, agent: Agent) -> None:
-        """Keep an agent's memory whatever happens. Raises as `Pins.pin` does."""
-        self.pins.pin(agent, self.chain(agent))
-        self.write(agent)
-
-    def unpin(self, agent: Agent) -> None:
-        """Let an agent's memory be given up again."""
-        self.pins.unpin(agent)
-        self.write(agent)
-
-    def write(self, agent: Agent) -> None:
-        """Have what is new of an agent written to disk: its blocks and marks, and then the record that leads to them.
-
-        What its rows have read last has to be stored on the device already.
-        """
-        is_wanted = self.disk.exists and agent.is_listed and (agent.history or agent.is_kept)
-        if not is_wanted or self.agents.is_apart(agent.id):
-            return
-        chain, marks = self.chain(agent), self.marks(agent)
-        for kept in (*chain, *(marks[-1:] if self.disk.is_sparing else marks)):
-            self.store.ledger.write(kept)
-        tail = [block for block in chain[-1:] if block.stop % self.spec.block_tokens]
-        self.disk.write(agent, frozenset(kept.item for kept in (*tail, *marks)))
-
-    def adopted(self, agent: Agent, path: Sequence[Block], *, is_pinned: bool) -> None:
-        """An agent of an earlier process is here again, with these blocks on disk."""
-        for block in path:
-            self._own(agent, block)
-        if is_pinned:
-            self.pins.pin_what_fits(agent, path)
-
-    def run_of(self, agent: Agent) -> TokenRun:
-        """An agent's history with the names of its blocks."""
-        return TokenRun.of_packed(agent.history, root_key(self.spec.fingerprint, agent.salt), self.spec.block_tokens)
-
-    def strays(self, agent: Agent) -> set[BlockKey]:
-        """The blocks on disk that an agent has read beside its history: before it was edited, or went back."""
-        owned = {key for key in agent.strays if self.disk.has_block(key)} | {block.key for block in agent.blocks.values() if block.is_written}
-        return owned - {block.key for block in self.chain(agent)}
-
-    def chain(self, agent: Agent) -> list[Block]:
-        """The blocks of an agent's history that are there, from the first on. One that only begins like its tail is another's."""
-        run = self.run_of(agent)
-        path = self.store.tree.held(run)[0]
-        last = path[-1] if path else self.store.root(agent.salt)
-        alike = {child: run.alike(child.packed, last.stop) for child in last.children.values() if child.key in agent.blocks}
-        tail = max(filter(alike.get, alike), key=lambda child: (alike[child], -child.stop), default=None)
-        return [*path, *([tail] if tail else [])]
-
-    def marks(self, agent: Agent) -> list[Mark]:
-        """The marks on an agent's way that outlive the process: the first and the last ones. By position."""
-        passed = sorted((mark for mark in self._passed(agent) if mark.rank > Rank.SPENT), key=lambda mark: mark.position)
-        return passed if len(passed) <= MARKS_WRITTEN else [passed[0], *passed[1 - MARKS_WRITTEN :]]
-
-    # ------------------------------------------------------------------------------------------------------------------ books
+    def write_closed(self, agents: Iterable[Agent]) -> None:
+        """The device has stored what closed rows held: have it written, with the records of their agents."""
+        self.store.states.order_writes()
+        for agent in agents:
+            self.write(agent)
 
     def expected(self) -> Inventory:
         """What the device should hold when it has done everything it was told."""
-        return Inventory(frozenset(self._rows), frozenset(self.store.stored_keys()), frozenset(self.store.marks.stored))
+        cached = self.store.states.cached
+        return Inventory(frozenset(self._rows), frozenset(cached[Kind.BLOCK]), frozenset(cached[Kind.MARK]))
 
     def reconcile(self, inventory: Inventory) -> list[str]:
-        """Make the books agree with what the device holds, where they do not. Returns a line for each difference.
+        """Make the memory agree with what the device holds, where it does not. Returns a line for each difference.
 
-        To be asked when the device has done everything it was told.
+        To be called when the device has done everything it was told.
         """
-        told = [f"{len(inventory.rows)} rows nobody works with"] if inventory.rows else []
-        return told + self.store.reconcile(inventory)
+        lines = [f"{len(inventory.rows)} rows nobody works with"] if inventory.rows else []
+        return lines + self.store.reconcile(inventory)
 
     def audit(self) -> None:
-        """Assert that pool, tree, rows and agents agree."""
-        pool, blocks = self.store.pool, list(self.store.tree.blocks())
-        kept = [*blocks, *(mark for block in (*self.store.tree.roots, *blocks) for mark in block.marks.values())]
-        names = {one.key for one in kept if one.is_stored or one.is_coming} | {("row", number) for number in self._rows}
-        assert all(name in pool for name in names), "something is held that is not counted"
+        """Assert that pool, tree, states, rows and agents agree."""
+        pool, entries = self.store.pool, self.store.entries()
+        blocks = [entry for entry in entries if isinstance(entry, Block)]
+        self.store.states.audit(entries)
+        names = {entry.key for entry in entries if entry.key in pool} | {("row", number) for number in self._rows}
         assert pool.used == sum(pool.size(name) for name in names), "something is counted that is not held"
         assert pool.used + pool.available == self.budget_bytes
         assert sum(pool.used_by_group) == pool.used
-        for one in kept:
-            assert one.is_held, "what is nowhere is struck off"
-            assert not one.is_coming or (one.is_written and not one.is_here), "what comes is on disk, and not here yet"
+        for tenant in self._rows.values():
+            assert tenant.row.shared <= tenant.row.whole, "only whole blocks are shared"
         for block in blocks:
-            assert not (block.is_stored and block.rows), "what a row holds is not stored"
             assert set(block.rows) <= set(self._rows)
             assert block.parent is not None, "only roots have no parent"
             assert block.parent.parent is None or set(block.rows) <= set(block.parent.rows)
-        self.store.audit(kept)
         pinned = {block for agent in self.agents for block in agent.pinned}
-        marks = {agent.pinned_mark for agent in self.agents if agent.pinned_mark is not None}
-        assert self.pins.marks_bytes == sum(self.spec.mark_bytes(mark.position) for mark in marks)
-        assert self.pins.bytes == sum(self.store.ledger.size(block) for block in pinned) + self.pins.marks_bytes
+        snapshots = {agent.pinned_snapshot for agent in self.agents if agent.pinned_snapshot is not None}
+        assert self.pins.snapshot_bytes == sum(self.spec.mark_bytes(snapshot.position) for snapshot in snapshots)
+        assert self.pins.bytes == sum(self.store.size(block) for block in pinned) + self.pins.snapshot_bytes
         owned = {(block, agent.id) for agent in self.agents for block in agent.blocks.values()}
         assert owned == {(block, owner) for block in blocks for owner in block.owners}, "agents have what is there, and nothing else"
 
     # ---------------------------------------------------------------------------------------------------------------- private
+
+    def _row_amount(self, tokens: int, shared: int = 0) -> Amount:
+        return self.spec.row_amount(tokens, self.chunk_tokens, shared)
 
     def _longest_row(self) -> int:
         low, high = 0, 1 << 40
@@ -414,30 +314,25 @@ class Memory:
             low, high = (middle, high) if self.row_bytes(middle) <= self.budget_bytes else (low, middle)
         return low
 
-    def _own(self, agent: Agent, block: Block) -> None:
-        if agent.is_listed:
-            block.owners.add(agent.id)
-            agent.blocks[block.key] = block
+    def _tail_to_take_over(self, match: Match, agent: Agent) -> Block | None:
+        """The cached partial block that a row begins with, if no other agent has read it: it goes on growing in the row."""
+        part = match.part
+        is_used_up = isinstance(part, Block) and part.is_cached and part.stop == match.length and part.owners <= {agent.id}
+        return part if isinstance(part, Block) and is_used_up else None
 
-    def _disown(self, block: Block) -> None:
-        """A block is gone."""
-        for owner in block.owners:
-            del self.agents.get(owner).blocks[block.key]
-        block.owners.clear()
-
-    def _move_in(self, number: int, run: TokenRun, agent: Agent, match: Match) -> None:
-        row = LiveRow(number, bytearray(run.packed), list(match.path), self.store.tree.root(run.root), match.length)
+    def _move_in(self, number: int, run: TokenRun, agent: Agent, match: Match, shared: int) -> None:
+        root = self.store.tree.root(run.root)
+        row = LiveRow(number, bytearray(run.packed), list(match.path), root, read=match.length, shared=shared)
         for block in match.path:
-            block.rows[number] = None
             self._own(agent, block)
-        if isinstance(match.part, Block) and not match.part.is_held:  # a tail it has taken over: it grows in the row
-            self.store.forget(match.part)
+        if isinstance(match.part, Block) and not match.part.is_held:  # a partial block that the row has taken over
+            self.store.remove(match.part)
         row.last.growing[number] = row
         self._rows[number] = _Tenant(row, agent)
         agent.rows += 1
         self.agents.touch(agent)
-        if match.mark is not None:
-            self.store.marks.touch(match.mark)
+        if match.snapshot is not None:
+            self.snapshots.touch(match.snapshot)
 
     def _move_out(self, tenant: _Tenant) -> None:
         del self._rows[tenant.row.number]
@@ -446,19 +341,20 @@ class Memory:
         tenant.agent.rows -= 1
 
     def _keep(self, tenant: _Tenant, breakpoints: Sequence[Breakpoint] = ()) -> tuple[SaveBlock, ...]:
-        """Store what only this row held, its tail too."""
+        """Store what only this row held, its partial block too."""
         row, agent = tenant.row, tenant.agent
         path = [*row.chain, *self._tail(row, agent)]
         for block in path:
-            block.rows.pop(row.number, None)
+            self.store.states.release(block, row.number)
         loose = [block for block in path if not block.is_here]
         kept = [block for block in loose if block.owners or not agent.is_deleted]
-        self.store.forget_all([block for block in loose[len(kept) :] if not block.is_held])
+        self.store.remove_from([block for block in loose[len(kept) :] if not block.is_held])
         saves = self.store.put_in(kept, row.number, sparing=set(path))
         self.store.touch(path, breakpoints)
         return saves
 
     def _tail(self, row: LiveRow, agent: Agent) -> list[Block]:
+        """The partial block after a row's whole ones, made where there is none."""
         last, packed = row.last, row.rest
         if not packed:
             return []
@@ -471,38 +367,10 @@ class Memory:
         """Forget what a row has read beyond a position."""
         doubted = [block for block in row.chain if block.stop > safe]
         for block in doubted:
-            block.rows.pop(row.number, None)
-        self.store.forget_all([block for block in doubted if not block.is_held])
+            self.store.states.release(block, row.number)
+        self.store.remove_from([block for block in doubted if not block.is_held])
         row.chain = [block for block in row.chain if block.stop <= safe]
         row.read = row.whole
-
-    def _passed(self, agent: Agent) -> list[Mark]:
-        """The marks on an agent's way."""
-        run = self.run_of(agent)
-        path = [self.store.root(agent.salt), *self.store.tree.held(run)[0]]
-        return [mark for block in path for mark in block.marks.values() if run.has(mark.packed, block.stop)]
-
-    def _is_anybodys(self, kept: Kept, salt: Salt) -> bool:
-        """True if an agent that is listed has read what ends with a block or mark of a salt."""
-        if kept.pins or not isinstance(kept, Mark):
-            return kept.pins > 0 or (isinstance(kept, Block) and bool(kept.owners))
-        is_first = kept.after is self.store.root(salt)  # no agent owns a root
-        readers = [one for one in self.agents if one.salt == salt] if is_first else map(self.agents.get, kept.after.owners)
-        return any(reader.history.startswith(kept.packed, kept.after.stop * TOKEN_BYTES) for reader in readers)
-
-    def _known_by_name_alone(self, agent: Agent) -> list[Item]:
-        """The blocks of an agent's history that are on disk, that nothing leads to, and that nobody else has read."""
-        run, size = self.run_of(agent), self.spec.block_tokens * TOKEN_BYTES
-        there = [(stop * size, Item(Kind.BLOCK, key)) for stop, key in enumerate(run.keys, 1) if self.disk.has_block(key)]
-        lost = [(stop, item) for stop, item in there if item not in self.disk.known]
-        others = [other for other in self.agents if other.salt == agent.salt]
-        return [item for stop, item in lost if not any(other.history.startswith(run.packed[:stop]) for other in others)]
-
-    def _no_record(self, agent: Agent) -> None:
-        """Remove what the record of an agent that is gone alone led to."""
-        if not self.agents.is_apart(agent.id):
-            self.store.unlisted(self.disk.remove_agent(agent))
-        self.removed(agent)
 
 
 def _pieces(match: Match, taken: Collection[Block]) -> tuple[Piece, ...]:

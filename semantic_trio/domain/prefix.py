@@ -6,123 +6,12 @@ Knows tokens, names and where each block's content is. Knows nothing of bytes, b
 import itertools
 import weakref
 from collections.abc import Callable, Iterator
-from typing import ClassVar
 
 import attrs
 
 from semantic_trio.domain.chain import TOKEN_BYTES, TokenRun, mark_key
-from semantic_trio.domain.content import Item, Kind
-from semantic_trio.domain.residency import Rank
-from semantic_trio.domain.step import BlockKey, MarkKey, Piece
-
-
-@attrs.define(eq=False)
-class Kept:
-    """A block or a mark, and where its content is."""
-
-    kind: ClassVar[Kind]
-    key: bytes
-    is_stored: bool = attrs.field(init=False, default=False)  # in RAM, with no row around it
-    is_written: bool = attrs.field(init=False, default=False)  # on disk
-    is_coming: bool = attrs.field(init=False, default=False)  # from disk: its room in RAM is taken
-    is_owed: bool = attrs.field(init=False, default=False)  # to the disk, as soon as no row holds it
-    is_struck_off: bool = attrs.field(init=False, default=False)  # nothing leads to it any more
-    pins: int = attrs.field(init=False, default=0)
-    rank: Rank = attrs.field(init=False, default=Rank.PLAIN)  # the highest it was ever used with
-
-    @property
-    def item(self) -> Item:
-        """What it is called outside."""
-        return Item(self.kind, self.key)
-
-    @property
-    def is_here(self) -> bool:
-        """Whether a row can begin with it now."""
-        return self.is_stored
-
-    @property
-    def is_held(self) -> bool:
-        """Whether its content is anywhere."""
-        return self.is_here or self.is_written
-
-
-@attrs.define(eq=False)
-class Block(Kept):
-    """Tokens that follow those of its parent: `block_tokens` of them, or fewer at the end of a history (a tail).
-
-    In RAM its content is in every live row that has read it, and stored when there is no such row: never in both. It may be on disk as well.
-    """
-
-    kind = Kind.BLOCK
-    key: BlockKey
-    parent: "Block | None"
-    start: int  # position of its first token
-    packed: bytes
-    rows: dict[int, None] = attrs.field(init=False, factory=dict)  # live rows that hold it, the first one first
-    owners: set[str] = attrs.field(init=False, factory=set)  # agents that have read it
-    children: dict[BlockKey, "Block"] = attrs.field(init=False, factory=dict)
-    marks: dict[MarkKey, "Mark"] = attrs.field(init=False, factory=dict)  # positions at its end or among the tokens after it
-    growing: dict[int, "LiveRow"] = attrs.field(init=False, factory=dict)  # rows whose tokens after this block make no whole block yet
-
-    @property
-    def stop(self) -> int:
-        """Position after its last token."""
-        return self.start + len(self.packed) // TOKEN_BYTES
-
-    @property
-    def is_here(self) -> bool:
-        """See `Kept.is_here`."""
-        return self.is_stored or bool(self.rows)
-
-    def piece(self, stop: int, *, is_last_use: bool = False) -> Piece:
-        """Its content up to a position, from wherever it is."""
-        if self.is_stored:
-            return Piece(self.start, stop, block=self.key, is_last_use=is_last_use)
-        return Piece(self.start, stop, row=next(iter(self.rows)))
-
-
-@attrs.define(eq=False)
-class Mark(Kept):
-    """What blocks do not hold, kept for one position."""
-
-    kind = Kind.MARK
-    key: MarkKey
-    after: Block
-    packed: bytes  # the tokens between the block and the position
-    is_whole: bool  # its layers still held position 0: it serves every shorter length too
-
-    @property
-    def position(self) -> int:
-        """Tokens before it."""
-        return self.after.stop + len(self.packed) // TOKEN_BYTES
-
-
-@attrs.define(eq=False)
-class LiveRow:
-    """A row of the batch: its tokens, and how many of them its cache has read."""
-
-    number: int
-    packed: bytearray
-    chain: list[Block]  # whole blocks it has read, from the first on
-    root: Block  # before the first block
-    read: int = 0
-    points: dict[int, Rank] = attrs.field(factory=dict)  # positions whose marks are of a rank: others are likely to begin there
-    passing: Mark | None = None  # the last mark it has set on its way
-
-    @property
-    def whole(self) -> int:
-        """Tokens in its whole blocks."""
-        return self.chain[-1].stop if self.chain else 0
-
-    @property
-    def last(self) -> Block:
-        """Its last whole block; the root where it has none."""
-        return self.chain[-1] if self.chain else self.root
-
-    @property
-    def rest(self) -> bytes:
-        """The tokens it has read after its whole blocks, packed."""
-        return bytes(self.packed[self.whole * TOKEN_BYTES : self.read * TOKEN_BYTES])
+from semantic_trio.domain.entries import Block, CacheEntry, LiveRow, Snapshot
+from semantic_trio.domain.step import BlockKey, MarkKey
 
 
 @attrs.frozen(eq=False)
@@ -132,26 +21,18 @@ class Match:
     length: int = 0
     path: tuple[Block, ...] = ()  # whole blocks, used to their ends
     part: Block | LiveRow | None = None  # holds the tokens after them
-    mark: Mark | None = None
+    snapshot: Snapshot | None = None
     known: int = 0  # tokens of the prompt that blocks and rows hold there, whether or not they can be begun from
-
-    @property
-    def stored(self) -> list[Block]:
-        """The stored blocks that are used to their ends."""
-        blocks = [block for block in self.path if block.is_stored]
-        if isinstance(self.part, Block) and self.part.is_stored and self.part.stop == self.length:
-            blocks.append(self.part)
-        return blocks
 
 
 NO_MATCH = Match()
 
 
-def _is_here(kept: Kept) -> bool:
+def _is_here(kept: CacheEntry) -> bool:
     return kept.is_here
 
 
-def _is_held(kept: Kept) -> bool:
+def _is_held(kept: CacheEntry) -> bool:
     return kept.is_held
 
 
@@ -159,9 +40,9 @@ def _is_held(kept: Kept) -> bool:
 class PrefixTree:
     """Finds what is remembered of a prompt."""
 
-    needs_marks: bool
+    needs_snapshots: bool
     from_disk: Callable[[Block, BlockKey, bytes], Block | None]  # the block of a name and tokens, where it is on disk
-    # A root is referenced by its blocks and marks and by rows, and is gone with the last of them: there are as many salts as clients choose.
+    # A root is referenced by its blocks and snapshots and by rows, and is gone with the last of them: there are as many salts as clients choose.
     _roots: "weakref.WeakValueDictionary[BlockKey, Block]" = attrs.field(init=False, factory=weakref.WeakValueDictionary)
 
     def root(self, key: BlockKey) -> Block:
@@ -202,17 +83,17 @@ class PrefixTree:
             yield block
             pending.extend(block.children.values())
 
-    def _longest(self, run: TokenRun, limit: int, serves: Callable[[Kept], bool]) -> Match:
+    def _longest(self, run: TokenRun, limit: int, serves: Callable[[CacheEntry], bool]) -> Match:
         root = self.root(run.root)
         path, part, known = self.held(run)
         if serves is not _is_held:
             path = list(itertools.takewhile(serves, path))
             part, tokens = _best_part(path[-1] if path else root, run, serves)
             known = (path[-1].stop if path else 0) + tokens
-        length, mark = min(known, limit), None
-        if self.needs_marks:
-            length, mark = _best_mark([root, *path], run, length, serves)
-        return _cut(path, part, length, mark, known)
+        length, snapshot = min(known, limit), None
+        if self.needs_snapshots:
+            length, snapshot = _best_snapshot([root, *path], run, length, serves)
+        return _cut(path, part, length, snapshot, known)
 
     def _walk(self, root: Block, run: TokenRun) -> list[Block]:
         path, block = [], root
@@ -225,8 +106,8 @@ class PrefixTree:
         return path
 
 
-def marks_between(row: LiveRow, position: int) -> tuple[MarkKey, Block, bytes]:
-    """The name of a mark at a position a row has reached, the block before it, and the tokens between."""
+def snapshot_at(row: LiveRow, position: int) -> tuple[MarkKey, Block, bytes]:
+    """The name of a snapshot at a position a row has reached, the block before it, and the tokens between."""
     after = row.root
     for block in reversed(row.chain):
         if block.stop <= position:
@@ -236,25 +117,25 @@ def marks_between(row: LiveRow, position: int) -> tuple[MarkKey, Block, bytes]:
     return mark_key(after.key, packed), after, packed
 
 
-def _best_mark(path: list[Block], run: TokenRun, limit: int, serves: Callable[[Kept], bool]) -> tuple[int, Mark | None]:
-    """The greatest length of at most `limit` that a mark on the way serves: none before a block can serve more than one behind it."""
-    best: tuple[int, Mark | None] = (0, None)
+def _best_snapshot(path: list[Block], run: TokenRun, limit: int, serves: Callable[[CacheEntry], bool]) -> tuple[int, Snapshot | None]:
+    """The greatest length of at most `limit` that a snapshot on the way serves: none before a block can serve more than one behind it."""
+    best: tuple[int, Snapshot | None] = (0, None)
     for block in reversed(path):
-        for mark in filter(serves, block.marks.values()):
-            best = max(best, (_served(mark, run, limit), mark), key=lambda pair: (pair[0], pair[1] is not None and pair[1].is_here))
+        for snapshot in filter(serves, block.snapshots.values()):
+            best = max(best, (_served(snapshot, run, limit), snapshot), key=lambda pair: (pair[0], pair[1] is not None and pair[1].is_here))
         if best[0]:
             break
     return best
 
 
-def _served(mark: Mark, run: TokenRun, limit: int) -> int:
-    begin = mark.after.stop
-    if mark.is_whole:
-        return min(begin + run.alike(mark.packed, begin), limit)
-    return mark.position if mark.position <= limit and run.has(mark.packed, begin) else 0
+def _served(snapshot: Snapshot, run: TokenRun, limit: int) -> int:
+    begin = snapshot.after.stop
+    if snapshot.is_whole:
+        return min(begin + run.alike(snapshot.packed, begin), limit)
+    return snapshot.position if snapshot.position <= limit and run.has(snapshot.packed, begin) else 0
 
 
-def _best_part(block: Block, run: TokenRun, serves: Callable[[Kept], bool]) -> tuple[Block | LiveRow | None, int]:
+def _best_part(block: Block, run: TokenRun, serves: Callable[[CacheEntry], bool]) -> tuple[Block | LiveRow | None, int]:
     """Who holds most of the tokens after a block; of equals, one that is here."""
     best: tuple[Block | LiveRow | None, int] = (None, 0)
     for child in sorted(filter(serves, block.children.values()), key=_is_here, reverse=True):
@@ -264,10 +145,10 @@ def _best_part(block: Block, run: TokenRun, serves: Callable[[Kept], bool]) -> t
     return best
 
 
-def _cut(path: list[Block], part: Block | LiveRow | None, length: int, mark: Mark | None, known: int) -> Match:
+def _cut(path: list[Block], part: Block | LiveRow | None, length: int, snapshot: Snapshot | None, known: int) -> Match:
     """What is used of a path when only `length` tokens of it are."""
     whole = [block for block in path if block.stop <= length]
     if len(whole) < len(path):
         part = path[len(whole)]
     begins = whole[-1].stop if whole else 0
-    return Match(length, tuple(whole), part if length > begins else None, mark if length else None, known)
+    return Match(length, tuple(whole), part if length > begins else None, snapshot if length else None, known)

@@ -8,8 +8,8 @@ import attrs
 from semantic_trio.domain.agent import Agent, client_id
 from semantic_trio.domain.chain import TOKEN_BYTES, TokenRun, child_key, common_tokens, mark_key, root_key
 from semantic_trio.domain.content import AgentRecord, Item, Kind, SaidLine
+from semantic_trio.domain.entries import Block
 from semantic_trio.domain.memory import Memory
-from semantic_trio.domain.prefix import Block
 from semantic_trio.domain.store import Store
 
 # What a record says of one beginning of a conversation, and of all else but tokens and words.
@@ -34,7 +34,7 @@ def record_of(memory: Memory, agent: Agent, said: tuple[SaidLine, ...], used: in
         prompt_tokens=agent.prompt_tokens,
         text_fingerprint=agent.text_fingerprint,
         chain=run.last_key,
-        marks=tuple((mark.position, mark.key) for mark in memory.marks(agent) if mark.is_written),
+        marks=tuple((mark.position, mark.key) for mark in memory.snapshots_of(agent) if mark.is_on_disk),
         strays=tuple(sorted(memory.strays(agent)))[:MOST_STRAYS],
         responses=tuple(sorted(agent.responses)),
         conversation=agent.conversation,
@@ -71,7 +71,7 @@ def adopt(memory: Memory, record: AgentRecord) -> int:
     if not memory.agents.adopt(agent, _run(memory, record, agent.recognised_by)):
         return 0
     path = _blocks(memory.store, run)
-    _marks(memory.store, record, run, path)
+    _snapshots(memory, record, run, path)
     memory.adopted(agent, path, is_pinned=record.is_pinned)
     return len(run) - (path[-1].stop if path else 0)
 
@@ -103,16 +103,17 @@ def _blocks(store: Store, run: TokenRun) -> list[Block]:
         if not packed or not store.disk.has_block(key):
             break
         block = store.child(block, packed)
-        store.ledger.found_on_disk(block)
+        store.states.found_on_disk(block)
         path.append(block)
     return path
 
 
-def _marks(store: Store, record: AgentRecord, run: TokenRun, path: list[Block]) -> None:
-    """The marks a record lists that are on disk."""
+def _snapshots(memory: Memory, record: AgentRecord, run: TokenRun, path: list[Block]) -> None:
+    """Take in the snapshots a record lists that are on disk."""
+    store = memory.store
     whole = [store.tree.root(run.root), *(block for block in path if block.stop % run.block_tokens == 0)]
     for position, key in record.marks:
         after = whole[min(position // run.block_tokens, len(whole) - 1)]
         packed = run.packed[after.stop * TOKEN_BYTES : position * TOKEN_BYTES]
         if Item(Kind.MARK, key) in store.disk and mark_key(after.key, packed) == key:
-            store.ledger.found_on_disk(after.marks.get(key) or store.marks.add(after, packed))
+            store.states.found_on_disk(after.snapshots.get(key) or memory.snapshots.add(after, packed))

@@ -13,13 +13,14 @@ import attrs
 from semantic_trio.domain.agent import Agent
 from semantic_trio.domain.chain import TokenRun
 from semantic_trio.domain.conversation import Breakpoint
+from semantic_trio.domain.entries import CacheEntry
 from semantic_trio.domain.errors import GrammarError, PoolExhaustedError, PromptTooLongError, SemanticError
+from semantic_trio.domain.eviction import Rank
 from semantic_trio.domain.flight import SingleFlight
 from semantic_trio.domain.generation import Event, Failed, Finished, FinishReason, GenerationRequest
 from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.pace import DecodePace, PrefillPace
-from semantic_trio.domain.prefix import NO_MATCH, Kept, Match
-from semantic_trio.domain.residency import Rank
+from semantic_trio.domain.prefix import NO_MATCH, Match
 from semantic_trio.domain.sequence import Phase, Sequence
 from semantic_trio.domain.shares import fair_shares
 from semantic_trio.domain.step import (
@@ -105,7 +106,7 @@ class Scheduler:
     def is_idle(self) -> bool:
         """Whether the device has done everything it was told, and nobody wants more."""
         busy = self._rows or self._waiting or self._to_close or self._in_flight
-        return not (busy or self.memory.store.ledger.has_drops or self.memory.disk.reading)
+        return self.memory.is_idle and not busy
 
     def room(self, request: GenerationRequest) -> int:
         """Tokens that can be generated for a request: its own limit or what its prompt leaves of the context and of the memory for KV cache.
@@ -151,7 +152,7 @@ class Scheduler:
         self._grow()
         self._prefetch()
         opened = tuple(self._admit())
-        self.memory.store.ledger.awaited = frozenset[Kept]().union(*(sequence.awaited for sequence in self._waiting))
+        self.memory.await_entries(frozenset[CacheEntry]().union(*(sequence.awaited for sequence in self._waiting)))
         read = {row: sequence.known for row, sequence in self._rows.items()}
         decode = tuple(Decode(s.row, s.draw()) for s in self._rows.values() if s.wants_decode)
         prefill = tuple(self._chunks())
@@ -169,9 +170,7 @@ class Scheduler:
     def commit(self, result: StepResult) -> list[tuple[Sequence, Event]]:
         """Take what a step has drawn: the events for each sequence, in order. Tokens of rows that are gone are ignored."""
         self._in_flight = result.in_flight
-        self.memory.store.ledger.write_owed()
-        for agent in self._closing:
-            self.memory.write(agent)
+        self.memory.write_closed(self._closing)
         self._closing = []
         if result.timing is not None:
             self._learn(result.timing)
@@ -235,9 +234,7 @@ class Scheduler:
     def recovered(self, inventory: Inventory) -> None:
         """The device was reset and holds this. What it has kept of the rows it lost is written as if they had been closed."""
         self.memory.reconcile(inventory)
-        self.memory.store.ledger.write_owed()
-        for agent in self._to_write:
-            self.memory.write(agent)
+        self.memory.write_closed(self._to_write)
         self._to_write = []
 
     def preempt(self, sequence: Sequence) -> None:
@@ -286,11 +283,12 @@ class Scheduler:
 
     def _in_turn(self) -> Iterator[Sequence]:
         """Those who wait. What has come for one stays for it, as far as those behind it go."""
-        ledger = self.memory.store.ledger
-        ledger.awaited = frozenset()
+        awaited = frozenset[CacheEntry]()
         for sequence in list(self._waiting):
+            self.memory.await_entries(awaited)
             yield sequence
-            ledger.awaited |= sequence.awaited
+            awaited |= sequence.awaited
+        self.memory.await_entries(awaited)
 
     def _recalls(self, sequence: Sequence, run: TokenRun) -> bool:
         """Whether a sequence has something to come from disk. Raises `PoolExhaustedError` where there is no room for it now, and will be."""
@@ -457,7 +455,7 @@ class Scheduler:
         for sequence in self._rows.values():
             self.memory.publish(sequence.row, sequence.known)
         ends = [(self._rows[chunk.row], chunk.context + len(chunk.tokens)) for chunk in prefill]
-        marks = [self.memory.mark(s.row, position, replaces=position in s.passing) for s, position in ends if position in s.marks]
+        marks = [self.memory.snapshot(s.row, position, replaces=position in s.passing) for s, position in ends if position in s.marks]
         return tuple(mark for mark in marks if mark is not None)
 
     def _accept(self, drawn: Drawn) -> list[tuple[Sequence, Event]]:

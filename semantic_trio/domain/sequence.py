@@ -9,8 +9,8 @@ import attrs
 
 from semantic_trio.domain.agent import Agent
 from semantic_trio.domain.chain import TokenRun
+from semantic_trio.domain.entries import CacheEntry
 from semantic_trio.domain.generation import Event, Finished, FinishReason, GenerationRequest, TokenEvent
-from semantic_trio.domain.prefix import Kept
 from semantic_trio.domain.reuse import Reuse
 from semantic_trio.domain.step import Drawn
 from semantic_trio.domain.stopping import StopStrings, TextDecoder
@@ -42,7 +42,7 @@ class Sequence:
     run: TokenRun | None = attrs.field(init=False, default=None)  # the same, with names
     reuse: Reuse | None = attrs.field(init=False, default=None)  # of the first time it had a row
     recalls: int = attrs.field(init=False, default=0)  # how often something was brought back from disk for it
-    awaited: frozenset[Kept] = attrs.field(init=False, default=frozenset())  # what that was, and what it goes with
+    awaited: frozenset[CacheEntry] = attrs.field(init=False, default=frozenset())  # what that was, and what it goes with
     marks: set[int] = attrs.field(init=False, factory=set)  # positions at which a chunk has to end
     passing: set[int] = attrs.field(init=False, factory=set)  # those of them whose marks take each other's place
     _stops: StopStrings = attrs.field(init=False)

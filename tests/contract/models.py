@@ -150,5 +150,5 @@ def random_runner(family: str, *, look_ahead: bool = True, dtype: mx.Dtype = mx.
     """A runner of a random model on the shared device."""
     model = on_device(lambda: random_model(family, dtype))
     layout: Layout = on_device(lambda: PagedLayout(model) if family in PAGED else choose_layout(model))
-    spec, size = on_device(lambda: (measure_spec(model, family), embedding_size(model)))
+    spec, size = on_device(lambda: (measure_spec(model, family, is_paged=family in PAGED), embedding_size(model)))
     return MlxRunner(shared_device(), Batch(layout, look_ahead=look_ahead), spec, size)

@@ -31,7 +31,7 @@ from semantic_trio.domain.conversation import (
     ToolChoice,
     ToolResult,
 )
-from semantic_trio.domain.residency import Rank
+from semantic_trio.domain.eviction import Rank
 from semantic_trio.entrypoints import settings as server_settings
 from semantic_trio.ports import TextCodec
 from semantic_trio.testing import ByteCodec

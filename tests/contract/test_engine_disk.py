@@ -115,7 +115,7 @@ async def test_a_turn_after_eviction_to_disk_scores_the_same_beside_neighbours(f
         for salt, name in enumerate("abc"):
             await tight.turn(prompt(HISTORY, salt), name)
         await tight.settle()
-        tight.engine.memory.store.room.evict()
+        tight.engine.memory.store.evict_all()
 
         async def ask(name: str) -> None:
             found[name] = await tight.turn(turns[name], name)
@@ -270,7 +270,7 @@ async def test_a_mark_that_says_it_is_elsewhere_is_put_aside(tmp_path: Path) -> 
         await first.turn(prompt(HISTORY), "a")
         await first.settle()
         files, agent = first.persistence.files, first.engine.memory.agents.get("a")
-        for mark in first.engine.memory.marks(agent):
+        for mark in first.engine.memory.snapshots_of(agent):
             content = files.read(mark.item)
             elsewhere = attrs.evolve(content[POSITION], data=memoryview((mark.position + 1).to_bytes(content[POSITION].data.nbytes, "little")))
             files.remove(mark.item)

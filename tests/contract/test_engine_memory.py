@@ -8,18 +8,20 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
+from semantic_trio.adapters.mlx.paged import PagedLayout
+from semantic_trio.adapters.mlx.runner import MlxRunner
 from semantic_trio.application.engine import Engine
 from semantic_trio.domain.errors import StepFailedError
 from semantic_trio.domain.generation import GenerationRequest, SamplingParams
 from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.reuse import Reuse
 from semantic_trio.domain.scheduler import Limits, Scheduler
-from semantic_trio.domain.step import Inventory
+from semantic_trio.domain.step import Inventory, StepPlan, StepResult
 from semantic_trio.testing import ByteDecoder
 from tests.contract.models import random_runner
 
 FORCED = tuple((5 * i + 3) % 250 for i in range(20))
-FAMILIES = ["llama", "qwen2", "qwen3", "gemma3_text", "gpt_oss", "falcon_h1", "qwen3_next", "deepseek_v3"]
+FAMILIES = ["llama", "qwen2", "qwen3", "gemma3_text", "gpt_oss", "falcon_h1", "qwen3_next", "deepseek_v3", "llama_paged", "gpt_oss_paged"]
 ROOMY = 1 << 30
 
 
@@ -39,17 +41,17 @@ class Bench:
 
     async def cold(self, tokens: tuple[int, ...]) -> tuple[float, ...]:
         """The same by an engine that remembers nothing."""
-        self.engine.memory.store.room.evict()
+        self.engine.memory.store.evict_all()
         scores, reuse = await self.turn(tokens)
         assert reuse.tokens == 0
-        self.engine.memory.store.room.evict()
+        self.engine.memory.store.evict_all()
         return scores
 
 
 @asynccontextmanager
-async def engine_of(family: str, budget: int = ROOMY) -> AsyncIterator[Bench]:
+async def engine_of(family: str, budget: int = ROOMY, rows: int = 4) -> AsyncIterator[Bench]:
     runner = random_runner(family)
-    limits = Limits(context_length=2048, max_rows=4, chunk_tokens=128, max_stall_seconds=10.0)
+    limits = Limits(context_length=2048, max_rows=rows, chunk_tokens=128, max_stall_seconds=10.0)
     engine = Engine(
         runner,
         Scheduler(limits, Memory(runner.spec, budget, limits.chunk_tokens)),
@@ -142,7 +144,7 @@ async def test_what_is_left_of_a_partly_evicted_history_is_right(family: str) ->
         store = bench.engine.memory.store
         leaves = [block for block in store.tree.blocks() if not block.children]
         for block in leaves:
-            store.forget(block)
+            store.remove(block)
         bench.engine.nudge()
 
         scores, reuse = await bench.turn((*prompt(700), 5), "a")
@@ -196,3 +198,33 @@ async def test_after_two_hundred_cancels_forks_and_deletes_books_and_device_agre
 
         assert held == memory.expected()
         assert held.rows == frozenset()
+
+
+async def test_agents_with_one_prompt_hold_its_pages_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """At every step the pool has no more pages than the budget counts, and the common blocks are counted once for all agents."""
+    agents, common, own = 8, 1024, 40
+    counted = list[tuple[int, int]]()  # pages in the budget and in the pool, with all rows decoding
+    step = MlxRunner.step
+    async with engine_of("llama_paged", rows=agents) as bench:
+        memory, runner = bench.engine.memory, bench.engine.runner
+        assert isinstance(runner, MlxRunner)
+        assert isinstance(runner.batch.layout, PagedLayout)
+        page, pool = memory.spec.block_bytes(), runner.batch.layout.pools[0]
+
+        async def counting(self: MlxRunner, plan: StepPlan) -> StepResult:
+            result = await step(self, plan)
+            assert pool.used * page <= memory.store.pool.used
+            if len(plan.decode) == agents:
+                counted.append((memory.store.pool.used // page, pool.used))
+            return result
+
+        monkeypatch.setattr(MlxRunner, "step", counting)
+        await bench.turn(prompt(common), "first")
+        async with trio.open_nursery() as nursery:
+            for at in range(agents):
+                nursery.start_soon(bench.turn, (*prompt(common), *prompt(own, salt=at + 1)), f"agent-{at}")
+
+        assert counted
+        expected = common // 256 + 1 + agents  # the partial block is of the answer to the first agent
+        assert max(counted) == (expected, expected)
+        assert memory.store.pool.used == pool.used * page

@@ -15,8 +15,8 @@ from semantic_trio.domain.chain import TokenRun, pack, root_key
 from semantic_trio.domain.content import AgentRecord, Content, Item, Kind, SaidEnd, SaidLine, Tensor
 from semantic_trio.domain.conversation import Conversation, Message, Role, Text
 from semantic_trio.domain.errors import AgentExistsError, DamagedError, InvalidRequestError
+from semantic_trio.domain.eviction import Rank
 from semantic_trio.domain.lineage import lineage
-from semantic_trio.domain.residency import Rank
 from semantic_trio.ports import CacheFiles
 from semantic_trio.testing import MemoryFiles
 

@@ -496,7 +496,7 @@ async def test_closing_gives_up_marks_too(autojump_clock: trio.testing.MockClock
     async with running(served(FakeRunner(spec=spec), disk_bytes=DISK, files=MemoryFiles())) as server:
         await create(server, id="ada")
         await say(server, "ada", LONG)
-        before = server.engine.memory.store.marks.used
+        before = server.engine.memory.snapshots.used
         await do(server, "ada", "close")
         after = server.engine.memory.store.pool.used
         second = await say(server, "ada", "two")

@@ -89,7 +89,7 @@ async def test_deleting_frees_what_nobody_else_has_read(autojump_clock: trio.tes
     assert shared > 0
     assert both - server.engine.memory.store.pool.used == a["bytes"] - shared
     assert (after["bytes"], after["shared_blocks"]) == (b["bytes"], 0)
-    assert held == server.engine.memory.store.stored_keys()
+    assert held == server.engine.memory.expected().blocks
 
 
 async def test_pins_have_a_bound_that_is_told_with_its_numbers(autojump_clock: trio.testing.MockClock) -> None:

@@ -223,7 +223,7 @@ async def test_what_was_given_up_is_counted(autojump_clock: trio.testing.MockClo
             await post(server.app, "/v1/chat/completions", openai_body(letter * 200))
         found = await scraped(server)
 
-    assert found[("semantic_eviction_total", "ram")] == server.engine.memory.store.room.evictions > 0
+    assert found[("semantic_eviction_total", "ram")] == server.engine.memory.store.evictions > 0
     assert found[("semantic_preemption_total",)] == server.engine.scheduler.preemptions
     assert found[("semantic_memory_discrepancy_total",)] == 0
 

@@ -43,9 +43,9 @@ async def test_greedy_text_is_the_same_warm_shared_and_cold(name: str, request: 
         await nursery.start(engine.run)
         cold = []
         for prompt in prompts:
-            engine.memory.store.room.evict()
+            engine.memory.store.evict_all()
             cold.append(await say(prompt))
-        engine.memory.store.room.evict()
+        engine.memory.store.evict_all()
         await say(prompts[0])
         shared, again = await say(prompts[1]), await say(prompts[0])
         nursery.cancel_scope.cancel()

@@ -115,7 +115,7 @@ class Server(Bench):
     async def cool(self) -> None:
         """What is remembered is on disk, and nowhere else."""
         await self.settle()
-        self.memory.store.room.evict()
+        self.memory.store.evict_all()
         await self.engine.settle()
 
     def crash(self) -> None:

@@ -10,9 +10,9 @@ from trio.testing import MockClock
 from semantic_trio.application.handle import Generation
 from semantic_trio.domain.conversation import Breakpoint, ThinkingChoice
 from semantic_trio.domain.errors import AgentExistsError, InvalidRequestError, PoolExhaustedError, StepFailedError
+from semantic_trio.domain.eviction import Rank
 from semantic_trio.domain.families import published_spec
 from semantic_trio.domain.geometry import LayerGroup, LayerKind, ModelCacheSpec
-from semantic_trio.domain.residency import Rank
 from semantic_trio.domain.reuse import MissCause, Reuse, Source
 from semantic_trio.domain.step import StepPlan
 from semantic_trio.testing import ATTENTION_ONLY, FakeRunner
@@ -149,7 +149,7 @@ async def test_what_nobody_uses_is_given_up_and_the_miss_says_so(start_engine: S
 
     assert turn.cause is MissCause.EVICTED
     assert turn.lost_tokens == len(history) - 1 - turn.tokens
-    assert bench.engine.memory.store.room.evictions > 0
+    assert bench.engine.memory.store.evictions > 0
 
 
 @pytest.mark.parametrize("spec", [ATTENTION_ONLY, RECURRENT], ids=["attention", "recurrent"])
@@ -265,7 +265,7 @@ async def test_a_deleted_agent_leaves_nothing_that_was_its_own(start_engine: Sta
     await trio.sleep(1)
 
     assert all(block.owners == {"b"} for block in memory.store.tree.blocks())
-    assert set(bench.runner.blocks) == memory.store.stored_keys()
+    assert set(bench.runner.blocks) == memory.expected().blocks
 
 
 async def test_who_takes_a_deleted_agents_id_gets_nothing_of_its_turns(start_engine: StartEngine, autojump_clock: MockClock) -> None:
@@ -555,7 +555,7 @@ async def test_what_is_gone_is_no_agents_any_more(start_engine: StartEngine, aut
     await said(bench, prompt(100), agent="a")
     memory.fork(memory.agents.get("a"), "b")
 
-    memory.store.room.evict()
+    memory.store.evict_all()
 
     assert [agent.blocks for agent in memory.agents] == [{}, {}]
 
@@ -571,7 +571,7 @@ async def test_four_agents_with_one_head_begin_at_its_end_where_three_marks_fit(
     turns = [await reuse(bench.submit((*head, *prompt(5000, salt=50 + agent)), 3, marks=(2000,))) for agent in range(4)]
 
     assert [turn.tokens for turn in turns] == [0, 2000, 2000, 2000]
-    assert len(bench.engine.memory.store.marks.stored) == 3
+    assert len(bench.engine.memory.expected().marks) == 3
 
 
 async def test_a_preempted_row_of_a_recurrent_model_goes_on_where_it_was_in_a_full_house(
@@ -595,7 +595,7 @@ async def test_ten_agents_with_fifty_requests_each_lose_nothing(start_engine: St
         await generation.result()
     for agent in list(bench.engine.memory.agents):
         bench.engine.memory.delete(agent)
-    bench.engine.memory.store.room.evict()
+    bench.engine.memory.store.evict_all()
     bench.engine.nudge()
     await trio.sleep(1)
 

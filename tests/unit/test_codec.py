@@ -16,7 +16,7 @@ from semantic_trio.adapters.text.guard import NO_GUARD, Segment
 from semantic_trio.adapters.text.segments import SegmentEncoder
 from semantic_trio.domain.conversation import Conversation, Known, Message, Role, Text, Thinking
 from semantic_trio.domain.errors import InvalidRequestError, ModelNotFoundError
-from semantic_trio.domain.residency import Rank
+from semantic_trio.domain.eviction import Rank
 from tests.vocabulary import BYTES, CHATML, END, START, beginning_with, byte_tokenizer, fallback_tokenizer, write_model
 
 HELLO = Conversation((Message(Role.USER, (Text("hi"),)),))

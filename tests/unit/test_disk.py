@@ -5,20 +5,20 @@ import pytest
 from semantic_trio.domain import disk
 from semantic_trio.domain.chain import root_key
 from semantic_trio.domain.disk import Disk
+from semantic_trio.domain.entries import CacheEntry
 from semantic_trio.domain.memory import Memory
-from semantic_trio.domain.prefix import Kept
 from tests.unit.test_records import memory, read, write
 
 
-def cooled(memory: Memory, agent: str = "a") -> list[Kept]:
+def cooled(memory: Memory, agent: str = "a") -> list[CacheEntry]:
     """What an agent has is on disk alone."""
     write(memory, memory.agents.get(agent))
-    memory.store.room.evict()
+    memory.store.evict_all()
     memory.take_drops()
     return [*memory.chain(memory.agents.get(agent))]
 
 
-def ordered(memory: Memory, tokens: int) -> list[Kept]:
+def ordered(memory: Memory, tokens: int) -> list[CacheEntry]:
     """What a prompt wants brought back."""
     memory.recall(memory.run(tuple(range(tokens))))
     return memory.disk.take_reads()
@@ -36,7 +36,7 @@ def test_without_a_budget_there_is_nothing_to_do() -> None:
 def test_as_much_is_written_at_once_as_is_wanted_and_one_at_least() -> None:
     first = memory()
     first.write(read(first, tuple(range(100))))
-    size = first.store.ledger.size
+    size = first.store.size
 
     batches = [len(first.disk.next_writes(limit, size)) for limit in (1, 128, 300, 1 << 20)]
 
@@ -57,9 +57,9 @@ def test_a_record_comes_after_all_that_was_ordered_before_it() -> None:
             first.disk.end_record(is_written=True)
             order.append(next_one)
         else:
-            batch = first.disk.next_writes(1 << 20, first.store.ledger.size)
+            batch = first.disk.next_writes(1 << 20, first.store.size)
             for kept in batch:
-                first.store.ledger.written(kept, 1)
+                first.store.written(kept, 1)
             order.append(len(batch))
 
     assert order == [6, agents[1], agents[0]]
@@ -101,9 +101,9 @@ def test_what_is_computed_while_it_is_read_is_not_kept_twice() -> None:
 
     read(first, tuple(range(100)), number=1)  # nobody waits
     used = first.store.pool.used
-    first.store.came(block)
+    first.store.loaded(block, has_come=True)
 
-    assert (block.is_stored, first.store.pool.used) == (True, used)
+    assert (block.is_cached, first.store.pool.used) == (True, used)
     assert block.key not in first.take_drops()[0]
     first.audit()
 
@@ -114,8 +114,8 @@ def test_what_comes_for_nobody_is_dropped() -> None:
     [block, *_] = cooled(first)
     ordered(first, 110)
 
-    first.store.call_off()
-    first.store.came(block)
+    first.store.cancel_loads()
+    first.store.loaded(block, has_come=True)
 
     assert first.take_drops() == ((block.key,), ())
     first.audit()
@@ -125,15 +125,15 @@ def test_a_copy_that_was_to_be_dropped_stays_until_what_is_read_has_come() -> No
     first = memory()
     read(first, tuple(range(100)))
     write(first, first.agents.get("a"))
-    first.store.room.evict()  # and the device has not heard of it yet
+    first.store.evict_all()  # and the device has not heard of it yet
     [block, other, *_] = ordered(first, 110)
     assert first.take_drops() == ((), ())
 
-    first.store.came(block)
-    first.store.ledger.did_not_come(other)
+    first.store.loaded(block, has_come=True)
+    first.store.loaded(other, has_come=False)
 
     assert block.key not in first.take_drops()[0]
-    assert not other.is_stored
+    assert not other.is_cached
     first.audit()
 
 
@@ -143,11 +143,11 @@ def test_what_was_called_off_and_is_wanted_again_is_read_once() -> None:
     cooled(first)
     blocks = ordered(first, 110)
 
-    first.store.call_off()
+    first.store.cancel_loads()
     again = ordered(first, 110)
 
     assert (len(blocks) > 0, again) == (True, [])
-    assert all(block.is_coming for block in blocks)
+    assert all(block.is_loading for block in blocks)
     first.audit()
 
 
@@ -157,7 +157,7 @@ def test_what_was_lost_is_not_lost_again_under_another_hand() -> None:
     read(first, tuple(range(100)))
     [block, *_] = cooled(first)
     ordered(first, 110)
-    first.store.discard(block.item)
+    first.store.delete(block.item)
     first.disk.added(block.item, 100)
 
     first.store.lost(block)
@@ -220,7 +220,7 @@ def test_what_a_row_holds_is_written_when_that_closes() -> None:
 
     first.close(1, 97)
     before = [first.disk.is_to_write(block) for block in held]
-    first.store.ledger.write_owed()
+    first.store.states.order_writes()
 
     assert (before, [first.disk.is_to_write(block) for block in held]) == ([False] * 6, [True] * 6)
     first.audit()
@@ -235,24 +235,24 @@ def test_what_was_given_up_before_its_row_was_closed_on_the_device_is_not_writte
     first.write(agent)
     first.close(1, 97)
     while first.disk.waiting:
-        for kept in first.disk.next_writes(1 << 20, first.store.ledger.size):
-            first.store.ledger.forget_write(kept)
+        for kept in first.disk.next_writes(1 << 20, first.store.size):
+            first.store.not_written(kept)
         if first.disk.next_record() is not None:
             first.disk.begin_record(agent)
             first.disk.end_record(is_written=True)
 
-    first.store.room.evict()
-    first.store.ledger.write_owed()
+    first.store.evict_all()
+    first.store.states.order_writes()
 
-    assert first.disk.next_writes(1 << 20, first.store.ledger.size) == []
+    assert first.disk.next_writes(1 << 20, first.store.size) == []
     first.audit()
 
 
 def test_the_last_that_waits_may_be_a_block() -> None:
     first = memory()
-    first.store.ledger.write(read(first, tuple(range(100))).held[0])
+    first.store.states.write(read(first, tuple(range(100))).held[0])
 
-    assert len(first.disk.next_writes(1 << 20, first.store.ledger.size)) == 1
+    assert len(first.disk.next_writes(1 << 20, first.store.size)) == 1
 
 
 def test_what_is_deleted_and_cannot_be_is_tried_again() -> None:

@@ -24,7 +24,7 @@ from semantic_trio.domain.conversation import (
     ToolChoice,
     ToolResult,
 )
-from semantic_trio.domain.residency import Rank
+from semantic_trio.domain.eviction import Rank
 
 TEXT = st.text(st.characters(exclude_categories=()), max_size=6)  # with halves of surrogate pairs, in any order
 KEY = st.binary(min_size=32, max_size=32)

@@ -2,11 +2,12 @@
 
 import pytest
 
+from semantic_trio.domain.agent_memory import MOST_FORGOTTEN
 from semantic_trio.domain.chain import pack
 from semantic_trio.domain.content import Item, Kind
 from semantic_trio.domain.disk import Disk
 from semantic_trio.domain.generation import GenerationRequest
-from semantic_trio.domain.memory import MOST_FORGOTTEN, Memory
+from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.scheduler import Limits, Scheduler
 from semantic_trio.testing import ATTENTION_ONLY
 from semantic_trio.testing.codec import ByteDecoder

@@ -3,23 +3,25 @@
 import hashlib
 from collections.abc import Mapping
 
+import attrs
 import hypothesis.strategies as st
 import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from semantic_trio.domain.content import Kind
 from semantic_trio.domain.conversation import Breakpoint
+from semantic_trio.domain.entries import Block
 from semantic_trio.domain.errors import SemanticError
+from semantic_trio.domain.eviction import Rank
 from semantic_trio.domain.generation import Event, Finished, GenerationRequest, TokenEvent
 from semantic_trio.domain.geometry import LayerGroup, LayerKind, ModelCacheSpec
-from semantic_trio.domain.marks import MARKS_SHARE
 from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.pins import PINS_SHARE
-from semantic_trio.domain.prefix import Block
-from semantic_trio.domain.residency import Rank
 from semantic_trio.domain.salt import NO_SALT, Salt
 from semantic_trio.domain.scheduler import Limits, Scheduler
 from semantic_trio.domain.sequence import Phase, Sequence
+from semantic_trio.domain.snapshots import SNAPSHOTS_SHARE
 from semantic_trio.domain.step import Inventory, SaveBlock, StepPlan, StepResult
 from semantic_trio.testing import ByteCodec, FakeRunner
 
@@ -30,7 +32,7 @@ SPECS = {
     "recurrent": ModelCacheSpec("r", (GLOBAL, LayerGroup(LayerKind.RECURRENT, layers=1, state_bytes=100)), block_tokens=16),
     "recurrent alone": ModelCacheSpec("m", (LayerGroup(LayerKind.RECURRENT, layers=1, state_bytes=100),), block_tokens=16),
 }
-
+SPECS |= {f"{kind}, paged": attrs.evolve(SPECS[kind], is_paged=True) for kind in ("attention", "sliding")}
 
 NAMES = [None, None, "x", "y"]
 SALTS = [NO_SALT, NO_SALT, b"s" * 32]
@@ -136,7 +138,7 @@ class MemoryMachine(RuleBasedStateMachine):
                 self.memory.fork(agent, f"fork{choice % 6}")
                 self.askers |= {f"fork{choice % 6}"}
             elif what == "evict":
-                self.memory.store.room.evict()
+                self.memory.store.evict_all()
             else:
                 getattr(self.memory, what)(agent)
         except SemanticError:
@@ -220,16 +222,16 @@ class MemoryMachine(RuleBasedStateMachine):
     def the_rank_of_a_block_never_falls(self) -> None:
         blocks = list(self.memory.store.tree.blocks())
         assert all(block.rank >= self.ranks.get(block, Rank.PLAIN) for block in blocks)
-        room = self.memory.store.room.blocks
-        ranked = {block: rank for rank in Rank for held_back in (False, True) for block in room.of_rank(rank, held_back=held_back)}
-        assert ranked == {block: block.rank for block in blocks if block.is_stored and not block.pins}
+        queue = self.memory.store.states.queues[Kind.BLOCK]
+        ranked = {block: rank for rank in Rank for held_back in (False, True) for block in queue.of_rank(rank, held_back=held_back)}
+        assert ranked == {block: block.rank for block in blocks if block.is_cached and not block.pins}
         self.ranks = {block: block.rank for block in blocks}
 
     @invariant()
     def pins_and_marks_keep_their_bounds(self) -> None:
-        share = self.memory.budget_bytes * MARKS_SHARE
-        assert self.memory.store.marks.used <= share
-        assert self.memory.pins.marks_bytes <= share * PINS_SHARE
+        share = self.memory.budget_bytes * SNAPSHOTS_SHARE
+        assert self.memory.snapshots.used <= share
+        assert self.memory.pins.snapshot_bytes <= share * PINS_SHARE
         assert self.memory.pins.bytes <= self.memory.budget_bytes * PINS_SHARE
 
     def teardown(self) -> None:

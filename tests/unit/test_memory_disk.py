@@ -16,12 +16,12 @@ from semantic_trio.domain.chain import unpack
 from semantic_trio.domain.content import Content, Item
 from semantic_trio.domain.disk import Disk
 from semantic_trio.domain.errors import DiskRefusedError, StepFailedError
-from semantic_trio.domain.marks import MARKS_SHARE
 from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.pins import PINS_SHARE
 from semantic_trio.domain.said import Said
 from semantic_trio.domain.salt import Salt
 from semantic_trio.domain.scheduler import Limits, Scheduler
+from semantic_trio.domain.snapshots import SNAPSHOTS_SHARE
 from semantic_trio.domain.store import Store
 from semantic_trio.testing import MemoryFiles
 from tests.unit.test_memory import SPECS, Device, MemoryMachine, text
@@ -67,9 +67,9 @@ async def _checkpoint() -> None:
     pass
 
 
-def discard_unless_pinned(store: Store, item: Item, discard: Callable[[Store, Item], None] = Store.discard) -> None:
+def delete_unless_pinned(store: Store, item: Item, delete: Callable[[Store, Item], None] = Store.delete) -> None:
     assert item not in store.disk.known or not store.disk.known[item].pins, "what is pinned stays on disk"
-    discard(store, item)
+    delete(store, item)
 
 
 class DiskMachine(MemoryMachine):
@@ -87,7 +87,7 @@ class DiskMachine(MemoryMachine):
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(trio, "current_time", lambda: 0.0)
         self.patch.setattr(trio.lowlevel, "checkpoint", _checkpoint)
-        self.patch.setattr(Store, "discard", discard_unless_pinned)
+        self.patch.setattr(Store, "delete", delete_unless_pinned)
         self.spec, self.agents, self.disk_bytes = SPECS[kind], agents, disk_bytes
         self.limits = Limits(context_length=400, max_rows=rows, chunk_tokens=chunk, max_stall_seconds=1.0)
         self.budget = blocks * sum(self.spec.row_amount(16, chunk)) // 2
@@ -158,7 +158,7 @@ class DiskMachine(MemoryMachine):
         for _ in range(steps):
             self.advance(1)
             self.write(5)
-        self.memory.store.room.evict()
+        self.memory.store.evict_all()
 
     @rule()
     def crash(self) -> None:
@@ -203,15 +203,15 @@ class DiskMachine(MemoryMachine):
     @invariant()
     def pins_and_marks_keep_their_bounds(self) -> None:
         """Marks that wait for the disk, or did a moment ago, are beside their share."""
-        share = self.memory.budget_bytes * MARKS_SHARE
-        assert self.memory.pins.marks_bytes <= share * PINS_SHARE
+        share = self.memory.budget_bytes * SNAPSHOTS_SHARE
+        assert self.memory.pins.snapshot_bytes <= share * PINS_SHARE
         assert self.memory.pins.bytes <= self.memory.budget_bytes * PINS_SHARE
 
     @invariant()
     def what_is_written_is_on_disk(self) -> None:
         index = self.files.index()
         for item, kept in self.memory.disk.known.items():
-            assert kept.is_written
+            assert kept.is_on_disk
             assert item in index or item in self.broken, "the books say it is on disk"
             assert self.memory.disk.size(item) == index.get(item, self.memory.disk.size(item))
 

@@ -246,7 +246,7 @@ async def test_what_goes_to_disk_and_comes_back_delays_nobody_else(start_server:
     neighbour = server.submit(prompt(50, salt=100), 150)
     history = await server.said(prompt(100), 10, agent="a")
     await trio.sleep(5)
-    server.memory.store.room.evict()
+    server.memory.store.evict_all()
 
     turn = await server.reuse((*history, 5, 6), 10, agent="a")
     await neighbour.result()
@@ -351,7 +351,7 @@ async def test_nobody_waits_for_a_disk_that_takes_nothing(start_server: StartSer
         await server.said(prompt(200, salt=50 * agent), agent=f"a{agent}")
 
     assert trio.current_time() < 3
-    assert server.memory.store.room.evictions > 0
+    assert server.memory.store.evictions > 0
     assert not server.memory.disk.is_open
     server.memory.audit()
 
@@ -426,7 +426,7 @@ async def test_who_loses_what_came_back_again_and_again_goes_on_without(start_se
     turn = server.submit((*history, 1), 3, agent="a")
     for _ in range(2 * MAX_RECALLS):
         await trio.sleep(1)
-        server.memory.store.room.evict()
+        server.memory.store.evict_all()
         server.engine.scheduler.preempt(next(iter(server.engine.scheduler._rows.values())))
 
     busy.close()

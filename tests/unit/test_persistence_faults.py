@@ -640,7 +640,7 @@ async def test_nobody_waits_for_a_disk_that_hangs(start_server: StartServer, aut
     server = await start_server(budget=BLOCK_BYTES * 30)
     histories = [await server.said(prompt(200, salt=50 * agent), agent=f"a{agent}") for agent in range(3)]
     await server.settle()
-    server.memory.store.room.evict()
+    server.memory.store.evict_all()
     server.disks.seconds = {"read": 100_000}
     started = trio.current_time()
 

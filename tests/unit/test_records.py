@@ -28,7 +28,7 @@ def read(memory: Memory, tokens: tuple[int, ...], name: str | None = "a", number
     memory.open(number, run, agent, memory.match(run))
     for position in (*marks, len(run)):
         memory.publish(number, position)
-        memory.mark(number, position)
+        memory.snapshot(number, position)
     memory.remember(number, run)
     memory.close(number, len(run))
     return agent
@@ -37,9 +37,9 @@ def read(memory: Memory, tokens: tuple[int, ...], name: str | None = "a", number
 def write(memory: Memory, agent: Agent, used: int = 1) -> AgentRecord:
     """Everything of an agent is on disk."""
     memory.write(agent)
-    while kept := memory.disk.next_writes(1 << 20, memory.store.ledger.size):
+    while kept := memory.disk.next_writes(1 << 20, memory.store.size):
         for one in kept:
-            memory.store.ledger.written(one, memory.store.ledger.size(one))
+            memory.store.written(one, memory.store.size(one))
     return record_of(memory, agent, (), used)
 
 
@@ -62,14 +62,14 @@ def test_an_agent_comes_back_as_it_was() -> None:
     second, gone = restarted(first, write(first, agent, used=7))
 
     again = second.agents.get("a")
-    unlike = {"blocks", "pinned", "pinned_mark", "last_turn"}
+    unlike = {"blocks", "pinned", "pinned_snapshot", "last_turn"}
     assert {k: v for k, v in attrs.asdict(again, recurse=False).items() if k not in unlike} == {
         k: v for k, v in attrs.asdict(agent, recurse=False).items() if k not in unlike
     }
     assert (gone, [block.key for block in again.held]) == (0, [block.key for block in agent.held])
     assert second.pins.bytes == first.pins.bytes
-    assert again.pinned_mark is not None
-    assert again.pinned_mark.position == 100
+    assert again.pinned_snapshot is not None
+    assert again.pinned_snapshot.position == 100
 
 
 def test_who_was_not_named_is_recognised_again() -> None:
@@ -113,7 +113,7 @@ def test_marks_that_are_not_on_the_way_are_left_out() -> None:
 
     second, _ = restarted(first, crooked)
 
-    assert [mark.position for mark in second.marks(second.agents.get("a"))] == [100]
+    assert [mark.position for mark in second.snapshots_of(second.agents.get("a"))] == [100]
 
 
 def test_a_record_of_other_tokens_is_none() -> None:

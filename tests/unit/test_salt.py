@@ -22,7 +22,7 @@ def read(memory: Memory, tokens: tuple[int, ...], name: str, salt: Salt = NO_SAL
     run, agent = memory.run(tokens, salt), memory.agents.named(name)
     memory.open(number, run, agent, memory.match(run))
     memory.publish(number, len(run))
-    memory.mark(number, len(run))
+    memory.snapshot(number, len(run))
     memory.remember(number, run, salt)
     memory.close(number, len(run))
     memory.audit()
@@ -74,7 +74,7 @@ def test_agents_of_two_salts_are_forgotten_apart(tokens: int) -> None:
     held, prompt = memory(), tuple(range(tokens))
     ada, eve = read(held, prompt, "ada", ONE), read(held, prompt, "eve", OTHER, 1)
     fork = held.fork(ada, "fork")
-    of_eve = {*eve.blocks, *(mark.key for mark in held.marks(eve))}
+    of_eve = {*eve.blocks, *(mark.key for mark in held.snapshots_of(eve))}
     assert not {*ada.blocks} & {*eve.blocks}
     assert {*fork.blocks} == {*ada.blocks}
 
@@ -84,7 +84,7 @@ def test_agents_of_two_salts_are_forgotten_apart(tokens: int) -> None:
     held.delete(fork)
     held.audit()
 
-    assert {*held.store.stored_keys(), *held.store.marks.stored} == of_eve
+    assert {*held.expected().blocks, *held.expected().marks} == of_eve
     assert [root.key for root in held.store.tree.roots] == [root_key(SPEC.fingerprint, OTHER)], "a root goes with its last block"
     assert held.match(held.run((*prompt, 1), OTHER)).length == tokens
     assert held.match(held.run((*prompt, 1))).length == 0

@@ -8,16 +8,23 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from semantic_trio.domain import blocks
 from semantic_trio.domain.blocks import BlockPool
+from semantic_trio.domain.content import Kind
 from semantic_trio.domain.conversation import Breakpoint
+from semantic_trio.domain.entries import Block, Snapshot
 from semantic_trio.domain.errors import PoolExhaustedError
+from semantic_trio.domain.eviction import EvictionQueue, Rank
 from semantic_trio.domain.geometry import LayerGroup, LayerKind, ModelCacheSpec
 from semantic_trio.domain.memory import Memory
-from semantic_trio.domain.residency import Rank, Residency
 from semantic_trio.domain.step import Closing
 
 GROUPS = (LayerGroup(LayerKind.GLOBAL, layers=2, token_bytes=4), LayerGroup(LayerKind.SLIDING, layers=1, token_bytes=2, window=32))
 SPEC = ModelCacheSpec("pool", GROUPS, block_tokens=16)
 TOTAL = 1000
+
+
+def snapshots(memory: Memory) -> list[Snapshot]:
+    """The snapshots in memory."""
+    return [entry for entry in memory.store.entries() if isinstance(entry, Snapshot) and entry.is_cached]
 
 
 class PoolMachine(RuleBasedStateMachine):
@@ -104,46 +111,46 @@ def test_the_number_of_buffers_is_bounded_too(monkeypatch: pytest.MonkeyPatch) -
 
 @given(st.lists(st.tuples(st.integers(0, 9), st.sampled_from(Rank)), max_size=40))
 def test_the_least_used_of_the_lowest_rank_goes_first(touches: list[tuple[int, Rank]]) -> None:
-    residency, ranks, last = Residency[int](), dict[int, Rank](), dict[int, int]()
+    queue, ranks, last = EvictionQueue[int](), dict[int, Rank](), dict[int, int]()
     for at, (name, rank) in enumerate(touches):
-        residency.touch(name, 10, rank)
+        queue.touch(name, 10, rank)
         ranks[name], last[name] = rank, at
 
-    assert list(residency.victims()) == sorted(ranks, key=lambda name: (ranks[name], last[name]))
-    assert (len(residency), residency.offered.bytes) == (len(ranks), 10 * len(ranks))
+    assert list(queue.victims()) == sorted(ranks, key=lambda name: (ranks[name], last[name]))
+    assert (len(queue), queue.offered.bytes) == (len(ranks), 10 * len(ranks))
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["touch", "forget", "hold back", "let go"]), st.sampled_from(Rank)), max_size=40))
 def test_what_is_held_back_keeps_its_place_and_is_not_offered(events: list[tuple[int, str, Rank]]) -> None:
-    residency, ranks, last, held_back = Residency[int](), dict[int, Rank](), dict[int, int](), set[int]()
+    queue, ranks, last, held_back = EvictionQueue[int](), dict[int, Rank](), dict[int, int](), set[int]()
     for at, (name, what, rank) in enumerate(events):
         if what == "touch":
-            residency.touch(name, 10 + name, rank)
+            queue.touch(name, 10 + name, rank)
             ranks[name], last[name] = rank, at
         elif what == "forget":
-            residency.forget(name)
+            queue.forget(name)
             ranks.pop(name, None)
         elif what == "hold back":
-            residency.hold_back(name)
+            queue.hold_back(name)
             held_back.add(name)
         else:
-            residency.let_go(name)
+            queue.let_go(name)
             held_back.discard(name)
 
-    for is_held_back, share in ((False, residency.offered), (True, residency.held_back)):
+    for is_held_back, share in ((False, queue.offered), (True, queue.held_back)):
         names = [name for name in sorted(ranks, key=lambda name: (ranks[name], last[name])) if (name in held_back) == is_held_back]
-        assert list(residency.victims(held_back=is_held_back)) == names
+        assert list(queue.victims(held_back=is_held_back)) == names
         assert (share.bytes, share.count) == (sum(10 + name for name in names), len(names))
 
 
 @pytest.mark.parametrize(("held_back", "sparing", "expected"), [(False, set(), (30, 2)), (True, set(), (60, 3)), (True, {1, 3, 9}, (20, 1))])
 def test_a_share_is_all_but_what_is_spared(held_back: bool, sparing: set[int], expected: tuple[int, int]) -> None:
-    residency = Residency[int]()
+    queue = EvictionQueue[int]()
     for name in (1, 2, 3):
-        residency.touch(name, 10 * name)
-    residency.hold_back(3)
+        queue.touch(name, 10 * name)
+    queue.hold_back(3)
 
-    share = residency.share(sparing, held_back=held_back)
+    share = queue.share(sparing, held_back=held_back)
 
     assert (share.bytes, share.count) == expected
 
@@ -153,11 +160,11 @@ def test_marks_stay_within_their_share() -> None:
     run = memory.run(tuple(range(100)))
     agent = memory.agents.named("a")
     memory.open(0, run, agent, memory.match(run))
-    positions = [memory.mark(0, position) for position in range(1, 100) if memory.publish(0, position) is None]
+    positions = [memory.snapshot(0, position) for position in range(1, 100) if memory.publish(0, position) is None]
 
     assert None not in positions
-    assert memory.store.marks.used <= memory.budget_bytes * 0.25
-    assert memory.mark(0, 99) is None, "it is there already"
+    assert memory.snapshots.used <= memory.budget_bytes * 0.25
+    assert memory.snapshot(0, 99) is None, "it is there already"
     memory.audit()
 
 
@@ -193,8 +200,8 @@ def test_no_mark_of_a_row_takes_the_place_of_its_points() -> None:
     kept = []
     for position in (40, 50, 60, 70, 80):
         memory.publish(0, position)
-        memory.mark(0, position, replaces=position >= 60)
-        kept.append({mark.position for mark in memory.store.marks.stored.values()})
+        memory.snapshot(0, position, replaces=position >= 60)
+        kept.append({mark.position for mark in snapshots(memory)})
 
     assert kept == [{40}, {40, 50}, {40, 50, 60}, {40, 50, 70}, {40, 50, 80}]
 
@@ -205,12 +212,12 @@ def test_a_mark_of_low_rank_finds_no_room_among_the_rows_points() -> None:
     memory.open(0, run, memory.agents.named("a"), memory.match(run), points=(Breakpoint(40, Rank.MARKED), Breakpoint(50, Rank.LONG)))
     for position in (40, 50):
         memory.publish(0, position)
-        memory.mark(0, position)
+        memory.snapshot(0, position)
 
     memory.publish(0, 60)
 
-    assert memory.mark(0, 60) is None
-    assert {mark.position for mark in memory.store.marks.stored.values()} == {40, 50}
+    assert memory.snapshot(0, 60) is None
+    assert {mark.position for mark in snapshots(memory)} == {40, 50}
 
 
 def test_a_mark_that_was_replaced_and_is_used_again_is_like_any_other() -> None:
@@ -219,15 +226,15 @@ def test_a_mark_that_was_replaced_and_is_used_again_is_like_any_other() -> None:
     memory.open(0, run, memory.agents.named("a"), memory.match(run))
     for position in (50, 60):
         memory.publish(0, position)
-        memory.mark(0, position, replaces=True)
-    spent = next(mark for mark in memory.store.marks.stored.values() if mark.position == 50)
+        memory.snapshot(0, position, replaces=True)
+    spent = next(mark for mark in snapshots(memory) if mark.position == 50)
     assert spent.rank is Rank.SPENT
 
     other = memory.run((*range(50), 7))
     match = memory.match(other)
     memory.open(1, other, memory.agents.named("b"), match)
 
-    assert (match.mark, spent.rank) == (spent, Rank.PLAIN)
+    assert (match.snapshot, spent.rank) == (spent, Rank.PLAIN)
 
 
 def test_a_row_that_closes_has_its_own_room_for_its_mark() -> None:
@@ -251,12 +258,12 @@ def test_a_mark_that_finds_no_room_costs_nobody_anything() -> None:
     for position in (10, 32, 40):
         memory.publish(0, position)
         if position < 40:
-            memory.mark(0, position)
-    memory.store.ledger.pin(max(memory.store.marks.stored.values(), key=lambda mark: mark.position))
+            memory.snapshot(0, position)
+    memory.store.states.pin(max(snapshots(memory), key=lambda mark: mark.position))
     memory.store.pool.allocate("the rest", (memory.store.pool.available, 0))
 
-    assert memory.mark(0, 40) is None
-    assert {mark.position for mark in memory.store.marks.stored.values()} == {10, 32}
+    assert memory.snapshot(0, 40) is None
+    assert {mark.position for mark in snapshots(memory)} == {10, 32}
 
 
 def test_what_went_with_the_block_before_it_is_given_up_once() -> None:
@@ -264,10 +271,10 @@ def test_what_went_with_the_block_before_it_is_given_up_once() -> None:
     read(memory, tuple(range(48)))
     memory.store.touch([block for block in memory.store.tree.blocks() if not block.children])
 
-    memory.store.room.evict()
+    memory.store.evict_all()
 
     assert memory.store.pool.used == 0
-    assert memory.store.room.evictions == 2
+    assert memory.store.evictions == 2
 
 
 def test_a_pinned_history_goes_from_its_end_on_when_it_is_let_go() -> None:
@@ -278,10 +285,10 @@ def test_a_pinned_history_goes_from_its_end_on_when_it_is_let_go() -> None:
     memory.pin(agent)
     memory.unpin(agent)
 
-    assert [block.start for block in memory.store.room.blocks.victims()] == [32, 16, 0]
+    assert [block.start for block in memory.store.states.queues[Kind.BLOCK].victims() if isinstance(block, Block)] == [32, 16, 0]
 
 
-def test_a_pinned_mark_the_device_has_lost_is_let_go_like_any_other() -> None:
+def test_a_pinned_snapshot_the_device_has_lost_is_let_go_like_any_other() -> None:
     memory = Memory(SPEC, 64 * 1024, chunk_tokens=16)
     read(memory, tuple(range(48)))
     agent = memory.agents.get("a")
@@ -290,7 +297,7 @@ def test_a_pinned_mark_the_device_has_lost_is_let_go_like_any_other() -> None:
 
     memory.unpin(agent)
 
-    assert (memory.pins.bytes, memory.store.marks.stored) == (0, {})
+    assert (memory.pins.bytes, snapshots(memory)) == (0, [])
     memory.audit()
 
 
@@ -336,15 +343,15 @@ def test_pins_leave_half_of_the_marks_to_the_others() -> None:
     memory.audit()
     for agent in memory.agents:
         memory.unpin(agent)
-    assert memory.pins.bytes == memory.pins.marks_bytes == 0
+    assert memory.pins.bytes == memory.pins.snapshot_bytes == 0
 
 
 def test_a_history_whose_mark_is_gone_is_pinned_and_forked_all_the_same() -> None:
     memory = Memory(SPEC, 64 * 1024, chunk_tokens=16)
     read(memory, tuple(range(100)))
     agent = memory.agents.get("a")
-    for mark in list(memory.store.marks.stored.values()):
-        memory.store.marks.give_up(mark)
+    for mark in snapshots(memory):
+        memory.store.evict(mark)
 
     memory.pin(agent)
     fork = memory.fork(agent, "b")
@@ -362,7 +369,7 @@ def test_a_rank_outlasts_being_used() -> None:
 
     ranks = {block.start: block.rank for block in memory.store.tree.blocks()}
     assert ranks == {0: Rank.LONG, 16: Rank.LONG, 32: Rank.LONG, 48: Rank.PLAIN}
-    assert memory.store.room.blocks.of_rank(Rank.PLAIN) == [block for block in memory.store.tree.blocks() if block.start == 48]
+    assert memory.store.states.queues[Kind.BLOCK].of_rank(Rank.PLAIN) == [block for block in memory.store.tree.blocks() if block.start == 48]
 
 
 def test_marks_go_before_blocks_of_a_higher_rank() -> None:
@@ -370,10 +377,10 @@ def test_marks_go_before_blocks_of_a_higher_rank() -> None:
     read(memory, tuple(range(40)), "plain")
     read(memory, tuple(range(100, 140)), "marked", 1, points=(Breakpoint(40, Rank.MARKED),))
 
-    kinds = [(type(victim).__name__, victim.rank) for victim in memory.store.room.victims(loses=True)]
+    kinds = [(type(victim).__name__, victim.rank) for victim in memory.store.states.victims(may_lose=True)]
 
-    blocks, mark = [("Block", Rank.PLAIN)] * 3, ("Mark", Rank.PLAIN)
-    assert kinds == [*blocks, mark, *[("Block", Rank.MARKED)] * 3, ("Mark", Rank.MARKED)]
+    blocks, mark = [("Block", Rank.PLAIN)] * 3, ("Snapshot", Rank.PLAIN)
+    assert kinds == [*blocks, mark, *[("Block", Rank.MARKED)] * 3, ("Snapshot", Rank.MARKED)]
 
 
 def test_nothing_is_given_up_for_buffers_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -384,13 +391,13 @@ def test_nothing_is_given_up_for_buffers_that_cannot_be_had(monkeypatch: pytest.
     run = memory.run(tuple(range(100, 116)))
     memory.open(1, run, memory.agents.named("b"), memory.match(run), points=(Breakpoint(10, Rank.PLAIN),))
     memory.publish(1, 10)
-    memory.mark(1, 10)
+    memory.snapshot(1, 10)
     memory.publish(1, 16)
 
     closing = memory.close(1, 17)
 
     assert closing.blocks == ()
-    assert {mark.position for mark in memory.store.marks.stored.values()} == {48, 10}
+    assert {mark.position for mark in snapshots(memory)} == {48, 10}
     memory.audit()
 
 
@@ -416,9 +423,9 @@ def test_a_mark_larger_than_the_share_of_marks_is_not_taken() -> None:
     memory.publish(0, 32)
     memory.store.pool.allocate("the rest", (memory.store.pool.available, 0))
 
-    assert memory.mark(0, 32) is None, "there is no room that nobody uses"
+    assert memory.snapshot(0, 32) is None, "there is no room that nobody uses"
     memory.store.budget_bytes = 100
-    assert memory.mark(0, 32) is None, "one mark alone is too much"
+    assert memory.snapshot(0, 32) is None, "one mark alone is too much"
 
 
 def test_a_chain_longer_than_pins_may_take_is_pinned_from_its_beginning() -> None:
@@ -446,12 +453,12 @@ def test_what_a_failed_pass_wrote_is_doubted_once() -> None:
     run = memory.run(tuple(range(100)))
     memory.open(0, run, memory.agents.named("a"), memory.match(run))
     memory.publish(0, 64)
-    mark = memory.mark(0, 64)
+    mark = memory.snapshot(0, 64)
     assert mark is not None
     memory.publish(0, 100)
 
     saves = memory.close_all({0: 40}, {mark.key, b"gone already"})
 
     assert [(save.start, save.stop) for save in saves] == [(0, 16), (16, 32)], "whole blocks of what passes known to be done have read"
-    assert memory.store.marks.stored == {}
+    assert snapshots(memory) == []
     memory.audit()

@@ -13,8 +13,8 @@ from semantic_trio.adapters.http.generate import Asked
 from semantic_trio.adapters.http.protocol import Protocol
 from semantic_trio.domain.conversation import Calling, Part, Role, Text, Thinking, Tool, ToolCall, ToolChoice, ToolResult
 from semantic_trio.domain.errors import InvalidRequestError
+from semantic_trio.domain.eviction import Rank
 from semantic_trio.domain.generation import API_SAMPLING, SamplingParams
-from semantic_trio.domain.residency import Rank
 
 
 def request(**fields: Any) -> MessagesRequest:

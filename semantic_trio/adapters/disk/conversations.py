@@ -10,7 +10,7 @@ import msgspec
 
 from semantic_trio.adapters.disk.parsing import UnfitError, shown
 from semantic_trio.domain.conversation import Calling, Conversation, Message, Part, Role, Text, Thinking, Tool, ToolCall, ToolChoice, ToolResult
-from semantic_trio.domain.residency import Rank
+from semantic_trio.domain.eviction import Rank
 
 
 class Written(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):

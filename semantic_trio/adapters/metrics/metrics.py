@@ -127,7 +127,7 @@ class _EngineCollector(Collector):
         engine, store = self.engine, self.engine.memory.store
         active = sum(bool(agent.rows) for agent in engine.memory.agents)
         evictions = CounterMetricFamily("semantic_eviction", "Blocks given up for others.", labels=("tier",))
-        evictions.add_metric(("ram",), store.room.evictions)
+        evictions.add_metric(("ram",), store.evictions)
         yield GaugeMetricFamily("semantic_pool_utilization_ratio", "The part of the cache budget that is used.", store.pool.pressure)
         yield evictions
         yield GaugeMetricFamily("semantic_agents", "Agents that are remembered.", len(engine.memory.agents))
@@ -139,9 +139,8 @@ class _EngineCollector(Collector):
 
 def _held(memory: Memory) -> dict[str, float]:
     """Bytes of the cache budget by what holds them."""
-    pool, marks = memory.store.pool, memory.store.marks.used
-    blocks = sum(pool.size(key) for key in memory.store.stored_keys())
-    return {"cache_rows": pool.used - blocks - marks, "cache_blocks": blocks, "cache_marks": marks}
+    rows, snapshots = memory.rows_bytes, memory.snapshots.used
+    return {"cache_rows": rows, "cache_blocks": memory.store.pool.used - rows - snapshots, "cache_marks": snapshots}
 
 
 @attrs.define

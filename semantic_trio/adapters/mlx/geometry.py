@@ -30,13 +30,16 @@ class Leaf(Protocol):
         """Whether it has not seen a token."""
 
 
-def measure_spec(model: Module, fingerprint: str) -> ModelCacheSpec:
-    """Ask the model for its caches and show it some tokens. Nothing is computed: arrays know their shapes before they have values."""
+def measure_spec(model: Module, fingerprint: str, *, is_paged: bool = False) -> ModelCacheSpec:
+    """Ask the model for its caches and show it some tokens. Nothing is computed: arrays know their shapes before they have values.
+
+    `is_paged`: rows and blocks are pages of one pool.
+    """
     caches = make_prompt_cache(model)
     model(mx.array([PROBE]), cache=caches)
     found = [leaf for leaf in leaves(caches) if not leaf.empty()]
     sizes = [(leaf.nbytes, 0) for leaf in found] if all(isinstance(leaf, KNOWN) for leaf in found) else _measured_sizes(model)
-    return ModelCacheSpec.of(fingerprint, (_group(leaf, *size) for leaf, size in zip(found, sizes, strict=True)))
+    return ModelCacheSpec.of(fingerprint, (_group(leaf, *size) for leaf, size in zip(found, sizes, strict=True)), is_paged=is_paged)
 
 
 def leaves(caches: Iterable[Leaf]) -> Iterator[Leaf]:

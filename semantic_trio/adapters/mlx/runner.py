@@ -316,7 +316,8 @@ async def load_runner(device: Device, path: Path) -> tuple[MlxRunner, LoadedMode
 def _runner_of(device: Device, path: Path, loaded: LoadedModel) -> MlxRunner:
     try:
         batch = Batch(choose_layout(loaded.model))
-        runner = MlxRunner(device, batch, measure_spec(loaded.model, loaded.fingerprint), embedding_size(loaded.model))
+        spec = measure_spec(loaded.model, loaded.fingerprint, is_paged=isinstance(batch.layout, PagedLayout))
+        runner = MlxRunner(device, batch, spec, embedding_size(loaded.model))
         runner.batch.forms  # noqa: B018 - learnt now, not while somebody waits
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]

@@ -42,7 +42,7 @@ def view(model: ServedModel, agent: Agent) -> AgentView:
         tokens=agent.tokens,
         messages=len(agent.conversation.messages),
         blocks=len(held),
-        bytes=sum(store.ledger.size(block) for block in here),
+        bytes=sum(store.size(block) for block in here),
         disk_bytes=sum(store.disk.size(block.item) for block in held),
         shared_blocks=sum(len(block.owners) > 1 for block in held),
         pinned=agent.is_pinned,

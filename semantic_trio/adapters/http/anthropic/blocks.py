@@ -8,7 +8,7 @@ from typing import Annotated, Literal
 import msgspec
 
 from semantic_trio.adapters.http.contract import one_of
-from semantic_trio.domain.residency import Rank
+from semantic_trio.domain.eviction import Rank
 
 
 class CacheControl(msgspec.Struct, frozen=True):

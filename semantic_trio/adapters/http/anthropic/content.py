@@ -35,7 +35,7 @@ from semantic_trio.adapters.http.body import decode
 from semantic_trio.adapters.http.unread import UNREADABLE, unread_text
 from semantic_trio.domain.conversation import Part, Text, Thinking, ToolCall, ToolResult
 from semantic_trio.domain.errors import InvalidRequestError
-from semantic_trio.domain.residency import Rank
+from semantic_trio.domain.eviction import Rank
 
 FILES = {"base64": Base64Source, "url": UrlSource, "file": FileSource}
 

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 import attrs
 
 from semantic_trio.domain.conversation import Breakpoint
+from semantic_trio.domain.eviction import Rank
 from semantic_trio.domain.generation import Finished
-from semantic_trio.domain.residency import Rank
 
 
 @attrs.frozen

@@ -21,7 +21,7 @@ from semantic_trio.adapters.http.limits import MOST_MESSAGES, MOST_TOOLS, MaxTok
 from semantic_trio.adapters.http.openai.format import ResponseFormat, schema_of
 from semantic_trio.domain.conversation import EFFORTS, Calling, Conversation, Message, Part, Role, Text, ToolResult
 from semantic_trio.domain.errors import InvalidRequestError
-from semantic_trio.domain.residency import Rank
+from semantic_trio.domain.eviction import Rank
 
 CALL_PREFIX = "toolu_"
 

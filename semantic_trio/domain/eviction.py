@@ -1,6 +1,6 @@
-"""In which order what nobody reads is given up.
+"""The order in which blocks and snapshots are evicted.
 
-Knows names, ranks and the order of use; that order is counted, not timed. Decides and does nothing itself.
+Knows names, ranks and the order of use; that order is counted, not timed. Evicts nothing itself.
 """
 
 import collections
@@ -15,9 +15,9 @@ Name = TypeVar("Name", bound=Hashable)
 
 
 class Rank(enum.IntEnum):
-    """What goes first. A client's cache breakpoint raises the rank of what is before it."""
+    """Entries of a lower rank are evicted first. A client's cache breakpoint raises the rank of what is before it."""
 
-    SPENT = -1  # a mark whose row has set a later one in its place
+    SPENT = -1  # a snapshot whose row has taken a later one in its place
     PLAIN = 0
     MARKED = 1  # a breakpoint of minutes
     LONG = 2  # a breakpoint of an hour
@@ -25,17 +25,17 @@ class Rank(enum.IntEnum):
 
 @attrs.define
 class Share:
-    """How much something is."""
+    """An amount of memory."""
 
     bytes: int = 0
     count: int = 0
 
 
 @attrs.define
-class Residency(Generic[Name]):
-    """Names that could be given up, least recently used first within each rank.
+class EvictionQueue(Generic[Name]):
+    """Names that may be evicted, least recently used first within each rank.
 
-    Those that are held back keep their place in the order and are not offered: giving them up would lose what is nowhere else yet.
+    Names that are held back keep their place in the order and are counted apart: their content is nowhere else yet, and would be lost.
     """
 
     offered: "Share" = attrs.field(init=False, factory=lambda: Share())
@@ -54,37 +54,37 @@ class Residency(Generic[Name]):
         return name in self._rank
 
     def size(self, name: Name) -> int:
-        """Bytes that giving a name up would free; 0 when it is not to be had."""
+        """Bytes that evicting a name would free; 0 of a name that is not in the queue."""
         rank = self._rank.get(name)
         return 0 if rank is None else self._order[rank][name]
 
     def touch(self, name: Name, size: int, rank: Rank = Rank.PLAIN) -> None:
-        """A name of so many bytes was used now, and is of this rank from now on."""
+        """Put a name of so many bytes at the end of the queue of a rank."""
         self.forget(name)
         self._rank[name] = rank
         self._order[rank][name] = size
         self._count(name, size)
 
     def forget(self, name: Name) -> None:
-        """A name is in use, or gone."""
+        """Take a name out of the queue."""
         if name in self:
             self._taken_out(name)
             del self._order[self._rank.pop(name)][name]
 
     def hold_back(self, name: Name) -> None:
-        """Do not offer a name, now or when it comes, until it is let go."""
+        """Count a name as one that would be lost, now or when it is put into the queue, until it is let go."""
         size = self._taken_out(name)
         self._held_back.add(name)
         self._count(name, size)
 
     def let_go(self, name: Name) -> None:
-        """Offer a name again."""
+        """Count a name as one that is not lost."""
         size = self._taken_out(name)
         self._held_back.discard(name)
         self._count(name, size)
 
     def share(self, sparing: AbstractSet[object], *, held_back: bool) -> Share:
-        """How much could go: all but `sparing`, with those held back where they may go too."""
+        """What evicting all names but `sparing` would free, with those held back where `held_back`."""
         bytes_, count = self.offered.bytes, self.offered.count
         if held_back:
             bytes_, count = bytes_ + self.held_back.bytes, count + self.held_back.count
@@ -92,11 +92,11 @@ class Residency(Generic[Name]):
         return Share(bytes_ - sum(self.size(name) for name in spared), count - len(spared))
 
     def of_rank(self, rank: Rank, *, held_back: bool = False) -> list[Name]:
-        """The names of a rank in the order they should go; or instead those held back."""
+        """Names of a rank in the order they should be evicted: those not held back, or instead those that are."""
         return [name for name in self._order[rank] if (name in self._held_back) == held_back]
 
     def victims(self, *, held_back: bool = False) -> Iterator[Name]:
-        """All names in the order they should go; or instead those held back. What is forgotten meanwhile may still come."""
+        """All names in the order they should be evicted, or instead those held back. One that is taken out meanwhile may still be yielded."""
         for rank in Rank:
             yield from self.of_rank(rank, held_back=held_back)
 
@@ -104,7 +104,7 @@ class Residency(Generic[Name]):
         return [name for name in some if name in self._rank]
 
     def _taken_out(self, name: Name) -> int | None:
-        """Bytes of a name that is counted no more; None of one that never was."""
+        """Bytes of a name that is not counted any more; None of a name that is not in the queue."""
         size = self.size(name) if name in self else None
         if size is not None:
             self._share(name).bytes -= size

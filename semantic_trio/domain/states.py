@@ -1,0 +1,286 @@
+"""The states of blocks and snapshots: where each is, what that takes of the budget, and what device and disk are to do about it.
+
+Only this module changes `CacheEntry.memory` and `CacheEntry.disk`; it asserts that one state may follow the other. Knows names, sizes and orders.
+Knows nothing of histories: callers know what leads to an entry, and what is lost with it.
+"""
+
+from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Set as AbstractSet
+
+import attrs
+
+from semantic_trio.domain.blocks import Amount, BlockPool
+from semantic_trio.domain.content import Kind
+from semantic_trio.domain.disk import Disk
+from semantic_trio.domain.entries import DISK_TRANSITIONS, MEMORY_TRANSITIONS, Block, CacheEntry, InMemory, OnDisk, Snapshot
+from semantic_trio.domain.eviction import EvictionQueue, Rank, Share
+from semantic_trio.domain.geometry import ModelCacheSpec
+from semantic_trio.domain.step import BlockKey, MarkKey
+
+
+@attrs.define(eq=False)
+class BlockStates:
+    """The entries of one model by state, with the pool of bytes and the orders that follow from it."""
+
+    spec: ModelCacheSpec
+    pool: BlockPool
+    disk: Disk
+    cached: dict[Kind, dict[bytes, CacheEntry]] = attrs.field(init=False, factory=lambda: {kind: {} for kind in Kind})
+    queues: dict[Kind, EvictionQueue[CacheEntry]] = attrs.field(init=False, factory=lambda: {kind: EvictionQueue() for kind in Kind})
+    awaited: frozenset[CacheEntry] = attrs.field(init=False, default=frozenset())  # came from disk for a sequence that has not begun with it yet
+    snapshot_bytes: int = attrs.field(init=False, default=0)  # of cached snapshots
+    _unordered: list[CacheEntry] = attrs.field(init=False, factory=list)  # to be written, when the device has stored them
+    _drops: dict[Kind, dict[bytes, None]] = attrs.field(init=False, factory=lambda: {kind: {} for kind in Kind})  # in order
+
+    def size(self, entry: CacheEntry) -> int:
+        """Bytes of an entry in memory, wherever it is."""
+        return sum(self.amount(entry))
+
+    def amount(self, entry: CacheEntry) -> Amount:
+        """The same by layer group."""
+        if isinstance(entry, Snapshot):
+            return self.spec.mark_amount(entry.position)
+        assert isinstance(entry, Block)
+        return self.spec.block_amount(entry.tokens)
+
+    # ----------------------------------------------------------------------------------------------------------------- memory
+
+    def publish(self, block: Block, row: int) -> bool:
+        """A row has computed a block. Returns True if the pool counts its bytes as the block's now, and not as the row's any more."""
+        is_first = block.memory is not InMemory.REFERENCED
+        becomes_shared = is_first and self.spec.is_paged  # one that was computed twice stays with both rows
+        if becomes_shared:
+            self.pool.shrink(("row", row), self.amount(block))
+        if is_first:
+            self._move(block, InMemory.REFERENCED, drops=block.is_cached)  # of the same tokens, by a row that has closed since
+        block.rows[row] = None
+        return becomes_shared
+
+    def share(self, block: Block, row: int, *, drops: bool) -> None:
+        """A row begins with a block that is in memory. A cached one becomes the row's, or `drops` from the device."""
+        if block.is_cached:
+            self._move(block, InMemory.REFERENCED, drops=drops)
+        block.rows[row] = None
+
+    def release(self, block: Block, row: int) -> None:
+        """A row has ended or does not hold a block any more; without a row the block is free, to be stored or removed."""
+        block.rows.pop(row, None)
+        if block.memory is InMemory.REFERENCED and not block.rows:
+            self._move(block, InMemory.FREE)
+
+    def store(self, entry: CacheEntry) -> None:
+        """The device is about to store an entry, or has loaded it. Raises `PoolExhaustedError`."""
+        self._move(entry, InMemory.CACHED)
+
+    def hand_over(self, entry: CacheEntry, *, drops: bool) -> None:
+        """A row begins with a cached partial block, and goes on growing in it: it is no entry any longer."""
+        self._move(entry, InMemory.FREE, drops=drops)
+
+    def evict(self, entry: CacheEntry) -> None:
+        """Order the device to drop a cached entry. If it was to be written, it is lost."""
+        self._move(entry, InMemory.FREE, drops=True)
+        self.cancel_write(entry)
+
+    def remove(self, entry: CacheEntry) -> None:
+        """Nothing leads to an entry any more: it is out of memory. What is on disk stays there."""
+        if entry.is_cached:
+            self.evict(entry)
+        elif entry.memory is not InMemory.FREE:
+            self._move(entry, InMemory.FREE)
+        self.cancel_write(entry)
+        entry.is_removed = True
+        if entry.is_on_disk:
+            self._move_on_disk(entry, OnDisk.NO)
+
+    def touch(self, entry: CacheEntry) -> None:
+        """An entry was used."""
+        self.disk.touch(entry.item)
+        self._queue(entry)
+
+    def pin(self, entry: CacheEntry) -> None:
+        """Keep an entry whatever happens."""
+        entry.pins += 1
+        self.queues[entry.kind].forget(entry)
+
+    def unpin(self, entry: CacheEntry) -> None:
+        """Let an entry be evicted again."""
+        entry.pins -= 1
+        self.touch(entry)
+
+    # --------------------------------------------------------------------------------------------------------------- eviction
+
+    def obtainable(self, sparing: AbstractSet[object] = frozenset(), *, may_lose: bool = False) -> Share:
+        """Bytes and buffers that are available when all is evicted that may be, but `sparing`.
+
+        `may_lose`: also what is nowhere else yet. That may be lost, too, while the disk takes nothing.
+        """
+        loses = may_lose or not self.disk.is_open
+        blocks, snapshots = (self.queues[kind].share(sparing, held_back=loses) for kind in (Kind.BLOCK, Kind.MARK))
+        buffers = self.pool.available_buffers + blocks.count * self.spec.arrays_per_block
+        return Share(self.pool.available + blocks.bytes + snapshots.bytes, buffers)
+
+    def victims(self, *, may_lose: bool) -> Iterator[CacheEntry]:
+        """Entries in the order they should be evicted: blocks before snapshots of each rank, and last those that would be lost."""
+        for held_back in (False, True) if may_lose or not self.disk.is_open else (False,):
+            for rank in Rank:
+                for kind in (Kind.BLOCK, Kind.MARK):
+                    yield from self.queues[kind].of_rank(rank, held_back=held_back)
+
+    # ------------------------------------------------------------------------------------------------------------------- disk
+
+    def load(self, entries: Collection[CacheEntry]) -> None:
+        """Give entries on disk their place in memory, and have them read. Raises `PoolExhaustedError` where that was not made before."""
+        for entry in entries:
+            self._move(entry, InMemory.LOADING)
+        self.disk.read(entries)
+
+    def loaded(self, entry: CacheEntry) -> bool:
+        """The device stores what was read. Returns True if that is still wanted; if not, the device drops it again."""
+        self.disk.reading.discard(entry)
+        if entry.is_loading:
+            self._move(entry, InMemory.CACHED)
+            return True
+        if not entry.is_cached:
+            self._drops[entry.kind][entry.key] = None
+        return False
+
+    def not_loaded(self, entry: CacheEntry) -> None:
+        """An entry could not be read, or the device does not store it."""
+        self.disk.reading.discard(entry)
+        self.cancel_load(entry)
+
+    def cancel_load(self, entry: CacheEntry) -> None:
+        """If an entry is on its way from disk, it is not wanted any more."""
+        if entry.is_loading:
+            self._move(entry, InMemory.FREE)
+
+    def write(self, entry: CacheEntry) -> None:
+        """Have an entry written to disk, as soon as no row holds it; until it is there it is evicted only where nothing else is left."""
+        if self.disk.exists and entry.disk is OnDisk.NO:
+            self._move_on_disk(entry, OnDisk.PENDING)
+            if entry.is_cached:
+                self.disk.write(entry)
+
+    def order_writes(self) -> None:
+        """The device has stored what rows held that are closed: order what of it is to be written."""
+        unordered, self._unordered = self._unordered, []
+        for entry in unordered:
+            if entry.is_cached and entry.disk is OnDisk.PENDING:
+                self.disk.write(entry)
+
+    def cancel_write(self, entry: CacheEntry) -> None:
+        """An entry need not be written."""
+        if entry.disk is OnDisk.PENDING:
+            self._move_on_disk(entry, OnDisk.NO)
+
+    def found_on_disk(self, entry: CacheEntry) -> None:
+        """An entry of the tree is on disk."""
+        if not entry.is_on_disk:
+            self._move_on_disk(entry, OnDisk.THERE)
+
+    def off_disk(self, entry: CacheEntry) -> None:
+        """An entry is on disk no longer."""
+        self._move_on_disk(entry, OnDisk.NO)
+        self.cancel_load(entry)
+
+    # ----------------------------------------------------------------------------------------------------------------- device
+
+    @property
+    def has_drops(self) -> bool:
+        """True if the device has something to drop."""
+        return any(self._drops.values())
+
+    def take_drops(self, in_use: Collection[bytes]) -> tuple[tuple[BlockKey, ...], tuple[MarkKey, ...]]:
+        """What the device is to drop, told once; what is in use a step later, and what is being read when that has come or has not."""
+        staying = self.disk.coming_keys.union(in_use)
+        blocks, snapshots = (tuple(key for key in self._drops[kind] if key not in staying) for kind in Kind)
+        self._drops = {kind: {key: None for key in keys if key in staying} for kind, keys in self._drops.items()}
+        return blocks, snapshots
+
+    def missing(self, kind: Kind, keys: Collection[bytes]) -> list[CacheEntry]:
+        """The cached entries of a kind that are not among those which the device holds."""
+        return [entry for key, entry in self.cached[kind].items() if key not in keys]
+
+    def drop_unknown(self, kind: Kind, keys: frozenset[bytes]) -> int:
+        """The device holds these keys of a kind: it drops those that are not cached. Returns how many of these no eviction explains."""
+        extra = keys - self.cached[kind].keys() - self.disk.coming_keys - self._drops[kind].keys()
+        self._drops[kind] = dict.fromkeys([*(key for key in self._drops[kind] if key in keys), *extra])
+        return len(extra)
+
+    def audit(self, entries: Sequence[CacheEntry]) -> None:
+        """Assert that pool, queues, disk and the lists of this class agree with the states of all entries."""
+        for entry in entries:
+            assert entry.is_held, "what is nowhere is removed"
+            assert not entry.is_loading or entry.is_on_disk, "what is loaded is on disk"
+            rows = entry.rows if isinstance(entry, Block) else {}
+            assert bool(rows) == (entry.memory is InMemory.REFERENCED), "rows reference what they hold"
+        counted = {entry.key for entry in entries if self._is_counted(entry.memory)}
+        assert all(key in self.pool for key in counted), "an entry is in memory and not counted"
+        cached = [entry for entry in entries if entry.is_cached]
+        assert {entry.key: entry for held in self.cached.values() for entry in held.values()} == {entry.key: entry for entry in cached}
+        assert self.snapshot_bytes == sum(self.size(entry) for entry in cached if isinstance(entry, Snapshot))
+        for kind, queue in self.queues.items():
+            evictable = [entry for entry in cached if entry.kind is kind and not entry.pins]
+            for held_back, share in ((False, queue.offered), (True, queue.held_back)):
+                expected = {entry for entry in evictable if (entry.disk is OnDisk.PENDING) == held_back}
+                assert set(queue.victims(held_back=held_back)) == expected
+                assert share.bytes == sum(self.pool.size(entry.key) for entry in expected)
+        waiting = {entry for entry in cached if entry.disk is OnDisk.PENDING}
+        assert {entry for entry in entries if self.disk.is_to_write(entry)} | ({*self._unordered} & waiting) == waiting
+        assert self.disk.known == {entry.item: entry for entry in entries if entry.is_on_disk}
+        self.disk.audit()
+
+    # ---------------------------------------------------------------------------------------------------------------- private
+
+    def _move(self, entry: CacheEntry, to: InMemory, *, drops: bool = False) -> None:
+        """The one place where an entry comes into memory, leaves it or changes its holder. Raises `PoolExhaustedError`, and nothing has changed."""
+        assert to in MEMORY_TRANSITIONS[entry.memory], f"{entry.kind}: {entry.memory.value}, then {to.value}"
+        was_counted, is_counted = self._is_counted(entry.memory), self._is_counted(to)
+        if is_counted and not was_counted:
+            self.pool.allocate(entry.key, self.amount(entry), self.spec.arrays_per_block if isinstance(entry, Block) else 0)
+        if entry.is_cached:
+            self._uncache(entry)
+        if was_counted and not is_counted:
+            self.pool.free(entry.key)
+        entry.memory = to
+        if entry.is_cached:
+            self._cache(entry)
+        if drops:
+            self._drops[entry.kind][entry.key] = None
+
+    def _is_counted(self, state: InMemory) -> bool:
+        """True if an entry in a state has bytes of its own in the pool. In pages, what rows share is there once; else each row has a copy."""
+        return state in (InMemory.LOADING, InMemory.CACHED) or (state is InMemory.REFERENCED and self.spec.is_paged)
+
+    def _cache(self, entry: CacheEntry) -> None:
+        self.cached[entry.kind][entry.key] = entry
+        self.snapshot_bytes += self.size(entry) if isinstance(entry, Snapshot) else 0
+        self._drops[entry.kind].pop(entry.key, None)  # the device stores before it drops
+        self._queue(entry)
+        if entry.disk is OnDisk.PENDING:
+            self._unordered.append(entry)
+
+    def _uncache(self, entry: CacheEntry) -> None:
+        del self.cached[entry.kind][entry.key]
+        self.snapshot_bytes -= self.size(entry) if isinstance(entry, Snapshot) else 0
+        self.queues[entry.kind].forget(entry)
+        self.disk.forget_write(entry)
+
+    def _queue(self, entry: CacheEntry) -> None:
+        """An entry that may be evicted goes to the end of its queue."""
+        if entry.is_cached and not entry.pins:
+            self.queues[entry.kind].touch(entry, self.pool.size(entry.key), entry.rank)
+
+    def _move_on_disk(self, entry: CacheEntry, to: OnDisk) -> None:
+        """The one place where an entry's state on disk changes."""
+        assert to in DISK_TRANSITIONS[entry.disk], f"{entry.kind}: {entry.disk.value}, then {to.value} on disk"
+        if entry.is_on_disk:
+            del self.disk.known[entry.item]
+        entry.disk = to
+        if entry.is_on_disk:
+            self.disk.known[entry.item] = entry
+        if to is OnDisk.PENDING:
+            self.queues[entry.kind].hold_back(entry)
+        else:
+            self.disk.forget_write(entry)
+            self.queues[entry.kind].let_go(entry)
