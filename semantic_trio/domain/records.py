@@ -43,10 +43,11 @@ def record_of(memory: Memory, agent: Agent, said: tuple[SaidLine, ...], used: in
 
 
 def listed(memory: Memory, record: AgentRecord) -> frozenset[Item]:
-    """What only a record leads to: the marks it lists, and its tail."""
+    """What only a record leads to: the snapshots it lists, and the partial block at the end of its history."""
     run = _run(memory, record, record.history)
     marks = {Item(Kind.MARK, key) for _, key in record.marks}
-    return frozenset(marks | ({Item(Kind.BLOCK, child_key(run.last_key, run.rest))} if run.rest else set()))
+    tail = _partial_block(memory.store, run)
+    return frozenset(marks | ({Item(Kind.BLOCK, child_key(run.last_key, tail))} if tail else set()))
 
 
 def size_of(record: AgentRecord) -> int:
@@ -98,7 +99,7 @@ def _run(memory: Memory, record: AgentRecord, packed: bytes) -> TokenRun:
 def _blocks(store: Store, run: TokenRun) -> list[Block]:
     """The blocks of a history that are on disk, from the first on, and its tail."""
     path, block = [], store.tree.root(run.root)
-    for packed in (*(run.block_at(at * run.block_tokens) for at in range(len(run.keys))), run.rest):
+    for packed in (*(run.block_at(at * run.block_tokens) for at in range(len(run.keys))), _partial_block(store, run)):
         key = child_key(block.key, packed)
         if not packed or not store.disk.has_block(key):
             break
@@ -106,6 +107,15 @@ def _blocks(store: Store, run: TokenRun) -> list[Block]:
         store.states.found_on_disk(block)
         path.append(block)
     return path
+
+
+def _partial_block(store: Store, run: TokenRun) -> bytes:
+    """Tokens of the partial block at the end of a history: those of the longest one on disk, or else all of them.
+
+    The last one is not there when its agent's next turn began before it was written. The one of the turn before is, and begins in the same way.
+    """
+    beginnings = (run.rest[:stop] for stop in range(len(run.rest), 0, -TOKEN_BYTES))
+    return next((packed for packed in beginnings if store.disk.has_block(child_key(run.last_key, packed))), run.rest)
 
 
 def _snapshots(memory: Memory, record: AgentRecord, run: TokenRun, path: list[Block]) -> None:

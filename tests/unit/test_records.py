@@ -93,6 +93,24 @@ def test_a_prompt_reaches_what_is_on_disk() -> None:
     assert (reach.length, reach.known) == (40, 45)
 
 
+def test_the_last_partial_block_on_disk_is_found_when_the_next_one_was_not_written() -> None:
+    """The agent's next turn began before that was written, and took it over; then the process was killed."""
+    first = memory()
+    agent = read(first, tuple(range(100)))
+    first.disk.recorded(agent, 1, listed(first, write(first, agent)))
+    read(first, tuple(range(103)), number=1)
+    first.write(agent)
+    run = first.run(tuple(range(110)))
+    first.open(2, run, agent, first.match(run))
+
+    record = record_of(first, agent, (), used=2)
+
+    assert first.disk.recorded(agent, 1, listed(first, record)) == []
+    second, gone = restarted(first, record)
+    assert (gone, second.agents.get("a").tokens) == (3, 103)
+    assert second.store.tree.reach(second.run(tuple(range(110))), 109).length == 100
+
+
 @pytest.mark.parametrize(("lost", "gone"), [(0, 100), (3, 52), (6, 4)])
 def test_what_follows_a_lost_block_is_gone(lost: int, gone: int) -> None:
     first = memory()
