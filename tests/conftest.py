@@ -18,8 +18,16 @@ if "NIGHTLY" not in os.environ:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what was collected, so that `-m unit` and the like select it."""
+    """Mark what was collected, so that `-m unit` and the like select it; where tests run in parallel, begin with the longest ones."""
     for item in items:
         tier = TIERS.get(item.path.relative_to(HERE).parts[0]) if item.path.is_relative_to(HERE) else None
         if tier is not None:
             item.add_marker(tier)
+    if all(item.get_closest_marker("unit") or item.get_closest_marker("integration") for item in items):
+        items.sort(key=_seconds, reverse=True)
+
+
+def _seconds(item: pytest.Item) -> float:
+    """The time a test says it may need; 0 where it says nothing."""
+    marker = item.get_closest_marker("timeout")
+    return float(marker.args[0]) if marker is not None else 0.0
