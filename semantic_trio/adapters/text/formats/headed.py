@@ -67,7 +67,8 @@ class HeadedCalls:
     @property
     def _tail_pattern(self) -> re.Pattern[str]:
         """All that may stand between the end of a call's arguments and the end of the call."""
-        return re.compile(rf"\s*(?:{re.escape(self.before_tail)})?\s*{re.escape(self.tail)}")
+        before = rf"(?:\s*{re.escape(self.before_tail)})?" if self.before_tail else ""
+        return re.compile(rf"{before}\s*{re.escape(self.tail)}")
 
     def _refused(self, text: str, at: int) -> Reading:
         """Text up to the end of the section."""

@@ -28,10 +28,10 @@ OBJECT = (
     r""""(?:name|tool_name)"\s*:\s*"([^"\\]+)"\s*,\s*"(?:arguments|parameters|input)"\s*:\s*(?=\{)"""
 )
 # All that stands between the arguments of two calls in a row, but for the second object.
-BETWEEN = rf"""(?:,{BESIDE}|\s)*\}}\s*(?:\}}\s*)?[,;]?"""
+BETWEEN = rf"""\s*(?:,{BESIDE})*\}}(?:\s*\}})?(?:\s*[,;])?"""
 KEY = r"""\s*"([^"\\]+)"\s*:\s*(?=\{)"""
 # All that stands in front of the arguments of a call: of the first, and of another one in the row.
-BEFORE_ARGUMENTS = (re.compile(rf"\s*(?:\[)?{OBJECT}"), re.compile(BETWEEN + OBJECT))
+BEFORE_ARGUMENTS = (re.compile(rf"(?:\s*\[)?{OBJECT}"), re.compile(BETWEEN + OBJECT))
 BEFORE_ARGUMENTS_OF_KEY = (re.compile(rf"\s*(?:\[\s*)?\{{{KEY}"), re.compile(rf"\s*(?:\}}\s*,\s*\{{|,){KEY}"))
 # A call's JSON may be written as a code block.
 FENCE = "```"

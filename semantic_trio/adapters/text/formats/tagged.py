@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import attrs
 
 from semantic_trio.adapters.text.formats.tagged_arguments import TaggedArguments
-from semantic_trio.adapters.text.formats.tags import NAME, Tags, name_of, told_schema
+from semantic_trio.adapters.text.formats.tags import LONGEST_TAG, NAME, Tags, name_of, told_schema
 from semantic_trio.adapters.text.formats.typed import Schema, properties, types_of, value
 from semantic_trio.adapters.text.syntax import Begun, Ending, Reading
 from semantic_trio.domain.conversation import Tool
@@ -88,7 +88,10 @@ class TaggedCalls(Tags):
             return None
         at = 0 if self.start == self.lead else len(self.start)
         call = self.call.match(text, _behind_blanks(text, at))
-        if call is None or self.argument.match(text, _behind_blanks(text, call.end())) is None:
+        if call is None:
+            return None
+        at = _behind_blanks(text, call.end())
+        if self.argument.match(text, at, at + LONGEST_TAG) is None:
             return None
         tool = next((tool for tool in tools if tool.name == name_of(call)), None)
         return None if tool is None else Begun(tool.name, call.end(), TaggedArguments(self, tool))

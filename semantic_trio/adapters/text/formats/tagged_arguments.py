@@ -10,13 +10,10 @@ import re
 
 import attrs
 
-from semantic_trio.adapters.text.formats.tags import Tags, name_of, told_schema
+from semantic_trio.adapters.text.formats.tags import LONGEST_TAG, Tags, name_of, told_schema
 from semantic_trio.adapters.text.formats.typed import Schema, properties, types_of, value
 from semantic_trio.domain.conversation import Tool
 from semantic_trio.domain.stopping import begun
-
-# Characters of the longest tag.
-LONGEST_TAG = 300
 
 
 class _Tag(enum.Enum):

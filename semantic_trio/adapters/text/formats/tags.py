@@ -8,6 +8,8 @@ import attrs
 from semantic_trio.adapters.text.formats.typed import Schema
 
 NAME = r"[^\s<>\"'=]+"
+# Characters of the longest tag.
+LONGEST_TAG = 300
 # The part of a pattern before its first choice, group or repetition.
 LITERAL = re.compile(r"(?:[^\\()\[\]{}?*+.|]|\\\W)+")
 TEXT: Schema = {"type": "string"}
