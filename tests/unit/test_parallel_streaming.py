@@ -144,3 +144,15 @@ def test_a_call_of_a_tool_that_is_not_offered_and_all_behind_it_come_at_the_end(
 
     assert not any(isinstance(part, ToolCall) for part in early)
     assert [part.name for part in unpieced(read("phi4", text)) if isinstance(part, ToolCall)] == ["write", "other", "write"]
+
+
+@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize("calls", [0, 1])
+def test_an_answer_that_goes_on_in_blanks_costs_no_more_with_each(name: str, calls: int) -> None:
+    """Patterns with two runs of blanks in a row try all ways to divide them: of so many, that takes hours."""
+    row = ROWS[name]
+    begun = row.written([("write", SHORT)] * calls).removesuffix(row.end)
+
+    parts = read(name, begun + " " * 100_000, 50_000, is_all=False)
+
+    assert sum(isinstance(part, ToolCall) for part in parts) <= calls
