@@ -111,7 +111,8 @@ class MemoryMachine(RuleBasedStateMachine):
             asker = self.memory.agents.named(name) if name else None
             self.alive.append(self.scheduler.add(asked, ByteCodec().decoder(), asker))
         except SemanticError:
-            return  # too long, or no room for it at all
+            self.askers |= {name} if name else set()  # too long, or no room for it at all; the agent it names is there
+            return
         self.askers |= {name or f"request {self.requests}"}
         self.requests += 1
 
