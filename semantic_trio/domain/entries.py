@@ -15,7 +15,7 @@ from semantic_trio.domain.step import BlockKey, MarkKey, Piece
 
 
 class InMemory(enum.Enum):
-    """Where the content of a block or snapshot is in the device's memory."""
+    """State of a block or snapshot in the device's memory."""
 
     FREE = "free"  # nowhere
     LOADING = "loading"  # on its way from disk: its memory is allocated
@@ -24,7 +24,7 @@ class InMemory(enum.Enum):
 
 
 class OnDisk(enum.Enum):
-    """Where the content of a block or snapshot is on disk."""
+    """State of a block or snapshot on disk."""
 
     NO = "no"  # nowhere
     PENDING = "pending"  # to be written: now if it is cached, else as soon as it is

@@ -84,7 +84,7 @@ class EvictionQueue(Generic[Name]):
         self._count(name, size)
 
     def share(self, sparing: AbstractSet[object], *, held_back: bool) -> Share:
-        """What evicting all names but `sparing` would free, with those held back where `held_back`."""
+        """Memory that evicting all names but `sparing` would free, with those held back where `held_back`."""
         bytes_, count = self.offered.bytes, self.offered.count
         if held_back:
             bytes_, count = bytes_ + self.held_back.bytes, count + self.held_back.count

@@ -49,7 +49,7 @@ class _Tenant:
 
 @attrs.define(eq=False)
 class Memory(AgentMemory):
-    """Everything remembered of one model, and the orders to its device that follow from it."""
+    """Agents, blocks, snapshots and live rows of one model, and the orders to its device that follow from them."""
 
     longest_row: int = attrs.field(init=False)  # tokens of the longest sequence the budget holds when that is alone
     _rows: dict[int, _Tenant] = attrs.field(init=False, factory=dict)
@@ -66,11 +66,11 @@ class Memory(AgentMemory):
         return TokenRun.of(tokens, root_key(self.spec.fingerprint, salt), self.spec.block_tokens)
 
     def match(self, run: TokenRun) -> Match:
-        """What a prompt could begin with; its last token is always computed."""
+        """The longest part of a prompt that is in memory. Never all of it: the last token is always computed."""
         return self.store.tree.match(run, len(run) - 1)
 
     def promise(self, run: TokenRun, number: int) -> int:
-        """How many tokens of a prompt a live row has read or is about to read."""
+        """Tokens of a prompt that a live row has read or is about to read."""
         row = self._rows[number].row
         return common_tokens(bytes(row.packed), run.packed) if row.root.key == run.root else 0
 
@@ -164,7 +164,7 @@ class Memory(AgentMemory):
         return Restore(match.length, pieces, snapshot)
 
     def take_drops(self) -> tuple[tuple[BlockKey, ...], tuple[MarkKey, ...]]:
-        """What the device is to drop in the step that is being planned; told once."""
+        """Keys of blocks and snapshots that the device is to drop in the step that is being planned. Each is returned once."""
         drops = self.store.states.take_drops(self._in_use)
         self._in_use.clear()
         return drops
@@ -201,9 +201,9 @@ class Memory(AgentMemory):
             block.growing[number] = last.growing.pop(number)
 
     def snapshot(self, number: int, position: int, *, replaces: bool = False) -> SaveMark | None:
-        """Order a mark of a row that holds exactly `position` tokens then; None where there is no need or no room for one.
+        """Order a snapshot of a row that holds exactly `position` tokens then; None where there is no need or no room for one.
 
-        `replaces`: it takes the place of the last such mark of the row.
+        `replaces`: it takes the place of the last such snapshot of the row.
         """
         order = self.snapshots.order(self._rows[number].row, position, replaces=replaces)
         if order is not None:
@@ -268,7 +268,7 @@ class Memory(AgentMemory):
             self.write(agent)
 
     def expected(self) -> Inventory:
-        """What the device should hold when it has done everything it was told."""
+        """Rows, blocks and snapshots that the device holds when it has done everything it was told."""
         cached = self.store.states.cached
         return Inventory(frozenset(self._rows), frozenset(cached[Kind.BLOCK]), frozenset(cached[Kind.MARK]))
 
@@ -374,7 +374,7 @@ class Memory(AgentMemory):
 
 
 def _pieces(match: Match, taken: Collection[Block]) -> tuple[Piece, ...]:
-    """Where the positions of a match come from."""
+    """The sources of the positions of a match, in order."""
     pieces = [block.piece(block.stop, is_last_use=block in taken) for block in match.path]
     if isinstance(match.part, LiveRow):
         pieces.append(Piece(match.path[-1].stop if match.path else 0, match.length, row=match.part.number))

@@ -1,6 +1,6 @@
-"""What is remembered, as trees of blocks, one for each salt: every path from a root is a history somebody has read.
+"""The prefix tree: trees of blocks, one for each salt. Every path from a root is a history that an agent has read.
 
-Knows tokens, names and where each block's content is. Knows nothing of bytes, budgets or of who may stay.
+Knows tokens, names and the states of blocks. Knows nothing of bytes, budgets or eviction.
 """
 
 import itertools
@@ -62,13 +62,13 @@ class PrefixTree:
         return self._longest(run, limit, _is_here)
 
     def reach(self, run: TokenRun, limit: int) -> Match:
-        """The same, if all came back that is on disk."""
+        """The longest beginning that a row could begin with if all came back that is on disk."""
         return self._longest(run, limit, _is_held)
 
     def held(self, run: TokenRun) -> tuple[list[Block], Block | LiveRow | None, int]:
-        """What there is of a run, here or on disk, whether or not a row can begin with it.
+        """Parts of a run that are in memory or on disk, whether or not a row can begin with them.
 
-        Returns whole blocks, who holds most of the tokens after them, and how many tokens that is in all.
+        Returns whole blocks, the block or row that holds most of the tokens after them, and the number of tokens in all.
         """
         root = self.root(run.root)
         path = self._walk(root, run)
@@ -136,7 +136,7 @@ def _served(snapshot: Snapshot, run: TokenRun, limit: int) -> int:
 
 
 def _best_part(block: Block, run: TokenRun, serves: Callable[[CacheEntry], bool]) -> tuple[Block | LiveRow | None, int]:
-    """Who holds most of the tokens after a block; of equals, one that is here."""
+    """The block or row that holds most of the tokens after a block; of equals, one that is in memory."""
     best: tuple[Block | LiveRow | None, int] = (None, 0)
     for child in sorted(filter(serves, block.children.values()), key=_is_here, reverse=True):
         best = max(best, (child, run.alike(child.packed, block.stop)), key=lambda pair: pair[1])
@@ -146,7 +146,7 @@ def _best_part(block: Block, run: TokenRun, serves: Callable[[CacheEntry], bool]
 
 
 def _cut(path: list[Block], part: Block | LiveRow | None, length: int, snapshot: Snapshot | None, known: int) -> Match:
-    """What is used of a path when only `length` tokens of it are."""
+    """The match of the first `length` tokens of a path."""
     whole = [block for block in path if block.stop <= length]
     if len(whole) < len(path):
         part = path[len(whole)]

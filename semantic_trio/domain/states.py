@@ -37,7 +37,7 @@ class BlockStates:
         return sum(self.amount(entry))
 
     def amount(self, entry: CacheEntry) -> Amount:
-        """The same by layer group."""
+        """Bytes of an entry in memory, by layer group."""
         if isinstance(entry, Snapshot):
             return self.spec.mark_amount(entry.position)
         assert isinstance(entry, Block)
@@ -191,7 +191,10 @@ class BlockStates:
         return any(self._drops.values())
 
     def take_drops(self, in_use: Collection[bytes]) -> tuple[tuple[BlockKey, ...], tuple[MarkKey, ...]]:
-        """What the device is to drop, told once; what is in use a step later, and what is being read when that has come or has not."""
+        """Keys of blocks and snapshots that the device is to drop, each returned once.
+
+        Keys in use are returned a step later, and those on their way from disk when that is over.
+        """
         staying = self.disk.coming_keys.union(in_use)
         blocks, snapshots = (tuple(key for key in self._drops[kind] if key not in staying) for kind in Kind)
         self._drops = {kind: {key: None for key in keys if key in staying} for kind, keys in self._drops.items()}

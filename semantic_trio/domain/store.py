@@ -219,7 +219,7 @@ class Store:
             self.evict(victim)
 
     def _as_many(self, blocks: Sequence[Block], sparing: AbstractSet[object]) -> tuple[int, int]:
-        """How many of the blocks there could be room for, and their bytes."""
+        """Number of the first blocks that there could be room for, and their bytes."""
         count, total = 0, 0
         possible = self.states.obtainable(sparing, may_lose=True)
         for block in blocks:

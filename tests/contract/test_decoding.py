@@ -6,7 +6,7 @@ import pytest
 from semantic_trio.adapters.mlx.choosing import choose_layout
 from semantic_trio.adapters.mlx.decoding import DecodingLayout
 from semantic_trio.adapters.mlx.kv import InTurnLayout, RaggedLayout, Span
-from semantic_trio.adapters.mlx.states import StackedStates, states_of
+from semantic_trio.adapters.mlx.stacked_states import StackedStates, states_of
 from semantic_trio.domain.step import Closing, Decode, SaveMark, StepPlan
 from tests.contract.architectures import forced_logits, largest_difference, tiny_model, tiny_runner
 from tests.contract.memory import FORCED, Memory, blocks, mark_key

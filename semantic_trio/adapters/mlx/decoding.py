@@ -12,12 +12,12 @@ from typing import Any
 import attrs
 import mlx.core as mx
 from mlx.nn.layers.base import Module
-from mlx_lm.models.cache import ArraysCache, CacheList, make_prompt_cache
+from mlx_lm.models.cache import ArraysCache, CacheList
 
 from semantic_trio.adapters.mlx import attention
 from semantic_trio.adapters.mlx.geometry import leaves
-from semantic_trio.adapters.mlx.kv import GROWTH, SMALL_PASSES, RowCaches, Span, proofs_of, state_of
-from semantic_trio.adapters.mlx.states import StackedStates, most_alike
+from semantic_trio.adapters.mlx.kv import GROWTH, SMALL_PASSES, RowCaches, Span, growing_caches, proofs_of, state_of
+from semantic_trio.adapters.mlx.stacked_states import StackedStates, most_alike
 from semantic_trio.domain.step import PassSizes
 
 
@@ -38,12 +38,7 @@ class DecodingLayout:
 
     def open(self) -> RowCaches:
         """See `Layout.open`."""
-        caches: RowCaches = make_prompt_cache(self.model)
-        growth = next(self._growth)
-        for leaf in leaves(caches):
-            if hasattr(leaf, "step"):
-                leaf.step = growth
-        return caches
+        return growing_caches(self.model, next(self._growth))
 
     def close(self, caches: RowCaches) -> None:
         """See `Layout.close`. The caches go with their last reference."""

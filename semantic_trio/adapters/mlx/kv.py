@@ -17,6 +17,7 @@ from mlx.utils import tree_flatten
 from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
 
 from semantic_trio.adapters.mlx import attention
+from semantic_trio.adapters.mlx.geometry import leaves
 from semantic_trio.domain.step import PassSizes
 
 # Positions a row's buffers grow by when they are full. Growing copies the row; rows that joined together and grew together would stall everybody
@@ -127,11 +128,7 @@ class RaggedLayout:
 
     def open(self) -> RowCaches:
         """See `Layout.open`."""
-        caches: RowCaches = make_prompt_cache(self.model)
-        growth = next(self._growth)
-        for cache in caches:
-            cache.step = growth
-        return caches
+        return growing_caches(self.model, next(self._growth))
 
     def close(self, caches: RowCaches) -> None:
         """See `Layout.close`. The caches go with their last reference."""
@@ -157,10 +154,19 @@ class RaggedLayout:
         return logits[:, -1] if last else None
 
 
+def growing_caches(model: Module, growth: int) -> RowCaches:
+    """New caches of a row, of which those that grow do so by `growth` positions at a time."""
+    caches: RowCaches = make_prompt_cache(model)
+    for leaf in leaves(caches):
+        if hasattr(leaf, "step"):
+            leaf.step = growth
+    return caches
+
+
 def state_of(caches: RowCaches) -> list[mx.array]:
     """The arrays a row's caches hold now."""
-    leaves = cast(list[tuple[str, object]], tree_flatten([cache.state for cache in caches if not cache.empty()]))
-    return [leaf for _, leaf in leaves if isinstance(leaf, mx.array)]
+    found = cast(list[tuple[str, object]], tree_flatten([cache.state for cache in caches if not cache.empty()]))
+    return [array for _, array in found if isinstance(array, mx.array)]
 
 
 def proofs_of(caches: RowCaches) -> list[mx.array]:
