@@ -18,9 +18,9 @@ import trio
 
 from semantic_trio.adapters.catalogue.catalogue import open_catalogue
 from semantic_trio.adapters.catalogue.progress import Lines
-from semantic_trio.adapters.http.anthropic.wire import MessagesRequest, asked
-from semantic_trio.adapters.http.body import decode
-from semantic_trio.adapters.http.served import ModelCard, ServedModel
+from semantic_trio.adapters.http.anthropic.request import MessagesRequest, asked
+from semantic_trio.adapters.http.common.json_decoding import decode
+from semantic_trio.adapters.http.serving.served_model import ModelCard, ServedModel
 from semantic_trio.adapters.text.codec import load_codec
 from semantic_trio.application.answer import Encoded
 from semantic_trio.application.engine import Engine

@@ -28,10 +28,11 @@ from semantic_trio.adapters.catalogue.pooling import embedding_form
 from semantic_trio.adapters.catalogue.sampling import sampling_defaults
 from semantic_trio.adapters.disk import CacheLock, ModelFiles
 from semantic_trio.adapters.http.app import create_app
-from semantic_trio.adapters.http.responses.records import Records
-from semantic_trio.adapters.http.served import ModelCard, ServedModel
-from semantic_trio.adapters.http.server import serve_http
-from semantic_trio.adapters.http.state import AppState, HttpSettings
+from semantic_trio.adapters.http.openai.responses.response_store import Records
+from semantic_trio.adapters.http.openai.responses.state import ResponsesState
+from semantic_trio.adapters.http.serving.app_state import AppState, HttpSettings
+from semantic_trio.adapters.http.serving.served_model import ModelCard, ServedModel
+from semantic_trio.adapters.http.sockets.server import serve_http
 from semantic_trio.adapters.metrics import Metrics
 from semantic_trio.adapters.mlx.budget import usual_cache_mb
 from semantic_trio.adapters.mlx.chat_template import chat_program
@@ -127,18 +128,18 @@ class Server:
                 await nursery.start(persistence.run)
             await _warm_up(engine, codec)
             model = ServedModel(self._card(loaded), engine, codec, persistence)
-            state = self._state(model, Metrics(engine, runner.memory, persistence, codec.tally.counts), records)
-            stopped_at = await self._serve_http(engine, state)
+            state = self._state(model, Metrics(engine, runner.memory, persistence, codec.tally.counts))
+            stopped_at = await self._serve_http(engine, state, ResponsesState(records))
             if has_disk:
                 await self._persist(engine, persistence, stopped_at)
             nursery.cancel_scope.cancel()
 
-    async def _serve_http(self, engine: Engine, state: AppState) -> float:
+    async def _serve_http(self, engine: Engine, state: AppState, responses: ResponsesState) -> float:
         """Serve until told to stop; when that was."""
         shutdown = trio.Event()
         serve = functools.partial(
             serve_http,
-            create_app(state),
+            create_app(state, responses),
             host=self.settings.host,
             port=self.settings.port,
             write_timeout_seconds=self.settings.write_timeout_seconds,
@@ -146,7 +147,7 @@ class Server:
             shutdown=shutdown,
         )
         async with trio.open_nursery() as nursery:
-            await nursery.start(state.running.run)
+            await nursery.start(responses.active.run)
             port = await nursery.start(serve)
             gc.freeze()  # what was imported stays: looking at all of it again stops the event loop for 100 ms
             if self._lock is not None:
@@ -155,7 +156,7 @@ class Server:
             await self._stop.wait()
             stopped_at = trio.current_time()
             await engine.drain(self.settings.shutdown_timeout_seconds)
-            state.running.stop()
+            responses.active.stop()
             shutdown.set()
             # A database that hangs would hold responses in the background, and so the end.
             nursery.cancel_scope.deadline = trio.current_time() + FLUSH_SECONDS + self.settings.write_timeout_seconds + STORE_SECONDS
@@ -215,7 +216,7 @@ class Server:
         sampling = sampling_defaults(self.model_path)
         return ModelCard(name, name, loaded.context_length, created_at, vocabulary=loaded.vocab_size, embeds=embeds, sampling=sampling)
 
-    def _state(self, model: ServedModel, metrics: Metrics, records: Records) -> AppState:
+    def _state(self, model: ServedModel, metrics: Metrics) -> AppState:
         http = HttpSettings(
             host=self.settings.host,
             allow_remote=self.settings.allow_remote,
@@ -227,7 +228,7 @@ class Server:
             log_prompts=self.settings.log_prompts,
             refuse_unreadable=self.settings.refuse_unreadable,
         )
-        return AppState(model=model, metrics=metrics, version=semantic_trio.__version__, records=records, settings=http)
+        return AppState(model=model, metrics=metrics, version=semantic_trio.__version__, settings=http)
 
 
 def run(settings: Settings, model_path: Path, announce: Callable[[str], None], script: tuple[Rule, ...] | None = None) -> None:

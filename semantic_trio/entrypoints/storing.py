@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 import structlog
 import trio
 
-from semantic_trio.adapters.http.responses.records import Records
+from semantic_trio.adapters.http.openai.responses.response_store import Records
 from semantic_trio.adapters.store import Bounds, open_store, place_of
 from semantic_trio.domain.errors import StoreError
 from semantic_trio.entrypoints.settings import Settings

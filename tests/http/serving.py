@@ -9,10 +9,12 @@ import trio
 from quart_trio import QuartTrio
 
 from semantic_trio.adapters.http.app import create_app
-from semantic_trio.adapters.http.responses.records import Records
-from semantic_trio.adapters.http.served import ModelCard, ServedModel
-from semantic_trio.adapters.http.server import serve_http
-from semantic_trio.adapters.http.state import AppState, HttpSettings
+from semantic_trio.adapters.http.openai.responses.active_responses import Running
+from semantic_trio.adapters.http.openai.responses.response_store import Records
+from semantic_trio.adapters.http.openai.responses.state import ResponsesState
+from semantic_trio.adapters.http.serving.app_state import AppState, HttpSettings
+from semantic_trio.adapters.http.serving.served_model import ModelCard, ServedModel
+from semantic_trio.adapters.http.sockets.server import serve_http
 from semantic_trio.adapters.metrics import Metrics
 from semantic_trio.application.engine import Engine
 from semantic_trio.application.persistence import Persistence
@@ -39,6 +41,7 @@ class Served:
     persistence: Persistence
     state: AppState
     responses: MemoryResponses
+    active: Running
 
 
 async def in_line(function: Callable[[*Arguments], Result], /, *arguments: *Arguments) -> Result:
@@ -78,10 +81,10 @@ def served(
         model=ServedModel(card, engine, codec, persistence, compilers),
         metrics=metrics,
         version="0.0.0",
-        records=Records(lambda: store, in_line),
         settings=settings or HttpSettings(),
     )
-    return Served(create_app(state), engine, runner, metrics, persistence, state, store)
+    records = ResponsesState(Records(lambda: store, in_line))
+    return Served(create_app(state, records), engine, runner, metrics, persistence, state, store, records.active)
 
 
 @asynccontextmanager
@@ -89,7 +92,7 @@ async def running(served_app: Served) -> AsyncIterator[Served]:
     """The engine runs."""
     async with trio.open_nursery() as nursery:
         await nursery.start(served_app.engine.run)
-        await nursery.start(served_app.state.running.run)
+        await nursery.start(served_app.active.run)
         if served_app.engine.memory.disk.exists:
             await served_app.persistence.open()
             await nursery.start(served_app.persistence.run)

@@ -12,7 +12,7 @@ import trio.testing
 from click.testing import CliRunner, Result
 
 from semantic_trio.adapters.disk import CacheLock, ModelFiles
-from semantic_trio.adapters.http.state import HttpSettings
+from semantic_trio.adapters.http.serving.app_state import HttpSettings
 from semantic_trio.domain.chain import TokenRun, root_key
 from semantic_trio.domain.content import ImportTrust
 from semantic_trio.domain.geometry import LayerGroup, LayerKind

@@ -7,7 +7,7 @@ import pytest
 import trio
 import trio.testing
 
-from semantic_trio.adapters.http.state import HttpSettings
+from semantic_trio.adapters.http.serving.app_state import HttpSettings
 from semantic_trio.domain.conversation import NOTHING_KNOWN, Conversation, Known, Prompt
 from semantic_trio.domain.step import StepPlan
 from semantic_trio.testing import ByteCodec, FakeRunner

@@ -10,8 +10,8 @@ import pytest
 import trio
 import trio.testing
 
-from semantic_trio.adapters.http.body import IN_LOOP_BYTES, understood
-from semantic_trio.adapters.http.state import HttpSettings
+from semantic_trio.adapters.http.common.json_decoding import IN_LOOP_BYTES, understood
+from semantic_trio.adapters.http.serving.app_state import HttpSettings
 from semantic_trio.testing import ByteCodec, FakeRunner
 from tests.http.messages import LOOK, body, speaking
 from tests.http.serving import Call, anthropic_body, get, listening, post, running, served

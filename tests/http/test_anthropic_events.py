@@ -12,7 +12,7 @@ import trio
 import trio.testing
 from anthropic.types import Message
 
-from semantic_trio.adapters.http.anthropic import encoder
+from semantic_trio.adapters.http.anthropic import stream as encoder
 from semantic_trio.testing import FakeRunner
 from tests.http.messages import LOOK, accumulated, body, call, events, speaking
 from tests.http.serving import listening, post, running

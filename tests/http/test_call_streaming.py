@@ -15,7 +15,7 @@ from anthropic.types import Message
 from openai.types.chat import ChatCompletion, ChatCompletionMessageParam
 from openai.types.responses import Response
 
-from semantic_trio.adapters.http.state import HttpSettings
+from semantic_trio.adapters.http.serving.app_state import HttpSettings
 from tests.http.messages import LOOK, Speaker, accumulated, body, call, events, speaking
 from tests.http.responses import CALL as SKY
 from tests.http.responses import LOOK as RESPONSES_LOOK

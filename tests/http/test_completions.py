@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from openai.types import Completion
 
-from semantic_trio.adapters.http.openai.completion_answer import Offsets
+from semantic_trio.adapters.http.openai.completions.text_completion import Offsets
 from semantic_trio.testing import FakeRunner
 from tests.http.serving import Served, post, running, served
 from tests.http.test_chat import lines

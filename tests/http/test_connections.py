@@ -12,8 +12,8 @@ import structlog.testing
 import trio
 import trio.testing
 
-from semantic_trio.adapters.http import server
-from semantic_trio.adapters.http.connections import LOG_SECONDS, MOST_CONNECTIONS, RETRY_SECONDS, Connections, most_connections
+from semantic_trio.adapters.http.sockets import server
+from semantic_trio.adapters.http.sockets.connections import LOG_SECONDS, MOST_CONNECTIONS, RETRY_SECONDS, Connections, most_connections
 from semantic_trio.testing import FakeRunner
 from tests.http.serving import anthropic_body, listening, served
 from tests.http.test_containment import PROBE, is_alive, request_bytes

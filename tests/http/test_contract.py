@@ -9,8 +9,8 @@ import pytest
 import structlog
 import trio
 
-from semantic_trio.adapters.http.served import ServedModel
-from semantic_trio.adapters.http.state import AppState
+from semantic_trio.adapters.http.serving.app_state import AppState
+from semantic_trio.adapters.http.serving.served_model import ServedModel
 from semantic_trio.testing import FakeRunner
 from tests.http import unasked
 from tests.http.serving import get, listening, served

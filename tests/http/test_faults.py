@@ -7,11 +7,11 @@ import pytest
 import trio
 import trio.testing
 
-from semantic_trio.adapters.http.body import STALLED_SECONDS
-from semantic_trio.adapters.http.faults import Fault, envelope, fault_of
-from semantic_trio.adapters.http.gate import LINGER_SECONDS
-from semantic_trio.adapters.http.protocol import Protocol
-from semantic_trio.adapters.http.state import HttpSettings
+from semantic_trio.adapters.http.common.faults import Fault, envelope, fault_of
+from semantic_trio.adapters.http.common.protocol import Protocol
+from semantic_trio.adapters.http.middleware.bodies import STALLED_SECONDS
+from semantic_trio.adapters.http.middleware.lifecycle import LINGER_SECONDS
+from semantic_trio.adapters.http.serving.app_state import HttpSettings
 from semantic_trio.domain.errors import DrainingError, GrammarError, InvalidRequestError, PoolExhaustedError
 from semantic_trio.testing import FakeRunner
 from tests.http.serving import Call, anthropic_body, openai_body, post, running, served

@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio.testing
 
-from semantic_trio.adapters.http.identity import NOBODY, Identity, identify
+from semantic_trio.adapters.http.common.identity import NOBODY, Identity, identify
 from semantic_trio.domain.agent import AGENT_ID, client_id
 from semantic_trio.domain.errors import AgentNotFoundError, InvalidRequestError
 from semantic_trio.testing import FakeRunner

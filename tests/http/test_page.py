@@ -8,9 +8,9 @@ from html.parser import HTMLParser
 import attrs
 import pytest
 
-from semantic_trio.adapters.http.page import page
-from semantic_trio.adapters.http.served import ModelCard
-from semantic_trio.adapters.http.state import HttpSettings
+from semantic_trio.adapters.http.operations.landing_page import page
+from semantic_trio.adapters.http.serving.app_state import HttpSettings
+from semantic_trio.adapters.http.serving.served_model import ModelCard
 from semantic_trio.testing import FakeRunner
 from tests.http.serving import Call, get, served
 

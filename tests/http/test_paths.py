@@ -4,7 +4,7 @@ import pytest
 import trio
 import trio.testing
 
-from semantic_trio.adapters.http.state import HttpSettings
+from semantic_trio.adapters.http.serving.app_state import HttpSettings
 from semantic_trio.testing import FakeRunner
 from tests.http.serving import Call, anthropic_body, get, openai_body, post, running, served
 

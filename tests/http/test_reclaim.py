@@ -7,14 +7,14 @@ import sys
 import attrs
 import pytest
 
-from semantic_trio.adapters.http.gate import Gate
+from semantic_trio.adapters.http.middleware.lifecycle import Gate
 from semantic_trio.testing import FakeRunner
 from tests.http.serving import openai_body, post, running, served
 
 # Blocks of a heap that cannot shrink by itself, for the last one stays.
 FREED = """
 import resource
-from semantic_trio.adapters.http.reclaim import return_freed_memory
+from semantic_trio.adapters.http.middleware.freed_memory import return_freed_memory
 def resident():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * resource.getpagesize()

@@ -554,7 +554,7 @@ async def test_the_end_of_the_server_ends_what_is_made_in_the_background(autojum
         queued = await respond(server, background=True)
         await trio.sleep(1)
         await server.engine.drain(1)
-        server.state.running.stop()
+        server.active.stop()
         await trio.sleep(1)
         found = await stored(server, queued.id)
         refused = await post(server.app, PATH, body(background=True))

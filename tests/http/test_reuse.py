@@ -8,7 +8,7 @@ import pytest
 import trio.testing
 from prometheus_client.parser import text_string_to_metric_families
 
-from semantic_trio.adapters.http.reuse import cache_header
+from semantic_trio.adapters.http.common.cache_report import cache_header
 from semantic_trio.adapters.metrics import Metrics
 from semantic_trio.domain.geometry import LayerGroup, LayerKind, ModelCacheSpec
 from semantic_trio.domain.reuse import MissCause, Reuse, Source

@@ -7,7 +7,7 @@ import pytest
 import trio
 import trio.testing
 
-from semantic_trio.adapters.http.agents.wire import DEFAULT_TOKENS
+from semantic_trio.adapters.http.agents.request import DEFAULT_TOKENS
 from semantic_trio.domain.generation import API_SAMPLING, SamplingParams
 from semantic_trio.domain.step import RowStart, StepPlan, StepResult
 from semantic_trio.testing import FakeRunner

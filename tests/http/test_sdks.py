@@ -8,7 +8,7 @@ import openai
 import pytest
 import trio
 
-from semantic_trio.adapters.http.state import HttpSettings
+from semantic_trio.adapters.http.serving.app_state import HttpSettings
 from semantic_trio.testing import FakeRunner
 from tests.http.serving import listening, served
 

@@ -9,8 +9,8 @@ import pytest
 import trio
 import trio.testing
 
-from semantic_trio.adapters.http.pace import BURST, WRITE_SECONDS, WritePace
-from semantic_trio.adapters.http.sse import EventSource, event_stream
+from semantic_trio.adapters.http.serving.sse import EventSource, event_stream
+from semantic_trio.adapters.http.serving.write_pace import BURST, WRITE_SECONDS, WritePace
 from semantic_trio.domain.conversation import Part, Thinking
 from semantic_trio.domain.errors import SemanticError
 from semantic_trio.domain.generation import Failed, Finished, FinishReason

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import trio.testing
 
-from semantic_trio.adapters.http.state import HttpSettings
+from semantic_trio.adapters.http.serving.app_state import HttpSettings
 from semantic_trio.testing import FakeRunner
 from tests.http.serving import Call, anthropic_body, openai_body, post, running, served
 

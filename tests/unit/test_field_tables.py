@@ -8,14 +8,14 @@ from typing import Any
 import attrs
 import pytest
 
-from semantic_trio.adapters.http.agents import wire as agents
-from semantic_trio.adapters.http.anthropic import wire as anthropic
-from semantic_trio.adapters.http.body import decode
-from semantic_trio.adapters.http.faults import Fault
-from semantic_trio.adapters.http.openai import completion_wire as completions
-from semantic_trio.adapters.http.openai import embeddings
-from semantic_trio.adapters.http.openai import wire as chat
-from semantic_trio.adapters.http.responses import wire as responses
+from semantic_trio.adapters.http.agents import request as agents
+from semantic_trio.adapters.http.anthropic import request as anthropic
+from semantic_trio.adapters.http.common.faults import Fault
+from semantic_trio.adapters.http.common.json_decoding import decode
+from semantic_trio.adapters.http.openai.chat import request as chat
+from semantic_trio.adapters.http.openai.completions import request as completions
+from semantic_trio.adapters.http.openai.embeddings import routes as embeddings
+from semantic_trio.adapters.http.openai.responses import request as responses
 from semantic_trio.domain.errors import InvalidRequestError
 
 MANUAL = Path(__file__).parents[2] / "docs" / "fields.md"

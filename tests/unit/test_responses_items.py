@@ -9,13 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semantic_trio.adapters.http.body import decode
-from semantic_trio.adapters.http.faults import Fault
-from semantic_trio.adapters.http.responses.answer import OutputMessage, OutputReasoning
-from semantic_trio.adapters.http.responses.history import history
-from semantic_trio.adapters.http.responses.items import messages_of, read_input, written
-from semantic_trio.adapters.http.responses.names import input_id, item_id, new_stem, response_id, response_of
-from semantic_trio.adapters.http.responses.output import Output
+from semantic_trio.adapters.http.common.faults import Fault
+from semantic_trio.adapters.http.common.json_decoding import decode
+from semantic_trio.adapters.http.openai.responses.history import history
+from semantic_trio.adapters.http.openai.responses.ids import input_id, item_id, new_stem, response_id, response_of
+from semantic_trio.adapters.http.openai.responses.item_messages import messages_of, read_input, written
+from semantic_trio.adapters.http.openai.responses.output_items import Output
+from semantic_trio.adapters.http.openai.responses.response_object import OutputMessage, OutputReasoning
 from semantic_trio.application.answer import Encoded
 from semantic_trio.domain.canonical import canonical
 from semantic_trio.domain.conversation import Conversation, Message, Part, Prompt, Role, Text, Thinking, ToolCall, ToolResult

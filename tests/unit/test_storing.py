@@ -8,7 +8,7 @@ import trio
 from structlog.testing import capture_logs
 from trio.testing import MockClock
 
-from semantic_trio.adapters.http.responses.records import Records
+from semantic_trio.adapters.http.openai.responses.response_store import Records
 from semantic_trio.domain.errors import StoreError
 from semantic_trio.domain.responses import StoredResponse
 from semantic_trio.entrypoints.settings import Settings

@@ -6,12 +6,12 @@ from typing import Any
 
 import pytest
 
-from semantic_trio.adapters.http.anthropic import wire as anthropic
-from semantic_trio.adapters.http.body import decode
-from semantic_trio.adapters.http.faults import Fault
-from semantic_trio.adapters.http.openai import wire as openai
-from semantic_trio.adapters.http.responses import wire as responses
-from semantic_trio.adapters.http.responses.wire import ResponseRequest
+from semantic_trio.adapters.http.anthropic import request as anthropic
+from semantic_trio.adapters.http.common.faults import Fault
+from semantic_trio.adapters.http.common.json_decoding import decode
+from semantic_trio.adapters.http.openai.chat import request as openai
+from semantic_trio.adapters.http.openai.responses import request as responses
+from semantic_trio.adapters.http.openai.responses.request import ResponseRequest
 from semantic_trio.domain.conversation import Calling, Conversation, Tool, ToolChoice
 from semantic_trio.domain.errors import InvalidRequestError
 

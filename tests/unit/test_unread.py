@@ -7,11 +7,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from semantic_trio.adapters.http.anthropic import wire as anthropic
-from semantic_trio.adapters.http.body import decode
-from semantic_trio.adapters.http.openai import wire as openai
-from semantic_trio.adapters.http.responses.items import messages_of, read_input
-from semantic_trio.adapters.http.unread import KINDS, UNREADABLE, check_readable, unread_headers
+from semantic_trio.adapters.http.anthropic import request as anthropic
+from semantic_trio.adapters.http.common.json_decoding import decode
+from semantic_trio.adapters.http.common.unreadable_content import KINDS, UNREADABLE, check_readable, unread_headers
+from semantic_trio.adapters.http.openai.chat import request as openai
+from semantic_trio.adapters.http.openai.responses.item_messages import messages_of, read_input
 from semantic_trio.domain.conversation import Conversation, Text, Unread
 from semantic_trio.domain.errors import InvalidRequestError
 

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
+from semantic_trio.adapters.http.anthropic.request import MessagesRequest, asked
 from semantic_trio.adapters.http.anthropic.thinking import Display, display_of, signature
-from semantic_trio.adapters.http.anthropic.wire import MessagesRequest, asked
-from semantic_trio.adapters.http.body import decode
-from semantic_trio.adapters.http.faults import Fault, fault_of
-from semantic_trio.adapters.http.generate import Asked
-from semantic_trio.adapters.http.protocol import Protocol
+from semantic_trio.adapters.http.common.faults import Fault, fault_of
+from semantic_trio.adapters.http.common.json_decoding import decode
+from semantic_trio.adapters.http.common.protocol import Protocol
+from semantic_trio.adapters.http.serving.params import Asked
 from semantic_trio.domain.conversation import Calling, Part, Role, Text, Thinking, Tool, ToolCall, ToolChoice, ToolResult
 from semantic_trio.domain.errors import InvalidRequestError
 from semantic_trio.domain.eviction import Rank

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from semantic_trio.adapters.http.body import decode
-from semantic_trio.adapters.http.generate import Asked
-from semantic_trio.adapters.http.openai.wire import ChatRequest, asked
+from semantic_trio.adapters.http.common.json_decoding import decode
+from semantic_trio.adapters.http.openai.chat.request import ChatRequest, asked
+from semantic_trio.adapters.http.serving.params import Asked
 from semantic_trio.domain.conversation import Message, Part, Role, Text, Thinking, ToolCall, ToolResult
 from semantic_trio.domain.generation import API_SAMPLING
 

@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from semantic_trio.adapters.http.agents import wire as agents
-from semantic_trio.adapters.http.anthropic.wire import MessagesRequest, conversation
-from semantic_trio.adapters.http.body import decode
-from semantic_trio.adapters.http.faults import Fault
-from semantic_trio.adapters.http.openai import wire as chat
-from semantic_trio.adapters.http.responses import wire as responses
+from semantic_trio.adapters.http.agents import request as agents
+from semantic_trio.adapters.http.anthropic.request import MessagesRequest, conversation
+from semantic_trio.adapters.http.common.faults import Fault
+from semantic_trio.adapters.http.common.json_decoding import decode
+from semantic_trio.adapters.http.openai.chat import request as chat
+from semantic_trio.adapters.http.openai.responses import request as responses
 from semantic_trio.domain.conversation import Conversation
 
 SAID = [{"role": "user", "content": "hi"}]

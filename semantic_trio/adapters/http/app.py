@@ -10,19 +10,21 @@ from quart_schema.validation import QUART_SCHEMA_REQUEST_ATTRIBUTE
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
-from semantic_trio.adapters.http import admin, health, models
-from semantic_trio.adapters.http.access import Access
-from semantic_trio.adapters.http.agents import archive, register, residency, turns
-from semantic_trio.adapters.http.anthropic import messages
-from semantic_trio.adapters.http.contract import Contract
-from semantic_trio.adapters.http.exchange import Exchange, current
-from semantic_trio.adapters.http.faults import Fault, envelope, fault_of, not_offered
-from semantic_trio.adapters.http.gate import Gate, WantsBody
-from semantic_trio.adapters.http.openai import chat, completions, embeddings
-from semantic_trio.adapters.http.paths import Paths
-from semantic_trio.adapters.http.responses import kept
-from semantic_trio.adapters.http.responses import routes as responses
-from semantic_trio.adapters.http.state import AppState
+from semantic_trio.adapters.http.agents import agent_routes, archive_routes, residency_routes, turn_routes
+from semantic_trio.adapters.http.anthropic import routes as messages
+from semantic_trio.adapters.http.common.exchange import Exchange, current
+from semantic_trio.adapters.http.common.faults import Fault, envelope, fault_of, not_offered
+from semantic_trio.adapters.http.common.openapi import Contract
+from semantic_trio.adapters.http.middleware.access import Access
+from semantic_trio.adapters.http.middleware.lifecycle import Gate, WantsBody
+from semantic_trio.adapters.http.middleware.paths import Paths
+from semantic_trio.adapters.http.openai.chat import routes as chat
+from semantic_trio.adapters.http.openai.completions import routes as completions
+from semantic_trio.adapters.http.openai.embeddings import routes as embeddings
+from semantic_trio.adapters.http.openai.responses import creation_routes, stored_routes
+from semantic_trio.adapters.http.openai.responses.state import ResponsesState
+from semantic_trio.adapters.http.operations import admin, health, models
+from semantic_trio.adapters.http.serving.app_state import AppState
 
 log = structlog.get_logger(__name__)
 
@@ -30,7 +32,7 @@ log = structlog.get_logger(__name__)
 LIKE_IDS = frozenset({"/v1/responses/compact", "/v1/responses/input_tokens"})
 
 
-def create_app(state: AppState) -> QuartTrio:
+def create_app(state: AppState, responses: ResponsesState) -> QuartTrio:
     """The ASGI application that serves `state`."""
     app = QuartTrio(__name__, static_folder=None)
     app.config["RESPONSE_TIMEOUT"] = None  # streams last as long as generations; writes have a deadline of their own
@@ -44,8 +46,10 @@ def create_app(state: AppState) -> QuartTrio:
         conversion_preference="msgspec",
         openapi_provider_class=Contract,
     )
-    for part in (messages, chat, completions, embeddings, responses, kept, register, residency, archive, turns, models, health, admin):
+    for part in (messages, chat, completions, embeddings, agent_routes, residency_routes, archive_routes, turn_routes, models, health, admin):
         app.register_blueprint(part.routes(state))
+    for part_of_responses in (creation_routes, stored_routes):
+        app.register_blueprint(part_of_responses.routes(state, responses))
     app.url_map.strict_slashes = app.url_map.merge_slashes = False  # paths are normalised before: a redirect would lose a request's body
     paths = Paths.of(rule.rule for rule in app.url_map.iter_rules())
     app.register_error_handler(Exception, _told)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator, Mapping
 import attrs
 import msgspec
 
-from semantic_trio.adapters.http.anthropic.blocks import (
+from semantic_trio.adapters.http.anthropic.content_blocks import (
     KNOWN,
     Base64Source,
     Block,
@@ -31,8 +31,8 @@ from semantic_trio.adapters.http.anthropic.blocks import (
     UrlSource,
 )
 from semantic_trio.adapters.http.anthropic.thinking import thought_of
-from semantic_trio.adapters.http.body import decode
-from semantic_trio.adapters.http.unread import UNREADABLE, unread_text
+from semantic_trio.adapters.http.common.json_decoding import decode
+from semantic_trio.adapters.http.common.unreadable_content import UNREADABLE, unread_text
 from semantic_trio.domain.conversation import Part, Text, Thinking, ToolCall, ToolResult
 from semantic_trio.domain.errors import InvalidRequestError
 from semantic_trio.domain.eviction import Rank

@@ -9,10 +9,10 @@ from typing import Annotated, Literal
 
 import msgspec
 
-from semantic_trio.adapters.http.anthropic.blocks import CacheControl
 from semantic_trio.adapters.http.anthropic.content import object_of
-from semantic_trio.adapters.http.body import decode
-from semantic_trio.adapters.http.contract import one_of
+from semantic_trio.adapters.http.anthropic.content_blocks import CacheControl
+from semantic_trio.adapters.http.common.json_decoding import decode
+from semantic_trio.adapters.http.common.openapi import one_of
 from semantic_trio.domain.conversation import FREE_CHOICE, Calling, Tool, ToolChoice
 from semantic_trio.domain.errors import InvalidRequestError
 

@@ -1,1 +1,1 @@
-"""OpenAI's Chat Completions API."""
+"""OpenAI's APIs."""

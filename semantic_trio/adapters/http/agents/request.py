@@ -1,0 +1,91 @@
+"""What clients of `/v1/agents` send, what it means, and what they get.
+
+Knows the wire and the neutral conversation. Says as Chat Completions does what both can say.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated
+
+import attrs
+import msgspec
+
+from semantic_trio.adapters.http.common.compatibility_fields import BehaviourDemands, FormDemands, schema_demanded
+from semantic_trio.adapters.http.common.identity import AgentId, CacheSalt, Identity
+from semantic_trio.adapters.http.common.limits import MOST_MESSAGES, MOST_TOOLS, MaxTokens, token_limit
+from semantic_trio.adapters.http.common.response_format import ResponseFormat, schema_of
+from semantic_trio.adapters.http.openai.chat.content import ContentPart
+from semantic_trio.adapters.http.openai.chat.messages import ChatMessage, messages_of
+from semantic_trio.adapters.http.openai.common.sampling import Bias, Penalty, RepetitionPenalty, Seed, Stop, Temperature, TopK, TopP, steering, stops
+from semantic_trio.adapters.http.openai.common.thinking import ThoughtsRequest, with_choice
+from semantic_trio.adapters.http.openai.common.tool_choice import ChoiceWord, ToolChoiceParam, choice_of
+from semantic_trio.adapters.http.openai.common.tools import ToolParam
+from semantic_trio.adapters.http.serving.params import Asked, SamplingChoice
+from semantic_trio.domain.conversation import Conversation, Tool
+from semantic_trio.domain.salt import NO_SALT, salt_of
+
+# Tokens of an answer where nothing is said of it: a small model that does not end would go on to the end of its context, for minutes.
+DEFAULT_TOKENS = 1024
+
+
+@attrs.frozen
+class CreateAgent:
+    """An agent to begin with."""
+
+    id: AgentId | None = None
+    model: str | None = None
+    system: str | list[ContentPart] | None = None
+    tools: Annotated[list[ToolParam], msgspec.Meta(max_length=MOST_TOOLS)] | None = None
+    cache_salt: CacheSalt | None = None
+
+
+@attrs.frozen
+class ForkAgent:
+    """What to call the fork."""
+
+    id: AgentId | None = None
+
+
+@attrs.frozen(kw_only=True)
+class AgentTurn(ThoughtsRequest, FormDemands, BehaviourDemands):
+    """What is said to an agent: `message`, after `messages` where there are any. The answer is asked for as in Chat Completions."""
+
+    message: str | ChatMessage
+    messages: Annotated[list[ChatMessage], msgspec.Meta(max_length=MOST_MESSAGES)] | None = None
+    max_tokens: MaxTokens | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    top_k: TopK | None = None
+    min_p: TopP | None = None
+    repetition_penalty: RepetitionPenalty | None = None
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
+    logit_bias: Bias | None = None
+    seed: Seed | None = None
+    stop: Stop | None = None
+    tool_choice: ChoiceWord | ToolChoiceParam | None = None
+    parallel_tool_calls: bool | None = None
+    response_format: ResponseFormat | None = None
+    cache_salt: CacheSalt | None = None
+    stream: bool | None = None
+
+
+def asked(request: AgentTurn, model: str, agent: str, tools: Sequence[Tool] = ()) -> Asked:
+    """The meaning of a turn, without the conversation before it; `tools` are those of the agent. Raises `Fault`, `InvalidRequestError`."""
+    new = ChatMessage("user", request.message) if isinstance(request.message, str) else request.message
+    conversation = Conversation(
+        messages_of((*(request.messages or []), new)),
+        tuple(tools),
+        choice_of(request.tool_choice, tools, is_single=request.parallel_tool_calls is False),
+        schema=schema_demanded(request, {"response_format": schema_of(request.response_format)}),
+    )
+    return Asked(
+        model=model,
+        conversation=with_choice(conversation, request),
+        max_tokens=DEFAULT_TOKENS if request.max_tokens is None else token_limit(request, "max_tokens"),
+        sampling=SamplingChoice(request.temperature, request.top_p, request.top_k, request.min_p, request.repetition_penalty),
+        steering=steering(request.logit_bias, request.frequency_penalty, request.presence_penalty),
+        stop_strings=stops(request.stop),
+        seed=request.seed,
+        identity=Identity(agent, is_ordered=True, salt=salt_of(request.cache_salt) if request.cache_salt else NO_SALT),
+        prompt_field="message",
+    )

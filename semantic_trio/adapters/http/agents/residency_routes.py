@@ -1,0 +1,63 @@
+"""Routes that decide whether an agent's memory stays in RAM."""
+
+import contextlib
+
+from quart import Blueprint, Response
+from quart_schema import document_response
+
+from semantic_trio.adapters.http.agents.persisted_record import written_out
+from semantic_trio.adapters.http.agents.running_turn import refuse_deleted
+from semantic_trio.adapters.http.agents.views import AgentView, find, view
+from semantic_trio.adapters.http.common.faults import Fault, OpenAIError
+from semantic_trio.adapters.http.common.json_responses import json_answer
+from semantic_trio.adapters.http.common.openapi import document_faults
+from semantic_trio.adapters.http.serving.app_state import AppState
+from semantic_trio.domain.errors import DiskRefusedError, PoolExhaustedError
+
+# How long closing an agent waits for its memory to be on disk.
+CLOSE_SECONDS = 5.0
+
+
+def routes(state: AppState) -> Blueprint:
+    """`/v1/agents/<id>/pin`, `unpin`, `close`."""
+    blueprint = Blueprint("agents-residency", __name__)
+
+    @blueprint.post("/v1/agents/<agent_id>/pin")
+    @document_response(AgentView, 200)
+    @document_faults(OpenAIError, 400, 401, 403, 404)
+    async def pin_agent(agent_id: str) -> Response:
+        """Keep an agent's memory, that of its turns to come too, whatever happens; all pins together may take half of the budget."""
+        model, agent = find(state, agent_id)
+        try:
+            model.engine.memory.pin(agent)
+        except PoolExhaustedError as error:
+            raise Fault(400, _too_much(error), field="agent_id", code="pins_exhausted") from error
+        return json_answer(view(model, agent))
+
+    @blueprint.post("/v1/agents/<agent_id>/unpin")
+    @document_response(AgentView, 200)
+    @document_faults(OpenAIError, 400, 401, 403, 404)
+    async def unpin_agent(agent_id: str) -> Response:
+        """Let an agent's memory be given up again when others need the room."""
+        model, agent = find(state, agent_id)
+        model.engine.memory.unpin(agent)
+        return json_answer(view(model, agent))
+
+    @blueprint.post("/v1/agents/<agent_id>/close")
+    @document_response(AgentView, 200)
+    @document_faults(OpenAIError, 400, 401, 403, 404)
+    async def close_agent(agent_id: str) -> Response:
+        """Give up the RAM of what only this agent has read, its pins too, and keep the agent: its next turn has it from disk, or reads it again."""
+        model, agent = find(state, agent_id)
+        with contextlib.suppress(DiskRefusedError):  # what is not on disk by then has to be read again
+            await written_out(model, agent, CLOSE_SECONDS)
+        refuse_deleted(agent)
+        model.engine.memory.release(agent)
+        model.engine.nudge()
+        return json_answer(view(model, agent))
+
+    return blueprint
+
+
+def _too_much(error: PoolExhaustedError) -> str:
+    return f"pins may take half of the {error.total} bytes of the cache budget: {error.wanted} more are wanted, {error.free} are left"

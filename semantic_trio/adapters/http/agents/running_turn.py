@@ -1,0 +1,101 @@
+"""One turn with an agent whose conversation is kept here.
+
+It waits for its place, is asked from the conversation as that is then, and is added to it when it is over. A turn that fails or is given up adds
+nothing, neither message nor answer, so the same request may be sent again; what was computed for it stays cached.
+"""
+
+from collections.abc import Iterable
+
+import attrs
+
+from semantic_trio.adapters.http.agents.turn_queue import Place
+from semantic_trio.adapters.http.common.exchange import Exchange
+from semantic_trio.adapters.http.serving.app_state import AppState
+from semantic_trio.adapters.http.serving.generation import log_prompt, submit
+from semantic_trio.adapters.http.serving.params import Asked
+from semantic_trio.adapters.http.serving.served_model import ServedModel
+from semantic_trio.application.answer import Answer, AnswerEvent, Encoded, WholeAnswer
+from semantic_trio.domain.agent import Agent
+from semantic_trio.domain.chain import unpack
+from semantic_trio.domain.conversation import NOTHING_SAID, Conversation, Message, Part, Prompt, Role, Text
+from semantic_trio.domain.errors import AgentNotFoundError, SemanticError
+from semantic_trio.domain.generation import Failed, Finished
+
+# Said by nobody: where the prompts with the one and with the other part, the next speaker's words begin.
+SAID_NEXT = tuple(Message(Role.USER, (Text(text),)) for text in ("\N{REPLACEMENT CHARACTER}", "x"))
+
+
+@attrs.define(eq=False)
+class Turn:
+    """A turn from the moment it was asked for: an `EventSource` for streams, `result` for the rest. Its generation ends with the exchange."""
+
+    state: AppState
+    exchange: Exchange
+    model: ServedModel
+    agent: Agent
+    place: Place
+    asked: Asked  # without the messages before; the choices in it are those of this turn alone
+    _answer: Answer | None = attrs.field(init=False, default=None)
+
+    async def begin(self) -> Answer:
+        """Wait for the turn and submit it, once. To be cancelled costs nothing.
+
+        Raises `AgentNotFoundError` for an agent that was deleted meanwhile, `InvalidRequestError` and what `submit` raises.
+        """
+        if self._answer is None:
+            await self.place.wait()
+            said = (*self.agent.conversation.messages, *self.asked.conversation.messages)
+            asked = attrs.evolve(self.asked, conversation=attrs.evolve(self.asked.conversation, messages=said))
+            encoded = await self.model.encode(asked.conversation, asked.identity.salt or self.agent.salt)
+            refuse_deleted(self.agent)
+            if self.state.settings.log_prompts:
+                log_prompt(asked.conversation)
+            self._answer = submit(self.state, self.exchange, self.model, asked, encoded)
+        return self._answer
+
+    async def result(self) -> WholeAnswer:
+        """The whole turn. Raises what `begin` raises, and the error of a generation that failed."""
+        whole = await (await self.begin()).result()
+        self._add(whole.parts_with_cut)
+        return whole
+
+    async def receive(self) -> list[AnswerEvent]:
+        """See `EventSource`. Errors are events here, for the stream has begun."""
+        try:
+            answer = await self.begin()
+        except SemanticError as error:
+            return [Failed(error)]
+        events = await answer.receive()
+        if isinstance(events[-1], Finished):
+            self._add(answer.parts_with_cut)
+        return events
+
+    def _add(self, answer: tuple[Part, ...]) -> None:
+        """The turn is over: it is part of the conversation before its client hears so, and the next one may begin."""
+        said = (*self.asked.conversation.messages, Message(Role.ASSISTANT, answer))
+        self.agent.conversation = _joined(self.agent.conversation, said)
+        self.model.engine.memory.write(self.agent)
+        self.place.leave()
+
+
+def refuse_deleted(agent: Agent) -> None:
+    """Raises `AgentNotFoundError` for an agent that was deleted since it was found."""
+    if agent.is_deleted:
+        raise AgentNotFoundError(agent.id)
+
+
+async def sure_prompt(model: ServedModel, agent: Agent) -> Encoded:
+    """What the next prompt of an agent begins with, whatever it is told; empty where there is no such thing.
+
+    For an agent whose clients keep the conversation, its history, unless that was read with another tokenizer or chat template.
+    """
+    fits = model.engine.memory.agents.fits(agent.text_fingerprint)
+    if agent.history and fits and not agent.conversation.messages:
+        return Encoded(NOTHING_SAID, (), Prompt(unpack(agent.history)), salt=agent.salt)
+    one, other = [(await model.encode(_joined(agent.conversation, (said,)), agent.salt)).prompt for said in SAID_NEXT]
+    alike = next((at for at, pair in enumerate(zip(one.tokens, other.tokens, strict=False)) if pair[0] != pair[1]), 0)
+    return Encoded(NOTHING_SAID, (), Prompt(one.tokens[:alike], min(one.head, alike), thinking=one.thinking), salt=agent.salt)
+
+
+def _joined(before: Conversation, after: Iterable[Message]) -> Conversation:
+    return attrs.evolve(before, messages=(*before.messages, *after))

@@ -1,0 +1,85 @@
+"""Routes that talk with an agent: only what is new travels. Turns of one agent run in the order they were asked, in a line of its own."""
+
+import functools
+
+from quart import Blueprint, Response
+from quart_schema import document_request, document_response
+
+from semantic_trio.adapters.http.agents.request import AgentTurn, asked
+from semantic_trio.adapters.http.agents.running_turn import Turn, refuse_deleted, sure_prompt
+from semantic_trio.adapters.http.agents.turn_queue import Lines, Place
+from semantic_trio.adapters.http.agents.turn_result import AgentAnswer, Warmed, whole_answer
+from semantic_trio.adapters.http.agents.turn_stream import TurnEncoder
+from semantic_trio.adapters.http.agents.views import find
+from semantic_trio.adapters.http.common.cache_report import Cache
+from semantic_trio.adapters.http.common.exchange import Exchange, current
+from semantic_trio.adapters.http.common.faults import OpenAIError
+from semantic_trio.adapters.http.common.identity import Identity
+from semantic_trio.adapters.http.common.json_decoding import decode, understood
+from semantic_trio.adapters.http.common.json_responses import json_answer
+from semantic_trio.adapters.http.common.openapi import document_faults, document_stream
+from semantic_trio.adapters.http.serving.app_state import AppState
+from semantic_trio.adapters.http.serving.generation import note_unread, submit
+from semantic_trio.adapters.http.serving.params import Asked, SamplingChoice
+from semantic_trio.adapters.http.serving.served_model import ServedModel
+from semantic_trio.adapters.http.serving.sse import EventSource, event_stream
+from semantic_trio.domain.agent import Agent
+from semantic_trio.domain.conversation import NOTHING_SAID, AnswerPart
+from semantic_trio.domain.errors import OverloadedError
+from semantic_trio.domain.reuse import NOTHING_REUSED
+
+
+def routes(state: AppState) -> Blueprint:
+    """`/v1/agents/<id>/generate` and `warm`."""
+    blueprint = Blueprint("agents-turns", __name__)
+    lines = Lines()
+
+    @blueprint.post("/v1/agents/<agent_id>/generate")
+    @document_request(AgentTurn)
+    @document_response(AgentAnswer, 200)
+    @document_stream
+    @document_faults(OpenAIError, 400, 401, 403, 404, 408, 413, 429, 500, 503)
+    async def generate(agent_id: str) -> Response:
+        """Say something to an agent. Message and answer become part of its conversation when the answer is complete."""
+        exchange = current.get()
+        request = await understood(exchange.body, functools.partial(decode, kind=AgentTurn))
+        model, agent = find(state, agent_id)
+        question = asked(request, model.card.id, agent.id, agent.conversation.tools)
+        note_unread(state, exchange, question.conversation)
+        turn = Turn(state, exchange, model, agent, _join(lines, model, agent, exchange), question)
+        if not request.stream:
+            whole = await turn.result()
+            return json_answer(whole_answer(agent.id, whole), reuse=whole.finished.reuse)
+        if turn.place.is_first:
+            await turn.begin()  # what is wrong with it is told by a status
+        events: EventSource[AnswerPart] = turn
+        return event_stream(events, TurnEncoder(agent.id, exchange.protocol, exchange.request_id), state.pace, state.settings.ping_seconds)
+
+    @blueprint.post("/v1/agents/<agent_id>/warm")
+    @document_response(Warmed, 200)
+    @document_faults(OpenAIError, 400, 401, 403, 404, 429, 500, 503)
+    async def warm_agent(agent_id: str) -> Response:
+        """Read an agent's conversation now, system prompt included, so that its next turn finds it read."""
+        exchange = current.get()
+        model, agent = find(state, agent_id)
+        await _join(lines, model, agent, exchange).wait()
+        encoded = await sure_prompt(model, agent)
+        refuse_deleted(agent)
+        if not encoded.prompt.tokens:
+            return json_answer(Warmed(agent.id, 0, Cache.of(NOTHING_REUSED)), reuse=NOTHING_REUSED)
+        only_read = Asked(model.card.id, NOTHING_SAID, 0, SamplingChoice(), identity=Identity(agent.id, is_ordered=True))
+        reuse = (await submit(state, exchange, model, only_read, encoded).result()).finished.reuse
+        return json_answer(Warmed(agent.id, len(encoded.prompt.tokens), Cache.of(reuse)), reuse=reuse)
+
+    return blueprint
+
+
+def _join(lines: Lines, model: ServedModel, agent: Agent, exchange: Exchange) -> Place:
+    """A place in the agent's line until the request is over. Raises `OverloadedError` where as many wait as may, and at the end of the server."""
+    engine, waiting = model.engine, lines.length(agent)
+    engine.refuse_when_closed()
+    if waiting > engine.queue_limit:
+        raise OverloadedError(waiting, engine.queue_limit, engine.retry_after_seconds)
+    place = lines.join(agent)
+    exchange.stack.callback(place.leave)
+    return place

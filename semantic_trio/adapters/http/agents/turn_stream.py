@@ -1,0 +1,61 @@
+"""Events of an agent's turn that streams.
+
+Knows the wire. Knows nothing of requests.
+"""
+
+import attrs
+
+from semantic_trio.adapters.http.agents.turn_result import AgentUsage
+from semantic_trio.adapters.http.common.cache_report import Cache
+from semantic_trio.adapters.http.common.faults import anthropic_error, fault_of, openai_error
+from semantic_trio.adapters.http.common.protocol import Protocol
+from semantic_trio.adapters.http.common.thinking_field import OneField
+from semantic_trio.adapters.http.openai.chat.completion import function_call
+from semantic_trio.adapters.http.serving.sse import encode_event
+from semantic_trio.domain.conversation import AnswerPart, CallPiece, CutCall, Text, Thinking, ToolCall, ToolResult
+from semantic_trio.domain.errors import SemanticError
+from semantic_trio.domain.generation import Finished
+
+
+@attrs.define(eq=False)
+class TurnEncoder:
+    """The events of one turn: `start`, `token`s, `thinking` and `call`s, `end`; or `error` in place of the end."""
+
+    agent: str
+    protocol: Protocol  # of the error
+    request_id: str
+    ping: bytes = encode_event({}, "ping")
+    _thoughts: OneField = attrs.field(init=False, factory=OneField)
+
+    def opening(self) -> bytes:
+        """Who speaks."""
+        return encode_event({"agent": self.agent}, "start")
+
+    def part(self, part: AnswerPart) -> bytes:
+        """A piece of the answer. Calls are told when they are whole; one that is not is text."""
+        match self._thoughts.passed(part):
+            case Thinking(text):
+                return encode_event({"text": text}, "thinking")
+            case ToolCall() as call:
+                return encode_event(function_call(call), "call")
+            case CallPiece():
+                return b""
+            case CutCall(written=text) | Text(text) | ToolResult(text=text):
+                return encode_event({"text": text}, "token")
+
+    def ending(self, finished: Finished) -> bytes:
+        """Why it ended, the usage, what was reused."""
+        end = {
+            "agent": self.agent,
+            "finish_reason": finished.reason,
+            "stop_string": finished.stop_string,
+            "usage": AgentUsage.of(finished),
+            "cache": Cache.of(finished.reuse),
+        }
+        return encode_event(end, "end")
+
+    def failure(self, error: SemanticError) -> bytes:
+        """The error, in the envelope of plain answers."""
+        fault = fault_of(error, self.protocol)
+        is_anthropic = self.protocol is Protocol.ANTHROPIC
+        return encode_event(anthropic_error(fault, self.request_id) if is_anthropic else openai_error(fault), "error")

@@ -1,0 +1,129 @@
+"""Agents as clients are shown them."""
+
+import collections
+import enum
+from typing import Literal
+
+import attrs
+
+from semantic_trio.adapters.http.common.cache_report import Cache
+from semantic_trio.adapters.http.common.identity import valid_id
+from semantic_trio.adapters.http.serving.app_state import AppState
+from semantic_trio.adapters.http.serving.served_model import ServedModel
+from semantic_trio.domain.agent import Agent
+from semantic_trio.domain.errors import AgentNotFoundError
+from semantic_trio.domain.reuse import NOTHING_REUSED, MissCause, Source, Turn
+
+
+class AgentState(enum.Enum):
+    """Where an agent's memory is."""
+
+    LIVE = "live"  # a turn is running
+    WARM = "warm"  # something of it is in RAM
+    COLD = "cold"  # it would have to be read from disk, or computed
+
+
+@attrs.frozen
+class AgentView:
+    """An agent as it is now."""
+
+    id: str
+    model: str
+    state: AgentState
+    tokens: int  # of everything it has read and said
+    messages: int  # of its conversation
+    blocks: int  # of it that are held, in RAM or on disk
+    bytes: int  # of those that are in RAM
+    disk_bytes: int  # of those that are on disk, where they may be as well
+    shared_blocks: int  # of those that other agents have read too
+    pinned: bool
+    named: bool  # by a client; others were recognised by what they have read
+    parent: str | None  # whom it was forked from
+    turns: int
+    has_tools: bool
+    last_turn: Cache | None
+    object: Literal["agent"] = "agent"
+
+
+@attrs.frozen
+class AgentList:
+    """All agents, least recently used first."""
+
+    data: list[AgentView]
+    total: int
+    live: int
+    warm: int
+    cold: int
+    object: Literal["list"] = "list"
+
+
+@attrs.frozen
+class LastTurn:
+    """What the last turn of an agent reused, and where its prompt left what the agent had read and said, with both around that position."""
+
+    agent: str
+    reused: int
+    prompt_tokens: int
+    source: Source
+    cause: MissCause | None
+    lost_tokens: int  # of the agent's history that were not used
+    left_at: int | None  # the first position that differs; null: nowhere
+    stored_text: str | None
+    prompt_text: str | None
+
+
+def find(state: AppState, name: str) -> tuple[ServedModel, Agent]:
+    """The agent of an id, and the model it talks with. Raises `AgentNotFoundError`, or `InvalidRequestError` for what cannot be an id."""
+    valid_id(name)
+    for model in state.models:
+        agent = model.engine.memory.agents.find(name)
+        if agent is not None:
+            return model, agent
+    raise AgentNotFoundError(name)
+
+
+def view(model: ServedModel, agent: Agent) -> AgentView:
+    """An agent as it is now."""
+    held, store = agent.held, model.engine.memory.store
+    here = [block for block in held if block.is_here]
+    return AgentView(
+        id=agent.id,
+        model=model.card.id,
+        state=AgentState.LIVE if agent.rows else AgentState.WARM if here else AgentState.COLD,
+        tokens=agent.tokens,
+        messages=len(agent.conversation.messages),
+        blocks=len(held),
+        bytes=sum(store.size(block) for block in here),
+        disk_bytes=sum(store.disk.size(block.item) for block in held),
+        shared_blocks=sum(len(block.owners) > 1 for block in held),
+        pinned=agent.is_pinned,
+        named=agent.is_named,
+        parent=agent.parent,
+        turns=agent.turns,
+        has_tools=bool(agent.conversation.tools),
+        last_turn=Cache.of(agent.last_turn.reuse) if agent.last_turn else None,
+    )
+
+
+def view_all(state: AppState) -> AgentList:
+    """All agents, counted by where their memory is."""
+    views = [view(model, agent) for model in state.models for agent in model.engine.memory.agents]
+    counts = collections.Counter(one.state for one in views)
+    return AgentList(views, len(views), counts[AgentState.LIVE], counts[AgentState.WARM], counts[AgentState.COLD])
+
+
+def last_turn(model: ServedModel, agent: Agent) -> LastTurn:
+    """What the last turn reused, and why not more; nothing of nothing where there was none. What it shows is the agent's own."""
+    turn = agent.last_turn or Turn(NOTHING_REUSED)
+    has_left = turn.left_at is not None
+    return LastTurn(
+        agent=agent.id,
+        reused=turn.reuse.tokens,
+        prompt_tokens=turn.reuse.prompt_tokens,
+        source=turn.reuse.source,
+        cause=turn.reuse.cause,
+        lost_tokens=turn.reuse.lost_tokens,
+        left_at=turn.left_at,
+        stored_text=model.codec.decode(turn.stored) if has_left else None,
+        prompt_text=model.codec.decode(turn.prompt) if has_left else None,
+    )

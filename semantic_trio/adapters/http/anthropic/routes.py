@@ -1,0 +1,108 @@
+"""Routes of the Messages API. Knows nothing of how an answer comes about."""
+
+import functools
+import uuid
+
+from quart import Blueprint, Response
+from quart_schema import document_request, document_response
+
+from semantic_trio.adapters.http.anthropic.message import Manner, MessageAnswer, TokenCount, whole_message
+from semantic_trio.adapters.http.anthropic.request import CountTokensRequest, MessagesRequest, asked, conversation
+from semantic_trio.adapters.http.anthropic.server_tools import FixedAnswer, fixed_answer
+from semantic_trio.adapters.http.anthropic.stream import MessageEncoder
+from semantic_trio.adapters.http.anthropic.thinking import display_of
+from semantic_trio.adapters.http.anthropic.tools import read_tools
+from semantic_trio.adapters.http.anthropic.usage import Usage
+from semantic_trio.adapters.http.common.exchange import Exchange, current
+from semantic_trio.adapters.http.common.faults import AnthropicError
+from semantic_trio.adapters.http.common.identity import identify
+from semantic_trio.adapters.http.common.json_decoding import decode, understood
+from semantic_trio.adapters.http.common.json_responses import json_answer
+from semantic_trio.adapters.http.common.openapi import document_faults, document_stream
+from semantic_trio.adapters.http.serving.app_state import AppState
+from semantic_trio.adapters.http.serving.generation import begin
+from semantic_trio.adapters.http.serving.params import Asked
+from semantic_trio.adapters.http.serving.served_model import ServedModel
+from semantic_trio.adapters.http.serving.sse import EventSource, event_stream
+from semantic_trio.domain.conversation import AnswerPart, Breakpoint, Conversation
+from semantic_trio.domain.generation import GenerationRequest
+
+
+def routes(state: AppState) -> Blueprint:
+    """`/v1/messages` and `/v1/messages/count_tokens`."""
+    blueprint = Blueprint("anthropic", __name__)
+
+    @blueprint.post("/v1/messages")
+    @document_request(MessagesRequest)
+    @document_response(MessageAnswer, 200)
+    @document_stream
+    @document_faults(AnthropicError, 400, 401, 403, 404, 408, 413, 500, 503, 529)
+    async def create_message() -> Response:
+        """Answer a conversation, whole or as a stream of events."""
+        exchange = current.get()
+        request, question, fixed = await understood(exchange.body, functools.partial(_question, exchange))
+        if fixed is not None:
+            return _without_model(state, exchange, request, fixed)
+        model, answer = await begin(state, question)
+        manner = _manner(request, model, answer.generation.request.breakpoints)
+        if request.stream:
+            encoder = MessageEncoder(manner, exchange.request_id, _expected(model, answer.generation.request))
+            events: EventSource[AnswerPart] = answer
+            return event_stream(events, encoder, state.pace, state.settings.ping_seconds)
+        whole = await answer.result()
+        return json_answer(whole_message(whole, manner), reuse=whole.finished.reuse)
+
+    @blueprint.post("/v1/messages/count_tokens")
+    @document_request(CountTokensRequest)
+    @document_response(TokenCount, 200)
+    @document_faults(AnthropicError, 400, 401, 403, 404, 408, 413, 500)
+    async def count_tokens() -> Response:
+        """Count the tokens a conversation would be billed."""
+        exchange = current.get()
+        request, counted = await understood(exchange.body, _counted)
+        model = state.resolve(request.model)
+        encoded = await model.encode(counted, model.salt(identify(exchange.headers, cache_salt=request.cache_salt)))
+        return json_answer(TokenCount(len(encoded.prompt.tokens)))
+
+    return blueprint
+
+
+def _question(exchange: Exchange, body: bytes) -> tuple[MessagesRequest, Asked, FixedAnswer | None]:
+    request = decode(body, MessagesRequest)
+    user_id = request.metadata.user_id if request.metadata else None
+    fixed = fixed_answer(read_tools(request.tools or ()), request.tool_choice)
+    identity = identify(exchange.headers, session_id=request.session_id, user_id=user_id, cache_salt=request.cache_salt)
+    return request, asked(request, identity), fixed
+
+
+def _counted(body: bytes) -> tuple[CountTokensRequest, Conversation]:
+    request = decode(body, CountTokensRequest)
+    return request, conversation(request)
+
+
+def _without_model(state: AppState, exchange: Exchange, request: MessagesRequest, fixed: FixedAnswer) -> Response:
+    """The answer that no model gives. Raises `ModelNotFoundError` all the same."""
+    model = state.resolve(request.model)
+    exchange.model = model.card.id
+    manner = _manner(request, model)
+    if request.stream:
+        encoder = MessageEncoder(manner, exchange.request_id, manner.usage(fixed.whole.finished))
+        events: EventSource[AnswerPart] = fixed
+        return event_stream(events, encoder, state.pace, state.settings.ping_seconds)
+    return json_answer(whole_message(fixed.whole, manner))
+
+
+def _manner(request: MessagesRequest, model: ServedModel, breakpoints: tuple[Breakpoint, ...] = ()) -> Manner:
+    return Manner(
+        message_id=f"msg_{uuid.uuid4().hex}",
+        model=model.card.id,
+        stop_sequences=frozenset(request.stop_sequences or ()),
+        display=display_of(request.thinking),
+        breakpoints=breakpoints,
+    )
+
+
+def _expected(model: ServedModel, generation: GenerationRequest) -> Usage:
+    """The usage if the prompt were read now. Some clients read no other than this one, others add what the last one leaves at zero."""
+    memory, prompt = model.engine.memory, generation.prompt
+    return Usage.of(len(prompt), memory.match(memory.run(prompt)).length, 0, generation.breakpoints)

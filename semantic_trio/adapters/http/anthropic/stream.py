@@ -1,0 +1,150 @@
+"""The events of one message.
+
+Knows what may follow what: blocks in ascending order, each begun, told piece by piece, and ended before the next. Knows nothing of requests.
+"""
+
+from collections.abc import Iterator
+
+import attrs
+
+from semantic_trio.adapters.http.anthropic.message import (
+    NO_INPUT,
+    AnswerContent,
+    Manner,
+    MessageAnswer,
+    TextContent,
+    ThinkingContent,
+    ToolUseContent,
+    stop_of,
+)
+from semantic_trio.adapters.http.anthropic.thinking import Display, signature
+from semantic_trio.adapters.http.anthropic.usage import Usage
+from semantic_trio.adapters.http.common.cache_report import Cache
+from semantic_trio.adapters.http.common.faults import anthropic_error, fault_of
+from semantic_trio.adapters.http.common.protocol import Protocol
+from semantic_trio.adapters.http.serving.sse import encode_event
+from semantic_trio.domain.conversation import AnswerPart, CallPiece, CutCall, Text, Thinking, ToolCall
+from semantic_trio.domain.errors import SemanticError
+from semantic_trio.domain.generation import Finished
+
+# Of a call's arguments, in one event: some clients show them while they come, and all read events of any size.
+PIECE_CHARACTERS = 4096
+
+
+@attrs.define
+class MessageEncoder:
+    """From `message_start` to `message_stop`. What begins with blanks is held back until it says something: clients send no blank block back."""
+
+    manner: Manner
+    request_id: str
+    expected: Usage  # as far as it is known when the stream opens; the last one counts
+    ping: bytes = encode_event({"type": "ping"}, "ping")
+    _index: int = attrs.field(init=False, default=0)  # of the block that is open or comes next
+    _has_calls: bool = attrs.field(init=False, default=False)
+    _kind: type[Text] | type[Thinking] = attrs.field(init=False, default=Text)  # of what is told
+    _pieces: list[str] = attrs.field(init=False, factory=list)  # of it, so far
+    _is_open: bool = attrs.field(init=False, default=False)  # its block has begun
+    _called: int | None = attrs.field(init=False, default=None)  # characters sent of the arguments of the open call; None: none is open
+
+    def opening(self) -> bytes:
+        """`message_start` and a `ping`: a client that sees these waits."""
+        message = MessageAnswer(self.manner.message_id, self.manner.model, [], None, None, self.expected)
+        return _event("message_start", message=message) + self.ping
+
+    def part(self, part: AnswerPart) -> bytes:
+        """More of the block of its kind, or a block of its own."""
+        match part:
+            case ToolCall():
+                return self._begun(part) + self._arguments(part.arguments[self._called or 0 :]) + self._call_stop()
+            case CallPiece():
+                return self._begun(part) + self._arguments(part.arguments)
+            case CutCall():
+                return self._call_stop()
+            case Thinking() if self.manner.display is Display.NONE:
+                return self._closed()
+            case Text(text) | Thinking(text):
+                return self._changed_to(type(part)) + self._more(text)
+        return b""
+
+    def ending(self, finished: Finished) -> bytes:
+        """The block's end, the reason, the usage, the message's end."""
+        reason, sequence = stop_of(finished, self.manner.stop_sequences, has_calls=self._has_calls)
+        delta = {"stop_reason": reason, "stop_sequence": sequence}
+        told = _event("message_delta", delta=delta, usage=self.manner.usage(finished), semantic_cache=Cache.of(finished.reuse))
+        return self._closed() + told + _event("message_stop")
+
+    def failure(self, error: SemanticError) -> bytes:
+        """The `error` event."""
+        fault = fault_of(error, Protocol.ANTHROPIC)
+        return encode_event(anthropic_error(fault, self.request_id), "error")
+
+    def _changed_to(self, kind: type[Text] | type[Thinking]) -> bytes:
+        if kind is self._kind:
+            return b""
+        closed, self._kind = self._closed(), kind
+        return closed
+
+    def _more(self, text: str) -> bytes:
+        self._pieces.append(text)
+        if self._is_open:
+            return self._delta(text)
+        if not text.strip():
+            return b""
+        self._is_open = True
+        return self._start(TextContent("") if self._kind is Text else ThinkingContent("", "")) + self._delta("".join(self._pieces))
+
+    def _delta(self, text: str) -> bytes:
+        if self._kind is Text:
+            return self._block_event("content_block_delta", delta={"type": "text_delta", "text": text})
+        if self.manner.display is Display.OMITTED:
+            return b""
+        return self._block_event("content_block_delta", delta={"type": "thinking_delta", "thinking": text})
+
+    def _closed(self) -> bytes:
+        """The end of the open block; what was held back of one that never began is gone."""
+        text = "".join(self._pieces)
+        self._pieces.clear()
+        if not self._is_open:
+            return b""
+        self._is_open = False
+        return (self._signature(text) if self._kind is Thinking else b"") + self._stop()
+
+    def _signature(self, thought: str) -> bytes:
+        signed = signature(thought if self.manner.display is Display.OMITTED else "")
+        return self._block_event("content_block_delta", delta={"type": "signature_delta", "signature": signed})
+
+    def _begun(self, call: ToolCall | CallPiece) -> bytes:
+        """The start of a call's block, where that has not begun."""
+        if self._called is not None:
+            return b""
+        closed, self._has_calls, self._called = self._closed(), True, 0
+        return closed + self._start(ToolUseContent(call.id, call.name, NO_INPUT))
+
+    def _arguments(self, arguments: str) -> bytes:
+        """More of the arguments of the open call."""
+        self._called = (self._called or 0) + len(arguments)
+        deltas = ({"type": "input_json_delta", "partial_json": piece} for piece in _pieces(arguments))
+        return b"".join(self._block_event("content_block_delta", delta=delta) for delta in deltas)
+
+    def _call_stop(self) -> bytes:
+        self._called = None
+        return self._stop()
+
+    def _start(self, content: AnswerContent) -> bytes:
+        return self._block_event("content_block_start", content_block=content)
+
+    def _stop(self) -> bytes:
+        stop = self._block_event("content_block_stop")
+        self._index += 1
+        return stop
+
+    def _block_event(self, name: str, **fields: object) -> bytes:
+        return _event(name, index=self._index, **fields)
+
+
+def _pieces(arguments: str) -> Iterator[str]:
+    return (arguments[start : start + PIECE_CHARACTERS] for start in range(0, len(arguments), PIECE_CHARACTERS))
+
+
+def _event(name: str, **fields: object) -> bytes:
+    return encode_event({"type": name, **fields}, name)

@@ -1,0 +1,225 @@
+"""What goes wrong, in the words and statuses each protocol's clients act upon.
+
+Knows named errors and HTTP statuses. Knows nothing of requests. Clients retry by status for minutes, and some repair what the wording tells them:
+both are part of the contract.
+"""
+
+import attrs
+from werkzeug.exceptions import HTTPException
+
+from semantic_trio.adapters.http.common.json_encoding import encode_json
+from semantic_trio.adapters.http.common.protocol import Protocol
+from semantic_trio.domain.errors import (
+    AgentExistsError,
+    AgentNotFoundError,
+    DiskRefusedError,
+    DrainingError,
+    EngineDeadError,
+    GrammarError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    OverloadedError,
+    PoolExhaustedError,
+    PromptTooLongError,
+    ResponseNotFoundError,
+    SemanticError,
+    StoreError,
+)
+
+# Anthropic's name of each status; 529 is its own for "overloaded".
+KINDS = {
+    400: "invalid_request_error",
+    401: "authentication_error",
+    403: "permission_error",
+    404: "not_found_error",
+    405: "invalid_request_error",
+    408: "timeout_error",
+    413: "request_too_large",
+    429: "rate_limit_error",
+    500: "api_error",
+    503: "overloaded_error",
+    529: "overloaded_error",
+}
+# Of a path in a message, and of a message in the log: clients choose how long the one is, and thereby the other.
+SHOWN_PATH, LOGGED_CHARACTERS = 100, 200
+# When a supervisor has had the time to start a dead process again.
+RESTART_SECONDS = 5
+# When a database that was started again answers.
+STORE_SECONDS = 5
+# When others are likely to have given up memory or a turn to be over.
+ROOM_SECONDS = 5
+
+
+@attrs.frozen
+class Fault(Exception):
+    """An answer that is an error."""
+
+    status: int
+    message: str
+    field: str | None = None  # dotted path of the offending field
+    code: str | None = None  # OpenAI's finer name
+    retry_after_seconds: int | None = None
+    is_private: bool = False  # the message repeats a part of what was sent
+    accepts: str = ""  # encodings of a body that would have been accepted
+
+    @property
+    def logged(self) -> str:
+        """The message, in one line; of one that is private the kind alone."""
+        told = " ".join(((self.code or _kind(self)) if self.is_private else self.message).split())
+        return shortened(told, LOGGED_CHARACTERS)
+
+    @property
+    def is_permanent(self) -> bool:
+        """Whether sending the same again cannot help."""
+        return self.status < 500 and self.status not in {408, 429} and self.retry_after_seconds is None
+
+    @property
+    def headers(self) -> list[tuple[str, str]]:
+        """What the SDKs read beside the status. A 401 would be retried for minutes without being told not to."""
+        found = []
+        if self.is_permanent:
+            found.append(("x-should-retry", "false"))
+        if self.retry_after_seconds is not None:
+            found.append(("retry-after", str(self.retry_after_seconds)))
+        if self.accepts:
+            found.append(("accept-encoding", self.accepts))
+        return found
+
+
+def not_offered(method: str, path: str) -> Fault:
+    """The answer to a path that no route has."""
+    return Fault(404, f"{method} {shortened(path, SHOWN_PATH)} is not offered by this server; GET /openapi.json lists what is")
+
+
+def shortened(text: str, length: int) -> str:
+    """A text of at most so many characters; one that was longer ends in dots."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"
+
+
+def fault_of(error: Exception, protocol: Protocol) -> Fault:
+    """How an error is told in a protocol. What is not named is a bug, and says no more than that."""
+    match error:
+        case Fault():
+            return error
+        case SemanticError():
+            return _named(error, protocol)
+        case HTTPException():
+            return Fault(error.code or 500, error.description or error.name)
+        case RecursionError():  # nothing of ours goes as deep as what clients may send: schemas, arguments, and what templates make of them
+            return Fault(400, "the request is nested too deeply")
+        case _:
+            return Fault(500, "internal error")
+
+
+def _named(error: SemanticError, protocol: Protocol) -> Fault:
+    match error:
+        case PromptTooLongError():
+            return Fault(400, _too_long(error, protocol), field=error.field, code="context_length_exceeded")
+        case InvalidRequestError():
+            return Fault(400, str(error), field=error.field or None, is_private=error.quotes)
+        case GrammarError():
+            return Fault(400, str(error), code="grammar_too_complex", is_private=True)  # it may quote the schema
+        case ModelNotFoundError():
+            return Fault(404, _no_model(error, protocol), field="model", code="model_not_found", is_private=True)
+        case AgentNotFoundError():
+            return Fault(404, str(error), field="agent", code="agent_not_found")
+        case ResponseNotFoundError():
+            return Fault(404, str(error), code="response_not_found")
+        case AgentExistsError():
+            return Fault(409, str(error), field="id", code="agent_exists")
+        case DiskRefusedError():
+            return Fault(409, str(error), code="disk_refused")
+        case _:
+            return _passing(error, protocol)
+
+
+def _passing(error: SemanticError, protocol: Protocol) -> Fault:
+    """Retryable errors (429, 503, 529). Everything else is our bug: 500.
+
+    Anthropic's clients know 529 for a server that is overloaded, and take 429 for a quota of the user's.
+    """
+    busy = 529 if protocol is Protocol.ANTHROPIC else 429
+    match error:
+        case OverloadedError():
+            return Fault(busy, str(error), code="rate_limit_exceeded", retry_after_seconds=error.retry_after_seconds)
+        case PoolExhaustedError():  # it would fit if others, or pins, held less
+            return Fault(busy, str(error), code="out_of_memory", retry_after_seconds=ROOM_SECONDS)
+        case DrainingError():
+            return Fault(503, str(error), retry_after_seconds=error.retry_after_seconds)
+        case EngineDeadError():
+            return Fault(503, str(error), retry_after_seconds=RESTART_SECONDS)
+        case StoreError():
+            return Fault(503, str(error), code="store_unavailable", retry_after_seconds=STORE_SECONDS)
+        case _:
+            return Fault(500, str(error))
+
+
+def envelope(fault: Fault, protocol: Protocol, request_id: str) -> bytes:
+    """The body of an error."""
+    if protocol is Protocol.ANTHROPIC:
+        return encode_json(anthropic_error(fault, request_id))
+    return encode_json(openai_error(fault))
+
+
+@attrs.frozen
+class AnthropicErrorDetail:
+    """What went wrong."""
+
+    type: str
+    message: str
+
+
+@attrs.frozen
+class AnthropicError:
+    """An error as Anthropic's clients read it."""
+
+    type: str
+    error: AnthropicErrorDetail
+    request_id: str
+
+
+@attrs.frozen
+class OpenAIErrorDetail:
+    """What went wrong."""
+
+    message: str
+    type: str
+    param: str | None
+    code: str | None
+
+
+@attrs.frozen
+class OpenAIError:
+    """An error as OpenAI's clients read it."""
+
+    error: OpenAIErrorDetail
+
+
+def anthropic_error(fault: Fault, request_id: str) -> AnthropicError:
+    """The body, and the data of a stream's `error` event."""
+    return AnthropicError("error", AnthropicErrorDetail(_kind(fault), fault.message), request_id)
+
+
+def openai_error(fault: Fault) -> OpenAIError:
+    """The body, and the data of a stream's last line."""
+    kind = "server_error" if fault.status >= 500 else "rate_limit_error" if fault.status == 429 else "invalid_request_error"
+    return OpenAIError(OpenAIErrorDetail(fault.message, kind, fault.field, fault.code))
+
+
+def _kind(fault: Fault) -> str:
+    return KINDS.get(fault.status, "api_error" if fault.status >= 500 else "invalid_request_error")
+
+
+def _too_long(error: PromptTooLongError, protocol: Protocol) -> str:
+    if protocol is Protocol.ANTHROPIC:
+        return str(error)
+    return (
+        f"This model's maximum context length is {error.limit} tokens. However, your {error.field} resulted in {error.tokens} tokens. "
+        f"Please reduce the length of the {error.field}."
+    )
+
+
+def _no_model(error: ModelNotFoundError, protocol: Protocol) -> str:
+    if protocol is Protocol.ANTHROPIC:
+        return str(error)
+    return f"The model `{error.model}` does not exist" + (f": {error.reason}" if error.reason else "")

@@ -1,0 +1,109 @@
+"""Who is speaking: the agent a request names, by the first of its names that is given.
+
+Knows headers and what bodies have for it. Knows nothing of what agents remember. Without a name the content decides, which is not done here.
+"""
+
+import hashlib
+from typing import Annotated
+
+import attrs
+import msgspec
+
+from semantic_trio.domain.agent import CLIENT_ID, OWN_ID_START, agent_id, client_id
+from semantic_trio.domain.errors import InvalidRequestError
+from semantic_trio.domain.salt import NO_SALT, Salt, salt_of
+
+# As far as JSON Schema can say it; `client_id` has the last word.
+AgentId = Annotated[str, msgspec.Meta(pattern=rf"^{CLIENT_ID.pattern}$")]
+# An opaque text: requests with another one, or with none, never share blocks with those that have it.
+CacheSalt = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
+AGENT_HEADER = "X-Agent-ID"
+SUBAGENT_HEADER = "x-claude-code-agent-id"
+SESSION_HEADERS = ("x-claude-code-session-id", "x-session-id")
+# In the user ids of older clients, before the session's id.
+SESSION_PART = "_session_"
+DIGEST_CHARACTERS = 32
+
+
+@attrs.frozen
+class Identity:
+    """Whose turn a request is."""
+
+    agent: str | None = None  # None: whoever has read the beginning of the prompt
+    is_ordered: bool = False  # it waits for the turns of its agent that were asked before
+    salt: Salt = NO_SALT  # that its client wants its blocks to have; none: that of the agent
+
+
+NOBODY = Identity()
+
+
+def identify(
+    headers: dict[str, str],
+    *,
+    session_id: str | None = None,
+    prompt_cache_key: str | None = None,
+    user_id: object = None,
+    cache_salt: str | None = None,
+) -> Identity:
+    """The identity of a request that does not name its agent in the URL. `user_id` is Anthropic's `metadata.user_id`, whatever it is.
+
+    Ids that are ours to define are refused when they are none: raises `InvalidRequestError`. Those that clients have for purposes of their own
+    are taken as they come, hashed where they are no ids.
+    """
+    identity = _identity(headers, session_id, prompt_cache_key, user_id)
+    return attrs.evolve(identity, salt=salt_of(cache_salt)) if cache_salt else identity
+
+
+def _identity(headers: dict[str, str], session_id: str | None, prompt_cache_key: str | None, user_id: object) -> Identity:
+    if session_id is not None:
+        return Identity(chosen_id(session_id, "session_id"), is_ordered=True)
+    if prompt_cache_key:
+        return Identity(_id_of(prompt_cache_key))
+    if named := headers.get(AGENT_HEADER.lower()):
+        return Identity(chosen_id(named, AGENT_HEADER), is_ordered=True)
+    session, subagent = _session(headers, user_id), headers.get(SUBAGENT_HEADER)
+    # The session alone names nobody: the main conversation, its title and its token counts share it.
+    return Identity(_id_of(session, subagent)) if session and subagent else NOBODY
+
+
+def chosen_id(given: str, field: str) -> str:
+    """An id that a client has chosen. Raises `InvalidRequestError` that names the field."""
+    try:
+        return client_id(given)
+    except InvalidRequestError as error:
+        raise attrs.evolve(error, field=field) from None
+
+
+def valid_id(name: str) -> str:
+    """The id in a URL. Raises `InvalidRequestError` for what cannot be one."""
+    try:
+        return agent_id(name)
+    except InvalidRequestError as error:
+        raise attrs.evolve(error, field="agent_id") from None
+
+
+def _session(headers: dict[str, str], user_id: object) -> str | None:
+    given = (_session_of_user(user_id), *(headers.get(name) for name in SESSION_HEADERS))
+    return next((session for session in given if session), None)
+
+
+def _session_of_user(user_id: object) -> str | None:
+    """The session in a user id: JSON with a `session_id`, or `user_..._session_<id>`; of another form, all of it."""
+    if not isinstance(user_id, str):
+        return None
+    try:
+        decoded = msgspec.json.decode(user_id) if user_id.startswith("{") else None
+    except (msgspec.DecodeError, UnicodeError, RecursionError):
+        decoded = None
+    if isinstance(decoded, dict) and isinstance(decoded.get("session_id"), str):
+        return str(decoded["session_id"])
+    _, _, session = user_id.rpartition(SESSION_PART)
+    return session
+
+
+def _id_of(*parts: str) -> str:
+    """One id of foreign ones: readable where it can be, a digest where the characters, the length or a dot in or before a part stand against it."""
+    joined = ".".join(parts)
+    if CLIENT_ID.fullmatch(joined) and (len(parts) == 1 or joined.count(".") == len(parts) - 1):
+        return joined
+    return f"{OWN_ID_START}id-" + hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:DIGEST_CHARACTERS]

@@ -1,0 +1,1 @@
+"""What every request passes before and after its handler: paths, access rules, bodies, memory, the log line."""

@@ -1,0 +1,80 @@
+"""Who may ask: the name a request was sent to, the page it came from, the key it carries.
+
+Knows headers. Raises `Fault`. A web page can make a browser send requests to this machine; the `Host` it cannot choose and the `Origin` it cannot
+hide tell them from the user's own programs.
+"""
+
+import hmac
+import ipaddress
+from urllib.parse import urlsplit
+
+import attrs
+
+from semantic_trio.adapters.http.common.faults import Fault
+from semantic_trio.adapters.http.common.protocol import Protocol, protocol_of
+from semantic_trio.adapters.http.serving.app_state import HttpSettings
+
+# Probes carry no key.
+OPEN_PREFIX = "/health/"
+# How a wrong key is told. Claude Code matches Anthropic's words, and asks for another one.
+WRONG_KEY = {
+    Protocol.ANTHROPIC: "invalid x-api-key",
+    Protocol.OPENAI: "missing or wrong API key: send it as Authorization: Bearer or x-api-key",
+}
+
+
+@attrs.frozen
+class Access:
+    """The rules of one server."""
+
+    settings: HttpSettings
+
+    def check(self, path: str, headers: dict[str, str]) -> None:
+        """Raises `Fault` 403 for a foreign name or page, 401 without the key."""
+        self.check_page(headers)
+        if self.settings.api_key is not None and not path.startswith(OPEN_PREFIX):
+            self._check_key(self.settings.api_key, headers, protocol_of(path, headers))
+
+    def check_page(self, headers: dict[str, str]) -> None:
+        """Raises `Fault` 403 for a foreign name or page."""
+        host, origin = headers.get("host", ""), headers.get("origin", "")
+        if host and not self._is_ours(host):
+            raise Fault(403, f"requests for host {host!r} are not answered; name it in allowed_hosts if it is this server")
+        if origin and not self.admits(origin):
+            raise Fault(403, f"requests from pages of {origin!r} are not answered; name it in allowed_origins if they are to be")
+
+    def admits(self, origin: str) -> bool:
+        """True if pages of an origin may send requests and read their answers."""
+        if origin.lower() in {allowed.lower().rstrip("/") for allowed in self.settings.allowed_origins}:
+            return True
+        scheme, _, authority = origin.partition("://")
+        if scheme in {"http", "https"}:
+            return self._is_ours(authority)
+        return origin != "null"  # what sandboxed pages send; desktop programs have schemes of their own
+
+    def _is_ours(self, authority: str) -> bool:
+        settings = self.settings
+        if settings.allow_remote and not settings.allowed_hosts:
+            return True  # it has a key, which is what a rebinding page lacks
+        try:
+            name = (urlsplit(f"//{authority}").hostname or "").rstrip(".")
+        except ValueError:
+            return False
+        return is_loopback(name) or name in {host.lower().strip("[]") for host in (settings.host, *settings.allowed_hosts)}
+
+    def _check_key(self, key: str, headers: dict[str, str], protocol: Protocol) -> None:
+        scheme, _, token = headers.get("authorization", "").partition(" ")
+        offered = (headers.get("x-api-key", ""), token.strip() if scheme.lower() == "bearer" else "")
+        matches = [hmac.compare_digest(candidate.encode(), key.encode()) for candidate in offered]
+        if not any(matches):
+            raise Fault(401, WRONG_KEY[protocol], code="invalid_api_key")
+
+
+def is_loopback(name: str) -> bool:
+    """Whether a host name or address means this machine."""
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False

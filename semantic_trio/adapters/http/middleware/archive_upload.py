@@ -1,0 +1,85 @@
+"""Bodies that are files: archives of agents, which are kept out of memory while they arrive.
+
+Knows which requests have one, how large it may be and where it goes. Knows nothing of what is in it.
+"""
+
+import re
+from typing import BinaryIO
+
+from hypercorn.typing import ASGIReceiveCallable
+
+from semantic_trio.adapters.http.common.exchange import Exchange
+from semantic_trio.adapters.http.common.faults import fault_of
+from semantic_trio.adapters.http.common.identity import valid_id
+from semantic_trio.adapters.http.middleware.bodies import BodyReader, declared_bytes
+from semantic_trio.adapters.http.serving.app_state import AppState
+from semantic_trio.adapters.http.serving.served_model import ServedModel
+from semantic_trio.domain.errors import AgentExistsError, DiskRefusedError, SemanticError
+
+BRINGS_ARCHIVE = re.compile(r"/v1/agents/([^/]+)/import")
+# Bytes that are written at a time, and after how many the room on disk is looked at again.
+PIECE_BYTES, LOOK_BYTES = 1 << 20, 64 << 20
+
+
+def brings_archive(exchange: Exchange) -> bool:
+    """Whether a request's body is an archive."""
+    return exchange.method == "POST" and BRINGS_ARCHIVE.fullmatch(exchange.path) is not None
+
+
+async def receive_archive(exchange: Exchange, receive: ASGIReceiveCallable, state: AppState) -> bool:
+    """Take an archive in, as `exchange.archive`; False when the client left before its end.
+
+    What is known to come to nothing is refused before it has been sent: raises `Fault`.
+    """
+    model = state.model
+    limit = model.persistence.memory.disk.budget_bytes
+    try:
+        _refuse_early(exchange, model)
+        size = declared_bytes(exchange.headers, limit) if limit else 0
+        await model.archives.refuse_without_room(2 * size)  # as it comes, and taken apart
+        exchange.archive = await _spool(model)
+        exchange.stack.callback(exchange.archive.close)
+        return await _fill(exchange.archive, BodyReader(receive, limit), model)
+    except SemanticError as error:
+        raise fault_of(error, exchange.protocol) from error
+
+
+def _refuse_early(exchange: Exchange, model: ServedModel) -> None:
+    found = BRINGS_ARCHIVE.fullmatch(exchange.path)
+    assert found is not None
+    agent = valid_id(found[1])
+    model.engine.refuse_when_closed()
+    if model.engine.memory.agents.find(agent) is not None:
+        raise AgentExistsError(agent)
+
+
+async def _spool(model: ServedModel) -> BinaryIO:
+    try:
+        return await model.persistence.in_thread(model.persistence.files.spool)
+    except OSError as error:
+        raise DiskRefusedError(error.strerror or str(error)) from error
+
+
+async def _fill(file: BinaryIO, reader: BodyReader, model: ServedModel) -> bool:
+    pieces: list[bytes] = []
+    looked_at = 0
+    while not reader.is_whole:
+        piece = await reader.next()
+        if piece is None:
+            return False
+        pieces.append(piece)
+        if reader.size - looked_at >= LOOK_BYTES:
+            looked_at = reader.size
+            await model.archives.refuse_without_room(reader.size)
+        if reader.is_whole or sum(map(len, pieces)) >= PIECE_BYTES:
+            await _write(file, b"".join(pieces), model)
+            pieces = []
+    return True
+
+
+async def _write(file: BinaryIO, piece: bytes, model: ServedModel) -> None:
+    try:
+        await model.persistence.in_thread(file.write, piece)
+        await model.persistence.in_thread(file.flush)
+    except OSError as error:
+        raise DiskRefusedError(error.strerror or str(error)) from error

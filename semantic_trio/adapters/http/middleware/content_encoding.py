@@ -1,0 +1,87 @@
+"""Bodies that were compressed: decoded within the bounds on bodies.
+
+Knows `content-encoding` and zlib. Knows nothing of what the bodies are. zstd and brotli would each need a dependency of their own.
+"""
+
+import zlib
+from collections.abc import Mapping
+
+import trio
+
+from semantic_trio.adapters.http.common.faults import Fault
+from semantic_trio.adapters.http.middleware.bodies import HeldBytes, too_large
+
+# Bytes that are decoded at a time, between two looks at the bounds and at other tasks: about 1 ms.
+CHUNK_BYTES = 1 << 18
+GZIP_WINDOW = 16 + zlib.MAX_WBITS
+# Encodings by name, with the windows zlib tries for them: some clients send deflate without its frame.
+WINDOWS: Mapping[str, tuple[int, ...]] = {
+    "gzip": (GZIP_WINDOW,),
+    "x-gzip": (GZIP_WINDOW,),
+    "deflate": (zlib.MAX_WBITS, -zlib.MAX_WBITS),
+}
+ACCEPTED = "gzip, deflate"
+
+
+def encoding_of(headers: Mapping[str, str]) -> str | None:
+    """The encoding of a body; None for a body as it is. Raises `Fault` 415 for one that cannot be decoded here."""
+    names = [name.strip().lower() for name in headers.get("content-encoding", "").split(",")]
+    applied = [name for name in names if name not in {"", "identity"}]
+    if not applied:
+        return None
+    if len(applied) > 1 or applied[0] not in WINDOWS:
+        raise not_decoded(", ".join(applied))
+    return applied[0]
+
+
+def not_decoded(names: str) -> Fault:
+    """The refusal of an encoding, with what is accepted."""
+    return Fault(415, f"content-encoding {names!r} is not supported: send {ACCEPTED} or none", field="content-encoding", accepts=ACCEPTED)
+
+
+async def decoded(body: bytes, encoding: str, limit_bytes: int, held: HeldBytes) -> bytes:
+    """A body without its encoding, in `held` bytes of the budget.
+
+    Raises `Fault` 400 for a body that is not in that encoding, 413 beyond `limit_bytes`, and what `HeldBytes.add` raises.
+    """
+    window = _window(body, encoding)
+    chunks: list[bytes] = []
+    size = 0
+    while body:  # a gzip file may have several members
+        inflater = zlib.decompressobj(window)
+        while not inflater.eof:
+            chunk, body = _next(inflater, body, encoding)
+            size += len(chunk)
+            if size > limit_bytes:
+                raise too_large(limit_bytes)
+            held.add(len(chunk))
+            chunks.append(chunk)
+            await trio.lowlevel.checkpoint()
+        body = inflater.unused_data
+    return b"".join(chunks)
+
+
+def _next(inflater: "zlib._Decompress", body: bytes, name: str) -> tuple[bytes, bytes]:
+    """The next decoded chunk, and what of the body is left for the same member."""
+    try:
+        chunk = inflater.decompress(body, CHUNK_BYTES)
+    except zlib.error as error:
+        raise _damaged(name) from error
+    if not (chunk or inflater.eof or inflater.unconsumed_tail):
+        raise _damaged(name)  # it ends before its end
+    return chunk, inflater.unconsumed_tail
+
+
+def _window(body: bytes, name: str) -> int:
+    """The window with which the body begins as zlib wants it."""
+    for window in WINDOWS[name]:
+        try:
+            zlib.decompressobj(window).decompress(body[:64], 1)
+        except zlib.error:
+            continue
+        return window
+    raise _damaged(name)
+
+
+def _damaged(name: str) -> Fault:
+    return Fault(400, f"the body is not valid {name}", field="content-encoding")

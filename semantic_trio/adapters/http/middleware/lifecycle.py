@@ -1,0 +1,287 @@
+"""What every request passes: its id, the access rules, the bound on its body, the release of what it held, the log line.
+
+A small ASGI middleware, because a client may leave before a handler's first line or a generator's first value, and only what encloses both always
+runs. Knows no single route. Never logs what was said.
+"""
+
+import functools
+from collections.abc import Awaitable, Callable
+
+import attrs
+import structlog
+import trio
+from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGIReceiveEvent, ASGISendCallable, ASGISendEvent, HTTPScope, Scope
+
+from semantic_trio.adapters.http.common.exchange import Exchange, current
+from semantic_trio.adapters.http.common.faults import Fault, envelope
+from semantic_trio.adapters.http.common.unreadable_content import unread_headers
+from semantic_trio.adapters.http.middleware.access import Access
+from semantic_trio.adapters.http.middleware.archive_upload import brings_archive, receive_archive
+from semantic_trio.adapters.http.middleware.bodies import BodyBudget, HeldBytes, read_body
+from semantic_trio.adapters.http.middleware.content_encoding import decoded, encoding_of, not_decoded
+from semantic_trio.adapters.http.middleware.cors import VARY, Header, answer_headers, is_preflight, preflight_headers
+from semantic_trio.adapters.http.middleware.freed_memory import return_freed_memory
+from semantic_trio.adapters.http.middleware.paths import API_PREFIX, Paths
+from semantic_trio.adapters.http.serving.app_state import AppState
+from semantic_trio.adapters.http.serving.sse import StreamAbortedError
+
+log = structlog.get_logger(__name__)
+
+# How long a client may go on sending what is not read: a connection closed on unread bytes is reset, and the answer lost on its way.
+LINGER_SECONDS = 2.0
+# Bodies of the largest size that are held at the same time; a conversation of a million tokens is an eighth of one.
+LARGEST_BODIES = 4
+# Bytes of a body after which freed memory is given back: an ordinary conversation has less, and is not delayed by it.
+LARGE_BODY_BYTES = 8_000_000
+# Some editors and shells write it in front of a file; JSON has none.
+BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+
+# True if the route of a method and a path reads a body.
+WantsBody = Callable[[str, str], bool]
+Send = Callable[[], Awaitable[None]]
+
+
+@attrs.frozen(eq=False)
+class Gate:
+    """The ASGI application around the application."""
+
+    app: ASGIFramework
+    state: AppState
+    access: Access
+    paths: Paths
+    wants_body: WantsBody
+    reclaim: Callable[[], None] = return_freed_memory  # called in a worker thread
+    _bodies: BodyBudget = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        object.__setattr__(self, "_bodies", BodyBudget(LARGEST_BODIES * self.state.settings.max_body_bytes))
+
+    async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        """See the ASGI specification."""
+        if scope["type"] == "http":
+            await self._exchange(scope, receive, send)
+        elif scope["type"] == "websocket":
+            await send({"type": "websocket.close", "code": 1000, "reason": "no WebSockets here"})
+        else:
+            await self.app(scope, receive, send)
+
+    async def _exchange(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        scope = self.paths.normalised(scope)
+        exchange = Exchange.of(scope)
+        began = trio.current_time()
+        token = current.set(exchange)
+        with structlog.contextvars.bound_contextvars(request_id=exchange.request_id):
+            try:
+                with exchange.stack:
+                    await self._admit(exchange, scope, receive, self._answer(exchange, send))
+            finally:
+                current.reset(token)
+                self._record(exchange, trio.current_time() - began)
+        await self._give_back(exchange)
+
+    async def _give_back(self, exchange: Exchange) -> None:
+        """Give memory back to the system after the last of several large bodies; the answer is on its way by then."""
+        size, exchange.body = len(exchange.body), b""
+        if size >= LARGE_BODY_BYTES and not self._bodies.used_bytes:
+            await trio.to_thread.run_sync(self.reclaim)
+
+    def _answer(self, exchange: Exchange, send: ASGISendCallable) -> "_Answer":
+        origin = exchange.headers.get("origin", "")
+        return _Answer(exchange, send, answer_headers(origin) if origin and self.access.admits(origin) else [])
+
+    async def _admit(self, exchange: Exchange, scope: HTTPScope, receive: ASGIReceiveCallable, answer: "_Answer") -> None:
+        incoming = _Incoming(receive)
+        try:
+            _refuse_ambiguous_length(scope, exchange)
+            if is_preflight(exchange.method, exchange.headers):
+                self.access.check_page(exchange.headers)
+                await answer.preflight()
+                return
+            self.access.check(exchange.path, exchange.headers)
+            is_here = await self._read(exchange, incoming)
+        except Fault as fault:
+            await _refuse(fault, incoming, answer)
+            return
+        if is_here:
+            await self._run_app(exchange, scope, incoming, answer)
+
+    async def _read(self, exchange: Exchange, receive: ASGIReceiveCallable) -> bool:
+        """Take the body in where one is wanted; False when the client left before its end. Raises `Fault`."""
+        is_archive = brings_archive(exchange)
+        if not is_archive and not self.wants_body(exchange.method, exchange.path):
+            return True
+        encoding = encoding_of(exchange.headers)
+        if not is_archive:
+            return await self._read_whole(exchange, receive, encoding)
+        if encoding is not None:
+            raise not_decoded(encoding)
+        return await receive_archive(exchange, receive, self.state)
+
+    async def _read_whole(self, exchange: Exchange, receive: ASGIReceiveCallable, encoding: str | None) -> bool:
+        held, limit = HeldBytes(self._bodies, exchange.protocol), self.state.settings.max_body_bytes
+        exchange.stack.callback(held.release)
+        body = await read_body(exchange.headers, receive, limit, held)
+        if body is None:
+            return False
+        plain = body if encoding is None else await decoded(body, encoding, limit, held)
+        exchange.body = plain.removeprefix(BYTE_ORDER_MARK)
+        return True
+
+    async def _run_app(self, exchange: Exchange, scope: HTTPScope, incoming: "_Incoming", answer: "_Answer") -> None:
+        """Let the application answer. If it fails after it has begun, returning without the last message makes the server drop the connection."""
+        try:
+            await self.app(scope, _Replay(incoming), answer.hold_last)
+            if incoming.is_whole:
+                await answer.send_last()
+            else:
+                await _send_while_discarding(incoming, answer.send_last)
+        except* StreamAbortedError:
+            exchange.was_aborted = True
+        except* Exception:
+            log.exception("request failed")
+            exchange.was_aborted = bool(exchange.status)
+            if not exchange.status:
+                await answer.error(Fault(500, "internal error"))
+
+    def _record(self, exchange: Exchange, seconds: float) -> None:
+        is_asked_for = exchange.path.startswith(API_PREFIX)
+        write = log.info if is_asked_for else log.debug  # probes come every few seconds
+        write(
+            "request",
+            method=exchange.method,
+            path=exchange.path,
+            status=exchange.status,
+            outcome=exchange.outcome,
+            seconds=round(seconds, 4),
+            **({"agent": exchange.agent} if exchange.agent else {}),
+            **exchange.tokens,
+            **exchange.refusal,
+        )
+        if is_asked_for:
+            self.state.metrics.request_ended(model=exchange.model, protocol=exchange.protocol.value, status=exchange.outcome, seconds=seconds)
+
+
+@attrs.define(eq=False)
+class _Answer:
+    """`send`, watched: adds the request's id to the headers, and those of its origin, and remembers how far the answer got."""
+
+    exchange: Exchange
+    send: ASGISendCallable
+    origin_headers: list[Header]  # none for a request that comes from no page, or from one that is not admitted
+    _last: ASGISendEvent | None = attrs.field(init=False, default=None)
+
+    async def hold_last(self, message: ASGISendEvent) -> None:
+        """Send a message of the application, but keep the last one for `send_last`.
+
+        Hypercorn answers it with a disconnect, and quart-trio a disconnect with the cancellation of the task that sends it: the connection was
+        then neither closed nor given its idle timeout. Outside the application's nursery nobody cancels (test_containment.py).
+        """
+        if message["type"] == "http.response.body" and not message["more_body"]:
+            self._last = message
+        else:
+            await self(message)
+
+    async def send_last(self) -> None:
+        """Send what was kept, if the application came so far."""
+        if self._last is not None:
+            await self(self._last)
+
+    async def __call__(self, message: ASGISendEvent) -> None:
+        if message["type"] == "http.response.start":
+            self.exchange.status = message["status"]
+            request_id = self.exchange.request_id.encode()
+            own = [(b"request-id", request_id), (b"x-request-id", request_id), VARY, *self.origin_headers, *unread_headers(self.exchange.unread)]
+            message = {"type": "http.response.start", "status": message["status"], "headers": [*message["headers"], *own]}
+        await self.send(message)
+        if message["type"] == "http.response.body" and not message["more_body"]:
+            self.exchange.is_complete = True
+
+    async def preflight(self) -> None:
+        """Answer a browser that asks whether a page may send a request."""
+        await self({"type": "http.response.start", "status": 204, "headers": preflight_headers(self.exchange.headers)})
+        await self({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def error(self, fault: Fault, *, close: bool = False) -> None:
+        """Send a whole error but for the last, empty message when `close` is set."""
+        self.exchange.fault = fault
+        body = envelope(fault, self.exchange.protocol, self.exchange.request_id)
+        headers = [("content-type", "application/json"), ("content-length", str(len(body))), *fault.headers]
+        if close:
+            headers.append(("connection", "close"))
+        encoded = [(name.encode(), value.encode()) for name, value in headers]
+        await self({"type": "http.response.start", "status": fault.status, "headers": encoded})
+        await self({"type": "http.response.body", "body": body, "more_body": close})
+
+    async def end(self) -> None:
+        """Send the last, empty message."""
+        await self({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+@attrs.define(eq=False)
+class _Incoming:
+    """`receive`, watched: remembers whether the body has come to its end."""
+
+    receive: ASGIReceiveCallable
+    is_whole: bool = attrs.field(init=False, default=False)
+
+    async def __call__(self) -> ASGIReceiveEvent:
+        message = await self.receive()
+        if message["type"] != "http.request" or not message["more_body"]:
+            self.is_whole = True
+        return message
+
+
+@attrs.define(eq=False)
+class _Replay:
+    """`receive` for the framework: an empty body, then what the client does next, which is to leave. A body that was not read is discarded."""
+
+    receive: ASGIReceiveCallable
+    _is_first: bool = attrs.field(init=False, default=True)
+
+    async def __call__(self) -> ASGIReceiveEvent:
+        if self._is_first:
+            self._is_first = False
+            return {"type": "http.request", "body": b"", "more_body": False}
+        while (message := await self.receive())["type"] == "http.request":
+            pass
+        return message
+
+
+def _refuse_ambiguous_length(scope: HTTPScope, exchange: Exchange) -> None:
+    """Raises `Fault` 400 where a proxy in between may see another end of the body than this server, and so another next request (RFC 9112, 6.3)."""
+    if "transfer-encoding" not in exchange.headers:
+        return
+    if "content-length" in exchange.headers:
+        raise Fault(400, "a request has either Transfer-Encoding or Content-Length, not both")
+    if scope["http_version"] == "1.0":
+        raise Fault(400, "Transfer-Encoding needs HTTP/1.1")
+
+
+async def _refuse(fault: Fault, incoming: _Incoming, answer: _Answer) -> None:
+    """Answer without the application, and close the connection."""
+    await _send_while_discarding(incoming, answer.end, functools.partial(answer.error, fault, close=True))
+
+
+async def _send_while_discarding(incoming: _Incoming, send_last: Send, send_first: Send = trio.lowlevel.checkpoint) -> None:
+    """Send, and let the client finish sending in between, for a moment, into the void.
+
+    Reading goes on in a task of its own: hypercorn's reader waits for it when its queue is full, and our last `send` would wait for that reader.
+    """
+    sent_all = trio.Event()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_discard, incoming, sent_all)
+        await send_first()
+        with trio.move_on_after(LINGER_SECONDS):
+            await sent_all.wait()
+        await send_last()
+        nursery.cancel_scope.cancel()
+
+
+async def _discard(incoming: _Incoming, sent_all: trio.Event) -> None:
+    while True:
+        if incoming.is_whole:
+            sent_all.set()
+        message = await incoming()
+        if message["type"] == "http.disconnect":
+            sent_all.set()
+            return

@@ -1,0 +1,101 @@
+"""Chunks of a chat completion that streams.
+
+Knows the wire and what may follow what. Knows nothing of requests.
+"""
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+
+import attrs
+
+from semantic_trio.adapters.http.common.cache_report import Cache
+from semantic_trio.adapters.http.common.thinking_field import OneField
+from semantic_trio.adapters.http.openai.chat.completion import FunctionCall, Manner, function_call, reason_of, tool_call
+from semantic_trio.adapters.http.openai.common.completion_chunks import PING, Chunks, failure
+from semantic_trio.adapters.http.openai.common.finish_reason import Reason
+from semantic_trio.adapters.http.openai.common.logprobs import ChoiceLogprobs, token_logprobs
+from semantic_trio.adapters.http.openai.common.usage import CompletionUsage
+from semantic_trio.application.answer import Answer
+from semantic_trio.application.choices import Chosen
+from semantic_trio.domain.conversation import CallPiece, CutCall, Text, Thinking, ToolCall, ToolResult
+from semantic_trio.domain.errors import SemanticError
+from semantic_trio.domain.generation import Finished
+
+
+@attrs.define(eq=False)
+class ChatEncoder:
+    """The chunks of one completion, from the role to `[DONE]`."""
+
+    _manner: Manner
+    _chunks: Chunks
+    _answers: Sequence[Answer]  # what is read: for what they tell beside their events
+    ping: bytes = PING
+    _calls: Counter[int] = attrs.field(init=False, factory=Counter)  # of each choice
+    _called: dict[int, int] = attrs.field(init=False, factory=dict)  # of each choice with an open call: characters sent of its arguments
+    _thoughts: dict[int, OneField] = attrs.field(init=False, factory=lambda: defaultdict(OneField))
+
+    def opening(self) -> bytes:
+        """Who speaks."""
+        return b"".join(self._chunk(index, {"role": "assistant", "content": ""}) for index in range(len(self._answers)))
+
+    def part(self, part: Chosen) -> bytes:
+        """A piece of one of the answers, or its end."""
+        index = part.index
+        event = part.event if isinstance(part.event, Finished) else self._thoughts[index].passed(part.event)
+        match event:
+            case Finished():
+                scores = self._scores(index)  # of tokens whose text was held back to the end
+                return self._chunk(index, {}, reason_of(event, has_calls=bool(self._calls[index])), scores)
+            case Thinking(text):
+                return self._chunk(index, {"reasoning_content": text})
+            case ToolCall() | CallPiece() | CutCall():
+                return self._call(index, event)
+            case Text(text) | ToolResult(text=text):
+                return self._chunk(index, {"content": text}, scores=self._scores(index))
+
+    def ending(self, finished: Finished) -> bytes:
+        """The usage when asked for, the end."""
+        usage = CompletionUsage.of(finished, sum(answer.thought_tokens for answer in self._answers))
+        return self._chunks.ending(usage, semantic_cache=Cache.of(finished.reuse))
+
+    def failure(self, error: SemanticError) -> bytes:
+        """The error, and no `[DONE]`."""
+        return failure(error)
+
+    def _call(self, index: int, call: ToolCall | CallPiece | CutCall) -> bytes:
+        """A whole call, or more of one. The text of a custom tool comes whole: nothing in it would show that it was cut."""
+        match call:
+            case CallPiece(name=name) if name in self._manner.customs:
+                return b""
+            case CutCall(name=name) if name in self._manner.customs:
+                return self._chunk(index, {"content": call.written})
+            case CutCall():
+                return b""
+            case ToolCall() if index not in self._called:
+                return self._call_chunk(index, {"id": call.id, **_told(tool_call(call, self._manner.customs))}, is_new=True)
+            case ToolCall():
+                return self._call_chunk(index, {"function": {"arguments": call.arguments[self._called.pop(index) :]}})
+        return self._piece(index, call)
+
+    def _piece(self, index: int, piece: CallPiece) -> bytes:
+        """More of a call; the first piece says which call that is."""
+        is_new = index not in self._called
+        self._called[index] = self._called.get(index, 0) + len(piece.arguments)
+        if is_new:
+            return self._call_chunk(index, {"id": piece.id, **_told(function_call(piece))}, is_new=True)
+        return self._call_chunk(index, {"function": {"arguments": piece.arguments}})
+
+    def _call_chunk(self, index: int, told: dict[str, object], *, is_new: bool = False) -> bytes:
+        self._calls[index] += is_new
+        return self._chunk(index, {"tool_calls": [{"index": self._calls[index] - 1, **told}]})
+
+    def _scores(self, index: int) -> ChoiceLogprobs | None:
+        tokens, token_bytes = self._answers[index].take_scores(), self._manner.token_bytes
+        return ChoiceLogprobs(token_logprobs(tokens, token_bytes)) if tokens and token_bytes else None
+
+    def _chunk(self, index: int, delta: dict[str, object], reason: Reason | None = None, scores: ChoiceLogprobs | None = None) -> bytes:
+        return self._chunks.chunk([{"index": index, "delta": delta, "logprobs": scores, "finish_reason": reason}])
+
+
+def _told(call: FunctionCall) -> dict[str, object]:
+    return {"type": call.type, call.type: call.function or call.custom}

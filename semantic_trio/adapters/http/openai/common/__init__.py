@@ -1,0 +1,1 @@
+"""What several of OpenAI's APIs share on the wire."""

@@ -1,0 +1,77 @@
+"""What the Chat Completions and the Completions API ask for alike: how to draw, how often, when to stop, and how to tell.
+
+Knows the wire. Knows neither conversations nor texts.
+"""
+
+from typing import Annotated
+
+import attrs
+import msgspec
+
+from semantic_trio.adapters.http.common.compatibility_fields import BehaviourDemands
+from semantic_trio.adapters.http.common.identity import AgentId, CacheSalt, Identity, identify
+from semantic_trio.adapters.http.openai.common.sampling import Bias, Penalty, RepetitionPenalty, Seed, Stop, Temperature, TopK, TopP, steering, stops
+from semantic_trio.adapters.http.serving.params import SamplingChoice
+from semantic_trio.domain.steering import Steering
+
+# Answers to one request: each of them takes a row.
+MOST_CHOICES = 32
+
+
+@attrs.frozen
+class StreamOptions:
+    """What a stream tells beside the text."""
+
+    include_usage: bool | None = None
+
+
+@attrs.frozen(kw_only=True)
+class DrawingRequest(BehaviourDemands):
+    """What is asked for with every prompt."""
+
+    model: str
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    top_k: TopK | None = None
+    min_p: TopP | None = None
+    repetition_penalty: RepetitionPenalty | None = None
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
+    logit_bias: Bias | None = None
+    n: Annotated[int, msgspec.Meta(ge=1, le=MOST_CHOICES)] | None = None
+    seed: Seed | None = None
+    stop: Stop | None = None
+    stream: bool | None = None
+    stream_options: StreamOptions | None = None
+    session_id: AgentId | None = None
+    prompt_cache_key: str | None = None
+    cache_salt: CacheSalt | None = None
+
+    def identity(self, headers: dict[str, str]) -> Identity:
+        """Whose turn it is. Raises as `identify` does."""
+        return identify(headers, session_id=self.session_id, prompt_cache_key=self.prompt_cache_key, cache_salt=self.cache_salt)
+
+    @property
+    def wants_usage(self) -> bool:
+        """Whether a stream ends with the usage."""
+        return self.stream_options is not None and bool(self.stream_options.include_usage)
+
+    @property
+    def choices(self) -> int:
+        """How many answers are wanted."""
+        return self.n or 1
+
+    @property
+    def sampling(self) -> SamplingChoice:
+        """Sampling as the request wants it."""
+        return SamplingChoice(self.temperature, self.top_p, self.top_k, self.min_p, self.repetition_penalty)
+
+    @property
+    def stop_strings(self) -> tuple[str, ...]:
+        """What ends an answer."""
+        return stops(self.stop)
+
+    @property
+    def steering(self) -> Steering:
+        """What is added to logits."""
+        return steering(self.logit_bias, self.frequency_penalty, self.presence_penalty)

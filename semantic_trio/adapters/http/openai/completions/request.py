@@ -1,0 +1,84 @@
+"""What clients of the Completions API send, and what it means.
+
+Knows the wire. Fields that are not named here are accepted and ignored.
+"""
+
+from typing import Annotated, Literal
+
+import attrs
+import msgspec
+
+from semantic_trio.adapters.http.common.compatibility_fields import HARMLESS, Refused, refuse_demands
+from semantic_trio.adapters.http.common.identity import NOBODY, Identity
+from semantic_trio.adapters.http.common.limits import NO_LIMIT
+from semantic_trio.adapters.http.openai.common.request_fields import MOST_CHOICES, DrawingRequest
+from semantic_trio.adapters.http.openai.common.sampling import MOST_TOP_LOGPROBS
+from semantic_trio.adapters.http.openai.common.text_inputs import several
+from semantic_trio.adapters.http.serving.params import Asked
+from semantic_trio.domain.conversation import NOTHING_SAID
+from semantic_trio.domain.errors import InvalidRequestError
+
+# What the API generates where nothing is said of it.
+DEFAULT_TOKENS = 16
+
+
+@attrs.frozen
+class PlainText:
+    """The only form of an answer that this API has."""
+
+    type: Literal["text"]
+
+
+@attrs.frozen(kw_only=True)
+class CompletionRequest(DrawingRequest):
+    """Texts to go on with, or tokens."""
+
+    prompt: Annotated[msgspec.Raw, several(MOST_CHOICES)]
+    max_tokens: Annotated[int, msgspec.Meta(ge=NO_LIMIT)] | None = None
+    logprobs: Annotated[int, msgspec.Meta(ge=0, le=MOST_TOP_LOGPROBS)] | None = None
+    echo: bool | None = None
+    best_of: int | None = None
+    suffix: str | None = None
+    response_format: PlainText | None = None
+    guided_json: Refused = None
+    structured_outputs: Refused = None
+    json_schema: Refused = None
+    format: Refused = None
+    guided_choice: Refused = None
+    guided_regex: Refused = None
+    guided_grammar: Refused = None
+    structural_tag: Refused = None
+    grammar: Refused = None
+    regex: Refused = None
+    ebnf: Refused = None
+
+
+def asked(request: CompletionRequest, identity: Identity = NOBODY) -> Asked:
+    """What a request means, but for its prompts. Raises `InvalidRequestError`."""
+    _refuse_the_rest(request)
+    return Asked(
+        model=request.model,
+        conversation=NOTHING_SAID,
+        max_tokens=DEFAULT_TOKENS if request.max_tokens is None else None if request.max_tokens == NO_LIMIT else request.max_tokens,
+        sampling=request.sampling,
+        stop_strings=request.stop_strings,
+        seed=request.seed,
+        steering=request.steering,
+        top_logprobs=request.logprobs,
+        identity=identity,
+        prompt_field="prompt",
+    )
+
+
+def _refuse_the_rest(request: CompletionRequest) -> None:
+    """Raises `InvalidRequestError` for what would be silently something else if it were ignored."""
+    refuse_demands(request)
+    for field in ("guided_json", "structured_outputs", "json_schema", "format"):
+        if getattr(request, field) not in HARMLESS:
+            raise InvalidRequestError("a form of the answer can be demanded of /v1/chat/completions alone", field, quotes=False)
+    if request.suffix:
+        raise InvalidRequestError("nothing is inserted before a suffix here", "suffix", quotes=False)
+    if request.best_of not in {None, request.choices}:
+        raise InvalidRequestError("all answers are told: best_of is n", "best_of", quotes=False)
+    if request.echo and request.logprobs is not None:
+        raise InvalidRequestError("echo together with logprobs is not supported: nothing is told of the prompt's tokens", "echo", quotes=False)

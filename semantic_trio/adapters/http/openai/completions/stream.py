@@ -1,0 +1,57 @@
+"""Chunks of text completions that stream.
+
+Knows the wire. Knows nothing of requests.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import attrs
+
+from semantic_trio.adapters.http.openai.common.completion_chunks import PING, Chunks, failure
+from semantic_trio.adapters.http.openai.common.finish_reason import REASONS, Reason
+from semantic_trio.adapters.http.openai.completions.text_completion import Offsets, TextChoice, TextManner
+from semantic_trio.application.answer import Answer
+from semantic_trio.application.choices import Chosen
+from semantic_trio.domain.conversation import Text
+from semantic_trio.domain.errors import SemanticError
+from semantic_trio.domain.generation import Finished
+
+
+@attrs.define(eq=False)
+class CompletionEncoder:
+    """The chunks of all answers, up to `[DONE]`."""
+
+    _manner: TextManner
+    _chunks: Chunks
+    _answers: Sequence[Answer]  # what is read: for what they tell beside their events
+    ping: bytes = PING
+    _ends: dict[int, Finished] = attrs.field(init=False, factory=dict)
+    _offsets: defaultdict[int, Offsets] = attrs.field(init=False, factory=lambda: defaultdict(Offsets))  # by answer
+
+    def opening(self) -> bytes:
+        """The prompts where they are asked for; else a comment, so that the client knows it was heard."""
+        echoes = [self._chunk(TextChoice(self._manner.echo(index), index, None)) for index in range(len(self._answers)) if self._manner.echo(index)]
+        return b"".join(echoes) or self.ping
+
+    def part(self, part: Chosen) -> bytes:
+        """More of one text, or its end."""
+        index, event = part.index, part.event
+        tokens = self._answers[index].take_scores()
+        reason: Reason | None = None
+        if isinstance(event, Finished):
+            self._ends[index] = event
+            reason = REASONS[event.reason]
+        text = event.text if isinstance(event, Text) else ""
+        return self._chunk(TextChoice(text, index, reason, self._manner.logprobs(tokens, self._offsets[index]) if tokens else None))
+
+    def ending(self, finished: Finished) -> bytes:
+        """The usage when asked for, the end."""
+        return self._chunks.ending(self._manner.usage([self._ends[index] for index in range(len(self._answers))]))
+
+    def failure(self, error: SemanticError) -> bytes:
+        """The error, and no `[DONE]`."""
+        return failure(error)
+
+    def _chunk(self, choice: TextChoice) -> bytes:
+        return self._chunks.chunk([choice])

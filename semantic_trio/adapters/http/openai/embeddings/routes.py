@@ -1,0 +1,152 @@
+"""Routes of the Embeddings API: texts as vectors.
+
+Knows the wire. Knows nothing of how a vector comes about.
+"""
+
+import base64
+import functools
+import struct
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import attrs
+import msgspec
+from quart import Blueprint, Response
+from quart_schema import document_request, document_response
+
+from semantic_trio.adapters.http.common.exchange import current
+from semantic_trio.adapters.http.common.faults import OpenAIError
+from semantic_trio.adapters.http.common.json_decoding import decode, understood
+from semantic_trio.adapters.http.common.json_responses import json_answer
+from semantic_trio.adapters.http.common.openapi import document_faults
+from semantic_trio.adapters.http.openai.common.text_inputs import SEND_TEXT, Texts, several, texts_of
+from semantic_trio.adapters.http.serving.app_state import AppState
+from semantic_trio.adapters.http.serving.served_model import ServedModel
+from semantic_trio.domain.embedding import is_foreign
+from semantic_trio.domain.errors import InvalidRequestError, PromptTooLongError
+
+# Texts of one request: as many as the API takes.
+MOST_INPUTS = 2048
+LONGEST_CHARACTER_BYTES = 4  # in UTF-8; a token is a byte at least
+UNREADABLE = "\N{REPLACEMENT CHARACTER}"
+
+
+@attrs.frozen
+class EmbeddingsRequest:
+    """Texts to embed, or tokens."""
+
+    model: str
+    input: Annotated[msgspec.Raw, several(MOST_INPUTS)]
+    encoding_format: Literal["float", "base64"] | None = None
+    dimensions: Annotated[int, msgspec.Meta(ge=1)] | None = None
+
+
+@attrs.frozen
+class Embedding:
+    """One text's vector, of length 1."""
+
+    embedding: list[float] | str  # in base64: little-endian float32, one after the other
+    index: int
+    object: Literal["embedding"] = "embedding"
+
+
+@attrs.frozen
+class EmbeddingsUsage:
+    """What a request is billed."""
+
+    prompt_tokens: int
+    total_tokens: int
+
+
+@attrs.frozen
+class EmbeddingsAnswer:
+    """The vectors, in the order of the texts."""
+
+    data: list[Embedding]
+    model: str
+    usage: EmbeddingsUsage
+    object: Literal["list"] = "list"
+
+
+def routes(state: AppState) -> Blueprint:
+    """`/v1/embeddings`."""
+    blueprint = Blueprint("embeddings", __name__)
+
+    @blueprint.post("/v1/embeddings")
+    @document_request(EmbeddingsRequest)
+    @document_response(EmbeddingsAnswer, 200)
+    @document_faults(OpenAIError, 400, 401, 403, 404, 408, 413, 429, 500, 503)
+    async def create_embeddings() -> Response:
+        """Make vectors of texts."""
+        exchange = current.get()
+        request = await understood(exchange.body, functools.partial(decode, kind=EmbeddingsRequest))
+        model = state.resolve(request.model)
+        exchange.model = model.card.id
+        size = _size(model, request.dimensions)
+        prompts = [await _tokens(model, text) for text in texts_of(request.input, MOST_INPUTS, model.card.vocabulary, "input")]
+        with model.engine.at_work():
+            vectors = [await model.embed(prompt) for prompt in prompts]
+        data = [Embedding(_written(_cut(vector, size), request.encoding_format), index) for index, vector in enumerate(vectors)]
+        tokens = sum(map(len, prompts))
+        return json_answer(EmbeddingsAnswer(data, model.card.id, EmbeddingsUsage(tokens, tokens)))
+
+    return blueprint
+
+
+def _size(model: ServedModel, dimensions: int | None) -> int:
+    """Numbers in each vector. Raises `InvalidRequestError` for a model that makes none, or not so many."""
+    size = model.engine.runner.embedding_size
+    if not size:
+        raise InvalidRequestError(f"{model.card.id} cannot embed texts: its architecture gives no vectors", "model", quotes=False)
+    if dimensions is not None and dimensions > size:
+        raise InvalidRequestError(f"{model.card.id} makes vectors of {size} numbers", "dimensions", quotes=False)
+    return dimensions or size
+
+
+async def _tokens(model: ServedModel, text: Texts) -> tuple[int, ...]:
+    """The tokens of a text. Raises `InvalidRequestError` for more than the context or the memory for KV cache holds, and for foreign tokens."""
+    limit = min(model.card.context_length, model.engine.memory.longest_row)
+    try:
+        tokens = await model.encode_text(text)
+    except PromptTooLongError as error:
+        raise _too_long(limit, error.tokens) from error
+    if len(tokens) > limit:
+        raise _too_long(limit, len(tokens))
+    if not isinstance(text, str):
+        await _refuse_foreign(model, tokens)
+    return tokens
+
+
+async def _refuse_foreign(model: ServedModel, tokens: tuple[int, ...]) -> None:
+    """Raises `InvalidRequestError` for tokens that the model's tokenizer would not make of their text: their vector would be that of another text."""
+    whole = _without_cut_characters(model, tokens)
+    text = model.codec.decode(whole)
+    if text and is_foreign(whole, await model.encode_text(text)):
+        raise InvalidRequestError(f"{model.card.id} would not write this text in these tokens; {SEND_TEXT}", "input", quotes=False)
+
+
+def _without_cut_characters(model: ServedModel, tokens: tuple[int, ...]) -> tuple[int, ...]:
+    """Tokens without those at either end that are a part of a character."""
+    for _ in range(LONGEST_CHARACTER_BYTES - 1):
+        tokens = tokens[model.codec.decode(tokens[:LONGEST_CHARACTER_BYTES]).startswith(UNREADABLE) :]
+        is_cut = model.codec.decode(tokens[-LONGEST_CHARACTER_BYTES:]).endswith(UNREADABLE)
+        tokens = tokens[: len(tokens) - is_cut]
+    return tokens
+
+
+def _too_long(limit: int, tokens: int) -> InvalidRequestError:
+    return InvalidRequestError(f"a text has {limit} tokens at most, not {tokens}", "input", quotes=False)
+
+
+def _cut(vector: Sequence[float], size: int) -> Sequence[float]:
+    """The front of a vector, of length 1 again."""
+    if size == len(vector):
+        return vector
+    length = sum(number * number for number in vector[:size]) ** 0.5
+    return [number / (length or 1.0) for number in vector[:size]]
+
+
+def _written(vector: Sequence[float], encoding: str | None) -> list[float] | str:
+    if encoding == "base64":
+        return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
+    return list(vector)

@@ -1,0 +1,131 @@
+"""The route that makes responses. Knows nothing of how an answer comes about."""
+
+import functools
+import time
+from contextlib import ExitStack
+
+import attrs
+import msgspec
+from quart import Blueprint, Response
+from quart_schema import document_request, document_response
+
+from semantic_trio.adapters.http.common.exchange import Exchange, current
+from semantic_trio.adapters.http.common.faults import OpenAIError
+from semantic_trio.adapters.http.common.identity import Identity, identify
+from semantic_trio.adapters.http.common.json_decoding import decode, understood
+from semantic_trio.adapters.http.common.json_responses import json_answer
+from semantic_trio.adapters.http.common.openapi import document_faults, document_stream
+from semantic_trio.adapters.http.openai.common.tools import custom_names
+from semantic_trio.adapters.http.openai.responses.history import NOTHING_BEFORE, PREVIOUS, History, history
+from semantic_trio.adapters.http.openai.responses.ids import new_stem, response_id, response_of
+from semantic_trio.adapters.http.openai.responses.input_items import ItemReference
+from semantic_trio.adapters.http.openai.responses.item_messages import Told, messages_of, read_input
+from semantic_trio.adapters.http.openai.responses.output_items import Output, Piece
+from semantic_trio.adapters.http.openai.responses.request import MOST_STORED_BYTES, ResponseRequest, asked, begun, check
+from semantic_trio.adapters.http.openai.responses.response_generation import Turn
+from semantic_trio.adapters.http.openai.responses.response_object import ResponseAnswer
+from semantic_trio.adapters.http.openai.responses.state import ResponsesState
+from semantic_trio.adapters.http.openai.responses.stream import ResponseEncoder
+from semantic_trio.adapters.http.serving.app_state import AppState
+from semantic_trio.adapters.http.serving.generation import log_prompt, note_unread, submit
+from semantic_trio.adapters.http.serving.sse import EventSource, event_stream
+from semantic_trio.domain.errors import InvalidRequestError
+from semantic_trio.domain.responses import StoredResponse
+
+
+@attrs.frozen
+class _Question:
+    """A request, understood."""
+
+    request: ResponseRequest
+    new: tuple[Told, ...]
+    identity: Identity
+
+
+def routes(state: AppState, responses: ResponsesState) -> Blueprint:
+    """`POST /v1/responses`."""
+    blueprint = Blueprint("responses", __name__)
+
+    @blueprint.post("/v1/responses")
+    @document_request(ResponseRequest)
+    @document_response(ResponseAnswer, 200)
+    @document_stream
+    @document_faults(OpenAIError, 400, 401, 403, 404, 408, 413, 429, 500, 503)
+    async def create_response() -> Response:
+        """Answer a conversation, or go on with a stored one: whole, as a stream of events, or in the background."""
+        exchange = current.get()
+        question = await understood(exchange.body, functools.partial(_question, exchange))
+        if question.request.background:
+            return json_answer((await _begin_behind(state, responses, exchange, question)).begun)
+        turn = await _begin(state, responses, exchange, question)
+        if question.request.stream:
+            events: EventSource[Piece] = turn
+            return event_stream(events, ResponseEncoder(turn), state.pace, state.settings.ping_seconds)
+        finished = await turn.result()
+        return json_answer(turn.final, reuse=finished.reuse)
+
+    return blueprint
+
+
+def _question(exchange: Exchange, body: bytes) -> _Question:
+    request = decode(body, ResponseRequest)
+    check(request)
+    identity = identify(exchange.headers, session_id=request.session_id, prompt_cache_key=request.prompt_cache_key, cache_salt=request.cache_salt)
+    return _Question(request, read_input(request.input or ()), identity)
+
+
+async def _begin(state: AppState, responses: ResponsesState, exchange: Exchange, question: _Question) -> Turn:
+    """Submit what is asked; the turn ends with the exchange. Raises what `history`, `asked` and `begin` raise."""
+    request, stem = question.request, new_stem()
+    before = await _history(responses, question, stem)
+    wanted = asked(request, messages_of((*before.before, *before.new)), question.identity, (response_id(stem), *before.responses))
+    model = state.resolve(request.model)
+    note_unread(state, exchange, wanted.conversation)
+    first = begun(request, wanted.conversation.choice, response_id(stem), model.card, int(time.time()))
+    record = _record(first, before) if request.is_stored else None
+    encoded = await model.encode(wanted.conversation, model.salt(question.identity))
+    if state.settings.log_prompts:
+        log_prompt(wanted.conversation)
+    answer = submit(state, exchange, model, wanted, encoded)
+    output = Output(stem, custom_names(request.tools or ()), model.codec.token_bytes if request.wants_logprobs else None)
+    turn = Turn(first, answer, output, responses.store, record)
+    responses.active.join(turn, exchange.stack)
+    return turn
+
+
+async def _begin_behind(state: AppState, responses: ResponsesState, exchange: Exchange, question: _Question) -> Turn:
+    """The same with a turn that ends by itself: it is stored from its beginning, and the request is over."""
+    behind = attrs.evolve(exchange, stack=ExitStack(), generations=[])
+    with behind.stack:
+        turn = await _begin(state, responses, behind, question)
+        await turn.put()
+        responses.active.start(turn, behind.stack)
+    exchange.model, exchange.agent, exchange.unread = behind.model, behind.agent, behind.unread
+    return turn
+
+
+async def _history(responses: ResponsesState, question: _Question, stem: str) -> History:
+    request = question.request
+    if request.previous_response_id is not None:
+        responses.active.refuse_unfinished(request.previous_response_id, PREVIOUS)
+    for reference in (one.item for one in question.new if isinstance(one.item, ItemReference)):
+        responses.active.refuse_unfinished(response_of(reference.id) or "", "input")
+    if not (request.is_stored or request.previous_response_id is not None or any(one.refers for one in question.new)):
+        return attrs.evolve(NOTHING_BEFORE, new=question.new)
+    return await responses.store.ask(lambda store: history(store, request.previous_response_id, question.new, stem))
+
+
+def _record(first: ResponseAnswer, before: History) -> StoredResponse:
+    """The response as it is stored. Raises `InvalidRequestError` for one that is too large."""
+    output = msgspec.json.encode(first)
+    if (size := len(before.given) + len(output)) > MOST_STORED_BYTES:
+        raise InvalidRequestError(f"a response is stored in {MOST_STORED_BYTES} bytes at the most, and this one takes {size}", "store", quotes=False)
+    return StoredResponse.of(
+        id=first.id,
+        parent=before.parent,
+        model=first.model,
+        created_at=first.created_at,
+        status=first.status,
+        input=before.given,
+        output=output,
+    )

@@ -1,0 +1,178 @@
+"""Items, and which turns of a conversation they are.
+
+Knows items and the neutral conversation. Knows nothing of requests. What was answered and comes back, from a client or from the store, becomes the
+very turn that was remembered: everything the assistant thought, said and called in a row is one.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import attrs
+import msgspec
+
+from semantic_trio.adapters.http.common.json_decoding import decode
+from semantic_trio.adapters.http.common.unreadable_content import UNREADABLE, unread_text
+from semantic_trio.adapters.http.openai.common.tools import custom_call
+from semantic_trio.adapters.http.openai.responses.ids import input_id
+from semantic_trio.adapters.http.openai.responses.input_items import (
+    KNOWN,
+    MOST_ID_CHARACTERS,
+    TEXTS,
+    CustomCallItem,
+    CustomOutputItem,
+    FunctionCallItem,
+    FunctionOutputItem,
+    Item,
+    ItemReference,
+    MessageItem,
+    OtherItem,
+    OtherPart,
+    ReasoningItem,
+    RefusalPart,
+    TextPart,
+    Typed,
+    UnreadablePart,
+)
+from semantic_trio.domain.conversation import Message, Part, Role, Text, Thinking, ToolCall, ToolResult
+
+ROLES = {"user": Role.USER, "assistant": Role.ASSISTANT, "system": Role.SYSTEM, "developer": Role.SYSTEM}
+KINDS: Mapping[str, type[Item]] = {
+    "message": MessageItem,
+    "reasoning": ReasoningItem,
+    "function_call": FunctionCallItem,
+    "function_call_output": FunctionOutputItem,
+    "custom_tool_call": CustomCallItem,
+    "custom_tool_call_output": CustomOutputItem,
+    "item_reference": ItemReference,
+}
+assert set(KINDS) == set(KNOWN)
+READ = frozenset({"content", "text", "refusal", "output", "arguments", "input"})  # fields whose texts a model reads
+# What is stored of a text that no model reads: an id or a link is shorter, an image is not.
+MOST_UNREAD_CHARACTERS = 4096
+UNSTORED = "[{count} characters that are not stored]"
+
+
+@attrs.frozen
+class Told:
+    """An item, as it was sent and what it is."""
+
+    raw: msgspec.Raw
+    item: Item
+    turn: tuple[Role, tuple[Part, ...]] | None  # None: it says nothing here
+    id: str = ""  # empty where it has none
+
+    @property
+    def refers(self) -> bool:
+        """Whether it stands for an item that is stored."""
+        return isinstance(self.item, ItemReference)
+
+
+def read_input(given: str | Sequence[msgspec.Raw], at: str = "input") -> tuple[Told, ...]:
+    """The items of a request or of the store; a text is what the user says. Raises `Fault` and `InvalidRequestError`, which name the place."""
+    if isinstance(given, str):
+        given = [msgspec.Raw(msgspec.json.encode({"type": "message", "role": "user", "content": given}))]
+    return tuple(_read(raw, f"{at}.{index}") for index, raw in enumerate(given))
+
+
+def messages_of(told: Iterable[Told]) -> tuple[Message, ...]:
+    """The turns of items in their order."""
+    messages: list[Message] = []
+    for role, parts in (one.turn for one in told if one.turn is not None):
+        if role is Role.ASSISTANT and messages and messages[-1].role is Role.ASSISTANT:
+            messages[-1] = attrs.evolve(messages[-1], parts=messages[-1].parts + parts)
+        else:
+            messages.append(Message(role, parts))
+    return tuple(messages)
+
+
+def written(told: Iterable[Told], stem: str) -> bytes:
+    """Items as they are stored: as they came, but that each has an id, and a message its type and parts."""
+    return msgspec.json.encode([_whole(one, input_id(stem, at)) for at, one in enumerate(told)])
+
+
+def _read(raw: msgspec.Raw, at: str) -> Told:
+    typed = decode(raw, Typed, at)
+    item = decode(raw, _kind(typed), at)
+    return Told(raw, item, _turn(item, at), typed.id if isinstance(typed.id, str) else "")
+
+
+def _kind(typed: Typed) -> type[Item]:
+    if typed.type is None:
+        return MessageItem if typed.role is not None else ItemReference
+    return KINDS.get(typed.type, OtherItem)
+
+
+def _turn(item: Item, at: str) -> tuple[Role, tuple[Part, ...]] | None:
+    match item:
+        case MessageItem():
+            return ROLES[item.role], tuple(_texts(item.content, f"{at}.content"))
+        case ReasoningItem():
+            thought = "\n\n".join(part.text for part in item.content or () if part.text)
+            return (Role.ASSISTANT, (Thinking(thought),)) if thought else None
+        case FunctionCallItem():
+            return Role.ASSISTANT, (ToolCall(item.call_id, item.name, _arguments(item)),)
+        case CustomCallItem():
+            return Role.ASSISTANT, (ToolCall(item.call_id, item.name, custom_call(item.input)),)
+        case FunctionOutputItem() | CustomOutputItem():
+            return Role.USER, (_result(item, f"{at}.output"),)
+    return None
+
+
+def _arguments(item: FunctionCallItem) -> str:
+    """The arguments of a call as JSON; some clients send them as the object itself."""
+    return item.arguments if isinstance(item.arguments, str) else msgspec.json.encode(item.arguments).decode()
+
+
+def _result(item: FunctionOutputItem | CustomOutputItem, at: str) -> ToolResult:
+    texts = list(_texts(item.output, at))
+    unread = tuple(text.unread for text in texts if text.unread is not None)
+    return ToolResult(item.call_id, "\n\n".join(text.text for text in texts), unread=unread)
+
+
+def _texts(content: str | Sequence[msgspec.Raw], at: str) -> Iterator[Text]:
+    """The texts of a message or of a call's result, and words for what of it the model cannot read."""
+    if isinstance(content, str):
+        yield Text(content)
+        return
+    for index, raw in enumerate(content):
+        place = f"{at}.{index}"
+        kind = decode(raw, Typed, place).type or ""
+        if kind in TEXTS:
+            yield Text(decode(raw, TextPart, place).text)
+        elif kind == "refusal":
+            yield Text(decode(raw, RefusalPart, place).refusal)
+        elif kind in UNREADABLE:
+            name = decode(raw, UnreadablePart, place).filename
+            yield unread_text(UNREADABLE[kind], place, name if isinstance(name, str) else "")
+        else:
+            decode(raw, OtherPart, place)
+
+
+def _whole(told: Told, own_id: str) -> dict[str, object]:
+    item = {name: _bounded(value, is_read=name in READ and told.turn is not None) for name, value in decode(told.raw, dict[str, object]).items()}
+    if not 0 < len(told.id) <= MOST_ID_CHARACTERS:
+        item["id"] = own_id
+    if isinstance(told.item, MessageItem):
+        item |= {"type": "message", "content": _parts(told.item)}
+        if told.item.role == "assistant":
+            item.setdefault("status", "completed")
+    return item
+
+
+def _bounded(value: object, *, is_read: bool) -> object:
+    """A value as it is stored: texts that no model reads (images, files, what another server has encrypted) only where they are short."""
+    match value:
+        case str() if not is_read and len(value) > MOST_UNREAD_CHARACTERS:
+            return UNSTORED.format(count=len(value))
+        case list():
+            return [_bounded(one, is_read=is_read) for one in value]
+        case dict():
+            return {name: _bounded(one, is_read=name in READ) for name, one in value.items()}
+    return value
+
+
+def _parts(message: MessageItem) -> object:
+    if not isinstance(message.content, str):
+        return message.content
+    if message.role == "assistant":
+        return [{"type": "output_text", "text": message.content, "annotations": []}]
+    return [{"type": "input_text", "text": message.content}]

@@ -1,0 +1,123 @@
+"""The output of an answer while it comes: which item each piece belongs to.
+
+Knows parts and items. Knows nothing of events. What begins with blanks is held back until it says something: a text of blanks is no item, for clients
+send none back.
+"""
+
+from collections.abc import Sequence
+
+import attrs
+
+from semantic_trio.adapters.http.openai.common.logprobs import TokenBytes, TokenLogprob, token_logprobs
+from semantic_trio.adapters.http.openai.responses.response_object import ItemStatus, OutputItem, Spoken, output_item
+from semantic_trio.domain.conversation import AnswerPart, CallPiece, CutCall, Text, Thinking, ToolCall
+from semantic_trio.domain.generation import TokenEvent
+
+
+@attrs.frozen
+class Piece:
+    """More of an item."""
+
+    at: int  # the item's place in the output
+    said: Spoken
+    logprobs: Sequence[TokenLogprob] = ()
+
+
+@attrs.define
+class _Item:
+    said: Spoken
+    logprobs: list[TokenLogprob]
+    is_open: bool = True  # more may come of it; a call that stays open is not whole
+
+
+@attrs.define(eq=False)
+class Output:
+    """The items so far."""
+
+    _stem: str  # of the response
+    _customs: frozenset[str] = frozenset()  # names of tools that take text
+    _token_bytes: TokenBytes | None = None  # None: nothing is told of tokens
+    _items: list[_Item] = attrs.field(init=False, factory=list)
+    _held: list[tuple[Spoken, tuple[TokenEvent, ...]]] = attrs.field(init=False, factory=list)  # blanks that may begin an item, of one kind
+
+    def hear(self, part: AnswerPart, tokens: tuple[TokenEvent, ...] = ()) -> list[Piece]:
+        """A piece of the answer, with the tokens it was drawn as where these are told; none while it says nothing.
+
+        The text of a custom tool comes whole: nothing in it would show that it was cut.
+        """
+        match part:
+            case ToolCall() | CallPiece() if isinstance(part, ToolCall) or part.name not in self._customs:
+                self._held.clear()
+                return self._call(part)
+            case CutCall() if part.name in self._customs:
+                return self._text(Text(part.written), ())
+            case Text() | Thinking():
+                return self._text(part, tokens)
+        return []
+
+    def _call(self, part: ToolCall | CallPiece) -> list[Piece]:
+        """A whole call, or more of one."""
+        last = self._items[-1] if self._items else None
+        if last is None or not isinstance(last.said, ToolCall) or not last.is_open:
+            piece = self._added(ToolCall(part.id, part.name, part.arguments), ())
+            self._items[-1].is_open = isinstance(part, CallPiece)
+            return [piece]
+        told = last.said.arguments
+        more = part.arguments if isinstance(part, CallPiece) else part.arguments[len(told) :]
+        last.said, last.is_open = attrs.evolve(last.said, arguments=told + more), isinstance(part, CallPiece)
+        return [Piece(len(self._items) - 1, attrs.evolve(last.said, arguments=more))]
+
+    def _text(self, part: Text | Thinking, tokens: tuple[TokenEvent, ...]) -> list[Piece]:
+        if self._goes_on(part):
+            return [self._more(part, tokens)]
+        if self._held and type(self._held[-1][0]) is not type(part):
+            self._held.clear()
+        self._held.append((part, tokens))
+        if not part.text.strip():
+            return []
+        said = type(part)("".join(held.text for held, _ in self._held if not isinstance(held, ToolCall)))
+        drawn = tuple(token for _, tokens in self._held for token in tokens)
+        self._held.clear()
+        return [self._added(said, drawn)]
+
+    def hear_rest(self, tokens: tuple[TokenEvent, ...]) -> None:
+        """The tokens whose text was held back to the end."""
+        if self._items and isinstance(self._items[-1].said, Text):
+            self._items[-1].logprobs += self._told(tokens)
+
+    def items(self, last: ItemStatus = "completed") -> tuple[OutputItem, ...]:
+        """All items; the last one may be broken off."""
+        return tuple(self.item(at, last if at == len(self._items) - 1 else "completed") for at in range(len(self._items)))
+
+    def item(self, at: int, status: ItemStatus = "completed") -> OutputItem:
+        """An item as far as it has come."""
+        item = self._items[at]
+        is_whole = isinstance(item.said, ToolCall) and not item.is_open
+        return output_item(self._stem, at, item.said, "completed" if is_whole else status, self._customs, tuple(item.logprobs))
+
+    def item_of(self, piece: Piece) -> OutputItem:
+        """The item of a piece, with nothing but that in it."""
+        return output_item(self._stem, piece.at, piece.said, "in_progress", self._customs, piece.logprobs)
+
+    def begun(self, piece: Piece) -> OutputItem:
+        """The item of its first piece, before anything was said in it."""
+        said = attrs.evolve(piece.said, arguments="") if isinstance(piece.said, ToolCall) else attrs.evolve(piece.said, text="")
+        return self.item_of(Piece(piece.at, said))
+
+    def _goes_on(self, part: Text | Thinking) -> bool:
+        return not self._held and bool(self._items) and type(self._items[-1].said) is type(part)
+
+    def _more(self, part: Text | Thinking, tokens: tuple[TokenEvent, ...]) -> Piece:
+        item, told = self._items[-1], self._told(tokens)
+        assert not isinstance(item.said, ToolCall)
+        item.said = attrs.evolve(item.said, text=item.said.text + part.text)
+        item.logprobs += told
+        return Piece(len(self._items) - 1, part, told)
+
+    def _added(self, said: Spoken, tokens: tuple[TokenEvent, ...]) -> Piece:
+        told = self._told(tokens)
+        self._items.append(_Item(said, list(told)))
+        return Piece(len(self._items) - 1, said, told)
+
+    def _told(self, tokens: tuple[TokenEvent, ...]) -> list[TokenLogprob]:
+        return token_logprobs(tokens, self._token_bytes) if self._token_bytes is not None else []

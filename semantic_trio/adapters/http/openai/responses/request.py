@@ -1,0 +1,182 @@
+"""What clients of the Responses API send, and what it means.
+
+Knows requests and the neutral conversation. Fields that are not named here are accepted and ignored; `min_p`, `top_k`, `seed` and `session_id` are
+extensions.
+"""
+
+from collections.abc import Sequence
+from typing import Annotated, Literal
+
+import attrs
+import msgspec
+
+from semantic_trio.adapters.http.common.compatibility_fields import BehaviourDemands, FormDemands, schema_demanded
+from semantic_trio.adapters.http.common.identity import NOBODY, AgentId, CacheSalt, Identity
+from semantic_trio.adapters.http.common.limits import MOST_MESSAGES, MOST_TOOLS, MaxTokens, token_limit
+from semantic_trio.adapters.http.common.response_format import FormatName, ResponseFormat, schema_of, schema_text
+from semantic_trio.adapters.http.openai.common.sampling import RepetitionPenalty, Seed, Temperature, TopK, TopLogprobs, TopP
+from semantic_trio.adapters.http.openai.common.thinking import ThoughtsRequest, with_choice
+from semantic_trio.adapters.http.openai.common.tool_choice import ChoiceWord, ToolChoiceParam, choice_of, may_call
+from semantic_trio.adapters.http.openai.common.tools import ToolParam, custom_names, tools_of
+from semantic_trio.adapters.http.openai.responses.effective_tools import choice_in_force, tools_in_force
+from semantic_trio.adapters.http.openai.responses.input_items import InputItem
+from semantic_trio.adapters.http.openai.responses.response_object import FormatInForce, ReasoningInForce, ResponseAnswer, Status, TextInForce
+from semantic_trio.adapters.http.serving.params import Asked, SamplingChoice
+from semantic_trio.adapters.http.serving.served_model import ModelCard
+from semantic_trio.domain.conversation import Conversation, Message, Role, Text, ToolChoice
+from semantic_trio.domain.errors import InvalidRequestError
+
+# Of a key that is told back and stored; OpenAI's are 64 at the most.
+MOST_KEY_CHARACTERS = 1024
+# Of one response in the database, its items and what was asked for: more than any context has in text.
+MOST_STORED_BYTES = 16 << 20
+LOGPROBS = "message.output_text.logprobs"
+# What the API keeps for its clients elsewhere, and what is to be sent instead.
+NOT_KEPT = {
+    "conversation": "conversations are not kept here: use previous_response_id",
+    "prompt": "prompts are not kept here: send their text as instructions or input",
+}
+
+# Documented as null; anything is read, so that it can be told what to send instead.
+Nothing = Annotated[object, msgspec.Meta(extra_json_schema={"type": "null"})]
+Metadata = Annotated[dict[Annotated[str, msgspec.Meta(max_length=64)], Annotated[str, msgspec.Meta(max_length=512)]], msgspec.Meta(max_length=16)]
+
+
+@attrs.frozen
+class TextFormat:
+    """Text, any JSON object, or JSON of a schema. It is kept to whether it is `strict` or not."""
+
+    type: Literal["text", "json_object", "json_schema"] = "text"
+    name: FormatName | None = None
+    schema: dict[str, object] | None = None
+    strict: bool | None = None
+
+
+@attrs.frozen
+class TextParam:
+    """How text is to be given."""
+
+    format: TextFormat | None = None
+
+
+@attrs.frozen(kw_only=True)
+class ResponseRequest(ThoughtsRequest, FormDemands, BehaviourDemands):
+    """A conversation to go on with, or what is new of one that is stored."""
+
+    model: str
+    input: str | Annotated[list[InputItem], msgspec.Meta(max_length=MOST_MESSAGES)] | None = None
+    instructions: str | None = None
+    previous_response_id: str | None = None
+    conversation: Nothing = None
+    prompt: Nothing = None
+    max_output_tokens: MaxTokens | None = None
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    top_k: TopK | None = None
+    min_p: TopP | None = None
+    repetition_penalty: RepetitionPenalty | None = None
+    seed: Seed | None = None
+    top_logprobs: TopLogprobs | None = None
+    include: list[str] | None = None
+    tools: Annotated[list[ToolParam], msgspec.Meta(max_length=MOST_TOOLS)] | None = None
+    tool_choice: ChoiceWord | ToolChoiceParam | None = None
+    parallel_tool_calls: bool | None = None
+    text: TextParam | None = None
+    response_format: ResponseFormat | None = None  # as Chat Completions has it
+    truncation: Literal["auto", "disabled"] | None = None
+    store: bool | None = None
+    stream: bool | None = None
+    background: bool | None = None
+    metadata: Metadata | None = None
+    prompt_cache_key: Annotated[str, msgspec.Meta(max_length=MOST_KEY_CHARACTERS)] | None = None
+    session_id: AgentId | None = None
+    cache_salt: CacheSalt | None = None
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether the response is to be kept."""
+        return self.store is not False
+
+    @property
+    def wants_logprobs(self) -> bool:
+        """Whether the tokens of the text are to be told."""
+        return LOGPROBS in (self.include or ()) or bool(self.top_logprobs)
+
+
+def check(request: ResponseRequest) -> None:
+    """Raises `InvalidRequestError` for what cannot go together, and for what is kept elsewhere."""
+    for field, told in NOT_KEPT.items():
+        if getattr(request, field) is not None:
+            raise InvalidRequestError(told, field, quotes=False)
+    if request.background and not request.is_stored:
+        raise InvalidRequestError("a response that is made in the background has to be stored", "background", quotes=False)
+    if request.background and request.stream:
+        raise InvalidRequestError("a response that is made in the background is asked for, and not streamed", "background", quotes=False)
+
+
+def asked(request: ResponseRequest, messages: Sequence[Message], identity: Identity = NOBODY, responses: tuple[str, ...] = ()) -> Asked:
+    """What a request means, with the turns that were said before and those that are new; `responses` are the ids of all of them.
+
+    Raises `InvalidRequestError`.
+    """
+    tools = tools_of(request.tools or (), may_call=may_call(request.tool_choice))
+    front = (Message(Role.SYSTEM, (Text(request.instructions),)),) if request.instructions else ()
+    conversation = Conversation(
+        (*front, *messages),
+        tools,
+        choice_of(request.tool_choice, tools, is_single=request.parallel_tool_calls is False),
+        schema=schema_demanded(request, {"text.format": _schema(request.text), "response_format": schema_of(request.response_format)}),
+    )
+    return Asked(
+        model=request.model,
+        conversation=with_choice(conversation, request),
+        max_tokens=token_limit(request, "max_output_tokens"),
+        sampling=SamplingChoice(request.temperature, request.top_p, request.top_k, request.min_p, request.repetition_penalty),
+        seed=request.seed,
+        top_logprobs=request.top_logprobs or 0 if request.wants_logprobs else None,
+        identity=identity,
+        is_private=not request.is_stored,
+        responses=responses,
+        prompt_field="input",
+    )
+
+
+def begun(request: ResponseRequest, choice: ToolChoice, response_id: str, model: ModelCard, created_at: int) -> ResponseAnswer:
+    """The response before anything has come of it; `choice` is the one its request makes."""
+    status: Status = "queued" if request.background else "in_progress"
+    return ResponseAnswer(
+        id=response_id,
+        created_at=created_at,
+        model=model.id,
+        status=status,
+        instructions=request.instructions,
+        previous_response_id=request.previous_response_id,
+        max_output_tokens=token_limit(request, "max_output_tokens"),
+        temperature=model.sampling.temperature if request.temperature is None else request.temperature,
+        top_p=model.sampling.top_p if request.top_p is None else request.top_p,
+        top_logprobs=request.top_logprobs or 0,
+        tools=tools_in_force(request.tools or ()),
+        tool_choice=choice_in_force(choice, custom_names(request.tools or ())),
+        parallel_tool_calls=request.parallel_tool_calls is not False,
+        text=TextInForce(_format(request.text)),
+        reasoning=ReasoningInForce(request.reasoning.effort if request.reasoning else None),
+        metadata=request.metadata or {},
+        store=request.is_stored,
+        background=bool(request.background),
+        prompt_cache_key=request.prompt_cache_key,
+    )
+
+
+def _schema(text: TextParam | None) -> str | None:
+    """The schema of the answer's text; None where it may say anything."""
+    wanted = text.format if text else None
+    if wanted is None or wanted.type == "text":
+        return None
+    return schema_text(wanted.schema)
+
+
+def _format(text: TextParam | None) -> FormatInForce:
+    wanted = text.format if text else None
+    if wanted is None or wanted.type != "json_schema":
+        return FormatInForce(wanted.type if wanted else "text")
+    return FormatInForce("json_schema", wanted.name or "answer", wanted.schema or {}, bool(wanted.strict))

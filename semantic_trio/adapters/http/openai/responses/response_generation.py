@@ -1,0 +1,148 @@
+"""One response while it is being made: it is heard, ends, and is stored before anybody is told that it has ended.
+
+Knows its answer, its output and where it is kept. Knows nothing of requests or of events.
+"""
+
+import time
+
+import attrs
+import msgspec
+import structlog
+import trio
+
+from semantic_trio.adapters.http.common.faults import fault_of
+from semantic_trio.adapters.http.common.protocol import Protocol
+from semantic_trio.adapters.http.openai.responses.output_items import Output, Piece
+from semantic_trio.adapters.http.openai.responses.response_object import (
+    ErrorCode,
+    IncompleteDetails,
+    ResponseAnswer,
+    ResponseError,
+    ResponseUsage,
+    Status,
+)
+from semantic_trio.adapters.http.openai.responses.response_store import Records
+from semantic_trio.application.answer import READ_SECONDS, Answer, AnswerEvent
+from semantic_trio.domain.conversation import Text
+from semantic_trio.domain.errors import SemanticError
+from semantic_trio.domain.generation import Failed, Finished, FinishReason, TokenEvent
+from semantic_trio.domain.responses import StoredResponse
+
+log = structlog.get_logger(__name__)
+
+CUT_OFF = frozenset({FinishReason.MAX_TOKENS, FinishReason.CONTEXT_FULL, FinishReason.BROKEN_CALL})
+
+
+@attrs.define(eq=False)
+class Turn:
+    """An `EventSource` of pieces; `result` for those who want all of it. One task reads it; any may `cancel` it."""
+
+    begun: ResponseAnswer
+    answer: Answer
+    output: Output
+    _records: Records
+    _record: StoredResponse | None  # None: it is not stored
+    final: ResponseAnswer | None = attrs.field(init=False, default=None)
+    over: trio.Event = attrs.field(init=False, factory=trio.Event)  # it has ended, or nobody reads it any more
+    _ending: ResponseAnswer | None = attrs.field(init=False, default=None)  # the end, which is stored and not told yet
+    _heard: list[Piece | Finished | Failed] = attrs.field(init=False, factory=list)  # told to nobody yet
+    _has_begun: bool = attrs.field(init=False, default=False)
+    _is_cancelled: bool = attrs.field(init=False, default=False)
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether it can be asked for by its id."""
+        return self._record is not None
+
+    @property
+    def response(self) -> ResponseAnswer:
+        """The response as it is now."""
+        if self.final is not None:
+            return self.final
+        status: Status = "in_progress" if self._has_begun else self.begun.status
+        return attrs.evolve(self.begun, status=status, output=self.output.items("in_progress"))
+
+    async def receive(self) -> list[Piece | Finished | Failed]:
+        """See `EventSource`. What has ended is stored when its end is told."""
+        if not self._heard:
+            self._heard = await self._listen()
+        last = self._heard[-1]
+        if not isinstance(last, Piece) and self.final is None:
+            self._ending = self._ending or self._ended(last)
+            self.final = await self._kept(self._ending)
+            self.over.set()
+        heard, self._heard = self._heard, []
+        return heard
+
+    async def result(self) -> Finished:
+        """Wait for the end; `final` is all of it. Raises the error of a generation that failed."""
+        while True:
+            last = (await self.receive())[-1]
+            if isinstance(last, Failed):
+                raise last.error
+            if isinstance(last, Finished):
+                return last
+            await self.answer.generation.wait(READ_SECONDS)
+
+    def cancel(self) -> None:
+        """Give up what is still to come; whoever reads it is told the end. What has ended stays as it is."""
+        if not self.answer.generation.is_over:
+            self._is_cancelled = True
+            self.answer.generation.close()
+
+    async def put(self) -> None:
+        """Store that it has begun. Raises `StoreError`."""
+        record = self._record
+        assert record is not None
+        await self._records.ask(lambda store: store.put(record))
+
+    async def _listen(self) -> list[Piece | Finished | Failed]:
+        heard: list[Piece | Finished | Failed] = []
+        while not heard:
+            try:
+                events = await self.answer.receive()
+            except trio.EndOfChannel:
+                events = [self._broken_off()]
+            self._has_begun = True
+            for event in events:
+                heard += [event] if isinstance(event, Finished | Failed) else self.output.hear(event, self._tokens(event))
+        return heard
+
+    def _tokens(self, event: AnswerEvent) -> tuple[TokenEvent, ...]:
+        return self.answer.take_scores() if isinstance(event, Text) else ()
+
+    def _broken_off(self) -> Finished:
+        """The end of a generation that was closed."""
+        return self.answer.generation.cut_short(len(self.answer.generation.stamps))
+
+    def _ended(self, last: Finished | Failed) -> ResponseAnswer:
+        if isinstance(last, Failed):
+            return attrs.evolve(self.begun, status="failed", output=self.output.items("incomplete"), error=_error(last.error))
+        self.output.hear_rest(self.answer.take_scores())
+        status: Status = "cancelled" if self._is_cancelled else "incomplete" if last.reason in CUT_OFF else "completed"
+        return attrs.evolve(
+            self.begun,
+            status=status,
+            output=self.output.items("completed" if status == "completed" else "incomplete"),
+            completed_at=int(time.time()) if status == "completed" else None,
+            incomplete_details=IncompleteDetails("max_output_tokens") if status == "incomplete" else None,
+            usage=ResponseUsage.of(last, self.answer.thought_tokens),
+        )
+
+    async def _kept(self, ending: ResponseAnswer) -> ResponseAnswer:
+        """The end, stored where it is to be; it says so where it could not be. One that failed is stored only where its beginning was."""
+        if self._record is None or (ending.status == "failed" and not ending.background):
+            return attrs.evolve(ending, store=False)
+        record = self._record.answered(ending.status, msgspec.json.encode(ending))
+        try:
+            await self._records.ask(lambda store: store.put(record))
+        except SemanticError as error:
+            log.error("response is not stored", response=ending.id, reason=str(error))
+            return attrs.evolve(ending, store=False)
+        return ending
+
+
+def _error(error: SemanticError) -> ResponseError:
+    fault = fault_of(error, Protocol.OPENAI)
+    code: ErrorCode = "rate_limit_exceeded" if fault.status == 429 else "server_error" if fault.status >= 500 else "invalid_prompt"
+    return ResponseError(code, fault.message)

@@ -1,0 +1,199 @@
+"""What the Responses API answers: a response, and the items its output consists of.
+
+Knows the wire. Knows nothing of requests, of generations or of where responses are kept.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import attrs
+import msgspec
+
+from semantic_trio.adapters.http.openai.common.logprobs import TokenLogprob
+from semantic_trio.adapters.http.openai.common.tools import custom_input
+from semantic_trio.adapters.http.openai.responses.effective_tools import ChoiceInForce, ModeInForce, ToolInForce
+from semantic_trio.adapters.http.openai.responses.ids import item_id
+from semantic_trio.domain.conversation import Text, Thinking, ToolCall
+from semantic_trio.domain.generation import Finished
+
+Status = Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
+ItemStatus = Literal["in_progress", "completed", "incomplete"]
+ErrorCode = Literal["server_error", "rate_limit_exceeded", "invalid_prompt"]
+Spoken = Text | Thinking | ToolCall  # what an answer may consist of
+
+
+@attrs.frozen
+class OutputText:
+    """What the assistant says."""
+
+    text: str
+    logprobs: Sequence[TokenLogprob] = ()
+    annotations: tuple[str, ...] = ()  # there are none: nothing is searched
+    type: Literal["output_text"] = "output_text"
+
+
+@attrs.frozen
+class ReasoningText:
+    """What it thought before."""
+
+    text: str
+    type: Literal["reasoning_text"] = "reasoning_text"
+
+
+class OutputMessage(msgspec.Struct, frozen=True, tag_field="type", tag="message"):
+    """Something the assistant says."""
+
+    id: str
+    status: ItemStatus
+    content: tuple[OutputText, ...]
+    role: Literal["assistant"] = "assistant"
+
+
+class OutputReasoning(msgspec.Struct, frozen=True, tag_field="type", tag="reasoning"):
+    """A thought, in its own words. Nobody sums it up, and it is not encrypted."""
+
+    id: str
+    status: ItemStatus
+    content: tuple[ReasoningText, ...]
+    summary: tuple[str, ...] = ()
+    encrypted_content: None = None
+
+
+class OutputFunctionCall(msgspec.Struct, frozen=True, tag_field="type", tag="function_call"):
+    """A call of a function."""
+
+    id: str
+    status: ItemStatus
+    call_id: str
+    name: str
+    arguments: str  # JSON
+
+
+class OutputCustomCall(msgspec.Struct, frozen=True, tag_field="type", tag="custom_tool_call"):
+    """A call of a tool that takes text."""
+
+    id: str
+    status: ItemStatus
+    call_id: str
+    name: str
+    input: str
+
+
+OutputItem = OutputMessage | OutputReasoning | OutputFunctionCall | OutputCustomCall
+
+
+@attrs.frozen
+class InputTokensDetails:
+    """Where the input's tokens came from: from the cache, or they are in it now."""
+
+    cached_tokens: int
+    cache_write_tokens: int
+
+
+@attrs.frozen
+class OutputTokensDetails:
+    """What the output's tokens were drawn for."""
+
+    reasoning_tokens: int
+
+
+@attrs.frozen
+class ResponseUsage:
+    """What a response is billed."""
+
+    input_tokens: int
+    input_tokens_details: InputTokensDetails
+    output_tokens: int
+    output_tokens_details: OutputTokensDetails
+    total_tokens: int
+
+    @classmethod
+    def of(cls, finished: Finished, thought_tokens: int) -> "ResponseUsage":
+        """The usage of a generation."""
+        read, drawn, known = finished.prompt_tokens, finished.completion_tokens, finished.reuse.tokens
+        return cls(read, InputTokensDetails(known, read - known), drawn, OutputTokensDetails(thought_tokens), read + drawn)
+
+
+@attrs.frozen
+class ResponseError:
+    """Why a response failed."""
+
+    code: ErrorCode
+    message: str
+
+
+@attrs.frozen
+class IncompleteDetails:
+    """Why a response is not whole."""
+
+    reason: Literal["max_output_tokens"]
+
+
+@attrs.frozen
+class FormatInForce:
+    """What form the text has."""
+
+    type: Literal["text", "json_object", "json_schema"] = "text"
+    name: str | msgspec.UnsetType = msgspec.UNSET
+    schema: dict[str, object] | msgspec.UnsetType = msgspec.UNSET
+    strict: bool | msgspec.UnsetType = msgspec.UNSET
+
+
+@attrs.frozen
+class TextInForce:
+    """How text is given."""
+
+    format: FormatInForce = FormatInForce()
+
+
+@attrs.frozen
+class ReasoningInForce:
+    """How it is thought."""
+
+    effort: str | None = None
+    summary: None = None
+
+
+@attrs.frozen(kw_only=True)
+class ResponseAnswer:
+    """A response: what was asked for, how far it is, and what has come of it."""
+
+    id: str
+    created_at: int
+    model: str
+    status: Status = "in_progress"
+    output: Sequence[OutputItem] = ()
+    completed_at: int | None = None
+    error: ResponseError | None = None
+    incomplete_details: IncompleteDetails | None = None
+    usage: ResponseUsage | None = None
+    instructions: str | None = None
+    previous_response_id: str | None = None
+    max_output_tokens: int | None = None
+    temperature: float = 1.0
+    top_p: float = 1.0
+    top_logprobs: int = 0
+    tools: Sequence[ToolInForce] = ()  # those that are offered; others were left out
+    tool_choice: ModeInForce | ChoiceInForce = "auto"
+    parallel_tool_calls: bool = True
+    text: TextInForce = TextInForce()
+    reasoning: ReasoningInForce = ReasoningInForce()
+    truncation: Literal["disabled"] = "disabled"
+    metadata: dict[str, str] = attrs.field(factory=dict)
+    store: bool = True  # whether it is kept
+    background: bool = False
+    prompt_cache_key: str | None = None
+    object: Literal["response"] = "response"
+
+
+def output_item(stem: str, at: int, said: Spoken, status: ItemStatus, customs: frozenset[str], logprobs: Sequence[TokenLogprob]) -> OutputItem:
+    """An item of the output: a thought, a text or a call."""
+    match said:
+        case Thinking(text):
+            return OutputReasoning(item_id("rs", stem, at), status, (ReasoningText(text),))
+        case Text(text):
+            return OutputMessage(item_id("msg", stem, at), status, (OutputText(text, logprobs),))
+        case ToolCall(call_id, name, arguments) if name in customs:
+            return OutputCustomCall(item_id("ctc", stem, at), status, call_id, name, custom_input(arguments))
+        case ToolCall(call_id, name, arguments):
+            return OutputFunctionCall(item_id("fc", stem, at), status, call_id, name, arguments)

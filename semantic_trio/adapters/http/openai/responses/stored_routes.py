@@ -1,0 +1,146 @@
+"""Routes of responses that are being made or stored: told, cancelled, deleted. Knows nothing of how they are made."""
+
+from typing import Annotated, Literal
+
+import attrs
+import msgspec
+from quart import Blueprint, Response, request
+from quart_schema import document_querystring, document_response
+
+from semantic_trio.adapters.http.common.faults import Fault, OpenAIError
+from semantic_trio.adapters.http.common.json_decoding import decode
+from semantic_trio.adapters.http.common.json_responses import json_answer
+from semantic_trio.adapters.http.common.openapi import document_faults
+from semantic_trio.adapters.http.openai.responses.history import input_items
+from semantic_trio.adapters.http.openai.responses.response_object import ResponseAnswer, ResponseError
+from semantic_trio.adapters.http.openai.responses.state import ResponsesState
+from semantic_trio.adapters.http.serving.app_state import AppState
+from semantic_trio.adapters.http.serving.deletion import forget_response
+from semantic_trio.domain.errors import InvalidRequestError, ResponseNotFoundError
+from semantic_trio.domain.responses import StoredResponse
+
+LOST = ResponseError("server_error", "the server ended while this response was made")
+PAGE, LONGEST_PAGE = 20, 100
+
+
+@attrs.frozen
+class DeletedResponse:
+    """That a response is gone."""
+
+    id: str
+    deleted: bool = True
+    object: Literal["response"] = "response"
+
+
+@attrs.frozen
+class ItemPage:
+    """Some of the items that came with a request."""
+
+    data: list[dict[str, object]]
+    first_id: str | None
+    last_id: str | None
+    has_more: bool
+    object: Literal["list"] = "list"
+
+
+@attrs.frozen
+class PageParams:
+    """Which items are wanted."""
+
+    limit: Annotated[int, msgspec.Meta(ge=1, le=LONGEST_PAGE)] = PAGE
+    order: Literal["asc", "desc"] = "desc"
+    after: str | None = None  # the id of the item before
+
+
+def routes(state: AppState, responses: ResponsesState) -> Blueprint:
+    """`/v1/responses/<id>` and what is below it."""
+    blueprint = Blueprint("responses-kept", __name__)
+
+    @blueprint.get("/v1/responses/<response_id>")
+    @document_response(ResponseAnswer, 200)
+    @document_faults(OpenAIError, 400, 401, 403, 404, 503)
+    async def get_response(response_id: str) -> Response:
+        """Tell a response as it is now."""
+        if request.args.get("stream", "").lower() in {"true", "1"}:
+            raise InvalidRequestError("a stored response is told whole, and not streamed", "stream", quotes=False)
+        turn = responses.active.find(response_id)
+        return json_answer(turn.response) if turn is not None and turn.is_stored else _told(await _find(responses, response_id))
+
+    @blueprint.delete("/v1/responses/<response_id>")
+    @document_response(DeletedResponse, 200)
+    @document_faults(OpenAIError, 401, 403, 404, 503)
+    async def delete_response(response_id: str) -> Response:
+        """Forget what was said in a response, for good, and the agents that have read it.
+
+        One that is being made is cancelled; what follows it is left, and can be followed no more.
+        """
+        await _cancel(responses, response_id)
+        is_known = [await forget_response(model, response_id) for model in state.models]
+        if not (await responses.store.ask(lambda store: store.delete(response_id)) or any(is_known)):
+            raise ResponseNotFoundError(response_id)
+        return json_answer(DeletedResponse(response_id))
+
+    @blueprint.post("/v1/responses/<response_id>/cancel")
+    @document_response(ResponseAnswer, 200)
+    @document_faults(OpenAIError, 401, 403, 404, 503)
+    async def cancel_response(response_id: str) -> Response:
+        """Give up what is still to come of a response; what was said is kept. One that has ended is told as it is."""
+        ended = await _cancel(responses, response_id)
+        return json_answer(ended) if ended is not None else _told(await _find(responses, response_id))
+
+    @blueprint.get("/v1/responses/<response_id>/input_items")
+    @document_querystring(PageParams)
+    @document_response(ItemPage, 200)
+    @document_faults(OpenAIError, 400, 401, 403, 404, 503)
+    async def list_input_items(response_id: str) -> Response:
+        """List the items that came with the request for a response, those of this turn alone."""
+        wanted = _params(request.args.to_dict())
+        record = await responses.store.ask(lambda store: store.get(response_id))
+        if record is None:
+            responses.active.refuse_unfinished(response_id, "response_id")
+            raise ResponseNotFoundError(response_id)
+        return json_answer(_page(input_items(record), wanted))
+
+    return blueprint
+
+
+async def _find(responses: ResponsesState, response_id: str) -> StoredResponse:
+    record = await responses.store.ask(lambda store: store.get(response_id))
+    if record is None:
+        raise ResponseNotFoundError(response_id)
+    return record
+
+
+async def _cancel(responses: ResponsesState, response_id: str) -> ResponseAnswer | None:
+    """The end of a response that was being made; None where none of this id was, or whoever made it has left it."""
+    turn = responses.active.find(response_id)
+    if turn is None:
+        return None
+    turn.cancel()
+    await turn.over.wait()
+    return turn.final
+
+
+def _told(record: StoredResponse) -> Response:
+    """A stored response as it was answered. One that is still being made, and by nobody here, was left by a server that has ended."""
+    assert record.output is not None
+    if not record.is_pending:
+        return json_answer(msgspec.Raw(record.output))
+    return json_answer(decode(record.output, dict[str, object]) | {"status": "failed", "error": attrs.asdict(LOST)})
+
+
+def _params(given: dict[str, str]) -> PageParams:
+    try:
+        return msgspec.convert(given, PageParams, strict=False)
+    except msgspec.ValidationError as error:
+        raise Fault(400, str(error), is_private=True) from error
+
+
+def _page(items: list[dict[str, object]], wanted: PageParams) -> ItemPage:
+    ordered = items if wanted.order == "asc" else items[::-1]
+    ids = [str(item["id"]) for item in ordered]
+    if wanted.after is not None and wanted.after not in ids:
+        raise InvalidRequestError(f"no item {wanted.after!r} came with the request", "after")
+    start = 0 if wanted.after is None else len(ids) - ids[::-1].index(wanted.after)  # the last of this id: clients may give several the same
+    page, page_ids = ordered[start : start + wanted.limit], ids[start : start + wanted.limit]
+    return ItemPage(page, page_ids[0] if page_ids else None, page_ids[-1] if page_ids else None, start + wanted.limit < len(ordered))

@@ -1,0 +1,81 @@
+"""Routes that tell which models are served: one answer that both protocols' clients can read."""
+
+import datetime
+from typing import Literal
+
+import attrs
+from quart import Blueprint, Response
+from quart_schema import document_response
+
+from semantic_trio.adapters.http.common.faults import OpenAIError
+from semantic_trio.adapters.http.common.json_responses import json_answer
+from semantic_trio.adapters.http.common.openapi import document_faults
+from semantic_trio.adapters.http.serving.app_state import AppState
+from semantic_trio.adapters.http.serving.served_model import ServedModel
+from semantic_trio.domain.embedding import Pooling
+
+
+@attrs.frozen
+class Embeddings:
+    """How a model embeds texts."""
+
+    dimensions: int
+    pooling: Pooling
+    is_approximate: bool  # it was made to generate, not to embed
+
+
+@attrs.frozen
+class ModelEntry:
+    """A model, in the fields of both protocols."""
+
+    id: str
+    display_name: str
+    created_at: str  # RFC 3339
+    created: int
+    max_input_tokens: int
+    max_tokens: int
+    type: Literal["model"] = "model"
+    object: Literal["model"] = "model"
+    owned_by: str = "local"
+    embeddings: Embeddings | None = None  # null: it makes none
+
+
+@attrs.frozen
+class ModelList:
+    """All models, in the fields of both protocols."""
+
+    data: list[ModelEntry]
+    first_id: str | None
+    last_id: str | None
+    has_more: Literal[False] = False
+    object: Literal["list"] = "list"
+
+
+def routes(state: AppState) -> Blueprint:
+    """`/v1/models` and `/v1/models/<id>`."""
+    blueprint = Blueprint("models", __name__)
+
+    @blueprint.get("/v1/models")
+    @document_response(ModelList, 200)
+    @document_faults(OpenAIError, 401, 403)
+    async def list_models() -> Response:
+        """List the models that are served."""
+        data = [entry(model) for model in state.models]
+        return json_answer(ModelList(data, data[0].id, data[-1].id))
+
+    @blueprint.get("/v1/models/<path:model_id>")
+    @document_response(ModelEntry, 200)
+    @document_faults(OpenAIError, 401, 403, 404)
+    async def get_model(model_id: str) -> Response:
+        """Describe the model a name means."""
+        return json_answer(entry(state.resolve(model_id)))
+
+    return blueprint
+
+
+def entry(model: ServedModel) -> ModelEntry:
+    """A model as clients read it."""
+    card, size = model.card, model.engine.runner.embedding_size
+    embeddings = Embeddings(size, card.embeds.pooling, card.embeds.is_approximate) if size else None
+    created_at = datetime.datetime.fromtimestamp(card.created_at, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    return ModelEntry(card.id, card.display_name, created_at, card.created_at, card.context_length, card.context_length, embeddings=embeddings)

@@ -1,0 +1,1 @@
+"""The served model, and the one way from a request to a generation and back, for all protocols."""

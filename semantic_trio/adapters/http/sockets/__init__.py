@@ -1,0 +1,1 @@
+"""Sockets and connections: the web server."""

@@ -1,0 +1,236 @@
+"""Sockets, HTTP/1.1 and HTTP/2 without TLS: hypercorn, contained.
+
+Knows connections. Knows nothing of the application behind them. What hypercorn 0.18.0 does not do itself is done here: an exception in one
+connection stays in it, a client that does not read is dropped after a while, and the sockets are bound before anything else happens. The
+reproductions are tests/http/test_containment.py: when they pass with hypercorn's own `serve`, delete this class.
+"""
+
+import contextlib
+import errno
+import logging
+import os
+import socket
+from functools import partial
+
+import h11
+import structlog
+import trio
+from hypercorn.config import Config
+from hypercorn.events import Closed, Event, RawData, Updated
+from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, ConnectionState, Scope
+from hypercorn.utils import wrap_app
+
+from semantic_trio.adapters.http.sockets.connections import Connections, most_connections
+
+log = structlog.get_logger(__name__)
+
+# Connections the kernel holds for us while we are busy: the storm of 200 clients must not see a refusal.
+BACKLOG = 512
+# How long an idle connection stays open. Clients pool connections for 5 s (httpx) to minutes; one that closes first races with their next request.
+KEEP_ALIVE_SECONDS = 75
+# Seconds from the first byte of a request to the end of its headers, whose bytes may come as slowly as they like within.
+HEAD_SECONDS = 15
+# Bytes of request line and headers together.
+MAX_HEADER_BYTES = 65_536
+
+
+class ContainedConfig(Config):
+    """Hypercorn's settings and ours."""
+
+    write_timeout_seconds: float = 10.0
+    head_seconds: float = HEAD_SECONDS
+
+
+class ContainedServer(TCPServer):
+    """One connection, whose failures are its own."""
+
+    config: ContainedConfig
+    stream: trio.SocketStream  # type: ignore[assignment]  # hypercorn annotates TLS streams alone and takes both
+    _has_left = False  # the client sends nothing more
+    _idle: trio.CancelScope | None = None  # of the idle timer, until the next request begins
+    _waiting_since: float
+
+    async def run(self) -> None:
+        """Serve the connection until it closes. Raises nothing but cancellation."""
+        self._waiting_since = trio.current_time()
+        try:
+            await super().run()
+        except* Exception as group:  # noqa: BLE001
+            # Hypercorn's own `run` catches OSError alone, and then one malformed WebSocket or h2c upgrade ends the server (hypercorn #225).
+            log.warning("connection failed", error=_first_leaf(group))
+        finally:
+            self.drop()  # hypercorn does not get to it when it is cancelled
+
+    @property
+    def waiting_since(self) -> float | None:
+        """See `Connection.waiting_since`. Of HTTP/2 it is not known whether requests are whole: such a connection waits when it is idle."""
+        inner = self.protocol.protocol if hasattr(self, "protocol") else None
+        if isinstance(inner, H11Protocol) and inner.connection.their_state in {h11.IDLE, h11.SEND_BODY}:
+            return self._waiting_since
+        return self._waiting_since if self._idle is not None else None
+
+    def drop(self) -> None:
+        """See `Connection.drop`. Its reader wakes up and ends everything else."""
+        self.stream.socket.close()
+
+    async def _read_data(self) -> None:
+        """Read until the client closes, and then end the idle timer: hypercorn's own waits for the keep-alive time with the socket in CLOSE-WAIT."""
+        with contextlib.suppress(trio.ClosedResourceError, trio.BrokenResourceError):
+            while data := await self.stream.receive_some(MAX_RECV):
+                self._begin_head()
+                await self.protocol.handle(RawData(bytes(data)))
+            await self.protocol.handle(RawData(b""))
+        await self.protocol.handle(Closed())
+        self._has_left = True
+        await self.idle_task.stop()
+
+    async def _idle_timeout(self) -> None:
+        """Close the connection when no request begins for the keep-alive time, or one that has begun does not get to the end of its headers."""
+        with trio.move_on_after(self.config.keep_alive_timeout) as self._idle:
+            await self.context.terminated.wait()
+        with trio.CancelScope(shield=True):
+            await self._initiate_server_close()
+
+    def _begin_head(self) -> None:
+        """Give a request the time for its headers: once, however many bytes of it come."""
+        if self._idle is not None:
+            self._idle.deadline = min(self._idle.deadline, trio.current_time() + self.config.head_seconds)
+            self._idle = None
+
+    async def protocol_send(self, event: Event) -> None:
+        """Send raw bytes within the write timeout, or drop the connection; everything else is hypercorn's."""
+        if isinstance(event, Updated) and event.idle:
+            self._waiting_since = trio.current_time()
+            if self._has_left:
+                return  # an answer that ends after the client has left begins no keep-alive time
+        if not isinstance(event, RawData):
+            await super().protocol_send(event)
+            return
+        async with self.send_lock:
+            rest = self._send_now(event.data)
+            sent = not rest or await self._send_in_time(rest)
+        if not sent:
+            await trio.aclose_forcefully(self.stream)
+            await self.protocol.handle(Closed())
+
+    def _send_now(self, data: bytes) -> bytes:
+        """Send what the socket takes at once; the rest, which is all of it where the socket fails.
+
+        Nearly every write of a stream ends here, and costs neither a deadline nor another turn of the event loop.
+        """
+        try:
+            return data[os.write(self.stream.socket.fileno(), data) :]
+        except OSError:
+            return data
+
+    async def send_in_time(self, send: ASGISendCallable, message: ASGISendEvent) -> None:
+        """Send a message of an HTTP/2 answer, or drop the connection: its client may keep a stream from being sent, with raw bytes going through."""
+        with trio.move_on_after(self.config.write_timeout_seconds) as waiting:
+            await send(message)
+        if waiting.cancelled_caught:
+            self.drop()
+
+    async def _send_in_time(self, data: bytes) -> bool:
+        # A client that stops reading would hold this write, and so the shutdown, for ever: hypercorn shields it without a deadline.
+        with trio.move_on_after(self.config.write_timeout_seconds, shield=True):
+            try:
+                await self.stream.send_all(data)
+            except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):  # busy: the reader is closing it
+                return False
+            return True
+        return False
+
+
+async def serve_http(
+    app: ASGIFramework,
+    *,
+    host: str,
+    port: int,
+    write_timeout_seconds: float,
+    graceful_seconds: float,
+    shutdown: trio.Event,
+    task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve `app` until `shutdown`; then accept nobody, let requests end within `graceful_seconds`, and drop the rest.
+
+    Reports the bound port once clients can connect. Returns at the latest `graceful_seconds` and one write timeout after `shutdown`.
+    Raises `OSError` when the address cannot be bound, before anything else happens.
+    """
+    listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(sock)) for sock in await bind(host, port)]
+    context = WorkerContext(None)
+    connections = Connections(most_connections())
+    connection = partial(_connection, app, _config(write_timeout_seconds), context, connections)
+    async with trio.open_nursery() as serving:
+        async with trio.open_nursery() as accepting:
+            for listener in listeners:
+                accepting.start_soon(connections.accept, listener, connection, serving)
+            task_status.started(listeners[0].socket.getsockname()[1])
+            await shutdown.wait()
+            accepting.cancel_scope.cancel()
+        await context.terminated.set()
+        serving.cancel_scope.deadline = trio.current_time() + graceful_seconds
+
+
+async def bind(host: str, port: int) -> list[socket.socket]:
+    """Listen on every address of `host`; port 0 takes a free one, the same for all. The caller closes the sockets. Raises `OSError`."""
+    found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    sockets: list[socket.socket] = []
+    missing: OSError | None = None
+    for family, address in dict.fromkeys((entry[0], entry[4][0]) for entry in found):
+        try:
+            sockets.append(_listen(str(address), port, family))
+        except OSError as error:
+            if error.errno not in {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}:  # a name may stand for an address this machine has not got
+                _close_all(sockets)
+                raise
+            missing = error
+        else:
+            port = sockets[-1].getsockname()[1]
+    if not sockets:
+        raise missing or OSError(errno.EADDRNOTAVAIL, f"{host} has no address")
+    return sockets
+
+
+def _listen(address: str, port: int, family: int) -> socket.socket:
+    sock = socket.create_server((address, port), family=family, backlog=BACKLOG)
+    sock.setblocking(False)
+    return sock
+
+
+def _close_all(sockets: list[socket.socket]) -> None:
+    for sock in sockets:
+        sock.close()
+
+
+async def _connection(app: ASGIFramework, config: Config, context: WorkerContext, connections: Connections, stream: trio.SocketStream) -> None:
+    async def bounded(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        is_http2 = scope["type"] == "http" and scope["http_version"] == "2"
+        await app(scope, receive, partial(server.send_in_time, send) if is_http2 else send)
+
+    # Hypercorn annotates TLS streams alone and takes both.
+    server = ContainedServer(wrap_app(bounded, 0, "asgi"), config, context, ConnectionState({}), stream)  # type: ignore[arg-type]
+    connections.add(server)
+    try:
+        await server.run()
+    finally:
+        connections.discard(server)
+
+
+def _config(write_timeout_seconds: float) -> ContainedConfig:
+    config = ContainedConfig()
+    config.write_timeout_seconds = write_timeout_seconds
+    config.head_seconds = HEAD_SECONDS
+    config.keep_alive_timeout = KEEP_ALIVE_SECONDS
+    config.h11_max_incomplete_size = MAX_HEADER_BYTES
+    config.include_server_header = False
+    config.errorlog = logging.getLogger("hypercorn.error")  # no handler of its own: lines go where all lines go
+    return config
+
+
+def _first_leaf(error: BaseException) -> str:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return f"{type(error).__name__}: {error}"
