@@ -36,7 +36,9 @@ class ModelRunner(Protocol):
         """Close rows, drop, open rows, start one forward pass, take marks.
 
         Returns what has been drawn since the last answer; with `in_flight` set the tokens of this very plan come with the next answer (a plan
-        without work collects them). A running step is not interrupted by cancellation: its tokens are lost to a caller that was.
+        without work collects them). A plan with drafts is answered at once, for what comes next depends on how many are accepted: of its tokens,
+        those that were sampled behind accepted drafts are returned, and what was read beyond them is taken out of the rows.
+        A running step is not interrupted by cancellation: its tokens are lost to a caller that was.
         A key that is saved again replaces what was kept under it.
         Raises `StepFailedError` when the device does, and then every row is in doubt until `reset`; stored blocks and marks are not.
         """

@@ -64,6 +64,11 @@ class GenerationRequest:
     marks: tuple[int, ...] = ()  # positions of the prompt others are likely to begin with: the end of its head
     breakpoints: tuple[Breakpoint, ...] = ()  # and those the client says so of
 
+    @property
+    def looks_back(self) -> bool:
+        """True if a draw depends on the tokens that were drawn before it."""
+        return self.grammar is not None or self.steering.looks_back or self.sampling.repetition_penalty != 1.0
+
 
 class FinishReason(enum.Enum):
     """Why a generation, or the answer that is read from it, ended by itself."""

@@ -183,6 +183,16 @@ class Memory(AgentMemory):
             self.store.pool.resize(("row", number), amount)
         tenant.has_room_for = self.spec.row_limit(tokens, self.chunk_tokens)
 
+    def fits_freely(self, number: int, tokens: int) -> bool:
+        """True if a row can grow to so many tokens without evicting anything."""
+        tenant = self._rows[number]
+        more = sum(self._row_amount(tokens, tenant.row.shared)) - self.store.pool.size(("row", number))
+        return tokens <= tenant.has_room_for or more <= self.store.pool.available
+
+    def packed(self, number: int) -> bytearray:
+        """The tokens of a row's prompt and of its answer, packed. To be read only."""
+        return self._rows[number].row.packed
+
     def extend(self, number: int, token: int) -> None:
         """A row has drawn a token."""
         self._rows[number].row.packed += pack_one(token)

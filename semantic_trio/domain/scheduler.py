@@ -6,7 +6,7 @@ a commit may answer an earlier plan (the device looks one step ahead): tokens ar
 
 import collections
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import attrs
 
@@ -23,6 +23,7 @@ from semantic_trio.domain.pace import DecodePace, PrefillPace
 from semantic_trio.domain.prefix import NO_MATCH, Match
 from semantic_trio.domain.sequence import Phase, Sequence
 from semantic_trio.domain.shares import fair_shares
+from semantic_trio.domain.speculation import Speculation
 from semantic_trio.domain.step import (
     Chunk,
     Closing,
@@ -72,6 +73,7 @@ class Scheduler:
 
     limits: Limits
     memory: Memory
+    speculation: Speculation = attrs.field(factory=Speculation)
     prefill_pace: PrefillPace = attrs.field(factory=PrefillPace)
     decode_pace: DecodePace = attrs.field(factory=DecodePace)
     preemptions: int = attrs.field(init=False, default=0)
@@ -84,6 +86,7 @@ class Scheduler:
     _closing: list[Agent] = attrs.field(init=False, factory=list)  # whose rows are closed by the plan that was handed out
     _to_close: list[Closing] = attrs.field(init=False, factory=list)
     _late: dict[int, Sequence] = attrs.field(init=False, factory=dict)  # preempted since the last answer: one token more may be on its way
+    _verifying: list[tuple[Sequence, Decode]] = attrs.field(init=False, factory=list)  # with the drafts that the step under way verifies
     _next_row: int = attrs.field(init=False, default=0)
     _arrivals: int = attrs.field(init=False, default=0)
     _in_flight: bool = attrs.field(init=False, default=False)
@@ -154,7 +157,7 @@ class Scheduler:
         opened = tuple(self._admit())
         self.memory.await_entries(frozenset[CacheEntry]().union(*(sequence.awaited for sequence in self._waiting)))
         read = {row: sequence.known for row, sequence in self._rows.items()}
-        decode = tuple(Decode(s.row, s.draw()) for s in self._rows.values() if s.wants_decode)
+        decode = self._decodes()
         prefill = tuple(self._chunks())
         marks = self._publish(prefill)
         closing, self._to_close = tuple(self._to_close), []
@@ -174,6 +177,7 @@ class Scheduler:
         self._closing = []
         if result.timing is not None:
             self._learn(result.timing)
+        self._learn_drafts(result.drawn)
         events: list[tuple[Sequence, Event]] = []
         for drawn in result.drawn:
             if drawn.row in self._rows:
@@ -199,7 +203,7 @@ class Scheduler:
 
     def expected_seconds(self, plan: StepPlan) -> float:
         """How long the step should take, as far as is known."""
-        seconds = self.decode_pace.seconds(len(plan.decode))
+        seconds = self.decode_pace.seconds(plan.decode_tokens)
         if plan.prefill:
             seconds += self.prefill_pace.seconds(plan.prompt_tokens, plan.prefill_context)
         return seconds
@@ -228,7 +232,7 @@ class Scheduler:
         self._to_close, self._in_flight = [], False
         self._recent.clear()
         self._late.clear()
-        self._closing = []
+        self._closing, self._verifying = [], []
         return lost, saves
 
     def recovered(self, inventory: Inventory) -> None:
@@ -433,6 +437,36 @@ class Scheduler:
 
     # ------------------------------------------------------------------------------------------------------------------- steps
 
+    def _decodes(self) -> tuple[Decode, ...]:
+        """The rows that draw in the next step. With drafts where a row has any."""
+        decoding = [sequence for sequence in self._rows.values() if sequence.wants_decode]
+        drafts = self.speculation.shared_out([self._drafts(sequence) for sequence in decoding])
+        decodes = tuple(Decode(sequence.row, sequence.draw(), some) for sequence, some in zip(decoding, drafts, strict=True))
+        self._verifying = [(sequence, decode) for sequence, decode in zip(decoding, decodes, strict=True) if decode.drafts]
+        return decodes
+
+    def _drafts(self, sequence: Sequence) -> tuple[int, ...]:
+        """Drafts of a row, as far as there is free memory for what it would read."""
+        if not self.speculation.is_on or sequence.most_drafts < 1:
+            return ()
+        drafts = sequence.lookup.propose(self.memory.packed(sequence.row), sequence.unknown, sequence.most_drafts)
+        length = sequence.fed + 1 + len(drafts)
+        if not drafts or not self.memory.fits_freely(sequence.row, length):
+            return ()
+        self.memory.grow(sequence.row, length)
+        return drafts
+
+    def _learn_drafts(self, drawn: Iterable[Drawn]) -> None:
+        """Note how many drafts of each row were accepted: so many tokens more than one it has drawn."""
+        last = {one.row: one.index for one in drawn} if self._verifying else {}
+        for sequence, decode in self._verifying:
+            accepted = last.get(decode.row, decode.draws) - decode.draws
+            self.speculation.drafted += len(decode.drafts)
+            self.speculation.accepted += accepted
+            tokens = len(sequence.request.prompt) + len(sequence.generated)
+            sequence.lookup.verified(len(decode.drafts), accepted, tokens, self.speculation.most)
+        self._verifying = []
+
     def _chunks(self) -> Iterator[Chunk]:
         reading = [s for s in self._rows.values() if s.phase is Phase.PREFILLING]
         if not reading:
@@ -495,9 +529,9 @@ class Scheduler:
 
     def _learn(self, timing: StepTiming) -> None:
         if not timing.prefill_tokens:
-            self.decode_pace.observe(timing.decode_rows, timing.seconds)
+            self.decode_pace.observe(timing.decode_tokens, timing.seconds)
             return
-        extra = timing.seconds - self.decode_pace.seconds(timing.decode_rows)
+        extra = timing.seconds - self.decode_pace.seconds(timing.decode_tokens)
         self.prefill_pace.observe(timing.prefill_tokens, timing.prefill_context, extra)
 
 

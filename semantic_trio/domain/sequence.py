@@ -12,6 +12,7 @@ from semantic_trio.domain.chain import TokenRun
 from semantic_trio.domain.entries import CacheEntry
 from semantic_trio.domain.generation import Event, Finished, FinishReason, GenerationRequest, TokenEvent
 from semantic_trio.domain.reuse import Reuse
+from semantic_trio.domain.speculation import PromptLookup
 from semantic_trio.domain.step import Drawn
 from semantic_trio.domain.stopping import StopStrings, TextDecoder
 
@@ -45,6 +46,7 @@ class Sequence:
     awaited: frozenset[CacheEntry] = attrs.field(init=False, default=frozenset())  # what that was, and what it goes with
     marks: set[int] = attrs.field(init=False, factory=set)  # positions at which a chunk has to end
     passing: set[int] = attrs.field(init=False, factory=set)  # those of them whose marks take each other's place
+    lookup: PromptLookup = attrs.field(init=False, factory=PromptLookup)
     _stops: StopStrings = attrs.field(init=False)
     _read: int = attrs.field(init=False, default=0)  # of `replay`, as planned
     _planned: int = attrs.field(init=False, default=0)  # tokens whose drawing is planned or done
@@ -86,6 +88,16 @@ class Sequence:
         """Whether another token should be planned."""
         return self.phase is Phase.DECODING and self._planned < self.max_tokens
 
+    @property
+    def unknown(self) -> int:
+        """Tokens whose drawing is planned and that have not been seen here."""
+        return self._planned - len(self.generated)
+
+    @property
+    def most_drafts(self) -> int:
+        """Drafts that the next step may verify: a draw that depends on those before it cannot be verified, and none goes beyond the limit."""
+        return 0 if self.request.looks_back else self.max_tokens - self._planned - 1
+
     def start(self, row: int, restored: int) -> None:
         """Take a row whose cache holds the first `restored` tokens, and read on."""
         self.row, self.phase, self._read = row, Phase.PREFILLING, restored
@@ -116,6 +128,7 @@ class Sequence:
     def accept(self, drawn: Drawn) -> list[Event]:
         """Take a drawn token: the events it causes, the last of them `Finished` when it ends the sequence."""
         self.generated.append(drawn.token)
+        self._planned = max(self._planned, len(self.generated))  # more than planned where drafts were accepted
         ends_turn = drawn.token in self.request.stop_tokens
         text = "" if ends_turn else self._stops.push(self._decoder.push(drawn.token))
         events: list[Event] = [TokenEvent(drawn.token, text, drawn.logprob, drawn.top)]

@@ -1,9 +1,11 @@
 """What crosses to the device and back in one step: ids, counts and frozen values, never arrays.
 
-A step is one forward pass over rows of different lengths at once: one token of every decoding row, and a piece of each prompt that is being
-read. Results may lag: the answer to a step carries whatever was finished since the answer before, so that a device can work on the next pass
-while this one is being looked at.
+A step is one forward pass over rows of different lengths at once: one token of every decoding row, with drafts of those that may follow it, and a
+piece of each prompt that is being read. Results may lag: the answer to a step carries whatever was finished since the answer before, so that a device
+can work on the next pass while this one is being looked at.
 """
+
+from collections.abc import Sequence
 
 import attrs
 
@@ -22,6 +24,7 @@ class PassSizes:
 
     rows: int  # that decode at the same time
     prompt_tokens: int  # read in one pass
+    decode_tokens: int = 0  # of rows that decode, drafts included; 0: rows cannot be rewound, and take no drafts
 
 
 @attrs.frozen
@@ -114,17 +117,32 @@ class Chunk:
 
 @attrs.frozen
 class Decode:
-    """One more token for a row that has drawn one: it reads that one and draws number `draws`."""
+    """One more token for a row that has drawn one: it reads that one and draws number `draws`.
+
+    `drafts` are the tokens that may be drawn next. The row reads each of them while it equals the token that is drawn in its place, and draws one
+    more token behind each that it reads.
+    """
 
     row: int
     draws: int
+    drafts: tuple[int, ...] = ()
+
+    @property
+    def indices(self) -> range:
+        """Indices of the tokens that are drawn if all drafts are accepted."""
+        return range(self.draws, self.draws + 1 + len(self.drafts))
+
+    def accepted(self, drawn: Sequence[int]) -> int:
+        """The number of drafts that equal the tokens drawn in their places."""
+        pairs = enumerate(zip(self.drafts, drawn, strict=False))
+        return next((place for place, (draft, token) in pairs if draft != token), len(self.drafts))
 
 
 @attrs.frozen
 class StepTiming:
     """What one finished forward pass was, and how long the device was busy with it."""
 
-    decode_rows: int
+    decode_tokens: int  # of decoding rows, drafts included
     prefill_tokens: int
     prefill_context: int  # see `StepPlan.prefill_context`
     seconds: float
@@ -158,6 +176,16 @@ class StepPlan:
         return tuple(d.row for d in self.decode) + tuple(c.row for c in self.prefill)
 
     @property
+    def has_drafts(self) -> bool:
+        """True if drafts are verified in this step."""
+        return any(decode.drafts for decode in self.decode)
+
+    @property
+    def decode_tokens(self) -> int:
+        """Tokens of decoding rows that are read in this step, drafts included."""
+        return sum(len(decode.indices) for decode in self.decode)
+
+    @property
     def prompt_tokens(self) -> int:
         """Prompt tokens read in this step."""
         return sum(len(chunk.tokens) for chunk in self.prefill)
@@ -169,7 +197,7 @@ class StepPlan:
 
     def timing(self, seconds: float) -> StepTiming:
         """What to report of this step when it kept the device busy for so long."""
-        return StepTiming(len(self.decode), self.prompt_tokens, self.prefill_context, seconds)
+        return StepTiming(self.decode_tokens, self.prompt_tokens, self.prefill_context, seconds)
 
 
 @attrs.frozen
@@ -191,3 +219,7 @@ class StepResult:
     timing: StepTiming | None = None
     stuck: tuple[int, ...] = ()  # rows whose grammar cannot say what may come next: they draw no more
     in_flight: bool = False  # whether a pass was started whose tokens are still to come
+
+    def followed_by(self, later: "StepResult") -> "StepResult":
+        """Two answers in one."""
+        return StepResult(self.drawn + later.drawn, later.timing, tuple(sorted({*self.stuck, *later.stuck})), later.in_flight)

@@ -51,6 +51,7 @@ from semantic_trio.domain.generation import GenerationRequest
 from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.said import Said
 from semantic_trio.domain.scheduler import Limits, Scheduler
+from semantic_trio.domain.speculation import Speculation
 from semantic_trio.entrypoints.address import check_address
 from semantic_trio.entrypoints.clock import RunningClock
 from semantic_trio.entrypoints.locking import cache_locked, holder
@@ -191,7 +192,7 @@ class Server:
         memory = Memory(runner.spec, budget, limits.chunk_tokens, most_agents, disk, text_fingerprint)
         return Engine(
             runner,
-            Scheduler(limits, memory),
+            Scheduler(limits, memory, Speculation(self.settings.num_draft_tokens, runner.sizes.decode_tokens)),
             queue_limit=self.settings.queue_limit,
             step_deadline_seconds=self.settings.step_deadline_seconds,
             batch_window_seconds=self.settings.batch_window_ms / 1000,

@@ -86,6 +86,9 @@ class Settings:
     )
     max_batch_size: int = ts.option(default=0, validator=_between(0, 256), help="Requests that generate at the same time; 0: what suits the device.")
     prefill_step_size: int = ts.option(default=0, validator=_between(0, 65536), help="Most prompt tokens read in one step; 0: what suits the device.")
+    num_draft_tokens: int = ts.option(
+        default=0, validator=_between(0, 64), help="Most tokens that are drafted for a request in one step, from what it has read; 0: none."
+    )
     max_decode_stall_ms: float = ts.option(
         default=250.0, validator=_between(1, 60_000), help="Most that reading prompts may lengthen a step of those who generate."
     )

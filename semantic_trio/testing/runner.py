@@ -4,7 +4,7 @@ import hashlib
 import math
 import struct
 from collections import Counter
-from collections.abc import Callable, Mapping, MutableSequence, Sequence
+from collections.abc import Callable, Iterator, Mapping, MutableSequence, Sequence
 
 import attrs
 import trio
@@ -16,6 +16,7 @@ from semantic_trio.domain.geometry import LayerGroup, LayerKind, ModelCacheSpec
 from semantic_trio.domain.steering import GrammarState
 from semantic_trio.domain.step import (
     BlockKey,
+    Decode,
     Drawn,
     Inventory,
     MarkKey,
@@ -30,7 +31,7 @@ from semantic_trio.domain.step import (
 )
 
 EMBEDDING_SIZE = 8
-PASSES = PassSizes(rows=8, prompt_tokens=512)
+PASSES = PassSizes(rows=8, prompt_tokens=512, decode_tokens=32)
 ALPHABET = 256  # tokens it knows
 LETTERS = range(ord("a"), ord("z") + 1)
 END_OF_TURN = 0  # the byte that ends a turn in `ByteCodec`'s alphabet
@@ -86,8 +87,8 @@ class FakeRunner:
     """A model whose next token is a function of every cache position it was given, so that a lost or mixed up one shows.
 
     Tokens are the letters a to z. `seconds_per_step` and `seconds_per_prompt_token` pass on trio's clock. Like the real one it answers one step
-    late, unless `look_ahead` is off. What is kept of a row are the tokens it has read, so that a wrong block or mark shows as well. A plan that
-    asks for what is not there fails an assertion.
+    late, unless `look_ahead` is off or drafts are verified. What is kept of a row are the tokens it has read, so that a wrong block or mark shows as
+    well. A plan that asks for what is not there fails an assertion.
     """
 
     seconds_per_step: float = 0.0
@@ -122,6 +123,9 @@ class FakeRunner:
         if not self.look_ahead:
             return now
         answer, self._late = self._late, now
+        if plan.has_drafts:
+            answer, self._late = answer.followed_by(now), StepResult()
+            return answer
         return attrs.evolve(answer, in_flight=plan.has_work)
 
     async def reset(self, keep: tuple[SaveBlock, ...] = ()) -> frozenset[BlockKey]:
@@ -238,6 +242,7 @@ class FakeRunner:
             row = self.rows[decode.row]
             row.read(row.seen[-1])
             drawn.append(self._draw(row, decode.draws))
+            drawn += self._verify(row, decode)
         for chunk in plan.prefill:
             row = self.rows[chunk.row]
             assert chunk.context == len(row.cache)
@@ -248,6 +253,14 @@ class FakeRunner:
             return StepResult()
         told = tuple(one for one in drawn if isinstance(one, Drawn))
         return StepResult(told, plan.timing(seconds), tuple(one for one in drawn if isinstance(one, int)))
+
+    def _verify(self, row: FakeRow, decode: Decode) -> Iterator[Drawn | int]:
+        """Read drafts as long as they equal what is drawn, and draw behind each."""
+        for index, draft in enumerate(decode.drafts, decode.draws + 1):
+            if row.seen[-1] != draft:
+                return
+            row.read(draft)
+            yield self._draw(row, index)
 
     def _draw(self, row: FakeRow, index: int) -> Drawn | int:
         """A token; the number of a row whose grammar cannot say what may come next."""

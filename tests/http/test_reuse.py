@@ -12,6 +12,7 @@ from semantic_trio.adapters.http.common.cache_report import cache_header
 from semantic_trio.adapters.metrics import Metrics
 from semantic_trio.domain.geometry import LayerGroup, LayerKind, ModelCacheSpec
 from semantic_trio.domain.reuse import MissCause, Reuse, Source
+from semantic_trio.domain.speculation import Speculation
 from semantic_trio.testing import FakeRunner
 from tests.http.messages import events
 from tests.http.serving import Call, Served, anthropic_body, get, openai_body, post, running, served
@@ -231,6 +232,19 @@ async def test_what_was_given_up_is_counted(autojump_clock: trio.testing.MockClo
     assert found[("semantic_eviction_total", "ram")] == server.engine.memory.store.evictions > 0
     assert found[("semantic_preemption_total",)] == server.engine.scheduler.preemptions
     assert found[("semantic_memory_discrepancy_total",)] == 0
+
+
+async def test_drafts_are_counted(autojump_clock: trio.testing.MockClock) -> None:
+    async with running(served(FakeRunner())) as server:
+        server.engine.scheduler.speculation = Speculation(most=8, pass_tokens=32)
+        await post(server.app, "/v1/chat/completions", openai_body("abcd" * 50, frequency_penalty=-2.0, max_tokens=40))
+        steered = await scraped(server)
+        await post(server.app, "/v1/chat/completions", openai_body("abcd" * 50, logit_bias={str(ord("e")): 100}, max_tokens=40))
+        found = await scraped(server)
+
+    assert steered[("semantic_draft_tokens_total",)] == 0
+    assert found[("semantic_draft_tokens_total",)] == server.engine.scheduler.speculation.drafted
+    assert found[("semantic_draft_tokens_total",)] >= found[("semantic_accepted_draft_tokens_total",)] > 20
 
 
 async def test_layers_that_are_no_attention_begin_again_at_the_end_of_the_system_prompt(autojump_clock: trio.testing.MockClock) -> None:

@@ -16,6 +16,7 @@ from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.reuse import Reuse
 from semantic_trio.domain.said import Said
 from semantic_trio.domain.scheduler import Limits, Scheduler
+from semantic_trio.domain.speculation import Speculation
 from semantic_trio.testing import ATTENTION_ONLY, ByteCodec, FakeRunner, MemoryFiles
 
 LIMITS = Limits(context_length=4096, max_rows=8, chunk_tokens=512, max_stall_seconds=0.25)
@@ -24,8 +25,10 @@ LIMITS = Limits(context_length=4096, max_rows=8, chunk_tokens=512, max_stall_sec
 BUDGET = 8 * 16 * 4096  # bytes: far more than the tests' rows need
 
 
-def scheduler(limits: Limits = LIMITS, spec: ModelCacheSpec = ATTENTION_ONLY, budget: int = BUDGET) -> Scheduler:
-    return Scheduler(limits, Memory(spec, budget, limits.chunk_tokens))
+def scheduler(
+    limits: Limits = LIMITS, spec: ModelCacheSpec = ATTENTION_ONLY, budget: int = BUDGET, speculation: Speculation | None = None
+) -> Scheduler:
+    return Scheduler(limits, Memory(spec, budget, limits.chunk_tokens), speculation or Speculation())
 
 
 def prompt(tokens: int, salt: int = 0) -> tuple[int, ...]:
@@ -57,10 +60,12 @@ def start_engine(nursery: trio.Nursery) -> StartEngine:
     async def start(runner: FakeRunner | None = None, **settings: object) -> Bench:
         runner = runner or FakeRunner()
         budget = settings.pop("budget", BUDGET)
+        speculation = settings.pop("speculation", None)
         assert isinstance(budget, int)
+        assert isinstance(speculation, Speculation | None)
         limits = attrs.evolve(LIMITS, **{k: settings.pop(k) for k in list(settings) if k in attrs.fields_dict(Limits)})  # type: ignore[arg-type]
         defaults = {"queue_limit": 64, "step_deadline_seconds": 60.0, "batch_window_seconds": 0.01}
-        engine = Engine(runner, scheduler(limits, runner.spec, budget), **(defaults | settings))  # type: ignore[arg-type]
+        engine = Engine(runner, scheduler(limits, runner.spec, budget, speculation), **(defaults | settings))  # type: ignore[arg-type]
         await nursery.start(engine.run)
         return Bench(engine, runner)
 

@@ -10,7 +10,8 @@ from semantic_trio.domain.generation import Event, Finished, GenerationRequest, 
 from semantic_trio.domain.scheduler import Limits
 from semantic_trio.domain.sequence import Phase, Sequence
 from semantic_trio.domain.shares import fair_shares
-from semantic_trio.domain.step import Drawn, Inventory, StepPlan, StepResult, StepTiming
+from semantic_trio.domain.speculation import Speculation
+from semantic_trio.domain.step import Decode, Drawn, Inventory, StepPlan, StepResult, StepTiming
 from semantic_trio.testing import ByteCodec
 from tests.unit.conftest import scheduler
 
@@ -37,9 +38,11 @@ class Device:
         self.rows: dict[int, int] = {}  # tokens read
         self.drawn: dict[int, int] = {}  # tokens drawn
         self.late = StepResult()
+        self.repeats = True  # rows draw one letter again and again; else one that they have not drawn lately
 
     def step(self, plan: StepPlan, ends: bool) -> StepResult:
         for closing in plan.close:
+            assert all(block.stop <= self.rows[closing.row] for block in closing.blocks), "what is kept was read"
             del self.rows[closing.row]
             self.drawn.pop(closing.row, None)
         for start in plan.open:
@@ -49,30 +52,44 @@ class Device:
         now = []
         for decode in plan.decode:
             assert self.drawn[decode.row] == decode.draws - 1, "draws follow one another"
-            now.append(self._draw(decode.row, decode.draws, ends))
-            self.rows[decode.row] += 1
+            now += self._verify(decode, ends)
         for chunk in plan.prefill:
             assert chunk.tokens, "no empty chunks"
             assert chunk.context == self.rows[chunk.row], "chunks follow one another"
             self.rows[chunk.row] += len(chunk.tokens)
             if chunk.draws is not None:
                 now.append(self._draw(chunk.row, chunk.draws, ends))
-        timing = StepTiming(len(plan.decode), plan.prompt_tokens, 0, 0.01) if plan.has_work else None
+        timing = StepTiming(plan.decode_tokens, plan.prompt_tokens, 0, 0.01) if plan.has_work else None
         answer, self.late = self.late, StepResult(tuple(now), timing)
+        if plan.has_drafts:
+            answer, self.late = answer.followed_by(self.late), StepResult()
+            return answer
         return StepResult(answer.drawn, answer.timing, in_flight=plan.has_work)
+
+    def _verify(self, decode: Decode, ends: bool) -> list[Drawn]:
+        """What a row draws: one token, and one behind each draft that is accepted."""
+        drawn = [self._draw(decode.row, decode.draws, ends)]
+        self.rows[decode.row] += 1
+        for index, draft in enumerate(decode.drafts, decode.draws + 1):
+            if drawn[-1].token != draft:
+                break
+            drawn.append(self._draw(decode.row, index, ends))
+            self.rows[decode.row] += 1
+        return drawn
 
     def _draw(self, row: int, index: int, ends: bool) -> Drawn:
         self.drawn[row] = index
-        return Drawn(row, index, 0 if ends else 97, -1.0)
+        letter = 97 if self.repeats else 98 + index % 25
+        return Drawn(row, index, 0 if ends else letter, -1.0)
 
 
 class SchedulerMachine(RuleBasedStateMachine):
     """Requests come, go, fail and are preempted in any order."""
 
-    @initialize(rows=st.integers(1, 4), chunk=st.integers(16, 64))
-    def begin(self, rows: int, chunk: int) -> None:
+    @initialize(rows=st.integers(1, 4), chunk=st.integers(16, 64), drafts=st.integers(0, 8))
+    def begin(self, rows: int, chunk: int, drafts: int) -> None:
         self.limits = Limits(context_length=200, max_rows=rows, chunk_tokens=chunk, max_stall_seconds=0.25)
-        self.scheduler, self.device = scheduler(self.limits), Device()
+        self.scheduler, self.device = scheduler(self.limits, speculation=Speculation(drafts, 12)), Device()
         self.alive: list[Sequence] = []
         self.tokens: dict[Sequence, int] = {}
 
@@ -95,13 +112,16 @@ class SchedulerMachine(RuleBasedStateMachine):
         running = [s for s in self.alive if s.phase in (Phase.PREFILLING, Phase.DECODING)]
         self.scheduler.preempt(data.draw(st.sampled_from(running)))
 
-    @rule(ends=st.booleans(), steps=st.integers(1, 5))
-    def advance(self, ends: bool, steps: int) -> None:
+    @rule(ends=st.booleans(), repeats=st.booleans(), steps=st.integers(1, 5))
+    def advance(self, ends: bool, repeats: bool, steps: int) -> None:
+        self.device.repeats = repeats
         for _ in range(steps):
             plan = self.scheduler.plan()
             if plan is None:
                 return
             assert plan.prompt_tokens <= self.limits.chunk_tokens
+            assert plan.decode_tokens <= max(12, len(plan.decode))
+            assert all(decode.indices.stop <= self._sequence(decode.row).max_tokens for decode in plan.decode)
             self._take(self.scheduler.commit(self.device.step(plan, ends)))
 
     @rule()
@@ -109,6 +129,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         for sequence in self.scheduler.lose_rows()[0]:
             self.alive.remove(sequence)
         self.device = Device()
+
+    def _sequence(self, row: int) -> Sequence:
+        return next(sequence for sequence in self.alive if sequence.row == row)
 
     def _take(self, events: list[tuple[Sequence, Event]]) -> None:
         for sequence, event in events:
@@ -122,6 +145,10 @@ class SchedulerMachine(RuleBasedStateMachine):
     @invariant()
     def rows_are_never_more_than_allowed(self) -> None:
         assert self.scheduler.running <= self.limits.max_rows
+
+    @invariant()
+    def the_books_agree(self) -> None:
+        self.scheduler.memory.audit()
 
     @invariant()
     def every_live_sequence_is_somewhere(self) -> None:

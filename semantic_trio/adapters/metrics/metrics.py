@@ -134,6 +134,9 @@ class _EngineCollector(Collector):
         yield GaugeMetricFamily("semantic_token_histories", "Conversations whose exact tokens are known.", len(self.said))
         yield GaugeMetricFamily("semantic_agents_active", "Agents in the middle of a turn.", active)
         yield CounterMetricFamily("semantic_preemption", "Rows given up for elder ones.", engine.scheduler.preemptions)
+        speculation = engine.scheduler.speculation
+        yield CounterMetricFamily("semantic_draft_tokens", "Tokens drafted from what a request has read.", speculation.drafted)
+        yield CounterMetricFamily("semantic_accepted_draft_tokens", "Drafted tokens that were accepted.", speculation.accepted)
         yield CounterMetricFamily("semantic_memory_discrepancy", "Differences found between books and device.", engine.discrepancies)
 
 

@@ -49,6 +49,10 @@ class DecodingLayout:
         """See `Layout.settled`."""
         return self._stack.copy_of(caches) if self._stack is not None and self._stack.holds(caches) else caches
 
+    def rewind(self, caches: RowCaches, count: int) -> None:
+        """See `Layout.rewind`."""
+        raise NotImplementedError("states of recurrent layers cannot be rewound, and latent attention reads drafts in another way than tokens")
+
     def unread(self, rows: Sequence[RowCaches]) -> tuple[list[mx.array], list[mx.array]]:
         """See `Layout.unread`. States of decoding rows are computed with their pass, so that those before them are freed."""
         written = [array for row in rows for array in state_of(row)] + (self._stack.arrays if self._stack is not None else [])

@@ -34,10 +34,18 @@ class Span:
     caches: RowCaches
     count: int
     wants_logits: bool  # of its last token
+    verifies: bool = False  # wants the logits of all its tokens
+
+    @property
+    def wanted(self) -> int:
+        """The number of its last tokens whose logits are wanted."""
+        return self.count if self.verifies else int(self.wants_logits)
 
 
 # A CPU gains nothing from more.
 SMALL_PASSES = PassSizes(rows=8, prompt_tokens=512)
+# Tokens of decoding rows that a CPU reads in one pass, drafts included: it computes each as slowly as one of a prompt.
+DECODE_TOKENS = 32
 
 
 class Layout(Protocol):
@@ -73,8 +81,11 @@ class Layout(Protocol):
     def forward(self, tokens: mx.array, spans: Sequence[Span]) -> mx.array | None:
         """Append `tokens` (total,) to the rows' caches, span after span. Lazy.
 
-        Returns the logits (wanting spans, vocabulary) after the last token of each span that wants them, None when none does.
+        Returns the logits (wanted tokens, vocabulary) after the last tokens of each span, as many as it wants; None when none are wanted.
         """
+
+    def rewind(self, caches: RowCaches, count: int) -> None:
+        """Take the last `count` positions out of a row. Only for layouts whose `sizes` allow drafts."""
 
 
 @attrs.define(eq=False)
@@ -96,6 +107,10 @@ class InTurnLayout:
     def settled(self, caches: RowCaches) -> RowCaches:
         """See `Layout.settled`: they hold it themselves."""
         return caches
+
+    def rewind(self, caches: RowCaches, count: int) -> None:
+        """See `Layout.rewind`."""
+        raise NotImplementedError("rows in turn take no drafts")
 
     def unread(self, rows: Sequence[RowCaches]) -> tuple[list[mx.array], list[mx.array]]:
         """See `Layout.unread`."""
@@ -125,6 +140,8 @@ class RaggedLayout:
     def __attrs_post_init__(self) -> None:
         attention.teach(self.model)
         self._head = attention.ChosenTokens.of(self.model)
+        if all(type(cache) is KVCache for cache in make_prompt_cache(self.model)):  # rotating ones have overwritten what a rewind needs
+            self.sizes = attrs.evolve(self.sizes, decode_tokens=DECODE_TOKENS)
 
     def open(self) -> RowCaches:
         """See `Layout.open`."""
@@ -137,6 +154,11 @@ class RaggedLayout:
         """See `Layout.settled`: they hold it themselves."""
         return caches
 
+    def rewind(self, caches: RowCaches, count: int) -> None:
+        """See `Layout.rewind`. The arrays stay: what is beyond a cache's offset is written again."""
+        for cache in caches:
+            cache.trim(count)
+
     def unread(self, rows: Sequence[RowCaches]) -> tuple[list[mx.array], list[mx.array]]:
         """See `Layout.unread`."""
         return [array for row in rows for array in state_of(row)], [number for row in rows for number in proofs_of(row)]
@@ -147,11 +169,16 @@ class RaggedLayout:
         positions = mx.array([span.caches[0].offset + i for span in spans for i in range(span.count)])
         layers = zip(*(span.caches for span in spans), strict=True)
         caches = [attention.RaggedCache(list(layer), counts, positions) for layer in layers]
-        ends = itertools.accumulate(counts)
-        last = [end - 1 for span, end in zip(spans, ends, strict=True) if span.wants_logits]
-        with self._head.only(last):
+        wanted = places_of_logits(spans)
+        with self._head.only(wanted):
             logits = self.model(tokens[:, None], cache=caches)
-        return logits[:, -1] if last else None
+        return logits[:, -1] if wanted else None
+
+
+def places_of_logits(spans: Sequence[Span]) -> list[int]:
+    """Places of the tokens whose logits are wanted, among those of all spans."""
+    ends = itertools.accumulate(span.count for span in spans)
+    return [place for span, end in zip(spans, ends, strict=True) for place in range(end - span.wanted, end)]
 
 
 def growing_caches(model: Module, growth: int) -> RowCaches:

@@ -16,7 +16,7 @@ from mlx.nn.layers.base import Module
 from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
 
 from semantic_trio.adapters.mlx import attention
-from semantic_trio.adapters.mlx.kv import RowCaches, Span
+from semantic_trio.adapters.mlx.kv import RowCaches, Span, places_of_logits
 from semantic_trio.adapters.mlx.paged_attention import PagedAttention
 from semantic_trio.adapters.mlx.pages import PAGE, Layers, LayerShape, PagePool
 from semantic_trio.adapters.mlx.passes import Index, LayerGroup, PagedCache, PagedRow, PageTable, Pass, Places, Reading
@@ -38,7 +38,7 @@ MOST_MASKED_SCORES_OF_A_ROW = 2**19
 # The most that a start spends on running passes of the usual shapes. The pages stay: they are less than the smallest budget that suits a GPU.
 WARM_UP_SECONDS, WARM_UP_BYTES = 20.0, 2**29
 # What a GPU is fast with.
-LARGE_PASSES = PassSizes(rows=64, prompt_tokens=4096)
+LARGE_PASSES = PassSizes(rows=64, prompt_tokens=4096, decode_tokens=TOKENS[-1])
 
 Arrays = Sequence[Any]  # arrays, and sequences of them: what `mx.compile` takes apart
 
@@ -94,6 +94,10 @@ class PagedLayout:
         """See `Layout.settled`: pages hold it."""
         return caches
 
+    def rewind(self, caches: RowCaches, count: int) -> None:
+        """See `Layout.rewind`."""
+        row_of(caches).rewind(count)
+
     def forward(self, tokens: mx.array, spans: Sequence[Span]) -> mx.array | None:
         """See `Layout.forward`. Every pass but the last is launched: a write in place needs the readers before it to be done with the array."""
         ends = list(itertools.accumulate(span.count for span in spans))
@@ -103,7 +107,7 @@ class PagedLayout:
             if number:
                 mx.async_eval(found, self.arrays)
             logits = self._pass(tokens, group, spans, [ends[at] - spans[at].count for at in group.members])
-            order += [at for at in group.members if spans[at].wants_logits]
+            order += [at for at in group.members for _ in range(spans[at].wanted)]
             found += [] if logits is None else [logits]
         return _in_order(found, order)
 
@@ -157,7 +161,8 @@ class PagedLayout:
 
     def _readings(self, spans: Sequence[Span]) -> list[Reading]:
         """How each span is read. Short pieces ride along with the decoding rows, as many as fit into their pass."""
-        free = TOKENS[-1] - sum(span.count == 1 for span in spans) if self.pads else 0
+        decoding = sum(span.count for span in spans if span.count == 1 or span.verifies)
+        free = TOKENS[-1] - decoding if self.pads else 0
         readings = []
         for span in spans:
             reading = self._reading(span)
@@ -167,7 +172,7 @@ class PagedLayout:
         return readings
 
     def _reading(self, span: Span) -> Reading:
-        if span.count == 1:
+        if span.count == 1 or span.verifies:
             return Reading.TOKENS
         if not row_of(span.caches).length:
             return Reading.OWN
@@ -232,11 +237,10 @@ class PagedLayout:
         )
         for pool, (keys, values) in zip(self.pools, layers, strict=True):
             pool.layers = Layers(keys, values)
-        ends = itertools.accumulate(counts)
-        last = [end - 1 for span, end in zip(spans, ends, strict=True) if span.wants_logits]
-        if last == list(range(height)):
+        wanted = places_of_logits(spans)
+        if wanted == list(range(height)):
             return logits
-        return logits[mx.array(last)] if last else None
+        return logits[mx.array(wanted)] if wanted else None
 
     def _attended(self, tokens: mx.array, offset: mx.array, places: list[Arrays], layers: list[Arrays]) -> tuple[mx.array, list[Arrays]]:
         """Logits of a pass of TOKENS (tokens, vocabulary), and the pools' arrays after it. A function of arrays alone: it is compiled."""

@@ -66,6 +66,12 @@ class PageTable:
         if missing > 0:
             self.pages += self.pool.allocate(missing)
 
+    def cut(self, length: int) -> None:
+        """Give the pages behind a row of `length` back."""
+        kept = -(-length // PAGE) - self.first
+        self.pool.release(self.pages[kept:])
+        self.pages = self.pages[:kept]
+
     def release(self) -> None:
         """Give all pages back."""
         self.pool.release(self.pages)
@@ -84,6 +90,12 @@ class PagedRow:
         for table in self.tables:
             table.extend(self.length, count)
         self.length += count
+
+    def rewind(self, count: int) -> None:
+        """Make the row `count` positions shorter, of those that the last pass has written: pages that left the window before it are gone."""
+        self.length -= count
+        for table in self.tables:
+            table.cut(self.length)
 
     def release(self) -> None:
         """Give all pages back and begin anew."""

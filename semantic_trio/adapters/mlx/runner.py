@@ -77,10 +77,10 @@ class Batch:
         landing, self._flight = self._flight, self._take_off(plan) if plan.has_work else None
         for mark in plan.marks:
             self._save_mark(mark)
-        if self._flight is not None and not self.look_ahead:
-            landing, self._flight = self._flight, None
-        self._tidy()
         result = self._land(landing) if landing is not None else StepResult()
+        if self._flight is not None and (plan.has_drafts or not self.look_ahead):
+            result, self._flight = result.followed_by(self._land(self._flight)), None
+        self._tidy()
         return attrs.evolve(result, in_flight=self._flight is not None)
 
     def reset(self, keep: Sequence[SaveBlock] = ()) -> frozenset[BlockKey]:
@@ -117,6 +117,8 @@ class Batch:
 
     def _close(self, closing: Closing) -> None:
         if closing.mark is not None:
+            row = self._rows[closing.row]
+            self._go_back(row, row.length - closing.mark.position)  # an answer may end among the drafts that were accepted
             self._save_mark(closing.mark, is_last_use=True)
         self.store.save_blocks(self._rows[closing.row].caches, closing.blocks)
         self.layout.close(self._rows.pop(closing.row).caches)
@@ -142,8 +144,8 @@ class Batch:
     def _take_off(self, plan: StepPlan) -> _Flight:
         """Start a pass. Draws that depend on those before wait for them; the pass itself does not."""
         started_at = time.monotonic()
-        who = [(d.row, d.draws) for d in plan.decode] + [(c.row, c.draws) for c in plan.prefill if c.draws is not None]
-        spans = [Span(self._rows[d.row].caches, 1, wants_logits=True) for d in plan.decode]
+        who = [(d.row, index) for d in plan.decode for index in d.indices] + [(c.row, c.draws) for c in plan.prefill if c.draws is not None]
+        spans = [Span(self._rows[d.row].caches, len(d.indices), wants_logits=True, verifies=bool(d.drafts)) for d in plan.decode]
         spans += [Span(self._rows[c.row].caches, len(c.tokens), wants_logits=c.draws is not None) for c in plan.prefill]
         logits = self.layout.forward(self._inputs(plan), spans)
         self._count(plan)
@@ -169,15 +171,15 @@ class Batch:
 
     def _count(self, plan: StepPlan) -> None:
         for decode in plan.decode:
-            self._rows[decode.row].length += 1
+            self._rows[decode.row].length += len(decode.indices)
         for chunk in plan.prefill:
             assert chunk.context == self._rows[chunk.row].length, "pieces of a prompt follow each other without gaps"
             self._rows[chunk.row].length += len(chunk.tokens)
 
     def _inputs(self, plan: StepPlan) -> mx.array:
-        """Tokens of the pass: those sampled last of the decoding rows, then those of the prompts.
+        """Tokens of the pass: those sampled last of the decoding rows, each with its drafts, then those of the prompts.
 
-        One operation takes those of all rows that were sampled together.
+        One operation takes those of all rows that were sampled together, and one more puts drafts behind them.
         """
         pieces: list[mx.array] = []
         places: list[int] = []
@@ -190,10 +192,11 @@ class Batch:
             places.append(place)
         if source is not None:
             pieces.append(_picked(source, places))
-        read = [token for chunk in plan.prefill for token in chunk.tokens]
+        read = [token for decode in plan.decode for token in decode.drafts] + [token for chunk in plan.prefill for token in chunk.tokens]
         if read:
             pieces.append(mx.array(read, dtype=mx.int32))
-        return pieces[0] if len(pieces) == 1 else mx.concatenate(pieces)
+        tokens = pieces[0] if len(pieces) == 1 else mx.concatenate(pieces)
+        return tokens[mx.array(_places(plan))] if plan.has_drafts else tokens
 
     def _last(self, row: int) -> tuple[mx.array, int]:
         last = self._rows[row].last
@@ -215,8 +218,29 @@ class Batch:
         seconds = now - max(flight.started_at, self._finished_at)
         self._finished_at = now
         self._look_at(flight)
-        drawn = tuple(one for one in _told(flight) if one.row not in flight.stuck)
+        rejected = self._rewind(flight) if flight.plan.has_drafts else frozenset[int]()
+        drawn = tuple(one for place, one in enumerate(_told(flight)) if one.row not in flight.stuck and place not in rejected)
         return StepResult(drawn, flight.plan.timing(seconds), tuple(sorted(flight.stuck)))
+
+    def _rewind(self, flight: _Flight) -> frozenset[int]:
+        """Take what rows have read beyond their accepted drafts out of them. Returns the places of the draws behind that, which count for nothing."""
+        assert flight.draws is not None, "rows with drafts draw"
+        tokens, rejected, place = cast(list[int], flight.draws.tokens.tolist()), set[int](), 0
+        for decode in flight.plan.decode:
+            count = len(decode.indices)
+            last = decode.accepted(tokens[place : place + count])
+            if decode.drafts:
+                self._go_back(self._rows[decode.row], count - 1 - last)
+                self._rows[decode.row].took(flight.draws.tokens, place + last)
+            rejected.update(range(place + last + 1, place + count))
+            place += count
+        return frozenset(rejected)
+
+    def _go_back(self, row: Row, count: int) -> None:
+        """Take the last `count` positions out of a row, if that is any."""
+        if count > 0:
+            self.layout.rewind(row.caches, count)
+            row.length -= count
 
     def _tidy(self) -> None:
         self._steps += 1
@@ -227,6 +251,15 @@ class Batch:
 def _picked(tokens: mx.array, places: Sequence[int]) -> mx.array:
     """Tokens at these places; all of them without an operation."""
     return tokens if list(places) == list(range(tokens.shape[0])) else tokens[mx.array(list(places))]
+
+
+def _places(plan: StepPlan) -> list[int]:
+    """Where the tokens of a pass with drafts are, among the tokens sampled last, then all drafts, then the prompts."""
+    found, draft = [], len(plan.decode)
+    for place, decode in enumerate(plan.decode):
+        found += [place, *range(draft, draft + len(decode.drafts))]
+        draft += len(decode.drafts)
+    return found + list(range(draft, draft + plan.prompt_tokens))
 
 
 def _told(flight: _Flight) -> Iterator[Drawn]:
