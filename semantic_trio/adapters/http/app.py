@@ -10,7 +10,8 @@ from quart_schema.validation import QUART_SCHEMA_REQUEST_ATTRIBUTE
 from quart_trio import QuartTrio
 from werkzeug.exceptions import HTTPException, MethodNotAllowed, NotFound
 
-from semantic_trio.adapters.http.agents import agent_routes, archive_routes, residency_routes, turn_routes
+from semantic_trio.adapters.http.agents import archive_routes, inspection_routes, residency_routes, turn_routes
+from semantic_trio.adapters.http.agents import creation_routes as agent_creation
 from semantic_trio.adapters.http.anthropic import routes as messages
 from semantic_trio.adapters.http.common.exchange import Exchange, current
 from semantic_trio.adapters.http.common.faults import Fault, envelope, fault_of, not_offered
@@ -46,7 +47,20 @@ def create_app(state: AppState, responses: ResponsesState) -> QuartTrio:
         conversion_preference="msgspec",
         openapi_provider_class=Contract,
     )
-    for part in (messages, chat, completions, embeddings, agent_routes, residency_routes, archive_routes, turn_routes, models, health, admin):
+    for part in (
+        messages,
+        chat,
+        completions,
+        embeddings,
+        agent_creation,
+        inspection_routes,
+        residency_routes,
+        archive_routes,
+        turn_routes,
+        models,
+        health,
+        admin,
+    ):
         app.register_blueprint(part.routes(state))
     for part_of_responses in (creation_routes, stored_routes):
         app.register_blueprint(part_of_responses.routes(state, responses))

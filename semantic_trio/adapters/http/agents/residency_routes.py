@@ -1,4 +1,4 @@
-"""Routes that decide whether an agent's memory stays in RAM."""
+"""Routes that decide how long an agent's memory stays: in RAM, or at all."""
 
 import contextlib
 
@@ -9,9 +9,10 @@ from semantic_trio.adapters.http.agents.persisted_record import written_out
 from semantic_trio.adapters.http.agents.running_turn import refuse_deleted
 from semantic_trio.adapters.http.agents.views import AgentView, find, view
 from semantic_trio.adapters.http.common.faults import Fault, OpenAIError
-from semantic_trio.adapters.http.common.json_responses import json_answer
-from semantic_trio.adapters.http.common.openapi import document_faults
+from semantic_trio.adapters.http.common.json_responses import json_answer, no_answer
+from semantic_trio.adapters.http.common.openapi import document_faults, document_nothing
 from semantic_trio.adapters.http.serving.app_state import AppState
+from semantic_trio.adapters.http.serving.deletion import forget_agent
 from semantic_trio.domain.errors import DiskRefusedError, PoolExhaustedError
 
 # How long closing an agent waits for its memory to be on disk.
@@ -19,7 +20,7 @@ CLOSE_SECONDS = 5.0
 
 
 def routes(state: AppState) -> Blueprint:
-    """`/v1/agents/<id>/pin`, `unpin`, `close`."""
+    """`/v1/agents/<id>/pin`, `unpin` and `close`; `DELETE /v1/agents/<id>`."""
     blueprint = Blueprint("agents-residency", __name__)
 
     @blueprint.post("/v1/agents/<agent_id>/pin")
@@ -55,6 +56,14 @@ def routes(state: AppState) -> Blueprint:
         model.engine.memory.release(agent)
         model.engine.nudge()
         return json_answer(view(model, agent))
+
+    @blueprint.delete("/v1/agents/<agent_id>")
+    @document_nothing
+    @document_faults(OpenAIError, 400, 401, 403, 404)
+    async def delete_agent(agent_id: str) -> Response:
+        """Forget an agent, and what nobody but it has read."""
+        await forget_agent(*find(state, agent_id))
+        return no_answer()
 
     return blueprint
 

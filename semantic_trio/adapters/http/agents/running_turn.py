@@ -11,7 +11,7 @@ import attrs
 from semantic_trio.adapters.http.agents.turn_queue import Place
 from semantic_trio.adapters.http.common.exchange import Exchange
 from semantic_trio.adapters.http.serving.app_state import AppState
-from semantic_trio.adapters.http.serving.generation import log_prompt, submit
+from semantic_trio.adapters.http.serving.generation import encode, submit
 from semantic_trio.adapters.http.serving.params import Asked
 from semantic_trio.adapters.http.serving.served_model import ServedModel
 from semantic_trio.application.answer import Answer, AnswerEvent, Encoded, WholeAnswer
@@ -44,13 +44,11 @@ class Turn:
         """
         if self._answer is None:
             await self.place.wait()
-            said = (*self.agent.conversation.messages, *self.asked.conversation.messages)
-            asked = attrs.evolve(self.asked, conversation=attrs.evolve(self.asked.conversation, messages=said))
-            encoded = await self.model.encode(asked.conversation, asked.identity.salt or self.agent.salt)
+            messages = (*self.agent.conversation.messages, *self.asked.conversation.messages)
+            params = attrs.evolve(self.asked, conversation=attrs.evolve(self.asked.conversation, messages=messages))
+            encoded = await encode(self.state, self.model, params.conversation, params.identity.salt or self.agent.salt)
             refuse_deleted(self.agent)
-            if self.state.settings.log_prompts:
-                log_prompt(asked.conversation)
-            self._answer = submit(self.state, self.exchange, self.model, asked, encoded)
+            self._answer = submit(self.state, self.exchange, self.model, params, encoded)
         return self._answer
 
     async def result(self) -> WholeAnswer:

@@ -19,10 +19,11 @@ from semantic_trio.adapters.http.common.json_decoding import decode, understood
 from semantic_trio.adapters.http.common.json_responses import json_answer
 from semantic_trio.adapters.http.common.openapi import document_faults, document_stream
 from semantic_trio.adapters.http.serving.app_state import AppState
-from semantic_trio.adapters.http.serving.generation import note_unread, submit
+from semantic_trio.adapters.http.serving.generation import report_unreadable, submit
 from semantic_trio.adapters.http.serving.params import Asked, SamplingChoice
+from semantic_trio.adapters.http.serving.responding import Body, respond
 from semantic_trio.adapters.http.serving.served_model import ServedModel
-from semantic_trio.adapters.http.serving.sse import EventSource, event_stream
+from semantic_trio.adapters.http.serving.sse import EventSource
 from semantic_trio.domain.agent import Agent
 from semantic_trio.domain.conversation import NOTHING_SAID, AnswerPart
 from semantic_trio.domain.errors import OverloadedError
@@ -44,16 +45,21 @@ def routes(state: AppState) -> Blueprint:
         exchange = current.get()
         request = await understood(exchange.body, functools.partial(decode, kind=AgentTurn))
         model, agent = find(state, agent_id)
-        question = asked(request, model.card.id, agent.id, agent.conversation.tools)
-        note_unread(state, exchange, question.conversation)
-        turn = Turn(state, exchange, model, agent, _join(lines, model, agent, exchange), question)
-        if not request.stream:
-            whole = await turn.result()
-            return json_answer(whole_answer(agent.id, whole), reuse=whole.finished.reuse)
-        if turn.place.is_first:
-            await turn.begin()  # what is wrong with it is told by a status
+        params = asked(request, model.card.id, agent.id, agent.conversation.tools)
+        report_unreadable(state, exchange, params.conversation)
+        turn = Turn(state, exchange, model, agent, _join(lines, model, agent, exchange), params)
+        if request.stream and turn.place.is_first:
+            await turn.begin()  # errors of the request have a status while nothing was sent
+
+        def encoder() -> TurnEncoder:
+            return TurnEncoder(agent.id, exchange.protocol, exchange.request_id)
+
+        async def whole() -> Body:
+            result = await turn.result()
+            return whole_answer(agent.id, result), result.finished.reuse
+
         events: EventSource[AnswerPart] = turn
-        return event_stream(events, TurnEncoder(agent.id, exchange.protocol, exchange.request_id), state.pace, state.settings.ping_seconds)
+        return await respond(state, events, encoder, whole, is_streamed=request.stream)
 
     @blueprint.post("/v1/agents/<agent_id>/warm")
     @document_response(Warmed, 200)

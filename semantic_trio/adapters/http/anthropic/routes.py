@@ -20,10 +20,11 @@ from semantic_trio.adapters.http.common.json_decoding import decode, understood
 from semantic_trio.adapters.http.common.json_responses import json_answer
 from semantic_trio.adapters.http.common.openapi import document_faults, document_stream
 from semantic_trio.adapters.http.serving.app_state import AppState
-from semantic_trio.adapters.http.serving.generation import begin
+from semantic_trio.adapters.http.serving.generation import generate
 from semantic_trio.adapters.http.serving.params import Asked
+from semantic_trio.adapters.http.serving.responding import Body, respond
 from semantic_trio.adapters.http.serving.served_model import ServedModel
-from semantic_trio.adapters.http.serving.sse import EventSource, event_stream
+from semantic_trio.adapters.http.serving.sse import EventSource
 from semantic_trio.domain.conversation import AnswerPart, Breakpoint, Conversation
 from semantic_trio.domain.generation import GenerationRequest
 
@@ -40,17 +41,21 @@ def routes(state: AppState) -> Blueprint:
     async def create_message() -> Response:
         """Answer a conversation, whole or as a stream of events."""
         exchange = current.get()
-        request, question, fixed = await understood(exchange.body, functools.partial(_question, exchange))
+        request, params, fixed = await understood(exchange.body, functools.partial(_parsed, exchange))
         if fixed is not None:
-            return _without_model(state, exchange, request, fixed)
-        model, answer = await begin(state, question)
+            return await _respond_without_model(state, exchange, request, fixed)
+        model, answer = await generate(state, exchange, params)
         manner = _manner(request, model, answer.generation.request.breakpoints)
-        if request.stream:
-            encoder = MessageEncoder(manner, exchange.request_id, _expected(model, answer.generation.request))
-            events: EventSource[AnswerPart] = answer
-            return event_stream(events, encoder, state.pace, state.settings.ping_seconds)
-        whole = await answer.result()
-        return json_answer(whole_message(whole, manner), reuse=whole.finished.reuse)
+
+        def encoder() -> MessageEncoder:
+            return MessageEncoder(manner, exchange.request_id, _expected(model, answer.generation.request))
+
+        async def whole() -> Body:
+            result = await answer.result()
+            return whole_message(result, manner), result.finished.reuse
+
+        events: EventSource[AnswerPart] = answer
+        return await respond(state, events, encoder, whole, is_streamed=request.stream)
 
     @blueprint.post("/v1/messages/count_tokens")
     @document_request(CountTokensRequest)
@@ -67,7 +72,7 @@ def routes(state: AppState) -> Blueprint:
     return blueprint
 
 
-def _question(exchange: Exchange, body: bytes) -> tuple[MessagesRequest, Asked, FixedAnswer | None]:
+def _parsed(exchange: Exchange, body: bytes) -> tuple[MessagesRequest, Asked, FixedAnswer | None]:
     request = decode(body, MessagesRequest)
     user_id = request.metadata.user_id if request.metadata else None
     fixed = fixed_answer(read_tools(request.tools or ()), request.tool_choice)
@@ -80,16 +85,20 @@ def _counted(body: bytes) -> tuple[CountTokensRequest, Conversation]:
     return request, conversation(request)
 
 
-def _without_model(state: AppState, exchange: Exchange, request: MessagesRequest, fixed: FixedAnswer) -> Response:
-    """The answer that no model gives. Raises `ModelNotFoundError` all the same."""
+async def _respond_without_model(state: AppState, exchange: Exchange, request: MessagesRequest, fixed: FixedAnswer) -> Response:
+    """Respond with an answer that no model has generated. Raises `ModelNotFoundError` all the same."""
     model = state.resolve(request.model)
     exchange.model = model.card.id
     manner = _manner(request, model)
-    if request.stream:
-        encoder = MessageEncoder(manner, exchange.request_id, manner.usage(fixed.whole.finished))
-        events: EventSource[AnswerPart] = fixed
-        return event_stream(events, encoder, state.pace, state.settings.ping_seconds)
-    return json_answer(whole_message(fixed.whole, manner))
+
+    def encoder() -> MessageEncoder:
+        return MessageEncoder(manner, exchange.request_id, manner.usage(fixed.whole.finished))
+
+    async def whole() -> Body:
+        return whole_message(fixed.whole, manner), None
+
+    events: EventSource[AnswerPart] = fixed
+    return await respond(state, events, encoder, whole, is_streamed=request.stream)
 
 
 def _manner(request: MessagesRequest, model: ServedModel, breakpoints: tuple[Breakpoint, ...] = ()) -> Manner:

@@ -1,6 +1,6 @@
-"""From a conversation to a running generation, for every protocol.
+"""The way from a conversation to a running generation, for all protocols.
 
-Knows the order: find the model, encode, submit, tie the generation to its request. Knows nothing of wire formats.
+Knows the order: find the model, encode the prompt, submit it, tie the generation to its request. Knows nothing of wire formats.
 """
 
 import functools
@@ -11,96 +11,83 @@ from collections.abc import Sequence
 import attrs
 import structlog
 
-from semantic_trio.adapters.http.common.exchange import Exchange, current
+from semantic_trio.adapters.http.common.exchange import Exchange
 from semantic_trio.adapters.http.common.unreadable_content import check_readable
 from semantic_trio.adapters.http.serving.app_state import AppState
-from semantic_trio.adapters.http.serving.params import Asked
+from semantic_trio.adapters.http.serving.params import LONGEST_STOP, MOST_STOPS, Asked
 from semantic_trio.adapters.http.serving.served_model import ServedModel
 from semantic_trio.application.answer import Answer, Encoded, PlainReader
 from semantic_trio.application.continuing import continuing
+from semantic_trio.application.handle import Generation
 from semantic_trio.domain.budget import enforced
 from semantic_trio.domain.conversation import Conversation
 from semantic_trio.domain.errors import InvalidRequestError, PoolExhaustedError, PromptTooLongError
 from semantic_trio.domain.generation import GenerationRequest
+from semantic_trio.domain.salt import Salt
+from semantic_trio.domain.stopping import Thoughts
+from semantic_trio.ports import AnswerReader
 
 log = structlog.get_logger(__name__)
 
 SEED_BITS = 63
 # The seed of a client that wants another answer each time.
 RANDOM = -1
-# Stop strings are looked for in every piece of text, in the event loop.
-MOST_STOPS, LONGEST_STOP = 64, 1000
 
 
-async def begin(state: AppState, asked: Asked) -> tuple[ServedModel, Answer]:
-    """Submit a conversation; its answer ends with its request, however that ends.
+async def generate(state: AppState, exchange: Exchange, params: Asked) -> tuple[ServedModel, Answer]:
+    """Submit a conversation and return its model and its answer, which is closed with the exchange.
 
     Raises `ModelNotFoundError`, `InvalidRequestError` and what `submit` raises.
     """
-    model, [answer] = await begin_all(state, asked, 1)
+    model, [answer] = await generate_several(state, exchange, params, 1)
     return model, answer
 
 
-async def begin_all(state: AppState, asked: Asked, count: int) -> tuple[ServedModel, list[Answer]]:
-    """The same with several answers to one conversation; the seed of each is one more than that before. Raises as `begin` does."""
-    model = state.resolve(asked.model)
-    note_unread(state, current.get(), asked.conversation)
-    encoded = await model.encode(asked.conversation, model.salt(asked.identity))
-    if state.settings.log_prompts:
-        log_prompt(asked.conversation)
-    return model, submit_all(state, model, asked, encoded, count)
+async def generate_several(state: AppState, exchange: Exchange, params: Asked, count: int) -> tuple[ServedModel, list[Answer]]:
+    """Submit a conversation and return `count` answers to it, with seeds that follow each other. Raises as `generate` does."""
+    model = state.resolve(params.model)
+    report_unreadable(state, exchange, params.conversation)
+    encoded = await encode(state, model, params.conversation, model.salt(params.identity))
+    return model, submit_several(state, exchange, model, params, encoded, count)
 
 
-def note_unread(state: AppState, exchange: Exchange, conversation: Conversation) -> None:
-    """Note for the answer's headers what the model cannot read. Raises `InvalidRequestError` where that is to be refused."""
+def report_unreadable(state: AppState, exchange: Exchange, conversation: Conversation) -> None:
+    """Keep for the response's headers what the model cannot read. Raises `InvalidRequestError` where the settings refuse such content."""
     if state.settings.refuse_unreadable:
         check_readable(conversation)
     exchange.unread = tuple(conversation.unread)
 
 
-def submit_all(state: AppState, model: ServedModel, asked: Asked, encoded: Encoded, count: int) -> list[Answer]:
-    """Submit one prompt as often as answers are wanted. Raises what `submit` raises, and then those submitted end with the request."""
-    seed = _seed(asked)
+async def encode(state: AppState, model: ServedModel, conversation: Conversation, salt: Salt) -> Encoded:
+    """Encode a conversation as a prompt, and log its text where the operator asked for that. Raises as `ServedModel.encode` does."""
+    encoded = await model.encode(conversation, salt)
+    if state.settings.log_prompts:
+        log.info("prompt", messages=[(message.role.value, message.text) for message in conversation.messages])
+    return encoded
+
+
+def log_texts(prompts: Sequence[str]) -> None:
+    """Log prompts that are plain texts. Called only where the operator asked for that."""
+    log.info("prompt", texts=list(prompts))
+
+
+def submit_several(state: AppState, exchange: Exchange, model: ServedModel, params: Asked, encoded: Encoded, count: int) -> list[Answer]:
+    """Submit one prompt `count` times, with seeds that follow each other. Raises as `submit` does; answers submitted before end with the exchange."""
+    seed = _seed(params)
     if count > 1:
         model.engine.refuse_when_full(count)
-    return [submit(state, current.get(), model, attrs.evolve(asked, seed=seed + number), encoded) for number in range(count)]
+    return [submit(state, exchange, model, attrs.evolve(params, seed=seed + number), encoded) for number in range(count)]
 
 
-def submit(state: AppState, exchange: Exchange, model: ServedModel, asked: Asked, encoded: Encoded) -> Answer:
-    """Submit a prompt; its answer ends with the exchange. Raises `PromptTooLongError`, `InvalidRequestError`, what `Engine.submit` raises."""
-    exchange.model, exchange.agent = model.card.id, asked.identity.agent or ""
-    prompt, codec = encoded.prompt, model.codec
-    if len(asked.stop_strings) > MOST_STOPS or any(len(stop) > LONGEST_STOP for stop in asked.stop_strings):
-        raise InvalidRequestError(f"at most {MOST_STOPS} stop strings of at most {LONGEST_STOP} characters", "stop", quotes=False)
-    conversation = encoded.conversation
-    reader = continuing(codec.reader(conversation, prompt.opening), conversation.prefill) if conversation.messages else PlainReader()
-    request = GenerationRequest(
-        request_id=exchange.request_id,
-        prompt=prompt.tokens,
-        max_tokens=model.card.context_length if asked.max_tokens is None else asked.max_tokens,
-        seed=_seed(asked),
-        sampling=asked.sampling.params(model.card.sampling),
-        steering=asked.steering,
-        grammar=encoded.grammar if asked.max_tokens is None else enforced(encoded.grammar, asked.max_tokens),
-        top_logprobs=asked.top_logprobs or 0,
-        stop_strings=tuple(stop for stop in asked.stop_strings if stop),
-        thoughts=reader.thoughts,
-        stop_tokens=codec.stop_tokens,
-        salt=encoded.salt,
-        agent=asked.identity.agent,
-        is_ordered=asked.identity.is_ordered,
-        is_private=asked.is_private,
-        responses=asked.responses,
-        thinking=prompt.thinking,
-        marks=(prompt.head,) if prompt.head else (),
-        breakpoints=prompt.breakpoints,
-    )
-    try:
-        generation = model.engine.submit(request, codec.decoder())
-    except PromptTooLongError as error:
-        raise attrs.evolve(error, field=asked.prompt_field) from error
-    except PoolExhaustedError as error:  # with all of the memory to itself: to a client that is one more bound on its prompt
-        raise PromptTooLongError(len(prompt.tokens), model.engine.memory.longest_row, asked.prompt_field) from error
+def submit(state: AppState, exchange: Exchange, model: ServedModel, params: Asked, encoded: Encoded) -> Answer:
+    """Submit a prompt and return its answer, which is closed with the exchange.
+
+    Raises `PromptTooLongError`, `InvalidRequestError` and what `Engine.submit` raises.
+    """
+    exchange.model, exchange.agent = model.card.id, params.identity.agent or ""
+    _refuse_stop_strings(params.stop_strings)
+    reader = _reader(model, encoded)
+    generation = _submitted(model, _request(exchange.request_id, model, params, encoded, reader.thoughts), params.prompt_field)
     exchange.generations.append(generation)
     exchange.stack.callback(state.metrics.generation_closed, generation)
     answer = Answer(
@@ -108,28 +95,67 @@ def submit(state: AppState, exchange: Exchange, model: ServedModel, asked: Asked
         encoded,
         reader,
         model.said,
-        functools.partial(_new_id, asked.call_prefix),
-        ends_with_call=conversation.choice.is_single,
-        keeps_scores=asked.top_logprobs is not None,
+        functools.partial(_new_id, params.call_prefix),
+        ends_with_call=encoded.conversation.choice.is_single,
+        keeps_scores=params.top_logprobs is not None,
     )
     exchange.stack.callback(answer.close)
     return answer
 
 
-def _seed(asked: Asked) -> int:
-    """The seed of an answer; a random one where none is given, or -1, as other servers have it."""
-    return secrets.randbits(SEED_BITS) if asked.seed in {None, RANDOM} else asked.seed % (1 << SEED_BITS)
+def _refuse_stop_strings(stop_strings: Sequence[str]) -> None:
+    """Raise `InvalidRequestError` for more or longer stop strings than can be searched for."""
+    if len(stop_strings) > MOST_STOPS or any(len(stop) > LONGEST_STOP for stop in stop_strings):
+        raise InvalidRequestError(f"at most {MOST_STOPS} stop strings of at most {LONGEST_STOP} characters", "stop", quotes=False)
+
+
+def _reader(model: ServedModel, encoded: Encoded) -> AnswerReader:
+    """Return the reader of an answer: of text alone where the prompt is no conversation."""
+    conversation = encoded.conversation
+    if not conversation.messages:
+        return PlainReader()
+    return continuing(model.codec.reader(conversation, encoded.prompt.opening), conversation.prefill)
+
+
+def _request(request_id: str, model: ServedModel, params: Asked, encoded: Encoded, thoughts: Thoughts | None) -> GenerationRequest:
+    prompt, limit = encoded.prompt, params.max_tokens
+    return GenerationRequest(
+        request_id=request_id,
+        prompt=prompt.tokens,
+        max_tokens=model.card.context_length if limit is None else limit,
+        seed=_seed(params),
+        sampling=params.sampling.params(model.card.sampling),
+        steering=params.steering,
+        grammar=encoded.grammar if limit is None else enforced(encoded.grammar, limit),
+        top_logprobs=params.top_logprobs or 0,
+        stop_strings=tuple(stop for stop in params.stop_strings if stop),
+        thoughts=thoughts,
+        stop_tokens=model.codec.stop_tokens,
+        salt=encoded.salt,
+        agent=params.identity.agent,
+        is_ordered=params.identity.is_ordered,
+        is_private=params.is_private,
+        responses=params.responses,
+        thinking=prompt.thinking,
+        marks=(prompt.head,) if prompt.head else (),
+        breakpoints=prompt.breakpoints,
+    )
+
+
+def _submitted(model: ServedModel, request: GenerationRequest, prompt_field: str) -> Generation:
+    """Submit a request to the engine. A `PromptTooLongError` names the field that the prompt is made of."""
+    try:
+        return model.engine.submit(request, model.codec.decoder())
+    except PromptTooLongError as error:
+        raise attrs.evolve(error, field=prompt_field) from error
+    except PoolExhaustedError as error:  # too long for the whole memory: to a client that is one more bound on its prompt
+        raise PromptTooLongError(len(request.prompt), model.engine.memory.longest_row, prompt_field) from error
+
+
+def _seed(params: Asked) -> int:
+    """Return the seed of an answer: a random one where none is given, or -1, as on other servers."""
+    return secrets.randbits(SEED_BITS) if params.seed in {None, RANDOM} else params.seed % (1 << SEED_BITS)
 
 
 def _new_id(prefix: str) -> str:
     return f"{prefix}{uuid.uuid4().hex}"
-
-
-def log_text(prompts: Sequence[str]) -> None:
-    """Log texts that are to be gone on with: only where the operator asked for it."""
-    log.info("prompt", texts=list(prompts))
-
-
-def log_prompt(conversation: Conversation) -> None:
-    """Log what is said: only where the operator asked for it."""
-    log.info("prompt", messages=[(message.role.value, message.text) for message in conversation.messages])

@@ -11,6 +11,8 @@ from semantic_trio.domain.steering import NO_STEERING, Steering
 COLDEST = 1e-3
 # A nucleus of nothing still holds the likeliest token.
 SMALLEST_NUCLEUS = 1e-6
+# Stop strings are searched for in every piece of text, in the event loop.
+MOST_STOPS, LONGEST_STOP = 64, 1000  # strings; characters of one
 
 
 @attrs.frozen

@@ -8,7 +8,6 @@ from quart_schema import document_request, document_response
 from semantic_trio.adapters.http.common.exchange import Exchange, current
 from semantic_trio.adapters.http.common.faults import OpenAIError
 from semantic_trio.adapters.http.common.json_decoding import decode, understood
-from semantic_trio.adapters.http.common.json_responses import json_answer
 from semantic_trio.adapters.http.common.openapi import document_faults, document_stream
 from semantic_trio.adapters.http.openai.chat.completion import ChatAnswer, Manner, whole_completion
 from semantic_trio.adapters.http.openai.chat.request import ChatRequest, asked
@@ -16,9 +15,9 @@ from semantic_trio.adapters.http.openai.chat.stream import ChatEncoder
 from semantic_trio.adapters.http.openai.common.completion_chunks import Chunks, Head
 from semantic_trio.adapters.http.openai.common.tools import custom_names
 from semantic_trio.adapters.http.serving.app_state import AppState
-from semantic_trio.adapters.http.serving.generation import begin_all
+from semantic_trio.adapters.http.serving.generation import generate_several
 from semantic_trio.adapters.http.serving.params import Asked
-from semantic_trio.adapters.http.serving.sse import event_stream
+from semantic_trio.adapters.http.serving.responding import Body, respond
 from semantic_trio.application.choices import Choices
 
 
@@ -34,22 +33,26 @@ def routes(state: AppState) -> Blueprint:
     async def create_chat_completion() -> Response:
         """Answer a conversation, whole or as a stream of chunks."""
         exchange = current.get()
-        request, question = await understood(exchange.body, functools.partial(_question, exchange))
-        model, answers = await begin_all(state, question, request.choices)
+        request, params = await understood(exchange.body, functools.partial(_parsed, exchange))
+        model, answers = await generate_several(state, exchange, params, request.choices)
         manner = Manner(
             head=Head.new("chatcmpl", model.card.id),
             customs=custom_names(request.tools or ()),
             token_bytes=model.codec.token_bytes if request.logprobs else None,
         )
-        if request.stream:
-            chunks = Chunks("chat.completion.chunk", manner.head, request.wants_usage)
-            return event_stream(Choices(answers), ChatEncoder(manner, chunks, answers), state.pace, state.settings.ping_seconds)
-        whole = [await answer.result() for answer in answers]
-        return json_answer(whole_completion(manner, whole), reuse=whole[0].finished.reuse)
+
+        def encoder() -> ChatEncoder:
+            return ChatEncoder(manner, Chunks("chat.completion.chunk", manner.head, request.wants_usage), answers)
+
+        async def whole() -> Body:
+            results = [await answer.result() for answer in answers]
+            return whole_completion(manner, results), results[0].finished.reuse
+
+        return await respond(state, Choices(answers), encoder, whole, is_streamed=request.stream)
 
     return blueprint
 
 
-def _question(exchange: Exchange, body: bytes) -> tuple[ChatRequest, Asked]:
+def _parsed(exchange: Exchange, body: bytes) -> tuple[ChatRequest, Asked]:
     request = decode(body, ChatRequest)
     return request, asked(request, request.identity(exchange.headers))

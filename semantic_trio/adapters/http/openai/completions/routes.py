@@ -9,7 +9,6 @@ from quart_schema import document_request, document_response
 from semantic_trio.adapters.http.common.exchange import Exchange, current
 from semantic_trio.adapters.http.common.faults import OpenAIError
 from semantic_trio.adapters.http.common.json_decoding import decode, understood
-from semantic_trio.adapters.http.common.json_responses import json_answer
 from semantic_trio.adapters.http.common.openapi import document_faults, document_stream
 from semantic_trio.adapters.http.openai.common.completion_chunks import Chunks, Head
 from semantic_trio.adapters.http.openai.common.request_fields import MOST_CHOICES
@@ -18,10 +17,10 @@ from semantic_trio.adapters.http.openai.completions.request import CompletionReq
 from semantic_trio.adapters.http.openai.completions.stream import CompletionEncoder
 from semantic_trio.adapters.http.openai.completions.text_completion import CompletionAnswer, TextManner, whole_text
 from semantic_trio.adapters.http.serving.app_state import AppState
-from semantic_trio.adapters.http.serving.generation import log_text, submit_all
+from semantic_trio.adapters.http.serving.generation import log_texts, submit_several
 from semantic_trio.adapters.http.serving.params import Asked
+from semantic_trio.adapters.http.serving.responding import Body, respond
 from semantic_trio.adapters.http.serving.served_model import ServedModel
-from semantic_trio.adapters.http.serving.sse import event_stream
 from semantic_trio.application.answer import Answer, Encoded
 from semantic_trio.application.choices import Choices
 from semantic_trio.domain.conversation import NOTHING_SAID, Prompt
@@ -40,37 +39,42 @@ def routes(state: AppState) -> Blueprint:
     async def create_completion() -> Response:
         """Go on with texts, whole or as a stream of chunks."""
         exchange = current.get()
-        request, question = await understood(exchange.body, functools.partial(_question, exchange))
-        model = state.resolve(question.model)
+        request, params = await understood(exchange.body, functools.partial(_parsed, exchange))
+        model = state.resolve(params.model)
         prompts = [await model.encode_text(prompt) for prompt in texts_of(request.prompt, MOST_CHOICES, model.card.vocabulary, "prompt")]
         if state.settings.log_prompts:
-            log_text([model.codec.decode(prompt) for prompt in prompts])
-        answers = _answers(state, model, question, prompts, request.choices)
+            log_texts([model.codec.decode(prompt) for prompt in prompts])
+        answers = _answers(state, exchange, model, params, prompts, request.choices)
         manner = _manner(request, model, prompts)
-        if request.stream:
-            chunks = Chunks("text_completion", manner.head, request.wants_usage)
-            return event_stream(Choices(answers), CompletionEncoder(manner, chunks, answers), state.pace, state.settings.ping_seconds)
-        whole = [await answer.result() for answer in answers]
-        return json_answer(whole_text(manner, whole), reuse=whole[0].finished.reuse)
+
+        def encoder() -> CompletionEncoder:
+            return CompletionEncoder(manner, Chunks("text_completion", manner.head, request.wants_usage), answers)
+
+        async def whole() -> Body:
+            results = [await answer.result() for answer in answers]
+            return whole_text(manner, results), results[0].finished.reuse
+
+        return await respond(state, Choices(answers), encoder, whole, is_streamed=request.stream)
 
     return blueprint
 
 
-def _question(exchange: Exchange, body: bytes) -> tuple[CompletionRequest, Asked]:
+def _parsed(exchange: Exchange, body: bytes) -> tuple[CompletionRequest, Asked]:
     request = decode(body, CompletionRequest)
     return request, asked(request, request.identity(exchange.headers))
 
 
-def _answers(state: AppState, model: ServedModel, question: Asked, prompts: Sequence[tuple[int, ...]], count: int) -> list[Answer]:
-    """`count` answers to each prompt, prompt after prompt."""
-    if len(prompts) * count > MOST_CHOICES:
+def _answers(state: AppState, exchange: Exchange, model: ServedModel, params: Asked, prompts: Sequence[tuple[int, ...]], count: int) -> list[Answer]:
+    """Submit each prompt `count` times; the answers to one prompt follow each other."""
+    total = len(prompts) * count
+    if total > MOST_CHOICES:
         raise InvalidRequestError(
             f"{len(prompts)} prompts with {count} answers each: {MOST_CHOICES} answers may be asked for at once", "n", quotes=False
         )
-    model.engine.refuse_when_full(len(prompts) * count)
-    salt = model.salt(question.identity)
+    model.engine.refuse_when_full(total)
+    salt = model.salt(params.identity)
     encoded = (Encoded(NOTHING_SAID, (), Prompt(prompt), salt=salt) for prompt in prompts)
-    return [answer for one in encoded for answer in submit_all(state, model, question, one, count)]
+    return [answer for one in encoded for answer in submit_several(state, exchange, model, params, one, count)]
 
 
 def _manner(request: CompletionRequest, model: ServedModel, prompts: Sequence[tuple[int, ...]]) -> TextManner:

@@ -27,8 +27,9 @@ from semantic_trio.adapters.http.openai.responses.response_object import Respons
 from semantic_trio.adapters.http.openai.responses.state import ResponsesState
 from semantic_trio.adapters.http.openai.responses.stream import ResponseEncoder
 from semantic_trio.adapters.http.serving.app_state import AppState
-from semantic_trio.adapters.http.serving.generation import log_prompt, note_unread, submit
-from semantic_trio.adapters.http.serving.sse import EventSource, event_stream
+from semantic_trio.adapters.http.serving.generation import generate
+from semantic_trio.adapters.http.serving.responding import Body, respond
+from semantic_trio.adapters.http.serving.sse import EventSource
 from semantic_trio.domain.errors import InvalidRequestError
 from semantic_trio.domain.responses import StoredResponse
 
@@ -54,20 +55,22 @@ def routes(state: AppState, responses: ResponsesState) -> Blueprint:
     async def create_response() -> Response:
         """Answer a conversation, or go on with a stored one: whole, as a stream of events, or in the background."""
         exchange = current.get()
-        question = await understood(exchange.body, functools.partial(_question, exchange))
+        question = await understood(exchange.body, functools.partial(_parsed, exchange))
         if question.request.background:
             return json_answer((await _begin_behind(state, responses, exchange, question)).begun)
         turn = await _begin(state, responses, exchange, question)
-        if question.request.stream:
-            events: EventSource[Piece] = turn
-            return event_stream(events, ResponseEncoder(turn), state.pace, state.settings.ping_seconds)
-        finished = await turn.result()
-        return json_answer(turn.final, reuse=finished.reuse)
+
+        async def whole() -> Body:
+            finished = await turn.result()
+            return turn.final, finished.reuse
+
+        events: EventSource[Piece] = turn
+        return await respond(state, events, functools.partial(ResponseEncoder, turn), whole, is_streamed=question.request.stream)
 
     return blueprint
 
 
-def _question(exchange: Exchange, body: bytes) -> _Question:
+def _parsed(exchange: Exchange, body: bytes) -> _Question:
     request = decode(body, ResponseRequest)
     check(request)
     identity = identify(exchange.headers, session_id=request.session_id, prompt_cache_key=request.prompt_cache_key, cache_salt=request.cache_salt)
@@ -75,18 +78,13 @@ def _question(exchange: Exchange, body: bytes) -> _Question:
 
 
 async def _begin(state: AppState, responses: ResponsesState, exchange: Exchange, question: _Question) -> Turn:
-    """Submit what is asked; the turn ends with the exchange. Raises what `history`, `asked` and `begin` raise."""
+    """Submit a request; its generation ends with the exchange. Raises what `history`, `asked` and `generate` raise."""
     request, stem = question.request, new_stem()
     before = await _history(responses, question, stem)
-    wanted = asked(request, messages_of((*before.before, *before.new)), question.identity, (response_id(stem), *before.responses))
-    model = state.resolve(request.model)
-    note_unread(state, exchange, wanted.conversation)
-    first = begun(request, wanted.conversation.choice, response_id(stem), model.card, int(time.time()))
+    params = asked(request, messages_of((*before.before, *before.new)), question.identity, (response_id(stem), *before.responses))
+    first = begun(request, params.conversation.choice, response_id(stem), state.resolve(request.model).card, int(time.time()))
     record = _record(first, before) if request.is_stored else None
-    encoded = await model.encode(wanted.conversation, model.salt(question.identity))
-    if state.settings.log_prompts:
-        log_prompt(wanted.conversation)
-    answer = submit(state, exchange, model, wanted, encoded)
+    model, answer = await generate(state, exchange, params)
     output = Output(stem, custom_names(request.tools or ()), model.codec.token_bytes if request.wants_logprobs else None)
     turn = Turn(first, answer, output, responses.store, record)
     responses.active.join(turn, exchange.stack)

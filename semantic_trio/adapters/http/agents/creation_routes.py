@@ -1,4 +1,4 @@
-"""Routes that make, show, copy and delete agents, and tell why one missed its cache."""
+"""Routes that create agents, anew or as forks of others."""
 
 import uuid
 
@@ -6,17 +6,16 @@ from quart import Blueprint, Response
 from quart_schema import document_request, document_response
 
 from semantic_trio.adapters.http.agents.request import CreateAgent, ForkAgent
-from semantic_trio.adapters.http.agents.views import AgentList, AgentView, LastTurn, find, last_turn, view, view_all
+from semantic_trio.adapters.http.agents.views import AgentView, find, view
 from semantic_trio.adapters.http.common.exchange import current
 from semantic_trio.adapters.http.common.faults import OpenAIError
 from semantic_trio.adapters.http.common.identity import chosen_id
 from semantic_trio.adapters.http.common.json_decoding import decode
-from semantic_trio.adapters.http.common.json_responses import json_answer, no_answer
-from semantic_trio.adapters.http.common.openapi import document_faults, document_nothing, document_optional_body
+from semantic_trio.adapters.http.common.json_responses import json_answer
+from semantic_trio.adapters.http.common.openapi import document_faults, document_optional_body
 from semantic_trio.adapters.http.openai.chat.messages import ChatMessage, message_of
 from semantic_trio.adapters.http.openai.common.tools import tools_of
 from semantic_trio.adapters.http.serving.app_state import ANY_MODEL, AppState
-from semantic_trio.adapters.http.serving.deletion import forget_agent
 from semantic_trio.domain.conversation import Conversation
 from semantic_trio.domain.salt import NO_SALT, salt_of
 
@@ -24,7 +23,7 @@ NO_BODY = b"{}"
 
 
 def routes(state: AppState) -> Blueprint:
-    """`/v1/agents`, `/v1/agents/<id>`, its `fork` and its `last-turn`."""
+    """`POST /v1/agents` and `/v1/agents/<id>/fork`."""
     blueprint = Blueprint("agents", __name__)
 
     @blueprint.post("/v1/agents")
@@ -45,28 +44,6 @@ def routes(state: AppState) -> Blueprint:
         model.engine.memory.write(agent)
         return json_answer(view(model, agent), 201)
 
-    @blueprint.get("/v1/agents")
-    @document_response(AgentList, 200)
-    @document_faults(OpenAIError, 401, 403)
-    async def list_agents() -> Response:
-        """List all agents, those nobody has named too."""
-        return json_answer(view_all(state))
-
-    @blueprint.get("/v1/agents/<agent_id>")
-    @document_response(AgentView, 200)
-    @document_faults(OpenAIError, 400, 401, 403, 404)
-    async def get_agent(agent_id: str) -> Response:
-        """Show what an agent has in memory."""
-        return json_answer(view(*find(state, agent_id)))
-
-    @blueprint.delete("/v1/agents/<agent_id>")
-    @document_nothing
-    @document_faults(OpenAIError, 400, 401, 403, 404)
-    async def delete_agent(agent_id: str) -> Response:
-        """Forget an agent, and what nobody but it has read."""
-        await forget_agent(*find(state, agent_id))
-        return no_answer()
-
     @blueprint.post("/v1/agents/<agent_id>/fork")
     @document_request(ForkAgent)
     @document_optional_body
@@ -78,13 +55,6 @@ def routes(state: AppState) -> Blueprint:
         model, agent = find(state, agent_id)
         model.engine.refuse_when_closed()
         return json_answer(view(model, model.engine.memory.fork(agent, _new_id(wanted.id))), 201)
-
-    @blueprint.get("/v1/agents/<agent_id>/last-turn")
-    @document_response(LastTurn, 200)
-    @document_faults(OpenAIError, 400, 401, 403, 404)
-    async def get_last_turn(agent_id: str) -> Response:
-        """Tell what the last turn reused, where its prompt left what the agent had read and said, and why no more was reused."""
-        return json_answer(last_turn(*find(state, agent_id)))
 
     return blueprint
 
