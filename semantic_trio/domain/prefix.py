@@ -137,11 +137,28 @@ def _served(snapshot: Snapshot, run: TokenRun, limit: int) -> int:
 
 def _best_part(block: Block, run: TokenRun, serves: Callable[[CacheEntry], bool]) -> tuple[Block | LiveRow | None, int]:
     """The block or row that holds most of the tokens after a block; of equals, one that is in memory."""
-    best: tuple[Block | LiveRow | None, int] = (None, 0)
-    for child in sorted(filter(serves, block.children.values()), key=_is_here, reverse=True):
-        best = max(best, (child, run.alike(child.packed, block.stop)), key=lambda pair: pair[1])
+    child = _best_child(block, run, serves)
+    best: Block | LiveRow | None = child
+    most = run.alike(child.packed, block.stop) if child else 0
     for row in block.growing.values():
-        best = max(best, (row, run.alike(row.rest, block.stop)), key=lambda pair: pair[1])
+        best, most = max((best, most), (row, run.alike(row.rest, block.stop)), key=lambda pair: pair[1])
+    return best, most
+
+
+def _best_child(parent: Block, run: TokenRun, serves: Callable[[CacheEntry], bool]) -> Block | None:
+    """The block after a parent that begins with most of the tokens there; of equals, one that is in memory. None where none begins with any.
+
+    Hundreds of conversations may follow one block, so most of them are told from the best by one look at their first bytes.
+    """
+    best: Block | None = None
+    is_here, ahead = True, run.block_at(parent.stop)
+    same, better = b"", ahead[:TOKEN_BYTES]  # what an equal of the best begins with, and what a better one does
+    for child in parent.children.values():
+        is_better = len(better) > len(same) and child.packed.startswith(better)
+        is_nearer = not is_here and child.is_here and child.packed.startswith(same)
+        if (is_better or is_nearer) and serves(child):
+            stop = run.alike(child.packed, parent.stop) * TOKEN_BYTES
+            best, is_here, same, better = child, child.is_here, ahead[:stop], ahead[: stop + TOKEN_BYTES]
     return best
 
 
