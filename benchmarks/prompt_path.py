@@ -17,8 +17,8 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from semantic_trio.adapters.catalogue.catalogue import open_catalogue
-from semantic_trio.adapters.catalogue.progress import Lines
-from semantic_trio.adapters.http.anthropic.request import MessagesRequest, asked
+from semantic_trio.adapters.catalogue.progress import AgentQueues
+from semantic_trio.adapters.http.anthropic.request import MessagesRequest, generation_params
 from semantic_trio.adapters.http.common.json_decoding import decode
 from semantic_trio.adapters.http.serving.served_model import ModelCard, ServedModel
 from semantic_trio.adapters.text.codec import load_codec
@@ -78,7 +78,7 @@ async def watched(work: Callable[[], Awaitable[Encoded]]) -> tuple[Encoded, floa
 
 async def measure(new_model: Callable[[], ServedModel], raw: bytes, rounds: int) -> None:
     async def encode() -> Encoded:
-        return await model.encode(asked(decode(raw, MessagesRequest)).conversation, NO_SALT)
+        return await model.encode(generation_params(decode(raw, MessagesRequest)).conversation, NO_SALT)
 
     figures: dict[str, tuple[list[float], list[float]]] = {"first request": ([], []), "next turn": ([], [])}
     for number in range(rounds):
@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument("--kilobytes", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=40)
     arguments = parser.parse_args()
-    path = open_catalogue(settings.load({}).settings.data_dir).ensure(arguments.model, Lines())
+    path = open_catalogue(settings.load({}).settings.data_dir).ensure(arguments.model, AgentQueues())
     runner = FakeRunner()
     limits = Limits(131_072, 8, 512, 0.25)
     memory = Memory(runner.spec, 1 << 24, 512)

@@ -28,7 +28,7 @@ from semantic_trio.adapters.catalogue.pooling import embedding_form
 from semantic_trio.adapters.catalogue.sampling import sampling_defaults
 from semantic_trio.adapters.disk import CacheLock, ModelFiles
 from semantic_trio.adapters.http.app import create_app
-from semantic_trio.adapters.http.openai.responses.response_store import Records
+from semantic_trio.adapters.http.openai.responses.response_store import ResponseStoreClient
 from semantic_trio.adapters.http.openai.responses.state import ResponsesState
 from semantic_trio.adapters.http.serving.app_state import AppState, HttpSettings
 from semantic_trio.adapters.http.serving.served_model import ModelCard, ServedModel
@@ -99,7 +99,7 @@ class Server:
         if self._lock is not None:
             self._lock.claim()
 
-    async def _run(self, records: Records) -> None:
+    async def _run(self, records: ResponseStoreClient) -> None:
         device = Device(last_act)
         async with trio.open_nursery() as device_nursery:
             await device_nursery.start(device.run)
@@ -118,7 +118,9 @@ class Server:
         log.warning("answers are scripted: no model is asked", rules=len(self.script))
         return ScriptedRunner(script=self.script, encode=codec.encode_text, decode=codec.decode)
 
-    async def _serve_model(self, runner: MlxRunner | ScriptedRunner, loaded: LoadedModel, codec: TokenizerCodec, records: Records) -> None:
+    async def _serve_model(
+        self, runner: MlxRunner | ScriptedRunner, loaded: LoadedModel, codec: TokenizerCodec, records: ResponseStoreClient
+    ) -> None:
         has_disk = self._lock is not None
         engine = self._engine(runner, loaded, Disk(self.settings.disk_budget_mb * MIB if has_disk else 0), codec.fingerprint)
         persistence = self._persistence(engine, runner)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Callable
 import structlog
 import trio
 
-from semantic_trio.adapters.http.openai.responses.response_store import Records
+from semantic_trio.adapters.http.openai.responses.response_store import ResponseStoreClient
 from semantic_trio.adapters.store import Bounds, open_store, place_of
 from semantic_trio.domain.errors import StoreError
 from semantic_trio.entrypoints.settings import Settings
@@ -24,14 +24,14 @@ CLOSE_SECONDS = 5.0
 
 
 @contextlib.asynccontextmanager
-async def responses_stored(settings: Settings, claim: Callable[[], None]) -> AsyncIterator[Records]:
+async def responses_stored(settings: Settings, claim: Callable[[], None]) -> AsyncIterator[ResponseStoreClient]:
     """The database, until the context ends. One that cannot be used now is tried again when it is needed. `claim` has the cache directory.
 
     Raises `InvalidRequestError`.
     """
     url, file = "".join(settings.responses_url), settings.cache_dir / DEFAULT_FILE
     bounds = Bounds(settings.responses_budget_mb * MIB, settings.disk_floor_mb * MIB, claim)
-    records, place = Records(functools.partial(open_store, url, file, bounds)), place_of(url, file)
+    records, place = ResponseStoreClient(functools.partial(open_store, url, file, bounds)), place_of(url, file)
     try:
         await prune(records, settings.responses_days, place)
         async with trio.open_nursery() as nursery:
@@ -43,21 +43,21 @@ async def responses_stored(settings: Settings, claim: Callable[[], None]) -> Asy
             await trio.to_thread.run_sync(records.close, abandon_on_cancel=True)
 
 
-async def prune_daily(records: Records, days: int, place: str) -> None:
+async def prune_daily(records: ResponseStoreClient, days: int, place: str) -> None:
     """Remove what is older, again and again; with 0 days nothing is."""
     while True:
         await trio.sleep(DAY_SECONDS)
         await prune(records, days, place)
 
 
-async def prune(records: Records, days: int, place: str) -> None:
+async def prune(records: ResponseStoreClient, days: int, place: str) -> None:
     """Remove what came earlier than so many days ago, and say whether there is a database at all, and where.
 
     Days are those on which a server was working: a clock that is wrong, or a machine that was off, removes nothing.
     """
     today = int(time.time()) // DAY_SECONDS
     try:
-        removed = await records.ask(lambda store: store.prune(today, days))
+        removed = await records.call(lambda store: store.prune(today, days))
     except StoreError as error:
         log.error("responses are not stored", reason=error.reason)
     else:

@@ -9,8 +9,8 @@ import trio
 from quart_trio import QuartTrio
 
 from semantic_trio.adapters.http.app import create_app
-from semantic_trio.adapters.http.openai.responses.active_responses import Running
-from semantic_trio.adapters.http.openai.responses.response_store import Records
+from semantic_trio.adapters.http.openai.responses.active_responses import ActiveResponses
+from semantic_trio.adapters.http.openai.responses.response_store import ResponseStoreClient
 from semantic_trio.adapters.http.openai.responses.state import ResponsesState
 from semantic_trio.adapters.http.serving.app_state import AppState, HttpSettings
 from semantic_trio.adapters.http.serving.served_model import ModelCard, ServedModel
@@ -41,7 +41,7 @@ class Served:
     persistence: Persistence
     state: AppState
     responses: MemoryResponses
-    active: Running
+    active: ActiveResponses
 
 
 async def in_line(function: Callable[[*Arguments], Result], /, *arguments: *Arguments) -> Result:
@@ -83,7 +83,7 @@ def served(
         version="0.0.0",
         settings=settings or HttpSettings(),
     )
-    records = ResponsesState(Records(lambda: store, in_line))
+    records = ResponsesState(ResponseStoreClient(lambda: store, in_line))
     return Served(create_app(state, records), engine, runner, metrics, persistence, state, store, records.active)
 
 

@@ -10,7 +10,7 @@ import pytest
 import trio
 import trio.testing
 
-from semantic_trio.adapters.http.common.json_decoding import IN_LOOP_BYTES, understood
+from semantic_trio.adapters.http.common.json_decoding import IN_LOOP_BYTES, parsed
 from semantic_trio.adapters.http.serving.app_state import HttpSettings
 from semantic_trio.testing import ByteCodec, FakeRunner
 from tests.http.messages import LOOK, body, speaking
@@ -203,8 +203,8 @@ async def test_two_thousand_tools_are_counted() -> None:
 async def test_large_bodies_are_understood_beside_the_loop() -> None:
     here = threading.get_ident()
 
-    assert await understood(b"x" * IN_LOOP_BYTES, lambda body: threading.get_ident()) == here
-    assert await understood(b"x" * (IN_LOOP_BYTES + 1), lambda body: threading.get_ident()) != here
+    assert await parsed(b"x" * IN_LOOP_BYTES, lambda body: threading.get_ident()) == here
+    assert await parsed(b"x" * (IN_LOOP_BYTES + 1), lambda body: threading.get_ident()) != here
 
 
 async def test_what_is_too_deep_for_a_template_is_the_clients_fault(autojump_clock: trio.testing.MockClock) -> None:

@@ -9,7 +9,7 @@ import trio.testing
 from openai.types.chat import ChatCompletion, ChatCompletionChunk
 
 import semantic_trio.adapters.http.serving.served_model
-from semantic_trio.adapters.http.serving.dedicated_threads import OwnThreads
+from semantic_trio.adapters.http.serving.dedicated_threads import DedicatedThreads
 from semantic_trio.domain.conversation import Conversation
 from semantic_trio.testing import ByteCodec, FakeRunner
 from semantic_trio.testing.grammar import OneAnswer
@@ -217,7 +217,7 @@ class SlowCodec(ByteCodec):
 
 async def test_a_form_that_takes_too_long_is_refused_and_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(semantic_trio.adapters.http.serving.served_model, "COMPILE_SECONDS", 0.05)
-    async with running(served(FakeRunner(), codec=SlowCodec(), compilers=OwnThreads(1))) as server:
+    async with running(served(FakeRunner(), codec=SlowCodec(), compilers=DedicatedThreads(1))) as server:
         error = await refused(server, response_format={"type": "json_object"})
         plain = await said(server)
         SlowCodec.done.set()

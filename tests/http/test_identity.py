@@ -6,7 +6,7 @@ import pytest
 import trio
 import trio.testing
 
-from semantic_trio.adapters.http.common.identity import NOBODY, Identity, identify
+from semantic_trio.adapters.http.common.identity import ANONYMOUS, Identity, identify
 from semantic_trio.domain.agent import AGENT_ID, client_id
 from semantic_trio.domain.errors import AgentNotFoundError, InvalidRequestError
 from semantic_trio.testing import FakeRunner
@@ -23,7 +23,7 @@ def test_the_first_of_the_names_that_are_given_counts() -> None:
     assert identify(headers, prompt_cache_key="key", user_id="user") == Identity("key")
     assert identify(headers, user_id="user") == Identity("header", is_ordered=True)
     assert identify(SUBAGENT | {"x-session-id": "session"}, user_id="user") == Identity("user.sub")
-    assert identify({}) == NOBODY
+    assert identify({}) == ANONYMOUS
 
 
 @pytest.mark.parametrize(
@@ -40,8 +40,8 @@ def test_the_session_may_be_in_a_header(name: str) -> None:
 
 @pytest.mark.parametrize("user_id", [None, 7, ["a"], {"session_id": "a"}, "", "{", '{"session_id": 7}', "{" + NESTED, '{"a": ' + NESTED])
 def test_a_session_without_a_subagent_names_nobody_whatever_it_is(user_id: object) -> None:
-    assert identify({"x-session-id": "5e55"}, user_id=user_id) == NOBODY
-    assert identify({}, user_id=user_id) == NOBODY
+    assert identify({"x-session-id": "5e55"}, user_id=user_id) == ANONYMOUS
+    assert identify({}, user_id=user_id) == ANONYMOUS
 
 
 @pytest.mark.parametrize("foreign", ["a/b", "../../etc", "\0", "x" * 10_000, "ü", "a b"])

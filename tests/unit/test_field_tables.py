@@ -37,7 +37,7 @@ class Api:
 
 def _response(request: responses.ResponseRequest) -> object:
     responses.check(request)
-    return responses.asked(request, ())
+    return responses.generation_params(request, ())
 
 
 def _embeddings(request: embeddings.EmbeddingsRequest) -> object:
@@ -45,13 +45,13 @@ def _embeddings(request: embeddings.EmbeddingsRequest) -> object:
 
 
 APIS = {
-    "Messages": Api(anthropic.MessagesRequest, {"model": "m", "max_tokens": 5, "messages": SAID}, anthropic.asked),
+    "Messages": Api(anthropic.MessagesRequest, {"model": "m", "max_tokens": 5, "messages": SAID}, anthropic.generation_params),
     "Tokens": Api(anthropic.CountTokensRequest, {"model": "m", "messages": SAID}, anthropic.conversation),
-    "Chat": Api(chat.ChatRequest, {"model": "m", "messages": SAID}, chat.asked),
-    "Completions": Api(completions.CompletionRequest, {"model": "m", "prompt": "hi"}, completions.asked),
+    "Chat": Api(chat.ChatRequest, {"model": "m", "messages": SAID}, chat.generation_params),
+    "Completions": Api(completions.CompletionRequest, {"model": "m", "prompt": "hi"}, completions.generation_params),
     "Responses": Api(responses.ResponseRequest, {"model": "m", "input": "hi"}, _response),
     "Embeddings": Api(embeddings.EmbeddingsRequest, {"model": "m", "input": "hi"}, _embeddings),
-    "Agents": Api(agents.AgentTurn, {"message": "hi"}, lambda request: agents.asked(request, "m", "ada")),
+    "Agents": Api(agents.AgentTurn, {"message": "hi"}, lambda request: agents.generation_params(request, "m", "ada")),
     "`POST /v1/agents`": Api(agents.CreateAgent, {}, repr),
     "`POST /v1/agents/{id}/fork`": Api(agents.ForkAgent, {}, repr),
 }

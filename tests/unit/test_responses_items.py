@@ -13,8 +13,8 @@ from semantic_trio.adapters.http.common.faults import Fault
 from semantic_trio.adapters.http.common.json_decoding import decode
 from semantic_trio.adapters.http.openai.responses.history import history
 from semantic_trio.adapters.http.openai.responses.ids import input_id, item_id, new_stem, response_id, response_of
-from semantic_trio.adapters.http.openai.responses.item_messages import messages_of, read_input, written
-from semantic_trio.adapters.http.openai.responses.output_items import Output
+from semantic_trio.adapters.http.openai.responses.item_messages import messages_of, read_input, stored_items
+from semantic_trio.adapters.http.openai.responses.output_items import OutputItems
 from semantic_trio.adapters.http.openai.responses.response_object import OutputMessage, OutputReasoning
 from semantic_trio.application.answer import Encoded
 from semantic_trio.domain.canonical import canonical
@@ -47,9 +47,9 @@ def read(*raw: dict[str, Any]) -> tuple[Message, ...]:
 
 def told(pieces: list[Part]) -> list[dict[str, Any]]:
     """The items in which pieces of an answer are told."""
-    output = Output(STEM, frozenset({CUSTOM}))
+    output = OutputItems(STEM, frozenset({CUSTOM}))
     for piece in pieces:
-        output.hear(piece)
+        output.add(piece)
     found: list[dict[str, Any]] = json.loads(msgspec.json.encode(output.items()))
     return found
 
@@ -84,8 +84,8 @@ def test_an_answer_that_is_sent_back_is_the_turn_that_was_remembered(pieces: lis
 
 @given(pieces=answers)
 def test_what_is_told_whole_is_what_is_told_in_pieces(pieces: list[Part]) -> None:
-    output = Output(STEM, frozenset({CUSTOM}))
-    heard = [piece for part in pieces for piece in output.hear(part)]
+    output = OutputItems(STEM, frozenset({CUSTOM}))
+    heard = [piece for part in pieces for piece in output.add(part)]
 
     for at, item in enumerate(output.items()):
         mine = [piece.said for piece in heard if piece.at == at]
@@ -99,7 +99,7 @@ def test_what_is_told_whole_is_what_is_told_in_pieces(pieces: list[Part]) -> Non
 @given(pieces=answers)
 def test_what_is_stored_says_what_was_sent(pieces: list[Part]) -> None:
     sent = read_input(items([{"role": "user", "content": "hi"}, *told(pieces), {"role": "assistant", "content": "x"}]))
-    stored = decode(written(sent, STEM), list[msgspec.Raw])
+    stored = decode(stored_items(sent, STEM), list[msgspec.Raw])
 
     assert messages_of(read_input(stored)) == messages_of(sent)
     assert all(isinstance(decode(raw, dict[str, object])["id"], str) for raw in stored)

@@ -8,7 +8,7 @@ import trio
 from structlog.testing import capture_logs
 from trio.testing import MockClock
 
-from semantic_trio.adapters.http.openai.responses.response_store import Records
+from semantic_trio.adapters.http.openai.responses.response_store import ResponseStoreClient
 from semantic_trio.domain.errors import StoreError
 from semantic_trio.domain.responses import StoredResponse
 from semantic_trio.entrypoints.settings import Settings
@@ -28,8 +28,8 @@ async def test_what_is_too_old_goes_once_a_day(
     """Its age is that of the server's days: the clock on the wall goes with the virtual one."""
     monkeypatch.setattr(time, "time", lambda: 1_800_000_000 + trio.current_time())
     store = MemoryResponses()
-    await prune(Records(lambda: store, in_line), days, "here")
-    nursery.start_soon(prune_daily, Records(lambda: store, in_line), days, "here")
+    await prune(ResponseStoreClient(lambda: store, in_line), days, "here")
+    nursery.start_soon(prune_daily, ResponseStoreClient(lambda: store, in_line), days, "here")
     store.put(response("old"))
 
     await trio.sleep(31 * DAY_SECONDS - 1)
@@ -42,20 +42,20 @@ async def test_a_start_with_the_clock_ahead_removes_nothing(monkeypatch: pytest.
     store = MemoryResponses()
     for ahead_days in (0, 40, 0, 1):
         monkeypatch.setattr(time, "time", lambda ahead_days=ahead_days: 1_800_000_000 + ahead_days * DAY_SECONDS)
-        await prune(Records(lambda: store, in_line), 30, "here")
+        await prune(ResponseStoreClient(lambda: store, in_line), 30, "here")
         store.put(response(f"resp_{ahead_days}"))
 
     assert [name for name in ("resp_0", "resp_40", "resp_1") if store.get(name)] == ["resp_0", "resp_40", "resp_1"]
 
 
 async def test_a_database_that_is_away_does_not_end_it() -> None:
-    def ask(what: str) -> None:
+    def call(what: str) -> None:
         if what == "prune":
             raise StoreError("the database is away")
 
-    store = MemoryResponses(ask)
+    store = MemoryResponses(call)
     store.put(response("old"))
-    await prune(Records(lambda: store, in_line), 30, "here")
+    await prune(ResponseStoreClient(lambda: store, in_line), 30, "here")
 
     assert store.get("old")
 

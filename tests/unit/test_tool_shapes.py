@@ -22,17 +22,17 @@ HELLO = {"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content":
 
 def by_messages(**fields: Any) -> Conversation:
     """The conversation of a Messages request."""
-    return anthropic.asked(decode(json.dumps({**HELLO, **fields}).encode(), anthropic.MessagesRequest)).conversation
+    return anthropic.generation_params(decode(json.dumps({**HELLO, **fields}).encode(), anthropic.MessagesRequest)).conversation
 
 
 def by_chat(**fields: Any) -> Conversation:
     """The conversation of a Chat Completions request."""
-    return openai.asked(decode(json.dumps({**HELLO, **fields}).encode(), openai.ChatRequest)).conversation
+    return openai.generation_params(decode(json.dumps({**HELLO, **fields}).encode(), openai.ChatRequest)).conversation
 
 
 def by_responses(**fields: Any) -> Conversation:
     """The conversation of a Responses request."""
-    return responses.asked(decode(json.dumps({"model": "m", **fields}).encode(), ResponseRequest), ()).conversation
+    return responses.generation_params(decode(json.dumps({"model": "m", **fields}).encode(), ResponseRequest), ()).conversation
 
 
 Meaning = Callable[..., Conversation]

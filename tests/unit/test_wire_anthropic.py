@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from semantic_trio.adapters.http.anthropic.request import MessagesRequest, asked
+from semantic_trio.adapters.http.anthropic.request import MessagesRequest, generation_params
 from semantic_trio.adapters.http.anthropic.thinking import Display, display_of, signature
 from semantic_trio.adapters.http.common.faults import Fault, fault_of
 from semantic_trio.adapters.http.common.json_decoding import decode
 from semantic_trio.adapters.http.common.protocol import Protocol
-from semantic_trio.adapters.http.serving.params import Asked
+from semantic_trio.adapters.http.serving.params import GenerationParams
 from semantic_trio.domain.conversation import Calling, Part, Role, Text, Thinking, Tool, ToolCall, ToolChoice, ToolResult
 from semantic_trio.domain.errors import InvalidRequestError
 from semantic_trio.domain.eviction import Rank
@@ -23,12 +23,12 @@ def request(**fields: Any) -> MessagesRequest:
     return decode(json.dumps(body).encode(), MessagesRequest)
 
 
-def meaning(**fields: Any) -> Asked:
+def meaning(**fields: Any) -> GenerationParams:
     """Of a request with these fields."""
-    return asked(request(**fields))
+    return generation_params(request(**fields))
 
 
-def turns(said: Asked) -> list[tuple[str, str]]:
+def turns(said: GenerationParams) -> list[tuple[str, str]]:
     """Roles and texts."""
     return [(message.role.value, message.text) for message in said.conversation.messages]
 
@@ -110,7 +110,7 @@ def test_a_call_keeps_its_arguments_as_they_were_written() -> None:
     arguments = '{"b": 1.50, "a": [123456789012345678901234567890, "\\u00e9"]}'
     body = f"""{{"model": "m", "max_tokens": 1, "messages": [{{"role": "assistant", "content":
         [{{"type": "tool_use", "id": "t1", "name": "f", "input": {arguments}}}]}}]}}"""
-    (message,) = asked(decode(body.encode(), MessagesRequest)).conversation.messages
+    (message,) = generation_params(decode(body.encode(), MessagesRequest)).conversation.messages
     assert message.parts == (ToolCall("t1", "f", arguments),)
 
 
@@ -346,7 +346,7 @@ def test_beside_whole_numbers_with_a_point_arguments_of_calls_stay_as_they_were_
     call = f'{{"type": "tool_use", "id": "1", "name": "f", "input": {given}}}'
     body = f'{{"model": "m", "max_tokens": 32.0, "messages": [{{"role": "assistant", "content": [{call}]}}]}}'
 
-    said = asked(decode(body.encode(), MessagesRequest))
+    said = generation_params(decode(body.encode(), MessagesRequest))
 
     assert said.max_tokens == 32
     assert said.conversation.messages[0].calls[0].arguments == given

@@ -6,16 +6,16 @@ from typing import Any
 import pytest
 
 from semantic_trio.adapters.http.common.json_decoding import decode
-from semantic_trio.adapters.http.openai.chat.request import ChatRequest, asked
-from semantic_trio.adapters.http.serving.params import Asked
+from semantic_trio.adapters.http.openai.chat.request import ChatRequest, generation_params
+from semantic_trio.adapters.http.serving.params import GenerationParams
 from semantic_trio.domain.conversation import Message, Part, Role, Text, Thinking, ToolCall, ToolResult
 from semantic_trio.domain.generation import API_SAMPLING
 
 
-def meaning(**fields: Any) -> Asked:
+def meaning(**fields: Any) -> GenerationParams:
     """Of a request with these fields."""
     body = {"model": "m", "messages": [{"role": "user", "content": "hi"}], **fields}
-    return asked(decode(json.dumps(body).encode(), ChatRequest))
+    return generation_params(decode(json.dumps(body).encode(), ChatRequest))
 
 
 def test_developer_and_system_messages_stay_where_they_stand() -> None:

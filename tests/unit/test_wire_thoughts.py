@@ -17,8 +17,8 @@ SAID = [{"role": "user", "content": "hi"}]
 UNTOLD, OFF, ON = (None, None, None), (False, None, None), (True, None, None)
 
 
-def choice(asked: Conversation) -> tuple[bool | None, str | None, int | None]:
-    return asked.thinks, asked.effort, asked.thought_budget
+def choice(generation_params: Conversation) -> tuple[bool | None, str | None, int | None]:
+    return generation_params.thinks, generation_params.effort, generation_params.thought_budget
 
 
 def of_messages(**fields: Any) -> tuple[bool | None, str | None, int | None]:
@@ -27,15 +27,17 @@ def of_messages(**fields: Any) -> tuple[bool | None, str | None, int | None]:
 
 
 def of_chat(**fields: Any) -> tuple[bool | None, str | None, int | None]:
-    return choice(chat.asked(decode(json.dumps({"model": "m", "messages": SAID, **fields}).encode(), chat.ChatRequest)).conversation)
+    return choice(chat.generation_params(decode(json.dumps({"model": "m", "messages": SAID, **fields}).encode(), chat.ChatRequest)).conversation)
 
 
 def of_responses(**fields: Any) -> tuple[bool | None, str | None, int | None]:
-    return choice(responses.asked(decode(json.dumps({"model": "m", "input": "hi", **fields}).encode(), responses.ResponseRequest), ()).conversation)
+    return choice(
+        responses.generation_params(decode(json.dumps({"model": "m", "input": "hi", **fields}).encode(), responses.ResponseRequest), ()).conversation
+    )
 
 
 def of_agents(**fields: Any) -> tuple[bool | None, str | None, int | None]:
-    return choice(agents.asked(decode(json.dumps({"message": "hi", **fields}).encode(), agents.AgentTurn), "m", "ada").conversation)
+    return choice(agents.generation_params(decode(json.dumps({"message": "hi", **fields}).encode(), agents.AgentTurn), "m", "ada").conversation)
 
 
 @pytest.mark.parametrize(

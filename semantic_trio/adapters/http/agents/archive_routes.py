@@ -7,13 +7,13 @@ import trio
 from quart import Blueprint, Response
 from quart_schema import document_response
 
-from semantic_trio.adapters.http.agents.persisted_record import written_out
+from semantic_trio.adapters.http.agents.persisted_record import persisted_record
 from semantic_trio.adapters.http.agents.running_turn import refuse_deleted
-from semantic_trio.adapters.http.agents.views import AgentView, find, view
+from semantic_trio.adapters.http.agents.views import AgentView, agent_view, find_agent
 from semantic_trio.adapters.http.common.exchange import current
 from semantic_trio.adapters.http.common.faults import OpenAIError
-from semantic_trio.adapters.http.common.identity import valid_id
-from semantic_trio.adapters.http.common.json_responses import json_answer
+from semantic_trio.adapters.http.common.identity import agent_id_in_url
+from semantic_trio.adapters.http.common.json_responses import json_response
 from semantic_trio.adapters.http.common.openapi import document_archive, document_archive_body, document_faults
 from semantic_trio.adapters.http.serving.app_state import AppState
 from semantic_trio.adapters.http.serving.sse import StreamAbortedError
@@ -35,8 +35,8 @@ def routes(state: AppState) -> Blueprint:
     @document_faults(OpenAIError, 400, 401, 403, 404, 409)
     async def export_agent(agent_id: str) -> Response:
         """Give an agent as a file: what it has read and said, and all that is remembered of it, as far as its last whole turn."""
-        model, agent = find(state, agent_id)
-        record = await written_out(model, agent, EXPORT_SECONDS)
+        model, agent = find_agent(state, agent_id)
+        record = await persisted_record(model, agent, EXPORT_SECONDS)
         refuse_deleted(agent)
         pieces, in_thread = model.persistence.files.export_agent(record), model.persistence.in_thread
         response = Response(_sent(await in_thread(next, pieces), pieces, in_thread), content_type="application/x-tar")
@@ -53,12 +53,12 @@ def routes(state: AppState) -> Blueprint:
         model, archive = state.model, current.get().archive
         assert archive is not None, "the gate has received it"
         try:
-            agent = await model.archives.take_in(archive, valid_id(agent_id), model.card.vocabulary)
+            agent = await model.archives.take_in(archive, agent_id_in_url(agent_id), model.card.vocabulary)
         finally:
             with trio.CancelScope(shield=True):
                 await model.persistence.in_thread(archive.close)  # which frees as much of the disk as it has: not in the event loop
         log.info("agent imported", agent=agent.id, tokens=agent.tokens, blocks=len(agent.blocks))
-        return json_answer(view(model, agent), 201)
+        return json_response(agent_view(model, agent), 201)
 
     return blueprint
 

@@ -6,12 +6,12 @@ from quart import Blueprint, Response
 from quart_schema import document_request, document_response
 
 from semantic_trio.adapters.http.agents.request import CreateAgent, ForkAgent
-from semantic_trio.adapters.http.agents.views import AgentView, find, view
+from semantic_trio.adapters.http.agents.views import AgentView, agent_view, find_agent
 from semantic_trio.adapters.http.common.exchange import current
 from semantic_trio.adapters.http.common.faults import OpenAIError
-from semantic_trio.adapters.http.common.identity import chosen_id
+from semantic_trio.adapters.http.common.identity import client_chosen_id
 from semantic_trio.adapters.http.common.json_decoding import decode
-from semantic_trio.adapters.http.common.json_responses import json_answer
+from semantic_trio.adapters.http.common.json_responses import json_response
 from semantic_trio.adapters.http.common.openapi import document_faults, document_optional_body
 from semantic_trio.adapters.http.openai.chat.messages import ChatMessage, message_of
 from semantic_trio.adapters.http.openai.common.tools import tools_of
@@ -42,7 +42,7 @@ def routes(state: AppState) -> Blueprint:
         agent.conversation = conversation
         agent.salt = salt_of(wanted.cache_salt) if wanted.cache_salt else NO_SALT
         model.engine.memory.write(agent)
-        return json_answer(view(model, agent), 201)
+        return json_response(agent_view(model, agent), 201)
 
     @blueprint.post("/v1/agents/<agent_id>/fork")
     @document_request(ForkAgent)
@@ -52,12 +52,12 @@ def routes(state: AppState) -> Blueprint:
     async def fork_agent(agent_id: str) -> Response:
         """Make an agent that remembers what this one does after its last whole turn; both share what is remembered."""
         wanted = decode(current.get().body or NO_BODY, ForkAgent)
-        model, agent = find(state, agent_id)
+        model, agent = find_agent(state, agent_id)
         model.engine.refuse_when_closed()
-        return json_answer(view(model, model.engine.memory.fork(agent, _new_id(wanted.id))), 201)
+        return json_response(agent_view(model, model.engine.memory.fork(agent, _new_id(wanted.id))), 201)
 
     return blueprint
 
 
 def _new_id(given: str | None) -> str:
-    return f"agent-{uuid.uuid4().hex}" if given is None else chosen_id(given, "id")
+    return f"agent-{uuid.uuid4().hex}" if given is None else client_chosen_id(given, "id")

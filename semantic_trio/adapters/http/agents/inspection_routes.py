@@ -3,9 +3,9 @@
 from quart import Blueprint, Response
 from quart_schema import document_response
 
-from semantic_trio.adapters.http.agents.views import AgentList, AgentView, LastTurn, find, last_turn, view, view_all
+from semantic_trio.adapters.http.agents.views import AgentList, AgentView, LastTurn, agent_list, agent_view, find_agent, last_turn
 from semantic_trio.adapters.http.common.faults import OpenAIError
-from semantic_trio.adapters.http.common.json_responses import json_answer
+from semantic_trio.adapters.http.common.json_responses import json_response
 from semantic_trio.adapters.http.common.openapi import document_faults
 from semantic_trio.adapters.http.serving.app_state import AppState
 
@@ -19,20 +19,20 @@ def routes(state: AppState) -> Blueprint:
     @document_faults(OpenAIError, 401, 403)
     async def list_agents() -> Response:
         """List all agents, those nobody has named too."""
-        return json_answer(view_all(state))
+        return json_response(agent_list(state))
 
     @blueprint.get("/v1/agents/<agent_id>")
     @document_response(AgentView, 200)
     @document_faults(OpenAIError, 400, 401, 403, 404)
     async def get_agent(agent_id: str) -> Response:
         """Show what an agent has in memory."""
-        return json_answer(view(*find(state, agent_id)))
+        return json_response(agent_view(*find_agent(state, agent_id)))
 
     @blueprint.get("/v1/agents/<agent_id>/last-turn")
     @document_response(LastTurn, 200)
     @document_faults(OpenAIError, 400, 401, 403, 404)
     async def get_last_turn(agent_id: str) -> Response:
         """Tell what the last turn reused, where its prompt left what the agent had read and said, and why no more was reused."""
-        return json_answer(last_turn(*find(state, agent_id)))
+        return json_response(last_turn(*find_agent(state, agent_id)))
 
     return blueprint

@@ -10,7 +10,7 @@ from semantic_trio.domain.content import AgentRecord
 SETTLE_SECONDS = 1.0
 
 
-async def written_out(model: ServedModel, agent: Agent, seconds: float) -> AgentRecord:
+async def persisted_record(model: ServedModel, agent: Agent, seconds: float) -> AgentRecord:
     """See `Archives.write_out`. What the agent's last turn has left is stored before it is written."""
     if model.persistence.memory.disk.exists:
         with trio.move_on_after(min(SETTLE_SECONDS, seconds)):

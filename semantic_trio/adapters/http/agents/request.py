@@ -9,17 +9,17 @@ from typing import Annotated
 import attrs
 import msgspec
 
-from semantic_trio.adapters.http.common.compatibility_fields import BehaviourDemands, FormDemands, schema_demanded
+from semantic_trio.adapters.http.common.compatibility_fields import StructuredOutputFields, UnsupportedFields, requested_schema
 from semantic_trio.adapters.http.common.identity import AgentId, CacheSalt, Identity
 from semantic_trio.adapters.http.common.limits import MOST_MESSAGES, MOST_TOOLS, MaxTokens, token_limit
 from semantic_trio.adapters.http.common.response_format import ResponseFormat, schema_of
 from semantic_trio.adapters.http.openai.chat.content import ContentPart
 from semantic_trio.adapters.http.openai.chat.messages import ChatMessage, messages_of
 from semantic_trio.adapters.http.openai.common.sampling import Bias, Penalty, RepetitionPenalty, Seed, Stop, Temperature, TopK, TopP, steering, stops
-from semantic_trio.adapters.http.openai.common.thinking import ThoughtsRequest, with_choice
+from semantic_trio.adapters.http.openai.common.thinking import ThinkingFields, with_thinking
 from semantic_trio.adapters.http.openai.common.tool_choice import ChoiceWord, ToolChoiceParam, choice_of
 from semantic_trio.adapters.http.openai.common.tools import ToolParam
-from semantic_trio.adapters.http.serving.params import Asked, SamplingChoice
+from semantic_trio.adapters.http.serving.params import GenerationParams, SamplingChoice
 from semantic_trio.domain.conversation import Conversation, Tool
 from semantic_trio.domain.salt import NO_SALT, salt_of
 
@@ -46,7 +46,7 @@ class ForkAgent:
 
 
 @attrs.frozen(kw_only=True)
-class AgentTurn(ThoughtsRequest, FormDemands, BehaviourDemands):
+class AgentTurn(ThinkingFields, StructuredOutputFields, UnsupportedFields):
     """What is said to an agent: `message`, after `messages` where there are any. The answer is asked for as in Chat Completions."""
 
     message: str | ChatMessage
@@ -69,18 +69,18 @@ class AgentTurn(ThoughtsRequest, FormDemands, BehaviourDemands):
     stream: bool | None = None
 
 
-def asked(request: AgentTurn, model: str, agent: str, tools: Sequence[Tool] = ()) -> Asked:
+def generation_params(request: AgentTurn, model: str, agent: str, tools: Sequence[Tool] = ()) -> GenerationParams:
     """The meaning of a turn, without the conversation before it; `tools` are those of the agent. Raises `Fault`, `InvalidRequestError`."""
     new = ChatMessage("user", request.message) if isinstance(request.message, str) else request.message
     conversation = Conversation(
         messages_of((*(request.messages or []), new)),
         tuple(tools),
         choice_of(request.tool_choice, tools, is_single=request.parallel_tool_calls is False),
-        schema=schema_demanded(request, {"response_format": schema_of(request.response_format)}),
+        schema=requested_schema(request, {"response_format": schema_of(request.response_format)}),
     )
-    return Asked(
+    return GenerationParams(
         model=model,
-        conversation=with_choice(conversation, request),
+        conversation=with_thinking(conversation, request),
         max_tokens=DEFAULT_TOKENS if request.max_tokens is None else token_limit(request, "max_tokens"),
         sampling=SamplingChoice(request.temperature, request.top_p, request.top_k, request.min_p, request.repetition_penalty),
         steering=steering(request.logit_bias, request.frequency_penalty, request.presence_penalty),

@@ -5,14 +5,14 @@ import contextlib
 from quart import Blueprint, Response
 from quart_schema import document_response
 
-from semantic_trio.adapters.http.agents.persisted_record import written_out
+from semantic_trio.adapters.http.agents.persisted_record import persisted_record
 from semantic_trio.adapters.http.agents.running_turn import refuse_deleted
-from semantic_trio.adapters.http.agents.views import AgentView, find, view
+from semantic_trio.adapters.http.agents.views import AgentView, agent_view, find_agent
 from semantic_trio.adapters.http.common.faults import Fault, OpenAIError
-from semantic_trio.adapters.http.common.json_responses import json_answer, no_answer
+from semantic_trio.adapters.http.common.json_responses import empty_response, json_response
 from semantic_trio.adapters.http.common.openapi import document_faults, document_nothing
 from semantic_trio.adapters.http.serving.app_state import AppState
-from semantic_trio.adapters.http.serving.deletion import forget_agent
+from semantic_trio.adapters.http.serving.deletion import delete_agent_everywhere
 from semantic_trio.domain.errors import DiskRefusedError, PoolExhaustedError
 
 # How long closing an agent waits for its memory to be on disk.
@@ -28,42 +28,42 @@ def routes(state: AppState) -> Blueprint:
     @document_faults(OpenAIError, 400, 401, 403, 404)
     async def pin_agent(agent_id: str) -> Response:
         """Keep an agent's memory, that of its turns to come too, whatever happens; all pins together may take half of the budget."""
-        model, agent = find(state, agent_id)
+        model, agent = find_agent(state, agent_id)
         try:
             model.engine.memory.pin(agent)
         except PoolExhaustedError as error:
             raise Fault(400, _too_much(error), field="agent_id", code="pins_exhausted") from error
-        return json_answer(view(model, agent))
+        return json_response(agent_view(model, agent))
 
     @blueprint.post("/v1/agents/<agent_id>/unpin")
     @document_response(AgentView, 200)
     @document_faults(OpenAIError, 400, 401, 403, 404)
     async def unpin_agent(agent_id: str) -> Response:
         """Let an agent's memory be given up again when others need the room."""
-        model, agent = find(state, agent_id)
+        model, agent = find_agent(state, agent_id)
         model.engine.memory.unpin(agent)
-        return json_answer(view(model, agent))
+        return json_response(agent_view(model, agent))
 
     @blueprint.post("/v1/agents/<agent_id>/close")
     @document_response(AgentView, 200)
     @document_faults(OpenAIError, 400, 401, 403, 404)
     async def close_agent(agent_id: str) -> Response:
         """Give up the RAM of what only this agent has read, its pins too, and keep the agent: its next turn has it from disk, or reads it again."""
-        model, agent = find(state, agent_id)
+        model, agent = find_agent(state, agent_id)
         with contextlib.suppress(DiskRefusedError):  # what is not on disk by then has to be read again
-            await written_out(model, agent, CLOSE_SECONDS)
+            await persisted_record(model, agent, CLOSE_SECONDS)
         refuse_deleted(agent)
         model.engine.memory.release(agent)
         model.engine.nudge()
-        return json_answer(view(model, agent))
+        return json_response(agent_view(model, agent))
 
     @blueprint.delete("/v1/agents/<agent_id>")
     @document_nothing
     @document_faults(OpenAIError, 400, 401, 403, 404)
     async def delete_agent(agent_id: str) -> Response:
         """Forget an agent, and what nobody but it has read."""
-        await forget_agent(*find(state, agent_id))
-        return no_answer()
+        await delete_agent_everywhere(*find_agent(state, agent_id))
+        return empty_response()
 
     return blueprint
 

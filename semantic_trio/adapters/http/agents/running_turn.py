@@ -8,11 +8,11 @@ from collections.abc import Iterable
 
 import attrs
 
-from semantic_trio.adapters.http.agents.turn_queue import Place
+from semantic_trio.adapters.http.agents.turn_queue import QueuePlace
 from semantic_trio.adapters.http.common.exchange import Exchange
 from semantic_trio.adapters.http.serving.app_state import AppState
 from semantic_trio.adapters.http.serving.generation import encode, submit
-from semantic_trio.adapters.http.serving.params import Asked
+from semantic_trio.adapters.http.serving.params import GenerationParams
 from semantic_trio.adapters.http.serving.served_model import ServedModel
 from semantic_trio.application.answer import Answer, AnswerEvent, Encoded, WholeAnswer
 from semantic_trio.domain.agent import Agent
@@ -26,15 +26,15 @@ SAID_NEXT = tuple(Message(Role.USER, (Text(text),)) for text in ("\N{REPLACEMENT
 
 
 @attrs.define(eq=False)
-class Turn:
+class RunningTurn:
     """A turn from the moment it was asked for: an `EventSource` for streams, `result` for the rest. Its generation ends with the exchange."""
 
     state: AppState
     exchange: Exchange
     model: ServedModel
     agent: Agent
-    place: Place
-    asked: Asked  # without the messages before; the choices in it are those of this turn alone
+    place: QueuePlace
+    params: GenerationParams  # without the messages before; the choices in it are those of this turn alone
     _answer: Answer | None = attrs.field(init=False, default=None)
 
     async def begin(self) -> Answer:
@@ -44,8 +44,8 @@ class Turn:
         """
         if self._answer is None:
             await self.place.wait()
-            messages = (*self.agent.conversation.messages, *self.asked.conversation.messages)
-            params = attrs.evolve(self.asked, conversation=attrs.evolve(self.asked.conversation, messages=messages))
+            messages = (*self.agent.conversation.messages, *self.params.conversation.messages)
+            params = attrs.evolve(self.params, conversation=attrs.evolve(self.params.conversation, messages=messages))
             encoded = await encode(self.state, self.model, params.conversation, params.identity.salt or self.agent.salt)
             refuse_deleted(self.agent)
             self._answer = submit(self.state, self.exchange, self.model, params, encoded)
@@ -70,7 +70,7 @@ class Turn:
 
     def _add(self, answer: tuple[Part, ...]) -> None:
         """The turn is over: it is part of the conversation before its client hears so, and the next one may begin."""
-        said = (*self.asked.conversation.messages, Message(Role.ASSISTANT, answer))
+        said = (*self.params.conversation.messages, Message(Role.ASSISTANT, answer))
         self.agent.conversation = _joined(self.agent.conversation, said)
         self.model.engine.memory.write(self.agent)
         self.place.leave()
@@ -82,7 +82,7 @@ def refuse_deleted(agent: Agent) -> None:
         raise AgentNotFoundError(agent.id)
 
 
-async def sure_prompt(model: ServedModel, agent: Agent) -> Encoded:
+async def next_prompt_prefix(model: ServedModel, agent: Agent) -> Encoded:
     """What the next prompt of an agent begins with, whatever it is told; empty where there is no such thing.
 
     For an agent whose clients keep the conversation, its history, unless that was read with another tokenizer or chat template.

@@ -13,10 +13,10 @@ from semantic_trio.domain.agent import Agent
 
 
 @attrs.define(eq=False)
-class Place:
+class QueuePlace:
     """A place in a line. Whoever has it leaves it, whatever happens; leaving may be repeated."""
 
-    _line: collections.deque["Place"]
+    _line: collections.deque["QueuePlace"]
     _turn: trio.Event = attrs.field(init=False, factory=trio.Event)
 
     @property
@@ -38,18 +38,18 @@ class Place:
 
 
 @attrs.define(eq=False)
-class Lines:
+class AgentQueues:
     """The lines of all agents. An agent that is gone takes its line with it."""
 
-    _lines: weakref.WeakKeyDictionary[Agent, collections.deque[Place]] = attrs.field(init=False, factory=weakref.WeakKeyDictionary)
+    _lines: weakref.WeakKeyDictionary[Agent, collections.deque[QueuePlace]] = attrs.field(init=False, factory=weakref.WeakKeyDictionary)
 
     def length(self, agent: Agent) -> int:
         """How many have a place before an agent, the one whose turn it is among them."""
         return len(self._lines.get(agent, ()))
 
-    def join(self, agent: Agent) -> Place:
+    def join(self, agent: Agent) -> QueuePlace:
         """Take the last place."""
         line = self._lines.setdefault(agent, collections.deque())
-        place = Place(line)
+        place = QueuePlace(line)
         line.append(place)
         return place

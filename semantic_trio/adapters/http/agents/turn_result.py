@@ -49,7 +49,7 @@ class Warmed:
     cache: Cache
 
 
-def whole_answer(agent: str, answer: WholeAnswer) -> AgentAnswer:
+def agent_answer(agent: str, answer: WholeAnswer) -> AgentAnswer:
     """The answer of a turn that does not stream."""
     finished, said = answer.finished, Message(Role.ASSISTANT, answer.parts_with_cut)
     calls = [function_call(call) for call in said.calls]

@@ -5,22 +5,22 @@ import functools
 from quart import Blueprint, Response
 from quart_schema import document_request, document_response
 
-from semantic_trio.adapters.http.agents.request import AgentTurn, asked
-from semantic_trio.adapters.http.agents.running_turn import Turn, refuse_deleted, sure_prompt
-from semantic_trio.adapters.http.agents.turn_queue import Lines, Place
-from semantic_trio.adapters.http.agents.turn_result import AgentAnswer, Warmed, whole_answer
+from semantic_trio.adapters.http.agents.request import AgentTurn, generation_params
+from semantic_trio.adapters.http.agents.running_turn import RunningTurn, next_prompt_prefix, refuse_deleted
+from semantic_trio.adapters.http.agents.turn_queue import AgentQueues, QueuePlace
+from semantic_trio.adapters.http.agents.turn_result import AgentAnswer, Warmed, agent_answer
 from semantic_trio.adapters.http.agents.turn_stream import TurnEncoder
-from semantic_trio.adapters.http.agents.views import find
+from semantic_trio.adapters.http.agents.views import find_agent
 from semantic_trio.adapters.http.common.cache_report import Cache
 from semantic_trio.adapters.http.common.exchange import Exchange, current
 from semantic_trio.adapters.http.common.faults import OpenAIError
 from semantic_trio.adapters.http.common.identity import Identity
-from semantic_trio.adapters.http.common.json_decoding import decode, understood
-from semantic_trio.adapters.http.common.json_responses import json_answer
+from semantic_trio.adapters.http.common.json_decoding import decode, parsed
+from semantic_trio.adapters.http.common.json_responses import json_response
 from semantic_trio.adapters.http.common.openapi import document_faults, document_stream
 from semantic_trio.adapters.http.serving.app_state import AppState
 from semantic_trio.adapters.http.serving.generation import report_unreadable, submit
-from semantic_trio.adapters.http.serving.params import Asked, SamplingChoice
+from semantic_trio.adapters.http.serving.params import GenerationParams, SamplingChoice
 from semantic_trio.adapters.http.serving.responding import Body, respond
 from semantic_trio.adapters.http.serving.served_model import ServedModel
 from semantic_trio.adapters.http.serving.sse import EventSource
@@ -33,7 +33,7 @@ from semantic_trio.domain.reuse import NOTHING_REUSED
 def routes(state: AppState) -> Blueprint:
     """`/v1/agents/<id>/generate` and `warm`."""
     blueprint = Blueprint("agents-turns", __name__)
-    lines = Lines()
+    lines = AgentQueues()
 
     @blueprint.post("/v1/agents/<agent_id>/generate")
     @document_request(AgentTurn)
@@ -43,11 +43,11 @@ def routes(state: AppState) -> Blueprint:
     async def generate(agent_id: str) -> Response:
         """Say something to an agent. Message and answer become part of its conversation when the answer is complete."""
         exchange = current.get()
-        request = await understood(exchange.body, functools.partial(decode, kind=AgentTurn))
-        model, agent = find(state, agent_id)
-        params = asked(request, model.card.id, agent.id, agent.conversation.tools)
+        request = await parsed(exchange.body, functools.partial(decode, kind=AgentTurn))
+        model, agent = find_agent(state, agent_id)
+        params = generation_params(request, model.card.id, agent.id, agent.conversation.tools)
         report_unreadable(state, exchange, params.conversation)
-        turn = Turn(state, exchange, model, agent, _join(lines, model, agent, exchange), params)
+        turn = RunningTurn(state, exchange, model, agent, _join(lines, model, agent, exchange), params)
         if request.stream and turn.place.is_first:
             await turn.begin()  # errors of the request have a status while nothing was sent
 
@@ -56,7 +56,7 @@ def routes(state: AppState) -> Blueprint:
 
         async def whole() -> Body:
             result = await turn.result()
-            return whole_answer(agent.id, result), result.finished.reuse
+            return agent_answer(agent.id, result), result.finished.reuse
 
         events: EventSource[AnswerPart] = turn
         return await respond(state, events, encoder, whole, is_streamed=request.stream)
@@ -67,20 +67,20 @@ def routes(state: AppState) -> Blueprint:
     async def warm_agent(agent_id: str) -> Response:
         """Read an agent's conversation now, system prompt included, so that its next turn finds it read."""
         exchange = current.get()
-        model, agent = find(state, agent_id)
+        model, agent = find_agent(state, agent_id)
         await _join(lines, model, agent, exchange).wait()
-        encoded = await sure_prompt(model, agent)
+        encoded = await next_prompt_prefix(model, agent)
         refuse_deleted(agent)
         if not encoded.prompt.tokens:
-            return json_answer(Warmed(agent.id, 0, Cache.of(NOTHING_REUSED)), reuse=NOTHING_REUSED)
-        only_read = Asked(model.card.id, NOTHING_SAID, 0, SamplingChoice(), identity=Identity(agent.id, is_ordered=True))
+            return json_response(Warmed(agent.id, 0, Cache.of(NOTHING_REUSED)), reuse=NOTHING_REUSED)
+        only_read = GenerationParams(model.card.id, NOTHING_SAID, 0, SamplingChoice(), identity=Identity(agent.id, is_ordered=True))
         reuse = (await submit(state, exchange, model, only_read, encoded).result()).finished.reuse
-        return json_answer(Warmed(agent.id, len(encoded.prompt.tokens), Cache.of(reuse)), reuse=reuse)
+        return json_response(Warmed(agent.id, len(encoded.prompt.tokens), Cache.of(reuse)), reuse=reuse)
 
     return blueprint
 
 
-def _join(lines: Lines, model: ServedModel, agent: Agent, exchange: Exchange) -> Place:
+def _join(lines: AgentQueues, model: ServedModel, agent: Agent, exchange: Exchange) -> QueuePlace:
     """A place in the agent's line until the request is over. Raises `OverloadedError` where as many wait as may, and at the end of the server."""
     engine, waiting = model.engine, lines.length(agent)
     engine.refuse_when_closed()

@@ -9,7 +9,7 @@ from semantic_trio.adapters.http.agents.turn_result import AgentUsage
 from semantic_trio.adapters.http.common.cache_report import Cache
 from semantic_trio.adapters.http.common.faults import anthropic_error, fault_of, openai_error
 from semantic_trio.adapters.http.common.protocol import Protocol
-from semantic_trio.adapters.http.common.thinking_field import OneField
+from semantic_trio.adapters.http.common.thinking_field import SingleThinkingField
 from semantic_trio.adapters.http.openai.chat.completion import function_call
 from semantic_trio.adapters.http.serving.sse import encode_event
 from semantic_trio.domain.conversation import AnswerPart, CallPiece, CutCall, Text, Thinking, ToolCall, ToolResult
@@ -25,7 +25,7 @@ class TurnEncoder:
     protocol: Protocol  # of the error
     request_id: str
     ping: bytes = encode_event({}, "ping")
-    _thoughts: OneField = attrs.field(init=False, factory=OneField)
+    _thoughts: SingleThinkingField = attrs.field(init=False, factory=SingleThinkingField)
 
     def opening(self) -> bytes:
         """Who speaks."""

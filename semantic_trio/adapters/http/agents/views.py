@@ -7,7 +7,7 @@ from typing import Literal
 import attrs
 
 from semantic_trio.adapters.http.common.cache_report import Cache
-from semantic_trio.adapters.http.common.identity import valid_id
+from semantic_trio.adapters.http.common.identity import agent_id_in_url
 from semantic_trio.adapters.http.serving.app_state import AppState
 from semantic_trio.adapters.http.serving.served_model import ServedModel
 from semantic_trio.domain.agent import Agent
@@ -72,9 +72,9 @@ class LastTurn:
     prompt_text: str | None
 
 
-def find(state: AppState, name: str) -> tuple[ServedModel, Agent]:
+def find_agent(state: AppState, name: str) -> tuple[ServedModel, Agent]:
     """The agent of an id, and the model it talks with. Raises `AgentNotFoundError`, or `InvalidRequestError` for what cannot be an id."""
-    valid_id(name)
+    agent_id_in_url(name)
     for model in state.models:
         agent = model.engine.memory.agents.find(name)
         if agent is not None:
@@ -82,7 +82,7 @@ def find(state: AppState, name: str) -> tuple[ServedModel, Agent]:
     raise AgentNotFoundError(name)
 
 
-def view(model: ServedModel, agent: Agent) -> AgentView:
+def agent_view(model: ServedModel, agent: Agent) -> AgentView:
     """An agent as it is now."""
     held, store = agent.held, model.engine.memory.store
     here = [block for block in held if block.is_here]
@@ -105,9 +105,9 @@ def view(model: ServedModel, agent: Agent) -> AgentView:
     )
 
 
-def view_all(state: AppState) -> AgentList:
+def agent_list(state: AppState) -> AgentList:
     """All agents, counted by where their memory is."""
-    views = [view(model, agent) for model in state.models for agent in model.engine.memory.agents]
+    views = [agent_view(model, agent) for model in state.models for agent in model.engine.memory.agents]
     counts = collections.Counter(one.state for one in views)
     return AgentList(views, len(views), counts[AgentState.LIVE], counts[AgentState.WARM], counts[AgentState.COLD])
 

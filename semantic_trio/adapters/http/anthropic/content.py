@@ -32,7 +32,7 @@ from semantic_trio.adapters.http.anthropic.content_blocks import (
 )
 from semantic_trio.adapters.http.anthropic.thinking import thought_of
 from semantic_trio.adapters.http.common.json_decoding import decode
-from semantic_trio.adapters.http.common.unreadable_content import UNREADABLE, unread_text
+from semantic_trio.adapters.http.common.unreadable_content import UNREADABLE, placeholder_text
 from semantic_trio.domain.conversation import Part, Text, Thinking, ToolCall, ToolResult
 from semantic_trio.domain.errors import InvalidRequestError
 from semantic_trio.domain.eviction import Rank
@@ -117,9 +117,9 @@ def _text(block: AnyBlock, at: str) -> Text | None:
         case DocumentBlock():
             return _document(block, at)
         case ImageBlock():
-            return unread_text("image", at)
+            return placeholder_text("image", at)
         case OtherBlock(type=kind) if kind in UNREADABLE:
-            return unread_text(UNREADABLE[kind], at)
+            return placeholder_text(UNREADABLE[kind], at)
     return None
 
 
@@ -128,7 +128,7 @@ def _document(block: DocumentBlock, at: str) -> Text:
     kind = decode(block.source, Typed, place).type
     if kind in FILES:
         decode(block.source, FILES[kind], place)
-        return unread_text("document", at, block.title or "")
+        return placeholder_text("document", at, block.title or "")
     return Text("\n\n".join(filter(None, (block.title, block.context, _words(block.source, kind, place)))))
 
 

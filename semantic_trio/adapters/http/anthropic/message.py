@@ -71,7 +71,7 @@ class TokenCount:
 
 
 @attrs.frozen
-class Manner:
+class MessageFormat:
     """How one answer is told."""
 
     message_id: str
@@ -85,18 +85,18 @@ class Manner:
         return usage_of(finished, self.breakpoints)
 
 
-def whole_message(whole: WholeAnswer, manner: Manner) -> MessageAnswer:
+def message_answer(whole: WholeAnswer, answer_format: MessageFormat) -> MessageAnswer:
     """The answer of a request that does not stream. One that says nothing has no content, as in a stream.
 
     A call that is not whole is text: an object in its place could be taken for the input of a whole one.
     """
-    content = list(_content(whole.parts_with_cut, manner.display))
+    content = list(_content(whole.parts_with_cut, answer_format.display))
     has_calls = any(isinstance(block, ToolUseContent) for block in content)
-    reason, sequence = stop_of(whole.finished, manner.stop_sequences, has_calls=has_calls)
-    return MessageAnswer(manner.message_id, manner.model, content, reason, sequence, manner.usage(whole.finished))
+    reason, sequence = stop_reason_of(whole.finished, answer_format.stop_sequences, has_calls=has_calls)
+    return MessageAnswer(answer_format.message_id, answer_format.model, content, reason, sequence, answer_format.usage(whole.finished))
 
 
-def stop_of(finished: Finished, stop_sequences: frozenset[str], *, has_calls: bool) -> tuple[StopReason, str | None]:
+def stop_reason_of(finished: Finished, stop_sequences: frozenset[str], *, has_calls: bool) -> tuple[StopReason, str | None]:
     """Why an answer ended, and the client's stop sequence where that is why. One that calls and was not cut off wants results."""
     if finished.reason is FinishReason.STOP_STRING and finished.stop_string in stop_sequences:
         return "stop_sequence", finished.stop_string

@@ -14,11 +14,11 @@ from semantic_trio.adapters.http.anthropic.content import OF_ASSISTANT, OF_SYSTE
 from semantic_trio.adapters.http.anthropic.content_blocks import AssistantContent, CacheControl, SystemContent, TextBlock, UserContent
 from semantic_trio.adapters.http.anthropic.thinking import ThinkingParam
 from semantic_trio.adapters.http.anthropic.tools import ToolChoiceParam, ToolParam, choice_of, neutral, read_tools
-from semantic_trio.adapters.http.common.compatibility_fields import BehaviourDemands, FormDemands, schema_demanded
-from semantic_trio.adapters.http.common.identity import NOBODY, AgentId, CacheSalt, Identity
+from semantic_trio.adapters.http.common.compatibility_fields import StructuredOutputFields, UnsupportedFields, requested_schema
+from semantic_trio.adapters.http.common.identity import ANONYMOUS, AgentId, CacheSalt, Identity
 from semantic_trio.adapters.http.common.limits import MOST_MESSAGES, MOST_TOOLS, MaxTokens, token_limit
 from semantic_trio.adapters.http.common.response_format import ResponseFormat, schema_of
-from semantic_trio.adapters.http.serving.params import Asked, SamplingChoice
+from semantic_trio.adapters.http.serving.params import GenerationParams, SamplingChoice
 from semantic_trio.domain.conversation import EFFORTS, Calling, Conversation, Message, Part, Role, Text, ToolResult
 from semantic_trio.domain.errors import InvalidRequestError
 from semantic_trio.domain.eviction import Rank
@@ -71,7 +71,7 @@ class OutputConfig:
 
 
 @attrs.frozen(kw_only=True)
-class CountTokensRequest(FormDemands):
+class CountTokensRequest(StructuredOutputFields):
     """A prompt to count."""
 
     model: str
@@ -89,7 +89,7 @@ class CountTokensRequest(FormDemands):
 
 
 @attrs.frozen(kw_only=True)
-class MessagesRequest(CountTokensRequest, BehaviourDemands):
+class MessagesRequest(CountTokensRequest, UnsupportedFields):
     """A prompt to answer."""
 
     max_tokens: MaxTokens
@@ -102,9 +102,9 @@ class MessagesRequest(CountTokensRequest, BehaviourDemands):
     session_id: AgentId | None = None
 
 
-def asked(request: MessagesRequest, identity: Identity = NOBODY) -> Asked:
+def generation_params(request: MessagesRequest, identity: Identity = ANONYMOUS) -> GenerationParams:
     """What a request means. Raises `Fault` and `InvalidRequestError`, which name the field."""
-    return Asked(
+    return GenerationParams(
         model=request.model,
         conversation=conversation(request),
         max_tokens=token_limit(request, "max_tokens"),
@@ -122,7 +122,7 @@ def conversation(request: CountTokensRequest) -> Conversation:
     """
     found = _conversation(request)
     forms = {"output_config.format": found.schema, "output_format": _schema_of(OutputConfig(request.output_format))}
-    schema = schema_demanded(request, {**forms, "response_format": schema_of(request.response_format)})
+    schema = requested_schema(request, {**forms, "response_format": schema_of(request.response_format)})
     found = attrs.evolve(found, schema=schema, continues=found.choice.calling is not Calling.REQUIRED)
     if found.prefill is not None and schema is not None:
         raise InvalidRequestError("an answer that has to be JSON of a schema cannot go on with the assistant's message", "messages", quotes=False)

@@ -6,8 +6,8 @@ import uuid
 from quart import Blueprint, Response
 from quart_schema import document_request, document_response
 
-from semantic_trio.adapters.http.anthropic.message import Manner, MessageAnswer, TokenCount, whole_message
-from semantic_trio.adapters.http.anthropic.request import CountTokensRequest, MessagesRequest, asked, conversation
+from semantic_trio.adapters.http.anthropic.message import MessageAnswer, MessageFormat, TokenCount, message_answer
+from semantic_trio.adapters.http.anthropic.request import CountTokensRequest, MessagesRequest, conversation, generation_params
 from semantic_trio.adapters.http.anthropic.server_tools import FixedAnswer, fixed_answer
 from semantic_trio.adapters.http.anthropic.stream import MessageEncoder
 from semantic_trio.adapters.http.anthropic.thinking import display_of
@@ -16,12 +16,12 @@ from semantic_trio.adapters.http.anthropic.usage import Usage
 from semantic_trio.adapters.http.common.exchange import Exchange, current
 from semantic_trio.adapters.http.common.faults import AnthropicError
 from semantic_trio.adapters.http.common.identity import identify
-from semantic_trio.adapters.http.common.json_decoding import decode, understood
-from semantic_trio.adapters.http.common.json_responses import json_answer
+from semantic_trio.adapters.http.common.json_decoding import decode, parsed
+from semantic_trio.adapters.http.common.json_responses import json_response
 from semantic_trio.adapters.http.common.openapi import document_faults, document_stream
 from semantic_trio.adapters.http.serving.app_state import AppState
 from semantic_trio.adapters.http.serving.generation import generate
-from semantic_trio.adapters.http.serving.params import Asked
+from semantic_trio.adapters.http.serving.params import GenerationParams
 from semantic_trio.adapters.http.serving.responding import Body, respond
 from semantic_trio.adapters.http.serving.served_model import ServedModel
 from semantic_trio.adapters.http.serving.sse import EventSource
@@ -41,18 +41,18 @@ def routes(state: AppState) -> Blueprint:
     async def create_message() -> Response:
         """Answer a conversation, whole or as a stream of events."""
         exchange = current.get()
-        request, params, fixed = await understood(exchange.body, functools.partial(_parsed, exchange))
+        request, params, fixed = await parsed(exchange.body, functools.partial(_parsed, exchange))
         if fixed is not None:
             return await _respond_without_model(state, exchange, request, fixed)
         model, answer = await generate(state, exchange, params)
-        manner = _manner(request, model, answer.generation.request.breakpoints)
+        answer_format = _format(request, model, answer.generation.request.breakpoints)
 
         def encoder() -> MessageEncoder:
-            return MessageEncoder(manner, exchange.request_id, _expected(model, answer.generation.request))
+            return MessageEncoder(answer_format, exchange.request_id, _expected(model, answer.generation.request))
 
         async def whole() -> Body:
             result = await answer.result()
-            return whole_message(result, manner), result.finished.reuse
+            return message_answer(result, answer_format), result.finished.reuse
 
         events: EventSource[AnswerPart] = answer
         return await respond(state, events, encoder, whole, is_streamed=request.stream)
@@ -64,20 +64,20 @@ def routes(state: AppState) -> Blueprint:
     async def count_tokens() -> Response:
         """Count the tokens a conversation would be billed."""
         exchange = current.get()
-        request, counted = await understood(exchange.body, _counted)
+        request, counted = await parsed(exchange.body, _counted)
         model = state.resolve(request.model)
         encoded = await model.encode(counted, model.salt(identify(exchange.headers, cache_salt=request.cache_salt)))
-        return json_answer(TokenCount(len(encoded.prompt.tokens)))
+        return json_response(TokenCount(len(encoded.prompt.tokens)))
 
     return blueprint
 
 
-def _parsed(exchange: Exchange, body: bytes) -> tuple[MessagesRequest, Asked, FixedAnswer | None]:
+def _parsed(exchange: Exchange, body: bytes) -> tuple[MessagesRequest, GenerationParams, FixedAnswer | None]:
     request = decode(body, MessagesRequest)
     user_id = request.metadata.user_id if request.metadata else None
     fixed = fixed_answer(read_tools(request.tools or ()), request.tool_choice)
     identity = identify(exchange.headers, session_id=request.session_id, user_id=user_id, cache_salt=request.cache_salt)
-    return request, asked(request, identity), fixed
+    return request, generation_params(request, identity), fixed
 
 
 def _counted(body: bytes) -> tuple[CountTokensRequest, Conversation]:
@@ -89,20 +89,20 @@ async def _respond_without_model(state: AppState, exchange: Exchange, request: M
     """Respond with an answer that no model has generated. Raises `ModelNotFoundError` all the same."""
     model = state.resolve(request.model)
     exchange.model = model.card.id
-    manner = _manner(request, model)
+    answer_format = _format(request, model)
 
     def encoder() -> MessageEncoder:
-        return MessageEncoder(manner, exchange.request_id, manner.usage(fixed.whole.finished))
+        return MessageEncoder(answer_format, exchange.request_id, answer_format.usage(fixed.whole.finished))
 
     async def whole() -> Body:
-        return whole_message(fixed.whole, manner), None
+        return message_answer(fixed.whole, answer_format), None
 
     events: EventSource[AnswerPart] = fixed
     return await respond(state, events, encoder, whole, is_streamed=request.stream)
 
 
-def _manner(request: MessagesRequest, model: ServedModel, breakpoints: tuple[Breakpoint, ...] = ()) -> Manner:
-    return Manner(
+def _format(request: MessagesRequest, model: ServedModel, breakpoints: tuple[Breakpoint, ...] = ()) -> MessageFormat:
+    return MessageFormat(
         message_id=f"msg_{uuid.uuid4().hex}",
         model=model.card.id,
         stop_sequences=frozenset(request.stop_sequences or ()),

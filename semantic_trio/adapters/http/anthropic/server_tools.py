@@ -15,7 +15,7 @@ from semantic_trio.domain.conversation import Text
 from semantic_trio.domain.generation import Finished, FinishReason
 
 # What a tool does, by the beginning of its type; the rest of a type is a date.
-DEEDS: Mapping[str, str] = {"web_search": "search the web", "web_fetch": "fetch pages from the web", "code_execution": "run code"}
+SERVER_TOOL_ACTIONS: Mapping[str, str] = {"web_search": "search the web", "web_fetch": "fetch pages from the web", "code_execution": "run code"}
 
 
 @attrs.frozen
@@ -55,5 +55,5 @@ def _unserved(tools: Sequence[AnyTool], choice: ToolChoiceParam | None) -> list[
 
 
 def _deed(kind: str) -> str:
-    deed = next((deed for prefix, deed in DEEDS.items() if kind.startswith(prefix)), "offer its model this tool")
+    deed = next((deed for prefix, deed in SERVER_TOOL_ACTIONS.items() if kind.startswith(prefix)), "offer its model this tool")
     return f"{deed} ({kind})"

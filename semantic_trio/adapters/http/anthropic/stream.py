@@ -10,12 +10,12 @@ import attrs
 from semantic_trio.adapters.http.anthropic.message import (
     NO_INPUT,
     AnswerContent,
-    Manner,
     MessageAnswer,
+    MessageFormat,
     TextContent,
     ThinkingContent,
     ToolUseContent,
-    stop_of,
+    stop_reason_of,
 )
 from semantic_trio.adapters.http.anthropic.thinking import Display, signature
 from semantic_trio.adapters.http.anthropic.usage import Usage
@@ -35,7 +35,7 @@ PIECE_CHARACTERS = 4096
 class MessageEncoder:
     """From `message_start` to `message_stop`. What begins with blanks is held back until it says something: clients send no blank block back."""
 
-    manner: Manner
+    answer_format: MessageFormat
     request_id: str
     expected: Usage  # as far as it is known when the stream opens; the last one counts
     ping: bytes = encode_event({"type": "ping"}, "ping")
@@ -48,7 +48,7 @@ class MessageEncoder:
 
     def opening(self) -> bytes:
         """`message_start` and a `ping`: a client that sees these waits."""
-        message = MessageAnswer(self.manner.message_id, self.manner.model, [], None, None, self.expected)
+        message = MessageAnswer(self.answer_format.message_id, self.answer_format.model, [], None, None, self.expected)
         return _event("message_start", message=message) + self.ping
 
     def part(self, part: AnswerPart) -> bytes:
@@ -60,7 +60,7 @@ class MessageEncoder:
                 return self._begun(part) + self._arguments(part.arguments)
             case CutCall():
                 return self._call_stop()
-            case Thinking() if self.manner.display is Display.NONE:
+            case Thinking() if self.answer_format.display is Display.NONE:
                 return self._closed()
             case Text(text) | Thinking(text):
                 return self._changed_to(type(part)) + self._more(text)
@@ -68,9 +68,9 @@ class MessageEncoder:
 
     def ending(self, finished: Finished) -> bytes:
         """The block's end, the reason, the usage, the message's end."""
-        reason, sequence = stop_of(finished, self.manner.stop_sequences, has_calls=self._has_calls)
+        reason, sequence = stop_reason_of(finished, self.answer_format.stop_sequences, has_calls=self._has_calls)
         delta = {"stop_reason": reason, "stop_sequence": sequence}
-        told = _event("message_delta", delta=delta, usage=self.manner.usage(finished), semantic_cache=Cache.of(finished.reuse))
+        told = _event("message_delta", delta=delta, usage=self.answer_format.usage(finished), semantic_cache=Cache.of(finished.reuse))
         return self._closed() + told + _event("message_stop")
 
     def failure(self, error: SemanticError) -> bytes:
@@ -96,7 +96,7 @@ class MessageEncoder:
     def _delta(self, text: str) -> bytes:
         if self._kind is Text:
             return self._block_event("content_block_delta", delta={"type": "text_delta", "text": text})
-        if self.manner.display is Display.OMITTED:
+        if self.answer_format.display is Display.OMITTED:
             return b""
         return self._block_event("content_block_delta", delta={"type": "thinking_delta", "thinking": text})
 
@@ -110,7 +110,7 @@ class MessageEncoder:
         return (self._signature(text) if self._kind is Thinking else b"") + self._stop()
 
     def _signature(self, thought: str) -> bytes:
-        signed = signature(thought if self.manner.display is Display.OMITTED else "")
+        signed = signature(thought if self.answer_format.display is Display.OMITTED else "")
         return self._block_event("content_block_delta", delta={"type": "signature_delta", "signature": signed})
 
     def _begun(self, call: ToolCall | CallPiece) -> bytes:

@@ -17,9 +17,9 @@ ANY_OBJECT = '{"type":"object"}'
 NO_OTHER_FORM = "not supported: an answer can be held to JSON of a schema alone, demanded by response_format"
 
 # Values that demand nothing: clients send fields that they do not use with these.
-HARMLESS: tuple[object, ...] = (None, False, 0, "", [])
+INERT_VALUES: tuple[object, ...] = (None, False, 0, "", [])
 # Documented as one of the harmless values; anything is read, so that the client can be told what to send instead.
-Refused = Annotated[object, msgspec.Meta(extra_json_schema={"enum": list(HARMLESS)})]
+Refused = Annotated[object, msgspec.Meta(extra_json_schema={"enum": list(INERT_VALUES)})]
 # Documented as an object; some clients send it as a text.
 SchemaParam = Annotated[object, msgspec.Meta(extra_json_schema={"type": ["object", "null"]})]
 FormatParam = Annotated[object, msgspec.Meta(extra_json_schema={"anyOf": [{"enum": [None, "", "json"]}, {"type": "object"}]})]
@@ -38,7 +38,7 @@ class StructuredOutputs:
 
 
 @attrs.frozen(kw_only=True, slots=False)  # to be one base of several
-class FormDemands:
+class StructuredOutputFields:
     """Forms of an answer in words of other servers."""
 
     guided_json: SchemaParam = None  # vLLM, before `structured_outputs`
@@ -55,7 +55,7 @@ class FormDemands:
 
 
 @attrs.frozen(kw_only=True, slots=False)  # to be one base of several
-class BehaviourDemands:
+class UnsupportedFields:
     """Behaviours of an answer in words of other servers, all of which are refused."""
 
     min_tokens: Refused = None
@@ -68,10 +68,10 @@ class BehaviourDemands:
     logits_processors: Refused = None
 
 
-FORMS = ("guided_choice", "guided_regex", "guided_grammar", "structural_tag", "grammar", "regex", "ebnf")
+STRUCTURED_OUTPUT_NAMES = ("guided_choice", "guided_regex", "guided_grammar", "structural_tag", "grammar", "regex", "ebnf")
 # For each refused field of a request: what to do instead.
 REMEDIES: Mapping[str, str] = {
-    **dict.fromkeys(FORMS, NO_OTHER_FORM),
+    **dict.fromkeys(STRUCTURED_OUTPUT_NAMES, NO_OTHER_FORM),
     "min_tokens": "not supported: an answer ends where the model ends it",
     "ignore_eos": "not supported: an answer ends where the model ends it",
     "stop_token_ids": "not supported: use stop, with the text of the tokens",
@@ -87,33 +87,33 @@ REMEDIES: Mapping[str, str] = {
 }
 
 
-def refuse_demands(request: object) -> None:
+def refuse_unsupported(request: object) -> None:
     """Raises `InvalidRequestError` for the first field of a request that demands what cannot be done."""
     for field, remedy in REMEDIES.items():
-        if getattr(request, field, None) not in HARMLESS:
+        if getattr(request, field, None) not in INERT_VALUES:
             raise InvalidRequestError(remedy, field, quotes=False)
 
 
-def schema_demanded(request: FormDemands, own: Mapping[str, str | None]) -> str | None:
+def requested_schema(request: StructuredOutputFields, own: Mapping[str, str | None]) -> str | None:
     """The JSON Schema an answer is to have; `own` are the schemas of the API's own fields.
 
     Raises `InvalidRequestError` for a form that answers cannot be held to, and where several are demanded.
     """
-    refuse_demands(request)
+    refuse_unsupported(request)
     found = [(field, schema) for field, schema in (*own.items(), *_schemas(request)) if schema is not None]
     if len(found) > 1:
         raise InvalidRequestError(f"{found[0][0]} demands a form of the answer too: send one of both", found[1][0], quotes=False)
     return found[0][1] if found else None
 
 
-def _schemas(request: FormDemands) -> Iterator[tuple[str, str | None]]:
+def _schemas(request: StructuredOutputFields) -> Iterator[tuple[str, str | None]]:
     yield "guided_json", _schema(request.guided_json, "guided_json")
     yield "json_schema", _schema(_unwrapped(request.json_schema), "json_schema")
     yield "format", ANY_OBJECT if request.format == "json" else _schema(request.format or None, "format")
     demanded = request.structured_outputs
     if demanded is not None:
         for name in ("choice", "regex", "grammar", "structural_tag"):
-            if getattr(demanded, name) not in HARMLESS:
+            if getattr(demanded, name) not in INERT_VALUES:
                 raise InvalidRequestError(NO_OTHER_FORM, f"structured_outputs.{name}", quotes=False)
         yield "structured_outputs", _schema(demanded.json, "structured_outputs.json") or (ANY_OBJECT if demanded.json_object else None)
 

@@ -34,7 +34,7 @@ class Identity:
     salt: Salt = NO_SALT  # that its client wants its blocks to have; none: that of the agent
 
 
-NOBODY = Identity()
+ANONYMOUS = Identity()
 
 
 def identify(
@@ -56,17 +56,17 @@ def identify(
 
 def _identity(headers: dict[str, str], session_id: str | None, prompt_cache_key: str | None, user_id: object) -> Identity:
     if session_id is not None:
-        return Identity(chosen_id(session_id, "session_id"), is_ordered=True)
+        return Identity(client_chosen_id(session_id, "session_id"), is_ordered=True)
     if prompt_cache_key:
         return Identity(_id_of(prompt_cache_key))
     if named := headers.get(AGENT_HEADER.lower()):
-        return Identity(chosen_id(named, AGENT_HEADER), is_ordered=True)
+        return Identity(client_chosen_id(named, AGENT_HEADER), is_ordered=True)
     session, subagent = _session(headers, user_id), headers.get(SUBAGENT_HEADER)
     # The session alone names nobody: the main conversation, its title and its token counts share it.
-    return Identity(_id_of(session, subagent)) if session and subagent else NOBODY
+    return Identity(_id_of(session, subagent)) if session and subagent else ANONYMOUS
 
 
-def chosen_id(given: str, field: str) -> str:
+def client_chosen_id(given: str, field: str) -> str:
     """An id that a client has chosen. Raises `InvalidRequestError` that names the field."""
     try:
         return client_id(given)
@@ -74,7 +74,7 @@ def chosen_id(given: str, field: str) -> str:
         raise attrs.evolve(error, field=field) from None
 
 
-def valid_id(name: str) -> str:
+def agent_id_in_url(name: str) -> str:
     """The id in a URL. Raises `InvalidRequestError` for what cannot be one."""
     try:
         return agent_id(name)

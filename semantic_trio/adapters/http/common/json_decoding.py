@@ -26,7 +26,7 @@ STRING_OR_NUMBER = re.compile(rb'"(?:[^"\\]|\\.)*"|-?[0-9]+(?P<fraction>\.[0-9]+
 UNSUPPORTED = re.compile(r"^Invalid (?:enum )?value (?P<value>.*)$", re.DOTALL)
 
 
-async def understood(body: bytes, understand: Callable[[bytes], T]) -> T:
+async def parsed(body: bytes, understand: Callable[[bytes], T]) -> T:
     """What a body means; a large one is looked at in a thread, and others are served meanwhile."""
     if len(body) <= IN_LOOP_BYTES:
         return understand(body)

@@ -7,7 +7,7 @@ from semantic_trio.adapters.http.common.json_encoding import encode_json
 from semantic_trio.domain.reuse import Reuse
 
 
-def json_answer(content: object, status: int = 200, *, reuse: Reuse | None = None) -> Response:
+def json_response(content: object, status: int = 200, *, reuse: Reuse | None = None) -> Response:
     """Anything msgspec can encode, as an answer; that of a generation says how much of its prompt was reused."""
     response = Response(encode_json(content), status=status, content_type="application/json")
     if reuse is not None:
@@ -15,7 +15,7 @@ def json_answer(content: object, status: int = 200, *, reuse: Reuse | None = Non
     return response
 
 
-def no_answer() -> Response:
+def empty_response() -> Response:
     """204. The body is empty and not absent: what the framework makes of none needs another event loop than ours."""
     response = Response(b"", status=204)
     for name in ("content-type", "content-length"):

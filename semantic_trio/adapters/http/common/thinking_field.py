@@ -6,7 +6,7 @@ from semantic_trio.domain.conversation import AnswerPart, Thinking
 
 
 @attrs.define(eq=False)
-class OneField:
+class SingleThinkingField:
     """Puts a blank line between thoughts that something stands between, as `Message.thinking` does in a whole answer."""
 
     _has_thought: bool = False

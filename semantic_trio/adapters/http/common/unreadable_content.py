@@ -37,13 +37,13 @@ UNREADABLE: Mapping[str, str] = {
 }
 
 
-def unread_text(kind: str, place: str, name: str = "") -> Text:
+def placeholder_text(kind: str, place: str, name: str = "") -> Text:
     """The text that stands for something of a kind; `name` is the file's, where it has one."""
     what, reason = KINDS[kind]
     return Text(f"[{what}{f' ({name})' if name else ''}; {reason}]", Unread(kind, place))
 
 
-def check_readable(conversation: Conversation) -> None:
+def refuse_unreadable_content(conversation: Conversation) -> None:
     """Raises `InvalidRequestError` for the first thing a user, the assistant or the system says that the model cannot read.
 
     Results of tools are left as they are: a session has to survive a tool that finds an image.

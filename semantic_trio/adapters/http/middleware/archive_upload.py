@@ -10,7 +10,7 @@ from hypercorn.typing import ASGIReceiveCallable
 
 from semantic_trio.adapters.http.common.exchange import Exchange
 from semantic_trio.adapters.http.common.faults import fault_of
-from semantic_trio.adapters.http.common.identity import valid_id
+from semantic_trio.adapters.http.common.identity import agent_id_in_url
 from semantic_trio.adapters.http.middleware.bodies import BodyReader, declared_bytes
 from semantic_trio.adapters.http.serving.app_state import AppState
 from semantic_trio.adapters.http.serving.served_model import ServedModel
@@ -21,7 +21,7 @@ BRINGS_ARCHIVE = re.compile(r"/v1/agents/([^/]+)/import")
 PIECE_BYTES, LOOK_BYTES = 1 << 20, 64 << 20
 
 
-def brings_archive(exchange: Exchange) -> bool:
+def has_archive_body(exchange: Exchange) -> bool:
     """Whether a request's body is an archive."""
     return exchange.method == "POST" and BRINGS_ARCHIVE.fullmatch(exchange.path) is not None
 
@@ -47,7 +47,7 @@ async def receive_archive(exchange: Exchange, receive: ASGIReceiveCallable, stat
 def _refuse_early(exchange: Exchange, model: ServedModel) -> None:
     found = BRINGS_ARCHIVE.fullmatch(exchange.path)
     assert found is not None
-    agent = valid_id(found[1])
+    agent = agent_id_in_url(found[1])
     model.engine.refuse_when_closed()
     if model.engine.memory.agents.find(agent) is not None:
         raise AgentExistsError(agent)

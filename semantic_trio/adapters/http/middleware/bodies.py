@@ -25,7 +25,7 @@ class BodyBudget:
 
 
 @attrs.define(eq=False)
-class HeldBytes:
+class ReservedBytes:
     """Bytes of the budget that one request holds; its exchange releases them."""
 
     budget: BodyBudget
@@ -80,7 +80,7 @@ def declared_bytes(headers: dict[str, str], limit_bytes: int) -> int:
     return size
 
 
-async def read_body(headers: dict[str, str], receive: ASGIReceiveCallable, limit_bytes: int, held: HeldBytes) -> bytes | None:
+async def read_body(headers: dict[str, str], receive: ASGIReceiveCallable, limit_bytes: int, held: ReservedBytes) -> bytes | None:
     """The whole body as it was sent, in `held` bytes of the budget; or None when the client left before its end.
 
     Raises `Fault` 413 as soon as it is known to be larger than `limit_bytes` (at once when its length was declared), 408 when it stalls or is too

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import trio
 
 from semantic_trio.adapters.http.common.faults import Fault
-from semantic_trio.adapters.http.middleware.bodies import HeldBytes, too_large
+from semantic_trio.adapters.http.middleware.bodies import ReservedBytes, too_large
 
 # Bytes that are decoded at a time, between two looks at the bounds and at other tasks: about 1 ms.
 CHUNK_BYTES = 1 << 18
@@ -39,7 +39,7 @@ def not_decoded(names: str) -> Fault:
     return Fault(415, f"content-encoding {names!r} is not supported: send {ACCEPTED} or none", field="content-encoding", accepts=ACCEPTED)
 
 
-async def decoded(body: bytes, encoding: str, limit_bytes: int, held: HeldBytes) -> bytes:
+async def decoded(body: bytes, encoding: str, limit_bytes: int, held: ReservedBytes) -> bytes:
     """A body without its encoding, in `held` bytes of the budget.
 
     Raises `Fault` 400 for a body that is not in that encoding, 413 beyond `limit_bytes`, and what `HeldBytes.add` raises.

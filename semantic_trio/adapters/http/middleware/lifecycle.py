@@ -16,8 +16,8 @@ from semantic_trio.adapters.http.common.exchange import Exchange, current
 from semantic_trio.adapters.http.common.faults import Fault, envelope
 from semantic_trio.adapters.http.common.unreadable_content import unread_headers
 from semantic_trio.adapters.http.middleware.access import Access
-from semantic_trio.adapters.http.middleware.archive_upload import brings_archive, receive_archive
-from semantic_trio.adapters.http.middleware.bodies import BodyBudget, HeldBytes, read_body
+from semantic_trio.adapters.http.middleware.archive_upload import has_archive_body, receive_archive
+from semantic_trio.adapters.http.middleware.bodies import BodyBudget, ReservedBytes, read_body
 from semantic_trio.adapters.http.middleware.content_encoding import decoded, encoding_of, not_decoded
 from semantic_trio.adapters.http.middleware.cors import VARY, Header, answer_headers, is_preflight, preflight_headers
 from semantic_trio.adapters.http.middleware.freed_memory import return_freed_memory
@@ -42,7 +42,7 @@ Send = Callable[[], Awaitable[None]]
 
 
 @attrs.frozen(eq=False)
-class Gate:
+class RequestLifecycle:
     """The ASGI application around the application."""
 
     app: ASGIFramework
@@ -85,12 +85,12 @@ class Gate:
         if size >= LARGE_BODY_BYTES and not self._bodies.used_bytes:
             await trio.to_thread.run_sync(self.reclaim)
 
-    def _answer(self, exchange: Exchange, send: ASGISendCallable) -> "_Answer":
+    def _answer(self, exchange: Exchange, send: ASGISendCallable) -> "_ResponseSender":
         origin = exchange.headers.get("origin", "")
-        return _Answer(exchange, send, answer_headers(origin) if origin and self.access.admits(origin) else [])
+        return _ResponseSender(exchange, send, answer_headers(origin) if origin and self.access.admits(origin) else [])
 
-    async def _admit(self, exchange: Exchange, scope: HTTPScope, receive: ASGIReceiveCallable, answer: "_Answer") -> None:
-        incoming = _Incoming(receive)
+    async def _admit(self, exchange: Exchange, scope: HTTPScope, receive: ASGIReceiveCallable, answer: "_ResponseSender") -> None:
+        incoming = _BodyWatcher(receive)
         try:
             _refuse_ambiguous_length(scope, exchange)
             if is_preflight(exchange.method, exchange.headers):
@@ -107,7 +107,7 @@ class Gate:
 
     async def _read(self, exchange: Exchange, receive: ASGIReceiveCallable) -> bool:
         """Take the body in where one is wanted; False when the client left before its end. Raises `Fault`."""
-        is_archive = brings_archive(exchange)
+        is_archive = has_archive_body(exchange)
         if not is_archive and not self.wants_body(exchange.method, exchange.path):
             return True
         encoding = encoding_of(exchange.headers)
@@ -118,7 +118,7 @@ class Gate:
         return await receive_archive(exchange, receive, self.state)
 
     async def _read_whole(self, exchange: Exchange, receive: ASGIReceiveCallable, encoding: str | None) -> bool:
-        held, limit = HeldBytes(self._bodies, exchange.protocol), self.state.settings.max_body_bytes
+        held, limit = ReservedBytes(self._bodies, exchange.protocol), self.state.settings.max_body_bytes
         exchange.stack.callback(held.release)
         body = await read_body(exchange.headers, receive, limit, held)
         if body is None:
@@ -127,10 +127,10 @@ class Gate:
         exchange.body = plain.removeprefix(BYTE_ORDER_MARK)
         return True
 
-    async def _run_app(self, exchange: Exchange, scope: HTTPScope, incoming: "_Incoming", answer: "_Answer") -> None:
+    async def _run_app(self, exchange: Exchange, scope: HTTPScope, incoming: "_BodyWatcher", answer: "_ResponseSender") -> None:
         """Let the application answer. If it fails after it has begun, returning without the last message makes the server drop the connection."""
         try:
-            await self.app(scope, _Replay(incoming), answer.hold_last)
+            await self.app(scope, _EmptyBodyReceiver(incoming), answer.hold_last)
             if incoming.is_whole:
                 await answer.send_last()
             else:
@@ -162,7 +162,7 @@ class Gate:
 
 
 @attrs.define(eq=False)
-class _Answer:
+class _ResponseSender:
     """`send`, watched: adds the request's id to the headers, and those of its origin, and remembers how far the answer got."""
 
     exchange: Exchange
@@ -218,7 +218,7 @@ class _Answer:
 
 
 @attrs.define(eq=False)
-class _Incoming:
+class _BodyWatcher:
     """`receive`, watched: remembers whether the body has come to its end."""
 
     receive: ASGIReceiveCallable
@@ -232,7 +232,7 @@ class _Incoming:
 
 
 @attrs.define(eq=False)
-class _Replay:
+class _EmptyBodyReceiver:
     """`receive` for the framework: an empty body, then what the client does next, which is to leave. A body that was not read is discarded."""
 
     receive: ASGIReceiveCallable
@@ -257,12 +257,12 @@ def _refuse_ambiguous_length(scope: HTTPScope, exchange: Exchange) -> None:
         raise Fault(400, "Transfer-Encoding needs HTTP/1.1")
 
 
-async def _refuse(fault: Fault, incoming: _Incoming, answer: _Answer) -> None:
+async def _refuse(fault: Fault, incoming: _BodyWatcher, answer: _ResponseSender) -> None:
     """Answer without the application, and close the connection."""
     await _send_while_discarding(incoming, answer.end, functools.partial(answer.error, fault, close=True))
 
 
-async def _send_while_discarding(incoming: _Incoming, send_last: Send, send_first: Send = trio.lowlevel.checkpoint) -> None:
+async def _send_while_discarding(incoming: _BodyWatcher, send_last: Send, send_first: Send = trio.lowlevel.checkpoint) -> None:
     """Send, and let the client finish sending in between, for a moment, into the void.
 
     Reading goes on in a task of its own: hypercorn's reader waits for it when its queue is full, and our last `send` would wait for that reader.
@@ -277,7 +277,7 @@ async def _send_while_discarding(incoming: _Incoming, send_last: Send, send_firs
         nursery.cancel_scope.cancel()
 
 
-async def _discard(incoming: _Incoming, sent_all: trio.Event) -> None:
+async def _discard(incoming: _BodyWatcher, sent_all: trio.Event) -> None:
     while True:
         if incoming.is_whole:
             sent_all.set()

@@ -11,7 +11,7 @@ from quart_schema import document_request, document_response
 from semantic_trio.adapters.http.common.exchange import current
 from semantic_trio.adapters.http.common.faults import OpenAIError
 from semantic_trio.adapters.http.common.json_decoding import decode
-from semantic_trio.adapters.http.common.json_responses import json_answer
+from semantic_trio.adapters.http.common.json_responses import json_response
 from semantic_trio.adapters.http.common.openapi import document_faults
 from semantic_trio.adapters.http.serving.app_state import AppState
 
@@ -35,7 +35,7 @@ def routes(state: AppState) -> Blueprint:
     @document_faults(OpenAIError, 401, 403)
     async def get_batch_window() -> Response:
         """Tell the batch window in force."""
-        return json_answer(BatchWindow(engine.batch_window_seconds * 1000))
+        return json_response(BatchWindow(engine.batch_window_seconds * 1000))
 
     @blueprint.put("/admin/batch-window")
     @document_request(BatchWindow)
@@ -46,6 +46,6 @@ def routes(state: AppState) -> Blueprint:
         wanted = decode(current.get().body, BatchWindow)
         engine.batch_window_seconds = wanted.batch_window_ms / 1000
         log.info("batch window changed", batch_window_ms=wanted.batch_window_ms)
-        return json_answer(wanted)
+        return json_response(wanted)
 
     return blueprint

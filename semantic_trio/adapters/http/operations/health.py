@@ -6,7 +6,7 @@ import attrs
 from quart import Blueprint, Response, request
 from quart_schema import document_response
 
-from semantic_trio.adapters.http.common.json_responses import json_answer
+from semantic_trio.adapters.http.common.json_responses import json_response
 from semantic_trio.adapters.http.common.openapi import document_page, document_text
 from semantic_trio.adapters.http.operations.landing_page import page
 from semantic_trio.adapters.http.serving.app_state import AppState
@@ -40,7 +40,7 @@ def routes(state: AppState) -> Blueprint:
         """Tell who answers: browsers by a page."""
         if request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html":
             return page(state.model.card, state.version, request.host)
-        return json_answer(Banner("semantic-trio", state.version))
+        return json_response(Banner("semantic-trio", state.version))
 
     @blueprint.get("/health/live")
     @document_response(Health, 200)
@@ -74,4 +74,4 @@ def routes(state: AppState) -> Blueprint:
 
 def _health(state: AppState, is_ok: bool) -> Response:
     body = Health("ok" if is_ok else "unavailable", state.model.engine.state.value)
-    return json_answer(body, 200 if is_ok else 503)
+    return json_response(body, 200 if is_ok else 503)

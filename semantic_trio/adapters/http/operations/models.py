@@ -8,7 +8,7 @@ from quart import Blueprint, Response
 from quart_schema import document_response
 
 from semantic_trio.adapters.http.common.faults import OpenAIError
-from semantic_trio.adapters.http.common.json_responses import json_answer
+from semantic_trio.adapters.http.common.json_responses import json_response
 from semantic_trio.adapters.http.common.openapi import document_faults
 from semantic_trio.adapters.http.serving.app_state import AppState
 from semantic_trio.adapters.http.serving.served_model import ServedModel
@@ -61,14 +61,14 @@ def routes(state: AppState) -> Blueprint:
     async def list_models() -> Response:
         """List the models that are served."""
         data = [entry(model) for model in state.models]
-        return json_answer(ModelList(data, data[0].id, data[-1].id))
+        return json_response(ModelList(data, data[0].id, data[-1].id))
 
     @blueprint.get("/v1/models/<path:model_id>")
     @document_response(ModelEntry, 200)
     @document_faults(OpenAIError, 401, 403, 404)
     async def get_model(model_id: str) -> Response:
         """Describe the model a name means."""
-        return json_answer(entry(state.resolve(model_id)))
+        return json_response(entry(state.resolve(model_id)))
 
     return blueprint
 

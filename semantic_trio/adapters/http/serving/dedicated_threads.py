@@ -12,7 +12,7 @@ from semantic_trio.application.threads import Arguments, Result
 
 
 @attrs.frozen(eq=False)
-class OwnThreads:
+class DedicatedThreads:
     """See `InThread`. So many at once, which nobody else uses: one that hangs takes no thread from other work.
 
     Who waits may be cancelled: the thread then does what it was asked, and nobody hears of it.

@@ -10,13 +10,13 @@ from semantic_trio.domain.agent import Agent
 REMOVE_SECONDS = 5.0
 
 
-async def forget_agent(model: ServedModel, agent: Agent) -> None:
+async def delete_agent_everywhere(model: ServedModel, agent: Agent) -> None:
     """Delete an agent, and what nobody but it has read."""
     model.engine.memory.delete(agent)
     await _removed(model)
 
 
-async def forget_response(model: ServedModel, response_id: str) -> bool:
+async def delete_response_agents(model: ServedModel, response_id: str) -> bool:
     """Delete the agents that have read or given a response. Returns True if there was one."""
     agents = model.engine.memory.forget(response_id)
     if agents:

@@ -12,9 +12,9 @@ import attrs
 import structlog
 
 from semantic_trio.adapters.http.common.exchange import Exchange
-from semantic_trio.adapters.http.common.unreadable_content import check_readable
+from semantic_trio.adapters.http.common.unreadable_content import refuse_unreadable_content
 from semantic_trio.adapters.http.serving.app_state import AppState
-from semantic_trio.adapters.http.serving.params import LONGEST_STOP, MOST_STOPS, Asked
+from semantic_trio.adapters.http.serving.params import LONGEST_STOP, MOST_STOPS, GenerationParams
 from semantic_trio.adapters.http.serving.served_model import ServedModel
 from semantic_trio.application.answer import Answer, Encoded, PlainReader
 from semantic_trio.application.continuing import continuing
@@ -34,7 +34,7 @@ SEED_BITS = 63
 RANDOM = -1
 
 
-async def generate(state: AppState, exchange: Exchange, params: Asked) -> tuple[ServedModel, Answer]:
+async def generate(state: AppState, exchange: Exchange, params: GenerationParams) -> tuple[ServedModel, Answer]:
     """Submit a conversation and return its model and its answer, which is closed with the exchange.
 
     Raises `ModelNotFoundError`, `InvalidRequestError` and what `submit` raises.
@@ -43,7 +43,7 @@ async def generate(state: AppState, exchange: Exchange, params: Asked) -> tuple[
     return model, answer
 
 
-async def generate_several(state: AppState, exchange: Exchange, params: Asked, count: int) -> tuple[ServedModel, list[Answer]]:
+async def generate_several(state: AppState, exchange: Exchange, params: GenerationParams, count: int) -> tuple[ServedModel, list[Answer]]:
     """Submit a conversation and return `count` answers to it, with seeds that follow each other. Raises as `generate` does."""
     model = state.resolve(params.model)
     report_unreadable(state, exchange, params.conversation)
@@ -54,7 +54,7 @@ async def generate_several(state: AppState, exchange: Exchange, params: Asked, c
 def report_unreadable(state: AppState, exchange: Exchange, conversation: Conversation) -> None:
     """Keep for the response's headers what the model cannot read. Raises `InvalidRequestError` where the settings refuse such content."""
     if state.settings.refuse_unreadable:
-        check_readable(conversation)
+        refuse_unreadable_content(conversation)
     exchange.unread = tuple(conversation.unread)
 
 
@@ -71,7 +71,7 @@ def log_texts(prompts: Sequence[str]) -> None:
     log.info("prompt", texts=list(prompts))
 
 
-def submit_several(state: AppState, exchange: Exchange, model: ServedModel, params: Asked, encoded: Encoded, count: int) -> list[Answer]:
+def submit_several(state: AppState, exchange: Exchange, model: ServedModel, params: GenerationParams, encoded: Encoded, count: int) -> list[Answer]:
     """Submit one prompt `count` times, with seeds that follow each other. Raises as `submit` does; answers submitted before end with the exchange."""
     seed = _seed(params)
     if count > 1:
@@ -79,7 +79,7 @@ def submit_several(state: AppState, exchange: Exchange, model: ServedModel, para
     return [submit(state, exchange, model, attrs.evolve(params, seed=seed + number), encoded) for number in range(count)]
 
 
-def submit(state: AppState, exchange: Exchange, model: ServedModel, params: Asked, encoded: Encoded) -> Answer:
+def submit(state: AppState, exchange: Exchange, model: ServedModel, params: GenerationParams, encoded: Encoded) -> Answer:
     """Submit a prompt and return its answer, which is closed with the exchange.
 
     Raises `PromptTooLongError`, `InvalidRequestError` and what `Engine.submit` raises.
@@ -117,7 +117,7 @@ def _reader(model: ServedModel, encoded: Encoded) -> AnswerReader:
     return continuing(model.codec.reader(conversation, encoded.prompt.opening), conversation.prefill)
 
 
-def _request(request_id: str, model: ServedModel, params: Asked, encoded: Encoded, thoughts: Thoughts | None) -> GenerationRequest:
+def _request(request_id: str, model: ServedModel, params: GenerationParams, encoded: Encoded, thoughts: Thoughts | None) -> GenerationRequest:
     prompt, limit = encoded.prompt, params.max_tokens
     return GenerationRequest(
         request_id=request_id,
@@ -152,7 +152,7 @@ def _submitted(model: ServedModel, request: GenerationRequest, prompt_field: str
         raise PromptTooLongError(len(request.prompt), model.engine.memory.longest_row, prompt_field) from error
 
 
-def _seed(params: Asked) -> int:
+def _seed(params: GenerationParams) -> int:
     """Return the seed of an answer: a random one where none is given, or -1, as on other servers."""
     return secrets.randbits(SEED_BITS) if params.seed in {None, RANDOM} else params.seed % (1 << SEED_BITS)
 

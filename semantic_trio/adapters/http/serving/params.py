@@ -2,7 +2,7 @@
 
 import attrs
 
-from semantic_trio.adapters.http.common.identity import NOBODY, Identity
+from semantic_trio.adapters.http.common.identity import ANONYMOUS, Identity
 from semantic_trio.domain.conversation import Conversation
 from semantic_trio.domain.generation import SamplingParams
 from semantic_trio.domain.steering import NO_STEERING, Steering
@@ -16,7 +16,7 @@ MOST_STOPS, LONGEST_STOP = 64, 1000  # strings; characters of one
 
 
 @attrs.frozen
-class Asked:
+class GenerationParams:
     """What a client asks for, in no protocol's words."""
 
     model: str
@@ -27,7 +27,7 @@ class Asked:
     seed: int | None = None
     steering: Steering = NO_STEERING
     top_logprobs: int | None = None  # how many of the likeliest tokens are told with each of the text's; None: nothing is told of these
-    identity: Identity = NOBODY
+    identity: Identity = ANONYMOUS
     call_prefix: str = "call_"  # of the ids of calls
     is_private: bool = False  # where no agent is named, nothing of it is written to disk
     responses: tuple[str, ...] = ()  # ids of the responses it is made of, and of the one it makes

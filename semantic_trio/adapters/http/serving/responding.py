@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from quart import Response
 
-from semantic_trio.adapters.http.common.json_responses import json_answer
+from semantic_trio.adapters.http.common.json_responses import json_response
 from semantic_trio.adapters.http.serving.app_state import AppState
 from semantic_trio.adapters.http.serving.sse import EventSource, StreamEncoder, event_stream
 from semantic_trio.domain.reuse import Reuse
@@ -29,4 +29,4 @@ async def respond(
     if is_streamed:
         return event_stream(events, encoder(), state.pace, state.settings.ping_seconds)
     body, reuse = await whole()
-    return json_answer(body, reuse=reuse)
+    return json_response(body, reuse=reuse)

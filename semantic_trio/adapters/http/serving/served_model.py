@@ -11,7 +11,7 @@ import attrs
 import trio
 
 from semantic_trio.adapters.http.common.identity import Identity
-from semantic_trio.adapters.http.serving.dedicated_threads import OwnThreads
+from semantic_trio.adapters.http.serving.dedicated_threads import DedicatedThreads
 from semantic_trio.application.answer import Encoded
 from semantic_trio.application.archives import Archives
 from semantic_trio.application.engine import Engine
@@ -62,7 +62,7 @@ class ServedModel:
     engine: Engine
     codec: TextCodec
     persistence: Persistence
-    compilers: InThread = attrs.field(factory=lambda: OwnThreads(COMPILERS))  # a test on virtual time has grammars compiled in line
+    compilers: InThread = attrs.field(factory=lambda: DedicatedThreads(COMPILERS))  # a test on virtual time has grammars compiled in line
     _encoders: trio.CapacityLimiter = attrs.field(init=False, factory=lambda: trio.CapacityLimiter(ENCODERS))
     _embedders: trio.CapacityLimiter = attrs.field(init=False, factory=lambda: trio.CapacityLimiter(EMBEDDERS))
 
@@ -94,7 +94,7 @@ class ServedModel:
         digests = await self._run(is_large, chain, ordered, salt)
         prompt = await self._run(is_large, self.codec.encode_prompt, ordered, self.said.known(digests))
         demanded = _with_named_tool(ordered, conversation.tools)
-        grammar = await self._compiled(demanded, prompt.opening) if demanded.demands_form or demanded.thought_budget is not None else None
+        grammar = await self._grammar(demanded, prompt.opening) if demanded.demands_form or demanded.thought_budget is not None else None
         return Encoded(ordered, digests, prompt, conversation.tools, grammar, salt)
 
     async def encode_text(self, prompt: str | tuple[int, ...]) -> tuple[int, ...]:
@@ -118,7 +118,7 @@ class ServedModel:
         if fewest_tokens > limit:
             raise PromptTooLongError(fewest_tokens, limit)
 
-    async def _compiled(self, conversation: Conversation, opening: str) -> Grammar | None:
+    async def _grammar(self, conversation: Conversation, opening: str) -> Grammar | None:
         """The grammar of a form, unless it takes too long."""
         with trio.move_on_after(COMPILE_SECONDS):
             return await self.compilers(self.codec.grammar, conversation, opening)

@@ -80,7 +80,7 @@ class ChatAnswer:
 
 
 @attrs.frozen
-class Manner:
+class CompletionFormat:
     """How this client is told of an answer."""
 
     head: Head
@@ -88,24 +88,24 @@ class Manner:
     token_bytes: TokenBytes | None = None  # None: nothing is told of tokens
 
 
-def whole_completion(manner: Manner, answers: Sequence[WholeAnswer]) -> ChatAnswer:
+def chat_completion(answer_format: CompletionFormat, answers: Sequence[WholeAnswer]) -> ChatAnswer:
     """The answer of a request that does not stream."""
-    choices = [_choice(manner, index, answer) for index, answer in enumerate(answers)]
+    choices = [_choice(answer_format, index, answer) for index, answer in enumerate(answers)]
     usage = CompletionUsage.of(together([answer.finished for answer in answers]), sum(answer.thought_tokens for answer in answers))
-    return ChatAnswer(manner.head.id, manner.head.created, manner.head.model, choices, usage)
+    return ChatAnswer(answer_format.head.id, answer_format.head.created, answer_format.head.model, choices, usage)
 
 
-def _choice(manner: Manner, index: int, answer: WholeAnswer) -> Choice:
-    cut = answer.cut if answer.cut is not None and answer.cut.name not in manner.customs else None
+def _choice(answer_format: CompletionFormat, index: int, answer: WholeAnswer) -> Choice:
+    cut = answer.cut if answer.cut is not None and answer.cut.name not in answer_format.customs else None
     said = Message(Role.ASSISTANT, answer.parts if cut else answer.parts_with_cut)
-    calls = [*(tool_call(call, manner.customs) for call in said.calls), *([function_call(cut)] if cut else [])]
+    calls = [*(tool_call(call, answer_format.customs) for call in said.calls), *([function_call(cut)] if cut else [])]
     text = "".join(part.text for part in said.parts if isinstance(part, Text))
     message = AnswerMessage(
         content=None if calls and not text else text,
         reasoning_content=said.thinking or msgspec.UNSET,
         tool_calls=calls or msgspec.UNSET,
     )
-    logprobs = None if manner.token_bytes is None else ChoiceLogprobs(token_logprobs(answer.scores, manner.token_bytes))
+    logprobs = None if answer_format.token_bytes is None else ChoiceLogprobs(token_logprobs(answer.scores, answer_format.token_bytes))
     return Choice(message, reason_of(answer.finished, has_calls=bool(calls)), index, logprobs)
 
 

@@ -11,7 +11,7 @@ import msgspec
 
 from semantic_trio.adapters.http.common.json_decoding import decode
 from semantic_trio.adapters.http.common.openapi import one_of
-from semantic_trio.adapters.http.common.unreadable_content import UNREADABLE, unread_text
+from semantic_trio.adapters.http.common.unreadable_content import UNREADABLE, placeholder_text
 from semantic_trio.domain.conversation import Part, Text, Thinking, ToolCall, ToolResult
 
 TEXTS = ("text", "input_text", "output_text")
@@ -132,7 +132,7 @@ def _parts(raw: msgspec.Raw, at: str) -> Iterator[Part]:
         case ToolResultPart():
             yield result_of(part.tool_use_id, part.content, f"{at}.content", is_error=bool(part.is_error))
         case UnreadablePart():
-            yield unread_text(UNREADABLE[part.type], at, _file_name(part))
+            yield placeholder_text(UNREADABLE[part.type], at, _file_name(part))
 
 
 def _file_name(part: UnreadablePart) -> str:

@@ -9,23 +9,23 @@ from typing import Annotated, Literal
 import attrs
 import msgspec
 
-from semantic_trio.adapters.http.common.compatibility_fields import FormDemands, Refused, schema_demanded
-from semantic_trio.adapters.http.common.identity import NOBODY, Identity
+from semantic_trio.adapters.http.common.compatibility_fields import Refused, StructuredOutputFields, requested_schema
+from semantic_trio.adapters.http.common.identity import ANONYMOUS, Identity
 from semantic_trio.adapters.http.common.limits import MOST_MESSAGES, MOST_TOOLS, MaxTokens, token_limit
 from semantic_trio.adapters.http.common.response_format import ResponseFormat, schema_of
 from semantic_trio.adapters.http.openai.chat.messages import ChatMessage, messages_of
-from semantic_trio.adapters.http.openai.common.request_fields import DrawingRequest
+from semantic_trio.adapters.http.openai.common.request_fields import SampledRequest
 from semantic_trio.adapters.http.openai.common.sampling import TopLogprobs
-from semantic_trio.adapters.http.openai.common.thinking import ThoughtsRequest, with_choice
+from semantic_trio.adapters.http.openai.common.thinking import ThinkingFields, with_thinking
 from semantic_trio.adapters.http.openai.common.tool_choice import ChoiceWord, ToolChoiceParam, choice_of, may_call
 from semantic_trio.adapters.http.openai.common.tools import ToolParam, tools_of
-from semantic_trio.adapters.http.serving.params import Asked
+from semantic_trio.adapters.http.serving.params import GenerationParams
 from semantic_trio.domain.conversation import Calling, Conversation
 from semantic_trio.domain.errors import InvalidRequestError
 
 
 @attrs.frozen(kw_only=True)
-class ChatRequest(DrawingRequest, ThoughtsRequest, FormDemands):
+class ChatRequest(SampledRequest, ThinkingFields, StructuredOutputFields):
     """A conversation to go on with."""
 
     messages: Annotated[list[ChatMessage], msgspec.Meta(min_length=1, max_length=MOST_MESSAGES)]
@@ -46,10 +46,10 @@ class ChatRequest(DrawingRequest, ThoughtsRequest, FormDemands):
     add_generation_prompt: bool | None = None
 
 
-def asked(request: ChatRequest, identity: Identity = NOBODY) -> Asked:
+def generation_params(request: ChatRequest, identity: Identity = ANONYMOUS) -> GenerationParams:
     """What a request means. Raises `Fault` and `InvalidRequestError`, which name the field."""
     found = _asked(request, identity)
-    schema = schema_demanded(request, {"response_format": found.conversation.schema})
+    schema = requested_schema(request, {"response_format": found.conversation.schema})
     return attrs.evolve(found, conversation=_continuing(attrs.evolve(found.conversation, schema=schema), request))
 
 
@@ -69,7 +69,7 @@ def _continuing(conversation: Conversation, request: ChatRequest) -> Conversatio
     return found
 
 
-def _asked(request: ChatRequest, identity: Identity) -> Asked:
+def _asked(request: ChatRequest, identity: Identity) -> GenerationParams:
     tools = tools_of(request.tools or (), may_call=may_call(request.tool_choice))
     conversation = Conversation(
         messages_of(request.messages),
@@ -77,9 +77,9 @@ def _asked(request: ChatRequest, identity: Identity) -> Asked:
         choice_of(request.tool_choice, tools, is_single=request.parallel_tool_calls is False),
         schema=schema_of(request.response_format),
     )
-    return Asked(
+    return GenerationParams(
         model=request.model,
-        conversation=with_choice(conversation, request),
+        conversation=with_thinking(conversation, request),
         max_tokens=token_limit(request, "max_completion_tokens", "max_tokens"),
         sampling=request.sampling,
         stop_strings=request.stop_strings,

@@ -7,16 +7,16 @@ from quart_schema import document_request, document_response
 
 from semantic_trio.adapters.http.common.exchange import Exchange, current
 from semantic_trio.adapters.http.common.faults import OpenAIError
-from semantic_trio.adapters.http.common.json_decoding import decode, understood
+from semantic_trio.adapters.http.common.json_decoding import decode, parsed
 from semantic_trio.adapters.http.common.openapi import document_faults, document_stream
-from semantic_trio.adapters.http.openai.chat.completion import ChatAnswer, Manner, whole_completion
-from semantic_trio.adapters.http.openai.chat.request import ChatRequest, asked
+from semantic_trio.adapters.http.openai.chat.completion import ChatAnswer, CompletionFormat, chat_completion
+from semantic_trio.adapters.http.openai.chat.request import ChatRequest, generation_params
 from semantic_trio.adapters.http.openai.chat.stream import ChatEncoder
 from semantic_trio.adapters.http.openai.common.completion_chunks import Chunks, Head
 from semantic_trio.adapters.http.openai.common.tools import custom_names
 from semantic_trio.adapters.http.serving.app_state import AppState
 from semantic_trio.adapters.http.serving.generation import generate_several
-from semantic_trio.adapters.http.serving.params import Asked
+from semantic_trio.adapters.http.serving.params import GenerationParams
 from semantic_trio.adapters.http.serving.responding import Body, respond
 from semantic_trio.application.choices import Choices
 
@@ -33,26 +33,26 @@ def routes(state: AppState) -> Blueprint:
     async def create_chat_completion() -> Response:
         """Answer a conversation, whole or as a stream of chunks."""
         exchange = current.get()
-        request, params = await understood(exchange.body, functools.partial(_parsed, exchange))
+        request, params = await parsed(exchange.body, functools.partial(_parsed, exchange))
         model, answers = await generate_several(state, exchange, params, request.choices)
-        manner = Manner(
+        answer_format = CompletionFormat(
             head=Head.new("chatcmpl", model.card.id),
             customs=custom_names(request.tools or ()),
             token_bytes=model.codec.token_bytes if request.logprobs else None,
         )
 
         def encoder() -> ChatEncoder:
-            return ChatEncoder(manner, Chunks("chat.completion.chunk", manner.head, request.wants_usage), answers)
+            return ChatEncoder(answer_format, Chunks("chat.completion.chunk", answer_format.head, request.wants_usage), answers)
 
         async def whole() -> Body:
             results = [await answer.result() for answer in answers]
-            return whole_completion(manner, results), results[0].finished.reuse
+            return chat_completion(answer_format, results), results[0].finished.reuse
 
         return await respond(state, Choices(answers), encoder, whole, is_streamed=request.stream)
 
     return blueprint
 
 
-def _parsed(exchange: Exchange, body: bytes) -> tuple[ChatRequest, Asked]:
+def _parsed(exchange: Exchange, body: bytes) -> tuple[ChatRequest, GenerationParams]:
     request = decode(body, ChatRequest)
-    return request, asked(request, request.identity(exchange.headers))
+    return request, generation_params(request, request.identity(exchange.headers))

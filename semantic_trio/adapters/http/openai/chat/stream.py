@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import attrs
 
 from semantic_trio.adapters.http.common.cache_report import Cache
-from semantic_trio.adapters.http.common.thinking_field import OneField
-from semantic_trio.adapters.http.openai.chat.completion import FunctionCall, Manner, function_call, reason_of, tool_call
+from semantic_trio.adapters.http.common.thinking_field import SingleThinkingField
+from semantic_trio.adapters.http.openai.chat.completion import CompletionFormat, FunctionCall, function_call, reason_of, tool_call
 from semantic_trio.adapters.http.openai.common.completion_chunks import PING, Chunks, failure
 from semantic_trio.adapters.http.openai.common.finish_reason import Reason
 from semantic_trio.adapters.http.openai.common.logprobs import ChoiceLogprobs, token_logprobs
@@ -26,13 +26,13 @@ from semantic_trio.domain.generation import Finished
 class ChatEncoder:
     """The chunks of one completion, from the role to `[DONE]`."""
 
-    _manner: Manner
+    _format: CompletionFormat
     _chunks: Chunks
     _answers: Sequence[Answer]  # what is read: for what they tell beside their events
     ping: bytes = PING
     _calls: Counter[int] = attrs.field(init=False, factory=Counter)  # of each choice
     _called: dict[int, int] = attrs.field(init=False, factory=dict)  # of each choice with an open call: characters sent of its arguments
-    _thoughts: dict[int, OneField] = attrs.field(init=False, factory=lambda: defaultdict(OneField))
+    _thoughts: dict[int, SingleThinkingField] = attrs.field(init=False, factory=lambda: defaultdict(SingleThinkingField))
 
     def opening(self) -> bytes:
         """Who speaks."""
@@ -65,14 +65,14 @@ class ChatEncoder:
     def _call(self, index: int, call: ToolCall | CallPiece | CutCall) -> bytes:
         """A whole call, or more of one. The text of a custom tool comes whole: nothing in it would show that it was cut."""
         match call:
-            case CallPiece(name=name) if name in self._manner.customs:
+            case CallPiece(name=name) if name in self._format.customs:
                 return b""
-            case CutCall(name=name) if name in self._manner.customs:
+            case CutCall(name=name) if name in self._format.customs:
                 return self._chunk(index, {"content": call.written})
             case CutCall():
                 return b""
             case ToolCall() if index not in self._called:
-                return self._call_chunk(index, {"id": call.id, **_told(tool_call(call, self._manner.customs))}, is_new=True)
+                return self._call_chunk(index, {"id": call.id, **_told(tool_call(call, self._format.customs))}, is_new=True)
             case ToolCall():
                 return self._call_chunk(index, {"function": {"arguments": call.arguments[self._called.pop(index) :]}})
         return self._piece(index, call)
@@ -90,7 +90,7 @@ class ChatEncoder:
         return self._chunk(index, {"tool_calls": [{"index": self._calls[index] - 1, **told}]})
 
     def _scores(self, index: int) -> ChoiceLogprobs | None:
-        tokens, token_bytes = self._answers[index].take_scores(), self._manner.token_bytes
+        tokens, token_bytes = self._answers[index].take_scores(), self._format.token_bytes
         return ChoiceLogprobs(token_logprobs(tokens, token_bytes)) if tokens and token_bytes else None
 
     def _chunk(self, index: int, delta: dict[str, object], reason: Reason | None = None, scores: ChoiceLogprobs | None = None) -> bytes:

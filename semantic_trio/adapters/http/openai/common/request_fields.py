@@ -8,7 +8,7 @@ from typing import Annotated
 import attrs
 import msgspec
 
-from semantic_trio.adapters.http.common.compatibility_fields import BehaviourDemands
+from semantic_trio.adapters.http.common.compatibility_fields import UnsupportedFields
 from semantic_trio.adapters.http.common.identity import AgentId, CacheSalt, Identity, identify
 from semantic_trio.adapters.http.openai.common.sampling import Bias, Penalty, RepetitionPenalty, Seed, Stop, Temperature, TopK, TopP, steering, stops
 from semantic_trio.adapters.http.serving.params import SamplingChoice
@@ -26,7 +26,7 @@ class StreamOptions:
 
 
 @attrs.frozen(kw_only=True)
-class DrawingRequest(BehaviourDemands):
+class SampledRequest(UnsupportedFields):
     """What is asked for with every prompt."""
 
     model: str

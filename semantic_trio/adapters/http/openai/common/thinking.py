@@ -43,7 +43,7 @@ class TemplateParams:
 
 
 @attrs.frozen(kw_only=True, slots=False)  # to be one base of several
-class ThoughtsRequest:
+class ThinkingFields:
     """Fields that say how to think. Where several do, the one named first here counts."""
 
     reasoning_effort: Effort | None = None
@@ -55,7 +55,7 @@ class ThoughtsRequest:
     chat_template_kwargs: TemplateParams | None = None
 
 
-def with_choice(conversation: Conversation, request: ThoughtsRequest) -> Conversation:
+def with_thinking(conversation: Conversation, request: ThinkingFields) -> Conversation:
     """The conversation with the choice of a request in it."""
     effort = next(_efforts(request), None)
     budget = next(_budgets(request), None)
@@ -69,7 +69,7 @@ def with_choice(conversation: Conversation, request: ThoughtsRequest) -> Convers
     )
 
 
-def _efforts(request: ThoughtsRequest) -> Iterator[Effort]:
+def _efforts(request: ThinkingFields) -> Iterator[Effort]:
     arguments = request.chat_template_kwargs or TemplateParams()
     named = (
         request.reasoning_effort,
@@ -80,7 +80,7 @@ def _efforts(request: ThoughtsRequest) -> Iterator[Effort]:
     yield from (effort for effort in named if effort is not None)
 
 
-def _budgets(request: ThoughtsRequest) -> Iterator[int]:
+def _budgets(request: ThinkingFields) -> Iterator[int]:
     arguments = request.chat_template_kwargs or TemplateParams()
     named = (
         request.reasoning.max_tokens if request.reasoning else None,
@@ -91,7 +91,7 @@ def _budgets(request: ThoughtsRequest) -> Iterator[int]:
     yield from (budget for budget in named if budget is not None)
 
 
-def _switches(request: ThoughtsRequest) -> Iterator[bool]:
+def _switches(request: ThinkingFields) -> Iterator[bool]:
     arguments = request.chat_template_kwargs or TemplateParams()
     named = (
         request.reasoning.enabled if request.reasoning else None,

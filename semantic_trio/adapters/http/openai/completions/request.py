@@ -8,13 +8,13 @@ from typing import Annotated, Literal
 import attrs
 import msgspec
 
-from semantic_trio.adapters.http.common.compatibility_fields import HARMLESS, Refused, refuse_demands
-from semantic_trio.adapters.http.common.identity import NOBODY, Identity
+from semantic_trio.adapters.http.common.compatibility_fields import INERT_VALUES, Refused, refuse_unsupported
+from semantic_trio.adapters.http.common.identity import ANONYMOUS, Identity
 from semantic_trio.adapters.http.common.limits import NO_LIMIT
-from semantic_trio.adapters.http.openai.common.request_fields import MOST_CHOICES, DrawingRequest
+from semantic_trio.adapters.http.openai.common.request_fields import MOST_CHOICES, SampledRequest
 from semantic_trio.adapters.http.openai.common.sampling import MOST_TOP_LOGPROBS
 from semantic_trio.adapters.http.openai.common.text_inputs import several
-from semantic_trio.adapters.http.serving.params import Asked
+from semantic_trio.adapters.http.serving.params import GenerationParams
 from semantic_trio.domain.conversation import NOTHING_SAID
 from semantic_trio.domain.errors import InvalidRequestError
 
@@ -30,7 +30,7 @@ class PlainText:
 
 
 @attrs.frozen(kw_only=True)
-class CompletionRequest(DrawingRequest):
+class CompletionRequest(SampledRequest):
     """Texts to go on with, or tokens."""
 
     prompt: Annotated[msgspec.Raw, several(MOST_CHOICES)]
@@ -53,10 +53,10 @@ class CompletionRequest(DrawingRequest):
     ebnf: Refused = None
 
 
-def asked(request: CompletionRequest, identity: Identity = NOBODY) -> Asked:
+def generation_params(request: CompletionRequest, identity: Identity = ANONYMOUS) -> GenerationParams:
     """What a request means, but for its prompts. Raises `InvalidRequestError`."""
     _refuse_the_rest(request)
-    return Asked(
+    return GenerationParams(
         model=request.model,
         conversation=NOTHING_SAID,
         max_tokens=DEFAULT_TOKENS if request.max_tokens is None else None if request.max_tokens == NO_LIMIT else request.max_tokens,
@@ -72,9 +72,9 @@ def asked(request: CompletionRequest, identity: Identity = NOBODY) -> Asked:
 
 def _refuse_the_rest(request: CompletionRequest) -> None:
     """Raises `InvalidRequestError` for what would be silently something else if it were ignored."""
-    refuse_demands(request)
+    refuse_unsupported(request)
     for field in ("guided_json", "structured_outputs", "json_schema", "format"):
-        if getattr(request, field) not in HARMLESS:
+        if getattr(request, field) not in INERT_VALUES:
             raise InvalidRequestError("a form of the answer can be demanded of /v1/chat/completions alone", field, quotes=False)
     if request.suffix:
         raise InvalidRequestError("nothing is inserted before a suffix here", "suffix", quotes=False)

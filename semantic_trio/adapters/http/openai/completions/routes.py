@@ -8,17 +8,17 @@ from quart_schema import document_request, document_response
 
 from semantic_trio.adapters.http.common.exchange import Exchange, current
 from semantic_trio.adapters.http.common.faults import OpenAIError
-from semantic_trio.adapters.http.common.json_decoding import decode, understood
+from semantic_trio.adapters.http.common.json_decoding import decode, parsed
 from semantic_trio.adapters.http.common.openapi import document_faults, document_stream
 from semantic_trio.adapters.http.openai.common.completion_chunks import Chunks, Head
 from semantic_trio.adapters.http.openai.common.request_fields import MOST_CHOICES
 from semantic_trio.adapters.http.openai.common.text_inputs import texts_of
-from semantic_trio.adapters.http.openai.completions.request import CompletionRequest, asked
+from semantic_trio.adapters.http.openai.completions.request import CompletionRequest, generation_params
 from semantic_trio.adapters.http.openai.completions.stream import CompletionEncoder
-from semantic_trio.adapters.http.openai.completions.text_completion import CompletionAnswer, TextManner, whole_text
+from semantic_trio.adapters.http.openai.completions.text_completion import CompletionAnswer, TextCompletionFormat, text_completion
 from semantic_trio.adapters.http.serving.app_state import AppState
 from semantic_trio.adapters.http.serving.generation import log_texts, submit_several
-from semantic_trio.adapters.http.serving.params import Asked
+from semantic_trio.adapters.http.serving.params import GenerationParams
 from semantic_trio.adapters.http.serving.responding import Body, respond
 from semantic_trio.adapters.http.serving.served_model import ServedModel
 from semantic_trio.application.answer import Answer, Encoded
@@ -39,32 +39,34 @@ def routes(state: AppState) -> Blueprint:
     async def create_completion() -> Response:
         """Go on with texts, whole or as a stream of chunks."""
         exchange = current.get()
-        request, params = await understood(exchange.body, functools.partial(_parsed, exchange))
+        request, params = await parsed(exchange.body, functools.partial(_parsed, exchange))
         model = state.resolve(params.model)
         prompts = [await model.encode_text(prompt) for prompt in texts_of(request.prompt, MOST_CHOICES, model.card.vocabulary, "prompt")]
         if state.settings.log_prompts:
             log_texts([model.codec.decode(prompt) for prompt in prompts])
         answers = _answers(state, exchange, model, params, prompts, request.choices)
-        manner = _manner(request, model, prompts)
+        answer_format = _format(request, model, prompts)
 
         def encoder() -> CompletionEncoder:
-            return CompletionEncoder(manner, Chunks("text_completion", manner.head, request.wants_usage), answers)
+            return CompletionEncoder(answer_format, Chunks("text_completion", answer_format.head, request.wants_usage), answers)
 
         async def whole() -> Body:
             results = [await answer.result() for answer in answers]
-            return whole_text(manner, results), results[0].finished.reuse
+            return text_completion(answer_format, results), results[0].finished.reuse
 
         return await respond(state, Choices(answers), encoder, whole, is_streamed=request.stream)
 
     return blueprint
 
 
-def _parsed(exchange: Exchange, body: bytes) -> tuple[CompletionRequest, Asked]:
+def _parsed(exchange: Exchange, body: bytes) -> tuple[CompletionRequest, GenerationParams]:
     request = decode(body, CompletionRequest)
-    return request, asked(request, request.identity(exchange.headers))
+    return request, generation_params(request, request.identity(exchange.headers))
 
 
-def _answers(state: AppState, exchange: Exchange, model: ServedModel, params: Asked, prompts: Sequence[tuple[int, ...]], count: int) -> list[Answer]:
+def _answers(
+    state: AppState, exchange: Exchange, model: ServedModel, params: GenerationParams, prompts: Sequence[tuple[int, ...]], count: int
+) -> list[Answer]:
     """Submit each prompt `count` times; the answers to one prompt follow each other."""
     total = len(prompts) * count
     if total > MOST_CHOICES:
@@ -77,8 +79,8 @@ def _answers(state: AppState, exchange: Exchange, model: ServedModel, params: As
     return [answer for one in encoded for answer in submit_several(state, exchange, model, params, one, count)]
 
 
-def _manner(request: CompletionRequest, model: ServedModel, prompts: Sequence[tuple[int, ...]]) -> TextManner:
-    return TextManner(
+def _format(request: CompletionRequest, model: ServedModel, prompts: Sequence[tuple[int, ...]]) -> TextCompletionFormat:
+    return TextCompletionFormat(
         head=Head.new("cmpl", model.card.id),
         echoes=tuple(model.codec.decode(prompt) if request.echo else "" for prompt in prompts),
         per_prompt=request.choices,

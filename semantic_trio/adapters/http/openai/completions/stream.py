@@ -10,7 +10,7 @@ import attrs
 
 from semantic_trio.adapters.http.openai.common.completion_chunks import PING, Chunks, failure
 from semantic_trio.adapters.http.openai.common.finish_reason import REASONS, Reason
-from semantic_trio.adapters.http.openai.completions.text_completion import Offsets, TextChoice, TextManner
+from semantic_trio.adapters.http.openai.completions.text_completion import Offsets, TextChoice, TextCompletionFormat
 from semantic_trio.application.answer import Answer
 from semantic_trio.application.choices import Chosen
 from semantic_trio.domain.conversation import Text
@@ -22,7 +22,7 @@ from semantic_trio.domain.generation import Finished
 class CompletionEncoder:
     """The chunks of all answers, up to `[DONE]`."""
 
-    _manner: TextManner
+    _format: TextCompletionFormat
     _chunks: Chunks
     _answers: Sequence[Answer]  # what is read: for what they tell beside their events
     ping: bytes = PING
@@ -31,7 +31,7 @@ class CompletionEncoder:
 
     def opening(self) -> bytes:
         """The prompts where they are asked for; else a comment, so that the client knows it was heard."""
-        echoes = [self._chunk(TextChoice(self._manner.echo(index), index, None)) for index in range(len(self._answers)) if self._manner.echo(index)]
+        echoes = [self._chunk(TextChoice(self._format.echo(index), index, None)) for index in range(len(self._answers)) if self._format.echo(index)]
         return b"".join(echoes) or self.ping
 
     def part(self, part: Chosen) -> bytes:
@@ -43,11 +43,11 @@ class CompletionEncoder:
             self._ends[index] = event
             reason = REASONS[event.reason]
         text = event.text if isinstance(event, Text) else ""
-        return self._chunk(TextChoice(text, index, reason, self._manner.logprobs(tokens, self._offsets[index]) if tokens else None))
+        return self._chunk(TextChoice(text, index, reason, self._format.logprobs(tokens, self._offsets[index]) if tokens else None))
 
     def ending(self, finished: Finished) -> bytes:
         """The usage when asked for, the end."""
-        return self._chunks.ending(self._manner.usage([self._ends[index] for index in range(len(self._answers))]))
+        return self._chunks.ending(self._format.usage([self._ends[index] for index in range(len(self._answers))]))
 
     def failure(self, error: SemanticError) -> bytes:
         """The error, and no `[DONE]`."""

@@ -64,7 +64,7 @@ class Offsets:
 
 
 @attrs.frozen
-class TextManner:
+class TextCompletionFormat:
     """How this client is told of answers."""
 
     head: Head
@@ -92,10 +92,16 @@ class TextManner:
         return CompletionUsage(prompt, completion, prompt + completion, PromptTokensDetails(sum(end.reuse.tokens for end in firsts)))
 
 
-def whole_text(manner: TextManner, answers: Sequence[WholeAnswer]) -> CompletionAnswer:
+def text_completion(answer_format: TextCompletionFormat, answers: Sequence[WholeAnswer]) -> CompletionAnswer:
     """The answer of a request that does not stream."""
     choices = [
-        TextChoice(manner.echo(index) + answer.text, index, REASONS[answer.finished.reason], manner.logprobs(answer.scores, Offsets()))
+        TextChoice(answer_format.echo(index) + answer.text, index, REASONS[answer.finished.reason], answer_format.logprobs(answer.scores, Offsets()))
         for index, answer in enumerate(answers)
     ]
-    return CompletionAnswer(manner.head.id, manner.head.created, manner.head.model, choices, manner.usage([answer.finished for answer in answers]))
+    return CompletionAnswer(
+        answer_format.head.id,
+        answer_format.head.created,
+        answer_format.head.model,
+        choices,
+        answer_format.usage([answer.finished for answer in answers]),
+    )

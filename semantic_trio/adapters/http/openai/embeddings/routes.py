@@ -16,8 +16,8 @@ from quart_schema import document_request, document_response
 
 from semantic_trio.adapters.http.common.exchange import current
 from semantic_trio.adapters.http.common.faults import OpenAIError
-from semantic_trio.adapters.http.common.json_decoding import decode, understood
-from semantic_trio.adapters.http.common.json_responses import json_answer
+from semantic_trio.adapters.http.common.json_decoding import decode, parsed
+from semantic_trio.adapters.http.common.json_responses import json_response
 from semantic_trio.adapters.http.common.openapi import document_faults
 from semantic_trio.adapters.http.openai.common.text_inputs import SEND_TEXT, Texts, several, texts_of
 from semantic_trio.adapters.http.serving.app_state import AppState
@@ -79,7 +79,7 @@ def routes(state: AppState) -> Blueprint:
     async def create_embeddings() -> Response:
         """Make vectors of texts."""
         exchange = current.get()
-        request = await understood(exchange.body, functools.partial(decode, kind=EmbeddingsRequest))
+        request = await parsed(exchange.body, functools.partial(decode, kind=EmbeddingsRequest))
         model = state.resolve(request.model)
         exchange.model = model.card.id
         size = _size(model, request.dimensions)
@@ -88,7 +88,7 @@ def routes(state: AppState) -> Blueprint:
             vectors = [await model.embed(prompt) for prompt in prompts]
         data = [Embedding(_written(_cut(vector, size), request.encoding_format), index) for index, vector in enumerate(vectors)]
         tokens = sum(map(len, prompts))
-        return json_answer(EmbeddingsAnswer(data, model.card.id, EmbeddingsUsage(tokens, tokens)))
+        return json_response(EmbeddingsAnswer(data, model.card.id, EmbeddingsUsage(tokens, tokens)))
 
     return blueprint
 

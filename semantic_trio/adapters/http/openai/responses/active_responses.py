@@ -9,17 +9,17 @@ import attrs
 import structlog
 import trio
 
-from semantic_trio.adapters.http.openai.responses.response_generation import Turn
+from semantic_trio.adapters.http.openai.responses.response_generation import ResponseGeneration
 from semantic_trio.domain.errors import DrainingError, InvalidRequestError, SemanticError
 
 log = structlog.get_logger(__name__)
 
 
 @attrs.define(eq=False)
-class Running:
+class ActiveResponses:
     """All turns under way. `run` lasts as long as the server, and makes those in the background."""
 
-    _turns: dict[str, Turn] = attrs.field(init=False, factory=dict)
+    _turns: dict[str, ResponseGeneration] = attrs.field(init=False, factory=dict)
     _background: trio.Nursery | None = attrs.field(init=False, default=None)
     _stopped: trio.Event = attrs.field(init=False, factory=trio.Event)
 
@@ -34,7 +34,7 @@ class Running:
         """Begin no more: the engine takes none."""
         self._stopped.set()
 
-    def find(self, response_id: str) -> Turn | None:
+    def find(self, response_id: str) -> ResponseGeneration | None:
         """The turn that makes a response."""
         return self._turns.get(response_id)
 
@@ -44,18 +44,18 @@ class Running:
         if turn is not None and turn.is_stored and turn.final is None:
             raise InvalidRequestError(f"{response_id} has no answer yet: it is still being made", field)
 
-    def join(self, turn: Turn, stack: ExitStack) -> None:
+    def join(self, turn: ResponseGeneration, stack: ExitStack) -> None:
         """A turn can be found until the stack is closed."""
         self._turns[turn.begun.id] = turn
         stack.callback(self._leave, turn)
 
-    def start(self, turn: Turn, stack: ExitStack) -> None:
+    def start(self, turn: ResponseGeneration, stack: ExitStack) -> None:
         """Make a response in the background, and take from the stack what is to be released then. Raises `DrainingError` at the end of the server."""
         if self._background is None or self._stopped.is_set():
             raise DrainingError(1)
         self._background.start_soon(self._make, turn, stack.pop_all())
 
-    async def _make(self, turn: Turn, stack: ExitStack) -> None:
+    async def _make(self, turn: ResponseGeneration, stack: ExitStack) -> None:
         with stack:
             try:
                 await turn.result()
@@ -64,6 +64,6 @@ class Running:
             except Exception:  # as a request's own failure, it is nobody else's
                 log.exception("response failed in the background", response=turn.begun.id)
 
-    def _leave(self, turn: Turn) -> None:
+    def _leave(self, turn: ResponseGeneration) -> None:
         del self._turns[turn.begun.id]
         turn.over.set()

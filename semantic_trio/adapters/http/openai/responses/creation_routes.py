@@ -12,17 +12,17 @@ from quart_schema import document_request, document_response
 from semantic_trio.adapters.http.common.exchange import Exchange, current
 from semantic_trio.adapters.http.common.faults import OpenAIError
 from semantic_trio.adapters.http.common.identity import Identity, identify
-from semantic_trio.adapters.http.common.json_decoding import decode, understood
-from semantic_trio.adapters.http.common.json_responses import json_answer
+from semantic_trio.adapters.http.common.json_decoding import decode, parsed
+from semantic_trio.adapters.http.common.json_responses import json_response
 from semantic_trio.adapters.http.common.openapi import document_faults, document_stream
 from semantic_trio.adapters.http.openai.common.tools import custom_names
 from semantic_trio.adapters.http.openai.responses.history import NOTHING_BEFORE, PREVIOUS, History, history
 from semantic_trio.adapters.http.openai.responses.ids import new_stem, response_id, response_of
 from semantic_trio.adapters.http.openai.responses.input_items import ItemReference
-from semantic_trio.adapters.http.openai.responses.item_messages import Told, messages_of, read_input
-from semantic_trio.adapters.http.openai.responses.output_items import Output, Piece
-from semantic_trio.adapters.http.openai.responses.request import MOST_STORED_BYTES, ResponseRequest, asked, begun, check
-from semantic_trio.adapters.http.openai.responses.response_generation import Turn
+from semantic_trio.adapters.http.openai.responses.item_messages import ReadItem, messages_of, read_input
+from semantic_trio.adapters.http.openai.responses.output_items import ItemDelta, OutputItems
+from semantic_trio.adapters.http.openai.responses.request import MOST_STORED_BYTES, ResponseRequest, begun, check, generation_params
+from semantic_trio.adapters.http.openai.responses.response_generation import ResponseGeneration
 from semantic_trio.adapters.http.openai.responses.response_object import ResponseAnswer
 from semantic_trio.adapters.http.openai.responses.state import ResponsesState
 from semantic_trio.adapters.http.openai.responses.stream import ResponseEncoder
@@ -39,7 +39,7 @@ class _Question:
     """A request, understood."""
 
     request: ResponseRequest
-    new: tuple[Told, ...]
+    new: tuple[ReadItem, ...]
     identity: Identity
 
 
@@ -55,16 +55,16 @@ def routes(state: AppState, responses: ResponsesState) -> Blueprint:
     async def create_response() -> Response:
         """Answer a conversation, or go on with a stored one: whole, as a stream of events, or in the background."""
         exchange = current.get()
-        question = await understood(exchange.body, functools.partial(_parsed, exchange))
+        question = await parsed(exchange.body, functools.partial(_parsed, exchange))
         if question.request.background:
-            return json_answer((await _begin_behind(state, responses, exchange, question)).begun)
+            return json_response((await _begin_in_background(state, responses, exchange, question)).begun)
         turn = await _begin(state, responses, exchange, question)
 
         async def whole() -> Body:
             finished = await turn.result()
             return turn.final, finished.reuse
 
-        events: EventSource[Piece] = turn
+        events: EventSource[ItemDelta] = turn
         return await respond(state, events, functools.partial(ResponseEncoder, turn), whole, is_streamed=question.request.stream)
 
     return blueprint
@@ -77,21 +77,21 @@ def _parsed(exchange: Exchange, body: bytes) -> _Question:
     return _Question(request, read_input(request.input or ()), identity)
 
 
-async def _begin(state: AppState, responses: ResponsesState, exchange: Exchange, question: _Question) -> Turn:
-    """Submit a request; its generation ends with the exchange. Raises what `history`, `asked` and `generate` raise."""
+async def _begin(state: AppState, responses: ResponsesState, exchange: Exchange, question: _Question) -> ResponseGeneration:
+    """Submit a request; its generation ends with the exchange. Raises what `history`, `generation_params` and `generate` raise."""
     request, stem = question.request, new_stem()
     before = await _history(responses, question, stem)
-    params = asked(request, messages_of((*before.before, *before.new)), question.identity, (response_id(stem), *before.responses))
+    params = generation_params(request, messages_of((*before.before, *before.new)), question.identity, (response_id(stem), *before.responses))
     first = begun(request, params.conversation.choice, response_id(stem), state.resolve(request.model).card, int(time.time()))
     record = _record(first, before) if request.is_stored else None
     model, answer = await generate(state, exchange, params)
-    output = Output(stem, custom_names(request.tools or ()), model.codec.token_bytes if request.wants_logprobs else None)
-    turn = Turn(first, answer, output, responses.store, record)
+    output = OutputItems(stem, custom_names(request.tools or ()), model.codec.token_bytes if request.wants_logprobs else None)
+    turn = ResponseGeneration(first, answer, output, responses.store, record)
     responses.active.join(turn, exchange.stack)
     return turn
 
 
-async def _begin_behind(state: AppState, responses: ResponsesState, exchange: Exchange, question: _Question) -> Turn:
+async def _begin_in_background(state: AppState, responses: ResponsesState, exchange: Exchange, question: _Question) -> ResponseGeneration:
     """The same with a turn that ends by itself: it is stored from its beginning, and the request is over."""
     behind = attrs.evolve(exchange, stack=ExitStack(), generations=[])
     with behind.stack:
@@ -110,7 +110,7 @@ async def _history(responses: ResponsesState, question: _Question, stem: str) ->
         responses.active.refuse_unfinished(response_of(reference.id) or "", "input")
     if not (request.is_stored or request.previous_response_id is not None or any(one.refers for one in question.new)):
         return attrs.evolve(NOTHING_BEFORE, new=question.new)
-    return await responses.store.ask(lambda store: history(store, request.previous_response_id, question.new, stem))
+    return await responses.store.call(lambda store: history(store, request.previous_response_id, question.new, stem))
 
 
 def _record(first: ResponseAnswer, before: History) -> StoredResponse:

@@ -10,7 +10,7 @@ from semantic_trio.adapters.http.common.faults import Fault
 from semantic_trio.adapters.http.common.json_decoding import decode
 from semantic_trio.adapters.http.openai.responses.ids import response_id, response_of
 from semantic_trio.adapters.http.openai.responses.input_items import ItemReference
-from semantic_trio.adapters.http.openai.responses.item_messages import Told, read_input, written
+from semantic_trio.adapters.http.openai.responses.item_messages import ReadItem, read_input, stored_items
 from semantic_trio.domain.errors import InvalidRequestError
 from semantic_trio.domain.responses import StoredResponse
 from semantic_trio.ports import ResponseStore
@@ -35,8 +35,8 @@ class History:
     """What comes before a turn, and what the turn is."""
 
     parent: StoredResponse | None
-    before: tuple[Told, ...]
-    new: tuple[Told, ...]
+    before: tuple[ReadItem, ...]
+    new: tuple[ReadItem, ...]
     given: bytes = b"[]"  # the turn as it is stored
     chain: tuple[str, ...] = ()  # ids of the responses before it
 
@@ -50,7 +50,7 @@ class History:
 NOTHING_BEFORE = History(None, (), ())
 
 
-def history(store: ResponseStore, previous: str | None, new: tuple[Told, ...], stem: str) -> History:
+def history(store: ResponseStore, previous: str | None, new: tuple[ReadItem, ...], stem: str) -> History:
     """What a request follows, and its items with those they refer to in their places.
 
     Asks the store in any case, so that a response which is to be stored there is not begun in vain. Raises `StoreError`; `Fault` for a response or an
@@ -63,7 +63,7 @@ def history(store: ResponseStore, previous: str | None, new: tuple[Told, ...], s
     found = {one.item.id: _item(store, one.item.id) for one in new if isinstance(one.item, ItemReference)}
     resolved = tuple(found[one.item.id] if isinstance(one.item, ItemReference) else one for one in new)
     ids = tuple(record.id for record in chain)
-    return History(chain[-1] if chain else None, before, resolved, written(resolved, stem), ids)
+    return History(chain[-1] if chain else None, before, resolved, stored_items(resolved, stem), ids)
 
 
 def input_items(record: StoredResponse) -> list[dict[str, object]]:
@@ -94,7 +94,7 @@ def _output(record: StoredResponse) -> list[msgspec.Raw]:
     return decode(msgspec.Raw(record.output or b'{"output":[]}'), Output).output
 
 
-def _item(store: ResponseStore, item_id: str) -> Told:
+def _item(store: ResponseStore, item_id: str) -> ReadItem:
     owner = response_of(item_id)
     record = store.get(owner) if owner is not None else None
     for raw in [*_input(record), *_output(record)] if record is not None else []:

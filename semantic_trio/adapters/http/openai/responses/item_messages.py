@@ -10,7 +10,7 @@ import attrs
 import msgspec
 
 from semantic_trio.adapters.http.common.json_decoding import decode
-from semantic_trio.adapters.http.common.unreadable_content import UNREADABLE, unread_text
+from semantic_trio.adapters.http.common.unreadable_content import UNREADABLE, placeholder_text
 from semantic_trio.adapters.http.openai.common.tools import custom_call
 from semantic_trio.adapters.http.openai.responses.ids import input_id
 from semantic_trio.adapters.http.openai.responses.input_items import (
@@ -52,7 +52,7 @@ UNSTORED = "[{count} characters that are not stored]"
 
 
 @attrs.frozen
-class Told:
+class ReadItem:
     """An item, as it was sent and what it is."""
 
     raw: msgspec.Raw
@@ -66,14 +66,14 @@ class Told:
         return isinstance(self.item, ItemReference)
 
 
-def read_input(given: str | Sequence[msgspec.Raw], at: str = "input") -> tuple[Told, ...]:
+def read_input(given: str | Sequence[msgspec.Raw], at: str = "input") -> tuple[ReadItem, ...]:
     """The items of a request or of the store; a text is what the user says. Raises `Fault` and `InvalidRequestError`, which name the place."""
     if isinstance(given, str):
         given = [msgspec.Raw(msgspec.json.encode({"type": "message", "role": "user", "content": given}))]
     return tuple(_read(raw, f"{at}.{index}") for index, raw in enumerate(given))
 
 
-def messages_of(told: Iterable[Told]) -> tuple[Message, ...]:
+def messages_of(told: Iterable[ReadItem]) -> tuple[Message, ...]:
     """The turns of items in their order."""
     messages: list[Message] = []
     for role, parts in (one.turn for one in told if one.turn is not None):
@@ -84,15 +84,15 @@ def messages_of(told: Iterable[Told]) -> tuple[Message, ...]:
     return tuple(messages)
 
 
-def written(told: Iterable[Told], stem: str) -> bytes:
+def stored_items(told: Iterable[ReadItem], stem: str) -> bytes:
     """Items as they are stored: as they came, but that each has an id, and a message its type and parts."""
     return msgspec.json.encode([_whole(one, input_id(stem, at)) for at, one in enumerate(told)])
 
 
-def _read(raw: msgspec.Raw, at: str) -> Told:
+def _read(raw: msgspec.Raw, at: str) -> ReadItem:
     typed = decode(raw, Typed, at)
     item = decode(raw, _kind(typed), at)
-    return Told(raw, item, _turn(item, at), typed.id if isinstance(typed.id, str) else "")
+    return ReadItem(raw, item, _turn(item, at), typed.id if isinstance(typed.id, str) else "")
 
 
 def _kind(typed: Typed) -> type[Item]:
@@ -142,12 +142,12 @@ def _texts(content: str | Sequence[msgspec.Raw], at: str) -> Iterator[Text]:
             yield Text(decode(raw, RefusalPart, place).refusal)
         elif kind in UNREADABLE:
             name = decode(raw, UnreadablePart, place).filename
-            yield unread_text(UNREADABLE[kind], place, name if isinstance(name, str) else "")
+            yield placeholder_text(UNREADABLE[kind], place, name if isinstance(name, str) else "")
         else:
             decode(raw, OtherPart, place)
 
 
-def _whole(told: Told, own_id: str) -> dict[str, object]:
+def _whole(told: ReadItem, own_id: str) -> dict[str, object]:
     item = {name: _bounded(value, is_read=name in READ and told.turn is not None) for name, value in decode(told.raw, dict[str, object]).items()}
     if not 0 < len(told.id) <= MOST_ID_CHARACTERS:
         item["id"] = own_id

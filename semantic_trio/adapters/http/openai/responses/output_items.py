@@ -9,38 +9,38 @@ from collections.abc import Sequence
 import attrs
 
 from semantic_trio.adapters.http.openai.common.logprobs import TokenBytes, TokenLogprob, token_logprobs
-from semantic_trio.adapters.http.openai.responses.response_object import ItemStatus, OutputItem, Spoken, output_item
+from semantic_trio.adapters.http.openai.responses.response_object import ItemContent, ItemStatus, OutputItem, output_item
 from semantic_trio.domain.conversation import AnswerPart, CallPiece, CutCall, Text, Thinking, ToolCall
 from semantic_trio.domain.generation import TokenEvent
 
 
 @attrs.frozen
-class Piece:
+class ItemDelta:
     """More of an item."""
 
     at: int  # the item's place in the output
-    said: Spoken
+    said: ItemContent
     logprobs: Sequence[TokenLogprob] = ()
 
 
 @attrs.define
 class _Item:
-    said: Spoken
+    said: ItemContent
     logprobs: list[TokenLogprob]
     is_open: bool = True  # more may come of it; a call that stays open is not whole
 
 
 @attrs.define(eq=False)
-class Output:
+class OutputItems:
     """The items so far."""
 
     _stem: str  # of the response
     _customs: frozenset[str] = frozenset()  # names of tools that take text
     _token_bytes: TokenBytes | None = None  # None: nothing is told of tokens
     _items: list[_Item] = attrs.field(init=False, factory=list)
-    _held: list[tuple[Spoken, tuple[TokenEvent, ...]]] = attrs.field(init=False, factory=list)  # blanks that may begin an item, of one kind
+    _held: list[tuple[ItemContent, tuple[TokenEvent, ...]]] = attrs.field(init=False, factory=list)  # blanks that may begin an item, of one kind
 
-    def hear(self, part: AnswerPart, tokens: tuple[TokenEvent, ...] = ()) -> list[Piece]:
+    def add(self, part: AnswerPart, tokens: tuple[TokenEvent, ...] = ()) -> list[ItemDelta]:
         """A piece of the answer, with the tokens it was drawn as where these are told; none while it says nothing.
 
         The text of a custom tool comes whole: nothing in it would show that it was cut.
@@ -55,7 +55,7 @@ class Output:
                 return self._text(part, tokens)
         return []
 
-    def _call(self, part: ToolCall | CallPiece) -> list[Piece]:
+    def _call(self, part: ToolCall | CallPiece) -> list[ItemDelta]:
         """A whole call, or more of one."""
         last = self._items[-1] if self._items else None
         if last is None or not isinstance(last.said, ToolCall) or not last.is_open:
@@ -65,9 +65,9 @@ class Output:
         told = last.said.arguments
         more = part.arguments if isinstance(part, CallPiece) else part.arguments[len(told) :]
         last.said, last.is_open = attrs.evolve(last.said, arguments=told + more), isinstance(part, CallPiece)
-        return [Piece(len(self._items) - 1, attrs.evolve(last.said, arguments=more))]
+        return [ItemDelta(len(self._items) - 1, attrs.evolve(last.said, arguments=more))]
 
-    def _text(self, part: Text | Thinking, tokens: tuple[TokenEvent, ...]) -> list[Piece]:
+    def _text(self, part: Text | Thinking, tokens: tuple[TokenEvent, ...]) -> list[ItemDelta]:
         if self._goes_on(part):
             return [self._more(part, tokens)]
         if self._held and type(self._held[-1][0]) is not type(part):
@@ -80,7 +80,7 @@ class Output:
         self._held.clear()
         return [self._added(said, drawn)]
 
-    def hear_rest(self, tokens: tuple[TokenEvent, ...]) -> None:
+    def add_rest(self, tokens: tuple[TokenEvent, ...]) -> None:
         """The tokens whose text was held back to the end."""
         if self._items and isinstance(self._items[-1].said, Text):
             self._items[-1].logprobs += self._told(tokens)
@@ -95,29 +95,29 @@ class Output:
         is_whole = isinstance(item.said, ToolCall) and not item.is_open
         return output_item(self._stem, at, item.said, "completed" if is_whole else status, self._customs, tuple(item.logprobs))
 
-    def item_of(self, piece: Piece) -> OutputItem:
+    def item_of(self, piece: ItemDelta) -> OutputItem:
         """The item of a piece, with nothing but that in it."""
         return output_item(self._stem, piece.at, piece.said, "in_progress", self._customs, piece.logprobs)
 
-    def begun(self, piece: Piece) -> OutputItem:
+    def begun(self, piece: ItemDelta) -> OutputItem:
         """The item of its first piece, before anything was said in it."""
         said = attrs.evolve(piece.said, arguments="") if isinstance(piece.said, ToolCall) else attrs.evolve(piece.said, text="")
-        return self.item_of(Piece(piece.at, said))
+        return self.item_of(ItemDelta(piece.at, said))
 
     def _goes_on(self, part: Text | Thinking) -> bool:
         return not self._held and bool(self._items) and type(self._items[-1].said) is type(part)
 
-    def _more(self, part: Text | Thinking, tokens: tuple[TokenEvent, ...]) -> Piece:
+    def _more(self, part: Text | Thinking, tokens: tuple[TokenEvent, ...]) -> ItemDelta:
         item, told = self._items[-1], self._told(tokens)
         assert not isinstance(item.said, ToolCall)
         item.said = attrs.evolve(item.said, text=item.said.text + part.text)
         item.logprobs += told
-        return Piece(len(self._items) - 1, part, told)
+        return ItemDelta(len(self._items) - 1, part, told)
 
-    def _added(self, said: Spoken, tokens: tuple[TokenEvent, ...]) -> Piece:
+    def _added(self, said: ItemContent, tokens: tuple[TokenEvent, ...]) -> ItemDelta:
         told = self._told(tokens)
         self._items.append(_Item(said, list(told)))
-        return Piece(len(self._items) - 1, said, told)
+        return ItemDelta(len(self._items) - 1, said, told)
 
     def _told(self, tokens: tuple[TokenEvent, ...]) -> list[TokenLogprob]:
         return token_logprobs(tokens, self._token_bytes) if self._token_bytes is not None else []

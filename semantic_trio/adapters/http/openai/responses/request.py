@@ -10,18 +10,18 @@ from typing import Annotated, Literal
 import attrs
 import msgspec
 
-from semantic_trio.adapters.http.common.compatibility_fields import BehaviourDemands, FormDemands, schema_demanded
-from semantic_trio.adapters.http.common.identity import NOBODY, AgentId, CacheSalt, Identity
+from semantic_trio.adapters.http.common.compatibility_fields import StructuredOutputFields, UnsupportedFields, requested_schema
+from semantic_trio.adapters.http.common.identity import ANONYMOUS, AgentId, CacheSalt, Identity
 from semantic_trio.adapters.http.common.limits import MOST_MESSAGES, MOST_TOOLS, MaxTokens, token_limit
 from semantic_trio.adapters.http.common.response_format import FormatName, ResponseFormat, schema_of, schema_text
 from semantic_trio.adapters.http.openai.common.sampling import RepetitionPenalty, Seed, Temperature, TopK, TopLogprobs, TopP
-from semantic_trio.adapters.http.openai.common.thinking import ThoughtsRequest, with_choice
+from semantic_trio.adapters.http.openai.common.thinking import ThinkingFields, with_thinking
 from semantic_trio.adapters.http.openai.common.tool_choice import ChoiceWord, ToolChoiceParam, choice_of, may_call
 from semantic_trio.adapters.http.openai.common.tools import ToolParam, custom_names, tools_of
-from semantic_trio.adapters.http.openai.responses.effective_tools import choice_in_force, tools_in_force
 from semantic_trio.adapters.http.openai.responses.input_items import InputItem
 from semantic_trio.adapters.http.openai.responses.response_object import FormatInForce, ReasoningInForce, ResponseAnswer, Status, TextInForce
-from semantic_trio.adapters.http.serving.params import Asked, SamplingChoice
+from semantic_trio.adapters.http.openai.responses.tools_in_force import choice_in_force, tools_in_force
+from semantic_trio.adapters.http.serving.params import GenerationParams, SamplingChoice
 from semantic_trio.adapters.http.serving.served_model import ModelCard
 from semantic_trio.domain.conversation import Conversation, Message, Role, Text, ToolChoice
 from semantic_trio.domain.errors import InvalidRequestError
@@ -60,7 +60,7 @@ class TextParam:
 
 
 @attrs.frozen(kw_only=True)
-class ResponseRequest(ThoughtsRequest, FormDemands, BehaviourDemands):
+class ResponseRequest(ThinkingFields, StructuredOutputFields, UnsupportedFields):
     """A conversation to go on with, or what is new of one that is stored."""
 
     model: str
@@ -114,7 +114,9 @@ def check(request: ResponseRequest) -> None:
         raise InvalidRequestError("a response that is made in the background is asked for, and not streamed", "background", quotes=False)
 
 
-def asked(request: ResponseRequest, messages: Sequence[Message], identity: Identity = NOBODY, responses: tuple[str, ...] = ()) -> Asked:
+def generation_params(
+    request: ResponseRequest, messages: Sequence[Message], identity: Identity = ANONYMOUS, responses: tuple[str, ...] = ()
+) -> GenerationParams:
     """What a request means, with the turns that were said before and those that are new; `responses` are the ids of all of them.
 
     Raises `InvalidRequestError`.
@@ -125,11 +127,11 @@ def asked(request: ResponseRequest, messages: Sequence[Message], identity: Ident
         (*front, *messages),
         tools,
         choice_of(request.tool_choice, tools, is_single=request.parallel_tool_calls is False),
-        schema=schema_demanded(request, {"text.format": _schema(request.text), "response_format": schema_of(request.response_format)}),
+        schema=requested_schema(request, {"text.format": _schema(request.text), "response_format": schema_of(request.response_format)}),
     )
-    return Asked(
+    return GenerationParams(
         model=request.model,
-        conversation=with_choice(conversation, request),
+        conversation=with_thinking(conversation, request),
         max_tokens=token_limit(request, "max_output_tokens"),
         sampling=SamplingChoice(request.temperature, request.top_p, request.top_k, request.min_p, request.repetition_penalty),
         seed=request.seed,

@@ -12,7 +12,7 @@ import trio
 
 from semantic_trio.adapters.http.common.faults import fault_of
 from semantic_trio.adapters.http.common.protocol import Protocol
-from semantic_trio.adapters.http.openai.responses.output_items import Output, Piece
+from semantic_trio.adapters.http.openai.responses.output_items import ItemDelta, OutputItems
 from semantic_trio.adapters.http.openai.responses.response_object import (
     ErrorCode,
     IncompleteDetails,
@@ -21,7 +21,7 @@ from semantic_trio.adapters.http.openai.responses.response_object import (
     ResponseUsage,
     Status,
 )
-from semantic_trio.adapters.http.openai.responses.response_store import Records
+from semantic_trio.adapters.http.openai.responses.response_store import ResponseStoreClient
 from semantic_trio.application.answer import READ_SECONDS, Answer, AnswerEvent
 from semantic_trio.domain.conversation import Text
 from semantic_trio.domain.errors import SemanticError
@@ -34,18 +34,18 @@ CUT_OFF = frozenset({FinishReason.MAX_TOKENS, FinishReason.CONTEXT_FULL, FinishR
 
 
 @attrs.define(eq=False)
-class Turn:
+class ResponseGeneration:
     """An `EventSource` of pieces; `result` for those who want all of it. One task reads it; any may `cancel` it."""
 
     begun: ResponseAnswer
     answer: Answer
-    output: Output
-    _records: Records
+    output: OutputItems
+    _records: ResponseStoreClient
     _record: StoredResponse | None  # None: it is not stored
     final: ResponseAnswer | None = attrs.field(init=False, default=None)
     over: trio.Event = attrs.field(init=False, factory=trio.Event)  # it has ended, or nobody reads it any more
     _ending: ResponseAnswer | None = attrs.field(init=False, default=None)  # the end, which is stored and not told yet
-    _heard: list[Piece | Finished | Failed] = attrs.field(init=False, factory=list)  # told to nobody yet
+    _heard: list[ItemDelta | Finished | Failed] = attrs.field(init=False, factory=list)  # told to nobody yet
     _has_begun: bool = attrs.field(init=False, default=False)
     _is_cancelled: bool = attrs.field(init=False, default=False)
 
@@ -62,12 +62,12 @@ class Turn:
         status: Status = "in_progress" if self._has_begun else self.begun.status
         return attrs.evolve(self.begun, status=status, output=self.output.items("in_progress"))
 
-    async def receive(self) -> list[Piece | Finished | Failed]:
+    async def receive(self) -> list[ItemDelta | Finished | Failed]:
         """See `EventSource`. What has ended is stored when its end is told."""
         if not self._heard:
             self._heard = await self._listen()
         last = self._heard[-1]
-        if not isinstance(last, Piece) and self.final is None:
+        if not isinstance(last, ItemDelta) and self.final is None:
             self._ending = self._ending or self._ended(last)
             self.final = await self._kept(self._ending)
             self.over.set()
@@ -94,10 +94,10 @@ class Turn:
         """Store that it has begun. Raises `StoreError`."""
         record = self._record
         assert record is not None
-        await self._records.ask(lambda store: store.put(record))
+        await self._records.call(lambda store: store.put(record))
 
-    async def _listen(self) -> list[Piece | Finished | Failed]:
-        heard: list[Piece | Finished | Failed] = []
+    async def _listen(self) -> list[ItemDelta | Finished | Failed]:
+        heard: list[ItemDelta | Finished | Failed] = []
         while not heard:
             try:
                 events = await self.answer.receive()
@@ -105,7 +105,7 @@ class Turn:
                 events = [self._broken_off()]
             self._has_begun = True
             for event in events:
-                heard += [event] if isinstance(event, Finished | Failed) else self.output.hear(event, self._tokens(event))
+                heard += [event] if isinstance(event, Finished | Failed) else self.output.add(event, self._tokens(event))
         return heard
 
     def _tokens(self, event: AnswerEvent) -> tuple[TokenEvent, ...]:
@@ -118,7 +118,7 @@ class Turn:
     def _ended(self, last: Finished | Failed) -> ResponseAnswer:
         if isinstance(last, Failed):
             return attrs.evolve(self.begun, status="failed", output=self.output.items("incomplete"), error=_error(last.error))
-        self.output.hear_rest(self.answer.take_scores())
+        self.output.add_rest(self.answer.take_scores())
         status: Status = "cancelled" if self._is_cancelled else "incomplete" if last.reason in CUT_OFF else "completed"
         return attrs.evolve(
             self.begun,
@@ -135,7 +135,7 @@ class Turn:
             return attrs.evolve(ending, store=False)
         record = self._record.answered(ending.status, msgspec.json.encode(ending))
         try:
-            await self._records.ask(lambda store: store.put(record))
+            await self._records.call(lambda store: store.put(record))
         except SemanticError as error:
             log.error("response is not stored", response=ending.id, reason=str(error))
             return attrs.evolve(ending, store=False)

@@ -11,15 +11,15 @@ import msgspec
 
 from semantic_trio.adapters.http.openai.common.logprobs import TokenLogprob
 from semantic_trio.adapters.http.openai.common.tools import custom_input
-from semantic_trio.adapters.http.openai.responses.effective_tools import ChoiceInForce, ModeInForce, ToolInForce
 from semantic_trio.adapters.http.openai.responses.ids import item_id
+from semantic_trio.adapters.http.openai.responses.tools_in_force import ChoiceInForce, ModeInForce, ToolInForce
 from semantic_trio.domain.conversation import Text, Thinking, ToolCall
 from semantic_trio.domain.generation import Finished
 
 Status = Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
 ErrorCode = Literal["server_error", "rate_limit_exceeded", "invalid_prompt"]
-Spoken = Text | Thinking | ToolCall  # what an answer may consist of
+ItemContent = Text | Thinking | ToolCall  # what an answer may consist of
 
 
 @attrs.frozen
@@ -186,7 +186,7 @@ class ResponseAnswer:
     object: Literal["response"] = "response"
 
 
-def output_item(stem: str, at: int, said: Spoken, status: ItemStatus, customs: frozenset[str], logprobs: Sequence[TokenLogprob]) -> OutputItem:
+def output_item(stem: str, at: int, said: ItemContent, status: ItemStatus, customs: frozenset[str], logprobs: Sequence[TokenLogprob]) -> OutputItem:
     """An item of the output: a thought, a text or a call."""
     match said:
         case Thinking(text):

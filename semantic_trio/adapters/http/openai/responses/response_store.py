@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import attrs
 
-from semantic_trio.adapters.http.serving.dedicated_threads import OwnThreads
+from semantic_trio.adapters.http.serving.dedicated_threads import DedicatedThreads
 from semantic_trio.application.threads import InThread
 from semantic_trio.ports import ResponseStore
 
@@ -20,15 +20,15 @@ STORE_THREADS = 4
 
 
 @attrs.define(eq=False)
-class Records:
+class ResponseStoreClient:
     """A `ResponseStore` that is opened when it is needed, and again when that went wrong."""
 
     _open: Callable[[], ResponseStore]  # blocking; raises `StoreError`
-    _in_thread: InThread = attrs.field(factory=lambda: OwnThreads(STORE_THREADS))
+    _in_thread: InThread = attrs.field(factory=lambda: DedicatedThreads(STORE_THREADS))
     _store: ResponseStore | None = attrs.field(init=False, default=None)
     _lock: threading.Lock = attrs.field(init=False, factory=threading.Lock)
 
-    async def ask(self, question: Callable[[ResponseStore], Result]) -> Result:
+    async def call(self, question: Callable[[ResponseStore], Result]) -> Result:
         """What the store says. To be cancelled changes nothing of what the store does. Raises what the question raises, and `StoreError`."""
         return await self._in_thread(self._answer, question)
 

@@ -9,13 +9,13 @@ from quart_schema import document_querystring, document_response
 
 from semantic_trio.adapters.http.common.faults import Fault, OpenAIError
 from semantic_trio.adapters.http.common.json_decoding import decode
-from semantic_trio.adapters.http.common.json_responses import json_answer
+from semantic_trio.adapters.http.common.json_responses import json_response
 from semantic_trio.adapters.http.common.openapi import document_faults
 from semantic_trio.adapters.http.openai.responses.history import input_items
 from semantic_trio.adapters.http.openai.responses.response_object import ResponseAnswer, ResponseError
 from semantic_trio.adapters.http.openai.responses.state import ResponsesState
 from semantic_trio.adapters.http.serving.app_state import AppState
-from semantic_trio.adapters.http.serving.deletion import forget_response
+from semantic_trio.adapters.http.serving.deletion import delete_response_agents
 from semantic_trio.domain.errors import InvalidRequestError, ResponseNotFoundError
 from semantic_trio.domain.responses import StoredResponse
 
@@ -64,7 +64,7 @@ def routes(state: AppState, responses: ResponsesState) -> Blueprint:
         if request.args.get("stream", "").lower() in {"true", "1"}:
             raise InvalidRequestError("a stored response is told whole, and not streamed", "stream", quotes=False)
         turn = responses.active.find(response_id)
-        return json_answer(turn.response) if turn is not None and turn.is_stored else _told(await _find(responses, response_id))
+        return json_response(turn.response) if turn is not None and turn.is_stored else _told(await _find(responses, response_id))
 
     @blueprint.delete("/v1/responses/<response_id>")
     @document_response(DeletedResponse, 200)
@@ -75,10 +75,10 @@ def routes(state: AppState, responses: ResponsesState) -> Blueprint:
         One that is being made is cancelled; what follows it is left, and can be followed no more.
         """
         await _cancel(responses, response_id)
-        is_known = [await forget_response(model, response_id) for model in state.models]
-        if not (await responses.store.ask(lambda store: store.delete(response_id)) or any(is_known)):
+        is_known = [await delete_response_agents(model, response_id) for model in state.models]
+        if not (await responses.store.call(lambda store: store.delete(response_id)) or any(is_known)):
             raise ResponseNotFoundError(response_id)
-        return json_answer(DeletedResponse(response_id))
+        return json_response(DeletedResponse(response_id))
 
     @blueprint.post("/v1/responses/<response_id>/cancel")
     @document_response(ResponseAnswer, 200)
@@ -86,7 +86,7 @@ def routes(state: AppState, responses: ResponsesState) -> Blueprint:
     async def cancel_response(response_id: str) -> Response:
         """Give up what is still to come of a response; what was said is kept. One that has ended is told as it is."""
         ended = await _cancel(responses, response_id)
-        return json_answer(ended) if ended is not None else _told(await _find(responses, response_id))
+        return json_response(ended) if ended is not None else _told(await _find(responses, response_id))
 
     @blueprint.get("/v1/responses/<response_id>/input_items")
     @document_querystring(PageParams)
@@ -95,17 +95,17 @@ def routes(state: AppState, responses: ResponsesState) -> Blueprint:
     async def list_input_items(response_id: str) -> Response:
         """List the items that came with the request for a response, those of this turn alone."""
         wanted = _params(request.args.to_dict())
-        record = await responses.store.ask(lambda store: store.get(response_id))
+        record = await responses.store.call(lambda store: store.get(response_id))
         if record is None:
             responses.active.refuse_unfinished(response_id, "response_id")
             raise ResponseNotFoundError(response_id)
-        return json_answer(_page(input_items(record), wanted))
+        return json_response(_page(input_items(record), wanted))
 
     return blueprint
 
 
 async def _find(responses: ResponsesState, response_id: str) -> StoredResponse:
-    record = await responses.store.ask(lambda store: store.get(response_id))
+    record = await responses.store.call(lambda store: store.get(response_id))
     if record is None:
         raise ResponseNotFoundError(response_id)
     return record
@@ -125,8 +125,8 @@ def _told(record: StoredResponse) -> Response:
     """A stored response as it was answered. One that is still being made, and by nobody here, was left by a server that has ended."""
     assert record.output is not None
     if not record.is_pending:
-        return json_answer(msgspec.Raw(record.output))
-    return json_answer(decode(record.output, dict[str, object]) | {"status": "failed", "error": attrs.asdict(LOST)})
+        return json_response(msgspec.Raw(record.output))
+    return json_response(decode(record.output, dict[str, object]) | {"status": "failed", "error": attrs.asdict(LOST)})
 
 
 def _params(given: dict[str, str]) -> PageParams:

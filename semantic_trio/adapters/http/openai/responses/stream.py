@@ -9,8 +9,8 @@ import attrs
 import msgspec
 
 from semantic_trio.adapters.http.common.cache_report import Cache
-from semantic_trio.adapters.http.openai.responses.output_items import Piece
-from semantic_trio.adapters.http.openai.responses.response_generation import Turn
+from semantic_trio.adapters.http.openai.responses.output_items import ItemDelta
+from semantic_trio.adapters.http.openai.responses.response_generation import ResponseGeneration
 from semantic_trio.adapters.http.openai.responses.response_object import (
     OutputCustomCall,
     OutputFunctionCall,
@@ -36,7 +36,7 @@ UNFINISHED = "response.incomplete"
 class ResponseEncoder:
     """From `response.created` to the response's end."""
 
-    _turn: Turn
+    _turn: ResponseGeneration
     ping: bytes = b": ping\n\n"  # each data line would be parsed as an event
     _number: int = attrs.field(init=False, default=0)  # of the next event
     _at: int = attrs.field(init=False, default=-1)  # of the item that is open; -1: none is
@@ -46,7 +46,7 @@ class ResponseEncoder:
         begun = self._turn.begun
         return self._event("response.created", response=begun) + self._event("response.in_progress", response=begun)
 
-    def part(self, part: Piece) -> bytes:
+    def part(self, part: ItemDelta) -> bytes:
         """More of the item that is open, or another one."""
         if part.at == self._at:
             return self._delta(part)
@@ -70,7 +70,7 @@ class ResponseEncoder:
         added = self._event("response.output_item.added", output_index=self._at, item=_without_parts(item))
         return added + b"".join(self._part_event("added", item.id, part) for part in _parts(item))
 
-    def _delta(self, piece: Piece) -> bytes:
+    def _delta(self, piece: ItemDelta) -> bytes:
         item = self._turn.output.item_of(piece)
         match item:
             case OutputMessage(content=(OutputText(text, logprobs),)):

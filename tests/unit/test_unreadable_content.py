@@ -9,7 +9,7 @@ import pytest
 
 from semantic_trio.adapters.http.anthropic import request as anthropic
 from semantic_trio.adapters.http.common.json_decoding import decode
-from semantic_trio.adapters.http.common.unreadable_content import KINDS, UNREADABLE, check_readable, unread_headers
+from semantic_trio.adapters.http.common.unreadable_content import KINDS, UNREADABLE, refuse_unreadable_content, unread_headers
 from semantic_trio.adapters.http.openai.chat import request as openai
 from semantic_trio.adapters.http.openai.responses.item_messages import messages_of, read_input
 from semantic_trio.domain.conversation import Conversation, Text, Unread
@@ -22,12 +22,12 @@ DOCUMENT = "[a document (a.pdf); this model reads documents as text alone]"
 def by_messages(*messages: dict[str, Any]) -> Conversation:
     """The conversation of a Messages request."""
     body = {"model": "m", "max_tokens": 5, "messages": messages}
-    return anthropic.asked(decode(json.dumps(body).encode(), anthropic.MessagesRequest)).conversation
+    return anthropic.generation_params(decode(json.dumps(body).encode(), anthropic.MessagesRequest)).conversation
 
 
 def by_chat(*messages: dict[str, Any]) -> Conversation:
     """The conversation of a Chat Completions request."""
-    return openai.asked(decode(json.dumps({"model": "m", "messages": messages}).encode(), openai.ChatRequest)).conversation
+    return openai.generation_params(decode(json.dumps({"model": "m", "messages": messages}).encode(), openai.ChatRequest)).conversation
 
 
 def by_responses(*messages: dict[str, Any]) -> Conversation:
@@ -65,7 +65,7 @@ def test_the_model_is_told_of_what_it_cannot_read(meaning: Meaning, part: dict[s
     assert message.parts == (Text("What is this?"), Text(told))
     assert [unread.place for unread in conversation.unread] == [place]
     with pytest.raises(InvalidRequestError) as caught:
-        check_readable(conversation)
+        refuse_unreadable_content(conversation)
     assert caught.value.field == place
 
 
@@ -90,7 +90,7 @@ FOUND: list[tuple[Meaning, list[dict[str, Any]]]] = [
 @pytest.mark.parametrize(("meaning", "messages"), FOUND)
 def test_what_a_tool_has_found_is_never_refused(meaning: Meaning, messages: list[dict[str, Any]]) -> None:
     conversation = meaning(*messages)
-    check_readable(conversation)
+    refuse_unreadable_content(conversation)
 
     assert conversation.messages[-1].results[0].text == IMAGE
     assert [unread.kind for unread in conversation.unread] == ["image"]

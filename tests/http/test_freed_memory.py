@@ -7,7 +7,7 @@ import sys
 import attrs
 import pytest
 
-from semantic_trio.adapters.http.middleware.lifecycle import Gate
+from semantic_trio.adapters.http.middleware.lifecycle import RequestLifecycle
 from semantic_trio.testing import FakeRunner
 from tests.http.serving import openai_body, post, running, served
 
@@ -39,7 +39,7 @@ async def test_memory_is_returned_after_a_large_body_alone(characters: int, coun
     calls: list[None] = []
     async with running(served(FakeRunner())) as server:
         gate = server.app.asgi_app
-        assert isinstance(gate, Gate)
+        assert isinstance(gate, RequestLifecycle)
         server.app.asgi_app = attrs.evolve(gate, reclaim=lambda: calls.append(None))  # type: ignore[method-assign]
         answer = await post(server.app, "/v1/chat/completions", openai_body("x" * characters))
 

@@ -13,7 +13,7 @@ from semantic_trio.adapters.http.common.json_decoding import decode
 from semantic_trio.adapters.http.openai.chat import request as openai
 from semantic_trio.adapters.http.openai.completions import request as completions
 from semantic_trio.adapters.http.openai.responses import request as responses
-from semantic_trio.adapters.http.serving.params import Asked
+from semantic_trio.adapters.http.serving.params import GenerationParams
 from semantic_trio.domain.errors import InvalidRequestError
 from semantic_trio.domain.generation import API_SAMPLING
 
@@ -27,36 +27,36 @@ def field_of(error: BaseException) -> str | None:
     return error.field
 
 
-def by_messages(**fields: Any) -> Asked:
+def by_messages(**fields: Any) -> GenerationParams:
     """The meaning of a Messages request."""
-    return anthropic.asked(decode(json.dumps({**HELLO, "max_tokens": 5, **fields}).encode(), anthropic.MessagesRequest))
+    return anthropic.generation_params(decode(json.dumps({**HELLO, "max_tokens": 5, **fields}).encode(), anthropic.MessagesRequest))
 
 
-def by_chat(**fields: Any) -> Asked:
+def by_chat(**fields: Any) -> GenerationParams:
     """The meaning of a Chat Completions request."""
-    return openai.asked(decode(json.dumps({**HELLO, **fields}).encode(), openai.ChatRequest))
+    return openai.generation_params(decode(json.dumps({**HELLO, **fields}).encode(), openai.ChatRequest))
 
 
-def by_responses(**fields: Any) -> Asked:
+def by_responses(**fields: Any) -> GenerationParams:
     """The meaning of a Responses request."""
-    return responses.asked(decode(json.dumps({"model": "m", **fields}).encode(), responses.ResponseRequest), ())
+    return responses.generation_params(decode(json.dumps({"model": "m", **fields}).encode(), responses.ResponseRequest), ())
 
 
-def by_completions(**fields: Any) -> Asked:
+def by_completions(**fields: Any) -> GenerationParams:
     """The meaning of a Completions request."""
-    return completions.asked(decode(json.dumps({"model": "m", "prompt": "hi", **fields}).encode(), completions.CompletionRequest))
+    return completions.generation_params(decode(json.dumps({"model": "m", "prompt": "hi", **fields}).encode(), completions.CompletionRequest))
 
 
-def by_agents(**fields: Any) -> Asked:
+def by_agents(**fields: Any) -> GenerationParams:
     """The meaning of a turn with an agent."""
-    return agents.asked(decode(json.dumps({"message": "hi", **fields}).encode(), agents.AgentTurn), "m", "ada")
+    return agents.generation_params(decode(json.dumps({"message": "hi", **fields}).encode(), agents.AgentTurn), "m", "ada")
 
 
-Meaning = Callable[..., Asked]
+Meaning = Callable[..., GenerationParams]
 every_api = pytest.mark.parametrize("meaning", [by_messages, by_chat, by_responses, by_agents])
 every_route = pytest.mark.parametrize("meaning", [by_messages, by_chat, by_responses, by_agents, by_completions])
 
-FORMS: list[tuple[str, Any]] = [
+STRUCTURED_OUTPUT_NAMES: list[tuple[str, Any]] = [
     ("response_format", {"type": "json_object", "schema": SCHEMA}),
     ("response_format", {"type": "json_schema", "json_schema": {"name": "n", "schema": SCHEMA}}),
     ("response_format", {"type": "json_schema", "name": "n", "schema": SCHEMA, "strict": True}),
@@ -71,7 +71,7 @@ FORMS: list[tuple[str, Any]] = [
 
 
 @every_api
-@pytest.mark.parametrize(("field", "form"), FORMS)
+@pytest.mark.parametrize(("field", "form"), STRUCTURED_OUTPUT_NAMES)
 def test_a_schema_is_honoured_in_the_words_of_every_server(meaning: Meaning, field: str, form: Any) -> None:
     assert json.loads(meaning(**{field: form}).conversation.schema or "null") == SCHEMA
 
@@ -137,7 +137,7 @@ def test_a_form_that_answers_cannot_be_held_to_is_refused_by_name(meaning: Meani
     assert field_of(caught.value) == field
 
 
-@pytest.mark.parametrize(("field", "form"), [*FORMS, ("format", "json"), ("guided_choice", ["a"]), ("grammar", "x")])
+@pytest.mark.parametrize(("field", "form"), [*STRUCTURED_OUTPUT_NAMES, ("format", "json"), ("guided_choice", ["a"]), ("grammar", "x")])
 def test_completions_refuses_forms_by_name(field: str, form: Any) -> None:
     with pytest.raises((InvalidRequestError, Fault)) as caught:
         by_completions(**{field: form})
