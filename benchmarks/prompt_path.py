@@ -17,7 +17,7 @@ from collections.abc import Awaitable, Callable
 import trio
 
 from semantic_trio.adapters.catalogue.catalogue import open_catalogue
-from semantic_trio.adapters.catalogue.progress import AgentQueues
+from semantic_trio.adapters.catalogue.progress import Lines
 from semantic_trio.adapters.http.anthropic.request import MessagesRequest, generation_params
 from semantic_trio.adapters.http.common.json_decoding import decode
 from semantic_trio.adapters.http.serving.served_model import ModelCard, ServedModel
@@ -108,7 +108,7 @@ def main() -> None:
     parser.add_argument("--kilobytes", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=40)
     arguments = parser.parse_args()
-    path = open_catalogue(settings.load({}).settings.data_dir).ensure(arguments.model, AgentQueues())
+    path = open_catalogue(settings.load({}).settings.data_dir).ensure(arguments.model, Lines())
     runner = FakeRunner()
     limits = Limits(131_072, 8, 512, 0.25)
     memory = Memory(runner.spec, 1 << 24, 512)

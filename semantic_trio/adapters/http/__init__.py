@@ -1,1 +1,1 @@
-"""HTTP: the only package that knows quart, hypercorn and status codes."""
+"""The HTTP adapter: the only package that knows quart, hypercorn and status codes."""

@@ -29,12 +29,12 @@ from semantic_trio.adapters.http.serving.app_state import AppState
 
 log = structlog.get_logger(__name__)
 
-# Of the API, and not here: to the routes of responses their last part is an id, for which POST would be a wrong method.
+# Routes of OpenAI's API that this server lacks. To the routes of responses their last part is an id, and POST would be a wrong method.
 LIKE_IDS = frozenset({"/v1/responses/compact", "/v1/responses/input_tokens"})
 
 
 def create_app(state: AppState, responses: ResponsesState) -> QuartTrio:
-    """The ASGI application that serves `state`."""
+    """Build the ASGI application that serves a model."""
     app = QuartTrio(__name__, static_folder=None)
     app.config["RESPONSE_TIMEOUT"] = None  # streams last as long as generations; writes have a deadline of their own
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
@@ -72,7 +72,7 @@ def create_app(state: AppState, responses: ResponsesState) -> QuartTrio:
 
 
 def _body_readers(app: QuartTrio) -> WantsBody:
-    """True for the routes that document a body: nothing is read for the others, nor for what is no route."""
+    """Return the test for routes that read a body. Nothing is read for other routes, or for a path without a route."""
     routes = app.url_map.bind("")
 
     def wants_body(method: str, path: str) -> bool:
@@ -86,7 +86,7 @@ def _body_readers(app: QuartTrio) -> WantsBody:
 
 
 async def _told(error: Exception) -> Response:
-    """Any error, in the words of the request's protocol."""
+    """Answer an error in the words of the request's protocol."""
     exchange = current.get()
     fault = exchange.fault = _fault(error, exchange)
     if fault.status == 500:

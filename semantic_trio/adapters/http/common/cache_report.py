@@ -1,4 +1,4 @@
-"""How much of a prompt was not computed again, as clients are told: a header of plain answers, an object in the last event of streams.
+"""The reuse of a prompt, as clients see it: a header of whole responses, an object in the last event of streams.
 
 Knows the wire and nothing of memory.
 """
@@ -12,21 +12,21 @@ CACHE_HEADER = "x-semantic-cache"
 
 @attrs.frozen
 class Cache:
-    """What a turn did not compute again."""
+    """The part of a turn's prompt that was not computed again."""
 
     reused: int  # tokens of the prompt
     prompt_tokens: int
     source: Source
-    cause: MissCause | None  # null: nothing that was known was lost
+    cause: MissCause | None  # null: nothing that was in the cache was missed
     lost: int  # tokens of the agent's history that were not used
 
     @classmethod
     def of(cls, reuse: Reuse) -> "Cache":
-        """As a turn began."""
+        """Build the report of a turn's reuse."""
         return cls(reuse.tokens, reuse.prompt_tokens, reuse.source, reuse.cause, reuse.lost_tokens)
 
 
 def cache_header(reuse: Reuse) -> str:
-    """`reused=2013/2044; source=ram; cause=diverged; lost=12`; without a cause the last two are left out."""
+    """Return the header's value, `reused=2013/2044; source=ram; cause=diverged; lost=12`; without a cause it ends after the source."""
     told = f"reused={reuse.tokens}/{reuse.prompt_tokens}; source={reuse.source.value}"
     return told if reuse.cause is None else f"{told}; cause={reuse.cause.value}; lost={reuse.lost_tokens}"

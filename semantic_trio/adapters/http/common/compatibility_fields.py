@@ -1,7 +1,7 @@
-"""Forms and behaviours of an answer that clients demand in words of other servers.
+"""Fields of other servers: structured output under other names, and behaviours that this server does not have.
 
-Knows the fields and what they mean. A field that no API here has is ignored elsewhere, because clients send new ones every week; one that demands
-something of the answer is honoured or refused by name, for a client that gets another answer than it demanded would take it for the right one.
+Knows the fields and their meaning. Other unknown fields are ignored elsewhere, because clients send new ones every week; a field that changes
+the answer is honoured or refused by name, for a client that gets another answer than it asked for would take it for the right one.
 """
 
 import json
@@ -16,18 +16,18 @@ from semantic_trio.domain.errors import InvalidRequestError
 ANY_OBJECT = '{"type":"object"}'
 NO_OTHER_FORM = "not supported: an answer can be held to JSON of a schema alone, demanded by response_format"
 
-# Values that demand nothing: clients send fields that they do not use with these.
+# Values that ask for nothing: clients send fields that they do not use with these.
 INERT_VALUES: tuple[object, ...] = (None, False, 0, "", [])
-# Documented as one of the harmless values; anything is read, so that the client can be told what to send instead.
+# Documented as one of the inert values. Any value is decoded, so that the error can say what to send instead.
 Refused = Annotated[object, msgspec.Meta(extra_json_schema={"enum": list(INERT_VALUES)})]
-# Documented as an object; some clients send it as a text.
+# Documented as an object; some clients send it as text.
 SchemaParam = Annotated[object, msgspec.Meta(extra_json_schema={"type": ["object", "null"]})]
 FormatParam = Annotated[object, msgspec.Meta(extra_json_schema={"anyOf": [{"enum": [None, "", "json"]}, {"type": "object"}]})]
 
 
 @attrs.frozen
 class StructuredOutputs:
-    """The form of an answer, as vLLM has it."""
+    """Structured output, as vLLM has it."""
 
     json: SchemaParam = None
     json_object: bool | None = None
@@ -39,7 +39,7 @@ class StructuredOutputs:
 
 @attrs.frozen(kw_only=True, slots=False)  # to be one base of several
 class StructuredOutputFields:
-    """Forms of an answer in words of other servers."""
+    """Fields of other servers for structured output."""
 
     guided_json: SchemaParam = None  # vLLM, before `structured_outputs`
     structured_outputs: StructuredOutputs | None = None  # vLLM
@@ -56,7 +56,7 @@ class StructuredOutputFields:
 
 @attrs.frozen(kw_only=True, slots=False)  # to be one base of several
 class UnsupportedFields:
-    """Behaviours of an answer in words of other servers, all of which are refused."""
+    """Fields of other servers for behaviours that are refused."""
 
     min_tokens: Refused = None
     ignore_eos: Refused = None
@@ -69,7 +69,7 @@ class UnsupportedFields:
 
 
 STRUCTURED_OUTPUT_NAMES = ("guided_choice", "guided_regex", "guided_grammar", "structural_tag", "grammar", "regex", "ebnf")
-# For each refused field of a request: what to do instead.
+# For each refused field of a request: what the error says.
 REMEDIES: Mapping[str, str] = {
     **dict.fromkeys(STRUCTURED_OUTPUT_NAMES, NO_OTHER_FORM),
     "min_tokens": "not supported: an answer ends where the model ends it",
@@ -88,16 +88,16 @@ REMEDIES: Mapping[str, str] = {
 
 
 def refuse_unsupported(request: object) -> None:
-    """Raises `InvalidRequestError` for the first field of a request that demands what cannot be done."""
+    """Raise `InvalidRequestError` for the first field of a request that asks for what this server cannot do."""
     for field, remedy in REMEDIES.items():
         if getattr(request, field, None) not in INERT_VALUES:
             raise InvalidRequestError(remedy, field, quotes=False)
 
 
 def requested_schema(request: StructuredOutputFields, own: Mapping[str, str | None]) -> str | None:
-    """The JSON Schema an answer is to have; `own` are the schemas of the API's own fields.
+    """Return the JSON Schema that an answer has to match, or None; `own` are the schemas of the protocol's own fields.
 
-    Raises `InvalidRequestError` for a form that answers cannot be held to, and where several are demanded.
+    Raises `InvalidRequestError` for other kinds of structured output, and for more than one schema.
     """
     refuse_unsupported(request)
     found = [(field, schema) for field, schema in (*own.items(), *_schemas(request)) if schema is not None]
@@ -119,7 +119,7 @@ def _schemas(request: StructuredOutputFields) -> Iterator[tuple[str, str | None]
 
 
 def _schema(given: object, field: str) -> str | None:
-    """A schema as text. Raises `InvalidRequestError` for what is no object."""
+    """Return a schema as text. Raises `InvalidRequestError` for what is no object."""
     try:
         found = json.loads(given) if isinstance(given, str) else given
     except ValueError as error:
@@ -132,5 +132,5 @@ def _schema(given: object, field: str) -> str | None:
 
 
 def _unwrapped(given: object) -> object:
-    """A schema out of the object with a name in which OpenAI's APIs send it."""
+    """Return the schema in the named object in which OpenAI's APIs send it."""
     return given["schema"] if isinstance(given, dict) and "name" in given and isinstance(given.get("schema"), dict) else given

@@ -1,6 +1,6 @@
-"""One request on its way through the server: its id, its body, what it holds and how it ended.
+"""One request and what is known of its response: its id, its body, what it holds and how it ended.
 
-Knows nothing of protocols' bodies. Whatever is pushed on `stack` is released however the request ends: by answer, error or a client that left.
+Knows nothing of protocols' bodies. Everything pushed on `stack` is released however the request ends: response, error, or a lost client.
 """
 
 import re
@@ -18,13 +18,13 @@ from semantic_trio.application.handle import Generation
 from semantic_trio.domain.conversation import Unread
 from semantic_trio.domain.reuse import NOTHING_REUSED
 
-# Ids of callers that go into our log and answers as they are.
+# Ids that callers may choose for the log and the response.
 SANE_ID = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 
 @attrs.define(eq=False)
 class Exchange:
-    """A request, and what is known of its answer."""
+    """A request, and what is known of its response."""
 
     method: str
     path: str
@@ -34,32 +34,32 @@ class Exchange:
     body: bytes = b""
     archive: BinaryIO | None = None  # a body that is a file; closed with the stack
     stack: ExitStack = attrs.field(factory=ExitStack)
-    model: str = ""  # the id of the model that answers
-    agent: str = ""  # whose turn it is, where it was named
-    unread: tuple[Unread, ...] = ()  # what of the conversation the model was told of in words
-    generations: list[Generation] = attrs.field(factory=list)  # what was submitted for it
-    fault: Fault | None = None  # why it was refused, or how it failed
-    status: int = 0  # 0 until the answer has begun
-    is_complete: bool = False  # the last byte of the answer was given to the server
-    was_aborted: bool = False  # the answer failed after it had begun
+    model: str = ""  # id of the model that answers
+    agent: str = ""  # id of the agent, if the request names one
+    unread: tuple[Unread, ...] = ()  # content of the conversation that the model cannot read
+    generations: list[Generation] = attrs.field(factory=list)  # generations submitted for the request
+    fault: Fault | None = None  # the error of a refused or failed request
+    status: int = 0  # 0 until the response has begun
+    is_complete: bool = False  # True when the last byte was given to the server
+    was_aborted: bool = False  # True if the response failed after it had begun
 
     @classmethod
     def of(cls, scope: HTTPScope) -> "Exchange":
-        """The exchange a request begins."""
+        """Create the exchange of a request."""
         headers = {name.decode("latin1").lower(): value.decode("latin1") for name, value in scope["headers"]}
         path = scope["path"]
         return cls(scope["method"], path, headers, _request_id(headers), protocol_of(path, headers))
 
     @property
     def outcome(self) -> str:
-        """The status, or how the request ended without a whole answer."""
+        """Status of the response, or how the request ended without a whole one."""
         if self.was_aborted:
             return "aborted"
         return str(self.status) if self.is_complete else "client_gone"
 
     @property
     def tokens(self) -> dict[str, int | str]:
-        """Tokens read and generated so far, each prompt once, and why not more was reused; nothing where nothing was submitted."""
+        """Tokens read and generated so far, each prompt once, and why no more was reused; empty if nothing was submitted."""
         if not self.generations:
             return {}
         firsts = {id(one.request.prompt): one for one in reversed(self.generations)}.values()  # several answers may share one prompt
@@ -74,7 +74,7 @@ class Exchange:
 
     @property
     def refusal(self) -> dict[str, str]:
-        """Why there is no answer, in words for the log: nothing of what was said."""
+        """Reason for the error, for the log, without any text of the conversation."""
         if self.fault is None:
             return {}
         return {"error": self.fault.logged, **({"param": self.fault.field} if self.fault.field else {})}

@@ -1,7 +1,7 @@
-"""What goes wrong, in the words and statuses each protocol's clients act upon.
+"""Errors as HTTP responses, in the statuses and words that the clients of each protocol act upon.
 
-Knows named errors and HTTP statuses. Knows nothing of requests. Clients retry by status for minutes, and some repair what the wording tells them:
-both are part of the contract.
+Knows named errors and HTTP statuses. Knows nothing of requests. Clients retry for minutes depending on the status, and some mend their
+request depending on the message: both are part of the contract.
 """
 
 import attrs
@@ -40,42 +40,42 @@ KINDS = {
     503: "overloaded_error",
     529: "overloaded_error",
 }
-# Of a path in a message, and of a message in the log: clients choose how long the one is, and thereby the other.
+# Most characters of a path in a message, and of a message in the log: clients choose the length of the path.
 SHOWN_PATH, LOGGED_CHARACTERS = 100, 200
-# When a supervisor has had the time to start a dead process again.
+# Seconds until a supervisor has restarted a dead process.
 RESTART_SECONDS = 5
-# When a database that was started again answers.
+# Seconds until a restarted database answers.
 STORE_SECONDS = 5
-# When others are likely to have given up memory or a turn to be over.
+# Seconds until other requests are likely to have freed memory or a turn to be over.
 ROOM_SECONDS = 5
 
 
 @attrs.frozen
 class Fault(Exception):
-    """An answer that is an error."""
+    """An error that is sent as the response."""
 
     status: int
     message: str
     field: str | None = None  # dotted path of the offending field
-    code: str | None = None  # OpenAI's finer name
+    code: str | None = None  # OpenAI's code
     retry_after_seconds: int | None = None
-    is_private: bool = False  # the message repeats a part of what was sent
-    accepts: str = ""  # encodings of a body that would have been accepted
+    is_private: bool = False  # the message quotes the request, and is not logged
+    accepts: str = ""  # encodings of a body that are accepted
 
     @property
     def logged(self) -> str:
-        """The message, in one line; of one that is private the kind alone."""
+        """Message for the log, on one line; of a private message only the kind."""
         told = " ".join(((self.code or _kind(self)) if self.is_private else self.message).split())
         return shortened(told, LOGGED_CHARACTERS)
 
     @property
     def is_permanent(self) -> bool:
-        """Whether sending the same again cannot help."""
+        """True if a retry of the same request cannot succeed."""
         return self.status < 500 and self.status not in {408, 429} and self.retry_after_seconds is None
 
     @property
     def headers(self) -> list[tuple[str, str]]:
-        """What the SDKs read beside the status. A 401 would be retried for minutes without being told not to."""
+        """Headers that SDKs read beside the status. A 401 without them is retried for minutes."""
         found = []
         if self.is_permanent:
             found.append(("x-should-retry", "false"))
@@ -87,17 +87,17 @@ class Fault(Exception):
 
 
 def not_offered(method: str, path: str) -> Fault:
-    """The answer to a path that no route has."""
+    """Return the error for a path without a route."""
     return Fault(404, f"{method} {shortened(path, SHOWN_PATH)} is not offered by this server; GET /openapi.json lists what is")
 
 
 def shortened(text: str, length: int) -> str:
-    """A text of at most so many characters; one that was longer ends in dots."""
+    """Return a text cut to at most `length` characters, with an ellipsis if it was longer."""
     return text if len(text) <= length else f"{text[: length - 1]}…"
 
 
 def fault_of(error: Exception, protocol: Protocol) -> Fault:
-    """How an error is told in a protocol. What is not named is a bug, and says no more than that."""
+    """Return an error as the response of a protocol. An unnamed error is a bug, and its response says no more than that."""
     match error:
         case Fault():
             return error
@@ -105,7 +105,7 @@ def fault_of(error: Exception, protocol: Protocol) -> Fault:
             return _named(error, protocol)
         case HTTPException():
             return Fault(error.code or 500, error.description or error.name)
-        case RecursionError():  # nothing of ours goes as deep as what clients may send: schemas, arguments, and what templates make of them
+        case RecursionError():  # only schemas and arguments of clients, and templates that read them, nest that deeply
             return Fault(400, "the request is nested too deeply")
         case _:
             return Fault(500, "internal error")
@@ -118,7 +118,7 @@ def _named(error: SemanticError, protocol: Protocol) -> Fault:
         case InvalidRequestError():
             return Fault(400, str(error), field=error.field or None, is_private=error.quotes)
         case GrammarError():
-            return Fault(400, str(error), code="grammar_too_complex", is_private=True)  # it may quote the schema
+            return Fault(400, str(error), code="grammar_too_complex", is_private=True)  # the message may quote the schema
         case ModelNotFoundError():
             return Fault(404, _no_model(error, protocol), field="model", code="model_not_found", is_private=True)
         case AgentNotFoundError():
@@ -134,7 +134,7 @@ def _named(error: SemanticError, protocol: Protocol) -> Fault:
 
 
 def _passing(error: SemanticError, protocol: Protocol) -> Fault:
-    """Retryable errors (429, 503, 529). Everything else is our bug: 500.
+    """Return retryable errors (429, 503, 529). Every other error is a bug of this server: 500.
 
     Anthropic's clients know 529 for a server that is overloaded, and take 429 for a quota of the user's.
     """
@@ -142,7 +142,7 @@ def _passing(error: SemanticError, protocol: Protocol) -> Fault:
     match error:
         case OverloadedError():
             return Fault(busy, str(error), code="rate_limit_exceeded", retry_after_seconds=error.retry_after_seconds)
-        case PoolExhaustedError():  # it would fit if others, or pins, held less
+        case PoolExhaustedError():  # the request would fit if other requests or pins held less
             return Fault(busy, str(error), code="out_of_memory", retry_after_seconds=ROOM_SECONDS)
         case DrainingError():
             return Fault(503, str(error), retry_after_seconds=error.retry_after_seconds)
@@ -155,7 +155,7 @@ def _passing(error: SemanticError, protocol: Protocol) -> Fault:
 
 
 def envelope(fault: Fault, protocol: Protocol, request_id: str) -> bytes:
-    """The body of an error."""
+    """Encode the body of an error."""
     if protocol is Protocol.ANTHROPIC:
         return encode_json(anthropic_error(fault, request_id))
     return encode_json(openai_error(fault))
@@ -171,7 +171,7 @@ class AnthropicErrorDetail:
 
 @attrs.frozen
 class AnthropicError:
-    """An error as Anthropic's clients read it."""
+    """An error, as Anthropic's clients read it."""
 
     type: str
     error: AnthropicErrorDetail
@@ -190,18 +190,18 @@ class OpenAIErrorDetail:
 
 @attrs.frozen
 class OpenAIError:
-    """An error as OpenAI's clients read it."""
+    """An error, as OpenAI's clients read it."""
 
     error: OpenAIErrorDetail
 
 
 def anthropic_error(fault: Fault, request_id: str) -> AnthropicError:
-    """The body, and the data of a stream's `error` event."""
+    """Return the body of an error, which is also the data of a stream's `error` event."""
     return AnthropicError("error", AnthropicErrorDetail(_kind(fault), fault.message), request_id)
 
 
 def openai_error(fault: Fault) -> OpenAIError:
-    """The body, and the data of a stream's last line."""
+    """Return the body of an error, which is also the data of a stream's last line."""
     kind = "server_error" if fault.status >= 500 else "rate_limit_error" if fault.status == 429 else "invalid_request_error"
     return OpenAIError(OpenAIErrorDetail(fault.message, kind, fault.field, fault.code))
 

@@ -1,6 +1,6 @@
-"""Who is speaking: the agent a request names, by the first of its names that is given.
+"""The identity of a request: the agent it names, by the first of the names that is given.
 
-Knows headers and what bodies have for it. Knows nothing of what agents remember. Without a name the content decides, which is not done here.
+Knows headers and fields of bodies. Knows nothing of agents' memory, which recognises unnamed agents by the content.
 """
 
 import hashlib
@@ -13,25 +13,25 @@ from semantic_trio.domain.agent import CLIENT_ID, OWN_ID_START, agent_id, client
 from semantic_trio.domain.errors import InvalidRequestError
 from semantic_trio.domain.salt import NO_SALT, Salt, salt_of
 
-# As far as JSON Schema can say it; `client_id` has the last word.
+# Pattern as far as JSON Schema can say it; `client_id` checks the rest.
 AgentId = Annotated[str, msgspec.Meta(pattern=rf"^{CLIENT_ID.pattern}$")]
-# An opaque text: requests with another one, or with none, never share blocks with those that have it.
+# Opaque text: requests with different salts, or with one and without, never share blocks.
 CacheSalt = Annotated[str, msgspec.Meta(min_length=1, max_length=1024)]
 AGENT_HEADER = "X-Agent-ID"
 SUBAGENT_HEADER = "x-claude-code-agent-id"
 SESSION_HEADERS = ("x-claude-code-session-id", "x-session-id")
-# In the user ids of older clients, before the session's id.
+# Precedes the session's id in the user ids of older clients.
 SESSION_PART = "_session_"
 DIGEST_CHARACTERS = 32
 
 
 @attrs.frozen
 class Identity:
-    """Whose turn a request is."""
+    """The agent of a request."""
 
-    agent: str | None = None  # None: whoever has read the beginning of the prompt
-    is_ordered: bool = False  # it waits for the turns of its agent that were asked before
-    salt: Salt = NO_SALT  # that its client wants its blocks to have; none: that of the agent
+    agent: str | None = None  # None: the agent that has read the beginning of the prompt
+    is_ordered: bool = False  # the request waits for earlier requests of its agent
+    salt: Salt = NO_SALT  # salt that the client asks for; none: that of the agent
 
 
 ANONYMOUS = Identity()
@@ -45,10 +45,10 @@ def identify(
     user_id: object = None,
     cache_salt: str | None = None,
 ) -> Identity:
-    """The identity of a request that does not name its agent in the URL. `user_id` is Anthropic's `metadata.user_id`, whatever it is.
+    """Return the identity of a request that does not name its agent in the URL. `user_id` is Anthropic's `metadata.user_id`, of any type.
 
-    Ids that are ours to define are refused when they are none: raises `InvalidRequestError`. Those that clients have for purposes of their own
-    are taken as they come, hashed where they are no ids.
+    Raises `InvalidRequestError` for a malformed id in a field of this server. Ids in fields that clients use for other purposes are never refused:
+    they are hashed where they are no valid agent id.
     """
     identity = _identity(headers, session_id, prompt_cache_key, user_id)
     return attrs.evolve(identity, salt=salt_of(cache_salt)) if cache_salt else identity
@@ -62,12 +62,12 @@ def _identity(headers: dict[str, str], session_id: str | None, prompt_cache_key:
     if named := headers.get(AGENT_HEADER.lower()):
         return Identity(client_chosen_id(named, AGENT_HEADER), is_ordered=True)
     session, subagent = _session(headers, user_id), headers.get(SUBAGENT_HEADER)
-    # The session alone names nobody: the main conversation, its title and its token counts share it.
+    # A session alone is no agent: the main conversation, its title and its token counts share it.
     return Identity(_id_of(session, subagent)) if session and subagent else ANONYMOUS
 
 
 def client_chosen_id(given: str, field: str) -> str:
-    """An id that a client has chosen. Raises `InvalidRequestError` that names the field."""
+    """Return an agent id chosen by a client. Raises `InvalidRequestError` that names the field."""
     try:
         return client_id(given)
     except InvalidRequestError as error:
@@ -75,7 +75,7 @@ def client_chosen_id(given: str, field: str) -> str:
 
 
 def agent_id_in_url(name: str) -> str:
-    """The id in a URL. Raises `InvalidRequestError` for what cannot be one."""
+    """Return the agent id of a URL. Raises `InvalidRequestError` for what cannot be one."""
     try:
         return agent_id(name)
     except InvalidRequestError as error:
@@ -88,7 +88,7 @@ def _session(headers: dict[str, str], user_id: object) -> str | None:
 
 
 def _session_of_user(user_id: object) -> str | None:
-    """The session in a user id: JSON with a `session_id`, or `user_..._session_<id>`; of another form, all of it."""
+    """Return the session in a user id: JSON with a `session_id`, or `user_..._session_<id>`; of another format, all of it."""
     if not isinstance(user_id, str):
         return None
     try:
@@ -102,7 +102,7 @@ def _session_of_user(user_id: object) -> str | None:
 
 
 def _id_of(*parts: str) -> str:
-    """One id of foreign ones: readable where it can be, a digest where the characters, the length or a dot in or before a part stand against it."""
+    """Return an agent id made of foreign ids: joined by dots where that is a valid and unambiguous id, else a digest."""
     joined = ".".join(parts)
     if CLIENT_ID.fullmatch(joined) and (len(parts) == 1 or joined.count(".") == len(parts) - 1):
         return joined

@@ -14,27 +14,27 @@ from semantic_trio.adapters.http.common.faults import Fault
 
 T = TypeVar("T")
 
-# Bytes above which a body is understood in a worker thread: 32,000 take 0.1 ms of the event loop, 3 ms where they are thousands of blocks.
+# Bytes above which a body is parsed in a worker thread: 32,000 take 0.1 ms of the event loop, 3 ms where they are thousands of blocks.
 IN_LOOP_BYTES = 32_000
 AT_PATH = re.compile(r"^(?P<what>.*?)(?: - at (?:`key` in )?`(?P<path>\$[^`]*)`)?$", re.DOTALL)
 MISSING = re.compile(r"^Object missing required field `(?P<name>[^`]*)`")
-# An escape in JSON; one of half a character, whose other half is not beside it, is named.
+# An escape in JSON. The group `half` matches a surrogate without its other half.
 ESCAPE = re.compile(rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL)
 BROKEN = rb"\ufffd"
-# Strings whole, so that digits within one are no number; a number with a fraction or an exponent.
+# Matches strings whole, so that digits in a string are no number; the group matches a fraction or an exponent.
 STRING_OR_NUMBER = re.compile(rb'"(?:[^"\\]|\\.)*"|-?[0-9]+(?P<fraction>\.[0-9]+(?:[eE][-+]?[0-9]+)?|[eE][-+]?[0-9]+)?', re.DOTALL)
 UNSUPPORTED = re.compile(r"^Invalid (?:enum )?value (?P<value>.*)$", re.DOTALL)
 
 
 async def parsed(body: bytes, understand: Callable[[bytes], T]) -> T:
-    """What a body means; a large one is looked at in a thread, and others are served meanwhile."""
+    """Return the parsed body; a large body is parsed in a worker thread."""
     if len(body) <= IN_LOOP_BYTES:
         return understand(body)
     return await trio.to_thread.run_sync(understand, body)
 
 
 def decode(body: bytes | msgspec.Raw, kind: type[T], at: str = "") -> T:
-    """The body, or the part of it that stands `at` a path, as a `kind`. Raises `Fault` 400 that names the field, dotted: `messages.0.content`."""
+    """Decode the body, or the part of it `at` a path, as a `kind`. Raises `Fault` 400 that names the field, dotted: `messages.0.content`."""
     try:
         try:
             return msgspec.json.decode(body, type=kind)
@@ -53,12 +53,12 @@ def decode(body: bytes | msgspec.Raw, kind: type[T], at: str = "") -> T:
 
 
 def _whole_character(escape: re.Match[bytes]) -> bytes:
-    """Half a character, as clients send it that have cut a text in the middle of an emoji, becomes the sign for a broken one."""
+    """Replace an escaped lone surrogate, as clients send it that cut a text within an emoji, by U+FFFD."""
     return BROKEN if escape["half"] else escape[0]
 
 
 def _with_whole_numbers(body: bytes | msgspec.Raw) -> bytes:
-    """Write whole numbers as integers: 32000.0 is one to JSON Schema, and to languages that know one kind of number. All else stays as it was."""
+    """Rewrite whole numbers as integers, and nothing else: 32000.0 is an integer to JSON Schema, and to languages with one kind of number."""
     return STRING_OR_NUMBER.sub(_whole_number, bytes(body))
 
 
@@ -86,5 +86,5 @@ def _unreadable(what: str, at: str) -> Fault:
 
 
 def _dotted(path: str) -> str:
-    """A path as clients write it: a key of a map, which nobody tells, is left out."""
+    """Return a path as clients write it, without the placeholder for keys of maps."""
     return re.sub(r"\[(\d+)\]", r".\1", path).replace("[...]", "").removeprefix("$").removeprefix(".")

@@ -1,4 +1,4 @@
-"""JSON answers, and the empty one. Knows encoding alone."""
+"""JSON responses, and the empty one. Knows encoding alone."""
 
 from quart import Response
 
@@ -8,7 +8,7 @@ from semantic_trio.domain.reuse import Reuse
 
 
 def json_response(content: object, status: int = 200, *, reuse: Reuse | None = None) -> Response:
-    """Anything msgspec can encode, as an answer; that of a generation says how much of its prompt was reused."""
+    """Return a JSON response; that of a generation has a header that reports the reuse of its prompt."""
     response = Response(encode_json(content), status=status, content_type="application/json")
     if reuse is not None:
         response.headers[CACHE_HEADER] = cache_header(reuse)
@@ -16,7 +16,7 @@ def json_response(content: object, status: int = 200, *, reuse: Reuse | None = N
 
 
 def empty_response() -> Response:
-    """204. The body is empty and not absent: what the framework makes of none needs another event loop than ours."""
+    """Return a 204. Its body is empty, not absent: without a body the framework needs an event loop that is not trio."""
     response = Response(b"", status=204)
     for name in ("content-type", "content-length"):
         response.headers.pop(name, None)

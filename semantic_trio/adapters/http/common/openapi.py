@@ -1,6 +1,6 @@
-"""The contract at `/openapi.json`: quart-schema, completed by what it leaves out.
+"""The OpenAPI document at `/openapi.json`: quart-schema's, completed.
 
-Knows routes and their documented classes. Quart-schema keeps the first class of a schema and loses those it refers to; it knows no answers but JSON.
+Knows routes and their documented classes. Quart-schema keeps the first class of a schema and loses those it refers to; it documents only JSON.
 """
 
 from collections.abc import Callable
@@ -24,14 +24,14 @@ EMPTY_MARK = "_semantic_trio_is_empty"
 ARCHIVE_MARK = "_semantic_trio_answers_an_archive"
 ARCHIVE_BODY_MARK = "_semantic_trio_takes_an_archive"
 OPTIONAL_MARK = "_semantic_trio_body_is_optional"
-# An agent as a file.
+# The archive of an agent.
 ARCHIVE = {"application/x-tar": {"schema": {"type": "string", "format": "binary"}}}
-# What the path's ids of agents have to look like.
+# Schema of agent ids in paths.
 ID_PARAMETER, ID_SCHEMA = "agent_id", {"type": "string", "pattern": f"^{AGENT_ID.pattern}$"}
 
 
 def document_faults(kind: type, *statuses: int) -> Callable[[Handler], Handler]:
-    """A route answers with an error of this class and these statuses."""
+    """Document the error class of a route, and its statuses."""
 
     def mark(handler: Handler) -> Handler:
         responses = {**getattr(handler, QUART_SCHEMA_RESPONSE_ATTRIBUTE, {}), **dict.fromkeys(statuses, (kind, None))}
@@ -42,58 +42,58 @@ def document_faults(kind: type, *statuses: int) -> Callable[[Handler], Handler]:
 
 
 def document_stream(handler: Handler) -> Handler:
-    """A route may answer 200 with server-sent events."""
+    """Document that a route may answer 200 with server-sent events."""
     setattr(handler, STREAM_MARK, True)
     return handler
 
 
 def document_text(handler: Handler) -> Handler:
-    """A route answers 200 with plain text."""
+    """Document that a route answers 200 with plain text."""
     setattr(handler, TEXT_MARK, True)
     return handler
 
 
 def document_page(handler: Handler) -> Handler:
-    """A route answers 200 to browsers with a page."""
+    """Document that a route answers browsers with a page."""
     setattr(handler, PAGE_MARK, True)
     return handler
 
 
 def document_archive(handler: Handler) -> Handler:
-    """A route answers 200 with an archive."""
+    """Document that a route answers 200 with an archive."""
     setattr(handler, ARCHIVE_MARK, True)
     return handler
 
 
 def document_archive_body(handler: Handler) -> Handler:
-    """A route takes an archive."""
+    """Document that the body of a route is an archive."""
     setattr(handler, ARCHIVE_BODY_MARK, True)
     return handler
 
 
 def document_nothing(handler: Handler) -> Handler:
-    """A route answers 204 without a body."""
+    """Document that a route answers 204 without a body."""
     setattr(handler, EMPTY_MARK, True)
     return handler
 
 
 def document_optional_body(handler: Handler) -> Handler:
-    """A route takes no body for an empty object."""
+    """Document that a route takes an absent body for an empty object."""
     setattr(handler, OPTIONAL_MARK, True)
     return handler
 
 
 def one_of(*kinds: type) -> msgspec.Meta:
-    """Documents raw JSON that is decoded later: it is one of these."""
+    """Document raw JSON, which is decoded later, as one of these classes."""
     references, components = msgspec.json.schema_components(kinds, ref_template=REF, schema_hook=_schema_of_object)
     return msgspec.Meta(extra_json_schema={"anyOf": [_inlined(reference, components) for reference in references]})
 
 
 class Contract(OpenAPIProvider):
-    """Builds the contract from the routes."""
+    """Builds the OpenAPI document from the routes."""
 
     def build_paths(self, rule: Rule) -> tuple[dict[str, Any], dict[str, Any]]:
-        """The path object of a route, with the answers that are not JSON."""
+        """Return the path object of a route, with the responses that are not JSON."""
         paths, components = super().build_paths(rule)
         handler = self._app.view_functions[rule.endpoint]
         for operation in (operation for path in paths.values() for operation in path.values()):
@@ -115,17 +115,17 @@ class Contract(OpenAPIProvider):
         return paths, components
 
     def build_path_parameter(self, name: str, converter: BaseConverter) -> dict[str, Any]:
-        """A part of the path; ids of agents with their pattern."""
+        """Return the schema of a path parameter; agent ids have their pattern."""
         parameter = super().build_path_parameter(name, converter)
         return {**parameter, "schema": ID_SCHEMA} if name == ID_PARAMETER else parameter
 
     def build_request_body(self, model: type, source: DataSource) -> tuple[dict[str, Any], dict[str, Any]]:
-        """A JSON body, by reference."""
+        """Return the schema of a JSON body, by reference."""
         reference, components = _schema(model)
         return {"content": {"application/json": {"schema": reference}}}, components
 
     def build_response_object(self, model: type, headers_model: type | None) -> tuple[dict[str, Any], dict[str, Any]]:
-        """A JSON answer, by reference."""
+        """Return the schema of a JSON response, by reference."""
         reference, components = _schema(model)
         return {"description": model.__doc__ or "", "content": {"application/json": {"schema": reference}}}, components
 
@@ -136,7 +136,7 @@ def _schema(model: type) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _inlined(schema: object, components: dict[str, Any]) -> object:
-    """A schema that refers to nothing."""
+    """Return a schema with its references replaced by what they refer to."""
     match schema:
         case {"$ref": str(reference)}:
             return _inlined(components[reference.removeprefix(REF.format(name=""))], components)

@@ -1,4 +1,4 @@
-"""Which wire protocol a request speaks.
+"""The wire protocol of a request.
 
 Knows paths and headers. Knows nothing of bodies.
 """
@@ -7,14 +7,14 @@ import enum
 
 
 class Protocol(enum.StrEnum):
-    """Whose error envelopes and events a client expects."""
+    """The protocol whose errors and events a client expects."""
 
     ANTHROPIC = "anthropic"
     OPENAI = "openai"
 
 
 def protocol_of(path: str, headers: dict[str, str]) -> Protocol:
-    """The path decides; where both protocols share one, the version header that every Anthropic client sends."""
+    """Return the protocol of a path; of a path that both have, that of the version header, which every Anthropic client sends."""
     if path.startswith("/v1/messages"):
         return Protocol.ANTHROPIC
     if path.startswith(("/v1/chat/", "/v1/responses")):

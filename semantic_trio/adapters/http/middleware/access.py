@@ -1,7 +1,7 @@
-"""Who may ask: the name a request was sent to, the page it came from, the key it carries.
+"""Access rules: the host a request names, the page it came from, the key it carries.
 
-Knows headers. Raises `Fault`. A web page can make a browser send requests to this machine; the `Host` it cannot choose and the `Origin` it cannot
-hide tell them from the user's own programs.
+Knows headers. Raises `Fault`. A web page can make a browser send requests to this machine. It cannot choose their `Host` and cannot hide
+their `Origin`: these two tell such requests from those of the user's own programs.
 """
 
 import hmac
@@ -16,7 +16,7 @@ from semantic_trio.adapters.http.serving.app_state import HttpSettings
 
 # Probes carry no key.
 OPEN_PREFIX = "/health/"
-# How a wrong key is told. Claude Code matches Anthropic's words, and asks for another one.
+# Messages for a wrong key. Claude Code matches Anthropic's words, and asks its user for another key.
 WRONG_KEY = {
     Protocol.ANTHROPIC: "invalid x-api-key",
     Protocol.OPENAI: "missing or wrong API key: send it as Authorization: Bearer or x-api-key",
@@ -25,18 +25,18 @@ WRONG_KEY = {
 
 @attrs.frozen
 class Access:
-    """The rules of one server."""
+    """The access rules of one server."""
 
     settings: HttpSettings
 
     def check(self, path: str, headers: dict[str, str]) -> None:
-        """Raises `Fault` 403 for a foreign name or page, 401 without the key."""
+        """Raise `Fault` 403 for a foreign host or page, 401 without the key."""
         self.check_page(headers)
         if self.settings.api_key is not None and not path.startswith(OPEN_PREFIX):
             self._check_key(self.settings.api_key, headers, protocol_of(path, headers))
 
     def check_page(self, headers: dict[str, str]) -> None:
-        """Raises `Fault` 403 for a foreign name or page."""
+        """Raise `Fault` 403 for a foreign host or page."""
         host, origin = headers.get("host", ""), headers.get("origin", "")
         if host and not self._is_ours(host):
             raise Fault(403, f"requests for host {host!r} are not answered; name it in allowed_hosts if it is this server")
@@ -55,7 +55,7 @@ class Access:
     def _is_ours(self, authority: str) -> bool:
         settings = self.settings
         if settings.allow_remote and not settings.allowed_hosts:
-            return True  # it has a key, which is what a rebinding page lacks
+            return True  # remote access needs a key, which a rebinding page lacks
         try:
             name = (urlsplit(f"//{authority}").hostname or "").rstrip(".")
         except ValueError:
@@ -71,7 +71,7 @@ class Access:
 
 
 def is_loopback(name: str) -> bool:
-    """Whether a host name or address means this machine."""
+    """Return True if a host name or address means this machine."""
     if name == "localhost" or name.endswith(".localhost"):
         return True
     try:

@@ -1,6 +1,6 @@
-"""Bodies that are files: archives of agents, which are kept out of memory while they arrive.
+"""Bodies that are archives of agents, written to a file while they arrive.
 
-Knows which requests have one, how large it may be and where it goes. Knows nothing of what is in it.
+Knows which requests have an archive, how large it may be and where it is written. Knows nothing of its content.
 """
 
 import re
@@ -17,26 +17,26 @@ from semantic_trio.adapters.http.serving.served_model import ServedModel
 from semantic_trio.domain.errors import AgentExistsError, DiskRefusedError, SemanticError
 
 BRINGS_ARCHIVE = re.compile(r"/v1/agents/([^/]+)/import")
-# Bytes that are written at a time, and after how many the room on disk is looked at again.
+# Bytes written to the file at a time, and bytes after which the free space on disk is checked again.
 PIECE_BYTES, LOOK_BYTES = 1 << 20, 64 << 20
 
 
 def has_archive_body(exchange: Exchange) -> bool:
-    """Whether a request's body is an archive."""
+    """Return True if a request's body is an archive."""
     return exchange.method == "POST" and BRINGS_ARCHIVE.fullmatch(exchange.path) is not None
 
 
 async def receive_archive(exchange: Exchange, receive: ASGIReceiveCallable, state: AppState) -> bool:
-    """Take an archive in, as `exchange.archive`; False when the client left before its end.
+    """Write the body to `exchange.archive`; False if the client left before its end.
 
-    What is known to come to nothing is refused before it has been sent: raises `Fault`.
+    An import that cannot succeed is refused before its body is read: raises `Fault`.
     """
     model = state.model
     limit = model.persistence.memory.disk.budget_bytes
     try:
         _refuse_early(exchange, model)
         size = declared_bytes(exchange.headers, limit) if limit else 0
-        await model.archives.refuse_without_room(2 * size)  # as it comes, and taken apart
+        await model.archives.refuse_without_room(2 * size)  # the archive itself, and its content
         exchange.archive = await _spool(model)
         exchange.stack.callback(exchange.archive.close)
         return await _fill(exchange.archive, BodyReader(receive, limit), model)

@@ -1,6 +1,6 @@
-"""Request bodies: bounded while they arrive, each and all together, and decoded with errors that name the field.
+"""Request bodies: bounded while they arrive, each alone and all together.
 
-Knows ASGI messages and JSON. Knows nothing of what the fields mean.
+Knows ASGI messages. Knows nothing of what the bodies hold.
 """
 
 import attrs
@@ -10,9 +10,9 @@ from hypercorn.typing import ASGIReceiveCallable
 from semantic_trio.adapters.http.common.faults import ROOM_SECONDS, Fault
 from semantic_trio.adapters.http.common.protocol import Protocol
 
-# Seconds of silence after which a body has stalled; and those it may take whatever its size.
+# Seconds without a byte after which a body has stalled, and seconds that a body of any size may take.
 STALLED_SECONDS = 30
-# Bytes a second that a body has to arrive with beyond that: a modem's pace, and still no byte every few seconds.
+# Bytes a second below which a body that takes longer is too slow: a modem's rate, and more than one byte every few seconds.
 SLOWEST_BYTES_PER_SECOND = 1_024
 
 
@@ -26,28 +26,28 @@ class BodyBudget:
 
 @attrs.define(eq=False)
 class ReservedBytes:
-    """Bytes of the budget that one request holds; its exchange releases them."""
+    """Bytes of the budget that one request has reserved; its exchange releases them."""
 
     budget: BodyBudget
     protocol: Protocol
     size: int = attrs.field(init=False, default=0)
 
     def add(self, size: int) -> None:
-        """Hold more. Raises `Fault` where all bodies together would be too large; what is held stays held."""
+        """Reserve more. Raises `Fault` where all bodies together would be too large; earlier reservations stay."""
         if self.budget.used_bytes + size > self.budget.limit_bytes:
             raise _no_room(self.budget, self.protocol)
         self.budget.used_bytes += size
         self.size += size
 
     def release(self) -> None:
-        """Hold nothing more."""
+        """Release all reserved bytes."""
         self.budget.used_bytes -= self.size
         self.size = 0
 
 
 @attrs.define(eq=False)
 class BodyReader:
-    """A body that arrives in chunks, and is refused as soon as it is known to be too large or too slow."""
+    """A body that arrives in chunks and is refused as soon as it is known to be too large or too slow."""
 
     receive: ASGIReceiveCallable
     limit_bytes: int
@@ -56,7 +56,7 @@ class BodyReader:
     _began: float = attrs.field(init=False, factory=trio.current_time)
 
     async def next(self) -> bytes | None:
-        """The next chunk; None when the client left before the end. Raises `Fault` 413 beyond the limit, 408 when the body stalls or is too slow."""
+        """Return the next chunk; None if the client left. Raises `Fault` 413 beyond the limit, 408 when the body stalls or is too slow."""
         slowest = self._began + STALLED_SECONDS + self.size / SLOWEST_BYTES_PER_SECOND
         with trio.CancelScope(deadline=min(slowest, trio.current_time() + STALLED_SECONDS)) as scope:
             message = await self.receive()
@@ -72,7 +72,7 @@ class BodyReader:
 
 
 def declared_bytes(headers: dict[str, str], limit_bytes: int) -> int:
-    """How long a body says it is; 0 where it does not. Raises `Fault` 413 where that is beyond the limit."""
+    """Return the declared length of a body, 0 without one. Raises `Fault` 413 where that is beyond the limit."""
     declared = headers.get("content-length", "0")
     size = int(declared) if declared.isdigit() else 0
     if size > limit_bytes:
@@ -81,7 +81,7 @@ def declared_bytes(headers: dict[str, str], limit_bytes: int) -> int:
 
 
 async def read_body(headers: dict[str, str], receive: ASGIReceiveCallable, limit_bytes: int, held: ReservedBytes) -> bytes | None:
-    """The whole body as it was sent, in `held` bytes of the budget; or None when the client left before its end.
+    """Return the body as it was sent, with its bytes reserved in `held`; None if the client left before its end.
 
     Raises `Fault` 413 as soon as it is known to be larger than `limit_bytes` (at once when its length was declared), 408 when it stalls or is too
     slow, 429 or 529 where all bodies together are too large.
@@ -98,7 +98,7 @@ async def read_body(headers: dict[str, str], receive: ASGIReceiveCallable, limit
 
 
 def too_large(limit_bytes: int) -> Fault:
-    """The refusal of a body of more bytes than one may have."""
+    """Return the error for a body beyond its limit."""
     return Fault(413, f"Request too large: the body may have {limit_bytes} bytes")
 
 

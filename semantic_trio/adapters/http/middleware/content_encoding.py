@@ -1,6 +1,6 @@
-"""Bodies that were compressed: decoded within the bounds on bodies.
+"""Compressed bodies, decoded within the bounds on bodies.
 
-Knows `content-encoding` and zlib. Knows nothing of what the bodies are. zstd and brotli would each need a dependency of their own.
+Knows `content-encoding` and zlib. Knows nothing of what the bodies hold. zstd and brotli would each need a dependency of their own.
 """
 
 import zlib
@@ -11,7 +11,7 @@ import trio
 from semantic_trio.adapters.http.common.faults import Fault
 from semantic_trio.adapters.http.middleware.bodies import ReservedBytes, too_large
 
-# Bytes that are decoded at a time, between two looks at the bounds and at other tasks: about 1 ms.
+# Bytes decoded at a time, between two checks of the bounds and a turn of other tasks: about 1 ms.
 CHUNK_BYTES = 1 << 18
 GZIP_WINDOW = 16 + zlib.MAX_WBITS
 # Encodings by name, with the windows zlib tries for them: some clients send deflate without its frame.
@@ -24,7 +24,7 @@ ACCEPTED = "gzip, deflate"
 
 
 def encoding_of(headers: Mapping[str, str]) -> str | None:
-    """The encoding of a body; None for a body as it is. Raises `Fault` 415 for one that cannot be decoded here."""
+    """Return the encoding of a body, None without one. Raises `Fault` 415 for an encoding that is not supported."""
     names = [name.strip().lower() for name in headers.get("content-encoding", "").split(",")]
     applied = [name for name in names if name not in {"", "identity"}]
     if not applied:
@@ -35,12 +35,12 @@ def encoding_of(headers: Mapping[str, str]) -> str | None:
 
 
 def not_decoded(names: str) -> Fault:
-    """The refusal of an encoding, with what is accepted."""
+    """Return the error for an encoding that is not supported, with the encodings that are."""
     return Fault(415, f"content-encoding {names!r} is not supported: send {ACCEPTED} or none", field="content-encoding", accepts=ACCEPTED)
 
 
 async def decoded(body: bytes, encoding: str, limit_bytes: int, held: ReservedBytes) -> bytes:
-    """A body without its encoding, in `held` bytes of the budget.
+    """Decode a body, with its decoded bytes reserved in `held`.
 
     Raises `Fault` 400 for a body that is not in that encoding, 413 beyond `limit_bytes`, and what `HeldBytes.add` raises.
     """
@@ -62,18 +62,18 @@ async def decoded(body: bytes, encoding: str, limit_bytes: int, held: ReservedBy
 
 
 def _next(inflater: "zlib._Decompress", body: bytes, name: str) -> tuple[bytes, bytes]:
-    """The next decoded chunk, and what of the body is left for the same member."""
+    """Return the next decoded chunk, and the rest of the body that belongs to the same member."""
     try:
         chunk = inflater.decompress(body, CHUNK_BYTES)
     except zlib.error as error:
         raise _damaged(name) from error
     if not (chunk or inflater.eof or inflater.unconsumed_tail):
-        raise _damaged(name)  # it ends before its end
+        raise _damaged(name)  # the body was cut off
     return chunk, inflater.unconsumed_tail
 
 
 def _window(body: bytes, name: str) -> int:
-    """The window with which the body begins as zlib wants it."""
+    """Return the first zlib window that can decode the beginning of a body."""
     for window in WINDOWS[name]:
         try:
             zlib.decompressobj(window).decompress(body[:64], 1)

@@ -1,6 +1,6 @@
 """Cross-origin requests of web pages: preflights, and the headers without which a browser hides an answer from the page.
 
-Knows headers of the fetch standard. Which origins are admitted is decided by `access.py`. Source: https://fetch.spec.whatwg.org/#http-cors-protocol.
+Knows headers of the fetch standard; `access.py` decides which origins are admitted. Source: https://fetch.spec.whatwg.org/#http-cors-protocol.
 """
 
 import re
@@ -20,17 +20,17 @@ NAMES = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+(?:[ \t]*,[ \t]*[A-Za-z0-9!#$%&'
 
 
 def is_preflight(method: str, headers: Mapping[str, str]) -> bool:
-    """True if a browser asks whether a page may send a request. It sends neither a key nor a body with that."""
+    """Return True for a preflight: a browser asks whether a page may send a request, and sends neither a key nor a body."""
     return method == "OPTIONS" and "origin" in headers and "access-control-request-method" in headers
 
 
 def answer_headers(origin: str) -> list[Header]:
-    """Headers that let a page of an admitted origin read an answer, errors and streams included."""
+    """Return the headers that let a page of an admitted origin read a response, errors and streams included."""
     return [(b"access-control-allow-origin", origin.encode("latin1")), (b"access-control-expose-headers", EXPOSED)]
 
 
 def preflight_headers(headers: Mapping[str, str]) -> list[Header]:
-    """Headers of the answer to a preflight: every method, and the headers that the page wants to send.
+    """Return the headers of a preflight's response: every method, and the headers that the page wants to send.
 
     The names are sent back because `*` does not stand for `authorization`.
     """

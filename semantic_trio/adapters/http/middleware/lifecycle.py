@@ -1,7 +1,7 @@
-"""What every request passes: its id, the access rules, the bound on its body, the release of what it held, the log line.
+"""The life of every request: its id, the access rules, the bound on its body, the release of what it holds, the log line.
 
-A small ASGI middleware, because a client may leave before a handler's first line or a generator's first value, and only what encloses both always
-runs. Knows no single route. Never logs what was said.
+A small ASGI middleware: a client may leave before a handler's first line or a generator's first value, and only what encloses both always
+runs. Knows no single route. Never logs the text of a conversation.
 """
 
 import functools
@@ -27,13 +27,13 @@ from semantic_trio.adapters.http.serving.sse import StreamAbortedError
 
 log = structlog.get_logger(__name__)
 
-# How long a client may go on sending what is not read: a connection closed on unread bytes is reset, and the answer lost on its way.
+# Seconds in which a client may go on sending a body that is not read: a connection closed on unread bytes is reset, and the response is lost.
 LINGER_SECONDS = 2.0
-# Bodies of the largest size that are held at the same time; a conversation of a million tokens is an eighth of one.
+# Bodies of the largest size that may be held at the same time; a conversation of a million tokens is an eighth of one.
 LARGEST_BODIES = 4
-# Bytes of a body after which freed memory is given back: an ordinary conversation has less, and is not delayed by it.
+# Bytes of a body after which freed memory is returned to the system: an ordinary conversation has less, and is not delayed.
 LARGE_BODY_BYTES = 8_000_000
-# Some editors and shells write it in front of a file; JSON has none.
+# The mark that some editors and shells write in front of a file; JSON has none.
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 # True if the route of a method and a path reads a body.
@@ -43,7 +43,7 @@ Send = Callable[[], Awaitable[None]]
 
 @attrs.frozen(eq=False)
 class RequestLifecycle:
-    """The ASGI application around the application."""
+    """The ASGI application around the web framework's application."""
 
     app: ASGIFramework
     state: AppState
@@ -80,7 +80,7 @@ class RequestLifecycle:
         await self._give_back(exchange)
 
     async def _give_back(self, exchange: Exchange) -> None:
-        """Give memory back to the system after the last of several large bodies; the answer is on its way by then."""
+        """Return memory to the system after the last of several large bodies; the response is on its way by then."""
         size, exchange.body = len(exchange.body), b""
         if size >= LARGE_BODY_BYTES and not self._bodies.used_bytes:
             await trio.to_thread.run_sync(self.reclaim)
@@ -106,7 +106,7 @@ class RequestLifecycle:
             await self._run_app(exchange, scope, incoming, answer)
 
     async def _read(self, exchange: Exchange, receive: ASGIReceiveCallable) -> bool:
-        """Take the body in where one is wanted; False when the client left before its end. Raises `Fault`."""
+        """Read the body where the route takes one; False if the client left before its end. Raises `Fault`."""
         is_archive = has_archive_body(exchange)
         if not is_archive and not self.wants_body(exchange.method, exchange.path):
             return True
@@ -128,7 +128,7 @@ class RequestLifecycle:
         return True
 
     async def _run_app(self, exchange: Exchange, scope: HTTPScope, incoming: "_BodyWatcher", answer: "_ResponseSender") -> None:
-        """Let the application answer. If it fails after it has begun, returning without the last message makes the server drop the connection."""
+        """Run the application. If it fails after its response has begun, returning without the last message makes the server drop the connection."""
         try:
             await self.app(scope, _EmptyBodyReceiver(incoming), answer.hold_last)
             if incoming.is_whole:
@@ -163,7 +163,7 @@ class RequestLifecycle:
 
 @attrs.define(eq=False)
 class _ResponseSender:
-    """`send`, watched: adds the request's id to the headers, and those of its origin, and remembers how far the answer got."""
+    """`send`, watched: adds the request's id and the headers for its origin, and records how far the response got."""
 
     exchange: Exchange
     send: ASGISendCallable
@@ -182,7 +182,7 @@ class _ResponseSender:
             await self(message)
 
     async def send_last(self) -> None:
-        """Send what was kept, if the application came so far."""
+        """Send the last message, if the application got that far."""
         if self._last is not None:
             await self(self._last)
 
@@ -197,7 +197,7 @@ class _ResponseSender:
             self.exchange.is_complete = True
 
     async def preflight(self) -> None:
-        """Answer a browser that asks whether a page may send a request."""
+        """Answer a preflight of a browser."""
         await self({"type": "http.response.start", "status": 204, "headers": preflight_headers(self.exchange.headers)})
         await self({"type": "http.response.body", "body": b"", "more_body": False})
 
@@ -219,7 +219,7 @@ class _ResponseSender:
 
 @attrs.define(eq=False)
 class _BodyWatcher:
-    """`receive`, watched: remembers whether the body has come to its end."""
+    """`receive`, watched: records whether the body has arrived to its end."""
 
     receive: ASGIReceiveCallable
     is_whole: bool = attrs.field(init=False, default=False)
@@ -233,7 +233,7 @@ class _BodyWatcher:
 
 @attrs.define(eq=False)
 class _EmptyBodyReceiver:
-    """`receive` for the framework: an empty body, then what the client does next, which is to leave. A body that was not read is discarded."""
+    """`receive` for the framework: an empty body, then the client's disconnect. Body messages that were not read are discarded."""
 
     receive: ASGIReceiveCallable
     _is_first: bool = attrs.field(init=False, default=True)
@@ -248,7 +248,7 @@ class _EmptyBodyReceiver:
 
 
 def _refuse_ambiguous_length(scope: HTTPScope, exchange: Exchange) -> None:
-    """Raises `Fault` 400 where a proxy in between may see another end of the body than this server, and so another next request (RFC 9112, 6.3)."""
+    """Raise `Fault` 400 where a proxy may see another end of the body than this server, and so another next request (RFC 9112, 6.3)."""
     if "transfer-encoding" not in exchange.headers:
         return
     if "content-length" in exchange.headers:
@@ -258,12 +258,12 @@ def _refuse_ambiguous_length(scope: HTTPScope, exchange: Exchange) -> None:
 
 
 async def _refuse(fault: Fault, incoming: _BodyWatcher, answer: _ResponseSender) -> None:
-    """Answer without the application, and close the connection."""
+    """Send an error without the application, and close the connection."""
     await _send_while_discarding(incoming, answer.end, functools.partial(answer.error, fault, close=True))
 
 
 async def _send_while_discarding(incoming: _BodyWatcher, send_last: Send, send_first: Send = trio.lowlevel.checkpoint) -> None:
-    """Send, and let the client finish sending in between, for a moment, into the void.
+    """Send a response, and discard for a moment what the client still sends before the last message.
 
     Reading goes on in a task of its own: hypercorn's reader waits for it when its queue is full, and our last `send` would wait for that reader.
     """

@@ -1,6 +1,6 @@
-"""Paths of requests, as the routes spell them.
+"""Request paths, normalised to the paths of the routes.
 
-Knows base URLs that clients get slightly wrong. Knows no protocol. No two routes have the same path after this, so nothing becomes ambiguous.
+Knows base URLs that clients get slightly wrong. Knows no protocol. No two routes share a path after this, so nothing becomes ambiguous.
 """
 
 import re
@@ -11,23 +11,23 @@ from hypercorn.typing import HTTPScope
 
 API_PREFIX = "/v1/"
 SLASHES = re.compile(r"/{2,}")
-# A base URL that ends in /v1, and a client that adds its own.
+# The prefix of a client that adds /v1 to a base URL which ends in it.
 REPEATED_PREFIX = re.compile(r"^(?:/v1)+(?=/v1(?:/|$))")
 
 
 @attrs.frozen
 class Paths:
-    """The paths of one application."""
+    """The route paths of one application."""
 
     api_names: frozenset[str]  # first segment of each path below /v1/
 
     @classmethod
     def of(cls, rules: Iterable[str]) -> "Paths":
-        """The paths behind the URL rules of an application."""
+        """Collect the paths of an application's URL rules."""
         return cls(frozenset(rule.split("/")[2] for rule in rules if rule.startswith(API_PREFIX)))
 
     def normalised(self, scope: HTTPScope) -> HTTPScope:
-        """The scope with the path that the routes know: single slashes, none at the end, `/v1` once and where the API has it."""
+        """Return the scope with a path that routes know: single slashes, none at the end, `/v1` once where the API has it."""
         path = REPEATED_PREFIX.sub("", SLASHES.sub("/", scope["path"]))
         path = path.rstrip("/") or "/"
         if path.split("/")[1] in self.api_names:

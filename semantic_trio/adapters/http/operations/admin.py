@@ -1,4 +1,4 @@
-"""What an operator changes while the server runs."""
+"""Settings that an operator changes while the server runs."""
 
 from typing import Annotated
 
@@ -20,13 +20,13 @@ log = structlog.get_logger(__name__)
 
 @attrs.frozen
 class BatchWindow:
-    """How long an idle engine waits for company."""
+    """Time for which an idle engine waits for more requests before its first step."""
 
     batch_window_ms: Annotated[float, msgspec.Meta(ge=1, le=1000)]
 
 
 def routes(state: AppState) -> Blueprint:
-    """`/admin/batch-window`."""
+    """Build the routes of `/admin/batch-window`."""
     blueprint = Blueprint("admin", __name__)
     engine = state.model.engine
 
@@ -34,7 +34,7 @@ def routes(state: AppState) -> Blueprint:
     @document_response(BatchWindow, 200)
     @document_faults(OpenAIError, 401, 403)
     async def get_batch_window() -> Response:
-        """Tell the batch window in force."""
+        """Return the current batch window."""
         return json_response(BatchWindow(engine.batch_window_seconds * 1000))
 
     @blueprint.put("/admin/batch-window")
@@ -42,7 +42,7 @@ def routes(state: AppState) -> Blueprint:
     @document_response(BatchWindow, 200)
     @document_faults(OpenAIError, 400, 401, 403, 408, 413)
     async def set_batch_window() -> Response:
-        """Change the batch window until the next start."""
+        """Change the batch window, until the server restarts."""
         wanted = decode(current.get().body, BatchWindow)
         engine.batch_window_seconds = wanted.batch_window_ms / 1000
         log.info("batch window changed", batch_window_ms=wanted.batch_window_ms)

@@ -1,4 +1,4 @@
-"""Probes and figures: whether the server lives, can answer, has started; what it counted; who it is."""
+"""Health probes, metrics and the banner of the server."""
 
 from typing import Literal
 
@@ -15,7 +15,7 @@ from semantic_trio.application.engine import EngineState
 
 @attrs.frozen
 class Health:
-    """The engine's own word."""
+    """The state of the engine."""
 
     status: Literal["ok", "unavailable"]
     state: str
@@ -23,21 +23,21 @@ class Health:
 
 @attrs.frozen
 class Banner:
-    """Who answers here."""
+    """The name and version of this server."""
 
     name: str
     version: str
 
 
 def routes(state: AppState) -> Blueprint:
-    """`/`, `/health/*` and `/metrics`."""
+    """Build the routes `/`, `/health/*` and `/metrics`."""
     blueprint = Blueprint("health", __name__)
 
     @blueprint.get("/")
     @document_response(Banner, 200)
     @document_page
     async def banner() -> Response:
-        """Tell who answers: browsers by a page."""
+        """Return the name and version of the server; browsers get a page."""
         if request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html":
             return page(state.model.card, state.version, request.host)
         return json_response(Banner("semantic-trio", state.version))
@@ -46,27 +46,27 @@ def routes(state: AppState) -> Blueprint:
     @document_response(Health, 200)
     @document_response(Health, 503)
     async def live() -> Response:
-        """Whether the process is worth keeping: only a dead engine is not."""
+        """Return 503 if the engine is dead and the process should be restarted."""
         return _health(state, state.model.engine.state is not EngineState.DEAD)
 
     @blueprint.get("/health/ready")
     @document_response(Health, 200)
     @document_response(Health, 503)
     async def ready() -> Response:
-        """Whether a request sent now would be answered."""
+        """Return 200 if a request sent now would be answered."""
         return _health(state, state.model.engine.state is EngineState.RUNNING)
 
     @blueprint.get("/health/startup")
     @document_response(Health, 200)
     @document_response(Health, 503)
     async def startup() -> Response:
-        """Whether the server has started."""
+        """Return 200 if the server has started."""
         return _health(state, state.model.engine.state is not EngineState.STARTING)
 
     @blueprint.get("/metrics")
     @document_text
     async def metrics() -> Response:
-        """Figures for Prometheus."""
+        """Return metrics for Prometheus."""
         return Response(state.metrics.exposition(), content_type=state.metrics.content_type)
 
     return blueprint

@@ -1,6 +1,6 @@
-"""Page at `/` for people who open the server's address in a browser: what is served, and how to talk to it.
+"""The page at `/` for people who open the server's address in a browser: which model is served, and how to use it.
 
-Knows HTML. The page is whole by itself: it loads nothing, runs nothing, and everything that it shows is escaped.
+Knows HTML. The page is self-contained: it loads nothing, runs nothing, and escapes everything it shows.
 """
 
 import base64
@@ -14,7 +14,7 @@ from quart import Response
 from semantic_trio.adapters.http.serving.served_model import ModelCard
 
 QUESTION = "What is the capital of France?"
-# What can be looked at in a browser, with a word on each.
+# Paths worth opening in a browser, each with a description.
 LINKS = {
     "/v1/agents": "agents, with what each has in memory",
     "/v1/models": "models",
@@ -38,7 +38,7 @@ HEADERS = {
 
 
 def page(card: ModelCard, version: str, authority: str) -> Response:
-    """The page of a server that the browser reached by an authority, as `localhost:8000`."""
+    """Return the page of a server that the browser reached by an authority such as `localhost:8000`."""
     response = Response(_document(card, version, f"http://{authority}"), content_type="text/html; charset=utf-8")
     response.headers.extend(HEADERS)
     return response

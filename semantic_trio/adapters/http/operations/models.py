@@ -1,4 +1,4 @@
-"""Routes that tell which models are served: one answer that both protocols' clients can read."""
+"""Routes that list the served models, in objects that the clients of both protocols can read."""
 
 import datetime
 from typing import Literal
@@ -17,11 +17,11 @@ from semantic_trio.domain.embedding import Pooling
 
 @attrs.frozen
 class Embeddings:
-    """How a model embeds texts."""
+    """Properties of a model's embeddings."""
 
     dimensions: int
     pooling: Pooling
-    is_approximate: bool  # it was made to generate, not to embed
+    is_approximate: bool  # the model was trained to generate, not to embed
 
 
 @attrs.frozen
@@ -37,7 +37,7 @@ class ModelEntry:
     type: Literal["model"] = "model"
     object: Literal["model"] = "model"
     owned_by: str = "local"
-    embeddings: Embeddings | None = None  # null: it makes none
+    embeddings: Embeddings | None = None  # null: the model makes no embeddings
 
 
 @attrs.frozen
@@ -52,7 +52,7 @@ class ModelList:
 
 
 def routes(state: AppState) -> Blueprint:
-    """`/v1/models` and `/v1/models/<id>`."""
+    """Build the routes `/v1/models` and `/v1/models/<id>`."""
     blueprint = Blueprint("models", __name__)
 
     @blueprint.get("/v1/models")
@@ -67,14 +67,14 @@ def routes(state: AppState) -> Blueprint:
     @document_response(ModelEntry, 200)
     @document_faults(OpenAIError, 401, 403, 404)
     async def get_model(model_id: str) -> Response:
-        """Describe the model a name means."""
+        """Return the model that a name refers to."""
         return json_response(entry(state.resolve(model_id)))
 
     return blueprint
 
 
 def entry(model: ServedModel) -> ModelEntry:
-    """A model as clients read it."""
+    """Return the entry of a model."""
     card, size = model.card, model.engine.runner.embedding_size
     embeddings = Embeddings(size, card.embeds.pooling, card.embeds.is_approximate) if size else None
     created_at = datetime.datetime.fromtimestamp(card.created_at, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")

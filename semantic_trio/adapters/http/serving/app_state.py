@@ -1,6 +1,6 @@
-"""What the application serves and how: built once by the entry point, read by every handler.
+"""State of the application: the served model and the HTTP settings. Built once by the entry point, read by all handlers.
 
-Knows which model a name means, and the rules for requests. Knows nothing of wire formats.
+Knows which model a name refers to. Knows nothing of wire formats.
 """
 
 from typing import Protocol
@@ -12,45 +12,45 @@ from semantic_trio.adapters.http.serving.write_pace import WritePace
 from semantic_trio.application.handle import Generation
 from semantic_trio.domain.errors import ModelNotFoundError
 
-# Names that mean whatever is served: clients that insist on a hosted model's name still work.
+# Names that stand for any served model: clients that insist on a hosted model's name work.
 ANY_MODEL, ANY_MODEL_PREFIX = "default", "claude-"
 
 
 class Observer(Protocol):
-    """Who counts requests and tokens."""
+    """The metrics of requests and generations."""
 
     @property
     def content_type(self) -> str:
-        """Of the exposition."""
+        """Content type of the exposition."""
 
     def exposition(self) -> bytes:
-        """All that was counted, as scrapers read it."""
+        """Return all metrics, in the format that scrapers read."""
 
     def request_ended(self, *, model: str, protocol: str, status: str, seconds: float) -> None:
-        """A request was answered or given up."""
+        """Count a request that has ended."""
 
     def generation_closed(self, generation: Generation) -> None:
-        """A generation is over; its stamps tell how it went."""
+        """Count a generation that is over, by its stamps."""
 
 
 @attrs.frozen(kw_only=True)
 class HttpSettings:
-    """The rules for requests."""
+    """Settings of the HTTP server."""
 
     host: str = "127.0.0.1"  # as bound
     allow_remote: bool = False
-    allowed_hosts: tuple[str, ...] = ()  # names beyond loopback and `host`
-    allowed_origins: tuple[str, ...] = ()  # of web pages, beyond those on loopback and the names above
+    allowed_hosts: tuple[str, ...] = ()  # host names beside loopback and `host`
+    allowed_origins: tuple[str, ...] = ()  # origins of web pages, beside those of the hosts above
     api_key: str | None = attrs.field(default=None, repr=False)
     max_body_bytes: int = 33_554_432
     ping_seconds: float = 10.0
-    log_prompts: bool = False  # what is said is private
-    refuse_unreadable: bool = False  # images and files are refused; else the model is told that they are there
+    log_prompts: bool = False  # prompts are private
+    refuse_unreadable: bool = False  # refuse images and files instead of replacing them by a placeholder
 
 
 @attrs.frozen(eq=False, kw_only=True)
 class AppState:
-    """Everything the handlers need. One model today; whoever asks does so by name."""
+    """Everything the handlers need. There is one model today; handlers ask for it by name."""
 
     model: ServedModel
     metrics: Observer
@@ -60,11 +60,11 @@ class AppState:
 
     @property
     def models(self) -> tuple[ServedModel, ...]:
-        """All that are served."""
+        """All served models."""
         return (self.model,)
 
     def resolve(self, name: str) -> ServedModel:
-        """The model a client means. Raises `ModelNotFoundError`."""
+        """Return the model of a name. Raises `ModelNotFoundError`."""
         for model in self.models:
             if name == model.card.id or name in model.card.aliases:
                 return model

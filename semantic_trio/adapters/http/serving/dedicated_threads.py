@@ -1,6 +1,6 @@
-"""Threads that are waited for no longer than somebody wants to wait.
+"""Worker threads of one purpose, whose callers can stop waiting for them.
 
-Knows nothing of what they do.
+Knows nothing of the work.
 """
 
 from collections.abc import Callable
@@ -13,9 +13,9 @@ from semantic_trio.application.threads import Arguments, Result
 
 @attrs.frozen(eq=False)
 class DedicatedThreads:
-    """See `InThread`. So many at once, which nobody else uses: one that hangs takes no thread from other work.
+    """See `InThread`. A bounded number of threads that no other work uses: one that hangs takes no thread from other work.
 
-    Who waits may be cancelled: the thread then does what it was asked, and nobody hears of it.
+    A caller may be cancelled: the thread then finishes its work, and the result is discarded.
     """
 
     _count: int

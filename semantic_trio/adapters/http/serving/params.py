@@ -1,4 +1,4 @@
-"""What a protocol's request asks of a generation, in no protocol's words."""
+"""Parameters of a generation, as a protocol's request asks for them."""
 
 import attrs
 
@@ -7,9 +7,9 @@ from semantic_trio.domain.conversation import Conversation
 from semantic_trio.domain.generation import SamplingParams
 from semantic_trio.domain.steering import NO_STEERING, Steering
 
-# Below this the likeliest token is taken: dividing by less overflows.
+# Temperatures below this are greedy: dividing by less overflows.
 COLDEST = 1e-3
-# A nucleus of nothing still holds the likeliest token.
+# The smallest `top_p`: the nucleus always holds the likeliest token.
 SMALLEST_NUCLEUS = 1e-6
 # Stop strings are searched for in every piece of text, in the event loop.
 MOST_STOPS, LONGEST_STOP = 64, 1000  # strings; characters of one
@@ -17,26 +17,26 @@ MOST_STOPS, LONGEST_STOP = 64, 1000  # strings; characters of one
 
 @attrs.frozen
 class GenerationParams:
-    """What a client asks for, in no protocol's words."""
+    """Parameters that a client asks for, independent of the protocol."""
 
     model: str
     conversation: Conversation
-    max_tokens: int | None  # None: as far as the context goes
+    max_tokens: int | None  # None: until the context is full
     sampling: "SamplingChoice"
     stop_strings: tuple[str, ...] = ()
     seed: int | None = None
     steering: Steering = NO_STEERING
-    top_logprobs: int | None = None  # how many of the likeliest tokens are told with each of the text's; None: nothing is told of these
+    top_logprobs: int | None = None  # number of likeliest tokens reported for each token of the text; None: no log-probabilities
     identity: Identity = ANONYMOUS
-    call_prefix: str = "call_"  # of the ids of calls
-    is_private: bool = False  # where no agent is named, nothing of it is written to disk
-    responses: tuple[str, ...] = ()  # ids of the responses it is made of, and of the one it makes
-    prompt_field: str = "messages"  # the field of the request that the prompt is made of
+    call_prefix: str = "call_"  # prefix of the ids of tool calls
+    is_private: bool = False  # without a named agent nothing of the conversation is written to disk
+    responses: tuple[str, ...] = ()  # ids of the stored responses in the prompt, and of the one that is generated
+    prompt_field: str = "messages"  # field of the request that the prompt is made of
 
 
 @attrs.frozen
 class SamplingChoice:
-    """Sampling as a request wants it. None leaves a parameter to the model."""
+    """Sampling parameters of a request. None leaves a parameter to the model."""
 
     temperature: float | None = None
     top_p: float | None = None
@@ -45,7 +45,7 @@ class SamplingChoice:
     repetition_penalty: float | None = None
 
     def params(self, model: SamplingParams) -> SamplingParams:
-        """The sampling in force for a model that is sampled so by default."""
+        """Return the sampling parameters, with the model's defaults for those not given."""
         temperature = model.temperature if self.temperature is None else self.temperature
         return SamplingParams(
             temperature=0.0 if temperature < COLDEST else temperature,

@@ -1,6 +1,6 @@
-"""A model that answers, as handlers see it: what clients are told of it, and the way from what they send to tokens and grammars.
+"""A served model, as handlers see it: its card, and the way from requests to tokens and grammars.
 
-Knows how long texts take, and keeps that off the event loop. Knows nothing of wire formats.
+Knows how long texts take, and keeps long work off the event loop. Knows nothing of wire formats.
 """
 
 import math
@@ -27,13 +27,13 @@ from semantic_trio.domain.salt import NO_SALT, Salt
 from semantic_trio.domain.steering import Grammar
 from semantic_trio.ports import TextCodec
 
-# Text above which a conversation is put in order and encoded in a worker thread: a hop costs 40 us, 16,000 characters about 5 ms of the event loop.
+# Characters above which a conversation is encoded in a worker thread: a hop costs 40 us, 16,000 characters about 5 ms of the event loop.
 ENCODE_IN_LOOP_CHARACTERS = 16_000
-# Prompts encoded at the same time: more would only take turns at the interpreter.
+# Prompts encoded at the same time: more would only take turns at the interpreter's lock.
 ENCODERS = 2
-# Forms that are understood at the same time, and how long one may take: most take milliseconds, and some schemas would take for ever.
+# Grammars compiled at the same time, and seconds one may take: most take milliseconds, and some schemas would take for ever.
 COMPILERS, COMPILE_SECONDS = 4, 20.0
-# Texts embedded at the same time: each has its next piece queued on the device, and who generates waits for all of these.
+# Texts embedded at the same time: each has its next chunk queued on the device, and generations wait for all of these chunks.
 EMBEDDERS = 1
 
 Arguments = TypeVarTuple("Arguments")
@@ -42,51 +42,51 @@ Result = TypeVar("Result")
 
 @attrs.frozen
 class ModelCard:
-    """What clients are told of a model."""
+    """Properties of a model that clients see."""
 
     id: str
     display_name: str
     context_length: int  # tokens, prompt and answer together
     created_at: int  # seconds since 1970, UTC
     aliases: tuple[str, ...] = ()
-    vocabulary: int = 0  # tokens it knows; 0: unknown
+    vocabulary: int = 0  # size of the vocabulary; 0: unknown
     embeds: EmbeddingForm = APPROXIMATE
-    sampling: SamplingParams = API_SAMPLING  # where a request says nothing else
+    sampling: SamplingParams = API_SAMPLING  # defaults of parameters that a request does not give
 
 
 @attrs.frozen(eq=False)
 class ServedModel:
-    """A model that answers."""
+    """A model, its engine, and its text codec."""
 
     card: ModelCard
     engine: Engine
     codec: TextCodec
     persistence: Persistence
-    compilers: InThread = attrs.field(factory=lambda: DedicatedThreads(COMPILERS))  # a test on virtual time has grammars compiled in line
+    compilers: InThread = attrs.field(factory=lambda: DedicatedThreads(COMPILERS))  # tests on virtual time compile grammars in line
     _encoders: trio.CapacityLimiter = attrs.field(init=False, factory=lambda: trio.CapacityLimiter(ENCODERS))
     _embedders: trio.CapacityLimiter = attrs.field(init=False, factory=lambda: trio.CapacityLimiter(EMBEDDERS))
 
     @property
     def said(self) -> Said:
-        """Which tokens conversations were read and said in."""
+        """Token history of conversations."""
         return self.persistence.said
 
     @property
     def archives(self) -> Archives:
-        """The way in and out for agents."""
+        """Import and export of agents."""
         return Archives(self.persistence)
 
     def salt(self, identity: Identity) -> Salt:
-        """The salt of a request: the client's own, else that of the agent it names."""
+        """Return the salt of a request: the client's own, else that of the agent it names."""
         known = self.engine.memory.agents.find(identity.agent) if identity.agent else None
         return identity.salt or (known.salt if known else NO_SALT)
 
     async def encode(self, conversation: Conversation, salt: Salt) -> Encoded:
-        """A conversation in order, and its prompt, which goes on in the very tokens that were read and said under its salt where it is the same.
+        """Encode a conversation in canonical order; the prompt repeats the exact tokens of its history, where that is known under the salt.
 
-        Raises `PromptTooLongError` before anything is tokenised where no spelling of the text would fit the context; `InvalidRequestError` where the
-        model's template refuses the conversation, or nothing can have the form that is demanded of the answer;
-        `GrammarError` where that form is too complex.
+        Raises `PromptTooLongError` before tokenising where no tokenisation of the text can fit the context; `InvalidRequestError` where the
+        model's template refuses the conversation, or no answer can match the schema;
+        `GrammarError` where the schema is too complex.
         """
         is_large = conversation.characters > ENCODE_IN_LOOP_CHARACTERS
         ordered = await self._run(is_large, canonical, conversation)
@@ -98,34 +98,34 @@ class ServedModel:
         return Encoded(ordered, digests, prompt, conversation.tools, grammar, salt)
 
     async def encode_text(self, prompt: str | tuple[int, ...]) -> tuple[int, ...]:
-        """The tokens of a text; tokens are what they are.
+        """Return the tokens of a text; tokens are returned unchanged.
 
-        Raises `InvalidRequestError` for a text that has none, `PromptTooLongError` for one that is not tokenised because it cannot fit the context.
+        Raises `InvalidRequestError` for a text without tokens, `PromptTooLongError` before tokenising for a text that cannot fit the context.
         """
         if isinstance(prompt, tuple):
             return prompt
         self._refuse_too_long(len(prompt))
-        await trio.lowlevel.checkpoint()  # there may be thousands of them
+        await trio.lowlevel.checkpoint()  # a request may have thousands of texts
         tokens = await self._run(len(prompt) > ENCODE_IN_LOOP_CHARACTERS, self.codec.encode_text, prompt)
         if not tokens:
             raise InvalidRequestError("an empty text cannot be read", "prompt", quotes=False)
         return tokens
 
     def _refuse_too_long(self, characters: int) -> None:
-        """Raises `PromptTooLongError` for a text of more bytes than the longest tokens of a whole context: tokenising takes 200 times its bytes."""
+        """Raise `PromptTooLongError` for a text with more bytes than a context of the longest tokens: tokenising takes 200 times its bytes."""
         longest, limit = self.codec.longest_token_bytes, self.card.context_length
         fewest_tokens = math.ceil(characters / longest) if longest else 0
         if fewest_tokens > limit:
             raise PromptTooLongError(fewest_tokens, limit)
 
     async def _grammar(self, conversation: Conversation, opening: str) -> Grammar | None:
-        """The grammar of a form, unless it takes too long."""
+        """Compile the grammar of an answer. Raises `GrammarError` if that takes too long."""
         with trio.move_on_after(COMPILE_SECONDS):
             return await self.compilers(self.codec.grammar, conversation, opening)
-        raise GrammarError(f"it is not understood within {COMPILE_SECONDS:.0f} s")
+        raise GrammarError(f"compiling the schema took longer than {COMPILE_SECONDS:.0f} s")
 
     async def embed(self, tokens: tuple[int, ...]) -> tuple[float, ...]:
-        """The vector of a text. Raises `StepFailedError`."""
+        """Return the vector of a text. Raises `StepFailedError`."""
         async with self._embedders:
             return await self.engine.runner.embed(tokens, self.card.embeds.pooling)
 
@@ -136,7 +136,7 @@ class ServedModel:
 
 
 def _with_named_tool(ordered: Conversation, offered: Sequence[Tool]) -> Conversation:
-    """A conversation with the tool in it that has to be called, also where the model has not been told of it."""
+    """Return the conversation with the tool that has to be called, even if the prompt does not list that tool."""
     told = {tool.name for tool in ordered.tools}
     named = tuple(tool for tool in offered if tool.name == ordered.choice.name and tool.name not in told)
     return attrs.evolve(ordered, tools=(*ordered.tools, *named))

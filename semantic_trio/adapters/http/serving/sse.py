@@ -1,6 +1,6 @@
-"""Server-sent events: a generation as a stream of bytes that stays alive while nothing comes, and ends cleanly only when it is complete.
+"""Server-sent events: an answer as a stream that stays alive in pauses, and ends cleanly only when the answer is complete.
 
-Knows events and silence. Each protocol's own words are its `StreamEncoder`.
+Knows events and pauses. The events of each protocol come from its `StreamEncoder`.
 """
 
 from collections.abc import AsyncGenerator, Sequence
@@ -18,43 +18,43 @@ from semantic_trio.domain.generation import Failed, Finished
 
 
 class StreamAbortedError(Exception):
-    """The stream has told its error; raised so that the connection is dropped and nobody takes the part for the whole."""
+    """The stream has sent its error event; raised so that the connection is dropped and no client takes the part for the whole."""
 
 
-Piece = TypeVar("Piece")  # what an answer consists of: a part of it, or of one of several
+Piece = TypeVar("Piece")  # of an answer, or of one of several answers
 Told_co = TypeVar("Told_co", covariant=True)
 Heard_contra = TypeVar("Heard_contra", contravariant=True)
 
 
 class EventSource(Protocol[Told_co]):
-    """Where events come from: an answer, several, or what stands for one until there is one."""
+    """A source of events: an answer, several answers, or a turn that waits for its answer."""
 
     async def receive(self) -> Sequence[Told_co | Finished | Failed]:
-        """All events that have come, as soon as there is one; neighbouring pieces of a text or a thought are one. Cancelling it loses nothing."""
+        """Return all events that have arrived, at least one; adjacent chunks of a text or a thought are joined. Cancellation loses nothing."""
 
 
 class StreamEncoder(Protocol[Heard_contra]):
-    """A protocol's events."""
+    """Encodes the events of one stream in a protocol."""
 
     @property
     def ping(self) -> bytes:
-        """Means nothing, and keeps the connection and its client's patience alive."""
+        """An event without meaning, which keeps the connection and the client's patience alive."""
 
     def opening(self) -> bytes:
-        """What is sent before anything is known."""
+        """Encode what is sent before the first part."""
 
     def part(self, part: Heard_contra) -> bytes:
-        """More of the answer: of its text, of a thought, of a call. Empty where clients are not told of it."""
+        """Encode a part of the answer: text, thought or call. Empty where the protocol has no event for the part."""
 
     def ending(self, finished: Finished) -> bytes:
-        """All that follows the last token."""
+        """Encode everything after the last part."""
 
     def failure(self, error: SemanticError) -> bytes:
-        """The last words of a stream that failed."""
+        """Encode the error at the end of a failed stream."""
 
 
 def event_stream(events: EventSource[Piece], encoder: StreamEncoder[Piece], pace: WritePace, ping_seconds: float) -> Response:
-    """The answer that streams a generation."""
+    """Return the response that streams an answer."""
     response = Response(_stream(events, encoder, pace, ping_seconds), content_type="text/event-stream; charset=utf-8")
     response.timeout = None  # the framework's own would end a long stream silently
     response.headers["cache-control"] = "no-cache"
@@ -63,7 +63,7 @@ def event_stream(events: EventSource[Piece], encoder: StreamEncoder[Piece], pace
 
 
 def encode_event(data: object, name: str | None = None) -> bytes:
-    """One event."""
+    """Encode one event."""
     line = b"data: " + encode_json(data) + b"\n\n"
     return line if name is None else b"event: " + name.encode() + b"\n" + line
 
@@ -74,7 +74,7 @@ async def _stream(events: EventSource[Piece], encoder: StreamEncoder[Piece], pac
     while not isinstance(last, Finished):
         told = b""
         with trio.move_on_after(ping_seconds):
-            while not told:  # of some events a client is told nothing: it needs pings meanwhile
+            while not told:  # some events are not sent: the client needs pings meanwhile
                 arrived = await events.receive()
                 last, told = arrived[-1], b"".join(_encoded(event, encoder) for event in arrived)
                 if not told:

@@ -1,6 +1,6 @@
-"""Connections of one server: how many there may be, and which of them is closed for a new one.
+"""Connections of one server: their limit, and which of them is closed for a new one.
 
-Knows which connections wait for their clients, and since when. Knows nothing of HTTP.
+Knows which connections wait for their clients, and for how long. Knows nothing of HTTP.
 """
 
 import errno
@@ -14,13 +14,13 @@ import trio
 
 log = structlog.get_logger(__name__)
 
-# Connections at the same time, where the limit on descriptors leaves as many: each stream of an agent is one.
+# Connections at the same time, where the limit on descriptors allows: each stream of an agent is one.
 MOST_CONNECTIONS = 1_024
-# Part of the descriptors that connections may take: files, models and the database need the rest.
+# Divisor of the descriptor limit: connections may take half, files, models and the database need the rest.
 SHARE_OF_DESCRIPTORS = 2
-# Errors of `accept` that pass: no descriptor or no memory is left, in this process or on this machine.
+# Temporary errors of `accept`: this process or this machine has no descriptor or memory left.
 PASSING_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-# Seconds before such an `accept` is tried again, and between two log lines about the same trouble.
+# Seconds before `accept` is tried again after such an error, and between two log lines about the same trouble.
 RETRY_SECONDS, LOG_SECONDS = 0.1, 60.0
 
 Serve = Callable[[trio.SocketStream], Awaitable[None]]
@@ -28,18 +28,18 @@ Accept = Callable[[], Awaitable[trio.SocketStream]]
 
 
 class Connection(Protocol):
-    """One connection as seen from here."""
+    """A connection that can be counted and dropped."""
 
     @property
     def waiting_since(self) -> float | None:
-        """Time from which its client has owed it a request, or the rest of one; None while a whole request is under way."""
+        """Time since which the connection waits for a request of its client, or for the rest of one; None while a request is being answered."""
 
     def drop(self) -> None:
-        """Close it at once."""
+        """Close the connection at once."""
 
 
 def most_connections() -> int:
-    """Connections that fit the limit on descriptors of this process."""
+    """Return the number of connections that the descriptor limit of this process allows."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return MOST_CONNECTIONS if soft == resource.RLIM_INFINITY else max(1, min(MOST_CONNECTIONS, soft // SHARE_OF_DESCRIPTORS))
 
@@ -50,12 +50,12 @@ class Connections:
 
     limit: int
     _all: set[Connection] = attrs.field(init=False, factory=set)
-    _accepted: int = attrs.field(init=False, default=0)  # those that are not among `_all` yet too
+    _accepted: int = attrs.field(init=False, default=0)  # including connections that are not in `_all` yet
     _ended: trio.Event = attrs.field(init=False, factory=trio.Event)
     _logged_at: float | None = attrs.field(init=False, default=None)
 
     async def accept(self, listener: trio.SocketListener, serve: Serve, nursery: trio.Nursery) -> None:
-        """Serve whoever connects, each in a task of the nursery, as far as the limit allows. Runs until cancelled; closes the listener."""
+        """Serve each new connection in a task of the nursery, within the limit. Runs until cancelled; closes the listener."""
         async with listener:
             while True:
                 await self._room()
@@ -68,7 +68,7 @@ class Connections:
         self._all.add(connection)
 
     def discard(self, connection: Connection) -> None:
-        """Forget a connection that has ended."""
+        """Remove a connection that has ended."""
         self._all.discard(connection)
 
     async def _serve(self, serve: Serve, stream: trio.SocketStream) -> None:
@@ -80,7 +80,7 @@ class Connections:
             self._ended = trio.Event()
 
     async def _room(self) -> None:
-        """Wait until one more connection is allowed. The connection that has waited longest for its client is dropped; answers are left alone."""
+        """Wait until one more connection is allowed. Drops the connection that has waited longest for its client."""
         while self._accepted >= self.limit:
             self._log_once_a_minute("connections are at their limit: those that wait longest for their clients are closed", limit=self.limit)
             waiting = [(since, connection) for connection in self._all if (since := connection.waiting_since) is not None]

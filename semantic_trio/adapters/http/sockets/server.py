@@ -1,6 +1,6 @@
 """Sockets, HTTP/1.1 and HTTP/2 without TLS: hypercorn, contained.
 
-Knows connections. Knows nothing of the application behind them. What hypercorn 0.18.0 does not do itself is done here: an exception in one
+Knows connections. Knows nothing of the application. Does what hypercorn 0.18.0 does not do itself: an exception in one
 connection stays in it, a client that does not read is dropped after a while, and the sockets are bound before anything else happens. The
 reproductions are tests/http/test_containment.py: when they pass with hypercorn's own `serve`, delete this class.
 """
@@ -27,9 +27,9 @@ from semantic_trio.adapters.http.sockets.connections import Connections, most_co
 
 log = structlog.get_logger(__name__)
 
-# Connections the kernel holds for us while we are busy: the storm of 200 clients must not see a refusal.
+# Connections that the kernel queues while the server is busy: a storm of 200 clients must not see a refusal.
 BACKLOG = 512
-# How long an idle connection stays open. Clients pool connections for 5 s (httpx) to minutes; one that closes first races with their next request.
+# Seconds an idle connection stays open. Clients pool connections for 5 s (httpx) to minutes; closing first races with their next request.
 KEEP_ALIVE_SECONDS = 75
 # Seconds from the first byte of a request to the end of its headers, whose bytes may come as slowly as they like within.
 HEAD_SECONDS = 15
@@ -38,18 +38,18 @@ MAX_HEADER_BYTES = 65_536
 
 
 class ContainedConfig(Config):
-    """Hypercorn's settings and ours."""
+    """Hypercorn's settings, and those of this module."""
 
     write_timeout_seconds: float = 10.0
     head_seconds: float = HEAD_SECONDS
 
 
 class ContainedServer(TCPServer):
-    """One connection, whose failures are its own."""
+    """One connection; its failures end no other connection."""
 
     config: ContainedConfig
     stream: trio.SocketStream  # type: ignore[assignment]  # hypercorn annotates TLS streams alone and takes both
-    _has_left = False  # the client sends nothing more
+    _has_left = False  # True after the client's last byte
     _idle: trio.CancelScope | None = None  # of the idle timer, until the next request begins
     _waiting_since: float
 
@@ -62,7 +62,7 @@ class ContainedServer(TCPServer):
             # Hypercorn's own `run` catches OSError alone, and then one malformed WebSocket or h2c upgrade ends the server (hypercorn #225).
             log.warning("connection failed", error=_first_leaf(group))
         finally:
-            self.drop()  # hypercorn does not get to it when it is cancelled
+            self.drop()  # hypercorn does not close a connection whose task is cancelled
 
     @property
     def waiting_since(self) -> float | None:
@@ -95,7 +95,7 @@ class ContainedServer(TCPServer):
             await self._initiate_server_close()
 
     def _begin_head(self) -> None:
-        """Give a request the time for its headers: once, however many bytes of it come."""
+        """Start the deadline for a request's headers: once, however many bytes arrive."""
         if self._idle is not None:
             self._idle.deadline = min(self._idle.deadline, trio.current_time() + self.config.head_seconds)
             self._idle = None
@@ -117,7 +117,7 @@ class ContainedServer(TCPServer):
             await self.protocol.handle(Closed())
 
     def _send_now(self, data: bytes) -> bytes:
-        """Send what the socket takes at once; the rest, which is all of it where the socket fails.
+        """Send what the socket takes at once and return the rest, which is all of it if the socket fails.
 
         Nearly every write of a stream ends here, and costs neither a deadline nor another turn of the event loop.
         """
@@ -154,7 +154,7 @@ async def serve_http(
     shutdown: trio.Event,
     task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve `app` until `shutdown`; then accept nobody, let requests end within `graceful_seconds`, and drop the rest.
+    """Serve `app` until `shutdown`; then accept no connection, let requests end within `graceful_seconds`, and drop the rest.
 
     Reports the bound port once clients can connect. Returns at the latest `graceful_seconds` and one write timeout after `shutdown`.
     Raises `OSError` when the address cannot be bound, before anything else happens.
