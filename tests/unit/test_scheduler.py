@@ -121,6 +121,9 @@ class SchedulerMachine(RuleBasedStateMachine):
                 return
             assert plan.prompt_tokens <= self.limits.chunk_tokens
             assert plan.decode_tokens <= max(12, len(plan.decode))
+            assert all(self._room(decode.row) >= self.device.rows[decode.row] + len(decode.indices) for decode in plan.decode), (
+                "what is read has memory"
+            )
             assert all(decode.indices.stop <= self._sequence(decode.row).max_tokens for decode in plan.decode)
             self._take(self.scheduler.commit(self.device.step(plan, ends)))
 
@@ -129,6 +132,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         for sequence in self.scheduler.lose_rows()[0]:
             self.alive.remove(sequence)
         self.device = Device()
+
+    def _room(self, row: int) -> int:
+        return self.scheduler.memory._rows[row].has_room_for
 
     def _sequence(self, row: int) -> Sequence:
         return next(sequence for sequence in self.alive if sequence.row == row)
