@@ -13,8 +13,8 @@ from semantic_trio.domain.scheduler import Scheduler
 from semantic_trio.domain.speculation import FIRST_DRAFTS, FIRST_PAUSE, LONGEST_PAUSE, NGRAM, PromptLookup, Speculation
 from semantic_trio.domain.steering import Steering
 from semantic_trio.domain.step import Decode, PassSizes, StepPlan
-from semantic_trio.testing import FakeRunner
-from tests.unit.conftest import BUDGET, StartEngine
+from semantic_trio.testing import FakeRunner, MemoryFiles
+from tests.unit.conftest import BUDGET, StartEngine, StartServer
 
 TEXT = tuple(range(100, 120))
 
@@ -255,6 +255,24 @@ async def test_a_turn_that_is_cancelled_among_drafts_keeps_what_it_has_read(
     assert bench.engine.discrepancies == 0
     again = await bench.submit(COPY + forced(), 5, agent="a").result()
     assert again.finished.reuse.tokens > len(COPY) + 4
+
+
+async def test_what_a_row_with_drafts_has_read_comes_back_from_disk(
+    autojump_clock: trio.testing.MockClock, start_server: StartServer, start_engine: StartEngine
+) -> None:
+    files = MemoryFiles()
+    first = await start_server(files)
+    first.engine.scheduler.speculation = speculation = Speculation(8, 32)
+    history = await first.said(COPY, 60, forced=forced(), agent="a")
+    await first.end()
+
+    second = await start_server(files)
+    result = await second.submit(history, 20, agent="a").result()
+    await second.end()
+
+    assert speculation.accepted > 40
+    assert result.finished.reuse.tokens == len(history) - 1
+    assert result.tokens == (await (await start_engine()).submit(history, 20).result()).tokens
 
 
 async def test_a_device_that_takes_no_drafts_gets_none(autojump_clock: trio.testing.MockClock, start_engine: StartEngine) -> None:
