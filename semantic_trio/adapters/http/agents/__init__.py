@@ -1,1 +1,1 @@
-"""Agents of their own: `/v1/agents`, where the server keeps the conversation and only what is new travels."""
+"""Agents as resources: `/v1/agents`, where the server keeps the conversation and a request carries only its new messages."""

@@ -1,4 +1,4 @@
-"""Routes by which agents leave and come, as files."""
+"""Routes that export agents as files, and import them."""
 
 from collections.abc import AsyncGenerator, Iterator
 
@@ -22,25 +22,25 @@ from semantic_trio.domain.agent import OWN_ID_START
 
 log = structlog.get_logger(__name__)
 
-# How long an agent that is asked for may take to be on disk: a long history to a slow disk.
+# Seconds an export waits for the agent to be on disk: a long history to a slow disk.
 EXPORT_SECONDS = 30.0
 
 
 def routes(state: AppState) -> Blueprint:
-    """`/v1/agents/<id>/export` and `import`."""
+    """Build the routes `/v1/agents/<id>/export` and `import`."""
     blueprint = Blueprint("agents-archive", __name__)
 
     @blueprint.get("/v1/agents/<agent_id>/export")
     @document_archive
     @document_faults(OpenAIError, 400, 401, 403, 404, 409)
     async def export_agent(agent_id: str) -> Response:
-        """Give an agent as a file: what it has read and said, and all that is remembered of it, as far as its last whole turn."""
+        """Export an agent as a file: its tokens and everything remembered of it, up to its last whole turn."""
         model, agent = find_agent(state, agent_id)
         record = await persisted_record(model, agent, EXPORT_SECONDS)
         refuse_deleted(agent)
         pieces, in_thread = model.persistence.files.export_agent(record), model.persistence.in_thread
         response = Response(_sent(await in_thread(next, pieces), pieces, in_thread), content_type="application/x-tar")
-        response.timeout = None  # as of all streams: writes have a deadline of their own
+        response.timeout = None  # as for all streams: each write has a deadline of its own
         response.headers["content-disposition"] = f'attachment; filename="{agent.id.lstrip(OWN_ID_START)}.tar"'
         return response
 
@@ -49,14 +49,14 @@ def routes(state: AppState) -> Blueprint:
     @document_response(AgentView, 201)
     @document_faults(OpenAIError, 400, 401, 403, 408, 409, 413, 500, 503)
     async def import_agent(agent_id: str) -> Response:
-        """Take an agent in from a file that was exported for the same model. Other agents use what it brings only with `import_trust = "shared"`."""
+        """Import an agent from a file of the same model. Other agents share its blocks only with `import_trust = "shared"`."""
         model, archive = state.model, current.get().archive
         assert archive is not None, "the gate has received it"
         try:
             agent = await model.archives.take_in(archive, agent_id_in_url(agent_id), model.card.vocabulary)
         finally:
             with trio.CancelScope(shield=True):
-                await model.persistence.in_thread(archive.close)  # which frees as much of the disk as it has: not in the event loop
+                await model.persistence.in_thread(archive.close)  # closing frees the file's space on disk, which takes time: not in the event loop
         log.info("agent imported", agent=agent.id, tokens=agent.tokens, blocks=len(agent.blocks))
         return json_response(agent_view(model, agent), 201)
 
@@ -64,7 +64,7 @@ def routes(state: AppState) -> Blueprint:
 
 
 async def _sent(first: bytes, rest: Iterator[bytes], in_thread: InThread) -> AsyncGenerator[bytes, None]:
-    """The pieces of an archive, each read when the one before is on its way. One that cannot be read drops the connection."""
+    """Yield the chunks of an archive; each is read when the one before is on its way. A read error drops the connection."""
     yield first
     try:
         while piece := await in_thread(_next, rest):
@@ -75,5 +75,5 @@ async def _sent(first: bytes, rest: Iterator[bytes], in_thread: InThread) -> Asy
 
 
 def _next(pieces: Iterator[bytes]) -> bytes:
-    """The next piece that is something; empty after the last."""
+    """Return the next non-empty chunk; empty after the last."""
     return next(filter(None, pieces), b"")

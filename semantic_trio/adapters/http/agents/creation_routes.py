@@ -23,7 +23,7 @@ NO_BODY = b"{}"
 
 
 def routes(state: AppState) -> Blueprint:
-    """`POST /v1/agents` and `/v1/agents/<id>/fork`."""
+    """Build the routes `POST /v1/agents` and `/v1/agents/<id>/fork`."""
     blueprint = Blueprint("agents", __name__)
 
     @blueprint.post("/v1/agents")
@@ -32,7 +32,7 @@ def routes(state: AppState) -> Blueprint:
     @document_response(AgentView, 201)
     @document_faults(OpenAIError, 400, 401, 403, 404, 408, 409, 413, 500, 503)
     async def create_agent() -> Response:
-        """Make an agent, which remembers until it is deleted."""
+        """Create an agent, which exists until it is deleted."""
         wanted = decode(current.get().body or NO_BODY, CreateAgent)
         model = state.resolve(wanted.model or ANY_MODEL)
         model.engine.refuse_when_closed()
@@ -50,7 +50,7 @@ def routes(state: AppState) -> Blueprint:
     @document_response(AgentView, 201)
     @document_faults(OpenAIError, 400, 401, 403, 404, 408, 409, 413, 500, 503)
     async def fork_agent(agent_id: str) -> Response:
-        """Make an agent that remembers what this one does after its last whole turn; both share what is remembered."""
+        """Create an agent with the memory of this one after its last whole turn; both share the blocks."""
         wanted = decode(current.get().body or NO_BODY, ForkAgent)
         model, agent = find_agent(state, agent_id)
         model.engine.refuse_when_closed()

@@ -11,28 +11,28 @@ from semantic_trio.adapters.http.serving.app_state import AppState
 
 
 def routes(state: AppState) -> Blueprint:
-    """`GET /v1/agents`, `/v1/agents/<id>` and `/v1/agents/<id>/last-turn`."""
+    """Build the routes `GET /v1/agents`, `/v1/agents/<id>` and `/v1/agents/<id>/last-turn`."""
     blueprint = Blueprint("agents-inspection", __name__)
 
     @blueprint.get("/v1/agents")
     @document_response(AgentList, 200)
     @document_faults(OpenAIError, 401, 403)
     async def list_agents() -> Response:
-        """List all agents, those nobody has named too."""
+        """List all agents, including those that no client has named."""
         return json_response(agent_list(state))
 
     @blueprint.get("/v1/agents/<agent_id>")
     @document_response(AgentView, 200)
     @document_faults(OpenAIError, 400, 401, 403, 404)
     async def get_agent(agent_id: str) -> Response:
-        """Show what an agent has in memory."""
+        """Return an agent and the size of its memory."""
         return json_response(agent_view(*find_agent(state, agent_id)))
 
     @blueprint.get("/v1/agents/<agent_id>/last-turn")
     @document_response(LastTurn, 200)
     @document_faults(OpenAIError, 400, 401, 403, 404)
     async def get_last_turn(agent_id: str) -> Response:
-        """Tell what the last turn reused, where its prompt left what the agent had read and said, and why no more was reused."""
+        """Return what the last turn reused, where its prompt diverged from the agent's history, and why no more was reused."""
         return json_response(last_turn(*find_agent(state, agent_id)))
 
     return blueprint

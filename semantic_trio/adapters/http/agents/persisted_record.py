@@ -1,4 +1,4 @@
-"""An agent is on disk before something is done that counts on it."""
+"""The record of an agent, once the agent is on disk."""
 
 import trio
 
@@ -6,12 +6,12 @@ from semantic_trio.adapters.http.serving.served_model import ServedModel
 from semantic_trio.domain.agent import Agent
 from semantic_trio.domain.content import AgentRecord
 
-# How long is waited for the device to have done all it was told, which it never has while others keep it busy: most of it follows within a step.
+# Most seconds to wait for the device to be idle, which it never is under load: most of an agent's memory is stored within a step.
 SETTLE_SECONDS = 1.0
 
 
 async def persisted_record(model: ServedModel, agent: Agent, seconds: float) -> AgentRecord:
-    """See `Archives.write_out`. What the agent's last turn has left is stored before it is written."""
+    """See `Archives.write_out`. The blocks of the agent's last turn are stored before they are written."""
     if model.persistence.memory.disk.exists:
         with trio.move_on_after(min(SETTLE_SECONDS, seconds)):
             await model.engine.settle()

@@ -1,6 +1,6 @@
-"""What clients of `/v1/agents` send, what it means, and what they get.
+"""Requests of `/v1/agents`, and the parameters of a generation they stand for.
 
-Knows the wire and the neutral conversation. Says as Chat Completions does what both can say.
+Knows the wire and the neutral conversation. Has the fields of Chat Completions for everything that both can say.
 """
 
 from collections.abc import Sequence
@@ -23,13 +23,13 @@ from semantic_trio.adapters.http.serving.params import GenerationParams, Samplin
 from semantic_trio.domain.conversation import Conversation, Tool
 from semantic_trio.domain.salt import NO_SALT, salt_of
 
-# Tokens of an answer where nothing is said of it: a small model that does not end would go on to the end of its context, for minutes.
+# Default of `max_tokens`: a small model that does not end would fill its context, for minutes.
 DEFAULT_TOKENS = 1024
 
 
 @attrs.frozen
 class CreateAgent:
-    """An agent to begin with."""
+    """An agent to create."""
 
     id: AgentId | None = None
     model: str | None = None
@@ -40,14 +40,14 @@ class CreateAgent:
 
 @attrs.frozen
 class ForkAgent:
-    """What to call the fork."""
+    """The id of a fork."""
 
     id: AgentId | None = None
 
 
 @attrs.frozen(kw_only=True)
 class AgentTurn(ThinkingFields, StructuredOutputFields, UnsupportedFields):
-    """What is said to an agent: `message`, after `messages` where there are any. The answer is asked for as in Chat Completions."""
+    """New messages for an agent: `message`, after `messages` where there are any. The other fields are those of Chat Completions."""
 
     message: str | ChatMessage
     messages: Annotated[list[ChatMessage], msgspec.Meta(max_length=MOST_MESSAGES)] | None = None
@@ -70,7 +70,7 @@ class AgentTurn(ThinkingFields, StructuredOutputFields, UnsupportedFields):
 
 
 def generation_params(request: AgentTurn, model: str, agent: str, tools: Sequence[Tool] = ()) -> GenerationParams:
-    """The meaning of a turn, without the conversation before it; `tools` are those of the agent. Raises `Fault`, `InvalidRequestError`."""
+    """Return the parameters of a turn, with its new messages only; `tools` are those of the agent. Raises `Fault`, `InvalidRequestError`."""
     new = ChatMessage("user", request.message) if isinstance(request.message, str) else request.message
     conversation = Conversation(
         messages_of((*(request.messages or []), new)),

@@ -15,19 +15,19 @@ from semantic_trio.adapters.http.serving.app_state import AppState
 from semantic_trio.adapters.http.serving.deletion import delete_agent_everywhere
 from semantic_trio.domain.errors import DiskRefusedError, PoolExhaustedError
 
-# How long closing an agent waits for its memory to be on disk.
+# Seconds that closing an agent waits for its memory to be on disk.
 CLOSE_SECONDS = 5.0
 
 
 def routes(state: AppState) -> Blueprint:
-    """`/v1/agents/<id>/pin`, `unpin` and `close`; `DELETE /v1/agents/<id>`."""
+    """Build the routes `/v1/agents/<id>/pin`, `unpin` and `close`, and `DELETE /v1/agents/<id>`."""
     blueprint = Blueprint("agents-residency", __name__)
 
     @blueprint.post("/v1/agents/<agent_id>/pin")
     @document_response(AgentView, 200)
     @document_faults(OpenAIError, 400, 401, 403, 404)
     async def pin_agent(agent_id: str) -> Response:
-        """Keep an agent's memory, that of its turns to come too, whatever happens; all pins together may take half of the budget."""
+        """Pin an agent's memory in RAM, including its coming turns; all pins together may take half of the budget."""
         model, agent = find_agent(state, agent_id)
         try:
             model.engine.memory.pin(agent)
@@ -39,7 +39,7 @@ def routes(state: AppState) -> Blueprint:
     @document_response(AgentView, 200)
     @document_faults(OpenAIError, 400, 401, 403, 404)
     async def unpin_agent(agent_id: str) -> Response:
-        """Let an agent's memory be given up again when others need the room."""
+        """Unpin an agent's memory, so that it may be evicted."""
         model, agent = find_agent(state, agent_id)
         model.engine.memory.unpin(agent)
         return json_response(agent_view(model, agent))
@@ -48,9 +48,9 @@ def routes(state: AppState) -> Blueprint:
     @document_response(AgentView, 200)
     @document_faults(OpenAIError, 400, 401, 403, 404)
     async def close_agent(agent_id: str) -> Response:
-        """Give up the RAM of what only this agent has read, its pins too, and keep the agent: its next turn has it from disk, or reads it again."""
+        """Release the RAM of blocks that only this agent uses, pinned or not. Its next turn loads them from disk, or computes them again."""
         model, agent = find_agent(state, agent_id)
-        with contextlib.suppress(DiskRefusedError):  # what is not on disk by then has to be read again
+        with contextlib.suppress(DiskRefusedError):  # blocks that are not on disk by then are computed again
             await persisted_record(model, agent, CLOSE_SECONDS)
         refuse_deleted(agent)
         model.engine.memory.release(agent)
@@ -61,7 +61,7 @@ def routes(state: AppState) -> Blueprint:
     @document_nothing
     @document_faults(OpenAIError, 400, 401, 403, 404)
     async def delete_agent(agent_id: str) -> Response:
-        """Forget an agent, and what nobody but it has read."""
+        """Delete an agent, and the blocks that no other agent has read."""
         await delete_agent_everywhere(*find_agent(state, agent_id))
         return empty_response()
 

@@ -1,7 +1,7 @@
-"""One turn with an agent whose conversation is kept here.
+"""A turn of an agent whose conversation the server keeps.
 
-It waits for its place, is asked from the conversation as that is then, and is added to it when it is over. A turn that fails or is given up adds
-nothing, neither message nor answer, so the same request may be sent again; what was computed for it stays cached.
+A turn waits for its place in the agent's queue, is encoded with the conversation as that is then, and is appended to it when the turn is over.
+A turn that fails or is cancelled appends neither message nor answer, so the same request may be sent again; what was computed for it stays cached.
 """
 
 from collections.abc import Iterable
@@ -21,24 +21,24 @@ from semantic_trio.domain.conversation import NOTHING_SAID, Conversation, Messag
 from semantic_trio.domain.errors import AgentNotFoundError, SemanticError
 from semantic_trio.domain.generation import Failed, Finished
 
-# Said by nobody: where the prompts with the one and with the other part, the next speaker's words begin.
+# Two probe messages: where the prompts with the one and with the other differ, the words of the next message begin.
 SAID_NEXT = tuple(Message(Role.USER, (Text(text),)) for text in ("\N{REPLACEMENT CHARACTER}", "x"))
 
 
 @attrs.define(eq=False)
 class RunningTurn:
-    """A turn from the moment it was asked for: an `EventSource` for streams, `result` for the rest. Its generation ends with the exchange."""
+    """A turn from its arrival on: an `EventSource` for streams, `result` for whole answers. Its generation ends with the exchange."""
 
     state: AppState
     exchange: Exchange
     model: ServedModel
     agent: Agent
     place: QueuePlace
-    params: GenerationParams  # without the messages before; the choices in it are those of this turn alone
+    params: GenerationParams  # with the new messages only; tool choice and format are those of this turn
     _answer: Answer | None = attrs.field(init=False, default=None)
 
     async def begin(self) -> Answer:
-        """Wait for the turn and submit it, once. To be cancelled costs nothing.
+        """Wait for the turn's place and submit it, once. Cancellation loses nothing.
 
         Raises `AgentNotFoundError` for an agent that was deleted meanwhile, `InvalidRequestError` and what `submit` raises.
         """
@@ -52,13 +52,13 @@ class RunningTurn:
         return self._answer
 
     async def result(self) -> WholeAnswer:
-        """The whole turn. Raises what `begin` raises, and the error of a generation that failed."""
+        """Return the whole answer. Raises what `begin` raises, and the error of a failed generation."""
         whole = await (await self.begin()).result()
         self._add(whole.parts_with_cut)
         return whole
 
     async def receive(self) -> list[AnswerEvent]:
-        """See `EventSource`. Errors are events here, for the stream has begun."""
+        """See `EventSource`. Errors are events, for the stream has begun."""
         try:
             answer = await self.begin()
         except SemanticError as error:
@@ -69,7 +69,7 @@ class RunningTurn:
         return events
 
     def _add(self, answer: tuple[Part, ...]) -> None:
-        """The turn is over: it is part of the conversation before its client hears so, and the next one may begin."""
+        """Append the turn to the conversation, before the client sees its end, and let the next turn begin."""
         said = (*self.params.conversation.messages, Message(Role.ASSISTANT, answer))
         self.agent.conversation = _joined(self.agent.conversation, said)
         self.model.engine.memory.write(self.agent)
@@ -77,15 +77,15 @@ class RunningTurn:
 
 
 def refuse_deleted(agent: Agent) -> None:
-    """Raises `AgentNotFoundError` for an agent that was deleted since it was found."""
+    """Raise `AgentNotFoundError` for an agent that was deleted since it was found."""
     if agent.is_deleted:
         raise AgentNotFoundError(agent.id)
 
 
 async def next_prompt_prefix(model: ServedModel, agent: Agent) -> Encoded:
-    """What the next prompt of an agent begins with, whatever it is told; empty where there is no such thing.
+    """Return the prefix that the next prompt of an agent has in any case; empty where there is none.
 
-    For an agent whose clients keep the conversation, its history, unless that was read with another tokenizer or chat template.
+    For an agent whose clients keep the conversation that is its history, unless another tokenizer or chat template has read it.
     """
     fits = model.engine.memory.agents.fits(agent.text_fingerprint)
     if agent.history and fits and not agent.conversation.messages:

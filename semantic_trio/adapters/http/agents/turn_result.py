@@ -1,4 +1,4 @@
-"""What an agent's turn answers: whole, or as events.
+"""The result of an agent's turn, as its client gets it.
 
 Knows the wire and how generations end. Knows nothing of requests.
 """
@@ -14,43 +14,43 @@ from semantic_trio.domain.generation import Finished, FinishReason
 
 @attrs.frozen
 class AgentUsage:
-    """What a turn took."""
+    """Token counts of a turn."""
 
     prompt_tokens: int
     completion_tokens: int
-    cached_tokens: int  # of the prompt that were not computed again
+    cached_tokens: int  # of the prompt, reused from the cache
 
     @classmethod
     def of(cls, finished: Finished) -> "AgentUsage":
-        """The usage of a generation."""
+        """Return the usage of a generation."""
         return cls(finished.prompt_tokens, finished.completion_tokens, finished.reuse.tokens)
 
 
 @attrs.frozen
 class AgentAnswer:
-    """What an agent said."""
+    """The answer of an agent."""
 
     agent: str
     text: str
     thinking: str
     tool_calls: list[FunctionCall]
     finish_reason: FinishReason
-    stop_string: str | None  # that ended it, where one did
+    stop_string: str | None  # the stop string that ended the answer, if one did
     usage: AgentUsage
     cache: Cache
 
 
 @attrs.frozen
 class Warmed:
-    """An agent whose conversation has been read."""
+    """An agent whose conversation is in the cache."""
 
     agent: str
-    tokens: int  # that its next turn finds in memory
+    tokens: int  # in the cache for the next turn
     cache: Cache
 
 
 def agent_answer(agent: str, answer: WholeAnswer) -> AgentAnswer:
-    """The answer of a turn that does not stream."""
+    """Return the whole answer of a turn."""
     finished, said = answer.finished, Message(Role.ASSISTANT, answer.parts_with_cut)
     calls = [function_call(call) for call in said.calls]
     text = "".join(part.text for part in said.parts if isinstance(part, Text))

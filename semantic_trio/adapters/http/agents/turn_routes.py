@@ -1,4 +1,4 @@
-"""Routes that talk with an agent: only what is new travels. Turns of one agent run in the order they were asked, in a line of its own."""
+"""Routes for turns of an agent: a request carries only the new messages. Turns of one agent run in the order of their requests."""
 
 import functools
 
@@ -31,9 +31,9 @@ from semantic_trio.domain.reuse import NOTHING_REUSED
 
 
 def routes(state: AppState) -> Blueprint:
-    """`/v1/agents/<id>/generate` and `warm`."""
+    """Build the routes `/v1/agents/<id>/generate` and `warm`."""
     blueprint = Blueprint("agents-turns", __name__)
-    lines = AgentQueues()
+    queues = AgentQueues()
 
     @blueprint.post("/v1/agents/<agent_id>/generate")
     @document_request(AgentTurn)
@@ -41,13 +41,13 @@ def routes(state: AppState) -> Blueprint:
     @document_stream
     @document_faults(OpenAIError, 400, 401, 403, 404, 408, 413, 429, 500, 503)
     async def generate(agent_id: str) -> Response:
-        """Say something to an agent. Message and answer become part of its conversation when the answer is complete."""
+        """Answer a message to an agent. Message and answer are appended to its conversation when the answer is complete."""
         exchange = current.get()
         request = await parsed(exchange.body, functools.partial(decode, kind=AgentTurn))
         model, agent = find_agent(state, agent_id)
         params = generation_params(request, model.card.id, agent.id, agent.conversation.tools)
         report_unreadable(state, exchange, params.conversation)
-        turn = RunningTurn(state, exchange, model, agent, _join(lines, model, agent, exchange), params)
+        turn = RunningTurn(state, exchange, model, agent, _join(queues, model, agent, exchange), params)
         if request.stream and turn.place.is_first:
             await turn.begin()  # errors of the request have a status while nothing was sent
 
@@ -65,10 +65,10 @@ def routes(state: AppState) -> Blueprint:
     @document_response(Warmed, 200)
     @document_faults(OpenAIError, 400, 401, 403, 404, 429, 500, 503)
     async def warm_agent(agent_id: str) -> Response:
-        """Read an agent's conversation now, system prompt included, so that its next turn finds it read."""
+        """Prefill an agent's conversation, system prompt included, so that its next turn finds it in the cache."""
         exchange = current.get()
         model, agent = find_agent(state, agent_id)
-        await _join(lines, model, agent, exchange).wait()
+        await _join(queues, model, agent, exchange).wait()
         encoded = await next_prompt_prefix(model, agent)
         refuse_deleted(agent)
         if not encoded.prompt.tokens:
@@ -80,12 +80,12 @@ def routes(state: AppState) -> Blueprint:
     return blueprint
 
 
-def _join(lines: AgentQueues, model: ServedModel, agent: Agent, exchange: Exchange) -> QueuePlace:
-    """A place in the agent's line until the request is over. Raises `OverloadedError` where as many wait as may, and at the end of the server."""
-    engine, waiting = model.engine, lines.length(agent)
+def _join(queues: AgentQueues, model: ServedModel, agent: Agent, exchange: Exchange) -> QueuePlace:
+    """Take a place in the agent's queue until the request is over. Raises `OverloadedError` if the queue is full, and at the end of the server."""
+    engine, waiting = model.engine, queues.length(agent)
     engine.refuse_when_closed()
     if waiting > engine.queue_limit:
         raise OverloadedError(waiting, engine.queue_limit, engine.retry_after_seconds)
-    place = lines.join(agent)
+    place = queues.join(agent)
     exchange.stack.callback(place.leave)
     return place

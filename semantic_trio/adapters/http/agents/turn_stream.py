@@ -28,11 +28,11 @@ class TurnEncoder:
     _thoughts: SingleThinkingField = attrs.field(init=False, factory=SingleThinkingField)
 
     def opening(self) -> bytes:
-        """Who speaks."""
+        """Encode the `start` event."""
         return encode_event({"agent": self.agent}, "start")
 
     def part(self, part: AnswerPart) -> bytes:
-        """A piece of the answer. Calls are told when they are whole; one that is not is text."""
+        """Encode a part of the answer. Only whole calls are sent; a call that was cut off is text."""
         match self._thoughts.passed(part):
             case Thinking(text):
                 return encode_event({"text": text}, "thinking")
@@ -44,7 +44,7 @@ class TurnEncoder:
                 return encode_event({"text": text}, "token")
 
     def ending(self, finished: Finished) -> bytes:
-        """Why it ended, the usage, what was reused."""
+        """Encode the `end` event: the reason, the usage, the reuse."""
         end = {
             "agent": self.agent,
             "finish_reason": finished.reason,
@@ -55,7 +55,7 @@ class TurnEncoder:
         return encode_event(end, "end")
 
     def failure(self, error: SemanticError) -> bytes:
-        """The error, in the envelope of plain answers."""
+        """Encode the error, in the envelope of whole responses."""
         fault = fault_of(error, self.protocol)
         is_anthropic = self.protocol is Protocol.ANTHROPIC
         return encode_event(anthropic_error(fault, self.request_id) if is_anthropic else openai_error(fault), "error")

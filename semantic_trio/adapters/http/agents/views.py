@@ -1,4 +1,4 @@
-"""Agents as clients are shown them."""
+"""Agents as clients see them."""
 
 import collections
 import enum
@@ -19,8 +19,8 @@ class AgentState(enum.Enum):
     """Where an agent's memory is."""
 
     LIVE = "live"  # a turn is running
-    WARM = "warm"  # something of it is in RAM
-    COLD = "cold"  # it would have to be read from disk, or computed
+    WARM = "warm"  # some of its blocks are in RAM
+    COLD = "cold"  # its blocks have to be loaded from disk, or computed
 
 
 @attrs.frozen
@@ -30,15 +30,15 @@ class AgentView:
     id: str
     model: str
     state: AgentState
-    tokens: int  # of everything it has read and said
+    tokens: int  # of its history, prompts and answers
     messages: int  # of its conversation
-    blocks: int  # of it that are held, in RAM or on disk
-    bytes: int  # of those that are in RAM
-    disk_bytes: int  # of those that are on disk, where they may be as well
-    shared_blocks: int  # of those that other agents have read too
+    blocks: int  # of its history, in RAM or on disk
+    bytes: int  # of its blocks in RAM
+    disk_bytes: int  # of its blocks on disk, some of which are in RAM too
+    shared_blocks: int  # blocks that other agents have read too
     pinned: bool
-    named: bool  # by a client; others were recognised by what they have read
-    parent: str | None  # whom it was forked from
+    named: bool  # true if a client has named the agent; others were recognised by their prompts
+    parent: str | None  # id of the agent it was forked from
     turns: int
     has_tools: bool
     last_turn: Cache | None
@@ -59,21 +59,21 @@ class AgentList:
 
 @attrs.frozen
 class LastTurn:
-    """What the last turn of an agent reused, and where its prompt left what the agent had read and said, with both around that position."""
+    """The reuse of an agent's last turn, and where its prompt diverged from the agent's history, with the text of both around that position."""
 
     agent: str
     reused: int
     prompt_tokens: int
     source: Source
     cause: MissCause | None
-    lost_tokens: int  # of the agent's history that were not used
-    left_at: int | None  # the first position that differs; null: nowhere
+    lost_tokens: int  # of the agent's history, not reused
+    left_at: int | None  # first position that differs; null: none
     stored_text: str | None
     prompt_text: str | None
 
 
 def find_agent(state: AppState, name: str) -> tuple[ServedModel, Agent]:
-    """The agent of an id, and the model it talks with. Raises `AgentNotFoundError`, or `InvalidRequestError` for what cannot be an id."""
+    """Return the agent of an id, and its model. Raises `AgentNotFoundError`, or `InvalidRequestError` for what cannot be an id."""
     agent_id_in_url(name)
     for model in state.models:
         agent = model.engine.memory.agents.find(name)
@@ -106,14 +106,14 @@ def agent_view(model: ServedModel, agent: Agent) -> AgentView:
 
 
 def agent_list(state: AppState) -> AgentList:
-    """All agents, counted by where their memory is."""
+    """Return all agents, counted by state."""
     views = [agent_view(model, agent) for model in state.models for agent in model.engine.memory.agents]
     counts = collections.Counter(one.state for one in views)
     return AgentList(views, len(views), counts[AgentState.LIVE], counts[AgentState.WARM], counts[AgentState.COLD])
 
 
 def last_turn(model: ServedModel, agent: Agent) -> LastTurn:
-    """What the last turn reused, and why not more; nothing of nothing where there was none. What it shows is the agent's own."""
+    """Return what the last turn reused, and why no more; zeros for an agent without a turn. The texts are the agent's own."""
     turn = agent.last_turn or Turn(NOTHING_REUSED)
     has_left = turn.left_at is not None
     return LastTurn(

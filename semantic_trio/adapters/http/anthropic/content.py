@@ -1,7 +1,7 @@
-"""Blocks of content, and which parts of a conversation that is.
+"""Content blocks, converted to parts of the neutral conversation.
 
-Knows who may use which blocks. Knows nothing of requests. For a block that no model of text can read there are words that say so; one that is not
-known is left out, because histories hold what other servers have said, and clients send new ones every week.
+Knows which role may use which blocks. Knows nothing of requests. A block that a text model cannot read becomes a placeholder; an
+unknown block is left out, because histories hold blocks of other servers, and clients send new ones every week.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -50,14 +50,14 @@ OF_RESULT: Kinds = {**COMMON, "tool_reference": ToolReferenceBlock}
 
 @attrs.frozen
 class Content:
-    """What a message says, and how long the longest of its breakpoints counts."""
+    """The parts of a message, and the highest rank of its breakpoints."""
 
     parts: tuple[Part, ...]
     rank: Rank | None = None
 
 
 def content_of(content: str | Iterable[msgspec.Raw], kinds: Kinds, at: str) -> Content:
-    """A message's content, of the kinds its speaker may use. Raises `Fault` and `InvalidRequestError`, which name the place."""
+    """Convert a message's content, of the kinds its role may use. Raises `Fault` and `InvalidRequestError`, which name the place."""
     if isinstance(content, str):
         return Content((Text(content),))
     blocks = [(_block(raw, kinds, place), place) for raw, place in _placed(content, at)]
@@ -65,12 +65,12 @@ def content_of(content: str | Iterable[msgspec.Raw], kinds: Kinds, at: str) -> C
 
 
 def rank_of(controls: Iterable[CacheControl | None]) -> Rank | None:
-    """The highest there is."""
+    """Return the highest rank; None without a breakpoint."""
     return max((control.rank for control in controls if control is not None), default=None)
 
 
 def object_of(raw: msgspec.Raw, at: str) -> str:
-    """A JSON object as it was written. Raises `InvalidRequestError` where it is none, or no text."""
+    """Return a JSON object as it was written. Raises `InvalidRequestError` for other JSON, and for invalid UTF-8."""
     encoded = bytes(raw)
     if not encoded.startswith(b"{"):
         raise InvalidRequestError("Input should be an object", at, quotes=False)
@@ -108,7 +108,7 @@ def _parts(block: AnyBlock, at: str) -> Iterator[Part]:
 
 
 def _text(block: AnyBlock, at: str) -> Text | None:
-    """The text of a block, or the words that stand for what is no text; None for a block that is left out."""
+    """Return the text of a block, or its placeholder; None for a block that is left out."""
     match block:
         case TextBlock(text=text):
             return Text(text)
@@ -133,7 +133,7 @@ def _document(block: DocumentBlock, at: str) -> Text:
 
 
 def _words(source: msgspec.Raw, kind: str, at: str) -> str:
-    """The text of a document that is one."""
+    """Return the text of a document that is text."""
     if kind == "text":
         return decode(source, PlainTextSource, at).data
     if kind != "content":

@@ -1,6 +1,6 @@
-"""Blocks of content on the wire.
+"""Content blocks of the Messages API, as they are on the wire.
 
-Knows what each kind of block has, and what a message or a result may hold: that is documented, and decoded block by block when it is read.
+Knows the fields of each kind of block, and which blocks a message or a tool result may hold. Blocks are decoded one by one, later.
 """
 
 from typing import Annotated, Literal
@@ -12,14 +12,14 @@ from semantic_trio.domain.eviction import Rank
 
 
 class CacheControl(msgspec.Struct, frozen=True):
-    """A breakpoint: the client will send all up to here again."""
+    """A cache breakpoint: the client will send everything up to here again."""
 
     type: str
     ttl: str | None = None
 
     @property
     def rank(self) -> Rank:
-        """How long it counts."""
+        """The eviction rank of the breakpoint."""
         return Rank.LONG if self.ttl == "1h" else Rank.MARKED
 
 
@@ -32,24 +32,24 @@ class TextBlock(msgspec.Struct, frozen=True):
 
 
 class Block(msgspec.Struct, frozen=True, kw_only=True, tag_field="type"):
-    """What all other blocks have."""
+    """Fields that all other blocks have."""
 
     cache_control: CacheControl | None = None
 
 
 class ThinkingBlock(Block, tag="thinking", frozen=True):
-    """What a model thought in an earlier turn; where that was not shown, the signature has it."""
+    """A thought of an earlier turn; where it was omitted, the signature carries it."""
 
     thinking: str | None = None
     signature: str | None = None
 
 
 class RedactedThinkingBlock(Block, tag="redacted_thinking", frozen=True):
-    """What a model thought in an earlier turn, in words no other server can read."""
+    """An encrypted thought of an earlier turn, which no other server can read."""
 
 
 class ToolUseBlock(Block, tag="tool_use", frozen=True):
-    """A call the assistant has made."""
+    """A tool call of the assistant."""
 
     id: str
     name: str
@@ -57,7 +57,7 @@ class ToolUseBlock(Block, tag="tool_use", frozen=True):
 
 
 class SearchResultBlock(Block, tag="search_result", frozen=True):
-    """Something that was found, and where."""
+    """A search result and its source."""
 
     source: str
     title: str
@@ -95,7 +95,7 @@ class FileSource(msgspec.Struct, frozen=True, tag_field="type", tag="file"):
 
 
 class DocumentBlock(Block, tag="document", frozen=True):
-    """A document; of one that is no text the model is told that there is one."""
+    """A document; one that is no text is replaced by a placeholder."""
 
     source: Annotated[msgspec.Raw, one_of(PlainTextSource, ContentSource, Base64Source, UrlSource, FileSource)]
     title: str | None = None
@@ -103,11 +103,11 @@ class DocumentBlock(Block, tag="document", frozen=True):
 
 
 class ImageBlock(Block, tag="image", frozen=True):
-    """An image: the model is told that there is one."""
+    """An image, which is replaced by a placeholder."""
 
 
 class ToolReferenceBlock(Block, tag="tool_reference", frozen=True):
-    """A tool that was put off and is to be known from here on."""
+    """A reference that loads a deferred tool from here on."""
 
     tool_name: str
 
@@ -116,15 +116,15 @@ KNOWN = ("text", "thinking", "redacted_thinking", "tool_use", "tool_result", "se
 
 
 class Typed(msgspec.Struct, frozen=True):
-    """As much as tells blocks apart."""
+    """The field that distinguishes blocks."""
 
     type: str
 
 
 class OtherBlock(msgspec.Struct, frozen=True):
-    """Any other block, which is left out: what tools of other servers were asked and said, and what is still to be invented.
+    """Any other block, which is left out: calls and results of other servers' tools, and blocks of future versions.
 
-    Of images and files in the words of other protocols the model is told that they are there.
+    Images and files in the words of other protocols are replaced by placeholders.
     """
 
     type: Annotated[str, msgspec.Meta(pattern=rf"^(?!({'|'.join(KNOWN)})$)")]
@@ -135,7 +135,7 @@ ResultContent = Annotated[msgspec.Raw, one_of(TextBlock, ImageBlock, DocumentBlo
 
 
 class ToolResultBlock(Block, tag="tool_result", frozen=True):
-    """What a call came to."""
+    """The result of a tool call."""
 
     tool_use_id: str
     content: str | list[ResultContent] | None = None

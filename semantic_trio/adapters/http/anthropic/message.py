@@ -1,4 +1,4 @@
-"""What the Messages API answers: the blocks of a message, and why it ended.
+"""The message of an answer: its content blocks, and why it ended.
 
 Knows the wire and how generations end. Knows nothing of requests or of events.
 """
@@ -20,7 +20,7 @@ StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "mod
 CUT_OFF: dict[FinishReason, StopReason] = {
     FinishReason.MAX_TOKENS: "max_tokens",
     FinishReason.CONTEXT_FULL: "model_context_window_exceeded",
-    FinishReason.BROKEN_CALL: "max_tokens",  # the only reason by which clients know that a call is not whole
+    FinishReason.BROKEN_CALL: "max_tokens",  # the only reason that tells clients that a call is cut off
 }
 NO_INPUT = msgspec.Raw(b"{}")
 
@@ -32,14 +32,14 @@ class TextContent(msgspec.Struct, frozen=True, tag_field="type", tag="text"):
 
 
 class ThinkingContent(msgspec.Struct, frozen=True, tag_field="type", tag="thinking"):
-    """What the model thought; nothing where the client wants it omitted."""
+    """A thought of the model; empty where the client wants thinking omitted."""
 
     thinking: str
     signature: str
 
 
 class ToolUseContent(msgspec.Struct, frozen=True, tag_field="type", tag="tool_use"):
-    """A call the model makes."""
+    """A tool call of the model."""
 
     id: str
     name: str
@@ -65,30 +65,30 @@ class MessageAnswer:
 
 @attrs.frozen
 class TokenCount:
-    """How many tokens a prompt has."""
+    """The number of tokens of a prompt."""
 
     input_tokens: int
 
 
 @attrs.frozen
 class MessageFormat:
-    """How one answer is told."""
+    """The format of one answer: its id and model, and what its request says about its form."""
 
     message_id: str
     model: str
-    stop_sequences: frozenset[str] = frozenset()  # the client's own; there are others
+    stop_sequences: frozenset[str] = frozenset()  # those of the request; a generation has others too
     display: Display = Display.NONE
     breakpoints: tuple[Breakpoint, ...] = ()
 
     def usage(self, finished: Finished) -> Usage:
-        """What a generation is billed."""
+        """Return the usage of a generation."""
         return usage_of(finished, self.breakpoints)
 
 
 def message_answer(whole: WholeAnswer, answer_format: MessageFormat) -> MessageAnswer:
-    """The answer of a request that does not stream. One that says nothing has no content, as in a stream.
+    """Return the message of a whole answer. An answer without text has no content, as in a stream.
 
-    A call that is not whole is text: an object in its place could be taken for the input of a whole one.
+    A call that was cut off is text: as an object it could be taken for a whole one.
     """
     content = list(_content(whole.parts_with_cut, answer_format.display))
     has_calls = any(isinstance(block, ToolUseContent) for block in content)
@@ -97,7 +97,7 @@ def message_answer(whole: WholeAnswer, answer_format: MessageFormat) -> MessageA
 
 
 def stop_reason_of(finished: Finished, stop_sequences: frozenset[str], *, has_calls: bool) -> tuple[StopReason, str | None]:
-    """Why an answer ended, and the client's stop sequence where that is why. One that calls and was not cut off wants results."""
+    """Return why an answer ended, and the client's stop sequence if that is why. `tool_use` stands for an answer with calls that was not cut off."""
     if finished.reason is FinishReason.STOP_STRING and finished.stop_string in stop_sequences:
         return "stop_sequence", finished.stop_string
     return CUT_OFF.get(finished.reason, "tool_use" if has_calls else "end_turn"), None

@@ -1,4 +1,4 @@
-"""What clients of the Messages API send, and what it means.
+"""Requests of the Messages API, and the parameters of a generation they stand for.
 
 Knows requests and the neutral conversation. Fields that are not named here are accepted and ignored, betas among them: clients send new ones every
 week, and one refusal costs them the request. Histories are taken as they come: a result whose call is gone is what the user says.
@@ -27,19 +27,19 @@ CALL_PREFIX = "toolu_"
 
 
 class UserMessage(msgspec.Struct, frozen=True, tag_field="role", tag="user"):
-    """What the user says, and what calls came to."""
+    """A message of the user, with results of tool calls."""
 
     content: str | list[UserContent]
 
 
 class AssistantMessage(msgspec.Struct, frozen=True, tag_field="role", tag="assistant"):
-    """What the model has said, thought and called."""
+    """A message of the model: text, thinking and calls."""
 
     content: str | list[AssistantContent]
 
 
 class SystemMessage(msgspec.Struct, frozen=True, tag_field="role", tag="system"):
-    """What the client says, where it says it."""
+    """A system message within the conversation."""
 
     content: str | list[SystemContent]
 
@@ -49,7 +49,7 @@ MessageParam = UserMessage | AssistantMessage | SystemMessage
 
 @attrs.frozen
 class Metadata:
-    """Who asks, in words of the client's own."""
+    """Metadata of the client."""
 
     user_id: object = None
 
@@ -64,7 +64,7 @@ class OutputFormat:
 
 @attrs.frozen
 class OutputConfig:
-    """What the answer has to be like, and how much the model is to think."""
+    """The format of the answer, and the effort of thinking."""
 
     format: OutputFormat | None = None
     effort: str | None = None
@@ -103,7 +103,7 @@ class MessagesRequest(CountTokensRequest, UnsupportedFields):
 
 
 def generation_params(request: MessagesRequest, identity: Identity = ANONYMOUS) -> GenerationParams:
-    """What a request means. Raises `Fault` and `InvalidRequestError`, which name the field."""
+    """Return the parameters of a request. Raises `Fault` and `InvalidRequestError`, which name the field."""
     return GenerationParams(
         model=request.model,
         conversation=conversation(request),
@@ -116,7 +116,7 @@ def generation_params(request: MessagesRequest, identity: Identity = ANONYMOUS) 
 
 
 def conversation(request: CountTokensRequest) -> Conversation:
-    """The conversation of a request. An answer goes on with the assistant's last message, where no call is demanded of it.
+    """Return the conversation of a request. An answer continues the assistant's last message, unless a call is required.
 
     Raises `Fault` and `InvalidRequestError`, which name the field.
     """
@@ -130,7 +130,7 @@ def conversation(request: CountTokensRequest) -> Conversation:
 
 
 def _conversation(request: CountTokensRequest) -> Conversation:
-    """System first, then the messages in their order; each breakpoint is the rank of its message, those of tools of the first."""
+    """Build the conversation: the system prompt, then the messages in order. Breakpoints are ranks of messages, those of tools of the first."""
     tools = read_tools(request.tools or ())
     system = [TextBlock("text", request.system)] if isinstance(request.system, str) else request.system or []
     head = Message(Role.SYSTEM, tuple(Text(block.text) for block in system if block.text))
@@ -151,7 +151,7 @@ def _conversation(request: CountTokensRequest) -> Conversation:
 
 
 def _effort_of(config: OutputConfig | None) -> str | None:
-    """How much to think; words that are not known are ignored, as new ones come with every model of the API."""
+    """Return the effort of thinking; unknown words are ignored, as new ones come with every model of the API."""
     return config.effort if config is not None and config.effort in EFFORTS else None
 
 
@@ -184,5 +184,5 @@ def _said(message: MessageParam, at: str) -> tuple[Role, Content]:
 
 
 def _with_its_call(part: Part, called: set[str]) -> Part:
-    """A result whose call is not in the history, as clients that shorten theirs leave some, is text: templates know calls by their ids."""
+    """Return a result whose call is not in the history as text, as in histories that clients shorten: templates look calls up by id."""
     return Text(part.text) if isinstance(part, ToolResult) and part.call_id not in called else part

@@ -1,4 +1,4 @@
-"""Routes of the Messages API. Knows nothing of how an answer comes about."""
+"""Routes of the Messages API. Knows nothing of how an answer is generated."""
 
 import functools
 import uuid
@@ -30,7 +30,7 @@ from semantic_trio.domain.generation import GenerationRequest
 
 
 def routes(state: AppState) -> Blueprint:
-    """`/v1/messages` and `/v1/messages/count_tokens`."""
+    """Build the routes `/v1/messages` and `/v1/messages/count_tokens`."""
     blueprint = Blueprint("anthropic", __name__)
 
     @blueprint.post("/v1/messages")
@@ -62,7 +62,7 @@ def routes(state: AppState) -> Blueprint:
     @document_response(TokenCount, 200)
     @document_faults(AnthropicError, 400, 401, 403, 404, 408, 413, 500)
     async def count_tokens() -> Response:
-        """Count the tokens a conversation would be billed."""
+        """Count the prompt tokens of a conversation."""
         exchange = current.get()
         request, counted = await parsed(exchange.body, _counted)
         model = state.resolve(request.model)
@@ -112,6 +112,6 @@ def _format(request: MessagesRequest, model: ServedModel, breakpoints: tuple[Bre
 
 
 def _expected(model: ServedModel, generation: GenerationRequest) -> Usage:
-    """The usage if the prompt were read now. Some clients read no other than this one, others add what the last one leaves at zero."""
+    """Return the usage if the prompt were read now. Some clients read only this one, others add the zeros of the last one to it."""
     memory, prompt = model.engine.memory, generation.prompt
     return Usage.of(len(prompt), memory.match(memory.run(prompt)).length, 0, generation.breakpoints)

@@ -1,4 +1,4 @@
-"""The answer to a request that only a tool of the provider could serve, such as Claude Code's web searches.
+"""The answer to a request that only a tool of the provider could serve, such as web searches of Claude Code.
 
 Knows tools and choices on the wire. A local model that is asked to search the web invents results; a refusal would make clients send the request
 again, with other fields. So the request is answered with a text that is not the model's.
@@ -14,13 +14,13 @@ from semantic_trio.application.answer import AnswerEvent, WholeAnswer
 from semantic_trio.domain.conversation import Text
 from semantic_trio.domain.generation import Finished, FinishReason
 
-# What a tool does, by the beginning of its type; the rest of a type is a date.
+# Action of a tool, by the beginning of its type; the rest of a type is a date.
 SERVER_TOOL_ACTIONS: Mapping[str, str] = {"web_search": "search the web", "web_fetch": "fetch pages from the web", "code_execution": "run code"}
 
 
 @attrs.frozen
 class FixedAnswer:
-    """An answer without a generation: a text, at once. Takes no tokens."""
+    """An answer without a generation: a fixed text that takes no tokens."""
 
     text: str
 
@@ -31,7 +31,7 @@ class FixedAnswer:
 
     @property
     def whole(self) -> WholeAnswer:
-        """The answer of a request that does not stream."""
+        """Return the whole answer."""
         return WholeAnswer((Text(self.text),), self._finished)
 
     @property
@@ -40,13 +40,13 @@ class FixedAnswer:
 
 
 def fixed_answer(tools: Sequence[AnyTool], choice: ToolChoiceParam | None) -> FixedAnswer | None:
-    """The answer to a request that offers only tools of the provider, or demands one of them; None for all other requests."""
+    """Return the answer to a request that offers only tools of the provider, or demands one of them; None for all other requests."""
     deeds = " or ".join(_deed(tool.type) for tool in _unserved(tools, choice))
     return FixedAnswer(f"This server cannot {deeds}. Nothing was done, and this text is not the model's.") if deeds else None
 
 
 def _unserved(tools: Sequence[AnyTool], choice: ToolChoiceParam | None) -> list[ServerTool]:
-    """The tools without which the request cannot be served as it is meant."""
+    """Return the tools without which the request cannot be served as it is meant."""
     if choice == "none" or isinstance(choice, NoChoice):
         return []
     of_provider = [tool for tool in tools if isinstance(tool, ServerTool)]

@@ -1,6 +1,6 @@
-"""The events of one message.
+"""The events of a message that streams.
 
-Knows what may follow what: blocks in ascending order, each begun, told piece by piece, and ended before the next. Knows nothing of requests.
+Knows the order of events: blocks in ascending order, each started, sent in deltas, and stopped before the next. Knows nothing of requests.
 """
 
 from collections.abc import Iterator
@@ -27,32 +27,32 @@ from semantic_trio.domain.conversation import AnswerPart, CallPiece, CutCall, Te
 from semantic_trio.domain.errors import SemanticError
 from semantic_trio.domain.generation import Finished
 
-# Of a call's arguments, in one event: some clients show them while they come, and all read events of any size.
+# Most characters of a call's arguments in one event: some clients show arguments as they arrive.
 PIECE_CHARACTERS = 4096
 
 
 @attrs.define
 class MessageEncoder:
-    """From `message_start` to `message_stop`. What begins with blanks is held back until it says something: clients send no blank block back."""
+    """Encodes `message_start` to `message_stop`. Leading blanks are held back until text follows: clients send no blank block back."""
 
     answer_format: MessageFormat
     request_id: str
-    expected: Usage  # as far as it is known when the stream opens; the last one counts
+    expected: Usage  # the usage as known when the stream opens; the last one counts
     ping: bytes = encode_event({"type": "ping"}, "ping")
-    _index: int = attrs.field(init=False, default=0)  # of the block that is open or comes next
+    _index: int = attrs.field(init=False, default=0)  # of the open block, or of the next
     _has_calls: bool = attrs.field(init=False, default=False)
-    _kind: type[Text] | type[Thinking] = attrs.field(init=False, default=Text)  # of what is told
-    _pieces: list[str] = attrs.field(init=False, factory=list)  # of it, so far
-    _is_open: bool = attrs.field(init=False, default=False)  # its block has begun
-    _called: int | None = attrs.field(init=False, default=None)  # characters sent of the arguments of the open call; None: none is open
+    _kind: type[Text] | type[Thinking] = attrs.field(init=False, default=Text)  # of the current block
+    _pieces: list[str] = attrs.field(init=False, factory=list)  # text of the current block so far
+    _is_open: bool = attrs.field(init=False, default=False)  # True when the block's start event was sent
+    _called: int | None = attrs.field(init=False, default=None)  # characters sent of the open call's arguments; None: no call is open
 
     def opening(self) -> bytes:
-        """`message_start` and a `ping`: a client that sees these waits."""
+        """Encode `message_start` and a `ping`: a client that gets these waits."""
         message = MessageAnswer(self.answer_format.message_id, self.answer_format.model, [], None, None, self.expected)
         return _event("message_start", message=message) + self.ping
 
     def part(self, part: AnswerPart) -> bytes:
-        """More of the block of its kind, or a block of its own."""
+        """Encode more of the block of the part's kind, or a block of its own."""
         match part:
             case ToolCall():
                 return self._begun(part) + self._arguments(part.arguments[self._called or 0 :]) + self._call_stop()
@@ -67,14 +67,14 @@ class MessageEncoder:
         return b""
 
     def ending(self, finished: Finished) -> bytes:
-        """The block's end, the reason, the usage, the message's end."""
+        """Encode the block's end, the reason, the usage, and the message's end."""
         reason, sequence = stop_reason_of(finished, self.answer_format.stop_sequences, has_calls=self._has_calls)
         delta = {"stop_reason": reason, "stop_sequence": sequence}
         told = _event("message_delta", delta=delta, usage=self.answer_format.usage(finished), semantic_cache=Cache.of(finished.reuse))
         return self._closed() + told + _event("message_stop")
 
     def failure(self, error: SemanticError) -> bytes:
-        """The `error` event."""
+        """Encode the `error` event."""
         fault = fault_of(error, Protocol.ANTHROPIC)
         return encode_event(anthropic_error(fault, self.request_id), "error")
 
@@ -101,7 +101,7 @@ class MessageEncoder:
         return self._block_event("content_block_delta", delta={"type": "thinking_delta", "thinking": text})
 
     def _closed(self) -> bytes:
-        """The end of the open block; what was held back of one that never began is gone."""
+        """Encode the end of the open block; blanks held back for a block that never began are dropped."""
         text = "".join(self._pieces)
         self._pieces.clear()
         if not self._is_open:
@@ -114,14 +114,14 @@ class MessageEncoder:
         return self._block_event("content_block_delta", delta={"type": "signature_delta", "signature": signed})
 
     def _begun(self, call: ToolCall | CallPiece) -> bytes:
-        """The start of a call's block, where that has not begun."""
+        """Encode the start of a call's block, unless it has begun."""
         if self._called is not None:
             return b""
         closed, self._has_calls, self._called = self._closed(), True, 0
         return closed + self._start(ToolUseContent(call.id, call.name, NO_INPUT))
 
     def _arguments(self, arguments: str) -> bytes:
-        """More of the arguments of the open call."""
+        """Encode more of the open call's arguments."""
         self._called = (self._called or 0) + len(arguments)
         deltas = ({"type": "input_json_delta", "partial_json": piece} for piece in _pieces(arguments))
         return b"".join(self._block_event("content_block_delta", delta=delta) for delta in deltas)

@@ -1,4 +1,4 @@
-"""Thoughts on the wire: whether they are wanted, whether they are shown, and the signatures by which those that are not come back.
+"""Thinking in the Messages API: on or off, shown or omitted, and signatures that carry omitted thoughts.
 
 Knows nothing of blocks and events.
 """
@@ -10,21 +10,21 @@ import uuid
 
 import attrs
 
-# Before what a signature has beside its own id; other servers' signatures are theirs to read.
+# Prefix of a signature; signatures of other servers are not read.
 SIGNED = "semantic-trio"
 
 
 class Display(enum.Enum):
-    """How an answer's thoughts are told."""
+    """The display of an answer's thoughts."""
 
     SHOWN = "shown"
-    OMITTED = "omitted"  # a block without words
-    NONE = "none"  # nobody has asked the model to think; some do all the same
+    OMITTED = "omitted"  # a block without text
+    NONE = "none"  # thinking was not asked for; some models think all the same
 
 
 @attrs.frozen
 class ThinkingParam:
-    """Whether the model is to think before it speaks, and of how many tokens at most."""
+    """The request for thinking, and its budget of tokens."""
 
     type: str
     budget_tokens: int | None = None
@@ -32,24 +32,24 @@ class ThinkingParam:
 
     @property
     def is_wanted(self) -> bool:
-        """Whether it is."""
+        """True if thinking is asked for."""
         return self.type != "disabled"
 
 
 def display_of(param: ThinkingParam | None) -> Display:
-    """What a request says of thoughts; one that says nothing wants none."""
+    """Return the display that a request asks for; none without a `thinking` field."""
     if param is None or not param.is_wanted:
         return Display.NONE
     return Display.OMITTED if param.display == "omitted" else Display.SHOWN
 
 
 def signature(hidden: str = "") -> str:
-    """A signature like no other. A thought that is not shown travels in it, so that the model has it in later turns."""
+    """Return a unique signature. It carries an omitted thought, so that the model has the thought in later turns."""
     return f"{SIGNED}.{uuid.uuid4().hex}.{base64.urlsafe_b64encode(hidden.encode()).decode()}"
 
 
 def thought_of(signature: str) -> str:
-    """The thought that travels in a signature, if one does."""
+    """Return the thought that a signature carries, or an empty text."""
     server, _, rest = signature.partition(".")
     if server != SIGNED:
         return ""

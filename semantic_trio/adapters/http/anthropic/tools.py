@@ -1,6 +1,6 @@
-"""Tools on the wire: those a client offers, and what it says of calling them.
+"""Tools and tool choices of the Messages API, as they are on the wire.
 
-Knows definitions and choices, in the shapes of OpenAI's APIs too. Knows nothing of calls. Tools that the server was to run (web searches, sandboxes)
+Knows definitions and choices, in the shapes of OpenAI's APIs too. Knows nothing of calls. Server tools (web searches, sandboxes)
 are not for a local model: they are left out, and not refused. `server_tools` answers requests that only such a tool could serve.
 """
 
@@ -25,7 +25,7 @@ Schema = Annotated[msgspec.Raw, msgspec.Meta(extra_json_schema={"type": ["object
 
 
 class CustomTool(msgspec.Struct, frozen=True):
-    """A tool the client runs."""
+    """A tool that the client runs."""
 
     name: Annotated[str, msgspec.Meta(min_length=1)]
     type: Literal["custom"] | None = None
@@ -56,7 +56,7 @@ class NestedFunction(msgspec.Struct, frozen=True):
 
 
 class ServerTool(msgspec.Struct, frozen=True):
-    """A tool the server was to run."""
+    """A tool that the provider's server would run."""
 
     type: Annotated[str, msgspec.Meta(pattern="^(?!(custom|function)$)")]
     name: str | None = None
@@ -64,7 +64,7 @@ class ServerTool(msgspec.Struct, frozen=True):
 
 
 class Typed(msgspec.Struct, frozen=True):
-    """As much as tells them apart."""
+    """The fields that distinguish shapes of tools."""
 
     type: str | None = None
     function: object = None
@@ -77,29 +77,29 @@ ToolParam = Annotated[msgspec.Raw, one_of(CustomTool, FlatFunction, NestedFuncti
 
 
 class Choice(msgspec.Struct, frozen=True, tag_field="type"):
-    """What all choices have."""
+    """Fields that all choices have."""
 
     disable_parallel_tool_use: bool | None = None
 
 
 class AutoChoice(Choice, tag="auto", frozen=True):
-    """It may call."""
+    """The model may call tools."""
 
 
 class AnyChoice(Choice, tag="any", frozen=True):
-    """It has to call."""
+    """The model has to call a tool."""
 
 
 class RequiredChoice(Choice, tag="required", frozen=True):
-    """It has to call, in the words of OpenAI's APIs."""
+    """The model has to call a tool, in the words of OpenAI's APIs."""
 
 
 class NoChoice(Choice, tag="none", frozen=True):
-    """It may not call."""
+    """The model may not call a tool."""
 
 
 class NamedChoice(Choice, tag="tool", kw_only=True, frozen=True):
-    """It has to call this one."""
+    """The model has to call the named tool."""
 
     name: str
 
@@ -111,7 +111,7 @@ class FunctionName(msgspec.Struct, frozen=True):
 
 
 class FunctionChoice(Choice, tag="function", frozen=True):
-    """It has to call this one, in the words of OpenAI's APIs."""
+    """The model has to call the named tool, in the words of OpenAI's APIs."""
 
     name: str | None = None
     function: FunctionName | None = None
@@ -123,12 +123,12 @@ WORDS: Mapping[str, TaggedChoice] = {"auto": AutoChoice(), "any": AnyChoice(), "
 
 
 def read_tools(raws: Iterable[msgspec.Raw]) -> list[AnyTool]:
-    """The tools of a request. Raises `Fault` that names the place."""
+    """Decode the tools of a request. Raises `Fault` that names the place."""
     return [_tool(raw, f"tools.{index}") for index, raw in enumerate(raws)]
 
 
 def neutral(tools: Iterable[AnyTool]) -> tuple[Tool, ...]:
-    """Those the client runs."""
+    """Return the tools that the client runs."""
     return tuple(
         Tool(
             tool.name,
@@ -143,7 +143,7 @@ def neutral(tools: Iterable[AnyTool]) -> tuple[Tool, ...]:
 
 
 def choice_of(param: ToolChoiceParam | None, tools: list[AnyTool], *, is_single: bool = False) -> ToolChoice:
-    """The choice a request makes. Raises `InvalidRequestError` where it demands a tool that it does not offer."""
+    """Return the tool choice of a request. Raises `InvalidRequestError` for a tool that is not offered."""
     choice = WORDS[param] if isinstance(param, str) else param
     name = demanded_name(choice)
     if name is not None and name not in {tool.name for tool in tools}:
@@ -161,7 +161,7 @@ def choice_of(param: ToolChoiceParam | None, tools: list[AnyTool], *, is_single:
 
 
 def demanded_name(choice: ToolChoiceParam | None) -> str | None:
-    """The name of the tool that has to be called. Raises `InvalidRequestError` for a function without a name."""
+    """Return the name of the tool that has to be called. Raises `InvalidRequestError` for a function without a name."""
     match choice:
         case NamedChoice(name=name):
             return name

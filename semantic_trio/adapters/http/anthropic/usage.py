@@ -1,4 +1,4 @@
-"""What a request is billed, in the words of the Messages API. Knows numbers alone."""
+"""The usage of a request, in the words of the Messages API. Knows numbers alone."""
 
 from collections.abc import Iterable
 
@@ -11,7 +11,7 @@ from semantic_trio.domain.generation import Finished
 
 @attrs.frozen
 class CacheCreation:
-    """What was written to memory, by how long the client wants it kept."""
+    """Tokens written to the cache, by the time to live that the client asks for."""
 
     ephemeral_5m_input_tokens: int = 0
     ephemeral_1h_input_tokens: int = 0
@@ -19,7 +19,7 @@ class CacheCreation:
 
 @attrs.frozen
 class Usage:
-    """What a request is billed: each token of the prompt once."""
+    """The usage of a request: each token of the prompt counts once."""
 
     input_tokens: int
     output_tokens: int
@@ -29,7 +29,7 @@ class Usage:
 
     @classmethod
     def of(cls, prompt_tokens: int, reused: int, output_tokens: int, breakpoints: Iterable[Breakpoint] = ()) -> "Usage":
-        """Read from memory, or computed: up to the last breakpoint that is written to memory, beyond it plain input."""
+        """Count tokens read from the cache, tokens written to it up to the last breakpoint, and plain input behind that."""
         marked = [place for place in breakpoints if place.rank is not Rank.PLAIN]
         for_long = max((place.position for place in marked if place.rank is Rank.LONG), default=0)
         written = max(max((place.position for place in marked), default=0) - reused, 0)
@@ -39,5 +39,5 @@ class Usage:
 
 
 def usage_of(finished: Finished, breakpoints: Iterable[Breakpoint]) -> Usage:
-    """The usage of a generation."""
+    """Return the usage of a generation."""
     return Usage.of(finished.prompt_tokens, finished.reuse.tokens, finished.completion_tokens, breakpoints)

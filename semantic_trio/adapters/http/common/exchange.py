@@ -1,4 +1,4 @@
-"""One request and what is known of its response: its id, its body, what it holds and how it ended.
+"""A request and what is known of its response: its id, its body, what it holds and how it ended.
 
 Knows nothing of protocols' bodies. Everything pushed on `stack` is released however the request ends: response, error, or a lost client.
 """

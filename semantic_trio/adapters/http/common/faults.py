@@ -163,7 +163,7 @@ def envelope(fault: Fault, protocol: Protocol, request_id: str) -> bytes:
 
 @attrs.frozen
 class AnthropicErrorDetail:
-    """What went wrong."""
+    """The kind and the message of an error."""
 
     type: str
     message: str
@@ -180,7 +180,7 @@ class AnthropicError:
 
 @attrs.frozen
 class OpenAIErrorDetail:
-    """What went wrong."""
+    """The kind and the message of an error."""
 
     message: str
     type: str

@@ -1,4 +1,4 @@
-"""What form an answer is to have, in the words of OpenAI's APIs.
+"""The response format of an answer, in the words of OpenAI's APIs.
 
 Knows the wire. Knows nothing of grammars.
 """
@@ -18,7 +18,7 @@ FormatName = Annotated[str, msgspec.Meta(pattern=FORMAT_NAME)]
 
 @attrs.frozen
 class NamedSchema:
-    """A schema. It is kept to whether it is `strict` or not."""
+    """A schema. Answers match it whether it is `strict` or not."""
 
     name: FormatName
     schema: dict[str, object] | None = None
@@ -27,7 +27,7 @@ class NamedSchema:
 
 
 class AnyTextForm(msgspec.Struct, frozen=True, tag_field="type", tag="text"):
-    """Anything."""
+    """Any text."""
 
 
 class JsonObjectForm(msgspec.Struct, frozen=True, tag_field="type", tag="json_object"):
@@ -37,7 +37,7 @@ class JsonObjectForm(msgspec.Struct, frozen=True, tag_field="type", tag="json_ob
 
 
 class JsonSchemaForm(msgspec.Struct, frozen=True, tag_field="type", tag="json_schema"):
-    """JSON of a schema, which stands in an object of its own, or beside the type as the Responses API has it."""
+    """JSON that matches a schema, which is an object, or stands beside the type as in the Responses API."""
 
     json_schema: NamedSchema | None = None
     schema: dict[str, object] | None = None
@@ -49,7 +49,7 @@ ResponseFormat = AnyTextForm | JsonObjectForm | JsonSchemaForm
 
 
 def schema_of(wanted: ResponseFormat | None) -> str | None:
-    """The schema of an answer; None where it may say anything. Raises `InvalidRequestError` where a schema is announced and missing."""
+    """Return the schema of an answer; None for any text. Raises `InvalidRequestError` if a schema is announced and missing."""
     match wanted:
         case JsonObjectForm(schema=schema):
             return schema_text(schema)
@@ -61,5 +61,5 @@ def schema_of(wanted: ResponseFormat | None) -> str | None:
 
 
 def schema_text(schema: dict[str, object] | None) -> str:
-    """A schema as text, its keys in their order; of none, that of any object."""
+    """Return a schema as text, its keys in their order; without a schema, that of any object."""
     return ANY_OBJECT if schema is None else msgspec.json.encode(schema).decode()

@@ -1,1 +1,1 @@
-"""What every request passes before and after its handler: paths, access rules, bodies, memory, the log line."""
+"""The way of every request to its handler and back: paths, access rules, bodies, memory, the log line."""

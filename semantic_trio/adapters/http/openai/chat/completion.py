@@ -1,4 +1,4 @@
-"""What the Chat Completions API answers: a whole completion, or its chunks.
+"""Chat completions: whole answers in the words of the API.
 
 Knows the wire and how generations end. Knows nothing of requests.
 """
@@ -22,7 +22,7 @@ from semantic_trio.domain.generation import Finished
 
 @attrs.frozen
 class CalledFunction:
-    """A function and what it is called with."""
+    """A called function and its arguments."""
 
     name: str
     arguments: str  # JSON
@@ -30,7 +30,7 @@ class CalledFunction:
 
 @attrs.frozen
 class CalledCustom:
-    """A tool that takes text, and that text."""
+    """A called custom tool and its text."""
 
     name: str
     input: str
@@ -38,7 +38,7 @@ class CalledCustom:
 
 @attrs.frozen
 class FunctionCall:
-    """A call of a function, or of a tool that takes text."""
+    """A call of a function or of a custom tool."""
 
     id: str
     function: CalledFunction | msgspec.UnsetType = msgspec.UNSET
@@ -48,7 +48,7 @@ class FunctionCall:
 
 @attrs.frozen
 class AnswerMessage:
-    """What the assistant says, thinks and calls."""
+    """The assistant's text, thinking and calls."""
 
     content: str | None
     role: Literal["assistant"] = "assistant"
@@ -59,7 +59,7 @@ class AnswerMessage:
 
 @attrs.frozen
 class Choice:
-    """One answer."""
+    """One answer of a completion."""
 
     message: AnswerMessage
     finish_reason: Reason
@@ -81,15 +81,15 @@ class ChatAnswer:
 
 @attrs.frozen
 class CompletionFormat:
-    """How this client is told of an answer."""
+    """The format of the answers to one request."""
 
     head: Head
-    customs: frozenset[str] = frozenset()  # names of tools that take text
-    token_bytes: TokenBytes | None = None  # None: nothing is told of tokens
+    customs: frozenset[str] = frozenset()  # names of custom tools, which take text
+    token_bytes: TokenBytes | None = None  # None: no log-probabilities are sent
 
 
 def chat_completion(answer_format: CompletionFormat, answers: Sequence[WholeAnswer]) -> ChatAnswer:
-    """The answer of a request that does not stream."""
+    """Return the completion of whole answers."""
     choices = [_choice(answer_format, index, answer) for index, answer in enumerate(answers)]
     usage = CompletionUsage.of(together([answer.finished for answer in answers]), sum(answer.thought_tokens for answer in answers))
     return ChatAnswer(answer_format.head.id, answer_format.head.created, answer_format.head.model, choices, usage)
@@ -110,18 +110,18 @@ def _choice(answer_format: CompletionFormat, index: int, answer: WholeAnswer) ->
 
 
 def tool_call(call: ToolCall, customs: frozenset[str]) -> FunctionCall:
-    """A call in the API's words."""
+    """Return a call in the words of the API."""
     if call.name in customs:
         return FunctionCall(call.id, custom=CalledCustom(call.name, custom_input(call.arguments)), type="custom")
     return function_call(call)
 
 
 def function_call(call: ToolCall | CallPiece | CutCall) -> FunctionCall:
-    """A call of a function in the API's words; of one that is not whole, the beginning."""
+    """Return a function call in the words of the API; of a call that is cut off, its beginning."""
     return FunctionCall(call.id, CalledFunction(call.name, call.arguments))
 
 
 def reason_of(finished: Finished, *, has_calls: bool) -> Reason:
-    """Why an answer ended; one that calls and was not cut off wants results."""
+    """Return the finish reason: `tool_calls` for an answer with calls that was not cut off."""
     reason = REASONS[finished.reason]
     return "tool_calls" if has_calls and reason == "stop" else reason

@@ -1,7 +1,7 @@
-"""Parts of a chat message on the wire, and which parts of a conversation they are.
+"""Content parts of chat messages, and their conversion to parts of the neutral conversation.
 
-Knows what each kind of part has, in the words of Messages and Responses too, for clients keep histories of several servers. Knows nothing of
-requests. Parts of unknown types are left out.
+Knows the fields of each kind of part, in the words of Messages and Responses too, for clients keep histories of several servers. Knows nothing
+of requests. Parts of unknown types are left out.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ TEXTS = ("text", "input_text", "output_text")
 
 
 class Typed(msgspec.Struct, frozen=True):
-    """As much as tells parts apart."""
+    """The field that distinguishes parts."""
 
     type: str
 
@@ -31,7 +31,7 @@ class TextPart(msgspec.Struct, frozen=True):
 
 
 class RefusalPart(msgspec.Struct, frozen=True, tag_field="type", tag="refusal"):
-    """The words in which something was refused."""
+    """The text of a refusal."""
 
     refusal: str
 
@@ -43,14 +43,14 @@ class ThinkingPart(msgspec.Struct, frozen=True, tag_field="type", tag="thinking"
 
 
 class ReasoningPart(msgspec.Struct, frozen=True, tag_field="type", tag="reasoning"):
-    """A thought of an earlier turn, as other clients have it; only one that is a text is read."""
+    """A thought of an earlier turn, as other clients have it; only text is read."""
 
     text: object = None
     reasoning: object = None
 
     @property
     def thought(self) -> str:
-        """The text of the thought."""
+        """Return the text of the thought."""
         return next((found for found in (self.text, self.reasoning) if isinstance(found, str)), "")
 
 
@@ -63,7 +63,7 @@ class ToolUsePart(msgspec.Struct, frozen=True, tag_field="type", tag="tool_use")
 
 
 class UnreadablePart(msgspec.Struct, frozen=True):
-    """An image, a file or a recording: the model is told that it is there."""
+    """An image, a file or a recording, which is replaced by a placeholder."""
 
     type: Annotated[str, msgspec.Meta(pattern=f"^({'|'.join(UNREADABLE)})$")]
     filename: object = None
@@ -84,7 +84,7 @@ ResultContent = Annotated[msgspec.Raw, one_of(TextPart, RefusalPart, UnreadableP
 
 
 class ToolResultPart(msgspec.Struct, frozen=True, tag_field="type", tag="tool_result"):
-    """What a call came to, as Messages has it."""
+    """The result of a call, as Messages has it."""
 
     tool_use_id: str
     content: str | list[ResultContent] | None = None
@@ -107,14 +107,14 @@ ContentPart = Annotated[
 
 
 def parts_of(content: str | Sequence[msgspec.Raw] | None, at: str) -> tuple[Part, ...]:
-    """The parts of a message's content. Raises `Fault` that names the place."""
+    """Convert a message's content. Raises `Fault` that names the place."""
     if isinstance(content, str):
         return (Text(content),)
     return tuple(part for index, raw in enumerate(content or ()) for part in _parts(raw, f"{at}.{index}"))
 
 
 def result_of(call_id: str, content: str | Sequence[msgspec.Raw] | None, at: str, *, is_error: bool = False) -> ToolResult:
-    """The result of a call: its texts, and words for what of it the model cannot read. Raises `Fault` that names the place."""
+    """Return the result of a call: its texts, and placeholders for unreadable content. Raises `Fault` that names the place."""
     texts = [part for part in parts_of(content, at) if isinstance(part, Text)]
     unread = tuple(part.unread for part in texts if part.unread is not None)
     return ToolResult(call_id, "\n\n".join(part.text for part in texts), is_error, unread=unread)
@@ -136,6 +136,6 @@ def _parts(raw: msgspec.Raw, at: str) -> Iterator[Part]:
 
 
 def _file_name(part: UnreadablePart) -> str:
-    """The name of a file, where it has one."""
+    """Return the name of a file, or an empty text."""
     file = part.file.get("filename") if isinstance(part.file, dict) else None
     return next((name for name in (part.filename, file, part.title) if isinstance(name, str)), "")

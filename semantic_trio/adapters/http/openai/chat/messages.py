@@ -26,14 +26,14 @@ RESULT_ROLES = frozenset({"tool", "function"})
 
 @attrs.frozen
 class CalledFunctionParam:
-    """A function and what it was called with."""
+    """A called function and its arguments."""
 
     name: str
     arguments: str | dict[str, object] | None = None
 
     @property
     def written(self) -> str:
-        """The arguments as JSON."""
+        """Return the arguments as JSON."""
         if isinstance(self.arguments, dict):
             return msgspec.json.encode(self.arguments).decode()
         return self.arguments or "{}"
@@ -41,7 +41,7 @@ class CalledFunctionParam:
 
 @attrs.frozen
 class CalledCustomParam:
-    """A tool that takes text, and what it was called with."""
+    """A called custom tool and its text."""
 
     name: str
     input: str | None = None
@@ -49,9 +49,9 @@ class CalledCustomParam:
 
 @attrs.frozen
 class ToolCallParam:
-    """A call the assistant has made."""
+    """A call of the assistant."""
 
-    id: str | None = None  # None: the call has the place of its result
+    id: str | None = None  # None: the call's place in the request is its id
     type: str | None = None
     function: CalledFunctionParam | None = None
     custom: CalledCustomParam | None = None
@@ -59,23 +59,23 @@ class ToolCallParam:
 
 @attrs.frozen
 class ChatMessage:
-    """One turn. System and developer messages stay where they stand."""
+    """One message. System and developer messages keep their place."""
 
     role: Literal["developer", "system", "user", "assistant", "tool", "function"]
     content: str | list[ContentPart] | None = None
     refusal: str | None = None  # of the assistant
-    reasoning_content: str | None = None  # of the assistant, where clients send it back
+    reasoning_content: str | None = None  # of the assistant, from clients that send thinking back
     reasoning: Annotated[object, msgspec.Meta(extra_json_schema={"description": "The same under another name, where it is a text."})] = None
     tool_calls: list[ToolCallParam] | None = None
-    function_call: CalledFunctionParam | None = None  # of the assistant, as it was before there were tools
-    tool_call_id: str | None = None  # of a tool's message: the call it answers
-    name: str | None = None  # of a function's message: what it answers
+    function_call: CalledFunctionParam | None = None  # of the assistant, from the time before tools
+    tool_call_id: str | None = None  # of a tool's message: the id of its call
+    name: str | None = None  # of a function's message: the name of the function
 
 
 def messages_of(messages: Iterable[ChatMessage], at: str = "messages") -> tuple[Message, ...]:
-    """The turns of the neutral conversation. Raises `Fault` that names the place.
+    """Return the messages of the neutral conversation. Raises `Fault` that names the place.
 
-    A call without an id gets one, and a result that names no call is that of the first call which has none yet.
+    A call without an id gets one, and a result without a call's id belongs to the first call that has no result yet.
     """
     turns: list[Message] = []
     open_calls: list[str] = []
@@ -87,7 +87,7 @@ def messages_of(messages: Iterable[ChatMessage], at: str = "messages") -> tuple[
 
 
 def message_of(message: ChatMessage, at: str, open_calls: list[str] | None = None) -> Message:
-    """A turn of the neutral conversation; takes the call it answers from `open_calls`. Raises `Fault` that names the place."""
+    """Return a message of the neutral conversation; removes the call it answers from `open_calls`. Raises `Fault` that names the place."""
     if message.role not in RESULT_ROLES:
         return Message(ROLES[message.role], tuple(_parts(message, at)))
     calls = [] if open_calls is None else open_calls
@@ -98,7 +98,7 @@ def message_of(message: ChatMessage, at: str, open_calls: list[str] | None = Non
 
 
 def _unnamed(name: str, calls: Sequence[str]) -> str:
-    """The id of the call that a result without an id answers."""
+    """Return the id of the call that a result without an id answers."""
     return name if name in calls or not calls else calls[0]
 
 
@@ -107,7 +107,7 @@ def _parts(message: ChatMessage, at: str) -> Iterator[Part]:
     reasoning = message.reasoning if isinstance(message.reasoning, str) else ""
     if thought := message.reasoning_content or reasoning:
         yield Thinking(thought)
-        parts = tuple(part for part in parts if not isinstance(part, Thinking))  # the same once more
+        parts = tuple(part for part in parts if not isinstance(part, Thinking))  # the same thought again
     yield from parts
     if message.refusal:
         yield Text(message.refusal)
@@ -117,7 +117,7 @@ def _parts(message: ChatMessage, at: str) -> Iterator[Part]:
 
 
 def _call(call: ToolCallParam, name: str) -> ToolCall:
-    """A call; `name` is its id where it has none."""
+    """Return a call; `name` is its id where it has none."""
     if call.custom is not None:
         return ToolCall(call.id or name, call.custom.name, custom_call(call.custom.input or ""))
     called = call.function or CalledFunctionParam("")

@@ -1,4 +1,4 @@
-"""What clients of the Chat Completions API send, and what it means.
+"""Requests of the Chat Completions API, and the parameters of a generation they stand for.
 
 Knows the wire and the neutral conversation. Fields that are not named here are accepted and ignored; `min_p`, `top_k` and `session_id` are
 extensions.
@@ -26,7 +26,7 @@ from semantic_trio.domain.errors import InvalidRequestError
 
 @attrs.frozen(kw_only=True)
 class ChatRequest(SampledRequest, ThinkingFields, StructuredOutputFields):
-    """A conversation to go on with."""
+    """A conversation to continue."""
 
     messages: Annotated[list[ChatMessage], msgspec.Meta(min_length=1, max_length=MOST_MESSAGES)]
     max_tokens: MaxTokens | None = None
@@ -47,14 +47,14 @@ class ChatRequest(SampledRequest, ThinkingFields, StructuredOutputFields):
 
 
 def generation_params(request: ChatRequest, identity: Identity = ANONYMOUS) -> GenerationParams:
-    """What a request means. Raises `Fault` and `InvalidRequestError`, which name the field."""
+    """Return the parameters of a request. Raises `Fault` and `InvalidRequestError`, which name the field."""
     found = _asked(request, identity)
     schema = requested_schema(request, {"response_format": found.conversation.schema})
     return attrs.evolve(found, conversation=_continuing(attrs.evolve(found.conversation, schema=schema), request))
 
 
 def _continuing(conversation: Conversation, request: ChatRequest) -> Conversation:
-    """The conversation, its last message to be gone on with where the request demands that. Raises `InvalidRequestError` where it cannot be."""
+    """Return the conversation, marked to continue its last message where the request asks for that. Raises `InvalidRequestError` if it cannot."""
     if not request.continue_final_message:
         if request.add_generation_prompt is False:
             raise InvalidRequestError("false is supported together with continue_final_message alone", "add_generation_prompt", quotes=False)

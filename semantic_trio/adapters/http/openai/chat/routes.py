@@ -1,4 +1,4 @@
-"""Routes of the Chat Completions API. Knows nothing of how an answer comes about."""
+"""Routes of the Chat Completions API. Knows nothing of how an answer is generated."""
 
 import functools
 
@@ -22,7 +22,7 @@ from semantic_trio.application.choices import Choices
 
 
 def routes(state: AppState) -> Blueprint:
-    """`/v1/chat/completions`."""
+    """Build the route `/v1/chat/completions`."""
     blueprint = Blueprint("openai", __name__)
 
     @blueprint.post("/v1/chat/completions")

@@ -28,23 +28,23 @@ class ChatEncoder:
 
     _format: CompletionFormat
     _chunks: Chunks
-    _answers: Sequence[Answer]  # what is read: for what they tell beside their events
+    _answers: Sequence[Answer]  # read for log-probabilities and token counts, which are not among the events
     ping: bytes = PING
-    _calls: Counter[int] = attrs.field(init=False, factory=Counter)  # of each choice
-    _called: dict[int, int] = attrs.field(init=False, factory=dict)  # of each choice with an open call: characters sent of its arguments
+    _calls: Counter[int] = attrs.field(init=False, factory=Counter)  # number of calls, by choice
+    _called: dict[int, int] = attrs.field(init=False, factory=dict)  # characters sent of the open call's arguments, by choice with an open call
     _thoughts: dict[int, SingleThinkingField] = attrs.field(init=False, factory=lambda: defaultdict(SingleThinkingField))
 
     def opening(self) -> bytes:
-        """Who speaks."""
+        """Encode the role of each choice."""
         return b"".join(self._chunk(index, {"role": "assistant", "content": ""}) for index in range(len(self._answers)))
 
     def part(self, part: Chosen) -> bytes:
-        """A piece of one of the answers, or its end."""
+        """Encode a part of one of the answers, or its end."""
         index = part.index
         event = part.event if isinstance(part.event, Finished) else self._thoughts[index].passed(part.event)
         match event:
             case Finished():
-                scores = self._scores(index)  # of tokens whose text was held back to the end
+                scores = self._scores(index)  # of tokens whose text was held back until the end
                 return self._chunk(index, {}, reason_of(event, has_calls=bool(self._calls[index])), scores)
             case Thinking(text):
                 return self._chunk(index, {"reasoning_content": text})
@@ -54,16 +54,16 @@ class ChatEncoder:
                 return self._chunk(index, {"content": text}, scores=self._scores(index))
 
     def ending(self, finished: Finished) -> bytes:
-        """The usage when asked for, the end."""
+        """Encode the usage where it is asked for, and the end."""
         usage = CompletionUsage.of(finished, sum(answer.thought_tokens for answer in self._answers))
         return self._chunks.ending(usage, semantic_cache=Cache.of(finished.reuse))
 
     def failure(self, error: SemanticError) -> bytes:
-        """The error, and no `[DONE]`."""
+        """Encode the error, without `[DONE]`."""
         return failure(error)
 
     def _call(self, index: int, call: ToolCall | CallPiece | CutCall) -> bytes:
-        """A whole call, or more of one. The text of a custom tool comes whole: nothing in it would show that it was cut."""
+        """Encode a whole call, or more of one. The text of a custom tool is sent whole: a text that was cut off could not be recognised."""
         match call:
             case CallPiece(name=name) if name in self._format.customs:
                 return b""
@@ -78,7 +78,7 @@ class ChatEncoder:
         return self._piece(index, call)
 
     def _piece(self, index: int, piece: CallPiece) -> bytes:
-        """More of a call; the first piece says which call that is."""
+        """Encode more of a call; the first chunk has its id and name."""
         is_new = index not in self._called
         self._called[index] = self._called.get(index, 0) + len(piece.arguments)
         if is_new:

@@ -1,1 +1,1 @@
-"""What several of OpenAI's APIs share on the wire."""
+"""Parts of the wire that several of OpenAI's APIs share."""

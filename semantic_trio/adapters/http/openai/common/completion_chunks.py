@@ -1,6 +1,6 @@
-"""The streams of both completions APIs, as far as they are the same: what each chunk begins with, comments, failures, the end.
+"""Chunks, as the streams of both completions APIs have them: the head of each chunk, comments, failures, the end.
 
-Knows the wire. Knows nothing of what is answered.
+Knows the wire. Knows nothing of the content.
 """
 
 import time
@@ -21,7 +21,7 @@ DONE = b"data: [DONE]\n\n"
 
 @attrs.frozen
 class Head:
-    """What tells one completion from others."""
+    """The fields that identify a completion."""
 
     id: str
     created: int  # seconds since 1970, UTC
@@ -29,20 +29,20 @@ class Head:
 
     @classmethod
     def new(cls, kind: str, model: str) -> "Head":
-        """Of a completion that begins now; its id begins with the kind."""
+        """Create the head of a completion that begins now; its id begins with the kind."""
         return cls(f"{kind}-{uuid.uuid4().hex}", int(time.time()), model)
 
 
 @attrs.frozen
 class Chunks:
-    """How the chunks of one completion are written."""
+    """Encodes the chunks of one completion."""
 
     kind: str
     head: Head
-    with_usage: bool  # then every chunk has a place for it, and the last one tells it
+    with_usage: bool  # true: every chunk has the field, and the last one has the usage
 
     def chunk(self, choices: Sequence[object], usage: CompletionUsage | None = None, **more: object) -> bytes:
-        """One event."""
+        """Encode one event."""
         head = self.head
         event: dict[str, object] = {"id": head.id, "object": self.kind, "created": head.created, "model": head.model, "choices": choices, **more}
         if self.with_usage:
@@ -50,10 +50,10 @@ class Chunks:
         return encode_event(event)
 
     def ending(self, usage: CompletionUsage, **more: object) -> bytes:
-        """The usage when asked for, and `[DONE]`."""
+        """Encode the usage where it is asked for, and `[DONE]`."""
         return (self.chunk([], usage, **more) if self.with_usage else b"") + DONE
 
 
 def failure(error: SemanticError) -> bytes:
-    """The error, and no `[DONE]`."""
+    """Encode the error, without `[DONE]`."""
     return encode_event(openai_error(fault_of(error, Protocol.OPENAI)))

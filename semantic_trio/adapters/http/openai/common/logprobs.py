@@ -1,4 +1,4 @@
-"""How likely the tokens of a text were, in the words of OpenAI's APIs. Knows the wire and how tokens are spelled."""
+"""Log-probabilities of a text's tokens, in the words of OpenAI's APIs. Knows the wire and how tokens are spelled."""
 
 from collections.abc import Callable, Iterable
 
@@ -6,12 +6,12 @@ import attrs
 
 from semantic_trio.domain.generation import TokenEvent
 
-TokenBytes = Callable[[int], bytes]  # what a token stands for in text
+TokenBytes = Callable[[int], bytes]  # the bytes of a token
 
 
 @attrs.frozen
 class TopLogprob:
-    """One of the likeliest tokens at a place."""
+    """One of the likeliest tokens at a position."""
 
     token: str
     logprob: float
@@ -20,7 +20,7 @@ class TopLogprob:
 
 @attrs.frozen
 class TokenLogprob:
-    """A token of the text, and the likeliest ones at its place."""
+    """A token of the text, and the likeliest tokens at its position."""
 
     token: str
     logprob: float
@@ -37,7 +37,7 @@ class ChoiceLogprobs:
 
 
 def token_logprobs(tokens: Iterable[TokenEvent], token_bytes: TokenBytes) -> list[TokenLogprob]:
-    """Tokens as clients are told of them."""
+    """Return the log-probabilities of tokens."""
     return [_told(token, token_bytes) for token in tokens]
 
 
@@ -48,5 +48,5 @@ def _told(event: TokenEvent, token_bytes: TokenBytes) -> TokenLogprob:
 
 
 def text_of(spelled: bytes) -> str:
-    """The text of a token; of a part of a character, U+FFFD."""
+    """Return the text of a token; U+FFFD for a part of a character."""
     return spelled.decode(errors="replace")

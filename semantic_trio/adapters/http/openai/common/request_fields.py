@@ -1,6 +1,6 @@
-"""What the Chat Completions and the Completions API ask for alike: how to draw, how often, when to stop, and how to tell.
+"""Fields that requests of Chat Completions and Completions share: sampling, the number of answers, stop strings, streaming.
 
-Knows the wire. Knows neither conversations nor texts.
+Knows the wire. Knows neither conversations nor prompts.
 """
 
 from typing import Annotated
@@ -14,20 +14,20 @@ from semantic_trio.adapters.http.openai.common.sampling import Bias, Penalty, Re
 from semantic_trio.adapters.http.serving.params import SamplingChoice
 from semantic_trio.domain.steering import Steering
 
-# Answers to one request: each of them takes a row.
+# Most answers to one request: each of them takes a row.
 MOST_CHOICES = 32
 
 
 @attrs.frozen
 class StreamOptions:
-    """What a stream tells beside the text."""
+    """Options of a stream."""
 
     include_usage: bool | None = None
 
 
 @attrs.frozen(kw_only=True)
 class SampledRequest(UnsupportedFields):
-    """What is asked for with every prompt."""
+    """The fields that both requests share."""
 
     model: str
     temperature: Temperature | None = None
@@ -48,30 +48,30 @@ class SampledRequest(UnsupportedFields):
     cache_salt: CacheSalt | None = None
 
     def identity(self, headers: dict[str, str]) -> Identity:
-        """Whose turn it is. Raises as `identify` does."""
+        """Return the identity of the request. Raises as `identify` does."""
         return identify(headers, session_id=self.session_id, prompt_cache_key=self.prompt_cache_key, cache_salt=self.cache_salt)
 
     @property
     def wants_usage(self) -> bool:
-        """Whether a stream ends with the usage."""
+        """True if a stream ends with the usage."""
         return self.stream_options is not None and bool(self.stream_options.include_usage)
 
     @property
     def choices(self) -> int:
-        """How many answers are wanted."""
+        """Return the number of answers."""
         return self.n or 1
 
     @property
     def sampling(self) -> SamplingChoice:
-        """Sampling as the request wants it."""
+        """Return the sampling parameters of the request."""
         return SamplingChoice(self.temperature, self.top_p, self.top_k, self.min_p, self.repetition_penalty)
 
     @property
     def stop_strings(self) -> tuple[str, ...]:
-        """What ends an answer."""
+        """Return the stop strings of the request."""
         return stops(self.stop)
 
     @property
     def steering(self) -> Steering:
-        """What is added to logits."""
+        """Return what is added to logits."""
         return steering(self.logit_bias, self.frequency_penalty, self.presence_penalty)

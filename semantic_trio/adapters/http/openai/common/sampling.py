@@ -1,4 +1,4 @@
-"""How the next token is to be drawn, in the words that all of OpenAI's APIs share.
+"""Sampling fields that all of OpenAI's APIs share.
 
 Knows numbers and their bounds. Knows nothing of conversations.
 """
@@ -9,7 +9,7 @@ import msgspec
 
 from semantic_trio.domain.steering import Steering
 
-# Tokens whose likelihood may be changed: more is a mistake, and each of them costs in every step.
+# Most tokens with a bias: more is a mistake, and each of them costs in every step.
 MOST_BIASES = 1024
 MOST_TOP_LOGPROBS = 20
 
@@ -26,11 +26,11 @@ Stop = str | list[str]
 
 
 def steering(bias: dict[str, float] | None, frequency_penalty: float | None, presence_penalty: float | None) -> Steering:
-    """What is added to logits."""
+    """Return what is added to logits."""
     tokens = tuple((int(token), value) for token, value in (bias or {}).items())
     return Steering(tokens, frequency_penalty or 0.0, presence_penalty or 0.0)
 
 
 def stops(stop: Stop | None) -> tuple[str, ...]:
-    """The strings that end an answer."""
+    """Return the stop strings."""
     return (stop,) if isinstance(stop, str) else tuple(stop or ())

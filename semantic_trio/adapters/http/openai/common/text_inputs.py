@@ -1,4 +1,4 @@
-"""Texts to continue or to embed, as text or as the tokens of one.
+"""Texts to continue or to embed, as text or as tokens.
 
 Knows the wire and the size of a vocabulary. Knows nothing of what is done with the texts.
 """
@@ -13,17 +13,17 @@ from semantic_trio.domain.errors import InvalidRequestError
 # Four bytes hold any id.
 LARGEST_TOKEN = 2**31 - 1
 
-# The advice to clients that tokenise for a model of OpenAI's, as LangChain's embeddings do unless told otherwise.
+# Advice to clients that tokenise for a model of OpenAI's, as LangChain's embeddings do by default.
 SEND_TEXT = "they look like another model's: send the text itself (LangChain: OpenAIEmbeddings(check_embedding_ctx_length=False))"
 
 Token = Annotated[int, msgspec.Meta(ge=0, le=LARGEST_TOKEN)]
 Words = Annotated[str, msgspec.Meta(min_length=1)]
 Tokens = Annotated[list[Token], msgspec.Meta(min_length=1)]
-Texts = str | tuple[int, ...]  # a text, or the tokens of one
+Texts = str | tuple[int, ...]  # a text, or its tokens
 
 
 def several(most: int) -> msgspec.Meta:
-    """Documents raw JSON that `texts_of` reads: a text, tokens, or some of either, and no mixture of texts and single tokens."""
+    """Document raw JSON that `texts_of` reads: a text, tokens, or a list of either, but no mixture of texts and single tokens."""
     text, token = {"type": "string", "minLength": 1}, {"type": "integer", "minimum": 0, "maximum": LARGEST_TOKEN}
     tokens = {"type": "array", "items": token, "minItems": 1}
     either = {"type": "array", "items": {"anyOf": [text, tokens]}, "minItems": 1, "maxItems": most}
@@ -31,7 +31,7 @@ def several(most: int) -> msgspec.Meta:
 
 
 def texts_of(raw: msgspec.Raw, most: int, vocabulary: int, field: str) -> list[Texts]:
-    """The texts, or their tokens: ids below `vocabulary`, where that is known. Raises `Fault` and `InvalidRequestError`."""
+    """Return the texts or tokens; ids have to be below `vocabulary`, unless that is 0. Raises `Fault` and `InvalidRequestError`."""
     given = decode(raw, Words | list[Words | Tokens | Token], field)  # type: ignore[arg-type] # a union of types is one too
     if isinstance(given, str):
         return [given]

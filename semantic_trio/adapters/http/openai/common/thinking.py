@@ -1,6 +1,6 @@
-"""Whether the model is to think, and how much, in all the words that clients of OpenAI's APIs have for it.
+"""Fields for thinking, in all the words that clients of OpenAI's APIs have for it.
 
-Servers of local models have brought fields of their own, and clients send whichever their last server knew. All of them come to one choice.
+Servers of local models have added fields of their own, and clients send those of any server. All of them are read as one choice.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ Budget = Annotated[int, msgspec.Meta(ge=-1)]  # tokens; -1: no bound
 
 @attrs.frozen
 class ReasoningParam:
-    """How to think, as the Responses API has it; `enabled` and `max_tokens` are OpenRouter's."""
+    """Thinking, as the Responses API has it; `enabled` and `max_tokens` are OpenRouter's."""
 
     effort: Effort | None = None
     enabled: bool | None = None
@@ -26,7 +26,7 @@ class ReasoningParam:
 
 @attrs.frozen
 class ChatThinkingParam:
-    """Whether to think, as the Messages API has it; z.ai and DeepSeek take it in chat."""
+    """Thinking, as the Messages API has it; z.ai and DeepSeek take it in chat."""
 
     type: str = "enabled"
     budget_tokens: Budget | None = None
@@ -34,7 +34,7 @@ class ChatThinkingParam:
 
 @attrs.frozen
 class TemplateParams:
-    """Arguments of chat templates that say how to think. All others are ignored."""
+    """Arguments of chat templates for thinking. All others are ignored."""
 
     enable_thinking: bool | None = None
     thinking: bool | None = None
@@ -44,7 +44,7 @@ class TemplateParams:
 
 @attrs.frozen(kw_only=True, slots=False)  # to be one base of several
 class ThinkingFields:
-    """Fields that say how to think. Where several do, the one named first here counts."""
+    """The fields for thinking. Of several that are given, the one that stands first here counts."""
 
     reasoning_effort: Effort | None = None
     reasoning: ReasoningParam | None = None
@@ -56,7 +56,7 @@ class ThinkingFields:
 
 
 def with_thinking(conversation: Conversation, request: ThinkingFields) -> Conversation:
-    """The conversation with the choice of a request in it."""
+    """Return the conversation with a request's choice of thinking."""
     effort = next(_efforts(request), None)
     budget = next(_budgets(request), None)
     thinks = next(_switches(request), None if effort is None and not budget else effort != "none")

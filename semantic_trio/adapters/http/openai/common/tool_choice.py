@@ -1,6 +1,6 @@
-"""Which tools may be called, in the words of OpenAI's APIs.
+"""Tool choices, in the words of OpenAI's APIs.
 
-Knows the wire and the neutral choice. The words of other protocols are read as well: clients talk to many servers in the shapes of one.
+Knows the wire and the neutral choice. Reads the words of other protocols too: clients talk to many servers in the shapes of one.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -14,13 +14,13 @@ from semantic_trio.domain.errors import InvalidRequestError
 ChoiceWord = Literal["none", "auto", "required", "any"]
 
 MODES: Mapping[str, Calling] = {"none": Calling.NONE, "auto": Calling.AUTO, "required": Calling.REQUIRED, "any": Calling.REQUIRED}
-# Types of a choice that names a tool. A named tool of any other type is one that a provider runs itself.
+# Types of a choice that names a tool. Any other named type is a tool that a provider runs itself.
 NAMING = frozenset({"function", "custom", "tool"})
 
 
 @attrs.frozen
 class NamedTool:
-    """A tool's name."""
+    """The name of a tool."""
 
     name: str
 
@@ -37,7 +37,7 @@ class AllowedTool:
 
 @attrs.frozen
 class AllowedTools:
-    """The tools that may be called, or one of which has to be."""
+    """The tools that may be called, or one of which must be."""
 
     mode: Literal["auto", "required"] = "auto"
     tools: list[AllowedTool] = attrs.field(factory=list)
@@ -52,13 +52,13 @@ class ToolChoiceParam:
     custom: NamedTool | None = None
     name: str | None = None
     allowed_tools: AllowedTools | None = None
-    mode: Literal["auto", "required"] | None = None  # of `allowed_tools`, where these are not in an object of their own
+    mode: Literal["auto", "required"] | None = None  # the mode of `allowed_tools`, where these are not an object
     tools: list[AllowedTool] | None = None
     disable_parallel_tool_use: bool | None = None
 
 
 def choice_of(param: str | ToolChoiceParam | None, tools: Sequence[Tool], *, is_single: bool) -> ToolChoice:
-    """The choice a request makes. Raises `InvalidRequestError` for a tool that is not offered or cannot be, and where no tool could be called."""
+    """Return the tool choice of a request. Raises `InvalidRequestError` for a tool that is not offered, or if no tool could be called."""
     if not isinstance(param, ToolChoiceParam):
         return _free_choice(MODES[param or "auto"], tools, is_single=is_single)
     is_single = is_single or bool(param.disable_parallel_tool_use)
@@ -72,7 +72,7 @@ def choice_of(param: str | ToolChoiceParam | None, tools: Sequence[Tool], *, is_
 
 
 def may_call(param: str | ToolChoiceParam | None) -> bool:
-    """False where the choice is that no tool is called."""
+    """Return False if no tool may be called."""
     return (param.type if isinstance(param, ToolChoiceParam) else param) != "none"
 
 

@@ -1,7 +1,7 @@
-"""Tools a client offers, in the words of OpenAI's APIs, and calls of those that take text.
+"""Tools that a client offers, in the words of OpenAI's APIs, and calls of custom tools.
 
-Knows the wire and the neutral tools. A custom tool, which takes text, is to the model one whose only argument is that text. The shapes of Chat
-Completions, Responses and Messages are all read wherever tools are: clients choose a shape by the model's name, not by the server.
+Knows the wire and the neutral tools. A custom tool takes text; the model sees it as a tool whose only argument is that text. The shapes of Chat
+Completions, Responses and Messages are read everywhere: clients choose a shape by the model's name, not by the server.
 """
 
 import json
@@ -16,7 +16,7 @@ from semantic_trio.domain.errors import InvalidRequestError
 
 log = structlog.get_logger(__name__)
 
-# Types of tools that can be offered where they have a name.
+# Types of tools that can be offered if they have a name.
 NAMED = frozenset({None, "function", "custom"})
 # Name of the argument that holds the text of a custom tool's call.
 INPUT = "input"
@@ -25,7 +25,7 @@ CUSTOM_PARAMETERS = json.dumps({"type": "object", "properties": {INPUT: {"type":
 
 @attrs.frozen
 class FunctionParam:
-    """A function the model may call."""
+    """A function that the model may call."""
 
     name: str
     description: str | None = None
@@ -35,7 +35,7 @@ class FunctionParam:
 
 @attrs.frozen
 class CustomParam:
-    """A tool that takes text."""
+    """A custom tool, which takes text."""
 
     name: str
     description: str | None = None
@@ -43,7 +43,7 @@ class CustomParam:
 
 @attrs.frozen
 class ToolParam:
-    """A function or a tool that takes text, its fields in an object of their own or beside the type. Other tools are left out among these."""
+    """A function or custom tool, its fields in an object or beside the type. Tools of other types are left out."""
 
     type: str | None = None
     function: FunctionParam | None = None
@@ -56,7 +56,7 @@ class ToolParam:
 
     @property
     def as_function(self) -> FunctionParam | None:
-        """The function; None for any other tool, and for one without a name."""
+        """Return the function; None for other tools, and for a tool without a name."""
         if self.type not in {None, "function"} and not (self.type == "custom" and self.input_schema is not None):
             return None
         parameters = self.input_schema if self.parameters is None else self.parameters
@@ -65,7 +65,7 @@ class ToolParam:
 
     @property
     def as_custom(self) -> CustomParam | None:
-        """The tool that takes text; None for any other tool, and for one without a name."""
+        """Return the custom tool; None for other tools, and for a tool without a name."""
         if self.type != "custom" or self.input_schema is not None:
             return None
         found = self.custom or CustomParam(self.name or "", self.description)
@@ -73,10 +73,10 @@ class ToolParam:
 
 
 def tools_of(params: Sequence[ToolParam], *, may_call: bool = True) -> tuple[Tool, ...]:
-    """The functions and custom tools among the tools.
+    """Return the functions and custom tools.
 
-    Raises `InvalidRequestError`, which names the types, where there are tools and none of them can be offered: an answer without them would be
-    taken for one that was searched or computed. They are left out where the answer may call none.
+    Raises `InvalidRequestError`, with the types, if tools are given and none can be offered: an answer without them would be
+    taken for one that was searched or computed. If no tool may be called, such tools are left out.
     """
     found = tuple(_tools(params))
     if params and not found and may_call:
@@ -86,17 +86,17 @@ def tools_of(params: Sequence[ToolParam], *, may_call: bool = True) -> tuple[Too
 
 
 def custom_names(params: Iterable[ToolParam]) -> frozenset[str]:
-    """The names of the tools that take text."""
+    """Return the names of custom tools."""
     return frozenset(custom.name for param in params if (custom := param.as_custom) is not None)
 
 
 def custom_call(text: str) -> str:
-    """The arguments of a custom tool's call."""
+    """Return the arguments that stand for a custom tool's text."""
     return json.dumps({INPUT: text}, ensure_ascii=False)
 
 
 def custom_input(arguments: str) -> str:
-    """The text of a custom tool's call; the arguments as they are where they are others."""
+    """Return the text of a custom tool's call; other arguments are returned unchanged."""
     try:
         found = json.loads(arguments)
     except ValueError:

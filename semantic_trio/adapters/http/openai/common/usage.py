@@ -1,4 +1,4 @@
-"""What a request is billed, in the words of OpenAI's APIs. Knows counts."""
+"""The usage of a request, in the words of OpenAI's APIs. Knows counts."""
 
 import attrs
 
@@ -7,21 +7,21 @@ from semantic_trio.domain.generation import Finished
 
 @attrs.frozen
 class PromptTokensDetails:
-    """Where the prompt's tokens came from."""
+    """The source of the prompt's tokens."""
 
     cached_tokens: int = 0
 
 
 @attrs.frozen
 class CompletionTokensDetails:
-    """What the answer's tokens were drawn for."""
+    """The kinds of the answer's tokens."""
 
     reasoning_tokens: int = 0
 
 
 @attrs.frozen
 class CompletionUsage:
-    """What a request is billed."""
+    """The usage of a request."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -31,7 +31,7 @@ class CompletionUsage:
 
     @classmethod
     def of(cls, finished: Finished, thought_tokens: int = 0) -> "CompletionUsage":
-        """The usage of a generation, or of several that read one prompt."""
+        """Return the usage of a generation, or of several with one prompt."""
         prompt, completion = finished.prompt_tokens, finished.completion_tokens
         details = PromptTokensDetails(finished.reuse.tokens), CompletionTokensDetails(thought_tokens)
         return cls(prompt, completion, prompt + completion, *details)

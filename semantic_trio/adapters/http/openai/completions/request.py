@@ -1,4 +1,4 @@
-"""What clients of the Completions API send, and what it means.
+"""Requests of the Completions API, and the parameters of a generation they stand for.
 
 Knows the wire. Fields that are not named here are accepted and ignored.
 """
@@ -18,20 +18,20 @@ from semantic_trio.adapters.http.serving.params import GenerationParams
 from semantic_trio.domain.conversation import NOTHING_SAID
 from semantic_trio.domain.errors import InvalidRequestError
 
-# What the API generates where nothing is said of it.
+# Default of `max_tokens` in the API.
 DEFAULT_TOKENS = 16
 
 
 @attrs.frozen
 class PlainText:
-    """The only form of an answer that this API has."""
+    """The only response format of this API."""
 
     type: Literal["text"]
 
 
 @attrs.frozen(kw_only=True)
 class CompletionRequest(SampledRequest):
-    """Texts to go on with, or tokens."""
+    """Texts to continue, or their tokens."""
 
     prompt: Annotated[msgspec.Raw, several(MOST_CHOICES)]
     max_tokens: Annotated[int, msgspec.Meta(ge=NO_LIMIT)] | None = None
@@ -54,7 +54,7 @@ class CompletionRequest(SampledRequest):
 
 
 def generation_params(request: CompletionRequest, identity: Identity = ANONYMOUS) -> GenerationParams:
-    """What a request means, but for its prompts. Raises `InvalidRequestError`."""
+    """Return the parameters of a request, without its prompts. Raises `InvalidRequestError`."""
     _refuse_the_rest(request)
     return GenerationParams(
         model=request.model,
@@ -71,7 +71,7 @@ def generation_params(request: CompletionRequest, identity: Identity = ANONYMOUS
 
 
 def _refuse_the_rest(request: CompletionRequest) -> None:
-    """Raises `InvalidRequestError` for what would be silently something else if it were ignored."""
+    """Raise `InvalidRequestError` for fields that would change the answer if they were ignored."""
     refuse_unsupported(request)
     for field in ("guided_json", "structured_outputs", "json_schema", "format"):
         if getattr(request, field) not in INERT_VALUES:

@@ -1,4 +1,4 @@
-"""Routes of the Completions API: texts that are gone on with, without a conversation. Knows nothing of how an answer comes about."""
+"""Routes of the Completions API, which continues texts without a conversation. Knows nothing of how an answer is generated."""
 
 import functools
 from collections.abc import Sequence
@@ -28,7 +28,7 @@ from semantic_trio.domain.errors import InvalidRequestError
 
 
 def routes(state: AppState) -> Blueprint:
-    """`/v1/completions`."""
+    """Build the route `/v1/completions`."""
     blueprint = Blueprint("completions", __name__)
 
     @blueprint.post("/v1/completions")
@@ -37,7 +37,7 @@ def routes(state: AppState) -> Blueprint:
     @document_stream
     @document_faults(OpenAIError, 400, 401, 403, 404, 408, 413, 429, 500, 503)
     async def create_completion() -> Response:
-        """Go on with texts, whole or as a stream of chunks."""
+        """Continue texts, whole or as a stream of chunks."""
         exchange = current.get()
         request, params = await parsed(exchange.body, functools.partial(_parsed, exchange))
         model = state.resolve(params.model)

@@ -20,22 +20,22 @@ from semantic_trio.domain.generation import Finished
 
 @attrs.define(eq=False)
 class CompletionEncoder:
-    """The chunks of all answers, up to `[DONE]`."""
+    """Encodes the chunks of all answers, up to `[DONE]`."""
 
     _format: TextCompletionFormat
     _chunks: Chunks
-    _answers: Sequence[Answer]  # what is read: for what they tell beside their events
+    _answers: Sequence[Answer]  # read for log-probabilities, which are not among the events
     ping: bytes = PING
     _ends: dict[int, Finished] = attrs.field(init=False, factory=dict)
-    _offsets: defaultdict[int, Offsets] = attrs.field(init=False, factory=lambda: defaultdict(Offsets))  # by answer
+    _offsets: defaultdict[int, Offsets] = attrs.field(init=False, factory=lambda: defaultdict(Offsets))  # by index of the answer
 
     def opening(self) -> bytes:
-        """The prompts where they are asked for; else a comment, so that the client knows it was heard."""
+        """Encode the prompts where they are echoed; else a comment, so that the client knows that it was heard."""
         echoes = [self._chunk(TextChoice(self._format.echo(index), index, None)) for index in range(len(self._answers)) if self._format.echo(index)]
         return b"".join(echoes) or self.ping
 
     def part(self, part: Chosen) -> bytes:
-        """More of one text, or its end."""
+        """Encode more of one text, or its end."""
         index, event = part.index, part.event
         tokens = self._answers[index].take_scores()
         reason: Reason | None = None
@@ -46,11 +46,11 @@ class CompletionEncoder:
         return self._chunk(TextChoice(text, index, reason, self._format.logprobs(tokens, self._offsets[index]) if tokens else None))
 
     def ending(self, finished: Finished) -> bytes:
-        """The usage when asked for, the end."""
+        """Encode the usage where it is asked for, and the end."""
         return self._chunks.ending(self._format.usage([self._ends[index] for index in range(len(self._answers))]))
 
     def failure(self, error: SemanticError) -> bytes:
-        """The error, and no `[DONE]`."""
+        """Encode the error, without `[DONE]`."""
         return failure(error)
 
     def _chunk(self, choice: TextChoice) -> bytes:

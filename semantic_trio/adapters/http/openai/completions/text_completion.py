@@ -1,4 +1,4 @@
-"""What the Completions API answers: whole texts, or their chunks.
+"""Text completions: whole answers in the words of the API.
 
 Knows the wire and how generations end. Knows nothing of requests.
 """
@@ -19,7 +19,7 @@ from semantic_trio.domain.generation import Finished, TokenEvent
 
 @attrs.frozen
 class TextLogprobs:
-    """The tokens of a text, in columns."""
+    """The tokens of a text and their log-probabilities, in columns."""
 
     tokens: list[str]
     token_logprobs: list[float]
@@ -29,7 +29,7 @@ class TextLogprobs:
 
 @attrs.frozen
 class TextChoice:
-    """One answer."""
+    """One answer of a completion."""
 
     text: str
     index: int
@@ -39,7 +39,7 @@ class TextChoice:
 
 @attrs.frozen
 class CompletionAnswer:
-    """All answers to all prompts."""
+    """The answers to all prompts."""
 
     id: str
     created: int
@@ -51,13 +51,13 @@ class CompletionAnswer:
 
 @attrs.define(eq=False)
 class Offsets:
-    """Counts the characters before each token of a text. Tokens may end within one; it counts when it is whole."""
+    """Counts the characters before each token of a text. A character that several tokens spell counts when it is whole."""
 
     _count: int = attrs.field(init=False, default=0)
     _decoder: codecs.IncrementalDecoder = attrs.field(init=False, factory=lambda: codecs.getincrementaldecoder("utf-8")("replace"))
 
     def take(self, spelled: bytes) -> int:
-        """The characters before a token, which follows those that were taken before."""
+        """Return the number of characters before a token that follows those of earlier calls."""
         before = self._count
         self._count += len(self._decoder.decode(spelled))
         return before
@@ -65,19 +65,19 @@ class Offsets:
 
 @attrs.frozen
 class TextCompletionFormat:
-    """How this client is told of answers."""
+    """The format of the answers to one request."""
 
     head: Head
-    echoes: tuple[str, ...]  # what stands before the answers to each prompt
-    per_prompt: int  # answers to each
-    token_bytes: TokenBytes | None = None  # None: nothing is told of tokens
+    echoes: tuple[str, ...]  # echo of each prompt
+    per_prompt: int  # number of answers to each prompt
+    token_bytes: TokenBytes | None = None  # None: no log-probabilities are sent
 
     def echo(self, index: int) -> str:
-        """What stands before an answer."""
+        """Return the echo in front of an answer."""
         return self.echoes[index // self.per_prompt]
 
     def logprobs(self, tokens: Sequence[TokenEvent], offsets: Offsets) -> TextLogprobs | None:
-        """What is told of tokens; the offsets know those before them."""
+        """Return the log-probabilities of tokens that follow those in `offsets`."""
         if self.token_bytes is None:
             return None
         spell = self.token_bytes
@@ -86,14 +86,14 @@ class TextCompletionFormat:
         return TextLogprobs([text_of(one) for one in spelled], [token.logprob for token in tokens], tops, [offsets.take(one) for one in spelled])
 
     def usage(self, ends: Sequence[Finished]) -> CompletionUsage:
-        """What all answers cost: each prompt counts once."""
+        """Return the usage of all answers: each prompt counts once."""
         firsts = ends[:: self.per_prompt]
         prompt, completion = sum(end.prompt_tokens for end in firsts), sum(end.completion_tokens for end in ends)
         return CompletionUsage(prompt, completion, prompt + completion, PromptTokensDetails(sum(end.reuse.tokens for end in firsts)))
 
 
 def text_completion(answer_format: TextCompletionFormat, answers: Sequence[WholeAnswer]) -> CompletionAnswer:
-    """The answer of a request that does not stream."""
+    """Return the completion of whole answers."""
     choices = [
         TextChoice(answer_format.echo(index) + answer.text, index, REASONS[answer.finished.reason], answer_format.logprobs(answer.scores, Offsets()))
         for index, answer in enumerate(answers)

@@ -1,6 +1,6 @@
 """Routes of the Embeddings API: texts as vectors.
 
-Knows the wire. Knows nothing of how a vector comes about.
+Knows the wire. Knows nothing of how a vector is computed.
 """
 
 import base64
@@ -25,7 +25,7 @@ from semantic_trio.adapters.http.serving.served_model import ServedModel
 from semantic_trio.domain.embedding import is_foreign
 from semantic_trio.domain.errors import InvalidRequestError, PromptTooLongError
 
-# Texts of one request: as many as the API takes.
+# Most texts of one request, as in OpenAI's API.
 MOST_INPUTS = 2048
 LONGEST_CHARACTER_BYTES = 4  # in UTF-8; a token is a byte at least
 UNREADABLE = "\N{REPLACEMENT CHARACTER}"
@@ -33,7 +33,7 @@ UNREADABLE = "\N{REPLACEMENT CHARACTER}"
 
 @attrs.frozen
 class EmbeddingsRequest:
-    """Texts to embed, or tokens."""
+    """Texts to embed, or their tokens."""
 
     model: str
     input: Annotated[msgspec.Raw, several(MOST_INPUTS)]
@@ -43,16 +43,16 @@ class EmbeddingsRequest:
 
 @attrs.frozen
 class Embedding:
-    """One text's vector, of length 1."""
+    """The vector of one text, of length 1."""
 
-    embedding: list[float] | str  # in base64: little-endian float32, one after the other
+    embedding: list[float] | str  # numbers, or base64 of little-endian float32
     index: int
     object: Literal["embedding"] = "embedding"
 
 
 @attrs.frozen
 class EmbeddingsUsage:
-    """What a request is billed."""
+    """The usage of a request."""
 
     prompt_tokens: int
     total_tokens: int
@@ -69,7 +69,7 @@ class EmbeddingsAnswer:
 
 
 def routes(state: AppState) -> Blueprint:
-    """`/v1/embeddings`."""
+    """Build the route `/v1/embeddings`."""
     blueprint = Blueprint("embeddings", __name__)
 
     @blueprint.post("/v1/embeddings")
@@ -77,7 +77,7 @@ def routes(state: AppState) -> Blueprint:
     @document_response(EmbeddingsAnswer, 200)
     @document_faults(OpenAIError, 400, 401, 403, 404, 408, 413, 429, 500, 503)
     async def create_embeddings() -> Response:
-        """Make vectors of texts."""
+        """Embed texts."""
         exchange = current.get()
         request = await parsed(exchange.body, functools.partial(decode, kind=EmbeddingsRequest))
         model = state.resolve(request.model)
@@ -94,7 +94,7 @@ def routes(state: AppState) -> Blueprint:
 
 
 def _size(model: ServedModel, dimensions: int | None) -> int:
-    """Numbers in each vector. Raises `InvalidRequestError` for a model that makes none, or not so many."""
+    """Return the size of the vectors. Raises `InvalidRequestError` for a model without vectors, or with smaller ones."""
     size = model.engine.runner.embedding_size
     if not size:
         raise InvalidRequestError(f"{model.card.id} cannot embed texts: its architecture gives no vectors", "model", quotes=False)
@@ -104,7 +104,7 @@ def _size(model: ServedModel, dimensions: int | None) -> int:
 
 
 async def _tokens(model: ServedModel, text: Texts) -> tuple[int, ...]:
-    """The tokens of a text. Raises `InvalidRequestError` for more than the context or the memory for KV cache holds, and for foreign tokens."""
+    """Return the tokens of a text. Raises `InvalidRequestError` for too many tokens, and for tokens of another tokenizer."""
     limit = min(model.card.context_length, model.engine.memory.longest_row)
     try:
         tokens = await model.encode_text(text)
@@ -118,7 +118,7 @@ async def _tokens(model: ServedModel, text: Texts) -> tuple[int, ...]:
 
 
 async def _refuse_foreign(model: ServedModel, tokens: tuple[int, ...]) -> None:
-    """Raises `InvalidRequestError` for tokens that the model's tokenizer would not make of their text: their vector would be that of another text."""
+    """Raise `InvalidRequestError` for tokens of another tokenizer: their vector would be that of another text."""
     whole = _without_cut_characters(model, tokens)
     text = model.codec.decode(whole)
     if text and is_foreign(whole, await model.encode_text(text)):
@@ -126,7 +126,7 @@ async def _refuse_foreign(model: ServedModel, tokens: tuple[int, ...]) -> None:
 
 
 def _without_cut_characters(model: ServedModel, tokens: tuple[int, ...]) -> tuple[int, ...]:
-    """Tokens without those at either end that are a part of a character."""
+    """Return tokens without those at either end that are a part of a character."""
     for _ in range(LONGEST_CHARACTER_BYTES - 1):
         tokens = tokens[model.codec.decode(tokens[:LONGEST_CHARACTER_BYTES]).startswith(UNREADABLE) :]
         is_cut = model.codec.decode(tokens[-LONGEST_CHARACTER_BYTES:]).endswith(UNREADABLE)
@@ -139,7 +139,7 @@ def _too_long(limit: int, tokens: int) -> InvalidRequestError:
 
 
 def _cut(vector: Sequence[float], size: int) -> Sequence[float]:
-    """The front of a vector, of length 1 again."""
+    """Return the front of a vector, scaled to length 1."""
     if size == len(vector):
         return vector
     length = sum(number * number for number in vector[:size]) ** 0.5

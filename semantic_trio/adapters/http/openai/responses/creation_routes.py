@@ -1,4 +1,4 @@
-"""The route that makes responses. Knows nothing of how an answer comes about."""
+"""The route that creates responses. Knows nothing of how an answer is generated."""
 
 import functools
 import time
@@ -36,7 +36,7 @@ from semantic_trio.domain.responses import StoredResponse
 
 @attrs.frozen
 class _Question:
-    """A request, understood."""
+    """A parsed request."""
 
     request: ResponseRequest
     new: tuple[ReadItem, ...]
@@ -44,7 +44,7 @@ class _Question:
 
 
 def routes(state: AppState, responses: ResponsesState) -> Blueprint:
-    """`POST /v1/responses`."""
+    """Build the route `POST /v1/responses`."""
     blueprint = Blueprint("responses", __name__)
 
     @blueprint.post("/v1/responses")
@@ -53,7 +53,7 @@ def routes(state: AppState, responses: ResponsesState) -> Blueprint:
     @document_stream
     @document_faults(OpenAIError, 400, 401, 403, 404, 408, 413, 429, 500, 503)
     async def create_response() -> Response:
-        """Answer a conversation, or go on with a stored one: whole, as a stream of events, or in the background."""
+        """Answer a conversation, or continue a stored one: whole, as a stream of events, or in the background."""
         exchange = current.get()
         question = await parsed(exchange.body, functools.partial(_parsed, exchange))
         if question.request.background:
@@ -92,7 +92,7 @@ async def _begin(state: AppState, responses: ResponsesState, exchange: Exchange,
 
 
 async def _begin_in_background(state: AppState, responses: ResponsesState, exchange: Exchange, question: _Question) -> ResponseGeneration:
-    """The same with a turn that ends by itself: it is stored from its beginning, and the request is over."""
+    """Submit a background request: the response is stored from its beginning, and outlives its HTTP request."""
     behind = attrs.evolve(exchange, stack=ExitStack(), generations=[])
     with behind.stack:
         turn = await _begin(state, responses, behind, question)
@@ -114,7 +114,7 @@ async def _history(responses: ResponsesState, question: _Question, stem: str) ->
 
 
 def _record(first: ResponseAnswer, before: History) -> StoredResponse:
-    """The response as it is stored. Raises `InvalidRequestError` for one that is too large."""
+    """Return the response as it is stored. Raises `InvalidRequestError` for one that is too large."""
     output = msgspec.json.encode(first)
     if (size := len(before.given) + len(output)) > MOST_STORED_BYTES:
         raise InvalidRequestError(f"a response is stored in {MOST_STORED_BYTES} bytes at the most, and this one takes {size}", "store", quotes=False)

@@ -1,6 +1,6 @@
-"""What was said before: the turns of a stored chain, and items that are referred to by their ids.
+"""History of a request: the stored responses it continues, and the items it refers to by id.
 
-Knows the store and items. Blocks: it is asked in a thread.
+Knows the store and items. Blocks: called in a worker thread.
 """
 
 import attrs
@@ -19,30 +19,30 @@ PREVIOUS = "previous_response_id"
 
 
 class Output(msgspec.Struct, frozen=True):
-    """What of a stored response was said."""
+    """The output of a stored response."""
 
     output: list[msgspec.Raw]
 
 
 class Named(msgspec.Struct, frozen=True):
-    """An item's name."""
+    """The id of an item."""
 
     id: str | None = None
 
 
 @attrs.frozen
 class History:
-    """What comes before a turn, and what the turn is."""
+    """The items before a request, and those of the request."""
 
     parent: StoredResponse | None
     before: tuple[ReadItem, ...]
     new: tuple[ReadItem, ...]
-    given: bytes = b"[]"  # the turn as it is stored
-    chain: tuple[str, ...] = ()  # ids of the responses before it
+    given: bytes = b"[]"  # the request's items as they are stored
+    chain: tuple[str, ...] = ()  # ids of the stored responses before it
 
     @property
     def responses(self) -> tuple[str, ...]:
-        """Ids of all responses it has items of, whether the store or the client has brought these."""
+        """Return the ids of all responses whose items are in the conversation, sent by the client or found in the store."""
         owners = (response_of(told.id) for told in (*self.before, *self.new))
         return tuple({*self.chain, *(owner for owner in owners if owner is not None)})
 
@@ -51,10 +51,10 @@ NOTHING_BEFORE = History(None, (), ())
 
 
 def history(store: ResponseStore, previous: str | None, new: tuple[ReadItem, ...], stem: str) -> History:
-    """What a request follows, and its items with those they refer to in their places.
+    """Return the history of a request, with referenced items in their places.
 
-    Asks the store in any case, so that a response which is to be stored there is not begun in vain. Raises `StoreError`; `Fault` for a response or an
-    item that is not there, `InvalidRequestError` for one that nothing can follow.
+    Calls the store in any case, so that no response that has to be stored is generated in vain. Raises `StoreError`; `Fault` for a response or
+    an item that is not there, `InvalidRequestError` for a response that cannot be continued.
     """
     chain = store.chain(previous or response_id(stem))
     if previous is not None:
@@ -67,7 +67,7 @@ def history(store: ResponseStore, previous: str | None, new: tuple[ReadItem, ...
 
 
 def input_items(record: StoredResponse) -> list[dict[str, object]]:
-    """The items of a response's own turn, in their order."""
+    """Return the items that came with the request for a response, in order."""
     return decode(msgspec.Raw(record.input or b"[]"), list[dict[str, object]])
 
 

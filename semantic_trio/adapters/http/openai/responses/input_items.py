@@ -1,6 +1,6 @@
-"""Items on the wire.
+"""Input items of the Responses API, as they are on the wire.
 
-Knows what each kind of item has and what it may hold: that is documented, and decoded item by item when it is read.
+Knows the fields of each kind of item, and what an item may hold. Items are decoded one by one, later.
 """
 
 from typing import Annotated, Literal
@@ -10,7 +10,7 @@ import msgspec
 from semantic_trio.adapters.http.common.openapi import one_of
 from semantic_trio.adapters.http.common.unreadable_content import UNREADABLE
 
-# Of ids and names, which are stored as they are: more than any client or server makes.
+# Most characters of ids and names, which are stored as they are: more than any client or server makes.
 MOST_ID_CHARACTERS = 512
 ItemId = Annotated[str, msgspec.Meta(max_length=MOST_ID_CHARACTERS)]
 
@@ -18,7 +18,7 @@ TEXTS = ("input_text", "output_text", "text")
 
 
 class Typed(msgspec.Struct, frozen=True):
-    """As much as tells items and their parts apart; a message needs no type."""
+    """The fields that distinguish items and their parts; a message needs no type."""
 
     type: str | None = None
     role: object = None
@@ -33,13 +33,13 @@ class TextPart(msgspec.Struct, frozen=True):
 
 
 class RefusalPart(msgspec.Struct, frozen=True, tag_field="type", tag="refusal"):
-    """The words in which something was refused."""
+    """The text of a refusal."""
 
     refusal: str
 
 
 class UnreadablePart(msgspec.Struct, frozen=True):
-    """An image, a file or a recording: the model is told that it is there."""
+    """An image, a file or a recording, which is replaced by a placeholder."""
 
     type: Annotated[str, msgspec.Meta(pattern=f"^({'|'.join(UNREADABLE)})$")]
     filename: object = None
@@ -55,7 +55,7 @@ ContentPart = Annotated[msgspec.Raw, one_of(TextPart, RefusalPart, UnreadablePar
 
 
 class MessageItem(msgspec.Struct, frozen=True):
-    """What somebody says. System and developer messages stay where they stand."""
+    """A message. System and developer messages keep their place."""
 
     role: Literal["user", "assistant", "system", "developer"]
     content: str | list[ContentPart]
@@ -63,14 +63,14 @@ class MessageItem(msgspec.Struct, frozen=True):
 
 
 class ThoughtPart(msgspec.Struct, frozen=True):
-    """A piece of a thought."""
+    """A part of a thought."""
 
     type: str
     text: str = ""
 
 
 class ReasoningItem(msgspec.Struct, frozen=True, tag_field="type", tag="reasoning"):
-    """What the model thought before it spoke; a summary of that is not what it thought."""
+    """A thought of the model. A summary is not read, for it is no thought."""
 
     content: list[ThoughtPart] | None = None
 
@@ -84,14 +84,14 @@ class FunctionCallItem(msgspec.Struct, frozen=True, tag_field="type", tag="funct
 
 
 class FunctionOutputItem(msgspec.Struct, frozen=True, tag_field="type", tag="function_call_output"):
-    """What a call of a function came to."""
+    """The result of a function call."""
 
     call_id: ItemId
     output: str | list[ContentPart]
 
 
 class CustomCallItem(msgspec.Struct, frozen=True, tag_field="type", tag="custom_tool_call"):
-    """A call of a tool that takes text."""
+    """A call of a custom tool, which takes text."""
 
     call_id: ItemId
     name: ItemId
@@ -99,14 +99,14 @@ class CustomCallItem(msgspec.Struct, frozen=True, tag_field="type", tag="custom_
 
 
 class CustomOutputItem(msgspec.Struct, frozen=True, tag_field="type", tag="custom_tool_call_output"):
-    """What a call of a tool that takes text came to."""
+    """The result of a custom tool's call."""
 
     call_id: ItemId
     output: str | list[ContentPart]
 
 
 class ItemReference(msgspec.Struct, frozen=True):
-    """An item of a stored response, by its id."""
+    """A reference to an item of a stored response, by its id."""
 
     id: ItemId
     type: Literal["item_reference"] | None = None
@@ -116,7 +116,7 @@ KNOWN = ("message", "reasoning", "function_call", "function_call_output", "custo
 
 
 class OtherItem(msgspec.Struct, frozen=True):
-    """Any other item, which is left out: what tools of other servers were asked and said, and what is still to be invented."""
+    """Any other item, which is left out: calls and results of other servers' tools, and items of future versions."""
 
     type: Annotated[str, msgspec.Meta(pattern=rf"^(?!({'|'.join(KNOWN)})$)")]
 

@@ -1,7 +1,7 @@
-"""Items, and which turns of a conversation they are.
+"""Input items, converted to messages of the neutral conversation, and as they are stored.
 
-Knows items and the neutral conversation. Knows nothing of requests. What was answered and comes back, from a client or from the store, becomes the
-very turn that was remembered: everything the assistant thought, said and called in a row is one.
+Knows items and the neutral conversation. Knows nothing of requests. An answer that comes back, from a client or from the store, becomes the
+very message that is in the token history: adjacent thoughts, texts and calls of the assistant are one message.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -45,36 +45,36 @@ KINDS: Mapping[str, type[Item]] = {
     "item_reference": ItemReference,
 }
 assert set(KINDS) == set(KNOWN)
-READ = frozenset({"content", "text", "refusal", "output", "arguments", "input"})  # fields whose texts a model reads
-# What is stored of a text that no model reads: an id or a link is shorter, an image is not.
+READ = frozenset({"content", "text", "refusal", "output", "arguments", "input"})  # fields with text that a model reads
+# Most characters stored of a text that no model reads: an id or a link is shorter, an image is longer.
 MOST_UNREAD_CHARACTERS = 4096
 UNSTORED = "[{count} characters that are not stored]"
 
 
 @attrs.frozen
 class ReadItem:
-    """An item, as it was sent and what it is."""
+    """An item as it was sent, and what it was decoded to."""
 
     raw: msgspec.Raw
     item: Item
-    turn: tuple[Role, tuple[Part, ...]] | None  # None: it says nothing here
-    id: str = ""  # empty where it has none
+    turn: tuple[Role, tuple[Part, ...]] | None  # None: the item adds nothing to the conversation
+    id: str = ""  # empty for an item without one
 
     @property
     def refers(self) -> bool:
-        """Whether it stands for an item that is stored."""
+        """True if the item refers to a stored item."""
         return isinstance(self.item, ItemReference)
 
 
 def read_input(given: str | Sequence[msgspec.Raw], at: str = "input") -> tuple[ReadItem, ...]:
-    """The items of a request or of the store; a text is what the user says. Raises `Fault` and `InvalidRequestError`, which name the place."""
+    """Decode the items of a request or of the store; a text is a user message. Raises `Fault` and `InvalidRequestError`, which name the place."""
     if isinstance(given, str):
         given = [msgspec.Raw(msgspec.json.encode({"type": "message", "role": "user", "content": given}))]
     return tuple(_read(raw, f"{at}.{index}") for index, raw in enumerate(given))
 
 
 def messages_of(told: Iterable[ReadItem]) -> tuple[Message, ...]:
-    """The turns of items in their order."""
+    """Return the messages of items, in order."""
     messages: list[Message] = []
     for role, parts in (one.turn for one in told if one.turn is not None):
         if role is Role.ASSISTANT and messages and messages[-1].role is Role.ASSISTANT:
@@ -85,7 +85,7 @@ def messages_of(told: Iterable[ReadItem]) -> tuple[Message, ...]:
 
 
 def stored_items(told: Iterable[ReadItem], stem: str) -> bytes:
-    """Items as they are stored: as they came, but that each has an id, and a message its type and parts."""
+    """Encode items as they are stored: as they were sent, but each with an id, and messages with type and parts."""
     return msgspec.json.encode([_whole(one, input_id(stem, at)) for at, one in enumerate(told)])
 
 
@@ -118,7 +118,7 @@ def _turn(item: Item, at: str) -> tuple[Role, tuple[Part, ...]] | None:
 
 
 def _arguments(item: FunctionCallItem) -> str:
-    """The arguments of a call as JSON; some clients send them as the object itself."""
+    """Return the arguments of a call as JSON; some clients send them as an object."""
     return item.arguments if isinstance(item.arguments, str) else msgspec.json.encode(item.arguments).decode()
 
 
@@ -129,7 +129,7 @@ def _result(item: FunctionOutputItem | CustomOutputItem, at: str) -> ToolResult:
 
 
 def _texts(content: str | Sequence[msgspec.Raw], at: str) -> Iterator[Text]:
-    """The texts of a message or of a call's result, and words for what of it the model cannot read."""
+    """Return the texts of a message or of a call's result, with placeholders for unreadable content."""
     if isinstance(content, str):
         yield Text(content)
         return
@@ -159,7 +159,7 @@ def _whole(told: ReadItem, own_id: str) -> dict[str, object]:
 
 
 def _bounded(value: object, *, is_read: bool) -> object:
-    """A value as it is stored: texts that no model reads (images, files, what another server has encrypted) only where they are short."""
+    """Return a value as it is stored: texts that no model reads (images, files, encrypted thoughts) only where they are short."""
     match value:
         case str() if not is_read and len(value) > MOST_UNREAD_CHARACTERS:
             return UNSTORED.format(count=len(value))

@@ -1,6 +1,6 @@
-"""The output of an answer while it comes: which item each piece belongs to.
+"""The output items of an answer while they are generated.
 
-Knows parts and items. Knows nothing of events. What begins with blanks is held back until it says something: a text of blanks is no item, for clients
+Knows parts and items. Knows nothing of events. Leading blanks are held back until text follows: a text of blanks is no item, for clients
 send none back.
 """
 
@@ -16,9 +16,9 @@ from semantic_trio.domain.generation import TokenEvent
 
 @attrs.frozen
 class ItemDelta:
-    """More of an item."""
+    """More of an output item."""
 
-    at: int  # the item's place in the output
+    at: int  # the index of the item in the output
     said: ItemContent
     logprobs: Sequence[TokenLogprob] = ()
 
@@ -27,23 +27,23 @@ class ItemDelta:
 class _Item:
     said: ItemContent
     logprobs: list[TokenLogprob]
-    is_open: bool = True  # more may come of it; a call that stays open is not whole
+    is_open: bool = True  # more may follow; a call that stays open was cut off
 
 
 @attrs.define(eq=False)
 class OutputItems:
-    """The items so far."""
+    """The output items so far."""
 
     _stem: str  # of the response
-    _customs: frozenset[str] = frozenset()  # names of tools that take text
-    _token_bytes: TokenBytes | None = None  # None: nothing is told of tokens
+    _customs: frozenset[str] = frozenset()  # names of custom tools, which take text
+    _token_bytes: TokenBytes | None = None  # None: no log-probabilities are sent
     _items: list[_Item] = attrs.field(init=False, factory=list)
-    _held: list[tuple[ItemContent, tuple[TokenEvent, ...]]] = attrs.field(init=False, factory=list)  # blanks that may begin an item, of one kind
+    _held: list[tuple[ItemContent, tuple[TokenEvent, ...]]] = attrs.field(init=False, factory=list)  # blanks that may begin an item, all of one kind
 
     def add(self, part: AnswerPart, tokens: tuple[TokenEvent, ...] = ()) -> list[ItemDelta]:
-        """A piece of the answer, with the tokens it was drawn as where these are told; none while it says nothing.
+        """Add a part of the answer, with the tokens it was generated as; returns the deltas, none while only blanks have arrived.
 
-        The text of a custom tool comes whole: nothing in it would show that it was cut.
+        The text of a custom tool is added whole: a text that was cut off could not be recognised.
         """
         match part:
             case ToolCall() | CallPiece() if isinstance(part, ToolCall) or part.name not in self._customs:
@@ -56,7 +56,7 @@ class OutputItems:
         return []
 
     def _call(self, part: ToolCall | CallPiece) -> list[ItemDelta]:
-        """A whole call, or more of one."""
+        """Add a whole call, or more of one."""
         last = self._items[-1] if self._items else None
         if last is None or not isinstance(last.said, ToolCall) or not last.is_open:
             piece = self._added(ToolCall(part.id, part.name, part.arguments), ())
@@ -81,26 +81,26 @@ class OutputItems:
         return [self._added(said, drawn)]
 
     def add_rest(self, tokens: tuple[TokenEvent, ...]) -> None:
-        """The tokens whose text was held back to the end."""
+        """Add the tokens whose text was held back until the end."""
         if self._items and isinstance(self._items[-1].said, Text):
             self._items[-1].logprobs += self._told(tokens)
 
     def items(self, last: ItemStatus = "completed") -> tuple[OutputItem, ...]:
-        """All items; the last one may be broken off."""
+        """Return all items; `last` is the status of the last one."""
         return tuple(self.item(at, last if at == len(self._items) - 1 else "completed") for at in range(len(self._items)))
 
     def item(self, at: int, status: ItemStatus = "completed") -> OutputItem:
-        """An item as far as it has come."""
+        """Return an item as far as it has been generated."""
         item = self._items[at]
         is_whole = isinstance(item.said, ToolCall) and not item.is_open
         return output_item(self._stem, at, item.said, "completed" if is_whole else status, self._customs, tuple(item.logprobs))
 
     def item_of(self, piece: ItemDelta) -> OutputItem:
-        """The item of a piece, with nothing but that in it."""
+        """Return the item of a delta, with nothing but the delta in it."""
         return output_item(self._stem, piece.at, piece.said, "in_progress", self._customs, piece.logprobs)
 
     def begun(self, piece: ItemDelta) -> OutputItem:
-        """The item of its first piece, before anything was said in it."""
+        """Return the item of its first delta, before any content."""
         said = attrs.evolve(piece.said, arguments="") if isinstance(piece.said, ToolCall) else attrs.evolve(piece.said, text="")
         return self.item_of(ItemDelta(piece.at, said))
 

@@ -1,4 +1,4 @@
-"""What clients of the Responses API send, and what it means.
+"""Requests of the Responses API, and the parameters of a generation they stand for.
 
 Knows requests and the neutral conversation. Fields that are not named here are accepted and ignored; `min_p`, `top_k`, `seed` and `session_id` are
 extensions.
@@ -26,25 +26,25 @@ from semantic_trio.adapters.http.serving.served_model import ModelCard
 from semantic_trio.domain.conversation import Conversation, Message, Role, Text, ToolChoice
 from semantic_trio.domain.errors import InvalidRequestError
 
-# Of a key that is told back and stored; OpenAI's are 64 at the most.
+# Most characters of a key, which is sent back and stored; OpenAI's are 64 at most.
 MOST_KEY_CHARACTERS = 1024
-# Of one response in the database, its items and what was asked for: more than any context has in text.
+# Most bytes of a stored response, its items and its settings: more than any context has in text.
 MOST_STORED_BYTES = 16 << 20
 LOGPROBS = "message.output_text.logprobs"
-# What the API keeps for its clients elsewhere, and what is to be sent instead.
+# Fields for what OpenAI's server stores and this one does not, with what to send instead.
 NOT_KEPT = {
     "conversation": "conversations are not kept here: use previous_response_id",
     "prompt": "prompts are not kept here: send their text as instructions or input",
 }
 
-# Documented as null; anything is read, so that it can be told what to send instead.
+# Documented as null. Any value is decoded, so that the error can say what to send instead.
 Nothing = Annotated[object, msgspec.Meta(extra_json_schema={"type": "null"})]
 Metadata = Annotated[dict[Annotated[str, msgspec.Meta(max_length=64)], Annotated[str, msgspec.Meta(max_length=512)]], msgspec.Meta(max_length=16)]
 
 
 @attrs.frozen
 class TextFormat:
-    """Text, any JSON object, or JSON of a schema. It is kept to whether it is `strict` or not."""
+    """Text, any JSON object, or JSON of a schema. Answers match it whether it is `strict` or not."""
 
     type: Literal["text", "json_object", "json_schema"] = "text"
     name: FormatName | None = None
@@ -54,14 +54,14 @@ class TextFormat:
 
 @attrs.frozen
 class TextParam:
-    """How text is to be given."""
+    """Text settings."""
 
     format: TextFormat | None = None
 
 
 @attrs.frozen(kw_only=True)
 class ResponseRequest(ThinkingFields, StructuredOutputFields, UnsupportedFields):
-    """A conversation to go on with, or what is new of one that is stored."""
+    """A conversation to continue, or the new items of a stored one."""
 
     model: str
     input: str | Annotated[list[InputItem], msgspec.Meta(max_length=MOST_MESSAGES)] | None = None
@@ -94,17 +94,17 @@ class ResponseRequest(ThinkingFields, StructuredOutputFields, UnsupportedFields)
 
     @property
     def is_stored(self) -> bool:
-        """Whether the response is to be kept."""
+        """True if the response has to be stored."""
         return self.store is not False
 
     @property
     def wants_logprobs(self) -> bool:
-        """Whether the tokens of the text are to be told."""
+        """True if log-probabilities are asked for."""
         return LOGPROBS in (self.include or ()) or bool(self.top_logprobs)
 
 
 def check(request: ResponseRequest) -> None:
-    """Raises `InvalidRequestError` for what cannot go together, and for what is kept elsewhere."""
+    """Raise `InvalidRequestError` for fields that contradict each other, and for what only OpenAI's server stores."""
     for field, told in NOT_KEPT.items():
         if getattr(request, field) is not None:
             raise InvalidRequestError(told, field, quotes=False)
@@ -117,7 +117,7 @@ def check(request: ResponseRequest) -> None:
 def generation_params(
     request: ResponseRequest, messages: Sequence[Message], identity: Identity = ANONYMOUS, responses: tuple[str, ...] = ()
 ) -> GenerationParams:
-    """What a request means, with the turns that were said before and those that are new; `responses` are the ids of all of them.
+    """Return the parameters of a request, with all messages of the conversation; `responses` are the ids of all responses in it.
 
     Raises `InvalidRequestError`.
     """
@@ -144,7 +144,7 @@ def generation_params(
 
 
 def begun(request: ResponseRequest, choice: ToolChoice, response_id: str, model: ModelCard, created_at: int) -> ResponseAnswer:
-    """The response before anything has come of it; `choice` is the one its request makes."""
+    """Return the response before any output; `choice` is the tool choice of its request."""
     status: Status = "queued" if request.background else "in_progress"
     return ResponseAnswer(
         id=response_id,
@@ -170,7 +170,7 @@ def begun(request: ResponseRequest, choice: ToolChoice, response_id: str, model:
 
 
 def _schema(text: TextParam | None) -> str | None:
-    """The schema of the answer's text; None where it may say anything."""
+    """Return the schema of the answer's text; None for any text."""
     wanted = text.format if text else None
     if wanted is None or wanted.type == "text":
         return None

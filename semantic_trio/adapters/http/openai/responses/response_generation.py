@@ -1,6 +1,6 @@
-"""One response while it is being made: it is heard, ends, and is stored before anybody is told that it has ended.
+"""A response while it is being generated: it is stored before its client sees the end.
 
-Knows its answer, its output and where it is kept. Knows nothing of requests or of events.
+Knows the answer, the output and the store. Knows nothing of requests or of events.
 """
 
 import time
@@ -35,35 +35,35 @@ CUT_OFF = frozenset({FinishReason.MAX_TOKENS, FinishReason.CONTEXT_FULL, FinishR
 
 @attrs.define(eq=False)
 class ResponseGeneration:
-    """An `EventSource` of pieces; `result` for those who want all of it. One task reads it; any may `cancel` it."""
+    """An `EventSource` of item deltas; `result` waits for the end. One task reads it; any task may `cancel` it."""
 
     begun: ResponseAnswer
     answer: Answer
     output: OutputItems
     _records: ResponseStoreClient
-    _record: StoredResponse | None  # None: it is not stored
+    _record: StoredResponse | None  # None: the response is not stored
     final: ResponseAnswer | None = attrs.field(init=False, default=None)
-    over: trio.Event = attrs.field(init=False, factory=trio.Event)  # it has ended, or nobody reads it any more
-    _ending: ResponseAnswer | None = attrs.field(init=False, default=None)  # the end, which is stored and not told yet
-    _heard: list[ItemDelta | Finished | Failed] = attrs.field(init=False, factory=list)  # told to nobody yet
+    over: trio.Event = attrs.field(init=False, factory=trio.Event)  # the response has ended, or its reader has left
+    _ending: ResponseAnswer | None = attrs.field(init=False, default=None)  # the end, stored but not received yet
+    _heard: list[ItemDelta | Finished | Failed] = attrs.field(init=False, factory=list)  # events not received yet
     _has_begun: bool = attrs.field(init=False, default=False)
     _is_cancelled: bool = attrs.field(init=False, default=False)
 
     @property
     def is_stored(self) -> bool:
-        """Whether it can be asked for by its id."""
+        """True if the response can be retrieved by its id."""
         return self._record is not None
 
     @property
     def response(self) -> ResponseAnswer:
-        """The response as it is now."""
+        """Return the response in its current state."""
         if self.final is not None:
             return self.final
         status: Status = "in_progress" if self._has_begun else self.begun.status
         return attrs.evolve(self.begun, status=status, output=self.output.items("in_progress"))
 
     async def receive(self) -> list[ItemDelta | Finished | Failed]:
-        """See `EventSource`. What has ended is stored when its end is told."""
+        """See `EventSource`. The response is stored before its end is returned."""
         if not self._heard:
             self._heard = await self._listen()
         last = self._heard[-1]
@@ -75,7 +75,7 @@ class ResponseGeneration:
         return heard
 
     async def result(self) -> Finished:
-        """Wait for the end; `final` is all of it. Raises the error of a generation that failed."""
+        """Wait for the end; `final` is the whole response. Raises the error of a failed generation."""
         while True:
             last = (await self.receive())[-1]
             if isinstance(last, Failed):
@@ -85,13 +85,13 @@ class ResponseGeneration:
             await self.answer.generation.wait(READ_SECONDS)
 
     def cancel(self) -> None:
-        """Give up what is still to come; whoever reads it is told the end. What has ended stays as it is."""
+        """Stop the generation; its reader receives the end. A response that has ended stays as it is."""
         if not self.answer.generation.is_over:
             self._is_cancelled = True
             self.answer.generation.close()
 
     async def put(self) -> None:
-        """Store that it has begun. Raises `StoreError`."""
+        """Store the beginning of the response. Raises `StoreError`."""
         record = self._record
         assert record is not None
         await self._records.call(lambda store: store.put(record))
@@ -112,7 +112,7 @@ class ResponseGeneration:
         return self.answer.take_scores() if isinstance(event, Text) else ()
 
     def _broken_off(self) -> Finished:
-        """The end of a generation that was closed."""
+        """Return the end of a generation that was closed."""
         return self.answer.generation.cut_short(len(self.answer.generation.stamps))
 
     def _ended(self, last: Finished | Failed) -> ResponseAnswer:
@@ -130,7 +130,7 @@ class ResponseGeneration:
         )
 
     async def _kept(self, ending: ResponseAnswer) -> ResponseAnswer:
-        """The end, stored where it is to be; it says so where it could not be. One that failed is stored only where its beginning was."""
+        """Store the end where it has to be; the returned response says if it could not. A failed response is stored only if its beginning was."""
         if self._record is None or (ending.status == "failed" and not ending.background):
             return attrs.evolve(ending, store=False)
         record = self._record.answered(ending.status, msgspec.json.encode(ending))

@@ -1,6 +1,6 @@
-"""What the Responses API answers: a response, and the items its output consists of.
+"""The response object of the Responses API, and the items of its output.
 
-Knows the wire. Knows nothing of requests, of generations or of where responses are kept.
+Knows the wire. Knows nothing of requests, of generations or of where responses are stored.
 """
 
 from collections.abc import Sequence
@@ -19,29 +19,29 @@ from semantic_trio.domain.generation import Finished
 Status = Literal["queued", "in_progress", "completed", "incomplete", "failed", "cancelled"]
 ItemStatus = Literal["in_progress", "completed", "incomplete"]
 ErrorCode = Literal["server_error", "rate_limit_exceeded", "invalid_prompt"]
-ItemContent = Text | Thinking | ToolCall  # what an answer may consist of
+ItemContent = Text | Thinking | ToolCall  # the content of an item
 
 
 @attrs.frozen
 class OutputText:
-    """What the assistant says."""
+    """A text of the assistant."""
 
     text: str
     logprobs: Sequence[TokenLogprob] = ()
-    annotations: tuple[str, ...] = ()  # there are none: nothing is searched
+    annotations: tuple[str, ...] = ()  # always empty: nothing is searched
     type: Literal["output_text"] = "output_text"
 
 
 @attrs.frozen
 class ReasoningText:
-    """What it thought before."""
+    """A text of the assistant's thinking."""
 
     text: str
     type: Literal["reasoning_text"] = "reasoning_text"
 
 
 class OutputMessage(msgspec.Struct, frozen=True, tag_field="type", tag="message"):
-    """Something the assistant says."""
+    """A message of the assistant."""
 
     id: str
     status: ItemStatus
@@ -50,7 +50,7 @@ class OutputMessage(msgspec.Struct, frozen=True, tag_field="type", tag="message"
 
 
 class OutputReasoning(msgspec.Struct, frozen=True, tag_field="type", tag="reasoning"):
-    """A thought, in its own words. Nobody sums it up, and it is not encrypted."""
+    """A thought, as it was generated: neither summarised nor encrypted."""
 
     id: str
     status: ItemStatus
@@ -70,7 +70,7 @@ class OutputFunctionCall(msgspec.Struct, frozen=True, tag_field="type", tag="fun
 
 
 class OutputCustomCall(msgspec.Struct, frozen=True, tag_field="type", tag="custom_tool_call"):
-    """A call of a tool that takes text."""
+    """A call of a custom tool, which takes text."""
 
     id: str
     status: ItemStatus
@@ -84,7 +84,7 @@ OutputItem = OutputMessage | OutputReasoning | OutputFunctionCall | OutputCustom
 
 @attrs.frozen
 class InputTokensDetails:
-    """Where the input's tokens came from: from the cache, or they are in it now."""
+    """The source of the input's tokens: from the cache, or written to it."""
 
     cached_tokens: int
     cache_write_tokens: int
@@ -92,14 +92,14 @@ class InputTokensDetails:
 
 @attrs.frozen
 class OutputTokensDetails:
-    """What the output's tokens were drawn for."""
+    """The kinds of the output's tokens."""
 
     reasoning_tokens: int
 
 
 @attrs.frozen
 class ResponseUsage:
-    """What a response is billed."""
+    """The usage of a response."""
 
     input_tokens: int
     input_tokens_details: InputTokensDetails
@@ -109,7 +109,7 @@ class ResponseUsage:
 
     @classmethod
     def of(cls, finished: Finished, thought_tokens: int) -> "ResponseUsage":
-        """The usage of a generation."""
+        """Return the usage of a generation."""
         read, drawn, known = finished.prompt_tokens, finished.completion_tokens, finished.reuse.tokens
         return cls(read, InputTokensDetails(known, read - known), drawn, OutputTokensDetails(thought_tokens), read + drawn)
 
@@ -124,14 +124,14 @@ class ResponseError:
 
 @attrs.frozen
 class IncompleteDetails:
-    """Why a response is not whole."""
+    """Why a response is incomplete."""
 
     reason: Literal["max_output_tokens"]
 
 
 @attrs.frozen
 class FormatInForce:
-    """What form the text has."""
+    """The format of the text in force."""
 
     type: Literal["text", "json_object", "json_schema"] = "text"
     name: str | msgspec.UnsetType = msgspec.UNSET
@@ -141,14 +141,14 @@ class FormatInForce:
 
 @attrs.frozen
 class TextInForce:
-    """How text is given."""
+    """The text settings in force."""
 
     format: FormatInForce = FormatInForce()
 
 
 @attrs.frozen
 class ReasoningInForce:
-    """How it is thought."""
+    """The thinking settings in force."""
 
     effort: str | None = None
     summary: None = None
@@ -156,7 +156,7 @@ class ReasoningInForce:
 
 @attrs.frozen(kw_only=True)
 class ResponseAnswer:
-    """A response: what was asked for, how far it is, and what has come of it."""
+    """A response: the settings of its request, its status, and its output."""
 
     id: str
     created_at: int
@@ -173,21 +173,21 @@ class ResponseAnswer:
     temperature: float = 1.0
     top_p: float = 1.0
     top_logprobs: int = 0
-    tools: Sequence[ToolInForce] = ()  # those that are offered; others were left out
+    tools: Sequence[ToolInForce] = ()  # the tools that are offered; others were left out
     tool_choice: ModeInForce | ChoiceInForce = "auto"
     parallel_tool_calls: bool = True
     text: TextInForce = TextInForce()
     reasoning: ReasoningInForce = ReasoningInForce()
     truncation: Literal["disabled"] = "disabled"
     metadata: dict[str, str] = attrs.field(factory=dict)
-    store: bool = True  # whether it is kept
+    store: bool = True  # true: the response is stored
     background: bool = False
     prompt_cache_key: str | None = None
     object: Literal["response"] = "response"
 
 
 def output_item(stem: str, at: int, said: ItemContent, status: ItemStatus, customs: frozenset[str], logprobs: Sequence[TokenLogprob]) -> OutputItem:
-    """An item of the output: a thought, a text or a call."""
+    """Return an output item: a thought, a text or a call."""
     match said:
         case Thinking(text):
             return OutputReasoning(item_id("rs", stem, at), status, (ReasoningText(text),))

@@ -1,6 +1,6 @@
-"""The store of responses, asked where its answers are waited for and nobody else has to.
+"""The client of the response store, which calls the store in worker threads.
 
-Knows threads, and that a store may not be there yet. Knows nothing of responses.
+Knows threads, and that a store may not be open yet. Knows nothing of responses.
 """
 
 import threading
@@ -15,13 +15,13 @@ from semantic_trio.ports import ResponseStore
 
 Result = TypeVar("Result")
 
-# Questions under way at the same time: a store has one connection, and where its database hangs no other work has to wait for a thread.
+# Calls at the same time: a store has one connection, and a database that hangs must not take threads from other work.
 STORE_THREADS = 4
 
 
 @attrs.define(eq=False)
 class ResponseStoreClient:
-    """A `ResponseStore` that is opened when it is needed, and again when that went wrong."""
+    """A `ResponseStore` that is opened when it is first needed, and again after opening has failed."""
 
     _open: Callable[[], ResponseStore]  # blocking; raises `StoreError`
     _in_thread: InThread = attrs.field(factory=lambda: DedicatedThreads(STORE_THREADS))
@@ -29,11 +29,11 @@ class ResponseStoreClient:
     _lock: threading.Lock = attrs.field(init=False, factory=threading.Lock)
 
     async def call(self, question: Callable[[ResponseStore], Result]) -> Result:
-        """What the store says. To be cancelled changes nothing of what the store does. Raises what the question raises, and `StoreError`."""
+        """Call the store and return its result. Cancellation does not stop the call. Raises what the call raises, and `StoreError`."""
         return await self._in_thread(self._answer, question)
 
     def close(self) -> None:
-        """Give the store back. Blocks until it has done what it was asked."""
+        """Close the store. Blocks until running calls are done."""
         with self._lock:
             if self._store is not None:
                 self._store.close()

@@ -1,4 +1,4 @@
-"""Routes of responses that are being made or stored: told, cancelled, deleted. Knows nothing of how they are made."""
+"""Routes of responses that exist: retrieve, cancel, delete, list input items. Knows nothing of how responses are generated."""
 
 from typing import Annotated, Literal
 
@@ -25,7 +25,7 @@ PAGE, LONGEST_PAGE = 20, 100
 
 @attrs.frozen
 class DeletedResponse:
-    """That a response is gone."""
+    """The confirmation that a response is deleted."""
 
     id: str
     deleted: bool = True
@@ -34,7 +34,7 @@ class DeletedResponse:
 
 @attrs.frozen
 class ItemPage:
-    """Some of the items that came with a request."""
+    """A page of the items that came with a request."""
 
     data: list[dict[str, object]]
     first_id: str | None
@@ -45,22 +45,22 @@ class ItemPage:
 
 @attrs.frozen
 class PageParams:
-    """Which items are wanted."""
+    """The page that is asked for."""
 
     limit: Annotated[int, msgspec.Meta(ge=1, le=LONGEST_PAGE)] = PAGE
     order: Literal["asc", "desc"] = "desc"
-    after: str | None = None  # the id of the item before
+    after: str | None = None  # id of the item before the page
 
 
 def routes(state: AppState, responses: ResponsesState) -> Blueprint:
-    """`/v1/responses/<id>` and what is below it."""
+    """Build the route `/v1/responses/<id>` and those below it."""
     blueprint = Blueprint("responses-kept", __name__)
 
     @blueprint.get("/v1/responses/<response_id>")
     @document_response(ResponseAnswer, 200)
     @document_faults(OpenAIError, 400, 401, 403, 404, 503)
     async def get_response(response_id: str) -> Response:
-        """Tell a response as it is now."""
+        """Return a response in its current state."""
         if request.args.get("stream", "").lower() in {"true", "1"}:
             raise InvalidRequestError("a stored response is told whole, and not streamed", "stream", quotes=False)
         turn = responses.active.find(response_id)
@@ -70,9 +70,9 @@ def routes(state: AppState, responses: ResponsesState) -> Blueprint:
     @document_response(DeletedResponse, 200)
     @document_faults(OpenAIError, 401, 403, 404, 503)
     async def delete_response(response_id: str) -> Response:
-        """Forget what was said in a response, for good, and the agents that have read it.
+        """Delete a response for good, and the agents that have read it.
 
-        One that is being made is cancelled; what follows it is left, and can be followed no more.
+        A response that is being generated is cancelled; responses that continue it stay, and cannot be continued any more.
         """
         await _cancel(responses, response_id)
         is_known = [await delete_response_agents(model, response_id) for model in state.models]
@@ -84,7 +84,7 @@ def routes(state: AppState, responses: ResponsesState) -> Blueprint:
     @document_response(ResponseAnswer, 200)
     @document_faults(OpenAIError, 401, 403, 404, 503)
     async def cancel_response(response_id: str) -> Response:
-        """Give up what is still to come of a response; what was said is kept. One that has ended is told as it is."""
+        """Stop a response that is being generated; its output so far is kept. A response that has ended is returned unchanged."""
         ended = await _cancel(responses, response_id)
         return json_response(ended) if ended is not None else _told(await _find(responses, response_id))
 
@@ -93,7 +93,7 @@ def routes(state: AppState, responses: ResponsesState) -> Blueprint:
     @document_response(ItemPage, 200)
     @document_faults(OpenAIError, 400, 401, 403, 404, 503)
     async def list_input_items(response_id: str) -> Response:
-        """List the items that came with the request for a response, those of this turn alone."""
+        """List the items that came with the request for a response, without those of earlier responses."""
         wanted = _params(request.args.to_dict())
         record = await responses.store.call(lambda store: store.get(response_id))
         if record is None:
@@ -112,7 +112,7 @@ async def _find(responses: ResponsesState, response_id: str) -> StoredResponse:
 
 
 async def _cancel(responses: ResponsesState, response_id: str) -> ResponseAnswer | None:
-    """The end of a response that was being made; None where none of this id was, or whoever made it has left it."""
+    """Cancel a response and return its end; None if no response of this id is being generated, or its reader has left."""
     turn = responses.active.find(response_id)
     if turn is None:
         return None
@@ -122,7 +122,7 @@ async def _cancel(responses: ResponsesState, response_id: str) -> ResponseAnswer
 
 
 def _told(record: StoredResponse) -> Response:
-    """A stored response as it was answered. One that is still being made, and by nobody here, was left by a server that has ended."""
+    """Return a stored response. One that is stored as unfinished, and is not being generated here, was left by a server that has ended."""
     assert record.output is not None
     if not record.is_pending:
         return json_response(msgspec.Raw(record.output))
@@ -141,6 +141,6 @@ def _page(items: list[dict[str, object]], wanted: PageParams) -> ItemPage:
     ids = [str(item["id"]) for item in ordered]
     if wanted.after is not None and wanted.after not in ids:
         raise InvalidRequestError(f"no item {wanted.after!r} came with the request", "after")
-    start = 0 if wanted.after is None else len(ids) - ids[::-1].index(wanted.after)  # the last of this id: clients may give several the same
+    start = 0 if wanted.after is None else len(ids) - ids[::-1].index(wanted.after)  # the last item of this id: clients may repeat ids
     page, page_ids = ordered[start : start + wanted.limit], ids[start : start + wanted.limit]
     return ItemPage(page, page_ids[0] if page_ids else None, page_ids[-1] if page_ids else None, start + wanted.limit < len(ordered))

@@ -1,6 +1,6 @@
-"""The events of one response.
+"""The events of a response that streams.
 
-Knows what may follow what: items in ascending order, each added, told piece by piece, and done before the next. Knows nothing of requests.
+Knows the order of events: items in ascending order, each added, sent in deltas, and done before the next. Knows nothing of requests.
 """
 
 from collections.abc import Iterator
@@ -25,45 +25,45 @@ from semantic_trio.adapters.http.serving.sse import encode_event
 from semantic_trio.domain.errors import SemanticError
 from semantic_trio.domain.generation import Finished
 
-# Of a call's arguments, in one event.
+# Most characters of a call's arguments in one event.
 PIECE_CHARACTERS = 4096
-# What an end is called. There is no event for a response that was cancelled: its status says so.
+# Names of the last event. A cancelled response has none of its own: its status says so.
 COMPLETED = "response.completed"
 UNFINISHED = "response.incomplete"
 
 
 @attrs.define(eq=False)
 class ResponseEncoder:
-    """From `response.created` to the response's end."""
+    """Encodes `response.created` to the end of the response."""
 
     _turn: ResponseGeneration
     ping: bytes = b": ping\n\n"  # each data line would be parsed as an event
-    _number: int = attrs.field(init=False, default=0)  # of the next event
-    _at: int = attrs.field(init=False, default=-1)  # of the item that is open; -1: none is
+    _number: int = attrs.field(init=False, default=0)  # number of the next event
+    _at: int = attrs.field(init=False, default=-1)  # index of the open item; -1: none is open
 
     def opening(self) -> bytes:
-        """That there is a response."""
+        """Encode the first events of the response."""
         begun = self._turn.begun
         return self._event("response.created", response=begun) + self._event("response.in_progress", response=begun)
 
     def part(self, part: ItemDelta) -> bytes:
-        """More of the item that is open, or another one."""
+        """Encode more of the open item, or the first delta of the next."""
         if part.at == self._at:
             return self._delta(part)
         closed, self._at = self._closed(), part.at
         return closed + self._opened(self._turn.output.begun(part)) + self._delta(part)
 
     def ending(self, finished: Finished) -> bytes:
-        """The end of the last item, and of the response."""
+        """Encode the end of the last item, and of the response."""
         closed, final = self._closed(), self._final()
         return closed + self._event(COMPLETED if final.status == "completed" else UNFINISHED, response=final, semantic_cache=Cache.of(finished.reuse))
 
     def failure(self, error: SemanticError) -> bytes:
-        """`response.failed`, with what was said until then."""
+        """Encode `response.failed`, with the output so far."""
         return self._event("response.failed", response=self._final())
 
     def _final(self) -> ResponseAnswer:
-        assert self._turn.final is not None  # it has ended before that is told
+        assert self._turn.final is not None  # the end is received only after `final` is set
         return self._turn.final
 
     def _opened(self, item: OutputItem) -> bytes:
@@ -84,7 +84,7 @@ class ResponseEncoder:
         raise AssertionError(item)
 
     def _closed(self) -> bytes:
-        """The end of the open item."""
+        """Encode the end of the open item."""
         if self._at < 0:
             return b""
         item = self._item()
@@ -93,12 +93,12 @@ class ResponseEncoder:
         return said + parts + self._event("response.output_item.done", output_index=self._at, item=item)
 
     def _item(self) -> OutputItem:
-        """The open item, which is whole, as the response has it where that has ended."""
+        """Return the open item, which is whole; of a response that has ended, its final item."""
         final = self._turn.final
         return self._turn.output.item(self._at) if final is None else final.output[self._at]
 
     def _said(self, item: OutputItem) -> bytes:
-        """All that was told in pieces."""
+        """Encode the event with the whole content, which was sent in deltas before."""
         match item:
             case OutputMessage(content=(OutputText(text, logprobs),)):
                 return self._of_part("response.output_text.done", item.id, text=text, logprobs=logprobs)

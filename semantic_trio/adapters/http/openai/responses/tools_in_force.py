@@ -1,6 +1,6 @@
-"""The tools a response may call, as its client is told of them.
+"""Tools and tool choice in force, as a response object reports them.
 
-Knows the wire and the neutral choice. What a client offers and demands is read as in Chat Completions; the response tells what of it is in force:
+Knows the wire and the neutral choice. Offers and choices are read as in Chat Completions; the response object reports those in force:
 tools that a provider would run itself are left out, and not refused, because clients offer them to every server.
 """
 
@@ -24,7 +24,7 @@ class FunctionInForce(msgspec.Struct, frozen=True, tag_field="type", tag="functi
 
 
 class CustomInForce(msgspec.Struct, frozen=True, tag_field="type", tag="custom"):
-    """A tool that takes text and is offered."""
+    """A custom tool that is offered."""
 
     name: str
     description: str | None
@@ -56,12 +56,12 @@ MODES: dict[Calling, ModeInForce] = {Calling.NONE: "none", Calling.AUTO: "auto",
 
 
 def tools_in_force(params: Iterable[ToolParam]) -> tuple[ToolInForce, ...]:
-    """The tools that are offered to the model."""
+    """Return the tools that are offered to the model."""
     return tuple(_in_force(params))
 
 
 def choice_in_force(choice: ToolChoice, customs: frozenset[str]) -> ModeInForce | ChoiceInForce:
-    """The choice that holds; `customs` are the names of the tools that take text."""
+    """Return the choice in force; `customs` are the names of custom tools."""
     if choice.name is not None:
         return ChoiceInForce(_kind(choice.name, customs), choice.name)
     if choice.allowed is None:
