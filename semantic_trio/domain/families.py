@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 import attrs
 
 from semantic_trio.domain.geometry import LayerGroup, LayerKind, ModelCacheSpec
+from semantic_trio.domain.quantisation import AS_COMPUTED, head_bytes
 
 # Recurrences are summed up in float32, whatever the model computes in; what goes through their convolution is not.
 RECURRENCE_BITS = 32
@@ -24,7 +25,7 @@ class Published:
 
     fields: Mapping[str, object]
     element_bits: int  # of a number the model computes with
-    kv_bits: int  # of a number kept as key or value
+    kv_bits: int = AS_COMPUTED  # of a number kept as key or value, see `quantisation`
 
     def number(self, name: str, default: int | None = None) -> int:
         """A number by its name. Raises `_UnstatedError` where it is neither stated nor known otherwise."""
@@ -39,18 +40,25 @@ class Published:
         """The layers by number."""
         return range(self.number("num_hidden_layers", default))
 
-    def attention(self, values: int, window: int = 0, kind: LayerKind | None = None) -> LayerGroup:
-        """A layer of attention that keeps so many values for each position: of all positions unless there is a window."""
-        chosen = kind or (LayerKind.SLIDING if window else LayerKind.GLOBAL)
-        return LayerGroup(chosen, layers=1, token_bytes=values * self.kv_bits // 8, window=window)
+    def attention(self, token_bytes: int, window: int = 0) -> LayerGroup:
+        """A layer of attention that keeps so many bytes for each position: of all positions unless there is a window."""
+        return LayerGroup(LayerKind.SLIDING if window else LayerKind.GLOBAL, layers=1, token_bytes=token_bytes, window=window)
+
+    def chunked(self, heads: int, head_dim: int, chunk: int) -> LayerGroup:
+        """A layer of attention in chunks. Its keys and values are never quantised."""
+        return LayerGroup(LayerKind.CHUNKED, layers=1, token_bytes=2 * heads * head_dim * self.element_bits // 8, window=chunk)
 
     def recurrent(self, convolved: int, summed: int) -> LayerGroup:
         """A recurrent layer: the values its convolution looks back at, and its state."""
         return LayerGroup(LayerKind.RECURRENT, layers=1, state_bytes=(convolved * self.element_bits + summed * RECURRENCE_BITS) // 8)
 
     def keys_and_values(self, heads: int, head_dim: int) -> int:
-        """Values kept for a position, where keys and values have equal shapes."""
-        return 2 * heads * head_dim
+        """Bytes kept for a position, where keys and values have equal shapes. Raises `InvalidRequestError` for heads that cannot be quantised."""
+        return 2 * heads * self.head(head_dim)
+
+    def head(self, size: int) -> int:
+        """Bytes kept for a position of one head. Raises as `keys_and_values` does."""
+        return head_bytes(size, self.kv_bits, self.element_bits)
 
     @property
     def split_head(self) -> int:
@@ -63,26 +71,26 @@ Extractor = Callable[[Published], Iterator[LayerGroup]]
 
 def _llama(config: Published) -> Iterator[LayerGroup]:
     heads = config.number("num_key_value_heads", config.number("num_attention_heads"))
-    values = config.keys_and_values(heads, config.number("head_dim", 0) or config.split_head)
+    kept = config.keys_and_values(heads, config.number("head_dim", 0) or config.split_head)
     for is_sliding in _sliding(config, config.layers(), lambda _: False):
-        yield config.attention(values, config.number("sliding_window") if is_sliding else 0)
+        yield config.attention(kept, config.number("sliding_window") if is_sliding else 0)
 
 
 def _qwen2(config: Published) -> Iterator[LayerGroup]:
-    values = config.keys_and_values(config.number("num_key_value_heads"), config.split_head)
-    yield from (config.attention(values) for _ in config.layers())
+    kept = config.keys_and_values(config.number("num_key_value_heads"), config.split_head)
+    yield from (config.attention(kept) for _ in config.layers())
 
 
 def _qwen3(config: Published) -> Iterator[LayerGroup]:
-    values = config.keys_and_values(config.number("num_key_value_heads"), config.number("head_dim"))
-    yield from (config.attention(values) for _ in config.layers())
+    kept = config.keys_and_values(config.number("num_key_value_heads"), config.number("head_dim"))
+    yield from (config.attention(kept) for _ in config.layers())
 
 
 def _gemma3_text(config: Published) -> Iterator[LayerGroup]:
-    values = config.keys_and_values(config.number("num_key_value_heads", 1), config.number("head_dim", 256))
+    kept = config.keys_and_values(config.number("num_key_value_heads", 1), config.number("head_dim", 256))
     window, pattern = config.number("sliding_window", 512), config.number("sliding_window_pattern", 6)
     for layer in config.layers(26):
-        yield config.attention(values, 0 if (layer + 1) % pattern == 0 else window)
+        yield config.attention(kept, 0 if (layer + 1) % pattern == 0 else window)
 
 
 def _gemma3(config: Published) -> Iterator[LayerGroup]:
@@ -91,23 +99,23 @@ def _gemma3(config: Published) -> Iterator[LayerGroup]:
 
 
 def _gpt_oss(config: Published) -> Iterator[LayerGroup]:
-    values = config.keys_and_values(config.number("num_key_value_heads", 8), config.number("head_dim", 64))
+    kept = config.keys_and_values(config.number("num_key_value_heads", 8), config.number("head_dim", 64))
     window = config.number("sliding_window", 128)
     for is_sliding in _sliding(config, config.layers(36), lambda layer: layer % 2 == 0):
-        yield config.attention(values, window if is_sliding else 0)
+        yield config.attention(kept, window if is_sliding else 0)
 
 
 def _llama4(config: Published) -> Iterator[LayerGroup]:
-    values = config.keys_and_values(config.number("num_key_value_heads"), config.number("head_dim", 0) or config.split_head)
-    chunk = config.number("attention_chunk_size")
+    heads, head_dim = config.number("num_key_value_heads"), config.number("head_dim", 0) or config.split_head
+    kept, chunk = config.keys_and_values(heads, head_dim), config.number("attention_chunk_size")
     for layer in config.layers():
-        yield config.attention(values) if (layer + 1) % 4 == 0 else config.attention(values, chunk, LayerKind.CHUNKED)
+        yield config.attention(kept) if (layer + 1) % 4 == 0 else config.chunked(heads, head_dim, chunk)
 
 
 def _deepseek_v3(config: Published) -> Iterator[LayerGroup]:
     """Multi-head latent attention: one latent vector for all heads takes the place of keys and values, beside the rotated part of the key."""
-    values = config.number("kv_lora_rank", 512) + config.number("qk_rope_head_dim", 64)
-    yield from (config.attention(values) for _ in config.layers(30))
+    kept = config.head(config.number("kv_lora_rank", 512)) + config.head(config.number("qk_rope_head_dim", 64))
+    yield from (config.attention(kept) for _ in config.layers(30))
 
 
 def _qwen3_next(config: Published) -> Iterator[LayerGroup]:
@@ -131,10 +139,10 @@ def _falcon_h1(config: Published) -> Iterator[LayerGroup]:
     """A recurrence and attention side by side in every layer."""
     state, inner = config.number("mamba_d_state", 128), config.number("mamba_d_ssm", 1536)
     channels = inner + 2 * config.number("mamba_n_groups", 1) * state
-    values = config.keys_and_values(config.number("num_key_value_heads", 2), config.number("head_dim", 64))
+    kept = config.keys_and_values(config.number("num_key_value_heads", 2), config.number("head_dim", 64))
     for _ in config.layers(36):
         yield config.recurrent((config.number("mamba_d_conv", 4) - 1) * channels, inner * state)
-        yield config.attention(values)
+        yield config.attention(kept)
 
 
 # By `model_type`; the last two are what mlx-lm runs as another family.
@@ -155,11 +163,12 @@ EXTRACTORS: Mapping[str, Extractor] = {
 }
 
 
-def published_spec(config: Mapping[str, object], fingerprint: str, element_bits: int = 16, kv_bits: int | None = None) -> ModelCacheSpec | None:
+def published_spec(config: Mapping[str, object], fingerprint: str, element_bits: int = 16, kv_bits: int = AS_COMPUTED) -> ModelCacheSpec | None:
     """What a model's caches consist of, from its config.json.
 
-    `element_bits`: of a number the model computes with. `kv_bits`: of a number kept as key or value, where that is less; scales are not counted.
-    None where the family is unknown, or a number is missing: only the loaded model can tell then.
+    `element_bits`: of a number the model computes with. `kv_bits`: of a number kept as key or value, see `quantisation`.
+    None where the family is unknown, or a number is missing: only the loaded model can tell then. Raises `InvalidRequestError` for heads that cannot
+    be quantised.
     """
     extract = EXTRACTORS.get(str(config.get("model_type")))
     if extract is None:
@@ -167,7 +176,7 @@ def published_spec(config: Mapping[str, object], fingerprint: str, element_bits:
     text = config.get("text_config")
     fields = text if isinstance(text, Mapping) else config
     try:
-        return ModelCacheSpec.of(fingerprint, extract(Published(fields, element_bits, kv_bits or element_bits)))
+        return ModelCacheSpec.of(fingerprint, extract(Published(fields, element_bits, kv_bits)))
     except _UnstatedError:
         return None
 

@@ -15,8 +15,9 @@ from semantic_trio.adapters.disk import CacheDirectory
 from semantic_trio.adapters.mlx import BLAS
 from semantic_trio.adapters.mlx.budget import usual_cache_mb
 from semantic_trio.adapters.mlx.device import describe_device, element_bits
-from semantic_trio.domain.errors import ModelNotFoundError
+from semantic_trio.domain.errors import InvalidRequestError, ModelNotFoundError
 from semantic_trio.domain.families import published_spec
+from semantic_trio.domain.quantisation import AS_COMPUTED
 from semantic_trio.entrypoints.printing import counted, human
 from semantic_trio.entrypoints.probing import ask_rates, read_rate
 from semantic_trio.entrypoints.settings import Settings
@@ -113,7 +114,11 @@ def _memory(settings: Settings) -> Iterator[Finding]:
         config = json.loads((path / "config.json").read_text())
     except (ModelNotFoundError, OSError, ValueError):
         return
-    spec = published_spec(config, "", element_bits(config))
+    try:
+        spec = published_spec(config, "", element_bits(config), settings.kv_bits)
+    except InvalidRequestError as error:
+        yield Finding("memory", f"{settings.model_id}: {error}", f"set kv_bits = {AS_COMPUTED}, or take another model")
+        return
     if spec is None:
         yield Finding("memory", f"{settings.model_id}: a family measured only when it is loaded")
         return

@@ -105,7 +105,7 @@ class Server:
             await device_nursery.start(device.run)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(watch_signals, self._stop.set, self.settings.shutdown_timeout_seconds)
-                runner, loaded = await load_runner(device, self.model_path)
+                runner, loaded = await load_runner(device, self.model_path, self.settings.kv_bits)
                 codec = await trio.to_thread.run_sync(load_codec, self.model_path, tool_syntax, chat_program)
                 loaded = attrs.evolve(loaded, context_length=min(loaded.context_length, self.settings.context_length or loaded.context_length))
                 await self._serve_model(self._scripted(codec) or runner, loaded, codec, records)

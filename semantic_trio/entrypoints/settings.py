@@ -16,6 +16,7 @@ from typed_settings.cls_utils import deep_options
 
 from semantic_trio.domain.content import ImportTrust
 from semantic_trio.domain.errors import InvalidRequestError
+from semantic_trio.domain.quantisation import AS_COMPUTED, KV_BITS
 from semantic_trio.entrypoints.sources import check_values, sources
 
 # Tokens of a conversation. With less than one block there is no room for the words of a chat template, a question and an answer.
@@ -49,6 +50,11 @@ def _between(low: float, high: float) -> Validator:
             raise ValueError(f"{attribute.name}: {value} is out of range: {low:,} to {high:,}")
 
     return check
+
+
+def _kv_bits(_: object, attribute: "attrs.Attribute[int]", value: int) -> None:
+    if value not in KV_BITS:
+        raise ValueError(f"{attribute.name}: {value} is none of {', '.join(map(str, KV_BITS))}")
 
 
 def _context(_: object, attribute: "attrs.Attribute[int]", value: int) -> None:
@@ -97,6 +103,9 @@ class Settings:
         default=0,
         validator=_between(0, 16_777_216),
         help="Memory for the KV cache of conversations, running and past, in MiB; 0: what suits the device.",
+    )
+    kv_bits: int = ts.option(
+        default=AS_COMPUTED, validator=_kv_bits, help="Bits of the keys and values of conversations: 16 (as the model computes them), 8 or 4."
     )
     disk_budget_mb: int = ts.option(
         default=20_480, validator=_between(0, 1 << 40), help="Disk space for what is kept of conversations, per model, in MiB; 0: none is."

@@ -10,7 +10,9 @@ from semantic_trio.adapters.mlx.embedding import embedding_size
 from semantic_trio.adapters.mlx.geometry import measure_spec
 from semantic_trio.adapters.mlx.kv import Layout
 from semantic_trio.adapters.mlx.paged import PagedLayout
+from semantic_trio.adapters.mlx.quantised import quantise_caches
 from semantic_trio.adapters.mlx.runner import Batch, MlxRunner
+from semantic_trio.domain.quantisation import AS_COMPUTED
 from tests.device import on_device, shared_device
 
 SIZE: dict[str, object] = {
@@ -28,6 +30,24 @@ WINDOWED: dict[str, object] = {
     "num_local_experts": 4,
     "num_experts_per_tok": 2,
     "rope_theta": 1e4,
+}
+# What the matrices of random models are multiplied by. With the calm one attention looks at many positions at once, so that a single number that is
+# quantised in another way does not change everything after it.
+GAIN, CALM_GAIN = 3.0, 1.0
+LLAMA4_TEXT: dict[str, object] = SIZE | {
+    "model_type": "llama4_text",
+    "attention_bias": False,
+    "attention_chunk_size": 32,
+    "head_dim": 16,
+    "interleave_moe_layer_step": 2,
+    "intermediate_size_mlp": 96,
+    "max_position_embeddings": 4096,
+    "num_experts_per_tok": 1,
+    "num_key_value_heads": 2,
+    "num_local_experts": 2,
+    "rope_scaling": None,
+    "rope_theta": 1e4,
+    "use_qk_norm": False,
 }
 FAMILIES: dict[str, dict[str, object]] = {
     "llama": SIZE | {"num_key_value_heads": 2},
@@ -88,24 +108,7 @@ FAMILIES: dict[str, dict[str, object]] = {
         "rope_theta": 1e4,
     },
     # Attention in chunks beside global attention.
-    "llama4": {
-        "text_config": SIZE
-        | {
-            "model_type": "llama4_text",
-            "attention_bias": False,
-            "attention_chunk_size": 32,
-            "head_dim": 16,
-            "interleave_moe_layer_step": 2,
-            "intermediate_size_mlp": 96,
-            "max_position_embeddings": 4096,
-            "num_experts_per_tok": 1,
-            "num_key_value_heads": 2,
-            "num_local_experts": 2,
-            "rope_scaling": None,
-            "rope_theta": 1e4,
-            "use_qk_norm": False,
-        }
-    },
+    "llama4": {"text_config": LLAMA4_TEXT},
     # Multi-head latent attention: keys are multiplied outside of the attention function.
     "deepseek_v3": SIZE
     | {
@@ -131,24 +134,43 @@ VARIANTS: dict[str, dict[str, object]] = {"gpt_oss_128": FAMILIES["gpt_oss"] | {
 
 # Served from pages although the device is a CPU, where a layout of its own is the faster one.
 PAGED = {"llama_paged": "llama", "gemma3_paged": "gemma3_text", "gpt_oss_paged": "gpt_oss_128"}
+# With heads that can be quantised, and without a choice of experts: a number that is quantised in another way may change that.
+WIDE_HEADS: dict[str, dict[str, object]] = {
+    "llama_wide": FAMILIES["llama"] | {"model_type": "llama", "head_dim": 32},
+    "gemma3_wide": FAMILIES["gemma3_text"] | {"model_type": "gemma3_text", "head_dim": 64},
+    "gpt_oss_wide": FAMILIES["gpt_oss"] | {"model_type": "gpt_oss", "head_dim": 32, "num_experts_per_tok": 4},
+    "qwen3_next_wide": FAMILIES["qwen3_next"] | {"model_type": "qwen3_next", "head_dim": 32},
+    "falcon_h1_wide": FAMILIES["falcon_h1"] | {"model_type": "falcon_h1", "head_dim": 32},
+    "deepseek_v3_wide": FAMILIES["deepseek_v3"] | {"model_type": "deepseek_v3", "qk_rope_head_dim": 32, "num_experts_per_tok": 4},
+    "llama4_wide": {"model_type": "llama4", "text_config": LLAMA4_TEXT | {"head_dim": 32}},
+}
+WIDE_PAGED = ("llama_wide", "gemma3_wide", "gpt_oss_wide")
+# By name the model, the bits of its keys and values, and whether it is served from pages.
+QUANTISED: dict[str, tuple[str, int, bool]] = {
+    **{f"{family}_{bits}bits": (family, bits, False) for family in WIDE_HEADS for bits in (8, 4)},
+    **{f"{family}_paged_{bits}bits": (family, bits, True) for family in WIDE_PAGED for bits in (8, 4)},
+}
 
 
 def random_model(family: str, dtype: mx.Dtype = mx.float32) -> Module:
     """A model with weights large enough that its log-probabilities depend visibly on every position."""
-    family = PAGED.get(family, family)
-    arguments = {"model_type": family, **(FAMILIES | VARIANTS)[family]}
+    family, kv_bits, _ = QUANTISED.get(family, (PAGED.get(family, family), AS_COMPUTED, False))
+    gain = CALM_GAIN if family in WIDE_HEADS else GAIN
+    arguments = {"model_type": family, **(FAMILIES | VARIANTS | WIDE_HEADS)[family]}
     module = importlib.import_module(f"mlx_lm.models.{arguments['model_type']}")
     mx.random.seed(7)
     model: Module = module.Model(module.ModelArgs.from_dict(arguments))
-    model.apply(lambda array: array * 3 if array.ndim > 1 else array)
+    model.apply(lambda array: array * gain if array.ndim > 1 else array)
     model.set_dtype(dtype)
     mx.eval(model.parameters())
+    quantise_caches(model, kv_bits)
     return model
 
 
 def random_runner(family: str, *, look_ahead: bool = True, dtype: mx.Dtype = mx.float32) -> MlxRunner:
     """A runner of a random model on the shared device."""
     model = on_device(lambda: random_model(family, dtype))
-    layout: Layout = on_device(lambda: PagedLayout(model) if family in PAGED else choose_layout(model))
-    spec, size = on_device(lambda: (measure_spec(model, family, is_paged=family in PAGED), embedding_size(model)))
+    is_paged = family in PAGED or (family in QUANTISED and QUANTISED[family][2])
+    layout: Layout = on_device(lambda: PagedLayout(model) if is_paged else choose_layout(model))
+    spec, size = on_device(lambda: (measure_spec(model, family, is_paged=is_paged), embedding_size(model)))
     return MlxRunner(shared_device(), Batch(layout, look_ahead=look_ahead), spec, size)

@@ -14,10 +14,12 @@ from mlx_lm.models.cache import ChunkedKVCache, KVCache, RotatingKVCache, make_p
 from mlx_lm.utils import MODEL_REMAPPING
 
 from semantic_trio.adapters.mlx.geometry import leaves, measure_spec
+from semantic_trio.adapters.mlx.quantised import quantise_caches
 from semantic_trio.domain.families import EXTRACTORS, published_spec
 from semantic_trio.domain.geometry import LayerKind, ModelCacheSpec
+from semantic_trio.domain.quantisation import AS_COMPUTED
 from tests.contract.architectures import tiny_model
-from tests.contract.models import FAMILIES, SIZE
+from tests.contract.models import FAMILIES, SIZE, WIDE_HEADS
 
 TEXT: dict[str, object] = SIZE | {"num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 4096, "rope_theta": 1e4}
 # Families of this file alone, and others with sizes that cannot be taken for each other.
@@ -66,8 +68,8 @@ def model_of(config: Mapping[str, object], dtype: mx.Dtype) -> Module:
     return model
 
 
-def described(config: Mapping[str, object], dtype: mx.Dtype) -> ModelCacheSpec:
-    found = published_spec(config, "f", element_bits=dtype.size * 8)
+def described(config: Mapping[str, object], dtype: mx.Dtype, kv_bits: int = AS_COMPUTED) -> ModelCacheSpec:
+    found = published_spec(config, "f", dtype.size * 8, kv_bits)
     assert found is not None
     return found
 
@@ -76,6 +78,17 @@ def described(config: Mapping[str, object], dtype: mx.Dtype) -> ModelCacheSpec:
 @pytest.mark.parametrize("family", CONFIGS)
 def test_the_extractor_says_what_is_measured(family: str, dtype: mx.Dtype) -> None:
     assert on_device(lambda: measure_spec(model_of(CONFIGS[family], dtype), "f")) == described(CONFIGS[family], dtype)
+
+
+@pytest.mark.parametrize("dtype", [mx.float32, mx.float16], ids=["float32", "float16"])
+@pytest.mark.parametrize("kv_bits", [8, 4])
+@pytest.mark.parametrize("family", WIDE_HEADS)
+def test_the_extractor_says_what_is_measured_of_quantised_keys_and_values(family: str, kv_bits: int, dtype: mx.Dtype) -> None:
+    config = WIDE_HEADS[family]
+    model = on_device(lambda: model_of(config, dtype))
+    on_device(lambda: quantise_caches(model, kv_bits))
+
+    assert on_device(lambda: measure_spec(model, "f")) == described(config, dtype, kv_bits)
 
 
 @pytest.mark.parametrize("family", CONFIGS)

@@ -58,6 +58,15 @@ def test_a_model_is_told_from_its_other_quantisations(tmp_path: Path) -> None:
     assert four == again != eight
 
 
+def test_a_model_is_told_from_itself_with_other_bits_of_keys_and_values(tmp_path: Path) -> None:
+    """So what was written to disk with other bits is never read."""
+    on_device(lambda: write_quantised(tmp_path, "qwen3", "affine", 4))
+    as_ever, sixteen, eight, four = [on_device(functools.partial(load, tmp_path, *bits)).fingerprint for bits in ((), (16,), (8,), (4,))]
+
+    assert as_ever == sixteen
+    assert len({sixteen, eight, four}) == 3
+
+
 @on_cpu
 @pytest.mark.parametrize(("family", "mode", "bits"), [("qwen3", "affine", 4), ("qwen3", "mxfp4", 4), ("qwen3", "mxfp8", 8), ("gpt_oss", "mxfp4", 4)])
 def test_on_a_cpu_every_kind_of_quantised_model_becomes_float32_and_computes_the_same(family: str, mode: str, bits: int, tmp_path: Path) -> None:
@@ -170,7 +179,7 @@ async def test_a_model_that_loads_and_cannot_compute_is_refused_in_one_line(monk
             raise NotImplementedError("no such kernel\non this device")
 
     loaded = LoadedModel(Broken(), {}, 4096, 300, frozenset(), mx.float32, 0, "")
-    monkeypatch.setattr(runner, "load", lambda _: loaded)
+    monkeypatch.setattr(runner, "load", lambda *_: loaded)
 
     with pytest.raises(ModelNotFoundError) as refused:
         await runner.load_runner(shared_device(), Path("/models/broken"))

@@ -203,6 +203,7 @@ def test_a_cache_directory_that_cannot_be_written_is_one_line_and_a_code(tmp_pat
         (["--host", "0.0.0.0"], "--allow-remote"),
         (["--max-batch-size", "257"], "max_batch_size"),
         (["--config", "absent.toml"], "absent.toml"),
+        (["--kv-bits", "8"], "this model's have 16: set kv_bits = 16"),
     ],
 )
 def test_settings_that_cannot_be_are_one_line_and_a_code(tmp_path: Path, arguments: list[str], word: str) -> None:

@@ -178,6 +178,31 @@ def test_doctor_says_how_many_conversations_fit(cli: CliRunner, tmp_path: Path, 
     assert said in cli.invoke(main, ["doctor", "--model", "./model", "--cache-budget-mb", budget]).output
 
 
+@pytest.mark.parametrize(
+    ("changed", "kv_bits", "said"),
+    [
+        # On a CPU numbers have 32 bits, and so have the scales: 64 numbers of 8 bits take 9 each.
+        ({"dtype": "float32"}, "8", "73,728 bytes a token, 576 MiB for 8,192 tokens: 7 such contexts"),
+        ({"dtype": "float32"}, "4", "40,960 bytes a token, 320 MiB for 8,192 tokens: 12 such contexts"),
+        ({"head_dim": 80}, "8", "this model's have 80: set kv_bits = 16"),
+    ],
+)
+def test_doctor_counts_the_bits_of_keys_and_values(cli: CliRunner, tmp_path: Path, changed: dict[str, object], kv_bits: str, said: str) -> None:
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "model.safetensors").touch()
+    (tmp_path / "model" / "config.json").write_text(json.dumps(json.loads(PUBLISHED.read_text()) | changed))
+
+    assert said in cli.invoke(main, ["doctor", "--model", "./model", "--cache-budget-mb", "4096", "--kv-bits", kv_bits]).output
+
+
+@pytest.mark.parametrize("kv_bits", ["0", "5", "32"])
+def test_bits_that_do_not_exist_are_refused_with_those_that_do(cli: CliRunner, kv_bits: str) -> None:
+    refused = cli.invoke(main, ["doctor", "--kv-bits", kv_bits])
+
+    assert refused.exit_code != 0
+    assert f"kv_bits: {kv_bits} is none of 16, 8, 4" in refused.output
+
+
 def test_doctor_says_nothing_of_a_model_that_is_not_here(cli: CliRunner) -> None:
     assert "memory" not in cli.invoke(main, ["doctor", "--model", "./nowhere"]).output
 

@@ -6,8 +6,10 @@ from pathlib import Path
 import attrs
 import pytest
 
+from semantic_trio.domain.errors import InvalidRequestError
 from semantic_trio.domain.families import EXTRACTORS, published_spec
 from semantic_trio.domain.geometry import LayerGroup, LayerKind, ModelCacheSpec
+from semantic_trio.domain.quantisation import AS_COMPUTED, head_bytes
 
 CONFIGS = Path(__file__).parent / "configs"
 KIB, MIB, GIB = 2**10, 2**20, 2**30
@@ -18,7 +20,7 @@ def published(name: str) -> dict[str, object]:
     return config
 
 
-def spec(name: str, kv_bits: int | None = None) -> ModelCacheSpec:
+def spec(name: str, kv_bits: int = AS_COMPUTED) -> ModelCacheSpec:
     found = published_spec(published(name), "f", kv_bits=kv_bits)
     assert found is not None
     return found
@@ -47,16 +49,21 @@ def test_a_published_configuration_says_which_layers_remember_what(name: str, gr
     [
         # 8 global layers x 8,192 tokens x 8 KiB = 512 MiB, 40 sliding ones x 1,024 x 8 KiB = 320 MiB; 4,096 / 832 = 4.9
         ("gemma-3-12b", 16, 832, 4),
-        ("gemma-3-12b", 8, 416, 9),
+        # 64 numbers of 8 bits and two of 16 take 8.5 bits each, 17/32 of 16; 64 of 4 bits 9/32
+        ("gemma-3-12b", 8, 442, 9),
+        ("gemma-3-12b", 4, 234, 17),
         # 12 x 8,192 x 2 KiB = 192 MiB, 12 x 128 x 2 KiB = 3 MiB; 4,096 / 195 = 21.005
         ("gpt-oss-20b", 16, 195, 21),
-        ("gpt-oss-20b", 8, 97.5, 42),
+        ("gpt-oss-20b", 8, 103.59375, 39),
+        ("gpt-oss-20b", 4, 54.84375, 74),
         # 48 x 8,192 x 4 KiB = 1,536 MiB; 4,096 / 1,536 = 2.7
         ("qwen-2.5-14b", 16, 1536, 2),
-        ("qwen-2.5-14b", 8, 768, 5),
+        ("qwen-2.5-14b", 8, 816, 5),
+        ("qwen-2.5-14b", 4, 432, 9),
         # 32 x 8,192 x 4 KiB = 1,024 MiB: exactly four
         ("llama-3.1-8b", 16, 1024, 4),
-        ("llama-3.1-8b", 8, 512, 8),
+        ("llama-3.1-8b", 8, 544, 7),
+        ("llama-3.1-8b", 4, 288, 14),
     ],
 )
 def test_agents_of_8k_tokens_that_fit_4_gib(name: str, kv_bits: int, mib: float, agents: int) -> None:
@@ -64,6 +71,17 @@ def test_agents_of_8k_tokens_that_fit_4_gib(name: str, kv_bits: int, mib: float,
 
     assert geometry.context_bytes(8192) == mib * MIB
     assert geometry.agents_that_fit(4 * GIB, 8192) == agents
+
+
+@pytest.mark.parametrize(("size", "kv_bits", "held"), [(128, 16, 256), (128, 8, 136), (128, 4, 72), (96, 8, 108), (80, 16, 160)])
+def test_a_head_takes_its_codes_and_two_numbers_for_each_group(size: int, kv_bits: int, held: int) -> None:
+    assert head_bytes(size, kv_bits, 16) == held
+
+
+@pytest.mark.parametrize("size", [0, 16, 80])
+def test_heads_that_no_group_divides_cannot_be_quantised(size: int) -> None:
+    with pytest.raises(InvalidRequestError, match=f"this model's have {size}: set kv_bits = 16"):
+        head_bytes(size, 8, 16)
 
 
 def test_a_window_holds_no_more_than_its_tokens() -> None:

@@ -16,11 +16,14 @@ from semantic_trio.adapters.mlx.decoding import DecodingLayout
 from semantic_trio.adapters.mlx.geometry import leaves
 from semantic_trio.adapters.mlx.kv import InTurnLayout, Layout, RaggedLayout, RowCaches, Span
 from semantic_trio.adapters.mlx.paged import PagedLayout
+from semantic_trio.adapters.mlx.quantised import QuantisedCache, QuantisedRotatingCache
 
 log = structlog.get_logger(__name__)
 
-# Caches that attention can look at row by row, and those whose states can be stacked. Chunked, quantised and unknown caches are neither.
-RAGGED_CACHES, STACKED_CACHES = {KVCache, RotatingKVCache}, {ArraysCache}
+# Caches that keep every position, those that attention can look at row by row, and those whose states can be stacked. Chunked and unknown caches are
+# none of these.
+GLOBAL_CACHES = {KVCache, QuantisedCache}
+RAGGED_CACHES, STACKED_CACHES = GLOBAL_CACHES | {RotatingKVCache, QuantisedRotatingCache}, {ArraysCache}
 Kind = type[PagedLayout] | type[RaggedLayout] | type[DecodingLayout]
 # Lengths of the rows the layouts are compared on, and the part of the logits' range they may differ by: rounding in half precision, far from
 # what a wrong position or mask does.
@@ -72,7 +75,7 @@ def candidates_for(caches: RowCaches) -> list[Kind]:
     if kinds & STACKED_CACHES or any(type(cache) is CacheList for cache in caches):
         return [DecodingLayout]
     # On a CPU attention over pages costs ten times as much as over a row of its own.
-    is_paged = mx.default_device() != mx.cpu and KVCache in kinds
+    is_paged = mx.default_device() != mx.cpu and bool(GLOBAL_CACHES & kinds)
     return [PagedLayout, RaggedLayout, DecodingLayout] if is_paged else [RaggedLayout, DecodingLayout]
 
 

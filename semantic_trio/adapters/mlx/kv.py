@@ -140,7 +140,7 @@ class RaggedLayout:
     def __attrs_post_init__(self) -> None:
         attention.teach(self.model)
         self._head = attention.ChosenTokens.of(self.model)
-        if all(type(cache) is KVCache for cache in make_prompt_cache(self.model)):  # rotating ones have overwritten what a rewind needs
+        if all(isinstance(cache, KVCache) for cache in make_prompt_cache(self.model)):  # rotating ones have overwritten what a rewind needs
             self.sizes = attrs.evolve(self.sizes, decode_tokens=DECODE_TOKENS)
 
     def open(self) -> RowCaches:

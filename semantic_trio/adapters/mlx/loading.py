@@ -18,6 +18,7 @@ from mlx_lm.utils import dequantize_model, load_model
 from semantic_trio.adapters.mlx.fingerprint import fingerprint
 from semantic_trio.adapters.mlx.host_memory import available_bytes
 from semantic_trio.domain.errors import ModelNotFoundError
+from semantic_trio.domain.quantisation import AS_COMPUTED, GROUPS
 
 # Part of the memory that is left which weights may take: caches and activations need the rest.
 WEIGHTS_SHARE = 0.8
@@ -42,8 +43,8 @@ class LoadedModel:
     notice: str = ""  # a line for whoever runs this, where speed was given up
 
 
-def load(path: Path) -> LoadedModel:
-    """Load a model from a directory and compute its weights.
+def load(path: Path, kv_bits: int = AS_COMPUTED) -> LoadedModel:
+    """Load a model from a directory and compute its weights. `kv_bits`: of keys and values that will be kept; a part of the fingerprint.
 
     Raises `ModelNotFoundError` when there is no model MLX can run, or not enough memory for it.
     """
@@ -62,7 +63,7 @@ def load(path: Path) -> LoadedModel:
         eos_token_ids=eos_token_ids(config),
         dtype=dtype,
         weight_bytes=weight_bytes,
-        fingerprint=fingerprint(path, f"{dtype} in {weight_bytes} bytes"),  # the bytes tell what stayed quantised from what did not
+        fingerprint=fingerprint(path, _held(dtype, weight_bytes, kv_bits)),
         notice=notice,
     )
 
@@ -152,6 +153,12 @@ def _text_config(config: Mapping[str, object]) -> dict[str, Any]:
     """The part about language: models that also see keep it in a part of its own."""
     text = config.get("text_config")
     return {**config, **text} if isinstance(text, dict) else dict(config)
+
+
+def _held(dtype: mx.Dtype, weight_bytes: int, kv_bits: int) -> str:
+    """How this process holds the model and its memory. The bytes tell weights that stayed quantised from those that did not."""
+    held = f"{dtype} in {weight_bytes} bytes"
+    return held if kv_bits == AS_COMPUTED else f"{held}, keys and values of {kv_bits} bits in groups of {GROUPS}"
 
 
 def _first_line(error: BaseException) -> str:

@@ -20,6 +20,7 @@ from semantic_trio.adapters.mlx.kv import RowCaches, Span, places_of_logits
 from semantic_trio.adapters.mlx.paged_attention import PagedAttention
 from semantic_trio.adapters.mlx.pages import PAGE, Layers, LayerShape, PagePool
 from semantic_trio.adapters.mlx.passes import Index, LayerGroup, PagedCache, PagedRow, PageTable, Pass, Places, Reading
+from semantic_trio.adapters.mlx.quantised import PLAIN, formats_of
 from semantic_trio.domain.step import PassSizes
 
 # Tokens of a pass that reads each by itself, and rows and tokens of a pass over prompts. What is between is padded, so that MLX plans few shapes.
@@ -71,6 +72,8 @@ class PagedLayout:
         attention.teach(self.model)
         self._head = attention.ChosenTokens.of(self.model)
         shapes = layer_shapes(self.model)
+        if any(shape.formats != PLAIN for shape in shapes):
+            self.kernel = None  # it reads numbers alone
         windows = sorted({shape.window for shape in shapes}, key=lambda window: window or 0)
         self.pools = [PagePool([shape for shape in shapes if shape.window == window]) for window in windows]
         groups = [windows.index(shape.window) for shape in shapes]
@@ -250,7 +253,7 @@ class PagedLayout:
         return logits[:, -1], [(arrays.keys, arrays.values) for arrays in held]
 
     def _caches(self, now: Pass) -> list[PagedCache]:
-        return [PagedCache(now, now.groups[group], place) for group, place in self._layers]
+        return [PagedCache(now, now.groups[group], place, self.pools[group].shapes[place].formats) for group, place in self._layers]
 
     def _places(self, rows: Sequence[PagedRow], starts: Sequence[int], counts: Sequence[int], height: int, width: int) -> list[Places]:
         """Where the tokens of rows that have their new pages stand, by layer group."""
@@ -280,7 +283,7 @@ def layer_shapes(model: Module) -> list[LayerShape]:
     """Geometry of a model's layers, learnt by showing it a token; nothing is computed. Raises `TypeError` for layers that pages cannot hold."""
     caches = make_prompt_cache(model)
     model(mx.array([[0]]), cache=caches)
-    if not any(type(cache) is KVCache for cache in caches):
+    if not any(isinstance(cache, KVCache) for cache in caches):
         raise TypeError("pages hold models with a layer that keeps every position")
     return [_shape(cache) for cache in caches]
 
@@ -288,7 +291,7 @@ def layer_shapes(model: Module) -> list[LayerShape]:
 def _shape(cache: object) -> LayerShape:
     if isinstance(cache, KVCache | RotatingKVCache) and not cache.empty() and not getattr(cache, "keep", 0):
         window = cache.max_size if isinstance(cache, RotatingKVCache) else None
-        return LayerShape(cache.keys.shape[1], cache.keys.shape[3], cache.values.shape[3], cache.keys.dtype, window)
+        return LayerShape(cache.keys.shape[1], cache.keys.shape[3], cache.values.shape[3], cache.keys.dtype, window, formats_of(cache))
     raise TypeError("pages hold layers that keep every position, or the last ones")
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Sequence
 import attrs
 import mlx.core as mx
 
+from semantic_trio.adapters.mlx.quantised import PLAIN, Formats
 from semantic_trio.domain.geometry import BLOCK_TOKENS
 
 PAGE = BLOCK_TOKENS
@@ -26,10 +27,11 @@ class LayerShape:
     """Geometry of one attention layer."""
 
     heads: int  # heads of keys and values
-    key_size: int
+    key_size: int  # numbers of a head; words where they are quantised
     value_size: int
     dtype: mx.Dtype
     window: int | None = None  # positions that a token looks back on, its own included; None for all
+    formats: Formats = PLAIN  # of what is written and read
 
 
 @attrs.define(eq=False)

@@ -15,6 +15,7 @@ import numpy as np
 from semantic_trio.adapters.mlx import attention
 from semantic_trio.adapters.mlx.paged_attention import PagedAttention
 from semantic_trio.adapters.mlx.pages import PAGE, SCRATCH, Layers, PagePool
+from semantic_trio.adapters.mlx.quantised import Formats
 
 Index = np.ndarray[tuple[int, ...], np.dtype[np.int32]]
 
@@ -198,6 +199,7 @@ class PagedCache(attention.BatchCache):
     of: Pass
     group: LayerGroup
     layer: int  # among those of the group
+    formats: Formats
 
     @property
     def offset(self) -> mx.array:
@@ -208,9 +210,10 @@ class PagedCache(attention.BatchCache):
         """No mask: `attend` has its own."""
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        """Write (rows, heads, tokens, size) to the pool, and return it as it is."""
-        self.group.layers.write(self.layer, self.group.places.slots, keys, values)
-        return keys, values
+        """Write (rows, heads, tokens, size) to the pool, and return it as every later pass will read it."""
+        kept = self.formats.pack(keys, values)
+        self.group.layers.write(self.layer, self.group.places.slots, *kept)
+        return self.formats.unpack(*kept)
 
     def attend(
         self, plain: attention.Attention, queries: mx.array, keys: mx.array, values: mx.array, scale: float, mask: object, more: dict[str, object]
@@ -223,7 +226,7 @@ class PagedCache(attention.BatchCache):
         if reading is Reading.TOKENS and self.of.kernel is not None and more.keys() <= {"sinks"}:
             sinks = cast(mx.array | None, more.get("sinks"))
             return self.of.kernel(queries, *held, group.places.table, group.places.lengths, scale, window=group.window, sinks=sinks)
-        keys, values = (_gathered(layer, group.places.table) for layer in held)
+        keys, values = self.formats.unpack(*(_gathered(layer, group.places.table) for layer in held))
         if reading is Reading.EXACT:
             stop = group.longest
             return plain(queries, keys[:, :, :stop], values[:, :, :stop], cache=None, scale=scale, mask=group.exact_mask, **more)

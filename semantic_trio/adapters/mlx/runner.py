@@ -23,12 +23,14 @@ from semantic_trio.adapters.mlx.kv import InTurnLayout, Layout, Span
 from semantic_trio.adapters.mlx.loading import LoadedModel, load
 from semantic_trio.adapters.mlx.page_store import PageStore
 from semantic_trio.adapters.mlx.paged import PagedLayout
+from semantic_trio.adapters.mlx.quantised import quantise_caches
 from semantic_trio.adapters.mlx.row import Row
 from semantic_trio.adapters.mlx.sampling import Draw, Draws, draw
 from semantic_trio.domain.content import Content, Item
 from semantic_trio.domain.embedding import FIRST_TOKENS, Pooling, next_chunk_tokens
-from semantic_trio.domain.errors import DamagedError, ModelNotFoundError, StepFailedError
+from semantic_trio.domain.errors import DamagedError, InvalidRequestError, ModelNotFoundError, StepFailedError
 from semantic_trio.domain.geometry import ModelCacheSpec
+from semantic_trio.domain.quantisation import AS_COMPUTED
 from semantic_trio.domain.step import BlockKey, Closing, Drawn, Inventory, PassSizes, RowStart, SaveBlock, SaveMark, StepPlan, StepResult
 
 T = TypeVar("T")
@@ -336,22 +338,28 @@ class MlxRunner:
         return {"active": mx.get_active_memory(), "free_list": mx.get_cache_memory(), "peak": mx.get_peak_memory()}
 
 
-async def load_runner(device: Device, path: Path) -> tuple[MlxRunner, LoadedModel]:
-    """Load a model onto a device: its runner, and what is known of it. Raises `ModelNotFoundError` where there is no usable model."""
-    loaded = await device.call(lambda: load(path))
-    runner = await device.call(lambda: _runner_of(device, path, loaded))
+async def load_runner(device: Device, path: Path, kv_bits: int = AS_COMPUTED) -> tuple[MlxRunner, LoadedModel]:
+    """Load a model onto a device: its runner, which keeps keys and values with `kv_bits`, and what is known of it.
+
+    Raises `ModelNotFoundError` where there is no usable model, and `InvalidRequestError` where its keys and values cannot have so few bits.
+    """
+    loaded = await device.call(lambda: load(path, kv_bits))
+    runner = await device.call(lambda: _runner_of(device, path, loaded, kv_bits))
     if loaded.notice:
         log.warning(loaded.notice)
     log.info("model loaded", layout=runner.layout, context_length=loaded.context_length)
     return runner, loaded
 
 
-def _runner_of(device: Device, path: Path, loaded: LoadedModel) -> MlxRunner:
+def _runner_of(device: Device, path: Path, loaded: LoadedModel, kv_bits: int) -> MlxRunner:
     try:
+        quantise_caches(loaded.model, kv_bits)
         batch = Batch(choose_layout(loaded.model))
         spec = measure_spec(loaded.model, loaded.fingerprint, is_paged=isinstance(batch.layout, PagedLayout))
         runner = MlxRunner(device, batch, spec, embedding_size(loaded.model))
         runner.batch.forms  # noqa: B018 - learnt now, not while somebody waits
+    except InvalidRequestError:
+        raise
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".partition("\n")[0]
         raise ModelNotFoundError(str(path), f"mlx-lm loads it, but cannot compute it: {reason}") from error
