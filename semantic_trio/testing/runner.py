@@ -265,27 +265,40 @@ class FakeRunner:
     def _draw(self, row: FakeRow, index: int) -> Drawn | int:
         """A token; the number of a row whose grammar cannot say what may come next."""
         chance = "" if row.start.sampling.is_greedy else f"{row.start.seed}/{index}"
-        digest = hashlib.sha256(f"{row.memory}{chance}".encode()).digest()
+        digest_of = digests(row.memory)
+        digest = digest_of(chance)
         token = ord("a") + digest[0] % 26
         wanted = END_OF_TURN if self.end_after is not None and index >= self.end_after else token
         try:
-            return self._drawn(row, index, _steered(row, wanted, digest))
+            return self._drawn(row, index, _steered(row, wanted, digest), digest_of)
         except GrammarError:
             row.seen.append(END_OF_TURN)
             return row.start.row
 
-    def _drawn(self, row: FakeRow, index: int, token: int) -> Drawn:
+    def _drawn(self, row: FakeRow, index: int, token: int, digest_of: Callable[[str], bytes]) -> Drawn:
         if index < len(row.start.forced):
             token = row.start.forced[index]
         row.seen.append(token)
         if row.grammar is not None:
             row.grammar.take(token)
-        others = sorted(((one, _logprob(row, one)) for one in LETTERS), key=lambda found: -found[1]) if row.start.top_logprobs else []
-        return Drawn(row.start.row, index, token, _logprob(row, token), tuple(others[: row.start.top_logprobs]))
+
+        def logprob(one: int) -> float:
+            return -digest_of(str(one))[0] / 16
+
+        others = sorted(((one, logprob(one)) for one in LETTERS), key=lambda found: -found[1]) if row.start.top_logprobs else []
+        return Drawn(row.start.row, index, token, logprob(token), tuple(others[: row.start.top_logprobs]))
 
 
-def _logprob(row: FakeRow, token: int) -> float:
-    return -hashlib.sha256(f"{row.memory}{token}".encode()).digest()[0] / 16
+def digests(tokens: Sequence[int]) -> Callable[[str], bytes]:
+    """Function from a text to the digest of the tokens and that text. The tokens, which may be many, are spelled and hashed once."""
+    hashed = hashlib.sha256(f"{tokens}".encode())
+
+    def digest_of(text: str) -> bytes:
+        one = hashed.copy()
+        one.update(text.encode())
+        return one.digest()
+
+    return digest_of
 
 
 def _steered(row: FakeRow, wanted: int, digest: bytes) -> int:

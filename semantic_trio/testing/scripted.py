@@ -18,7 +18,7 @@ import msgspec
 from semantic_trio.domain.errors import InvalidRequestError
 from semantic_trio.domain.geometry import LayerGroup, LayerKind, ModelCacheSpec
 from semantic_trio.domain.step import Drawn, StepPlan
-from semantic_trio.testing.runner import FakeRow, FakeRunner
+from semantic_trio.testing.runner import FakeRow, FakeRunner, digests
 
 TURN = re.compile(r"<\|im_start\|>(\w+)\n(.*?)(?:<\|im_end\|>\n?|\Z)", re.DOTALL)
 END = "<|im_end|>"
@@ -132,7 +132,7 @@ class ScriptedRunner(FakeRunner):
             said, pace_seconds = self.answer(self.decode(row.memory[: len(row.memory) - index]))
             self._answers[row] = _Answer((*self.encode(said + END),), pace_seconds)
         tokens = self._answers[row].tokens
-        return self._drawn(row, index, tokens[min(index, len(tokens) - 1)])
+        return self._drawn(row, index, tokens[min(index, len(tokens) - 1)], digests(row.memory))
 
 
 def _exchanges(prompt: str) -> Iterator[tuple[str, str]]:
