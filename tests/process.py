@@ -16,6 +16,10 @@ import attrs
 import httpx
 
 START_SECONDS = 120.0
+# Seconds in which a server on a busy machine answers.
+ANSWER_SECONDS = 60.0
+# Seconds in which a server on a busy machine ends at once: less than what running answers get to end in (`shutdown_timeout_seconds`).
+PROMPT_SECONDS = 20.0
 URL = re.compile(r" serves .+ on (http://(?:127\.0\.0\.1|\[::1\]):\d+)$", re.MULTILINE)
 # A row that has ended is closed with the next step, and what it leaves is ordered to be written after that: so long nothing has to be waiting.
 QUIET_SECONDS = 0.3
@@ -68,9 +72,17 @@ class ServerProcess:
         pages = int(Path(f"/proc/{self.process.pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE")
 
+    def get(self, path: str) -> httpx.Response:
+        """Answer to a GET, however busy the machine is."""
+        return httpx.get(f"{self.url}{path}", timeout=ANSWER_SECONDS)
+
+    def post(self, path: str, json: object = None) -> httpx.Response:
+        """Answer to a POST of a JSON body, however busy the machine is."""
+        return httpx.post(f"{self.url}{path}", json=json, timeout=ANSWER_SECONDS)
+
     def metric(self, name: str) -> float:
         """The value of a metric without labels."""
-        text = httpx.get(f"{self.url}/metrics").text
+        text = self.get("/metrics").text
         found = re.search(rf"^{name}(?:\{{[^}}]*\}})? (\S+)$", text, re.MULTILINE)
         assert found, f"{name} is not among the metrics"
         return float(found[1])

@@ -13,7 +13,12 @@ import pytest
 
 from semantic_trio.entrypoints.exits import ExitCode
 from semantic_trio.entrypoints.signals import SAME_SECONDS
-from tests.process import run_to_end, serving
+from tests.process import PROMPT_SECONDS, ServerProcess, run_to_end, serving
+
+# The time that running answers get to end in after a signal.
+GRACE_SECONDS = 5
+# Seconds in which a busy machine gets done what takes a moment on another.
+PATIENCE_SECONDS = 60
 
 
 def body(max_tokens: int, *, stream: bool = True) -> dict[str, object]:
@@ -41,29 +46,29 @@ class Reader(threading.Thread):
             self.broken = True
 
 
-def refused(server_url: str) -> httpx.Response:
-    return httpx.post(f"{server_url}/v1/messages", json=body(5, stream=False))
+def short_answer(server: ServerProcess) -> httpx.Response:
+    return server.post("/v1/messages", json=body(5, stream=False))
 
 
 def test_sigterm_lets_the_short_finish_ends_the_long_at_the_grace_and_exits_0(tmp_path: Path) -> None:
-    with serving(tmp_path, SEMANTIC_SHUTDOWN_TIMEOUT_SECONDS="5") as server:
+    with serving(tmp_path, SEMANTIC_SHUTDOWN_TIMEOUT_SECONDS=str(GRACE_SECONDS)) as server:
         endless, openai_endless = Reader(server.url, 100_000), Reader(server.url, 100_000, "/v1/chat/completions")
         short = Reader(server.url, 20)
-        assert all(reader.first.wait(20) for reader in (endless, openai_endless, short))
+        assert all(reader.first.wait(PATIENCE_SECONDS) for reader in (endless, openai_endless, short))
         begun = time.monotonic()
         server.signal(signal.SIGTERM)
-        while httpx.get(f"{server.url}/health/ready").status_code != 503:
-            assert time.monotonic() - begun < 1
-        turned_away = refused(server.url)
+        while server.get("/health/ready").status_code != 503:
+            assert time.monotonic() - begun < GRACE_SECONDS, "it is not ready while answers may still end"
+        turned_away = short_answer(server)
         assert server.exit_code() == ExitCode.OK
         took = time.monotonic() - begun
         for reader in (endless, openai_endless, short):
-            reader.join(5)
+            reader.join(PATIENCE_SECONDS)
 
     assert httpx.codes.SERVICE_UNAVAILABLE == turned_away.status_code
     assert int(turned_away.headers["retry-after"]) >= 1
     assert turned_away.json()["error"]["type"] == "overloaded_error"
-    assert 5 <= took < 14
+    assert took >= GRACE_SECONDS
     assert "event: message_stop" in short.text
     assert not short.broken
     assert "event: error" in endless.text
@@ -77,26 +82,26 @@ def test_sigterm_lets_the_short_finish_ends_the_long_at_the_grace_and_exits_0(tm
 def test_a_later_signal_ends_it_at_once(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
         endless = Reader(server.url, 100_000)
-        assert endless.first.wait(20)
+        assert endless.first.wait(PATIENCE_SECONDS)
         server.signal(signal.SIGTERM)
         server.until_logged("signal: draining")
         time.sleep(1.1 * SAME_SECONDS)
         server.signal(signal.SIGINT)
 
-        assert server.exit_code(10) == 128 + signal.SIGINT
+        assert server.exit_code(PROMPT_SECONDS) == 128 + signal.SIGINT
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGINT])
 def test_a_repeated_signal_drains_once(tmp_path: Path, number: signal.Signals) -> None:
     with serving(tmp_path, SEMANTIC_SHUTDOWN_TIMEOUT_SECONDS="1") as server:
         endless = Reader(server.url, 100_000)
-        assert endless.first.wait(20)
+        assert endless.first.wait(PATIENCE_SECONDS)
         server.signal(number)
         server.signal(number)
         server.signal(signal.SIGHUP)
 
         assert server.exit_code() == ExitCode.OK
-        endless.join(5)
+        endless.join(PATIENCE_SECONDS)
     assert "event: error" in endless.text
     assert "overloaded_error" in endless.text
     assert server.lines("memory is on disk")
@@ -106,7 +111,7 @@ def test_a_server_started_by_nohup_outlives_its_terminal(tmp_path: Path) -> None
     with serving(tmp_path, within=("nohup",)) as server:
         server.signal(signal.SIGHUP)
 
-        assert not refused(server.url).is_error
+        assert not short_answer(server).is_error
         assert not server.lines("signal: draining")
         assert server.end() == ExitCode.OK
 
@@ -117,11 +122,11 @@ def test_a_stop_longer_than_the_deadline_of_a_step_ends_nothing(tmp_path: Path) 
     deadline_seconds = 5
     with serving(tmp_path, SEMANTIC_STEP_DEADLINE_SECONDS=str(deadline_seconds)) as server:
         reader = Reader(server.url, 3_000)
-        assert reader.first.wait(20)
+        assert reader.first.wait(PATIENCE_SECONDS)
         server.signal(signal.SIGSTOP)
         time.sleep(deadline_seconds + 2)
         server.signal(signal.SIGCONT)
-        reader.join(60)
+        reader.join(2 * PATIENCE_SECONDS)
 
         assert "event: message_stop" in reader.text
         assert server.end() == ExitCode.OK
@@ -130,8 +135,8 @@ def test_a_stop_longer_than_the_deadline_of_a_step_ends_nothing(tmp_path: Path) 
 @pytest.mark.parametrize("asked_for", [False, True])
 def test_prompts_are_in_the_log_only_when_asked_for(tmp_path: Path, asked_for: bool) -> None:
     with serving(tmp_path, "--log-prompts" if asked_for else "--no-log-prompts", "--log-level", "debug") as server:
-        httpx.post(f"{server.url}/v1/messages", json=body(3, stream=False) | {"messages": [{"role": "user", "content": "xyzzy"}]})
-        httpx.post(f"{server.url}/v1/messages", json={"messages": [{"role": "xyzzy"}]})
+        server.post("/v1/messages", json=body(3, stream=False) | {"messages": [{"role": "user", "content": "xyzzy"}]})
+        server.post("/v1/messages", json={"messages": [{"role": "xyzzy"}]})
 
         assert ("xyzzy" in server.said) is asked_for
         assert '"request_id"' in server.said
@@ -140,11 +145,9 @@ def test_prompts_are_in_the_log_only_when_asked_for(tmp_path: Path, asked_for: b
 def test_an_idle_server_ends_at_once(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
         assert f"In a browser: {server.url}/   To stop: Ctrl-C" in server.said
-        begun = time.monotonic()
         server.signal(signal.SIGTERM)
 
-        assert server.exit_code() == ExitCode.OK
-        assert time.monotonic() - begun < 5
+        assert server.exit_code(PROMPT_SECONDS) == ExitCode.OK
 
 
 def test_a_reader_that_is_stuck_does_not_hold_the_shutdown(tmp_path: Path) -> None:
@@ -154,12 +157,10 @@ def test_a_reader_that_is_stuck_does_not_hold_the_shutdown(tmp_path: Path) -> No
         stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
         stuck.sendall(b"POST /v1/messages HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n" % len(content) + content)
         neighbour = Reader(server.url, 50)
-        neighbour.join(30)
-        begun = time.monotonic()
+        neighbour.join(PATIENCE_SECONDS)
         server.signal(signal.SIGTERM)
 
-        assert server.exit_code() == ExitCode.OK
-        assert time.monotonic() - begun < 10
+        assert server.exit_code(PROMPT_SECONDS) == ExitCode.OK
         assert "message_stop" in neighbour.text
         stuck.close()
 
@@ -218,7 +219,7 @@ def test_an_address_of_ipv6_is_announced_in_brackets(tmp_path: Path) -> None:
         pytest.skip("this machine has no IPv6")
     with serving(tmp_path, "--host", "::1") as server:
         assert re.fullmatch(r"http://\[::1\]:\d+", server.url)
-        assert not httpx.get(f"{server.url}/health/live").is_error
+        assert not server.get("/health/live").is_error
 
 
 def has_ipv6() -> bool:

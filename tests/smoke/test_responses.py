@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import httpx
 import openai
 import pytest
 from openai.types.responses import Response
@@ -43,12 +42,12 @@ def test_a_chain_goes_on_after_the_process_was_killed(tmp_path: Path) -> None:
     with serving(tmp_path) as server, client_of(server) as client:
         first = respond(client, words("first", LONG))
         second = respond(client, words("second", 20), first.id)
-        told = httpx.get(f"{server.url}/v1/responses/{second.id}").content
+        told = server.get(f"/v1/responses/{second.id}").content
         server.until_written()
         server.signal(signal.SIGKILL)
         server.exit_code()
     with serving(tmp_path) as server, client_of(server) as client:
-        assert httpx.get(f"{server.url}/v1/responses/{second.id}").content == told
+        assert server.get(f"/v1/responses/{second.id}").content == told
         third = respond(client, words("third", 20), second.id)
         assert server.end() == ExitCode.OK
 
@@ -81,7 +80,7 @@ def test_a_database_that_cannot_be_reached_costs_what_is_to_be_stored(tmp_path: 
     (tmp_path / "file").write_text("")
     with serving(tmp_path, SEMANTIC_RESPONSES_URL=f"sqlite://{tmp_path}/file/responses") as server:
         body = {"model": "default", "input": "hi", "max_output_tokens": 1}
-        kept, unkept = (httpx.post(f"{server.url}/v1/responses", json=body | more) for more in ({}, {"store": False}))
+        kept, unkept = (server.post("/v1/responses", json=body | more) for more in ({}, {"store": False}))
 
         assert [len(server.lines("responses are not stored")), kept.status_code, unkept.status_code] == [1, 503, 200]
 

@@ -28,7 +28,7 @@ def thoughtful(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProce
 
 def ask(server: ServerProcess, text: str) -> httpx.Response:
     body = {"model": "default", "max_tokens": 100, "tools": TOOLS, "messages": [{"role": "user", "content": text}]}
-    return httpx.post(f"{server.url}/v1/messages", json=body)
+    return server.post("/v1/messages", json=body)
 
 
 def test_answers_come_from_the_script_and_the_context_is_as_long_as_it_was_set(tmp_path: Path) -> None:
@@ -36,7 +36,7 @@ def test_answers_come_from_the_script_and_the_context_is_as_long_as_it_was_set(t
     script.write_text(json.dumps(SCRIPT))
     with serving(tmp_path, "--script", str(script), "--context-length", "1000") as server:
         text, call, refused = (ask(server, prompt).json() for prompt in ("greet", "weather", "word " * 1000))
-        model = httpx.get(f"{server.url}/v1/models").json()["data"][0]
+        model = server.get("/v1/models").json()["data"][0]
 
         assert "answers are scripted" in server.said
     assert [block["text"] for block in text["content"]] == ["Hello."]
@@ -56,7 +56,7 @@ def test_a_script_that_cannot_be_read_is_one_line_and_a_code(tmp_path: Path) -> 
 @pytest.mark.parametrize("stop", ["\n", "\n\n", "look", "</think>"])
 def test_no_stop_string_ends_a_thought(thoughtful: ServerProcess, stop: str) -> None:
     body = {"model": "default", "messages": [{"role": "user", "content": "think"}], "stop": stop, "logprobs": True}
-    choice = httpx.post(f"{thoughtful.url}/v1/chat/completions", json=body).json()["choices"][0]
+    choice = thoughtful.post("/v1/chat/completions", json=body).json()["choices"][0]
 
     assert choice["message"] == {"role": "assistant", "content": "Hello there.", "refusal": None, "reasoning_content": "I look.\n\nI say."}
     assert choice["finish_reason"] == "stop"
@@ -67,9 +67,9 @@ def test_a_call_with_half_a_character_is_told_by_every_protocol(thoughtful: Serv
     tool = {"name": "look", "parameters": {"type": "object"}}
     asked = [{"role": "user", "content": "call"}]
     chat = {"model": "default", "messages": asked, "tools": [{"type": "function", "function": tool}]}
-    whole = httpx.post(f"{thoughtful.url}/v1/chat/completions", json=chat).json()
-    stream = httpx.post(f"{thoughtful.url}/v1/chat/completions", json={**chat, "stream": True}).text
-    response = httpx.post(f"{thoughtful.url}/v1/responses", json={"model": "default", "input": asked, "tools": [{"type": "function", **tool}]}).json()
+    whole = thoughtful.post("/v1/chat/completions", json=chat).json()
+    stream = thoughtful.post("/v1/chat/completions", json={**chat, "stream": True}).text
+    response = thoughtful.post("/v1/responses", json={"model": "default", "input": asked, "tools": [{"type": "function", **tool}]}).json()
     message = ask(thoughtful, "call").json()
 
     assert whole["choices"][0]["message"]["tool_calls"][0]["function"]["arguments"] == '{"at": "x\ufffdy"}'

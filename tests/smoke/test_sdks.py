@@ -4,7 +4,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import anthropic
-import httpx
 import openai
 import pytest
 from anthropic.types import MessageParam
@@ -144,4 +143,4 @@ def test_metrics_count_what_happened(real_server: ServerProcess, claude: anthrop
     answer = claude.messages.create(model="default", max_tokens=5, extra_body={"temperature": 0}, messages=ask("Count to ten."))
 
     assert real_server.metric("semantic_tokens_generated_total") - before == answer.usage.output_tokens
-    assert 'semantic_request_total{model="smollm2-135m",protocol="anthropic",status="200"}' in httpx.get(f"{real_server.url}/metrics").text
+    assert 'semantic_request_total{model="smollm2-135m",protocol="anthropic",status="200"}' in real_server.get("/metrics").text

@@ -9,6 +9,7 @@ import pytest
 from semantic_trio.domain.errors import AddressError
 from semantic_trio.entrypoints.address import check_address
 from semantic_trio.entrypoints.exits import ExitCode, known_ends
+from tests.ports import free_port
 
 
 async def test_a_port_in_use_is_told_with_its_remedy(capsys: pytest.CaptureFixture[str]) -> None:
@@ -43,7 +44,6 @@ async def test_a_port_that_needs_rights_is_no_directory(monkeypatch: pytest.Monk
 
 
 async def test_a_free_port_is_left_free() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        port = held.getsockname()[1]
+    port = free_port()
     await check_address("127.0.0.1", port)
     await check_address("127.0.0.1", port)

@@ -5,7 +5,6 @@ import http.server
 import json
 import os
 import shlex
-import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,6 +16,7 @@ from semantic_trio.entrypoints.claude import ask, default_url
 from semantic_trio.entrypoints.cli import main
 from semantic_trio.entrypoints.exits import ExitCode
 from semantic_trio.entrypoints.settings import Settings
+from tests.ports import free_port
 
 MODEL = "org/a model"
 
@@ -114,11 +114,6 @@ def test_what_will_not_go_well_is_told_beside_the_settings(models: list[dict[str
 def test_an_answer_leaves_most_of_a_small_context_free() -> None:
     with answering(served(16_384)) as url:
         assert ask(url, None).variables["CLAUDE_CODE_MAX_OUTPUT_TOKENS"] == "2048"
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
 
 
 def test_a_server_that_is_not_there_is_one_line_and_a_code() -> None:
