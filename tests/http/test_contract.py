@@ -26,7 +26,8 @@ class AnyModel(AppState):
         return self.model
 
 
-@pytest.mark.timeout(900)  # the whole contract, however busy the machine is
+@pytest.mark.exhaustive
+@pytest.mark.timeout(1800)  # the whole contract, however busy the machine is
 async def test_schemathesis_finds_no_violation(tmp_path: Path) -> None:
     """Generated requests, valid and not: no 5xx, documented statuses and bodies, valid ones accepted, invalid ones refused."""
     structlog.configure(processors=[_drop])

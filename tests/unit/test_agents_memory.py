@@ -3,6 +3,7 @@
 import json
 from pathlib import Path
 
+import attrs
 import pytest
 import trio
 from trio.testing import MockClock
@@ -165,6 +166,21 @@ async def test_what_is_before_a_breakpoint_goes_last(start_engine: StartEngine, 
 
     assert (first, third) == (150 if spec is RECURRENT else 160, 0)
     assert second in (100, 112)
+
+
+async def test_pages_that_rows_share_are_counted_once(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    bench = await start_engine(FakeRunner(spec=attrs.evolve(ATTENTION_ONLY, is_paged=True), seconds_per_step=0.1))
+    pool = bench.engine.memory.store.pool
+    bench.submit(prompt(160), 100)
+    await trio.sleep(1)
+    alone = pool.used
+    bench.submit((*prompt(160), 7), 100)
+    await trio.sleep(1)
+
+    assert bench.engine.scheduler.running == 2
+    assert alone <= 8 * 16 * 17, "the pages of 260 positions, published or not"
+    assert alone < pool.used < 1.5 * alone
+    bench.engine.memory.audit()
 
 
 async def test_pinned_memory_stays_and_pins_have_a_bound(start_engine: StartEngine, autojump_clock: MockClock) -> None:

@@ -2,6 +2,7 @@
 
 import threading
 
+import mlx.core as mx
 import pytest
 import trio
 
@@ -64,6 +65,15 @@ async def test_a_thread_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatc
             device.post(lambda: _ignore(release.wait()))
             owner.cancel_scope.cancel()
     release.set()
+
+
+def test_the_last_act_of_one_thread_leaves_others_at_work() -> None:
+    first = mx.ones(2).sum().item()
+    thread = threading.Thread(target=module.last_act)
+    thread.start()
+    thread.join()
+
+    assert mx.ones(2).sum().item() == first
 
 
 async def test_a_cancelled_device_still_does_its_last_act(monkeypatch: pytest.MonkeyPatch) -> None:

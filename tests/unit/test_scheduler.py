@@ -170,7 +170,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert not self.device.rows, "no row is left open"
 
 
-TestScheduler = SchedulerMachine.TestCase
+TestScheduler = pytest.mark.exhaustive(pytest.mark.timeout(900)(SchedulerMachine.TestCase))
 TestScheduler.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
 
 
@@ -237,6 +237,24 @@ def test_the_last_token_of_a_row_that_was_taken_away_ends_its_turn() -> None:
     events = policy.commit(device.step(plan, ends=False))
 
     assert [type(event) for _, event in events] == [TokenEvent, Finished]
+    assert (sequence.phase, policy.waiting) == (Phase.FINISHED, 0)
+
+
+def test_the_last_token_of_a_row_that_was_taken_away_is_dropped_with_its_request() -> None:
+    policy, device = scheduler(Limits(100, 1, 16, 1.0)), Device()
+    sequence = policy.add(request(prompt=4, max_tokens=9), ByteCodec().decoder())
+    for _ in range(2):
+        plan = policy.plan()
+        assert plan is not None
+        policy.commit(device.step(plan, ends=False))
+    plan = policy.plan()
+    assert plan is not None
+
+    policy.preempt(sequence)
+    policy.abort(sequence)
+    events = policy.commit(device.step(plan, ends=False))
+
+    assert events == []
     assert (sequence.phase, policy.waiting) == (Phase.FINISHED, 0)
 
 
