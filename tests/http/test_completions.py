@@ -146,4 +146,4 @@ async def test_an_echo_with_logprobs_is_refused_for_what_it_is() -> None:
     call = await post(served(FakeRunner()).app, "/v1/completions", body(echo=True, logprobs=1))
 
     error: Any = call.json["error"]
-    assert error["message"] == "echo: echo together with logprobs is not supported: nothing is told of the prompt's tokens"
+    assert error["message"] == "echo: echo together with logprobs is not supported: log-probabilities are those of the answer alone"

@@ -88,7 +88,7 @@ def test_what_is_told_whole_is_what_is_told_in_pieces(pieces: list[Part]) -> Non
     heard = [piece for part in pieces for piece in output.add(part)]
 
     for at, item in enumerate(output.items()):
-        mine = [piece.said for piece in heard if piece.at == at]
+        mine = [piece.content for piece in heard if piece.at == at]
         if isinstance(item, OutputMessage | OutputReasoning):
             assert item.content[0].text == "".join(piece.text for piece in mine if not isinstance(piece, ToolCall))
         else:

@@ -66,7 +66,7 @@ def create_app(state: AppState, responses: ResponsesState) -> QuartTrio:
         app.register_blueprint(part_of_responses.routes(state, responses))
     app.url_map.strict_slashes = app.url_map.merge_slashes = False  # paths are normalised before: a redirect would lose a request's body
     paths = Paths.of(rule.rule for rule in app.url_map.iter_rules())
-    app.register_error_handler(Exception, _told)
+    app.register_error_handler(Exception, _error_response)
     app.asgi_app = RequestLifecycle(app.asgi_app, state, Access(state.settings), paths, _body_readers(app))  # type: ignore[method-assign]
     return app
 
@@ -85,7 +85,7 @@ def _body_readers(app: QuartTrio) -> WantsBody:
     return wants_body
 
 
-async def _told(error: Exception) -> Response:
+async def _error_response(error: Exception) -> Response:
     """Answer an error in the words of the request's protocol."""
     exchange = current.get()
     fault = exchange.fault = _fault(error, exchange)

@@ -38,8 +38,8 @@ def routes(state: AppState) -> Blueprint:
         model, agent = find_agent(state, agent_id)
         record = await persisted_record(model, agent, EXPORT_SECONDS)
         refuse_deleted(agent)
-        pieces, in_thread = model.persistence.files.export_agent(record), model.persistence.in_thread
-        response = Response(_sent(await in_thread(next, pieces), pieces, in_thread), content_type="application/x-tar")
+        chunks, in_thread = model.persistence.files.export_agent(record), model.persistence.in_thread
+        response = Response(_chunks(await in_thread(next, chunks), chunks, in_thread), content_type="application/x-tar")
         response.timeout = None  # as for all streams: each write has a deadline of its own
         response.headers["content-disposition"] = f'attachment; filename="{agent.id.lstrip(OWN_ID_START)}.tar"'
         return response
@@ -63,17 +63,17 @@ def routes(state: AppState) -> Blueprint:
     return blueprint
 
 
-async def _sent(first: bytes, rest: Iterator[bytes], in_thread: InThread) -> AsyncGenerator[bytes, None]:
+async def _chunks(first: bytes, rest: Iterator[bytes], in_thread: InThread) -> AsyncGenerator[bytes, None]:
     """Yield the chunks of an archive; each is read when the one before is on its way. A read error drops the connection."""
     yield first
     try:
-        while piece := await in_thread(_next, rest):
-            yield piece
+        while chunk := await in_thread(_next_chunk, rest):
+            yield chunk
     except OSError as error:
         log.warning("an archive could not be read to its end", reason=str(error))
         raise StreamAbortedError(str(error)) from error
 
 
-def _next(pieces: Iterator[bytes]) -> bytes:
+def _next_chunk(chunks: Iterator[bytes]) -> bytes:
     """Return the next non-empty chunk; empty after the last."""
-    return next(filter(None, pieces), b"")
+    return next(filter(None, chunks), b"")

@@ -32,7 +32,7 @@ def routes(state: AppState) -> Blueprint:
         try:
             model.engine.memory.pin(agent)
         except PoolExhaustedError as error:
-            raise Fault(400, _too_much(error), field="agent_id", code="pins_exhausted") from error
+            raise Fault(400, _pins_message(error), field="agent_id", code="pins_exhausted") from error
         return json_response(agent_view(model, agent))
 
     @blueprint.post("/v1/agents/<agent_id>/unpin")
@@ -68,5 +68,5 @@ def routes(state: AppState) -> Blueprint:
     return blueprint
 
 
-def _too_much(error: PoolExhaustedError) -> str:
+def _pins_message(error: PoolExhaustedError) -> str:
     return f"pins may take half of the {error.total} bytes of the cache budget: {error.wanted} more are wanted, {error.free} are left"

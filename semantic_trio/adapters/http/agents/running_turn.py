@@ -54,7 +54,7 @@ class RunningTurn:
     async def result(self) -> WholeAnswer:
         """Return the whole answer. Raises what `begin` raises, and the error of a failed generation."""
         whole = await (await self.begin()).result()
-        self._add(whole.parts_with_cut)
+        self._append(whole.parts_with_cut)
         return whole
 
     async def receive(self) -> list[AnswerEvent]:
@@ -65,13 +65,13 @@ class RunningTurn:
             return [Failed(error)]
         events = await answer.receive()
         if isinstance(events[-1], Finished):
-            self._add(answer.parts_with_cut)
+            self._append(answer.parts_with_cut)
         return events
 
-    def _add(self, answer: tuple[Part, ...]) -> None:
+    def _append(self, answer: tuple[Part, ...]) -> None:
         """Append the turn to the conversation, before the client sees its end, and let the next turn begin."""
-        said = (*self.params.conversation.messages, Message(Role.ASSISTANT, answer))
-        self.agent.conversation = _joined(self.agent.conversation, said)
+        new_messages = (*self.params.conversation.messages, Message(Role.ASSISTANT, answer))
+        self.agent.conversation = _with_messages(self.agent.conversation, new_messages)
         self.model.engine.memory.write(self.agent)
         self.place.leave()
 
@@ -90,10 +90,10 @@ async def next_prompt_prefix(model: ServedModel, agent: Agent) -> Encoded:
     fits = model.engine.memory.agents.fits(agent.text_fingerprint)
     if agent.history and fits and not agent.conversation.messages:
         return Encoded(NOTHING_SAID, (), Prompt(unpack(agent.history)), salt=agent.salt)
-    one, other = [(await model.encode(_joined(agent.conversation, (said,)), agent.salt)).prompt for said in SAID_NEXT]
+    one, other = [(await model.encode(_with_messages(agent.conversation, (new_messages,)), agent.salt)).prompt for new_messages in SAID_NEXT]
     alike = next((at for at, pair in enumerate(zip(one.tokens, other.tokens, strict=False)) if pair[0] != pair[1]), 0)
     return Encoded(NOTHING_SAID, (), Prompt(one.tokens[:alike], min(one.head, alike), thinking=one.thinking), salt=agent.salt)
 
 
-def _joined(before: Conversation, after: Iterable[Message]) -> Conversation:
+def _with_messages(before: Conversation, after: Iterable[Message]) -> Conversation:
     return attrs.evolve(before, messages=(*before.messages, *after))

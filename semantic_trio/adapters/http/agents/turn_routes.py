@@ -47,7 +47,7 @@ def routes(state: AppState) -> Blueprint:
         model, agent = find_agent(state, agent_id)
         params = generation_params(request, model.card.id, agent.id, agent.conversation.tools)
         report_unreadable(state, exchange, params.conversation)
-        turn = RunningTurn(state, exchange, model, agent, _join(queues, model, agent, exchange), params)
+        turn = RunningTurn(state, exchange, model, agent, _take_place(queues, model, agent, exchange), params)
         if request.stream and turn.place.is_first:
             await turn.begin()  # errors of the request have a status while nothing was sent
 
@@ -68,7 +68,7 @@ def routes(state: AppState) -> Blueprint:
         """Prefill an agent's conversation, system prompt included, so that its next turn finds it in the cache."""
         exchange = current.get()
         model, agent = find_agent(state, agent_id)
-        await _join(queues, model, agent, exchange).wait()
+        await _take_place(queues, model, agent, exchange).wait()
         encoded = await next_prompt_prefix(model, agent)
         refuse_deleted(agent)
         if not encoded.prompt.tokens:
@@ -80,7 +80,7 @@ def routes(state: AppState) -> Blueprint:
     return blueprint
 
 
-def _join(queues: AgentQueues, model: ServedModel, agent: Agent, exchange: Exchange) -> QueuePlace:
+def _take_place(queues: AgentQueues, model: ServedModel, agent: Agent, exchange: Exchange) -> QueuePlace:
     """Take a place in the agent's queue until the request is over. Raises `OverloadedError` if the queue is full, and at the end of the server."""
     engine, waiting = model.engine, queues.length(agent)
     engine.refuse_when_closed()

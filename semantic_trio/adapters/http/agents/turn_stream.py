@@ -33,7 +33,7 @@ class TurnEncoder:
 
     def part(self, part: AnswerPart) -> bytes:
         """Encode a part of the answer. Only whole calls are sent; a call that was cut off is text."""
-        match self._thoughts.passed(part):
+        match self._thoughts.separated(part):
             case Thinking(text):
                 return encode_event({"text": text}, "thinking")
             case ToolCall() as call:

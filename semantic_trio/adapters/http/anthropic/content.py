@@ -60,7 +60,7 @@ def content_of(content: str | Iterable[msgspec.Raw], kinds: Kinds, at: str) -> C
     """Convert a message's content, of the kinds its role may use. Raises `Fault` and `InvalidRequestError`, which name the place."""
     if isinstance(content, str):
         return Content((Text(content),))
-    blocks = [(_block(raw, kinds, place), place) for raw, place in _placed(content, at)]
+    blocks = [(_block(raw, kinds, place), place) for raw, place in _with_paths(content, at)]
     return Content(tuple(part for block, place in blocks for part in _parts(block, place)), rank_of(block.cache_control for block, _ in blocks))
 
 
@@ -80,7 +80,7 @@ def object_of(raw: msgspec.Raw, at: str) -> str:
         raise InvalidRequestError(f"not valid UTF-8: {error.reason}", at, quotes=False) from error
 
 
-def _placed(content: Iterable[msgspec.Raw], at: str) -> Iterator[tuple[msgspec.Raw, str]]:
+def _with_paths(content: Iterable[msgspec.Raw], at: str) -> Iterator[tuple[msgspec.Raw, str]]:
     return ((raw, f"{at}.{index}") for index, raw in enumerate(content))
 
 
@@ -129,10 +129,10 @@ def _document(block: DocumentBlock, at: str) -> Text:
     if kind in FILES:
         decode(block.source, FILES[kind], place)
         return placeholder_text("document", at, block.title or "")
-    return Text("\n\n".join(filter(None, (block.title, block.context, _words(block.source, kind, place)))))
+    return Text("\n\n".join(filter(None, (block.title, block.context, _document_text(block.source, kind, place)))))
 
 
-def _words(source: msgspec.Raw, kind: str, at: str) -> str:
+def _document_text(source: msgspec.Raw, kind: str, at: str) -> str:
     """Return the text of a document that is text."""
     if kind == "text":
         return decode(source, PlainTextSource, at).data
@@ -146,7 +146,7 @@ def _result(result: ToolResultBlock, at: str) -> ToolResult:
     content = result.content or ""
     if isinstance(content, str):
         return ToolResult(result.tool_use_id, content, bool(result.is_error))
-    blocks = [(_block(raw, OF_RESULT, place), place) for raw, place in _placed(content, at)]
+    blocks = [(_block(raw, OF_RESULT, place), place) for raw, place in _with_paths(content, at)]
     texts = [text for block, place in blocks if (text := _text(block, place)) is not None]
     loads = tuple(block.tool_name for block, _ in blocks if isinstance(block, ToolReferenceBlock))
     unread = tuple(text.unread for text in texts if text.unread is not None)

@@ -134,9 +134,9 @@ def _conversation(request: CountTokensRequest) -> Conversation:
     tools = read_tools(request.tools or ())
     system = [TextBlock("text", request.system)] if isinstance(request.system, str) else request.system or []
     head = Message(Role.SYSTEM, tuple(Text(block.text) for block in system if block.text))
-    messages = [*([head] if head.parts else []), *_turns(request.messages)]
-    messages[0] = _marked(messages[0], rank_of(stated.cache_control for stated in (*tools, *system)))
-    messages[-1] = _marked(messages[-1], rank_of([request.cache_control]))
+    messages = [*([head] if head.parts else []), *_messages(request.messages)]
+    messages[0] = _with_rank(messages[0], rank_of(stated.cache_control for stated in (*tools, *system)))
+    messages[-1] = _with_rank(messages[-1], rank_of([request.cache_control]))
     thinking = request.thinking
     thinks = thinking is not None and thinking.is_wanted
     return Conversation(
@@ -159,21 +159,21 @@ def _schema_of(config: OutputConfig | None) -> str | None:
     return None if config is None or config.format is None else msgspec.json.encode(config.format.schema).decode()
 
 
-def _marked(message: Message, rank: Rank | None) -> Message:
+def _with_rank(message: Message, rank: Rank | None) -> Message:
     return message if rank is None else attrs.evolve(message, rank=max(rank, message.rank or Rank.PLAIN))
 
 
-def _turns(messages: Iterable[MessageParam]) -> Iterator[Message]:
+def _messages(messages: Iterable[MessageParam]) -> Iterator[Message]:
     called: set[str] = set()
     for index, message in enumerate(messages):
-        role, content = _said(message, f"messages.{index}.content")
+        role, content = _role_and_content(message, f"messages.{index}.content")
         parts = tuple(_with_its_call(part, called) for part in content.parts)
         turn = Message(role, parts, content.rank)
         called.update(call.id for call in turn.calls)
         yield turn
 
 
-def _said(message: MessageParam, at: str) -> tuple[Role, Content]:
+def _role_and_content(message: MessageParam, at: str) -> tuple[Role, Content]:
     match message:
         case UserMessage():
             return Role.USER, content_of(message.content, OF_USER, at)

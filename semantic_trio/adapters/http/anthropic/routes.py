@@ -48,7 +48,7 @@ def routes(state: AppState) -> Blueprint:
         answer_format = _format(request, model, answer.generation.request.breakpoints)
 
         def encoder() -> MessageEncoder:
-            return MessageEncoder(answer_format, exchange.request_id, _expected(model, answer.generation.request))
+            return MessageEncoder(answer_format, exchange.request_id, _expected_usage(model, answer.generation.request))
 
         async def whole() -> Body:
             result = await answer.result()
@@ -64,9 +64,9 @@ def routes(state: AppState) -> Blueprint:
     async def count_tokens() -> Response:
         """Count the prompt tokens of a conversation."""
         exchange = current.get()
-        request, counted = await parsed(exchange.body, _counted)
+        request, conversation_to_count = await parsed(exchange.body, _parsed_count)
         model = state.resolve(request.model)
-        encoded = await model.encode(counted, model.salt(identify(exchange.headers, cache_salt=request.cache_salt)))
+        encoded = await model.encode(conversation_to_count, model.salt(identify(exchange.headers, cache_salt=request.cache_salt)))
         return json_response(TokenCount(len(encoded.prompt.tokens)))
 
     return blueprint
@@ -80,7 +80,7 @@ def _parsed(exchange: Exchange, body: bytes) -> tuple[MessagesRequest, Generatio
     return request, generation_params(request, identity), fixed
 
 
-def _counted(body: bytes) -> tuple[CountTokensRequest, Conversation]:
+def _parsed_count(body: bytes) -> tuple[CountTokensRequest, Conversation]:
     request = decode(body, CountTokensRequest)
     return request, conversation(request)
 
@@ -111,7 +111,7 @@ def _format(request: MessagesRequest, model: ServedModel, breakpoints: tuple[Bre
     )
 
 
-def _expected(model: ServedModel, generation: GenerationRequest) -> Usage:
+def _expected_usage(model: ServedModel, generation: GenerationRequest) -> Usage:
     """Return the usage if the prompt were read now. Some clients read only this one, others add the zeros of the last one to it."""
     memory, prompt = model.engine.memory, generation.prompt
     return Usage.of(len(prompt), memory.match(memory.run(prompt)).length, 0, generation.breakpoints)

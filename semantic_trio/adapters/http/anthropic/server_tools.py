@@ -41,11 +41,11 @@ class FixedAnswer:
 
 def fixed_answer(tools: Sequence[AnyTool], choice: ToolChoiceParam | None) -> FixedAnswer | None:
     """Return the answer to a request that offers only tools of the provider, or demands one of them; None for all other requests."""
-    deeds = " or ".join(_deed(tool.type) for tool in _unserved(tools, choice))
-    return FixedAnswer(f"This server cannot {deeds}. Nothing was done, and this text is not the model's.") if deeds else None
+    actions = " or ".join(_action(tool.type) for tool in _required_server_tools(tools, choice))
+    return FixedAnswer(f"This server cannot {actions}. Nothing was done, and this text is not the model's.") if actions else None
 
 
-def _unserved(tools: Sequence[AnyTool], choice: ToolChoiceParam | None) -> list[ServerTool]:
+def _required_server_tools(tools: Sequence[AnyTool], choice: ToolChoiceParam | None) -> list[ServerTool]:
     """Return the tools without which the request cannot be served as it is meant."""
     if choice == "none" or isinstance(choice, NoChoice):
         return []
@@ -54,6 +54,6 @@ def _unserved(tools: Sequence[AnyTool], choice: ToolChoiceParam | None) -> list[
     return of_provider if len(of_provider) == len(tools) else [tool for tool in of_provider if name is not None and tool.name == name]
 
 
-def _deed(kind: str) -> str:
-    deed = next((deed for prefix, deed in SERVER_TOOL_ACTIONS.items() if kind.startswith(prefix)), "offer its model this tool")
-    return f"{deed} ({kind})"
+def _action(kind: str) -> str:
+    action = next((action for prefix, action in SERVER_TOOL_ACTIONS.items() if kind.startswith(prefix)), "offer its model this tool")
+    return f"{action} ({kind})"

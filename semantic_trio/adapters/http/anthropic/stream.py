@@ -44,7 +44,7 @@ class MessageEncoder:
     _kind: type[Text] | type[Thinking] = attrs.field(init=False, default=Text)  # of the current block
     _pieces: list[str] = attrs.field(init=False, factory=list)  # text of the current block so far
     _is_open: bool = attrs.field(init=False, default=False)  # True when the block's start event was sent
-    _called: int | None = attrs.field(init=False, default=None)  # characters sent of the open call's arguments; None: no call is open
+    _sent_characters: int | None = attrs.field(init=False, default=None)  # characters sent of the open call's arguments; None: no call is open
 
     def opening(self) -> bytes:
         """Encode `message_start` and a `ping`: a client that gets these waits."""
@@ -55,36 +55,36 @@ class MessageEncoder:
         """Encode more of the block of the part's kind, or a block of its own."""
         match part:
             case ToolCall():
-                return self._begun(part) + self._arguments(part.arguments[self._called or 0 :]) + self._call_stop()
+                return self._call_start(part) + self._arguments(part.arguments[self._sent_characters or 0 :]) + self._call_stop()
             case CallPiece():
-                return self._begun(part) + self._arguments(part.arguments)
+                return self._call_start(part) + self._arguments(part.arguments)
             case CutCall():
                 return self._call_stop()
             case Thinking() if self.answer_format.display is Display.NONE:
-                return self._closed()
+                return self._block_end()
             case Text(text) | Thinking(text):
-                return self._changed_to(type(part)) + self._more(text)
+                return self._switched_to(type(part)) + self._text(text)
         return b""
 
     def ending(self, finished: Finished) -> bytes:
         """Encode the block's end, the reason, the usage, and the message's end."""
         reason, sequence = stop_reason_of(finished, self.answer_format.stop_sequences, has_calls=self._has_calls)
         delta = {"stop_reason": reason, "stop_sequence": sequence}
-        told = _event("message_delta", delta=delta, usage=self.answer_format.usage(finished), semantic_cache=Cache.of(finished.reuse))
-        return self._closed() + told + _event("message_stop")
+        message_delta = _event("message_delta", delta=delta, usage=self.answer_format.usage(finished), semantic_cache=Cache.of(finished.reuse))
+        return self._block_end() + message_delta + _event("message_stop")
 
     def failure(self, error: SemanticError) -> bytes:
         """Encode the `error` event."""
         fault = fault_of(error, Protocol.ANTHROPIC)
         return encode_event(anthropic_error(fault, self.request_id), "error")
 
-    def _changed_to(self, kind: type[Text] | type[Thinking]) -> bytes:
+    def _switched_to(self, kind: type[Text] | type[Thinking]) -> bytes:
         if kind is self._kind:
             return b""
-        closed, self._kind = self._closed(), kind
+        closed, self._kind = self._block_end(), kind
         return closed
 
-    def _more(self, text: str) -> bytes:
+    def _text(self, text: str) -> bytes:
         self._pieces.append(text)
         if self._is_open:
             return self._delta(text)
@@ -100,7 +100,7 @@ class MessageEncoder:
             return b""
         return self._block_event("content_block_delta", delta={"type": "thinking_delta", "thinking": text})
 
-    def _closed(self) -> bytes:
+    def _block_end(self) -> bytes:
         """Encode the end of the open block; blanks held back for a block that never began are dropped."""
         text = "".join(self._pieces)
         self._pieces.clear()
@@ -113,21 +113,21 @@ class MessageEncoder:
         signed = signature(thought if self.answer_format.display is Display.OMITTED else "")
         return self._block_event("content_block_delta", delta={"type": "signature_delta", "signature": signed})
 
-    def _begun(self, call: ToolCall | CallPiece) -> bytes:
+    def _call_start(self, call: ToolCall | CallPiece) -> bytes:
         """Encode the start of a call's block, unless it has begun."""
-        if self._called is not None:
+        if self._sent_characters is not None:
             return b""
-        closed, self._has_calls, self._called = self._closed(), True, 0
+        closed, self._has_calls, self._sent_characters = self._block_end(), True, 0
         return closed + self._start(ToolUseContent(call.id, call.name, NO_INPUT))
 
     def _arguments(self, arguments: str) -> bytes:
         """Encode more of the open call's arguments."""
-        self._called = (self._called or 0) + len(arguments)
+        self._sent_characters = (self._sent_characters or 0) + len(arguments)
         deltas = ({"type": "input_json_delta", "partial_json": piece} for piece in _pieces(arguments))
         return b"".join(self._block_event("content_block_delta", delta=delta) for delta in deltas)
 
     def _call_stop(self) -> bytes:
-        self._called = None
+        self._sent_characters = None
         return self._stop()
 
     def _start(self, content: AnswerContent) -> bytes:

@@ -28,5 +28,5 @@ class Cache:
 
 def cache_header(reuse: Reuse) -> str:
     """Return the header's value, `reused=2013/2044; source=ram; cause=diverged; lost=12`; without a cause it ends after the source."""
-    told = f"reused={reuse.tokens}/{reuse.prompt_tokens}; source={reuse.source.value}"
-    return told if reuse.cause is None else f"{told}; cause={reuse.cause.value}; lost={reuse.lost_tokens}"
+    text = f"reused={reuse.tokens}/{reuse.prompt_tokens}; source={reuse.source.value}"
+    return text if reuse.cause is None else f"{text}; cause={reuse.cause.value}; lost={reuse.lost_tokens}"

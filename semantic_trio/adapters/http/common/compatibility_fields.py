@@ -108,14 +108,14 @@ def requested_schema(request: StructuredOutputFields, own: Mapping[str, str | No
 
 def _schemas(request: StructuredOutputFields) -> Iterator[tuple[str, str | None]]:
     yield "guided_json", _schema(request.guided_json, "guided_json")
-    yield "json_schema", _schema(_unwrapped(request.json_schema), "json_schema")
+    yield "json_schema", _schema(_without_name(request.json_schema), "json_schema")
     yield "format", ANY_OBJECT if request.format == "json" else _schema(request.format or None, "format")
-    demanded = request.structured_outputs
-    if demanded is not None:
+    outputs = request.structured_outputs
+    if outputs is not None:
         for name in ("choice", "regex", "grammar", "structural_tag"):
-            if getattr(demanded, name) not in INERT_VALUES:
+            if getattr(outputs, name) not in INERT_VALUES:
                 raise InvalidRequestError(NO_OTHER_FORM, f"structured_outputs.{name}", quotes=False)
-        yield "structured_outputs", _schema(demanded.json, "structured_outputs.json") or (ANY_OBJECT if demanded.json_object else None)
+        yield "structured_outputs", _schema(outputs.json, "structured_outputs.json") or (ANY_OBJECT if outputs.json_object else None)
 
 
 def _schema(given: object, field: str) -> str | None:
@@ -131,6 +131,6 @@ def _schema(given: object, field: str) -> str | None:
     return given if isinstance(given, str) else msgspec.json.encode(found).decode()
 
 
-def _unwrapped(given: object) -> object:
+def _without_name(given: object) -> object:
     """Return the schema in the named object in which OpenAI's APIs send it."""
     return given["schema"] if isinstance(given, dict) and "name" in given and isinstance(given.get("schema"), dict) else given

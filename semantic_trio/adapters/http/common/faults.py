@@ -65,8 +65,8 @@ class Fault(Exception):
     @property
     def logged(self) -> str:
         """Message for the log, on one line; of a private message only the kind."""
-        told = " ".join(((self.code or _kind(self)) if self.is_private else self.message).split())
-        return shortened(told, LOGGED_CHARACTERS)
+        text = " ".join(((self.code or _kind(self)) if self.is_private else self.message).split())
+        return shortened(text, LOGGED_CHARACTERS)
 
     @property
     def is_permanent(self) -> bool:
@@ -102,7 +102,7 @@ def fault_of(error: Exception, protocol: Protocol) -> Fault:
         case Fault():
             return error
         case SemanticError():
-            return _named(error, protocol)
+            return _domain_fault(error, protocol)
         case HTTPException():
             return Fault(error.code or 500, error.description or error.name)
         case RecursionError():  # only schemas and arguments of clients, and templates that read them, nest that deeply
@@ -111,16 +111,16 @@ def fault_of(error: Exception, protocol: Protocol) -> Fault:
             return Fault(500, "internal error")
 
 
-def _named(error: SemanticError, protocol: Protocol) -> Fault:
+def _domain_fault(error: SemanticError, protocol: Protocol) -> Fault:
     match error:
         case PromptTooLongError():
-            return Fault(400, _too_long(error, protocol), field=error.field, code="context_length_exceeded")
+            return Fault(400, _too_long_message(error, protocol), field=error.field, code="context_length_exceeded")
         case InvalidRequestError():
             return Fault(400, str(error), field=error.field or None, is_private=error.quotes)
         case GrammarError():
             return Fault(400, str(error), code="grammar_too_complex", is_private=True)  # the message may quote the schema
         case ModelNotFoundError():
-            return Fault(404, _no_model(error, protocol), field="model", code="model_not_found", is_private=True)
+            return Fault(404, _no_model_message(error, protocol), field="model", code="model_not_found", is_private=True)
         case AgentNotFoundError():
             return Fault(404, str(error), field="agent", code="agent_not_found")
         case ResponseNotFoundError():
@@ -130,10 +130,10 @@ def _named(error: SemanticError, protocol: Protocol) -> Fault:
         case DiskRefusedError():
             return Fault(409, str(error), code="disk_refused")
         case _:
-            return _passing(error, protocol)
+            return _retryable_fault(error, protocol)
 
 
-def _passing(error: SemanticError, protocol: Protocol) -> Fault:
+def _retryable_fault(error: SemanticError, protocol: Protocol) -> Fault:
     """Return retryable errors (429, 503, 529). Every other error is a bug of this server: 500.
 
     Anthropic's clients know 529 for a server that is overloaded, and take 429 for a quota of the user's.
@@ -210,7 +210,7 @@ def _kind(fault: Fault) -> str:
     return KINDS.get(fault.status, "api_error" if fault.status >= 500 else "invalid_request_error")
 
 
-def _too_long(error: PromptTooLongError, protocol: Protocol) -> str:
+def _too_long_message(error: PromptTooLongError, protocol: Protocol) -> str:
     if protocol is Protocol.ANTHROPIC:
         return str(error)
     return (
@@ -219,7 +219,7 @@ def _too_long(error: PromptTooLongError, protocol: Protocol) -> str:
     )
 
 
-def _no_model(error: ModelNotFoundError, protocol: Protocol) -> str:
+def _no_model_message(error: ModelNotFoundError, protocol: Protocol) -> str:
     if protocol is Protocol.ANTHROPIC:
         return str(error)
     return f"The model `{error.model}` does not exist" + (f": {error.reason}" if error.reason else "")

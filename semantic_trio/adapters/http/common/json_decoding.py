@@ -69,9 +69,9 @@ def _whole_number(found: re.Match[bytes]) -> bytes:
     return str(int(value)).encode() if value.is_integer() else found[0]
 
 
-def _invalid(told: str, at: str) -> Fault:
-    match = AT_PATH.match(told)
-    what, path = (match["what"], match["path"]) if match else (told, None)
+def _invalid(message: str, at: str) -> Fault:
+    match = AT_PATH.match(message)
+    what, path = (match["what"], match["path"]) if match else (message, None)
     field = ".".join(filter(None, (at, _dotted(path or "$"))))
     missing, unsupported = MISSING.match(what), UNSUPPORTED.match(what)
     if missing:

@@ -12,7 +12,7 @@ class SingleThinkingField:
     _has_thought: bool = False
     _is_within: bool = False  # the last part was a thought
 
-    def passed(self, part: AnswerPart) -> AnswerPart:
+    def separated(self, part: AnswerPart) -> AnswerPart:
         """Return a part, with the blank line in front where it begins a further thought."""
         is_new = isinstance(part, Thinking) and self._has_thought and not self._is_within
         self._is_within = isinstance(part, Thinking)

@@ -56,5 +56,5 @@ def refuse_unreadable_content(conversation: Conversation) -> None:
 def unread_headers(unread: Sequence[Unread]) -> list[tuple[bytes, bytes]]:
     """Return the header that counts unreadable content by kind, `image=2; document=1`; none if everything can be read."""
     counts = Counter(one.kind for one in unread)
-    told = "; ".join(f"{kind}={count}" for kind, count in counts.items())
-    return [(UNREAD_HEADER, told.encode())] if told else []
+    text = "; ".join(f"{kind}={count}" for kind, count in counts.items())
+    return [(UNREAD_HEADER, text.encode())] if text else []

@@ -18,7 +18,7 @@ from semantic_trio.domain.errors import AgentExistsError, DiskRefusedError, Sema
 
 BRINGS_ARCHIVE = re.compile(r"/v1/agents/([^/]+)/import")
 # Bytes written to the file at a time, and bytes after which the free space on disk is checked again.
-PIECE_BYTES, LOOK_BYTES = 1 << 20, 64 << 20
+CHUNK_BYTES, CHECK_BYTES = 1 << 20, 64 << 20
 
 
 def has_archive_body(exchange: Exchange) -> bool:
@@ -37,7 +37,7 @@ async def receive_archive(exchange: Exchange, receive: ASGIReceiveCallable, stat
         _refuse_early(exchange, model)
         size = declared_bytes(exchange.headers, limit) if limit else 0
         await model.archives.refuse_without_room(2 * size)  # the archive itself, and its content
-        exchange.archive = await _spool(model)
+        exchange.archive = await _opened_file(model)
         exchange.stack.callback(exchange.archive.close)
         return await _fill(exchange.archive, BodyReader(receive, limit), model)
     except SemanticError as error:
@@ -53,7 +53,7 @@ def _refuse_early(exchange: Exchange, model: ServedModel) -> None:
         raise AgentExistsError(agent)
 
 
-async def _spool(model: ServedModel) -> BinaryIO:
+async def _opened_file(model: ServedModel) -> BinaryIO:
     try:
         return await model.persistence.in_thread(model.persistence.files.spool)
     except OSError as error:
@@ -61,25 +61,25 @@ async def _spool(model: ServedModel) -> BinaryIO:
 
 
 async def _fill(file: BinaryIO, reader: BodyReader, model: ServedModel) -> bool:
-    pieces: list[bytes] = []
-    looked_at = 0
+    chunks: list[bytes] = []
+    checked_at = 0
     while not reader.is_whole:
-        piece = await reader.next()
-        if piece is None:
+        chunk = await reader.next()
+        if chunk is None:
             return False
-        pieces.append(piece)
-        if reader.size - looked_at >= LOOK_BYTES:
-            looked_at = reader.size
+        chunks.append(chunk)
+        if reader.size - checked_at >= CHECK_BYTES:
+            checked_at = reader.size
             await model.archives.refuse_without_room(reader.size)
-        if reader.is_whole or sum(map(len, pieces)) >= PIECE_BYTES:
-            await _write(file, b"".join(pieces), model)
-            pieces = []
+        if reader.is_whole or sum(map(len, chunks)) >= CHUNK_BYTES:
+            await _write(file, b"".join(chunks), model)
+            chunks = []
     return True
 
 
-async def _write(file: BinaryIO, piece: bytes, model: ServedModel) -> None:
+async def _write(file: BinaryIO, chunk: bytes, model: ServedModel) -> None:
     try:
-        await model.persistence.in_thread(file.write, piece)
+        await model.persistence.in_thread(file.write, chunk)
         await model.persistence.in_thread(file.flush)
     except OSError as error:
         raise DiskRefusedError(error.strerror or str(error)) from error

@@ -50,7 +50,7 @@ async def decoded(body: bytes, encoding: str, limit_bytes: int, held: ReservedBy
     while body:  # a gzip file may have several members
         inflater = zlib.decompressobj(window)
         while not inflater.eof:
-            chunk, body = _next(inflater, body, encoding)
+            chunk, body = _next_chunk(inflater, body, encoding)
             size += len(chunk)
             if size > limit_bytes:
                 raise too_large(limit_bytes)
@@ -61,7 +61,7 @@ async def decoded(body: bytes, encoding: str, limit_bytes: int, held: ReservedBy
     return b"".join(chunks)
 
 
-def _next(inflater: "zlib._Decompress", body: bytes, name: str) -> tuple[bytes, bytes]:
+def _next_chunk(inflater: "zlib._Decompress", body: bytes, name: str) -> tuple[bytes, bytes]:
     """Return the next decoded chunk, and the rest of the body that belongs to the same member."""
     try:
         chunk = inflater.decompress(body, CHUNK_BYTES)

@@ -73,13 +73,13 @@ class RequestLifecycle:
         with structlog.contextvars.bound_contextvars(request_id=exchange.request_id):
             try:
                 with exchange.stack:
-                    await self._admit(exchange, scope, receive, self._answer(exchange, send))
+                    await self._handle(exchange, scope, receive, self._answer(exchange, send))
             finally:
                 current.reset(token)
                 self._record(exchange, trio.current_time() - began)
-        await self._give_back(exchange)
+        await self._return_memory(exchange)
 
-    async def _give_back(self, exchange: Exchange) -> None:
+    async def _return_memory(self, exchange: Exchange) -> None:
         """Return memory to the system after the last of several large bodies; the response is on its way by then."""
         size, exchange.body = len(exchange.body), b""
         if size >= LARGE_BODY_BYTES and not self._bodies.used_bytes:
@@ -89,7 +89,7 @@ class RequestLifecycle:
         origin = exchange.headers.get("origin", "")
         return _ResponseSender(exchange, send, answer_headers(origin) if origin and self.access.admits(origin) else [])
 
-    async def _admit(self, exchange: Exchange, scope: HTTPScope, receive: ASGIReceiveCallable, answer: "_ResponseSender") -> None:
+    async def _handle(self, exchange: Exchange, scope: HTTPScope, receive: ASGIReceiveCallable, answer: "_ResponseSender") -> None:
         incoming = _BodyWatcher(receive)
         try:
             _refuse_ambiguous_length(scope, exchange)

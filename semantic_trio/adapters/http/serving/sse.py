@@ -72,14 +72,14 @@ async def _stream(events: EventSource[Piece], encoder: StreamEncoder[Piece], pac
     yield encoder.opening()
     last: Piece | Finished | Failed | None = None
     while not isinstance(last, Finished):
-        told = b""
+        data = b""
         with trio.move_on_after(ping_seconds):
-            while not told:  # some events are not sent: the client needs pings meanwhile
+            while not data:  # some events are not sent: the client needs pings meanwhile
                 arrived = await events.receive()
-                last, told = arrived[-1], b"".join(_encoded(event, encoder) for event in arrived)
-                if not told:
+                last, data = arrived[-1], b"".join(_encoded(event, encoder) for event in arrived)
+                if not data:
                     await pace.turn()
-        yield told or encoder.ping
+        yield data or encoder.ping
         if isinstance(last, Failed):
             exchange = current.get()
             exchange.fault = fault_of(last.error, exchange.protocol)

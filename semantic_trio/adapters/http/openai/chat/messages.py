@@ -32,7 +32,7 @@ class CalledFunctionParam:
     arguments: str | dict[str, object] | None = None
 
     @property
-    def written(self) -> str:
+    def arguments_json(self) -> str:
         """Return the arguments as JSON."""
         if isinstance(self.arguments, dict):
             return msgspec.json.encode(self.arguments).decode()
@@ -91,13 +91,13 @@ def message_of(message: ChatMessage, at: str, open_calls: list[str] | None = Non
     if message.role not in RESULT_ROLES:
         return Message(ROLES[message.role], tuple(_parts(message, at)))
     calls = [] if open_calls is None else open_calls
-    call_id = message.tool_call_id or _unnamed(message.name or "", calls)
+    call_id = message.tool_call_id or _answered_call(message.name or "", calls)
     if call_id in calls:
         calls.remove(call_id)
     return Message(Role.USER, (result_of(call_id, message.content, f"{at}.content"),))
 
 
-def _unnamed(name: str, calls: Sequence[str]) -> str:
+def _answered_call(name: str, calls: Sequence[str]) -> str:
     """Return the id of the call that a result without an id answers."""
     return name if name in calls or not calls else calls[0]
 
@@ -113,7 +113,7 @@ def _parts(message: ChatMessage, at: str) -> Iterator[Part]:
         yield Text(message.refusal)
     yield from (_call(call, f"call_{at}.{index}") for index, call in enumerate(message.tool_calls or ()))
     if message.function_call is not None:
-        yield ToolCall(message.function_call.name, message.function_call.name, message.function_call.written)
+        yield ToolCall(message.function_call.name, message.function_call.name, message.function_call.arguments_json)
 
 
 def _call(call: ToolCallParam, name: str) -> ToolCall:
@@ -121,4 +121,4 @@ def _call(call: ToolCallParam, name: str) -> ToolCall:
     if call.custom is not None:
         return ToolCall(call.id or name, call.custom.name, custom_call(call.custom.input or ""))
     called = call.function or CalledFunctionParam("")
-    return ToolCall(call.id or name, called.name, called.written)
+    return ToolCall(call.id or name, called.name, called.arguments_json)

@@ -48,12 +48,12 @@ class ChatRequest(SampledRequest, ThinkingFields, StructuredOutputFields):
 
 def generation_params(request: ChatRequest, identity: Identity = ANONYMOUS) -> GenerationParams:
     """Return the parameters of a request. Raises `Fault` and `InvalidRequestError`, which name the field."""
-    found = _asked(request, identity)
+    found = _params(request, identity)
     schema = requested_schema(request, {"response_format": found.conversation.schema})
-    return attrs.evolve(found, conversation=_continuing(attrs.evolve(found.conversation, schema=schema), request))
+    return attrs.evolve(found, conversation=_with_continuation(attrs.evolve(found.conversation, schema=schema), request))
 
 
-def _continuing(conversation: Conversation, request: ChatRequest) -> Conversation:
+def _with_continuation(conversation: Conversation, request: ChatRequest) -> Conversation:
     """Return the conversation, marked to continue its last message where the request asks for that. Raises `InvalidRequestError` if it cannot."""
     if not request.continue_final_message:
         if request.add_generation_prompt is False:
@@ -69,7 +69,7 @@ def _continuing(conversation: Conversation, request: ChatRequest) -> Conversatio
     return found
 
 
-def _asked(request: ChatRequest, identity: Identity) -> GenerationParams:
+def _params(request: ChatRequest, identity: Identity) -> GenerationParams:
     tools = tools_of(request.tools or (), may_call=may_call(request.tool_choice))
     conversation = Conversation(
         messages_of(request.messages),

@@ -31,7 +31,9 @@ class ChatEncoder:
     _answers: Sequence[Answer]  # read for log-probabilities and token counts, which are not among the events
     ping: bytes = PING
     _calls: Counter[int] = attrs.field(init=False, factory=Counter)  # number of calls, by choice
-    _called: dict[int, int] = attrs.field(init=False, factory=dict)  # characters sent of the open call's arguments, by choice with an open call
+    _sent_characters: dict[int, int] = attrs.field(
+        init=False, factory=dict
+    )  # characters sent of the open call's arguments, by choice with an open call
     _thoughts: dict[int, SingleThinkingField] = attrs.field(init=False, factory=lambda: defaultdict(SingleThinkingField))
 
     def opening(self) -> bytes:
@@ -41,7 +43,7 @@ class ChatEncoder:
     def part(self, part: Chosen) -> bytes:
         """Encode a part of one of the answers, or its end."""
         index = part.index
-        event = part.event if isinstance(part.event, Finished) else self._thoughts[index].passed(part.event)
+        event = part.event if isinstance(part.event, Finished) else self._thoughts[index].separated(part.event)
         match event:
             case Finished():
                 scores = self._scores(index)  # of tokens whose text was held back until the end
@@ -71,18 +73,18 @@ class ChatEncoder:
                 return self._chunk(index, {"content": call.written})
             case CutCall():
                 return b""
-            case ToolCall() if index not in self._called:
-                return self._call_chunk(index, {"id": call.id, **_told(tool_call(call, self._format.customs))}, is_new=True)
+            case ToolCall() if index not in self._sent_characters:
+                return self._call_chunk(index, {"id": call.id, **_call_fields(tool_call(call, self._format.customs))}, is_new=True)
             case ToolCall():
-                return self._call_chunk(index, {"function": {"arguments": call.arguments[self._called.pop(index) :]}})
-        return self._piece(index, call)
+                return self._call_chunk(index, {"function": {"arguments": call.arguments[self._sent_characters.pop(index) :]}})
+        return self._call_piece(index, call)
 
-    def _piece(self, index: int, piece: CallPiece) -> bytes:
+    def _call_piece(self, index: int, piece: CallPiece) -> bytes:
         """Encode more of a call; the first chunk has its id and name."""
-        is_new = index not in self._called
-        self._called[index] = self._called.get(index, 0) + len(piece.arguments)
+        is_new = index not in self._sent_characters
+        self._sent_characters[index] = self._sent_characters.get(index, 0) + len(piece.arguments)
         if is_new:
-            return self._call_chunk(index, {"id": piece.id, **_told(function_call(piece))}, is_new=True)
+            return self._call_chunk(index, {"id": piece.id, **_call_fields(function_call(piece))}, is_new=True)
         return self._call_chunk(index, {"function": {"arguments": piece.arguments}})
 
     def _call_chunk(self, index: int, told: dict[str, object], *, is_new: bool = False) -> bytes:
@@ -97,5 +99,5 @@ class ChatEncoder:
         return self._chunks.chunk([{"index": index, "delta": delta, "logprobs": scores, "finish_reason": reason}])
 
 
-def _told(call: FunctionCall) -> dict[str, object]:
+def _call_fields(call: FunctionCall) -> dict[str, object]:
     return {"type": call.type, call.type: call.function or call.custom}

@@ -38,10 +38,10 @@ class ChoiceLogprobs:
 
 def token_logprobs(tokens: Iterable[TokenEvent], token_bytes: TokenBytes) -> list[TokenLogprob]:
     """Return the log-probabilities of tokens."""
-    return [_told(token, token_bytes) for token in tokens]
+    return [_token_logprob(token, token_bytes) for token in tokens]
 
 
-def _told(event: TokenEvent, token_bytes: TokenBytes) -> TokenLogprob:
+def _token_logprob(event: TokenEvent, token_bytes: TokenBytes) -> TokenLogprob:
     spelled = token_bytes(event.token)
     tops = ((token_bytes(token), logprob) for token, logprob in event.top)
     return TokenLogprob(text_of(spelled), event.logprob, list(spelled), [TopLogprob(text_of(one), logprob, list(one)) for one, logprob in tops])

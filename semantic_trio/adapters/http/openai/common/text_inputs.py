@@ -22,7 +22,7 @@ Tokens = Annotated[list[Token], msgspec.Meta(min_length=1)]
 Texts = str | tuple[int, ...]  # a text, or its tokens
 
 
-def several(most: int) -> msgspec.Meta:
+def text_inputs_schema(most: int) -> msgspec.Meta:
     """Document raw JSON that `texts_of` reads: a text, tokens, or a list of either, but no mixture of texts and single tokens."""
     text, token = {"type": "string", "minLength": 1}, {"type": "integer", "minimum": 0, "maximum": LARGEST_TOKEN}
     tokens = {"type": "array", "items": token, "minItems": 1}
@@ -37,13 +37,13 @@ def texts_of(raw: msgspec.Raw, most: int, vocabulary: int, field: str) -> list[T
         return [given]
     tokens = [item for item in given if isinstance(item, int)]
     if tokens and len(tokens) == len(given):
-        return [_known(tokens, vocabulary, field)]
+        return [_checked_tokens(tokens, vocabulary, field)]
     if tokens or not 1 <= len(given) <= most:
         raise InvalidRequestError(f"a text, tokens, or 1 to {most} of either", field, quotes=False)
-    return [_known(item, vocabulary, field) if isinstance(item, list) else item for item in given]
+    return [_checked_tokens(item, vocabulary, field) if isinstance(item, list) else item for item in given]
 
 
-def _known(tokens: list[int], vocabulary: int, field: str) -> tuple[int, ...]:
+def _checked_tokens(tokens: list[int], vocabulary: int, field: str) -> tuple[int, ...]:
     if vocabulary and max(tokens) >= vocabulary:
         raise InvalidRequestError(f"the model's tokens are ids below {vocabulary}, and {max(tokens)} is none; {SEND_TEXT}", field, quotes=False)
     return tuple(tokens)

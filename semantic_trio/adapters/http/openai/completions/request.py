@@ -13,7 +13,7 @@ from semantic_trio.adapters.http.common.identity import ANONYMOUS, Identity
 from semantic_trio.adapters.http.common.limits import NO_LIMIT
 from semantic_trio.adapters.http.openai.common.request_fields import MOST_CHOICES, SampledRequest
 from semantic_trio.adapters.http.openai.common.sampling import MOST_TOP_LOGPROBS
-from semantic_trio.adapters.http.openai.common.text_inputs import several
+from semantic_trio.adapters.http.openai.common.text_inputs import text_inputs_schema
 from semantic_trio.adapters.http.serving.params import GenerationParams
 from semantic_trio.domain.conversation import NOTHING_SAID
 from semantic_trio.domain.errors import InvalidRequestError
@@ -33,7 +33,7 @@ class PlainText:
 class CompletionRequest(SampledRequest):
     """Texts to continue, or their tokens."""
 
-    prompt: Annotated[msgspec.Raw, several(MOST_CHOICES)]
+    prompt: Annotated[msgspec.Raw, text_inputs_schema(MOST_CHOICES)]
     max_tokens: Annotated[int, msgspec.Meta(ge=NO_LIMIT)] | None = None
     logprobs: Annotated[int, msgspec.Meta(ge=0, le=MOST_TOP_LOGPROBS)] | None = None
     echo: bool | None = None
@@ -55,7 +55,7 @@ class CompletionRequest(SampledRequest):
 
 def generation_params(request: CompletionRequest, identity: Identity = ANONYMOUS) -> GenerationParams:
     """Return the parameters of a request, without its prompts. Raises `InvalidRequestError`."""
-    _refuse_the_rest(request)
+    _refuse_unsupported_fields(request)
     return GenerationParams(
         model=request.model,
         conversation=NOTHING_SAID,
@@ -70,7 +70,7 @@ def generation_params(request: CompletionRequest, identity: Identity = ANONYMOUS
     )
 
 
-def _refuse_the_rest(request: CompletionRequest) -> None:
+def _refuse_unsupported_fields(request: CompletionRequest) -> None:
     """Raise `InvalidRequestError` for fields that would change the answer if they were ignored."""
     refuse_unsupported(request)
     for field in ("guided_json", "structured_outputs", "json_schema", "format"):
@@ -79,6 +79,8 @@ def _refuse_the_rest(request: CompletionRequest) -> None:
     if request.suffix:
         raise InvalidRequestError("nothing is inserted before a suffix here", "suffix", quotes=False)
     if request.best_of not in {None, request.choices}:
-        raise InvalidRequestError("all answers are told: best_of is n", "best_of", quotes=False)
+        raise InvalidRequestError("every answer is returned: leave best_of out, or send the value of n", "best_of", quotes=False)
     if request.echo and request.logprobs is not None:
-        raise InvalidRequestError("echo together with logprobs is not supported: nothing is told of the prompt's tokens", "echo", quotes=False)
+        raise InvalidRequestError(
+            "echo together with logprobs is not supported: log-probabilities are those of the answer alone", "echo", quotes=False
+        )

@@ -19,7 +19,7 @@ from semantic_trio.adapters.http.common.faults import OpenAIError
 from semantic_trio.adapters.http.common.json_decoding import decode, parsed
 from semantic_trio.adapters.http.common.json_responses import json_response
 from semantic_trio.adapters.http.common.openapi import document_faults
-from semantic_trio.adapters.http.openai.common.text_inputs import SEND_TEXT, Texts, several, texts_of
+from semantic_trio.adapters.http.openai.common.text_inputs import SEND_TEXT, Texts, text_inputs_schema, texts_of
 from semantic_trio.adapters.http.serving.app_state import AppState
 from semantic_trio.adapters.http.serving.served_model import ServedModel
 from semantic_trio.domain.embedding import is_foreign
@@ -36,7 +36,7 @@ class EmbeddingsRequest:
     """Texts to embed, or their tokens."""
 
     model: str
-    input: Annotated[msgspec.Raw, several(MOST_INPUTS)]
+    input: Annotated[msgspec.Raw, text_inputs_schema(MOST_INPUTS)]
     encoding_format: Literal["float", "base64"] | None = None
     dimensions: Annotated[int, msgspec.Meta(ge=1)] | None = None
 
@@ -86,7 +86,7 @@ def routes(state: AppState) -> Blueprint:
         prompts = [await _tokens(model, text) for text in texts_of(request.input, MOST_INPUTS, model.card.vocabulary, "input")]
         with model.engine.at_work():
             vectors = [await model.embed(prompt) for prompt in prompts]
-        data = [Embedding(_written(_cut(vector, size), request.encoding_format), index) for index, vector in enumerate(vectors)]
+        data = [Embedding(_encoded(_truncated(vector, size), request.encoding_format), index) for index, vector in enumerate(vectors)]
         tokens = sum(map(len, prompts))
         return json_response(EmbeddingsAnswer(data, model.card.id, EmbeddingsUsage(tokens, tokens)))
 
@@ -138,7 +138,7 @@ def _too_long(limit: int, tokens: int) -> InvalidRequestError:
     return InvalidRequestError(f"a text has {limit} tokens at most, not {tokens}", "input", quotes=False)
 
 
-def _cut(vector: Sequence[float], size: int) -> Sequence[float]:
+def _truncated(vector: Sequence[float], size: int) -> Sequence[float]:
     """Return the front of a vector, scaled to length 1."""
     if size == len(vector):
         return vector
@@ -146,7 +146,7 @@ def _cut(vector: Sequence[float], size: int) -> Sequence[float]:
     return [number / (length or 1.0) for number in vector[:size]]
 
 
-def _written(vector: Sequence[float], encoding: str | None) -> list[float] | str:
+def _encoded(vector: Sequence[float], encoding: str | None) -> list[float] | str:
     if encoding == "base64":
         return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
     return list(vector)

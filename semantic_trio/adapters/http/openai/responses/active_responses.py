@@ -19,7 +19,7 @@ log = structlog.get_logger(__name__)
 class ActiveResponses:
     """All responses under way. `run` lasts as long as the server, and generates background responses."""
 
-    _turns: dict[str, ResponseGeneration] = attrs.field(init=False, factory=dict)
+    _generations: dict[str, ResponseGeneration] = attrs.field(init=False, factory=dict)
     _background: trio.Nursery | None = attrs.field(init=False, default=None)
     _stopped: trio.Event = attrs.field(init=False, factory=trio.Event)
 
@@ -36,34 +36,34 @@ class ActiveResponses:
 
     def find(self, response_id: str) -> ResponseGeneration | None:
         """Return the generation of a response."""
-        return self._turns.get(response_id)
+        return self._generations.get(response_id)
 
     def refuse_unfinished(self, response_id: str, field: str) -> None:
         """Raise `InvalidRequestError` for a response that is still being generated and not stored yet."""
-        turn = self.find(response_id)
-        if turn is not None and turn.is_stored and turn.final is None:
+        generation = self.find(response_id)
+        if generation is not None and generation.is_stored and generation.final is None:
             raise InvalidRequestError(f"{response_id} has no answer yet: it is still being made", field)
 
-    def join(self, turn: ResponseGeneration, stack: ExitStack) -> None:
+    def join(self, generation: ResponseGeneration, stack: ExitStack) -> None:
         """Make a generation findable until the stack is closed."""
-        self._turns[turn.begun.id] = turn
-        stack.callback(self._leave, turn)
+        self._generations[generation.begun.id] = generation
+        stack.callback(self._remove, generation)
 
-    def start(self, turn: ResponseGeneration, stack: ExitStack) -> None:
+    def start(self, generation: ResponseGeneration, stack: ExitStack) -> None:
         """Generate a response in the background, with all that the stack releases. Raises `DrainingError` at the end of the server."""
         if self._background is None or self._stopped.is_set():
             raise DrainingError(1)
-        self._background.start_soon(self._make, turn, stack.pop_all())
+        self._background.start_soon(self._generate, generation, stack.pop_all())
 
-    async def _make(self, turn: ResponseGeneration, stack: ExitStack) -> None:
+    async def _generate(self, generation: ResponseGeneration, stack: ExitStack) -> None:
         with stack:
             try:
-                await turn.result()
+                await generation.result()
             except SemanticError as error:
-                log.warning("response failed in the background", response=turn.begun.id, reason=str(error))
+                log.warning("response failed in the background", response=generation.begun.id, reason=str(error))
             except Exception:  # the failure of one response, like that of one request, ends no other
-                log.exception("response failed in the background", response=turn.begun.id)
+                log.exception("response failed in the background", response=generation.begun.id)
 
-    def _leave(self, turn: ResponseGeneration) -> None:
-        del self._turns[turn.begun.id]
-        turn.over.set()
+    def _remove(self, generation: ResponseGeneration) -> None:
+        del self._generations[generation.begun.id]
+        generation.over.set()

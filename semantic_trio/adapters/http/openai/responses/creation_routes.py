@@ -35,7 +35,7 @@ from semantic_trio.domain.responses import StoredResponse
 
 
 @attrs.frozen
-class _Question:
+class _ParsedRequest:
     """A parsed request."""
 
     request: ResponseRequest
@@ -55,62 +55,62 @@ def routes(state: AppState, responses: ResponsesState) -> Blueprint:
     async def create_response() -> Response:
         """Answer a conversation, or continue a stored one: whole, as a stream of events, or in the background."""
         exchange = current.get()
-        question = await parsed(exchange.body, functools.partial(_parsed, exchange))
-        if question.request.background:
-            return json_response((await _begin_in_background(state, responses, exchange, question)).begun)
-        turn = await _begin(state, responses, exchange, question)
+        parsed_request = await parsed(exchange.body, functools.partial(_parsed, exchange))
+        if parsed_request.request.background:
+            return json_response((await _begin_in_background(state, responses, exchange, parsed_request)).begun)
+        generation = await _begin(state, responses, exchange, parsed_request)
 
         async def whole() -> Body:
-            finished = await turn.result()
-            return turn.final, finished.reuse
+            finished = await generation.result()
+            return generation.final, finished.reuse
 
-        events: EventSource[ItemDelta] = turn
-        return await respond(state, events, functools.partial(ResponseEncoder, turn), whole, is_streamed=question.request.stream)
+        events: EventSource[ItemDelta] = generation
+        return await respond(state, events, functools.partial(ResponseEncoder, generation), whole, is_streamed=parsed_request.request.stream)
 
     return blueprint
 
 
-def _parsed(exchange: Exchange, body: bytes) -> _Question:
+def _parsed(exchange: Exchange, body: bytes) -> _ParsedRequest:
     request = decode(body, ResponseRequest)
     check(request)
     identity = identify(exchange.headers, session_id=request.session_id, prompt_cache_key=request.prompt_cache_key, cache_salt=request.cache_salt)
-    return _Question(request, read_input(request.input or ()), identity)
+    return _ParsedRequest(request, read_input(request.input or ()), identity)
 
 
-async def _begin(state: AppState, responses: ResponsesState, exchange: Exchange, question: _Question) -> ResponseGeneration:
+async def _begin(state: AppState, responses: ResponsesState, exchange: Exchange, parsed_request: _ParsedRequest) -> ResponseGeneration:
     """Submit a request; its generation ends with the exchange. Raises what `history`, `generation_params` and `generate` raise."""
-    request, stem = question.request, new_stem()
-    before = await _history(responses, question, stem)
-    params = generation_params(request, messages_of((*before.before, *before.new)), question.identity, (response_id(stem), *before.responses))
+    request, stem = parsed_request.request, new_stem()
+    before = await _history(responses, parsed_request, stem)
+    params = generation_params(request, messages_of((*before.before, *before.new)), parsed_request.identity, (response_id(stem), *before.responses))
     first = begun(request, params.conversation.choice, response_id(stem), state.resolve(request.model).card, int(time.time()))
     record = _record(first, before) if request.is_stored else None
     model, answer = await generate(state, exchange, params)
     output = OutputItems(stem, custom_names(request.tools or ()), model.codec.token_bytes if request.wants_logprobs else None)
-    turn = ResponseGeneration(first, answer, output, responses.store, record)
-    responses.active.join(turn, exchange.stack)
-    return turn
+    generation = ResponseGeneration(first, answer, output, responses.store, record)
+    responses.active.join(generation, exchange.stack)
+    return generation
 
 
-async def _begin_in_background(state: AppState, responses: ResponsesState, exchange: Exchange, question: _Question) -> ResponseGeneration:
+async def _begin_in_background(state: AppState, responses: ResponsesState, exchange: Exchange, parsed_request: _ParsedRequest) -> ResponseGeneration:
     """Submit a background request: the response is stored from its beginning, and outlives its HTTP request."""
     behind = attrs.evolve(exchange, stack=ExitStack(), generations=[])
     with behind.stack:
-        turn = await _begin(state, responses, behind, question)
-        await turn.put()
-        responses.active.start(turn, behind.stack)
+        generation = await _begin(state, responses, behind, parsed_request)
+        await generation.put()
+        responses.active.start(generation, behind.stack)
     exchange.model, exchange.agent, exchange.unread = behind.model, behind.agent, behind.unread
-    return turn
+    return generation
 
 
-async def _history(responses: ResponsesState, question: _Question, stem: str) -> History:
-    request = question.request
+async def _history(responses: ResponsesState, parsed_request: _ParsedRequest, stem: str) -> History:
+    request = parsed_request.request
     if request.previous_response_id is not None:
         responses.active.refuse_unfinished(request.previous_response_id, PREVIOUS)
-    for reference in (one.item for one in question.new if isinstance(one.item, ItemReference)):
+    for reference in (one.item for one in parsed_request.new if isinstance(one.item, ItemReference)):
         responses.active.refuse_unfinished(response_of(reference.id) or "", "input")
-    if not (request.is_stored or request.previous_response_id is not None or any(one.refers for one in question.new)):
-        return attrs.evolve(NOTHING_BEFORE, new=question.new)
-    return await responses.store.call(lambda store: history(store, request.previous_response_id, question.new, stem))
+    if not (request.is_stored or request.previous_response_id is not None or any(one.refers for one in parsed_request.new)):
+        return attrs.evolve(NOTHING_BEFORE, new=parsed_request.new)
+    return await responses.store.call(lambda store: history(store, request.previous_response_id, parsed_request.new, stem))
 
 
 def _record(first: ResponseAnswer, before: History) -> StoredResponse:

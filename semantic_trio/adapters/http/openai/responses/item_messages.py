@@ -73,10 +73,10 @@ def read_input(given: str | Sequence[msgspec.Raw], at: str = "input") -> tuple[R
     return tuple(_read(raw, f"{at}.{index}") for index, raw in enumerate(given))
 
 
-def messages_of(told: Iterable[ReadItem]) -> tuple[Message, ...]:
+def messages_of(items: Iterable[ReadItem]) -> tuple[Message, ...]:
     """Return the messages of items, in order."""
     messages: list[Message] = []
-    for role, parts in (one.turn for one in told if one.turn is not None):
+    for role, parts in (one.turn for one in items if one.turn is not None):
         if role is Role.ASSISTANT and messages and messages[-1].role is Role.ASSISTANT:
             messages[-1] = attrs.evolve(messages[-1], parts=messages[-1].parts + parts)
         else:
@@ -84,9 +84,9 @@ def messages_of(told: Iterable[ReadItem]) -> tuple[Message, ...]:
     return tuple(messages)
 
 
-def stored_items(told: Iterable[ReadItem], stem: str) -> bytes:
+def stored_items(items: Iterable[ReadItem], stem: str) -> bytes:
     """Encode items as they are stored: as they were sent, but each with an id, and messages with type and parts."""
-    return msgspec.json.encode([_whole(one, input_id(stem, at)) for at, one in enumerate(told)])
+    return msgspec.json.encode([_whole(one, input_id(stem, at)) for at, one in enumerate(items)])
 
 
 def _read(raw: msgspec.Raw, at: str) -> ReadItem:
@@ -147,13 +147,13 @@ def _texts(content: str | Sequence[msgspec.Raw], at: str) -> Iterator[Text]:
             decode(raw, OtherPart, place)
 
 
-def _whole(told: ReadItem, own_id: str) -> dict[str, object]:
-    item = {name: _bounded(value, is_read=name in READ and told.turn is not None) for name, value in decode(told.raw, dict[str, object]).items()}
-    if not 0 < len(told.id) <= MOST_ID_CHARACTERS:
+def _whole(read: ReadItem, own_id: str) -> dict[str, object]:
+    item = {name: _bounded(value, is_read=name in READ and read.turn is not None) for name, value in decode(read.raw, dict[str, object]).items()}
+    if not 0 < len(read.id) <= MOST_ID_CHARACTERS:
         item["id"] = own_id
-    if isinstance(told.item, MessageItem):
-        item |= {"type": "message", "content": _parts(told.item)}
-        if told.item.role == "assistant":
+    if isinstance(read.item, MessageItem):
+        item |= {"type": "message", "content": _parts(read.item)}
+        if read.item.role == "assistant":
             item.setdefault("status", "completed")
     return item
 

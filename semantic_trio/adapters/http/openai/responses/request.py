@@ -109,9 +109,9 @@ def check(request: ResponseRequest) -> None:
         if getattr(request, field) is not None:
             raise InvalidRequestError(told, field, quotes=False)
     if request.background and not request.is_stored:
-        raise InvalidRequestError("a response that is made in the background has to be stored", "background", quotes=False)
+        raise InvalidRequestError("a background response has to be stored: leave store out", "background", quotes=False)
     if request.background and request.stream:
-        raise InvalidRequestError("a response that is made in the background is asked for, and not streamed", "background", quotes=False)
+        raise InvalidRequestError("a background response cannot be streamed: leave stream out, and retrieve it by its id", "background", quotes=False)
 
 
 def generation_params(

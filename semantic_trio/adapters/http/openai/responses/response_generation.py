@@ -45,7 +45,7 @@ class ResponseGeneration:
     final: ResponseAnswer | None = attrs.field(init=False, default=None)
     over: trio.Event = attrs.field(init=False, factory=trio.Event)  # the response has ended, or its reader has left
     _ending: ResponseAnswer | None = attrs.field(init=False, default=None)  # the end, stored but not received yet
-    _heard: list[ItemDelta | Finished | Failed] = attrs.field(init=False, factory=list)  # events not received yet
+    _received: list[ItemDelta | Finished | Failed] = attrs.field(init=False, factory=list)  # events not received yet
     _has_begun: bool = attrs.field(init=False, default=False)
     _is_cancelled: bool = attrs.field(init=False, default=False)
 
@@ -64,15 +64,15 @@ class ResponseGeneration:
 
     async def receive(self) -> list[ItemDelta | Finished | Failed]:
         """See `EventSource`. The response is stored before its end is returned."""
-        if not self._heard:
-            self._heard = await self._listen()
-        last = self._heard[-1]
+        if not self._received:
+            self._received = await self._receive_events()
+        last = self._received[-1]
         if not isinstance(last, ItemDelta) and self.final is None:
             self._ending = self._ending or self._ended(last)
-            self.final = await self._kept(self._ending)
+            self.final = await self._stored(self._ending)
             self.over.set()
-        heard, self._heard = self._heard, []
-        return heard
+        received, self._received = self._received, []
+        return received
 
     async def result(self) -> Finished:
         """Wait for the end; `final` is the whole response. Raises the error of a failed generation."""
@@ -96,17 +96,17 @@ class ResponseGeneration:
         assert record is not None
         await self._records.call(lambda store: store.put(record))
 
-    async def _listen(self) -> list[ItemDelta | Finished | Failed]:
-        heard: list[ItemDelta | Finished | Failed] = []
-        while not heard:
+    async def _receive_events(self) -> list[ItemDelta | Finished | Failed]:
+        received: list[ItemDelta | Finished | Failed] = []
+        while not received:
             try:
                 events = await self.answer.receive()
             except trio.EndOfChannel:
                 events = [self._broken_off()]
             self._has_begun = True
             for event in events:
-                heard += [event] if isinstance(event, Finished | Failed) else self.output.add(event, self._tokens(event))
-        return heard
+                received += [event] if isinstance(event, Finished | Failed) else self.output.add(event, self._tokens(event))
+        return received
 
     def _tokens(self, event: AnswerEvent) -> tuple[TokenEvent, ...]:
         return self.answer.take_scores() if isinstance(event, Text) else ()
@@ -129,7 +129,7 @@ class ResponseGeneration:
             usage=ResponseUsage.of(last, self.answer.thought_tokens),
         )
 
-    async def _kept(self, ending: ResponseAnswer) -> ResponseAnswer:
+    async def _stored(self, ending: ResponseAnswer) -> ResponseAnswer:
         """Store the end where it has to be; the returned response says if it could not. A failed response is stored only if its beginning was."""
         if self._record is None or (ending.status == "failed" and not ending.background):
             return attrs.evolve(ending, store=False)

@@ -62,9 +62,13 @@ def routes(state: AppState, responses: ResponsesState) -> Blueprint:
     async def get_response(response_id: str) -> Response:
         """Return a response in its current state."""
         if request.args.get("stream", "").lower() in {"true", "1"}:
-            raise InvalidRequestError("a stored response is told whole, and not streamed", "stream", quotes=False)
-        turn = responses.active.find(response_id)
-        return json_response(turn.response) if turn is not None and turn.is_stored else _told(await _find(responses, response_id))
+            raise InvalidRequestError("a stored response is returned whole: leave stream out", "stream", quotes=False)
+        generation = responses.active.find(response_id)
+        return (
+            json_response(generation.response)
+            if generation is not None and generation.is_stored
+            else _stored_response(await _find(responses, response_id))
+        )
 
     @blueprint.delete("/v1/responses/<response_id>")
     @document_response(DeletedResponse, 200)
@@ -86,7 +90,7 @@ def routes(state: AppState, responses: ResponsesState) -> Blueprint:
     async def cancel_response(response_id: str) -> Response:
         """Stop a response that is being generated; its output so far is kept. A response that has ended is returned unchanged."""
         ended = await _cancel(responses, response_id)
-        return json_response(ended) if ended is not None else _told(await _find(responses, response_id))
+        return json_response(ended) if ended is not None else _stored_response(await _find(responses, response_id))
 
     @blueprint.get("/v1/responses/<response_id>/input_items")
     @document_querystring(PageParams)
@@ -113,15 +117,15 @@ async def _find(responses: ResponsesState, response_id: str) -> StoredResponse:
 
 async def _cancel(responses: ResponsesState, response_id: str) -> ResponseAnswer | None:
     """Cancel a response and return its end; None if no response of this id is being generated, or its reader has left."""
-    turn = responses.active.find(response_id)
-    if turn is None:
+    generation = responses.active.find(response_id)
+    if generation is None:
         return None
-    turn.cancel()
-    await turn.over.wait()
-    return turn.final
+    generation.cancel()
+    await generation.over.wait()
+    return generation.final
 
 
-def _told(record: StoredResponse) -> Response:
+def _stored_response(record: StoredResponse) -> Response:
     """Return a stored response. One that is stored as unfinished, and is not being generated here, was left by a server that has ended."""
     assert record.output is not None
     if not record.is_pending:

@@ -36,14 +36,14 @@ UNFINISHED = "response.incomplete"
 class ResponseEncoder:
     """Encodes `response.created` to the end of the response."""
 
-    _turn: ResponseGeneration
+    _generation: ResponseGeneration
     ping: bytes = b": ping\n\n"  # each data line would be parsed as an event
     _number: int = attrs.field(init=False, default=0)  # number of the next event
     _at: int = attrs.field(init=False, default=-1)  # index of the open item; -1: none is open
 
     def opening(self) -> bytes:
         """Encode the first events of the response."""
-        begun = self._turn.begun
+        begun = self._generation.begun
         return self._event("response.created", response=begun) + self._event("response.in_progress", response=begun)
 
     def part(self, part: ItemDelta) -> bytes:
@@ -51,7 +51,7 @@ class ResponseEncoder:
         if part.at == self._at:
             return self._delta(part)
         closed, self._at = self._closed(), part.at
-        return closed + self._opened(self._turn.output.begun(part)) + self._delta(part)
+        return closed + self._opened(self._generation.output.begun(part)) + self._delta(part)
 
     def ending(self, finished: Finished) -> bytes:
         """Encode the end of the last item, and of the response."""
@@ -63,15 +63,15 @@ class ResponseEncoder:
         return self._event("response.failed", response=self._final())
 
     def _final(self) -> ResponseAnswer:
-        assert self._turn.final is not None  # the end is received only after `final` is set
-        return self._turn.final
+        assert self._generation.final is not None  # the end is received only after `final` is set
+        return self._generation.final
 
     def _opened(self, item: OutputItem) -> bytes:
         added = self._event("response.output_item.added", output_index=self._at, item=_without_parts(item))
         return added + b"".join(self._part_event("added", item.id, part) for part in _parts(item))
 
     def _delta(self, piece: ItemDelta) -> bytes:
-        item = self._turn.output.item_of(piece)
+        item = self._generation.output.item_of(piece)
         match item:
             case OutputMessage(content=(OutputText(text, logprobs),)):
                 return self._of_part("response.output_text.delta", item.id, delta=text, logprobs=logprobs)
@@ -88,16 +88,16 @@ class ResponseEncoder:
         if self._at < 0:
             return b""
         item = self._item()
-        said = self._said(item)
+        said = self._whole_content(item)
         parts = b"".join(self._part_event("done", item.id, part) for part in _parts(item))
         return said + parts + self._event("response.output_item.done", output_index=self._at, item=item)
 
     def _item(self) -> OutputItem:
         """Return the open item, which is whole; of a response that has ended, its final item."""
-        final = self._turn.final
-        return self._turn.output.item(self._at) if final is None else final.output[self._at]
+        final = self._generation.final
+        return self._generation.output.item(self._at) if final is None else final.output[self._at]
 
-    def _said(self, item: OutputItem) -> bytes:
+    def _whole_content(self, item: OutputItem) -> bytes:
         """Encode the event with the whole content, which was sent in deltas before."""
         match item:
             case OutputMessage(content=(OutputText(text, logprobs),)):
