@@ -15,9 +15,9 @@ from typing import Any
 import attrs
 import httpx
 
-START_SECONDS = 120.0
+START_SECONDS = 300.0
 # Seconds in which a server on a busy machine answers.
-ANSWER_SECONDS = 60.0
+ANSWER_SECONDS = 120.0
 # Seconds in which a server on a busy machine ends at once: less than what running answers get to end in (`shutdown_timeout_seconds`).
 PROMPT_SECONDS = 20.0
 URL = re.compile(r" serves .+ on (http://(?:127\.0\.0\.1|\[::1\]):\d+)$", re.MULTILINE)
@@ -52,7 +52,7 @@ class ServerProcess:
         found = [json.loads(line) for line in self.said.splitlines() if line.startswith("{") and line.endswith("}")]
         return [line for line in found if line["event"] == event]
 
-    def until_logged(self, event: str, seconds: float = 30.0) -> None:
+    def until_logged(self, event: str, seconds: float = ANSWER_SECONDS) -> None:
         """Wait until a line of an event is in the log."""
         deadline = time.monotonic() + seconds
         while not self.lines(event):
@@ -63,7 +63,7 @@ class ServerProcess:
         """Send a signal."""
         self.process.send_signal(number)
 
-    def exit_code(self, seconds: float = 60.0) -> int:
+    def exit_code(self, seconds: float = ANSWER_SECONDS) -> int:
         """Wait for the end."""
         return self.process.wait(seconds)
 
@@ -87,7 +87,7 @@ class ServerProcess:
         assert found, f"{name} is not among the metrics"
         return float(found[1])
 
-    def until_empty(self, seconds: float = 30.0) -> float:
+    def until_empty(self, seconds: float = ANSWER_SECONDS) -> float:
         """Wait until no request has a row or waits for one; the seconds it took."""
         begun = time.monotonic()
         while self.metric("semantic_batch_size") or self.metric("semantic_request_queue_depth"):
@@ -95,14 +95,14 @@ class ServerProcess:
             time.sleep(0.02)
         return time.monotonic() - begun
 
-    def until(self, name: str, value: float, seconds: float = 30.0) -> None:
+    def until(self, name: str, value: float, seconds: float = ANSWER_SECONDS) -> None:
         """Wait until a metric without labels has a value."""
         deadline = time.monotonic() + seconds
         while (found := self.metric(name)) != value:
             assert time.monotonic() < deadline, f"{name} is {found} after {seconds:.0f} s"
             time.sleep(0.02)
 
-    def until_written(self, seconds: float = 30.0) -> None:
+    def until_written(self, seconds: float = ANSWER_SECONDS) -> None:
         """Wait until everything that was answered is on disk."""
         self.until_empty(seconds)
         deadline, since = time.monotonic() + seconds, time.monotonic()
@@ -157,7 +157,7 @@ def serving(
 
 
 def run_to_end(
-    directory: Path, *arguments: str, model: str = "tiny-random", seconds: float = 60.0, within: tuple[str, ...] = (), **environment: str
+    directory: Path, *arguments: str, model: str = "tiny-random", seconds: float = START_SECONDS, within: tuple[str, ...] = (), **environment: str
 ) -> tuple[int, str]:
     """Start a server that is expected to refuse: its exit code and its output. `within` is what its command is prefixed with."""
     done = subprocess.run(

@@ -139,7 +139,7 @@ def test_a_row_that_was_rewound_reads_on_as_if_it_had_never_read_further(family:
     assert on_device(rewound) < PATHS_ERROR[4]
 
 
-@pytest.mark.timeout(400)  # on a CPU the kernels of a compiled pass are compiled by g++
+@pytest.mark.timeout(1200)  # on a CPU the kernels of a compiled pass are compiled by g++
 def test_compiled_passes_read_quantised_pages() -> None:
     counts = [(40, 3, 9), (1, 1, 1), (1, 30, 1), (1, 1, 1)]
 

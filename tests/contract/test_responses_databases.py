@@ -93,7 +93,7 @@ def place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Place]:
 # ------------------------------------------------------------------------------------------------------------------- both
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_what_was_put_is_there_however_the_process_ends(place: Place) -> None:
     """Kill -9, at a moment of chance."""
     chance = random.Random(1)

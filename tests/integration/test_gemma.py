@@ -19,7 +19,7 @@ from tests.integration.generation import greedy, logits
 import mlx.core as mx  # isort: skip
 from mlx.nn.layers.base import Module
 
-pytestmark = pytest.mark.timeout(600)  # the first time it is fetched and converted: half a minute
+pytestmark = pytest.mark.timeout(1200)  # the first time it is fetched and converted: half a minute
 SENTENCE = "The old man walked slowly down the road to the village, where his daughter was waiting for him with bread and tea."
 # Above it a model has no idea of English; the real one is near 3 nats a token.
 PLAUSIBLE_NATS = 4.0

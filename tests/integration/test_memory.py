@@ -22,7 +22,7 @@ def runner_of(loaded: LoadedModel) -> MlxRunner:
     return MlxRunner(shared_device(), Batch(layout), spec)
 
 
-@pytest.mark.timeout(300)  # the model may have to be fetched and converted first
+@pytest.mark.timeout(1200)  # the model may have to be fetched and converted first
 @pytest.mark.parametrize("name", ["smollm2", "gemma3"])
 async def test_greedy_text_is_the_same_warm_shared_and_cold(name: str, request: pytest.FixtureRequest) -> None:
     loaded: LoadedModel = request.getfixturevalue(name)

@@ -51,10 +51,9 @@ def assert_nothing_is_left(process: subprocess.Popen[str], temporary: Path) -> N
     assert list(temporary.glob("semantic-trio-bench-*")) == []
 
 
-@pytest.mark.timeout(300)
 def test_everything_is_measured_and_nothing_is_left(tmp_path: Path, temporary: Path) -> None:
     with started(tmp_path, temporary, "--model", "tiny-random", "--max-batch-size", "6", "--disk-floor-mb", "1", "--json", "out.json") as process:
-        output, progress = process.communicate(timeout=280)
+        output, progress = process.communicate(timeout=500)
 
         assert process.returncode == 0, progress
         found = msgspec.json.decode((tmp_path / "out.json").read_bytes(), type=Report)
@@ -72,10 +71,9 @@ def test_everything_is_measured_and_nothing_is_left(tmp_path: Path, temporary: P
         assert_nothing_is_left(process, temporary)
 
 
-@pytest.mark.timeout(120)
 def test_a_running_server_is_measured_and_goes_on(tmp_path: Path, temporary: Path, tiny_server: ServerProcess) -> None:
     with started(tmp_path, temporary, "--url", tiny_server.url, "--json", "out.json") as process:
-        _, progress = process.communicate(timeout=110)
+        _, progress = process.communicate(timeout=500)
 
         assert process.returncode == 0, progress
         found = msgspec.json.decode((tmp_path / "out.json").read_bytes(), type=Report)
@@ -86,7 +84,6 @@ def test_a_running_server_is_measured_and_goes_on(tmp_path: Path, temporary: Pat
         assert_nothing_is_left(process, temporary)
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.parametrize(("number", "moment"), [(signal.SIGTERM, "starting a server"), (signal.SIGINT, "round 1 of 1: 1 stream")])
 def test_a_signal_leaves_no_server_behind(tmp_path: Path, temporary: Path, number: signal.Signals, moment: str) -> None:
     with started(tmp_path, temporary, "--model", "tiny-random") as process:
@@ -95,24 +92,22 @@ def test_a_signal_leaves_no_server_behind(tmp_path: Path, temporary: Path, numbe
             assert process.poll() is None
 
         process.send_signal(number)
-        _, rest = process.communicate(timeout=60)
+        _, rest = process.communicate(timeout=500)
 
         assert process.returncode == 128 + number
         assert f"semantic-trio: ended by {number.name}" in rest
         assert_nothing_is_left(process, temporary)
 
 
-@pytest.mark.timeout(120)
 def test_a_server_that_does_not_start_says_why(tmp_path: Path, temporary: Path) -> None:
     with started(tmp_path, temporary, "--model", "tiny-random", "--allow-remote") as process:
-        _, said = process.communicate(timeout=110)
+        _, said = process.communicate(timeout=500)
 
         assert process.returncode == 2
         assert said.splitlines()[-1] == "semantic-trio: server: did not start: allow_remote: needs an API key (--api-key-file or SEMANTIC_API_KEY)"
         assert_nothing_is_left(process, temporary)
 
 
-@pytest.mark.timeout(120)
 async def test_a_model_that_the_bare_engine_cannot_load_is_told(tmp_path: Path) -> None:
     outcome = await run_bare(Job(str(tmp_path), ()))
     assert outcome.device

@@ -12,7 +12,7 @@ EXAMPLES = Path(__file__).parents[2] / "examples"
 
 def test_basic_inference_asks_both_ways(real_server: ServerProcess) -> None:
     done = subprocess.run(
-        [sys.executable, EXAMPLES / "basic_inference.py", "--url", real_server.url], capture_output=True, text=True, timeout=120, check=True
+        [sys.executable, EXAMPLES / "basic_inference.py", "--url", real_server.url], capture_output=True, text=True, timeout=500, check=True
     )
 
     assert done.stdout.count("Paris") == 2
@@ -24,7 +24,7 @@ def test_multi_agent_batching_reads_what_is_common_once(tiny_server: ServerProce
         [sys.executable, EXAMPLES / "multi_agent_batching.py", "--url", tiny_server.url, "--agents", "3"],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=500,
         check=True,
     )
 
@@ -38,7 +38,7 @@ def test_multi_agent_batching_reads_what_is_common_once(tiny_server: ServerProce
 
 def test_cache_persistence_goes_on_after_a_restart_from_disk() -> None:
     done = subprocess.run(
-        [sys.executable, EXAMPLES / "cache_persistence.py", "--model", "tiny-random"], capture_output=True, text=True, timeout=120, check=True
+        [sys.executable, EXAMPLES / "cache_persistence.py", "--model", "tiny-random"], capture_output=True, text=True, timeout=500, check=True
     )
 
     turns = re.findall(r" (\d+) of +(\d+) tokens reused, from (\w+)", done.stdout)

@@ -31,8 +31,6 @@ from tests.process import PROMPT_SECONDS, ServerProcess, serving
 from tests.small_disk import MIB, SmallDisk, small_disk
 from tests.talk import Answer, ask, words
 
-pytestmark = pytest.mark.timeout(180)
-
 BLOCK = 256
 # Two whole blocks and a tail.
 LONG = 650

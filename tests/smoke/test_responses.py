@@ -6,7 +6,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import openai
-import pytest
 from openai.types.responses import Response
 
 from semantic_trio.adapters.store import open_store
@@ -15,8 +14,6 @@ from semantic_trio.entrypoints.exits import ExitCode
 from semantic_trio.entrypoints.storing import DEFAULT_FILE
 from tests.process import ServerProcess, run_to_end, serving
 from tests.talk import ANSWER_TOKENS, words
-
-pytestmark = pytest.mark.timeout(180)
 
 LONG = 650
 

@@ -51,7 +51,7 @@ def _needed(site: Path) -> Iterator[tuple[str, str]]:
         yield from ((style.name, address) for address in re.findall(r"(?:url\(|@import )['\"]?([^'\")]+)", style.read_text()))
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1200)
 def test_no_script_style_font_or_picture_comes_from_another_host(site: Path) -> None:
     needed = list(_needed(site))
 
@@ -60,7 +60,7 @@ def test_no_script_style_font_or_picture_comes_from_another_host(site: Path) -> 
     assert [one for one in needed if FOREIGN.match(one[1])] == []
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(1200)
 def test_a_page_with_diagrams_brings_what_draws_them(site: Path) -> None:
     """The theme fetches Mermaid from another host where there is no `mermaid` in the page already."""
     pages = [page for page in site.rglob("*.html") if 'class="mermaid"' in page.read_text()]

@@ -251,4 +251,4 @@ class MemoryMachine(RuleBasedStateMachine):
 
 TestMemory = MemoryMachine.TestCase
 TestMemory.settings = settings(max_examples=1000, stateful_step_count=40, deadline=None)
-TestMemory = pytest.mark.exhaustive(pytest.mark.timeout(900)(TestMemory))
+TestMemory = pytest.mark.exhaustive(pytest.mark.timeout(1200)(TestMemory))

@@ -273,4 +273,4 @@ class DiskMachine(MemoryMachine):
 
 TestMemoryWithDisk = DiskMachine.TestCase
 TestMemoryWithDisk.settings = settings(max_examples=300, stateful_step_count=60, deadline=None)
-TestMemoryWithDisk = pytest.mark.exhaustive(pytest.mark.timeout(900)(TestMemoryWithDisk))
+TestMemoryWithDisk = pytest.mark.exhaustive(pytest.mark.timeout(1200)(TestMemoryWithDisk))

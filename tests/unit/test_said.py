@@ -224,7 +224,7 @@ class SaidMachine(RuleBasedStateMachine):
         assert self.said.held_bytes <= self.said.budget_bytes or len(self.said._strips) == 1
 
 
-TestSaid = pytest.mark.exhaustive(pytest.mark.timeout(900)(SaidMachine.TestCase))
+TestSaid = pytest.mark.exhaustive(pytest.mark.timeout(1200)(SaidMachine.TestCase))
 TestSaid.settings = settings(max_examples=300, deadline=None)
 
 

@@ -170,7 +170,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         assert not self.device.rows, "no row is left open"
 
 
-TestScheduler = pytest.mark.exhaustive(pytest.mark.timeout(900)(SchedulerMachine.TestCase))
+TestScheduler = pytest.mark.exhaustive(pytest.mark.timeout(1200)(SchedulerMachine.TestCase))
 TestScheduler.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
 
 

@@ -77,7 +77,7 @@ class PoolMachine(RuleBasedStateMachine):
         assert all(self.pool.size(name) == sum(amount) for name, amount in self.held.items())
 
 
-TestPool = pytest.mark.exhaustive(pytest.mark.timeout(900)(PoolMachine.TestCase))
+TestPool = pytest.mark.exhaustive(pytest.mark.timeout(1200)(PoolMachine.TestCase))
 TestPool.settings = settings(max_examples=1000, deadline=None)
 
 
