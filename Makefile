@@ -112,7 +112,7 @@ test-integration: $(DEV) system ## The real MLX: tiny models and SmolLM2
 	@COVERAGE_FILE=$(COVER)/integration $(ONE_THREAD) $(PYTEST) $(INTEGRATION) $(PARALLEL) $(COV)
 
 test-smoke: $(DEV) system ## A server process and the real SDKs
-	@$(ONE_THREAD) $(PYTEST) tests/smoke -n 2 --dist loadfile
+	@$(PYTEST) tests/smoke
 
 test-e2e: $(DEV) system ## Storms, kill -9, stuck readers
 	@$(PYTEST) tests/e2e
