@@ -26,6 +26,7 @@ class Row:
     start: RowStart
     caches: RowCaches
     length: int = 0  # tokens read, those of a pass in flight included
+    accepted: int = 0  # drafts that its last pass accepted: an answer may end among them
     last: tuple[mx.array, int] | None = None  # tokens of the pass that sampled the row's last one, perhaps not computed yet, and its place among them
     drawn: Counter[int] = attrs.field(init=False)  # how often each token was drawn, where a draw depends on it
     _state: GrammarState | None = attrs.field(init=False)

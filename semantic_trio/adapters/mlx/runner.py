@@ -120,7 +120,9 @@ class Batch:
     def _close(self, closing: Closing) -> None:
         if closing.mark is not None:
             row = self._rows[closing.row]
-            self._go_back(row, row.length - closing.mark.position)  # an answer may end among the drafts that were accepted
+            beyond = row.length - closing.mark.position
+            assert beyond <= row.accepted, f"a mark {beyond} tokens back in a row whose last pass accepted {row.accepted} drafts"
+            self._go_back(row, beyond)
             self._save_mark(closing.mark, is_last_use=True)
         self.store.save_blocks(self._rows[closing.row].caches, closing.blocks)
         self.layout.close(self._rows.pop(closing.row).caches)
@@ -173,7 +175,8 @@ class Batch:
 
     def _count(self, plan: StepPlan) -> None:
         for decode in plan.decode:
-            self._rows[decode.row].length += len(decode.indices)
+            row = self._rows[decode.row]
+            row.length, row.accepted = row.length + len(decode.indices), 0
         for chunk in plan.prefill:
             assert chunk.context == self._rows[chunk.row].length, "pieces of a prompt follow each other without gaps"
             self._rows[chunk.row].length += len(chunk.tokens)
@@ -232,8 +235,10 @@ class Batch:
             count = len(decode.indices)
             last = decode.accepted(tokens[place : place + count])
             if decode.drafts:
-                self._go_back(self._rows[decode.row], count - 1 - last)
-                self._rows[decode.row].took(flight.draws.tokens, place + last)
+                row = self._rows[decode.row]
+                self._go_back(row, count - 1 - last)
+                row.took(flight.draws.tokens, place + last)
+                row.accepted = last
             rejected.update(range(place + last + 1, place + count))
             place += count
         return frozenset(rejected)
