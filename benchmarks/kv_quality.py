@@ -1,4 +1,4 @@
-"""What few bits of keys and values do to answers: the distribution of the next token, and the arguments of calls.
+"""Answers with few bits of keys and values against those with 16: the distribution of the next token, and the arguments of calls.
 
 python benchmarks/kv_quality.py [--model smollm2-135m] [--tokens 512] [--calls 100] [--text FILE]
 
@@ -57,7 +57,7 @@ REQUESTS = ("{name} stays in {city} for {nights} nights.", "In {city}, {name} ne
 
 @attrs.frozen
 class Call:
-    """What is asked for."""
+    """Arguments that a request asks for."""
 
     name: str
     city: str
@@ -104,7 +104,7 @@ def compared(exact: list[mx.array], found: list[mx.array]) -> str:
 
 
 async def answers(runner: MlxRunner, codec: TokenizerCodec, asked: list[Call]) -> list[str]:
-    """What the model says to each, held to the form."""
+    """Texts of the model's answers to each prompt, held to the form."""
     limits = Limits(context_length=2048, max_rows=ROWS, chunk_tokens=512, max_stall_seconds=5.0)
     engine = Engine(runner, Scheduler(limits, Memory(runner.spec, 1 << 30, limits.chunk_tokens)), 256, 300.0, 0.01)
     found = [""] * len(asked)

@@ -1,4 +1,4 @@
-"""What drafts bring: tokens per second of answers with drafts against the same answers without, in turns on one device.
+"""Gain of drafts: tokens per second of answers with drafts against the same answers without, in turns on one device.
 
 python benchmarks/speculation.py [--model DIRECTORY] [--drafts 16] [--streams 1] [--tokens 600] [--rounds 3] [--lines 200]
 

@@ -117,7 +117,7 @@ class Chunk:
 
 @attrs.frozen
 class Decode:
-    """One more token for a row that has drawn one: it reads that one and draws number `draws`.
+    """A decoding row's part in a step: the row reads the token that it drew last and draws number `draws`.
 
     `drafts` are the tokens that may be drawn next. The row reads each of them while it equals the token that is drawn in its place, and draws one
     more token behind each that it reads.

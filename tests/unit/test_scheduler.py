@@ -7,7 +7,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from semantic_trio.domain.errors import PromptTooLongError
 from semantic_trio.domain.generation import Event, Finished, GenerationRequest, TokenEvent
-from semantic_trio.domain.scheduler import Limits
+from semantic_trio.domain.scheduler import Limits, Scheduler
 from semantic_trio.domain.sequence import Phase, Sequence
 from semantic_trio.domain.shares import fair_shares
 from semantic_trio.domain.speculation import Speculation
@@ -223,17 +223,23 @@ def test_who_only_reads_is_done_when_its_own_pass_has_landed() -> None:
     assert [(who, type(event)) for who, event in events] == [(sequence, Finished)]
 
 
-def test_the_last_token_of_a_row_that_was_taken_away_ends_its_turn() -> None:
+def preempted_before_the_last_answer(max_tokens: int) -> tuple[Scheduler, Device, Sequence, StepPlan]:
+    """A sequence that was preempted while the answer to its last plan was on its way."""
     policy, device = scheduler(Limits(100, 1, 16, 1.0)), Device()
-    sequence = policy.add(request(prompt=4, max_tokens=2), ByteCodec().decoder())
+    sequence = policy.add(request(prompt=4, max_tokens=max_tokens), ByteCodec().decoder())
     for _ in range(2):
         plan = policy.plan()
         assert plan is not None
         policy.commit(device.step(plan, ends=False))
     plan = policy.plan()
     assert plan is not None
-
     policy.preempt(sequence)
+    return policy, device, sequence, plan
+
+
+def test_the_last_token_of_a_row_that_was_taken_away_ends_its_turn() -> None:
+    policy, device, sequence, plan = preempted_before_the_last_answer(max_tokens=2)
+
     events = policy.commit(device.step(plan, ends=False))
 
     assert [type(event) for _, event in events] == [TokenEvent, Finished]
@@ -241,16 +247,8 @@ def test_the_last_token_of_a_row_that_was_taken_away_ends_its_turn() -> None:
 
 
 def test_the_last_token_of_a_row_that_was_taken_away_is_dropped_with_its_request() -> None:
-    policy, device = scheduler(Limits(100, 1, 16, 1.0)), Device()
-    sequence = policy.add(request(prompt=4, max_tokens=9), ByteCodec().decoder())
-    for _ in range(2):
-        plan = policy.plan()
-        assert plan is not None
-        policy.commit(device.step(plan, ends=False))
-    plan = policy.plan()
-    assert plan is not None
+    policy, device, sequence, plan = preempted_before_the_last_answer(max_tokens=9)
 
-    policy.preempt(sequence)
     policy.abort(sequence)
     events = policy.commit(device.step(plan, ends=False))
 

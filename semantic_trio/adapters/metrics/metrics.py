@@ -148,7 +148,7 @@ def _held(memory: Memory) -> dict[str, float]:
 
 @attrs.define
 class _Rate:
-    """How fast a counter grows."""
+    """Growth of a counter, per second."""
 
     _since: float = attrs.field(factory=time.monotonic)
     _count: int = 0

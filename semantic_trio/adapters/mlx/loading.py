@@ -156,7 +156,7 @@ def _text_config(config: Mapping[str, object]) -> dict[str, Any]:
 
 
 def _held(dtype: mx.Dtype, weight_bytes: int, kv_bits: int) -> str:
-    """How this process holds the model and its memory. The bytes tell weights that stayed quantised from those that did not."""
+    """Form of the weights, keys and values in this process. The bytes tell weights that stayed quantised from those that did not."""
     held = f"{dtype} in {weight_bytes} bytes"
     return held if kv_bits == AS_COMPUTED else f"{held}, keys and values of {kv_bits} bits in groups of {GROUPS}"
 

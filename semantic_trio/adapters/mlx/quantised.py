@@ -24,10 +24,10 @@ class NumberFormat(Protocol):
     """The form in which keys or values of a layer are kept."""
 
     def pack(self, numbers: mx.array) -> mx.array:
-        """What is kept of numbers (..., size)."""
+        """Return the form in which numbers (..., size) are kept."""
 
     def unpack(self, kept: mx.array) -> mx.array:
-        """The numbers (..., size) of what was kept."""
+        """Return the numbers (..., size) that were packed."""
 
 
 @attrs.frozen
@@ -75,11 +75,11 @@ class Formats:
     values: NumberFormat = AsComputed()
 
     def pack(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        """What is kept of keys and values."""
+        """Return the form in which keys and values are kept."""
         return self.keys.pack(keys), self.values.pack(values)
 
     def unpack(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        """The keys and values of what was kept."""
+        """Return the keys and values that were packed."""
         return self.keys.unpack(keys), self.values.unpack(values)
 
 
