@@ -187,7 +187,7 @@ def cancel_once(server: Served) -> float:
 
 def rows_in_batch(port: int) -> float:
     _, body, _ = get(port, "/metrics")
-    match = re.search(rb"^semantic_batch_size(?:\{[^}]*\})? ([0-9.e+]+)$", body, re.MULTILINE)
+    match = re.search(rb"^semantic_rows(?:\{[^}]*\})? ([0-9.e+]+)$", body, re.MULTILINE)
     assert match, "the metric is there"
     return float(match[1])
 

@@ -90,7 +90,7 @@ class ServerProcess:
     def until_empty(self, seconds: float = ANSWER_SECONDS) -> float:
         """Wait until no request has a row or waits for one; the seconds it took."""
         begun = time.monotonic()
-        while self.metric("semantic_batch_size") or self.metric("semantic_request_queue_depth"):
+        while self.metric("semantic_rows") or self.metric("semantic_request_queue_depth"):
             assert time.monotonic() - begun < seconds, "the engine did not empty"
             time.sleep(0.02)
         return time.monotonic() - begun

@@ -5,6 +5,7 @@ channel, which it empties before each step. What they ask of the memory's agents
 awaits, and nudge it where the device has to hear of it.
 """
 
+import collections
 import contextlib
 import enum
 import math
@@ -79,6 +80,7 @@ class Engine:
     batch_window_seconds: float  # how long an idle engine waits for company; may be changed while running
     tokens_generated: int = attrs.field(init=False, default=0)
     steps: int = attrs.field(init=False, default=0)
+    passes: collections.Counter[int] = attrs.field(init=False, factory=collections.Counter)  # forward passes by their number of rows
     discrepancies: int = attrs.field(init=False, default=0)  # between memory and device, found when idle
     _started: bool = attrs.field(init=False, default=False)
     _recovering: bool = attrs.field(init=False, default=False)
@@ -282,6 +284,8 @@ class Engine:
         if result.timing is not None:  # a pass was finished; one that only took off may still fail
             self._failures = 0
         self.steps += 1
+        if rows := len(plan.decode) + len(plan.prefill):
+            self.passes[rows] += 1
         self.tokens_generated += len(result.drawn)
         self._deliver_all(self.scheduler.commit(result))
 

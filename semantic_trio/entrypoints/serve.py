@@ -33,7 +33,7 @@ from semantic_trio.adapters.http.openai.responses.state import ResponsesState
 from semantic_trio.adapters.http.serving.app_state import AppState, HttpSettings
 from semantic_trio.adapters.http.serving.served_model import ModelCard, ServedModel
 from semantic_trio.adapters.http.sockets.server import serve_http
-from semantic_trio.adapters.metrics import Metrics
+from semantic_trio.adapters.metrics import Build, Metrics
 from semantic_trio.adapters.mlx.budget import usual_cache_mb
 from semantic_trio.adapters.mlx.chat_template import chat_program
 from semantic_trio.adapters.mlx.device import Device, last_act
@@ -54,6 +54,7 @@ from semantic_trio.domain.scheduler import Limits, Scheduler
 from semantic_trio.domain.speculation import Speculation
 from semantic_trio.entrypoints.address import check_address
 from semantic_trio.entrypoints.clock import RunningClock
+from semantic_trio.entrypoints.commit import commit
 from semantic_trio.entrypoints.locking import cache_locked, holder
 from semantic_trio.entrypoints.settings import Settings
 from semantic_trio.entrypoints.signals import watch_signals
@@ -105,10 +106,12 @@ class Server:
             await device_nursery.start(device.run)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(watch_signals, self._stop.set, self.settings.shutdown_timeout_seconds)
+                started = trio.current_time()
                 runner, loaded = await load_runner(device, self.model_path, self.settings.kv_bits)
                 codec = await trio.to_thread.run_sync(load_codec, self.model_path, tool_syntax, chat_program)
+                load_seconds = trio.current_time() - started
                 loaded = attrs.evolve(loaded, context_length=min(loaded.context_length, self.settings.context_length or loaded.context_length))
-                await self._serve_model(self._scripted(codec) or runner, loaded, codec, records)
+                await self._serve_model(self._scripted(codec) or runner, loaded, codec, records, load_seconds)
                 nursery.cancel_scope.cancel()
             device.stop()
 
@@ -119,7 +122,7 @@ class Server:
         return ScriptedRunner(script=self.script, encode=codec.encode_text, decode=codec.decode)
 
     async def _serve_model(
-        self, runner: MlxRunner | ScriptedRunner, loaded: LoadedModel, codec: TokenizerCodec, records: ResponseStoreClient
+        self, runner: MlxRunner | ScriptedRunner, loaded: LoadedModel, codec: TokenizerCodec, records: ResponseStoreClient, load_seconds: float
     ) -> None:
         has_disk = self._lock is not None
         engine = self._engine(runner, loaded, Disk(self.settings.disk_budget_mb * MIB if has_disk else 0), codec.fingerprint)
@@ -131,7 +134,10 @@ class Server:
                 await nursery.start(persistence.run)
             await _warm_up(engine, codec)
             model = ServedModel(self._card(loaded), engine, codec, persistence)
-            state = self._state(model, Metrics(engine, runner.memory, persistence, codec.tally.counts))
+            build = Build(semantic_trio.__version__, await trio.to_thread.run_sync(commit))
+            metrics = Metrics(engine, runner.memory, persistence, codec.tally.counts, build)
+            metrics.model_loaded(load_seconds)
+            state = self._state(model, metrics)
             stopped_at = await self._serve_http(engine, state, ResponsesState(records))
             if has_disk:
                 await self._persist(engine, persistence, stopped_at)

@@ -1,10 +1,13 @@
-"""Probes, figures, models, switches."""
+"""Probes, metrics, models, settings that change while the server runs."""
+
+import math
 
 import pytest
 import trio
 import trio.testing
 from prometheus_client.parser import text_string_to_metric_families
 
+from semantic_trio.adapters.metrics import Build, Metrics
 from semantic_trio.domain.errors import EngineDeadError
 from semantic_trio.domain.step import BlockKey, SaveBlock
 from semantic_trio.testing import FakeRunner
@@ -14,6 +17,12 @@ from tests.http.serving import Call, Served, anthropic_body, get, openai_body, p
 async def probes(server: Served) -> list[int]:
     """What live, ready and startup say."""
     return [(await get(server.app, f"/health/{name}")).status for name in ("live", "ready", "startup")]
+
+
+def read(metrics: Metrics) -> dict[tuple[str, ...], float]:
+    """Values by the names of metrics and the sorted values of labels."""
+    families = text_string_to_metric_families(metrics.exposition().decode())
+    return {(sample.name, *sorted(sample.labels.values())): sample.value for family in families for sample in family.samples}
 
 
 async def test_probes_tell_the_truth_in_every_state(autojump_clock: trio.testing.MockClock) -> None:
@@ -67,7 +76,7 @@ async def test_figures_follow_the_requests(autojump_clock: trio.testing.MockCloc
         call = await get(server.app, "/metrics")
 
     assert call.answer_headers["content-type"].startswith("text/plain")
-    samples = {(s.name, *sorted(s.labels.values())): s.value for f in text_string_to_metric_families(call.content.decode()) for s in f.samples}
+    samples = read(server.metrics)
     assert samples["semantic_request_total", "200", "anthropic", "org/tiny"] == 1
     assert samples["semantic_request_total", "200", "openai", "org/tiny"] == 1
     assert samples["semantic_request_total", "", "404", "anthropic"] == 1
@@ -77,7 +86,42 @@ async def test_figures_follow_the_requests(autojump_clock: trio.testing.MockCloc
     assert samples["semantic_inter_token_seconds_count",] == 8
     assert samples["semantic_inter_token_seconds_sum",] == pytest.approx(6 * 0.05)  # the last two of an answer arrive together
     assert samples["semantic_tokens_generated_total",] == server.engine.tokens_generated >= 10
-    assert samples["semantic_request_queue_depth",] == samples["semantic_batch_size",] == 0
+    assert samples["semantic_request_queue_depth",] == samples["semantic_rows",] == 0
+
+
+async def test_the_rows_of_every_forward_pass_are_observed(autojump_clock: trio.testing.MockClock) -> None:
+    async with running(served(FakeRunner(seconds_per_step=0.05))) as server:
+        async with trio.open_nursery() as nursery:
+            for letter in "abc":
+                nursery.start_soon(post, server.app, "/v1/messages", anthropic_body(letter * 300, max_tokens=3))
+        await post(server.app, "/v1/messages", anthropic_body("d", max_tokens=4))
+        samples = read(server.metrics)
+
+    rows = [len(plan.rows) for plan in server.runner.plans if plan.has_work]
+    buckets = {labels[0]: value for (name, *labels), value in samples.items() if name == "semantic_batch_size_bucket"}
+    assert {1, 3} <= set(rows)
+    assert (samples["semantic_batch_size_count",], samples["semantic_batch_size_sum",]) == (len(rows), sum(rows))
+    assert buckets == {str(bound): sum(n <= bound for n in rows) for bound in (1, 2, 4, 8, 16, 32, 64, 128, 256)} | {"+Inf": len(rows)}
+
+
+def test_every_histogram_of_seconds_has_buckets_from_a_millisecond_to_five_minutes() -> None:
+    server = served(FakeRunner())
+    metrics = Metrics(server.engine, persistence=server.persistence)
+    metrics.request_ended(model="", protocol="openai", status="200", seconds=0.0005)
+    families = [one for one in metrics.registry.collect() if one.type == "histogram" and one.name.endswith("_seconds")]
+
+    bounds = [[float(s.labels["le"]) for s in one.samples if s.name.endswith("_bucket")] for one in families if one.samples]
+    assert "semantic_request_duration_seconds" in {one.name for one in families}
+    assert {(found[0], found[-2], found[-1]) for found in bounds} == {(0.001, 300.0, math.inf)}
+
+
+def test_the_build_and_the_time_to_load_a_model_are_told() -> None:
+    metrics = Metrics(served(FakeRunner()).engine, build=Build("1.2.3", "abc-dirty"))
+    metrics.model_loaded(2.5)
+
+    samples = read(metrics)
+    assert samples["semantic_build_info", "1.2.3", "abc-dirty"] == 1
+    assert (samples["semantic_model_load_seconds_count",], samples["semantic_model_load_seconds_sum",]) == (1, 2.5)
 
 
 async def test_a_client_that_left_is_counted_as_such(autojump_clock: trio.testing.MockClock) -> None:

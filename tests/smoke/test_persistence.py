@@ -160,7 +160,7 @@ def test_what_is_answered_during_the_drain_is_on_disk_too(tmp_path: Path) -> Non
     agents = ("ida", "jan", "kim", "leo")
     with serving(tmp_path) as server, ThreadPoolExecutor(len(agents)) as pool:
         asked = {agent: pool.submit(ask, server, agent, question(agent)) for agent in agents}
-        server.until("semantic_batch_size", len(agents))
+        server.until("semantic_rows", len(agents))
         code = server.end()
         answers = {agent: answer.result() for agent, answer in asked.items()}
     with serving(tmp_path) as server:

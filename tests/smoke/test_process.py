@@ -11,6 +11,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+import semantic_trio
 from semantic_trio.entrypoints.exits import ExitCode
 from semantic_trio.entrypoints.signals import SAME_SECONDS
 from tests.process import ANSWER_SECONDS, PROMPT_SECONDS, ServerProcess, run_to_end, serving
@@ -139,6 +140,17 @@ def test_prompts_are_in_the_log_only_when_asked_for(tmp_path: Path, asked_for: b
 
         assert ("xyzzy" in server.said) is asked_for
         assert '"request_id"' in server.said
+
+
+def test_a_server_tells_its_version_and_that_it_has_loaded_a_model(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        metrics = server.get("/metrics").text
+
+        assert re.search(rf'^semantic_build_info\{{[^}}]*version="{re.escape(semantic_trio.__version__)}"[^}}]*\}} 1\.0$', metrics, re.MULTILINE)
+        assert server.metric("semantic_model_load_seconds_count") == 1
+        assert server.metric("semantic_model_load_seconds_sum") > 0
+        assert server.metric("semantic_batch_size_count") > 0, "the warm-up is a pass"
+        assert server.end() == ExitCode.OK
 
 
 def test_an_idle_server_ends_at_once(tmp_path: Path) -> None:

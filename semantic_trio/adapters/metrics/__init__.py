@@ -1,5 +1,5 @@
-"""Figures for Prometheus."""
+"""Metrics for Prometheus."""
 
-from semantic_trio.adapters.metrics.metrics import Metrics
+from semantic_trio.adapters.metrics.metrics import Build, Metrics
 
-__all__ = ["Metrics"]
+__all__ = ["Build", "Metrics"]

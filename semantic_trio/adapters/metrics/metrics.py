@@ -1,15 +1,17 @@
-"""Figures for Prometheus, by the names of the manual.
+"""Metrics for Prometheus, under the names of the manual.
 
-Knows what it is told and what the engine shows when it is asked. Agents are never labels, so there are few series however many agents there are.
+Counts requests, generations and loads as they are reported, and reads the engine when scraped. Agents are never labels: the number of series does
+not grow with the number of agents.
 """
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 
 import attrs
-from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Histogram, generate_latest
-from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from semantic_trio.adapters.metrics.disk import DiskCollector
@@ -22,18 +24,29 @@ from semantic_trio.domain.said import Said
 
 # From one token of a small model to the longest prefill a client waits for.
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
+# Rows of a forward pass, up to the largest `max_batch_size`.
+ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256)
 # A rate over less time would be noise.
 SHORTEST_RATE_SECONDS = 1.0
 
 
+@attrs.frozen
+class Build:
+    """The code that a server runs."""
+
+    version: str = ""
+    commit: str = ""  # of the checkout; empty where the package is installed
+
+
 @attrs.define(eq=False)
 class Metrics:
-    """All figures of one server."""
+    """All metrics of one server."""
 
     engine: Engine
     memory: Callable[[], Mapping[str, float]] = dict  # bytes in use by kind, when asked
     persistence: Persistence | None = None  # where there is a disk tier
     calls: Mapping[tuple[str, str], int] = attrs.field(factory=dict)  # texts that began as calls, by format and outcome
+    build: Build = Build()
     registry: CollectorRegistry = attrs.field(init=False, factory=CollectorRegistry)
     _requests: Counter = attrs.field(init=False)
     _durations: Histogram = attrs.field(init=False)
@@ -41,6 +54,7 @@ class Metrics:
     _inter_token: Histogram = attrs.field(init=False)
     _hits: Counter = attrs.field(init=False)
     _misses: Counter = attrs.field(init=False)
+    _loads: Histogram = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         registry = self.registry
@@ -51,6 +65,9 @@ class Metrics:
         self._inter_token = _histogram("semantic_inter_token_seconds", "Between two tokens of an answer.", (), registry)
         self._hits = Counter("semantic_cache_hit_total", "Generations that began with remembered tokens.", registry=registry)
         self._misses = Counter("semantic_cache_miss_total", "Generations that could not use all that might be known.", ("cause",), registry=registry)
+        self._loads = _histogram("semantic_model_load_seconds", "Time to load a model.", (), registry)
+        build = Gauge("semantic_build_info", "Version and commit of the server.", ("version", "commit"), registry=registry)
+        build.labels(self.build.version, self.build.commit).set(1)
         said = Said() if self.persistence is None else self.persistence.said
         registry.register(_EngineCollector(self.engine, self.memory, self.calls, said))
         if self.persistence is not None:
@@ -66,6 +83,10 @@ class Metrics:
     def exposition(self) -> bytes:
         """All figures, as scrapers read them."""
         return generate_latest(self.registry)
+
+    def model_loaded(self, seconds: float) -> None:
+        """Count a model that took `seconds` to load."""
+        self._loads.observe(seconds)
 
     def request_ended(self, *, model: str, protocol: str, status: str, seconds: float) -> None:
         """A request was answered or given up."""
@@ -107,7 +128,8 @@ class _EngineCollector(Collector):
         engine = self.engine
         tokens = engine.tokens_generated
         yield GaugeMetricFamily("semantic_request_queue_depth", "Requests without a row.", engine.waiting)
-        yield GaugeMetricFamily("semantic_batch_size", "Requests with a row.", engine.scheduler.running)
+        yield GaugeMetricFamily("semantic_rows", "Requests with a row.", engine.scheduler.running)
+        yield _batch_sizes(engine.passes)
         yield CounterMetricFamily("semantic_tokens_generated", "Tokens drawn.", tokens)
         yield GaugeMetricFamily("semantic_tokens_per_second", "Tokens drawn per second since the scrape before.", self._rate.at(tokens))
         used = GaugeMetricFamily("semantic_memory_used_bytes", "Memory in use.", labels=("kind",))
@@ -138,6 +160,14 @@ class _EngineCollector(Collector):
         yield CounterMetricFamily("semantic_draft_tokens", "Tokens drafted from what a request has read.", speculation.drafted)
         yield CounterMetricFamily("semantic_accepted_draft_tokens", "Drafted tokens that were accepted.", speculation.accepted)
         yield CounterMetricFamily("semantic_memory_discrepancy", "Differences found between books and device.", engine.discrepancies)
+
+
+def _batch_sizes(passes: Mapping[int, int]) -> HistogramMetricFamily:
+    """Return the histogram of the rows of forward passes, from the number of passes by their rows."""
+    bounds = [*((str(bound), float(bound)) for bound in ROWS), ("+Inf", math.inf)]
+    buckets = [(name, float(sum(count for rows, count in passes.items() if rows <= bound))) for name, bound in bounds]
+    total = float(sum(rows * count for rows, count in passes.items()))
+    return HistogramMetricFamily("semantic_batch_size", "Rows of a forward pass.", buckets, total)
 
 
 def _held(memory: Memory) -> dict[str, float]:

@@ -17,12 +17,13 @@ import trio
 from semantic_trio.adapters.catalogue.progress import Progress
 from semantic_trio.entrypoints.bench.bare import Batch, Job, Outcome, run_bare
 from semantic_trio.entrypoints.bench.client import Client
-from semantic_trio.entrypoints.bench.machine import commit, machine, versions
+from semantic_trio.entrypoints.bench.machine import machine, versions
 from semantic_trio.entrypoints.bench.measures import Conversation, neighbours, throughput
 from semantic_trio.entrypoints.bench.prompts import Prompts
 from semantic_trio.entrypoints.bench.results import Neighbours, Options, Report, Round, Throughput, Turns, number
 from semantic_trio.entrypoints.bench.server import OwnServer
 from semantic_trio.entrypoints.bench.summary import summary
+from semantic_trio.entrypoints.commit import commit
 from semantic_trio.entrypoints.printing import counted
 from semantic_trio.entrypoints.signals import ending_signals
 
