@@ -1,5 +1,7 @@
 """Memory outlives the process: what is written when, what comes back, and who waits for it."""
 
+import random
+
 import attrs
 import pytest
 import trio
@@ -9,6 +11,7 @@ from trio.testing import MockClock
 from semantic_trio.domain.content import Item, Kind
 from semantic_trio.domain.conversation import Conversation, Known, Message, Role, Text
 from semantic_trio.domain.geometry import LayerGroup, LayerKind, ModelCacheSpec
+from semantic_trio.domain.memory import WORTH_READING, Memory
 from semantic_trio.domain.reuse import MissCause, Reuse, Source
 from semantic_trio.domain.said import chain, link
 from semantic_trio.domain.scheduler import MAX_RECALLS
@@ -450,6 +453,36 @@ async def test_what_came_back_for_one_who_waits_is_not_taken_by_who_comes_later(
     # Files are read in any order, and where only the last 17 tokens are missing they are not waited for.
     assert reused in ([0, 209, 0], [0, 192, 0])
     assert len(server.disks.named("read")) == 14, "once each"
+
+
+@of_every_kind
+@pytest.mark.parametrize("seed", range(12))
+async def test_agents_on_disk_come_back_whole_however_slow_disk_and_device_are(
+    start_server: StartServer, spec: ModelCacheSpec, seed: int, autojump_clock: MockClock
+) -> None:
+    """Three agents ask at about the same time where memory holds little more than two."""
+    chance = random.Random(seed)
+    row, snapshot = Memory(spec, 1 << 30, 512).row_bytes(230), spec.mark_bytes(200)
+    runner = FakeRunner(spec=spec, seconds_per_step=chance.choice((0.0, 0.01, 1.0)))
+    server = await start_server(runner=runner, budget=max(int(row * 2.2), 16 * snapshot), readers=chance.choice((1, 4)))
+    histories = {}
+    for salt, name in enumerate("abc"):
+        histories[name] = await server.said(prompt(200, salt), agent=name)
+        await server.settle()
+    await server.cool()
+    server.disks.seconds = {method: chance.choice((0.0, 0.01, 1.0)) for method in ("read", "write", "write_agent")}
+    reused: dict[str, int] = {}
+
+    async def ask(name: str) -> None:
+        await trio.sleep(chance.choice((0.0, 0.001, 0.5)))
+        reused[name] = (await server.reuse((*histories[name], *prompt(10, salt=9)), agent=name)).tokens
+
+    async with trio.open_nursery() as nursery:
+        for name in histories:
+            nursery.start_soon(ask, name)
+
+    # A few tokens that are still to come from disk are computed instead.
+    assert {name: 209 - tokens < WORTH_READING for name, tokens in reused.items()} == dict.fromkeys(histories, True)
 
 
 async def test_who_begins_as_somebody_did_before_a_restart_is_somebody_else(start_server: StartServer, autojump_clock: MockClock) -> None:
