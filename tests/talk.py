@@ -39,9 +39,10 @@ def words(seed: object, count: int) -> str:
     return " ".join(chance.choice(WORDS) for _ in range(count))
 
 
-def ask(server: ServerProcess, agent: str, *said: str) -> Answer:
+def ask(server: ServerProcess, agent: str, *said: str, max_tokens: int = ANSWER_TOKENS) -> Answer:
     """The answer an agent gets to what was said, in turn, by the user and the model."""
-    answered = httpx.post(f"{server.url}/v1/messages", json=body(said) | {"session_id": agent}, timeout=120)
+    sent = body(said) | {"session_id": agent, "max_tokens": max_tokens}
+    answered = httpx.post(f"{server.url}/v1/messages", json=sent, timeout=120)
     assert answered.status_code == 200, answered.text
     told = CACHE.match(answered.headers["x-semantic-cache"])
     assert told, answered.headers

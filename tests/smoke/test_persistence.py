@@ -157,14 +157,14 @@ def test_a_start_neither_fails_for_the_number_of_agents_nor_takes_one_of_them(tm
 
 
 def test_what_is_answered_during_the_drain_is_on_disk_too(tmp_path: Path) -> None:
-    agents = ("ida", "jan", "kim", "leo")
+    agents, tokens = ("ida", "jan", "kim", "leo"), 40  # long enough for all of them to be seen generating at once
     with serving(tmp_path) as server, ThreadPoolExecutor(len(agents)) as pool:
-        asked = {agent: pool.submit(ask, server, agent, question(agent)) for agent in agents}
+        asked = {agent: pool.submit(ask, server, agent, question(agent), max_tokens=tokens) for agent in agents}
         server.until("semantic_rows", len(agents))
         code = server.end()
         answers = {agent: answer.result() for agent, answer in asked.items()}
     with serving(tmp_path) as server:
-        again = {agent: ask(server, agent, question(agent)) for agent in agents}
+        again = {agent: ask(server, agent, question(agent), max_tokens=tokens) for agent in agents}
 
     assert code == ExitCode.OK
     assert {agent: answer.text for agent, answer in again.items()} == {agent: answer.text for agent, answer in answers.items()}
