@@ -25,7 +25,7 @@ from semantic_trio.adapters.mlx.choosing import choose_layout
 from semantic_trio.adapters.mlx.runner import Batch
 from semantic_trio.application.reading import READERS
 from semantic_trio.domain.content import Item, Kind
-from semantic_trio.domain.step import Chunk, Closing, RowStart, SaveBlock, SaveMark, StepPlan
+from semantic_trio.domain.step import Chunk, Closing, RowStart, SaveBlock, SaveSnapshot, StepPlan
 
 import mlx.core as mx  # isort: skip - after the BLAS
 import mlx.nn as nn  # isort: skip
@@ -83,9 +83,9 @@ class Bench:
 
     def close(self, tokens: int) -> list[Item]:
         blocks = tuple(SaveBlock(bytes([*at.to_bytes(8, "little"), *b"x" * 24]), self.number, at, at + BLOCK) for at in range(0, tokens, BLOCK))
-        mark = SaveMark(b"m" * 32, self.number, tokens) if self.spec.needs_marks else None
-        self.batch.step(StepPlan(close=(Closing(self.number, blocks, mark),)))
-        return [*(Item(Kind.BLOCK, block.key) for block in blocks), *([Item(Kind.MARK, mark.key)] if mark else [])]
+        snapshot = SaveSnapshot(b"m" * 32, self.number, tokens) if self.spec.needs_snapshots else None
+        self.batch.step(StepPlan(close=(Closing(self.number, blocks, snapshot),)))
+        return [*(Item(Kind.BLOCK, block.key) for block in blocks), *([Item(Kind.SNAPSHOT, snapshot.key)] if snapshot else [])]
 
     def save(self, items: list[Item]) -> None:
         for item in items:
@@ -97,7 +97,7 @@ class Bench:
                 self.batch.load({item: content})
 
     def forget(self, items: list[Item]) -> None:
-        self.batch.store.drop([item.key for item in items if item.kind is Kind.BLOCK], [item.key for item in items if item.kind is Kind.MARK])
+        self.batch.store.drop([item.key for item in items if item.kind is Kind.BLOCK], [item.key for item in items if item.kind is Kind.SNAPSHOT])
 
     def evict_from_page_cache(self) -> None:
         for file in self.files.root.rglob("*.safetensors"):
@@ -133,7 +133,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=arguments.directory) as directory:
         bench = Bench(model_of(arguments.shape, arguments.dtype), Path(directory))
         print(f"{mx.default_device()}, {arguments.shape} in {arguments.dtype}, {bench.spec.block_bytes() / 2**20:.1f} MiB a block", end="")
-        print(f", {bench.spec.mark_bytes(4096) / 2**20:.1f} MiB a mark, {READERS} readers")
+        print(f", {bench.spec.snapshot_bytes(4096) / 2**20:.1f} MiB a snapshot, {READERS} readers")
         bench.round(min(arguments.tokens))  # kernels are compiled, buffers found
         for tokens in arguments.tokens:
             rounds = [bench.round(tokens) for _ in range(arguments.rounds)]

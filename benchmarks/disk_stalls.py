@@ -63,7 +63,7 @@ class Bench:
 @contextlib.asynccontextmanager
 async def bench(runner: MlxRunner, directory: Path, *, has_disk: bool) -> AsyncIterator[Bench]:
     await runner.reset()
-    runner.batch.store.drop(runner.batch.store.blocks, runner.batch.store.marks)
+    runner.batch.store.drop(runner.batch.store.blocks, runner.batch.store.snapshots)
     memory = Memory(runner.spec, 6 * GIB, 512, disk=Disk(64 * GIB if has_disk else 0))
     engine = Engine(runner, Scheduler(Limits(8192, 8, 512, 0.25), memory), queue_limit=64, step_deadline_seconds=60, batch_window_seconds=0.01)
     persistence = Persistence(memory, Said(), runner, ModelFiles(directory, runner.spec.fingerprint, "bench"), engine.nudge)

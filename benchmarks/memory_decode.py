@@ -52,7 +52,7 @@ class Forgetful(Memory):
     def publish(self, number: int, read: int) -> None:
         self._rows[number].row.read = read
 
-    def mark(self, number: int, position: int, *, replaces: bool = False) -> None:
+    def snapshot(self, number: int, position: int, *, replaces: bool = False) -> None:
         pass
 
     def remember(self, number: int, run: TokenRun, salt: Salt = NO_SALT, *, has_ended: bool = True) -> None:

@@ -15,7 +15,7 @@ from semantic_trio.domain.stopping import TextDecoder, Thoughts
 
 
 class ModelRunner(Protocol):
-    """Computes steps, and keeps blocks and marks between rows.
+    """Computes steps, and keeps blocks and snapshots between rows.
 
     One step runs at a time; every row has a cache of its own, which a close gives back.
     """
@@ -33,14 +33,14 @@ class ModelRunner(Protocol):
         """Sizes of passes that the model is fast with on its device."""
 
     async def step(self, plan: StepPlan) -> StepResult:
-        """Close rows, drop, open rows, start one forward pass, take marks.
+        """Close rows, drop, open rows, start one forward pass, take snapshots.
 
         Returns what has been drawn since the last answer; with `in_flight` set the tokens of this very plan come with the next answer (a plan
         without work collects them). A plan with drafts is answered at once, for what comes next depends on how many are accepted: of its tokens,
         those that were sampled behind accepted drafts are returned, and what was read beyond them is taken out of the rows.
         A running step is not interrupted by cancellation: its tokens are lost to a caller that was.
         A key that is saved again replaces what was kept under it.
-        Raises `StepFailedError` when the device does, and then every row is in doubt until `reset`; stored blocks and marks are not.
+        Raises `StepFailedError` when the device does, and then every row is in doubt until `reset`; stored blocks and snapshots are not.
         """
 
     async def reset(self, keep: tuple[SaveBlock, ...] = ()) -> frozenset[BlockKey]:
@@ -53,7 +53,7 @@ class ModelRunner(Protocol):
         """What the device holds. Raises `StepFailedError` when the device does."""
 
     async def export(self, items: Sequence[Item]) -> Mapping[Item, Content]:
-        """The content of those of these blocks and marks that are stored, to be read by any thread.
+        """The content of those of these blocks and snapshots that are stored, to be read by any thread.
 
         It stays as it is whatever becomes of the originals. Raises `StepFailedError` when the device does.
         """
@@ -69,7 +69,7 @@ class ModelRunner(Protocol):
         """
 
     async def load(self, items: Mapping[Item, Content]) -> None:
-        """Store blocks and marks. What is stored under the same key is replaced.
+        """Store blocks and snapshots. What is stored under the same key is replaced.
 
         Raises `DamagedError`, with nothing stored, for content that is none of this model's; `StepFailedError` when the device raises.
         """
@@ -82,10 +82,10 @@ class CacheFiles(Protocol):
     """
 
     def index(self) -> Mapping[Item, int]:
-        """The blocks and marks that are there, with the bytes they take on disk. Opens no file."""
+        """The blocks and snapshots that are there, with the bytes they take on disk. Opens no file."""
 
     def write(self, item: Item, content: Content) -> int:
-        """Keep a block or mark; the bytes it takes on disk. Raises `OSError`, and then nothing is left behind."""
+        """Keep a block or snapshot; the bytes it takes on disk. Raises `OSError`, and then nothing is left behind."""
 
     def read(self, item: Item) -> Content:
         """What was written.
@@ -95,7 +95,7 @@ class CacheFiles(Protocol):
         """
 
     def remove(self, item: Item) -> None:
-        """Delete a block or mark, if it is there. Raises `OSError`."""
+        """Delete a block or snapshot, if it is there. Raises `OSError`."""
 
     def agents(self) -> Sequence[AgentRecord]:
         """All records of agents, in the order of their use. Damaged ones are put aside. Raises `OSError` where the directory cannot be read."""
@@ -113,16 +113,16 @@ class CacheFiles(Protocol):
         """Delete the record of an agent, if it is there. Raises `OSError`."""
 
     def put_aside(self, item: Item | str, reason: str) -> None:
-        """Take a block, mark or agent's record that turned out to be wrong out of use, and keep it with the reason. Raises `OSError`."""
+        """Take a block, snapshot or agent's record that turned out to be wrong out of use, and keep it with the reason. Raises `OSError`."""
 
     def export_agent(self, record: AgentRecord) -> Iterator[bytes]:
-        """An agent as an archive, in pieces: its record, and of the blocks and marks that leads to what is there. What is damaged is left out.
+        """An agent as an archive, in pieces: its record, and of the blocks and snapshots that leads to what is there. What is damaged is left out.
 
         Each piece may be asked for by another thread. Raises `OSError` on the way.
         """
 
     def import_agent(self, archive: BinaryIO, name: str | None = None, salt: Salt | None = None) -> AgentRecord:
-        """Keep the blocks and marks of an archive; what is there already stays as it is.
+        """Keep the blocks and snapshots of an archive; what is there already stays as it is.
 
         With a salt they get the names that they have under it, and so no other agent finds them; without one they keep the names they have.
         Returns the record, under the name that is given; to write it, last of all, is left to the caller. Raises `AgentExistsError` where there is a
@@ -162,7 +162,7 @@ class AnswerReader(Protocol):
 
     @property
     def apart(self) -> type[Part] | None:
-        """What was read last belongs to, where that is surely no text and nothing is told of it: marks of a thought, blanks behind one or a call."""
+        """Type of the part that the last pushed text belongs to if that text gave no output (a delimiter, or blanks behind one), else None."""
 
 
 class TextCodec(Protocol):
@@ -197,7 +197,7 @@ class TextCodec(Protocol):
         """What one token stands for in text, perhaps part of a character; of a special token its name."""
 
     def decoder(self) -> TextDecoder:
-        """A fresh decoder for the tokens of one generation. Marks of thoughts and calls are text."""
+        """A fresh decoder for the tokens of one generation. Delimiters of thoughts and calls are text."""
 
     def reader(self, conversation: Conversation, opening: str) -> AnswerReader:
         """A fresh reader for the answer to a conversation; it reads the prompt's `opening` first.

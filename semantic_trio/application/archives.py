@@ -83,7 +83,7 @@ class Archives:
             raise DiskRefusedError(refused or f"{free} bytes are free on the disk, {coming_bytes} are coming, and {floor} are to stay free")
 
     def _know(self, record: AgentRecord, index: Mapping[Item, int]) -> Agent:
-        """Know an agent whose blocks and marks have come, as far as they are in the index, and have its record written.
+        """Know an agent whose blocks and snapshots have come, as far as they are in the index, and have its record written.
 
         Raises `AgentExistsError`, and `InvalidRequestError` for a record that names its blocks otherwise or where the register is full.
         """

@@ -13,8 +13,8 @@ class Traffic:
     read_tokens: int = 0
     read_seconds: float = 0.0  # with at least one file being read
     slower: int = 0  # times that reading took longer than computing would have taken
-    damaged: int = 0  # blocks, marks and records
-    evicted: int = 0  # blocks and marks deleted for others
+    damaged: int = 0  # blocks, snapshots and records
+    evicted: int = 0  # blocks and snapshots deleted for others
 
     @property
     def read_tokens_per_second(self) -> float:

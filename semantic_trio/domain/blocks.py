@@ -1,4 +1,4 @@
-"""A budget of bytes, divided among the rows, blocks and marks that hold KV cache.
+"""A budget of bytes, divided among the rows, blocks and snapshots that hold KV cache.
 
 Knows names and amounts per layer group. Knows nothing of arrays, tokens or time: whoever holds the arrays keeps them under the same names.
 """

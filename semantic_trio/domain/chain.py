@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 import attrs
 
 from semantic_trio.domain.salt import NO_SALT, Salt
-from semantic_trio.domain.step import BlockKey, MarkKey
+from semantic_trio.domain.step import BlockKey, SnapshotKey
 
 TOKEN_BYTES = 4  # token ids are kept packed: compared and hashed as bytes, a thousand times faster than as numbers
 
@@ -45,8 +45,8 @@ def child_key(parent: BlockKey, packed: bytes) -> BlockKey:
     return hashlib.sha256(parent + packed).digest()
 
 
-def mark_key(parent: BlockKey, packed: bytes) -> MarkKey:
-    """The name of a mark: a position, so many tokens behind the block before it."""
+def snapshot_key(parent: BlockKey, packed: bytes) -> SnapshotKey:
+    """The name of a snapshot: a position, so many tokens behind the block before it."""
     return hashlib.sha256(b"mark\0" + parent + packed).digest()
 
 

@@ -1,4 +1,4 @@
-"""What a block, a mark or an agent consists of when it leaves the process: names and bytes.
+"""What a block, a snapshot or an agent consists of when it leaves the process: names and bytes.
 
 Knows shapes and kinds of numbers. Knows nothing of files or devices.
 """
@@ -11,14 +11,14 @@ import attrs
 
 from semantic_trio.domain.conversation import NOTHING_SAID, Conversation
 from semantic_trio.domain.salt import NO_SALT, Salt
-from semantic_trio.domain.step import BlockKey, MarkKey
+from semantic_trio.domain.step import BlockKey, SnapshotKey
 
 
 class Kind(enum.StrEnum):
     """What is kept under a key."""
 
     BLOCK = "block"
-    MARK = "mark"
+    SNAPSHOT = "mark"  # as it is called on disk and in archives
 
 
 class ImportTrust(enum.StrEnum):
@@ -29,7 +29,7 @@ class ImportTrust(enum.StrEnum):
 
 
 class Item(NamedTuple):
-    """A block or a mark by its name."""
+    """A block or a snapshot by its name."""
 
     kind: Kind
     key: bytes
@@ -48,7 +48,7 @@ Content = Mapping[str, Tensor]
 
 # The axis on which a block's tensors have its tokens is the last but one, or the only one.
 TOKENS_AXIS = -2
-# What a mark calls its position, where it knows it.
+# What a snapshot calls its position, where it knows it.
 POSITION = "position"
 
 
@@ -58,7 +58,7 @@ def tokens_in(content: Content) -> set[int]:
 
 
 def positions_in(content: Content) -> set[int]:
-    """The position a mark says it is at."""
+    """The position a snapshot says it is at."""
     return {int.from_bytes(content[POSITION].data, "little", signed=True)} if POSITION in content else set()
 
 
@@ -81,7 +81,7 @@ class SaidLine:
 
 @attrs.frozen(kw_only=True)
 class AgentRecord:
-    """All that is known of an agent but the content of its blocks and marks, whose names follow from its history."""
+    """All that is known of an agent but the content of its blocks and snapshots, whose names follow from its history."""
 
     id: str
     is_named: bool
@@ -93,9 +93,9 @@ class AgentRecord:
     history: bytes  # packed tokens
     prompt_tokens: int
     text_fingerprint: str = ""  # of the tokenizer and chat template that history and token histories were read with; empty: unknown
-    salt: Salt = NO_SALT  # of the names of its blocks and marks, and of the conversations in its token histories
+    salt: Salt = NO_SALT  # of the names of its blocks and snapshots, and of the conversations in its token histories
     chain: bytes  # key of the last whole block of the history, for the tokens to be checked against; of the root where there is none
-    marks: tuple[tuple[int, MarkKey], ...] = ()  # by position, of those on its way
+    snapshots: tuple[tuple[int, SnapshotKey], ...] = ()  # by position, of those on its way
     strays: tuple[BlockKey, ...] = ()  # blocks it has read that are not on its way any more: they are deleted with it
     responses: tuple[str, ...] = ()  # ids of the responses of the Responses API that it has read or given: it is deleted with any of them
     conversation: Conversation = NOTHING_SAID

@@ -34,7 +34,7 @@ class Disk:
     known: dict[Item, CacheEntry] = attrs.field(init=False, factory=dict)  # those on disk that somebody has asked for or listed
     _sizes: collections.OrderedDict[Item, int] = attrs.field(init=False, factory=collections.OrderedDict)  # least recently used first
     _records: dict[str, int] = attrs.field(init=False, factory=dict)  # bytes of agents' records
-    _listed: dict[str, frozenset[Item]] = attrs.field(init=False, factory=dict)  # marks and tails an agent's record needs
+    _listed: dict[str, frozenset[Item]] = attrs.field(init=False, factory=dict)  # snapshots and tails an agent's record needs
     _listings: collections.Counter[Item] = attrs.field(init=False, factory=collections.Counter)
     _to_write: dict[CacheEntry | Agent, None] = attrs.field(init=False, factory=dict)  # in order
     _being_recorded: Agent | None = attrs.field(init=False, default=None)
@@ -114,7 +114,7 @@ class Disk:
             self.write(agent)
 
     def next_writes(self, limit_bytes: int, size: Callable[[CacheEntry], int]) -> list[CacheEntry]:
-        """The next blocks and marks to be written, one at least and then up to a number of bytes; none where a record is next. They go on waiting."""
+        """Return the next blocks and snapshots to write, at least one, then up to `limit_bytes`; none if a record is next. They stay queued."""
         chosen: list[CacheEntry] = []
         for one in self._to_write:
             if isinstance(one, Agent) or (chosen and size(one) > limit_bytes):
@@ -124,19 +124,19 @@ class Disk:
         return chosen
 
     def added(self, item: Item, size: int) -> None:
-        """A block or mark is on disk now, and was used last."""
+        """A block or snapshot is on disk now, and was used last."""
         self.removed(item)
         self.used += size - self._sizes.pop(item, 0)
         self._sizes[item] = size
 
     def missing(self, there: Container[Item]) -> list[Item]:
-        """The blocks and marks that are not where they were written."""
+        """The blocks and snapshots that are not where they were written."""
         return [item for item in self._sizes if item not in there]
 
     # ------------------------------------------------------------------------------------------------------------------ to read
 
     def read(self, kept: Iterable[CacheEntry]) -> None:
-        """Have blocks and marks brought back, in this order."""
+        """Have blocks and snapshots brought back, in this order."""
         for one in kept:
             if one not in self.reading:  # else it was called off, and is on its way still
                 self._to_read[one] = None
@@ -176,7 +176,7 @@ class Disk:
                 yield item
 
     def remove(self, item: Item) -> None:
-        """Have a block or mark deleted."""
+        """Have a block or snapshot deleted."""
         if item in self._sizes:
             self.used -= self._sizes.pop(item)
             self._to_remove[item] = None
@@ -187,7 +187,7 @@ class Disk:
         self.used -= self._sizes.pop(item, 0)
 
     def remove_agent(self, agent: Agent) -> list[Item]:
-        """Have an agent's record deleted, if it has one or is about to. Returns the marks and tails no other record needs."""
+        """Have an agent's record deleted, if it has one or is about to. Returns the snapshots and tails no other record needs."""
         self._to_write.pop(agent, None)
         unneeded = self._list(agent.id, frozenset())
         if self.exists:
@@ -229,7 +229,7 @@ class Disk:
     # ------------------------------------------------------------------------------------------------------------------ records
 
     def recorded(self, agent: Agent, size: int, listed: frozenset[Item]) -> list[Item]:
-        """An agent's record is on disk. Returns the marks and tails that no record needs any more."""
+        """An agent's record is on disk. Returns the snapshots and tails that no record needs any more."""
         self._count_record(agent.id, size)
         self.removed(agent.id)
         still = self._listed.get(agent.id, frozenset()) if agent in self._to_write else frozenset()

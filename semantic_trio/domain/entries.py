@@ -11,7 +11,7 @@ import attrs
 from semantic_trio.domain.chain import TOKEN_BYTES
 from semantic_trio.domain.content import Item, Kind
 from semantic_trio.domain.eviction import Rank
-from semantic_trio.domain.step import BlockKey, MarkKey, Piece
+from semantic_trio.domain.step import BlockKey, Piece, SnapshotKey
 
 
 class InMemory(enum.Enum):
@@ -103,7 +103,7 @@ class Block(CacheEntry):
     rows: dict[int, None] = attrs.field(init=False, factory=dict)  # live rows that hold it, the first one first
     owners: set[str] = attrs.field(init=False, factory=set)  # ids of the agents that have read it
     children: dict[BlockKey, "Block"] = attrs.field(init=False, factory=dict)
-    snapshots: dict[MarkKey, "Snapshot"] = attrs.field(init=False, factory=dict)  # at its end or among the tokens after it
+    snapshots: dict[SnapshotKey, "Snapshot"] = attrs.field(init=False, factory=dict)  # at its end or among the tokens after it
     growing: dict[int, "LiveRow"] = attrs.field(init=False, factory=dict)  # rows whose tokens after this block make no whole block yet
 
     @property
@@ -127,8 +127,8 @@ class Block(CacheEntry):
 class Snapshot(CacheEntry):
     """The content of sliding and recurrent layers at one position: what blocks do not hold."""
 
-    kind = Kind.MARK
-    key: MarkKey
+    kind = Kind.SNAPSHOT
+    key: SnapshotKey
     after: Block
     packed: bytes  # the tokens between the block and the position
     is_whole: bool  # its layers still held position 0: it serves every shorter length too

@@ -70,6 +70,6 @@ class SingleFlight:
         shared = min(self._alike[pair], len(sequence.run) - 1)
         if leader.context >= shared:
             return 0
-        if self.memory.spec.needs_marks:
-            leader.marks.add(shared)
+        if self.memory.spec.needs_snapshots:
+            leader.snapshot_positions.add(shared)
         return shared

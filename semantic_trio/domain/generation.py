@@ -61,7 +61,7 @@ class GenerationRequest:
     responses: tuple[str, ...] = ()  # ids of the responses its prompt was made of, and of the one it makes: with these it can be deleted
     is_remembered: bool = True  # False: it is no agent's turn, and what it reads is removed when it ends
     thinking: ThinkingChoice | None = None  # as in `Prompt`
-    marks: tuple[int, ...] = ()  # positions of the prompt others are likely to begin with: the end of its head
+    boundaries: tuple[int, ...] = ()  # positions of the prompt at which other requests are likely to begin: the end of its head
     breakpoints: tuple[Breakpoint, ...] = ()  # and those the client says so of
 
     @property

@@ -75,7 +75,7 @@ class ModelCacheSpec:
         return any(group.kind is LayerKind.GLOBAL for group in self.groups)
 
     @property
-    def needs_marks(self) -> bool:
+    def needs_snapshots(self) -> bool:
         """Whether some layers keep what cannot be cut out of blocks."""
         return any(group.kind is not LayerKind.GLOBAL for group in self.groups)
 
@@ -84,7 +84,7 @@ class ModelCacheSpec:
         positions = self._in_blocks(tokens) if self.is_paged else tokens
         return tuple(group.token_bytes * positions if group.kind is LayerKind.GLOBAL else 0 for group in self.groups)
 
-    def mark_amount(self, position: int) -> tuple[int, ...]:
+    def snapshot_amount(self, position: int) -> tuple[int, ...]:
         """Bytes of a snapshot at a position, by group: all layers but the global ones."""
         return tuple(0 if group.kind is LayerKind.GLOBAL else self._bytes_at(group, position) for group in self.groups)
 
@@ -109,9 +109,9 @@ class ModelCacheSpec:
         """A stored block of so many tokens (a whole one unless told)."""
         return sum(self.block_amount(self.block_tokens if tokens is None else tokens))
 
-    def mark_bytes(self, position: int) -> int:
-        """A mark at a position."""
-        return sum(self.mark_amount(position))
+    def snapshot_bytes(self, position: int) -> int:
+        """A snapshot at a position."""
+        return sum(self.snapshot_amount(position))
 
     def context_bytes(self, tokens: int) -> int:
         """Everything a sequence of so many tokens has to be kept in."""

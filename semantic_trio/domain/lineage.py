@@ -1,4 +1,4 @@
-"""What the record of an agent leads to: the names of its blocks and marks, which follow from its tokens and its salt.
+"""What the record of an agent leads to: the names of its blocks and snapshots, which follow from its tokens and its salt.
 
 Knows records and names. Knows nothing of what is kept under these names, or of where.
 """
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import attrs
 
-from semantic_trio.domain.chain import TOKEN_BYTES, TokenRun, child_key, mark_key, root_key, unpack
+from semantic_trio.domain.chain import TOKEN_BYTES, TokenRun, child_key, root_key, snapshot_key, unpack
 from semantic_trio.domain.content import AgentRecord, Item, Kind
 from semantic_trio.domain.geometry import BLOCK_TOKENS
 from semantic_trio.domain.salt import Salt
@@ -22,22 +22,22 @@ class Lineage:
 
     blocks: tuple[Item, ...]  # the whole ones, from the first on
     tail: Item | None
-    marks: tuple[Item, ...]  # by position
+    snapshots: tuple[Item, ...]  # by position
 
     def __iter__(self) -> Iterator[Item]:
         """All of them, in the order in which they are of use."""
         yield from self.blocks
         yield from (self.tail,) if self.tail else ()
-        yield from self.marks
+        yield from self.snapshots
 
     @property
     def own(self) -> frozenset[Item]:
         """What only this record, and those with the very same history, lead to."""
-        return frozenset(self.marks) | ({self.tail} if self.tail else set())
+        return frozenset(self.snapshots) | ({self.tail} if self.tail else set())
 
 
 def lineage(record: AgentRecord, fingerprint: str) -> Lineage:
-    """The names a record leads to with a model of this fingerprint. A mark that it lists and does not pass is left out.
+    """The names a record leads to with a model of this fingerprint. A snapshot that it lists and does not pass is left out.
 
     Raises `ValueError` for a record whose tokens are not those its blocks were named after.
     """
@@ -45,12 +45,12 @@ def lineage(record: AgentRecord, fingerprint: str) -> Lineage:
     return Lineage(
         tuple(Item(Kind.BLOCK, key) for key in run.keys),
         Item(Kind.BLOCK, child_key(run.last_key, run.rest)) if run.rest else None,
-        tuple(Item(Kind.MARK, key) for position, key in sorted(record.marks) if key == _mark_at(position, run)),
+        tuple(Item(Kind.SNAPSHOT, key) for position, key in sorted(record.snapshots) if key == _snapshot_key_at(position, run)),
     )
 
 
 def salted(record: AgentRecord, fingerprint: str, salt: Salt | None) -> tuple[AgentRecord, dict[Item, Item]]:
-    """A record under another salt, and the new names of its blocks and marks by their old ones; with None as salt all stays as it is.
+    """A record under another salt, and the new names of its blocks and snapshots by their old ones; with None as salt all stays as it is.
 
     Blocks beside its history, which only their names are known of, are left out. Raises as `lineage` does.
     """
@@ -59,8 +59,10 @@ def salted(record: AgentRecord, fingerprint: str, salt: Salt | None) -> tuple[Ag
         return record, {item: item for item in before}
     run = _run(record, fingerprint)
     renamed = TokenRun.of_packed(record.history, root_key(fingerprint, salt), run.block_tokens)
-    marks = tuple((position, _mark_at(position, renamed)) for position, key in sorted(record.marks) if key == _mark_at(position, run))
-    after = attrs.evolve(record, salt=salt, chain=renamed.last_key, marks=marks, strays=())
+    snapshots = tuple(
+        (position, _snapshot_key_at(position, renamed)) for position, key in sorted(record.snapshots) if key == _snapshot_key_at(position, run)
+    )
+    after = attrs.evolve(record, salt=salt, chain=renamed.last_key, snapshots=snapshots, strays=())
     return after, dict(zip(before, lineage(after, fingerprint), strict=True))
 
 
@@ -78,8 +80,8 @@ def _run(record: AgentRecord, fingerprint: str) -> TokenRun:
     raise ValueError("its tokens are not those of its blocks")
 
 
-def _mark_at(position: int, run: TokenRun) -> bytes:
-    """The name of a mark at a position of a history."""
+def _snapshot_key_at(position: int, run: TokenRun) -> bytes:
+    """The name of a snapshot at a position of a history."""
     whole = min(position // run.block_tokens, len(run.keys))
     after = run.keys[whole - 1] if whole else run.root
-    return mark_key(after, run.packed[whole * run.block_tokens * TOKEN_BYTES : position * TOKEN_BYTES])
+    return snapshot_key(after, run.packed[whole * run.block_tokens * TOKEN_BYTES : position * TOKEN_BYTES])

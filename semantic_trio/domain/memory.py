@@ -21,7 +21,7 @@ from semantic_trio.domain.errors import PoolExhaustedError
 from semantic_trio.domain.prefix import Match
 from semantic_trio.domain.reuse import Source, Turn
 from semantic_trio.domain.salt import NO_SALT, Salt
-from semantic_trio.domain.step import BlockKey, Closing, Inventory, MarkKey, Piece, Restore, SaveBlock, SaveMark
+from semantic_trio.domain.step import BlockKey, Closing, Inventory, Piece, Restore, SaveBlock, SaveSnapshot, SnapshotKey
 from semantic_trio.domain.store import rank_at
 
 # Tokens below which computing them is no slower than reading them from disk.
@@ -163,7 +163,7 @@ class Memory(AgentMemory):
         self._in_use |= {piece.block for piece in pieces if piece.block} | ({snapshot} if snapshot else set())
         return Restore(match.length, pieces, snapshot)
 
-    def take_drops(self) -> tuple[tuple[BlockKey, ...], tuple[MarkKey, ...]]:
+    def take_drops(self) -> tuple[tuple[BlockKey, ...], tuple[SnapshotKey, ...]]:
         """Keys of blocks and snapshots that the device is to drop in the step that is being planned. Each is returned once."""
         drops = self.store.states.take_drops(self._in_use)
         self._in_use.clear()
@@ -210,7 +210,7 @@ class Memory(AgentMemory):
             row.chain.append(block)
             block.growing[number] = last.growing.pop(number)
 
-    def snapshot(self, number: int, position: int, *, replaces: bool = False) -> SaveMark | None:
+    def snapshot(self, number: int, position: int, *, replaces: bool = False) -> SaveSnapshot | None:
         """Order a snapshot of a row that holds exactly `position` tokens then; None where there is no need or no room for one.
 
         `replaces`: it takes the place of the last such snapshot of the row.
@@ -234,18 +234,18 @@ class Memory(AgentMemory):
         tenant = self._rows[number]
         keeps = not tenant.agent.is_deleted
         self._move_out(tenant)  # the device gives the row up as it copies: what is kept has its room
-        mark = self.snapshots.order(tenant.row, fed, replaces=has_ended, insists=True) if keeps and fed == tenant.row.read else None
+        snapshot = self.snapshots.order(tenant.row, fed, replaces=has_ended, insists=True) if keeps and fed == tenant.row.read else None
         saves = self._keep(tenant, breakpoints)
         if tenant.agent.is_pinned:
             self.pins.pin_what_fits(tenant.agent, self.chain(tenant.agent))
-        return Closing(number, saves, mark)
+        return Closing(number, saves, snapshot)
 
-    def close_all(self, safe: Mapping[int, int], doubted: Collection[MarkKey]) -> tuple[SaveBlock, ...]:
+    def close_all(self, safe: Mapping[int, int], doubted: Collection[SnapshotKey]) -> tuple[SaveBlock, ...]:
         """The device loses its rows: what could be read of them still. `safe` has, by row, the positions that passes known to be done have read.
 
         To be followed by `reconcile`, with what the device has kept in fact.
         """
-        cached = self.store.states.cached[Kind.MARK]
+        cached = self.store.states.cached[Kind.SNAPSHOT]
         for snapshot in [cached[key] for key in doubted if key in cached]:
             self.store.evict(snapshot)
         saves: list[SaveBlock] = []
@@ -280,7 +280,7 @@ class Memory(AgentMemory):
     def expected(self) -> Inventory:
         """Rows, blocks and snapshots that the device holds when it has done everything it was told."""
         cached = self.store.states.cached
-        return Inventory(frozenset(self._rows), frozenset(cached[Kind.BLOCK]), frozenset(cached[Kind.MARK]))
+        return Inventory(frozenset(self._rows), frozenset(cached[Kind.BLOCK]), frozenset(cached[Kind.SNAPSHOT]))
 
     def reconcile(self, inventory: Inventory) -> list[str]:
         """Make the memory agree with what the device holds, where it does not. Returns a line for each difference.
@@ -307,7 +307,7 @@ class Memory(AgentMemory):
             assert block.parent.parent is None or set(block.rows) <= set(block.parent.rows)
         pinned = {block for agent in self.agents for block in agent.pinned}
         snapshots = {agent.pinned_snapshot for agent in self.agents if agent.pinned_snapshot is not None}
-        assert self.pins.snapshot_bytes == sum(self.spec.mark_bytes(snapshot.position) for snapshot in snapshots)
+        assert self.pins.snapshot_bytes == sum(self.spec.snapshot_bytes(snapshot.position) for snapshot in snapshots)
         assert self.pins.bytes == sum(self.store.size(block) for block in pinned) + self.pins.snapshot_bytes
         owned = {(block, agent.id) for agent in self.agents for block in agent.blocks.values()}
         assert owned == {(block, owner) for block in blocks for owner in block.owners}, "agents have what is there, and nothing else"

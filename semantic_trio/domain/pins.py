@@ -86,7 +86,7 @@ class Pins:
 
     def _more_for(self, snapshot: Snapshot | None) -> int:
         """Bytes a snapshot takes that nobody pins; 0 of one that somebody does."""
-        return 0 if snapshot is None or snapshot.pins else self.store.spec.mark_bytes(snapshot.position)
+        return 0 if snapshot is None or snapshot.pins else self.store.spec.snapshot_bytes(snapshot.position)
 
     def _last_snapshot(self, agent: Agent, chain: Sequence[Block]) -> Snapshot | None:
         """The last of the snapshots that an agent's history passes."""

@@ -9,9 +9,9 @@ from collections.abc import Callable, Iterator
 
 import attrs
 
-from semantic_trio.domain.chain import TOKEN_BYTES, TokenRun, mark_key
+from semantic_trio.domain.chain import TOKEN_BYTES, TokenRun, snapshot_key
 from semantic_trio.domain.entries import Block, CacheEntry, LiveRow, Snapshot
-from semantic_trio.domain.step import BlockKey, MarkKey
+from semantic_trio.domain.step import BlockKey, SnapshotKey
 
 
 @attrs.frozen(eq=False)
@@ -106,7 +106,7 @@ class PrefixTree:
         return path
 
 
-def snapshot_at(row: LiveRow, position: int) -> tuple[MarkKey, Block, bytes]:
+def snapshot_at(row: LiveRow, position: int) -> tuple[SnapshotKey, Block, bytes]:
     """The name of a snapshot at a position a row has reached, the block before it, and the tokens between."""
     after = row.root
     for block in reversed(row.chain):
@@ -114,7 +114,7 @@ def snapshot_at(row: LiveRow, position: int) -> tuple[MarkKey, Block, bytes]:
             after = block
             break
     packed = bytes(row.packed[after.stop * TOKEN_BYTES : position * TOKEN_BYTES])
-    return mark_key(after.key, packed), after, packed
+    return snapshot_key(after.key, packed), after, packed
 
 
 def _best_snapshot(path: list[Block], run: TokenRun, limit: int, serves: Callable[[CacheEntry], bool]) -> tuple[int, Snapshot | None]:

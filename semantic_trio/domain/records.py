@@ -6,7 +6,7 @@ Knows what a record says and how the tree of blocks follows from it. Knows nothi
 import attrs
 
 from semantic_trio.domain.agent import Agent, client_id
-from semantic_trio.domain.chain import TOKEN_BYTES, TokenRun, child_key, common_tokens, mark_key, root_key
+from semantic_trio.domain.chain import TOKEN_BYTES, TokenRun, child_key, common_tokens, root_key, snapshot_key
 from semantic_trio.domain.content import AgentRecord, Item, Kind, SaidLine
 from semantic_trio.domain.entries import Block
 from semantic_trio.domain.memory import Memory
@@ -34,7 +34,7 @@ def record_of(memory: Memory, agent: Agent, said: tuple[SaidLine, ...], used: in
         prompt_tokens=agent.prompt_tokens,
         text_fingerprint=agent.text_fingerprint,
         chain=run.last_key,
-        marks=tuple((mark.position, mark.key) for mark in memory.snapshots_of(agent) if mark.is_on_disk),
+        snapshots=tuple((snapshot.position, snapshot.key) for snapshot in memory.snapshots_of(agent) if snapshot.is_on_disk),
         strays=tuple(sorted(memory.strays(agent)))[:MOST_STRAYS],
         responses=tuple(sorted(agent.responses)),
         conversation=agent.conversation,
@@ -45,9 +45,9 @@ def record_of(memory: Memory, agent: Agent, said: tuple[SaidLine, ...], used: in
 def listed(memory: Memory, record: AgentRecord) -> frozenset[Item]:
     """What only a record leads to: the snapshots it lists, and the partial block at the end of its history."""
     run = _run(memory, record, record.history)
-    marks = {Item(Kind.MARK, key) for _, key in record.marks}
+    snapshots = {Item(Kind.SNAPSHOT, key) for _, key in record.snapshots}
     tail = _partial_block(memory.store, run)
-    return frozenset(marks | ({Item(Kind.BLOCK, child_key(run.last_key, tail))} if tail else set()))
+    return frozenset(snapshots | ({Item(Kind.BLOCK, child_key(run.last_key, tail))} if tail else set()))
 
 
 def size_of(record: AgentRecord) -> int:
@@ -122,8 +122,8 @@ def _snapshots(memory: Memory, record: AgentRecord, run: TokenRun, path: list[Bl
     """Take in the snapshots a record lists that are on disk."""
     store = memory.store
     whole = [store.tree.root(run.root), *(block for block in path if block.stop % run.block_tokens == 0)]
-    for position, key in record.marks:
+    for position, key in record.snapshots:
         after = whole[min(position // run.block_tokens, len(whole) - 1)]
         packed = run.packed[after.stop * TOKEN_BYTES : position * TOKEN_BYTES]
-        if Item(Kind.MARK, key) in store.disk and mark_key(after.key, packed) == key:
+        if Item(Kind.SNAPSHOT, key) in store.disk and snapshot_key(after.key, packed) == key:
             store.states.found_on_disk(after.snapshots.get(key) or memory.snapshots.add(after, packed))

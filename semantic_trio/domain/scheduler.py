@@ -30,10 +30,10 @@ from semantic_trio.domain.step import (
     Decode,
     Drawn,
     Inventory,
-    MarkKey,
     RowStart,
     SaveBlock,
-    SaveMark,
+    SaveSnapshot,
+    SnapshotKey,
     StepPlan,
     StepResult,
     StepTiming,
@@ -42,8 +42,8 @@ from semantic_trio.domain.stopping import TextDecoder
 
 # With nobody decoding, a chunk may take this many times the stall bound: only a newcomer or a cancellation waits for it.
 UNDISTURBED = 4
-# Tokens after which another mark is set where nothing else asks for one.
-MARK_EVERY = 2048
+# Tokens after which another snapshot is set where nothing else asks for one.
+SNAPSHOT_EVERY = 2048
 # How often a sequence has something brought back from disk: others may take the room it came to before its turn comes.
 MAX_RECALLS = 3
 
@@ -63,7 +63,7 @@ class _Passed:
     """A plan that was handed out: what its rows had read before, and what it wants kept."""
 
     read: dict[int, int]
-    marks: tuple[MarkKey, ...]
+    snapshots: tuple[SnapshotKey, ...]
     closing: tuple[Closing, ...]
 
 
@@ -159,15 +159,15 @@ class Scheduler:
         read = {row: sequence.known for row, sequence in self._rows.items()}
         decode = self._decodes()
         prefill = tuple(self._chunks())
-        marks = self._publish(prefill)
+        snapshots = self._publish(prefill)
         closing, self._to_close = tuple(self._to_close), []
         self._closing, self._to_write = self._to_write, []
-        drop_blocks, drop_marks = self.memory.take_drops()
-        plan = StepPlan(closing, drop_blocks, drop_marks, opened, decode, prefill, marks)
+        drop_blocks, drop_snapshots = self.memory.take_drops()
+        plan = StepPlan(closing, drop_blocks, drop_snapshots, opened, decode, prefill, snapshots)
         if not (plan.has_errands or plan.has_work or self._in_flight):
             return None
         took_part = {row: read[row] for row in plan.rows}
-        self._recent.append(_Passed(took_part, tuple(mark.key for mark in marks), closing))
+        self._recent.append(_Passed(took_part, tuple(snapshot.key for snapshot in snapshots), closing))
         return plan
 
     def commit(self, result: StepResult) -> list[tuple[Sequence, Event]]:
@@ -219,7 +219,7 @@ class Scheduler:
         took_part = frozenset[int]().union(*(passed.read for passed in self._recent))
         closing = [*self._to_close, *(closing for passed in self._recent for closing in passed.closing)]
         saves = tuple(save for one in closing for save in one.blocks)
-        saves += self.memory.close_all(read, {key for passed in self._recent for key in passed.marks})
+        saves += self.memory.close_all(read, {key for passed in self._recent for key in passed.snapshots})
         self._to_write = [*self._closing, *self._to_write, *(s.agent for s in self._rows.values() if s.agent is not None)]
         lost = [s for row, s in self._rows.items() if row in took_part]
         spared = [s for row, s in self._rows.items() if row not in took_part]
@@ -338,8 +338,8 @@ class Scheduler:
         if sequence.reuse is None:
             sequence.reuse, agent.last_turn, agent.thinking = turn.reuse, turn, request.thinking
         sequence.start(row, match.length)
-        if self.memory.spec.needs_marks and request.is_remembered:
-            self._set_marks(sequence, {point.position for point in points})
+        if self.memory.spec.needs_snapshots and request.is_remembered:
+            self._set_snapshot_positions(sequence, {point.position for point in points})
         self._rows[row] = sequence
         self._next_row += 1
         self._flight.took_off(sequence)
@@ -371,11 +371,11 @@ class Scheduler:
             return self.memory.agents.unlisted(is_deleted=is_forgotten or not request.is_remembered)
         return self.memory.agents.recognise(run)
 
-    def _set_marks(self, sequence: Sequence, points: set[int]) -> None:
+    def _set_snapshot_positions(self, sequence: Sequence, points: set[int]) -> None:
         """Where a prompt's chunks have to end: at its head and breakpoints, now and then, and before its last token, for who asks the same again."""
         length = len(sequence.replay)
-        sequence.passing = {*range(MARK_EVERY, length, MARK_EVERY), length - 1} - points
-        sequence.marks = {position for position in points | sequence.passing if 0 < position < length}
+        sequence.passing = {*range(SNAPSHOT_EVERY, length, SNAPSHOT_EVERY), length - 1} - points
+        sequence.snapshot_positions = {position for position in points | sequence.passing if 0 < position < length}
 
     def _is_out_of_turn(self, sequence: Sequence) -> bool:
         line = self._in_order.get(sequence.request.agent or "")
@@ -477,20 +477,22 @@ class Scheduler:
         budget = self.limits.chunk_tokens
         if disturbs or self.prefill_pace.is_known:
             budget = min(budget, self.prefill_pace.tokens_within(stall, context))
-        shares = fair_shares(budget, [s.unread_to_mark for s in reading], [self._flight.weight(s) for s in reading])
+        shares = fair_shares(budget, [s.unread_to_snapshot for s in reading], [self._flight.weight(s) for s in reading])
         for sequence, size in zip(reading, shares, strict=True):
             if size:
                 before = sequence.context
                 tokens, draws = sequence.read(size)
                 yield Chunk(sequence.row, tokens, before, draws)
 
-    def _publish(self, prefill: tuple[Chunk, ...]) -> tuple[SaveMark, ...]:
-        """Tell the memory what the rows will have read, and take the marks that chunks end at."""
+    def _publish(self, prefill: tuple[Chunk, ...]) -> tuple[SaveSnapshot, ...]:
+        """Tell the memory what the rows will have read, and take the snapshots that chunks end at."""
         for sequence in self._rows.values():
             self.memory.publish(sequence.row, sequence.known)
         ends = [(self._rows[chunk.row], chunk.context + len(chunk.tokens)) for chunk in prefill]
-        marks = [self.memory.snapshot(s.row, position, replaces=position in s.passing) for s, position in ends if position in s.marks]
-        return tuple(mark for mark in marks if mark is not None)
+        snapshots = [
+            self.memory.snapshot(s.row, position, replaces=position in s.passing) for s, position in ends if position in s.snapshot_positions
+        ]
+        return tuple(snapshot for snapshot in snapshots if snapshot is not None)
 
     def _accept(self, drawn: Drawn) -> list[tuple[Sequence, Event]]:
         sequence = self._rows[drawn.row]
@@ -504,7 +506,7 @@ class Scheduler:
     def _accept_late(self, drawn: Drawn) -> list[tuple[Sequence, Event]]:
         """Take what a row had drawn when it was taken away.
 
-        It was marked where that token comes next, and a recurrent layer could begin nowhere else: the last token of what is read again is computed.
+        The row has a snapshot before that token, and a recurrent layer could begin nowhere else: the last token that is read again is computed.
         """
         sequence = self._late[drawn.row]
         if sequence.phase is not Phase.WAITING:
@@ -537,4 +539,4 @@ class Scheduler:
 
 def _points(request: GenerationRequest) -> tuple[Breakpoint, ...]:
     """Where others are likely to begin: what the client says, and the end of the head, which counts like a breakpoint of minutes."""
-    return (*request.breakpoints, *(Breakpoint(position, Rank.MARKED) for position in request.marks))
+    return (*request.breakpoints, *(Breakpoint(position, Rank.MARKED) for position in request.boundaries))

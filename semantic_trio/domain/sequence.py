@@ -44,8 +44,8 @@ class Sequence:
     reuse: Reuse | None = attrs.field(init=False, default=None)  # of the first time it had a row
     recalls: int = attrs.field(init=False, default=0)  # how often something was brought back from disk for it
     awaited: frozenset[CacheEntry] = attrs.field(init=False, default=frozenset())  # what that was, and what it goes with
-    marks: set[int] = attrs.field(init=False, factory=set)  # positions at which a chunk has to end
-    passing: set[int] = attrs.field(init=False, factory=set)  # those of them whose marks take each other's place
+    snapshot_positions: set[int] = attrs.field(init=False, factory=set)  # positions at which a chunk has to end
+    passing: set[int] = attrs.field(init=False, factory=set)  # those of them whose snapshots take each other's place
     lookup: PromptLookup = attrs.field(init=False, factory=PromptLookup)
     _stops: StopStrings = attrs.field(init=False)
     _read: int = attrs.field(init=False, default=0)  # of `replay`, as planned
@@ -61,9 +61,9 @@ class Sequence:
         return len(self.replay) - self._read
 
     @property
-    def unread_to_mark(self) -> int:
+    def unread_to_snapshot(self) -> int:
         """Prompt tokens to be read before the next chunk has to end."""
-        ahead = [position for position in self.marks if position > self._read]
+        ahead = [position for position in self.snapshot_positions if position > self._read]
         return min(ahead, default=len(self.replay)) - self._read
 
     @property

@@ -8,7 +8,7 @@ from collections.abc import Set as AbstractSet
 
 import attrs
 
-from semantic_trio.domain.chain import TOKEN_BYTES, mark_key
+from semantic_trio.domain.chain import TOKEN_BYTES, snapshot_key
 from semantic_trio.domain.content import Kind
 from semantic_trio.domain.entries import Block, CacheEntry, LiveRow, Snapshot
 from semantic_trio.domain.errors import PoolExhaustedError
@@ -16,7 +16,7 @@ from semantic_trio.domain.eviction import EvictionQueue, Rank
 from semantic_trio.domain.geometry import LayerKind, ModelCacheSpec
 from semantic_trio.domain.prefix import snapshot_at
 from semantic_trio.domain.states import BlockStates
-from semantic_trio.domain.step import SaveMark
+from semantic_trio.domain.step import SaveSnapshot
 from semantic_trio.domain.store import Store
 
 # Snapshots may take this part of the budget: a recurrent state can be as large as the keys and values of 3,000 tokens.
@@ -39,13 +39,13 @@ class Snapshots:
         """Bytes that they may take."""
         return int(self.store.pool.total_bytes * SNAPSHOTS_SHARE)
 
-    def order(self, row: LiveRow, position: int, *, replaces: bool = False, insists: bool = False) -> SaveMark | None:
+    def order(self, row: LiveRow, position: int, *, replaces: bool = False, insists: bool = False) -> SaveSnapshot | None:
         """Order a snapshot of a row that has computed exactly `position` tokens; None where it is not needed, there already, or too large.
 
         Where it `replaces` the last one the row has taken on its way, that one is evicted before anything else from now on. Where it `insists`, what
         others wait for is evicted too.
         """
-        if not self._spec.needs_marks or not position:
+        if not self._spec.needs_snapshots or not position:
             return None
         key, after, packed = snapshot_at(row, position)
         rank = row.points.get(position, Rank.PLAIN)
@@ -55,18 +55,18 @@ class Snapshots:
             return None
         spent = row.passing if replaces else None
         sparing = self._points(row, rank)
-        if not self._make_room(self._spec.mark_bytes(position), sparing if insists else sparing | self._awaited, spent):
+        if not self._make_room(self._spec.snapshot_bytes(position), sparing if insists else sparing | self._awaited, spent):
             return None
         snapshot = snapshot or self.add(after, packed)
         self._states.store(snapshot)
         self.touch(snapshot, rank)
         if replaces:
             row.passing = snapshot
-        return SaveMark(key, row.number, position)
+        return SaveSnapshot(key, row.number, position)
 
     def add(self, after: Block, packed: bytes) -> Snapshot:
         """A snapshot so many tokens behind a block, whose content is nowhere yet."""
-        key = mark_key(after.key, packed)
+        key = snapshot_key(after.key, packed)
         snapshot = after.snapshots[key] = Snapshot(key, after, packed, self._is_whole(after.stop + len(packed) // TOKEN_BYTES))
         return snapshot
 
@@ -93,7 +93,7 @@ class Snapshots:
 
     @property
     def _queue(self) -> EvictionQueue[CacheEntry]:
-        return self._states.queues[Kind.MARK]
+        return self._states.queues[Kind.SNAPSHOT]
 
     @property
     def _awaited(self) -> AbstractSet[CacheEntry]:
@@ -123,7 +123,7 @@ class Snapshots:
 
     def _points(self, row: LiveRow, rank: Rank) -> set[CacheEntry]:
         """The snapshots at a row's points that are of this rank at least: its other snapshots do not take their place."""
-        cached = self._states.cached[Kind.MARK]
+        cached = self._states.cached[Kind.SNAPSHOT]
         found = [cached.get(snapshot_at(row, position)[0]) for position in row.points]
         return {one for one in found if one is not None and one.rank >= rank}
 

@@ -15,7 +15,7 @@ from semantic_trio.domain.disk import Disk
 from semantic_trio.domain.entries import DISK_TRANSITIONS, MEMORY_TRANSITIONS, Block, CacheEntry, InMemory, OnDisk, Snapshot
 from semantic_trio.domain.eviction import EvictionQueue, Rank, Share
 from semantic_trio.domain.geometry import ModelCacheSpec
-from semantic_trio.domain.step import BlockKey, MarkKey
+from semantic_trio.domain.step import BlockKey, SnapshotKey
 
 
 @attrs.define(eq=False)
@@ -39,7 +39,7 @@ class BlockStates:
     def amount(self, entry: CacheEntry) -> Amount:
         """Bytes of an entry in memory, by layer group."""
         if isinstance(entry, Snapshot):
-            return self.spec.mark_amount(entry.position)
+            return self.spec.snapshot_amount(entry.position)
         assert isinstance(entry, Block)
         return self.spec.block_amount(entry.tokens)
 
@@ -115,7 +115,7 @@ class BlockStates:
         `may_lose`: also what is nowhere else yet. That may be lost, too, while the disk takes nothing.
         """
         loses = may_lose or not self.disk.is_open
-        blocks, snapshots = (self.queues[kind].share(sparing, held_back=loses) for kind in (Kind.BLOCK, Kind.MARK))
+        blocks, snapshots = (self.queues[kind].share(sparing, held_back=loses) for kind in (Kind.BLOCK, Kind.SNAPSHOT))
         buffers = self.pool.available_buffers + blocks.count * self.spec.arrays_per_block
         return Share(self.pool.available + blocks.bytes + snapshots.bytes, buffers)
 
@@ -123,7 +123,7 @@ class BlockStates:
         """Entries in the order they should be evicted: blocks before snapshots of each rank, and last those that would be lost."""
         for held_back in (False, True) if may_lose or not self.disk.is_open else (False,):
             for rank in Rank:
-                for kind in (Kind.BLOCK, Kind.MARK):
+                for kind in (Kind.BLOCK, Kind.SNAPSHOT):
                     yield from self.queues[kind].of_rank(rank, held_back=held_back)
 
     # ------------------------------------------------------------------------------------------------------------------- disk
@@ -190,7 +190,7 @@ class BlockStates:
         """True if the device has something to drop."""
         return any(self._drops.values())
 
-    def take_drops(self, in_use: Collection[bytes]) -> tuple[tuple[BlockKey, ...], tuple[MarkKey, ...]]:
+    def take_drops(self, in_use: Collection[bytes]) -> tuple[tuple[BlockKey, ...], tuple[SnapshotKey, ...]]:
         """Keys of blocks and snapshots that the device is to drop, each returned once.
 
         Keys in use are returned a step later, and those on their way from disk when that is over.

@@ -12,10 +12,10 @@ import attrs
 from semantic_trio.domain.generation import SamplingParams
 from semantic_trio.domain.steering import NO_STEERING, Grammar, Steering
 
-# Names of what is kept of a row after it was closed. A block holds the rows that global layers have for a run of positions; a mark holds, for
+# Names of what is kept of a row after it was closed. A block holds the rows that global layers have for a run of positions; a snapshot holds, for
 # one position, what cannot be cut out of blocks: the last rows of sliding layers, the state of recurrent ones. Equal keys, equal content.
 BlockKey = bytes
-MarkKey = bytes
+SnapshotKey = bytes
 
 
 @attrs.frozen
@@ -44,7 +44,7 @@ class Restore:
 
     length: int
     pieces: tuple[Piece, ...]  # in order, without gaps; none where no layer is global
-    mark: MarkKey | None = None  # for models with layers that blocks do not hold
+    snapshot: SnapshotKey | None = None  # for models with layers that blocks do not hold
 
 
 @attrs.frozen
@@ -58,10 +58,10 @@ class SaveBlock:
 
 
 @attrs.frozen
-class SaveMark:
+class SaveSnapshot:
     """Keep what the other layers of a row hold now, `position` being the tokens it has read."""
 
-    key: MarkKey
+    key: SnapshotKey
     row: int
     position: int
 
@@ -72,7 +72,7 @@ class Closing:
 
     row: int
     blocks: tuple[SaveBlock, ...] = ()
-    mark: SaveMark | None = None
+    snapshot: SaveSnapshot | None = None
 
 
 @attrs.frozen
@@ -81,7 +81,7 @@ class Inventory:
 
     rows: frozenset[int]
     blocks: frozenset[BlockKey]
-    marks: frozenset[MarkKey]
+    snapshots: frozenset[SnapshotKey]
 
 
 @attrs.frozen
@@ -150,15 +150,15 @@ class StepTiming:
 
 @attrs.frozen
 class StepPlan:
-    """In this order: rows to close, what to drop, rows to open, one forward pass, marks of rows as that pass leaves them."""
+    """In this order: rows to close, what to drop, rows to open, one forward pass, snapshots of rows as that pass leaves them."""
 
     close: tuple[Closing, ...] = ()
     drop_blocks: tuple[BlockKey, ...] = ()
-    drop_marks: tuple[MarkKey, ...] = ()
+    drop_snapshots: tuple[SnapshotKey, ...] = ()
     open: tuple[RowStart, ...] = ()
     decode: tuple[Decode, ...] = ()
     prefill: tuple[Chunk, ...] = ()
-    marks: tuple[SaveMark, ...] = ()
+    snapshots: tuple[SaveSnapshot, ...] = ()
 
     @property
     def has_work(self) -> bool:
@@ -168,7 +168,7 @@ class StepPlan:
     @property
     def has_errands(self) -> bool:
         """Whether there is anything to keep or to drop."""
-        return bool(self.close or self.drop_blocks or self.drop_marks or self.marks)
+        return bool(self.close or self.drop_blocks or self.drop_snapshots or self.snapshots)
 
     @property
     def rows(self) -> tuple[int, ...]:

@@ -39,7 +39,7 @@ class Store:
     def __attrs_post_init__(self) -> None:
         self.pool = BlockPool(self.spec, self.budget_bytes)
         self.states = BlockStates(self.spec, self.pool, self.disk)
-        self.tree = PrefixTree(self.spec.needs_marks, self._block_on_disk)
+        self.tree = PrefixTree(self.spec.needs_snapshots, self._block_on_disk)
 
     def root(self, salt: Salt) -> Block:
         """The root of all histories of a salt."""
@@ -198,13 +198,13 @@ class Store:
 
         Returns a line for each difference. To be called when the device has done everything it was told.
         """
-        missing = [*self.states.missing(Kind.BLOCK, inventory.blocks), *self.states.missing(Kind.MARK, inventory.marks)]
+        missing = [*self.states.missing(Kind.BLOCK, inventory.blocks), *self.states.missing(Kind.SNAPSHOT, inventory.snapshots)]
         for entry in missing:
             if entry.is_cached:  # it may have been removed with a block before it
                 self.evict(entry)
-        extra = self.states.drop_unknown(Kind.BLOCK, inventory.blocks) + self.states.drop_unknown(Kind.MARK, inventory.marks)
-        lines = [f"{len(missing)} blocks and marks are not on the device"] if missing else []
-        return lines + ([f"{extra} blocks and marks nobody knows are on the device"] if extra else [])
+        extra = self.states.drop_unknown(Kind.BLOCK, inventory.blocks) + self.states.drop_unknown(Kind.SNAPSHOT, inventory.snapshots)
+        lines = [f"{len(missing)} blocks and snapshots are not on the device"] if missing else []
+        return lines + ([f"{extra} blocks and snapshots nobody knows are on the device"] if extra else [])
 
     def entries(self) -> list[CacheEntry]:
         """All blocks and snapshots of the tree."""

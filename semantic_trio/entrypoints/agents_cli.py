@@ -149,7 +149,7 @@ def _facts(found: Found) -> list[tuple[str, object]]:
         ("messages", f"{len(record.conversation.messages):,}"),
         ("tools", f"{len(record.conversation.tools):,}"),
         ("blocks", f"{sum(item in here for item in blocks):,} of {len(blocks):,} are here"),
-        ("marks", f"{sum(item in here for item in belongings.marks):,} of {len(record.marks):,} are here"),
+        ("marks", f"{sum(item in here for item in belongings.snapshots):,} of {len(record.snapshots):,} are here"),
         ("bytes", human(found.bytes)),
     ]
 

@@ -176,7 +176,7 @@ def _facts(model: StoredModel) -> list[tuple[str, object]]:
         ("fingerprint", model.fingerprint[:SHOWN_DIGITS]),
         ("agents", f"{len(model.layout.records()):,}"),
         ("blocks", f"{counts[Kind.BLOCK]:,}"),
-        ("marks", f"{counts[Kind.MARK]:,}"),
+        ("marks", f"{counts[Kind.SNAPSHOT]:,}"),
         ("bytes", human(model.bytes)),
     ]
 

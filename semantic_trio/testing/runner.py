@@ -19,13 +19,13 @@ from semantic_trio.domain.step import (
     Decode,
     Drawn,
     Inventory,
-    MarkKey,
     PassSizes,
     Piece,
     Restore,
     RowStart,
     SaveBlock,
-    SaveMark,
+    SaveSnapshot,
+    SnapshotKey,
     StepPlan,
     StepResult,
 )
@@ -39,12 +39,12 @@ ATTENTION_ONLY = ModelCacheSpec("fake", (LayerGroup(LayerKind.GLOBAL, layers=1, 
 
 
 def written(tokens: Sequence[int]) -> Content:
-    """What a fake block or mark consists of: its tokens."""
+    """What a fake block or snapshot consists of: its tokens."""
     return {"tokens": Tensor("I32", (len(tokens),), memoryview(struct.pack(f"<{len(tokens)}i", *tokens)))}
 
 
 def read(item: Item, content: Content, limit: int | None) -> tuple[int, ...]:
-    """The tokens of a fake block or mark, `limit` at most. Raises `DamagedError` for everything else."""
+    """The tokens of a fake block or snapshot, `limit` at most. Raises `DamagedError` for everything else."""
     tensor = content.get("tokens")
     if tensor is None or len(content) > 1:
         raise DamagedError(f"{item.kind} {item.key.hex()}", f"there should be tokens alone, not {sorted(content)}")
@@ -87,8 +87,8 @@ class FakeRunner:
     """A model whose next token is a function of every cache position it was given, so that a lost or mixed up one shows.
 
     Tokens are the letters a to z. `seconds_per_step` and `seconds_per_prompt_token` pass on trio's clock. Like the real one it answers one step
-    late, unless `look_ahead` is off or drafts are verified. What is kept of a row are the tokens it has read, so that a wrong block or mark shows as
-    well. A plan that asks for what is not there fails an assertion.
+    late, unless `look_ahead` is off or drafts are verified. What is kept of a row are the tokens it has read, so that a wrong block or snapshot shows
+    as well. A plan that asks for what is not there fails an assertion.
     """
 
     seconds_per_step: float = 0.0
@@ -98,10 +98,10 @@ class FakeRunner:
     layout: str = "no model"
     before_step: Callable[[StepPlan], None] = lambda plan: None  # may raise, to play a device that fails
     end_after: int | None = None  # index of the token at which every row ends its turn
-    spec: ModelCacheSpec = ATTENTION_ONLY  # with a group that is not global, rows are restored from marks too
+    spec: ModelCacheSpec = ATTENTION_ONLY  # with a group that is not global, rows are restored from snapshots too
     rows: dict[int, FakeRow] = attrs.field(init=False, factory=dict)
     blocks: dict[BlockKey, tuple[int, ...]] = attrs.field(init=False, factory=dict)
-    marks: dict[MarkKey, tuple[int, ...]] = attrs.field(init=False, factory=dict)
+    snapshots: dict[SnapshotKey, tuple[int, ...]] = attrs.field(init=False, factory=dict)
     plans: MutableSequence[StepPlan] = attrs.field(init=False, factory=list)  # all of them
     _late: StepResult = attrs.field(init=False, factory=StepResult)
 
@@ -118,8 +118,8 @@ class FakeRunner:
         seconds = self._seconds(plan)
         await trio.sleep(seconds)
         now = self._compute(plan, seconds)
-        for mark in plan.marks:
-            self._save_mark(mark)
+        for snapshot in plan.snapshots:
+            self._save_snapshot(snapshot)
         if not self.look_ahead:
             return now
         answer, self._late = self._late, now
@@ -141,7 +141,7 @@ class FakeRunner:
     async def inventory(self) -> Inventory:
         """See `ModelRunner.inventory`."""
         await trio.lowlevel.checkpoint()
-        return Inventory(frozenset(self.rows), frozenset(self.blocks), frozenset(self.marks))
+        return Inventory(frozenset(self.rows), frozenset(self.blocks), frozenset(self.snapshots))
 
     async def export(self, items: Sequence[Item]) -> Mapping[Item, Content]:
         """See `ModelRunner.export`."""
@@ -165,13 +165,13 @@ class FakeRunner:
     async def load(self, items: Mapping[Item, Content]) -> None:
         """See `ModelRunner.load`."""
         await trio.lowlevel.checkpoint()
-        limits = {Kind.BLOCK: self.spec.block_tokens, Kind.MARK: None}
+        limits = {Kind.BLOCK: self.spec.block_tokens, Kind.SNAPSHOT: None}
         found = {item: read(item, content, limits[item.kind]) for item, content in items.items()}
         for item, tokens in found.items():
             self._kept(item.kind)[item.key] = tokens
 
     def _kept(self, kind: Kind) -> dict[bytes, tuple[int, ...]]:
-        return self.blocks if kind is Kind.BLOCK else self.marks
+        return self.blocks if kind is Kind.BLOCK else self.snapshots
 
     def _seconds(self, plan: StepPlan) -> float:
         return self.seconds_per_step * plan.has_work + self.seconds_per_prompt_token * plan.prompt_tokens
@@ -180,23 +180,23 @@ class FakeRunner:
         for closing in plan.close:
             for block in closing.blocks:
                 self._save_block(block)
-            if closing.mark is not None:
-                self._save_mark(closing.mark)
+            if closing.snapshot is not None:
+                self._save_snapshot(closing.snapshot)
             del self.rows[closing.row]
         for key in plan.drop_blocks:
             del self.blocks[key]
-        for mark_key in plan.drop_marks:
-            del self.marks[mark_key]
+        for key in plan.drop_snapshots:
+            del self.snapshots[key]
 
     def _save_block(self, block: SaveBlock) -> None:
         tokens = self.rows[block.row].cache[block.start : block.stop]
         assert len(tokens) == block.stop - block.start, f"the row ends before position {block.stop}"
         self.blocks[block.key] = tuple(tokens)
 
-    def _save_mark(self, mark: SaveMark) -> None:
-        state = self.rows[mark.row].state
-        assert len(state) == mark.position, f"the row has read {len(state)} tokens, not {mark.position}"
-        self.marks[mark.key] = tuple(state)
+    def _save_snapshot(self, snapshot: SaveSnapshot) -> None:
+        state = self.rows[snapshot.row].state
+        assert len(state) == snapshot.position, f"the row has read {len(state)} tokens, not {snapshot.position}"
+        self.snapshots[snapshot.key] = tuple(state)
 
     def _open(self, start: RowStart) -> None:
         assert start.row not in self.rows, "a row is opened once"
@@ -205,8 +205,8 @@ class FakeRunner:
             return
         row.cache = self._gathered(start.restore)
         row.state = list(row.cache)
-        if self.spec.needs_marks:
-            row.state = self._marked(start.restore)
+        if self.spec.needs_snapshots:
+            row.state = self._restored_state(start.restore)
             row.cache = row.cache or list(row.state)
 
     def _gathered(self, restore: Restore) -> list[int]:
@@ -228,12 +228,12 @@ class FakeRunner:
         assert len(tokens) >= count > 0, f"{len(tokens)} positions where {count} are wanted"
         return tokens[:count]
 
-    def _marked(self, restore: Restore) -> list[int]:
-        assert restore.mark is not None, "layers that are not global are restored from a mark"
-        state = self.marks[restore.mark]
+    def _restored_state(self, restore: Restore) -> list[int]:
+        assert restore.snapshot is not None, "layers that are not global are restored from a snapshot"
+        state = self.snapshots[restore.snapshot]
         others = [group for group in self.spec.groups if group.kind is not LayerKind.GLOBAL]
         reaches_back = all(group.kind is LayerKind.SLIDING and len(state) <= group.window for group in others)
-        assert len(state) == restore.length or (reaches_back and len(state) > restore.length), f"a mark at {len(state)}, not at {restore.length}"
+        assert len(state) == restore.length or (reaches_back and len(state) > restore.length), f"a snapshot at {len(state)}, not at {restore.length}"
         return list(state[: restore.length])
 
     def _compute(self, plan: StepPlan, seconds: float) -> StepResult:

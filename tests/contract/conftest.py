@@ -27,10 +27,10 @@ EVERYBODY = [*FAKES, SCRIPTED, *FAMILIES, *VARIANTS, *PAGED]
 WITHOUT_BLOCKS = ["fake_recurrent", "mamba2"]
 BLOCKS_ALONE = ["fake", SCRIPTED, "llama", "qwen2", "qwen3", "deepseek_v3", "llama_paged"]
 WITH_BLOCKS = [name for name in EVERYBODY if name not in WITHOUT_BLOCKS]
-WITH_MARKS = [name for name in EVERYBODY if name not in BLOCKS_ALONE]
+WITH_SNAPSHOTS = [name for name in EVERYBODY if name not in BLOCKS_ALONE]
 
 with_blocks = pytest.mark.parametrize("memory", WITH_BLOCKS, indirect=True)
-with_marks = pytest.mark.parametrize("memory", WITH_MARKS, indirect=True)
+with_snapshots = pytest.mark.parametrize("memory", WITH_SNAPSHOTS, indirect=True)
 blocks_alone = pytest.mark.parametrize("memory", BLOCKS_ALONE, indirect=True)
 
 

@@ -11,7 +11,7 @@ from semantic_trio.adapters.mlx.page_store import PageStore
 from semantic_trio.adapters.mlx.runner import MlxRunner
 from semantic_trio.domain.content import Content, Item, Kind, Tensor
 from semantic_trio.domain.errors import StepFailedError
-from semantic_trio.domain.step import Chunk, Closing, Decode, Piece, Restore, RowStart, SaveBlock, SaveMark, StepPlan
+from semantic_trio.domain.step import Chunk, Closing, Decode, Piece, Restore, RowStart, SaveBlock, SaveSnapshot, StepPlan
 from semantic_trio.ports import ModelRunner
 from semantic_trio.testing import FakeRunner
 from tests.contract.script import GREEDY, Script, close, logprobs, prompt
@@ -25,7 +25,7 @@ FORCED = prompt(60, salt=77)  # what every row draws
 _scores: dict[tuple[str, tuple[int, ...]], list[float]] = {}  # of rows that read everything, by model and history
 
 
-def mark_key(position: int, name: str = "") -> bytes:
+def snapshot_key(position: int, name: str = "") -> bytes:
     return f"{name}@{position}".encode()
 
 
@@ -84,7 +84,7 @@ class Memory(Script):
 
     async def stored(self) -> list[Item]:
         held = await self.runner.inventory()
-        return [*(Item(Kind.BLOCK, key) for key in held.blocks), *(Item(Kind.MARK, key) for key in held.marks)]
+        return [*(Item(Kind.BLOCK, key) for key in held.blocks), *(Item(Kind.SNAPSHOT, key) for key in held.snapshots)]
 
     async def export(self) -> dict[Item, dict[str, Tensor]]:
         """All that is stored, in bytes of its own."""
@@ -104,18 +104,18 @@ class Memory(Script):
     async def forget_everything(self) -> None:
         await self.runner.reset()
         held = await self.runner.inventory()
-        await self.step(StepPlan(drop_blocks=tuple(held.blocks), drop_marks=tuple(held.marks)))
+        await self.step(StepPlan(drop_blocks=tuple(held.blocks), drop_snapshots=tuple(held.snapshots)))
 
     def start(self, restore: Restore | None = None) -> RowStart:
         return RowStart(next(self._rows), 0, GREEDY, FORCED, restore)
 
     async def read(self, history: tuple[int, ...], stops: Iterable[int] = (), name: str = "") -> int:
-        """A row that reads in pieces with a mark at the end of each, and draws one token after the last."""
+        """A row that reads in pieces with a snapshot at the end of each, and draws one token after the last."""
         start, at = self.start(), 0
         for stop in sorted({*stops, len(history)}):
             chunk = Chunk(start.row, history[at:stop], at, 0 if stop == len(history) else None)
             opened = (start,) if at == 0 else ()
-            await self.step(StepPlan(open=opened, prefill=(chunk,), marks=(SaveMark(mark_key(stop, name), start.row, stop),)))
+            await self.step(StepPlan(open=opened, prefill=(chunk,), snapshots=(SaveSnapshot(snapshot_key(stop, name), start.row, stop),)))
             at = stop
         return start.row
 
@@ -128,16 +128,16 @@ class Memory(Script):
         await self.step(StepPlan(close=(Closing(row, blocks(row, length, name)),)))
 
     async def keep(self, history: tuple[int, ...], stops: Iterable[int] = (), name: str = "") -> None:
-        """Have a history read and kept, with marks."""
+        """Have a history read and kept, with snapshots."""
         await self.close(await self.read(history, stops, name), len(history), name)
 
     def restore(self, length: int, name: str = "", *, is_last_use: bool = False) -> Restore:
         pieces = [Piece(at, min(at + BLOCK, length), block_key(at, name), is_last_use=is_last_use) for at in range(0, length, BLOCK)]
-        return self.of(length, pieces, mark_key(length, name))
+        return self.of(length, pieces, snapshot_key(length, name))
 
-    def of(self, length: int, pieces: Iterable[Piece], mark: bytes | None = None) -> Restore:
+    def of(self, length: int, pieces: Iterable[Piece], snapshot: bytes | None = None) -> Restore:
         """As much of it as the model has use for."""
-        return Restore(length, tuple(pieces) if self.runner.spec.has_blocks else (), mark if self.runner.spec.needs_marks else None)
+        return Restore(length, tuple(pieces) if self.runner.spec.has_blocks else (), snapshot if self.runner.spec.needs_snapshots else None)
 
     async def scores(
         self, rows: list[tuple[tuple[int, ...], Restore | None]], close: tuple[Closing, ...] = (), beside: tuple[int, ...] = ()

@@ -7,9 +7,9 @@ from semantic_trio.adapters.mlx.choosing import choose_layout
 from semantic_trio.adapters.mlx.decoding import DecodingLayout
 from semantic_trio.adapters.mlx.kv import InTurnLayout, RaggedLayout, Span
 from semantic_trio.adapters.mlx.stacked_states import StackedStates, states_of
-from semantic_trio.domain.step import Closing, Decode, SaveMark, StepPlan
+from semantic_trio.domain.step import Closing, Decode, SaveSnapshot, StepPlan
 from tests.contract.architectures import forced_logits, largest_difference, tiny_model, tiny_runner
-from tests.contract.memory import FORCED, Memory, blocks, mark_key
+from tests.contract.memory import FORCED, Memory, blocks, snapshot_key
 from tests.contract.script import close, logprobs, prompt
 from tests.device import on_device
 
@@ -48,10 +48,12 @@ async def test_snapshots_of_rows_that_decode_together_serve_rows_of_their_beginn
     one, other = await memory.read(prompt(40), stops=(30,)), await memory.read(prompt(33, salt=1), name="other")
     await memory.decode(one, other, count=5)
     decode = (Decode(one, 6), Decode(other, 6))
-    await memory.step(StepPlan(decode=decode, marks=(SaveMark(mark_key(46), one, 46), SaveMark(mark_key(39, "other"), other, 39))))
+    await memory.step(
+        StepPlan(decode=decode, snapshots=(SaveSnapshot(snapshot_key(46), one, 46), SaveSnapshot(snapshot_key(39, "other"), other, 39)))
+    )
     await memory.decode(one, other, count=4, first=7)
     closing = [
-        Closing(row, blocks(row, length, key), SaveMark(mark_key(length, key), row, length))
+        Closing(row, blocks(row, length, key), SaveSnapshot(snapshot_key(length, key), row, length))
         for row, length, key in ((one, 50, ""), (other, 43, "other"))
     ]
     history, others = prompt(40) + FORCED[:11], prompt(33, salt=1) + FORCED[:11]
@@ -73,7 +75,7 @@ async def test_a_row_that_others_join_and_leave_scores_as_if_it_were_alone() -> 
     memory = Memory(tiny_runner("qwen3_5"))
     rows = [await memory.read(prompt(20 + salt, salt=salt), name=f"{salt}") for salt in range(4)]
     await memory.decode(*rows, count=6)
-    preempted = Closing(rows[1], blocks(rows[1], 27, "1"), SaveMark(mark_key(27, "1"), rows[1], 27))
+    preempted = Closing(rows[1], blocks(rows[1], 27, "1"), SaveSnapshot(snapshot_key(27, "1"), rows[1], 27))
     resumed = await memory.score(prompt(21, salt=1) + FORCED[:7], memory.restore(27, "1"), close=(preempted,))
     await memory.decode(rows[0], rows[2], rows[3], count=13, first=7)
     await memory.land()
@@ -158,7 +160,7 @@ async def test_a_snapshot_of_the_row_beside_is_noticed(monkeypatch: pytest.Monke
     one, other = await memory.read(prompt(40)), await memory.read(prompt(40, salt=1), name="other")
     await memory.decode(one, other, count=5)
     monkeypatch.setattr(StackedStates, "copy_of", lambda self, row: copy_of(self, next(each for each in self.rows if each is not row)))
-    await memory.step(StepPlan(close=(Closing(one, blocks(one, 45), SaveMark(mark_key(45), one, 45)),)))
+    await memory.step(StepPlan(close=(Closing(one, blocks(one, 45), SaveSnapshot(snapshot_key(45), one, 45)),)))
     monkeypatch.undo()
     history = prompt(40) + FORCED[:8]
 

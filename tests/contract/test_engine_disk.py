@@ -43,7 +43,7 @@ class Server:
         """Scores of a known continuation, and what was reused."""
         known = self.engine.memory.agents.find(agent) if agent else None
         salt = known.salt if known else NO_SALT
-        request = GenerationRequest("r", tokens, len(FORCED), 1, SamplingParams(), forced=FORCED, salt=salt, agent=agent, marks=(100,))
+        request = GenerationRequest("r", tokens, len(FORCED), 1, SamplingParams(), forced=FORCED, salt=salt, agent=agent, boundaries=(100,))
         result = await self.engine.submit(request, ByteDecoder()).result()
         return result.logprobs, result.finished.reuse
 
@@ -63,7 +63,7 @@ async def server(family: str, root: Path, budget: int = ROOMY) -> AsyncIterator[
     """One that begins with nothing but its weights and the directory."""
     runner = runner_of(family)
     await runner.reset()
-    runner.batch.store.drop(runner.batch.store.blocks, runner.batch.store.marks)
+    runner.batch.store.drop(runner.batch.store.blocks, runner.batch.store.snapshots)
     limits = Limits(context_length=2048, max_rows=4, chunk_tokens=128, max_stall_seconds=10.0)
     memory = Memory(runner.spec, budget, limits.chunk_tokens, disk=Disk(DISK))
     engine = Engine(runner, Scheduler(limits, memory), queue_limit=64, step_deadline_seconds=60, batch_window_seconds=0.001)
@@ -106,8 +106,8 @@ async def test_a_turn_after_a_restart_scores_as_if_nothing_was_remembered(family
 async def test_a_turn_after_eviction_to_disk_scores_the_same_beside_neighbours(family: str, tmp_path: Path) -> None:
     """Three agents where RAM holds little more than two: each comes back from disk while another one decodes."""
     spec = runner_of(family).spec
-    row, mark = Memory(spec, ROOMY, 128).row_bytes(len(NEXT) + len(FORCED) + 1), spec.mark_bytes(HISTORY)
-    budget = max(int(row * 2.2), 16 * mark)  # marks get a quarter of it
+    row, snapshot = Memory(spec, ROOMY, 128).row_bytes(len(NEXT) + len(FORCED) + 1), spec.snapshot_bytes(HISTORY)
+    budget = max(int(row * 2.2), 16 * snapshot)  # snapshots get a quarter of it
     turns = {name: (*prompt(HISTORY, salt), *FORCED, *prompt(10, salt=9)) for salt, name in enumerate("abc")}
     expected = {name: await cold(family, tokens, tmp_path / name) for name, tokens in turns.items()}
     found: dict[str, tuple[tuple[float, ...], Reuse]] = {}
@@ -180,16 +180,16 @@ async def test_the_comparison_sees_a_block_whose_content_is_another(family: str,
 
 
 @pytest.mark.parametrize("family", ["gemma3_text", "gpt_oss", "falcon_h1", "qwen3_next"])
-async def test_the_comparison_sees_marks_whose_content_is_another(family: str, tmp_path: Path) -> None:
+async def test_the_comparison_sees_snapshots_whose_content_is_another(family: str, tmp_path: Path) -> None:
     expected = await cold(family, NEXT, tmp_path)
     async with server(family, tmp_path) as first:
         await first.turn(prompt(HISTORY), "a")
         await first.settle()
         files = first.persistence.files
-        for mark in [item for item in files.index() if item.kind is Kind.MARK]:
-            content = files.read(mark)
+        for snapshot in [item for item in files.index() if item.kind is Kind.SNAPSHOT]:
+            content = files.read(snapshot)
             noise = {name: tensor for name, tensor in content.items() if tensor.dtype == "F32"}
-            files.write(mark, {**content, **zeroed(noise)})
+            files.write(snapshot, {**content, **zeroed(noise)})
 
     async with server(family, tmp_path) as second:
         scores, reuse = await second.turn(NEXT, "a")
@@ -263,18 +263,18 @@ async def test_an_archive_with_another_block_in_it_would_be_noticed(tmp_path: Pa
     assert not close(scores, expected)
 
 
-async def test_a_mark_that_says_it_is_elsewhere_is_put_aside(tmp_path: Path) -> None:
+async def test_a_snapshot_that_says_it_is_elsewhere_is_put_aside(tmp_path: Path) -> None:
     """Its file is whole and its arrays fit: only the position it was taken at tells."""
     expected = await cold("gemma3_text", NEXT, tmp_path)
     async with server("gemma3_text", tmp_path) as first:
         await first.turn(prompt(HISTORY), "a")
         await first.settle()
         files, agent = first.persistence.files, first.engine.memory.agents.get("a")
-        for mark in first.engine.memory.snapshots_of(agent):
-            content = files.read(mark.item)
-            elsewhere = attrs.evolve(content[POSITION], data=memoryview((mark.position + 1).to_bytes(content[POSITION].data.nbytes, "little")))
-            files.remove(mark.item)
-            files.write(mark.item, {**content, POSITION: elsewhere})
+        for snapshot in first.engine.memory.snapshots_of(agent):
+            content = files.read(snapshot.item)
+            elsewhere = attrs.evolve(content[POSITION], data=memoryview((snapshot.position + 1).to_bytes(content[POSITION].data.nbytes, "little")))
+            files.remove(snapshot.item)
+            files.write(snapshot.item, {**content, POSITION: elsewhere})
 
     async with server("gemma3_text", tmp_path) as second:
         scores, reuse = await second.turn(NEXT, "a")

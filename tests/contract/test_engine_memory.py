@@ -35,7 +35,7 @@ class Bench:
 
     async def turn(self, tokens: tuple[int, ...], agent: str | None = None, forced: tuple[int, ...] = FORCED) -> tuple[tuple[float, ...], Reuse]:
         """Scores of a known continuation, and what was reused."""
-        request = GenerationRequest("r", tokens, len(forced), 1, SamplingParams(), forced=forced, agent=agent, marks=(100,))
+        request = GenerationRequest("r", tokens, len(forced), 1, SamplingParams(), forced=forced, agent=agent, boundaries=(100,))
         result = await self.engine.submit(request, ByteDecoder()).result()
         return result.logprobs, result.finished.reuse
 
@@ -104,7 +104,7 @@ async def test_a_warm_turn_a_fork_and_a_neighbour_score_as_if_nothing_was_rememb
 async def test_what_a_cancelled_turn_had_read_is_right(family: str) -> None:
     async with engine_of(family) as bench:
         expected = await bench.cold(prompt(700))
-        request = GenerationRequest("r", prompt(700), 500, 1, SamplingParams(), marks=(300,))
+        request = GenerationRequest("r", prompt(700), 500, 1, SamplingParams(), boundaries=(300,))
         generation = bench.engine.submit(request, ByteDecoder())
         await generation.events.receive()
         await generation.events.receive()
@@ -174,7 +174,9 @@ async def test_after_two_hundred_cancels_forks_and_deletes_books_and_device_agre
         async def meddle(number: int) -> None:
             agent = f"agent{chance.randrange(12)}"
             tokens = (*prompt(chance.randrange(1, 300)), *prompt(30, salt=chance.randrange(5)))
-            request = GenerationRequest(f"r{number}", tokens, 20, 1, SamplingParams(), agent=agent, is_ordered=chance.random() < 0.3, marks=(100,))
+            request = GenerationRequest(
+                f"r{number}", tokens, 20, 1, SamplingParams(), agent=agent, is_ordered=chance.random() < 0.3, boundaries=(100,)
+            )
             generation = bench.engine.submit(request, ByteDecoder())
             for _ in range(chance.randrange(12)):
                 await generation.events.receive()

@@ -21,9 +21,9 @@ from semantic_trio.adapters.mlx.kv import InTurnLayout
 from semantic_trio.adapters.mlx.runner import Batch, MlxRunner
 from semantic_trio.domain.content import Content, Item, Kind
 from semantic_trio.domain.errors import StepFailedError
-from semantic_trio.domain.step import Chunk, Closing, Decode, SaveMark, StepPlan
+from semantic_trio.domain.step import Chunk, Closing, Decode, SaveSnapshot, StepPlan
 from tests.contract.conftest import fresh
-from tests.contract.memory import FORCED, RESTORED, Memory, block_key, blocks, lengths_of, mark_key
+from tests.contract.memory import FORCED, RESTORED, Memory, block_key, blocks, lengths_of, snapshot_key
 from tests.contract.models import random_model, random_runner
 from tests.contract.script import close, prompt
 from tests.device import on_device, shared_device
@@ -36,7 +36,7 @@ def bits(contents: Mapping[Item, Content]) -> Bits:
 
 
 async def test_what_was_away_serves_at_any_length(memory: Memory) -> None:
-    """Cut out of whole blocks, with marks around windows and between them."""
+    """Cut out of whole blocks, with snapshots around windows and between them."""
     history, lengths = prompt(620), lengths_of(memory)
     await memory.keep(history[:600], stops=[length for length, _ in lengths])
     await memory.load(await memory.take_away())
@@ -53,7 +53,7 @@ async def test_a_row_closed_while_it_decodes_goes_on_when_it_was_away(memory: Me
     row = await memory.read(prompt(length))
     await memory.decode(row, count=30)
     position = length + 30
-    await memory.step(StepPlan(close=(Closing(row, blocks(row, position), SaveMark(mark_key(position), row, position)),)))
+    await memory.step(StepPlan(close=(Closing(row, blocks(row, position), SaveSnapshot(snapshot_key(position), row, position)),)))
     await memory.load(await memory.take_away())
     history = prompt(length) + FORCED[:31]
 
@@ -74,7 +74,7 @@ async def test_what_comes_out_again_is_what_went_in(memory: Memory) -> None:
     away = await memory.take_away()
     await memory.load(away)
 
-    assert {item.kind for item in away} == {Kind.BLOCK, Kind.MARK}
+    assert {item.kind for item in away} == {Kind.BLOCK, Kind.SNAPSHOT}
     assert bits(await memory.runner.export(await memory.stored())) == bits(away)
 
 
@@ -94,7 +94,7 @@ async def test_numbers_of_two_bytes_are_kept_to_the_bit(family: str, dtype: mx.D
 
 async def test_what_is_not_stored_is_absent(memory: Memory) -> None:
     await memory.keep(prompt(20))
-    stored, others = Item(Kind.BLOCK, block_key(0)), [Item(Kind.BLOCK, mark_key(20)), Item(Kind.MARK, block_key(0))]
+    stored, others = Item(Kind.BLOCK, block_key(0)), [Item(Kind.BLOCK, snapshot_key(20)), Item(Kind.SNAPSHOT, block_key(0))]
 
     assert set(await memory.runner.export([stored, *others])) == {stored}
     assert await memory.runner.export([]) == {}
@@ -127,7 +127,7 @@ async def take_over(memory: Memory) -> None:
     """A row becomes what was stored, nobody else has it any more, and the row appends to it."""
     start = memory.start(memory.restore(300, is_last_use=True))
     await memory.step(StepPlan(open=(start,), prefill=(Chunk(start.row, prompt(305)[300:], 300, 0),)))
-    await memory.step(StepPlan(drop_marks=(mark_key(300),)))
+    await memory.step(StepPlan(drop_snapshots=(snapshot_key(300),)))
     await memory.decode(start.row, count=40)
 
 
@@ -198,13 +198,13 @@ def test_a_view_is_no_copy() -> None:
 async def test_names_say_what_is_where(memory: Memory) -> None:
     await memory.keep(prompt(40))
     contents = await memory.export()
-    block, mark = contents[Item(Kind.BLOCK, block_key(0))], contents[Item(Kind.MARK, mark_key(40))]
+    block, snapshot = contents[Item(Kind.BLOCK, block_key(0))], contents[Item(Kind.SNAPSHOT, snapshot_key(40))]
     sliding = {"0.keys", "0.values", "0.offset:int", "0._idx:int"}
     recurrent = {"0.cache.0", "0.cache.1", "0.left_padding:none", "0.lengths:none"}
 
     assert {name for name in block if name.startswith("1.")} == {"1.keys", "1.values"}
-    assert {name for name in mark if not name.startswith(("1.", "2.", "3."))} in ({"position", *sliding}, {"position", *recurrent})
-    assert (mark["position"].dtype, mark["position"].shape, bytes(mark["position"].data)) == ("I64", (), (40).to_bytes(8, "little"))
+    assert {name for name in snapshot if not name.startswith(("1.", "2.", "3."))} in ({"position", *sliding}, {"position", *recurrent})
+    assert (snapshot["position"].dtype, snapshot["position"].shape, bytes(snapshot["position"].data)) == ("I64", (), (40).to_bytes(8, "little"))
     assert block["0.keys"].dtype == "F32"
     assert block["0.keys"].shape[2:] == (40, 16)
 

@@ -8,16 +8,16 @@ import pytest
 from semantic_trio.domain.content import Item, Kind, Tensor
 from semantic_trio.domain.errors import DamagedError
 from semantic_trio.domain.step import StepPlan
-from tests.contract.conftest import with_blocks, with_marks
-from tests.contract.memory import BLOCK, RESTORED, Memory, block_key, is_noticed, mark_key, refuses
+from tests.contract.conftest import with_blocks, with_snapshots
+from tests.contract.memory import BLOCK, RESTORED, Memory, block_key, is_noticed, refuses, snapshot_key
 from tests.contract.models import FAMILIES, VARIANTS
 from tests.contract.script import prompt
 
 Parts = dict[str, Tensor]
 Spoil = Callable[[Parts], None]
 
-FIRST, SECOND, MARK = Item(Kind.BLOCK, block_key(0)), Item(Kind.BLOCK, block_key(BLOCK)), Item(Kind.MARK, mark_key(RESTORED))
-real_marks = pytest.mark.parametrize("memory", ["gemma3_text", "gpt_oss", "mamba2", "qwen3_next", "falcon_h1", "llama4"], indirect=True)
+FIRST, SECOND, SNAPSHOT = Item(Kind.BLOCK, block_key(0)), Item(Kind.BLOCK, block_key(BLOCK)), Item(Kind.SNAPSHOT, snapshot_key(RESTORED))
+real_snapshots = pytest.mark.parametrize("memory", ["gemma3_text", "gpt_oss", "mamba2", "qwen3_next", "falcon_h1", "llama4"], indirect=True)
 real_blocks = pytest.mark.parametrize("memory", [name for name in [*FAMILIES, *VARIANTS] if name != "mamba2"], indirect=True)
 
 
@@ -85,42 +85,42 @@ async def test_a_block_missing(memory: Memory) -> None:
     assert await refuses(memory, StepPlan(open=(memory.start(memory.restore(RESTORED)),)))
 
 
-@with_marks
-async def test_a_mark_missing(memory: Memory) -> None:
+@with_snapshots
+async def test_a_snapshot_missing(memory: Memory) -> None:
     await memory.keep(prompt(RESTORED))
     away = await memory.take_away()
-    del away[MARK]
+    del away[SNAPSHOT]
     await memory.load(away)
 
     assert await refuses(memory, StepPlan(open=(memory.start(memory.restore(RESTORED)),)))
 
 
-@with_marks
-async def test_a_part_of_a_mark_zeroed(memory: Memory) -> None:
+@with_snapshots
+async def test_a_part_of_a_snapshot_zeroed(memory: Memory) -> None:
     """In all its layers, and looked at after one token: the state of a single layer of a tiny model is forgotten in a few."""
     await memory.keep(prompt(RESTORED))
-    away = (await memory.export())[MARK]
+    away = (await memory.export())[SNAPSHOT]
     for part in {name.partition(".")[2] for name in arrays(away)}:
         zeroed = {name: zeros(away[name]) for name in arrays(away) if name.partition(".")[2] == part}
-        await memory.runner.load({MARK: {**away, **zeroed}})
+        await memory.runner.load({SNAPSHOT: {**away, **zeroed}})
         assert await is_noticed(memory, memory.restore(RESTORED), prompt(RESTORED + 1)), part
 
 
-@with_marks
-async def test_the_mark_of_another_position(memory: Memory) -> None:
+@with_snapshots
+async def test_the_snapshot_of_another_position(memory: Memory) -> None:
     await memory.keep(prompt(RESTORED), stops=(RESTORED - 1,))
-    before = (await memory.export())[Item(Kind.MARK, mark_key(RESTORED - 1))]
-    await memory.runner.load({MARK: before})
+    before = (await memory.export())[Item(Kind.SNAPSHOT, snapshot_key(RESTORED - 1))]
+    await memory.runner.load({SNAPSHOT: before})
 
     assert await refuses(memory, StepPlan(open=(memory.start(memory.restore(RESTORED)),)))
 
 
-@with_marks
-async def test_the_mark_of_other_tokens(memory: Memory) -> None:
+@with_snapshots
+async def test_the_snapshot_of_other_tokens(memory: Memory) -> None:
     await memory.keep(prompt(RESTORED, salt=1))
-    other = (await memory.take_away())[MARK]
+    other = (await memory.take_away())[SNAPSHOT]
     await memory.keep(prompt(RESTORED))
-    await memory.runner.load({MARK: other})
+    await memory.runner.load({SNAPSHOT: other})
 
     assert await is_noticed(memory, memory.restore(RESTORED))
 
@@ -191,10 +191,10 @@ async def test_what_is_no_block_is_refused(memory: Memory, wrong: str) -> None:
     assert await is_refused(memory, FIRST, {**WRONGS, **WRONG_BLOCKS}[wrong])
 
 
-@with_marks
+@with_snapshots
 @pytest.mark.parametrize("wrong", WRONGS)
-async def test_what_is_no_mark_is_refused(memory: Memory, wrong: str) -> None:
-    assert await is_refused(memory, MARK, WRONGS[wrong])
+async def test_what_is_no_snapshot_is_refused(memory: Memory, wrong: str) -> None:
+    assert await is_refused(memory, SNAPSHOT, WRONGS[wrong])
 
 
 @real_blocks
@@ -203,15 +203,15 @@ async def test_a_block_of_another_model_is_refused(memory: Memory, wrong: str) -
     assert await is_refused(memory, FIRST, WRONG_LAYERS[wrong])
 
 
-@real_marks
-async def test_a_mark_of_another_model_is_refused(memory: Memory) -> None:
+@real_snapshots
+async def test_a_snapshot_of_another_model_is_refused(memory: Memory) -> None:
     """Any tensor, any axis."""
     await memory.keep(prompt(RESTORED))
-    away = (await memory.take_away())[MARK]
+    away = (await memory.take_away())[SNAPSHOT]
     larger = {name: [resized(away[name], axis, size + 1) for axis, size in enumerate(away[name].shape)] for name in arrays(away)}
     for name, tensor in [(name, tensor) for name, tensors in larger.items() for tensor in tensors]:
         with pytest.raises(DamagedError):
-            await memory.runner.load({MARK: {**away, name: tensor}})
+            await memory.runner.load({SNAPSHOT: {**away, name: tensor}})
     assert not await memory.stored()
 
 
@@ -219,38 +219,38 @@ def at(parts: Parts, position: int) -> Parts:
     return {**parts, "position": attrs.evolve(parts["position"], data=memoryview(position.to_bytes(8, "little", signed=True)))}
 
 
-@real_marks
+@real_snapshots
 @pytest.mark.parametrize("position", [RESTORED - 1, RESTORED + 1])
-async def test_a_mark_that_says_another_position_is_refused_when_it_is_used_at_the_latest(memory: Memory, position: int) -> None:
+async def test_a_snapshot_that_says_another_position_is_refused_when_it_is_used_at_the_latest(memory: Memory, position: int) -> None:
     """A recurrent state does not know how many tokens it has seen; the books do."""
     await memory.keep(prompt(RESTORED))
     away = await memory.take_away()
     try:
-        await memory.load({**away, MARK: at(away[MARK], position)})
+        await memory.load({**away, SNAPSHOT: at(away[SNAPSHOT], position)})
     except DamagedError:
         return
 
     assert await refuses(memory, StepPlan(open=(memory.start(memory.restore(RESTORED)),)))
 
 
-@real_marks
+@real_snapshots
 @pytest.mark.parametrize("position", [0, -1])
-async def test_a_mark_of_no_position_is_refused(memory: Memory, position: int) -> None:
+async def test_a_snapshot_of_no_position_is_refused(memory: Memory, position: int) -> None:
     await memory.keep(prompt(RESTORED))
     away = await memory.take_away()
 
     with pytest.raises(DamagedError):
-        await memory.runner.load({MARK: at(away[MARK], position)})
+        await memory.runner.load({SNAPSHOT: at(away[SNAPSHOT], position)})
 
 
 @pytest.mark.parametrize("memory", ["gemma3_text", "llama4", "gpt_oss_128"], indirect=True)
-async def test_a_mark_whose_counters_disagree_is_refused(memory: Memory) -> None:
+async def test_a_snapshot_whose_counters_disagree_is_refused(memory: Memory) -> None:
     await memory.keep(prompt(RESTORED))
-    away = (await memory.take_away())[MARK]
+    away = (await memory.take_away())[SNAPSHOT]
     for name in [name for name in away if name.endswith(":int")]:
         wrong = int.from_bytes(away[name].data, "little") + 1
         with pytest.raises(DamagedError, match=name.partition(".")[2].partition(":")[0]):
-            await memory.runner.load({MARK: {**away, name: attrs.evolve(away[name], data=memoryview(wrong.to_bytes(8, "little")))}})
+            await memory.runner.load({SNAPSHOT: {**away, name: attrs.evolve(away[name], data=memoryview(wrong.to_bytes(8, "little")))}})
 
 
 @with_blocks

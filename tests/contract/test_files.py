@@ -21,15 +21,15 @@ from semantic_trio.ports import CacheFiles
 from semantic_trio.testing import MemoryFiles
 
 FINGERPRINT, OTHER = "ab" * 32, "cd" * 32
-BLOCK, MARK = Item(Kind.BLOCK, bytes(range(32))), Item(Kind.MARK, bytes(range(32)))
-ITEMS = [BLOCK, MARK, Item(Kind.BLOCK, bytes(32))]
+BLOCK, SNAPSHOT = Item(Kind.BLOCK, bytes(range(32))), Item(Kind.SNAPSHOT, bytes(range(32)))
+ITEMS = [BLOCK, SNAPSHOT, Item(Kind.BLOCK, bytes(32))]
 SAID = Conversation((Message(Role.USER, (Text("Hello"),), Rank.LONG),))
 LINE = SaidLine(pack(range(30)), (SaidEnd(bytes(32), 30, is_answer=True),))
 
 
 def record(agent: str = "main", used: int = 1) -> AgentRecord:
     flags = {"is_named": True, "is_kept": False, "is_pinned": True}
-    more = {"chain": bytes(32), "marks": ((5, bytes(32)),), "conversation": SAID, "said": (LINE,)}
+    more = {"chain": bytes(32), "snapshots": ((5, bytes(32)),), "conversation": SAID, "said": (LINE,)}
     return AgentRecord(
         id=agent, **flags, parent="mother", turns=2, used=used, history=pack(range(20)), prompt_tokens=9, text_fingerprint="7e", **more
     )
@@ -111,9 +111,9 @@ def test_what_is_written_is_read_by_whoever_comes_after(bench: Bench) -> None:
         assert plain(again.read(item)) == plain({**CONTENT, "key": Tensor("U8", (32,), memoryview(item.key))})
 
 
-def test_a_block_and_a_mark_of_one_key_are_two(files: CacheFiles) -> None:
+def test_a_block_and_a_snapshot_of_one_key_are_two(files: CacheFiles) -> None:
     files.write(BLOCK, {"a": numbers(1)})
-    files.write(MARK, {"a": numbers(2)})
+    files.write(SNAPSHOT, {"a": numbers(2)})
 
     assert plain(files.read(BLOCK)) == plain({"a": numbers(1)})
 
@@ -149,11 +149,11 @@ def test_the_index_tells_what_writing_has_told(bench: Bench) -> None:
 
 def test_what_was_removed_is_gone(bench: Bench) -> None:
     bench.files.write(BLOCK, CONTENT)
-    bench.files.write(MARK, CONTENT)
+    bench.files.write(SNAPSHOT, CONTENT)
 
     bench.files.remove(BLOCK)
 
-    assert list(bench.files.index()) == [MARK]
+    assert list(bench.files.index()) == [SNAPSHOT]
     with pytest.raises(DamagedError, match="is gone"):
         bench.files.read(BLOCK)
     assert bench.put_aside() == 0
@@ -162,13 +162,13 @@ def test_what_was_removed_is_gone(bench: Bench) -> None:
 def test_removing_what_is_not_there_is_nothing(bench: Bench) -> None:
     bench.files.remove(BLOCK)
     bench.files.remove_agent("main")
-    bench.files.put_aside(MARK, "it is wrong")
+    bench.files.put_aside(SNAPSHOT, "it is wrong")
     bench.files.put_aside("main", "it is wrong")
 
     assert bench.put_aside() == 0
 
 
-@pytest.mark.parametrize("item", [BLOCK, MARK])
+@pytest.mark.parametrize("item", [BLOCK, SNAPSHOT])
 def test_what_is_damaged_is_read_once_at_most(bench: Bench, item: Item) -> None:
     bench.files.write(item, CONTENT)
     bench.damage(item)
@@ -259,7 +259,7 @@ def test_records_are_not_in_the_index(files: CacheFiles) -> None:
 
 HISTORY = TokenRun.of_packed(pack(range(40)), root_key(FINGERPRINT), 16)
 PATH = [Item(Kind.BLOCK, key) for key in HISTORY.keys]
-TRAVELLER = attrs.evolve(record(), history=HISTORY.packed, chain=HISTORY.keys[-1], marks=())
+TRAVELLER = attrs.evolve(record(), history=HISTORY.packed, chain=HISTORY.keys[-1], snapshots=())
 
 
 def exported(files: CacheFiles) -> bytes:

@@ -7,13 +7,13 @@ import pytest
 
 from semantic_trio.domain.errors import StepFailedError
 from semantic_trio.domain.geometry import LayerKind
-from semantic_trio.domain.step import Chunk, Closing, Decode, Piece, SaveBlock, SaveMark, StepPlan
-from tests.contract.memory import BLOCK, FORCED, Memory, block_key, blocks, break_device, lengths_of, mark_key
+from semantic_trio.domain.step import Chunk, Closing, Decode, Piece, SaveBlock, SaveSnapshot, StepPlan
+from tests.contract.memory import BLOCK, FORCED, Memory, block_key, blocks, break_device, lengths_of, snapshot_key
 from tests.contract.script import close, logprobs, prompt
 
 
 async def test_a_row_restored_at_any_length_scores_as_one_that_read_everything(memory: Memory) -> None:
-    """Cut out of whole blocks, with marks taken while the prompt was read in pieces."""
+    """Cut out of whole blocks, with snapshots taken while the prompt was read in pieces."""
     history, lengths = prompt(620), lengths_of(memory)
     await memory.keep(history[:600], stops=[length for length, _ in lengths])
 
@@ -31,16 +31,16 @@ async def test_a_row_closed_while_it_decodes_goes_on_where_it_was(memory: Memory
     position = length + 30
     history = prompt(length) + FORCED[:31]
 
-    closing = Closing(row, blocks(row, position), SaveMark(mark_key(position), row, position))
+    closing = Closing(row, blocks(row, position), SaveSnapshot(snapshot_key(position), row, position))
     scores = await memory.score(history, memory.restore(position, is_last_use=True), close=(closing,))
 
     assert close(scores, await memory.expected(history))
 
 
-async def test_a_mark_taken_while_decoding_serves_when_the_row_is_long_gone(memory: Memory) -> None:
+async def test_a_snapshot_taken_while_decoding_serves_when_the_row_is_long_gone(memory: Memory) -> None:
     row = await memory.read(prompt(120))
     await memory.decode(row, count=14)
-    await memory.step(StepPlan(decode=(Decode(row, 15),), marks=(SaveMark(mark_key(135), row, 135),)))
+    await memory.step(StepPlan(decode=(Decode(row, 15),), snapshots=(SaveSnapshot(snapshot_key(135), row, 135),)))
     await memory.decode(row, count=40, first=16)
     await memory.close(row, length=175)
     history = prompt(120) + FORCED[:17]
@@ -53,7 +53,7 @@ async def test_a_row_made_of_a_live_one_and_the_live_one_both_stay_exact(memory:
     live = await memory.read(history, stops=(200,))
     pieces = (Piece(0, 150, row=live), Piece(150, 200, row=live))
 
-    [found] = await memory.scores([(history[:210], memory.of(200, pieces, mark_key(200)))], beside=(live,))
+    [found] = await memory.scores([(history[:210], memory.of(200, pieces, snapshot_key(200)))], beside=(live,))
     await memory.land()
 
     assert close(found, await memory.expected(history[:210]))
@@ -67,7 +67,7 @@ async def test_pieces_of_blocks_and_of_live_rows_join(memory: Memory) -> None:
     live = await memory.read(history, stops=(350,))
     pieces = (Piece(0, 256, block_key(0)), Piece(256, 280, block_key(256)), Piece(280, 350, row=live))
 
-    assert close(await memory.score(history[:360], memory.of(350, pieces, mark_key(350))), await memory.expected(history[:360]))
+    assert close(await memory.score(history[:360], memory.of(350, pieces, snapshot_key(350))), await memory.expected(history[:360]))
 
 
 async def test_rows_made_of_the_same_blocks_do_not_write_into_each_other_or_into_the_blocks(memory: Memory) -> None:
@@ -107,11 +107,11 @@ async def test_what_was_saved_last_under_a_key_counts(memory: Memory) -> None:
     assert close(await memory.score(prompt(104), memory.restore(100)), await memory.expected(prompt(104)))
 
 
-async def test_a_mark_within_the_window_serves_shorter_rows_too(memory: Memory) -> None:
+async def test_a_snapshot_within_the_window_serves_shorter_rows_too(memory: Memory) -> None:
     if any(group.kind in {LayerKind.RECURRENT, LayerKind.CHUNKED} for group in memory.runner.spec.groups):
         return  # these layers know their last position only
     await memory.keep(prompt(30))
-    restore = memory.of(21, (Piece(0, 21, block_key(0)),), mark_key(30))
+    restore = memory.of(21, (Piece(0, 21, block_key(0)),), snapshot_key(30))
 
     assert close(await memory.score(prompt(25), restore), await memory.expected(prompt(25)))
 
@@ -119,18 +119,18 @@ async def test_a_mark_within_the_window_serves_shorter_rows_too(memory: Memory) 
 async def test_the_inventory_is_what_is_held(memory: Memory) -> None:
     await memory.keep(prompt(300), stops=(100,))
     row = await memory.read(prompt(10), name="other")
-    await memory.step(StepPlan(drop_blocks=(block_key(0),), drop_marks=(mark_key(100),)))
+    await memory.step(StepPlan(drop_blocks=(block_key(0),), drop_snapshots=(snapshot_key(100),)))
     held = await memory.runner.inventory()
 
     assert held.rows == {row}
     assert held.blocks == {block_key(256)}
-    assert held.marks == {mark_key(300), mark_key(10, "other")}
+    assert held.snapshots == {snapshot_key(300), snapshot_key(10, "other")}
 
 
 async def test_a_block_in_its_last_use_goes_and_the_others_stay(memory: Memory) -> None:
     await memory.keep(prompt(300))
     pieces = (Piece(0, 256, block_key(0)), Piece(256, 300, block_key(256), is_last_use=True))
-    await memory.step(StepPlan(open=(memory.start(memory.of(300, pieces, mark_key(300))),)))
+    await memory.step(StepPlan(open=(memory.start(memory.of(300, pieces, snapshot_key(300))),)))
     held = (await memory.runner.inventory()).blocks
 
     assert held == ({block_key(0)} if memory.runner.spec.has_blocks else {block_key(0), block_key(256)})

@@ -4,10 +4,10 @@ import pytest
 from mlx_lm.models.cache import KVCache
 
 from semantic_trio.adapters.mlx import snapshot
-from semantic_trio.domain.step import Closing, Piece, SaveBlock, SaveMark, StepPlan
+from semantic_trio.domain.step import Closing, Piece, SaveBlock, SaveSnapshot, StepPlan
 from semantic_trio.testing import FakeRunner
-from tests.contract.conftest import blocks_alone, with_blocks, with_marks
-from tests.contract.memory import BLOCK, RESTORED, Memory, block_key, blocks, is_noticed, mark_key, refuses, zero_block
+from tests.contract.conftest import blocks_alone, with_blocks, with_snapshots
+from tests.contract.memory import BLOCK, RESTORED, Memory, block_key, blocks, is_noticed, refuses, snapshot_key, zero_block
 from tests.contract.models import FAMILIES, VARIANTS
 from tests.contract.script import close, prompt
 
@@ -31,7 +31,7 @@ async def test_a_block_of_zeros(memory: Memory, zeroed: int) -> None:
 async def test_a_block_in_the_place_of_another(memory: Memory, keys: tuple[int, ...]) -> None:
     await memory.keep(prompt(RESTORED))
 
-    assert await is_noticed(memory, memory.of(RESTORED, pieces(*map(block_key, keys)), mark_key(RESTORED)))
+    assert await is_noticed(memory, memory.of(RESTORED, pieces(*map(block_key, keys)), snapshot_key(RESTORED)))
 
 
 @with_blocks
@@ -41,15 +41,15 @@ async def test_blocks_swapped_with_those_of_another_row(memory: Memory) -> None:
     swapped = pieces(block_key(0, "other"), block_key(256), block_key(512))
     others = pieces(block_key(0), block_key(256, "other"), block_key(512, "other"))
 
-    assert await is_noticed(memory, memory.of(RESTORED, swapped, mark_key(RESTORED)))
-    assert await is_noticed(memory, memory.of(RESTORED, others, mark_key(RESTORED, "other")), prompt(RESTORED, salt=1) + prompt(5))
+    assert await is_noticed(memory, memory.of(RESTORED, swapped, snapshot_key(RESTORED)))
+    assert await is_noticed(memory, memory.of(RESTORED, others, snapshot_key(RESTORED, "other")), prompt(RESTORED, salt=1) + prompt(5))
 
 
 @with_blocks
 async def test_blocks_of_one_row_swapped_show_in_the_fake_alone(memory: Memory) -> None:
     """Attention is a sum over positions, and keys carry theirs: the order they lie in is nothing to a model. It is to the books."""
     await memory.keep(prompt(RESTORED))
-    swapped = memory.of(RESTORED, pieces(block_key(256), block_key(0), block_key(512)), mark_key(RESTORED))
+    swapped = memory.of(RESTORED, pieces(block_key(256), block_key(0), block_key(512)), snapshot_key(RESTORED))
 
     assert await is_noticed(memory, swapped) is isinstance(memory.runner, FakeRunner)
 
@@ -86,20 +86,20 @@ async def test_one_position_less(memory: Memory) -> None:
     assert not close(found, await memory.expected(history))
 
 
-@with_marks
-async def test_the_mark_of_another_row(memory: Memory) -> None:
+@with_snapshots
+async def test_the_snapshot_of_another_row(memory: Memory) -> None:
     await memory.keep(prompt(RESTORED))
     await memory.keep(prompt(RESTORED, salt=1), name="other")
-    restore = memory.of(RESTORED, memory.restore(RESTORED).pieces, mark_key(RESTORED, "other"))
+    restore = memory.of(RESTORED, memory.restore(RESTORED).pieces, snapshot_key(RESTORED, "other"))
 
     assert await is_noticed(memory, restore)
 
 
-@with_marks
-async def test_the_mark_of_a_row_that_is_one_token_off(memory: Memory) -> None:
+@with_snapshots
+async def test_the_snapshot_of_a_row_that_is_one_token_off(memory: Memory) -> None:
     await memory.keep(prompt(RESTORED))
     await memory.keep(prompt(RESTORED + 1)[1:], name="later")
-    restore = memory.of(RESTORED, memory.restore(RESTORED).pieces, mark_key(RESTORED, "later"))
+    restore = memory.of(RESTORED, memory.restore(RESTORED).pieces, snapshot_key(RESTORED, "later"))
 
     assert await is_noticed(memory, restore)
 
@@ -128,7 +128,7 @@ async def test_an_offset_that_is_one_off(memory: Memory, monkeypatch: pytest.Mon
 async def test_positions_a_row_has_not_read_are_not_kept(memory: Memory) -> None:
     for wrong in (99, 101):
         row = await memory.read(prompt(100))
-        assert await refuses(memory, StepPlan(close=(Closing(row, (), SaveMark(b"mark", row, wrong)),)))
+        assert await refuses(memory, StepPlan(close=(Closing(row, (), SaveSnapshot(b"snapshot", row, wrong)),)))
 
 
 @with_blocks
@@ -142,12 +142,12 @@ async def test_more_than_was_kept_is_not_restored(memory: Memory) -> None:
     ]
     for wrong in wrongs:
         await memory.keep(prompt(100))
-        assert await refuses(memory, StepPlan(open=(memory.start(memory.of(100, wrong, mark_key(100))),)))
+        assert await refuses(memory, StepPlan(open=(memory.start(memory.of(100, wrong, snapshot_key(100))),)))
 
 
-@with_marks
-async def test_a_mark_of_another_position_is_not_taken(memory: Memory) -> None:
+@with_snapshots
+async def test_a_snapshot_of_another_position_is_not_taken(memory: Memory) -> None:
     for position in (599, 601, None):
         await memory.keep(prompt(610), stops=(599, 601))
-        mark = mark_key(position) if position else None
-        assert await refuses(memory, StepPlan(open=(memory.start(memory.of(600, memory.restore(600).pieces, mark)),)))
+        snapshot = snapshot_key(position) if position else None
+        assert await refuses(memory, StepPlan(open=(memory.start(memory.of(600, memory.restore(600).pieces, snapshot)),)))

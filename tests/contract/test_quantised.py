@@ -28,9 +28,9 @@ from semantic_trio.domain.content import Kind
 from semantic_trio.domain.errors import InvalidRequestError
 from semantic_trio.domain.quantisation import head_bytes
 from semantic_trio.domain.reuse import MissCause, Reuse, Source
-from semantic_trio.domain.step import Chunk, Closing, Decode, Piece, RowStart, SaveMark, StepPlan
+from semantic_trio.domain.step import Chunk, Closing, Decode, Piece, RowStart, SaveSnapshot, StepPlan
 from tests.contract.architectures import tiny_model
-from tests.contract.memory import FORCED, RESTORED, Memory, block_key, blocks, mark_key, zero_block
+from tests.contract.memory import FORCED, RESTORED, Memory, block_key, blocks, snapshot_key, zero_block
 from tests.contract.models import QUANTISED, random_model, random_runner
 from tests.contract.script import GREEDY, logprobs, prompt
 from tests.contract.test_engine_disk import HISTORY, NEXT, cold, server, zeroed
@@ -213,12 +213,12 @@ async def test_rows_made_of_a_live_one_and_rows_that_closed_while_they_decoded_g
     memory, history = Memory(random_runner(family)), prompt(300)
     live = await memory.read(history, stops=(200,))
     pieces = (Piece(0, 150, row=live), Piece(150, 200, row=live))
-    [forked] = await memory.scores([(history[:210], memory.of(200, pieces, mark_key(200)))], beside=(live,))
+    [forked] = await memory.scores([(history[:210], memory.of(200, pieces, snapshot_key(200)))], beside=(live,))
     assert near(forked, await memory.expected(history[:210]))
 
     row = await memory.read(prompt(120), name="b")
     await memory.decode(row, count=30)
-    closing = Closing(row, blocks(row, 150, "b"), SaveMark(mark_key(150, "b"), row, 150))
+    closing = Closing(row, blocks(row, 150, "b"), SaveSnapshot(snapshot_key(150, "b"), row, 150))
     scores = await memory.score(prompt(120) + FORCED[:31], memory.restore(150, "b", is_last_use=True), close=(closing,))
 
     assert near(scores, await memory.expected(prompt(120) + FORCED[:31]))

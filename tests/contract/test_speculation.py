@@ -174,7 +174,7 @@ def test_a_row_that_takes_no_drafts_is_never_rewound(family: str) -> None:
 
 
 def request(tokens: tuple[int, ...], count: int = 60, **more: object) -> GenerationRequest:
-    fields: dict[str, object] = {"seed": 1, "sampling": GREEDY, "marks": (20,)} | more
+    fields: dict[str, object] = {"seed": 1, "sampling": GREEDY, "boundaries": (20,)} | more
     return GenerationRequest("r", tokens, count, **fields)  # type: ignore[arg-type]
 
 

@@ -489,7 +489,7 @@ async def test_a_closed_agent_is_on_disk_and_comes_from_there(autojump_clock: tr
     assert again["state"] == "warm"
 
 
-async def test_closing_gives_up_marks_too(autojump_clock: trio.testing.MockClock) -> None:
+async def test_closing_gives_up_snapshots_too(autojump_clock: trio.testing.MockClock) -> None:
     """With sliding windows they are the larger part."""
     window = LayerGroup(LayerKind.SLIDING, layers=1, token_bytes=8, window=32)
     spec = attrs.evolve(ATTENTION_ONLY, groups=(*ATTENTION_ONLY.groups, window))

@@ -21,7 +21,7 @@ from tests.http.serving import Call, Served, anthropic_body, get, openai_body, p
 
 LONG = "x" * 200
 QUESTION = {"role": "user", "content": LONG}
-MARKED = ModelCacheSpec(
+WITH_SNAPSHOTS = ModelCacheSpec(
     "fake", (*ATTENTION_ONLY.groups, LayerGroup(LayerKind.RECURRENT, layers=1, state_bytes=64)), block_tokens=ATTENTION_ONLY.block_tokens
 )
 MakeFiles = Callable[[str], CacheFiles]
@@ -90,7 +90,7 @@ async def the_truth() -> dict[str, Any]:
 # ------------------------------------------------------------------------------------------------------------------------- blocks
 
 
-@pytest.mark.parametrize("spec", [ATTENTION_ONLY, MARKED])
+@pytest.mark.parametrize("spec", [ATTENTION_ONLY, WITH_SNAPSHOTS])
 async def test_a_poisoned_archive_changes_no_other_answers(make: MakeFiles, spec: ModelCacheSpec, autojump_clock: trio.testing.MockClock) -> None:
     archive, truth = await poisoned(make("source"), spec=spec), await the_truth()
     async with running(with_disk(make("here"), spec=spec)) as server:
@@ -115,7 +115,7 @@ async def test_a_trusted_archive_is_used_by_all(make: MakeFiles, autojump_clock:
     assert stranger["text"] != truth["text"]
 
 
-@pytest.mark.parametrize("spec", [ATTENTION_ONLY, MARKED])
+@pytest.mark.parametrize("spec", [ATTENTION_ONLY, WITH_SNAPSHOTS])
 async def test_an_imported_agent_and_its_fork_reuse_its_memory_also_after_a_restart(
     make: MakeFiles, spec: ModelCacheSpec, autojump_clock: trio.testing.MockClock
 ) -> None:

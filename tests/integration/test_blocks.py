@@ -10,7 +10,7 @@ from semantic_trio.adapters.mlx import blocks, snapshot
 from semantic_trio.adapters.mlx.choosing import choose_layout
 from semantic_trio.adapters.mlx.geometry import measure_spec
 from semantic_trio.adapters.mlx.runner import Batch
-from semantic_trio.domain.step import Chunk, Closing, Decode, Piece, Restore, RowStart, SaveBlock, SaveMark, StepPlan
+from semantic_trio.domain.step import Chunk, Closing, Decode, Piece, Restore, RowStart, SaveBlock, SaveSnapshot, StepPlan
 from tests.contract.models import FAMILIES, VARIANTS, random_model
 from tests.contract.script import GREEDY, prompt
 from tests.device import on_device
@@ -23,13 +23,15 @@ MIB = 2**20
 def batch_with_a_long_row(family: str) -> Batch:
     """A row of as many positions as a block repeated gives; what is in them does not matter here."""
     batch = Batch(choose_layout(random_model(family)))
-    save, mark = SaveBlock(b"block", 1, 0, BLOCK), SaveMark(b"mark", 1, BLOCK)
+    save, snapshot = SaveBlock(b"block", 1, 0, BLOCK), SaveSnapshot(b"snapshot", 1, BLOCK)
     batch.step(StepPlan(open=(RowStart(1, 0, GREEDY),), prefill=(Chunk(1, prompt(BLOCK), 0),)))
-    batch.step(StepPlan(close=(Closing(1, (save,), mark),)))
+    batch.step(StepPlan(close=(Closing(1, (save,), snapshot),)))
     pieces = tuple(Piece(at, at + BLOCK, b"block") for at in range(0, LONG, BLOCK))
     assert isinstance(batch.store, blocks.WarmStore)
-    batch.store._marks[b"mark"] = blocks._Mark(LONG, [state | {"offset": LONG} for state in batch.store._marks[b"mark"].layers])
-    start = RowStart(LIVE, 0, GREEDY, restore=Restore(LONG, pieces, b"mark"))
+    batch.store._snapshots[b"snapshot"] = blocks._StoredSnapshot(
+        LONG, [state | {"offset": LONG} for state in batch.store._snapshots[b"snapshot"].layers]
+    )
+    start = RowStart(LIVE, 0, GREEDY, restore=Restore(LONG, pieces, b"snapshot"))
     batch.step(StepPlan(open=(start,), prefill=(Chunk(LIVE, (1,), LONG, 0),)))
     decode(batch, 1)
     decode(batch, 2)
@@ -73,11 +75,11 @@ def test_a_row_others_were_made_from_goes_on_without_being_copied() -> None:
     assert peak < row / 4  # of which the new row is a tenth
 
 
-def test_a_row_goes_on_without_being_copied_after_a_mark_was_taken_of_it() -> None:
+def test_a_row_goes_on_without_being_copied_after_a_snapshot_was_taken_of_it() -> None:
     def measure() -> tuple[int, int]:
         batch = batch_with_a_long_row("gemma3_text")
-        marks = (SaveMark(b"taken", LIVE, LONG + 4),)
-        decoding = StepPlan(decode=(Decode(LIVE, 3),), marks=marks)
+        snapshots = (SaveSnapshot(b"taken", LIVE, LONG + 4),)
+        decoding = StepPlan(decode=(Decode(LIVE, 3),), snapshots=snapshots)
         return peak_of(lambda: (batch.step(decoding), decode(batch, 4), decode(batch, 5))), row_bytes(batch)
 
     peak, row = on_device(measure)
@@ -101,21 +103,21 @@ def test_a_view_that_is_kept_would_have_the_row_copied() -> None:
 
 @pytest.mark.parametrize("family", [*FAMILIES, *VARIANTS])
 def test_what_is_kept_is_of_the_size_the_spec_says(family: str) -> None:
-    """A mark after a chunk, one after decoding, a block and a tail."""
+    """A snapshot after a chunk, one after decoding, a block and a tail."""
 
     def measure() -> tuple[list[int], list[int]]:
         model = random_model(family)
         batch, spec = Batch(choose_layout(model)), measure_spec(model, family)
         chunk = Chunk(LIVE, prompt(300), 0, 0)
-        batch.step(StepPlan(open=(RowStart(LIVE, 0, GREEDY),), prefill=(chunk,), marks=(SaveMark(b"300", LIVE, 300),)))
+        batch.step(StepPlan(open=(RowStart(LIVE, 0, GREEDY),), prefill=(chunk,), snapshots=(SaveSnapshot(b"300", LIVE, 300),)))
         for index in range(1, 46):
             decode(batch, index, land=False)
         saves = SaveBlock(b"block", LIVE, 0, BLOCK), SaveBlock(b"tail", LIVE, BLOCK, 345)
-        batch.step(StepPlan(close=(Closing(LIVE, saves, SaveMark(b"345", LIVE, 345)),)))
-        marks = [batch.store._marks[key].layers for key in (b"300", b"345")]
+        batch.step(StepPlan(close=(Closing(LIVE, saves, SaveSnapshot(b"345", LIVE, 345)),)))
+        snapshots = [batch.store._snapshots[key].layers for key in (b"300", b"345")]
         kept = [batch.store._blocks[key] for key in (b"block", b"tail")]
-        expected = [spec.mark_bytes(300), spec.mark_bytes(345), spec.block_bytes(), spec.block_bytes(345 - BLOCK)]
-        return [bytes_of(what) for what in (*marks, *kept)], expected
+        expected = [spec.snapshot_bytes(300), spec.snapshot_bytes(345), spec.block_bytes(), spec.block_bytes(345 - BLOCK)]
+        return [bytes_of(what) for what in (*snapshots, *kept)], expected
 
     found, expected = on_device(measure)
 
@@ -130,11 +132,15 @@ def test_what_is_kept_holds_on_to_nothing_else() -> None:
         batch = Batch(choose_layout(random_model("gemma3_text")))
         mx.synchronize()
         before = mx.get_active_memory()
-        batch.step(StepPlan(open=(RowStart(LIVE, 0, GREEDY),), prefill=(Chunk(LIVE, prompt(1024), 0, 0),), marks=(SaveMark(b"mark", LIVE, 1024),)))
+        batch.step(
+            StepPlan(
+                open=(RowStart(LIVE, 0, GREEDY),), prefill=(Chunk(LIVE, prompt(1024), 0, 0),), snapshots=(SaveSnapshot(b"snapshot", LIVE, 1024),)
+            )
+        )
         batch.step(StepPlan())
         batch.step(StepPlan(close=(Closing(LIVE, (SaveBlock(b"tail", LIVE, 1000, 1024),)),)))
         mx.synchronize()
-        kept = bytes_of(batch.store._marks[b"mark"].layers) + bytes_of(batch.store._blocks[b"tail"])
+        kept = bytes_of(batch.store._snapshots[b"snapshot"].layers) + bytes_of(batch.store._blocks[b"tail"])
         return mx.get_active_memory() - before, kept
 
     held, kept = on_device(measure)

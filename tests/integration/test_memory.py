@@ -35,7 +35,7 @@ async def test_greedy_text_is_the_same_warm_shared_and_cold(name: str, request: 
     prompts = [head + codec.encode_text(end)[-3:] for end in ("In spring the water", "Then one winter the")]
 
     async def say(prompt: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
-        asked = GenerationRequest("r", prompt, 12, seed=1, marks=(len(head),))
+        asked = GenerationRequest("r", prompt, 12, seed=1, boundaries=(len(head),))
         result = await engine.submit(asked, codec.decoder()).result()
         return result.tokens, result.finished.reuse.tokens
 

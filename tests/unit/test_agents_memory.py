@@ -422,9 +422,9 @@ async def test_another_choice_of_thinking_that_is_no_part_of_what_was_read_costs
 
 async def test_recurrent_layers_begin_again_at_the_heads_end(start_engine: StartEngine, autojump_clock: MockClock) -> None:
     bench = await start_engine(FakeRunner(spec=RECURRENT))
-    await said(bench, (*prompt(70), 1, 2, 3), marks=(70,))
+    await said(bench, (*prompt(70), 1, 2, 3), boundaries=(70,))
 
-    shared = await reuse(bench.submit((*prompt(70), 9, 8), marks=(70,)))
+    shared = await reuse(bench.submit((*prompt(70), 9, 8), boundaries=(70,)))
     apart = await reuse(bench.submit((*prompt(50), 9, 8)))
 
     assert shared.tokens == 70
@@ -576,18 +576,18 @@ async def test_what_is_gone_is_no_agents_any_more(start_engine: StartEngine, aut
     assert [agent.blocks for agent in memory.agents] == [{}, {}]
 
 
-async def test_four_agents_with_one_head_begin_at_its_end_where_three_marks_fit(start_engine: StartEngine, autojump_clock: MockClock) -> None:
-    """A mark of Gemma 3 12B takes 320 MiB, and what long prompts set on their way takes the place of no head."""
+async def test_four_agents_with_one_head_begin_at_its_end_where_three_snapshots_fit(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+    """A snapshot of Gemma 3 12B takes 320 MiB, and what long prompts set on their way takes the place of no head."""
     config = json.loads((Path(__file__).parent / "configs" / "gemma-3-12b.json").read_text())
     spec = published_spec(config, "gemma")
     assert spec is not None
     bench = await start_engine(FakeRunner(spec=spec), budget=4 * 2**30, context_length=16_384)
     head = prompt(2000)
 
-    turns = [await reuse(bench.submit((*head, *prompt(5000, salt=50 + agent)), 3, marks=(2000,))) for agent in range(4)]
+    turns = [await reuse(bench.submit((*head, *prompt(5000, salt=50 + agent)), 3, boundaries=(2000,))) for agent in range(4)]
 
     assert [turn.tokens for turn in turns] == [0, 2000, 2000, 2000]
-    assert len(bench.engine.memory.expected().marks) == 3
+    assert len(bench.engine.memory.expected().snapshots) == 3
 
 
 async def test_a_preempted_row_of_a_recurrent_model_goes_on_where_it_was_in_a_full_house(
@@ -617,7 +617,7 @@ async def test_ten_agents_with_fifty_requests_each_lose_nothing(start_engine: St
     await trio.sleep(1)
 
     assert bench.engine.memory.store.pool.used == 0
-    assert (bench.runner.blocks, bench.runner.marks, bench.runner.rows) == ({}, {}, {})
+    assert (bench.runner.blocks, bench.runner.snapshots, bench.runner.rows) == ({}, {}, {})
     assert bench.engine.discrepancies == 0
 
 
@@ -651,7 +651,7 @@ async def test_a_request_that_is_not_remembered_evicts_no_agent(start_engine: St
 async def test_a_request_that_is_not_remembered_leaves_nothing(spec: ModelCacheSpec, start_engine: StartEngine, autojump_clock: MockClock) -> None:
     bench = await start_engine(FakeRunner(spec=spec))
 
-    await bench.submit(prompt(100), is_remembered=False, marks=(20,)).result()
+    await bench.submit(prompt(100), is_remembered=False, boundaries=(20,)).result()
     await bench.engine.settle()
 
     assert bench.engine.memory.store.pool.used == 0

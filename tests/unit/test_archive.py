@@ -22,7 +22,7 @@ from semantic_trio.adapters.disk.format import Label
 from semantic_trio.adapters.disk.parsing import UnfitError
 from semantic_trio.adapters.disk.records import decode, encode
 from semantic_trio.adapters.disk.travel import label_of
-from semantic_trio.domain.chain import TokenRun, mark_key, pack, root_key
+from semantic_trio.domain.chain import TokenRun, pack, root_key, snapshot_key
 from semantic_trio.domain.content import AgentRecord, Content, Item, Kind, SaidEnd, SaidLine, Tensor
 from semantic_trio.domain.conversation import Conversation, Message, Role, Text
 from semantic_trio.domain.errors import AgentExistsError, InvalidRequestError
@@ -37,7 +37,7 @@ SAID = Conversation((Message(Role.USER, (Text("Hello"),)),))
 def record(agent: str = "ada", history: bytes = TOKENS, fingerprint: str = FINGERPRINT, size: int = 16, **more: object) -> AgentRecord:
     root = root_key(fingerprint)
     run = TokenRun.of_packed(history, root, size)
-    mark = mark_key(run.keys[0], run.packed[4 * size : 4 * 20])
+    snapshot = snapshot_key(run.keys[0], run.packed[4 * size : 4 * 20])
     fields: dict[str, Any] = {
         "is_named": True,
         "is_kept": False,
@@ -47,7 +47,7 @@ def record(agent: str = "ada", history: bytes = TOKENS, fingerprint: str = FINGE
         "used": 7,
         "prompt_tokens": 9,
         "chain": run.keys[-1],
-        "marks": ((20, mark),),
+        "snapshots": ((20, snapshot),),
         "conversation": SAID,
         "said": (SaidLine(history, (SaidEnd(bytes(32), 40, is_answer=True),)),),
     }
@@ -204,7 +204,7 @@ def test_what_is_there_stays_as_it_is(archive: bytes, tmp_path: Path) -> None:
 
 
 def test_an_agent_without_a_history_is_a_record_alone(tmp_path: Path) -> None:
-    empty = attrs.evolve(RECORD, history=b"", chain=ROOT, marks=(), said=(), prompt_tokens=0)
+    empty = attrs.evolve(RECORD, history=b"", chain=ROOT, snapshots=(), said=(), prompt_tokens=0)
     archive = exported(files(tmp_path / "source"), empty)
 
     assert list(members(archive)) == ["agent.safetensors"]
@@ -280,7 +280,7 @@ def sealed(kind: str, name: str, content: Content, fingerprint: str = FINGERPRIN
     return file_format.sealed(Label(kind, name, fingerprint, "org/tiny"), content)
 
 
-BLOCK, MARK = BELONGINGS.blocks[1], BELONGINGS.marks[0]
+BLOCK, SNAPSHOT = BELONGINGS.blocks[1], BELONGINGS.snapshots[0]
 STRANGER = Item(Kind.BLOCK, bytes(32))
 
 
@@ -319,7 +319,7 @@ def hostile(archive: bytes) -> dict[str, tuple[bytes, str]]:
         "a path from the root": (packed({"agent.safetensors": mine, "/etc/passwd": b"x"}), "does not belong"),
         "a block in another place": (packed({"agent.safetensors": mine, "blocks/../" + name_of(BLOCK): found[name_of(BLOCK)]}), "does not belong"),
         "somebody else's block": (packed({**found, name_of(STRANGER): sealed("block", "0" * 64, {})}), "does not belong"),
-        "a block as a mark": (packed({"agent.safetensors": mine, f"marks/{BLOCK.key.hex()}.safetensors": found[name_of(BLOCK)]}), "does not belong"),
+        "block as snapshot": (packed({"agent.safetensors": mine, f"marks/{BLOCK.key.hex()}.safetensors": found[name_of(BLOCK)]}), "does not belong"),
         "a directory": (with_header(archive, link(tarfile.DIRTYPE, "")), "no regular file"),
         "a symbolic link": (with_header(archive, link(tarfile.SYMTYPE, "/etc/passwd")), "no regular file"),
         "a hard link": (with_header(archive, link(tarfile.LNKTYPE, "agent.safetensors")), "no regular file"),
@@ -335,15 +335,15 @@ def hostile(archive: bytes) -> dict[str, tuple[bytes, str]]:
         "a record under another's name": (packed({"agent.safetensors": sealed("agent", "eve", encode(RECORD))}), "is named eve, and holds ada"),
         "a record of other tokens": (packed({"agent.safetensors": sealed("agent", "ada", encode(lie))}), "its tokens are not those"),
         "a block of another name": (packed({**found, name_of(BLOCK): sealed("block", "0" * 64, {})}), "is named 0000"),
-        "a block that is a mark": (packed({**found, name_of(BLOCK): sealed("mark", BLOCK.key.hex(), {})}), "is a mark, not a block"),
+        "a block that is a snapshot": (packed({**found, name_of(BLOCK): sealed("mark", BLOCK.key.hex(), {})}), "is a mark, not a block"),
         "another model's block": (packed({**found, name_of(BLOCK): sealed("block", BLOCK.key.hex(), {}, OTHER)}), "another model's"),
-        "a damaged mark": (packed({**found, name_of(MARK): found[name_of(MARK)][:-1] + b"?"}), "checksum"),
+        "a damaged snapshot": (packed({**found, name_of(SNAPSHOT): found[name_of(SNAPSHOT)][:-1] + b"?"}), "checksum"),
         "more after the end": (archive + b"x", "goes on after its end"),
         "no end": (archive[:-1024], "ends in the middle"),
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("what", sorted(hostile(packed({"agent.safetensors": b"", name_of(BLOCK): b"", name_of(MARK): b"?"}))))
+@pytest.mark.parametrize("what", sorted(hostile(packed({"agent.safetensors": b"", name_of(BLOCK): b"", name_of(SNAPSHOT): b"?"}))))
 def test_an_archive_that_is_not_as_it_was_made_is_refused_whole(what: str, archive: bytes) -> None:
     made, said = hostile(archive)[what]
 
@@ -462,7 +462,7 @@ def test_what_is_no_agents_is_nobodys(made: bytes) -> None:
 @pytest.mark.parametrize("tokens", [0, 1, 15, 16, 17, 256, 300, 5000])
 def test_the_names_are_those_of_the_chain_whatever_the_size_of_blocks(size: int, tokens: int) -> None:
     run = TokenRun.of_packed(pack(range(tokens)), ROOT, size)
-    of = attrs.evolve(RECORD, history=run.packed, chain=run.keys[-1] if run.keys else ROOT, marks=(), said=())
+    of = attrs.evolve(RECORD, history=run.packed, chain=run.keys[-1] if run.keys else ROOT, snapshots=(), said=())
 
     found = lineage(of, FINGERPRINT)
 
@@ -470,10 +470,10 @@ def test_the_names_are_those_of_the_chain_whatever_the_size_of_blocks(size: int,
     assert (found.tail is None) == (tokens % size == 0)
 
 
-def test_a_mark_that_is_not_passed_is_not_led_to() -> None:
-    assert lineage(record(marks=((20, bytes(32)),)), FINGERPRINT).marks == ()
-    assert len(BELONGINGS.marks) == 1
-    assert BELONGINGS.own == {*BELONGINGS.marks, BELONGINGS.tail}
+def test_a_snapshot_that_is_not_passed_is_not_led_to() -> None:
+    assert lineage(record(snapshots=((20, bytes(32)),)), FINGERPRINT).snapshots == ()
+    assert len(BELONGINGS.snapshots) == 1
+    assert BELONGINGS.own == {*BELONGINGS.snapshots, BELONGINGS.tail}
 
 
 def test_a_record_of_another_model_leads_nowhere() -> None:

@@ -31,7 +31,7 @@ from semantic_trio.domain.content import AgentRecord, Content, Item, Kind, Tenso
 from semantic_trio.domain.errors import CacheInUseError, DamagedError
 
 FINGERPRINT, OTHER = "ab" * 32, "cd" * 32
-BLOCK, MARK = Item(Kind.BLOCK, bytes(range(32))), Item(Kind.MARK, bytes(range(32)))
+BLOCK, SNAPSHOT = Item(Kind.BLOCK, bytes(range(32))), Item(Kind.SNAPSHOT, bytes(range(32)))
 CONTENT: Content = {"a": Tensor("F16", (20, 10), memoryview(bytes(range(1, 201)) * 2)), "b": Tensor("BF16", (3,), memoryview(b"abcdef"))}
 
 
@@ -67,10 +67,10 @@ def files(tmp_path: Path) -> ModelFiles:
 
 def test_every_file_has_its_place(files: ModelFiles) -> None:
     files.write(BLOCK, CONTENT)
-    files.write(MARK, CONTENT)
+    files.write(SNAPSHOT, CONTENT)
     files.write_agent(record())
 
-    names = [f"agents/{digest('main')}", f"blocks/00/{BLOCK.key.hex()}", f"marks/00/{MARK.key.hex()}"]
+    names = [f"agents/{digest('main')}", f"blocks/00/{BLOCK.key.hex()}", f"marks/00/{SNAPSHOT.key.hex()}"]
     assert files_in(files.root) == [f"memory/{'ab' * 16}/{name}.safetensors" for name in names]
 
 
@@ -91,8 +91,8 @@ def modes(directory: Path) -> dict[str, set[str]]:
 def test_everything_is_its_owners_alone_whatever_the_umask(files: ModelFiles) -> None:
     files.write(BLOCK, CONTENT)
     files.write_agent(record())
-    files.write(MARK, CONTENT)
-    files.put_aside(MARK, "it is wrong")
+    files.write(SNAPSHOT, CONTENT)
+    files.put_aside(SNAPSHOT, "it is wrong")
 
     assert modes(files.root) == {"d": {"drwx------"}, "-": {"-rw-------"}}
 
@@ -140,8 +140,8 @@ def test_agents_whose_ids_differ_in_case_have_files_that_do_not(files: ModelFile
     assert [found.id for found in files.agents()] == ["main", "Main", "MAIN"]
 
 
-def test_the_index_has_blocks_and_marks_and_nothing_else(files: ModelFiles) -> None:
-    sizes = {item: files.write(item, CONTENT) for item in (BLOCK, MARK)}
+def test_the_index_has_blocks_and_snapshots_and_nothing_else(files: ModelFiles) -> None:
+    sizes = {item: files.write(item, CONTENT) for item in (BLOCK, SNAPSHOT)}
     shard = the_file_of(files, BLOCK).parent
     for name in ("README", "x" * 64 + ".safetensors", "ff" * 32 + ".safetensors", BLOCK.key.hex(), BLOCK.key.hex().upper() + ".safetensors"):
         (shard / name).touch()
@@ -486,7 +486,7 @@ def test_a_write_that_fails_leaves_what_was_there_before(files: ModelFiles, monk
     before = files_in(files.root)
     with monkeypatch.context() as patch:
         fail_at(patch, step)
-        for write in (lambda: files.write(BLOCK, CONTENT), lambda: files.write(MARK, CONTENT), lambda: files.write_agent(record(used=2))):
+        for write in (lambda: files.write(BLOCK, CONTENT), lambda: files.write(SNAPSHOT, CONTENT), lambda: files.write_agent(record(used=2))):
             with pytest.raises(OSError, match="No space left"):
                 write()
 
@@ -553,7 +553,7 @@ def test_a_process_that_ends_while_it_writes_leaves_what_was_there_before(files:
 def test_what_was_begun_is_removed_from_every_directory(files: ModelFiles) -> None:
     for kind in KINDS:
         keep(files, kind)
-    files.put_aside(Item(Kind.MARK, bytes(32)), "it is wrong")
+    files.put_aside(Item(Kind.SNAPSHOT, bytes(32)), "it is wrong")
     before = files_in(files.root)
     for directory in {(files.root / name).parent for name in before}:
         (directory / ".tmp-x.safetensors").touch()

@@ -72,7 +72,7 @@ def records(draw: st.DrawFn) -> AgentRecord:
         text_fingerprint=draw(st.sampled_from(["", "7e" * 32])),
         chain=draw(KEY),
         salt=draw(st.just(b"") | KEY),
-        marks=tuple(draw(st.lists(st.tuples(st.integers(1, len(history)), KEY), max_size=3))) if history else (),
+        snapshots=tuple(draw(st.lists(st.tuples(st.integers(1, len(history)), KEY), max_size=3))) if history else (),
         conversation=draw(CONVERSATIONS),
         said=tuple(draw(st.lists(lines(history), max_size=3))),
     )
@@ -83,7 +83,7 @@ RESULT = Message(Role.USER, (ToolResult("c1", "It rains.", loads=("umbrella",)),
 LINES = (SaidLine(pack(range(10)), (SaidEnd(b"d" * 32, 10, is_answer=True),)), SaidLine(pack([0, 1, 99]), (SaidEnd(b"e" * 32, 3, is_answer=False),)))
 RECORD = AgentRecord(
     id="main", is_named=True, is_kept=True, is_pinned=False, parent="mother", turns=3, used=7, history=pack(range(10)), prompt_tokens=8,
-    chain=bytes(range(32)), marks=((4, bytes(32)), (10, b"m" * 32)), conversation=Conversation((CALL, RESULT), (Tool("look"),)), said=LINES,
+    chain=bytes(range(32)), snapshots=((4, bytes(32)), (10, b"m" * 32)), conversation=Conversation((CALL, RESULT), (Tool("look"),)), said=LINES,
 )  # fmt: skip
 
 
@@ -190,10 +190,10 @@ IMPOSSIBLE = {
     "a short chain": changed("chain", to=KEY_OF_63),
     "a chain and a line's end": changed("chain", to="0" * 64 + "\n"),
     "a chain in capitals": changed("chain", to="A" * 64),
-    "a mark before the first token": changed("marks", 0, 0, to=0),
-    "a mark behind the last token": changed("marks", 0, 0, to=11),
-    "a mark without a name": changed("marks", 0, 1, to=KEY_OF_63),
-    "a mark of three": changed("marks", 0, to=[1, "0" * 64, 1]),
+    "a snapshot before the first token": changed("marks", 0, 0, to=0),
+    "a snapshot behind the last token": changed("marks", 0, 0, to=11),
+    "a snapshot without a name": changed("marks", 0, 1, to=KEY_OF_63),
+    "a snapshot of three": changed("marks", 0, to=[1, "0" * 64, 1]),
     "more of the history than there is": changed("said", 0, "common", to=11),
     "an end behind its line": changed("said", 1, "ends", 0, 1, to=4),
     "an end before its line": changed("said", 1, "ends", 0, 1, to=-1),
@@ -224,7 +224,7 @@ def test_what_could_not_have_been_written_is_refused(what: str) -> None:
 
 def test_the_changes_above_are_what_is_refused() -> None:
     assert exactly(decode(changed("used", to=7))) == exactly(RECORD)
-    assert decode(changed("marks", 0, 0, to=10)).marks[0] == (10, bytes(32))
+    assert decode(changed("marks", 0, 0, to=10)).snapshots[0] == (10, bytes(32))
     assert decode(changed("said", 1, "ends", 0, 1, to=3)) == RECORD
 
 

@@ -90,7 +90,7 @@ def test_a_window_holds_no_more_than_its_tokens() -> None:
 
     assert [geometry.context_bytes(tokens) for tokens in (0, 1, 1024, 1025)] == [0, 384 * KIB, 384 * MIB, 384 * MIB + 64 * KIB]
     assert geometry.block_bytes() == 16 * MIB
-    assert geometry.mark_bytes(5000) == 320 * MIB
+    assert geometry.snapshot_bytes(5000) == 320 * MIB
     assert geometry.arrays_per_block == 16
 
 

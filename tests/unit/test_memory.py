@@ -48,8 +48,8 @@ class Device(FakeRunner):
         for start in plan.open:
             self._open(start)
         now = self._compute(plan, 0.01)
-        for mark in plan.marks:
-            self._save_mark(mark)
+        for snapshot in plan.snapshots:
+            self._save_snapshot(snapshot)
         answer, self.late = self.late, now
         return StepResult(answer.drawn, answer.timing, in_flight=plan.has_work)
 
@@ -106,7 +106,7 @@ class MemoryMachine(RuleBasedStateMachine):
         before = self.histories[history % len(self.histories)]
         prompt = (*before, *text(history + more, more))[:390]
         points = tuple(point for point in breakpoints if point.position <= len(prompt))
-        asked = GenerationRequest("r", prompt, max_tokens, seed=1, salt=salt, agent=name, is_ordered=ordered, marks=(33,), breakpoints=points)
+        asked = GenerationRequest("r", prompt, max_tokens, seed=1, salt=salt, agent=name, is_ordered=ordered, boundaries=(33,), breakpoints=points)
         try:
             asker = self.memory.agents.named(name) if name else None
             self.alive.append(self.scheduler.add(asked, ByteCodec().decoder(), asker))
@@ -176,23 +176,23 @@ class MemoryMachine(RuleBasedStateMachine):
         if plan is None:
             return None
         self._note_salts({save.key: save.row for closing in plan.close for save in closing.blocks})
-        self._note_salts({closing.mark.key: closing.row for closing in plan.close if closing.mark})
+        self._note_salts({closing.snapshot.key: closing.row for closing in plan.close if closing.snapshot})
         self.salts_of_rows |= {start.row: self.scheduler._rows[start.row].request.salt for start in plan.open}
         for start in plan.open:
             pieces = start.restore.pieces if start.restore else ()
             found = {self.salts_of_keys[piece.block] if piece.block else self.salts_of_rows[piece.row or 0] for piece in pieces}
-            found |= {self.salts_of_keys[start.restore.mark]} if start.restore and start.restore.mark else set()
+            found |= {self.salts_of_keys[start.restore.snapshot]} if start.restore and start.restore.snapshot else set()
             assert found <= {self.salts_of_rows[start.row]}, "no block is shared by two salts"
-        self._note_salts({mark.key: mark.row for mark in plan.marks})
+        self._note_salts({snapshot.key: snapshot.row for snapshot in plan.snapshots})
         return plan
 
     def _note_salts(self, rows: Mapping[bytes, int]) -> None:
-        """The salts of blocks and marks that rows have read."""
+        """The salts of blocks and snapshots that rows have read."""
         for key, row in rows.items():
             assert self.salts_of_keys.setdefault(key, self.salts_of_rows[row]) == self.salts_of_rows[row], "a name is of one salt"
 
     def _reconcile(self) -> list[str]:
-        inventory = Inventory(frozenset(self.device.rows), frozenset(self.device.blocks), frozenset(self.device.marks))
+        inventory = Inventory(frozenset(self.device.rows), frozenset(self.device.blocks), frozenset(self.device.snapshots))
         return self.memory.reconcile(inventory)
 
     def _take(self, events: list[tuple[Sequence, Event]]) -> None:
@@ -207,7 +207,7 @@ class MemoryMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_books_agree(self) -> None:
-        """Pins with their marks and what agents own are a part of it: nothing that is gone is anybody's."""
+        """Pins with their snapshots and what agents own are a part of it: nothing that is gone is anybody's."""
         self.memory.audit()
 
     @invariant()
@@ -229,7 +229,7 @@ class MemoryMachine(RuleBasedStateMachine):
         self.ranks = {block: block.rank for block in blocks}
 
     @invariant()
-    def pins_and_marks_keep_their_bounds(self) -> None:
+    def pins_and_snapshots_keep_their_bounds(self) -> None:
         share = self.memory.budget_bytes * SNAPSHOTS_SHARE
         assert self.memory.snapshots.used <= share
         assert self.memory.pins.snapshot_bytes <= share * PINS_SHARE

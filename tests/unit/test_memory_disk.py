@@ -201,8 +201,8 @@ class DiskMachine(MemoryMachine):
     # -------------------------------------------------------------------------------------------------------------- invariants
 
     @invariant()
-    def pins_and_marks_keep_their_bounds(self) -> None:
-        """Marks that wait for the disk, or did a moment ago, are beside their share."""
+    def pins_and_snapshots_keep_their_bounds(self) -> None:
+        """Snapshots that wait for the disk, or did a moment ago, are beside their share."""
         share = self.memory.budget_bytes * SNAPSHOTS_SHARE
         assert self.memory.pins.snapshot_bytes <= share * PINS_SHARE
         assert self.memory.pins.bytes <= self.memory.budget_bytes * PINS_SHARE

@@ -32,9 +32,9 @@ BLOCK_BYTES = 8 * 16
 
 
 def files_of(files: MemoryFiles) -> tuple[int, int, int]:
-    """Blocks, marks and records."""
+    """Blocks, snapshots and records."""
     kinds = [item.kind for item in files.index()]
-    return kinds.count(Kind.BLOCK), kinds.count(Kind.MARK), len(files.agents())
+    return kinds.count(Kind.BLOCK), kinds.count(Kind.SNAPSHOT), len(files.agents())
 
 
 # -------------------------------------------------------------------------------------------------------------------------- writing
@@ -59,14 +59,14 @@ async def test_a_turn_writes_its_blocks_its_tail_and_its_record_and_nothing_else
     assert {*server.disks.named("remove"), *server.disks.named("read")} == set()
 
 
-async def test_marks_are_written_before_the_record_that_lists_them(start_server: StartServer, autojump_clock: MockClock) -> None:
+async def test_snapshots_are_written_before_the_record_that_lists_them(start_server: StartServer, autojump_clock: MockClock) -> None:
     server = await start_server(runner=FakeRunner(spec=SPECS["hybrid"]))
 
-    await server.said((*prompt(60), 1, 2, 3), 5, agent="a", marks=(60,))
+    await server.said((*prompt(60), 1, 2, 3), 5, agent="a", boundaries=(60,))
     await server.settle()
 
     [record] = server.files.agents()
-    assert [position for position, _ in record.marks] == [60, 67], "the end of the head and that of the turn"
+    assert [position for position, _ in record.snapshots] == [60, 67], "the end of the head and that of the turn"
     names = [name for name, _ in server.disks.calls if name in ("write", "write_agent")]
     assert names == ["write"] * (5 + 2) + ["write_agent"]
 
@@ -81,7 +81,7 @@ async def test_a_short_turn_of_a_long_agent_writes_what_is_new(start_server: Sta
     await server.settle()
 
     new = server.disks.named("write")
-    assert sorted(kind_of(item) for item in new) == [Kind.BLOCK, Kind.BLOCK, Kind.MARK], "one whole block, the tail, and the mark at the end"
+    assert sorted(kind_of(item) for item in new) == [Kind.BLOCK, Kind.BLOCK, Kind.SNAPSHOT], "one whole block, the tail, and the snapshot at the end"
     assert before.isdisjoint(new)
     assert [kind_of(item) for item in server.disks.named("remove")] == [Kind.BLOCK], "the tail they take the place of"
 
@@ -96,11 +96,11 @@ async def test_what_is_superseded_goes_when_the_new_record_is_there_and_not_befo
 
     names = [name for name, _ in server.disks.calls if name != "free_bytes"]
 
-    assert names == ["write", "write", "write_agent", "remove", "remove"], "tail and mark, record, tail and mark"
+    assert names == ["write", "write", "write_agent", "remove", "remove"], "tail and snapshot, record, tail and snapshot"
     [record] = server.files.agents()
-    listed = {Item(Kind.MARK, key) for _, key in record.marks}
-    assert [position for position, _ in record.marks] == [107, 123, 131, 139], "the first and the last ones"
-    assert listed == {item for item in server.files.index() if item.kind is Kind.MARK}
+    listed = {Item(Kind.SNAPSHOT, key) for _, key in record.snapshots}
+    assert [position for position, _ in record.snapshots] == [107, 123, 131, 139], "the first and the last ones"
+    assert listed == {item for item in server.files.index() if item.kind is Kind.SNAPSHOT}
 
 
 async def test_ten_agents_with_one_prompt_store_it_once(start_server: StartServer, autojump_clock: MockClock) -> None:
@@ -153,15 +153,15 @@ async def test_who_comes_back_after_a_restart_goes_on_where_it_was(
 async def test_who_asks_the_same_again_after_a_restart_begins_as_late_as_can_be(
     start_server: StartServer, autojump_clock: MockClock, spec: ModelCacheSpec
 ) -> None:
-    """The mark before the last token of a prompt is not written: it can be as large as thousands of tokens, and the turn's end takes its place."""
+    """The snapshot before a prompt's last token is not written: it can be as large as thousands of tokens, and the turn's end takes its place."""
     first = await start_server(runner=FakeRunner(spec=spec))
-    await first.said(prompt(200), 10, marks=(180,))
+    await first.said(prompt(200), 10, boundaries=(180,))
     await first.end()
     second, fresh = await start_server(first.files, FakeRunner(spec=spec)), await start_server(runner=FakeRunner(spec=spec))
 
-    result = await second.submit(prompt(200), marks=(180,)).result()
+    result = await second.submit(prompt(200), boundaries=(180,)).result()
 
-    tokens = 180 if spec.needs_marks else 199
+    tokens = 180 if spec.needs_snapshots else 199
     assert (result.finished.reuse.tokens, result.finished.reuse.source) == (tokens, Source.DISK)
     assert result.tokens == (await fresh.submit(prompt(200)).result()).tokens
     await second.end()
@@ -304,10 +304,10 @@ async def test_reading_that_took_longer_than_computing_is_told(start_server: Sta
 
 
 async def test_what_does_not_fit_into_ram_is_computed(start_server: StartServer, autojump_clock: MockClock) -> None:
-    """A mark that a larger server has written is more than a smaller one lets marks take."""
+    """A snapshot that a larger server has written is more than a smaller one lets snapshots take."""
     heavy = ModelCacheSpec("heavy", (GLOBAL, LayerGroup(LayerKind.RECURRENT, layers=1, state_bytes=1000)), block_tokens=16)
     first = await start_server(runner=FakeRunner(spec=heavy))
-    history = await first.said(prompt(100), agent="a", marks=(60,))
+    history = await first.said(prompt(100), agent="a", boundaries=(60,))
     await first.end()
     small, fresh = await start_server(first.files, FakeRunner(spec=heavy), budget=3000), await start_server(runner=FakeRunner(spec=heavy))
 
@@ -462,7 +462,7 @@ async def test_agents_on_disk_come_back_whole_however_slow_disk_and_device_are(
 ) -> None:
     """Three agents ask at about the same time where memory holds little more than two."""
     chance = random.Random(seed)
-    row, snapshot = Memory(spec, 1 << 30, 512).row_bytes(230), spec.mark_bytes(200)
+    row, snapshot = Memory(spec, 1 << 30, 512).row_bytes(230), spec.snapshot_bytes(200)
     runner = FakeRunner(spec=spec, seconds_per_step=chance.choice((0.0, 0.01, 1.0)))
     server = await start_server(runner=runner, budget=max(int(row * 2.2), 16 * snapshot), readers=chance.choice((1, 4)))
     histories = {}

@@ -170,7 +170,7 @@ async def test_the_file_system_keeps_what_others_need(start_server: StartServer,
 
 async def test_no_more_is_written_in_a_day_than_allowed(start_server: StartServer, autojump_clock: MockClock) -> None:
     server = await start_server(runner=FakeRunner(spec=SPECS["hybrid"]), allowance=Allowance(30_000))
-    history = await server.said((*prompt(300), 1, 2), 5, agent="a", marks=(300,))
+    history = await server.said((*prompt(300), 1, 2), 5, agent="a", boundaries=(300,))
     await server.settle()
     turns = 0
     while not server.persistence.refused:
@@ -199,12 +199,12 @@ async def test_who_spares_writes_leaves_out_what_no_turn_has_ended_with(start_se
     await trio.sleep(10)
     assert server.disks.calls == [("_found", None)]
 
-    await server.said((*prompt(60, salt=9), 1, 2), 5, agent="b", marks=(60,))
+    await server.said((*prompt(60, salt=9), 1, 2), 5, agent="b", boundaries=(60,))
     await server.engine.settle()
     server.memory.disk.is_sparing = False  # as the next write would find
     await server.settle()
 
-    assert [position for position, _ in server.files.agents()[0].marks] == [66]
+    assert [position for position, _ in server.files.agents()[0].snapshots] == [66]
 
 
 # --------------------------------------------------------------------------------------------------------------------------- budget
@@ -438,10 +438,10 @@ async def test_who_is_deleted_leaves_nothing_and_takes_nothing_of_others(start_s
     server = await start_server(runner=FakeRunner(spec=spec))  # type: ignore[arg-type]
     shared = prompt(100)
     for agent in ("a", "b"):
-        await server.said((*shared, ord(agent), 1, 2), 50, agent=agent, marks=(100,))
+        await server.said((*shared, ord(agent), 1, 2), 50, agent=agent, boundaries=(100,))
     await server.settle()
     alone = await start_server(runner=FakeRunner(spec=spec))  # type: ignore[arg-type]
-    await alone.said((*shared, ord("b"), 1, 2), 50, agent="b", marks=(100,))
+    await alone.said((*shared, ord("b"), 1, 2), 50, agent="b", boundaries=(100,))
     await alone.settle()
 
     server.memory.delete(server.memory.agents.get("a"))
@@ -456,7 +456,7 @@ async def test_who_is_deleted_leaves_nothing_and_takes_nothing_of_others(start_s
 async def test_who_is_deleted_while_it_is_written_leaves_nothing(start_server: StartServer, autojump_clock: MockClock, after: float) -> None:
     server = await start_server(runner=FakeRunner(spec=SPECS["hybrid"]))
     server.disks.seconds = {"write": 1, "write_agent": 2, "free_bytes": 0.01}
-    await server.said((*prompt(100), 1, 2), agent="a", marks=(100,))
+    await server.said((*prompt(100), 1, 2), agent="a", boundaries=(100,))
     await trio.sleep(after)
 
     server.memory.delete(server.memory.agents.get("a"))

@@ -21,12 +21,12 @@ def memory(agents: int = 10) -> Memory:
     return Memory(SPEC, 1 << 20, chunk_tokens=64, max_agents=agents, disk=Disk(1 << 20))
 
 
-def read(memory: Memory, tokens: tuple[int, ...], name: str | None = "a", number: int = 0, marks: tuple[int, ...] = ()) -> Agent:
+def read(memory: Memory, tokens: tuple[int, ...], name: str | None = "a", number: int = 0, positions: tuple[int, ...] = ()) -> Agent:
     """A turn that reads a prompt and ends."""
     run = memory.run(tokens)
     agent = memory.agents.named(name) if name else memory.agents.recognise(run)
     memory.open(number, run, agent, memory.match(run))
-    for position in (*marks, len(run)):
+    for position in (*positions, len(run)):
         memory.publish(number, position)
         memory.snapshot(number, position)
     memory.remember(number, run)
@@ -55,7 +55,7 @@ def restarted(before: Memory, record: AgentRecord, without: frozenset[Item] = fr
 
 def test_an_agent_comes_back_as_it_was() -> None:
     first = memory()
-    agent = read(first, tuple(range(100)), marks=(40,))
+    agent = read(first, tuple(range(100)), positions=(40,))
     agent.conversation = Conversation((Message(Role.USER, (Text("hi"),)),))
     first.pin(agent)
 
@@ -83,7 +83,7 @@ def test_who_was_not_named_is_recognised_again() -> None:
 
 def test_a_prompt_reaches_what_is_on_disk() -> None:
     first = memory()
-    agent = read(first, tuple(range(100)), marks=(40,))
+    agent = read(first, tuple(range(100)), positions=(40,))
     second, _ = restarted(first, write(first, agent))
     run = second.run((*range(45), 7))
 
@@ -114,7 +114,7 @@ def test_the_last_partial_block_on_disk_is_found_when_the_next_one_was_not_writt
 @pytest.mark.parametrize(("lost", "gone"), [(0, 100), (3, 52), (6, 4)])
 def test_what_follows_a_lost_block_is_gone(lost: int, gone: int) -> None:
     first = memory()
-    agent = read(first, tuple(range(100)), marks=(40,))
+    agent = read(first, tuple(range(100)), positions=(40,))
 
     second, tokens = restarted(first, write(first, agent), without=frozenset({agent.held[lost].item}))
 
@@ -123,15 +123,15 @@ def test_what_follows_a_lost_block_is_gone(lost: int, gone: int) -> None:
     assert [block.start for block in held] == [16 * at for at in range(lost)]
 
 
-def test_marks_that_are_not_on_the_way_are_left_out() -> None:
+def test_snapshots_that_are_not_on_the_way_are_left_out() -> None:
     first = memory()
-    agent = read(first, tuple(range(100)), marks=(40,))
+    agent = read(first, tuple(range(100)), positions=(40,))
     record = write(first, agent)
-    crooked = attrs.evolve(record, marks=((39, record.marks[0][1]), record.marks[1], (80, b"unknown" + bytes(25))))
+    crooked = attrs.evolve(record, snapshots=((39, record.snapshots[0][1]), record.snapshots[1], (80, b"unknown" + bytes(25))))
 
     second, _ = restarted(first, crooked)
 
-    assert [mark.position for mark in second.snapshots_of(second.agents.get("a"))] == [100]
+    assert [snapshot.position for snapshot in second.snapshots_of(second.agents.get("a"))] == [100]
 
 
 def test_a_record_of_other_tokens_is_none() -> None:
@@ -168,13 +168,13 @@ def test_who_finds_no_room_in_the_register_is_not_taken_in() -> None:
 
 def test_a_record_lists_what_it_alone_leads_to() -> None:
     first = memory()
-    agent = read(first, tuple(range(100)), marks=(40,))
+    agent = read(first, tuple(range(100)), positions=(40,))
     record = write(first, agent)
 
     items = listed(first, record)
 
-    assert items == {agent.held[-1].item, *(Item(Kind.MARK, key) for _, key in record.marks)}
-    assert listed(first, attrs.evolve(record, history=record.history[: 96 * 4], marks=())) == frozenset()
+    assert items == {agent.held[-1].item, *(Item(Kind.SNAPSHOT, key) for _, key in record.snapshots)}
+    assert listed(first, attrs.evolve(record, history=record.history[: 96 * 4], snapshots=())) == frozenset()
 
 
 def test_a_record_takes_what_it_says() -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 
 from semantic_trio.domain.agent import Agent
-from semantic_trio.domain.chain import TokenRun, child_key, mark_key, pack, root_key
+from semantic_trio.domain.chain import TokenRun, child_key, pack, root_key, snapshot_key
 from semantic_trio.domain.content import AgentRecord
 from semantic_trio.domain.lineage import lineage, salted
 from semantic_trio.domain.memory import Memory
@@ -32,10 +32,12 @@ def read(memory: Memory, tokens: tuple[int, ...], name: str, salt: Salt = NO_SAL
 def record(tokens: list[int], salt: Salt, size: int = 16) -> AgentRecord:
     run = TokenRun.of(tokens, root_key("model", salt), size)
     keys = [run.root, *run.keys]
-    marks = tuple((at, mark_key(keys[at // size], run.packed[at // size * size * 4 : at * 4])) for at in {len(tokens) // 2, len(tokens)} if at)
+    snapshots = tuple(
+        (at, snapshot_key(keys[at // size], run.packed[at // size * size * 4 : at * 4])) for at in {len(tokens) // 2, len(tokens)} if at
+    )
     return AgentRecord(
         id="a", is_named=True, is_kept=True, is_pinned=False, parent=None, turns=1, used=1, history=run.packed, prompt_tokens=0, salt=salt,
-        chain=run.last_key, marks=marks, strays=(b"stray",),
+        chain=run.last_key, snapshots=snapshots, strays=(b"stray",),
     )  # fmt: skip
 
 
@@ -49,7 +51,7 @@ def test_two_salts_never_share_a_name(tokens: list[int], one: Salt, other: Salt,
     assert list(names.values()) == list(lineage(after, "model"))
     assert one == other or not names.keys() & {*names.values()}
     assert (after.salt, after.history, after.strays) == (other, before.history, ())
-    assert attrs.evolve(there_and_back, strays=before.strays, marks=before.marks) == before
+    assert attrs.evolve(there_and_back, strays=before.strays, snapshots=before.snapshots) == before
     assert back == {name: item for item, name in names.items()}
 
 
@@ -62,9 +64,9 @@ def test_without_another_salt_a_record_stays_as_it_is() -> None:
 def test_no_salt_of_a_client_leads_into_the_blocks_of_others() -> None:
     """Not even one that is chosen to look like the tokens of a block, or like the name of one."""
     root, packed = root_key("model"), pack(range(256))
-    chosen = [packed, root, child_key(root, packed), mark_key(root, packed)]
+    chosen = [packed, root, child_key(root, packed), snapshot_key(root, packed)]
 
-    assert not {root_key("model", salt) for salt in chosen} & {root, child_key(root, packed), mark_key(root, packed)}
+    assert not {root_key("model", salt) for salt in chosen} & {root, child_key(root, packed), snapshot_key(root, packed)}
     assert len({salt_of(text) for text in ("a", "b", "\ud800")}) == 3
     assert {len(salt_of(text)) for text in ("a", "b" * 1000)} == {32}
 
@@ -74,7 +76,7 @@ def test_agents_of_two_salts_are_forgotten_apart(tokens: int) -> None:
     held, prompt = memory(), tuple(range(tokens))
     ada, eve = read(held, prompt, "ada", ONE), read(held, prompt, "eve", OTHER, 1)
     fork = held.fork(ada, "fork")
-    of_eve = {*eve.blocks, *(mark.key for mark in held.snapshots_of(eve))}
+    of_eve = {*eve.blocks, *(snapshot.key for snapshot in held.snapshots_of(eve))}
     assert not {*ada.blocks} & {*eve.blocks}
     assert {*fork.blocks} == {*ada.blocks}
 
@@ -84,7 +86,7 @@ def test_agents_of_two_salts_are_forgotten_apart(tokens: int) -> None:
     held.delete(fork)
     held.audit()
 
-    assert {*held.expected().blocks, *held.expected().marks} == of_eve
+    assert {*held.expected().blocks, *held.expected().snapshots} == of_eve
     assert [root.key for root in held.store.tree.roots] == [root_key(SPEC.fingerprint, OTHER)], "a root goes with its last block"
     assert held.match(held.run((*prompt, 1), OTHER)).length == tokens
     assert held.match(held.run((*prompt, 1))).length == 0

@@ -175,7 +175,7 @@ def test_a_share_is_all_but_what_is_spared(held_back: bool, sparing: set[int], e
     assert (share.bytes, share.count) == expected
 
 
-def test_marks_stay_within_their_share() -> None:
+def test_snapshots_stay_within_their_share() -> None:
     memory = Memory(SPEC, 16 * 1024, chunk_tokens=16)
     run = memory.run(tuple(range(100)))
     agent = memory.agents.named("a")
@@ -209,11 +209,11 @@ def test_a_history_of_any_length_is_forgotten() -> None:
     memory.audit()
 
 
-# A mark is 1,000 bytes, and marks may take a quarter of the budget.
+# A snapshot is 1,000 bytes, and snapshots may take a quarter of the budget.
 HEAVY = ModelCacheSpec("heavy", (GROUPS[0], LayerGroup(LayerKind.RECURRENT, layers=1, state_bytes=1000)), block_tokens=16)
 
 
-def test_no_mark_of_a_row_takes_the_place_of_its_points() -> None:
+def test_no_snapshot_of_a_row_takes_the_place_of_its_points() -> None:
     memory = Memory(HEAVY, 12_000, chunk_tokens=16)
     run = memory.run(tuple(range(200)))
     memory.open(0, run, memory.agents.named("a"), memory.match(run), points=(Breakpoint(40, Rank.MARKED), Breakpoint(50, Rank.LONG)))
@@ -221,12 +221,12 @@ def test_no_mark_of_a_row_takes_the_place_of_its_points() -> None:
     for position in (40, 50, 60, 70, 80):
         memory.publish(0, position)
         memory.snapshot(0, position, replaces=position >= 60)
-        kept.append({mark.position for mark in snapshots(memory)})
+        kept.append({snapshot.position for snapshot in snapshots(memory)})
 
     assert kept == [{40}, {40, 50}, {40, 50, 60}, {40, 50, 70}, {40, 50, 80}]
 
 
-def test_a_mark_of_low_rank_finds_no_room_among_the_rows_points() -> None:
+def test_a_snapshot_of_low_rank_finds_no_room_among_the_rows_points() -> None:
     memory = Memory(HEAVY, 8000, chunk_tokens=16)
     run = memory.run(tuple(range(90)))
     memory.open(0, run, memory.agents.named("a"), memory.match(run), points=(Breakpoint(40, Rank.MARKED), Breakpoint(50, Rank.LONG)))
@@ -237,17 +237,17 @@ def test_a_mark_of_low_rank_finds_no_room_among_the_rows_points() -> None:
     memory.publish(0, 60)
 
     assert memory.snapshot(0, 60) is None
-    assert {mark.position for mark in snapshots(memory)} == {40, 50}
+    assert {snapshot.position for snapshot in snapshots(memory)} == {40, 50}
 
 
-def test_a_mark_that_was_replaced_and_is_used_again_is_like_any_other() -> None:
+def test_a_snapshot_that_was_replaced_and_is_used_again_is_like_any_other() -> None:
     memory = Memory(SPEC, 64 * 1024, chunk_tokens=16)
     run = memory.run(tuple(range(100)))
     memory.open(0, run, memory.agents.named("a"), memory.match(run))
     for position in (50, 60):
         memory.publish(0, position)
         memory.snapshot(0, position, replaces=True)
-    spent = next(mark for mark in snapshots(memory) if mark.position == 50)
+    spent = next(snapshot for snapshot in snapshots(memory) if snapshot.position == 50)
     assert spent.rank is Rank.SPENT
 
     other = memory.run((*range(50), 7))
@@ -257,7 +257,7 @@ def test_a_mark_that_was_replaced_and_is_used_again_is_like_any_other() -> None:
     assert (match.snapshot, spent.rank) == (spent, Rank.PLAIN)
 
 
-def test_a_row_that_closes_has_its_own_room_for_its_mark() -> None:
+def test_a_row_that_closes_has_its_own_room_for_its_snapshot() -> None:
     memory = Memory(SPEC, 16 * 1024, chunk_tokens=16)
     run = memory.run(tuple(range(100)))
     memory.open(0, run, memory.agents.named("a"), memory.match(run))
@@ -266,12 +266,12 @@ def test_a_row_that_closes_has_its_own_room_for_its_mark() -> None:
 
     closing = memory.close(0, 100)
 
-    assert closing.mark is not None
+    assert closing.snapshot is not None
     assert [save.stop for save in closing.blocks] == [16, 32, 48, 64, 80, 96, 100]
 
 
-def test_a_mark_that_finds_no_room_costs_nobody_anything() -> None:
-    """Its share has room for it where another mark goes, but the budget has not even then."""
+def test_a_snapshot_that_finds_no_room_costs_nobody_anything() -> None:
+    """Its share has room for it where another snapshot goes, but the budget has not even then."""
     memory = Memory(SPEC, 540, chunk_tokens=1)
     run = memory.run(tuple(range(40)))
     memory.open(0, run, memory.agents.named("a"), memory.match(run))
@@ -279,11 +279,11 @@ def test_a_mark_that_finds_no_room_costs_nobody_anything() -> None:
         memory.publish(0, position)
         if position < 40:
             memory.snapshot(0, position)
-    memory.store.states.pin(max(snapshots(memory), key=lambda mark: mark.position))
+    memory.store.states.pin(max(snapshots(memory), key=lambda snapshot: snapshot.position))
     memory.store.pool.allocate("the rest", (memory.store.pool.available, 0))
 
     assert memory.snapshot(0, 40) is None
-    assert {mark.position for mark in snapshots(memory)} == {10, 32}
+    assert {snapshot.position for snapshot in snapshots(memory)} == {10, 32}
 
 
 def test_what_went_with_the_block_before_it_is_given_up_once() -> None:
@@ -330,7 +330,7 @@ def test_a_pinned_snapshot_the_device_has_lost_is_let_go_like_any_other() -> Non
     read(memory, tuple(range(48)))
     agent = memory.agents.get("a")
     memory.pin(agent)
-    memory.reconcile(attrs.evolve(memory.expected(), marks=frozenset()))
+    memory.reconcile(attrs.evolve(memory.expected(), snapshots=frozenset()))
 
     memory.unpin(agent)
 
@@ -345,7 +345,7 @@ def test_blocks_the_device_has_lost_are_struck_off_with_what_follows() -> None:
 
     told = memory.reconcile(attrs.evolve(memory.expected(), rows=frozenset(), blocks=frozenset(block.key for block in others)))
 
-    assert told == ["2 blocks and marks are not on the device"]
+    assert told == ["2 blocks and snapshots are not on the device"]
     assert list(memory.store.tree.blocks()) == []
     memory.audit()
 
@@ -364,7 +364,7 @@ def test_who_is_released_gives_up_what_nobody_else_has_read_and_nobody_pins() ->
     memory.audit()
 
 
-def test_pins_leave_half_of_the_marks_to_the_others() -> None:
+def test_pins_leave_half_of_the_snapshots_to_the_others() -> None:
     memory = Memory(HEAVY, 16_000, chunk_tokens=16)
     for number in range(3):
         read(memory, tuple(range(100 * number, 100 * number + 32)), f"a{number}", number)
@@ -383,12 +383,12 @@ def test_pins_leave_half_of_the_marks_to_the_others() -> None:
     assert memory.pins.bytes == memory.pins.snapshot_bytes == 0
 
 
-def test_a_history_whose_mark_is_gone_is_pinned_and_forked_all_the_same() -> None:
+def test_a_history_whose_snapshot_is_gone_is_pinned_and_forked_all_the_same() -> None:
     memory = Memory(SPEC, 64 * 1024, chunk_tokens=16)
     read(memory, tuple(range(100)))
     agent = memory.agents.get("a")
-    for mark in snapshots(memory):
-        memory.store.evict(mark)
+    for snapshot in snapshots(memory):
+        memory.store.evict(snapshot)
 
     memory.pin(agent)
     fork = memory.fork(agent, "b")
@@ -409,15 +409,15 @@ def test_a_rank_outlasts_being_used() -> None:
     assert memory.store.states.queues[Kind.BLOCK].of_rank(Rank.PLAIN) == [block for block in memory.store.tree.blocks() if block.start == 48]
 
 
-def test_marks_go_before_blocks_of_a_higher_rank() -> None:
+def test_snapshots_go_before_blocks_of_a_higher_rank() -> None:
     memory = Memory(SPEC, 64 * 1024, chunk_tokens=16)
     read(memory, tuple(range(40)), "plain")
     read(memory, tuple(range(100, 140)), "marked", 1, points=(Breakpoint(40, Rank.MARKED),))
 
     kinds = [(type(victim).__name__, victim.rank) for victim in memory.store.states.victims(may_lose=True)]
 
-    blocks, mark = [("Block", Rank.PLAIN)] * 3, ("Snapshot", Rank.PLAIN)
-    assert kinds == [*blocks, mark, *[("Block", Rank.MARKED)] * 3, ("Snapshot", Rank.MARKED)]
+    blocks, snapshot = [("Block", Rank.PLAIN)] * 3, ("Snapshot", Rank.PLAIN)
+    assert kinds == [*blocks, snapshot, *[("Block", Rank.MARKED)] * 3, ("Snapshot", Rank.MARKED)]
 
 
 def test_nothing_is_given_up_for_buffers_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -434,7 +434,7 @@ def test_nothing_is_given_up_for_buffers_that_cannot_be_had(monkeypatch: pytest.
     closing = memory.close(1, 17)
 
     assert closing.blocks == ()
-    assert {mark.position for mark in snapshots(memory)} == {48, 10}
+    assert {snapshot.position for snapshot in snapshots(memory)} == {48, 10}
     memory.audit()
 
 
@@ -452,17 +452,17 @@ def test_a_row_that_closes_keeps_what_the_bound_on_buffers_allows(monkeypatch: p
     memory.audit()
 
 
-def test_a_mark_larger_than_the_share_of_marks_is_not_taken() -> None:
+def test_a_snapshot_larger_than_the_share_of_snapshots_is_not_taken() -> None:
     memory = Memory(SPEC, 3 * 64 + 48 * 8 * 3, chunk_tokens=1)
     run = memory.run(tuple(range(32)))
     memory.open(0, run, memory.agents.named("a"), memory.match(run))
-    assert SPEC.mark_bytes(32) <= memory.budget_bytes * 0.25
+    assert SPEC.snapshot_bytes(32) <= memory.budget_bytes * 0.25
     memory.publish(0, 32)
     memory.store.pool.allocate("the rest", (memory.store.pool.available, 0))
 
     assert memory.snapshot(0, 32) is None, "there is no room that nobody uses"
     memory.store.budget_bytes = 100
-    assert memory.snapshot(0, 32) is None, "one mark alone is too much"
+    assert memory.snapshot(0, 32) is None, "one snapshot alone is too much"
 
 
 def test_a_chain_longer_than_pins_may_take_is_pinned_from_its_beginning() -> None:
@@ -490,11 +490,11 @@ def test_what_a_failed_pass_wrote_is_doubted_once() -> None:
     run = memory.run(tuple(range(100)))
     memory.open(0, run, memory.agents.named("a"), memory.match(run))
     memory.publish(0, 64)
-    mark = memory.snapshot(0, 64)
-    assert mark is not None
+    snapshot = memory.snapshot(0, 64)
+    assert snapshot is not None
     memory.publish(0, 100)
 
-    saves = memory.close_all({0: 40}, {mark.key, b"gone already"})
+    saves = memory.close_all({0: 40}, {snapshot.key, b"gone already"})
 
     assert [(save.start, save.stop) for save in saves] == [(0, 16), (16, 32)], "whole blocks of what passes known to be done have read"
     assert snapshots(memory) == []

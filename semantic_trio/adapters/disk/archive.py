@@ -19,7 +19,7 @@ from semantic_trio.adapters.disk.parsing import UnfitError, shown
 from semantic_trio.domain.content import Item
 
 RECORD = "agent.safetensors"
-# Bytes of one member. A block of the largest models has some hundreds of MB, a mark of theirs up to one GB, a record a few.
+# Bytes of one member. A block of the largest models has some hundreds of MB, a snapshot of theirs up to one GB, a record a few.
 LARGEST_FILE, LARGEST_RECORD = 2 << 30, 128 << 20
 CHUNK_BYTES = 1 << 20
 BLOCK = tarfile.BLOCKSIZE
@@ -27,7 +27,7 @@ PRIVATE_FILE = 0o600
 
 
 def member_name(item: Item) -> str:
-    """What a block or mark is called in an archive."""
+    """What a block or snapshot is called in an archive."""
     return f"{item.kind}s/{item.key.hex()}.safetensors"
 
 

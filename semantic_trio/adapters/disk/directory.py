@@ -74,7 +74,7 @@ class StoredModel:
 
     @cached_property
     def sizes(self) -> dict[Item, int]:
-        """The blocks and marks that were there at the first look. Raises `OSError`."""
+        """The blocks and snapshots that were there at the first look. Raises `OSError`."""
         return dict(self.layout.items())
 
     @property
@@ -117,7 +117,7 @@ class StoredModel:
         return any(isinstance(found, Newer) for path in self.layout.records() for found in self._examined(path, None))
 
     def unreached(self) -> list[Item]:
-        """Blocks and marks that no record leads to. Raises `OSError`.
+        """Blocks and snapshots that no record leads to. Raises `OSError`.
 
         None where a record is a newer version's: what that leads to is not known.
         """
@@ -129,7 +129,7 @@ class StoredModel:
     # ------------------------------------------------------------------------------------------------------------- to be changed
 
     def remove(self, items: Iterable[Item]) -> int:
-        """Delete blocks and marks; the bytes that gives back."""
+        """Delete blocks and snapshots; the bytes that gives back."""
         freed = 0
         for item in items:
             self.layout.path(item).unlink(missing_ok=True)

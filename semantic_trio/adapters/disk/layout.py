@@ -1,6 +1,6 @@
 """Where the files of one model are.
 
-    <root>/memory/<fingerprint>/blocks/<ab>/<key>.safetensors    and so for marks; <ab> is what the key begins with
+    <root>/memory/<fingerprint>/blocks/<ab>/<key>.safetensors    and so for snapshots, in marks/; <ab> is what the key begins with
     <root>/memory/<fingerprint>/agents/<digest>.safetensors      of the agent's id: file systems differ in which ids are one name
     <root>/quarantine/
 
@@ -49,7 +49,7 @@ class Layout:
         return self.root / "quarantine"
 
     def path(self, what: Item | str) -> Path:
-        """The file of a block or mark, or of an agent by its id."""
+        """The file of a block or snapshot, or of an agent by its id."""
         if isinstance(what, str):
             return self.agents / _agent_file(what)
         key = what.key.hex()
@@ -60,7 +60,7 @@ class Layout:
         return str(path.relative_to(self.home))
 
     def items(self) -> Iterator[tuple[Item, int]]:
-        """The blocks and marks that are there, with the size of their files. Raises `OSError`."""
+        """The blocks and snapshots that are there, with the size of their files. Raises `OSError`."""
         for kind in Kind:
             for shard in self._shards(kind):
                 for entry in _entries(shard):

@@ -75,7 +75,7 @@ def encode(record: AgentRecord) -> Content:
         text_fingerprint=record.text_fingerprint,
         chain=record.chain.hex(),
         salt=record.salt.hex(),
-        marks=tuple((position, key.hex()) for position, key in record.marks),
+        marks=tuple((position, key.hex()) for position, key in record.snapshots),
         strays=tuple(key.hex() for key in record.strays),
         responses=record.responses,
         conversation=written(record.conversation),
@@ -106,7 +106,7 @@ def decode(content: Content) -> AgentRecord:
         text_fingerprint=agent.text_fingerprint,
         chain=bytes.fromhex(agent.chain),
         salt=bytes.fromhex(agent.salt),
-        marks=tuple((position, bytes.fromhex(key)) for position, key in agent.marks),
+        snapshots=tuple((position, bytes.fromhex(key)) for position, key in agent.marks),
         strays=tuple(bytes.fromhex(key) for key in agent.strays),
         responses=agent.responses,
         conversation=conversation_of(agent.conversation),
@@ -155,7 +155,7 @@ def _check(agent: WrittenAgent, tokens: int) -> None:
         raise UnfitError(f"has a prompt of {agent.prompt_tokens} tokens in a history of {tokens}")
     for position, _ in agent.marks:
         if not 1 <= position <= tokens:
-            raise UnfitError(f"has a mark at {position} of {tokens} tokens")
+            raise UnfitError(f"has a snapshot at {position} of {tokens} tokens")
     if any(line.common > tokens for line in agent.said):
         raise UnfitError(f"has a line with more than {tokens} tokens of the history")
     if sum(line.common for line in agent.said) * TOKEN_BYTES > MOST_SAID_BYTES:

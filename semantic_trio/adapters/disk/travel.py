@@ -104,7 +104,7 @@ class Arrival:
         return cls(layout, model, ArchiveReader(stream))
 
     def take(self, name: str | None, salt: Salt | None) -> AgentRecord:
-        """Keep blocks and marks, under the names that a salt gives them; with None under those they have.
+        """Keep blocks and snapshots, under the names that a salt gives them; with None under those they have.
 
         Returns the record, which is not kept. Raises `UnfitError`, `AgentExistsError` or `OSError`, and then nothing has come.
         """

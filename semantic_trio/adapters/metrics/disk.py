@@ -28,13 +28,13 @@ class DiskCollector(Collector):
         disk, traffic = self.persistence.memory.disk, self.persistence.traffic
         yield GaugeMetricFamily("semantic_disk_used_bytes", "Disk space taken by what this model remembers.", disk.used)
         yield GaugeMetricFamily("semantic_disk_accepts_writes", "1, or 0 while nothing is written to disk.", float(disk.exists and disk.is_open))
-        yield GaugeMetricFamily("semantic_disk_waiting", "Blocks, marks and records that are to be written.", disk.waiting)
+        yield GaugeMetricFamily("semantic_disk_waiting", "Blocks, snapshots and records that are to be written.", disk.waiting)
         yield CounterMetricFamily("semantic_disk_written_bytes", "Bytes written.", traffic.written_bytes)
-        yield CounterMetricFamily("semantic_disk_read_bytes", "Bytes of blocks and marks brought back.", traffic.read_bytes)
+        yield CounterMetricFamily("semantic_disk_read_bytes", "Bytes of blocks and snapshots brought back.", traffic.read_bytes)
         yield CounterMetricFamily("semantic_disk_damaged", "Files found damaged or gone.", traffic.damaged)
         yield CounterMetricFamily("semantic_disk_slower_than_compute", "Times that reading took longer than computing would have.", traffic.slower)
         yield GaugeMetricFamily("semantic_disk_read_tokens_per_second", "Tokens brought back per second of reading.", traffic.read_tokens_per_second)
-        yield CounterMetricFamily("semantic_disk_eviction", "Blocks and marks deleted for others.", traffic.evicted)
+        yield CounterMetricFamily("semantic_disk_eviction", "Blocks and snapshots deleted for others.", traffic.evicted)
         seconds = self.prefill.seconds_per_token(SHOWN_CONTEXT) if self.prefill.is_known else 0.0
         yield GaugeMetricFamily(
             "semantic_prefill_tokens_per_second", "Prompt tokens computed per second, behind 4,096.", 1 / seconds if seconds else 0

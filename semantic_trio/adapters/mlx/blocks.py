@@ -1,4 +1,4 @@
-"""Blocks and marks in device memory, under their keys: what outlives the rows it was read by. Runs on the device's thread.
+"""Blocks and snapshots in device memory, under their keys: what outlives the rows it was read by. Runs on the device's thread.
 
 Knows which arrays belong to which key, and how to move between them and a row's caches without holding a large row twice. Decides nothing.
 """
@@ -10,12 +10,12 @@ import mlx.core as mx
 from mlx_lm.models.cache import KVCache
 
 from semantic_trio.adapters.mlx import snapshot
-from semantic_trio.adapters.mlx.content import Tree, block_tree, content_of, mark_tree
+from semantic_trio.adapters.mlx.content import Tree, block_tree, content_of, snapshot_tree
 from semantic_trio.adapters.mlx.forms import ModelForms
 from semantic_trio.adapters.mlx.kv import RowCaches
 from semantic_trio.adapters.mlx.snapshot import Rows, State
 from semantic_trio.domain.content import Content, Item, Kind
-from semantic_trio.domain.step import BlockKey, MarkKey, Piece, Restore, SaveBlock, SaveMark
+from semantic_trio.domain.step import BlockKey, Piece, Restore, SaveBlock, SaveSnapshot, SnapshotKey
 
 # Bytes that are copied before what they were copied from is given up. A row below it moves in one go, and nobody waits for it; a larger one moves
 # portion by portion, each waited for, so that this is all it takes beside itself.
@@ -23,7 +23,7 @@ PORTION_BYTES = 64 * 2**20
 
 
 @attrs.frozen(eq=False)
-class _Mark:
+class _StoredSnapshot:
     position: int
     layers: list[State]
 
@@ -33,7 +33,7 @@ class WarmStore:
     """What is kept of rows that are gone, ready to be a part of others."""
 
     _blocks: dict[BlockKey, list[Rows | None]] = attrs.field(init=False, factory=dict)  # by global layer
-    _marks: dict[MarkKey, _Mark] = attrs.field(init=False, factory=dict)
+    _snapshots: dict[SnapshotKey, _StoredSnapshot] = attrs.field(init=False, factory=dict)
 
     @property
     def blocks(self) -> frozenset[BlockKey]:
@@ -41,9 +41,9 @@ class WarmStore:
         return frozenset(self._blocks)
 
     @property
-    def marks(self) -> frozenset[MarkKey]:
-        """Keys of the marks that are kept."""
-        return frozenset(self._marks)
+    def snapshots(self) -> frozenset[SnapshotKey]:
+        """Keys of the snapshots that are kept."""
+        return frozenset(self._snapshots)
 
     def save_blocks(self, caches: RowCaches, blocks: Sequence[SaveBlock]) -> None:
         """Keep blocks of a row that ends here. Effects: empties its global layers, also where it raises; then nothing new is kept."""
@@ -59,13 +59,13 @@ class WarmStore:
         portions.dispatch()
         self._blocks.update(kept)
 
-    def save_mark(self, caches: RowCaches, mark: SaveMark, *, is_last_use: bool = False) -> None:
-        """Keep what the layers that are not global hold now, which is at the mark's position.
+    def save_snapshot(self, caches: RowCaches, save: SaveSnapshot, *, is_last_use: bool = False) -> None:
+        """Keep what the layers that are not global hold now, as a snapshot at its position.
 
-        Effects: in their last use it empties those layers as it goes, so that no row and its mark are held at once.
+        Effects: in their last use it empties those layers as it goes, so that no row and its snapshot are held at once.
         """
         read = snapshot.positions_read(caches)
-        assert read <= {mark.position}, f"a mark at {mark.position} of a row that has read {read}"
+        assert read <= {save.position}, f"a snapshot at {save.position} of a row that has read {read}"
         layers, portions = [], _Portions()
         for cache in snapshot.other_layers(caches):
             layers.append(snapshot.state_of_layer(cache))
@@ -74,7 +74,7 @@ class WarmStore:
                 vars(cache).clear()
                 portions.move()
         portions.dispatch()  # before the row is appended to: a lazy copy would make that append copy too
-        self._marks[mark.key] = _Mark(mark.position, layers)
+        self._snapshots[save.key] = _StoredSnapshot(save.position, layers)
 
     def restore(self, caches: RowCaches, restore: Restore, rows: Mapping[int, RowCaches], room: int) -> None:
         """Fill a row's fresh caches, with room for so many more positions, from what is kept and from other rows."""
@@ -82,17 +82,17 @@ class WarmStore:
             _check_pieces(restore)
             self._gather(layers, [self._layers_of(piece, rows) for piece in restore.pieces], room)
         if others := snapshot.other_layers(caches):
-            assert restore.mark is not None, "layers that are not global are restored from a mark"
-            mark = self._marks[restore.mark]
-            for cache, state in zip(others, mark.layers, strict=True):
-                snapshot.restore_layer(cache, state, mark.position, restore.length)
+            assert restore.snapshot is not None, "layers that are not global are restored from a snapshot"
+            stored = self._snapshots[restore.snapshot]
+            for cache, state in zip(others, stored.layers, strict=True):
+                snapshot.restore_layer(cache, state, stored.position, restore.length)
 
-    def drop(self, blocks: Iterable[BlockKey], marks: Iterable[MarkKey]) -> None:
+    def drop(self, blocks: Iterable[BlockKey], snapshots: Iterable[SnapshotKey]) -> None:
         """Forget what is kept under these keys."""
         for key in blocks:
             del self._blocks[key]
-        for mark in marks:
-            del self._marks[mark]
+        for key in snapshots:
+            del self._snapshots[key]
 
     def export(self, items: Iterable[Item]) -> dict[Item, Content]:
         """The content of those of these that are kept. Nothing is copied: it takes memory for as long as somebody has it."""
@@ -103,22 +103,22 @@ class WarmStore:
     def load(self, items: Mapping[Item, Content], forms: ModelForms) -> None:
         """Keep what is none of a row's, all or nothing. Raises `DamagedError` for what has another form; what it is made of has been copied."""
         blocks, found = forms.read(items)
-        marks = {key: _Mark(*parts) for key, parts in found.items()}
-        mx.async_eval([*blocks.values(), *(mark.layers for mark in marks.values())])
+        snapshots = {key: _StoredSnapshot(*parts) for key, parts in found.items()}
+        mx.async_eval([*blocks.values(), *(stored.layers for stored in snapshots.values())])
         self._blocks.update(blocks)
-        self._marks.update(marks)
+        self._snapshots.update(snapshots)
 
     def drop_unreadable(self) -> None:
         """Forget what cannot be computed: it was to be cut from the results of a pass that failed."""
         self._blocks = {key: layers for key, layers in self._blocks.items() if _computes(snapshot.arrays_in(layers))}
-        self._marks = {key: mark for key, mark in self._marks.items() if _computes(snapshot.arrays_in(mark.layers))}
+        self._snapshots = {key: stored for key, stored in self._snapshots.items() if _computes(snapshot.arrays_in(stored.layers))}
 
     def _tree(self, item: Item) -> Tree | None:
         if item.kind is Kind.BLOCK:
             layers = self._blocks.get(item.key)
             return None if layers is None else block_tree(layers)
-        mark = self._marks.get(item.key)
-        return None if mark is None else mark_tree(mark.position, mark.layers)
+        stored = self._snapshots.get(item.key)
+        return None if stored is None else snapshot_tree(stored.position, stored.layers)
 
     def _gather(self, layers: list[KVCache], sources: list[Iterator[Rows | None]], room: int) -> None:
         portions = _Portions()

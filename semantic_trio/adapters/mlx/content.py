@@ -2,9 +2,9 @@
 
 Knows kinds of numbers, and how what is kept is named. Knows nothing of models, keys or files.
 
-A block has `<layer>.keys` and `<layer>.values`, by index among the global layers; layers the model never uses are absent. A mark has `position`, and
-for each leaf of the state of the other layers, by index among them, `<layer>.<path>`: attributes, keys and indices, joined by dots (`0.keys`,
-`2.cache.1`). A leaf that is no array says so: `0.offset:int` and `0.is_full:bool` have no axes, `2.lengths:none` has no bytes.
+A block has `<layer>.keys` and `<layer>.values`, by index among the global layers; layers the model never uses are absent. A snapshot has
+`position`, and for each leaf of the state of the other layers, by index among them, `<layer>.<path>`: attributes, keys and indices, joined by
+dots (`0.keys`, `2.cache.1`). A leaf that is no array says so: `0.offset:int` and `0.is_full:bool` have no axes, `2.lengths:none` has no bytes.
 """
 
 import copy
@@ -18,7 +18,7 @@ from mlx.utils import tree_flatten
 from semantic_trio.adapters.mlx.snapshot import Rows, State
 from semantic_trio.domain.content import Content, Tensor
 
-Tree = Mapping[str, object]  # a block or mark: position and layers by name, arrays and other leaves far below
+Tree = Mapping[str, object]  # a block or snapshot: position and layers by name, arrays and other leaves far below
 
 # MLX's kinds of numbers by the names safetensors has for them, with numpy's of the same size: it has no bfloat16. MLX's float64 is not here: no GPU
 # has it, and no model is loaded with it.
@@ -44,8 +44,8 @@ def block_tree(layers: Sequence[Rows | None]) -> Tree:
     return {str(layer): {"keys": rows[0], "values": rows[1]} for layer, rows in enumerate(layers) if rows is not None}
 
 
-def mark_tree(position: int, layers: Sequence[State]) -> Tree:
-    """A mark by the names of its parts."""
+def snapshot_tree(position: int, layers: Sequence[State]) -> Tree:
+    """A snapshot by the names of its parts."""
     return {"position": mx.array(position, dtype=mx.int64), **{str(layer): state for layer, state in enumerate(layers)}}
 
 

@@ -1,4 +1,4 @@
-"""What blocks and marks of one model look like, and whether content from outside is one. Runs on the device's thread.
+"""What blocks and snapshots of one model look like, and whether content from outside is one. Runs on the device's thread.
 
 Learnt from the model itself, by showing it some tokens: nothing is computed, for arrays know their shapes before they have values. Knows nothing of
 the numbers in them: they are whatever they are.
@@ -13,14 +13,14 @@ import mlx.core as mx
 from mlx.utils import tree_map, tree_map_with_path
 
 from semantic_trio.adapters.mlx import snapshot
-from semantic_trio.adapters.mlx.content import KINDS, NAMES, Tree, arrays_by_name, block_tree, leaf_of, mark_tree, path_of
+from semantic_trio.adapters.mlx.content import KINDS, NAMES, Tree, arrays_by_name, block_tree, leaf_of, path_of, snapshot_tree
 from semantic_trio.adapters.mlx.geometry import Leaf
 from semantic_trio.adapters.mlx.kv import Layout, RowCaches, Span
 from semantic_trio.adapters.mlx.snapshot import Rows, State
 from semantic_trio.domain.content import Content, Item, Kind, Tensor
 from semantic_trio.domain.errors import DamagedError
 from semantic_trio.domain.geometry import BLOCK_TOKENS
-from semantic_trio.domain.step import BlockKey, MarkKey
+from semantic_trio.domain.step import BlockKey, SnapshotKey
 
 # Tokens that rows read, pass by pass. First ones, alone and together, and later ones: recurrent layers keep other things for some of them than for
 # others. Different lengths: what differs between them is a matter of the position, and the rest is the model's.
@@ -69,12 +69,12 @@ class Forms:
 
 @attrs.frozen
 class ModelForms:
-    """The forms of one model's blocks and marks."""
+    """The forms of one model's blocks and snapshots."""
 
     blocks: Forms
-    marks: Forms
+    snapshots: Forms
     globals: int  # layers that blocks are of, those that are never used included
-    others: tuple[Leaf, ...]  # fresh caches of the layers that marks are of
+    others: tuple[Leaf, ...]  # fresh caches of the layers that snapshots are of
 
     @classmethod
     def of(cls, layout: Layout) -> "ModelForms":
@@ -82,23 +82,23 @@ class ModelForms:
         others = tuple(snapshot.other_layers(layout.open()))
         # What a cache of no kind we know keeps when it has seen more, we do not know either: its arrays are taken as they are.
         unknown = tuple(f"{layer}." for layer, cache in enumerate(others) if not snapshot.is_known(cache))
-        trees = [(block_tree(rows), mark_tree(position, states)) for position, rows, states in _shown(layout)]
-        blocks, marks = Forms.of([block for block, _ in trees]), Forms.of([mark for _, mark in trees], unknown)
-        return cls(blocks, marks, len(snapshot.global_layers(layout.open())), others)
+        trees = [(block_tree(rows), snapshot_tree(position, states)) for position, rows, states in _shown(layout)]
+        blocks, snapshots = Forms.of([block for block, _ in trees]), Forms.of([state for _, state in trees], unknown)
+        return cls(blocks, snapshots, len(snapshot.global_layers(layout.open())), others)
 
-    def read(self, items: Mapping[Item, Content]) -> tuple[dict[BlockKey, list[Rows | None]], dict[MarkKey, tuple[int, list[State]]]]:
+    def read(self, items: Mapping[Item, Content]) -> tuple[dict[BlockKey, list[Rows | None]], dict[SnapshotKey, tuple[int, list[State]]]]:
         """Blocks by layer, and snapshots as position and layers. Raises `DamagedError` for content of another shape."""
         blocks: dict[BlockKey, list[Rows | None]] = {}
-        marks: dict[MarkKey, tuple[int, list[State]]] = {}
+        snapshots: dict[SnapshotKey, tuple[int, list[State]]] = {}
         for item, content in items.items():
             try:
                 if item.kind is Kind.BLOCK:
                     blocks[item.key] = self.block(content)
                 else:
-                    marks[item.key] = self.mark(content)
+                    snapshots[item.key] = self.snapshot(content)
             except ValueError as error:
                 raise DamagedError(f"{item.kind} {item.key.hex()}", str(error)) from error
-        return blocks, marks
+        return blocks, snapshots
 
     def block(self, content: Content) -> list[Rows | None]:
         """The layers of a block. Raises `ValueError` for what is none of this model's."""
@@ -109,13 +109,13 @@ class ModelForms:
         found = [layers.get(str(layer)) for layer in range(self.globals)]
         return [None if rows is None else (rows["keys"], rows["values"]) for rows in found]
 
-    def mark(self, content: Content) -> tuple[int, list[State]]:
-        """The position of a mark and its layers. Raises `ValueError` for what is none of this model's."""
-        tree = self.marks.read(content)
+    def snapshot(self, content: Content) -> tuple[int, list[State]]:
+        """The position of a snapshot and its layers. Raises `ValueError` for what is none of this model's."""
+        tree = self.snapshots.read(content)
         position = int.from_bytes(content["position"].data, "little", signed=True)
         layers = [cast(State, tree[str(layer)]) for layer in range(len(self.others))]
         if position < 1:
-            raise ValueError(f"a mark at {position}")
+            raise ValueError(f"a snapshot at {position}")
         for cache, state in zip(self.others, layers, strict=True):
             _check_position(cache, state, position)
         return position, layers
@@ -140,4 +140,4 @@ def _check_position(cache: Leaf, state: State, position: int) -> None:
         value = state[name]
         found = value.shape[2] if isinstance(value, mx.array) else value
         if found != count:
-            raise ValueError(f"a mark at {position} with {name} of {found}, not {count}")
+            raise ValueError(f"a snapshot at {position} with {name} of {found}, not {count}")

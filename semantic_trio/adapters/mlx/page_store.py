@@ -10,7 +10,7 @@ from typing import cast
 import attrs
 import mlx.core as mx
 
-from semantic_trio.adapters.mlx.content import Tree, block_tree, content_of, mark_tree
+from semantic_trio.adapters.mlx.content import Tree, block_tree, content_of, snapshot_tree
 from semantic_trio.adapters.mlx.forms import ModelForms
 from semantic_trio.adapters.mlx.kv import RowCaches
 from semantic_trio.adapters.mlx.paged import PagedLayout, row_of
@@ -18,7 +18,7 @@ from semantic_trio.adapters.mlx.pages import PAGE, PagePool
 from semantic_trio.adapters.mlx.passes import PageTable
 from semantic_trio.adapters.mlx.snapshot import Rows, State
 from semantic_trio.domain.content import Content, Item, Kind
-from semantic_trio.domain.step import BlockKey, MarkKey, Piece, Restore, SaveBlock, SaveMark
+from semantic_trio.domain.step import BlockKey, Piece, Restore, SaveBlock, SaveSnapshot, SnapshotKey
 
 
 @attrs.frozen
@@ -54,7 +54,7 @@ class PageStore:
 
     layout: PagedLayout
     _blocks: dict[BlockKey, StoredPage] = attrs.field(init=False, factory=dict)
-    _marks: dict[MarkKey, StoredSnapshot] = attrs.field(init=False, factory=dict)
+    _snapshots: dict[SnapshotKey, StoredSnapshot] = attrs.field(init=False, factory=dict)
 
     @property
     def pool(self) -> PagePool:
@@ -67,9 +67,9 @@ class PageStore:
         return frozenset(self._blocks)
 
     @property
-    def marks(self) -> frozenset[MarkKey]:
+    def snapshots(self) -> frozenset[SnapshotKey]:
         """Keys of the snapshots that are stored."""
-        return frozenset(self._marks)
+        return frozenset(self._snapshots)
 
     def save_blocks(self, caches: RowCaches, blocks: Sequence[SaveBlock]) -> None:
         """Store blocks of a row under their keys: its pages get another reader."""
@@ -83,15 +83,15 @@ class PageStore:
                 self.pool.share([page])
             self._put(block.key, StoredPage(page, block.stop - block.start))
 
-    def save_mark(self, caches: RowCaches, mark: SaveMark, *, is_last_use: bool = False) -> None:
+    def save_snapshot(self, caches: RowCaches, snapshot: SaveSnapshot, *, is_last_use: bool = False) -> None:
         """Store a snapshot of a row. Its pages get another reader; a partly filled one is copied, unless the row ends here."""
         row = row_of(caches)
-        assert row.length == mark.position, f"a snapshot at {mark.position} of a row of {row.length} positions"
-        tables = [table.shared(mark.position) for table in row.tables[1:]]
+        assert row.length == snapshot.position, f"a snapshot at {snapshot.position} of a row of {row.length} positions"
+        tables = [table.shared(snapshot.position) for table in row.tables[1:]]
         if not is_last_use:
             for table in tables:
-                table.own_last(mark.position)
-        self._put_mark(mark.key, StoredSnapshot(mark.position, tables))
+                table.own_last(snapshot.position)
+        self._put_snapshot(snapshot.key, StoredSnapshot(snapshot.position, tables))
 
     def restore(self, caches: RowCaches, restore: Restore, rows: Mapping[int, RowCaches], room: int) -> None:
         """Give an empty row the pages of stored blocks, of other rows and of a stored snapshot."""
@@ -105,17 +105,17 @@ class PageStore:
             row.length = piece.stop
         assert row.length == restore.length, f"{row.length} positions of {restore.length}"
         if len(row.tables) > 1:
-            assert restore.mark is not None, "sliding layers are restored from a snapshot"
-            row.tables[1:] = self._marks[restore.mark].shared(restore.length)
+            assert restore.snapshot is not None, "sliding layers are restored from a snapshot"
+            row.tables[1:] = self._snapshots[restore.snapshot].shared(restore.length)
         for table in row.tables:
             table.own_last(row.length)
 
-    def drop(self, blocks: Iterable[BlockKey], marks: Iterable[MarkKey]) -> None:
+    def drop(self, blocks: Iterable[BlockKey], snapshots: Iterable[SnapshotKey]) -> None:
         """Remove what is stored under these keys."""
         for key in blocks:
             self.pool.release([self._blocks.pop(key).page])
-        for mark in marks:
-            self._marks.pop(mark).release()
+        for key in snapshots:
+            self._snapshots.pop(key).release()
 
     def export(self, items: Iterable[Item]) -> dict[Item, Content]:
         """The content of those of these that are stored, copied out of the pool."""
@@ -125,11 +125,11 @@ class PageStore:
 
     def load(self, items: Mapping[Item, Content], forms: ModelForms) -> None:
         """Store blocks and snapshots from outside, all or none. Raises `DamagedError` for content of another shape."""
-        blocks, marks = forms.read(items)
+        blocks, snapshots = forms.read(items)
         for key, layers in blocks.items():
             self._load(key, [rows for rows in layers if rows is not None])
-        for mark, (position, states) in marks.items():
-            self._load_mark(mark, position, states)
+        for key, (position, states) in snapshots.items():
+            self._load_snapshot(key, position, states)
 
     def drop_unreadable(self) -> None:
         """Start again with empty pools if a failed pass has left arrays that cannot be computed."""
@@ -137,14 +137,14 @@ class PageStore:
             mx.eval(self.layout.arrays)
         except Exception:  # noqa: BLE001 - whatever a device raises for arrays of a pass that failed, they are lost
             self._blocks.clear()
-            self._marks.clear()
+            self._snapshots.clear()
             for pool in self.layout.pools:
                 pool.clear()
 
     def _tree(self, item: Item) -> Tree | None:
-        if item.kind is Kind.MARK:
-            stored = self._marks.get(item.key)
-            return None if stored is None else mark_tree(stored.position, self._states(stored))
+        if item.kind is Kind.SNAPSHOT:
+            stored = self._snapshots.get(item.key)
+            return None if stored is None else snapshot_tree(stored.position, self._states(stored))
         page = self._blocks.get(item.key)
         return None if page is None else block_tree(self.pool.read(range(page.page * PAGE, page.page * PAGE + page.count)))
 
@@ -160,7 +160,7 @@ class PageStore:
         self.pool.store(range(page * PAGE, page * PAGE + count), layers)
         self._put(key, StoredPage(page, count))
 
-    def _load_mark(self, key: MarkKey, position: int, states: Sequence[State]) -> None:
+    def _load_snapshot(self, key: SnapshotKey, position: int, states: Sequence[State]) -> None:
         tables = []
         for group, pool in enumerate(self.layout.pools[1:], 1):
             table = PageTable(pool)
@@ -170,7 +170,7 @@ class PageStore:
             layers = [state for (of, _), state in zip(self.layout.sliding, states, strict=True) if of == group]
             pool.store(table.slots(start, position), [cast(Rows, (state["keys"], state["values"])) for state in layers])
             tables.append(table)
-        self._put_mark(key, StoredSnapshot(position, tables))
+        self._put_snapshot(key, StoredSnapshot(position, tables))
 
     def _put(self, key: BlockKey, stored: StoredPage) -> None:
         """Store a page that has a reader for it; the page that was stored under the key before loses its own."""
@@ -178,10 +178,10 @@ class PageStore:
             self.pool.release([self._blocks[key].page])
         self._blocks[key] = stored
 
-    def _put_mark(self, key: MarkKey, stored: StoredSnapshot) -> None:
-        if key in self._marks:
-            self._marks[key].release()
-        self._marks[key] = stored
+    def _put_snapshot(self, key: SnapshotKey, stored: StoredSnapshot) -> None:
+        if key in self._snapshots:
+            self._snapshots[key].release()
+        self._snapshots[key] = stored
 
     def _shared(self, piece: Piece, rows: Mapping[int, RowCaches]) -> list[int]:
         """The pages of a piece, with one reader more; a block in its last use hands its reader over."""

@@ -31,7 +31,7 @@ from semantic_trio.domain.embedding import FIRST_TOKENS, Pooling, next_chunk_tok
 from semantic_trio.domain.errors import DamagedError, InvalidRequestError, ModelNotFoundError, StepFailedError
 from semantic_trio.domain.geometry import ModelCacheSpec
 from semantic_trio.domain.quantisation import AS_COMPUTED
-from semantic_trio.domain.step import BlockKey, Closing, Drawn, Inventory, PassSizes, RowStart, SaveBlock, SaveMark, StepPlan, StepResult
+from semantic_trio.domain.step import BlockKey, Closing, Drawn, Inventory, PassSizes, RowStart, SaveBlock, SaveSnapshot, StepPlan, StepResult
 
 T = TypeVar("T")
 
@@ -73,12 +73,12 @@ class Batch:
         """See `ModelRunner.step`. Any exception leaves the rows in doubt."""
         for closing in plan.close:
             self._close(closing)
-        self.store.drop(plan.drop_blocks, plan.drop_marks)
+        self.store.drop(plan.drop_blocks, plan.drop_snapshots)
         for start in plan.open:
             self._open(start, room=1 + sum(len(chunk.tokens) for chunk in plan.prefill if chunk.row == start.row))
         landing, self._flight = self._flight, self._take_off(plan) if plan.has_work else None
-        for mark in plan.marks:
-            self._save_mark(mark)
+        for snapshot in plan.snapshots:
+            self._save_snapshot(snapshot)
         result = self._land(landing) if landing is not None else StepResult()
         if self._flight is not None and (plan.has_drafts or not self.look_ahead):
             result, self._flight = result.followed_by(self._land(self._flight)), None
@@ -102,12 +102,12 @@ class Batch:
 
     @functools.cached_property
     def forms(self) -> ModelForms:
-        """What blocks and marks of the model look like. Learning it the first time takes as long as to begin a few passes."""
+        """What blocks and snapshots of the model look like. Learning it the first time takes as long as to begin a few passes."""
         return ModelForms.of(InTurnLayout(self.layout.model))
 
     def inventory(self) -> Inventory:
         """See `ModelRunner.inventory`."""
-        return Inventory(frozenset(self._rows), self.store.blocks, self.store.marks)
+        return Inventory(frozenset(self._rows), self.store.blocks, self.store.snapshots)
 
     def _open(self, start: RowStart, room: int) -> None:
         assert start.row not in self._rows, "a row is opened once"
@@ -118,19 +118,19 @@ class Batch:
         self._rows[start.row] = row
 
     def _close(self, closing: Closing) -> None:
-        if closing.mark is not None:
+        if closing.snapshot is not None:
             row = self._rows[closing.row]
-            beyond = row.length - closing.mark.position
-            assert beyond <= row.accepted, f"a mark {beyond} tokens back in a row whose last pass accepted {row.accepted} drafts"
+            beyond = row.length - closing.snapshot.position
+            assert beyond <= row.accepted, f"a snapshot {beyond} tokens back in a row whose last pass accepted {row.accepted} drafts"
             self._go_back(row, beyond)
-            self._save_mark(closing.mark, is_last_use=True)
+            self._save_snapshot(closing.snapshot, is_last_use=True)
         self.store.save_blocks(self._rows[closing.row].caches, closing.blocks)
         self.layout.close(self._rows.pop(closing.row).caches)
 
-    def _save_mark(self, mark: SaveMark, *, is_last_use: bool = False) -> None:
-        row = self._rows[mark.row]
-        assert row.length == mark.position, f"a mark at {mark.position} of a row that has read {row.length} tokens"
-        self.store.save_mark(self.layout.settled(row.caches), mark, is_last_use=is_last_use)
+    def _save_snapshot(self, snapshot: SaveSnapshot, *, is_last_use: bool = False) -> None:
+        row = self._rows[snapshot.row]
+        assert row.length == snapshot.position, f"a snapshot at {snapshot.position} of a row that has read {row.length} tokens"
+        self.store.save_snapshot(self.layout.settled(row.caches), snapshot, is_last_use=is_last_use)
 
     def _rescue(self, number: int, keep: Sequence[SaveBlock]) -> list[SaveBlock]:
         """Save what can be read of a row in doubt, and say what that was."""

@@ -137,7 +137,7 @@ def _request(request_id: str, model: ServedModel, params: GenerationParams, enco
         is_private=params.is_private,
         responses=params.responses,
         thinking=prompt.thinking,
-        marks=(prompt.head,) if prompt.head else (),
+        boundaries=(prompt.head,) if prompt.head else (),
         breakpoints=prompt.breakpoints,
     )
 
