@@ -69,12 +69,24 @@ class Store:
         while not self.pool.fits(wanted, buffers):
             self._evict_counted(next(victims))
 
-    def evict_all(self) -> int:
-        """Evict everything that nothing uses; the bytes that were freed."""
+    def evict_all(self, sparing: AbstractSet[object] = frozenset()) -> int:
+        """Evict everything that no row uses and no pin holds, but for `sparing`. Returns the bytes that were freed."""
         before = self.pool.used
         for victim in self.states.victims(may_lose=True):
-            self._evict_counted(victim)
+            if victim not in sparing:
+                self._evict_counted(victim)
         return before - self.pool.used
+
+    def unwritten(self) -> set[CacheEntry]:
+        """Cached entries that wait to be written, with all blocks before each: a block that is removed takes what follows it along."""
+        found: set[CacheEntry] = set()
+        for queue in self.states.queues.values():
+            for entry in queue.victims(held_back=True):
+                one: CacheEntry | None = entry
+                while one is not None and one not in found:
+                    found.add(one)
+                    one = _before(one)
+        return found
 
     def evict(self, entry: CacheEntry) -> None:
         """Free the memory of a cached block or snapshot. What is on disk stays known; what is not is removed, with all that follows it."""
@@ -246,6 +258,14 @@ class Store:
     def _block_on_disk(self, parent: Block, key: BlockKey, packed: bytes) -> Block | None:
         """A block on disk is known by its name alone: its tokens are those it is asked for with."""
         return self.child(parent, packed) if self.disk.has_block(key) else None
+
+
+def _before(entry: CacheEntry) -> Block | None:
+    """The block that an entry follows; None for a root."""
+    if isinstance(entry, Snapshot):
+        return entry.after
+    assert isinstance(entry, Block)
+    return entry.parent
 
 
 def rank_at(position: int, breakpoints: Iterable[Breakpoint]) -> Rank:

@@ -82,14 +82,14 @@ class Server:
 
     settings: Settings
     model_path: Path
-    announce: Callable[[str], None]  # gets the URL when clients can connect
+    announce: Callable[[str], None]  # called with the URL when clients can connect
     script: tuple[Rule, ...] | None = None  # answers to give instead of the model's
     _stop: trio.Event = attrs.field(init=False, factory=trio.Event)
     _lock: CacheLock | None = attrs.field(init=False, default=None)
     _http_closed: trio.Event = attrs.field(init=False, factory=trio.Event)
 
     async def run(self) -> None:
-        """Serve until a signal, or until the engine dies."""
+        """Serve until a signal or an operator ends it, or until the engine dies."""
         await check_address(self.settings.host, self.settings.port)
         with cache_locked(self.settings) as self._lock:
             async with responses_stored(self.settings, self._claim) as records:
@@ -234,10 +234,11 @@ class Server:
             api_key=self.settings.key,
             max_body_bytes=self.settings.max_body_bytes,
             ping_seconds=self.settings.ping_seconds,
+            shutdown_timeout_seconds=self.settings.shutdown_timeout_seconds,
             log_prompts=self.settings.log_prompts,
             refuse_unreadable=self.settings.refuse_unreadable,
         )
-        return AppState(model=model, metrics=metrics, version=semantic_trio.__version__, settings=http)
+        return AppState(model=model, metrics=metrics, version=semantic_trio.__version__, stop=self._stop.set, settings=http)
 
 
 def run(settings: Settings, model_path: Path, announce: Callable[[str], None], script: tuple[Rule, ...] | None = None) -> None:

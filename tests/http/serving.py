@@ -42,6 +42,7 @@ class Served:
     state: AppState
     responses: MemoryResponses
     active: ActiveResponses
+    stopped: trio.Event  # set when an operator has the server drain
 
 
 async def in_line(function: Callable[[*Arguments], Result], /, *arguments: *Arguments) -> Result:
@@ -76,15 +77,16 @@ def served(
     card = ModelCard("org/tiny", "Tiny", context_length, 1_700_000_000, aliases=("tiny",), vocabulary=vocabulary, sampling=sampling)
     persistence = Persistence(engine.memory, Said(), runner, files or MemoryFiles(), engine.nudge, in_thread=in_line)
     metrics = Metrics(engine)
-    store = responses or MemoryResponses()
+    store, stopped = responses or MemoryResponses(), trio.Event()
     state = kind(
         model=ServedModel(card, engine, codec, persistence, compilers),
         metrics=metrics,
         version="0.0.0",
+        stop=stopped.set,
         settings=settings or HttpSettings(),
     )
     records = ResponsesState(ResponseStoreClient(lambda: store, in_line))
-    return Served(create_app(state, records), engine, runner, metrics, persistence, state, store, records.active)
+    return Served(create_app(state, records), engine, runner, metrics, persistence, state, store, records.active, stopped)
 
 
 @asynccontextmanager

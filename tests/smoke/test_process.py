@@ -80,6 +80,19 @@ def test_sigterm_lets_the_short_finish_ends_the_long_at_the_grace_and_exits_0(tm
     assert "[DONE]" not in openai_endless.text
 
 
+def test_an_operator_ends_it_as_sigterm_does(tmp_path: Path) -> None:
+    with serving(tmp_path, SEMANTIC_SHUTDOWN_TIMEOUT_SECONDS="1") as server:
+        endless = Reader(server.url, 100_000)
+        assert endless.first.wait(PATIENCE_SECONDS)
+        draining = server.post("/admin/drain")
+
+        assert server.exit_code() == ExitCode.OK
+        endless.join(PATIENCE_SECONDS)
+    assert (draining.status_code, draining.json()) == (httpx.codes.ACCEPTED, {"running": 1, "waiting": 0, "timeout_seconds": 1})
+    assert "overloaded_error" in endless.text
+    assert server.lines("memory is on disk")
+
+
 def test_a_later_signal_ends_it_at_once(tmp_path: Path) -> None:
     with serving(tmp_path) as server:
         endless = Reader(server.url, 100_000)

@@ -108,6 +108,26 @@ def test_what_is_computed_while_it_is_read_is_not_kept_twice() -> None:
     first.audit()
 
 
+def test_what_waits_to_be_written_stays_with_all_that_leads_to_it() -> None:
+    """The file of its first block was deleted by something else: evicting that block would remove what follows it."""
+    first = memory()
+    other = read(first, tuple(range(200, 230)), "b")
+    write(first, read(first, tuple(range(48)), number=1))
+    agent = read(first, tuple(range(64)), number=2)
+    first.write(agent)
+    [block, *_] = chain = first.chain(agent)
+    first.store.vanished(block.item)
+    waiting = first.disk.waiting
+
+    freed = first.store.evict_all(first.store.unwritten())
+
+    assert freed > 0
+    assert all(entry.is_cached for entry in chain)
+    assert not any(entry.is_cached for entry in first.chain(other))
+    assert first.disk.waiting == waiting
+    first.audit()
+
+
 def test_what_comes_for_nobody_is_dropped() -> None:
     first = memory()
     read(first, tuple(range(100)))

@@ -1,4 +1,4 @@
-"""Settings that an operator changes while the server runs."""
+"""What an operator does while the server runs: change the batch window, evict the cache, drain the server."""
 
 from typing import Annotated
 
@@ -14,6 +14,7 @@ from semantic_trio.adapters.http.common.json_decoding import decode
 from semantic_trio.adapters.http.common.json_responses import json_response
 from semantic_trio.adapters.http.common.openapi import document_faults
 from semantic_trio.adapters.http.serving.app_state import AppState
+from semantic_trio.adapters.http.serving.eviction import Evicted, evict_cache
 
 log = structlog.get_logger(__name__)
 
@@ -25,8 +26,17 @@ class BatchWindow:
     batch_window_ms: Annotated[float, msgspec.Meta(ge=1, le=1000)]
 
 
+@attrs.frozen
+class Draining:
+    """Requests that a server still answers before it ends."""
+
+    running: int  # requests with a row
+    waiting: int  # requests without one
+    timeout_seconds: float  # most time until the last of them ends, or fails
+
+
 def routes(state: AppState) -> Blueprint:
-    """Build the routes of `/admin/batch-window`."""
+    """Build the routes of `/admin/`."""
     blueprint = Blueprint("admin", __name__)
     engine = state.model.engine
 
@@ -47,5 +57,25 @@ def routes(state: AppState) -> Blueprint:
         engine.batch_window_seconds = wanted.batch_window_ms / 1000
         log.info("batch window changed", batch_window_ms=wanted.batch_window_ms)
         return json_response(wanted)
+
+    @blueprint.post("/admin/cache/evict")
+    @document_response(Evicted, 200)
+    @document_faults(OpenAIError, 401, 403)
+    async def evict() -> Response:
+        """Evict from RAM what no request uses and no pin holds; what is not on disk yet is written first. Later turns load it from disk."""
+        evicted = await evict_cache(state.model)
+        log.info("cache evicted", **attrs.asdict(evicted))
+        return json_response(evicted)
+
+    @blueprint.post("/admin/drain")
+    @document_response(Draining, 202)
+    @document_faults(OpenAIError, 401, 403)
+    async def drain() -> Response:
+        """Finish the requests that are open, refuse new ones, and end the process with exit code 0, as SIGTERM does."""
+        running = engine.scheduler.running
+        draining = Draining(running, engine.open_generations - running, state.settings.shutdown_timeout_seconds)
+        log.info("asked to drain", **attrs.asdict(draining))
+        state.stop()
+        return json_response(draining, 202)
 
     return blueprint

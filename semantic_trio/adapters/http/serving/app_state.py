@@ -3,6 +3,7 @@
 Knows which model a name refers to. Knows nothing of wire formats.
 """
 
+from collections.abc import Callable
 from typing import Protocol
 
 import attrs
@@ -44,6 +45,7 @@ class HttpSettings:
     api_key: str | None = attrs.field(default=None, repr=False)
     max_body_bytes: int = 33_554_432
     ping_seconds: float = 10.0
+    shutdown_timeout_seconds: float = 30.0  # for open requests to end once the server drains
     log_prompts: bool = False  # prompts are private
     refuse_unreadable: bool = False  # refuse images and files instead of replacing them by a placeholder
 
@@ -55,6 +57,7 @@ class AppState:
     model: ServedModel
     metrics: Observer
     version: str
+    stop: Callable[[], None]  # begin to drain the server and to end the process; at most the first call counts
     pace: WritePace = attrs.field(factory=WritePace)
     settings: HttpSettings = HttpSettings()
 
