@@ -1,7 +1,6 @@
-"""The command line: `semantic-trio serve | claude | models | cache | agents | config | doctor | bench`."""
+"""The command line: `semantic-trio serve | claude | models | cache | agents | config | doctor | bench | service`."""
 
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import attrs
@@ -13,16 +12,16 @@ from semantic_trio.adapters.catalogue.catalogue import Catalogue, open_catalogue
 from semantic_trio.adapters.catalogue.progress import Lines
 from semantic_trio.adapters.catalogue.suggested import SUGGESTED
 from semantic_trio.entrypoints import claude as claude_code
-from semantic_trio.entrypoints import logging, settings
+from semantic_trio.entrypoints import logging
 from semantic_trio.entrypoints.agents_cli import agents
 from semantic_trio.entrypoints.cache_cli import cache
 from semantic_trio.entrypoints.exits import known_ends
+from semantic_trio.entrypoints.options import given, load, settings_options
 from semantic_trio.entrypoints.safety import check
-from semantic_trio.entrypoints.settings import Loaded, Settings
+from semantic_trio.entrypoints.service.command import service
+from semantic_trio.entrypoints.settings import Settings
 from semantic_trio.testing import read_script
 
-# Options whose name on the command line is not the setting's.
-SHORT = {"model_id": "--model"}
 CURL = """
   curl {url}/v1/chat/completions -H 'content-type: application/json' -d \\
     '{{"model": "{model}", "temperature": 0, "max_tokens": 64, "messages": [{{"role": "user", "content": "What is the capital of France?"}}]}}'
@@ -33,8 +32,6 @@ ASKS_FIRST = (
     "Another mode: semantic-trio claude --run -- --permission-mode acceptEdits"
 )
 
-Command = Callable[..., None]
-
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(semantic_trio.__version__, prog_name="semantic-trio")
@@ -42,30 +39,15 @@ def main() -> None:
     """A local inference server for several agents on one machine."""
 
 
-def _settings_options(command: Command) -> Command:
-    """An option for every setting, and one for a file of them."""
-    for field in reversed(attrs.fields(Settings)):
-        name = SHORT.get(field.name, f"--{field.name.replace('_', '-')}")
-        text = field.metadata["typed-settings"]["help"]
-        if field.type is bool:
-            name = f"{name}/--no-{name[2:]}"
-        command = click.option(name, field.name, default=None, help=text, metavar=None if field.type is bool else field.name.upper())(command)
-    return click.option("--config", "config_file", type=click.Path(path_type=Path), default=None, help="A TOML file of settings.")(command)
-
-
-def _load(config_file: Path | None, options: dict[str, object]) -> Loaded:
-    return settings.load({name: value for name, value in options.items() if value is not None}, config_file)
-
-
 @main.command()
-@_settings_options
+@settings_options
 @click.option("--script", "script_file", type=click.Path(path_type=Path), default=None, help="For tests: a JSON file of answers to give.")
 def serve(config_file: Path | None, script_file: Path | None, **options: object) -> None:
     """Serve a model until told to stop."""
     with known_ends():
         script = read_script(script_file) if script_file else None
-        chosen = _load(config_file, options | ({} if script is None else {"model_id": "tiny-random"})).settings
-        logging.configure(chosen.log_format, chosen.log_level)
+        chosen = load(config_file, options | ({} if script is None else {"model_id": "tiny-random"})).settings
+        logging.configure(chosen.log_format, chosen.log_level, chosen.log_file)
         check(chosen)
         model = open_catalogue(chosen.data_dir).ensure(chosen.model_id, Lines())
 
@@ -93,7 +75,7 @@ def claude(url: str | None, arguments: tuple[str, ...], *, wants_json: bool, is_
     if arguments and not is_to_run:
         raise click.UsageError("arguments are for Claude Code, and it is started by --run")
     with known_ends():
-        chosen = _load(None, {}).settings
+        chosen = load(None, {}).settings
         served = claude_code.ask(url or claude_code.default_url(chosen), chosen.key)
         for doubt in served.doubts:
             click.echo(f"semantic-trio: {doubt}", err=True)
@@ -112,10 +94,11 @@ def models() -> None:
 
 main.add_command(cache)
 main.add_command(agents)
+main.add_command(service)
 
 
 def _catalogue() -> Catalogue:
-    return open_catalogue(_load(None, {}).settings.data_dir)
+    return open_catalogue(load(None, {}).settings.data_dir)
 
 
 @models.command("list")
@@ -148,11 +131,11 @@ def model_path(name: str) -> None:
 
 
 @main.command()
-@_settings_options
+@settings_options
 def config(config_file: Path | None, **options: object) -> None:
     """Print the settings in force and where each comes from."""
     with known_ends():
-        loaded = _load(config_file, options)
+        loaded = load(config_file, options)
     for field in attrs.fields(Settings):
         value = getattr(loaded.settings, field.name)
         shown = "(set)" if isinstance(value, SecretStr) and value else str(value)
@@ -161,11 +144,11 @@ def config(config_file: Path | None, **options: object) -> None:
 
 @main.command()
 @click.option("--report", is_flag=True, help="Also prove the layouts of the KV cache on tiny models, and time them: for a bug report.")
-@_settings_options
+@settings_options
 def doctor(config_file: Path | None, *, report: bool, **options: object) -> None:
     """Say what this machine has and what to do about what it lacks."""
     with known_ends():
-        chosen = _load(config_file, options).settings
+        chosen = load(config_file, options).settings
     from semantic_trio.entrypoints.doctor import examine
 
     with known_ends():
@@ -193,7 +176,7 @@ def doctor(config_file: Path | None, *, report: bool, **options: object) -> None
 @click.option("--seed", default=None, help="Makes the prompts the same again; by default no two runs have the same.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), default=None, help="Write everything to a file.")
 @click.option("--plot", "plot_files", type=click.Path(path_type=Path, dir_okay=False), multiple=True, help="Draw a .png or .svg; may be repeated.")
-@_settings_options
+@settings_options
 def bench(
     config_file: Path | None,
     url: str | None,
@@ -218,7 +201,6 @@ def bench(
     with known_ends():
         wanted = command.options(streams, tokens, words, rounds, seed, has_bare=has_bare, quick=quick)
         command.check_files(json_file, plot_files)
-        given = {name: value for name, value in options.items() if value is not None}
-        server = command.target(url, _load(config_file, given).settings, given, config_file)
+        server = command.target(url, load(config_file, options).settings, given(options), config_file)
         code = command.carry_out(wanted, server, json_file, plot_files)
     sys.exit(code)

@@ -1,18 +1,25 @@
 """Logs: one line per event, JSON for machines or coloured for people. Prompt text never, unless asked for."""
 
 import logging
+import logging.handlers
 import sys
 from collections.abc import Mapping
+from pathlib import Path
 
 import structlog
 
+# Size of a log file, and the number of full ones kept beside it: 50 MB are about 200,000 requests.
+FILE_BYTES, FULL_FILES = 10_000_000, 4
 # Parts of an entry that have lines of their own.
 TRACEBACKS = frozenset({"exception", "stack"})
 
 
-def configure(log_format: str, log_level: str) -> None:
-    """Set structlog and the standard library's logging up for the process. `auto` is console on a terminal and JSON elsewhere."""
-    console = log_format == "console" or (log_format == "auto" and sys.stderr.isatty())
+def configure(log_format: str, log_level: str, log_file: Path | None = None) -> None:
+    """Set structlog and the standard library's logging up for the process. `auto` is console on a terminal and JSON elsewhere.
+
+    Raises `PermissionError` for a file that cannot be written.
+    """
+    console = log_format == "console" or (log_format == "auto" and log_file is None and sys.stderr.isatty())
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -23,11 +30,20 @@ def configure(log_format: str, log_level: str) -> None:
         logger_factory=structlog.stdlib.LoggerFactory(),
         wrapper_class=structlog.stdlib.BoundLogger,
     )
-    handler = logging.StreamHandler(sys.stderr)
+    handler = logging.StreamHandler(sys.stderr) if log_file is None else _rotated(log_file)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=formatters(console=console)))
     logging.basicConfig(handlers=[handler], level=log_level.upper(), force=True)
     for chatty in ("httpx", "filelock", "huggingface_hub", "urllib3"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
+
+
+def _rotated(file: Path) -> logging.Handler:
+    """Return the handler of a file that becomes `FILE.1` when it is full. Makes its directory. Raises `PermissionError`."""
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        return logging.handlers.RotatingFileHandler(file, maxBytes=FILE_BYTES, backupCount=FULL_FILES, encoding="utf-8")
+    except OSError as error:
+        raise PermissionError(f"log_file: {file} cannot be written to: {error.strerror}") from error
 
 
 def formatters(*, console: bool) -> list[structlog.typing.Processor]:

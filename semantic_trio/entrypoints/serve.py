@@ -55,6 +55,7 @@ from semantic_trio.domain.speculation import Speculation
 from semantic_trio.entrypoints.address import check_address
 from semantic_trio.entrypoints.clock import RunningClock
 from semantic_trio.entrypoints.commit import commit
+from semantic_trio.entrypoints.ending import FLUSH_SECONDS, PERSIST_SECONDS, STORE_SECONDS
 from semantic_trio.entrypoints.locking import cache_locked, holder
 from semantic_trio.entrypoints.settings import Settings
 from semantic_trio.entrypoints.signals import watch_signals
@@ -63,17 +64,11 @@ from semantic_trio.testing import Rule, ScriptedRunner
 
 log = structlog.get_logger(__name__)
 
-# How long connections get to send what they have (the end of an answer, an error event) once the drain is over.
-FLUSH_SECONDS = 2.0
-# How long memory may be written to disk after the drain, where that has left less of its time.
-PERSIST_SECONDS = 5.0
 # Tokens read and drawn before the first request: MLX compiles its kernels, and the scheduler learns how fast this machine is.
 WARM_UP_PROMPT, WARM_UP_TOKENS = 96, 4
 MIB = 1 << 20
 # How long a worker thread that makes a prompt may keep the interpreter from the event loop; Python's own 5 ms are seen in streams.
 SWITCH_SECONDS = 0.001
-# How long the database of responses may take for the last of them.
-STORE_SECONDS = 5.0
 
 
 @attrs.define(eq=False)
@@ -174,11 +169,14 @@ class Server:
 
     async def _persist(self, engine: Engine, persistence: Persistence, stopped_at: float) -> None:
         """Have everything that is remembered written within what is left of the time to end."""
-        left = max(stopped_at + self.settings.shutdown_timeout_seconds - trio.current_time(), PERSIST_SECONDS)
-        with trio.move_on_after(left):
+        with trio.move_on_after(self._seconds_left(stopped_at)):
             await engine.settle()
-        waiting = await persistence.flush(left)
+        waiting = await persistence.flush(self._seconds_left(stopped_at))
         log.info("memory is on disk" if not waiting else "memory is on disk in part", bytes=engine.memory.disk.used, not_written=waiting)
+
+    def _seconds_left(self, stopped_at: float) -> float:
+        """Seconds that are left of the time to end, and never fewer than memory gets in any case."""
+        return max(stopped_at + self.settings.shutdown_timeout_seconds - trio.current_time(), PERSIST_SECONDS)
 
     async def _supervise(self, engine: Engine, *, task_status: trio.TaskStatus[None]) -> None:
         """Run the engine. When it dies, streams get their error events before the process ends."""

@@ -137,6 +137,7 @@ class Settings:
     ping_seconds: float = ts.option(default=10.0, validator=_between(0.1, 15), help="Silence after which a stream gets a ping.")
     log_format: LogFormat = ts.option(default=LogFormat.AUTO, help="auto (console on a terminal), console or json.")
     log_level: LogLevel = ts.option(default=LogLevel.INFO, help="debug, info, warning or error.")
+    log_file: Path | None = ts.option(default=None, help="File to log to instead of standard error; five of 10 MB are kept.")
     log_prompts: bool = ts.option(default=False, help="Write prompts to the log. They are private: off unless asked for.")
 
     @property

@@ -4,12 +4,13 @@ import io
 import json
 import logging
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import structlog
 from _pytest.logging import LogCaptureHandler
 
-from semantic_trio.entrypoints.logging import configure, formatters
+from semantic_trio.entrypoints.logging import FULL_FILES, configure, formatters
 
 ESCAPES = {
     "ESC": "\x1b[2J\x1b]0;owned\x07",
@@ -95,3 +96,27 @@ def test_text_of_any_language_stays_as_it_is() -> None:
         "agent": None,
     }
     assert json.loads(str(renderer(None, "info", {"event": told}))) == {"event": told}
+
+
+def test_a_log_file_is_rotated_and_standard_error_stays_empty(
+    tmp_path: Path, output: io.StringIO, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> None:
+    monkeypatch.setattr("semantic_trio.entrypoints.logging.FILE_BYTES", 1000)
+    file = tmp_path / "logs" / "server.log"
+    configure("json", "info", file)
+    request.addfinalizer(logging.getLogger().handlers[0].close)
+    for number in range(200):
+        structlog.get_logger("test").info("line", number=number)
+
+    names = {"server.log", *(f"server.log.{number}" for number in range(1, FULL_FILES + 1))}
+    assert {path.name for path in file.parent.iterdir()} == names
+    assert all(path.stat().st_size <= 1000 for path in file.parent.iterdir())
+    assert json.loads(file.read_text().splitlines()[-1])["number"] == 199
+    assert output.getvalue() == ""
+
+
+def test_a_log_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+
+    with pytest.raises(PermissionError, match=r"log_file: .*file/server.log cannot be written to"):
+        configure("json", "info", tmp_path / "file" / "server.log")
