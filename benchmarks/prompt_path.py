@@ -28,7 +28,7 @@ from semantic_trio.application.persistence import Persistence
 from semantic_trio.domain.salt import NO_SALT
 from semantic_trio.domain.conversation import Conversation
 from semantic_trio.domain.memory import Memory
-from semantic_trio.domain.said import Said, link
+from semantic_trio.domain.token_histories import TokenHistories, link
 from semantic_trio.domain.scheduler import Limits, Scheduler
 from semantic_trio.entrypoints import settings
 from semantic_trio.entrypoints.serve import SWITCH_SECONDS
@@ -89,7 +89,7 @@ async def measure(new_model: Callable[[], ServedModel], raw: bytes, rounds: int)
         history = first.conversation.messages[:-1]
         before = await model.encode(Conversation(history[:-1], first.conversation.tools), NO_SALT)
         told = link(before.digests[-1], history[-1])
-        model.said.remember(before.digests, before.prompt.tokens, (), told)
+        model.token_histories.remember(before.digests, before.prompt.tokens, (), told)
         _, seconds, gaps = await watched(encode)
         figures["next turn"][0].append(seconds)
         figures["next turn"][1].extend(gaps)
@@ -117,7 +117,7 @@ def main() -> None:
     sys.setswitchinterval(SWITCH_SECONDS)
 
     def new_model() -> ServedModel:
-        return ServedModel(card, engine, codec, Persistence(memory, Said(), runner, MemoryFiles(), engine.nudge))
+        return ServedModel(card, engine, codec, Persistence(memory, TokenHistories(), runner, MemoryFiles(), engine.nudge))
 
     trio.run(measure, new_model, body(arguments.kilobytes), arguments.rounds)
 

@@ -28,9 +28,9 @@ from semantic_trio.domain.conversation import (
     ToolCall,
 )
 from semantic_trio.domain.generation import Event, Failed, Finished, FinishReason, TokenEvent
-from semantic_trio.domain.said import Digest, Said, link
 from semantic_trio.domain.salt import NO_SALT, Salt
 from semantic_trio.domain.steering import Grammar
+from semantic_trio.domain.token_histories import Digest, TokenHistories, link
 from semantic_trio.ports import AnswerReader
 
 # Seconds between two looks at an answer that is wanted whole. It is read while it comes only because it may be over with its first call.
@@ -52,7 +52,7 @@ class Encoded:
     salt: Salt = NO_SALT
 
     def name_with(self, answer: tuple[Part, ...]) -> Digest | None:
-        """The name of the conversation with an answer in it, as the next request will have it; None where nothing was said."""
+        """The name of the conversation with an answer in it, as the next request will have it; None if the answer is empty."""
         called = {part.name for part in answer if isinstance(part, ToolCall)}
         tools = tuple(tool for tool in self.tools if tool.name in called)
         prefill, before = self.conversation.prefill, self.digests
@@ -110,12 +110,12 @@ class PlainReader:
 
 @attrs.define(eq=False)
 class Answer:
-    """Reads a generation once. `close` it as the generation itself: what was said until then is remembered."""
+    """Reads a generation once. `close` it as the generation itself: the tokens generated until then are kept as token history."""
 
     generation: Generation
     _encoded: Encoded
     _reader: AnswerReader
-    _said: Said
+    _token_histories: TokenHistories
     _new_call_id: Callable[[], str]
     _ends_with_call: bool = False  # it may call once, and is over then
     _keeps_scores: bool = False
@@ -261,7 +261,7 @@ class Answer:
         if tokens and self._encoded.digests and not (agent and agent.is_deleted):
             name = self._encoded.name_with(told) if told else None
             owner = agent.id if agent and agent.is_listed else ""
-            self._said.remember(self._encoded.digests, self._encoded.prompt.tokens, tokens, name, owner)
+            self._token_histories.remember(self._encoded.digests, self._encoded.prompt.tokens, tokens, name, owner)
 
 
 def broken(end: Finished) -> Finished:

@@ -13,11 +13,11 @@ import trio
 
 from semantic_trio.application.persistence import Persistence
 from semantic_trio.domain.agent import Agent
-from semantic_trio.domain.content import AgentRecord, ImportTrust, Item, SaidLine
+from semantic_trio.domain.content import AgentRecord, ImportTrust, Item, TokenHistory
 from semantic_trio.domain.conversation import NOTHING_KNOWN
 from semantic_trio.domain.errors import AgentExistsError, DiskRefusedError, InvalidRequestError
 from semantic_trio.domain.lineage import Lineage, largest_token, lineage
-from semantic_trio.domain.records import adopt, listed, record_of, token_histories
+from semantic_trio.domain.records import adopt, listed, record_of, usable_histories
 from semantic_trio.domain.salt import SALT_BYTES, Salt
 
 # How long who has sent an agent waits for its record to be on disk. It is known without; a crash within that time would lose it.
@@ -42,7 +42,7 @@ class Archives:
                 await persistence.progressed()
         if count := self._unwritten(agent):
             raise DiskRefusedError(persistence.refused or f"{count} files of {agent.id} are not on disk after {seconds:.0f} s")
-        return record_of(memory, agent, persistence.said.lines(agent.id, agent.salt), used=0)
+        return record_of(memory, agent, persistence.token_histories.of_agent(agent.id, agent.salt), used=0)
 
     async def take_in(self, archive: BinaryIO, name: str, vocabulary: int = 0) -> Agent:
         """Take an agent in from an archive; it is known from then on. `vocabulary`: how many tokens the model knows; 0: unknown.
@@ -100,7 +100,7 @@ class Archives:
         agent = memory.agents.get(record.id)
         disk.recorded(agent, 0, listed(memory, record))  # it takes no room before it is written
         memory.touch(agent)
-        self.persistence.said.adopt(record.id, self._unsaid(token_histories(memory, record), record.salt), record.salt)
+        self.persistence.token_histories.adopt(record.id, self._unknown_here(usable_histories(memory, record), record.salt), record.salt)
         memory.write(agent)  # which makes the room that has been taken
         return agent
 
@@ -125,11 +125,11 @@ class Archives:
         except ValueError as error:
             raise InvalidRequestError(str(error), "archive") from error
 
-    def _unsaid(self, lines: Iterable[SaidLine], salt: Salt) -> list[SaidLine]:
+    def _unknown_here(self, histories: Iterable[TokenHistory], salt: Salt) -> list[TokenHistory]:
         """Token histories without the conversations that are known here already, in other tokens perhaps."""
-        said = self.persistence.said
-        found = [(line, tuple(end for end in line.ends if said.known((salt + end.digest, b"")) == NOTHING_KNOWN)) for line in lines]
-        return [SaidLine(line.packed, ends) for line, ends in found if ends]
+        here = self.persistence.token_histories
+        found = [(history, tuple(end for end in history.ends if here.known((salt + end.digest, b"")) == NOTHING_KNOWN)) for history in histories]
+        return [TokenHistory(history.packed, ends) for history, ends in found if ends]
 
 
 def salt_of_import(trust: ImportTrust) -> Salt | None:

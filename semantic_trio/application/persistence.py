@@ -20,8 +20,8 @@ from semantic_trio.domain.content import AgentRecord, Content, ImportTrust, Item
 from semantic_trio.domain.entries import CacheEntry
 from semantic_trio.domain.errors import DiskRefusedError, InvalidRequestError, StepFailedError
 from semantic_trio.domain.memory import Memory
-from semantic_trio.domain.records import adopt, listed, record_of, size_of, token_histories
-from semantic_trio.domain.said import Said
+from semantic_trio.domain.records import adopt, listed, record_of, size_of, usable_histories
+from semantic_trio.domain.token_histories import TokenHistories
 from semantic_trio.ports import CacheFiles, ModelRunner
 
 log = structlog.get_logger(__name__)
@@ -39,7 +39,7 @@ class Persistence:
     """The disk tier of one model at work. `open` before `run`, and `flush` before `run` is cancelled."""
 
     memory: Memory
-    said: Said
+    token_histories: TokenHistories
     runner: ModelRunner
     files: CacheFiles
     nudge: Callable[[], None]  # the engine, where something has come or room was made
@@ -86,7 +86,7 @@ class Persistence:
         if misfits:
             log.warning("tokenizer or chat template has changed: these agents' conversations are read again", agents=misfits)
         self.memory.disk.told = self._wake
-        self.said.told = self._has_said
+        self.token_histories.on_change = self._histories_changed
         seconds = round(trio.current_time() - started, 3)
         if not index and not records:
             log.info("no memory on disk yet", seconds=seconds)
@@ -124,14 +124,14 @@ class Persistence:
                 self.nudge()
 
     def _agent_removed(self, agent: Agent) -> None:
-        """Remove what a deleted agent has said; of one that made room for others, its id alone."""
+        """Remove the token histories of a deleted agent; of one that made place for others only its id."""
         if agent.is_deleted:
-            self.said.forget(agent.id)
+            self.token_histories.remove(agent.id)
         else:
-            self.said.disown(agent.id)
+            self.token_histories.disown(agent.id)
 
-    def _has_said(self, owner: str) -> None:
-        """What an agent has said is known only when it was read: its record may have been written without."""
+    def _histories_changed(self, owner: str) -> None:
+        """Have the record of an agent written again: its new token history may have come after the record was written."""
         agent = self.memory.agents.find(owner)
         if agent is not None:
             self.memory.write(agent)
@@ -163,7 +163,7 @@ class Persistence:
             return gone
         memory.disk.recorded(agent, size_of(record), listed(memory, record))
         memory.touch(agent)
-        self.said.adopt(record.id, token_histories(memory, record), record.salt)
+        self.token_histories.adopt(record.id, usable_histories(memory, record), record.salt)
         return gone
 
     # ------------------------------------------------------------------------------------------------------------------- write
@@ -216,7 +216,7 @@ class Persistence:
 
     async def _write_record(self, agent: Agent) -> None:
         started, self._used = trio.current_time(), self._used + 1
-        record = record_of(self.memory, agent, self.said.lines(agent.id, agent.salt), self._used)
+        record = record_of(self.memory, agent, self.token_histories.of_agent(agent.id, agent.salt), self._used)
         disk, is_written = self.memory.disk, False
         disk.begin_record(agent)
         try:

@@ -63,8 +63,8 @@ def positions_in(content: Content) -> set[int]:
 
 
 @attrs.frozen
-class SaidEnd:
-    """How far one beginning of a conversation reaches in the tokens it was read and said in."""
+class HistoryEnd:
+    """Where one beginning of a conversation ends in a token history."""
 
     digest: bytes
     stop: int  # tokens
@@ -72,11 +72,11 @@ class SaidEnd:
 
 
 @attrs.frozen
-class SaidLine:
-    """One line of conversation: its tokens, packed, and the beginnings of it that can be found again."""
+class TokenHistory:
+    """The exact tokens in which a conversation was read and generated, packed, and the beginnings of it that can be found again."""
 
     packed: bytes
-    ends: tuple[SaidEnd, ...]
+    ends: tuple[HistoryEnd, ...]
 
 
 @attrs.frozen(kw_only=True)
@@ -99,4 +99,4 @@ class AgentRecord:
     strays: tuple[BlockKey, ...] = ()  # blocks it has read that are not on its way any more: they are deleted with it
     responses: tuple[str, ...] = ()  # ids of the responses of the Responses API that it has read or given: it is deleted with any of them
     conversation: Conversation = NOTHING_SAID
-    said: tuple[SaidLine, ...] = ()
+    token_histories: tuple[TokenHistory, ...] = ()

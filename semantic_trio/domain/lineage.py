@@ -68,7 +68,7 @@ def salted(record: AgentRecord, fingerprint: str, salt: Salt | None) -> tuple[Ag
 
 def largest_token(record: AgentRecord) -> int:
     """The largest of a record's tokens; -1 where it has none."""
-    return max((max(unpack(packed), default=-1) for packed in (record.history, *(line.packed for line in record.said))), default=-1)
+    return max((max(unpack(packed), default=-1) for packed in (record.history, *(history.packed for history in record.token_histories))), default=-1)
 
 
 def _run(record: AgentRecord, fingerprint: str) -> TokenRun:

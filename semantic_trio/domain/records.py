@@ -7,7 +7,7 @@ import attrs
 
 from semantic_trio.domain.agent import Agent, client_id
 from semantic_trio.domain.chain import TOKEN_BYTES, TokenRun, child_key, common_tokens, root_key, snapshot_key
-from semantic_trio.domain.content import AgentRecord, Item, Kind, SaidLine
+from semantic_trio.domain.content import AgentRecord, Item, Kind, TokenHistory
 from semantic_trio.domain.entries import Block
 from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.store import Store
@@ -18,7 +18,7 @@ END_BYTES, OTHER_BYTES = 150, 4096
 MOST_STRAYS = 4096
 
 
-def record_of(memory: Memory, agent: Agent, said: tuple[SaidLine, ...], used: int) -> AgentRecord:
+def record_of(memory: Memory, agent: Agent, token_histories: tuple[TokenHistory, ...], used: int) -> AgentRecord:
     """What is known of an agent now."""
     run = memory.run_of(agent)
     return AgentRecord(
@@ -38,7 +38,7 @@ def record_of(memory: Memory, agent: Agent, said: tuple[SaidLine, ...], used: in
         strays=tuple(sorted(memory.strays(agent)))[:MOST_STRAYS],
         responses=tuple(sorted(agent.responses)),
         conversation=agent.conversation,
-        said=said if memory.agents.fits(agent.text_fingerprint) else (),
+        token_histories=token_histories if memory.agents.fits(agent.text_fingerprint) else (),
     )
 
 
@@ -52,8 +52,8 @@ def listed(memory: Memory, record: AgentRecord) -> frozenset[Item]:
 
 def size_of(record: AgentRecord) -> int:
     """Bytes a record takes on disk, about: its tokens, those that were said and are not among them, and the words of its conversation."""
-    tokens = sum(len(line.packed) // TOKEN_BYTES - common_tokens(line.packed, record.history) for line in record.said)
-    ends = sum(len(line.ends) for line in record.said)
+    tokens = sum(len(history.packed) // TOKEN_BYTES - common_tokens(history.packed, record.history) for history in record.token_histories)
+    ends = sum(len(history.ends) for history in record.token_histories)
     names = sum(map(len, record.responses))
     return len(record.history) + tokens * TOKEN_BYTES + ends * END_BYTES + 2 * (record.conversation.characters + names) + OTHER_BYTES
 
@@ -86,9 +86,9 @@ def arriving(record: AgentRecord, name: str | None) -> AgentRecord:
     return taken if name in (None, record.id) else attrs.evolve(taken, id=client_id(name or ""), is_named=True)
 
 
-def token_histories(memory: Memory, record: AgentRecord) -> tuple[SaidLine, ...]:
-    """The token histories of a record that may be used: none where its text was read with another tokenizer or chat template."""
-    return record.said if memory.agents.fits(record.text_fingerprint) else ()
+def usable_histories(memory: Memory, record: AgentRecord) -> tuple[TokenHistory, ...]:
+    """Return the token histories of a record; none if its text was read with another tokenizer or chat template."""
+    return record.token_histories if memory.agents.fits(record.text_fingerprint) else ()
 
 
 def _run(memory: Memory, record: AgentRecord, packed: bytes) -> TokenRun:

@@ -49,9 +49,9 @@ from semantic_trio.domain.disk import Disk
 from semantic_trio.domain.errors import EngineDeadError
 from semantic_trio.domain.generation import GenerationRequest
 from semantic_trio.domain.memory import Memory
-from semantic_trio.domain.said import Said
 from semantic_trio.domain.scheduler import Limits, Scheduler
 from semantic_trio.domain.speculation import Speculation
+from semantic_trio.domain.token_histories import TokenHistories
 from semantic_trio.entrypoints.address import check_address
 from semantic_trio.entrypoints.clock import RunningClock
 from semantic_trio.entrypoints.commit import commit
@@ -207,7 +207,7 @@ class Server:
     def _persistence(self, engine: Engine, runner: MlxRunner | ScriptedRunner) -> Persistence:
         return Persistence(
             engine.memory,
-            Said(),
+            TokenHistories(),
             runner,
             ModelFiles(self.settings.cache_dir, runner.spec.fingerprint, self.settings.model_id, self._claim),
             engine.nudge,

@@ -12,7 +12,7 @@ from safetensors.numpy import load_file
 
 from semantic_trio.adapters.disk import ModelFiles
 from semantic_trio.domain.chain import TokenRun, pack, root_key
-from semantic_trio.domain.content import AgentRecord, Content, Item, Kind, SaidEnd, SaidLine, Tensor
+from semantic_trio.domain.content import AgentRecord, Content, HistoryEnd, Item, Kind, Tensor, TokenHistory
 from semantic_trio.domain.conversation import Conversation, Message, Role, Text
 from semantic_trio.domain.errors import AgentExistsError, DamagedError, InvalidRequestError
 from semantic_trio.domain.eviction import Rank
@@ -24,12 +24,12 @@ FINGERPRINT, OTHER = "ab" * 32, "cd" * 32
 BLOCK, SNAPSHOT = Item(Kind.BLOCK, bytes(range(32))), Item(Kind.SNAPSHOT, bytes(range(32)))
 ITEMS = [BLOCK, SNAPSHOT, Item(Kind.BLOCK, bytes(32))]
 SAID = Conversation((Message(Role.USER, (Text("Hello"),), Rank.LONG),))
-LINE = SaidLine(pack(range(30)), (SaidEnd(bytes(32), 30, is_answer=True),))
+HISTORY_OF_TOKENS = TokenHistory(pack(range(30)), (HistoryEnd(bytes(32), 30, is_answer=True),))
 
 
 def record(agent: str = "main", used: int = 1) -> AgentRecord:
     flags = {"is_named": True, "is_kept": False, "is_pinned": True}
-    more = {"chain": bytes(32), "snapshots": ((5, bytes(32)),), "conversation": SAID, "said": (LINE,)}
+    more = {"chain": bytes(32), "snapshots": ((5, bytes(32)),), "conversation": SAID, "token_histories": (HISTORY_OF_TOKENS,)}
     return AgentRecord(
         id=agent, **flags, parent="mother", turns=2, used=used, history=pack(range(20)), prompt_tokens=9, text_fingerprint="7e", **more
     )

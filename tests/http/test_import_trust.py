@@ -11,7 +11,7 @@ import trio.testing
 
 from semantic_trio.adapters.disk import ModelFiles
 from semantic_trio.domain.chain import pack, unpack
-from semantic_trio.domain.content import AgentRecord, Content, ImportTrust, Kind, SaidLine
+from semantic_trio.domain.content import AgentRecord, Content, ImportTrust, Kind, TokenHistory
 from semantic_trio.domain.geometry import LayerGroup, LayerKind, ModelCacheSpec
 from semantic_trio.ports import CacheFiles
 from semantic_trio.testing import FakeRunner, MemoryFiles
@@ -215,7 +215,9 @@ async def false_history(trust: ImportTrust, **headers: str) -> tuple[Call, Call]
     """A conversation that an archive tells in tokens of its own: told by who names the agent or does not, and to a server that has no archive."""
 
     def lie(record: AgentRecord) -> AgentRecord:
-        return attrs.evolve(record, said=tuple(SaidLine(pack(t + 1 for t in unpack(line.packed)), line.ends) for line in record.said))
+        return attrs.evolve(
+            record, token_histories=tuple(TokenHistory(pack(t + 1 for t in unpack(line.packed)), line.ends) for line in record.token_histories)
+        )
 
     source = MemoryFiles()
     async with running(with_disk(source)) as here:

@@ -23,7 +23,7 @@ from semantic_trio.adapters.disk.parsing import UnfitError
 from semantic_trio.adapters.disk.records import decode, encode
 from semantic_trio.adapters.disk.travel import label_of
 from semantic_trio.domain.chain import TokenRun, pack, root_key, snapshot_key
-from semantic_trio.domain.content import AgentRecord, Content, Item, Kind, SaidEnd, SaidLine, Tensor
+from semantic_trio.domain.content import AgentRecord, Content, HistoryEnd, Item, Kind, Tensor, TokenHistory
 from semantic_trio.domain.conversation import Conversation, Message, Role, Text
 from semantic_trio.domain.errors import AgentExistsError, InvalidRequestError
 from semantic_trio.domain.lineage import Lineage, largest_token, lineage
@@ -49,7 +49,7 @@ def record(agent: str = "ada", history: bytes = TOKENS, fingerprint: str = FINGE
         "chain": run.keys[-1],
         "snapshots": ((20, snapshot),),
         "conversation": SAID,
-        "said": (SaidLine(history, (SaidEnd(bytes(32), 40, is_answer=True),)),),
+        "token_histories": (TokenHistory(history, (HistoryEnd(bytes(32), 40, is_answer=True),)),),
     }
     return AgentRecord(id=agent, history=history, **(fields | more))
 
@@ -204,7 +204,7 @@ def test_what_is_there_stays_as_it_is(archive: bytes, tmp_path: Path) -> None:
 
 
 def test_an_agent_without_a_history_is_a_record_alone(tmp_path: Path) -> None:
-    empty = attrs.evolve(RECORD, history=b"", chain=ROOT, snapshots=(), said=(), prompt_tokens=0)
+    empty = attrs.evolve(RECORD, history=b"", chain=ROOT, snapshots=(), token_histories=(), prompt_tokens=0)
     archive = exported(files(tmp_path / "source"), empty)
 
     assert list(members(archive)) == ["agent.safetensors"]
@@ -462,7 +462,7 @@ def test_what_is_no_agents_is_nobodys(made: bytes) -> None:
 @pytest.mark.parametrize("tokens", [0, 1, 15, 16, 17, 256, 300, 5000])
 def test_the_names_are_those_of_the_chain_whatever_the_size_of_blocks(size: int, tokens: int) -> None:
     run = TokenRun.of_packed(pack(range(tokens)), ROOT, size)
-    of = attrs.evolve(RECORD, history=run.packed, chain=run.keys[-1] if run.keys else ROOT, snapshots=(), said=())
+    of = attrs.evolve(RECORD, history=run.packed, chain=run.keys[-1] if run.keys else ROOT, snapshots=(), token_histories=())
 
     found = lineage(of, FINGERPRINT)
 
@@ -483,5 +483,5 @@ def test_a_record_of_another_model_leads_nowhere() -> None:
 
 def test_the_largest_token_is_found_wherever_it_is() -> None:
     assert largest_token(RECORD) == 39
-    assert largest_token(attrs.evolve(RECORD, said=(SaidLine(pack([99]), ()),))) == 99
-    assert largest_token(attrs.evolve(RECORD, history=b"", said=())) == -1
+    assert largest_token(attrs.evolve(RECORD, token_histories=(TokenHistory(pack([99]), ()),))) == 99
+    assert largest_token(attrs.evolve(RECORD, history=b"", token_histories=())) == -1

@@ -11,7 +11,7 @@ from hypothesis import given
 from semantic_trio.domain.canonical import BILLING_HEADER, RULES, canonical, canonical_json
 from semantic_trio.domain.conversation import Conversation, Message, Part, Role, Text, Tool, ToolCall, ToolResult
 from semantic_trio.domain.eviction import Rank
-from semantic_trio.domain.said import chain
+from semantic_trio.domain.token_histories import chain
 
 EDIT = Tool(
     "Edit", "Edit a file", json.dumps({"type": "object", "properties": {"path": {"type": "string"}, "all": {"type": "boolean", "default": False}}})

@@ -5,7 +5,7 @@ import pytest
 from semantic_trio.application.answer import Encoded, PlainReader
 from semantic_trio.application.continuing import continuing, whole_turn
 from semantic_trio.domain.conversation import Conversation, Message, Part, Prompt, Role, Text, Thinking, ToolCall
-from semantic_trio.domain.said import chain
+from semantic_trio.domain.token_histories import chain
 
 CASES = [
     ("is ", [" Paris"], "Paris"),

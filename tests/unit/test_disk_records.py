@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from semantic_trio.adapters.disk.parsing import UnfitError
 from semantic_trio.adapters.disk.records import decode, encode
 from semantic_trio.domain.chain import TOKEN_BYTES, pack
-from semantic_trio.domain.content import AgentRecord, Content, SaidEnd, SaidLine, Tensor
+from semantic_trio.domain.content import AgentRecord, Content, HistoryEnd, Tensor, TokenHistory
 from semantic_trio.domain.conversation import (
     Calling,
     Conversation,
@@ -50,10 +50,10 @@ CONVERSATIONS = st.builds(
 
 
 @st.composite
-def lines(draw: st.DrawFn, history: list[int]) -> SaidLine:
+def lines(draw: st.DrawFn, history: list[int]) -> TokenHistory:
     tokens = history[: draw(st.integers(0, len(history)))] + draw(st.lists(TOKEN, max_size=4))
-    ends = st.builds(SaidEnd, KEY, st.integers(0, len(tokens)), st.booleans())
-    return SaidLine(pack(tokens), tuple(draw(st.lists(ends, max_size=3))))
+    ends = st.builds(HistoryEnd, KEY, st.integers(0, len(tokens)), st.booleans())
+    return TokenHistory(pack(tokens), tuple(draw(st.lists(ends, max_size=3))))
 
 
 @st.composite
@@ -74,16 +74,20 @@ def records(draw: st.DrawFn) -> AgentRecord:
         salt=draw(st.just(b"") | KEY),
         snapshots=tuple(draw(st.lists(st.tuples(st.integers(1, len(history)), KEY), max_size=3))) if history else (),
         conversation=draw(CONVERSATIONS),
-        said=tuple(draw(st.lists(lines(history), max_size=3))),
+        token_histories=tuple(draw(st.lists(lines(history), max_size=3))),
     )
 
 
 CALL = Message(Role.ASSISTANT, (Thinking("Hm."), Text("Look:"), ToolCall("c1", "look", "{}")), Rank.LONG)
 RESULT = Message(Role.USER, (ToolResult("c1", "It rains.", loads=("umbrella",)),))
-LINES = (SaidLine(pack(range(10)), (SaidEnd(b"d" * 32, 10, is_answer=True),)), SaidLine(pack([0, 1, 99]), (SaidEnd(b"e" * 32, 3, is_answer=False),)))
+HISTORIES = (
+    TokenHistory(pack(range(10)), (HistoryEnd(b"d" * 32, 10, is_answer=True),)),
+    TokenHistory(pack([0, 1, 99]), (HistoryEnd(b"e" * 32, 3, is_answer=False),)),
+)
 RECORD = AgentRecord(
     id="main", is_named=True, is_kept=True, is_pinned=False, parent="mother", turns=3, used=7, history=pack(range(10)), prompt_tokens=8,
-    chain=bytes(range(32)), snapshots=((4, bytes(32)), (10, b"m" * 32)), conversation=Conversation((CALL, RESULT), (Tool("look"),)), said=LINES,
+    chain=bytes(range(32)), snapshots=((4, bytes(32)), (10, b"m" * 32)), conversation=Conversation((CALL, RESULT), (Tool("look"),)),
+    token_histories=HISTORIES,
 )  # fmt: skip
 
 

@@ -5,13 +5,13 @@ import pytest
 
 from semantic_trio.domain.agent import Agent
 from semantic_trio.domain.chain import pack
-from semantic_trio.domain.content import AgentRecord, Item, Kind, SaidEnd, SaidLine
+from semantic_trio.domain.content import AgentRecord, HistoryEnd, Item, Kind, TokenHistory
 from semantic_trio.domain.conversation import Conversation, Message, Role, Text
 from semantic_trio.domain.disk import Disk
 from semantic_trio.domain.errors import InvalidRequestError
 from semantic_trio.domain.geometry import LayerGroup, LayerKind, ModelCacheSpec
 from semantic_trio.domain.memory import Memory
-from semantic_trio.domain.records import adopt, listed, record_of, size_of, token_histories
+from semantic_trio.domain.records import adopt, listed, record_of, size_of, usable_histories
 
 GLOBAL = LayerGroup(LayerKind.GLOBAL, layers=1, token_bytes=8)
 SPEC = ModelCacheSpec("records", (GLOBAL, LayerGroup(LayerKind.RECURRENT, layers=1, state_bytes=64)), block_tokens=16)
@@ -180,20 +180,20 @@ def test_a_record_lists_what_it_alone_leads_to() -> None:
 def test_a_record_takes_what_it_says() -> None:
     record = write(memory(), memory().agents.create("a"))
     long = attrs.evolve(record, history=pack(range(1000)))
-    line = SaidLine(pack(range(1000)), (SaidEnd(bytes(32), 1000, is_answer=True),))
+    line = TokenHistory(pack(range(1000)), (HistoryEnd(bytes(32), 1000, is_answer=True),))
     words = Conversation((Message(Role.USER, (Text("words " * 100),)),))
 
     empty, history = size_of(record), size_of(long)
 
     assert history - empty == 4000
-    assert size_of(attrs.evolve(long, said=(line,))) - history < 200, "its tokens are the history's"
-    assert size_of(attrs.evolve(record, said=(line,))) - empty > 4000
+    assert size_of(attrs.evolve(long, token_histories=(line,))) - history < 200, "its tokens are the history's"
+    assert size_of(attrs.evolve(record, token_histories=(line,))) - empty > 4000
     assert size_of(attrs.evolve(record, conversation=words)) - empty > 600
 
 
 # ------------------------------------------------------------------------------------------------- another tokenizer or chat template
 
-LINE = SaidLine(pack(range(20)), (SaidEnd(bytes(32), 20, is_answer=True),))
+HISTORY = TokenHistory(pack(range(20)), (HistoryEnd(bytes(32), 20, is_answer=True),))
 
 
 def test_a_history_keeps_the_fingerprint_it_was_read_under_until_it_is_read_again() -> None:
@@ -202,22 +202,22 @@ def test_a_history_keeps_the_fingerprint_it_was_read_under_until_it_is_read_agai
     adopt(after, write(first, read(first, tuple(range(100)))))
     agent = after.agents.get("a")
 
-    untouched = record_of(after, agent, (LINE,), used=2)
+    untouched = record_of(after, agent, (HISTORY,), used=2)
     read(after, tuple(range(50, 150)))
-    read_again = record_of(after, agent, (LINE,), used=3)
+    read_again = record_of(after, agent, (HISTORY,), used=3)
 
-    assert (untouched.text_fingerprint, untouched.said) == ("old", ())
-    assert (read_again.text_fingerprint, read_again.said) == ("new", (LINE,))
+    assert (untouched.text_fingerprint, untouched.token_histories) == ("old", ())
+    assert (read_again.text_fingerprint, read_again.token_histories) == ("new", (HISTORY,))
 
 
 @pytest.mark.parametrize("fingerprint", ["", "old"], ids=["of before", "of another template"])
 def test_token_histories_are_used_under_their_own_fingerprint_alone(fingerprint: str) -> None:
     first, after = memory(), memory()
     after.agents.text_fingerprint = "new"
-    record = attrs.evolve(write(first, read(first, tuple(range(100)))), said=(LINE,), text_fingerprint=fingerprint)
+    record = attrs.evolve(write(first, read(first, tuple(range(100)))), token_histories=(HISTORY,), text_fingerprint=fingerprint)
 
-    assert token_histories(after, record) == ()
-    assert token_histories(after, attrs.evolve(record, text_fingerprint="new")) == (LINE,)
+    assert usable_histories(after, record) == ()
+    assert usable_histories(after, attrs.evolve(record, text_fingerprint="new")) == (HISTORY,)
 
 
 def test_no_prompt_is_recognised_by_a_history_of_another_template() -> None:

@@ -21,7 +21,7 @@ from semantic_trio.domain.canonical import canonical
 from semantic_trio.domain.conversation import Conversation, Message, Part, Prompt, Role, Text, Thinking, ToolCall, ToolResult
 from semantic_trio.domain.errors import InvalidRequestError
 from semantic_trio.domain.responses import StoredResponse
-from semantic_trio.domain.said import chain
+from semantic_trio.domain.token_histories import chain
 from semantic_trio.testing import MemoryResponses
 
 STEM = "0" * 32

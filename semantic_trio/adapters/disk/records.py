@@ -13,18 +13,18 @@ from semantic_trio.adapters.disk.conversations import Written, WrittenConversati
 from semantic_trio.adapters.disk.parsing import Count, NewerError, UnfitError, parse, strictly
 from semantic_trio.domain.agent import AGENT_ID
 from semantic_trio.domain.chain import TOKEN_BYTES, common_tokens
-from semantic_trio.domain.content import AgentRecord, Content, SaidEnd, SaidLine, Tensor
+from semantic_trio.domain.content import AgentRecord, Content, HistoryEnd, Tensor, TokenHistory
 
 Key = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 Id = Annotated[str, msgspec.Meta(pattern=rf"\A{AGENT_ID.pattern}\Z")]
 # As msgspec says it.
 UNKNOWN_FIELD = "Object contains unknown field"
 # Of all lines of one record, which share what is written once: no file may ask for more memory than any server remembers.
-MOST_SAID_BYTES = 1 << 30
+MOST_HISTORY_BYTES = 1 << 30
 
 
 class WrittenEnd(Written, frozen=True, array_like=True):
-    """See `SaidEnd`."""
+    """See `HistoryEnd`."""
 
     digest: Key
     stop: Count
@@ -32,7 +32,7 @@ class WrittenEnd(Written, frozen=True, array_like=True):
 
 
 class WrittenLine(Written, frozen=True):
-    """See `SaidLine`: most lines are the history, or begin with it."""
+    """See `TokenHistory`: most lines are the history, or begin with it."""
 
     common: Count  # tokens, of the history; what follows them has a tensor of its own
     ends: tuple[WrittenEnd, ...]
@@ -61,8 +61,8 @@ class WrittenAgent(Written, frozen=True, kw_only=True):
 
 def encode(record: AgentRecord) -> Content:
     """A record as tensors."""
-    common = [common_tokens(line.packed, record.history) for line in record.said]
-    rests = {_said(n): _packed(line.packed[common[n] * TOKEN_BYTES :]) for n, line in enumerate(record.said)}
+    common = [common_tokens(line.packed, record.history) for line in record.token_histories]
+    rests = {_said(n): _packed(line.packed[common[n] * TOKEN_BYTES :]) for n, line in enumerate(record.token_histories)}
     agent = WrittenAgent(
         id=record.id,
         is_named=record.is_named,
@@ -79,7 +79,7 @@ def encode(record: AgentRecord) -> Content:
         strays=tuple(key.hex() for key in record.strays),
         responses=record.responses,
         conversation=written(record.conversation),
-        said=tuple(WrittenLine(count, _ends(line)) for count, line in zip(common, record.said, strict=True)),
+        said=tuple(WrittenLine(count, _ends(line)) for count, line in zip(common, record.token_histories, strict=True)),
     )
     # Half a surrogate pair, which clients may send and UTF-8 has not, is three bytes like any other character of its size.
     text = json.dumps(msgspec.to_builtins(agent), ensure_ascii=False, separators=(",", ":")).encode(errors="surrogatepass")
@@ -110,7 +110,7 @@ def decode(content: Content) -> AgentRecord:
         strays=tuple(bytes.fromhex(key) for key in agent.strays),
         responses=agent.responses,
         conversation=conversation_of(agent.conversation),
-        said=tuple(_line(line, history, _tokens(content, _said(n))) for n, line in enumerate(agent.said)),
+        token_histories=tuple(_line(line, history, _tokens(content, _said(n))) for n, line in enumerate(agent.said)),
     )
 
 
@@ -132,7 +132,7 @@ def _packed(packed: bytes) -> Tensor:
     return Tensor("I32", (len(packed) // TOKEN_BYTES,), memoryview(packed))
 
 
-def _ends(line: SaidLine) -> tuple[WrittenEnd, ...]:
+def _ends(line: TokenHistory) -> tuple[WrittenEnd, ...]:
     return tuple(WrittenEnd(end.digest.hex(), end.stop, end.is_answer) for end in line.ends)
 
 
@@ -158,13 +158,13 @@ def _check(agent: WrittenAgent, tokens: int) -> None:
             raise UnfitError(f"has a snapshot at {position} of {tokens} tokens")
     if any(line.common > tokens for line in agent.said):
         raise UnfitError(f"has a line with more than {tokens} tokens of the history")
-    if sum(line.common for line in agent.said) * TOKEN_BYTES > MOST_SAID_BYTES:
-        raise UnfitError(f"has lines of more than {MOST_SAID_BYTES} bytes")
+    if sum(line.common for line in agent.said) * TOKEN_BYTES > MOST_HISTORY_BYTES:
+        raise UnfitError(f"has lines of more than {MOST_HISTORY_BYTES} bytes")
 
 
-def _line(found: WrittenLine, history: bytes, rest: bytes) -> SaidLine:
+def _line(found: WrittenLine, history: bytes, rest: bytes) -> TokenHistory:
     packed = history[: found.common * TOKEN_BYTES] + rest
     for end in found.ends:
         if end.stop * TOKEN_BYTES > len(packed):
             raise UnfitError(f"has a beginning of {end.stop} tokens in a line of {len(packed) // TOKEN_BYTES}")
-    return SaidLine(packed, tuple(SaidEnd(bytes.fromhex(end.digest), end.stop, end.is_answer) for end in found.ends))
+    return TokenHistory(packed, tuple(HistoryEnd(bytes.fromhex(end.digest), end.stop, end.is_answer) for end in found.ends))

@@ -22,9 +22,9 @@ from semantic_trio.domain.conversation import Conversation, Tool
 from semantic_trio.domain.embedding import APPROXIMATE, EmbeddingForm
 from semantic_trio.domain.errors import GrammarError, InvalidRequestError, PromptTooLongError
 from semantic_trio.domain.generation import API_SAMPLING, SamplingParams
-from semantic_trio.domain.said import Said, chain
 from semantic_trio.domain.salt import NO_SALT, Salt
 from semantic_trio.domain.steering import Grammar
+from semantic_trio.domain.token_histories import TokenHistories, chain
 from semantic_trio.ports import TextCodec
 
 # Characters above which a conversation is encoded in a worker thread: a hop costs 40 us, 16,000 characters about 5 ms of the event loop.
@@ -67,9 +67,9 @@ class ServedModel:
     _embedders: trio.CapacityLimiter = attrs.field(init=False, factory=lambda: trio.CapacityLimiter(EMBEDDERS))
 
     @property
-    def said(self) -> Said:
+    def token_histories(self) -> TokenHistories:
         """Token history of conversations."""
-        return self.persistence.said
+        return self.persistence.token_histories
 
     @property
     def archives(self) -> Archives:
@@ -92,7 +92,7 @@ class ServedModel:
         ordered = await self._run(is_large, canonical, conversation)
         self._refuse_too_long(ordered.prompt_characters)
         digests = await self._run(is_large, chain, ordered, salt)
-        prompt = await self._run(is_large, self.codec.encode_prompt, ordered, self.said.known(digests))
+        prompt = await self._run(is_large, self.codec.encode_prompt, ordered, self.token_histories.known(digests))
         demanded = _with_named_tool(ordered, conversation.tools)
         grammar = await self._grammar(demanded, prompt.opening) if demanded.demands_form or demanded.thought_budget is not None else None
         return Encoded(ordered, digests, prompt, conversation.tools, grammar, salt)
