@@ -97,11 +97,11 @@ async def stalls(runner: MlxRunner, megabytes: int) -> None:
     with tempfile.TemporaryDirectory() as directory:
         async with bench(runner, Path(directory), has_disk=True) as one:
             one.engine.memory.disk.is_open = False
-            held, one.persistence.memory.disk.told = one.persistence.memory.disk.told, lambda: None  # nothing is written yet
+            held, one.persistence.memory.disk.on_change = one.persistence.memory.disk.on_change, lambda: None  # nothing is written yet
             for salt in range(agents):
                 await one.read(salt, 4096)
             await one.engine.settle()
-            one.engine.memory.disk.is_open, one.engine.memory.disk.told = True, held
+            one.engine.memory.disk.is_open, one.engine.memory.disk.on_change = True, held
             for phase in ("idle", "written"):
                 gaps: list[float] = []
                 async with trio.open_nursery() as nursery:

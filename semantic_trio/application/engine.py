@@ -129,7 +129,7 @@ class Engine:
         Raises `PromptTooLongError`, `PoolExhaustedError`, `InvalidRequestError`, `OverloadedError`, `DrainingError` or `EngineDeadError`, and then
         nothing was queued.
         """
-        room = self.scheduler.room(request)
+        room = self.scheduler.remaining_tokens(request)
         self.refuse_when_closed()
         if self.waiting >= self.queue_limit and len(self._open) >= self.queue_limit + self.scheduler.limits.max_rows:
             raise OverloadedError(self.waiting, self.queue_limit, self.retry_after_seconds)

@@ -1,6 +1,6 @@
-"""Memory outlives the process: what is new goes to disk behind the answers, and comes back before it is needed.
+"""Persistence of the memory: new blocks, snapshots and records are written to disk behind the answers, and read back before they are needed.
 
-Knows trio, the memory's orders, the runner and the files. Decides nothing: what is written, read and deleted, and in which order, says the memory.
+Knows trio, the memory's orders, the runner and the files. Decides nothing: the memory orders writes, reads and deletions.
 Files are worked on in worker threads, which never touch the device.
 """
 
@@ -26,11 +26,11 @@ from semantic_trio.ports import CacheFiles, ModelRunner
 
 log = structlog.get_logger(__name__)
 
-# Bytes taken from the device at a time: until they are written they take room beside the budget.
+# Bytes exported from the device at a time: until they are written they take memory beside the budget.
 WRITE_BYTES = 64 << 20
-# What a file takes beside its content, about: its header.
+# Bytes of a file beside its content, about: its header.
 FILE_BYTES = 8192
-# How long nothing is written after the disk has refused, in seconds: twice as long each time, up to the longest.
+# Seconds without writes after the disk has refused one; doubled each time, up to the longest.
 FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS = 1.0, 60.0
 
 
@@ -42,21 +42,21 @@ class Persistence:
     token_histories: TokenHistories
     runner: ModelRunner
     files: CacheFiles
-    nudge: Callable[[], None]  # the engine, where something has come or room was made
-    seconds_to_compute: Callable[[int, int], float] = lambda tokens, context: 0.0  # reading so many tokens behind others; 0 while unknown
-    floor_bytes: int = 0  # what the file system keeps free
+    nudge: Callable[[], None]  # wakes the engine after a load or freed memory
+    seconds_to_compute: Callable[[int, int], float] = lambda tokens, context: 0.0  # of computing so many tokens after a context; 0 while unknown
+    floor_bytes: int = 0  # free space to leave on the file system
     import_trust: ImportTrust = ImportTrust.AGENT
     allowance: Allowance = attrs.field(factory=Allowance)
     readers: int = READERS
-    written: Callable[[float], None] = lambda seconds: None  # told of each record that is on disk
-    in_thread: InThread = trio.to_thread.run_sync  # files are slow; a test on virtual time has them worked on in line
+    written: Callable[[float], None] = lambda seconds: None  # called after each record that was written
+    in_thread: InThread = trio.to_thread.run_sync  # runs file work; tests on virtual time run it in line
     traffic: Traffic = attrs.field(init=False, factory=Traffic)
-    refused: str = attrs.field(init=False, default="")  # why nothing is written now; empty: it is
-    _used: int = attrs.field(init=False, default=0)  # the last place in the order of records
+    refused: str = attrs.field(init=False, default="")  # reason why writes are stopped; empty: they are not
+    _used: int = attrs.field(init=False, default=0)  # last number given in the order of records
     _has_work: trio.Event = attrs.field(init=False, factory=trio.Event)
     _progress: trio.Event = attrs.field(init=False, factory=trio.Event)
     _remove_again_at: float = attrs.field(init=False, default=math.inf)
-    _keeps_all: bool = attrs.field(init=False, default=False)  # what was to be deleted last could not be
+    _keeps_all: bool = attrs.field(init=False, default=False)  # the last deletion failed
     _reading: Reading = attrs.field(init=False)
     _writes: WatchedWork = attrs.field(init=False)
     _reads: WatchedWork = attrs.field(init=False)
@@ -69,7 +69,7 @@ class Persistence:
         )
 
     async def open(self) -> None:
-        """Take in what earlier processes have left: names, and the records of agents. Raises `OSError` where the directory cannot be read."""
+        """Index the files of earlier processes and adopt the agents on record. Raises `OSError` if the directory cannot be read."""
         started = trio.current_time()
         index, records, self.memory.agents.elsewhere = await self._reads.do(self._found)
         self.memory.agents.newer = self.files.newer()
@@ -85,7 +85,7 @@ class Persistence:
             log.warning("a part of the memory is gone and will be computed again", agents=len(lost), tokens=sum(lost))
         if misfits:
             log.warning("tokenizer or chat template has changed: these agents' conversations are read again", agents=misfits)
-        self.memory.disk.told = self._wake
+        self.memory.disk.on_change = self._wake
         self.token_histories.on_change = self._histories_changed
         seconds = round(trio.current_time() - started, 3)
         if not index and not records:
@@ -94,7 +94,7 @@ class Persistence:
         log.info("memory found on disk", agents=len(records), items=len(index), bytes=self.memory.disk.used, seconds=seconds)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Write, delete and read until cancelled."""
+        """Carry out writes, deletions and reads until cancelled."""
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._write_behind)
             nursery.start_soon(self._reading.run)
@@ -102,7 +102,7 @@ class Persistence:
             task_status.started()
 
     async def flush(self, seconds: float) -> int:
-        """Wait until everything that was ordered is on disk, at the latest for so long. Returns how much is not."""
+        """Wait until no write is pending, for `seconds` at most. Returns the number of writes still pending."""
         disk = self.memory.disk
         with trio.move_on_after(seconds):
             while not disk.is_idle and disk.is_open:
@@ -112,7 +112,7 @@ class Persistence:
         return disk.waiting
 
     async def _watch(self) -> None:
-        """Nobody waits for a disk that hangs: until it answers again, nothing is read, and what waits to be written may be given up."""
+        """Detect a disk that hangs: until it responds, loads are cancelled, and entries with a pending write may be evicted."""
         while True:
             await trio.sleep(PATIENCE_SECONDS / 2)
             if self._writes.hangs():
@@ -146,7 +146,7 @@ class Persistence:
         return self.files.index(), self.files.agents(), self.files.elsewhere()
 
     async def _adopt(self, record: AgentRecord) -> int:
-        """Take in an agent; how many tokens of its history are gone."""
+        """Adopt an agent on record. Returns the number of tokens of its history whose blocks are gone."""
         memory = self.memory
         try:
             gone = adopt(memory, record)
@@ -203,7 +203,7 @@ class Persistence:
             await self._write_entries(disk.next_writes(WRITE_BYTES, self.memory.store.size))
 
     async def _write_entries(self, batch: Sequence[CacheEntry]) -> None:
-        """Write blocks and snapshots, one by one. What a row has taken over since is written when that closes."""
+        """Write blocks and snapshots, one by one. Entries that a row has taken over meanwhile are written when that row closes."""
         contents, store = await self.runner.export([entry.item for entry in batch]), self.memory.store
         for entry in [entry for entry in batch if entry.item not in contents]:
             store.not_written(entry)
@@ -225,12 +225,12 @@ class Persistence:
         finally:
             disk.end_record(is_written=is_written)
         self.memory.store.unlisted(disk.recorded(agent, size, listed(self.memory, record)) if agent.is_listed else disk.remove_agent(agent))
-        for block in reversed(self.memory.chain(agent)):  # where there is no room for all of an agent, its end goes first
+        for block in reversed(self.memory.chain(agent)):  # so that of one agent the end is deleted first
             disk.touch(block.item)
         self.written(trio.current_time() - started)
 
     async def _put(self, expected: int, write: Callable[..., int], *what: Item | Content | AgentRecord) -> int:
-        """Write a file within all bounds; its bytes."""
+        """Write a file within allowance, budget and free space. Returns its bytes. Raises `DiskRefusedError` or `OSError`."""
         started = trio.current_time()
         self.memory.disk.is_sparing = self.allowance.is_sparing(started)
         if not self.allowance.allows(expected, started):
@@ -257,7 +257,7 @@ class Persistence:
             raise DiskRefusedError(f"{free} bytes are free on the disk, and {self.floor_bytes} are to stay so")
 
     async def _remove(self, what: Item | str) -> None:
-        """Delete something. What cannot be deleted holds nothing up, and is tried again when there is nothing else to do."""
+        """Delete an item or an agent's record. A deletion that fails is set aside and tried again later."""
         try:
             if isinstance(what, str):
                 await self._writes.do(self.files.remove_agent, what)
@@ -273,14 +273,14 @@ class Persistence:
             self.memory.disk.removed(what)
 
     def _stop(self, error: Exception) -> None:
-        """The disk takes nothing: what waits for it may be given up, so that serving goes on."""
+        """Stop writing: entries with a pending write may be evicted meanwhile, so that serving goes on."""
         if not self.refused:
             log.warning("memory is not written to disk", reason=str(error))
         self.refused, self.memory.disk.is_open = str(error), False
         self.nudge()
 
     async def _resume(self) -> None:
-        """Go on writing after the disk has refused to: what has gone from it meanwhile, with a directory that was deleted, is written again."""
+        """Go on writing after the disk has refused. Files that are gone, with a deleted directory for instance, are written again."""
         if not self.refused:
             return
         index = await self._writes.do(self.files.index)
@@ -292,11 +292,11 @@ class Persistence:
             self.memory.write(agent)
 
     async def removed(self, seconds: float) -> None:
-        """Return when what was ordered to be deleted is gone from disk or could not be deleted, at the latest after so long."""
+        """Return when no deletion is pending, failed ones aside, or after `seconds`."""
         with trio.move_on_after(seconds):
             while self.memory.disk.next_removal() is not None:
                 await self.progressed()
 
     async def progressed(self) -> None:
-        """Return when something more was written or deleted, or could not be."""
+        """Return after the next write or deletion, failed ones included."""
         await self._progress.wait()

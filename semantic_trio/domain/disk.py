@@ -1,6 +1,6 @@
-"""What one model has on disk, and what is to be written, read and deleted there.
+"""The files of one model's memory on disk: sizes, order of use, and queues of pending writes, reads and deletions.
 
-Knows names, sizes and the order of use, which is counted and not timed. Knows nothing of files: it orders, and is told what came of it.
+Knows names, sizes and the order of use, which is counted and not timed. Knows nothing of files: it orders, and callers report the results.
 """
 
 import collections
@@ -12,103 +12,103 @@ from semantic_trio.domain.agent import Agent
 from semantic_trio.domain.content import Item, Kind
 from semantic_trio.domain.entries import Block, CacheEntry, Snapshot
 
-# Why something damaged was lost is remembered this long, in things damaged.
+# Damaged entries that are remembered as the cause of a cache miss; older ones are dropped.
 MOST_DAMAGED = 10_000
 
 
-def _nobody() -> None:
+def _ignore() -> None:
     pass
 
 
 @attrs.define(eq=False)
 class Disk:
-    """The disk tier of one model's memory. With a budget of 0 there is none, and nothing is ever to be done."""
+    """The disk tier of one model's memory. A budget of 0 turns the disk tier off: all queues stay empty."""
 
     budget_bytes: int = 0
-    told: Callable[[], None] = _nobody  # there is something to do
-    is_open: bool = True  # what is to be written can be; where not, it may be given up
-    is_stuck: bool = attrs.field(init=False, default=False)  # what is to be read does not come
-    is_sparing: bool = attrs.field(init=False, default=False)  # only what an ended turn needs to go on later is to be written
-    used: int = attrs.field(init=False, default=0)  # bytes, those of agents' records included
-    reading: set[CacheEntry] = attrs.field(init=False, factory=set)  # on their way from disk, wanted still or not
-    known: dict[Item, CacheEntry] = attrs.field(init=False, factory=dict)  # those on disk that somebody has asked for or listed
+    on_change: Callable[[], None] = _ignore  # called when a queue has a new order
+    is_open: bool = True  # False while the disk refuses writes: entries with a pending write may be evicted then
+    is_stuck: bool = attrs.field(init=False, default=False)  # True while reads hang
+    is_sparing: bool = attrs.field(init=False, default=False)  # True: only entries of ended turns are written, to save the daily write allowance
+    used: int = attrs.field(init=False, default=0)  # bytes, with records of agents
+    reading: set[CacheEntry] = attrs.field(init=False, factory=set)  # being read, cancelled loads included
+    known: dict[Item, CacheEntry] = attrs.field(init=False, factory=dict)  # entries of the tree that are on disk
     _sizes: collections.OrderedDict[Item, int] = attrs.field(init=False, factory=collections.OrderedDict)  # least recently used first
     _records: dict[str, int] = attrs.field(init=False, factory=dict)  # bytes of agents' records
-    _listed: dict[str, frozenset[Item]] = attrs.field(init=False, factory=dict)  # snapshots and tails an agent's record needs
+    _listed: dict[str, frozenset[Item]] = attrs.field(init=False, factory=dict)  # snapshots and partial blocks that the record of an agent needs
     _listings: collections.Counter[Item] = attrs.field(init=False, factory=collections.Counter)
     _to_write: dict[CacheEntry | Agent, None] = attrs.field(init=False, factory=dict)  # in order
     _being_recorded: Agent | None = attrs.field(init=False, default=None)
     _to_read: dict[CacheEntry, None] = attrs.field(init=False, factory=dict)
     _to_remove: dict[Item | str, None] = attrs.field(init=False, factory=dict)  # a string is an agent's id
-    _put_off: dict[Item | str, None] = attrs.field(init=False, factory=dict)  # could not be deleted
-    _damaged_after: dict[bytes, None] = attrs.field(init=False, factory=dict)  # blocks after which something was
+    _put_off: dict[Item | str, None] = attrs.field(init=False, factory=dict)  # deletions that failed
+    _damaged_after: dict[bytes, None] = attrs.field(init=False, factory=dict)  # keys of blocks with a damaged entry behind them
 
     @property
     def exists(self) -> bool:
-        """Whether there is a disk tier."""
+        """True if there is a disk tier."""
         return self.budget_bytes > 0
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing is there."""
+        """True if no block or snapshot is on disk."""
         return not self._sizes
 
     def __contains__(self, item: Item) -> bool:
         return item in self._sizes
 
     def size(self, item: Item) -> int:
-        """Bytes on disk; 0 of what is not there."""
+        """Return the bytes of a block or snapshot on disk; 0 if it is not there."""
         return self._sizes.get(item, 0)
 
     def has_block(self, key: bytes) -> bool:
-        """Whether a block is on disk."""
+        """True if a block is on disk."""
         return Item(Kind.BLOCK, key) in self._sizes
 
     def touch(self, item: Item) -> None:
-        """It was used."""
+        """Make a block or snapshot the most recently used one."""
         if item in self._sizes:
             self._sizes.move_to_end(item)
 
     # ----------------------------------------------------------------------------------------------------------------- to write
 
     def write(self, one: CacheEntry | Agent, listed: frozenset[Item] = frozenset()) -> None:
-        """Have something written: an agent's record after all that was ordered before. What it will have `listed` is needed from now on."""
+        """Queue a write; that of a record goes behind all others. The entries that the record will have `listed` are kept from now on."""
         if isinstance(one, Agent):
             self._to_write.pop(one, None)
             self._list(one.id, self._listed.get(one.id, frozenset()) | listed)
         self._to_write[one] = None
-        self.told()
+        self.on_change()
 
     def is_to_write(self, one: CacheEntry | Agent) -> bool:
-        """Whether it waits to be written."""
+        """True if an entry or record has a pending write."""
         return one in self._to_write
 
-    def forget_write(self, one: CacheEntry | Agent) -> None:
-        """It need not be written any more."""
+    def cancel_write(self, one: CacheEntry | Agent) -> None:
+        """Cancel the pending write of an entry or record, if there is one."""
         self._to_write.pop(one, None)
 
     @property
     def makes_room(self) -> bool:
-        """Whether RAM will be had when what is to be written is."""
+        """True if pending writes will make entries evictable from RAM."""
         return self.is_open and any(isinstance(one, CacheEntry) for one in self._to_write)
 
     @property
     def waiting(self) -> int:
-        """Things to be written, or being."""
+        """Number of pending writes, a record that is being written included."""
         return len(self._to_write) + (self._being_recorded is not None)
 
     def next_record(self) -> Agent | None:
-        """The agent whose record is the next thing to be written, if it is one."""
+        """Return the agent whose record is the next write; None if the next write is an entry, or there is none."""
         first = next(iter(self._to_write), None)
         return first if isinstance(first, Agent) else None
 
     def begin_record(self, agent: Agent) -> None:
-        """What an agent's record says is settled: what comes now is for the next one."""
+        """Take the record of an agent out of the queue: it is being written. A later change queues it again."""
         del self._to_write[agent]
         self._being_recorded = agent
 
     def end_record(self, *, is_written: bool) -> None:
-        """The record is written; or it is to be, once more."""
+        """End the write of a record. A record that was not written is queued again."""
         agent, self._being_recorded = self._being_recorded, None
         if agent is not None and agent.is_listed and not is_written:
             self.write(agent)
@@ -124,37 +124,37 @@ class Disk:
         return chosen
 
     def added(self, item: Item, size: int) -> None:
-        """A block or snapshot is on disk now, and was used last."""
+        """Note that a block or snapshot is on disk, as the most recently used one."""
         self.removed(item)
         self.used += size - self._sizes.pop(item, 0)
         self._sizes[item] = size
 
     def missing(self, there: Container[Item]) -> list[Item]:
-        """The blocks and snapshots that are not where they were written."""
+        """Return the blocks and snapshots that should be on disk but are not `there`."""
         return [item for item in self._sizes if item not in there]
 
     # ------------------------------------------------------------------------------------------------------------------ to read
 
     def read(self, kept: Iterable[CacheEntry]) -> None:
-        """Have blocks and snapshots brought back, in this order."""
+        """Queue reads of blocks and snapshots, in this order."""
         for one in kept:
-            if one not in self.reading:  # else it was called off, and is on its way still
+            if one not in self.reading:  # else its load was cancelled, and the read still runs
                 self._to_read[one] = None
                 self.reading.add(one)
-        self.told()
+        self.on_change()
 
     def take_reads(self) -> list[CacheEntry]:
-        """What is to be read, told once."""
+        """Return the queued reads and empty the queue."""
         wanted, self._to_read = list(self._to_read), {}
         return wanted
 
     @property
     def coming_keys(self) -> set[bytes]:
-        """Names of what is on its way: the device may have it already."""
+        """Keys of entries that are being read: the device may store them already."""
         return {kept.key for kept in self.reading}
 
     def damaged(self, kept: CacheEntry) -> None:
-        """Something could not be read: turns that would have gone on from there are told so."""
+        """Note that an entry could not be read: turns that would have used it report this cause."""
         after = kept.after if isinstance(kept, Snapshot) else kept.parent if isinstance(kept, Block) else None
         assert after is not None, "the root is never read"
         self._damaged_after[after.key] = None
@@ -162,13 +162,13 @@ class Disk:
             del self._damaged_after[next(iter(self._damaged_after))]
 
     def was_damaged_after(self, keys: Iterable[bytes]) -> bool:
-        """Whether something behind one of these blocks was found damaged."""
+        """True if an entry behind one of these blocks was damaged."""
         return bool(self._damaged_after) and any(key in self._damaged_after for key in keys)
 
     # ---------------------------------------------------------------------------------------------------------------- to delete
 
     def over(self, coming_bytes: int) -> Iterator[Item]:
-        """What has to go, least recently used first, for so many bytes to fit into the budget. Whoever takes one removes it."""
+        """Yield the entries to delete, least recently used first, until `coming_bytes` fit into the budget. The caller removes each of them."""
         for item in list(self._sizes):
             if self.used + coming_bytes <= self.budget_bytes:
                 return
@@ -176,51 +176,51 @@ class Disk:
                 yield item
 
     def remove(self, item: Item) -> None:
-        """Have a block or snapshot deleted."""
+        """Queue the deletion of a block or snapshot, if it is on disk."""
         if item in self._sizes:
             self.used -= self._sizes.pop(item)
             self._to_remove[item] = None
-            self.told()
+            self.on_change()
 
     def lost(self, item: Item) -> None:
-        """It is not there any more."""
+        """Note that a block or snapshot is not on disk any more."""
         self.used -= self._sizes.pop(item, 0)
 
     def remove_agent(self, agent: Agent) -> list[Item]:
-        """Have an agent's record deleted, if it has one or is about to. Returns the snapshots and tails no other record needs."""
+        """Queue the deletion of an agent's record and cancel its write. Returns the snapshots and partial blocks that no other record needs."""
         self._to_write.pop(agent, None)
         unneeded = self._list(agent.id, frozenset())
         if self.exists:
             self._count_record(agent.id, 0)
             self._to_remove[agent.id] = None
-            self.told()
+            self.on_change()
         return unneeded
 
     def next_removal(self) -> Item | str | None:
-        """The next thing to delete; it goes on waiting until it was `removed`."""
+        """Return the next item or agent to delete, if any; it stays queued until `removed`."""
         return next(iter(self._to_remove), None)
 
     def removed(self, what: Item | str) -> None:
-        """It is deleted, or there again."""
+        """Drop an item or agent from the deletions: it is deleted, or was written again."""
         self._to_remove.pop(what, None)
         self._put_off.pop(what, None)
 
     def put_off(self, what: Item | str) -> None:
-        """It cannot be deleted now."""
+        """Set a deletion that failed aside until `remove_again`."""
         self._put_off[what] = self._to_remove.pop(what)
 
     def remove_again(self) -> None:
-        """What could not be deleted may be now."""
+        """Queue the failed deletions again."""
         self._to_remove.update(self._put_off)
         self._put_off.clear()
 
     @property
     def is_idle(self) -> bool:
-        """Whether nothing waits to be written or deleted, or is being."""
+        """True if no write or deletion is pending or under way."""
         return not (self._to_write or self._to_remove or self._being_recorded)
 
     def audit(self) -> None:
-        """Assert that what is there is counted, and nothing of it is to be deleted."""
+        """Assert that the bytes of all files are counted, and none of these files is queued for deletion."""
         assert self.used == sum(self._sizes.values()) + sum(self._records.values())
         assert not self._to_remove.keys() & (self._sizes.keys() | self._records.keys())
         assert self.known.keys() <= self._sizes.keys()
@@ -229,7 +229,7 @@ class Disk:
     # ------------------------------------------------------------------------------------------------------------------ records
 
     def recorded(self, agent: Agent, size: int, listed: frozenset[Item]) -> list[Item]:
-        """An agent's record is on disk. Returns the snapshots and tails that no record needs any more."""
+        """Note that an agent's record is on disk. Returns the snapshots and partial blocks that no record needs any more."""
         self._count_record(agent.id, size)
         self.removed(agent.id)
         still = self._listed.get(agent.id, frozenset()) if agent in self._to_write else frozenset()
@@ -253,9 +253,9 @@ class Disk:
         return unneeded
 
     def is_to_record(self, agent: Agent) -> bool:
-        """Whether an agent's record waits to be written, or is being."""
+        """True if an agent's record has a pending write or is being written."""
         return agent in self._to_write or self._being_recorded is agent
 
     def is_to_remove(self, what: Item | str) -> bool:
-        """Whether it waits to be deleted, or is being."""
+        """True if the deletion of an item or agent is pending, failed deletions included."""
         return what in self._to_remove or what in self._put_off

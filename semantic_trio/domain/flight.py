@@ -1,7 +1,7 @@
-"""One prompt's beginning is computed once: whoever comes while another reads it waits for that, and then begins where both part.
+"""Single flight: a prefix that several prompts share is computed once. One sequence reads it, the others wait, and begin where the prompts part.
 
-Knows sequences and what their prompts have in common. Knows nothing of steps or budgets. A follower keeps its place in the queue and holds no row, so
-nothing has to be undone when its leader goes: it finds what was published until then, and reads on itself.
+Knows sequences and the common prefixes of their prompts. Knows nothing of steps or budgets. A waiter keeps its place in the queue and holds no row,
+so nothing has to be undone when its leader goes: the waiter begins with the blocks that were published until then.
 """
 
 from collections.abc import Mapping
@@ -12,13 +12,13 @@ from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.prefix import Match
 from semantic_trio.domain.sequence import Phase, Sequence
 
-# Tokens below which waiting for another costs more than computing them.
+# Tokens. A waiter that would gain fewer computes them itself: waiting would take longer.
 WORTH_WAITING = 32
 
 
 @attrs.define
 class SingleFlight:
-    """Who follows whom, found anew for every plan."""
+    """The leaders of one plan and what their waiters lend them; built anew for every plan."""
 
     memory: Memory
     _leaders: dict[int, Sequence] = attrs.field(init=False, factory=dict)  # rows whose prompts are being read
@@ -27,7 +27,7 @@ class SingleFlight:
     _alike: dict[tuple[Sequence, int], int] = attrs.field(init=False, factory=dict)
 
     def begin(self, rows: Mapping[int, Sequence]) -> None:
-        """Look at the rows as they are now."""
+        """Begin a plan: the rows that read prompts are the leaders."""
         self._leaders = {row: sequence for row, sequence in rows.items() if sequence.phase is Phase.PREFILLING}
         self._weights.clear()
         self._ages.clear()
@@ -35,18 +35,18 @@ class SingleFlight:
 
     @property
     def has_leaders(self) -> bool:
-        """Whether anybody could be followed."""
+        """True if there is a leader to wait for."""
         return bool(self._leaders)
 
-    def took_off(self, sequence: Sequence) -> None:
-        """A sequence got its row in this plan: others may follow it."""
+    def add_leader(self, sequence: Sequence) -> None:
+        """Make a sequence that got its row in this plan a leader."""
         self._leaders[sequence.row] = sequence
 
-    def follows(self, sequence: Sequence, match: Match) -> bool:
-        """Whether a sequence does better to wait for one that is being read; that one takes over its weight and its age."""
+    def should_wait(self, sequence: Sequence, match: Match) -> bool:
+        """True if a sequence gains by waiting for a leader, which then takes over the weight and the age of the sequence."""
         if not self._leaders:
             return False
-        gain, leader = max(((self._promise(sequence, one) - match.length, one) for one in self._leaders.values()), key=lambda pair: pair[0])
+        gain, leader = max(((self._shared_prefix(sequence, one) - match.length, one) for one in self._leaders.values()), key=lambda pair: pair[0])
         if gain < WORTH_WAITING:
             return False
         self._weights[leader] = self.weight(leader) + 1
@@ -54,19 +54,19 @@ class SingleFlight:
         return True
 
     def weight(self, sequence: Sequence) -> int:
-        """How many a sequence reads for."""
+        """Return the number of sequences that a sequence reads for, itself included."""
         return self._weights.get(sequence, 1)
 
     def age(self, sequence: Sequence) -> int:
-        """Arrival of the eldest a sequence reads for."""
+        """Return the arrival of the oldest sequence that a sequence reads for."""
         return self._ages.get(sequence, sequence.arrival)
 
-    def _promise(self, sequence: Sequence, leader: Sequence) -> int:
-        """Length a sequence could begin with when a leader has come so far; 0 when it has, for that is to be had already."""
+    def _shared_prefix(self, sequence: Sequence, leader: Sequence) -> int:
+        """Return the length of the prefix shared with a leader, 0 if the leader has read it already: then it can be matched now."""
         assert sequence.run is not None
         pair = (sequence, leader.row)
         if pair not in self._alike:
-            self._alike[pair] = self.memory.promise(sequence.run, leader.row)
+            self._alike[pair] = self.memory.shared_prefix(sequence.run, leader.row)
         shared = min(self._alike[pair], len(sequence.run) - 1)
         if leader.context >= shared:
             return 0

@@ -69,7 +69,7 @@ class Memory(AgentMemory):
         """The longest part of a prompt that is in memory. Never all of it: the last token is always computed."""
         return self.store.tree.match(run, len(run) - 1)
 
-    def promise(self, run: TokenRun, number: int) -> int:
+    def shared_prefix(self, run: TokenRun, number: int) -> int:
         """Tokens of a prompt that a live row has read or is about to read."""
         row = self._rows[number].row
         return common_tokens(bytes(row.packed), run.packed) if row.root.key == run.root else 0

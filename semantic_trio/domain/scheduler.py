@@ -1,4 +1,4 @@
-"""Which rows take part in the next step: the whole policy.
+"""The scheduler: which rows take part in the next step, and what each of them computes.
 
 Knows sequences, rows, measured paces, and the memory they begin with. Knows no clock, no arrays and no callers. `plan` and `commit` alternate, but
 a commit may answer an earlier plan (the device looks one step ahead): tokens are matched by row, and rows are never numbered twice.
@@ -40,27 +40,27 @@ from semantic_trio.domain.step import (
 )
 from semantic_trio.domain.stopping import TextDecoder
 
-# With nobody decoding, a chunk may take this many times the stall bound: only a newcomer or a cancellation waits for it.
+# Factor of the stall bound for a chunk while no row decodes: only a new request or a cancellation waits for it.
 UNDISTURBED = 4
-# Tokens after which another snapshot is set where nothing else asks for one.
+# Tokens between snapshots of a long prompt.
 SNAPSHOT_EVERY = 2048
-# How often a sequence has something brought back from disk: others may take the room it came to before its turn comes.
+# Loads from disk per sequence: other sequences may evict the loaded entries before its turn comes.
 MAX_RECALLS = 3
 
 
 @attrs.frozen
 class Limits:
-    """What bounds a step and a sequence."""
+    """Bounds of a step and of a sequence."""
 
     context_length: int  # tokens, prompt and answer together
     max_rows: int
     chunk_tokens: int  # the largest piece of prompts read in one step
-    max_stall_seconds: float  # how much longer than a pure decode step a step with prompts may be
+    max_stall_seconds: float  # by which a step with prompts may be longer than one that only decodes
 
 
 @attrs.frozen
 class _Passed:
-    """A plan that was handed out: what its rows had read before, and what it wants kept."""
+    """A plan that was returned: tokens its rows had read before, and the snapshots and closings in it."""
 
     read: dict[int, int]
     snapshots: tuple[SnapshotKey, ...]
@@ -69,7 +69,7 @@ class _Passed:
 
 @attrs.define
 class Scheduler:
-    """Admits, plans, commits, aborts."""
+    """Sequences with and without a row: admits, plans, commits and aborts them."""
 
     limits: Limits
     memory: Memory
@@ -82,11 +82,11 @@ class Scheduler:
     _flight: SingleFlight = attrs.field(init=False)
     _in_order: dict[str, collections.deque[Sequence]] = attrs.field(init=False, factory=dict)  # ordered turns that are not over, by agent
     _refused: list[tuple[Sequence, Event]] = attrs.field(init=False, factory=list)
-    _to_write: list[Agent] = attrs.field(init=False, factory=list)  # whose rows are about to be closed
-    _closing: list[Agent] = attrs.field(init=False, factory=list)  # whose rows are closed by the plan that was handed out
+    _to_write: list[Agent] = attrs.field(init=False, factory=list)  # agents of the rows in `_to_close`
+    _closing: list[Agent] = attrs.field(init=False, factory=list)  # agents of the rows that the last plan closes
     _to_close: list[Closing] = attrs.field(init=False, factory=list)
-    _late: dict[int, Sequence] = attrs.field(init=False, factory=dict)  # preempted since the last answer: one token more may be on its way
-    _verifying: list[tuple[Sequence, Decode]] = attrs.field(init=False, factory=list)  # with the drafts that the step under way verifies
+    _late: dict[int, Sequence] = attrs.field(init=False, factory=dict)  # preempted since the last commit: one more token may come
+    _verifying: list[tuple[Sequence, Decode]] = attrs.field(init=False, factory=list)  # rows whose drafts the current step verifies
     _next_row: int = attrs.field(init=False, default=0)
     _arrivals: int = attrs.field(init=False, default=0)
     _in_flight: bool = attrs.field(init=False, default=False)
@@ -107,31 +107,31 @@ class Scheduler:
 
     @property
     def is_idle(self) -> bool:
-        """Whether the device has done everything it was told, and nobody wants more."""
+        """True if the device has carried out every order, and no sequence waits or runs."""
         busy = self._rows or self._waiting or self._to_close or self._in_flight
         return self.memory.is_idle and not busy
 
-    def room(self, request: GenerationRequest) -> int:
-        """Tokens that can be generated for a request: its own limit or what its prompt leaves of the context and of the memory for KV cache.
+    def remaining_tokens(self, request: GenerationRequest) -> int:
+        """Return the tokens that can be generated for a request: its limit, or fewer if context or KV cache end before.
 
-        Raises `PromptTooLongError` or `PoolExhaustedError` when that is none.
+        Raises `PromptTooLongError` or `PoolExhaustedError` if there are none.
         """
         tokens = len(request.prompt)
-        room = self.limits.context_length - tokens
-        if room < 1:
+        in_context = self.limits.context_length - tokens
+        if in_context < 1:
             raise PromptTooLongError(tokens=tokens, limit=self.limits.context_length)
         fits = self.memory.longest_row - tokens
         if fits < 1:
             total = self.memory.budget_bytes
             raise PoolExhaustedError(wanted=self.memory.row_bytes(tokens + 1), free=total, total=total)
-        return min(request.max_tokens, room, fits)
+        return min(request.max_tokens, in_context, fits)
 
     def add(self, request: GenerationRequest, decoder: TextDecoder, asker: Agent | None = None) -> Sequence:
-        """Queue a request of an agent, or of whoever has read the beginning of its prompt. Raises as `room` does."""
+        """Queue a request. Without `asker` the agent is recognised by the prompt. Raises as `remaining_tokens` does."""
         self._arrivals += 1
         if not self.memory.forgotten.keys().isdisjoint(request.responses):
             asker = self.memory.agents.unlisted(is_deleted=True)
-        sequence = Sequence(request, self.room(request), decoder, self._arrivals, asker)
+        sequence = Sequence(request, self.remaining_tokens(request), decoder, self._arrivals, asker)
         if asker is not None:
             asker.asked += 1
             asker.responses.update(request.responses)
@@ -141,7 +141,7 @@ class Scheduler:
         return sequence
 
     def abort(self, sequence: Sequence) -> None:
-        """Forget a sequence; its row is closed with the next step, and what it has read stays. No effect on one that has finished."""
+        """Cancel a sequence. The next step closes its row; the tokens it has read stay cached. A finished sequence is left as it is."""
         if sequence.phase is Phase.FINISHED:
             return
         if sequence.phase is Phase.WAITING:
@@ -151,7 +151,7 @@ class Scheduler:
         self._is_over(sequence)
 
     def plan(self) -> StepPlan | None:
-        """The next step, or None when there is nothing to compute, to close or to wait for."""
+        """Return the next step; None if there is nothing to compute, to close or to wait for."""
         self._grow()
         self._prefetch()
         opened = tuple(self._admit())
@@ -171,7 +171,7 @@ class Scheduler:
         return plan
 
     def commit(self, result: StepResult) -> list[tuple[Sequence, Event]]:
-        """Take what a step has drawn: the events for each sequence, in order. Tokens of rows that are gone are ignored."""
+        """Take the tokens that a step has sampled. Returns the events of each sequence, in order; tokens of rows that are gone are ignored."""
         self._in_flight = result.in_flight
         self.memory.write_closed(self._closing)
         self._closing = []
@@ -189,29 +189,29 @@ class Scheduler:
         return events + self._read_only()
 
     def reconcile(self, inventory: Inventory) -> list[str]:
-        """Make the books agree with what an idle device holds; rows nobody works with are closed with the next plan.
+        """Make the block states agree with the inventory of an idle device. The next plan closes rows that no sequence has.
 
-        Returns a line for each difference.
+        Returns one line for each difference.
         """
         self._to_close += [Closing(row) for row in sorted(inventory.rows)]
         return self.memory.reconcile(inventory)
 
     def refused(self) -> list[tuple[Sequence, Event]]:
-        """Sequences that were given up since the last call, for want of memory or of a token to go on with, and what to tell their callers."""
+        """Return the sequences that were refused since the last call, for want of memory or of a token that the grammar allows, with their events."""
         refused, self._refused = self._refused, []
         return refused
 
     def expected_seconds(self, plan: StepPlan) -> float:
-        """How long the step should take, as far as is known."""
+        """Return the estimated duration of a step."""
         seconds = self.decode_pace.seconds(plan.decode_tokens)
         if plan.prefill:
             seconds += self.prefill_pace.seconds(plan.prompt_tokens, plan.prefill_context)
         return seconds
 
     def lose_rows(self) -> tuple[list[Sequence], tuple[SaveBlock, ...]]:
-        """The device lost every row: the sequences that took part in the last steps and are lost with it, and what could be read of the rows.
+        """Take all rows away after the device has lost them. Returns the sequences that took part in the last steps, and the blocks to save.
 
-        Sequences that only held a row go back to the head of the queue, in their order.
+        Other sequences with a row go back to the head of the queue, in their order.
         """
         read = {row: sequence.known for row, sequence in self._rows.items()}
         for passed in reversed(self._recent):
@@ -236,13 +236,13 @@ class Scheduler:
         return lost, saves
 
     def recovered(self, inventory: Inventory) -> None:
-        """The device was reset and holds this. What it has kept of the rows it lost is written as if they had been closed."""
+        """Take the inventory of a device that was reset. Blocks saved from lost rows are written as those of closed rows are."""
         self.memory.reconcile(inventory)
         self.memory.write_closed(self._to_write)
         self._to_write = []
 
     def preempt(self, sequence: Sequence) -> None:
-        """Take a sequence's row away and put it at the head of the queue; what it has read and generated so far is kept."""
+        """Take the row of a sequence away and put the sequence at the head of the queue, with the tokens it has read and generated."""
         self._late[sequence.row] = sequence
         self.memory.publish(sequence.row, sequence.known)
         self._close(sequence, has_ended=False)
@@ -266,19 +266,19 @@ class Scheduler:
                 yield start
 
     def _candidates(self) -> Iterator[tuple[Sequence, Match]]:
-        """Who may begin, and with what. The others are looked at too while somebody can be followed: followers lend their weight."""
+        """Yield the sequences that may begin, with their matches. While there are leaders all others are looked at too: waiters lend them weight."""
         for sequence in self._in_turn():
             if self._is_full and not self._flight.has_leaders:
                 return
             try:
                 match = self._ready(sequence)
             except PoolExhaustedError:
-                return  # who waits for room is not overtaken: others would take it again and again
+                return  # a sequence that waits for memory is not overtaken: others would take that memory again and again
             if match is not None and not self._is_full:
                 yield sequence, match
 
     def _prefetch(self) -> None:
-        """Whoever has just come has what is on disk brought back before its turn comes."""
+        """Order the loads of new sequences from disk, ahead of their turn."""
         for sequence in self._in_turn():
             if sequence.run is None:
                 sequence.run = self.memory.run(sequence.replay, sequence.request.salt)
@@ -286,7 +286,7 @@ class Scheduler:
                     self._recalls(sequence, sequence.run)
 
     def _in_turn(self) -> Iterator[Sequence]:
-        """Those who wait. What has come for one stays for it, as far as those behind it go."""
+        """Yield the waiting sequences in order. Sequences further behind cannot evict the entries loaded for those ahead."""
         awaited = frozenset[CacheEntry]()
         for sequence in list(self._waiting):
             self.memory.await_entries(awaited)
@@ -295,7 +295,7 @@ class Scheduler:
         self.memory.await_entries(awaited)
 
     def _recalls(self, sequence: Sequence, run: TokenRun) -> bool:
-        """Whether a sequence has something to come from disk. Raises `PoolExhaustedError` where there is no room for it now, and will be."""
+        """True if entries of a sequence are coming from disk. Raises `PoolExhaustedError` if there is no memory for them yet, but will be."""
         recalled = self.memory.recall(run, is_last_try=not self._can_wait, may_order=sequence.recalls < MAX_RECALLS)
         sequence.recalls += recalled.ordered > 0
         if recalled.coming:
@@ -304,7 +304,7 @@ class Scheduler:
 
     @property
     def _can_wait(self) -> bool:
-        """Whether there will be room without anybody's doing: when a row ends, when what is to be written is, when what is coming has come."""
+        """True if memory will be freed by itself: when a row ends, or a disk write or read completes."""
         return bool(self._rows or self.memory.disk.makes_room or self.memory.disk.reading)
 
     @property
@@ -312,15 +312,15 @@ class Scheduler:
         return len(self._rows) >= self.limits.max_rows
 
     def _ready(self, sequence: Sequence) -> Match | None:
-        """What a waiting sequence would begin with; None while it waits for a turn of its agent, for the disk, or for who reads its beginning.
+        """Return the match that a waiting sequence would begin with; None while it waits for its agent, the disk or a leader.
 
-        Raises `PoolExhaustedError` where it waits for room.
+        Raises `PoolExhaustedError` while it waits for memory.
         """
-        assert sequence.run is not None, "who waits was looked at when it came"
+        assert sequence.run is not None, "`_prefetch` has named the blocks of every waiting sequence"
         if self._is_out_of_turn(sequence) or self._recalls(sequence, sequence.run):
             return None
         match = self.memory.match(sequence.run)
-        return None if self._flight.follows(sequence, match) else match
+        return None if self._flight.should_wait(sequence, match) else match
 
     def _open(self, sequence: Sequence, match: Match) -> RowStart:
         request, run, row = sequence.request, sequence.run, self._next_row
@@ -334,7 +334,7 @@ class Scheduler:
         except PoolExhaustedError:
             if self._can_wait or not match.length:
                 raise
-            return self._open(sequence, NO_MATCH)  # what it would begin with leaves no room for the rest
+            return self._open(sequence, NO_MATCH)  # the match leaves no memory for the rest of the prompt
         if sequence.reuse is None:
             sequence.reuse, agent.last_turn, agent.thinking = turn.reuse, turn, request.thinking
         sequence.start(row, match.length)
@@ -342,7 +342,7 @@ class Scheduler:
             self._set_snapshot_positions(sequence, {point.position for point in points})
         self._rows[row] = sequence
         self._next_row += 1
-        self._flight.took_off(sequence)
+        self._flight.add_leader(sequence)
         return RowStart(
             row,
             request.seed,
@@ -357,7 +357,7 @@ class Scheduler:
         )
 
     def _agent(self, sequence: Sequence, run: TokenRun) -> Agent:
-        """The agent of a turn: chosen once, however often a row is tried for."""
+        """Return the agent of a turn, chosen at the first try to open a row."""
         if sequence.agent is None:
             sequence.agent = self._chosen(sequence.request, run)
             sequence.agent.asked += 1
@@ -365,14 +365,14 @@ class Scheduler:
         return sequence.agent
 
     def _chosen(self, request: GenerationRequest, run: TokenRun) -> Agent:
-        """The agent of a turn whose client names none."""
+        """Return the agent of a turn whose client names none."""
         is_forgotten = not self.memory.forgotten.keys().isdisjoint(request.responses)
         if is_forgotten or request.is_private or not request.is_remembered:
             return self.memory.agents.unlisted(is_deleted=is_forgotten or not request.is_remembered)
         return self.memory.agents.recognise(run)
 
     def _set_snapshot_positions(self, sequence: Sequence, points: set[int]) -> None:
-        """Where a prompt's chunks have to end: at its head and breakpoints, now and then, and before its last token, for who asks the same again."""
+        """Set the positions at which chunks of a prompt end: breakpoints, every `SNAPSHOT_EVERY` tokens, and before the last token."""
         length = len(sequence.replay)
         sequence.passing = {*range(SNAPSHOT_EVERY, length, SNAPSHOT_EVERY), length - 1} - points
         sequence.snapshot_positions = {position for position in points | sequence.passing if 0 < position < length}
@@ -405,7 +405,7 @@ class Scheduler:
                 self._refuse(self._rows[row], GrammarError("its grammar is too complex"))
 
     def _end_turn(self, sequence: Sequence, *, has_ended: bool) -> None:
-        """Close a sequence's row; what it has read is its agent's history."""
+        """Close the row of a sequence; the tokens it has read become the history of its agent."""
         self.memory.publish(sequence.row, sequence.known)
         if sequence.known:
             request = sequence.request
@@ -419,7 +419,7 @@ class Scheduler:
         del self._rows[sequence.row]
 
     def _grow(self) -> None:
-        """Make room for what rows are about to draw; where there is none, the youngest gives its row up."""
+        """Allocate memory for the next token of each row; if there is none, preempt the youngest row."""
         for sequence in sorted(self._rows.values(), key=self._flight.age):
             while sequence.row in self._rows and sequence.wants_decode:
                 try:
@@ -438,7 +438,7 @@ class Scheduler:
     # ------------------------------------------------------------------------------------------------------------------- steps
 
     def _decodes(self) -> tuple[Decode, ...]:
-        """The rows that draw in the next step. With drafts where a row has any."""
+        """Return the rows that sample in the next step, with their drafts."""
         decoding = [sequence for sequence in self._rows.values() if sequence.wants_decode]
         drafts = self.speculation.shared_out([self._drafts(sequence) for sequence in decoding])
         decodes = tuple(Decode(sequence.row, sequence.draw(), some) for sequence, some in zip(decoding, drafts, strict=True))
@@ -446,7 +446,7 @@ class Scheduler:
         return decodes
 
     def _drafts(self, sequence: Sequence) -> tuple[int, ...]:
-        """Drafts of a row, as far as there is free memory for what it would read."""
+        """Return the drafts of a row; none if there is no free memory for them."""
         if not self.speculation.is_on or sequence.most_drafts < 1:
             return ()
         drafts = sequence.lookup.propose(self.memory.packed(sequence.row), sequence.unknown, sequence.most_drafts)
@@ -457,7 +457,7 @@ class Scheduler:
         return drafts
 
     def _learn_drafts(self, drawn: Iterable[Drawn]) -> None:
-        """Note how many drafts of each row were accepted: so many tokens more than one it has drawn."""
+        """Count the accepted drafts of each row: the tokens it has sampled beyond the first."""
         last = {one.row: one.index for one in drawn} if self._verifying else {}
         for sequence, decode in self._verifying:
             accepted = last.get(decode.row, decode.draws) - decode.draws
@@ -485,7 +485,7 @@ class Scheduler:
                 yield Chunk(sequence.row, tokens, before, draws)
 
     def _publish(self, prefill: tuple[Chunk, ...]) -> tuple[SaveSnapshot, ...]:
-        """Tell the memory what the rows will have read, and take the snapshots that chunks end at."""
+        """Publish the tokens that rows will have read, and order the snapshots at which chunks end."""
         for sequence in self._rows.values():
             self.memory.publish(sequence.row, sequence.known)
         ends = [(self._rows[chunk.row], chunk.context + len(chunk.tokens)) for chunk in prefill]
@@ -504,7 +504,7 @@ class Scheduler:
         return [(sequence, event) for event in events]
 
     def _accept_late(self, drawn: Drawn) -> list[tuple[Sequence, Event]]:
-        """Take what a row had drawn when it was taken away.
+        """Take the token that a row had sampled when it was preempted.
 
         The row has a snapshot before that token, and a recurrent layer could begin nowhere else: the last token that is read again is computed.
         """
@@ -520,7 +520,7 @@ class Scheduler:
         return [(sequence, event) for event in events]
 
     def _read_only(self) -> list[tuple[Sequence, Event]]:
-        """End the sequences that only wanted their prompt read, where the pass that read its end has landed."""
+        """Finish the sequences that only wanted their prompt read, once the pass that reads its end is over."""
         events: list[tuple[Sequence, Event]] = []
         in_flight = self._recent[-1].read if self._in_flight else {}
         for sequence in [s for s in self._rows.values() if s.phase is Phase.READ and s.row not in in_flight]:
@@ -538,5 +538,5 @@ class Scheduler:
 
 
 def _points(request: GenerationRequest) -> tuple[Breakpoint, ...]:
-    """Where others are likely to begin: what the client says, and the end of the head, which counts like a breakpoint of minutes."""
+    """Return the positions where other requests are likely to begin: the client's breakpoints, and the end of the head as one of five minutes."""
     return (*request.breakpoints, *(Breakpoint(position, Rank.MARKED) for position in request.boundaries))

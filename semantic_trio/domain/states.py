@@ -1,7 +1,7 @@
-"""The states of blocks and snapshots: where each is, what that takes of the budget, and what device and disk are to do about it.
+"""The states of blocks and snapshots: the place of each, its bytes in the budget, and the orders to device and disk that follow.
 
 Only this module changes `CacheEntry.memory` and `CacheEntry.disk`; it asserts that one state may follow the other. Knows names, sizes and orders.
-Knows nothing of histories: callers know what leads to an entry, and what is lost with it.
+Knows nothing of histories: callers know which histories lead to an entry.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -27,17 +27,17 @@ class BlockStates:
     disk: Disk
     cached: dict[Kind, dict[bytes, CacheEntry]] = attrs.field(init=False, factory=lambda: {kind: {} for kind in Kind})
     queues: dict[Kind, EvictionQueue[CacheEntry]] = attrs.field(init=False, factory=lambda: {kind: EvictionQueue() for kind in Kind})
-    awaited: frozenset[CacheEntry] = attrs.field(init=False, default=frozenset())  # came from disk for a sequence that has not begun with it yet
+    awaited: frozenset[CacheEntry] = attrs.field(init=False, default=frozenset())  # loaded from disk for sequences that still wait for a row
     snapshot_bytes: int = attrs.field(init=False, default=0)  # of cached snapshots
-    _unordered: list[CacheEntry] = attrs.field(init=False, factory=list)  # to be written, when the device has stored them
+    _unordered: list[CacheEntry] = attrs.field(init=False, factory=list)  # pending writes, ordered when the device has stored the entries
     _drops: dict[Kind, dict[bytes, None]] = attrs.field(init=False, factory=lambda: {kind: {} for kind in Kind})  # in order
 
     def size(self, entry: CacheEntry) -> int:
-        """Bytes of an entry in memory, wherever it is."""
+        """Return the bytes that an entry takes in memory, also of one that is not in memory."""
         return sum(self.amount(entry))
 
     def amount(self, entry: CacheEntry) -> Amount:
-        """Bytes of an entry in memory, by layer group."""
+        """Return the bytes that an entry takes in memory, by layer group."""
         if isinstance(entry, Snapshot):
             return self.spec.snapshot_amount(entry.position)
         assert isinstance(entry, Block)
@@ -46,43 +46,43 @@ class BlockStates:
     # ----------------------------------------------------------------------------------------------------------------- memory
 
     def publish(self, block: Block, row: int) -> bool:
-        """A row has computed a block. Returns True if the pool counts its bytes as the block's now, and not as the row's any more."""
+        """Note that a row has computed a block. Returns True if the pool now counts the bytes as the block's and not as the row's."""
         is_first = block.memory is not InMemory.REFERENCED
-        becomes_shared = is_first and self.spec.is_paged  # one that was computed twice stays with both rows
+        becomes_shared = is_first and self.spec.is_paged  # a block that two rows computed stays with both
         if becomes_shared:
             self.pool.shrink(("row", row), self.amount(block))
         if is_first:
-            self._move(block, InMemory.REFERENCED, drops=block.is_cached)  # of the same tokens, by a row that has closed since
+            self._move(block, InMemory.REFERENCED, drops=block.is_cached)  # drops the stored copy of the same tokens
         block.rows[row] = None
         return becomes_shared
 
     def share(self, block: Block, row: int, *, drops: bool) -> None:
-        """A row begins with a block that is in memory. A cached one becomes the row's, or `drops` from the device."""
+        """Note that a row begins with a block in memory. A cached block becomes the row's; with `drops` the device drops the stored copy."""
         if block.is_cached:
             self._move(block, InMemory.REFERENCED, drops=drops)
         block.rows[row] = None
 
     def release(self, block: Block, row: int) -> None:
-        """A row has ended or does not hold a block any more; without a row the block is free, to be stored or removed."""
+        """Note that a row does not hold a block any more. A block without rows is free: the caller stores or removes it."""
         block.rows.pop(row, None)
         if block.memory is InMemory.REFERENCED and not block.rows:
             self._move(block, InMemory.FREE)
 
     def store(self, entry: CacheEntry) -> None:
-        """The device is about to store an entry, or has loaded it. Raises `PoolExhaustedError`."""
+        """Note that the device will store an entry, or has loaded it. Raises `PoolExhaustedError`."""
         self._move(entry, InMemory.CACHED)
 
     def hand_over(self, entry: CacheEntry, *, drops: bool) -> None:
-        """A row begins with a cached partial block, and goes on growing in it: it is no entry any longer."""
+        """Note that a row takes over a cached partial block and grows in it: the block is free as an entry."""
         self._move(entry, InMemory.FREE, drops=drops)
 
     def evict(self, entry: CacheEntry) -> None:
-        """Order the device to drop a cached entry. If it was to be written, it is lost."""
+        """Order the device to drop a cached entry. A pending write of the entry is cancelled: its content is lost."""
         self._move(entry, InMemory.FREE, drops=True)
         self.cancel_write(entry)
 
     def remove(self, entry: CacheEntry) -> None:
-        """Nothing leads to an entry any more: it is out of memory. What is on disk stays there."""
+        """Take an entry that no history leads to out of memory. Its file on disk stays."""
         if entry.is_cached:
             self.evict(entry)
         elif entry.memory is not InMemory.FREE:
@@ -93,26 +93,26 @@ class BlockStates:
             self._move_on_disk(entry, OnDisk.NO)
 
     def touch(self, entry: CacheEntry) -> None:
-        """An entry was used."""
+        """Make an entry the most recently used one, in memory and on disk."""
         self.disk.touch(entry.item)
         self._queue(entry)
 
     def pin(self, entry: CacheEntry) -> None:
-        """Keep an entry whatever happens."""
+        """Protect an entry from eviction. Pins are counted."""
         entry.pins += 1
         self.queues[entry.kind].forget(entry)
 
     def unpin(self, entry: CacheEntry) -> None:
-        """Let an entry be evicted again."""
+        """Take one pin off an entry."""
         entry.pins -= 1
         self.touch(entry)
 
     # --------------------------------------------------------------------------------------------------------------- eviction
 
     def obtainable(self, sparing: AbstractSet[object] = frozenset(), *, may_lose: bool = False) -> Share:
-        """Bytes and buffers that are available when all is evicted that may be, but `sparing`.
+        """Return the bytes and buffers that are available if every evictable entry but those in `sparing` is evicted.
 
-        `may_lose`: also what is nowhere else yet. That may be lost, too, while the disk takes nothing.
+        `may_lose`: also entries with a pending write, which would be lost. While the disk refuses writes these always count.
         """
         loses = may_lose or not self.disk.is_open
         blocks, snapshots = (self.queues[kind].share(sparing, held_back=loses) for kind in (Kind.BLOCK, Kind.SNAPSHOT))
@@ -120,7 +120,7 @@ class BlockStates:
         return Share(self.pool.available + blocks.bytes + snapshots.bytes, buffers)
 
     def victims(self, *, may_lose: bool) -> Iterator[CacheEntry]:
-        """Entries in the order they should be evicted: blocks before snapshots of each rank, and last those that would be lost."""
+        """Yield entries in order of eviction: of each rank blocks before snapshots, and last the entries with a pending write."""
         for held_back in (False, True) if may_lose or not self.disk.is_open else (False,):
             for rank in Rank:
                 for kind in (Kind.BLOCK, Kind.SNAPSHOT):
@@ -129,13 +129,13 @@ class BlockStates:
     # ------------------------------------------------------------------------------------------------------------------- disk
 
     def load(self, entries: Collection[CacheEntry]) -> None:
-        """Give entries on disk their place in memory, and have them read. Raises `PoolExhaustedError` where that was not made before."""
+        """Allocate memory for entries on disk and queue their reads. Raises `PoolExhaustedError` if the caller has not freed enough before."""
         for entry in entries:
             self._move(entry, InMemory.LOADING)
         self.disk.read(entries)
 
     def loaded(self, entry: CacheEntry) -> bool:
-        """The device stores what was read. Returns True if that is still wanted; if not, the device drops it again."""
+        """Note that the device stores a loaded entry. Returns False if the load was cancelled meanwhile: the device drops the entry again."""
         self.disk.reading.discard(entry)
         if entry.is_loading:
             self._move(entry, InMemory.CACHED)
@@ -145,41 +145,41 @@ class BlockStates:
         return False
 
     def not_loaded(self, entry: CacheEntry) -> None:
-        """An entry could not be read, or the device does not store it."""
+        """Note that the load of an entry failed."""
         self.disk.reading.discard(entry)
         self.cancel_load(entry)
 
     def cancel_load(self, entry: CacheEntry) -> None:
-        """If an entry is on its way from disk, it is not wanted any more."""
+        """Cancel the load of an entry, if it is loading."""
         if entry.is_loading:
             self._move(entry, InMemory.FREE)
 
     def write(self, entry: CacheEntry) -> None:
-        """Have an entry written to disk, as soon as no row holds it; until it is there it is evicted only where nothing else is left."""
+        """Queue the write of an entry for when no row holds it. Until the entry is on disk it is evicted only if no other entry is left."""
         if self.disk.exists and entry.disk is OnDisk.NO:
             self._move_on_disk(entry, OnDisk.PENDING)
             if entry.is_cached:
                 self.disk.write(entry)
 
     def order_writes(self) -> None:
-        """The device has stored what rows held that are closed: order what of it is to be written."""
+        """Order the pending writes of entries that the device has just stored from closed rows."""
         unordered, self._unordered = self._unordered, []
         for entry in unordered:
             if entry.is_cached and entry.disk is OnDisk.PENDING:
                 self.disk.write(entry)
 
     def cancel_write(self, entry: CacheEntry) -> None:
-        """An entry need not be written."""
+        """Cancel the pending write of an entry, if there is one."""
         if entry.disk is OnDisk.PENDING:
             self._move_on_disk(entry, OnDisk.NO)
 
     def found_on_disk(self, entry: CacheEntry) -> None:
-        """An entry of the tree is on disk."""
+        """Note that an entry of the tree is on disk."""
         if not entry.is_on_disk:
             self._move_on_disk(entry, OnDisk.THERE)
 
     def off_disk(self, entry: CacheEntry) -> None:
-        """An entry is on disk no longer."""
+        """Note that an entry is not on disk any more, and cancel its load."""
         self._move_on_disk(entry, OnDisk.NO)
         self.cancel_load(entry)
 
@@ -191,9 +191,9 @@ class BlockStates:
         return any(self._drops.values())
 
     def take_drops(self, in_use: Collection[bytes]) -> tuple[tuple[BlockKey, ...], tuple[SnapshotKey, ...]]:
-        """Keys of blocks and snapshots that the device is to drop, each returned once.
+        """Return the keys of blocks and snapshots for the device to drop, each once.
 
-        Keys in use are returned a step later, and those on their way from disk when that is over.
+        Keys in use are held back for a later step, keys of entries that are being read until the read is over.
         """
         staying = self.disk.coming_keys.union(in_use)
         blocks, snapshots = (tuple(key for key in self._drops[kind] if key not in staying) for kind in Kind)
@@ -201,11 +201,11 @@ class BlockStates:
         return blocks, snapshots
 
     def missing(self, kind: Kind, keys: Collection[bytes]) -> list[CacheEntry]:
-        """The cached entries of a kind that are not among those which the device holds."""
+        """Return the cached entries of a kind whose keys the device does not hold."""
         return [entry for key, entry in self.cached[kind].items() if key not in keys]
 
     def drop_unknown(self, kind: Kind, keys: frozenset[bytes]) -> int:
-        """The device holds these keys of a kind: it drops those that are not cached. Returns how many of these no eviction explains."""
+        """Order the device to drop those of its `keys` that are not cached. Returns the number of keys without a known reason."""
         extra = keys - self.cached[kind].keys() - self.disk.coming_keys - self._drops[kind].keys()
         self._drops[kind] = dict.fromkeys([*(key for key in self._drops[kind] if key in keys), *extra])
         return len(extra)
@@ -213,10 +213,10 @@ class BlockStates:
     def audit(self, entries: Sequence[CacheEntry]) -> None:
         """Assert that pool, queues, disk and the lists of this class agree with the states of all entries."""
         for entry in entries:
-            assert entry.is_held, "what is nowhere is removed"
-            assert not entry.is_loading or entry.is_on_disk, "what is loaded is on disk"
+            assert entry.is_held, "an entry neither in memory nor on disk is removed"
+            assert not entry.is_loading or entry.is_on_disk, "a loading entry is on disk"
             rows = entry.rows if isinstance(entry, Block) else {}
-            assert bool(rows) == (entry.memory is InMemory.REFERENCED), "rows reference what they hold"
+            assert bool(rows) == (entry.memory is InMemory.REFERENCED), "a block with rows is referenced, and no other"
         counted = {entry.key for entry in entries if self._is_counted(entry.memory)}
         assert all(key in self.pool for key in counted), "an entry is in memory and not counted"
         cached = [entry for entry in entries if entry.is_cached]
@@ -236,7 +236,7 @@ class BlockStates:
     # ---------------------------------------------------------------------------------------------------------------- private
 
     def _move(self, entry: CacheEntry, to: InMemory, *, drops: bool = False) -> None:
-        """The one place where an entry comes into memory, leaves it or changes its holder. Raises `PoolExhaustedError`, and nothing has changed."""
+        """Change the state of an entry in memory; no other code does. Raises `PoolExhaustedError` and then changes nothing."""
         assert to in MEMORY_TRANSITIONS[entry.memory], f"{entry.kind}: {entry.memory.value}, then {to.value}"
         was_counted, is_counted = self._is_counted(entry.memory), self._is_counted(to)
         if is_counted and not was_counted:
@@ -252,7 +252,7 @@ class BlockStates:
             self._drops[entry.kind][entry.key] = None
 
     def _is_counted(self, state: InMemory) -> bool:
-        """True if an entry in a state has bytes of its own in the pool. In pages, what rows share is there once; else each row has a copy."""
+        """True if an entry in this state has bytes of its own in the pool. Paged rows share one copy; other rows have a copy each."""
         return state in (InMemory.LOADING, InMemory.CACHED) or (state is InMemory.REFERENCED and self.spec.is_paged)
 
     def _cache(self, entry: CacheEntry) -> None:
@@ -267,15 +267,15 @@ class BlockStates:
         del self.cached[entry.kind][entry.key]
         self.snapshot_bytes -= self.size(entry) if isinstance(entry, Snapshot) else 0
         self.queues[entry.kind].forget(entry)
-        self.disk.forget_write(entry)
+        self.disk.cancel_write(entry)
 
     def _queue(self, entry: CacheEntry) -> None:
-        """An entry that may be evicted goes to the end of its queue."""
+        """Move an evictable entry to the end of its eviction queue."""
         if entry.is_cached and not entry.pins:
             self.queues[entry.kind].touch(entry, self.pool.size(entry.key), entry.rank)
 
     def _move_on_disk(self, entry: CacheEntry, to: OnDisk) -> None:
-        """The one place where an entry's state on disk changes."""
+        """Change the state of an entry on disk; no other code does."""
         assert to in DISK_TRANSITIONS[entry.disk], f"{entry.kind}: {entry.disk.value}, then {to.value} on disk"
         if entry.is_on_disk:
             del self.disk.known[entry.item]
@@ -285,5 +285,5 @@ class BlockStates:
         if to is OnDisk.PENDING:
             self.queues[entry.kind].hold_back(entry)
         else:
-            self.disk.forget_write(entry)
+            self.disk.cancel_write(entry)
             self.queues[entry.kind].let_go(entry)

@@ -131,10 +131,10 @@ def test_an_agent_may_change_its_salt_with_a_turn() -> None:
     assert held.store.tree.roots == []
 
 
-def test_a_row_promises_its_prompt_to_those_of_its_salt_alone() -> None:
+def test_a_row_shares_its_prompt_with_sequences_of_its_salt_alone() -> None:
     """Who waits for a row of another salt would wait in vain, and know by that what is being read."""
     held, prompt = memory(), tuple(range(40))
     run = held.run(prompt, ONE)
     held.open(0, run, held.agents.named("ada"), held.match(run))
 
-    assert [held.promise(held.run(prompt, salt), 0) for salt in (ONE, OTHER, NO_SALT)] == [40, 0, 0]
+    assert [held.shared_prefix(held.run(prompt, salt), 0) for salt in (ONE, OTHER, NO_SALT)] == [40, 0, 0]

@@ -179,7 +179,7 @@ def test_a_prompt_that_fills_the_context_is_refused() -> None:
 
     with pytest.raises(PromptTooLongError):
         policy.add(request(prompt=8), ByteCodec().decoder())
-    assert policy.room(request(prompt=7)) == 1
+    assert policy.remaining_tokens(request(prompt=7)) == 1
 
 
 def test_max_tokens_is_never_drawn_beyond() -> None:
