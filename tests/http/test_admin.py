@@ -107,6 +107,24 @@ async def test_a_disk_that_does_nothing_holds_the_answer_up_for_a_bounded_time(a
     assert evicted["unwritten_bytes"] == evicted["used_bytes"] > 0
 
 
+async def test_what_waits_to_be_written_is_written_before_it_is_evicted(autojump_clock: trio.testing.MockClock) -> None:
+    server = served(FakeRunner(), disk_bytes=DISK)
+
+    async def write_later() -> None:
+        await trio.sleep(WRITE_SECONDS / 2)
+        await server.persistence.run()
+
+    async with trio.open_nursery() as nursery:
+        await nursery.start(server.engine.run)
+        await post(server.app, "/v1/chat/completions", openai_body(TEXT))
+        nursery.start_soon(write_later)
+        evicted = await evict(server)
+        nursery.cancel_scope.cancel()
+
+    assert evicted["freed_bytes"] > 0
+    assert evicted["used_bytes"] == evicted["unwritten_bytes"] == 0
+
+
 async def test_a_drain_is_begun_at_once_and_says_what_runs(autojump_clock: trio.testing.MockClock) -> None:
     settings = HttpSettings(shutdown_timeout_seconds=7)
     async with running(served(FakeRunner(seconds_per_step=1), settings, rows=1)) as server, trio.open_nursery() as nursery:
