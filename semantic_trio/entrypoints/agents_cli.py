@@ -3,7 +3,6 @@
 Reads files, beside a running server or without one. A running server is told of an agent that comes, so that it is known at once.
 """
 
-import re
 from pathlib import Path
 from typing import BinaryIO
 
@@ -24,9 +23,9 @@ from semantic_trio.domain.lineage import Lineage
 from semantic_trio.entrypoints import logging
 from semantic_trio.entrypoints.cache_cli import SHOWN_DIGITS, Place, chosen_models, in_directory, locked, pass_place, told_ends
 from semantic_trio.entrypoints.printing import counted, human, tell_facts, tell_table
+from semantic_trio.entrypoints.running_server import URL
 from semantic_trio.entrypoints.sending import send_agent
 
-URL = re.compile(r"https?://\S+")
 of_model = click.option("--model", default=None, metavar="MODEL", help="Of which model: a name, or the beginning of a fingerprint.")
 
 

@@ -1,4 +1,4 @@
-"""The command line's `cache`: what the models remember on disk, and how to be rid of it.
+"""The command line's `cache`: memory of the models on disk, and how to delete it; eviction of the running server's memory from RAM.
 
 Looking is done beside a running server; deleting needs the directory for itself.
 """
@@ -11,6 +11,7 @@ from pathlib import Path
 
 import attrs
 import click
+import msgspec
 
 from semantic_trio.adapters.disk import CacheDirectory, CacheLock, StoredModel, held_by
 from semantic_trio.adapters.disk.directory import Damaged, Newer, to_be_given_up
@@ -19,12 +20,19 @@ from semantic_trio.domain.errors import CacheInUseError, InvalidRequestError
 from semantic_trio.entrypoints import settings
 from semantic_trio.entrypoints.exits import known_ends
 from semantic_trio.entrypoints.printing import counted, human, tell_facts, tell_table
+from semantic_trio.entrypoints.running_server import post, server_url
 from semantic_trio.entrypoints.settings import Settings
 
 SHOWN_DIGITS = 12  # of a fingerprint
 MIB = 1 << 20
 
 Command = Callable[..., None]
+
+
+class _Evicted(msgspec.Struct):
+    freed_bytes: int
+    used_bytes: int
+    unwritten_bytes: int
 
 
 @attrs.define
@@ -45,6 +53,7 @@ class Place:
 
 
 in_directory = click.option("--cache-dir", type=click.Path(path_type=Path), default=None, help="Where it is; by default where the settings say.")
+of_server = click.option("--url", default=None, metavar="URL", help="Where the server is; by default the one that works with the cache directory.")
 pass_place = click.make_pass_decorator(Place)
 
 
@@ -112,6 +121,23 @@ def verify_cache(place: Place) -> None:
         facts = [("read", counted(read, "file")), ("damaged", counted(damaged, "file"))]
         tell_facts([*facts, ("of a newer version", counted(newer, "file"))] if newer else facts)
     sys.exit(1 if damaged else 0)
+
+
+@cache.command("evict")
+@of_server
+@pass_place
+def evict_cache(place: Place, url: str | None) -> None:
+    """Evict from the RAM of the running server what no request uses and no pin holds. What is not on disk yet is written first, or stays."""
+    with told_ends():
+        chosen = place.settings
+        evicted = post(url or server_url(chosen), "/admin/cache/evict", chosen.key, _Evicted)
+        tell_facts(
+            [
+                ("freed", human(evicted.freed_bytes)),
+                ("in use", human(evicted.used_bytes)),
+                ("not on disk yet", human(evicted.unwritten_bytes)),
+            ]
+        )
 
 
 @cache.command("prune")

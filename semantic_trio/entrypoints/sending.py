@@ -8,12 +8,11 @@ import http.client
 import select
 import socket
 from typing import BinaryIO
-from urllib.parse import urlsplit
 
 import msgspec
 
 from semantic_trio.domain.errors import InvalidRequestError
-from semantic_trio.entrypoints.claude import ANYWHERE
+from semantic_trio.entrypoints.running_server import Refusal, connect
 
 # A server reads all that was sent again, and hashes it, before it answers.
 ANSWER_SECONDS = 600.0
@@ -28,25 +27,14 @@ class TakenIn(msgspec.Struct):
     tokens: int
 
 
-class _Error(msgspec.Struct):
-    message: str
-
-
-class _Refusal(msgspec.Struct):
-    error: _Error
-
-
 def send_agent(url: str, agent: str, archive: BinaryIO, key: str | None) -> TakenIn:
     """Have the server at a URL take an agent in. Raises `InvalidRequestError` with its reason where it does not."""
     try:
-        place = urlsplit(url)
-        host = place.hostname or ""
-        connection = http.client.HTTPConnection(ANYWHERE.get(host, host).strip("[]"), place.port, timeout=ANSWER_SECONDS)
-        with contextlib.closing(connection):
+        with contextlib.closing(connect(url, ANSWER_SECONDS)) as connection:
             status, body = _asked(connection, f"/v1/agents/{agent}/import", archive, {"x-api-key": key} if key else {})
         if status == http.client.CREATED:
             return msgspec.json.decode(body, type=TakenIn)
-        refusal = msgspec.json.decode(body, type=_Refusal).error.message
+        refusal = msgspec.json.decode(body, type=Refusal).error.message
     except (OSError, ValueError, http.client.HTTPException, msgspec.DecodeError) as error:
         raise InvalidRequestError(f"the server at {url} has the directory, and does not answer ({error})", "agent") from error
     if status == http.client.UNAUTHORIZED:

@@ -1,9 +1,12 @@
 """A server as launchd sees it: how it starts, refuses and ends."""
 
 import json
+import os
 import re
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -91,6 +94,26 @@ def test_an_operator_ends_it_as_sigterm_does(tmp_path: Path) -> None:
     assert (draining.status_code, draining.json()) == (httpx.codes.ACCEPTED, {"running": 1, "waiting": 0, "timeout_seconds": 1})
     assert "overloaded_error" in endless.text
     assert server.lines("memory is on disk")
+
+
+def test_the_commands_for_operators_reach_the_server_that_has_the_cache_directory(tmp_path: Path) -> None:
+    with serving(tmp_path) as server:
+        assert not short_answer(server).is_error
+        evicted, drained = [command_on(tmp_path, *words) for words in (("cache", "evict"), ("drain",))]
+
+        assert server.exit_code() == ExitCode.OK
+    assert [line.split("  ")[0] for line in evicted.splitlines()] == ["freed", "in use", "not on disk yet"]
+    assert f"server     {server.url}" in drained
+
+
+def command_on(directory: Path, *words: str) -> str:
+    """What a command prints whose cache directory is that of `serving`."""
+    environment = os.environ | {"SEMANTIC_CACHE_DIR": str(directory / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-m", "semantic_trio", *words], capture_output=True, text=True, check=False, env=environment, cwd=directory
+    )
+    assert done.returncode == ExitCode.OK, done.stderr
+    return done.stdout
 
 
 def test_a_later_signal_ends_it_at_once(tmp_path: Path) -> None:

@@ -34,7 +34,7 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
 def test_help_names_every_command(cli: CliRunner) -> None:
     text = cli.invoke(main, ["--help"]).output
 
-    assert all(name in text for name in ("serve", "claude", "models", "cache", "agents", "config", "doctor", "bench", "service"))
+    assert all(name in text for name in ("serve", "drain", "claude", "models", "cache", "agents", "config", "doctor", "bench", "service"))
     assert "--max-decode-stall-ms" in cli.invoke(main, ["serve", "--help"]).output
 
 
