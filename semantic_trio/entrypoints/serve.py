@@ -8,10 +8,9 @@
     signals      the first starts a drain, a later one ends the process at once
 
 What is used outlives its users: http closes before the engine, the engine before what it remembers is on disk, then the device, and the database of
-responses last.
+responses last. Only http begins early: clients and supervisors are told that the model is being loaded.
 """
 
-import functools
 import gc
 import secrets
 import sys
@@ -28,6 +27,7 @@ from semantic_trio.adapters.catalogue.pooling import embedding_form
 from semantic_trio.adapters.catalogue.sampling import sampling_defaults
 from semantic_trio.adapters.disk import CacheLock, ModelFiles
 from semantic_trio.adapters.http.app import create_app
+from semantic_trio.adapters.http.middleware.starting import StartingApp
 from semantic_trio.adapters.http.openai.responses.response_store import ResponseStoreClient
 from semantic_trio.adapters.http.openai.responses.state import ResponsesState
 from semantic_trio.adapters.http.serving.app_state import AppState, HttpSettings
@@ -81,6 +81,9 @@ class Server:
     script: tuple[Rule, ...] | None = None  # answers to give instead of the model's
     _stop: trio.Event = attrs.field(init=False, factory=trio.Event)
     _lock: CacheLock | None = attrs.field(init=False, default=None)
+    _app: StartingApp = attrs.field(init=False, factory=StartingApp)
+    _port: int = attrs.field(init=False, default=0)
+    _http_ends: trio.Event = attrs.field(init=False, factory=trio.Event)
     _http_closed: trio.Event = attrs.field(init=False, factory=trio.Event)
 
     async def run(self) -> None:
@@ -101,6 +104,9 @@ class Server:
             await device_nursery.start(device.run)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(watch_signals, self._stop.set, self.settings.shutdown_timeout_seconds)
+                self._port = await nursery.start(self._serve_http)
+                log.info("listening, and loading the model", host=self.settings.host, port=self._port)
+                self._app.phase = "loading the model"
                 started = trio.current_time()
                 runner, loaded = await load_runner(device, self.model_path, self.settings.kv_bits)
                 codec = await trio.to_thread.run_sync(load_codec, self.model_path, tool_syntax, chat_program)
@@ -125,46 +131,53 @@ class Server:
         async with trio.open_nursery() as nursery:
             await nursery.start(self._supervise, engine)
             if has_disk:
+                self._app.phase = "reading the list of what is on disk"
                 await persistence.open()
                 await nursery.start(persistence.run)
+            self._app.phase = "warming up"
             await _warm_up(engine, codec)
             model = ServedModel(self._card(loaded), engine, codec, persistence)
             build = Build(semantic_trio.__version__, await trio.to_thread.run_sync(commit))
             metrics = Metrics(engine, runner.memory, persistence, codec.tally.counts, build)
             metrics.model_loaded(load_seconds)
             state = self._state(model, metrics)
-            stopped_at = await self._serve_http(engine, state, ResponsesState(records))
+            stopped_at = await self._serve_clients(engine, state, ResponsesState(records))
             if has_disk:
                 await self._persist(engine, persistence, stopped_at)
             nursery.cancel_scope.cancel()
 
-    async def _serve_http(self, engine: Engine, state: AppState, responses: ResponsesState) -> float:
-        """Serve until told to stop; when that was."""
-        shutdown = trio.Event()
-        serve = functools.partial(
-            serve_http,
-            create_app(state, responses),
-            host=self.settings.host,
-            port=self.settings.port,
-            write_timeout_seconds=self.settings.write_timeout_seconds,
-            graceful_seconds=FLUSH_SECONDS,
-            shutdown=shutdown,
-        )
+    async def _serve_http(self, *, task_status: trio.TaskStatus[int]) -> None:
+        """Serve connections from before the model is loaded until the drain is over. Reports the port."""
+        try:
+            await serve_http(
+                self._app,
+                host=self.settings.host,
+                port=self.settings.port,
+                write_timeout_seconds=self.settings.write_timeout_seconds,
+                graceful_seconds=FLUSH_SECONDS,
+                shutdown=self._http_ends,
+                task_status=task_status,
+            )
+        finally:
+            self._http_closed.set()
+
+    async def _serve_clients(self, engine: Engine, state: AppState, responses: ResponsesState) -> float:
+        """Serve the model until told to stop; return when that was."""
         async with trio.open_nursery() as nursery:
             await nursery.start(responses.active.run)
-            port = await nursery.start(serve)
+            self._app.app = create_app(state, responses)
             gc.freeze()  # what was imported stays: looking at all of it again stops the event loop for 100 ms
             if self._lock is not None:
-                self._lock.tell(holder(self.settings, port))
-            self.announce(f"http://{authority(self.settings.host, port)}")
+                self._lock.tell(holder(self.settings, self._port))
+            self.announce(f"http://{authority(self.settings.host, self._port)}")
             await self._stop.wait()
             stopped_at = trio.current_time()
             await engine.drain(self.settings.shutdown_timeout_seconds)
             responses.active.stop()
-            shutdown.set()
+            self._http_ends.set()
             # A database that hangs would hold responses in the background, and so the end.
             nursery.cancel_scope.deadline = trio.current_time() + FLUSH_SECONDS + self.settings.write_timeout_seconds + STORE_SECONDS
-        self._http_closed.set()
+            await self._http_closed.wait()
         return stopped_at
 
     async def _persist(self, engine: Engine, persistence: Persistence, stopped_at: float) -> None:

@@ -9,6 +9,7 @@ import trio
 from quart_trio import QuartTrio
 
 from semantic_trio.adapters.http.app import create_app
+from semantic_trio.adapters.http.middleware.starting import StartingApp
 from semantic_trio.adapters.http.openai.responses.active_responses import ActiveResponses
 from semantic_trio.adapters.http.openai.responses.response_store import ResponseStoreClient
 from semantic_trio.adapters.http.openai.responses.state import ResponsesState
@@ -127,7 +128,7 @@ async def listening(served_app: Served, *, write_timeout_seconds: float = 1.0, g
 class Call:
     """One request made through ASGI, and what came back of it."""
 
-    app: QuartTrio
+    app: QuartTrio | StartingApp
     method: str
     path: str
     body: bytes = b""

@@ -11,7 +11,8 @@ import trio
 import trio.testing
 
 from semantic_trio.adapters.http.middleware.bodies import SLOWEST_BYTES_PER_SECOND, STALLED_SECONDS
-from semantic_trio.adapters.http.middleware.lifecycle import LARGEST_BODIES, LINGER_SECONDS
+from semantic_trio.adapters.http.middleware.lifecycle import LARGEST_BODIES
+from semantic_trio.adapters.http.middleware.response_sender import LINGER_SECONDS
 from semantic_trio.adapters.http.serving.app_state import HttpSettings
 from semantic_trio.testing import ByteCodec, FakeRunner
 from tests.http.serving import Call, anthropic_body, listening, openai_body, post, running, served

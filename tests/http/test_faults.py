@@ -10,7 +10,7 @@ import trio.testing
 from semantic_trio.adapters.http.common.faults import Fault, envelope, fault_of
 from semantic_trio.adapters.http.common.protocol import Protocol
 from semantic_trio.adapters.http.middleware.bodies import STALLED_SECONDS
-from semantic_trio.adapters.http.middleware.lifecycle import LINGER_SECONDS
+from semantic_trio.adapters.http.middleware.response_sender import LINGER_SECONDS
 from semantic_trio.adapters.http.serving.app_state import HttpSettings
 from semantic_trio.domain.errors import DrainingError, GrammarError, InvalidRequestError, PoolExhaustedError
 from semantic_trio.testing import FakeRunner

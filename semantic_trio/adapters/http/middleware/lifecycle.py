@@ -4,31 +4,28 @@ A small ASGI middleware: a client may leave before a handler's first line or a g
 runs. Knows no single route. Never logs the text of a conversation.
 """
 
-import functools
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 
 import attrs
 import structlog
 import trio
-from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGIReceiveEvent, ASGISendCallable, ASGISendEvent, HTTPScope, Scope
+from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGIReceiveEvent, ASGISendCallable, HTTPScope, Scope
 
 from semantic_trio.adapters.http.common.exchange import Exchange, current
-from semantic_trio.adapters.http.common.faults import Fault, envelope
-from semantic_trio.adapters.http.common.unreadable_content import unread_headers
+from semantic_trio.adapters.http.common.faults import Fault
 from semantic_trio.adapters.http.middleware.access import Access
 from semantic_trio.adapters.http.middleware.archive_upload import has_archive_body, receive_archive
 from semantic_trio.adapters.http.middleware.bodies import BodyBudget, ReservedBytes, read_body
 from semantic_trio.adapters.http.middleware.content_encoding import decoded, encoding_of, not_decoded
-from semantic_trio.adapters.http.middleware.cors import VARY, Header, answer_headers, is_preflight, preflight_headers
+from semantic_trio.adapters.http.middleware.cors import answer_headers, is_preflight
 from semantic_trio.adapters.http.middleware.freed_memory import return_freed_memory
 from semantic_trio.adapters.http.middleware.paths import API_PREFIX, Paths
+from semantic_trio.adapters.http.middleware.response_sender import BodyWatcher, ResponseSender, refuse, send_while_discarding
 from semantic_trio.adapters.http.serving.app_state import AppState
 from semantic_trio.adapters.http.serving.sse import StreamAbortedError
 
 log = structlog.get_logger(__name__)
 
-# Seconds in which a client may go on sending a body that is not read: a connection closed on unread bytes is reset, and the response is lost.
-LINGER_SECONDS = 2.0
 # Bodies of the largest size that may be held at the same time; a conversation of a million tokens is an eighth of one.
 LARGEST_BODIES = 4
 # Bytes of a body after which freed memory is returned to the system: an ordinary conversation has less, and is not delayed.
@@ -38,7 +35,6 @@ BYTE_ORDER_MARK = b"\xef\xbb\xbf"
 
 # True if the route of a method and a path reads a body.
 WantsBody = Callable[[str, str], bool]
-Send = Callable[[], Awaitable[None]]
 
 
 @attrs.frozen(eq=False)
@@ -85,12 +81,12 @@ class RequestLifecycle:
         if size >= LARGE_BODY_BYTES and not self._bodies.used_bytes:
             await trio.to_thread.run_sync(self.reclaim)
 
-    def _answer(self, exchange: Exchange, send: ASGISendCallable) -> "_ResponseSender":
+    def _answer(self, exchange: Exchange, send: ASGISendCallable) -> ResponseSender:
         origin = exchange.headers.get("origin", "")
-        return _ResponseSender(exchange, send, answer_headers(origin) if origin and self.access.admits(origin) else [])
+        return ResponseSender(exchange, send, answer_headers(origin) if origin and self.access.admits(origin) else [])
 
-    async def _handle(self, exchange: Exchange, scope: HTTPScope, receive: ASGIReceiveCallable, answer: "_ResponseSender") -> None:
-        incoming = _BodyWatcher(receive)
+    async def _handle(self, exchange: Exchange, scope: HTTPScope, receive: ASGIReceiveCallable, answer: ResponseSender) -> None:
+        incoming = BodyWatcher(receive)
         try:
             _refuse_ambiguous_length(scope, exchange)
             if is_preflight(exchange.method, exchange.headers):
@@ -100,7 +96,7 @@ class RequestLifecycle:
             self.access.check(exchange.path, exchange.headers)
             is_here = await self._read(exchange, incoming)
         except Fault as fault:
-            await _refuse(fault, incoming, answer)
+            await refuse(fault, incoming, answer)
             return
         if is_here:
             await self._run_app(exchange, scope, incoming, answer)
@@ -127,14 +123,14 @@ class RequestLifecycle:
         exchange.body = plain.removeprefix(BYTE_ORDER_MARK)
         return True
 
-    async def _run_app(self, exchange: Exchange, scope: HTTPScope, incoming: "_BodyWatcher", answer: "_ResponseSender") -> None:
+    async def _run_app(self, exchange: Exchange, scope: HTTPScope, incoming: BodyWatcher, answer: ResponseSender) -> None:
         """Run the application. If it fails after its response has begun, returning without the last message makes the server drop the connection."""
         try:
             await self.app(scope, _EmptyBodyReceiver(incoming), answer.hold_last)
             if incoming.is_whole:
                 await answer.send_last()
             else:
-                await _send_while_discarding(incoming, answer.send_last)
+                await send_while_discarding(incoming, answer.send_last)
         except* StreamAbortedError:
             exchange.was_aborted = True
         except* Exception:
@@ -162,76 +158,6 @@ class RequestLifecycle:
 
 
 @attrs.define(eq=False)
-class _ResponseSender:
-    """`send`, watched: adds the request's id and the headers for its origin, and records how far the response got."""
-
-    exchange: Exchange
-    send: ASGISendCallable
-    origin_headers: list[Header]  # none for a request that comes from no page, or from one that is not admitted
-    _last: ASGISendEvent | None = attrs.field(init=False, default=None)
-
-    async def hold_last(self, message: ASGISendEvent) -> None:
-        """Send a message of the application, but keep the last one for `send_last`.
-
-        Hypercorn answers it with a disconnect, and quart-trio a disconnect with the cancellation of the task that sends it: the connection was
-        then neither closed nor given its idle timeout. Outside the application's nursery nobody cancels (test_containment.py).
-        """
-        if message["type"] == "http.response.body" and not message["more_body"]:
-            self._last = message
-        else:
-            await self(message)
-
-    async def send_last(self) -> None:
-        """Send the last message, if the application got that far."""
-        if self._last is not None:
-            await self(self._last)
-
-    async def __call__(self, message: ASGISendEvent) -> None:
-        if message["type"] == "http.response.start":
-            self.exchange.status = message["status"]
-            request_id = self.exchange.request_id.encode()
-            own = [(b"request-id", request_id), (b"x-request-id", request_id), VARY, *self.origin_headers, *unread_headers(self.exchange.unread)]
-            message = {"type": "http.response.start", "status": message["status"], "headers": [*message["headers"], *own]}
-        await self.send(message)
-        if message["type"] == "http.response.body" and not message["more_body"]:
-            self.exchange.is_complete = True
-
-    async def preflight(self) -> None:
-        """Answer a preflight of a browser."""
-        await self({"type": "http.response.start", "status": 204, "headers": preflight_headers(self.exchange.headers)})
-        await self({"type": "http.response.body", "body": b"", "more_body": False})
-
-    async def error(self, fault: Fault, *, close: bool = False) -> None:
-        """Send a whole error but for the last, empty message when `close` is set."""
-        self.exchange.fault = fault
-        body = envelope(fault, self.exchange.protocol, self.exchange.request_id)
-        headers = [("content-type", "application/json"), ("content-length", str(len(body))), *fault.headers]
-        if close:
-            headers.append(("connection", "close"))
-        encoded = [(name.encode(), value.encode()) for name, value in headers]
-        await self({"type": "http.response.start", "status": fault.status, "headers": encoded})
-        await self({"type": "http.response.body", "body": body, "more_body": close})
-
-    async def end(self) -> None:
-        """Send the last, empty message."""
-        await self({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-@attrs.define(eq=False)
-class _BodyWatcher:
-    """`receive`, watched: records whether the body has arrived to its end."""
-
-    receive: ASGIReceiveCallable
-    is_whole: bool = attrs.field(init=False, default=False)
-
-    async def __call__(self) -> ASGIReceiveEvent:
-        message = await self.receive()
-        if message["type"] != "http.request" or not message["more_body"]:
-            self.is_whole = True
-        return message
-
-
-@attrs.define(eq=False)
 class _EmptyBodyReceiver:
     """`receive` for the framework: an empty body, then the client's disconnect. Body messages that were not read are discarded."""
 
@@ -255,33 +181,3 @@ def _refuse_ambiguous_length(scope: HTTPScope, exchange: Exchange) -> None:
         raise Fault(400, "a request has either Transfer-Encoding or Content-Length, not both")
     if scope["http_version"] == "1.0":
         raise Fault(400, "Transfer-Encoding needs HTTP/1.1")
-
-
-async def _refuse(fault: Fault, incoming: _BodyWatcher, answer: _ResponseSender) -> None:
-    """Send an error without the application, and close the connection."""
-    await _send_while_discarding(incoming, answer.end, functools.partial(answer.error, fault, close=True))
-
-
-async def _send_while_discarding(incoming: _BodyWatcher, send_last: Send, send_first: Send = trio.lowlevel.checkpoint) -> None:
-    """Send a response, and discard for a moment what the client still sends before the last message.
-
-    Reading goes on in a task of its own: hypercorn's reader waits for it when its queue is full, and our last `send` would wait for that reader.
-    """
-    sent_all = trio.Event()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(_discard, incoming, sent_all)
-        await send_first()
-        with trio.move_on_after(LINGER_SECONDS):
-            await sent_all.wait()
-        await send_last()
-        nursery.cancel_scope.cancel()
-
-
-async def _discard(incoming: _BodyWatcher, sent_all: trio.Event) -> None:
-    while True:
-        if incoming.is_whole:
-            sent_all.set()
-        message = await incoming()
-        if message["type"] == "http.disconnect":
-            sent_all.set()
-            return
