@@ -28,7 +28,7 @@ import trio
 
 from semantic_trio.adapters.mlx.device import Device
 from semantic_trio.adapters.text.codec import TokenizerCodec
-from semantic_trio.domain.step import Drawn, Inventory, StepPlan, StepResult
+from semantic_trio.domain.step import SampledToken, Inventory, StepPlan, StepResult
 from semantic_trio.entrypoints.clock import RunningClock
 from semantic_trio.entrypoints.serve import SWITCH_SECONDS, Server
 from semantic_trio.entrypoints.settings import LogFormat, LogLevel, Settings
@@ -79,7 +79,7 @@ class SleepingRunner(ScriptedRunner):
             return StepResult()
         draws = [(decode.row, decode.draws) for decode in plan.decode]
         draws += [(chunk.row, chunk.draws) for chunk in plan.prefill if chunk.draws is not None]
-        drawn = tuple(Drawn(row, index, self._tokens[index % len(self._tokens)], -0.5) for row, index in draws)
+        drawn = tuple(SampledToken(row, index, self._tokens[index % len(self._tokens)], -0.5) for row, index in draws)
         return StepResult(drawn, plan.timing(self.step_seconds))
 
 

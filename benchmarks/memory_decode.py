@@ -84,7 +84,7 @@ class Side:
         if plan is None:
             return False
         result = self.batch.step(plan)
-        self.drawn += len(result.drawn)
+        self.drawn += len(result.sampled)
         self.scheduler.commit(result)
         return True
 

@@ -1,6 +1,6 @@
-"""One answer: a generation read as text, thoughts and calls, and remembered when it is over.
+"""Answers: the events of a generation parsed into text, thoughts and calls, and kept as token history at the end.
 
-Knows its generation, its reader and whose words they are. Knows nothing of scheduling or of the wire.
+Knows its generation, its parser and the conversation. Knows nothing of scheduling or of the wire.
 """
 
 import itertools
@@ -11,7 +11,7 @@ import attrs
 import trio
 
 from semantic_trio.application.continuing import whole_turn
-from semantic_trio.application.handle import Generation
+from semantic_trio.application.generation import Generation
 from semantic_trio.domain.canonical import canonical
 from semantic_trio.domain.conversation import (
     AnswerPart,
@@ -33,7 +33,7 @@ from semantic_trio.domain.steering import Grammar
 from semantic_trio.domain.token_histories import Digest, TokenHistories, link
 from semantic_trio.ports import AnswerReader
 
-# Seconds between two looks at an answer that is wanted whole. It is read while it comes only because it may be over with its first call.
+# Seconds between two reads of an answer that is wanted whole. It is read meanwhile only because it may end with its first call.
 READ_SECONDS = 0.05
 
 AnswerEvent = AnswerPart | Finished | Failed
@@ -42,17 +42,17 @@ Piece = TypeVar("Piece", Part, AnswerEvent)
 
 @attrs.frozen
 class Encoded:
-    """A conversation, its name, and its tokens."""
+    """A conversation with its digests and its prompt."""
 
     conversation: Conversation  # canonical
     digests: tuple[Digest, ...]  # of each of its beginnings
     prompt: Prompt
-    tools: tuple[Tool, ...] = ()  # as they were offered, deferred ones too
-    grammar: Grammar | None = None  # what the answer has to look like
+    tools: tuple[Tool, ...] = ()  # all that were offered, deferred ones too
+    grammar: Grammar | None = None  # that the answer has to match
     salt: Salt = NO_SALT
 
-    def name_with(self, answer: tuple[Part, ...]) -> Digest | None:
-        """The name of the conversation with an answer in it, as the next request will have it; None if the answer is empty."""
+    def digest_with(self, answer: tuple[Part, ...]) -> Digest | None:
+        """Return the digest of the conversation with an answer added, as the next request will have it; None if the answer is empty."""
         called = {part.name for part in answer if isinstance(part, ToolCall)}
         tools = tuple(tool for tool in self.tools if tool.name in called)
         prefill, before = self.conversation.prefill, self.digests
@@ -68,13 +68,13 @@ class WholeAnswer:
 
     parts: tuple[Part, ...]
     finished: Finished
-    scores: tuple[TokenEvent, ...] = ()  # of the tokens of its text, where they were asked for
+    scores: tuple[TokenEvent, ...] = ()  # of the tokens of its text, if the request asks for them
     thought_tokens: int = 0
-    cut: CutCall | None = None  # the call it ends with, where that was announced and is not whole
+    cut: CutCall | None = None  # the last call, if it was announced and is incomplete
 
     @property
     def parts_with_cut(self) -> tuple[Part, ...]:
-        """Its parts, with the call that is not whole as text."""
+        """Its parts, with an incomplete call as text."""
         return with_cut(self.parts, self.cut)
 
     @property
@@ -84,7 +84,7 @@ class WholeAnswer:
 
 
 class PlainReader:
-    """An `AnswerReader` to whom all is text."""
+    """An `AnswerReader` that takes everything as text."""
 
     def push(self, text: str) -> list[AnswerPart]:
         """See `AnswerReader.push`."""
@@ -117,39 +117,39 @@ class Answer:
     _reader: AnswerReader
     _token_histories: TokenHistories
     _new_call_id: Callable[[], str]
-    _ends_with_call: bool = False  # it may call once, and is over then
+    _ends_with_call: bool = False  # True: the answer ends after its first call
     _keeps_scores: bool = False
-    thought_tokens: int = attrs.field(init=False, default=0)  # drawn for thoughts so far
-    _unread: list[TokenEvent] = attrs.field(init=False, factory=list)  # tokens of which nothing has been told yet
+    thought_tokens: int = attrs.field(init=False, default=0)  # tokens of thoughts so far
+    _unread: list[TokenEvent] = attrs.field(init=False, factory=list)  # tokens that have given no part yet
     _scores: list[TokenEvent] = attrs.field(init=False, factory=list)
     _tokens: list[int] = attrs.field(init=False, factory=list)
     _pieces: list[Part] = attrs.field(init=False, factory=list)
-    _call_id: str = attrs.field(init=False, default="")  # of the call that is being written
+    _call_id: str = attrs.field(init=False, default="")  # of the call that is being generated
     _cut: CutCall | None = attrs.field(init=False, default=None)
     _is_over: bool = attrs.field(init=False, default=False)
 
     @property
     def parts(self) -> tuple[Part, ...]:
-        """What has been told so far, neighbouring pieces joined."""
+        """Parts parsed so far, neighbouring pieces joined."""
         return tuple(joined(self._pieces))
 
     @property
     def parts_with_cut(self) -> tuple[Part, ...]:
-        """What has been told so far, with a call that turned out not to be whole as text."""
+        """Parts parsed so far, with an incomplete call as text."""
         return with_cut(self.parts, self._cut)
 
     async def receive(self) -> list[AnswerEvent]:
-        """All events that have come, as soon as there is one; the last of all is `Finished` or `Failed`. To be cancelled loses nothing.
+        """Wait for an event and return all that have come; the last of all is `Finished` or `Failed`. Cancelling loses no event.
 
         Neighbouring pieces of a text, of a thought or of a call are one event.
         """
-        told = list(self._waiting())
-        while not told:
-            told = list(self._heard(await self.generation.events.receive()))
-        return _with_calls_joined(joined(told))
+        events = list(self._waiting())
+        while not events:
+            events = list(self._parsed(await self.generation.events.receive()))
+        return _with_calls_joined(joined(events))
 
     async def result(self) -> WholeAnswer:
-        """All of it. Raises the error of a generation that failed."""
+        """Return the whole answer. Raises the error of a generation that failed."""
         while True:
             last = (await self.receive())[-1]
             if isinstance(last, Failed):
@@ -159,12 +159,12 @@ class Answer:
             await self.generation.wait(READ_SECONDS)
 
     def take_scores(self) -> tuple[TokenEvent, ...]:
-        """The tokens of the text that was told since the last call, where they are kept."""
+        """Return the tokens of the text parsed since the last call, if they are kept."""
         scores, self._scores = tuple(self._scores), []
         return scores
 
     def close(self) -> None:
-        """Give up what is still to come."""
+        """Cancel the rest of the generation, and keep the token history until here."""
         self.generation.close()
         if not self._is_over:
             self._remember((), tuple(self._tokens))
@@ -172,28 +172,28 @@ class Answer:
     def _waiting(self) -> Iterator[AnswerEvent]:
         while not self._is_over:
             try:
-                yield from self._heard(self.generation.events.receive_nowait())
+                yield from self._parsed(self.generation.events.receive_nowait())
             except (trio.WouldBlock, trio.EndOfChannel):
                 return
 
-    def _heard(self, event: Event) -> Iterator[AnswerEvent]:
+    def _parsed(self, event: Event) -> Iterator[AnswerEvent]:
         match event:
             case TokenEvent():
                 self._tokens.append(event.token)
                 self._unread.append(event)
-                yield from self._until_enough(self._told(self._reader.push(event.text)))
+                yield from self._until_enough(self._with_ids(self._reader.push(event.text)))
                 if self._reader.apart is not None:
                     self._count({self._reader.apart})
                 if self._reader.is_over and not self._is_over:
-                    yield self._cut_short(self._tokens[:-1])  # without its end, which the template says
+                    yield self._cut_short(self._tokens[:-1])  # without the end of turn, which the template adds
             case Finished():
                 ends_turn = event.reason is FinishReason.END_OF_TURN
                 if ends_turn:
                     self._unread = self._unread[:-1]
                 read = [*self._reader.push(event.text), *self._reader.finish(is_cut=not ends_turn)]
                 allowed = self._allowed(read)
-                yield from self._told(allowed)
-                tokens = tuple(self._tokens[:-1] if ends_turn else self._tokens)  # the template says where a turn ends
+                yield from self._with_ids(allowed)
+                tokens = tuple(self._tokens[:-1] if ends_turn else self._tokens)  # the template adds the end of the turn
                 is_all = not event.stop_string and self._cut is None and len(allowed) == len(read)
                 self._remember(self.parts if is_all else (), tokens)
                 yield event if self._cut is None else broken(event)
@@ -206,12 +206,12 @@ class Answer:
         return isinstance(part, CutCall) or (self._ends_with_call and isinstance(part, ToolCall))
 
     def _allowed(self, parts: list[AnswerPart]) -> list[AnswerPart]:
-        """The parts up to the first that nothing may follow: some formats tell all calls at the end."""
+        """The parts up to the first that nothing may follow: in some formats all calls come at the end."""
         last = next((at for at, part in enumerate(parts) if self._is_last(part)), len(parts))
         return parts[: last + 1]
 
     def _until_enough(self, parts: Iterator[AnswerPart]) -> Iterator[AnswerEvent]:
-        """The parts up to the first that nothing may follow, and behind that the end."""
+        """Yield the parts up to the first that nothing may follow, and then the end."""
         for part in parts:
             yield part
             if self._is_last(part):
@@ -219,25 +219,25 @@ class Answer:
                 return
 
     def _cut_short(self, tokens: Sequence[int]) -> Finished:
-        """End the generation; `tokens` of it are remembered."""
+        """End the generation; `tokens` of it are kept as token history."""
         self.generation.close()
         self._remember(self.parts if self._cut is None else (), tuple(tokens))
         end = self.generation.cut_short(len(self._tokens))
         return end if self._cut is None else broken(end)
 
-    def _told(self, parts: list[AnswerPart]) -> Iterator[AnswerPart]:
+    def _with_ids(self, parts: list[AnswerPart]) -> Iterator[AnswerPart]:
         if parts:
             self._count({type(part) for part in parts})
         for part in parts:
-            told = self._with_id(part) if isinstance(part, ToolCall | CallPiece | CutCall) else part
-            if isinstance(told, CutCall):
-                self._cut = told
-            elif not isinstance(told, CallPiece):
-                self._pieces.append(told)
-            yield told
+            named = self._with_id(part) if isinstance(part, ToolCall | CallPiece | CutCall) else part
+            if isinstance(named, CutCall):
+                self._cut = named
+            elif not isinstance(named, CallPiece):
+                self._pieces.append(named)
+            yield named
 
     def _with_id(self, part: ToolCall | CallPiece | CutCall) -> ToolCall | CallPiece | CutCall:
-        """A call, or a piece of one, with the id under which its client knows it."""
+        """Return a call, or a piece of one, with the id that its client gets."""
         self._call_id = self._call_id or self._new_call_id()
         named = attrs.evolve(part, id=self._call_id)
         if not isinstance(part, CallPiece):
@@ -245,38 +245,38 @@ class Answer:
         return named
 
     def _count(self, kinds: set[type[AnswerPart]]) -> None:
-        """Say what the tokens were drawn for of which nothing had been told."""
+        """Count the tokens that have given no part yet as tokens of these kinds of parts."""
         if Text in kinds and self._keeps_scores:
             self._scores += self._unread
         elif Thinking in kinds:
             self.thought_tokens += len(self._unread)
         self._unread.clear()
 
-    def _remember(self, told: tuple[Part, ...], tokens: tuple[int, ...]) -> None:
-        """Keep what was read and drawn, under the name of what was told; under none where that is not all that was drawn.
+    def _remember(self, sent: tuple[Part, ...], tokens: tuple[int, ...]) -> None:
+        """Keep prompt and tokens as token history of the conversation with the parts that were `sent`; none if the tokens hold more than those.
 
-        Nothing is kept of an agent that was deleted meanwhile.
+        Nothing is kept for an agent that was deleted meanwhile.
         """
         self._is_over, agent = True, self.generation.agent
         if tokens and self._encoded.digests and not (agent and agent.is_deleted):
-            name = self._encoded.name_with(told) if told else None
+            digest = self._encoded.digest_with(sent) if sent else None
             owner = agent.id if agent and agent.is_listed else ""
-            self._token_histories.remember(self._encoded.digests, self._encoded.prompt.tokens, tokens, name, owner)
+            self._token_histories.remember(self._encoded.digests, self._encoded.prompt.tokens, tokens, digest, owner)
 
 
 def broken(end: Finished) -> Finished:
-    """The end of an answer whose last call is not whole: it was cut, and no client is to take the call for a whole one."""
+    """Return the end of an answer with an incomplete last call, so that no client takes the call for a complete one."""
     is_cut = end.reason in {FinishReason.MAX_TOKENS, FinishReason.CONTEXT_FULL}
     return end if is_cut else attrs.evolve(end, reason=FinishReason.BROKEN_CALL, stop_string=None)
 
 
 def with_cut(parts: Sequence[Part], cut: CutCall | None) -> tuple[Part, ...]:
-    """The parts of an answer, and behind them the call that is not whole as text."""
+    """Return the parts of an answer, and behind them the incomplete call as text."""
     return tuple(parts) if cut is None else tuple(joined([*parts, Text(cut.written)]))
 
 
 def joined(pieces: Iterable[Piece]) -> list[Piece]:
-    """Pieces in order; those of a text that follow each other are one, and so are those of a thought."""
+    """Return pieces in order, with neighbouring pieces of text joined, and those of thoughts."""
     whole: list[Piece] = []
     for kind, run in itertools.groupby(pieces, type):
         if issubclass(kind, Text | Thinking):
@@ -287,7 +287,7 @@ def joined(pieces: Iterable[Piece]) -> list[Piece]:
 
 
 def _with_calls_joined(events: Sequence[AnswerEvent]) -> list[AnswerEvent]:
-    """Events in order; pieces of a call that follow each other are one."""
+    """Return events in order, with neighbouring pieces of a call joined."""
     whole: list[AnswerEvent] = []
     for event in events:
         last = whole[-1] if whole else None

@@ -15,7 +15,7 @@ import attrs
 import structlog
 import trio
 
-from semantic_trio.application.handle import Generation
+from semantic_trio.application.generation import Generation
 from semantic_trio.domain.agent import Agent
 from semantic_trio.domain.errors import DrainingError, EngineDeadError, InvalidRequestError, OverloadedError, SemanticError, StepFailedError
 from semantic_trio.domain.generation import Event, Failed, GenerationRequest
@@ -286,7 +286,7 @@ class Engine:
         self.steps += 1
         if rows := len(plan.decode) + len(plan.prefill):
             self.passes[rows] += 1
-        self.tokens_generated += len(result.drawn)
+        self.tokens_generated += len(result.sampled)
         self._deliver_all(self.scheduler.commit(result))
 
     async def _step(self, plan: StepPlan) -> StepResult:

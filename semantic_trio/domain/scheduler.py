@@ -28,9 +28,9 @@ from semantic_trio.domain.step import (
     Chunk,
     Closing,
     Decode,
-    Drawn,
     Inventory,
     RowStart,
+    SampledToken,
     SaveBlock,
     SaveSnapshot,
     SnapshotKey,
@@ -156,7 +156,7 @@ class Scheduler:
         self._prefetch()
         opened = tuple(self._admit())
         self.memory.await_entries(frozenset[CacheEntry]().union(*(sequence.awaited for sequence in self._waiting)))
-        read = {row: sequence.known for row, sequence in self._rows.items()}
+        read = {row: sequence.known_tokens for row, sequence in self._rows.items()}
         decode = self._decodes()
         prefill = tuple(self._chunks())
         snapshots = self._publish(prefill)
@@ -177,13 +177,13 @@ class Scheduler:
         self._closing = []
         if result.timing is not None:
             self._learn(result.timing)
-        self._learn_drafts(result.drawn)
+        self._learn_drafts(result.sampled)
         events: list[tuple[Sequence, Event]] = []
-        for drawn in result.drawn:
-            if drawn.row in self._rows:
-                events += self._accept(drawn)
-            elif drawn.row in self._late:
-                events += self._accept_late(drawn)
+        for sampled in result.sampled:
+            if sampled.row in self._rows:
+                events += self._accept(sampled)
+            elif sampled.row in self._late:
+                events += self._accept_late(sampled)
         self._late.clear()
         self._refuse_stuck(result.stuck)
         return events + self._read_only()
@@ -213,7 +213,7 @@ class Scheduler:
 
         Other sequences with a row go back to the head of the queue, in their order.
         """
-        read = {row: sequence.known for row, sequence in self._rows.items()}
+        read = {row: sequence.known_tokens for row, sequence in self._rows.items()}
         for passed in reversed(self._recent):
             read |= {row: count for row, count in passed.read.items() if row in self._rows}
         took_part = frozenset[int]().union(*(passed.read for passed in self._recent))
@@ -244,7 +244,7 @@ class Scheduler:
     def preempt(self, sequence: Sequence) -> None:
         """Take the row of a sequence away and put the sequence at the head of the queue, with the tokens it has read and generated."""
         self._late[sequence.row] = sequence
-        self.memory.publish(sequence.row, sequence.known)
+        self.memory.publish(sequence.row, sequence.known_tokens)
         self._close(sequence, has_ended=False)
         sequence.preempt()
         self._waiting.appendleft(sequence)
@@ -406,8 +406,8 @@ class Scheduler:
 
     def _end_turn(self, sequence: Sequence, *, has_ended: bool) -> None:
         """Close the row of a sequence; the tokens it has read become the history of its agent."""
-        self.memory.publish(sequence.row, sequence.known)
-        if sequence.known:
+        self.memory.publish(sequence.row, sequence.known_tokens)
+        if sequence.known_tokens:
             request = sequence.request
             self.memory.remember(sequence.row, self.memory.run(request.prompt, request.salt), request.salt, has_ended=has_ended)
         self._close(sequence, has_ended=has_ended)
@@ -415,7 +415,7 @@ class Scheduler:
             self._to_write.append(sequence.agent)
 
     def _close(self, sequence: Sequence, *, has_ended: bool) -> None:
-        self._to_close.append(self.memory.close(sequence.row, sequence.fed, sequence.request.breakpoints, has_ended=has_ended))
+        self._to_close.append(self.memory.close(sequence.row, sequence.computed_tokens, sequence.request.breakpoints, has_ended=has_ended))
         del self._rows[sequence.row]
 
     def _grow(self) -> None:
@@ -423,7 +423,7 @@ class Scheduler:
         for sequence in sorted(self._rows.values(), key=self._flight.age):
             while sequence.row in self._rows and sequence.wants_decode:
                 try:
-                    self.memory.grow(sequence.row, sequence.fed + 1)
+                    self.memory.grow(sequence.row, sequence.computed_tokens + 1)
                     break
                 except PoolExhaustedError as error:
                     self._give_way(error)
@@ -449,16 +449,16 @@ class Scheduler:
         """Return the drafts of a row; none if there is no free memory for them."""
         if not self.speculation.is_on or sequence.most_drafts < 1:
             return ()
-        drafts = sequence.lookup.propose(self.memory.packed(sequence.row), sequence.unknown, sequence.most_drafts)
-        length = sequence.fed + 1 + len(drafts)
+        drafts = sequence.lookup.propose(self.memory.packed(sequence.row), sequence.pending_tokens, sequence.most_drafts)
+        length = sequence.computed_tokens + 1 + len(drafts)
         if not drafts or not self.memory.fits_freely(sequence.row, length):
             return ()
         self.memory.grow(sequence.row, length)
         return drafts
 
-    def _learn_drafts(self, drawn: Iterable[Drawn]) -> None:
+    def _learn_drafts(self, sampled: Iterable[SampledToken]) -> None:
         """Count the accepted drafts of each row: the tokens it has sampled beyond the first."""
-        last = {one.row: one.index for one in drawn} if self._verifying else {}
+        last = {one.row: one.index for one in sampled} if self._verifying else {}
         for sequence, decode in self._verifying:
             accepted = last.get(decode.row, decode.draws) - decode.draws
             self.speculation.drafted += len(decode.drafts)
@@ -487,31 +487,31 @@ class Scheduler:
     def _publish(self, prefill: tuple[Chunk, ...]) -> tuple[SaveSnapshot, ...]:
         """Publish the tokens that rows will have read, and order the snapshots at which chunks end."""
         for sequence in self._rows.values():
-            self.memory.publish(sequence.row, sequence.known)
+            self.memory.publish(sequence.row, sequence.known_tokens)
         ends = [(self._rows[chunk.row], chunk.context + len(chunk.tokens)) for chunk in prefill]
         snapshots = [
             self.memory.snapshot(s.row, position, replaces=position in s.passing) for s, position in ends if position in s.snapshot_positions
         ]
         return tuple(snapshot for snapshot in snapshots if snapshot is not None)
 
-    def _accept(self, drawn: Drawn) -> list[tuple[Sequence, Event]]:
-        sequence = self._rows[drawn.row]
-        self.memory.extend(drawn.row, drawn.token)
-        events = sequence.accept(drawn)
+    def _accept(self, sampled: SampledToken) -> list[tuple[Sequence, Event]]:
+        sequence = self._rows[sampled.row]
+        self.memory.extend(sampled.row, sampled.token)
+        events = sequence.accept(sampled)
         if sequence.phase is Phase.FINISHED:
             self._end_turn(sequence, has_ended=True)
             self._is_over(sequence)
         return [(sequence, event) for event in events]
 
-    def _accept_late(self, drawn: Drawn) -> list[tuple[Sequence, Event]]:
+    def _accept_late(self, sampled: SampledToken) -> list[tuple[Sequence, Event]]:
         """Take the token that a row had sampled when it was preempted.
 
         The row has a snapshot before that token, and a recurrent layer could begin nowhere else: the last token that is read again is computed.
         """
-        sequence = self._late[drawn.row]
+        sequence = self._late[sampled.row]
         if sequence.phase is not Phase.WAITING:
             return []
-        events = sequence.accept(drawn)
+        events = sequence.accept(sampled)
         if isinstance(events[-1], Finished):
             self._waiting.remove(sequence)
             self._is_over(sequence)

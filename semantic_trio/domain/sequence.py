@@ -1,4 +1,4 @@
-"""One request's life: waiting, prefilling, decoding, finished; and back to waiting when it is preempted.
+"""Sequences: the life of one request, from waiting over prefilling and decoding to finished, and back to waiting when it is preempted.
 
 Knows its tokens, its text and how far each has got. Knows nothing of other sequences.
 """
@@ -13,43 +13,43 @@ from semantic_trio.domain.entries import CacheEntry
 from semantic_trio.domain.generation import Event, Finished, FinishReason, GenerationRequest, TokenEvent
 from semantic_trio.domain.reuse import Reuse
 from semantic_trio.domain.speculation import PromptLookup
-from semantic_trio.domain.step import Drawn
+from semantic_trio.domain.step import SampledToken
 from semantic_trio.domain.stopping import StopStrings, TextDecoder
 
 
 class Phase(enum.Enum):
-    """Where a sequence stands."""
+    """The phase of a sequence."""
 
     WAITING = "waiting"
     PREFILLING = "prefilling"
     DECODING = "decoding"
-    READ = "read"  # its prompt is read, and nothing is to be drawn
+    READ = "read"  # its prompt is read, and no token is to be sampled
     FINISHED = "finished"
 
 
 @attrs.define(eq=False)
 class Sequence:
-    """A request and what became of it."""
+    """A request with its tokens, its text and its place in the batch."""
 
     request: GenerationRequest
-    max_tokens: int  # what fits: the request's own limit or the rest of the context
+    max_tokens: int  # limit of the request, or the rest of the context if that is less
     _decoder: TextDecoder
-    arrival: int = 0  # its place among all sequences; the youngest gives way
-    agent: Agent | None = None  # whose turn it is; where no client says so, known when it is first tried
+    arrival: int = 0  # place among all sequences; the youngest is preempted first
+    agent: Agent | None = None  # agent of the turn; without a client's choice, set when a row is first tried
     phase: Phase = attrs.field(init=False, default=Phase.WAITING)
     row: int = attrs.field(init=False, default=-1)
     generated: list[int] = attrs.field(init=False, factory=list)
-    replay: tuple[int, ...] = attrs.field(init=False)  # what must be read before the next token can be drawn
-    run: TokenRun | None = attrs.field(init=False, default=None)  # the same, with names
-    reuse: Reuse | None = attrs.field(init=False, default=None)  # of the first time it had a row
-    recalls: int = attrs.field(init=False, default=0)  # how often something was brought back from disk for it
-    awaited: frozenset[CacheEntry] = attrs.field(init=False, default=frozenset())  # what that was, and what it goes with
+    replay: tuple[int, ...] = attrs.field(init=False)  # tokens to read before the next token can be sampled
+    run: TokenRun | None = attrs.field(init=False, default=None)  # `replay` with the keys of its blocks
+    reuse: Reuse | None = attrs.field(init=False, default=None)  # of its first row
+    recalls: int = attrs.field(init=False, default=0)  # loads from disk
+    awaited: frozenset[CacheEntry] = attrs.field(init=False, default=frozenset())  # entries of these loads
     snapshot_positions: set[int] = attrs.field(init=False, factory=set)  # positions at which a chunk has to end
-    passing: set[int] = attrs.field(init=False, factory=set)  # those of them whose snapshots take each other's place
+    passing: set[int] = attrs.field(init=False, factory=set)  # those of them where each snapshot replaces the one before
     lookup: PromptLookup = attrs.field(init=False, factory=PromptLookup)
     _stops: StopStrings = attrs.field(init=False)
     _read: int = attrs.field(init=False, default=0)  # of `replay`, as planned
-    _planned: int = attrs.field(init=False, default=0)  # tokens whose drawing is planned or done
+    _planned: int = attrs.field(init=False, default=0)  # tokens planned or sampled
 
     def __attrs_post_init__(self) -> None:
         self._stops = StopStrings(self.request.stop_strings, self.request.thoughts)
@@ -72,73 +72,72 @@ class Sequence:
         return self._read
 
     @property
-    def fed(self) -> int:
-        """Tokens in the row's cache once what was planned is done."""
-        drawn_since = self._planned - (len(self.replay) - len(self.request.prompt))
-        return self._read + drawn_since - 1 if drawn_since > 1 else self._read
+    def computed_tokens(self) -> int:
+        """Tokens in the row's cache once all planned steps are done."""
+        sampled_since = self._planned - (len(self.replay) - len(self.request.prompt))
+        return self._read + sampled_since - 1 if sampled_since > 1 else self._read
 
     @property
-    def known(self) -> int:
-        """Those of them that have been seen here: the token drawn last may not have been."""
-        fed, seen = self.fed, len(self.request.prompt) + len(self.generated)
-        return min(seen, fed)
+    def known_tokens(self) -> int:
+        """Computed tokens whose ids have come: that of the last sampled token may still be on the device."""
+        return min(self.computed_tokens, len(self.request.prompt) + len(self.generated))
 
     @property
     def wants_decode(self) -> bool:
-        """Whether another token should be planned."""
+        """True if another token should be planned."""
         return self.phase is Phase.DECODING and self._planned < self.max_tokens
 
     @property
-    def unknown(self) -> int:
-        """Tokens whose drawing is planned and that have not been seen here."""
+    def pending_tokens(self) -> int:
+        """Planned tokens whose ids have not come yet."""
         return self._planned - len(self.generated)
 
     @property
     def most_drafts(self) -> int:
-        """Drafts that the next step may verify: a draw that depends on those before it cannot be verified, and none goes beyond the limit."""
+        """Drafts that the next step may verify: none if sampling depends on the tokens before, and none beyond the limit."""
         return 0 if self.request.looks_back else self.max_tokens - self._planned - 1
 
     def start(self, row: int, restored: int) -> None:
-        """Take a row whose cache holds the first `restored` tokens, and read on."""
+        """Take a row whose cache holds the first `restored` tokens."""
         self.row, self.phase, self._read = row, Phase.PREFILLING, restored
 
     def read(self, count: int) -> tuple[tuple[int, ...], int | None]:
-        """Plan to read `count` more tokens: the tokens, and the index of the token drawn after them when they end the prompt."""
-        piece = self.replay[self._read : self._read + count]
+        """Plan to read `count` more tokens. Returns them, and the index of the token sampled after them if they end the prompt."""
+        chunk = self.replay[self._read : self._read + count]
         self._read += count
         if self.unread:
-            return piece, None
+            return chunk, None
         if not self.max_tokens:
             self.phase = Phase.READ
-            return piece, None
+            return chunk, None
         self.phase = Phase.DECODING
-        return piece, self.draw()
+        return chunk, self.draw()
 
     def draw(self) -> int:
-        """Plan to draw the next token; its index."""
+        """Plan to sample the next token. Returns its index."""
         self._planned += 1
         return self._planned - 1
 
     def preempt(self) -> None:
-        """Give the row up and wait again; what was generated is read back like a prompt, and the draw goes on where it stopped."""
+        """Wait again without a row: generated tokens are read back like a prompt, and sampling goes on where it stopped."""
         self.replay, self.run = self.request.prompt + tuple(self.generated), None
         self._read, self._planned = 0, len(self.generated)
         self.row, self.phase = -1, Phase.WAITING
 
-    def accept(self, drawn: Drawn) -> list[Event]:
-        """Take a drawn token: the events it causes, the last of them `Finished` when it ends the sequence."""
-        self.generated.append(drawn.token)
+    def accept(self, sampled: SampledToken) -> list[Event]:
+        """Take a sampled token. Returns its events, the last of them `Finished` if it ends the sequence."""
+        self.generated.append(sampled.token)
         self._planned = max(self._planned, len(self.generated))  # more than planned where drafts were accepted
-        ends_turn = drawn.token in self.request.stop_tokens
-        text = "" if ends_turn else self._stops.push(self._decoder.push(drawn.token))
-        events: list[Event] = [TokenEvent(drawn.token, text, drawn.logprob, drawn.top)]
+        ends_turn = sampled.token in self.request.stop_tokens
+        text = "" if ends_turn else self._stops.push(self._decoder.push(sampled.token))
+        events: list[Event] = [TokenEvent(sampled.token, text, sampled.logprob, sampled.top)]
         reason = self._reason_to_end(ends_turn)
         if reason is not None:
             events.append(self.finish(reason))
         return events
 
     def finish(self, reason: FinishReason) -> Finished:
-        """End."""
+        """End the sequence. Returns its last event, with the text that was held back."""
         self.phase = Phase.FINISHED
         text = ""
         if self._stops.found is None:

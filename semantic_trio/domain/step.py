@@ -1,7 +1,7 @@
-"""What crosses to the device and back in one step: ids, counts and frozen values, never arrays.
+"""Plans and results of one step, as they go to the device and come back: ids, counts and frozen values, never arrays.
 
 A step is one forward pass over rows of different lengths at once: one token of every decoding row, with drafts of those that may follow it, and a
-piece of each prompt that is being read. Results may lag: the answer to a step carries whatever was finished since the answer before, so that a device
+chunk of each prompt that is being read. Results may lag: the answer to a step carries whatever was finished since the answer before, so that a device
 can work on the next pass while this one is being looked at.
 """
 
@@ -12,15 +12,15 @@ import attrs
 from semantic_trio.domain.generation import SamplingParams
 from semantic_trio.domain.steering import NO_STEERING, Grammar, Steering
 
-# Names of what is kept of a row after it was closed. A block holds the rows that global layers have for a run of positions; a snapshot holds, for
-# one position, what cannot be cut out of blocks: the last rows of sliding layers, the state of recurrent ones. Equal keys, equal content.
+# Keys of the parts of a row that stay stored after the row was closed. A block holds a range of positions of global layers. A snapshot holds, for one
+# position, what cannot be cut out of blocks: the last positions of sliding layers, the state of recurrent ones. Equal keys, equal content.
 BlockKey = bytes
 SnapshotKey = bytes
 
 
 @attrs.frozen
 class PassSizes:
-    """The sizes of a pass that a device is fast with."""
+    """Sizes of a pass at which a device is fast."""
 
     rows: int  # that decode at the same time
     prompt_tokens: int  # read in one pass
@@ -29,18 +29,18 @@ class PassSizes:
 
 @attrs.frozen
 class Piece:
-    """Where a run of a row's positions comes from: a stored block (its first rows), or another row that has read the same tokens."""
+    """The source of a range of a row's positions: a stored block (its first positions), or another row that has read the same tokens."""
 
     start: int
     stop: int
     block: BlockKey | None = None
     row: int | None = None
-    is_last_use: bool = False  # the stored block goes: the row that takes it has what it holds
+    is_last_use: bool = False  # the stored block is removed: the row takes its content over
 
 
 @attrs.frozen
 class Restore:
-    """What a row begins with instead of nothing: the positions [0, length)."""
+    """The positions [0, length) that a row begins with."""
 
     length: int
     pieces: tuple[Piece, ...]  # in order, without gaps; none where no layer is global
@@ -49,7 +49,7 @@ class Restore:
 
 @attrs.frozen
 class SaveBlock:
-    """Keep what global layers of a row hold for the positions [start, stop)."""
+    """An order to store the positions [start, stop) of the global layers of a row."""
 
     key: BlockKey
     row: int
@@ -59,7 +59,7 @@ class SaveBlock:
 
 @attrs.frozen
 class SaveSnapshot:
-    """Keep what the other layers of a row hold now, `position` being the tokens it has read."""
+    """An order to store the state of the other layers of a row, which has read `position` tokens."""
 
     key: SnapshotKey
     row: int
@@ -68,7 +68,7 @@ class SaveSnapshot:
 
 @attrs.frozen
 class Closing:
-    """A row to close, and what to keep of it."""
+    """A row to close, and the parts of it to store."""
 
     row: int
     blocks: tuple[SaveBlock, ...] = ()
@@ -77,7 +77,7 @@ class Closing:
 
 @attrs.frozen
 class Inventory:
-    """What a device holds, for the books to be checked against."""
+    """Rows, blocks and snapshots on a device, for the block states to be checked against."""
 
     rows: frozenset[int]
     blocks: frozenset[BlockKey]
@@ -86,7 +86,7 @@ class Inventory:
 
 @attrs.frozen
 class RowStart:
-    """A row to open: what its cache begins with, and how its tokens are to be drawn."""
+    """A row to open: the beginning of its cache, and the sampling of its tokens."""
 
     row: int
     seed: int
@@ -96,30 +96,30 @@ class RowStart:
     steering: Steering = NO_STEERING
     grammar: Grammar | None = None
     top_logprobs: int = 0
-    drawn: tuple[int, ...] = ()  # what the request has generated already, in a row it had before
+    drawn: tuple[int, ...] = ()  # tokens that the request has generated before, in another row
     penalised: tuple[int, ...] = ()  # tokens of the prompt, where the sampling has a repetition penalty
 
     @property
     def looks_back(self) -> bool:
-        """Whether a draw depends on the tokens that were drawn before."""
+        """True if sampling depends on the tokens sampled before."""
         return self.grammar is not None or self.steering.looks_back
 
 
 @attrs.frozen
 class Chunk:
-    """The next piece of a row's prompt. With `draws` set, it ends the prompt and one token is drawn after it."""
+    """The next chunk of a row's prompt. With `draws` set, the chunk ends the prompt and one token is sampled after it."""
 
     row: int
     tokens: tuple[int, ...]
-    context: int  # tokens of the row before this piece
-    draws: int | None = None  # index of the token drawn, counted from the first one the request generated
+    context: int  # tokens of the row before this chunk
+    draws: int | None = None  # index of the sampled token, from the first one that the request generated
 
 
 @attrs.frozen
 class Decode:
-    """A decoding row's part in a step: the row reads the token that it drew last and draws number `draws`.
+    """The part of a decoding row in a step: the row reads its last sampled token and samples the one with index `draws`.
 
-    `drafts` are the tokens that may be drawn next. The row reads each of them while it equals the token that is drawn in its place, and draws one
+    `drafts` are tokens that may come next. The row reads each of them while it equals the token sampled in its place, and samples one
     more token behind each that it reads.
     """
 
@@ -129,18 +129,18 @@ class Decode:
 
     @property
     def indices(self) -> range:
-        """Indices of the tokens that are drawn if all drafts are accepted."""
+        """Indices of the tokens that are sampled if all drafts are accepted."""
         return range(self.draws, self.draws + 1 + len(self.drafts))
 
-    def accepted(self, drawn: Sequence[int]) -> int:
-        """The number of drafts that equal the tokens drawn in their places."""
-        pairs = enumerate(zip(self.drafts, drawn, strict=False))
+    def accepted(self, sampled: Sequence[int]) -> int:
+        """Return the number of drafts that equal the tokens sampled in their places."""
+        pairs = enumerate(zip(self.drafts, sampled, strict=False))
         return next((place for place, (draft, token) in pairs if draft != token), len(self.drafts))
 
 
 @attrs.frozen
 class StepTiming:
-    """What one finished forward pass was, and how long the device was busy with it."""
+    """Sizes of a finished forward pass, and the seconds the device was busy with it."""
 
     decode_tokens: int  # of decoding rows, drafts included
     prefill_tokens: int
@@ -150,7 +150,7 @@ class StepTiming:
 
 @attrs.frozen
 class StepPlan:
-    """In this order: rows to close, what to drop, rows to open, one forward pass, snapshots of rows as that pass leaves them."""
+    """One step, in this order: rows to close, keys to drop, rows to open, one forward pass, snapshots of rows after that pass."""
 
     close: tuple[Closing, ...] = ()
     drop_blocks: tuple[BlockKey, ...] = ()
@@ -162,12 +162,12 @@ class StepPlan:
 
     @property
     def has_work(self) -> bool:
-        """Whether there is anything to compute."""
+        """True if the step has a forward pass."""
         return bool(self.decode or self.prefill)
 
     @property
     def has_errands(self) -> bool:
-        """Whether there is anything to keep or to drop."""
+        """True if the step stores, drops or closes something."""
         return bool(self.close or self.drop_blocks or self.drop_snapshots or self.snapshots)
 
     @property
@@ -196,30 +196,30 @@ class StepPlan:
         return sum(len(chunk.tokens) * chunk.context for chunk in self.prefill) // max(self.prompt_tokens, 1)
 
     def timing(self, seconds: float) -> StepTiming:
-        """What to report of this step when it kept the device busy for so long."""
+        """Return the timing of this step, which kept the device busy for `seconds`."""
         return StepTiming(self.decode_tokens, self.prompt_tokens, self.prefill_context, seconds)
 
 
 @attrs.frozen
-class Drawn:
-    """A token a row has drawn."""
+class SampledToken:
+    """A token that a row has sampled."""
 
     row: int
     index: int  # of the generated token, from 0
     token: int
     logprob: float
-    top: tuple[tuple[int, float], ...] = ()  # the likeliest tokens with their logarithms, as many as were asked for
+    top: tuple[tuple[int, float], ...] = ()  # the likeliest tokens with their log-probabilities, as many as the request asks for
 
 
 @attrs.frozen
 class StepResult:
-    """What has finished since the last answer."""
+    """Results that have finished since the previous `StepResult`."""
 
-    drawn: tuple[Drawn, ...] = ()
+    sampled: tuple[SampledToken, ...] = ()
     timing: StepTiming | None = None
-    stuck: tuple[int, ...] = ()  # rows whose grammar cannot say what may come next: they draw no more
-    in_flight: bool = False  # whether a pass was started whose tokens are still to come
+    stuck: tuple[int, ...] = ()  # rows whose grammar cannot be evaluated any more: they sample no more tokens
+    in_flight: bool = False  # True if a pass was started whose tokens are still to come
 
     def followed_by(self, later: "StepResult") -> "StepResult":
-        """Two answers in one."""
-        return StepResult(self.drawn + later.drawn, later.timing, tuple(sorted({*self.stuck, *later.stuck})), later.in_flight)
+        """Return this result and a later one as one."""
+        return StepResult(self.sampled + later.sampled, later.timing, tuple(sorted({*self.stuck, *later.stuck})), later.in_flight)

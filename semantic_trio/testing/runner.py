@@ -17,12 +17,12 @@ from semantic_trio.domain.steering import GrammarState
 from semantic_trio.domain.step import (
     BlockKey,
     Decode,
-    Drawn,
     Inventory,
     PassSizes,
     Piece,
     Restore,
     RowStart,
+    SampledToken,
     SaveBlock,
     SaveSnapshot,
     SnapshotKey,
@@ -251,10 +251,10 @@ class FakeRunner:
                 drawn.append(self._draw(row, chunk.draws))
         if not plan.has_work:
             return StepResult()
-        told = tuple(one for one in drawn if isinstance(one, Drawn))
+        told = tuple(one for one in drawn if isinstance(one, SampledToken))
         return StepResult(told, plan.timing(seconds), tuple(one for one in drawn if isinstance(one, int)))
 
-    def _verify(self, row: FakeRow, decode: Decode) -> Iterator[Drawn | int]:
+    def _verify(self, row: FakeRow, decode: Decode) -> Iterator[SampledToken | int]:
         """Read drafts as long as they equal what is drawn, and draw behind each."""
         for index, draft in enumerate(decode.drafts, decode.draws + 1):
             if row.seen[-1] != draft:
@@ -262,7 +262,7 @@ class FakeRunner:
             row.read(draft)
             yield self._draw(row, index)
 
-    def _draw(self, row: FakeRow, index: int) -> Drawn | int:
+    def _draw(self, row: FakeRow, index: int) -> SampledToken | int:
         """A token; the number of a row whose grammar cannot say what may come next."""
         chance = "" if row.start.sampling.is_greedy else f"{row.start.seed}/{index}"
         digest_of = digests(row.memory)
@@ -275,7 +275,7 @@ class FakeRunner:
             row.seen.append(END_OF_TURN)
             return row.start.row
 
-    def _drawn(self, row: FakeRow, index: int, token: int, digest_of: Callable[[str], bytes]) -> Drawn:
+    def _drawn(self, row: FakeRow, index: int, token: int, digest_of: Callable[[str], bytes]) -> SampledToken:
         if index < len(row.start.forced):
             token = row.start.forced[index]
         row.seen.append(token)
@@ -286,7 +286,7 @@ class FakeRunner:
             return -digest_of(str(one))[0] / 16
 
         others = sorted(((one, logprob(one)) for one in LETTERS), key=lambda found: -found[1]) if row.start.top_logprobs else []
-        return Drawn(row.start.row, index, token, logprob(token), tuple(others[: row.start.top_logprobs]))
+        return SampledToken(row.start.row, index, token, logprob(token), tuple(others[: row.start.top_logprobs]))
 
 
 def digests(tokens: Sequence[int]) -> Callable[[str], bytes]:

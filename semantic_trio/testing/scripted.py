@@ -17,7 +17,7 @@ import msgspec
 
 from semantic_trio.domain.errors import InvalidRequestError
 from semantic_trio.domain.geometry import LayerGroup, LayerKind, ModelCacheSpec
-from semantic_trio.domain.step import Drawn, StepPlan
+from semantic_trio.domain.step import SampledToken, StepPlan
 from semantic_trio.testing.runner import FakeRow, FakeRunner, digests
 
 TURN = re.compile(r"<\|im_start\|>(\w+)\n(.*?)(?:<\|im_end\|>\n?|\Z)", re.DOTALL)
@@ -127,7 +127,7 @@ class ScriptedRunner(FakeRunner):
         answers = [self._answers.get(self.rows[decode.row]) for decode in plan.decode]
         return super()._seconds(plan) + max((answer.pace_seconds for answer in answers if answer), default=0.0)
 
-    def _draw(self, row: FakeRow, index: int) -> Drawn:
+    def _draw(self, row: FakeRow, index: int) -> SampledToken:
         if row not in self._answers:
             said, pace_seconds = self.answer(self.decode(row.memory[: len(row.memory) - index]))
             self._answers[row] = _Answer((*self.encode(said + END),), pace_seconds)

@@ -3,7 +3,7 @@
 import math
 
 from semantic_trio.domain.generation import SamplingParams
-from semantic_trio.domain.step import Chunk, Closing, Decode, Drawn, RowStart, StepPlan
+from semantic_trio.domain.step import Chunk, Closing, Decode, RowStart, SampledToken, StepPlan
 from semantic_trio.ports import ModelRunner
 
 GREEDY = SamplingParams()
@@ -18,17 +18,17 @@ class Script:
 
     def __init__(self, runner: ModelRunner) -> None:
         self.runner = runner
-        self.drawn: dict[int, list[Drawn]] = {}
+        self.drawn: dict[int, list[SampledToken]] = {}
 
     async def step(self, plan: StepPlan) -> None:
         result = await self.runner.step(plan)
-        for one in result.drawn:
+        for one in result.sampled:
             self.drawn.setdefault(one.row, []).append(one)
 
     async def land(self) -> None:
         await self.step(StepPlan())
 
-    async def generate(self, row: int, tokens: tuple[int, ...], count: int, start: RowStart | None = None, chunk: int = 1000) -> list[Drawn]:
+    async def generate(self, row: int, tokens: tuple[int, ...], count: int, start: RowStart | None = None, chunk: int = 1000) -> list[SampledToken]:
         """One row alone, its prompt in pieces of `chunk`."""
         pieces = [tokens[at : at + chunk] for at in range(0, len(tokens), chunk)]
         opened: tuple[RowStart, ...] = (start or RowStart(row, 0, GREEDY),)
@@ -43,11 +43,11 @@ class Script:
         return self.drawn[row]
 
 
-def logprobs(drawn: list[Drawn]) -> list[float]:
+def logprobs(drawn: list[SampledToken]) -> list[float]:
     return [one.logprob for one in drawn]
 
 
-def tokens(drawn: list[Drawn]) -> list[int]:
+def tokens(drawn: list[SampledToken]) -> list[int]:
     return [one.token for one in drawn]
 
 

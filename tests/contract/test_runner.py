@@ -137,7 +137,7 @@ async def test_a_step_without_work_collects_what_is_in_flight(runner: ModelRunne
     first = await runner.step(StepPlan(open=(RowStart(0, 0, GREEDY),), prefill=(Chunk(0, prompt(5), 0, 0),)))
     second = await runner.step(StepPlan())
 
-    assert len(first.drawn) + len(second.drawn) == 1
+    assert len(first.sampled) + len(second.sampled) == 1
     assert not second.in_flight
     assert (second.timing or first.timing) is not None
 

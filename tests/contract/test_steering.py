@@ -106,7 +106,7 @@ async def test_a_grammar_that_fails_stops_its_row_alone(runner: ModelRunner) -> 
     results += [await runner.step(StepPlan(decode=(Decode(1, index), Decode(2, index)))) for index in range(1, 5)]
     results.append(await runner.step(StepPlan()))
 
-    told = [one for result in results for one in result.drawn]
+    told = [one for result in results for one in result.sampled]
     assert [one.token for one in told if one.row == 2] == list(ORDER[:2])
     assert [one.index for one in told if one.row == 1] == [0, 1, 2, 3, 4]
     assert {row for result in results for row in result.stuck} == {2}

@@ -7,7 +7,7 @@ import pytest
 import trio
 
 from semantic_trio.application.engine import Engine
-from semantic_trio.application.handle import Generation
+from semantic_trio.application.generation import Generation
 from semantic_trio.application.persistence import Persistence
 from semantic_trio.domain.disk import Disk
 from semantic_trio.domain.generation import GenerationRequest, SamplingParams

@@ -8,7 +8,7 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from semantic_trio.application.handle import Generation
+from semantic_trio.application.generation import Generation
 from semantic_trio.domain.conversation import Breakpoint, ThinkingChoice
 from semantic_trio.domain.errors import AgentExistsError, InvalidRequestError, PoolExhaustedError, StepFailedError
 from semantic_trio.domain.eviction import Rank

@@ -50,6 +50,6 @@ def test_the_turn_has_the_name_that_the_next_request_gives_it() -> None:
     begun = Conversation((question, Message(Role.ASSISTANT, (Text("It is "),))), continues=True)
     told_back = Conversation((question, Message(Role.ASSISTANT, (Text("It is Paris."),))))
 
-    name = Encoded(begun, chain(begun), Prompt(())).name_with((Text("Paris."),))
+    name = Encoded(begun, chain(begun), Prompt(())).digest_with((Text("Paris."),))
 
     assert name == chain(told_back)[-1]

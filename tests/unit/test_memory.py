@@ -51,7 +51,7 @@ class Device(FakeRunner):
         for snapshot in plan.snapshots:
             self._save_snapshot(snapshot)
         answer, self.late = self.late, now
-        return StepResult(answer.drawn, answer.timing, in_flight=plan.has_work)
+        return StepResult(answer.sampled, answer.timing, in_flight=plan.has_work)
 
     def lose(self, readable: tuple[SaveBlock, ...]) -> None:
         for save in readable:

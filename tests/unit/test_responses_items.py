@@ -71,7 +71,7 @@ def joined(pieces: list[Part]) -> tuple[Part, ...]:
 @given(pieces=answers, keeps_all=st.booleans())
 def test_an_answer_that_is_sent_back_is_the_turn_that_was_remembered(pieces: list[Part], keeps_all: bool) -> None:
     before = Conversation((QUESTION,))
-    remembered = Encoded(before, chain(before), Prompt(())).name_with(joined(pieces))
+    remembered = Encoded(before, chain(before), Prompt(())).digest_with(joined(pieces))
     sent = told(pieces) if keeps_all else [bare(item) for item in told(pieces)]
 
     [question, *answer] = canonical(Conversation((QUESTION, *read(*sent)))).messages

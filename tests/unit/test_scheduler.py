@@ -11,7 +11,7 @@ from semantic_trio.domain.scheduler import Limits, Scheduler
 from semantic_trio.domain.sequence import Phase, Sequence
 from semantic_trio.domain.shares import fair_shares
 from semantic_trio.domain.speculation import Speculation
-from semantic_trio.domain.step import Decode, Drawn, Inventory, StepPlan, StepResult, StepTiming
+from semantic_trio.domain.step import Decode, Inventory, SampledToken, StepPlan, StepResult, StepTiming
 from semantic_trio.testing import ByteCodec
 from tests.unit.conftest import scheduler
 
@@ -64,9 +64,9 @@ class Device:
         if plan.has_drafts:
             answer, self.late = answer.followed_by(self.late), StepResult()
             return answer
-        return StepResult(answer.drawn, answer.timing, in_flight=plan.has_work)
+        return StepResult(answer.sampled, answer.timing, in_flight=plan.has_work)
 
-    def _verify(self, decode: Decode, ends: bool) -> list[Drawn]:
+    def _verify(self, decode: Decode, ends: bool) -> list[SampledToken]:
         """What a row draws: one token, and one behind each draft that is accepted."""
         drawn = [self._draw(decode.row, decode.draws, ends)]
         self.rows[decode.row] += 1
@@ -77,10 +77,10 @@ class Device:
             self.rows[decode.row] += 1
         return drawn
 
-    def _draw(self, row: int, index: int, ends: bool) -> Drawn:
+    def _draw(self, row: int, index: int, ends: bool) -> SampledToken:
         self.drawn[row] = index
         letter = 97 if self.repeats else 98 + index % 25
-        return Drawn(row, index, 0 if ends else letter, -1.0)
+        return SampledToken(row, index, 0 if ends else letter, -1.0)
 
 
 class SchedulerMachine(RuleBasedStateMachine):

@@ -16,7 +16,7 @@ from prometheus_client.registry import Collector
 
 from semantic_trio.adapters.metrics.disk import DiskCollector
 from semantic_trio.application.engine import Engine
-from semantic_trio.application.handle import Generation
+from semantic_trio.application.generation import Generation
 from semantic_trio.application.persistence import Persistence
 from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.reuse import NOTHING_REUSED, Source

@@ -31,7 +31,7 @@ from semantic_trio.domain.embedding import FIRST_TOKENS, Pooling, next_chunk_tok
 from semantic_trio.domain.errors import DamagedError, InvalidRequestError, ModelNotFoundError, StepFailedError
 from semantic_trio.domain.geometry import ModelCacheSpec
 from semantic_trio.domain.quantisation import AS_COMPUTED
-from semantic_trio.domain.step import BlockKey, Closing, Drawn, Inventory, PassSizes, RowStart, SaveBlock, SaveSnapshot, StepPlan, StepResult
+from semantic_trio.domain.step import BlockKey, Closing, Inventory, PassSizes, RowStart, SampledToken, SaveBlock, SaveSnapshot, StepPlan, StepResult
 
 T = TypeVar("T")
 
@@ -269,14 +269,14 @@ def _places(plan: StepPlan) -> list[int]:
     return found + list(range(draft, draft + plan.prompt_tokens))
 
 
-def _told(flight: _Flight) -> Iterator[Drawn]:
+def _told(flight: _Flight) -> Iterator[SampledToken]:
     """What the rows of a pass have drawn, of a pass that is computed."""
     draws = flight.draws
     if draws is None:
         return
     tokens, logprobs = cast(list[int], draws.tokens.tolist()), cast(list[float], draws.logprobs.tolist())
     for place, ((row, one), token, logprob) in enumerate(zip(flight.who, tokens, logprobs, strict=True)):
-        yield Drawn(row, one.index, token, logprob, draws.likeliest(place, one.top))
+        yield SampledToken(row, one.index, token, logprob, draws.likeliest(place, one.top))
 
 
 @attrs.define(eq=False)

@@ -14,7 +14,7 @@ from hypercorn.typing import HTTPScope
 
 from semantic_trio.adapters.http.common.faults import Fault
 from semantic_trio.adapters.http.common.protocol import Protocol, protocol_of
-from semantic_trio.application.handle import Generation
+from semantic_trio.application.generation import Generation
 from semantic_trio.domain.conversation import Unread
 from semantic_trio.domain.reuse import NOTHING_REUSED
 

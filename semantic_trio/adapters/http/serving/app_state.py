@@ -10,7 +10,7 @@ import attrs
 
 from semantic_trio.adapters.http.serving.served_model import ServedModel
 from semantic_trio.adapters.http.serving.write_pace import WritePace
-from semantic_trio.application.handle import Generation
+from semantic_trio.application.generation import Generation
 from semantic_trio.domain.errors import ModelNotFoundError
 
 # Names that stand for any served model: clients that insist on a hosted model's name work.

@@ -18,7 +18,7 @@ from semantic_trio.adapters.http.serving.params import LONGEST_STOP, MOST_STOPS,
 from semantic_trio.adapters.http.serving.served_model import ServedModel
 from semantic_trio.application.answer import Answer, Encoded, PlainReader
 from semantic_trio.application.continuing import continuing
-from semantic_trio.application.handle import Generation
+from semantic_trio.application.generation import Generation
 from semantic_trio.domain.budget import enforced
 from semantic_trio.domain.conversation import Conversation
 from semantic_trio.domain.errors import InvalidRequestError, PoolExhaustedError, PromptTooLongError

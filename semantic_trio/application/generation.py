@@ -1,4 +1,4 @@
-"""One request's handle: its events, its times and its end.
+"""Generations: the events, the times and the end of one submitted request.
 
 Knows its channel. Knows nothing of other requests or of the wire.
 """
@@ -15,9 +15,9 @@ from semantic_trio.domain.reuse import NOTHING_REUSED, Reuse
 
 @attrs.define(eq=False)
 class Generation:
-    """What `Engine.submit` returns. Whoever submits closes it, whatever happens; closing is synchronous and may be repeated.
+    """A submitted request, returned by `Engine.submit`. The caller has to close it; closing is synchronous and may be repeated.
 
-    The channel holds every event the request can cause, so a caller that does not read delays nobody.
+    The channel holds every event the request can cause, so a caller that does not read delays no other.
     """
 
     request: GenerationRequest
@@ -25,20 +25,20 @@ class Generation:
     events: trio.MemoryReceiveChannel[Event]
     _send: trio.MemorySendChannel[Event]
     _on_close: Callable[["Generation"], None]
-    stamps: list[float] = attrs.field(init=False, factory=list)  # when each token was drawn
-    reuse: Reuse | None = attrs.field(init=False, default=None)  # None until the first event, and of one that never had a row
-    agent: Agent | None = attrs.field(init=False, default=None)  # whose turn it is; None until the first event
-    is_over: bool = attrs.field(init=False, default=False)  # its last event was delivered, or nobody wants any
-    _over: trio.Event = attrs.field(init=False, factory=trio.Event)  # the same, to be waited for
+    stamps: list[float] = attrs.field(init=False, factory=list)  # when each token was sampled
+    reuse: Reuse | None = attrs.field(init=False, default=None)  # None before the first event, and if the request never had a row
+    agent: Agent | None = attrs.field(init=False, default=None)  # agent of the turn; None before the first event
+    is_over: bool = attrs.field(init=False, default=False)  # its last event was delivered, or it was closed
+    _over: trio.Event = attrs.field(init=False, factory=trio.Event)  # set with `is_over`
 
     def close(self) -> None:
-        """Give up what is still to come. The row leaves the batch with the next step."""
+        """Cancel the rest of the generation. The row leaves the batch with the next step."""
         if not self.is_over:
             self._end()
             self._on_close(self)
 
     def cut_short(self, tokens: int) -> Finished:
-        """The end of a generation that its reader has closed after so many tokens."""
+        """Return the end of a generation that its reader has closed after so many tokens."""
         return Finished(FinishReason.END_OF_TURN, "", None, len(self.request.prompt), tokens, self.reuse or NOTHING_REUSED)
 
     def deliver(self, event: Event, now: float) -> None:
@@ -62,8 +62,8 @@ class Generation:
                 raise event.error
             text += event.text
             if isinstance(event, Finished):
-                drawn, logprobs = tuple(t.token for t in tokens), tuple(t.logprob for t in tokens)
-                return GenerationResult(text, drawn, logprobs, event)
+                generated, logprobs = tuple(t.token for t in tokens), tuple(t.logprob for t in tokens)
+                return GenerationResult(text, generated, logprobs, event)
             tokens.append(event)
         raise trio.ClosedResourceError("the generation was closed by its caller")
 
