@@ -15,7 +15,7 @@ from semantic_trio.domain.generation import Failed, Finished
 
 @attrs.frozen
 class Chosen:
-    """What has come of one of the answers."""
+    """An event of one of the answers."""
 
     index: int
     event: AnswerPart | Finished
@@ -34,9 +34,9 @@ class Choices:
     _failed: Failed | None = attrs.field(init=False, default=None)
 
     async def receive(self) -> list[ChoicesEvent]:
-        """What has come, as soon as there is anything; the last of all is the `Finished` of all together, or the first `Failed`.
+        """Wait for an event and return all that have come; the last of all is the `Finished` of all together, or the first `Failed`.
 
-        To be cancelled loses nothing.
+        Cancelling loses no event.
         """
         if not self._arrived:
             await self._listen()

@@ -37,7 +37,7 @@ PROGRESS_SECONDS = 10.0
 
 
 class EngineState(enum.Enum):
-    """What the engine can do now."""
+    """The state of the engine."""
 
     STARTING = "starting"
     RUNNING = "running"
@@ -104,7 +104,7 @@ class Engine:
 
     @property
     def state(self) -> EngineState:
-        """What the engine can do now; the gravest of what is true."""
+        """The state of the engine; the gravest if several hold."""
         if self._dead:
             return EngineState.DEAD
         if self._draining:
@@ -152,11 +152,11 @@ class Engine:
 
     @property
     def memory(self) -> Memory:
-        """What is remembered. Its agents may be forked, pinned, released and deleted by any task; `nudge` after the last two."""
+        """The memory. Any task may fork, pin, release and delete its agents, and has to call `nudge` after the last two."""
         return self.scheduler.memory
 
     def nudge(self) -> None:
-        """Have the device told what the memory has given up."""
+        """Wake the step loop: the memory has orders for the device, or free bytes."""
         self._send.send_nowait(_Nudge())
 
     @property
@@ -209,7 +209,7 @@ class Engine:
 
     @contextlib.contextmanager
     def at_work(self) -> Iterator[None]:
-        """What is done on the device beside generations: a drain waits for it too. Raises as `refuse_when_closed` does."""
+        """Work on the device beside generations; a drain waits for it too. Raises as `refuse_when_closed` does."""
         self.refuse_when_closed()
         self._others += 1
         try:

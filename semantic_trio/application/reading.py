@@ -1,6 +1,6 @@
-"""What is on disk comes back before it is needed: read in worker threads, checked, loaded onto the device.
+"""Loads from disk: entries are read in worker threads, checked, and loaded onto the device before they are needed.
 
-Knows trio, the memory's orders, the runner and the files. What is read, and what becomes of that, says the memory.
+Knows trio, the memory's orders, the runner and the files. The memory orders reads and takes their results.
 """
 
 import os

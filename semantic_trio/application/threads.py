@@ -18,10 +18,10 @@ PATIENCE_SECONDS = 30.0
 
 
 class InThread(Protocol):
-    """Runs a blocking function where it blocks nobody."""
+    """Runs a blocking function without blocking the event loop."""
 
     async def __call__(self, function: Callable[[*Arguments], Result], /, *arguments: *Arguments) -> Result:
-        """What the function returns or raises."""
+        """Run a function. Returns or raises what the function does."""
 
 
 @attrs.define(eq=False)
@@ -32,7 +32,7 @@ class WatchedWork:
     _since: dict[object, float] = attrs.field(init=False, factory=dict)
 
     async def do(self, function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
-        """What the function returns or raises."""
+        """Run a function. Returns or raises what the function does."""
         piece = object()
         self._since[piece] = trio.current_time()
         try:
@@ -41,7 +41,7 @@ class WatchedWork:
             del self._since[piece]
 
     def hangs(self) -> bool:
-        """Whether something takes too long; told once of each piece."""
+        """True if work takes too long; reported once for each piece of work."""
         late = [piece for piece, since in self._since.items() if since <= trio.current_time() - PATIENCE_SECONDS]
         self._since.update(dict.fromkeys(late, math.inf))
         return bool(late)

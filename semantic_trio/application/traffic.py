@@ -1,11 +1,11 @@
-"""What the disk tier has done, counted."""
+"""Counters of the disk tier."""
 
 import attrs
 
 
 @attrs.define
 class Traffic:
-    """What has gone to and come from the disk."""
+    """Bytes, seconds and entries written to and read from disk."""
 
     written_bytes: int = 0
     write_seconds: float = 0.0

@@ -42,7 +42,7 @@ def client_id(given: str) -> str:
 
 @attrs.define(eq=False)
 class Agent:
-    """One memory: all it has read and said, and the blocks that hold it."""
+    """An agent: its history in tokens, and the blocks and snapshots that hold this history."""
 
     id: str
     is_named: bool  # by a client; others are known by their content alone
@@ -80,7 +80,7 @@ class Agent:
 
     @property
     def recognised_by(self) -> bytes:
-        """What a prompt has to begin with to be taken for this agent's next."""
+        """Packed tokens that a prompt has to begin with to be recognised as this agent's next turn."""
         return self.history[: self.prompt_tokens * TOKEN_BYTES]
 
 
@@ -122,7 +122,7 @@ def _new(agent: Agent, reused: int, prompt_tokens: int) -> MissCause | None:
 
 
 def _diverged(agent: Agent, thinking: ThinkingChoice | None) -> MissCause:
-    """Why a prompt is not what its agent has read and said."""
+    """Return the reason why a prompt differs from the history of its agent."""
     has_changed = None not in (agent.thinking, thinking) and agent.thinking != thinking
     return MissCause.THINKING_CHANGED if has_changed else MissCause.DIVERGED
 

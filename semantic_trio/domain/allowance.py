@@ -1,4 +1,4 @@
-"""How much may be written in a day, for disks wear out.
+"""The write allowance: bytes that may be written to disk in a day, because disks wear out.
 
 Knows bytes, and seconds it is told. What was written before the process began is not counted.
 """
@@ -33,9 +33,9 @@ class Allowance:
         return sum(size for _, size in self._by_hour)
 
     def is_sparing(self, now_seconds: float) -> bool:
-        """Whether only the ends of turns should be written."""
+        """True if only the ends of turns should be written."""
         return bool(self.limit_bytes) and self.spent(now_seconds) >= SPARING_FROM * self.limit_bytes
 
     def allows(self, size: int, now_seconds: float) -> bool:
-        """Whether so many bytes more may be written."""
+        """True if `size` more bytes may be written."""
         return not self.limit_bytes or self.spent(now_seconds) + size <= self.limit_bytes

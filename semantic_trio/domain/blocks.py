@@ -24,7 +24,7 @@ class _Grant:
 
 @attrs.define
 class BlockPool:
-    """What is used and available of a budget: `used + available == total_bytes`, always; a refusal changes nothing."""
+    """A budget of bytes: `used + available == total_bytes`, always. A refusal changes nothing."""
 
     spec: ModelCacheSpec
     total_bytes: int
@@ -97,11 +97,11 @@ class BlockPool:
         self._count(grant.amount, grant.buffers, -1)
 
     def fits(self, wanted: int, buffers: int = 0) -> bool:
-        """Whether so many bytes and buffers are available."""
+        """True if so many bytes and buffers are available."""
         return wanted <= self.available and buffers <= self.available_buffers
 
     def largest_batch(self, tokens: int) -> int:
-        """How many sequences of so many tokens fit into what is available."""
+        """Return the number of sequences of so many tokens that fit into the available bytes."""
         return self.spec.agents_that_fit(self.available, tokens)
 
     def reconfigure(self, spec: ModelCacheSpec, total_bytes: int) -> None:

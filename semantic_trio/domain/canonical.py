@@ -28,7 +28,7 @@ SILENCE = Message(Role.USER, ())
 
 @attrs.frozen
 class Rule:
-    """One thing clients do, and how it is undone."""
+    """A rewriting that clients do, and the function that undoes it."""
 
     name: str
     reason: str  # what happens without it

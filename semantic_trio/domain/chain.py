@@ -25,7 +25,7 @@ _ONE = struct.Struct("i")
 
 
 def pack_one(token: int) -> bytes:
-    """One token id as `pack` has it, in a tenth of its time."""
+    """Pack a single token id as `pack` does, in a tenth of the time."""
     return _ONE.pack(token)
 
 
@@ -46,12 +46,12 @@ def child_key(parent: BlockKey, packed: bytes) -> BlockKey:
 
 
 def snapshot_key(parent: BlockKey, packed: bytes) -> SnapshotKey:
-    """The name of a snapshot: a position, so many tokens behind the block before it."""
+    """Return the key of a snapshot: of the block before its position, and the tokens after that block."""
     return hashlib.sha256(b"mark\0" + parent + packed).digest()
 
 
 def common_tokens(one: bytes, other: bytes) -> int:
-    """How many tokens two packed sequences begin with alike."""
+    """Return the number of tokens in the common beginning of two packed sequences."""
     low, high = 0, min(len(one), len(other)) // TOKEN_BYTES
     if one[: high * TOKEN_BYTES] == other[: high * TOKEN_BYTES]:
         return high
@@ -104,10 +104,10 @@ class TokenRun:
         return self.packed[position * TOKEN_BYTES : (position + self.block_tokens) * TOKEN_BYTES]
 
     def has(self, packed: bytes, position: int) -> bool:
-        """Whether these tokens stand at a position."""
+        """True if these tokens stand at a position."""
         return self.packed.startswith(packed, position * TOKEN_BYTES)
 
     def alike(self, packed: bytes, position: int) -> int:
-        """How many of these tokens stand at a position."""
+        """Return the number of these tokens, from the first on, that stand at a position."""
         begin = position * TOKEN_BYTES
         return common_tokens(packed, self.packed[begin : begin + len(packed)])

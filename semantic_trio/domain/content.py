@@ -1,4 +1,4 @@
-"""What a block, a snapshot or an agent consists of when it leaves the process: names and bytes.
+"""Blocks, snapshots and agents outside the process: names and bytes.
 
 Knows shapes and kinds of numbers. Knows nothing of files or devices.
 """
@@ -15,7 +15,7 @@ from semantic_trio.domain.step import BlockKey, SnapshotKey
 
 
 class Kind(enum.StrEnum):
-    """What is kept under a key."""
+    """The kind of a cache entry."""
 
     BLOCK = "block"
     SNAPSHOT = "mark"  # as it is called on disk and in archives
@@ -29,7 +29,7 @@ class ImportTrust(enum.StrEnum):
 
 
 class Item(NamedTuple):
-    """A block or a snapshot by its name."""
+    """A block or a snapshot by its key."""
 
     kind: Kind
     key: bytes
@@ -48,17 +48,17 @@ Content = Mapping[str, Tensor]
 
 # The axis on which a block's tensors have its tokens is the last but one, or the only one.
 TOKENS_AXIS = -2
-# What a snapshot calls its position, where it knows it.
+# Name of the tensor with the position of a snapshot, for snapshots that store it.
 POSITION = "position"
 
 
 def tokens_in(content: Content) -> set[int]:
-    """How many tokens a block is of, by its tensors: one number, unless something is wrong."""
+    """Return the numbers of tokens that the tensors of a block have: one number, unless the block is damaged."""
     return {tensor.shape[TOKENS_AXIS:][0] for tensor in content.values() if tensor.shape}
 
 
 def positions_in(content: Content) -> set[int]:
-    """The position a snapshot says it is at."""
+    """Return the position that a snapshot has stored, if any."""
     return {int.from_bytes(content[POSITION].data, "little", signed=True)} if POSITION in content else set()
 
 

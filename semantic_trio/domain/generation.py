@@ -1,4 +1,4 @@
-"""One generation as its caller sees it: what is asked, what arrives, how it ends.
+"""Generations as callers see them: the request, the events and the end.
 
 Knows tokens and text. Knows nothing of scheduling or protocols.
 """
@@ -17,7 +17,7 @@ from semantic_trio.domain.stopping import Thoughts
 
 @attrs.frozen
 class SamplingParams:
-    """How the next token is drawn. The defaults are greedy."""
+    """Parameters of sampling. The defaults are greedy."""
 
     temperature: float = 0.0  # 0 takes the likeliest token
     top_p: float = 1.0  # 1 keeps all
@@ -27,17 +27,17 @@ class SamplingParams:
 
     @property
     def is_greedy(self) -> bool:
-        """Whether chance plays no part."""
+        """True if sampling is not random."""
         return self.temperature == 0.0
 
 
-# Sampling where neither a request nor the model says anything: what the APIs document.
+# Sampling without parameters in the request or the model: the defaults that the APIs document.
 API_SAMPLING = SamplingParams(temperature=1.0)
 
 
 @attrs.frozen
 class GenerationRequest:
-    """One prompt to go on with.
+    """A prompt to continue, and the parameters of its continuation.
 
     `forced` are tokens to take instead of sampled ones, as long as they last: their log-probabilities score a known continuation.
     """
@@ -45,28 +45,28 @@ class GenerationRequest:
     request_id: str
     prompt: tuple[int, ...]
     max_tokens: int  # 0 only reads the prompt
-    seed: int  # with the position it is the whole state of the random draw
+    seed: int  # with the position it determines the random number of each token
     sampling: SamplingParams = SamplingParams()
     stop_strings: tuple[str, ...] = ()
     thoughts: Thoughts | None = None  # in which stop strings are not looked for
     stop_tokens: frozenset[int] = frozenset()
     forced: tuple[int, ...] = ()
     steering: Steering = NO_STEERING
-    grammar: Grammar | None = None  # what the answer has to look like
-    top_logprobs: int = 0  # how many of the likeliest tokens are told with each one drawn
+    grammar: Grammar | None = None  # that the answer has to match
+    top_logprobs: int = 0  # number of likeliest tokens reported with each sampled one
     salt: Salt = NO_SALT  # only blocks of the same salt are reused for it, and only prompts of the same salt reuse its blocks
-    agent: str | None = None  # whose turn it is; None: whoever has read the beginning of the prompt
-    is_ordered: bool = False  # waits for the turns of its agent that were asked before
-    is_private: bool = False  # where no agent is named, nothing of it is written to disk
+    agent: str | None = None  # id of the agent of the turn; None: the agent recognised by the prompt
+    is_ordered: bool = False  # waits for earlier turns of its agent
+    is_private: bool = False  # without a named agent nothing of it is written to disk
     responses: tuple[str, ...] = ()  # ids of the responses its prompt was made of, and of the one it makes: with these it can be deleted
     is_remembered: bool = True  # False: it is no agent's turn, and what it reads is removed when it ends
     thinking: ThinkingChoice | None = None  # as in `Prompt`
     boundaries: tuple[int, ...] = ()  # positions of the prompt at which other requests are likely to begin: the end of its head
-    breakpoints: tuple[Breakpoint, ...] = ()  # and those the client says so of
+    breakpoints: tuple[Breakpoint, ...] = ()  # positions of the client's cache breakpoints
 
     @property
     def looks_back(self) -> bool:
-        """True if a draw depends on the tokens that were drawn before it."""
+        """True if sampling depends on the tokens sampled before."""
         return self.grammar is not None or self.steering.looks_back or self.sampling.repetition_penalty != 1.0
 
 
@@ -77,12 +77,12 @@ class FinishReason(enum.Enum):
     STOP_STRING = "stop_string"
     MAX_TOKENS = "max_tokens"
     CONTEXT_FULL = "context_full"
-    BROKEN_CALL = "broken_call"  # a call of which pieces were told turned out not to be one
+    BROKEN_CALL = "broken_call"  # a call whose pieces were sent turned out to be none
 
 
 @attrs.frozen
 class TokenEvent:
-    """One token was generated. `text` may be empty while a character or a possible stop string is incomplete."""
+    """A generated token. `text` may be empty while a character or a possible stop string is incomplete."""
 
     token: int
     text: str
@@ -92,7 +92,7 @@ class TokenEvent:
 
 @attrs.frozen
 class Finished:
-    """The last event of a generation that ended by itself. `text` is what was held back until now."""
+    """The last event of a generation that ended by itself. `text` was held back until now."""
 
     reason: FinishReason
     text: str

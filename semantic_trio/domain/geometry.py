@@ -1,4 +1,4 @@
-"""What a model's KV cache consists of, in layers and bytes.
+"""The parts of a model's KV cache, in layers and bytes.
 
 Knows layer kinds and sizes. Knows no arrays and no policy.
 """
@@ -16,7 +16,7 @@ ROW_SLACK_BLOCKS = 2
 
 
 class LayerKind(enum.Enum):
-    """What a layer remembers."""
+    """The kind of a layer, by the positions that it keeps."""
 
     GLOBAL = "global"  # keys and values of every position
     SLIDING = "sliding"  # of the last `window` positions
@@ -39,7 +39,7 @@ class LayerGroup:
         return attrs.evolve(self, layers=self.layers * count, token_bytes=self.token_bytes * count, state_bytes=self.state_bytes * count)
 
     def bytes_at(self, position: int) -> int:
-        """What the group holds after `position` tokens."""
+        """Return the bytes of the group after `position` tokens."""
         if self.kind is LayerKind.RECURRENT:
             return self.state_bytes + self.token_bytes * position
         if self.kind is LayerKind.GLOBAL:
@@ -71,12 +71,12 @@ class ModelCacheSpec:
 
     @property
     def has_blocks(self) -> bool:
-        """Whether some layers keep every position: without them a block holds nothing, and stands for its tokens alone."""
+        """True if some layers keep every position. Without such layers blocks are empty, and only name their tokens."""
         return any(group.kind is LayerKind.GLOBAL for group in self.groups)
 
     @property
     def needs_snapshots(self) -> bool:
-        """Whether some layers keep what cannot be cut out of blocks."""
+        """True if some layers have state that cannot be cut out of blocks."""
         return any(group.kind is not LayerKind.GLOBAL for group in self.groups)
 
     def block_amount(self, tokens: int) -> tuple[int, ...]:
@@ -106,19 +106,19 @@ class ModelCacheSpec:
         return tokens if tokens < max(windows, default=0) else -(-tokens // self.block_tokens) * self.block_tokens
 
     def block_bytes(self, tokens: int | None = None) -> int:
-        """A stored block of so many tokens (a whole one unless told)."""
+        """Bytes of a stored block of so many tokens; of a whole block by default."""
         return sum(self.block_amount(self.block_tokens if tokens is None else tokens))
 
     def snapshot_bytes(self, position: int) -> int:
-        """A snapshot at a position."""
+        """Bytes of a snapshot at a position."""
         return sum(self.snapshot_amount(position))
 
     def context_bytes(self, tokens: int) -> int:
-        """Everything a sequence of so many tokens has to be kept in."""
+        """Bytes of the KV cache of a sequence of so many tokens."""
         return sum(group.bytes_at(tokens) for group in self.groups)
 
     def agents_that_fit(self, budget_bytes: int, tokens: int) -> int:
-        """How many sequences of so many tokens a budget holds, sharing nothing."""
+        """Return the number of sequences of so many tokens that fit into a budget if they share nothing."""
         return budget_bytes // max(self.context_bytes(tokens), 1)
 
     def _bytes_at(self, group: LayerGroup, position: int) -> int:

@@ -1,6 +1,6 @@
-"""What the record of an agent leads to: the names of its blocks and snapshots, which follow from its tokens and its salt.
+"""The keys that the record of an agent leads to: those of its blocks and snapshots, which follow from its tokens and its salt.
 
-Knows records and names. Knows nothing of what is kept under these names, or of where.
+Knows records and keys. Knows nothing of the entries under these keys, or of their places.
 """
 
 from collections.abc import Iterator
@@ -32,7 +32,7 @@ class Lineage:
 
     @property
     def own(self) -> frozenset[Item]:
-        """What only this record, and those with the very same history, lead to."""
+        """The items that only records with this very history lead to."""
         return frozenset(self.snapshots) | ({self.tail} if self.tail else set())
 
 

@@ -19,7 +19,7 @@ MOST_STRAYS = 4096
 
 
 def record_of(memory: Memory, agent: Agent, token_histories: tuple[TokenHistory, ...], used: int) -> AgentRecord:
-    """What is known of an agent now."""
+    """Return the record of an agent as it is now."""
     run = memory.run_of(agent)
     return AgentRecord(
         id=agent.id,
@@ -43,7 +43,7 @@ def record_of(memory: Memory, agent: Agent, token_histories: tuple[TokenHistory,
 
 
 def listed(memory: Memory, record: AgentRecord) -> frozenset[Item]:
-    """What only a record leads to: the snapshots it lists, and the partial block at the end of its history."""
+    """Return the items that only a record leads to: the snapshots it lists, and the partial block at the end of its history."""
     run = _run(memory, record, record.history)
     snapshots = {Item(Kind.SNAPSHOT, key) for _, key in record.snapshots}
     tail = _partial_block(memory.store, run)
@@ -51,7 +51,7 @@ def listed(memory: Memory, record: AgentRecord) -> frozenset[Item]:
 
 
 def size_of(record: AgentRecord) -> int:
-    """Bytes a record takes on disk, about: its tokens, those that were said and are not among them, and the words of its conversation."""
+    """Return the bytes of a record on disk, about: its history, the tokens of token histories beyond that, and its conversation."""
     tokens = sum(len(history.packed) // TOKEN_BYTES - common_tokens(history.packed, record.history) for history in record.token_histories)
     ends = sum(len(history.ends) for history in record.token_histories)
     names = sum(map(len, record.responses))

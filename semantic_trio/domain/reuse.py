@@ -1,4 +1,4 @@
-"""How a turn began: what of its prompt was known, from where, and why not more. Plain values, for whoever reports them."""
+"""The reuse of a turn: the tokens of its prompt that were cached, their source, and the cause of a miss. Plain values to report."""
 
 import enum
 
@@ -18,7 +18,7 @@ class MissCause(enum.Enum):
     """Why tokens that were, or could have been, known had to be computed."""
 
     NEW = "new"  # the agent has no history
-    DIVERGED = "diverged"  # the prompt is not what the agent has read and said
+    DIVERGED = "diverged"  # the prompt differs from the history of the agent
     EVICTED = "evicted"  # it was given up for others
     THINKING_CHANGED = "thinking_changed"  # the same, and the choice of thinking, which stands in front of its history, is another one
     TEMPLATE_CHANGED = "template_changed"  # the agent's history was read with another tokenizer or chat template
@@ -29,7 +29,7 @@ class MissCause(enum.Enum):
 
 @attrs.frozen
 class Reuse:
-    """What a turn did not compute again."""
+    """The tokens of a prompt that were not computed again."""
 
     tokens: int = 0  # of the prompt
     prompt_tokens: int = 0
@@ -43,7 +43,7 @@ NOTHING_REUSED = Reuse()
 
 @attrs.frozen
 class Turn:
-    """An agent's turn: what was reused, and where its prompt left what the agent had read and said."""
+    """A turn of an agent: its reuse, and the position where the prompt leaves the history of the agent."""
 
     reuse: Reuse
     left_at: int | None = None  # the first position that differs; None: nowhere

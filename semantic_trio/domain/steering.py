@@ -1,6 +1,6 @@
-"""What a draw may choose from, and what it is to prefer: grammars, biases, penalties.
+"""Steering of sampling: the tokens that are allowed, and those that are preferred, by grammars, biases and penalties.
 
-Knows tokens, as ids. Knows neither what they spell nor how a draw is made.
+Knows token ids. Knows neither their text nor how tokens are sampled.
 """
 
 from collections.abc import Mapping
@@ -10,7 +10,7 @@ import attrs
 
 
 class GrammarState(Protocol):
-    """How far one answer has come in a grammar."""
+    """The state of one answer in a grammar."""
 
     def allowed(self) -> bytes:
         """The tokens that may come next: bit `n % 8` (from the lowest) of byte `n // 8` stands for token `n`, those beyond the end may not.
@@ -23,15 +23,15 @@ class GrammarState(Protocol):
 
 
 class Grammar(Protocol):
-    """What an answer has to look like. Immutable; may be used from any thread."""
+    """A grammar that an answer has to match. Immutable; may be used from any thread."""
 
     def start(self) -> GrammarState:
-        """Nothing of the answer is there yet."""
+        """Return the state of an empty answer."""
 
 
 @attrs.frozen
 class Steering:
-    """What is added to the logits of one answer. By default nothing."""
+    """Additions to the logits of one answer. By default none."""
 
     bias: tuple[tuple[int, float], ...] = ()  # by token
     frequency_penalty: float = 0.0  # taken from a token for each time the answer has it
@@ -39,16 +39,16 @@ class Steering:
 
     @property
     def looks_back(self) -> bool:
-        """Whether what is added depends on what was drawn."""
+        """True if the additions depend on the tokens sampled before."""
         return bool(self.frequency_penalty or self.presence_penalty)
 
-    def additions(self, drawn: Mapping[int, int]) -> dict[int, float]:
-        """What is added to each token's logit after tokens were drawn so often; tokens that are not named stay as they are.
+    def additions(self, counts: Mapping[int, int]) -> dict[int, float]:
+        """Return the addition to the logit of each token, given the counts of sampled tokens; tokens that are not in it stay as they are.
 
         Source: the API reference of OpenAI, "frequency and presence penalties".
         """
         added = dict(self.bias)
-        for token, count in drawn.items() if self.looks_back else ():
+        for token, count in counts.items() if self.looks_back else ():
             added[token] = added.get(token, 0.0) - count * self.frequency_penalty - self.presence_penalty
         return added
 

@@ -16,12 +16,12 @@ class TextDecoder(Protocol):
         """The text this token completes; empty while a character is incomplete."""
 
     def flush(self) -> str:
-        """What is left at the end; an incomplete character becomes U+FFFD."""
+        """Return the text left at the end; an incomplete character becomes U+FFFD."""
 
 
 @attrs.frozen
 class Thoughts:
-    """What stands around the thoughts of an answer, in which nothing stops it."""
+    """The delimiters of the thoughts of an answer, in which stop strings have no effect."""
 
     start: str
     end: str
@@ -38,7 +38,7 @@ class _Place(enum.Enum):
 class StopStrings:
     """Finds the first of several stop strings in text that arrives in pieces.
 
-    Text that might be the beginning of a stop string, or of a mark, is held back until it cannot be one any more.
+    Text that might be the beginning of a stop string, or of a delimiter, is held back until it cannot be one any more.
     """
 
     stops: tuple[str, ...]
@@ -67,7 +67,7 @@ class StopStrings:
         return held
 
     def _step(self) -> str:
-        """What can be shown before the place changes."""
+        """Return the text that is certain before the place changes."""
         match self._place:
             case _Place.THOUGHT:
                 return self._thought()
@@ -91,23 +91,23 @@ class StopStrings:
         return self._take(blanks)
 
     def _text(self) -> str:
-        marks = (*self.stops, self.thoughts.start) if self.thoughts else self.stops
-        hits = [(at, -len(mark), mark) for mark in marks if (at := self._held.find(mark)) >= 0]
+        delimiters = (*self.stops, self.thoughts.start) if self.thoughts else self.stops
+        hits = [(at, -len(delimiter), delimiter) for delimiter in delimiters if (at := self._held.find(delimiter)) >= 0]
         if not hits:
-            return self._take(len(self._held) - max(begun(self._held, mark) for mark in marks))
-        at, _, mark = min(hits)
-        if mark in self.stops:
-            self.found = mark
+            return self._take(len(self._held) - max(begun(self._held, delimiter) for delimiter in delimiters))
+        at, _, delimiter = min(hits)
+        if delimiter in self.stops:
+            self.found = delimiter
             shown, self._held = self._held[:at], ""
             return shown
         self._place = _Place.THOUGHT
-        return self._take(at + len(mark))
+        return self._take(at + len(delimiter))
 
     def _take(self, count: int) -> str:
         shown, self._held = self._held[:count], self._held[count:]
         return shown
 
 
-def begun(text: str, mark: str) -> int:
-    """How much of a mark the text may end with, less than all of it."""
-    return next((size for size in range(min(len(mark) - 1, len(text)), 0, -1) if mark.startswith(text[-size:])), 0)
+def begun(text: str, delimiter: str) -> int:
+    """Return the length of the longest proper beginning of a delimiter that the text ends with."""
+    return next((size for size in range(min(len(delimiter) - 1, len(text)), 0, -1) if delimiter.startswith(text[-size:])), 0)
