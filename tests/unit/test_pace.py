@@ -1,5 +1,7 @@
 """Learning how long steps take."""
 
+import random
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -142,3 +144,54 @@ def test_a_fixed_cost_above_the_bound_does_not_cut_prompts_into_crumbs() -> None
         pace.observe(tokens, 0, 0.4 + tokens / 40_000)
 
     assert pace.tokens_within(0.25, 0) > 2000
+
+
+@given(st.lists(st.tuples(st.integers(30, 120), st.integers(0, 3000), st.floats(0.01, 10)), min_size=1, max_size=30))
+def test_chunks_of_nearly_one_size_never_look_like_a_fixed_cost(seen: list[tuple[int, int, float]]) -> None:
+    pace = PrefillPace()
+    for tokens, context, seconds in seen:
+        pace.observe(tokens, context, seconds)
+
+    assert pace.seconds(0, 0) == 0
+
+
+def noise(chance: random.Random) -> float:
+    """Return a factor like those of a busy machine: the deciles of a log-normal one with sigma 0.3, and a stall in 20 chunks."""
+    stall = chance.uniform(2, 5) if chance.random() < 0.05 else 1.0
+    return stall * chance.choice((0.61, 0.73, 0.82, 0.89, 0.96, 1.04, 1.12, 1.22, 1.37, 1.64))
+
+
+def lengthened(chance: random.Random, prompts: int) -> list[float]:
+    """Return what chunks beside decoding rows take on a noisy machine without a fixed cost, in stall bounds and without the noise."""
+    pace, linear, quadratic, bound = PrefillPace(), 0.012, 6e-6, 0.25
+    pace.observe(256, 0, cost(256, 0, linear, quadratic))
+    taken = []
+    for _ in range(prompts):
+        left, context = chance.choice(((12, 0), (40, 1000), (60, 2500), (200, 0), (400, 0), (1500, 0)))
+        is_alone = chance.random() < 0.4
+        while left:
+            advised = pace.tokens_within(bound * (4 if is_alone else 1), context)
+            tokens = min(left, advised, 512)
+            seconds = cost(tokens, context, linear, quadratic)
+            if not is_alone and tokens > MIN_CHUNK:
+                taken.append(seconds / bound)
+            pace.observe(tokens, context, seconds * noise(chance))
+            left, context = left - tokens, context + tokens
+    return taken
+
+
+def test_noise_makes_no_chunk_beside_decoding_rows_three_times_as_long_as_the_bound() -> None:
+    taken = sorted(seconds for seed in range(36, 44) for seconds in lengthened(random.Random(seed), prompts=20))
+
+    assert taken[-1] < 3
+    assert taken[len(taken) * 99 // 100] < 2
+
+
+def test_noise_does_not_keep_chunks_small_on_a_device_with_a_fixed_cost() -> None:
+    for seed in range(100):
+        chance, pace = random.Random(seed), PrefillPace()
+        for _ in range(4):
+            tokens = pace.tokens_within(0.25, 0)
+            pace.observe(tokens, 0, (0.02 + tokens * 2e-5) * noise(chance))
+
+        assert pace.tokens_within(0.25, 0) > 300
