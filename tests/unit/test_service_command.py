@@ -132,9 +132,11 @@ def answering(status: int, body: bytes) -> Iterator[int]:
     with HTTPServer(("127.0.0.1", 0), Handler) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        yield server.server_port
-        server.shutdown()
-        thread.join()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            thread.join()
 
 
 def test_install_writes_the_unit_and_starts_it(linux: Machine, model: str) -> None:
@@ -294,7 +296,7 @@ def test_uninstall_ends_the_server_and_removes_its_file(either: Machine, model: 
 )
 def test_status_says_whether_the_server_is_ready(either: Machine, model: str, status: int, body: bytes, told: str, code: int) -> None:
     with answering(status, body) as port:
-        either.service("install", "--model", model, "--port", str(port))
+        either.service("install", "--model", model, SEMANTIC_PORT=str(port))
         either.answers("show", "MainPID=4711\nExecMainCode=0\nExecMainStatus=0\n")
         either.answers("print-com.semantic.server", "gui/501/com.semantic.server = {\n\tpid = 4711\n\tlast exit code = (never exited)\n}\n")
 

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 import attrs
 import msgspec
 
-ANSWER_SECONDS = 5.0
+ANSWER_SECONDS = 10.0
 
 
 class _Health(msgspec.Struct):
