@@ -341,6 +341,17 @@ def test_logs_are_those_of_the_service(either: Machine, model: str) -> None:
     assert "50" in either.calls_of("logs")[-1].split()
 
 
+def test_a_setting_that_cannot_be_is_named_by_status_and_keeps_nobody_from_the_logs(either: Machine, model: str) -> None:
+    either.service("install", "--model", model)
+    with either.environment_file.open("a") as file:
+        file.write("SEMANTIC_QUEUE_LIMIT=many\n")
+
+    status = either.service("status")
+
+    assert (status.exit_code, "queue_limit: 'many' is no whole number (.env)" in status.output) == (ExitCode.USAGE, True)
+    assert either.service("logs").exit_code == 0
+
+
 @pytest.mark.parametrize("command", ["status", "logs"])
 def test_what_is_not_installed_has_neither_status_nor_logs(either: Machine, command: str) -> None:
     result = either.service(command)

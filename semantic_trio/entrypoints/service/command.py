@@ -127,20 +127,25 @@ def status(supervisor: Supervisor) -> None:
 def logs(supervisor: Supervisor, lines: int, *, is_followed: bool) -> None:
     """Print the last lines of the server's log."""
     with told_ends():
-        _settings(supervisor)
+        _content(supervisor)
         shown = supervisor.log_command(lines, is_followed=is_followed)
     with contextlib.suppress(KeyboardInterrupt):
         sys.exit(subprocess.run(shown, check=False).returncode)
 
 
 def _settings(supervisor: Supervisor) -> Settings:
-    """Settings that the installed server is started with. Raises `InvalidRequestError` where none is installed."""
+    """Settings that the installed server is started with. Raises `InvalidRequestError` where none is installed, and for settings that cannot be."""
+    config_file, options = from_arguments(supervisor.command(_content(supervisor))[len(SERVE) :])
+    with _without_settings():
+        return load(config_file, options, supervisor.directory).settings
+
+
+def _content(supervisor: Supervisor) -> str:
+    """Content of the installed file. Raises `InvalidRequestError` where none is installed."""
     content = read(supervisor.file)
     if not content:
         raise InvalidRequestError(NOT_INSTALLED)
-    config_file, options = from_arguments(supervisor.command(content)[len(SERVE) :])
-    with _without_settings():
-        return load(config_file, options, supervisor.directory).settings
+    return content
 
 
 @contextlib.contextmanager
