@@ -1,4 +1,4 @@
-"""What the engine needs from outside. Each port has a real and a fake implementation that pass the same contract tests."""
+"""Interfaces that the engine needs from outside. Each port has a real and a fake implementation that pass the same contract tests."""
 
 from collections.abc import Container, Iterator, Mapping, Sequence
 from typing import BinaryIO, Protocol
@@ -22,11 +22,11 @@ class ModelRunner(Protocol):
 
     @property
     def spec(self) -> ModelCacheSpec:
-        """What the model's caches consist of."""
+        """Geometry of the model's caches."""
 
     @property
     def layout(self) -> str:
-        """How rows go through the model together, for people."""
+        """Name of the way in which rows go through the model together, for people."""
 
     @property
     def sizes(self) -> PassSizes:
@@ -50,7 +50,7 @@ class ModelRunner(Protocol):
         """
 
     async def inventory(self) -> Inventory:
-        """What the device holds. Raises `StepFailedError` when the device does."""
+        """Return what the device holds. Raises `StepFailedError` if the device raises."""
 
     async def export(self, items: Sequence[Item]) -> Mapping[Item, Content]:
         """The content of those of these blocks and snapshots that are stored, to be read by any thread.
@@ -76,7 +76,7 @@ class ModelRunner(Protocol):
 
 
 class CacheFiles(Protocol):
-    """What one model remembers, as files. Blocking: called in worker threads, by several at a time, but never twice for the same thing.
+    """Memory of one model as files. Blocking: called in worker threads, by several at a time, but never twice for the same thing.
 
     What is written is there whole or not at all, whatever happens to process and machine.
     """
@@ -88,7 +88,7 @@ class CacheFiles(Protocol):
         """Keep a block or snapshot; the bytes it takes on disk. Raises `OSError`, and then nothing is left behind."""
 
     def read(self, item: Item) -> Content:
-        """What was written.
+        """Return the content of an item.
 
         Raises `DamagedError` where that is not there any more as it was (and puts what is there aside), `NewerFormatError` where a newer version
         has written it (and leaves it), `OSError` else.
@@ -154,7 +154,7 @@ class AnswerReader(Protocol):
 
     @property
     def thoughts(self) -> Thoughts | None:
-        """What stands around thoughts in the answer; None where there are none."""
+        """Delimiters of thoughts in the answer; None where there are none."""
 
     @property
     def is_over(self) -> bool:
@@ -194,7 +194,7 @@ class TextCodec(Protocol):
         """Text for people, special tokens included."""
 
     def token_bytes(self, token: int) -> bytes:
-        """What one token stands for in text, perhaps part of a character; of a special token its name."""
+        """Return the bytes of one token's text, perhaps part of a character; of a special token its name."""
 
     def decoder(self) -> TextDecoder:
         """A fresh decoder for the tokens of one generation. Delimiters of thoughts and calls are text."""
@@ -206,7 +206,7 @@ class TextCodec(Protocol):
         """
 
     def grammar(self, conversation: Conversation, opening: str) -> Grammar | None:
-        """What comes after the prompt's `opening`, where the conversation demands calls or JSON of a form, or bounds its thoughts; else None.
+        """Return the grammar of the answer where the conversation demands calls or JSON of a form, or bounds its thoughts; else None.
 
         What a grammar cannot express is left out. Blocking: takes up to a second for what was never asked before. Raises `InvalidRequestError` where
         nothing can satisfy what is demanded, `GrammarError` where it is too complex.

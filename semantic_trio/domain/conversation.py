@@ -1,4 +1,4 @@
-"""What every protocol becomes before it becomes tokens: messages made of parts, and the tools that may be called.
+"""The conversation that requests of every protocol become before they become tokens: messages made of parts, and the tools that may be called.
 
 Knows roles, text, thoughts, calls and their results. Knows nothing of wire formats or chat templates. Order is meaning: a system message stays where
 it stands, because moving it would change every token after it. The one exception is a rule of `canonical.py`.
@@ -18,7 +18,7 @@ EFFORTS = ("minimal", "low", "medium", "high", "xhigh", "max")
 
 
 class Role(enum.StrEnum):
-    """Who speaks."""
+    """Speaker of a message."""
 
     SYSTEM = "system"
     USER = "user"
@@ -43,7 +43,7 @@ class Text:
 
 @attrs.frozen
 class Thinking:
-    """What the model thought before it spoke."""
+    """Thoughts of the model before its text."""
 
     text: str
 
@@ -59,7 +59,7 @@ class ToolCall:
 
 @attrs.frozen
 class ToolResult:
-    """What a call came to. Said on the user's side."""
+    """Result of a call. A part of the user's messages."""
 
     call_id: str
     text: str
@@ -135,7 +135,7 @@ class Tool:
 
 
 class Calling(enum.Enum):
-    """Whether the answer may call, or has to."""
+    """Tools in the answer: forbidden, allowed or demanded."""
 
     AUTO = "auto"
     NONE = "none"
@@ -144,7 +144,7 @@ class Calling(enum.Enum):
 
 @attrs.frozen
 class ToolChoice:
-    """What the next answer may call. No part of what is said before it."""
+    """Tools that the next answer may call. No part of the history."""
 
     calling: Calling = Calling.AUTO
     name: str | None = None  # the tool that has to be called
@@ -200,7 +200,7 @@ class Conversation:
 
     @property
     def demands_form(self) -> bool:
-        """Whether the answer has to have a form: calls of certain tools, or JSON."""
+        """True if the answer has to have a form: calls of certain tools, or JSON."""
         if self.schema is not None:
             return True
         if not self.tools or self.choice.calling is Calling.NONE:
@@ -209,7 +209,7 @@ class Conversation:
 
     @property
     def characters(self) -> int:
-        """How long it is, about: with what stands around a message or a part even where it says nothing."""
+        """Length of the conversation, about, in characters: with the frame of each message and part, empty ones too."""
         tools = sum(FRAME + len(tool.description) + len(tool.parameters) for tool in self.tools)
         parts = (part for message in self.messages for part in message.parts)
         said = sum(FRAME + len(part.arguments if isinstance(part, ToolCall) else part.text) for part in parts)

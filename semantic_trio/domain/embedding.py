@@ -1,4 +1,4 @@
-"""What a text is to a model, as one vector.
+"""Embeddings: a text as one vector.
 
 Knows how the vectors of tokens become one, and which tokens cannot be the model's own. Knows no arrays.
 """
@@ -31,7 +31,7 @@ class Pooling(enum.StrEnum):
 
 @attrs.frozen
 class EmbeddingForm:
-    """How a model embeds: a property of the model, not of a request."""
+    """Way in which a model embeds: a property of the model, not of a request."""
 
     pooling: Pooling = Pooling.MEAN
     is_approximate: bool = True  # the model was made to generate, and its vectors tell what texts have in common only more or less

@@ -117,7 +117,7 @@ class StepFailedError(SemanticError):
 
 @attrs.frozen
 class GrammarError(SemanticError):
-    """What an answer has to look like became too complex to say what may come next; the request is lost."""
+    """The grammar of an answer became too complex to tell the next tokens; the request is lost."""
 
     reason: str
 

@@ -164,7 +164,7 @@ EXTRACTORS: Mapping[str, Extractor] = {
 
 
 def published_spec(config: Mapping[str, object], fingerprint: str, element_bits: int = 16, kv_bits: int = AS_COMPUTED) -> ModelCacheSpec | None:
-    """What a model's caches consist of, from its config.json.
+    """Return the geometry of a model's caches, from its config.json.
 
     `element_bits`: of a number the model computes with. `kv_bits`: of a number kept as key or value, see `quantisation`.
     None where the family is unknown, or a number is missing: only the loaded model can tell then. Raises `InvalidRequestError` for heads that cannot

@@ -1,4 +1,4 @@
-"""How long a step will take, and how many prompt tokens fit into a bounded delay: learned from the steps themselves.
+"""Pace of steps: the time that a step will take, and the prompt tokens that fit into a bounded delay, learned from the steps themselves.
 
 Knows token counts and seconds it is given. Knows no clock.
 

@@ -17,7 +17,7 @@ LENGTH_BYTES = 8  # of the number before each part of what is hashed: parts that
 
 
 def is_storable(text: str) -> bool:
-    """Whether every database takes a text: what is asked for may be anything that JSON can hold."""
+    """True if every database takes a text: a request may hold anything that JSON can."""
     return "\0" not in text and not any("\ud800" <= one <= "\udfff" for one in text)
 
 
@@ -62,12 +62,12 @@ class StoredResponse:
 
     @property
     def is_deleted(self) -> bool:
-        """Whether only its place in the chain is left."""
+        """True if only the place of the response in its chain is left."""
         return self.input is None or self.output is None
 
     @property
     def is_pending(self) -> bool:
-        """Whether it is still being made."""
+        """True while the response is being made."""
         return self.status in PENDING
 
     def answered(self, status: str, output: bytes) -> Self:
@@ -75,13 +75,13 @@ class StoredResponse:
         return attrs.evolve(self, status=status, output=output, output_hash=output_hash(output, self.input_hash))
 
     def deleted(self) -> Self:
-        """What is left of it."""
+        """Return what is left of the response."""
         return attrs.evolve(self, input=None, output=None)
 
 
 @attrs.frozen
 class Misfit:
-    """What does not fit in a chain."""
+    """A response that does not fit into its chain."""
 
     response: str  # its id
     field: str  # parent, input_hash or output_hash
@@ -99,7 +99,7 @@ def output_hash(answer: bytes, own_input_hash: str) -> str:
 
 
 def verify(chain: Sequence[StoredResponse]) -> tuple[Misfit, ...]:
-    """What in a chain, root first, is not as it was made; nothing where all of it is.
+    """Find responses of a chain, root first, that are not as they were made.
 
     What a deleted record held cannot be looked at any more; that its hashes are the ones which its successors were bound to can.
     """
@@ -108,7 +108,7 @@ def verify(chain: Sequence[StoredResponse]) -> tuple[Misfit, ...]:
 
 
 def is_to_be_written(record: StoredResponse, known: StoredResponse | None, parent: StoredResponse | None) -> bool:
-    """Whether a store that knows this record under the same id, and this one as its parent (maybe without its content), has to write anything.
+    """True if a store has to write a record: it knows `known` under the same id, and `parent` as its parent (maybe without its content).
 
     Raises `ResponseNotFoundError` where the record was deleted meanwhile, or its parent is not there; `ResponseConflictError` where the id is
     another's, or where the record is not what follows from its parent.

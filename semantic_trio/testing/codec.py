@@ -124,7 +124,7 @@ class ByteReader:
         return self._open.push(found[0]) if self._open is not None else []
 
     def _ended(self, found: re.Match[str]) -> AnswerPart | None:
-        """What was found, which is whole. A call that was announced cannot become text."""
+        """Return the part that was found, which is whole. A call that was announced cannot become text."""
         part, announced = self._read(found), self._open
         self._open = None
         if announced is None or not announced.is_announced:
@@ -201,7 +201,7 @@ class ByteCodec:
 
 
 def _written(message: Message) -> str:
-    """What a message says, all its parts in text."""
+    """Return all parts of a message as text."""
     thought = f"<think>\n{message.thinking}\n</think>\n\n" if message.thinking else ""
     results = "".join(f"<tool_response>{'Error: ' * result.is_error}{result.text}</tool_response>" for result in message.results)
     calls = "".join(f'<tool_call>\n{{"name": {json.dumps(call.name)}, "arguments": {call.arguments}}}\n</tool_call>' for call in message.calls)

@@ -22,7 +22,7 @@ def _nothing(what: str) -> None:
 
 @attrs.frozen(eq=False)
 class _Archived:
-    """What an archive stands for."""
+    """Content of an archive."""
 
     fingerprint: str
     record: AgentRecord

@@ -21,7 +21,7 @@ class OneAnswer:
 
 @attrs.define
 class OneAnswerState:
-    """What of the answer is still to come."""
+    """Rest of the answer."""
 
     _rest: bytes
 

@@ -39,7 +39,7 @@ ATTENTION_ONLY = ModelCacheSpec("fake", (LayerGroup(LayerKind.GLOBAL, layers=1, 
 
 
 def written(tokens: Sequence[int]) -> Content:
-    """What a fake block or snapshot consists of: its tokens."""
+    """Return the content of a fake block or snapshot: its tokens."""
     return {"tokens": Tensor("I32", (len(tokens),), memoryview(struct.pack(f"<{len(tokens)}i", *tokens)))}
 
 
@@ -78,7 +78,7 @@ class FakeRow:
 
     @property
     def memory(self) -> list[int]:
-        """What the next token depends on."""
+        """Tokens that the next token depends on."""
         return self.cache if self.state == self.cache else [*self.cache, -1, *self.state]
 
 

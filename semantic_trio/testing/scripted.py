@@ -49,7 +49,7 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     pace_seconds: Annotated[float, msgspec.Meta(ge=0)] = 0.0  # of each token
 
     def fits(self, new: str, prompt: str, turn: int) -> bool:
-        """Whether this answers `new`, the end of `prompt`."""
+        """True if the rule answers `new`, the end of `prompt`."""
         return (
             self.turn in (None, turn)
             and _has(new, self.when)
@@ -107,7 +107,7 @@ class ScriptedRunner(FakeRunner):
         return {}
 
     def answer(self, prompt: str) -> tuple[str, float]:
-        """What is said to a prompt, after what the prompt has begun to say itself; and the seconds of each token."""
+        """Return the answer to a prompt, without what the prompt has begun of it; and the seconds of each token."""
         exchanges = list(_exchanges(prompt))
         had: list[Rule] = []
         for new, _ in exchanges:
@@ -136,7 +136,7 @@ class ScriptedRunner(FakeRunner):
 
 
 def _exchanges(prompt: str) -> Iterator[tuple[str, str]]:
-    """What was new before each answer of a prompt, and the answer; the last one is only begun. Instructions at the front are not new."""
+    """Yield what was new before each answer of a prompt, and the answer; the last one is only begun. Instructions at the front are not new."""
     new: list[str] = []
     has_begun = False
     for role, said in TURN.findall(prompt):

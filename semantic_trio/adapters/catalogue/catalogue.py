@@ -31,7 +31,7 @@ class ModelSource(Protocol):
 
     @property
     def name(self) -> str:
-        """What it is asked for by."""
+        """Name by which the model is asked for."""
 
     def find(self) -> Path | None:
         """Its directory, if it is on this machine, complete. No network is used."""
@@ -41,11 +41,11 @@ class ModelSource(Protocol):
 
 
 class Recipe(Protocol):
-    """How a built-in model is made. Another version of a recipe makes another directory."""
+    """Recipe of a built-in model. Another version of a recipe makes another directory."""
 
     @property
     def name(self) -> str:
-        """What the model is called."""
+        """Name of the model."""
 
     @property
     def version(self) -> str:
@@ -137,7 +137,7 @@ class Catalogue:
         return self.resolve(name).find() or self.pull(name, progress)
 
     def entries(self) -> Iterator[Entry]:
-        """What is built in, and what of the Hub is on this machine."""
+        """Yield the built-in models, and the models of the Hub that are on this machine."""
         for model in self.built_in.values():
             yield Entry(model.name, model.find(), model.recipe.about)
         for downloaded in hub.downloaded():

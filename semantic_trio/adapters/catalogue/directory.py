@@ -32,7 +32,7 @@ class LocalDirectory:
 
 
 def is_model(directory: Path) -> bool:
-    """Whether all files of a model are there."""
+    """True if all files of a model are there."""
     return not missing_files(directory)
 
 

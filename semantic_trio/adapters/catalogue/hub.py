@@ -65,7 +65,7 @@ def downloaded() -> Iterator[HubModel]:
 
 
 def _reason(name: str, error: Exception) -> str:
-    """What is wrong and what to do about it, in one line."""
+    """Return what is wrong and what to do about it, in one line."""
     if isinstance(error, GatedRepoError):
         return f"its owner asks for consent: accept the terms at https://huggingface.co/{name}, then run `hf auth login`"
     if isinstance(error, RepositoryNotFoundError):

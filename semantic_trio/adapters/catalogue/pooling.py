@@ -1,4 +1,4 @@
-"""How the model in a directory was made to embed, as sentence-transformers writes it down.
+"""Pooling of an embedding model, from the files that sentence-transformers writes.
 
 Knows two of its files. A model without them was made to generate.
 """
@@ -14,7 +14,7 @@ NAMES = {"pooling_mode_lasttoken": Pooling.LAST, "pooling_mode_mean_tokens": Poo
 
 
 def embedding_form(path: Path) -> EmbeddingForm:
-    """How a model's vectors are made. Never raises: what cannot be read says nothing."""
+    """Return how a model's vectors are made. Never raises: a file that cannot be read is ignored."""
     try:
         config = json.loads((path / FILE).read_text())
     except (OSError, ValueError):

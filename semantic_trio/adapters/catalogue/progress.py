@@ -1,4 +1,4 @@
-"""What a person is told while a model is fetched and built."""
+"""Progress that a person sees while a model is fetched and built."""
 
 import sys
 from typing import Protocol, TextIO
@@ -11,7 +11,7 @@ class Progress(Protocol):
 
     @property
     def draws(self) -> bool:
-        """Whether child processes may draw their own progress bars on standard error."""
+        """True if child processes may draw their own progress bars on standard error."""
 
     def step(self, text: str) -> None:
         """Say what is done next. May be called from any thread."""

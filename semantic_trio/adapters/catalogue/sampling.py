@@ -1,4 +1,4 @@
-"""How a model's answers are meant to be sampled, as its authors write it down in `generation_config.json`.
+"""Sampling that a model's authors recommend in its `generation_config.json`.
 
 Knows that file. A model without it, or with values that cannot be, is sampled as the APIs say.
 """

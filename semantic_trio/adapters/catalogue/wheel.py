@@ -36,7 +36,7 @@ class Wheel:
 
     @property
     def requirement(self) -> str:
-        """What pip is asked for."""
+        """Requirement for pip."""
         return f"{self.project}=={self.version}"
 
     def fetch(self, downloads: Path, download: Download, progress: Progress) -> Path:

@@ -27,7 +27,7 @@ PRIVATE_FILE = 0o600
 
 
 def member_name(item: Item) -> str:
-    """What a block or snapshot is called in an archive."""
+    """Return the name of a block or snapshot in an archive."""
     return f"{item.kind}s/{item.key.hex()}.safetensors"
 
 
@@ -42,13 +42,13 @@ def framed(name: str, content: memoryview) -> Iterator[bytes]:
 
 
 def ending() -> bytes:
-    """What follows the last member."""
+    """Return the bytes that follow the last member."""
     return bytes(2 * BLOCK)
 
 
 @attrs.frozen
 class Member:
-    """What an archive says comes next."""
+    """Header of an archive's next member."""
 
     name: str
     size: int  # bytes

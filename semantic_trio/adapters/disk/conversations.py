@@ -14,7 +14,7 @@ from semantic_trio.domain.eviction import Rank
 
 
 class Written(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What is in a file has exactly these fields; those that came later are left out where they say nothing, as files of before have them."""
+    """A structure in a file. It has exactly these fields; later ones are left out where they hold defaults, as in older files."""
 
 
 class WrittenText(Written, tag="text", frozen=True):

@@ -46,7 +46,7 @@ class Newer:
 
 @attrs.define(eq=False, slots=False)
 class StoredModel:
-    """What one model has in a directory."""
+    """Memory of one model in a directory."""
 
     layout: Layout
     name: str  # for people
@@ -63,11 +63,11 @@ class StoredModel:
 
     @property
     def files(self) -> ModelFiles:
-        """What a server would work with."""
+        """Files as a server would use them."""
         return ModelFiles(self.layout.root, self.fingerprint, self.name)
 
     def is_called(self, wanted: str) -> bool:
-        """Whether this is a model's name, or the beginning of its fingerprint."""
+        """True if `wanted` is the model's name or the beginning of its fingerprint."""
         return wanted == self.name or (len(wanted) >= LEAST_PREFIX and self.fingerprint.startswith(wanted.lower()))
 
     # ----------------------------------------------------------------------------------------------------------------- to be read
@@ -79,7 +79,7 @@ class StoredModel:
 
     @property
     def bytes(self) -> int:
-        """What it takes on disk, records included. Raises `OSError`."""
+        """Bytes on disk, records included. Raises `OSError`."""
         return sum(self.sizes.values()) + sum(_size(path) for path in self.layout.records())
 
     def agents(self) -> Iterator[tuple[AgentRecord, Lineage]]:
@@ -212,7 +212,7 @@ class CacheDirectory:
 
 
 def to_be_given_up(models: Iterable[StoredModel], limit_bytes: int) -> Iterator[tuple[StoredModel, Item]]:
-    """What agents alone lead to, least recently used agents first and the ends of their histories first, until all models take so many bytes.
+    """Yield what only agents lead to, least recently used agents first and the ends of their histories first, until all models take `limit_bytes`.
 
     Pinned agents keep what they have. Whoever takes one removes it. Raises `OSError`.
     """

@@ -37,7 +37,7 @@ CAUSE = re.compile(r"\(os error (\d+)\)")
 
 @attrs.frozen
 class Label:
-    """What a file says of itself."""
+    """Label of a file: what it holds, and of which model."""
 
     kind: str
     name: str
@@ -55,7 +55,7 @@ def write(path: Path, label: Label, content: Content) -> None:
 
 
 def sealed(label: Label, content: Content) -> bytes:
-    """What `write` would fill a file with."""
+    """Return the bytes that `write` would write."""
     whole = bytearray(save({name: _array(tensor) for name, tensor in content.items()}, _metadata(label, content)))
     place = _checksum_place(whole[: LENGTH_BYTES + header_bytes(bytes(whole[:LENGTH_BYTES]))])
     whole[slice(*place.span(1))] = xxhash.xxh3_128(whole).hexdigest().encode()
@@ -81,7 +81,7 @@ def read_raw(path: Path, kind: str, fingerprint: str) -> tuple[str, memoryview]:
 
 
 def read_label(path: Path) -> Label:
-    """What a file says of itself, verified by its checksum. Raises `UnfitError` for one that is damaged or says less, `OSError` else."""
+    """Return the label of a file, verified by its checksum. Raises `UnfitError` for a damaged or incomplete file, `OSError` else."""
     header, _ = _read(path)
     said = {name: header.metadata.get(name) for name in ("format", *(field.name for field in attrs.fields(Label)))}
     if None in said.values() or said.pop("format") != FORMAT:

@@ -33,7 +33,7 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def size_bytes(self) -> int:
-        """What its shape takes. Raises `UnfitError`."""
+        """Bytes of the tensor, by its shape. Raises `UnfitError`."""
         if self.dtype not in DTYPES:
             raise UnfitError(f"has numbers of kind {shown(self.dtype)}")
         return DTYPES[self.dtype].itemsize * math.prod(self.shape)
@@ -41,7 +41,7 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 @attrs.frozen
 class Header:
-    """What the front of a file says."""
+    """Content of a file's header."""
 
     metadata: Mapping[str, str]
     entries: Mapping[str, Entry]

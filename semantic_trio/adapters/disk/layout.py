@@ -35,7 +35,7 @@ class Layout:
 
     @property
     def home(self) -> Path:
-        """What is this model's alone."""
+        """Directory of this model alone."""
         return self.root / "memory" / self.fingerprint[:SHORT]
 
     @property
@@ -56,7 +56,7 @@ class Layout:
         return self._kept(what.kind) / key[:2] / f"{key}.safetensors"
 
     def name(self, path: Path) -> str:
-        """What to call a file."""
+        """Return the name of a file for people."""
         return str(path.relative_to(self.home))
 
     def items(self) -> Iterator[tuple[Item, int]]:
@@ -86,7 +86,7 @@ class Layout:
                 path.unlink()
 
     def temporaries(self) -> list[Path]:
-        """What was begun and not finished. Raises `OSError` where a directory cannot be read."""
+        """Return files that were begun and not finished. Raises `OSError` where a directory cannot be read."""
         entries = [entry for directory in self._directories() for entry in _entries(directory)]
         return [Path(entry.path) for entry in entries if entry.name.startswith(TEMPORARY) and entry.is_file(follow_symlinks=False)]
 
@@ -118,7 +118,7 @@ def _agent_file(agent: str) -> str:
 
 
 def _entries(directory: Path) -> list["os.DirEntry[str]"]:
-    """What is in a directory; nothing where there is none."""
+    """Return the entries of a directory; none where there is no directory."""
     try:
         with os.scandir(directory) as entries:
             return list(entries)

@@ -91,7 +91,7 @@ class CacheLock:
 
 
 def held_by(directory: Path) -> str | None:
-    """Who works with a directory, in their own words; None: nobody. Raises `OSError` where that cannot be known."""
+    """Return the process that works with a directory, in its own words; None if there is none. Raises `OSError` where that cannot be known."""
     try:
         with _file(directory).open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)

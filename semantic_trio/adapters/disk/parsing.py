@@ -18,11 +18,11 @@ SHOWN = 100
 
 
 class UnfitError(Exception):
-    """What was read is not what is wanted; the text says why, in one line of ASCII."""
+    """Something was read that is not wanted; the text says why, in one line of ASCII."""
 
 
 class NewerError(UnfitError):
-    """What was read was written by a newer version of this server; the text says so. It is not damaged, and stays as it is."""
+    """A newer version of this server has written what was read; the text says so. It is not damaged, and stays as it is."""
 
 
 def shown(text: str) -> str:
@@ -32,7 +32,7 @@ def shown(text: str) -> str:
 
 
 def parse(text: bytes | memoryview) -> object:
-    """What JSON says; strings may hold halves of surrogate pairs. Raises `UnfitError`, also where a key is there twice."""
+    """Parse JSON; strings may hold halves of surrogate pairs. Raises `UnfitError`, also where a key is there twice."""
     try:
         return json.loads(str(text, "utf-8", "surrogatepass"), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:
@@ -40,7 +40,7 @@ def parse(text: bytes | memoryview) -> object:
 
 
 def strictly(found: object, shape: type[Shape], what: str) -> Shape:
-    """What was parsed as a shape that msgspec knows. Raises `UnfitError`."""
+    """Return what was parsed as a shape that msgspec knows. Raises `UnfitError`."""
     try:
         return msgspec.convert(found, shape)
     except (ValueError, msgspec.ValidationError) as error:

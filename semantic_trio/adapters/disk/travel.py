@@ -1,4 +1,4 @@
-"""How an agent leaves a directory, and how one comes into it.
+"""Export of an agent from a directory, and import into one.
 
 Knows which files belong to an agent, and believes none that is not what its name says. That a block holds what its tokens make of it nobody can know
 without computing it: an archive is worth as much as who made it. So its files can be given names of another salt, which no other agent has.
@@ -64,7 +64,7 @@ def _content(layout: Layout, item: Item) -> memoryview | None:
 
 
 def label_of(stream: BinaryIO) -> Label:
-    """Whose archive a stream is, and of which model, by its record alone; the stream is at its beginning before and after.
+    """Return the agent and the model of an archive, by its record alone; the stream is at its beginning before and after.
 
     Raises `UnfitError`, `OSError`.
     """

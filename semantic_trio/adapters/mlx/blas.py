@@ -27,7 +27,7 @@ SYMBOL = "cblas_sgemm"
 
 @attrs.frozen
 class BlasReport:
-    """What MLX will multiply matrices with."""
+    """The library that MLX will multiply matrices with."""
 
     library: str  # empty where OpenBLAS was not found or is not needed
     needed: bool  # whether the platform profits from one
@@ -77,7 +77,7 @@ def _site_packages() -> Iterator[Path]:
 
 
 def _load(library: str) -> bool:
-    """Whether the library could be loaded and is a whole BLAS. One that could not leaves nothing behind."""
+    """Load a library. Returns True if it could be loaded and is a whole BLAS; one that could not leaves nothing behind."""
     try:
         return hasattr(ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL), SYMBOL)
     except OSError:

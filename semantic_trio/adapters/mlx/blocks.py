@@ -30,7 +30,7 @@ class _StoredSnapshot:
 
 @attrs.define(eq=False)
 class WarmStore:
-    """What is kept of rows that are gone, ready to be a part of others."""
+    """Blocks and snapshots of rows that are gone, ready to be a part of others."""
 
     _blocks: dict[BlockKey, list[Rows | None]] = attrs.field(init=False, factory=dict)  # by global layer
     _snapshots: dict[SnapshotKey, _StoredSnapshot] = attrs.field(init=False, factory=dict)

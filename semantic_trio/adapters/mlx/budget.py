@@ -1,4 +1,4 @@
-"""How much memory for the KV cache suits a device."""
+"""Size of the KV cache that suits a device."""
 
 import mlx.core as mx
 

@@ -50,7 +50,7 @@ def snapshot_tree(position: int, layers: Sequence[State]) -> Tree:
 
 
 def arrays_by_name(tree: Tree) -> dict[str, mx.array]:
-    """What is written of a tree. All but its arrays is there at once: nothing has to be computed for it."""
+    """Return the arrays that are written of a tree. Everything else of them is there at once: nothing has to be computed for it."""
     flat = cast(list[tuple[str, object]], tree_flatten(tree))
     return dict(_written(path, leaf) for path, leaf in flat)
 
@@ -72,7 +72,7 @@ def tensor_of(array: mx.array) -> Tensor:
 
 
 def leaf_of(name: str, tensor: Tensor) -> mx.array | int | None:
-    """What was written under a name, arrays copied. Nothing is computed for it but a new name for bfloat16, and nobody has to wait for that."""
+    """Return what was written under a name, arrays copied. Nothing is computed for it but a view of bfloat16, which takes no time."""
     match name.partition(":")[2]:
         case "none":
             return None

@@ -39,7 +39,7 @@ TENSOR = re.compile(r"(?:blk\.(?P<layer>\d+)\.)?(?P<name>\w+)\.(?P<part>weight|s
 
 @attrs.frozen
 class LlamaShape:
-    """What the metadata of a GGUF file says about its model."""
+    """Shape of a model, from the metadata of its GGUF file."""
 
     metadata: Metadata
 

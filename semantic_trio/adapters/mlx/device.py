@@ -69,7 +69,7 @@ class Device:
         self._calls.put(None)
 
     def work(self, ended: Callable[[], None]) -> None:
-        """What the thread does; `run` is the one who starts it. Calls `ended` as the very last."""
+        """Run the thread's loop; `run` starts it. Calls `ended` as its last act."""
         while (call := self._calls.get()) is not None:
             call()
         self.last_act()
@@ -84,7 +84,7 @@ def _wake(token: trio.lowlevel.TrioToken, done: trio.Event) -> None:
 
 
 def last_act() -> None:
-    """What the thread does before it ends: without it a process whose model was loaded off the main thread aborts at exit (mlx 0.32.4)."""
+    """Last act of the thread: without it a process whose model was loaded off the main thread aborts at exit (mlx 0.32.4)."""
     mx.synchronize()
     mx.clear_streams()
 

@@ -52,7 +52,7 @@ class TextReading:
         return time.monotonic() - began
 
     def vector(self, pooling: Pooling) -> tuple[float, ...]:
-        """What was read as one vector of length 1."""
+        """Return what was read as one vector of length 1."""
         found = {Pooling.FIRST: self._first, Pooling.LAST: self._last, Pooling.MEAN: self._sum}[pooling]
         assert found is not None, "something was read"
         return tuple(cast(list[float], (found / mx.maximum(mx.linalg.norm(found), 1e-12)).tolist()))

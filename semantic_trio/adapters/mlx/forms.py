@@ -1,4 +1,4 @@
-"""What blocks and snapshots of one model look like, and whether content from outside is one. Runs on the device's thread.
+"""Forms of one model's blocks and snapshots, and the check of content from outside. Runs on the device's thread.
 
 Learnt from the model itself, by showing it some tokens: nothing is computed, for arrays know their shapes before they have values. Knows nothing of
 the numbers in them: they are whatever they are.
@@ -31,7 +31,7 @@ Shape = tuple[int | None, ...]  # None where sizes differ
 
 @attrs.frozen
 class Forms:
-    """What a kind of content may be: the names, and under each the kinds of numbers and the shapes."""
+    """Form of a kind of content: the names, and under each the kinds of numbers and the shapes."""
 
     skeleton: object  # a tree with its own paths for leaves
     shapes: Mapping[tuple[str, str, int], Shape]  # by name, kind of number and axes
@@ -39,7 +39,7 @@ class Forms:
 
     @classmethod
     def of(cls, trees: Sequence[Tree], unknown: tuple[str, ...] = ()) -> "Forms":
-        """What these have in common."""
+        """Return the form that all trees have in common."""
         shapes: dict[tuple[str, str, int], Shape] = {}
         for name, array in (named for tree in trees for named in arrays_by_name(tree).items()):
             key = (name, NAMES[array.dtype], array.ndim)
@@ -122,7 +122,7 @@ class ModelForms:
 
 
 def _shown(layout: Layout) -> Iterator[tuple[int, list[Rows | None], list[State]]]:
-    """What rows keep that have read some tokens: the position, the global layers, the other ones."""
+    """Yield what rows keep that have read some tokens: the position, the global layers, the other ones."""
     for passes in PASSES:
         caches, position = layout.open(), 0
         for count in passes:

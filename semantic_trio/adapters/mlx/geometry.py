@@ -1,4 +1,4 @@
-"""What the caches of a loaded model really are. Runs on the device's thread."""
+"""Geometry of a loaded model's caches, measured. Runs on the device's thread."""
 
 from collections.abc import Iterable, Iterator
 from typing import Protocol
@@ -27,7 +27,7 @@ class Leaf(Protocol):
         """Bytes held."""
 
     def empty(self) -> bool:
-        """Whether it has not seen a token."""
+        """True if the cache has not seen a token."""
 
 
 def measure_spec(model: Module, fingerprint: str, *, is_paged: bool = False) -> ModelCacheSpec:

@@ -1,4 +1,4 @@
-"""How much memory this process may still take on a Linux host."""
+"""Memory that this process may still take on a Linux host."""
 
 from pathlib import Path
 
@@ -7,7 +7,7 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def available_bytes(meminfo: Path = MEMINFO, cgroup: Path = CGROUP) -> int | None:
-    """What the host and the container leave, whichever is less; None where the system does not tell."""
+    """Return the bytes that the host and the container leave, whichever is less; None where the system does not tell."""
     answers = [answer for answer in (_host(meminfo), _container(cgroup)) if answer is not None]
     return min(answers, default=None)
 

@@ -1,4 +1,4 @@
-"""How rows of different lengths go through a model together.
+"""Ways in which rows of different lengths go through a model together.
 
 Two layouts of the live KV cache behind one method; others are in `decoding.py` and `paged.py`. `RaggedLayout`: every row keeps the caches mlx-lm made
 for it, all tokens of a step go through the model as (tokens, 1, hidden), and only attention looks at each row by itself; a row joins and leaves
@@ -57,11 +57,11 @@ class Layout(Protocol):
 
     @property
     def name(self) -> str:
-        """How rows go through the model, for people."""
+        """Name of the way in which rows go through the model, for people."""
 
     @property
     def model(self) -> Module:
-        """What computes it."""
+        """The module that computes the passes."""
 
     def open(self) -> RowCaches:
         """Empty caches for a row."""
@@ -73,7 +73,7 @@ class Layout(Protocol):
         """Caches with all that a row holds now, to be read before the next pass and not to be written: where states of several rows are one array."""
 
     def unread(self, rows: Sequence[RowCaches]) -> tuple[list[mx.array], list[mx.array]]:
-        """What to compute for rows that have been appended to and draw nothing, and numbers that are there once it is computed.
+        """Return arrays to compute for rows that were appended to and draw nothing, and numbers that are there once those are computed.
 
         Those who wait for the pass wait for the numbers: the arrays themselves are written by the next pass.
         """

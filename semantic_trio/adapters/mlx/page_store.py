@@ -149,7 +149,7 @@ class PageStore:
         return None if page is None else block_tree(self.pool.read(range(page.page * PAGE, page.page * PAGE + page.count)))
 
     def _states(self, stored: StoredSnapshot) -> list[State]:
-        """What mlx-lm's caches of the sliding layers would hold, in the order of the model's layers."""
+        """Return the states that mlx-lm's caches of the sliding layers would hold, in the order of the model's layers."""
         held = [table.pool.read(table.slots(table.begin(stored.position), stored.position)) for table in stored.tables]
         found = [held[group - 1][place] for group, place in self.layout.sliding]
         return [{"keys": keys, "values": values, "offset": stored.position, "_idx": keys.shape[2]} for keys, values in found]

@@ -163,7 +163,7 @@ class PagedLayout:
                 yield Group(reading, width, tuple(members[first : first + most]))
 
     def _readings(self, spans: Sequence[Span]) -> list[Reading]:
-        """How each span is read. Short pieces ride along with the decoding rows, as many as fit into their pass."""
+        """Choose how each span is read. Short pieces join the pass of the decoding rows, as many as fit into that."""
         decoding = sum(span.count for span in spans if span.count == 1 or span.verifies)
         free = TOKENS[-1] - decoding if self.pads else 0
         readings = []

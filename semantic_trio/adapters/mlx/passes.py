@@ -106,7 +106,7 @@ class PagedRow:
 
 
 class Reading(enum.Enum):
-    """How attention reads the keys and values of a pass."""
+    """Way in which attention reads the keys and values of a pass."""
 
     TOKENS = enum.auto()  # tokens each by itself, several of one row included: by the kernel, or as MASKED where there is none
     OWN = enum.auto()  # rows without a past: the pass's own keys and values, nothing from the pool
@@ -133,7 +133,7 @@ class Places:
 
     @classmethod
     def of(cls, tables: Sequence[PageTable], starts: Index, counts: Index, width: int, pages: int) -> "Places":
-        """Those of rows that append `counts` tokens behind `starts`, padded to `width` tokens and tables of `pages` pages."""
+        """Return the places of rows that append `counts` tokens behind `starts`, padded to `width` tokens and tables of `pages` pages."""
         table: Index = np.full((len(starts), pages), SCRATCH, np.int32)
         before = starts.copy()
         for at, one in enumerate(tables):

@@ -1,4 +1,4 @@
-"""What the layouts do on this device: for people who report it from machines that the developers do not have.
+"""Results of the layouts on this device: for people who report it from machines that the developers do not have.
 
 Builds tiny random models, proves each layout on them, and times their steps. Runs on the thread that calls it.
 """

@@ -54,7 +54,7 @@ class Row:
             self._seen = mx.put_along_axis(self._seen, tokens[place : place + 1], mx.array(True), axis=0)
 
     def draw(self, index: int, vocabulary: int) -> Draw:
-        """How token number `index` is to be drawn, once those before it were seen."""
+        """Return how token number `index` is to be drawn, once the tokens before it were seen."""
         start = self.start
         return Draw(
             start.sampling,

@@ -102,7 +102,7 @@ class Batch:
 
     @functools.cached_property
     def forms(self) -> ModelForms:
-        """What blocks and snapshots of the model look like. Learning it the first time takes as long as to begin a few passes."""
+        """Forms of the model's blocks and snapshots. Measuring them the first time takes as long as to begin a few passes."""
         return ModelForms.of(InTurnLayout(self.layout.model))
 
     def inventory(self) -> Inventory:
@@ -270,7 +270,7 @@ def _places(plan: StepPlan) -> list[int]:
 
 
 def _told(flight: _Flight) -> Iterator[SampledToken]:
-    """What the rows of a pass have drawn, of a pass that is computed."""
+    """Yield the tokens that the rows of a computed pass have drawn."""
     draws = flight.draws
     if draws is None:
         return
@@ -330,7 +330,7 @@ class MlxRunner:
         return vector
 
     async def _call(self, function: Callable[[], T]) -> T:
-        """What a function answers on the device's thread. Raises `StepFailedError` for all that the device may raise."""
+        """Call a function on the device's thread and return its result. Raises `StepFailedError` for all that the device may raise."""
         try:
             return await self.device.call(function)
         except DamagedError:

@@ -20,7 +20,7 @@ _MASK = (1 << 64) - 1
 
 @attrs.frozen(eq=False)
 class Draw:
-    """How one row's next token is to be drawn."""
+    """Way in which one row's next token is to be drawn."""
 
     sampling: SamplingParams
     seed: int
@@ -34,7 +34,7 @@ class Draw:
 
 @attrs.frozen(eq=False)
 class Draws:
-    """What was drawn for the rows of a pass. Lazy."""
+    """Tokens drawn for the rows of a pass. Lazy."""
 
     tokens: mx.array  # (rows,) int32
     logprobs: mx.array  # (rows,) float32: natural logarithms of their probabilities at temperature 1, before any filter

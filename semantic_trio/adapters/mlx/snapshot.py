@@ -1,4 +1,4 @@
-"""What a row's caches hold, cut out to be kept, and how fresh caches get it again. By kind of cache.
+"""States of a row's caches, cut out to be kept, and given to fresh caches again. By kind of cache.
 
 Knows mlx-lm's caches from the inside. Knows nothing of keys, rows or plans. Everything here is lazy; once it is computed, what was cut out has
 buffers of its own: a view would keep the row's whole buffer, and make its next append copy all of it.
@@ -29,7 +29,7 @@ def other_layers(caches: RowCaches) -> list[Leaf]:
 
 
 def positions_read(caches: RowCaches) -> set[int]:
-    """How many tokens the caches have seen, as far as they know: one number, unless something is wrong."""
+    """Return the number of tokens that the caches have seen, as far as they know: one number, unless something is wrong."""
     offsets = [getattr(leaf, "offset", None) for leaf in leaves(caches) if not leaf.empty()]
     return {offset for offset in offsets if isinstance(offset, int)}
 
@@ -87,12 +87,12 @@ def restore_layer(cache: Leaf, state: State, position: int, length: int) -> None
 
 
 def is_known(cache: Leaf) -> bool:
-    """Whether a cache that is not global is of a kind of which we know what it keeps."""
+    """True if a cache that is not global is of a kind whose state is known."""
     return isinstance(cache, RotatingKVCache | ChunkedKVCache | ArraysCache)
 
 
 def counts_at(cache: Leaf, position: int) -> dict[str, int]:
-    """What a state at `position` says by its counters, and how many positions its keys and values have: as far as this kind of cache is known."""
+    """Return the counters of a state at `position`, and how many positions its keys and values have: as far as this kind of cache is known."""
     match cache:
         case RotatingKVCache():
             rows = min(position, cache.max_size)

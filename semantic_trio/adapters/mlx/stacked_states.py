@@ -71,7 +71,7 @@ def states_of(row: RowCaches) -> list[ArraysCache]:
 
 
 def most_alike(rows: Sequence[RowCaches]) -> list[RowCaches]:
-    """Those of the rows whose states have the form that most of them have: states of other forms cannot be stacked with them."""
+    """Return the rows whose states have the form that most of them have: states of other forms cannot be stacked with them."""
     forms = [_form(row) for row in rows]
     [(usual, _)] = Counter(forms).most_common(1)
     return [row for row, form in zip(rows, forms, strict=True) if form == usual]

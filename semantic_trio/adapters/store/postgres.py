@@ -36,7 +36,7 @@ SCHEMA = ("create table semantic_responses_schema (version integer not null)", T
 
 
 class _Raw(Protocol):
-    """What is used of pg8000, which ships no types."""
+    """Part of pg8000 that is used; it ships no types."""
 
     _sock: BinaryIO
 
@@ -114,7 +114,7 @@ class PostgresConnection:
 
     @contextlib.contextmanager
     def _told(self) -> Iterator[None]:
-        """What pg8000 and the network raise. What the server says of a statement leaves the connection as it is; after all else it is gone."""
+        """Turn errors of pg8000 and the network into `StoreError`. An error of a statement leaves the connection as it was; others end it."""
         try:
             yield
         except DatabaseError as error:

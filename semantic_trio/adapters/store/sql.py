@@ -1,4 +1,4 @@
-"""What is said to a database, and what comes back.
+"""Statements to a database, and their results.
 
 Knows the tables, in words that SQLite and PostgreSQL both understand. Knows nothing of connections.
 """
@@ -116,7 +116,7 @@ class Connection(Protocol):
         """The rows of a query; `:name` in it stands for a value."""
 
     def write(self, sql: str, **values: Value) -> int:
-        """How many rows a statement has changed."""
+        """Execute a statement and return the number of rows that it has changed."""
 
     def begin(self) -> None:
         """Begin a transaction beside which nobody writes. What it commits is there whatever happens."""

@@ -55,7 +55,7 @@ def _nothing() -> None:
 
 @attrs.frozen
 class Bounds:
-    """What a file may take, and what has to be done before one is made."""
+    """Bounds of a file, and what has to be done before one is made."""
 
     budget_bytes: int = 1 << 60
     floor_bytes: int = 0  # what the file system keeps free
@@ -204,7 +204,7 @@ def _identity(file: Path) -> tuple[int, int] | None:
 
 @contextlib.contextmanager
 def _told(file: Path) -> Iterator[None]:
-    """What SQLite and the file system raise, in one line."""
+    """Turn errors of SQLite and of the file system into `StoreError`, in one line."""
     try:
         yield
     except (sqlite3.Error, OSError, CacheInUseError) as error:

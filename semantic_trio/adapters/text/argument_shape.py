@@ -1,4 +1,4 @@
-"""How a chat template writes the arguments of a call one by one, found by trying it.
+"""Form in which a chat template writes the arguments of a call one by one, found by trying the template.
 
 Knows only what comes out of the template. Templates that write all arguments as one JSON object have no such shape.
 """
@@ -39,7 +39,7 @@ class ArgumentShape:
         return tuple(dict.fromkeys(text for one in (self.text[1], self.other[1], self.before) if (text := one.strip())))
 
     def written(self, arguments: Mapping[str, object]) -> str:
-        """What stands between a tool's name and the end of its call."""
+        """Return the text between a tool's name and the end of its call."""
         return self.lead + self.between.join(self._one(name, value) for name, value in arguments.items())
 
     def _one(self, name: str, value: object) -> str:
@@ -72,6 +72,6 @@ def argument_shape(written: Callable[[Mapping[str, object]], str]) -> ArgumentSh
 
 
 def common_front(texts: Sequence[str]) -> str:
-    """What all of them begin with."""
+    """Return the longest text that all texts begin with."""
     differs = (at for at, letters in enumerate(zip(*texts, strict=False)) if len(set(letters)) > 1)
     return texts[0][: next(differs, min(map(len, texts)))]

@@ -1,4 +1,4 @@
-"""How a template tells tools, calls and results, found out once by trying it.
+"""Form in which a template writes tools, calls and results, found once by trying it.
 
 It counts as knowing them when all appears in order, stays where it is however long the conversation grows, and can be read back.
 """
@@ -26,7 +26,7 @@ from semantic_trio.domain.conversation import Role, Tool, ToolCall
 
 @attrs.frozen
 class CallManner:
-    """How calls become text."""
+    """Form of calls in text."""
 
     is_native: bool  # the template knows of them
     syntax: ToolSyntax
@@ -102,7 +102,7 @@ class Script:
         return {**turn(Role.ASSISTANT, content), "tool_calls": [self._call(number, arguments) for number in numbers]}
 
     def result(self, number: int) -> Turn:
-        """What a call came to."""
+        """Return the turn with the result of a call."""
         name = TOOL.name
         return {**self.say(RESULT_ROLE, f"result{number}"), "tool_call_id": self.numbering.format(number=number, name=name), "name": name}
 
@@ -157,7 +157,7 @@ class _Trial:
     numbering: str
 
     def manner(self) -> CallManner | None:
-        """What is found, None where something is missing, stands elsewhere, moves later, or cannot be read back."""
+        """Return the form that was found; None where something is missing, stands elsewhere, moves later, or cannot be read back."""
         script = Script(self.takes_text, self.numbering)
         user, calling, last = script.say("user", "said1"), script.calling(script.slots.hold("said2"), 1, 2), script.say("user", "said4")
         # Where the template tells no tools, they stand in a system message, if it takes one: that has to stay, whoever speaks last.
@@ -211,7 +211,7 @@ class _Trial:
             return False
 
     def _around(self) -> tuple[str, str, re.Pattern[str]]:
-        """What stands before the name, after it, and after the last argument."""
+        """Return the text before the name, after it, and after the last argument."""
         script = Script(self.takes_text, self.numbering)
         user = script.say("user", "said1")
         text, spans = self._told(script, [user, script.calling("", 0)], speak=False)
@@ -224,7 +224,7 @@ class _Trial:
         return text[start : name.start], middle, re.compile(re.escape(trailer).replace(number, r"[^\"]*"))
 
     def _end_of_turn(self, script: Script, user: Turn) -> str:
-        """What the template writes behind an assistant's words."""
+        """Return the text that the template writes behind an assistant's text."""
         text, spans = self._told(script, [user, script.say("assistant", "said2")], speak=False)
         return text[spans[-1].end :]
 
@@ -240,7 +240,7 @@ class _Trial:
         return text[first.start - len(head) : end.end()] if end else ""
 
     def _shape(self, sample: str, head: str, middle: str) -> CallShape | None:
-        """How calls go on after `middle`."""
+        """Find the text of calls after `middle`."""
         plain = json_shape(sample.removeprefix(head), TOOL.name + middle)
         if plain is not None or self.takes_text:
             return plain
@@ -277,7 +277,7 @@ def _of(kind: Kind, spans: Sequence[Span]) -> list[Span]:
 
 
 def without_empty_thoughts(skeleton: str, marks: ThinkMarks, call_start: str) -> str:
-    """What a template writes without the empty thoughts it puts in front of answers: some do so only in front of the latest ones."""
+    """Return a template's text without the empty thoughts in front of answers: some templates write them in front of the latest answers only."""
     if marks.end not in skeleton:
         return skeleton
     empty = rf"{re.escape(marks.start)}\s*{re.escape(marks.end)}\s*(?={PLACEHOLDER.pattern}|{re.escape(call_start)})"

@@ -146,7 +146,7 @@ class TokenizerCodec:
         return self._budget(conversation.thought_budget or 0, opening, form) if is_bounded else form
 
     def _form(self, conversation: Conversation, opening: str) -> CompiledGrammar | None:
-        """What the answer has to look like."""
+        """Return the grammar of an answer that has to have a form."""
         assert self._template is not None
         form = self._template.form(conversation) if conversation.demands_form else None
         if form is None:

@@ -1,4 +1,4 @@
-"""How far tokens say the same as a text, told token by token."""
+"""Agreement of tokens with a text, token by token."""
 
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple

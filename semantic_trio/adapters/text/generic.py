@@ -1,4 +1,4 @@
-"""What is said of tools to models whose templates know none: as Hermes has it, which most models have seen.
+"""Wording of tools for models whose templates know none: that of Hermes, which most models have seen.
 
 Tools are told in a system section at the head, one JSON object a line; calls stand in the assistant's text as JSON between `<tool_call>` marks;
 results come as a turn of the user, each between `<tool_response>` marks.
@@ -57,7 +57,7 @@ def tool_lines(tools: Sequence[Tool]) -> str:
 
 
 def told_result(result: ToolResult) -> str:
-    """What a call came to; of an error, that it is one."""
+    """Return the text of a call's result; of an error, that it is one."""
     return ERROR.format(result.text) if result.is_error else result.text
 
 

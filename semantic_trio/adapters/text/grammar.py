@@ -1,4 +1,4 @@
-"""What an answer has to look like, where its caller demands that: a call of certain tools, JSON of a certain form.
+"""Grammar of an answer that has to have a form: a call of certain tools, JSON of a certain schema.
 
 Knows how a model marks thoughts and calls, and puts that into words of llguidance's Lark. Knows nothing of templates.
 """

@@ -72,7 +72,7 @@ class Guidance:
         return {token.content: number for number, token in added.items() if self.words.is_special_token(number)}
 
     def token_bytes(self, token: int) -> bytes:
-        """What a token stands for in text; of a special one its name, nothing for what is no token."""
+        """Return the bytes of a token's text; of a special token its name, nothing for a number that is no token."""
         if not 0 <= token < self.words.vocab_size:
             return b""
         name: str | None = self._tokenizer.id_to_token(token)
@@ -125,5 +125,5 @@ def _without_names(tokenizer: Tokenizer) -> str:
 
 
 def first_line(told: str) -> str:
-    """What the library complains of, without the place in our grammar, and without the grammar it repeats."""
+    """Return the library's complaint without the place in our grammar, and without the grammar that it repeats."""
     return PLACE.sub("", told.partition("\n")[0])[:LONGEST_REASON]

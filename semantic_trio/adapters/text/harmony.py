@@ -44,7 +44,7 @@ USER = "<|start|>user<|message|>"
 
 @attrs.frozen
 class Frames:
-    """How a template writes a call and its result."""
+    """Text of a template around a call and its result."""
 
     head: str  # before the name in a call, without the role
     middle: str  # from the name on to the arguments
@@ -147,7 +147,7 @@ class HarmonyTemplate:
         return attrs.evolve(conversation, choice=attrs.evolve(conversation.choice, is_single=True))
 
     def _front(self, conversation: Conversation) -> _Draft:
-        """What the template writes in front of the first turn: its own system message, leading system messages, tools."""
+        """Return the text in front of the first turn: the template's own system message, leading system messages, tools."""
         telling = Telling(self.manners, self.marks, -1, self.guard)
         slots = telling.slots
         leading = conversation.messages[: conversation.leading]
@@ -235,7 +235,7 @@ def harmony(render: Render, template: str, guard: Guard) -> HarmonyTemplate | No
 
 
 def _frames(render: Render) -> Iterator[Frames]:
-    """How the template writes a call and its result, where it shows both."""
+    """Yield the text of the template around a call and its result, where it shows both."""
     slots = Slots()
     user, name, result = slots.hold("u"), slots.hold("n", 0, Kind.NAME), slots.hold("r")
     call = {"id": "1", "type": "function", "function": {"name": name, "arguments": {"key": slots.hold("a", 0, Kind.ARGUMENTS)}}}

@@ -21,7 +21,7 @@ NOBODY = -1  # owner of what is no message
 
 
 class Kind(enum.Enum):
-    """What stands in a slot."""
+    """Kind of a slot's text."""
 
     WORDS = enum.auto()  # all that a turn says; nothing of it may be lost
     NAME = enum.auto()  # of a called tool
@@ -32,7 +32,7 @@ class Kind(enum.Enum):
 
 @attrs.frozen
 class Slot:
-    """What is said in one place."""
+    """Text of one place."""
 
     text: str
     owner: int  # the message's number
@@ -50,12 +50,12 @@ class Span:
 
 @attrs.define
 class Slots:
-    """What a template is not shown."""
+    """Texts that a template is not shown."""
 
     _slots: list[Slot] = attrs.field(factory=list)
 
     def hold(self, text: str, owner: int = NOBODY, kind: Kind = Kind.WORDS) -> str:
-        """What to show the template instead of a text."""
+        """Return the placeholder that the template is shown instead of a text."""
         self._slots.append(Slot(encodable(text), owner, kind))
         return f"Q{NONCE}x{len(self._slots) - 1}Q"
 

@@ -1,4 +1,4 @@
-"""What a chat template accepts and does, found out once by trying it.
+"""Abilities of a chat template, found once by trying it.
 
 Knows only what comes out of it. All the later text of a model rests on these answers, so that the same history always becomes the same text.
 """
@@ -18,7 +18,7 @@ from semantic_trio.domain.conversation import Role
 
 @attrs.frozen
 class Manners:
-    """What a template accepts."""
+    """Abilities of a template."""
 
     takes_system: bool = True  # as the first message
     takes_late_system: bool = True  # in place, anywhere
@@ -29,7 +29,7 @@ class Manners:
 
 
 def probe(render: Render, marks: ThinkMarks, syntaxes: Sequence[ToolSyntax] = (HERMES,)) -> Manners:
-    """What the template accepts. What it is given counts as accepted when it appears, and where it belongs."""
+    """Find the abilities of a template. Something given to it counts as accepted when it appears where it belongs."""
     neighbours = appear(render, (Role.USER, Role.USER))
     system = takes_system(render)
     opening = (Role.SYSTEM, Role.USER) if system else (Role.USER,)

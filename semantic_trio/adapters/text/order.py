@@ -1,4 +1,4 @@
-"""Who may speak when: turns put in an order that a template takes, nothing of what is said lost."""
+"""Order of turns: changed to one that a template takes, without losing text."""
 
 from collections.abc import Sequence
 from itertools import groupby
@@ -36,7 +36,7 @@ def _system_in_first_user(turns: list[Turn]) -> list[Turn]:
 
 
 def _users_in_results(turns: list[Turn]) -> list[Turn]:
-    """What the user says right after results goes with the last of them."""
+    """Move the user's text right after results into the last of them."""
     adapted: list[Turn] = []
     for said in turns:
         if adapted and adapted[-1]["role"] == RESULT_ROLE and said["role"] == Role.USER:

@@ -218,7 +218,7 @@ class MarkReader:
         return next((one for one in begun if one is not None), None)
 
     def _ended(self, form: str, reading: Reading, written: str) -> list[AnswerPart]:
-        """What a call, or several, turned out to be. What was announced cannot become text."""
+        """Return the parts of a call, or several, that has ended. A call that was announced cannot become text."""
         announced, self._open = self._open, OpenCalls()
         if not announced.is_announced:
             return [*self._called(form, reading)] or [Text(written)]

@@ -1,4 +1,4 @@
-"""What chat templates may do: change lists of their own, as those of Kimi K2 do; and what they may not: tell a time that passes."""
+"""Sandbox of chat templates: they may change lists of their own, as those of Kimi K2 do, and may not tell a time that passes."""
 
 import contextlib
 from collections.abc import Iterator

@@ -98,7 +98,7 @@ def _mended(schema: Schema, where: str, root: Schema, complaint: Complaint, miss
 
 
 def _flaw(schema: Schema, keyword: str, root: Schema, complaint: Complaint) -> str:
-    """What is wrong with a keyword, whatever stands beside it; empty where nothing is."""
+    """Return what is wrong with a keyword by itself; empty where nothing is."""
     if keyword in REFERENCES:
         return "" if _resolves(schema[keyword], root) else "refers to nothing within the schema"
     if keyword not in PATTERNS | NUMBERS:
@@ -107,7 +107,7 @@ def _flaw(schema: Schema, keyword: str, root: Schema, complaint: Complaint) -> s
 
 
 def _resolves(reference: object, root: object) -> bool:
-    """Whether something is a reference to a part of the same document that is there."""
+    """True if a value is a reference to an existing part of the same document."""
     if not isinstance(reference, str) or not reference.startswith("#"):
         return False
     found = root
@@ -132,7 +132,7 @@ def _closed(schema: Schema) -> Schema:
 
 
 def _is_unclear(schema: Schema) -> bool:
-    """Whether it is not looked into which properties are meant: those of others that are referred to may be among them."""
+    """True if the properties of a schema are not known: schemas that it refers to may add some."""
     beside = {key: schema[key] for key in BESIDE & schema.keys()} if "properties" in schema else {}
     return bool(UNCLEAR & schema.keys()) or '"$ref":' in json.dumps(beside)
 
@@ -148,14 +148,14 @@ def _close(schema: Schema) -> Schema:
 
 
 def _wants_more(schema: Schema, properties: dict[str, object]) -> bool:
-    """Whether an object has to have properties that are not named."""
+    """True if an object has to have properties that are not named."""
     required, least = schema.get("required"), schema.get("minProperties")
     is_unnamed = isinstance(required, list) and any(name not in properties for name in required)
     return is_unnamed or (isinstance(least, int) and least > len(properties))
 
 
 def _anywhere(schema: Schema, holds: Callable[[Schema], bool]) -> bool:
-    """Whether something is true of a schema or of one within it."""
+    """True if `holds` is true of a schema or of one within it."""
     if holds(schema):
         return True
     found: list[bool] = []

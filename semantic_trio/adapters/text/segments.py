@@ -84,7 +84,7 @@ class SegmentEncoder:
         return Borders(tuple(sorted(cuts - {0, len(text)})), after, head)
 
     def can_go_on(self, layout: Layout, message: int) -> bool:
-        """Whether a message that stands in other tokens can be gone on from: it ends for certain, and where a text can be cut."""
+        """True if a prompt can go on from a message that stands in other tokens: its end is certain, and a text can be cut there."""
         return message in layout.certain and (self.is_seamless or self._special.match(layout.text, layout.ends[message]) is not None)
 
     def _head(self, layout: Layout, leading: int, after: Sequence[int | None]) -> int | None:

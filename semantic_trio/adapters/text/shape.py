@@ -1,4 +1,4 @@
-"""How calls go on after their arguments, found in a sample of two of them."""
+"""Text of calls after their arguments, found in a sample of two calls."""
 
 import json
 import re
@@ -10,7 +10,7 @@ from semantic_trio.adapters.text.argument_shape import ArgumentShape
 
 @attrs.frozen
 class CallShape:
-    """How calls go on after their arguments, which stand right after `CallManner.middle`."""
+    """Text of calls after their arguments, which stand right after `CallManner.middle`."""
 
     close: str  # from the end of the last call's arguments on
     again: str  # from the end of a call's arguments to the name in the next call
@@ -28,7 +28,7 @@ class MessageShape:
 
 
 def json_shape(sample: str, front: str) -> CallShape | None:
-    """How two calls of a sample go on after their arguments, which are one object each behind `front`. None where they are not."""
+    """Find the text after the arguments of two calls, which are one JSON object each behind `front`. Returns None where they are not."""
     try:
         again, close = (text[_end_of_object(text) :] for text in between(sample, front))
     except ValueError:
@@ -37,7 +37,7 @@ def json_shape(sample: str, front: str) -> CallShape | None:
 
 
 def between(text: str, front: str) -> tuple[str, str]:
-    """What stands behind each of two fronts, which may count differently. Raises `ValueError` where there are not two."""
+    """Return the text behind each of two fronts, which may have different numbers. Raises `ValueError` where there are not two."""
     nothing, one, other = re.split(re.sub("[0-9]+", "[0-9]+", re.escape(front)), text)
     if nothing:
         raise ValueError("it begins with something else")

@@ -65,7 +65,7 @@ class Spelling:
                 return
 
     def _kept(self, told: Sequence[int], start: Step, places: Places) -> Step:
-        """How far what was told before serves: not right up to a disagreement, for there the text may be within a word."""
+        """Find how many of the tokens before can be used: not right up to a disagreement, for there the text may be within a word."""
         cuts = {start.offset, len(self._layout.text), *self._borders.cuts}
         before = last = at_cut = start
         for step in follow(self._tokenizer, self._layout.text, told, start):

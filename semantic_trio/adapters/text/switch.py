@@ -1,4 +1,4 @@
-"""How a chat template is told whether its model is to think, and how much, found out once by trying it.
+"""Switch by which a chat template is told whether its model is to think, and how much, found once by trying the template.
 
 Templates take it as an argument that is true or false, as an effort, as a number of tokens, or as a word in the system message; some write it at the
 front of the prompt, some at its end. Knows only what comes out of a template.
@@ -27,7 +27,7 @@ WORDS = re.compile(f"({THINK}|{NO_THINK})")
 
 @attrs.frozen
 class Switch:
-    """What a template can be told of thinking."""
+    """Arguments and words that tell a template about thinking."""
 
     toggle: str | None = None  # an argument that is true or false
     efforts: tuple[str, ...] = ()  # values of `EFFORT` that it takes, the least first
@@ -39,14 +39,14 @@ class Switch:
     toggle_changes_front: bool = False
 
     def arguments(self, conversation: Conversation, *, is_called: bool = False) -> Switches:
-        """What the template is given; `is_called`: the answer begins with a call, so a thought is ended where only the prompt's end tells so."""
+        """Return the template's arguments. With `is_called` the answer begins with a call: a thought is ended where only the prompt's end says so."""
         chosen = dict(self._of(conversation))
         if is_called and self.toggle is not None and not self.toggle_changes_front:
             chosen[self.toggle] = False
         return chosen
 
     def word(self, conversation: Conversation) -> str:
-        """What the system message has to say; empty for nothing."""
+        """Return the word that the system message has to hold; empty where none is needed."""
         if not self.takes_words or conversation.thinks is None:
             return ""
         return THINK if conversation.thinks else NO_THINK
@@ -76,7 +76,7 @@ NO_SWITCH = Switch()
 
 
 def find_switch(render: Render) -> Switch:
-    """What a template can be told of thinking: what changes its text, and changes it for good, however long the conversation grows."""
+    """Find the arguments that change a template's text, and change it for good, however long the conversation grows."""
     tries = _Tries(render)
     plain = tries.of()
     if plain is None:
@@ -103,7 +103,7 @@ def find_switch(render: Render) -> Switch:
 
 @attrs.frozen
 class _Try:
-    """What a template writes of a conversation."""
+    """Text of a template for a conversation."""
 
     text: str
     front: str  # without the beginning of an answer
@@ -117,7 +117,7 @@ class _Tries:
     turns: tuple[Turn, ...] = tuple(turn(role, word) for role, word in ((Role.USER, "a"), (Role.ASSISTANT, "b"), (Role.USER, "c")))
 
     def of(self, switches: Switches = NO_SWITCHES) -> _Try | None:
-        """What comes out; None where it is refused, or does not stay as the conversation grows."""
+        """Return the text; None where the template refuses, or where the text changes as the conversation grows."""
         try:
             front = self.render(self.turns, speak=False, switches=switches)
             if not front.startswith(self.render(self.turns[:1], speak=False, switches=switches)):
@@ -127,14 +127,14 @@ class _Tries:
             return None
 
     def efforts(self, thinking: Switches) -> Mapping[str, _Try]:
-        """What comes of each effort that is taken while the model thinks; nothing where all come to the same."""
+        """Return the text of each effort that is accepted while the model thinks; nothing where all texts are the same."""
         unknown = self.of({**thinking, EFFORT: "unheard-of"})
         names = PLAIN_EFFORTS if unknown and "unheard-of" in unknown.text else (NO_EFFORT, *EFFORTS)
         found = {name: tried for name in names if (tried := self.of({**thinking, EFFORT: name})) is not None}
         return found if len({tried.text for tried in found.values()}) > 1 else {}
 
     def words(self) -> tuple[_Try, ...]:
-        """What comes of the words, themselves left out; nothing where both come to the same, or a template takes no system message."""
+        """Return the texts of the words, without the words; nothing where both texts are the same, or the template takes no system message."""
         tried = [_Tries(self.render, (turn(Role.SYSTEM, f"s\n{word}"), *self.turns)).of() for word in (THINK, NO_THINK)]
         found = tuple(_Try(one.text.replace(NO_THINK, THINK), one.front.replace(NO_THINK, THINK)) for one in tried if one)
         return found if len({one.text for one in found}) > 1 else ()

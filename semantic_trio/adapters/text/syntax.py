@@ -12,7 +12,7 @@ from semantic_trio.domain.open_call import Writer
 
 
 class Ending(enum.Enum):
-    """How the text that a call is read from ends."""
+    """Ending of the text that a call is read from."""
 
     OPEN = enum.auto()  # more may come
     TURN = enum.auto()  # the model has ended its turn

@@ -10,7 +10,7 @@ log = structlog.get_logger(__name__)
 
 
 class Outcome(enum.StrEnum):
-    """What became of a text that began as a call."""
+    """Outcome of a text that began as a call."""
 
     READ = "read"
     REPAIRED = "repaired"
@@ -20,7 +20,7 @@ class Outcome(enum.StrEnum):
 
 @attrs.define(eq=False)
 class CallTally:
-    """What became of the calls of all answers of one model."""
+    """Outcomes of the calls of all answers of one model."""
 
     is_quiet: bool = False  # nothing is logged: what is read was not written by a model
     counts: Counter[tuple[str, str]] = attrs.field(init=False, factory=Counter)  # by format and outcome

@@ -74,7 +74,7 @@ class Telling:
             )
 
     def _heard(self, owner: int, text: str) -> str:
-        """What a user says, with the words that the template looks for in its sight."""
+        """Return a user's text, with the words visible that the template looks for."""
         text = text.strip() if Role.USER in self._manners.trims else text
         pieces = WORDS.split(text)
         # The last piece is held even where it is empty: it marks where the message ends.
@@ -131,7 +131,7 @@ class Telling:
         return self.slots.hold(text, owner, Kind.FRAME) if text else ""
 
     def _unspelled(self, told: object) -> object:
-        """What a template is shown as it is, with a place for a cut within each delimiter that it spells."""
+        """Return a value that a template is shown as it is, with a place for a cut within each delimiter that it spells."""
         match told:
             case str():
                 return self._guard.broken(told, self.slots.hold("", NOBODY, Kind.SPLIT)) if self._guard.spells(told) else told

@@ -73,7 +73,7 @@ class ChatTemplate:
         return conversation
 
     def calls_of(self, conversation: Conversation) -> CallManner:
-        """How the answer calls: in the model's own format; in Hermes' where a call is demanded that a grammar cannot tell in the model's."""
+        """Return the format of the answer's calls: the model's own, or that of Hermes where a call is demanded that no grammar can express in it."""
         choice, calls = conversation.choice, self.manners.calls
         asked = [tool for tool in conversation.tools if choice.name in {None, tool.name}]
         return GENERIC if choice.calling is Calling.REQUIRED and not all(map(calls.can_say, asked)) else calls
@@ -103,7 +103,7 @@ class ChatTemplate:
         return [{**turns[0], "content": f"{turns[0]['content']}\n{word}"}, *turns[1:]]
 
     def _with_lost_words(self, skeleton: str, slots: Slots) -> str:
-        """What the template has left out put in front of the calls, for that is where some leave it out."""
+        """Put text that the template has left out in front of the calls, for that is where some templates leave it out."""
         head = self.manners.calls.head
         for placeholder, slot in slots.lost(skeleton):
             at = slots.first_name(slot.owner, skeleton)

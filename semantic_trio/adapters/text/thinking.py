@@ -1,4 +1,4 @@
-"""How a model delimits its thoughts in the text it writes.
+"""Delimiters of a model's thoughts in the text it writes.
 
 Knows the delimiters of families of models, and tells them by the words of a chat template and the tokens of a vocabulary, never by a model's name.
 Knows nothing of calls.

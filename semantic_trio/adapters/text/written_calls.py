@@ -22,7 +22,7 @@ Call = Callable[[int, str, object], str]  # of a number in a row, a name, and ar
 
 @attrs.frozen
 class Words:
-    """How a family writes calls in a row."""
+    """Text of a family around calls in a row."""
 
     start: str
     call: Call

@@ -165,7 +165,7 @@ class _Search:
             yield from self._arguments(way, argument)
 
     def _between(self, way: _Way, at: int) -> Iterator[_Way]:
-        """What follows a call: another one, or the end."""
+        """Read what follows a call: another call, or the end."""
         text, form = self._text, self._format
         has_room = form.call_end or not way.calls
         call = form.call.match(text, at) if has_room else None
@@ -260,7 +260,7 @@ class _Search:
 
     @property
     def _closing(self) -> str:
-        """What may follow an argument, as a pattern."""
+        """Pattern of what may follow an argument."""
         form = self._format
         again = f"{form.call.pattern}" if form.call_end else "(?!)"
         behind = f"{re.escape(form.end)}|{again}|\\Z" if form.end else "|\\Z"

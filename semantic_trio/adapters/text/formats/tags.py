@@ -32,7 +32,7 @@ class Tags:
 
     @functools.cached_property
     def nested(self) -> re.Pattern[str]:
-        """What a call begins with, as far as it shows that it is one."""
+        """Pattern of a call's beginning, up to where it is certainly a call."""
         before = "" if self.lead else re.escape(self.start) + r"\s*"
         return re.compile(rf"{before}{self.call.pattern}(?=\s*(?:{self.argument.pattern}|{re.escape(self.call_end or self.end)}))")
 
@@ -43,7 +43,7 @@ class Tags:
         return re.sub(r"\\(.)", r"\1", found[0]) if found else ""
 
     def pad(self, text: str, at: int) -> tuple[str, str]:
-        """What stands around the value that begins at a place, and is no part of it."""
+        """Return the text around the value that begins at a place, and is no part of the value."""
         return next((pad for pad in self.pads if text.startswith(pad[0], at)), ("", ""))
 
 

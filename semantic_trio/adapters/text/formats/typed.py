@@ -30,7 +30,7 @@ def properties(tool: Tool | None) -> tuple[Schema, dict[str, Schema]]:
 
 
 def value(raw: str, schema: Schema, root: Schema) -> object:
-    """What a text stands for; the text itself where it is nothing that the schema allows."""
+    """Return the value of a text; the text itself where the schema allows no other value."""
     types, choices = types_of(schema, root), _choices(schema)
     if types == {"string"} or raw in choices:
         return raw
