@@ -1,1 +1,1 @@
-"""What touches the world: MLX, tokenizers, models, HTTP. Adapters do not know each other."""
+"""Adapters to the world: MLX, tokenizers, models, HTTP. They do not import each other."""

@@ -44,7 +44,7 @@ class Found:
 
     @property
     def bytes(self) -> int:
-        """What its blocks and marks take, those it shares too."""
+        """Bytes of the agent's blocks and snapshots, shared ones too."""
         return sum(self.model.sizes.get(item, 0) for item in self.belongings)
 
 

@@ -43,7 +43,7 @@ class Place:
 
     @property
     def settings(self) -> Settings:
-        """What is configured, with the directory that was named. Raises `InvalidRequestError`."""
+        """Settings in force, with the directory that was named. Raises `InvalidRequestError`."""
         return settings.load({} if self.given is None else {"cache_dir": self.given}).settings
 
     @property
@@ -208,7 +208,7 @@ def _facts(model: StoredModel) -> list[tuple[str, object]]:
 
 
 def _taken(stack: contextlib.ExitStack, directory: CacheDirectory) -> str | None:
-    """Who works with the directory; nobody but this process from now on where it is None."""
+    """Return the process that works with the directory; with None this process is the only one from now on."""
     try:
         stack.enter_context(locked(directory, "cache verify"))
     except CacheInUseError as error:

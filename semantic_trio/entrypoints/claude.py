@@ -1,4 +1,4 @@
-"""What Claude Code has to be told to talk with this server, and a way to start it so.
+"""Settings that Claude Code needs to talk with this server, and a way to start it with them.
 
 Knows the names of its settings and asks the running server for their values. Knows nothing of what is served beyond that.
 """
@@ -69,7 +69,7 @@ class Served:
 
     @property
     def doubts(self) -> list[str]:
-        """What will not go well, in lines for people."""
+        """Problems to expect, in lines for people."""
         doubts = []
         if self.context_length < LEAST_CONTEXT:
             doubts.append(f"a context of {self.context_length:,} tokens is small: with less than {LEAST_CONTEXT:,} Claude Code compacts all the time")
@@ -84,7 +84,7 @@ def default_url(settings: Settings) -> str:
 
 
 def ask(url: str, key: str | None) -> Served:
-    """What the server at a URL serves. Raises `InvalidRequestError` when it does not say."""
+    """Return the model that the server at a URL serves. Raises `InvalidRequestError` when it does not answer."""
     place = urlsplit(url if "//" in url else f"//{url}", scheme="http")
     kind = http.client.HTTPSConnection if place.scheme == "https" else http.client.HTTPConnection
     try:

@@ -1,4 +1,4 @@
-"""What this machine has, and what to do about what it lacks."""
+"""Findings about this machine, and what to do about what it lacks."""
 
 import json
 import os
@@ -92,7 +92,7 @@ def _cache(settings: Settings) -> Finding:
 
 
 def _server(settings: Settings) -> Iterator[Finding]:
-    """What a server with these settings has measured, if one runs."""
+    """Yield what a running server with these settings has measured."""
     rates = ask_rates(settings)
     if rates is None:
         return
@@ -108,7 +108,7 @@ def _server(settings: Settings) -> Iterator[Finding]:
 
 
 def _memory(settings: Settings) -> Iterator[Finding]:
-    """What the configured model remembers by, if it is on this machine."""
+    """Yield the geometry of the configured model's caches, if the model is on this machine."""
     try:
         path = open_catalogue(settings.data_dir).path(settings.model_id)
         config = json.loads((path / "config.json").read_text())

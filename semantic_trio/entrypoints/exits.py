@@ -1,4 +1,4 @@
-"""How a process ends: a code for its supervisor, one line for people."""
+"""End of a process: a code for its supervisor, one line for people."""
 
 import contextlib
 import enum
@@ -10,7 +10,7 @@ from semantic_trio.domain.errors import AddressError, EngineDeadError, ModelNotF
 
 
 class ExitCode(enum.IntEnum):
-    """How a process ends. docs/operations.md explains them to people."""
+    """Exit codes. docs/operations.md explains them to people."""
 
     OK = 0
     ENGINE_DIED = 1

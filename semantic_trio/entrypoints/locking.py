@@ -1,4 +1,4 @@
-"""Who works with a cache directory: one process at a time, and what a second one does."""
+"""The lock on a cache directory: one process works with it at a time, and a second one is told which."""
 
 import contextlib
 import os
@@ -26,7 +26,7 @@ def cache_locked(settings: Settings) -> Iterator[CacheLock | None]:
 
 
 def holder(settings: Settings, port: int) -> str:
-    """What a server says of itself to whoever finds its directory locked; where it is reached stands at the end."""
+    """Return the text that a process reads which finds the directory locked; the server's address stands at the end."""
     return f"pid {os.getpid()}, {settings.model_id} on http://{authority(settings.host, port)}"
 
 

@@ -1,4 +1,4 @@
-"""How fast a directory is read, and what a running server says of its own rates."""
+"""Rates: of reading a directory, and those that a running server has measured."""
 
 import contextlib
 import fcntl
@@ -45,7 +45,7 @@ def read_rate(directory: Path) -> float:
 
 
 def ask_rates(settings: Settings) -> Rates | None:
-    """What the server on the port of these settings says; None where none answers."""
+    """Return the rates of the server on the port of these settings; None where none answers."""
     connection = http.client.HTTPConnection(ANYWHERE.get(settings.host, settings.host).strip("[]"), settings.port, timeout=ANSWER_SECONDS)
     try:
         with contextlib.closing(connection):

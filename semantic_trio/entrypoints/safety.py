@@ -1,4 +1,4 @@
-"""What can be known to be unsafe or impossible before anything starts."""
+"""Checks of settings that are unsafe or impossible, before anything starts."""
 
 import errno
 import os
@@ -19,7 +19,7 @@ LOOPBACK = {"127.0.0.1", "::1", "localhost"}
 
 
 def check(settings: Settings) -> None:
-    """What can be known to be wrong before anything starts. Raises `InvalidRequestError` or `PermissionError`; makes the cache directory."""
+    """Refuse settings that are unsafe or impossible. Raises `InvalidRequestError` or `PermissionError`; makes the cache directory."""
     if settings.host not in LOOPBACK and not settings.allow_remote:
         raise InvalidRequestError(f"{settings.host} is reachable from outside; that needs --allow-remote and an API key", field="host")
     check_process()

@@ -28,7 +28,7 @@ Validator = Callable[[Any, "attrs.Attribute[Any]", Any], None]  # as attrs types
 
 
 class LogFormat(enum.StrEnum):
-    """How log lines look."""
+    """Format of log lines."""
 
     AUTO = "auto"
     CONSOLE = "console"

@@ -19,7 +19,7 @@ SAME_SECONDS = 1.0
 
 
 class Response(enum.Enum):
-    """What a signal makes the server do."""
+    """Response of the server to a signal."""
 
     DRAIN = "drain"
     NOTHING = "nothing"

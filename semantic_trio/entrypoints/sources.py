@@ -72,7 +72,7 @@ def check_values(chain: Sequence[Source], settings: type, options: OptionList, c
 
 
 def _problem(attribute: "attrs.Attribute[Any]", value: object, convert: Callable[[Any, Any], Any]) -> str:
-    """What is wrong with a value; empty where nothing is."""
+    """Return what is wrong with a value; empty where nothing is."""
     try:
         converted = convert(value, attribute.type)
     except (ValueError, TypeError):

@@ -25,7 +25,7 @@ class RawText:
 
 @attrs.frozen
 class Exactly:
-    """This text."""
+    """Exactly one text."""
 
     text: str
 

@@ -28,7 +28,7 @@ class Batch:
 
 @attrs.frozen
 class Job:
-    """What the engine is to do: batch after batch, each once for warming up and once measured. Without batches nothing is loaded."""
+    """Work of the bare engine: batch after batch, each once for warming up and once measured. Without batches nothing is loaded."""
 
     model_path: str
     batches: tuple[Batch, ...] = ()
@@ -36,7 +36,7 @@ class Job:
 
 @attrs.frozen
 class Outcome:
-    """What came of it."""
+    """Results of the work."""
 
     device: str = ""
     throughput: tuple[Throughput, ...] = ()

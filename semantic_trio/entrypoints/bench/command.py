@@ -1,4 +1,4 @@
-"""What the command `bench` makes of its options, and what it writes."""
+"""The command `bench`: its options, and the files that it writes."""
 
 import secrets
 import signal

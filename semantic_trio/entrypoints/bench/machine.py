@@ -1,4 +1,4 @@
-"""What a figure depends on besides the code: the machine and the packages."""
+"""The machine and the packages, on which figures depend besides the code."""
 
 import os
 import platform
@@ -11,7 +11,7 @@ PACKAGES = ("semantic-trio", "mlx", "mlx-lm", "trio", "hypercorn", "quart-trio",
 
 
 def machine() -> Machine:
-    """This machine."""
+    """Return the description of this machine."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     return Machine(platform.platform(), _processor(), os.cpu_count() or 0, memory, platform.python_version(), os.getloadavg()[0])
 

@@ -1,4 +1,4 @@
-"""What was measured, as it is written to JSON and read back. Times are seconds."""
+"""Results of the bench, as they are written to JSON and read back. Times are seconds."""
 
 import statistics
 from collections.abc import Sequence
@@ -91,7 +91,7 @@ Rows = dict[str, dict[str, Spread]]
 
 @attrs.frozen
 class Options:
-    """What was asked for."""
+    """Options of a run."""
 
     streams: tuple[int, ...]
     tokens: int  # of an answer, at most

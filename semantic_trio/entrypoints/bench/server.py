@@ -21,7 +21,7 @@ OWN = ("--host", "127.0.0.1", "--port", "0", "--responses-url", "", "--log-forma
 
 @attrs.frozen
 class OwnServer:
-    """How the server is started: with the settings that are in force here."""
+    """A server that the bench starts, with the settings in force here."""
 
     environment: Mapping[str, str]  # settings of this command line
     config_file: Path | None = None

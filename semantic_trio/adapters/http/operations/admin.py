@@ -1,4 +1,4 @@
-"""What an operator does while the server runs: change the batch window, evict the cache, drain the server."""
+"""Actions of an operator while the server runs: change the batch window, evict the cache, drain the server."""
 
 from typing import Annotated
 
