@@ -1,4 +1,4 @@
-"""What a step of decoding rows costs, by class of layers: all rows with the layout that is chosen, and one row at a time.
+"""Cost of a step of decoding rows, by class of layers: all rows with the layout that is chosen, and one row at a time.
 
 python benchmarks/decoding_rows.py [--rows 1 8] [--context 256] [--dtype float32] [--types qwen3_5 lfm2 ...]
 

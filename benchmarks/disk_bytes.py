@@ -1,4 +1,4 @@
-"""What the memory of agents costs the disk, through HTTP on server processes.
+"""Bytes on disk that the memory of agents costs, through HTTP on server processes.
 
 python benchmarks/disk_bytes.py [--model smollm2-135m] [--json OUT]
 

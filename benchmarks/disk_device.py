@@ -1,4 +1,4 @@
-"""What it takes to write a row's memory to disk and to bring it back, beside computing it again: random weights of a published model's shape.
+"""Time to write a row's memory to disk and to bring it back, beside computing it again: random weights of a published model's shape.
 
 python benchmarks/disk_device.py [--shape llama8b|gemma12b|smollm2|tiny] [--dtype bfloat16] [--tokens 2048 4096 8192 16384] [--rounds 3]
                                  [--directory D]

@@ -1,4 +1,4 @@
-"""What the disk tier costs those who are served meanwhile: the event loop's gaps, and the tokens of streams that decode.
+"""Cost of the disk tier for requests that are served meanwhile: the event loop's gaps, and the tokens of streams that decode.
 
 python benchmarks/disk_stalls.py [--model smollm2-135m|wide-random] [--megabytes 2000] [--rounds 4]
 

@@ -1,4 +1,4 @@
-"""What the server costs per token, with a device that takes a fixed time per step and no model.
+"""Cost of the server per token, with a device that takes a fixed time per step and no model.
 
 python benchmarks/event_loop.py [--streams 1 8 32 64] [--protocols chat messages responses] [--step-ms 12] [--held-ms 0] [--tokens 256]
   [--rounds 3]
@@ -92,7 +92,7 @@ def _hold(seconds: float) -> None:
 
 @attrs.define(eq=False)
 class Passes(trio.abc.Instrument):
-    """How long each pass of the event loop takes."""
+    """Seconds that each pass of the event loop takes."""
 
     seconds: list[float] = attrs.field(factory=list)
     _since: float = attrs.field(init=False, default=0.0)

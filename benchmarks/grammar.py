@@ -1,4 +1,4 @@
-"""What it costs to hold answers to a form: throughput of a batch, the pace of neighbours, and the time to a first token.
+"""Cost of holding answers to a form: throughput of a batch, the pace of neighbours, and the time to a first token.
 
 python benchmarks/grammar.py [--model smollm2-135m] [--rounds 5] [--tokens 64]
 

@@ -1,4 +1,4 @@
-"""What a decode step costs under five layouts of the live KV cache, and what a row costs that joins or leaves.
+"""Cost of a decode step under five layouts of the live KV cache, and of a row that joins or leaves.
 
 Knows mlx-lm's Llama and its caches; weights, keys and values are random. Knows nothing of the server: it measures what the
 decision in docs/decisions/0004-live-kv-layout.md rests on, and checks first that the layouts compute the same logits.
@@ -39,7 +39,7 @@ from mlx_lm.models.cache import BatchKVCache, KVCache  # noqa: E402
 
 
 class Shape(TypedDict):
-    """What mlx-lm's `ModelArgs` are told."""
+    """Arguments of mlx-lm's `ModelArgs`."""
 
     num_hidden_layers: int
     hidden_size: int

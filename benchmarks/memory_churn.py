@@ -1,4 +1,4 @@
-"""How a server's own memory goes in a churn of conversations, which is to end in a plateau.
+"""Memory of the server process in a churn of conversations, which should end in a plateau.
 
 python benchmarks/memory_churn.py [--minutes 60] [--requests 200000] [--clients 4] [--words 120] [--every 60] [--cache-mb 64] [--agents 200]
     [--model] [--trace]

@@ -1,4 +1,4 @@
-"""What keeping costs those who decode: the server's scheduler and batch with its memory, against the same without one, in turns of a few steps.
+"""Cost of memory for rows that decode: scheduler and batch with a memory, against the same without one, in turns of a few steps.
 
 python benchmarks/memory_decode.py [--model DIRECTORY | --shape smollm2|llama8b|tiny] [--streams 4] [--tokens 600] [--rounds 3]
 

@@ -1,4 +1,4 @@
-"""What it costs on the device to keep what a row has read, and to begin another row with it: seconds, and bytes beside what is moved.
+"""Cost on the device of keeping what a row has read, and of beginning another row with it: seconds, and bytes beside what is moved.
 
 python benchmarks/memory_device.py --shape smollm2|llama8b|tiny [--dtype bfloat16] [--model DIRECTORY] [--context 8192] [--rounds 5]
 

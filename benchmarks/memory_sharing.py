@@ -1,4 +1,4 @@
-"""What agents cost that begin with one system prompt and arrive together: prompt tokens computed, wall time, and what is kept afterwards.
+"""Cost of agents that begin with one system prompt and arrive together: prompt tokens computed, wall time, and what is kept afterwards.
 
 python benchmarks/memory_sharing.py [--model smollm2-135m] [--agents 10] [--system 2000] [--rounds 2] [--no-rival] [--json OUT]
 
@@ -36,7 +36,7 @@ BOUND = 1.1
 
 
 class Prompts:
-    """What all of them ask, in words and in tokens."""
+    """Prompts of all agents, in words and in tokens."""
 
     def __init__(self, model: str, agents: int, system: int, salt: str) -> None:
         count = int(system / TOKENS_PER_WORD) + 20
@@ -73,7 +73,7 @@ def ask(server: Served, prompts: Prompts) -> tuple[float, list[Stream]]:
 
 
 def kept_bytes(server: Served) -> float:
-    """What the pool holds when nobody is served."""
+    """Bytes that the pool holds when no request is served."""
     time.sleep(0.3)  # the rows are closed with the step after the last
     _, body, _ = get(server.port, "/metrics")
     found = re.findall(rb'^semantic_memory_used_bytes\{kind="cache_(?:rows|blocks|marks)"\} (\S+)$', body, re.MULTILINE)

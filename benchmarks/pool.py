@@ -1,4 +1,4 @@
-"""What the memory of agents costs in its bookkeeping, and how many agents fit a budget: no model, no arrays.
+"""Cost of the bookkeeping of agents' memory, and number of agents that fit a budget: no model, no arrays.
 
 python benchmarks/pool.py [--tokens 7000] [--rounds 5]
 

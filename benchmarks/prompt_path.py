@@ -1,4 +1,4 @@
-"""What it takes to make a prompt of a request, and how long the event loop stands still for it.
+"""Time to make a prompt of a request, and time that the event loop stands still for it.
 
 python benchmarks/prompt_path.py [--model smollm2-135m|tiny-random] [--kilobytes 100] [--rounds 40]
 

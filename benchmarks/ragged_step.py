@@ -1,4 +1,4 @@
-"""What one step costs as the server computes it: decoding rows, a piece of a prompt, and both in one pass.
+"""Cost of one step as the server computes it: decoding rows, a piece of a prompt, and both in one pass.
 
 python benchmarks/ragged_step.py --shape smollm2|llama8b|tiny [--dtype bfloat16] [--rows 1 4 8] [--chunk 64] [--context 512]
 
