@@ -12,13 +12,13 @@ from tests.process import ServerProcess
 # A server whose tokenizer is not loaded before a file exists.
 WAITING = """
 import pathlib, sys, time
-import semantic_trio.entrypoints.serve as serve
-load_codec, permission = serve.load_codec, pathlib.Path(sys.argv.pop(1))
+import semantic_trio.entrypoints.model_host as host
+load_codec, permission = host.load_codec, pathlib.Path(sys.argv.pop(1))
 def load_later(*arguments):
     while not permission.exists():
         time.sleep(0.05)
     return load_codec(*arguments)
-serve.load_codec = load_later
+host.load_codec = load_later
 from semantic_trio.entrypoints.cli import main
 main()
 """

@@ -89,6 +89,11 @@ def last_act() -> None:
     mx.clear_streams()
 
 
+def free_unused() -> None:
+    """Return the memory of arrays that are gone to the system. Called on the thread."""
+    mx.clear_cache()
+
+
 def element_bits(config: Mapping[str, object]) -> int:
     """Bits of a number a published model will compute with here, as far as its config.json tells: on a CPU models become float32."""
     text = config.get("text_config")
