@@ -32,7 +32,6 @@ from semantic_trio.application.persistence import Persistence
 from semantic_trio.domain.disk import Disk
 from semantic_trio.domain.generation import GenerationRequest
 from semantic_trio.domain.memory import Memory
-from semantic_trio.domain.token_histories import TokenHistories
 from semantic_trio.domain.scheduler import Limits, Scheduler
 from semantic_trio.entrypoints.serve import SWITCH_SECONDS
 from semantic_trio.testing import ByteDecoder
@@ -66,7 +65,7 @@ async def bench(runner: MlxRunner, directory: Path, *, has_disk: bool) -> AsyncI
     runner.batch.store.drop(runner.batch.store.blocks, runner.batch.store.snapshots)
     memory = Memory(runner.spec, 6 * GIB, 512, disk=Disk(64 * GIB if has_disk else 0))
     engine = Engine(runner, Scheduler(Limits(8192, 8, 512, 0.25), memory), queue_limit=64, step_deadline_seconds=60, batch_window_seconds=0.01)
-    persistence = Persistence(memory, TokenHistories(), runner, ModelFiles(directory, runner.spec.fingerprint, "bench"), engine.nudge)
+    persistence = Persistence(memory, runner, ModelFiles(directory, runner.spec.fingerprint, "bench"), engine.nudge)
     async with trio.open_nursery() as nursery:
         await nursery.start(engine.run)
         if has_disk:

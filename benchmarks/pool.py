@@ -68,7 +68,7 @@ class Lived:
         self.memory = Memory(self.spec, 64 * GIB, CHUNK)
         self.row = 0
         self.run = self.memory.run(self.tokens)
-        self.agent = self.memory.agents.recognise(self.run)
+        self.agent = self.memory.recognise(self.run)
         self.read(NO_MATCH)
 
     def read(self, match: Match) -> None:
@@ -89,7 +89,7 @@ def memory_figures(tokens: int) -> dict[str, float]:
     found = {
         f"name {tokens} tokens": median_us(lambda _: TokenRun.of(lived.tokens, root, lived.spec.block_tokens), 500),
         f"match {tokens} tokens": median_us(lambda _: memory.match(lived.run), 2000),
-        f"find the agent of {tokens} tokens": median_us(lambda _: memory.agents.recognise(lived.run), 2000),
+        f"find the agent of {tokens} tokens": median_us(lambda _: memory.recognise(lived.run), 2000),
         f"open, publish and close a row of {tokens}": median_us(lived.turn, 500),
     }
     memory.audit()

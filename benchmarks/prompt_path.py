@@ -28,7 +28,7 @@ from semantic_trio.application.persistence import Persistence
 from semantic_trio.domain.salt import NO_SALT
 from semantic_trio.domain.conversation import Conversation
 from semantic_trio.domain.memory import Memory
-from semantic_trio.domain.token_histories import TokenHistories, link
+from semantic_trio.domain.token_histories import link
 from semantic_trio.domain.scheduler import Limits, Scheduler
 from semantic_trio.entrypoints import settings
 from semantic_trio.entrypoints.serve import SWITCH_SECONDS
@@ -117,7 +117,7 @@ def main() -> None:
     sys.setswitchinterval(SWITCH_SECONDS)
 
     def new_model() -> ServedModel:
-        return ServedModel(card, engine, codec, Persistence(memory, TokenHistories(), runner, MemoryFiles(), engine.nudge))
+        return ServedModel(card, engine, codec, Persistence(memory, runner, MemoryFiles(), engine.nudge))
 
     trio.run(measure, new_model, body(arguments.kilobytes), arguments.rounds)
 

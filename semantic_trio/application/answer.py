@@ -28,9 +28,10 @@ from semantic_trio.domain.conversation import (
     ToolCall,
 )
 from semantic_trio.domain.generation import Event, Failed, Finished, FinishReason, TokenEvent
+from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.salt import NO_SALT, Salt
 from semantic_trio.domain.steering import Grammar
-from semantic_trio.domain.token_histories import Digest, TokenHistories, link
+from semantic_trio.domain.token_histories import Digest, link
 from semantic_trio.ports import AnswerReader
 
 # Seconds between two reads of an answer that is wanted whole. It is read meanwhile only because it may end with its first call.
@@ -115,7 +116,7 @@ class Answer:
     generation: Generation
     _encoded: Encoded
     _reader: AnswerReader
-    _token_histories: TokenHistories
+    _memory: Memory
     _new_call_id: Callable[[], str]
     _ends_with_call: bool = False  # True: the answer ends after its first call
     _keeps_scores: bool = False
@@ -261,7 +262,7 @@ class Answer:
         if tokens and self._encoded.digests and not (agent and agent.is_deleted):
             digest = self._encoded.digest_with(sent) if sent else None
             owner = agent.id if agent and agent.is_listed else ""
-            self._token_histories.remember(self._encoded.digests, self._encoded.prompt.tokens, tokens, digest, owner)
+            self._memory.keep_tokens(self._encoded.digests, self._encoded.prompt.tokens, tokens, digest, owner)
 
 
 def broken(end: Finished) -> Finished:

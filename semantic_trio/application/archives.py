@@ -42,7 +42,7 @@ class Archives:
                 await persistence.progressed()
         if count := self._unwritten(agent):
             raise DiskRefusedError(persistence.refused or f"{count} files of {agent.id} are not on disk after {seconds:.0f} s")
-        return record_of(memory, agent, persistence.token_histories.of_agent(agent.id, agent.salt), used=0)
+        return record_of(memory, agent, used=0)
 
     async def take_in(self, archive: BinaryIO, name: str, vocabulary: int = 0) -> Agent:
         """Take an agent in from an archive; it is known from then on. `vocabulary`: how many tokens the model knows; 0: unknown.
@@ -100,7 +100,7 @@ class Archives:
         agent = memory.agents.get(record.id)
         disk.recorded(agent, 0, listed(memory, record))  # it takes no room before it is written
         memory.touch(agent)
-        self.persistence.token_histories.adopt(record.id, self._unknown_here(usable_histories(memory, record), record.salt), record.salt)
+        memory.token_histories.adopt(record.id, self._unknown_here(usable_histories(memory, record), record.salt), record.salt)
         memory.write(agent)  # which makes the room that has been taken
         return agent
 
@@ -127,7 +127,7 @@ class Archives:
 
     def _unknown_here(self, histories: Iterable[TokenHistory], salt: Salt) -> list[TokenHistory]:
         """Token histories without the conversations that are known here already, in other tokens perhaps."""
-        here = self.persistence.token_histories
+        here = self.persistence.memory.token_histories
         found = [(history, tuple(end for end in history.ends if here.known((salt + end.digest, b"")) == NOTHING_KNOWN)) for history in histories]
         return [TokenHistory(history.packed, ends) for history, ends in found if ends]
 

@@ -133,7 +133,7 @@ class Engine:
         self.refuse_when_closed()
         if self.waiting >= self.queue_limit and len(self._open) >= self.queue_limit + self.scheduler.limits.max_rows:
             raise OverloadedError(self.waiting, self.queue_limit, self.retry_after_seconds)
-        asker = self.memory.agents.named(request.agent) if request.agent else None
+        asker = self.memory.named(request.agent) if request.agent else None
         if asker is not None:
             asker.asked += 1  # by the message, until its sequence does: nobody makes room for others while a turn of it waits
         send, receive = trio.open_memory_channel[Event](room + 2)
@@ -253,7 +253,7 @@ class Engine:
             self._open[generation] = sequence
             self._owner[sequence] = generation
         if message.asker is not None:
-            self.memory.agents.leave(message.asker)
+            self.memory.leave(message.asker)
 
     async def _check(self) -> None:
         """Once it has become idle: does the device hold what the memory believes? What differs is mended, and told."""

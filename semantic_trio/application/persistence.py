@@ -21,7 +21,6 @@ from semantic_trio.domain.entries import CacheEntry
 from semantic_trio.domain.errors import DiskRefusedError, InvalidRequestError, StepFailedError
 from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.records import adopt, listed, record_of, size_of, usable_histories
-from semantic_trio.domain.token_histories import TokenHistories
 from semantic_trio.ports import CacheFiles, ModelRunner
 
 log = structlog.get_logger(__name__)
@@ -39,7 +38,6 @@ class Persistence:
     """The disk tier of one model at work. `open` before `run`, and `flush` before `run` is cancelled."""
 
     memory: Memory
-    token_histories: TokenHistories
     runner: ModelRunner
     files: CacheFiles
     nudge: Callable[[], None]  # wakes the engine after a load or freed memory
@@ -62,7 +60,6 @@ class Persistence:
     _reads: WatchedWork = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.memory.removed = self._agent_removed
         self._reads, self._writes = WatchedWork(self.in_thread), WatchedWork(self.in_thread)
         self._reading = Reading(
             self.memory, self.runner, self.files, self.nudge, self.seconds_to_compute, self.readers, self._reads, self._writes, self.traffic
@@ -86,7 +83,6 @@ class Persistence:
         if misfits:
             log.warning("tokenizer or chat template has changed: these agents' conversations are read again", agents=misfits)
         self.memory.disk.on_change = self._wake
-        self.token_histories.on_change = self._histories_changed
         seconds = round(trio.current_time() - started, 3)
         if not index and not records:
             log.info("no memory on disk yet", seconds=seconds)
@@ -123,19 +119,6 @@ class Persistence:
                 self.memory.store.cancel_loads()
                 self.nudge()
 
-    def _agent_removed(self, agent: Agent) -> None:
-        """Remove the token histories of a deleted agent; of one that made place for others only its id."""
-        if agent.is_deleted:
-            self.token_histories.remove(agent.id)
-        else:
-            self.token_histories.disown(agent.id)
-
-    def _histories_changed(self, owner: str) -> None:
-        """Have the record of an agent written again: its new token history may have come after the record was written."""
-        agent = self.memory.agents.find(owner)
-        if agent is not None:
-            self.memory.write(agent)
-
     def _wake(self) -> None:
         self._has_work.set()
         self._reading.wake()
@@ -163,7 +146,7 @@ class Persistence:
             return gone
         memory.disk.recorded(agent, size_of(record), listed(memory, record))
         memory.touch(agent)
-        self.token_histories.adopt(record.id, usable_histories(memory, record), record.salt)
+        memory.token_histories.adopt(record.id, usable_histories(memory, record), record.salt)
         return gone
 
     # ------------------------------------------------------------------------------------------------------------------- write
@@ -216,7 +199,7 @@ class Persistence:
 
     async def _write_record(self, agent: Agent) -> None:
         started, self._used = trio.current_time(), self._used + 1
-        record = record_of(self.memory, agent, self.token_histories.of_agent(agent.id, agent.salt), self._used)
+        record = record_of(self.memory, agent, self._used)
         disk, is_written = self.memory.disk, False
         disk.begin_record(agent)
         try:

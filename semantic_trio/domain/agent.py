@@ -9,7 +9,7 @@ import attrs
 
 from semantic_trio.domain.chain import TOKEN_BYTES, TokenRun, common_tokens, unpack
 from semantic_trio.domain.conversation import NOTHING_SAID, Conversation, ThinkingChoice
-from semantic_trio.domain.entries import Block, Snapshot
+from semantic_trio.domain.entries import Block, Owner, Snapshot
 from semantic_trio.domain.errors import InvalidRequestError
 from semantic_trio.domain.reuse import MissCause, Reuse, Source, Turn
 from semantic_trio.domain.salt import NO_SALT, Salt
@@ -41,10 +41,9 @@ def client_id(given: str) -> str:
 
 
 @attrs.define(eq=False)
-class Agent:
+class Agent(Owner):
     """An agent: its history in tokens, and the blocks and snapshots that hold this history."""
 
-    id: str
     is_named: bool  # by a client; others are known by their content alone
     is_kept: bool = False  # somebody has made it: it stays in the register until it is deleted
     parent: str | None = None  # whom it was forked from
@@ -54,7 +53,6 @@ class Agent:
     thinking: ThinkingChoice | None = None  # that the prompt of the last turn was written with; None: not known, or no part of it
     salt: Salt = NO_SALT  # of the names of the blocks of its history
     prompt_tokens: int = 0  # of the last turn's prompt: the part of the history a client is sure to repeat
-    blocks: dict[BlockKey, Block] = attrs.field(factory=dict)  # what it has read and is still there
     strays: frozenset[BlockKey] = frozenset()  # blocks it has read in an earlier process, beside its history
     responses: set[str] = attrs.field(factory=set)  # ids of the responses of the Responses API that it has read or given
     pinned: list[Block] = attrs.field(factory=list)

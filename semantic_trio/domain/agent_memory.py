@@ -3,7 +3,7 @@
 Knows agents and histories. Knows no rows, no arrays and no clock.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import attrs
 
@@ -20,6 +20,7 @@ from semantic_trio.domain.salt import Salt
 from semantic_trio.domain.snapshots import Snapshots
 from semantic_trio.domain.step import BlockKey
 from semantic_trio.domain.store import Store
+from semantic_trio.domain.token_histories import Digest, TokenHistories
 
 # Snapshots of one agent that are written: the end of its head, and the latest. Each can be as large as the keys and values of 3,000 tokens.
 SNAPSHOTS_WRITTEN = 4
@@ -37,22 +38,53 @@ class AgentMemory:
     max_agents: int = 1000
     disk: Disk = attrs.field(factory=Disk)
     text_fingerprint: str = ""  # of the tokenizer and chat template
-    removed: Callable[[Agent], None] = lambda agent: None  # called with every agent that is removed
     store: Store = attrs.field(init=False)
     snapshots: Snapshots = attrs.field(init=False)
     agents: Agents = attrs.field(init=False)
     pins: Pins = attrs.field(init=False)
+    token_histories: TokenHistories = attrs.field(init=False, factory=TokenHistories)
     forgotten: dict[str, None] = attrs.field(init=False, factory=dict)  # ids of responses that were deleted: turns made of them are not remembered
 
     def __attrs_post_init__(self) -> None:
-        self.store = Store(self.spec, self.budget_bytes, self.disk, self._disown)
+        self.store = Store(self.spec, self.budget_bytes, self.disk)
         self.snapshots = Snapshots(self.store)
-        self.agents = Agents(self.max_agents, self._no_record, text_fingerprint=self.text_fingerprint)
+        self.agents = Agents(self.max_agents, text_fingerprint=self.text_fingerprint)
         self.pins = Pins(self.store, self.snapshots)
 
+    # ----------------------------------------------------------------------------------------------------------------- agents
+
+    def create(self, name: str, *, parent: str | None = None) -> Agent:
+        """Create an agent that a client has named. Raises as `Agents.create` does."""
+        agent = self.agents.create(name, parent=parent)
+        self._remove_traces()
+        return agent
+
+    def named(self, name: str) -> Agent:
+        """Return the agent of an id, made if there is none. Raises as `Agents.named` does."""
+        agent = self.agents.named(name)
+        self._remove_traces()
+        return agent
+
+    def recognise(self, run: TokenRun) -> Agent:
+        """Return the agent without a name that a prompt continues, or a new one."""
+        agent = self.agents.recognise(run)
+        self._remove_traces()
+        return agent
+
+    def adopt(self, agent: Agent, prompt: TokenRun) -> bool:
+        """Take in an agent of an earlier process. Returns False as `Agents.adopt` does."""
+        is_adopted = self.agents.adopt(agent, prompt)
+        self._remove_traces()
+        return is_adopted
+
+    def leave(self, agent: Agent) -> None:
+        """Note that a turn of an agent is over."""
+        self.agents.leave(agent)
+        self._remove_traces()
+
     def fork(self, agent: Agent, name: str) -> Agent:
-        """A new agent that remembers what this one does, at no cost. Raises as `Agents.create` does."""
-        fork = self.agents.create(name, parent=agent.id)
+        """Create an agent that remembers what this one does, at no cost. Raises as `Agents.create` does."""
+        fork = self.create(name, parent=agent.id)
         fork.conversation, fork.history, fork.text_fingerprint = agent.conversation, agent.history, agent.text_fingerprint
         fork.responses, fork.thinking, fork.salt = set(agent.responses), agent.thinking, agent.salt
         for block in self.chain(agent):
@@ -61,11 +93,12 @@ class AgentMemory:
         return fork
 
     def delete(self, agent: Agent) -> None:
-        """Forget an agent, and its blocks that nobody else has read. Rows that work for it go on, and leave nothing behind."""
+        """Delete an agent, with its blocks that no other agent has read. Rows that work for it go on, and leave nothing behind."""
         agent.is_deleted = True
         blocks, snapshots = agent.held, self._passed(agent)
         self.pins.unpin(agent)
         self.agents.remove(agent)
+        self._remove_traces()
         gone = [entry for entry in (*blocks, *snapshots) if not self._is_anybodys(entry, agent.salt)]
         on_disk = [entry.item for entry in gone if entry.is_on_disk]  # to be asked first: with a block all that follows is struck off
         for item in (*on_disk, *self._known_by_name_alone(agent)):
@@ -86,7 +119,7 @@ class AgentMemory:
         for agent in holders:
             self.delete(agent)
             if agent.is_kept:
-                again = self.agents.create(agent.id, parent=agent.parent)
+                again = self.create(agent.id, parent=agent.parent)
                 again.conversation, again.is_named = agent.conversation, agent.is_named
                 self.write(again)
         return tuple(agent.id for agent in holders)
@@ -94,7 +127,7 @@ class AgentMemory:
     def release(self, agent: Agent) -> None:
         """Give up the RAM of an agent: blocks that nobody else has read, with their snapshots, but for those in live rows. What is on disk stays."""
         self.pins.unpin(agent)
-        for block in [block for block in agent.held if block.owners <= {agent.id}]:
+        for block in [block for block in agent.held if block.owners <= {agent}]:
             for entry in [*block.snapshots.values(), block]:
                 if entry.is_cached and not entry.pins:
                     self.store.evict(entry)
@@ -108,6 +141,18 @@ class AgentMemory:
         """Let an agent's memory be given up again."""
         self.pins.unpin(agent)
         self.write(agent)
+
+    def keep_tokens(
+        self, digests: tuple[Digest, ...], prompt: tuple[int, ...], answer: tuple[int, ...], answered: Digest | None, owner: str = ""
+    ) -> None:
+        """Keep the tokens of a conversation and its answer, and have the record of its agent written again.
+
+        Arguments as of `TokenHistories.remember`.
+        """
+        self.token_histories.remember(digests, prompt, answer, answered, owner)
+        agent = self.agents.find(owner)
+        if agent is not None:
+            self.write(agent)
 
     def write(self, agent: Agent) -> None:
         """Have what is new of an agent written to disk: its blocks and snapshots, and then the record that leads to them.
@@ -161,14 +206,7 @@ class AgentMemory:
 
     def _own(self, agent: Agent, block: Block) -> None:
         if agent.is_listed:
-            block.owners.add(agent.id)
-            agent.blocks[block.key] = block
-
-    def _disown(self, block: Block) -> None:
-        """A block is gone."""
-        for owner in block.owners:
-            del self.agents.get(owner).blocks[block.key]
-        block.owners.clear()
+            agent.own(block)
 
     def _passed(self, agent: Agent) -> list[Snapshot]:
         """The snapshots on an agent's way."""
@@ -181,7 +219,7 @@ class AgentMemory:
         if entry.pins or not isinstance(entry, Snapshot):
             return entry.pins > 0 or (isinstance(entry, Block) and bool(entry.owners))
         is_first = entry.after is self.store.root(salt)  # no agent owns a root
-        readers = [one for one in self.agents if one.salt == salt] if is_first else map(self.agents.get, entry.after.owners)
+        readers = [one for one in self.agents if one.salt == salt] if is_first else [self.agents.get(owner.id) for owner in entry.after.owners]
         return any(reader.history.startswith(entry.packed, entry.after.stop * TOKEN_BYTES) for reader in readers)
 
     def _known_by_name_alone(self, agent: Agent) -> list[Item]:
@@ -192,8 +230,15 @@ class AgentMemory:
         others = [other for other in self.agents if other.salt == agent.salt]
         return [item for stop, item in lost if not any(other.history.startswith(run.packed[:stop]) for other in others)]
 
-    def _no_record(self, agent: Agent) -> None:
-        """Remove what the record of an agent that is gone alone led to."""
-        if not self.agents.is_apart(agent.id):
-            self.store.unlisted(self.disk.remove_agent(agent))
-        self.removed(agent)
+    def _remove_traces(self) -> None:
+        """Remove the records of agents that have left the register, and their token histories.
+
+        Token histories of an agent that made place for another are kept: they are found by conversation.
+        """
+        for agent in self.agents.take_removed():
+            if not self.agents.is_apart(agent.id):
+                self.store.unlisted(self.disk.remove_agent(agent))
+            if agent.is_deleted:
+                self.token_histories.remove(agent.id)
+            else:
+                self.token_histories.disown(agent.id)

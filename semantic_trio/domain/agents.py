@@ -5,7 +5,7 @@ Knows names and histories. Knows nothing of blocks' content or of budgets.
 
 import hashlib
 from collections import OrderedDict
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Container, Iterator
 
 import attrs
 
@@ -18,10 +18,12 @@ from semantic_trio.domain.step import BlockKey
 
 @attrs.define(eq=False)
 class Agents:
-    """The register. Agents that nobody keeps make room for new ones, least recently used first."""
+    """The register of agents. Agents that are not kept make place for new ones, least recently used first.
+
+    Removed agents are listed for `take_removed`: the caller of a verb that may remove agents also removes their traces elsewhere.
+    """
 
     limit: int
-    removed: Callable[[Agent], None] = lambda agent: None  # told of every agent that is struck off
     elsewhere: Container[str] = ()  # ids of agents that other models remember
     newer: Container[str] = ()  # ids of agents whose records on disk a newer version has written: these stay as they are
     crowded_out: set[str] = attrs.field(init=False, factory=set)  # ids of agents that are kept on disk and found no place here
@@ -29,6 +31,7 @@ class Agents:
     _all: OrderedDict[str, Agent] = attrs.field(init=False, factory=OrderedDict)  # least recently used first
     _by_prompt: dict[BlockKey, dict[str, Agent]] = attrs.field(init=False, factory=dict)  # by the last whole block of what they are recognised by
     _place: dict[str, BlockKey] = attrs.field(init=False, factory=dict)
+    _removed: list[Agent] = attrs.field(init=False, factory=list)
     _count: int = attrs.field(init=False, default=0)
 
     def __len__(self) -> int:
@@ -136,7 +139,10 @@ class Agents:
         self._by_prompt.setdefault(self._place[agent.id], {})[agent.id] = agent
 
     def leave(self, agent: Agent) -> None:
-        """A turn of an agent is over. Who is known by content alone and has read no prompt to its end goes: it could never be recognised."""
+        """Note that a turn of an agent is over.
+
+        An agent without a name that has read no prompt to its end is removed: it could never be recognised.
+        """
         agent.asked -= 1
         is_somebody = agent.is_named or agent.is_pinned or agent.id in self._place
         if agent.is_listed and not (agent.asked or is_somebody):
@@ -148,14 +154,17 @@ class Agents:
             self._all.move_to_end(agent.id)
 
     def remove(self, agent: Agent) -> None:
-        """Strike an agent off."""
+        """Remove an agent from the register."""
         del self._all[agent.id]
         agent.is_listed = False
         self._unplace(agent)
-        for block in agent.blocks.values():
-            block.owners.discard(agent.id)
-        agent.blocks.clear()
-        self.removed(agent)
+        agent.disown_all()
+        self._removed.append(agent)
+
+    def take_removed(self) -> list[Agent]:
+        """Return the agents that were removed since the last call."""
+        removed, self._removed = self._removed, []
+        return removed
 
     def _add(self, agent: Agent) -> Agent:
         assert agent.id not in self._all, "an id is one agent's"

@@ -89,6 +89,25 @@ class CacheEntry:
 
 
 @attrs.define(eq=False)
+class Owner:
+    """An agent as its blocks know it. An agent and each block that it has read know each other, until the block or the agent is removed."""
+
+    id: str
+    blocks: dict[BlockKey, "Block"] = attrs.field(init=False, factory=dict)  # blocks the agent has read that are in the prefix tree
+
+    def own(self, block: "Block") -> None:
+        """Note that the agent has read a block."""
+        block.owners.add(self)
+        self.blocks[block.key] = block
+
+    def disown_all(self) -> None:
+        """Take the agent off all its blocks."""
+        for block in self.blocks.values():
+            block.owners.discard(self)
+        self.blocks.clear()
+
+
+@attrs.define(eq=False)
 class Block(CacheEntry):
     """Tokens that follow those of its parent: `block_tokens` of them, or fewer at the end of a history (a partial block).
 
@@ -101,7 +120,7 @@ class Block(CacheEntry):
     start: int  # position of its first token
     packed: bytes
     rows: dict[int, None] = attrs.field(init=False, factory=dict)  # live rows that hold it, the first one first
-    owners: set[str] = attrs.field(init=False, factory=set)  # ids of the agents that have read it
+    owners: set[Owner] = attrs.field(init=False, factory=set)  # agents that have read it
     children: dict[BlockKey, "Block"] = attrs.field(init=False, factory=dict)
     snapshots: dict[SnapshotKey, "Snapshot"] = attrs.field(init=False, factory=dict)  # at its end or among the tokens after it
     growing: dict[int, "LiveRow"] = attrs.field(init=False, factory=dict)  # rows whose tokens after this block make no whole block yet
@@ -115,6 +134,12 @@ class Block(CacheEntry):
     def tokens(self) -> int:
         """Number of its tokens."""
         return len(self.packed) // TOKEN_BYTES
+
+    def disown(self) -> None:
+        """Take the block off all agents that have read it."""
+        for owner in self.owners:
+            del owner.blocks[self.key]
+        self.owners.clear()
 
     def piece(self, stop: int, *, is_last_use: bool = False) -> Piece:
         """Its content up to a position, from wherever it is."""

@@ -309,7 +309,7 @@ class Memory(AgentMemory):
         snapshots = {agent.pinned_snapshot for agent in self.agents if agent.pinned_snapshot is not None}
         assert self.pins.snapshot_bytes == sum(self.spec.snapshot_bytes(snapshot.position) for snapshot in snapshots)
         assert self.pins.bytes == sum(self.store.size(block) for block in pinned) + self.pins.snapshot_bytes
-        owned = {(block, agent.id) for agent in self.agents for block in agent.blocks.values()}
+        owned = {(block, agent) for agent in self.agents for block in agent.blocks.values()}
         assert owned == {(block, owner) for block in blocks for owner in block.owners}, "agents have what is there, and nothing else"
 
     # ---------------------------------------------------------------------------------------------------------------- private
@@ -327,7 +327,7 @@ class Memory(AgentMemory):
     def _tail_to_take_over(self, match: Match, agent: Agent) -> Block | None:
         """The cached partial block that a row begins with, if no other agent has read it: it goes on growing in the row."""
         part = match.part
-        is_used_up = isinstance(part, Block) and part.is_cached and part.stop == match.length and part.owners <= {agent.id}
+        is_used_up = isinstance(part, Block) and part.is_cached and part.stop == match.length and part.owners <= {agent}
         return part if isinstance(part, Block) and is_used_up else None
 
     def _move_in(self, number: int, run: TokenRun, agent: Agent, match: Match, shared: int) -> None:

@@ -18,7 +18,7 @@ END_BYTES, OTHER_BYTES = 150, 4096
 MOST_STRAYS = 4096
 
 
-def record_of(memory: Memory, agent: Agent, token_histories: tuple[TokenHistory, ...], used: int) -> AgentRecord:
+def record_of(memory: Memory, agent: Agent, used: int) -> AgentRecord:
     """Return the record of an agent as it is now."""
     run = memory.run_of(agent)
     return AgentRecord(
@@ -38,7 +38,7 @@ def record_of(memory: Memory, agent: Agent, token_histories: tuple[TokenHistory,
         strays=tuple(sorted(memory.strays(agent)))[:MOST_STRAYS],
         responses=tuple(sorted(agent.responses)),
         conversation=agent.conversation,
-        token_histories=token_histories if memory.agents.fits(agent.text_fingerprint) else (),
+        token_histories=memory.token_histories.of_agent(agent.id, agent.salt) if memory.agents.fits(agent.text_fingerprint) else (),
     )
 
 
@@ -69,7 +69,7 @@ def adopt(memory: Memory, record: AgentRecord) -> int:
     agent = Agent(record.id, record.is_named, record.is_kept, record.parent, record.conversation, record.history, record.text_fingerprint)
     agent.prompt_tokens, agent.turns, agent.strays = record.prompt_tokens, record.turns, frozenset(record.strays)
     agent.salt, agent.responses = record.salt, set(record.responses)
-    if not memory.agents.adopt(agent, _run(memory, record, agent.recognised_by)):
+    if not memory.adopt(agent, _run(memory, record, agent.recognised_by)):
         return 0
     path = _blocks(memory.store, run)
     _snapshots(memory, record, run, path)

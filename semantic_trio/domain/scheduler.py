@@ -369,7 +369,7 @@ class Scheduler:
         is_forgotten = not self.memory.forgotten.keys().isdisjoint(request.responses)
         if is_forgotten or request.is_private or not request.is_remembered:
             return self.memory.agents.unlisted(is_deleted=is_forgotten or not request.is_remembered)
-        return self.memory.agents.recognise(run)
+        return self.memory.recognise(run)
 
     def _set_snapshot_positions(self, sequence: Sequence, points: set[int]) -> None:
         """Set the positions at which chunks of a prompt end: breakpoints, every `SNAPSHOT_EVERY` tokens, and before the last token."""
@@ -384,7 +384,7 @@ class Scheduler:
     def _is_over(self, sequence: Sequence) -> None:
         sequence.phase = Phase.FINISHED
         if sequence.agent is not None:
-            self.memory.agents.leave(sequence.agent)
+            self.memory.leave(sequence.agent)
         line = self._in_order.get(sequence.request.agent or "")
         if line is not None and sequence in line:
             line.remove(sequence)

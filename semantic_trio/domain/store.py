@@ -3,7 +3,7 @@
 Knows the prefix tree and the states. Knows nothing of agents or prompts. It orders; the device, which holds the arrays, does.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from collections.abc import Set as AbstractSet
 
 import attrs
@@ -30,7 +30,6 @@ class Store:
     spec: ModelCacheSpec
     budget_bytes: int
     disk: Disk = attrs.field(factory=Disk)
-    removed: Callable[[Block], None] = lambda block: None  # called with every block that is removed
     pool: BlockPool = attrs.field(init=False)
     states: BlockStates = attrs.field(init=False)
     tree: PrefixTree = attrs.field(init=False)
@@ -248,7 +247,7 @@ class Store:
         block.rows.clear()
         del block.parent.children[block.key]
         self.states.remove(block)
-        self.removed(block)
+        block.disown()
 
     def _off_disk(self, entry: CacheEntry) -> None:
         self.states.off_disk(entry)

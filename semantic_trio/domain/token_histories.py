@@ -9,7 +9,7 @@ import collections
 import hashlib
 import json
 import math
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 import attrs
 
@@ -118,7 +118,6 @@ class TokenHistories:
     """Token histories by the digests of their conversations. `held_bytes` is what they take in memory, overheads included."""
 
     budget_bytes: int = BUDGET_BYTES
-    on_change: Callable[[str], None] = lambda owner: None  # called with the id of an agent that has a new token history
     held_bytes: int = attrs.field(init=False, default=0)
     _ends: dict[Digest, _End] = attrs.field(init=False, factory=dict)
     _histories: collections.OrderedDict[_History, None] = attrs.field(init=False, factory=collections.OrderedDict)  # least recently used first
@@ -152,7 +151,6 @@ class TokenHistories:
         if answered is not None:
             self._put(answered, _End(history, len(packed), is_answer=True))
         self._keep_to_budget()
-        self.on_change(owner)
 
     def of_agent(self, owner: str, salt: Salt = NO_SALT) -> tuple[TokenHistory, ...]:
         """Return the token histories of an agent under a salt: the `MOST_HISTORIES` used last."""

@@ -33,7 +33,6 @@ from semantic_trio.domain.generation import GenerationRequest
 from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.scheduler import Limits, Scheduler
 from semantic_trio.domain.speculation import Speculation
-from semantic_trio.domain.token_histories import TokenHistories
 from semantic_trio.entrypoints.ending import PERSIST_SECONDS
 from semantic_trio.entrypoints.settings import Settings
 from semantic_trio.testing import ScriptedRunner
@@ -169,7 +168,6 @@ class ModelHost:
         settings = self.settings
         return Persistence(
             engine.memory,
-            TokenHistories(),
             runner,
             ModelFiles(settings.cache_dir, runner.spec.fingerprint, name, self.claim_disk),
             engine.nudge,

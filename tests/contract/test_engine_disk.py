@@ -22,7 +22,6 @@ from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.reuse import MissCause, Reuse, Source
 from semantic_trio.domain.salt import NO_SALT
 from semantic_trio.domain.scheduler import Limits, Scheduler
-from semantic_trio.domain.token_histories import TokenHistories
 from semantic_trio.testing import ByteDecoder
 from tests.contract.models import random_runner
 from tests.contract.test_engine_memory import FAMILIES, FORCED, close, prompt
@@ -67,7 +66,7 @@ async def server(family: str, root: Path, budget: int = ROOMY) -> AsyncIterator[
     limits = Limits(context_length=2048, max_rows=4, chunk_tokens=128, max_stall_seconds=10.0)
     memory = Memory(runner.spec, budget, limits.chunk_tokens, disk=Disk(DISK))
     engine = Engine(runner, Scheduler(limits, memory), queue_limit=64, step_deadline_seconds=60, batch_window_seconds=0.001)
-    persistence = Persistence(memory, TokenHistories(), runner, ModelFiles(root, runner.spec.fingerprint, family), engine.nudge)
+    persistence = Persistence(memory, runner, ModelFiles(root, runner.spec.fingerprint, family), engine.nudge)
     async with trio.open_nursery() as nursery:
         await nursery.start(engine.run)
         await persistence.open()

@@ -24,7 +24,6 @@ from semantic_trio.domain.disk import Disk
 from semantic_trio.domain.generation import API_SAMPLING, SamplingParams
 from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.scheduler import Limits, Scheduler
-from semantic_trio.domain.token_histories import TokenHistories
 from semantic_trio.ports import CacheFiles, TextCodec
 from semantic_trio.testing import ByteCodec, FakeRunner, MemoryFiles, MemoryResponses
 
@@ -76,7 +75,7 @@ def served(
     scheduler = Scheduler(limits, memory)
     engine = Engine(runner, scheduler, queue_limit=queue_limit, step_deadline_seconds=60, batch_window_seconds=0.01)
     card = ModelCard("org/tiny", "Tiny", context_length, 1_700_000_000, aliases=("tiny",), vocabulary=vocabulary, sampling=sampling)
-    persistence = Persistence(engine.memory, TokenHistories(), runner, files or MemoryFiles(), engine.nudge, in_thread=in_line)
+    persistence = Persistence(engine.memory, runner, files or MemoryFiles(), engine.nudge, in_thread=in_line)
     metrics = Metrics(engine)
     store, stopped = responses or MemoryResponses(), trio.Event()
     state = kind(

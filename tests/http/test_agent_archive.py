@@ -266,11 +266,11 @@ async def test_the_tokens_in_which_it_was_said_come_too_where_they_are_not_known
     async with running(with_disk()) as here:
         await create(here, id="ada")
         await say(here, "ada", LONG)
-        said, archive = here.persistence.token_histories.of_agent("ada"), await exported(here, "ada")
+        said, archive = here.persistence.memory.token_histories.of_agent("ada"), await exported(here, "ada")
     async with running(with_disk(trust=ImportTrust.SHARED)) as there:
         await brought(there, "ada", archive)
         await brought(there, "eve", archive)
-        found = [there.persistence.token_histories.of_agent(name) for name in ("ada", "eve")]
+        found = [there.persistence.memory.token_histories.of_agent(name) for name in ("ada", "eve")]
 
     assert said
     assert found == [said, ()], "what is known is not replaced by what somebody brings"

@@ -196,7 +196,7 @@ async def test_token_histories_are_told_with_the_other_memory(autojump_clock: tr
             await post(server.app, "/v1/chat/completions", openai_body(text))
         text = metrics.exposition().decode()
 
-    held = float(server.persistence.token_histories.held_bytes)
+    held = float(server.persistence.memory.token_histories.held_bytes)
     assert held > 1000
     assert f'semantic_memory_used_bytes{{kind="token_histories"}} {held}' in text
     assert "\nsemantic_token_histories 2.0\n" in text
@@ -211,14 +211,14 @@ async def test_the_id_of_an_agent_that_made_room_for_others_is_nowhere(autojump_
     async with running(served(FakeRunner(), disk_bytes=1 << 24)) as server:
         server.engine.memory.agents.limit = 1
         await post(server.app, "/v1/chat/completions", openai_body("one"), **{"x-agent-id": FIRST})
-        before = server.persistence.token_histories.of_agent(FIRST)
+        before = server.persistence.memory.token_histories.of_agent(FIRST)
         await post(server.app, "/v1/chat/completions", openai_body("two"), **{"x-agent-id": "eve"})
-        after = server.persistence.token_histories.of_agent(FIRST), server.persistence.token_histories.of_agent("eve")
+        after = server.persistence.memory.token_histories.of_agent(FIRST), server.persistence.memory.token_histories.of_agent("eve")
         await trio.sleep(1)
 
     assert len(before) == 1
     assert [len(lines) for lines in after] == [0, 1]
-    assert len(server.persistence.token_histories) == 2
+    assert len(server.persistence.memory.token_histories) == 2
     is_named = FIRST in repr(server.engine.memory.disk)  # asserted by itself: pytest would compare long texts for minutes
     assert not is_named
 

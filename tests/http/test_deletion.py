@@ -187,7 +187,7 @@ async def test_a_turn_that_ends_after_its_agent_was_deleted_is_not_in_the_record
         await delete(server.app, "ada")
         await create(server, id="ada")
         await trio.sleep(SETTLED)
-        token_histories = server.persistence.token_histories.held_bytes
+        token_histories = server.persistence.memory.token_histories.held_bytes
         await say(server, "ada", OTHER)
         await trio.sleep(SETTLED)
 

@@ -16,7 +16,6 @@ from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.reuse import Reuse
 from semantic_trio.domain.scheduler import Limits, Scheduler
 from semantic_trio.domain.speculation import Speculation
-from semantic_trio.domain.token_histories import TokenHistories
 from semantic_trio.testing import ATTENTION_ONLY, ByteCodec, FakeRunner, MemoryFiles
 
 LIMITS = Limits(context_length=4096, max_rows=8, chunk_tokens=512, max_stall_seconds=0.25)
@@ -162,7 +161,7 @@ def start_server(nursery: trio.Nursery) -> StartServer:
         limits = attrs.evolve(LIMITS, **{k: settings.pop(k) for k in list(settings) if k in attrs.fields_dict(Limits)})  # type: ignore[arg-type]
         memory = Memory(runner.spec, budget, limits.chunk_tokens, max_agents, Disk(disk))
         engine = Engine(runner, Scheduler(limits, memory), queue_limit=64, step_deadline_seconds=60.0, batch_window_seconds=0.01)
-        persistence = Persistence(memory, TokenHistories(), runner, files, engine.nudge, in_thread=disks, **({"readers": 4} | settings))  # type: ignore[arg-type]
+        persistence = Persistence(memory, runner, files, engine.nudge, in_thread=disks, **({"readers": 4} | settings))  # type: ignore[arg-type]
         server = Server(engine, runner, persistence=persistence, files=files, disks=disks, scope=nursery.cancel_scope)
         await nursery.start(serve, server)
         return server

@@ -30,7 +30,7 @@ from semantic_trio.domain.conversation import (
 from semantic_trio.domain.errors import StepFailedError
 from semantic_trio.domain.generation import Failed, Finished, FinishReason
 from semantic_trio.domain.step import StepPlan
-from semantic_trio.domain.token_histories import TokenHistories, chain
+from semantic_trio.domain.token_histories import chain
 from semantic_trio.testing import ByteCodec, FakeRunner
 from tests.unit.conftest import Bench, StartEngine
 
@@ -51,18 +51,16 @@ class TaskSteps(trio.abc.Instrument):
         self.count += task is self.task
 
 
-def answer_to(
-    bench: Bench, said: TokenHistories, told: str, conversation: Conversation = ASKED, *, keeps_scores: bool = False, **more: object
-) -> Answer:
+def answer_to(bench: Bench, told: str, conversation: Conversation = ASKED, *, keeps_scores: bool = False, **more: object) -> Answer:
     """An answer whose text is `told`, and the end of the turn."""
     digests = chain(canonical(conversation))
-    prompt = CODEC.encode_prompt(conversation, said.known(digests))
+    prompt = CODEC.encode_prompt(conversation, bench.engine.memory.token_histories.known(digests))
     forced = (*told.encode(), 0) if told else ()
     generation = bench.submit(prompt.tokens, 500, forced=forced, **more)
     ids = (f"id{number}" for number in itertools.count(1))
     reader = CODEC.reader(conversation, prompt.opening)
     encoded = Encoded(conversation, digests, prompt, conversation.tools)
-    return Answer(generation, encoded, reader, said, ids.__next__, conversation.choice.is_single, keeps_scores)
+    return Answer(generation, encoded, reader, bench.engine.memory, ids.__next__, conversation.choice.is_single, keeps_scores)
 
 
 def goes_on(whole: WholeAnswer) -> Conversation:
@@ -71,9 +69,9 @@ def goes_on(whole: WholeAnswer) -> Conversation:
 
 
 async def test_pieces_are_joined_and_calls_have_ids(start_engine: StartEngine, autojump_clock: MockClock) -> None:
-    bench, said = await start_engine(), TokenHistories()
+    bench = await start_engine()
 
-    whole = await answer_to(bench, said, f"<think>\nhm\n</think>\n\nI look.{CALL}{CALL}").result()
+    whole = await answer_to(bench, f"<think>\nhm\n</think>\n\nI look.{CALL}{CALL}").result()
 
     calls = [part for part in whole.parts if isinstance(part, ToolCall)]
     assert [(call.id, call.name, call.arguments) for call in calls] == [("id1", "look", '{"at": 1}'), ("id2", "look", '{"at": 1}')]
@@ -83,10 +81,10 @@ async def test_pieces_are_joined_and_calls_have_ids(start_engine: StartEngine, a
 
 async def test_of_calls_that_come_at_the_end_one_is_told_where_one_is_allowed(start_engine: StartEngine, autojump_clock: MockClock) -> None:
     """Calls whose arguments are not escaped are certain only when the answer is over."""
-    bench, said = await start_engine(), TokenHistories()
+    bench = await start_engine()
     single = attrs.evolve(ASKED, choice=ToolChoice(is_single=True))
     call = "<tool_call>\n<function=look>\n</function>\n</tool_call>"
-    answer = answer_to(bench, said, f"I look.\n{call}\n{call}", single)
+    answer = answer_to(bench, f"I look.\n{call}\n{call}", single)
     answer._reader = MarkReader(ThinkMarks(), (QWEN_XML,), ASKED.tools)
 
     whole = await answer.result()
@@ -95,10 +93,10 @@ async def test_of_calls_that_come_at_the_end_one_is_told_where_one_is_allowed(st
 
 
 async def test_tokens_are_told_of_the_text_and_counted_of_thoughts(start_engine: StartEngine, autojump_clock: MockClock) -> None:
-    bench, said = await start_engine(), TokenHistories()
+    bench = await start_engine()
 
-    whole = await answer_to(bench, said, f"<think>\nhm\n</think>\n\nI look.{CALL}So.", keeps_scores=True).result()
-    silent = await answer_to(bench, said, "So.").result()
+    whole = await answer_to(bench, f"<think>\nhm\n</think>\n\nI look.{CALL}So.", keeps_scores=True).result()
+    silent = await answer_to(bench, "So.").result()
 
     assert bytes(event.token for event in whole.scores).decode() == "I look.So."
     assert whole.thought_tokens == len("<think>\nhm\n</think>\n\n")
@@ -113,7 +111,7 @@ async def test_marks_of_thoughts_are_no_text_however_they_come(
 ) -> None:
     bench, (start, end) = await start_engine(), marks
     thought = f"{'' if is_open else start}\nhm\n{end}{gap}"
-    answer = answer_to(bench, TokenHistories(), f"{thought}I look.{CALL}\n\nSo.", keeps_scores=True)
+    answer = answer_to(bench, f"{thought}I look.{CALL}\n\nSo.", keeps_scores=True)
     answer._reader = MarkReader(ThinkMarks(start, end), (HERMES,), ASKED.tools, start if is_open else "")
     whole = await answer.result()
 
@@ -123,8 +121,9 @@ async def test_marks_of_thoughts_are_no_text_however_they_come(
 
 async def test_an_answer_that_ends_in_words_of_its_model_is_over(start_engine: StartEngine, autojump_clock: MockClock) -> None:
     """Harmony's end of a message is a token that ends no turn: thoughts end with it too."""
-    bench, said = await start_engine(), TokenHistories()
-    answer = answer_to(bench, said, "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>So.<|end|>and so on")
+    bench = await start_engine()
+    said = bench.engine.memory.token_histories
+    answer = answer_to(bench, "<|channel|>analysis<|message|>Hm.<|end|><|start|>assistant<|channel|>final<|message|>So.<|end|>and so on")
     answer._reader = HarmonyReader(may_call=True)
 
     whole = await answer.result()
@@ -137,14 +136,15 @@ async def test_an_answer_that_ends_in_words_of_its_model_is_over(start_engine: S
 
 
 async def test_the_next_turn_goes_on_with_the_very_tokens(start_engine: StartEngine, autojump_clock: MockClock) -> None:
-    bench, said = await start_engine(), TokenHistories()
-    first = answer_to(bench, said, f"I look.{CALL}")
+    bench = await start_engine()
+    said = bench.engine.memory.token_histories
+    first = answer_to(bench, f"I look.{CALL}")
     whole = await first.result()
     retold = Message(Role.ASSISTANT, (Text(" I look. "), ToolCall("id1", "look", '{"at":1}')))
     longer = Conversation((*ASKED.messages, retold, NEXT), ASKED.tools)
 
     known = said.known(chain(longer))
-    second = await answer_to(bench, said, "yes", longer).result()
+    second = await answer_to(bench, "yes", longer).result()
 
     prompt = first.generation.request.prompt
     assert (known.messages, known.tokens) == (2, (*prompt, *f"I look.{CALL}".encode()))
@@ -153,10 +153,11 @@ async def test_the_next_turn_goes_on_with_the_very_tokens(start_engine: StartEng
 
 
 async def test_an_argument_that_is_the_default_may_come_back_without_it(start_engine: StartEngine, autojump_clock: MockClock) -> None:
-    bench, said = await start_engine(), TokenHistories()
+    bench = await start_engine()
+    said = bench.engine.memory.token_histories
     tools = (Tool("look", "", '{"properties": {"at": {"default": 1}}}', is_deferred=True), Tool("other"))
     asked = Conversation(ASKED.messages, tools)
-    whole = await answer_to(bench, said, CALL, asked).result()
+    whole = await answer_to(bench, CALL, asked).result()
 
     retold = Message(Role.ASSISTANT, tuple(attrs.evolve(part, arguments="{}") for part in whole.parts if isinstance(part, ToolCall)))
 
@@ -164,8 +165,9 @@ async def test_an_argument_that_is_the_default_may_come_back_without_it(start_en
 
 
 async def test_an_answer_that_is_given_up_is_a_draft(start_engine: StartEngine, autojump_clock: MockClock) -> None:
-    bench, said = await start_engine(FakeRunner(seconds_per_step=1)), TokenHistories()
-    answer = answer_to(bench, said, "a long story")
+    bench = await start_engine(FakeRunner(seconds_per_step=1))
+    said = bench.engine.memory.token_histories
+    answer = answer_to(bench, "a long story")
     told = ""
     with trio.move_on_after(6.5):
         while True:
@@ -182,19 +184,21 @@ async def test_an_answer_that_is_given_up_is_a_draft(start_engine: StartEngine, 
 
 
 async def test_what_a_stop_string_cut_is_not_told_as_it_was_drawn(start_engine: StartEngine, autojump_clock: MockClock) -> None:
-    bench, said = await start_engine(), TokenHistories()
+    bench = await start_engine()
+    said = bench.engine.memory.token_histories
 
-    cut = await answer_to(bench, said, "one STOP two", stop_strings=("STOP",)).result()
+    cut = await answer_to(bench, "one STOP two", stop_strings=("STOP",)).result()
 
     assert (cut.text, said.known(chain(goes_on(cut))).messages) == ("one ", 0)
 
 
 async def test_where_one_call_may_be_made_the_answer_ends_with_it(start_engine: StartEngine, autojump_clock: MockClock) -> None:
-    bench, said = await start_engine(FakeRunner(seconds_per_step=1)), TokenHistories()
+    bench = await start_engine(FakeRunner(seconds_per_step=1))
+    said = bench.engine.memory.token_histories
     asked = attrs.evolve(ASKED, choice=ToolChoice(is_single=True))
     quoted = CALL.replace('{"at": 1}', '["</tool_call>"]')
 
-    whole = await answer_to(bench, said, f"<think>\n</tool_call>?\n</think>\n\nx{quoted}{CALL} more", asked).result()
+    whole = await answer_to(bench, f"<think>\n</tool_call>?\n</think>\n\nx{quoted}{CALL} more", asked).result()
     await trio.sleep(5)
 
     assert [type(part) for part in whole.parts] == [Thinking, Text, ToolCall]
@@ -208,8 +212,9 @@ async def test_a_failed_answer_raises_and_is_nobodys_memory(start_engine: StartE
         if plan.decode:
             raise ValueError("broken")
 
-    bench, said = await start_engine(FakeRunner(before_step=fail)), TokenHistories()
-    answer = answer_to(bench, said, "x" * 50)
+    bench = await start_engine(FakeRunner(before_step=fail))
+    said = bench.engine.memory.token_histories
+    answer = answer_to(bench, "x" * 50)
 
     with pytest.raises(StepFailedError):
         await answer.result()
@@ -220,8 +225,8 @@ async def test_a_failed_answer_raises_and_is_nobodys_memory(start_engine: StartE
 
 async def test_an_answer_that_is_wanted_whole_is_read_now_and_then_and_ends_at_once(start_engine: StartEngine, autojump_clock: MockClock) -> None:
     """Reading each token as it comes would wake a task per token for nobody."""
-    bench, said = await start_engine(FakeRunner(seconds_per_step=0.001)), TokenHistories()
-    answer = answer_to(bench, said, "a long story " * 20)
+    bench = await start_engine(FakeRunner(seconds_per_step=0.001))
+    answer = answer_to(bench, "a long story " * 20)
     steps = TaskSteps(trio.lowlevel.current_task())
     trio.lowlevel.add_instrument(steps)
     whole = await answer.result()
@@ -233,8 +238,9 @@ async def test_an_answer_that_is_wanted_whole_is_read_now_and_then_and_ends_at_o
 
 
 async def test_the_last_event_tells_the_end(start_engine: StartEngine, autojump_clock: MockClock) -> None:
-    bench, said = await start_engine(), TokenHistories()
-    answer = answer_to(bench, said, "hello")
+    bench = await start_engine()
+    said = bench.engine.memory.token_histories
+    answer = answer_to(bench, "hello")
     events: list[AnswerEvent] = []
     while not (events and isinstance(events[-1], Finished | Failed)):
         events += await answer.receive()
@@ -248,9 +254,10 @@ async def test_the_last_event_tells_the_end(start_engine: StartEngine, autojump_
 async def test_a_call_that_is_announced_and_broken_ends_the_answer_and_is_in_no_history(
     rest: str, start_engine: StartEngine, autojump_clock: MockClock
 ) -> None:
-    bench, said = await start_engine(FakeRunner(seconds_per_step=1)), TokenHistories()
+    bench = await start_engine(FakeRunner(seconds_per_step=1))
+    said = bench.engine.memory.token_histories
     begun = CALL.partition("}")[0]
-    answer = answer_to(bench, said, f"x{begun}{rest}")
+    answer = answer_to(bench, f"x{begun}{rest}")
     events: list[AnswerEvent] = []
     while not (events and isinstance(events[-1], Finished | Failed)):
         events += await answer.receive()
@@ -270,8 +277,8 @@ async def test_a_call_that_is_announced_and_broken_ends_the_answer_and_is_in_no_
 
 
 async def test_pieces_of_a_call_that_come_together_are_one_event(start_engine: StartEngine, autojump_clock: MockClock) -> None:
-    bench, said = await start_engine(), TokenHistories()
-    answer = answer_to(bench, said, f"x{CALL}{CALL}y")
+    bench = await start_engine()
+    answer = answer_to(bench, f"x{CALL}{CALL}y")
     await trio.sleep(5)
 
     assert await answer.receive() == [

@@ -232,7 +232,7 @@ def test_what_a_row_holds_is_written_when_that_closes() -> None:
     first = memory()
     agent = read(first, tuple(range(100)))
     run = first.run((*range(96), 7))
-    first.open(1, run, first.agents.named("b"), first.match(run))
+    first.open(1, run, first.named("b"), first.match(run))
     first.publish(1, 97)
     first.write(agent)
     held = [block for block in first.chain(agent) if block.rows]
@@ -250,7 +250,7 @@ def test_what_was_given_up_before_its_row_was_closed_on_the_device_is_not_writte
     first = memory()
     agent = read(first, tuple(range(100)))
     run = first.run((*range(96), 7))
-    first.open(1, run, first.agents.named("b"), first.match(run))
+    first.open(1, run, first.named("b"), first.match(run))
     first.publish(1, 97)
     first.write(agent)
     first.close(1, 97)

@@ -22,8 +22,8 @@ def memory() -> Memory:
 
 def test_who_has_read_a_response_goes_with_it_and_who_is_kept_is_there_without_its_memory(memory: Memory) -> None:
     for name, responses in (("reader", {"resp_1", "resp_2"}), ("other", {"resp_2"})):
-        memory.agents.named(name).responses = responses
-    kept = memory.agents.create("kept")
+        memory.named(name).responses = responses
+    kept = memory.create("kept")
     kept.responses, kept.history = {"resp_1"}, pack(PROMPT)
     kept.is_named = False  # as one that was known by its content and was imported
 
@@ -49,7 +49,7 @@ def test_a_turn_that_is_made_of_a_deleted_response_is_no_agents(memory: Memory, 
     limits = Limits(context_length=1000, max_rows=4, chunk_tokens=64, max_stall_seconds=0.25)
     scheduler = Scheduler(limits, memory)
     memory.forget("resp_1")
-    asker = memory.agents.named(agent) if agent else None
+    asker = memory.named(agent) if agent else None
 
     request = GenerationRequest("r", PROMPT, 5, seed=1, agent=agent, responses=("resp_1", "resp_2"))
     sequence = scheduler.add(request, ByteDecoder(), asker)

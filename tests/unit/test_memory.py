@@ -108,7 +108,7 @@ class MemoryMachine(RuleBasedStateMachine):
         points = tuple(point for point in breakpoints if point.position <= len(prompt))
         asked = GenerationRequest("r", prompt, max_tokens, seed=1, salt=salt, agent=name, is_ordered=ordered, boundaries=(33,), breakpoints=points)
         try:
-            asker = self.memory.agents.named(name) if name else None
+            asker = self.memory.named(name) if name else None
             self.alive.append(self.scheduler.add(asked, ByteCodec().decoder(), asker))
         except SemanticError:
             self.askers |= {name} if name else set()  # too long, or no room for it at all; the agent it names is there

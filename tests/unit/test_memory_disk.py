@@ -22,7 +22,6 @@ from semantic_trio.domain.salt import Salt
 from semantic_trio.domain.scheduler import Limits, Scheduler
 from semantic_trio.domain.snapshots import SNAPSHOTS_SHARE
 from semantic_trio.domain.store import Store
-from semantic_trio.domain.token_histories import TokenHistories
 from semantic_trio.testing import MemoryFiles
 from tests.unit.test_memory import SPECS, Device, MemoryMachine, text
 
@@ -100,9 +99,7 @@ class DiskMachine(MemoryMachine):
         """A process begins with what is on disk."""
         self.memory = Memory(self.spec, self.budget, self.limits.chunk_tokens, max_agents=self.agents, disk=Disk(self.disk_bytes))
         self.scheduler, self.device = Scheduler(self.limits, self.memory), SlowDevice(spec=self.spec)
-        self.persistence = Persistence(
-            self.memory, TokenHistories(), self.device, self.files, lambda: None, floor_bytes=1000, readers=4, in_thread=slowly
-        )  # type: ignore[arg-type]
+        self.persistence = Persistence(self.memory, self.device, self.files, lambda: None, floor_bytes=1000, readers=4, in_thread=slowly)  # type: ignore[arg-type]
         self.alive, self.ranks, self.salts_of_rows = [], {}, dict[int, Salt]()
         self.writer: Task | None = None
         self.waits = dict[Task, str]()  # for what

@@ -111,13 +111,13 @@ async def test_no_agent_is_made_with_the_id_of_one_of_a_newer_version(start_serv
     server = await start_server(MemoryFiles(by_newer={"ada"}))
 
     with pytest.raises(AgentExistsError):
-        server.memory.agents.create("ada")
+        server.memory.create("ada")
 
 
 async def test_an_agent_that_is_kept_and_finds_no_place_stays_on_disk(start_server: StartServer, autojump_clock: MockClock) -> None:
     first = await start_server()
     for name in ("ada", "eve"):
-        first.memory.write(first.memory.agents.create(name))
+        first.memory.write(first.memory.create(name))
     await first.end()
     second = await start_server(first.files, max_agents=1)
     [known] = second.memory.agents
@@ -125,7 +125,7 @@ async def test_an_agent_that_is_kept_and_finds_no_place_stays_on_disk(start_serv
     second.memory.delete(known)
     [lost] = {"ada", "eve"} - {known.id}
     with pytest.raises(AgentExistsError):
-        second.memory.agents.create(lost)
+        second.memory.create(lost)
     await second.settle()
 
     assert [one.id for one in second.files.agents()] == [lost]

@@ -119,9 +119,9 @@ async def test_what_a_client_hears_late_is_in_the_record_all_the_same(start_serv
     history = await server.said(prompt(40), agent="a")
     await server.settle()
 
-    server.persistence.token_histories.remember(chain(said), prompt(40), history[40:], None, "a")
+    server.memory.keep_tokens(chain(said), prompt(40), history[40:], None, "a")
     other = Conversation((Message(Role.USER, (Text("ho"),)),))
-    server.persistence.token_histories.remember(chain(other), prompt(9), (1, 2), None, "nobody")
+    server.memory.keep_tokens(chain(other), prompt(9), (1, 2), None, "nobody")
     await server.settle()
 
     [record] = server.files.agents()
@@ -173,10 +173,10 @@ async def test_agents_are_what_they_were_before_a_restart(start_server: StartSer
     await first.said(prompt(100), agent="parent")
     memory.fork(memory.agents.get("parent"), "fork")
     memory.pin(memory.agents.get("fork"))
-    silent = memory.agents.create("silent")
+    silent = memory.create("silent")
     silent.conversation = said
     memory.write(silent)
-    memory.agents.named("nobody")
+    memory.named("nobody")
     await first.end()
 
     second = await start_server(first.files)
@@ -198,12 +198,12 @@ async def test_the_same_tokens_are_used_again_for_what_was_said(start_server: St
     hi, yes, more = (Message(role, (Text(text),)) for role, text in [(Role.USER, "hi"), (Role.ASSISTANT, "yes"), (Role.USER, "more")])
     digests = chain(Conversation((hi,)))
     history = await first.said(prompt(40), 5, agent="a")
-    first.persistence.token_histories.remember(digests, prompt(40), history[40:], link(digests[-1], yes), "a")
+    first.memory.keep_tokens(digests, prompt(40), history[40:], link(digests[-1], yes), "a")
     await first.end()
 
     second = await start_server(first.files)
 
-    assert second.persistence.token_histories.known(chain(Conversation((hi, yes, more)))) == Known(2, history)
+    assert second.persistence.memory.token_histories.known(chain(Conversation((hi, yes, more)))) == Known(2, history)
 
 
 async def test_who_was_used_last_is_kept_longest_after_a_restart_too(start_server: StartServer, autojump_clock: MockClock) -> None:
@@ -521,7 +521,7 @@ async def test_what_an_agent_has_said_goes_with_it_when_it_is_deleted_and_stays_
     server, talks = await start_server(max_agents=2), [Conversation((Message(Role.USER, (Text(text),)),)) for text in ("one", "two")]
     for number, agent in enumerate("ab"):
         await server.said(prompt(40, number), agent=agent)
-        server.persistence.token_histories.remember(chain(talks[number]), prompt(40, number), (1,), None, agent)
+        server.memory.keep_tokens(chain(talks[number]), prompt(40, number), (1,), None, agent)
 
     server.memory.delete(server.memory.agents.get("a"))
     for agent in "cd":
@@ -529,5 +529,5 @@ async def test_what_an_agent_has_said_goes_with_it_when_it_is_deleted_and_stays_
     await server.settle()
 
     later = [chain(attrs.evolve(talk, messages=(*talk.messages, *talk.messages))) for talk in talks]
-    assert [bool(server.persistence.token_histories.known(digests).draft) for digests in later] == [False, True]
-    assert server.persistence.token_histories.of_agent("b") == ()
+    assert [bool(server.persistence.memory.token_histories.known(digests).draft) for digests in later] == [False, True]
+    assert server.persistence.memory.token_histories.of_agent("b") == ()

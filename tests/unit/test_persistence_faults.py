@@ -419,7 +419,7 @@ async def test_a_record_whose_blocks_are_gone_is_known_by_its_name(start_server:
 async def test_more_agents_than_a_register_takes_are_left_on_disk(start_server: StartServer, autojump_clock: MockClock) -> None:
     first = await start_server()
     for name in ("x", "y", "z"):
-        first.memory.write(first.memory.agents.create(name))
+        first.memory.write(first.memory.create(name))
     await first.said(prompt(20), agent="minted")
     await first.end()
 

@@ -178,7 +178,7 @@ def test_a_share_is_all_but_what_is_spared(held_back: bool, sparing: set[int], e
 def test_snapshots_stay_within_their_share() -> None:
     memory = Memory(SPEC, 16 * 1024, chunk_tokens=16)
     run = memory.run(tuple(range(100)))
-    agent = memory.agents.named("a")
+    agent = memory.named("a")
     memory.open(0, run, agent, memory.match(run))
     positions = [memory.snapshot(0, position) for position in range(1, 100) if memory.publish(0, position) is None]
 
@@ -191,7 +191,7 @@ def test_snapshots_stay_within_their_share() -> None:
 def read(memory: Memory, tokens: tuple[int, ...], name: str = "a", number: int = 0, points: tuple[Breakpoint, ...] = ()) -> Closing:
     """A turn that reads a prompt and ends."""
     run = memory.run(tokens)
-    memory.open(number, run, memory.agents.named(name), memory.match(run), points=points)
+    memory.open(number, run, memory.named(name), memory.match(run), points=points)
     memory.publish(number, len(run))
     memory.remember(number, run)
     return memory.close(number, len(run), points)
@@ -216,7 +216,7 @@ HEAVY = ModelCacheSpec("heavy", (GROUPS[0], LayerGroup(LayerKind.RECURRENT, laye
 def test_no_snapshot_of_a_row_takes_the_place_of_its_points() -> None:
     memory = Memory(HEAVY, 12_000, chunk_tokens=16)
     run = memory.run(tuple(range(200)))
-    memory.open(0, run, memory.agents.named("a"), memory.match(run), points=(Breakpoint(40, Rank.MARKED), Breakpoint(50, Rank.LONG)))
+    memory.open(0, run, memory.named("a"), memory.match(run), points=(Breakpoint(40, Rank.MARKED), Breakpoint(50, Rank.LONG)))
     kept = []
     for position in (40, 50, 60, 70, 80):
         memory.publish(0, position)
@@ -229,7 +229,7 @@ def test_no_snapshot_of_a_row_takes_the_place_of_its_points() -> None:
 def test_a_snapshot_of_low_rank_finds_no_room_among_the_rows_points() -> None:
     memory = Memory(HEAVY, 8000, chunk_tokens=16)
     run = memory.run(tuple(range(90)))
-    memory.open(0, run, memory.agents.named("a"), memory.match(run), points=(Breakpoint(40, Rank.MARKED), Breakpoint(50, Rank.LONG)))
+    memory.open(0, run, memory.named("a"), memory.match(run), points=(Breakpoint(40, Rank.MARKED), Breakpoint(50, Rank.LONG)))
     for position in (40, 50):
         memory.publish(0, position)
         memory.snapshot(0, position)
@@ -243,7 +243,7 @@ def test_a_snapshot_of_low_rank_finds_no_room_among_the_rows_points() -> None:
 def test_a_snapshot_that_was_replaced_and_is_used_again_is_like_any_other() -> None:
     memory = Memory(SPEC, 64 * 1024, chunk_tokens=16)
     run = memory.run(tuple(range(100)))
-    memory.open(0, run, memory.agents.named("a"), memory.match(run))
+    memory.open(0, run, memory.named("a"), memory.match(run))
     for position in (50, 60):
         memory.publish(0, position)
         memory.snapshot(0, position, replaces=True)
@@ -252,7 +252,7 @@ def test_a_snapshot_that_was_replaced_and_is_used_again_is_like_any_other() -> N
 
     other = memory.run((*range(50), 7))
     match = memory.match(other)
-    memory.open(1, other, memory.agents.named("b"), match)
+    memory.open(1, other, memory.named("b"), match)
 
     assert (match.snapshot, spent.rank) == (spent, Rank.PLAIN)
 
@@ -260,7 +260,7 @@ def test_a_snapshot_that_was_replaced_and_is_used_again_is_like_any_other() -> N
 def test_a_row_that_closes_has_its_own_room_for_its_snapshot() -> None:
     memory = Memory(SPEC, 16 * 1024, chunk_tokens=16)
     run = memory.run(tuple(range(100)))
-    memory.open(0, run, memory.agents.named("a"), memory.match(run))
+    memory.open(0, run, memory.named("a"), memory.match(run))
     memory.publish(0, 100)
     memory.store.pool.allocate("the rest", (memory.store.pool.available, 0))
 
@@ -274,7 +274,7 @@ def test_a_snapshot_that_finds_no_room_costs_nobody_anything() -> None:
     """Its share has room for it where another snapshot goes, but the budget has not even then."""
     memory = Memory(SPEC, 540, chunk_tokens=1)
     run = memory.run(tuple(range(40)))
-    memory.open(0, run, memory.agents.named("a"), memory.match(run))
+    memory.open(0, run, memory.named("a"), memory.match(run))
     for position in (10, 32, 40):
         memory.publish(0, position)
         if position < 40:
@@ -426,7 +426,7 @@ def test_nothing_is_given_up_for_buffers_that_cannot_be_had(monkeypatch: pytest.
     read(memory, tuple(range(48)))
     memory.pin(memory.agents.get("a"))
     run = memory.run(tuple(range(100, 116)))
-    memory.open(1, run, memory.agents.named("b"), memory.match(run), points=(Breakpoint(10, Rank.PLAIN),))
+    memory.open(1, run, memory.named("b"), memory.match(run), points=(Breakpoint(10, Rank.PLAIN),))
     memory.publish(1, 10)
     memory.snapshot(1, 10)
     memory.publish(1, 16)
@@ -442,7 +442,7 @@ def test_a_row_that_closes_keeps_what_the_bound_on_buffers_allows(monkeypatch: p
     monkeypatch.setattr(blocks, "MAX_BUFFERS", 5)
     memory = Memory(SPEC, 16 * 1024, chunk_tokens=16)
     run = memory.run(tuple(range(100)))
-    memory.open(0, run, memory.agents.named("a"), memory.match(run))
+    memory.open(0, run, memory.named("a"), memory.match(run))
     memory.publish(0, 100)
 
     saves = memory.close(0, 100).blocks
@@ -455,7 +455,7 @@ def test_a_row_that_closes_keeps_what_the_bound_on_buffers_allows(monkeypatch: p
 def test_a_snapshot_larger_than_the_share_of_snapshots_is_not_taken() -> None:
     memory = Memory(SPEC, 3 * 64 + 48 * 8 * 3, chunk_tokens=1)
     run = memory.run(tuple(range(32)))
-    memory.open(0, run, memory.agents.named("a"), memory.match(run))
+    memory.open(0, run, memory.named("a"), memory.match(run))
     assert SPEC.snapshot_bytes(32) <= memory.budget_bytes * 0.25
     memory.publish(0, 32)
     memory.store.pool.allocate("the rest", (memory.store.pool.available, 0))
@@ -467,7 +467,7 @@ def test_a_snapshot_larger_than_the_share_of_snapshots_is_not_taken() -> None:
 
 def test_a_chain_longer_than_pins_may_take_is_pinned_from_its_beginning() -> None:
     memory = Memory(SPEC, 16 * 1024, chunk_tokens=16)
-    run, agent = memory.run(tuple(range(100))), memory.agents.named("a")
+    run, agent = memory.run(tuple(range(100))), memory.named("a")
     memory.open(0, run, agent, memory.match(run))
     memory.publish(0, 50)
     memory.remember(0, run)
@@ -488,7 +488,7 @@ def test_a_chain_longer_than_pins_may_take_is_pinned_from_its_beginning() -> Non
 def test_what_a_failed_pass_wrote_is_doubted_once() -> None:
     memory = Memory(SPEC, 64 * 1024, chunk_tokens=64)
     run = memory.run(tuple(range(100)))
-    memory.open(0, run, memory.agents.named("a"), memory.match(run))
+    memory.open(0, run, memory.named("a"), memory.match(run))
     memory.publish(0, 64)
     snapshot = memory.snapshot(0, 64)
     assert snapshot is not None

@@ -20,7 +20,6 @@ from semantic_trio.application.generation import Generation
 from semantic_trio.application.persistence import Persistence
 from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.reuse import NOTHING_REUSED, Source
-from semantic_trio.domain.token_histories import TokenHistories
 
 # From one token of a small model to the longest prefill a client waits for.
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -68,8 +67,7 @@ class Metrics:
         self._loads = _histogram("semantic_model_load_seconds", "Time to load a model.", (), registry)
         build = Gauge("semantic_build_info", "Version and commit of the server.", ("version", "commit"), registry=registry)
         build.labels(self.build.version, self.build.commit).set(1)
-        histories = TokenHistories() if self.persistence is None else self.persistence.token_histories
-        registry.register(_EngineCollector(self.engine, self.memory, self.calls, histories))
+        registry.register(_EngineCollector(self.engine, self.memory, self.calls))
         if self.persistence is not None:
             persisted = _histogram("semantic_cache_persist_duration_seconds", "From a turn's end to its being on disk.", (), registry)
             self.persistence.written = persisted.observe
@@ -120,7 +118,6 @@ class _EngineCollector(Collector):
     engine: Engine
     memory: Callable[[], Mapping[str, float]]
     calls: Mapping[tuple[str, str], int]
-    token_histories: TokenHistories
     _rate: "_Rate" = attrs.field(init=False, factory=lambda: _Rate())
 
     def collect(self) -> Iterator[Metric]:
@@ -133,7 +130,7 @@ class _EngineCollector(Collector):
         yield CounterMetricFamily("semantic_tokens_generated", "Tokens drawn.", tokens)
         yield GaugeMetricFamily("semantic_tokens_per_second", "Tokens drawn per second since the scrape before.", self._rate.at(tokens))
         used = GaugeMetricFamily("semantic_memory_used_bytes", "Memory in use.", labels=("kind",))
-        for kind, size in {**self.memory(), **_held(engine.memory), "token_histories": self.token_histories.held_bytes}.items():
+        for kind, size in {**self.memory(), **_held(engine.memory), "token_histories": engine.memory.token_histories.held_bytes}.items():
             used.add_metric((kind,), size)
         yield used
         read = CounterMetricFamily("semantic_tool_calls", "Texts that began as calls, by format and outcome.", labels=("format", "outcome"))
@@ -153,7 +150,7 @@ class _EngineCollector(Collector):
         yield GaugeMetricFamily("semantic_pool_utilization_ratio", "The part of the cache budget that is used.", store.pool.pressure)
         yield evictions
         yield GaugeMetricFamily("semantic_agents", "Agents that are remembered.", len(engine.memory.agents))
-        yield GaugeMetricFamily("semantic_token_histories", "Conversations whose exact tokens are known.", len(self.token_histories))
+        yield GaugeMetricFamily("semantic_token_histories", "Conversations whose exact tokens are known.", len(engine.memory.token_histories))
         yield GaugeMetricFamily("semantic_agents_active", "Agents in the middle of a turn.", active)
         yield CounterMetricFamily("semantic_preemption", "Rows given up for elder ones.", engine.scheduler.preemptions)
         speculation = engine.scheduler.speculation

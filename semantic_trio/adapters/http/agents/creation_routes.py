@@ -38,7 +38,7 @@ def routes(state: AppState) -> Blueprint:
         model.engine.refuse_when_closed()
         system = (message_of(ChatMessage("system", wanted.system), "system"),) if wanted.system else ()
         conversation = Conversation(system, tools_of(wanted.tools or ()))
-        agent = model.engine.memory.agents.create(_new_id(wanted.id))
+        agent = model.engine.memory.create(_new_id(wanted.id))
         agent.conversation = conversation
         agent.salt = salt_of(wanted.cache_salt) if wanted.cache_salt else NO_SALT
         model.engine.memory.write(agent)

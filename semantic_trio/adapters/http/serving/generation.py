@@ -94,7 +94,7 @@ def submit(state: AppState, exchange: Exchange, model: ServedModel, params: Gene
         generation,
         encoded,
         reader,
-        model.token_histories,
+        model.engine.memory,
         functools.partial(_new_id, params.call_prefix),
         ends_with_call=encoded.conversation.choice.is_single,
         keeps_scores=params.top_logprobs is not None,

@@ -69,7 +69,7 @@ class ServedModel:
     @property
     def token_histories(self) -> TokenHistories:
         """Token history of conversations."""
-        return self.persistence.token_histories
+        return self.engine.memory.token_histories
 
     @property
     def archives(self) -> Archives:
