@@ -106,6 +106,11 @@ class Scheduler:
         return len(self._rows)
 
     @property
+    def rows(self) -> tuple[Sequence, ...]:
+        """Sequences with a row, in order of admission."""
+        return tuple(self._rows.values())
+
+    @property
     def is_idle(self) -> bool:
         """True if the device has carried out every order, and no sequence waits or runs."""
         busy = self._rows or self._waiting or self._to_close or self._in_flight

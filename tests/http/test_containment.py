@@ -21,8 +21,12 @@ KILLERS = {
         b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"
         b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\nx"
     ),
+    "websocket of the dashboard with a trailing byte": (
+        b"GET /dashboard/feed HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"
+        b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-protocol: semantic-trio.frames\r\n\r\nx"
+    ),
     "h2c upgrade with settings that cannot be decoded": (
-        b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: !\r\n\r\n"
+        b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAAA\r\n\r\n"
     ),
     "http/2 that turns to noise": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\xff" * 64,
 }
@@ -69,7 +73,7 @@ async def test_one_malformed_connection_ends_itself_alone(killer: str) -> None:
 async def test_a_contained_failure_is_one_line() -> None:
     with structlog.testing.capture_logs() as lines:
         async with listening(served(FakeRunner())) as port:
-            await exchange(port, KILLERS["websocket upgrade with a trailing byte"])
+            await exchange(port, KILLERS["h2c upgrade with settings that cannot be decoded"])
 
     assert [line["event"] for line in lines].count("connection failed") == 1
 

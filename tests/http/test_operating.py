@@ -164,16 +164,3 @@ async def test_the_root_answers_head_and_get() -> None:
     app = served(FakeRunner()).app
     assert (await Call(app, "HEAD", "/").run()).status == 200
     assert (await get(app, "/")).json == {"name": "semantic-trio", "version": "0.0.0"}
-
-
-async def test_websockets_are_closed() -> None:
-    sent: list[object] = []
-
-    async def receive() -> dict[str, str]:
-        return {"type": "websocket.connect"}
-
-    async def send(message: object) -> None:
-        sent.append(message)
-
-    await served(FakeRunner()).app({"type": "websocket"}, receive, send)  # type: ignore[arg-type]
-    assert sent == [{"type": "websocket.close", "code": 1000, "reason": "no WebSockets here"}]

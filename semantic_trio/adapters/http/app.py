@@ -16,6 +16,7 @@ from semantic_trio.adapters.http.anthropic import routes as messages
 from semantic_trio.adapters.http.common.exchange import Exchange, current
 from semantic_trio.adapters.http.common.faults import Fault, envelope, fault_of, not_offered
 from semantic_trio.adapters.http.common.openapi import Contract
+from semantic_trio.adapters.http.dashboard.feed import Feed
 from semantic_trio.adapters.http.middleware.access import Access
 from semantic_trio.adapters.http.middleware.lifecycle import RequestLifecycle, WantsBody
 from semantic_trio.adapters.http.middleware.paths import Paths
@@ -67,7 +68,8 @@ def create_app(state: AppState, responses: ResponsesState) -> QuartTrio:
     app.url_map.strict_slashes = app.url_map.merge_slashes = False  # paths are normalised before: a redirect would lose a request's body
     paths = Paths.of(rule.rule for rule in app.url_map.iter_rules())
     app.register_error_handler(Exception, _error_response)
-    app.asgi_app = RequestLifecycle(app.asgi_app, state, Access(state.settings), paths, _body_readers(app))  # type: ignore[method-assign]
+    access = Access(state.settings)
+    app.asgi_app = RequestLifecycle(app.asgi_app, state, access, paths, _body_readers(app), Feed(state, access))  # type: ignore[method-assign]
     return app
 
 

@@ -14,8 +14,8 @@ from semantic_trio.adapters.http.common.faults import Fault
 from semantic_trio.adapters.http.common.protocol import Protocol, protocol_of
 from semantic_trio.adapters.http.serving.app_state import HttpSettings
 
-# Probes carry no key.
-OPEN_PREFIX = "/health/"
+# Probes carry no key, and neither does what a browser loads before it can ask its user for one: files of the package, the same for everybody.
+OPEN_PATHS, OPEN_PREFIXES = frozenset({"/healthz", "/dashboard"}), ("/health/", "/dashboard/static/")
 # Messages for a wrong key. Claude Code matches Anthropic's words, and asks its user for another key.
 WRONG_KEY = {
     Protocol.ANTHROPIC: "invalid x-api-key",
@@ -32,7 +32,7 @@ class Access:
     def check(self, path: str, headers: dict[str, str]) -> None:
         """Raise `Fault` 403 for a foreign host or page, 401 without the key."""
         self.check_page(headers)
-        if self.settings.api_key is not None and not path.startswith(OPEN_PREFIX):
+        if self.settings.api_key is not None and not _is_open(path):
             self._check_key(self.settings.api_key, headers, protocol_of(path, headers))
 
     def check_page(self, headers: dict[str, str]) -> None:
@@ -68,6 +68,10 @@ class Access:
         matches = [hmac.compare_digest(candidate.encode(), key.encode()) for candidate in offered]
         if not any(matches):
             raise Fault(401, WRONG_KEY[protocol], code="invalid_api_key")
+
+
+def _is_open(path: str) -> bool:
+    return path in OPEN_PATHS or path.startswith(OPEN_PREFIXES)
 
 
 def is_loopback(name: str) -> bool:

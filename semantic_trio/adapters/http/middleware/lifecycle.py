@@ -46,6 +46,7 @@ class RequestLifecycle:
     access: Access
     paths: Paths
     wants_body: WantsBody
+    websockets: ASGIFramework
     reclaim: Callable[[], None] = return_freed_memory  # called in a worker thread
     _bodies: BodyBudget = attrs.field(init=False)
 
@@ -57,7 +58,7 @@ class RequestLifecycle:
         if scope["type"] == "http":
             await self._exchange(scope, receive, send)
         elif scope["type"] == "websocket":
-            await send({"type": "websocket.close", "code": 1000, "reason": "no WebSockets here"})
+            await self.websockets(scope, receive, send)
         else:
             await self.app(scope, receive, send)
 

@@ -10,6 +10,7 @@ import errno
 import logging
 import os
 import socket
+from collections.abc import Awaitable, Callable
 from functools import partial
 
 import h11
@@ -17,7 +18,7 @@ import structlog
 import trio
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
-from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.protocol.h11 import H11Protocol, H11WSConnection
 from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, ConnectionState, Scope
@@ -35,6 +36,11 @@ KEEP_ALIVE_SECONDS = 75
 HEAD_SECONDS = 15
 # Bytes of request line and headers together.
 MAX_HEADER_BYTES = 65_536
+# Bytes that the client of a WebSocket may send, in all: the dashboard says nothing after its handshake but that it leaves. Hypercorn itself goes on
+# collecting a message that is too long.
+MAX_WEBSOCKET_BYTES = 4_096
+# Code of a WebSocket that is closed because its server ends (RFC 6455, 7.4.1).
+GOING_AWAY = 1001
 
 
 class ContainedConfig(Config):
@@ -52,6 +58,7 @@ class ContainedServer(TCPServer):
     _has_left = False  # True after the client's last byte
     _idle: trio.CancelScope | None = None  # of the idle timer, until the next request begins
     _waiting_since: float
+    _websocket_bytes = 0  # that the client of a WebSocket has sent
 
     async def run(self) -> None:
         """Serve the connection until it closes. Raises nothing but cancellation."""
@@ -81,11 +88,35 @@ class ContainedServer(TCPServer):
         with contextlib.suppress(trio.ClosedResourceError, trio.BrokenResourceError):
             while data := await self.stream.receive_some(MAX_RECV):
                 self._begin_head()
+                if self._says_too_much(len(data)):
+                    break
                 await self.protocol.handle(RawData(bytes(data)))
+                if self._is_refused_websocket:
+                    break
             await self.protocol.handle(RawData(b""))
+        if self._websocket is not None:
+            self.drop()  # hypercorn leaves the connection open when it refuses a handshake
         await self.protocol.handle(Closed())
         self._has_left = True
         await self.idle_task.stop()
+
+    @property
+    def _websocket(self) -> H11Protocol | None:
+        """The protocol of a connection that has become a WebSocket."""
+        inner = self.protocol.protocol
+        return inner if isinstance(inner, H11Protocol) and isinstance(inner.connection, H11WSConnection) else None
+
+    def _says_too_much(self, size: int) -> bool:
+        """Count bytes of a WebSocket's client; True beyond what it may send."""
+        if self._websocket is not None:
+            self._websocket_bytes += size
+        return self._websocket_bytes > MAX_WEBSOCKET_BYTES
+
+    @property
+    def _is_refused_websocket(self) -> bool:
+        """True if hypercorn has refused the handshake of a WebSocket, or what came with it."""
+        stream = self._websocket.stream if self._websocket else None
+        return stream is not None and stream.closed
 
     async def _idle_timeout(self) -> None:
         """Close the connection when no request begins for the keep-alive time, or one that has begun does not get to the end of its headers."""
@@ -207,6 +238,9 @@ def _close_all(sockets: list[socket.socket]) -> None:
 
 async def _connection(app: ASGIFramework, config: Config, context: WorkerContext, connections: Connections, stream: trio.SocketStream) -> None:
     async def bounded(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+        if scope["type"] == "websocket":
+            await _until_terminated(context, partial(app, scope, receive, send), send)
+            return
         is_http2 = scope["type"] == "http" and scope["http_version"] == "2"
         await app(scope, receive, partial(server.send_in_time, send) if is_http2 else send)
 
@@ -219,12 +253,32 @@ async def _connection(app: ASGIFramework, config: Config, context: WorkerContext
         connections.discard(server)
 
 
+async def _until_terminated(context: WorkerContext, run: Callable[[], Awaitable[None]], send: ASGISendCallable) -> None:
+    """Run the application of a WebSocket until it returns or the server ends: a WebSocket has no end of its own."""
+
+    async def cancel_at_the_end() -> None:
+        await context.terminated.wait()
+        serving.cancel()
+
+    with trio.CancelScope() as serving:
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(cancel_at_the_end)
+                await run()
+                nursery.cancel_scope.cancel()
+        except* h11.LocalProtocolError as group:  # hypercorn is refusing the handshake at the same time
+            log.warning("connection failed", error=_first_leaf(group))
+    if serving.cancelled_caught:
+        await send({"type": "websocket.close", "code": GOING_AWAY, "reason": "the server is ending"})
+
+
 def _config(write_timeout_seconds: float) -> ContainedConfig:
     config = ContainedConfig()
     config.write_timeout_seconds = write_timeout_seconds
     config.head_seconds = HEAD_SECONDS
     config.keep_alive_timeout = KEEP_ALIVE_SECONDS
     config.h11_max_incomplete_size = MAX_HEADER_BYTES
+    config.websocket_max_message_size = MAX_WEBSOCKET_BYTES
     config.include_server_header = False
     config.errorlog = logging.getLogger("hypercorn.error")  # no handler of its own: lines go where all lines go
     return config

@@ -1,0 +1,1 @@
+"""The dashboard: a live page for people, served from this package."""
