@@ -24,6 +24,7 @@ from semantic_trio.domain.sequence import Phase, Sequence
 from semantic_trio.domain.snapshots import SNAPSHOTS_SHARE
 from semantic_trio.domain.step import Inventory, SaveBlock, StepPlan, StepResult
 from semantic_trio.testing import ByteCodec, FakeRunner
+from tests.search import examples
 
 GLOBAL = LayerGroup(LayerKind.GLOBAL, layers=1, token_bytes=8)
 SPECS = {
@@ -250,5 +251,5 @@ class MemoryMachine(RuleBasedStateMachine):
 
 
 TestMemory = MemoryMachine.TestCase
-TestMemory.settings = settings(max_examples=1000, stateful_step_count=40, deadline=None)
+TestMemory.settings = settings(max_examples=examples(1000), stateful_step_count=40, deadline=None)
 TestMemory = pytest.mark.exhaustive(pytest.mark.timeout(1200)(TestMemory))

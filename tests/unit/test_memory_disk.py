@@ -23,6 +23,7 @@ from semantic_trio.domain.scheduler import Limits, Scheduler
 from semantic_trio.domain.snapshots import SNAPSHOTS_SHARE
 from semantic_trio.domain.store import Store
 from semantic_trio.testing import MemoryFiles
+from tests.search import examples
 from tests.unit.test_memory import SPECS, Device, MemoryMachine, text
 
 Task = Coroutine[str, BaseException | None, None]
@@ -271,5 +272,5 @@ class DiskMachine(MemoryMachine):
 
 
 TestMemoryWithDisk = DiskMachine.TestCase
-TestMemoryWithDisk.settings = settings(max_examples=300, stateful_step_count=60, deadline=None)
+TestMemoryWithDisk.settings = settings(max_examples=examples(300), stateful_step_count=60, deadline=None)
 TestMemoryWithDisk = pytest.mark.exhaustive(pytest.mark.timeout(1200)(TestMemoryWithDisk))

@@ -13,6 +13,7 @@ from semantic_trio.domain.shares import fair_shares
 from semantic_trio.domain.speculation import Speculation
 from semantic_trio.domain.step import Decode, Inventory, SampledToken, StepPlan, StepResult, StepTiming
 from semantic_trio.testing import ByteCodec
+from tests.search import examples
 from tests.unit.conftest import scheduler
 
 
@@ -171,7 +172,7 @@ class SchedulerMachine(RuleBasedStateMachine):
 
 
 TestScheduler = pytest.mark.exhaustive(pytest.mark.timeout(1200)(SchedulerMachine.TestCase))
-TestScheduler.settings = settings(max_examples=300, stateful_step_count=40, deadline=None)
+TestScheduler.settings = settings(max_examples=examples(300), stateful_step_count=40, deadline=None)
 
 
 def test_a_prompt_that_fills_the_context_is_refused() -> None:

@@ -16,6 +16,7 @@ from semantic_trio.domain.eviction import EvictionQueue, Rank
 from semantic_trio.domain.geometry import LayerGroup, LayerKind, ModelCacheSpec
 from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.step import Closing
+from tests.search import examples
 
 GROUPS = (LayerGroup(LayerKind.GLOBAL, layers=2, token_bytes=4), LayerGroup(LayerKind.SLIDING, layers=1, token_bytes=2, window=32))
 SPEC = ModelCacheSpec("pool", GROUPS, block_tokens=16)
@@ -78,7 +79,7 @@ class PoolMachine(RuleBasedStateMachine):
 
 
 TestPool = pytest.mark.exhaustive(pytest.mark.timeout(1200)(PoolMachine.TestCase))
-TestPool.settings = settings(max_examples=1000, deadline=None)
+TestPool.settings = settings(max_examples=examples(1000), deadline=None)
 
 
 def test_a_name_that_would_hold_more_than_is_free_keeps_what_it_holds() -> None:

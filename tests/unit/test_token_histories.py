@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 from semantic_trio.domain.conversation import NOTHING_KNOWN, Conversation, Known, Message, Role, Text, Thinking, ToolCall, ToolResult
 from semantic_trio.domain.salt import NO_SALT, Salt
 from semantic_trio.domain.token_histories import TokenHistories, chain, link
+from tests.search import examples
 
 
 def says(role: Role, text: str) -> Message:
@@ -225,7 +226,7 @@ class TokenHistoriesMachine(RuleBasedStateMachine):
 
 
 TestTokenHistories = pytest.mark.exhaustive(pytest.mark.timeout(1200)(TokenHistoriesMachine.TestCase))
-TestTokenHistories.settings = settings(max_examples=300, deadline=None)
+TestTokenHistories.settings = settings(max_examples=examples(300), deadline=None)
 
 
 @given(st.lists(st.text(max_size=3), max_size=5))
