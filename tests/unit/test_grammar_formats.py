@@ -111,27 +111,35 @@ def delimiters(name: str) -> list[str]:
 def walked(compiled: CompiledGrammar, seed: int, likes: Sequence[str], begin: str = "") -> str:
     """An answer drawn by dice that like some texts, and end the answer as soon as they may."""
     state, dice, drawn = compiled.start(), random.Random(seed), list[int]()
-    coming = encoded(begin)
+    demanded = len(encoded(begin))
+    coming = [*encoded(begin)]
     for _ in range(LONGEST):
         mask = state.allowed()
-        allowed = [token for token in range(len(mask) * 8) if mask[token // 8] >> token % 8 & 1]
-        assert allowed, "something may always come"
-        if END in allowed and (not coming or len(drawn) >= len(encoded(begin))):
+        assert any(mask), "something may always come"
+        if _holds(mask, END) and (not coming or len(drawn) >= demanded):
             return spelled(drawn)
         if not coming and likes and dice.random() < 0.3:
-            coming = encoded(dice.choice(likes))
-        token = coming.pop(0) if coming else dice.choice(allowed)
-        if token not in allowed:
-            assert len(drawn) >= len(encoded(begin)), f"{spelled([token])!r} may not come after {spelled(drawn)!r}"
-            coming, token = [], dice.choice(allowed)
+            coming = [*encoded(dice.choice(likes))]
+        token = coming.pop(0) if coming else dice.choice(_tokens(mask))
+        if not _holds(mask, token):
+            assert len(drawn) >= demanded, f"{spelled([token])!r} may not come after {spelled(drawn)!r}"
+            coming, token = [], dice.choice(_tokens(mask))
         state.take(token)
         drawn.append(token)
     raise AssertionError(f"no end: {bytes(drawn)[:200]!r}")
 
 
-def encoded(text: str) -> list[int]:
-    ids: list[int] = byte_tokenizer().encode(text).ids
-    return ids
+def _holds(mask: bytes, token: int) -> bool:
+    return bool(mask[token // 8] >> token % 8 & 1)
+
+
+def _tokens(mask: bytes) -> list[int]:
+    return [at * 8 + bit for at, byte in enumerate(mask) if byte for bit in range(8) if byte >> bit & 1]
+
+
+@functools.cache
+def encoded(text: str) -> tuple[int, ...]:
+    return tuple(byte_tokenizer().encode(text).ids)
 
 
 def read(name: str, conversation: Conversation, answer: str, opening: str) -> list[Part]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import attrs
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semantic_trio.adapters.text.formats.hermes import HERMES
@@ -16,6 +16,7 @@ from semantic_trio.adapters.text.tally import CallTally
 from semantic_trio.adapters.text.thinking import ThinkMarks
 from semantic_trio.domain.conversation import AnswerPart, CallPiece, CutCall, Tool, ToolCall
 from tests.parts import joined, unpieced
+from tests.search import examples
 
 TOOLS = (Tool("write"), Tool("look"))
 
@@ -125,6 +126,7 @@ def test_a_malformed_call_behind_a_whole_one_is_cut_alone(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ROWS)
+@settings(max_examples=examples(100, 4))
 @given(words=st.data(), size=st.integers(1, 30))
 def test_the_pieces_make_no_difference_to_calls_in_a_row(name: str, words: st.DataObject, size: int) -> None:
     row = ROWS[name]

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semantic_trio.adapters.text.formats.tagged import TaggedCalls
@@ -14,6 +14,7 @@ from semantic_trio.adapters.text.syntax import Ending
 from semantic_trio.adapters.text.thinking import ThinkMarks
 from semantic_trio.domain.conversation import AnswerPart, CallPiece, Conversation, CutCall, Text, Tool, ToolCall
 from tests.parts import joined, unpieced
+from tests.search import examples
 from tests.unit.test_call_formats import ANY_TEMPLATE, CODE, TAGS, TOOLS, WRITE, told
 
 TAGGED = {name: syntax for name, one in ANY_TEMPLATE.items() if isinstance(syntax := one.manners.calls.syntax, TaggedCalls)}
@@ -78,6 +79,7 @@ def test_a_value_with_tags_is_told_as_far_as_it_is_certain(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", TAGGED)
+@settings(max_examples=examples(100, 4))
 @given(words=st.data(), sizes=st.lists(st.integers(1, 40), min_size=2, max_size=2))
 def test_what_is_told_does_not_depend_on_the_pieces_of_the_answer(name: str, words: st.DataObject, sizes: list[int]) -> None:
     """Also of answers that are no calls."""
@@ -96,6 +98,7 @@ PIECES = st.one_of(st.text(max_size=8), st.sampled_from(["\n", " ", '"', "\\", "
 
 
 @pytest.mark.parametrize("name", TAGGED)
+@settings(max_examples=examples(100, 4))
 @given(content=st.lists(PIECES, max_size=8), is_first=st.booleans())
 def test_a_call_that_is_read_whole_is_not_lost_where_it_was_told_in_pieces(name: str, content: list[str], is_first: bool) -> None:
     arguments: dict[str, object] = {"path": "a", "content": "".join(content), "lines": 1}
