@@ -23,6 +23,7 @@ RESTORED = 600  # positions, where a test has no need of others: two blocks and 
 FORCED = prompt(60, salt=77)  # what every row draws
 
 _scores: dict[tuple[str, tuple[int, ...]], list[float]] = {}  # of rows that read everything, by model and history
+_exported: dict[tuple[str, tuple[int, ...]], dict[Item, dict[str, Tensor]]] = {}  # of histories that were read and kept, by model and history
 
 
 def snapshot_key(position: int, name: str = "") -> bytes:
@@ -95,6 +96,15 @@ class Memory(Script):
         contents = await self.export()
         await self.forget_everything()
         return contents
+
+    async def exported(self, history: tuple[int, ...]) -> dict[Item, dict[str, Tensor]]:
+        """Content of a kept history, and nothing is stored. The history is read once for all tests of a model."""
+        key = (self.runner.spec.fingerprint, history)
+        if key not in _exported:
+            await self.keep(history)
+            _exported[key] = await self.take_away()
+        assert not await self.stored()
+        return {item: dict(parts) for item, parts in _exported[key].items()}
 
     async def load(self, contents: Mapping[Item, Content]) -> None:
         """One at a time, as those do who do not want to hold the device for long."""

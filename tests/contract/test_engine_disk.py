@@ -79,12 +79,16 @@ async def server(family: str, root: Path, budget: int = ROOMY) -> AsyncIterator[
         nursery.cancel_scope.cancel()
 
 
+_cold: dict[tuple[str, tuple[int, ...]], tuple[float, ...]] = {}  # by model and tokens
+
+
 async def cold(family: str, tokens: tuple[int, ...], root: Path) -> tuple[float, ...]:
-    """The scores of a server that has never read anything."""
-    async with server(family, root / "empty") as fresh:
-        scores, reuse = await fresh.turn(tokens)
-    assert reuse.tokens == 0
-    return scores
+    """Scores of a server that has never read anything. They are computed once for all tests of a model."""
+    if (family, tokens) not in _cold:
+        async with server(family, root / "empty") as fresh:
+            _cold[family, tokens], reuse = await fresh.turn(tokens)
+        assert reuse.tokens == 0
+    return _cold[family, tokens]
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -39,8 +39,7 @@ def resized(tensor: Tensor, axis: int, size: int) -> Tensor:
 @with_blocks
 @pytest.mark.parametrize("which", [0, -1])
 async def test_a_tensor_of_a_block_zeroed(memory: Memory, which: int) -> None:
-    await memory.keep(prompt(RESTORED))
-    away = await memory.take_away()
+    away = await memory.exported(prompt(RESTORED))
     name = arrays(away[SECOND])[which]
     away[SECOND][name] = zeros(away[SECOND][name])
     await memory.load(away)
@@ -51,8 +50,7 @@ async def test_a_tensor_of_a_block_zeroed(memory: Memory, which: int) -> None:
 @with_blocks
 @pytest.mark.parametrize("part", ["keys", "values"])
 async def test_keys_or_values_of_two_blocks_swapped(memory: Memory, part: str) -> None:
-    await memory.keep(prompt(RESTORED))
-    away = await memory.take_away()
+    away = await memory.exported(prompt(RESTORED))
     for name in [name for name in away[FIRST] if name.endswith((part, "tokens"))]:
         away[FIRST][name], away[SECOND][name] = away[SECOND][name], away[FIRST][name]
     await memory.load(away)
@@ -62,8 +60,7 @@ async def test_keys_or_values_of_two_blocks_swapped(memory: Memory, part: str) -
 
 @real_blocks
 async def test_layers_of_a_block_swapped(memory: Memory) -> None:
-    await memory.keep(prompt(RESTORED))
-    away = await memory.take_away()
+    away = await memory.exported(prompt(RESTORED))
     layers = sorted({name.partition(".")[0] for name in away[FIRST]})
     if len(layers) == 1:
         return
@@ -77,8 +74,7 @@ async def test_layers_of_a_block_swapped(memory: Memory) -> None:
 
 @with_blocks
 async def test_a_block_missing(memory: Memory) -> None:
-    await memory.keep(prompt(RESTORED))
-    away = await memory.take_away()
+    away = await memory.exported(prompt(RESTORED))
     del away[FIRST]
     await memory.load(away)
 
@@ -87,8 +83,7 @@ async def test_a_block_missing(memory: Memory) -> None:
 
 @with_snapshots
 async def test_a_snapshot_missing(memory: Memory) -> None:
-    await memory.keep(prompt(RESTORED))
-    away = await memory.take_away()
+    away = await memory.exported(prompt(RESTORED))
     del away[SNAPSHOT]
     await memory.load(away)
 
@@ -176,8 +171,7 @@ WRONG_LAYERS: dict[str, Spoil] = {
 
 async def is_refused(memory: Memory, item: Item, spoil: Spoil) -> bool:
     """With nothing stored, also of what is in order."""
-    await memory.keep(prompt(RESTORED))
-    away = await memory.take_away()
+    away = await memory.exported(prompt(RESTORED))
     spoil(away[item])
     away[item] = away.pop(item)  # the last one
     with pytest.raises(DamagedError) as caught:
@@ -206,8 +200,7 @@ async def test_a_block_of_another_model_is_refused(memory: Memory, wrong: str) -
 @real_snapshots
 async def test_a_snapshot_of_another_model_is_refused(memory: Memory) -> None:
     """Any tensor, any axis."""
-    await memory.keep(prompt(RESTORED))
-    away = (await memory.take_away())[SNAPSHOT]
+    away = (await memory.exported(prompt(RESTORED)))[SNAPSHOT]
     larger = {name: [resized(away[name], axis, size + 1) for axis, size in enumerate(away[name].shape)] for name in arrays(away)}
     for name, tensor in [(name, tensor) for name, tensors in larger.items() for tensor in tensors]:
         with pytest.raises(DamagedError):
@@ -223,8 +216,7 @@ def at(parts: Parts, position: int) -> Parts:
 @pytest.mark.parametrize("position", [RESTORED - 1, RESTORED + 1])
 async def test_a_snapshot_that_says_another_position_is_refused_when_it_is_used_at_the_latest(memory: Memory, position: int) -> None:
     """A recurrent state does not know how many tokens it has seen; the books do."""
-    await memory.keep(prompt(RESTORED))
-    away = await memory.take_away()
+    away = await memory.exported(prompt(RESTORED))
     try:
         await memory.load({**away, SNAPSHOT: at(away[SNAPSHOT], position)})
     except DamagedError:
@@ -236,8 +228,7 @@ async def test_a_snapshot_that_says_another_position_is_refused_when_it_is_used_
 @real_snapshots
 @pytest.mark.parametrize("position", [0, -1])
 async def test_a_snapshot_of_no_position_is_refused(memory: Memory, position: int) -> None:
-    await memory.keep(prompt(RESTORED))
-    away = await memory.take_away()
+    away = await memory.exported(prompt(RESTORED))
 
     with pytest.raises(DamagedError):
         await memory.runner.load({SNAPSHOT: at(away[SNAPSHOT], position)})
@@ -245,8 +236,7 @@ async def test_a_snapshot_of_no_position_is_refused(memory: Memory, position: in
 
 @pytest.mark.parametrize("memory", ["gemma3_text", "llama4", "gpt_oss_128"], indirect=True)
 async def test_a_snapshot_whose_counters_disagree_is_refused(memory: Memory) -> None:
-    await memory.keep(prompt(RESTORED))
-    away = (await memory.take_away())[SNAPSHOT]
+    away = (await memory.exported(prompt(RESTORED)))[SNAPSHOT]
     for name in [name for name in away if name.endswith(":int")]:
         wrong = int.from_bytes(away[name].data, "little") + 1
         with pytest.raises(DamagedError, match=name.partition(".")[2].partition(":")[0]):
@@ -255,8 +245,7 @@ async def test_a_snapshot_whose_counters_disagree_is_refused(memory: Memory) -> 
 
 @with_blocks
 async def test_numbers_that_are_none_are_numbers(memory: Memory) -> None:
-    await memory.keep(prompt(RESTORED))
-    away = await memory.take_away()
+    away = await memory.exported(prompt(RESTORED))
     for name in arrays(away[FIRST]):
         away[FIRST][name] = attrs.evolve(away[FIRST][name], data=memoryview(b"\xff" * away[FIRST][name].data.nbytes))
     await memory.load(away)
