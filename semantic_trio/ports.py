@@ -7,6 +7,7 @@ from semantic_trio.domain.content import AgentRecord, Content, Item
 from semantic_trio.domain.conversation import NOTHING_KNOWN, AnswerPart, Conversation, Known, Part, Prompt
 from semantic_trio.domain.embedding import Pooling
 from semantic_trio.domain.geometry import ModelCacheSpec
+from semantic_trio.domain.observation import Observation, Observed
 from semantic_trio.domain.responses import StoredResponse
 from semantic_trio.domain.salt import Salt
 from semantic_trio.domain.steering import Grammar
@@ -249,3 +250,17 @@ class ResponseStore(Protocol):
 
     def close(self) -> None:
         """Give the database back. Afterwards everything but another `close` raises `StoreError`."""
+
+
+class Observer(Protocol):
+    """Takes notice of what the server does: metrics, the event log, traces."""
+
+    def observe(self, observation: Observation) -> None:
+        """Take notice of an observation. Called on the event loop, between two steps: returns at once, and raises nothing."""
+
+
+class Sink(Protocol):
+    """A place outside of the process that observations are delivered to. Blocking: called in one worker thread at a time."""
+
+    def write(self, batch: Sequence[Observed]) -> None:
+        """Deliver observations, in their order. Raises `OSError` where they are refused. May hang: the caller does not wait for ever."""

@@ -10,21 +10,25 @@ import contextlib
 import enum
 import math
 from collections.abc import Iterable, Iterator
+from typing import TypedDict
 
 import attrs
 import structlog
 import trio
 
 from semantic_trio.application.generation import Generation
+from semantic_trio.application.observers import Observers
 from semantic_trio.domain.agent import Agent
 from semantic_trio.domain.errors import DrainingError, EngineDeadError, InvalidRequestError, OverloadedError, SemanticError, StepFailedError
 from semantic_trio.domain.generation import Event, Failed, GenerationRequest
 from semantic_trio.domain.memory import Memory
+from semantic_trio.domain.observation import DrainBegan, DrainEnded, Evicted, PromptRead, RowOpened
+from semantic_trio.domain.reuse import NOTHING_REUSED
 from semantic_trio.domain.scheduler import Scheduler
 from semantic_trio.domain.sequence import Phase, Sequence
 from semantic_trio.domain.step import Inventory, StepPlan, StepResult
 from semantic_trio.domain.stopping import TextDecoder
-from semantic_trio.ports import ModelRunner
+from semantic_trio.ports import ModelRunner, Observer
 
 log = structlog.get_logger(__name__)
 
@@ -78,6 +82,7 @@ class Engine:
     queue_limit: int  # requests that may wait for a row
     step_deadline_seconds: float
     batch_window_seconds: float  # how long an idle engine waits for company; may be changed while running
+    observer: Observer = attrs.field(factory=Observers)
     tokens_generated: int = attrs.field(init=False, default=0)
     steps: int = attrs.field(init=False, default=0)
     passes: collections.Counter[int] = attrs.field(init=False, factory=collections.Counter)  # forward passes by their number of rows
@@ -96,6 +101,7 @@ class Engine:
     _others: int = attrs.field(init=False, default=0)  # what works on the device beside generations
     _emptied: trio.Event = attrs.field(init=False, factory=trio.Event)
     _progress_at: float = attrs.field(init=False, default=0.0)  # when the log may tell of long prompts again
+    _evictions: int = attrs.field(init=False, default=0)  # that the observer knows of
     _settled: trio.Event = attrs.field(init=False, factory=trio.Event)  # the device has done all it was told
 
     def __attrs_post_init__(self) -> None:
@@ -176,6 +182,7 @@ class Engine:
             while True:
                 self._take_messages()
                 plan = self.scheduler.plan()
+                self._report(plan)
                 self._deliver_all(self.scheduler.refused())
                 if plan is None:
                     await self._check()
@@ -195,11 +202,14 @@ class Engine:
 
     async def drain(self, grace_seconds: float) -> None:
         """Refuse new requests and return when the open ones are over, at the latest after `grace_seconds`: then they have failed."""
-        self._draining = True
+        self._draining, began_at = True, trio.current_time()
+        self.observer.observe(DrainBegan(open_requests=len(self._open), grace_seconds=grace_seconds))
         with trio.move_on_after(grace_seconds):
             while self._open or self._others:
                 await self._emptied.wait()
+        failed = len(self._open)
         self._fail_all(DrainingError(FIRST_RETRY_SECONDS))
+        self.observer.observe(DrainEnded(failed_requests=failed, seconds=trio.current_time() - began_at))
 
     async def settle(self) -> None:
         """Return when the device has done all it was told: rows are closed, what is kept of them is stored. At once where the engine has ended."""
@@ -322,7 +332,26 @@ class Engine:
         for sequence, generation in self._owner.items():
             if sequence.phase is Phase.PREFILLING and now >= generation.submitted_at + PROGRESS_SECONDS:
                 request = sequence.request
-                log.info("a long prompt is being read", request_id=request.request_id, prompt_tokens=len(request.prompt), left=sequence.unread)
+                log.info("a long prompt is being read", **_ids(generation), prompt_tokens=len(request.prompt), left=sequence.unread)
+
+    def _report(self, plan: StepPlan | None) -> None:
+        """Notify the observer of rows that open for the first time with a plan, and of blocks evicted since the plan before."""
+        evictions = self.memory.store.evictions - self._evictions
+        if evictions:
+            self._evictions += evictions
+            self.observer.observe(Evicted(tier="ram", entries=evictions))
+        opened = {start.row for start in plan.open} if plan is not None else set()
+        for sequence, generation in self._owner.items() if opened else ():
+            if sequence.row in opened and generation.started_at is None:
+                generation.started_at = trio.current_time()
+                generation.reuse, generation.agent = sequence.reuse, sequence.agent
+                self.observer.observe(_row_opened(generation, generation.started_at))
+
+    def _report_read(self, generation: Generation, now: float) -> None:
+        """Notify the observer that the prompt of a generation is read."""
+        assert generation.started_at is not None, "a prompt is read in a row"
+        tokens = len(generation.request.prompt) - (generation.reuse or NOTHING_REUSED).tokens
+        self.observer.observe(PromptRead(**_ids(generation), tokens=tokens, seconds=now - generation.started_at))
 
     def _deliver_all(self, events: Iterable[tuple[Sequence, Event]]) -> None:
         now = trio.current_time()
@@ -334,6 +363,10 @@ class Engine:
             return  # closed by its caller: the message that says so is on its way
         sequence = self._open.get(generation)
         generation.reuse, generation.agent = (sequence.reuse, sequence.agent) if sequence else (None, None)
+        if isinstance(event, Failed):
+            log.warning("a generation has failed", **_ids(generation), reason=str(event.error))
+        elif not generation.stamps:
+            self._report_read(generation, now)
         generation.deliver(event, now)
         if generation.is_over:
             seconds = now - generation.submitted_at
@@ -361,3 +394,30 @@ class Engine:
                 self.scheduler.abort(sequence)
             self._deliver(generation, Failed(error), trio.current_time())
             self._forget(generation)
+
+
+class _Ids(TypedDict):
+    """Ids that every log line and observation of a request has."""
+
+    request_id: str
+    agent: str  # empty if the request has none
+
+
+def _ids(generation: Generation) -> _Ids:
+    """Return the ids of a generation's request and agent, for log lines and observations."""
+    agent = generation.agent.id if generation.agent is not None else generation.request.agent
+    return {"request_id": generation.request.request_id, "agent": agent or ""}
+
+
+def _row_opened(generation: Generation, now: float) -> RowOpened:
+    """Return the report of a generation that has got its row."""
+    reuse = generation.reuse or NOTHING_REUSED
+    return RowOpened(
+        **_ids(generation),
+        waited_seconds=now - generation.submitted_at,
+        prompt_tokens=len(generation.request.prompt),
+        reused_tokens=reuse.tokens,
+        source=reuse.source,
+        cause=reuse.cause,
+        lost_tokens=reuse.lost_tokens,
+    )

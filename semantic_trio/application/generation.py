@@ -25,6 +25,7 @@ class Generation:
     events: trio.MemoryReceiveChannel[Event]
     _send: trio.MemorySendChannel[Event]
     _on_close: Callable[["Generation"], None]
+    started_at: float | None = attrs.field(init=False, default=None)  # when its row was opened first
     stamps: list[float] = attrs.field(init=False, factory=list)  # when each token was sampled
     reuse: Reuse | None = attrs.field(init=False, default=None)  # None before the first event, and if the request never had a row
     agent: Agent | None = attrs.field(init=False, default=None)  # agent of the turn; None before the first event

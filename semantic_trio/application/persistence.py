@@ -11,6 +11,7 @@ import attrs
 import structlog
 import trio
 
+from semantic_trio.application.observers import Observers
 from semantic_trio.application.reading import READERS, Reading
 from semantic_trio.application.threads import PATIENCE_SECONDS, InThread, WatchedWork
 from semantic_trio.application.traffic import Traffic
@@ -20,8 +21,9 @@ from semantic_trio.domain.content import AgentRecord, Content, ImportTrust, Item
 from semantic_trio.domain.entries import CacheEntry
 from semantic_trio.domain.errors import DiskRefusedError, InvalidRequestError, StepFailedError
 from semantic_trio.domain.memory import Memory
+from semantic_trio.domain.observation import Evicted, Written
 from semantic_trio.domain.records import adopt, listed, record_of, size_of, usable_histories
-from semantic_trio.ports import CacheFiles, ModelRunner
+from semantic_trio.ports import CacheFiles, ModelRunner, Observer
 
 log = structlog.get_logger(__name__)
 
@@ -46,7 +48,7 @@ class Persistence:
     import_trust: ImportTrust = ImportTrust.AGENT
     allowance: Allowance = attrs.field(factory=Allowance)
     readers: int = READERS
-    written: Callable[[float], None] = lambda seconds: None  # called after each record that was written
+    observer: Observer = attrs.field(factory=Observers)
     in_thread: InThread = trio.to_thread.run_sync  # runs file work; tests on virtual time run it in line
     traffic: Traffic = attrs.field(init=False, factory=Traffic)
     refused: str = attrs.field(init=False, default="")  # reason why writes are stopped; empty: they are not
@@ -62,7 +64,16 @@ class Persistence:
     def __attrs_post_init__(self) -> None:
         self._reads, self._writes = WatchedWork(self.in_thread), WatchedWork(self.in_thread)
         self._reading = Reading(
-            self.memory, self.runner, self.files, self.nudge, self.seconds_to_compute, self.readers, self._reads, self._writes, self.traffic
+            self.memory,
+            self.runner,
+            self.files,
+            self.nudge,
+            self.seconds_to_compute,
+            self.readers,
+            self._reads,
+            self._writes,
+            self.traffic,
+            self.observer,
         )
 
     async def open(self) -> None:
@@ -187,6 +198,7 @@ class Persistence:
 
     async def _write_entries(self, batch: Sequence[CacheEntry]) -> None:
         """Write blocks and snapshots, one by one. Entries that a row has taken over meanwhile are written when that row closes."""
+        started, sizes = trio.current_time(), list[int]()
         contents, store = await self.runner.export([entry.item for entry in batch]), self.memory.store
         for entry in [entry for entry in batch if entry.item not in contents]:
             store.not_written(entry)
@@ -195,7 +207,11 @@ class Persistence:
             if entry.item in contents and not entry.is_removed:
                 size = await self._put(store.size(entry), self.files.write, entry.item, contents[entry.item])
                 store.written(entry, size)
+                sizes.append(size)
                 self.nudge()
+        if sizes:
+            seconds = trio.current_time() - started
+            self.observer.observe(Written(agent=None, entries=len(sizes), size_bytes=sum(sizes), seconds=seconds))
 
     async def _write_record(self, agent: Agent) -> None:
         started, self._used = trio.current_time(), self._used + 1
@@ -210,7 +226,7 @@ class Persistence:
         self.memory.store.unlisted(disk.recorded(agent, size, listed(self.memory, record)) if agent.is_listed else disk.remove_agent(agent))
         for block in reversed(self.memory.chain(agent)):  # so that of one agent the end is deleted first
             disk.touch(block.item)
-        self.written(trio.current_time() - started)
+        self.observer.observe(Written(agent=agent.id, entries=1, size_bytes=size, seconds=trio.current_time() - started))
 
     async def _put(self, expected: int, write: Callable[..., int], *what: Item | Content | AgentRecord) -> int:
         """Write a file within allowance, budget and free space. Returns its bytes. Raises `DiskRefusedError` or `OSError`."""
@@ -228,9 +244,13 @@ class Persistence:
 
     async def _make_room(self, wanted: int) -> None:
         disk = self.memory.disk
+        evicted = 0
         for item in disk.over(wanted):
             self.memory.store.delete(item)
-            self.traffic.evicted += 1
+            evicted += 1
+        if evicted:
+            self.traffic.evicted += evicted
+            self.observer.observe(Evicted(tier="disk", entries=evicted))
         while (removal := disk.next_removal()) is not None:
             await self._remove(removal)
         if disk.used + wanted > disk.budget_bytes:

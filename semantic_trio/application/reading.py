@@ -16,7 +16,8 @@ from semantic_trio.domain.content import Content, Item, positions_in, tokens_in
 from semantic_trio.domain.entries import Block, CacheEntry, Snapshot
 from semantic_trio.domain.errors import DamagedError, NewerFormatError, StepFailedError
 from semantic_trio.domain.memory import Memory
-from semantic_trio.ports import CacheFiles, ModelRunner
+from semantic_trio.domain.observation import Loaded
+from semantic_trio.ports import CacheFiles, ModelRunner, Observer
 
 log = structlog.get_logger(__name__)
 
@@ -32,6 +33,8 @@ class _Burst:
     since: float = 0.0
     context: int = 0  # tokens before the first that is read
     tokens: int = 0
+    entries: int = 0
+    size_bytes: int = 0
 
 
 @attrs.define(eq=False)
@@ -47,6 +50,7 @@ class Reading:
     reads: WatchedWork
     writes: WatchedWork
     traffic: Traffic
+    observer: Observer
     _has_reads: trio.Event = attrs.field(init=False, factory=trio.Event)
     _under_way: int = attrs.field(init=False, default=0)  # files that are or will be read
     _burst: _Burst = attrs.field(init=False, factory=_Burst)
@@ -117,14 +121,19 @@ class Reading:
         self.memory.disk.is_stuck = False
         burst, traffic = self._burst, self.traffic
         if entry is not None:
-            traffic.read_bytes += self.memory.store.size(entry)
+            burst.entries += 1
+            burst.size_bytes += self.memory.store.size(entry)
             burst.tokens += entry.tokens if isinstance(entry, Block) else 0
         if self._under_way:
             return
         seconds = trio.current_time() - burst.since
+        traffic.read_bytes += burst.size_bytes
         traffic.read_tokens += burst.tokens
         traffic.read_seconds += seconds
         traffic.slower += 0 < self.seconds_to_compute(burst.tokens, burst.context) < seconds
+        if burst.entries:
+            size = burst.size_bytes
+            self.observer.observe(Loaded(entries=burst.entries, tokens=burst.tokens, size_bytes=size, seconds=seconds))
 
 
 def _check_tokens(entry: CacheEntry, content: Content) -> None:

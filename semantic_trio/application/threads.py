@@ -25,6 +25,17 @@ class InThread(Protocol):
 
 
 @attrs.define(eq=False)
+class OneThread:
+    """Runs blocking functions one at a time. A call that is cancelled returns at once; its function goes on, and the next one waits for its end."""
+
+    _limiter: trio.CapacityLimiter = attrs.field(init=False, factory=lambda: trio.CapacityLimiter(1))
+
+    async def __call__(self, function: Callable[[*Arguments], Result], /, *arguments: *Arguments) -> Result:
+        """See `InThread`."""
+        return await trio.to_thread.run_sync(function, *arguments, abandon_on_cancel=True, limiter=self._limiter)
+
+
+@attrs.define(eq=False)
 class WatchedWork:
     """Work of one kind, and since when each piece of it is at it."""
 

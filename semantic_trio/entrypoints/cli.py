@@ -1,4 +1,4 @@
-"""The command line: `semantic-trio serve | drain | claude | models | cache | agents | config | doctor | bench | service`."""
+"""The command line: `semantic-trio serve | drain | claude | models | cache | agents | events | config | doctor | bench | service`."""
 
 import sys
 from pathlib import Path
@@ -16,6 +16,7 @@ from semantic_trio.entrypoints import logging
 from semantic_trio.entrypoints.agents_cli import agents
 from semantic_trio.entrypoints.cache_cli import cache
 from semantic_trio.entrypoints.drain_cli import drain
+from semantic_trio.entrypoints.events_cli import events
 from semantic_trio.entrypoints.exits import known_ends
 from semantic_trio.entrypoints.options import given, load, settings_options
 from semantic_trio.entrypoints.safety import check
@@ -96,6 +97,7 @@ def models() -> None:
 main.add_command(cache)
 main.add_command(agents)
 main.add_command(drain)
+main.add_command(events)
 main.add_command(service)
 
 

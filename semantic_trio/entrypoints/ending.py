@@ -13,7 +13,9 @@ FLUSH_SECONDS = 2.0
 PERSIST_SECONDS = 5.0
 # How long the database of responses may take for the last of them.
 STORE_SECONDS = 5.0
-# How long the step that is running on the device, the closing of the database and the interpreter may take together.
+# How long the sinks of events may take for the last of them; a part of what follows.
+SINK_SECONDS = 2.0
+# How long the step that is running on the device, the sinks, the closing of the database and the interpreter may take together.
 LAST_SECONDS = 10.0
 
 

@@ -35,6 +35,7 @@ from semantic_trio.domain.scheduler import Limits, Scheduler
 from semantic_trio.domain.speculation import Speculation
 from semantic_trio.entrypoints.ending import PERSIST_SECONDS
 from semantic_trio.entrypoints.settings import Settings
+from semantic_trio.ports import Observer
 from semantic_trio.testing import ScriptedRunner
 
 log = structlog.get_logger(__name__)
@@ -87,6 +88,7 @@ class ModelHost:
     has_disk: bool  # the memory of agents is kept on disk
     claim_disk: Callable[[], None]  # has the lock on the cache directory, or raises
     scripted: Callable[[TokenizerCodec], ScriptedRunner | None]  # the runner to use instead of the model's, where answers are scripted
+    observer: Observer
     engine_died: Callable[[], "trio.Event"]  # begins to end the process; returns the event that clients have their errors
     entered: Callable[[str], None] = lambda phase: None  # called with each phase of opening a model
 
@@ -162,6 +164,7 @@ class ModelHost:
             queue_limit=settings.queue_limit,
             step_deadline_seconds=settings.step_deadline_seconds,
             batch_window_seconds=settings.batch_window_ms / 1000,
+            observer=self.observer,
         )
 
     def _persistence(self, name: str, engine: Engine, runner: Runner) -> Persistence:
@@ -175,6 +178,7 @@ class ModelHost:
             floor_bytes=settings.disk_floor_mb * MIB,
             import_trust=settings.import_trust,
             allowance=Allowance(settings.disk_writes_mb_per_day * MIB),
+            observer=self.observer,
         )
 
 

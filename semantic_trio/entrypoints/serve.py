@@ -31,14 +31,18 @@ from semantic_trio.adapters.http.sockets.server import serve_http
 from semantic_trio.adapters.metrics import Build, Metrics
 from semantic_trio.adapters.mlx.device import Device, last_act
 from semantic_trio.adapters.text.codec import TokenizerCodec
+from semantic_trio.application.delivery import Delivery
 from semantic_trio.application.engine import Engine
+from semantic_trio.application.observers import Observers
 from semantic_trio.domain.authority import authority
+from semantic_trio.domain.observation import ModelLoaded
 from semantic_trio.entrypoints.address import check_address
 from semantic_trio.entrypoints.clock import RunningClock
 from semantic_trio.entrypoints.commit import commit
 from semantic_trio.entrypoints.ending import FLUSH_SECONDS, STORE_SECONDS
 from semantic_trio.entrypoints.locking import cache_locked, holder
 from semantic_trio.entrypoints.model_host import Closing, ModelHost, OpenModel
+from semantic_trio.entrypoints.observing import deliveries, delivering
 from semantic_trio.entrypoints.settings import Settings
 from semantic_trio.entrypoints.signals import watch_signals
 from semantic_trio.entrypoints.storing import responses_stored
@@ -60,16 +64,21 @@ class Server:
     script: tuple[Rule, ...] | None = None  # answers to give instead of the model's
     _stop: trio.Event = attrs.field(init=False, factory=trio.Event)
     _lock: CacheLock | None = attrs.field(init=False, default=None)
+    _observers: Observers = attrs.field(init=False, factory=Observers)
+    _sinks: tuple[Delivery, ...] = attrs.field(init=False)
     _app: StartingApp = attrs.field(init=False, factory=StartingApp)
     _port: int = attrs.field(init=False, default=0)
     _http_ends: trio.Event = attrs.field(init=False, factory=trio.Event)
     _http_closed: trio.Event = attrs.field(init=False, factory=trio.Event)
 
+    def __attrs_post_init__(self) -> None:
+        self._sinks = deliveries(self.settings)
+
     async def run(self) -> None:
         """Serve until a signal or an operator ends it, or until the engine dies."""
         await check_address(self.settings.host, self.settings.port)
         with cache_locked(self.settings) as self._lock:
-            async with responses_stored(self.settings, self._claim) as records:
+            async with responses_stored(self.settings, self._claim) as records, delivering(self._sinks):
                 await self._run(records)
 
     def _claim(self) -> None:
@@ -97,6 +106,7 @@ class Server:
             has_disk=self._lock is not None,
             claim_disk=self._claim,
             scripted=self._scripted,
+            observer=self._observers,
             engine_died=self._end_for_dead_engine,
             entered=self._enter,
         )
@@ -122,8 +132,11 @@ class Server:
         async with trio.open_nursery() as nursery:
             model: OpenModel = await nursery.start(host.serve, self.settings.model_id, self.model_path, closing)
             build = Build(semantic_trio.__version__, await trio.to_thread.run_sync(commit))
-            metrics = Metrics(model.served.engine, model.memory, model.served.persistence, model.calls, build)
-            metrics.model_loaded(model.load_seconds)
+            metrics = Metrics(model.served.engine, model.memory, model.served.persistence, model.calls, build, self._sinks)
+            self._observers.add(metrics)
+            for sink in self._sinks:
+                self._observers.add(sink)
+            self._observers.observe(ModelLoaded(model=model.served.card.id, seconds=model.load_seconds))
             stopped_at = await self._serve_clients(model.served.engine, self._state(model.served, metrics), ResponsesState(records))
             closing.begin(stopped_at + self.settings.shutdown_timeout_seconds)
 
@@ -174,7 +187,7 @@ class Server:
             log_prompts=self.settings.log_prompts,
             refuse_unreadable=self.settings.refuse_unreadable,
         )
-        return AppState(model=model, metrics=metrics, version=semantic_trio.__version__, stop=self._stop.set, settings=http)
+        return AppState(model=model, metrics=metrics, observer=self._observers, version=semantic_trio.__version__, stop=self._stop.set, settings=http)
 
 
 def run(settings: Settings, model_path: Path, announce: Callable[[str], None], script: tuple[Rule, ...] | None = None) -> None:

@@ -138,6 +138,7 @@ class Settings:
     log_format: LogFormat = ts.option(default=LogFormat.AUTO, help="auto (console on a terminal), console or json.")
     log_level: LogLevel = ts.option(default=LogLevel.INFO, help="debug, info, warning or error.")
     log_file: Path | None = ts.option(default=None, help="File to log to instead of standard error; five of 10 MB are kept.")
+    event_log: Path | None = ts.option(default=None, help="File for the event log, JSON lines; five of 10 MB are kept. By default there is none.")
     log_prompts: bool = ts.option(default=False, help="Write prompts to the log. They are private: off unless asked for.")
 
     @property

@@ -2,6 +2,7 @@
 
 from semantic_trio.testing.codec import ByteCodec, ByteDecoder
 from semantic_trio.testing.files import MemoryFiles
+from semantic_trio.testing.observing import MemoryObserver, MemorySink
 from semantic_trio.testing.responses import MemoryResponses
 from semantic_trio.testing.runner import ATTENTION_ONLY, END_OF_TURN, FakeRunner
 from semantic_trio.testing.scripted import Call, Rule, ScriptedRunner, read_script
@@ -14,7 +15,9 @@ __all__ = [
     "Call",
     "FakeRunner",
     "MemoryFiles",
+    "MemoryObserver",
     "MemoryResponses",
+    "MemorySink",
     "Rule",
     "ScriptedRunner",
     "read_script",

@@ -18,6 +18,7 @@ from semantic_trio.adapters.http.serving.served_model import ModelCard, ServedMo
 from semantic_trio.adapters.http.sockets.server import serve_http
 from semantic_trio.adapters.metrics import Metrics
 from semantic_trio.application.engine import Engine
+from semantic_trio.application.observers import Observers
 from semantic_trio.application.persistence import Persistence
 from semantic_trio.application.threads import Arguments, InThread, Result
 from semantic_trio.domain.disk import Disk
@@ -42,6 +43,7 @@ class Served:
     state: AppState
     responses: MemoryResponses
     active: ActiveResponses
+    observers: Observers
     stopped: trio.Event  # set when an operator has the server drain
 
 
@@ -73,20 +75,23 @@ def served(
     codec = codec or ByteCodec()
     memory = Memory(runner.spec, budget_bytes, limits.chunk_tokens, disk=Disk(disk_bytes), text_fingerprint=codec.fingerprint)
     scheduler = Scheduler(limits, memory)
-    engine = Engine(runner, scheduler, queue_limit=queue_limit, step_deadline_seconds=60, batch_window_seconds=0.01)
+    observers = Observers()
+    engine = Engine(runner, scheduler, queue_limit=queue_limit, step_deadline_seconds=60, batch_window_seconds=0.01, observer=observers)
     card = ModelCard("org/tiny", "Tiny", context_length, 1_700_000_000, aliases=("tiny",), vocabulary=vocabulary, sampling=sampling)
-    persistence = Persistence(engine.memory, runner, files or MemoryFiles(), engine.nudge, in_thread=in_line)
+    persistence = Persistence(engine.memory, runner, files or MemoryFiles(), engine.nudge, in_thread=in_line, observer=observers)
     metrics = Metrics(engine)
+    observers.add(metrics)
     store, stopped = responses or MemoryResponses(), trio.Event()
     state = kind(
         model=ServedModel(card, engine, codec, persistence, compilers),
         metrics=metrics,
+        observer=observers,
         version="0.0.0",
         stop=stopped.set,
         settings=settings or HttpSettings(),
     )
     records = ResponsesState(ResponseStoreClient(lambda: store, in_line))
-    return Served(create_app(state, records), engine, runner, metrics, persistence, state, store, records.active, stopped)
+    return Served(create_app(state, records), engine, runner, metrics, persistence, state, store, records.active, observers, stopped)
 
 
 @asynccontextmanager

@@ -9,6 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from semantic_trio.adapters.metrics import Build, Metrics
 from semantic_trio.domain.errors import EngineDeadError
+from semantic_trio.domain.observation import ModelLoaded, RequestEnded
 from semantic_trio.domain.step import BlockKey, SaveBlock
 from semantic_trio.testing import FakeRunner
 from tests.http.serving import Call, Served, anthropic_body, get, openai_body, post, running, served
@@ -107,7 +108,7 @@ async def test_the_rows_of_every_forward_pass_are_observed(autojump_clock: trio.
 def test_every_histogram_of_seconds_has_buckets_from_a_millisecond_to_five_minutes() -> None:
     server = served(FakeRunner())
     metrics = Metrics(server.engine, persistence=server.persistence)
-    metrics.request_ended(model="", protocol="openai", status="200", seconds=0.0005)
+    metrics.observe(RequestEnded(request_id="r", protocol="openai", status="200", began_at=1.0, ended_at=1.0005))
     families = [one for one in metrics.registry.collect() if one.type == "histogram" and one.name.endswith("_seconds")]
 
     bounds = [[float(s.labels["le"]) for s in one.samples if s.name.endswith("_bucket")] for one in families if one.samples]
@@ -117,7 +118,7 @@ def test_every_histogram_of_seconds_has_buckets_from_a_millisecond_to_five_minut
 
 def test_the_build_and_the_time_to_load_a_model_are_told() -> None:
     metrics = Metrics(served(FakeRunner()).engine, build=Build("1.2.3", "abc-dirty"))
-    metrics.model_loaded(2.5)
+    metrics.observe(ModelLoaded(model="m", seconds=2.5))
 
     samples = read(metrics)
     assert samples["semantic_build_info", "1.2.3", "abc-dirty"] == 1

@@ -7,7 +7,7 @@ not grow with the number of agents.
 import itertools
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import attrs
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -15,11 +15,13 @@ from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamil
 from prometheus_client.registry import Collector
 
 from semantic_trio.adapters.metrics.disk import DiskCollector
+from semantic_trio.adapters.metrics.sinks import SinkCollector
+from semantic_trio.application.delivery import Delivery
 from semantic_trio.application.engine import Engine
-from semantic_trio.application.generation import Generation
 from semantic_trio.application.persistence import Persistence
 from semantic_trio.domain.memory import Memory
-from semantic_trio.domain.reuse import NOTHING_REUSED, Source
+from semantic_trio.domain.observation import GenerationEnded, ModelLoaded, Observation, RequestEnded, Written
+from semantic_trio.domain.reuse import Source
 
 # From one token of a small model to the longest prefill a client waits for.
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -39,13 +41,14 @@ class Build:
 
 @attrs.define(eq=False)
 class Metrics:
-    """All metrics of one server."""
+    """All metrics of one server; an observer."""
 
     engine: Engine
     memory: Callable[[], Mapping[str, float]] = dict  # bytes in use by kind, when asked
     persistence: Persistence | None = None  # where there is a disk tier
     calls: Mapping[tuple[str, str], int] = attrs.field(factory=dict)  # texts that began as calls, by format and outcome
     build: Build = Build()
+    sinks: Sequence[Delivery] = ()
     registry: CollectorRegistry = attrs.field(init=False, factory=CollectorRegistry)
     _requests: Counter = attrs.field(init=False)
     _durations: Histogram = attrs.field(init=False)
@@ -54,6 +57,7 @@ class Metrics:
     _hits: Counter = attrs.field(init=False)
     _misses: Counter = attrs.field(init=False)
     _loads: Histogram = attrs.field(init=False)
+    _records: Histogram = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         registry = self.registry
@@ -65,13 +69,13 @@ class Metrics:
         self._hits = Counter("semantic_cache_hit_total", "Generations that began with remembered tokens.", registry=registry)
         self._misses = Counter("semantic_cache_miss_total", "Generations that could not use all that might be known.", ("cause",), registry=registry)
         self._loads = _histogram("semantic_model_load_seconds", "Time to load a model.", (), registry)
+        self._records = _histogram("semantic_cache_persist_duration_seconds", "From a turn's end to its being on disk.", (), registry)
         build = Gauge("semantic_build_info", "Version and commit of the server.", ("version", "commit"), registry=registry)
         build.labels(self.build.version, self.build.commit).set(1)
         registry.register(_EngineCollector(self.engine, self.memory, self.calls))
         if self.persistence is not None:
-            persisted = _histogram("semantic_cache_persist_duration_seconds", "From a turn's end to its being on disk.", (), registry)
-            self.persistence.written = persisted.observe
             registry.register(DiskCollector(self.persistence, self.engine.scheduler.prefill_pace))
+        registry.register(SinkCollector(self.sinks))
 
     @property
     def content_type(self) -> str:
@@ -82,18 +86,24 @@ class Metrics:
         """All figures, as scrapers read them."""
         return generate_latest(self.registry)
 
-    def model_loaded(self, seconds: float) -> None:
-        """Count a model that took `seconds` to load."""
-        self._loads.observe(seconds)
+    def observe(self, observation: Observation) -> None:
+        """See `Observer`."""
+        match observation:
+            case RequestEnded():
+                self._requests.labels(observation.model, observation.protocol, observation.status).inc()
+                self._durations.observe(observation.seconds)
+            case GenerationEnded():
+                self._generation_ended(observation)
+            case ModelLoaded():
+                self._loads.observe(observation.seconds)
+            case Written(agent=str()):
+                self._records.observe(observation.seconds)
+            case _:
+                pass  # counted where it happens, and read when scraped
 
-    def request_ended(self, *, model: str, protocol: str, status: str, seconds: float) -> None:
-        """A request was answered or given up."""
-        self._requests.labels(model, protocol, status).inc()
-        self._durations.observe(seconds)
-
-    def generation_closed(self, generation: Generation) -> None:
-        """A generation is over; its stamps tell how it went."""
-        reuse, stamps = generation.reuse or NOTHING_REUSED, generation.stamps
+    def _generation_ended(self, generation: GenerationEnded) -> None:
+        """Count a generation by its stamps."""
+        reuse, stamps = generation.reuse, generation.stamps
         if reuse.tokens:
             self._hits.inc()
         if reuse.cause is not None:

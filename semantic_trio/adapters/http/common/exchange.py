@@ -16,6 +16,7 @@ from semantic_trio.adapters.http.common.faults import Fault
 from semantic_trio.adapters.http.common.protocol import Protocol, protocol_of
 from semantic_trio.application.generation import Generation
 from semantic_trio.domain.conversation import Unread
+from semantic_trio.domain.observation import RequestEnded
 from semantic_trio.domain.reuse import NOTHING_REUSED
 
 # Ids that callers may choose for the log and the response.
@@ -59,18 +60,51 @@ class Exchange:
 
     @property
     def tokens(self) -> dict[str, int | str]:
-        """Tokens read and generated so far, each prompt once, and why no more was reused; empty if nothing was submitted."""
+        """Tokens read and generated so far, and why no more was reused; empty if nothing was submitted."""
         if not self.generations:
             return {}
-        firsts = {id(one.request.prompt): one for one in reversed(self.generations)}.values()  # several answers may share one prompt
-        reuses = [one.reuse or NOTHING_REUSED for one in firsts]
-        causes = dict.fromkeys(reuse.cause.value for reuse in reuses if reuse.cause is not None)
+        causes = dict.fromkeys(one.reuse.cause.value for one in self._firsts if one.reuse is not None and one.reuse.cause is not None)
         return {
-            "prompt_tokens": sum(len(one.request.prompt) for one in firsts),
-            "reused": sum(reuse.tokens for reuse in reuses),
+            "prompt_tokens": self.prompt_tokens,
+            "reused": self.reused_tokens,
             **({"cause": ",".join(causes)} if causes else {}),
-            "completion_tokens": sum(len(one.stamps) for one in self.generations),
+            "completion_tokens": self.completion_tokens,
         }
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of the prompts that were submitted, each prompt once."""
+        return sum(len(one.request.prompt) for one in self._firsts)
+
+    @property
+    def reused_tokens(self) -> int:
+        """Tokens of these prompts that were not computed again."""
+        return sum((one.reuse or NOTHING_REUSED).tokens for one in self._firsts)
+
+    @property
+    def completion_tokens(self) -> int:
+        """Tokens generated so far."""
+        return sum(len(one.stamps) for one in self.generations)
+
+    @property
+    def _firsts(self) -> list[Generation]:
+        """The first generation of each prompt: several answers may share one."""
+        return list({id(one.request.prompt): one for one in reversed(self.generations)}.values())
+
+    def observation(self, began_at: float, ended_at: float) -> RequestEnded:
+        """Return the report of a request that has ended."""
+        return RequestEnded(
+            request_id=self.request_id,
+            agent=self.agent,
+            model=self.model,
+            protocol=self.protocol.value,
+            status=self.outcome,
+            began_at=began_at,
+            ended_at=ended_at,
+            prompt_tokens=self.prompt_tokens,
+            reused_tokens=self.reused_tokens,
+            completion_tokens=self.completion_tokens,
+        )
 
     @property
     def refusal(self) -> dict[str, str]:

@@ -73,7 +73,7 @@ class RequestLifecycle:
                     await self._handle(exchange, scope, receive, self._answer(exchange, send))
             finally:
                 current.reset(token)
-                self._record(exchange, trio.current_time() - began)
+                self._record(exchange, began, trio.current_time())
         await self._return_memory(exchange)
 
     async def _return_memory(self, exchange: Exchange) -> None:
@@ -140,7 +140,7 @@ class RequestLifecycle:
             if not exchange.status:
                 await answer.error(Fault(500, "internal error"))
 
-    def _record(self, exchange: Exchange, seconds: float) -> None:
+    def _record(self, exchange: Exchange, began_at: float, ended_at: float) -> None:
         is_asked_for = exchange.path.startswith(API_PREFIX)
         write = log.info if is_asked_for else log.debug  # probes come every few seconds
         write(
@@ -149,13 +149,13 @@ class RequestLifecycle:
             path=exchange.path,
             status=exchange.status,
             outcome=exchange.outcome,
-            seconds=round(seconds, 4),
+            seconds=round(ended_at - began_at, 4),
             **({"agent": exchange.agent} if exchange.agent else {}),
             **exchange.tokens,
             **exchange.refusal,
         )
         if is_asked_for:
-            self.state.metrics.request_ended(model=exchange.model, protocol=exchange.protocol.value, status=exchange.outcome, seconds=seconds)
+            self.state.observer.observe(exchange.observation(began_at, ended_at))
 
 
 @attrs.define(eq=False)

@@ -10,15 +10,15 @@ import attrs
 
 from semantic_trio.adapters.http.serving.served_model import ServedModel
 from semantic_trio.adapters.http.serving.write_pace import WritePace
-from semantic_trio.application.generation import Generation
 from semantic_trio.domain.errors import ModelNotFoundError
+from semantic_trio.ports import Observer
 
 # Names that stand for any served model: clients that insist on a hosted model's name work.
 ANY_MODEL, ANY_MODEL_PREFIX = "default", "claude-"
 
 
-class Observer(Protocol):
-    """The metrics of requests and generations."""
+class Exposition(Protocol):
+    """Metrics as scrapers read them."""
 
     @property
     def content_type(self) -> str:
@@ -26,12 +26,6 @@ class Observer(Protocol):
 
     def exposition(self) -> bytes:
         """Return all metrics, in the format that scrapers read."""
-
-    def request_ended(self, *, model: str, protocol: str, status: str, seconds: float) -> None:
-        """Count a request that has ended."""
-
-    def generation_closed(self, generation: Generation) -> None:
-        """Count a generation that is over, by its stamps."""
 
 
 @attrs.frozen(kw_only=True)
@@ -55,7 +49,8 @@ class AppState:
     """Everything the handlers need. There is one model today; handlers ask for it by name."""
 
     model: ServedModel
-    metrics: Observer
+    metrics: Exposition
+    observer: Observer  # of requests and generations
     version: str
     stop: Callable[[], None]  # begin to drain the server and to end the process; at most the first call counts
     pace: WritePace = attrs.field(factory=WritePace)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 
 import attrs
 import structlog
+import trio
 
 from semantic_trio.adapters.http.common.exchange import Exchange
 from semantic_trio.adapters.http.common.unreadable_content import refuse_unreadable_content
@@ -23,9 +24,11 @@ from semantic_trio.domain.budget import enforced
 from semantic_trio.domain.conversation import Conversation
 from semantic_trio.domain.errors import InvalidRequestError, PoolExhaustedError, PromptTooLongError
 from semantic_trio.domain.generation import GenerationRequest
+from semantic_trio.domain.observation import GenerationEnded
+from semantic_trio.domain.reuse import NOTHING_REUSED
 from semantic_trio.domain.salt import Salt
 from semantic_trio.domain.stopping import Thoughts
-from semantic_trio.ports import AnswerReader
+from semantic_trio.ports import AnswerReader, Observer
 
 log = structlog.get_logger(__name__)
 
@@ -89,7 +92,7 @@ def submit(state: AppState, exchange: Exchange, model: ServedModel, params: Gene
     reader = _reader(model, encoded)
     generation = _submitted(model, _request(exchange.request_id, model, params, encoded, reader.thoughts), params.prompt_field)
     exchange.generations.append(generation)
-    exchange.stack.callback(state.metrics.generation_closed, generation)
+    exchange.stack.callback(_report_end, state.observer, generation)
     answer = Answer(
         generation,
         encoded,
@@ -101,6 +104,21 @@ def submit(state: AppState, exchange: Exchange, model: ServedModel, params: Gene
     )
     exchange.stack.callback(answer.close)
     return answer
+
+
+def _report_end(observer: Observer, generation: Generation) -> None:
+    """Notify the observer of a generation that its request has released."""
+    observer.observe(
+        GenerationEnded(
+            request_id=generation.request.request_id,
+            agent=(generation.agent.id if generation.agent is not None else generation.request.agent) or "",
+            submitted_at=generation.submitted_at,
+            started_at=generation.started_at,
+            stamps=tuple(generation.stamps),
+            closed_at=trio.current_time(),
+            reuse=generation.reuse or NOTHING_REUSED,
+        )
+    )
 
 
 def _refuse_stop_strings(stop_strings: Sequence[str]) -> None:
