@@ -89,7 +89,8 @@ async def test_clients_of_openai_are_told_where_a_key_goes() -> None:
 
 
 @pytest.mark.parametrize(
-    ("path", "status"), [("/health/live", 200), ("/health/ready", 503), ("/", 401), ("/metrics", 401), ("/admin/batch-window", 401)]
+    ("path", "status"),
+    [("/health/live", 200), ("/healthz", 200), ("/health/ready", 503), ("/", 401), ("/metrics", 401), ("/admin/batch-window", 401)],
 )
 async def test_only_probes_are_open(path: str, status: int) -> None:
     assert (await get(served(FakeRunner(), HttpSettings(api_key=KEY)).app, path)).status == status

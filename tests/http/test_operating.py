@@ -164,4 +164,7 @@ async def test_an_unknown_model_is_told_in_the_words_of_who_asks() -> None:
 async def test_the_root_answers_head_and_get() -> None:
     app = served(FakeRunner()).app
     assert (await Call(app, "HEAD", "/").run()).status == 200
-    assert (await get(app, "/")).json == {"name": "semantic-trio", "version": "0.0.0"}
+    answer = (await get(app, "/")).json
+    assert (answer["name"], answer["version"], answer["page"]) == ("semantic-trio", "0.0.0", "/dashboard")
+    assert "/openapi.json" in str(answer["api"])
+    assert b"\n" not in (await get(app, "/")).content

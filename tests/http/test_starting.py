@@ -26,6 +26,15 @@ async def test_probes_tell_the_phase_of_the_start(probe: str, status: int, word:
     assert (call.status, call.json) == (status, {"status": word, "state": "loading the model"})
 
 
+async def test_healthz_is_the_live_probe_before_the_model_is_loaded_and_after() -> None:
+    app = StartingApp()
+    before = await asked(app, "GET", "/healthz")
+    app.app = served(FakeRunner()).app
+    after = await asked(app, "GET", "/healthz")
+
+    assert (before.status, before.json["status"]) == (after.status, after.json["status"]) == (200, "ok")
+
+
 @pytest.mark.parametrize(("path", "body"), [("/v1/messages", anthropic_body()), ("/v1/chat/completions", openai_body())])
 async def test_requests_are_refused_in_the_words_of_their_protocol_and_may_be_tried_again(path: str, body: object, autojump_clock: MockClock) -> None:
     call = await asked(StartingApp("warming up"), "POST", path, body)

@@ -16,6 +16,7 @@ from semantic_trio.adapters.http.anthropic import routes as messages
 from semantic_trio.adapters.http.common.exchange import Exchange, current
 from semantic_trio.adapters.http.common.faults import Fault, envelope, fault_of, not_offered
 from semantic_trio.adapters.http.common.openapi import Contract
+from semantic_trio.adapters.http.dashboard import pages
 from semantic_trio.adapters.http.dashboard.feed import Feed
 from semantic_trio.adapters.http.middleware.access import Access
 from semantic_trio.adapters.http.middleware.lifecycle import RequestLifecycle, WantsBody
@@ -63,6 +64,7 @@ def create_app(state: AppState, responses: ResponsesState) -> QuartTrio:
         admin,
     ):
         app.register_blueprint(part.routes(state))
+    app.register_blueprint(pages.routes())
     for part_of_responses in (creation_routes, stored_routes):
         app.register_blueprint(part_of_responses.routes(state, responses))
     app.url_map.strict_slashes = app.url_map.merge_slashes = False  # paths are normalised before: a redirect would lose a request's body

@@ -19,7 +19,7 @@ REF = "#/components/schemas/{name}"
 EVENT = {"type": "object", "properties": {"event": {"type": "string"}, "data": {"type": "string"}}}
 STREAM_MARK = "_semantic_trio_streams"
 TEXT_MARK = "_semantic_trio_is_text"
-PAGE_MARK = "_semantic_trio_has_a_page"
+REDIRECT_MARK = "_semantic_trio_redirects_browsers"
 EMPTY_MARK = "_semantic_trio_is_empty"
 ARCHIVE_MARK = "_semantic_trio_answers_an_archive"
 ARCHIVE_BODY_MARK = "_semantic_trio_takes_an_archive"
@@ -53,9 +53,9 @@ def document_text(handler: Handler) -> Handler:
     return handler
 
 
-def document_page(handler: Handler) -> Handler:
-    """Document that a route answers browsers with a page."""
-    setattr(handler, PAGE_MARK, True)
+def document_redirect(handler: Handler) -> Handler:
+    """Document that a route sends browsers to a page."""
+    setattr(handler, REDIRECT_MARK, True)
     return handler
 
 
@@ -100,8 +100,8 @@ class Contract(OpenAPIProvider):
             responses = operation["responses"]
             if getattr(handler, STREAM_MARK, False):
                 responses[200]["content"]["text/event-stream"] = {"schema": EVENT}
-            if getattr(handler, PAGE_MARK, False):
-                responses[200]["content"]["text/html"] = {"schema": {"type": "string"}}
+            if getattr(handler, REDIRECT_MARK, False):
+                responses[303] = {"description": "To the page for people."}
             if getattr(handler, TEXT_MARK, False):
                 responses[200] = {"description": "Plain text.", "content": {"text/plain": {"schema": {"type": "string"}}}}
             if getattr(handler, ARCHIVE_MARK, False):

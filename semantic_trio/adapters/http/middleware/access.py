@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 
 import attrs
 
+from semantic_trio.adapters.http.common.browsers import wants_page
 from semantic_trio.adapters.http.common.faults import Fault
 from semantic_trio.adapters.http.common.protocol import Protocol, protocol_of
 from semantic_trio.adapters.http.serving.app_state import HttpSettings
@@ -32,7 +33,7 @@ class Access:
     def check(self, path: str, headers: dict[str, str]) -> None:
         """Raise `Fault` 403 for a foreign host or page, 401 without the key."""
         self.check_page(headers)
-        if self.settings.api_key is not None and not _is_open(path):
+        if self.settings.api_key is not None and not _is_open(path, headers):
             self._check_key(self.settings.api_key, headers, protocol_of(path, headers))
 
     def check_page(self, headers: dict[str, str]) -> None:
@@ -70,8 +71,10 @@ class Access:
             raise Fault(401, WRONG_KEY[protocol], code="invalid_api_key")
 
 
-def _is_open(path: str) -> bool:
-    return path in OPEN_PATHS or path.startswith(OPEN_PREFIXES)
+def _is_open(path: str, headers: dict[str, str]) -> bool:
+    """Return True for what needs no key. A browser that opens `/` is sent to the page, which asks for the key."""
+    is_sent_on = path == "/" and wants_page(headers.get("accept", ""))
+    return is_sent_on or path in OPEN_PATHS or path.startswith(OPEN_PREFIXES)
 
 
 def is_loopback(name: str) -> bool:

@@ -13,8 +13,8 @@ from semantic_trio.adapters.http.middleware.response_sender import BodyWatcher, 
 
 # Seconds after which a client may try again: small models are loaded by then.
 RETRY_SECONDS = 5
-HEALTH = frozenset({"/health/live", "/health/ready", "/health/startup"})
-LIVE = "/health/live"
+LIVE = frozenset({"/health/live", "/healthz"})
+HEALTH = LIVE | {"/health/ready", "/health/startup"}
 
 
 @attrs.define(eq=False)
@@ -41,7 +41,7 @@ class StartingApp:
         exchange = Exchange.of(scope)
         answer = ResponseSender(exchange, send, [])
         if exchange.path in HEALTH:
-            await self._health(exchange.path == LIVE, answer)
+            await self._health(exchange.path in LIVE, answer)
         else:
             await refuse(Fault(503, self._message, retry_after_seconds=RETRY_SECONDS), BodyWatcher(receive), answer)
 

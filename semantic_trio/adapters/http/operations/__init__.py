@@ -1,1 +1,1 @@
-"""Routes for operators: health, metrics, models, settings that change at runtime, the page at `/`."""
+"""Routes for operators: health, metrics, models, settings that change at runtime."""

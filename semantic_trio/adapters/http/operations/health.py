@@ -1,4 +1,4 @@
-"""Health probes, metrics and the banner of the server."""
+"""Health probes, metrics, and the answer of `/`."""
 
 from typing import Literal
 
@@ -6,9 +6,9 @@ import attrs
 from quart import Blueprint, Response, request
 from quart_schema import document_response
 
+from semantic_trio.adapters.http.common.browsers import wants_page
 from semantic_trio.adapters.http.common.json_responses import json_response
-from semantic_trio.adapters.http.common.openapi import document_page, document_text
-from semantic_trio.adapters.http.operations.landing_page import page
+from semantic_trio.adapters.http.common.openapi import document_redirect, document_text
 from semantic_trio.adapters.http.serving.app_state import AppState
 from semantic_trio.application.engine import EngineState
 
@@ -23,25 +23,29 @@ class Health:
 
 @attrs.frozen
 class Banner:
-    """The name and version of this server."""
+    """The name and version of this server, and where its API, its page and its manual are."""
 
     name: str
     version: str
+    api: str = "/v1/ as OpenAI and Anthropic have it, described in /openapi.json"
+    page: str = "/dashboard"
+    manual: str = "docs/index.md beside the program"
 
 
 def routes(state: AppState) -> Blueprint:
-    """Build the routes `/`, `/health/*` and `/metrics`."""
+    """Build the routes `/`, `/healthz`, `/health/*` and `/metrics`."""
     blueprint = Blueprint("health", __name__)
 
     @blueprint.get("/")
     @document_response(Banner, 200)
-    @document_page
+    @document_redirect
     async def banner() -> Response:
-        """Return the name and version of the server; browsers get a page."""
-        if request.accept_mimetypes.best_match(["application/json", "text/html"]) == "text/html":
-            return page(state.model.card, state.version, request.host)
+        """Return the name of the server and where to go on; browsers are sent to the dashboard."""
+        if wants_page(request.headers.get("accept", "")):
+            return Response("", 303, {"location": "dashboard", "vary": "accept"})
         return json_response(Banner("semantic-trio", state.version))
 
+    @blueprint.get("/healthz")
     @blueprint.get("/health/live")
     @document_response(Health, 200)
     @document_response(Health, 503)
