@@ -4,7 +4,7 @@ Knows sequences and the common prefixes of their prompts. Knows nothing of steps
 so nothing has to be undone when its leader goes: the waiter begins with the blocks that were published until then.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable
 
 import attrs
 
@@ -26,9 +26,9 @@ class SingleFlight:
     _ages: dict[Sequence, int] = attrs.field(init=False, factory=dict)
     _alike: dict[tuple[Sequence, int], int] = attrs.field(init=False, factory=dict)
 
-    def begin(self, rows: Mapping[int, Sequence]) -> None:
+    def begin(self, batch: Iterable[Sequence]) -> None:
         """Begin a plan: the rows that read prompts are the leaders."""
-        self._leaders = {row: sequence for row, sequence in rows.items() if sequence.phase is Phase.PREFILLING}
+        self._leaders = {sequence.row: sequence for sequence in batch if sequence.phase is Phase.PREFILLING}
         self._weights.clear()
         self._ages.clear()
         self._alike = {pair: alike for pair, alike in self._alike.items() if pair[1] in self._leaders}

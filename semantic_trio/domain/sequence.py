@@ -13,7 +13,7 @@ from semantic_trio.domain.entries import CacheEntry
 from semantic_trio.domain.generation import Event, Finished, FinishReason, GenerationRequest, TokenEvent
 from semantic_trio.domain.reuse import Reuse
 from semantic_trio.domain.speculation import PromptLookup
-from semantic_trio.domain.step import SampledToken
+from semantic_trio.domain.step import Restore, RowStart, SampledToken
 from semantic_trio.domain.stopping import StopStrings, TextDecoder
 
 
@@ -100,6 +100,22 @@ class Sequence:
     def start(self, row: int, restored: int) -> None:
         """Take a row whose cache holds the first `restored` tokens."""
         self.row, self.phase, self._read = row, Phase.PREFILLING, restored
+
+    def row_start(self, restore: Restore | None) -> RowStart:
+        """Return the order to open the row of the sequence, with what its cache begins with."""
+        request = self.request
+        return RowStart(
+            self.row,
+            request.seed,
+            request.sampling,
+            request.forced,
+            restore,
+            steering=request.steering,
+            grammar=request.grammar,
+            top_logprobs=request.top_logprobs,
+            drawn=tuple(self.generated),
+            penalised=request.prompt if request.sampling.repetition_penalty != 1.0 else (),
+        )
 
     def read(self, count: int) -> tuple[tuple[int, ...], int | None]:
         """Plan to read `count` more tokens. Returns them, and the index of the token sampled after them if they end the prompt."""

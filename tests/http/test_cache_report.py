@@ -12,7 +12,6 @@ from semantic_trio.adapters.http.common.cache_report import cache_header
 from semantic_trio.adapters.metrics import Metrics
 from semantic_trio.domain.geometry import LayerGroup, LayerKind, ModelCacheSpec
 from semantic_trio.domain.reuse import MissCause, Reuse, Source
-from semantic_trio.domain.speculation import Speculation
 from semantic_trio.testing import FakeRunner
 from tests.http.messages import events
 from tests.http.serving import Call, Served, anthropic_body, get, openai_body, post, running, served
@@ -236,7 +235,7 @@ async def test_what_was_given_up_is_counted(autojump_clock: trio.testing.MockClo
 
 async def test_drafts_are_counted(autojump_clock: trio.testing.MockClock) -> None:
     async with running(served(FakeRunner())) as server:
-        server.engine.scheduler.speculation = Speculation(most=8, pass_tokens=32)
+        server.engine.scheduler.speculation.most, server.engine.scheduler.speculation.pass_tokens = 8, 32
         await post(server.app, "/v1/chat/completions", openai_body("abcd" * 50, frequency_penalty=-2.0, max_tokens=40))
         steered = await scraped(server)
         await post(server.app, "/v1/chat/completions", openai_body("abcd" * 50, logit_bias={str(ord("e")): 100}, max_tokens=40))

@@ -178,7 +178,7 @@ class MemoryMachine(RuleBasedStateMachine):
             return None
         self._note_salts({save.key: save.row for closing in plan.close for save in closing.blocks})
         self._note_salts({closing.snapshot.key: closing.row for closing in plan.close if closing.snapshot})
-        self.salts_of_rows |= {start.row: self.scheduler._rows[start.row].request.salt for start in plan.open}
+        self.salts_of_rows |= {start.row: self.scheduler.batch[start.row].request.salt for start in plan.open}
         for start in plan.open:
             pieces = start.restore.pieces if start.restore else ()
             found = {self.salts_of_keys[piece.block] if piece.block else self.salts_of_rows[piece.row or 0] for piece in pieces}

@@ -8,12 +8,12 @@ import trio
 from structlog.testing import capture_logs
 from trio.testing import MockClock
 
+from semantic_trio.domain.admission import MAX_RECALLS
 from semantic_trio.domain.content import Item, Kind
 from semantic_trio.domain.conversation import Conversation, Known, Message, Role, Text
 from semantic_trio.domain.geometry import LayerGroup, LayerKind, ModelCacheSpec
 from semantic_trio.domain.memory import WORTH_READING, Memory
 from semantic_trio.domain.reuse import MissCause, Reuse, Source
-from semantic_trio.domain.scheduler import MAX_RECALLS
 from semantic_trio.domain.token_histories import chain, link
 from semantic_trio.testing import ATTENTION_ONLY, FakeRunner, MemoryFiles
 from tests.unit.conftest import StartServer, prompt
@@ -430,7 +430,7 @@ async def test_who_loses_what_came_back_again_and_again_goes_on_without(start_se
     for _ in range(2 * MAX_RECALLS):
         await trio.sleep(1)
         server.memory.store.evict_all()
-        server.engine.scheduler.preempt(next(iter(server.engine.scheduler._rows.values())))
+        server.engine.scheduler.preempt(next(iter(server.engine.scheduler.batch)))
 
     busy.close()
 

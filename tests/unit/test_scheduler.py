@@ -265,8 +265,8 @@ def test_who_is_followed_no_more_is_forgotten() -> None:
         policy.add(GenerationRequest(f"{number}", tokens, max_tokens=1, seed=1), ByteCodec().decoder())
     sizes = []
     while (plan := policy.plan()) is not None:
-        sizes.append(len(policy._flight._alike))
-        assert {row for _, row in policy._flight._alike} <= {*policy._rows}
+        sizes.append(len(policy._admission.flight._alike))
+        assert {row for _, row in policy._admission.flight._alike} <= {sequence.row for sequence in policy.batch}
         policy.commit(device.step(plan, ends=False))
 
     assert 0 < max(sizes) <= 2 * 20

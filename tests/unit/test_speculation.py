@@ -8,8 +8,9 @@ import trio
 from hypothesis import given
 
 from semantic_trio.domain.chain import pack
+from semantic_trio.domain.decode import Decoding
 from semantic_trio.domain.generation import FinishReason, SamplingParams
-from semantic_trio.domain.scheduler import Scheduler
+from semantic_trio.domain.sequence import Sequence as Row
 from semantic_trio.domain.speculation import FIRST_DRAFTS, FIRST_PAUSE, LONGEST_PAUSE, NGRAM, PromptLookup, Speculation
 from semantic_trio.domain.steering import Steering
 from semantic_trio.domain.step import Decode, PassSizes, StepPlan
@@ -221,15 +222,15 @@ async def test_drafts_do_not_evict_what_others_may_begin_with(
     autojump_clock: trio.testing.MockClock, start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A row that has filled its memory drafts again once its own next token has made room."""
-    decodes, evictions = Scheduler._decodes, []
+    decodes, evictions = Decoding.decodes, []
 
-    def watched(scheduler: Scheduler) -> tuple[Decode, ...]:
-        before = scheduler.memory.store.evictions
-        planned = decodes(scheduler)
-        evictions.append(scheduler.memory.store.evictions - before)
+    def watched(decoding: Decoding, rows: list[Row]) -> tuple[Decode, ...]:
+        before = decoding.memory.store.evictions
+        planned = decodes(decoding, rows)
+        evictions.append(decoding.memory.store.evictions - before)
         return planned
 
-    monkeypatch.setattr(Scheduler, "_decodes", watched)
+    monkeypatch.setattr(Decoding, "decodes", watched)
     roomy = await start_engine()
     bench = await start_engine(speculation=Speculation(8, 32), budget=roomy.engine.memory.row_bytes(144))
     for tokens in (COPY[::-1], COPY):
@@ -262,7 +263,8 @@ async def test_what_a_row_with_drafts_has_read_comes_back_from_disk(
 ) -> None:
     files = MemoryFiles()
     first = await start_server(files)
-    first.engine.scheduler.speculation = speculation = Speculation(8, 32)
+    speculation = first.engine.scheduler.speculation
+    speculation.most, speculation.pass_tokens = 8, 32
     history = await first.said(COPY, 60, forced=forced(), agent="a")
     await first.end()
 

@@ -59,7 +59,7 @@ async def test_an_answer_that_had_to_give_way_keeps_its_form(start_engine: Start
     bench = await start_engine(FakeRunner(seconds_per_step=1))
     held = bench.submit(prompt(20), 100, grammar=OneAnswer(ANSWER))
     await trio.sleep(8.5)
-    [sequence] = bench.engine.scheduler._rows.values()
+    [sequence] = bench.engine.scheduler.batch
     bench.engine.scheduler.preempt(sequence)
     result = await held.result()
 

@@ -102,7 +102,7 @@ class Frame:
 def frame(state: AppState) -> Frame:
     """Return the state of a server as it is now."""
     models = state.models
-    rows = [_row(sequence) for model in models for sequence in model.engine.scheduler.rows]
+    rows = [_row(sequence) for model in models for sequence in model.engine.scheduler.batch]
     agents = [(model, agent) for model in models for agent in _first(model.engine.memory.agents)]
     return Frame(
         version=state.version,
