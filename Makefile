@@ -34,7 +34,7 @@ REPORT    := $(BIN)/coverage report --data-file=$(COVER)/total
 # Code that runs concurrently, and code that evicts: every line and branch of it is tested.
 WATCHED   := application/engine.py application/generation.py adapters/mlx/device.py domain/scheduler.py domain/flight.py \
              domain/admission.py domain/prefill.py domain/decode.py domain/closing.py domain/batch.py domain/queue.py domain/recent_plans.py \
-             domain/memory.py domain/agent_memory.py domain/entries.py domain/states.py domain/store.py domain/snapshots.py \
+             domain/memory.py domain/live_rows.py domain/agent_memory.py domain/entries.py domain/states.py domain/store.py domain/snapshots.py \
              domain/eviction.py domain/blocks.py domain/pins.py domain/disk.py domain/records.py application/persistence.py application/reading.py application/threads.py application/delivery.py domain/breaker.py
 
 .DEFAULT_GOAL := help

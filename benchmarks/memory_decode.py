@@ -26,6 +26,7 @@ from semantic_trio.domain.chain import TokenRun
 from semantic_trio.domain.salt import NO_SALT, Salt
 from semantic_trio.domain.conversation import Breakpoint
 from semantic_trio.domain.generation import GenerationRequest
+from semantic_trio.domain.live_rows import LiveRows
 from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.prefix import NO_MATCH, Match
 from semantic_trio.domain.scheduler import Limits, Scheduler
@@ -43,14 +44,11 @@ VOCABULARY = 250
 
 
 @attrs.define(eq=False)
-class Forgetful(Memory):
-    """Gives rows their room and forgets them."""
-
-    def match(self, run: TokenRun) -> Match:
-        return NO_MATCH
+class ForgetfulRows(LiveRows):
+    """Rows that have memory, and of which nothing is kept."""
 
     def publish(self, number: int, read: int) -> None:
-        self._rows[number].row.read = read
+        self._tenants[number].row.read = read
 
     def snapshot(self, number: int, position: int, *, replaces: bool = False) -> None:
         pass
@@ -58,9 +56,21 @@ class Forgetful(Memory):
     def remember(self, number: int, run: TokenRun, salt: Salt = NO_SALT, *, has_ended: bool = True) -> None:
         pass
 
-    def close(self, number: int, fed: int, breakpoints: Iterable[Breakpoint] = (), *, has_ended: bool = True) -> Closing:
-        self._move_out(self._rows[number])
+    def close(self, number: int, computed: int, breakpoints: Iterable[Breakpoint] = (), *, has_ended: bool = True) -> Closing:
+        self._move_out(self._tenants[number])
         return Closing(number)
+
+
+@attrs.define(eq=False)
+class Forgetful(Memory):
+    """A memory in which no prompt finds anything."""
+
+    def __attrs_post_init__(self) -> None:
+        super().__attrs_post_init__()
+        self.rows = ForgetfulRows(self)
+
+    def match(self, run: TokenRun) -> Match:
+        return NO_MATCH
 
 
 class Side:

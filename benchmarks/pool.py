@@ -72,10 +72,10 @@ class Lived:
         self.read(NO_MATCH)
 
     def read(self, match: Match) -> None:
-        self.memory.open(self.row, self.run, self.agent, match)
-        self.memory.publish(self.row, len(self.tokens))
-        self.memory.remember(self.row, self.run)
-        self.memory.close(self.row, len(self.tokens))
+        self.memory.rows.open(self.row, self.run, self.agent, match)
+        self.memory.rows.publish(self.row, len(self.tokens))
+        self.memory.rows.remember(self.row, self.run)
+        self.memory.rows.close(self.row, len(self.tokens))
         self.memory.take_drops()
         self.row += 1
 
@@ -100,18 +100,18 @@ def publish_figures(lived: Lived) -> dict[str, float]:
     """A row that decodes: a token a step, a block every 256."""
     memory, row = lived.memory, lived.row
     run = memory.run((*lived.tokens, 1))
-    memory.open(row, run, lived.agent, memory.match(run))
+    memory.rows.open(row, run, lived.agent, memory.match(run))
     read = len(run)
     borders: list[int] = []  # nanoseconds
     others: list[int] = []
     for _ in range(20 * 256):
-        memory.extend(row, 5)
-        memory.grow(row, read + 1)
+        memory.rows.extend(row, 5)
+        memory.rows.grow(row, read + 1)
         begun = time.perf_counter_ns()
-        memory.publish(row, read)
+        memory.rows.publish(row, read)
         (borders if read % 256 == 0 else others).append(time.perf_counter_ns() - begun)
         read += 1
-    memory.close(row, read - 1)
+    memory.rows.close(row, read - 1)
     return {"publish a token of a row": statistics.median(others) / 1e3, "publish a block of a row": statistics.median(borders) / 1e3}
 
 

@@ -147,7 +147,7 @@ class Admission:
     def _allocate(self, run: TokenRun, agent: Agent, match: Match, points: tuple[Breakpoint, ...]) -> Restore | None:
         """Allocate the memory of the next row, so that each row that runs can grow by a block. Raises `PoolExhaustedError`."""
         headroom = len(self.batch) * self.memory.spec.block_bytes()
-        return self.memory.open(self.batch.next_row, run, agent, match, headroom, points, insists=not self._can_wait)
+        return self.memory.rows.open(self.batch.next_row, run, agent, match, headroom, points, insists=not self._can_wait)
 
     def _begin(self, sequence: Sequence, restored: int, points: tuple[Breakpoint, ...]) -> None:
         """Put a sequence into the batch. Its row holds the first `restored` tokens."""

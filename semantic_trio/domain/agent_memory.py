@@ -88,7 +88,7 @@ class AgentMemory:
         fork.conversation, fork.history, fork.text_fingerprint = agent.conversation, agent.history, agent.text_fingerprint
         fork.responses, fork.thinking, fork.salt = set(agent.responses), agent.thinking, agent.salt
         for block in self.chain(agent):
-            self._own(fork, block)
+            self.own(fork, block)
         self.write(fork)
         return fork
 
@@ -168,6 +168,11 @@ class AgentMemory:
         tail = [block for block in chain[-1:] if block.stop % self.spec.block_tokens]
         self.disk.write(agent, frozenset(entry.item for entry in (*tail, *snapshots)))
 
+    def own(self, agent: Agent, block: Block) -> None:
+        """Note that an agent has read a block. An agent that is not listed owns nothing."""
+        if agent.is_listed:
+            agent.own(block)
+
     def touch(self, agent: Agent) -> None:
         """Put an agent's blocks at the end of the order of eviction, its first ones last."""
         self.store.touch(self.chain(agent))
@@ -175,7 +180,7 @@ class AgentMemory:
     def adopted(self, agent: Agent, path: Sequence[Block], *, is_pinned: bool) -> None:
         """An agent of an earlier process is here again, with these blocks on disk."""
         for block in path:
-            self._own(agent, block)
+            self.own(agent, block)
         if is_pinned:
             self.pins.pin_what_fits(agent, path)
 
@@ -203,10 +208,6 @@ class AgentMemory:
         return passed if len(passed) <= SNAPSHOTS_WRITTEN else [passed[0], *passed[1 - SNAPSHOTS_WRITTEN :]]
 
     # ---------------------------------------------------------------------------------------------------------------- private
-
-    def _own(self, agent: Agent, block: Block) -> None:
-        if agent.is_listed:
-            agent.own(block)
 
     def _passed(self, agent: Agent) -> list[Snapshot]:
         """The snapshots on an agent's way."""

@@ -62,7 +62,7 @@ class Closings:
 
     def preempt(self, sequence: Sequence) -> None:
         """Take the row of a sequence away and put the sequence at the head of the queue, with the tokens it has read and generated."""
-        self.memory.publish(sequence.row, sequence.known_tokens)
+        self.memory.rows.publish(sequence.row, sequence.known_tokens)
         self._close(sequence, has_ended=False)
         sequence.preempt()
         self.queue.put_back(sequence)
@@ -105,14 +105,14 @@ class Closings:
 
     def _end_turn(self, sequence: Sequence, *, has_ended: bool) -> None:
         """Close the row of a sequence; the tokens it has read become the history of its agent."""
-        self.memory.publish(sequence.row, sequence.known_tokens)
+        self.memory.rows.publish(sequence.row, sequence.known_tokens)
         if sequence.known_tokens:
             request = sequence.request
-            self.memory.remember(sequence.row, self.memory.run(request.prompt, request.salt), request.salt, has_ended=has_ended)
+            self.memory.rows.remember(sequence.row, self.memory.run(request.prompt, request.salt), request.salt, has_ended=has_ended)
         self._close(sequence, has_ended=has_ended)
         if sequence.agent is not None and (has_ended or not self.memory.disk.is_sparing):
             self._agents.append(sequence.agent)
 
     def _close(self, sequence: Sequence, *, has_ended: bool) -> None:
-        self._closings.append(self.memory.close(sequence.row, sequence.computed_tokens, sequence.request.breakpoints, has_ended=has_ended))
+        self._closings.append(self.memory.rows.close(sequence.row, sequence.computed_tokens, sequence.request.breakpoints, has_ended=has_ended))
         self.batch.remove(sequence)

@@ -39,7 +39,7 @@ class Decoding:
         for sequence in sorted(self.batch, key=self.flight.age):
             while sequence.row in self.batch and sequence.wants_decode:
                 try:
-                    self.memory.grow(sequence.row, sequence.computed_tokens + 1)
+                    self.memory.rows.grow(sequence.row, sequence.computed_tokens + 1)
                     break
                 except PoolExhaustedError as error:
                     self._give_way(error)
@@ -93,11 +93,11 @@ class Decoding:
         """Return the drafts of a row; none if there is no free memory for them."""
         if not self.speculation.is_on or sequence.most_drafts < 1:
             return ()
-        drafts = sequence.lookup.propose(self.memory.packed(sequence.row), sequence.pending_tokens, sequence.most_drafts)
+        drafts = sequence.lookup.propose(self.memory.rows.packed(sequence.row), sequence.pending_tokens, sequence.most_drafts)
         length = sequence.computed_tokens + 1 + len(drafts)
-        if not drafts or not self.memory.fits_freely(sequence.row, length):
+        if not drafts or not self.memory.rows.fits_freely(sequence.row, length):
             return ()
-        self.memory.grow(sequence.row, length)
+        self.memory.rows.grow(sequence.row, length)
         return drafts
 
     def _learn_drafts(self, sampled: Iterable[SampledToken]) -> None:
@@ -113,7 +113,7 @@ class Decoding:
 
     def _accept(self, sampled: SampledToken) -> Iterator[tuple[Sequence, Event]]:
         sequence = self.batch[sampled.row]
-        self.memory.extend(sampled.row, sampled.token)
+        self.memory.rows.extend(sampled.row, sampled.token)
         events = sequence.accept(sampled)
         if sequence.phase is Phase.FINISHED:
             self.closings.finish(sequence)

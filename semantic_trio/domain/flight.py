@@ -66,7 +66,7 @@ class SingleFlight:
         assert sequence.run is not None
         pair = (sequence, leader.row)
         if pair not in self._alike:
-            self._alike[pair] = self.memory.shared_prefix(sequence.run, leader.row)
+            self._alike[pair] = self.memory.rows.shared_prefix(sequence.run, leader.row)
         shared = min(self._alike[pair], len(sequence.run) - 1)
         if leader.context >= shared:
             return 0

@@ -52,7 +52,7 @@ class Prefill:
         for chunk in chunks:
             sequence, position = self.batch[chunk.row], chunk.context + len(chunk.tokens)
             if position in sequence.snapshot_positions:
-                snapshot = self.memory.snapshot(chunk.row, position, replaces=position in sequence.passing)
+                snapshot = self.memory.rows.snapshot(chunk.row, position, replaces=position in sequence.passing)
                 if snapshot is not None:
                     yield snapshot
 

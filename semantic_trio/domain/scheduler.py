@@ -172,7 +172,7 @@ class Scheduler:
     def _publish(self) -> None:
         """Publish the tokens that rows will have computed after this step: other sequences may begin with them."""
         for sequence in self.batch:
-            self.memory.publish(sequence.row, sequence.known_tokens)
+            self.memory.rows.publish(sequence.row, sequence.known_tokens)
 
     def _learn(self, timing: StepTiming) -> None:
         if not timing.prefill_tokens:
@@ -197,7 +197,7 @@ class Scheduler:
         Other sequences with a row go back to the head of the queue, in their order.
         """
         saves = self._closings.lose_rows(self._plans.closings)
-        saves += self.memory.close_all(self._plans.read_before(self.batch.known_tokens()), self._plans.snapshots)
+        saves += self.memory.rows.close_all(self._plans.read_before(self.batch.known_tokens()), self._plans.snapshots)
         lost = [sequence for sequence in self.batch if sequence.row in self._plans.rows]
         spared = [sequence for sequence in self.batch if sequence.row not in self._plans.rows]
         self.batch.clear()

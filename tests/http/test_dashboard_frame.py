@@ -86,7 +86,7 @@ async def test_requests_show_how_far_they_are_and_waiting_ones_are_counted(serve
         assert (row.phase, row.max_tokens) == (Phase.DECODING, 9)
         assert row.read_tokens == row.prompt_tokens > 40
         assert 0 < row.generated_tokens < 9
-    assert shown.models[0].pool.rows == server.engine.memory.rows_bytes > 0
+    assert shown.models[0].pool.rows == server.engine.memory.rows.held_bytes > 0
     assert {agent.id: agent.state for agent in shown.agents[:2]} == {"agent-b": AgentState.LIVE, "agent-a": AgentState.LIVE}
 
 

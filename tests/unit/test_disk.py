@@ -232,13 +232,13 @@ def test_what_a_row_holds_is_written_when_that_closes() -> None:
     first = memory()
     agent = read(first, tuple(range(100)))
     run = first.run((*range(96), 7))
-    first.open(1, run, first.named("b"), first.match(run))
-    first.publish(1, 97)
+    first.rows.open(1, run, first.named("b"), first.match(run))
+    first.rows.publish(1, 97)
     first.write(agent)
     held = [block for block in first.chain(agent) if block.rows]
     first.delete(first.agents.get("b"))
 
-    first.close(1, 97)
+    first.rows.close(1, 97)
     before = [first.disk.is_to_write(block) for block in held]
     first.store.states.order_writes()
 
@@ -250,10 +250,10 @@ def test_what_was_given_up_before_its_row_was_closed_on_the_device_is_not_writte
     first = memory()
     agent = read(first, tuple(range(100)))
     run = first.run((*range(96), 7))
-    first.open(1, run, first.named("b"), first.match(run))
-    first.publish(1, 97)
+    first.rows.open(1, run, first.named("b"), first.match(run))
+    first.rows.publish(1, 97)
     first.write(agent)
-    first.close(1, 97)
+    first.rows.close(1, 97)
     while first.disk.waiting:
         for kept in first.disk.next_writes(1 << 20, first.store.size):
             first.store.not_written(kept)

@@ -25,12 +25,12 @@ def read(memory: Memory, tokens: tuple[int, ...], name: str | None = "a", number
     """A turn that reads a prompt and ends."""
     run = memory.run(tokens)
     agent = memory.named(name) if name else memory.recognise(run)
-    memory.open(number, run, agent, memory.match(run))
+    memory.rows.open(number, run, agent, memory.match(run))
     for position in (*positions, len(run)):
-        memory.publish(number, position)
-        memory.snapshot(number, position)
-    memory.remember(number, run)
-    memory.close(number, len(run))
+        memory.rows.publish(number, position)
+        memory.rows.snapshot(number, position)
+    memory.rows.remember(number, run)
+    memory.rows.close(number, len(run))
     return agent
 
 
@@ -101,7 +101,7 @@ def test_the_last_partial_block_on_disk_is_found_when_the_next_one_was_not_writt
     read(first, tuple(range(103)), number=1)
     first.write(agent)
     run = first.run(tuple(range(110)))
-    first.open(2, run, agent, first.match(run))
+    first.rows.open(2, run, agent, first.match(run))
 
     record = record_of(first, agent, used=2)
 

@@ -20,11 +20,11 @@ SALTS = st.just(NO_SALT) | st.binary(min_size=32, max_size=32)
 def read(memory: Memory, tokens: tuple[int, ...], name: str, salt: Salt = NO_SALT, number: int = 0) -> Agent:
     """A turn that reads a prompt and ends."""
     run, agent = memory.run(tokens, salt), memory.named(name)
-    memory.open(number, run, agent, memory.match(run))
-    memory.publish(number, len(run))
-    memory.snapshot(number, len(run))
-    memory.remember(number, run, salt)
-    memory.close(number, len(run))
+    memory.rows.open(number, run, agent, memory.match(run))
+    memory.rows.publish(number, len(run))
+    memory.rows.snapshot(number, len(run))
+    memory.rows.remember(number, run, salt)
+    memory.rows.close(number, len(run))
     memory.audit()
     return agent
 
@@ -135,6 +135,6 @@ def test_a_row_shares_its_prompt_with_sequences_of_its_salt_alone() -> None:
     """Who waits for a row of another salt would wait in vain, and know by that what is being read."""
     held, prompt = memory(), tuple(range(40))
     run = held.run(prompt, ONE)
-    held.open(0, run, held.named("ada"), held.match(run))
+    held.rows.open(0, run, held.named("ada"), held.match(run))
 
-    assert [held.shared_prefix(held.run(prompt, salt), 0) for salt in (ONE, OTHER, NO_SALT)] == [40, 0, 0]
+    assert [held.rows.shared_prefix(held.run(prompt, salt), 0) for salt in (ONE, OTHER, NO_SALT)] == [40, 0, 0]

@@ -135,7 +135,7 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.device = Device()
 
     def _room(self, row: int) -> int:
-        return self.scheduler.memory._rows[row].has_room_for
+        return self.scheduler.memory.rows._tenants[row].fits
 
     def _sequence(self, row: int) -> Sequence:
         return next(sequence for sequence in self.alive if sequence.row == row)

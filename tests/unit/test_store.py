@@ -180,22 +180,22 @@ def test_snapshots_stay_within_their_share() -> None:
     memory = Memory(SPEC, 16 * 1024, chunk_tokens=16)
     run = memory.run(tuple(range(100)))
     agent = memory.named("a")
-    memory.open(0, run, agent, memory.match(run))
-    positions = [memory.snapshot(0, position) for position in range(1, 100) if memory.publish(0, position) is None]
+    memory.rows.open(0, run, agent, memory.match(run))
+    positions = [memory.rows.snapshot(0, position) for position in range(1, 100) if memory.rows.publish(0, position) is None]
 
     assert None not in positions
     assert memory.snapshots.used <= memory.budget_bytes * 0.25
-    assert memory.snapshot(0, 99) is None, "it is there already"
+    assert memory.rows.snapshot(0, 99) is None, "it is there already"
     memory.audit()
 
 
 def read(memory: Memory, tokens: tuple[int, ...], name: str = "a", number: int = 0, points: tuple[Breakpoint, ...] = ()) -> Closing:
     """A turn that reads a prompt and ends."""
     run = memory.run(tokens)
-    memory.open(number, run, memory.named(name), memory.match(run), points=points)
-    memory.publish(number, len(run))
-    memory.remember(number, run)
-    return memory.close(number, len(run), points)
+    memory.rows.open(number, run, memory.named(name), memory.match(run), points=points)
+    memory.rows.publish(number, len(run))
+    memory.rows.remember(number, run)
+    return memory.rows.close(number, len(run), points)
 
 
 def test_a_history_of_any_length_is_forgotten() -> None:
@@ -217,11 +217,11 @@ HEAVY = ModelCacheSpec("heavy", (GROUPS[0], LayerGroup(LayerKind.RECURRENT, laye
 def test_no_snapshot_of_a_row_takes_the_place_of_its_points() -> None:
     memory = Memory(HEAVY, 12_000, chunk_tokens=16)
     run = memory.run(tuple(range(200)))
-    memory.open(0, run, memory.named("a"), memory.match(run), points=(Breakpoint(40, Rank.MARKED), Breakpoint(50, Rank.LONG)))
+    memory.rows.open(0, run, memory.named("a"), memory.match(run), points=(Breakpoint(40, Rank.MARKED), Breakpoint(50, Rank.LONG)))
     kept = []
     for position in (40, 50, 60, 70, 80):
-        memory.publish(0, position)
-        memory.snapshot(0, position, replaces=position >= 60)
+        memory.rows.publish(0, position)
+        memory.rows.snapshot(0, position, replaces=position >= 60)
         kept.append({snapshot.position for snapshot in snapshots(memory)})
 
     assert kept == [{40}, {40, 50}, {40, 50, 60}, {40, 50, 70}, {40, 50, 80}]
@@ -230,30 +230,30 @@ def test_no_snapshot_of_a_row_takes_the_place_of_its_points() -> None:
 def test_a_snapshot_of_low_rank_finds_no_room_among_the_rows_points() -> None:
     memory = Memory(HEAVY, 8000, chunk_tokens=16)
     run = memory.run(tuple(range(90)))
-    memory.open(0, run, memory.named("a"), memory.match(run), points=(Breakpoint(40, Rank.MARKED), Breakpoint(50, Rank.LONG)))
+    memory.rows.open(0, run, memory.named("a"), memory.match(run), points=(Breakpoint(40, Rank.MARKED), Breakpoint(50, Rank.LONG)))
     for position in (40, 50):
-        memory.publish(0, position)
-        memory.snapshot(0, position)
+        memory.rows.publish(0, position)
+        memory.rows.snapshot(0, position)
 
-    memory.publish(0, 60)
+    memory.rows.publish(0, 60)
 
-    assert memory.snapshot(0, 60) is None
+    assert memory.rows.snapshot(0, 60) is None
     assert {snapshot.position for snapshot in snapshots(memory)} == {40, 50}
 
 
 def test_a_snapshot_that_was_replaced_and_is_used_again_is_like_any_other() -> None:
     memory = Memory(SPEC, 64 * 1024, chunk_tokens=16)
     run = memory.run(tuple(range(100)))
-    memory.open(0, run, memory.named("a"), memory.match(run))
+    memory.rows.open(0, run, memory.named("a"), memory.match(run))
     for position in (50, 60):
-        memory.publish(0, position)
-        memory.snapshot(0, position, replaces=True)
+        memory.rows.publish(0, position)
+        memory.rows.snapshot(0, position, replaces=True)
     spent = next(snapshot for snapshot in snapshots(memory) if snapshot.position == 50)
     assert spent.rank is Rank.SPENT
 
     other = memory.run((*range(50), 7))
     match = memory.match(other)
-    memory.open(1, other, memory.named("b"), match)
+    memory.rows.open(1, other, memory.named("b"), match)
 
     assert (match.snapshot, spent.rank) == (spent, Rank.PLAIN)
 
@@ -261,11 +261,11 @@ def test_a_snapshot_that_was_replaced_and_is_used_again_is_like_any_other() -> N
 def test_a_row_that_closes_has_its_own_room_for_its_snapshot() -> None:
     memory = Memory(SPEC, 16 * 1024, chunk_tokens=16)
     run = memory.run(tuple(range(100)))
-    memory.open(0, run, memory.named("a"), memory.match(run))
-    memory.publish(0, 100)
+    memory.rows.open(0, run, memory.named("a"), memory.match(run))
+    memory.rows.publish(0, 100)
     memory.store.pool.allocate("the rest", (memory.store.pool.available, 0))
 
-    closing = memory.close(0, 100)
+    closing = memory.rows.close(0, 100)
 
     assert closing.snapshot is not None
     assert [save.stop for save in closing.blocks] == [16, 32, 48, 64, 80, 96, 100]
@@ -275,15 +275,15 @@ def test_a_snapshot_that_finds_no_room_costs_nobody_anything() -> None:
     """Its share has room for it where another snapshot goes, but the budget has not even then."""
     memory = Memory(SPEC, 540, chunk_tokens=1)
     run = memory.run(tuple(range(40)))
-    memory.open(0, run, memory.named("a"), memory.match(run))
+    memory.rows.open(0, run, memory.named("a"), memory.match(run))
     for position in (10, 32, 40):
-        memory.publish(0, position)
+        memory.rows.publish(0, position)
         if position < 40:
-            memory.snapshot(0, position)
+            memory.rows.snapshot(0, position)
     memory.store.states.pin(max(snapshots(memory), key=lambda snapshot: snapshot.position))
     memory.store.pool.allocate("the rest", (memory.store.pool.available, 0))
 
-    assert memory.snapshot(0, 40) is None
+    assert memory.rows.snapshot(0, 40) is None
     assert {snapshot.position for snapshot in snapshots(memory)} == {10, 32}
 
 
@@ -427,12 +427,12 @@ def test_nothing_is_given_up_for_buffers_that_cannot_be_had(monkeypatch: pytest.
     read(memory, tuple(range(48)))
     memory.pin(memory.agents.get("a"))
     run = memory.run(tuple(range(100, 116)))
-    memory.open(1, run, memory.named("b"), memory.match(run), points=(Breakpoint(10, Rank.PLAIN),))
-    memory.publish(1, 10)
-    memory.snapshot(1, 10)
-    memory.publish(1, 16)
+    memory.rows.open(1, run, memory.named("b"), memory.match(run), points=(Breakpoint(10, Rank.PLAIN),))
+    memory.rows.publish(1, 10)
+    memory.rows.snapshot(1, 10)
+    memory.rows.publish(1, 16)
 
-    closing = memory.close(1, 17)
+    closing = memory.rows.close(1, 17)
 
     assert closing.blocks == ()
     assert {snapshot.position for snapshot in snapshots(memory)} == {48, 10}
@@ -443,10 +443,10 @@ def test_a_row_that_closes_keeps_what_the_bound_on_buffers_allows(monkeypatch: p
     monkeypatch.setattr(blocks, "MAX_BUFFERS", 5)
     memory = Memory(SPEC, 16 * 1024, chunk_tokens=16)
     run = memory.run(tuple(range(100)))
-    memory.open(0, run, memory.named("a"), memory.match(run))
-    memory.publish(0, 100)
+    memory.rows.open(0, run, memory.named("a"), memory.match(run))
+    memory.rows.publish(0, 100)
 
-    saves = memory.close(0, 100).blocks
+    saves = memory.rows.close(0, 100).blocks
 
     assert [(save.start, save.stop) for save in saves] == [(0, 16), (16, 32)], "from the beginning on, and without gaps"
     assert memory.match(run).known == 32
@@ -456,30 +456,30 @@ def test_a_row_that_closes_keeps_what_the_bound_on_buffers_allows(monkeypatch: p
 def test_a_snapshot_larger_than_the_share_of_snapshots_is_not_taken() -> None:
     memory = Memory(SPEC, 3 * 64 + 48 * 8 * 3, chunk_tokens=1)
     run = memory.run(tuple(range(32)))
-    memory.open(0, run, memory.named("a"), memory.match(run))
+    memory.rows.open(0, run, memory.named("a"), memory.match(run))
     assert SPEC.snapshot_bytes(32) <= memory.budget_bytes * 0.25
-    memory.publish(0, 32)
+    memory.rows.publish(0, 32)
     memory.store.pool.allocate("the rest", (memory.store.pool.available, 0))
 
-    assert memory.snapshot(0, 32) is None, "there is no room that nobody uses"
+    assert memory.rows.snapshot(0, 32) is None, "there is no room that nobody uses"
     memory.store.budget_bytes = 100
-    assert memory.snapshot(0, 32) is None, "one snapshot alone is too much"
+    assert memory.rows.snapshot(0, 32) is None, "one snapshot alone is too much"
 
 
 def test_a_chain_longer_than_pins_may_take_is_pinned_from_its_beginning() -> None:
     memory = Memory(SPEC, 16 * 1024, chunk_tokens=16)
     run, agent = memory.run(tuple(range(100))), memory.named("a")
-    memory.open(0, run, agent, memory.match(run))
-    memory.publish(0, 50)
-    memory.remember(0, run)
-    memory.close(0, 50)
+    memory.rows.open(0, run, agent, memory.match(run))
+    memory.rows.publish(0, 50)
+    memory.rows.remember(0, run)
+    memory.rows.close(0, 50)
     memory.pin(agent)
     monster = memory.run(tuple(range(100)) * 25)
-    memory.open(1, monster, agent, memory.match(monster))
-    memory.publish(1, 2500)
-    memory.remember(1, monster)
+    memory.rows.open(1, monster, agent, memory.match(monster))
+    memory.rows.publish(1, 2500)
+    memory.rows.remember(1, monster)
 
-    memory.close(1, 2500)
+    memory.rows.close(1, 2500)
 
     assert 0 < memory.pins.bytes <= memory.budget_bytes // 2
     assert [block.stop for block in agent.pinned] == [16 * (at + 1) for at in range(len(agent.pinned))]
@@ -489,13 +489,13 @@ def test_a_chain_longer_than_pins_may_take_is_pinned_from_its_beginning() -> Non
 def test_what_a_failed_pass_wrote_is_doubted_once() -> None:
     memory = Memory(SPEC, 64 * 1024, chunk_tokens=64)
     run = memory.run(tuple(range(100)))
-    memory.open(0, run, memory.named("a"), memory.match(run))
-    memory.publish(0, 64)
-    snapshot = memory.snapshot(0, 64)
+    memory.rows.open(0, run, memory.named("a"), memory.match(run))
+    memory.rows.publish(0, 64)
+    snapshot = memory.rows.snapshot(0, 64)
     assert snapshot is not None
-    memory.publish(0, 100)
+    memory.rows.publish(0, 100)
 
-    saves = memory.close_all({0: 40}, {snapshot.key, b"gone already"})
+    saves = memory.rows.close_all({0: 40}, {snapshot.key, b"gone already"})
 
     assert [(save.start, save.stop) for save in saves] == [(0, 16), (16, 32)], "whole blocks of what passes known to be done have read"
     assert snapshots(memory) == []

@@ -179,7 +179,7 @@ def _batch_sizes(passes: Mapping[int, int]) -> HistogramMetricFamily:
 
 def _held(memory: Memory) -> dict[str, float]:
     """Bytes of the cache budget by what holds them."""
-    rows, snapshots = memory.rows_bytes, memory.snapshots.used
+    rows, snapshots = memory.rows.held_bytes, memory.snapshots.used
     return {"cache_rows": rows, "cache_blocks": memory.store.pool.used - rows - snapshots, "cache_marks": snapshots}
 
 

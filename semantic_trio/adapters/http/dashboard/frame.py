@@ -160,7 +160,7 @@ def _model(model: ServedModel) -> ModelFigures:
         most_waiting=engine.queue_limit,
         tokens_generated=engine.tokens_generated,
         steps=engine.steps,
-        pool=PoolFigures(pool.total_bytes, pool.used, memory.rows_bytes, memory.snapshots.used),
+        pool=PoolFigures(pool.total_bytes, pool.used, memory.rows.held_bytes, memory.snapshots.used),
         disk=DiskFigures(disk.budget_bytes, disk.used, disk.waiting, disk.exists and disk.is_open),
     )
 
