@@ -93,7 +93,7 @@ class Owner:
     """An agent as its blocks know it. An agent and each block that it has read know each other, until the block or the agent is removed."""
 
     id: str
-    blocks: dict[BlockKey, "Block"] = attrs.field(init=False, factory=dict)  # blocks the agent has read that are in the prefix tree
+    blocks: dict[BlockKey, "Block"] = attrs.field(init=False, factory=dict, repr=False)  # blocks the agent has read that are in the prefix tree
 
     def own(self, block: "Block") -> None:
         """Note that the agent has read a block."""
@@ -120,7 +120,7 @@ class Block(CacheEntry):
     start: int  # position of its first token
     packed: bytes
     rows: dict[int, None] = attrs.field(init=False, factory=dict)  # live rows that hold it, the first one first
-    owners: set[Owner] = attrs.field(init=False, factory=set)  # agents that have read it
+    owners: set[Owner] = attrs.field(init=False, factory=set, repr=False)  # agents that have read it
     children: dict[BlockKey, "Block"] = attrs.field(init=False, factory=dict)
     snapshots: dict[SnapshotKey, "Snapshot"] = attrs.field(init=False, factory=dict)  # at its end or among the tokens after it
     growing: dict[int, "LiveRow"] = attrs.field(init=False, factory=dict)  # rows whose tokens after this block make no whole block yet
