@@ -116,24 +116,37 @@ async def test_what_a_cancelled_turn_had_read_is_right(family: str) -> None:
         assert close(scores, expected)
 
 
+# Rows for which there is memory when three of 240 tokens begin to decode. How many rows begin and which of them grow beyond it depends on the
+# family: on its windows, states and pages.
+TIGHT = (2.3, 2.6, 3.05)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 async def test_a_preempted_turn_ends_with_the_same_scores(family: str) -> None:
+    forced, preemptions = FORCED * 2, 0
     async with engine_of(family) as roomy:
-        long = tuple(range(200)) + FORCED * 2
-        expected = [(await roomy.turn(prompt(400, salt=i), forced=long))[0] for i in range(3)]
-        row = roomy.engine.memory.row_bytes(400)
-    async with engine_of(family, budget=int(row * 3.05)) as tight:
-        scores: dict[int, tuple[float, ...]] = {}
+        expected = [(await roomy.turn(prompt(240, salt=i), forced=forced))[0] for i in range(3)]
+        row = roomy.engine.memory.row_bytes(240)
+    for rows in TIGHT:
+        async with engine_of(family, budget=int(row * rows)) as tight:
+            scores = await at_once(tight, 240, forced)
+            preemptions += tight.engine.scheduler.preemptions
+        assert [close(scores[i], expected[i]) for i in range(3)] == [True] * 3, rows
 
-        async def ask(i: int) -> None:
-            scores[i] = (await tight.turn(prompt(400, salt=i), forced=long))[0]
+    assert preemptions > 0
 
-        async with trio.open_nursery() as nursery:
-            for i in range(3):
-                nursery.start_soon(ask, i)
 
-        assert tight.engine.scheduler.preemptions + (tight.engine.scheduler.running == 0)
-        assert all(close(scores[i], expected[i]) for i in range(3))
+async def at_once(bench: Bench, length: int, forced: tuple[int, ...]) -> dict[int, tuple[float, ...]]:
+    """Scores of three turns that decode beside each other."""
+    scores: dict[int, tuple[float, ...]] = {}
+
+    async def ask(i: int) -> None:
+        scores[i] = (await bench.turn(prompt(length, salt=i), forced=forced))[0]
+
+    async with trio.open_nursery() as nursery:
+        for i in range(3):
+            nursery.start_soon(ask, i)
+    return scores
 
 
 @pytest.mark.parametrize("family", FAMILIES)

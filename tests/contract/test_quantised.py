@@ -35,7 +35,7 @@ from tests.contract.models import QUANTISED, random_model, random_runner
 from tests.contract.script import GREEDY, logprobs, prompt
 from tests.contract.test_engine_disk import HISTORY, NEXT, cold, server, zeroed
 from tests.contract.test_engine_memory import FORCED as ANSWER
-from tests.contract.test_engine_memory import engine_of
+from tests.contract.test_engine_memory import TIGHT, at_once, engine_of
 from tests.contract.test_pages import gap, logits
 
 # The most by which logits differ, as a part of their range.
@@ -259,21 +259,17 @@ async def test_turns_that_join_fork_and_leave_score_as_if_nothing_was_remembered
 
 @pytest.mark.parametrize("family", ["llama_wide_8bits", "gpt_oss_wide_paged_8bits"])
 async def test_preempted_turns_end_with_the_same_scores(family: str) -> None:
-    long = tuple(range(200)) + ANSWER * 2
+    forced, preemptions = ANSWER * 2, 0
     async with engine_of(family) as roomy:
-        expected = [(await roomy.turn(prompt(400, salt=i), forced=long))[0] for i in range(3)]
-        row = roomy.engine.memory.row_bytes(400)
-    scores: dict[int, tuple[float, ...]] = {}
-    async with engine_of(family, budget=int(row * 3.05)) as tight:
+        expected = [(await roomy.turn(prompt(240, salt=i), forced=forced))[0] for i in range(3)]
+        row = roomy.engine.memory.row_bytes(240)
+    for rows in TIGHT:
+        async with engine_of(family, budget=int(row * rows)) as tight:
+            scores = await at_once(tight, 240, forced)
+            preemptions += tight.engine.scheduler.preemptions
+        assert [near(scores[i], expected[i]) for i in range(3)] == [True] * 3, rows
 
-        async def ask(i: int) -> None:
-            scores[i] = (await tight.turn(prompt(400, salt=i), forced=long))[0]
-
-        async with trio.open_nursery() as nursery:
-            for i in range(3):
-                nursery.start_soon(ask, i)
-
-    assert all(near(scores[i], expected[i]) for i in range(3))
+    assert preemptions > 0
 
 
 @pytest.mark.parametrize("family", IN_ENGINES)
