@@ -14,8 +14,9 @@ from semantic_trio.adapters.http.serving.served_model import ServedModel
 from semantic_trio.testing import FakeRunner
 from tests.http import unasked
 from tests.http.serving import get, listening, served
+from tests.search import examples
 
-EXAMPLES = 15  # of each operation; the phase of coverage adds two thirds of all requests
+EXAMPLES = examples(15, 5)  # of each operation; the phase of coverage adds two thirds of all requests
 
 
 class AnyModel(AppState):
@@ -32,8 +33,8 @@ async def test_schemathesis_finds_no_violation(tmp_path: Path) -> None:
     """Generated requests, valid and not: no 5xx, documented statuses and bodies, valid ones accepted, invalid ones refused."""
     structlog.configure(processors=[_drop])
     server = served(FakeRunner(end_after=3), context_length=1_000_000, kind=AnyModel)
-    window = server.engine.batch_window_seconds
-    server.runner.before_step = lambda plan: setattr(server.engine, "batch_window_seconds", window)  # it is among what is asked to be changed
+    server.engine.batch_window_seconds = 0  # ten thousand requests come one after the other
+    server.runner.before_step = lambda plan: setattr(server.engine, "batch_window_seconds", 0)  # it is among what is asked to be changed
     async with listening(server) as port:
         command = [sys.executable, "-m", "schemathesis.cli", "run", f"http://127.0.0.1:{port}/openapi.json"]
         options = ["--max-examples", str(EXAMPLES), "--seed", "1", "--no-color", "--checks", "all"]

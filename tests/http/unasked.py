@@ -1,7 +1,10 @@
 """What the checks of the contract are not to ask for: fields that do not go together, too many answers, lengths of vectors, tokens nobody writes."""
 
+import itertools
 from typing import Any
+from urllib.parse import unquote
 
+import httpx
 import hypothesis.strategies as st
 import schemathesis
 
@@ -9,6 +12,9 @@ import schemathesis
 MOST_CHOICES = 32
 # Among tools none of which could be offered to a model there is one that can.
 A_FUNCTION = {"type": "function", "function": {"name": "look"}}
+
+# Turns of agents after which one begins anew: the checks ask one agent for 1,500, and each would read the conversation of all before it.
+TURNS = 50
 
 # Where a choice of tools is one of the tools that are offered.
 CHOOSING = frozenset({"/v1/responses", "/v1/chat/completions", "/v1/agents/{agent_id}/generate"})
@@ -46,6 +52,19 @@ def before_call(context: schemathesis.HookContext, case: Any, kwargs: dict[str, 
     match case.body:
         case {"background": True, **rest}:
             case.body = {**rest, "background": True, "store": True, "stream": False}
+
+
+_turns = itertools.count(1)
+
+
+@schemathesis.hook
+def after_call(context: schemathesis.HookContext, case: Any, response: Any) -> None:
+    """Replace an agent that has had many turns by an empty one of the same id."""
+    if case.path == "/v1/agents/{agent_id}/generate" and response.status_code == 200 and next(_turns) % TURNS == 0:
+        agent = response.request.url.removesuffix("/generate")
+        agents, _, name = agent.rpartition("/")
+        httpx.delete(agent).raise_for_status()
+        httpx.post(agents, json={"id": unquote(name)}).raise_for_status()
 
 
 def _with_function(body: Any, path: str) -> Any:
