@@ -39,7 +39,8 @@ WATCHED   := application/engine.py application/generation.py adapters/mlx/device
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help install dev-install system serve test test-unit test-unit-other test-integration test-smoke test-e2e coverage \
+.PHONY: help install dev-install system serve test test-unit test-unit-other test-integration test-smoke test-search test-e2e \
+        coverage other-python \
         lint format typecheck imports docs docs-serve security licenses bench clean
 
 help: ## This list
@@ -99,15 +100,14 @@ serve: install ## Fetch the model and serve it (MODEL=, PORT=, ARGS=)
 
 # --------------------------------------------------------------------------------------------------------------------------- test
 
-# In order: what fails fast comes first.
+# In order: what fails fast comes first. Checks take one core each, and so does an installation.
 test: ## Everything a change has to pass
-	@$(MAKE) --no-print-directory lint typecheck imports docs
+	@$(MAKE) --no-print-directory -j2 lint typecheck imports docs other-python
 	@rm -rf $(COVER)
-	@$(MAKE) --no-print-directory test-unit test-integration test-smoke coverage test-unit-other
+	@$(MAKE) --no-print-directory test-unit test-search test-integration test-smoke coverage test-unit-other
 
 test-unit: $(DEV) system ## Fakes and virtual time
 	@COVERAGE_FILE=$(COVER)/unit $(PYTEST) $(UNIT) -m 'not exhaustive' $(PARALLEL) $(COV)
-	@$(PYTEST) $(UNIT) -m exhaustive $(PARALLEL)
 
 test-integration: $(DEV) system ## The real MLX: tiny models and SmolLM2
 	@COVERAGE_FILE=$(COVER)/integration $(ONE_THREAD) $(PYTEST) $(INTEGRATION) $(PARALLEL) $(COV)
@@ -115,18 +115,28 @@ test-integration: $(DEV) system ## The real MLX: tiny models and SmolLM2
 test-smoke: $(DEV) system ## A server process and the real SDKs
 	@$(PYTEST) tests/smoke
 
+test-search: $(DEV) system ## Searches for counterexamples: some examples, or all of them (NIGHTLY=1)
+	@$(PYTEST) $(UNIT) -m exhaustive $(PARALLEL)
+
 test-e2e: $(DEV) system ## Storms, kill -9, stuck readers
 	@$(PYTEST) tests/e2e
 
-# Looks in the other versions of pyenv too: its shims are on the PATH also where they lead nowhere.
-test-unit-other: $(DEV) ## The unit tests on the other one of Python 3.11 and 3.13
-	@other=$$($(BIN)/python -c 'import sys; print("3.11" if sys.version_info >= (3, 13) else "3.13")'); \
+# The other one of Python 3.11 and 3.13, or nothing. Looks in the other versions of pyenv too: its shims are on the PATH also where they lead nowhere.
+OTHER = other=$$($(BIN)/python -c 'import sys; print("3.11" if sys.version_info >= (3, 13) else "3.13")'); \
 	for found in python$$other $$(ls -d $${PYENV_ROOT:-$$HOME/.pyenv}/versions/$$other*/bin/python$$other 2>/dev/null); do \
 	  path=$$($$found -c 'import sys; print(sys.executable)' 2>/dev/null) && break; path=; \
-	done; \
+	done
+TOX   = PATH="$$(dirname $$path):$$PATH" $(BIN)/python -m tox -q run -e py$${other/./}
+
+# Installs while checks run what `test-unit-other` needs.
+other-python: $(DEV)
+	@$(OTHER); [ -z "$$path" ] || $(TOX) --notest
+
+test-unit-other: $(DEV) ## The unit tests on the other one of Python 3.11 and 3.13
+	@$(OTHER); \
 	if [ -z "$$path" ]; then echo "Python $$other is not on this machine: its unit tests are left out"; exit 0; fi; \
 	echo "unit tests on $$path"; \
-	PATH="$$(dirname $$path):$$PATH" $(BIN)/python -m tox -q run -e py$${other/./}
+	$(TOX)
 
 coverage: $(DEV) ## The thresholds, over what the test targets have left behind
 	@$(BIN)/coverage combine -q --keep --data-file=$(COVER)/total $(COVER)/unit $(COVER)/integration
