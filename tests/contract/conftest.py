@@ -35,9 +35,13 @@ blocks_alone = pytest.mark.parametrize("memory", BLOCKS_ALONE, indirect=True)
 
 
 @pytest.fixture(params=["fake", *FAMILIES, *PAGED])
-def runner(request: pytest.FixtureRequest) -> ModelRunner:
+async def runner(request: pytest.FixtureRequest) -> ModelRunner:
     """A runner with nothing open."""
-    return FakeRunner() if request.param == "fake" else random_runner(request.param)
+    if request.param == "fake":
+        return FakeRunner()
+    runner = lasting(request.param)
+    await Memory(runner).forget_everything()
+    return runner
 
 
 def fresh(family: str) -> ModelRunner:
