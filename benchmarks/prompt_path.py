@@ -20,7 +20,8 @@ from semantic_trio.adapters.catalogue.catalogue import open_catalogue
 from semantic_trio.adapters.catalogue.progress import Lines
 from semantic_trio.adapters.http.anthropic.request import MessagesRequest, generation_params
 from semantic_trio.adapters.http.common.json_decoding import decode
-from semantic_trio.adapters.http.serving.served_model import ModelCard, ServedModel
+from semantic_trio.adapters.http.serving.served_model import ServedModel
+from semantic_trio.domain.model_card import ModelCard
 from semantic_trio.adapters.text.codec import load_codec
 from semantic_trio.application.answer import Encoded
 from semantic_trio.application.engine import Engine

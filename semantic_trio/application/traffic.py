@@ -15,8 +15,3 @@ class Traffic:
     slower: int = 0  # times that reading took longer than computing would have taken
     damaged: int = 0  # blocks, snapshots and records
     evicted: int = 0  # blocks and snapshots deleted for others
-
-    @property
-    def read_tokens_per_second(self) -> float:
-        """Tokens brought back per second of reading; 0 while there were none."""
-        return self.read_tokens / self.read_seconds if self.read_seconds else 0.0

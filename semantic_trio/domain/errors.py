@@ -52,6 +52,34 @@ class ModelNotFoundError(SemanticError):
 
 
 @attrs.frozen
+class ModelsBusyError(SemanticError):
+    """A model has to be closed for another one, and its requests do not end; the same request may succeed later."""
+
+    model: str  # that was to be opened
+    busy: str  # that would have to be closed
+    requests: int  # of the busy model
+    retry_after_seconds: int
+
+    def __str__(self) -> str:
+        return f"{self.model} cannot be loaded now: its memory is used by {self.busy}, which answers {self.requests} requests"
+
+
+@attrs.frozen
+class ModelSwapError(SemanticError):
+    """Another model could not become the main one."""
+
+    model: str  # that was to become the main one
+    previous: str
+    reason: str
+    seconds: float  # for which the main model was not served
+    is_previous_back: bool
+
+    def __str__(self) -> str:
+        state = "is served again" if self.is_previous_back else "could not be loaded again, and the next request tries to"
+        return f"{self.model} cannot replace {self.previous}: {self.reason}; after {self.seconds:.1f} s {self.previous} {state}"
+
+
+@attrs.frozen
 class AgentNotFoundError(SemanticError):
     """No agent of this id is known."""
 

@@ -19,7 +19,7 @@ from semantic_trio.entrypoints.drain_cli import drain
 from semantic_trio.entrypoints.events_cli import events
 from semantic_trio.entrypoints.exits import known_ends
 from semantic_trio.entrypoints.options import given, load, settings_options
-from semantic_trio.entrypoints.safety import check
+from semantic_trio.entrypoints.safety import check, check_models
 from semantic_trio.entrypoints.service.command import service
 from semantic_trio.entrypoints.settings import Settings
 from semantic_trio.testing import read_script
@@ -51,7 +51,9 @@ def serve(config_file: Path | None, script_file: Path | None, **options: object)
         chosen = load(config_file, options | ({} if script is None else {"model_id": "tiny-random"})).settings
         logging.configure(chosen.log_format, chosen.log_level, chosen.log_file)
         check(chosen)
-        model = open_catalogue(chosen.data_dir).ensure(chosen.model_id, Lines())
+        catalogue = open_catalogue(chosen.data_dir)
+        model = catalogue.ensure(chosen.model_id, Lines())
+        check_models(chosen, catalogue.path)
 
     def announce(url: str) -> None:
         click.echo(

@@ -3,10 +3,12 @@
 Knows how the parts of a model fit. Knows nothing of HTTP, and nothing of other models.
 """
 
+import contextlib
 import gc
 import secrets
 import time
-from collections.abc import Callable, Mapping
+import traceback
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import attrs
@@ -16,21 +18,26 @@ import trio
 from semantic_trio.adapters.catalogue.pooling import embedding_form
 from semantic_trio.adapters.catalogue.sampling import sampling_defaults
 from semantic_trio.adapters.disk import ModelFiles
-from semantic_trio.adapters.http.serving.served_model import ModelCard, ServedModel
+from semantic_trio.adapters.http.serving.app_state import BatchWindow
+from semantic_trio.adapters.http.serving.served_model import ServedModel
+from semantic_trio.adapters.metrics import Metrics, WatchedModel
 from semantic_trio.adapters.mlx.budget import usual_cache_mb
 from semantic_trio.adapters.mlx.chat_template import chat_program
 from semantic_trio.adapters.mlx.device import Device, free_unused
 from semantic_trio.adapters.mlx.loading import LoadedModel
-from semantic_trio.adapters.mlx.runner import MlxRunner, load_runner
+from semantic_trio.adapters.mlx.runner import MlxRunner, load_runner, needed_weight_bytes
 from semantic_trio.adapters.mlx.tool_syntax import tool_syntax
 from semantic_trio.adapters.text.codec import TokenizerCodec, load_codec
 from semantic_trio.application.engine import Engine
+from semantic_trio.application.model_entry import Closing
 from semantic_trio.application.persistence import Persistence
 from semantic_trio.domain.allowance import Allowance
 from semantic_trio.domain.disk import Disk
-from semantic_trio.domain.errors import EngineDeadError
+from semantic_trio.domain.errors import EngineDeadError, ModelNotFoundError
 from semantic_trio.domain.generation import GenerationRequest
 from semantic_trio.domain.memory import Memory
+from semantic_trio.domain.model_card import ModelCard
+from semantic_trio.domain.observation import ModelLoaded
 from semantic_trio.domain.scheduler import Limits, Scheduler
 from semantic_trio.domain.speculation import Speculation
 from semantic_trio.entrypoints.ending import PERSIST_SECONDS
@@ -48,67 +55,50 @@ Runner = MlxRunner | ScriptedRunner
 
 
 @attrs.define(eq=False)
-class Closing:
-    """The order to close a model, given once."""
-
-    flush_until: float = attrs.field(init=False, default=0.0)  # on trio's clock: what the model remembers is written to disk by then
-    _begun: trio.Event = attrs.field(init=False, factory=trio.Event)
-
-    def begin(self, flush_until: float) -> None:
-        """Close the model; its memory may be written to disk until then, and for a few seconds in any case."""
-        self.flush_until = flush_until
-        self._begun.set()
-
-    async def wait(self) -> None:
-        """Return when the model is to be closed."""
-        await self._begun.wait()
-
-    @property
-    def seconds_left(self) -> float:
-        """Seconds that are left to write, and never fewer than memory gets in any case."""
-        return max(self.flush_until - trio.current_time(), PERSIST_SECONDS)
-
-
-@attrs.frozen(eq=False)
-class OpenModel:
-    """A model that answers requests, and what is measured of it."""
-
-    served: ServedModel
-    memory: Callable[[], Mapping[str, float]]  # bytes in use on the device, by kind
-    calls: Mapping[tuple[str, str], int]  # texts that began as calls, by format and outcome
-    load_seconds: float
-
-
-@attrs.frozen(eq=False)
 class ModelHost:
-    """Opens models on a device and closes them."""
+    """Opens models on a device and closes them: the `ModelOpener` of a server."""
 
     settings: Settings
     device: Device
+    directory: Callable[[str], Path]  # of a model on this machine; raises `ModelNotFoundError`
+    metrics: Metrics
+    window: BatchWindow
     has_disk: bool  # the memory of agents is kept on disk
     claim_disk: Callable[[], None]  # has the lock on the cache directory, or raises
     scripted: Callable[[TokenizerCodec], ScriptedRunner | None]  # the runner to use instead of the model's, where answers are scripted
     observer: Observer
-    engine_died: Callable[[], "trio.Event"]  # begins to end the process; returns the event that clients have their errors
+    engine_died: Callable[[], trio.Event]  # begins to end the process; returns the event that clients have their errors
     entered: Callable[[str], None] = lambda phase: None  # called with each phase of opening a model
+    _open: dict[str, str] = attrs.field(init=False, factory=dict)  # fingerprint of each open model -> its name
 
-    async def serve(self, name: str, path: Path, closing: Closing, *, task_status: trio.TaskStatus[OpenModel] = trio.TASK_STATUS_IGNORED) -> None:
-        """Open the model of a directory, report it, and serve it until `closing`; then its memory is on disk and free.
+    async def needed_bytes(self, name: str) -> int:
+        """See `ModelOpener.needed_bytes`."""
+        path = await trio.to_thread.run_sync(self.directory, name)
+        return await needed_weight_bytes(self.device, path) + (self.settings.cache_budget_mb or usual_cache_mb()) * MIB
 
-        The requests of the model have to be over before it is closed. Raises `ModelNotFoundError` or `InvalidRequestError` before it has reported
-        the model, `EngineDeadError` after that.
-        """
-        await self._serve(name, path, closing, task_status)
+    async def serve(self, name: str, closing: Closing, *, task_status: trio.TaskStatus[ServedModel] = trio.TASK_STATUS_IGNORED) -> None:
+        """See `ModelOpener.serve`."""
+        path = await trio.to_thread.run_sync(self.directory, name)
+        try:
+            await self._serve(name, path, closing, task_status)
+        except Exception as error:
+            faults = list(_faults(error))
+            if not any(isinstance(fault, EngineDeadError) for fault in faults):  # else the device may never answer again
+                for fault in faults:
+                    traceback.clear_frames(fault.__traceback__)  # they refer to what was loaded
+                await self._release()
+            raise
         await self._release()
 
     async def _release(self) -> None:
         """Free the memory of a model that nothing refers to any more, but for cycles of references."""
+        await self.device.call(free_unused)  # the thread holds its last call, and with it what the call was about, until the next one
         gc.unfreeze()  # a model that was there at the start is among what is never looked at
         gc.collect()
         gc.freeze()
         await self.device.call(free_unused)
 
-    async def _serve(self, name: str, path: Path, closing: Closing, task_status: trio.TaskStatus[OpenModel]) -> None:
+    async def _serve(self, name: str, path: Path, closing: Closing, task_status: trio.TaskStatus[ServedModel]) -> None:
         started = trio.current_time()
         loaded_runner, loaded = await load_runner(self.device, path, self.settings.kv_bits)
         codec = await trio.to_thread.run_sync(load_codec, path, tool_syntax, chat_program)
@@ -116,35 +106,59 @@ class ModelHost:
         runner = self.scripted(codec) or loaded_runner
         engine = self._engine(runner, _bounded_context(loaded, self.settings.context_length), codec.fingerprint)
         persistence = self._persistence(name, engine, runner)
-        async with trio.open_nursery() as nursery:
-            await nursery.start(self._supervise, engine)
-            if self.has_disk:
-                self.entered("reading the list of what is on disk")
-                await persistence.open()
-                await nursery.start(persistence.run)
-            self.entered("warming up")
-            await _warm_up(engine, codec)
-            card = _card(name, path, engine.scheduler.limits.context_length, loaded.vocab_size)
-            task_status.started(OpenModel(ServedModel(card, engine, codec, persistence), runner.memory, codec.tally.counts, load_seconds))
-            await closing.wait()
-            await self._flush(engine, persistence, closing)
-            nursery.cancel_scope.cancel()
+        is_reported = trio.Event()
+        with self._alone(name, runner.spec.fingerprint):
+            async with trio.open_nursery() as nursery:
+                await nursery.start(self._supervise, engine, is_reported)
+                if self.has_disk:
+                    self.entered("reading the list of what is on disk")
+                    await persistence.open()
+                    await nursery.start(persistence.run)
+                self.entered("warming up")
+                await _warm_up(engine, codec)
+                self.observer.observe(ModelLoaded(model=name, seconds=load_seconds))
+                with self._measured(WatchedModel(engine, persistence, codec.tally.counts)):
+                    is_reported.set()
+                    task_status.started(ServedModel(_card(name, path, engine, loaded), engine, codec, persistence))
+                    await closing.wait()
+                    await self._flush(engine, persistence, closing)
+                nursery.cancel_scope.cancel()
+
+    @contextlib.contextmanager
+    def _alone(self, name: str, fingerprint: str) -> Iterator[None]:
+        """Have no other open model write to the same place on disk. Raises `ModelNotFoundError`."""
+        if (other := self._open.get(fingerprint)) is not None:
+            raise ModelNotFoundError(name, f"it is the model that is open as {other}: name that one, or make {name} an alias of it")
+        self._open[fingerprint] = name
+        try:
+            yield
+        finally:
+            del self._open[fingerprint]
+
+    @contextlib.contextmanager
+    def _measured(self, model: WatchedModel) -> Iterator[None]:
+        self.metrics.watch(model)
+        try:
+            yield
+        finally:
+            self.metrics.unwatch(model)
 
     async def _flush(self, engine: Engine, persistence: Persistence, closing: Closing) -> None:
         """Have everything that is remembered written to disk in the time that is left."""
         if not self.has_disk:
             return
-        with trio.move_on_after(closing.seconds_left):
+        with trio.move_on_after(_seconds_left(closing)):
             await engine.settle()
-        waiting = await persistence.flush(closing.seconds_left)
+        waiting = await persistence.flush(_seconds_left(closing))
         log.info("memory is on disk" if not waiting else "memory is on disk in part", bytes=engine.memory.disk.used, not_written=waiting)
 
-    async def _supervise(self, engine: Engine, *, task_status: trio.TaskStatus[None]) -> None:
-        """Run the engine. When it dies, streams get their error events before the process ends."""
+    async def _supervise(self, engine: Engine, is_reported: trio.Event, *, task_status: trio.TaskStatus[None]) -> None:
+        """Run the engine. When that of a model in use dies, streams get their error events before the process ends."""
         try:
             await engine.run(task_status=task_status)
         except EngineDeadError:
-            await self.engine_died().wait()
+            if is_reported.is_set():
+                await self.engine_died().wait()
             raise
 
     def _engine(self, runner: Runner, context_length: int, text_fingerprint: str) -> Engine:
@@ -163,7 +177,7 @@ class ModelHost:
             Scheduler(limits, memory, Speculation(settings.num_draft_tokens, runner.sizes.decode_tokens)),
             queue_limit=settings.queue_limit,
             step_deadline_seconds=settings.step_deadline_seconds,
-            batch_window_seconds=settings.batch_window_ms / 1000,
+            batch_window_seconds=self.window.seconds,
             observer=self.observer,
         )
 
@@ -182,14 +196,35 @@ class ModelHost:
         )
 
 
+def _faults(error: BaseException) -> Iterator[BaseException]:
+    """Yield an error, and all that it is a group of."""
+    yield error
+    if isinstance(error, BaseExceptionGroup):
+        for one in error.exceptions:
+            yield from _faults(one)
+
+
 def _bounded_context(loaded: LoadedModel, limit: int) -> int:
     """Tokens of a conversation: those the model was made for, and no more than the limit, unless that is 0."""
     return min(loaded.context_length, limit or loaded.context_length)
 
 
-def _card(name: str, path: Path, context_length: int, vocabulary: int) -> ModelCard:
-    created_at, embeds, sampling = int(path.stat().st_mtime), embedding_form(path), sampling_defaults(path)
-    return ModelCard(name, name, context_length, created_at, vocabulary=vocabulary, embeds=embeds, sampling=sampling)
+def _seconds_left(closing: Closing) -> float:
+    """Seconds that are left to write, and never fewer than memory gets in any case."""
+    return max(closing.flush_until - trio.current_time(), PERSIST_SECONDS)
+
+
+def _card(name: str, path: Path, engine: Engine, loaded: LoadedModel) -> ModelCard:
+    return ModelCard(
+        id=name,
+        display_name=name,
+        context_length=engine.scheduler.limits.context_length,
+        created_at=int(path.stat().st_mtime),
+        vocabulary=loaded.vocab_size,
+        weight_bytes=loaded.weight_bytes,
+        embeds=embedding_form(path),
+        sampling=sampling_defaults(path),
+    )
 
 
 async def _warm_up(engine: Engine, codec: TokenizerCodec) -> None:

@@ -4,10 +4,11 @@ import errno
 import os
 import resource
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from semantic_trio.domain.errors import InvalidRequestError
-from semantic_trio.entrypoints.settings import Settings
+from semantic_trio.entrypoints.settings import Settings, aliases_of
 
 # A disk that is full or read-only today keeps nobody from being served; the memory of agents then lasts as long as the process.
 BAD_DAYS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS}
@@ -27,6 +28,16 @@ def check(settings: Settings) -> None:
     if settings.allow_remote and not key:
         raise InvalidRequestError("needs an API key (--api-key-file or SEMANTIC_API_KEY)", field="allow_remote")
     _make_private(settings.cache_dir)
+
+
+def check_models(settings: Settings, directory: Callable[[str], object]) -> None:
+    """Refuse models that `directory` does not find, and aliases of what is not served. Raises `ModelNotFoundError` or `InvalidRequestError`."""
+    for name in settings.models:
+        directory(name)
+    served = (settings.model_id, *settings.models)
+    for alias, model in aliases_of(settings.aliases).items():
+        if model not in served:
+            raise InvalidRequestError(f"{alias} stands for {model}, which is not among the models: {', '.join(served)}", field="aliases")
 
 
 def check_process() -> None:

@@ -1,7 +1,7 @@
 """The tree of tasks of one server process, built by hand; and how it is taken down again.
 
     device       one lifelong thread for MLX
-    model        its step loop and its disk tier (`model_host`)
+    models       of each that is open its step loop and its disk tier (`model_host`)
     running      responses that are made in the background
     http         connections and their handlers
     signals      the first starts a drain, a later one ends the process at once
@@ -20,30 +20,32 @@ import structlog
 import trio
 
 import semantic_trio
+from semantic_trio.adapters.catalogue.catalogue import open_catalogue
 from semantic_trio.adapters.disk import CacheLock
 from semantic_trio.adapters.http.app import create_app
 from semantic_trio.adapters.http.middleware.starting import StartingApp
 from semantic_trio.adapters.http.openai.responses.response_store import ResponseStoreClient
 from semantic_trio.adapters.http.openai.responses.state import ResponsesState
-from semantic_trio.adapters.http.serving.app_state import AppState, HttpSettings
+from semantic_trio.adapters.http.serving.app_state import AppState, BatchWindow, HttpSettings
 from semantic_trio.adapters.http.serving.served_model import ServedModel
 from semantic_trio.adapters.http.sockets.server import serve_http
 from semantic_trio.adapters.metrics import Build, Metrics
-from semantic_trio.adapters.mlx.device import Device, last_act
+from semantic_trio.adapters.mlx.device import Device, last_act, memory_in_use
 from semantic_trio.adapters.text.codec import TokenizerCodec
 from semantic_trio.application.delivery import Delivery
-from semantic_trio.application.engine import Engine
+from semantic_trio.application.model_entry import ModelLimits
+from semantic_trio.application.models import ModelRegistry
 from semantic_trio.application.observers import Observers
 from semantic_trio.domain.authority import authority
-from semantic_trio.domain.observation import ModelLoaded
+from semantic_trio.domain.model_names import ModelNames
 from semantic_trio.entrypoints.address import check_address
 from semantic_trio.entrypoints.clock import RunningClock
 from semantic_trio.entrypoints.commit import commit
 from semantic_trio.entrypoints.ending import FLUSH_SECONDS, STORE_SECONDS
 from semantic_trio.entrypoints.locking import cache_locked, holder
-from semantic_trio.entrypoints.model_host import Closing, ModelHost, OpenModel
+from semantic_trio.entrypoints.model_host import MIB, ModelHost
 from semantic_trio.entrypoints.observing import deliveries, delivering
-from semantic_trio.entrypoints.settings import Settings
+from semantic_trio.entrypoints.settings import Settings, aliases_of
 from semantic_trio.entrypoints.signals import watch_signals
 from semantic_trio.entrypoints.storing import responses_stored
 from semantic_trio.testing import Rule, ScriptedRunner
@@ -95,14 +97,34 @@ class Server:
                 self._port = await nursery.start(self._serve_http)
                 self._enter("loading the model")
                 log.info("listening, and loading the model", host=self.settings.host, port=self._port)
-                await self._serve_model(self._host(device), records)
+                await self._serve_models(device, records)
                 nursery.cancel_scope.cancel()
             device.stop()
 
-    def _host(self, device: Device) -> ModelHost:
+    async def _serve_models(self, device: Device, records: ResponseStoreClient) -> None:
+        """Load the main model, serve it and those that requests name until told to stop, and have them closed."""
+        settings = self.settings
+        metrics = Metrics(memory_in_use, Build(semantic_trio.__version__, await trio.to_thread.run_sync(commit)), self._sinks)
+        self._observers.add(metrics)
+        for sink in self._sinks:
+            self._observers.add(sink)
+        host = self._host(device, metrics)
+        names = ModelNames(settings.model_id, settings.models, aliases_of(settings.aliases))
+        registry: ModelRegistry[ServedModel] = ModelRegistry(host, names, _limits(settings), metrics.model_swapped)
+        async with trio.open_nursery() as nursery:
+            await nursery.start(registry.run)
+            await registry.load(settings.model_id)
+            stopped_at = await self._serve_clients(self._state(registry, metrics, host.window), ResponsesState(records))
+            await registry.close(stopped_at + settings.shutdown_timeout_seconds)
+            nursery.cancel_scope.cancel()
+
+    def _host(self, device: Device, metrics: Metrics) -> ModelHost:
         return ModelHost(
             self.settings,
             device,
+            self._directory,
+            metrics,
+            BatchWindow(self.settings.batch_window_ms / 1000),
             has_disk=self._lock is not None,
             claim_disk=self._claim,
             scripted=self._scripted,
@@ -110,6 +132,10 @@ class Server:
             engine_died=self._end_for_dead_engine,
             entered=self._enter,
         )
+
+    def _directory(self, name: str) -> Path:
+        """Return the directory of a model on this machine. Raises `ModelNotFoundError`."""
+        return self.model_path if name == self.settings.model_id else open_catalogue(self.settings.data_dir).path(name)
 
     def _enter(self, phase: str) -> None:
         """Show a phase of the start to clients and supervisors."""
@@ -126,20 +152,6 @@ class Server:
         log.warning("answers are scripted: no model is asked", rules=len(self.script))
         return ScriptedRunner(script=self.script, encode=codec.encode_text, decode=codec.decode)
 
-    async def _serve_model(self, host: ModelHost, records: ResponseStoreClient) -> None:
-        """Load the model, serve it until told to stop, and have it closed."""
-        closing = Closing()
-        async with trio.open_nursery() as nursery:
-            model: OpenModel = await nursery.start(host.serve, self.settings.model_id, self.model_path, closing)
-            build = Build(semantic_trio.__version__, await trio.to_thread.run_sync(commit))
-            metrics = Metrics(model.served.engine, model.memory, model.served.persistence, model.calls, build, self._sinks)
-            self._observers.add(metrics)
-            for sink in self._sinks:
-                self._observers.add(sink)
-            self._observers.observe(ModelLoaded(model=model.served.card.id, seconds=model.load_seconds))
-            stopped_at = await self._serve_clients(model.served.engine, self._state(model.served, metrics), ResponsesState(records))
-            closing.begin(stopped_at + self.settings.shutdown_timeout_seconds)
-
     async def _serve_http(self, *, task_status: trio.TaskStatus[int]) -> None:
         """Serve connections from before the model is loaded until the drain is over. Reports the port."""
         try:
@@ -155,8 +167,8 @@ class Server:
         finally:
             self._http_closed.set()
 
-    async def _serve_clients(self, engine: Engine, state: AppState, responses: ResponsesState) -> float:
-        """Serve the model until told to stop; return when that was."""
+    async def _serve_clients(self, state: AppState, responses: ResponsesState) -> float:
+        """Serve the models until told to stop; return when that was."""
         async with trio.open_nursery() as nursery:
             await nursery.start(responses.active.run)
             self._app.app = create_app(state, responses)
@@ -166,7 +178,7 @@ class Server:
             self.announce(f"http://{authority(self.settings.host, self._port)}")
             await self._stop.wait()
             stopped_at = trio.current_time()
-            await engine.drain(self.settings.shutdown_timeout_seconds)
+            await state.registry.drain(self.settings.shutdown_timeout_seconds)
             responses.active.stop()
             self._http_ends.set()
             # A database that hangs would hold responses in the background, and so the end.
@@ -174,7 +186,7 @@ class Server:
             await self._http_closed.wait()
         return stopped_at
 
-    def _state(self, model: ServedModel, metrics: Metrics) -> AppState:
+    def _state(self, registry: ModelRegistry[ServedModel], metrics: Metrics, window: BatchWindow) -> AppState:
         http = HttpSettings(
             host=self.settings.host,
             allow_remote=self.settings.allow_remote,
@@ -187,7 +199,24 @@ class Server:
             log_prompts=self.settings.log_prompts,
             refuse_unreadable=self.settings.refuse_unreadable,
         )
-        return AppState(model=model, metrics=metrics, observer=self._observers, version=semantic_trio.__version__, stop=self._stop.set, settings=http)
+        return AppState(
+            registry=registry,
+            metrics=metrics,
+            observer=self._observers,
+            version=semantic_trio.__version__,
+            stop=self._stop.set,
+            settings=http,
+            window=window,
+        )
+
+
+def _limits(settings: Settings) -> ModelLimits:
+    return ModelLimits(
+        max_models=settings.max_models,
+        budget_bytes=settings.models_budget_mb * MIB,
+        idle_seconds=settings.model_idle_seconds,
+        grace_seconds=settings.shutdown_timeout_seconds,
+    )
 
 
 def run(settings: Settings, model_path: Path, announce: Callable[[str], None], script: tuple[Rule, ...] | None = None) -> None:

@@ -62,6 +62,14 @@ def _context(_: object, attribute: "attrs.Attribute[int]", value: int) -> None:
         raise ValueError(f"{attribute.name}: {value} is out of range: {LEAST_CONTEXT} to {MOST_CONTEXT:,}, or 0")
 
 
+def _aliases(_: object, attribute: "attrs.Attribute[tuple[str, ...]]", value: tuple[str, ...]) -> None:
+    """Refuse what does not name an alias and a model."""
+    for pair in value:
+        alias, _equals, model = pair.partition("=")
+        if not alias.strip(" *") or not model.strip():
+            raise ValueError(f"{attribute.name}: {pair!r} is no alias: write alias=model")
+
+
 def _origins(_: object, attribute: "attrs.Attribute[tuple[str, ...]]", value: tuple[str, ...]) -> None:
     """Refuse what no browser sends as an origin, `*` with it: every page of the web could use this machine."""
     for origin in value:
@@ -85,6 +93,19 @@ class Settings:
     api_key: ts.SecretStr | None = ts.option(default=None, help="Key every request must carry; better given by file or environment.")
     api_key_file: Path | None = ts.option(default=None, help="File whose first line is the API key.")
     model_id: str = ts.option(default="smollm2-135m", help="Model to serve: a built-in name, a directory, or a Hub id.")
+    models: tuple[str, ...] = ts.option(
+        default=(), help="More models, loaded when a request names them: built-in names, directories, or Hub ids that are on this machine."
+    )
+    aliases: tuple[str, ...] = ts.option(
+        default=(), validator=_aliases, help="Other names of models: alias=model; an alias that ends with * stands for all names that begin so."
+    )
+    max_models: int = ts.option(default=0, validator=_between(0, 1000), help="Models that are loaded at the same time; 0: any number.")
+    models_budget_mb: int = ts.option(
+        default=0, validator=_between(0, 1 << 40), help="Memory for all loaded models, weights and KV caches, in MiB; 0: what the machine has."
+    )
+    model_idle_seconds: float = ts.option(
+        default=0.0, validator=_between(0, 31_536_000), help="Time without a request after which a model is unloaded; 0: never."
+    )
     data_dir: Path = ts.option(factory=lambda: Path(platformdirs.user_data_dir("semantic_trio")), help="Where models are kept.")
     cache_dir: Path = ts.option(factory=lambda: Path(platformdirs.user_cache_dir("semantic_trio")), help="Where the memory of agents is kept.")
     context_length: int = ts.option(
@@ -154,6 +175,11 @@ class Settings:
         if not key:
             raise InvalidRequestError("is empty", field="api_key_file")
         return _sendable(key, "api_key_file")
+
+
+def aliases_of(pairs: tuple[str, ...]) -> dict[str, str]:
+    """Return the models that aliases stand for, by alias."""
+    return {alias.strip(): model.strip() for alias, _, model in (pair.partition("=") for pair in pairs)}
 
 
 def _sendable(key: str, field: str) -> str:

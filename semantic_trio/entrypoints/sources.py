@@ -100,8 +100,8 @@ def _check_names(given: Mapping[str, object], names: set[str], label: str) -> No
 def _remedy(name: str, names: set[str]) -> str:
     if name == ENVIRONMENT:
         return "it names a file, and belongs into the environment itself"
-    close = difflib.get_close_matches(name.removeprefix(PREFIX), [known.removeprefix(PREFIX) for known in names], 1)
-    return f"did you mean {PREFIX}{close[0]}?" if close else "`semantic-trio config` lists all; remove this one"
+    close = difflib.get_close_matches(name.removeprefix(PREFIX), [known.removeprefix(PREFIX) for known in names], 2)
+    return f"did you mean {' or '.join(PREFIX + known for known in close)}?" if close else "`semantic-trio config` lists all; remove this one"
 
 
 def _files(base: Path) -> Iterator[Path]:

@@ -2,6 +2,7 @@
 
 from semantic_trio.testing.codec import ByteCodec, ByteDecoder
 from semantic_trio.testing.files import MemoryFiles
+from semantic_trio.testing.models import FakeModel, FakeOpener
 from semantic_trio.testing.observing import MemoryObserver, MemorySink
 from semantic_trio.testing.responses import MemoryResponses
 from semantic_trio.testing.runner import ATTENTION_ONLY, END_OF_TURN, FakeRunner
@@ -13,6 +14,8 @@ __all__ = [
     "ByteCodec",
     "ByteDecoder",
     "Call",
+    "FakeModel",
+    "FakeOpener",
     "FakeRunner",
     "MemoryFiles",
     "MemoryObserver",

@@ -102,10 +102,6 @@ class ScriptedRunner(FakeRunner):
     plans: MutableSequence[StepPlan] = attrs.field(init=False, factory=lambda: collections.deque(maxlen=1))  # a server has no use for the others
     _answers: "WeakKeyDictionary[FakeRow, _Answer]" = attrs.field(init=False, factory=WeakKeyDictionary)
 
-    def memory(self) -> dict[str, float]:
-        """Bytes of the device in use: none."""
-        return {}
-
     def answer(self, prompt: str) -> tuple[str, float]:
         """Return the answer to a prompt, without what the prompt has begun of it; and the seconds of each token."""
         exchanges = list(_exchanges(prompt))

@@ -14,16 +14,21 @@ from semantic_trio.adapters.http.openai.responses.active_responses import Active
 from semantic_trio.adapters.http.openai.responses.response_store import ResponseStoreClient
 from semantic_trio.adapters.http.openai.responses.state import ResponsesState
 from semantic_trio.adapters.http.serving.app_state import AppState, HttpSettings
-from semantic_trio.adapters.http.serving.served_model import ModelCard, ServedModel
+from semantic_trio.adapters.http.serving.served_model import ServedModel
 from semantic_trio.adapters.http.sockets.server import serve_http
-from semantic_trio.adapters.metrics import Metrics
+from semantic_trio.adapters.metrics import Metrics, WatchedModel
 from semantic_trio.application.engine import Engine
+from semantic_trio.application.model_entry import Closing, ModelLimits
+from semantic_trio.application.models import ModelRegistry
 from semantic_trio.application.observers import Observers
 from semantic_trio.application.persistence import Persistence
 from semantic_trio.application.threads import Arguments, InThread, Result
 from semantic_trio.domain.disk import Disk
+from semantic_trio.domain.errors import ModelNotFoundError
 from semantic_trio.domain.generation import API_SAMPLING, SamplingParams
 from semantic_trio.domain.memory import Memory
+from semantic_trio.domain.model_card import ModelCard
+from semantic_trio.domain.model_names import ModelNames
 from semantic_trio.domain.scheduler import Limits, Scheduler
 from semantic_trio.ports import CacheFiles, TextCodec
 from semantic_trio.testing import ByteCodec, FakeRunner, MemoryFiles, MemoryResponses
@@ -53,6 +58,58 @@ async def in_line(function: Callable[[*Arguments], Result], /, *arguments: *Argu
     return function(*arguments)
 
 
+@attrs.define(eq=False)
+class FakeHost:
+    """A `ModelOpener` of fake models, whose engines run until they are closed."""
+
+    models: dict[str, Callable[[], ServedModel]]
+    open_seconds: float = 1.0
+    metrics: Metrics | None = None
+
+    async def needed_bytes(self, name: str) -> int:
+        """See `ModelOpener.needed_bytes`."""
+        await trio.lowlevel.checkpoint()
+        if name not in self.models:
+            raise ModelNotFoundError(name, "not on this machine")
+        return 1 << 24
+
+    async def serve(self, name: str, closing: Closing, *, task_status: trio.TaskStatus[ServedModel] = trio.TASK_STATUS_IGNORED) -> None:
+        """See `ModelOpener.serve`."""
+        await self.needed_bytes(name)
+        await trio.sleep(self.open_seconds)
+        model = self.models[name]()
+        async with trio.open_nursery() as nursery:
+            await _run(model, nursery)
+            watched = WatchedModel(model.engine, model.persistence)
+            if self.metrics is not None:
+                self.metrics.watch(watched)
+            task_status.started(model)
+            await closing.wait()
+            if self.metrics is not None:
+                self.metrics.unwatch(watched)
+            if model.engine.memory.disk.exists:
+                await model.engine.settle()
+                await model.persistence.flush(10)
+            nursery.cancel_scope.cancel()
+
+
+async def _run(model: ServedModel, nursery: trio.Nursery) -> None:
+    await nursery.start(model.engine.run)
+    if model.engine.memory.disk.exists:
+        await model.persistence.open()
+        await nursery.start(model.persistence.run)
+
+
+def fake_model(name: str, runner: FakeRunner, *, disk_bytes: int = 0, files: CacheFiles | None = None) -> ServedModel:
+    """A model beside the main one."""
+    limits = Limits(context_length=CONTEXT_LENGTH, max_rows=8, chunk_tokens=256, max_stall_seconds=0.25)
+    codec = ByteCodec()
+    memory = Memory(runner.spec, 1 << 24, limits.chunk_tokens, disk=Disk(disk_bytes), text_fingerprint=codec.fingerprint)
+    engine = Engine(runner, Scheduler(limits, memory), queue_limit=64, step_deadline_seconds=60, batch_window_seconds=0.01)
+    persistence = Persistence(memory, runner, files or MemoryFiles(), engine.nudge, in_thread=in_line)
+    return ServedModel(ModelCard(name, name, CONTEXT_LENGTH, 1_700_000_000), engine, codec, persistence, in_line)
+
+
 def served(
     runner: FakeRunner,
     settings: HttpSettings | None = None,
@@ -69,6 +126,9 @@ def served(
     compilers: InThread = in_line,
     responses: MemoryResponses | None = None,
     sampling: SamplingParams = API_SAMPLING,
+    host: FakeHost | None = None,
+    others: tuple[str, ...] = (),
+    limits_of_models: ModelLimits | None = None,
 ) -> Served:
     """An application whose engine is not running yet. Files are worked on in line: virtual time knows nothing of threads."""
     limits = Limits(context_length=context_length, max_rows=rows, chunk_tokens=256, max_stall_seconds=0.25)
@@ -77,13 +137,19 @@ def served(
     scheduler = Scheduler(limits, memory)
     observers = Observers()
     engine = Engine(runner, scheduler, queue_limit=queue_limit, step_deadline_seconds=60, batch_window_seconds=0.01, observer=observers)
-    card = ModelCard("org/tiny", "Tiny", context_length, 1_700_000_000, aliases=("tiny",), vocabulary=vocabulary, sampling=sampling)
+    card = ModelCard("org/tiny", "Tiny", context_length, 1_700_000_000, vocabulary=vocabulary, sampling=sampling)
     persistence = Persistence(engine.memory, runner, files or MemoryFiles(), engine.nudge, in_thread=in_line, observer=observers)
-    metrics = Metrics(engine)
+    metrics = Metrics()
+    metrics.watch(WatchedModel(engine, persistence))
     observers.add(metrics)
     store, stopped = responses or MemoryResponses(), trio.Event()
+    names = ModelNames("org/tiny", others, {"tiny": "org/tiny"})
+    if host is not None:
+        host.metrics = metrics
+    registry = ModelRegistry[ServedModel](host or FakeHost({}), names, limits_of_models or ModelLimits())
+    registry.adopt("org/tiny", ServedModel(card, engine, codec, persistence, compilers))
     state = kind(
-        model=ServedModel(card, engine, codec, persistence, compilers),
+        registry=registry,
         metrics=metrics,
         observer=observers,
         version="0.0.0",
@@ -94,10 +160,19 @@ def served(
     return Served(create_app(state, records), engine, runner, metrics, persistence, state, store, records.active, observers, stopped)
 
 
+async def _close_main(registry: ModelRegistry[ServedModel]) -> None:
+    """Close the model that the application began with, when it is told to: nothing has opened it."""
+    entry = registry.entry(registry.names.main)
+    await entry.closing.wait()
+    entry.closed.set()
+
+
 @asynccontextmanager
 async def running(served_app: Served) -> AsyncIterator[Served]:
     """The engine runs."""
     async with trio.open_nursery() as nursery:
+        await nursery.start(served_app.state.registry.run)
+        nursery.start_soon(_close_main, served_app.state.registry)
         await nursery.start(served_app.engine.run)
         await nursery.start(served_app.active.run)
         if served_app.engine.memory.disk.exists:

@@ -9,7 +9,6 @@ import trio.testing
 from prometheus_client.parser import text_string_to_metric_families
 
 from semantic_trio.adapters.http.common.cache_report import cache_header
-from semantic_trio.adapters.metrics import Metrics
 from semantic_trio.domain.geometry import LayerGroup, LayerKind, ModelCacheSpec
 from semantic_trio.domain.reuse import MissCause, Reuse, Source
 from semantic_trio.testing import FakeRunner
@@ -190,10 +189,9 @@ async def test_what_the_pool_holds_is_told_by_kind(autojump_clock: trio.testing.
 
 async def test_token_histories_are_told_with_the_other_memory(autojump_clock: trio.testing.MockClock) -> None:
     async with running(served(FakeRunner())) as server:
-        metrics = Metrics(server.engine, persistence=server.persistence)
         for text in ("one", "two"):
             await post(server.app, "/v1/chat/completions", openai_body(text))
-        text = metrics.exposition().decode()
+        text = server.metrics.exposition().decode()
 
     held = float(server.persistence.memory.token_histories.held_bytes)
     assert held > 1000

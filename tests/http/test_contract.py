@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -22,9 +23,9 @@ EXAMPLES = examples(15, 5)  # of each operation; the phase of coverage adds two 
 class AnyModel(AppState):
     """Serves every name: random ones would get no further than a 404."""
 
-    def resolve(self, name: str) -> ServedModel:
-        """The one model."""
-        return self.model
+    async def resolve(self, name: str, stack: ExitStack) -> ServedModel:
+        """Return the one model."""
+        return await super().resolve("default", stack)
 
 
 @pytest.mark.exhaustive

@@ -150,9 +150,10 @@ async def test_of_many_agents_the_most_recent_ones_are_shown_and_all_are_counted
 
 async def test_a_long_name_is_shortened() -> None:
     server = served(FakeRunner())
-    model = attrs.evolve(server.state.model, card=attrs.evolve(server.state.model.card, id="m" * 200))
+    [model] = server.state.models
+    server.state.registry.adopt("org/tiny", attrs.evolve(model, card=attrs.evolve(model.card, id="m" * 200)))
 
-    shown = frame(attrs.evolve(server.state, model=model))
+    shown = frame(server.state)
 
     assert shown.models[0].id == "m" * (LONGEST_NAME - 1) + "…"
 

@@ -82,7 +82,7 @@ async def test_a_request_that_is_refused_is_reported_and_opens_no_row(autojump_c
 async def test_a_prompt_that_is_only_read_is_reported(autojump_clock: trio.testing.MockClock) -> None:
     async with running(served(FakeRunner())) as server:
         observer = observing(server)
-        generation = server.engine.submit(GenerationRequest("r", tuple(range(20)), max_tokens=0, seed=1), server.state.model.codec.decoder())
+        generation = server.engine.submit(GenerationRequest("r", tuple(range(20)), max_tokens=0, seed=1), server.state.models[0].codec.decoder())
         await generation.result()
 
     opened, read = observer.observations

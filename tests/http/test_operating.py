@@ -107,7 +107,7 @@ async def test_the_rows_of_every_forward_pass_are_observed(autojump_clock: trio.
 
 def test_every_histogram_of_seconds_has_buckets_from_a_millisecond_to_five_minutes() -> None:
     server = served(FakeRunner())
-    metrics = Metrics(server.engine, persistence=server.persistence)
+    metrics = server.metrics
     metrics.observe(RequestEnded(request_id="r", protocol="openai", status="200", began_at=1.0, ended_at=1.0005))
     families = [one for one in metrics.registry.collect() if one.type == "histogram" and one.name.endswith("_seconds")]
 
@@ -117,7 +117,7 @@ def test_every_histogram_of_seconds_has_buckets_from_a_millisecond_to_five_minut
 
 
 def test_the_build_and_the_time_to_load_a_model_are_told() -> None:
-    metrics = Metrics(served(FakeRunner()).engine, build=Build("1.2.3", "abc-dirty"))
+    metrics = Metrics(build=Build("1.2.3", "abc-dirty"))
     metrics.observe(ModelLoaded(model="m", seconds=2.5))
 
     samples = read(metrics)

@@ -226,7 +226,7 @@ async def test_a_record_that_does_not_say_what_it_was_read_with_is_read_again() 
     files.write_agent(attrs.evolve(record, text_fingerprint=""))
 
     async with process(files) as server:
-        conversation = server.state.model.token_histories
+        conversation = server.state.models[0].token_histories
         assert conversation.of_agent("ada") == ()
         turn = await say(server, "ada", "two")
 

@@ -10,7 +10,7 @@ from typing import Any, cast
 import pytest
 
 from semantic_trio.adapters.mlx import loading, runner
-from semantic_trio.adapters.mlx.loading import LoadedModel, context_length, eos_token_ids, load
+from semantic_trio.adapters.mlx.loading import LoadedModel, Loading, context_length, eos_token_ids, load
 from semantic_trio.domain.errors import ModelNotFoundError
 from tests.device import on_device, shared_device
 from tests.integration.generation import distance, greedy, logits, spread
@@ -179,7 +179,9 @@ async def test_a_model_that_loads_and_cannot_compute_is_refused_in_one_line(monk
             raise NotImplementedError("no such kernel\non this device")
 
     loaded = LoadedModel(Broken(), {}, 4096, 300, frozenset(), mx.float32, 0, "")
-    monkeypatch.setattr(runner, "load", lambda *_: loaded)
+    monkeypatch.setattr(Loading, "__attrs_post_init__", lambda _: None)
+    monkeypatch.setattr(Loading, "advance", lambda _: False)
+    monkeypatch.setattr(Loading, "finish", lambda _: loaded)
 
     with pytest.raises(ModelNotFoundError) as refused:
         await runner.load_runner(shared_device(), Path("/models/broken"))

@@ -286,7 +286,7 @@ async def test_readers_work_side_by_side_and_not_all_at_once(start_server: Start
 
     assert trio.current_time() - started == pytest.approx(4, abs=0.1), "four at a time"
     assert second.persistence.traffic.read_seconds == pytest.approx(4)
-    assert second.persistence.traffic.read_tokens_per_second == pytest.approx(64)
+    assert second.persistence.traffic.read_tokens / second.persistence.traffic.read_seconds == pytest.approx(64)
     assert second.persistence.traffic.read_bytes == 16 * BLOCK_BYTES
 
 

@@ -7,11 +7,11 @@ from pathlib import Path
 import attrs
 import pytest
 
-from semantic_trio.domain.errors import AddressError, InvalidRequestError
+from semantic_trio.domain.errors import AddressError, InvalidRequestError, ModelNotFoundError
 from semantic_trio.entrypoints import safety
 from semantic_trio.entrypoints.claude import default_url
 from semantic_trio.entrypoints.locking import holder
-from semantic_trio.entrypoints.settings import Settings, load
+from semantic_trio.entrypoints.settings import Settings, aliases_of, load
 
 HOUSE = Path(__file__).parents[2]
 
@@ -74,6 +74,9 @@ def test_the_shipped_defaults_are_the_built_in_ones() -> None:
         ({"context_length": "255"}, ["context_length: 255", "256"]),
         ({"batch_window_ms": 0.5}, ["batch_window_ms"]),
         ({"batch_window_ms": 1001}, ["batch_window_ms"]),
+        ({"aliases": ("fast",)}, ["aliases: 'fast' is no alias", "alias=model"]),
+        ({"aliases": ("*=small",)}, ["aliases: '*=small' is no alias"]),
+        ({"max_models": -1}, ["max_models: -1"]),
         ({"log_format": "xml"}, ["log_format", "xml"]),
         ({"max_batch_size": -1}, ["max_batch_size"]),
     ],
@@ -120,7 +123,7 @@ def test_a_value_that_cannot_be_is_told_with_the_place_it_stands_in(tmp_path: Pa
     ("name", "words"),
     [
         ("SEMANTIC_PROT", "did you mean SEMANTIC_PORT?"),
-        ("SEMANTIC_MODEL", "did you mean SEMANTIC_MODEL_ID?"),
+        ("SEMANTIC_MODEL", "did you mean SEMANTIC_MODELS or SEMANTIC_MODEL_ID?"),
         ("SEMANTIC_QQQQQQQQ", "semantic-trio config"),
     ],
 )
@@ -267,3 +270,24 @@ def test_an_address_of_ipv6_stands_in_brackets(host: str, shown: str, tmp_path: 
     assert holder(settings, 8320).endswith(f"http://{shown}")
     assert default_url(settings) == f"http://{shown}"
     assert f" {shown}:" in str(AddressError(host, 8320, "in use", "stop it"))
+
+
+def test_models_and_aliases_are_lists_with_commas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEMANTIC_MODELS", "tiny-random,org/model")
+    monkeypatch.setenv("SEMANTIC_ALIASES", "fast=org/model,claude-haiku*=tiny-random")
+    settings = load({}, base=tmp_path).settings
+
+    assert settings.models == ("tiny-random", "org/model")
+    assert aliases_of(settings.aliases) == {"fast": "org/model", "claude-haiku*": "tiny-random"}
+
+
+def test_models_that_are_not_there_and_aliases_of_none_are_refused_before_the_start() -> None:
+    def directory(name: str) -> None:
+        if name != "small":
+            raise ModelNotFoundError(name, "not on this machine")
+
+    safety.check_models(Settings(models=("small",), aliases=("fast=small", "main=smollm2-135m")), directory)
+    with pytest.raises(ModelNotFoundError, match="not on this machine"):
+        safety.check_models(Settings(models=("small", "gone")), directory)
+    with pytest.raises(InvalidRequestError, match="aliases: fast stands for gone, which is not among the models: smollm2-135m, small"):
+        safety.check_models(Settings(models=("small",), aliases=("fast=gone",)), directory)

@@ -21,13 +21,21 @@ LEAVE_BEHIND_SECONDS = 5.0
 
 
 @attrs.define(eq=False)
+class PassClock:
+    """When the last forward pass ended, of whichever model: one that was started before has taken the time since then."""
+
+    finished_at: float = 0.0  # seconds on the monotonic clock
+
+
+@attrs.define(eq=False)
 class Device:
-    """Runs calls on one thread.
+    """Runs calls on one thread, in the order in which they were made: the steps of several models alternate.
 
     `last_act` runs on the thread before it ends. MLX needs one: a process whose model was loaded off the main thread aborts at exit otherwise.
     """
 
     last_act: Callable[[], None]
+    clock: PassClock = attrs.field(init=False, factory=PassClock)
     _calls: queue.SimpleQueue[Callable[[], None] | None] = attrs.field(init=False, factory=queue.SimpleQueue)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
@@ -92,6 +100,11 @@ def last_act() -> None:
 def free_unused() -> None:
     """Return the memory of arrays that are gone to the system. Called on the thread."""
     mx.clear_cache()
+
+
+def memory_in_use() -> dict[str, float]:
+    """Bytes in use by MLX, by kind. Reads counters of the allocator; any thread may."""
+    return {"active": mx.get_active_memory(), "free_list": mx.get_cache_memory(), "peak": mx.get_peak_memory()}
 
 
 def element_bits(config: Mapping[str, object]) -> int:

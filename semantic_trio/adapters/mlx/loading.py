@@ -25,6 +25,8 @@ WEIGHTS_SHARE = 0.8
 # Where config.json bounds the context by none of these names, as recurrent models have it.
 CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "seq_length", "model_max_length")
 UNBOUNDED_CONTEXT = 32_768
+# Bytes of weights computed at a time: about the time of one step, for other models wait for it.
+PIECE_BYTES = 64 << 20
 GIB = 2**30
 
 
@@ -43,29 +45,64 @@ class LoadedModel:
     notice: str = ""  # a line for whoever runs this, where speed was given up
 
 
-def load(path: Path, kv_bits: int = AS_COMPUTED) -> LoadedModel:
-    """Load a model from a directory and compute its weights. `kv_bits`: of keys and values that will be kept; a part of the fingerprint.
+@attrs.define(eq=False)
+class Loading:
+    """A model whose weights are computed piece by piece, so that the device can do other work in between.
 
     Raises `ModelNotFoundError` when there is no model MLX can run, or not enough memory for it.
     """
-    room = available_bytes() if _on_cpu() and sys.platform == "linux" else None
-    model, config = _lazy(path)
-    _check_room(path, model, room)
-    model, notice = _for_cpu(path, room) if _on_cpu() else (model, "")
-    for array in _arrays(model):  # one after the other: the quantised form of each goes before the next is computed
-        mx.eval(array)
-    dtype, weight_bytes = _main_dtype(model), _bytes(model)
-    return LoadedModel(
-        model=model,
-        config=config,
-        context_length=context_length(config),
-        vocab_size=int(_text_config(config).get("vocab_size") or 0),
-        eos_token_ids=eos_token_ids(config),
-        dtype=dtype,
-        weight_bytes=weight_bytes,
-        fingerprint=fingerprint(path, _held(dtype, weight_bytes, kv_bits)),
-        notice=notice,
-    )
+
+    path: Path
+    kv_bits: int = AS_COMPUTED  # of keys and values that will be kept; a part of the fingerprint
+    _model: Module = attrs.field(init=False)
+    _config: dict[str, object] = attrs.field(init=False)
+    _notice: str = attrs.field(init=False, default="")
+    _left: list[mx.array] = attrs.field(init=False)  # weights that are not computed yet
+
+    def __attrs_post_init__(self) -> None:
+        room = available_bytes() if _on_cpu() and sys.platform == "linux" else None
+        self._model, self._config = _lazy(self.path)
+        _check_room(self.path, self._model, room)
+        if _on_cpu():
+            self._model, self._notice = _for_cpu(self.path, room)
+        self._left = _arrays(self._model)[::-1]
+
+    def advance(self) -> bool:
+        """Compute a piece of the weights. Returns False if that was the last one."""
+        size = 0
+        while self._left and size < PIECE_BYTES:
+            array = self._left.pop()  # one after the other: the quantised form of each goes before the next is computed
+            mx.eval(array)
+            size += array.nbytes
+        return bool(self._left)
+
+    def finish(self) -> LoadedModel:
+        """Return the model; its weights are computed."""
+        dtype, weight_bytes = _main_dtype(self._model), _bytes(self._model)
+        return LoadedModel(
+            model=self._model,
+            config=self._config,
+            context_length=context_length(self._config),
+            vocab_size=int(_text_config(self._config).get("vocab_size") or 0),
+            eos_token_ids=eos_token_ids(self._config),
+            dtype=dtype,
+            weight_bytes=weight_bytes,
+            fingerprint=fingerprint(self.path, _held(dtype, weight_bytes, self.kv_bits)),
+            notice=self._notice,
+        )
+
+
+def load(path: Path, kv_bits: int = AS_COMPUTED) -> LoadedModel:
+    """Load a model from a directory and compute its weights. Raises as `Loading` does."""
+    loading = Loading(path, kv_bits)
+    while loading.advance():
+        pass
+    return loading.finish()
+
+
+def weight_bytes(path: Path) -> int:
+    """Return the bytes of a model's weights as they would be held here, memory permitting. Raises `ModelNotFoundError`."""
+    return _bytes(_float32(path, dequantise=True) if _on_cpu() else _lazy(path)[0])
 
 
 def context_length(config: Mapping[str, object]) -> int:

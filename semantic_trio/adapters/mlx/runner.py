@@ -15,12 +15,12 @@ import structlog
 
 from semantic_trio.adapters.mlx.blocks import WarmStore
 from semantic_trio.adapters.mlx.choosing import choose_layout
-from semantic_trio.adapters.mlx.device import Device
+from semantic_trio.adapters.mlx.device import Device, PassClock
 from semantic_trio.adapters.mlx.embedding import TextReading, embedding_size
 from semantic_trio.adapters.mlx.forms import ModelForms
 from semantic_trio.adapters.mlx.geometry import measure_spec
 from semantic_trio.adapters.mlx.kv import InTurnLayout, Layout, Span
-from semantic_trio.adapters.mlx.loading import LoadedModel, load
+from semantic_trio.adapters.mlx.loading import LoadedModel, Loading, weight_bytes
 from semantic_trio.adapters.mlx.page_store import PageStore
 from semantic_trio.adapters.mlx.paged import PagedLayout
 from semantic_trio.adapters.mlx.quantised import quantise_caches
@@ -60,10 +60,10 @@ class Batch:
 
     layout: Layout
     look_ahead: bool = True
+    clock: PassClock = attrs.field(factory=PassClock)
     store: WarmStore | PageStore = attrs.field(init=False)
     _rows: dict[int, Row] = attrs.field(init=False, factory=dict)
     _flight: _Flight | None = attrs.field(init=False, default=None)
-    _finished_at: float = attrs.field(init=False, default=0.0)
     _steps: int = attrs.field(init=False, default=0)
 
     def __attrs_post_init__(self) -> None:
@@ -220,8 +220,8 @@ class Batch:
         """Wait for a pass and read what it drew."""
         mx.eval(flight.draws.arrays if flight.draws else [], flight.read)
         now = time.monotonic()
-        seconds = now - max(flight.started_at, self._finished_at)
-        self._finished_at = now
+        seconds = now - max(flight.started_at, self.clock.finished_at)
+        self.clock.finished_at = now
         self._look_at(flight)
         rejected = self._rewind(flight) if flight.plan.has_drafts else frozenset[int]()
         drawn = tuple(one for place, one in enumerate(_told(flight)) if one.row not in flight.stuck and place not in rejected)
@@ -338,17 +338,16 @@ class MlxRunner:
         except Exception as error:
             raise StepFailedError(f"{type(error).__name__}: {error}") from error
 
-    def memory(self) -> dict[str, float]:
-        """Bytes in use by MLX, by kind. Reads counters of the allocator; any thread may."""
-        return {"active": mx.get_active_memory(), "free_list": mx.get_cache_memory(), "peak": mx.get_peak_memory()}
-
 
 async def load_runner(device: Device, path: Path, kv_bits: int = AS_COMPUTED) -> tuple[MlxRunner, LoadedModel]:
     """Load a model onto a device: its runner, which keeps keys and values with `kv_bits`, and what is known of it.
 
     Raises `ModelNotFoundError` where there is no usable model, and `InvalidRequestError` where its keys and values cannot have so few bits.
     """
-    loaded = await device.call(lambda: load(path, kv_bits))
+    loading = await device.call(lambda: Loading(path, kv_bits))
+    while await device.call(loading.advance):
+        pass
+    loaded = await device.call(loading.finish)
     runner = await device.call(lambda: _runner_of(device, path, loaded, kv_bits))
     if loaded.notice:
         log.warning(loaded.notice)
@@ -356,10 +355,15 @@ async def load_runner(device: Device, path: Path, kv_bits: int = AS_COMPUTED) ->
     return runner, loaded
 
 
+async def needed_weight_bytes(device: Device, path: Path) -> int:
+    """Return the bytes that a model's weights would take on a device. Raises `ModelNotFoundError`."""
+    return await device.call(lambda: weight_bytes(path))
+
+
 def _runner_of(device: Device, path: Path, loaded: LoadedModel, kv_bits: int) -> MlxRunner:
     try:
         quantise_caches(loaded.model, kv_bits)
-        batch = Batch(choose_layout(loaded.model))
+        batch = Batch(choose_layout(loaded.model), clock=device.clock)
         spec = measure_spec(loaded.model, loaded.fingerprint, is_paged=isinstance(batch.layout, PagedLayout))
         runner = MlxRunner(device, batch, spec, embedding_size(loaded.model))
         runner.batch.forms  # noqa: B018 - learnt now, not while somebody waits

@@ -19,6 +19,7 @@ from semantic_trio.adapters.http.serving.app_state import AppState
 from semantic_trio.adapters.http.serving.sse import StreamAbortedError
 from semantic_trio.application.threads import InThread
 from semantic_trio.domain.agent import OWN_ID_START
+from semantic_trio.domain.model_names import ANY_MODEL
 
 log = structlog.get_logger(__name__)
 
@@ -35,7 +36,7 @@ def routes(state: AppState) -> Blueprint:
     @document_faults(OpenAIError, 400, 401, 403, 404, 409)
     async def export_agent(agent_id: str) -> Response:
         """Export an agent as a file: its tokens and everything remembered of it, up to its last whole turn."""
-        model, agent = find_agent(state, agent_id)
+        model, agent = await find_agent(state, agent_id)
         record = await persisted_record(model, agent, EXPORT_SECONDS)
         refuse_deleted(agent)
         chunks, in_thread = model.persistence.files.export_agent(record), model.persistence.in_thread
@@ -50,8 +51,10 @@ def routes(state: AppState) -> Blueprint:
     @document_faults(OpenAIError, 400, 401, 403, 408, 409, 413, 500, 503)
     async def import_agent(agent_id: str) -> Response:
         """Import an agent from a file of the same model. Other agents share its blocks only with `import_trust = "shared"`."""
-        model, archive = state.model, current.get().archive
+        exchange = current.get()
+        archive = exchange.archive
         assert archive is not None, "the gate has received it"
+        model = await state.resolve(ANY_MODEL, exchange.stack)
         try:
             agent = await model.archives.take_in(archive, agent_id_in_url(agent_id), model.card.vocabulary)
         finally:

@@ -15,8 +15,9 @@ from semantic_trio.adapters.http.common.json_responses import json_response
 from semantic_trio.adapters.http.common.openapi import document_faults, document_optional_body
 from semantic_trio.adapters.http.openai.chat.messages import ChatMessage, message_of
 from semantic_trio.adapters.http.openai.common.tools import tools_of
-from semantic_trio.adapters.http.serving.app_state import ANY_MODEL, AppState
+from semantic_trio.adapters.http.serving.app_state import AppState
 from semantic_trio.domain.conversation import Conversation
+from semantic_trio.domain.model_names import ANY_MODEL
 from semantic_trio.domain.salt import NO_SALT, salt_of
 
 NO_BODY = b"{}"
@@ -33,8 +34,9 @@ def routes(state: AppState) -> Blueprint:
     @document_faults(OpenAIError, 400, 401, 403, 404, 408, 409, 413, 500, 503)
     async def create_agent() -> Response:
         """Create an agent, which exists until it is deleted."""
-        wanted = decode(current.get().body or NO_BODY, CreateAgent)
-        model = state.resolve(wanted.model or ANY_MODEL)
+        exchange = current.get()
+        wanted = decode(exchange.body or NO_BODY, CreateAgent)
+        model = await state.resolve(wanted.model or ANY_MODEL, exchange.stack)
         model.engine.refuse_when_closed()
         system = (message_of(ChatMessage("system", wanted.system), "system"),) if wanted.system else ()
         conversation = Conversation(system, tools_of(wanted.tools or ()))
@@ -52,7 +54,7 @@ def routes(state: AppState) -> Blueprint:
     async def fork_agent(agent_id: str) -> Response:
         """Create an agent with the memory of this one after its last whole turn; both share the blocks."""
         wanted = decode(current.get().body or NO_BODY, ForkAgent)
-        model, agent = find_agent(state, agent_id)
+        model, agent = await find_agent(state, agent_id)
         model.engine.refuse_when_closed()
         return json_response(agent_view(model, model.engine.memory.fork(agent, _new_id(wanted.id))), 201)
 

@@ -26,13 +26,13 @@ def routes(state: AppState) -> Blueprint:
     @document_faults(OpenAIError, 400, 401, 403, 404)
     async def get_agent(agent_id: str) -> Response:
         """Return an agent and the size of its memory."""
-        return json_response(agent_view(*find_agent(state, agent_id)))
+        return json_response(agent_view(*(await find_agent(state, agent_id))))
 
     @blueprint.get("/v1/agents/<agent_id>/last-turn")
     @document_response(LastTurn, 200)
     @document_faults(OpenAIError, 400, 401, 403, 404)
     async def get_last_turn(agent_id: str) -> Response:
         """Return what the last turn reused, where its prompt diverged from the agent's history, and why no more was reused."""
-        return json_response(last_turn(*find_agent(state, agent_id)))
+        return json_response(last_turn(*(await find_agent(state, agent_id))))
 
     return blueprint

@@ -28,7 +28,7 @@ def routes(state: AppState) -> Blueprint:
     @document_faults(OpenAIError, 400, 401, 403, 404)
     async def pin_agent(agent_id: str) -> Response:
         """Pin an agent's memory in RAM, including its coming turns; all pins together may take half of the budget."""
-        model, agent = find_agent(state, agent_id)
+        model, agent = await find_agent(state, agent_id)
         try:
             model.engine.memory.pin(agent)
         except PoolExhaustedError as error:
@@ -40,7 +40,7 @@ def routes(state: AppState) -> Blueprint:
     @document_faults(OpenAIError, 400, 401, 403, 404)
     async def unpin_agent(agent_id: str) -> Response:
         """Unpin an agent's memory, so that it may be evicted."""
-        model, agent = find_agent(state, agent_id)
+        model, agent = await find_agent(state, agent_id)
         model.engine.memory.unpin(agent)
         return json_response(agent_view(model, agent))
 
@@ -49,7 +49,7 @@ def routes(state: AppState) -> Blueprint:
     @document_faults(OpenAIError, 400, 401, 403, 404)
     async def close_agent(agent_id: str) -> Response:
         """Release the RAM of blocks that only this agent uses, pinned or not. Its next turn loads them from disk, or computes them again."""
-        model, agent = find_agent(state, agent_id)
+        model, agent = await find_agent(state, agent_id)
         with contextlib.suppress(DiskRefusedError):  # blocks that are not on disk by then are computed again
             await persisted_record(model, agent, CLOSE_SECONDS)
         refuse_deleted(agent)
@@ -62,7 +62,7 @@ def routes(state: AppState) -> Blueprint:
     @document_faults(OpenAIError, 400, 401, 403, 404)
     async def delete_agent(agent_id: str) -> Response:
         """Delete an agent, and the blocks that no other agent has read."""
-        await delete_agent_everywhere(*find_agent(state, agent_id))
+        await delete_agent_everywhere(*(await find_agent(state, agent_id)))
         return empty_response()
 
     return blueprint

@@ -44,7 +44,7 @@ def routes(state: AppState) -> Blueprint:
         """Answer a message to an agent. Message and answer are appended to its conversation when the answer is complete."""
         exchange = current.get()
         request = await parsed(exchange.body, functools.partial(decode, kind=AgentTurn))
-        model, agent = find_agent(state, agent_id)
+        model, agent = await find_agent(state, agent_id)
         params = generation_params(request, model.card.id, agent.id, agent.conversation.tools)
         report_unreadable(state, exchange, params.conversation)
         turn = RunningTurn(state, exchange, model, agent, _take_place(queues, model, agent, exchange), params)
@@ -67,7 +67,7 @@ def routes(state: AppState) -> Blueprint:
     async def warm_agent(agent_id: str) -> Response:
         """Prefill an agent's conversation, system prompt included, so that its next turn finds it in the cache."""
         exchange = current.get()
-        model, agent = find_agent(state, agent_id)
+        model, agent = await find_agent(state, agent_id)
         await _take_place(queues, model, agent, exchange).wait()
         encoded = await next_prompt_prefix(model, agent)
         refuse_deleted(agent)

@@ -7,11 +7,13 @@ from typing import Literal
 import attrs
 
 from semantic_trio.adapters.http.common.cache_report import Cache
+from semantic_trio.adapters.http.common.exchange import current
 from semantic_trio.adapters.http.common.identity import agent_id_in_url
 from semantic_trio.adapters.http.serving.app_state import AppState
 from semantic_trio.adapters.http.serving.served_model import ServedModel
 from semantic_trio.domain.agent import Agent
 from semantic_trio.domain.errors import AgentNotFoundError
+from semantic_trio.domain.model_names import ANY_MODEL
 from semantic_trio.domain.reuse import NOTHING_REUSED, MissCause, Source, Turn
 
 
@@ -72,12 +74,19 @@ class LastTurn:
     prompt_text: str | None
 
 
-def find_agent(state: AppState, name: str) -> tuple[ServedModel, Agent]:
-    """Return the agent of an id, and its model. Raises `AgentNotFoundError`, or `InvalidRequestError` for what cannot be an id."""
+async def find_agent(state: AppState, name: str) -> tuple[ServedModel, Agent]:
+    """Return the agent of an id, and its model, which is open until the request is over. The main model is opened to look for it there.
+
+    Raises `AgentNotFoundError`, `InvalidRequestError` for what cannot be an id, and what `AppState.resolve` raises.
+    """
     agent_id_in_url(name)
+    stack = current.get().stack
+    if state.registry.main is None:
+        await state.resolve(ANY_MODEL, stack)
     for model in state.models:
         agent = model.engine.memory.agents.find(name)
         if agent is not None:
+            state.registry.hold(model, stack)
             return model, agent
     raise AgentNotFoundError(name)
 

@@ -65,7 +65,7 @@ def routes(state: AppState) -> Blueprint:
         """Count the prompt tokens of a conversation."""
         exchange = current.get()
         request, conversation_to_count = await parsed(exchange.body, _parsed_count)
-        model = state.resolve(request.model)
+        model = await state.resolve(request.model, exchange.stack)
         encoded = await model.encode(conversation_to_count, model.salt(identify(exchange.headers, cache_salt=request.cache_salt)))
         return json_response(TokenCount(len(encoded.prompt.tokens)))
 
@@ -87,7 +87,7 @@ def _parsed_count(body: bytes) -> tuple[CountTokensRequest, Conversation]:
 
 async def _respond_without_model(state: AppState, exchange: Exchange, request: MessagesRequest, fixed: FixedAnswer) -> Response:
     """Respond with an answer that no model has generated. Raises `ModelNotFoundError` all the same."""
-    model = state.resolve(request.model)
+    model = await state.resolve(request.model, exchange.stack)
     exchange.model = model.card.id
     answer_format = _format(request, model)
 

@@ -18,6 +18,8 @@ from semantic_trio.domain.errors import (
     GrammarError,
     InvalidRequestError,
     ModelNotFoundError,
+    ModelsBusyError,
+    ModelSwapError,
     OverloadedError,
     PoolExhaustedError,
     PromptTooLongError,
@@ -125,12 +127,21 @@ def _domain_fault(error: SemanticError, protocol: Protocol) -> Fault:
             return Fault(404, str(error), field="agent", code="agent_not_found")
         case ResponseNotFoundError():
             return Fault(404, str(error), code="response_not_found")
+        case _:
+            return _conflict_fault(error) or _retryable_fault(error, protocol)
+
+
+def _conflict_fault(error: SemanticError) -> Fault | None:
+    """Return errors of requests that the state of the server rules out (409)."""
+    match error:
         case AgentExistsError():
             return Fault(409, str(error), field="id", code="agent_exists")
         case DiskRefusedError():
             return Fault(409, str(error), code="disk_refused")
+        case ModelSwapError():
+            return Fault(409, str(error), field="model", code="model_swap_failed")
         case _:
-            return _retryable_fault(error, protocol)
+            return None
 
 
 def _retryable_fault(error: SemanticError, protocol: Protocol) -> Fault:
@@ -144,6 +155,8 @@ def _retryable_fault(error: SemanticError, protocol: Protocol) -> Fault:
             return Fault(busy, str(error), code="rate_limit_exceeded", retry_after_seconds=error.retry_after_seconds)
         case PoolExhaustedError():  # the request would fit if other requests or pins held less
             return Fault(busy, str(error), code="out_of_memory", retry_after_seconds=ROOM_SECONDS)
+        case ModelsBusyError():
+            return Fault(busy, str(error), code="model_memory_in_use", retry_after_seconds=error.retry_after_seconds)
         case DrainingError():
             return Fault(503, str(error), retry_after_seconds=error.retry_after_seconds)
         case EngineDeadError():

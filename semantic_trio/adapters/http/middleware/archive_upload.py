@@ -15,6 +15,7 @@ from semantic_trio.adapters.http.middleware.bodies import BodyReader, declared_b
 from semantic_trio.adapters.http.serving.app_state import AppState
 from semantic_trio.adapters.http.serving.served_model import ServedModel
 from semantic_trio.domain.errors import AgentExistsError, DiskRefusedError, SemanticError
+from semantic_trio.domain.model_names import ANY_MODEL
 
 BRINGS_ARCHIVE = re.compile(r"/v1/agents/([^/]+)/import")
 # Bytes written to the file at a time, and bytes after which the free space on disk is checked again.
@@ -31,9 +32,9 @@ async def receive_archive(exchange: Exchange, receive: ASGIReceiveCallable, stat
 
     An import that cannot succeed is refused before its body is read: raises `Fault`.
     """
-    model = state.model
-    limit = model.persistence.memory.disk.budget_bytes
     try:
+        model = await state.resolve(ANY_MODEL, exchange.stack)
+        limit = model.persistence.memory.disk.budget_bytes
         _refuse_early(exchange, model)
         size = declared_bytes(exchange.headers, limit) if limit else 0
         await model.archives.refuse_without_room(2 * size)  # the archive itself, and its content

@@ -38,23 +38,24 @@ class Draining:
 def routes(state: AppState) -> Blueprint:
     """Build the routes of `/admin/`."""
     blueprint = Blueprint("admin", __name__)
-    engine = state.model.engine
 
     @blueprint.get("/admin/batch-window")
     @document_response(BatchWindow, 200)
     @document_faults(OpenAIError, 401, 403)
     async def get_batch_window() -> Response:
         """Return the current batch window."""
-        return json_response(BatchWindow(engine.batch_window_seconds * 1000))
+        return json_response(BatchWindow(state.window.seconds * 1000))
 
     @blueprint.put("/admin/batch-window")
     @document_request(BatchWindow)
     @document_response(BatchWindow, 200)
     @document_faults(OpenAIError, 400, 401, 403, 408, 413)
     async def set_batch_window() -> Response:
-        """Change the batch window, until the server restarts."""
+        """Change the batch window of all models, until the server restarts."""
         wanted = decode(current.get().body, BatchWindow)
-        engine.batch_window_seconds = wanted.batch_window_ms / 1000
+        state.window.seconds = wanted.batch_window_ms / 1000
+        for model in state.models:
+            model.engine.batch_window_seconds = state.window.seconds
         log.info("batch window changed", batch_window_ms=wanted.batch_window_ms)
         return json_response(wanted)
 
@@ -62,8 +63,11 @@ def routes(state: AppState) -> Blueprint:
     @document_response(Evicted, 200)
     @document_faults(OpenAIError, 401, 403)
     async def evict() -> Response:
-        """Evict from RAM what no request uses and no pin holds; what is not on disk yet is written first. Later turns load it from disk."""
-        evicted = await evict_cache(state.model)
+        """Evict from RAM what no request uses and no pin holds, of all models; what is not on disk yet is written first. Later turns load it."""
+        evicted = Evicted(0, 0, 0)
+        for model in state.models:
+            state.registry.hold(model, current.get().stack)
+            evicted = evicted.plus(await evict_cache(model))
         log.info("cache evicted", **attrs.asdict(evicted))
         return json_response(evicted)
 
@@ -72,8 +76,9 @@ def routes(state: AppState) -> Blueprint:
     @document_faults(OpenAIError, 401, 403)
     async def drain() -> Response:
         """Finish the requests that are open, refuse new ones, and end the process with exit code 0, as SIGTERM does."""
-        running = engine.scheduler.running
-        draining = Draining(running, engine.open_generations - running, state.settings.shutdown_timeout_seconds)
+        engines = [model.engine for model in state.models]
+        running, waiting = sum(engine.scheduler.running for engine in engines), sum(engine.waiting for engine in engines)
+        draining = Draining(running, waiting, state.settings.shutdown_timeout_seconds)
         log.info("asked to drain", **attrs.asdict(draining))
         state.stop()
         return json_response(draining, 202)

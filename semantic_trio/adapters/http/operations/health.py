@@ -11,11 +11,14 @@ from semantic_trio.adapters.http.common.json_responses import json_response
 from semantic_trio.adapters.http.common.openapi import document_redirect, document_text
 from semantic_trio.adapters.http.serving.app_state import AppState
 from semantic_trio.application.engine import EngineState
+from semantic_trio.application.model_entry import ModelState
+
+GRAVEST_FIRST = (EngineState.DEAD, EngineState.DRAINING, EngineState.RECOVERING, EngineState.STARTING, EngineState.RUNNING)
 
 
 @attrs.frozen
 class Health:
-    """The state of the engine."""
+    """The state of the engines; the gravest of several."""
 
     status: Literal["ok", "unavailable"]
     state: str
@@ -51,21 +54,21 @@ def routes(state: AppState) -> Blueprint:
     @document_response(Health, 503)
     async def live() -> Response:
         """Return 503 if the engine is dead and the process should be restarted."""
-        return _health(state, state.model.engine.state is not EngineState.DEAD)
+        return _health(state, EngineState.DEAD not in _states(state))
 
     @blueprint.get("/health/ready")
     @document_response(Health, 200)
     @document_response(Health, 503)
     async def ready() -> Response:
         """Return 200 if a request sent now would be answered."""
-        return _health(state, state.model.engine.state is EngineState.RUNNING)
+        return _health(state, _states(state) <= {EngineState.RUNNING})
 
     @blueprint.get("/health/startup")
     @document_response(Health, 200)
     @document_response(Health, 503)
     async def startup() -> Response:
         """Return 200 if the server has started."""
-        return _health(state, state.model.engine.state is not EngineState.STARTING)
+        return _health(state, EngineState.STARTING not in _states(state))
 
     @blueprint.get("/metrics")
     @document_text
@@ -76,6 +79,12 @@ def routes(state: AppState) -> Blueprint:
     return blueprint
 
 
+def _states(state: AppState) -> set[EngineState]:
+    """Return the states of all engines; of models that are not open, or are being closed, requests wait."""
+    return {entry.model.engine.state for entry in state.registry.entries if entry.model is not None and entry.state is ModelState.READY}
+
+
 def _health(state: AppState, is_ok: bool) -> Response:
-    body = Health("ok" if is_ok else "unavailable", state.model.engine.state.value)
+    worst = next((one for one in GRAVEST_FIRST if one in _states(state)), EngineState.RUNNING)
+    body = Health("ok" if is_ok else "unavailable", worst.value)
     return json_response(body, 200 if is_ok else 503)

@@ -12,6 +12,7 @@ from semantic_trio.adapters.http.common.json_responses import json_response
 from semantic_trio.adapters.http.common.openapi import document_faults
 from semantic_trio.adapters.http.serving.app_state import AppState
 from semantic_trio.adapters.http.serving.served_model import ServedModel
+from semantic_trio.application.model_entry import Entry, ModelState
 from semantic_trio.domain.embedding import Pooling
 
 
@@ -32,8 +33,10 @@ class ModelEntry:
     display_name: str
     created_at: str  # RFC 3339
     created: int
-    max_input_tokens: int
-    max_tokens: int
+    max_input_tokens: int | None  # null: unknown, for the model was not loaded yet
+    max_tokens: int | None
+    state: ModelState
+    bytes: int | None  # of the loaded model, with the memory that its cache may take; null: it is not loaded
     type: Literal["model"] = "model"
     object: Literal["model"] = "model"
     owned_by: str = "local"
@@ -59,23 +62,31 @@ def routes(state: AppState) -> Blueprint:
     @document_response(ModelList, 200)
     @document_faults(OpenAIError, 401, 403)
     async def list_models() -> Response:
-        """List the models that are served."""
-        data = [entry(model) for model in state.models]
+        """List the models that are served, the main one first; those that are not loaded are loaded when a request names them."""
+        data = [entry(one) for one in state.registry.entries]
         return json_response(ModelList(data, data[0].id, data[-1].id))
 
     @blueprint.get("/v1/models/<path:model_id>")
     @document_response(ModelEntry, 200)
     @document_faults(OpenAIError, 401, 403, 404)
     async def get_model(model_id: str) -> Response:
-        """Return the model that a name refers to."""
-        return json_response(entry(state.resolve(model_id)))
+        """Return the model that a name refers to. It is not loaded for that."""
+        return json_response(entry(state.registry.entry(state.registry.names.resolve(model_id))))
 
     return blueprint
 
 
-def entry(model: ServedModel) -> ModelEntry:
+def entry(served: Entry[ServedModel]) -> ModelEntry:
     """Return the entry of a model."""
-    card, size = model.card, model.engine.runner.embedding_size
-    embeddings = Embeddings(size, card.embeds.pooling, card.embeds.is_approximate) if size else None
-    created_at = datetime.datetime.fromtimestamp(card.created_at, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    return ModelEntry(card.id, card.display_name, created_at, card.created_at, card.context_length, card.context_length, embeddings=embeddings)
+    card, model = served.card, served.model
+    created = card.created_at if card is not None else 0  # the epoch stands for an unknown date in Anthropic's API
+    created_at = datetime.datetime.fromtimestamp(created, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+    length, size = card.context_length if card is not None else None, model.bytes if model is not None else None
+    embeddings = _embeddings(model) if model is not None else None
+    name = card.display_name if card is not None else served.name
+    return ModelEntry(served.name, name, created_at, created, length, length, served.state, size, embeddings=embeddings)
+
+
+def _embeddings(model: ServedModel) -> Embeddings | None:
+    size, form = model.engine.runner.embedding_size, model.card.embeds
+    return Embeddings(size, form.pooling, form.is_approximate) if size else None

@@ -1,20 +1,18 @@
-"""State of the application: the served model and the HTTP settings. Built once by the entry point, read by all handlers.
+"""State of the application: the served models and the HTTP settings. Built once by the entry point, read by all handlers.
 
-Knows which model a name refers to. Knows nothing of wire formats.
+Knows nothing of wire formats.
 """
 
 from collections.abc import Callable
+from contextlib import ExitStack
 from typing import Protocol
 
 import attrs
 
 from semantic_trio.adapters.http.serving.served_model import ServedModel
 from semantic_trio.adapters.http.serving.write_pace import WritePace
-from semantic_trio.domain.errors import ModelNotFoundError
+from semantic_trio.application.models import ModelRegistry
 from semantic_trio.ports import Observer
-
-# Names that stand for any served model: clients that insist on a hosted model's name work.
-ANY_MODEL, ANY_MODEL_PREFIX = "default", "claude-"
 
 
 class Exposition(Protocol):
@@ -44,11 +42,18 @@ class HttpSettings:
     refuse_unreadable: bool = False  # refuse images and files instead of replacing them by a placeholder
 
 
+@attrs.define(eq=False)
+class BatchWindow:
+    """The batch window of all models, those that will be opened included."""
+
+    seconds: float = 0.01
+
+
 @attrs.frozen(eq=False, kw_only=True)
 class AppState:
-    """Everything the handlers need. There is one model today; handlers ask for it by name."""
+    """Everything the handlers need."""
 
-    model: ServedModel
+    registry: ModelRegistry[ServedModel]
     metrics: Exposition
     observer: Observer  # of requests and generations
     version: str
@@ -56,16 +61,16 @@ class AppState:
     pace: WritePace = attrs.field(factory=WritePace)
     settings: HttpSettings = HttpSettings()
 
+    window: BatchWindow = attrs.field(factory=BatchWindow)
+
     @property
     def models(self) -> tuple[ServedModel, ...]:
-        """All served models."""
-        return (self.model,)
+        """All open models, the main one first."""
+        return self.registry.residents
 
-    def resolve(self, name: str) -> ServedModel:
-        """Return the model of a name. Raises `ModelNotFoundError`."""
-        for model in self.models:
-            if name == model.card.id or name in model.card.aliases:
-                return model
-        if name == ANY_MODEL or name.startswith(ANY_MODEL_PREFIX):
-            return self.model
-        raise ModelNotFoundError(name, f"served here: {', '.join(model.card.id for model in self.models)}")
+    async def resolve(self, name: str, stack: ExitStack) -> ServedModel:
+        """Return the model of a name, open until the stack of the request is closed; it is opened first where it is not.
+
+        Raises `ModelNotFoundError`, `ModelsBusyError`, `DrainingError`.
+        """
+        return await self.registry.acquire(name, stack)

@@ -23,6 +23,10 @@ class Evicted:
     used_bytes: int  # by rows, by pinned agents, and by what waits to be written
     unwritten_bytes: int  # of what waits to be written to disk, and would be lost
 
+    def plus(self, other: "Evicted") -> "Evicted":
+        """Return the sum, over two models."""
+        return Evicted(self.freed_bytes + other.freed_bytes, self.used_bytes + other.used_bytes, self.unwritten_bytes + other.unwritten_bytes)
+
 
 async def evict_cache(model: ServedModel) -> Evicted:
     """Evict everything that no row uses, no pin holds and no request waits for. What is not on disk yet is written first, or stays."""

@@ -19,9 +19,8 @@ from semantic_trio.application.persistence import Persistence
 from semantic_trio.application.threads import InThread
 from semantic_trio.domain.canonical import canonical
 from semantic_trio.domain.conversation import Conversation, Tool
-from semantic_trio.domain.embedding import APPROXIMATE, EmbeddingForm
 from semantic_trio.domain.errors import GrammarError, InvalidRequestError, PromptTooLongError
-from semantic_trio.domain.generation import API_SAMPLING, SamplingParams
+from semantic_trio.domain.model_card import ModelCard
 from semantic_trio.domain.salt import NO_SALT, Salt
 from semantic_trio.domain.steering import Grammar
 from semantic_trio.domain.token_histories import TokenHistories, chain
@@ -40,20 +39,6 @@ Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
 
 
-@attrs.frozen
-class ModelCard:
-    """Properties of a model that clients see."""
-
-    id: str
-    display_name: str
-    context_length: int  # tokens, prompt and answer together
-    created_at: int  # seconds since 1970, UTC
-    aliases: tuple[str, ...] = ()
-    vocabulary: int = 0  # size of the vocabulary; 0: unknown
-    embeds: EmbeddingForm = APPROXIMATE
-    sampling: SamplingParams = API_SAMPLING  # defaults of parameters that a request does not give
-
-
 @attrs.frozen(eq=False)
 class ServedModel:
     """A model, its engine, and its text codec."""
@@ -65,6 +50,15 @@ class ServedModel:
     compilers: InThread = attrs.field(factory=lambda: DedicatedThreads(COMPILERS))  # tests on virtual time compile grammars in line
     _encoders: trio.CapacityLimiter = attrs.field(init=False, factory=lambda: trio.CapacityLimiter(ENCODERS))
     _embedders: trio.CapacityLimiter = attrs.field(init=False, factory=lambda: trio.CapacityLimiter(EMBEDDERS))
+
+    @property
+    def bytes(self) -> int:
+        """See `Resident.bytes`."""
+        return self.card.weight_bytes + self.engine.memory.store.pool.total_bytes
+
+    async def drain(self, grace_seconds: float) -> None:
+        """See `Resident.drain`."""
+        await self.engine.drain(grace_seconds)
 
     @property
     def token_histories(self) -> TokenHistories:

@@ -40,7 +40,7 @@ def routes(state: AppState) -> Blueprint:
         """Continue texts, whole or as a stream of chunks."""
         exchange = current.get()
         request, params = await parsed(exchange.body, functools.partial(_parsed, exchange))
-        model = state.resolve(params.model)
+        model = await state.resolve(params.model, exchange.stack)
         prompts = [await model.encode_text(prompt) for prompt in texts_of(request.prompt, MOST_CHOICES, model.card.vocabulary, "prompt")]
         if state.settings.log_prompts:
             log_texts([model.codec.decode(prompt) for prompt in prompts])

@@ -80,7 +80,7 @@ def routes(state: AppState) -> Blueprint:
         """Embed texts."""
         exchange = current.get()
         request = await parsed(exchange.body, functools.partial(decode, kind=EmbeddingsRequest))
-        model = state.resolve(request.model)
+        model = await state.resolve(request.model, exchange.stack)
         exchange.model = model.card.id
         size = _size(model, request.dimensions)
         prompts = [await _tokens(model, text) for text in texts_of(request.input, MOST_INPUTS, model.card.vocabulary, "input")]

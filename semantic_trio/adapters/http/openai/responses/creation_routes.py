@@ -82,7 +82,8 @@ async def _begin(state: AppState, responses: ResponsesState, exchange: Exchange,
     request, stem = parsed_request.request, new_stem()
     before = await _history(responses, parsed_request, stem)
     params = generation_params(request, messages_of((*before.before, *before.new)), parsed_request.identity, (response_id(stem), *before.responses))
-    first = begun(request, params.conversation.choice, response_id(stem), state.resolve(request.model).card, int(time.time()))
+    card = (await state.resolve(request.model, exchange.stack)).card
+    first = begun(request, params.conversation.choice, response_id(stem), card, int(time.time()))
     record = _record(first, before) if request.is_stored else None
     model, answer = await generate(state, exchange, params)
     output = OutputItems(stem, custom_names(request.tools or ()), model.codec.token_bytes if request.wants_logprobs else None)

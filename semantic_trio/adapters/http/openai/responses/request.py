@@ -22,9 +22,9 @@ from semantic_trio.adapters.http.openai.responses.input_items import InputItem
 from semantic_trio.adapters.http.openai.responses.response_object import FormatInForce, ReasoningInForce, ResponseAnswer, Status, TextInForce
 from semantic_trio.adapters.http.openai.responses.tools_in_force import choice_in_force, tools_in_force
 from semantic_trio.adapters.http.serving.params import GenerationParams, SamplingChoice
-from semantic_trio.adapters.http.serving.served_model import ModelCard
 from semantic_trio.domain.conversation import Conversation, Message, Role, Text, ToolChoice
 from semantic_trio.domain.errors import InvalidRequestError
+from semantic_trio.domain.model_card import ModelCard
 
 # Most characters of a key, which is sent back and stored; OpenAI's are 64 at most.
 MOST_KEY_CHARACTERS = 1024

@@ -1,0 +1,149 @@
+"""Real models in one server: opened, closed with their memory on disk, and what they leave on the device."""
+
+import shutil
+from collections.abc import AsyncIterator
+from contextlib import ExitStack, asynccontextmanager
+from pathlib import Path
+
+from tests.device import shared_device  # first: it loads the BLAS
+
+import attrs  # isort: skip
+import mlx.core as mx
+import pytest
+import trio
+
+from semantic_trio.adapters.http.serving.app_state import BatchWindow
+from semantic_trio.adapters.http.serving.served_model import ServedModel
+from semantic_trio.adapters.metrics import Metrics
+from semantic_trio.application.models import ModelRegistry
+from semantic_trio.application.observers import Observers
+from semantic_trio.domain.errors import ModelNotFoundError, ModelSwapError
+from semantic_trio.domain.generation import GenerationRequest
+from semantic_trio.domain.model_names import ModelNames
+from semantic_trio.domain.reuse import NOTHING_REUSED, Reuse, Source
+from semantic_trio.entrypoints.model_host import ModelHost
+from semantic_trio.entrypoints.settings import Settings
+
+# More than two blocks, and a part of one.
+PROMPT = tuple(range(10, 610))
+# Bytes that a closed model may leave: keys of random numbers, constants of compiled kernels.
+LEFT_BYTES = 1 << 20
+
+
+@pytest.fixture
+def directories(tiny_random_path: Path, tmp_path: Path) -> dict[str, Path]:
+    """The same weights under other configurations, so that they are other models; one is damaged, and one has no tokenizer."""
+    directories = {"one": tiny_random_path, "same": tiny_random_path}
+    for name in ("two", "damaged", "mute"):
+        directories[name] = tmp_path / name
+        shutil.copytree(tiny_random_path, directories[name])
+        config = directories[name] / "config.json"
+        config.write_text(f"{config.read_text()} ")
+    for weights in directories["damaged"].glob("*.safetensors"):
+        weights.write_bytes(weights.read_bytes()[:1000])
+    for file in directories["mute"].glob("tokenizer*"):
+        file.unlink()
+    return directories
+
+
+@asynccontextmanager
+async def serving(directories: dict[str, Path], cache_dir: Path) -> AsyncIterator[ModelRegistry[ServedModel]]:
+    """A registry of these models, none of them open."""
+
+    def directory(name: str) -> Path:
+        if name not in directories:
+            raise ModelNotFoundError(name, "not on this machine")
+        return directories[name]
+
+    host = ModelHost(
+        Settings(cache_dir=cache_dir, cache_budget_mb=64, disk_floor_mb=0, shutdown_timeout_seconds=60),
+        shared_device(),
+        directory,
+        Metrics(),
+        BatchWindow(0.001),
+        has_disk=True,
+        claim_disk=lambda: None,
+        scripted=lambda codec: None,
+        observer=Observers(),
+        engine_died=trio.Event,
+    )
+    registry: ModelRegistry[ServedModel] = ModelRegistry(host, ModelNames("one", ("two", "same", "damaged", "mute")))
+    async with trio.open_nursery() as nursery:
+        await nursery.start(registry.run)
+        yield registry
+        await registry.drain(10)
+        await registry.close(trio.current_time() + 60)
+        nursery.cancel_scope.cancel()
+
+
+async def generate(registry: ModelRegistry[ServedModel], name: str) -> tuple[tuple[int, ...], Reuse]:
+    """Generate a few tokens after the prompt, for an agent. Returns them, and what was reused."""
+    with ExitStack() as stack:
+        model = await registry.acquire(name, stack)
+        request = GenerationRequest("r", PROMPT, 4, seed=1, agent="ada")
+        generation = model.engine.submit(request, model.codec.decoder())
+        result = await generation.result()
+        generation.close()
+        return result.tokens, generation.reuse or NOTHING_REUSED
+
+
+async def test_after_a_swap_there_and_back_an_agent_computes_one_token(directories: dict[str, Path], tmp_path: Path) -> None:
+    async with serving(directories, tmp_path / "cache") as registry:
+        first, new = await generate(registry, "one")
+        await registry.swap("two")
+        other, unknown = await generate(registry, "default")
+        await registry.swap("one")
+        again, found = await generate(registry, "default")
+
+    assert (new.tokens, unknown.tokens) == (0, 0)
+    assert (found.source, found.tokens) == (Source.DISK, len(PROMPT) - 1)
+    assert first == again == other, "the weights are the same"
+
+
+async def test_two_models_answer_from_one_device(directories: dict[str, Path], tmp_path: Path) -> None:
+    async with serving(directories, tmp_path / "cache") as registry:
+        answers = list[tuple[int, ...]]()
+
+        async def ask(name: str) -> None:
+            answers.append((await generate(registry, name))[0])
+
+        async with trio.open_nursery() as nursery:
+            for name in ("one", "two"):
+                nursery.start_soon(ask, name)
+        states = [entry.state.value for entry in registry.entries]
+
+    assert answers[0] == answers[1]
+    assert states == ["ready", "ready", "absent", "absent", "absent"]
+
+
+async def test_a_closed_model_leaves_no_memory_on_the_device(directories: dict[str, Path], tmp_path: Path) -> None:
+    async with serving(directories, tmp_path / "cache") as registry:
+        await generate(registry, "one")
+        await registry.unload("one")
+        before = mx.get_active_memory()
+        for _ in range(2):
+            await generate(registry, "two")
+            loaded = mx.get_active_memory()
+            await registry.unload("two")
+        after = mx.get_active_memory()
+
+    assert loaded > before + LEFT_BYTES
+    assert after < before + LEFT_BYTES
+
+
+async def test_a_model_that_cannot_be_loaded_leaves_the_one_that_answers(directories: dict[str, Path], tmp_path: Path) -> None:
+    async with serving(directories, tmp_path / "cache") as registry:
+        first, _ = await generate(registry, "one")
+        with pytest.raises(ModelNotFoundError, match="cannot be loaded"):
+            await generate(registry, "damaged")
+        with pytest.raises(ModelNotFoundError, match="it is the model that is open as one"):
+            await generate(registry, "same")
+        with pytest.raises(ModelNotFoundError, match="cannot be loaded"):
+            await registry.swap("damaged")
+        with pytest.raises(ModelSwapError) as failed:
+            await registry.swap("mute")
+        again, reuse = await generate(registry, "default")
+
+    assert failed.value.is_previous_back
+    assert attrs.asdict(failed.value)["previous"] == "one"
+    assert (again, reuse.source) == (first, Source.DISK)
