@@ -36,7 +36,7 @@ FOREIGN_KEY = "ANTHROPIC_API_KEY"
 
 class _Model(msgspec.Struct):
     id: str
-    max_input_tokens: int
+    max_input_tokens: int | None  # None: the model was never loaded
 
 
 class _Models(msgspec.Struct):
@@ -97,6 +97,8 @@ def ask(url: str, key: str | None) -> Served:
         model = msgspec.json.decode(body, type=_Models).data[0]
     except (OSError, ValueError, http.client.HTTPException, msgspec.DecodeError, IndexError) as error:
         raise InvalidRequestError(f"no semantic-trio answers at {url} ({error}): start one with `semantic-trio serve`", field="url") from error
+    if model.max_input_tokens is None:
+        raise InvalidRequestError(f"{model.id} is not loaded, and its context length is unknown: send it a request first", field="url")
     return Served(f"{place.scheme}://{place.netloc}{_path(place.path)}", key, model.id, model.max_input_tokens)
 
 

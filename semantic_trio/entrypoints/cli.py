@@ -18,6 +18,7 @@ from semantic_trio.entrypoints.cache_cli import cache
 from semantic_trio.entrypoints.drain_cli import drain
 from semantic_trio.entrypoints.events_cli import events
 from semantic_trio.entrypoints.exits import known_ends
+from semantic_trio.entrypoints.models_cli import alias_model, load_model, swap_model, unload_model
 from semantic_trio.entrypoints.options import given, load, settings_options
 from semantic_trio.entrypoints.safety import check, check_models
 from semantic_trio.entrypoints.service.command import service
@@ -93,9 +94,11 @@ def claude(url: str | None, arguments: tuple[str, ...], *, wants_json: bool, is_
 
 @main.group()
 def models() -> None:
-    """Models on this machine."""
+    """Models on this machine, and those of the running server."""
 
 
+for of_running_server in (load_model, unload_model, swap_model, alias_model):
+    models.add_command(of_running_server)
 main.add_command(cache)
 main.add_command(agents)
 main.add_command(drain)

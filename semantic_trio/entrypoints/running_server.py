@@ -52,15 +52,22 @@ def connect(url: str, seconds: float) -> http.client.HTTPConnection:
 
 
 def post(url: str, path: str, key: str | None, kind: type[Answer]) -> Answer:
-    """Send a request without a body. Raises `InvalidRequestError` if no server answers, or if it refuses."""
+    """Send a POST without a body. Raises as `ask` does."""
+    return ask(url, "POST", path, key, kind)
+
+
+def ask(url: str, method: str, path: str, key: str | None, kind: type[Answer], *, body: object = None, seconds: float = ANSWER_SECONDS) -> Answer:
+    """Send a request, with a JSON body unless that is None. Raises `InvalidRequestError` if no server answers in time, or if it refuses."""
+    headers = {"x-api-key": key} if key else {}
+    content = None if body is None else msgspec.json.encode(body)
     try:
-        with contextlib.closing(connect(url, ANSWER_SECONDS)) as connection:
-            connection.request("POST", path, headers={"x-api-key": key} if key else {})
+        with contextlib.closing(connect(url, seconds)) as connection:
+            connection.request(method, path, content, headers if content is None else {**headers, "content-type": "application/json"})
             with connection.getresponse() as response:
-                status, body = response.status, response.read()
+                status, answer = response.status, response.read()
         if status < http.client.BAD_REQUEST:
-            return msgspec.json.decode(body, type=kind)
-        reason = msgspec.json.decode(body, type=Refusal).error.message
+            return msgspec.json.decode(answer, type=kind)
+        reason = msgspec.json.decode(answer, type=Refusal).error.message
     except (OSError, ValueError, http.client.HTTPException, msgspec.DecodeError) as error:
         raise InvalidRequestError(f"no semantic-trio answers at {url} ({error}): is it running, and is its address another one?", "url") from error
     if status == http.client.UNAUTHORIZED:

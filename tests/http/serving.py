@@ -64,6 +64,7 @@ class FakeHost:
 
     models: dict[str, Callable[[], ServedModel]]
     open_seconds: float = 1.0
+    failing: set[str] = attrs.field(factory=set)  # found, and cannot be opened
     metrics: Metrics | None = None
 
     async def needed_bytes(self, name: str) -> int:
@@ -77,6 +78,8 @@ class FakeHost:
         """See `ModelOpener.serve`."""
         await self.needed_bytes(name)
         await trio.sleep(self.open_seconds)
+        if name in self.failing:
+            raise ModelNotFoundError(name, "its weights are damaged")
         model = self.models[name]()
         async with trio.open_nursery() as nursery:
             await _run(model, nursery)
@@ -146,7 +149,7 @@ def served(
     names = ModelNames("org/tiny", others, {"tiny": "org/tiny"})
     if host is not None:
         host.metrics = metrics
-    registry = ModelRegistry[ServedModel](host or FakeHost({}), names, limits_of_models or ModelLimits())
+    registry = ModelRegistry[ServedModel](host or FakeHost({}), names, limits_of_models or ModelLimits(), metrics.model_swapped)
     registry.adopt("org/tiny", ServedModel(card, engine, codec, persistence, compilers))
     state = kind(
         registry=registry,

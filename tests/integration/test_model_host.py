@@ -121,13 +121,14 @@ async def test_a_closed_model_leaves_no_memory_on_the_device(directories: dict[s
         await generate(registry, "one")
         await registry.unload("one")
         before = mx.get_active_memory()
+        loaded = list[int]()
         for _ in range(2):
             await generate(registry, "two")
-            loaded = mx.get_active_memory()
+            loaded.append(mx.get_active_memory())
             await registry.unload("two")
         after = mx.get_active_memory()
 
-    assert loaded > before + LEFT_BYTES
+    assert min(loaded) > before + LEFT_BYTES
     assert after < before + LEFT_BYTES
 
 

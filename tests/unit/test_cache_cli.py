@@ -520,13 +520,15 @@ def a_server(status: int, answer: bytes) -> Iterator[tuple[str, list[tuple[str, 
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"])) if status == 201 else b""
+            body = self.rfile.read(int(self.headers["content-length"] or 0)) if status in {200, 201} else b""
             asked.append((self.path, {name.lower(): value for name, value in self.headers.items()}, len(body)))
             self.send_response(status)
             self.send_header("content-length", str(len(answer)))
             self.end_headers()
             self.wfile.write(answer)
             asked_enough.wait(10 if status == 409 else 0)  # without reading what is sent
+
+        do_GET = do_PUT = do_DELETE = do_POST  # noqa: N815 - as the library names them
 
         def log_message(self, *_: object) -> None:
             pass

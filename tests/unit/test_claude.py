@@ -65,6 +65,17 @@ EXPECTED = {
 }
 
 
+def test_the_first_model_is_the_main_one_and_others_may_never_have_been_loaded() -> None:
+    absent: list[dict[str, object]] = [{"id": "org/small", "max_input_tokens": None}]
+    with answering([*served(), *absent]) as url:
+        result = claude("--url", url, "--json")
+    with answering([*absent, *served()]) as url:
+        refused = claude("--url", url, "--json")
+
+    assert json.loads(result.stdout)["env"]["ANTHROPIC_MODEL"] == MODEL
+    assert "org/small is not loaded, and its context length is unknown" in refused.stderr
+
+
 def test_json_is_the_env_of_its_settings_file() -> None:
     with answering(served()) as url:
         result = claude("--url", url, "--json")

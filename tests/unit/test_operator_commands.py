@@ -101,3 +101,49 @@ def test_without_a_server_there_is_one_line_and_a_code(path: str, cache: Cache) 
     assert result.exit_code == ExitCode.USAGE
     assert "no semantic-trio answers at http://127.0.0.1:9" in result.stderr
     assert result.stderr.count("\n") == 1
+
+
+CHANGED = json.dumps({"model": "org/small", "seconds": 2.04, "bytes": 3 << 30}).encode()
+ALIASES = json.dumps({"aliases": {"fast": "org/small"}}).encode()
+
+
+@pytest.mark.parametrize("action", ["load", "unload", "swap"])
+def test_models_of_the_running_server_change(action: str, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SEMANTIC_API_KEY", "hush")
+    with a_server(200, CHANGED) as (url, asked), held(cache, f"pid 7, org/tiny on {url}"):
+        result = CliRunner().invoke(main, ["models", action, "org/small"])
+
+    assert result.output.splitlines() == ["model   org/small", "took    2.0 s", "memory  3.0 GiB"]
+    [(path, headers, size)] = asked
+    assert (path, headers["x-api-key"], size) == (f"/admin/models/{action}", "hush", len(b'{"model":"org/small"}'))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "path", "body"),
+    [
+        ([], "/admin/models/aliases", b""),
+        (["fast", "org/small"], "/admin/models/aliases", b'{"alias":"fast","model":"org/small"}'),
+        (["a/b", "--remove"], "/admin/models/aliases/a%2Fb", b""),
+    ],
+)
+def test_aliases_of_the_running_server_change(arguments: list[str], path: str, body: bytes, cache: Cache) -> None:
+    with a_server(200, ALIASES) as (url, asked):
+        result = CliRunner().invoke(main, ["models", "alias", *arguments, "--url", url])
+
+    assert result.output.split() == ["fast", "org/small"]
+    [(asked_path, _, size)] = asked
+    assert (asked_path, size) == (path, len(body))
+
+
+@pytest.mark.parametrize("arguments", [["fast"], ["--remove"], ["fast", "org/small", "--remove"]])
+def test_half_an_alias_is_a_mistake(arguments: list[str]) -> None:
+    assert CliRunner().invoke(main, ["models", "alias", *arguments]).exit_code == ExitCode.USAGE
+
+
+@pytest.mark.parametrize("action", ["load", "unload", "swap"])
+def test_a_change_of_models_that_is_refused_is_one_line(action: str, cache: Cache) -> None:
+    with a_server(404, b'{"error": {"message": "no such model"}}') as (url, _):
+        result = CliRunner().invoke(main, ["models", action, "gone", "--url", url])
+
+    assert result.exit_code == ExitCode.USAGE
+    assert result.stderr == f"semantic-trio: url: {url} says: no such model\n"

@@ -26,7 +26,7 @@ from semantic_trio.adapters.http.openai.completions import routes as completions
 from semantic_trio.adapters.http.openai.embeddings import routes as embeddings
 from semantic_trio.adapters.http.openai.responses import creation_routes, stored_routes
 from semantic_trio.adapters.http.openai.responses.state import ResponsesState
-from semantic_trio.adapters.http.operations import admin, health, models
+from semantic_trio.adapters.http.operations import admin, health, model_admin, models
 from semantic_trio.adapters.http.serving.app_state import AppState
 
 log = structlog.get_logger(__name__)
@@ -62,6 +62,7 @@ def create_app(state: AppState, responses: ResponsesState) -> QuartTrio:
         models,
         health,
         admin,
+        model_admin,
     ):
         app.register_blueprint(part.routes(state))
     app.register_blueprint(pages.routes())

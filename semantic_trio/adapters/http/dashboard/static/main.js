@@ -17,15 +17,16 @@ function onFrame({ at, frame }) {
   const total = (name) => frame.models.reduce((sum, one) => sum + one[name], 0);
   speed.take(at, total("tokens_generated"), total("rows"));
   setText(byId("version"), frame.version);
-  showState(frame.models[0].state, `${frame.models[0].id} is ${frame.models[0].state}`);
+  const main = frame.models[0] ?? { id: "default", state: "running" }; // none is loaded before a request names one
+  showState(main.state, frame.models.length > 0 ? `${main.id} is ${main.state}` : "No model is loaded");
   byId("key-form").hidden = true;
   setText(byId("speed"), speed.now.toFixed(speed.now < 100 ? 1 : 0));
   showBatch(frame);
   showBars(frame);
   showModels(frame);
   showAgents(frame);
-  if (frame.models[0].id !== model) {
-    model = frame.models[0].id;
+  if (main.id !== model) {
+    model = main.id;
     showSnippets(model.endsWith("…") ? "default" : model);
   }
 }
