@@ -90,6 +90,7 @@ class Engine:
     _started: bool = attrs.field(init=False, default=False)
     _recovering: bool = attrs.field(init=False, default=False)
     _draining: bool = attrs.field(init=False, default=False)
+    _refusal: DrainingError = attrs.field(init=False, factory=lambda: DrainingError(FIRST_RETRY_SECONDS))
     _dead: bool = attrs.field(init=False, default=False)
     _open: dict[Generation, Sequence | None] = attrs.field(init=False, factory=dict)  # None: still in the channel
     _owner: dict[Sequence, Generation] = attrs.field(init=False, factory=dict)
@@ -177,7 +178,7 @@ class Engine:
         """Step until cancelled. Raises `EngineDeadError` when the device cannot be trusted any more."""
         self._started = True
         task_status.started()
-        error: SemanticError = DrainingError(FIRST_RETRY_SECONDS)
+        error: SemanticError = self._refusal
         try:
             while True:
                 self._take_messages()
@@ -200,15 +201,16 @@ class Engine:
             self._settled.set()
             self._fail_all(error)
 
-    async def drain(self, grace_seconds: float) -> None:
-        """Refuse new requests and return when the open ones are over, at the latest after `grace_seconds`: then they have failed."""
+    async def drain(self, grace_seconds: float, error: DrainingError | None = None) -> None:
+        """Refuse new requests and return when the open ones are over, at the latest after `grace_seconds`: then they have failed, with the error."""
+        self._refusal = error or self._refusal
         self._draining, began_at = True, trio.current_time()
         self.observer.observe(DrainBegan(open_requests=len(self._open), grace_seconds=grace_seconds))
         with trio.move_on_after(grace_seconds):
             while self._open or self._others:
                 await self._emptied.wait()
         failed = len(self._open)
-        self._fail_all(DrainingError(FIRST_RETRY_SECONDS))
+        self._fail_all(self._refusal)
         self.observer.observe(DrainEnded(failed_requests=failed, seconds=trio.current_time() - began_at))
 
     async def settle(self) -> None:
@@ -233,7 +235,7 @@ class Engine:
         if self._dead:
             raise EngineDeadError("it has stopped")
         if self._draining:
-            raise DrainingError(FIRST_RETRY_SECONDS)
+            raise attrs.evolve(self._refusal)
 
     async def _collect(self) -> None:
         """Wait for a first request, then a moment longer for those that arrive with it."""

@@ -10,7 +10,7 @@ from typing import Generic, Protocol, TypeVar
 import attrs
 import trio
 
-from semantic_trio.domain.errors import SemanticError
+from semantic_trio.domain.errors import DrainingError, SemanticError
 from semantic_trio.domain.model_card import ModelCard
 
 
@@ -35,8 +35,8 @@ class Resident(Protocol):
     def bytes(self) -> int:
         """Bytes of its weights, and of the memory that its cache may take."""
 
-    async def drain(self, grace_seconds: float) -> None:
-        """Refuse new requests, and return when the open ones are over, at the latest after `grace_seconds`: then they have failed."""
+    async def drain(self, grace_seconds: float, error: DrainingError | None = None) -> None:
+        """Refuse new requests, and return when the open ones are over, at the latest after `grace_seconds`: then they have failed, with the error."""
 
 
 Model = TypeVar("Model", bound=Resident)

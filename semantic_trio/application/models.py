@@ -14,6 +14,7 @@ import attrs
 import structlog
 import trio
 
+from semantic_trio.application.engine import FIRST_RETRY_SECONDS
 from semantic_trio.application.model_entry import Changed, Closing, Entry, Model, ModelLimits, ModelOpener, ModelState, Opening
 from semantic_trio.domain.errors import DrainingError, ModelNotFoundError, ModelsBusyError, ModelSwapError, SemanticError
 from semantic_trio.domain.model_names import ModelNames
@@ -21,7 +22,7 @@ from semantic_trio.domain.model_names import ModelNames
 log = structlog.get_logger(__name__)
 
 MIB = 1 << 20
-# Seconds until a request that is refused at the end of the process, or for want of memory, may be sent again.
+# Seconds until a request that is refused for want of memory may be sent again.
 RETRY_SECONDS = 5
 # Seconds that requests of a model have to end after their generations have failed.
 END_SECONDS = 5.0
@@ -130,7 +131,7 @@ class ModelRegistry(Generic[Model]):
         self._is_closed = True
         for entry in self._entries.values():
             if entry.opening is not None:
-                entry.opening.error = DrainingError(RETRY_SECONDS)
+                entry.opening.error = DrainingError(FIRST_RETRY_SECONDS)
                 entry.opening.over.set()
         async with trio.open_nursery() as nursery:
             for model in self.residents:
@@ -146,7 +147,7 @@ class ModelRegistry(Generic[Model]):
 
     def _refuse_when_closed(self) -> None:
         if self._is_closed:
-            raise DrainingError(RETRY_SECONDS)
+            raise DrainingError(FIRST_RETRY_SECONDS)
 
     def _release(self, entry: Entry[Model]) -> None:
         entry.users -= 1
@@ -278,7 +279,7 @@ class ModelRegistry(Generic[Model]):
         entry.state = ModelState.UNLOADING
         freed = entry.model.bytes
         if not await self._without_users(entry, self.limits.grace_seconds):
-            await entry.model.drain(0)
+            await entry.model.drain(0, DrainingError(FIRST_RETRY_SECONDS, f"{entry.name} is being unloaded"))
             await self._without_users(entry, END_SECONDS)
         entry.model = None  # the last reference is that of the task which serves it
         entry.closing.begin(trio.current_time() + self.limits.grace_seconds)

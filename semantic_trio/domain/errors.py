@@ -125,12 +125,13 @@ class OverloadedError(SemanticError):
 
 @attrs.frozen
 class DrainingError(SemanticError):
-    """The server is shutting down and takes or finishes no more requests."""
+    """The server is shutting down, or the model is being unloaded: it takes or finishes no more requests."""
 
     retry_after_seconds: int
+    reason: str = "the server is shutting down"
 
     def __str__(self) -> str:
-        return "the server is shutting down"
+        return self.reason
 
 
 @attrs.frozen

@@ -6,7 +6,7 @@ import attrs
 import trio
 
 from semantic_trio.application.model_entry import Closing
-from semantic_trio.domain.errors import ModelNotFoundError
+from semantic_trio.domain.errors import DrainingError, ModelNotFoundError
 from semantic_trio.domain.model_card import ModelCard
 
 
@@ -16,6 +16,7 @@ class FakeModel:
 
     name: str
     bytes: int
+    failed_with: DrainingError | None = attrs.field(init=False, default=None)
     drained: trio.Event = attrs.field(init=False, factory=trio.Event)
 
     @property
@@ -23,9 +24,10 @@ class FakeModel:
         """See `Resident.card`."""
         return ModelCard(self.name, self.name, 4096, 0)
 
-    async def drain(self, grace_seconds: float) -> None:
+    async def drain(self, grace_seconds: float, error: DrainingError | None = None) -> None:
         """See `Resident.drain`."""
         await trio.sleep(grace_seconds)
+        self.failed_with = error
         self.drained.set()
 
 

@@ -114,6 +114,7 @@ async def test_a_request_that_outlasts_a_swap_ends_with_an_error_and_nothing_han
 
     assert swapped.seconds == pytest.approx(6, abs=2)  # the grace, what a step takes, and the opening
     assert b"event: error" in stream.content
+    assert b"org/tiny is being unloaded" in stream.content
     assert answer.json["model"] == SMALL
     assert health.status == 200
 

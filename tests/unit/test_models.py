@@ -152,7 +152,10 @@ async def test_what_opening_a_model_raises_ends_no_other_model(autojump_clock: t
 async def test_a_model_without_requests_is_closed_after_a_while(autojump_clock: trio.testing.MockClock) -> None:
     opener = FakeOpener(SIZES)
     async with running(opener, "small", limits=ModelLimits(idle_seconds=60)) as registry:
-        await use(registry, "small", 100)  # used from 2 to 102
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(use, registry, "small", 100)  # from 2 to 102
+            await trio.sleep(29)
+            await use(registry, "main", 0)  # at 30
         await trio.sleep(100)
         assert registry.residents == ()
         await use(registry, "main", 0)
@@ -160,7 +163,7 @@ async def test_a_model_without_requests_is_closed_after_a_while(autojump_clock: 
     assert opener.events == [
         (1, "main opened"),
         (2, "small opened"),
-        (61.5, "main closed"),
+        (90.5, "main closed"),
         (162.5, "small closed"),
         (203, "main opened"),
     ]
@@ -307,11 +310,12 @@ async def test_requests_that_outlast_the_grace_are_failed_and_nothing_hangs(auto
             nursery.start_soon(registry.swap, "other")
             with trio.fail_after(11):
                 await model.drained.wait()
-            failed_at = trio.current_time()
+            failed_at, error = trio.current_time(), model.failed_with
         await trio.testing.wait_all_tasks_blocked()
         swapped = await use(registry, "default", 0)
 
     assert failed_at == 11
+    assert str(error) == "main is being unloaded"
     assert swapped[0] == "other"
 
 
@@ -358,6 +362,17 @@ async def test_an_operator_who_leaves_does_not_leave_half_a_swap(autojump_clock:
         used = await use(registry, "default", 0)
 
     assert used[0] == "other"
+
+
+async def test_requests_for_the_main_model_do_not_bring_the_old_one_back_during_a_swap(autojump_clock: trio.testing.MockClock) -> None:
+    opener = FakeOpener(SIZES)
+    async with running(opener, "main") as registry, trio.open_nursery() as nursery:
+        nursery.start_soon(registry.swap, "other")
+        await trio.sleep(0.1)
+        used = await use(registry, "default", 0)
+
+    assert used[0] == "other"
+    assert [event for _, event in opener.events] == ["main opened", "main closed", "other opened"]
 
 
 async def test_two_swaps_at_once_come_one_after_the_other(autojump_clock: trio.testing.MockClock) -> None:

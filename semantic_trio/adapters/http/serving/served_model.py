@@ -19,7 +19,7 @@ from semantic_trio.application.persistence import Persistence
 from semantic_trio.application.threads import InThread
 from semantic_trio.domain.canonical import canonical
 from semantic_trio.domain.conversation import Conversation, Tool
-from semantic_trio.domain.errors import GrammarError, InvalidRequestError, PromptTooLongError
+from semantic_trio.domain.errors import DrainingError, GrammarError, InvalidRequestError, PromptTooLongError
 from semantic_trio.domain.model_card import ModelCard
 from semantic_trio.domain.salt import NO_SALT, Salt
 from semantic_trio.domain.steering import Grammar
@@ -56,9 +56,9 @@ class ServedModel:
         """See `Resident.bytes`."""
         return self.card.weight_bytes + self.engine.memory.store.pool.total_bytes
 
-    async def drain(self, grace_seconds: float) -> None:
+    async def drain(self, grace_seconds: float, error: DrainingError | None = None) -> None:
         """See `Resident.drain`."""
-        await self.engine.drain(grace_seconds)
+        await self.engine.drain(grace_seconds, error)
 
     @property
     def token_histories(self) -> TokenHistories:
