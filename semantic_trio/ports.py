@@ -1,18 +1,20 @@
 """Interfaces that the engine needs from outside. Each port has a real and a fake implementation that pass the same contract tests."""
 
 from collections.abc import Container, Iterator, Mapping, Sequence
-from typing import BinaryIO, Protocol
+from typing import BinaryIO, Protocol, TypeVar
 
 from semantic_trio.domain.content import AgentRecord, Content, Item
 from semantic_trio.domain.conversation import NOTHING_KNOWN, AnswerPart, Conversation, Known, Part, Prompt
 from semantic_trio.domain.embedding import Pooling
 from semantic_trio.domain.geometry import ModelCacheSpec
-from semantic_trio.domain.observation import Observation, Observed
+from semantic_trio.domain.observation import Observation
 from semantic_trio.domain.responses import StoredResponse
 from semantic_trio.domain.salt import Salt
 from semantic_trio.domain.steering import Grammar
 from semantic_trio.domain.step import BlockKey, Inventory, PassSizes, SaveBlock, StepPlan, StepResult
 from semantic_trio.domain.stopping import TextDecoder, Thoughts
+
+Item_contra = TypeVar("Item_contra", contravariant=True)
 
 
 class ModelRunner(Protocol):
@@ -259,8 +261,8 @@ class Observer(Protocol):
         """Take notice of an observation. Called on the event loop, between two steps: returns at once, and raises nothing."""
 
 
-class Sink(Protocol):
-    """A place outside of the process that observations are delivered to. Blocking: called in one worker thread at a time."""
+class Sink(Protocol[Item_contra]):
+    """A place outside of the process that items are delivered to: observations, or metrics. Blocking: called in one worker thread at a time."""
 
-    def write(self, batch: Sequence[Observed]) -> None:
-        """Deliver observations, in their order. Raises `OSError` where they are refused. May hang: the caller does not wait for ever."""
+    def write(self, batch: Sequence[Item_contra]) -> None:
+        """Deliver items, in their order. Raises `OSError` where they are refused. May hang: the caller does not wait for ever."""

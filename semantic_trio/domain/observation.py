@@ -13,6 +13,16 @@ from semantic_trio.domain.reuse import NOTHING_REUSED, MissCause, Reuse, Source
 Tier = Literal["ram", "disk"]
 
 
+@attrs.frozen
+class TraceContext:
+    """The place of a request in a trace, as W3C Trace Context has it. Ids are lower-case hexadecimal."""
+
+    trace_id: str  # 32 digits
+    span_id: str  # 16 digits, of the request's own span
+    parent_id: str = ""  # 16 digits, of the client's span; empty: the trace begins here
+    is_sampled: bool = True  # False: the client does not want the trace recorded
+
+
 @attrs.frozen(kw_only=True)
 class RequestEnded:
     """A request to the API was answered or given up."""
@@ -27,6 +37,7 @@ class RequestEnded:
     prompt_tokens: int = 0
     reused_tokens: int = 0
     completion_tokens: int = 0
+    trace: TraceContext | None = None  # None: it belongs to no trace
 
     @property
     def seconds(self) -> float:
@@ -69,6 +80,7 @@ class GenerationEnded:
     stamps: tuple[float, ...] = ()  # when each token was sampled
     closed_at: float = 0.0
     reuse: Reuse = NOTHING_REUSED
+    trace: TraceContext | None = None  # of its request
 
     @property
     def completion_tokens(self) -> int:

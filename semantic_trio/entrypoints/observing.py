@@ -1,32 +1,77 @@
-"""The sinks that observations are delivered to: which there are, and for how long they are written to.
+"""The sinks that the settings name: which there are, and for how long they are written to.
 
 Knows settings and sinks. Knows nothing of what is observed.
 """
 
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
+from typing import Never
 
+import attrs
 import trio
 
+import semantic_trio
 from semantic_trio.adapters.events import EventFile
-from semantic_trio.application.delivery import Delivery
+from semantic_trio.adapters.metrics import Metrics
+from semantic_trio.adapters.otel import MetricsReading, MetricsReporter
+from semantic_trio.application.delivery import DeliveringObserver, Delivery
+from semantic_trio.application.observers import Observers
+from semantic_trio.domain.errors import InvalidRequestError
+from semantic_trio.domain.observation import Observed
 from semantic_trio.entrypoints.ending import SINK_SECONDS
 from semantic_trio.entrypoints.settings import Settings
 
-
-def deliveries(settings: Settings) -> tuple[Delivery, ...]:
-    """Return a delivery for each sink that the settings name."""
-    return () if settings.event_log is None else (Delivery("event_log", EventFile(settings.event_log)),)
+# Time for company, in seconds: a message to a collector costs more than a line in a file.
+COLLECTOR_LINGER_SECONDS = 1.0
 
 
-@contextlib.asynccontextmanager
-async def delivering(sinks: Sequence[Delivery]) -> AsyncIterator[None]:
-    """Write to the sinks until the context ends, and then what still waits, for `SINK_SECONDS` at most."""
-    async with trio.open_nursery() as nursery:
-        for sink in sinks:
-            nursery.start_soon(sink.run)
-        yield
-        async with trio.open_nursery() as flushing:
-            for sink in sinks:
-                flushing.start_soon(sink.flush, SINK_SECONDS)
-        nursery.cancel_scope.cancel()
+@attrs.frozen(eq=False)
+class Sinks:
+    """The sinks of one server."""
+
+    observations: tuple[Delivery[Observed], ...]
+    metrics: MetricsReporter | None = None
+
+    @property
+    def deliveries(self) -> tuple[Delivery[Never], ...]:
+        """All deliveries."""
+        metrics: tuple[Delivery[Never], ...] = () if self.metrics is None else (self.metrics.delivery,)
+        return (*self.observations, *metrics)
+
+    def join(self, observers: Observers, metrics: Metrics) -> None:
+        """Deliver what is observed from now on, and the metrics."""
+        for delivery in self.observations:
+            observers.add(DeliveringObserver(delivery))
+        if self.metrics is not None:
+            self.metrics.collect = metrics.registry.collect
+
+    @contextlib.asynccontextmanager
+    async def delivering(self) -> AsyncIterator[None]:
+        """Write to the sinks until the context ends, and then what still waits, for `SINK_SECONDS` at most."""
+        async with trio.open_nursery() as nursery:
+            for delivery in self.deliveries:
+                nursery.start_soon(delivery.run)
+            if self.metrics is not None:
+                nursery.start_soon(self.metrics.run)
+            yield
+            async with trio.open_nursery() as flushing:
+                for delivery in self.deliveries:
+                    flushing.start_soon(delivery.flush, SINK_SECONDS)
+            nursery.cancel_scope.cancel()
+
+
+def sinks_of(settings: Settings) -> Sinks:
+    """Return the sinks that the settings name. Raises `InvalidRequestError` if one of them needs an extra that is not installed."""
+    events = () if settings.event_log is None else (Delivery("event_log", EventFile(settings.event_log)),)
+    if not settings.otlp_endpoint:
+        return Sinks(events)
+    try:
+        from semantic_trio.adapters.otel.collector import Collector, MetricsSink, TraceSink  # an extra
+    except ModuleNotFoundError as error:
+        raise InvalidRequestError(
+            f"needs a package that is not installed: pip install 'semantic-trio[otel]' ({error.name})", "otlp_endpoint"
+        ) from error
+    collector = Collector(settings.otlp_endpoint, semantic_trio.__version__)
+    traces: Delivery[Observed] = Delivery("otlp_traces", TraceSink(collector), COLLECTOR_LINGER_SECONDS)
+    metrics: Delivery[MetricsReading] = Delivery("otlp_metrics", MetricsSink(collector), COLLECTOR_LINGER_SECONDS)
+    return Sinks((*events, traces), MetricsReporter(metrics))

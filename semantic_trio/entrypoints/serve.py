@@ -32,7 +32,6 @@ from semantic_trio.adapters.http.sockets.server import serve_http
 from semantic_trio.adapters.metrics import Build, Metrics
 from semantic_trio.adapters.mlx.device import Device, last_act, memory_in_use
 from semantic_trio.adapters.text.codec import TokenizerCodec
-from semantic_trio.application.delivery import Delivery
 from semantic_trio.application.model_entry import ModelLimits
 from semantic_trio.application.models import ModelRegistry
 from semantic_trio.application.observers import Observers
@@ -44,7 +43,7 @@ from semantic_trio.entrypoints.commit import commit
 from semantic_trio.entrypoints.ending import FLUSH_SECONDS, STORE_SECONDS
 from semantic_trio.entrypoints.locking import cache_locked, holder
 from semantic_trio.entrypoints.model_host import MIB, ModelHost
-from semantic_trio.entrypoints.observing import deliveries, delivering
+from semantic_trio.entrypoints.observing import Sinks, sinks_of
 from semantic_trio.entrypoints.settings import Settings, aliases_of
 from semantic_trio.entrypoints.signals import watch_signals
 from semantic_trio.entrypoints.storing import responses_stored
@@ -67,20 +66,20 @@ class Server:
     _stop: trio.Event = attrs.field(init=False, factory=trio.Event)
     _lock: CacheLock | None = attrs.field(init=False, default=None)
     _observers: Observers = attrs.field(init=False, factory=Observers)
-    _sinks: tuple[Delivery, ...] = attrs.field(init=False)
+    _sinks: Sinks = attrs.field(init=False)
     _app: StartingApp = attrs.field(init=False, factory=StartingApp)
     _port: int = attrs.field(init=False, default=0)
     _http_ends: trio.Event = attrs.field(init=False, factory=trio.Event)
     _http_closed: trio.Event = attrs.field(init=False, factory=trio.Event)
 
     def __attrs_post_init__(self) -> None:
-        self._sinks = deliveries(self.settings)
+        self._sinks = sinks_of(self.settings)
 
     async def run(self) -> None:
         """Serve until a signal or an operator ends it, or until the engine dies."""
         await check_address(self.settings.host, self.settings.port)
         with cache_locked(self.settings) as self._lock:
-            async with responses_stored(self.settings, self._claim) as records, delivering(self._sinks):
+            async with responses_stored(self.settings, self._claim) as records, self._sinks.delivering():
                 await self._run(records)
 
     def _claim(self) -> None:
@@ -104,10 +103,9 @@ class Server:
     async def _serve_models(self, device: Device, records: ResponseStoreClient) -> None:
         """Load the main model, serve it and those that requests name until told to stop, and have them closed."""
         settings = self.settings
-        metrics = Metrics(memory_in_use, Build(semantic_trio.__version__, await trio.to_thread.run_sync(commit)), self._sinks)
+        metrics = Metrics(memory_in_use, Build(semantic_trio.__version__, await trio.to_thread.run_sync(commit)), self._sinks.deliveries)
         self._observers.add(metrics)
-        for sink in self._sinks:
-            self._observers.add(sink)
+        self._sinks.join(self._observers, metrics)
         host = self._host(device, metrics)
         names = ModelNames(settings.model_id, settings.models, aliases_of(settings.aliases))
         registry: ModelRegistry[ServedModel] = ModelRegistry(host, names, _limits(settings), metrics.model_swapped)
@@ -197,6 +195,7 @@ class Server:
             ping_seconds=self.settings.ping_seconds,
             shutdown_timeout_seconds=self.settings.shutdown_timeout_seconds,
             log_prompts=self.settings.log_prompts,
+            traces=bool(self.settings.otlp_endpoint),
             refuse_unreadable=self.settings.refuse_unreadable,
         )
         return AppState(

@@ -23,6 +23,8 @@ from semantic_trio.entrypoints.sources import check_values, sources
 LEAST_CONTEXT, MOST_CONTEXT = 256, 16_777_216
 # An origin as browsers send it; `null` is that of a file.
 ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/\s*]+/?|null")
+# The address of a collector, without credentials: it stands in the log.
+ENDPOINT = re.compile(r"https?://[^/\s@:?#]+(:[0-9]{1,5})?(/[^\s?#]*)?|https?://\[[0-9a-fA-F:]+\](:[0-9]{1,5})?(/[^\s?#]*)?")
 
 Validator = Callable[[Any, "attrs.Attribute[Any]", Any], None]  # as attrs types validators
 
@@ -75,6 +77,11 @@ def _origins(_: object, attribute: "attrs.Attribute[tuple[str, ...]]", value: tu
     for origin in value:
         if not ORIGIN.fullmatch(origin):
             raise ValueError(f"{attribute.name}: {origin!r} is no origin: write scheme://host or scheme://host:port")
+
+
+def _endpoint(_: object, attribute: "attrs.Attribute[str]", value: str) -> None:
+    if value and not ENDPOINT.fullmatch(value):
+        raise ValueError(f"{attribute.name}: {value!r} is no address of a collector: write http://host:port, with a path if it has one")
 
 
 @attrs.frozen(kw_only=True)
@@ -160,6 +167,9 @@ class Settings:
     log_level: LogLevel = ts.option(default=LogLevel.INFO, help="debug, info, warning or error.")
     log_file: Path | None = ts.option(default=None, help="File to log to instead of standard error; five of 10 MB are kept.")
     event_log: Path | None = ts.option(default=None, help="File for the event log, JSON lines; five of 10 MB are kept. By default there is none.")
+    otlp_endpoint: str = ts.option(
+        default="", validator=_endpoint, help="Collector of OpenTelemetry for traces and metrics, as http://127.0.0.1:4318; empty: none."
+    )
     log_prompts: bool = ts.option(default=False, help="Write prompts to the log. They are private: off unless asked for.")
 
     @property

@@ -10,19 +10,18 @@ import trio
 
 from semantic_trio.adapters.events import EventFile
 from semantic_trio.adapters.metrics import Metrics
-from semantic_trio.application.delivery import QUEUE_LIMIT, Delivery
+from semantic_trio.application.delivery import QUEUE_LIMIT, DeliveringObserver, Delivery
 from semantic_trio.application.observers import Observers
 from semantic_trio.domain.observation import Evicted, Observed
 from semantic_trio.ports import Observer, Sink
-from semantic_trio.testing import FakeRunner, MemoryObserver, MemorySink
-from tests.http.serving import served
+from semantic_trio.testing import MemoryObserver, MemorySink
 from tests.observations import SAMPLES
 
 OBSERVERS: dict[str, Callable[[], Observer]] = {
     "fake": MemoryObserver,
     "several": lambda: Observers([MemoryObserver(), MemoryObserver()]),
-    "metrics": lambda: Metrics(served(FakeRunner()).engine),
-    "delivery": lambda: Delivery("test", MemorySink()),
+    "metrics": lambda: Metrics(),
+    "delivery": lambda: DeliveringObserver(Delivery("test", MemorySink())),
 }
 
 
@@ -54,7 +53,7 @@ def test_several_observers_get_the_same_in_the_same_order() -> None:
 
 
 @pytest.fixture(params=["fake", "file"])
-def sink(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Sink, Callable[[], list[str]], Callable[[], None]]:
+def sink(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Sink[Observed], Callable[[], list[str]], Callable[[], None]]:
     """A sink, the events that have arrived there, and a way to have it refuse from now on."""
     if request.param == "fake":
         fake = MemorySink()
@@ -81,7 +80,7 @@ def batch(*numbers: int) -> list[Observed]:
     return [Observed(number, 1e9, 1.0, observation) for number, observation in zip(numbers, SAMPLES.values(), strict=False)]
 
 
-def test_a_sink_keeps_the_order(sink: tuple[Sink, Callable[[], list[str]], Callable[[], None]]) -> None:
+def test_a_sink_keeps_the_order(sink: tuple[Sink[Observed], Callable[[], list[str]], Callable[[], None]]) -> None:
     written, arrived, _ = sink
     written.write(batch(*range(1, len(SAMPLES) + 1)))
     written.write(batch(100, 101))
@@ -89,7 +88,9 @@ def test_a_sink_keeps_the_order(sink: tuple[Sink, Callable[[], list[str]], Calla
     assert arrived() == [*map(str, range(1, len(SAMPLES) + 1)), "100", "101"]
 
 
-def test_a_sink_that_refuses_raises_an_os_error_and_keeps_what_it_has(sink: tuple[Sink, Callable[[], list[str]], Callable[[], None]]) -> None:
+def test_a_sink_that_refuses_raises_an_os_error_and_keeps_what_it_has(
+    sink: tuple[Sink[Observed], Callable[[], list[str]], Callable[[], None]],
+) -> None:
     written, arrived, refuse = sink
     written.write(batch(1))
     refuse()

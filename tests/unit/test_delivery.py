@@ -9,14 +9,27 @@ import structlog
 import trio
 
 from semantic_trio.adapters.metrics import Metrics
-from semantic_trio.application.delivery import BATCH_LIMIT, DEADLINE_SECONDS, QUEUE_LIMIT, Delivery, DropCause
+from semantic_trio.application.delivery import BATCH_LIMIT, DEADLINE_SECONDS, QUEUE_LIMIT, DeliveringObserver, Delivery, DropCause
 from semantic_trio.application.threads import Arguments, OneThread, Result
 from semantic_trio.domain.breaker import FIRST_PAUSE_SECONDS, MOST_FAILURES, BreakerState
-from semantic_trio.domain.observation import Evicted, Observed
+from semantic_trio.domain.observation import Evicted, Observation, Observed
 from semantic_trio.testing import FakeRunner, MemorySink
 from tests.http.serving import in_line, openai_body, post, running, served
 
 LINGER = 0.1
+
+
+@attrs.define(eq=False)
+class Delivered(Delivery[Observed]):
+    """A delivery that observes."""
+
+    observer: DeliveringObserver = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self.observer = DeliveringObserver(self, lambda: 1000.0)
+
+    def observe(self, observation: Observation) -> None:
+        self.observer.observe(observation)
 
 
 @attrs.define
@@ -33,15 +46,15 @@ class Hanging:
         return await in_line(function, *arguments)
 
 
-def delivery(sink: MemorySink, in_thread: Hanging | None = None) -> Delivery:
-    return Delivery("test", sink, LINGER, lambda: 1000.0, in_thread or in_line)
+def delivery(sink: MemorySink, in_thread: Hanging | None = None) -> "Delivered":
+    return Delivered("test", sink, LINGER, in_thread or in_line)
 
 
 def evicted(number: int) -> Evicted:
     return Evicted(tier="ram", entries=number)
 
 
-async def started(nursery: trio.Nursery, delivered: Delivery) -> None:
+async def started(nursery: trio.Nursery, delivered: Delivered) -> None:
     await nursery.start(delivered.run)
     nursery.cancel_scope.deadline = trio.current_time() + 10_000
 
@@ -188,13 +201,13 @@ async def test_a_sink_that_hangs_costs_no_step(autojump_clock: trio.testing.Mock
             ends.append(round(trio.current_time() - began_at, 9))
 
     assert ends[0] == ends[1]
-    assert hanging.dropped[DropCause.TIMEOUT] + hanging.waiting == hanging._count > 0
+    assert hanging.dropped[DropCause.TIMEOUT] + hanging.waiting == hanging.observer._count > 0
 
 
 async def test_dropped_events_and_the_state_of_the_circuit_are_metrics(autojump_clock: trio.testing.MockClock, nursery: trio.Nursery) -> None:
     refusing = delivery(MemorySink(OSError("refused")))
     await started(nursery, refusing)
-    metrics = Metrics(served(FakeRunner()).engine, sinks=(refusing,))
+    metrics = Metrics(sinks=(refusing,))
     for number in range(MOST_FAILURES):
         refusing.observe(evicted(number))
         await trio.sleep(2 * LINGER)

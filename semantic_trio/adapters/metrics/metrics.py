@@ -6,6 +6,7 @@ does not grow with the number of agents.
 
 import itertools
 from collections.abc import Callable, Mapping, Sequence
+from typing import Never
 
 import attrs
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -35,7 +36,7 @@ class Metrics:
 
     memory: Callable[[], Mapping[str, float]] = dict  # bytes in use by kind, when asked
     build: Build = Build()
-    sinks: Sequence[Delivery] = ()
+    sinks: Sequence[Delivery[Never]] = ()
     registry: CollectorRegistry = attrs.field(init=False, factory=CollectorRegistry)
     _requests: Counter = attrs.field(init=False)
     _durations: Histogram = attrs.field(init=False)

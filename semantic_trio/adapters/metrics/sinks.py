@@ -4,6 +4,7 @@ Reads the deliveries when scraped. Counts nothing itself.
 """
 
 from collections.abc import Iterator, Sequence
+from typing import Never
 
 import attrs
 from prometheus_client.metrics_core import CounterMetricFamily, GaugeMetricFamily, Metric
@@ -17,7 +18,7 @@ from semantic_trio.domain.breaker import BreakerState
 class SinkCollector(Collector):
     """Reads the deliveries when scraped. A server without sinks has no series of them."""
 
-    sinks: Sequence[Delivery]
+    sinks: Sequence[Delivery[Never]]
 
     def collect(self) -> Iterator[Metric]:
         """The figures of this moment."""

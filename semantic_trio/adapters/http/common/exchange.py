@@ -16,7 +16,7 @@ from semantic_trio.adapters.http.common.faults import Fault
 from semantic_trio.adapters.http.common.protocol import Protocol, protocol_of
 from semantic_trio.application.generation import Generation
 from semantic_trio.domain.conversation import Unread
-from semantic_trio.domain.observation import RequestEnded
+from semantic_trio.domain.observation import RequestEnded, TraceContext
 from semantic_trio.domain.reuse import NOTHING_REUSED
 
 # Ids that callers may choose for the log and the response.
@@ -35,6 +35,7 @@ class Exchange:
     body: bytes = b""
     archive: BinaryIO | None = None  # a body that is a file; closed with the stack
     stack: ExitStack = attrs.field(factory=ExitStack)
+    trace: TraceContext | None = None
     model: str = ""  # id of the model that answers
     agent: str = ""  # id of the agent, if the request names one
     unread: tuple[Unread, ...] = ()  # content of the conversation that the model cannot read
@@ -104,6 +105,7 @@ class Exchange:
             prompt_tokens=self.prompt_tokens,
             reused_tokens=self.reused_tokens,
             completion_tokens=self.completion_tokens,
+            trace=self.trace,
         )
 
     @property

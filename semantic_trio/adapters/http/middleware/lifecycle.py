@@ -13,6 +13,7 @@ from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGIReceiveEven
 
 from semantic_trio.adapters.http.common.exchange import Exchange, current
 from semantic_trio.adapters.http.common.faults import Fault
+from semantic_trio.adapters.http.common.trace_context import trace_context
 from semantic_trio.adapters.http.middleware.access import Access
 from semantic_trio.adapters.http.middleware.archive_upload import has_archive_body, receive_archive
 from semantic_trio.adapters.http.middleware.bodies import BodyBudget, ReservedBytes, read_body
@@ -67,7 +68,8 @@ class RequestLifecycle:
         exchange = Exchange.of(scope)
         began = trio.current_time()
         token = current.set(exchange)
-        with structlog.contextvars.bound_contextvars(request_id=exchange.request_id):
+        exchange.trace = trace_context(exchange.headers, begins_traces=self.state.settings.traces)
+        with structlog.contextvars.bound_contextvars(**_log_ids(exchange)):
             try:
                 with exchange.stack:
                     await self._handle(exchange, scope, receive, self._answer(exchange, send))
@@ -172,6 +174,12 @@ class _EmptyBodyReceiver:
         while (message := await self.receive())["type"] == "http.request":
             pass
         return message
+
+
+def _log_ids(exchange: Exchange) -> dict[str, str]:
+    """Ids that every log line of the request has."""
+    trace = {} if exchange.trace is None else {"trace_id": exchange.trace.trace_id, "span_id": exchange.trace.span_id}
+    return {"request_id": exchange.request_id, **trace}
 
 
 def _refuse_ambiguous_length(scope: HTTPScope, exchange: Exchange) -> None:

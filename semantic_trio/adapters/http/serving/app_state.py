@@ -39,6 +39,7 @@ class HttpSettings:
     ping_seconds: float = 10.0
     shutdown_timeout_seconds: float = 30.0  # for open requests to end once the server drains
     log_prompts: bool = False  # prompts are private
+    traces: bool = False  # a request whose client sends no trace begins one
     refuse_unreadable: bool = False  # refuse images and files instead of replacing them by a placeholder
 
 

@@ -24,7 +24,7 @@ from semantic_trio.domain.budget import enforced
 from semantic_trio.domain.conversation import Conversation
 from semantic_trio.domain.errors import InvalidRequestError, PoolExhaustedError, PromptTooLongError
 from semantic_trio.domain.generation import GenerationRequest
-from semantic_trio.domain.observation import GenerationEnded
+from semantic_trio.domain.observation import GenerationEnded, TraceContext
 from semantic_trio.domain.reuse import NOTHING_REUSED
 from semantic_trio.domain.salt import Salt
 from semantic_trio.domain.stopping import Thoughts
@@ -88,11 +88,13 @@ def submit(state: AppState, exchange: Exchange, model: ServedModel, params: Gene
     Raises `PromptTooLongError`, `InvalidRequestError` and what `Engine.submit` raises.
     """
     exchange.model, exchange.agent = model.card.id, params.identity.agent or ""
+    if exchange.agent:
+        structlog.contextvars.bind_contextvars(agent=exchange.agent)  # for every line that the request's task logs from now on
     _refuse_stop_strings(params.stop_strings)
     reader = _reader(model, encoded)
     generation = _submitted(model, _request(exchange.request_id, model, params, encoded, reader.thoughts), params.prompt_field)
     exchange.generations.append(generation)
-    exchange.stack.callback(_report_end, state.observer, generation)
+    exchange.stack.callback(_report_end, state.observer, generation, exchange.trace)
     answer = Answer(
         generation,
         encoded,
@@ -106,7 +108,7 @@ def submit(state: AppState, exchange: Exchange, model: ServedModel, params: Gene
     return answer
 
 
-def _report_end(observer: Observer, generation: Generation) -> None:
+def _report_end(observer: Observer, generation: Generation, trace: TraceContext | None) -> None:
     """Notify the observer of a generation that its request has released."""
     observer.observe(
         GenerationEnded(
@@ -117,6 +119,7 @@ def _report_end(observer: Observer, generation: Generation) -> None:
             stamps=tuple(generation.stamps),
             closed_at=trio.current_time(),
             reuse=generation.reuse or NOTHING_REUSED,
+            trace=trace,
         )
     )
 
