@@ -47,21 +47,18 @@ class Prefill:
                 tokens, draws = sequence.read(size)
                 yield Chunk(sequence.row, tokens, before, draws)
 
-    def snapshots(self, chunks: tuple[Chunk, ...]) -> Iterator[SaveSnapshot]:
-        """Order the snapshots at the positions where chunks end."""
-        for chunk in chunks:
-            sequence, position = self.batch[chunk.row], chunk.context + len(chunk.tokens)
-            if position in sequence.snapshot_positions:
-                snapshot = self.memory.rows.snapshot(chunk.row, position, replaces=position in sequence.passing)
-                if snapshot is not None:
-                    yield snapshot
+    def snapshots(self, chunks: tuple[Chunk, ...]) -> tuple[SaveSnapshot, ...]:
+        """Order the snapshots at the positions where chunks end, as far as they are needed and there is memory for them."""
+        ends = [(self.batch[chunk.row], chunk.context + len(chunk.tokens)) for chunk in chunks]
+        rows = self.memory.rows
+        ordered = [rows.snapshot(s.row, position, replaces=position in s.passing) for s, position in ends if position in s.snapshot_positions]
+        return tuple(snapshot for snapshot in ordered if snapshot is not None)
 
     def finish_read(self, in_flight: Collection[int]) -> Iterator[tuple[Sequence, Event]]:
         """Finish the sequences that only wanted their prompt read, once the pass that reads its end is over; rows `in_flight` are still in it."""
-        for sequence in self.batch.in_phase(Phase.READ):
-            if sequence.row not in in_flight:
-                self.closings.finish(sequence)
-                yield sequence, sequence.finish(FinishReason.MAX_TOKENS)
+        for sequence in [one for one in self.batch.in_phase(Phase.READ) if one.row not in in_flight]:
+            self.closings.finish(sequence)
+            yield sequence, sequence.finish(FinishReason.MAX_TOKENS)
 
     def _budget(self, reading: list[Sequence], disturbs: bool) -> int:
         """Return the prompt tokens of the next step. Before the first measurement only decoding neighbours bound them."""

@@ -145,7 +145,7 @@ class Scheduler:
         decode = self._decoding.decodes(decoding)
         prefill = tuple(self._prefill.chunks(reading, disturbs=bool(decoding)))
         self._publish()
-        snapshots = tuple(self._prefill.snapshots(prefill))
+        snapshots = self._prefill.snapshots(prefill)
         plan = StepPlan(self._closings.take(), *self.memory.take_drops(), opened, decode, prefill, snapshots)
         if not (plan.has_errands or plan.has_work or self._plans.is_in_flight):
             return None
