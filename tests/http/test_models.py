@@ -2,11 +2,13 @@
 
 import math
 
+import attrs
 import pytest
 import trio
 import trio.testing
 
 from semantic_trio.application.model_entry import ModelLimits
+from semantic_trio.domain.step import StepPlan, StepResult
 from semantic_trio.testing import FakeRunner, MemoryFiles
 from tests.http.serving import Call, FakeHost, Served, anthropic_body, fake_model, get, openai_body, post, running, served
 from tests.http.test_operating import read
@@ -142,6 +144,42 @@ async def test_after_a_swap_there_and_back_agents_are_found_on_disk(autojump_clo
     assert isinstance(usage, dict)
     assert usage["prompt_tokens_details"]["cached_tokens"] == usage["prompt_tokens"] - 1
     assert agents.json["total"] == 1
+
+
+@attrs.define(eq=False)
+class SharedRunner(FakeRunner):
+    """A runner whose steps wait for their turn on a device that others use too: first come, first served."""
+
+    name: str = attrs.field(kw_only=True)
+    device: trio.Lock = attrs.field(kw_only=True)
+    steps: list[str] = attrs.field(kw_only=True)
+
+    async def step(self, plan: StepPlan) -> StepResult:
+        """See `ModelRunner.step`."""
+        async with self.device:
+            self.steps.append(self.name)
+            return await super().step(plan)
+
+
+async def test_the_steps_of_two_models_alternate(autojump_clock: trio.testing.MockClock) -> None:
+    """A small model's answer waits for one step of the large one before each of its own."""
+    device, steps = trio.Lock(), list[str]()
+    large = SharedRunner(seconds_per_step=1.0, name="large", device=device, steps=steps)
+    small = SharedRunner(seconds_per_step=0.01, name="small", device=device, steps=steps)
+    async with running(with_small(small, main_runner=large)) as server:
+        await server.state.registry.load(SMALL)
+        steps.clear()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(post, server.app, "/v1/chat/completions", openai_body(max_tokens=50))
+            await trio.sleep(0.5)
+            began = trio.current_time()
+            await post(server.app, "/v1/chat/completions", openai_body(model=SMALL, max_tokens=10))
+            took = trio.current_time() - began
+
+    first, last = steps.index("small"), len(steps) - 1 - steps[::-1].index("small")
+    both = steps[first : last + 1]
+    assert both == ["small", "large"] * (len(both) // 2) + ["small"]
+    assert took < (both.count("small") + 2) * 1.01
 
 
 async def test_counters_do_not_fall_when_a_model_is_unloaded(autojump_clock: trio.testing.MockClock) -> None:

@@ -33,6 +33,16 @@ async def test_every_call_runs_on_the_same_thread_in_order_and_the_last_act_come
     assert seen[0][1] != threading.get_ident()
 
 
+def test_calls_of_two_models_are_served_in_the_order_in_which_they_come() -> None:
+    device, seen = Device(lambda: None), list[str]()
+    for call in ("step of one", "step of two", "next of one", "next of two"):
+        device.post(lambda call=call: seen.append(call))  # type: ignore[misc]
+    device.stop()
+    device.work(lambda: seen.append("ended"))
+
+    assert seen == ["step of one", "step of two", "next of one", "next of two", "ended"]
+
+
 async def test_what_a_call_raises_is_raised_to_its_caller_and_the_thread_goes_on(nursery: trio.Nursery) -> None:
     device = Device(lambda: None)
     await nursery.start(device.run)
