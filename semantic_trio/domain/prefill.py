@@ -36,7 +36,7 @@ class Prefill:
     def chunks(self, reading: list[Sequence], *, disturbs: bool) -> Iterator[Chunk]:
         """Yield the next chunks of the prompts that are being read. A prompt that others wait for gets their shares too.
 
-        `disturbs`: rows decode in the same step, or wait for their last token.
+        `disturbs`: rows decode in the same step or wait for their last token, or rows of another model decode on the same device.
         """
         if not reading:
             return

@@ -9,6 +9,8 @@ Knows these four, and the plans that are under way. Knows no clock, no arrays an
 an earlier plan (the device looks one step ahead): tokens are matched by row, and rows are never numbered twice.
 """
 
+from collections.abc import Callable
+
 import attrs
 
 from semantic_trio.domain.admission import Admission
@@ -49,6 +51,7 @@ class Scheduler:
     speculation: Speculation = attrs.field(factory=Speculation)
     prefill_pace: PrefillPace = attrs.field(factory=PrefillPace)
     decode_pace: DecodePace = attrs.field(factory=DecodePace)
+    disturbs_others: Callable[[], bool] = lambda: False  # True while rows of other models decode on the same device
     batch: Batch = attrs.field(init=False, factory=Batch)
     _queue: Queue = attrs.field(init=False, factory=Queue)
     _arrivals: int = attrs.field(init=False, default=0)
@@ -75,6 +78,11 @@ class Scheduler:
     def running(self) -> int:
         """Sequences with a row."""
         return len(self.batch)
+
+    @property
+    def is_decoding(self) -> bool:
+        """True if a row decodes."""
+        return bool(self.batch.in_phase(Phase.DECODING))
 
     @property
     def preemptions(self) -> int:
@@ -143,7 +151,7 @@ class Scheduler:
         read = self.batch.known_tokens()
         decoding, reading = self.batch.in_phase(Phase.DECODING), self.batch.in_phase(Phase.PREFILLING)
         decode = self._decoding.decodes(decoding)
-        prefill = tuple(self._prefill.chunks(reading, disturbs=bool(decoding)))
+        prefill = tuple(self._prefill.chunks(reading, disturbs=bool(decoding) or self.disturbs_others()))
         self._publish()
         snapshots = self._prefill.snapshots(prefill)
         plan = StepPlan(self._closings.take(), *self.memory.take_drops(), opened, decode, prefill, snapshots)

@@ -30,6 +30,7 @@ from semantic_trio.adapters.mlx.tool_syntax import tool_syntax
 from semantic_trio.adapters.text.codec import TokenizerCodec, load_codec
 from semantic_trio.application.engine import Engine
 from semantic_trio.application.model_entry import Closing
+from semantic_trio.application.neighbours import Neighbours
 from semantic_trio.application.persistence import Persistence
 from semantic_trio.domain.allowance import Allowance
 from semantic_trio.domain.disk import Disk
@@ -69,6 +70,7 @@ class ModelHost:
     observer: Observer
     engine_died: Callable[[], trio.Event]  # begins to end the process; returns the event that clients have their errors
     entered: Callable[[str], None] = lambda phase: None  # called with each phase of opening a model
+    neighbours: Neighbours = attrs.field(factory=Neighbours)
     _open: dict[str, str] = attrs.field(init=False, factory=dict)  # fingerprint of each open model -> its name
 
     async def needed_bytes(self, name: str) -> int:
@@ -117,7 +119,7 @@ class ModelHost:
                 self.entered("warming up")
                 await _warm_up(engine, codec)
                 self.observer.observe(ModelLoaded(model=name, seconds=load_seconds))
-                with self._measured(WatchedModel(engine, persistence, codec.tally.counts)):
+                with self._measured(WatchedModel(engine, persistence, codec.tally.counts)), self.neighbours.joined(engine):
                     is_reported.set()
                     task_status.started(ServedModel(_card(name, path, engine, loaded), engine, codec, persistence))
                     await closing.wait()

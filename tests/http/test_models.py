@@ -1,6 +1,9 @@
 """Several models in one server, over HTTP: which one answers, which are open, what a swap does to requests."""
 
+import itertools
+import json
 import math
+from contextlib import ExitStack
 
 import attrs
 import pytest
@@ -8,6 +11,7 @@ import trio
 import trio.testing
 
 from semantic_trio.application.model_entry import ModelLimits
+from semantic_trio.application.neighbours import Neighbours
 from semantic_trio.domain.step import StepPlan, StepResult
 from semantic_trio.testing import FakeRunner, MemoryFiles
 from tests.http.serving import Call, FakeHost, Served, anthropic_body, fake_model, get, openai_body, post, running, served
@@ -180,6 +184,31 @@ async def test_the_steps_of_two_models_alternate(autojump_clock: trio.testing.Mo
     both = steps[first : last + 1]
     assert both == ["small", "large"] * (len(both) // 2) + ["small"]
     assert took < (both.count("small") + 2) * 1.01
+
+
+@pytest.mark.parametrize(("is_joined", "longest"), [(True, 0.5), (False, 1.3)])
+async def test_a_prompt_of_one_model_stalls_the_stream_of_another_for_the_bound(
+    is_joined: bool, longest: float, autojump_clock: trio.testing.MockClock
+) -> None:
+    """A quarter of a second with what a step takes, and not the whole second of a prompt that nobody beside it waits for."""
+    device, neighbours = trio.Lock(), Neighbours()
+    large = SharedRunner(seconds_per_prompt_token=0.01, seconds_per_step=0.01, name="large", device=device, steps=[])
+    small = SharedRunner(seconds_per_step=0.01, name="small", device=device, steps=[])
+    async with running(with_small(small, main_runner=large)) as server:
+        await server.state.registry.load(SMALL)
+        await post(server.app, "/v1/chat/completions", openai_body("x" * 1500))  # the pace of prompts is known from now on
+        with ExitStack() as stack:
+            for model in server.state.models if is_joined else ():
+                stack.enter_context(neighbours.joined(model.engine))
+            stream = Call(server.app, "POST", "/v1/chat/completions", json.dumps(openai_body(model=SMALL, max_tokens=200, stream=True)).encode())
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(stream.run)
+                await trio.sleep(0.5)
+                await post(server.app, "/v1/chat/completions", openai_body("y" * 1500))
+
+    times = [time for time, _ in stream.chunks]
+    gap = max(later - earlier for earlier, later in itertools.pairwise(times))
+    assert longest / 2 < gap < longest
 
 
 async def test_counters_do_not_fall_when_a_model_is_unloaded(autojump_clock: trio.testing.MockClock) -> None:
