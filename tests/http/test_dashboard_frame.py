@@ -15,12 +15,15 @@ from semantic_trio.adapters.http.common.json_encoding import encode_json
 from semantic_trio.adapters.http.dashboard.frame import (
     LONGEST_NAME,
     MOST_AGENTS,
+    MOST_MODELS,
     MOST_ROWS,
     AgentFigures,
     Frame,
     RowFigures,
     frame,
 )
+from semantic_trio.adapters.http.serving.app_state import AppState
+from semantic_trio.adapters.http.serving.served_model import ServedModel
 from semantic_trio.application.engine import EngineState
 from semantic_trio.domain.reuse import MissCause, Source
 from semantic_trio.domain.sequence import Phase
@@ -64,6 +67,7 @@ async def test_a_server_that_does_nothing_shows_its_model_and_its_limits(server:
                 "disk": {"total": 0, "used": 0, "waiting": 0, "accepts_writes": False},
             }
         ],
+        "models_total": 1,
         "rows": [],
         "agents": [],
         "agents_total": 0,
@@ -133,7 +137,7 @@ async def test_the_largest_frame_is_below_its_bound() -> None:
     count = (LARGEST_COUNT,) * 5
     row = RowFigures("a" * LONGEST_NAME, Phase.PREFILLING, *count)
     agent = AgentFigures("a" * 128, AgentState.LIVE, LARGEST_COUNT, LARGEST_SIZE, LARGEST_SIZE, LARGEST_COUNT, pinned=False, last_turn=cache)
-    largest = attrs.evolve(shown, rows=[row] * MOST_ROWS, agents=[agent] * MOST_AGENTS)
+    largest = attrs.evolve(shown, models=shown.models * MOST_MODELS, rows=[row] * MOST_ROWS, agents=[agent] * MOST_AGENTS)
 
     assert len(encode_json(largest)) + 50 < MOST_BYTES
 
@@ -162,3 +166,17 @@ async def test_the_state_of_the_engine_is_shown(server: Served, autojump_clock: 
     await server.engine.drain(0)
 
     assert frame(server.state).models[0].state is EngineState.DRAINING
+
+
+@pytest.mark.parametrize("count", [0, MOST_MODELS + 1])
+async def test_any_number_of_models_may_be_open(count: int) -> None:
+    class Several(AppState):
+        @property
+        def models(self) -> tuple[ServedModel, ...]:
+            """The one model, so often."""
+            return super().models * count
+
+    shown = frame(served(FakeRunner(), kind=Several).state)
+
+    assert (len(shown.models), shown.models_total) == (min(count, MOST_MODELS), count)
+    assert (shown.rows, shown.agents) == ([], [])

@@ -18,8 +18,8 @@ from semantic_trio.domain.agents import Agents
 from semantic_trio.domain.reuse import NOTHING_REUSED
 from semantic_trio.domain.sequence import Phase, Sequence
 
-# Rows and agents in a frame, and characters of a name: the largest frame is below 10,000 bytes.
-MOST_ROWS, MOST_AGENTS, LONGEST_NAME = 10, 18, 64
+# Models, rows and agents in a frame, and characters of a name: the largest frame is below 10,000 bytes.
+MOST_MODELS, MOST_ROWS, MOST_AGENTS, LONGEST_NAME = 4, 10, 14, 64
 
 
 @attrs.frozen
@@ -92,7 +92,8 @@ class Frame:
     """The state of a server at one moment."""
 
     version: str
-    models: list[ModelFigures]
+    models: list[ModelFigures]  # those that are open, the first ones
+    models_total: int
     rows: list[RowFigures]  # in order of admission, the first ones
     agents: list[AgentFigures]  # those with a turn first, then the most recently used ones
     agents_total: int
@@ -106,7 +107,8 @@ def frame(state: AppState) -> Frame:
     agents = [(model, agent) for model in models for agent in _first(model.engine.memory.agents)]
     return Frame(
         version=state.version,
-        models=[_model(model) for model in models],
+        models=[_model(model) for model in models[:MOST_MODELS]],
+        models_total=len(models),
         rows=rows[:MOST_ROWS],
         agents=[_agent(model, agent) for model, agent in agents[:MOST_AGENTS]],
         agents_total=sum(len(model.engine.memory.agents) for model in models),

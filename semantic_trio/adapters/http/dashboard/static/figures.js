@@ -77,6 +77,8 @@ export function showModels(frame) {
     ["Generated", `${count(model.tokens_generated)} tokens since the start`],
     ["Snapshots", size(model.pool.snapshots)],
   ]);
+  const more = frame.models_total - frame.models.length;
+  if (more > 0) lines.push(["And", `${count(more)} more: see /v1/models`]);
   const numbered = lines.flatMap(([name, text], place) => [
     { key: `${place}t`, tag: "dt", text: name },
     { key: `${place}d`, tag: "dd", text },
