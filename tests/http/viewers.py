@@ -12,6 +12,9 @@ from quart_trio import QuartTrio
 
 from semantic_trio.adapters.http.dashboard.feed import KEY_PREFIX, PATH, SUBPROTOCOL
 
+# Seconds, of virtual time, after which a viewer that should have been sent away, or should have left, is a failure.
+LONGEST_SECONDS = 120.0
+
 
 def key_subprotocol(key: str) -> str:
     """The subprotocol that carries a key, as the page makes it."""
@@ -55,7 +58,8 @@ class Viewer:
             "state": {},
             "extensions": {},
         }
-        await self.app(scope, self._heard.receive, self._send)  # type: ignore[arg-type]
+        with trio.fail_after(LONGEST_SECONDS):
+            await self.app(scope, self._heard.receive, self._send)  # type: ignore[arg-type]
         return self
 
     def leave(self) -> None:
