@@ -32,10 +32,10 @@ COV       := --cov --cov-report=
 REPORT    := $(BIN)/coverage report --data-file=$(COVER)/total
 # Where a request's rows, tokens and threads meet: no line of these may go untested.
 # Code that runs concurrently, and code that evicts: every line and branch of it is tested.
-WATCHED   := application/engine.py application/generation.py adapters/mlx/device.py domain/scheduler.py domain/flight.py \
+WATCHED   := application/engine.py application/backlog.py application/inbox.py application/open_work.py application/reports.py application/watched_runner.py application/generation.py adapters/mlx/device.py domain/scheduler.py domain/flight.py \
              domain/admission.py domain/prefill.py domain/decode.py domain/closing.py domain/batch.py domain/queue.py domain/recent_plans.py \
              domain/memory.py domain/live_rows.py domain/agent_memory.py domain/entries.py domain/states.py domain/store.py domain/snapshots.py \
-             domain/eviction.py domain/blocks.py domain/pins.py domain/disk.py domain/records.py application/persistence.py application/reading.py application/threads.py application/delivery.py domain/breaker.py
+             domain/eviction.py domain/blocks.py domain/pins.py domain/disk.py domain/records.py application/persistence.py application/adoption.py application/reading.py application/threads.py application/delivery.py domain/breaker.py
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:

@@ -1,32 +1,32 @@
 """The one loop: requests in, steps to the device, tokens out.
 
-Knows trio, the scheduler and the runner. Knows nothing of MLX or HTTP. It is the only task that plans and commits; handlers talk to it by one memory
-channel, which it empties before each step. What they ask of the memory's agents (fork, pin, release, delete) they do at once, between two of its
-awaits, and nudge it where the device has to hear of it.
+Knows trio, the scheduler and the runner. Knows nothing of MLX or HTTP. The loop is the only task that plans and commits. Handlers write to its inbox,
+and change the memory's agents themselves (fork, pin, release, delete): they nudge the loop if the device is concerned.
 """
 
 import collections
 import contextlib
 import enum
-import math
 from collections.abc import Iterable, Iterator
-from typing import TypedDict
 
 import attrs
 import structlog
 import trio
 
+from semantic_trio.application.backlog import FIRST_RETRY_SECONDS, Backlog
 from semantic_trio.application.generation import Generation
+from semantic_trio.application.inbox import Closed, Inbox, Message, Nudge, Submitted
 from semantic_trio.application.observers import Observers
-from semantic_trio.domain.agent import Agent
-from semantic_trio.domain.errors import DrainingError, EngineDeadError, InvalidRequestError, OverloadedError, SemanticError, StepFailedError
+from semantic_trio.application.open_work import OpenWork
+from semantic_trio.application.reports import Reports
+from semantic_trio.application.watched_runner import WatchedRunner
+from semantic_trio.domain.errors import DrainingError, EngineDeadError, SemanticError, StepFailedError
 from semantic_trio.domain.generation import Event, Failed, GenerationRequest
 from semantic_trio.domain.memory import Memory
-from semantic_trio.domain.observation import DrainBegan, DrainEnded, Evicted, PromptRead, RowOpened
-from semantic_trio.domain.reuse import NOTHING_REUSED
+from semantic_trio.domain.observation import DrainBegan, DrainEnded
 from semantic_trio.domain.scheduler import Scheduler
-from semantic_trio.domain.sequence import Phase, Sequence
-from semantic_trio.domain.step import Inventory, StepPlan, StepResult
+from semantic_trio.domain.sequence import Sequence
+from semantic_trio.domain.step import StepPlan
 from semantic_trio.domain.stopping import TextDecoder
 from semantic_trio.ports import ModelRunner, Observer
 
@@ -34,10 +34,6 @@ log = structlog.get_logger(__name__)
 
 # Steps that may fail one after another before the process is given up: a device that fails three times does not heal.
 MAX_FAILURES = 3
-# What a client is told to wait before anything was measured, in seconds, and at most.
-FIRST_RETRY_SECONDS, LONGEST_RETRY_SECONDS = 1, 60
-# How often the log tells of prompts that take as long to be read, in seconds: who waits for one sees nothing meanwhile.
-PROGRESS_SECONDS = 10.0
 
 
 class EngineState(enum.Enum):
@@ -48,26 +44,6 @@ class EngineState(enum.Enum):
     RECOVERING = "recovering"  # a step failed; the runner is being rebuilt
     DRAINING = "draining"
     DEAD = "dead"
-
-
-@attrs.frozen(eq=False)
-class _Submitted:
-    generation: Generation
-    decoder: TextDecoder
-    asker: Agent | None
-
-
-@attrs.frozen(eq=False)
-class _Closed:
-    generation: Generation
-
-
-@attrs.frozen(eq=False)
-class _Nudge:
-    """The memory has something to tell the device."""
-
-
-_Message = _Submitted | _Closed | _Nudge
 
 
 @attrs.define(eq=False)
@@ -92,22 +68,18 @@ class Engine:
     _draining: bool = attrs.field(init=False, default=False)
     _refusal: DrainingError = attrs.field(init=False, factory=lambda: DrainingError(FIRST_RETRY_SECONDS))
     _dead: bool = attrs.field(init=False, default=False)
-    _open: dict[Generation, Sequence | None] = attrs.field(init=False, factory=dict)  # None: still in the channel
-    _owner: dict[Sequence, Generation] = attrs.field(init=False, factory=dict)
+    _open: OpenWork = attrs.field(init=False, factory=OpenWork)
     _is_checked: bool = attrs.field(init=False, default=True)  # nothing happened since memory and device were compared
-    _send: trio.MemorySendChannel[_Message] = attrs.field(init=False)
-    _receive: trio.MemoryReceiveChannel[_Message] = attrs.field(init=False)
+    _inbox: Inbox = attrs.field(init=False, factory=Inbox)
+    _device: WatchedRunner = attrs.field(init=False)
     _failures: int = attrs.field(init=False, default=0)
-    _mean_seconds: float = attrs.field(init=False, default=0.0)  # of recent requests, from submission to end
-    _others: int = attrs.field(init=False, default=0)  # what works on the device beside generations
-    _emptied: trio.Event = attrs.field(init=False, factory=trio.Event)
-    _progress_at: float = attrs.field(init=False, default=0.0)  # when the log may tell of long prompts again
-    _evictions: int = attrs.field(init=False, default=0)  # that the observer knows of
+    _backlog: Backlog = attrs.field(init=False)
+    _reports: Reports = attrs.field(init=False)
     _settled: trio.Event = attrs.field(init=False, factory=trio.Event)  # the device has done all it was told
 
     def __attrs_post_init__(self) -> None:
-        # Every open generation has at most two messages under way, so sending never blocks: the bound is `queue_limit`, kept by `submit`.
-        self._send, self._receive = trio.open_memory_channel[_Message](math.inf)
+        self._reports, self._device = Reports(self.observer), WatchedRunner(self.runner, self.step_deadline_seconds)
+        self._backlog = Backlog(self.queue_limit, self.scheduler.limits.max_rows)
 
     @property
     def state(self) -> EngineState:
@@ -138,24 +110,19 @@ class Engine:
         """
         room = self.scheduler.remaining_tokens(request)
         self.refuse_when_closed()
-        if self.waiting >= self.queue_limit and len(self._open) >= self.queue_limit + self.scheduler.limits.max_rows:
-            raise OverloadedError(self.waiting, self.queue_limit, self.retry_after_seconds)
+        self.refuse_when_full(1)
         asker = self.memory.named(request.agent) if request.agent else None
         if asker is not None:
             asker.asked += 1  # by the message, until its sequence does: nobody makes room for others while a turn of it waits
         send, receive = trio.open_memory_channel[Event](room + 2)
-        generation = Generation(request, trio.current_time(), receive, send, self._on_close)
-        self._open[generation] = None
-        self._send.send_nowait(_Submitted(generation, decoder, asker))
+        generation = Generation(request, trio.current_time(), receive, send, lambda closed: self._inbox.put(Closed(closed)))
+        self._open.add(generation)
+        self._inbox.put(Submitted(generation, decoder, asker))
         return generation
 
     def refuse_when_full(self, count: int) -> None:
-        """Raises `OverloadedError` where so many requests more would not all be taken, and `InvalidRequestError` where they never could be."""
-        room = self.queue_limit + self.scheduler.limits.max_rows
-        if count > room:
-            raise InvalidRequestError(f"{count} answers are wanted at once, and {room} requests may run and wait", quotes=False)
-        if len(self._open) + count > room:
-            raise OverloadedError(self.waiting, self.queue_limit, self.retry_after_seconds)
+        """Raise `OverloadedError` if so many requests more would not all be taken now, and `InvalidRequestError` if they never could be."""
+        self._backlog.refuse(count, len(self._open), self.waiting)
 
     @property
     def memory(self) -> Memory:
@@ -164,15 +131,12 @@ class Engine:
 
     def nudge(self) -> None:
         """Wake the step loop: the memory has orders for the device, or free bytes."""
-        self._send.send_nowait(_Nudge())
+        self._inbox.put(Nudge())
 
     @property
     def retry_after_seconds(self) -> int:
-        """When a refused request has a fair chance: the time the queue needs at the recent pace."""
-        if not self._mean_seconds:
-            return FIRST_RETRY_SECONDS
-        turns = (self.waiting + 1) / self.scheduler.limits.max_rows
-        return min(LONGEST_RETRY_SECONDS, max(FIRST_RETRY_SECONDS, math.ceil(turns * self._mean_seconds)))
+        """Seconds after which a refused client should try again."""
+        return self._backlog.retry_after_seconds(self.waiting)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Step until cancelled. Raises `EngineDeadError` when the device cannot be trusted any more."""
@@ -181,18 +145,7 @@ class Engine:
         error: SemanticError = self._refusal
         try:
             while True:
-                self._take_messages()
-                plan = self.scheduler.plan()
-                self._report(plan)
-                self._deliver_all(self.scheduler.refused())
-                if plan is None:
-                    await self._check()
-                    self._settled.set()
-                    self._settled = trio.Event()
-                    await self._collect()
-                else:
-                    await self._advance(plan)
-                    self._tell_progress()
+                await self._turn()
         except EngineDeadError as dead:
             error = dead
             raise
@@ -207,8 +160,7 @@ class Engine:
         self._draining, began_at = True, trio.current_time()
         self.observer.observe(DrainBegan(open_requests=len(self._open), grace_seconds=grace_seconds))
         with trio.move_on_after(grace_seconds):
-            while self._open or self._others:
-                await self._emptied.wait()
+            await self._open.emptied()
         failed = len(self._open)
         self._fail_all(self._refusal)
         self.observer.observe(DrainEnded(failed_requests=failed, seconds=trio.current_time() - began_at))
@@ -223,12 +175,8 @@ class Engine:
     def at_work(self) -> Iterator[None]:
         """Work on the device beside generations; a drain waits for it too. Raises as `refuse_when_closed` does."""
         self.refuse_when_closed()
-        self._others += 1
-        try:
+        with self._open.other():
             yield
-        finally:
-            self._others -= 1
-            self._tell_when_empty()
 
     def refuse_when_closed(self) -> None:
         """Raises `DrainingError` or `EngineDeadError` where nothing new is begun."""
@@ -237,43 +185,50 @@ class Engine:
         if self._draining:
             raise attrs.evolve(self._refusal)
 
+    async def _turn(self) -> None:
+        """Take the messages that have arrived, then run a step, or wait for messages if there is no step to run."""
+        for message in self._inbox.take_arrived():
+            self._take(message)
+        plan = self.scheduler.plan()
+        self._reports.planned(plan, self.memory.store.evictions, self._open.owners)
+        self._deliver_all(self.scheduler.refused())
+        if plan is not None:
+            await self._advance(plan)
+            self._reports.progress(self._open.owners)
+            return
+        await self._check()
+        self._settled.set()
+        self._settled = trio.Event()
+        await self._collect()
+
     async def _collect(self) -> None:
         """Wait for a first request, then a moment longer for those that arrive with it."""
-        self._take(await self._receive.receive())
+        self._take(await self._inbox.take())
         with trio.move_on_after(self.batch_window_seconds):
             while self.scheduler.waiting < self.scheduler.limits.max_rows:
-                self._take(await self._receive.receive())
+                self._take(await self._inbox.take())
 
-    def _take_messages(self) -> None:
-        while True:
-            try:
-                self._take(self._receive.receive_nowait())
-            except trio.WouldBlock:
-                return
-
-    def _take(self, message: _Message) -> None:
-        if isinstance(message, _Nudge):
+    def _take(self, message: Message) -> None:
+        if isinstance(message, Nudge):
             return
         generation = message.generation
-        if isinstance(message, _Closed):
-            sequence = self._forget(generation)
-            if sequence is not None:
+        if isinstance(message, Closed):
+            if (sequence := self._open.remove(generation)) is not None:
                 self.scheduler.abort(sequence)
             return
         if generation in self._open:
             sequence = self.scheduler.add(generation.request, message.decoder, message.asker)
-            self._open[generation] = sequence
-            self._owner[sequence] = generation
+            self._open.begin(generation, sequence)
         if message.asker is not None:
             self.memory.leave(message.asker)
 
     async def _check(self) -> None:
-        """Once it has become idle: does the device hold what the memory believes? What differs is mended, and told."""
+        """Compare the memory with the device once the engine has become idle. Differences are mended and logged."""
         if self._is_checked or not self.scheduler.is_idle:
             return
         self._is_checked = True
         try:
-            inventory = await self._inventory()
+            inventory = await self._device.inventory()
         except StepFailedError as error:
             await self._recover(error)
             return
@@ -281,15 +236,10 @@ class Engine:
             self.discrepancies += 1
             log.error("memory and device differ", difference=difference)
 
-    async def _inventory(self) -> Inventory:
-        with trio.move_on_after(self.step_deadline_seconds):
-            return await self.runner.inventory()
-        raise EngineDeadError(f"the device hung for {self.step_deadline_seconds:.0f} s when it was asked what it holds")
-
     async def _advance(self, plan: StepPlan) -> None:
         self._is_checked = False
         try:
-            result = await self._step(plan)
+            result = await self._device.step(plan, self.scheduler.expected_seconds(plan))
         except StepFailedError as error:
             await self._recover(error)
             return
@@ -301,14 +251,8 @@ class Engine:
         self.tokens_generated += len(result.sampled)
         self._deliver_all(self.scheduler.commit(result))
 
-    async def _step(self, plan: StepPlan) -> StepResult:
-        deadline = self.step_deadline_seconds + 2 * self.scheduler.expected_seconds(plan)
-        with trio.move_on_after(deadline):
-            return await self.runner.step(plan)
-        raise EngineDeadError(f"a step hung for {deadline:.0f} s ({len(plan.decode)} rows decoding, {plan.prompt_tokens} prompt tokens)")
-
     async def _recover(self, error: StepFailedError) -> None:
-        """Fail who took part, rebuild the runner, keep the rest."""
+        """Fail the sequences that took part, rebuild the runner, and keep the other sequences."""
         self._failures += 1
         self._recovering = True
         lost, readable = self.scheduler.lose_rows()
@@ -316,110 +260,28 @@ class Engine:
         log.error("step failed", reason=error.reason, in_a_row=self._failures)
         if self._failures >= MAX_FAILURES:
             raise EngineDeadError(f"{MAX_FAILURES} steps in a row failed, the last one with: {error.reason}")
-        with trio.move_on_after(self.step_deadline_seconds) as scope:
-            try:
-                await self.runner.reset(readable)
-                self.scheduler.recovered(await self.runner.inventory())
-            except StepFailedError as again:
-                raise EngineDeadError(f"the device could not be reset: {again.reason}") from again
-        if scope.cancelled_caught:
-            raise EngineDeadError("the device hung while it was being reset")
+        self.scheduler.recovered(await self._device.reset(readable))
         self._recovering = False
-
-    def _tell_progress(self) -> None:
-        now = trio.current_time()
-        if now < self._progress_at:
-            return
-        self._progress_at = now + PROGRESS_SECONDS
-        for sequence, generation in self._owner.items():
-            if sequence.phase is Phase.PREFILLING and now >= generation.submitted_at + PROGRESS_SECONDS:
-                request = sequence.request
-                log.info("a long prompt is being read", **_ids(generation), prompt_tokens=len(request.prompt), left=sequence.unread)
-
-    def _report(self, plan: StepPlan | None) -> None:
-        """Notify the observer of rows that open for the first time with a plan, and of blocks evicted since the plan before."""
-        evictions = self.memory.store.evictions - self._evictions
-        if evictions:
-            self._evictions += evictions
-            self.observer.observe(Evicted(tier="ram", entries=evictions))
-        opened = {start.row for start in plan.open} if plan is not None else set()
-        for sequence, generation in self._owner.items() if opened else ():
-            if sequence.row in opened and generation.started_at is None:
-                generation.started_at = trio.current_time()
-                generation.reuse, generation.agent = sequence.reuse, sequence.agent
-                self.observer.observe(_row_opened(generation, generation.started_at))
-
-    def _report_read(self, generation: Generation, now: float) -> None:
-        """Notify the observer that the prompt of a generation is read."""
-        assert generation.started_at is not None, "a prompt is read in a row"
-        tokens = len(generation.request.prompt) - (generation.reuse or NOTHING_REUSED).tokens
-        self.observer.observe(PromptRead(**_ids(generation), tokens=tokens, seconds=now - generation.started_at))
 
     def _deliver_all(self, events: Iterable[tuple[Sequence, Event]]) -> None:
         now = trio.current_time()
         for sequence, event in events:
-            self._deliver(self._owner.get(sequence), event, now)
+            self._deliver(self._open.owners.get(sequence), event, now)
 
     def _deliver(self, generation: Generation | None, event: Event, now: float) -> None:
         if generation is None or generation.is_over:
             return  # closed by its caller: the message that says so is on its way
-        sequence = self._open.get(generation)
+        sequence = self._open.sequence(generation)
         generation.reuse, generation.agent = (sequence.reuse, sequence.agent) if sequence else (None, None)
-        if isinstance(event, Failed):
-            log.warning("a generation has failed", **_ids(generation), reason=str(event.error))
-        elif not generation.stamps:
-            self._report_read(generation, now)
+        self._reports.delivering(generation, event, now)
         generation.deliver(event, now)
         if generation.is_over:
-            seconds = now - generation.submitted_at
-            self._mean_seconds += (seconds - self._mean_seconds) * (0.2 if self._mean_seconds else 1.0)
-            self._forget(generation)
-
-    def _on_close(self, generation: Generation) -> None:
-        self._send.send_nowait(_Closed(generation))
-
-    def _forget(self, generation: Generation) -> Sequence | None:
-        sequence = self._open.pop(generation, None)
-        if sequence is not None:
-            del self._owner[sequence]
-        self._tell_when_empty()
-        return sequence
-
-    def _tell_when_empty(self) -> None:
-        if not (self._open or self._others):
-            self._emptied.set()
-            self._emptied = trio.Event()
+            self._backlog.ended(now - generation.submitted_at)
+            self._open.remove(generation)
 
     def _fail_all(self, error: SemanticError) -> None:
-        for generation, sequence in list(self._open.items()):
-            if sequence is not None:
+        for generation in list(self._open):
+            if (sequence := self._open.sequence(generation)) is not None:
                 self.scheduler.abort(sequence)
             self._deliver(generation, Failed(error), trio.current_time())
-            self._forget(generation)
-
-
-class _Ids(TypedDict):
-    """Ids that every log line and observation of a request has."""
-
-    request_id: str
-    agent: str  # empty if the request has none
-
-
-def _ids(generation: Generation) -> _Ids:
-    """Return the ids of a generation's request and agent, for log lines and observations."""
-    agent = generation.agent.id if generation.agent is not None else generation.request.agent
-    return {"request_id": generation.request.request_id, "agent": agent or ""}
-
-
-def _row_opened(generation: Generation, now: float) -> RowOpened:
-    """Return the report of a generation that has got its row."""
-    reuse = generation.reuse or NOTHING_REUSED
-    return RowOpened(
-        **_ids(generation),
-        waited_seconds=now - generation.submitted_at,
-        prompt_tokens=len(generation.request.prompt),
-        reused_tokens=reuse.tokens,
-        source=reuse.source,
-        cause=reuse.cause,
-        lost_tokens=reuse.lost_tokens,
-    )
+            self._open.remove(generation)

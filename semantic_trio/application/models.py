@@ -14,7 +14,7 @@ import attrs
 import structlog
 import trio
 
-from semantic_trio.application.engine import FIRST_RETRY_SECONDS
+from semantic_trio.application.backlog import FIRST_RETRY_SECONDS
 from semantic_trio.application.model_entry import Changed, Closing, Entry, Model, ModelLimits, ModelOpener, ModelState, Opening
 from semantic_trio.domain.errors import DrainingError, ModelNotFoundError, ModelsBusyError, ModelSwapError, SemanticError
 from semantic_trio.domain.model_names import ModelNames

@@ -5,12 +5,13 @@ Files are worked on in worker threads, which never touch the device.
 """
 
 import math
-from collections.abc import Callable, Container, Mapping, Sequence
+from collections.abc import Callable, Sequence
 
 import attrs
 import structlog
 import trio
 
+from semantic_trio.application.adoption import Adoption
 from semantic_trio.application.observers import Observers
 from semantic_trio.application.reading import READERS, Reading
 from semantic_trio.application.threads import PATIENCE_SECONDS, InThread, WatchedWork
@@ -19,10 +20,10 @@ from semantic_trio.domain.agent import Agent
 from semantic_trio.domain.allowance import Allowance
 from semantic_trio.domain.content import AgentRecord, Content, ImportTrust, Item
 from semantic_trio.domain.entries import CacheEntry
-from semantic_trio.domain.errors import DiskRefusedError, InvalidRequestError, StepFailedError
+from semantic_trio.domain.errors import DiskRefusedError, StepFailedError
 from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.observation import Evicted, Written
-from semantic_trio.domain.records import adopt, listed, record_of, size_of, usable_histories
+from semantic_trio.domain.records import listed, record_of, size_of
 from semantic_trio.ports import CacheFiles, ModelRunner, Observer
 
 log = structlog.get_logger(__name__)
@@ -78,27 +79,9 @@ class Persistence:
 
     async def open(self) -> None:
         """Index the files of earlier processes and adopt the agents on record. Raises `OSError` if the directory cannot be read."""
-        started = trio.current_time()
-        index, records, self.memory.agents.elsewhere = await self._reads.do(self._found)
-        self.memory.agents.newer = self.files.newer()
-        for item, size in index.items():
-            self.memory.disk.added(item, size)
-        lost, misfits = [], 0
-        for record in records:
-            misfits += bool(record.history) and not self.memory.agents.fits(record.text_fingerprint)
-            if gone := await self._adopt(record):
-                lost.append(gone)
-            await trio.lowlevel.checkpoint()
-        if lost:
-            log.warning("a part of the memory is gone and will be computed again", agents=len(lost), tokens=sum(lost))
-        if misfits:
-            log.warning("tokenizer or chat template has changed: these agents' conversations are read again", agents=misfits)
+        adoption = Adoption(self.memory, self.files, self._reads, self._reading)
+        self._used = await adoption.run()
         self.memory.disk.on_change = self._wake
-        seconds = round(trio.current_time() - started, 3)
-        if not index and not records:
-            log.info("no memory on disk yet", seconds=seconds)
-            return
-        log.info("memory found on disk", agents=len(records), items=len(index), bytes=self.memory.disk.used, seconds=seconds)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Carry out writes, deletions and reads until cancelled."""
@@ -133,32 +116,6 @@ class Persistence:
     def _wake(self) -> None:
         self._has_work.set()
         self._reading.wake()
-
-    # ------------------------------------------------------------------------------------------------------------------- start
-
-    def _found(self) -> tuple[Mapping[Item, int], Sequence[AgentRecord], Container[str]]:
-        return self.files.index(), self.files.agents(), self.files.elsewhere()
-
-    async def _adopt(self, record: AgentRecord) -> int:
-        """Adopt an agent on record. Returns the number of tokens of its history whose blocks are gone."""
-        memory = self.memory
-        try:
-            gone = adopt(memory, record)
-        except ValueError as error:
-            await self._reading.put_aside(record.id, str(error))
-            return 0
-        except InvalidRequestError as error:
-            memory.agents.crowded_out.add(record.id)
-            log.warning("an agent on disk is not known again", agent=record.id, reason=str(error))
-            return 0
-        self._used = max(self._used, record.used)
-        agent = memory.agents.find(record.id)
-        if agent is None:
-            return gone
-        memory.disk.recorded(agent, size_of(record), listed(memory, record))
-        memory.touch(agent)
-        memory.token_histories.adopt(record.id, usable_histories(memory, record), record.salt)
-        return gone
 
     # ------------------------------------------------------------------------------------------------------------------- write
 

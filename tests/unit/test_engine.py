@@ -299,7 +299,7 @@ async def test_a_preempted_row_is_read_again_and_draws_on_with_its_seed(start_en
     generation = bench.submit(prompt(8), max_tokens=20, sampling=warm)
     for _ in range(7):
         await generation.events.receive()
-    sequence = bench.engine._open[generation]
+    sequence = bench.engine._open.sequence(generation)
     assert sequence is not None
     bench.engine.scheduler.preempt(sequence)
 

@@ -1,0 +1,73 @@
+"""The open work of the engine: generations that are not over, each with its sequence, and other work on the device.
+
+Knows what is open. Knows nothing of steps or of the inbox.
+"""
+
+import contextlib
+from collections.abc import Iterator
+
+import attrs
+import trio
+
+from semantic_trio.application.generation import Generation
+from semantic_trio.domain.sequence import Sequence
+
+
+@attrs.define(eq=False)
+class OpenWork:
+    """The work that a drain waits for. Its length is the number of generations."""
+
+    owners: dict[Sequence, Generation] = attrs.field(init=False, factory=dict)  # generations by their sequences
+    _sequences: dict[Generation, Sequence | None] = attrs.field(init=False, factory=dict)  # None: still in the inbox
+    _others: int = attrs.field(init=False, default=0)  # other work on the device
+    _emptied: trio.Event = attrs.field(init=False, factory=trio.Event)
+
+    def __len__(self) -> int:
+        return len(self._sequences)
+
+    def __iter__(self) -> Iterator[Generation]:
+        return iter(self._sequences)
+
+    def __contains__(self, generation: Generation) -> bool:
+        return generation in self._sequences
+
+    def sequence(self, generation: Generation) -> Sequence | None:
+        """Return the sequence of a generation; None if it is still in the inbox, or not open."""
+        return self._sequences.get(generation)
+
+    def add(self, generation: Generation) -> None:
+        """Note that a generation was submitted."""
+        self._sequences[generation] = None
+
+    def begin(self, generation: Generation, sequence: Sequence) -> None:
+        """Note that the scheduler has the sequence of a generation."""
+        self._sequences[generation] = sequence
+        self.owners[sequence] = generation
+
+    def remove(self, generation: Generation) -> Sequence | None:
+        """Note that a generation is over. Returns its sequence, if it was open and had one."""
+        sequence = self._sequences.pop(generation, None)
+        if sequence is not None:
+            del self.owners[sequence]
+        self._notify()
+        return sequence
+
+    @contextlib.contextmanager
+    def other(self) -> Iterator[None]:
+        """Work on the device that is no generation."""
+        self._others += 1
+        try:
+            yield
+        finally:
+            self._others -= 1
+            self._notify()
+
+    async def emptied(self) -> None:
+        """Return when nothing is open."""
+        while self._sequences or self._others:
+            await self._emptied.wait()
+
+    def _notify(self) -> None:
+        if not (self._sequences or self._others):
+            self._emptied.set()
+            self._emptied = trio.Event()
