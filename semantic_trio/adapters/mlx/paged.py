@@ -20,7 +20,7 @@ from semantic_trio.adapters.mlx.kv import RowCaches, Span, places_of_logits
 from semantic_trio.adapters.mlx.paged_attention import PagedAttention
 from semantic_trio.adapters.mlx.pages import PAGE, Layers, LayerShape, PagePool
 from semantic_trio.adapters.mlx.passes import Index, LayerGroup, PagedCache, PagedRow, PageTable, Pass, Places, Reading
-from semantic_trio.adapters.mlx.quantised import PLAIN, formats_of
+from semantic_trio.adapters.mlx.quantised import formats_of
 from semantic_trio.domain.step import PassSizes
 
 # Tokens of a pass that reads each by itself, and rows and tokens of a pass over prompts. What is between is padded, so that MLX plans few shapes.
@@ -72,8 +72,6 @@ class PagedLayout:
         attention.teach(self.model)
         self._head = attention.ChosenTokens.of(self.model)
         shapes = layer_shapes(self.model)
-        if any(shape.formats != PLAIN for shape in shapes):
-            self.kernel = None  # it reads numbers alone
         windows = sorted({shape.window for shape in shapes}, key=lambda window: window or 0)
         self.pools = [PagePool([shape for shape in shapes if shape.window == window]) for window in windows]
         groups = [windows.index(shape.window) for shape in shapes]

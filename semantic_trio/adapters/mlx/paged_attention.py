@@ -1,7 +1,8 @@
 """Attention of query tokens over the pages of a pool: one kernel body for Metal and CUDA, a prelude for each language.
 
 Several tokens of one row are several rows with the same pages and lengths of their own. Every page of every row is looked at by one thread group per
-head of keys, for all heads of queries that share it; a second kernel merges the pages.
+head of keys, for all heads of queries that share it; a second kernel merges the pages. Quantised keys and values are dequantised as they are read, in
+registers: nothing is copied. A third kernel quantises what decoding rows write: MLX's own operations for it are eight launches a layer.
 The softmax over parts is merged by its maxima and sums. Source: Milakov and Gimelshein 2018, "Online normalizer calculation for softmax".
 """
 
@@ -12,6 +13,7 @@ import attrs
 import mlx.core as mx
 
 from semantic_trio.adapters.mlx.pages import PAGE
+from semantic_trio.adapters.mlx.quantised import Quantised
 
 Kernel = Callable[..., list[mx.array]]
 MakeKernel = Callable[..., object]  # `mx.fast.metal_kernel` or `mx.fast.cuda_kernel`
@@ -24,10 +26,12 @@ SIMD = 32
 
 CUDA_HEADER = """
 #define LANES 32
+#define GLOBAL
 #define SHARED __shared__
 #define BARRIER() __syncthreads()
 #define EXP(x) __expf(x)
 #define TANH(x) tanhf(x)
+#define ROUND(x) rintf(x)
 __device__ inline float simd_total(float x) { for (int o = 16; o; o >>= 1) x += __shfl_xor_sync(0xffffffff, x, o); return x; }
 """
 CUDA_PRELUDE = """
@@ -36,18 +40,34 @@ CUDA_PRELUDE = """
 """
 METAL_HEADER = """
 #define LANES 32
+#define GLOBAL device
 #define SHARED threadgroup
 #define BARRIER() threadgroup_barrier(metal::mem_flags::mem_threadgroup)
 #define EXP(x) metal::exp(x)
 #define TANH(x) metal::precise::tanh(x)
+#define ROUND(x) metal::rint(x)
 inline float simd_total(float x) { return metal::simd_sum(x); }
 """
 METAL_PRELUDE = """
   const int group_x = threadgroup_position_in_grid.x, group_y = threadgroup_position_in_grid.y, group_z = threadgroup_position_in_grid.z;
   const int thread_at = thread_position_in_threadgroup.x, lane = thread_index_in_simdgroup, simd_at = simdgroup_index_in_threadgroup;
 """
+# The numbers of one lane at one position. With bits they are dequantised from words: `Quantised` has the order of codes, scales and biases.
+READ = """
+      if (BITS) {
+        const GLOBAL uint32_t* words = (const GLOBAL uint32_t*)NAMEs + (base + t) * STRIDE;
+        const GLOBAL N* scales = (const GLOBAL N*)(words + D * BITS / 32);
+        for (unsigned i = 0; i < VEC; i++) {
+          const unsigned at = lane * VEC + i, bit = at * BITS, group = at / GROUP;
+          NAME[i] = float(scales[group]) * float((words[bit / 32] >> bit % 32) & ((1u << BITS) - 1)) + float(scales[D / GROUP + group]);
+        }
+      } else {
+        for (int i = 0; i < VEC; i++) NAME[i] = float(NAMEs[(base + t) * STRIDE + lane * VEC + i]);
+      }
+"""
 # One page of one row for one head of keys: the maximum, the sum and the weighted values of each head of queries.
-PART = """
+PART = (
+    """
   SHARED float tops[W][G]; SHARED float sums[W][G]; SHARED float outs[W][G][D];
   constexpr int VEC = D / LANES;
   const int row = group_z, head = group_y, part = group_x;
@@ -63,10 +83,13 @@ PART = """
       query[g][i] = float(queries[((size_t)(row * HEADS + head) * G + g) * D + lane * VEC + i]) * limits[0];
     }
   }
-  const size_t base = ((size_t)head * keys_shape[1] + (size_t)table[row * parts + part] * PAGE) * D + lane * VEC;
+  const size_t base = (size_t)head * keys_shape[1] + (size_t)table[row * parts + part] * PAGE;
   for (int t = skipped + simd_at; t < count; t += W) {
     float key[VEC], value[VEC];
-    for (int i = 0; i < VEC; i++) { key[i] = float(keys[base + (size_t)t * D + i]); value[i] = float(values[base + (size_t)t * D + i]); }
+"""
+    + READ.replace("NAME", "key")
+    + READ.replace("NAME", "value")
+    + """
     for (int g = 0; g < G; g++) {
       float score = 0.f;
       for (int i = 0; i < VEC; i++) score += query[g][i] * key[i];
@@ -92,6 +115,7 @@ PART = """
     if (d == 0) { part_tops[place] = highest; part_sums[place] = total; }
   }
 """
+)
 # One head of queries of one row: its pages merged.
 MERGE = """
   const int place = group_x, d = thread_at, parts = part_tops_shape[2], row = place / (HEADS * G);
@@ -107,14 +131,41 @@ MERGE = """
   }
   out[(size_t)place * D + d] = T(mixed / total);
 """
+# One group of numbers of one token, quantised as `mx.quantize` does it: the edge that is farther from zero is met exactly, and zero is a code.
+PACK = """
+  constexpr int GROUPS = D / GROUP, BINS = (1 << BITS) - 1;
+  const int rows = keys_shape[0], at = group_x * THREADS + thread_at;
+  const int group = at % GROUPS, head = at / GROUPS % HEADS, row = at / (GROUPS * HEADS) % rows, is_value = at / (GROUPS * HEADS * rows);
+  if (is_value > 1) return;
+  const GLOBAL N* numbers = (is_value ? values : keys) + ((size_t)row * HEADS + head) * D + group * GROUP;
+  GLOBAL uint32_t* words = (is_value ? value_words : key_words) + ((size_t)head * rows + row) * STRIDE;
+  float low = float(numbers[0]), high = low;
+  for (int i = 1; i < GROUP; i++) { const float x = float(numbers[i]); low = x < low ? x : low; high = x > high ? x : high; }
+  const bool is_low = -low > high;
+  const float edge = is_low ? low : high, step = (high - low) / BINS > 1e-7f ? (high - low) / BINS : 1e-7f;
+  const float signed_step = is_low ? step : -step, codes = ROUND(edge / signed_step);
+  const float scale = codes == 0.f ? signed_step : edge / codes, bias = codes == 0.f ? 0.f : edge;
+  for (int word = 0; word < GROUP * BITS / 32; word++) {
+    uint32_t packed = 0;
+    for (int i = 0; i < 32 / BITS; i++) {
+      const float code = ROUND((float(numbers[word * (32 / BITS) + i]) - bias) / scale);
+      packed |= uint32_t(code < 0.f ? 0.f : code > BINS ? BINS : code) << (i * BITS);
+    }
+    words[group * GROUP * BITS / 32 + word] = packed;
+  }
+  GLOBAL N* scales = (GLOBAL N*)(words + D * BITS / 32);
+  scales[group] = N(scale); scales[GROUPS + group] = N(bias);
+"""
+PACK_THREADS = 128
 
 
 @attrs.frozen(eq=False)
 class PagedAttention:
-    """The two kernels, made for this device."""
+    """The kernels, made for this device."""
 
     _part: Kernel
     _merge: Kernel
+    _pack: Kernel
     _limits: dict[tuple[float, float], mx.array] = attrs.field(init=False, factory=dict)  # kernels take arrays only, and making one costs a launch
 
     @classmethod
@@ -142,7 +193,29 @@ class PagedAttention:
             source=prelude + MERGE,
             header=header,
         )
-        return cls(cast(Kernel, part), cast(Kernel, merge))
+        pack = make(
+            name="quantise_tokens",
+            input_names=["keys", "values"],
+            output_names=["key_words", "value_words"],
+            source=prelude + PACK,
+            header=header,
+        )
+        return cls(cast(Kernel, part), cast(Kernel, merge), cast(Kernel, pack))
+
+    def pack(self, keys: mx.array, values: mx.array, form: Quantised) -> tuple[mx.array, mx.array]:
+        """Return keys and values (tokens, heads, 1, size) as the pool holds them, (heads, tokens, words)."""
+        tokens, heads, _, size = keys.shape
+        template = [("N", keys.dtype), ("D", size), ("HEADS", heads), ("BITS", form.bits), ("GROUP", form.group), ("STRIDE", form.words)]
+        groups = 2 * tokens * heads * size // form.group
+        packed_keys, packed_values = self._pack(
+            inputs=[keys, values],
+            template=[*template, ("THREADS", PACK_THREADS)],
+            grid=(-(-groups // PACK_THREADS) * PACK_THREADS, 1, 1),
+            threadgroup=(PACK_THREADS, 1, 1),
+            output_shapes=[(heads, tokens, form.words)] * 2,
+            output_dtypes=[mx.uint32] * 2,
+        )
+        return packed_keys, packed_values
 
     def __call__(
         self,
@@ -156,24 +229,28 @@ class PagedAttention:
         window: int | None = None,
         soft_cap: float = 0.0,
         sinks: mx.array | None = None,
+        quantised: Quantised | None = None,
     ) -> mx.array:
         """Attention of `queries` (rows, heads, 1, size) over the first `lengths` (rows,) positions of the pages in `table` (rows, pages).
 
-        `keys` and `values` are a layer of the pool, (heads of keys, positions, size). With a `window` only so many last positions are looked at,
-        with a `soft_cap` scores are bent below it, and `sinks` (heads,) are scores that take part of the weight and have no values.
-        Returns (rows, heads, 1, size). Raises `ValueError` for sizes of heads that the kernels do not have.
+        `keys` and `values` are a layer of the pool: (heads of keys, positions, size), or (heads of keys, positions, words) in the format
+        `quantised`. With a `window` only so many last positions are looked at, with a `soft_cap` scores are bent below it, and `sinks` (heads,)
+        are scores that take part of the weight and have no values. Returns (rows, heads, 1, size).
+        Raises `ValueError` for sizes of heads that the kernels do not have.
         """
         rows, heads, _, size = queries.shape
-        shared, parts = keys.shape[0], table.shape[1]
-        if size not in HEAD_SIZES or values.shape[-1] != size:
-            raise ValueError(f"no kernel for heads of {size} and {values.shape[-1]}")
+        shared, _, stride = keys.shape
+        parts = table.shape[1]
+        if size not in HEAD_SIZES or values.shape[-1] != stride or stride != (quantised.words if quantised else size):
+            raise ValueError(f"no kernel for heads of {size}, kept in {stride} and {values.shape[-1]}")
         grouped = heads // shared
         simds = next(w for w in (8, 4, 2, 1) if w * grouped * (size + 2) * 4 <= SHARED_BYTES)
         template = [("T", queries.dtype), ("D", size), ("G", grouped), ("HEADS", shared), ("PAGE", PAGE), ("WINDOW", window or 0)]
+        bits, group, numbers = (quantised.bits, quantised.group, quantised.dtype) if quantised else (0, size, queries.dtype)
         limits = self._limits_of(scale, soft_cap)
         parts_of = self._part(
             inputs=[queries, keys, values, table, lengths, limits],
-            template=[*template, ("W", simds), ("CAP", soft_cap > 0)],
+            template=[*template, ("W", simds), ("CAP", soft_cap > 0), ("N", numbers), ("BITS", bits), ("GROUP", group), ("STRIDE", stride)],
             grid=(parts * simds * SIMD, shared, rows),
             threadgroup=(simds * SIMD, 1, 1),
             output_shapes=[(rows, heads, parts, size), (rows, heads, parts), (rows, heads, parts)],

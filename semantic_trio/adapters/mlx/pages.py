@@ -48,8 +48,12 @@ class Layers:
 
     def write(self, layer: int, slots: mx.array, keys: mx.array, values: mx.array) -> None:
         """Write keys and values (rows, heads, tokens, size) to positions of the pool, `slots` (rows * tokens,): row after row. Lazy."""
-        self.keys[layer][:, slots] = _heads_first(keys)
-        self.values[layer][:, slots] = _heads_first(values)
+        self.put(layer, slots, _heads_first(keys), _heads_first(values))
+
+    def put(self, layer: int, slots: mx.array, keys: mx.array, values: mx.array) -> None:
+        """Write keys and values (heads, positions, size) to positions of the pool. Lazy."""
+        self.keys[layer][:, slots] = keys
+        self.values[layer][:, slots] = values
 
 
 @attrs.define(eq=False)

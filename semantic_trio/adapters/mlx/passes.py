@@ -15,7 +15,7 @@ import numpy as np
 from semantic_trio.adapters.mlx import attention
 from semantic_trio.adapters.mlx.paged_attention import PagedAttention
 from semantic_trio.adapters.mlx.pages import PAGE, SCRATCH, Layers, PagePool
-from semantic_trio.adapters.mlx.quantised import Formats
+from semantic_trio.adapters.mlx.quantised import Formats, Quantised
 
 Index = np.ndarray[tuple[int, ...], np.dtype[np.int32]]
 
@@ -206,11 +206,23 @@ class PagedCache(attention.BatchCache):
         """Position of the first token of each row (rows,): the argument of rotary embeddings."""
         return self.of.offset
 
+    @property
+    def _quantised(self) -> Quantised | None:
+        """The format of keys and values; None for numbers."""
+        return self.formats.keys if isinstance(self.formats.keys, Quantised) else None
+
     def make_mask(self, count: int, return_array: bool = False, window_size: int | None = None) -> None:
         """No mask: `attend` has its own."""
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        """Write (rows, heads, tokens, size) to the pool, and return it as every later pass will read it."""
+        """Write (rows, heads, tokens, size) to the pool, and return it as every later pass will read it.
+
+        Where each token stands by itself nothing reads what is returned: attention reads the pool.
+        """
+        form = self._quantised
+        if self.of.reading is Reading.TOKENS and self.of.kernel is not None and form is not None:
+            self.group.layers.put(self.layer, self.group.places.slots, *self.of.kernel.pack(keys, values, form))
+            return keys, values
         kept = self.formats.pack(keys, values)
         self.group.layers.write(self.layer, self.group.places.slots, *kept)
         return self.formats.unpack(*kept)
@@ -224,8 +236,8 @@ class PagedCache(attention.BatchCache):
             return plain(queries, keys, values, cache=None, scale=scale, mask=group.own_mask, **more)
         held = group.layers.keys[self.layer], group.layers.values[self.layer]
         if reading is Reading.TOKENS and self.of.kernel is not None and more.keys() <= {"sinks"}:
-            sinks = cast(mx.array | None, more.get("sinks"))
-            return self.of.kernel(queries, *held, group.places.table, group.places.lengths, scale, window=group.window, sinks=sinks)
+            sinks, places = cast(mx.array | None, more.get("sinks")), group.places
+            return self.of.kernel(queries, *held, places.table, places.lengths, scale, window=group.window, sinks=sinks, quantised=self._quantised)
         keys, values = self.formats.unpack(*(_gathered(layer, group.places.table) for layer in held))
         if reading is Reading.EXACT:
             stop = group.longest

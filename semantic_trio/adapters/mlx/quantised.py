@@ -55,6 +55,11 @@ class Quantised:
     def __attrs_post_init__(self) -> None:
         object.__setattr__(self, "group", group_size(self.size, self.bits))
 
+    @property
+    def words(self) -> int:
+        """Words of a head at one position: codes, then scales and biases."""
+        return self.size * self.bits // WORD_BITS + 2 * self.size // self.group * self.dtype.size * 8 // WORD_BITS
+
     def pack(self, numbers: mx.array) -> mx.array:
         """See `NumberFormat.pack`."""
         codes, scales, biases = mx.quantize(numbers, group_size=self.group, bits=self.bits)
