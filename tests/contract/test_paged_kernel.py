@@ -32,7 +32,10 @@ HEADER = """
 #define ROUND(x) std::rint(x)
 typedef float T;
 typedef float N;
-static inline float simd_total(float x) { return x; }
+#define LOCAL
+struct alignas(8) Two { uint32_t words[2]; };
+struct alignas(16) Four { uint32_t words[4]; };
+#define EXCHANGED(x, distance) (x)
 """
 PART = """
 extern "C" void part(const float* queries, const float* keys, const float* values, const int* table, const int* lengths, const float* limits,
@@ -116,7 +119,7 @@ def kernel(
     case: Case, folder: Path, *, part: str = paged_attention.PART, merge: str = paged_attention.MERGE, pack: str = paged_attention.PACK
 ) -> ctypes.CDLL:
     """The functions of the kernels, compiled."""
-    sizes = {"D": case.size, "G": case.grouped, "HEADS": 2, "PAGE": PAGE, "WINDOW": case.window, "W": 1, "THREADS": 32}
+    sizes = {"D": case.size, "G": case.grouped, "HEADS": 2, "PAGE": PAGE, "WINDOW": case.window, "W": 1, "TEAM": 1, "RUNS": 4, "THREADS": 32}
     form = case.quantised
     sizes |= {"BITS": case.bits, "GROUP": form.group if form else case.size, "STRIDE": form.words if form else case.size}
     flags = {"CAP": case.soft_cap > 0, "SINKS": case.has_sinks}
@@ -184,10 +187,10 @@ def test_the_kernel_attends_to_the_pages_of_a_row(case: Case, tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("right", "wrong"),
     [
-        ("length - WINDOW - first : 0", "length - WINDOW - first + 1 : 0"),
+        ("length - WINDOW - begin : 0", "length - WINDOW - begin + 1 : 0"),
         ("table[row * parts + part]", "table[part]"),
         ("if (CAP)", "if (!CAP)"),
-        ("t < count", "t < count - 1"),
+        ("? length - begin : PAGE", "? length - begin - 1 : PAGE"),
         ("const int row = group_z", "const int row = 0"),
     ],
 )
@@ -204,8 +207,9 @@ def test_a_wrong_kernel_shows(right: str, wrong: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("right", "wrong"),
     [
-        ("bit % 32", "0"),
-        ("words[bit / 32]", "words[0]"),
+        ("raw[here / 32] >> here % 32", "raw[here / 32]"),
+        ("raw[here / 32]", "raw[0]"),
+        ("first * WIDTH / 32 + i", "first * WIDTH / 32"),
         ("scales[D / GROUP + group]", "scales[group]"),
         ("at / GROUP", "0"),
         ("D * BITS / 32", "D * BITS / 32 + 1"),

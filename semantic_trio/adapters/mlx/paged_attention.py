@@ -23,6 +23,10 @@ HEAD_SIZES = (64, 96, 128, 160, 192, 224, 256)
 # Bytes of threadgroup memory that Metal has; CUDA has more.
 SHARED_BYTES = 28 * 1024
 SIMD = 32
+# Lanes that look at one position together, the fewest of which none holds more sums than it has registers for.
+TEAMS, MOST_PER_LANE = (8, 16, 32), 32
+# Positions that a team looks at before it adds them up: their loads and sums do not wait for each other.
+RUNS = 2
 
 CUDA_HEADER = """
 #define LANES 32
@@ -32,7 +36,10 @@ CUDA_HEADER = """
 #define EXP(x) __expf(x)
 #define TANH(x) tanhf(x)
 #define ROUND(x) rintf(x)
-__device__ inline float simd_total(float x) { for (int o = 16; o; o >>= 1) x += __shfl_xor_sync(0xffffffff, x, o); return x; }
+struct alignas(8) Two { uint32_t words[2]; };
+struct alignas(16) Four { uint32_t words[4]; };
+#define EXCHANGED(x, distance) __shfl_xor_sync(0xffffffff, x, distance)
+#define LOCAL
 """
 CUDA_PRELUDE = """
   const int group_x = blockIdx.x, group_y = blockIdx.y, group_z = blockIdx.z;
@@ -46,63 +53,105 @@ METAL_HEADER = """
 #define EXP(x) metal::exp(x)
 #define TANH(x) metal::precise::tanh(x)
 #define ROUND(x) metal::rint(x)
-inline float simd_total(float x) { return metal::simd_sum(x); }
+struct alignas(8) Two { uint32_t words[2]; };
+struct alignas(16) Four { uint32_t words[4]; };
+#define EXCHANGED(x, distance) metal::simd_shuffle_xor(x, ushort(distance))
+#define LOCAL thread
 """
 METAL_PRELUDE = """
   const int group_x = threadgroup_position_in_grid.x, group_y = threadgroup_position_in_grid.y, group_z = threadgroup_position_in_grid.z;
   const int thread_at = thread_position_in_threadgroup.x, lane = thread_index_in_simdgroup, simd_at = simdgroup_index_in_threadgroup;
 """
-# The numbers of one lane at one position. With bits they are dequantised from words: `Quantised` has the order of codes, scales and biases.
+# The numbers of one lane at one position, in loads as wide as their place allows. With bits they are dequantised: `Quantised` has the order of codes,
+# scales and biases.
 READ = """
-      if (BITS) {
-        const GLOBAL uint32_t* words = (const GLOBAL uint32_t*)NAMEs + (base + t) * STRIDE;
+      {
+        const GLOBAL uint32_t* words = (const GLOBAL uint32_t*)NAMEs + place * ROW;
         const GLOBAL N* scales = (const GLOBAL N*)(words + D * BITS / 32);
-        for (unsigned i = 0; i < VEC; i++) {
-          const unsigned at = lane * VEC + i, bit = at * BITS, group = at / GROUP;
-          NAME[i] = float(scales[group]) * float((words[bit / 32] >> bit % 32) & ((1u << BITS) - 1)) + float(scales[D / GROUP + group]);
+        uint32_t raw[WORDS];
+        if (VEC * WIDTH % 32 == 0) {
+          for (int i = 0; i < WORDS; i += STEP) {
+            const GLOBAL uint32_t* from = words + first * WIDTH / 32 + i;
+            if (STEP == 4) *(LOCAL Four*)(raw + i) = *(const GLOBAL Four*)from;
+            else if (STEP == 2) *(LOCAL Two*)(raw + i) = *(const GLOBAL Two*)from;
+            else raw[i] = *from;
+          }
         }
-      } else {
-        for (int i = 0; i < VEC; i++) NAME[i] = float(NAMEs[(base + t) * STRIDE + lane * VEC + i]);
+        for (unsigned i = 0; i < VEC; i++) {
+          const unsigned at = first + i, bit = at * BITS, here = i * BITS, group = at / GROUP;
+          if (BITS) {
+            const uint32_t word = VEC * WIDTH % 32 ? words[bit / 32] >> bit % 32 : raw[here / 32] >> here % 32;
+            NAME[i] = float(scales[group]) * float(word & ((1u << BITS) - 1)) + float(scales[D / GROUP + group]);
+          } else {
+            NAME[i] = float(VEC * WIDTH % 32 ? ((const GLOBAL N*)words)[at] : ((LOCAL const N*)raw)[i]);
+          }
+        }
       }
 """
-# One page of one row for one head of keys: the maximum, the sum and the weighted values of each head of queries.
+# One page of one row for one head of keys: the maximum, the sum and the weighted values of each head of queries. A team of lanes looks at one
+# position, so that a SIMD group looks at several and a score is summed over few lanes.
 PART = (
     """
+  constexpr int VEC = D / TEAM, TEAMS = LANES / TEAM, WIDTH = BITS ? BITS : 8 * sizeof(N), WORDS = VEC * WIDTH < 32 ? 1 : VEC * WIDTH / 32;
+  constexpr int ROW = BITS ? STRIDE : STRIDE * sizeof(N) / 4, STEP = WORDS % 4 + ROW % 4 == 0 ? 4 : WORDS % 2 + ROW % 2 == 0 ? 2 : 1;
   SHARED float tops[W][G]; SHARED float sums[W][G]; SHARED float outs[W][G][D];
-  constexpr int VEC = D / LANES;
-  const int row = group_z, head = group_y, part = group_x;
-  const int length = lengths[row], parts = table_shape[1], first = part * PAGE;
-  const int count = length - first < PAGE ? length - first : PAGE;
-  const int skipped = WINDOW && length - WINDOW > first ? length - WINDOW - first : 0;
+  const int row = group_z, head = group_y, part = group_x, team = lane / TEAM;
+  const unsigned first = lane % TEAM * VEC;
+  const int length = lengths[row], parts = table_shape[1], begin = part * PAGE;
+  const int count = length - begin < PAGE ? length - begin : PAGE;
+  const int skipped = WINDOW && length - WINDOW > begin ? length - WINDOW - begin : 0;
   if (count <= skipped) return;
   float query[G][VEC], out[G][VEC], top[G], sum[G];
   for (int g = 0; g < G; g++) {
     top[g] = -1e30f; sum[g] = 0.f;
     for (int i = 0; i < VEC; i++) {
       out[g][i] = 0.f;
-      query[g][i] = float(queries[((size_t)(row * HEADS + head) * G + g) * D + lane * VEC + i]) * limits[0];
+      query[g][i] = float(queries[((size_t)(row * HEADS + head) * G + g) * D + first + i]) * limits[0];
     }
   }
   const size_t base = (size_t)head * keys_shape[1] + (size_t)table[row * parts + part] * PAGE;
-  for (int t = skipped + simd_at; t < count; t += W) {
-    float key[VEC], value[VEC];
+  for (int t0 = skipped + simd_at * TEAMS * RUNS; t0 < count; t0 += W * TEAMS * RUNS) {
+    float score[RUNS][G], values_of[RUNS][VEC];
+    for (int run = 0; run < RUNS; run++) {
+      const int t = t0 + run * TEAMS + team;
+      const size_t place = base + (t < count ? t : count - 1);
+      float key[VEC], value[VEC];
 """
     + READ.replace("NAME", "key")
     + READ.replace("NAME", "value")
     + """
+      for (int g = 0; g < G; g++) {
+        score[run][g] = 0.f;
+        for (int i = 0; i < VEC; i++) score[run][g] += query[g][i] * key[i];
+      }
+      for (int i = 0; i < VEC; i++) values_of[run][i] = value[i];
+    }
+    for (int o = TEAM / 2; o; o >>= 1)
+      for (int run = 0; run < RUNS; run++) for (int g = 0; g < G; g++) score[run][g] += EXCHANGED(score[run][g], o);
     for (int g = 0; g < G; g++) {
-      float score = 0.f;
-      for (int i = 0; i < VEC; i++) score += query[g][i] * key[i];
-      score = simd_total(score);
-      if (CAP) score = limits[1] * TANH(score / limits[1]);
-      const float higher = score > top[g] ? score : top[g], keep = EXP(top[g] - higher), weight = EXP(score - higher);
-      sum[g] = sum[g] * keep + weight; top[g] = higher;
-      for (int i = 0; i < VEC; i++) out[g][i] = out[g][i] * keep + weight * value[i];
+      float higher = top[g];
+      for (int run = 0; run < RUNS; run++) {
+        if (CAP) score[run][g] = limits[1] * TANH(score[run][g] / limits[1]);
+        if (t0 + run * TEAMS + team < count && score[run][g] > higher) higher = score[run][g];
+      }
+      const float keep = EXP(top[g] - higher);
+      sum[g] *= keep; top[g] = higher;
+      for (int i = 0; i < VEC; i++) out[g][i] *= keep;
+      for (int run = 0; run < RUNS; run++) {
+        const float weight = t0 + run * TEAMS + team < count ? EXP(score[run][g] - higher) : 0.f;
+        sum[g] += weight;
+        for (int i = 0; i < VEC; i++) out[g][i] += weight * values_of[run][i];
+      }
     }
   }
   for (int g = 0; g < G; g++) {
+    for (int o = TEAM; o < LANES; o <<= 1) {
+      const float other = EXCHANGED(top[g], o), higher = other > top[g] ? other : top[g], keep = EXP(top[g] - higher);
+      top[g] = higher; sum[g] *= keep; sum[g] += EXCHANGED(sum[g], o);
+      for (int i = 0; i < VEC; i++) { out[g][i] *= keep; out[g][i] += EXCHANGED(out[g][i], o); }
+    }
     if (lane == 0) { tops[simd_at][g] = top[g]; sums[simd_at][g] = sum[g]; }
-    for (int i = 0; i < VEC; i++) outs[simd_at][g][lane * VEC + i] = out[g][i];
+    if (team == 0) for (int i = 0; i < VEC; i++) outs[simd_at][g][first + i] = out[g][i];
   }
   BARRIER();
   for (int j = thread_at; j < G * D; j += W * LANES) {
@@ -245,12 +294,23 @@ class PagedAttention:
             raise ValueError(f"no kernel for heads of {size}, kept in {stride} and {values.shape[-1]}")
         grouped = heads // shared
         simds = next(w for w in (8, 4, 2, 1) if w * grouped * (size + 2) * 4 <= SHARED_BYTES)
+        team = next((team for team in TEAMS if grouped * size <= team * MOST_PER_LANE), SIMD)
         template = [("T", queries.dtype), ("D", size), ("G", grouped), ("HEADS", shared), ("PAGE", PAGE), ("WINDOW", window or 0)]
         bits, group, numbers = (quantised.bits, quantised.group, quantised.dtype) if quantised else (0, size, queries.dtype)
         limits = self._limits_of(scale, soft_cap)
         parts_of = self._part(
             inputs=[queries, keys, values, table, lengths, limits],
-            template=[*template, ("W", simds), ("CAP", soft_cap > 0), ("N", numbers), ("BITS", bits), ("GROUP", group), ("STRIDE", stride)],
+            template=[
+                *template,
+                ("W", simds),
+                ("TEAM", team),
+                ("RUNS", RUNS),
+                ("CAP", soft_cap > 0),
+                ("N", numbers),
+                ("BITS", bits),
+                ("GROUP", group),
+                ("STRIDE", stride),
+            ],
             grid=(parts * simds * SIMD, shared, rows),
             threadgroup=(simds * SIMD, 1, 1),
             output_shapes=[(rows, heads, parts, size), (rows, heads, parts), (rows, heads, parts)],
