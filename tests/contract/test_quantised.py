@@ -15,20 +15,22 @@ import mlx.core as mx  # isort: skip
 import pytest
 import trio
 
-from semantic_trio.adapters.mlx import passes
+from semantic_trio.adapters.mlx import choosing, passes
 from semantic_trio.adapters.mlx.blocks import WarmStore
 from semantic_trio.adapters.mlx.choosing import choose_layout
 from semantic_trio.adapters.mlx.decoding import DecodingLayout
 from semantic_trio.adapters.mlx.geometry import leaves
 from semantic_trio.adapters.mlx.kv import InTurnLayout, Layout, RaggedLayout, Span
 from semantic_trio.adapters.mlx.paged import PagedLayout
-from semantic_trio.adapters.mlx.quantised import Quantised, QuantisedCache, QuantisedRotatingCache, quantise_caches
+from semantic_trio.adapters.mlx.paged_attention import PagedAttention
+from semantic_trio.adapters.mlx.pages import PAGE
+from semantic_trio.adapters.mlx.quantised import AsComputed, Quantised, QuantisedCache, QuantisedRotatingCache, quantise_caches
 from semantic_trio.adapters.mlx.runner import Batch
 from semantic_trio.domain.content import Kind
 from semantic_trio.domain.errors import InvalidRequestError
 from semantic_trio.domain.quantisation import head_bytes
 from semantic_trio.domain.reuse import MissCause, Reuse, Source
-from semantic_trio.domain.step import Chunk, Closing, Decode, Piece, RowStart, SaveSnapshot, StepPlan
+from semantic_trio.domain.step import Chunk, Closing, Decode, PassSizes, Piece, RowStart, SaveSnapshot, StepPlan
 from tests.contract.architectures import tiny_model
 from tests.contract.memory import FORCED, RESTORED, Memory, block_key, blocks, snapshot_key, zero_block
 from tests.contract.models import QUANTISED, random_model, random_runner
@@ -121,6 +123,91 @@ def test_a_pass_that_reads_its_own_tokens_before_they_are_quantised_shows(monkey
     monkeypatch.setattr(passes.PagedCache, "update_and_fetch", lambda self, keys, values: (update(self, keys, values), (keys, values))[1])
 
     assert on_device(lambda: gap(logits(layout_of("llama_wide_paged_4bits")), honest)) > PATHS_ERROR[4]
+
+
+class PlainKernel(PagedAttention):
+    """The kernels of a GPU, spelled out in MLX's operations."""
+
+    def __init__(self) -> None:
+        """Nothing is compiled."""
+
+    def pack(self, keys: mx.array, values: mx.array, form: Quantised) -> tuple[mx.array, mx.array]:
+        packed = [form.pack(numbers[:, :, 0].transpose(1, 0, 2)) for numbers in (keys, values)]
+        return packed[0], packed[1]
+
+    def __call__(
+        self,
+        queries: mx.array,
+        keys: mx.array,
+        values: mx.array,
+        table: mx.array,
+        lengths: mx.array,
+        scale: float,
+        *,
+        window: int | None = None,
+        soft_cap: float = 0.0,
+        sinks: mx.array | None = None,
+        quantised: Quantised | None = None,
+    ) -> mx.array:
+        positions = (table[:, :, None] * PAGE + mx.arange(PAGE)).reshape(len(table), -1)
+        form = quantised or AsComputed()
+        held = [form.unpack(layer[:, positions]).transpose(1, 0, 2, 3) for layer in (keys, values)]
+        at, stop = mx.arange(positions.shape[1]), lengths[:, None]
+        mask = (at < stop) & (at >= stop - (window or positions.shape[1]))
+        held[1] = mx.where((at < stop)[:, None, :, None], held[1], 0)
+        return mx.fast.scaled_dot_product_attention(queries, *held, scale=scale, mask=mask[:, None, None], sinks=sinks)
+
+
+@pytest.mark.parametrize("family", [family for family in QUANTISED if QUANTISED[family][2]])
+def test_decoding_rows_write_and_read_few_bits_by_the_kernels(family: str) -> None:
+    def compare() -> float:
+        model = random_model(family)
+        layout = PagedLayout(model, kernel=PlainKernel(), pads=True)
+        assert layout.name == "pages, attention kernel"
+        return gap(logits(layout), logits(InTurnLayout(model)))
+
+    assert on_device(compare) < PATHS_ERROR[QUANTISED[family][1]]
+
+
+class KernelLayout(PagedLayout):
+    """Pages as on a GPU, with few shapes to warm up."""
+
+    def __attrs_post_init__(self) -> None:
+        self.kernel, self.sizes = PlainKernel(), PassSizes(2, 16)
+        super().__attrs_post_init__()
+
+
+@pytest.fixture
+def as_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(choosing, "candidates_for", lambda caches: [KernelLayout, RaggedLayout])
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+def test_a_layout_is_chosen_on_numbers_and_has_few_bits_afterwards() -> None:
+    layout = on_device(lambda: choose_layout(random_model("llama_wide"), 4))
+
+    assert isinstance(layout, KernelLayout)
+    assert [shape.formats.keys for pool in layout.pools for shape in pool.shapes] == 4 * [Quantised(32, 4, mx.float32)]
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+def test_a_wrong_layout_is_not_chosen_for_few_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(passes.PagedCache, "offset", property(lambda self: self.of.offset * 2))
+
+    assert isinstance(on_device(lambda: choose_layout(random_model("llama_wide"), 4)), RaggedLayout)
+
+
+@pytest.mark.usefixtures("as_on_a_gpu")
+def test_a_kernel_that_fails_with_few_bits_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(self: PlainKernel, keys: mx.array, values: mx.array, form: Quantised) -> tuple[mx.array, mx.array]:
+        raise RuntimeError("it does not compile")
+
+    monkeypatch.setattr(PlainKernel, "pack", fail)
+
+    layout = on_device(lambda: choose_layout(random_model("llama_wide"), 8))
+
+    assert isinstance(layout, RaggedLayout)
+    assert all(isinstance(cache, QuantisedCache) for cache in on_device(layout.open))
 
 
 @pytest.mark.parametrize("family", ["llama_wide_8bits", "llama_wide_paged_4bits"])

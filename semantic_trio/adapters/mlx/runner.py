@@ -23,7 +23,6 @@ from semantic_trio.adapters.mlx.kv import InTurnLayout, Layout, Span
 from semantic_trio.adapters.mlx.loading import LoadedModel, Loading, weight_bytes
 from semantic_trio.adapters.mlx.page_store import PageStore
 from semantic_trio.adapters.mlx.paged import PagedLayout
-from semantic_trio.adapters.mlx.quantised import quantise_caches
 from semantic_trio.adapters.mlx.row import Row
 from semantic_trio.adapters.mlx.sampling import Draw, Draws, draw
 from semantic_trio.domain.content import Content, Item
@@ -362,8 +361,7 @@ async def needed_weight_bytes(device: Device, path: Path) -> int:
 
 def _runner_of(device: Device, path: Path, loaded: LoadedModel, kv_bits: int) -> MlxRunner:
     try:
-        quantise_caches(loaded.model, kv_bits)
-        batch = Batch(choose_layout(loaded.model), clock=device.clock)
+        batch = Batch(choose_layout(loaded.model, kv_bits), clock=device.clock)
         spec = measure_spec(loaded.model, loaded.fingerprint, is_paged=isinstance(batch.layout, PagedLayout))
         runner = MlxRunner(device, batch, spec, embedding_size(loaded.model))
         runner.batch.forms  # noqa: B018 - learnt now, not while somebody waits
