@@ -1,6 +1,9 @@
 """Actions of an operator on the models of a running server: load, unload, swap, and aliases."""
 
+from typing import Annotated
+
 import attrs
+import msgspec
 import structlog
 from quart import Blueprint, Response
 from quart_schema import document_request, document_response
@@ -15,6 +18,9 @@ from semantic_trio.application.model_entry import Changed
 
 log = structlog.get_logger(__name__)
 
+# A character that is no wildcard: an alias of wildcards alone would stand for every name.
+NAMES_SOMETHING = r"[^*]"
+
 
 @attrs.frozen
 class NamedModel:
@@ -27,7 +33,7 @@ class NamedModel:
 class Alias:
     """Another name of a served model."""
 
-    alias: str  # one that ends with * stands for all names that begin so
+    alias: Annotated[str, msgspec.Meta(pattern=NAMES_SOMETHING)]  # one that ends with * stands for all names that begin so
     model: str
 
 
