@@ -50,9 +50,10 @@ class ModelNames:
 
     def set_alias(self, alias: str, name: str) -> None:
         """Have an alias stand for a served model. Raises `ModelNotFoundError`, and `InvalidRequestError` for the id of a model or an empty alias."""
+        found = self.resolve(name)
         if not alias.strip(ANYTHING) or alias in self.served:
             raise InvalidRequestError(f"{alias or 'an empty name'} cannot be an alias: it is the id of a model, or no name", "alias")
-        self.aliases[alias] = self.resolve(name)
+        self.aliases[alias] = found
 
     def remove_alias(self, alias: str) -> None:
         """Remove an alias. Raises `ModelNotFoundError` if there is none of this name."""
