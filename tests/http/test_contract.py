@@ -14,7 +14,7 @@ from semantic_trio.adapters.http.serving.app_state import AppState
 from semantic_trio.adapters.http.serving.served_model import ServedModel
 from semantic_trio.testing import FakeRunner
 from tests.http import unasked
-from tests.http.serving import get, listening, served
+from tests.http.serving import FakeHost, fake_model, get, listening, served
 from tests.search import examples
 
 EXAMPLES = examples(15, 5)  # of each operation; the phase of coverage adds two thirds of all requests
@@ -33,7 +33,8 @@ class AnyModel(AppState):
 async def test_schemathesis_finds_no_violation(tmp_path: Path) -> None:
     """Generated requests, valid and not: no 5xx, documented statuses and bodies, valid ones accepted, invalid ones refused."""
     structlog.configure(processors=[_drop])
-    server = served(FakeRunner(end_after=3), context_length=1_000_000, kind=AnyModel)
+    again = FakeHost({"org/tiny": lambda: fake_model("org/tiny", FakeRunner(end_after=3))}, open_seconds=0)  # after it was unloaded
+    server = served(FakeRunner(end_after=3), context_length=1_000_000, kind=AnyModel, host=again)
     server.engine.batch_window_seconds = 0  # ten thousand requests come one after the other
     server.runner.before_step = lambda plan: setattr(server.engine, "batch_window_seconds", 0)  # it is among what is asked to be changed
     async with listening(server) as port:

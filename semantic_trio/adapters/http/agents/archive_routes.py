@@ -48,7 +48,7 @@ def routes(state: AppState) -> Blueprint:
     @blueprint.post("/v1/agents/<agent_id>/import")
     @document_archive_body
     @document_response(AgentView, 201)
-    @document_faults(OpenAIError, 400, 401, 403, 408, 409, 413, 500, 503)
+    @document_faults(OpenAIError, 400, 401, 403, 404, 408, 409, 413, 500, 503)
     async def import_agent(agent_id: str) -> Response:
         """Import an agent from a file of the same model. Other agents share its blocks only with `import_trust = "shared"`."""
         exchange = current.get()
