@@ -47,11 +47,6 @@ class BlockPool:
         return MAX_BUFFERS - self.buffers
 
     @property
-    def pressure(self) -> float:
-        """The part of the budget that is used, 0 to 1."""
-        return self.used / self.total_bytes if self.total_bytes else 1.0
-
-    @property
     def used_by_group(self) -> Amount:
         """Bytes used, by layer group."""
         return tuple(self._by_group)

@@ -8,6 +8,7 @@ import trio
 
 from semantic_trio.adapters.mlx import device as module
 from semantic_trio.adapters.mlx.device import Device
+from tests.device import on_device
 
 
 def _ignore(answer: object) -> None:
@@ -111,3 +112,16 @@ def test_a_call_that_outlives_the_loop_wakes_nobody() -> None:
     thread.join(5)
 
     assert done.is_set()
+
+
+def test_memory_in_use_is_told_by_kind() -> None:
+    def measure() -> tuple[int, dict[str, float]]:
+        array = mx.zeros(1 << 16)
+        mx.eval(array)
+        return array.nbytes, module.memory_in_use()
+
+    size, found = on_device(measure)
+
+    assert found["active"] >= size
+    assert found["peak"] >= size
+    assert found["free_list"] >= 0

@@ -74,7 +74,6 @@ class PoolMachine(RuleBasedStateMachine):
     def the_books_agree(self) -> None:
         assert self.pool.used + self.pool.available == TOTAL
         assert self.pool.used_by_group == tuple(sum(amount[group] for amount in self.held.values()) for group in (0, 1))
-        assert self.pool.pressure == self.pool.used / TOTAL
         assert all(self.pool.size(name) == sum(amount) for name, amount in self.held.items())
 
 
