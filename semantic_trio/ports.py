@@ -169,7 +169,7 @@ class AnswerReader(Protocol):
 
 
 class TextCodec(Protocol):
-    """One model's tokenizer, chat template, and way of thinking and calling."""
+    """Tokenizer and chat template of a model, and its way of thinking and calling."""
 
     @property
     def fingerprint(self) -> str:

@@ -1,4 +1,4 @@
-"""What clients may know of a model, whether it is open or not.
+"""Properties of a model that clients may know, whether it is open or not.
 
 Knows names and numbers. Knows nothing of weights.
 """

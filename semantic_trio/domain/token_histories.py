@@ -106,7 +106,7 @@ class _History:
 
 @attrs.frozen(weakref_slot=False)
 class _End:
-    """Where a beginning of a conversation ends in its history."""
+    """End of a beginning of a conversation in its history."""
 
     history: _History
     stop: int  # bytes of the history

@@ -79,7 +79,7 @@ class Served:
 
 
 def default_url(settings: Settings) -> str:
-    """Where a server with these settings is reached from this machine."""
+    """Address at which a server with these settings is reached from this machine."""
     return f"http://{authority(ANYWHERE.get(settings.host, settings.host), settings.port)}"
 
 

@@ -1,4 +1,4 @@
-"""One served model, from its files to free memory again: load, read the disk, warm up, serve; then settle, flush and release.
+"""A served model, from its files to free memory again: load, read the disk, warm up, serve; then settle, flush and release.
 
 Knows how the parts of a model fit. Knows nothing of HTTP, and nothing of other models.
 """

@@ -57,7 +57,7 @@ SWITCH_SECONDS = 0.001
 
 @attrs.define(eq=False)
 class Server:
-    """One server process: its settings and the events that end it."""
+    """A server process: its settings and the events that end it."""
 
     settings: Settings
     model_path: Path

@@ -86,7 +86,7 @@ def _endpoint(_: object, attribute: "attrs.Attribute[str]", value: str) -> None:
 
 @attrs.frozen(kw_only=True)
 class Settings:
-    """What one server process runs with. Units are in the names."""
+    """Settings of a server process. Units are in the names."""
 
     host: str = ts.option(default="127.0.0.1", help="Address to listen on.")
     port: int = ts.option(default=8000, validator=_between(0, 65535), help="Port to listen on; 0 takes a free one.")

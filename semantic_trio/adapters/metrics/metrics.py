@@ -70,7 +70,7 @@ class Metrics:
 
     @property
     def content_type(self) -> str:
-        """Of the exposition."""
+        """Content type of the exposition."""
         return CONTENT_TYPE_LATEST
 
     def exposition(self) -> bytes:

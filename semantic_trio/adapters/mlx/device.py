@@ -22,7 +22,7 @@ LEAVE_BEHIND_SECONDS = 5.0
 
 @attrs.define(eq=False)
 class PassClock:
-    """When the last forward pass ended, of whichever model: one that was started before has taken the time since then."""
+    """End of the last forward pass of any model: a pass that was started before it has taken the time since then."""
 
     finished_at: float = 0.0  # seconds on the monotonic clock
 

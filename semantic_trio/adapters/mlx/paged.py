@@ -220,7 +220,7 @@ class PagedLayout:
         return logits[:, -1] if last else None
 
     def _read_tokens(self, tokens: mx.array, spans: Sequence[Span], starts: Sequence[int]) -> mx.array | None:
-        """As `_pass`, with a row of the pass for each token: what a token writes, the later ones of its row read in the same pass."""
+        """Logits as of `_pass`, with a row of the pass for each token: later tokens of a row read what earlier ones write in the same pass."""
         counts = [span.count for span in spans]
         height = self._padded(sum(counts), TOKENS)
         picked: Index = np.zeros((height, 1), np.int32)
@@ -254,7 +254,7 @@ class PagedLayout:
         return [PagedCache(now, now.groups[group], place, self.pools[group].shapes[place].formats) for group, place in self._layers]
 
     def _places(self, rows: Sequence[PagedRow], starts: Sequence[int], counts: Sequence[int], height: int, width: int) -> list[Places]:
-        """Where the tokens of rows that have their new pages stand, by layer group."""
+        """Places of the tokens of rows that have their new pages, by layer group."""
         found = []
         for at in range(len(self.pools)):
             tables = [row.tables[at] for row in rows]

@@ -1,4 +1,4 @@
-"""One forward pass over rows in pages, as the layers of a model see it: where they write, and how their attention reads.
+"""A forward pass over rows in pages, as the layers of a model see it: where they write, and how their attention reads.
 
 Knows rows, pages and attention. Knows nothing of blocks' keys, plans or sampling.
 """
@@ -29,7 +29,7 @@ class PageTable:
     first: int = 0  # pages before these, which have left the window
 
     def slots(self, start: int, stop: int) -> list[int]:
-        """Where in the pool the positions [start, stop) lie."""
+        """Positions in the pool of the positions [start, stop) of the row."""
         return [self.pages[at // PAGE - self.first] * PAGE + at % PAGE for at in range(start, stop)]
 
     def begin(self, length: int) -> int:
@@ -116,7 +116,7 @@ class Reading(enum.Enum):
 
 @attrs.frozen(eq=False)
 class Places:
-    """Where the tokens of a pass stand in one layer group: arrays only, so that a compiled pass takes them as its input.
+    """Places of the tokens of a pass in one layer group: arrays only, so that a compiled pass takes them as its input.
 
     Positions count from the first page of a row's table.
     """
@@ -146,7 +146,7 @@ class Places:
 
 @attrs.define(eq=False)
 class LayerGroup:
-    """One layer group in a pass."""
+    """A layer group in a pass."""
 
     layers: Layers
     window: int | None
@@ -194,7 +194,7 @@ class Pass:
 
 @attrs.define(eq=False)
 class PagedCache(attention.BatchCache):
-    """One layer of a pass, in the place where the model expects a cache."""
+    """A layer of a pass, in the place where the model expects a cache."""
 
     of: Pass
     group: LayerGroup
@@ -247,7 +247,7 @@ class PagedCache(attention.BatchCache):
 
 
 def _slots(table: Index, positions: Index, counts: Index) -> Index:
-    """Where in the pool (rows * tokens,) the tokens at these positions (rows, tokens) are written: padding into the scratch page."""
+    """Positions in the pool (rows * tokens,) that the tokens at these positions (rows, tokens) are written to: padding into the scratch page."""
     pages = np.take_along_axis(table, np.minimum(positions // PAGE, table.shape[1] - 1), axis=1)
     is_real = np.arange(positions.shape[1]) < counts[:, None]
     return (np.where(is_real, pages, SCRATCH) * PAGE + positions % PAGE).reshape(-1).astype(np.int32)

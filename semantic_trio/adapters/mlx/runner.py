@@ -260,7 +260,7 @@ def _picked(tokens: mx.array, places: Sequence[int]) -> mx.array:
 
 
 def _places(plan: StepPlan) -> list[int]:
-    """Where the tokens of a pass with drafts are, among the tokens sampled last, then all drafts, then the prompts."""
+    """Places of the tokens of a pass with drafts, among the tokens sampled last, then all drafts, then the prompts."""
     found, draft = [], len(plan.decode)
     for place, decode in enumerate(plan.decode):
         found += [place, *range(draft, draft + len(decode.drafts))]

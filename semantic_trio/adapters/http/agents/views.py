@@ -18,7 +18,7 @@ from semantic_trio.domain.reuse import NOTHING_REUSED, MissCause, Source, Turn
 
 
 class AgentState(enum.Enum):
-    """Where an agent's memory is."""
+    """Place of an agent's memory."""
 
     LIVE = "live"  # a turn is running
     WARM = "warm"  # some of its blocks are in RAM

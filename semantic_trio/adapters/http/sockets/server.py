@@ -51,7 +51,7 @@ class ContainedConfig(Config):
 
 
 class ContainedServer(TCPServer):
-    """One connection; its failures end no other connection."""
+    """A connection; its failures end no other connection."""
 
     config: ContainedConfig
     stream: trio.SocketStream  # type: ignore[assignment]  # hypercorn annotates TLS streams alone and takes both
