@@ -37,6 +37,13 @@ def configure(log_format: str, log_level: str, log_file: Path | None = None) -> 
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
+def adopt(library: str) -> None:
+    """Write the log lines of an imported library that has a handler of its own as lines of this process."""
+    logger = logging.getLogger(library)
+    logger.handlers.clear()
+    logger.propagate = True
+
+
 def _rotated(file: Path) -> logging.Handler:
     """Return the handler of a file that becomes `FILE.1` when it is full. Makes its directory. Raises `PermissionError`."""
     try:

@@ -42,6 +42,7 @@ from semantic_trio.entrypoints.clock import RunningClock
 from semantic_trio.entrypoints.commit import commit
 from semantic_trio.entrypoints.ending import FLUSH_SECONDS, STORE_SECONDS
 from semantic_trio.entrypoints.locking import cache_locked, holder
+from semantic_trio.entrypoints.logging import adopt
 from semantic_trio.entrypoints.model_host import MIB, ModelHost
 from semantic_trio.entrypoints.observing import Sinks, sinks_of
 from semantic_trio.entrypoints.settings import Settings, aliases_of
@@ -221,4 +222,5 @@ def _limits(settings: Settings) -> ModelLimits:
 def run(settings: Settings, model_path: Path, announce: Callable[[str], None], script: tuple[Rule, ...] | None = None) -> None:
     """Serve until told to stop. Raises what ended it, in groups."""
     sys.setswitchinterval(SWITCH_SECONDS)
+    adopt("transformers")
     trio.run(Server(settings, model_path, announce, script).run, clock=RunningClock())

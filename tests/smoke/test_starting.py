@@ -1,5 +1,6 @@
 """A server process answers from the moment it has its port: it lives while its model is loaded, and is ready afterwards."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -31,8 +32,10 @@ def statuses(server: ServerProcess) -> list[int]:
 def test_a_server_is_live_while_its_model_is_loaded_and_ready_afterwards(tmp_path: Path) -> None:
     output, permission = tmp_path / "server.log", tmp_path / "go on"
     options = ["serve", "--model", "tiny-random", "--port", "0", "--log-format", "json", "--cache-dir", str(tmp_path / "cache")]
+    environment = {**os.environ, "CI": "true"}  # where transformers sends its own warnings to the log of the process
     with output.open("wb") as file:
-        process = subprocess.Popen([sys.executable, "-c", WAITING, str(permission), *options], stdout=file, stderr=subprocess.STDOUT)
+        command = [sys.executable, "-c", WAITING, str(permission), *options]
+        process = subprocess.Popen(command, stdout=file, stderr=subprocess.STDOUT, env=environment)
     server = ServerProcess(process, output)
     try:
         server.until_logged("listening, and loading the model")
@@ -52,3 +55,4 @@ def test_a_server_is_live_while_its_model_is_loaded_and_ready_afterwards(tmp_pat
     assert (refused.status_code, refused.json()["error"]["type"]) == (httpx.codes.SERVICE_UNAVAILABLE, "overloaded_error")
     assert after == [200, 200, 200]
     assert code == ExitCode.OK
+    assert "PyTorch" not in server.said

@@ -10,7 +10,7 @@ import pytest
 import structlog
 from _pytest.logging import LogCaptureHandler
 
-from semantic_trio.entrypoints.logging import FULL_FILES, configure, formatters
+from semantic_trio.entrypoints.logging import FULL_FILES, adopt, configure, formatters
 
 ESCAPES = {
     "ESC": "\x1b[2J\x1b]0;owned\x07",
@@ -96,6 +96,18 @@ def test_text_of_any_language_stays_as_it_is() -> None:
         "agent": None,
     }
     assert json.loads(str(renderer(None, "info", {"event": told}))) == {"event": told}
+
+
+def test_a_library_with_a_handler_of_its_own_logs_through_the_process(output: io.StringIO) -> None:
+    library, own = logging.getLogger("a library"), io.StringIO()
+    library.addHandler(logging.StreamHandler(own))
+    library.propagate = False
+
+    adopt("a library")
+    library.warning("one line")
+
+    assert len([line for line in output.getvalue().splitlines() if "one line" in line]) == 1
+    assert own.getvalue() == ""
 
 
 def test_a_log_file_is_rotated_and_standard_error_stays_empty(
