@@ -53,7 +53,7 @@ def test_shells_complete_the_command_as_the_manual_says(cli: CliRunner, shell: s
 
     assert result.exit_code == 0
     assert "semantic-trio" in result.output
-    assert f"_SEMANTIC_TRIO_COMPLETE={shell}_source semantic-trio" in (HOUSE / "docs" / "quickstart.md").read_text()
+    assert f"_SEMANTIC_TRIO_COMPLETE={shell}_source semantic-trio" in (HOUSE / "docs" / "installation.md").read_text()
 
 
 def test_config_prints_values_and_sources_but_no_key(cli: CliRunner) -> None:
