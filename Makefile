@@ -13,7 +13,7 @@ PYTHON  ?= $(shell for p in python3 python3.13 python3.12 python3.11; do $$p -c 
 INSTALLED := $(VENV)/.installed-$(BACKEND)
 DEV       := $(VENV)/.installed-dev
 PACKAGE   := $(shell find semantic_trio -name '*.py' 2>/dev/null)
-SOURCES   := $(wildcard semantic_trio tests benchmarks examples)
+SOURCES   := $(wildcard semantic_trio tests benchmarks examples tools)
 UNIT      := $(wildcard tests/unit tests/http)
 INTEGRATION := $(wildcard tests/contract tests/integration)
 # Installs, and shows that something happens: a dot for each package that is looked up, a line for each that is downloaded.
