@@ -49,7 +49,8 @@ class Choices:
 
     async def _listen(self) -> None:
         """Wait for events of one of the answers that have not ended; events that others have at that moment are taken too."""
-        if len(self.answers) == 1:  # nearly always, and then for every token: a nursery would cost as much as encoding the event
+        # Nearly always, and then for every token: a nursery would cost as much as encoding the event.
+        if len(self.answers) == 1:
             await self._read(0, self.answers[0])
             return
         async with trio.open_nursery() as nursery:

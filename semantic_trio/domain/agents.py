@@ -25,7 +25,8 @@ class Agents:
 
     limit: int
     elsewhere: Container[str] = ()  # ids of agents that other models remember
-    newer: Container[str] = ()  # ids of agents whose records on disk a newer version has written: these stay as they are
+    # Ids of agents whose records on disk a newer version has written: these stay as they are.
+    newer: Container[str] = ()
     crowded_out: set[str] = attrs.field(init=False, factory=set)  # ids of agents that are kept on disk and found no place here
     text_fingerprint: str = ""  # of the tokenizer and chat template
     _all: OrderedDict[str, Agent] = attrs.field(init=False, factory=OrderedDict)  # least recently used first
@@ -130,7 +131,8 @@ class Agents:
         """An id nobody has. Agents of earlier processes were counted from 1 too, and may have begun with the same prompt."""
         while True:
             self._count += 1
-            name = f"{CONTENT_ID_START}{hashlib.sha256(f'{self._count}/'.encode() + run.packed).hexdigest()[:24]}"
+            digest = hashlib.sha256(f"{self._count}/".encode() + run.packed).hexdigest()
+            name = f"{CONTENT_ID_START}{digest[:24]}"
             if name not in self._all and not self.is_apart(name):
                 return name
 

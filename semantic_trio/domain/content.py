@@ -97,6 +97,7 @@ class AgentRecord:
     chain: bytes  # key of the last whole block of the history, for the tokens to be checked against; of the root where there is none
     snapshots: tuple[tuple[int, SnapshotKey], ...] = ()  # by position, of those on its way
     strays: tuple[BlockKey, ...] = ()  # blocks it has read that are not on its way any more: they are deleted with it
-    responses: tuple[str, ...] = ()  # ids of the responses of the Responses API that it has read or given: it is deleted with any of them
+    # Ids of the responses of the Responses API that it has read or given: it is deleted with any of them.
+    responses: tuple[str, ...] = ()
     conversation: Conversation = NOTHING_SAID
     token_histories: tuple[TokenHistory, ...] = ()

@@ -58,10 +58,12 @@ class GenerationRequest:
     agent: str | None = None  # id of the agent of the turn; None: the agent recognised by the prompt
     is_ordered: bool = False  # waits for earlier turns of its agent
     is_private: bool = False  # without a named agent nothing of it is written to disk
-    responses: tuple[str, ...] = ()  # ids of the responses its prompt was made of, and of the one it makes: with these it can be deleted
+    # Ids of the responses its prompt was made of, and of the one it makes: with these it can be deleted.
+    responses: tuple[str, ...] = ()
     is_remembered: bool = True  # False: it is no agent's turn, and what it reads is removed when it ends
     thinking: ThinkingChoice | None = None  # as in `Prompt`
-    boundaries: tuple[int, ...] = ()  # positions of the prompt at which other requests are likely to begin: the end of its head
+    # Positions of the prompt at which other requests are likely to begin: the end of its head.
+    boundaries: tuple[int, ...] = ()
     breakpoints: tuple[Breakpoint, ...] = ()  # positions of the client's cache breakpoints
 
     @property

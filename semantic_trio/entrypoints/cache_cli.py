@@ -191,7 +191,8 @@ def chosen_models(directory: CacheDirectory, wanted: str | None) -> list[StoredM
     if wanted is not None and not models:
         raise InvalidRequestError(f"{wanted} has no memory in {directory.root}", "model")
     if wanted is not None and len(models) > 1 and any(model.name != wanted for model in models):
-        raise InvalidRequestError(f"{wanted} may be {', '.join(f'{model.name} ({model.fingerprint[:SHOWN_DIGITS]})' for model in models)}", "model")
+        known = ", ".join(f"{model.name} ({model.fingerprint[:SHOWN_DIGITS]})" for model in models)
+        raise InvalidRequestError(f"{wanted} may be {known}", "model")
     return models
 
 

@@ -153,8 +153,8 @@ class ByteCodec:
 
     def encode_prompt(self, conversation: Conversation, known: Known = NOTHING_KNOWN) -> Prompt:
         """See `TextCodec.encode_prompt`. A draft changes nothing: there is one way to spell."""
-        tools = [f"system:<tools>{json.dumps([[tool.name, tool.description, tool.parameters] for tool in conversation.tools])}</tools>\n"]
-        told = tools if conversation.tools else []
+        tools = [[tool.name, tool.description, tool.parameters] for tool in conversation.tools]
+        told = [f"system:<tools>{json.dumps(tools)}</tools>\n"] if tools else []
         lines = [line.encode(errors="replace") for line in (*told, *(f"{said.role.value}:{_written(said)}\n" for said in conversation.messages))]
         opening, prefill = _opening(conversation), conversation.prefill
         if prefill is not None:

@@ -15,9 +15,10 @@ from semantic_trio.adapters.disk.parsing import Count, UnfitError, parse, shown,
 
 # The kinds of numbers numpy and safetensors both have.
 DTYPES = {
-    "BOOL": np.dtype("?"), "U8": np.dtype("u1"), "I8": np.dtype("i1"), "U16": np.dtype("<u2"), "I16": np.dtype("<i2"), "F16": np.dtype("<f2"),
-    "U32": np.dtype("<u4"), "I32": np.dtype("<i4"), "F32": np.dtype("<f4"), "U64": np.dtype("<u8"), "I64": np.dtype("<i8"), "F64": np.dtype("<f8"),
-    "C64": np.dtype("<c8"),
+    "BOOL": np.dtype("?"),
+    "U8": np.dtype("u1"), "U16": np.dtype("<u2"), "U32": np.dtype("<u4"), "U64": np.dtype("<u8"),
+    "I8": np.dtype("i1"), "I16": np.dtype("<i2"), "I32": np.dtype("<i4"), "I64": np.dtype("<i8"),
+    "F16": np.dtype("<f2"), "F32": np.dtype("<f4"), "F64": np.dtype("<f8"), "C64": np.dtype("<c8"),
 }  # fmt: skip
 LENGTH_BYTES = 8  # of the header's length, which comes first
 LARGEST_HEADER = 100_000_000  # bytes: the format's own bound

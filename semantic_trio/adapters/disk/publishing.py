@@ -33,7 +33,8 @@ def publish(path: Path, fill: Callable[[Path], None]) -> int:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
-    with contextlib.suppress(OSError):  # some file systems refuse. The file is whole; only a power cut in the next seconds could take it back
+    # Some file systems refuse. The file is whole; only a power cut in the next seconds could take it back.
+    with contextlib.suppress(OSError):
         sync(path.parent)
     return size
 

@@ -34,7 +34,8 @@ class Quarantine:
                 path.rename(self.directory / f"{name}-{number}.safetensors")
             except FileNotFoundError:
                 return
-            with contextlib.suppress(OSError):  # it is out of use, and that is what counts: a full disk may have no room for the reason
+            # It is out of use, and that is what counts: a full disk may have no room for the reason.
+            with contextlib.suppress(OSError):
                 self._forget([*kept, (number, name)][:-MOST_FILES])
                 self._note(self.directory / f"{name}-{number}.txt", reason)
 

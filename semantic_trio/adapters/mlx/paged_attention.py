@@ -59,8 +59,9 @@ struct alignas(16) Four { uint32_t words[4]; };
 #define LOCAL thread
 """
 METAL_PRELUDE = """
-  const int group_x = threadgroup_position_in_grid.x, group_y = threadgroup_position_in_grid.y, group_z = threadgroup_position_in_grid.z;
-  const int thread_at = thread_position_in_threadgroup.x, lane = thread_index_in_simdgroup, simd_at = simdgroup_index_in_threadgroup;
+  const int group_x = threadgroup_position_in_grid.x, group_y = threadgroup_position_in_grid.y;
+  const int group_z = threadgroup_position_in_grid.z, thread_at = thread_position_in_threadgroup.x;
+  const int lane = thread_index_in_simdgroup, simd_at = simdgroup_index_in_threadgroup;
 """
 # The numbers of one lane at one position, in loads as wide as their place allows. With bits they are dequantised: `Quantised` has the order of codes,
 # scales and biases.
@@ -80,10 +81,13 @@ READ = """
         for (unsigned i = 0; i < VEC; i++) {
           const unsigned at = first + i, bit = at * BITS, here = i * BITS, group = at / GROUP;
           if (BITS) {
-            const uint32_t word = VEC * WIDTH % 32 ? words[bit / 32] >> bit % 32 : raw[here / 32] >> here % 32;
-            NAME[i] = float(scales[group]) * float(word & ((1u << BITS) - 1)) + float(scales[D / GROUP + group]);
+            const uint32_t word =
+                VEC * WIDTH % 32 ? words[bit / 32] >> bit % 32 : raw[here / 32] >> here % 32;
+            const float code = float(word & ((1u << BITS) - 1));
+            NAME[i] = float(scales[group]) * code + float(scales[D / GROUP + group]);
           } else {
-            NAME[i] = float(VEC * WIDTH % 32 ? ((const GLOBAL N*)words)[at] : ((LOCAL const N*)raw)[i]);
+            NAME[i] =
+                float(VEC * WIDTH % 32 ? ((const GLOBAL N*)words)[at] : ((LOCAL const N*)raw)[i]);
           }
         }
       }
@@ -92,8 +96,10 @@ READ = """
 # position, so that a SIMD group looks at several and a score is summed over few lanes.
 PART = (
     """
-  constexpr int VEC = D / TEAM, TEAMS = LANES / TEAM, WIDTH = BITS ? BITS : 8 * sizeof(N), WORDS = VEC * WIDTH < 32 ? 1 : VEC * WIDTH / 32;
-  constexpr int ROW = BITS ? STRIDE : STRIDE * sizeof(N) / 4, STEP = WORDS % 4 + ROW % 4 == 0 ? 4 : WORDS % 2 + ROW % 2 == 0 ? 2 : 1;
+  constexpr int VEC = D / TEAM, TEAMS = LANES / TEAM, WIDTH = BITS ? BITS : 8 * sizeof(N);
+  constexpr int WORDS = VEC * WIDTH < 32 ? 1 : VEC * WIDTH / 32;
+  constexpr int ROW = BITS ? STRIDE : STRIDE * sizeof(N) / 4;
+  constexpr int STEP = WORDS % 4 + ROW % 4 == 0 ? 4 : WORDS % 2 + ROW % 2 == 0 ? 2 : 1;
   SHARED float tops[W][G]; SHARED float sums[W][G]; SHARED float outs[W][G][D];
   const int row = group_z, head = group_y, part = group_x, team = lane / TEAM;
   const unsigned first = lane % TEAM * VEC;
@@ -103,10 +109,11 @@ PART = (
   if (count <= skipped) return;
   float query[G][VEC], out[G][VEC], top[G], sum[G];
   for (int g = 0; g < G; g++) {
+    const size_t from = ((size_t)(row * HEADS + head) * G + g) * D + first;
     top[g] = -1e30f; sum[g] = 0.f;
     for (int i = 0; i < VEC; i++) {
       out[g][i] = 0.f;
-      query[g][i] = float(queries[((size_t)(row * HEADS + head) * G + g) * D + first + i]) * limits[0];
+      query[g][i] = float(queries[from + i]) * limits[0];
     }
   }
   const size_t base = (size_t)head * keys_shape[1] + (size_t)table[row * parts + part] * PAGE;
@@ -127,7 +134,8 @@ PART = (
       for (int i = 0; i < VEC; i++) values_of[run][i] = value[i];
     }
     for (int o = TEAM / 2; o; o >>= 1)
-      for (int run = 0; run < RUNS; run++) for (int g = 0; g < G; g++) score[run][g] += EXCHANGED(score[run][g], o);
+      for (int run = 0; run < RUNS; run++)
+        for (int g = 0; g < G; g++) score[run][g] += EXCHANGED(score[run][g], o);
     for (int g = 0; g < G; g++) {
       float higher = top[g];
       for (int run = 0; run < RUNS; run++) {
@@ -146,7 +154,8 @@ PART = (
   }
   for (int g = 0; g < G; g++) {
     for (int o = TEAM; o < LANES; o <<= 1) {
-      const float other = EXCHANGED(top[g], o), higher = other > top[g] ? other : top[g], keep = EXP(top[g] - higher);
+      const float other = EXCHANGED(top[g], o), higher = other > top[g] ? other : top[g];
+      const float keep = EXP(top[g] - higher);
       top[g] = higher; sum[g] *= keep; sum[g] += EXCHANGED(sum[g], o);
       for (int i = 0; i < VEC; i++) { out[g][i] *= keep; out[g][i] += EXCHANGED(out[g][i], o); }
     }
@@ -158,7 +167,10 @@ PART = (
     const int g = j / D, d = j % D;
     float highest = -1e30f, total = 0.f, mixed = 0.f;
     for (int w = 0; w < W; w++) highest = tops[w][g] > highest ? tops[w][g] : highest;
-    for (int w = 0; w < W; w++) { const float keep = EXP(tops[w][g] - highest); total += sums[w][g] * keep; mixed += outs[w][g][d] * keep; }
+    for (int w = 0; w < W; w++) {
+      const float keep = EXP(tops[w][g] - highest);
+      total += sums[w][g] * keep; mixed += outs[w][g][d] * keep;
+    }
     const size_t place = ((size_t)(row * HEADS + head) * G + g) * parts + part;
     part_outs[place * D + d] = mixed;
     if (d == 0) { part_tops[place] = highest; part_sums[place] = total; }
@@ -168,10 +180,14 @@ PART = (
 # One head of queries of one row: its pages merged.
 MERGE = """
   const int place = group_x, d = thread_at, parts = part_tops_shape[2], row = place / (HEADS * G);
-  const int used = (lengths[row] + PAGE - 1) / PAGE, begin = WINDOW && lengths[row] > WINDOW ? (lengths[row] - WINDOW) / PAGE : 0;
+  const int used = (lengths[row] + PAGE - 1) / PAGE;
+  const int begin = WINDOW && lengths[row] > WINDOW ? (lengths[row] - WINDOW) / PAGE : 0;
   float highest = -1e30f, total = 0.f, mixed = 0.f;
   if (SINKS) highest = float(sinks[place % (HEADS * G)]);
-  for (int p = begin; p < used; p++) { const float top = part_tops[(size_t)place * parts + p]; highest = top > highest ? top : highest; }
+  for (int p = begin; p < used; p++) {
+    const float top = part_tops[(size_t)place * parts + p];
+    highest = top > highest ? top : highest;
+  }
   if (SINKS) total = EXP(float(sinks[place % (HEADS * G)]) - highest);
   for (int p = begin; p < used; p++) {
     const size_t at = (size_t)place * parts + p;
@@ -184,14 +200,21 @@ MERGE = """
 PACK = """
   constexpr int GROUPS = D / GROUP, BINS = (1 << BITS) - 1;
   const int rows = keys_shape[0], at = group_x * THREADS + thread_at;
-  const int group = at % GROUPS, head = at / GROUPS % HEADS, row = at / (GROUPS * HEADS) % rows, is_value = at / (GROUPS * HEADS * rows);
+  const int group = at % GROUPS, head = at / GROUPS % HEADS;
+  const int row = at / (GROUPS * HEADS) % rows, is_value = at / (GROUPS * HEADS * rows);
   if (is_value > 1) return;
-  const GLOBAL N* numbers = (is_value ? values : keys) + ((size_t)row * HEADS + head) * D + group * GROUP;
-  GLOBAL uint32_t* words = (is_value ? value_words : key_words) + ((size_t)head * rows + row) * STRIDE;
+  const GLOBAL N* numbers = is_value ? values : keys;
+  numbers += ((size_t)row * HEADS + head) * D + group * GROUP;
+  GLOBAL uint32_t* words = is_value ? value_words : key_words;
+  words += ((size_t)head * rows + row) * STRIDE;
   float low = float(numbers[0]), high = low;
-  for (int i = 1; i < GROUP; i++) { const float x = float(numbers[i]); low = x < low ? x : low; high = x > high ? x : high; }
+  for (int i = 1; i < GROUP; i++) {
+    const float x = float(numbers[i]);
+    low = x < low ? x : low; high = x > high ? x : high;
+  }
   const bool is_low = -low > high;
-  const float edge = is_low ? low : high, step = (high - low) / BINS > 1e-7f ? (high - low) / BINS : 1e-7f;
+  const float edge = is_low ? low : high;
+  const float step = (high - low) / BINS > 1e-7f ? (high - low) / BINS : 1e-7f;
   const float signed_step = is_low ? step : -step, codes = ROUND(edge / signed_step);
   const float scale = codes == 0.f ? signed_step : edge / codes, bias = codes == 0.f ? 0.f : edge;
   for (int word = 0; word < GROUP * BITS / 32; word++) {

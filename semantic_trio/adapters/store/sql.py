@@ -47,7 +47,9 @@ UPGRADE = (
     "alter table semantic_responses add column place bigint not null default 0",
     """
 update semantic_responses set place = ordered.place
-from (select id, row_number() over (order by created_at, id) as place from semantic_responses) as ordered
+from (
+  select id, row_number() over (order by created_at, id) as place from semantic_responses
+) as ordered
 where ordered.id = semantic_responses.id
 """,
     "drop index semantic_responses_created_at",
@@ -56,11 +58,13 @@ where ordered.id = semantic_responses.id
 )
 
 GET = """
-select id, parent, model, created_at, status, input, output, input_hash, output_hash from semantic_responses where id = :id
+select id, parent, model, created_at, status, input, output, input_hash, output_hash
+from semantic_responses where id = :id
 """
 # What a successor is bound to; it may be long, and is not needed.
 GET_WITHOUT_CONTENT = """
-select id, parent, model, created_at, status, null, null, input_hash, output_hash from semantic_responses where id = :id
+select id, parent, model, created_at, status, null, null, input_hash, output_hash
+from semantic_responses where id = :id
 """
 # `union` takes no row twice: also parents that lead back to their children come to an end.
 CHAIN = """
@@ -69,20 +73,31 @@ with recursive path (id, parent) as (
   union
   select one.id, one.parent from semantic_responses one join path on one.id = path.parent
 )
-select id, parent, model, created_at, status, input, output, input_hash, output_hash from semantic_responses where id in (select id from path)
+select id, parent, model, created_at, status, input, output, input_hash, output_hash
+from semantic_responses where id in (select id from path)
 """
 # The place of the next response: no place that stands for a day is given again when all responses of that day are removed.
 NEXT_PLACE = """
 select max(place) from (
-  select coalesce(max(place), 0) + 1 as place from semantic_responses union all select coalesce(max(place), 1) from semantic_responses_days
+  select coalesce(max(place), 0) + 1 as place from semantic_responses
+  union all
+  select coalesce(max(place), 1) from semantic_responses_days
 ) as known
 """
 PUT = f"""
-insert into semantic_responses (id, parent, model, created_at, status, input, output, input_hash, output_hash, place)
-values (:id, :parent, :model, :created_at, :status, :input, :output, :input_hash, :output_hash, ({NEXT_PLACE}))
-on conflict (id) do update set status = excluded.status, output = excluded.output, output_hash = excluded.output_hash
-"""  # noqa: S608  what is put together is all ours
-DELETE = "update semantic_responses set input = null, output = null where id = :id and (input is not null or output is not null)"
+insert into semantic_responses (
+  id, parent, model, created_at, status, input, output, input_hash, output_hash, place
+)
+values (
+  :id, :parent, :model, :created_at, :status, :input, :output, :input_hash, :output_hash, ({NEXT_PLACE})
+)
+on conflict (id) do update
+set status = excluded.status, output = excluded.output, output_hash = excluded.output_hash
+"""  # noqa: S608 - both parts are constants of this file
+DELETE = """
+update semantic_responses set input = null, output = null
+where id = :id and (input is not null or output is not null)
+"""
 # Removes what came before a place, but for what newer ones follow, and one response with all before it.
 PRUNE = """
 with recursive kept (id, parent) as (
@@ -90,14 +105,21 @@ with recursive kept (id, parent) as (
   union
   select one.id, one.parent from semantic_responses one join kept on one.id = kept.parent
 )
-delete from semantic_responses where not exists (select 1 from kept where kept.id = semantic_responses.id)
+delete from semantic_responses
+where not exists (select 1 from kept where kept.id = semantic_responses.id)
 """
 LAST_DAY = "select number, day from semantic_responses_days order by number desc limit 1"
-NEW_DAY = f"insert into semantic_responses_days (number, day, place) values (:number, :day, ({NEXT_PLACE}))"  # noqa: S608 as above
-CORRECT_DAY = "update semantic_responses_days set day = :day where number = :number"  # the clock was ahead
+NEW_DAY = f"""
+insert into semantic_responses_days (number, day, place) values (:number, :day, ({NEXT_PLACE}))
+"""  # noqa: S608 - as above
+# For a day that was told while the clock was ahead.
+CORRECT_DAY = "update semantic_responses_days set day = :day where number = :number"
 FIRST_PLACE = "select place from semantic_responses_days where number = :number"
 # The place behind the oldest sixteenths of all responses.
-PLACE_BEHIND = "select place from semantic_responses order by place limit 1 offset (select count(*) * :parts / 16 from semantic_responses)"
+PLACE_BEHIND = """
+select place from semantic_responses
+order by place limit 1 offset (select count(*) * :parts / 16 from semantic_responses)
+"""
 ALL_PARTS = 16
 
 

@@ -117,7 +117,8 @@ class ArgumentRules:
         if "array" in way.types:
             told.append(self._array(schema))
         if "object" in way.types:
-            told.append(f'"{{" {self.held(Tool("", parameters=way.schema)) if "properties" in schema else self.free()} "}}"')
+            fields = self.held(Tool("", parameters=way.schema)) if "properties" in schema else self.free()
+            told.append(f'"{{" {fields} "}}"')
         return f"({' | '.join(told)})"
 
     def _array(self, schema: Schema) -> str:

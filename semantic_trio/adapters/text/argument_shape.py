@@ -45,7 +45,8 @@ class ArgumentShape:
     def _one(self, name: str, value: object) -> str:
         is_raw = isinstance(value, str) and not self.is_quoted
         start, end = self.text if isinstance(value, str) else self.other
-        return f"{self.before}{name}{start}{value if is_raw else json.dumps(value, ensure_ascii=False)}{end}"
+        text = value if is_raw else json.dumps(value, ensure_ascii=False)
+        return f"{self.before}{name}{start}{text}{end}"
 
 
 def argument_shape(written: Callable[[Mapping[str, object]], str]) -> ArgumentShape | None:

@@ -280,5 +280,6 @@ def without_empty_thoughts(skeleton: str, marks: ThinkMarks, call_start: str) ->
     """Return a template's text without the empty thoughts in front of answers: some templates write them in front of the latest answers only."""
     if marks.end not in skeleton:
         return skeleton
-    empty = rf"{re.escape(marks.start)}\s*{re.escape(marks.end)}\s*(?={PLACEHOLDER.pattern}|{re.escape(call_start)})"
-    return re.sub(empty, "", skeleton)
+    empty = rf"{re.escape(marks.start)}\s*{re.escape(marks.end)}\s*"
+    answer = rf"(?={PLACEHOLDER.pattern}|{re.escape(call_start)})"
+    return re.sub(empty + answer, "", skeleton)

@@ -45,7 +45,8 @@ class Guard:
     """The delimiters of one model."""
 
     _ids: frozenset[int]
-    _finder: Tokenizer | None  # finds delimiters in texts, faster than Python and without the interpreter's lock; None where there are none
+    # Finds delimiters in texts, faster than Python and without the interpreter's lock; None where there are none.
+    _finder: Tokenizer | None
     _numbers: dict[str, int] = attrs.field(factory=dict)
     _hint: re.Pattern[str] = attrs.field(init=False)
 

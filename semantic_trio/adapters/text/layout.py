@@ -93,7 +93,8 @@ class Layout:
     starts: tuple[int, ...]  # where each message's words begin
     ends: tuple[int, ...]  # and where they end
     certain: frozenset[int]  # messages whose end is exactly where they end in the model's own words
-    tools_end: int | None  # of tools that are told in front of all messages: where they end; 0 where only the template knows; None without
+    # Of tools that are told in front of all messages: where they end; 0 where only the template knows; None without.
+    tools_end: int | None
     opening: str  # the end of the text, as far as the answer has begun
     contents: tuple[tuple[int, int], ...] = ()  # where in the text something is said; all else is frame
     splits: tuple[int, ...] = ()  # places at which no token may go on

@@ -45,7 +45,8 @@ def _object(name_key: str, arguments_key: str, number_key: str = "") -> Call:
 def _python(_: int, name: str, arguments: object) -> str:
     if not isinstance(arguments, Mapping):
         raise TypeError("arguments of a Python call are an object")
-    return f"{name}({', '.join(f'{key}={json.dumps(value, ensure_ascii=False)}' for key, value in arguments.items())})"
+    told = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in arguments.items()]
+    return f"{name}({', '.join(told)})"
 
 
 def _tags(_: int, name: str, arguments: object) -> str:

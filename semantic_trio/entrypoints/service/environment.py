@@ -12,8 +12,10 @@ from dotenv import dotenv_values
 from semantic_trio.domain.errors import InvalidRequestError
 
 HEADER = """\
-# Environment of the semantic-trio service, one NAME="value" a line: SEMANTIC_ and a setting's name in capitals (`semantic-trio config` lists all).
-# An API key may stand here: only you may read this file. After a change, run `semantic-trio service install` again.
+# Environment of the semantic-trio service, one NAME="value" a line.
+# A name is SEMANTIC_ and a setting's name in capitals (`semantic-trio config` lists all).
+# An API key may stand here: only you may read this file.
+# After a change, run `semantic-trio service install` again.
 """
 NAME = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*)\s*=")
 

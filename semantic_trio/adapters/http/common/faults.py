@@ -107,7 +107,8 @@ def fault_of(error: Exception, protocol: Protocol) -> Fault:
             return _domain_fault(error, protocol)
         case HTTPException():
             return Fault(error.code or 500, error.description or error.name)
-        case RecursionError():  # only schemas and arguments of clients, and templates that read them, nest that deeply
+        # Only schemas and arguments of clients, and templates that read them, nest that deeply.
+        case RecursionError():
             return Fault(400, "the request is nested too deeply")
         case _:
             return Fault(500, "internal error")

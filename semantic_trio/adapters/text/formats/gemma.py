@@ -106,7 +106,9 @@ class _Values:
     def _string(self, at: int) -> tuple[str, int]:
         """A string up to the first quote that something may follow that is no string: nothing is escaped in one."""
         quote = re.escape(self._quote)
-        follows = rf"\s*(?:,\s*(?:{quote}|[\[{{]|[-0-9]|true|false|null|[^\s:,{{}}\[\]<>\"]+:)|\]|\}}\s*(?:[,\]}}]|call:|{re.escape(self._end)}|\Z))"
+        item = rf",\s*(?:{quote}|[\[{{]|[-0-9]|true|false|null|[^\s:,{{}}\[\]<>\"]+:)"
+        closing = rf"\}}\s*(?:[,\]}}]|call:|{re.escape(self._end)}|\Z)"
+        follows = rf"\s*(?:{item}|\]|{closing})"
         found = re.compile(rf"{quote}(?={follows})").search(self._text, at)
         if found is None:
             raise UnfinishedError("a string has no end")

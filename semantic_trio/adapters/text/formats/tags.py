@@ -25,7 +25,8 @@ class Tags:
     end: str
     call: re.Pattern[str]  # what a call begins with; group 1: the name
     call_end: str  # empty where the section holds one call, which ends with it
-    argument: re.Pattern[str]  # what an argument begins with; group 1: its name, group `json`: its value is JSON, group `text`: it is text
+    # What an argument begins with; group 1: its name, group `json`: its value is JSON, group `text`: it is text.
+    argument: re.Pattern[str]
     argument_end: str
     lead: str = ""  # what every call begins with
     pads: tuple[tuple[str, str], ...] = ()  # what may stand around a value and is no part of it
@@ -34,7 +35,8 @@ class Tags:
     def nested(self) -> re.Pattern[str]:
         """Pattern of a call's beginning, up to where it is certainly a call."""
         before = "" if self.lead else re.escape(self.start) + r"\s*"
-        return re.compile(rf"{before}{self.call.pattern}(?=\s*(?:{self.argument.pattern}|{re.escape(self.call_end or self.end)}))")
+        end = re.escape(self.call_end or self.end)
+        return re.compile(rf"{before}{self.call.pattern}(?=\s*(?:{self.argument.pattern}|{end}))")
 
     @functools.cached_property
     def argument_lead(self) -> str:
