@@ -41,7 +41,7 @@ WATCHED   := application/engine.py application/backlog.py application/inbox.py a
 .DELETE_ON_ERROR:
 .PHONY: help install dev-install system serve test test-unit test-unit-other test-integration test-smoke test-search test-e2e \
         coverage other-python \
-        lint format typecheck imports docs docs-serve security licenses bench clean
+        lint format typecheck imports docs docs-serve security licenses bench dist clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -182,6 +182,14 @@ licenses: $(DEV) ## Nothing GPL, LGPL, AGPL, SSPL or EUPL among what is installe
 
 bench: $(DEV) system ## Figures of the served model beside the bare engine (MODEL=, ARGS=)
 	@$(BIN)/semantic-trio bench --model $(MODEL) $(ARGS)
+
+# The formula's sdist is the file beside it, until a release has an address.
+dist: $(DEV) ## The wheel, the sdist and a Homebrew formula that builds from it, in dist/
+	@$(BIN)/python -m hatchling build -d dist
+	@sdist=$$(ls -t dist/semantic_trio-*.tar.gz | head -n 1); \
+	sum=$$($(BIN)/python -c 'import hashlib, sys; print(hashlib.sha256(open(sys.argv[1], "rb").read()).hexdigest())' "$$sdist"); \
+	sed -e "s|@URL@|file://$(CURDIR)/$$sdist|" -e "s|@SHA256@|$$sum|" packaging/homebrew/semantic-trio.rb.in > dist/semantic-trio.rb
+	@ls dist
 
 clean: ## Everything that can be made again
 	rm -rf $(VENV) $(COVER) .coverage .tox site dist build .mypy_cache .pytest_cache .ruff_cache .hypothesis .import_linter_cache

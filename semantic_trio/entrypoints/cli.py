@@ -1,4 +1,4 @@
-"""The command line: `semantic-trio serve | drain | claude | models | cache | agents | events | config | doctor | bench | service`."""
+"""The command line: `semantic-trio serve | drain | claude | models | cache | agents | events | config | doctor | bench | service | completion`."""
 
 import sys
 from pathlib import Path
@@ -15,6 +15,7 @@ from semantic_trio.entrypoints import claude as claude_code
 from semantic_trio.entrypoints import logging
 from semantic_trio.entrypoints.agents_cli import agents
 from semantic_trio.entrypoints.cache_cli import cache
+from semantic_trio.entrypoints.completion_cli import completion
 from semantic_trio.entrypoints.drain_cli import drain
 from semantic_trio.entrypoints.events_cli import events
 from semantic_trio.entrypoints.exits import known_ends
@@ -100,6 +101,7 @@ def models() -> None:
 for of_running_server in (load_model, unload_model, swap_model, alias_model):
     models.add_command(of_running_server)
 main.add_command(cache)
+main.add_command(completion)
 main.add_command(agents)
 main.add_command(drain)
 main.add_command(events)

@@ -14,7 +14,7 @@ from semantic_trio.adapters.catalogue.catalogue import open_catalogue
 from semantic_trio.adapters.disk import CacheDirectory
 from semantic_trio.adapters.mlx import BLAS
 from semantic_trio.adapters.mlx.budget import usual_cache_mb
-from semantic_trio.adapters.mlx.device import describe_device, element_bits
+from semantic_trio.adapters.mlx.device import blas_cure, describe_device, element_bits
 from semantic_trio.domain.errors import InvalidRequestError, ModelNotFoundError
 from semantic_trio.domain.families import published_spec
 from semantic_trio.domain.quantisation import AS_COMPUTED
@@ -40,7 +40,7 @@ def examine(settings: Settings) -> Iterator[Finding]:
     """Look at everything a server needs."""
     yield Finding("python", f"{platform.python_version()} on {platform.platform()}, {os.cpu_count()} cores")
     yield _versions()
-    yield Finding("BLAS", BLAS.library or str(BLAS), BLAS.cure)
+    yield Finding("BLAS", BLAS.library or str(BLAS), blas_cure())
     yield Finding("device", describe_device())
     yield _compiler()
     yield _disk(settings)

@@ -30,7 +30,7 @@ from semantic_trio.adapters.http.serving.app_state import AppState, BatchWindow,
 from semantic_trio.adapters.http.serving.served_model import ServedModel
 from semantic_trio.adapters.http.sockets.server import serve_http
 from semantic_trio.adapters.metrics import Build, Metrics
-from semantic_trio.adapters.mlx.device import Device, last_act, memory_in_use
+from semantic_trio.adapters.mlx.device import Device, blas_cure, last_act, memory_in_use
 from semantic_trio.adapters.text.codec import TokenizerCodec
 from semantic_trio.application.model_entry import ModelLimits
 from semantic_trio.application.models import ModelRegistry
@@ -97,6 +97,7 @@ class Server:
                 self._port = await nursery.start(self._serve_http)
                 self._enter("loading the model")
                 log.info("listening, and loading the model", host=self.settings.host, port=self._port)
+                await warn_of_slow_device(device)
                 await self._serve_models(device, records)
                 nursery.cancel_scope.cancel()
             device.stop()
@@ -208,6 +209,12 @@ class Server:
             settings=http,
             window=window,
         )
+
+
+async def warn_of_slow_device(device: Device) -> None:
+    """Log one line with the cure if the device has no fast BLAS and needs one."""
+    if cure := await device.call(blas_cure):
+        log.warning("OpenBLAS is missing: models run some sixty times slower on this CPU", cure=cure)
 
 
 def _limits(settings: Settings) -> ModelLimits:

@@ -3,8 +3,12 @@
 import contextlib
 import json
 import logging as stdlib_logging
+import os
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -34,7 +38,9 @@ def cli(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> CliRunner:
 def test_help_names_every_command(cli: CliRunner) -> None:
     text = cli.invoke(main, ["--help"]).output
 
-    assert all(name in text for name in ("serve", "drain", "claude", "models", "cache", "agents", "config", "doctor", "bench", "service"))
+    assert all(
+        name in text for name in ("serve", "drain", "claude", "models", "cache", "agents", "config", "doctor", "bench", "service", "completion")
+    )
     assert "--max-decode-stall-ms" in cli.invoke(main, ["serve", "--help"]).output
 
 
@@ -47,13 +53,41 @@ def test_what_to_try_asks_for_a_short_answer_that_is_the_same_every_time() -> No
     assert (asked["model"], asked["temperature"], asked["max_tokens"]) == ("tiny", 0, 64)
 
 
-@pytest.mark.parametrize("shell", ["zsh", "fish"])
-def test_shells_complete_the_command_as_the_manual_says(cli: CliRunner, shell: str) -> None:
-    result = cli.invoke(main, env={"_SEMANTIC_TRIO_COMPLETE": f"{shell}_source"}, prog_name="semantic-trio")
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_script_of_a_shell_asks_the_program_for_completions(cli: CliRunner, shell: str) -> None:
+    result = cli.invoke(main, ["completion", shell])
 
     assert result.exit_code == 0
-    assert "semantic-trio" in result.output
-    assert f"_SEMANTIC_TRIO_COMPLETE={shell}_source semantic-trio" in (HOUSE / "docs" / "installation.md").read_text()
+    assert f"_SEMANTIC_TRIO_COMPLETE={shell}_complete" in result.output
+    assert f"semantic-trio completion {shell}" in (HOUSE / "docs" / "installation.md").read_text()
+
+
+TOO_OLD = 9
+# What bash does at a press of the tab key: it calls the registered function with the words before the cursor.
+TAB = """
+((BASH_VERSINFO[0] > 4)) || exit 9
+eval "$(semantic-trio completion bash)"
+complete -p semantic-trio >&2
+COMP_WORDS=(semantic-trio {words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
+_semantic_trio_completion semantic-trio
+printf '%s\n' "${{COMPREPLY[@]}}"
+"""
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+@pytest.mark.parametrize(("words", "found"), [("comp", ["completion"]), ("completion z", ["zsh"]), ("bench --pl", ["--plot"])])
+def test_bash_completes_commands_arguments_and_options(tmp_path: Path, words: str, found: list[str]) -> None:
+    program = tmp_path / "semantic-trio"
+    program.write_text(f'#!/bin/sh\nexec {shlex.quote(sys.executable)} -m semantic_trio "$@"\n')
+    program.chmod(0o755)
+    environment = os.environ | {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+
+    done = subprocess.run(["bash", "--norc", "-c", TAB.format(words=words)], env=environment, capture_output=True, text=True, check=False)
+
+    if done.returncode == TOO_OLD:
+        pytest.skip("needs bash 5")
+    assert done.stdout.split() == found, done.stderr
+    assert done.stderr == "complete -o nosort -F _semantic_trio_completion semantic-trio\n"
 
 
 def test_config_prints_values_and_sources_but_no_key(cli: CliRunner) -> None:

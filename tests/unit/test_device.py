@@ -5,10 +5,13 @@ import threading
 import mlx.core as mx
 import pytest
 import trio
+from structlog.testing import capture_logs
 
 from semantic_trio.adapters.mlx import device as module
+from semantic_trio.adapters.mlx.blas import CURE, BlasReport
 from semantic_trio.adapters.mlx.device import Device
-from tests.device import on_device
+from semantic_trio.entrypoints import serve
+from tests.device import on_device, shared_device
 
 
 def _ignore(answer: object) -> None:
@@ -125,3 +128,24 @@ def test_memory_in_use_is_told_by_kind() -> None:
     assert found["active"] >= size
     assert found["peak"] >= size
     assert found["free_list"] >= 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "report", "cure"),
+    [(mx.cpu, BlasReport("", needed=True), CURE), (mx.cpu, BlasReport("libopenblas.so", needed=True), ""), (mx.gpu, BlasReport("", needed=True), "")],
+)
+def test_a_cure_is_named_where_a_cpu_lacks_a_blas(monkeypatch: pytest.MonkeyPatch, kind: mx.DeviceType, report: BlasReport, cure: str) -> None:
+    monkeypatch.setattr(module, "BLAS", report)
+    monkeypatch.setattr(mx, "default_device", lambda: mx.Device(kind))
+
+    assert module.blas_cure() == cure
+
+
+@pytest.mark.parametrize("cure", [CURE, ""])
+async def test_a_server_that_lacks_a_blas_says_so_in_one_line(monkeypatch: pytest.MonkeyPatch, cure: str) -> None:
+    monkeypatch.setattr(serve, "blas_cure", lambda: cure)
+
+    with capture_logs() as lines:
+        await serve.warn_of_slow_device(shared_device())
+
+    assert [(line["log_level"], line["cure"]) for line in lines] == ([("warning", CURE)] if cure else [])

@@ -14,6 +14,8 @@ import mlx.core as mx
 import outcome
 import trio
 
+from semantic_trio.adapters.mlx import BLAS
+
 T = TypeVar("T")
 
 # How long a cancelled device may take to finish its running call before the thread is left behind.
@@ -122,3 +124,8 @@ def describe_device() -> str:
     name, size = facts.get("device_name", facts.get("architecture", "")), facts.get("memory_size", facts.get("total_memory", 0))
     memory = f", {int(size) / 1e9:.0f} GB" if size else ""
     return f"{device.type.name} {name}{memory}".strip()
+
+
+def blas_cure() -> str:
+    """Return the command that brings a fast BLAS to the device; empty if nothing is lacking, and on a GPU, which needs none."""
+    return BLAS.cure if mx.default_device() == mx.Device(mx.cpu) else ""
