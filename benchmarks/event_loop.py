@@ -32,7 +32,7 @@ from semantic_trio.domain.step import SampledToken, Inventory, StepPlan, StepRes
 from semantic_trio.entrypoints.clock import RunningClock
 from semantic_trio.entrypoints.serve import SWITCH_SECONDS, Server
 from semantic_trio.entrypoints.settings import LogFormat, LogLevel, Settings
-from semantic_trio.testing import ScriptedRunner
+from semantic_trio.adapters.scripted.runner import ScriptedRunner
 
 TEXT = " The river runs past the garden and the old bridge, and nobody minds the rain."
 PROMPT = "Tell a long story about rivers. " * 8

@@ -33,7 +33,7 @@ from semantic_trio.adapters.catalogue.progress import Lines
 from semantic_trio.entrypoints.logging import configure
 from semantic_trio.entrypoints.serve import Server
 from semantic_trio.entrypoints.settings import Settings
-from semantic_trio.testing import Rule
+from semantic_trio.adapters.scripted.rules import Rule
 
 MODEL = "tiny-random"
 WORDS = "river stone light garden paper window cloud field bridge song".split()

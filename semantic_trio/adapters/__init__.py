@@ -1,1 +1,1 @@
-"""Adapters to the world: MLX, tokenizers, models, HTTP. They do not import each other."""
+"""Adapters to the world: MLX, tokenizers, models, HTTP, files. They do not import each other."""

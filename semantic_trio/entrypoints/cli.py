@@ -11,6 +11,7 @@ import semantic_trio
 from semantic_trio.adapters.catalogue.catalogue import Catalogue, open_catalogue
 from semantic_trio.adapters.catalogue.progress import Lines
 from semantic_trio.adapters.catalogue.suggested import SUGGESTED
+from semantic_trio.adapters.scripted.rules import read_script
 from semantic_trio.entrypoints import claude as claude_code
 from semantic_trio.entrypoints import logging
 from semantic_trio.entrypoints.agents_cli import agents
@@ -24,7 +25,6 @@ from semantic_trio.entrypoints.options import given, load, settings_options
 from semantic_trio.entrypoints.safety import check, check_models
 from semantic_trio.entrypoints.service.command import service
 from semantic_trio.entrypoints.settings import Settings
-from semantic_trio.testing import read_script
 
 CURL = """
   curl {url}/v1/chat/completions -H 'content-type: application/json' -d \\

@@ -27,6 +27,7 @@ from semantic_trio.adapters.mlx.device import Device, free_unused
 from semantic_trio.adapters.mlx.loading import LoadedModel
 from semantic_trio.adapters.mlx.runner import MlxRunner, load_runner, needed_weight_bytes
 from semantic_trio.adapters.mlx.tool_syntax import tool_syntax
+from semantic_trio.adapters.scripted.runner import ScriptedRunner
 from semantic_trio.adapters.text.codec import TokenizerCodec, load_codec
 from semantic_trio.application.engine import Engine
 from semantic_trio.application.model_entry import Closing
@@ -44,7 +45,6 @@ from semantic_trio.domain.speculation import Speculation
 from semantic_trio.entrypoints.ending import PERSIST_SECONDS
 from semantic_trio.entrypoints.settings import Settings
 from semantic_trio.ports import Observer
-from semantic_trio.testing import ScriptedRunner
 
 log = structlog.get_logger(__name__)
 

@@ -31,6 +31,8 @@ from semantic_trio.adapters.http.serving.served_model import ServedModel
 from semantic_trio.adapters.http.sockets.server import serve_http
 from semantic_trio.adapters.metrics import Build, Metrics
 from semantic_trio.adapters.mlx.device import Device, blas_cure, last_act, memory_in_use
+from semantic_trio.adapters.scripted.rules import Rule
+from semantic_trio.adapters.scripted.runner import ScriptedRunner
 from semantic_trio.adapters.text.codec import TokenizerCodec
 from semantic_trio.application.model_entry import ModelLimits
 from semantic_trio.application.models import ModelRegistry
@@ -48,7 +50,6 @@ from semantic_trio.entrypoints.observing import Sinks, sinks_of
 from semantic_trio.entrypoints.settings import Settings, aliases_of
 from semantic_trio.entrypoints.signals import watch_signals
 from semantic_trio.entrypoints.storing import responses_stored
-from semantic_trio.testing import Rule, ScriptedRunner
 
 log = structlog.get_logger(__name__)
 

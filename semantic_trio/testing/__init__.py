@@ -6,14 +6,12 @@ from semantic_trio.testing.models import FakeModel, FakeOpener
 from semantic_trio.testing.observing import MemoryObserver, MemorySink
 from semantic_trio.testing.responses import MemoryResponses
 from semantic_trio.testing.runner import ATTENTION_ONLY, END_OF_TURN, FakeRunner
-from semantic_trio.testing.scripted import Call, Rule, ScriptedRunner, read_script
 
 __all__ = [
     "ATTENTION_ONLY",
     "END_OF_TURN",
     "ByteCodec",
     "ByteDecoder",
-    "Call",
     "FakeModel",
     "FakeOpener",
     "FakeRunner",
@@ -21,7 +19,4 @@ __all__ = [
     "MemoryObserver",
     "MemoryResponses",
     "MemorySink",
-    "Rule",
-    "ScriptedRunner",
-    "read_script",
 ]

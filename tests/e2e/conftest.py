@@ -9,7 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from semantic_trio.testing import Rule
+from semantic_trio.adapters.scripted.rules import Rule
 from tests.e2e.meter import Meter, Turn
 from tests.process import ServerProcess, serving
 

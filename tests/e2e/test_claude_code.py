@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from semantic_trio.testing import Call, Rule
+from semantic_trio.adapters.scripted.rules import Call, Rule
 from tests.e2e.claude_code import NEWEST, OLDER, QUIET, Client, Dialogue, Said, install, pointing_at
 from tests.e2e.meter import SHARE, Meter, assert_nothing_read_twice
 from tests.process import ServerProcess

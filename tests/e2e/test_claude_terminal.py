@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from semantic_trio.testing import Call, Rule
+from semantic_trio.adapters.scripted.rules import Call, Rule
 from tests.e2e import bell
 from tests.e2e.claude_code import NEWEST, Client, Json, install, pointing_at
 from tests.e2e.meter import SHARE, Exchange, Meter, assert_nothing_read_twice

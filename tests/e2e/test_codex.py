@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from semantic_trio.testing import Call, Rule
+from semantic_trio.adapters.scripted.rules import Call, Rule
 from tests.e2e.isolated import Isolated, from_npm
 from tests.e2e.meter import Meter, assert_nothing_read_twice
 from tests.process import ServerProcess

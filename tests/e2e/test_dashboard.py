@@ -7,7 +7,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from semantic_trio.testing import Rule
+from semantic_trio.adapters.scripted.rules import Rule
 from tests.e2e.chromium import Page, browsing, found
 from tests.process import ServerProcess, serving
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from semantic_trio.testing import Call, Rule
+from semantic_trio.adapters.scripted.rules import Call, Rule
 from tests.e2e.isolated import Isolated, from_pypi
 from tests.e2e.meter import Meter, assert_nothing_read_twice
 from tests.process import ServerProcess, serving

@@ -6,7 +6,7 @@ from typing import Any
 import httpx
 import pytest
 
-from semantic_trio.testing import Rule
+from semantic_trio.adapters.scripted.rules import Rule
 from tests.e2e.meter import Meter, assert_nothing_read_twice
 from tests.process import ServerProcess
 

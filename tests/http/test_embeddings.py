@@ -9,8 +9,8 @@ import pytest
 import trio.testing
 from openai.types import CreateEmbeddingResponse
 
+from semantic_trio.adapters.scripted.token_runner import EMBEDDING_SIZE
 from semantic_trio.testing import FakeRunner
-from semantic_trio.testing.runner import EMBEDDING_SIZE
 from tests.http.serving import Served, get, post, running, served
 
 

@@ -6,10 +6,11 @@ import pytest
 import trio
 import trio.testing
 
+from semantic_trio.adapters.scripted.rules import UNANSWERED, Call, Rule, read_script
+from semantic_trio.adapters.scripted.rules import answer as answer_of
+from semantic_trio.adapters.scripted.runner import END, ScriptedRunner
 from semantic_trio.domain.errors import InvalidRequestError
 from semantic_trio.domain.step import Chunk, Closing, Decode, Piece, Restore, RowStart, SaveBlock, StepPlan
-from semantic_trio.testing import Call, Rule, ScriptedRunner, read_script
-from semantic_trio.testing.scripted import END, UNANSWERED
 from tests.contract.script import GREEDY, Script, tokens
 
 
@@ -25,7 +26,7 @@ def chat(*turns: str, opening: str = "") -> str:
 
 
 def answer(prompt: str, *rules: Rule) -> str:
-    return runner(*rules).answer(prompt)[0]
+    return answer_of(rules, prompt)[0]
 
 
 def test_the_first_rule_that_fits_answers() -> None:
@@ -128,12 +129,3 @@ def test_a_script_is_read(tmp_path: Path) -> None:
     file.write_text('[{"when": "a", "calls": [{"name": "Bash", "input": {"command": "true"}}]}]')
 
     assert read_script(file) == (Rule(when="a", calls=(Call("Bash", {"command": "true"}),)),)
-
-
-async def test_a_server_of_scripted_answers_keeps_no_plans_of_requests_that_are_over() -> None:
-    """Each plan holds the tokens of its prompts: that is what a scripted server grew by."""
-    scripted = runner(Rule(text="Done."))
-    for _ in range(5):
-        await scripted.step(StepPlan((), (), (), (), (), (), ()))
-
-    assert len(scripted.plans) == 1
