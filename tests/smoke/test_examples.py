@@ -45,3 +45,17 @@ def test_cache_persistence_goes_on_after_a_restart_from_disk() -> None:
     assert [source for _, _, source in turns] == ["none", "ram", "disk", "ram"]
     assert all(int(total) - int(reused) < 50 for reused, total, _ in turns[1:])
     assert int(turns[0][1]) > 1000
+
+
+def test_custom_model_onboarding_tries_a_model_step_by_step() -> None:
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "custom_model_onboarding.py", "--model", "tiny-random"], capture_output=True, text=True, timeout=500, check=True
+    )
+
+    steps = dict(line.split(maxsplit=1) for line in done.stdout.replace("tool call", "tool_call").replace("next turn", "next_turn").splitlines())
+    assert list(steps) == ["files", "memory", "layout", "answer", "tool_call", "next_turn"]
+    assert "model.safetensors" in steps["files"]
+    assert steps["layout"] == "rows of their own"
+    assert steps["answer"] == "16 tokens"
+    assert re.fullmatch(r'weather\(\{"city": "(Paris|Rome)"\}\)', steps["tool_call"])
+    assert re.search(r"reused=[1-9]\d{2,}/", steps["next_turn"]), "the system prompt at least is read once"

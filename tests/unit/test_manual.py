@@ -12,6 +12,19 @@ import attrs
 import pytest
 
 ROOT = Path(__file__).parents[2]
+# Subjects of the diagrams that the manual has to have, by their accessible titles.
+DIAGRAMS = {
+    "Layers",
+    "Request flow",
+    "Agent life cycle",
+    "Block states",
+    "Hot swap",
+    "Model decision tree",
+    "SSE events",
+    "Batch window",
+    "CI pipeline",
+    "Shutdown",
+}
 FOREIGN = re.compile(r"^(?:https?:)?//")
 
 
@@ -81,3 +94,9 @@ def test_no_message_of_a_diagram_is_cut_by_a_semicolon() -> None:
 
     assert diagrams
     assert [line for diagram in diagrams for line in diagram.splitlines() if ";" in line] == []
+
+
+def test_the_manual_draws_its_ten_subjects() -> None:
+    titles = [title for page in (ROOT / "docs").rglob("*.md") for title in re.findall(r"^  accTitle: (.+)$", page.read_text(), re.MULTILINE)]
+
+    assert sorted(titles) == sorted(DIAGRAMS)
