@@ -118,6 +118,17 @@ class CacheFiles(Protocol):
     def put_aside(self, item: Item | str, reason: str) -> None:
         """Take a block, snapshot or agent's record that turned out to be wrong out of use, and keep it with the reason. Raises `OSError`."""
 
+    @property
+    def archives(self) -> "AgentArchives":
+        """Archives of the agents whose memory these files are."""
+
+    def free_bytes(self) -> int:
+        """Bytes the file system has left. Raises `OSError`."""
+
+
+class AgentArchives(Protocol):
+    """Agents as archives, which leave and come. Blocking, as `CacheFiles` is."""
+
     def export_agent(self, record: AgentRecord) -> Iterator[bytes]:
         """An agent as an archive, in pieces: its record, and of the blocks and snapshots that leads to what is there. What is damaged is left out.
 
@@ -135,9 +146,6 @@ class CacheFiles(Protocol):
 
     def spool(self) -> BinaryIO:
         """A file without a name for an archive that is on its way in; it is gone when it is closed, or with the process. Raises `OSError`."""
-
-    def free_bytes(self) -> int:
-        """Bytes the file system has left. Raises `OSError`."""
 
 
 class AnswerReader(Protocol):

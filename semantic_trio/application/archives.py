@@ -57,7 +57,7 @@ class Archives:
             await self.refuse_without_room(size)
             await self._removed_all()  # a record of this name may be among that
             archive.seek(0)
-            record = await in_thread(files.import_agent, archive, name, salt_of_import(self.persistence.import_trust))
+            record = await in_thread(files.archives.import_agent, archive, name, salt_of_import(self.persistence.import_trust))
             await self._removed_all()
             index = await in_thread(files.index)
         except OSError as error:

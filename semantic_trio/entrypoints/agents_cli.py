@@ -91,7 +91,7 @@ def export_agent(place: Place, agent: str, file: Path, model: str | None) -> Non
 
         def fill(temporary: Path) -> None:
             with temporary.open("wb") as out:
-                out.writelines(found.model.files.export_agent(found.record))
+                out.writelines(found.model.files.archives.export_agent(found.record))
 
         size = publish(file, fill)
         tell_facts([("agent", agent), ("model", found.model.name), ("file", file), ("bytes", human(size))])
@@ -160,7 +160,7 @@ def _taken_in(directory: CacheDirectory, archive: BinaryIO, name: str | None, wa
     _check_model(model, wanted)
     files = model.files
     files.index()  # which is to be made before anything is written
-    record = files.import_agent(archive, client_id(name) if name else None, salt_of_import(trust))
+    record = files.archives.import_agent(archive, client_id(name) if name else None, salt_of_import(trust))
     used = max((agent.used for agent, _ in model.agents()), default=0)
     files.write_agent(attrs.evolve(record, used=used + 1))
     return [("agent", record.id), ("model", model.name), ("tokens", f"{len(record.history) // TOKEN_BYTES:,}"), ("known", "from the next start on")]

@@ -113,34 +113,10 @@ class MemoryFiles:
         self.before("put_aside")
         self._take_out(item, reason)
 
-    def export_agent(self, record: AgentRecord) -> Iterator[bytes]:
-        """See `CacheFiles.export_agent`."""
-        self.before("export_agent")
-        items = [item for item in lineage(record, self.fingerprint) if item in self._contents and item not in self._damage]
-        ticket = b"archive %d\n" % next(_numbers)
-        _archives[ticket] = _Archived(self.fingerprint, record, {item: self._contents[item] for item in items})
-        yield ticket[:4]
-        self.before("export_agent")
-        yield ticket[4:]
-
-    def import_agent(self, archive: BinaryIO, name: str | None = None, salt: Salt | None = None) -> AgentRecord:
-        """See `CacheFiles.import_agent`."""
-        self.before("import_agent")
-        found = _archives.get(archive.read())
-        if found is None:
-            raise InvalidRequestError("is no archive", "archive")
-        if found.fingerprint != self.fingerprint:
-            raise InvalidRequestError(f"is of model {found.fingerprint}, and this is {self.fingerprint}", "archive")
-        record, names = salted(arriving(found.record, name), self.fingerprint, salt)
-        if record.id in self._records:
-            raise AgentExistsError(record.id)
-        self._contents = {**{names[item]: content for item, content in found.contents.items()}, **self._contents}
-        return record
-
-    def spool(self) -> BinaryIO:
-        """See `CacheFiles.spool`."""
-        self.before("spool")
-        return io.BytesIO()
+    @property
+    def archives(self) -> "MemoryArchives":
+        """See `CacheFiles.archives`."""
+        return MemoryArchives(self)
 
     def free_bytes(self) -> int:
         """See `CacheFiles.free_bytes`."""
@@ -152,6 +128,42 @@ class MemoryFiles:
         self._damage.pop(what, None)
         if there is not None:
             self.put_aside_for.append((what, reason))
+
+
+@attrs.frozen(eq=False)
+class MemoryArchives:
+    """See `AgentArchives`."""
+
+    files: MemoryFiles
+
+    def export_agent(self, record: AgentRecord) -> Iterator[bytes]:
+        """See `AgentArchives.export_agent`."""
+        self.files.before("export_agent")
+        items = [item for item in lineage(record, self.files.fingerprint) if item in self.files._contents and item not in self.files._damage]
+        ticket = b"archive %d\n" % next(_numbers)
+        _archives[ticket] = _Archived(self.files.fingerprint, record, {item: self.files._contents[item] for item in items})
+        yield ticket[:4]
+        self.files.before("export_agent")
+        yield ticket[4:]
+
+    def import_agent(self, archive: BinaryIO, name: str | None = None, salt: Salt | None = None) -> AgentRecord:
+        """See `AgentArchives.import_agent`."""
+        self.files.before("import_agent")
+        found = _archives.get(archive.read())
+        if found is None:
+            raise InvalidRequestError("is no archive", "archive")
+        if found.fingerprint != self.files.fingerprint:
+            raise InvalidRequestError(f"is of model {found.fingerprint}, and this is {self.files.fingerprint}", "archive")
+        record, names = salted(arriving(found.record, name), self.files.fingerprint, salt)
+        if record.id in self.files._records:
+            raise AgentExistsError(record.id)
+        self.files._contents = {**{names[item]: content for item, content in found.contents.items()}, **self.files._contents}
+        return record
+
+    def spool(self) -> BinaryIO:
+        """See `AgentArchives.spool`."""
+        self.files.before("spool")
+        return io.BytesIO()
 
 
 def _content_bytes(content: Content) -> int:

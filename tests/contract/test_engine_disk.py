@@ -234,7 +234,7 @@ async def test_an_agent_that_came_in_an_archive_scores_as_if_nothing_was_remembe
         await first.turn(prompt(HISTORY), "a")
         archives = Archives(first.persistence)
         record = await archives.write_out(first.engine.memory.agents.get("a"), 30)
-        sent = b"".join(first.persistence.files.export_agent(record))
+        sent = b"".join(first.persistence.files.archives.export_agent(record))
 
     async with server(family, tmp_path / "there") as second:
         await Archives(second.persistence).take_in(io.BytesIO(sent), "b")
@@ -256,7 +256,7 @@ async def test_an_archive_with_another_block_in_it_would_be_noticed(tmp_path: Pa
         swapped = files.read(other)
         files.remove(one)
         files.write(one, swapped)
-        sent = b"".join(files.export_agent(record))
+        sent = b"".join(files.archives.export_agent(record))
 
     async with server("llama", tmp_path / "there") as second:
         await Archives(second.persistence).take_in(io.BytesIO(sent), "b")

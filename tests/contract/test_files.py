@@ -265,11 +265,11 @@ TRAVELLER = attrs.evolve(record(), history=HISTORY.packed, chain=HISTORY.keys[-1
 def exported(files: CacheFiles) -> bytes:
     for item in PATH:
         files.write(item, CONTENT)
-    return b"".join(files.export_agent(TRAVELLER))
+    return b"".join(files.archives.export_agent(TRAVELLER))
 
 
 def spooled(files: CacheFiles, archive: bytes) -> BinaryIO:
-    spool = files.spool()
+    spool = files.archives.spool()
     spool.write(archive)
     spool.seek(0)
     return spool
@@ -279,7 +279,7 @@ def test_an_agent_that_was_exported_is_imported_elsewhere(bench: Bench) -> None:
     archive, into = exported(bench.files), bench.elsewhere(FINGERPRINT)
 
     with spooled(into, archive) as spool:
-        found = into.import_agent(spool)
+        found = into.archives.import_agent(spool)
 
     assert found == attrs.evolve(TRAVELLER, is_kept=True, is_pinned=False, used=0)
     assert [plain(into.read(item)) for item in PATH] == [plain(CONTENT)] * 2
@@ -292,14 +292,14 @@ def test_an_agent_is_imported_under_another_salt_and_so_under_other_names(bench:
     into.write(PATH[0], {"a": numbers(7)})
 
     with spooled(into, archive) as spool:
-        found = into.import_agent(spool, None, salt)
+        found = into.archives.import_agent(spool, None, salt)
 
     names = [item for item in lineage(found, FINGERPRINT) if item in into.index()]
     assert (found.salt, found.history) == (salt, TRAVELLER.history)
     assert [plain(into.read(item)) for item in names] == [plain(CONTENT)] * 2
     assert set(into.index()) == {PATH[0], *names}, "nothing comes under the names it had"
     assert plain(into.read(PATH[0])) == plain({"a": numbers(7)})
-    assert b"".join(into.export_agent(found))
+    assert b"".join(into.archives.export_agent(found))
 
 
 def test_an_agent_may_be_imported_under_another_name_and_beside_itself(bench: Bench) -> None:
@@ -307,18 +307,18 @@ def test_an_agent_may_be_imported_under_another_name_and_beside_itself(bench: Be
     bench.files.write_agent(TRAVELLER)
 
     with spooled(bench.files, archive) as spool, pytest.raises(AgentExistsError):
-        bench.files.import_agent(spool)
+        bench.files.archives.import_agent(spool)
     with spooled(bench.files, archive) as spool:
-        assert bench.files.import_agent(spool, "second").id == "second"
+        assert bench.files.archives.import_agent(spool, "second").id == "second"
 
 
 def test_what_is_damaged_is_not_exported(bench: Bench) -> None:
     exported(bench.files)
     bench.damage(PATH[0])
-    archive, into = b"".join(bench.files.export_agent(TRAVELLER)), bench.elsewhere(FINGERPRINT)
+    archive, into = b"".join(bench.files.archives.export_agent(TRAVELLER)), bench.elsewhere(FINGERPRINT)
 
     with spooled(into, archive) as spool:
-        into.import_agent(spool)
+        into.archives.import_agent(spool)
 
     assert set(into.index()) == {PATH[1]}
 
@@ -328,7 +328,7 @@ def test_what_is_there_is_not_replaced_by_an_import(bench: Bench) -> None:
     into.write(PATH[0], {"a": numbers(7)})
 
     with spooled(into, archive) as spool:
-        into.import_agent(spool)
+        into.archives.import_agent(spool)
 
     assert [plain(into.read(item)) for item in PATH] == [plain({"a": numbers(7)}), plain(CONTENT)]
 
@@ -337,7 +337,7 @@ def test_an_agent_is_imported_under_no_id_of_the_servers_own_but_its_own(bench: 
     archive, into = exported(bench.files), bench.elsewhere(FINGERPRINT)
 
     with spooled(into, archive) as spool, pytest.raises(InvalidRequestError, match="dot"):
-        into.import_agent(spool, ".auto-1")
+        into.archives.import_agent(spool, ".auto-1")
 
     assert (into.agents(), into.index()) == ([], {})
 
@@ -347,7 +347,7 @@ def test_what_is_not_whole_or_another_models_is_refused_and_leaves_nothing(bench
     archive, into = exported(bench.files), bench.elsewhere(fingerprint)
 
     with spooled(into, archive[: len(archive) - cut]) as spool, pytest.raises(InvalidRequestError) as refused:
-        into.import_agent(spool)
+        into.archives.import_agent(spool)
 
     assert refused.value.field == "archive"
     assert (dict(into.index()), list(into.agents())) == ({}, [])

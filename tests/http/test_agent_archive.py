@@ -19,6 +19,7 @@ from semantic_trio.domain.geometry import LayerGroup, LayerKind
 from semantic_trio.entrypoints.cli import main
 from semantic_trio.ports import CacheFiles
 from semantic_trio.testing import FakeRunner, MemoryFiles
+from semantic_trio.testing.files import MemoryArchives
 from semantic_trio.testing.runner import ATTENTION_ONLY
 from tests.http.agents import Answer, create, delete, do, say, view
 from tests.http.serving import Call, Served, get, listening, openai_body, post, running, served
@@ -398,7 +399,7 @@ async def test_a_record_with_blocks_of_another_size_is_refused(autojump_clock: t
         await exported(server, "ada")
     [record] = source.agents()
     chain = TokenRun.of_packed(record.history, root_key("fake"), 32).keys[-1]
-    archive = b"".join(source.export_agent(attrs.evolve(record, chain=chain)))
+    archive = b"".join(source.archives.export_agent(attrs.evolve(record, chain=chain)))
     async with running(with_disk()) as server:
         call = await brought(server, "ada", archive)
         agents = await ids(server)
@@ -435,8 +436,8 @@ async def test_an_export_that_fails_on_its_way_does_not_end_cleanly(autojump_clo
 async def test_who_leaves_while_sending_leaves_nothing(autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
     archive, files = await an_archive(), MemoryFiles()
     spools = []
-    spool = files.spool
-    monkeypatch.setattr(MemoryFiles, "spool", lambda self: spools.append(spool()) or spools[-1])
+    spool = files.archives.spool
+    monkeypatch.setattr(MemoryArchives, "spool", lambda self: spools.append(spool()) or spools[-1])
     async with running(with_disk(files)) as server:
         call = await Leaving(server.app, "POST", "/v1/agents/ada/import", archive[:4]).run()
         agents = await ids(server)

@@ -223,7 +223,7 @@ async def false_history(trust: ImportTrust, **headers: str) -> tuple[Call, Call]
     async with running(with_disk(source)) as here:
         said = await post(here.app, "/v1/chat/completions", openai_body(messages=[QUESTION], temperature=0), **{"x-agent-id": "ada"})
         await exported(here, "ada")
-    archive = b"".join(source.export_agent(lie(next(iter(source.agents())))))
+    archive = b"".join(source.archives.export_agent(lie(next(iter(source.agents())))))
     message = said.json["choices"][0]["message"]  # type: ignore[index]
     told = openai_body(messages=[QUESTION, message, {"role": "user", "content": "two"}], temperature=0)
     async with running(with_disk(trust=trust)) as there, running(with_disk()) as elsewhere:

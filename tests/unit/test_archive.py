@@ -74,7 +74,7 @@ def filled(root: Path, items: Iterator[Item] | Lineage = BELONGINGS) -> ModelFil
 
 
 def exported(source: ModelFiles, of: AgentRecord = RECORD) -> bytes:
-    return b"".join(source.export_agent(of))
+    return b"".join(source.archives.export_agent(of))
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +106,7 @@ def files_in(root: Path) -> list[str]:
 
 
 def taken_in(into: ModelFiles, archive: bytes, name: str | None = None) -> AgentRecord:
-    return into.import_agent(io.BytesIO(archive), name)
+    return into.archives.import_agent(io.BytesIO(archive), name)
 
 
 def refusal(archive: bytes, root: Path | None = None) -> str:
@@ -166,7 +166,7 @@ def test_nothing_is_asked_of_the_stream_but_to_be_read(archive: bytes, tmp_path:
             self.at += len(piece)
             return piece
 
-    assert files(tmp_path).import_agent(Slow()).id == "ada"  # type: ignore[arg-type]
+    assert files(tmp_path).archives.import_agent(Slow()).id == "ada"  # type: ignore[arg-type]
 
 
 def test_an_agent_may_come_under_another_name(archive: bytes, tmp_path: Path) -> None:
@@ -245,7 +245,7 @@ def test_many_may_bring_the_same_at_once(archive: bytes, tmp_path: Path) -> None
 
 
 def test_a_spool_has_no_name_and_is_its_owners_alone(tmp_path: Path) -> None:
-    with files(tmp_path).spool() as spool:
+    with files(tmp_path).archives.spool() as spool:
         spool.write(b"x" * 1000)
         spool.flush()
         assert [name for name in files_in(tmp_path) if not name.startswith("memory")] == []

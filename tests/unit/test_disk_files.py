@@ -194,7 +194,7 @@ def test_nothing_is_written_where_another_process_works(tmp_path: Path) -> None:
         raise CacheInUseError("here", "pid 1")
 
     files = ModelFiles(tmp_path / "cache", FINGERPRINT, "tiny", refuse)
-    for work in (lambda: files.write_agent(record()), files.spool, lambda: files.import_agent(io.BytesIO())):
+    for work in (lambda: files.write_agent(record()), files.archives.spool, lambda: files.archives.import_agent(io.BytesIO())):
         with pytest.raises(OSError, match="in use by pid 1"):
             work()
 

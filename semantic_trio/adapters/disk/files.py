@@ -6,25 +6,22 @@ Knows what each file has to be. Knows nothing of budgets, or of which of them ar
 import errno
 import functools
 import shutil
-import tempfile
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from pathlib import Path
-from typing import BinaryIO
 
 import attrs
 import structlog
 
 from semantic_trio.adapters.disk import format as file_format
+from semantic_trio.adapters.disk.archives import ModelArchives
 from semantic_trio.adapters.disk.format import Label
 from semantic_trio.adapters.disk.layout import AGENT, AgentFiles, Layout
 from semantic_trio.adapters.disk.parsing import NewerError, UnfitError, shown
-from semantic_trio.adapters.disk.publishing import TEMPORARY, make_private, publish
+from semantic_trio.adapters.disk.publishing import make_private, publish
 from semantic_trio.adapters.disk.quarantine import Quarantine
 from semantic_trio.adapters.disk.records import decode, encode
-from semantic_trio.adapters.disk.travel import Arrival, departing
 from semantic_trio.domain.content import AgentRecord, Content, Item
-from semantic_trio.domain.errors import CacheInUseError, DamagedError, InvalidRequestError, NewerFormatError
-from semantic_trio.domain.salt import Salt
+from semantic_trio.domain.errors import CacheInUseError, DamagedError, NewerFormatError
 
 log = structlog.get_logger(__name__)
 
@@ -109,22 +106,10 @@ class ModelFiles:
         """See `CacheFiles.put_aside`."""
         self._put_aside(self._layout.path(item), item.kind if isinstance(item, Item) else AGENT, reason)
 
-    def export_agent(self, record: AgentRecord) -> Iterator[bytes]:
-        """See `CacheFiles.export_agent`."""
-        return departing(self._layout, self.model, record)
-
-    def import_agent(self, archive: BinaryIO, name: str | None = None, salt: Salt | None = None) -> AgentRecord:
-        """See `CacheFiles.import_agent`."""
-        self._enter()
-        try:
-            return Arrival.of(self._layout, self.model, archive).take(name, salt)
-        except UnfitError as error:
-            raise InvalidRequestError(str(error), "archive") from error
-
-    def spool(self) -> BinaryIO:
-        """See `CacheFiles.spool`."""
-        self._enter()
-        return tempfile.TemporaryFile(dir=self._layout.home, prefix=TEMPORARY)
+    @property
+    def archives(self) -> ModelArchives:
+        """See `CacheFiles.archives`."""
+        return ModelArchives(self._layout, self.model, self._enter)
 
     def free_bytes(self) -> int:
         """See `CacheFiles.free_bytes`."""

@@ -39,7 +39,7 @@ def routes(state: AppState) -> Blueprint:
         model, agent = await find_agent(state, agent_id)
         record = await persisted_record(model, agent, EXPORT_SECONDS)
         refuse_deleted(agent)
-        chunks, in_thread = model.persistence.files.export_agent(record), model.persistence.in_thread
+        chunks, in_thread = model.persistence.files.archives.export_agent(record), model.persistence.in_thread
         response = Response(_chunks(await in_thread(next, chunks), chunks, in_thread), content_type="application/x-tar")
         response.timeout = None  # as for all streams: each write has a deadline of its own
         response.headers["content-disposition"] = f'attachment; filename="{agent.id.lstrip(OWN_ID_START)}.tar"'

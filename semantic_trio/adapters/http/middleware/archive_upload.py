@@ -56,7 +56,7 @@ def _refuse_early(exchange: Exchange, model: ServedModel) -> None:
 
 async def _opened_file(model: ServedModel) -> BinaryIO:
     try:
-        return await model.persistence.in_thread(model.persistence.files.spool)
+        return await model.persistence.in_thread(model.persistence.files.archives.spool)
     except OSError as error:
         raise DiskRefusedError(error.strerror or str(error)) from error
 
