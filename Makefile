@@ -41,7 +41,7 @@ WATCHED   := application/engine.py application/backlog.py application/inbox.py a
 .DELETE_ON_ERROR:
 .PHONY: help install dev-install system serve test test-unit test-unit-other test-integration test-smoke test-search test-e2e \
         coverage other-python \
-        lint format typecheck imports docs docs-serve security licenses bench dist clean
+        lint format typecheck imports docs docs-serve all ci complexity sbom security licenses bench dist clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -148,6 +148,10 @@ coverage: $(DEV) ## The thresholds, over what the test targets have left behind
 	@$(REPORT) --include="$$(echo $(WATCHED:%=semantic_trio/%) | tr ' ' ',')" --fail-under=100 --show-missing --no-skip-covered \
 	  || { echo "code that runs concurrently or evicts is below 100 %"; exit 1; }
 
+ci: test licenses ## What CI runs for a change
+
+all: dev-install ci security sbom ## Everything that needs no other machine and no hour
+
 # -------------------------------------------------------------------------------------------------------------------------- check
 
 lint: $(DEV) ## Style, docstrings, complexity
@@ -165,16 +169,26 @@ typecheck: $(DEV) ## mypy --strict
 imports: $(DEV) ## The direction of imports
 	@$(BIN)/lint-imports --no-cache
 
-docs: $(DEV) ## The manual, strictly
+docs: $(DEV) ## The manual, strictly, and the examples in docstrings
+	@$(PYTEST) -q --no-header -p no:cacheprovider --doctest-modules $$(grep -rl '>>> ' semantic_trio)
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 docs-serve: $(DEV) ## The manual while it is being written
 	@$(BIN)/mkdocs serve
 
-security: $(DEV) ## Known vulnerabilities of what is installed
+# The functions that a reader has to think about longest. Above 9 (domain: 6) `make lint` fails.
+complexity: $(DEV) ## Functions with a complexity above 5
+	@$(BIN)/ruff check --exit-zero --quiet --output-format concise --select C901 --config 'lint.mccabe.max-complexity=5' semantic_trio
+
+# Each tool has an environment of its own, made by pre-commit: codespell is GPL and semgrep LGPL, so they are not installed with the package's tools.
+security: $(DEV) ## Spelling, secrets, large files, forbidden patterns, known vulnerabilities
+	@for hook in codespell secrets large-files semgrep; do $(BIN)/pre-commit run $$hook --all-files --hook-stage pre-push || exit 1; done
 	@found=$$($(BIN)/pip-audit --skip-editable --progress-spinner off 2>&1) || { echo "$$found"; exit 1; }; \
 	unknown=$$(grep -c 'could not be audited' <<<"$$found") || { echo "no known vulnerabilities"; exit 0; }; \
 	echo "$$unknown packages could not be audited: the package index in use does not tell their vulnerabilities"; exit 1
+
+sbom: $(DEV) ## What the package consists of, as CycloneDX 1.6 (dist/sbom.json)
+	@$(BIN)/python tools/sbom.py
 
 licenses: $(DEV) ## Nothing GPL, LGPL, AGPL, SSPL or EUPL among what is installed
 	@$(BIN)/pip-licenses --from=mixed --partial-match --fail-on='GPL;General Public;GNU;SSPL;Server Side Public;EUPL;European Union Public' --format=plain >/dev/null \

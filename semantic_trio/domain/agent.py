@@ -82,7 +82,7 @@ class Agent(Owner):
         return self.history[: self.prompt_tokens * TOKEN_BYTES]
 
 
-def explain(
+def explain(  # noqa: PLR0913  # the outcome of a match, which has no other reader
     agent: Agent,
     run: TokenRun,
     reused: int,

@@ -51,7 +51,11 @@ def snapshot_key(parent: BlockKey, packed: bytes) -> SnapshotKey:
 
 
 def common_tokens(one: bytes, other: bytes) -> int:
-    """Return the number of tokens in the common beginning of two packed sequences."""
+    """Return the number of tokens in the common beginning of two packed sequences.
+
+    >>> common_tokens(pack([5, 6, 7]), pack([5, 6, 8, 9]))
+    2
+    """
     low, high = 0, min(len(one), len(other)) // TOKEN_BYTES
     if one[: high * TOKEN_BYTES] == other[: high * TOKEN_BYTES]:
         return high

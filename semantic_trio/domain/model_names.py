@@ -15,7 +15,12 @@ ANYTHING = "*"
 
 @attrs.define(eq=False)
 class ModelNames:
-    """The main model, the others, and aliases. An alias that ends with `*` stands for all names that begin like it; the longest such alias counts."""
+    """The main model, the others, and aliases. An alias that ends with `*` stands for all names that begin like it; the longest such alias counts.
+
+    >>> names = ModelNames("large", ("small",), {"claude-haiku*": "small"})
+    >>> names.resolve("default"), names.resolve("claude-haiku-5"), names.resolve("claude-opus-5")
+    ('large', 'small', 'large')
+    """
 
     main: str
     others: tuple[str, ...] = ()  # beside the main model, from the start on

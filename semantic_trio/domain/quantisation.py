@@ -14,7 +14,11 @@ GROUPS = (64, 32)
 
 
 def group_size(head_size: int, kv_bits: int) -> int:
-    """Numbers of a head that share a scale. Raises `InvalidRequestError` for heads that no group divides."""
+    """Return how many numbers of a head share a scale. Raises `InvalidRequestError` for heads that no group divides.
+
+    >>> group_size(128, kv_bits=8), group_size(96, kv_bits=8)
+    (64, 32)
+    """
     found = next((group for group in GROUPS if head_size and head_size % group == 0), None)
     if found is None:
         allowed = f"{kv_bits} bits are for models whose heads have a multiple of {GROUPS[-1]} numbers"

@@ -188,7 +188,7 @@ def doctor(config_file: Path | None, *, report: bool, **options: object) -> None
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), default=None, help="Write everything to a file.")
 @click.option("--plot", "plot_files", type=click.Path(path_type=Path, dir_okay=False), multiple=True, help="Draw a .png or .svg; may be repeated.")
 @settings_options
-def bench(
+def bench(  # noqa: PLR0913  # click hands over each option
     config_file: Path | None,
     url: str | None,
     streams: str | None,

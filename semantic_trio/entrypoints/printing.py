@@ -9,7 +9,11 @@ UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
 
 
 def human(size: float) -> str:
-    """Bytes as people say them: `832 B`, `1.5 GiB`."""
+    """Return bytes with a unit that people read.
+
+    >>> human(832), human(1.5 * 2**30)
+    ('832 B', '1.5 GiB')
+    """
     for unit in UNITS[:-1]:
         if size < KIB:
             return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
@@ -18,7 +22,11 @@ def human(size: float) -> str:
 
 
 def counted(count: int, noun: str) -> str:
-    """`1 file`, `2 files`."""
+    """Return a number with its noun.
+
+    >>> counted(1, "file"), counted(2_000, "file")
+    ('1 file', '2,000 files')
+    """
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 

@@ -135,7 +135,7 @@ class PlainKernel(PagedAttention):
         packed = [form.pack(numbers[:, :, 0].transpose(1, 0, 2)) for numbers in (keys, values)]
         return packed[0], packed[1]
 
-    def __call__(
+    def __call__(  # noqa: PLR0913  # as the kernel it stands in for
         self,
         queries: mx.array,
         keys: mx.array,

@@ -113,7 +113,7 @@ def fake_model(name: str, runner: FakeRunner, *, disk_bytes: int = 0, files: Cac
     return ServedModel(ModelCard(name, name, CONTEXT_LENGTH, 1_700_000_000), engine, codec, persistence, in_line)
 
 
-def served(
+def served(  # noqa: PLR0913  # all that tests vary
     runner: FakeRunner,
     settings: HttpSettings | None = None,
     *,

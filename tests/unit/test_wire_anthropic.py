@@ -251,7 +251,7 @@ def test_a_bad_tool_or_choice_is_named(fields: dict[str, Any], told: str) -> Non
     assert fault_of(caught.value, Protocol.ANTHROPIC).message == told
 
 
-# -------------------------------------------------------------------------------------------------------- thinking and breakpoints
+# -------------------------------------------------------------------------------------------------------- thoughts and where caches break
 
 
 @pytest.mark.parametrize(

@@ -289,7 +289,7 @@ class PagedAttention:
         )
         return packed_keys, packed_values
 
-    def __call__(
+    def __call__(  # noqa: PLR0913  # what attention reads
         self,
         queries: mx.array,
         keys: mx.array,

@@ -33,13 +33,13 @@ def probe(render: Render, marks: ThinkMarks, syntaxes: Sequence[ToolSyntax] = (H
     neighbours = appear(render, (Role.USER, Role.USER))
     system = takes_system(render)
     opening = (Role.SYSTEM, Role.USER) if system else (Role.USER,)
-    lates = (
+    late_orders = (
         (*opening, Role.SYSTEM),
         (*opening, Role.SYSTEM, Role.ASSISTANT, Role.USER, Role.SYSTEM),
         (Role.USER, Role.SYSTEM, Role.ASSISTANT, Role.USER),
         (Role.SYSTEM, Role.SYSTEM, Role.USER),
     )
-    late = all(appear(render, roles) for roles in lates)
+    late = all(appear(render, roles) for roles in late_orders)
     calls = next(native(render, marks, syntaxes), GENERIC)
     return Manners(system, late, neighbours, frozenset(_trimmed(render, system, calls)), find_switch(render), calls)
 
