@@ -4,12 +4,15 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 
 import attrs
 import pytest
+
+from tools import gains
 
 ROOT = Path(__file__).parents[2]
 # Subjects of the diagrams that the manual has to have, by their accessible titles.
@@ -100,3 +103,12 @@ def test_the_manual_draws_its_ten_subjects() -> None:
     titles = [title for page in (ROOT / "docs").rglob("*.md") for title in re.findall(r"^  accTitle: (.+)$", page.read_text(), re.MULTILINE)]
 
     assert sorted(titles) == sorted(DIAGRAMS)
+
+
+def test_the_picture_of_what_a_user_gains_is_drawn_from_figures_that_were_measured() -> None:
+    measured = (ROOT / "docs" / "experiments.md").read_text()
+    sections = {re.sub(r"[^a-z0-9]+", "-", part.split("\n")[0].lower().strip("# ")): part for part in re.split(r"\n(?=##)", measured)}
+
+    assert gains.PICTURE.read_text() == gains.svg(), "run tools/gains.py"
+    for gain in tomllib.loads(gains.DATA.read_text())["gain"]:
+        assert [figure for figure in gain["figures"] if figure not in sections[gain["section"]]] == []
