@@ -3,7 +3,12 @@
     make serve                                      # in another terminal
     python examples/basic_inference.py [--url http://127.0.0.1:8000] [--question "..."]
 
-Needs nothing but `pip install anthropic openai`.
+Needs nothing but `pip install anthropic openai`. docs/clients.md has more of both SDKs. Expected output, with the default model:
+
+    The capital of France is Paris.
+    The capital of France is Paris.   (1 tokens read, 8 written)
+
+One token is read the second time: the rest of the prompt was read for the first answer.
 """
 
 import argparse

@@ -168,6 +168,19 @@ def test_every_page_that_the_code_names_exists() -> None:
     assert {page for page in named if not (ROOT / page).exists()} == set()
 
 
+def test_each_example_says_how_to_run_it_what_it_prints_and_which_page_explains_it() -> None:
+    examples = sorted((ROOT / "examples").glob("*.py"))
+    tests = (ROOT / "tests" / "smoke" / "test_examples.py").read_text()
+
+    assert len(examples) >= 4
+    for path in examples:
+        words = ast.get_docstring(ast.parse(path.read_text())) or ""
+        assert f"python examples/{path.name}" in words, path
+        assert "Expected output" in words, path
+        assert [(ROOT / page).exists() for page in re.findall(r"docs/[\w-]+\.md", words)] == [True], path
+        assert f'EXAMPLES / "{path.name}"' in tests, path
+
+
 def test_every_test_of_the_matrix_exists() -> None:
     named = re.findall(r"`(tests/[\w/]+\.py)::(\w+)`", (ROOT / "docs" / "test-matrix.md").read_text())
     tests = {path: {node.name for node in ast.walk(ast.parse((ROOT / path).read_text())) if hasattr(node, "name")} for path, _ in named}
