@@ -26,6 +26,8 @@ INSTALL   := set -o pipefail; install() { $(BIN)/python -m pip install --progres
 PYTEST    := $(BIN)/python -m pytest
 # Two test processes. With several BLAS threads in each, threads of one would wait for a core that the other has.
 PARALLEL  := -n 2 --dist worksteal
+# Servers that tests of one file share are started once, by the process that has the file.
+BY_FILE   := -n 2 --dist loadfile
 ONE_THREAD := OPENBLAS_NUM_THREADS=1
 COVER     := .cover
 COV       := --cov --cov-report=
@@ -113,8 +115,9 @@ test-integration: $(DEV) system ## The real MLX: tiny models and SmolLM2
 	@COVERAGE_FILE=$(COVER)/integration $(ONE_THREAD) $(PYTEST) $(INTEGRATION) $(PARALLEL) $(COV)
 
 test-smoke: $(DEV) system ## A server process and the real SDKs
-	@$(PYTEST) tests/smoke
+	@$(ONE_THREAD) $(PYTEST) tests/smoke $(BY_FILE)
 
+# Without coverage, which makes searches two or three times as long.
 test-search: $(DEV) system ## Searches for counterexamples: some examples, or all of them (NIGHTLY=1)
 	@$(PYTEST) $(UNIT) -m exhaustive $(PARALLEL)
 
