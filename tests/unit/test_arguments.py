@@ -23,6 +23,7 @@ def written(*pieces: str) -> list[str]:
     return [writer.push(piece) for piece in pieces]
 
 
+@pytest.mark.exhaustive
 @given(arguments=ARGUMENTS, is_ascii=st.booleans(), indent=st.sampled_from([None, 0, 2]), cuts=st.lists(st.integers(0, 400), max_size=8))
 def test_the_pieces_are_the_whole_arguments_without_their_last_brace(
     arguments: dict[str, object], is_ascii: bool, indent: int | None, cuts: list[int]

@@ -149,6 +149,7 @@ def test_the_template_of_every_format_is_used_as_it_is(name: str) -> None:
     assert calls.syntax.format == name.partition(" ")[0] or name in {"deepseek v3", "deepseek v3.1"}
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_no_value_of_an_argument_is_changed(name: str) -> None:
     for value in VALUES:
@@ -195,6 +196,7 @@ def test_text_before_and_after_a_call_stays_text(name: str) -> None:
         assert "".join(part.text for part in parts if isinstance(part, Text)) == "I look. I have looked."
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_an_answer_that_is_cut_anywhere_never_holds_a_wrong_call(name: str) -> None:
     calls = [("write_file", {"path": "a", "content": f"x {TAGS.get(name, ['</a>'])} y\n\n", "lines": 12}), ("srv.look", {"where": "<b>"})]
@@ -208,6 +210,7 @@ def test_an_answer_that_is_cut_anywhere_never_holds_a_wrong_call(name: str) -> N
             assert found or "".join(part.text for part in parts if isinstance(part, Text)) == answer[:end]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", TEMPLATES)
 @settings(max_examples=examples(100, 4))
 @given(

@@ -105,6 +105,7 @@ def test_the_pieces_of_a_long_call_come_while_it_is_written_and_are_its_argument
     assert "".join(pieces(told)) == whole[:-1], "what is told before the end is no JSON"
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", WRITTEN)
 @given(
     arguments=st.dictionaries(st.text(max_size=4), st.text(max_size=8) | st.integers() | st.lists(st.text(max_size=3)), min_size=1, max_size=4),
@@ -116,6 +117,7 @@ def test_the_pieces_and_the_rest_are_the_arguments_however_the_text_comes(name: 
     assert parts == [ToolCall("", "write", json.dumps(arguments, ensure_ascii=False))]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("is_cut", [True, False])
 @pytest.mark.parametrize("name", WRITTEN)
 def test_a_call_that_is_cut_anywhere_is_whole_or_shows_that_it_is_not(name: str, is_cut: bool) -> None:

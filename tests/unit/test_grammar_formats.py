@@ -147,6 +147,7 @@ def read(name: str, conversation: Conversation, answer: str, opening: str) -> li
     return joined([*reader.push(answer), *reader.finish()])
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("choice", CHOICES)
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_a_demanded_call_is_made_in_the_format_of_the_model_and_is_read_as_it_was_written(name: str, choice: str) -> None:
@@ -168,6 +169,7 @@ def test_a_demanded_call_is_made_in_the_format_of_the_model_and_is_read_as_it_wa
 TEXTS = Tool("note", "Notes", '{"type": "object", "properties": {"text": {"type": "string"}, "title": {"type": "string"}}, "required": ["text"]}')
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_texts_may_hold_all_but_the_delimiters_of_arguments(name: str) -> None:
     """A text is either demanded as the model writes it, and read unchanged, or cannot be drawn at all."""
@@ -193,6 +195,7 @@ def _compact(given: Mapping[str, object]) -> str:
     return json.dumps(given, separators=(",", ":"), ensure_ascii=False)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_strict_tools_and_allowed_tools_are_held_in_the_format_of_the_model(name: str) -> None:
     calls = ANY_TEMPLATE[name].manners.calls

@@ -100,6 +100,7 @@ def test_every_call_in_a_row_is_told_while_it_is_written(name: str, size: int) -
     assert unpieced(read(name, text, size)) == [ToolCall("", tool, given) for tool, given in calls]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("is_cut", [True, False])
 @pytest.mark.parametrize("name", ROWS)
 def test_calls_in_a_row_that_are_cut_anywhere_are_whole_up_to_the_one_that_is_cut(name: str, is_cut: bool) -> None:
@@ -125,6 +126,7 @@ def test_a_malformed_call_behind_a_whole_one_is_cut_alone(name: str) -> None:
         assert cut.arguments == '{"path": "b"'
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", ROWS)
 @settings(max_examples=examples(100, 4))
 @given(words=st.data(), size=st.integers(1, 30))

@@ -71,6 +71,7 @@ def test_text_without_marks_is_told_letter_by_letter(text: str) -> None:
     assert reader.finish() == []
 
 
+@pytest.mark.exhaustive
 @given(arguments=st.dictionaries(st.text(), st.recursive(st.text() | st.integers() | st.booleans() | st.none(), st.lists), max_size=3))
 def test_a_call_with_any_arguments_is_read(arguments: dict[str, object]) -> None:
     told = json.dumps({"name": "f", "arguments": arguments}, ensure_ascii=False)

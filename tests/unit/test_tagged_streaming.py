@@ -43,6 +43,7 @@ def test_all_formats_with_tags_are_tried() -> None:
     assert len(TAGGED) >= 10
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("size", [1, 5, 100_000])
 @pytest.mark.parametrize("name", TAGGED)
 def test_a_long_text_is_told_while_it_is_written(name: str, size: int) -> None:
@@ -78,6 +79,7 @@ def test_a_value_with_tags_is_told_as_far_as_it_is_certain(name: str) -> None:
     assert unpieced(read(name, text)) == [ToolCall("", "write_file", written(arguments))]
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", TAGGED)
 @settings(max_examples=examples(100, 4))
 @given(words=st.data(), sizes=st.lists(st.integers(1, 40), min_size=2, max_size=2))
@@ -97,6 +99,7 @@ def test_what_is_told_does_not_depend_on_the_pieces_of_the_answer(name: str, wor
 PIECES = st.one_of(st.text(max_size=8), st.sampled_from(["\n", " ", '"', "\\", "<", *sorted({*itertools.chain(*TAGS.values())})]))
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", TAGGED)
 @settings(max_examples=examples(100, 4))
 @given(content=st.lists(PIECES, max_size=8), is_first=st.booleans())

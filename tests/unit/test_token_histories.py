@@ -106,6 +106,7 @@ def churned(conversations: int, turns: int, *, owned: bool) -> TokenHistories:
     return histories
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("owned", [True, False], ids=["of agents", "of nobody"])
 @pytest.mark.parametrize(("conversations", "turns"), [(4000, 1), (1000, 5), (100, 60)])
 def test_what_it_counts_is_what_it_takes(conversations: int, turns: int, owned: bool) -> None:

@@ -79,6 +79,7 @@ def test_a_template_that_leaves_calls_out_is_given_them_in_the_format_of_its_fam
     assert calls.shape is not None, "demanded calls are held in it"
 
 
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", SOURCES)
 def test_calls_that_are_written_so_are_read_back_unchanged(name: str) -> None:
     asked = ANY_TEMPLATE[name].prompt(Conversation(conversation().messages[:1], TOOLS))
