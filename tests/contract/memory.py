@@ -170,6 +170,11 @@ class Memory(Script):
         [scores] = await self.scores([(history, restore)], close)
         return scores
 
+    def scores_otherwise(self, row: int, expected: list[float]) -> bool:
+        """True if one of the tokens that a row has drawn so far scores otherwise than is expected of it."""
+        drawn = logprobs(self.drawn.get(row, []))
+        return not close(drawn, expected[: len(drawn)])
+
     async def expected(self, history: tuple[int, ...]) -> list[float]:
         """What a row scores that reads everything."""
         key = (self.runner.spec.fingerprint, history)
@@ -186,7 +191,17 @@ def lengths_of(memory: Memory) -> list[tuple[int, int]]:
 
 
 async def is_noticed(memory: Memory, restore: Restore, history: tuple[int, ...] = prompt(RESTORED + 5)) -> bool:
-    return not close(await memory.score(history, restore), await memory.expected(history))
+    """True once a token scores otherwise than in a row that read everything; no token is drawn after the first that does."""
+    expected, start = await memory.expected(history), memory.start(restore)
+    await memory.step(StepPlan(open=(start,), prefill=(Chunk(start.row, history[restore.length :], restore.length, 0),)))
+    for index in range(1, SCORED):
+        if memory.scores_otherwise(start.row, expected):
+            break
+        await memory.decode(start.row, count=1, first=index)
+    await memory.land()
+    found = memory.scores_otherwise(start.row, expected)
+    await memory.close(start.row)
+    return found
 
 
 async def refuses(memory: Memory, plan: StepPlan) -> bool:

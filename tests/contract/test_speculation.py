@@ -16,13 +16,14 @@ from semantic_trio.domain.speculation import Speculation
 from semantic_trio.domain.step import Chunk, Closing, Decode, RowStart, StepPlan
 from semantic_trio.ports import ModelRunner
 from semantic_trio.testing import ByteDecoder
-from tests.contract.conftest import fresh
+from tests.contract.conftest import ALIKE, fresh
 from tests.contract.memory import Memory, block_key
 from tests.contract.models import random_runner
 from tests.contract.script import GREEDY, Script, close, logprobs, prompt, tokens
+from tests.search import sample
 
-DRAFTING = ["fake", "llama", "qwen2", "qwen3", "llama_paged", "gemma3_paged", "gpt_oss_paged"]
-WITHOUT = ["gemma3_text", "gpt_oss", "mamba2", "qwen3_next", "falcon_h1", "llama4", "deepseek_v3"]
+DRAFTING = sample(["fake", "llama", "qwen2", "qwen3", "llama_paged", "gemma3_paged", "gpt_oss_paged"], ALIKE)
+WITHOUT = sample(["gemma3_text", "gpt_oss", "mamba2", "qwen3_next", "falcon_h1", "llama4", "deepseek_v3"], ALIKE)
 WARM = SamplingParams(temperature=1.0, top_p=0.95)
 COUNT = 24
 
