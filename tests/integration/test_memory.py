@@ -1,18 +1,15 @@
 """Reuse on real models: greedy text is what it is without a memory."""
 
 import pytest
-import trio
 
 from semantic_trio.adapters.mlx.choosing import choose_layout
 from semantic_trio.adapters.mlx.geometry import measure_spec
 from semantic_trio.adapters.mlx.loading import LoadedModel
 from semantic_trio.adapters.mlx.runner import Batch, MlxRunner
 from semantic_trio.adapters.text.codec import TokenizerCodec
-from semantic_trio.application.engine import Engine
 from semantic_trio.domain.generation import GenerationRequest
-from semantic_trio.domain.memory import Memory
-from semantic_trio.domain.scheduler import Limits, Scheduler
 from tests.device import on_device, shared_device
+from tests.engines import UNBOUND_LIMITS, new_engine, running
 
 STORY = "The river ran down from the hills and through the town, where people had built their houses along its banks. "
 
@@ -27,20 +24,16 @@ def runner_of(loaded: LoadedModel) -> MlxRunner:
 async def test_greedy_text_is_the_same_warm_shared_and_cold(name: str, request: pytest.FixtureRequest) -> None:
     loaded: LoadedModel = request.getfixturevalue(name)
     codec: TokenizerCodec = request.getfixturevalue(f"{name}_codec")
-    runner = runner_of(loaded)
-    limits = Limits(context_length=2048, max_rows=4, chunk_tokens=256, max_stall_seconds=10.0)
-    scheduler = Scheduler(limits, Memory(runner.spec, 1 << 30, limits.chunk_tokens))
-    engine = Engine(runner, scheduler, queue_limit=9, step_deadline_seconds=60, batch_window_seconds=0.005)
-    head = codec.encode_text(STORY * 6 + "\n")
+    engine = new_engine(runner_of(loaded), UNBOUND_LIMITS)
+    head = codec.encode_text(STORY * 3 + "\n")
     prompts = [head + codec.encode_text(end)[-3:] for end in ("In spring the water", "Then one winter the")]
 
     async def say(prompt: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
-        asked = GenerationRequest("r", prompt, 12, seed=1, boundaries=(len(head),))
+        asked = GenerationRequest("r", prompt, 6, seed=1, boundaries=(len(head),))
         result = await engine.submit(asked, codec.decoder()).result()
         return result.tokens, result.finished.reuse.tokens
 
-    async with trio.open_nursery() as nursery:
-        await nursery.start(engine.run)
+    async with running(engine):
         cold = []
         for prompt in prompts:
             engine.memory.store.evict_all()
@@ -48,8 +41,6 @@ async def test_greedy_text_is_the_same_warm_shared_and_cold(name: str, request: 
         engine.memory.store.evict_all()
         await say(prompts[0])
         shared, again = await say(prompts[1]), await say(prompts[0])
-        nursery.cancel_scope.cancel()
-    await runner.reset()
 
     assert [reused for _, reused in cold] == [0, 0]
     assert shared == (cold[1][0], len(head))
