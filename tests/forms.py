@@ -18,9 +18,8 @@ from semantic_trio.adapters.text.codec import TokenizerCodec
 from semantic_trio.application.engine import Engine
 from semantic_trio.domain.conversation import Conversation, Message, Role, Text
 from semantic_trio.domain.generation import FinishReason, GenerationRequest, GenerationResult, SamplingParams
-from semantic_trio.domain.memory import Memory
-from semantic_trio.domain.scheduler import Limits, Scheduler
 from tests.device import on_device, shared_device
+from tests.engines import UNBOUND_LIMITS, new_engine, running
 from tests.schemas import Schema, bounded
 
 ROWS, LONGEST = 8, 250
@@ -75,14 +74,8 @@ async def forms(loaded: LoadedModel, codec: TokenizerCodec) -> AsyncIterator[For
     runner = MlxRunner(
         shared_device(), Batch(on_device(lambda: choose_layout(loaded.model))), on_device(lambda: measure_spec(loaded.model, loaded.fingerprint))
     )
-    limits = Limits(context_length=2048, max_rows=ROWS, chunk_tokens=128, max_stall_seconds=10.0)
-    scheduler = Scheduler(limits, Memory(runner.spec, 1 << 29, limits.chunk_tokens))
-    engine = Engine(runner, scheduler, queue_limit=1000, step_deadline_seconds=60, batch_window_seconds=0.005)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(engine.run)
+    async with running(new_engine(runner, attrs.evolve(UNBOUND_LIMITS, max_rows=ROWS), queue_limit=1000)) as engine:
         yield Forms(engine, codec)
-        nursery.cancel_scope.cancel()
-    await runner.reset()
 
 
 def verdicts(schemas: Sequence[Schema], results: Sequence[GenerationResult]) -> Counter[str]:

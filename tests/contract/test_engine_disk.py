@@ -16,19 +16,18 @@ from semantic_trio.application.archives import Archives
 from semantic_trio.application.engine import Engine
 from semantic_trio.application.persistence import Persistence
 from semantic_trio.domain.content import POSITION, Content, Kind, Tensor
-from semantic_trio.domain.disk import Disk
 from semantic_trio.domain.generation import GenerationRequest, SamplingParams
 from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.reuse import MissCause, Reuse, Source
 from semantic_trio.domain.salt import NO_SALT
-from semantic_trio.domain.scheduler import Limits, Scheduler
 from semantic_trio.testing import ByteDecoder
 from tests.contract.conftest import ALIKE
 from tests.contract.models import random_runner
 from tests.contract.test_engine_memory import FAMILIES, FORCED, close, prompt
+from tests.engines import ROOMY, UNBOUND_LIMITS, new_engine, running
 from tests.search import sample
 
-ROOMY, DISK = 1 << 30, 1 << 30
+DISK = 1 << 30  # bytes of the disk tier
 HISTORY = 600
 NEXT = (*prompt(HISTORY), *FORCED, *prompt(10, salt=9))  # what a client sends after its first turn
 
@@ -65,19 +64,14 @@ async def server(family: str, root: Path, budget: int = ROOMY) -> AsyncIterator[
     runner = runner_of(family)
     await runner.reset()
     runner.batch.store.drop(runner.batch.store.blocks, runner.batch.store.snapshots)
-    limits = Limits(context_length=2048, max_rows=4, chunk_tokens=128, max_stall_seconds=10.0)
-    memory = Memory(runner.spec, budget, limits.chunk_tokens, disk=Disk(DISK))
-    engine = Engine(runner, Scheduler(limits, memory), queue_limit=64, step_deadline_seconds=60, batch_window_seconds=0.001)
-    persistence = Persistence(memory, runner, ModelFiles(root, runner.spec.fingerprint, family), engine.nudge)
-    async with trio.open_nursery() as nursery:
-        await nursery.start(engine.run)
+    engine = new_engine(runner, UNBOUND_LIMITS, budget=budget, disk=DISK)
+    persistence = Persistence(engine.memory, runner, ModelFiles(root, runner.spec.fingerprint, family), engine.nudge)
+    async with running(engine), trio.open_nursery() as nursery:
         await persistence.open()
         await nursery.start(persistence.run)
-        running = Server(engine, persistence)
-        yield running
-        await running.settle()
-        memory.audit()
-        assert engine.discrepancies == 0
+        served = Server(engine, persistence)
+        yield served
+        await served.settle()
         nursery.cancel_scope.cancel()
 
 

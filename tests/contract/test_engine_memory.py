@@ -5,6 +5,7 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import attrs
 import pytest
 import trio
 
@@ -13,20 +14,18 @@ from semantic_trio.adapters.mlx.runner import MlxRunner
 from semantic_trio.application.engine import Engine
 from semantic_trio.domain.errors import StepFailedError
 from semantic_trio.domain.generation import GenerationRequest, SamplingParams
-from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.reuse import Reuse
-from semantic_trio.domain.scheduler import Limits, Scheduler
 from semantic_trio.domain.step import Inventory, StepPlan, StepResult
 from semantic_trio.testing import ByteDecoder
 from tests.contract.conftest import ALIKE
 from tests.contract.models import random_runner
+from tests.engines import ROOMY, UNBOUND_LIMITS, new_engine, running
 from tests.search import examples, sample
 
 FORCED = tuple((5 * i + 3) % 250 for i in range(20))
 FAMILIES = sample(
     ["llama", "qwen2", "qwen3", "gemma3_text", "gpt_oss", "falcon_h1", "qwen3_next", "deepseek_v3", "llama_paged", "gpt_oss_paged"], ALIKE
 )
-ROOMY = 1 << 30
 
 
 def prompt(length: int, salt: int = 0) -> tuple[int, ...]:
@@ -54,23 +53,9 @@ class Bench:
 
 @asynccontextmanager
 async def engine_of(family: str, budget: int = ROOMY, rows: int = 4) -> AsyncIterator[Bench]:
-    runner = random_runner(family)
-    limits = Limits(context_length=2048, max_rows=rows, chunk_tokens=128, max_stall_seconds=10.0)
-    engine = Engine(
-        runner,
-        Scheduler(limits, Memory(runner.spec, budget, limits.chunk_tokens)),
-        queue_limit=64,
-        step_deadline_seconds=60,
-        batch_window_seconds=0.005,
-    )
-    async with trio.open_nursery() as nursery:
-        await nursery.start(engine.run)
+    limits = attrs.evolve(UNBOUND_LIMITS, max_rows=rows)
+    async with running(new_engine(random_runner(family), limits, budget=budget)) as engine:
         yield Bench(engine)
-        engine.memory.audit()
-        await trio.sleep(0.05)
-        assert engine.discrepancies == 0
-        nursery.cancel_scope.cancel()
-    await runner.reset()
 
 
 def close(one: tuple[float, ...], other: tuple[float, ...]) -> bool:

@@ -7,11 +7,10 @@ import pytest
 import trio
 
 from semantic_trio.adapters.mlx.runner import MlxRunner
-from semantic_trio.application.engine import Engine
 from semantic_trio.domain.content import Item, Kind, Tensor
 from semantic_trio.domain.generation import FinishReason, GenerationRequest, GenerationResult, SamplingParams
 from semantic_trio.domain.memory import Memory as EngineMemory
-from semantic_trio.domain.scheduler import Limits, Scheduler
+from semantic_trio.domain.scheduler import Scheduler
 from semantic_trio.domain.speculation import Speculation
 from semantic_trio.domain.step import Chunk, Closing, Decode, RowStart, StepPlan
 from semantic_trio.ports import ModelRunner
@@ -20,6 +19,7 @@ from tests.contract.conftest import ALIKE, fresh
 from tests.contract.memory import Memory, block_key
 from tests.contract.models import random_runner
 from tests.contract.script import GREEDY, Script, close, logprobs, prompt, tokens
+from tests.engines import UNBOUND_LIMITS, new_engine, running
 from tests.search import sample
 
 DRAFTING = sample(["fake", "llama", "qwen2", "qwen3", "llama_paged", "gemma3_paged", "gpt_oss_paged"], ALIKE)
@@ -192,28 +192,19 @@ REQUESTS = {
 
 async def served(runner: ModelRunner, most: int, budget: int = 1 << 30) -> tuple[dict[str, GenerationResult], Scheduler]:
     """The answers to all requests at once, and then to what goes on from one of them."""
-    limits = Limits(context_length=2048, max_rows=4, chunk_tokens=128, max_stall_seconds=10.0)
-    memory = EngineMemory(runner.spec, budget, limits.chunk_tokens)
-    scheduler = Scheduler(limits, memory, Speculation(most, runner.sizes.decode_tokens))
-    engine = Engine(runner, scheduler, queue_limit=64, step_deadline_seconds=60, batch_window_seconds=0.005)
+    engine = new_engine(runner, UNBOUND_LIMITS, budget=budget, speculation=Speculation(most, runner.sizes.decode_tokens))
     results: dict[str, GenerationResult] = {}
 
     async def ask(name: str, one: GenerationRequest) -> None:
         results[name] = await engine.submit(one, ByteDecoder()).result()
 
-    async with trio.open_nursery() as nursery:
-        await nursery.start(engine.run)
+    async with running(engine):
         async with trio.open_nursery() as asking:
             for name, one in REQUESTS.items():
                 asking.start_soon(ask, name, one)
         history = REPEATING + results["greedy"].tokens + prompt(5)
         await ask("next turn", request(history, 20))
-        await engine.settle()
-        memory.audit()
-        assert engine.discrepancies == 0
-        nursery.cancel_scope.cancel()
-    await runner.reset()
-    return results, scheduler
+    return results, engine.scheduler
 
 
 @drafting

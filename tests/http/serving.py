@@ -23,17 +23,17 @@ from semantic_trio.application.models import ModelRegistry
 from semantic_trio.application.observers import Observers
 from semantic_trio.application.persistence import Persistence
 from semantic_trio.application.threads import Arguments, InThread, Result
-from semantic_trio.domain.disk import Disk
 from semantic_trio.domain.errors import ModelNotFoundError
 from semantic_trio.domain.generation import API_SAMPLING, SamplingParams
-from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.model_card import ModelCard
 from semantic_trio.domain.model_names import ModelNames
-from semantic_trio.domain.scheduler import Limits, Scheduler
+from semantic_trio.domain.scheduler import Limits
 from semantic_trio.ports import CacheFiles, TextCodec
 from semantic_trio.testing import ByteCodec, FakeRunner, MemoryFiles, MemoryResponses
+from tests.engines import new_engine
 
 CONTEXT_LENGTH = 4096
+LIMITS = Limits(context_length=CONTEXT_LENGTH, max_rows=8, chunk_tokens=256, max_stall_seconds=0.25)
 
 
 @attrs.define(eq=False)
@@ -105,11 +105,9 @@ async def _run(model: ServedModel, nursery: trio.Nursery) -> None:
 
 def fake_model(name: str, runner: FakeRunner, *, disk_bytes: int = 0, files: CacheFiles | None = None) -> ServedModel:
     """A model beside the main one."""
-    limits = Limits(context_length=CONTEXT_LENGTH, max_rows=8, chunk_tokens=256, max_stall_seconds=0.25)
     codec = ByteCodec()
-    memory = Memory(runner.spec, 1 << 24, limits.chunk_tokens, disk=Disk(disk_bytes), text_fingerprint=codec.fingerprint)
-    engine = Engine(runner, Scheduler(limits, memory), queue_limit=64, step_deadline_seconds=60, batch_window_seconds=0.01)
-    persistence = Persistence(memory, runner, files or MemoryFiles(), engine.nudge, in_thread=in_line)
+    engine = new_engine(runner, LIMITS, budget=1 << 24, disk=disk_bytes, text_fingerprint=codec.fingerprint)
+    persistence = Persistence(engine.memory, runner, files or MemoryFiles(), engine.nudge, in_thread=in_line)
     return ServedModel(ModelCard(name, name, CONTEXT_LENGTH, 1_700_000_000), engine, codec, persistence, in_line)
 
 
@@ -134,12 +132,16 @@ def served(  # noqa: PLR0913  # all that tests vary
     limits_of_models: ModelLimits | None = None,
 ) -> Served:
     """An application whose engine is not running yet. Files are worked on in line: virtual time knows nothing of threads."""
-    limits = Limits(context_length=context_length, max_rows=rows, chunk_tokens=256, max_stall_seconds=0.25)
-    codec = codec or ByteCodec()
-    memory = Memory(runner.spec, budget_bytes, limits.chunk_tokens, disk=Disk(disk_bytes), text_fingerprint=codec.fingerprint)
-    scheduler = Scheduler(limits, memory)
-    observers = Observers()
-    engine = Engine(runner, scheduler, queue_limit=queue_limit, step_deadline_seconds=60, batch_window_seconds=0.01, observer=observers)
+    codec, observers = codec or ByteCodec(), Observers()
+    engine = new_engine(
+        runner,
+        attrs.evolve(LIMITS, context_length=context_length, max_rows=rows),
+        budget=budget_bytes,
+        disk=disk_bytes,
+        text_fingerprint=codec.fingerprint,
+        queue_limit=queue_limit,
+        observer=observers,
+    )
     card = ModelCard("org/tiny", "Tiny", context_length, 1_700_000_000, vocabulary=vocabulary, sampling=sampling)
     persistence = Persistence(engine.memory, runner, files or MemoryFiles(), engine.nudge, in_thread=in_line, observer=observers)
     metrics = Metrics()

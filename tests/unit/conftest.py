@@ -9,7 +9,6 @@ import trio
 from semantic_trio.application.engine import Engine
 from semantic_trio.application.generation import Generation
 from semantic_trio.application.persistence import Persistence
-from semantic_trio.domain.disk import Disk
 from semantic_trio.domain.generation import GenerationRequest, SamplingParams
 from semantic_trio.domain.geometry import ModelCacheSpec
 from semantic_trio.domain.memory import Memory
@@ -17,9 +16,7 @@ from semantic_trio.domain.reuse import Reuse
 from semantic_trio.domain.scheduler import Limits, Scheduler
 from semantic_trio.domain.speculation import Speculation
 from semantic_trio.testing import ATTENTION_ONLY, ByteCodec, FakeRunner, MemoryFiles
-
-LIMITS = Limits(context_length=4096, max_rows=8, chunk_tokens=512, max_stall_seconds=0.25)
-
+from tests.engines import LIMITS, new_engine
 
 BUDGET = 8 * 16 * 4096  # bytes: far more than the tests' rows need
 
@@ -58,13 +55,8 @@ def start_engine(nursery: trio.Nursery) -> StartEngine:
 
     async def start(runner: FakeRunner | None = None, **settings: object) -> Bench:
         runner = runner or FakeRunner()
-        budget = settings.pop("budget", BUDGET)
-        speculation = settings.pop("speculation", None)
-        assert isinstance(budget, int)
-        assert isinstance(speculation, Speculation | None)
         limits = attrs.evolve(LIMITS, **{k: settings.pop(k) for k in list(settings) if k in attrs.fields_dict(Limits)})  # type: ignore[arg-type]
-        defaults = {"queue_limit": 64, "step_deadline_seconds": 60.0, "batch_window_seconds": 0.01}
-        engine = Engine(runner, scheduler(limits, runner.spec, budget, speculation), **(defaults | settings))  # type: ignore[arg-type]
+        engine = new_engine(runner, limits, **({"budget": BUDGET} | settings))  # type: ignore[arg-type]
         await nursery.start(engine.run)
         return Bench(engine, runner)
 
@@ -159,9 +151,8 @@ def start_server(nursery: trio.Nursery) -> StartServer:
     ) -> Server:
         runner, files, disks = runner or FakeRunner(), files or MemoryFiles(), Disks()
         limits = attrs.evolve(LIMITS, **{k: settings.pop(k) for k in list(settings) if k in attrs.fields_dict(Limits)})  # type: ignore[arg-type]
-        memory = Memory(runner.spec, budget, limits.chunk_tokens, max_agents, Disk(disk))
-        engine = Engine(runner, Scheduler(limits, memory), queue_limit=64, step_deadline_seconds=60.0, batch_window_seconds=0.01)
-        persistence = Persistence(memory, runner, files, engine.nudge, in_thread=disks, **({"readers": 4} | settings))  # type: ignore[arg-type]
+        engine = new_engine(runner, limits, budget=budget, max_agents=max_agents, disk=disk)
+        persistence = Persistence(engine.memory, runner, files, engine.nudge, in_thread=disks, **({"readers": 4} | settings))  # type: ignore[arg-type]
         server = Server(engine, runner, persistence=persistence, files=files, disks=disks, scope=nursery.cancel_scope)
         await nursery.start(serve, server)
         return server

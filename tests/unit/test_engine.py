@@ -7,13 +7,14 @@ import structlog.testing
 import trio
 from trio.testing import MockClock
 
-from semantic_trio.application.engine import Engine, EngineState
+from semantic_trio.application.engine import EngineState
 from semantic_trio.domain.errors import DrainingError, EngineDeadError, InvalidRequestError, OverloadedError, PromptTooLongError, StepFailedError
 from semantic_trio.domain.generation import Failed, Finished, FinishReason, SamplingParams, TokenEvent
 from semantic_trio.domain.reuse import MissCause, Reuse
 from semantic_trio.domain.step import BlockKey, Inventory, SaveBlock, StepPlan
 from semantic_trio.testing import FakeRunner
-from tests.unit.conftest import Bench, StartEngine, prompt, scheduler
+from tests.engines import new_engine
+from tests.unit.conftest import Bench, StartEngine, prompt
 
 
 async def test_a_generation_delivers_its_tokens_and_its_end(start_engine: StartEngine, autojump_clock: MockClock) -> None:
@@ -328,7 +329,7 @@ async def test_the_state_is_recovering_while_the_runner_is_rebuilt(start_engine:
 
 async def test_three_failures_in_a_row_end_the_engine_with_one_clear_reason(autojump_clock: MockClock) -> None:
     runner = FakeRunner(before_step=lambda plan: (_ for _ in ()).throw(RuntimeError("dead device")))
-    engine = Engine(runner, scheduler(), queue_limit=9, step_deadline_seconds=60, batch_window_seconds=0.01)
+    engine = new_engine(runner)
     seen: list[str] = []
 
     async def ask() -> None:
@@ -350,7 +351,7 @@ async def test_three_failures_in_a_row_end_the_engine_with_one_clear_reason(auto
 
 async def test_a_step_that_hangs_ends_the_engine_and_fails_who_waits(autojump_clock: MockClock) -> None:
     runner = FakeRunner(seconds_per_step=float("inf"))
-    engine = Engine(runner, scheduler(), queue_limit=9, step_deadline_seconds=60, batch_window_seconds=0.01)
+    engine = new_engine(runner)
     with pytest.RaisesGroup(EngineDeadError):
         async with trio.open_nursery() as nursery:
             await nursery.start(engine.run)
@@ -368,7 +369,7 @@ async def test_passes_that_fail_only_when_they_are_read_count_in_a_row_too(autoj
             raise RuntimeError("lost in flight")
 
     runner = FakeRunner(before_step=before)
-    engine = Engine(runner, scheduler(), queue_limit=9, step_deadline_seconds=60, batch_window_seconds=0.01)
+    engine = new_engine(runner)
 
     async def ask() -> None:
         for _ in range(4):
@@ -388,7 +389,7 @@ async def test_a_reset_that_hangs_ends_the_engine(autojump_clock: MockClock) -> 
             return frozenset()
 
     runner = Stuck(before_step=lambda plan: (_ for _ in ()).throw(RuntimeError("once")))
-    engine = Engine(runner, scheduler(), queue_limit=9, step_deadline_seconds=60, batch_window_seconds=0.01)
+    engine = new_engine(runner)
     with pytest.RaisesGroup(pytest.RaisesExc(EngineDeadError, match="hung while it was being reset")):
         async with trio.open_nursery() as nursery:
             await nursery.start(engine.run)
@@ -402,7 +403,7 @@ async def test_a_device_that_does_not_say_what_it_holds_ends_the_engine(autojump
             raise AssertionError
 
     runner = Silent()
-    engine = Engine(runner, scheduler(), queue_limit=9, step_deadline_seconds=60, batch_window_seconds=0.01)
+    engine = new_engine(runner)
     with pytest.RaisesGroup(pytest.RaisesExc(EngineDeadError, match="hung for 60 s when it was asked what it holds")):
         async with trio.open_nursery() as nursery:
             await nursery.start(engine.run)
@@ -433,7 +434,7 @@ async def test_a_reset_that_fails_ends_the_engine(autojump_clock: MockClock) -> 
             raise StepFailedError("gone")
 
     runner = Broken(before_step=lambda plan: (_ for _ in ()).throw(RuntimeError("once")))
-    engine = Engine(runner, scheduler(), queue_limit=9, step_deadline_seconds=60, batch_window_seconds=0.01)
+    engine = new_engine(runner)
     with pytest.RaisesGroup(pytest.RaisesExc(EngineDeadError, match="could not be reset: gone")):
         async with trio.open_nursery() as nursery:
             await nursery.start(engine.run)
@@ -490,7 +491,7 @@ async def test_events_carry_text_that_never_splits_a_character(start_engine: Sta
 
 
 async def test_who_waits_for_an_engine_that_has_ended_waits_no_longer(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
-    engine = Engine(FakeRunner(), scheduler(), queue_limit=1, step_deadline_seconds=1, batch_window_seconds=0)
+    engine = new_engine(FakeRunner())
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as inner:
             await inner.start(engine.run)
