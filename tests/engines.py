@@ -23,7 +23,7 @@ UNBOUND_LIMITS = Limits(context_length=2048, max_rows=4, chunk_tokens=128, max_s
 ROOMY = 1 << 30
 
 
-def new_engine(
+def new_engine(  # noqa: PLR0913 - what tests set, by name
     runner: ModelRunner,
     limits: Limits = LIMITS,
     *,

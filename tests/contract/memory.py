@@ -9,11 +9,11 @@ import pytest
 
 from semantic_trio.adapters.mlx.page_store import PageStore
 from semantic_trio.adapters.mlx.runner import MlxRunner
+from semantic_trio.adapters.scripted.token_runner import TokenRunner
 from semantic_trio.domain.content import Content, Item, Kind, Tensor
 from semantic_trio.domain.errors import StepFailedError
 from semantic_trio.domain.step import Chunk, Closing, Decode, Piece, Restore, RowStart, SaveBlock, SaveSnapshot, StepPlan
 from semantic_trio.ports import ModelRunner
-from semantic_trio.testing import FakeRunner
 from tests.contract.script import GREEDY, Script, close, logprobs, prompt
 from tests.device import on_device
 
@@ -41,7 +41,7 @@ def blocks(row: int, length: int, name: str = "") -> tuple[SaveBlock, ...]:
 
 def zero_block(runner: ModelRunner, key: bytes) -> None:
     """Reach inside and spoil what is kept."""
-    if isinstance(runner, FakeRunner):
+    if isinstance(runner, TokenRunner):
         runner.blocks[key] = (0,) * len(runner.blocks[key])
         return
     assert isinstance(runner, MlxRunner)
@@ -70,8 +70,11 @@ def break_device(runner: ModelRunner, patch: pytest.MonkeyPatch) -> None:
     def fail(*_: object) -> None:
         raise RuntimeError("on fire")
 
-    if isinstance(runner, FakeRunner):
-        patch.setattr(runner, "before_step", fail)
+    async def fail_step(*_: object) -> None:
+        raise StepFailedError("on fire")
+
+    if isinstance(runner, TokenRunner):
+        patch.setattr(TokenRunner, "step", fail_step)
     else:
         patch.setattr("semantic_trio.adapters.mlx.runner.draw", fail)
 

@@ -4,8 +4,8 @@ import pytest
 from mlx_lm.models.cache import KVCache
 
 from semantic_trio.adapters.mlx import snapshot
+from semantic_trio.adapters.scripted.token_runner import TokenRunner
 from semantic_trio.domain.step import Closing, Piece, SaveBlock, SaveSnapshot, StepPlan
-from semantic_trio.testing import FakeRunner
 from tests.contract.conftest import blocks_alone, with_blocks, with_snapshots
 from tests.contract.memory import BLOCK, RESTORED, Memory, block_key, blocks, is_noticed, refuses, snapshot_key, zero_block
 from tests.contract.models import FAMILIES, VARIANTS
@@ -51,7 +51,7 @@ async def test_blocks_of_one_row_swapped_show_in_the_fake_alone(memory: Memory) 
     await memory.keep(prompt(RESTORED))
     swapped = memory.of(RESTORED, pieces(block_key(256), block_key(0), block_key(512)), snapshot_key(RESTORED))
 
-    assert await is_noticed(memory, swapped) is isinstance(memory.runner, FakeRunner)
+    assert await is_noticed(memory, swapped) is isinstance(memory.runner, TokenRunner)
 
 
 @with_blocks
