@@ -43,7 +43,7 @@ WATCHED   := application/engine.py application/backlog.py application/inbox.py a
 .DELETE_ON_ERROR:
 .PHONY: help install dev-install system serve test test-unit test-unit-other test-integration test-smoke test-search test-e2e \
         coverage other-python \
-        lint format typecheck imports docs docs-serve all ci complexity sbom security licenses bench dist clean
+        lint format typecheck imports docs docs-serve all ci complexity sbom security licenses bench perf dist clean
 
 help: ## This list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## /{printf "  %-18s %s\n", $$1, $$2}' $(firstword $(MAKEFILE_LIST))
@@ -199,6 +199,11 @@ licenses: $(DEV) ## Nothing GPL, LGPL, AGPL, SSPL or EUPL among what is installe
 
 bench: $(DEV) system ## Figures of the served model beside the bare engine (MODEL=, ARGS=)
 	@$(BIN)/semantic-trio bench --model $(MODEL) $(ARGS)
+
+perf: $(DEV) system ## Ratios of the served model against tests/performance_thresholds.yaml: half an hour on a CPU that does nothing else
+	@mkdir -p build
+	@$(BIN)/semantic-trio bench --full --model smollm2-135m --json build/performance.json --compare benchmarks/baseline.json $(ARGS)
+	@$(BIN)/python -m tests.performance build/performance.json
 
 # The formula's sdist is the file beside it, until a release has an address.
 dist: $(DEV) ## The wheel, the sdist and a Homebrew formula that builds from it, in dist/

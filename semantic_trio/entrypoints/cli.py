@@ -183,9 +183,11 @@ def doctor(config_file: Path | None, *, report: bool, **options: object) -> None
 @click.option("--words", type=click.IntRange(8), default=None, help="Words of the long prompt. [default: 1000]")
 @click.option("--rounds", type=click.IntRange(1), default=None, help="How often everything is measured. [default: 3]")
 @click.option("--quick", is_flag=True, help="Less of everything: 1,4 streams, 32 tokens, 400 words, 1 round.")
+@click.option("--full", is_flag=True, help="More: 1,3,5,7,10 streams, 1,3,5 in turn, conversations of 2K to 16K tokens, memory of reference models.")
 @click.option("--bare/--no-bare", "has_bare", default=True, help="Also run mlx-lm's bare engine on the same prompts, after the server.")
 @click.option("--seed", default=None, help="Makes the prompts the same again; by default no two runs have the same.")
 @click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), default=None, help="Write everything to a file.")
+@click.option("--compare", "earlier", type=click.Path(path_type=Path, exists=True, dir_okay=False), default=None, help="An earlier --json file.")
 @click.option("--plot", "plot_files", type=click.Path(path_type=Path, dir_okay=False), multiple=True, help="Draw a .png or .svg; may be repeated.")
 @settings_options
 def bench(  # noqa: PLR0913  # click hands over each option
@@ -198,20 +200,27 @@ def bench(  # noqa: PLR0913  # click hands over each option
     seed: str | None,
     json_file: Path | None,
     plot_files: tuple[Path, ...],
+    earlier: Path | None,
     *,
     has_bare: bool,
     quick: bool,
+    full: bool,
     **options: object,
 ) -> None:
     """Measure tokens per second, first tokens, neighbours and a restart of a server.
 
     The table goes to standard output, the progress to standard error.
     """
+    if quick and full:
+        raise click.UsageError("--quick is less of everything, and --full more")
     from semantic_trio.entrypoints.bench import command
+    from semantic_trio.entrypoints.bench.comparison import read_baseline
 
     with known_ends():
-        wanted = command.options(streams, tokens, words, rounds, seed, has_bare=has_bare, quick=quick)
+        extent = command.FULL if full else command.QUICK if quick else command.USUAL
+        wanted = command.options(streams, tokens, words, rounds, seed, extent, has_bare=has_bare)
         command.check_files(json_file, plot_files)
+        baseline = read_baseline(earlier) if earlier else None
         server = command.target(url, load(config_file, options).settings, given(options), config_file)
-        code = command.carry_out(wanted, server, json_file, plot_files)
+        code = command.carry_out(wanted, server, json_file, plot_files, baseline)
     sys.exit(code)

@@ -1,6 +1,7 @@
 """The benchmark without a model: prompts, the client's reading of streams, what is made of times, the table, and what is refused before it starts."""
 
 import functools
+import json
 import re
 import sys
 from collections.abc import Sequence
@@ -12,14 +13,19 @@ import pytest
 import trio
 from click.testing import CliRunner
 
+from semantic_trio.adapters.catalogue.progress import Silent
 from semantic_trio.domain.errors import InvalidRequestError
+from semantic_trio.domain.families import published_spec
 from semantic_trio.entrypoints.bench import command
 from semantic_trio.entrypoints.bench.client import Answer, Client, Message
-from semantic_trio.entrypoints.bench.measures import NEIGHBOURS, Conversation, neighbours, throughput
+from semantic_trio.entrypoints.bench.comparison import compared, read_baseline
+from semantic_trio.entrypoints.bench.measures import NEIGHBOURS, Conversation, in_turn, neighbours, throughput
 from semantic_trio.entrypoints.bench.prompts import Prompts
+from semantic_trio.entrypoints.bench.reference import MODELS, reference_rows
 from semantic_trio.entrypoints.bench.results import Machine, Neighbours, Options, Report, Round, Throughput, Turn, Turns
-from semantic_trio.entrypoints.bench.summary import summary
+from semantic_trio.entrypoints.bench.summary import RATIO, summary
 from semantic_trio.entrypoints.bench.table import lines
+from semantic_trio.entrypoints.bench.talks import FIRST, Talks
 from semantic_trio.entrypoints.cli import main
 from semantic_trio.entrypoints.exits import ExitCode
 
@@ -131,6 +137,43 @@ async def test_answers_that_run_at_the_same_time_are_counted_together() -> None:
     assert found.rate == pytest.approx(30 / 11)
 
 
+async def test_answers_in_turn_take_the_time_of_all_of_them() -> None:
+    client = Scripted()
+
+    found = await in_turn(client, ["a", "b", "c"], 10)
+
+    assert found == Throughput(30, 33.0, (10.0, 10.0, 10.0))
+    assert [message["content"] for [message] in client.asked] == ["a", "b", "c"]
+
+
+@attrs.define(eq=False)
+class Small(Scripted):
+    """A server of a model whose context is 5,000 tokens: words are tokens, and their number decides about the first token."""
+
+    async def chat(self, messages: Sequence[Message], tokens: int, answer: Answer | None = None) -> Answer:
+        """See `Client`."""
+        self.asked.append(tuple(messages))
+        length = sum(len(message["content"].split()) for message in messages)
+        if length > 5000:
+            raise InvalidRequestError("prompt is too long", "url")
+        seconds = length / 100 if len(messages) == 1 else 0.5
+        return Answer(stamps=[seconds], ended=seconds, tokens=tokens, prompt_tokens=length, text="Yes.")
+
+
+async def test_conversations_of_many_lengths_go_on_after_a_restart() -> None:
+    talks = Talks(Prompts("7"), Silent(), "round 1 of 1")
+
+    await talks.begin(Small(), FIRST, 500)
+    await talks.begin_contexts(Small(), (2000, 4000, 8000))
+    restarted = Small()
+    await talks.restart(restarted)
+
+    assert list(talks.turns) == [FIRST, 2000, 4000]
+    assert [turns.cold.prompt_tokens for turns in talks.turns.values()] == pytest.approx([500, 2000, 4000], abs=20)
+    assert [len(messages) for messages in restarted.asked] == [5, 5, 5]
+    assert talks.notes == ["no conversation of 8,000 tokens: url: prompt is too long"]
+
+
 async def test_a_conversation_sends_what_was_said_in_it() -> None:
     client, conversation = Scripted(), Conversation()
 
@@ -208,6 +251,72 @@ def test_the_table_has_medians_ranges_and_ratios_within_rounds() -> None:
     ]
 
 
+def test_prompts_in_turn_and_contexts_have_their_columns_and_rows() -> None:
+    one = attrs.evolve(
+        measured(20, 20),
+        in_turn={4: Throughput(400, 10.0, (0.25,) * 4)},
+        contexts={
+            4096: Turns(Turn(30.0, 4100, 0), Turn(2.0, 4150, 4096), Turn(3.0, 4200, 4096)),
+            2048: Turns(Turn(10.0, 2050, 0), Turn(1.0, 2100, 9), None),
+        },
+    )
+    text = list(lines(report(one)))
+
+    assert [line for line in text if line.startswith(("throughput", "4 streams  "))][:2] == [
+        "throughput  served, tokens/s  bare, tokens/s  served / bare  last first token, s  at once / in turn",
+        "4 streams   80                80              1              0.500                2",
+    ]
+    assert [line for line in text if "about" in line] == [
+        "about 4,096 tokens  30              15                       10                             4,200          4,096",
+        "about 2,048 tokens  10              10                       -                              2,100          9",
+    ]
+
+
+def test_an_earlier_report_is_compared_figure_by_figure(tmp_path: Path) -> None:
+    file = tmp_path / "then.json"
+    then = report(measured(10, 20))
+    file.write_bytes(
+        msgspec.json.encode(attrs.evolve(then, summary={"throughput": {"4 streams": {RATIO: then.summary["throughput"]["4 streams"][RATIO]}}}))
+    )
+
+    assert list(compared(report(measured(15, 20)), read_baseline(file))) == [
+        "compared with tiny of 2026-11-30T03:00:00+00:00, abc",
+        "figure                                now    then   now / then",
+        "throughput: 4 streams: served / bare  0.750  0.500  1.50",
+    ]
+    assert list(compared(attrs.evolve(then, summary={}), read_baseline(file)))[1:] == ["no figure is in both"]
+
+
+def test_a_file_that_is_no_report_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
+    file = tmp_path / "then.json"
+    file.write_text('{"model": 5}')
+
+    result = CliRunner().invoke(main, ["bench", "--compare", str(file)])
+
+    assert result.exit_code == ExitCode.USAGE
+    assert result.stderr.startswith(f"semantic-trio: --compare: {file} is no report of `semantic-trio bench --json`")
+
+
+def test_memory_of_reference_models_follows_their_published_geometry() -> None:
+    rows = reference_rows()
+    gemma, llama = rows["Gemma 3 12B, 16 bits"], rows["Llama 3.1-8B, 16 bits"]
+
+    # 832 MiB for 8,192 tokens, and 1 GiB: what the published configurations give.
+    assert gemma["agents of 8,192 tokens"].median == (14_000_000_000 - 6_620_000_000) // (832 << 20)
+    assert llama["agents of 8,192 tokens"].median == (14_000_000_000 - 4_520_000_000) // (1 << 30)
+    assert llama["agents of 4,096 tokens"].median == 2 * llama["agents of 8,192 tokens"].median + 1
+    assert llama["blocks / padded"].median == 36 / 64
+    assert all(row["pool, GB"].median + row["weights, GB"].median == pytest.approx(14) for row in rows.values())
+    assert rows["Llama 3.1-8B, 8 bits"]["agents of 8,192 tokens"].median > 1.8 * llama["agents of 8,192 tokens"].median
+
+
+@pytest.mark.parametrize("config", sorted((Path(__file__).parent / "configs").glob("*.json")), ids=lambda path: path.stem)
+def test_the_reference_models_are_those_that_were_published(config: Path) -> None:
+    published = published_spec(json.loads(config.read_text()), "")
+
+    assert published in [model.spec(16) for model in MODELS]
+
+
 def test_what_was_not_measured_is_not_in_the_table() -> None:
     text = "\n".join(lines(report(attrs.evolve(measured(10, None, None), neighbours=None))))
 
@@ -264,10 +373,21 @@ def test_what_cannot_be_done_is_one_line_and_a_code(options: list[str], said: st
 
 
 def test_options_that_are_not_given_are_usual_or_quick() -> None:
-    usual, quick = (command.options(None, None, None, None, None, has_bare=True, quick=quick) for quick in (False, True))
-    own = command.options("8,1,8", 16, None, 2, "mine", has_bare=False, quick=True)
+    usual, quick, full = (
+        command.options(None, None, None, None, None, extent, has_bare=True) for extent in (command.USUAL, command.QUICK, command.FULL)
+    )
+    own = command.options("8,1,8", 16, None, 2, "mine", command.QUICK, has_bare=False)
 
     assert (usual.streams, usual.tokens, usual.words, usual.rounds) == ((1, 4, 8), 96, 1000, 3)
     assert (quick.streams, quick.tokens, quick.words, quick.rounds) == ((1, 4), 32, 400, 1)
+    assert (full.streams, full.in_turn, full.contexts) == ((1, 3, 5, 7, 10), (1, 3, 5), (2048, 4096, 8192, 16384))
+    assert (usual.has_reference, full.has_reference) == (False, True)
     assert usual.seed != quick.seed
     assert own == Options((1, 8), 16, 400, 2, "mine", has_bare=False)
+    assert command.options("1,4,5", None, None, None, None, command.FULL, has_bare=True).in_turn == (1, 5)
+
+
+def test_less_and_more_of_everything_exclude_each_other() -> None:
+    result = CliRunner().invoke(main, ["bench", "--quick", "--full"])
+
+    assert (result.exit_code, "--quick is less" in result.stderr) == (ExitCode.USAGE, True)

@@ -15,6 +15,7 @@ from semantic_trio.adapters.catalogue.catalogue import open_catalogue
 from semantic_trio.adapters.catalogue.progress import Lines
 from semantic_trio.domain.errors import InvalidRequestError
 from semantic_trio.entrypoints.bench.client import Client
+from semantic_trio.entrypoints.bench.comparison import Baseline, compared
 from semantic_trio.entrypoints.bench.plot import check_plot, draw
 from semantic_trio.entrypoints.bench.results import Options
 from semantic_trio.entrypoints.bench.run import Bench, Given, Own, run
@@ -27,12 +28,38 @@ MOST_STREAMS = 1024
 SIGNALLED = 128  # added to the number of a signal, as shells do
 
 
+@attrs.frozen
+class Extent:
+    """How much is measured unless an option says otherwise."""
+
+    streams: str
+    tokens: int
+    words: int
+    rounds: int
+    in_turn: tuple[int, ...] = ()
+    contexts: tuple[int, ...] = ()
+
+
+USUAL, QUICK = Extent("1,4,8", 96, 1000, 3), Extent("1,4", 32, 400, 1)
+FULL = Extent("1,3,5,7,10", 48, 1000, 3, in_turn=(1, 3, 5), contexts=(2048, 4096, 8192, 16384))
+
+
 def options(
-    streams: str | None, tokens: int | None, words: int | None, rounds: int | None, seed: str | None, *, has_bare: bool, quick: bool
+    streams: str | None, tokens: int | None, words: int | None, rounds: int | None, seed: str | None, extent: Extent, *, has_bare: bool
 ) -> Options:
-    """The options in force; what is not said is usual, or quick. Raises `InvalidRequestError`."""
-    usual = ("1,4", 32, 400, 1) if quick else ("1,4,8", 96, 1000, 3)
-    return Options(_numbers(streams or usual[0]), tokens or usual[1], words or usual[2], rounds or usual[3], seed or secrets.token_hex(4), has_bare)
+    """The options in force; what is not said is that of the extent. Raises `InvalidRequestError`."""
+    numbers = _numbers(streams or extent.streams)
+    return Options(
+        numbers,
+        tokens or extent.tokens,
+        words or extent.words,
+        rounds or extent.rounds,
+        seed or secrets.token_hex(4),
+        has_bare,
+        in_turn=tuple(one for one in extent.in_turn if one in numbers),
+        contexts=extent.contexts,
+        has_reference=extent is FULL,
+    )
 
 
 def _numbers(text: str) -> tuple[int, ...]:
@@ -72,13 +99,13 @@ def _reported(settings: Settings) -> dict[str, str]:
     return {name: str(value) for name, value in found.items() if not isinstance(value, SecretStr | None)}
 
 
-def carry_out(wanted: Options, server: Given | Own, json_file: Path | None, plot_files: Sequence[Path]) -> int:
-    """Run the benchmark, print its table, write its files; the exit code."""
+def carry_out(wanted: Options, server: Given | Own, json_file: Path | None, plot_files: Sequence[Path], baseline: Baseline | None) -> int:
+    """Run the benchmark, print its table and its comparison with an earlier report, write its files; the exit code."""
     report = run(Bench(wanted, server, Lines()))
     if isinstance(report, signal.Signals):
         click.echo(f"semantic-trio: ended by {report.name}", err=True)
         return SIGNALLED + report
-    click.echo("\n".join(lines(report)))
+    click.echo("\n".join([*lines(report), *(["", *compared(report, baseline)] if baseline else [])]))
     if json_file:
         json_file.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
     for path in plot_files:

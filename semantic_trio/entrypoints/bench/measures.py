@@ -26,6 +26,12 @@ async def throughput(client: Client, prompts: Sequence[str], tokens: int) -> Thr
     return Throughput(sum(one.tokens for one in answers), seconds, tuple(one.first_seconds for one in answers))
 
 
+async def in_turn(client: Client, prompts: Sequence[str], tokens: int) -> Throughput:
+    """Send each prompt when the answer to the one before has ended."""
+    single = [await throughput(client, [prompt], tokens) for prompt in prompts]
+    return Throughput(sum(one.tokens for one in single), sum(one.seconds for one in single), tuple(one.first_seconds[0] for one in single))
+
+
 @attrs.define(eq=False)
 class Conversation:
     """A conversation that grows by a message and its answer a turn, as the client has seen them."""

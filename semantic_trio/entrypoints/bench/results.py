@@ -59,6 +59,8 @@ class Round:
     bare: dict[int, Throughput]  # empty where it did not run
     turns: Turns
     neighbours: Neighbours | None  # None where the streams ended before the prompt was sent
+    in_turn: dict[int, Throughput] = attrs.field(factory=dict)  # as many prompts as streams, one after the other
+    contexts: dict[int, Turns] = attrs.field(factory=dict)  # conversations by about so many tokens
 
 
 @attrs.frozen
@@ -99,6 +101,9 @@ class Options:
     rounds: int
     seed: str
     has_bare: bool
+    in_turn: tuple[int, ...] = ()  # numbers of prompts that are also sent one after the other
+    contexts: tuple[int, ...] = ()  # tokens of conversations, about
+    has_reference: bool = False  # the report also says what reference models hold
 
 
 @attrs.frozen

@@ -18,11 +18,13 @@ from semantic_trio.adapters.catalogue.progress import Progress
 from semantic_trio.entrypoints.bench.bare import Batch, Job, Outcome, run_bare
 from semantic_trio.entrypoints.bench.client import Client
 from semantic_trio.entrypoints.bench.machine import machine, versions
-from semantic_trio.entrypoints.bench.measures import Conversation, neighbours, throughput
+from semantic_trio.entrypoints.bench.measures import in_turn, neighbours, throughput
 from semantic_trio.entrypoints.bench.prompts import Prompts
-from semantic_trio.entrypoints.bench.results import Neighbours, Options, Report, Round, Throughput, Turns, number
+from semantic_trio.entrypoints.bench.reference import REFERENCE, reference_rows
+from semantic_trio.entrypoints.bench.results import Neighbours, Options, Report, Round, Throughput, number
 from semantic_trio.entrypoints.bench.server import OwnServer
 from semantic_trio.entrypoints.bench.summary import summary
+from semantic_trio.entrypoints.bench.talks import FIRST, Talks
 from semantic_trio.entrypoints.commit import commit
 from semantic_trio.entrypoints.printing import counted
 from semantic_trio.entrypoints.signals import ending_signals
@@ -76,25 +78,26 @@ class Bench:
             settings=dict(own.settings) if own else {},
             options=self.options,
             notes=tuple(dict.fromkeys(self._notes)),
-            summary=summary(rounds),
+            summary=summary(rounds) | ({REFERENCE: reference_rows()} if self.options.has_reference else {}),
             rounds=rounds,
         )
 
     async def _round(self, count: int) -> Round:
         prompts, where = Prompts(f"{self.options.seed} {count}"), f"round {count} of {self.options.rounds}"
         with tempfile.TemporaryDirectory(prefix="semantic-trio-bench-") as directory:
-            conversation, restarted = Conversation(), None
+            talks = Talks(prompts, self.progress, where)
             async with self._server(Path(directory)) as client:
-                served = await self._throughput(client, prompts, where)
-                self.progress.step(f"{where}: a conversation of {self.options.words:,} words")
-                cold = await conversation.turn(client, prompts.opening(self.options.words))
-                warm = await conversation.turn(client, prompts.question("next"))
+                served, turns = await self._throughput(client, prompts, where)
+                await talks.begin(client, FIRST, self.options.words)
+                await talks.begin_contexts(client, self.options.contexts)
                 beside = await self._neighbours(client, prompts, where)
             if isinstance(self.target, Own):
-                self.progress.step(f"{where}: the conversation after a restart")
+                self.progress.step(f"{where}: the conversations after a restart")
                 async with self._server(Path(directory)) as client:
-                    restarted = await conversation.turn(client, prompts.question("restarted"))
-        return Round(served, await self._bare(prompts, where), Turns(cold, warm, restarted), beside)
+                    await talks.restart(client)
+        self._notes += talks.notes
+        found = dict(talks.turns)
+        return Round(served, await self._bare(prompts, where), found.pop(FIRST), beside, turns, found)
 
     @contextlib.asynccontextmanager
     async def _server(self, directory: Path) -> AsyncIterator[Client]:
@@ -106,15 +109,18 @@ class Bench:
                 async with server.running(directory) as url:
                     yield attrs.evolve(client, url=url)
 
-    async def _throughput(self, client: Client, prompts: Prompts, where: str) -> dict[int, Throughput]:
-        found = {}
+    async def _throughput(self, client: Client, prompts: Prompts, where: str) -> tuple[dict[int, Throughput], dict[int, Throughput]]:
+        """Measure prompts that are sent at once, and next to them the numbers of prompts that are to be sent in turn."""
+        found, turns = {}, {}
         for streams in self.options.streams:
             await throughput(client, [prompts.story("warm up", streams, place) for place in range(streams)], WARM_UP_TOKENS)
             found[streams] = await throughput(client, _stories(prompts, streams), self.options.tokens)
+            if streams in self.options.in_turn:
+                turns[streams] = await in_turn(client, [prompts.story("in turn", streams, place) for place in range(streams)], self.options.tokens)
             self.progress.step(f"{where}: {counted(streams, 'stream')}, {number(found[streams].rate)} tokens/s")
             if found[streams].tokens < 0.9 * streams * self.options.tokens:
                 self._notes.append("some answers ended early; the tokens that were generated are counted")
-        return found
+        return found, turns
 
     async def _neighbours(self, client: Client, prompts: Prompts, where: str) -> Neighbours | None:
         self.progress.step(f"{where}: streams beside a prompt of {self.options.words:,} words")

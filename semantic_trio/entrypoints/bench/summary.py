@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping, Sequence
 
-from semantic_trio.entrypoints.bench.results import Round, Rows, Spread
+from semantic_trio.entrypoints.bench.results import Round, Rows, Spread, Turns
 from semantic_trio.entrypoints.printing import counted
 
 # Tables, and the columns that a picture shows.
-THROUGHPUT, CONVERSATION, NEIGHBOURS = "throughput", "conversation", "neighbours"
-SERVED, BARE, RATIO = "served, tokens/s", "bare, tokens/s", "served / bare"
+THROUGHPUT, CONVERSATION, NEIGHBOURS, CONTEXTS = "throughput", "conversation", "neighbours", "contexts"
+SERVED, BARE, RATIO, IN_TURN = "served, tokens/s", "bare, tokens/s", "served / bare", "at once / in turn"
 FIRST_TOKEN, GAP = "first token, s", "longest gap, s"
 
 Figures = Mapping[str, Mapping[str, float]]
@@ -32,6 +32,8 @@ def _throughput(one: Round) -> Figures:
     for streams, served in one.served.items():
         bare = one.bare.get(streams)
         compared = {BARE: bare.rate, RATIO: served.rate / bare.rate} if bare else {}
+        if in_turn := one.in_turn.get(streams):
+            compared[IN_TURN] = served.rate / in_turn.rate
         table[counted(streams, "stream")] = {SERVED: served.rate, **compared, "last first token, s": max(served.first_seconds)}
     return table
 
@@ -50,6 +52,18 @@ def _conversation(one: Round) -> Figures:
     }
 
 
+def _contexts(one: Round) -> Figures:
+    """Conversations by length. Both later turns are compared with the first one of the same conversation."""
+    return {f"about {tokens:,} tokens": _context(turns) for tokens, turns in one.contexts.items()}
+
+
+def _context(turns: Turns) -> dict[str, float]:
+    last, cold = turns.restarted or turns.next, turns.cold.first_seconds
+    restarted = {"after a restart, times faster": cold / turns.restarted.first_seconds} if turns.restarted else {}
+    faster = {"next turn, times faster": cold / turns.next.first_seconds, **restarted}
+    return {FIRST_TOKEN: cold, **faster, "prompt tokens": last.prompt_tokens, "of them reused": last.cached_tokens}
+
+
 def _neighbours(one: Round) -> Figures:
     found, alone = one.neighbours, one.turns.cold.first_seconds
     if found is None:
@@ -61,4 +75,4 @@ def _neighbours(one: Round) -> Figures:
     }
 
 
-TABLES = {THROUGHPUT: _throughput, CONVERSATION: _conversation, NEIGHBOURS: _neighbours}
+TABLES = {THROUGHPUT: _throughput, CONVERSATION: _conversation, CONTEXTS: _contexts, NEIGHBOURS: _neighbours}
