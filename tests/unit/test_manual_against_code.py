@@ -161,6 +161,16 @@ def test_every_file_of_the_repository_in_the_manual_exists() -> None:
     assert [(page.name, path) for page, text in everything() for path in files.findall(text) if not (ROOT / path).exists()] == []
 
 
+def test_every_module_of_the_package_in_the_manual_exists() -> None:
+    """Modules are named from the package on, or from `adapters` on."""
+    modules = re.compile(r"`((?:[a-z_]+/)+[a-z_]+\.py)`")
+    places = (ROOT, ROOT / "semantic_trio", ROOT / "semantic_trio" / "adapters")
+
+    assert [
+        (page.name, path) for page, text in everything() for path in modules.findall(text) if not any((place / path).exists() for place in places)
+    ] == []
+
+
 def test_every_page_that_the_code_names_exists() -> None:
     named = re.findall(r"docs/[\w-]+\.md", code(".") + (ROOT / "config" / "default.toml").read_text() + (ROOT / "Makefile").read_text())
 
