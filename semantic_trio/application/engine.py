@@ -24,6 +24,7 @@ from semantic_trio.domain.errors import DrainingError, EngineDeadError, Semantic
 from semantic_trio.domain.generation import Event, Failed, GenerationRequest
 from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.observation import DrainBegan, DrainEnded
+from semantic_trio.domain.priority import Priority
 from semantic_trio.domain.scheduler import Scheduler
 from semantic_trio.domain.sequence import Sequence
 from semantic_trio.domain.step import StepPlan
@@ -110,7 +111,7 @@ class Engine:
         """
         room = self.scheduler.remaining_tokens(request)
         self.refuse_when_closed()
-        self.refuse_when_full(1)
+        self.refuse_when_full(1, request.priority)
         asker = self.memory.named(request.agent) if request.agent else None
         if asker is not None:
             asker.asked += 1  # by the message, until its sequence does: nobody makes room for others while a turn of it waits
@@ -120,9 +121,27 @@ class Engine:
         self._inbox.put(Submitted(generation, decoder, asker))
         return generation
 
-    def refuse_when_full(self, count: int) -> None:
-        """Raise `OverloadedError` if so many requests more would not all be taken now, and `InvalidRequestError` if they never could be."""
-        self._backlog.refuse(count, len(self._open), self.waiting)
+    def refuse_when_full(self, count: int, priority: Priority = Priority.INTERACTIVE) -> None:
+        """Raise `OverloadedError` if so many requests more would not all be taken now, and `InvalidRequestError` if they never could be.
+
+        Background requests take no place in the queue from interactive ones, which are counted alone.
+        """
+        running_and_waiting, waiting = len(self._open), self.waiting
+        if priority is Priority.INTERACTIVE:
+            running_and_waiting -= self._open.in_background
+            waiting -= self.waiting_in_background
+        self._backlog.refuse(count, running_and_waiting, waiting)
+
+    @property
+    def open_in_background(self) -> int:
+        """Background generations that are not over."""
+        return self._open.in_background
+
+    @property
+    def waiting_in_background(self) -> int:
+        """Background generations without a row."""
+        running = sum(sequence.request.priority is Priority.BACKGROUND for sequence in self.scheduler.batch)
+        return self._open.in_background - running
 
     @property
     def memory(self) -> Memory:
@@ -238,6 +257,7 @@ class Engine:
 
     async def _advance(self, plan: StepPlan) -> None:
         self._is_checked = False
+        began_at = trio.current_time()
         try:
             result = await self._device.step(plan, self.scheduler.expected_seconds(plan))
         except StepFailedError as error:
@@ -250,6 +270,7 @@ class Engine:
             self.passes[rows] += 1
         self.tokens_generated += len(result.sampled)
         self._deliver_all(self.scheduler.commit(result))
+        self._reports.aged(self.scheduler.elapse(trio.current_time() - began_at), self._open.owners)
 
     async def _recover(self, error: StepFailedError) -> None:
         """Fail the sequences that took part, rebuild the runner, and keep the other sequences."""

@@ -10,6 +10,7 @@ import attrs
 import trio
 
 from semantic_trio.application.generation import Generation
+from semantic_trio.domain.priority import Priority
 from semantic_trio.domain.sequence import Sequence
 
 
@@ -24,6 +25,11 @@ class OpenWork:
 
     def __len__(self) -> int:
         return len(self._sequences)
+
+    @property
+    def in_background(self) -> int:
+        """Background generations."""
+        return sum(generation.request.priority is Priority.BACKGROUND for generation in self._sequences)
 
     def __iter__(self) -> Iterator[Generation]:
         return iter(self._sequences)

@@ -3,7 +3,7 @@
 Knows generations, sequences and plans. Changes nothing but the time at which a generation got its row, and what it could reuse.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypedDict
 
 import attrs
@@ -55,6 +55,11 @@ class Reports:
                 request = sequence.request
                 log.info("a long prompt is being read", **_ids(generation), prompt_tokens=len(request.prompt), left=sequence.unread)
 
+    def aged(self, aged: Iterable[Sequence], owners: Mapping[Sequence, Generation]) -> None:
+        """Log the background sequences that have waited so long that they are served as interactive ones from now on."""
+        for sequence in aged:
+            log.info("a background request has become interactive", **_ids(owners[sequence]), waited_seconds=round(sequence.waited_seconds))
+
     def delivering(self, generation: Generation, event: Event, now: float) -> None:
         """Report an event that is about to be delivered: a failure, or the first token, with which the prompt is read."""
         if isinstance(event, Failed):
@@ -89,4 +94,5 @@ def _row_opened(generation: Generation, now: float) -> RowOpened:
         source=reuse.source,
         cause=reuse.cause,
         lost_tokens=reuse.lost_tokens,
+        priority=generation.request.priority,
     )

@@ -4,7 +4,7 @@ Knows the queue, the batch and the memory. Knows nothing of what rows compute.
 """
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import attrs
 
@@ -40,10 +40,17 @@ class Admission:
     batch: Batch
     flight: SingleFlight
     closings: Closings
+    preempt: Callable[[Sequence], None]
+    preempted: int = attrs.field(init=False, default=0)  # background rows that were taken away for interactive sequences
+    _may_preempt: bool = attrs.field(init=False, default=True)  # no row was opened or taken away in the plan that is being made
 
     def admit(self) -> tuple[RowStart, ...]:
-        """Give rows to waiting sequences in their order, and refuse those that could never get one. Loads from disk are ordered for all of them."""
+        """Give rows to waiting sequences in their order, and refuse those that could never get one. Loads from disk are ordered for all of them.
+
+        If there is no row or no memory for an interactive sequence, one background row is preempted.
+        """
         self._prefetch()
+        self._may_preempt = True
         self.flight.begin(self.batch)
         opened = tuple(self._opened())
         self.memory.await_entries(frozenset[CacheEntry]().union(*(sequence.awaited for sequence in self.queue)))
@@ -56,22 +63,27 @@ class Admission:
             try:
                 start = self._open(sequence, match)
             except PoolExhaustedError as error:
-                if self._can_wait:
+                if self._preempts_for(sequence) or self._can_wait:
                     return
                 self.closings.refuse(sequence, error)
             else:
                 self.queue.remove(sequence)
+                self._may_preempt = False
                 yield start
 
     def _candidates(self) -> Iterator[tuple[Sequence, Match]]:
         """Yield the sequences that may begin, with their matches. While there are leaders all others are looked at too: waiters lend them weight."""
         for sequence in self._in_turn():
-            if self._is_full and not self.flight.has_leaders:
+            if self._is_full and not self.flight.has_leaders and self._preemptible_for(sequence) is None:
                 return
             try:
                 match = self._ready(sequence)
             except PoolExhaustedError:
+                self._preempts_for(sequence)
                 return  # a sequence that waits for memory is not overtaken: others would take that memory again and again
+            if match is not None and self._is_full and self._preempts_for(sequence):
+                assert sequence.run is not None
+                match = self.memory.match(sequence.run)  # not with the row that was taken away
             if match is not None and not self._is_full:
                 yield sequence, match
 
@@ -94,6 +106,25 @@ class Admission:
             return None
         match = self.memory.match(sequence.run)
         return None if self.flight.should_wait(sequence, match) else match
+
+    # ---------------------------------------------------------------------------------------------------------------- priority
+
+    def _preempts_for(self, sequence: Sequence) -> bool:
+        """Preempt the background row that has to give way to a sequence. Returns False if there is none."""
+        background = self._preemptible_for(sequence)
+        if background is None:
+            return False
+        self._may_preempt = False
+        self.flight.remove_leader(background)
+        self.preempt(background)
+        self.preempted += 1
+        return True
+
+    def _preemptible_for(self, sequence: Sequence) -> Sequence | None:
+        """Return the youngest background row if the sequence is interactive. A row that opens in the same plan might begin with that row's blocks."""
+        if sequence.is_background or not self._may_preempt:
+            return None
+        return max((one for one in self.batch if self.flight.is_background(one)), key=self.flight.age, default=None)
 
     @property
     def _is_full(self) -> bool:

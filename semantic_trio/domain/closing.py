@@ -61,7 +61,7 @@ class Closings:
         self.queue.end_turn(sequence)
 
     def preempt(self, sequence: Sequence) -> None:
-        """Take the row of a sequence away and put the sequence at the head of the queue, with the tokens it has read and generated."""
+        """Take the row of a sequence away and put the sequence at the head of its class in the queue, with the tokens it has read and generated."""
         self.memory.rows.publish(sequence.row, sequence.known_tokens)
         self._close(sequence, has_ended=False)
         sequence.preempt()

@@ -35,8 +35,8 @@ class Decoding:
     # -------------------------------------------------------------------------------------------------------------------- plan
 
     def grow(self) -> None:
-        """Allocate memory for the next token of each row; if there is none, preempt the youngest row, or refuse it if it is alone."""
-        for sequence in sorted(self.batch, key=self.flight.age):
+        """Allocate memory for the next token of each row; if there is none, preempt the last row in order, or refuse it if it is alone."""
+        for sequence in sorted(self.batch, key=self.flight.order):
             while sequence.row in self.batch and sequence.wants_decode:
                 try:
                     self.memory.rows.grow(sequence.row, sequence.computed_tokens + 1)
@@ -83,11 +83,11 @@ class Decoding:
     # ----------------------------------------------------------------------------------------------------------------- private
 
     def _give_way(self, error: PoolExhaustedError) -> None:
-        youngest = max(self.batch, key=self.flight.age)
+        last = max(self.batch, key=self.flight.order)
         if len(self.batch) > 1:
-            self.preempt(youngest)
+            self.preempt(last)
         else:
-            self.closings.refuse(youngest, error)
+            self.closings.refuse(last, error)
 
     def _drafts(self, sequence: Sequence) -> tuple[int, ...]:
         """Return the drafts of a row; none if there is no free memory for them."""

@@ -24,6 +24,7 @@ class SingleFlight:
     _leaders: dict[int, Sequence] = attrs.field(init=False, factory=dict)  # rows whose prompts are being read
     _weights: dict[Sequence, int] = attrs.field(init=False, factory=dict)
     _ages: dict[Sequence, int] = attrs.field(init=False, factory=dict)
+    _urgent: set[Sequence] = attrs.field(init=False, factory=set)  # leaders that interactive sequences wait for
     _alike: dict[tuple[Sequence, int], int] = attrs.field(init=False, factory=dict)
 
     def begin(self, batch: Iterable[Sequence]) -> None:
@@ -31,6 +32,7 @@ class SingleFlight:
         self._leaders = {sequence.row: sequence for sequence in batch if sequence.phase is Phase.PREFILLING}
         self._weights.clear()
         self._ages.clear()
+        self._urgent.clear()
         self._alike = {pair: alike for pair, alike in self._alike.items() if pair[1] in self._leaders}
 
     @property
@@ -42,8 +44,12 @@ class SingleFlight:
         """Make a sequence that got its row in this plan a leader."""
         self._leaders[sequence.row] = sequence
 
+    def remove_leader(self, sequence: Sequence) -> None:
+        """Note that a sequence has lost its row."""
+        self._leaders.pop(sequence.row, None)
+
     def should_wait(self, sequence: Sequence, match: Match) -> bool:
-        """True if a sequence gains by waiting for a leader, which then takes over the weight and the age of the sequence."""
+        """True if a sequence gains by waiting for a leader, which then takes over the weight, the age and the priority of the sequence."""
         if not self._leaders:
             return False
         gain, leader = max(((self._shared_prefix(sequence, one) - match.length, one) for one in self._leaders.values()), key=lambda pair: pair[0])
@@ -51,6 +57,8 @@ class SingleFlight:
             return False
         self._weights[leader] = self.weight(leader) + 1
         self._ages[leader] = min(self.age(leader), sequence.arrival)
+        if not sequence.is_background:
+            self._urgent.add(leader)
         return True
 
     def weight(self, sequence: Sequence) -> int:
@@ -60,6 +68,14 @@ class SingleFlight:
     def age(self, sequence: Sequence) -> int:
         """Return the arrival of the oldest sequence that a sequence reads for."""
         return self._ages.get(sequence, sequence.arrival)
+
+    def order(self, sequence: Sequence) -> tuple[bool, int]:
+        """Return the place of a row among those that claim memory: interactive rows come first, in each class the oldest."""
+        return self.is_background(sequence), self.age(sequence)
+
+    def is_background(self, sequence: Sequence) -> bool:
+        """True if a background sequence reads for no interactive one."""
+        return sequence.is_background and sequence not in self._urgent
 
     def _shared_prefix(self, sequence: Sequence, leader: Sequence) -> int:
         """Return the length of the prefix shared with a leader, 0 if the leader has read it already: then it can be matched now."""

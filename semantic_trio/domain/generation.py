@@ -9,6 +9,7 @@ import attrs
 
 from semantic_trio.domain.conversation import Breakpoint, ThinkingChoice
 from semantic_trio.domain.errors import SemanticError
+from semantic_trio.domain.priority import Priority
 from semantic_trio.domain.reuse import NOTHING_REUSED, Reuse
 from semantic_trio.domain.salt import NO_SALT, Salt
 from semantic_trio.domain.steering import NO_STEERING, Grammar, Steering
@@ -57,6 +58,7 @@ class GenerationRequest:
     salt: Salt = NO_SALT  # only blocks of the same salt are reused for it, and only prompts of the same salt reuse its blocks
     agent: str | None = None  # id of the agent of the turn; None: the agent recognised by the prompt
     is_ordered: bool = False  # waits for earlier turns of its agent
+    priority: Priority = Priority.INTERACTIVE
     is_private: bool = False  # without a named agent nothing of it is written to disk
     # Ids of the responses its prompt was made of, and of the one it makes: with these it can be deleted.
     responses: tuple[str, ...] = ()

@@ -7,6 +7,7 @@ from typing import Literal
 
 import attrs
 
+from semantic_trio.domain.priority import Priority
 from semantic_trio.domain.reuse import NOTHING_REUSED, MissCause, Reuse, Source
 
 # Where entries are evicted from.
@@ -57,6 +58,7 @@ class RowOpened:
     source: Source = Source.NONE
     cause: MissCause | None = None
     lost_tokens: int = 0
+    priority: Priority = Priority.INTERACTIVE
 
 
 @attrs.frozen(kw_only=True)
@@ -80,6 +82,7 @@ class GenerationEnded:
     stamps: tuple[float, ...] = ()  # when each token was sampled
     closed_at: float = 0.0
     reuse: Reuse = NOTHING_REUSED
+    priority: Priority = Priority.INTERACTIVE
     trace: TraceContext | None = None  # of its request
 
     @property

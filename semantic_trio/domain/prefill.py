@@ -32,12 +32,17 @@ class Prefill:
     flight: SingleFlight
     closings: Closings
     pace: PrefillPace
+    held: list[Sequence] = attrs.field(init=False, factory=list)  # prompts that the current step leaves out for interactive ones
 
     def chunks(self, reading: list[Sequence], *, disturbs: bool) -> Iterator[Chunk]:
         """Yield the next chunks of the prompts that are being read. A prompt that others wait for gets their shares too.
 
-        `disturbs`: rows decode in the same step or wait for their last token, or rows of another model decode on the same device.
+        Background prompts are left out while an interactive one is read, and their chunks are always small: an interactive request may come.
+        `disturbs`: interactive rows decode in the same step or wait for their last token, or rows of another model decode on the same device.
         """
+        interactive = [sequence for sequence in reading if not self.flight.is_background(sequence)]
+        self.held = [sequence for sequence in reading if sequence not in interactive] if interactive else []
+        disturbs, reading = disturbs or not interactive, interactive or reading
         if not reading:
             return
         shares = fair_shares(self._budget(reading, disturbs), [s.unread_to_snapshot for s in reading], [self.flight.weight(s) for s in reading])

@@ -13,7 +13,7 @@ from semantic_trio.domain.sequence import Sequence
 
 @attrs.define(eq=False)
 class Queue:
-    """Sequences without a row, in order. Ordered turns of one agent run one after another."""
+    """Sequences without a row, interactive ones before background ones, each in order. Ordered turns of one agent run one after another."""
 
     _waiting: collections.deque[Sequence] = attrs.field(init=False, factory=collections.deque)
     _turns: dict[str, collections.deque[Sequence]] = attrs.field(init=False, factory=dict)  # ordered turns that are not over, by agent
@@ -22,16 +22,19 @@ class Queue:
         return len(self._waiting)
 
     def __iter__(self) -> Iterator[Sequence]:
-        return iter(self._waiting)
+        return iter(sorted(self._waiting, key=lambda sequence: sequence.is_background))
 
     def add(self, sequence: Sequence) -> None:
-        """Queue a new sequence. An ordered turn also joins the turns of its agent."""
+        """Queue a new sequence. An ordered turn also joins the turns of its agent: an interactive turn makes those before it interactive."""
         self._waiting.append(sequence)
         if sequence.request.is_ordered and sequence.request.agent:
-            self._turns.setdefault(sequence.request.agent, collections.deque()).append(sequence)
+            turns = self._turns.setdefault(sequence.request.agent, collections.deque())
+            turns.append(sequence)
+            for earlier in turns:
+                earlier.is_background = earlier.is_background and sequence.is_background
 
     def put_back(self, sequence: Sequence) -> None:
-        """Put a sequence that has lost its row at the head of the queue."""
+        """Put a sequence that has lost its row at the head of its class."""
         self._waiting.appendleft(sequence)
 
     def remove(self, sequence: Sequence) -> None:

@@ -24,6 +24,7 @@ from semantic_trio.domain.generation import Event, GenerationRequest
 from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.pace import DecodePace, PrefillPace
 from semantic_trio.domain.prefill import Prefill
+from semantic_trio.domain.priority import BACKGROUND_WAIT_SECONDS
 from semantic_trio.domain.queue import Queue
 from semantic_trio.domain.recent_plans import RecentPlans
 from semantic_trio.domain.sequence import Phase, Sequence
@@ -40,6 +41,7 @@ class Limits:
     max_rows: int
     chunk_tokens: int  # the largest piece of prompts read in one step
     max_stall_seconds: float  # by which a step with prompts may be longer than one that only decodes
+    background_wait_seconds: float = BACKGROUND_WAIT_SECONDS  # after which a background sequence is served as an interactive one
 
 
 @attrs.define(eq=False)
@@ -56,6 +58,7 @@ class Scheduler:
     _queue: Queue = attrs.field(init=False, factory=Queue)
     _arrivals: int = attrs.field(init=False, default=0)
     _plans: RecentPlans = attrs.field(init=False, factory=RecentPlans)
+    _flight: SingleFlight = attrs.field(init=False)
     _closings: Closings = attrs.field(init=False)
     _admission: Admission = attrs.field(init=False)
     _decoding: Decoding = attrs.field(init=False)
@@ -63,10 +66,10 @@ class Scheduler:
 
     def __attrs_post_init__(self) -> None:
         limits, memory, queue, batch = self.limits, self.memory, self._queue, self.batch
-        flight = SingleFlight(memory)
+        self._flight = flight = SingleFlight(memory)
         self._closings = closings = Closings(memory, batch, queue)
-        self._admission = Admission(limits.max_rows, memory, queue, batch, flight, closings)
         self._decoding = Decoding(memory, queue, batch, flight, closings, self.speculation)
+        self._admission = Admission(limits.max_rows, memory, queue, batch, flight, closings, self._decoding.preempt)
         self._prefill = Prefill(limits.chunk_tokens, limits.max_stall_seconds, memory, batch, flight, closings, self.prefill_pace)
 
     @property
@@ -86,8 +89,13 @@ class Scheduler:
 
     @property
     def preemptions(self) -> int:
-        """Rows that were taken away for want of memory."""
+        """Rows that were taken away for want of memory, or for interactive sequences."""
         return self._closings.preemptions
+
+    @property
+    def priority_preemptions(self) -> int:
+        """Background rows that were taken away for interactive sequences."""
+        return self._admission.preempted
 
     @property
     def is_idle(self) -> bool:
@@ -118,6 +126,7 @@ class Scheduler:
         if not self.memory.forgotten.keys().isdisjoint(request.responses):
             asker = self.memory.agents.unlisted(is_deleted=True)
         sequence = Sequence(request, self.remaining_tokens(request), decoder, self._arrivals, asker)
+        sequence.wait(0.0, self.limits.background_wait_seconds)
         if asker is not None:
             asker.asked += 1
             asker.responses.update(request.responses)
@@ -130,7 +139,7 @@ class Scheduler:
             self._closings.cancel(sequence)
 
     def preempt(self, sequence: Sequence) -> None:
-        """Take the row of a sequence away and put the sequence at the head of the queue, with the tokens it has read and generated."""
+        """Take the row of a sequence away and put the sequence at the head of its class in the queue, with the tokens it has read and generated."""
         self._decoding.preempt(sequence)
 
     def refused(self) -> list[tuple[Sequence, Event]]:
@@ -142,16 +151,18 @@ class Scheduler:
     def plan(self) -> StepPlan | None:
         """Return the next step; None if there is nothing to compute, to close or to wait for.
 
-        The order is that of claims to memory. Rows grow before sequences are admitted: if memory is short, the youngest row gives way, and no new
-        row takes what the elder ones need. Then the batch stays as it is, and both parts of the pass are taken from it. Rows are published when the
-        whole pass is known, for what they will have computed. Drops come last: every part before may evict entries.
+        The order is that of claims to memory. Rows grow before sequences are admitted: if memory is short, a row gives way (background rows first,
+        then the youngest), and no new row takes what the elder ones need. A background row may also give way to an interactive sequence that is
+        admitted. Then the batch stays as it is, and both parts of the pass are taken from it. Rows are published when the whole pass is known, for
+        what they will have computed. Drops come last: every part before may evict entries.
         """
         self._decoding.grow()
         opened = self._admission.admit()
         read = self.batch.known_tokens()
         decoding, reading = self.batch.in_phase(Phase.DECODING), self.batch.in_phase(Phase.PREFILLING)
         decode = self._decoding.decodes(decoding)
-        prefill = tuple(self._prefill.chunks(reading, disturbs=bool(decoding) or self.disturbs_others()))
+        disturbs = not all(self._flight.is_background(sequence) for sequence in decoding) or self.disturbs_others()
+        prefill = tuple(self._prefill.chunks(reading, disturbs=disturbs))
         self._publish()
         snapshots = self._prefill.snapshots(prefill)
         plan = StepPlan(self._closings.take(), *self.memory.take_drops(), opened, decode, prefill, snapshots)
@@ -169,6 +180,14 @@ class Scheduler:
         events = list(self._decoding.accept(result.sampled))
         self._decoding.refuse_stuck(result.stuck)
         return [*events, *self._prefill.finish_read(self._plans.rows_in_flight)]
+
+    def elapse(self, seconds: float) -> list[Sequence]:
+        """Count the seconds of the last step for the background sequences that it left out. Returns those that are served as interactive ones now."""
+        held = [sequence for sequence in self._prefill.held if sequence.phase is Phase.PREFILLING]
+        left_out = [sequence for sequence in (*self._queue, *held) if sequence.is_background]
+        for sequence in left_out:
+            sequence.wait(seconds, self.limits.background_wait_seconds)
+        return [sequence for sequence in left_out if not sequence.is_background]
 
     def expected_seconds(self, plan: StepPlan) -> float:
         """Return the estimated duration of a step."""

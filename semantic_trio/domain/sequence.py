@@ -11,6 +11,7 @@ from semantic_trio.domain.agent import Agent
 from semantic_trio.domain.chain import TokenRun
 from semantic_trio.domain.entries import CacheEntry
 from semantic_trio.domain.generation import Event, Finished, FinishReason, GenerationRequest, TokenEvent
+from semantic_trio.domain.priority import Priority
 from semantic_trio.domain.reuse import Reuse
 from semantic_trio.domain.speculation import PromptLookup
 from semantic_trio.domain.step import Restore, RowStart, SampledToken
@@ -37,6 +38,8 @@ class Sequence:
     arrival: int = 0  # place among all sequences; the youngest is preempted first
     agent: Agent | None = None  # agent of the turn; without a client's choice, set when a row is first tried
     phase: Phase = attrs.field(init=False, default=Phase.WAITING)
+    is_background: bool = attrs.field(init=False)  # False for a background request that has waited too long
+    waited_seconds: float = attrs.field(init=False, default=0.0)  # as a background sequence, all waits together
     row: int = attrs.field(init=False, default=-1)
     generated: list[int] = attrs.field(init=False, factory=list)
     replay: tuple[int, ...] = attrs.field(init=False)  # tokens to read before the next token can be sampled
@@ -54,6 +57,7 @@ class Sequence:
     def __attrs_post_init__(self) -> None:
         self._stops = StopStrings(self.request.stop_strings, self.request.thoughts)
         self.replay = self.request.prompt
+        self.is_background = self.request.priority is Priority.BACKGROUND
 
     @property
     def unread(self) -> int:
@@ -133,6 +137,11 @@ class Sequence:
         """Plan to sample the next token. Returns its index."""
         self._planned += 1
         return self._planned - 1
+
+    def wait(self, seconds: float, limit: float) -> None:
+        """Count seconds in which the device did nothing for a sequence. A background one is interactive after `limit` seconds."""
+        self.waited_seconds += seconds
+        self.is_background = self.is_background and self.waited_seconds < limit
 
     def preempt(self) -> None:
         """Wait again without a row: generated tokens are read back like a prompt, and sampling goes on where it stopped."""

@@ -170,6 +170,7 @@ class ModelHost:
             max_rows=settings.max_batch_size or runner.sizes.rows,
             chunk_tokens=settings.prefill_step_size or runner.sizes.prompt_tokens,
             max_stall_seconds=settings.max_decode_stall_ms / 1000,
+            background_wait_seconds=settings.background_wait_seconds,
         )
         budget, most_agents = (settings.cache_budget_mb or usual_cache_mb()) * MIB, settings.max_agents_in_memory
         disk = Disk(settings.disk_budget_mb * MIB if self.has_disk else 0)

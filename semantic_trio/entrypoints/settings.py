@@ -16,6 +16,7 @@ from typed_settings.cls_utils import deep_options
 
 from semantic_trio.domain.content import ImportTrust
 from semantic_trio.domain.errors import InvalidRequestError
+from semantic_trio.domain.priority import BACKGROUND_WAIT_SECONDS
 from semantic_trio.domain.quantisation import AS_COMPUTED, KV_BITS
 from semantic_trio.entrypoints.sources import check_values, sources
 
@@ -155,6 +156,11 @@ class Settings:
         default=1024, validator=_between(1, 1 << 40), help="Disk space for stored responses in a file, in MiB; the oldest conversations go first."
     )
     queue_limit: int = ts.option(default=64, validator=_between(0, 100_000), help="Requests that may wait for a place in the batch.")
+    background_wait_seconds: float = ts.option(
+        default=BACKGROUND_WAIT_SECONDS,
+        validator=_between(0, 86_400),
+        help="How long a background request waits until it is served as an interactive one; 0: there is no background.",
+    )
     step_deadline_seconds: float = ts.option(default=60.0, validator=_between(1, 3600), help="A step that takes longer has hung.")
     shutdown_timeout_seconds: float = ts.option(default=30.0, validator=_between(0, 3600), help="How long running requests may go on after SIGTERM.")
     max_body_bytes: int = ts.option(default=33_554_432, validator=_between(1024, 1 << 30), help="Largest request body.")

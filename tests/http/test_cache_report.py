@@ -166,8 +166,8 @@ async def test_hits_misses_and_first_tokens_are_counted_by_what_was_remembered(a
     assert found[("semantic_cache_hit_total",)] == 2
     assert found[("semantic_cache_miss_total", "new")] == 1
     assert found[("semantic_cache_miss_total", "diverged")] == 1
-    assert found[("semantic_time_to_first_token_seconds_count", "cold")] == 1
-    assert found[("semantic_time_to_first_token_seconds_count", "ram")] == 2
+    assert found[("semantic_time_to_first_token_seconds_count", "cold", "interactive")] == 1
+    assert found[("semantic_time_to_first_token_seconds_count", "ram", "interactive")] == 2
 
 
 async def test_what_the_pool_holds_is_told_by_kind(autojump_clock: trio.testing.MockClock) -> None:
@@ -227,7 +227,7 @@ async def test_what_was_given_up_is_counted(autojump_clock: trio.testing.MockClo
         found = await scraped(server)
 
     assert found[("semantic_eviction_total", "ram")] == server.engine.memory.store.evictions > 0
-    assert found[("semantic_preemption_total",)] == server.engine.scheduler.preemptions
+    assert found[("semantic_preemption_total", "memory")] == server.engine.scheduler.preemptions
     assert found[("semantic_memory_discrepancy_total",)] == 0
 
 

@@ -25,6 +25,7 @@ from semantic_trio.adapters.http.dashboard.frame import (
 from semantic_trio.adapters.http.serving.app_state import AppState
 from semantic_trio.adapters.http.serving.served_model import ServedModel
 from semantic_trio.application.engine import EngineState
+from semantic_trio.domain.priority import Priority
 from semantic_trio.domain.reuse import MissCause, Source
 from semantic_trio.domain.sequence import Phase
 from semantic_trio.testing import FakeRunner
@@ -60,6 +61,7 @@ async def test_a_server_that_does_nothing_shows_its_model_and_its_limits(server:
                 "rows": 0,
                 "most_rows": 2,
                 "waiting": 0,
+                "waiting_in_background": 0,
                 "most_waiting": 64,
                 "tokens_generated": 0,
                 "steps": 0,
@@ -135,7 +137,7 @@ async def test_the_largest_frame_is_below_its_bound() -> None:
     shown = frame(served(FakeRunner()).state)
     cache = Cache(LARGEST_COUNT, LARGEST_COUNT, Source.DISK, MissCause.NO_RESTORE_POINT, LARGEST_COUNT)
     count = (LARGEST_COUNT,) * 5
-    row = RowFigures("a" * LONGEST_NAME, Phase.PREFILLING, *count)
+    row = RowFigures("a" * LONGEST_NAME, Priority.INTERACTIVE, Phase.PREFILLING, *count)
     agent = AgentFigures("a" * 128, AgentState.LIVE, LARGEST_COUNT, LARGEST_SIZE, LARGEST_SIZE, LARGEST_COUNT, pinned=False, last_turn=cache)
     largest = attrs.evolve(shown, models=shown.models * MOST_MODELS, rows=[row] * MOST_ROWS, agents=[agent] * MOST_AGENTS)
 

@@ -82,8 +82,8 @@ async def test_figures_follow_the_requests(autojump_clock: trio.testing.MockCloc
     assert samples["semantic_request_total", "200", "openai", "org/tiny"] == 1
     assert samples["semantic_request_total", "", "404", "anthropic"] == 1
     assert samples["semantic_request_duration_seconds_count",] == 3
-    assert samples["semantic_time_to_first_token_seconds_count", "cold"] == 1
-    assert samples["semantic_time_to_first_token_seconds_count", "ram"] == 1, "the second asked the same"
+    assert samples["semantic_time_to_first_token_seconds_count", "cold", "interactive"] == 1
+    assert samples["semantic_time_to_first_token_seconds_count", "interactive", "ram"] == 1, "the second asked the same"
     assert samples["semantic_inter_token_seconds_count",] == 8
     assert samples["semantic_inter_token_seconds_sum",] == pytest.approx(6 * 0.05)  # the last two of an answer arrive together
     assert samples["semantic_tokens_generated_total",] == server.engine.tokens_generated >= 10

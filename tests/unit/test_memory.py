@@ -18,6 +18,7 @@ from semantic_trio.domain.generation import Event, Finished, GenerationRequest, 
 from semantic_trio.domain.geometry import LayerGroup, LayerKind, ModelCacheSpec
 from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.pins import PINS_SHARE
+from semantic_trio.domain.priority import Priority
 from semantic_trio.domain.salt import NO_SALT, Salt
 from semantic_trio.domain.scheduler import Limits, Scheduler
 from semantic_trio.domain.sequence import Phase, Sequence
@@ -100,14 +101,34 @@ class MemoryMachine(RuleBasedStateMachine):
         max_tokens=st.integers(0, 30),
         name=st.sampled_from(NAMES),
         salt=st.sampled_from(SALTS),
-        ordered=st.booleans(),
+        turn=st.tuples(st.booleans(), st.sampled_from(Priority)),
         breakpoints=st.lists(st.builds(Breakpoint, st.integers(1, 300), st.sampled_from([Rank.PLAIN, Rank.MARKED, Rank.LONG])), max_size=3),
     )
-    def ask(self, history: int, more: int, max_tokens: int, name: str | None, salt: Salt, ordered: bool, breakpoints: list[Breakpoint]) -> None:
+    def ask(
+        self,
+        history: int,
+        more: int,
+        max_tokens: int,
+        name: str | None,
+        salt: Salt,
+        turn: tuple[bool, Priority],
+        breakpoints: list[Breakpoint],
+    ) -> None:
         before = self.histories[history % len(self.histories)]
         prompt = (*before, *text(history + more, more))[:390]
         points = tuple(point for point in breakpoints if point.position <= len(prompt))
-        asked = GenerationRequest("r", prompt, max_tokens, seed=1, salt=salt, agent=name, is_ordered=ordered, boundaries=(33,), breakpoints=points)
+        asked = GenerationRequest(
+            "r",
+            prompt,
+            max_tokens,
+            seed=1,
+            salt=salt,
+            agent=name,
+            is_ordered=turn[0],
+            priority=turn[1],
+            boundaries=(33,),
+            breakpoints=points,
+        )
         try:
             asker = self.memory.named(name) if name else None
             self.alive.append(self.scheduler.add(asked, ByteCodec().decoder(), asker))
@@ -154,6 +175,7 @@ class MemoryMachine(RuleBasedStateMachine):
             if plan is None:
                 return
             self._take(self.scheduler.commit(self.device.advance(plan)))
+            self.scheduler.elapse(20.0)
 
     @rule(breaks_before=st.booleans())
     def fail(self, breaks_before: bool) -> None:

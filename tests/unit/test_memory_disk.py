@@ -246,6 +246,7 @@ class DiskMachine(MemoryMachine):
             self._take(self.scheduler.refused())
             if plan is not None:
                 self._take(self.scheduler.commit(self.device.advance(plan)))
+                self.scheduler.elapse(20.0)
             elif not (self.alive or self.readers) and (self._is_written or not self.memory.disk.is_open):
                 break
         assert not self.alive, "everyone is served or refused in the end"

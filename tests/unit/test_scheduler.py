@@ -7,6 +7,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from semantic_trio.domain.errors import PromptTooLongError
 from semantic_trio.domain.generation import Event, Finished, GenerationRequest, TokenEvent
+from semantic_trio.domain.priority import Priority
 from semantic_trio.domain.scheduler import Limits, Scheduler
 from semantic_trio.domain.sequence import Phase, Sequence
 from semantic_trio.domain.shares import fair_shares
@@ -17,8 +18,8 @@ from tests.search import examples
 from tests.unit.conftest import scheduler
 
 
-def request(prompt: int = 8, max_tokens: int = 5, name: str = "r") -> GenerationRequest:
-    return GenerationRequest(name, tuple(range(prompt)), max_tokens, seed=1, stop_tokens=frozenset({0}))
+def request(prompt: int = 8, max_tokens: int = 5, name: str = "r", priority: Priority = Priority.INTERACTIVE) -> GenerationRequest:
+    return GenerationRequest(name, tuple(range(prompt)), max_tokens, seed=1, stop_tokens=frozenset({0}), priority=priority)
 
 
 @given(st.integers(0, 500), st.lists(st.integers(0, 300), max_size=10))
@@ -94,9 +95,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.alive: list[Sequence] = []
         self.tokens: dict[Sequence, int] = {}
 
-    @rule(prompt=st.integers(1, 190), max_tokens=st.integers(1, 30))
-    def add(self, prompt: int, max_tokens: int) -> None:
-        sequence = self.scheduler.add(request(prompt, max_tokens), ByteCodec().decoder())
+    @rule(prompt=st.integers(1, 190), max_tokens=st.integers(1, 30), priority=st.sampled_from(Priority))
+    def add(self, prompt: int, max_tokens: int, priority: Priority) -> None:
+        sequence = self.scheduler.add(request(prompt, max_tokens, priority=priority), ByteCodec().decoder())
         self.alive.append(sequence)
         self.tokens[sequence] = 0
 
@@ -127,6 +128,7 @@ class SchedulerMachine(RuleBasedStateMachine):
             )
             assert all(decode.indices.stop <= self._sequence(decode.row).max_tokens for decode in plan.decode)
             self._take(self.scheduler.commit(self.device.step(plan, ends)))
+            self.scheduler.elapse(20.0)
 
     @rule()
     def lose_the_device(self) -> None:

@@ -26,6 +26,7 @@ from semantic_trio.domain.observation import (
     Tier,
     Written,
 )
+from semantic_trio.domain.priority import Priority
 from semantic_trio.domain.reuse import MissCause, Source
 
 # The published JSON Schema of a line.
@@ -71,6 +72,7 @@ class ReuseLine(Line, tag="reuse", frozen=True, forbid_unknown_fields=True, kw_o
     source: Source
     cause: Annotated[MissCause | None, Meta(description="Why no more was reused; null if nothing known was lost.")]
     lost_tokens: Annotated[int, Meta(ge=0, description="Tokens of the agent's history that were not reused.")]
+    priority: Priority
 
 
 class PrefillLine(Line, tag="prefill", frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -89,6 +91,7 @@ class GenerationLine(Line, tag="generation", frozen=True, forbid_unknown_fields=
     agent: AgentId
     completion_tokens: Count
     seconds: Annotated[float, Meta(ge=0, description="From submission until the request released the generation.")]
+    priority: Priority
 
 
 class EvictLine(Line, tag="evict", frozen=True, forbid_unknown_fields=True, kw_only=True):

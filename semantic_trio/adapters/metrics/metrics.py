@@ -54,7 +54,7 @@ class Metrics:
         labels = ("model", "protocol", "status")
         self._requests = Counter("semantic_request_total", "Requests, by how they ended.", labels, registry=registry)
         self._durations = _histogram("semantic_request_duration_seconds", "From the request to the end of its answer.", (), registry)
-        self._first_token = _histogram("semantic_time_to_first_token_seconds", "From submission to the first token.", ("cache",), registry)
+        self._first_token = _histogram("semantic_time_to_first_token_seconds", "From submission to the first token.", ("cache", "priority"), registry)
         self._inter_token = _histogram("semantic_inter_token_seconds", "Between two tokens of an answer.", (), registry)
         self._hits = Counter("semantic_cache_hit_total", "Generations that began with remembered tokens.", registry=registry)
         self._misses = Counter("semantic_cache_miss_total", "Generations that could not use all that might be known.", ("cause",), registry=registry)
@@ -113,9 +113,8 @@ class Metrics:
             self._misses.labels(reuse.cause.value).inc()
         if not stamps:
             return
-        self._first_token.labels("disk" if reuse.source is Source.DISK else "ram" if reuse.tokens else "cold").observe(
-            stamps[0] - generation.submitted_at
-        )
+        cache = "disk" if reuse.source is Source.DISK else "ram" if reuse.tokens else "cold"
+        self._first_token.labels(cache, generation.priority.value).observe(stamps[0] - generation.submitted_at)
         for earlier, later in itertools.pairwise(stamps):
             self._inter_token.observe(later - earlier)
 

@@ -26,7 +26,7 @@ COUNTERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
     "semantic_tokens_generated": ("Tokens drawn.", ()),
     "semantic_tool_calls": ("Texts that began as calls, by format and outcome.", ("format", "outcome")),
     "semantic_eviction": ("Blocks given up for others.", ("tier",)),
-    "semantic_preemption": ("Rows given up for elder ones.", ()),
+    "semantic_preemption": ("Rows taken away, for want of memory or for interactive requests.", ("reason",)),
     "semantic_draft_tokens": ("Tokens drafted from what a request has read.", ()),
     "semantic_accepted_draft_tokens": ("Drafted tokens that were accepted.", ()),
     "semantic_memory_discrepancy": ("Differences found between books and device.", ()),
@@ -58,7 +58,8 @@ class WatchedModel:
             {
                 ("semantic_tokens_generated",): engine.tokens_generated,
                 ("semantic_eviction", "ram"): engine.memory.store.evictions,
-                ("semantic_preemption",): engine.scheduler.preemptions,
+                ("semantic_preemption", "memory"): engine.scheduler.preemptions - engine.scheduler.priority_preemptions,
+                ("semantic_preemption", "priority"): engine.scheduler.priority_preemptions,
                 ("semantic_draft_tokens",): engine.scheduler.speculation.drafted,
                 ("semantic_accepted_draft_tokens",): engine.scheduler.speculation.accepted,
                 ("semantic_memory_discrepancy",): engine.discrepancies,
@@ -114,6 +115,11 @@ class ModelsCollector(Collector):
         engines = [model.engine for model in self._watched]
         yield GaugeMetricFamily("semantic_request_queue_depth", "Requests without a row.", sum(engine.waiting for engine in engines))
         yield GaugeMetricFamily("semantic_rows", "Requests with a row.", sum(engine.scheduler.running for engine in engines))
+        background = GaugeMetricFamily("semantic_background_requests", "Background requests, with a row and without one.", labels=("state",))
+        waiting, all_open = sum(engine.waiting_in_background for engine in engines), sum(engine.open_in_background for engine in engines)
+        background.add_metric(("running",), all_open - waiting)
+        background.add_metric(("waiting",), waiting)
+        yield background
         layout = GaugeMetricFamily("semantic_layout_info", "How rows go through the models together.", labels=("layout",))
         for name in sorted({engine.runner.layout for engine in engines}):
             layout.add_metric((name,), 1)

@@ -66,6 +66,7 @@ class AgentTurn(ThinkingFields, StructuredOutputFields, UnsupportedFields):
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
     cache_salt: CacheSalt | None = None
+    service_tier: str | None = None
     stream: bool | None = None
 
 
@@ -87,5 +88,6 @@ def generation_params(request: AgentTurn, model: str, agent: str, tools: Sequenc
         stop_strings=stops(request.stop),
         seed=request.seed,
         identity=Identity(agent, is_ordered=True, salt=salt_of(request.cache_salt) if request.cache_salt else NO_SALT),
+        service_tier=request.service_tier,
         prompt_field="message",
     )

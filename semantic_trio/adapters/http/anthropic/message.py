@@ -14,6 +14,7 @@ from semantic_trio.adapters.http.anthropic.usage import Usage, usage_of
 from semantic_trio.application.answer import WholeAnswer
 from semantic_trio.domain.conversation import Breakpoint, Part, Text, Thinking, ToolCall
 from semantic_trio.domain.generation import Finished, FinishReason
+from semantic_trio.domain.priority import Priority
 
 StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "model_context_window_exceeded"]
 
@@ -79,10 +80,11 @@ class MessageFormat:
     stop_sequences: frozenset[str] = frozenset()  # those of the request; a generation has others too
     display: Display = Display.NONE
     breakpoints: tuple[Breakpoint, ...] = ()
+    priority: Priority = Priority.INTERACTIVE
 
     def usage(self, finished: Finished) -> Usage:
         """Return the usage of a generation."""
-        return usage_of(finished, self.breakpoints)
+        return usage_of(finished, self.breakpoints, self.priority)
 
 
 def message_answer(whole: WholeAnswer, answer_format: MessageFormat) -> MessageAnswer:

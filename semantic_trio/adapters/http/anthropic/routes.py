@@ -27,6 +27,7 @@ from semantic_trio.adapters.http.serving.served_model import ServedModel
 from semantic_trio.adapters.http.serving.sse import EventSource
 from semantic_trio.domain.conversation import AnswerPart, Breakpoint, Conversation
 from semantic_trio.domain.generation import GenerationRequest
+from semantic_trio.domain.priority import Priority
 
 
 def routes(state: AppState) -> Blueprint:
@@ -45,10 +46,11 @@ def routes(state: AppState) -> Blueprint:
         if fixed is not None:
             return await _respond_without_model(state, exchange, request, fixed)
         model, answer = await generate(state, exchange, params)
-        answer_format = _format(request, model, answer.generation.request.breakpoints)
+        submitted = answer.generation.request
+        answer_format = _format(request, model, submitted.breakpoints, submitted.priority)
 
         def encoder() -> MessageEncoder:
-            return MessageEncoder(answer_format, exchange.request_id, _expected_usage(model, answer.generation.request))
+            return MessageEncoder(answer_format, exchange.request_id, _expected_usage(model, submitted))
 
         async def whole() -> Body:
             result = await answer.result()
@@ -101,17 +103,20 @@ async def _respond_without_model(state: AppState, exchange: Exchange, request: M
     return await respond(state, events, encoder, whole, is_streamed=request.stream)
 
 
-def _format(request: MessagesRequest, model: ServedModel, breakpoints: tuple[Breakpoint, ...] = ()) -> MessageFormat:
+def _format(
+    request: MessagesRequest, model: ServedModel, breakpoints: tuple[Breakpoint, ...] = (), priority: Priority = Priority.INTERACTIVE
+) -> MessageFormat:
     return MessageFormat(
         message_id=f"msg_{uuid.uuid4().hex}",
         model=model.card.id,
         stop_sequences=frozenset(request.stop_sequences or ()),
         display=display_of(request.thinking),
         breakpoints=breakpoints,
+        priority=priority,
     )
 
 
 def _expected_usage(model: ServedModel, generation: GenerationRequest) -> Usage:
     """Return the usage if the prompt were read now. Some clients read only this one, others add the zeros of the last one to it."""
     memory, prompt = model.engine.memory, generation.prompt
-    return Usage.of(len(prompt), memory.match(memory.run(prompt)).length, 0, generation.breakpoints)
+    return Usage.of(len(prompt), memory.match(memory.run(prompt)).length, 0, generation.breakpoints, generation.priority)

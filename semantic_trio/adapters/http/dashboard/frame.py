@@ -15,6 +15,7 @@ from semantic_trio.adapters.http.serving.served_model import ServedModel
 from semantic_trio.application.engine import EngineState
 from semantic_trio.domain.agent import Agent
 from semantic_trio.domain.agents import Agents
+from semantic_trio.domain.priority import Priority
 from semantic_trio.domain.reuse import NOTHING_REUSED
 from semantic_trio.domain.sequence import Phase, Sequence
 
@@ -27,6 +28,7 @@ class RowFigures:
     """A request with a row in the batch."""
 
     agent: str
+    priority: Priority
     phase: Phase
     prompt_tokens: int
     read_tokens: int  # of the prompt, with those that were reused
@@ -80,7 +82,8 @@ class ModelFigures:
     rows: int
     most_rows: int
     waiting: int
-    most_waiting: int
+    waiting_in_background: int  # of these
+    most_waiting: int  # of each priority
     tokens_generated: int  # since the start
     steps: int  # since the start
     pool: PoolFigures
@@ -125,6 +128,7 @@ def _first(agents: Agents) -> Iterable[Agent]:
 def _row(sequence: Sequence) -> RowFigures:
     return RowFigures(
         agent=_name(sequence.agent.id) if sequence.agent else "",
+        priority=Priority.BACKGROUND if sequence.is_background else Priority.INTERACTIVE,
         phase=sequence.phase,
         prompt_tokens=len(sequence.replay),
         read_tokens=sequence.context,
@@ -159,6 +163,7 @@ def _model(model: ServedModel) -> ModelFigures:
         rows=engine.scheduler.running,
         most_rows=engine.scheduler.limits.max_rows,
         waiting=engine.waiting,
+        waiting_in_background=engine.waiting_in_background,
         most_waiting=engine.queue_limit,
         tokens_generated=engine.tokens_generated,
         steps=engine.steps,

@@ -13,6 +13,7 @@ import structlog
 import trio
 
 from semantic_trio.adapters.http.common.exchange import Exchange
+from semantic_trio.adapters.http.common.priority import priority_of
 from semantic_trio.adapters.http.common.unreadable_content import refuse_unreadable_content
 from semantic_trio.adapters.http.serving.app_state import AppState
 from semantic_trio.adapters.http.serving.params import LONGEST_STOP, MOST_STOPS, GenerationParams
@@ -78,7 +79,7 @@ def submit_several(state: AppState, exchange: Exchange, model: ServedModel, para
     """Submit one prompt `count` times, with seeds that follow each other. Raises as `submit` does; answers submitted before end with the exchange."""
     seed = _seed(params)
     if count > 1:
-        model.engine.refuse_when_full(count)
+        model.engine.refuse_when_full(count, priority_of(exchange.headers, params.service_tier))
     return [submit(state, exchange, model, attrs.evolve(params, seed=seed + number), encoded) for number in range(count)]
 
 
@@ -92,7 +93,9 @@ def submit(state: AppState, exchange: Exchange, model: ServedModel, params: Gene
         structlog.contextvars.bind_contextvars(agent=exchange.agent)  # for every line that the request's task logs from now on
     _refuse_stop_strings(params.stop_strings)
     reader = _reader(model, encoded)
-    generation = _submitted(model, _request(exchange.request_id, model, params, encoded, reader.thoughts), params.prompt_field)
+    request = _request(exchange.request_id, model, params, encoded, reader.thoughts)
+    request = attrs.evolve(request, priority=priority_of(exchange.headers, params.service_tier))
+    generation = _submitted(model, request, params.prompt_field)
     exchange.generations.append(generation)
     exchange.stack.callback(_report_end, state.observer, generation, exchange.trace)
     answer = Answer(
@@ -119,6 +122,7 @@ def _report_end(observer: Observer, generation: Generation, trace: TraceContext 
             stamps=tuple(generation.stamps),
             closed_at=trio.current_time(),
             reuse=generation.reuse or NOTHING_REUSED,
+            priority=generation.request.priority,
             trace=trace,
         )
     )

@@ -28,6 +28,7 @@ class GenerationParams:
     steering: Steering = NO_STEERING
     top_logprobs: int | None = None  # number of likeliest tokens reported for each token of the text; None: no log-probabilities
     identity: Identity = ANONYMOUS
+    service_tier: str | None = None  # as OpenAI's APIs have it; the header of a request comes first
     call_prefix: str = "call_"  # prefix of the ids of tool calls
     is_private: bool = False  # without a named agent nothing of the conversation is written to disk
     responses: tuple[str, ...] = ()  # ids of the stored responses in the prompt, and of the one that is generated

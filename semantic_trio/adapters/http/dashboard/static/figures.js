@@ -26,7 +26,8 @@ function updateRow(row, request) {
   const [name, phase, , figures] = row.children;
   setText(name, request.agent || "no agent");
   name.title = request.agent;
-  setText(phase, isReading ? "reading" : request.phase === "decoding" ? "writing" : request.phase);
+  const doing = isReading ? "reading" : request.phase === "decoding" ? "writing" : request.phase;
+  setText(phase, request.priority === "background" ? `${doing}, background` : doing);
   setText(figures, text);
   row.set(part, whole, `${request.agent}, ${request.phase}`, text);
 }
@@ -41,11 +42,16 @@ function barsOf(model) {
   const { pool, disk } = model;
   const bars = [
     { name: "Batch", part: model.rows, whole: model.most_rows, text: `${count(model.rows)} of ${count(model.most_rows)} rows` },
-    { name: "Queue", part: model.waiting, whole: model.most_waiting, text: `${count(model.waiting)} of ${count(model.most_waiting)} requests` },
+    { name: "Queue", part: model.waiting, whole: model.most_waiting, text: queueText(model) },
     { name: "Pool in RAM", part: pool.used, whole: pool.total, text: `${size(pool.used)} of ${size(pool.total)}` },
   ];
   if (disk.total > 0) bars.push({ name: "Disk", part: disk.used, whole: disk.total, text: diskText(disk) });
   return bars;
+}
+
+function queueText(model) {
+  const text = `${count(model.waiting)} of ${count(model.most_waiting)} requests`;
+  return model.waiting_in_background ? `${text}, ${count(model.waiting_in_background)} in the background` : text;
 }
 
 function diskText(disk) {

@@ -9,6 +9,7 @@ from typing import Literal
 import attrs
 import msgspec
 
+from semantic_trio.adapters.http.common.priority import ServedTier
 from semantic_trio.adapters.http.openai.common.completion_chunks import Head
 from semantic_trio.adapters.http.openai.common.finish_reason import REASONS, Reason
 from semantic_trio.adapters.http.openai.common.logprobs import ChoiceLogprobs, TokenBytes, token_logprobs
@@ -76,6 +77,7 @@ class ChatAnswer:
     model: str
     choices: list[Choice]
     usage: CompletionUsage
+    service_tier: ServedTier | msgspec.UnsetType = msgspec.UNSET
     object: Literal["chat.completion"] = "chat.completion"
 
 
@@ -92,7 +94,8 @@ def chat_completion(answer_format: CompletionFormat, answers: Sequence[WholeAnsw
     """Return the completion of whole answers."""
     choices = [_choice(answer_format, index, answer) for index, answer in enumerate(answers)]
     usage = CompletionUsage.of(together([answer.finished for answer in answers]), sum(answer.thought_tokens for answer in answers))
-    return ChatAnswer(answer_format.head.id, answer_format.head.created, answer_format.head.model, choices, usage)
+    head = answer_format.head
+    return ChatAnswer(head.id, head.created, head.model, choices, usage, head.service_tier or msgspec.UNSET)
 
 
 def _choice(answer_format: CompletionFormat, index: int, answer: WholeAnswer) -> Choice:

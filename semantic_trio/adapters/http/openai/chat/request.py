@@ -87,4 +87,5 @@ def _params(request: ChatRequest, identity: Identity) -> GenerationParams:
         steering=request.steering,
         top_logprobs=request.top_logprobs or 0 if request.logprobs else None,
         identity=identity,
+        service_tier=request.service_tier,
     )

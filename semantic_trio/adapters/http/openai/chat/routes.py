@@ -9,6 +9,7 @@ from semantic_trio.adapters.http.common.exchange import Exchange, current
 from semantic_trio.adapters.http.common.faults import OpenAIError
 from semantic_trio.adapters.http.common.json_decoding import decode, parsed
 from semantic_trio.adapters.http.common.openapi import document_faults, document_stream
+from semantic_trio.adapters.http.common.priority import ServedTier, priority_of, served_tier
 from semantic_trio.adapters.http.openai.chat.completion import ChatAnswer, CompletionFormat, chat_completion
 from semantic_trio.adapters.http.openai.chat.request import ChatRequest, generation_params
 from semantic_trio.adapters.http.openai.chat.stream import ChatEncoder
@@ -19,6 +20,7 @@ from semantic_trio.adapters.http.serving.generation import generate_several
 from semantic_trio.adapters.http.serving.params import GenerationParams
 from semantic_trio.adapters.http.serving.responding import Body, respond
 from semantic_trio.application.choices import Choices
+from semantic_trio.domain.priority import Priority
 
 
 def routes(state: AppState) -> Blueprint:
@@ -36,7 +38,7 @@ def routes(state: AppState) -> Blueprint:
         request, params = await parsed(exchange.body, functools.partial(_parsed, exchange))
         model, answers = await generate_several(state, exchange, params, request.choices)
         answer_format = CompletionFormat(
-            head=Head.new("chatcmpl", model.card.id),
+            head=Head.new("chatcmpl", model.card.id, _tier(exchange, request)),
             customs=custom_names(request.tools or ()),
             token_bytes=model.codec.token_bytes if request.logprobs else None,
         )
@@ -51,6 +53,12 @@ def routes(state: AppState) -> Blueprint:
         return await respond(state, Choices(answers), encoder, whole, is_streamed=request.stream)
 
     return blueprint
+
+
+def _tier(exchange: Exchange, request: ChatRequest) -> ServedTier | None:
+    """Return the tier that a request is served with, as far as its client wants to know it."""
+    priority = priority_of(exchange.headers, request.service_tier)
+    return None if request.service_tier is None and priority is Priority.INTERACTIVE else served_tier(priority)
 
 
 def _parsed(exchange: Exchange, body: bytes) -> tuple[ChatRequest, GenerationParams]:

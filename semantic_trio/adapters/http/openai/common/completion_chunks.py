@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import attrs
 
 from semantic_trio.adapters.http.common.faults import fault_of, openai_error
+from semantic_trio.adapters.http.common.priority import ServedTier
 from semantic_trio.adapters.http.common.protocol import Protocol
 from semantic_trio.adapters.http.openai.common.usage import CompletionUsage
 from semantic_trio.adapters.http.serving.sse import encode_event
@@ -26,11 +27,12 @@ class Head:
     id: str
     created: int  # seconds since 1970, UTC
     model: str
+    service_tier: ServedTier | None = None  # None: the request says nothing of it
 
     @classmethod
-    def new(cls, kind: str, model: str) -> "Head":
+    def new(cls, kind: str, model: str, service_tier: ServedTier | None = None) -> "Head":
         """Create the head of a completion that begins now; its id begins with the kind."""
-        return cls(f"{kind}-{uuid.uuid4().hex}", int(time.time()), model)
+        return cls(f"{kind}-{uuid.uuid4().hex}", int(time.time()), model, service_tier)
 
 
 @attrs.frozen
@@ -45,6 +47,8 @@ class Chunks:
         """Encode one event."""
         head = self.head
         event: dict[str, object] = {"id": head.id, "object": self.kind, "created": head.created, "model": head.model, "choices": choices, **more}
+        if head.service_tier is not None:
+            event["service_tier"] = head.service_tier
         if self.with_usage:
             event["usage"] = usage
         return encode_event(event)

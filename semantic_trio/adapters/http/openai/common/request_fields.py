@@ -46,6 +46,7 @@ class SampledRequest(UnsupportedFields):
     session_id: AgentId | None = None
     prompt_cache_key: str | None = None
     cache_salt: CacheSalt | None = None
+    service_tier: str | None = None
 
     def identity(self, headers: dict[str, str]) -> Identity:
         """Return the identity of the request. Raises as `identify` does."""

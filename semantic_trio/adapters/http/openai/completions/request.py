@@ -66,6 +66,7 @@ def generation_params(request: CompletionRequest, identity: Identity = ANONYMOUS
         steering=request.steering,
         top_logprobs=request.logprobs,
         identity=identity,
+        service_tier=request.service_tier,
         prompt_field="prompt",
     )
 

@@ -10,6 +10,7 @@ from semantic_trio.adapters.http.common.exchange import Exchange, current
 from semantic_trio.adapters.http.common.faults import OpenAIError
 from semantic_trio.adapters.http.common.json_decoding import decode, parsed
 from semantic_trio.adapters.http.common.openapi import document_faults, document_stream
+from semantic_trio.adapters.http.common.priority import priority_of
 from semantic_trio.adapters.http.openai.common.completion_chunks import Chunks, Head
 from semantic_trio.adapters.http.openai.common.request_fields import MOST_CHOICES
 from semantic_trio.adapters.http.openai.common.text_inputs import texts_of
@@ -73,7 +74,7 @@ def _answers(
         raise InvalidRequestError(
             f"{len(prompts)} prompts with {count} answers each: {MOST_CHOICES} answers may be asked for at once", "n", quotes=False
         )
-    model.engine.refuse_when_full(total)
+    model.engine.refuse_when_full(total, priority_of(exchange.headers, params.service_tier))
     salt = model.salt(params.identity)
     encoded = (Encoded(NOTHING_SAID, (), Prompt(prompt), salt=salt) for prompt in prompts)
     return [answer for one in encoded for answer in submit_several(state, exchange, model, params, one, count)]

@@ -15,6 +15,7 @@ from semantic_trio.adapters.http.common.identity import Identity, identify
 from semantic_trio.adapters.http.common.json_decoding import decode, parsed
 from semantic_trio.adapters.http.common.json_responses import json_response
 from semantic_trio.adapters.http.common.openapi import document_faults, document_stream
+from semantic_trio.adapters.http.common.priority import priority_of, served_tier
 from semantic_trio.adapters.http.openai.common.tools import custom_names
 from semantic_trio.adapters.http.openai.responses.history import NOTHING_BEFORE, PREVIOUS, History, history
 from semantic_trio.adapters.http.openai.responses.ids import new_stem, response_id, response_of
@@ -83,7 +84,8 @@ async def _begin(state: AppState, responses: ResponsesState, exchange: Exchange,
     before = await _history(responses, parsed_request, stem)
     params = generation_params(request, messages_of((*before.before, *before.new)), parsed_request.identity, (response_id(stem), *before.responses))
     card = (await state.resolve(request.model, exchange.stack)).card
-    first = begun(request, params.conversation.choice, response_id(stem), card, int(time.time()))
+    tier = served_tier(priority_of(exchange.headers, request.service_tier))
+    first = begun(request, params.conversation.choice, response_id(stem), card, int(time.time()), tier)
     record = _record(first, before) if request.is_stored else None
     model, answer = await generate(state, exchange, params)
     output = OutputItems(stem, custom_names(request.tools or ()), model.codec.token_bytes if request.wants_logprobs else None)

@@ -13,6 +13,7 @@ import msgspec
 from semantic_trio.adapters.http.common.compatibility_fields import StructuredOutputFields, UnsupportedFields, requested_schema
 from semantic_trio.adapters.http.common.identity import ANONYMOUS, AgentId, CacheSalt, Identity
 from semantic_trio.adapters.http.common.limits import MOST_MESSAGES, MOST_TOOLS, MaxTokens, token_limit
+from semantic_trio.adapters.http.common.priority import ServedTier
 from semantic_trio.adapters.http.common.response_format import FormatName, ResponseFormat, schema_of, schema_text
 from semantic_trio.adapters.http.openai.common.sampling import RepetitionPenalty, Seed, Temperature, TopK, TopLogprobs, TopP
 from semantic_trio.adapters.http.openai.common.thinking import ThinkingFields, with_thinking
@@ -91,6 +92,7 @@ class ResponseRequest(ThinkingFields, StructuredOutputFields, UnsupportedFields)
     prompt_cache_key: Annotated[str, msgspec.Meta(max_length=MOST_KEY_CHARACTERS)] | None = None
     session_id: AgentId | None = None
     cache_salt: CacheSalt | None = None
+    service_tier: str | None = None
 
     @property
     def is_stored(self) -> bool:
@@ -137,14 +139,17 @@ def generation_params(
         seed=request.seed,
         top_logprobs=request.top_logprobs or 0 if request.wants_logprobs else None,
         identity=identity,
+        service_tier=request.service_tier,
         is_private=not request.is_stored,
         responses=responses,
         prompt_field="input",
     )
 
 
-def begun(request: ResponseRequest, choice: ToolChoice, response_id: str, model: ModelCard, created_at: int) -> ResponseAnswer:
-    """Return the response before any output; `choice` is the tool choice of its request."""
+def begun(
+    request: ResponseRequest, choice: ToolChoice, response_id: str, model: ModelCard, created_at: int, service_tier: ServedTier = "default"
+) -> ResponseAnswer:
+    """Return the response before any output; `choice` is the tool choice of its request, `service_tier` the tier that it is served with."""
     status: Status = "queued" if request.background else "in_progress"
     return ResponseAnswer(
         id=response_id,
@@ -166,6 +171,7 @@ def begun(request: ResponseRequest, choice: ToolChoice, response_id: str, model:
         store=request.is_stored,
         background=bool(request.background),
         prompt_cache_key=request.prompt_cache_key,
+        service_tier=service_tier,
     )
 
 

@@ -9,6 +9,7 @@ from typing import Literal
 import attrs
 import msgspec
 
+from semantic_trio.adapters.http.common.priority import ServedTier
 from semantic_trio.adapters.http.openai.common.logprobs import TokenLogprob
 from semantic_trio.adapters.http.openai.common.tools import custom_input
 from semantic_trio.adapters.http.openai.responses.ids import item_id
@@ -183,6 +184,7 @@ class ResponseAnswer:
     store: bool = True  # true: the response is stored
     background: bool = False
     prompt_cache_key: str | None = None
+    service_tier: ServedTier = "default"
     object: Literal["response"] = "response"
 
 
