@@ -28,6 +28,20 @@ DIAGRAMS = {
     "CI pipeline",
     "Shutdown",
 }
+# Pages that the manual has to have, beside README.md.
+PAGES = {
+    "quick-start",
+    "installation",
+    "user-guide",
+    "developer-guide",
+    "architecture",
+    "model-onboarding",
+    "api-reference",
+    "deployment",
+    "troubleshooting",
+    "replication-notes",
+    "test-matrix",
+}
 FOREIGN = re.compile(r"^(?:https?:)?//")
 
 
@@ -112,3 +126,12 @@ def test_the_picture_of_what_a_user_gains_is_drawn_from_figures_that_were_measur
     assert gains.PICTURE.read_text() == gains.svg(), "run tools/gains.py"
     for gain in tomllib.loads(gains.DATA.read_text())["gain"]:
         assert [figure for figure in gain["figures"] if figure not in sections[gain["section"]]] == []
+
+
+def test_the_manual_has_its_pages_and_the_readme_leads_to_most_of_them() -> None:
+    readme = (ROOT / "README.md").read_text()
+    links = re.findall(r"\]\(((?:docs|examples)/[^)#]*|[A-Z]+(?:\.md)?)", readme)
+
+    assert {page for page in PAGES if not (ROOT / "docs" / f"{page}.md").is_file()} == set()
+    assert len(links) > 20
+    assert [link for link in links if not (ROOT / link).exists()] == []
