@@ -53,17 +53,17 @@ class Reports:
         for sequence, generation in owners.items():
             if sequence.phase is Phase.PREFILLING and now >= generation.submitted_at + PROGRESS_SECONDS:
                 request = sequence.request
-                log.info("a long prompt is being read", **_ids(generation), prompt_tokens=len(request.prompt), left=sequence.unread)
+                log.info("a long prompt is being read", **_log_ids(generation), prompt_tokens=len(request.prompt), left=sequence.unread)
 
     def aged(self, aged: Iterable[Sequence], owners: Mapping[Sequence, Generation]) -> None:
         """Log the background sequences that have waited so long that they are served as interactive ones from now on."""
         for sequence in aged:
-            log.info("a background request has become interactive", **_ids(owners[sequence]), waited_seconds=round(sequence.waited_seconds))
+            log.info("a background request has become interactive", **_log_ids(owners[sequence]), waited_seconds=round(sequence.waited_seconds))
 
     def delivering(self, generation: Generation, event: Event, now: float) -> None:
         """Report an event that is about to be delivered: a failure, or the first token, with which the prompt is read."""
         if isinstance(event, Failed):
-            log.warning("a generation has failed", **_ids(generation), reason=str(event.error))
+            log.warning("a generation has failed", **_log_ids(generation), reason=str(event.error))
         elif not generation.stamps:
             assert generation.started_at is not None, "a prompt is read in a row"
             tokens = len(generation.request.prompt) - (generation.reuse or NOTHING_REUSED).tokens
@@ -71,14 +71,20 @@ class Reports:
 
 
 class _Ids(TypedDict):
-    """Ids that every log line and observation of a request has."""
+    """Ids that every observation of a request has."""
 
     request_id: str
     agent: str  # empty if the request has none
 
 
+def _log_ids(generation: Generation) -> dict[str, str]:
+    """Return the ids of a generation's request, agent and trace, as the lines of its HTTP request have them."""
+    ids, trace = _ids(generation), generation.request.trace
+    return {"request_id": ids["request_id"], "agent": ids["agent"], **(trace.log_ids if trace is not None else {})}
+
+
 def _ids(generation: Generation) -> _Ids:
-    """Return the ids of a generation's request and agent, for log lines and observations."""
+    """Return the ids of a generation's request and agent."""
     agent = generation.agent.id if generation.agent is not None else generation.request.agent
     return {"request_id": generation.request.request_id, "agent": agent or ""}
 

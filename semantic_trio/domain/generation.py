@@ -9,6 +9,7 @@ import attrs
 
 from semantic_trio.domain.conversation import Breakpoint, ThinkingChoice
 from semantic_trio.domain.errors import SemanticError
+from semantic_trio.domain.observation import TraceContext
 from semantic_trio.domain.priority import Priority
 from semantic_trio.domain.reuse import NOTHING_REUSED, Reuse
 from semantic_trio.domain.salt import NO_SALT, Salt
@@ -59,6 +60,7 @@ class GenerationRequest:
     agent: str | None = None  # id of the agent of the turn; None: the agent recognised by the prompt
     is_ordered: bool = False  # waits for earlier turns of its agent
     priority: Priority = Priority.INTERACTIVE
+    trace: TraceContext | None = None  # of the request to the API; None: it belongs to no trace
     is_private: bool = False  # without a named agent nothing of it is written to disk
     # Ids of the responses its prompt was made of, and of the one it makes: with these it can be deleted.
     responses: tuple[str, ...] = ()

@@ -23,6 +23,11 @@ class TraceContext:
     parent_id: str = ""  # 16 digits, of the client's span; empty: the trace begins here
     is_sampled: bool = True  # False: the client does not want the trace recorded
 
+    @property
+    def log_ids(self) -> dict[str, str]:
+        """Ids that every log line of the request has."""
+        return {"trace_id": self.trace_id, "span_id": self.span_id}
+
 
 @attrs.frozen(kw_only=True)
 class RequestEnded:

@@ -1,5 +1,6 @@
 """Traces and metrics arrive at a collector as they should, and a collector that is not there costs nothing."""
 
+import contextlib
 import socket
 import sys
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from semantic_trio.domain.observation import GenerationEnded, Observation, Obser
 from semantic_trio.entrypoints.observing import sinks_of
 from semantic_trio.entrypoints.settings import Settings
 from semantic_trio.testing import FakeRunner
-from tests.http.serving import openai_body, post, running, served
+from tests.http.serving import anthropic_body, openai_body, post, running, served
 from tests.otlp import Received, collector
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
@@ -174,20 +175,26 @@ def test_a_header_of_the_specification_and_of_later_ones_is_read(header: str) ->
     assert (found.trace_id, found.parent_id, found.is_sampled) == (TRACE, PARENT, True)
 
 
-async def test_the_log_lines_of_a_request_have_the_ids_of_its_trace_and_agent(autojump_clock: trio.testing.MockClock) -> None:
+@contextlib.contextmanager
+def logged() -> Iterator[list[dict[str, object]]]:
+    """The lines that are logged, with the ids that the task of each has bound."""
     lines: list[dict[str, object]] = []
 
     def keep(_: object, __: str, entry: structlog.typing.EventDict) -> structlog.typing.EventDict:
         lines.append(dict(entry))
         raise structlog.DropEvent
 
-    settings = HttpSettings(log_prompts=True)
     before = structlog.get_config()
     structlog.configure(processors=[structlog.contextvars.merge_contextvars, keep])
     try:
-        observed = await traced({"traceparent": TRACEPARENT, "x-request-id": "r-1"}, settings=settings)
+        yield lines
     finally:
         structlog.configure(**before)
+
+
+async def test_the_log_lines_of_a_request_have_the_ids_of_its_trace_and_agent(autojump_clock: trio.testing.MockClock) -> None:
+    with logged() as lines:
+        observed = await traced({"traceparent": TRACEPARENT, "x-request-id": "r-1"}, settings=HttpSettings(log_prompts=True))
 
     [ended] = [one.observation for one in observed if isinstance(one.observation, RequestEnded)]
     assert ended.trace is not None
@@ -195,6 +202,37 @@ async def test_the_log_lines_of_a_request_have_the_ids_of_its_trace_and_agent(au
     assert {line["event"] for line in found} == {"prompt", "request"}
     assert {(line["trace_id"], line["span_id"]) for line in found} == {(TRACE, ended.trace.span_id)}
     assert next(line for line in found if line["event"] == "request")["agent"] == "ada"
+
+
+async def test_the_engines_lines_about_a_request_have_the_ids_of_its_trace_and_agent(autojump_clock: trio.testing.MockClock) -> None:
+    """The engine is a task of its own, which no request has bound its ids in."""
+    ids = {"x-request-id": "r-1", "x-agent-id": "ada"}
+    with logged() as lines:
+        async with running(served(FakeRunner(seconds_per_prompt_token=0.2), rows=1)) as server, trio.open_nursery() as nursery:
+            background = {"traceparent": TRACEPARENT, "x-semantic-priority": "background", **ids}
+            nursery.start_soon(lambda: post(server.app, "/v1/messages", anthropic_body("a" * 200), **background))
+            await trio.sleep(1)
+            await post(server.app, "/v1/messages", anthropic_body("b" * 1800), **{"x-request-id": "r-2"})
+
+    of_engine = [line for line in lines if line["event"] != "request" and "request_id" in line]
+    found = {line["event"] for line in of_engine if line["request_id"] == "r-1"}
+    assert found >= {"a long prompt is being read", "a background request has become interactive"}
+    traced_ids = {(line.get("trace_id"), line["agent"]) for line in of_engine if line["request_id"] == "r-1"}
+    assert traced_ids == {(TRACE, "ada")}
+    assert all("trace_id" not in line for line in of_engine if line["request_id"] == "r-2"), "it belongs to no trace"
+
+
+async def test_the_line_of_a_failed_generation_has_the_ids_of_its_trace(autojump_clock: trio.testing.MockClock) -> None:
+    def fail(_: object) -> None:
+        raise RuntimeError("on fire")
+
+    with logged() as lines:
+        async with running(served(FakeRunner(before_step=fail))) as server:
+            await post(server.app, "/v1/messages", anthropic_body(), **{"traceparent": TRACEPARENT, "x-request-id": "r-1"})
+
+    [failed] = [line for line in lines if line["event"] == "a generation has failed"]
+    [request] = [line for line in lines if line["event"] == "request"]
+    assert (failed["request_id"], failed["trace_id"], failed["span_id"]) == ("r-1", TRACE, request["span_id"])
 
 
 # ------------------------------------------------------------------------------------------------------------------- metrics

@@ -178,7 +178,7 @@ class _EmptyBodyReceiver:
 
 def _log_ids(exchange: Exchange) -> dict[str, str]:
     """Ids that every log line of the request has."""
-    trace = {} if exchange.trace is None else {"trace_id": exchange.trace.trace_id, "span_id": exchange.trace.span_id}
+    trace = exchange.trace.log_ids if exchange.trace is not None else {}
     return {"request_id": exchange.request_id, **trace}
 
 

@@ -25,7 +25,7 @@ from semantic_trio.domain.budget import enforced
 from semantic_trio.domain.conversation import Conversation
 from semantic_trio.domain.errors import InvalidRequestError, PoolExhaustedError, PromptTooLongError
 from semantic_trio.domain.generation import GenerationRequest
-from semantic_trio.domain.observation import GenerationEnded, TraceContext
+from semantic_trio.domain.observation import GenerationEnded
 from semantic_trio.domain.reuse import NOTHING_REUSED
 from semantic_trio.domain.salt import Salt
 from semantic_trio.domain.stopping import Thoughts
@@ -94,10 +94,10 @@ def submit(state: AppState, exchange: Exchange, model: ServedModel, params: Gene
     _refuse_stop_strings(params.stop_strings)
     reader = _reader(model, encoded)
     request = _request(exchange.request_id, model, params, encoded, reader.thoughts)
-    request = attrs.evolve(request, priority=priority_of(exchange.headers, params.service_tier))
+    request = attrs.evolve(request, priority=priority_of(exchange.headers, params.service_tier), trace=exchange.trace)
     generation = _submitted(model, request, params.prompt_field)
     exchange.generations.append(generation)
-    exchange.stack.callback(_report_end, state.observer, generation, exchange.trace)
+    exchange.stack.callback(_report_end, state.observer, generation)
     answer = Answer(
         generation,
         encoded,
@@ -111,7 +111,7 @@ def submit(state: AppState, exchange: Exchange, model: ServedModel, params: Gene
     return answer
 
 
-def _report_end(observer: Observer, generation: Generation, trace: TraceContext | None) -> None:
+def _report_end(observer: Observer, generation: Generation) -> None:
     """Notify the observer of a generation that its request has released."""
     observer.observe(
         GenerationEnded(
@@ -123,7 +123,7 @@ def _report_end(observer: Observer, generation: Generation, trace: TraceContext 
             closed_at=trio.current_time(),
             reuse=generation.reuse or NOTHING_REUSED,
             priority=generation.request.priority,
-            trace=trace,
+            trace=generation.request.trace,
         )
     )
 
