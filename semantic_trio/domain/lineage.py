@@ -10,7 +10,7 @@ import attrs
 from semantic_trio.domain.chain import TOKEN_BYTES, TokenRun, child_key, root_key, snapshot_key, unpack
 from semantic_trio.domain.content import AgentRecord, Item, Kind
 from semantic_trio.domain.geometry import BLOCK_TOKENS
-from semantic_trio.domain.salt import Salt
+from semantic_trio.domain.salt import Salt, adapted, adapter_of
 
 # Sizes of blocks that records may have been written with: a record does not tell. That of all models but fakes comes first.
 BLOCK_SIZES = (BLOCK_TOKENS, *(1 << bits for bits in range(4, 13) if 1 << bits != BLOCK_TOKENS))
@@ -52,12 +52,13 @@ def lineage(record: AgentRecord, fingerprint: str) -> Lineage:
 def salted(record: AgentRecord, fingerprint: str, salt: Salt | None) -> tuple[AgentRecord, dict[Item, Item]]:
     """A record under another salt, and the new names of its blocks and snapshots by their old ones; with None as salt all stays as it is.
 
-    Blocks beside its history, which only their names are known of, are left out. Raises as `lineage` does.
+    The adapter that has computed them stays the same. Blocks beside its history, which only their names are known of, are left out.
+    Raises as `lineage` does.
     """
     before = lineage(record, fingerprint)
     if salt is None:
         return record, {item: item for item in before}
-    run = _run(record, fingerprint)
+    run, salt = _run(record, fingerprint), adapted(salt, adapter_of(record.salt))
     renamed = TokenRun.of_packed(record.history, root_key(fingerprint, salt), run.block_tokens)
     snapshots = tuple(
         (position, _snapshot_key_at(position, renamed)) for position, key in sorted(record.snapshots) if key == _snapshot_key_at(position, run)

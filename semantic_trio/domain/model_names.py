@@ -11,6 +11,8 @@ from semantic_trio.domain.errors import InvalidRequestError, ModelNotFoundError
 ANY_MODEL, ANY_MODEL_PATTERN = "default", "claude-*"
 # The end of an alias that stands for all names which begin like it.
 ANYTHING = "*"
+# Between the name of a model and that of an adapter.
+WITH_ADAPTER = ":"
 
 
 @attrs.define(eq=False)
@@ -42,6 +44,12 @@ class ModelNames:
         if found is None or found not in self.served:
             raise ModelNotFoundError(name, f"served here: {', '.join(self.served)}")
         return found
+
+    def apart(self, name: str) -> tuple[str, str]:
+        """Return the model and the adapter that `model:adapter` names. The adapter is empty where the whole name is that of a model, or an alias."""
+        model, _, adapter = name.rpartition(WITH_ADAPTER)
+        is_whole = name in self.served or name in self.aliases
+        return (model, adapter) if model and adapter and not is_whole else (name, "")
 
     def add(self, name: str) -> None:
         """Serve a model from now on."""

@@ -13,6 +13,7 @@ from semantic_trio.domain.entries import CacheEntry
 from semantic_trio.domain.generation import Event, Finished, FinishReason, GenerationRequest, TokenEvent
 from semantic_trio.domain.priority import Priority
 from semantic_trio.domain.reuse import Reuse
+from semantic_trio.domain.salt import adapter_of
 from semantic_trio.domain.speculation import PromptLookup
 from semantic_trio.domain.step import Restore, RowStart, SampledToken
 from semantic_trio.domain.stopping import StopStrings, TextDecoder
@@ -119,6 +120,7 @@ class Sequence:
             top_logprobs=request.top_logprobs,
             drawn=tuple(self.generated),
             penalised=request.prompt if request.sampling.repetition_penalty != 1.0 else (),
+            adapter=adapter_of(request.salt),
         )
 
     def read(self, count: int) -> tuple[tuple[int, ...], int | None]:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import attrs
 
 from semantic_trio.domain.generation import SamplingParams
+from semantic_trio.domain.salt import NO_ADAPTER
 from semantic_trio.domain.steering import NO_STEERING, Grammar, Steering
 
 # Keys of the parts of a row that stay stored after the row was closed. A block holds a range of positions of global layers. A snapshot holds, for one
@@ -98,6 +99,7 @@ class RowStart:
     top_logprobs: int = 0
     drawn: tuple[int, ...] = ()  # tokens that the request has generated before, in another row
     penalised: tuple[int, ...] = ()  # tokens of the prompt, where the sampling has a repetition penalty
+    adapter: bytes = NO_ADAPTER  # digest of the adapter that computes the row: it is loaded for as long as its requests are open
 
     @property
     def looks_back(self) -> bool:

@@ -20,6 +20,7 @@ from semantic_trio.domain.chain import TOKEN_BYTES
 from semantic_trio.domain.content import AgentRecord, ImportTrust
 from semantic_trio.domain.errors import AgentNotFoundError, CacheInUseError, InvalidRequestError
 from semantic_trio.domain.lineage import Lineage
+from semantic_trio.domain.salt import own_part
 from semantic_trio.entrypoints import logging
 from semantic_trio.entrypoints.cache_cli import SHOWN_DIGITS, Place, chosen_models, in_directory, locked, pass_place, told_ends
 from semantic_trio.entrypoints.printing import counted, human, tell_facts, tell_table
@@ -142,7 +143,7 @@ def _facts(found: Found) -> list[tuple[str, object]]:
         ("named", "by a client" if record.is_named else "no: recognised by what it has read"),
         ("pinned", "yes" if record.is_pinned else "no"),
         ("parent", record.parent or "none"),
-        ("shares", "no: its blocks have a salt of their own" if record.salt else "yes"),
+        ("shares", "no: its blocks have a salt of their own" if own_part(record.salt) else "yes"),
         ("turns", f"{record.turns:,}"),
         ("tokens", f"{found.tokens:,}"),
         ("messages", f"{len(record.conversation.messages):,}"),

@@ -29,6 +29,7 @@ from semantic_trio.adapters.mlx.runner import MlxRunner, load_runner, needed_wei
 from semantic_trio.adapters.mlx.tool_syntax import tool_syntax
 from semantic_trio.adapters.scripted.runner import ScriptedRunner
 from semantic_trio.adapters.text.codec import TokenizerCodec, load_codec
+from semantic_trio.application.adapters import Adapters, AdapterShelf
 from semantic_trio.application.engine import Engine
 from semantic_trio.application.model_entry import Closing
 from semantic_trio.application.neighbours import Neighbours
@@ -70,6 +71,7 @@ class ModelHost:
     observer: Observer
     engine_died: Callable[[], trio.Event]  # begins to end the process; returns the event that clients have their errors
     entered: Callable[[str], None] = lambda phase: None  # called with each phase of opening a model
+    shelf: AdapterShelf | None = None  # of adapters
     neighbours: Neighbours = attrs.field(factory=Neighbours)
     _open: dict[str, str] = attrs.field(init=False, factory=dict)  # fingerprint of each open model -> its name
 
@@ -121,7 +123,8 @@ class ModelHost:
                 self.observer.observe(ModelLoaded(model=name, seconds=load_seconds))
                 with self._measured(WatchedModel(engine, persistence, codec.tally.counts)), self.neighbours.joined(engine):
                     is_reported.set()
-                    task_status.started(ServedModel(_card(name, path, engine, loaded), engine, codec, persistence))
+                    adapters = Adapters(name, self.shelf, loaded_runner) if self.shelf is not None else None
+                    task_status.started(ServedModel(_card(name, path, engine, loaded), engine, codec, persistence, adapters=adapters))
                     await closing.wait()
                     await self._flush(engine, persistence, closing)
                 nursery.cancel_scope.cancel()

@@ -20,6 +20,7 @@ import structlog
 import trio
 
 import semantic_trio
+from semantic_trio.adapters.catalogue.adapter_files import adapters_in, digest_of
 from semantic_trio.adapters.catalogue.catalogue import open_catalogue
 from semantic_trio.adapters.disk import CacheLock
 from semantic_trio.adapters.http.app import create_app
@@ -34,10 +35,12 @@ from semantic_trio.adapters.mlx.device import Device, blas_cure, last_act, memor
 from semantic_trio.adapters.scripted.rules import Rule
 from semantic_trio.adapters.scripted.runner import ScriptedRunner
 from semantic_trio.adapters.text.codec import TokenizerCodec
+from semantic_trio.application.adapters import AdapterShelf
 from semantic_trio.application.model_entry import ModelLimits
 from semantic_trio.application.models import ModelRegistry
 from semantic_trio.application.observers import Observers
 from semantic_trio.domain.authority import authority
+from semantic_trio.domain.errors import ModelNotFoundError
 from semantic_trio.domain.model_names import ModelNames
 from semantic_trio.entrypoints.address import check_address
 from semantic_trio.entrypoints.clock import RunningClock
@@ -132,11 +135,26 @@ class Server:
             observer=self._observers,
             engine_died=self._end_for_dead_engine,
             entered=self._enter,
+            shelf=self._shelf,
         )
 
     def _directory(self, name: str) -> Path:
         """Return the directory of a model on this machine. Raises `ModelNotFoundError`."""
         return self.model_path if name == self.settings.model_id else open_catalogue(self.settings.data_dir).path(name)
+
+    @property
+    def _shelf(self) -> AdapterShelf | None:
+        """The place of adapters, if there is one."""
+        directory = self.settings.adapters_dir
+        if directory is None:
+            return None
+        return AdapterShelf(lambda model: adapters_in(directory, model, self._directory_if_there(model)), digest_of, trio.to_thread.run_sync)
+
+    def _directory_if_there(self, name: str) -> Path | None:
+        try:
+            return self._directory(name)
+        except ModelNotFoundError:
+            return None
 
     def _enter(self, phase: str) -> None:
         """Show a phase of the start to clients and supervisors."""
@@ -209,6 +227,7 @@ class Server:
             stop=self._stop.set,
             settings=http,
             window=window,
+            shelf=self._shelf,
         )
 
 

@@ -107,6 +107,7 @@ class Settings:
     aliases: tuple[str, ...] = ts.option(
         default=(), validator=_aliases, help="Other names of models: alias=model; an alias that ends with * stands for all names that begin so."
     )
+    adapters_dir: Path | None = ts.option(default=None, help="Directory of adapters (LoRA), each in a directory of its name, for requests to name.")
     max_models: int = ts.option(default=0, validator=_between(0, 1000), help="Models that are loaded at the same time; 0: any number.")
     models_budget_mb: int = ts.option(
         default=0, validator=_between(0, 1 << 40), help="Memory for all loaded models, weights and KV caches, in MiB; 0: what the machine has."

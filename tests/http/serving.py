@@ -17,6 +17,7 @@ from semantic_trio.adapters.http.serving.app_state import AppState, HttpSettings
 from semantic_trio.adapters.http.serving.served_model import ServedModel
 from semantic_trio.adapters.http.sockets.server import serve_http
 from semantic_trio.adapters.metrics import Metrics, WatchedModel
+from semantic_trio.application.adapters import AdapterLoader, Adapters, AdapterShelf
 from semantic_trio.application.engine import Engine
 from semantic_trio.application.model_entry import Closing, ModelLimits
 from semantic_trio.application.models import ModelRegistry
@@ -130,6 +131,8 @@ def served(  # noqa: PLR0913  # all that tests vary
     host: FakeHost | None = None,
     others: tuple[str, ...] = (),
     limits_of_models: ModelLimits | None = None,
+    shelf: AdapterShelf | None = None,
+    loader: AdapterLoader | None = None,
 ) -> Served:
     """An application whose engine is not running yet. Files are worked on in line: virtual time knows nothing of threads."""
     codec, observers = codec or ByteCodec(), Observers()
@@ -152,7 +155,8 @@ def served(  # noqa: PLR0913  # all that tests vary
     if host is not None:
         host.metrics = metrics
     registry = ModelRegistry[ServedModel](host or FakeHost({}), names, limits_of_models or ModelLimits(), metrics.model_swapped)
-    registry.adopt("org/tiny", ServedModel(card, engine, codec, persistence, compilers))
+    adapters = Adapters("org/tiny", shelf, loader) if shelf is not None and loader is not None else None
+    registry.adopt("org/tiny", ServedModel(card, engine, codec, persistence, compilers, adapters=adapters))
     state = kind(
         registry=registry,
         metrics=metrics,
@@ -160,6 +164,7 @@ def served(  # noqa: PLR0913  # all that tests vary
         version="0.0.0",
         stop=stopped.set,
         settings=settings or HttpSettings(),
+        shelf=shelf,
     )
     records = ResponsesState(ResponseStoreClient(lambda: store, in_line))
     return Served(create_app(state, records), engine, runner, metrics, persistence, state, store, records.active, observers, stopped)

@@ -21,7 +21,7 @@ from semantic_trio.entrypoints.sources import PREFIX
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "semantic_trio"
 # Depends on the platform, or is a secret: not in a file that everybody has.
-UNWRITTEN = {"api_key", "api_key_file", "data_dir", "cache_dir", "log_file", "event_log"}
+UNWRITTEN = {"adapters_dir", "api_key", "api_key_file", "data_dir", "cache_dir", "log_file", "event_log"}
 # What a domain without clock, log and I/O has no use for.
 IMPURE = {"asyncio", "datetime", "io", "logging", "os", "pathlib", "random", "secrets", "socket", "subprocess", "sys", "threading", "time"}
 

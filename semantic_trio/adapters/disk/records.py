@@ -50,7 +50,7 @@ class WrittenAgent(Written, frozen=True, kw_only=True):
     used: Count
     prompt_tokens: Count
     chain: Key
-    salt: Annotated[str, msgspec.Meta(pattern=r"\A([0-9a-f]{64})?\Z")] = ""
+    salt: Annotated[str, msgspec.Meta(pattern=r"\A([0-9a-f]{64})?([0-9a-f]{32})?\Z")] = ""  # own part, and digest of the adapter
     text_fingerprint: Annotated[str, msgspec.Meta(max_length=64)] = ""
     marks: tuple[tuple[Count, Key], ...]
     strays: tuple[Key, ...] = ()

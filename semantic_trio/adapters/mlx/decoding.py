@@ -17,6 +17,7 @@ from mlx_lm.models.cache import ArraysCache, CacheList
 from semantic_trio.adapters.mlx import attention
 from semantic_trio.adapters.mlx.geometry import leaves
 from semantic_trio.adapters.mlx.kv import GROWTH, SMALL_PASSES, RowCaches, Span, growing_caches, proofs_of, state_of
+from semantic_trio.adapters.mlx.lora import AdapterPass
 from semantic_trio.adapters.mlx.stacked_states import StackedStates, most_alike
 from semantic_trio.domain.step import PassSizes
 
@@ -28,6 +29,7 @@ class DecodingLayout:
     model: Module
     name: str = attrs.field(default="decoding together", init=False)
     sizes: PassSizes = SMALL_PASSES
+    adapters: AdapterPass = attrs.field(init=False, factory=AdapterPass)
     _head: attention.ChosenTokens = attrs.field(init=False)
     _growth: Iterator[int] = attrs.field(init=False, factory=lambda: itertools.cycle(GROWTH))
     _stack: StackedStates | None = attrs.field(init=False, default=None)  # states of the rows that decoded last: nothing is copied while they stay
@@ -65,7 +67,7 @@ class DecodingLayout:
         alone = [at for at in range(len(spans)) if at not in together]
         found: list[mx.array] = []
         if together:
-            found.append(self._decode(_picked(tokens, [ends[at] - 1 for at in together]), [spans[at].caches for at in together]))
+            found.append(self._decode(_picked(tokens, [ends[at] - 1 for at in together]), [spans[at] for at in together]))
         for at in alone:
             logits = self._read(tokens[ends[at] - spans[at].count : ends[at]], spans[at])
             found += [] if logits is None else [logits]
@@ -86,9 +88,10 @@ class DecodingLayout:
             self._stack.scatter()
             self._stack = None
 
-    def _decode(self, tokens: mx.array, rows: Sequence[RowCaches]) -> mx.array:
+    def _decode(self, tokens: mx.array, spans: Sequence[Span]) -> mx.array:
         """Logits (rows, vocabulary) after one token of each row."""
         assert self._stack is not None
+        rows = [span.caches for span in spans]
         counts, positions, states = [1] * len(rows), mx.array([_length(row) for row in rows]), iter(self._stack.layers)
 
         def layer(caches: Sequence[Any]) -> object:  # mlx-lm's caches have no type in common
@@ -96,12 +99,13 @@ class DecodingLayout:
                 return CacheList(*(layer(parts) for parts in zip(*(cache.caches for cache in caches), strict=True)))
             return next(states) if isinstance(caches[0], ArraysCache) else attention.RaggedCache(list(caches), counts, positions)
 
-        logits: mx.array = self.model(tokens[:, None], cache=[layer(caches) for caches in zip(*rows, strict=True)])
+        with self.adapters.rows([span.slot for span in spans]):
+            logits: mx.array = self.model(tokens[:, None], cache=[layer(caches) for caches in zip(*rows, strict=True)])
         return logits[:, -1]
 
     def _read(self, tokens: mx.array, span: Span) -> mx.array | None:
         """Logits (1, vocabulary) after the tokens of one row, None where they are not wanted."""
-        with self._head.only([span.count - 1] if span.wants_logits else []):
+        with self._head.only([span.count - 1] if span.wants_logits else []), self.adapters.rows([span.slot]):
             logits = self.model(tokens[None], cache=span.caches)
         return logits[:, -1] if span.wants_logits else None
 

@@ -18,6 +18,7 @@ from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
 
 from semantic_trio.adapters.mlx import attention
 from semantic_trio.adapters.mlx.geometry import leaves
+from semantic_trio.adapters.mlx.lora import AdapterPass
 from semantic_trio.domain.step import PassSizes
 
 # Positions a row's buffers grow by when they are full. Growing copies the row; rows that joined together and grew together would stall everybody
@@ -35,6 +36,7 @@ class Span:
     count: int
     wants_logits: bool  # of its last token
     verifies: bool = False  # wants the logits of all its tokens
+    slot: int = 0  # of the adapter of its row, in the stack of `AdapterPass`
 
     @property
     def wanted(self) -> int:
@@ -62,6 +64,10 @@ class Layout(Protocol):
     @property
     def model(self) -> Module:
         """The module that computes the passes."""
+
+    @property
+    def adapters(self) -> AdapterPass:
+        """The adapters that the model's layers see in a pass."""
 
     def open(self) -> RowCaches:
         """Empty caches for a row."""
@@ -95,6 +101,7 @@ class InTurnLayout:
     model: Module
     name: str = attrs.field(default="in turn", init=False)
     sizes: PassSizes = SMALL_PASSES
+    adapters: AdapterPass = attrs.field(init=False, factory=AdapterPass)
 
     def open(self) -> RowCaches:
         """See `Layout.open`."""
@@ -121,7 +128,8 @@ class InTurnLayout:
         wanted = []
         ends = itertools.accumulate(span.count for span in spans)
         for span, end in zip(spans, ends, strict=True):
-            logits = self.model(tokens[None, end - span.count : end], cache=span.caches)
+            with self.adapters.rows([span.slot]):
+                logits = self.model(tokens[None, end - span.count : end], cache=span.caches)
             if span.wants_logits:
                 wanted.append(logits[:, -1])
         return mx.concatenate(wanted) if wanted else None
@@ -134,6 +142,7 @@ class RaggedLayout:
     model: Module
     name: str = attrs.field(default="rows of their own", init=False)
     sizes: PassSizes = SMALL_PASSES
+    adapters: AdapterPass = attrs.field(init=False, factory=AdapterPass)
     _head: attention.ChosenTokens = attrs.field(init=False)
     _growth: Iterator[int] = attrs.field(init=False, factory=lambda: itertools.cycle(GROWTH))
 
@@ -170,7 +179,7 @@ class RaggedLayout:
         layers = zip(*(span.caches for span in spans), strict=True)
         caches = [attention.RaggedCache(list(layer), counts, positions) for layer in layers]
         wanted = places_of_logits(spans)
-        with self._head.only(wanted):
+        with self._head.only(wanted), self.adapters.rows([span.slot for span in spans for _ in range(span.count)]):
             logits = self.model(tokens[:, None], cache=caches)
         return logits[:, -1] if wanted else None
 

@@ -17,6 +17,7 @@ from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
 
 from semantic_trio.adapters.mlx import attention
 from semantic_trio.adapters.mlx.kv import RowCaches, Span, places_of_logits
+from semantic_trio.adapters.mlx.lora import AdapterPass
 from semantic_trio.adapters.mlx.paged_attention import PagedAttention
 from semantic_trio.adapters.mlx.pages import PAGE, Layers, LayerShape, PagePool
 from semantic_trio.adapters.mlx.passes import Index, LayerGroup, PagedCache, PagedRow, PageTable, Pass, Places, Reading
@@ -63,6 +64,7 @@ class PagedLayout:
     pads: bool = attrs.field(factory=lambda: mx.default_device() != mx.cpu)  # a CPU computes padding like everything else
     # Passes of TOKENS: a step of 64 rows takes 10 ms instead of 16 on an H200. A CPU's kernels would be compiled by g++, for seconds.
     compiles: bool = attrs.field(factory=lambda: mx.default_device() != mx.cpu)
+    adapters: AdapterPass = attrs.field(init=False, factory=AdapterPass)
     pools: list[PagePool] = attrs.field(init=False)  # by layer group; that of the layers that keep every position first
     _layers: list[tuple[int, int]] = attrs.field(init=False)  # for each layer of the model its group, and its place there
     _head: attention.ChosenTokens = attrs.field(init=False)
@@ -215,7 +217,7 @@ class PagedLayout:
             LayerGroup(pool.layers, pool.window, where, width, rows[0].length - rows[0].tables[at].first * PAGE)
             for at, (pool, where) in enumerate(zip(self.pools, places, strict=True))
         ]
-        with self._head.only(last):
+        with self._head.only(last), self.adapters.rows([span.slot for span in members], height):
             logits = self.model(tokens[mx.array(picked)], cache=self._caches(Pass(group.reading, self.kernel, _offsets(offset, height), groups)))
         return logits[:, -1] if last else None
 
@@ -230,12 +232,15 @@ class PagedLayout:
         for span in spans:
             row_of(span.caches).extend(span.count)
         places = self._places(rows, offset, [1] * len(rows), height, 1)
-        logits, layers = self._compute(
-            tokens[mx.array(picked)],
-            _offsets(offset, height),
-            [where.arrays for where in places],
-            [(pool.layers.keys, pool.layers.values) for pool in self.pools],
-        )
+        with self.adapters.rows([span.slot for span in spans for _ in range(span.count)], height):
+            # A compiled pass would go on with the adapters that it was compiled with.
+            compute = self._attended if self.adapters.is_used else self._compute
+            logits, layers = compute(
+                tokens[mx.array(picked)],
+                _offsets(offset, height),
+                [where.arrays for where in places],
+                [(pool.layers.keys, pool.layers.values) for pool in self.pools],
+            )
         for pool, (keys, values) in zip(self.pools, layers, strict=True):
             pool.layers = Layers(keys, values)
         wanted = places_of_logits(spans)

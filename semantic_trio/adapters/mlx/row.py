@@ -11,6 +11,7 @@ import numpy as np
 import structlog
 
 from semantic_trio.adapters.mlx.kv import RowCaches
+from semantic_trio.adapters.mlx.lora import LoadedAdapter
 from semantic_trio.adapters.mlx.sampling import Draw
 from semantic_trio.domain.errors import GrammarError
 from semantic_trio.domain.steering import GrammarState
@@ -25,6 +26,7 @@ class Row:
 
     start: RowStart
     caches: RowCaches
+    adapter: LoadedAdapter | None = None
     length: int = 0  # tokens read, those of a pass in flight included
     accepted: int = 0  # drafts that its last pass accepted: an answer may end among them
     last: tuple[mx.array, int] | None = None  # tokens of the pass that sampled the row's last one, perhaps not computed yet, and its place among them

@@ -13,6 +13,7 @@ import attrs
 import mlx.core as mx
 import structlog
 
+from semantic_trio.adapters.mlx.adapters import ModelAdapters
 from semantic_trio.adapters.mlx.blocks import WarmStore
 from semantic_trio.adapters.mlx.choosing import choose_layout
 from semantic_trio.adapters.mlx.device import Device, PassClock
@@ -21,6 +22,7 @@ from semantic_trio.adapters.mlx.forms import ModelForms
 from semantic_trio.adapters.mlx.geometry import measure_spec
 from semantic_trio.adapters.mlx.kv import InTurnLayout, Layout, Span
 from semantic_trio.adapters.mlx.loading import LoadedModel, Loading, weight_bytes
+from semantic_trio.adapters.mlx.lora import LoadedAdapter
 from semantic_trio.adapters.mlx.page_store import PageStore
 from semantic_trio.adapters.mlx.paged import PagedLayout
 from semantic_trio.adapters.mlx.row import Row
@@ -61,12 +63,14 @@ class Batch:
     look_ahead: bool = True
     clock: PassClock = attrs.field(factory=PassClock)
     store: WarmStore | PageStore = attrs.field(init=False)
+    adapters: ModelAdapters = attrs.field(init=False)
     _rows: dict[int, Row] = attrs.field(init=False, factory=dict)
     _flight: _Flight | None = attrs.field(init=False, default=None)
     _steps: int = attrs.field(init=False, default=0)
 
     def __attrs_post_init__(self) -> None:
         self.store = PageStore(self.layout) if isinstance(self.layout, PagedLayout) else WarmStore()
+        self.adapters = ModelAdapters(self.layout)
 
     def step(self, plan: StepPlan) -> StepResult:
         """See `ModelRunner.step`. Any exception leaves the rows in doubt."""
@@ -99,6 +103,16 @@ class Batch:
         """See `ModelRunner.load`."""
         self.store.load(items, self.forms)
 
+    @property
+    def used_adapters(self) -> list[LoadedAdapter]:
+        """Adapters of open rows, each once."""
+        return list(dict.fromkeys(row.adapter for row in self._rows.values() if row.adapter is not None))
+
+    def drop_adapter(self, digest: bytes) -> None:
+        """Unload an adapter, if it is there, and give its memory back. Rows that are open keep it until they are closed."""
+        self.adapters.drop(digest, self.used_adapters)
+        mx.clear_cache()
+
     @functools.cached_property
     def forms(self) -> ModelForms:
         """Forms of the model's blocks and snapshots. Measuring them the first time takes as long as to begin a few passes."""
@@ -110,7 +124,7 @@ class Batch:
 
     def _open(self, start: RowStart, room: int) -> None:
         assert start.row not in self._rows, "a row is opened once"
-        row = Row(start, self.layout.open())
+        row = Row(start, self.layout.open(), self.adapters[start.adapter])
         if start.restore is not None:
             self.store.restore(row.caches, start.restore, {number: other.caches for number, other in self._rows.items()}, room)
             row.length = start.restore.length
@@ -150,7 +164,8 @@ class Batch:
         who = [(d.row, index) for d in plan.decode for index in d.indices] + [(c.row, c.draws) for c in plan.prefill if c.draws is not None]
         spans = [Span(self._rows[d.row].caches, len(d.indices), wants_logits=True, verifies=bool(d.drafts)) for d in plan.decode]
         spans += [Span(self._rows[c.row].caches, len(c.tokens), wants_logits=c.draws is not None) for c in plan.prefill]
-        logits = self.layout.forward(self._inputs(plan), spans)
+        users = [self._rows[row].adapter for row in plan.rows]
+        logits = self.adapters.forward(self._inputs(plan), spans, users, self.used_adapters)
         self._count(plan)
         if self._flight is not None and any(self._rows[row].start.looks_back for row, _ in who):
             mx.async_eval(logits)
@@ -328,11 +343,22 @@ class MlxRunner:
         await self._call(mx.clear_cache)
         return vector
 
+    async def load_adapter(self, path: Path, name: str, digest: bytes) -> int:
+        """Load an adapter of this digest from a directory, unless it is there, and return its bytes.
+
+        Raises `ModelNotFoundError` for files that are missing or damaged, or do not fit the model; `StepFailedError` when the device raises.
+        """
+        return await self._call(functools.partial(self.batch.adapters.load, path, name, digest))
+
+    async def drop_adapter(self, digest: bytes) -> None:
+        """Unload an adapter, if it is there. Raises `StepFailedError` when the device raises."""
+        await self._call(functools.partial(self.batch.drop_adapter, digest))
+
     async def _call(self, function: Callable[[], T]) -> T:
         """Call a function on the device's thread and return its result. Raises `StepFailedError` for all that the device may raise."""
         try:
             return await self.device.call(function)
-        except DamagedError:
+        except (DamagedError, ModelNotFoundError):
             raise
         except Exception as error:
             raise StepFailedError(f"{type(error).__name__}: {error}") from error

@@ -10,6 +10,9 @@ from semantic_trio.domain.errors import DamagedError
 from semantic_trio.domain.steering import GrammarState
 from semantic_trio.domain.step import RowStart
 
+# Added to each token as often as the first byte of the digest of its row's adapter says: what one adapter has read is not what another one has.
+ADAPTER_MARK = 1 << 23
+
 
 def written(tokens: Sequence[int]) -> Content:
     """Return the content of a block or snapshot: its tokens."""
@@ -45,9 +48,16 @@ class TokenRow:
                 self.grammar.take(token)
 
     def read(self, *tokens: int) -> None:
-        """Take tokens in."""
-        self.cache += tokens
-        self.state += tokens
+        """Take tokens in, each as the row's adapter computes it."""
+        mark = ADAPTER_MARK * (self.start.adapter[0] if self.start.adapter else 0)
+        computed = [token + mark for token in tokens]
+        self.cache += computed
+        self.state += computed
+
+    @property
+    def tokens(self) -> list[int]:
+        """Tokens of `memory` as they were read, whatever the adapter."""
+        return [token % ADAPTER_MARK for token in self.memory]
 
     @property
     def memory(self) -> list[int]:

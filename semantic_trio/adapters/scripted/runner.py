@@ -55,7 +55,7 @@ class ScriptedRunner(TokenRunner):
 
     def _draw(self, row: TokenRow, index: int) -> SampledToken:
         if row not in self._answers:
-            said, pace_seconds = answer(self.script, self.decode(row.memory[: len(row.memory) - index]))
+            said, pace_seconds = answer(self.script, self.decode(row.tokens[: len(row.memory) - index]))
             self._answers[row] = _Answer((*self.encode(said + END),), pace_seconds)
         tokens = self._answers[row].tokens
         return self._drawn(row, index, tokens[min(index, len(tokens) - 1)], digests(row.memory))

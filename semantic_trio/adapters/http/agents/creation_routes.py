@@ -17,6 +17,7 @@ from semantic_trio.adapters.http.openai.chat.messages import ChatMessage, messag
 from semantic_trio.adapters.http.openai.common.tools import tools_of
 from semantic_trio.adapters.http.serving.app_state import AppState
 from semantic_trio.domain.conversation import Conversation
+from semantic_trio.domain.errors import InvalidRequestError
 from semantic_trio.domain.model_names import ANY_MODEL
 from semantic_trio.domain.salt import NO_SALT, salt_of
 
@@ -37,6 +38,8 @@ def routes(state: AppState) -> Blueprint:
         exchange = current.get()
         wanted = decode(exchange.body or NO_BODY, CreateAgent)
         model = await state.resolve(wanted.model or ANY_MODEL, exchange.stack)
+        if model.adapter is not None:
+            raise InvalidRequestError(f"agents that are created here use a model without an adapter, not {wanted.model}", "model", quotes=False)
         model.engine.refuse_when_closed()
         system = (message_of(ChatMessage("system", wanted.system), "system"),) if wanted.system else ()
         conversation = Conversation(system, tools_of(wanted.tools or ()))

@@ -119,4 +119,4 @@ def _format(
 def _expected_usage(model: ServedModel, generation: GenerationRequest) -> Usage:
     """Return the usage if the prompt were read now. Some clients read only this one, others add the zeros of the last one to it."""
     memory, prompt = model.engine.memory, generation.prompt
-    return Usage.of(len(prompt), memory.match(memory.run(prompt)).length, 0, generation.breakpoints, generation.priority)
+    return Usage.of(len(prompt), memory.match(memory.run(prompt, generation.salt)).length, 0, generation.breakpoints, generation.priority)

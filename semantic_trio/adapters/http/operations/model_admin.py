@@ -5,6 +5,7 @@ from typing import Annotated
 import attrs
 import msgspec
 import structlog
+import trio
 from quart import Blueprint, Response
 from quart_schema import document_request, document_response
 
@@ -15,6 +16,7 @@ from semantic_trio.adapters.http.common.json_responses import json_response
 from semantic_trio.adapters.http.common.openapi import document_faults
 from semantic_trio.adapters.http.serving.app_state import AppState
 from semantic_trio.application.model_entry import Changed
+from semantic_trio.domain.errors import ModelNotFoundError
 
 log = structlog.get_logger(__name__)
 
@@ -62,8 +64,12 @@ def routes(state: AppState) -> Blueprint:
     @document_response(Changed, 200)
     @document_faults(OpenAIError, 400, 401, 403, 404, 408, 413, 503)
     async def unload_model() -> Response:
-        """Unload a model when its requests are over; those that take longer than `shutdown_timeout_seconds` fail. The next request loads it again."""
-        return json_response(await registry.unload(_named()))
+        """Unload a model when its requests are over; those that take longer than `shutdown_timeout_seconds` fail. The next request loads it again.
+
+        `MODEL:ADAPTER` unloads the adapter alone, when its requests are over.
+        """
+        name, adapter = state.apart(_named())
+        return json_response(await _unload_adapter(state, name, adapter) if adapter else await registry.unload(name))
 
     @blueprint.post("/admin/models/swap")
     @document_request(NamedModel)
@@ -101,6 +107,15 @@ def routes(state: AppState) -> Blueprint:
         return json_response(Aliases(names.aliases))
 
     return blueprint
+
+
+async def _unload_adapter(state: AppState, name: str, adapter: str) -> Changed:
+    """Unload an adapter of a model that is open. Raises `ModelNotFoundError` where that is not."""
+    began, served = trio.current_time(), state.registry.entry(state.registry.names.resolve(name))
+    if served.model is None or served.model.adapters is None:
+        raise ModelNotFoundError(f"{served.name}:{adapter}", f"{served.name} is not loaded")
+    unloaded = await served.model.adapters.unload(adapter)
+    return Changed(f"{served.name}:{adapter}", trio.current_time() - began, unloaded.bytes)
 
 
 def _named() -> str:

@@ -41,6 +41,7 @@ class ModelEntry:
     object: Literal["model"] = "model"
     owned_by: str = "local"
     embeddings: Embeddings | None = None  # null: the model makes no embeddings
+    adapter: str | None = None  # name of the adapter; null: the model without one
 
 
 @attrs.frozen
@@ -62,8 +63,11 @@ def routes(state: AppState) -> Blueprint:
     @document_response(ModelList, 200)
     @document_faults(OpenAIError, 401, 403)
     async def list_models() -> Response:
-        """List the models that are served, the main one first; those that are not loaded are loaded when a request names them."""
-        data = [entry(one) for one in state.registry.entries]
+        """List the models that are served, the main one first, each followed by itself with each of its adapters.
+
+        Those that are not loaded are loaded when a request names them.
+        """
+        data = [shown for one in state.registry.entries for shown in [entry(one), *(entry(one, name) for name in await _adapters(state, one))]]
         return json_response(ModelList(data, data[0].id, data[-1].id))
 
     @blueprint.get("/v1/models/<path:model_id>")
@@ -71,20 +75,29 @@ def routes(state: AppState) -> Blueprint:
     @document_faults(OpenAIError, 401, 403, 404)
     async def get_model(model_id: str) -> Response:
         """Return the model that a name refers to. It is not loaded for that."""
-        return json_response(entry(state.registry.entry(state.registry.names.resolve(model_id))))
+        name, adapter = state.apart(model_id)
+        served = state.registry.entry(state.registry.names.resolve(name))
+        if adapter and state.shelf is not None:
+            await state.shelf.find(served.name, adapter)
+        return json_response(entry(served, adapter or None))
 
     return blueprint
 
 
-def entry(served: Entry[ServedModel]) -> ModelEntry:
-    """Return the entry of a model."""
+async def _adapters(state: AppState, served: Entry[ServedModel]) -> list[str]:
+    return await state.shelf.names(served.name) if state.shelf is not None else []
+
+
+def entry(served: Entry[ServedModel], adapter: str | None = None) -> ModelEntry:
+    """Return the entry of a model, alone or with an adapter."""
     card, model = served.card, served.model
     created = card.created_at if card is not None else 0  # the epoch stands for an unknown date in Anthropic's API
     created_at = datetime.datetime.fromtimestamp(created, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
     length, size = card.context_length if card is not None else None, model.bytes if model is not None else None
-    embeddings = _embeddings(model) if model is not None else None
-    name = card.display_name if card is not None else served.name
-    return ModelEntry(served.name, name, created_at, created, length, length, served.state, size, embeddings=embeddings)
+    embeddings = _embeddings(model) if model is not None and adapter is None else None
+    suffix = f":{adapter}" if adapter is not None else ""
+    name = (card.display_name if card is not None else served.name) + suffix
+    return ModelEntry(served.name + suffix, name, created_at, created, length, length, served.state, size, embeddings=embeddings, adapter=adapter)
 
 
 def _embeddings(model: ServedModel) -> Embeddings | None:

@@ -11,6 +11,7 @@ import attrs
 
 from semantic_trio.adapters.http.serving.served_model import ServedModel
 from semantic_trio.adapters.http.serving.write_pace import WritePace
+from semantic_trio.application.adapters import AdapterShelf
 from semantic_trio.application.models import ModelRegistry
 from semantic_trio.ports import Observer
 
@@ -63,6 +64,7 @@ class AppState:
     settings: HttpSettings = HttpSettings()
 
     window: BatchWindow = attrs.field(factory=BatchWindow)
+    shelf: AdapterShelf | None = None  # None: there are no adapters, and no name stands for one
 
     @property
     def models(self) -> tuple[ServedModel, ...]:
@@ -70,8 +72,14 @@ class AppState:
         return self.registry.residents
 
     async def resolve(self, name: str, stack: ExitStack) -> ServedModel:
-        """Return the model of a name, open until the stack of the request is closed; it is opened first where it is not.
+        """Return the model of a name, with the adapter that the name may end with; open until the stack of the request is closed.
 
-        Raises `ModelNotFoundError`, `ModelsBusyError`, `DrainingError`.
+        It is opened first where it is not. Raises `ModelNotFoundError`, `ModelsBusyError`, `DrainingError`, `StepFailedError`.
         """
-        return await self.registry.acquire(name, stack)
+        model_name, adapter = self.apart(name)
+        model = await self.registry.acquire(model_name, stack)
+        return await model.adapted(adapter, stack) if adapter else model
+
+    def apart(self, name: str) -> tuple[str, str]:
+        """Return the names of the model and of the adapter in a name; the adapter is empty where the name has none, or the server."""
+        return self.registry.names.apart(name) if self.shelf is not None else (name, "")

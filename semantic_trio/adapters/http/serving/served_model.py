@@ -5,6 +5,7 @@ Knows how long texts take, and keeps long work off the event loop. Knows nothing
 
 import math
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import TypeVar, TypeVarTuple
 
 import attrs
@@ -12,6 +13,7 @@ import trio
 
 from semantic_trio.adapters.http.common.identity import Identity
 from semantic_trio.adapters.http.serving.dedicated_threads import DedicatedThreads
+from semantic_trio.application.adapters import Adapter, Adapters
 from semantic_trio.application.answer import Encoded
 from semantic_trio.application.archives import Archives
 from semantic_trio.application.engine import Engine
@@ -19,9 +21,9 @@ from semantic_trio.application.persistence import Persistence
 from semantic_trio.application.threads import InThread
 from semantic_trio.domain.canonical import canonical
 from semantic_trio.domain.conversation import Conversation, Tool
-from semantic_trio.domain.errors import DrainingError, GrammarError, InvalidRequestError, PromptTooLongError
+from semantic_trio.domain.errors import DrainingError, GrammarError, InvalidRequestError, ModelNotFoundError, PromptTooLongError
 from semantic_trio.domain.model_card import ModelCard
-from semantic_trio.domain.salt import NO_SALT, Salt
+from semantic_trio.domain.salt import NO_ADAPTER, NO_SALT, Salt, adapted
 from semantic_trio.domain.steering import Grammar
 from semantic_trio.domain.token_histories import TokenHistories, chain
 from semantic_trio.ports import TextCodec
@@ -41,20 +43,22 @@ Result = TypeVar("Result")
 
 @attrs.frozen(eq=False)
 class ServedModel:
-    """A model, its engine, and its text codec."""
+    """A model, its engine, and its text codec; for a request that names an adapter, the model with that adapter."""
 
     card: ModelCard
     engine: Engine
     codec: TextCodec
     persistence: Persistence
     compilers: InThread = attrs.field(factory=lambda: DedicatedThreads(COMPILERS))  # tests on virtual time compile grammars in line
-    _encoders: trio.CapacityLimiter = attrs.field(init=False, factory=lambda: trio.CapacityLimiter(ENCODERS))
-    _embedders: trio.CapacityLimiter = attrs.field(init=False, factory=lambda: trio.CapacityLimiter(EMBEDDERS))
+    adapters: Adapters | None = None  # None: the server has none
+    adapter: Adapter | None = None  # that computes the answers
+    _encoders: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(ENCODERS))
+    _embedders: trio.CapacityLimiter = attrs.field(factory=lambda: trio.CapacityLimiter(EMBEDDERS))
 
     @property
     def bytes(self) -> int:
         """See `Resident.bytes`."""
-        return self.card.weight_bytes + self.engine.memory.store.pool.total_bytes
+        return self.card.weight_bytes + self.engine.memory.store.pool.total_bytes + (self.adapters.bytes if self.adapters is not None else 0)
 
     async def drain(self, grace_seconds: float, error: DrainingError | None = None) -> None:
         """See `Resident.drain`."""
@@ -71,9 +75,17 @@ class ServedModel:
         return Archives(self.persistence)
 
     def salt(self, identity: Identity) -> Salt:
-        """Return the salt of a request: the client's own, else that of the agent it names."""
+        """Return the salt of a request: the client's own, else that of the agent it names; in either case with the adapter that computes."""
         known = self.engine.memory.agents.find(identity.agent) if identity.agent else None
-        return identity.salt or (known.salt if known else NO_SALT)
+        digest = self.adapter.digest if self.adapter is not None else NO_ADAPTER
+        return adapted(identity.salt or (known.salt if known else NO_SALT), digest)
+
+    async def adapted(self, name: str, stack: ExitStack) -> "ServedModel":
+        """Return the model with an adapter, which is in memory until the stack is closed. Raises as `Adapters.acquire` does."""
+        if self.adapters is None:
+            raise ModelNotFoundError(f"{self.card.id}:{name}", "the server has no adapters: set adapters_dir")
+        adapter = await self.adapters.acquire(name, stack)
+        return attrs.evolve(self, adapter=adapter, card=attrs.evolve(self.card, id=f"{self.card.id}:{name}"))
 
     async def encode(self, conversation: Conversation, salt: Salt) -> Encoded:
         """Encode a conversation in canonical order; the prompt repeats the exact tokens of its history, where that is known under the salt.

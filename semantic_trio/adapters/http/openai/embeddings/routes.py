@@ -96,6 +96,8 @@ def routes(state: AppState) -> Blueprint:
 def _size(model: ServedModel, dimensions: int | None) -> int:
     """Return the size of the vectors. Raises `InvalidRequestError` for a model without vectors, or with smaller ones."""
     size = model.engine.runner.embedding_size
+    if model.adapter is not None:
+        raise InvalidRequestError(f"vectors are made by a model without an adapter, not by {model.card.id}", "model", quotes=False)
     if not size:
         raise InvalidRequestError(f"{model.card.id} cannot embed texts: its architecture gives no vectors", "model", quotes=False)
     if dimensions is not None and dimensions > size:

@@ -1,0 +1,207 @@
+"""Adapters over HTTP: `MODEL:ADAPTER` names one, and what is computed with it is never reused without it."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import attrs
+import pytest
+import trio
+import trio.testing
+
+from semantic_trio.application.adapters import AdapterFiles, AdapterShelf
+from semantic_trio.domain.errors import ModelNotFoundError
+from semantic_trio.testing import FakeRunner
+from tests.http.serving import Call, Served, anthropic_body, get, in_line, openai_body, post, running, served
+
+LONG = "a long prompt of several blocks " * 8
+BYTES = 1000
+ADAPTERS = (
+    AdapterFiles("french", Path("french")),
+    AdapterFiles("german", Path("german")),
+    AdapterFiles("other", Path("other"), "org/large", fits=False),
+    AdapterFiles("damaged", Path("damaged")),
+)
+
+
+@attrs.define(eq=False)
+class FakeLoader:
+    """A loader of adapters without weights."""
+
+    held: dict[bytes, str] = attrs.field(factory=dict)
+
+    async def load_adapter(self, path: Path, name: str, digest: bytes) -> int:
+        """See `AdapterLoader`."""
+        await trio.sleep(1)
+        if path == Path("damaged"):
+            raise ModelNotFoundError(name, "the adapter has no adapters.safetensors")
+        self.held[digest] = path.name
+        return BYTES
+
+    async def drop_adapter(self, digest: bytes) -> None:
+        """See `AdapterLoader`."""
+        await trio.sleep(1)
+        self.held.pop(digest, None)
+
+
+def digest(path: Path) -> bytes:
+    return hashlib.sha256(path.name.encode()).digest()[:16]
+
+
+def a_server(loader: FakeLoader | None = None, adapters: Sequence[AdapterFiles] = ADAPTERS) -> Served:
+    return served(FakeRunner(), shelf=AdapterShelf(lambda _: adapters, digest, in_line), loader=loader or FakeLoader())
+
+
+async def text(server: Served, model: str, **headers: str) -> tuple[str, int]:
+    """What a model answers to a long prompt, and how much of the prompt it had in its cache."""
+    answer = await post(server.app, "/v1/messages", anthropic_body(LONG, model=model, temperature=0), **headers)
+    assert answer.status == 200, answer.content
+    usage = answer.json["usage"]
+    return answer.json["content"][0]["text"], usage["cache_read_input_tokens"]  # type: ignore[index]
+
+
+@pytest.mark.parametrize("names", [("org/tiny:german", "org/tiny"), ("org/tiny", "org/tiny:german"), ("org/tiny:german", "org/tiny:french")])
+async def test_what_one_adapter_has_read_is_not_reused_with_another_or_without(
+    names: tuple[str, str], autojump_clock: trio.testing.MockClock
+) -> None:
+    async with running(a_server()) as server:
+        alone, _ = await text(server, names[1])
+    async with running(a_server()) as server:
+        await text(server, names[0])
+        after, cached = await text(server, names[1])
+        again, cached_again = await text(server, names[1])
+
+    assert (after, cached) == (alone, 0)
+    assert again == alone
+    assert cached_again > 0
+
+
+async def test_an_agent_keeps_the_memory_of_each_adapter_apart(autojump_clock: trio.testing.MockClock) -> None:
+    headers = {"x-session-id": "ada"}
+    async with running(a_server()) as server:
+        first, _ = await text(server, "org/tiny:german", **headers)
+        base, cached = await text(server, "org/tiny", **headers)
+        second, cached_second = await text(server, "org/tiny:german", **headers)
+
+    assert (first != base, cached) == (True, 0)
+    assert second == first
+    assert cached_second > 0
+
+
+async def test_rows_of_several_adapters_run_in_one_batch(autojump_clock: trio.testing.MockClock) -> None:
+    names, answers = ["org/tiny", "org/tiny:german", "org/tiny:french", "org/tiny:german"], dict[int, str]()
+    async with running(a_server()) as server:
+        alone = [(await text(server, name))[0] for name in names]
+
+    async def ask(number: int) -> None:
+        answers[number], _ = await text(server, names[number])
+
+    async with running(a_server()) as server, trio.open_nursery() as nursery:
+        for number in range(len(names)):
+            nursery.start_soon(ask, number)
+
+    assert [answers[number] for number in range(len(names))] == alone
+
+
+@pytest.mark.parametrize("name", ["org/tiny:german", "tiny:german", "default:german", "claude-opus-4:german"])
+@pytest.mark.parametrize(("path", "body"), [("/v1/messages", anthropic_body), ("/v1/chat/completions", openai_body)])
+async def test_ids_and_aliases_take_an_adapter(name: str, path: str, body: object, autojump_clock: trio.testing.MockClock) -> None:
+    async with running(a_server()) as server:
+        answer = await post(server.app, path, body(model=name))  # type: ignore[operator]
+
+    assert (answer.status, answer.json["model"]) == (200, "org/tiny:german")
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("org/tiny:none", "model: org/tiny:none (adapters of org/tiny: french, german, damaged)"),
+        ("claude-opus-4:none", "model: org/tiny:none (adapters of org/tiny: french, german, damaged)"),
+        ("gone:german", "model: gone (served here: org/tiny)"),
+        ("org/tiny:other", "model: org/tiny:other (the adapter was trained on org/large; if that is this model, set"),
+        ("org/tiny:damaged", "model: org/tiny:damaged (the adapter has no adapters.safetensors)"),
+    ],
+)
+async def test_an_adapter_that_is_not_there_is_a_404_that_says_why(name: str, message: str, autojump_clock: trio.testing.MockClock) -> None:
+    async with running(a_server()) as server:
+        answer = await post(server.app, "/v1/messages", anthropic_body(model=name))
+
+    assert answer.status == 404
+    assert answer.json["error"]["message"].startswith(message)  # type: ignore[index]
+
+
+async def test_without_adapters_a_name_with_a_colon_is_what_it_was(autojump_clock: trio.testing.MockClock) -> None:
+    async with running(served(FakeRunner())) as server:
+        answer = await post(server.app, "/v1/messages", anthropic_body(model="claude-opus-4:beta"))
+
+    assert (answer.status, answer.json["model"]) == (200, "org/tiny")
+
+
+async def test_models_are_listed_with_the_adapters_that_fit(autojump_clock: trio.testing.MockClock) -> None:
+    async with running(a_server()) as server:
+        listed = (await get(server.app, "/v1/models")).json["data"]
+        one = await get(server.app, "/v1/models/org/tiny:german")
+        none = await get(server.app, "/v1/models/org/tiny:none")
+
+    assert [(entry["id"], entry["adapter"]) for entry in listed] == [  # type: ignore[attr-defined]
+        ("org/tiny", None), ("org/tiny:french", "french"), ("org/tiny:german", "german"), ("org/tiny:damaged", "damaged")
+    ]  # fmt: skip
+    assert (one.status, one.json["id"], one.json["display_name"]) == (200, "org/tiny:german", "Tiny:german")
+    assert none.status == 404
+
+
+async def test_an_adapter_is_unloaded_when_its_requests_are_over_and_loaded_again(autojump_clock: trio.testing.MockClock) -> None:
+    loader, unloaded = FakeLoader(), list[Call]()
+
+    async def unload() -> None:
+        unloaded.append(await post(server.app, "/admin/models/unload", {"model": "tiny:german"}))
+
+    async with running(a_server(loader)) as server, trio.open_nursery() as nursery:
+        await text(server, "tiny:german")
+        held = dict(loader.held)
+        body = json.dumps(anthropic_body(model="tiny:german", max_tokens=300)).encode()
+        call = Call(server.app, "POST", "/v1/messages", body, {"content-type": "application/json"})
+        nursery.start_soon(call.run)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.start_soon(unload)
+        await trio.testing.wait_all_tasks_blocked()
+        assert loader.held == held
+        while not unloaded:
+            await trio.sleep(1)
+        after = dict(loader.held)
+        again, _ = await text(server, "tiny:german")
+
+    assert list(held.values()) == ["german"]
+    assert (call.status, after) == (200, {})
+    assert (unloaded[0].status, unloaded[0].json["model"], unloaded[0].json["bytes"]) == (200, "org/tiny:german", BYTES)
+    assert again
+
+
+@pytest.mark.parametrize("name", ["org/tiny:german", "org/tiny:none", "gone:german"])
+async def test_an_adapter_that_is_not_loaded_cannot_be_unloaded(name: str, autojump_clock: trio.testing.MockClock) -> None:
+    async with running(a_server()) as server:
+        answer = await post(server.app, "/admin/models/unload", {"model": name})
+
+    assert answer.status == 404
+
+
+async def test_requests_that_come_at_once_load_an_adapter_once(autojump_clock: trio.testing.MockClock) -> None:
+    async with running(a_server()) as server:
+        began = trio.current_time()
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(text, server, "org/tiny:german")
+
+        assert trio.current_time() - began < 2  # each load takes a second
+
+
+async def test_vectors_and_created_agents_have_no_adapter(autojump_clock: trio.testing.MockClock) -> None:
+    async with running(a_server()) as server:
+        answers = [
+            await post(server.app, "/v1/embeddings", {"model": "org/tiny:german", "input": "a"}),
+            await post(server.app, "/v1/agents", {"model": "org/tiny:german"}),
+        ]
+
+    assert [answer.status for answer in answers] == [400, 400]
+    assert all("without an adapter" in answer.json["error"]["message"] for answer in answers)  # type: ignore[index]
