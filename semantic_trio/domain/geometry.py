@@ -11,8 +11,11 @@ import attrs
 # Tokens per block. The windows of the families we test are multiples or divisors of it (128, 512, 1024); one block of an 8B model in
 # fp16 (32 layers, 8 heads of 128, keys and values) is 32 MiB: one comfortable read from disk.
 BLOCK_TOKENS = 256
-# The buffers of a live row grow by up to 480 positions at a time.
-ROW_SLACK_BLOCKS = 2
+# Sizes that a server can be told to use. With fewer than 64 positions a page leaves threads of the attention kernel without work; with more than
+# 1024 the empty part of a row's last page is larger than most turns.
+BLOCK_SIZES = (64, 128, 256, 512, 1024)
+# The buffers of a live row grow by up to 480 positions at a time, whatever the blocks.
+ROW_SLACK_TOKENS = 512
 
 
 class LayerKind(enum.Enum):
@@ -58,16 +61,21 @@ class ModelCacheSpec:
     block_tokens: int = BLOCK_TOKENS
     arrays_per_block: int = 2  # buffers a stored block takes: devices bound their number too
     is_paged: bool = False  # rows and blocks are pages of one pool: rows share pages, and a partly filled page takes a whole one
+    row_slack_tokens: int = ROW_SLACK_TOKENS  # positions that the buffers of a row which is not in pages may have beyond its tokens
 
     @classmethod
-    def of(cls, fingerprint: str, caches: Iterable[LayerGroup], *, is_paged: bool = False) -> "ModelCacheSpec":
-        """The spec of a model with these caches, one group of one layer for each: equal ones become one group, in the order they first come."""
+    def of(cls, fingerprint: str, caches: Iterable[LayerGroup], *, is_paged: bool = False, block_tokens: int = BLOCK_TOKENS) -> "ModelCacheSpec":
+        """Return the spec of a model with these caches, one group of one layer for each. Equal ones become one group, in the order they first come.
+
+        Its rows, where they are not pages, have the buffers of mlx-lm's caches.
+        """
         counts: dict[LayerGroup, int] = {}
         for cache in caches:
             counts[cache] = counts.get(cache, 0) + 1
         globals_ = sum(count for cache, count in counts.items() if cache.kind is LayerKind.GLOBAL)
         groups = tuple(cache.times(count) for cache, count in counts.items())
-        return cls(fingerprint, groups, arrays_per_block=0 if is_paged else max(2 * globals_, 1), is_paged=is_paged)
+        arrays = 0 if is_paged else max(2 * globals_, 1)
+        return cls(fingerprint, groups, block_tokens, arrays_per_block=arrays, is_paged=is_paged)
 
     @property
     def has_blocks(self) -> bool:
@@ -93,7 +101,7 @@ class ModelCacheSpec:
 
         It has the room that its buffers grow by, and what a chunk adds to a window.
         """
-        room = self._in_blocks(tokens) + (0 if self.is_paged else ROW_SLACK_BLOCKS * self.block_tokens)
+        room = self._in_blocks(tokens) + (0 if self.is_paged else self.row_slack_tokens)
         windows = [self._window(group, tokens, chunk_tokens) for group in self.groups]
         return tuple(
             group.token_bytes * window if group.window else group.bytes_at(room - shared if group.kind is LayerKind.GLOBAL else room)

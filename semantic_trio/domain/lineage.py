@@ -12,8 +12,8 @@ from semantic_trio.domain.content import AgentRecord, Item, Kind
 from semantic_trio.domain.geometry import BLOCK_TOKENS
 from semantic_trio.domain.salt import Salt, adapted, adapter_of
 
-# Sizes of blocks that records may have been written with: a record does not tell. That of all models but fakes comes first.
-BLOCK_SIZES = (BLOCK_TOKENS, *(1 << bits for bits in range(4, 13) if 1 << bits != BLOCK_TOKENS))
+# Sizes of blocks that records may have been written with, those of fakes included: a record does not tell. The usual one comes first.
+RECORD_BLOCK_SIZES = (BLOCK_TOKENS, *(1 << bits for bits in range(4, 13) if 1 << bits != BLOCK_TOKENS))
 
 
 @attrs.frozen
@@ -74,7 +74,7 @@ def largest_token(record: AgentRecord) -> int:
 
 def _run(record: AgentRecord, fingerprint: str) -> TokenRun:
     tokens, root = len(record.history) // TOKEN_BYTES, root_key(fingerprint, record.salt)
-    for size in BLOCK_SIZES if record.chain != root else (tokens + 1,):
+    for size in RECORD_BLOCK_SIZES if record.chain != root else (tokens + 1,):
         run = TokenRun.of_packed(record.history, root, size)
         if record.chain == run.last_key:
             return run

@@ -104,7 +104,7 @@ class ModelHost:
 
     async def _serve(self, name: str, path: Path, closing: Closing, task_status: trio.TaskStatus[ServedModel]) -> None:
         started = trio.current_time()
-        loaded_runner, loaded = await load_runner(self.device, path, self.settings.kv_bits)
+        loaded_runner, loaded = await load_runner(self.device, path, self.settings.kv_bits, self.settings.block_tokens)
         codec = await trio.to_thread.run_sync(load_codec, path, tool_syntax, chat_program)
         load_seconds = trio.current_time() - started
         runner = self.scripted(codec) or loaded_runner

@@ -16,6 +16,7 @@ from typed_settings.cls_utils import deep_options
 
 from semantic_trio.domain.content import ImportTrust
 from semantic_trio.domain.errors import InvalidRequestError
+from semantic_trio.domain.geometry import BLOCK_SIZES, BLOCK_TOKENS
 from semantic_trio.domain.priority import BACKGROUND_WAIT_SECONDS
 from semantic_trio.domain.quantisation import AS_COMPUTED, KV_BITS
 from semantic_trio.entrypoints.sources import check_values, sources
@@ -55,9 +56,12 @@ def _between(low: float, high: float) -> Validator:
     return check
 
 
-def _kv_bits(_: object, attribute: "attrs.Attribute[int]", value: int) -> None:
-    if value not in KV_BITS:
-        raise ValueError(f"{attribute.name}: {value} is none of {', '.join(map(str, KV_BITS))}")
+def _one_of(*allowed: int) -> Validator:
+    def check(_: object, attribute: "attrs.Attribute[int]", value: int) -> None:
+        if value not in allowed:
+            raise ValueError(f"{attribute.name}: {value} is none of {', '.join(map(str, allowed))}")
+
+    return check
 
 
 def _context(_: object, attribute: "attrs.Attribute[int]", value: int) -> None:
@@ -135,7 +139,12 @@ class Settings:
         help="Memory for the KV cache of conversations, running and past, in MiB; 0: what suits the device.",
     )
     kv_bits: int = ts.option(
-        default=AS_COMPUTED, validator=_kv_bits, help="Bits of the keys and values of conversations: 16 (as the model computes them), 8 or 4."
+        default=AS_COMPUTED,
+        validator=_one_of(*KV_BITS),
+        help="Bits of the keys and values of conversations: 16 (as the model computes them), 8 or 4.",
+    )
+    block_tokens: int = ts.option(
+        default=BLOCK_TOKENS, validator=_one_of(*BLOCK_SIZES), help="Tokens of a block, which conversations are kept and shared in."
     )
     disk_budget_mb: int = ts.option(
         default=20_480, validator=_between(0, 1 << 40), help="Disk space for what is kept of conversations, per model, in MiB; 0: none is."

@@ -14,7 +14,9 @@ from semantic_trio.domain.step import SampledToken, StepPlan, StepResult
 
 ALPHABET = 256  # tokens it knows
 END_OF_TURN = 0  # the byte that ends a turn in `ByteCodec`'s alphabet
-ATTENTION_ONLY = ModelCacheSpec("fake", (LayerGroup(LayerKind.GLOBAL, layers=1, token_bytes=8),), block_tokens=16, arrays_per_block=1)
+ATTENTION_ONLY = ModelCacheSpec(
+    "fake", (LayerGroup(LayerKind.GLOBAL, layers=1, token_bytes=8),), block_tokens=16, row_slack_tokens=32, arrays_per_block=1
+)
 
 
 @attrs.define(eq=False)

@@ -12,6 +12,7 @@ from semantic_trio.adapters.mlx.kv import Layout
 from semantic_trio.adapters.mlx.paged import PagedLayout
 from semantic_trio.adapters.mlx.quantised import quantise_caches
 from semantic_trio.adapters.mlx.runner import Batch, MlxRunner
+from semantic_trio.domain.geometry import BLOCK_TOKENS
 from semantic_trio.domain.quantisation import AS_COMPUTED
 from tests.device import on_device, shared_device
 
@@ -150,10 +151,19 @@ QUANTISED: dict[str, tuple[str, int, bool]] = {
     **{f"{family}_{bits}bits": (family, bits, False) for family in WIDE_HEADS for bits in (8, 4)},
     **{f"{family}_paged_{bits}bits": (family, bits, True) for family in WIDE_PAGED for bits in (8, 4)},
 }
+# By name the model, and the tokens of its blocks.
+SIZED: dict[str, tuple[str, int]] = {
+    "llama_blocks_of_64": ("llama", 64),
+    "qwen3_next_blocks_of_1024": ("qwen3_next", 1024),
+    "llama_paged_blocks_of_1024": ("llama_paged", 1024),
+    "gemma3_paged_blocks_of_64": ("gemma3_paged", 64),
+    "llama_wide_paged_8bits_blocks_of_64": ("llama_wide_paged_8bits", 64),
+}
 
 
 def random_model(family: str, dtype: mx.Dtype = mx.float32) -> Module:
     """A model with weights large enough that its log-probabilities depend visibly on every position."""
+    family, _ = SIZED.get(family, (family, 0))
     family, kv_bits, _ = QUANTISED.get(family, (PAGED.get(family, family), AS_COMPUTED, False))
     gain = CALM_GAIN if family in WIDE_HEADS else GAIN
     arguments = {"model_type": family, **(FAMILIES | VARIANTS | WIDE_HEADS)[family]}
@@ -170,7 +180,9 @@ def random_model(family: str, dtype: mx.Dtype = mx.float32) -> Module:
 def random_runner(family: str, *, look_ahead: bool = True, dtype: mx.Dtype = mx.float32) -> MlxRunner:
     """A runner of a random model on the shared device."""
     model = on_device(lambda: random_model(family, dtype))
-    is_paged = family in PAGED or (family in QUANTISED and QUANTISED[family][2])
-    layout: Layout = on_device(lambda: PagedLayout(model) if is_paged else choose_layout(model))
-    spec, size = on_device(lambda: (measure_spec(model, family, is_paged=is_paged), embedding_size(model)))
-    return MlxRunner(shared_device(), Batch(layout, look_ahead=look_ahead), spec, size)
+    base, block_tokens = SIZED.get(family, (family, BLOCK_TOKENS))
+    is_paged = base in PAGED or (base in QUANTISED and QUANTISED[base][2])
+    layout: Layout = on_device(lambda: PagedLayout(model, page_tokens=block_tokens) if is_paged else choose_layout(model))
+    spec = on_device(lambda: measure_spec(model, family, is_paged=is_paged, block_tokens=block_tokens))
+    batch = Batch(layout, look_ahead=look_ahead, block_tokens=block_tokens)
+    return MlxRunner(shared_device(), batch, spec, on_device(lambda: embedding_size(model)))

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 
 from semantic_trio.adapters.mlx import paged_attention
-from semantic_trio.adapters.mlx.pages import PAGE
 from semantic_trio.adapters.mlx.quantised import Quantised
+from semantic_trio.domain.geometry import BLOCK_TOKENS
 
 Array = np.ndarray[tuple[int, ...], np.dtype[np.float32]]
 Kept = np.ndarray[tuple[int, ...], np.dtype[Any]]  # numbers, or words of a `Quantised`
@@ -68,6 +68,7 @@ class Case:
     soft_cap: float = 0.0
     has_sinks: bool = False
     bits: int = 0  # of keys and values; 0: numbers
+    page: int = BLOCK_TOKENS  # positions of a page
 
     @property
     def quantised(self) -> Quantised | None:
@@ -97,9 +98,9 @@ def inputs(case: Case) -> Inputs:
         return numbers.standard_normal(shape, dtype=np.float32)
 
     table = np.array([[4, 2, 1], [4, 2, 1], [3, 0, 0]], np.int32)
-    lengths = np.array([2 * PAGE + 9, 2 * PAGE + 10, 5], np.int32)
-    keys, kept_keys = kept(some(shared, 5 * PAGE, case.size), case.quantised)
-    values, kept_values = kept(some(shared, 5 * PAGE, case.size), case.quantised)
+    lengths = np.array([2 * case.page + 9, 2 * case.page + 10, 5], np.int32)
+    keys, kept_keys = kept(some(shared, 5 * case.page, case.size), case.quantised)
+    values, kept_values = kept(some(shared, 5 * case.page, case.size), case.quantised)
     return Inputs(some(3, heads, case.size), keys, values, table, lengths, some(heads), kept_keys, kept_values)
 
 
@@ -119,7 +120,7 @@ def kernel(
     case: Case, folder: Path, *, part: str = paged_attention.PART, merge: str = paged_attention.MERGE, pack: str = paged_attention.PACK
 ) -> ctypes.CDLL:
     """The functions of the kernels, compiled."""
-    sizes = {"D": case.size, "G": case.grouped, "HEADS": 2, "PAGE": PAGE, "WINDOW": case.window, "W": 1, "TEAM": 1, "RUNS": 4, "THREADS": 32}
+    sizes = {"D": case.size, "G": case.grouped, "HEADS": 2, "PAGE": case.page, "WINDOW": case.window, "W": 1, "TEAM": 1, "RUNS": 4, "THREADS": 32}
     form = case.quantised
     sizes |= {"BITS": case.bits, "GROUP": form.group if form else case.size, "STRIDE": form.words if form else case.size}
     flags = {"CAP": case.soft_cap > 0, "SINKS": case.has_sinks}
@@ -150,7 +151,7 @@ def expected(case: Case, given: Inputs) -> Array:
     """The same, spelled out row by row."""
     out = np.empty_like(given.queries)
     for row, (pages, length) in enumerate(zip(given.table, given.lengths, strict=True)):
-        places = [pages[at // PAGE] * PAGE + at % PAGE for at in range(max(0, length - case.window) if case.window else 0, length)]
+        places = [pages[at // case.page] * case.page + at % case.page for at in range(max(0, length - case.window) if case.window else 0, length)]
         for head in range(given.queries.shape[1]):
             shared = head // case.grouped
             scores = given.keys[shared, places] @ given.queries[row, head] * case.size**-0.5
@@ -166,12 +167,14 @@ CASES = [
     Case(size=256, grouped=2),
     Case(window=128),
     Case(window=300),
-    Case(window=PAGE + 9),
+    Case(window=BLOCK_TOKENS + 9),
     Case(soft_cap=2.0),
     Case(has_sinks=True),
     Case(bits=8),
     Case(bits=4, size=96, grouped=3),
     Case(bits=4, size=256),
+    Case(page=64, window=128),
+    Case(page=1024, bits=8),
     Case(size=64, grouped=4, window=128, soft_cap=3.0, has_sinks=True),
 ]
 QUANTISED = Case(bits=4, size=128, grouped=2, window=300)
@@ -182,6 +185,16 @@ def test_the_kernel_attends_to_the_pages_of_a_row(case: Case, tmp_path: Path) ->
     given = inputs(case)
 
     assert np.abs(attended(case, given, kernel(case, tmp_path)) - expected(case, given)).max() < 1e-5
+
+
+@pytest.mark.parametrize("page", [64, 1024])
+def test_a_kernel_for_pages_of_another_size_shows(page: int, tmp_path: Path) -> None:
+    case = Case(page=page)
+    given = inputs(case)
+
+    spoilt = attended(case, given, kernel(attrs.evolve(case, page=page // 2), tmp_path))
+
+    assert not np.abs(spoilt - expected(case, given)).max() < 1e-3
 
 
 @pytest.mark.parametrize(

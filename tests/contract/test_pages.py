@@ -12,8 +12,9 @@ from semantic_trio.adapters.mlx import choosing, paged, passes
 from semantic_trio.adapters.mlx.kv import InTurnLayout, Layout, Span
 from semantic_trio.adapters.mlx.page_store import PageStore
 from semantic_trio.adapters.mlx.paged import PagedLayout, row_of
-from semantic_trio.adapters.mlx.pages import FIRST_PAGES, PAGE, SCRATCH, LayerShape, PagePool
+from semantic_trio.adapters.mlx.pages import FIRST_PAGES, SCRATCH, LayerShape, PagePool
 from semantic_trio.adapters.mlx.runner import Batch
+from semantic_trio.domain.geometry import BLOCK_TOKENS
 from semantic_trio.domain.step import Chunk, Closing, Decode, PassSizes, Piece, Restore, RowStart, SaveBlock, StepPlan
 from tests.contract.models import random_model
 from tests.contract.script import GREEDY, prompt
@@ -59,7 +60,7 @@ class Pages(RuleBasedStateMachine):
 
     @invariant()
     def the_arrays_hold_all_pages(self) -> None:
-        assert {array.shape[1] for array in self.pool.layers.arrays} == {self.pool.pages * PAGE}
+        assert {array.shape[1] for array in self.pool.layers.arrays} == {self.pool.pages * BLOCK_TOKENS}
 
 
 TestPages = Pages.TestCase
@@ -82,10 +83,10 @@ def gap(one: list[mx.array], other: list[mx.array]) -> float:
     return max(float((mx.abs(a - b).max() / (b.max() - b.min())).item()) for a, b in zip(one, other, strict=True))
 
 
-def gap_to_the_model_alone(family: str, *, pads: bool = True) -> float:
+def gap_to_the_model_alone(family: str, *, pads: bool = True, page_tokens: int = BLOCK_TOKENS) -> float:
     def compare() -> float:
         model = random_model(family)
-        return gap(logits(PagedLayout(model, kernel=None, pads=pads)), logits(InTurnLayout(model)))
+        return gap(logits(PagedLayout(model, kernel=None, pads=pads, page_tokens=page_tokens)), logits(InTurnLayout(model)))
 
     return on_device(compare)
 
@@ -147,12 +148,12 @@ def test_long_prompts_are_read_exactly_and_masked_passes_are_cut(limit: str, val
     assert gap_to_the_model_alone("llama") < 1e-5
 
 
-def shifted(table: passes.Index, positions: passes.Index, counts: passes.Index) -> passes.Index:
-    return SLOTS(table, positions + 1, counts)
+def shifted(table: passes.Index, positions: passes.Index, counts: passes.Index, page_tokens: int) -> passes.Index:
+    return SLOTS(table, positions + 1, counts, page_tokens)
 
 
-def scratched(table: passes.Index, positions: passes.Index, counts: passes.Index) -> passes.Index:
-    return SLOTS(table * 0, positions, counts)
+def scratched(table: passes.Index, positions: passes.Index, counts: passes.Index, page_tokens: int) -> passes.Index:
+    return SLOTS(table * 0, positions, counts, page_tokens)
 
 
 SLOTS = passes._slots
@@ -227,7 +228,7 @@ def test_agents_with_one_prompt_have_its_pages_once() -> None:
 
     def measure() -> tuple[int, int]:
         batch = Batch(PagedLayout(random_model("llama"), kernel=None))
-        blocks = tuple(SaveBlock(f"{at}".encode(), 0, at, at + PAGE) for at in range(0, length, PAGE))
+        blocks = tuple(SaveBlock(f"{at}".encode(), 0, at, at + BLOCK_TOKENS) for at in range(0, length, BLOCK_TOKENS))
         batch.step(StepPlan(open=(start(0),), prefill=(Chunk(0, prompt(length), 0),)))
         batch.step(StepPlan(close=(Closing(0, blocks),)))
         restore = Restore(length, tuple(Piece(block.start, block.stop, block.key) for block in blocks))
@@ -242,7 +243,7 @@ def test_agents_with_one_prompt_have_its_pages_once() -> None:
 
     shared, left = on_device(measure)
 
-    assert shared == length // PAGE + agents
+    assert shared == length // BLOCK_TOKENS + agents
     assert left == 0
 
 

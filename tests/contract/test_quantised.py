@@ -23,7 +23,6 @@ from semantic_trio.adapters.mlx.geometry import leaves
 from semantic_trio.adapters.mlx.kv import InTurnLayout, Layout, RaggedLayout, Span
 from semantic_trio.adapters.mlx.paged import PagedLayout
 from semantic_trio.adapters.mlx.paged_attention import PagedAttention
-from semantic_trio.adapters.mlx.pages import PAGE
 from semantic_trio.adapters.mlx.quantised import AsComputed, Quantised, QuantisedCache, QuantisedRotatingCache, quantise_caches
 from semantic_trio.adapters.mlx.runner import Batch
 from semantic_trio.domain.content import Kind
@@ -156,12 +155,13 @@ class PlainKernel(PagedAttention):
         lengths: mx.array,
         scale: float,
         *,
+        page_tokens: int,
         window: int | None = None,
         soft_cap: float = 0.0,
         sinks: mx.array | None = None,
         quantised: Quantised | None = None,
     ) -> mx.array:
-        positions = (table[:, :, None] * PAGE + mx.arange(PAGE)).reshape(len(table), -1)
+        positions = (table[:, :, None] * page_tokens + mx.arange(page_tokens)).reshape(len(table), -1)
         form = quantised or AsComputed()
         held = [form.unpack(layer[:, positions]).transpose(1, 0, 2, 3) for layer in (keys, values)]
         at, stop = mx.arange(positions.shape[1]), lengths[:, None]

@@ -17,7 +17,7 @@ from tests.http.serving import Call, Served, anthropic_body, get, openai_body, p
 from tests.http.test_chat import lines
 
 HEADER = "x-semantic-cache"
-RECURRENT = ModelCacheSpec("recurrent", (LayerGroup(LayerKind.RECURRENT, layers=1, state_bytes=64),), block_tokens=16)
+RECURRENT = ModelCacheSpec("recurrent", (LayerGroup(LayerKind.RECURRENT, layers=1, state_bytes=64),), block_tokens=16, row_slack_tokens=32)
 BREAKPOINT = {"cache_control": {"type": "ephemeral"}}
 BREAKPOINTS: list[dict[str, Any]] = [
     BREAKPOINT,

@@ -22,7 +22,10 @@ from tests.http.serving import Call, Served, anthropic_body, get, openai_body, p
 LONG = "x" * 200
 QUESTION = {"role": "user", "content": LONG}
 WITH_SNAPSHOTS = ModelCacheSpec(
-    "fake", (*ATTENTION_ONLY.groups, LayerGroup(LayerKind.RECURRENT, layers=1, state_bytes=64)), block_tokens=ATTENTION_ONLY.block_tokens
+    "fake",
+    (*ATTENTION_ONLY.groups, LayerGroup(LayerKind.RECURRENT, layers=1, state_bytes=64)),
+    block_tokens=ATTENTION_ONLY.block_tokens,
+    row_slack_tokens=ATTENTION_ONLY.row_slack_tokens,
 )
 MakeFiles = Callable[[str], CacheFiles]
 

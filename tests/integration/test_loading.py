@@ -67,6 +67,16 @@ def test_a_model_is_told_from_itself_with_other_bits_of_keys_and_values(tmp_path
     assert len({sixteen, eight, four}) == 3
 
 
+def test_a_model_is_told_from_itself_with_blocks_of_other_sizes(tmp_path: Path) -> None:
+    """So what was written to disk in blocks of another size is never read."""
+    on_device(lambda: write_quantised(tmp_path, "qwen3", "affine", 4))
+    forms = ((), (16, 256), (16, 64), (16, 1024), (8, 256), (8, 64))
+    as_ever, *others = [on_device(functools.partial(load, tmp_path, *form)).fingerprint for form in forms]
+
+    assert as_ever == others[0]
+    assert len(set(others)) == 5
+
+
 @on_cpu
 @pytest.mark.parametrize(("family", "mode", "bits"), [("qwen3", "affine", 4), ("qwen3", "mxfp4", 4), ("qwen3", "mxfp8", 8), ("gpt_oss", "mxfp4", 4)])
 def test_on_a_cpu_every_kind_of_quantised_model_becomes_float32_and_computes_the_same(family: str, mode: str, bits: int, tmp_path: Path) -> None:

@@ -19,6 +19,7 @@ from semantic_trio.application.models import ModelRegistry
 from semantic_trio.application.observers import Observers
 from semantic_trio.domain.errors import ModelNotFoundError, ModelSwapError
 from semantic_trio.domain.generation import GenerationRequest
+from semantic_trio.domain.geometry import BLOCK_TOKENS
 from semantic_trio.domain.model_names import ModelNames
 from semantic_trio.domain.reuse import NOTHING_REUSED, Reuse, Source
 from semantic_trio.entrypoints.model_host import ModelHost
@@ -47,7 +48,7 @@ def directories(tiny_random_path: Path, tmp_path: Path) -> dict[str, Path]:
 
 
 @asynccontextmanager
-async def serving(directories: dict[str, Path], cache_dir: Path) -> AsyncIterator[ModelRegistry[ServedModel]]:
+async def serving(directories: dict[str, Path], cache_dir: Path, block_tokens: int = BLOCK_TOKENS) -> AsyncIterator[ModelRegistry[ServedModel]]:
     """A registry of these models, none of them open."""
 
     def directory(name: str) -> Path:
@@ -56,7 +57,7 @@ async def serving(directories: dict[str, Path], cache_dir: Path) -> AsyncIterato
         return directories[name]
 
     host = ModelHost(
-        Settings(cache_dir=cache_dir, cache_budget_mb=64, disk_floor_mb=0, shutdown_timeout_seconds=60),
+        Settings(cache_dir=cache_dir, cache_budget_mb=64, disk_floor_mb=0, shutdown_timeout_seconds=60, block_tokens=block_tokens),
         shared_device(),
         directory,
         Metrics(),
@@ -98,6 +99,21 @@ async def test_after_a_swap_there_and_back_an_agent_computes_one_token(directori
     assert (new.tokens, unknown.tokens) == (0, 0)
     assert (found.source, found.tokens) == (Source.DISK, len(PROMPT) - 1)
     assert first == again == other, "the weights are the same"
+
+
+async def test_a_directory_with_blocks_of_another_size_is_not_read(directories: dict[str, Path], tmp_path: Path) -> None:
+    """One directory holds the memory of both, and each server finds its own again."""
+    found: list[tuple[Source, int]] = []
+    answers = set()
+    for block_tokens in (64, 256, 64, 256):
+        async with serving(directories, tmp_path / "cache", block_tokens) as registry:
+            tokens, reuse = await generate(registry, "one")
+        answers.add(tokens)
+        found.append((reuse.source, reuse.tokens))
+
+    assert [tokens for _, tokens in found] == [0, 0, len(PROMPT) - 1, len(PROMPT) - 1]
+    assert [source for source, _ in found[2:]] == [Source.DISK, Source.DISK]
+    assert len(answers) == 1
 
 
 async def test_two_models_answer_from_one_device(directories: dict[str, Path], tmp_path: Path) -> None:

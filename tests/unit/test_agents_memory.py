@@ -23,6 +23,7 @@ RECURRENT = ModelCacheSpec(
     "recurrent",
     (LayerGroup(LayerKind.GLOBAL, layers=1, token_bytes=8), LayerGroup(LayerKind.RECURRENT, layers=1, state_bytes=64)),
     block_tokens=16,
+    row_slack_tokens=32,
 )
 
 

@@ -237,6 +237,14 @@ def test_bits_that_do_not_exist_are_refused_with_those_that_do(cli: CliRunner, k
     assert f"kv_bits: {kv_bits} is none of 16, 8, 4" in refused.output
 
 
+@pytest.mark.parametrize("size", ["0", "16", "100", "2048"])
+def test_sizes_of_blocks_that_do_not_exist_are_refused_with_those_that_do(cli: CliRunner, size: str) -> None:
+    refused = cli.invoke(main, ["doctor", "--block-tokens", size])
+
+    assert refused.exit_code != 0
+    assert f"block_tokens: {size} is none of 64, 128, 256, 512, 1024" in refused.output
+
+
 def test_doctor_says_nothing_of_a_model_that_is_not_here(cli: CliRunner) -> None:
     assert "memory" not in cli.invoke(main, ["doctor", "--model", "./nowhere"]).output
 

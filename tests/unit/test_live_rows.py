@@ -4,7 +4,7 @@ from semantic_trio.domain.geometry import LayerGroup, LayerKind, ModelCacheSpec
 from semantic_trio.domain.memory import Memory
 from semantic_trio.testing import ATTENTION_ONLY
 
-RECURRENT_ALONE = ModelCacheSpec("recurrent", (LayerGroup(LayerKind.RECURRENT, layers=1, state_bytes=100),), block_tokens=16)
+RECURRENT_ALONE = ModelCacheSpec("recurrent", (LayerGroup(LayerKind.RECURRENT, layers=1, state_bytes=100),), block_tokens=16, row_slack_tokens=32)
 PROMPT = tuple(range(40))
 
 

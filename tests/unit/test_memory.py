@@ -29,10 +29,10 @@ from tests.search import examples
 
 GLOBAL = LayerGroup(LayerKind.GLOBAL, layers=1, token_bytes=8)
 SPECS = {
-    "attention": ModelCacheSpec("a", (GLOBAL,), block_tokens=16),
-    "sliding": ModelCacheSpec("s", (GLOBAL, LayerGroup(LayerKind.SLIDING, layers=1, token_bytes=4, window=24)), block_tokens=16),
-    "recurrent": ModelCacheSpec("r", (GLOBAL, LayerGroup(LayerKind.RECURRENT, layers=1, state_bytes=100)), block_tokens=16),
-    "recurrent alone": ModelCacheSpec("m", (LayerGroup(LayerKind.RECURRENT, layers=1, state_bytes=100),), block_tokens=16),
+    "attention": ModelCacheSpec("a", (GLOBAL,), block_tokens=16, row_slack_tokens=32),
+    "sliding": ModelCacheSpec("s", (GLOBAL, LayerGroup(LayerKind.SLIDING, layers=1, token_bytes=4, window=24)), block_tokens=16, row_slack_tokens=32),
+    "recurrent": ModelCacheSpec("r", (GLOBAL, LayerGroup(LayerKind.RECURRENT, layers=1, state_bytes=100)), block_tokens=16, row_slack_tokens=32),
+    "recurrent alone": ModelCacheSpec("m", (LayerGroup(LayerKind.RECURRENT, layers=1, state_bytes=100),), block_tokens=16, row_slack_tokens=32),
 }
 SPECS |= {f"{kind}, paged": attrs.evolve(SPECS[kind], is_paged=True) for kind in ("attention", "sliding")}
 

@@ -23,9 +23,9 @@ SLIDING = LayerGroup(LayerKind.SLIDING, layers=1, token_bytes=8, window=32)
 RECURRENT = LayerGroup(LayerKind.RECURRENT, layers=1, state_bytes=64)
 SPECS = {
     "attention": ATTENTION_ONLY,
-    "sliding": ModelCacheSpec("sliding", (GLOBAL, SLIDING), block_tokens=16),
-    "hybrid": ModelCacheSpec("hybrid", (GLOBAL, RECURRENT), block_tokens=16),
-    "recurrent": ModelCacheSpec("recurrent", (RECURRENT,), block_tokens=16),
+    "sliding": ModelCacheSpec("sliding", (GLOBAL, SLIDING), block_tokens=16, row_slack_tokens=32),
+    "hybrid": ModelCacheSpec("hybrid", (GLOBAL, RECURRENT), block_tokens=16, row_slack_tokens=32),
+    "recurrent": ModelCacheSpec("recurrent", (RECURRENT,), block_tokens=16, row_slack_tokens=32),
 }
 of_every_kind = pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
 BLOCK_BYTES = 8 * 16
@@ -305,7 +305,7 @@ async def test_reading_that_took_longer_than_computing_is_told(start_server: Sta
 
 async def test_what_does_not_fit_into_ram_is_computed(start_server: StartServer, autojump_clock: MockClock) -> None:
     """A snapshot that a larger server has written is more than a smaller one lets snapshots take."""
-    heavy = ModelCacheSpec("heavy", (GLOBAL, LayerGroup(LayerKind.RECURRENT, layers=1, state_bytes=1000)), block_tokens=16)
+    heavy = ModelCacheSpec("heavy", (GLOBAL, LayerGroup(LayerKind.RECURRENT, layers=1, state_bytes=1000)), block_tokens=16, row_slack_tokens=32)
     first = await start_server(runner=FakeRunner(spec=heavy))
     history = await first.said(prompt(100), agent="a", boundaries=(60,))
     await first.end()

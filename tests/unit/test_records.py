@@ -14,7 +14,7 @@ from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.records import adopt, listed, record_of, size_of, usable_histories
 
 GLOBAL = LayerGroup(LayerKind.GLOBAL, layers=1, token_bytes=8)
-SPEC = ModelCacheSpec("records", (GLOBAL, LayerGroup(LayerKind.RECURRENT, layers=1, state_bytes=64)), block_tokens=16)
+SPEC = ModelCacheSpec("records", (GLOBAL, LayerGroup(LayerKind.RECURRENT, layers=1, state_bytes=64)), block_tokens=16, row_slack_tokens=32)
 
 
 def memory(agents: int = 10) -> Memory:

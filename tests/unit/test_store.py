@@ -19,7 +19,7 @@ from semantic_trio.domain.step import Closing
 from tests.search import examples
 
 GROUPS = (LayerGroup(LayerKind.GLOBAL, layers=2, token_bytes=4), LayerGroup(LayerKind.SLIDING, layers=1, token_bytes=2, window=32))
-SPEC = ModelCacheSpec("pool", GROUPS, block_tokens=16)
+SPEC = ModelCacheSpec("pool", GROUPS, block_tokens=16, row_slack_tokens=32)
 TOTAL = 1000
 
 
@@ -210,7 +210,7 @@ def test_a_history_of_any_length_is_forgotten() -> None:
 
 
 # A snapshot is 1,000 bytes, and snapshots may take a quarter of the budget.
-HEAVY = ModelCacheSpec("heavy", (GROUPS[0], LayerGroup(LayerKind.RECURRENT, layers=1, state_bytes=1000)), block_tokens=16)
+HEAVY = ModelCacheSpec("heavy", (GROUPS[0], LayerGroup(LayerKind.RECURRENT, layers=1, state_bytes=1000)), block_tokens=16, row_slack_tokens=32)
 
 
 def test_no_snapshot_of_a_row_takes_the_place_of_its_points() -> None:

@@ -19,6 +19,7 @@ from semantic_trio.adapters.mlx.geometry import leaves
 from semantic_trio.adapters.mlx.kv import InTurnLayout, Layout, RaggedLayout, RowCaches, Span
 from semantic_trio.adapters.mlx.paged import PagedLayout
 from semantic_trio.adapters.mlx.quantised import QuantisedCache, QuantisedRotatingCache, quantise_caches
+from semantic_trio.domain.geometry import BLOCK_TOKENS
 from semantic_trio.domain.quantisation import AS_COMPUTED
 
 log = structlog.get_logger(__name__)
@@ -56,31 +57,32 @@ class Proof:
         return self.error or f"differs by {self.difference:.1e} of the logits' range, at most {self.allowed} is allowed"
 
 
-def choose_layout(model: Module, kv_bits: int = AS_COMPUTED) -> Layout:
-    """The fastest layout that agrees with one forward pass per row, on two short rows at once.
+def choose_layout(model: Module, kv_bits: int = AS_COMPUTED, block_tokens: int = BLOCK_TOKENS) -> Layout:
+    """Return the fastest layout that agrees with one forward pass per row, on two short rows at once.
 
+    `block_tokens`: positions of a page, where the layout has pages.
     Effects: loads lazy weights, and has the model make caches of `kv_bits`. Raises `InvalidRequestError` as `quantise_caches` does.
     """
     kinds = candidates_for(InTurnLayout(model).open())
-    layout = _first_proved(kinds, model, PROBE_TOLERANCE)
+    layout = _first_proved(kinds, model, PROBE_TOLERANCE, block_tokens)
     if kv_bits != AS_COMPUTED:
         quantise_caches(model, kv_bits)
         slower = itertools.dropwhile(lambda kind: not isinstance(layout, kind), kinds)
-        layout = _first_proved(list(slower), model, FEW_BITS_TOLERANCE)
+        layout = _first_proved(list(slower), model, FEW_BITS_TOLERANCE, block_tokens)
     if isinstance(layout, PagedLayout):
         _warm_up(layout)
     return layout
 
 
-def _first_proved(kinds: Sequence[Kind], model: Module, allowed: float) -> Layout:
-    """The first layout of these kinds that agrees with one row at a time, else that one."""
+def _first_proved(kinds: Sequence[Kind], model: Module, allowed: float, block_tokens: int) -> Layout:
+    """Return the first layout of these kinds that agrees with one row at a time, else that one."""
     in_turn = InTurnLayout(model)
     if not kinds:
         return in_turn
     lengths = probe_lengths(in_turn.open()) if PagedLayout in kinds else PROBE_LENGTHS
     wanted = probe(in_turn, lengths)
     for kind in kinds:
-        layout, proof = prove(kind, model, wanted, lengths, allowed)
+        layout, proof = prove(kind, model, wanted, lengths, allowed, block_tokens)
         if layout is not None:
             return layout
         log.info("layout cannot be used", layout=proof.layout, reason=str(proof))
@@ -106,11 +108,16 @@ def probe_lengths(caches: RowCaches) -> tuple[int, int]:
 
 
 def prove(
-    kind: Kind, model: Module, wanted: mx.array, lengths: tuple[int, int] = PROBE_LENGTHS, allowed: float = PROBE_TOLERANCE
+    kind: Kind,
+    model: Module,
+    wanted: mx.array,
+    lengths: tuple[int, int] = PROBE_LENGTHS,
+    allowed: float = PROBE_TOLERANCE,
+    block_tokens: int = BLOCK_TOKENS,
 ) -> tuple[Layout | None, Proof]:
-    """A layout of this kind if its logits agree with those wanted, else None; and how far they agree."""
+    """Return a layout of this kind if its logits agree with those wanted, else None; and how far they agree."""
     try:
-        layout = kind(model)
+        layout = kind(model, page_tokens=block_tokens) if issubclass(kind, PagedLayout) else kind(model)
         difference = _difference(probe(layout, lengths), wanted)
     except (AttributeError, IndexError, RuntimeError, TypeError, ValueError) as error:
         # Models that touch keys outside of attention (multi-head latent attention) fail on rows of different lengths; a kernel may not compile.

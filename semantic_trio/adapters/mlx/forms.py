@@ -19,7 +19,6 @@ from semantic_trio.adapters.mlx.kv import Layout, RowCaches, Span
 from semantic_trio.adapters.mlx.snapshot import Rows, State
 from semantic_trio.domain.content import Content, Item, Kind, Tensor
 from semantic_trio.domain.errors import DamagedError
-from semantic_trio.domain.geometry import BLOCK_TOKENS
 from semantic_trio.domain.step import BlockKey, SnapshotKey
 
 # Tokens that rows read, pass by pass. First ones, alone and together, and later ones: recurrent layers keep other things for some of them than for
@@ -73,18 +72,19 @@ class ModelForms:
 
     blocks: Forms
     snapshots: Forms
+    block_tokens: int  # positions of a whole block
     globals: int  # layers that blocks are of, those that are never used included
     others: tuple[Leaf, ...]  # fresh caches of the layers that snapshots are of
 
     @classmethod
-    def of(cls, layout: Layout) -> "ModelForms":
-        """Learn them from the model."""
+    def of(cls, layout: Layout, block_tokens: int) -> "ModelForms":
+        """Learn the forms from the model."""
         others = tuple(snapshot.other_layers(layout.open()))
         # What a cache of no kind we know keeps when it has seen more, we do not know either: its arrays are taken as they are.
         unknown = tuple(f"{layer}." for layer, cache in enumerate(others) if not snapshot.is_known(cache))
         trees = [(block_tree(rows), snapshot_tree(position, states)) for position, rows, states in _shown(layout)]
         blocks, snapshots = Forms.of([block for block, _ in trees]), Forms.of([state for _, state in trees], unknown)
-        return cls(blocks, snapshots, len(snapshot.global_layers(layout.open())), others)
+        return cls(blocks, snapshots, block_tokens, len(snapshot.global_layers(layout.open())), others)
 
     def read(self, items: Mapping[Item, Content]) -> tuple[dict[BlockKey, list[Rows | None]], dict[SnapshotKey, tuple[int, list[State]]]]:
         """Blocks by layer, and snapshots as position and layers. Raises `DamagedError` for content of another shape."""
@@ -103,7 +103,7 @@ class ModelForms:
     def block(self, content: Content) -> list[Rows | None]:
         """The layers of a block. Raises `ValueError` for what is none of this model's."""
         counts = {tensor.shape[2] for tensor in content.values() if len(tensor.shape) > 2}
-        if len(counts) > 1 or not all(1 <= count <= BLOCK_TOKENS for count in counts):
+        if len(counts) > 1 or not all(1 <= count <= self.block_tokens for count in counts):
             raise ValueError(f"a block of {sorted(counts)} positions")
         layers = cast(Mapping[str, Mapping[str, mx.array]], self.blocks.read(content))
         found = [layers.get(str(layer)) for layer in range(self.globals)]

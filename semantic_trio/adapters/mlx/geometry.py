@@ -7,7 +7,7 @@ import mlx.core as mx
 from mlx.nn.layers.base import Module
 from mlx_lm.models.cache import ArraysCache, CacheList, ChunkedKVCache, KVCache, RotatingKVCache, make_prompt_cache
 
-from semantic_trio.domain.geometry import LayerGroup, LayerKind, ModelCacheSpec
+from semantic_trio.domain.geometry import BLOCK_TOKENS, LayerGroup, LayerKind, ModelCacheSpec
 
 # Tokens shown to the model; any will do. More than one, for a first token is read in another way by some recurrent layers.
 PROBE = (0, 1, 2)
@@ -30,7 +30,7 @@ class Leaf(Protocol):
         """True if the cache has not seen a token."""
 
 
-def measure_spec(model: Module, fingerprint: str, *, is_paged: bool = False) -> ModelCacheSpec:
+def measure_spec(model: Module, fingerprint: str, *, is_paged: bool = False, block_tokens: int = BLOCK_TOKENS) -> ModelCacheSpec:
     """Ask the model for its caches and show it some tokens. Nothing is computed: arrays know their shapes before they have values.
 
     `is_paged`: rows and blocks are pages of one pool.
@@ -39,7 +39,8 @@ def measure_spec(model: Module, fingerprint: str, *, is_paged: bool = False) -> 
     model(mx.array([PROBE]), cache=caches)
     found = [leaf for leaf in leaves(caches) if not leaf.empty()]
     sizes = [(leaf.nbytes, 0) for leaf in found] if all(isinstance(leaf, KNOWN) for leaf in found) else _measured_sizes(model)
-    return ModelCacheSpec.of(fingerprint, (_group(leaf, *size) for leaf, size in zip(found, sizes, strict=True)), is_paged=is_paged)
+    groups = (_group(leaf, *size) for leaf, size in zip(found, sizes, strict=True))
+    return ModelCacheSpec.of(fingerprint, groups, is_paged=is_paged, block_tokens=block_tokens)
 
 
 def leaves(caches: Iterable[Leaf]) -> Iterator[Leaf]:

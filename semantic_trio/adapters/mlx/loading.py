@@ -18,6 +18,7 @@ from mlx_lm.utils import dequantize_model, load_model
 from semantic_trio.adapters.mlx.fingerprint import fingerprint
 from semantic_trio.adapters.mlx.host_memory import available_bytes
 from semantic_trio.domain.errors import ModelNotFoundError
+from semantic_trio.domain.geometry import BLOCK_TOKENS
 from semantic_trio.domain.quantisation import AS_COMPUTED, GROUPS
 
 # Part of the memory that is left which weights may take: caches and activations need the rest.
@@ -54,6 +55,7 @@ class Loading:
 
     path: Path
     kv_bits: int = AS_COMPUTED  # of keys and values that will be kept; a part of the fingerprint
+    block_tokens: int = BLOCK_TOKENS  # positions of a block of them; a part of the fingerprint
     _model: Module = attrs.field(init=False)
     _config: dict[str, object] = attrs.field(init=False)
     _notice: str = attrs.field(init=False, default="")
@@ -87,14 +89,14 @@ class Loading:
             eos_token_ids=eos_token_ids(self._config),
             dtype=dtype,
             weight_bytes=weight_bytes,
-            fingerprint=fingerprint(self.path, _held(dtype, weight_bytes, self.kv_bits)),
+            fingerprint=fingerprint(self.path, _held(dtype, weight_bytes, self.kv_bits, self.block_tokens)),
             notice=self._notice,
         )
 
 
-def load(path: Path, kv_bits: int = AS_COMPUTED) -> LoadedModel:
+def load(path: Path, kv_bits: int = AS_COMPUTED, block_tokens: int = BLOCK_TOKENS) -> LoadedModel:
     """Load a model from a directory and compute its weights. Raises as `Loading` does."""
-    loading = Loading(path, kv_bits)
+    loading = Loading(path, kv_bits, block_tokens)
     while loading.advance():
         pass
     return loading.finish()
@@ -192,10 +194,14 @@ def _text_config(config: Mapping[str, object]) -> dict[str, Any]:
     return {**config, **text} if isinstance(text, dict) else dict(config)
 
 
-def _held(dtype: mx.Dtype, weight_bytes: int, kv_bits: int) -> str:
-    """Form of the weights, keys and values in this process. The bytes tell weights that stayed quantised from those that did not."""
-    held = f"{dtype} in {weight_bytes} bytes"
-    return held if kv_bits == AS_COMPUTED else f"{held}, keys and values of {kv_bits} bits in groups of {GROUPS}"
+def _held(dtype: mx.Dtype, weight_bytes: int, kv_bits: int, block_tokens: int) -> str:
+    """Form of the weights, keys and values in this process. The bytes tell weights that stayed quantised from those that did not.
+
+    Default values are left out: directories that were written before there was a choice stay readable.
+    """
+    bits = "" if kv_bits == AS_COMPUTED else f", keys and values of {kv_bits} bits in groups of {GROUPS}"
+    blocks = "" if block_tokens == BLOCK_TOKENS else f", blocks of {block_tokens} tokens"
+    return f"{dtype} in {weight_bytes} bytes{bits}{blocks}"
 
 
 def _first_line(error: BaseException) -> str:

@@ -14,7 +14,7 @@ from semantic_trio.adapters.mlx.content import Tree, block_tree, content_of, sna
 from semantic_trio.adapters.mlx.forms import ModelForms
 from semantic_trio.adapters.mlx.kv import RowCaches
 from semantic_trio.adapters.mlx.paged import PagedLayout, row_of
-from semantic_trio.adapters.mlx.pages import PAGE, PagePool
+from semantic_trio.adapters.mlx.pages import PagePool
 from semantic_trio.adapters.mlx.passes import PageTable
 from semantic_trio.adapters.mlx.snapshot import Rows, State
 from semantic_trio.domain.content import Content, Item, Kind
@@ -62,6 +62,11 @@ class PageStore:
         return self.layout.pools[0]
 
     @property
+    def page_tokens(self) -> int:
+        """Positions of a page."""
+        return self.layout.page_tokens
+
+    @property
     def blocks(self) -> frozenset[BlockKey]:
         """Keys of the blocks that are stored."""
         return frozenset(self._blocks)
@@ -76,10 +81,10 @@ class PageStore:
         row = row_of(caches)
         for block in blocks:
             assert block.stop <= row.length, f"positions [{block.start}, {block.stop}) of {row.length}"
-            if block.start % PAGE:
+            if block.start % self.page_tokens:
                 page = row.tables[0].copied(block.start, block.stop)
             else:
-                page = row.tables[0].pages[block.start // PAGE]
+                page = row.tables[0].pages[block.start // self.page_tokens]
                 self.pool.share([page])
             self._put(block.key, StoredPage(page, block.stop - block.start))
 
@@ -98,7 +103,7 @@ class PageStore:
         row = row_of(caches)
         for piece in restore.pieces:
             assert piece.start == row.length, "pieces follow each other without gaps"
-            if piece.start % PAGE:
+            if piece.start % self.page_tokens:
                 self._append_copy(row.tables[0], piece, rows)
             else:
                 row.tables[0].pages += self._shared(piece, rows)
@@ -145,8 +150,13 @@ class PageStore:
         if item.kind is Kind.SNAPSHOT:
             stored = self._snapshots.get(item.key)
             return None if stored is None else snapshot_tree(stored.position, self._states(stored))
-        page = self._blocks.get(item.key)
-        return None if page is None else block_tree(self.pool.read(range(page.page * PAGE, page.page * PAGE + page.count)))
+        stored_page = self._blocks.get(item.key)
+        return None if stored_page is None else block_tree(self.pool.read(self._slots(stored_page)))
+
+    def _slots(self, stored: StoredPage) -> range:
+        """Positions in the pool of a stored block."""
+        first = stored.page * self.page_tokens
+        return range(first, first + stored.count)
 
     def _states(self, stored: StoredSnapshot) -> list[State]:
         """Return the states that mlx-lm's caches of the sliding layers would hold, in the order of the model's layers."""
@@ -156,16 +166,16 @@ class PageStore:
 
     def _load(self, key: BlockKey, layers: list[Rows]) -> None:
         [page] = self.pool.allocate(1)
-        count = layers[0][0].shape[2]
-        self.pool.store(range(page * PAGE, page * PAGE + count), layers)
-        self._put(key, StoredPage(page, count))
+        stored = StoredPage(page, count=layers[0][0].shape[2])
+        self.pool.store(self._slots(stored), layers)
+        self._put(key, stored)
 
     def _load_snapshot(self, key: SnapshotKey, position: int, states: Sequence[State]) -> None:
         tables = []
         for group, pool in enumerate(self.layout.pools[1:], 1):
             table = PageTable(pool)
             start = table.begin(position)
-            table.first = start // PAGE
+            table.first = start // self.page_tokens
             table.extend(start, position - start)
             layers = [state for (of, _), state in zip(self.layout.sliding, states, strict=True) if of == group]
             pool.store(table.slots(start, position), [cast(Rows, (state["keys"], state["values"])) for state in layers])
@@ -188,7 +198,7 @@ class PageStore:
         if piece.row is not None:
             other = row_of(rows[piece.row])
             assert piece.stop <= other.length, f"positions up to {piece.stop} of {other.length}"
-            pages = other.tables[0].pages[piece.start // PAGE : -(-piece.stop // PAGE)]
+            pages = other.tables[0].pages[piece.start // self.page_tokens : -(-piece.stop // self.page_tokens)]
             self.pool.share(pages)
             return pages
         assert piece.block is not None
@@ -204,7 +214,7 @@ class PageStore:
         """Copy a piece that does not begin with a page behind what a table has."""
         table.own_last(piece.start)
         source = PageTable(self.pool, self._shared(piece, rows))
-        first = piece.start - piece.start % PAGE if piece.row is not None else piece.start
+        first = piece.start - piece.start % self.page_tokens if piece.row is not None else piece.start
         table.extend(piece.start, piece.stop - piece.start)
         self.pool.copy(source.slots(piece.start - first, piece.stop - first), table.slots(piece.start, piece.stop))
         source.release()

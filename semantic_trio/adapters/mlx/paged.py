@@ -19,9 +19,10 @@ from semantic_trio.adapters.mlx import attention
 from semantic_trio.adapters.mlx.kv import RowCaches, Span, places_of_logits
 from semantic_trio.adapters.mlx.lora import AdapterPass
 from semantic_trio.adapters.mlx.paged_attention import PagedAttention
-from semantic_trio.adapters.mlx.pages import PAGE, Layers, LayerShape, PagePool
+from semantic_trio.adapters.mlx.pages import Layers, LayerShape, PagePool
 from semantic_trio.adapters.mlx.passes import Index, LayerGroup, PagedCache, PagedRow, PageTable, Pass, Places, Reading
 from semantic_trio.adapters.mlx.quantised import formats_of
+from semantic_trio.domain.geometry import BLOCK_TOKENS
 from semantic_trio.domain.step import PassSizes
 
 # Tokens of a pass that reads each by itself, and rows and tokens of a pass over prompts. What is between is padded, so that MLX plans few shapes.
@@ -60,6 +61,7 @@ class PagedLayout:
 
     model: Module
     sizes: PassSizes = LARGE_PASSES
+    page_tokens: int = BLOCK_TOKENS  # positions of a page
     kernel: PagedAttention | None = attrs.field(factory=PagedAttention.for_device)
     pads: bool = attrs.field(factory=lambda: mx.default_device() != mx.cpu)  # a CPU computes padding like everything else
     # Passes of TOKENS: a step of 64 rows takes 10 ms instead of 16 on an H200. A CPU's kernels would be compiled by g++, for seconds.
@@ -75,7 +77,7 @@ class PagedLayout:
         self._head = attention.ChosenTokens.of(self.model)
         shapes = layer_shapes(self.model)
         windows = sorted({shape.window for shape in shapes}, key=lambda window: window or 0)
-        self.pools = [PagePool([shape for shape in shapes if shape.window == window]) for window in windows]
+        self.pools = [PagePool([shape for shape in shapes if shape.window == window], self.page_tokens) for window in windows]
         groups = [windows.index(shape.window) for shape in shapes]
         self._layers = [(group, groups[:at].count(group)) for at, group in enumerate(groups)]
         self._compute = mx.compile(self._attended) if self.compiles else self._attended
@@ -122,7 +124,7 @@ class PagedLayout:
         until, done = time.monotonic() + WARM_UP_SECONDS, 0
         most_pages = max(WARM_UP_BYTES // sum(pool.page_bytes for pool in self.pools), 1)
         for rows, pieces in _usual_shapes(self.sizes):
-            if rows * -(-sum(pieces) // PAGE) > most_pages:
+            if rows * -(-sum(pieces) // self.page_tokens) > most_pages:
                 continue  # its kernels are compiled by the others; only its shape is new
             caches = [self.open() for _ in range(rows)]
             for width in pieces:
@@ -194,7 +196,7 @@ class PagedLayout:
 
     def _positions(self, span: Span) -> int:
         """Positions of a row's pages once the span is written."""
-        return -(-(row_of(span.caches).length + span.count) // PAGE) * PAGE
+        return -(-(row_of(span.caches).length + span.count) // self.page_tokens) * self.page_tokens
 
     def _padded(self, count: int, sizes: Sequence[int]) -> int:
         """The size in a list that `count` is padded to; itself where nothing is padded, or beyond the list."""
@@ -214,7 +216,7 @@ class PagedLayout:
         places = self._places(rows, offset, counts, height, width)
         last = [row * width + span.count - 1 for row, span in enumerate(members) if span.wants_logits]
         groups = [
-            LayerGroup(pool.layers, pool.window, where, width, rows[0].length - rows[0].tables[at].first * PAGE)
+            LayerGroup(pool.layers, pool.window, where, width, self.page_tokens, rows[0].length - rows[0].tables[at].first * self.page_tokens)
             for at, (pool, where) in enumerate(zip(self.pools, places, strict=True))
         ]
         with self._head.only(last), self.adapters.rows([span.slot for span in members], height):
@@ -251,7 +253,9 @@ class PagedLayout:
     def _attended(self, tokens: mx.array, offset: mx.array, places: list[Arrays], layers: list[Arrays]) -> tuple[mx.array, list[Arrays]]:
         """Logits of a pass of TOKENS (tokens, vocabulary), and the pools' arrays after it. A function of arrays alone: it is compiled."""
         held = [Layers(list(keys), list(values)) for keys, values in layers]
-        groups = [LayerGroup(arrays, pool.window, Places(*where), 1) for arrays, pool, where in zip(held, self.pools, places, strict=True)]
+        groups = [
+            LayerGroup(arrays, pool.window, Places(*where), 1, self.page_tokens) for arrays, pool, where in zip(held, self.pools, places, strict=True)
+        ]
         logits = self.model(tokens, cache=self._caches(Pass(Reading.TOKENS, self.kernel, offset, groups)))
         return logits[:, -1], [(arrays.keys, arrays.values) for arrays in held]
 
@@ -272,7 +276,7 @@ def _usual_shapes(sizes: PassSizes) -> Iterator[tuple[int, tuple[int, ...]]]:
     """Rows of passes and the pieces that each reads: prompts, the largest first, so that the pools grow but once, then what decodes."""
     prompts = [(rows, tokens) for tokens in PROMPT_TOKENS for rows in PROMPT_ROWS if rows <= sizes.rows and rows * tokens <= sizes.prompt_tokens]
     yield from ((rows, (tokens,)) for rows, tokens in sorted(prompts, key=lambda shape: -shape[0] * shape[1]))
-    masked, exact = PROMPT_TOKENS[2], MOST_MASKED_SCORES_OF_A_ROW // PAGE
+    masked, exact = PROMPT_TOKENS[2], PROMPT_TOKENS[-2]
     yield 1, (masked, masked, min(exact, sizes.prompt_tokens))
     yield from ((rows, (1,)) for rows in TOKENS if rows <= sizes.rows)
 

@@ -12,7 +12,6 @@ from typing import cast
 import attrs
 import mlx.core as mx
 
-from semantic_trio.adapters.mlx.pages import PAGE
 from semantic_trio.adapters.mlx.quantised import Quantised
 
 Kernel = Callable[..., list[mx.array]]
@@ -298,16 +297,17 @@ class PagedAttention:
         lengths: mx.array,
         scale: float,
         *,
+        page_tokens: int,
         window: int | None = None,
         soft_cap: float = 0.0,
         sinks: mx.array | None = None,
         quantised: Quantised | None = None,
     ) -> mx.array:
-        """Attention of `queries` (rows, heads, 1, size) over the first `lengths` (rows,) positions of the pages in `table` (rows, pages).
+        """Return the attention of `queries` (rows, heads, 1, size) over the first `lengths` (rows,) positions of the pages in `table` (rows, pages).
 
-        `keys` and `values` are a layer of the pool: (heads of keys, positions, size), or (heads of keys, positions, words) in the format
-        `quantised`. With a `window` only so many last positions are looked at, with a `soft_cap` scores are bent below it, and `sinks` (heads,)
-        are scores that take part of the weight and have no values. Returns (rows, heads, 1, size).
+        A page has `page_tokens` positions. `keys` and `values` are a layer of the pool: (heads of keys, positions, size), or (heads of keys,
+        positions, words) in the format `quantised`. With a `window` only so many last positions are looked at, with a `soft_cap` scores are bent
+        below it, and `sinks` (heads,) are scores that take part of the weight and have no values. Returns (rows, heads, 1, size).
         Raises `ValueError` for sizes of heads that the kernels do not have.
         """
         rows, heads, _, size = queries.shape
@@ -318,7 +318,7 @@ class PagedAttention:
         grouped = heads // shared
         simds = next(w for w in (8, 4, 2, 1) if w * grouped * (size + 2) * 4 <= SHARED_BYTES)
         team = next((team for team in TEAMS if grouped * size <= team * MOST_PER_LANE), SIMD)
-        template = [("T", queries.dtype), ("D", size), ("G", grouped), ("HEADS", shared), ("PAGE", PAGE), ("WINDOW", window or 0)]
+        template = [("T", queries.dtype), ("D", size), ("G", grouped), ("HEADS", shared), ("PAGE", page_tokens), ("WINDOW", window or 0)]
         bits, group, numbers = (quantised.bits, quantised.group, quantised.dtype) if quantised else (0, size, queries.dtype)
         limits = self._limits_of(scale, soft_cap)
         parts_of = self._part(

@@ -1,4 +1,4 @@
-"""Keys and values of all rows and blocks of a layer group, in pages of 256 positions. Runs on the device's thread.
+"""Keys and values of all rows and blocks of a layer group, in pages of some positions each. Runs on the device's thread.
 
 A layer group is the layers that keep every position, or those with one sliding window. Knows pages, their readers and the arrays they lie in. Knows
 nothing of rows, blocks or attention.
@@ -15,7 +15,6 @@ import mlx.core as mx
 from semantic_trio.adapters.mlx.quantised import PLAIN, Formats
 from semantic_trio.domain.geometry import BLOCK_TOKENS
 
-PAGE = BLOCK_TOKENS
 # Page that takes the keys and values of padding. Nothing ever reads it.
 SCRATCH = 0
 # Pages of a new pool. A full one grows by a quarter, so that little of it is never used; layer by layer, so that growing takes one layer beside it.
@@ -38,8 +37,8 @@ class LayerShape:
 class Layers:
     """The arrays of a layer group. A forward pass replaces them by its outputs, in the same buffers."""
 
-    keys: list[mx.array]  # by layer: (heads, pages * 256, key_size)
-    values: list[mx.array]  # by layer: (heads, pages * 256, value_size)
+    keys: list[mx.array]  # by layer: (heads, pages * positions of a page, key_size)
+    values: list[mx.array]  # by layer: (heads, pages * positions of a page, value_size)
 
     @property
     def arrays(self) -> list[mx.array]:
@@ -61,6 +60,7 @@ class PagePool:
     """Pages shared by count of readers: a page is free exactly when it has none."""
 
     shapes: Sequence[LayerShape]  # all of one window
+    page_tokens: int = BLOCK_TOKENS  # positions of a page
     layers: Layers = attrs.field(init=False)
     _readers: list[int] = attrs.field(init=False)  # by page
     _free: list[int] = attrs.field(init=False)  # the lowest number last
@@ -93,9 +93,10 @@ class PagePool:
         self._readers = [0] * FIRST_PAGES
         self._readers[SCRATCH] = 1
         self._free = list(range(FIRST_PAGES - 1, SCRATCH, -1))
+        positions = FIRST_PAGES * self.page_tokens
         self.layers = Layers(
-            keys=[mx.zeros((shape.heads, FIRST_PAGES * PAGE, shape.key_size), shape.dtype) for shape in self.shapes],
-            values=[mx.zeros((shape.heads, FIRST_PAGES * PAGE, shape.value_size), shape.dtype) for shape in self.shapes],
+            keys=[mx.zeros((shape.heads, positions, shape.key_size), shape.dtype) for shape in self.shapes],
+            values=[mx.zeros((shape.heads, positions, shape.value_size), shape.dtype) for shape in self.shapes],
         )
 
     def allocate(self, count: int) -> list[int]:
@@ -151,9 +152,10 @@ class PagePool:
     def _grow(self, missing: int) -> None:
         old = self.pages
         new = old + max(missing, old // 4, FIRST_PAGES)
+        positions = (new - old) * self.page_tokens
         for arrays in (self.layers.keys, self.layers.values):
             for layer, array in enumerate(arrays):
-                arrays[layer] = mx.concatenate([array, mx.zeros((array.shape[0], (new - old) * PAGE, array.shape[2]), array.dtype)], axis=1)
+                arrays[layer] = mx.concatenate([array, mx.zeros((array.shape[0], positions, array.shape[2]), array.dtype)], axis=1)
                 del array
                 mx.eval(arrays[layer])
         self._readers += [0] * (new - old)

@@ -14,7 +14,7 @@ import numpy as np
 
 from semantic_trio.adapters.mlx import attention
 from semantic_trio.adapters.mlx.paged_attention import PagedAttention
-from semantic_trio.adapters.mlx.pages import PAGE, SCRATCH, Layers, PagePool
+from semantic_trio.adapters.mlx.pages import SCRATCH, Layers, PagePool
 from semantic_trio.adapters.mlx.quantised import Formats, Quantised
 
 Index = np.ndarray[tuple[int, ...], np.dtype[np.int32]]
@@ -30,7 +30,8 @@ class PageTable:
 
     def slots(self, start: int, stop: int) -> list[int]:
         """Positions in the pool of the positions [start, stop) of the row."""
-        return [self.pages[at // PAGE - self.first] * PAGE + at % PAGE for at in range(start, stop)]
+        page = self.pool.page_tokens
+        return [self.pages[at // page - self.first] * page + at % page for at in range(start, stop)]
 
     def begin(self, length: int) -> int:
         """The first position that is kept of a row of `length`: as far as a token looks back, and one more, as mlx-lm's caches have it."""
@@ -38,38 +39,40 @@ class PageTable:
 
     def shared(self, length: int) -> "PageTable":
         """A table of the pages that a row of `length` goes on from, each with one reader more."""
-        first = self.begin(length) // PAGE
-        pages = self.pages[first - self.first : -(-length // PAGE) - self.first]
+        first = self.begin(length) // self.pool.page_tokens
+        pages = self.pages[first - self.first : self._up_to(length)]
         self.pool.share(pages)
         return PageTable(self.pool, pages, first)
 
     def own_last(self, length: int) -> None:
         """A partly filled page has one writer: replace the last page of a row of `length` by a copy where others read it too."""
-        if length % PAGE and not self.pool.is_exclusive(self.pages[-1]):
+        filled = length % self.pool.page_tokens
+        if filled and not self.pool.is_exclusive(self.pages[-1]):
             shared = self.pages[-1]
-            self.pages[-1] = self.copied(length - length % PAGE, length)
+            self.pages[-1] = self.copied(length - filled, length)
             self.pool.release([shared])
 
     def copied(self, start: int, stop: int) -> int:
         """A new page with the positions [start, stop), at most a page of them."""
         [page] = self.pool.allocate(1)
-        self.pool.copy(self.slots(start, stop), range(page * PAGE, page * PAGE + stop - start))
+        first = page * self.pool.page_tokens
+        self.pool.copy(self.slots(start, stop), range(first, first + stop - start))
         return page
 
     def extend(self, length: int, count: int) -> None:
         """Make place for `count` positions behind `length`. Pages that have left the window of all of them lose a reader."""
         if self.pool.window is not None:
-            left = max(length - self.pool.window + 1, 0) // PAGE - self.first
+            left = max(length - self.pool.window + 1, 0) // self.pool.page_tokens - self.first
             if left > 0:
                 self.pool.release(self.pages[:left])
                 self.pages, self.first = self.pages[left:], self.first + left
-        missing = -(-(length + count) // PAGE) - self.first - len(self.pages)
+        missing = self._up_to(length + count) - len(self.pages)
         if missing > 0:
             self.pages += self.pool.allocate(missing)
 
     def cut(self, length: int) -> None:
         """Give the pages behind a row of `length` back."""
-        kept = -(-length // PAGE) - self.first
+        kept = self._up_to(length)
         self.pool.release(self.pages[kept:])
         self.pages = self.pages[:kept]
 
@@ -77,6 +80,10 @@ class PageTable:
         """Give all pages back."""
         self.pool.release(self.pages)
         self.pages, self.first = [], 0
+
+    def _up_to(self, length: int) -> int:
+        """Number of pages, of those that are left, that hold the positions of a row of `length`."""
+        return -(-length // self.pool.page_tokens) - self.first
 
 
 @attrs.define(eq=False)
@@ -138,9 +145,9 @@ class Places:
         before = starts.copy()
         for at, one in enumerate(tables):
             table[at, : len(one.pages)] = one.pages
-            before[at] -= one.first * PAGE
+            before[at] -= one.first * one.pool.page_tokens
         positions = (before[:, None] + np.arange(width)).astype(np.int32)
-        slots = _slots(table, positions, counts)
+        slots = _slots(table, positions, counts, tables[0].pool.page_tokens)
         return cls(mx.array(slots), mx.array(table), mx.array(before), mx.array(np.maximum(before + counts, 1)))
 
 
@@ -152,17 +159,23 @@ class LayerGroup:
     window: int | None
     places: Places
     width: int  # tokens of a row in the pass, padding included
+    page_tokens: int  # positions of a page
     longest: int = 0  # positions of the longest row, counted like `Places`; for EXACT alone
+
+    @property
+    def positions(self) -> int:
+        """Positions of a table's pages."""
+        return self.places.table.shape[1] * self.page_tokens
 
     @functools.cached_property
     def mask(self) -> mx.array:
         """(rows, 1, tokens, positions) True where a token looks, of the positions of a table."""
-        return self._seen(self.places.before, self.places.table.shape[1] * PAGE)
+        return self._seen(self.places.before, self.positions)
 
     @functools.cached_property
     def is_written(self) -> mx.array:
         """(rows, 1, positions, 1) True for the positions of a row, of those of a table."""
-        held = mx.arange(self.places.table.shape[1] * PAGE)
+        held = mx.arange(self.positions)
         return held[None, None, :, None] < self.places.lengths[:, None, None, None]
 
     @property
@@ -236,9 +249,18 @@ class PagedCache(attention.BatchCache):
             return plain(queries, keys, values, cache=None, scale=scale, mask=group.own_mask, **more)
         held = group.layers.keys[self.layer], group.layers.values[self.layer]
         if reading is Reading.TOKENS and self.of.kernel is not None and more.keys() <= {"sinks"}:
-            sinks, places = cast(mx.array | None, more.get("sinks")), group.places
-            return self.of.kernel(queries, *held, places.table, places.lengths, scale, window=group.window, sinks=sinks, quantised=self._quantised)
-        keys, values = self.formats.unpack(*(_gathered(layer, group.places.table) for layer in held))
+            return self.of.kernel(
+                queries,
+                *held,
+                group.places.table,
+                group.places.lengths,
+                scale,
+                page_tokens=group.page_tokens,
+                window=group.window,
+                sinks=cast(mx.array | None, more.get("sinks")),
+                quantised=self._quantised,
+            )
+        keys, values = self.formats.unpack(*(_gathered(layer, group.places.table, group.page_tokens) for layer in held))
         if reading is Reading.EXACT:
             stop = group.longest
             return plain(queries, keys[:, :, :stop], values[:, :, :stop], cache=None, scale=scale, mask=group.exact_mask, **more)
@@ -246,16 +268,16 @@ class PagedCache(attention.BatchCache):
         return plain(queries, keys, values, cache=None, scale=scale, mask=group.mask, **more)
 
 
-def _slots(table: Index, positions: Index, counts: Index) -> Index:
+def _slots(table: Index, positions: Index, counts: Index, page_tokens: int) -> Index:
     """Positions in the pool (rows * tokens,) that the tokens at these positions (rows, tokens) are written to: padding into the scratch page."""
-    pages = np.take_along_axis(table, np.minimum(positions // PAGE, table.shape[1] - 1), axis=1)
+    pages = np.take_along_axis(table, np.minimum(positions // page_tokens, table.shape[1] - 1), axis=1)
     is_real = np.arange(positions.shape[1]) < counts[:, None]
-    return (np.where(is_real, pages, SCRATCH) * PAGE + positions % PAGE).reshape(-1).astype(np.int32)
+    return (np.where(is_real, pages, SCRATCH) * page_tokens + positions % page_tokens).reshape(-1).astype(np.int32)
 
 
-def _gathered(layer: mx.array, table: mx.array) -> mx.array:
-    """The pages of rows as (rows, heads, pages * 256, size)."""
+def _gathered(layer: mx.array, table: mx.array, page_tokens: int) -> mx.array:
+    """The pages of rows as (rows, heads, pages * page_tokens, size)."""
     heads, positions, size = layer.shape
     rows, pages = table.shape
-    found = layer.reshape(heads, positions // PAGE, PAGE, size)[:, table]
-    return found.transpose(1, 0, 2, 3, 4).reshape(rows, heads, pages * PAGE, size)
+    found = layer.reshape(heads, positions // page_tokens, page_tokens, size)[:, table]
+    return found.transpose(1, 0, 2, 3, 4).reshape(rows, heads, pages * page_tokens, size)

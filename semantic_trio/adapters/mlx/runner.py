@@ -30,7 +30,7 @@ from semantic_trio.adapters.mlx.sampling import Draw, Draws, draw
 from semantic_trio.domain.content import Content, Item
 from semantic_trio.domain.embedding import FIRST_TOKENS, Pooling, next_chunk_tokens
 from semantic_trio.domain.errors import DamagedError, InvalidRequestError, ModelNotFoundError, StepFailedError
-from semantic_trio.domain.geometry import ModelCacheSpec
+from semantic_trio.domain.geometry import BLOCK_TOKENS, ModelCacheSpec
 from semantic_trio.domain.quantisation import AS_COMPUTED
 from semantic_trio.domain.step import BlockKey, Closing, Inventory, PassSizes, RowStart, SampledToken, SaveBlock, SaveSnapshot, StepPlan, StepResult
 
@@ -62,6 +62,7 @@ class Batch:
     layout: Layout
     look_ahead: bool = True
     clock: PassClock = attrs.field(factory=PassClock)
+    block_tokens: int = BLOCK_TOKENS  # positions of a whole block
     store: WarmStore | PageStore = attrs.field(init=False)
     adapters: ModelAdapters = attrs.field(init=False)
     _rows: dict[int, Row] = attrs.field(init=False, factory=dict)
@@ -116,7 +117,7 @@ class Batch:
     @functools.cached_property
     def forms(self) -> ModelForms:
         """Forms of the model's blocks and snapshots. Measuring them the first time takes as long as to begin a few passes."""
-        return ModelForms.of(InTurnLayout(self.layout.model))
+        return ModelForms.of(InTurnLayout(self.layout.model), self.block_tokens)
 
     def inventory(self) -> Inventory:
         """See `ModelRunner.inventory`."""
@@ -364,16 +365,16 @@ class MlxRunner:
             raise StepFailedError(f"{type(error).__name__}: {error}") from error
 
 
-async def load_runner(device: Device, path: Path, kv_bits: int = AS_COMPUTED) -> tuple[MlxRunner, LoadedModel]:
-    """Load a model onto a device: its runner, which keeps keys and values with `kv_bits`, and what is known of it.
+async def load_runner(device: Device, path: Path, kv_bits: int = AS_COMPUTED, block_tokens: int = BLOCK_TOKENS) -> tuple[MlxRunner, LoadedModel]:
+    """Load a model onto a device: its runner, which keeps keys and values with `kv_bits` in blocks of `block_tokens`, and what is known of it.
 
     Raises `ModelNotFoundError` where there is no usable model, and `InvalidRequestError` where its keys and values cannot have so few bits.
     """
-    loading = await device.call(lambda: Loading(path, kv_bits))
+    loading = await device.call(lambda: Loading(path, kv_bits, block_tokens))
     while await device.call(loading.advance):
         pass
     loaded = await device.call(loading.finish)
-    runner = await device.call(lambda: _runner_of(device, path, loaded, kv_bits))
+    runner = await device.call(lambda: _runner_of(device, path, loaded, kv_bits, block_tokens))
     if loaded.notice:
         log.warning(loaded.notice)
     log.info("model loaded", layout=runner.layout, context_length=loaded.context_length)
@@ -385,10 +386,10 @@ async def needed_weight_bytes(device: Device, path: Path) -> int:
     return await device.call(lambda: weight_bytes(path))
 
 
-def _runner_of(device: Device, path: Path, loaded: LoadedModel, kv_bits: int) -> MlxRunner:
+def _runner_of(device: Device, path: Path, loaded: LoadedModel, kv_bits: int, block_tokens: int) -> MlxRunner:
     try:
-        batch = Batch(choose_layout(loaded.model, kv_bits), clock=device.clock)
-        spec = measure_spec(loaded.model, loaded.fingerprint, is_paged=isinstance(batch.layout, PagedLayout))
+        batch = Batch(choose_layout(loaded.model, kv_bits, block_tokens), clock=device.clock, block_tokens=block_tokens)
+        spec = measure_spec(loaded.model, loaded.fingerprint, is_paged=isinstance(batch.layout, PagedLayout), block_tokens=block_tokens)
         runner = MlxRunner(device, batch, spec, embedding_size(loaded.model))
         runner.batch.forms  # noqa: B018 - learnt now, not while somebody waits
     except InvalidRequestError:
