@@ -15,30 +15,27 @@ import contextlib
 import csv
 import os
 import re
-import signal
 import statistics
-import subprocess
 import sys
 import tempfile
 import urllib.request
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import attrs
 import trio
+from served import served
 
 from semantic_trio.domain.errors import InvalidRequestError
 from semantic_trio.entrypoints.bench.client import Answer, Client, Message
 from semantic_trio.entrypoints.bench.prompts import Prompts
 
 MODEL = "tiny-random"
-URL = re.compile(rb" on (http://\S+)")
 ACTIVE = re.compile(r'^semantic_memory_used_bytes\{kind="active"\} (\S+)$', re.MULTILINE)
 MIB = 1 << 20
 TOKENS, TURNS, CANCEL_EVERY = 12, 8, 5
 # The most by which the median of the last third may be above that of the third before.
 BOUNDS = {"rss_mib": 1.05, "mlx_mib": 1.05, "threads": 1.1, "files": 1.1, "disk_mib": 1.1}  # as factors
-SERVE = ["serve", "--host", "127.0.0.1", "--port", "0", "--model", MODEL, "--log-format", "json"]
 SIZES = ["--cache-budget-mb", "24", "--disk-budget-mb", "4", "--disk-floor-mb", "64", "--max-agents-in-memory", "64"]
 
 
@@ -69,42 +66,24 @@ class Soak:
     cancelled: int = 0
     restarts: int = 0
     _begun: float = attrs.field(factory=trio.current_time)
-    _asking: int = 0
 
     async def run(self) -> None:
         """Serve and ask until the time is over."""
         while (left := self.options.seconds - self.seconds) > 0:
-            async with self._server() as (pid, url):
+            options = [*SIZES, "--model", MODEL, "--cache-dir", str(self.directory / "cache"), *self.options.serve]
+            async with served(options, self.directory / "log") as server:
                 with trio.move_on_after(min(left, self.options.restart)):
                     async with trio.open_nursery() as nursery:
-                        nursery.start_soon(self._watch, pid, url)
-                        nursery.start_soon(self._waves, url)
+                        nursery.start_soon(self._watch, server.pid, server.url)
+                        nursery.start_soon(self._waves, server.url)
             self.restarts += 1
+            if server.code:
+                self.failures.append(f"the server ended with {server.code}")
 
     @property
     def seconds(self) -> float:
         """Seconds since the beginning."""
         return trio.current_time() - self._begun
-
-    @contextlib.asynccontextmanager
-    async def _server(self) -> AsyncIterator[tuple[int, str]]:
-        command = [sys.executable, "-m", "semantic_trio", *SERVE, *SIZES, "--cache-dir", str(self.directory / "cache"), *self.options.serve]
-        with (self.directory / "log").open("ab") as log:
-            process = await trio.lowlevel.open_process(command, stdout=subprocess.PIPE, stderr=log)
-        assert process.stdout is not None
-        try:
-            said = b""
-            while not (found := URL.search(said)):
-                piece = await process.stdout.receive_some()
-                assert piece, f"the server did not start: {self.directory / 'log'}"
-                said += piece
-            yield process.pid, found[1].decode()
-            process.send_signal(signal.SIGTERM)
-            if await process.wait():
-                self.failures.append(f"the server ended with {process.returncode}")
-        finally:
-            if process.returncode is None:
-                process.kill()
 
     async def _waves(self, url: str) -> None:
         """Have all agents ask, wave after wave."""
