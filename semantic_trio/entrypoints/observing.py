@@ -14,6 +14,7 @@ import semantic_trio
 from semantic_trio.adapters.events import EventFile
 from semantic_trio.adapters.metrics import Metrics
 from semantic_trio.adapters.otel import MetricsReading, MetricsReporter
+from semantic_trio.adapters.statsd import StatsdSink
 from semantic_trio.application.delivery import DeliveringObserver, Delivery
 from semantic_trio.application.observers import Observers
 from semantic_trio.domain.errors import InvalidRequestError
@@ -30,20 +31,19 @@ class Sinks:
     """The sinks of one server."""
 
     observations: tuple[Delivery[Observed], ...]
-    metrics: MetricsReporter | None = None
+    metrics: tuple[MetricsReporter, ...] = ()
 
     @property
     def deliveries(self) -> tuple[Delivery[Never], ...]:
         """All deliveries."""
-        metrics: tuple[Delivery[Never], ...] = () if self.metrics is None else (self.metrics.delivery,)
-        return (*self.observations, *metrics)
+        return (*self.observations, *(reporter.delivery for reporter in self.metrics))
 
     def join(self, observers: Observers, metrics: Metrics) -> None:
         """Deliver what is observed from now on, and the metrics."""
         for delivery in self.observations:
             observers.add(DeliveringObserver(delivery))
-        if self.metrics is not None:
-            self.metrics.collect = metrics.registry.collect
+        for reporter in self.metrics:
+            reporter.collect = metrics.registry.collect
 
     @contextlib.asynccontextmanager
     async def delivering(self) -> AsyncIterator[None]:
@@ -51,8 +51,8 @@ class Sinks:
         async with trio.open_nursery() as nursery:
             for delivery in self.deliveries:
                 nursery.start_soon(delivery.run)
-            if self.metrics is not None:
-                nursery.start_soon(self.metrics.run)
+            for reporter in self.metrics:
+                nursery.start_soon(reporter.run)
             yield
             async with trio.open_nursery() as flushing:
                 for delivery in self.deliveries:
@@ -63,8 +63,9 @@ class Sinks:
 def sinks_of(settings: Settings) -> Sinks:
     """Return the sinks that the settings name. Raises `InvalidRequestError` if one of them needs an extra that is not installed."""
     events = () if settings.event_log is None else (Delivery("event_log", EventFile(settings.event_log)),)
+    statsd = (MetricsReporter(Delivery("statsd", StatsdSink(settings.statsd_address))),) if settings.statsd_address else ()
     if not settings.otlp_endpoint:
-        return Sinks(events)
+        return Sinks(events, statsd)
     try:
         from semantic_trio.adapters.otel.collector import Collector, MetricsSink, TraceSink  # an extra
     except ModuleNotFoundError as error:
@@ -74,4 +75,4 @@ def sinks_of(settings: Settings) -> Sinks:
     collector = Collector(settings.otlp_endpoint, semantic_trio.__version__)
     traces: Delivery[Observed] = Delivery("otlp_traces", TraceSink(collector), COLLECTOR_LINGER_SECONDS)
     metrics: Delivery[MetricsReading] = Delivery("otlp_metrics", MetricsSink(collector), COLLECTOR_LINGER_SECONDS)
-    return Sinks((*events, traces), MetricsReporter(metrics))
+    return Sinks((*events, traces), (*statsd, MetricsReporter(metrics)))

@@ -27,6 +27,8 @@ LEAST_CONTEXT, MOST_CONTEXT = 256, 16_777_216
 ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/\s*]+/?|null")
 # The address of a collector, without credentials: it stands in the log.
 ENDPOINT = re.compile(r"https?://[^/\s@:?#]+(:[0-9]{1,5})?(/[^\s?#]*)?|https?://\[[0-9a-fA-F:]+\](:[0-9]{1,5})?(/[^\s?#]*)?")
+# Address of a daemon that is sent to by UDP, an IPv6 address in brackets.
+DAEMON = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 
 Validator = Callable[[Any, "attrs.Attribute[Any]", Any], None]  # as attrs types validators
 
@@ -82,6 +84,12 @@ def _origins(_: object, attribute: "attrs.Attribute[tuple[str, ...]]", value: tu
     for origin in value:
         if not ORIGIN.fullmatch(origin):
             raise ValueError(f"{attribute.name}: {origin!r} is no origin: write scheme://host or scheme://host:port")
+
+
+def _daemon(_: object, attribute: "attrs.Attribute[str]", value: str) -> None:
+    found = DAEMON.fullmatch(value)
+    if value and not (found and 0 < int(found[1]) < 65_536):
+        raise ValueError(f"{attribute.name}: {value!r} is no address of a daemon: write host:port")
 
 
 def _endpoint(_: object, attribute: "attrs.Attribute[str]", value: str) -> None:
@@ -186,6 +194,7 @@ class Settings:
     otlp_endpoint: str = ts.option(
         default="", validator=_endpoint, help="Collector of OpenTelemetry for traces and metrics, as http://127.0.0.1:4318; empty: none."
     )
+    statsd_address: str = ts.option(default="", validator=_daemon, help="Daemon of StatsD for metrics by UDP, as 127.0.0.1:8125; empty: none.")
     log_prompts: bool = ts.option(default=False, help="Write prompts to the log. They are private: off unless asked for.")
 
     @property
