@@ -16,7 +16,7 @@ from semantic_trio.testing import FakeRunner
 from tests.http.serving import served
 
 ROOT = Path(__file__).parents[2]
-PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))] if (ROOT / "docs").is_dir() else []
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))] if (ROOT / "docs").is_dir() else []
 BLOCK = re.compile(r"^( *)```(\w*)[^\n]*\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 # Options that `semantic-trio claude --run` hands to Claude Code stand behind this.
 END_OF_OPTIONS = "--"
@@ -101,14 +101,19 @@ async def test_every_route_of_the_manual_exists() -> None:
 # ------------------------------------------------------------------------------------------------------------- commands and options
 
 
-def command_lines() -> Iterator[tuple[str, list[str]]]:
-    """Each `semantic-trio ...` of the pages' code: page, and words behind the program's name."""
+def code_lines() -> Iterator[tuple[str, str]]:
+    """Each line of shell and each code within a line, with its page; without comments."""
     for page, text in everything():
         blocks = [line for _, language, block in BLOCK.findall(text) if language == "sh" for line in block.splitlines()]
         for line in [*blocks, *re.findall(r"`([^`\n]+)`", BLOCK.sub("", text))]:
-            found = re.match(r"\s*(?:\$ )?semantic-trio ([a-z-].*)", line.split(" #")[0])
-            if found:
-                yield page.name, shlex.split(re.split(r" [|;&>] ?", found[1])[0])
+            yield page.name, line.split(" #")[0].strip()
+
+
+def command_lines() -> Iterator[tuple[str, list[str]]]:
+    """Each `semantic-trio ...` of the pages' code: page, and words behind the program's name."""
+    for page, line in code_lines():
+        if found := re.match(r"semantic-trio ([a-z-].*)", line):
+            yield page, shlex.split(re.split(r" [|;&>] ?", found[1])[0])
 
 
 def problem(words: list[str]) -> str:
@@ -150,6 +155,14 @@ def test_every_command_is_in_the_manual() -> None:
     named = {f"semantic-trio {group} {name}" for group, names in lists for name in re.split(r"[ |]+", names)}
 
     assert [name for name in commands(main, "semantic-trio") if name not in told and name not in named] == []
+
+
+def test_every_target_of_make_in_the_manual_exists() -> None:
+    targets = set(re.findall(r"^([a-z0-9-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    told = [(page, word) for page, line in code_lines() if line.startswith("make ") for word in line.split()[1:] if re.fullmatch("[a-z0-9-]+", word)]
+
+    assert len(told) > 20
+    assert [(page, word) for page, word in told if word not in targets] == []
 
 
 # -------------------------------------------------------------------------------------------------------------------- files, tests
