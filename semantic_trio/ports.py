@@ -65,8 +65,8 @@ class ModelRunner(Protocol):
     def embedding_size(self) -> int:
         """Numbers in the vector of a text; 0 for a model that makes none."""
 
-    async def embed(self, tokens: Sequence[int], pooling: Pooling) -> tuple[float, ...]:
-        """The vector of a text, of length 1. Steps may run in between; rows and stores are not touched.
+    async def embed(self, texts: Sequence[Sequence[int]], pooling: Pooling) -> list[tuple[float, ...]]:
+        """Return the vectors of texts, of length 1. Steps may run in between; rows and stores are not touched.
 
         Raises `StepFailedError` when the device does.
         """

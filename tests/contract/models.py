@@ -6,7 +6,7 @@ import mlx.core as mx
 from mlx.nn.layers.base import Module
 
 from semantic_trio.adapters.mlx.choosing import choose_layout
-from semantic_trio.adapters.mlx.embedding import embedding_size
+from semantic_trio.adapters.mlx.embedding import embedding_size, reads_together
 from semantic_trio.adapters.mlx.geometry import measure_spec
 from semantic_trio.adapters.mlx.kv import Layout
 from semantic_trio.adapters.mlx.paged import PagedLayout
@@ -185,4 +185,5 @@ def random_runner(family: str, *, look_ahead: bool = True, dtype: mx.Dtype = mx.
     layout: Layout = on_device(lambda: PagedLayout(model, page_tokens=block_tokens) if is_paged else choose_layout(model))
     spec = on_device(lambda: measure_spec(model, family, is_paged=is_paged, block_tokens=block_tokens))
     batch = Batch(layout, look_ahead=look_ahead, block_tokens=block_tokens)
-    return MlxRunner(shared_device(), batch, spec, on_device(lambda: embedding_size(model)))
+    size, together = on_device(lambda: (embedding_size(model), reads_together(model)))
+    return MlxRunner(shared_device(), batch, spec, size, together)

@@ -2,7 +2,7 @@
 
 from typing import cast
 
-from semantic_trio.adapters.mlx.embedding import TextReading, embedding_size
+from semantic_trio.adapters.mlx.embedding import TextsReading, embedding_size
 from semantic_trio.adapters.mlx.loading import LoadedModel
 from semantic_trio.adapters.text.codec import TokenizerCodec
 from semantic_trio.domain.embedding import Pooling, is_foreign
@@ -16,9 +16,9 @@ OTHER = "The court rejected the company's tax appeal."
 
 def vector(loaded: LoadedModel, codec: TokenizerCodec, text: str, pooling: Pooling = Pooling.MEAN) -> tuple[float, ...]:
     def read() -> tuple[float, ...]:
-        reading = TextReading(loaded.model)
-        reading.read(codec.encode_text(text))
-        return reading.vector(pooling)
+        reading = TextsReading(loaded.model, [codec.encode_text(text)])
+        reading.read(512)
+        return reading.vectors(pooling)[0]
 
     return on_device(read)
 

@@ -2,7 +2,20 @@
 
 import pytest
 
-from semantic_trio.domain.embedding import CHUNK_SECONDS, FIRST_TOKENS, LEAST_TOKENS, MOST_TOKENS, is_foreign, next_chunk_tokens
+from semantic_trio.domain.embedding import (
+    CHUNK_SECONDS,
+    FIRST_TOKENS,
+    LEAST_FILLED,
+    LEAST_TOKENS,
+    MEMORY_SHARE,
+    MOST_TEXTS,
+    MOST_TOKENS,
+    batches,
+    first_chunk_tokens,
+    is_foreign,
+    most_texts,
+    next_chunk_tokens,
+)
 
 OWN = tuple(range(100))
 
@@ -47,3 +60,31 @@ def test_chunks_of_a_text_that_gets_dearer_stay_short() -> None:
 
     assert tokens == LEAST_TOKENS * 2
     assert sum(late) < 10
+
+
+@pytest.mark.parametrize("texts", [1, 3, MOST_TEXTS])
+def test_a_first_chunk_and_a_smallest_one_are_as_large_for_many_texts_as_for_one(texts: int) -> None:
+    assert first_chunk_tokens(texts) * texts <= FIRST_TOKENS
+    assert next_chunk_tokens(1, 1.0, texts) * texts <= max(LEAST_TOKENS, texts)
+
+
+@pytest.mark.parametrize("lengths", [[], [5], [512] * 40, list(range(1, 100)), [1000, 1, 900, 2, 500]])
+def test_batches_hold_every_text_once_and_texts_of_similar_lengths_together(lengths: list[int]) -> None:
+    found = batches(lengths)
+
+    assert sorted(place for batch in found for place in batch) == list(range(len(lengths)))
+    for batch in found:
+        assert len(batch) <= MOST_TEXTS
+        assert min(lengths[place] for place in batch) >= LEAST_FILLED * max(lengths[place] for place in batch)
+
+
+def test_sixteen_texts_are_one_batch() -> None:
+    assert batches([512] * 16) == [list(range(16))]
+
+
+@pytest.mark.parametrize(
+    ("text_bytes", "free_bytes", "texts"),
+    [(1000, None, MOST_TEXTS), (0, 10, MOST_TEXTS), (1000, 10**9, MOST_TEXTS), (1000, round(5500 / MEMORY_SHARE), 5), (1000, 0, 1)],
+)
+def test_fewer_texts_are_read_together_where_memory_is_short(text_bytes: int, free_bytes: int | None, texts: int) -> None:
+    assert most_texts(text_bytes, free_bytes) == texts

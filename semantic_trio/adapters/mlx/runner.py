@@ -15,9 +15,10 @@ import structlog
 
 from semantic_trio.adapters.mlx.adapters import ModelAdapters
 from semantic_trio.adapters.mlx.blocks import WarmStore
+from semantic_trio.adapters.mlx.budget import free_bytes
 from semantic_trio.adapters.mlx.choosing import choose_layout
 from semantic_trio.adapters.mlx.device import Device, PassClock
-from semantic_trio.adapters.mlx.embedding import TextReading, embedding_size
+from semantic_trio.adapters.mlx.embedding import TextsReading, embedding_size, reads_together
 from semantic_trio.adapters.mlx.forms import ModelForms
 from semantic_trio.adapters.mlx.geometry import measure_spec
 from semantic_trio.adapters.mlx.kv import InTurnLayout, Layout, Span
@@ -28,7 +29,7 @@ from semantic_trio.adapters.mlx.paged import PagedLayout
 from semantic_trio.adapters.mlx.row import Row
 from semantic_trio.adapters.mlx.sampling import Draw, Draws, draw
 from semantic_trio.domain.content import Content, Item
-from semantic_trio.domain.embedding import FIRST_TOKENS, Pooling, next_chunk_tokens
+from semantic_trio.domain.embedding import Pooling, batches, first_chunk_tokens, most_texts, next_chunk_tokens
 from semantic_trio.domain.errors import DamagedError, InvalidRequestError, ModelNotFoundError, StepFailedError
 from semantic_trio.domain.geometry import BLOCK_TOKENS, ModelCacheSpec
 from semantic_trio.domain.quantisation import AS_COMPUTED
@@ -302,6 +303,7 @@ class MlxRunner:
     batch: Batch
     spec: ModelCacheSpec
     embedding_size: int = 0
+    embeds_together: bool = False  # several texts go through the model together
 
     @property
     def sizes(self) -> PassSizes:
@@ -333,16 +335,29 @@ class MlxRunner:
         """See `ModelRunner.load`."""
         await self._call(functools.partial(self.batch.load, items))
 
-    async def embed(self, tokens: Sequence[int], pooling: Pooling) -> tuple[float, ...]:
+    async def embed(self, texts: Sequence[Sequence[int]], pooling: Pooling) -> list[tuple[float, ...]]:
         """See `ModelRunner.embed`."""
-        reading = await self._call(functools.partial(TextReading, self.batch.layout.model))
-        size = FIRST_TOKENS
-        while tokens:
-            seconds = await self._call(functools.partial(reading.read, tokens[:size]))
-            tokens, size = tokens[size:], next_chunk_tokens(size, seconds)
-        vector = await self._call(functools.partial(reading.vector, pooling))
+        vectors: dict[int, tuple[float, ...]] = {}
+        for batch in batches([len(text) for text in texts]):
+            most = await self._call(functools.partial(self._most_texts, len(texts[batch[0]])))
+            for first in range(0, len(batch), most):
+                some = batch[first : first + most]
+                vectors |= zip(some, await self._embed_together([texts[place] for place in some], pooling), strict=True)
         await self._call(mx.clear_cache)
-        return vector
+        return [vectors[place] for place in range(len(texts))]
+
+    async def _embed_together(self, texts: Sequence[Sequence[int]], pooling: Pooling) -> list[tuple[float, ...]]:
+        reading = await self._call(functools.partial(TextsReading, self.batch.layout.model, texts))
+        size = first_chunk_tokens(len(texts))
+        while not reading.is_read:
+            size = next_chunk_tokens(size, await self._call(functools.partial(reading.read, size)), len(texts))
+        return await self._call(functools.partial(reading.vectors, pooling))
+
+    def _most_texts(self, tokens: int) -> int:
+        """Return how many texts of so many tokens may be read together: fewer where memory is short."""
+        if not self.embeds_together:
+            return 1
+        return most_texts(sum(group.bytes_at(tokens) for group in self.spec.groups), free_bytes())
 
     async def load_adapter(self, path: Path, name: str, digest: bytes) -> int:
         """Load an adapter of this digest from a directory, unless it is there, and return its bytes.
@@ -390,7 +405,7 @@ def _runner_of(device: Device, path: Path, loaded: LoadedModel, kv_bits: int, bl
     try:
         batch = Batch(choose_layout(loaded.model, kv_bits, block_tokens), clock=device.clock, block_tokens=block_tokens)
         spec = measure_spec(loaded.model, loaded.fingerprint, is_paged=isinstance(batch.layout, PagedLayout), block_tokens=block_tokens)
-        runner = MlxRunner(device, batch, spec, embedding_size(loaded.model))
+        runner = MlxRunner(device, batch, spec, embedding_size(loaded.model), reads_together(loaded.model))
         runner.batch.forms  # noqa: B018 - learnt now, not while somebody waits
     except InvalidRequestError:
         raise

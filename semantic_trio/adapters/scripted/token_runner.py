@@ -94,14 +94,10 @@ class TokenRunner:
         """See `ModelRunner.embedding_size`."""
         return EMBEDDING_SIZE
 
-    async def embed(self, tokens: Sequence[int], pooling: Pooling) -> tuple[float, ...]:
+    async def embed(self, texts: Sequence[Sequence[int]], pooling: Pooling) -> list[tuple[float, ...]]:
         """See `ModelRunner.embed`."""
         await trio.lowlevel.checkpoint()
-        beginnings = [tokens[: end + 1] for end in range(len(tokens))]
-        found = {Pooling.FIRST: beginnings[:1], Pooling.LAST: beginnings[-1:], Pooling.MEAN: beginnings}[pooling]
-        vectors = [hashlib.sha256(f"{list(one)}".encode()).digest()[:EMBEDDING_SIZE] for one in found]
-        total = [float(sum(numbers)) for numbers in zip(*vectors, strict=True)]
-        return tuple(number / math.hypot(*total) for number in total)
+        return [_vector(text, pooling) for text in texts]
 
     async def load(self, items: Mapping[Item, Content]) -> None:
         """See `ModelRunner.load`."""
@@ -219,6 +215,15 @@ class TokenRunner:
 
         others = sorted(((one, logprob(one)) for one in LETTERS), key=lambda found: -found[1]) if row.start.top_logprobs else []
         return SampledToken(row.start.row, index, token, logprob(token), tuple(others[: row.start.top_logprobs]))
+
+
+def _vector(tokens: Sequence[int], pooling: Pooling) -> tuple[float, ...]:
+    """Return a vector of length 1 that depends on the tokens that the pooling looks at."""
+    beginnings = [tokens[: end + 1] for end in range(len(tokens))]
+    found = {Pooling.FIRST: beginnings[:1], Pooling.LAST: beginnings[-1:], Pooling.MEAN: beginnings}[pooling]
+    vectors = [hashlib.sha256(f"{list(one)}".encode()).digest()[:EMBEDDING_SIZE] for one in found]
+    total = [float(sum(numbers)) for numbers in zip(*vectors, strict=True)]
+    return tuple(number / math.hypot(*total) for number in total)
 
 
 def digests(tokens: Sequence[int]) -> Callable[[str], bytes]:

@@ -21,6 +21,7 @@ from semantic_trio.application.persistence import Persistence
 from semantic_trio.application.threads import InThread
 from semantic_trio.domain.canonical import canonical
 from semantic_trio.domain.conversation import Conversation, Tool
+from semantic_trio.domain.embedding import batches
 from semantic_trio.domain.errors import DrainingError, GrammarError, InvalidRequestError, ModelNotFoundError, PromptTooLongError
 from semantic_trio.domain.model_card import ModelCard
 from semantic_trio.domain.salt import NO_ADAPTER, NO_SALT, Salt, adapted
@@ -34,7 +35,7 @@ ENCODE_IN_LOOP_CHARACTERS = 16_000
 ENCODERS = 2
 # Grammars compiled at the same time, and seconds one may take: most take milliseconds, and some schemas would take for ever.
 COMPILERS, COMPILE_SECONDS = 4, 20.0
-# Texts embedded at the same time: each has its next chunk queued on the device, and generations wait for all of these chunks.
+# Batches of texts embedded at the same time: each has its next chunk queued on the device, and generations wait for all of these chunks.
 EMBEDDERS = 1
 
 Arguments = TypeVarTuple("Arguments")
@@ -130,10 +131,14 @@ class ServedModel:
             return await self.compilers(self.codec.grammar, conversation, opening)
         raise GrammarError(f"compiling the schema took longer than {COMPILE_SECONDS:.0f} s")
 
-    async def embed(self, tokens: tuple[int, ...]) -> tuple[float, ...]:
-        """Return the vector of a text. Raises `StepFailedError`."""
-        async with self._embedders:
-            return await self.engine.runner.embed(tokens, self.card.embeds.pooling)
+    async def embed(self, texts: Sequence[tuple[int, ...]]) -> list[tuple[float, ...]]:
+        """Return the vectors of texts. Requests take turns, a batch of texts at a time. Raises `StepFailedError`."""
+        vectors: dict[int, tuple[float, ...]] = {}
+        for batch in batches([len(text) for text in texts]):
+            async with self._embedders:
+                found = await self.engine.runner.embed([texts[place] for place in batch], self.card.embeds.pooling)
+            vectors |= zip(batch, found, strict=True)
+        return [vectors[place] for place in range(len(texts))]
 
     async def _run(self, is_large: bool, function: Callable[[*Arguments], Result], *arguments: *Arguments) -> Result:
         if is_large:

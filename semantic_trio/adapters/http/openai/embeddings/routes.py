@@ -85,7 +85,7 @@ def routes(state: AppState) -> Blueprint:
         size = _size(model, request.dimensions)
         prompts = [await _tokens(model, text) for text in texts_of(request.input, MOST_INPUTS, model.card.vocabulary, "input")]
         with model.engine.at_work():
-            vectors = [await model.embed(prompt) for prompt in prompts]
+            vectors = await model.embed(prompts)
         data = [Embedding(_encoded(_truncated(vector, size), request.encoding_format), index) for index, vector in enumerate(vectors)]
         tokens = sum(map(len, prompts))
         return json_response(EmbeddingsAnswer(data, model.card.id, EmbeddingsUsage(tokens, tokens)))
