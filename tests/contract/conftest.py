@@ -31,8 +31,11 @@ ALIKE = ("qwen2", "qwen3", "gpt_oss", "gemma3_paged")
 EVERYBODY = sample([*FAKES, SCRIPTED, *FAMILIES, *VARIANTS, *PAGED], ALIKE)
 WITHOUT_BLOCKS = ["fake_recurrent", "mamba2"]
 BLOCKS_ALONE = sample(["fake", SCRIPTED, "llama", "qwen2", "qwen3", "deepseek_v3", "llama_paged"], ALIKE)
-WITH_BLOCKS = [name for name in EVERYBODY if name not in WITHOUT_BLOCKS]
-WITH_SNAPSHOTS = [name for name in EVERYBODY if name not in BLOCKS_ALONE]
+# A fault shows by the kind of layers that it is in: windows in gemma3_text, states beside attention in qwen3_next, blocks alone in llama, pages in
+# llama_paged.
+FAULTY_ALIKE = ("gpt_oss_128", "falcon_h1", "deepseek_v3", "gpt_oss_paged")
+WITH_BLOCKS = sample([name for name in EVERYBODY if name not in WITHOUT_BLOCKS], FAULTY_ALIKE)
+WITH_SNAPSHOTS = sample([name for name in EVERYBODY if name not in BLOCKS_ALONE], FAULTY_ALIKE)
 
 with_blocks = pytest.mark.parametrize("memory", WITH_BLOCKS, indirect=True)
 with_snapshots = pytest.mark.parametrize("memory", WITH_SNAPSHOTS, indirect=True)

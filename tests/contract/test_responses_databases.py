@@ -27,8 +27,9 @@ from semantic_trio.domain.errors import ResponseNotFoundError, StoreError
 from semantic_trio.domain.responses import Misfit, StoredResponse, verify
 from semantic_trio.ports import ResponseStore
 from tests.postgres import ESCAPED, PASSWORD, Postgres
+from tests.search import examples
 
-KILLS = 10
+KILLS = examples(10, 3)
 
 WRITES = """
 import itertools, sys

@@ -91,8 +91,8 @@ def test_openai_plain_and_streaming_say_paris(gpt: openai.OpenAI) -> None:
 def test_both_protocols_say_the_same_and_eight_at_once_as_one_alone(claude: anthropic.Anthropic, gpt: openai.OpenAI) -> None:
     def one(question: str, use_claude: bool) -> str:
         if use_claude:
-            return text_of(claude.messages.create(model="default", max_tokens=24, extra_body={"temperature": 0}, messages=ask(question)))
-        return gpt.chat.completions.create(model="default", max_tokens=24, temperature=0, messages=ask_gpt(question)).choices[0].message.content or ""
+            return text_of(claude.messages.create(model="default", max_tokens=12, extra_body={"temperature": 0}, messages=ask(question)))
+        return gpt.chat.completions.create(model="default", max_tokens=12, temperature=0, messages=ask_gpt(question)).choices[0].message.content or ""
 
     questions = [f"What is {n} plus {n}?" for n in range(4)]
     alone = [one(q, use_claude=True) for q in questions]
@@ -104,7 +104,7 @@ def test_both_protocols_say_the_same_and_eight_at_once_as_one_alone(claude: anth
 
 def test_a_seed_repeats_alone_and_in_a_batch(gpt: openai.OpenAI) -> None:
     def one(seed: int) -> str | None:
-        answer = gpt.chat.completions.create(model="default", max_tokens=24, temperature=1.2, seed=seed, messages=ask_gpt("Tell me a story."))
+        answer = gpt.chat.completions.create(model="default", max_tokens=12, temperature=1.2, seed=seed, messages=ask_gpt("Tell me a story."))
         return answer.choices[0].message.content
 
     alone = one(7)
