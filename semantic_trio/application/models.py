@@ -5,6 +5,7 @@ closed; requests for one that is not open wait, and the others are served meanwh
 """
 
 import contextvars
+import functools
 import math
 from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
@@ -14,6 +15,7 @@ import attrs
 import structlog
 import trio
 
+from semantic_trio.application.acquisition import Acquisition
 from semantic_trio.application.backlog import FIRST_RETRY_SECONDS
 from semantic_trio.application.model_entry import Changed, Closing, Entry, Model, ModelLimits, ModelOpener, ModelState, Opening
 from semantic_trio.domain.errors import DrainingError, ModelNotFoundError, ModelsBusyError, ModelSwapError, SemanticError
@@ -41,7 +43,7 @@ class ModelRegistry(Generic[Model]):
     _entries: dict[str, Entry[Model]] = attrs.field(init=False, factory=dict)
     _lock: trio.Lock = attrs.field(init=False, factory=trio.Lock)  # held while a model is opened or closed
     _nursery: trio.Nursery | None = attrs.field(init=False, default=None)
-    _swaps: int = attrs.field(init=False, default=0)  # under way or waiting
+    _swaps: list[str] = attrs.field(init=False, factory=list)  # models that become the main one, now or after other changes
     _is_closed: bool = attrs.field(init=False, default=False)
     _uses: int = attrs.field(init=False, default=0)
     _changed: trio.Event = attrs.field(init=False, factory=trio.Event)
@@ -89,7 +91,7 @@ class ModelRegistry(Generic[Model]):
         """
         while True:
             self._refuse_when_closed()
-            if self._swaps:
+            if self._waits_for_swap(name):
                 await self._changed.wait()
                 continue
             entry = self.entry(self.names.resolve(name))
@@ -97,6 +99,18 @@ class ModelRegistry(Generic[Model]):
                 self.hold(entry.model, stack)
                 return entry.model
             await self._opened(entry)
+
+    def is_open(self, name: str) -> bool:
+        """True if `acquire` returns the model of the name without waiting. Raises `ModelNotFoundError` and `DrainingError`."""
+        self._refuse_when_closed()
+        return not self._waits_for_swap(name) and self.entry(self.names.resolve(name)).state is ModelState.READY
+
+    def acquisition(self, name: str, stack: ExitStack) -> Acquisition[Model]:
+        """Begin to acquire the model of a name; the model is open, or waited for, until the stack is closed."""
+        acquisition: Acquisition[Model] = Acquisition()
+        stack.callback(acquisition.leave)
+        self._start(acquisition.run, functools.partial(self.acquire, name))
+        return acquisition
 
     async def load(self, name: str) -> Changed:
         """Open a model, and serve it from now on. Raises as `acquire` does."""
@@ -129,6 +143,7 @@ class ModelRegistry(Generic[Model]):
     async def drain(self, grace_seconds: float) -> None:
         """Refuse new requests, and return when those of all models are over or have failed."""
         self._is_closed = True
+        self._note_change()  # requests that wait for a swap are refused too
         for entry in self._entries.values():
             if entry.opening is not None:
                 entry.opening.error = DrainingError(FIRST_RETRY_SECONDS)
@@ -148,6 +163,15 @@ class ModelRegistry(Generic[Model]):
     def _refuse_when_closed(self) -> None:
         if self._is_closed:
             raise DrainingError(FIRST_RETRY_SECONDS)
+
+    def _waits_for_swap(self, name: str) -> bool:
+        """True if a swap may change which model the name stands for, or has the model closed or opened."""
+        if not self._swaps:
+            return False
+        try:
+            return self.names.resolve(name) in {self.names.main, *self._swaps}
+        except ModelNotFoundError:  # it may be the name of the new model
+            return True
 
     def _release(self, entry: Entry[Model]) -> None:
         entry.users -= 1
@@ -316,14 +340,14 @@ class ModelRegistry(Generic[Model]):
     async def _swap(self, name: str) -> Changed:
         began = trio.current_time()
         await self._needed(name)  # what cannot be found ends no model
-        self._swaps += 1
+        self._swaps.append(name)
         try:
             async with self._lock:
                 old, new = self.entry(self.names.main), self.entry(name)
                 if old is not new:
                     await self._exchange(old, new, began)
         finally:
-            self._swaps -= 1
+            self._swaps.remove(name)
             self._note_change()
         seconds = trio.current_time() - began
         self.swapped(seconds)

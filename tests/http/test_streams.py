@@ -9,7 +9,7 @@ import pytest
 import trio
 import trio.testing
 
-from semantic_trio.adapters.http.serving.sse import EventSource, event_stream
+from semantic_trio.adapters.http.serving.sse import EventSource, answer_events, event_stream
 from semantic_trio.adapters.http.serving.write_pace import BURST, WRITE_SECONDS, WritePace
 from semantic_trio.domain.conversation import Part, Thinking
 from semantic_trio.domain.errors import SemanticError
@@ -229,7 +229,7 @@ class Silent:
 async def test_a_stream_that_is_told_nothing_is_read_in_its_turns_and_kept_alive(autojump_clock: trio.testing.MockClock) -> None:
     thinker = Thinker(trio.current_time() + 1)
     events: EventSource[Part] = thinker
-    response = event_stream(events, Silent(), WritePace(), ping_seconds=0.4)
+    response = event_stream(answer_events(events, Silent(), WritePace(), ping_seconds=0.4))
     async with response.response as body:
         told = [chunk async for chunk in body]
 

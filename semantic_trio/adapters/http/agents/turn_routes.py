@@ -10,20 +10,19 @@ from semantic_trio.adapters.http.agents.running_turn import RunningTurn, next_pr
 from semantic_trio.adapters.http.agents.turn_queue import AgentQueues, QueuePlace
 from semantic_trio.adapters.http.agents.turn_result import AgentAnswer, Warmed, agent_answer
 from semantic_trio.adapters.http.agents.turn_stream import TurnEncoder
-from semantic_trio.adapters.http.agents.views import find_agent
+from semantic_trio.adapters.http.agents.views import find_agent, model_of_search
 from semantic_trio.adapters.http.common.cache_report import Cache
 from semantic_trio.adapters.http.common.exchange import Exchange, current
 from semantic_trio.adapters.http.common.faults import OpenAIError
-from semantic_trio.adapters.http.common.identity import Identity
+from semantic_trio.adapters.http.common.identity import Identity, agent_id_in_url
 from semantic_trio.adapters.http.common.json_decoding import decode, parsed
 from semantic_trio.adapters.http.common.json_responses import json_response
 from semantic_trio.adapters.http.common.openapi import document_faults, document_stream
 from semantic_trio.adapters.http.serving.app_state import AppState
 from semantic_trio.adapters.http.serving.generation import report_unreadable, submit
 from semantic_trio.adapters.http.serving.params import GenerationParams, SamplingChoice
-from semantic_trio.adapters.http.serving.responding import Body, respond
+from semantic_trio.adapters.http.serving.responding import Body, Reply, respond
 from semantic_trio.adapters.http.serving.served_model import ServedModel
-from semantic_trio.adapters.http.serving.sse import EventSource
 from semantic_trio.domain.agent import Agent
 from semantic_trio.domain.conversation import NOTHING_SAID, AnswerPart
 from semantic_trio.domain.errors import OverloadedError
@@ -44,22 +43,18 @@ def routes(state: AppState) -> Blueprint:
         """Answer a message to an agent. Message and answer are appended to its conversation when the answer is complete."""
         exchange = current.get()
         request = await parsed(exchange.body, functools.partial(decode, kind=AgentTurn))
-        model, agent = await find_agent(state, agent_id)
-        params = generation_params(request, model.card.id, agent.id, agent.conversation.tools)
-        report_unreadable(state, exchange, params.conversation)
-        turn = RunningTurn(state, exchange, model, agent, _take_place(queues, model, agent, exchange), params)
-        if request.stream and turn.place.is_first:
-            await turn.begin()  # errors of the request have a status while nothing was sent
+        encoder = TurnEncoder(agent_id_in_url(agent_id), exchange.protocol, exchange.request_id)
 
-        def encoder() -> TurnEncoder:
-            return TurnEncoder(agent.id, exchange.protocol, exchange.request_id)
+        async def begin() -> Reply[AnswerPart]:
+            turn = await _turn(state, queues, exchange, agent_id, request)
 
-        async def whole() -> Body:
-            result = await turn.result()
-            return agent_answer(agent.id, result), result.finished.reuse
+            async def whole() -> Body:
+                result = await turn.result()
+                return agent_answer(agent_id, result), result.finished.reuse
 
-        events: EventSource[AnswerPart] = turn
-        return await respond(state, events, encoder, whole, is_streamed=request.stream)
+            return Reply(turn, lambda: encoder, whole)
+
+        return await respond(state, model_of_search(state), begin, encoder, is_streamed=request.stream)
 
     @blueprint.post("/v1/agents/<agent_id>/warm")
     @document_response(Warmed, 200)
@@ -78,6 +73,17 @@ def routes(state: AppState) -> Blueprint:
         return json_response(Warmed(agent.id, len(encoded.prompt.tokens), Cache.of(reuse)), reuse=reuse)
 
     return blueprint
+
+
+async def _turn(state: AppState, queues: AgentQueues, exchange: Exchange, agent_id: str, request: AgentTurn) -> RunningTurn:
+    """Give a turn its place in the agent's queue. Raises what `find_agent`, `generation_params` and `RunningTurn.begin` raise."""
+    model, agent = await find_agent(state, agent_id)
+    params = generation_params(request, model.card.id, agent.id, agent.conversation.tools)
+    report_unreadable(state, exchange, params.conversation)
+    turn = RunningTurn(state, exchange, model, agent, _take_place(queues, model, agent, exchange), params)
+    if request.stream and turn.place.is_first:
+        await turn.begin()  # errors of the request have a status while nothing was sent
+    return turn
 
 
 def _take_place(queues: AgentQueues, model: ServedModel, agent: Agent, exchange: Exchange) -> QueuePlace:

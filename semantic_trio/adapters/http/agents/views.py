@@ -81,14 +81,19 @@ async def find_agent(state: AppState, name: str) -> tuple[ServedModel, Agent]:
     """
     agent_id_in_url(name)
     stack = current.get().stack
-    if state.registry.main is None:
-        await state.resolve(ANY_MODEL, stack)
+    if (wanted := model_of_search(state)) is not None:
+        await state.resolve(wanted, stack)
     for model in state.models:
         agent = model.engine.memory.agents.find(name)
         if agent is not None:
             state.registry.hold(model, stack)
             return model, agent
     raise AgentNotFoundError(name)
+
+
+def model_of_search(state: AppState) -> str | None:
+    """Return the name of the model that has to be loaded to look for an agent; None if all are loaded that are looked at."""
+    return ANY_MODEL if state.registry.main is None else None
 
 
 def agent_view(model: ServedModel, agent: Agent) -> AgentView:

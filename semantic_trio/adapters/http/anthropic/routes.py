@@ -9,7 +9,7 @@ from quart_schema import document_request, document_response
 from semantic_trio.adapters.http.anthropic.message import MessageAnswer, MessageFormat, TokenCount, message_answer
 from semantic_trio.adapters.http.anthropic.request import CountTokensRequest, MessagesRequest, conversation, generation_params
 from semantic_trio.adapters.http.anthropic.server_tools import FixedAnswer, fixed_answer
-from semantic_trio.adapters.http.anthropic.stream import MessageEncoder
+from semantic_trio.adapters.http.anthropic.stream import MessageEncoder, MessageSignals
 from semantic_trio.adapters.http.anthropic.thinking import display_of
 from semantic_trio.adapters.http.anthropic.tools import read_tools
 from semantic_trio.adapters.http.anthropic.usage import Usage
@@ -20,11 +20,10 @@ from semantic_trio.adapters.http.common.json_decoding import decode, parsed
 from semantic_trio.adapters.http.common.json_responses import json_response
 from semantic_trio.adapters.http.common.openapi import document_faults, document_stream
 from semantic_trio.adapters.http.serving.app_state import AppState
-from semantic_trio.adapters.http.serving.generation import generate
+from semantic_trio.adapters.http.serving.generation import generate, report_unreadable
 from semantic_trio.adapters.http.serving.params import GenerationParams
-from semantic_trio.adapters.http.serving.responding import Body, respond
+from semantic_trio.adapters.http.serving.responding import Body, Reply, respond
 from semantic_trio.adapters.http.serving.served_model import ServedModel
-from semantic_trio.adapters.http.serving.sse import EventSource
 from semantic_trio.domain.conversation import AnswerPart, Breakpoint, Conversation
 from semantic_trio.domain.generation import GenerationRequest
 from semantic_trio.domain.priority import Priority
@@ -43,21 +42,10 @@ def routes(state: AppState) -> Blueprint:
         """Answer a conversation, whole or as a stream of events."""
         exchange = current.get()
         request, params, fixed = await parsed(exchange.body, functools.partial(_parsed, exchange))
-        if fixed is not None:
-            return await _respond_without_model(state, exchange, request, fixed)
-        model, answer = await generate(state, exchange, params)
-        submitted = answer.generation.request
-        answer_format = _format(request, model, submitted.breakpoints, submitted.priority)
-
-        def encoder() -> MessageEncoder:
-            return MessageEncoder(answer_format, exchange.request_id, _expected_usage(model, submitted))
-
-        async def whole() -> Body:
-            result = await answer.result()
-            return message_answer(result, answer_format), result.finished.reuse
-
-        events: EventSource[AnswerPart] = answer
-        return await respond(state, events, encoder, whole, is_streamed=request.stream)
+        if fixed is None:
+            report_unreadable(state, exchange, params.conversation)
+        begin = functools.partial(_begin, state, exchange, request, params, fixed)
+        return await respond(state, params.model, begin, MessageSignals(exchange.request_id), is_streamed=request.stream)
 
     @blueprint.post("/v1/messages/count_tokens")
     @document_request(CountTokensRequest)
@@ -87,20 +75,38 @@ def _parsed_count(body: bytes) -> tuple[CountTokensRequest, Conversation]:
     return request, conversation(request)
 
 
-async def _respond_without_model(state: AppState, exchange: Exchange, request: MessagesRequest, fixed: FixedAnswer) -> Response:
-    """Respond with an answer that no model has generated. Raises `ModelNotFoundError` all the same."""
+async def _begin(
+    state: AppState, exchange: Exchange, request: MessagesRequest, params: GenerationParams, fixed: FixedAnswer | None
+) -> Reply[AnswerPart]:
+    if fixed is not None:
+        return await _begin_without_model(state, exchange, request, fixed)
+    model, answer = await generate(state, exchange, params)
+    submitted = answer.generation.request
+    answer_format = _format(request, model, submitted.breakpoints, submitted.priority)
+
+    def encoder() -> MessageEncoder:
+        return MessageEncoder(exchange.request_id, answer_format, _expected_usage(model, submitted))
+
+    async def whole() -> Body:
+        result = await answer.result()
+        return message_answer(result, answer_format), result.finished.reuse
+
+    return Reply(answer, encoder, whole)
+
+
+async def _begin_without_model(state: AppState, exchange: Exchange, request: MessagesRequest, fixed: FixedAnswer) -> Reply[AnswerPart]:
+    """Begin an answer that no model has generated. Raises `ModelNotFoundError` all the same."""
     model = await state.resolve(request.model, exchange.stack)
     exchange.model = model.card.id
     answer_format = _format(request, model)
 
     def encoder() -> MessageEncoder:
-        return MessageEncoder(answer_format, exchange.request_id, answer_format.usage(fixed.whole.finished))
+        return MessageEncoder(exchange.request_id, answer_format, answer_format.usage(fixed.whole.finished))
 
     async def whole() -> Body:
         return message_answer(fixed.whole, answer_format), None
 
-    events: EventSource[AnswerPart] = fixed
-    return await respond(state, events, encoder, whole, is_streamed=request.stream)
+    return Reply(fixed, encoder, whole)
 
 
 def _format(

@@ -32,13 +32,24 @@ PIECE_CHARACTERS = 4096
 
 
 @attrs.define
-class MessageEncoder:
+class MessageSignals:
+    """The events that a message may have before `message_start`."""
+
+    request_id: str
+    ping: bytes = attrs.field(init=False, default=encode_event({"type": "ping"}, "ping"))
+
+    def failure(self, error: SemanticError) -> bytes:
+        """Encode the `error` event."""
+        fault = fault_of(error, Protocol.ANTHROPIC)
+        return encode_event(anthropic_error(fault, self.request_id), "error")
+
+
+@attrs.define
+class MessageEncoder(MessageSignals):
     """Encodes `message_start` to `message_stop`. Leading blanks are held back until text follows: clients send no blank block back."""
 
     answer_format: MessageFormat
-    request_id: str
     expected: Usage  # the usage as known when the stream opens; the last one counts
-    ping: bytes = encode_event({"type": "ping"}, "ping")
     _index: int = attrs.field(init=False, default=0)  # of the open block, or of the next
     _has_calls: bool = attrs.field(init=False, default=False)
     _kind: type[Text] | type[Thinking] = attrs.field(init=False, default=Text)  # of the current block
@@ -72,11 +83,6 @@ class MessageEncoder:
         delta = {"stop_reason": reason, "stop_sequence": sequence}
         message_delta = _event("message_delta", delta=delta, usage=self.answer_format.usage(finished), semantic_cache=Cache.of(finished.reuse))
         return self._block_end() + message_delta + _event("message_stop")
-
-    def failure(self, error: SemanticError) -> bytes:
-        """Encode the `error` event."""
-        fault = fault_of(error, Protocol.ANTHROPIC)
-        return encode_event(anthropic_error(fault, self.request_id), "error")
 
     def _switched_to(self, kind: type[Text] | type[Thinking]) -> bytes:
         if kind is self._kind:

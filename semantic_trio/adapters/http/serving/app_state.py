@@ -11,8 +11,10 @@ import attrs
 
 from semantic_trio.adapters.http.serving.served_model import ServedModel
 from semantic_trio.adapters.http.serving.write_pace import WritePace
+from semantic_trio.application.acquisition import Acquisition
 from semantic_trio.application.adapters import AdapterShelf
 from semantic_trio.application.models import ModelRegistry
+from semantic_trio.domain.model_card import ModelCard
 from semantic_trio.ports import Observer
 
 
@@ -70,6 +72,21 @@ class AppState:
     def models(self) -> tuple[ServedModel, ...]:
         """All open models, the main one first."""
         return self.registry.residents
+
+    def card(self, name: str) -> ModelCard:
+        """Return the properties of a model by name; of one that was never open, its id alone. Raises `ModelNotFoundError`."""
+        model_name, adapter = self.apart(name)
+        entry = self.registry.entry(self.registry.names.resolve(model_name))
+        card = entry.card or ModelCard(entry.name, entry.name, 0, 0)
+        return attrs.evolve(card, id=f"{card.id}:{adapter}") if adapter else card
+
+    def is_open(self, name: str) -> bool:
+        """True if the model of the name is there without waiting. Raises `ModelNotFoundError` and `DrainingError`."""
+        return self.registry.is_open(self.apart(name)[0])
+
+    def acquisition(self, name: str, stack: ExitStack) -> Acquisition[ServedModel]:
+        """Begin to acquire the model of a name, without its adapter; it is open, or waited for, until the stack is closed."""
+        return self.registry.acquisition(self.apart(name)[0], stack)
 
     async def resolve(self, name: str, stack: ExitStack) -> ServedModel:
         """Return the model of a name, with the adapter that the name may end with; open until the stack of the request is closed.

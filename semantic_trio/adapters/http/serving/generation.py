@@ -50,7 +50,6 @@ async def generate(state: AppState, exchange: Exchange, params: GenerationParams
 async def generate_several(state: AppState, exchange: Exchange, params: GenerationParams, count: int) -> tuple[ServedModel, list[Answer]]:
     """Submit a conversation and return `count` answers to it, with seeds that follow each other. Raises as `generate` does."""
     model = await state.resolve(params.model, exchange.stack)
-    report_unreadable(state, exchange, params.conversation)
     encoded = await encode(state, model, params.conversation, model.salt(params.identity))
     return model, submit_several(state, exchange, model, params, encoded, count)
 

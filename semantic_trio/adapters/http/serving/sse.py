@@ -33,12 +33,19 @@ class EventSource(Protocol[Told_co]):
         """Return all events that have arrived, at least one; adjacent chunks of a text or a thought are joined. Cancellation loses nothing."""
 
 
-class StreamEncoder(Protocol[Heard_contra]):
-    """Encodes the events of one stream in a protocol."""
+class StreamSignals(Protocol):
+    """Encodes the events that a stream may have before its answer has begun."""
 
     @property
     def ping(self) -> bytes:
         """An event without meaning, which keeps the connection and the client's patience alive."""
+
+    def failure(self, error: SemanticError) -> bytes:
+        """Encode the error at the end of a failed stream."""
+
+
+class StreamEncoder(StreamSignals, Protocol[Heard_contra]):
+    """Encodes the events of one stream in a protocol."""
 
     def opening(self) -> bytes:
         """Encode what is sent before the first part."""
@@ -49,13 +56,10 @@ class StreamEncoder(Protocol[Heard_contra]):
     def ending(self, finished: Finished) -> bytes:
         """Encode everything after the last part."""
 
-    def failure(self, error: SemanticError) -> bytes:
-        """Encode the error at the end of a failed stream."""
 
-
-def event_stream(events: EventSource[Piece], encoder: StreamEncoder[Piece], pace: WritePace, ping_seconds: float) -> Response:
-    """Return the response that streams an answer."""
-    response = Response(_stream(events, encoder, pace, ping_seconds), content_type="text/event-stream; charset=utf-8")
+def event_stream(events: AsyncGenerator[bytes, None]) -> Response:
+    """Return the response that streams encoded events."""
+    response = Response(events, content_type="text/event-stream; charset=utf-8")
     response.timeout = None  # the framework's own would end a long stream silently
     response.headers["cache-control"] = "no-cache"
     response.headers["x-accel-buffering"] = "no"
@@ -68,7 +72,10 @@ def encode_event(data: object, name: str | None = None) -> bytes:
     return line if name is None else b"event: " + name.encode() + b"\n" + line
 
 
-async def _stream(events: EventSource[Piece], encoder: StreamEncoder[Piece], pace: WritePace, ping_seconds: float) -> AsyncGenerator[bytes, None]:
+async def answer_events(
+    events: EventSource[Piece], encoder: StreamEncoder[Piece], pace: WritePace, ping_seconds: float
+) -> AsyncGenerator[bytes, None]:
+    """Yield the events of an answer, and pings in pauses. Raises `StreamAbortedError` after the event of an error."""
     yield encoder.opening()
     last: Piece | Finished | Failed | None = None
     while not isinstance(last, Finished):
@@ -81,10 +88,15 @@ async def _stream(events: EventSource[Piece], encoder: StreamEncoder[Piece], pac
                     await pace.turn()
         yield data or encoder.ping
         if isinstance(last, Failed):
-            exchange = current.get()
-            exchange.fault = fault_of(last.error, exchange.protocol)
-            raise StreamAbortedError(str(last.error))
+            raise aborted(last.error)
         await pace.turn()
+
+
+def aborted(error: SemanticError) -> StreamAbortedError:
+    """Return the exception to raise after the event of an error; the error is that of the request from now on."""
+    exchange = current.get()
+    exchange.fault = fault_of(error, exchange.protocol)
+    return StreamAbortedError(str(error))
 
 
 def _encoded(event: Piece | Finished | Failed, encoder: StreamEncoder[Piece]) -> bytes:

@@ -13,13 +13,13 @@ from semantic_trio.adapters.http.common.priority import ServedTier, priority_of,
 from semantic_trio.adapters.http.openai.chat.completion import ChatAnswer, CompletionFormat, chat_completion
 from semantic_trio.adapters.http.openai.chat.request import ChatRequest, generation_params
 from semantic_trio.adapters.http.openai.chat.stream import ChatEncoder
-from semantic_trio.adapters.http.openai.common.completion_chunks import Chunks, Head
+from semantic_trio.adapters.http.openai.common.completion_chunks import Chunks, CompletionSignals, Head
 from semantic_trio.adapters.http.openai.common.tools import custom_names
 from semantic_trio.adapters.http.serving.app_state import AppState
-from semantic_trio.adapters.http.serving.generation import generate_several
+from semantic_trio.adapters.http.serving.generation import generate_several, report_unreadable
 from semantic_trio.adapters.http.serving.params import GenerationParams
-from semantic_trio.adapters.http.serving.responding import Body, respond
-from semantic_trio.application.choices import Choices
+from semantic_trio.adapters.http.serving.responding import Body, Reply, respond
+from semantic_trio.application.choices import Choices, Chosen
 from semantic_trio.domain.priority import Priority
 
 
@@ -36,23 +36,29 @@ def routes(state: AppState) -> Blueprint:
         """Answer a conversation, whole or as a stream of chunks."""
         exchange = current.get()
         request, params = await parsed(exchange.body, functools.partial(_parsed, exchange))
-        model, answers = await generate_several(state, exchange, params, request.choices)
-        answer_format = CompletionFormat(
-            head=Head.new("chatcmpl", model.card.id, _tier(exchange, request)),
-            customs=custom_names(request.tools or ()),
-            token_bytes=model.codec.token_bytes if request.logprobs else None,
-        )
-
-        def encoder() -> ChatEncoder:
-            return ChatEncoder(answer_format, Chunks("chat.completion.chunk", answer_format.head, request.wants_usage), answers)
-
-        async def whole() -> Body:
-            results = [await answer.result() for answer in answers]
-            return chat_completion(answer_format, results), results[0].finished.reuse
-
-        return await respond(state, Choices(answers), encoder, whole, is_streamed=request.stream)
+        report_unreadable(state, exchange, params.conversation)
+        begin = functools.partial(_begin, state, exchange, request, params)
+        return await respond(state, params.model, begin, CompletionSignals(), is_streamed=request.stream)
 
     return blueprint
+
+
+async def _begin(state: AppState, exchange: Exchange, request: ChatRequest, params: GenerationParams) -> Reply[Chosen]:
+    model, answers = await generate_several(state, exchange, params, request.choices)
+    answer_format = CompletionFormat(
+        head=Head.new("chatcmpl", model.card.id, _tier(exchange, request)),
+        customs=custom_names(request.tools or ()),
+        token_bytes=model.codec.token_bytes if request.logprobs else None,
+    )
+
+    def encoder() -> ChatEncoder:
+        return ChatEncoder(answer_format, Chunks("chat.completion.chunk", answer_format.head, request.wants_usage), answers)
+
+    async def whole() -> Body:
+        results = [await answer.result() for answer in answers]
+        return chat_completion(answer_format, results), results[0].finished.reuse
+
+    return Reply(Choices(answers), encoder, whole)
 
 
 def _tier(exchange: Exchange, request: ChatRequest) -> ServedTier | None:

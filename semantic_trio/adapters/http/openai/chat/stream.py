@@ -11,25 +11,23 @@ import attrs
 from semantic_trio.adapters.http.common.cache_report import Cache
 from semantic_trio.adapters.http.common.thinking_field import SingleThinkingField
 from semantic_trio.adapters.http.openai.chat.completion import CompletionFormat, FunctionCall, function_call, reason_of, tool_call
-from semantic_trio.adapters.http.openai.common.completion_chunks import PING, Chunks, failure
+from semantic_trio.adapters.http.openai.common.completion_chunks import Chunks, CompletionSignals
 from semantic_trio.adapters.http.openai.common.finish_reason import Reason
 from semantic_trio.adapters.http.openai.common.logprobs import ChoiceLogprobs, token_logprobs
 from semantic_trio.adapters.http.openai.common.usage import CompletionUsage
 from semantic_trio.application.answer import Answer
 from semantic_trio.application.choices import Chosen
 from semantic_trio.domain.conversation import CallPiece, CutCall, Text, Thinking, ToolCall, ToolResult
-from semantic_trio.domain.errors import SemanticError
 from semantic_trio.domain.generation import Finished
 
 
 @attrs.define(eq=False)
-class ChatEncoder:
+class ChatEncoder(CompletionSignals):
     """The chunks of one completion, from the role to `[DONE]`."""
 
     _format: CompletionFormat
     _chunks: Chunks
     _answers: Sequence[Answer]  # read for log-probabilities and token counts, which are not among the events
-    ping: bytes = PING
     _calls: Counter[int] = attrs.field(init=False, factory=Counter)  # number of calls, by choice
     _sent_characters: dict[int, int] = attrs.field(
         init=False, factory=dict
@@ -59,10 +57,6 @@ class ChatEncoder:
         """Encode the usage where it is asked for, and the end."""
         usage = CompletionUsage.of(finished, sum(answer.thought_tokens for answer in self._answers))
         return self._chunks.ending(usage, semantic_cache=Cache.of(finished.reuse))
-
-    def failure(self, error: SemanticError) -> bytes:
-        """Encode the error, without `[DONE]`."""
-        return failure(error)
 
     def _call(self, index: int, call: ToolCall | CallPiece | CutCall) -> bytes:
         """Encode a whole call, or more of one. The text of a custom tool is sent whole: a text that was cut off could not be recognised."""

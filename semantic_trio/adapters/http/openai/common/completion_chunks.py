@@ -58,6 +58,12 @@ class Chunks:
         return (self.chunk([], usage, **more) if self.with_usage else b"") + DONE
 
 
-def failure(error: SemanticError) -> bytes:
-    """Encode the error, without `[DONE]`."""
-    return encode_event(openai_error(fault_of(error, Protocol.OPENAI)))
+@attrs.define(eq=False)
+class CompletionSignals:
+    """The events that a completion may have before its first chunk."""
+
+    ping: bytes = attrs.field(init=False, default=PING)
+
+    def failure(self, error: SemanticError) -> bytes:
+        """Encode the error, without `[DONE]`."""
+        return encode_event(openai_error(fault_of(error, Protocol.OPENAI)))

@@ -11,7 +11,7 @@ from semantic_trio.adapters.http.common.faults import OpenAIError
 from semantic_trio.adapters.http.common.json_decoding import decode, parsed
 from semantic_trio.adapters.http.common.openapi import document_faults, document_stream
 from semantic_trio.adapters.http.common.priority import priority_of
-from semantic_trio.adapters.http.openai.common.completion_chunks import Chunks, Head
+from semantic_trio.adapters.http.openai.common.completion_chunks import Chunks, CompletionSignals, Head
 from semantic_trio.adapters.http.openai.common.request_fields import MOST_CHOICES
 from semantic_trio.adapters.http.openai.common.text_inputs import texts_of
 from semantic_trio.adapters.http.openai.completions.request import CompletionRequest, generation_params
@@ -20,10 +20,10 @@ from semantic_trio.adapters.http.openai.completions.text_completion import Compl
 from semantic_trio.adapters.http.serving.app_state import AppState
 from semantic_trio.adapters.http.serving.generation import log_texts, submit_several
 from semantic_trio.adapters.http.serving.params import GenerationParams
-from semantic_trio.adapters.http.serving.responding import Body, respond
+from semantic_trio.adapters.http.serving.responding import Body, Reply, respond
 from semantic_trio.adapters.http.serving.served_model import ServedModel
 from semantic_trio.application.answer import Answer, Encoded
-from semantic_trio.application.choices import Choices
+from semantic_trio.application.choices import Choices, Chosen
 from semantic_trio.domain.conversation import NOTHING_SAID, Prompt
 from semantic_trio.domain.errors import InvalidRequestError
 
@@ -41,23 +41,28 @@ def routes(state: AppState) -> Blueprint:
         """Continue texts, whole or as a stream of chunks."""
         exchange = current.get()
         request, params = await parsed(exchange.body, functools.partial(_parsed, exchange))
-        model = await state.resolve(params.model, exchange.stack)
-        prompts = [await model.encode_text(prompt) for prompt in texts_of(request.prompt, MOST_CHOICES, model.card.vocabulary, "prompt")]
-        if state.settings.log_prompts:
-            log_texts([model.codec.decode(prompt) for prompt in prompts])
-        answers = _answers(state, exchange, model, params, prompts, request.choices)
-        answer_format = _format(request, model, prompts)
-
-        def encoder() -> CompletionEncoder:
-            return CompletionEncoder(answer_format, Chunks("text_completion", answer_format.head, request.wants_usage), answers)
-
-        async def whole() -> Body:
-            results = [await answer.result() for answer in answers]
-            return text_completion(answer_format, results), results[0].finished.reuse
-
-        return await respond(state, Choices(answers), encoder, whole, is_streamed=request.stream)
+        begin = functools.partial(_begin, state, exchange, request, params)
+        return await respond(state, params.model, begin, CompletionSignals(), is_streamed=request.stream)
 
     return blueprint
+
+
+async def _begin(state: AppState, exchange: Exchange, request: CompletionRequest, params: GenerationParams) -> Reply[Chosen]:
+    model = await state.resolve(params.model, exchange.stack)
+    prompts = [await model.encode_text(prompt) for prompt in texts_of(request.prompt, MOST_CHOICES, model.card.vocabulary, "prompt")]
+    if state.settings.log_prompts:
+        log_texts([model.codec.decode(prompt) for prompt in prompts])
+    answers = _answers(state, exchange, model, params, prompts, request.choices)
+    answer_format = _format(request, model, prompts)
+
+    def encoder() -> CompletionEncoder:
+        return CompletionEncoder(answer_format, Chunks("text_completion", answer_format.head, request.wants_usage), answers)
+
+    async def whole() -> Body:
+        results = [await answer.result() for answer in answers]
+        return text_completion(answer_format, results), results[0].finished.reuse
+
+    return Reply(Choices(answers), encoder, whole)
 
 
 def _parsed(exchange: Exchange, body: bytes) -> tuple[CompletionRequest, GenerationParams]:

@@ -8,24 +8,22 @@ from collections.abc import Sequence
 
 import attrs
 
-from semantic_trio.adapters.http.openai.common.completion_chunks import PING, Chunks, failure
+from semantic_trio.adapters.http.openai.common.completion_chunks import Chunks, CompletionSignals
 from semantic_trio.adapters.http.openai.common.finish_reason import REASONS, Reason
 from semantic_trio.adapters.http.openai.completions.text_completion import Offsets, TextChoice, TextCompletionFormat
 from semantic_trio.application.answer import Answer
 from semantic_trio.application.choices import Chosen
 from semantic_trio.domain.conversation import Text
-from semantic_trio.domain.errors import SemanticError
 from semantic_trio.domain.generation import Finished
 
 
 @attrs.define(eq=False)
-class CompletionEncoder:
+class CompletionEncoder(CompletionSignals):
     """Encodes the chunks of all answers, up to `[DONE]`."""
 
     _format: TextCompletionFormat
     _chunks: Chunks
     _answers: Sequence[Answer]  # read for log-probabilities, which are not among the events
-    ping: bytes = PING
     _ends: dict[int, Finished] = attrs.field(init=False, factory=dict)
     _offsets: defaultdict[int, Offsets] = attrs.field(init=False, factory=lambda: defaultdict(Offsets))  # by index of the answer
 
@@ -48,10 +46,6 @@ class CompletionEncoder:
     def ending(self, finished: Finished) -> bytes:
         """Encode the usage where it is asked for, and the end."""
         return self._chunks.ending(self._format.usage([self._ends[index] for index in range(len(self._answers))]))
-
-    def failure(self, error: SemanticError) -> bytes:
-        """Encode the error, without `[DONE]`."""
-        return failure(error)
 
     def _chunk(self, choice: TextChoice) -> bytes:
         return self._chunks.chunk([choice])

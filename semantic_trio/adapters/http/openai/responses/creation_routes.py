@@ -15,7 +15,7 @@ from semantic_trio.adapters.http.common.identity import Identity, identify
 from semantic_trio.adapters.http.common.json_decoding import decode, parsed
 from semantic_trio.adapters.http.common.json_responses import json_response
 from semantic_trio.adapters.http.common.openapi import document_faults, document_stream
-from semantic_trio.adapters.http.common.priority import priority_of, served_tier
+from semantic_trio.adapters.http.common.priority import ServedTier, priority_of, served_tier
 from semantic_trio.adapters.http.openai.common.tools import custom_names
 from semantic_trio.adapters.http.openai.responses.history import NOTHING_BEFORE, PREVIOUS, History, history
 from semantic_trio.adapters.http.openai.responses.ids import new_stem, response_id, response_of
@@ -26,12 +26,13 @@ from semantic_trio.adapters.http.openai.responses.request import MOST_STORED_BYT
 from semantic_trio.adapters.http.openai.responses.response_generation import ResponseGeneration
 from semantic_trio.adapters.http.openai.responses.response_object import ResponseAnswer
 from semantic_trio.adapters.http.openai.responses.state import ResponsesState
-from semantic_trio.adapters.http.openai.responses.stream import ResponseEncoder
+from semantic_trio.adapters.http.openai.responses.stream import ResponseEncoder, ResponseSignals
 from semantic_trio.adapters.http.serving.app_state import AppState
-from semantic_trio.adapters.http.serving.generation import generate
-from semantic_trio.adapters.http.serving.responding import Body, respond
-from semantic_trio.adapters.http.serving.sse import EventSource
+from semantic_trio.adapters.http.serving.generation import generate, report_unreadable
+from semantic_trio.adapters.http.serving.params import GenerationParams
+from semantic_trio.adapters.http.serving.responding import Body, Reply, respond
 from semantic_trio.domain.errors import InvalidRequestError
+from semantic_trio.domain.model_card import ModelCard
 from semantic_trio.domain.responses import StoredResponse
 
 
@@ -42,6 +43,21 @@ class _ParsedRequest:
     request: ResponseRequest
     new: tuple[ReadItem, ...]
     identity: Identity
+
+
+@attrs.frozen
+class _Submission:
+    """A request with the conversation that it continues."""
+
+    request: ResponseRequest
+    stem: str
+    before: History
+    params: GenerationParams
+    tier: ServedTier
+
+    def begun(self, card: ModelCard) -> ResponseAnswer:
+        """Return the response before any output."""
+        return begun(self.request, self.params.conversation.choice, response_id(self.stem), card, int(time.time()), self.tier)
 
 
 def routes(state: AppState, responses: ResponsesState) -> Blueprint:
@@ -57,16 +73,14 @@ def routes(state: AppState, responses: ResponsesState) -> Blueprint:
         """Answer a conversation, or continue a stored one: whole, as a stream of events, or in the background."""
         exchange = current.get()
         parsed_request = await parsed(exchange.body, functools.partial(_parsed, exchange))
-        if parsed_request.request.background:
-            return json_response((await _begin_in_background(state, responses, exchange, parsed_request)).begun)
-        generation = await _begin(state, responses, exchange, parsed_request)
-
-        async def whole() -> Body:
-            finished = await generation.result()
-            return generation.final, finished.reuse
-
-        events: EventSource[ItemDelta] = generation
-        return await respond(state, events, functools.partial(ResponseEncoder, generation), whole, is_streamed=parsed_request.request.stream)
+        request = parsed_request.request
+        submission = await _submission(responses, exchange, parsed_request)
+        report_unreadable(state, exchange, submission.params.conversation)
+        if request.background:
+            return json_response((await _begin_in_background(state, responses, exchange, submission)).begun)
+        begin = functools.partial(_begin, state, responses, exchange, submission)
+        signals = ResponseSignals(submission.begun(state.card(request.model)))
+        return await respond(state, request.model, begin, signals, is_streamed=request.stream)
 
     return blueprint
 
@@ -78,30 +92,44 @@ def _parsed(exchange: Exchange, body: bytes) -> _ParsedRequest:
     return _ParsedRequest(request, read_input(request.input or ()), identity)
 
 
-async def _begin(state: AppState, responses: ResponsesState, exchange: Exchange, parsed_request: _ParsedRequest) -> ResponseGeneration:
-    """Submit a request; its generation ends with the exchange. Raises what `history`, `generation_params` and `generate` raise."""
+async def _submission(responses: ResponsesState, exchange: Exchange, parsed_request: _ParsedRequest) -> _Submission:
+    """Read the conversation that a request continues. Raises what `history` and `generation_params` raise."""
     request, stem = parsed_request.request, new_stem()
     before = await _history(responses, parsed_request, stem)
     params = generation_params(request, messages_of((*before.before, *before.new)), parsed_request.identity, (response_id(stem), *before.responses))
-    card = (await state.resolve(request.model, exchange.stack)).card
-    tier = served_tier(priority_of(exchange.headers, request.service_tier))
-    first = begun(request, params.conversation.choice, response_id(stem), card, int(time.time()), tier)
-    record = _record(first, before) if request.is_stored else None
-    model, answer = await generate(state, exchange, params)
+    return _Submission(request, stem, before, params, served_tier(priority_of(exchange.headers, request.service_tier)))
+
+
+async def _begin(state: AppState, responses: ResponsesState, exchange: Exchange, submission: _Submission) -> Reply[ItemDelta]:
+    """Submit a request; its generation ends with the exchange. Raises what `generate` raises."""
+    generation = await _submit(state, responses, exchange, submission)
+
+    async def whole() -> Body:
+        finished = await generation.result()
+        return generation.final, finished.reuse
+
+    return Reply(generation, functools.partial(ResponseEncoder, generation), whole)
+
+
+async def _submit(state: AppState, responses: ResponsesState, exchange: Exchange, submission: _Submission) -> ResponseGeneration:
+    request, stem = submission.request, submission.stem
+    first = submission.begun((await state.resolve(request.model, exchange.stack)).card)
+    record = _record(first, submission.before) if request.is_stored else None
+    model, answer = await generate(state, exchange, submission.params)
     output = OutputItems(stem, custom_names(request.tools or ()), model.codec.token_bytes if request.wants_logprobs else None)
     generation = ResponseGeneration(first, answer, output, responses.store, record)
     responses.active.join(generation, exchange.stack)
     return generation
 
 
-async def _begin_in_background(state: AppState, responses: ResponsesState, exchange: Exchange, parsed_request: _ParsedRequest) -> ResponseGeneration:
+async def _begin_in_background(state: AppState, responses: ResponsesState, exchange: Exchange, submission: _Submission) -> ResponseGeneration:
     """Submit a background request: the response is stored from its beginning, and outlives its HTTP request."""
     behind = attrs.evolve(exchange, stack=ExitStack(), generations=[])
     with behind.stack:
-        generation = await _begin(state, responses, behind, parsed_request)
+        generation = await _submit(state, responses, behind, submission)
         await generation.put()
         responses.active.start(generation, behind.stack)
-    exchange.model, exchange.agent, exchange.unread = behind.model, behind.agent, behind.unread
+    exchange.model, exchange.agent = behind.model, behind.agent
     return generation
 
 

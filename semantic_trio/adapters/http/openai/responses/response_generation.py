@@ -117,7 +117,7 @@ class ResponseGeneration:
 
     def _ended(self, last: Finished | Failed) -> ResponseAnswer:
         if isinstance(last, Failed):
-            return attrs.evolve(self.begun, status="failed", output=self.output.items("incomplete"), error=_error(last.error))
+            return attrs.evolve(self.begun, status="failed", output=self.output.items("incomplete"), error=response_error(last.error))
         self.output.add_rest(self.answer.take_scores())
         status: Status = "cancelled" if self._is_cancelled else "incomplete" if last.reason in CUT_OFF else "completed"
         return attrs.evolve(
@@ -142,7 +142,8 @@ class ResponseGeneration:
         return ending
 
 
-def _error(error: SemanticError) -> ResponseError:
+def response_error(error: SemanticError) -> ResponseError:
+    """Return an error as a failed response has it."""
     fault = fault_of(error, Protocol.OPENAI)
     code: ErrorCode = "rate_limit_exceeded" if fault.status == 429 else "server_error" if fault.status >= 500 else "invalid_prompt"
     return ResponseError(code, fault.message)

@@ -10,7 +10,7 @@ import msgspec
 
 from semantic_trio.adapters.http.common.cache_report import Cache
 from semantic_trio.adapters.http.openai.responses.output_items import ItemDelta
-from semantic_trio.adapters.http.openai.responses.response_generation import ResponseGeneration
+from semantic_trio.adapters.http.openai.responses.response_generation import ResponseGeneration, response_error
 from semantic_trio.adapters.http.openai.responses.response_object import (
     OutputCustomCall,
     OutputFunctionCall,
@@ -27,9 +27,23 @@ from semantic_trio.domain.generation import Finished
 
 # Most characters of a call's arguments in one event.
 PIECE_CHARACTERS = 4096
+PING = b": ping\n\n"  # each data line would be parsed as an event
 # Names of the last event. A cancelled response has none of its own: its status says so.
 COMPLETED = "response.completed"
 UNFINISHED = "response.incomplete"
+
+
+@attrs.define(eq=False)
+class ResponseSignals:
+    """The events that a response may have before its model is there."""
+
+    _begun: ResponseAnswer
+    ping: bytes = attrs.field(init=False, default=PING)
+
+    def failure(self, error: SemanticError) -> bytes:
+        """Encode `response.created`, which clients want first, and `response.failed`."""
+        failed = attrs.evolve(self._begun, status="failed", error=response_error(error), store=False)
+        return _event(0, "response.created", response=self._begun) + _event(1, "response.failed", response=failed)
 
 
 @attrs.define(eq=False)
@@ -37,7 +51,7 @@ class ResponseEncoder:
     """Encodes `response.created` to the end of the response."""
 
     _generation: ResponseGeneration
-    ping: bytes = b": ping\n\n"  # each data line would be parsed as an event
+    ping: bytes = attrs.field(init=False, default=PING)
     _number: int = attrs.field(init=False, default=0)  # number of the next event
     _at: int = attrs.field(init=False, default=-1)  # index of the open item; -1: none is open
 
@@ -124,7 +138,11 @@ class ResponseEncoder:
 
     def _event(self, event: str, /, **fields: object) -> bytes:
         number, self._number = self._number, self._number + 1
-        return encode_event({"type": event, "sequence_number": number, **fields}, event)
+        return _event(number, event, **fields)
+
+
+def _event(number: int, name: str, /, **fields: object) -> bytes:
+    return encode_event({"type": name, "sequence_number": number, **fields}, name)
 
 
 def _without_parts(item: OutputItem) -> OutputItem:
