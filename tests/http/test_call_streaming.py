@@ -306,7 +306,8 @@ async def test_both_sdks_accumulate_a_streamed_call() -> None:
             with others.chat.completions.stream(model="org/tiny", max_tokens=5000, messages=said, tools=[function]) as completion:
                 deltas = "".join(event.arguments_delta for event in completion if event.type == "tool_calls.function.arguments.delta")
                 [called] = completion.get_final_completion().choices[0].message.tool_calls or []
-            with others.responses.stream(model="org/tiny", input="hi", tools=[RESPONSES_LOOK]) as response:  # type: ignore[list-item]
+            tools: Any = [RESPONSES_LOOK]
+            with others.responses.stream(model="org/tiny", input="hi", tools=tools) as response:
                 more = "".join(event.delta for event in response if event.type == "response.function_call_arguments.delta")
                 output = response.get_final_response().output
         assert called.type == "function"

@@ -1,6 +1,7 @@
 """Who is taken to be speaking, on every protocol; and that nobody waits who need not."""
 
 import json
+from functools import partial
 
 import pytest
 import trio
@@ -141,7 +142,7 @@ async def test_nobody_in_a_client_session_waits_for_anothers_generation(autojump
             nursery.start_soon(ask, "title", "/v1/messages", "make a title", 20)
             for i in range(4):
                 sub = {"x-claude-code-agent-id": f"sub{i}"}
-                nursery.start_soon(lambda i=i, sub=sub: ask(f"sub{i}", "/v1/messages", f"{i} sub-agent", 20, **sub))  # type: ignore[misc]
+                nursery.start_soon(partial(ask, f"sub{i}", "/v1/messages", f"{i} sub-agent", 20, **sub))
             for i in range(25):
                 nursery.start_soon(ask, f"count{i}", "/v1/messages/count_tokens", "main", 20)
 

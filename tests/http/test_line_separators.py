@@ -12,11 +12,12 @@ from tests.http.serving import anthropic_body, get, openai_body, post, running
 
 SEPARATORS = "a\u2028b\u2029c\x85d"
 FUNCTION = {"type": "function", "function": {"name": "look", "parameters": LOOK["input_schema"]}}
+RESPONSES_TOOL: dict[str, Any] = {"type": "function", "name": "look", "parameters": LOOK["input_schema"]}
 REQUESTS: dict[str, dict[str, Any]] = {
     "/v1/messages": anthropic_body(max_tokens=100, tools=[LOOK], thinking={"type": "enabled", "budget_tokens": 50}),
     "/v1/chat/completions": openai_body(max_tokens=100, tools=[FUNCTION]),
     "/v1/completions": {"model": "org/tiny", "prompt": SEPARATORS, "echo": True, "max_tokens": 100},
-    "/v1/responses": {"model": "org/tiny", "input": SEPARATORS, "tools": [{"type": "function", **FUNCTION["function"]}]},  # type: ignore[dict-item]
+    "/v1/responses": {"model": "org/tiny", "input": SEPARATORS, "tools": [RESPONSES_TOOL]},
     "/v1/agents/a/generate": {"message": SEPARATORS},
 }
 

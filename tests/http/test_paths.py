@@ -57,7 +57,8 @@ async def test_another_path_is_named_and_is_json(path: str, named: str) -> None:
     for call in (await get(app, path), await post(app, path, {})):
         error = call.json["error"]
         assert call.status == 404
-        assert error["message"] == f"{call.method} {named} is not offered by this server; GET /openapi.json lists what is"  # type: ignore[index]
+        expected = f"{call.method} {named} is not offered by this server; GET /openapi.json lists what is"
+        assert error["message"] == expected  # type: ignore[index]
 
 
 @pytest.mark.parametrize("path", ["//", "/health//live", "/health/live/", "/metrics/", "/v1/agents/a//b", "/v1/responses//", "/openapi.json/"])
@@ -80,5 +81,6 @@ async def test_who_asks_for_another_model_is_told_which_are_served() -> None:
     openai = await post(app, "/v1/chat/completions", openai_body(model="gpt-9"))
     anthropic = await post(app, "/v1/messages", anthropic_body(model="gpt-9"))
 
-    assert openai.json["error"]["message"] == "The model `gpt-9` does not exist: served here: org/tiny"  # type: ignore[index]
+    message = openai.json["error"]["message"]  # type: ignore[index]
+    assert message == "The model `gpt-9` does not exist: served here: org/tiny"
     assert anthropic.json["error"]["message"] == "model: gpt-9 (served here: org/tiny)"  # type: ignore[index]

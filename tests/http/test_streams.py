@@ -3,6 +3,7 @@
 import itertools
 import json
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import attrs
 import pytest
@@ -173,7 +174,8 @@ async def test_a_merged_event_tells_of_each_of_its_tokens(autojump_clock: trio.t
         await trio.sleep(10)
         call.released.set()
 
-    told = [choice["logprobs"]["content"] for data in data_of(call.content) for choice in data["choices"] if choice["logprobs"]]  # type: ignore[attr-defined]
+    events: Any = data_of(call.content)
+    told = [choice["logprobs"]["content"] for data in events for choice in data["choices"] if choice["logprobs"]]
     assert len(told) <= 3
     assert "".join(one["token"] for tokens in told for one in tokens) == STORY
     assert {len(one["top_logprobs"]) for tokens in told for one in tokens} == {2}

@@ -58,7 +58,8 @@ async def told(server: Served, text: str, **headers: str) -> list[dict[str, str]
     """A conversation of two messages: a text and its answer."""
     question = {"role": "user", "content": text}
     call = await post(server.app, "/v1/chat/completions", openai_body(messages=[question], temperature=0), **headers)
-    return [question, {"role": "assistant", "content": call.json["choices"][0]["message"]["content"]}]  # type: ignore[index]
+    answer: Any = call.json
+    return [question, {"role": "assistant", "content": answer["choices"][0]["message"]["content"]}]
 
 
 NEXT = {"role": "user", "content": "two"}

@@ -72,7 +72,8 @@ def create_app(state: AppState, responses: ResponsesState) -> QuartTrio:
     paths = Paths.of(rule.rule for rule in app.url_map.iter_rules())
     app.register_error_handler(Exception, _error_response)
     access = Access(state.settings)
-    app.asgi_app = RequestLifecycle(app.asgi_app, state, access, paths, _body_readers(app), Feed(state, access))  # type: ignore[method-assign]
+    lifecycle = RequestLifecycle(app.asgi_app, state, access, paths, _body_readers(app), Feed(state, access))
+    app.asgi_app = lifecycle  # type: ignore[method-assign]
     return app
 
 

@@ -244,8 +244,9 @@ async def _connection(app: ASGIFramework, config: Config, context: WorkerContext
         is_http2 = scope["type"] == "http" and scope["http_version"] == "2"
         await app(scope, receive, partial(server.send_in_time, send) if is_http2 else send)
 
+    wrapped, state = wrap_app(bounded, 0, "asgi"), ConnectionState({})
     # Hypercorn annotates TLS streams alone and takes both.
-    server = ContainedServer(wrap_app(bounded, 0, "asgi"), config, context, ConnectionState({}), stream)  # type: ignore[arg-type]
+    server = ContainedServer(wrapped, config, context, state, stream)  # type: ignore[arg-type]
     connections.add(server)
     try:
         await server.run()
