@@ -202,7 +202,7 @@ bench: $(DEV) system ## Figures of the served model beside the bare engine (MODE
 
 perf: $(DEV) system ## Ratios of the served model against tests/performance_thresholds.yaml: half an hour on a CPU that does nothing else
 	@mkdir -p build
-	@$(BIN)/semantic-trio bench --full --model smollm2-135m --json build/performance.json --compare benchmarks/baseline.json $(ARGS)
+	@$(BIN)/semantic-trio bench --full --model smollm2-135m --json build/performance.json $(addprefix --compare ,$(wildcard benchmarks/baseline.json)) $(ARGS)
 	@$(BIN)/python -m tests.performance build/performance.json
 
 # The formula's sdist is the file beside it, until a release has an address.
