@@ -7,6 +7,8 @@ from semantic_trio.domain.observation import (
     GenerationEnded,
     Loaded,
     ModelLoaded,
+    ModelSwapped,
+    ModelUnloaded,
     Observation,
     PromptRead,
     RequestEnded,
@@ -38,6 +40,9 @@ SAMPLES: dict[str, Observation] = {
     "write of a record": Written(agent="a", entries=1, size_bytes=100, seconds=0.01),
     "load": Loaded(entries=2, tokens=512, size_bytes=2048, seconds=0.02),
     "model": ModelLoaded(model="m", seconds=4.0),
+    "model unloaded": ModelUnloaded(model="m", cause="idle", size_bytes=1 << 30, seconds=0.5),
+    "swap": ModelSwapped(model="n", previous="m", seconds=9.5, is_done=True),
+    "swap that failed": ModelSwapped(model="n", previous="m", seconds=9.5, is_done=False),
     "drain": DrainBegan(open_requests=2, grace_seconds=30.0),
     "drained": DrainEnded(failed_requests=1, seconds=30.0),
 }

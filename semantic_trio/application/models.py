@@ -18,8 +18,11 @@ import trio
 from semantic_trio.application.acquisition import Acquisition
 from semantic_trio.application.backlog import FIRST_RETRY_SECONDS
 from semantic_trio.application.model_entry import Changed, Closing, Entry, Model, ModelLimits, ModelOpener, ModelState, Opening
+from semantic_trio.application.observers import Observers
 from semantic_trio.domain.errors import DrainingError, ModelNotFoundError, ModelsBusyError, ModelSwapError, SemanticError
 from semantic_trio.domain.model_names import ModelNames
+from semantic_trio.domain.observation import ModelSwapped, ModelUnloaded, UnloadCause
+from semantic_trio.ports import Observer
 
 log = structlog.get_logger(__name__)
 
@@ -39,7 +42,7 @@ class ModelRegistry(Generic[Model]):
     opener: ModelOpener[Model]
     names: ModelNames
     limits: ModelLimits = attrs.field(factory=ModelLimits)
-    swapped: Callable[[float], None] = lambda seconds: None  # called after each swap, with the seconds it took
+    observer: Observer = attrs.field(factory=Observers)  # of models that are unloaded or swapped
     _entries: dict[str, Entry[Model]] = attrs.field(init=False, factory=dict)
     _lock: trio.Lock = attrs.field(init=False, factory=trio.Lock)  # held while a model is opened or closed
     _nursery: trio.Nursery | None = attrs.field(init=False, default=None)
@@ -286,7 +289,7 @@ class ModelRegistry(Generic[Model]):
             if entry.opening is not None:
                 _end_opening(entry, entry.opening)
             raise ModelsBusyError(wanted.name, entry.name, entry.users, RETRY_SECONDS)
-        await self._close(entry)
+        await self._close(entry, "memory")
 
     # ---------------------------------------------------------------------------------------------------------------- closing
 
@@ -297,10 +300,10 @@ class ModelRegistry(Generic[Model]):
                 await self._changed.wait()
         return not entry.users
 
-    async def _close(self, entry: Entry[Model]) -> int:
+    async def _close(self, entry: Entry[Model], cause: UnloadCause) -> int:
         """Close an open model: new requests wait, open ones end or fail after the grace. Returns the bytes that are free again."""
         assert entry.model is not None, "an open model is closed"
-        entry.state = ModelState.UNLOADING
+        entry.state, began = ModelState.UNLOADING, trio.current_time()
         freed = entry.model.bytes
         if not await self._without_users(entry, self.limits.grace_seconds):
             await entry.model.drain(0, DrainingError(FIRST_RETRY_SECONDS, f"{entry.name} is being unloaded"))
@@ -310,13 +313,14 @@ class ModelRegistry(Generic[Model]):
         await entry.closed.wait()
         entry.state = ModelState.ABSENT
         self._note_change()
-        log.info("a model is closed", model=entry.name, bytes=freed)
+        log.info("a model is closed", model=entry.name, bytes=freed, cause=cause)
+        self.observer.observe(ModelUnloaded(model=entry.name, cause=cause, size_bytes=freed, seconds=trio.current_time() - began))
         return freed
 
     async def _unload(self, entry: Entry[Model]) -> Changed:
         began = trio.current_time()
         async with self._lock:
-            freed = await self._close(entry) if entry.model is not None else 0
+            freed = await self._close(entry, "operator") if entry.model is not None else 0
         return Changed(entry.name, trio.current_time() - began, freed)
 
     async def _close_idle(self) -> None:
@@ -330,7 +334,7 @@ class ModelRegistry(Generic[Model]):
                 continue
             async with self._lock:
                 while overdue := [entry for entry in self._open_entries if self._is_overdue(entry)]:
-                    await self._close(overdue[0])
+                    await self._close(overdue[0], "idle")
 
     def _is_overdue(self, entry: Entry[Model]) -> bool:
         return entry.is_idle and trio.current_time() >= entry.idle_since + self.limits.idle_seconds
@@ -346,24 +350,26 @@ class ModelRegistry(Generic[Model]):
                 old, new = self.entry(self.names.main), self.entry(name)
                 if old is not new:
                     await self._exchange(old, new, began)
+                    self.observer.observe(ModelSwapped(model=name, previous=old.name, seconds=trio.current_time() - began, is_done=True))
         finally:
             self._swaps.remove(name)
             self._note_change()
         seconds = trio.current_time() - began
-        self.swapped(seconds)
         log.info("the main model has changed", model=name, seconds=round(seconds, 3))
         return Changed(name, seconds, _bytes(new))
 
     async def _exchange(self, old: Entry[Model], new: Entry[Model], began: float) -> None:
         if old.model is not None:
-            await self._close(old)
+            await self._close(old, "swap")
         try:
             if new.state is not ModelState.READY:
                 await self._make_room(new)
                 await self._open(new)
         except SemanticError as error:
             is_back = await self._is_open_again(old)
-            raise ModelSwapError(new.name, old.name, str(error), trio.current_time() - began, is_back) from error
+            seconds = trio.current_time() - began
+            self.observer.observe(ModelSwapped(model=new.name, previous=old.name, seconds=seconds, is_done=False))
+            raise ModelSwapError(new.name, old.name, str(error), seconds, is_back) from error
         self.names.become_main(new.name)
 
     async def _is_open_again(self, entry: Entry[Model]) -> bool:

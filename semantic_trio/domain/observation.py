@@ -12,6 +12,8 @@ from semantic_trio.domain.reuse import NOTHING_REUSED, MissCause, Reuse, Source
 
 # Where entries are evicted from.
 Tier = Literal["ram", "disk"]
+# Why a model is unloaded: for another one's memory, without requests for a while, by an operator, for the new main model.
+UnloadCause = Literal["memory", "idle", "operator", "swap"]
 
 
 @attrs.frozen
@@ -138,6 +140,26 @@ class ModelLoaded:
 
 
 @attrs.frozen(kw_only=True)
+class ModelUnloaded:
+    """A model was unloaded, and its memory is free again."""
+
+    model: str
+    cause: UnloadCause
+    size_bytes: int  # of its weights, and of the memory that its cache could take
+    seconds: float  # since new requests of the model had to wait
+
+
+@attrs.frozen(kw_only=True)
+class ModelSwapped:
+    """The main model was replaced, or could not be."""
+
+    model: str  # the new one
+    previous: str
+    seconds: float
+    is_done: bool  # False: the new model could not be loaded, and the previous one is still the main model
+
+
+@attrs.frozen(kw_only=True)
 class DrainBegan:
     """The server takes no more requests. `open_requests` may end within `grace_seconds`."""
 
@@ -153,7 +175,20 @@ class DrainEnded:
     seconds: float
 
 
-Observation = RequestEnded | RowOpened | PromptRead | GenerationEnded | Evicted | Written | Loaded | ModelLoaded | DrainBegan | DrainEnded
+Observation = (
+    RequestEnded
+    | RowOpened
+    | PromptRead
+    | GenerationEnded
+    | Evicted
+    | Written
+    | Loaded
+    | ModelLoaded
+    | ModelUnloaded
+    | ModelSwapped
+    | DrainBegan
+    | DrainEnded
+)
 
 
 @attrs.frozen

@@ -114,7 +114,7 @@ class Server:
         self._sinks.join(self._observers, metrics)
         host = self._host(device, metrics)
         names = ModelNames(settings.model_id, settings.models, aliases_of(settings.aliases))
-        registry: ModelRegistry[ServedModel] = ModelRegistry(host, names, _limits(settings), metrics.model_swapped)
+        registry: ModelRegistry[ServedModel] = ModelRegistry(host, names, _limits(settings), self._observers)
         async with trio.open_nursery() as nursery:
             await nursery.start(registry.run)
             await registry.load(settings.model_id)

@@ -154,7 +154,7 @@ def served(  # noqa: PLR0913  # all that tests vary
     names = ModelNames("org/tiny", others, {"tiny": "org/tiny"})
     if host is not None:
         host.metrics = metrics
-    registry = ModelRegistry[ServedModel](host or FakeHost({}), names, limits_of_models or ModelLimits(), metrics.model_swapped)
+    registry = ModelRegistry[ServedModel](host or FakeHost({}), names, limits_of_models or ModelLimits(), observers)
     adapters = Adapters("org/tiny", shelf, loader) if shelf is not None and loader is not None else None
     registry.adopt("org/tiny", ServedModel(card, engine, codec, persistence, compilers, adapters=adapters))
     state = kind(

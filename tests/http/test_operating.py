@@ -9,7 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from semantic_trio.adapters.metrics import Build, Metrics
 from semantic_trio.domain.errors import EngineDeadError
-from semantic_trio.domain.observation import ModelLoaded, RequestEnded
+from semantic_trio.domain.observation import ModelLoaded, ModelSwapped, ModelUnloaded, RequestEnded
 from semantic_trio.domain.step import BlockKey, SaveBlock
 from semantic_trio.testing import FakeRunner
 from tests.http.serving import Call, Served, anthropic_body, get, openai_body, post, running, served
@@ -123,6 +123,18 @@ def test_the_build_and_the_time_to_load_a_model_are_told() -> None:
     samples = read(metrics)
     assert samples["semantic_build_info", "1.2.3", "abc-dirty"] == 1
     assert (samples["semantic_model_load_seconds_count",], samples["semantic_model_load_seconds_sum",]) == (1, 2.5)
+
+
+def test_swaps_and_unloaded_models_are_counted() -> None:
+    metrics = Metrics()
+    metrics.observe(ModelUnloaded(model="m", cause="swap", size_bytes=1, seconds=1.0))
+    metrics.observe(ModelSwapped(model="n", previous="m", seconds=9.0, is_done=True))
+    metrics.observe(ModelSwapped(model="o", previous="n", seconds=3.0, is_done=False))
+
+    samples = read(metrics)
+    assert (samples["semantic_model_swap_duration_seconds_count",], samples["semantic_model_swap_duration_seconds_sum",]) == (1, 9.0)
+    assert samples["semantic_model_swap_failure_total",] == 1
+    assert samples["semantic_model_eviction_total", "swap"] == 1
 
 
 async def test_a_client_that_left_is_counted_as_such(autojump_clock: trio.testing.MockClock) -> None:

@@ -1,7 +1,7 @@
 """The models of a server: which are open, for whom, and what makes room for what. On virtual time."""
 
 import contextlib
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 
 import attrs
@@ -12,20 +12,33 @@ import trio.testing
 
 from semantic_trio.application.model_entry import Changed, ModelLimits, ModelState
 from semantic_trio.application.models import RETRY_SECONDS, ModelRegistry
+from semantic_trio.application.observers import Observers
 from semantic_trio.domain.errors import DrainingError, InvalidRequestError, ModelNotFoundError, ModelsBusyError, ModelSwapError
 from semantic_trio.domain.model_names import ModelNames
+from semantic_trio.domain.observation import ModelSwapped, ModelUnloaded, Observation
+from semantic_trio.ports import Observer
 from semantic_trio.testing import FakeModel, FakeOpener
+
+
+@attrs.define(eq=False)
+class Notes:
+    """An `Observer` that keeps everything."""
+
+    observed: list[Observation] = attrs.field(init=False, factory=list)
+
+    def observe(self, observation: Observation) -> None:
+        """See `Observer.observe`."""
+        self.observed.append(observation)
+
 
 Registry = ModelRegistry[FakeModel]
 SIZES = {"main": 100, "small": 10, "other": 60, "huge": 1000}
 
 
 @asynccontextmanager
-async def running(
-    opener: FakeOpener, *others: str, limits: ModelLimits | None = None, swapped: Callable[[float], None] = lambda seconds: None
-) -> AsyncIterator[Registry]:
+async def running(opener: FakeOpener, *others: str, limits: ModelLimits | None = None, observer: Observer | None = None) -> AsyncIterator[Registry]:
     """A registry whose main model is open."""
-    registry: Registry = ModelRegistry(opener, ModelNames("main", others), limits or ModelLimits(), swapped)
+    registry: Registry = ModelRegistry(opener, ModelNames("main", others), limits or ModelLimits(), observer or Observers())
     async with trio.open_nursery() as nursery:
         await nursery.start(registry.run)
         await registry.load("main")
@@ -282,8 +295,8 @@ async def test_an_operator_opens_and_closes_models(autojump_clock: trio.testing.
 
 
 async def test_a_swap_waits_for_the_requests_of_the_old_model_and_has_new_ones_wait(autojump_clock: trio.testing.MockClock) -> None:
-    opener, durations, ends = FakeOpener(SIZES), list[float](), list[tuple[str, float, float]]()
-    async with running(opener, "small", swapped=durations.append) as registry:
+    opener, notes, ends = FakeOpener(SIZES), Notes(), list[tuple[str, float, float]]()
+    async with running(opener, "small", observer=notes) as registry:
         async with trio.open_nursery() as nursery:
 
             async def request(name: str, after: float, seconds: float) -> None:
@@ -298,7 +311,10 @@ async def test_a_swap_waits_for_the_requests_of_the_old_model_and_has_new_ones_w
             await use(registry, "main", 0)
 
     assert swapped == Changed("other", 4.0, 60)
-    assert durations == [4.0]
+    assert notes.observed == [
+        ModelUnloaded(model="main", cause="swap", size_bytes=100, seconds=3.0),
+        ModelSwapped(model="other", previous="main", seconds=4.0, is_done=True),
+    ]
     assert ends == [("main", 1, 4), ("other", 5.5, 6.0), ("small", 6.5, 13.5)]
     assert opener.events == [(1, "main opened"), (4.5, "main closed"), (5.5, "other opened"), (6.5, "small opened")]
 
@@ -320,14 +336,15 @@ async def test_requests_that_outlast_the_grace_are_failed_and_nothing_hangs(auto
 
 
 async def test_a_swap_that_fails_has_the_old_model_serve_again(autojump_clock: trio.testing.MockClock) -> None:
-    opener = FakeOpener(SIZES, failing={"other"})
-    async with running(opener) as registry:
+    opener, notes = FakeOpener(SIZES, failing={"other"}), Notes()
+    async with running(opener, observer=notes) as registry:
         with pytest.raises(ModelSwapError) as failed:
             await registry.swap("other")
         used = await use(registry, "default", 0)
 
     assert (failed.value.model, failed.value.previous, failed.value.is_previous_back) == ("other", "main", True)
     assert failed.value.seconds == 2.5
+    assert notes.observed[-1] == ModelSwapped(model="other", previous="main", seconds=2.5, is_done=False)
     assert "its weights are damaged" in failed.value.reason
     assert used[0] == "main"
 
@@ -435,3 +452,17 @@ async def test_a_model_in_use_by_an_agents_route_is_not_closed(autojump_clock: t
             assert registry.main is not None
         await trio.sleep(11)
         assert registry.main is None
+
+
+async def test_every_unloading_says_why(autojump_clock: trio.testing.MockClock) -> None:
+    notes = Notes()
+    limits = ModelLimits(max_models=2, idle_seconds=60)
+    async with running(FakeOpener(SIZES), "small", "other", limits=limits, observer=notes) as registry:
+        await registry.load("small")
+        await registry.unload("small")
+        for name in ("small", "other"):
+            await use(registry, name, 0)
+        await trio.sleep(100)
+
+    causes = [(one.model, one.cause) for one in notes.observed if isinstance(one, ModelUnloaded)]
+    assert causes == [("small", "operator"), ("main", "memory"), ("small", "idle"), ("other", "idle")]

@@ -18,12 +18,15 @@ from semantic_trio.domain.observation import (
     GenerationEnded,
     Loaded,
     ModelLoaded,
+    ModelSwapped,
+    ModelUnloaded,
     Observation,
     Observed,
     PromptRead,
     RequestEnded,
     RowOpened,
     Tier,
+    UnloadCause,
     Written,
 )
 from semantic_trio.domain.priority import Priority
@@ -126,6 +129,24 @@ class ModelLine(Line, tag="model", frozen=True, forbid_unknown_fields=True, kw_o
     seconds: Seconds
 
 
+class ModelUnloadedLine(Line, tag="model_unloaded", frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """A model was unloaded, and its memory is free again."""
+
+    model: str
+    cause: UnloadCause
+    size_bytes: Count
+    seconds: Annotated[float, Meta(ge=0, description="Since new requests of the model had to wait.")]
+
+
+class ModelSwappedLine(Line, tag="model_swapped", frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """The main model was replaced, or could not be."""
+
+    model: Annotated[str, Meta(description="The new main model.")]
+    previous: str
+    seconds: Seconds
+    is_done: Annotated[bool, Meta(description="False if the new model could not be loaded: the previous one is still the main model.")]
+
+
 class DrainLine(Line, tag="drain", frozen=True, forbid_unknown_fields=True, kw_only=True):
     """The server takes no more requests."""
 
@@ -140,7 +161,20 @@ class DrainedLine(Line, tag="drained", frozen=True, forbid_unknown_fields=True, 
     seconds: Seconds
 
 
-AnyLine = RequestLine | ReuseLine | PrefillLine | GenerationLine | EvictLine | WriteLine | LoadLine | ModelLine | DrainLine | DrainedLine
+AnyLine = (
+    RequestLine
+    | ReuseLine
+    | PrefillLine
+    | GenerationLine
+    | EvictLine
+    | WriteLine
+    | LoadLine
+    | ModelLine
+    | ModelUnloadedLine
+    | ModelSwappedLine
+    | DrainLine
+    | DrainedLine
+)
 
 LINES: dict[type[Observation], type[AnyLine]] = {
     RequestEnded: RequestLine,
@@ -151,6 +185,8 @@ LINES: dict[type[Observation], type[AnyLine]] = {
     Written: WriteLine,
     Loaded: LoadLine,
     ModelLoaded: ModelLine,
+    ModelUnloaded: ModelUnloadedLine,
+    ModelSwapped: ModelSwappedLine,
     DrainBegan: DrainLine,
     DrainEnded: DrainedLine,
 }

@@ -15,7 +15,7 @@ from semantic_trio.adapters.metrics.disk import DiskCollector
 from semantic_trio.adapters.metrics.models import ModelsCollector, WatchedModel
 from semantic_trio.adapters.metrics.sinks import SinkCollector
 from semantic_trio.application.delivery import Delivery
-from semantic_trio.domain.observation import GenerationEnded, ModelLoaded, Observation, RequestEnded, Written
+from semantic_trio.domain.observation import GenerationEnded, ModelLoaded, ModelSwapped, ModelUnloaded, Observation, RequestEnded, Written
 from semantic_trio.domain.reuse import Source
 
 # From one token of a small model to the longest prefill a client waits for.
@@ -47,6 +47,8 @@ class Metrics:
     _loads: Histogram = attrs.field(init=False)
     _records: Histogram = attrs.field(init=False)
     _swaps: Histogram = attrs.field(init=False)
+    _failed_swaps: Counter = attrs.field(init=False)
+    _unloads: Counter = attrs.field(init=False)
     _models: ModelsCollector = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
@@ -61,6 +63,8 @@ class Metrics:
         self._loads = _histogram("semantic_model_load_seconds", "Time to load a model.", (), registry)
         self._records = _histogram("semantic_cache_persist_duration_seconds", "From a turn's end to its being on disk.", (), registry)
         self._swaps = _histogram("semantic_model_swap_duration_seconds", "Time to replace the main model by another one.", (), registry)
+        self._failed_swaps = Counter("semantic_model_swap_failure_total", "Swaps whose new model could not be loaded.", registry=registry)
+        self._unloads = Counter("semantic_model_eviction_total", "Models that were unloaded.", ("cause",), registry=registry)
         build = Gauge("semantic_build_info", "Version and commit of the server.", ("version", "commit"), registry=registry)
         build.labels(self.build.version, self.build.commit).set(1)
         self._models = ModelsCollector(self.memory)
@@ -85,10 +89,6 @@ class Metrics:
         """Measure a model no more; what it has counted stays counted."""
         self._models.remove(model)
 
-    def model_swapped(self, seconds: float) -> None:
-        """Count a swap of the main model."""
-        self._swaps.observe(seconds)
-
     def observe(self, observation: Observation) -> None:
         """See `Observer`."""
         match observation:
@@ -99,6 +99,12 @@ class Metrics:
                 self._generation_ended(observation)
             case ModelLoaded():
                 self._loads.observe(observation.seconds)
+            case ModelUnloaded():
+                self._unloads.labels(observation.cause).inc()
+            case ModelSwapped(is_done=True):
+                self._swaps.observe(observation.seconds)
+            case ModelSwapped():
+                self._failed_swaps.inc()
             case Written(agent=str()):
                 self._records.observe(observation.seconds)
             case _:
