@@ -59,3 +59,18 @@ def test_custom_model_onboarding_tries_a_model_step_by_step() -> None:
     assert steps["answer"] == "16 tokens"
     assert re.fullmatch(r'weather\(\{"city": "(Paris|Rome)"\}\)', steps["tool_call"])
     assert re.search(r"reused=[1-9]\d{2,}/", steps["next_turn"]), "the system prompt at least is read once"
+
+
+def test_vector_search_finds_each_of_a_thousand_documents(tiny_server: ServerProcess) -> None:
+    """The model has random weights: all that its vectors tell for certain is that a text is the same."""
+    wanted = ["Before sunrise, the baker lost a key on a train.", "On a rainy afternoon, the cook counted the stars near the court."]
+
+    done = subprocess.run(
+        [sys.executable, EXAMPLES / "vector_search.py", "--url", tiny_server.url, *wanted], capture_output=True, text=True, timeout=500, check=True
+    )
+
+    documents, *answers = done.stdout.split("\n\n")
+    assert documents.startswith("1000 documents in ")
+    hits = [[line.partition("  ")[::2] for line in answer.strip().splitlines()] for answer in answers]
+    assert [(answer[0][0], answer[1]) for answer in hits] == [(text, ("1.000", text)) for text in wanted]
+    assert all(len(answer) == 4 for answer in hits)
