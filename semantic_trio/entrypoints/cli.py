@@ -8,14 +8,14 @@ import click
 from typed_settings.types import SecretStr
 
 import semantic_trio
-from semantic_trio.adapters.catalogue.catalogue import Catalogue, open_catalogue
+from semantic_trio.adapters.catalogue.catalogue import open_catalogue
 from semantic_trio.adapters.catalogue.progress import Lines
-from semantic_trio.adapters.catalogue.suggested import SUGGESTED
 from semantic_trio.adapters.scripted.rules import read_script
 from semantic_trio.entrypoints import claude as claude_code
 from semantic_trio.entrypoints import logging
 from semantic_trio.entrypoints.agents_cli import agents
 from semantic_trio.entrypoints.cache_cli import cache
+from semantic_trio.entrypoints.catalogue_cli import list_models, model_path, pull_model, remove_model
 from semantic_trio.entrypoints.completion_cli import completion
 from semantic_trio.entrypoints.drain_cli import drain
 from semantic_trio.entrypoints.events_cli import events
@@ -98,47 +98,14 @@ def models() -> None:
     """Models on this machine, and those of the running server."""
 
 
-for of_running_server in (load_model, unload_model, swap_model, alias_model):
-    models.add_command(of_running_server)
+for of_models in (list_models, pull_model, remove_model, model_path, load_model, unload_model, swap_model, alias_model):
+    models.add_command(of_models)
 main.add_command(cache)
 main.add_command(completion)
 main.add_command(agents)
 main.add_command(drain)
 main.add_command(events)
 main.add_command(service)
-
-
-def _catalogue() -> Catalogue:
-    return open_catalogue(load(None, {}).settings.data_dir)
-
-
-@models.command("list")
-def list_models() -> None:
-    """List the models that are built in or downloaded, and some for coding agents."""
-    with known_ends():
-        entries = list(_catalogue().entries())
-        for entry in entries:
-            click.echo(f"{entry.name:52} {'here' if entry.path else '-':6} {entry.about}")
-        click.echo("\nFor coding agents, from the Hub (`semantic-trio models pull NAME`):")
-        for suggestion in SUGGESTED:
-            if suggestion.name not in {entry.name for entry in entries}:
-                click.echo(f"{suggestion.name:52} {'-':6} {suggestion.about}")
-
-
-@models.command("pull")
-@click.argument("name")
-def pull_model(name: str) -> None:
-    """Fetch a model and make it ready to serve."""
-    with known_ends():
-        click.echo(_catalogue().pull(name, Lines()))
-
-
-@models.command("path")
-@click.argument("name")
-def model_path(name: str) -> None:
-    """Print the directory of a model that is on this machine."""
-    with known_ends():
-        click.echo(_catalogue().path(name))
 
 
 @main.command()

@@ -107,3 +107,27 @@ def test_asking_writes_nothing(tmp_path: Path) -> None:
     list(open_catalogue(tmp_path / "data").entries())
 
     assert not (tmp_path / "data").exists()
+
+
+def test_a_built_in_model_is_removed_and_made_again(tmp_path: Path) -> None:
+    recipe = Recipe()
+    catalogue = catalogue_of(recipe, tmp_path)
+    path = catalogue.pull("toy", Silent())
+
+    size = catalogue.remove("toy")
+
+    assert size == len("1") + len(recipe.version)
+    assert not path.exists()
+    with pytest.raises(ModelNotFoundError, match="not on this machine"):
+        catalogue.remove("toy")
+    assert catalogue.pull("toy", Silent()) == path
+    assert recipe.built == 2
+
+
+def test_a_directory_of_the_users_own_is_never_removed(tmp_path: Path) -> None:
+    (write_model(tmp_path / "mine") / "model.safetensors").touch()
+
+    with pytest.raises(ModelNotFoundError, match="removed by you"):
+        open_catalogue(tmp_path / "data").remove(str(tmp_path / "mine"))
+
+    assert (tmp_path / "mine" / "model.safetensors").exists()

@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import attrs
+import huggingface_hub
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 
+from semantic_trio.adapters.catalogue import hub as hub_models
 from semantic_trio.adapters.catalogue.hub import HubModel
 from semantic_trio.adapters.catalogue.progress import Silent
 from semantic_trio.domain.errors import ModelNotFoundError
@@ -64,3 +66,33 @@ def test_whatever_else_the_client_raises_is_one_line() -> None:
         HubModel("org/name", Hub(None, RuntimeError("checksum of shard 3\nTraceback ..."))).fetch(Silent())
 
     assert caught.value.reason == "checksum of shard 3"
+
+
+def cached(cache: Path, name: str, size: int) -> Path:
+    """A repository in a cache of the Hub, of one revision with one file."""
+    repository = cache / f"models--{name.replace('/', '--')}"
+    for directory in ("blobs", "refs", f"snapshots/{'a' * 40}"):
+        (repository / directory).mkdir(parents=True)
+    (repository / "blobs" / "b").write_bytes(b"w" * size)
+    (repository / "refs" / "main").write_text("a" * 40)
+    (repository / "snapshots" / ("a" * 40) / "model.safetensors").symlink_to("../../blobs/b")
+    return repository
+
+
+def test_a_model_of_the_hub_is_removed_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    wanted, other = cached(tmp_path, "org/name", 1000), cached(tmp_path, "org/other", 10)
+    scan = huggingface_hub.scan_cache_dir
+    monkeypatch.setattr(huggingface_hub, "scan_cache_dir", lambda: scan(tmp_path))
+    monkeypatch.setattr(hub_models, "HF_HUB_CACHE", str(tmp_path))
+
+    assert HubModel("org/name").remove() == 1000
+    assert (wanted.exists(), other.exists()) == (False, True)
+    with pytest.raises(ModelNotFoundError, match="not on this machine"):
+        HubModel("org/name").remove()
+
+
+def test_without_a_cache_of_the_hub_there_is_nothing_to_remove(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hub_models, "HF_HUB_CACHE", str(tmp_path / "none"))
+
+    with pytest.raises(ModelNotFoundError, match="not on this machine"):
+        HubModel("org/name").remove()

@@ -39,6 +39,9 @@ class ModelSource(Protocol):
     def fetch(self, progress: Progress) -> Path:
         """Its directory, after making sure it is there. Raises `ModelNotFoundError`, `OSError`."""
 
+    def remove(self) -> int:
+        """Remove it from this machine and return its bytes. Raises `ModelNotFoundError` where it is not there, or is not ours; `OSError`."""
+
 
 class Recipe(Protocol):
     """Recipe of a built-in model. Another version of a recipe makes another directory."""
@@ -86,6 +89,13 @@ class BuiltIn:
         self.recipe.tidy()
         return path
 
+    def remove(self) -> int:
+        """See `ModelSource.remove`."""
+        size = self.shelf.remove(self.recipe.name, Silent())
+        if not size:
+            raise ModelNotFoundError(self.name, "not on this machine")
+        return size
+
 
 @attrs.frozen
 class Entry:
@@ -129,6 +139,13 @@ class Catalogue:
         """
         try:
             return self.resolve(name).fetch(progress)
+        except OSError as error:
+            raise _disk_fault(name, error) from error
+
+    def remove(self, name: str) -> int:
+        """Remove a model from this machine and return its bytes. Raises `ModelNotFoundError`, and `PermissionError` where it may not be removed."""
+        try:
+            return self.resolve(name).remove()
         except OSError as error:
             raise _disk_fault(name, error) from error
 

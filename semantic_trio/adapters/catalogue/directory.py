@@ -30,6 +30,10 @@ class LocalDirectory:
             raise ModelNotFoundError(self.name, f"no {', '.join(missing)} in {directory}" if directory.is_dir() else "no such directory")
         return directory.resolve()
 
+    def remove(self) -> int:
+        """Raise `ModelNotFoundError`: the directory was not made here."""
+        raise ModelNotFoundError(self.name, "a directory of your own is removed by you")
+
 
 def is_model(directory: Path) -> bool:
     """True if all files of a model are there."""

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import attrs
 import huggingface_hub
+from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, OfflineModeIsEnabled, RepositoryNotFoundError
 
 from semantic_trio.adapters.catalogue.directory import is_model
@@ -52,6 +53,16 @@ class HubModel:
         if not is_model(directory):
             raise ModelNotFoundError(self.name, "the repository has no config.json with model*.safetensors: not an MLX model")
         return directory
+
+    def remove(self) -> int:
+        """Remove all its snapshots and return their bytes. Raises `ModelNotFoundError` where there are none, `OSError`."""
+        cache = huggingface_hub.scan_cache_dir() if Path(HF_HUB_CACHE).is_dir() else None
+        found = next((one for one in cache.repos if (one.repo_type, one.repo_id) == ("model", self.name)), None) if cache is not None else None
+        if cache is None or found is None:
+            raise ModelNotFoundError(self.name, "not on this machine")
+        removal = cache.delete_revisions(*(revision.commit_hash for revision in found.revisions))
+        removal.execute()
+        return removal.expected_freed_size
 
 
 def downloaded() -> Iterator[HubModel]:

@@ -43,6 +43,19 @@ class Shelf:
         finally:
             lock.release()
 
+    def remove(self, name: str, progress: Progress) -> int:
+        """Remove the directory of a name, if there is one, and return the bytes of its files. Whoever has files open keeps them. Raises `OSError`."""
+        if not (self.root / name).is_dir():
+            return 0
+        lock = FileLock(self.root / f".{name}.lock", mode=0o600)
+        _acquire(lock, name, progress)
+        try:
+            size = sum(path.stat().st_size for path in _below(self.root / name) if path.is_file())
+            shutil.rmtree(self.root / name)
+        finally:
+            lock.release()
+        return size
+
     def _build(self, name: str, version: str, build: Callable[[Path], None]) -> Path:
         finished, old = self.root / name, self.root / f".{name}.old"
         wipe(self.root, f".{name}.building-*", old.name)
