@@ -199,7 +199,7 @@ def main() -> int:
         soak = trio.run(_soak, Path(directory), options)
     if options.csv:
         with options.csv.open("w", newline="") as file:
-            writer = csv.writer(file)
+            writer = csv.writer(file, lineterminator="\n")
             writer.writerow(attrs.fields_dict(Sample))
             writer.writerows(attrs.astuple(sample) for sample in soak.samples)
     if options.svg:
