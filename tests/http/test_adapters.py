@@ -49,8 +49,8 @@ def digest(path: Path) -> bytes:
     return hashlib.sha256(path.name.encode()).digest()[:16]
 
 
-def a_server(loader: FakeLoader | None = None, adapters: Sequence[AdapterFiles] = ADAPTERS) -> Served:
-    return served(FakeRunner(), shelf=AdapterShelf(lambda _: adapters, digest, in_line), loader=loader or FakeLoader())
+def a_server(loader: FakeLoader | None = None, adapters: Sequence[AdapterFiles] = ADAPTERS, runner: FakeRunner | None = None) -> Served:
+    return served(runner or FakeRunner(), shelf=AdapterShelf(lambda _: adapters, digest, in_line), loader=loader or FakeLoader())
 
 
 async def text(server: Served, model: str, **headers: str) -> tuple[str, int]:
@@ -78,7 +78,7 @@ async def test_what_one_adapter_has_read_is_not_reused_with_another_or_without(
 
 
 async def test_an_agent_keeps_the_memory_of_each_adapter_apart(autojump_clock: trio.testing.MockClock) -> None:
-    headers = {"x-session-id": "ada"}
+    headers = {"x-agent-id": "ada"}
     async with running(a_server()) as server:
         first, _ = await text(server, "org/tiny:german", **headers)
         base, cached = await text(server, "org/tiny", **headers)
@@ -205,3 +205,39 @@ async def test_vectors_and_created_agents_have_no_adapter(autojump_clock: trio.t
 
     assert [answer.status for answer in answers] == [400, 400]
     assert all("without an adapter" in answer.json["error"]["message"] for answer in answers)  # type: ignore[index]
+
+
+@pytest.mark.parametrize("path", ["generate", "warm"])
+async def test_a_turn_by_the_agents_api_needs_no_adapter_that_the_agent_had_before(path: str, autojump_clock: trio.testing.MockClock) -> None:
+    """The adapter may be unloaded by then: a row that named it could not be computed."""
+    runner = FakeRunner()
+    async with running(a_server(runner=runner)) as server:
+        await text(server, "org/tiny:german", **{"x-agent-id": "ada"})
+        before = len(runner.plans)
+        call = await post(server.app, f"/v1/agents/ada/{path}", {"message": "and now?", "max_tokens": 3})
+
+    assert call.status == 200
+    assert {start.adapter for plan in runner.plans[:before] for start in plan.open} == {digest(Path("german"))}
+    assert {start.adapter for plan in runner.plans[before:] for start in plan.open} == {b""}
+
+
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/messages", {"max_tokens": 3, "messages": [{"role": "user", "content": "hi"}]}),
+        ("/v1/chat/completions", {"max_tokens": 3, "messages": [{"role": "user", "content": "hi"}]}),
+        ("/v1/completions", {"max_tokens": 3, "prompt": "hi"}),
+        ("/v1/responses", {"max_output_tokens": 3, "input": "hi"}),
+    ],
+)
+@pytest.mark.parametrize("stream", [False, True])
+async def test_every_protocol_computes_with_the_adapter(
+    path: str, body: dict[str, object], stream: bool, autojump_clock: trio.testing.MockClock
+) -> None:
+    runner = FakeRunner()
+    async with running(a_server(runner=runner)) as server:
+        call = await post(server.app, path, {"model": "org/tiny:german", "cache_salt": "mine", "stream": stream, **body})
+
+    assert call.status == 200
+    assert {start.adapter for plan in runner.plans for start in plan.open} == {digest(Path("german"))}
+    assert b"org/tiny:german" in call.content or path == "/v1/messages"

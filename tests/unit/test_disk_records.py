@@ -28,6 +28,7 @@ from semantic_trio.domain.eviction import Rank
 
 TEXT = st.text(st.characters(exclude_categories=()), max_size=6)  # with halves of surrogate pairs, in any order
 KEY = st.binary(min_size=32, max_size=32)
+ADAPTER = st.binary(min_size=16, max_size=16)
 ID = st.from_regex(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,8}", fullmatch=True)
 TOKEN = st.integers(0, 2**31 - 1)
 PARTS = st.one_of(
@@ -71,7 +72,7 @@ def records(draw: st.DrawFn) -> AgentRecord:
         prompt_tokens=draw(st.integers(0, len(history))),
         text_fingerprint=draw(st.sampled_from(["", "7e" * 32])),
         chain=draw(KEY),
-        salt=draw(st.just(b"") | KEY),
+        salt=draw(st.just(b"") | KEY) + draw(st.just(b"") | ADAPTER),
         snapshots=tuple(draw(st.lists(st.tuples(st.integers(1, len(history)), KEY), max_size=3))) if history else (),
         conversation=draw(CONVERSATIONS),
         token_histories=tuple(draw(st.lists(lines(history), max_size=3))),

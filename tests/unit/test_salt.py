@@ -10,7 +10,7 @@ from semantic_trio.domain.chain import TokenRun, child_key, pack, root_key, snap
 from semantic_trio.domain.content import AgentRecord
 from semantic_trio.domain.lineage import lineage, salted
 from semantic_trio.domain.memory import Memory
-from semantic_trio.domain.salt import NO_SALT, Salt, salt_of
+from semantic_trio.domain.salt import NO_SALT, Salt, adapted, salt_of
 from tests.unit.test_records import SPEC, memory, restarted, write
 
 ONE, OTHER = b"1" * 32, b"2" * 32
@@ -53,6 +53,17 @@ def test_two_salts_never_share_a_name(tokens: list[int], one: Salt, other: Salt,
     assert (after.salt, after.history, after.strays) == (other, before.history, ())
     assert attrs.evolve(there_and_back, strays=before.strays, snapshots=before.snapshots) == before
     assert back == {name: item for item, name in names.items()}
+
+
+@pytest.mark.parametrize("own", [NO_SALT, ONE])
+def test_another_salt_keeps_the_adapter_that_has_computed_a_record(own: Salt) -> None:
+    """An agent that is imported under a salt of its own must not pass for one of the model without the adapter."""
+    before = record(list(range(40)), adapted(own, b"a" * 16))
+
+    after, names = salted(before, "model", OTHER)
+
+    assert after.salt == adapted(OTHER, b"a" * 16)
+    assert list(names.values()) == list(lineage(after, "model"))
 
 
 def test_without_another_salt_a_record_stays_as_it_is() -> None:

@@ -20,6 +20,7 @@ from semantic_trio.domain.chain import unpack
 from semantic_trio.domain.conversation import NOTHING_SAID, Conversation, Message, Part, Prompt, Role, Text
 from semantic_trio.domain.errors import AgentNotFoundError, SemanticError
 from semantic_trio.domain.generation import Failed, Finished
+from semantic_trio.domain.salt import own_part
 
 # Two probe messages: where the prompts with the one and with the other differ, the words of the next message begin.
 SAID_NEXT = tuple(Message(Role.USER, (Text(text),)) for text in ("\N{REPLACEMENT CHARACTER}", "x"))
@@ -46,7 +47,7 @@ class RunningTurn:
             await self.place.wait()
             messages = (*self.agent.conversation.messages, *self.params.conversation.messages)
             params = attrs.evolve(self.params, conversation=attrs.evolve(self.params.conversation, messages=messages))
-            encoded = await encode(self.state, self.model, params.conversation, params.identity.salt or self.agent.salt)
+            encoded = await encode(self.state, self.model, params.conversation, self.model.salt(params.identity))
             refuse_deleted(self.agent)
             self._answer = submit(self.state, self.exchange, self.model, params, encoded)
         return self._answer
@@ -83,16 +84,16 @@ def refuse_deleted(agent: Agent) -> None:
 
 
 async def next_prompt_prefix(model: ServedModel, agent: Agent) -> Encoded:
-    """Return the prefix that the next prompt of an agent has in any case; empty where there is none.
+    """Return the prefix that the next prompt of an agent has in any case, without an adapter; empty where there is none.
 
     For an agent whose clients keep the conversation that is its history, unless another tokenizer or chat template has read it.
     """
-    fits = model.engine.memory.agents.fits(agent.text_fingerprint)
+    fits, salt = model.engine.memory.agents.fits(agent.text_fingerprint), own_part(agent.salt)
     if agent.history and fits and not agent.conversation.messages:
-        return Encoded(NOTHING_SAID, (), Prompt(unpack(agent.history)), salt=agent.salt)
-    one, other = [(await model.encode(_with_messages(agent.conversation, (new_messages,)), agent.salt)).prompt for new_messages in SAID_NEXT]
+        return Encoded(NOTHING_SAID, (), Prompt(unpack(agent.history)), salt=salt)
+    one, other = [(await model.encode(_with_messages(agent.conversation, (new_messages,)), salt)).prompt for new_messages in SAID_NEXT]
     alike = next((at for at, pair in enumerate(zip(one.tokens, other.tokens, strict=False)) if pair[0] != pair[1]), 0)
-    return Encoded(NOTHING_SAID, (), Prompt(one.tokens[:alike], min(one.head, alike), thinking=one.thinking), salt=agent.salt)
+    return Encoded(NOTHING_SAID, (), Prompt(one.tokens[:alike], min(one.head, alike), thinking=one.thinking), salt=salt)
 
 
 def _with_messages(before: Conversation, after: Iterable[Message]) -> Conversation:
