@@ -5,6 +5,7 @@ Knows what the registry needs of a model and of whatever opens one. Knows nothin
 
 import enum
 import math
+from collections.abc import Mapping
 from typing import Generic, Protocol, TypeVar
 
 import attrs
@@ -81,7 +82,12 @@ class ModelLimits:
     max_models: int = 0  # 0: any number
     budget_bytes: int = 0  # of their weights and caches; 0: any number
     idle_seconds: float = 0.0  # after which a model without requests is closed; 0: never
+    idle_seconds_of: Mapping[str, float] = attrs.field(factory=dict)  # of single models, by name
     grace_seconds: float = 30.0  # that requests of a model have to end before it is closed
+
+    def idle_after(self, name: str) -> float:
+        """Seconds without a request after which a model is closed; infinity: never."""
+        return self.idle_seconds_of.get(name, self.idle_seconds) or math.inf
 
 
 @attrs.frozen

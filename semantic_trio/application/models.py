@@ -326,8 +326,7 @@ class ModelRegistry(Generic[Model]):
     async def _close_idle(self) -> None:
         """Close models that no request has used for a while."""
         while True:
-            due = [entry.idle_since + self.limits.idle_seconds for entry in self._open_entries if entry.is_idle]
-            until = min(due, default=math.inf) if self.limits.idle_seconds else math.inf
+            until = min((self._due(entry) for entry in self._open_entries if entry.is_idle), default=math.inf)
             if until > trio.current_time():
                 with trio.move_on_at(until):
                     await self._changed.wait()
@@ -337,7 +336,11 @@ class ModelRegistry(Generic[Model]):
                     await self._close(overdue[0], "idle")
 
     def _is_overdue(self, entry: Entry[Model]) -> bool:
-        return entry.is_idle and trio.current_time() >= entry.idle_since + self.limits.idle_seconds
+        return entry.is_idle and trio.current_time() >= self._due(entry)
+
+    def _due(self, entry: Entry[Model]) -> float:
+        """Time on trio's clock from which on an idle model is to be closed; infinity: never."""
+        return entry.idle_since + self.limits.idle_after(entry.name)
 
     # --------------------------------------------------------------------------------------------------------------- swapping
 

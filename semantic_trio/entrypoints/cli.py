@@ -20,6 +20,7 @@ from semantic_trio.entrypoints.completion_cli import completion
 from semantic_trio.entrypoints.drain_cli import drain
 from semantic_trio.entrypoints.events_cli import events
 from semantic_trio.entrypoints.exits import known_ends
+from semantic_trio.entrypoints.model_tables import SETTINGS
 from semantic_trio.entrypoints.models_cli import alias_model, load_model, swap_model, unload_model
 from semantic_trio.entrypoints.options import given, load, settings_options
 from semantic_trio.entrypoints.safety import check, check_models
@@ -50,7 +51,8 @@ def serve(config_file: Path | None, script_file: Path | None, **options: object)
     """Serve a model until told to stop."""
     with known_ends():
         script = read_script(script_file) if script_file else None
-        chosen = load(config_file, options | ({} if script is None else {"model_id": "tiny-random"})).settings
+        loaded = load(config_file, options | ({} if script is None else {"model_id": "tiny-random"}))
+        chosen = loaded.settings
         logging.configure(chosen.log_format, chosen.log_level, chosen.log_file)
         check(chosen)
         catalogue = open_catalogue(chosen.data_dir)
@@ -68,7 +70,7 @@ def serve(config_file: Path | None, script_file: Path | None, **options: object)
     from semantic_trio.entrypoints.serve import run
 
     with known_ends():
-        run(chosen, model, announce, script)
+        run(chosen, model, announce, script, loaded.models)
 
 
 @main.command()
@@ -118,6 +120,10 @@ def config(config_file: Path | None, **options: object) -> None:
         value = getattr(loaded.settings, field.name)
         shown = "(set)" if isinstance(value, SecretStr) and value else str(value)
         click.echo(f"{field.name:26} {shown:40} {loaded.sources[field.name]}")
+    for model, table in loaded.models.items():
+        for name, key in SETTINGS.items():
+            if key in table:
+                click.echo(f"models.{model}.{name} {table[key]}")
 
 
 @main.command()
@@ -126,7 +132,8 @@ def config(config_file: Path | None, **options: object) -> None:
 def doctor(config_file: Path | None, *, report: bool, **options: object) -> None:
     """Say what this machine has and what to do about what it lacks."""
     with known_ends():
-        chosen = load(config_file, options).settings
+        loaded = load(config_file, options)
+        chosen = loaded.settings_of(loaded.settings.model_id)
     from semantic_trio.entrypoints.doctor import examine
 
     with known_ends():

@@ -44,7 +44,8 @@ from semantic_trio.domain.observation import ModelLoaded
 from semantic_trio.domain.scheduler import Limits, Scheduler
 from semantic_trio.domain.speculation import Speculation
 from semantic_trio.entrypoints.ending import PERSIST_SECONDS
-from semantic_trio.entrypoints.settings import Settings
+from semantic_trio.entrypoints.model_tables import Tables
+from semantic_trio.entrypoints.settings import Settings, settings_of
 from semantic_trio.ports import Observer
 
 log = structlog.get_logger(__name__)
@@ -72,13 +73,14 @@ class ModelHost:
     engine_died: Callable[[], trio.Event]  # begins to end the process; returns the event that clients have their errors
     entered: Callable[[str], None] = lambda phase: None  # called with each phase of opening a model
     shelf: AdapterShelf | None = None  # of adapters
+    tables: Tables = attrs.field(factory=dict)  # settings of single models
     neighbours: Neighbours = attrs.field(factory=Neighbours)
     _open: dict[str, str] = attrs.field(init=False, factory=dict)  # fingerprint of each open model -> its name
 
     async def needed_bytes(self, name: str) -> int:
         """See `ModelOpener.needed_bytes`."""
         path = await trio.to_thread.run_sync(self.directory, name)
-        return await needed_weight_bytes(self.device, path) + (self.settings.cache_budget_mb or usual_cache_mb()) * MIB
+        return await needed_weight_bytes(self.device, path) + (self._settings_of(name).cache_budget_mb or usual_cache_mb()) * MIB
 
     async def serve(self, name: str, closing: Closing, *, task_status: trio.TaskStatus[ServedModel] = trio.TASK_STATUS_IGNORED) -> None:
         """See `ModelOpener.serve`."""
@@ -103,12 +105,12 @@ class ModelHost:
         await self.device.call(free_unused)
 
     async def _serve(self, name: str, path: Path, closing: Closing, task_status: trio.TaskStatus[ServedModel]) -> None:
-        started = trio.current_time()
-        loaded_runner, loaded = await load_runner(self.device, path, self.settings.kv_bits, self.settings.block_tokens)
+        started, settings = trio.current_time(), self._settings_of(name)
+        loaded_runner, loaded = await load_runner(self.device, path, settings.kv_bits, settings.block_tokens)
         codec = await trio.to_thread.run_sync(load_codec, path, tool_syntax, chat_program)
         load_seconds = trio.current_time() - started
         runner = self.scripted(codec) or loaded_runner
-        engine = self._engine(runner, _bounded_context(loaded, self.settings.context_length), codec.fingerprint)
+        engine = self._engine(settings, runner, _bounded_context(loaded, settings.context_length), codec.fingerprint)
         persistence = self._persistence(name, engine, runner)
         is_reported = trio.Event()
         with self._alone(name, runner.spec.fingerprint):
@@ -166,8 +168,10 @@ class ModelHost:
                 await self.engine_died().wait()
             raise
 
-    def _engine(self, runner: Runner, context_length: int, text_fingerprint: str) -> Engine:
-        settings = self.settings
+    def _settings_of(self, name: str) -> Settings:
+        return settings_of(self.settings, self.tables, name)
+
+    def _engine(self, settings: Settings, runner: Runner, context_length: int, text_fingerprint: str) -> Engine:
         limits = Limits(
             context_length=context_length,
             max_rows=settings.max_batch_size or runner.sizes.rows,

@@ -49,8 +49,9 @@ from semantic_trio.entrypoints.ending import FLUSH_SECONDS, STORE_SECONDS
 from semantic_trio.entrypoints.locking import cache_locked, holder
 from semantic_trio.entrypoints.logging import adopt
 from semantic_trio.entrypoints.model_host import MIB, ModelHost
+from semantic_trio.entrypoints.model_tables import Tables
 from semantic_trio.entrypoints.observing import Sinks, sinks_of
-from semantic_trio.entrypoints.settings import Settings, aliases_of
+from semantic_trio.entrypoints.settings import Settings, aliases_of, settings_of
 from semantic_trio.entrypoints.signals import watch_signals
 from semantic_trio.entrypoints.storing import responses_stored
 
@@ -68,6 +69,7 @@ class Server:
     model_path: Path
     announce: Callable[[str], None]  # called with the URL when clients can connect
     script: tuple[Rule, ...] | None = None  # answers to give instead of the model's
+    tables: Tables = attrs.field(factory=dict)  # settings of single models
     _stop: trio.Event = attrs.field(init=False, factory=trio.Event)
     _lock: CacheLock | None = attrs.field(init=False, default=None)
     _observers: Observers = attrs.field(init=False, factory=Observers)
@@ -114,7 +116,7 @@ class Server:
         self._sinks.join(self._observers, metrics)
         host = self._host(device, metrics)
         names = ModelNames(settings.model_id, settings.models, aliases_of(settings.aliases))
-        registry: ModelRegistry[ServedModel] = ModelRegistry(host, names, _limits(settings), self._observers)
+        registry: ModelRegistry[ServedModel] = ModelRegistry(host, names, _limits(settings, self.tables), self._observers)
         async with trio.open_nursery() as nursery:
             await nursery.start(registry.run)
             await registry.load(settings.model_id)
@@ -136,6 +138,7 @@ class Server:
             engine_died=self._end_for_dead_engine,
             entered=self._enter,
             shelf=self._shelf,
+            tables=self.tables,
         )
 
     def _directory(self, name: str) -> Path:
@@ -237,17 +240,18 @@ async def warn_of_slow_device(device: Device) -> None:
         log.warning("OpenBLAS is missing: models run some sixty times slower on this CPU", cure=cure)
 
 
-def _limits(settings: Settings) -> ModelLimits:
+def _limits(settings: Settings, tables: Tables) -> ModelLimits:
     return ModelLimits(
         max_models=settings.max_models,
         budget_bytes=settings.models_budget_mb * MIB,
         idle_seconds=settings.model_idle_seconds,
+        idle_seconds_of={model: settings_of(settings, tables, model).model_idle_seconds for model in tables},
         grace_seconds=settings.shutdown_timeout_seconds,
     )
 
 
-def run(settings: Settings, model_path: Path, announce: Callable[[str], None], script: tuple[Rule, ...] | None = None) -> None:
+def run(settings: Settings, model_path: Path, announce: Callable[[str], None], script: tuple[Rule, ...] | None, tables: Tables) -> None:
     """Serve until told to stop. Raises what ended it, in groups."""
     sys.setswitchinterval(SWITCH_SECONDS)
     adopt("transformers")
-    trio.run(Server(settings, model_path, announce, script).run, clock=RunningClock())
+    trio.run(Server(settings, model_path, announce, script, tables).run, clock=RunningClock())

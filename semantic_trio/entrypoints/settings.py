@@ -5,7 +5,7 @@ Later sources win: built-in, `config/default.toml`, `config/{environment}.toml` 
 
 import enum
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,8 @@ from semantic_trio.domain.errors import InvalidRequestError
 from semantic_trio.domain.geometry import BLOCK_SIZES, BLOCK_TOKENS
 from semantic_trio.domain.priority import BACKGROUND_WAIT_SECONDS
 from semantic_trio.domain.quantisation import AS_COMPUTED, KV_BITS
-from semantic_trio.entrypoints.sources import check_values, sources
+from semantic_trio.entrypoints.model_tables import Tables, merged, read_tables
+from semantic_trio.entrypoints.sources import Source, check_values, problem_of, sources
 
 # Tokens of a conversation. With less than one block there is no room for the words of a chat template, a question and an answer.
 LEAST_CONTEXT, MOST_CONTEXT = 256, 16_777_216
@@ -230,6 +231,11 @@ class Loaded:
 
     settings: Settings
     sources: Mapping[str, str]
+    models: Tables = attrs.field(factory=dict)  # settings of single models
+
+    def settings_of(self, model: str) -> Settings:
+        """Return the settings that a model is loaded with."""
+        return settings_of(self.settings, self.models, model)
 
 
 def load(overrides: Mapping[str, object], config_file: Path | None = None, base: Path | None = None) -> Loaded:
@@ -241,10 +247,35 @@ def load(overrides: Mapping[str, object], config_file: Path | None = None, base:
     try:
         chain = sources(overrides, config_file, base or Path.cwd(), options)
         labels = check_values(chain, Settings, options, converter.structure)
-        return Loaded(ts.load_settings(Settings, [source.loader for source in chain], converter=converter), labels)
+        settings = ts.load_settings(Settings, [source.loader for source in chain], converter=converter)
+        return _with_tables(settings, labels, chain, converter.structure)
     except* (ts.exceptions.TsError, ValueError, TypeError, OSError) as errors:
         problem = _first_line(errors)
     raise InvalidRequestError(problem, field="settings")
+
+
+def settings_of(settings: Settings, tables: Tables, model: str) -> Settings:
+    """Return the settings that a model is loaded with: those of the server, but for what its table has."""
+    return attrs.evolve(settings, **tables.get(model, {}))
+
+
+def _with_tables(settings: Settings, labels: Mapping[str, str], chain: Sequence[Source], convert: Callable[[Any, Any], Any]) -> Loaded:
+    """Add the settings of single models. A model that has a table is served. Raises `InvalidRequestError` for a table that is wrong."""
+
+    def read(attribute: "attrs.Attribute[Any]", value: object) -> object:
+        if problem := problem_of(attribute, value, convert):
+            raise ValueError(problem)
+        converted: object = convert(value, attribute.type)
+        return converted
+
+    tables: Tables = {}
+    for source in chain:
+        tables = merged(tables, read_tables(source.models, Settings, source.label, read))
+    aliased = sorted(tables.keys() & aliases_of(settings.aliases).keys())
+    if aliased:
+        raise InvalidRequestError(f"models.{aliased[0]} is the table of an alias: give it the name of the model", field="settings", quotes=False)
+    others = tuple(dict.fromkeys((*settings.models, *(name for name in tables if name != settings.model_id))))
+    return Loaded(attrs.evolve(settings, models=others), labels, tables)
 
 
 def _converter() -> ts.converters.Converter:

@@ -18,6 +18,7 @@ from typed_settings.loaders import DictLoader, DotEnvLoader, Loader
 from typed_settings.types import LoadedSettings, OptionList
 
 from semantic_trio.domain.errors import InvalidRequestError
+from semantic_trio.entrypoints.model_tables import SECTION as MODELS
 
 PREFIX = "SEMANTIC_"
 SECTION = "semantic"
@@ -34,6 +35,7 @@ class Source:
 
     label: str  # for people
     loader: Loader
+    models: object = attrs.field(factory=dict)  # the section of single models, as the file has it
 
     def values(self, settings: type, options: OptionList) -> Iterator[tuple[str, Any]]:
         """The values of this source by the names of their settings."""
@@ -45,7 +47,7 @@ class Source:
 def sources(overrides: Mapping[str, object], config_file: Path | None, base: Path, options: OptionList) -> list[Source]:
     """All sources; later ones win. Raises `InvalidRequestError` for a file that cannot be read, and for a name that is no setting."""
     files = [(file, False) for file in _files(base)] + ([(config_file, True)] if config_file else [])
-    chain = [Source(str(file), _file_loader(file, mandatory=mandatory)) for file, mandatory in files]
+    chain = [_file_source(file, mandatory=mandatory) for file, mandatory in files]
     names = {f"{PREFIX}{option.path.upper()}" for option in options}
     if (base / ENV_FILE).is_file():
         _check_names(dotenv_values(base / ENV_FILE), names, ENV_FILE)
@@ -66,12 +68,12 @@ def check_values(chain: Sequence[Source], settings: type, options: OptionList, c
         if option.path in winning:
             label, value = winning[option.path]
             attribute = attrs.fields_dict(settings)[option.path]
-            if problem := _problem(attribute, value, convert):
+            if problem := problem_of(attribute, value, convert):
                 raise InvalidRequestError(f"{problem} ({label}). {attribute.metadata['typed-settings']['help']}", quotes=False)
     return {option.path: winning.get(option.path, ("built-in", None))[0] for option in options}
 
 
-def _problem(attribute: "attrs.Attribute[Any]", value: object, convert: Callable[[Any, Any], Any]) -> str:
+def problem_of(attribute: "attrs.Attribute[Any]", value: object, convert: Callable[[Any, Any], Any]) -> str:
     """Return what is wrong with a value; empty where nothing is."""
     try:
         converted = convert(value, attribute.type)
@@ -115,14 +117,15 @@ def _files(base: Path) -> Iterator[Path]:
         yield named
 
 
-def _file_loader(file: Path, *, mandatory: bool) -> Loader:
-    """The loader of a TOML file. The parser's own errors do not say in which file."""
+def _file_source(file: Path, *, mandatory: bool) -> Source:
+    """The values of a TOML file. The parser's own errors do not say in which file."""
     try:
         content = tomllib.loads(file.read_text())
     except (OSError, ValueError) as error:
         raise InvalidRequestError(f"settings: {file}: {error.strerror if isinstance(error, OSError) else error}", quotes=False) from error
-    outside = content.keys() - {SECTION}
+    outside = content.keys() - {SECTION, MODELS}
     if outside:
         raise InvalidRequestError(f"settings: {file}: {min(outside)!r} stands outside of [{SECTION}], where it has no effect", quotes=False)
     name = f"!{file}" if mandatory else str(file)
-    return ts.FileLoader(formats={"*.toml": ts.TomlFormat(SECTION)}, files=[name])
+    loader = ts.FileLoader(formats={"*.toml": ts.TomlFormat(SECTION)}, files=[name])
+    return Source(str(file), loader, content.get(MODELS, {}))

@@ -17,12 +17,13 @@ from semantic_trio.adapters.http.serving.served_model import ServedModel
 from semantic_trio.adapters.metrics import Metrics
 from semantic_trio.application.models import ModelRegistry
 from semantic_trio.application.observers import Observers
-from semantic_trio.domain.errors import ModelNotFoundError, ModelSwapError
+from semantic_trio.domain.errors import InvalidRequestError, ModelNotFoundError, ModelSwapError
 from semantic_trio.domain.generation import GenerationRequest
 from semantic_trio.domain.geometry import BLOCK_TOKENS
 from semantic_trio.domain.model_names import ModelNames
 from semantic_trio.domain.reuse import NOTHING_REUSED, Reuse, Source
 from semantic_trio.entrypoints.model_host import ModelHost
+from semantic_trio.entrypoints.model_tables import Tables
 from semantic_trio.entrypoints.settings import Settings
 
 # More than two blocks, and a part of one.
@@ -48,7 +49,9 @@ def directories(tiny_random_path: Path, tmp_path: Path) -> dict[str, Path]:
 
 
 @asynccontextmanager
-async def serving(directories: dict[str, Path], cache_dir: Path, block_tokens: int = BLOCK_TOKENS) -> AsyncIterator[ModelRegistry[ServedModel]]:
+async def serving(
+    directories: dict[str, Path], cache_dir: Path, block_tokens: int = BLOCK_TOKENS, tables: Tables | None = None
+) -> AsyncIterator[ModelRegistry[ServedModel]]:
     """A registry of these models, none of them open."""
 
     def directory(name: str) -> Path:
@@ -67,6 +70,7 @@ async def serving(directories: dict[str, Path], cache_dir: Path, block_tokens: i
         scripted=lambda codec: None,
         observer=Observers(),
         engine_died=trio.Event,
+        tables=tables or {},
     )
     registry: ModelRegistry[ServedModel] = ModelRegistry(host, ModelNames("one", ("two", "same", "damaged", "mute")))
     async with trio.open_nursery() as nursery:
@@ -164,3 +168,18 @@ async def test_a_model_that_cannot_be_loaded_leaves_the_one_that_answers(directo
     assert failed.value.is_previous_back
     assert attrs.asdict(failed.value)["previous"] == "one"
     assert (again, reuse.source) == (first, Source.DISK)
+
+
+async def test_a_model_is_loaded_with_the_settings_of_its_table(directories: dict[str, Path], tmp_path: Path) -> None:
+    """The heads of these models are too small for 8 bits."""
+    tables = {"one": {"kv_bits": 8}, "two": {"context_length": 512, "cache_budget_mb": 32}}
+    async with serving(directories, tmp_path / "cache", tables=tables) as registry:
+        needed = [await registry.opener.needed_bytes(name) for name in ("one", "two")]
+        with pytest.raises(InvalidRequestError, match="kv_bits: 8 bits are for"):
+            await registry.load("one")
+        await registry.load("two")
+        [two] = registry.residents
+
+        assert two.card.context_length == 512
+        assert needed[0] - needed[1] == 32 << 20
+        assert two.bytes - two.card.weight_bytes <= 32 << 20

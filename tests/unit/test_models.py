@@ -466,3 +466,17 @@ async def test_every_unloading_says_why(autojump_clock: trio.testing.MockClock) 
 
     causes = [(one.model, one.cause) for one in notes.observed if isinstance(one, ModelUnloaded)]
     assert causes == [("small", "operator"), ("main", "memory"), ("small", "idle"), ("other", "idle")]
+
+
+async def test_a_model_has_an_idle_time_of_its_own(autojump_clock: trio.testing.MockClock) -> None:
+    limits = ModelLimits(idle_seconds=60, idle_seconds_of={"small": 0, "other": 10})
+    async with running(FakeOpener(SIZES), "small", "other", limits=limits) as registry:
+        for name in ("small", "other"):
+            await registry.load(name)
+        await trio.sleep(30)
+        early = states(registry)
+        await trio.sleep(3600)
+        late = states(registry)
+
+    assert early == {"main": "ready", "small": "ready", "other": "absent"}
+    assert late == {"main": "absent", "small": "ready", "other": "absent"}
