@@ -234,3 +234,14 @@ def test_the_service_manager_waits_longer_than_any_end_of_the_server_takes() -> 
     settings = attrs.evolve(Settings(), shutdown_timeout_seconds=100.5, write_timeout_seconds=20.0)
 
     assert longest_end_seconds(settings) == 101 + 2 + 20 + 5 + 2 * 5 + 10
+
+
+def test_directories_of_models_are_absolute_in_a_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The service works in another directory than the shell that installs it."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "small").mkdir()
+    monkeypatch.setenv("SEMANTIC_ALIASES", "haiku=./small, x=org/other")
+    plan = make_plan(None, {"model_id": "tiny-random", "models": "small, org/other,"}, tmp_path / "service", None)
+
+    assert plan.command[-2:] == ("--models", f"{tmp_path}/small,org/other")
+    assert plan.variables["SEMANTIC_ALIASES"] == f"haiku={tmp_path}/small,x=org/other"

@@ -86,7 +86,23 @@ def _inherited(settings: Settings, sources: Mapping[str, str]) -> Iterator[tuple
 
 def _lasting(settings: Settings, name: str, text: object) -> object:
     """Return the text of a setting, with a path made absolute: the service works in another directory."""
+    match name:
+        case "model_id":
+            return _lasting_model(settings, str(text))
+        case "models":
+            return ",".join(_lasting_model(settings, model) for model in _listed(text))
+        case "aliases":
+            pairs = (pair.partition("=") for pair in _listed(text))
+            return ",".join(f"{alias.strip()}={_lasting_model(settings, model.strip())}" for alias, _, model in pairs)
     value = getattr(settings, name)
-    if name == "model_id" and isinstance(open_catalogue(settings.data_dir).resolve(value), LocalDirectory):
-        return Path(value).expanduser().absolute()
     return value.absolute() if isinstance(value, Path) else text
+
+
+def _listed(text: object) -> list[str]:
+    return [item.strip() for item in str(text).split(",") if item.strip()]
+
+
+def _lasting_model(settings: Settings, name: str) -> str:
+    """Return the name of a model; of one that is a directory, its absolute path. Raises `ModelNotFoundError` for a name that means nothing."""
+    is_directory = isinstance(open_catalogue(settings.data_dir).resolve(name), LocalDirectory)
+    return str(Path(name).expanduser().absolute()) if is_directory else name
