@@ -1,8 +1,9 @@
 """Rows of several adapters, and of none, in one batch: each computes what mlx-lm computes with its adapter alone."""
 
+import gc
 import json
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -132,6 +133,16 @@ async def test_a_model_is_as_it_was_once_its_adapters_are_unloaded(tmp_path: Pat
         await runner.step(StepPlan(open=(RowStart(9, 0, SamplingParams(), adapter=ONE),)))
 
 
+@pytest.fixture
+def no_collection() -> Iterator[None]:
+    """Nothing of other tests is freed while this one measures memory."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("no_collection")
 async def test_unloading_gives_the_memory_of_an_adapter_back(tmp_path: Path) -> None:
     runner, path = random_runner("llama"), directory(tmp_path / "one", "llama", 1, rank=64, keys=ATTENTION)
     await scores(runner, [(NO_ADAPTER, tokens_of(0, 12), 8)], 4)
