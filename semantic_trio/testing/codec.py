@@ -37,9 +37,11 @@ SAID = re.compile(
 )
 # What stands in front of a call's arguments; group 1: the name.
 BEFORE_ARGUMENTS = re.compile(r'<tool_call>\s*\{"name": "([^"\\]+)", "arguments": ')
-# What may become a mark.
-OPEN_MARK = re.compile(
-    "(" + "|".join(mark[:end] for mark in ("<think>", "</think>", "<tool_call>", "</tool_call>") for end in range(1, len(mark))) + r")\Z"
+# The beginning of a delimiter, at the end of a text.
+OPEN_DELIMITER = re.compile(
+    "("
+    + "|".join(delimiter[:end] for delimiter in ("<think>", "</think>", "<tool_call>", "</tool_call>") for end in range(1, len(delimiter)))
+    + r")\Z"
 )
 
 
@@ -102,7 +104,7 @@ class ByteReader:
 
     def _parts(self, *, is_all: bool) -> Iterator[AnswerPart]:
         held = self._held.lstrip() if self._skipped else self._held
-        certain = held if is_all else OPEN_MARK.sub("", held)
+        certain = held if is_all else OPEN_DELIMITER.sub("", held)
         at = 0
         for found in SAID.finditer(certain):
             yield from self._pieces(found)
@@ -145,7 +147,7 @@ class ByteReader:
 
 
 class ByteCodec:
-    """One token per byte; a prompt reads `role:text` line by line, with tools, thoughts, calls and results between marks."""
+    """One token per byte; a prompt reads `role:text` line by line, with tools, thoughts, calls and results between delimiters."""
 
     stop_tokens: frozenset[int] = frozenset({END_OF_TURN})
     fingerprint: str = "bytes"

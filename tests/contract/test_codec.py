@@ -328,8 +328,8 @@ READINGS = {
     "half a call": (CALL[:30], [Text(CALL[:30])]),
     "no call": ("<tool_call>\nnothing\n</tool_call> so", [Text("<tool_call>\nnothing\n</tool_call> so")]),
     "no object": ("<tool_call>[1]</tool_call>", [Text("<tool_call>[1]</tool_call>")]),
-    "only a mark": ("a <tool_call>", [Text("a <tool_call>")]),
-    "half a mark": ("a <tool_c", [Text("a <tool_c")]),
+    "only a delimiter": ("a <tool_call>", [Text("a <tool_call>")]),
+    "half a delimiter": ("a <tool_c", [Text("a <tool_c")]),
 }
 
 

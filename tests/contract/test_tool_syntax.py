@@ -17,8 +17,8 @@ from tokenizers import AddedToken
 from semantic_trio.adapters.mlx.tool_syntax import named_syntax, tool_syntax
 from semantic_trio.adapters.text.codec import load_codec
 from semantic_trio.adapters.text.formats.table import formats
-from semantic_trio.adapters.text.reader import MarkReader
-from semantic_trio.adapters.text.thinking import ThinkMarks
+from semantic_trio.adapters.text.reader import DelimiterReader
+from semantic_trio.adapters.text.thinking import ThoughtDelimiters
 from semantic_trio.domain.conversation import Conversation, Known, Message, Part, Role, Text, Tool, ToolCall, ToolResult
 from tests.parts import unpieced
 from tests.vocabulary import byte_tokenizer, write_model
@@ -43,7 +43,7 @@ def gemma(given: Arguments, quote: str) -> str:
     return ",".join(f"{name}:" + (f"{quote}{value}{quote}" if isinstance(value, str) else json.dumps(value)) for name, value in given.items())
 
 
-# What stands between a family's marks, written from a name and arguments.
+# Text between the delimiters of a call, by family, written from a name and arguments.
 WRITTEN: dict[str, Callable[[str, Arguments], str]] = {
     "json_tools": lambda name, given: "\n" + json.dumps({"name": name, "arguments": given}) + "\n",
     "mistral": lambda name, given: f"{name}[ARGS]{json.dumps(given)}",
@@ -73,7 +73,7 @@ GIVEN = st.fixed_dictionaries({}, optional={"words": WORDS, "number": st.integer
 
 
 def read(kind: str, *pieces: str) -> list[Part]:
-    reader = MarkReader(ThinkMarks(), formats("", named_syntax(kind)), (TOOL,))
+    reader = DelimiterReader(ThoughtDelimiters(), formats("", named_syntax(kind)), (TOOL,))
     return unpieced([part for piece in pieces for part in reader.push(piece)] + reader.finish())
 
 
@@ -163,7 +163,13 @@ CODER = """\
     {{- '<|im_end|>' }}
 {%- endfor %}
 {%- if add_generation_prompt %}{{ '<|im_start|>assistant\\n' }}{% endif %}"""
-MARKS = ["<|tool_calls_section_begin|>", "<|tool_calls_section_end|>", "<|tool_call_begin|>", "<|tool_call_argument_begin|>", "<|tool_call_end|>"]
+DELIMITERS = [
+    "<|tool_calls_section_begin|>",
+    "<|tool_calls_section_end|>",
+    "<|tool_call_begin|>",
+    "<|tool_call_argument_begin|>",
+    "<|tool_call_end|>",
+]
 ASKED = Conversation(
     (
         Message(Role.USER, (Text("Find it"),)),
@@ -177,7 +183,7 @@ ASKED = Conversation(
 @pytest.mark.parametrize("template", [KIMI, CODER])
 def test_a_model_is_told_its_calls_as_it_writes_them(template: str, tmp_path: Path) -> None:
     tokenizer = byte_tokenizer()
-    tokenizer.add_special_tokens([AddedToken(mark, special=True, normalized=False) for mark in MARKS])
+    tokenizer.add_special_tokens([AddedToken(delimiter, special=True, normalized=False) for delimiter in DELIMITERS])
     codec = load_codec(write_model(tmp_path, tokenizer=tokenizer, chat_template=template), tool_syntax)
     prompt = codec.encode_prompt(ASKED).tokens
     asked = codec.encode_prompt(Conversation(ASKED.messages[:1], ASKED.tools)).tokens
@@ -193,7 +199,7 @@ def test_a_model_is_told_its_calls_as_it_writes_them(template: str, tmp_path: Pa
 @pytest.mark.parametrize("template", [KIMI, CODER])
 def test_a_model_goes_on_from_what_it_said_itself(template: str, tmp_path: Path) -> None:
     tokenizer = byte_tokenizer()
-    tokenizer.add_special_tokens([AddedToken(mark, special=True, normalized=False) for mark in MARKS])
+    tokenizer.add_special_tokens([AddedToken(delimiter, special=True, normalized=False) for delimiter in DELIMITERS])
     codec = load_codec(write_model(tmp_path, tokenizer=tokenizer, chat_template=template), tool_syntax)
     said = codec.encode_text("<|im_start|>Other words")
 

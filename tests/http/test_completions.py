@@ -63,7 +63,7 @@ async def test_a_text_is_gone_on_with(autojump_clock: trio.testing.MockClock) ->
     assert pieces[-1]["usage"]["total_tokens"] == 9
 
 
-async def test_marks_of_thoughts_and_calls_are_text(autojump_clock: trio.testing.MockClock) -> None:
+async def test_delimiters_of_thoughts_and_calls_are_text(autojump_clock: trio.testing.MockClock) -> None:
     async with running(served(FakeRunner())) as server:
         pushed = {str(ord("<")): 100}
         assert (await said(server, "<think>", logit_bias=pushed, max_tokens=3)).choices[0].text == "<<<"

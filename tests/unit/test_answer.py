@@ -10,8 +10,8 @@ from trio.testing import MockClock
 from semantic_trio.adapters.text.formats.hermes import HERMES
 from semantic_trio.adapters.text.formats.table import QWEN_XML
 from semantic_trio.adapters.text.harmony_reader import HarmonyReader
-from semantic_trio.adapters.text.reader import MarkReader
-from semantic_trio.adapters.text.thinking import ThinkMarks
+from semantic_trio.adapters.text.reader import DelimiterReader
+from semantic_trio.adapters.text.thinking import ThoughtDelimiters
 from semantic_trio.application.answer import Answer, AnswerEvent, Encoded, WholeAnswer
 from semantic_trio.domain.canonical import canonical
 from semantic_trio.domain.conversation import (
@@ -85,7 +85,7 @@ async def test_of_calls_that_come_at_the_end_one_is_told_where_one_is_allowed(st
     single = attrs.evolve(ASKED, choice=ToolChoice(is_single=True))
     call = "<tool_call>\n<function=look>\n</function>\n</tool_call>"
     answer = answer_to(bench, f"I look.\n{call}\n{call}", single)
-    answer._reader = MarkReader(ThinkMarks(), (QWEN_XML,), ASKED.tools)
+    answer._reader = DelimiterReader(ThoughtDelimiters(), (QWEN_XML,), ASKED.tools)
 
     whole = await answer.result()
 
@@ -103,16 +103,16 @@ async def test_tokens_are_told_of_the_text_and_counted_of_thoughts(start_engine:
     assert (silent.scores, silent.thought_tokens) == ((), 0)
 
 
-@pytest.mark.parametrize("marks", [("<think>", "</think>"), ("[THINK]", "[/THINK]")])
+@pytest.mark.parametrize("delimiters", [("<think>", "</think>"), ("[THINK]", "[/THINK]")])
 @pytest.mark.parametrize("is_open", [True, False])
 @pytest.mark.parametrize("gap", ["", "\n\n"])
-async def test_marks_of_thoughts_are_no_text_however_they_come(
-    start_engine: StartEngine, autojump_clock: MockClock, marks: tuple[str, str], is_open: bool, gap: str
+async def test_thought_delimiters_never_count_as_text(
+    start_engine: StartEngine, autojump_clock: MockClock, delimiters: tuple[str, str], is_open: bool, gap: str
 ) -> None:
-    bench, (start, end) = await start_engine(), marks
+    bench, (start, end) = await start_engine(), delimiters
     thought = f"{'' if is_open else start}\nhm\n{end}{gap}"
     answer = answer_to(bench, f"{thought}I look.{CALL}\n\nSo.", keeps_scores=True)
-    answer._reader = MarkReader(ThinkMarks(start, end), (HERMES,), ASKED.tools, start if is_open else "")
+    answer._reader = DelimiterReader(ThoughtDelimiters(start, end), (HERMES,), ASKED.tools, start if is_open else "")
     whole = await answer.result()
 
     assert bytes(event.token for event in whole.scores).decode() == "I look.So."

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken
 
 from semantic_trio.adapters.text.codec import TokenizerCodec, load_codec
-from semantic_trio.adapters.text.thinking import HERMES_THINKS, OTHER_MARKS
+from semantic_trio.adapters.text.thinking import HERMES_THINKS, OTHER_DELIMITERS
 from semantic_trio.domain.budget import BudgetState, ThoughtBudget, enforced
 from semantic_trio.domain.conversation import Calling, Conversation, Message, Part, Role, Text, Thinking, Tool, ToolChoice
 from semantic_trio.domain.stopping import Thoughts
@@ -113,21 +113,21 @@ def test_thoughts_are_ended_in_the_delimiters_of_the_model(tmp_path: Path) -> No
         assert len(grammar.closing) == len(codec.encode_text(words))
 
 
-FAMILIES = {marks.start: (words, marks) for words, marks in ((("<think>", "</think>"), HERMES_THINKS), *OTHER_MARKS)}
+FAMILIES = {delimiters.start: (words, delimiters) for words, delimiters in ((("<think>", "</think>"), HERMES_THINKS), *OTHER_DELIMITERS)}
 
 
 @pytest.mark.parametrize("is_open", [True, False])
 @pytest.mark.parametrize("family", FAMILIES)
 def test_the_thoughts_of_every_family_are_ended_once_and_what_follows_is_text(family: str, is_open: bool, tmp_path: Path) -> None:
-    words, marks = FAMILIES[family]
+    words, delimiters = FAMILIES[family]
     tokenizer = byte_tokenizer()
     tokenizer.add_tokens([AddedToken(word, normalized=False) for word in words])
     codec = load_codec(write_model(tmp_path, tokenizer=tokenizer, chat_template=CHATML + "{# " + " ".join(words) + " #}"))
-    opening = marks.opening if is_open else ""
-    said = said_by(codec, opening, codec.encode_text(("" if is_open else marks.opening) + "abcdefgh"))
+    opening = delimiters.opening if is_open else ""
+    said = said_by(codec, opening, codec.encode_text(("" if is_open else delimiters.opening) + "abcdefgh"))
 
-    assert codec.decode(said).count(marks.end) == 1
-    thought = 5 if is_open else 5 - len(marks.pad)
+    assert codec.decode(said).count(delimiters.end) == 1
+    thought = 5 if is_open else 5 - len(delimiters.pad)
     assert read_by(codec, opening, said) == [Thinking("abcdefgh"[:thought]), Text("abcdefgh"[thought:])]
 
 

@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semantic_trio.adapters.text.formats.table import formats
-from semantic_trio.adapters.text.reader import MarkReader
+from semantic_trio.adapters.text.reader import DelimiterReader
 from semantic_trio.adapters.text.tally import CallTally
 from semantic_trio.adapters.text.template import ChatTemplate
-from semantic_trio.adapters.text.thinking import ThinkMarks
+from semantic_trio.adapters.text.thinking import ThoughtDelimiters
 from semantic_trio.domain.conversation import Conversation, Message, Part, Role, Text, Tool, ToolCall, ToolResult
 from tests.call_templates import TEMPLATES
 from tests.parts import unpieced
@@ -129,7 +129,7 @@ def told(name: str, *calls: tuple[str, Mapping[str, object]], said: str = "") ->
 
 def read(name: str, pieces: Iterator[str] | Sequence[str], *, is_cut: bool = False, tools: Sequence[Tool] = TOOLS) -> list[Part]:
     asked = Conversation((), tuple(tools))
-    reader = MarkReader(ThinkMarks(), ANY_TEMPLATE[name].syntaxes_of(asked), tools)
+    reader = DelimiterReader(ThoughtDelimiters(), ANY_TEMPLATE[name].syntaxes_of(asked), tools)
     return unpieced([part for piece in pieces for part in reader.push(piece)] + reader.finish(is_cut=is_cut))
 
 
@@ -307,13 +307,13 @@ def test_what_is_not_surely_a_call_is_text_as_it_was_written(name: str, answer: 
 
 
 def test_a_mention_of_a_delimiter_holds_the_text_back_only_until_it_shows_to_be_one() -> None:
-    reader = MarkReader(ThinkMarks(), ANY_TEMPLATE["qwen_xml"].syntaxes_of(Conversation((), TOOLS)), TOOLS)
+    reader = DelimiterReader(ThoughtDelimiters(), ANY_TEMPLATE["qwen_xml"].syntaxes_of(Conversation((), TOOLS)), TOOLS)
 
     assert text_of(reader.push("The <tool_call> tag")) == "The <tool_call> tag"
 
 
 def test_an_answer_in_json_is_told_as_it_comes_unless_it_may_be_a_call() -> None:
-    reader = MarkReader(ThinkMarks(), ANY_TEMPLATE["hermes"].syntaxes_of(Conversation((), TOOLS)), TOOLS)
+    reader = DelimiterReader(ThoughtDelimiters(), ANY_TEMPLATE["hermes"].syntaxes_of(Conversation((), TOOLS)), TOOLS)
 
     assert reader.push('{"name": "srv.lo') == []
     assert text_of(reader.push('ndon", ')) == '{"name": "srv.london", '
@@ -324,7 +324,7 @@ def test_what_became_of_calls_is_counted_and_logged() -> None:
     answers = ['{"name": "srv.look", "arguments": {}}', '{"name": "srv.look", "arguments": {},}', '{"name": "srv.look", "arguments": {"a']
     with structlog.testing.capture_logs() as logs:
         for answer in answers:
-            reader = MarkReader(ThinkMarks(), ANY_TEMPLATE["hermes"].syntaxes_of(Conversation((), TOOLS)), TOOLS, tally=tally)
+            reader = DelimiterReader(ThoughtDelimiters(), ANY_TEMPLATE["hermes"].syntaxes_of(Conversation((), TOOLS)), TOOLS, tally=tally)
             reader.push(f"<tool_call>{answer}</tool_call>")
             reader.finish()
 

@@ -24,10 +24,10 @@ from semantic_trio.adapters.text.formats.table import (
     QWEN_XML,
 )
 from semantic_trio.adapters.text.harmony_reader import HarmonyReader
-from semantic_trio.adapters.text.reader import MarkReader
+from semantic_trio.adapters.text.reader import DelimiterReader
 from semantic_trio.adapters.text.syntax import ToolSyntax
 from semantic_trio.adapters.text.tally import CallTally
-from semantic_trio.adapters.text.thinking import ThinkMarks
+from semantic_trio.adapters.text.thinking import ThoughtDelimiters
 from semantic_trio.domain.conversation import AnswerPart, CallPiece, CutCall, Text, Tool, ToolCall
 from semantic_trio.ports import AnswerReader
 from tests.parts import joined, unpieced
@@ -70,7 +70,7 @@ LONG = {"path": "/a b/é", "content": 'def f():\n\treturn "\\"  # {}[] 😀</too
 
 def reader_of(syntax: ToolSyntax | None, tools: Sequence[Tool] = TOOLS, tally: CallTally | None = None) -> AnswerReader:
     tally = tally or CallTally(is_quiet=True)
-    return MarkReader(ThinkMarks(), (syntax,), tools, tally=tally) if syntax else HarmonyReader(may_call=True, tools=tools, tally=tally)
+    return DelimiterReader(ThoughtDelimiters(), (syntax,), tools, tally=tally) if syntax else HarmonyReader(may_call=True, tools=tools, tally=tally)
 
 
 def read(name: str, text: str, size: int = 1, *, is_cut: bool = False) -> list[AnswerPart]:
@@ -222,7 +222,7 @@ def test_of_parallel_calls_each_is_told_once(name: str, text: str) -> None:
 
 def test_a_thought_of_a_call_is_no_call() -> None:
     text = f"<think>I could {written('hermes', json.dumps(LONG))} or not.</think>So."
-    reader = MarkReader(ThinkMarks("<think>", "</think>"), (HERMES,), TOOLS)
+    reader = DelimiterReader(ThoughtDelimiters("<think>", "</think>"), (HERMES,), TOOLS)
     parts = [part for letter in text for part in reader.push(letter)] + reader.finish()
 
     assert not pieces(parts)

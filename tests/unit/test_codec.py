@@ -164,7 +164,7 @@ def test_hostile_texts_move_nothing(with_or_without: TokenizerCodec, texts: list
         assert part.tokens[: part.breakpoints[-1].position] == whole.tokens[: part.breakpoints[-1].position]
 
 
-def test_special_tokens_that_mark_are_text_and_others_are_not(tmp_path: Path) -> None:
+def test_special_tokens_that_are_delimiters_are_text_and_others_are_not(tmp_path: Path) -> None:
     tokenizer = byte_tokenizer()
     tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in ("<think>", "</think>", "<other>")])
     codec = load_codec(write_model(tmp_path, tokenizer=tokenizer))

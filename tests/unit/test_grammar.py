@@ -15,8 +15,8 @@ from semantic_trio.adapters.text.calls import CallManner
 from semantic_trio.adapters.text.grammar import AnswerForm
 from semantic_trio.adapters.text.guidance import CompiledGrammar, Guidance
 from semantic_trio.adapters.text.lark import Lark
-from semantic_trio.adapters.text.reader import MarkReader
-from semantic_trio.adapters.text.thinking import HERMES_THINKS, ThinkMarks
+from semantic_trio.adapters.text.reader import DelimiterReader
+from semantic_trio.adapters.text.thinking import HERMES_THINKS, ThoughtDelimiters
 from semantic_trio.domain.conversation import Calling, Conversation, Message, Part, Role, Text, Thinking, Tool, ToolCall, ToolChoice
 from semantic_trio.domain.errors import InvalidRequestError
 from tests.parts import joined
@@ -54,12 +54,12 @@ def walked(grammar: CompiledGrammar, seed: int, begin: str = "", longest: int = 
     raise AssertionError(f"no end: {spelled(drawn)[:200]}")
 
 
-def form(conversation: Conversation, calls: CallManner, opening: str = "", marks: ThinkMarks | None = None) -> CompiledGrammar:
-    return AnswerForm(GUIDANCE, marks, calls, conversation, opening).compile()
+def form(conversation: Conversation, calls: CallManner, opening: str = "", delimiters: ThoughtDelimiters | None = None) -> CompiledGrammar:
+    return AnswerForm(GUIDANCE, delimiters, calls, conversation, opening).compile()
 
 
 def read(text: str, calls: CallManner, opening: str = "", tools: Sequence[Tool] = TOOLS) -> list[Part]:
-    reader = MarkReader(HERMES_THINKS, (calls.syntax,), tools, opening)
+    reader = DelimiterReader(HERMES_THINKS, (calls.syntax,), tools, opening)
     return joined([*reader.push(text), *reader.finish()])
 
 
@@ -362,7 +362,7 @@ def test_a_choice_of_tools_that_are_not_offered_is_refused() -> None:
         form(conversation, calls, calls.head)
 
 
-def test_marks_that_are_tokens_are_not_text() -> None:
+def test_delimiters_that_are_tokens_are_not_text() -> None:
     """A special token in a grammar is that token: the same letters are something else."""
     assert Lark(GUIDANCE).literal("a<|im_start|>b") == f'"a" <[{GUIDANCE.specials["<|im_start|>"]}]> "b"'
 

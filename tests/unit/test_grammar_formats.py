@@ -205,7 +205,7 @@ def test_strict_tools_and_allowed_tools_are_held_in_the_format_of_the_model(name
 
     assert walked(compiled, 1, (), "I say what I like.") == "I say what I like."
     for seed in range(SEEDS):
-        said = "" if name == "llama" else "Well. "  # where nothing marks a call, it comes first
+        said = "" if name == "llama" else "Well. "  # where no delimiter begins a call, it comes first
         parts = read(name, conversation, walked(compiled, seed, delimiters(name), f"{said}{calls.head}write_file"), "")
         call = next(part for part in parts if isinstance(part, ToolCall))
         jsonschema.validate(json.loads(call.arguments), SCHEMA)

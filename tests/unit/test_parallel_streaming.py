@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 
 from semantic_trio.adapters.text.formats.hermes import HERMES
 from semantic_trio.adapters.text.formats.table import APERTUS, COHERE, DEEPSEEK, GRANITE, HUNYUAN, KIMI, KIMI_K3_JSON, LLAMA, MISTRAL, NEMOTRON, PHI
-from semantic_trio.adapters.text.reader import MarkReader
+from semantic_trio.adapters.text.reader import DelimiterReader
 from semantic_trio.adapters.text.syntax import ToolSyntax
 from semantic_trio.adapters.text.tally import CallTally
-from semantic_trio.adapters.text.thinking import ThinkMarks
+from semantic_trio.adapters.text.thinking import ThoughtDelimiters
 from semantic_trio.domain.conversation import AnswerPart, CallPiece, CutCall, Tool, ToolCall
 from tests.parts import joined, unpieced
 from tests.search import examples
@@ -79,7 +79,7 @@ SHORT = '{"path": "b"}'
 
 
 def read(name: str, text: str, size: int = 1, *, is_cut: bool = False, is_all: bool = True) -> list[AnswerPart]:
-    reader = MarkReader(ThinkMarks(), (ROWS[name].syntax,), TOOLS, tally=CallTally(is_quiet=True))
+    reader = DelimiterReader(ThoughtDelimiters(), (ROWS[name].syntax,), TOOLS, tally=CallTally(is_quiet=True))
     parts = [part for at in range(0, len(text), size) for part in reader.push(text[at : at + size])]
     return parts + (reader.finish(is_cut=is_cut) if is_all else [])
 

@@ -10,16 +10,24 @@ from hypothesis import strategies as st
 
 from semantic_trio.adapters.text.formats.foreign import ForeignCalls
 from semantic_trio.adapters.text.formats.hermes import HERMES
-from semantic_trio.adapters.text.reader import MarkReader
+from semantic_trio.adapters.text.reader import DelimiterReader
 from semantic_trio.adapters.text.syntax import ToolSyntax
-from semantic_trio.adapters.text.thinking import ThinkMarks, think_marks
+from semantic_trio.adapters.text.thinking import ThoughtDelimiters, thought_delimiters
 from semantic_trio.domain.conversation import Part, Text, Thinking, Tool, ToolCall
 from semantic_trio.domain.stopping import Thoughts
 from tests.parts import joined
 
-THINK = ThinkMarks()
-MARKS = ["<think>", "</think>", "<tool_call>", "</tool_call>", "<channel|>", '{"name": "f", "arguments": {}}', '{"name": "f", "arguments": {"a": "']
-ANSWERS = st.lists(st.one_of(st.sampled_from(MARKS), st.text(max_size=4), st.sampled_from([" ", "\n", "<", '"', "}"])), max_size=12).map("".join)
+THINK = ThoughtDelimiters()
+DELIMITERS = [
+    "<think>",
+    "</think>",
+    "<tool_call>",
+    "</tool_call>",
+    "<channel|>",
+    '{"name": "f", "arguments": {}}',
+    '{"name": "f", "arguments": {"a": "',
+]
+ANSWERS = st.lists(st.one_of(st.sampled_from(DELIMITERS), st.text(max_size=4), st.sampled_from([" ", "\n", "<", '"', "}"])), max_size=12).map("".join)
 
 
 def words(text: str, tools: Sequence[Tool]) -> list[tuple[str, str]]:
@@ -32,8 +40,8 @@ def words(text: str, tools: Sequence[Tool]) -> list[tuple[str, str]]:
 SEVERAL = ForeignCalls("several", "[CALLS]", "", words)
 
 
-def read(*pieces: str, marks: ThinkMarks = THINK, syntax: ToolSyntax | None = HERMES) -> list[Part]:
-    reader = MarkReader(marks, (syntax,) if syntax else ())
+def read(*pieces: str, delimiters: ThoughtDelimiters = THINK, syntax: ToolSyntax | None = HERMES) -> list[Part]:
+    reader = DelimiterReader(delimiters, (syntax,) if syntax else ())
     return joined([part for piece in pieces for part in reader.push(piece)] + reader.finish())
 
 
@@ -51,7 +59,7 @@ def test_half_a_character_in_a_call_is_replaced() -> None:
     ("opening", "is_open"), [("", False), ("<think>\n", True), ("<think>\n\n</think>\n\n", False), ('<tool_call>\n{"name": "f"', False)]
 )
 def test_it_tells_whether_the_answer_begins_within_a_thought(opening: str, is_open: bool) -> None:
-    assert MarkReader(THINK, (HERMES,), (), opening).thoughts == Thoughts("<think>", "</think>", is_open)
+    assert DelimiterReader(THINK, (HERMES,), (), opening).thoughts == Thoughts("<think>", "</think>", is_open)
 
 
 @given(text=ANSWERS, places=st.lists(st.integers(0, 60), max_size=6))
@@ -63,9 +71,9 @@ def test_the_pieces_make_no_difference(syntax: ToolSyntax | None, text: str, pla
 
 
 @given(text=ANSWERS)
-def test_text_without_marks_is_told_letter_by_letter(text: str) -> None:
+def test_text_without_delimiters_is_returned_letter_by_letter(text: str) -> None:
     plain = text.replace("<", "(")
-    reader = MarkReader(ThinkMarks(), (HERMES,))
+    reader = DelimiterReader(ThoughtDelimiters(), (HERMES,))
 
     assert [part for letter in plain for part in reader.push(letter)] == [Text(letter) for letter in plain]
     assert reader.finish() == []
@@ -82,7 +90,7 @@ def test_a_call_with_any_arguments_is_read(arguments: dict[str, object]) -> None
     assert json.loads(found.arguments) == arguments
 
 
-def test_an_end_mark_within_a_string_ends_nothing() -> None:
+def test_an_end_delimiter_within_a_string_ends_nothing() -> None:
     written = '{"name": "f", "arguments": {"a": "x</tool_call>y</tool_call>"}}'
 
     assert read("<tool_call>", written, "</tool_call>b") == [call("f", '{"a": "x</tool_call>y</tool_call>"}'), Text("b")]
@@ -171,17 +179,17 @@ def test_a_call_that_more_of_the_thought_follows_is_a_mention(rest: str) -> None
 
 
 def test_thoughts_after_a_mention_of_a_call_are_told_as_they_come() -> None:
-    reader = MarkReader(ThinkMarks(), (HERMES,))
+    reader = DelimiterReader(ThoughtDelimiters(), (HERMES,))
 
     assert joined(reader.push("<think>The <tool_call> tag is")) == [Thinking("The <tool_call> tag is")]
 
 
-def test_several_calls_between_two_marks_are_several_calls() -> None:
+def test_several_calls_between_two_delimiters_are_several_calls() -> None:
     assert read('<tool_call>[{"name": "f", "arguments": {}}, {"name": "g", "arguments": {}}]</tool_call>') == [call("f"), call("g")]
 
 
 def test_a_call_that_only_the_turn_ends_is_read_at_the_end() -> None:
-    reader = MarkReader(ThinkMarks(), (SEVERAL,))
+    reader = DelimiterReader(ThoughtDelimiters(), (SEVERAL,))
 
     assert reader.push("a [CALLS] f") == [Text("a ")]
     assert reader.push(" g") == []
@@ -196,7 +204,7 @@ def test_blanks_after_a_thought_or_a_call_are_no_text() -> None:
 
 
 def test_a_thought_is_told_while_it_comes_without_the_blanks_around_it() -> None:
-    reader = MarkReader(ThinkMarks(), ())
+    reader = DelimiterReader(ThoughtDelimiters(), ())
 
     assert [reader.push(piece) for piece in ("<think>", "\n", "one", "\n\n", "two ", "</th", "ink>", "\n\n", "so")] == [
         [],
@@ -219,19 +227,19 @@ def test_an_end_of_a_thought_that_was_not_begun_is_text() -> None:
     assert read("a</think>b") == [Text("a</think>b")]
 
 
-def test_a_model_has_its_own_marks() -> None:
-    channels = think_marks({"<|channel>": 1, "<channel|>": 2})
+def test_a_model_has_its_own_delimiters() -> None:
+    channels = thought_delimiters({"<|channel>": 1, "<channel|>": 2})
 
-    assert read("<|channel>thought\nhm\n<channel|>so", marks=channels) == [Thinking("hm"), Text("so")]
+    assert read("<|channel>thought\nhm\n<channel|>so", delimiters=channels) == [Thinking("hm"), Text("so")]
     assert channels.around("hm") == "<|channel>thought\nhm\n<channel|>"
-    assert think_marks({"<longcat_think>", "</longcat_think>"}).start == "<longcat_think>"
-    assert think_marks(()) == ThinkMarks()
+    assert thought_delimiters({"<longcat_think>", "</longcat_think>"}).start == "<longcat_think>"
+    assert thought_delimiters(()) == ThoughtDelimiters()
 
 
 @pytest.mark.parametrize("size", [1, 3, 100])
-def test_within_a_form_marks_are_part_of_it(size: int) -> None:
+def test_delimiters_within_a_structured_output_are_part_of_it(size: int) -> None:
     told = '<think>\nhm\n</think>\n\n"a <think>b</think> <tool_call>{}</tool_call> c"'
-    reader = MarkReader(ThinkMarks(), (HERMES,), is_form=True)
+    reader = DelimiterReader(ThoughtDelimiters(), (HERMES,), is_form=True)
     parts = [part for at in range(0, len(told), size) for part in reader.push(told[at : at + size])] + reader.finish()
 
     assert "".join(part.text for part in parts if isinstance(part, Thinking)) == "hm"
@@ -258,33 +266,36 @@ def test_thoughts_of_a_family_are_known_by_the_words_of_its_template_or_vocabula
     words, told = FAMILIES[family]
     pieces = [told[at : at + size] for at in range(0, len(told), size)]
 
-    for marks in (think_marks((), f"{{{{ '{' '.join(words)}' }}}}"), think_marks({"<other>", *words})):
-        if marks.answer or "<answer>" not in words:  # these are no tokens in Hunyuan's vocabulary
-            assert read(*pieces, marks=marks) == [Thinking("hm"), Text("so")]
-        opened = MarkReader(marks, (), (), marks.opening)
+    for delimiters in (thought_delimiters((), f"{{{{ '{' '.join(words)}' }}}}"), thought_delimiters({"<other>", *words})):
+        if delimiters.answer or "<answer>" not in words:  # these are no tokens in Hunyuan's vocabulary
+            assert read(*pieces, delimiters=delimiters) == [Thinking("hm"), Text("so")]
+        opened = DelimiterReader(delimiters, (), (), delimiters.opening)
         assert opened.thoughts.is_open
-        assert joined([*opened.push(marks.around("hm").removeprefix(marks.opening) + "so"), *opened.finish()]) == [Thinking("hm"), Text("so")]
+        assert joined([*opened.push(delimiters.around("hm").removeprefix(delimiters.opening) + "so"), *opened.finish()]) == [
+            Thinking("hm"),
+            Text("so"),
+        ]
 
 
 def test_what_a_template_says_counts_before_the_vocabulary() -> None:
-    assert think_marks({"<think>", "</think>"}, "[THINK] [/THINK]").start == "[THINK]"
-    assert think_marks({"<thought>", "</thought>"}, "{{ content.split('</think>')[-1] }}").start == "<think>"
+    assert thought_delimiters({"<think>", "</think>"}, "[THINK] [/THINK]").start == "[THINK]"
+    assert thought_delimiters({"<thought>", "</thought>"}, "{{ content.split('</think>')[-1] }}").start == "<think>"
 
 
-WRAPPED = ThinkMarks(answer=("<answer>", "</answer>"))
+WRAPPED = ThoughtDelimiters(answer=("<answer>", "</answer>"))
 
 
 @given(
-    text=st.lists(st.sampled_from([*MARKS[:2], "<answer>", "</answer>", "<answer", "a", " ", "\n", "b"]), max_size=10).map("".join),
+    text=st.lists(st.sampled_from([*DELIMITERS[:2], "<answer>", "</answer>", "<answer", "a", " ", "\n", "b"]), max_size=10).map("".join),
     at=st.integers(0, 60),
 )
 def test_delimiters_of_an_answer_are_read_alike_in_any_pieces(text: str, at: int) -> None:
-    assert read(text[:at], text[at:], marks=WRAPPED) == read(text, marks=WRAPPED) == read(*text, marks=WRAPPED)
+    assert read(text[:at], text[at:], delimiters=WRAPPED) == read(text, delimiters=WRAPPED) == read(*text, delimiters=WRAPPED)
 
 
 def test_delimiters_of_an_answer_that_are_mentioned_are_text() -> None:
-    assert read("Say <answer> and </answer>.", marks=WRAPPED) == [Text("Say <answer> and </answer>.")]
-    assert read("<answer>Say <answer>.</answer>", marks=WRAPPED) == [Text("Say <answer>.")]
+    assert read("Say <answer> and </answer>.", delimiters=WRAPPED) == [Text("Say <answer> and </answer>.")]
+    assert read("<answer>Say <answer>.</answer>", delimiters=WRAPPED) == [Text("Say <answer>.")]
 
 
 @pytest.mark.parametrize("size", [1, 3, 100])

@@ -80,7 +80,7 @@ PIECES = st.lists(st.sampled_from(["<t>", "</t>", "\n", " ", "a", "b", "ab", "<"
 )
 @pytest.mark.parametrize("is_open", [True, False])
 def test_thoughts_and_what_is_around_them_stop_nothing(text: str, stop: str, shown: str | None, is_open: bool) -> None:
-    if is_open:  # the first mark is in the prompt
+    if is_open:  # the start delimiter is in the prompt
         text, shown = f"b{stop}</t>{text}", shown if shown is None else f"b{stop}</t>{shown}"
     for pieces in ([text], list(text)):
         matcher = StopStrings((stop,), Thoughts("<t>", "</t>", is_open))

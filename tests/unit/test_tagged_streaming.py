@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from semantic_trio.adapters.text.formats.tagged import TaggedCalls
-from semantic_trio.adapters.text.reader import MarkReader
+from semantic_trio.adapters.text.reader import DelimiterReader
 from semantic_trio.adapters.text.syntax import Ending
-from semantic_trio.adapters.text.thinking import ThinkMarks
+from semantic_trio.adapters.text.thinking import ThoughtDelimiters
 from semantic_trio.domain.conversation import AnswerPart, CallPiece, Conversation, CutCall, Text, Tool, ToolCall
 from tests.parts import joined, unpieced
 from tests.search import examples
@@ -23,14 +23,14 @@ LONG = CODE * 40
 
 def read(name: str, text: str, size: int = 1, *, is_cut: bool = False, tools: Sequence[Tool] = TOOLS) -> list[AnswerPart]:
     """The parts of an answer that comes in pieces of a size."""
-    reader = MarkReader(ThinkMarks(), ANY_TEMPLATE[name].syntaxes_of(Conversation((), tuple(tools))), tools)
+    reader = DelimiterReader(ThoughtDelimiters(), ANY_TEMPLATE[name].syntaxes_of(Conversation((), tuple(tools))), tools)
     parts = [part for at in range(0, len(text), size) for part in reader.push(text[at : at + size])]
     return parts + reader.finish(is_cut=is_cut)
 
 
 def early(name: str, text: str, end: int, size: int = 1, tools: Sequence[Tool] = TOOLS) -> str:
     """The arguments that are told before the rest of an answer has come."""
-    reader = MarkReader(ThinkMarks(), ANY_TEMPLATE[name].syntaxes_of(Conversation((), tuple(tools))), tools)
+    reader = DelimiterReader(ThoughtDelimiters(), ANY_TEMPLATE[name].syntaxes_of(Conversation((), tuple(tools))), tools)
     parts = [part for at in range(0, end, size) for part in reader.push(text[at : min(at + size, end)])]
     return "".join(part.arguments for part in parts if isinstance(part, CallPiece))
 

@@ -19,7 +19,7 @@ from semantic_trio.adapters.text.manners import probe
 from semantic_trio.adapters.text.switch import Switch
 from semantic_trio.adapters.text.syntax import ToolSyntax
 from semantic_trio.adapters.text.template import ChatTemplate
-from semantic_trio.adapters.text.thinking import ThinkMarks
+from semantic_trio.adapters.text.thinking import ThoughtDelimiters
 from semantic_trio.adapters.text.turns import NO_SWITCHES, Switches, Turn
 from semantic_trio.domain.canonical import canonical
 from semantic_trio.domain.conversation import Calling, Conversation, Message, Part, Role, Text, Thinking, Tool, ToolCall, ToolChoice, ToolResult
@@ -62,7 +62,7 @@ def template(source: str, *syntaxes: ToolSyntax) -> ChatTemplate:
     def render(turns: Sequence[Turn], tools: Sequence[Definition] = (), *, speak: bool = True, switches: Switches = NO_SWITCHES) -> str:
         return compiled.render(messages=turns, tools=list(tools) or None, add_generation_prompt=speak, **switches)
 
-    return ChatTemplate(render, ThinkMarks(), probe(render, ThinkMarks(), (HERMES, *syntaxes)), syntaxes)
+    return ChatTemplate(render, ThoughtDelimiters(), probe(render, ThoughtDelimiters(), (HERMES, *syntaxes)), syntaxes)
 
 
 def _refuse(reason: str) -> None:
@@ -299,8 +299,8 @@ def test_every_answer_tells_where_it_ends(name: str) -> None:
         assert at in layout.certain
         assert last not in layout.text[end:]
         assert "".join(CALLS.messages[at + 1].text) in layout.text[end:]
-        for mark in ("</tool_call>", "]", "}"):
-            assert not layout.text[end:].lstrip().startswith(mark)
+        for delimiter in ("</tool_call>", "]", "}"):
+            assert not layout.text[end:].lstrip().startswith(delimiter)
 
 
 def test_templates_that_know_calls_are_asked_in_the_way_they_know() -> None:
@@ -350,7 +350,7 @@ def test_thoughts_before_a_call_stand_as_far_from_it_as_from_text() -> None:
     assert "<think>\nt\n</think>\n\n<tool_call>" in ANY_TEMPLATE["qwen"].prompt(thoughtful)
 
 
-def test_a_text_with_marks_in_it_is_told_whole() -> None:
+def test_a_text_with_delimiters_in_it_stays_whole() -> None:
     said = "before </think> after"
 
     assert said in ANY_TEMPLATE["qwen"].prompt(conversation((USER, "u"), (ASSISTANT, said), (USER, "v")))

@@ -7,9 +7,9 @@ import pytest
 
 from semantic_trio.adapters.text.formats.table import formats
 from semantic_trio.adapters.text.manners import probe
-from semantic_trio.adapters.text.reader import MarkReader
+from semantic_trio.adapters.text.reader import DelimiterReader
 from semantic_trio.adapters.text.template import ChatTemplate
-from semantic_trio.adapters.text.thinking import ThinkMarks
+from semantic_trio.adapters.text.thinking import ThoughtDelimiters
 from semantic_trio.adapters.text.written_calls import calling
 from semantic_trio.domain.conversation import Conversation, Message, Role, Text, Thinking, ToolCall
 from tests.unit.test_call_formats import TOOLS, VALUES, called, conversation, pieces
@@ -62,8 +62,8 @@ SOURCES = {
 def made(source: str) -> ChatTemplate:
     syntaxes = formats(source)
     plain = template(source, *syntaxes)
-    render = calling(plain.render, ThinkMarks(), syntaxes)
-    return attrs.evolve(plain, render=render, manners=probe(render, ThinkMarks(), syntaxes))
+    render = calling(plain.render, ThoughtDelimiters(), syntaxes)
+    return attrs.evolve(plain, render=render, manners=probe(render, ThoughtDelimiters(), syntaxes))
 
 
 ANY_TEMPLATE = {name: made(source) for name, source in SOURCES.items()}
@@ -90,7 +90,7 @@ def test_calls_that_are_written_so_are_read_back_unchanged(name: str) -> None:
         assert text.startswith(asked)
         answer = text[len(asked) : text.index("<end>[tool]", len(asked))]
         for size in (7, len(answer)):
-            reader = MarkReader(ThinkMarks(), ANY_TEMPLATE[name].syntaxes_of(Conversation((), TOOLS)), TOOLS)
+            reader = DelimiterReader(ThoughtDelimiters(), ANY_TEMPLATE[name].syntaxes_of(Conversation((), TOOLS)), TOOLS)
             assert called([part for piece in pieces(answer, size) for part in reader.push(piece)] + reader.finish()) == list(calls), value[:80]
 
 
@@ -120,4 +120,4 @@ def test_a_last_turn_that_is_written_otherwise_takes_no_calls_with_it() -> None:
 def test_a_template_that_tells_calls_itself_is_used_as_it_is() -> None:
     plain = template(ONE_CALL.replace("raise('one call at once')", "''"), *formats(ONE_CALL))
 
-    assert calling(plain.render, ThinkMarks(), ()) is plain.render
+    assert calling(plain.render, ThoughtDelimiters(), ()) is plain.render

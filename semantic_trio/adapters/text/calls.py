@@ -15,11 +15,11 @@ from semantic_trio.adapters.text.argument_shape import argument_shape, common_fr
 from semantic_trio.adapters.text.formats.hermes import HERMES
 from semantic_trio.adapters.text.generic import CALL_CLOSE, CALL_HEAD, CALL_MIDDLE, definition
 from semantic_trio.adapters.text.layout import PLACEHOLDER, Kind, Slots, Span, encodable
-from semantic_trio.adapters.text.reader import MarkReader
+from semantic_trio.adapters.text.reader import DelimiterReader
 from semantic_trio.adapters.text.shape import CallShape, MessageShape, between, json_shape
 from semantic_trio.adapters.text.syntax import Ending, ToolSyntax
 from semantic_trio.adapters.text.tally import CallTally
-from semantic_trio.adapters.text.thinking import ThinkMarks
+from semantic_trio.adapters.text.thinking import ThoughtDelimiters
 from semantic_trio.adapters.text.turns import REFUSALS, RESULT_ROLE, Render, Turn, turn
 from semantic_trio.domain.conversation import Role, Tool, ToolCall
 
@@ -115,14 +115,14 @@ class Script:
         return {"id": called, "type": "function", "function": {"name": name, "arguments": given}}
 
 
-def native(render: Render, marks: ThinkMarks, syntaxes: Sequence[ToolSyntax]) -> Iterator[CallManner]:
+def native(render: Render, delimiters: ThoughtDelimiters, syntaxes: Sequence[ToolSyntax]) -> Iterator[CallManner]:
     """The ways in which the template tells tools, calls and results so that all can be read back.
 
     Those that tell no tools, or tell them in another place each turn, come last: tools are then told in words of our own, with a sample.
     """
     for tells_tools, syntax, takes_text, numbering in itertools.product((True, False), syntaxes, (True, False), NUMBERINGS):
         try:
-            manner = _Trial(render, marks, syntax, tells_tools, takes_text, numbering).manner()
+            manner = _Trial(render, delimiters, syntax, tells_tools, takes_text, numbering).manner()
         except REFUSALS:
             continue
         if manner is not None:
@@ -150,7 +150,7 @@ class _Trial:
     """One way of telling calls, tried."""
 
     render: Render
-    marks: ThinkMarks
+    delimiters: ThoughtDelimiters
     syntax: ToolSyntax
     tells_tools: bool
     takes_text: bool
@@ -189,7 +189,7 @@ class _Trial:
 
     def _told(self, script: Script, turns: Sequence[Turn], *, speak: bool = True) -> tuple[str, list[Span]]:
         skeleton = self.render(turns, [definition(TOOL)] if self.tells_tools else [], speak=speak)
-        return script.slots.fill(without_empty_thoughts(skeleton, self.marks, self.syntax.start))
+        return script.slots.fill(without_empty_thoughts(skeleton, self.delimiters, self.syntax.start))
 
     def _is_whole(self, text: str, spans: Sequence[Span]) -> bool:
         told = [span.slot.text for span in spans if span.slot.kind is not Kind.NAME and span.slot.text != "said2"]
@@ -262,7 +262,7 @@ class _Trial:
         return CallShape(close, again, arguments)
 
     def _is_read_back(self, sample: str) -> bool:
-        reader = MarkReader(self.marks, (self.syntax,), (TOOL,), tally=CallTally(is_quiet=True))
+        reader = DelimiterReader(self.delimiters, (self.syntax,), (TOOL,), tally=CallTally(is_quiet=True))
         read = [*reader.push(sample), *reader.finish()]
         return [(call.name, json.loads(call.arguments)) for call in read if isinstance(call, ToolCall)] == [(TOOL.name, {"key": "value"})] * 2
 
@@ -276,10 +276,10 @@ def _of(kind: Kind, spans: Sequence[Span]) -> list[Span]:
     return [span for span in spans if span.slot.kind is kind]
 
 
-def without_empty_thoughts(skeleton: str, marks: ThinkMarks, call_start: str) -> str:
+def without_empty_thoughts(skeleton: str, delimiters: ThoughtDelimiters, call_start: str) -> str:
     """Return a template's text without the empty thoughts in front of answers: some templates write them in front of the latest answers only."""
-    if marks.end not in skeleton:
+    if delimiters.end not in skeleton:
         return skeleton
-    empty = rf"{re.escape(marks.start)}\s*{re.escape(marks.end)}\s*"
+    empty = rf"{re.escape(delimiters.start)}\s*{re.escape(delimiters.end)}\s*"
     answer = rf"(?={PLACEHOLDER.pattern}|{re.escape(call_start)})"
     return re.sub(empty + answer, "", skeleton)

@@ -30,14 +30,14 @@ from semantic_trio.adapters.text.imported import ImportedTemplate, Program
 from semantic_trio.adapters.text.layout import Layout, encodable
 from semantic_trio.adapters.text.manners import probe
 from semantic_trio.adapters.text.parts import fitting
-from semantic_trio.adapters.text.reader import MarkReader
+from semantic_trio.adapters.text.reader import DelimiterReader
 from semantic_trio.adapters.text.sandbox import let_lists_change, stop_time
 from semantic_trio.adapters.text.segments import Borders, SegmentEncoder
 from semantic_trio.adapters.text.spelling import Spelling
 from semantic_trio.adapters.text.syntax import ToolSyntax
 from semantic_trio.adapters.text.tally import CallTally
 from semantic_trio.adapters.text.template import ChatTemplate
-from semantic_trio.adapters.text.thinking import ThinkMarks, think_marks
+from semantic_trio.adapters.text.thinking import ThoughtDelimiters, thought_delimiters
 from semantic_trio.adapters.text.turns import NO_SWITCHES, Render, Switches, Turn
 from semantic_trio.adapters.text.written_calls import calling
 from semantic_trio.domain.budget import ThoughtBudget
@@ -92,7 +92,7 @@ class TokenizerCodec:
             prompt = attrs.evolve(prompt, thinking=conversation.thinking)
         if (prefill := conversation.prefill) is None:
             return prompt
-        return attrs.evolve(prompt, opening=open_thought(prefill, self._template.marks.start, self._template.marks.end))
+        return attrs.evolve(prompt, opening=open_thought(prefill, self._template.delimiters.start, self._template.delimiters.end))
 
     def _layout(self, conversation: Conversation, known: int = 0) -> Layout:
         assert self._template is not None
@@ -101,7 +101,7 @@ class TokenizerCodec:
 
     def _borders(self, layout: Layout, conversation: Conversation) -> Borders:
         assert self._template is not None
-        return self._segments.borders(layout, conversation, self._template.marks.opening)
+        return self._segments.borders(layout, conversation, self._template.delimiters.opening)
 
     def _fronts_agree(self, layout: Layout, borders: Borders, conversation: Conversation, known: Known) -> bool:
         """False where known tokens were read with another choice of thinking, which the template writes in front of the first answer."""
@@ -134,7 +134,7 @@ class TokenizerCodec:
     def reader(self, conversation: Conversation, opening: str) -> AnswerReader:
         """See `TextCodec.reader`."""
         if self._template is None:
-            return MarkReader(ThinkMarks(), (), (), opening)
+            return DelimiterReader(ThoughtDelimiters(), (), (), opening)
         return self._template.reader(conversation, opening, self.tally)
 
     def grammar(self, conversation: Conversation, opening: str) -> Grammar | None:
@@ -151,17 +151,17 @@ class TokenizerCodec:
         form = self._template.form(conversation) if conversation.demands_form else None
         if form is None:
             return None
-        marks = self._template.marks
-        thinks = opening.startswith(marks.start) or self._tokenizer.token_to_id(marks.start) is not None
+        delimiters = self._template.delimiters
+        thinks = opening.startswith(delimiters.start) or self._tokenizer.token_to_id(delimiters.start) is not None
         calls = self._template.calls_of(conversation)
-        return AnswerForm(self._guidance, marks if thinks else None, calls, form, opening).compile()
+        return AnswerForm(self._guidance, delimiters if thinks else None, calls, form, opening).compile()
 
     def _budget(self, limit: int, opening: str, form: CompiledGrammar | None) -> ThoughtBudget:
         """A bound on thoughts, which are ended by the delimiter and what a template writes around it."""
         assert self._template is not None
-        marks = self._template.marks
-        [closing] = self._segments.encode([Segment(f"{marks.pad}{marks.end}{marks.gap}")], begins=False)
-        thoughts = Thoughts(marks.start, marks.end, is_open=opening.startswith(marks.start))
+        delimiters = self._template.delimiters
+        [closing] = self._segments.encode([Segment(f"{delimiters.pad}{delimiters.end}{delimiters.gap}")], begins=False)
+        thoughts = Thoughts(delimiters.start, delimiters.end, is_open=opening.startswith(delimiters.start))
         return ThoughtBudget(limit, thoughts, closing, self.decoder, self._tokenizer.get_vocab_size(), form)
 
 
@@ -201,8 +201,8 @@ def _template(tokenizer: PreTrainedTokenizerFast, parser: Foreign | None, progra
 
     if program is not None:
         words = program.source
-        marks, syntaxes = think_marks(tokenizer.get_vocab(), words), formats(words, parser)
-        return _chat_template(tokenizer, ImportedTemplate(program.apply, marks), words, marks, syntaxes)
+        delimiters, syntaxes = thought_delimiters(tokenizer.get_vocab(), words), formats(words, parser)
+        return _chat_template(tokenizer, ImportedTemplate(program.apply, delimiters), words, delimiters, syntaxes)
     if not tokenizer.chat_template:
         return None
     let_lists_change(tokenizer.chat_template)
@@ -212,17 +212,17 @@ def _template(tokenizer: PreTrainedTokenizerFast, parser: Foreign | None, progra
     spoken = harmony(render, words, Guard.of(backend, words))
     if spoken is not None:
         return spoken
-    marks, syntaxes = think_marks(tokenizer.get_vocab(), words), formats(words, parser)
-    return _chat_template(tokenizer, render, words, marks, syntaxes)
+    delimiters, syntaxes = thought_delimiters(tokenizer.get_vocab(), words), formats(words, parser)
+    return _chat_template(tokenizer, render, words, delimiters, syntaxes)
 
 
 def _chat_template(
-    tokenizer: PreTrainedTokenizerFast, render: Render, words: str, marks: ThinkMarks, syntaxes: tuple[ToolSyntax, ...]
+    tokenizer: PreTrainedTokenizerFast, render: Render, words: str, delimiters: ThoughtDelimiters, syntaxes: tuple[ToolSyntax, ...]
 ) -> ChatTemplate:
     """The template of a model; `words`: its text."""
-    render = calling(render, marks, syntaxes)
-    made = ChatTemplate(render, marks, probe(render, marks, syntaxes), syntaxes)
-    guard = Guard.of(tokenizer.backend_tokenizer, f"{words} {made.written_marks} {HERMES.start} {HERMES.end} {RESULT}")
+    render = calling(render, delimiters, syntaxes)
+    made = ChatTemplate(render, delimiters, probe(render, delimiters, syntaxes), syntaxes)
+    guard = Guard.of(tokenizer.backend_tokenizer, f"{words} {made.output_delimiters} {HERMES.start} {HERMES.end} {RESULT}")
     return attrs.evolve(made, guard=guard)
 
 
@@ -233,9 +233,9 @@ def _text_of(tokenizer: PreTrainedTokenizerFast) -> str:
 
 
 def _silent(tokenizer: Tokenizer, template: ChatTemplate | HarmonyTemplate | None) -> frozenset[int]:
-    """The special tokens that are no text: all but those that mark thoughts and calls."""
-    marks = template.written_marks if template else ""
-    return frozenset(number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special and token.content not in marks)
+    """Special tokens that are no text: all but the delimiters of thoughts and calls."""
+    delimiters = template.output_delimiters if template else ""
+    return frozenset(number for number, token in tokenizer.get_added_tokens_decoder().items() if token.special and token.content not in delimiters)
 
 
 def _stop_tokens(path: Path) -> Iterator[int]:

@@ -1,7 +1,7 @@
 """Wording of tools for models whose templates know none: that of Hermes, which most models have seen.
 
-Tools are told in a system section at the head, one JSON object a line; calls stand in the assistant's text as JSON between `<tool_call>` marks;
-results come as a turn of the user, each between `<tool_response>` marks.
+Tools stand in a system section at the head, one JSON object a line; calls in the assistant's text, as JSON between `<tool_call>` delimiters;
+results in a turn of the user, each between `<tool_response>` delimiters.
 """
 
 import json

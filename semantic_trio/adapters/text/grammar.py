@@ -1,6 +1,6 @@
 """Grammar of an answer that has to have a form: a call of certain tools, JSON of a certain schema.
 
-Knows how a model marks thoughts and calls, and puts that into words of llguidance's Lark. Knows nothing of templates.
+Knows the delimiters of a model's thoughts and calls, and expresses them in llguidance's Lark. Knows nothing of templates.
 """
 
 import json
@@ -15,7 +15,7 @@ from semantic_trio.adapters.text.guidance import CompiledGrammar, Guidance
 from semantic_trio.adapters.text.lark import Lark, exactly
 from semantic_trio.adapters.text.schema import ANY_OBJECT
 from semantic_trio.adapters.text.shape import CallShape, MessageShape
-from semantic_trio.adapters.text.thinking import ThinkMarks
+from semantic_trio.adapters.text.thinking import ThoughtDelimiters
 from semantic_trio.domain.conversation import Calling, Conversation, Tool
 from semantic_trio.domain.errors import InvalidRequestError
 
@@ -27,7 +27,7 @@ class AnswerForm:
     """One demanded form on its way into Lark."""
 
     _guidance: Guidance
-    _marks: ThinkMarks | None  # None: the model does not think
+    _delimiters: ThoughtDelimiters | None  # None: the model does not think
     _calls: CallManner
     _conversation: Conversation
     _opening: str  # the beginning of the answer, which is in the prompt
@@ -44,12 +44,12 @@ class AnswerForm:
 
     def _thought(self) -> str:
         """The thought that was begun, or one that may come first."""
-        if self._marks is None or self._opening.startswith(self._calls.head):
+        if self._delimiters is None or self._opening.startswith(self._calls.head):
             return ""
-        rest = f"{self._lark.up_to(self._marks.end)} GAP"
+        rest = f"{self._lark.up_to(self._delimiters.end)} GAP"
         if self._opening:
             return rest
-        return "" if self._conversation.thinks is False else f"({self._lark.literal(self._marks.start)} {rest})?"
+        return "" if self._conversation.thinks is False else f"({self._lark.literal(self._delimiters.start)} {rest})?"
 
     # ---------------------------------------------------------------------------------------------------------------------- bodies
 

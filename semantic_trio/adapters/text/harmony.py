@@ -34,7 +34,7 @@ from semantic_trio.adapters.text.shape import CallShape, MessageShape
 from semantic_trio.adapters.text.switch import find_switch
 from semantic_trio.adapters.text.tally import CallTally
 from semantic_trio.adapters.text.telling import REMINDER, Telling
-from semantic_trio.adapters.text.thinking import ThinkMarks
+from semantic_trio.adapters.text.thinking import ThoughtDelimiters
 from semantic_trio.adapters.text.turns import REFUSALS, RESULT_ROLE, Render, turn
 from semantic_trio.domain.conversation import Calling, Conversation, Message, Role, ToolCall, ToolResult
 from semantic_trio.domain.errors import InvalidRequestError
@@ -93,7 +93,7 @@ class HarmonyTemplate:
     frames: Frames
     manners: Manners
     guard: Guard
-    marks: ThinkMarks = THINKS
+    delimiters: ThoughtDelimiters = THINKS
 
     def prompt(self, conversation: Conversation) -> str:
         """The text of a conversation up to where the assistant is to speak. Raises `InvalidRequestError` where the template refuses."""
@@ -133,8 +133,8 @@ class HarmonyTemplate:
         return self.manners.calls
 
     @property
-    def written_marks(self) -> str:
-        """See `ChatTemplate.written_marks`."""
+    def output_delimiters(self) -> str:
+        """See `ChatTemplate.output_delimiters`."""
         return " ".join((START, CHANNEL, CONSTRAIN, MESSAGE, END))
 
     def reader(self, conversation: Conversation, opening: str, tally: CallTally) -> HarmonyReader:
@@ -148,7 +148,7 @@ class HarmonyTemplate:
 
     def _front(self, conversation: Conversation) -> _Draft:
         """Return the text in front of the first turn: the template's own system message, leading system messages, tools."""
-        telling = Telling(self.manners, self.marks, -1, self.guard)
+        telling = Telling(self.manners, self.delimiters, -1, self.guard)
         slots = telling.slots
         leading = conversation.messages[: conversation.leading]
         words = "\n\n".join(slots.hold(message.text, owner) for owner, message in enumerate(leading))

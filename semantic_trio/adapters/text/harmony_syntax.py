@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import attrs
 
 from semantic_trio.adapters.text.syntax import Begun, Ending, Reading
-from semantic_trio.adapters.text.thinking import ThinkMarks
+from semantic_trio.adapters.text.thinking import ThoughtDelimiters
 from semantic_trio.domain.conversation import Tool
 
 START, CHANNEL, MESSAGE, CONSTRAIN = "<|start|>", "<|channel|>", "<|message|>", "<|constrain|>"
@@ -16,7 +16,7 @@ ASSISTANT = f"{START}assistant"
 ANALYSIS, COMMENTARY, FINAL = (f"{CHANNEL}{name}" for name in ("analysis", "commentary", "final"))
 FUNCTIONS = "functions."
 # A thought, and all that stands between it and an answer.
-THINKS = ThinkMarks(f"{ANALYSIS}{MESSAGE}", END, ASSISTANT, "")
+THINKS = ThoughtDelimiters(f"{ANALYSIS}{MESSAGE}", END, ASSISTANT, "")
 
 CHANNEL_NAME = re.compile(r"<\|channel\|>\s*([A-Za-z_]*)")
 RECIPIENT = re.compile(r"\bto=([^\s<]+)")

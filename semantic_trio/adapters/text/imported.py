@@ -11,7 +11,7 @@ import attrs
 
 from semantic_trio.adapters.text.generic import Definition
 from semantic_trio.adapters.text.switch import TOGGLES
-from semantic_trio.adapters.text.thinking import ThinkMarks
+from semantic_trio.adapters.text.thinking import ThoughtDelimiters
 from semantic_trio.adapters.text.turns import NO_SWITCHES, Switches, Turn, turn
 from semantic_trio.domain.conversation import Role
 
@@ -39,7 +39,7 @@ class ImportedTemplate:
     """
 
     _apply: Callable[..., str]
-    _marks: ThinkMarks
+    _delimiters: ThoughtDelimiters
 
     def __call__(self, turns: Sequence[Turn], tools: Sequence[Definition] = (), *, speak: bool = True, switches: Switches = NO_SWITCHES) -> str:
         """See `Render`."""
@@ -53,8 +53,8 @@ class ImportedTemplate:
             text = self._apply(told, tools=list(tools) or None, add_generation_prompt=speak, enable_thinking=False, **others)
         except (AssertionError, NotImplementedError) as error:
             raise ValueError(str(error) or type(error).__name__) from error
-        if speak and switches.get(THINKING, True) and text.endswith(self._marks.end):
-            return text.removesuffix(self._marks.end) + self._marks.start
+        if speak and switches.get(THINKING, True) and text.endswith(self._delimiters.end):
+            return text.removesuffix(self._delimiters.end) + self._delimiters.start
         return text
 
 

@@ -58,12 +58,12 @@ class Lark:
         """Exactly this text, with its special tokens; `has_numbers`: with any numbers in place of its own, long ones of as many digits."""
         return " ".join(self._told(text, has_numbers=has_numbers))
 
-    def up_to(self, mark: str) -> str:
+    def up_to(self, delimiter: str) -> str:
         """Any text, and then a delimiter."""
-        if mark in self._guidance.specials:
-            return f"TEXT {self.literal(mark)}"
+        if delimiter in self._guidance.specials:
+            return f"TEXT {self.literal(delimiter)}"
         name = f"lazy_{len(self._rules)}"
-        self._rules[f"{name}[lazy]"] = f"TEXT {exactly(mark)}"
+        self._rules[f"{name}[lazy]"] = f"TEXT {exactly(delimiter)}"
         return name
 
     def without(self, barred: Collection[str]) -> str:
@@ -94,8 +94,8 @@ class Lark:
     def _pieces(self, text: str) -> list[str]:
         """A text cut at special tokens."""
         found = [special for special in self._guidance.specials if special and special in text]
-        marks = "|".join(re.escape(special) for special in sorted(found, key=len, reverse=True))
-        return [piece for piece in (re.split(f"({marks})", text) if marks else [text]) if piece]
+        delimiters = "|".join(re.escape(special) for special in sorted(found, key=len, reverse=True))
+        return [piece for piece in (re.split(f"({delimiters})", text) if delimiters else [text]) if piece]
 
 
 def exactly(text: str) -> str:

@@ -11,7 +11,7 @@ from semantic_trio.adapters.text.calls import GENERIC, CallManner, Script, appea
 from semantic_trio.adapters.text.formats.hermes import HERMES
 from semantic_trio.adapters.text.switch import NO_SWITCH, Switch, find_switch
 from semantic_trio.adapters.text.syntax import ToolSyntax
-from semantic_trio.adapters.text.thinking import ThinkMarks
+from semantic_trio.adapters.text.thinking import ThoughtDelimiters
 from semantic_trio.adapters.text.turns import REFUSALS, RESULT_ROLE, Render, Turn, turn
 from semantic_trio.domain.conversation import Role
 
@@ -28,7 +28,7 @@ class Manners:
     calls: CallManner = GENERIC
 
 
-def probe(render: Render, marks: ThinkMarks, syntaxes: Sequence[ToolSyntax] = (HERMES,)) -> Manners:
+def probe(render: Render, delimiters: ThoughtDelimiters, syntaxes: Sequence[ToolSyntax] = (HERMES,)) -> Manners:
     """Find the abilities of a template. Something given to it counts as accepted when it appears where it belongs."""
     neighbours = appear(render, (Role.USER, Role.USER))
     system = takes_system(render)
@@ -40,7 +40,7 @@ def probe(render: Render, marks: ThinkMarks, syntaxes: Sequence[ToolSyntax] = (H
         (Role.SYSTEM, Role.SYSTEM, Role.USER),
     )
     late = all(appear(render, roles) for roles in late_orders)
-    calls = next(native(render, marks, syntaxes), GENERIC)
+    calls = next(native(render, delimiters, syntaxes), GENERIC)
     return Manners(system, late, neighbours, frozenset(_trimmed(render, system, calls)), find_switch(render), calls)
 
 

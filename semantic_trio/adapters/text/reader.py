@@ -1,6 +1,6 @@
-"""One answer taken apart while it comes: text, thoughts and calls.
+"""Incremental parser of one answer: text, thoughts and calls.
 
-Knows the marks of one model. Knows nothing of tokens. What is read does not depend on the pieces it comes in.
+Knows the delimiters of one model. Knows nothing of tokens. The result does not depend on how the text is split into chunks.
 """
 
 import enum
@@ -12,7 +12,7 @@ import attrs
 from semantic_trio.adapters.text.layout import encodable
 from semantic_trio.adapters.text.syntax import Begun, Ending, Reading, ToolSyntax
 from semantic_trio.adapters.text.tally import CallTally, Outcome
-from semantic_trio.adapters.text.thinking import ThinkMarks
+from semantic_trio.adapters.text.thinking import ThoughtDelimiters
 from semantic_trio.domain.conversation import AnswerPart, CutCall, Part, Text, Thinking, Tool, ToolCall
 from semantic_trio.domain.open_call import OpenCall, OpenCalls
 from semantic_trio.domain.stopping import Thoughts, begun
@@ -29,24 +29,24 @@ class _State(enum.Enum):
 
 
 @attrs.define(eq=False)
-class MarkReader:
-    """An `AnswerReader` over delimiters in the text."""
+class DelimiterReader:
+    """An `AnswerReader` that finds thoughts and calls by the delimiters around them."""
 
-    _think: ThinkMarks
+    _think: ThoughtDelimiters
     _syntaxes: Sequence[ToolSyntax]  # the formats in which this model calls; none: calls are text
     _tools: Sequence[Tool] = ()
-    _held: str = ""  # told by nobody yet; at first the beginning of the answer that is in the prompt
-    _is_form: bool = False  # the answer is of a form: marks count before anything is said, and within it they are part of it
+    _held: str = ""  # text not yet returned; at first the beginning of the answer that the prompt ends with
+    _is_form: bool = False  # the answer is held to a response format: delimiters count only before its first text
     _tally: CallTally = attrs.field(factory=CallTally)
     thoughts: Thoughts = attrs.field(init=False)
     _state: _State = attrs.field(init=False, default=_State.TEXT)
-    _behind: type[Part] = attrs.field(init=False, default=Thinking)  # what the gap is behind
-    _searched: int = attrs.field(init=False, default=0)  # of a call: characters that were read already
+    _behind: type[Part] = attrs.field(init=False, default=Thinking)  # type of the part before the gap
+    _searched: int = attrs.field(init=False, default=0)  # of a call: characters that were parsed already
     _open: OpenCalls = attrs.field(init=False, factory=OpenCalls)  # the calls that are being written, once their arguments have begun
-    _is_cut: bool = attrs.field(init=False, default=False)  # the answer has ended, but not by the model's will
+    _is_cut: bool = attrs.field(init=False, default=False)  # the answer ended before the model ended its turn
     _has_said: bool = attrs.field(init=False, default=False)
-    _has_thought: bool = attrs.field(init=False, default=False)  # of a thought: its first words were told
-    _last: type[AnswerPart] | None = attrs.field(init=False, default=None)  # what was told last
+    _has_thought: bool = attrs.field(init=False, default=False)  # of a thought: its first words were returned
+    _last: type[AnswerPart] | None = attrs.field(init=False, default=None)  # type of the last returned part
     _is_wrapped: bool = attrs.field(init=False, default=False)  # text is between the delimiters of an answer
     _openings: tuple[str, ...] = attrs.field(init=False)
     _first_characters: frozenset[str] = attrs.field(init=False)  # of the delimiters that may come within a text or a thought
@@ -145,9 +145,9 @@ class MarkReader:
         return []
 
     def _thought(self, is_all: bool) -> list[AnswerPart]:
-        thought, mark, after = self._held.partition(self._think.end)
+        thought, delimiter, after = self._held.partition(self._think.end)
         calls: list[ToolCall] = []
-        if mark:
+        if delimiter:
             self._state, self._behind, self._held = _State.GAP, Thinking, after
         elif is_all:
             at, calls = self._calls_at_end()

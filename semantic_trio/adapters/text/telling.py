@@ -13,7 +13,7 @@ from semantic_trio.adapters.text.guard import NO_GUARD, OTHER, Guard
 from semantic_trio.adapters.text.layout import NOBODY, Kind, Slots
 from semantic_trio.adapters.text.manners import Manners
 from semantic_trio.adapters.text.switch import WORDS
-from semantic_trio.adapters.text.thinking import ThinkMarks
+from semantic_trio.adapters.text.thinking import ThoughtDelimiters
 from semantic_trio.adapters.text.turns import RESULT_ROLE, Turn, turn
 from semantic_trio.domain.conversation import Conversation, Message, Role, Tool, ToolCall
 
@@ -28,7 +28,7 @@ class Telling:
     """Turns a template can render, their words held back."""
 
     _manners: Manners
-    _marks: ThinkMarks
+    _delimiters: ThoughtDelimiters
     _marked: int  # the message whose last call is told with arguments that show where it ends
     _guard: Guard = NO_GUARD
     slots: Slots = attrs.field(init=False, factory=Slots)
@@ -104,11 +104,11 @@ class Telling:
 
     def _thoughts(self, owner: int, message: Message, glue: str = "") -> str:
         """The thoughts of a message between their delimiters; `glue`: what the template puts between what is said and a call."""
-        thought, marks = message.thinking.strip(), self._marks
+        thought, delimiters = message.thinking.strip(), self._delimiters
         if not thought:
             return ""
-        end = f"{marks.pad}{marks.end}{marks.gap}".removesuffix(glue)
-        return self._frame(marks.opening, owner) + self.slots.hold(thought, owner) + self._frame(end, owner)
+        end = f"{delimiters.pad}{delimiters.end}{delimiters.gap}".removesuffix(glue)
+        return self._frame(delimiters.opening, owner) + self.slots.hold(thought, owner) + self._frame(end, owner)
 
     def _told_call(self, owner: int, call: ToolCall) -> str:
         """A call in the wording for templates that know none."""

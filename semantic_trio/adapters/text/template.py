@@ -13,11 +13,11 @@ from semantic_trio.adapters.text.guard import NO_GUARD, Guard
 from semantic_trio.adapters.text.layout import NOBODY, Kind, Layout, Slots, Span, contents_of, encodable, splits_of
 from semantic_trio.adapters.text.manners import Manners
 from semantic_trio.adapters.text.order import in_order
-from semantic_trio.adapters.text.reader import MarkReader
+from semantic_trio.adapters.text.reader import DelimiterReader
 from semantic_trio.adapters.text.syntax import ToolSyntax
 from semantic_trio.adapters.text.tally import CallTally
 from semantic_trio.adapters.text.telling import Telling
-from semantic_trio.adapters.text.thinking import ThinkMarks
+from semantic_trio.adapters.text.thinking import ThoughtDelimiters
 from semantic_trio.adapters.text.turns import REFUSALS, Render, Switches, Turn, turn
 from semantic_trio.domain.conversation import Calling, Conversation, Message, Role
 from semantic_trio.domain.errors import InvalidRequestError
@@ -28,7 +28,7 @@ class ChatTemplate:
     """Renders conversations for one model."""
 
     render: Render
-    marks: ThinkMarks
+    delimiters: ThoughtDelimiters
     manners: Manners
     syntaxes: tuple[ToolSyntax, ...] = ()  # the formats that the template's text tells of
     guard: Guard = NO_GUARD
@@ -42,7 +42,7 @@ class ChatTemplate:
 
         The message before number `known` may be told with other arguments, so that its end is certain. Raises `InvalidRequestError`.
         """
-        telling = Telling(self.manners, self.marks, known - 1, self.guard)
+        telling = Telling(self.manners, self.delimiters, known - 1, self.guard)
         turns = in_order(telling.turns(conversation), self.manners)
         tools = [telling.definition(tool) for tool in conversation.tools] if self.manners.calls.tells_tools else []
         try:
@@ -51,7 +51,7 @@ class ChatTemplate:
             raise InvalidRequestError("a schema or the arguments of a call are nested too deeply for the chat template", "tools") from error
         except REFUSALS as error:
             raise InvalidRequestError(f"the model's chat template refuses this conversation: {error}", field="messages") from error
-        skeleton = without_empty_thoughts(encodable(skeleton), self.marks, self.manners.calls.syntax.start)
+        skeleton = without_empty_thoughts(encodable(skeleton), self.delimiters, self.manners.calls.syntax.start)
         text, spans = telling.slots.fill(self._with_lost_words(skeleton, telling.slots))
         return self._measured(text, spans, conversation)
 
@@ -62,11 +62,11 @@ class ChatTemplate:
             return ""
         return calls.head if choice.name is None else calls.head + calls.spelled(choice.name) + calls.middle
 
-    def reader(self, conversation: Conversation, opening: str, tally: CallTally) -> MarkReader:
+    def reader(self, conversation: Conversation, opening: str, tally: CallTally) -> DelimiterReader:
         """A reader for the answer to a conversation, which begins with `opening`."""
         may_call = conversation.tools and conversation.choice.calling is not Calling.NONE
         syntaxes = self.syntaxes_of(conversation) if may_call else ()
-        return MarkReader(self.marks, syntaxes, conversation.tools, opening, conversation.schema is not None, tally)
+        return DelimiterReader(self.delimiters, syntaxes, conversation.tools, opening, conversation.schema is not None, tally)
 
     def form(self, conversation: Conversation) -> Conversation:
         """The conversation as its answer can be held to it by a grammar."""
@@ -84,11 +84,11 @@ class ChatTemplate:
         return (told, *(syntax for syntax in self.syntaxes if syntax != told))
 
     @property
-    def written_marks(self) -> str:
-        """Everything that marks thoughts and calls in what the model writes."""
+    def output_delimiters(self) -> str:
+        """Delimiters of thoughts and calls in the model's output, joined by blanks."""
         calls = self.manners.calls
         written = [text for syntax in (calls.syntax, *self.syntaxes) for text in (*syntax.openings, syntax.end, *syntax.delimiters)]
-        return " ".join((self.marks.start, self.marks.end, calls.sample, *written))
+        return " ".join((self.delimiters.start, self.delimiters.end, calls.sample, *written))
 
     def _switches(self, conversation: Conversation) -> Switches:
         return self.manners.switch.arguments(conversation, is_called=bool(self.call_opening(conversation)))
@@ -145,9 +145,9 @@ class ChatTemplate:
 
     def _opened(self, text: str, conversation: Conversation, end: int) -> tuple[str, str]:
         """The text with the demanded beginning of the answer, and what of it belongs to the answer."""
-        at = text.rfind(self.marks.start, end)
-        opening = text[at:] if at >= 0 and self.marks.end not in text[at:] else ""
+        at = text.rfind(self.delimiters.start, end)
+        opening = text[at:] if at >= 0 and self.delimiters.end not in text[at:] else ""
         call = self.call_opening(conversation)
         if opening and (call or conversation.thinks is False):
-            text, opening = self.marks.closed(text), ""
+            text, opening = self.delimiters.closed(text), ""
         return (text + call, call) if call else (text, opening)

@@ -1,6 +1,6 @@
 """Delimiters of a model's thoughts in the text it writes.
 
-Knows the delimiters of families of models, and tells them by the words of a chat template and the tokens of a vocabulary, never by a model's name.
+Knows the delimiters of families of models, and recognises them by the text of a chat template and the tokens of a vocabulary, never by a model's name.
 Knows nothing of calls.
 """
 
@@ -10,56 +10,59 @@ import attrs
 
 
 @attrs.frozen
-class ThinkMarks:
-    """The delimiters of a thought, and what stands around it."""
+class ThoughtDelimiters:
+    """Delimiters of a thought and the text around them."""
 
     start: str = "<think>"
     end: str = "</think>"
-    gap: str = "\n\n"  # between the end delimiter and what is said then
+    gap: str = "\n\n"  # between the end delimiter and the answer
     pad: str = "\n"  # between a delimiter and the thought
-    answer: tuple[str, str] | None = None  # delimiters around what is said after a thought, where they are words and not special tokens
+    answer: tuple[str, str] | None = None  # delimiters around the answer, where they are words and not special tokens
 
     @property
     def opening(self) -> str:
-        """The text before a thought."""
+        """Text before a thought."""
         return f"{self.start}{self.pad}"
 
     def around(self, thought: str) -> str:
-        """A thought as models read it in front of what was said; nothing for none."""
+        """Return a thought as it stands before an answer; empty for an empty thought."""
         return f"{self.opening}{thought}{self.pad}{self.end}{self.gap}" if thought else ""
 
     def closed(self, text: str) -> str:
-        """A text that ends with a start delimiter, with the thought ended at once."""
+        """Return a text that ends with a start delimiter, with an empty thought closed."""
         return f"{text.rstrip()}{self.pad}{self.pad}{self.end}{self.gap}"
 
 
-HERMES_THINKS = ThinkMarks()
-# Delimiters beside `<think>`, each with the words that show them in a template or a vocabulary.
-OTHER_MARKS: tuple[tuple[tuple[str, ...], ThinkMarks], ...] = (
-    (("<think:opensource>", "</think:opensource>"), ThinkMarks("<think:opensource>", "</think:opensource>")),
-    (("<seed:think>", "</seed:think>"), ThinkMarks("<seed:think>", "</seed:think>", "\n", "")),
-    (("<|START_THINKING|>", "<|END_THINKING|>"), ThinkMarks("<|START_THINKING|>", "<|END_THINKING|>", "", "")),
-    (("<|inner_prefix|>", "<|inner_suffix|>"), ThinkMarks("<|inner_prefix|>", "<|inner_suffix|>", "", "")),
-    (("<longcat_think>", "</longcat_think>"), ThinkMarks("<longcat_think>", "</longcat_think>")),
-    (("<|think:start|>", "<|think:end|>"), ThinkMarks("<|think:start|>", "<|think:end|>")),
-    (("[THINK]", "[/THINK]"), ThinkMarks("[THINK]", "[/THINK]", "", "")),
-    (("<|channel>", "<channel|>"), ThinkMarks("<|channel>thought", "<channel|>", "")),
-    (("<|open|>", "<|close|>", "<|sep|>"), ThinkMarks("<|open|>think<|sep|>", "<|close|>think<|sep|>", "")),
-    (("◁think▷", "◁/think▷"), ThinkMarks("◁think▷", "◁/think▷")),
-    (("<|cot_start|>", "<|cot_end|>"), ThinkMarks("<|cot_start|>", "<|cot_end|>")),
-    (("<thought>", "</thought>"), ThinkMarks("<thought>", "</thought>")),
+HERMES_THINKS = ThoughtDelimiters()
+# Delimiters other than `<think>`, each with the words that announce them in a template or a vocabulary.
+OTHER_DELIMITERS: tuple[tuple[tuple[str, ...], ThoughtDelimiters], ...] = (
+    (("<think:opensource>", "</think:opensource>"), ThoughtDelimiters("<think:opensource>", "</think:opensource>")),
+    (("<seed:think>", "</seed:think>"), ThoughtDelimiters("<seed:think>", "</seed:think>", "\n", "")),
+    (("<|START_THINKING|>", "<|END_THINKING|>"), ThoughtDelimiters("<|START_THINKING|>", "<|END_THINKING|>", "", "")),
+    (("<|inner_prefix|>", "<|inner_suffix|>"), ThoughtDelimiters("<|inner_prefix|>", "<|inner_suffix|>", "", "")),
+    (("<longcat_think>", "</longcat_think>"), ThoughtDelimiters("<longcat_think>", "</longcat_think>")),
+    (("<|think:start|>", "<|think:end|>"), ThoughtDelimiters("<|think:start|>", "<|think:end|>")),
+    (("[THINK]", "[/THINK]"), ThoughtDelimiters("[THINK]", "[/THINK]", "", "")),
+    (("<|channel>", "<channel|>"), ThoughtDelimiters("<|channel>thought", "<channel|>", "")),
+    (("<|open|>", "<|close|>", "<|sep|>"), ThoughtDelimiters("<|open|>think<|sep|>", "<|close|>think<|sep|>", "")),
+    (("◁think▷", "◁/think▷"), ThoughtDelimiters("◁think▷", "◁/think▷")),
+    (("<|cot_start|>", "<|cot_end|>"), ThoughtDelimiters("<|cot_start|>", "<|cot_end|>")),
+    (("<thought>", "</thought>"), ThoughtDelimiters("<thought>", "</thought>")),
 )
-# Delimiters around what is said after a thought.
+# Delimiters around the answer that follows a thought.
 ANSWERS = (("<response>", "</response>"), ("<answer>", "</answer>"))
 
 
-def think_marks(vocabulary: Collection[str], template: str = "") -> ThinkMarks:
-    """The delimiters that a chat template names, else those among the tokens of a vocabulary, else `<think>`, which most models have seen."""
-    named = next((marks for words, marks in OTHER_MARKS if all(word in template for word in words)), None)
+def thought_delimiters(vocabulary: Collection[str], template: str = "") -> ThoughtDelimiters:
+    """Return the delimiters of a model's thoughts.
+
+    Those that its chat template names come first, then those in its vocabulary, then `<think>`, which most models have seen.
+    """
+    named = next((delimiters for words, delimiters in OTHER_DELIMITERS if all(word in template for word in words)), None)
     if named is not None:
         return named
     if "</think>" not in template and not _has(vocabulary, ("<think>", "</think>")):
-        found = next((marks for words, marks in OTHER_MARKS if _has(vocabulary, words)), None)
+        found = next((delimiters for words, delimiters in OTHER_DELIMITERS if _has(vocabulary, words)), None)
         if found is not None:
             return found
     answer = next((pair for pair in ANSWERS if all(word in template for word in pair) or _has(vocabulary, pair)), None)

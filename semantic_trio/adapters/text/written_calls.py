@@ -13,7 +13,7 @@ from semantic_trio.adapters.text.argument_shape import common_front
 from semantic_trio.adapters.text.calls import native
 from semantic_trio.adapters.text.generic import Definition
 from semantic_trio.adapters.text.syntax import ToolSyntax
-from semantic_trio.adapters.text.thinking import ThinkMarks
+from semantic_trio.adapters.text.thinking import ThoughtDelimiters
 from semantic_trio.adapters.text.turns import NO_SWITCHES, REFUSALS, Render, Switches, Turn, turn
 from semantic_trio.domain.conversation import Role
 
@@ -120,7 +120,7 @@ def _settling(render: Render) -> Iterator[Render]:
         yield Settles(render, common_front(fronts)[::-1])
 
 
-def calling(render: Render, marks: ThinkMarks, syntaxes: Sequence[ToolSyntax]) -> Render:
+def calling(render: Render, delimiters: ThoughtDelimiters, syntaxes: Sequence[ToolSyntax]) -> Render:
     """The template, given calls in a way in which it tells all of them; as it is where there is no such way."""
     written = [WritesCalls(render, WORDS[syntax.format]) for syntax in syntaxes if syntax.format in WORDS]
-    return next((one for one in (render, *_settling(render), *written) if next(native(one, marks, syntaxes), None) is not None), render)
+    return next((one for one in (render, *_settling(render), *written) if next(native(one, delimiters, syntaxes), None) is not None), render)

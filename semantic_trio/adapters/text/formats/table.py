@@ -175,16 +175,16 @@ LLAMA = MarkedCalls("llama", '{"name": "', separator=";", more_openings=("<|pyth
 
 
 def _dsml(section: str) -> TaggedCalls:
-    mark = "｜DSML｜"
+    prefix = "｜DSML｜"
     return TaggedCalls(
         f"dsml_{section}",
-        f"<{mark}{section}>",
-        f"</{mark}{section}>",
-        tag(f"<{mark}invoke name=", ">"),
-        f"</{mark}invoke>",
-        re.compile(rf'<{mark}parameter\s+name="([^"]*)"\s+string="(?:(?P<text>true)|(?P<json>false))"\s*>'),
-        f"</{mark}parameter>",
-        lead=f"<{mark}invoke name=",
+        f"<{prefix}{section}>",
+        f"</{prefix}{section}>",
+        tag(f"<{prefix}invoke name=", ">"),
+        f"</{prefix}invoke>",
+        re.compile(rf'<{prefix}parameter\s+name="([^"]*)"\s+string="(?:(?P<text>true)|(?P<json>false))"\s*>'),
+        f"</{prefix}parameter>",
+        lead=f"<{prefix}invoke name=",
     )
 
 
