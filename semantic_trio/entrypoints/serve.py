@@ -196,7 +196,7 @@ class Server:
             self._app.app = create_app(state, responses)
             gc.freeze()  # what was imported stays: looking at all of it again stops the event loop for 100 ms
             if self._lock is not None:
-                self._lock.tell(holder(self.settings, self._port))
+                self._lock.describe(holder(self.settings, self._port))
             self.announce(f"http://{authority(self.settings.host, self._port)}")
             await self._stop.wait()
             stopped_at = trio.current_time()

@@ -45,9 +45,9 @@ def test_what_was_put_is_on_disk_and_not_only_told_to_the_system(file: Path) -> 
     """A power cut is no part of a test."""
     with contextlib.closing(open_store("", file)) as store:
         assert isinstance(store, SqlResponses)
-        manners = [store._connection.read(f"pragma {name}")[0][0] for name in ("journal_mode", "synchronous", "fullfsync", "secure_delete")]
+        pragmas = [store._connection.read(f"pragma {name}")[0][0] for name in ("journal_mode", "synchronous", "fullfsync", "secure_delete")]
 
-    assert manners == ["wal", 2, 1, 1]
+    assert pragmas == ["wal", 2, 1, 1]
 
 
 def test_a_file_that_others_could_read_is_closed_to_them(file: Path) -> None:

@@ -143,7 +143,7 @@ def called(parts: Sequence[Part]) -> list[tuple[str, object]]:
 
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_the_template_of_every_format_is_used_as_it_is(name: str) -> None:
-    calls = ANY_TEMPLATE[name].manners.calls
+    calls = ANY_TEMPLATE[name].capabilities.calls
 
     assert calls.is_native
     assert calls.syntax.format == name.partition(" ")[0] or name in {"deepseek v3", "deepseek v3.1"}

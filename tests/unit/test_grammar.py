@@ -11,7 +11,7 @@ import structlog.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from semantic_trio.adapters.text.calls import CallManner
+from semantic_trio.adapters.text.calls import CallFormat
 from semantic_trio.adapters.text.grammar import AnswerForm
 from semantic_trio.adapters.text.guidance import CompiledGrammar, Guidance
 from semantic_trio.adapters.text.lark import Lark
@@ -54,11 +54,11 @@ def walked(grammar: CompiledGrammar, seed: int, begin: str = "", longest: int = 
     raise AssertionError(f"no end: {spelled(drawn)[:200]}")
 
 
-def form(conversation: Conversation, calls: CallManner, opening: str = "", delimiters: ThoughtDelimiters | None = None) -> CompiledGrammar:
+def form(conversation: Conversation, calls: CallFormat, opening: str = "", delimiters: ThoughtDelimiters | None = None) -> CompiledGrammar:
     return AnswerForm(GUIDANCE, delimiters, calls, conversation, opening).compile()
 
 
-def read(text: str, calls: CallManner, opening: str = "", tools: Sequence[Tool] = TOOLS) -> list[Part]:
+def read(text: str, calls: CallFormat, opening: str = "", tools: Sequence[Tool] = TOOLS) -> list[Part]:
     reader = DelimiterReader(HERMES_THINKS, (calls.syntax,), tools, opening)
     return joined([*reader.push(text), *reader.finish()])
 
@@ -88,7 +88,7 @@ def test_several_calls_may_be_demanded_and_one_alone(name: str) -> None:
     template = ANY_TEMPLATE[name]
     two = Conversation(ASKED, TOOLS, ToolChoice(Calling.REQUIRED))
     one = Conversation(ASKED, TOOLS, ToolChoice(Calling.REQUIRED, is_single=True))
-    calls = template.manners.calls
+    calls = template.capabilities.calls
     assert calls.shape is not None
     begin = f'look{calls.middle}{{"at":"sea"}}{calls.shape.again}wait'
 
@@ -102,7 +102,7 @@ def test_several_calls_may_be_demanded_and_one_alone(name: str) -> None:
 @settings(max_examples=200)
 @given(bounded, st.integers(0, 1000))
 def test_json_of_any_schema_is_valid(schema: Schema, seed: int) -> None:
-    told = walked(form(Conversation(ASKED, schema=json.dumps(schema)), ANY_TEMPLATE["bare"].manners.calls), seed)
+    told = walked(form(Conversation(ASKED, schema=json.dumps(schema)), ANY_TEMPLATE["bare"].capabilities.calls), seed)
     jsonschema.validate(json.loads(told), schema)
     assert told == json.dumps(json.loads(told), separators=(",", ":"), ensure_ascii=False) or "\\" in told, "no blanks"
 
@@ -112,7 +112,7 @@ def test_json_of_any_schema_is_valid(schema: Schema, seed: int) -> None:
 def test_arguments_of_any_schema_are_valid(schema: Schema, seed: int) -> None:
     tool = Tool("make", "", json.dumps(schema))
     conversation = Conversation(ASKED, (tool,), ToolChoice(Calling.REQUIRED, "make"))
-    calls, opening = ANY_TEMPLATE["qwen"].manners.calls, ANY_TEMPLATE["qwen"].call_opening(conversation)
+    calls, opening = ANY_TEMPLATE["qwen"].capabilities.calls, ANY_TEMPLATE["qwen"].call_opening(conversation)
 
     [call] = read(walked(form(conversation, calls, opening), seed), calls, opening, (tool,))
 
@@ -123,7 +123,7 @@ def test_arguments_of_any_schema_are_valid(schema: Schema, seed: int) -> None:
 @pytest.mark.parametrize("name", ["qwen", "mistral", "bare"])
 def test_strict_tools_hold_calls_and_leave_text_alone(name: str) -> None:
     strict = Tool("look", "", LOOK.parameters, is_strict=True)
-    conversation, calls = Conversation(ASKED, (strict, WAIT)), ANY_TEMPLATE[name].manners.calls
+    conversation, calls = Conversation(ASKED, (strict, WAIT)), ANY_TEMPLATE[name].capabilities.calls
     grammar = form(conversation, calls)
 
     assert walked(grammar, 1, "I say <tool> and [TOOL] as I like.") == "I say <tool> and [TOOL] as I like."
@@ -139,7 +139,7 @@ def test_strict_tools_hold_calls_and_leave_text_alone(name: str) -> None:
 
 
 def test_only_allowed_tools_are_called() -> None:
-    conversation, calls = Conversation(ASKED, TOOLS, ToolChoice(allowed=("wait",))), ANY_TEMPLATE["bare"].manners.calls
+    conversation, calls = Conversation(ASKED, TOOLS, ToolChoice(allowed=("wait",))), ANY_TEMPLATE["bare"].capabilities.calls
     assert walked(form(conversation, calls), 1, f"{calls.head}wait")
     with pytest.raises(AssertionError, match="may not come"):
         walked(form(conversation, calls), 1, f"{calls.head}look")
@@ -147,7 +147,7 @@ def test_only_allowed_tools_are_called() -> None:
 
 def test_a_schema_and_tools_leave_the_choice() -> None:
     schema = json.dumps({"type": "boolean"})
-    conversation, calls = Conversation(ASKED, TOOLS, schema=schema), ANY_TEMPLATE["bare"].manners.calls
+    conversation, calls = Conversation(ASKED, TOOLS, schema=schema), ANY_TEMPLATE["bare"].capabilities.calls
     assert walked(form(conversation, calls), 1, "tr") == "true"
     assert isinstance(read(walked(form(conversation, calls), 1, calls.head), calls)[0], ToolCall)
     with pytest.raises(AssertionError, match="may not come"):
@@ -156,14 +156,14 @@ def test_a_schema_and_tools_leave_the_choice() -> None:
 
 @pytest.mark.parametrize(("opening", "begin"), [("<think>\n", "hm {}</think>"), ("", "<think>\nhm {}</think>"), ("", "")])
 def test_a_thought_comes_first_where_the_model_thinks(opening: str, begin: str) -> None:
-    conversation, calls = Conversation(ASKED, schema='{"const": 7}'), ANY_TEMPLATE["bare"].manners.calls
+    conversation, calls = Conversation(ASKED, schema='{"const": 7}'), ANY_TEMPLATE["bare"].capabilities.calls
     parts = read(walked(form(conversation, calls, opening, HERMES_THINKS), 1, begin), calls, opening)
     assert [part for part in parts if not isinstance(part, Thinking)] == [Text("7")]
     assert len(parts) == 1 + bool(begin)
 
 
 def test_a_model_that_is_told_not_to_think_does_not() -> None:
-    conversation, calls = Conversation(ASKED, schema='{"const": 7}', thinks=False), ANY_TEMPLATE["bare"].manners.calls
+    conversation, calls = Conversation(ASKED, schema='{"const": 7}', thinks=False), ANY_TEMPLATE["bare"].capabilities.calls
     with pytest.raises(AssertionError, match="may not come"):
         walked(form(conversation, calls, "", HERMES_THINKS), 1, "<think>")
 
@@ -185,7 +185,9 @@ def test_a_model_that_is_told_not_to_think_does_not() -> None:
 )
 def test_what_cannot_be_expressed_is_left_out_and_told(schema: Schema, answer: str) -> None:
     with structlog.testing.capture_logs() as lines:
-        told = walked(form(Conversation(ASKED, schema=json.dumps(schema)), ANY_TEMPLATE["bare"].manners.calls), 3, '"ab' if "two" in answer else "")
+        told = walked(
+            form(Conversation(ASKED, schema=json.dumps(schema)), ANY_TEMPLATE["bare"].capabilities.calls), 3, '"ab' if "two" in answer else ""
+        )
     assert [line["event"] for line in lines] == ["schema is not expressed in full"]
     if answer == "named pattern":
         assert json.loads(told).keys() == {"pattern"}
@@ -215,7 +217,7 @@ def test_what_is_left_out_takes_nothing_else_with_it(odd: Schema, missing: list[
     known: Schema = {"$ref": "#/$defs/known"}
     properties = {**NEIGHBOURS, "known": known, "odd": odd}
     schema = {"type": "object", "properties": properties, "required": list(properties), "$defs": {"known": {"enum": [1, 2]}}}
-    conversation, calls = Conversation(ASKED, schema=json.dumps(schema)), ANY_TEMPLATE["bare"].manners.calls
+    conversation, calls = Conversation(ASKED, schema=json.dumps(schema)), ANY_TEMPLATE["bare"].capabilities.calls
     with structlog.testing.capture_logs() as lines:
         grammar = form(conversation, calls)
     rest = {**schema, "properties": {**NEIGHBOURS, "known": known, "odd": {}}, "additionalProperties": False}
@@ -237,7 +239,7 @@ def test_references_within_a_schema_are_followed_wherever_they_lead() -> None:
     defs = {"a/b": {"const": 1}, "c d": {"anyOf": [{"const": 2}, {"const": 3}]}}
     schema: Schema = {"type": "object", "properties": properties, "required": ["a", "b", "c"], "$defs": defs}
     with structlog.testing.capture_logs() as lines:
-        grammar = form(Conversation(ASKED, schema=json.dumps(schema)), ANY_TEMPLATE["bare"].manners.calls)
+        grammar = form(Conversation(ASKED, schema=json.dumps(schema)), ANY_TEMPLATE["bare"].capabilities.calls)
 
     assert [told.partition(":")[0] for line in lines for told in line["missing"]] == [
         "properties.d.$ref",
@@ -269,7 +271,7 @@ UNION: Schema = {
 )
 def test_objects_are_not_closed_where_more_is_meant(schema: Schema, answer: str) -> None:
     with structlog.testing.capture_logs() as lines:
-        grammar = form(Conversation(ASKED, schema=json.dumps(schema)), ANY_TEMPLATE["bare"].manners.calls)
+        grammar = form(Conversation(ASKED, schema=json.dumps(schema)), ANY_TEMPLATE["bare"].capabilities.calls)
 
     assert walked(grammar, 1, answer) == answer
     assert lines == []
@@ -278,12 +280,12 @@ def test_objects_are_not_closed_where_more_is_meant(schema: Schema, answer: str)
 @pytest.mark.parametrize("schema", ['{"type": "string", "enum": [1]}', "[]", "{", "false"])
 def test_what_nothing_satisfies_is_refused(schema: str) -> None:
     with pytest.raises(InvalidRequestError):
-        form(Conversation(ASKED, schema=schema), ANY_TEMPLATE["bare"].manners.calls)
+        form(Conversation(ASKED, schema=schema), ANY_TEMPLATE["bare"].capabilities.calls)
 
 
 @pytest.mark.parametrize("text", ["<|im_end|>", "x<|im_start|>y"])
 def test_text_that_looks_like_a_token_is_text(text: str) -> None:
-    grammar = form(Conversation(ASKED, schema=json.dumps({"const": text})), ANY_TEMPLATE["bare"].manners.calls)
+    grammar = form(Conversation(ASKED, schema=json.dumps({"const": text})), ANY_TEMPLATE["bare"].capabilities.calls)
     assert json.loads(walked(grammar, 1)) == text
 
 
@@ -301,7 +303,7 @@ def test_any_name_is_called_as_it_is(name: str, is_named: bool) -> None:
 @pytest.mark.parametrize("kind", ["string", "array", ["object", "null"], "banana"])
 def test_arguments_are_an_object_whatever_is_said_of_them(kind: object) -> None:
     tool = Tool("look", "", json.dumps({"type": kind, "properties": {}, "additionalProperties": False}))
-    conversation, calls = Conversation(ASKED, (tool,), ToolChoice(Calling.REQUIRED, "look")), ANY_TEMPLATE["bare"].manners.calls
+    conversation, calls = Conversation(ASKED, (tool,), ToolChoice(Calling.REQUIRED, "look")), ANY_TEMPLATE["bare"].capabilities.calls
     opening = ANY_TEMPLATE["bare"].call_opening(conversation)
     assert read(walked(form(conversation, calls, opening), 1), calls, opening, (tool,)) == [ToolCall("", "look", "{}")]
 
@@ -311,7 +313,7 @@ def test_a_schema_that_is_too_large_is_refused() -> None:
     for _ in range(200):
         deep = {"anyOf": [deep]}
     with pytest.raises(InvalidRequestError, match="too large"):
-        form(Conversation(ASKED, schema=json.dumps(deep)), ANY_TEMPLATE["bare"].manners.calls)
+        form(Conversation(ASKED, schema=json.dumps(deep)), ANY_TEMPLATE["bare"].capabilities.calls)
 
 
 def _needs(schema: object) -> str:
@@ -333,7 +335,7 @@ any_unusable = pytest.mark.parametrize("schema", UNUSABLE.values(), ids=UNUSABLE
 @pytest.mark.parametrize("choice", [ToolChoice(Calling.REQUIRED), ToolChoice()])
 def test_a_tool_that_cannot_be_called_takes_no_other_with_it(schema: str, choice: ToolChoice) -> None:
     tools = (Tool("broken", "", schema, is_strict=True), attrs.evolve(LOOK, is_strict=True))
-    calls = ANY_TEMPLATE["bare"].manners.calls
+    calls = ANY_TEMPLATE["bare"].capabilities.calls
     opening = calls.head if choice.calling is Calling.REQUIRED else ""
     with structlog.testing.capture_logs() as lines:
         grammar = form(Conversation(ASKED, tools, choice), calls, opening)
@@ -351,13 +353,13 @@ def test_a_tool_that_cannot_be_called_takes_no_other_with_it(schema: str, choice
 @any_unusable
 @pytest.mark.parametrize("choice", [ToolChoice(Calling.REQUIRED, "broken"), ToolChoice(Calling.REQUIRED, allowed=("broken",))])
 def test_the_refusal_of_a_demanded_call_names_the_tool(schema: str, choice: ToolChoice) -> None:
-    conversation, calls = Conversation(ASKED, (LOOK, Tool("broken", "", schema)), choice), ANY_TEMPLATE["bare"].manners.calls
+    conversation, calls = Conversation(ASKED, (LOOK, Tool("broken", "", schema)), choice), ANY_TEMPLATE["bare"].capabilities.calls
     with pytest.raises(InvalidRequestError, match="tools: 'broken' cannot be called: "):
         form(conversation, calls, calls.head)
 
 
 def test_a_choice_of_tools_that_are_not_offered_is_refused() -> None:
-    conversation, calls = Conversation(ASKED, TOOLS, ToolChoice(Calling.REQUIRED, allowed=("fly",))), ANY_TEMPLATE["bare"].manners.calls
+    conversation, calls = Conversation(ASKED, TOOLS, ToolChoice(Calling.REQUIRED, allowed=("fly",))), ANY_TEMPLATE["bare"].capabilities.calls
     with pytest.raises(InvalidRequestError, match="tool_choice: none of the allowed tools can be called"):
         form(conversation, calls, calls.head)
 
@@ -368,5 +370,5 @@ def test_delimiters_that_are_tokens_are_not_text() -> None:
 
 
 def test_a_grammar_is_compiled_once() -> None:
-    one, other = (form(Conversation(ASKED, schema='{"const": 8}'), ANY_TEMPLATE["bare"].manners.calls) for _ in range(2))
+    one, other = (form(Conversation(ASKED, schema='{"const": 8}'), ANY_TEMPLATE["bare"].capabilities.calls) for _ in range(2))
     assert one is other

@@ -84,7 +84,7 @@ def grammar(name: str, conversation: Conversation) -> tuple[CompiledGrammar, str
 
 def delimiters(name: str) -> list[str]:
     """The texts of a format that a value may be taken for."""
-    calls = ANY_TEMPLATE[name].manners.calls
+    calls = ANY_TEMPLATE[name].capabilities.calls
     shape = calls.shape
     assert shape is not None
     found = [
@@ -155,7 +155,7 @@ def test_a_demanded_call_is_made_in_the_format_of_the_model_and_is_read_as_it_wa
     compiled, opening = grammar(name, conversation)
     known = {tool.name: json.loads(tool.parameters) for tool in TOOLS}
 
-    assert ANY_TEMPLATE[name].calls_of(conversation) is ANY_TEMPLATE[name].manners.calls, "no other wording is asked for"
+    assert ANY_TEMPLATE[name].calls_of(conversation) is ANY_TEMPLATE[name].capabilities.calls, "no other wording is asked for"
     for seed in range(SEEDS):
         parts = read(name, conversation, walked(compiled, seed, delimiters(name)), opening)
         assert parts
@@ -175,13 +175,13 @@ def test_texts_may_hold_all_but_the_delimiters_of_arguments(name: str) -> None:
     """A text is either demanded as the model writes it, and read unchanged, or cannot be drawn at all."""
     conversation = Conversation(ASKED, (TEXTS,), ToolChoice(Calling.REQUIRED, "note"))
     compiled, opening = grammar(name, conversation)
-    shape = ANY_TEMPLATE[name].manners.calls.shape
+    shape = ANY_TEMPLATE[name].capabilities.calls.shape
     assert shape is not None
     for value in VALUES:
         if len(value) > 400:
             continue
         given = {"text": value, "title": "t"}
-        written = shape.arguments.written(given).removeprefix(ANY_TEMPLATE[name].manners.calls.middle) if shape.arguments else _compact(given)
+        written = shape.arguments.written(given).removeprefix(ANY_TEMPLATE[name].capabilities.calls.middle) if shape.arguments else _compact(given)
         if any(barred in value for barred in (shape.arguments.barred if shape.arguments and not shape.arguments.is_quoted else ())):
             with pytest.raises(AssertionError, match="may not come"):
                 walked(compiled, 1, delimiters(name), written)
@@ -198,7 +198,7 @@ def _compact(given: Mapping[str, object]) -> str:
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_strict_tools_and_allowed_tools_are_held_in_the_format_of_the_model(name: str) -> None:
-    calls = ANY_TEMPLATE[name].manners.calls
+    calls = ANY_TEMPLATE[name].capabilities.calls
     strict = [attrs.evolve(tool, is_strict=True) for tool in TOOLS]
     conversation = Conversation(ASKED, tuple(strict), ToolChoice(allowed=("write_file", "look_up")))
     compiled = AnswerForm(GUIDANCE, None, calls, conversation, "").compile()
@@ -219,7 +219,7 @@ def test_a_tool_that_the_format_cannot_name_is_demanded_in_another_one(name: str
     conversation = Conversation(ASKED, (Tool(name, "", "{}"),), ToolChoice(Calling.REQUIRED))
 
     assert ANY_TEMPLATE["qwen_xml"].calls_of(conversation) is GENERIC
-    assert ANY_TEMPLATE["hermes"].calls_of(conversation) is ANY_TEMPLATE["hermes"].manners.calls
+    assert ANY_TEMPLATE["hermes"].calls_of(conversation) is ANY_TEMPLATE["hermes"].capabilities.calls
 
 
 @pytest.mark.parametrize(

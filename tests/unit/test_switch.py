@@ -99,7 +99,7 @@ CHOICES = [
 @pytest.mark.parametrize("name", SWITCHES)
 def test_a_switch_is_found_by_trying_the_template(name: str) -> None:
     source, expected = SWITCHES[name]
-    found = template(source).manners.switch
+    found = template(source).capabilities.switch
 
     assert found == expected
 
@@ -201,7 +201,7 @@ def users(*words: str) -> Conversation:
 def test_a_word_of_the_user_reaches_a_template_that_looks_for_it() -> None:
     made = template(HEARS["anywhere"])
 
-    assert made.manners.switch.takes_user_words
+    assert made.capabilities.switch.takes_user_words
     assert made.prompt(users("Look at it /no_think")).endswith("[user]Look at it [assistant]<think></think>")
     assert made.layout(users("Look at it /no_think")).opening == ""
     assert made.layout(users("Look at it /no_think", "Well.", "Now /think hard")).opening == "<think>\n"
@@ -211,7 +211,7 @@ def test_a_word_of_the_user_reaches_a_template_that_looks_for_it() -> None:
 def test_a_word_of_the_user_in_front_is_seen_in_front() -> None:
     made = template(HEARS["in front"])
 
-    assert made.manners.switch.takes_user_words
+    assert made.capabilities.switch.takes_user_words
     assert made.prompt(users("/no_think Look at it")) == "[user]/no_think Look at it[assistant]<think>\n\n</think>\n"
     assert made.prompt(users("Look at /no_think")) == "[user]Look at /no_think[assistant]"
 
@@ -226,4 +226,4 @@ def test_words_of_users_leave_what_was_said_before_as_it_is(name: str) -> None:
 
 @pytest.mark.parametrize("name", SWITCHES)
 def test_a_template_that_does_not_look_for_words_of_users_is_not_shown_them(name: str) -> None:
-    assert not template(SWITCHES[name][0]).manners.switch.takes_user_words
+    assert not template(SWITCHES[name][0]).capabilities.switch.takes_user_words

@@ -17,7 +17,7 @@ from tests.parts import joined, unpieced
 from tests.search import examples
 from tests.unit.test_call_formats import ANY_TEMPLATE, CODE, TAGS, TOOLS, WRITE, told
 
-TAGGED = {name: syntax for name, one in ANY_TEMPLATE.items() if isinstance(syntax := one.manners.calls.syntax, TaggedCalls)}
+TAGGED = {name: syntax for name, one in ANY_TEMPLATE.items() if isinstance(syntax := one.capabilities.calls.syntax, TaggedCalls)}
 LONG = CODE * 40
 
 

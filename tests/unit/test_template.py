@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from jinja2 import Environment
 from jinja2.exceptions import TemplateError
 
+from semantic_trio.adapters.text.capabilities import probe
 from semantic_trio.adapters.text.formats.hermes import HERMES
 from semantic_trio.adapters.text.formats.table import MISTRAL as MISTRAL_CALLS
 from semantic_trio.adapters.text.formats.table import QWEN_XML
 from semantic_trio.adapters.text.generic import Definition, as_object
-from semantic_trio.adapters.text.manners import probe
 from semantic_trio.adapters.text.switch import Switch
 from semantic_trio.adapters.text.syntax import ToolSyntax
 from semantic_trio.adapters.text.template import ChatTemplate
@@ -111,7 +111,7 @@ def test_tools_stay_in_front_of_a_late_system_message_where_the_template_tells_t
     one, other = (canonical(conversation((SYSTEM, "S"), (USER, "u"), (SYSTEM, late))) for late in ("today", "tomorrow"))
     text, changed = (template(QWEN).prompt(Conversation(said.messages, (TOOL,))) for said in (one, other))
 
-    assert template(QWEN).manners.calls.is_native
+    assert template(QWEN).capabilities.calls.is_native
     assert text.index("S\n\n<tools>") < text.index('"look"') < text.index("today") < text.index("u<|im_end|>")
     assert changed == text.replace("today", "tomorrow")
 
@@ -304,17 +304,19 @@ def test_every_answer_tells_where_it_ends(name: str) -> None:
 
 
 def test_templates_that_know_calls_are_asked_in_the_way_they_know() -> None:
-    manners = {name: template.manners.calls for name, template in ANY_TEMPLATE.items()}
+    capabilities = {name: template.capabilities.calls for name, template in ANY_TEMPLATE.items()}
 
-    assert {name for name, manner in manners.items() if manner.is_native} == {"qwen", "mistral", "xml", "tools last", "system last"}, (
+    assert {name for name, calls in capabilities.items() if calls.is_native} == {"qwen", "mistral", "xml", "tools last", "system last"}, (
         "what cannot be read is not used"
     )
-    assert (manners["qwen"].head, manners["qwen"].middle) == ('<tool_call>\n{"name": "', '", "arguments": ')
-    assert (manners["mistral"].head, manners["mistral"].middle) == ('[TOOL_CALLS] [{"name": "', '", "arguments": ')
-    assert (manners["xml"].head, manners["xml"].middle) == ("<tool_call>\n<function=", ">\n")
-    assert [manners[name].takes_text for name in ("qwen", "mistral", "xml")] == [True, False, False]
-    assert not manners["mistral"].takes_user_after_results
-    assert [manners[name].tells_tools for name in ("qwen", "mistral", "xml", "tools last")] == [True, True, True, False], "what moves is not used"
+    assert (capabilities["qwen"].head, capabilities["qwen"].middle) == ('<tool_call>\n{"name": "', '", "arguments": ')
+    assert (capabilities["mistral"].head, capabilities["mistral"].middle) == ('[TOOL_CALLS] [{"name": "', '", "arguments": ')
+    assert (capabilities["xml"].head, capabilities["xml"].middle) == ("<tool_call>\n<function=", ">\n")
+    assert [capabilities[name].takes_text for name in ("qwen", "mistral", "xml")] == [True, False, False]
+    assert not capabilities["mistral"].takes_user_after_results
+    assert [capabilities[name].renders_tools for name in ("qwen", "mistral", "xml", "tools last")] == [True, True, True, False], (
+        "what moves is not used"
+    )
 
 
 def test_tools_that_a_template_would_move_are_told_at_the_front_with_the_form_of_a_call() -> None:
@@ -328,7 +330,7 @@ def test_tools_that_a_template_would_move_are_told_at_the_front_with_the_form_of
 def test_a_system_message_that_a_template_would_move_is_told_with_what_the_user_says_first() -> None:
     text = ANY_TEMPLATE["system last"].prompt(CALLS)
 
-    assert not ANY_TEMPLATE["system last"].manners.takes_system
+    assert not ANY_TEMPLATE["system last"].capabilities.takes_system
     assert text.count("Looks around") == 1
     assert text.index("[INST]") < text.index("Looks around") < text.index("S\n\nu1") < text.index("[/INST]")
     assert '[TOOL_CALLS] [{"name": "tool_name", "arguments": {"argument": "value"}' in text[: text.index("u1")]
@@ -359,12 +361,12 @@ def test_a_text_with_delimiters_in_it_stays_whole() -> None:
 def test_words_are_stripped_where_the_template_would_strip_them() -> None:
     trimming = template("{% for message in messages %}[{{ message.role }}]{{ message.content | trim }}{% endfor %}")
 
-    assert trimming.manners.trims == {"system", "user"}
+    assert trimming.capabilities.trims == {"system", "user"}
     assert trimming.prompt(conversation((SYSTEM, " S "), (USER, " u "), (ASSISTANT, " a "), (USER, "v\n"))) == "[system]S[user]u[assistant] a [user]v"
 
 
 def test_a_switch_is_used_that_changes_only_the_end() -> None:
-    assert ANY_TEMPLATE["qwen"].manners.switch == Switch(toggle="enable_thinking")
+    assert ANY_TEMPLATE["qwen"].capabilities.switch == Switch(toggle="enable_thinking")
     quiet = Conversation(CALLS.messages, CALLS.tools, thinks=False)
     assert ANY_TEMPLATE["qwen"].prompt(quiet) == ANY_TEMPLATE["qwen"].prompt(CALLS) + "<think>\n\n</think>\n\n"
 
@@ -372,7 +374,7 @@ def test_a_switch_is_used_that_changes_only_the_end() -> None:
 def test_a_switch_that_changes_the_front_is_part_of_the_prompt() -> None:
     early = template("{{ 'Think!' if enable_thinking else 'Be quick.' }}" + ANYWHERE)
 
-    assert early.manners.switch.changes_front
+    assert early.capabilities.switch.changes_front
     assert early.prompt(Conversation(MIDWAY.messages, thinks=True)) == early.prompt(MIDWAY).replace("Be quick.", "Think!")
 
 

@@ -5,8 +5,8 @@ import json
 import attrs
 import pytest
 
+from semantic_trio.adapters.text.capabilities import probe
 from semantic_trio.adapters.text.formats.table import formats
-from semantic_trio.adapters.text.manners import probe
 from semantic_trio.adapters.text.reader import DelimiterReader
 from semantic_trio.adapters.text.template import ChatTemplate
 from semantic_trio.adapters.text.thinking import ThoughtDelimiters
@@ -63,7 +63,7 @@ def made(source: str) -> ChatTemplate:
     syntaxes = formats(source)
     plain = template(source, *syntaxes)
     render = calling(plain.render, ThoughtDelimiters(), syntaxes)
-    return attrs.evolve(plain, render=render, manners=probe(render, ThoughtDelimiters(), syntaxes))
+    return attrs.evolve(plain, render=render, capabilities=probe(render, ThoughtDelimiters(), syntaxes))
 
 
 ANY_TEMPLATE = {name: made(source) for name, source in SOURCES.items()}
@@ -71,10 +71,10 @@ ANY_TEMPLATE = {name: made(source) for name, source in SOURCES.items()}
 
 @pytest.mark.parametrize("name", SOURCES)
 def test_a_template_that_leaves_calls_out_is_given_them_in_the_format_of_its_family(name: str) -> None:
-    calls = ANY_TEMPLATE[name].manners.calls
+    calls = ANY_TEMPLATE[name].capabilities.calls
 
     assert calls.is_native
-    assert calls.tells_tools
+    assert calls.renders_tools
     assert calls.syntax.format == name
     assert calls.shape is not None, "demanded calls are held in it"
 
@@ -106,8 +106,8 @@ def test_a_last_turn_that_is_written_otherwise_takes_no_calls_with_it() -> None:
     user, answer, results = conversation(*calls, said="I look.").messages
     told = nano.prompt(Conversation((user, answer, results), TOOLS))
 
-    assert nano.manners.calls.is_native
-    assert nano.manners.calls.tells_tools
+    assert nano.capabilities.calls.is_native
+    assert nano.capabilities.calls.renders_tools
     assert told.endswith(
         '[user]go\n[assistant]I look.<TOOLCALL>[{"name": "srv.look", "arguments": {"where": "here"}}, '
         '{"name": "srv.look", "arguments": {}}]</TOOLCALL>'

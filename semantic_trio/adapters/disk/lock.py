@@ -61,7 +61,7 @@ class CacheLock:
             self._take()
             log.warning("the cache directory was deleted under the server, and is made again", directory=str(self.directory))
 
-    def tell(self, holder: str) -> None:
+    def describe(self, holder: str) -> None:
         """Say something else of oneself from now on."""
         self.holder = holder
         with contextlib.suppress(OSError):  # a full disk keeps nobody from working
@@ -77,12 +77,12 @@ class CacheLock:
         deadline = time.monotonic() + MOMENT_SECONDS
         while (descriptor := _locked(_file(self.directory))) is None:
             if time.monotonic() > deadline:
-                raise CacheInUseError(str(self.directory), _told(self.directory))
+                raise CacheInUseError(str(self.directory), _holder(self.directory))
             time.sleep(POLL_SECONDS)
         self._descriptor = descriptor
         with contextlib.suppress(OSError):
             _note(self.directory).unlink(missing_ok=True)  # whoever is named there was killed
-        self.tell(self.holder)
+        self.describe(self.holder)
 
     def _release(self) -> None:
         if self._descriptor is not None:
@@ -96,7 +96,7 @@ def held_by(directory: Path) -> str | None:
         with _file(directory).open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
-        return _told(directory)
+        return _holder(directory)
     except FileNotFoundError:
         pass
     return None
@@ -137,7 +137,7 @@ def _write(file: Path, holder: str) -> None:
     file.write_text(holder, "utf-8", "backslashreplace")
 
 
-def _told(directory: Path) -> str:
+def _holder(directory: Path) -> str:
     try:
         with _note(directory).open("rb") as note:
             said = note.read(SHOWN_BYTES).decode(errors="replace")

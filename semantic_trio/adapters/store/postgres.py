@@ -55,12 +55,12 @@ class PostgresConnection:
 
     def read(self, sql: str, **values: Value) -> Sequence[Row]:
         """See `Connection.read`."""
-        with self._told():
+        with self._store_errors():
             return self._raw.run(sql, **values) or []
 
     def write(self, sql: str, **values: Value) -> int:
         """See `Connection.write`."""
-        with self._told():
+        with self._store_errors():
             self._raw.run(sql, **values)
             return self._raw.row_count
 
@@ -113,7 +113,7 @@ class PostgresConnection:
         self.write("insert into semantic_responses_schema (version) values (:version)", version=VERSION)
 
     @contextlib.contextmanager
-    def _told(self) -> Iterator[None]:
+    def _store_errors(self) -> Iterator[None]:
         """Turn errors of pg8000 and the network into `StoreError`. An error of a statement leaves the connection as it was; others end it."""
         try:
             yield

@@ -39,7 +39,7 @@ PRIVATE, PRIVATE_FILE = 0o700, 0o600
 # overwritten.
 # The log (`-wal`) is cut down to this many bytes when it is folded in: else it would stay as large as it has ever been.
 LOG_BYTES = 4 << 20
-MANNERS = (
+PRAGMAS = (
     "pragma synchronous = full",
     "pragma fullfsync = on",
     "pragma checkpoint_fullfsync = on",
@@ -76,14 +76,14 @@ class SqliteConnection:
 
     def read(self, sql: str, **values: Value) -> Sequence[Row]:
         """See `Connection.read`."""
-        with _told(self._file):
+        with _store_errors(self._file):
             rows: list[Row] = self._raw.execute(sql, values).fetchall()
         return rows
 
     def write(self, sql: str, **values: Value) -> int:
         """See `Connection.write`."""
         before = self._raw.total_changes
-        with _told(self._file):
+        with _store_errors(self._file):
             self._raw.execute(sql, values)
         return self._raw.total_changes - before
 
@@ -93,7 +93,7 @@ class SqliteConnection:
 
     def excess(self, size: int) -> int:
         """See `Connection.excess`. What is written is in the log and in the file until the log is folded in."""
-        with _told(self._file):
+        with _store_errors(self._file):
             free = shutil.disk_usage(self._file.parent).free
         if free - 2 * size < self._bounds.floor_bytes:
             raise StoreError(f"{free} bytes are free on the disk, and {self._bounds.floor_bytes} are to stay so (disk_floor_mb)")
@@ -126,8 +126,8 @@ class SqliteConnection:
         with contextlib.suppress(OSError):  # it may be somebody else's
             self._file.chmod(PRIVATE_FILE)
         self._use_log()
-        for manner in MANNERS:
-            self.read(manner)
+        for pragma in PRAGMAS:
+            self.read(pragma)
         self._files = _identities(self._file)
 
     def _is_ours(self) -> bool:
@@ -158,13 +158,13 @@ class SqliteConnection:
 
 def connect(file: Path, bounds: Bounds = UNBOUNDED) -> Connection:
     """Open a file, made where there is none. Raises `StoreError`, with the file as it was where it is none of ours."""
-    with _told(file), _making:
+    with _store_errors(file), _making:
         bounds.claim()
         _make(file)
         raw = sqlite3.connect(file, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
     connection = SqliteConnection(file, raw, bounds)
     try:
-        with _told(file):
+        with _store_errors(file):
             connection.prepare()
     except BaseException:
         connection.close()
@@ -203,7 +203,7 @@ def _identity(file: Path) -> tuple[int, int] | None:
 
 
 @contextlib.contextmanager
-def _told(file: Path) -> Iterator[None]:
+def _store_errors(file: Path) -> Iterator[None]:
     """Turn errors of SQLite and of the file system into `StoreError`, in one line."""
     try:
         yield

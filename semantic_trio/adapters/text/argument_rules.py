@@ -89,13 +89,13 @@ class ArgumentRules:
         values, texts = [way for way in found if isinstance(way, JsonValue)], [way for way in found if not isinstance(way, JsonValue)]
         if any(isinstance(way, RawText) for way in texts) and not shape.is_typed:
             values = [way for way in values if way.types & JSON_TYPES]  # all others are read as texts
-        told = [one for way in values for one in self._satisfiable(other_start, way)]
+        alternatives = [one for way in values for one in self._satisfiable(other_start, way)]
         if texts:
             terminal = self._text(texts, is_beside_json=bool(values) and not shape.is_typed)
-            told.append(f"{self._lark.literal(text_start)} {self._lark.ended(terminal, shape.text[1])}")
-        if not told:
+            alternatives.append(f"{self._lark.literal(text_start)} {self._lark.ended(terminal, shape.text[1])}")
+        if not alternatives:
             raise InvalidRequestError("nothing satisfies the schema of an argument", "tools")
-        return f"({' | '.join(told)})"
+        return f"({' | '.join(alternatives)})"
 
     def _satisfiable(self, start: str, way: JsonValue) -> Iterator[str]:
         """The JSON of one way, nothing where no JSON satisfies its schema."""
@@ -111,15 +111,15 @@ class ArgumentRules:
     def _nested(self, way: JsonValue) -> str:
         """A value of a schema in a format that writes arrays and objects in its own way."""
         schema: Schema = json.loads(way.schema)
-        told = []
+        alternatives = []
         if plain := way.types - JSON_TYPES:
-            told.append(self._lark.json(json.dumps({**schema, "type": sorted(plain)}), "tools"))
+            alternatives.append(self._lark.json(json.dumps({**schema, "type": sorted(plain)}), "tools"))
         if "array" in way.types:
-            told.append(self._array(schema))
+            alternatives.append(self._array(schema))
         if "object" in way.types:
             fields = self.held(Tool("", parameters=way.schema)) if "properties" in schema else self.free()
-            told.append(f'"{{" {fields} "}}"')
-        return f"({' | '.join(told)})"
+            alternatives.append(f'"{{" {fields} "}}"')
+        return f"({' | '.join(alternatives)})"
 
     def _array(self, schema: Schema) -> str:
         shape = self._shape

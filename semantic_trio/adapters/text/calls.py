@@ -1,6 +1,6 @@
-"""Form in which a template writes tools, calls and results, found once by trying it.
+"""Format in which a template writes tools, calls and results, found once by rendering probes.
 
-It counts as knowing them when all appears in order, stays where it is however long the conversation grows, and can be read back.
+A template counts as knowing them if all appear in order, keep their place while the conversation grows, and can be read back.
 """
 
 import itertools
@@ -25,40 +25,40 @@ from semantic_trio.domain.conversation import Role, Tool, ToolCall
 
 
 @attrs.frozen
-class CallManner:
-    """Form of calls in text."""
+class CallFormat:
+    """Format of calls in the text of one template."""
 
-    is_native: bool  # the template knows of them
+    is_native: bool  # the template knows calls
     syntax: ToolSyntax
     head: str  # from where a call begins to where its name does
     middle: str  # from the end of the name on, as far as it is the same for all arguments
     trailer: re.Pattern[str] = re.compile("")  # from the end of the last argument on
-    tells_tools: bool = True  # the template tells the tools too, in a place of its own that stays
+    renders_tools: bool = True  # the template writes the tools too, in a place of its own that stays
     sample: str = ""  # a call as the template writes it
-    glue: str = ""  # between what is said and the first call
+    glue: str = ""  # between the answer's text and the first call
     takes_text: bool = True  # arguments as JSON text; else as an object
     numbering: str = "{number:09}"  # how calls are numbered: `number`, `name`
     takes_user_after_results: bool = True
-    shape: CallShape | None = None  # None where a grammar cannot tell the format
+    shape: CallShape | None = None  # None where no grammar can express the format
     messages: MessageShape | None = None  # None where an answer is one text
 
     @property
-    def told_sample(self) -> str:
-        """The sample with names that tell what belongs in their place."""
+    def generic_sample(self) -> str:
+        """The sample with generic names of the tool and the argument."""
         return self.sample.replace(TOOL.name, "tool_name").replace("key", "argument")
 
     def spelled(self, name: str) -> str:
-        """A tool's name as it stands after `head`: within a JSON string where that has begun one."""
+        """Return a tool's name as it stands after `head`: within a JSON string where `head` has begun one."""
         return json.dumps(encodable(name), ensure_ascii=False)[1:-1] if self._is_json else encodable(name)
 
     def can_say(self, tool: Tool) -> bool:
-        """True if a grammar can tell calls of a tool in this format: its names can be read back."""
+        """True if a grammar can express calls of a tool in this format: the tool's names can be read back."""
         if self.shape is None:
             return False
         written = self.shape.arguments
         given: dict[str, object] = {} if written is None else dict.fromkeys(argument_schemas(tool)[1], 1)
-        told = self.middle + "{}" if written is None else written.written(given)
-        reading = self.syntax.read(f"{self.head}{self.spelled(tool.name)}{told}{self.shape.close}", (Tool(tool.name),), Ending.TURN)
+        arguments = self.middle + "{}" if written is None else written.written(given)
+        reading = self.syntax.read(f"{self.head}{self.spelled(tool.name)}{arguments}{self.shape.close}", (Tool(tool.name),), Ending.TURN)
         return reading is not None and [(name, [*json.loads(read)]) for name, read in reading.calls] == [(tool.name, [*given])]
 
     @property
@@ -67,19 +67,19 @@ class CallManner:
         return self.head.endswith('"') and (self.shape is None or self.shape.arguments is None)
 
 
-GENERIC = CallManner(
+GENERIC = CallFormat(
     is_native=False,
-    tells_tools=False,
+    renders_tools=False,
     syntax=HERMES,
     head=CALL_HEAD,
     middle=CALL_MIDDLE,
     shape=CallShape(CALL_CLOSE, f"{CALL_CLOSE}\n{CALL_HEAD}"),
 )
-# Some templates want nine letters or digits, some write the number as the call's name. Those of clients are never shown: they differ each time.
+# Some templates want nine letters or digits, some write the number as the call's name. Clients' ids are never shown: they differ each time.
 NUMBERINGS = ("{number:09}", "functions.{name}:{number}")
 
 
-# What arguments may begin with.
+# Characters that arguments may begin with.
 CALL_BEGUN = re.compile(r"(?:<\|?|[\[{\"])+\Z")
 
 TOOL = Tool("probe_tool", "probe-description", '{"type": "object", "properties": {"key": {"type": "string"}}, "required": ["key"]}')
@@ -87,18 +87,18 @@ TOOL = Tool("probe_tool", "probe-description", '{"type": "object", "properties":
 
 @attrs.frozen
 class Script:
-    """Turns with calls, in one of the ways templates want them."""
+    """Turns of a probe with calls, in one of the shapes that templates take."""
 
     takes_text: bool
     numbering: str
     slots: Slots = attrs.field(factory=Slots)
 
     def say(self, role: str, word: str) -> Turn:
-        """Words, as a placeholder."""
+        """Return a turn whose text is a placeholder."""
         return turn(role, self.slots.hold(word))
 
     def calling(self, content: str, *numbers: int, arguments: str = '{"key": "value"}') -> Turn:
-        """An assistant's turn with calls, the last argument of each a placeholder."""
+        """Return an assistant's turn with calls; the last argument of each is a placeholder."""
         return {**turn(Role.ASSISTANT, content), "tool_calls": [self._call(number, arguments) for number in numbers]}
 
     def result(self, number: int) -> Turn:
@@ -115,27 +115,27 @@ class Script:
         return {"id": called, "type": "function", "function": {"name": name, "arguments": given}}
 
 
-def native(render: Render, delimiters: ThoughtDelimiters, syntaxes: Sequence[ToolSyntax]) -> Iterator[CallManner]:
-    """The ways in which the template tells tools, calls and results so that all can be read back.
+def native(render: Render, delimiters: ThoughtDelimiters, syntaxes: Sequence[ToolSyntax]) -> Iterator[CallFormat]:
+    """Formats in which the template writes tools, calls and results so that all can be read back.
 
-    Those that tell no tools, or tell them in another place each turn, come last: tools are then told in words of our own, with a sample.
+    Formats without tools, or with tools in another place each turn, come last: tools then get a wording of our own, with a sample.
     """
-    for tells_tools, syntax, takes_text, numbering in itertools.product((True, False), syntaxes, (True, False), NUMBERINGS):
+    for renders_tools, syntax, takes_text, numbering in itertools.product((True, False), syntaxes, (True, False), NUMBERINGS):
         try:
-            manner = _Trial(render, delimiters, syntax, tells_tools, takes_text, numbering).manner()
+            found = _Trial(render, delimiters, syntax, renders_tools, takes_text, numbering).call_format()
         except REFUSALS:
             continue
-        if manner is not None:
-            yield manner
+        if found is not None:
+            yield found
 
 
 def takes_system(render: Render) -> bool:
-    """True if the template writes a system message in front of all else, and leaves it there when the conversation grows."""
+    """True if the template writes a system message first and keeps it there while the conversation grows."""
     return all(appear(render, roles) for roles in ((Role.SYSTEM, Role.USER), (Role.SYSTEM, Role.USER, Role.ASSISTANT, Role.USER)))
 
 
 def appear(render: Render, roles: Sequence[Role]) -> bool:
-    """True if turns of these speakers all appear, in their order."""
+    """True if turns of these roles all appear, in their order."""
     words = [f"probe-{number}-{role.value}" for number, role in enumerate(roles)]
     try:
         text = render([turn(role, word) for role, word in zip(roles, words, strict=True)])
@@ -147,24 +147,24 @@ def appear(render: Render, roles: Sequence[Role]) -> bool:
 
 @attrs.frozen
 class _Trial:
-    """One way of telling calls, tried."""
+    """One way to render calls, tried."""
 
     render: Render
     delimiters: ThoughtDelimiters
     syntax: ToolSyntax
-    tells_tools: bool
+    renders_tools: bool
     takes_text: bool
     numbering: str
 
-    def manner(self) -> CallManner | None:
-        """Return the form that was found; None where something is missing, stands elsewhere, moves later, or cannot be read back."""
+    def call_format(self) -> CallFormat | None:
+        """Return the format that was found; None if a part is missing, misplaced, moves later, or cannot be read back."""
         script = Script(self.takes_text, self.numbering)
         user, calling, last = script.say("user", "said1"), script.calling(script.slots.hold("said2"), 1, 2), script.say("user", "said4")
-        # Where the template tells no tools, they stand in a system message, if it takes one: that has to stay, whoever speaks last.
-        leading = [script.say("system", "said0")] if not self.tells_tools and takes_system(self.render) else []
+        # Where the template writes no tools, they stand in a system message, if it takes one: this message has to stay, whatever the last role is.
+        leading = [script.say("system", "said0")] if not self.renders_tools and takes_system(self.render) else []
         answered = [*leading, user, calling, script.result(1), script.result(2)]
         turns = [*answered, script.say("assistant", "said3"), last]
-        text, spans = self._told(script, turns)
+        text, spans = self._rendered(script, turns)
         lengths = [len(leading) + length for length in (1, 4, 5, 6)]
         if not self._is_whole(text, spans) or not self._is_stable(script, turns, lengths):
             return None
@@ -172,9 +172,9 @@ class _Trial:
         sample = self._sample(text, spans, head, trailer)
         if not self._is_read_back(sample):
             return None
-        return CallManner(
+        return CallFormat(
             is_native=True,
-            tells_tools=self.tells_tools,
+            renders_tools=self.renders_tools,
             syntax=self.syntax,
             head=head,
             middle=middle,
@@ -187,25 +187,25 @@ class _Trial:
             shape=self._shape(sample, head, middle),
         )
 
-    def _told(self, script: Script, turns: Sequence[Turn], *, speak: bool = True) -> tuple[str, list[Span]]:
-        skeleton = self.render(turns, [definition(TOOL)] if self.tells_tools else [], speak=speak)
+    def _rendered(self, script: Script, turns: Sequence[Turn], *, speak: bool = True) -> tuple[str, list[Span]]:
+        skeleton = self.render(turns, [definition(TOOL)] if self.renders_tools else [], speak=speak)
         return script.slots.fill(without_empty_thoughts(skeleton, self.delimiters, self.syntax.start))
 
     def _is_whole(self, text: str, spans: Sequence[Span]) -> bool:
-        told = [span.slot.text for span in spans if span.slot.kind is not Kind.NAME and span.slot.text != "said2"]
+        texts = [span.slot.text for span in spans if span.slot.kind is not Kind.NAME and span.slot.text != "said2"]
         value = '{"key": "value"}' if self.takes_text else "value"
         front = text[: spans[0].start] if spans else ""
-        has_tools = not self.tells_tools or (TOOL.name in front and TOOL.description in front)
-        leading = ["said0"] if not self.tells_tools and takes_system(self.render) else []
-        return told == [*leading, "said1", value, value, "result1", "result2", "said3", "said4"] and has_tools
+        has_tools = not self.renders_tools or (TOOL.name in front and TOOL.description in front)
+        leading = ["said0"] if not self.renders_tools and takes_system(self.render) else []
+        return texts == [*leading, "said1", value, value, "result1", "result2", "said3", "said4"] and has_tools
 
     def _is_stable(self, script: Script, turns: Sequence[Turn], lengths: Sequence[int]) -> bool:
-        texts = [self._told(script, turns[:length], speak=False)[0] for length in lengths]
+        texts = [self._rendered(script, turns[:length], speak=False)[0] for length in lengths]
         return all(long.startswith(short) for short, long in itertools.pairwise(texts))
 
     def _takes(self, script: Script, turns: Sequence[Turn]) -> bool:
         try:
-            _, spans = self._told(script, turns)
+            _, spans = self._rendered(script, turns)
             return bool(spans) and spans[-1].slot.text == "said4" and self._is_stable(script, turns, (len(turns) - 1, len(turns)))
         except REFUSALS:
             return False
@@ -214,7 +214,7 @@ class _Trial:
         """Return the text before the name, after it, and after the last argument."""
         script = Script(self.takes_text, self.numbering)
         user = script.say("user", "said1")
-        text, spans = self._told(script, [user, script.calling("", 0)], speak=False)
+        text, spans = self._rendered(script, [user, script.calling("", 0)], speak=False)
         name = _of(Kind.NAME, spans)[0]
         start = text.index(self.syntax.start, spans[0].end, name.start + len(self.syntax.start))
         trailer = text[spans[-1].end :].removesuffix(self._end_of_turn(script, user))
@@ -225,22 +225,22 @@ class _Trial:
 
     def _end_of_turn(self, script: Script, user: Turn) -> str:
         """Return the text that the template writes behind an assistant's text."""
-        text, spans = self._told(script, [user, script.say("assistant", "said2")], speak=False)
+        text, spans = self._rendered(script, [user, script.say("assistant", "said2")], speak=False)
         return text[spans[-1].end :]
 
     def _after_name(self, script: Script, user: Turn, arguments: str) -> str:
-        text, spans = self._told(script, [user, script.calling("", 0, arguments=arguments)], speak=False)
+        text, spans = self._rendered(script, [user, script.calling("", 0, arguments=arguments)], speak=False)
         return text[_of(Kind.NAME, spans)[0].end :]
 
     def _sample(self, text: str, spans: Sequence[Span], head: str, trailer: re.Pattern[str]) -> str:
-        """Both calls; nothing where they do not end as one alone does."""
+        """Return the text of both calls; nothing if they do not end as one call alone does."""
         first = _of(Kind.NAME, spans)[0]
         last = _of(Kind.ARGUMENTS, spans)[-1]
         end = trailer.match(text, last.end)
         return text[first.start - len(head) : end.end()] if end else ""
 
     def _shape(self, sample: str, head: str, middle: str) -> CallShape | None:
-        """Find the text of calls after `middle`."""
+        """Return the shape of calls after `middle`, None if none fits."""
         plain = json_shape(sample.removeprefix(head), TOOL.name + middle)
         if plain is not None or self.takes_text:
             return plain
@@ -277,7 +277,10 @@ def _of(kind: Kind, spans: Sequence[Span]) -> list[Span]:
 
 
 def without_empty_thoughts(skeleton: str, delimiters: ThoughtDelimiters, call_start: str) -> str:
-    """Return a template's text without the empty thoughts in front of answers: some templates write them in front of the latest answers only."""
+    """Return a template's text without the empty thoughts in front of answers.
+
+    Some templates write them in front of the latest answers only.
+    """
     if delimiters.end not in skeleton:
         return skeleton
     empty = rf"{re.escape(delimiters.start)}\s*{re.escape(delimiters.end)}\s*"

@@ -15,6 +15,7 @@ import attrs
 from tokenizers import Tokenizer
 
 from semantic_trio.adapters.text.alphabet import longest_token_bytes
+from semantic_trio.adapters.text.capabilities import probe
 from semantic_trio.adapters.text.continuing import continued, open_thought
 from semantic_trio.adapters.text.decoding import IncrementalDecoder
 from semantic_trio.adapters.text.fingerprint import text_fingerprint
@@ -28,7 +29,6 @@ from semantic_trio.adapters.text.harmony import HarmonyTemplate, harmony
 from semantic_trio.adapters.text.harmony_syntax import CALL, RETURN
 from semantic_trio.adapters.text.imported import ImportedTemplate, Program
 from semantic_trio.adapters.text.layout import Layout, encodable
-from semantic_trio.adapters.text.manners import probe
 from semantic_trio.adapters.text.parts import fitting
 from semantic_trio.adapters.text.reader import DelimiterReader
 from semantic_trio.adapters.text.sandbox import let_lists_change, stop_time
@@ -88,7 +88,7 @@ class TokenizerCodec:
             layout, known = self._layout(conversation), Known(draft=known.tokens + known.draft)
             borders = self._borders(layout, conversation)
         prompt = Spelling(self._tokenizer, self._segments, layout, borders).prompt(conversation.messages, known)
-        if self._template.manners.switch.changes_front:
+        if self._template.capabilities.switch.changes_front:
             prompt = attrs.evolve(prompt, thinking=conversation.thinking)
         if (prefill := conversation.prefill) is None:
             return prompt
@@ -106,7 +106,7 @@ class TokenizerCodec:
     def _fronts_agree(self, layout: Layout, borders: Borders, conversation: Conversation, known: Known) -> bool:
         """False where known tokens were read with another choice of thinking, which the template writes in front of the first answer."""
         assert self._template is not None
-        if not self._template.manners.switch.changes_front:
+        if not self._template.capabilities.switch.changes_front:
             return True
         answered = next(start for start, message in zip(layout.starts, conversation.messages, strict=True) if message.role is Role.ASSISTANT)
         cuts = [0, *(cut for cut in borders.cuts if cut <= answered)]

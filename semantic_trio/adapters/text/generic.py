@@ -21,7 +21,7 @@ To call one, write its name and arguments as JSON between these marks. To call s
 {{"name": "tool name", "arguments": {{"argument": "value"}}}}
 </tool_call>
 The results are then told to you between <tool_response> and </tool_response>."""
-# For models that have a format of calls, but whose templates leave telling the tools to others.
+# For models with a format of calls of their own and a template that does not write the tools.
 NATIVE_TOOLS = """\
 You may call these tools:
 <tools>
@@ -42,27 +42,27 @@ Definition = dict[str, object]  # a tool as templates know it
 
 
 def definition(tool: Tool) -> Definition:
-    """A tool as templates know it."""
+    """Return a tool as templates take it."""
     return {"type": "function", "function": {"name": tool.name, "description": tool.description, "parameters": as_object(tool.parameters)}}
 
 
 def wording(sample: str) -> str:
-    """The section at the head for models with a format of their own; it has one place for the tools."""
+    """Return the section at the head for models with a format of their own; it has one place for the tools."""
     return NATIVE_TOOLS.replace("SAMPLE", sample.replace("{", "{{").replace("}", "}}"))
 
 
 def tool_lines(tools: Sequence[Tool]) -> str:
-    """The tools in the section at the head."""
+    """Return the tools in the section at the head, one JSON object a line."""
     return "\n".join(json.dumps(definition(tool), ensure_ascii=False) for tool in tools)
 
 
-def told_result(result: ToolResult) -> str:
-    """Return the text of a call's result; of an error, that it is one."""
+def result_text(result: ToolResult) -> str:
+    """Return the text of a call's result; the text of an error begins with "Error: "."""
     return ERROR.format(result.text) if result.is_error else result.text
 
 
 def as_object(text: str) -> dict[str, object]:
-    """JSON of an object as templates take it; what is none becomes an object that tells it."""
+    """Return the object in a JSON text; any other text becomes an object with the key `value`."""
     try:
         found = json.loads(text or "{}", parse_float=_number)
     except (ValueError, RecursionError):
@@ -71,6 +71,6 @@ def as_object(text: str) -> dict[str, object]:
 
 
 def _number(written: str) -> float | str:
-    """The number, or its digits as a text where no float holds it: a template would write Infinity."""
+    """Return the number, or its digits as a text where no float holds it: a template would write Infinity."""
     value = float(written)
     return value if math.isfinite(value) else written

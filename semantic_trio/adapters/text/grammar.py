@@ -10,7 +10,7 @@ import attrs
 import structlog
 
 from semantic_trio.adapters.text.argument_rules import ArgumentRules
-from semantic_trio.adapters.text.calls import CallManner
+from semantic_trio.adapters.text.calls import CallFormat
 from semantic_trio.adapters.text.guidance import CompiledGrammar, Guidance
 from semantic_trio.adapters.text.lark import Lark, exactly
 from semantic_trio.adapters.text.schema import ANY_OBJECT
@@ -28,7 +28,7 @@ class AnswerForm:
 
     _guidance: Guidance
     _delimiters: ThoughtDelimiters | None  # None: the model does not think
-    _calls: CallManner
+    _calls: CallFormat
     _conversation: Conversation
     _opening: str  # the beginning of the answer, which is in the prompt
     _lark: Lark = attrs.field(init=False)

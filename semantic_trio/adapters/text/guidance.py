@@ -18,7 +18,7 @@ from semantic_trio.domain.errors import GrammarError
 UNWRITTEN = "\U0010fffd"
 # Compiled grammars that are kept: an agent asks with the same ones turn after turn.
 MOST_KEPT = 256
-# Characters of the library's complaint that are told; the rest of it is the grammar, and before it stands a place in that.
+# Characters of the library's complaint that are shown; the rest of it is the grammar, and before it stands a place in that.
 LONGEST_REASON = 200
 PLACE = re.compile(r"\Aat \d+\(\d+\): (failed to compile JSON schema: )?")
 
@@ -110,20 +110,20 @@ class Guidance:
 
 def _without_names(tokenizer: Tokenizer) -> str:
     """The tokenizer with special tokens that no text looks like: text of a schema that looks like one is to be spelled as text."""
-    told = json.loads(tokenizer.to_str())
+    settings = json.loads(tokenizer.to_str())
     names: dict[str, str] = {}
-    for token in told["added_tokens"]:
+    for token in settings["added_tokens"]:
         if token["special"]:
             names[token["content"]] = token["content"] = f"{UNWRITTEN}{token['id']}"
-    vocabulary = told["model"]["vocab"]
+    vocabulary = settings["model"]["vocab"]
     if isinstance(vocabulary, dict):
-        told["model"]["vocab"] = {names.get(name, name): number for name, number in vocabulary.items()}
+        settings["model"]["vocab"] = {names.get(name, name): number for name, number in vocabulary.items()}
     else:
-        told["model"]["vocab"] = [[names.get(name, name), score] for name, score in vocabulary]
-    told["post_processor"] = None
-    return json.dumps(told, ensure_ascii=False)
+        settings["model"]["vocab"] = [[names.get(name, name), score] for name, score in vocabulary]
+    settings["post_processor"] = None
+    return json.dumps(settings, ensure_ascii=False)
 
 
-def first_line(told: str) -> str:
+def first_line(complaint: str) -> str:
     """Return the library's complaint without the place in our grammar, and without the grammar that it repeats."""
-    return PLACE.sub("", told.partition("\n")[0])[:LONGEST_REASON]
+    return PLACE.sub("", complaint.partition("\n")[0])[:LONGEST_REASON]

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 
 import attrs
 
-from semantic_trio.adapters.text.calls import CallManner
-from semantic_trio.adapters.text.generic import told_result
+from semantic_trio.adapters.text.calls import CallFormat
+from semantic_trio.adapters.text.capabilities import TemplateCapabilities
+from semantic_trio.adapters.text.generic import result_text
 from semantic_trio.adapters.text.guard import Guard
 from semantic_trio.adapters.text.harmony_reader import HarmonyReader
 from semantic_trio.adapters.text.harmony_syntax import (
@@ -29,12 +30,11 @@ from semantic_trio.adapters.text.harmony_syntax import (
     HarmonyCalls,
 )
 from semantic_trio.adapters.text.layout import Kind, Layout, Slots, Span, contents_of, encodable, splits_of
-from semantic_trio.adapters.text.manners import Manners
 from semantic_trio.adapters.text.shape import CallShape, MessageShape
 from semantic_trio.adapters.text.switch import find_switch
 from semantic_trio.adapters.text.tally import CallTally
-from semantic_trio.adapters.text.telling import REMINDER, Telling
 from semantic_trio.adapters.text.thinking import ThoughtDelimiters
+from semantic_trio.adapters.text.turn_builder import REMINDER, TurnBuilder
 from semantic_trio.adapters.text.turns import REFUSALS, RESULT_ROLE, Render, turn
 from semantic_trio.domain.conversation import Calling, Conversation, Message, Role, ToolCall, ToolResult
 from semantic_trio.domain.errors import InvalidRequestError
@@ -91,7 +91,7 @@ class HarmonyTemplate:
 
     render: Render
     frames: Frames
-    manners: Manners
+    capabilities: TemplateCapabilities
     guard: Guard
     delimiters: ThoughtDelimiters = THINKS
 
@@ -123,14 +123,14 @@ class HarmonyTemplate:
 
     def call_opening(self, conversation: Conversation) -> str:
         """See `ChatTemplate.call_opening`."""
-        choice, calls = conversation.choice, self.manners.calls
+        choice, calls = conversation.choice, self.capabilities.calls
         if choice.calling is not Calling.REQUIRED or not conversation.tools:
             return ""
         return calls.head if choice.name is None else calls.head + encodable(choice.name) + calls.middle
 
-    def calls_of(self, conversation: Conversation) -> CallManner:
+    def calls_of(self, conversation: Conversation) -> CallFormat:
         """See `ChatTemplate.calls_of`."""
-        return self.manners.calls
+        return self.capabilities.calls
 
     @property
     def output_delimiters(self) -> str:
@@ -148,15 +148,15 @@ class HarmonyTemplate:
 
     def _front(self, conversation: Conversation) -> _Draft:
         """Return the text in front of the first turn: the template's own system message, leading system messages, tools."""
-        telling = Telling(self.manners, self.delimiters, -1, self.guard)
-        slots = telling.slots
+        builder = TurnBuilder(self.capabilities, self.delimiters, -1, self.guard)
+        slots = builder.slots
         leading = conversation.messages[: conversation.leading]
         words = "\n\n".join(slots.hold(message.text, owner) for owner, message in enumerate(leading))
         turns = [turn(Role.SYSTEM, words)] if leading else []
         place = slots.hold("")
         try:
-            tools = [telling.definition(tool) for tool in conversation.tools]
-            text = self.render([*turns, turn(Role.USER, place)], tools, switches=self.manners.switch.arguments(conversation))
+            tools = [builder.definition(tool) for tool in conversation.tools]
+            text = self.render([*turns, turn(Role.USER, place)], tools, switches=self.capabilities.switch.arguments(conversation))
         except REFUSALS as error:
             raise InvalidRequestError(f"the model's chat template refuses this conversation: {error}", field="messages") from error
         front = encodable(text).partition(place)[0].removesuffix(USER)
@@ -203,7 +203,7 @@ class HarmonyTemplate:
         draft.frame(CALL)
 
     def _result(self, draft: _Draft, owner: int, result: ToolResult, name: str) -> None:
-        words, quote = told_result(result), '"' if self.frames.is_quoted else ""
+        words, quote = result_text(result), '"' if self.frames.is_quoted else ""
         draft.frame(self.frames.result_head)
         draft.content(Slots(), name, owner, Kind.NAME)
         draft.frame(self.frames.result_middle + quote)
@@ -230,8 +230,8 @@ def harmony(render: Render, template: str, guard: Guard) -> HarmonyTemplate | No
     frames = next(_frames(render), PLAIN_FRAMES)
     ways = dict.fromkeys((one.head, one.middle) for one in (frames, PLAIN_FRAMES))
     messages = MessageShape((ANALYSIS + MESSAGE, COMMENTARY + MESSAGE), END + ASSISTANT, FINAL + MESSAGE, tuple(ways))
-    calls = CallManner(is_native=True, syntax=HarmonyCalls(), head=frames.head, middle=frames.middle, shape=CallShape("", ""), messages=messages)
-    return HarmonyTemplate(render, frames, Manners(takes_late_system=False, switch=find_switch(render), calls=calls), guard)
+    calls = CallFormat(is_native=True, syntax=HarmonyCalls(), head=frames.head, middle=frames.middle, shape=CallShape("", ""), messages=messages)
+    return HarmonyTemplate(render, frames, TemplateCapabilities(takes_late_system=False, switch=find_switch(render), calls=calls), guard)
 
 
 def _frames(render: Render) -> Iterator[Frames]:

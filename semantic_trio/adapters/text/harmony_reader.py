@@ -52,14 +52,14 @@ class HarmonyReader:
 
     _may_call: bool
     _tools: Sequence[Tool] = ()
-    _held: str = ""  # not told yet; at first the beginning of the answer that is in the prompt
+    _held: str = ""  # text not yet returned; at first the beginning of the answer that the prompt ends with
     _tally: CallTally = attrs.field(factory=CallTally)
     thoughts: Thoughts = attrs.field(init=False)
     _state: _State = attrs.field(init=False, default=_State.HEADER)
     _header: str = attrs.field(init=False, default="")  # as it is written
-    _last: type[Part] | None = attrs.field(init=False, default=None)  # what was told last
+    _last: type[Part] | None = attrs.field(init=False, default=None)  # type of the last returned part
     _call: OpenCall | None = attrs.field(init=False, default=None)  # the call that is being written
-    _is_begun: bool = attrs.field(init=False, default=False)  # of a body: something was told of it
+    _is_begun: bool = attrs.field(init=False, default=False)  # of a body: some of it was returned
     _is_cut: bool = attrs.field(init=False, default=False)  # the answer was not ended by the model
     _is_answered: bool = attrs.field(init=False, default=False)  # an answer was ended
 
@@ -135,7 +135,7 @@ class HarmonyReader:
         if len(header) - begun(header, MESSAGE) > LONGEST_HEADER:
             word = next(word for word in HEADS if held.startswith(word))
             self._open(_State.TEXT, "", held.removeprefix(word))
-            return self._told(word)
+            return self._parts_of(word)
         if found:
             self._open(self._kind(header), header + MESSAGE, body)
         elif is_all:
@@ -168,16 +168,16 @@ class HarmonyReader:
         if self._state is _State.THOUGHT:
             body = body.rstrip()
         self._held = self._held[len(body) :]
-        return self._told(body)
+        return self._parts_of(body)
 
     def _closed(self, body: str, end: str) -> list[AnswerPart]:
         """The rest of a body."""
-        parts = self._called(body, end) if self._state is _State.CALL else self._told(body)
+        parts = self._called(body, end) if self._state is _State.CALL else self._parts_of(body)
         self._is_answered = self._state is _State.TEXT and end == END and Header.of(self._header).channel == FINAL.removeprefix(CHANNEL)
         self._state = _State.OVER if self._is_answered else _State.HEADER if end == CHANNEL else _State.BETWEEN
         return parts
 
-    def _told(self, body: str) -> list[AnswerPart]:
+    def _parts_of(self, body: str) -> list[AnswerPart]:
         kind = Thinking if self._state is _State.THOUGHT else Text
         if kind is Thinking:
             body = body.rstrip() if self._is_begun else body.strip()

@@ -46,11 +46,11 @@ class ImportedTemplate:
         if any(said["role"] == Role.SYSTEM for said in turns[1:]):
             raise ValueError("such a template would tell the tools with every system message")
         if tools and turns[0]["role"] != Role.SYSTEM:
-            turns = [turn(Role.SYSTEM, ""), *turns]  # tools are told with a system message
+            turns = [turn(Role.SYSTEM, ""), *turns]  # tools stand in the system message
         others = {name: value for name, value in switches.items() if name != THINKING}
-        told = [_with_text(said) for said in turns]
+        shown = [_with_text(said) for said in turns]
         try:
-            text = self._apply(told, tools=list(tools) or None, add_generation_prompt=speak, enable_thinking=False, **others)
+            text = self._apply(shown, tools=list(tools) or None, add_generation_prompt=speak, enable_thinking=False, **others)
         except (AssertionError, NotImplementedError) as error:
             raise ValueError(str(error) or type(error).__name__) from error
         if speak and switches.get(THINKING, True) and text.endswith(self._delimiters.end):
@@ -63,9 +63,9 @@ def _with_text(said: Turn) -> Turn:
     calls = said.get("tool_calls")
     if not isinstance(calls, list):
         return said
-    return {**said, "tool_calls": [{**call, "function": _told(call["function"])} for call in calls]}
+    return {**said, "tool_calls": [{**call, "function": _with_text_arguments(call["function"])} for call in calls]}
 
 
-def _told(function: dict[str, object]) -> dict[str, object]:
+def _with_text_arguments(function: dict[str, object]) -> dict[str, object]:
     arguments = function["arguments"]
     return function if isinstance(arguments, str) else {**function, "arguments": json.dumps(arguments, ensure_ascii=False)}

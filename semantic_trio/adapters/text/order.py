@@ -3,20 +3,20 @@
 from collections.abc import Sequence
 from itertools import groupby
 
-from semantic_trio.adapters.text.manners import Manners
+from semantic_trio.adapters.text.capabilities import TemplateCapabilities
 from semantic_trio.adapters.text.turns import RESULT_ROLE, Turn, turn
 from semantic_trio.domain.conversation import Role
 
 
-def in_order(turns: list[Turn], manners: Manners) -> list[Turn]:
-    """Turns as a template with these manners takes them."""
-    if not manners.takes_late_system:
+def in_order(turns: list[Turn], capabilities: TemplateCapabilities) -> list[Turn]:
+    """Return turns in the order that a template with these capabilities accepts."""
+    if not capabilities.takes_late_system:
         turns = _systems_merged(turns)
-    if not manners.takes_system:
+    if not capabilities.takes_system:
         turns = _system_in_first_user(turns)
-    if not manners.calls.takes_user_after_results:
+    if not capabilities.calls.takes_user_after_results:
         turns = _users_in_results(turns)
-    return turns if manners.takes_neighbours else _neighbours_merged(turns)
+    return turns if capabilities.takes_neighbours else _neighbours_merged(turns)
 
 
 def _systems_merged(turns: list[Turn]) -> list[Turn]:

@@ -10,7 +10,7 @@ from semantic_trio.adapters.text.argument_shape import ArgumentShape
 
 @attrs.frozen
 class CallShape:
-    """Text of calls after their arguments, which stand right after `CallManner.middle`."""
+    """Text of calls after their arguments, which stand right after `CallFormat.middle`."""
 
     close: str  # from the end of the last call's arguments on
     again: str  # from the end of a call's arguments to the name in the next call

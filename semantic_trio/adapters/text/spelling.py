@@ -29,26 +29,26 @@ class Spelling:
 
     def prompt(self, messages: Sequence[Message], known: Known) -> Prompt:
         """The tokens, and where in them things end. `known` ends where one of its messages does in the text."""
-        marked = [(cut, message.rank) for message, cut in zip(messages, self._borders.after, strict=True) if message.rank is not None and cut]
+        ranked = [(cut, message.rank) for message, cut in zip(messages, self._borders.after, strict=True) if message.rank is not None and cut]
         places: Places = {}
-        told = known.tokens + known.draft
-        front = start = self._front(known.tokens if known.messages else told, places)
+        draft = known.tokens + known.draft
+        front = start = self._front(known.tokens if known.messages else draft, places)
         if known.messages:
             start = Step(len(known.tokens), self._layout.ends[known.messages - 1])
-            self._look_up(known.tokens, front, {cut for cut, _ in marked if cut <= start.offset}, places)
-        start = self._kept(told, start, places)
-        tokens = told[: start.used] + self._spelled(start, places)
-        points = tuple(Breakpoint(places[cut], rank) for cut, rank in marked if cut in places)
+            self._look_up(known.tokens, front, {cut for cut, _ in ranked if cut <= start.offset}, places)
+        start = self._kept(draft, start, places)
+        tokens = draft[: start.used] + self._spelled(start, places)
+        points = tuple(Breakpoint(places[cut], rank) for cut, rank in ranked if cut in places)
         return Prompt(tokens, places.get(self._borders.head or 0, 0), points, self._layout.opening)
 
-    def _front(self, told: tuple[int, ...], places: Places) -> Step:
+    def _front(self, draft: tuple[int, ...], places: Places) -> Step:
         """Where the head ends in tokens that begin with it as it is spelled today; their beginning where they do not."""
         borders = [0, *(cut for cut in self._borders.cuts if cut <= (self._borders.head or 0))]
-        if not told or len(borders) == 1:
+        if not draft or len(borders) == 1:
             return BEGINNING
         segments = self._segments.encode([self._layout.segment(one, other) for one, other in pairwise(borders)], begins=True)
         tokens = tuple(chain.from_iterable(segments))
-        if told[: len(tokens)] != tokens:
+        if draft[: len(tokens)] != tokens:
             return BEGINNING
         places |= zip(borders[1:], accumulate(map(len, segments)), strict=True)
         return Step(len(tokens), borders[-1])
@@ -64,12 +64,12 @@ class Spelling:
             if step.offset >= furthest:
                 return
 
-    def _kept(self, told: Sequence[int], start: Step, places: Places) -> Step:
+    def _kept(self, draft: Sequence[int], start: Step, places: Places) -> Step:
         """Find how many of the tokens before can be used: not right up to a disagreement, for there the text may be within a word."""
         cuts = {start.offset, len(self._layout.text), *self._borders.cuts}
         before = last = at_cut = start
-        for step in follow(self._tokenizer, self._layout.text, told, start):
-            if self._segments.guard.is_delimiter(told[step.used - 1]) and self._layout.is_content(last.offset, step.offset):
+        for step in follow(self._tokenizer, self._layout.text, draft, start):
+            if self._segments.guard.is_delimiter(draft[step.used - 1]) and self._layout.is_content(last.offset, step.offset):
                 break  # a delimiter then, and spelled by a content now
             before, last = last, step
             if step.offset in cuts:
@@ -77,7 +77,7 @@ class Spelling:
                 places[step.offset] = step.used
         if at_cut == last or not self._segments.is_seamless:
             return at_cut
-        return last if last.used == len(told) else before
+        return last if last.used == len(draft) else before
 
     def _spelled(self, start: Step, places: Places) -> tuple[int, ...]:
         """The tokens of the rest, segment by segment."""

@@ -1,4 +1,4 @@
-"""Counts of what became of calls in answers, by format; what is not as the format has it is logged."""
+"""Counts of calls in answers, by format and outcome. Calls that do not follow their format are logged."""
 
 import enum
 from collections import Counter
@@ -10,23 +10,23 @@ log = structlog.get_logger(__name__)
 
 
 class Outcome(enum.StrEnum):
-    """Outcome of a text that began as a call."""
+    """Outcome of a text that began like a call."""
 
     READ = "read"
     REPAIRED = "repaired"
     TEXT = "text"
-    CUT = "cut"  # pieces of it were told as a call, and it is no whole one
+    CUT = "cut"  # pieces were sent as a call, and the call is not whole
 
 
 @attrs.define(eq=False)
 class CallTally:
     """Outcomes of the calls of all answers of one model."""
 
-    is_quiet: bool = False  # nothing is logged: what is read was not written by a model
+    is_quiet: bool = False  # nothing is logged: the text comes from a probe, not from a model
     counts: Counter[tuple[str, str]] = attrs.field(init=False, factory=Counter)  # by format and outcome
 
     def note(self, form: str, outcome: Outcome, repair: str = "") -> None:
-        """Count a text that began as a call. `repair`: what was mended."""
+        """Count a text that began like a call. `repair`: what was mended."""
         self.counts[form, outcome.value] += 1
         if self.is_quiet:
             return

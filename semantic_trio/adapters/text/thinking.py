@@ -1,6 +1,6 @@
 """Delimiters of a model's thoughts in the text it writes.
 
-Knows the delimiters of families of models, and recognises them by the text of a chat template and the tokens of a vocabulary, never by a model's name.
+Knows the delimiters of families of models, and finds them by the text of a chat template and the tokens of a vocabulary, never by a model's name.
 Knows nothing of calls.
 """
 

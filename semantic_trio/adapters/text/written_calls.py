@@ -45,16 +45,16 @@ def _object(name_key: str, arguments_key: str, number_key: str = "") -> Call:
 def _python(_: int, name: str, arguments: object) -> str:
     if not isinstance(arguments, Mapping):
         raise TypeError("arguments of a Python call are an object")
-    told = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in arguments.items()]
-    return f"{name}({', '.join(told)})"
+    written = [f"{key}={json.dumps(value, ensure_ascii=False)}" for key, value in arguments.items()]
+    return f"{name}({', '.join(written)})"
 
 
 def _tags(_: int, name: str, arguments: object) -> str:
     if not isinstance(arguments, Mapping):
         raise TypeError("arguments between tags are an object")
     values = {key: value if isinstance(value, str) else json.dumps(value, ensure_ascii=False) for key, value in arguments.items()}
-    told = "".join(f'<atem:parameter name="{key}">{value}</atem:parameter>\n' for key, value in values.items())
-    return f'<atem:invoke name="{name}">\n{told}</atem:invoke>\n'
+    parameters = "".join(f'<atem:parameter name="{key}">{value}</atem:parameter>\n' for key, value in values.items())
+    return f'<atem:invoke name="{name}">\n{parameters}</atem:invoke>\n'
 
 
 GIGACHAT_ROLE = "<|message_sep|>\n\nfunction call<|role_sep|>\n"
@@ -88,9 +88,9 @@ class WritesCalls:
         if not isinstance(calls, list):
             return said
         words = self.words
-        told = words.between.join(words.call(at, call["function"]["name"], call["function"]["arguments"]) for at, call in enumerate(calls))
+        written = words.between.join(words.call(at, call["function"]["name"], call["function"]["arguments"]) for at, call in enumerate(calls))
         front = f"{said['content']}{words.glue}" if said["content"] else ""
-        return {"role": said["role"], "content": f"{front}{words.start}{told}{words.end}"}
+        return {"role": said["role"], "content": f"{front}{words.start}{written}{words.end}"}
 
 
 @attrs.frozen

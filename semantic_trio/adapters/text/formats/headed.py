@@ -5,8 +5,8 @@ from collections.abc import Sequence
 
 import attrs
 
+from semantic_trio.adapters.text.formats.json_calls import BEFORE_ARGUMENTS, arguments, begun_object, call
 from semantic_trio.adapters.text.formats.lenient import UnfinishedError, decode, outside_strings, values
-from semantic_trio.adapters.text.formats.marked import BEFORE_ARGUMENTS, arguments, begun_object, call
 from semantic_trio.adapters.text.syntax import Begun, Ending, Reading
 from semantic_trio.domain.conversation import Tool
 
@@ -39,17 +39,17 @@ class HeadedCalls:
 
     def read(self, text: str, tools: Sequence[Tool], ending: Ending) -> Reading | None:
         """See `ToolSyntax.read`."""
-        is_marked = text.startswith(self.start)
-        at = len(self.start) if is_marked else 0
+        has_start = text.startswith(self.start)
+        at = len(self.start) if has_start else 0
         if not self._begins(text[at:]):
-            return Reading((), len(self.start) if is_marked else len(self.lead))
+            return Reading((), len(self.start) if has_start else len(self.lead))
         if ending is Ending.OPEN and not (self.end and self.end in text):
             return None
         calls, used, repair, is_unfinished = self._calls(text, at)
         if ending is Ending.OPEN and (is_unfinished or not self._is_ended(text, used)):
             return None if outside_strings(text, self.end, at) < 0 or is_unfinished else self._refused(text, at)
         offered = {tool.name for tool in tools}
-        if not calls or not (is_marked or all(name in offered for name, _ in calls)):
+        if not calls or not (has_start or all(name in offered for name, _ in calls)):
             return self._refused(text, at) if ending is not Ending.CUT and not is_unfinished else Reading((), len(text))
         return Reading(tuple(calls), self._behind(text, used), repair)
 
@@ -89,8 +89,8 @@ class HeadedCalls:
         calls, repair, used = list[tuple[str, str]](), "", at
         try:
             if self.has_lists and text[at:].lstrip().startswith("["):
-                told, used = decode(text, at + len(text[at:]) - len(text[at:].lstrip()))
-                return [call(one) for one in (told if isinstance(told, list) else [told])], used, "", False
+                array, used = decode(text, at + len(text[at:]) - len(text[at:].lstrip()))
+                return [call(one) for one in (array if isinstance(array, list) else [array])], used, "", False
             while (head := self.head.match(text, used)) is not None:
                 given, end, mended = self._arguments(text, head.end())
                 calls.append((head[1], given))
@@ -115,10 +115,10 @@ class HeadedCalls:
             if cut < 0:
                 raise
             body = text[at:cut].rstrip()
-            told, repair = values(body.removesuffix(self.before_tail) if self.before_tail else body)
-            if len(told) != 1:
+            parsed, repair = values(body.removesuffix(self.before_tail) if self.before_tail else body)
+            if len(parsed) != 1:
                 raise
-            found, tail = told[0], cut + len(self.tail)
+            found, tail = parsed[0], cut + len(self.tail)
         return arguments(found), tail, repair
 
     def _tail(self, text: str, at: int) -> int:

@@ -1,4 +1,7 @@
-"""All formats of calls, and which of them a model uses: that is told by the text of its template, and by the parser that mlx-lm names for it."""
+"""Table of all formats of calls.
+
+The formats of a model follow from the text of its template and from the parser that mlx-lm names for it.
+"""
 
 import re
 from typing import Protocol
@@ -9,7 +12,7 @@ from semantic_trio.adapters.text.formats.foreign import ForeignCalls, Parse
 from semantic_trio.adapters.text.formats.gemma import GemmaCalls
 from semantic_trio.adapters.text.formats.headed import HeadedCalls
 from semantic_trio.adapters.text.formats.hermes import HERMES
-from semantic_trio.adapters.text.formats.marked import MarkedCalls
+from semantic_trio.adapters.text.formats.json_calls import JsonCalls
 from semantic_trio.adapters.text.formats.pythonic import PythonicCalls
 from semantic_trio.adapters.text.formats.tagged import TaggedCalls
 from semantic_trio.adapters.text.formats.tags import tag
@@ -66,7 +69,7 @@ LONGCAT = attrs.evolve(
     argument=re.compile(r"<longcat_arg_key>\s*((?:(?!</?longcat_arg_).)*?)\s*</longcat_arg_key>\s*<longcat_arg_value>", re.DOTALL),
     argument_end="</longcat_arg_value>",
 )
-LONGCAT_JSON = MarkedCalls("longcat_json", LONGCAT.start, LONGCAT.end)
+LONGCAT_JSON = JsonCalls("longcat_json", LONGCAT.start, LONGCAT.end)
 MINIMAX = TaggedCalls(
     "minimax",
     "<minimax:tool_call>",
@@ -137,12 +140,12 @@ HUNYUAN = HeadedCalls(
     has_lists=True,
     delimiters=("<tool_call>", "<tool_sep>"),
 )
-GRANITE = MarkedCalls("granite", "<|tool_call|>", more_openings=("<tool_call>",))
-PHI = MarkedCalls("phi4", "<|tool_call|>", "<|/tool_call|>")
-COHERE = MarkedCalls("cohere", "<|START_ACTION|>", "<|END_ACTION|>")
-APERTUS = MarkedCalls("apertus", "<|tools_prefix|>", "<|tools_suffix|>", has_names_as_keys=True)
-NEMOTRON = MarkedCalls("nemotron", "<TOOLCALL>", "</TOOLCALL>")
-GIGACHAT = MarkedCalls(
+GRANITE = JsonCalls("granite", "<|tool_call|>", more_openings=("<tool_call>",))
+PHI = JsonCalls("phi4", "<|tool_call|>", "<|/tool_call|>")
+COHERE = JsonCalls("cohere", "<|START_ACTION|>", "<|END_ACTION|>")
+APERTUS = JsonCalls("apertus", "<|tools_prefix|>", "<|tools_suffix|>", has_names_as_keys=True)
+NEMOTRON = JsonCalls("nemotron", "<TOOLCALL>", "</TOOLCALL>")
+GIGACHAT = JsonCalls(
     "gigachat",
     "<|message_sep|>\n\nfunction call<|role_sep|>\n",
     more_openings=("function call<|role_sep|>\n", "<|function_call|>"),
@@ -171,7 +174,7 @@ KIMI_K3_JSON = HeadedCalls(
     before_tail="<|close|>json<|sep|>",
     lead="<|open|>call",
 )
-LLAMA = MarkedCalls("llama", '{"name": "', separator=";", more_openings=("<|python_tag|>",), fronts=("{",))
+LLAMA = JsonCalls("llama", '{"name": "', separator=";", more_openings=("<|python_tag|>",), fronts=("{",))
 
 
 def _dsml(section: str) -> TaggedCalls:
@@ -189,7 +192,7 @@ def _dsml(section: str) -> TaggedCalls:
 
 
 def _hunyuan_3(suffix: str) -> TaggedCalls:
-    """The format of Hunyuan 3, whose published models write a suffix in each tag."""
+    """Format of Hunyuan 3: published models write a suffix in each tag."""
     return TaggedCalls(
         "hy3" if suffix else "hy3_plain",
         f"<tool_calls{suffix}>",
@@ -204,14 +207,14 @@ def _hunyuan_3(suffix: str) -> TaggedCalls:
 
 @attrs.frozen
 class Entry:
-    """A format, and what tells that a model uses it."""
+    """A format, and the texts and parsers that show that a model uses it."""
 
     syntax: ToolSyntax
     texts: tuple[str, ...]  # all of them stand in the model's template
     parsers: tuple[str, ...] = ()  # of mlx-lm
 
 
-# In the order in which they are tried: what stands in templates of other formats too comes last.
+# In the order in which they are tried: texts that templates of other formats also hold come last.
 TABLE = (
     Entry(MISTRAL, ("[TOOL_CALLS]",), ("mistral",)),
     Entry(DEEPSEEK, ("<｜tool▁calls▁begin｜>",)),
@@ -252,7 +255,7 @@ TABLE = (
 
 
 def formats(template: str, foreign: Foreign | None = None) -> tuple[ToolSyntax, ...]:
-    """The formats of a model, by its template and by the parser that mlx-lm names for it; the likeliest first."""
+    """Return the formats of a model, the likeliest first, by its template and by the parser that mlx-lm names for it."""
     kind = foreign.kind if foreign else ""
     found: list[ToolSyntax] = [
         entry.syntax for entry in TABLE if kind in entry.parsers or (entry.texts and all(text in template for text in entry.texts))

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 import attrs
 
 from semantic_trio.adapters.text.formats.tagged_arguments import TaggedArguments
-from semantic_trio.adapters.text.formats.tags import LONGEST_TAG, NAME, Tags, name_of, told_schema
+from semantic_trio.adapters.text.formats.tags import LONGEST_TAG, NAME, Tags, name_of, typed_schema
 from semantic_trio.adapters.text.formats.typed import Schema, properties, types_of, value
 from semantic_trio.adapters.text.syntax import Begun, Ending, Reading
 from semantic_trio.domain.conversation import Tool
@@ -44,7 +44,7 @@ class _Way:
     calls: tuple[tuple[str, tuple[tuple[str, object], ...]], ...] = ()
     is_open: bool = False  # the last call has not ended
     is_over: bool = False  # the section has
-    is_broken: bool = False  # an argument is told twice
+    is_broken: bool = False  # an argument occurs twice
     repair: str = ""
 
 
@@ -69,15 +69,15 @@ class TaggedCalls(Tags):
 
     def read(self, text: str, tools: Sequence[Tool], ending: Ending) -> Reading | None:
         """See `ToolSyntax.read`."""
-        is_marked = text.startswith(self.start)
-        at = len(self.start) if is_marked and self.start != self.lead else 0
-        if not self._begins(text[at:], None if is_marked else tools):
-            return Reading((), len(self.start) if is_marked else len(self.lead))
+        has_start = text.startswith(self.start)
+        at = len(self.start) if has_start and self.start != self.lead else 0
+        if not self._begins(text[at:], None if has_start else tools):
+            return Reading((), len(self.start) if has_start else len(self.lead))
         if ending is Ending.OPEN:
             return None
         known = {tool.name: properties(tool) for tool in tools}
         way = _Search(self, text, known, ending).best(at)
-        if way is None or not (is_marked or all(name in known for name, _ in way.calls)):
+        if way is None or not (has_start or all(name in known for name, _ in way.calls)):
             return Reading((), len(text))
         calls = [(name, json.dumps(dict(given), ensure_ascii=False)) for name, given in way.calls]
         return Reading(tuple(calls), way.at, way.repair)
@@ -246,7 +246,7 @@ class _Search:
     def _value(self, name: str, key: str, argument: "re.Match[str]", raw: str) -> tuple[object, bool]:
         """A value; False where it is a text although the schema allows none."""
         root, schemas = self._known.get(name, ({}, {}))
-        schema = told_schema(argument, schemas.get(key, {}))
+        schema = typed_schema(argument, schemas.get(key, {}))
         read = value(raw, schema, root)
         return read, not isinstance(read, str) or "string" in types_of(schema, root)
 

@@ -10,7 +10,7 @@ import re
 
 import attrs
 
-from semantic_trio.adapters.text.formats.tags import LONGEST_TAG, Tags, name_of, told_schema
+from semantic_trio.adapters.text.formats.tags import LONGEST_TAG, Tags, name_of, typed_schema
 from semantic_trio.adapters.text.formats.typed import Schema, properties, types_of, value
 from semantic_trio.domain.conversation import Tool
 from semantic_trio.domain.stopping import begun
@@ -56,7 +56,7 @@ class TaggedArguments:
     """The beginning of a call's arguments, as far as it is certain.
 
     All before the first tag that may end a value is part of it, however the call goes on. Behind such a tag the next argument begins if the value
-    holds no tag of the format, ends as it began, and an argument of the tool follows that was not told yet. Else nothing more is written.
+    holds no tag of the format, ends as it began, and an argument of the tool follows that was not written yet. Else nothing more is written.
     """
 
     _tags: Tags
@@ -74,10 +74,10 @@ class TaggedArguments:
     def push(self, text: str) -> str:
         """Read more of the text. Returns what it adds to the arguments."""
         self._rest += text
-        told = []
+        written = []
         while not self._is_over and (piece := self._step()) is not None:
-            told.append(piece)
-        return "".join(told)
+            written.append(piece)
+        return "".join(written)
 
     def _step(self) -> str | None:
         """Text that is certain by now, perhaps none; None where more has to be read."""
@@ -95,7 +95,7 @@ class TaggedArguments:
         if any(left.startswith(behind) and left != behind for left, _ in self._tags.pads):
             return None
         name, (left, right) = name_of(argument), self._tags.pad(behind, 0)
-        schema = told_schema(argument, self._schemas[1].get(name, {}))
+        schema = typed_schema(argument, self._schemas[1].get(name, {}))
         self._value = _Value(schema, types_of(schema, self._schemas[0]) == {"string"}, right)
         front, quote = ", " if self._names else "{", '"' if self._value.is_text else ""
         self._names.add(name)
@@ -172,7 +172,7 @@ class TaggedArguments:
         return _Tag.UNREAD if self._tags.end.startswith(behind) else _Tag.PART
 
     def _may_follow(self, argument: "re.Match[str]") -> bool:
-        """True for an argument of the tool that was not told yet."""
+        """True for an argument of the tool that was not written yet."""
         is_known = name_of(argument) in self._schemas[1] or any(argument.groupdict().values())
         return is_known and name_of(argument) not in self._names
 

@@ -54,7 +54,7 @@ def name_of(opening: "re.Match[str]") -> str:
     return opening[1].strip("\"'")
 
 
-def told_schema(argument: "re.Match[str]", schema: Schema) -> Schema:
+def typed_schema(argument: "re.Match[str]", schema: Schema) -> Schema:
     """The schema of an argument's value: what its tag tells, or else what the tool's schema has."""
     groups = argument.groupdict()
     return TEXT if groups.get("text") else JSON if groups.get("json") else schema

@@ -18,15 +18,15 @@ COMBINED = ("anyOf", "oneOf", "allOf")
 
 
 def properties(tool: Tool | None) -> tuple[Schema, dict[str, Schema]]:
-    """The schema of a tool's arguments, and the schema of each; empty where they are not told."""
+    """The schema of a tool's arguments, and the schema of each; empty where the schema has none."""
     try:
         schema = json.loads(tool.parameters) if tool else {}
     except (ValueError, RecursionError):
         schema = {}
     schema = schema if isinstance(schema, dict) else {}
-    told = schema.get("properties")
-    told = told if isinstance(told, dict) else {}
-    return schema, {name: value if isinstance(value, dict) else {} for name, value in told.items()}
+    found = schema.get("properties")
+    schemas = found if isinstance(found, dict) else {}
+    return schema, {name: value if isinstance(value, dict) else {} for name, value in schemas.items()}
 
 
 def value(raw: str, schema: Schema, root: Schema) -> object:
@@ -52,9 +52,9 @@ def types_of(schema: object, root: Schema, level: int = 0) -> frozenset[str]:
     reference = schema.get("$ref")
     if isinstance(reference, str):
         return types_of(resolved(reference, root), root, level + 1)
-    told = schema.get("type")
-    if isinstance(told, str | list):
-        return frozenset(one for one in ([told] if isinstance(told, str) else told) if isinstance(one, str)) & ALL_TYPES or ALL_TYPES
+    types = schema.get("type")
+    if isinstance(types, str | list):
+        return frozenset(one for one in ([types] if isinstance(types, str) else types) if isinstance(one, str)) & ALL_TYPES or ALL_TYPES
     choices = _choices(schema)
     if choices:
         return frozenset(_type(choice) for choice in choices)

@@ -1,13 +1,13 @@
-"""Abilities of a chat template, found once by trying it.
+"""Capabilities of a chat template, found once by rendering probes.
 
-Knows only what comes out of it. All the later text of a model rests on these answers, so that the same history always becomes the same text.
+Knows only the rendered text. Every later prompt of the model relies on these capabilities, so that one history always becomes the same text.
 """
 
 from collections.abc import Iterator, Sequence
 
 import attrs
 
-from semantic_trio.adapters.text.calls import GENERIC, CallManner, Script, appear, native, takes_system
+from semantic_trio.adapters.text.calls import GENERIC, CallFormat, Script, appear, native, takes_system
 from semantic_trio.adapters.text.formats.hermes import HERMES
 from semantic_trio.adapters.text.switch import NO_SWITCH, Switch, find_switch
 from semantic_trio.adapters.text.syntax import ToolSyntax
@@ -17,19 +17,19 @@ from semantic_trio.domain.conversation import Role
 
 
 @attrs.frozen
-class Manners:
-    """Abilities of a template."""
+class TemplateCapabilities:
+    """Capabilities of a template."""
 
     takes_system: bool = True  # as the first message
     takes_late_system: bool = True  # in place, anywhere
-    takes_neighbours: bool = True  # two turns of one speaker in a row
-    trims: frozenset[str] = frozenset()  # roles whose words it strips
+    takes_neighbours: bool = True  # two turns of one role in a row
+    trims: frozenset[str] = frozenset()  # roles whose texts it strips
     switch: Switch = NO_SWITCH
-    calls: CallManner = GENERIC
+    calls: CallFormat = GENERIC
 
 
-def probe(render: Render, delimiters: ThoughtDelimiters, syntaxes: Sequence[ToolSyntax] = (HERMES,)) -> Manners:
-    """Find the abilities of a template. Something given to it counts as accepted when it appears where it belongs."""
+def probe(render: Render, delimiters: ThoughtDelimiters, syntaxes: Sequence[ToolSyntax] = (HERMES,)) -> TemplateCapabilities:
+    """Return the capabilities of a template. A probe counts as accepted if it appears in its place in the text."""
     neighbours = appear(render, (Role.USER, Role.USER))
     system = takes_system(render)
     opening = (Role.SYSTEM, Role.USER) if system else (Role.USER,)
@@ -41,11 +41,11 @@ def probe(render: Render, delimiters: ThoughtDelimiters, syntaxes: Sequence[Tool
     )
     late = all(appear(render, roles) for roles in late_orders)
     calls = next(native(render, delimiters, syntaxes), GENERIC)
-    return Manners(system, late, neighbours, frozenset(_trimmed(render, system, calls)), find_switch(render), calls)
+    return TemplateCapabilities(system, late, neighbours, frozenset(_trimmed(render, system, calls)), find_switch(render), calls)
 
 
-def _trimmed(render: Render, takes_system: bool, calls: CallManner) -> Iterator[str]:
-    """The roles whose words are stripped."""
+def _trimmed(render: Render, takes_system: bool, calls: CallFormat) -> Iterator[str]:
+    """Roles whose texts the template strips of blanks at both ends."""
     word = "  probe  "
     tries: dict[str, list[Turn]] = {Role.USER: [turn(Role.USER, word)]}
     if takes_system:

@@ -15,22 +15,22 @@ from semantic_trio.domain.conversation import Tool
 
 NAMES = ("name", "tool_name")
 ARGUMENTS = ("arguments", "parameters", "input")
-# Keys that may stand beside a name and arguments: they say nothing of the call.
+# Keys that may stand beside a name and arguments, and are ignored.
 BESIDES = frozenset({"id", "tool_call_id", "call_id", "index", "type"})
-# The first keys of an object that may be a call although nothing marks it as one.
+# First keys of an object that may be a call although no delimiter begins it.
 FRONT_KEYS = ('"name"', '"type"', '"function"')
 FRONT_NAME = re.compile(r'\{\s*"name"\s*:\s*"([^"]*)"')
-# A key of that kind with its value.
+# An ignored key with its value.
 BESIDE = r"""\s*"(?:id|tool_call_id|call_id|index|type)"\s*:\s*(?:"[^"\\]*"|[0-9]+)\s*"""
 # An object up to arguments that are an object; group 1: the name.
 OBJECT = (
     rf"""\s*\{{(?:{BESIDE},)*\s*(?:"function"\s*:\s*\{{\s*)?"""
     r""""(?:name|tool_name)"\s*:\s*"([^"\\]+)"\s*,\s*"(?:arguments|parameters|input)"\s*:\s*(?=\{)"""
 )
-# All that stands between the arguments of two calls in a row, but for the second object.
+# Text between the arguments of two calls in a row, without the second object.
 BETWEEN = rf"""\s*(?:,{BESIDE})*\}}(?:\s*\}})?(?:\s*[,;])?"""
 KEY = r"""\s*"([^"\\]+)"\s*:\s*(?=\{)"""
-# All that stands in front of the arguments of a call: of the first, and of another one in the row.
+# Text before the arguments of a call: of the first one, and of a later one in the row.
 BEFORE_ARGUMENTS = (re.compile(rf"(?:\s*\[)?{OBJECT}"), re.compile(BETWEEN + OBJECT))
 BEFORE_ARGUMENTS_OF_KEY = (re.compile(rf"\s*(?:\[\s*)?\{{{KEY}"), re.compile(rf"\s*(?:\}}\s*,\s*\{{|,){KEY}"))
 # A call's JSON may be written as a code block.
@@ -39,7 +39,7 @@ Call = tuple[str, str]
 
 
 @attrs.frozen
-class MarkedCalls:
+class JsonCalls:
     """JSON objects of calls, one or a list of them, between `start` and `end`."""
 
     format: str
@@ -66,8 +66,8 @@ class MarkedCalls:
         if ending is Ending.OPEN and not (self.end and self.end in text):
             return None
         try:
-            told, at = self._in_a_row(text, len(opening))
-            calls = self._calls(told, offered)
+            objects, at = self._in_a_row(text, len(opening))
+            calls = self._calls(objects, offered)
         except UnfinishedError:
             return None if ending is Ending.OPEN else Reading((), len(text))
         except (ValueError, RecursionError):
@@ -90,20 +90,20 @@ class MarkedCalls:
         return begun_object(text, behind or len(opening), tools, patterns[behind > 0])
 
     def _in_a_row(self, text: str, at: int) -> tuple[list[object], int]:
-        """The objects that stand one after the other, and where the last ends."""
-        told: list[object] = []
+        """Return the objects in a row, and the end of the last one."""
+        objects: list[object] = []
         while True:
             begun = at + _blanks(text, at)
-            if told and self.separator and text.startswith(self.separator, begun):
+            if objects and self.separator and text.startswith(self.separator, begun):
                 begun += len(self.separator)
                 begun += _blanks(text, begun)
-            if told and not text.startswith(("{", "["), begun):
-                return told, at
+            if objects and not text.startswith(("{", "["), begun):
+                return objects, at
             found, at = decode(text, begun)
-            told.append(found)
+            objects.append(found)
 
     def _mended(self, text: str, at: int, offered: set[str] | None, ending: Ending) -> Reading | None:
-        """The reading of what is not JSON as it stands: mended calls, or text."""
+        """Return the reading of a text that is no valid JSON: mended calls, or text."""
         end = outside_strings(text, self.end, at) if self.end else -1
         if end < 0 and ending is Ending.OPEN:
             return None
@@ -113,15 +113,15 @@ class MarkedCalls:
         if end < 0 and ending is not Ending.TURN:
             return Reading((), used)
         try:
-            told, repair = values(text[at : len(text) if end < 0 else end])
+            objects, repair = values(text[at : len(text) if end < 0 else end])
             is_certain = end >= 0 or repair != "brackets"
-            return Reading(self._calls(told, offered) if is_certain else (), used, repair or "code block")
+            return Reading(self._calls(objects, offered) if is_certain else (), used, repair or "code block")
         except (ValueError, RecursionError):
             return Reading((), used)
 
-    def _calls(self, told: Sequence[object], offered: set[str] | None) -> tuple[Call, ...]:
-        """Raises `ValueError` for what is no call."""
-        objects = [one for found in told for one in (found if isinstance(found, list) else [found])]
+    def _calls(self, values_read: Sequence[object], offered: set[str] | None) -> tuple[Call, ...]:
+        """Return the calls in JSON values. Raises `ValueError` for a value that is no call."""
+        objects = [one for found in values_read for one in (found if isinstance(found, list) else [found])]
         calls = tuple(call for one in objects for call in self._of_object(one))
         if not calls:
             raise ValueError("no call")
@@ -136,13 +136,13 @@ class MarkedCalls:
 
 
 def begun_object(text: str, at: int, tools: Sequence[Tool], pattern: re.Pattern[str]) -> Begun | None:
-    """The call of an offered tool whose object begins at a place, once its arguments have begun."""
+    """Return the call of an offered tool that begins at a place, once its arguments have begun; else None."""
     found = pattern.match(text, at)
     return Begun(found[1], found.end()) if found is not None and any(tool.name == found[1] for tool in tools) else None
 
 
 def call(found: object) -> Call:
-    """The name and arguments that an object tells. Raises `ValueError` for what is no call."""
+    """Return the name and arguments in an object. Raises `ValueError` if the object is no call."""
     if not isinstance(found, dict):
         raise ValueError("a call is an object")
     inner = found.get("function")
@@ -158,7 +158,7 @@ def call(found: object) -> Call:
 
 
 def _is_plain(found: object) -> bool:
-    """True for an object that tells a name, arguments, and nothing that is not of a call."""
+    """True for an object with a name, arguments, and no key that calls do not have."""
     if not isinstance(found, dict):
         return False
     inner = found.get("function")
@@ -166,7 +166,7 @@ def _is_plain(found: object) -> bool:
 
 
 def arguments(given: object) -> str:
-    """The JSON of a call's arguments. Raises `ValueError` where they are no object."""
+    """Return the JSON of a call's arguments. Raises `ValueError` if they are no object."""
     if isinstance(given, str):
         given = values(given)[0][0] if given.strip() else {}
     given = {} if given is None else given
@@ -176,20 +176,20 @@ def arguments(given: object) -> str:
 
 
 def _one_of(found: Mapping[str, object], names: Sequence[str]) -> object:
-    told = [found[name] for name in names if found.get(name) is not None]
-    if len(told) > 1:
-        raise ValueError("told twice")
-    return told[0] if told else None
+    given = [found[name] for name in names if found.get(name) is not None]
+    if len(given) > 1:
+        raise ValueError("given twice")
+    return given[0] if given else None
 
 
 def _begins(rest: str) -> bool:
-    """False where a text cannot become JSON of a call any more."""
+    """False if a text can no longer become JSON of a call."""
     rest = rest.lstrip()
     return not rest or rest[0] in "{[" or FENCE.startswith(rest[: len(FENCE)])
 
 
 def _is_front(text: str, offered: set[str]) -> bool:
-    """False where an object cannot become a call of an offered tool any more."""
+    """False if an object can no longer become a call of an offered tool."""
     rest = text[1:].lstrip()
     if not any(rest.startswith(key) or key.startswith(rest) for key in FRONT_KEYS):
         return False
@@ -198,7 +198,7 @@ def _is_front(text: str, offered: set[str]) -> bool:
 
 
 def _blanks(text: str, at: int) -> int:
-    """The number of blanks at a place."""
+    """Number of blanks at a place."""
     end = at
     while end < len(text) and text[end].isspace():
         end += 1
