@@ -74,7 +74,7 @@ class ModelRunner(Protocol):
     async def load(self, items: Mapping[Item, Content]) -> None:
         """Store blocks and snapshots. What is stored under the same key is replaced.
 
-        Raises `DamagedError`, with nothing stored, for content that is none of this model's; `StepFailedError` when the device raises.
+        Raises `CacheCorruptionError`, with nothing stored, for content that is none of this model's; `StepFailedError` when the device raises.
         """
 
 
@@ -93,8 +93,8 @@ class CacheFiles(Protocol):
     def read(self, item: Item) -> Content:
         """Return the content of an item.
 
-        Raises `DamagedError` where that is not there any more as it was (and puts what is there aside), `NewerFormatError` where a newer version
-        has written it (and leaves it), `OSError` else.
+        Raises `CacheCorruptionError` where that is not there any more as it was (and puts what is there aside), `IncompatibleCacheError` where
+        a newer version has written it (and leaves it), `OSError` else.
         """
 
     def remove(self, item: Item) -> None:

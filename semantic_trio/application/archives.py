@@ -15,7 +15,7 @@ from semantic_trio.application.persistence import Persistence
 from semantic_trio.domain.agent import Agent
 from semantic_trio.domain.content import AgentRecord, ImportTrust, Item, TokenHistory
 from semantic_trio.domain.conversation import NOTHING_KNOWN
-from semantic_trio.domain.errors import AgentExistsError, DiskRefusedError, InvalidRequestError
+from semantic_trio.domain.errors import AgentExistsError, CachePersistenceError, InvalidRequestError
 from semantic_trio.domain.lineage import Lineage, largest_token, lineage
 from semantic_trio.domain.records import adopt, listed, record_of, usable_histories
 from semantic_trio.domain.salt import SALT_BYTES, Salt
@@ -31,17 +31,19 @@ class Archives:
     persistence: Persistence
 
     async def write_out(self, agent: Agent, seconds: float) -> AgentRecord:
-        """Have everything of an agent on disk within so long; what its record says then. Raises `DiskRefusedError` where it is not there."""
+        """Have everything of an agent on disk within so long; what its record says then. Raises `CachePersistenceError` where it is not there."""
         memory, persistence = self.persistence.memory, self.persistence
         self._refuse_without_disk()
         if memory.agents.is_apart(agent.id):
-            raise DiskRefusedError(f"the disk has another record of {agent.id}, which a newer version has written or for which there was no place")
+            raise CachePersistenceError(
+                f"the disk has another record of {agent.id}, which a newer version has written or for which there was no place"
+            )
         memory.write(agent)
         with trio.move_on_after(seconds):
             while self._unwritten(agent) and memory.disk.is_open:
                 await persistence.progressed()
         if count := self._unwritten(agent):
-            raise DiskRefusedError(persistence.refused or f"{count} files of {agent.id} are not on disk after {seconds:.0f} s")
+            raise CachePersistenceError(persistence.refused or f"{count} files of {agent.id} are not on disk after {seconds:.0f} s")
         return record_of(memory, agent, used=0)
 
     async def take_in(self, archive: BinaryIO, name: str, vocabulary: int = 0) -> Agent:
@@ -49,7 +51,7 @@ class Archives:
 
         What the archive brings is used by other agents only where archives are trusted: else it gets a salt of its own.
 
-        Raises `AgentExistsError`, `InvalidRequestError` and `DiskRefusedError`, and then there is no such agent.
+        Raises `AgentExistsError`, `InvalidRequestError` and `CachePersistenceError`, and then there is no such agent.
         """
         files, in_thread = self.persistence.files, self.persistence.in_thread
         try:
@@ -72,7 +74,7 @@ class Archives:
         return agent
 
     async def refuse_without_room(self, coming_bytes: int) -> None:
-        """Raises `DiskRefusedError` where so many bytes cannot be written to disk now."""
+        """Raises `CachePersistenceError` where so many bytes cannot be written to disk now."""
         self._refuse_without_disk()
         try:
             free = await self.persistence.in_thread(self.persistence.files.free_bytes)
@@ -80,7 +82,7 @@ class Archives:
             raise _refusal(error) from error
         floor, refused = self.persistence.floor_bytes, self.persistence.refused
         if refused or free - coming_bytes < floor:
-            raise DiskRefusedError(refused or f"{free} bytes are free on the disk, {coming_bytes} are coming, and {floor} are to stay free")
+            raise CachePersistenceError(refused or f"{free} bytes are free on the disk, {coming_bytes} are coming, and {floor} are to stay free")
 
     def _know(self, record: AgentRecord, index: Mapping[Item, int]) -> Agent:
         """Know an agent whose blocks and snapshots have come, as far as they are in the index, and have its record written.
@@ -106,7 +108,7 @@ class Archives:
 
     def _refuse_without_disk(self) -> None:
         if not self.persistence.memory.disk.exists:
-            raise DiskRefusedError("memory is not kept on disk: the settings want none, or another process has the cache directory")
+            raise CachePersistenceError("memory is not kept on disk: the settings want none, or another process has the cache directory")
 
     def _unwritten(self, agent: Agent) -> int:
         memory = self.persistence.memory
@@ -137,5 +139,5 @@ def salt_of_import(trust: ImportTrust) -> Salt | None:
     return None if trust is ImportTrust.SHARED else secrets.token_bytes(SALT_BYTES)
 
 
-def _refusal(error: OSError) -> DiskRefusedError:
-    return DiskRefusedError(error.strerror or str(error))
+def _refusal(error: OSError) -> CachePersistenceError:
+    return CachePersistenceError(error.strerror or str(error))

@@ -20,7 +20,7 @@ from semantic_trio.domain.agent import Agent
 from semantic_trio.domain.allowance import Allowance
 from semantic_trio.domain.content import AgentRecord, Content, ImportTrust, Item
 from semantic_trio.domain.entries import CacheEntry
-from semantic_trio.domain.errors import DiskRefusedError, StepFailedError
+from semantic_trio.domain.errors import CachePersistenceError, StepFailedError
 from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.observation import Evicted, Written
 from semantic_trio.domain.records import listed, record_of, size_of
@@ -127,7 +127,7 @@ class Persistence:
                 continue
             try:
                 await self._write_next()
-            except (OSError, DiskRefusedError, StepFailedError) as error:
+            except (OSError, CachePersistenceError, StepFailedError) as error:
                 self._stop(error)
                 await trio.sleep(pause)
                 pause = min(2 * pause, LONGEST_PAUSE_SECONDS)
@@ -186,11 +186,11 @@ class Persistence:
         self.observer.observe(Written(agent=agent.id, entries=1, size_bytes=size, seconds=trio.current_time() - started))
 
     async def _put(self, expected: int, write: Callable[..., int], *what: Item | Content | AgentRecord) -> int:
-        """Write a file within allowance, budget and free space. Returns its bytes. Raises `DiskRefusedError` or `OSError`."""
+        """Write a file within allowance, budget and free space. Returns its bytes. Raises `CachePersistenceError` or `OSError`."""
         started = trio.current_time()
         self.memory.disk.is_sparing = self.allowance.is_sparing(started)
         if not self.allowance.allows(expected, started):
-            raise DiskRefusedError(f"{self.allowance.limit_bytes} bytes were written within a day, and no more may be")
+            raise CachePersistenceError(f"{self.allowance.limit_bytes} bytes were written within a day, and no more may be")
         await self._make_room(expected + FILE_BYTES)
         size = await self._writes.do(write, *what)
         self.allowance.spend(size, started)
@@ -211,10 +211,10 @@ class Persistence:
         while (removal := disk.next_removal()) is not None:
             await self._remove(removal)
         if disk.used + wanted > disk.budget_bytes:
-            raise DiskRefusedError(f"pinned agents take all {disk.budget_bytes} bytes of the disk budget")
+            raise CachePersistenceError(f"pinned agents take all {disk.budget_bytes} bytes of the disk budget")
         free = await self._writes.do(self.files.free_bytes)
         if free - wanted < self.floor_bytes:
-            raise DiskRefusedError(f"{free} bytes are free on the disk, and {self.floor_bytes} are to stay so")
+            raise CachePersistenceError(f"{free} bytes are free on the disk, and {self.floor_bytes} are to stay so")
 
     async def _remove(self, what: Item | str) -> None:
         """Delete an item or an agent's record. A deletion that fails is set aside and tried again later."""

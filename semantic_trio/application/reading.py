@@ -14,7 +14,7 @@ from semantic_trio.application.threads import WatchedWork
 from semantic_trio.application.traffic import Traffic
 from semantic_trio.domain.content import Content, Item, positions_in, tokens_in
 from semantic_trio.domain.entries import Block, CacheEntry, Snapshot
-from semantic_trio.domain.errors import DamagedError, NewerFormatError, StepFailedError
+from semantic_trio.domain.errors import CacheCorruptionError, IncompatibleCacheError, StepFailedError
 from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.observation import Loaded
 from semantic_trio.ports import CacheFiles, ModelRunner, Observer
@@ -90,7 +90,7 @@ class Reading:
             content = await self.reads.do(self.files.read, entry.item)
             _check_tokens(entry, content)
             await self.runner.load({entry.item: content})
-        except (DamagedError, NewerFormatError, OSError) as error:
+        except (CacheCorruptionError, IncompatibleCacheError, OSError) as error:
             if entry.is_on_disk:  # not deleted meanwhile
                 await self._lose(entry, error)
             return False
@@ -99,13 +99,13 @@ class Reading:
             return False
         return True
 
-    async def _lose(self, entry: CacheEntry, error: DamagedError | NewerFormatError | OSError) -> None:
+    async def _lose(self, entry: CacheEntry, error: CacheCorruptionError | IncompatibleCacheError | OSError) -> None:
         """Put something aside before the memory hears of it: from then on it may be written anew."""
-        is_newer = isinstance(error, NewerFormatError)
+        is_newer = isinstance(error, IncompatibleCacheError)
         self.traffic.damaged += not is_newer
         event = "memory of a newer version is computed again" if is_newer else "memory on disk is damaged and will be computed again"
         log.warning(event, name=entry.key.hex(), reason=str(error))
-        if isinstance(error, DamagedError):
+        if isinstance(error, CacheCorruptionError):
             await self.put_aside(entry.item, error.reason)
         self.memory.store.lost(entry)
 
@@ -137,11 +137,11 @@ class Reading:
 
 
 def _check_tokens(entry: CacheEntry, content: Content) -> None:
-    """The device knows no tokens, and would find out with the first row that begins there. Raises `DamagedError`."""
+    """The device knows no tokens, and would find out with the first row that begins there. Raises `CacheCorruptionError`."""
     if isinstance(entry, Snapshot):
         found, wanted = positions_in(content), entry.position
     else:
         assert isinstance(entry, Block)
         found, wanted = tokens_in(content), entry.tokens
     if found - {wanted}:
-        raise DamagedError(f"{entry.kind} {entry.key.hex()}", f"is of {sorted(found)} tokens, not {wanted}")
+        raise CacheCorruptionError(f"{entry.kind} {entry.key.hex()}", f"is of {sorted(found)} tokens, not {wanted}")

@@ -165,7 +165,7 @@ class EngineDeadError(SemanticError):
 
 
 @attrs.frozen
-class DamagedError(SemanticError):
+class CacheCorruptionError(SemanticError):
     """A file of the cache is not what was written, or gone; what it held has to be computed again."""
 
     name: str  # of the file
@@ -189,7 +189,7 @@ class AddressError(SemanticError):
 
 
 @attrs.frozen
-class NewerFormatError(SemanticError):
+class IncompatibleCacheError(SemanticError):
     """A file of the cache was written by a newer version. It stays as it is; what it holds has to be computed again."""
 
     name: str  # of the file
@@ -211,7 +211,7 @@ class CacheInUseError(SemanticError):
 
 
 @attrs.frozen
-class DiskRefusedError(SemanticError):
+class CachePersistenceError(SemanticError):
     """Nothing may be written to disk now; serving goes on without."""
 
     reason: str

@@ -122,7 +122,7 @@ def _log(place: Place) -> None:
 
 
 def _find(directory: CacheDirectory, agent: str, model: str | None) -> Found:
-    """Raises `AgentNotFoundError`, `InvalidRequestError` where several models know the agent, `DamagedError`."""
+    """Raises `AgentNotFoundError`, `InvalidRequestError` where several models know the agent, `CacheCorruptionError`."""
     agent_id(agent)
     found = [Found(one, *known) for one in chosen_models(directory, model) if (known := one.agent(agent)) is not None]
     if not found:

@@ -8,7 +8,7 @@ from typing import BinaryIO
 import attrs
 
 from semantic_trio.domain.content import AgentRecord, Content, Item
-from semantic_trio.domain.errors import AgentExistsError, DamagedError, InvalidRequestError
+from semantic_trio.domain.errors import AgentExistsError, CacheCorruptionError, InvalidRequestError
 from semantic_trio.domain.lineage import lineage, salted
 from semantic_trio.domain.records import arriving
 from semantic_trio.domain.salt import Salt
@@ -68,11 +68,11 @@ class MemoryFiles:
         """See `CacheFiles.read`."""
         self.before("read")
         if item not in self._contents:
-            raise DamagedError(_name(item), "is gone")
+            raise CacheCorruptionError(_name(item), "is gone")
         if item in self._damage:
             reason = self._damage[item]
             self._take_out(item, reason)
-            raise DamagedError(_name(item), reason)
+            raise CacheCorruptionError(_name(item), reason)
         return self._contents[item]
 
     def remove(self, item: Item) -> None:

@@ -12,7 +12,7 @@ from semantic_trio.adapters.mlx import choosing, passes
 from semantic_trio.adapters.mlx.choosing import choose_layout
 from semantic_trio.adapters.mlx.paged import PagedLayout
 from semantic_trio.domain.content import Content, Item, Kind, Tensor, tokens_in
-from semantic_trio.domain.errors import DamagedError
+from semantic_trio.domain.errors import CacheCorruptionError
 from semantic_trio.domain.reuse import Reuse, Source
 from semantic_trio.domain.step import PassSizes
 from tests.contract.models import SIZED, random_model, random_runner
@@ -128,5 +128,5 @@ async def test_a_block_of_more_tokens_than_a_block_has_is_refused(family: str, t
         content = files.read(item)
         runner = random_runner(family)
         await runner.load({Item(Kind.BLOCK, b"whole"): longer(content, 64)})
-        with pytest.raises(DamagedError, match="a block of \\[65\\] positions"):
+        with pytest.raises(CacheCorruptionError, match="a block of \\[65\\] positions"):
             await runner.load({Item(Kind.BLOCK, b"longer"): longer(content, 65)})

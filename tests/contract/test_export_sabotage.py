@@ -6,7 +6,7 @@ import attrs
 import pytest
 
 from semantic_trio.domain.content import Item, Kind, Tensor
-from semantic_trio.domain.errors import DamagedError
+from semantic_trio.domain.errors import CacheCorruptionError
 from semantic_trio.domain.step import StepPlan
 from tests.contract.conftest import with_blocks, with_snapshots
 from tests.contract.memory import BLOCK, RESTORED, Memory, block_key, is_noticed, refuses, snapshot_key
@@ -174,7 +174,7 @@ async def is_refused(memory: Memory, item: Item, spoil: Spoil) -> bool:
     away = await memory.exported(prompt(RESTORED))
     spoil(away[item])
     away[item] = away.pop(item)  # the last one
-    with pytest.raises(DamagedError) as caught:
+    with pytest.raises(CacheCorruptionError) as caught:
         await memory.runner.load(away)
     return item.key.hex() in caught.value.name and not await memory.stored()
 
@@ -203,7 +203,7 @@ async def test_a_snapshot_of_another_model_is_refused(memory: Memory) -> None:
     away = (await memory.exported(prompt(RESTORED)))[SNAPSHOT]
     larger = {name: [resized(away[name], axis, size + 1) for axis, size in enumerate(away[name].shape)] for name in arrays(away)}
     for name, tensor in [(name, tensor) for name, tensors in larger.items() for tensor in tensors]:
-        with pytest.raises(DamagedError):
+        with pytest.raises(CacheCorruptionError):
             await memory.runner.load({SNAPSHOT: {**away, name: tensor}})
     assert not await memory.stored()
 
@@ -219,7 +219,7 @@ async def test_a_snapshot_that_says_another_position_is_refused_when_it_is_used_
     away = await memory.exported(prompt(RESTORED))
     try:
         await memory.load({**away, SNAPSHOT: at(away[SNAPSHOT], position)})
-    except DamagedError:
+    except CacheCorruptionError:
         return
 
     assert await refuses(memory, StepPlan(open=(memory.start(memory.restore(RESTORED)),)))
@@ -230,7 +230,7 @@ async def test_a_snapshot_that_says_another_position_is_refused_when_it_is_used_
 async def test_a_snapshot_of_no_position_is_refused(memory: Memory, position: int) -> None:
     away = await memory.exported(prompt(RESTORED))
 
-    with pytest.raises(DamagedError):
+    with pytest.raises(CacheCorruptionError):
         await memory.runner.load({SNAPSHOT: at(away[SNAPSHOT], position)})
 
 
@@ -239,7 +239,7 @@ async def test_a_snapshot_whose_counters_disagree_is_refused(memory: Memory) -> 
     away = (await memory.exported(prompt(RESTORED)))[SNAPSHOT]
     for name in [name for name in away if name.endswith(":int")]:
         wrong = int.from_bytes(away[name].data, "little") + 1
-        with pytest.raises(DamagedError, match=name.partition(".")[2].partition(":")[0]):
+        with pytest.raises(CacheCorruptionError, match=name.partition(".")[2].partition(":")[0]):
             await memory.runner.load({SNAPSHOT: {**away, name: attrs.evolve(away[name], data=memoryview(wrong.to_bytes(8, "little")))}})
 
 

@@ -14,7 +14,7 @@ from semantic_trio.adapters.disk import ModelFiles
 from semantic_trio.domain.chain import TokenRun, pack, root_key
 from semantic_trio.domain.content import AgentRecord, Content, HistoryEnd, Item, Kind, Tensor, TokenHistory
 from semantic_trio.domain.conversation import Conversation, Message, Role, Text
-from semantic_trio.domain.errors import AgentExistsError, DamagedError, InvalidRequestError
+from semantic_trio.domain.errors import AgentExistsError, CacheCorruptionError, InvalidRequestError
 from semantic_trio.domain.eviction import Rank
 from semantic_trio.domain.lineage import lineage
 from semantic_trio.ports import CacheFiles
@@ -154,7 +154,7 @@ def test_what_was_removed_is_gone(bench: Bench) -> None:
     bench.files.remove(BLOCK)
 
     assert list(bench.files.index()) == [SNAPSHOT]
-    with pytest.raises(DamagedError, match="is gone"):
+    with pytest.raises(CacheCorruptionError, match="is gone"):
         bench.files.read(BLOCK)
     assert bench.put_aside() == 0
 
@@ -173,20 +173,20 @@ def test_what_is_damaged_is_read_once_at_most(bench: Bench, item: Item) -> None:
     bench.files.write(item, CONTENT)
     bench.damage(item)
 
-    with pytest.raises(DamagedError) as damaged:
+    with pytest.raises(CacheCorruptionError) as damaged:
         bench.files.read(item)
 
     assert item.key.hex() in damaged.value.name
     assert damaged.value.reason != "is gone"
     assert (dict(bench.restarted().index()), bench.put_aside()) == ({}, 1)
-    with pytest.raises(DamagedError, match="is gone"):
+    with pytest.raises(CacheCorruptionError, match="is gone"):
         bench.files.read(item)
 
 
 def test_the_place_of_what_was_damaged_can_be_taken_again(bench: Bench) -> None:
     bench.files.write(BLOCK, CONTENT)
     bench.damage(BLOCK)
-    with pytest.raises(DamagedError):
+    with pytest.raises(CacheCorruptionError):
         bench.files.read(BLOCK)
 
     bench.files.write(BLOCK, CONTENT)

@@ -28,7 +28,7 @@ from semantic_trio.adapters.disk.publishing import publish, publish_once
 from semantic_trio.adapters.disk.records import encode
 from semantic_trio.domain.chain import pack
 from semantic_trio.domain.content import AgentRecord, Content, Item, Kind, Tensor
-from semantic_trio.domain.errors import CacheInUseError, DamagedError
+from semantic_trio.domain.errors import CacheCorruptionError, CacheInUseError
 
 FINGERPRINT, OTHER = "ab" * 32, "cd" * 32
 BLOCK, SNAPSHOT = Item(Kind.BLOCK, bytes(range(32))), Item(Kind.SNAPSHOT, bytes(range(32)))
@@ -125,7 +125,7 @@ def test_two_models_have_nothing_in_common(files: ModelFiles) -> None:
     files.write_agent(record())
 
     assert (other.index(), other.agents()) == ({}, [])
-    with pytest.raises(DamagedError, match="is gone"):
+    with pytest.raises(CacheCorruptionError, match="is gone"):
         other.read(BLOCK)
 
 
@@ -246,7 +246,7 @@ def find_damage(files: ModelFiles, kind: str) -> str:
         [told] = logs
         assert (told["log_level"], told["event"]) == ("warning", "record of an agent is damaged")
         return str(told["reason"])
-    with pytest.raises(DamagedError) as damaged:
+    with pytest.raises(CacheCorruptionError) as damaged:
         files.read(Item(Kind(kind), bytes(32)))
     assert damaged.value.name == f"{kind}s/00/{'0' * 64}.safetensors"
     return damaged.value.reason
@@ -353,7 +353,7 @@ def test_a_model_of_the_same_directory_is_another_model(files: ModelFiles) -> No
     other = ModelFiles(files.root, FINGERPRINT[:32] + "0" * 32, "other")
     other.write(BLOCK, CONTENT)
 
-    with pytest.raises(DamagedError, match="is another model's: other"):
+    with pytest.raises(CacheCorruptionError, match="is another model's: other"):
         files.read(BLOCK)
 
 
@@ -438,7 +438,7 @@ def test_what_cannot_be_put_aside_is_not_believed_either(kind: str, files: Model
         if kind == "agent":
             assert files.agents() == []
         else:
-            with pytest.raises(DamagedError, match="ends after 1 of"):
+            with pytest.raises(CacheCorruptionError, match="ends after 1 of"):
                 files.read(Item(Kind(kind), bytes(32)))
 
     assert logs[-1]["event"] == "damaged file stays where it is"

@@ -15,7 +15,7 @@ from semantic_trio.domain.agent import Agent
 from semantic_trio.domain.chain import unpack
 from semantic_trio.domain.content import Content, Item
 from semantic_trio.domain.disk import Disk
-from semantic_trio.domain.errors import DiskRefusedError, StepFailedError
+from semantic_trio.domain.errors import CachePersistenceError, StepFailedError
 from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.pins import PINS_SHARE
 from semantic_trio.domain.salt import Salt
@@ -184,7 +184,7 @@ class DiskMachine(MemoryMachine):
         try:
             if not self._goes_on(self.writer, error):
                 self.writer = None
-        except (OSError, DiskRefusedError, StepFailedError) as stopped:
+        except (OSError, CachePersistenceError, StepFailedError) as stopped:
             self.writer = None
             self.persistence._stop(stopped)
 

@@ -16,7 +16,7 @@ from semantic_trio.adapters.disk.records import encode
 from semantic_trio.application.archives import Archives
 from semantic_trio.domain.chain import pack, root_key
 from semantic_trio.domain.content import AgentRecord, Content, Item, Kind, Tensor
-from semantic_trio.domain.errors import AgentExistsError, DiskRefusedError, NewerFormatError
+from semantic_trio.domain.errors import AgentExistsError, CachePersistenceError, IncompatibleCacheError
 from semantic_trio.testing import MemoryFiles
 from tests.unit.conftest import StartServer, prompt
 
@@ -74,7 +74,7 @@ def test_a_record_with_a_field_of_a_newer_version_is_left_too(files: ModelFiles,
 
 
 def test_a_block_of_a_newer_version_is_not_read_and_stays(files: ModelFiles, before: dict[Path, bytes]) -> None:
-    with pytest.raises(NewerFormatError, match="newer version"):
+    with pytest.raises(IncompatibleCacheError, match="newer version"):
         files.read(BLOCK)
 
     assert {path: path.read_bytes() for path in before} == before
@@ -135,7 +135,7 @@ async def test_an_agent_whose_record_is_a_newer_versions_is_not_exported(start_s
     server = await start_server(MemoryFiles(by_newer={"ada"}))
     await server.said(prompt(40), agent="ada")
 
-    with pytest.raises(DiskRefusedError, match="newer version"):
+    with pytest.raises(CachePersistenceError, match="newer version"):
         await Archives(server.persistence).write_out(server.memory.agents.get("ada"), 1)
 
 
@@ -146,7 +146,7 @@ async def test_a_block_of_a_newer_version_is_computed_again(start_server: StartS
 
     def refuse(method: str) -> None:
         if method == "read":
-            raise NewerFormatError("a block", "is of format semantic_trio/2")
+            raise IncompatibleCacheError("a block", "is of format semantic_trio/2")
 
     server.files.before = refuse
     again = await server.reuse(prompt(100), agent="a")

@@ -20,7 +20,7 @@ from semantic_trio.adapters.disk.parsing import NewerError, UnfitError, shown
 from semantic_trio.adapters.disk.quarantine import Quarantine
 from semantic_trio.adapters.disk.records import decode
 from semantic_trio.domain.content import AgentRecord, Item
-from semantic_trio.domain.errors import DamagedError
+from semantic_trio.domain.errors import CacheCorruptionError
 from semantic_trio.domain.lineage import Lineage, lineage
 
 LEAST_PREFIX = 4  # digits of a fingerprint that may stand for a model
@@ -91,14 +91,14 @@ class StoredModel:
         yield from sorted(found, key=lambda one: one[0].used)
 
     def agent(self, agent: str) -> tuple[AgentRecord, Lineage] | None:
-        """An agent by its id, and what it leads to. Raises `DamagedError`, `OSError`."""
+        """An agent by its id, and what it leads to. Raises `CacheCorruptionError`, `OSError`."""
         path = self.layout.path(agent)
         try:
             return self._agent(path)
         except FileNotFoundError:
             return None
         except UnfitError as error:
-            raise DamagedError(f"the record of {agent} ({self.layout.name(path)})", str(error)) from error
+            raise CacheCorruptionError(f"the record of {agent} ({self.layout.name(path)})", str(error)) from error
 
     def used_at(self, agent: str) -> float:
         """When an agent was used last, in seconds, by the clock of the file system: for the order among models."""

@@ -21,7 +21,7 @@ from semantic_trio.adapters.disk.publishing import make_private, publish
 from semantic_trio.adapters.disk.quarantine import Quarantine
 from semantic_trio.adapters.disk.records import decode, encode
 from semantic_trio.domain.content import AgentRecord, Content, Item
-from semantic_trio.domain.errors import CacheInUseError, DamagedError, NewerFormatError
+from semantic_trio.domain.errors import CacheCorruptionError, CacheInUseError, IncompatibleCacheError
 
 log = structlog.get_logger(__name__)
 
@@ -66,12 +66,12 @@ class ModelFiles:
         try:
             return self._read(path, item)
         except FileNotFoundError as error:
-            raise DamagedError(self._layout.name(path), "is gone") from error
+            raise CacheCorruptionError(self._layout.name(path), "is gone") from error
         except NewerError as error:
-            raise NewerFormatError(self._layout.name(path), str(error)) from error
+            raise IncompatibleCacheError(self._layout.name(path), str(error)) from error
         except UnfitError as error:
             self._try_to_put_aside(path, item.kind, str(error))
-            raise DamagedError(self._layout.name(path), str(error)) from error
+            raise CacheCorruptionError(self._layout.name(path), str(error)) from error
 
     def remove(self, item: Item) -> None:
         """See `CacheFiles.remove`."""

@@ -101,7 +101,10 @@ class WarmStore:
         return {item: content_of(tree) for item, tree in trees.items()}
 
     def load(self, items: Mapping[Item, Content], forms: ModelForms) -> None:
-        """Keep what is none of a row's, all or nothing. Raises `DamagedError` for what has another form; what it is made of has been copied."""
+        """Keep what is none of a row's, all or nothing; the arrays are copies.
+
+        Raises `CacheCorruptionError` for what has another form.
+        """
         blocks, found = forms.read(items)
         snapshots = {key: _StoredSnapshot(*parts) for key, parts in found.items()}
         mx.async_eval([*blocks.values(), *(stored.layers for stored in snapshots.values())])

@@ -18,7 +18,7 @@ from semantic_trio.adapters.mlx.geometry import Leaf
 from semantic_trio.adapters.mlx.kv import Layout, RowCaches, Span
 from semantic_trio.adapters.mlx.snapshot import Rows, State
 from semantic_trio.domain.content import Content, Item, Kind, Tensor
-from semantic_trio.domain.errors import DamagedError
+from semantic_trio.domain.errors import CacheCorruptionError
 from semantic_trio.domain.step import BlockKey, SnapshotKey
 
 # Tokens that rows read, pass by pass. First ones, alone and together, and later ones: recurrent layers keep other things for some of them than for
@@ -87,7 +87,7 @@ class ModelForms:
         return cls(blocks, snapshots, block_tokens, len(snapshot.global_layers(layout.open())), others)
 
     def read(self, items: Mapping[Item, Content]) -> tuple[dict[BlockKey, list[Rows | None]], dict[SnapshotKey, tuple[int, list[State]]]]:
-        """Blocks by layer, and snapshots as position and layers. Raises `DamagedError` for content of another shape."""
+        """Blocks by layer, and snapshots as position and layers. Raises `CacheCorruptionError` for content of another shape."""
         blocks: dict[BlockKey, list[Rows | None]] = {}
         snapshots: dict[SnapshotKey, tuple[int, list[State]]] = {}
         for item, content in items.items():
@@ -97,7 +97,7 @@ class ModelForms:
                 else:
                     snapshots[item.key] = self.snapshot(content)
             except ValueError as error:
-                raise DamagedError(f"{item.kind} {item.key.hex()}", str(error)) from error
+                raise CacheCorruptionError(f"{item.kind} {item.key.hex()}", str(error)) from error
         return blocks, snapshots
 
     def block(self, content: Content) -> list[Rows | None]:

@@ -129,7 +129,7 @@ class PageStore:
         return {item: content_of(tree) for item, tree in trees.items()}
 
     def load(self, items: Mapping[Item, Content], forms: ModelForms) -> None:
-        """Store blocks and snapshots from outside, all or none. Raises `DamagedError` for content of another shape."""
+        """Store blocks and snapshots from outside, all or none. Raises `CacheCorruptionError` for content of another shape."""
         blocks, snapshots = forms.read(items)
         for key, layers in blocks.items():
             self._load(key, [rows for rows in layers if rows is not None])

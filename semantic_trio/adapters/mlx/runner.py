@@ -30,7 +30,7 @@ from semantic_trio.adapters.mlx.row import Row
 from semantic_trio.adapters.mlx.sampling import Draw, Draws, draw
 from semantic_trio.domain.content import Content, Item
 from semantic_trio.domain.embedding import Pooling, batches, first_chunk_tokens, most_texts, next_chunk_tokens
-from semantic_trio.domain.errors import DamagedError, InvalidRequestError, ModelNotFoundError, StepFailedError
+from semantic_trio.domain.errors import CacheCorruptionError, InvalidRequestError, ModelNotFoundError, StepFailedError
 from semantic_trio.domain.geometry import BLOCK_TOKENS, ModelCacheSpec
 from semantic_trio.domain.quantisation import AS_COMPUTED
 from semantic_trio.domain.step import BlockKey, Closing, Inventory, PassSizes, RowStart, SampledToken, SaveBlock, SaveSnapshot, StepPlan, StepResult
@@ -374,7 +374,7 @@ class MlxRunner:
         """Call a function on the device's thread and return its result. Raises `StepFailedError` for all that the device may raise."""
         try:
             return await self.device.call(function)
-        except (DamagedError, ModelNotFoundError):
+        except (CacheCorruptionError, ModelNotFoundError):
             raise
         except Exception as error:
             raise StepFailedError(f"{type(error).__name__}: {error}") from error

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import attrs
 
 from semantic_trio.domain.content import Content, Item, Tensor
-from semantic_trio.domain.errors import DamagedError
+from semantic_trio.domain.errors import CacheCorruptionError
 from semantic_trio.domain.steering import GrammarState
 from semantic_trio.domain.step import RowStart
 
@@ -20,13 +20,13 @@ def written(tokens: Sequence[int]) -> Content:
 
 
 def read(item: Item, content: Content, limit: int | None) -> tuple[int, ...]:
-    """The tokens of a block or snapshot, `limit` at most. Raises `DamagedError` for everything else."""
+    """The tokens of a block or snapshot, `limit` at most. Raises `CacheCorruptionError` for everything else."""
     tensor = content.get("tokens")
     if tensor is None or len(content) > 1:
-        raise DamagedError(f"{item.kind} {item.key.hex()}", f"there should be tokens alone, not {sorted(content)}")
+        raise CacheCorruptionError(f"{item.kind} {item.key.hex()}", f"there should be tokens alone, not {sorted(content)}")
     count = tensor.data.nbytes // 4
     if (tensor.dtype, tensor.shape) != ("I32", (count,)) or tensor.data.nbytes % 4 or not 1 <= count <= (limit or count):
-        raise DamagedError(f"{item.kind} {item.key.hex()}", f"{tensor.data.nbytes} bytes of {tensor.dtype} {list(tensor.shape)}")
+        raise CacheCorruptionError(f"{item.kind} {item.key.hex()}", f"{tensor.data.nbytes} bytes of {tensor.dtype} {list(tensor.shape)}")
     return struct.unpack(f"<{count}i", tensor.data)
 
 

@@ -13,7 +13,7 @@ from semantic_trio.adapters.http.common.json_responses import empty_response, js
 from semantic_trio.adapters.http.common.openapi import document_faults, document_nothing
 from semantic_trio.adapters.http.serving.app_state import AppState
 from semantic_trio.adapters.http.serving.deletion import delete_agent_everywhere
-from semantic_trio.domain.errors import DiskRefusedError, PoolExhaustedError
+from semantic_trio.domain.errors import CachePersistenceError, PoolExhaustedError
 
 # Seconds that closing an agent waits for its memory to be on disk.
 CLOSE_SECONDS = 5.0
@@ -50,7 +50,7 @@ def routes(state: AppState) -> Blueprint:
     async def close_agent(agent_id: str) -> Response:
         """Release the RAM of blocks that only this agent uses, pinned or not. Its next turn loads them from disk, or computes them again."""
         model, agent = await find_agent(state, agent_id)
-        with contextlib.suppress(DiskRefusedError):  # blocks that are not on disk by then are computed again
+        with contextlib.suppress(CachePersistenceError):  # blocks that are not on disk by then are computed again
             await persisted_record(model, agent, CLOSE_SECONDS)
         refuse_deleted(agent)
         model.engine.memory.release(agent)

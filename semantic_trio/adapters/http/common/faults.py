@@ -12,7 +12,7 @@ from semantic_trio.adapters.http.common.protocol import Protocol
 from semantic_trio.domain.errors import (
     AgentExistsError,
     AgentNotFoundError,
-    DiskRefusedError,
+    CachePersistenceError,
     DrainingError,
     EngineDeadError,
     GrammarError,
@@ -137,7 +137,7 @@ def _conflict_fault(error: SemanticError) -> Fault | None:
     match error:
         case AgentExistsError():
             return Fault(409, str(error), field="id", code="agent_exists")
-        case DiskRefusedError():
+        case CachePersistenceError():
             return Fault(409, str(error), code="disk_refused")
         case ModelSwapError():
             return Fault(409, str(error), field="model", code="model_swap_failed")

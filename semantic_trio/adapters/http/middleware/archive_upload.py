@@ -14,7 +14,7 @@ from semantic_trio.adapters.http.common.identity import agent_id_in_url
 from semantic_trio.adapters.http.middleware.bodies import BodyReader, declared_bytes
 from semantic_trio.adapters.http.serving.app_state import AppState
 from semantic_trio.adapters.http.serving.served_model import ServedModel
-from semantic_trio.domain.errors import AgentExistsError, DiskRefusedError, SemanticError
+from semantic_trio.domain.errors import AgentExistsError, CachePersistenceError, SemanticError
 from semantic_trio.domain.model_names import ANY_MODEL
 
 BRINGS_ARCHIVE = re.compile(r"/v1/agents/([^/]+)/import")
@@ -58,7 +58,7 @@ async def _opened_file(model: ServedModel) -> BinaryIO:
     try:
         return await model.persistence.in_thread(model.persistence.files.archives.spool)
     except OSError as error:
-        raise DiskRefusedError(error.strerror or str(error)) from error
+        raise CachePersistenceError(error.strerror or str(error)) from error
 
 
 async def _fill(file: BinaryIO, reader: BodyReader, model: ServedModel) -> bool:
@@ -83,4 +83,4 @@ async def _write(file: BinaryIO, chunk: bytes, model: ServedModel) -> None:
         await model.persistence.in_thread(file.write, chunk)
         await model.persistence.in_thread(file.flush)
     except OSError as error:
-        raise DiskRefusedError(error.strerror or str(error)) from error
+        raise CachePersistenceError(error.strerror or str(error)) from error
