@@ -46,7 +46,7 @@ class Label:
 
 
 def write(path: Path, label: Label, content: Content) -> None:
-    """Fill a file, which is not flushed then. Raises `OSError`, and may leave a part of it."""
+    """Fill a file without flushing it. Raises `OSError`, and may leave an incomplete file."""
     try:
         save_file({name: _array(tensor) for name, tensor in content.items()}, path, _metadata(label, content))
     except SafetensorError as error:
@@ -55,7 +55,7 @@ def write(path: Path, label: Label, content: Content) -> None:
 
 
 def sealed(label: Label, content: Content) -> bytes:
-    """Return the bytes that `write` would write."""
+    """Return the bytes of the file that `write` makes."""
     whole = bytearray(save({name: _array(tensor) for name, tensor in content.items()}, _metadata(label, content)))
     place = _checksum_place(whole[: LENGTH_BYTES + header_bytes(bytes(whole[:LENGTH_BYTES]))])
     whole[slice(*place.span(1))] = xxhash.xxh3_128(whole).hexdigest().encode()
@@ -63,9 +63,10 @@ def sealed(label: Label, content: Content) -> bytes:
 
 
 def read(path: Path, kind: str, fingerprint: str) -> tuple[str, Content]:
-    """The name and content of a file. Raises `UnfitError` for anything but a file of this kind and model as it was written, `OSError` else.
+    """Return the name and content of a file.
 
-    The content is one buffer: that of which the checksum was taken.
+    The content is views of one buffer, the one that the checksum was computed over. Raises `UnfitError` for a damaged file or one of another kind
+    or model, `OSError` if the file cannot be read.
     """
     header, whole = _read(path)
     dtypes = _true_dtypes(header)
@@ -75,13 +76,16 @@ def read(path: Path, kind: str, fingerprint: str) -> tuple[str, Content]:
 
 
 def read_raw(path: Path, kind: str, fingerprint: str) -> tuple[str, memoryview]:
-    """The name of a file and all its bytes. Raises as `read` does."""
+    """Return the name of a file and all its bytes. Raises as `read` does."""
     header, whole = _read(path)
     return _name(header.metadata, kind, fingerprint), whole.toreadonly()
 
 
 def read_label(path: Path) -> Label:
-    """Return the label of a file, verified by its checksum. Raises `UnfitError` for a damaged or incomplete file, `OSError` else."""
+    """Return the label of a file, verified by its checksum.
+
+    Raises `UnfitError` for a damaged or incomplete file, `OSError` if the file cannot be read.
+    """
     header, _ = _read(path)
     said = {name: header.metadata.get(name) for name in ("format", *(field.name for field in attrs.fields(Label)))}
     if None in said.values() or said.pop("format") != FORMAT:
@@ -90,7 +94,7 @@ def read_label(path: Path) -> Label:
 
 
 def _read(path: Path) -> tuple[Header, memoryview]:
-    """The header of a file, and all of it: as it was written."""
+    """Return the header of a file and its verified bytes, header included."""
     with path.open("rb", buffering=0) as file:
         front = _front(file)
         header = Header.parse(memoryview(front)[LENGTH_BYTES:])
@@ -101,7 +105,7 @@ def _read(path: Path) -> tuple[Header, memoryview]:
 
 
 def _refuse_newer(metadata: Mapping[str, str]) -> None:
-    """Raises `NewerError`, before anything is verified: how a newer version does that is not known here."""
+    """Raises `NewerError` before the checksum is verified: a newer version may compute it in another way."""
     number, ours = FORMAT_NUMBER.fullmatch(metadata.get("format", "")), FORMAT_NUMBER.fullmatch(FORMAT)
     if number and ours and int(number[1]) > int(ours[1]):
         raise NewerError(f"is of format {number[0]}, which a newer version has written; this one reads {FORMAT}")
@@ -121,7 +125,7 @@ def _metadata(label: Label, content: Content) -> dict[str, str]:
 
 
 def _os_error(error: SafetensorError) -> OSError:
-    """The number is in the text alone."""
+    """Return an `OSError` with the error number, which stands only in the text."""
     cause = CAUSE.search(str(error))
     return OSError(int(cause[1]) if cause else errno.EIO, str(error))
 
@@ -137,7 +141,7 @@ def _seal(path: Path) -> None:
 
 
 def _front(file: io.FileIO) -> bytes:
-    """The length of the header, and the header."""
+    """Return the bytes of the header and of its length in front."""
     size = os.fstat(file.fileno()).st_size
     prefix = file.read(LENGTH_BYTES)
     length = header_bytes(prefix)
@@ -147,7 +151,7 @@ def _front(file: io.FileIO) -> bytes:
 
 
 def _whole(file: io.FileIO, front: bytes, end: int) -> memoryview:
-    """All of a file whose header says where it ends. No memory is asked for before that agrees with its size."""
+    """Return all bytes of a file. Raises `UnfitError`, before it takes memory, if the size of the file is not the one in its header."""
     size = os.fstat(file.fileno()).st_size
     if size != end:
         raise UnfitError(f"ends after {size} of {end} bytes" if size < end else f"goes on for {size - end} bytes after its end")

@@ -1,6 +1,6 @@
-"""One process per cache directory.
+"""Lock of a cache directory, which one process holds at a time.
 
-Knows the lock, which the kernel takes back however its holder ends, and what that one says of itself.
+Knows the lock, which the kernel releases however its holder ends, and the holder's description of itself.
 """
 
 import contextlib
@@ -20,23 +20,23 @@ from semantic_trio.domain.errors import CacheInUseError
 
 log = structlog.get_logger(__name__)
 
-SHOWN_BYTES = 500  # of what a holder says
-# Whoever only wants to know who holds the lock has it for a moment: nobody is to be turned away for that.
+SHOWN_BYTES = 500  # of a holder's description
+# `held_by` takes the lock for a moment: a process that starts then waits instead of failing.
 MOMENT_SECONDS, POLL_SECONDS = 0.2, 0.02
 
 
 @attrs.define(eq=False)
 class CacheLock:
-    """A directory that is this process's alone while the context lasts. It is made where there is none."""
+    """Exclusive use of a directory while the context lasts. The directory is made if there is none."""
 
     directory: Path
-    holder: str  # one line for whoever finds it locked: "pid 123, smollm2-135m, http://127.0.0.1:8000"
-    _descriptor: int | None = attrs.field(init=False, default=None)  # of the locked file; None: the lock is another process's, or nobody's
+    holder: str  # one line for other processes: "pid 123, smollm2-135m, http://127.0.0.1:8000"
+    _descriptor: int | None = attrs.field(init=False, default=None)  # of the locked file; None while this process does not hold the lock
     _is_entered: bool = attrs.field(init=False, default=False)
     _claiming: threading.Lock = attrs.field(init=False, factory=threading.Lock)
 
     def __enter__(self) -> Self:
-        """Raises `CacheInUseError` where another process has it, `OSError` where the directory cannot be made or written."""
+        """Raises `CacheInUseError` if another process holds the lock, `OSError` if the directory cannot be made or written."""
         self._take()
         self._is_entered = True
         return self
@@ -50,9 +50,9 @@ class CacheLock:
             self._release()
 
     def claim(self) -> None:
-        """Have the lock, also where the directory or the lock was deleted under this process: then both are made again, and the log tells so.
+        """Take the lock again if the directory or the lock file was deleted under this process.
 
-        Raises as `__enter__` does; the next call tries again. May be called by any thread.
+        Both are made again, with a warning in the log. Raises as `__enter__` does; the next call tries again. May be called by any thread.
         """
         with self._claiming:
             if not self._is_entered or self._is_held:
@@ -62,7 +62,7 @@ class CacheLock:
             log.warning("the cache directory was deleted under the server, and is made again", directory=str(self.directory))
 
     def describe(self, holder: str) -> None:
-        """Say something else of oneself from now on."""
+        """Change the description of the holder."""
         self.holder = holder
         with contextlib.suppress(OSError):  # a full disk keeps nobody from working
             publish(_note(self.directory), lambda file: _write(file, holder))
@@ -81,7 +81,7 @@ class CacheLock:
             time.sleep(POLL_SECONDS)
         self._descriptor = descriptor
         with contextlib.suppress(OSError):
-            _note(self.directory).unlink(missing_ok=True)  # whoever is named there was killed
+            _note(self.directory).unlink(missing_ok=True)  # its writer was killed
         self.describe(self.holder)
 
     def _release(self) -> None:
@@ -91,7 +91,7 @@ class CacheLock:
 
 
 def held_by(directory: Path) -> str | None:
-    """Return the process that works with a directory, in its own words; None if there is none. Raises `OSError` where that cannot be known."""
+    """Return the holder's description of itself; None if no process holds the lock. Raises `OSError` if that cannot be found out."""
     try:
         with _file(directory).open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -103,7 +103,10 @@ def held_by(directory: Path) -> str | None:
 
 
 def _locked(file: Path) -> int | None:
-    """A descriptor of the file, locked until it is closed; None where another process has it, or has just deleted the file. Raises `OSError`."""
+    """Return a descriptor of the file, locked until it is closed; None if another process holds it or has just deleted the file.
+
+    Raises `OSError`.
+    """
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT, PRIVATE_FILE)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -119,7 +122,7 @@ def _locked(file: Path) -> int | None:
 
 
 def _is_there(descriptor: int, file: Path) -> bool:
-    """True if an open file is still the one of that name."""
+    """True if an open file is still the file of that name."""
     with contextlib.suppress(OSError):
         return os.path.samestat(os.fstat(descriptor), file.stat())
     return False

@@ -1,6 +1,6 @@
 """Records of agents as tensors: tokens as numbers, everything else as JSON.
 
-Knows what a record has to hold to be believed. Knows nothing of files.
+Knows the checks that a record has to pass. Knows nothing of files.
 """
 
 import json
@@ -17,9 +17,9 @@ from semantic_trio.domain.content import AgentRecord, Content, HistoryEnd, Tenso
 
 Key = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 Id = Annotated[str, msgspec.Meta(pattern=rf"\A{AGENT_ID.pattern}\Z")]
-# As msgspec says it.
+# Words of msgspec's error.
 UNKNOWN_FIELD = "Object contains unknown field"
-# Of all lines of one record, which share what is written once: no file may ask for more memory than any server remembers.
+# Limit for all token histories of one record, which share the tokens of `history`: no file may ask for more memory than a server would use.
 MOST_HISTORY_BYTES = 1 << 30
 
 
@@ -32,9 +32,9 @@ class WrittenEnd(Written, frozen=True, array_like=True):
 
 
 class WrittenLine(Written, frozen=True):
-    """See `TokenHistory`: most lines are the history, or begin with it."""
+    """See `TokenHistory`: most token histories are the agent's history, or begin with it."""
 
-    common: Count  # tokens, of the history; what follows them has a tensor of its own
+    common: Count  # leading tokens shared with the history; the rest has a tensor of its own
     ends: tuple[WrittenEnd, ...]
 
 
@@ -60,7 +60,7 @@ class WrittenAgent(Written, frozen=True, kw_only=True):
 
 
 def encode(record: AgentRecord) -> Content:
-    """A record as tensors."""
+    """Return a record as tensors."""
     common = [common_tokens(line.packed, record.history) for line in record.token_histories]
     rests = {_said(n): _packed(line.packed[common[n] * TOKEN_BYTES :]) for n, line in enumerate(record.token_histories)}
     agent = WrittenAgent(
@@ -87,7 +87,7 @@ def encode(record: AgentRecord) -> Content:
 
 
 def decode(content: Content) -> AgentRecord:
-    """The record again. Raises `UnfitError` for one that could not have been written."""
+    """Return the record in tensors. Raises `UnfitError` for tensors that `encode` cannot have made."""
     agent = _agent(parse(_tensor(content, "agent", "U8")))
     history = _tokens(content, "history")
     if content.keys() - {"agent", "history"} != {_said(n) for n in range(len(agent.said))}:
@@ -115,7 +115,10 @@ def decode(content: Content) -> AgentRecord:
 
 
 def _agent(found: object) -> WrittenAgent:
-    """Raises `NewerError` for a record with a field that this version does not know: its checksum is right, so it was written like this."""
+    """Return the parsed record.
+
+    Raises `NewerError` for an unknown field: the checksum is right, so a newer version has written it.
+    """
     try:
         return strictly(found, WrittenAgent, "record")
     except UnfitError as error:

@@ -1,7 +1,7 @@
 """Export of an agent from a directory, and import into one.
 
-Knows which files belong to an agent, and believes none that is not what its name says. That a block holds what its tokens make of it nobody can know
-without computing it: an archive is worth as much as who made it. So its files can be given names of another salt, which no other agent has.
+Knows which files belong to an agent, and refuses files whose content does not match their name. The keys and values in a block cannot be
+verified without computing them: an archive is as trustworthy as its origin. So its files can be renamed under a salt that no other agent has.
 """
 
 import contextlib
@@ -36,7 +36,9 @@ log = structlog.get_logger(__name__)
 
 
 def departing(layout: Layout, model: str, record: AgentRecord) -> Iterator[bytes]:
-    """An agent as an archive, in pieces. One file at a time is in memory; what is gone, damaged or too large is left out.
+    """Yield an agent's archive in chunks, with one file at a time in memory.
+
+    Files that are missing, damaged or too large are left out.
 
     Raises `ValueError` for a record whose tokens are not those of its blocks.
     """
@@ -64,7 +66,9 @@ def _content(layout: Layout, item: Item) -> memoryview | None:
 
 
 def label_of(stream: BinaryIO) -> Label:
-    """Return the agent and the model of an archive, by its record alone; the stream is at its beginning before and after.
+    """Return the agent and the model of an archive, read from its record alone.
+
+    The stream has to be at its beginning, and is there again afterwards.
 
     Raises `UnfitError`, `OSError`.
     """
@@ -91,22 +95,22 @@ def _expect_record(reader: ArchiveReader) -> None:
 
 @attrs.define(eq=False)
 class Arrival:
-    """An archive being taken in. What it has brought is taken out again where the rest is not what it should be."""
+    """Import of one archive. Its files are removed again if a later part of the archive is invalid."""
 
     layout: Layout
-    model: str  # its name, for people
+    model: str  # name for messages
     archive: ArchiveReader
-    _come: list[Path] = attrs.field(init=False, factory=list)  # files that were not there
+    _come: list[Path] = attrs.field(init=False, factory=list)  # files that this import has made
 
     @classmethod
     def of(cls, layout: Layout, model: str, stream: BinaryIO) -> "Arrival":
-        """An archive that is read from its beginning."""
+        """Return the import of an archive, which is read from its beginning."""
         return cls(layout, model, ArchiveReader(stream))
 
     def take(self, name: str | None, salt: Salt | None) -> AgentRecord:
-        """Keep blocks and snapshots, under the names that a salt gives them; with None under those they have.
+        """Store blocks and snapshots, under the names that a salt gives them; with None under their own.
 
-        Returns the record, which is not kept. Raises `UnfitError`, `AgentExistsError` or `OSError`, and then nothing has come.
+        Returns the record, which is not stored. Raises `UnfitError`, `AgentExistsError` or `OSError`, and has then stored nothing.
         """
         try:
             record, names = self._salted(self.record(name), salt)
@@ -121,7 +125,7 @@ class Arrival:
         return record
 
     def record(self, name: str | None = None) -> AgentRecord:
-        """The record alone; see `arriving`."""
+        """Return the record alone; see `arriving`."""
         _expect_record(self.archive)
         return arriving(self._read_record(), name)
 

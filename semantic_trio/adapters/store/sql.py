@@ -1,6 +1,6 @@
 """Statements to a database, and their results.
 
-Knows the tables, in words that SQLite and PostgreSQL both understand. Knows nothing of connections.
+Knows the tables, in SQL that both SQLite and PostgreSQL take. Knows nothing of connections.
 """
 
 import contextlib
@@ -17,7 +17,7 @@ VERSION = 2  # of the tables. A database that has a later one is left alone
 Value = str | int | bytes | None
 Row = Sequence[object]
 
-# What is long comes last: SQLite reads a row from its beginning, as far as it has to. `place` counts responses in the order in which they came.
+# Long columns come last: SQLite reads a row from its beginning, as far as needed. `place` counts responses in their order of arrival.
 TABLE = """
 create table semantic_responses (
   id text primary key not null,
@@ -33,8 +33,8 @@ create table semantic_responses (
 )
 """
 INDEX = "create index semantic_responses_place on semantic_responses (place)"
-# Days on which a server was working, numbered from 1 on, and the place of the first response that came then: what is old is told by these, for a
-# clock may be wrong. `day`: since 1970, by the clock.
+# Days on which a server was working, numbered from 1 on, and the place of the first response of each: the age of a response is counted in these,
+# for a clock may be wrong. `day`: since 1970, by the clock.
 DAYS = """
 create table semantic_responses_days (
   number bigint primary key not null,
@@ -61,7 +61,7 @@ GET = """
 select id, parent, model, created_at, status, input, output, input_hash, output_hash
 from semantic_responses where id = :id
 """
-# What a successor is bound to; it may be long, and is not needed.
+# A response without its input and output, for checks that need only its identity.
 GET_WITHOUT_CONTENT = """
 select id, parent, model, created_at, status, null, null, input_hash, output_hash
 from semantic_responses where id = :id
@@ -98,7 +98,7 @@ DELETE = """
 update semantic_responses set input = null, output = null
 where id = :id and (input is not null or output is not null)
 """
-# Removes what came before a place, but for what newer ones follow, and one response with all before it.
+# Removes responses before a place, except ancestors of newer ones, and one response with its ancestors.
 PRUNE = """
 with recursive kept (id, parent) as (
   select id, parent from semantic_responses where place >= :place or id = :keep
@@ -112,7 +112,7 @@ LAST_DAY = "select number, day from semantic_responses_days order by number desc
 NEW_DAY = f"""
 insert into semantic_responses_days (number, day, place) values (:number, :day, ({NEXT_PLACE}))
 """  # noqa: S608 - as above
-# For a day that was told while the clock was ahead.
+# For a day that was written while the clock was ahead.
 CORRECT_DAY = "update semantic_responses_days set day = :day where number = :number"
 FIRST_PLACE = "select place from semantic_responses_days where number = :number"
 # The place behind the oldest sixteenths of all responses.
@@ -125,37 +125,37 @@ ALL_PARTS = 16
 
 @attrs.frozen
 class LostError(StoreError):
-    """The connection is gone. Another one may do."""
+    """The connection is lost. The caller may retry on another one."""
 
 
 class Connection(Protocol):
-    """A connection to a database in which the table is. One thread uses it at a time.
+    """Connection to a database with the tables of responses. One thread uses it at a time.
 
-    Raises `LostError` when it is of no use any more, `StoreError` for everything else; after either it is to be closed.
+    Raises `LostError` if the connection is lost, `StoreError` for every other error; the caller closes it after either.
     """
 
     def read(self, sql: str, **values: Value) -> Sequence[Row]:
-        """The rows of a query; `:name` in it stands for a value."""
+        """Return the rows of a query; `:name` in it stands for a value."""
 
     def write(self, sql: str, **values: Value) -> int:
-        """Execute a statement and return the number of rows that it has changed."""
+        """Execute a statement and return the number of rows that it changed."""
 
     def begin(self) -> None:
-        """Begin a transaction beside which nobody writes. What it commits is there whatever happens."""
+        """Begin a transaction that excludes other writers. Its commit is durable."""
 
     def excess(self, size: int) -> int:
-        """Bytes by which the database would be above its budget with so many more. Raises `StoreError` where the disk is to have them left."""
+        """Bytes above the budget after a write of `size` bytes. Raises `StoreError` if the disk would have too few bytes left."""
 
     def check(self) -> None:
-        """Raises `LostError` where the database is not there any more: then nothing that was written is kept."""
+        """Raises `LostError` if the database was deleted: writes to it would be lost."""
 
     def close(self) -> None:
-        """Give it back. What is not committed has not happened. Raises nothing."""
+        """Close the connection. Uncommitted changes are undone. Raises nothing."""
 
 
 @contextlib.contextmanager
 def alone(connection: Connection) -> Iterator[None]:
-    """A transaction beside which nobody writes."""
+    """Hold a transaction that excludes other writers."""
     connection.begin()
     try:
         yield
@@ -168,7 +168,7 @@ def alone(connection: Connection) -> Iterator[None]:
 
 
 def response_of(row: Row) -> StoredResponse:
-    """A row as it was written. Raises `StoreError` where somebody else wrote it."""
+    """Return the response in a row. Raises `StoreError` for a row that this server cannot have written."""
     match row:
         case [str() as id_, str() | None as parent, str() as model, int() as created_at, str() as status, *rest]:
             pass
@@ -182,19 +182,19 @@ def response_of(row: Row) -> StoredResponse:
 
 
 def integer(value: object) -> int:
-    """A number that a database has given. Raises `StoreError` where it is none."""
+    """Return a number from a database. Raises `StoreError` for another value."""
     if not isinstance(value, int):
         raise StoreError("the table holds something else than a number")
     return value
 
 
 def is_older(found: object) -> bool:
-    """True for the version of a database that an earlier version of this server has made."""
+    """True for the version of a database that the previous version of this server made."""
     return found == VERSION - 1
 
 
 def upgrade(connection: Connection) -> None:
-    """Bring the tables of an older version up to date, but for the note of their version."""
+    """Bring the tables of an older version up to date, except for their version number."""
     for statement in UPGRADE:
         connection.write(statement)
 

@@ -35,7 +35,7 @@ APPLICATION = 0x53_54_52_31  # "STR1", in the header of every file of ours: `fil
 BUSY_SECONDS, POLL_SECONDS = 10.0, 0.02  # another process may be writing for so long
 PRIVATE, PRIVATE_FILE = 0o700, 0o600
 
-# Every commit is on disk when it returns (`full`, and beyond the drive's own cache where a system tells the two apart), and what is deleted is
+# Every commit is on disk when it returns (`full`, and beyond the drive's own cache where a system distinguishes the two), and deleted rows are
 # overwritten.
 # The log (`-wal`) is cut down to this many bytes when it is folded in: else it would stay as large as it has ever been.
 LOG_BYTES = 4 << 20
@@ -55,11 +55,11 @@ def _nothing() -> None:
 
 @attrs.frozen
 class Bounds:
-    """Bounds of a file, and what has to be done before one is made."""
+    """Bounds of a file, and a claim that is made before the file."""
 
     budget_bytes: int = 1 << 60
     floor_bytes: int = 0  # what the file system keeps free
-    claim: Callable[[], None] = _nothing  # has the directory; raises `SemanticError`, `OSError`
+    claim: Callable[[], None] = _nothing  # takes the directory; raises `SemanticError`, `OSError`
 
 
 UNBOUNDED = Bounds()
@@ -92,7 +92,7 @@ class SqliteConnection:
         self.write("begin immediate")
 
     def excess(self, size: int) -> int:
-        """See `Connection.excess`. What is written is in the log and in the file until the log is folded in."""
+        """See `Connection.excess`. A write takes its bytes in the log and in the file until a checkpoint."""
         with _store_errors(self._file):
             free = shutil.disk_usage(self._file.parent).free
         if free - 2 * size < self._bounds.floor_bytes:
@@ -140,7 +140,7 @@ class SqliteConnection:
             self.write(statement)
 
     def _use_log(self) -> None:
-        """Write ahead, so that who reads and who writes do not wait for each other. Where two want this at once SQLite itself does not wait."""
+        """Write ahead, so that readers and writers do not wait for each other. SQLite itself does not wait if two processes switch at once."""
         deadline = time.monotonic() + BUSY_SECONDS
         while self._value("pragma journal_mode") != "wal":
             try:
@@ -157,7 +157,7 @@ class SqliteConnection:
 
 
 def connect(file: Path, bounds: Bounds = UNBOUNDED) -> Connection:
-    """Open a file, made where there is none. Raises `StoreError`, with the file as it was where it is none of ours."""
+    """Open a database file, which is made if there is none. Raises `StoreError`, and leaves a file of another program as it was."""
     with _store_errors(file), _making:
         bounds.claim()
         _make(file)

@@ -1,4 +1,4 @@
-"""One model's tokenizer and chat template: conversations to token ids, token ids to text.
+"""Tokenizer and chat template of one model: conversations to token ids, token ids to text.
 
 Imports no MLX and may be used from any thread.
 """
@@ -118,7 +118,7 @@ class TokenizerCodec:
         return self._tokenizer.decode(list(tokens), skip_special_tokens=False) if tokens else ""
 
     def encode_text(self, text: str) -> tuple[int, ...]:
-        """The ids of a plain text, with the beginning its model expects."""
+        """Return the ids of a plain text, with the start token that the model expects."""
         begun = bool(self._beginning) and text.startswith(self._beginning)
         [encoding] = self._tokenizer.encode_batch_fast([encodable(text)], add_special_tokens=not begun)
         return tuple(encoding.ids)
@@ -146,7 +146,7 @@ class TokenizerCodec:
         return self._budget(conversation.thought_budget or 0, opening, form) if is_bounded else form
 
     def _form(self, conversation: Conversation, opening: str) -> CompiledGrammar | None:
-        """Return the grammar of an answer that has to have a form."""
+        """Return the grammar of an answer with a demanded format; None where no format is demanded."""
         assert self._template is not None
         form = self._template.form(conversation) if conversation.demands_form else None
         if form is None:
@@ -157,7 +157,7 @@ class TokenizerCodec:
         return AnswerForm(self._guidance, delimiters if thinks else None, calls, form, opening).compile()
 
     def _budget(self, limit: int, opening: str, form: CompiledGrammar | None) -> ThoughtBudget:
-        """A bound on thoughts, which are ended by the delimiter and what a template writes around it."""
+        """Return a bound on thoughts; its closing text is the end delimiter with the template's text around it."""
         assert self._template is not None
         delimiters = self._template.delimiters
         [closing] = self._segments.encode([Segment(f"{delimiters.pad}{delimiters.end}{delimiters.gap}")], begins=False)
@@ -166,7 +166,10 @@ class TokenizerCodec:
 
 
 def load_codec(path: Path, find_parser: FindParser = lambda tokenizer: None, find_program: FindProgram = lambda tokenizer: None) -> TokenizerCodec:
-    """The codec of the model in a directory. Uses no network. Raises `ModelNotFoundError` when there is no usable tokenizer."""
+    """Return the codec of the model in a directory, without network access.
+
+    Raises `ModelNotFoundError` when there is no usable tokenizer.
+    """
     try:
         tokenizer, stops = AutoTokenizer.from_pretrained(path, local_files_only=True), frozenset(_stop_tokens(path))
     except Exception as error:  # the library below raises nothing narrower for a file it cannot read
@@ -219,7 +222,7 @@ def _template(tokenizer: PreTrainedTokenizerFast, parser: Foreign | None, progra
 def _chat_template(
     tokenizer: PreTrainedTokenizerFast, render: Render, words: str, delimiters: ThoughtDelimiters, syntaxes: tuple[ToolSyntax, ...]
 ) -> ChatTemplate:
-    """The template of a model; `words`: its text."""
+    """Return the template of a model; `words`: its text."""
     render = calling(render, delimiters, syntaxes)
     made = ChatTemplate(render, delimiters, probe(render, delimiters, syntaxes), syntaxes)
     guard = Guard.of(tokenizer.backend_tokenizer, f"{words} {made.output_delimiters} {HERMES.start} {HERMES.end} {RESULT}")
@@ -227,7 +230,7 @@ def _chat_template(
 
 
 def _text_of(tokenizer: PreTrainedTokenizerFast) -> str:
-    """All text of a model's chat templates; some have one of its own for tools."""
+    """Return the text of all chat templates of a model; some models have a separate one for tools."""
     templates = tokenizer.chat_template
     return "\n".join(map(str, templates.values())) if isinstance(templates, dict) else str(templates)
 
@@ -239,7 +242,7 @@ def _silent(tokenizer: Tokenizer, template: ChatTemplate | HarmonyTemplate | Non
 
 
 def _stop_tokens(path: Path) -> Iterator[int]:
-    """The ids that end a turn, as the model's configuration files have them."""
+    """Token ids that end a turn, from the model's configuration files."""
     for name in ("config.json", "generation_config.json"):
         file = path / name
         config = json.loads(file.read_text()) if file.is_file() else {}

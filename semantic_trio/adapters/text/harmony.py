@@ -60,7 +60,7 @@ PLAIN_FRAMES = Frames(
 
 @attrs.define
 class _Draft:
-    """The text of a prompt on its way, and the places of what is said in it."""
+    """Text of a prompt in the making, and the places of contents in it."""
 
     pieces: list[str] = attrs.field(factory=list)
     length: int = 0
@@ -73,7 +73,7 @@ class _Draft:
         self.length += len(text)
 
     def content(self, slots: Slots, text: str, owner: int, kind: Kind = Kind.WORDS) -> None:
-        """Add what is said."""
+        """Add a content."""
         _, [span] = slots.fill(slots.hold(text, owner, kind))
         start = self.length
         self.frame(span.slot.text)
@@ -81,13 +81,13 @@ class _Draft:
 
     @property
     def contents(self) -> tuple[tuple[int, int], ...]:
-        """The places of what is said."""
+        """Places of contents in the text, in order."""
         return tuple(sorted(contents_of(span for spans in self.spans.values() for span in spans)))
 
 
 @attrs.frozen
 class HarmonyTemplate:
-    """Writes conversations for one model; does what `ChatTemplate` does for others."""
+    """Renders conversations for one model, with the interface of `ChatTemplate`."""
 
     render: Render
     frames: Frames
@@ -212,7 +212,7 @@ class HarmonyTemplate:
 
 
 def _answers_only(conversation: Conversation) -> bool:
-    """True if the answer has a form and no call may come before it: then it begins at once."""
+    """True if the answer has a schema and no call may come before it: its text then begins at once."""
     may_call = conversation.tools and conversation.choice.calling is not Calling.NONE
     return conversation.schema is not None and not may_call
 

@@ -17,7 +17,7 @@ from semantic_trio.domain.conversation import AnswerPart, CutCall, Part, Text, T
 from semantic_trio.domain.open_call import OpenCall, OpenCalls
 from semantic_trio.domain.stopping import Thoughts, begun
 
-# Characters of what begins like a call that are looked at with every piece: most of what is no call shows that by then.
+# Characters of a possible call that are parsed again with every chunk: most texts that are no calls show it by then.
 EARLY = 200
 
 
@@ -84,7 +84,7 @@ class DelimiterReader:
         return self._read(is_all=True)
 
     def _read(self, is_all: bool) -> list[AnswerPart]:
-        """Return what is certain, state after state until one stays."""
+        """Return all certain parts, state after state until one stays."""
         parts: list[AnswerPart] = []
         before = None
         while before is not self._state and (self._held or self._state is _State.CALL):
@@ -133,7 +133,7 @@ class DelimiterReader:
         return [Text(text)] if text else []
 
     def _answer_delimiter(self) -> str | None:
-        """The delimiter of an answer that may come next: its start before anything is said, then its end."""
+        """Return the delimiter of an answer that may come next: its start before any text, then its end; else None."""
         if self._think.answer is None or (self._has_said and not self._is_wrapped):
             return None
         return self._think.answer[self._is_wrapped]
@@ -162,7 +162,7 @@ class DelimiterReader:
         return [*([Thinking(thought)] if thought else []), *calls]
 
     def _calls_at_end(self) -> tuple[int, list[ToolCall]]:
-        """The calls with which an unclosed thought ends, and where they begin. A call that more of the thought follows is a mention."""
+        """Return the calls at the end of an unclosed thought, and their start. A call with more thought after it is a mention."""
         for start in self._places_in(self._held):
             at, parts = start, list[ToolCall]()
             while at < len(self._held) and (found := self._reading(self._held[at:], self._ending)) is not None and found[1].calls:
@@ -174,7 +174,7 @@ class DelimiterReader:
         return len(self._held), []
 
     def _undecided(self, thought: str) -> int:
-        """The place in a thought from which on it may be its end, or a call at the end of the answer."""
+        """Return the position in a thought from which on the text may be its end, or a call at the end of the answer."""
         for at in self._places_in(thought):
             found = self._reading(thought[at:], Ending.OPEN)
             if found is None or (found[1].calls and not thought[at + found[1].used :].strip()):
@@ -182,12 +182,12 @@ class DelimiterReader:
         return len(thought) - max(begun(thought, start) for start in (self._think.end, *self._openings))
 
     def _places_in(self, text: str) -> list[int]:
-        """The places in a text where calls may begin."""
+        """Positions in a text at which calls may begin."""
         openings = "|".join(map(re.escape, self._openings))
         return [match.start() for match in re.finditer(openings, text)] if openings else []
 
     def _call(self, is_all: bool) -> list[AnswerPart]:
-        """The calls that the held text begins with, once they are certain; of the first one pieces before that."""
+        """Return the calls at the beginning of the held text, once they are certain; before that, pieces of the first one."""
         pieces = self._pieces()
         if not (is_all or self._may_be_certain()):
             return pieces
@@ -196,14 +196,14 @@ class DelimiterReader:
         if found is None:
             return pieces
         form, reading = found
-        used = reading.used if reading.used > self._open.start else len(self._held)  # a call that is being told and was not read is cut
+        used = reading.used if reading.used > self._open.start else len(self._held)  # a call that was announced and could not be parsed is cut
         written, self._held = self._held[:used], self._held[used:]
         self._state, self._behind = _State.GAP if reading.calls else _State.TEXT, ToolCall
         self._has_said = self._has_said or not reading.calls
         return [*pieces, *self._ended(form, reading, written)]
 
     def _pieces(self) -> list[AnswerPart]:
-        """More of the calls that the held text begins with, of each once its arguments have begun."""
+        """Return new pieces of the calls at the beginning of the held text, of each once its arguments have begun."""
         pieces = self._open.push(self._held)
         while (end := self._open.end) is not None and (found := self._begun(end)) is not None:
             self._open.begin(OpenCall(found.name, found.at, found.writer, end))
@@ -211,14 +211,14 @@ class DelimiterReader:
         return pieces
 
     def _begun(self, behind: int) -> Begun | None:
-        """The call that begins behind a place in the held text."""
+        """Return the call that begins after a position in the held text; None if there is none."""
         begun = (
             syntax.begun(self._held, self._tools, behind) for syntax in self._syntaxes if self._held.startswith((*syntax.openings, *syntax.fronts))
         )
         return next((one for one in begun if one is not None), None)
 
     def _ended(self, form: str, reading: Reading, written: str) -> list[AnswerPart]:
-        """Return the parts of a call, or several, that has ended. A call that was announced cannot become text."""
+        """Return the parts of one or several ended calls. An announced call cannot become text."""
         announced, self._open = self._open, OpenCalls()
         if not announced.is_announced:
             return [*self._called(form, reading)] or [Text(written)]
@@ -234,12 +234,12 @@ class DelimiterReader:
         return Ending.CUT if self._is_cut else Ending.TURN
 
     def _may_be_certain(self) -> bool:
-        """True if an end has come since the held text was read last, or while it may turn out to begin no call."""
+        """True if a new end delimiter has come, or while the text may still turn out to be no call."""
         ends = (syntax.end for syntax in self._syntaxes if syntax.end)
         return self._searched < EARLY or any(self._held.find(end, max(0, self._searched - len(end) + 1)) >= 0 for end in ends)
 
     def _reading(self, text: str, ending: Ending) -> tuple[str, Reading] | None:
-        """The calls of the first format that reads any, and its name; None while one of them may."""
+        """Return the calls of the first format that finds any, with its name; None while a format may still find one."""
         form, refused = "", Reading((), 1)
         for syntax in self._syntaxes:
             if not text.startswith((*syntax.openings, *syntax.fronts)):
@@ -253,7 +253,7 @@ class DelimiterReader:
         return form, refused
 
     def _called(self, form: str, reading: Reading) -> list[ToolCall]:
-        """The calls of a reading, counted."""
+        """Return the calls of a reading, and count their outcome."""
         if reading.calls:
             self._tally.note(form, Outcome.REPAIRED if reading.repair else Outcome.READ, reading.repair)
         elif reading.used > max(map(len, (*self._openings, ""))):
