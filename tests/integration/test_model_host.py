@@ -15,9 +15,10 @@ import trio
 from semantic_trio.adapters.http.serving.app_state import BatchWindow
 from semantic_trio.adapters.http.serving.served_model import ServedModel
 from semantic_trio.adapters.metrics import Metrics
+from semantic_trio.application.model_entry import Closing
 from semantic_trio.application.models import ModelRegistry
 from semantic_trio.application.observers import Observers
-from semantic_trio.domain.errors import InvalidRequestError, ModelNotFoundError, ModelSwapError
+from semantic_trio.domain.errors import InvalidRequestError, ModelNotFoundError, ModelSwapError, SemanticError
 from semantic_trio.domain.generation import GenerationRequest
 from semantic_trio.domain.geometry import BLOCK_TOKENS
 from semantic_trio.domain.model_names import ModelNames
@@ -25,6 +26,7 @@ from semantic_trio.domain.reuse import NOTHING_REUSED, Reuse, Source
 from semantic_trio.entrypoints.model_host import ModelHost
 from semantic_trio.entrypoints.model_tables import Tables
 from semantic_trio.entrypoints.settings import Settings
+from semantic_trio.testing import FakeOpener
 
 # More than two blocks, and a part of one.
 PROMPT = tuple(range(10, 610))
@@ -48,18 +50,15 @@ def directories(tiny_random_path: Path, tmp_path: Path) -> dict[str, Path]:
     return directories
 
 
-@asynccontextmanager
-async def serving(
-    directories: dict[str, Path], cache_dir: Path, block_tokens: int = BLOCK_TOKENS, tables: Tables | None = None
-) -> AsyncIterator[ModelRegistry[ServedModel]]:
-    """A registry of these models, none of them open."""
+def host_of(directories: dict[str, Path], cache_dir: Path, block_tokens: int = BLOCK_TOKENS, tables: Tables | None = None) -> ModelHost:
+    """The opener of a server, of these models."""
 
     def directory(name: str) -> Path:
         if name not in directories:
             raise ModelNotFoundError(name, "not on this machine")
         return directories[name]
 
-    host = ModelHost(
+    return ModelHost(
         Settings(cache_dir=cache_dir, cache_budget_mb=64, disk_floor_mb=0, shutdown_timeout_seconds=60, block_tokens=block_tokens),
         shared_device(),
         directory,
@@ -72,6 +71,14 @@ async def serving(
         engine_died=trio.Event,
         tables=tables or {},
     )
+
+
+@asynccontextmanager
+async def serving(
+    directories: dict[str, Path], cache_dir: Path, block_tokens: int = BLOCK_TOKENS, tables: Tables | None = None
+) -> AsyncIterator[ModelRegistry[ServedModel]]:
+    """A registry of these models, none of them open."""
+    host = host_of(directories, cache_dir, block_tokens, tables)
     registry: ModelRegistry[ServedModel] = ModelRegistry(host, ModelNames("one", ("two", "same", "damaged", "mute")))
     async with trio.open_nursery() as nursery:
         await nursery.start(registry.run)
@@ -183,3 +190,43 @@ async def test_a_model_is_loaded_with_the_settings_of_its_table(directories: dic
         assert two.card.context_length == 512
         assert needed[0] - needed[1] == 32 << 20
         assert two.bytes - two.card.weight_bytes <= 32 << 20
+
+
+@pytest.fixture(params=["fake", "real"])
+def opener(request: pytest.FixtureRequest, directories: dict[str, Path], tmp_path: Path) -> FakeOpener | ModelHost:
+    """An opener that tests of the registry use, and that of a server: both keep the contract of `ModelOpener`."""
+    if request.param == "fake":
+        return FakeOpener({"one": 1 << 20, "damaged": 1 << 20}, open_seconds=0, close_seconds=0, failing={"damaged"})
+    return host_of(directories, tmp_path / "cache")
+
+
+async def test_an_opener_reports_a_model_and_serves_it_until_it_is_told_to_close(opener: FakeOpener | ModelHost) -> None:
+    closing = Closing()
+    with trio.fail_after(60):
+        async with trio.open_nursery() as nursery:
+            model = await nursery.start(opener.serve, "one", closing)
+            needed = await opener.needed_bytes("one")
+            is_serving = bool(nursery.child_tasks)
+            closing.begin(trio.current_time() + 30)
+
+    assert is_serving
+    assert model.card.id == "one"
+    assert needed > 0
+    assert model.bytes > 0
+
+
+async def test_an_opener_knows_no_bytes_of_a_model_that_is_not_there(opener: FakeOpener | ModelHost) -> None:
+    with pytest.raises(ModelNotFoundError):
+        await opener.needed_bytes("nowhere")
+
+
+@pytest.mark.parametrize("name", ["nowhere", "damaged"])
+async def test_an_opener_raises_before_it_reports_a_model_that_cannot_be_opened(opener: FakeOpener | ModelHost, name: str) -> None:
+    async with trio.open_nursery() as nursery:
+        with pytest.raises(Exception) as failed:  # noqa: PT011 - alone or in a group
+            await nursery.start(opener.serve, name, Closing())
+
+    error: BaseException = failed.value
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    assert isinstance(error, SemanticError)
