@@ -29,7 +29,8 @@ from semantic_trio.entrypoints.settings import Settings
 
 CURL = """
   curl {url}/v1/chat/completions -H 'content-type: application/json' -d \\
-    '{{"model": "{model}", "temperature": 0, "max_tokens": 64, "messages": [{{"role": "user", "content": "What is the capital of France?"}}]}}'
+    '{{"model": "{model}", "temperature": 0, "max_tokens": 64,
+      "messages": [{{"role": "user", "content": "What is the capital of France?"}}]}}'
 """
 
 ASKS_FIRST = (

@@ -201,7 +201,7 @@ def test_each_example_says_how_to_run_it_what_it_prints_and_which_page_explains_
 
     assert len(examples) >= 4
     for path in examples:
-        words = ast.get_docstring(ast.parse(path.read_text())) or ""
+        words = " ".join((ast.get_docstring(ast.parse(path.read_text())) or "").split())
         assert f"python examples/{path.name}" in words, path
         assert "Expected output" in words, path
         assert [(ROOT / page).exists() for page in re.findall(r"docs/[\w-]+\.md", words)] == [True], path

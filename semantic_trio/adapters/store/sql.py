@@ -89,7 +89,8 @@ insert into semantic_responses (
   id, parent, model, created_at, status, input, output, input_hash, output_hash, place
 )
 values (
-  :id, :parent, :model, :created_at, :status, :input, :output, :input_hash, :output_hash, ({NEXT_PLACE})
+  :id, :parent, :model, :created_at, :status, :input, :output, :input_hash, :output_hash,
+  ({NEXT_PLACE})
 )
 on conflict (id) do update
 set status = excluded.status, output = excluded.output, output_hash = excluded.output_hash
