@@ -480,3 +480,23 @@ async def test_a_model_has_an_idle_time_of_its_own(autojump_clock: trio.testing.
 
     assert early == {"main": "ready", "small": "ready", "other": "absent"}
     assert late == {"main": "absent", "small": "ready", "other": "absent"}
+
+
+async def test_the_end_does_not_wait_for_a_model_that_is_being_opened(autojump_clock: trio.testing.MockClock) -> None:
+    opener = FakeOpener(SIZES)
+    async with running(opener, "other") as registry, trio.open_nursery() as nursery:
+        opener.open_seconds = 1000
+
+        async def wait() -> None:
+            with pytest.raises(DrainingError):
+                await use(registry, "other", 0)
+
+        nursery.start_soon(wait)
+        await trio.sleep(0.5)
+        began = trio.current_time()
+        await registry.drain(2)
+        await registry.close(trio.current_time())
+        took = trio.current_time() - began
+
+    assert took == 2.5, "the grace, and the closing of the main model"
+    assert trio.current_time() - began == 2.5
