@@ -104,12 +104,16 @@ async def _run(model: ServedModel, nursery: trio.Nursery) -> None:
         await nursery.start(model.persistence.run)
 
 
-def fake_model(name: str, runner: FakeRunner, *, disk_bytes: int = 0, files: CacheFiles | None = None) -> ServedModel:
+def fake_model(
+    name: str, runner: FakeRunner, *, disk_bytes: int = 0, files: CacheFiles | None = None, context_length: int = CONTEXT_LENGTH
+) -> ServedModel:
     """A model beside the main one."""
     codec = ByteCodec()
-    engine = new_engine(runner, LIMITS, budget=1 << 24, disk=disk_bytes, text_fingerprint=codec.fingerprint)
+    engine = new_engine(
+        runner, attrs.evolve(LIMITS, context_length=context_length), budget=1 << 24, disk=disk_bytes, text_fingerprint=codec.fingerprint
+    )
     persistence = Persistence(engine.memory, runner, files or MemoryFiles(), engine.nudge, in_thread=in_line)
-    return ServedModel(ModelCard(name, name, CONTEXT_LENGTH, 1_700_000_000), engine, codec, persistence, in_line)
+    return ServedModel(ModelCard(name, name, context_length, 1_700_000_000), engine, codec, persistence, in_line)
 
 
 def served(  # noqa: PLR0913  # all that tests vary

@@ -18,6 +18,8 @@ from tests.http import unasked
 from tests.http.serving import FakeHost, fake_model, get, listening, served
 from tests.search import examples
 
+# Tokens: more than any generated conversation has.
+CONTEXT_LENGTH = 1_000_000
 EXAMPLES = examples(15, 5)  # of each operation; the phase of coverage adds two thirds of all requests
 
 
@@ -34,8 +36,13 @@ class AnyModel(AppState):
 async def test_schemathesis_finds_no_violation(tmp_path: Path) -> None:
     """Generated requests, valid and not: no 5xx, documented statuses and bodies, valid ones accepted, invalid ones refused."""
     structlog.configure(processors=[_drop])
-    again = FakeHost({"org/tiny": lambda: fake_model("org/tiny", FakeRunner(end_after=3))}, open_seconds=0)  # after it was unloaded
-    server = served(FakeRunner(end_after=3), context_length=1_000_000, kind=AnyModel, host=again)
+
+    def again() -> ServedModel:
+        """Return the model as it is loaded after it was unloaded: no generated conversation is too long for it either."""
+        return fake_model("org/tiny", FakeRunner(end_after=3), context_length=CONTEXT_LENGTH)
+
+    host = FakeHost({"org/tiny": again}, open_seconds=0)
+    server = served(FakeRunner(end_after=3), context_length=CONTEXT_LENGTH, kind=AnyModel, host=host)
     server.engine.batch_window_seconds = 0  # ten thousand requests come one after the other
     server.runner.before_step = lambda plan: setattr(server.engine, "batch_window_seconds", 0)  # it is among what is asked to be changed
     async with listening(server) as port:
