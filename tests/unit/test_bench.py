@@ -171,6 +171,7 @@ async def test_conversations_of_many_lengths_go_on_after_a_restart() -> None:
     assert list(talks.turns) == [FIRST, 2000, 4000]
     assert [turns.cold.prompt_tokens for turns in talks.turns.values()] == pytest.approx([500, 2000, 4000], abs=20)
     assert [len(messages) for messages in restarted.asked] == [5, 5, 5]
+    assert [turns.restarted is not None and turns.restarted.prompt_tokens > turns.next.prompt_tokens for turns in talks.turns.values()] == [True] * 3
     assert talks.notes == ["no conversation of 8,000 tokens: url: prompt is too long"]
 
 
