@@ -22,7 +22,7 @@ from semantic_trio.adapters.mlx.device import Device, last_act
 from semantic_trio.adapters.mlx.runner import MlxRunner, load_runner
 from semantic_trio.domain.generation import SamplingParams
 from semantic_trio.domain.salt import ADAPTER_BYTES, NO_ADAPTER
-from semantic_trio.domain.step import Chunk, Closing, Decode, RowStart, StepPlan
+from semantic_trio.domain.step import Chunk, RowClose, Decode, RowStart, StepPlan
 
 import mlx.core as mx  # isort: skip
 from mlx.utils import tree_flatten
@@ -57,7 +57,7 @@ async def tokens_per_second(runner: MlxRunner, adapters: list[bytes], tokens: in
         await runner.step(StepPlan(decode=tuple(Decode(row, index) for row in range(ROWS))))
     await runner.step(StepPlan())
     seconds = time.monotonic() - began
-    await runner.step(StepPlan(close=tuple(Closing(row) for row in range(ROWS))))
+    await runner.step(StepPlan(close=tuple(RowClose(row) for row in range(ROWS))))
     return ROWS * tokens / seconds
 
 

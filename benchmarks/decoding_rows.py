@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import attrs
 
 from semantic_trio.adapters.mlx.choosing import choose_layout
-from semantic_trio.adapters.mlx.kv import InTurnLayout, Layout, Span
+from semantic_trio.adapters.mlx.kv import InTurnLayout, Layout, RowSpan
 
 import mlx.core as mx  # isort: skip - after the BLAS
 from mlx.nn.layers.base import Module
@@ -72,14 +72,14 @@ class Rows:
         """Open rows that have read so many tokens."""
         caches = [layout.open() for _ in range(count)]
         for row in caches:
-            mx.eval(layout.forward(mx.arange(context) % 30000, [Span(row, context, wants_logits=True)]))
+            mx.eval(layout.forward(mx.arange(context) % 30000, [RowSpan(row, context, wants_logits=True)]))
         return cls(layout, caches)
 
     def step(self) -> float:
         """Seconds of a step."""
         began = time.perf_counter()
         written, _ = self.layout.unread([])
-        spans = [Span(row, 1, wants_logits=True) for row in self.caches]
+        spans = [RowSpan(row, 1, wants_logits=True) for row in self.caches]
         mx.eval(self.layout.forward(mx.ones(len(spans), mx.int32), spans), written)
         return time.perf_counter() - began
 

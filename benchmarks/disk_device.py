@@ -22,10 +22,10 @@ from ragged_step import GREEDY, build, compute
 from semantic_trio.adapters.disk import ModelFiles
 from semantic_trio.adapters.mlx.geometry import measure_spec
 from semantic_trio.adapters.mlx.choosing import choose_layout
-from semantic_trio.adapters.mlx.runner import Batch
+from semantic_trio.adapters.mlx.runner import DeviceRows
 from semantic_trio.application.reading import READERS
 from semantic_trio.domain.content import Item, Kind
-from semantic_trio.domain.step import Chunk, Closing, RowStart, SaveBlock, SaveSnapshot, StepPlan
+from semantic_trio.domain.step import Chunk, RowClose, RowStart, SaveBlock, SaveSnapshot, StepPlan
 
 import mlx.core as mx  # isort: skip - after the BLAS
 import mlx.nn as nn  # isort: skip
@@ -66,7 +66,7 @@ def timed(act: Callable[[], object]) -> float:
 
 class Bench:
     def __init__(self, model: nn.Module, directory: Path) -> None:
-        self.batch = Batch(choose_layout(model))
+        self.batch = DeviceRows(choose_layout(model))
         self.spec = measure_spec(model, "0" * 64)
         self.files = ModelFiles(directory, self.spec.fingerprint, "bench")
         self.files.index()
@@ -84,7 +84,7 @@ class Bench:
     def close(self, tokens: int) -> list[Item]:
         blocks = tuple(SaveBlock(bytes([*at.to_bytes(8, "little"), *b"x" * 24]), self.number, at, at + BLOCK) for at in range(0, tokens, BLOCK))
         snapshot = SaveSnapshot(b"m" * 32, self.number, tokens) if self.spec.needs_snapshots else None
-        self.batch.step(StepPlan(close=(Closing(self.number, blocks, snapshot),)))
+        self.batch.step(StepPlan(close=(RowClose(self.number, blocks, snapshot),)))
         return [*(Item(Kind.BLOCK, block.key) for block in blocks), *([Item(Kind.SNAPSHOT, snapshot.key)] if snapshot else [])]
 
     def save(self, items: list[Item]) -> None:

@@ -26,7 +26,7 @@ from semantic_trio.adapters.disk import ModelFiles
 from semantic_trio.adapters.mlx.device import Device, last_act
 from semantic_trio.adapters.mlx.geometry import measure_spec
 from semantic_trio.adapters.mlx.choosing import choose_layout
-from semantic_trio.adapters.mlx.runner import Batch, MlxRunner, load_runner
+from semantic_trio.adapters.mlx.runner import DeviceRows, MlxRunner, load_runner
 from semantic_trio.application.engine import Engine
 from semantic_trio.application.persistence import Persistence
 from semantic_trio.domain.disk import Disk
@@ -174,7 +174,7 @@ def _wide(device: Device) -> MlxRunner:
     heads = {"num_attention_heads": 8, "num_key_value_heads": 8, "head_dim": 256}
     sizes = {"hidden_size": 256, "num_hidden_layers": 8, "intermediate_size": 512, "vocab_size": 300}
     model = llama.Model(llama.ModelArgs(model_type="llama", rms_norm_eps=1e-5, **sizes, **heads))
-    batch = Batch(choose_layout(model))
+    batch = DeviceRows(choose_layout(model))
     _ = batch.forms  # they are learnt before anything is measured
     return MlxRunner(device, batch, measure_spec(model, WIDE))
 

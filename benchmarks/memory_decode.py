@@ -21,7 +21,7 @@ from ragged_step import SHAPES, build
 
 from semantic_trio.adapters.mlx.geometry import measure_spec
 from semantic_trio.adapters.mlx.choosing import choose_layout
-from semantic_trio.adapters.mlx.runner import Batch
+from semantic_trio.adapters.mlx.runner import DeviceRows
 from semantic_trio.domain.chain import TokenRun
 from semantic_trio.domain.salt import NO_SALT, Salt
 from semantic_trio.domain.conversation import Breakpoint
@@ -31,7 +31,7 @@ from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.prefix import NO_MATCH, Match
 from semantic_trio.domain.scheduler import Limits, Scheduler
 from semantic_trio.domain.sequence import Phase, Sequence
-from semantic_trio.domain.step import Closing
+from semantic_trio.domain.step import RowClose
 from semantic_trio.testing import ByteDecoder
 
 import mlx.core as mx  # isort: skip - after the BLAS
@@ -56,9 +56,9 @@ class ForgetfulRows(LiveRows):
     def remember(self, number: int, run: TokenRun, salt: Salt = NO_SALT, *, has_ended: bool = True) -> None:
         pass
 
-    def close(self, number: int, computed: int, breakpoints: Iterable[Breakpoint] = (), *, has_ended: bool = True) -> Closing:
+    def close(self, number: int, computed: int, breakpoints: Iterable[Breakpoint] = (), *, has_ended: bool = True) -> RowClose:
         self._move_out(self._tenants[number])
-        return Closing(number)
+        return RowClose(number)
 
 
 @attrs.define(eq=False)
@@ -77,7 +77,7 @@ class Side:
     """One of the two, with rows of its own."""
 
     def __init__(self, model: nn.Module, memory: Memory, max_rows: int) -> None:
-        self.batch = Batch(choose_layout(model))
+        self.batch = DeviceRows(choose_layout(model))
         self.scheduler = Scheduler(Limits(16_384, max_rows, 512, 0.25), memory)
         self.long: list[Sequence] = []
         self.short: Sequence | None = None

@@ -2,7 +2,7 @@
 
 python benchmarks/memory_device.py --shape smollm2|llama8b|tiny [--dtype bfloat16] [--model DIRECTORY] [--context 8192] [--rounds 5]
 
-Random weights of a shape, or a model directory as the server loads it; the server's own `Batch`. The row is made of one block that is repeated:
+Random weights of a shape, or a model directory as the server loads it; the server's own `DeviceRows`. The row is made of one block that is repeated:
 what is in it costs nothing. Times are from an idle device until it is idle again; memory that is touched for the first time can take several times as
 long, hence the best beside the median. Peaks are bytes of MLX's above those in use before.
 """
@@ -18,8 +18,8 @@ from ragged_step import GREEDY, SHAPES, build
 from semantic_trio.adapters.mlx import snapshot
 from semantic_trio.adapters.mlx.choosing import choose_layout
 from semantic_trio.adapters.mlx.geometry import measure_spec
-from semantic_trio.adapters.mlx.runner import Batch
-from semantic_trio.domain.step import Chunk, Closing, Decode, Piece, Restore, RowStart, SaveBlock, StepPlan
+from semantic_trio.adapters.mlx.runner import DeviceRows
+from semantic_trio.domain.step import Chunk, RowClose, Decode, Piece, Restore, RowStart, SaveBlock, StepPlan
 
 import mlx.core as mx  # isort: skip - after the BLAS
 
@@ -40,12 +40,12 @@ def timed(act: Callable[[], object]) -> tuple[float, int]:
 
 
 class Bench:
-    def __init__(self, batch: Batch, context: int) -> None:
+    def __init__(self, batch: DeviceRows, context: int) -> None:
         self.batch, self.context = batch, context
         self.spans = [(at, min(at + BLOCK, context)) for at in range(0, context, BLOCK)]
         self.index = 0
         self.step(StepPlan(open=(RowStart(0, 0, GREEDY),), prefill=(Chunk(0, tuple(range(BLOCK)), 0),)))
-        self.step(StepPlan(close=(Closing(0, (SaveBlock(b"seed", 0, 0, BLOCK),)),)))
+        self.step(StepPlan(close=(RowClose(0, (SaveBlock(b"seed", 0, 0, BLOCK),)),)))
 
     def step(self, plan: StepPlan) -> None:
         self.batch.step(plan)
@@ -77,14 +77,14 @@ class Bench:
         found: Figures = {"gather from blocks": timed(lambda: self.open(LIVE, repeated))}
         self.begin_decoding()
         found["gather from a live row"] = timed(lambda: self.open(OTHER, (Piece(0, self.context, row=LIVE),)))
-        self.step(StepPlan(close=(Closing(OTHER),)))
+        self.step(StepPlan(close=(RowClose(OTHER),)))
         self.decode(2)
         found["8 decode steps"] = timed(lambda: self.decode(8))
         found["8 with one block saved in each"] = timed(lambda: self.decode(8, self.capture))
         found["save one block of a live row"] = timed(self.capture)
-        found["close into blocks"] = timed(lambda: self.batch.step(StepPlan(close=(Closing(LIVE, blocks),))))
+        found["close into blocks"] = timed(lambda: self.batch.step(StepPlan(close=(RowClose(LIVE, blocks),))))
         found["gather blocks for the last time"] = timed(lambda: self.open(LIVE, stored))
-        self.step(StepPlan(close=(Closing(LIVE),)))
+        self.step(StepPlan(close=(RowClose(LIVE),)))
         return found
 
 
@@ -110,7 +110,7 @@ def main() -> None:
         model = load(arguments.model).model
     else:
         model = build(arguments.shape, arguments.dtype)
-    bench = Bench(Batch(choose_layout(model)), arguments.context)
+    bench = Bench(DeviceRows(choose_layout(model)), arguments.context)
     bench.round()  # kernels are compiled, buffers found
     rounds = [bench.round() for _ in range(arguments.rounds)]
     row_bytes = measure_spec(model, "bench").block_bytes() * arguments.context // BLOCK

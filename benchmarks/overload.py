@@ -20,7 +20,7 @@ import trio
 from served import served
 
 from semantic_trio.domain.errors import InvalidRequestError
-from semantic_trio.entrypoints.bench.client import Answer, Client, Message
+from semantic_trio.entrypoints.bench.client import TimedAnswer, Client, Message
 from semantic_trio.entrypoints.bench.prompts import Prompts
 
 SINGLES = 10
@@ -28,7 +28,7 @@ QUEUE = "8"
 REFUSED = "says 429"
 
 
-def seconds(answer: Answer) -> float:
+def seconds(answer: TimedAnswer) -> float:
     """Time of a whole answer."""
     return answer.ended - answer.started
 
@@ -40,7 +40,7 @@ class Load:
         self.client, self.prompts, self.tokens, self.asked = client, prompts, tokens, 0
         self.refused, self.failed = 0, list[str]()
 
-    async def ask(self, found: list[Answer]) -> None:
+    async def ask(self, found: list[TimedAnswer]) -> None:
         self.asked += 1
         message: Message = {"role": "user", "content": self.prompts.story(self.asked)}
         try:
@@ -53,13 +53,13 @@ class Load:
 
     async def singles(self) -> float:
         """Median seconds of single requests, one after the other."""
-        found: list[Answer] = []
+        found: list[TimedAnswer] = []
         for _ in range(SINGLES):
             await self.ask(found)
         return statistics.median(map(seconds, found))
 
-    async def at_once(self, count: int) -> list[Answer]:
-        found: list[Answer] = []
+    async def at_once(self, count: int) -> list[TimedAnswer]:
+        found: list[TimedAnswer] = []
         async with trio.open_nursery() as nursery:
             for _ in range(count):
                 nursery.start_soon(self.ask, found)

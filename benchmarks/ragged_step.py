@@ -2,7 +2,7 @@
 
 python benchmarks/ragged_step.py --shape smollm2|llama8b|tiny [--dtype bfloat16] [--rows 1 4 8] [--chunk 64] [--context 512]
 
-Random weights, the server's own `Batch`. The separate figure is the sum of two passes, one for the decoding rows and one for the chunk: what a
+Random weights, the server's own `DeviceRows`. The separate figure is the sum of two passes, one for the decoding rows and one for the chunk: what a
 server pays that alternates. Look-ahead is measured as the server uses it: one plan after the other, results a step late.
 """
 
@@ -12,9 +12,9 @@ import time
 from typing import cast
 
 from semantic_trio.adapters.mlx.choosing import choose_layout
-from semantic_trio.adapters.mlx.runner import Batch
+from semantic_trio.adapters.mlx.runner import DeviceRows
 from semantic_trio.domain.generation import SamplingParams
-from semantic_trio.domain.step import Chunk, Closing, Decode, RowStart, StepPlan
+from semantic_trio.domain.step import Chunk, RowClose, Decode, RowStart, StepPlan
 
 import mlx.core as mx  # isort: skip - after the BLAS
 import mlx.nn as nn
@@ -54,7 +54,7 @@ def compute(model: nn.Module) -> None:
 
 
 class Bench:
-    def __init__(self, batch: Batch) -> None:
+    def __init__(self, batch: DeviceRows) -> None:
         self.batch, self.next_row = batch, 0
 
     def open_row(self, context: int, vocabulary: int) -> int:
@@ -83,7 +83,7 @@ class Bench:
         return (time.perf_counter() - begun) / len(plans)
 
 
-def measure(batch: Batch, rows: int, context: int, chunk: int, vocabulary: int, count: int) -> dict[str, float]:
+def measure(batch: DeviceRows, rows: int, context: int, chunk: int, vocabulary: int, count: int) -> dict[str, float]:
     bench = Bench(batch)
     decoding = [bench.open_row(context, vocabulary) for _ in range(rows)]
     reading = bench.open_row(context, vocabulary)
@@ -105,7 +105,7 @@ def measure(batch: Batch, rows: int, context: int, chunk: int, vocabulary: int, 
     medians = [statistics.median(times) for times in zip(*rounds[1:], strict=True)]
     result = dict(zip(("decode", "chunk", "both"), medians, strict=True))
     result["train"] = bench.train([StepPlan(decode=decode()) for _ in range(count)])
-    batch.step(StepPlan(close=tuple(map(Closing, (*decoding, reading)))))
+    batch.step(StepPlan(close=tuple(map(RowClose, (*decoding, reading)))))
     batch.reset()
     return result
 
@@ -123,7 +123,7 @@ def main() -> None:
     print(f"{mx.default_device()}, {arguments.shape} in {arguments.dtype}, {type(layout).__name__}, context {arguments.context}")
     vocabulary = SHAPES[arguments.shape][-1]
     for look_ahead in (True, False):
-        batch = Batch(layout, look_ahead=look_ahead)
+        batch = DeviceRows(layout, look_ahead=look_ahead)
         for rows in arguments.rows:
             m = measure(batch, rows, arguments.context, arguments.chunk, vocabulary, arguments.steps)
             separate = m["decode"] + m["chunk"]

@@ -27,7 +27,7 @@ import trio
 from served import served
 
 from semantic_trio.domain.errors import InvalidRequestError
-from semantic_trio.entrypoints.bench.client import Answer, Client, Message
+from semantic_trio.entrypoints.bench.client import TimedAnswer, Client, Message
 from semantic_trio.entrypoints.bench.prompts import Prompts
 
 MODEL = "tiny-random"
@@ -113,7 +113,7 @@ class Soak:
 
     async def _cancelled(self, client: Client, messages: Sequence[Message]) -> None:
         """Ask for a long answer, and go when it has begun."""
-        answer = Answer(lead=1)
+        answer = TimedAnswer(lead=1)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(client.chat, messages, 10 * TOKENS, answer)
             await answer.is_running.wait()

@@ -21,7 +21,7 @@ import attrs
 from semantic_trio.adapters.mlx.choosing import choose_layout
 from semantic_trio.adapters.mlx.geometry import measure_spec
 from semantic_trio.adapters.mlx.loading import load
-from semantic_trio.adapters.mlx.runner import Batch
+from semantic_trio.adapters.mlx.runner import DeviceRows
 from semantic_trio.adapters.text.codec import load_codec
 from semantic_trio.domain.generation import GenerationRequest, SamplingParams
 from semantic_trio.domain.memory import Memory
@@ -53,12 +53,12 @@ class Work:
 class Side:
     """A scheduler and its batch, with or without drafts."""
 
-    batch: Batch
+    batch: DeviceRows
     scheduler: Scheduler
 
     @classmethod
     def of(cls, model: Module, drafts: int, rows: int) -> "Side":
-        batch = Batch(choose_layout(model))
+        batch = DeviceRows(choose_layout(model))
         limits = Limits(16_384, rows, batch.layout.sizes.prompt_tokens, 10.0)
         memory = Memory(measure_spec(model, "benchmark"), 8 * GIB, limits.chunk_tokens)
         return cls(batch, Scheduler(limits, memory, Speculation(drafts, batch.layout.sizes.decode_tokens)))

@@ -13,7 +13,7 @@ from hypothesis import Phase, given, settings
 from semantic_trio.adapters.mlx.choosing import choose_layout
 from semantic_trio.adapters.mlx.geometry import measure_spec
 from semantic_trio.adapters.mlx.loading import LoadedModel
-from semantic_trio.adapters.mlx.runner import Batch, MlxRunner
+from semantic_trio.adapters.mlx.runner import DeviceRows, MlxRunner
 from semantic_trio.adapters.text.codec import TokenizerCodec
 from semantic_trio.application.engine import Engine
 from semantic_trio.domain.conversation import Conversation, Message, Role, Text
@@ -72,7 +72,7 @@ class Forms:
 async def forms(loaded: LoadedModel, codec: TokenizerCodec) -> AsyncIterator[Forms]:
     """An engine of its own for a model."""
     runner = MlxRunner(
-        shared_device(), Batch(on_device(lambda: choose_layout(loaded.model))), on_device(lambda: measure_spec(loaded.model, loaded.fingerprint))
+        shared_device(), DeviceRows(on_device(lambda: choose_layout(loaded.model))), on_device(lambda: measure_spec(loaded.model, loaded.fingerprint))
     )
     async with running(new_engine(runner, attrs.evolve(UNBOUND_LIMITS, max_rows=ROWS), queue_limit=1000)) as engine:
         yield Forms(engine, codec)

@@ -9,7 +9,7 @@ import attrs
 import structlog
 import trio
 
-from semantic_trio.application.reading import Reading
+from semantic_trio.application.reading import DiskReader
 from semantic_trio.application.threads import WatchedWork
 from semantic_trio.domain.content import AgentRecord, Item
 from semantic_trio.domain.errors import InvalidRequestError
@@ -27,7 +27,7 @@ class Adoption:
     memory: Memory
     files: CacheFiles
     reads: WatchedWork
-    reading: Reading
+    reading: DiskReader
     _used: int = attrs.field(init=False, default=0)
 
     async def run(self) -> int:

@@ -45,7 +45,7 @@ Opened_co = TypeVar("Opened_co", bound=Resident, covariant=True)
 
 
 @attrs.define(eq=False)
-class Closing:
+class ModelClose:
     """The order to close a model."""
 
     flush_until: float = attrs.field(init=False, default=math.inf)  # on trio's clock: what the model remembers is to be on disk by then
@@ -67,7 +67,7 @@ class ModelOpener(Protocol[Opened_co]):
     async def needed_bytes(self, name: str) -> int:
         """Return the bytes that the model will take, as `Resident.bytes` tells them. Raises `ModelNotFoundError`."""
 
-    async def serve(self, name: str, closing: Closing, *, task_status: trio.TaskStatus[Opened_co]) -> None:
+    async def serve(self, name: str, closing: ModelClose, *, task_status: trio.TaskStatus[Opened_co]) -> None:
         """Open a model, report it, and serve it until `closing`; then write its memory to disk and return when that of the device is free.
 
         The requests of the model are over by then. Raises `ModelNotFoundError` and other `SemanticError`s before the model is reported, alone or in a
@@ -108,7 +108,7 @@ class Opening:
 
 
 @attrs.define(eq=False)
-class Entry(Generic[Model]):
+class RegisteredModel(Generic[Model]):
     """A model by name: its state, and the requests that use it or wait for it."""
 
     name: str
@@ -121,7 +121,7 @@ class Entry(Generic[Model]):
     used: int = 0  # grows with every use of any model
     idle_since: float = 0.0  # on trio's clock
     opening: Opening | None = None
-    closing: Closing = attrs.field(factory=Closing)
+    closing: ModelClose = attrs.field(factory=ModelClose)
     closed: trio.Event = attrs.field(factory=trio.Event)
 
     @property

@@ -17,7 +17,7 @@ import trio
 
 from semantic_trio.application.acquisition import Acquisition
 from semantic_trio.application.backlog import FIRST_RETRY_SECONDS
-from semantic_trio.application.model_entry import Changed, Closing, Entry, Model, ModelLimits, ModelOpener, ModelState, Opening
+from semantic_trio.application.model_entry import Changed, Model, ModelClose, ModelLimits, ModelOpener, ModelState, Opening, RegisteredModel
 from semantic_trio.application.observers import Observers
 from semantic_trio.domain.errors import DrainingError, ModelNotFoundError, ModelsBusyError, ModelSwapError, SemanticError
 from semantic_trio.domain.model_names import ModelNames
@@ -43,7 +43,7 @@ class ModelRegistry(Generic[Model]):
     names: ModelNames
     limits: ModelLimits = attrs.field(factory=ModelLimits)
     observer: Observer = attrs.field(factory=Observers)  # of models that are unloaded or swapped
-    _entries: dict[str, Entry[Model]] = attrs.field(init=False, factory=dict)
+    _entries: dict[str, RegisteredModel[Model]] = attrs.field(init=False, factory=dict)
     _lock: trio.Lock = attrs.field(init=False, factory=trio.Lock)  # held while a model is opened or closed
     _nursery: trio.Nursery | None = attrs.field(init=False, default=None)
     _swaps: list[str] = attrs.field(init=False, factory=list)  # models that become the main one, now or after other changes
@@ -61,7 +61,7 @@ class ModelRegistry(Generic[Model]):
         return tuple(entry.model for entry in self.entries if entry.model is not None)
 
     @property
-    def entries(self) -> tuple[Entry[Model], ...]:
+    def entries(self) -> tuple[RegisteredModel[Model], ...]:
         """All models that are served, open or not, the main one first."""
         return tuple(self._entries[name] for name in self.names.served)
 
@@ -70,9 +70,9 @@ class ModelRegistry(Generic[Model]):
         """The main model, if it is open."""
         return self.entry(self.names.main).model
 
-    def entry(self, name: str) -> Entry[Model]:
+    def entry(self, name: str) -> RegisteredModel[Model]:
         """Return the entry of a model's own name."""
-        return self._entries.setdefault(name, Entry(name))
+        return self._entries.setdefault(name, RegisteredModel(name))
 
     def adopt(self, name: str, model: Model) -> None:
         """Serve a model that is open."""
@@ -176,11 +176,11 @@ class ModelRegistry(Generic[Model]):
         except ModelNotFoundError:  # it may be the name of the new model
             return True
 
-    def _release(self, entry: Entry[Model]) -> None:
+    def _release(self, entry: RegisteredModel[Model]) -> None:
         entry.users -= 1
         self._note_use(entry)
 
-    def _note_use(self, entry: Entry[Model]) -> None:
+    def _note_use(self, entry: RegisteredModel[Model]) -> None:
         self._uses += 1
         entry.used, entry.idle_since = self._uses, trio.current_time()
         self._note_change()
@@ -191,7 +191,7 @@ class ModelRegistry(Generic[Model]):
 
     # ---------------------------------------------------------------------------------------------------------------- opening
 
-    async def _opened(self, entry: Entry[Model], *, is_new: bool = False) -> None:
+    async def _opened(self, entry: RegisteredModel[Model], *, is_new: bool = False) -> None:
         """Return when the model has been opened once, whatever has become of it since. Raises what opening it has raised."""
         if entry.opening is None:
             entry.opening = Opening()
@@ -211,7 +211,7 @@ class ModelRegistry(Generic[Model]):
         assert self._nursery is not None, "models are opened and closed while the registry runs"
         contextvars.Context().run(self._nursery.start_soon, task, *arguments)
 
-    async def _open_for_requests(self, entry: Entry[Model], opening: Opening, is_new: bool) -> None:
+    async def _open_for_requests(self, entry: RegisteredModel[Model], opening: Opening, is_new: bool) -> None:
         try:
             async with self._lock:
                 if entry.state is not ModelState.READY and (is_new or entry.name in self.names.served):
@@ -222,9 +222,9 @@ class ModelRegistry(Generic[Model]):
         finally:
             _end_opening(entry, opening)
 
-    async def _open(self, entry: Entry[Model]) -> None:
+    async def _open(self, entry: RegisteredModel[Model]) -> None:
         """Open a model. Raises what opening it raises, and then the model is absent."""
-        entry.state, entry.closing, entry.closed = ModelState.LOADING, Closing(), trio.Event()
+        entry.state, entry.closing, entry.closed = ModelState.LOADING, ModelClose(), trio.Event()
         try:
             model = await self._started(entry)
         except SemanticError as failure:
@@ -236,7 +236,7 @@ class ModelRegistry(Generic[Model]):
         self._note_use(entry)
         log.info("a model is open", model=entry.name, bytes=model.bytes)
 
-    async def _started(self, entry: Entry[Model]) -> Model:
+    async def _started(self, entry: RegisteredModel[Model]) -> Model:
         """Start to serve a model. Raises a `SemanticError` for all that opening it raises: the other models go on."""
         assert self._nursery is not None, "models are opened while the registry runs"
         try:
@@ -251,13 +251,13 @@ class ModelRegistry(Generic[Model]):
             raise ModelNotFoundError(entry.name, f"it cannot be loaded: {type(cause).__name__}: {cause}") from error
         return model
 
-    async def _serve(self, entry: Entry[Model], *, task_status: trio.TaskStatus[Model]) -> None:
+    async def _serve(self, entry: RegisteredModel[Model], *, task_status: trio.TaskStatus[Model]) -> None:
         try:
             await self.opener.serve(entry.name, entry.closing, task_status=task_status)
         finally:
             entry.closed.set()
 
-    async def _make_room(self, wanted: Entry[Model]) -> None:
+    async def _make_room(self, wanted: RegisteredModel[Model]) -> None:
         """Close models, least recently used first, until the wanted one fits. Raises as `_needed` does, and `ModelsBusyError`."""
         needed = await self._needed(wanted.name) if self.limits.budget_bytes else 0
         while not self._fits(needed):
@@ -271,7 +271,7 @@ class ModelRegistry(Generic[Model]):
         return needed
 
     @property
-    def _open_entries(self) -> list[Entry[Model]]:
+    def _open_entries(self) -> list[RegisteredModel[Model]]:
         return [entry for entry in self._entries.values() if entry.model is not None]
 
     def _fits(self, needed: int) -> bool:
@@ -279,7 +279,7 @@ class ModelRegistry(Generic[Model]):
         has_place = not self.limits.max_models or len(held) < self.limits.max_models
         return has_place and (not self.limits.budget_bytes or sum(held) + needed <= self.limits.budget_bytes)
 
-    async def _vacate(self, entry: Entry[Model], wanted: Entry[Model]) -> None:
+    async def _vacate(self, entry: RegisteredModel[Model], wanted: RegisteredModel[Model]) -> None:
         """Close a model for another one when its requests are over. Raises `ModelsBusyError` if they are not in time: then it is served on."""
         while entry.waiting and entry.opening is None:  # requests that it was opened for are served first
             await self._changed.wait()
@@ -293,14 +293,14 @@ class ModelRegistry(Generic[Model]):
 
     # ---------------------------------------------------------------------------------------------------------------- closing
 
-    async def _without_users(self, entry: Entry[Model], seconds: float) -> bool:
+    async def _without_users(self, entry: RegisteredModel[Model], seconds: float) -> bool:
         """Return True when no request uses the model, and False if one does after some seconds."""
         with trio.move_on_after(seconds):
             while entry.users:
                 await self._changed.wait()
         return not entry.users
 
-    async def _close(self, entry: Entry[Model], cause: UnloadCause) -> int:
+    async def _close(self, entry: RegisteredModel[Model], cause: UnloadCause) -> int:
         """Close an open model: new requests wait, open ones end or fail after the grace. Returns the bytes that are free again."""
         assert entry.model is not None, "an open model is closed"
         entry.state, began = ModelState.UNLOADING, trio.current_time()
@@ -317,7 +317,7 @@ class ModelRegistry(Generic[Model]):
         self.observer.observe(ModelUnloaded(model=entry.name, cause=cause, size_bytes=freed, seconds=trio.current_time() - began))
         return freed
 
-    async def _unload(self, entry: Entry[Model]) -> Changed:
+    async def _unload(self, entry: RegisteredModel[Model]) -> Changed:
         began = trio.current_time()
         async with self._lock:
             freed = await self._close(entry, "operator") if entry.model is not None else 0
@@ -335,10 +335,10 @@ class ModelRegistry(Generic[Model]):
                 while overdue := [entry for entry in self._open_entries if self._is_overdue(entry)]:
                     await self._close(overdue[0], "idle")
 
-    def _is_overdue(self, entry: Entry[Model]) -> bool:
+    def _is_overdue(self, entry: RegisteredModel[Model]) -> bool:
         return entry.is_idle and trio.current_time() >= self._due(entry)
 
-    def _due(self, entry: Entry[Model]) -> float:
+    def _due(self, entry: RegisteredModel[Model]) -> float:
         """Time on trio's clock from which on an idle model is to be closed; infinity: never."""
         return entry.idle_since + self.limits.idle_after(entry.name)
 
@@ -361,7 +361,7 @@ class ModelRegistry(Generic[Model]):
         log.info("the main model has changed", model=name, seconds=round(seconds, 3))
         return Changed(name, seconds, _bytes(new))
 
-    async def _exchange(self, old: Entry[Model], new: Entry[Model], began: float) -> None:
+    async def _exchange(self, old: RegisteredModel[Model], new: RegisteredModel[Model], began: float) -> None:
         if old.model is not None:
             await self._close(old, "swap")
         try:
@@ -375,7 +375,7 @@ class ModelRegistry(Generic[Model]):
             raise ModelSwapError(new.name, old.name, str(error), seconds, is_back) from error
         self.names.become_main(new.name)
 
-    async def _is_open_again(self, entry: Entry[Model]) -> bool:
+    async def _is_open_again(self, entry: RegisteredModel[Model]) -> bool:
         """Open the model from before a swap. Returns False if that fails too: the next request tries again."""
         try:
             await self._open(entry)
@@ -403,11 +403,11 @@ class ModelRegistry(Generic[Model]):
         return results[0]
 
 
-def _bytes(entry: Entry[Model]) -> int:
+def _bytes(entry: RegisteredModel[Model]) -> int:
     return entry.model.bytes if entry.model is not None else 0
 
 
-def _end_opening(entry: Entry[Model], opening: Opening) -> None:
+def _end_opening(entry: RegisteredModel[Model], opening: Opening) -> None:
     """Have requests that wait for an opening look at the model again."""
     if entry.opening is opening:
         entry.opening = None

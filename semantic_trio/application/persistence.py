@@ -13,7 +13,7 @@ import trio
 
 from semantic_trio.application.adoption import Adoption
 from semantic_trio.application.observers import Observers
-from semantic_trio.application.reading import READERS, Reading
+from semantic_trio.application.reading import READERS, DiskReader
 from semantic_trio.application.threads import PATIENCE_SECONDS, InThread, WatchedWork
 from semantic_trio.application.traffic import Traffic
 from semantic_trio.domain.agent import Agent
@@ -58,13 +58,13 @@ class Persistence:
     _progress: trio.Event = attrs.field(init=False, factory=trio.Event)
     _remove_again_at: float = attrs.field(init=False, default=math.inf)
     _keeps_all: bool = attrs.field(init=False, default=False)  # the last deletion failed
-    _reading: Reading = attrs.field(init=False)
+    _reading: DiskReader = attrs.field(init=False)
     _writes: WatchedWork = attrs.field(init=False)
     _reads: WatchedWork = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._reads, self._writes = WatchedWork(self.in_thread), WatchedWork(self.in_thread)
-        self._reading = Reading(
+        self._reading = DiskReader(
             self.memory,
             self.runner,
             self.files,

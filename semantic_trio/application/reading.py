@@ -38,7 +38,7 @@ class _Burst:
 
 
 @attrs.define(eq=False)
-class Reading:
+class DiskReader:
     """Brings back what the memory has ordered."""
 
     memory: Memory

@@ -11,7 +11,7 @@ from semantic_trio.domain.chain import TOKEN_BYTES, TokenRun, common_tokens, unp
 from semantic_trio.domain.conversation import NOTHING_SAID, Conversation, ThinkingChoice
 from semantic_trio.domain.entries import Block, Owner, Snapshot
 from semantic_trio.domain.errors import InvalidRequestError
-from semantic_trio.domain.reuse import MissCause, Reuse, Source, Turn
+from semantic_trio.domain.reuse import MissCause, Reuse, ReuseSource, TurnReuse
 from semantic_trio.domain.salt import NO_SALT, Salt
 from semantic_trio.domain.step import BlockKey
 
@@ -63,7 +63,7 @@ class Agent(Owner):
     asked: int = 0  # turns that are not over
     rows: int = 0  # live rows that work for it
     turns: int = 0  # that have ended
-    last_turn: Turn | None = None
+    last_turn: TurnReuse | None = None
     is_elsewhere: bool = False  # what it remembers is another model's
 
     @property
@@ -87,12 +87,12 @@ def explain(  # noqa: PLR0913  # the outcome of a match, which has no other read
     run: TokenRun,
     reused: int,
     known: int,
-    source: Source,
+    source: ReuseSource,
     *,
     thinking: ThinkingChoice | None = None,
     is_damaged: bool = False,
     fits: bool = True,
-) -> Turn:
+) -> TurnReuse:
     """The tokens that a turn reused, and why not more.
 
     `known`: tokens of the prompt that any agent remembers. `thinking`: the choice that the prompt was written with. `is_damaged`: some of the known
@@ -109,7 +109,7 @@ def explain(  # noqa: PLR0913  # the outcome of a match, which has no other read
         cause, lost = (MissCause.NO_RESTORE_POINT if known >= reachable else gone), reachable - reused
     else:
         cause, lost = (None, 0) if left_at is None else (_diverged(agent, thinking), agent.tokens - left_at)
-    return _turn(agent, run, Reuse(reused, len(run), source if reused else Source.NONE, cause, lost), left_at)
+    return _turn(agent, run, Reuse(reused, len(run), source if reused else ReuseSource.NONE, cause, lost), left_at)
 
 
 def _new(agent: Agent, reused: int, prompt_tokens: int) -> MissCause | None:
@@ -125,9 +125,9 @@ def _diverged(agent: Agent, thinking: ThinkingChoice | None) -> MissCause:
     return MissCause.THINKING_CHANGED if has_changed else MissCause.DIVERGED
 
 
-def _turn(agent: Agent, run: TokenRun, reuse: Reuse, left_at: int | None) -> Turn:
+def _turn(agent: Agent, run: TokenRun, reuse: Reuse, left_at: int | None) -> TurnReuse:
     """A turn with the tokens around the position where its prompt left the agent's history."""
     if left_at is None:
-        return Turn(reuse)
+        return TurnReuse(reuse)
     first, last = max(left_at - SHOWN_TOKENS, 0) * TOKEN_BYTES, (left_at + SHOWN_TOKENS) * TOKEN_BYTES
-    return Turn(reuse, left_at, first // TOKEN_BYTES, unpack(agent.history[first:last]), unpack(run.packed[first:last]))
+    return TurnReuse(reuse, left_at, first // TOKEN_BYTES, unpack(agent.history[first:last]), unpack(run.packed[first:last]))

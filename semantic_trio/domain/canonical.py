@@ -27,7 +27,7 @@ SILENCE = Message(Role.USER, ())
 
 
 @attrs.frozen
-class Rule:
+class Rewriting:
     """A rewriting that clients do, and the function that undoes it."""
 
     name: str
@@ -225,25 +225,25 @@ def _changed(messages: Iterable[Message], change: Callable[[Part], Part]) -> Ite
 # --------------------------------------------------------------------------------------------------------------------------- rules
 
 RULES = (
-    Rule(
+    Rewriting(
         "billing block dropped",
         "the first bytes of the prompt differ between conversations, in older versions between requests: nothing is shared",
         "Claude Code up to 2.1.180 with every request, later with every conversation (claude-code#68900, #40652)",
         _without_billing,
     ),
-    Rule(
+    Rewriting(
         "counters dropped",
         "a line that counts down sits in front of everything, or vanishes when the next one comes",
         "Claude Code with some models: <total_tokens>N tokens left</total_tokens>",
         _without_counters,
     ),
-    Rule(
+    Rewriting(
         "what says nothing dropped",
         "the blank text a model puts before a call is not sent back",
         "Claude Code drops text blocks of blanks; others send empty strings beside calls",
         _without_silence,
     ),
-    Rule(
+    Rewriting(
         "late system messages before the first user message",
         "the first user message grows until it is answered, so the system message behind it moves and is read again; "
         "and behind words that only one session says, no other session shares it",
@@ -251,25 +251,25 @@ RULES = (
         "after /compact behind the summary and the prompt, which are two user messages",
         _late_systems_before_first_user,
     ),
-    Rule(
+    Rewriting(
         "JSON in order",
         "keys of arguments come back in another order and with defaults added; definitions of tools in whatever order a map had",
         "Claude Code (Edit: replace_all), opencode (compact JSON), servers of tools that keep theirs in hash maps",
         _in_json_order,
     ),
-    Rule(
+    Rewriting(
         "deferred tools where they are loaded",
         "a tool that is found by searching is put into the middle of the list, in front of everything",
         "Claude Code's ToolSearch (vllm#40190)",
         _with_tools_where_they_load,
     ),
-    Rule(
+    Rewriting(
         "neighbouring results in one message",
         "one client sends the results of one turn in one message, another each in its own",
         "the tool messages of Chat Completions",
         _neighbouring_results_joined,
     ),
-    Rule(
+    Rewriting(
         "results in call order",
         "results of parallel calls come in the order they were finished in, and templates without ids take them by position",
         "Claude Code: calls 1, 2, 3, results 3, 1, 2",

@@ -14,7 +14,7 @@ from semantic_trio.domain.generation import Event, Failed
 from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.queue import Queue
 from semantic_trio.domain.sequence import Phase, Sequence
-from semantic_trio.domain.step import Closing, SaveBlock
+from semantic_trio.domain.step import RowClose, SaveBlock
 
 
 @attrs.define(eq=False)
@@ -25,7 +25,7 @@ class Closings:
     batch: Batch
     queue: Queue
     preemptions: int = attrs.field(init=False, default=0)
-    _closings: list[Closing] = attrs.field(init=False, factory=list)
+    _closings: list[RowClose] = attrs.field(init=False, factory=list)
     _agents: list[Agent] = attrs.field(init=False, factory=list)  # of the rows in `_closings`
     _planned_agents: list[Agent] = attrs.field(init=False, factory=list)  # of the rows that the last plan closes
     _refused: list[tuple[Sequence, Event]] = attrs.field(init=False, factory=list)
@@ -70,9 +70,9 @@ class Closings:
 
     def close_unknown(self, rows: Iterable[int]) -> None:
         """Close rows of the device that no sequence has."""
-        self._closings += [Closing(row) for row in sorted(rows)]
+        self._closings += [RowClose(row) for row in sorted(rows)]
 
-    def take(self) -> tuple[Closing, ...]:
+    def take(self) -> tuple[RowClose, ...]:
         """Return the rows to close, for the plan that is being made."""
         closings, self._closings = tuple(self._closings), []
         self._planned_agents, self._agents = self._agents, []
@@ -88,7 +88,7 @@ class Closings:
         refused, self._refused = self._refused, []
         return refused
 
-    def lose_rows(self, planned: Iterable[Closing]) -> tuple[SaveBlock, ...]:
+    def lose_rows(self, planned: Iterable[RowClose]) -> tuple[SaveBlock, ...]:
         """Note that the device has lost all rows, and may not have carried out the closings that were `planned`. Returns the blocks to save of these.
 
         The records of the agents of all rows are written with `recovered`.

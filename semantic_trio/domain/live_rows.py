@@ -19,7 +19,7 @@ from semantic_trio.domain.conversation import Breakpoint
 from semantic_trio.domain.entries import Block, LiveRow
 from semantic_trio.domain.prefix import Match
 from semantic_trio.domain.salt import NO_SALT, Salt
-from semantic_trio.domain.step import Closing, Piece, Restore, SaveBlock, SaveSnapshot, SnapshotKey
+from semantic_trio.domain.step import Piece, Restore, RowClose, SaveBlock, SaveSnapshot, SnapshotKey
 from semantic_trio.domain.store import Store, rank_at
 
 
@@ -192,7 +192,7 @@ class LiveRows:
         tenant.agent.turns += has_ended
         self.memory.agents.remember(tenant.agent, run, bytes(tenant.row.packed[: tenant.row.read * TOKEN_BYTES]), salt)
 
-    def close(self, number: int, computed: int, breakpoints: Sequence[Breakpoint] = (), *, has_ended: bool = True) -> Closing:
+    def close(self, number: int, computed: int, breakpoints: Sequence[Breakpoint] = (), *, has_ended: bool = True) -> RowClose:
         """Free the memory of a row whose cache holds `computed` tokens, and store what it has read.
 
         Blocks before a breakpoint outlast others. If the turn `has_ended`, the snapshot at its end replaces the row's snapshots on its way.
@@ -205,7 +205,7 @@ class LiveRows:
         saves = self._keep(tenant, breakpoints)
         if tenant.agent.is_pinned:
             memory.pins.pin_what_fits(tenant.agent, memory.chain(tenant.agent))
-        return Closing(number, saves, snapshot)
+        return RowClose(number, saves, snapshot)
 
     def close_all(self, safe: Mapping[int, int], doubted: Collection[SnapshotKey]) -> tuple[SaveBlock, ...]:
         """Close all rows after the device has lost them. Returns the blocks that may still be read from the device.

@@ -16,7 +16,7 @@ from semantic_trio.domain.entries import Block, CacheEntry
 from semantic_trio.domain.errors import PoolExhaustedError
 from semantic_trio.domain.live_rows import LiveRows
 from semantic_trio.domain.prefix import Match
-from semantic_trio.domain.reuse import Source, Turn
+from semantic_trio.domain.reuse import ReuseSource, TurnReuse
 from semantic_trio.domain.salt import NO_SALT, Salt
 from semantic_trio.domain.step import BlockKey, Inventory, SnapshotKey
 
@@ -58,11 +58,11 @@ class Memory(AgentMemory):
         """Return the longest prefix of a prompt that is in memory. Never all of it: the last token is always computed."""
         return self.store.tree.match(run, len(run) - 1)
 
-    def turn(self, agent: Agent, run: TokenRun, match: Match, thinking: ThinkingChoice | None = None, *, from_disk: bool = False) -> Turn:
+    def turn(self, agent: Agent, run: TokenRun, match: Match, thinking: ThinkingChoice | None = None, *, from_disk: bool = False) -> TurnReuse:
         """Return the turn that begins with a match, its prompt written with a choice of thinking. To be called before the row is opened."""
         parts = [*match.path, match.part]
         is_cached = any(isinstance(part, Block) and part.is_cached for part in parts)
-        source = Source.DISK if from_disk else Source.RAM if is_cached else Source.ROW
+        source = ReuseSource.DISK if from_disk else ReuseSource.RAM if is_cached else ReuseSource.ROW
         is_damaged = self.disk.was_damaged_after((run.root, *run.keys))
         fits = self.agents.fits(agent.text_fingerprint)
         return explain(agent, run, match.length, match.known, source, thinking=thinking, is_damaged=is_damaged, fits=fits)

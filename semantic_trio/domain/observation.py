@@ -8,7 +8,7 @@ from typing import Literal
 import attrs
 
 from semantic_trio.domain.priority import Priority
-from semantic_trio.domain.reuse import NOTHING_REUSED, MissCause, Reuse, Source
+from semantic_trio.domain.reuse import NOTHING_REUSED, MissCause, Reuse, ReuseSource
 
 # Where entries are evicted from.
 Tier = Literal["ram", "disk"]
@@ -62,7 +62,7 @@ class RowOpened:
     waited_seconds: float = 0.0
     prompt_tokens: int = 0
     reused_tokens: int = 0
-    source: Source = Source.NONE
+    source: ReuseSource = ReuseSource.NONE
     cause: MissCause | None = None
     lost_tokens: int = 0
     priority: Priority = Priority.INTERACTIVE

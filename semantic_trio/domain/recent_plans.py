@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 
 import attrs
 
-from semantic_trio.domain.step import Closing, SnapshotKey, StepPlan
+from semantic_trio.domain.step import RowClose, SnapshotKey, StepPlan
 
 
 @attrs.frozen
@@ -17,7 +17,7 @@ class _Planned:
 
     read: dict[int, int]
     snapshots: tuple[SnapshotKey, ...]
-    closings: tuple[Closing, ...]
+    closings: tuple[RowClose, ...]
 
 
 @attrs.define(eq=False)
@@ -53,7 +53,7 @@ class RecentPlans:
         return {key for plan in self._plans for key in plan.snapshots}
 
     @property
-    def closings(self) -> list[Closing]:
+    def closings(self) -> list[RowClose]:
         """Closings of these plans."""
         return [closing for plan in self._plans for closing in plan.closings]
 

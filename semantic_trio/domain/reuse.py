@@ -5,7 +5,7 @@ import enum
 import attrs
 
 
-class Source(enum.Enum):
+class ReuseSource(enum.Enum):
     """Where the reused tokens of a turn were."""
 
     NONE = "none"
@@ -33,7 +33,7 @@ class Reuse:
 
     tokens: int = 0  # of the prompt
     prompt_tokens: int = 0
-    source: Source = Source.NONE
+    source: ReuseSource = ReuseSource.NONE
     cause: MissCause | None = None  # None: nothing known was lost
     lost_tokens: int = 0  # of the agent's history, not used
 
@@ -42,7 +42,7 @@ NOTHING_REUSED = Reuse()
 
 
 @attrs.frozen
-class Turn:
+class TurnReuse:
     """A turn of an agent: its reuse, and the position where the prompt leaves the history of the agent."""
 
     reuse: Reuse

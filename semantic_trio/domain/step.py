@@ -68,7 +68,7 @@ class SaveSnapshot:
 
 
 @attrs.frozen
-class Closing:
+class RowClose:
     """A row to close, and the parts of it to store."""
 
     row: int
@@ -154,7 +154,7 @@ class StepTiming:
 class StepPlan:
     """One step, in this order: rows to close, keys to drop, rows to open, one forward pass, snapshots of rows after that pass."""
 
-    close: tuple[Closing, ...] = ()
+    close: tuple[RowClose, ...] = ()
     drop_blocks: tuple[BlockKey, ...] = ()
     drop_snapshots: tuple[SnapshotKey, ...] = ()
     open: tuple[RowStart, ...] = ()

@@ -5,7 +5,7 @@ Knows the catalogue. Knows nothing of a running server.
 
 import click
 
-from semantic_trio.adapters.catalogue.catalogue import Catalogue, Entry, open_catalogue
+from semantic_trio.adapters.catalogue.catalogue import Catalogue, ListedModel, open_catalogue
 from semantic_trio.adapters.catalogue.progress import Lines
 from semantic_trio.adapters.catalogue.suggested import SUGGESTED
 from semantic_trio.domain.errors import ModelNotFoundError
@@ -60,7 +60,7 @@ def model_path(name: str) -> None:
         click.echo(_catalogue(settings.load({}).settings).path(name))
 
 
-def _tell_facts(entries: list[Entry], chosen: settings.Settings) -> None:
+def _tell_facts(entries: list[ListedModel], chosen: settings.Settings) -> None:
     """Print a table of models on this machine, and a line for each that cannot be read."""
     from semantic_trio.entrypoints.model_facts import HEADINGS, facts_of  # MLX: only where it is needed
 

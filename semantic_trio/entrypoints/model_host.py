@@ -31,7 +31,7 @@ from semantic_trio.adapters.scripted.runner import ScriptedRunner
 from semantic_trio.adapters.text.codec import TokenizerCodec, load_codec
 from semantic_trio.application.adapters import Adapters, AdapterShelf
 from semantic_trio.application.engine import Engine
-from semantic_trio.application.model_entry import Closing
+from semantic_trio.application.model_entry import ModelClose
 from semantic_trio.application.neighbours import Neighbours
 from semantic_trio.application.persistence import Persistence
 from semantic_trio.domain.allowance import Allowance
@@ -82,7 +82,7 @@ class ModelHost:
         path = await trio.to_thread.run_sync(self.directory, name)
         return await needed_weight_bytes(self.device, path) + (self._settings_of(name).cache_budget_mb or usual_cache_mb()) * MIB
 
-    async def serve(self, name: str, closing: Closing, *, task_status: trio.TaskStatus[ServedModel] = trio.TASK_STATUS_IGNORED) -> None:
+    async def serve(self, name: str, closing: ModelClose, *, task_status: trio.TaskStatus[ServedModel] = trio.TASK_STATUS_IGNORED) -> None:
         """See `ModelOpener.serve`."""
         path = await trio.to_thread.run_sync(self.directory, name)
         try:
@@ -104,7 +104,7 @@ class ModelHost:
         gc.freeze()
         await self.device.call(free_unused)
 
-    async def _serve(self, name: str, path: Path, closing: Closing, task_status: trio.TaskStatus[ServedModel]) -> None:
+    async def _serve(self, name: str, path: Path, closing: ModelClose, task_status: trio.TaskStatus[ServedModel]) -> None:
         started, settings = trio.current_time(), self._settings_of(name)
         loaded_runner, loaded = await load_runner(self.device, path, settings.kv_bits, settings.block_tokens)
         codec = await trio.to_thread.run_sync(load_codec, path, tool_syntax, chat_program)
@@ -150,7 +150,7 @@ class ModelHost:
         finally:
             self.metrics.unwatch(model)
 
-    async def _flush(self, engine: Engine, persistence: Persistence, closing: Closing) -> None:
+    async def _flush(self, engine: Engine, persistence: Persistence, closing: ModelClose) -> None:
         """Have everything that is remembered written to disk in the time that is left."""
         if not self.has_disk:
             return
@@ -219,7 +219,7 @@ def _bounded_context(loaded: LoadedModel, limit: int) -> int:
     return min(loaded.context_length, limit or loaded.context_length)
 
 
-def _seconds_left(closing: Closing) -> float:
+def _seconds_left(closing: ModelClose) -> float:
     """Seconds that are left to write, and never fewer than memory gets in any case."""
     return max(closing.flush_until - trio.current_time(), PERSIST_SECONDS)
 

@@ -7,7 +7,7 @@ import attrs
 import click
 
 from semantic_trio.entrypoints import settings
-from semantic_trio.entrypoints.settings import Loaded, Settings
+from semantic_trio.entrypoints.settings import Settings, SourcedSettings
 
 # Options whose name on the command line is not the setting's.
 SHORT = {"model_id": "--model"}
@@ -30,7 +30,7 @@ def option_name(setting: str) -> str:
     return SHORT.get(setting, f"--{setting.replace('_', '-')}")
 
 
-def load(config_file: Path | None, options: Mapping[str, object], base: Path | None = None) -> Loaded:
+def load(config_file: Path | None, options: Mapping[str, object], base: Path | None = None) -> SourcedSettings:
     """Settings in force with the options of a command. Raises `InvalidRequestError`."""
     return settings.load(given(options), config_file, base)
 

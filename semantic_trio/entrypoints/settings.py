@@ -20,7 +20,7 @@ from semantic_trio.domain.geometry import BLOCK_SIZES, BLOCK_TOKENS
 from semantic_trio.domain.priority import BACKGROUND_WAIT_SECONDS
 from semantic_trio.domain.quantisation import AS_COMPUTED, KV_BITS
 from semantic_trio.entrypoints.model_tables import Tables, merged, read_tables
-from semantic_trio.entrypoints.sources import Source, check_values, problem_of, sources
+from semantic_trio.entrypoints.sources import SettingSource, check_values, problem_of, sources
 
 # Tokens of a conversation. With less than one block there is no room for the words of a chat template, a question and an answer.
 LEAST_CONTEXT, MOST_CONTEXT = 256, 16_777_216
@@ -226,7 +226,7 @@ def _sendable(key: str, field: str) -> str:
 
 
 @attrs.frozen
-class Loaded:
+class SourcedSettings:
     """Settings and, by name, the source each value came from."""
 
     settings: Settings
@@ -238,7 +238,7 @@ class Loaded:
         return settings_of(self.settings, self.models, model)
 
 
-def load(overrides: Mapping[str, object], config_file: Path | None = None, base: Path | None = None) -> Loaded:
+def load(overrides: Mapping[str, object], config_file: Path | None = None, base: Path | None = None) -> SourcedSettings:
     """Read all sources; relative paths are looked up in `base`, by default the working directory.
 
     Raises `InvalidRequestError` naming the setting that is wrong, and where it was set.
@@ -259,7 +259,9 @@ def settings_of(settings: Settings, tables: Tables, model: str) -> Settings:
     return attrs.evolve(settings, **tables.get(model, {}))
 
 
-def _with_tables(settings: Settings, labels: Mapping[str, str], chain: Sequence[Source], convert: Callable[[Any, Any], Any]) -> Loaded:
+def _with_tables(
+    settings: Settings, labels: Mapping[str, str], chain: Sequence[SettingSource], convert: Callable[[Any, Any], Any]
+) -> SourcedSettings:
     """Add the settings of single models. A model that has a table is served. Raises `InvalidRequestError` for a table that is wrong."""
 
     def read(attribute: "attrs.Attribute[Any]", value: object) -> object:
@@ -275,7 +277,7 @@ def _with_tables(settings: Settings, labels: Mapping[str, str], chain: Sequence[
     if aliased:
         raise InvalidRequestError(f"models.{aliased[0]} is the table of an alias: give it the name of the model", field="settings", quotes=False)
     others = tuple(dict.fromkeys((*settings.models, *(name for name in tables if name != settings.model_id))))
-    return Loaded(attrs.evolve(settings, models=others), labels, tables)
+    return SourcedSettings(attrs.evolve(settings, models=others), labels, tables)
 
 
 def _converter() -> ts.converters.Converter:

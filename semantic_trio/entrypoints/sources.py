@@ -30,7 +30,7 @@ WRONG: dict[object, str] = {int: "is no whole number", float: "is no number", bo
 
 
 @attrs.frozen
-class Source:
+class SettingSource:
     """A place that values come from."""
 
     label: str  # for people
@@ -44,21 +44,21 @@ class Source:
             yield from part.settings.items()
 
 
-def sources(overrides: Mapping[str, object], config_file: Path | None, base: Path, options: OptionList) -> list[Source]:
+def sources(overrides: Mapping[str, object], config_file: Path | None, base: Path, options: OptionList) -> list[SettingSource]:
     """All sources; later ones win. Raises `InvalidRequestError` for a file that cannot be read, and for a name that is no setting."""
     files = [(file, False) for file in _files(base)] + ([(config_file, True)] if config_file else [])
     chain = [_file_source(file, mandatory=mandatory) for file, mandatory in files]
     names = {f"{PREFIX}{option.path.upper()}" for option in options}
     if (base / ENV_FILE).is_file():
         _check_names(dotenv_values(base / ENV_FILE), names, ENV_FILE)
-        chain.append(Source(ENV_FILE, DotEnvLoader(PREFIX, base / ENV_FILE)))
+        chain.append(SettingSource(ENV_FILE, DotEnvLoader(PREFIX, base / ENV_FILE)))
     _check_names(os.environ, names | {ENVIRONMENT}, "environment")
-    chain.append(Source("environment", ts.EnvLoader(PREFIX)))
-    chain.append(Source("command line", DictLoader(dict(overrides))))
+    chain.append(SettingSource("environment", ts.EnvLoader(PREFIX)))
+    chain.append(SettingSource("command line", DictLoader(dict(overrides))))
     return chain
 
 
-def check_values(chain: Sequence[Source], settings: type, options: OptionList, convert: Callable[[Any, Any], Any]) -> dict[str, str]:
+def check_values(chain: Sequence[SettingSource], settings: type, options: OptionList, convert: Callable[[Any, Any], Any]) -> dict[str, str]:
     """The label of the source that each setting has its value from.
 
     Raises `InvalidRequestError` for a value that cannot be: with the setting, its source, and what the setting means.
@@ -117,7 +117,7 @@ def _files(base: Path) -> Iterator[Path]:
         yield named
 
 
-def _file_source(file: Path, *, mandatory: bool) -> Source:
+def _file_source(file: Path, *, mandatory: bool) -> SettingSource:
     """The values of a TOML file. The parser's own errors do not say in which file."""
     try:
         content = tomllib.loads(file.read_text())
@@ -128,4 +128,4 @@ def _file_source(file: Path, *, mandatory: bool) -> Source:
         raise InvalidRequestError(f"settings: {file}: {min(outside)!r} stands outside of [{SECTION}], where it has no effect", quotes=False)
     name = f"!{file}" if mandatory else str(file)
     loader = ts.FileLoader(formats={"*.toml": ts.TomlFormat(SECTION)}, files=[name])
-    return Source(str(file), loader, content.get(MODELS, {}))
+    return SettingSource(str(file), loader, content.get(MODELS, {}))

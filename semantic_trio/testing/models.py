@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import attrs
 import trio
 
-from semantic_trio.application.model_entry import Closing
+from semantic_trio.application.model_entry import ModelClose
 from semantic_trio.domain.errors import DrainingError, ModelNotFoundError
 from semantic_trio.domain.model_card import ModelCard
 
@@ -50,7 +50,7 @@ class FakeOpener:
             raise ModelNotFoundError(name, "not on this machine")
         return self.sizes[name]
 
-    async def serve(self, name: str, closing: Closing, *, task_status: trio.TaskStatus[FakeModel] = trio.TASK_STATUS_IGNORED) -> None:
+    async def serve(self, name: str, closing: ModelClose, *, task_status: trio.TaskStatus[FakeModel] = trio.TASK_STATUS_IGNORED) -> None:
         """See `ModelOpener.serve`."""
         size = await self.needed_bytes(name)
         await trio.sleep(self.open_seconds)

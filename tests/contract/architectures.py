@@ -13,8 +13,8 @@ from mlx.nn.layers.base import Module
 
 from semantic_trio.adapters.mlx.choosing import choose_layout
 from semantic_trio.adapters.mlx.geometry import measure_spec
-from semantic_trio.adapters.mlx.kv import Layout, Span
-from semantic_trio.adapters.mlx.runner import Batch, MlxRunner
+from semantic_trio.adapters.mlx.kv import Layout, RowSpan
+from semantic_trio.adapters.mlx.runner import DeviceRows, MlxRunner
 
 ALTERNATING = ["sliding_attention", "full_attention"] * 2
 HYBRID = ["linear_attention", "full_attention"] * 2
@@ -193,7 +193,7 @@ def tiny_runner(name: str) -> MlxRunner:
 
     def build() -> MlxRunner:
         model = tiny_model(name)
-        return MlxRunner(shared_device(), Batch(choose_layout(model)), measure_spec(model, name))
+        return MlxRunner(shared_device(), DeviceRows(choose_layout(model)), measure_spec(model, name))
 
     return on_device(build)
 
@@ -225,7 +225,7 @@ def forced_logits(layout: Layout) -> list[mx.array]:
         for name in counts:
             rows[name] = rows.get(name) or layout.open()
         tokens = mx.array([(i * 31 + number * 7) % 199 + 1 for i in range(sum(counts.values()))])
-        logits = layout.forward(tokens, [Span(rows[name], count, wants_logits=True) for name, count in counts.items()])
+        logits = layout.forward(tokens, [RowSpan(rows[name], count, wants_logits=True) for name, count in counts.items()])
         assert logits is not None
         found.append(logits)
         mx.eval(logits)

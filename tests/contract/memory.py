@@ -12,7 +12,7 @@ from semantic_trio.adapters.mlx.runner import MlxRunner
 from semantic_trio.adapters.scripted.token_runner import TokenRunner
 from semantic_trio.domain.content import Content, Item, Kind, Tensor
 from semantic_trio.domain.errors import StepFailedError
-from semantic_trio.domain.step import Chunk, Closing, Decode, Piece, Restore, RowStart, SaveBlock, SaveSnapshot, StepPlan
+from semantic_trio.domain.step import Chunk, Decode, Piece, Restore, RowClose, RowStart, SaveBlock, SaveSnapshot, StepPlan
 from semantic_trio.ports import ModelRunner
 from tests.contract.script import GREEDY, Script, close, logprobs, prompt
 from tests.device import on_device
@@ -138,7 +138,7 @@ class Memory(Script):
 
     async def close(self, row: int, length: int = 0, name: str = "") -> None:
         """End a row and keep so many of its positions."""
-        await self.step(StepPlan(close=(Closing(row, blocks(row, length, name)),)))
+        await self.step(StepPlan(close=(RowClose(row, blocks(row, length, name)),)))
 
     async def keep(self, history: tuple[int, ...], stops: Iterable[int] = (), name: str = "") -> None:
         """Have a history read and kept, with snapshots."""
@@ -153,7 +153,7 @@ class Memory(Script):
         return Restore(length, tuple(pieces) if self.runner.spec.has_blocks else (), snapshot if self.runner.spec.needs_snapshots else None)
 
     async def scores(
-        self, rows: list[tuple[tuple[int, ...], Restore | None]], close: tuple[Closing, ...] = (), beside: tuple[int, ...] = ()
+        self, rows: list[tuple[tuple[int, ...], Restore | None]], close: tuple[RowClose, ...] = (), beside: tuple[int, ...] = ()
     ) -> list[list[float]]:
         """What rows score that begin with what was restored, read the rest of their history and draw, all at once and `beside` others."""
         starts = [self.start(restore) for _, restore in rows]
@@ -166,10 +166,10 @@ class Memory(Script):
         await self.decode(*(start.row for start in starts), count=1)
         await self.decode(*(start.row for start in starts), *beside, count=SCORED - 2, first=2)
         await self.land()
-        await self.step(StepPlan(close=tuple(Closing(start.row) for start in starts)))
+        await self.step(StepPlan(close=tuple(RowClose(start.row) for start in starts)))
         return [logprobs(self.drawn[start.row]) for start in starts]
 
-    async def score(self, history: tuple[int, ...], restore: Restore | None, close: tuple[Closing, ...] = ()) -> list[float]:
+    async def score(self, history: tuple[int, ...], restore: Restore | None, close: tuple[RowClose, ...] = ()) -> list[float]:
         [scores] = await self.scores([(history, restore)], close)
         return scores
 

@@ -11,7 +11,7 @@ from semantic_trio.adapters.mlx.geometry import measure_spec
 from semantic_trio.adapters.mlx.kv import Layout
 from semantic_trio.adapters.mlx.paged import PagedLayout
 from semantic_trio.adapters.mlx.quantised import quantise_caches
-from semantic_trio.adapters.mlx.runner import Batch, MlxRunner
+from semantic_trio.adapters.mlx.runner import DeviceRows, MlxRunner
 from semantic_trio.domain.geometry import BLOCK_TOKENS
 from semantic_trio.domain.quantisation import AS_COMPUTED
 from tests.device import on_device, shared_device
@@ -184,6 +184,6 @@ def random_runner(family: str, *, look_ahead: bool = True, dtype: mx.Dtype = mx.
     is_paged = base in PAGED or (base in QUANTISED and QUANTISED[base][2])
     layout: Layout = on_device(lambda: PagedLayout(model, page_tokens=block_tokens) if is_paged else choose_layout(model))
     spec = on_device(lambda: measure_spec(model, family, is_paged=is_paged, block_tokens=block_tokens))
-    batch = Batch(layout, look_ahead=look_ahead, block_tokens=block_tokens)
+    batch = DeviceRows(layout, look_ahead=look_ahead, block_tokens=block_tokens)
     size, together = on_device(lambda: (embedding_size(model), reads_together(model)))
     return MlxRunner(shared_device(), batch, spec, size, together)

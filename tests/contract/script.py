@@ -3,7 +3,7 @@
 import math
 
 from semantic_trio.domain.generation import SamplingParams
-from semantic_trio.domain.step import Chunk, Closing, Decode, RowStart, SampledToken, StepPlan
+from semantic_trio.domain.step import Chunk, Decode, RowClose, RowStart, SampledToken, StepPlan
 from semantic_trio.ports import ModelRunner
 
 GREEDY = SamplingParams()
@@ -39,7 +39,7 @@ class Script:
         for index in range(1, count):
             await self.step(StepPlan(decode=(Decode(row, index),)))
         await self.land()
-        await self.step(StepPlan(close=(Closing(row),)))
+        await self.step(StepPlan(close=(RowClose(row),)))
         return self.drawn[row]
 
 

@@ -16,7 +16,7 @@ from semantic_trio.adapters.mlx.runner import MlxRunner
 from semantic_trio.domain.errors import ModelNotFoundError, StepFailedError
 from semantic_trio.domain.generation import SamplingParams
 from semantic_trio.domain.salt import NO_ADAPTER
-from semantic_trio.domain.step import Chunk, Closing, Decode, RowStart, StepPlan
+from semantic_trio.domain.step import Chunk, Decode, RowClose, RowStart, StepPlan
 from tests.adapters import ATTENTION, write_adapter
 from tests.contract.models import random_model, random_runner
 from tests.device import on_device
@@ -57,7 +57,7 @@ async def scores(runner: MlxRunner, rows: Sequence[tuple[bytes, Sequence[int], i
     chunks = tuple(Chunk(number, tuple(tokens[:start]), 0, draws=0) for number, (_, tokens, start) in enumerate(rows))
     results = [await runner.step(StepPlan(open=opened, prefill=chunks))]
     results += [await runner.step(StepPlan(decode=tuple(Decode(number, step) for number in range(len(rows))))) for step in range(1, steps)]
-    results.append(await runner.step(StepPlan(close=tuple(Closing(number) for number in range(len(rows))))))
+    results.append(await runner.step(StepPlan(close=tuple(RowClose(number) for number in range(len(rows))))))
     sampled = [token for result in results for token in result.sampled]
     return [[token.logprob for token in sampled if token.row == number] for number in range(len(rows))]
 

@@ -13,7 +13,7 @@ from semantic_trio.adapters.mlx.choosing import choose_layout
 from semantic_trio.adapters.mlx.paged import PagedLayout
 from semantic_trio.domain.content import Content, Item, Kind, Tensor, tokens_in
 from semantic_trio.domain.errors import CacheCorruptionError
-from semantic_trio.domain.reuse import Reuse, Source
+from semantic_trio.domain.reuse import Reuse, ReuseSource
 from semantic_trio.domain.step import PassSizes
 from tests.contract.models import SIZED, random_model, random_runner
 from tests.contract.test_engine_disk import HISTORY, NEXT, cold, server, zeroed
@@ -94,7 +94,7 @@ async def test_a_turn_after_a_restart_scores_as_if_nothing_was_remembered_and_ze
 
     async with server(family, tmp_path) as second:
         scores, reuse = await second.turn(NEXT, "a")
-        assert (reuse.source, reuse.tokens >= HISTORY + len(FORCED) - 1) == (Source.DISK, True)
+        assert (reuse.source, reuse.tokens >= HISTORY + len(FORCED) - 1) == (ReuseSource.DISK, True)
         assert alike(family, scores, expected)
         await second.settle()
         files = second.persistence.files

@@ -5,9 +5,9 @@ import pytest
 
 from semantic_trio.adapters.mlx.choosing import choose_layout
 from semantic_trio.adapters.mlx.decoding import DecodingLayout
-from semantic_trio.adapters.mlx.kv import InTurnLayout, RaggedLayout, Span
+from semantic_trio.adapters.mlx.kv import InTurnLayout, RaggedLayout, RowSpan
 from semantic_trio.adapters.mlx.stacked_states import StackedStates, states_of
-from semantic_trio.domain.step import Closing, Decode, SaveSnapshot, StepPlan
+from semantic_trio.domain.step import Decode, RowClose, SaveSnapshot, StepPlan
 from tests.contract.architectures import forced_logits, largest_difference, tiny_model, tiny_runner
 from tests.contract.memory import FORCED, Memory, blocks, snapshot_key
 from tests.contract.script import close, logprobs, prompt
@@ -56,7 +56,7 @@ async def test_snapshots_of_rows_that_decode_together_serve_rows_of_their_beginn
     )
     await memory.decode(one, other, count=4, first=7)
     closing = [
-        Closing(row, blocks(row, length, key), SaveSnapshot(snapshot_key(length, key), row, length))
+        RowClose(row, blocks(row, length, key), SaveSnapshot(snapshot_key(length, key), row, length))
         for row, length, key in ((one, 50, ""), (other, 43, "other"))
     ]
     history, others = prompt(40) + FORCED[:11], prompt(33, salt=1) + FORCED[:11]
@@ -78,7 +78,7 @@ async def test_a_row_that_others_join_and_leave_scores_as_if_it_were_alone() -> 
     memory = Memory(tiny_runner("qwen3_5"))
     rows = [await memory.read(prompt(20 + salt, salt=salt), name=f"{salt}") for salt in range(4)]
     await memory.decode(*rows, count=6)
-    preempted = Closing(rows[1], blocks(rows[1], 27, "1"), SaveSnapshot(snapshot_key(27, "1"), rows[1], 27))
+    preempted = RowClose(rows[1], blocks(rows[1], 27, "1"), SaveSnapshot(snapshot_key(27, "1"), rows[1], 27))
     resumed = await memory.score(prompt(21, salt=1) + FORCED[:7], memory.restore(27, "1"), close=(preempted,))
     await memory.decode(rows[0], rows[2], rows[3], count=13, first=7)
     await memory.land()
@@ -93,10 +93,10 @@ def test_states_are_not_copied_while_the_same_rows_decode() -> None:
         layout = DecodingLayout(tiny_model("qwen3_5"))
         rows = [layout.open() for _ in range(3)]
         for row in rows:
-            layout.forward(mx.arange(5), [Span(row, 5, wants_logits=True)])
+            layout.forward(mx.arange(5), [RowSpan(row, 5, wants_logits=True)])
         stacks = []
         for some in (rows, rows, rows[:2], rows[:2], rows):
-            layout.forward(mx.zeros(len(some), mx.int32), [Span(row, 1, wants_logits=True) for row in some])
+            layout.forward(mx.zeros(len(some), mx.int32), [RowSpan(row, 1, wants_logits=True) for row in some])
             stacks.append(id(layout._stack))
             kept.append(layout._stack)
         return stacks
@@ -163,7 +163,7 @@ async def test_a_snapshot_of_the_row_beside_is_noticed(monkeypatch: pytest.Monke
     one, other = await memory.read(prompt(40)), await memory.read(prompt(40, salt=1), name="other")
     await memory.decode(one, other, count=5)
     monkeypatch.setattr(StackedStates, "copy_of", lambda self, row: copy_of(self, next(each for each in self.rows if each is not row)))
-    await memory.step(StepPlan(close=(Closing(one, blocks(one, 45), SaveSnapshot(snapshot_key(45), one, 45)),)))
+    await memory.step(StepPlan(close=(RowClose(one, blocks(one, 45), SaveSnapshot(snapshot_key(45), one, 45)),)))
     monkeypatch.undo()
     history = prompt(40) + FORCED[:8]
 

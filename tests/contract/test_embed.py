@@ -8,7 +8,7 @@ from semantic_trio.adapters.mlx import runner as mlx_runner
 from semantic_trio.adapters.mlx.embedding import TextsReading
 from semantic_trio.domain import embedding
 from semantic_trio.domain.embedding import MEMORY_SHARE, Pooling
-from semantic_trio.domain.step import Chunk, Closing, Decode, RowStart, StepPlan
+from semantic_trio.domain.step import Chunk, Decode, RowClose, RowStart, StepPlan
 from semantic_trio.ports import ModelRunner
 from tests.contract.models import random_runner
 from tests.contract.script import GREEDY, Script, prompt, tokens
@@ -35,7 +35,7 @@ async def test_rows_do_not_notice(runner: ModelRunner) -> None:
         await runner.embed([prompt(20 + index), prompt(7)], Pooling.MEAN)
         await script.step(StepPlan(decode=(Decode(2, index),)))
     await script.land()
-    await script.step(StepPlan(close=(Closing(2),)))
+    await script.step(StepPlan(close=(RowClose(2),)))
 
     assert tokens(script.drawn[2]) == alone
 

@@ -18,7 +18,7 @@ from semantic_trio.application.persistence import Persistence
 from semantic_trio.domain.content import POSITION, Content, Kind, Tensor
 from semantic_trio.domain.generation import GenerationRequest, SamplingParams
 from semantic_trio.domain.memory import Memory
-from semantic_trio.domain.reuse import MissCause, Reuse, Source
+from semantic_trio.domain.reuse import MissCause, Reuse, ReuseSource
 from semantic_trio.domain.salt import NO_SALT
 from semantic_trio.testing import ByteDecoder
 from tests.contract.conftest import ALIKE
@@ -96,7 +96,7 @@ async def test_a_turn_after_a_restart_scores_as_if_nothing_was_remembered(family
     async with server(family, tmp_path) as second:
         scores, reuse = await second.turn(NEXT, "a")
 
-    assert reuse.source is Source.DISK
+    assert reuse.source is ReuseSource.DISK
     assert reuse.tokens >= HISTORY + len(FORCED) - 1
     assert close(scores, expected)
 
@@ -123,7 +123,7 @@ async def test_a_turn_after_eviction_to_disk_scores_the_same_beside_neighbours(f
             for name in turns:
                 nursery.start_soon(ask, name)
 
-    assert Source.DISK in {reuse.source for _, reuse in found.values()}
+    assert ReuseSource.DISK in {reuse.source for _, reuse in found.values()}
     for name, (scores, reuse) in found.items():
         assert reuse.tokens >= HISTORY + len(FORCED) - 1, name
         assert close(scores, expected[name]), name
@@ -141,7 +141,7 @@ async def test_another_model_in_between_neither_uses_nor_harms_what_is_there(fam
     async with server(family, tmp_path) as again:
         scores, reuse = await again.turn(NEXT, "a")
 
-    assert (reuse.source, reuse.tokens >= HISTORY) == (Source.DISK, True)
+    assert (reuse.source, reuse.tokens >= HISTORY) == (ReuseSource.DISK, True)
     assert close(scores, expected)
 
 
@@ -174,7 +174,7 @@ async def test_the_comparison_sees_a_block_whose_content_is_another(family: str,
     async with server(family, tmp_path) as second:
         scores, reuse = await second.turn(NEXT, "a")
 
-    assert reuse.source is Source.DISK
+    assert reuse.source is ReuseSource.DISK
     assert not close(scores, expected)
 
 
@@ -193,7 +193,7 @@ async def test_the_comparison_sees_snapshots_whose_content_is_another(family: st
     async with server(family, tmp_path) as second:
         scores, reuse = await second.turn(NEXT, "a")
 
-    assert reuse.source is Source.DISK
+    assert reuse.source is ReuseSource.DISK
     assert not close(scores, expected)
 
 
@@ -236,7 +236,7 @@ async def test_an_agent_that_came_in_an_archive_scores_as_if_nothing_was_remembe
         await Archives(second.persistence).take_in(io.BytesIO(sent), "b")
         scores, reuse = await second.turn(NEXT, "b")
 
-    assert reuse.source is Source.DISK
+    assert reuse.source is ReuseSource.DISK
     assert reuse.tokens >= HISTORY + len(FORCED) - 1
     assert close(scores, expected)
 

@@ -18,10 +18,10 @@ from semantic_trio.adapters.mlx.content import content_of, tensor_of
 from semantic_trio.adapters.mlx.forms import Forms
 from semantic_trio.adapters.mlx.geometry import measure_spec
 from semantic_trio.adapters.mlx.kv import InTurnLayout
-from semantic_trio.adapters.mlx.runner import Batch, MlxRunner
+from semantic_trio.adapters.mlx.runner import DeviceRows, MlxRunner
 from semantic_trio.domain.content import Content, Item, Kind
 from semantic_trio.domain.errors import StepFailedError
-from semantic_trio.domain.step import Chunk, Closing, Decode, SaveSnapshot, StepPlan
+from semantic_trio.domain.step import Chunk, Decode, RowClose, SaveSnapshot, StepPlan
 from tests.contract.conftest import fresh
 from tests.contract.memory import FORCED, RESTORED, Memory, block_key, blocks, lengths_of, snapshot_key
 from tests.contract.models import random_model, random_runner
@@ -53,7 +53,7 @@ async def test_a_row_closed_while_it_decodes_goes_on_when_it_was_away(memory: Me
     row = await memory.read(prompt(length))
     await memory.decode(row, count=30)
     position = length + 30
-    await memory.step(StepPlan(close=(Closing(row, blocks(row, position), SaveSnapshot(snapshot_key(position), row, position)),)))
+    await memory.step(StepPlan(close=(RowClose(row, blocks(row, position), SaveSnapshot(snapshot_key(position), row, position)),)))
     await memory.load(await memory.take_away())
     history = prompt(length) + FORCED[:31]
 
@@ -244,10 +244,10 @@ class Late(ConcatenateKVCache):  # type: ignore[misc] # mlx-lm ships no types
 def runner_with(*caches: type) -> MlxRunner:
     """One of a model that asks for other caches than its own."""
 
-    def build() -> tuple[Batch, object]:
+    def build() -> tuple[DeviceRows, object]:
         model = random_model("llama")
         model.make_cache = lambda: [cache() for cache in caches]
-        return Batch(InTurnLayout(model)), measure_spec(model, f"llama with {[cache.__name__ for cache in caches]}")
+        return DeviceRows(InTurnLayout(model)), measure_spec(model, f"llama with {[cache.__name__ for cache in caches]}")
 
     batch, spec = on_device(build)
     return MlxRunner(shared_device(), batch, spec)

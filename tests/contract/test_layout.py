@@ -8,7 +8,7 @@ import pytest
 from semantic_trio.adapters.mlx import attention
 from semantic_trio.adapters.mlx.choosing import choose_layout
 from semantic_trio.adapters.mlx.decoding import DecodingLayout
-from semantic_trio.adapters.mlx.kv import InTurnLayout, RaggedLayout, Span
+from semantic_trio.adapters.mlx.kv import InTurnLayout, RaggedLayout, RowSpan
 from tests.contract.models import random_model
 from tests.device import on_device
 
@@ -31,7 +31,7 @@ def test_rows_of_different_lengths_in_one_pass_compute_what_the_model_computes_a
             rows = [layout.open() for _ in range(3)]
             for number, counts in enumerate(passes):
                 tokens = (mx.arange(sum(counts)) * 31 + number) % 300
-                spans = [Span(row, n, wants_logits=True) for row, n in zip(rows, counts, strict=True)]
+                spans = [RowSpan(row, n, wants_logits=True) for row, n in zip(rows, counts, strict=True)]
                 logits = layout.forward(tokens, spans)
                 assert logits is not None
                 results.append(logits)

@@ -7,7 +7,7 @@ import pytest
 
 from semantic_trio.domain.errors import StepFailedError
 from semantic_trio.domain.geometry import LayerKind
-from semantic_trio.domain.step import Chunk, Closing, Decode, Piece, SaveBlock, SaveSnapshot, StepPlan
+from semantic_trio.domain.step import Chunk, Decode, Piece, RowClose, SaveBlock, SaveSnapshot, StepPlan
 from tests.contract.memory import BLOCK, FORCED, Memory, block_key, blocks, break_device, lengths_of, snapshot_key
 from tests.contract.script import close, logprobs, prompt
 
@@ -31,7 +31,7 @@ async def test_a_row_closed_while_it_decodes_goes_on_where_it_was(memory: Memory
     position = length + 30
     history = prompt(length) + FORCED[:31]
 
-    closing = Closing(row, blocks(row, position), SaveSnapshot(snapshot_key(position), row, position))
+    closing = RowClose(row, blocks(row, position), SaveSnapshot(snapshot_key(position), row, position))
     scores = await memory.score(history, memory.restore(position, is_last_use=True), close=(closing,))
 
     assert close(scores, await memory.expected(history))

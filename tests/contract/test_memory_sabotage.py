@@ -5,7 +5,7 @@ from mlx_lm.models.cache import KVCache
 
 from semantic_trio.adapters.mlx import snapshot
 from semantic_trio.adapters.scripted.token_runner import TokenRunner
-from semantic_trio.domain.step import Closing, Piece, SaveBlock, SaveSnapshot, StepPlan
+from semantic_trio.domain.step import Piece, RowClose, SaveBlock, SaveSnapshot, StepPlan
 from tests.contract.conftest import blocks_alone, with_blocks, with_snapshots
 from tests.contract.memory import BLOCK, RESTORED, Memory, block_key, blocks, is_noticed, refuses, snapshot_key, zero_block
 from tests.contract.models import FAMILIES, VARIANTS
@@ -60,7 +60,7 @@ async def test_a_block_shifted_by_one_position(memory: Memory, shifted: int) -> 
     row = await memory.read(prompt(RESTORED))
     honest = [block for block in blocks(row, RESTORED) if block.start != shifted]
     wrong = SaveBlock(block_key(shifted), row, shifted + 1, shifted + 1 + BLOCK)
-    await memory.step(StepPlan(close=(Closing(row, (*honest, wrong)),)))
+    await memory.step(StepPlan(close=(RowClose(row, (*honest, wrong)),)))
 
     assert await is_noticed(memory, memory.restore(RESTORED))
 
@@ -128,7 +128,7 @@ async def test_an_offset_that_is_one_off(memory: Memory, monkeypatch: pytest.Mon
 async def test_positions_a_row_has_not_read_are_not_kept(memory: Memory) -> None:
     for wrong in (99, 101):
         row = await memory.read(prompt(100))
-        assert await refuses(memory, StepPlan(close=(Closing(row, (), SaveSnapshot(b"snapshot", row, wrong)),)))
+        assert await refuses(memory, StepPlan(close=(RowClose(row, (), SaveSnapshot(b"snapshot", row, wrong)),)))
 
 
 @with_blocks

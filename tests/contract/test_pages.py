@@ -9,13 +9,13 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from semantic_trio.adapters.mlx import choosing, paged, passes
-from semantic_trio.adapters.mlx.kv import InTurnLayout, Layout, Span
+from semantic_trio.adapters.mlx.kv import InTurnLayout, Layout, RowSpan
 from semantic_trio.adapters.mlx.page_store import PageStore
 from semantic_trio.adapters.mlx.paged import PagedLayout, row_of
 from semantic_trio.adapters.mlx.pages import FIRST_PAGES, SCRATCH, LayerShape, PagePool
-from semantic_trio.adapters.mlx.runner import Batch
+from semantic_trio.adapters.mlx.runner import DeviceRows
 from semantic_trio.domain.geometry import BLOCK_TOKENS
-from semantic_trio.domain.step import Chunk, Closing, Decode, PassSizes, Piece, Restore, RowStart, SaveBlock, StepPlan
+from semantic_trio.domain.step import Chunk, Decode, PassSizes, Piece, Restore, RowClose, RowStart, SaveBlock, StepPlan
 from tests.contract.models import random_model
 from tests.contract.script import GREEDY, prompt
 from tests.device import on_device
@@ -71,7 +71,7 @@ def logits(layout: Layout, passes: Sequence[tuple[int, ...]] = PASSES) -> list[m
     found = []
     for number, counts in enumerate(passes):
         tokens = (mx.arange(sum(counts)) * 31 + number) % 300
-        now = layout.forward(tokens, [Span(row, count, wants_logits=True) for row, count in zip(rows, counts, strict=True)])
+        now = layout.forward(tokens, [RowSpan(row, count, wants_logits=True) for row, count in zip(rows, counts, strict=True)])
         assert now is not None
         found.append(now)
     mx.eval(found)
@@ -172,8 +172,8 @@ def test_pages_of_another_row_in_the_table_show() -> None:
         layout = PagedLayout(model, kernel=None)
         rows = [layout.open() for _ in range(2)]
         tokens = mx.array(prompt(300) + prompt(300, salt=1))
-        layout.forward(tokens, [Span(row, 300, wants_logits=False) for row in rows])
-        decoding = [Span(row, 1, wants_logits=True) for row in rows]
+        layout.forward(tokens, [RowSpan(row, 300, wants_logits=False) for row in rows])
+        decoding = [RowSpan(row, 1, wants_logits=True) for row in rows]
         honest = layout.forward(tokens[:2], decoding)
         for row in rows:
             row_of(row).length -= 1
@@ -205,7 +205,7 @@ def start(row: int, restore: Restore | None = None) -> RowStart:
 
 def test_a_step_takes_no_second_pool() -> None:
     def measure() -> tuple[int, int]:
-        batch = Batch(PagedLayout(random_model("llama"), kernel=None))
+        batch = DeviceRows(PagedLayout(random_model("llama"), kernel=None))
         batch.layout.pools[0].allocate(200)  # type: ignore[attr-defined]
         batch.step(StepPlan(open=(start(0),), prefill=(Chunk(0, prompt(20), 0, 0),)))
         for index in range(1, 4):
@@ -227,10 +227,10 @@ def test_agents_with_one_prompt_have_its_pages_once() -> None:
     length, agents = 2048, 32
 
     def measure() -> tuple[int, int]:
-        batch = Batch(PagedLayout(random_model("llama"), kernel=None))
+        batch = DeviceRows(PagedLayout(random_model("llama"), kernel=None))
         blocks = tuple(SaveBlock(f"{at}".encode(), 0, at, at + BLOCK_TOKENS) for at in range(0, length, BLOCK_TOKENS))
         batch.step(StepPlan(open=(start(0),), prefill=(Chunk(0, prompt(length), 0),)))
-        batch.step(StepPlan(close=(Closing(0, blocks),)))
+        batch.step(StepPlan(close=(RowClose(0, blocks),)))
         restore = Restore(length, tuple(Piece(block.start, block.stop, block.key) for block in blocks))
         rows = range(1, agents + 1)
         chunks = tuple(Chunk(row, (row,), length, 0) for row in rows)
@@ -238,7 +238,7 @@ def test_agents_with_one_prompt_have_its_pages_once() -> None:
         store = batch.store
         assert isinstance(store, PageStore)
         shared = store.pool.used
-        batch.step(StepPlan(close=tuple(Closing(row) for row in rows), drop_blocks=tuple(block.key for block in blocks)))
+        batch.step(StepPlan(close=tuple(RowClose(row) for row in rows), drop_blocks=tuple(block.key for block in blocks)))
         return shared, store.pool.used
 
     shared, left = on_device(measure)
@@ -258,7 +258,7 @@ def test_pages_are_proved_on_the_model_before_they_serve_it(monkeypatch: pytest.
     assert on_device(lambda: proof("gemma3_text")).holds
     assert on_device(lambda: proof("mamba2")).error
     with monkeypatch.context() as patch:
-        patch.setattr(passes.LayerGroup, "window", property(lambda _: None, lambda *_: None))
+        patch.setattr(passes.GroupPass, "window", property(lambda _: None, lambda *_: None))
         assert not on_device(lambda: proof("gemma3_text")).holds
     monkeypatch.setattr(passes.PagedCache, "offset", property(lambda self: self.of.offset * 2))
     assert not on_device(lambda: proof("llama")).holds

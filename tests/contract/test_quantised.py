@@ -20,16 +20,16 @@ from semantic_trio.adapters.mlx.blocks import WarmStore
 from semantic_trio.adapters.mlx.choosing import choose_layout
 from semantic_trio.adapters.mlx.decoding import DecodingLayout
 from semantic_trio.adapters.mlx.geometry import leaves
-from semantic_trio.adapters.mlx.kv import InTurnLayout, Layout, RaggedLayout, Span
+from semantic_trio.adapters.mlx.kv import InTurnLayout, Layout, RaggedLayout, RowSpan
 from semantic_trio.adapters.mlx.paged import PagedLayout
 from semantic_trio.adapters.mlx.paged_attention import PagedAttention
 from semantic_trio.adapters.mlx.quantised import AsComputed, Quantised, QuantisedCache, QuantisedRotatingCache, quantise_caches
-from semantic_trio.adapters.mlx.runner import Batch
+from semantic_trio.adapters.mlx.runner import DeviceRows
 from semantic_trio.domain.content import Kind
 from semantic_trio.domain.errors import InvalidRequestError
 from semantic_trio.domain.quantisation import head_bytes
-from semantic_trio.domain.reuse import MissCause, Reuse, Source
-from semantic_trio.domain.step import Chunk, Closing, Decode, PassSizes, Piece, RowStart, SaveSnapshot, StepPlan
+from semantic_trio.domain.reuse import MissCause, Reuse, ReuseSource
+from semantic_trio.domain.step import Chunk, Decode, PassSizes, Piece, RowClose, RowStart, SaveSnapshot, StepPlan
 from tests.contract.architectures import tiny_model
 from tests.contract.memory import FORCED, RESTORED, Memory, block_key, blocks, snapshot_key, zero_block
 from tests.contract.models import QUANTISED, random_model, random_runner
@@ -228,10 +228,10 @@ def test_a_row_that_was_rewound_reads_on_as_if_it_had_never_read_further(family:
         layout = layout_of(family)
         assert layout.sizes.decode_tokens > 1
         rows, tokens = [layout.open(), layout.open()], mx.arange(40) * 7 % 300
-        layout.forward(mx.concatenate([tokens, tokens]), [Span(row, 40, wants_logits=False) for row in rows])
-        layout.forward(tokens[:4], [Span(rows[0], 4, wants_logits=True, verifies=True)])
+        layout.forward(mx.concatenate([tokens, tokens]), [RowSpan(row, 40, wants_logits=False) for row in rows])
+        layout.forward(tokens[:4], [RowSpan(rows[0], 4, wants_logits=True, verifies=True)])
         layout.rewind(rows[0], 4)
-        found = layout.forward(mx.array([9, 9]), [Span(row, 1, wants_logits=True) for row in rows])
+        found = layout.forward(mx.array([9, 9]), [RowSpan(row, 1, wants_logits=True) for row in rows])
         assert found is not None
         return gap([found[:1]], [found[1:]])
 
@@ -252,7 +252,7 @@ def test_compiled_passes_read_quantised_pages() -> None:
 def test_a_step_over_quantised_pages_takes_no_second_pool() -> None:
     def measure() -> tuple[int, int]:
         layout = PagedLayout(random_model("llama_wide_paged_8bits"))
-        batch = Batch(layout)
+        batch = DeviceRows(layout)
         layout.pools[0].allocate(400)
         batch.step(StepPlan(open=(RowStart(0, 0, GREEDY),), prefill=(Chunk(0, prompt(20), 0, 0),)))
         for index in range(1, 4):
@@ -317,7 +317,7 @@ async def test_rows_made_of_a_live_one_and_rows_that_closed_while_they_decoded_g
 
     row = await memory.read(prompt(120), name="b")
     await memory.decode(row, count=30)
-    closing = Closing(row, blocks(row, 150, "b"), SaveSnapshot(snapshot_key(150, "b"), row, 150))
+    closing = RowClose(row, blocks(row, 150, "b"), SaveSnapshot(snapshot_key(150, "b"), row, 150))
     scores = await memory.score(prompt(120) + FORCED[:31], memory.restore(150, "b", is_last_use=True), close=(closing,))
 
     assert near(scores, await memory.expected(prompt(120) + FORCED[:31]))
@@ -379,7 +379,7 @@ async def test_a_turn_after_a_restart_scores_as_if_nothing_was_remembered_and_ze
 
     async with server(family, tmp_path) as second:
         scores, reuse = await second.turn(NEXT, "a")
-        assert (reuse.source, reuse.tokens >= HISTORY + len(ANSWER) - 1) == (Source.DISK, True)
+        assert (reuse.source, reuse.tokens >= HISTORY + len(ANSWER) - 1) == (ReuseSource.DISK, True)
         assert near(scores, expected)
         await second.settle()
         files = second.persistence.files
@@ -422,4 +422,4 @@ def test_sixteen_bits_change_nothing() -> None:
     on_device(lambda: quantise_caches(model, 16))
 
     assert "make_cache" not in vars(model)
-    assert isinstance(on_device(lambda: Batch(choose_layout(model))).store, WarmStore)
+    assert isinstance(on_device(lambda: DeviceRows(choose_layout(model))).store, WarmStore)

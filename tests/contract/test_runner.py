@@ -3,7 +3,7 @@
 import pytest
 
 from semantic_trio.domain.generation import SamplingParams
-from semantic_trio.domain.step import Chunk, Closing, Decode, RowStart, StepPlan
+from semantic_trio.domain.step import Chunk, Decode, RowClose, RowStart, StepPlan
 from semantic_trio.ports import ModelRunner
 from tests.contract.script import GREEDY, Script, close, logprobs, prompt, tokens
 from tests.search import sample
@@ -33,7 +33,7 @@ async def batch_of_eight(script: Script, forced: list[tuple[int, ...]], chunks: 
                 read[i], drawn[i] = read[i] + len(piece), int(ends)
         done = {i for i in joined if drawn[i] == count and len(script.drawn.get(i, ())) == count} - closed
         closed |= done
-        await script.step(StepPlan(close=tuple(map(Closing, done)), open=opening, decode=tuple(decode), prefill=tuple(prefill)))
+        await script.step(StepPlan(close=tuple(map(RowClose, done)), open=opening, decode=tuple(decode), prefill=tuple(prefill)))
         if len(closed) == len(LENGTHS):
             return
 
@@ -111,7 +111,7 @@ async def test_a_seed_repeats_alone_in_a_batch_and_after_its_row_was_taken_away(
     resumed = Script(runner)
     await resumed.step(
         StepPlan(
-            close=tuple(map(Closing, (1, 2, 3))),
+            close=tuple(map(RowClose, (1, 2, 3))),
             open=(RowStart(9, 1234, WARM),),
             prefill=(Chunk(9, prompt(10) + tuple(alone[:5]), 0, 5),),
         )

@@ -12,7 +12,7 @@ from semantic_trio.domain.generation import FinishReason, GenerationRequest, Gen
 from semantic_trio.domain.memory import Memory as EngineMemory
 from semantic_trio.domain.scheduler import Scheduler
 from semantic_trio.domain.speculation import Speculation
-from semantic_trio.domain.step import Chunk, Closing, Decode, RowStart, StepPlan
+from semantic_trio.domain.step import Chunk, Decode, RowClose, RowStart, StepPlan
 from semantic_trio.ports import ModelRunner
 from semantic_trio.testing import ByteDecoder
 from tests.contract.conftest import ALIKE, fresh
@@ -73,7 +73,7 @@ async def answers_of(runner: ModelRunner, *starts: RowStart) -> Script:
     script = Script(runner)
     await begin(script, *starts)
     await speculate(script, {}, right, tuple(start.row for start in starts))
-    await script.step(StepPlan(close=tuple(Closing(start.row) for start in starts)))
+    await script.step(StepPlan(close=tuple(RowClose(start.row) for start in starts)))
     return script
 
 

@@ -6,7 +6,7 @@ import pytest
 from semantic_trio.domain.errors import GrammarError
 from semantic_trio.domain.generation import SamplingParams
 from semantic_trio.domain.steering import Steering
-from semantic_trio.domain.step import Chunk, Closing, Decode, RowStart, StepPlan
+from semantic_trio.domain.step import Chunk, Decode, RowClose, RowStart, StepPlan
 from semantic_trio.ports import ModelRunner
 from tests.contract.script import GREEDY, Script, logprobs, prompt, tokens
 
@@ -52,7 +52,7 @@ async def beside(runner: ModelRunner, start: RowStart, count: int = 8) -> Script
     for index in range(2, count):
         await script.step(StepPlan(decode=(Decode(3, index - 1), Decode(2, index), Decode(1, index))))
     await script.land()
-    await script.step(StepPlan(close=(Closing(1), Closing(2), Closing(3))))
+    await script.step(StepPlan(close=(RowClose(1), RowClose(2), RowClose(3))))
     return script
 
 
@@ -110,7 +110,7 @@ async def test_a_grammar_that_fails_stops_its_row_alone(runner: ModelRunner) -> 
     assert [one.token for one in told if one.row == 2] == list(ORDER[:2])
     assert [one.index for one in told if one.row == 1] == [0, 1, 2, 3, 4]
     assert {row for result in results for row in result.stuck} == {2}
-    await script.step(StepPlan(close=(Closing(1), Closing(2))))
+    await script.step(StepPlan(close=(RowClose(1), RowClose(2))))
 
 
 async def test_a_bias_decides(runner: ModelRunner) -> None:

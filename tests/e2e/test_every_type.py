@@ -4,7 +4,7 @@ import pytest
 
 from semantic_trio.adapters.mlx.kv import InTurnLayout
 from semantic_trio.adapters.mlx.runner import MlxRunner
-from semantic_trio.domain.step import Closing, SaveSnapshot
+from semantic_trio.domain.step import RowClose, SaveSnapshot
 from tests.contract.architectures import TYPES, UNBUILT, forced_logits, largest_difference, rows_of_the_manual, tiny_runner
 from tests.contract.memory import FORCED, Memory, blocks, snapshot_key
 from tests.contract.script import close, prompt
@@ -27,7 +27,7 @@ async def test_a_type_is_served_exactly_and_as_the_manual_says(name: str) -> Non
     one, other = await memory.read(prompt(40), stops=(30,)), await memory.read(prompt(33, salt=1), name="other")
     await memory.decode(one, other, count=10)
     ends = ((one, 50, ""), (other, 43, "other"))
-    closing = [Closing(row, blocks(row, length, key), SaveSnapshot(snapshot_key(length, key), row, length)) for row, length, key in ends]
+    closing = [RowClose(row, blocks(row, length, key), SaveSnapshot(snapshot_key(length, key), row, length)) for row, length, key in ends]
     history = prompt(40) + FORCED[:11]
     rows = [(history[:31], memory.restore(30)), (history, memory.restore(50))]
     found = await memory.scores(rows, close=tuple(closing))

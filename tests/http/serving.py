@@ -19,7 +19,7 @@ from semantic_trio.adapters.http.sockets.server import serve_http
 from semantic_trio.adapters.metrics import Metrics, WatchedModel
 from semantic_trio.application.adapters import AdapterLoader, Adapters, AdapterShelf
 from semantic_trio.application.engine import Engine
-from semantic_trio.application.model_entry import Closing, ModelLimits
+from semantic_trio.application.model_entry import ModelClose, ModelLimits
 from semantic_trio.application.models import ModelRegistry
 from semantic_trio.application.observers import Observers
 from semantic_trio.application.persistence import Persistence
@@ -75,7 +75,7 @@ class FakeHost:
             raise ModelNotFoundError(name, "not on this machine")
         return 1 << 24
 
-    async def serve(self, name: str, closing: Closing, *, task_status: trio.TaskStatus[ServedModel] = trio.TASK_STATUS_IGNORED) -> None:
+    async def serve(self, name: str, closing: ModelClose, *, task_status: trio.TaskStatus[ServedModel] = trio.TASK_STATUS_IGNORED) -> None:
         """See `ModelOpener.serve`."""
         await self.needed_bytes(name)
         await trio.sleep(self.open_seconds)

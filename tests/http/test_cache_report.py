@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from semantic_trio.adapters.http.common.cache_report import cache_header
 from semantic_trio.domain.geometry import LayerGroup, LayerKind, ModelCacheSpec
-from semantic_trio.domain.reuse import MissCause, Reuse, Source
+from semantic_trio.domain.reuse import MissCause, Reuse, ReuseSource
 from semantic_trio.testing import FakeRunner
 from tests.http.messages import events
 from tests.http.serving import Call, Served, anthropic_body, get, openai_body, post, running, served
@@ -47,8 +47,8 @@ def read(one: dict[str, int]) -> int:
 
 
 def test_the_header_is_for_people_and_machines() -> None:
-    assert cache_header(Reuse(2013, 2044, Source.RAM, MissCause.DIVERGED, 12)) == "reused=2013/2044; source=ram; cause=diverged; lost=12"
-    assert cache_header(Reuse(7, 8, Source.ROW)) == "reused=7/8; source=row"
+    assert cache_header(Reuse(2013, 2044, ReuseSource.RAM, MissCause.DIVERGED, 12)) == "reused=2013/2044; source=ram; cause=diverged; lost=12"
+    assert cache_header(Reuse(7, 8, ReuseSource.ROW)) == "reused=7/8; source=row"
 
 
 async def test_plain_answers_carry_the_header_on_every_protocol(autojump_clock: trio.testing.MockClock) -> None:

@@ -26,7 +26,7 @@ from semantic_trio.adapters.http.serving.app_state import AppState
 from semantic_trio.adapters.http.serving.served_model import ServedModel
 from semantic_trio.application.engine import EngineState
 from semantic_trio.domain.priority import Priority
-from semantic_trio.domain.reuse import MissCause, Source
+from semantic_trio.domain.reuse import MissCause, ReuseSource
 from semantic_trio.domain.sequence import Phase
 from semantic_trio.testing import FakeRunner
 from tests.http.serving import Served, anthropic_body, get, openai_body, post, running, served
@@ -135,7 +135,7 @@ async def test_no_word_of_a_conversation_is_in_a_frame(server: Served, nursery: 
 
 async def test_the_largest_frame_is_below_its_bound() -> None:
     shown = frame(served(FakeRunner()).state)
-    cache = Cache(LARGEST_COUNT, LARGEST_COUNT, Source.DISK, MissCause.NO_RESTORE_POINT, LARGEST_COUNT)
+    cache = Cache(LARGEST_COUNT, LARGEST_COUNT, ReuseSource.DISK, MissCause.NO_RESTORE_POINT, LARGEST_COUNT)
     count = (LARGEST_COUNT,) * 5
     row = RowFigures("a" * LONGEST_NAME, Priority.INTERACTIVE, Phase.PREFILLING, *count)
     agent = AgentFigures("a" * 128, AgentState.LIVE, LARGEST_COUNT, LARGEST_SIZE, LARGEST_SIZE, LARGEST_COUNT, pinned=False, last_turn=cache)

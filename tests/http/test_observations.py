@@ -18,7 +18,7 @@ from semantic_trio.domain.observation import (
     RowOpened,
     Written,
 )
-from semantic_trio.domain.reuse import MissCause, Source
+from semantic_trio.domain.reuse import MissCause, ReuseSource
 from semantic_trio.domain.step import StepPlan
 from semantic_trio.testing import FakeRunner, MemoryFiles, MemoryObserver
 from tests.http.serving import Served, openai_body, post, running, served
@@ -50,7 +50,7 @@ async def test_a_request_is_reported_step_by_step_with_its_ids(autojump_clock: t
     assert kinds == [RowOpened, PromptRead, GenerationEnded, RequestEnded]
     opened, read, generated, ended = observer.observations
     assert {(one.request_id, one.agent) for one in observer.observations} == {("r", "a")}
-    assert (opened.prompt_tokens, opened.reused_tokens, opened.source, opened.cause) == (read.tokens, 0, Source.NONE, MissCause.NEW)
+    assert (opened.prompt_tokens, opened.reused_tokens, opened.source, opened.cause) == (read.tokens, 0, ReuseSource.NONE, MissCause.NEW)
     assert 0 < opened.waited_seconds < read.seconds
     assert generated.completion_tokens == ended.completion_tokens == 3
     assert generated.started_at is not None
@@ -66,7 +66,7 @@ async def test_what_a_second_turn_reuses_is_reported(autojump_clock: trio.testin
             await ask(server, "x" * 600)
 
     _, second = of(observer, RowOpened)
-    assert second.source is Source.RAM
+    assert second.source is ReuseSource.RAM
     assert 0 < second.reused_tokens < second.prompt_tokens
     assert of(observer, PromptRead)[1].tokens == second.prompt_tokens - second.reused_tokens
 

@@ -9,8 +9,8 @@ from mlx_lm.models.cache import KVCache
 from semantic_trio.adapters.mlx import blocks, snapshot
 from semantic_trio.adapters.mlx.choosing import choose_layout
 from semantic_trio.adapters.mlx.geometry import measure_spec
-from semantic_trio.adapters.mlx.runner import Batch
-from semantic_trio.domain.step import Chunk, Closing, Decode, Piece, Restore, RowStart, SaveBlock, SaveSnapshot, StepPlan
+from semantic_trio.adapters.mlx.runner import DeviceRows
+from semantic_trio.domain.step import Chunk, Decode, Piece, Restore, RowClose, RowStart, SaveBlock, SaveSnapshot, StepPlan
 from tests.contract.models import FAMILIES, VARIANTS, random_model
 from tests.contract.script import GREEDY, prompt
 from tests.device import on_device
@@ -20,12 +20,12 @@ LIVE = 0
 MIB = 2**20
 
 
-def batch_with_a_long_row(family: str) -> Batch:
+def batch_with_a_long_row(family: str) -> DeviceRows:
     """A row of as many positions as a block repeated gives; what is in them does not matter here."""
-    batch = Batch(choose_layout(random_model(family)))
+    batch = DeviceRows(choose_layout(random_model(family)))
     save, snapshot = SaveBlock(b"block", 1, 0, BLOCK), SaveSnapshot(b"snapshot", 1, BLOCK)
     batch.step(StepPlan(open=(RowStart(1, 0, GREEDY),), prefill=(Chunk(1, prompt(BLOCK), 0),)))
-    batch.step(StepPlan(close=(Closing(1, (save,), snapshot),)))
+    batch.step(StepPlan(close=(RowClose(1, (save,), snapshot),)))
     pieces = tuple(Piece(at, at + BLOCK, b"block") for at in range(0, LONG, BLOCK))
     assert isinstance(batch.store, blocks.WarmStore)
     batch.store._snapshots[b"snapshot"] = blocks._StoredSnapshot(
@@ -38,13 +38,13 @@ def batch_with_a_long_row(family: str) -> Batch:
     return batch
 
 
-def decode(batch: Batch, index: int, *, land: bool = True) -> None:
+def decode(batch: DeviceRows, index: int, *, land: bool = True) -> None:
     batch.step(StepPlan(decode=(Decode(LIVE, index),)))
     if land:
         batch.step(StepPlan())
 
 
-def row_bytes(batch: Batch) -> int:
+def row_bytes(batch: DeviceRows) -> int:
     return sum(cache.keys.nbytes + cache.values.nbytes for cache in batch._rows[LIVE].caches if cache.keys.shape[2] > LONG)
 
 
@@ -107,13 +107,13 @@ def test_what_is_kept_is_of_the_size_the_spec_says(family: str) -> None:
 
     def measure() -> tuple[list[int], list[int]]:
         model = random_model(family)
-        batch, spec = Batch(choose_layout(model)), measure_spec(model, family)
+        batch, spec = DeviceRows(choose_layout(model)), measure_spec(model, family)
         chunk = Chunk(LIVE, prompt(300), 0, 0)
         batch.step(StepPlan(open=(RowStart(LIVE, 0, GREEDY),), prefill=(chunk,), snapshots=(SaveSnapshot(b"300", LIVE, 300),)))
         for index in range(1, 46):
             decode(batch, index, land=False)
         saves = SaveBlock(b"block", LIVE, 0, BLOCK), SaveBlock(b"tail", LIVE, BLOCK, 345)
-        batch.step(StepPlan(close=(Closing(LIVE, saves, SaveSnapshot(b"345", LIVE, 345)),)))
+        batch.step(StepPlan(close=(RowClose(LIVE, saves, SaveSnapshot(b"345", LIVE, 345)),)))
         snapshots = [batch.store._snapshots[key].layers for key in (b"300", b"345")]
         kept = [batch.store._blocks[key] for key in (b"block", b"tail")]
         expected = [spec.snapshot_bytes(300), spec.snapshot_bytes(345), spec.block_bytes(), spec.block_bytes(345 - BLOCK)]
@@ -129,7 +129,7 @@ def test_what_is_kept_holds_on_to_nothing_else() -> None:
     arrays_waste = 2 * 4 * 16 * 1024
 
     def measure() -> tuple[int, int]:
-        batch = Batch(choose_layout(random_model("gemma3_text")))
+        batch = DeviceRows(choose_layout(random_model("gemma3_text")))
         mx.synchronize()
         before = mx.get_active_memory()
         batch.step(
@@ -138,7 +138,7 @@ def test_what_is_kept_holds_on_to_nothing_else() -> None:
             )
         )
         batch.step(StepPlan())
-        batch.step(StepPlan(close=(Closing(LIVE, (SaveBlock(b"tail", LIVE, 1000, 1024),)),)))
+        batch.step(StepPlan(close=(RowClose(LIVE, (SaveBlock(b"tail", LIVE, 1000, 1024),)),)))
         mx.synchronize()
         kept = bytes_of(batch.store._snapshots[b"snapshot"].layers) + bytes_of(batch.store._blocks[b"tail"])
         return mx.get_active_memory() - before, kept
@@ -159,7 +159,7 @@ def test_closing_and_restoring_a_large_row_takes_a_portion_beside_it(monkeypatch
     def measure() -> tuple[int, int, int]:
         batch = batch_with_a_long_row("llama")
         row = row_bytes(batch)
-        closing = peak_of(lambda: batch.step(StepPlan(close=(Closing(LIVE, saves),))))
+        closing = peak_of(lambda: batch.step(StepPlan(close=(RowClose(LIVE, saves),))))
         return row, closing, peak_of(lambda: batch.step(StepPlan(open=(restored,))))
 
     row, closing, restoring = on_device(measure)

@@ -5,7 +5,7 @@ import pytest
 from semantic_trio.adapters.mlx.choosing import choose_layout
 from semantic_trio.adapters.mlx.geometry import measure_spec
 from semantic_trio.adapters.mlx.loading import LoadedModel
-from semantic_trio.adapters.mlx.runner import Batch, MlxRunner
+from semantic_trio.adapters.mlx.runner import DeviceRows, MlxRunner
 from semantic_trio.adapters.text.codec import TokenizerCodec
 from semantic_trio.domain.generation import GenerationRequest
 from tests.device import on_device, shared_device
@@ -16,7 +16,7 @@ STORY = "The river ran down from the hills and through the town, where people ha
 
 def runner_of(loaded: LoadedModel) -> MlxRunner:
     layout, spec = on_device(lambda: (choose_layout(loaded.model), measure_spec(loaded.model, loaded.fingerprint)))
-    return MlxRunner(shared_device(), Batch(layout), spec)
+    return MlxRunner(shared_device(), DeviceRows(layout), spec)
 
 
 @pytest.mark.timeout(1200)  # the model may have to be fetched and converted first

@@ -15,14 +15,14 @@ import trio
 from semantic_trio.adapters.http.serving.app_state import BatchWindow
 from semantic_trio.adapters.http.serving.served_model import ServedModel
 from semantic_trio.adapters.metrics import Metrics
-from semantic_trio.application.model_entry import Closing
+from semantic_trio.application.model_entry import ModelClose
 from semantic_trio.application.models import ModelRegistry
 from semantic_trio.application.observers import Observers
 from semantic_trio.domain.errors import InvalidRequestError, ModelNotFoundError, ModelSwapError, SemanticError
 from semantic_trio.domain.generation import GenerationRequest
 from semantic_trio.domain.geometry import BLOCK_TOKENS
 from semantic_trio.domain.model_names import ModelNames
-from semantic_trio.domain.reuse import NOTHING_REUSED, Reuse, Source
+from semantic_trio.domain.reuse import NOTHING_REUSED, Reuse, ReuseSource
 from semantic_trio.entrypoints.model_host import ModelHost
 from semantic_trio.entrypoints.model_tables import Tables
 from semantic_trio.entrypoints.settings import Settings
@@ -108,7 +108,7 @@ async def test_after_a_swap_there_and_back_an_agent_computes_one_token(directori
         again, found = await generate(registry, "default")
 
     assert (new.tokens, unknown.tokens) == (0, 0)
-    assert (found.source, found.tokens) == (Source.DISK, len(PROMPT) - 1)
+    assert (found.source, found.tokens) == (ReuseSource.DISK, len(PROMPT) - 1)
     assert first == again == other, "the weights are the same"
 
 
@@ -117,7 +117,7 @@ async def test_a_directory_with_blocks_of_another_size_is_not_read(directories: 
 
     Whole blocks are reused for certain. Whether the partial block at the end is read or computed depends on what a disk and a pass take.
     """
-    found: list[tuple[Source, int]] = []
+    found: list[tuple[ReuseSource, int]] = []
     answers = set()
     for block_tokens in (64, 256, 64, 256):
         async with serving(directories, tmp_path / "cache", block_tokens) as registry:
@@ -127,7 +127,7 @@ async def test_a_directory_with_blocks_of_another_size_is_not_read(directories: 
 
     assert [tokens for _, tokens in found[:2]] == [0, 0]
     assert all(tokens >= len(PROMPT) // 256 * 256 for _, tokens in found[2:])
-    assert [source for source, _ in found[2:]] == [Source.DISK, Source.DISK]
+    assert [source for source, _ in found[2:]] == [ReuseSource.DISK, ReuseSource.DISK]
     assert len(answers) == 1
 
 
@@ -178,7 +178,7 @@ async def test_a_model_that_cannot_be_loaded_leaves_the_one_that_answers(directo
 
     assert failed.value.is_previous_back
     assert attrs.asdict(failed.value)["previous"] == "one"
-    assert (again, reuse.source) == (first, Source.DISK)
+    assert (again, reuse.source) == (first, ReuseSource.DISK)
 
 
 async def test_a_model_is_loaded_with_the_settings_of_its_table(directories: dict[str, Path], tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def opener(request: pytest.FixtureRequest, directories: dict[str, Path], tmp_pat
 
 
 async def test_an_opener_reports_a_model_and_serves_it_until_it_is_told_to_close(opener: FakeOpener | ModelHost) -> None:
-    closing = Closing()
+    closing = ModelClose()
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
             model = await nursery.start(opener.serve, "one", closing)
@@ -228,7 +228,7 @@ async def test_an_opener_knows_no_bytes_of_a_model_that_is_not_there(opener: Fak
 async def test_an_opener_raises_before_it_reports_a_model_that_cannot_be_opened(opener: FakeOpener | ModelHost, name: str) -> None:
     async with trio.open_nursery() as nursery:
         with pytest.raises(Exception) as failed:  # noqa: PT011 - alone or in a group
-            await nursery.start(opener.serve, name, Closing())
+            await nursery.start(opener.serve, name, ModelClose())
 
     error: BaseException = failed.value
     while isinstance(error, BaseExceptionGroup):

@@ -11,7 +11,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from semantic_trio.entrypoints.bench.bare import Batch, Job, run_bare
+from semantic_trio.entrypoints.bench.bare import BareBatch, Job, run_bare
 from semantic_trio.entrypoints.bench.results import Report
 from semantic_trio.entrypoints.bench.run import NO_NEIGHBOURS
 from tests.process import ServerProcess
@@ -113,6 +113,6 @@ async def test_a_model_that_the_bare_engine_cannot_load_is_told(tmp_path: Path) 
     assert outcome.device
 
     (tmp_path / "config.json").write_text("{}")
-    outcome = await run_bare(Job(str(tmp_path), (Batch(("hello",), 4),)))
+    outcome = await run_bare(Job(str(tmp_path), (BareBatch(("hello",), 4),)))
     assert "No safetensors found" in outcome.problem
     assert outcome.throughput == ()

@@ -18,7 +18,7 @@ from safetensors.numpy import load_file, save_file
 
 from semantic_trio.adapters.catalogue.catalogue import open_catalogue
 from semantic_trio.adapters.disk import format as file_format
-from semantic_trio.adapters.disk.layout import Layout
+from semantic_trio.adapters.disk.layout import ModelPaths
 from semantic_trio.adapters.disk.publishing import TEMPORARY
 from semantic_trio.adapters.disk.records import decode
 from semantic_trio.domain.chain import TokenRun, child_key, root_key
@@ -64,8 +64,8 @@ class Files:
             return str(file.metadata()["fingerprint"])
 
     @property
-    def layout(self) -> Layout:
-        return Layout(self.root, self.fingerprint)
+    def layout(self) -> ModelPaths:
+        return ModelPaths(self.root, self.fingerprint)
 
     def record(self, agent: str) -> Path:
         return self.layout.path(agent)
@@ -275,7 +275,7 @@ def test_another_chat_template_of_the_same_weights_reads_conversations_again(lef
 
 
 def test_many_files_are_found_by_their_names_and_none_of_them_is_read(left: Left, tmp_path: Path) -> None:
-    layout, chance = Layout(tmp_path / "cache", left.files.fingerprint), random.Random(1)
+    layout, chance = ModelPaths(tmp_path / "cache", left.files.fingerprint), random.Random(1)
     for number in range(256):
         layout.path(Item(Kind.BLOCK, bytes([number]) * 32)).parent.mkdir(parents=True)
     paths = [layout.path(Item(Kind.BLOCK, chance.randbytes(32))) for _ in range(MANY)]

@@ -13,7 +13,7 @@ from semantic_trio.domain.errors import PoolExhaustedError, StepFailedError
 from semantic_trio.domain.eviction import Rank
 from semantic_trio.domain.families import published_spec
 from semantic_trio.domain.geometry import ModelCacheSpec
-from semantic_trio.domain.reuse import MissCause, Reuse, Source
+from semantic_trio.domain.reuse import MissCause, Reuse, ReuseSource
 from semantic_trio.domain.step import StepPlan
 from semantic_trio.testing import ATTENTION_ONLY, FakeRunner
 from tests.unit.conftest import StartEngine, prompt
@@ -27,7 +27,7 @@ async def test_a_turn_costs_what_is_new_in_it(start_engine: StartEngine, autojum
 
     second = await reuse(bench.submit((*history, 1, 2, 3)))
 
-    assert second == Reuse(len(history), len(history) + 3, Source.RAM, None)
+    assert second == Reuse(len(history), len(history) + 3, ReuseSource.RAM, None)
     assert computed(bench.runner) - before == 3
 
 

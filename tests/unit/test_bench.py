@@ -17,12 +17,12 @@ from semantic_trio.adapters.catalogue.progress import Silent
 from semantic_trio.domain.errors import InvalidRequestError
 from semantic_trio.domain.families import published_spec
 from semantic_trio.entrypoints.bench import command
-from semantic_trio.entrypoints.bench.client import Answer, Client, Message
+from semantic_trio.entrypoints.bench.client import Client, Message, TimedAnswer
 from semantic_trio.entrypoints.bench.comparison import compared, read_baseline
-from semantic_trio.entrypoints.bench.measures import NEIGHBOURS, Conversation, in_turn, neighbours, throughput
+from semantic_trio.entrypoints.bench.measures import NEIGHBOURS, GrowingConversation, in_turn, neighbours, throughput
 from semantic_trio.entrypoints.bench.prompts import Prompts
 from semantic_trio.entrypoints.bench.reference import MODELS, reference_rows
-from semantic_trio.entrypoints.bench.results import Machine, Neighbours, Options, Report, Round, Throughput, Turn, Turns
+from semantic_trio.entrypoints.bench.results import Machine, NeighbourGaps, Options, Report, Round, Throughput, Turns, TurnTimes
 from semantic_trio.entrypoints.bench.summary import RATIO, summary
 from semantic_trio.entrypoints.bench.table import lines
 from semantic_trio.entrypoints.bench.talks import FIRST, Talks
@@ -115,9 +115,9 @@ class Scripted(Client):
     stream_end: float = 40.0
     is_long_asked: trio.Event = attrs.field(factory=trio.Event)
 
-    async def chat(self, messages: Sequence[Message], tokens: int, answer: Answer | None = None) -> Answer:
+    async def chat(self, messages: Sequence[Message], tokens: int, answer: TimedAnswer | None = None) -> TimedAnswer:
         """See `Client`."""
-        answer = answer or Answer()
+        answer = answer or TimedAnswer()
         self.asked.append(tuple(messages))
         if answer.lead:
             answer.stamps, answer.tokens = [*map(float, range(1, 21)), 22.0, 24.0, 26.0, 28.0, 30.0, 31.0], 52
@@ -150,14 +150,14 @@ async def test_answers_in_turn_take_the_time_of_all_of_them() -> None:
 class Small(Scripted):
     """A server of a model whose context is 5,000 tokens: words are tokens, and their number decides about the first token."""
 
-    async def chat(self, messages: Sequence[Message], tokens: int, answer: Answer | None = None) -> Answer:
+    async def chat(self, messages: Sequence[Message], tokens: int, answer: TimedAnswer | None = None) -> TimedAnswer:
         """See `Client`."""
         self.asked.append(tuple(messages))
         length = sum(len(message["content"].split()) for message in messages)
         if length > 5000:
             raise InvalidRequestError("prompt is too long", "url")
         seconds = length / 100 if len(messages) == 1 else 0.5
-        return Answer(stamps=[seconds], ended=seconds, tokens=tokens, prompt_tokens=length, text="Yes.")
+        return TimedAnswer(stamps=[seconds], ended=seconds, tokens=tokens, prompt_tokens=length, text="Yes.")
 
 
 async def test_conversations_of_many_lengths_go_on_after_a_restart() -> None:
@@ -176,9 +176,9 @@ async def test_conversations_of_many_lengths_go_on_after_a_restart() -> None:
 
 
 async def test_a_conversation_sends_what_was_said_in_it() -> None:
-    client, conversation = Scripted(), Conversation()
+    client, conversation = Scripted(), GrowingConversation()
 
-    assert await conversation.turn(client, "first") == Turn(10.0, 1000, 0)
+    assert await conversation.turn(client, "first") == TurnTimes(10.0, 1000, 0)
     await conversation.turn(client, "second")
 
     assert [message["content"] for message in client.asked[1]] == ["first", "Yes.", "second"]
@@ -204,8 +204,8 @@ def measured(served: float, bare: float | None, restarted: float | None = 2.0, b
     return Round(
         served=answers(served),
         bare={} if bare is None else answers(bare),
-        turns=Turns(Turn(10.0, 1000, 0), Turn(1.0, 1040, 1008), None if restarted is None else Turn(restarted, 1080, 1048)),
-        neighbours=Neighbours(4, 1000, beside, 40.0, 20.0, 0.1, 0.3),
+        turns=Turns(TurnTimes(10.0, 1000, 0), TurnTimes(1.0, 1040, 1008), None if restarted is None else TurnTimes(restarted, 1080, 1048)),
+        neighbours=NeighbourGaps(4, 1000, beside, 40.0, 20.0, 0.1, 0.3),
     )
 
 
@@ -257,8 +257,8 @@ def test_prompts_in_turn_and_contexts_have_their_columns_and_rows() -> None:
         measured(20, 20),
         in_turn={4: Throughput(400, 10.0, (0.25,) * 4)},
         contexts={
-            4096: Turns(Turn(30.0, 4100, 0), Turn(2.0, 4150, 4096), Turn(3.0, 4200, 4096)),
-            2048: Turns(Turn(10.0, 2050, 0), Turn(1.0, 2100, 9), None),
+            4096: Turns(TurnTimes(30.0, 4100, 0), TurnTimes(2.0, 4150, 4096), TurnTimes(3.0, 4200, 4096)),
+            2048: Turns(TurnTimes(10.0, 2050, 0), TurnTimes(1.0, 2100, 9), None),
         },
     )
     text = list(lines(report(one)))

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from semantic_trio.adapters.catalogue.catalogue import Catalogue, Entry
+from semantic_trio.adapters.catalogue.catalogue import Catalogue, ListedModel
 from semantic_trio.domain.errors import ModelNotFoundError
 from semantic_trio.entrypoints import catalogue_cli, model_facts
 from semantic_trio.entrypoints.cli import main
@@ -67,7 +67,7 @@ def test_a_configuration_that_cannot_be_read_is_said(text: str, tmp_path: Path) 
 def test_models_here_are_a_table_and_those_that_cannot_be_read_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     good, bad = model_in(tmp_path / "good"), model_in(tmp_path / "bad")
     (bad / "config.json").write_text("{")
-    entries = [Entry("org/good", good, ""), Entry("org/bad", bad, ""), Entry("toy", None, "a toy")]
+    entries = [ListedModel("org/good", good, ""), ListedModel("org/bad", bad, ""), ListedModel("toy", None, "a toy")]
     monkeypatch.setattr(Catalogue, "entries", lambda _: iter(entries))
     monkeypatch.setattr(model_facts, "weight_bytes", lambda path: 5000)
     monkeypatch.setenv("SEMANTIC_DATA_DIR", str(tmp_path / "data"))

@@ -11,7 +11,7 @@ from semantic_trio.adapters.disk import CacheDirectory, ModelFiles
 from semantic_trio.adapters.disk import format as file_format
 from semantic_trio.adapters.disk.directory import Damaged, Newer
 from semantic_trio.adapters.disk.format import Label
-from semantic_trio.adapters.disk.layout import Layout
+from semantic_trio.adapters.disk.layout import ModelPaths
 from semantic_trio.adapters.disk.records import encode
 from semantic_trio.application.archives import Archives
 from semantic_trio.domain.chain import pack, root_key
@@ -63,7 +63,7 @@ def test_agents_of_a_newer_version_are_left_and_told_once(files: ModelFiles, bef
 
 
 def test_a_record_with_a_field_of_a_newer_version_is_left_too(files: ModelFiles, tmp_path: Path) -> None:
-    content, path = dict(encode(record("ada"))), Layout(tmp_path, FINGERPRINT).path("ada")
+    content, path = dict(encode(record("ada"))), ModelPaths(tmp_path, FINGERPRINT).path("ada")
     text = json.dumps({**json.loads(bytes(content["agent"].data)), "later": 1}).encode()
     path.parent.mkdir(parents=True)
     file_format.write(path, Label("agent", "ada", FINGERPRINT, "tiny"), {**content, "agent": Tensor("U8", (len(text),), memoryview(text))})

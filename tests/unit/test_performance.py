@@ -6,7 +6,7 @@ import attrs
 import msgspec
 import pytest
 
-from semantic_trio.entrypoints.bench.results import Machine, Options, Report, Round, Spread, Throughput, Turn, Turns
+from semantic_trio.entrypoints.bench.results import Machine, Options, Report, Round, Spread, Throughput, Turns, TurnTimes
 from semantic_trio.entrypoints.bench.summary import summary
 from tests.performance import RATIOS, breaches, ratios, read_thresholds
 
@@ -19,7 +19,7 @@ def report(rate: float, streams: tuple[int, ...] = (1, 3, 5, 7, 10)) -> Report:
     def answers(rate: float) -> dict[int, Throughput]:
         return {one: Throughput(100, 10 / rate, (0.1,)) for one in streams}
 
-    turns = Turns(Turn(20.0, 2000, 0), Turn(1.0, 2050, 2000), Turn(1.0, 2100, 2050))
+    turns = Turns(TurnTimes(20.0, 2000, 0), TurnTimes(1.0, 2050, 2000), TurnTimes(1.0, 2100, 2050))
     measured = Round(answers(rate), answers(1.0), turns, None, in_turn=answers(rate / 2), contexts={2048: turns, 4096: turns})
     options = Options(streams, 48, 1000, 1, "7", has_bare=True)
     machine = Machine("Linux", "a processor", 2, 8 << 30, "3.11", 0.5, "cpu")

@@ -13,7 +13,7 @@ from semantic_trio.domain.content import Item, Kind
 from semantic_trio.domain.conversation import Conversation, Known, Message, Role, Text
 from semantic_trio.domain.geometry import LayerGroup, LayerKind, ModelCacheSpec
 from semantic_trio.domain.memory import WORTH_READING, Memory
-from semantic_trio.domain.reuse import MissCause, Reuse, Source
+from semantic_trio.domain.reuse import MissCause, Reuse, ReuseSource
 from semantic_trio.domain.token_histories import chain, link
 from semantic_trio.testing import ATTENTION_ONLY, FakeRunner, MemoryFiles
 from tests.unit.conftest import StartServer, prompt
@@ -143,7 +143,7 @@ async def test_who_comes_back_after_a_restart_goes_on_where_it_was(
 
     result = await second.submit((*history, 5, 6), agent=agent).result()
 
-    assert result.finished.reuse == Reuse(209, 212, Source.DISK, None)
+    assert result.finished.reuse == Reuse(209, 212, ReuseSource.DISK, None)
     assert [one.id for one in second.memory.agents] == [one.id for one in first.memory.agents]
     assert result.tokens == (await fresh.submit((*history, 5, 6)).result()).tokens
     await second.end()
@@ -162,7 +162,7 @@ async def test_who_asks_the_same_again_after_a_restart_begins_as_late_as_can_be(
     result = await second.submit(prompt(200), boundaries=(180,)).result()
 
     tokens = 180 if spec.needs_snapshots else 199
-    assert (result.finished.reuse.tokens, result.finished.reuse.source) == (tokens, Source.DISK)
+    assert (result.finished.reuse.tokens, result.finished.reuse.source) == (tokens, ReuseSource.DISK)
     assert result.tokens == (await fresh.submit(prompt(200)).result()).tokens
     await second.end()
 
@@ -254,7 +254,7 @@ async def test_what_goes_to_disk_and_comes_back_delays_nobody_else(start_server:
     turn = await server.reuse((*history, 5, 6), 10, agent="a")
     await neighbour.result()
 
-    assert turn == Reuse(109, 112, Source.DISK, None)
+    assert turn == Reuse(109, 112, ReuseSource.DISK, None)
     assert gaps(neighbour.stamps)[:-1] == pytest.approx([0.1] * 148), "the last one is collected by a plan without work"
 
 
@@ -270,7 +270,7 @@ async def test_who_waits_for_a_row_is_read_meanwhile(start_server: StartServer, 
     ended = trio.current_time()
     result = await turn.result()
 
-    assert result.finished.reuse == Reuse(104, 106, Source.DISK, None)
+    assert result.finished.reuse == Reuse(104, 106, ReuseSource.DISK, None)
     assert trio.current_time() - ended < 0.5, "two seconds of reading were over before"
 
 
@@ -415,7 +415,7 @@ async def test_who_gives_up_waiting_for_its_memory_leaves_nothing_behind(start_s
     await trio.sleep(5)
 
     assert (server.engine.open_generations, server.memory.disk.reading) == (0, set())
-    assert (await server.reuse((*history, 1), agent="a")) == Reuse(109, 111, Source.RAM, None)
+    assert (await server.reuse((*history, 1), agent="a")) == Reuse(109, 111, ReuseSource.RAM, None)
     await server.end()
 
 

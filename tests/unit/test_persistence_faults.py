@@ -10,7 +10,7 @@ from semantic_trio.application.persistence import LONGEST_PAUSE_SECONDS
 from semantic_trio.domain.allowance import Allowance
 from semantic_trio.domain.chain import pack
 from semantic_trio.domain.errors import StepFailedError
-from semantic_trio.domain.reuse import MissCause, Reuse, Source
+from semantic_trio.domain.reuse import MissCause, Reuse, ReuseSource
 from semantic_trio.testing import FakeRunner, MemoryFiles
 from tests.unit.conftest import StartServer, prompt
 from tests.unit.disk_items import item_at, refusing
@@ -253,7 +253,7 @@ async def test_what_is_damaged_is_put_aside_and_computed_again(start_server: Sta
 
     result = await server.submit((*history, 1), agent="a").result()
 
-    assert result.finished.reuse == Reuse(80, 211, Source.DISK, MissCause.CORRUPT, 129)
+    assert result.finished.reuse == Reuse(80, 211, ReuseSource.DISK, MissCause.CORRUPT, 129)
     assert result.tokens == (await fresh.submit((*history, 1)).result()).tokens
     assert first.files.put_aside_for == ([] if is_gone else [(broken, "checksum is 0, not 1")])
     assert server.persistence.traffic.damaged == 1

@@ -4,7 +4,7 @@ from semantic_trio.domain.generation import GenerationRequest
 from semantic_trio.domain.queue import Queue
 from semantic_trio.domain.recent_plans import RecentPlans
 from semantic_trio.domain.sequence import Sequence
-from semantic_trio.domain.step import Chunk, Closing, Decode, SaveBlock, SaveSnapshot, StepPlan
+from semantic_trio.domain.step import Chunk, Decode, RowClose, SaveBlock, SaveSnapshot, StepPlan
 from semantic_trio.testing import ByteCodec
 
 
@@ -54,7 +54,7 @@ def test_a_row_has_surely_read_what_it_had_before_the_last_two_plans() -> None:
 
 
 def test_recent_plans_know_their_rows_snapshots_and_closings() -> None:
-    plans, closing = RecentPlans(), Closing(3, (SaveBlock(b"block", 3, 0, 16),))
+    plans, closing = RecentPlans(), RowClose(3, (SaveBlock(b"block", 3, 0, 16),))
     plans.add(StepPlan(close=(closing,), decode=(Decode(1, 0),)), {1: 9})
     plans.add(StepPlan(decode=(Decode(2, 0),), snapshots=(SaveSnapshot(b"snapshot", 2, 9),)), {2: 9})
     plans.is_in_flight = True

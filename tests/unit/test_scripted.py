@@ -10,7 +10,7 @@ from semantic_trio.adapters.scripted.rules import UNANSWERED, Call, Rule, read_s
 from semantic_trio.adapters.scripted.rules import answer as answer_of
 from semantic_trio.adapters.scripted.runner import END, ScriptedRunner
 from semantic_trio.domain.errors import InvalidRequestError
-from semantic_trio.domain.step import Chunk, Closing, Decode, Piece, Restore, RowStart, SaveBlock, StepPlan
+from semantic_trio.domain.step import Chunk, Decode, Piece, Restore, RowClose, RowStart, SaveBlock, StepPlan
 from tests.contract.script import GREEDY, Script, tokens
 
 
@@ -98,7 +98,7 @@ async def test_memory_of_another_conversation_gets_another_answer() -> None:
     scripted = runner(Rule(when="red", text="R"), Rule(when="tan", text="T"))
     script = Script(scripted)
     await script.step(StepPlan(open=(RowStart(0, 0, GREEDY),), prefill=(Chunk(0, said[:-1], 0),)))
-    await script.step(StepPlan(close=(Closing(0, (SaveBlock(b"key", 0, 0, len(said) - 1),)),)))
+    await script.step(StepPlan(close=(RowClose(0, (SaveBlock(b"key", 0, 0, len(said) - 1),)),)))
     scripted.blocks[b"key"] = other[:-1]
     restored = RowStart(1, 0, GREEDY, restore=Restore(len(said) - 1, (Piece(0, len(said) - 1, b"key"),)))
     await script.step(StepPlan(open=(restored,), prefill=(Chunk(1, said[-1:], len(said) - 1, 0),)))

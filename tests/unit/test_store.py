@@ -15,7 +15,7 @@ from semantic_trio.domain.errors import PoolExhaustedError
 from semantic_trio.domain.eviction import EvictionQueue, Rank
 from semantic_trio.domain.geometry import LayerGroup, LayerKind, ModelCacheSpec
 from semantic_trio.domain.memory import Memory
-from semantic_trio.domain.step import Closing
+from semantic_trio.domain.step import RowClose
 from tests.search import examples
 
 GROUPS = (LayerGroup(LayerKind.GLOBAL, layers=2, token_bytes=4), LayerGroup(LayerKind.SLIDING, layers=1, token_bytes=2, window=32))
@@ -188,7 +188,7 @@ def test_snapshots_stay_within_their_share() -> None:
     memory.audit()
 
 
-def read(memory: Memory, tokens: tuple[int, ...], name: str = "a", number: int = 0, points: tuple[Breakpoint, ...] = ()) -> Closing:
+def read(memory: Memory, tokens: tuple[int, ...], name: str = "a", number: int = 0, points: tuple[Breakpoint, ...] = ()) -> RowClose:
     """A turn that reads a prompt and ends."""
     run = memory.run(tokens)
     memory.rows.open(number, run, memory.named(name), memory.match(run), points=points)

@@ -98,7 +98,7 @@ class BuiltIn:
 
 
 @attrs.frozen
-class Entry:
+class ListedModel:
     """One line of a list of models. `path` is None where it is not on this machine."""
 
     name: str
@@ -153,12 +153,12 @@ class Catalogue:
         """The directory of a model; fetched only if it is not on this machine, so no network is needed for one that is."""
         return self.resolve(name).find() or self.pull(name, progress)
 
-    def entries(self) -> Iterator[Entry]:
+    def entries(self) -> Iterator[ListedModel]:
         """Yield the built-in models, and the models of the Hub that are on this machine."""
         for model in self.built_in.values():
-            yield Entry(model.name, model.find(), model.recipe.about)
+            yield ListedModel(model.name, model.find(), model.recipe.about)
         for downloaded in hub.downloaded():
-            yield Entry(downloaded.name, downloaded.find(), "from the Hub")
+            yield ListedModel(downloaded.name, downloaded.find(), "from the Hub")
 
 
 def open_catalogue(data_dir: Path) -> Catalogue:

@@ -6,7 +6,7 @@ from typing import BinaryIO
 
 import attrs
 
-from semantic_trio.adapters.disk.layout import Layout
+from semantic_trio.adapters.disk.layout import ModelPaths
 from semantic_trio.adapters.disk.parsing import UnfitError
 from semantic_trio.adapters.disk.publishing import TEMPORARY
 from semantic_trio.adapters.disk.travel import Arrival, departing
@@ -19,7 +19,7 @@ from semantic_trio.domain.salt import Salt
 class ModelArchives:
     """See `AgentArchives`."""
 
-    layout: Layout
+    layout: ModelPaths
     model: str  # its name, for people
     enter: Callable[[], None]  # makes the model's directory, and has the lock on it. Raises `OSError`
 

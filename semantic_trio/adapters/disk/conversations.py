@@ -13,23 +13,23 @@ from semantic_trio.domain.conversation import Calling, Conversation, Message, Pa
 from semantic_trio.domain.eviction import Rank
 
 
-class Written(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class FileStruct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """A structure in a file. It has exactly these fields; later ones are left out where they hold defaults, as in older files."""
 
 
-class WrittenText(Written, tag="text", frozen=True):
+class WrittenText(FileStruct, tag="text", frozen=True):
     """See `Text`."""
 
     text: str
 
 
-class WrittenThinking(Written, tag="thinking", frozen=True):
+class WrittenThinking(FileStruct, tag="thinking", frozen=True):
     """See `Thinking`."""
 
     text: str
 
 
-class WrittenCall(Written, tag="call", frozen=True):
+class WrittenCall(FileStruct, tag="call", frozen=True):
     """See `ToolCall`."""
 
     id: str
@@ -37,7 +37,7 @@ class WrittenCall(Written, tag="call", frozen=True):
     arguments: str
 
 
-class WrittenResult(Written, tag="result", frozen=True):
+class WrittenResult(FileStruct, tag="result", frozen=True):
     """See `ToolResult`."""
 
     call_id: str
@@ -49,7 +49,7 @@ class WrittenResult(Written, tag="result", frozen=True):
 WrittenPart = WrittenText | WrittenThinking | WrittenCall | WrittenResult
 
 
-class WrittenMessage(Written, frozen=True):
+class WrittenMessage(FileStruct, frozen=True):
     """See `Message`."""
 
     role: Role
@@ -57,7 +57,7 @@ class WrittenMessage(Written, frozen=True):
     rank: str | None
 
 
-class WrittenTool(Written, frozen=True):
+class WrittenTool(FileStruct, frozen=True):
     """See `Tool`."""
 
     name: str
@@ -67,7 +67,7 @@ class WrittenTool(Written, frozen=True):
     is_strict: bool = False
 
 
-class WrittenChoice(Written, frozen=True):
+class WrittenChoice(FileStruct, frozen=True):
     """See `ToolChoice`."""
 
     calling: Calling
@@ -76,7 +76,7 @@ class WrittenChoice(Written, frozen=True):
     allowed: tuple[str, ...] | None = None
 
 
-class WrittenConversation(Written, frozen=True):
+class WrittenConversation(FileStruct, frozen=True):
     """See `Conversation`."""
 
     messages: tuple[WrittenMessage, ...]

@@ -15,7 +15,7 @@ import attrs
 from semantic_trio.adapters.disk import format as file_format
 from semantic_trio.adapters.disk.files import ModelFiles
 from semantic_trio.adapters.disk.format import Label
-from semantic_trio.adapters.disk.layout import AGENT, SHORT, Layout
+from semantic_trio.adapters.disk.layout import AGENT, SHORT, ModelPaths
 from semantic_trio.adapters.disk.parsing import NewerError, UnfitError, shown
 from semantic_trio.adapters.disk.quarantine import Quarantine
 from semantic_trio.adapters.disk.records import decode
@@ -48,13 +48,13 @@ class Newer:
 class StoredModel:
     """Memory of one model in a directory."""
 
-    layout: Layout
+    layout: ModelPaths
     name: str  # for people
 
     @classmethod
     def of(cls, root: Path, label: Label) -> "StoredModel":
         """The model a file is of, whether it has anything here or not."""
-        return cls(Layout(root, label.fingerprint), label.model)
+        return cls(ModelPaths(root, label.fingerprint), label.model)
 
     @property
     def fingerprint(self) -> str:
@@ -200,15 +200,15 @@ class CacheDirectory:
 
     def temporaries(self, models: Iterable[StoredModel]) -> list[Path]:
         """Files that were begun and not finished. Raises `OSError`."""
-        layouts = [Layout(self.root, ""), *(model.layout for model in models)]
+        layouts = [ModelPaths(self.root, ""), *(model.layout for model in models)]
         return list(dict.fromkeys(path for layout in layouts for path in layout.temporaries()))
 
     def _model(self, home: Path) -> StoredModel:
-        for path in _files_of(Layout(self.root, home.name)):
+        for path in _files_of(ModelPaths(self.root, home.name)):
             label = _label(path)
             if label is not None and label.fingerprint.startswith(home.name):
                 return StoredModel.of(self.root, label)
-        return StoredModel(Layout(self.root, home.name), UNKNOWN)
+        return StoredModel(ModelPaths(self.root, home.name), UNKNOWN)
 
 
 def to_be_given_up(models: Iterable[StoredModel], limit_bytes: int) -> Iterator[tuple[StoredModel, Item]]:
@@ -232,7 +232,7 @@ def to_be_given_up(models: Iterable[StoredModel], limit_bytes: int) -> Iterator[
             yield model, item
 
 
-def _files_of(layout: Layout) -> Iterator[Path]:
+def _files_of(layout: ModelPaths) -> Iterator[Path]:
     """Records first: they are small."""
     yield from layout.records()
     yield from (layout.path(item) for item, _ in layout.items())

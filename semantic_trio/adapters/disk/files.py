@@ -15,7 +15,7 @@ import structlog
 from semantic_trio.adapters.disk import format as file_format
 from semantic_trio.adapters.disk.archives import ModelArchives
 from semantic_trio.adapters.disk.format import Label
-from semantic_trio.adapters.disk.layout import AGENT, AgentFiles, Layout
+from semantic_trio.adapters.disk.layout import AGENT, AgentFiles, ModelPaths
 from semantic_trio.adapters.disk.parsing import NewerError, UnfitError, shown
 from semantic_trio.adapters.disk.publishing import make_private, publish
 from semantic_trio.adapters.disk.quarantine import Quarantine
@@ -38,14 +38,14 @@ class ModelFiles:
     fingerprint: str
     model: str  # its name, for people
     claim: Callable[[], None] = _nothing  # has the lock on `root`, made again where it was deleted; raises `CacheInUseError`, `OSError`
-    _layout: Layout = attrs.field(init=False)
+    _layout: ModelPaths = attrs.field(init=False)
     _quarantine: Quarantine = attrs.field(init=False)
     _is_tidy: bool = attrs.field(init=False, default=False)
     _has_home: bool = attrs.field(init=False, default=False)  # the model's directory was there when it was looked at last
     _newer: frozenset[str] = attrs.field(init=False, default=frozenset())  # names of records that a newer version has written
 
     def __attrs_post_init__(self) -> None:
-        self._layout = Layout(self.root, self.fingerprint)
+        self._layout = ModelPaths(self.root, self.fingerprint)
         self._quarantine = Quarantine(self.root, self._layout.quarantine)
 
     def index(self) -> Mapping[Item, int]:

@@ -21,7 +21,7 @@ import xxhash
 from safetensors import SafetensorError
 from safetensors.numpy import save, save_file
 
-from semantic_trio.adapters.disk.header import DTYPES, LENGTH_BYTES, Header, header_bytes
+from semantic_trio.adapters.disk.header import DTYPES, LENGTH_BYTES, FileHeader, header_bytes
 from semantic_trio.adapters.disk.parsing import NewerError, UnfitError, parse, shown, strictly
 from semantic_trio.domain.content import Content, Tensor
 
@@ -93,11 +93,11 @@ def read_label(path: Path) -> Label:
     return Label(**{name: str(text) for name, text in said.items()})
 
 
-def _read(path: Path) -> tuple[Header, memoryview]:
+def _read(path: Path) -> tuple[FileHeader, memoryview]:
     """Return the header of a file and its verified bytes, header included."""
     with path.open("rb", buffering=0) as file:
         front = _front(file)
-        header = Header.parse(memoryview(front)[LENGTH_BYTES:])
+        header = FileHeader.parse(memoryview(front)[LENGTH_BYTES:])
         _refuse_newer(header.metadata)
         whole = _whole(file, front, len(front) + header.data_bytes)
     _verify(whole, len(front))
@@ -182,7 +182,7 @@ def _verify(whole: memoryview, front_bytes: int) -> None:
         raise UnfitError(f"checksum is {digest.hexdigest()}, not {place[1].decode()}")
 
 
-def _true_dtypes(header: Header) -> dict[str, str]:
+def _true_dtypes(header: FileHeader) -> dict[str, str]:
     carried = strictly(parse(header.metadata.get("dtypes", "{}").encode(errors="surrogatepass")), dict[str, str], "dtypes")
     written = {name: entry.dtype for name, entry in header.entries.items()}
     for name, dtype in carried.items():

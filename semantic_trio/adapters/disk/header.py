@@ -25,7 +25,7 @@ LARGEST_HEADER = 100_000_000  # bytes: the format's own bound
 MOST_DIMENSIONS = 64  # numpy's own bound
 
 
-class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class TensorEntry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One tensor."""
 
     dtype: str
@@ -41,19 +41,19 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 @attrs.frozen
-class Header:
+class FileHeader:
     """Content of a file's header."""
 
     metadata: Mapping[str, str]
-    entries: Mapping[str, Entry]
+    entries: Mapping[str, TensorEntry]
     data_bytes: int
 
     @classmethod
-    def parse(cls, text: bytes | memoryview) -> "Header":
+    def parse(cls, text: bytes | memoryview) -> "FileHeader":
         """Raises `UnfitError` unless the tensors fill the data, each its own place, without gaps."""
         found = strictly(parse(text), dict[str, object], "header")
         metadata = strictly(found.pop("__metadata__", {}), dict[str, str], "metadata")
-        entries = {name: strictly(entry, Entry, f"entry for {shown(name)}") for name, entry in found.items()}
+        entries = {name: strictly(entry, TensorEntry, f"entry for {shown(name)}") for name, entry in found.items()}
         return cls(metadata, entries, _filled(entries))
 
 
@@ -65,7 +65,7 @@ def header_bytes(prefix: bytes) -> int:
     return length
 
 
-def _filled(entries: Mapping[str, Entry]) -> int:
+def _filled(entries: Mapping[str, TensorEntry]) -> int:
     at = 0
     for name, entry in sorted(entries.items(), key=lambda one: one[1].data_offsets):
         start, stop = entry.data_offsets

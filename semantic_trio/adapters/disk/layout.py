@@ -27,7 +27,7 @@ AGENT_FILE = re.compile(r"[0-9a-f]{32}\.safetensors")
 
 
 @attrs.frozen
-class Layout:
+class ModelPaths:
     """The directories of one model, whether they are there or not."""
 
     root: Path

@@ -9,7 +9,7 @@ from typing import Annotated
 import msgspec
 import numpy as np
 
-from semantic_trio.adapters.disk.conversations import Written, WrittenConversation, conversation_of, written
+from semantic_trio.adapters.disk.conversations import FileStruct, WrittenConversation, conversation_of, written
 from semantic_trio.adapters.disk.parsing import Count, NewerError, UnfitError, parse, strictly
 from semantic_trio.domain.agent import AGENT_ID
 from semantic_trio.domain.chain import TOKEN_BYTES, common_tokens
@@ -23,7 +23,7 @@ UNKNOWN_FIELD = "Object contains unknown field"
 MOST_HISTORY_BYTES = 1 << 30
 
 
-class WrittenEnd(Written, frozen=True, array_like=True):
+class WrittenEnd(FileStruct, frozen=True, array_like=True):
     """See `HistoryEnd`."""
 
     digest: Key
@@ -31,14 +31,14 @@ class WrittenEnd(Written, frozen=True, array_like=True):
     is_answer: bool
 
 
-class WrittenLine(Written, frozen=True):
+class WrittenLine(FileStruct, frozen=True):
     """See `TokenHistory`: most token histories are the agent's history, or begin with it."""
 
     common: Count  # leading tokens shared with the history; the rest has a tensor of its own
     ends: tuple[WrittenEnd, ...]
 
 
-class WrittenAgent(Written, frozen=True, kw_only=True):
+class WrittenAgent(FileStruct, frozen=True, kw_only=True):
     """See `AgentRecord`."""
 
     id: Id

@@ -18,7 +18,7 @@ import structlog
 from semantic_trio.adapters.disk import format as file_format
 from semantic_trio.adapters.disk.archive import LARGEST_FILE, LARGEST_RECORD, RECORD, ArchiveReader, ending, framed, member_name
 from semantic_trio.adapters.disk.format import Label
-from semantic_trio.adapters.disk.layout import AGENT, Layout
+from semantic_trio.adapters.disk.layout import AGENT, ModelPaths
 from semantic_trio.adapters.disk.parsing import UnfitError, shown
 from semantic_trio.adapters.disk.publishing import TEMPORARY, make_private, publish_once
 from semantic_trio.adapters.disk.records import decode, encode
@@ -35,7 +35,7 @@ SHOWN_DIGITS = 12  # of a fingerprint
 log = structlog.get_logger(__name__)
 
 
-def departing(layout: Layout, model: str, record: AgentRecord) -> Iterator[bytes]:
+def departing(layout: ModelPaths, model: str, record: AgentRecord) -> Iterator[bytes]:
     """Yield an agent's archive in chunks, with one file at a time in memory.
 
     Files that are missing, damaged or too large are left out.
@@ -51,7 +51,7 @@ def departing(layout: Layout, model: str, record: AgentRecord) -> Iterator[bytes
     yield ending()
 
 
-def _content(layout: Layout, item: Item) -> memoryview | None:
+def _content(layout: ModelPaths, item: Item) -> memoryview | None:
     path = layout.path(item)
     with contextlib.suppress(FileNotFoundError):
         try:
@@ -97,13 +97,13 @@ def _expect_record(reader: ArchiveReader) -> None:
 class Arrival:
     """Import of one archive. Its files are removed again if a later part of the archive is invalid."""
 
-    layout: Layout
+    layout: ModelPaths
     model: str  # name for messages
     archive: ArchiveReader
     _come: list[Path] = attrs.field(init=False, factory=list)  # files that this import has made
 
     @classmethod
-    def of(cls, layout: Layout, model: str, stream: BinaryIO) -> "Arrival":
+    def of(cls, layout: ModelPaths, model: str, stream: BinaryIO) -> "Arrival":
         """Return the import of an archive, which is read from its beginning."""
         return cls(layout, model, ArchiveReader(stream))
 

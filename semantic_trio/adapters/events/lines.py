@@ -30,7 +30,7 @@ from semantic_trio.domain.observation import (
     Written,
 )
 from semantic_trio.domain.priority import Priority
-from semantic_trio.domain.reuse import MissCause, Source
+from semantic_trio.domain.reuse import MissCause, ReuseSource
 
 # The published JSON Schema of a line.
 SCHEMA_FILE = Path(__file__).with_name("schema.json")
@@ -72,7 +72,7 @@ class ReuseLine(Line, tag="reuse", frozen=True, forbid_unknown_fields=True, kw_o
     waited_seconds: Annotated[float, Meta(ge=0, description="From submission until the row was opened.")]
     prompt_tokens: Count
     reused_tokens: Count
-    source: Source
+    source: ReuseSource
     cause: Annotated[MissCause | None, Meta(description="Why no more was reused; null if nothing known was lost.")]
     lost_tokens: Annotated[int, Meta(ge=0, description="Tokens of the agent's history that were not reused.")]
     priority: Priority

@@ -16,7 +16,7 @@ from semantic_trio.adapters.metrics.models import ModelsCollector, WatchedModel
 from semantic_trio.adapters.metrics.sinks import SinkCollector
 from semantic_trio.application.delivery import Delivery
 from semantic_trio.domain.observation import GenerationEnded, ModelLoaded, ModelSwapped, ModelUnloaded, Observation, RequestEnded, Written
-from semantic_trio.domain.reuse import Source
+from semantic_trio.domain.reuse import ReuseSource
 
 # From one token of a small model to the longest prefill a client waits for.
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300)
@@ -119,7 +119,7 @@ class Metrics:
             self._misses.labels(reuse.cause.value).inc()
         if not stamps:
             return
-        cache = "disk" if reuse.source is Source.DISK else "ram" if reuse.tokens else "cold"
+        cache = "disk" if reuse.source is ReuseSource.DISK else "ram" if reuse.tokens else "cold"
         self._first_token.labels(cache, generation.priority.value).observe(stamps[0] - generation.submitted_at)
         for earlier, later in itertools.pairwise(stamps):
             self._inter_token.observe(later - earlier)

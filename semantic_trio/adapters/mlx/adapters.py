@@ -12,7 +12,7 @@ import attrs
 import mlx.core as mx
 from mlx.nn.layers.base import Module
 
-from semantic_trio.adapters.mlx.kv import Layout, Span
+from semantic_trio.adapters.mlx.kv import Layout, RowSpan
 from semantic_trio.adapters.mlx.lora import NO_STACK, AdaptableLayer, AdapterStack, LoadedAdapter, adapt, replace
 from semantic_trio.domain.salt import NO_ADAPTER
 
@@ -48,7 +48,7 @@ class ModelAdapters:
         self._make_adaptable([path for adapter in kept for path in adapter.layers])
 
     def forward(
-        self, tokens: mx.array, spans: Sequence[Span], users: Sequence[LoadedAdapter | None], all_used: Collection[LoadedAdapter]
+        self, tokens: mx.array, spans: Sequence[RowSpan], users: Sequence[LoadedAdapter | None], all_used: Collection[LoadedAdapter]
     ) -> mx.array | None:
         """Do as `Layout.forward` does, each span with the adapter of its row. `all_used`: those of all open rows, to be stacked at once."""
         if not any(users):
@@ -68,7 +68,7 @@ class ModelAdapters:
                 found.append(([at for at in members for _ in range(spans[at].wanted)], logits))
         return _in_order(found)
 
-    def _pass(self, tokens: mx.array, spans: Sequence[Span], alone: LoadedAdapter | None) -> mx.array | None:
+    def _pass(self, tokens: mx.array, spans: Sequence[RowSpan], alone: LoadedAdapter | None) -> mx.array | None:
         """Logits of spans that may share passes; `alone` is the adapter of them all, where that shares no pass."""
         self.layout.adapters.alone = alone
         try:
@@ -76,7 +76,7 @@ class ModelAdapters:
         finally:
             self.layout.adapters.alone = None
 
-    def _launch(self, logits: Sequence[mx.array], spans: Sequence[Span]) -> None:
+    def _launch(self, logits: Sequence[mx.array], spans: Sequence[RowSpan]) -> None:
         """Start to compute a pass: the next one may write in place what it reads."""
         written, _ = self.layout.unread([span.caches for span in spans])
         mx.async_eval(list(logits), written)
@@ -94,7 +94,7 @@ class ModelAdapters:
         if any(adapter.shares_passes and adapter not in held for adapter in wanted):
             self.layout.adapters.stack = AdapterStack.of(dict.fromkeys(adapter for adapter in all_used if adapter.shares_passes))
 
-    def _slotted(self, span: Span, adapter: LoadedAdapter | None) -> Span:
+    def _slotted(self, span: RowSpan, adapter: LoadedAdapter | None) -> RowSpan:
         stack = self.layout.adapters.stack
         return attrs.evolve(span, slot=stack.slot(adapter)) if adapter is not None and adapter.shares_passes else span
 

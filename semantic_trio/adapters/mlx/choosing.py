@@ -16,7 +16,7 @@ from mlx_lm.models.cache import ArraysCache, CacheList, KVCache, RotatingKVCache
 
 from semantic_trio.adapters.mlx.decoding import DecodingLayout
 from semantic_trio.adapters.mlx.geometry import leaves
-from semantic_trio.adapters.mlx.kv import InTurnLayout, Layout, RaggedLayout, RowCaches, Span
+from semantic_trio.adapters.mlx.kv import InTurnLayout, Layout, RaggedLayout, RowCaches, RowSpan
 from semantic_trio.adapters.mlx.paged import PagedLayout
 from semantic_trio.adapters.mlx.quantised import QuantisedCache, QuantisedRotatingCache, quantise_caches
 from semantic_trio.domain.geometry import BLOCK_TOKENS
@@ -130,9 +130,9 @@ def probe(layout: Layout, lengths: tuple[int, int] = PROBE_LENGTHS) -> mx.array:
     """Logits of two rows that are read together, read on, and decode together, one without the other, and together again."""
     rows = [layout.open() for _ in lengths]
     tokens = mx.arange(sum(lengths)) % PROBE_TOKENS + 1
-    layout.forward(tokens, [Span(row, n, wants_logits=False) for row, n in zip(rows, lengths, strict=True)])
-    both = layout.forward(tokens[:4], [Span(rows[0], 3, wants_logits=True), Span(rows[1], 1, wants_logits=True)])
-    decoded = [layout.forward(tokens[: len(some)], [Span(row, 1, wants_logits=True) for row in some]) for some in (rows, rows, rows[1:], rows)]
+    layout.forward(tokens, [RowSpan(row, n, wants_logits=False) for row, n in zip(rows, lengths, strict=True)])
+    both = layout.forward(tokens[:4], [RowSpan(rows[0], 3, wants_logits=True), RowSpan(rows[1], 1, wants_logits=True)])
+    decoded = [layout.forward(tokens[: len(some)], [RowSpan(row, 1, wants_logits=True) for row in some]) for some in (rows, rows, rows[1:], rows)]
     logits = mx.concatenate([one for one in (both, *decoded) if one is not None]).astype(mx.float32)
     mx.eval(logits)
     for row in rows:

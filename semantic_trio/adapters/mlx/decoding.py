@@ -16,7 +16,7 @@ from mlx_lm.models.cache import ArraysCache, CacheList
 
 from semantic_trio.adapters.mlx import attention
 from semantic_trio.adapters.mlx.geometry import leaves
-from semantic_trio.adapters.mlx.kv import GROWTH, SMALL_PASSES, RowCaches, Span, growing_caches, proofs_of, state_of
+from semantic_trio.adapters.mlx.kv import GROWTH, SMALL_PASSES, RowCaches, RowSpan, growing_caches, proofs_of, state_of
 from semantic_trio.adapters.mlx.lora import AdapterPass
 from semantic_trio.adapters.mlx.stacked_states import StackedStates, most_alike
 from semantic_trio.domain.step import PassSizes
@@ -60,7 +60,7 @@ class DecodingLayout:
         written = [array for row in rows for array in state_of(row)] + (self._stack.arrays if self._stack is not None else [])
         return written, [number for row in rows for number in proofs_of(row)]
 
-    def forward(self, tokens: mx.array, spans: Sequence[Span]) -> mx.array | None:
+    def forward(self, tokens: mx.array, spans: Sequence[RowSpan]) -> mx.array | None:
         """See `Layout.forward`."""
         ends = list(itertools.accumulate(span.count for span in spans))
         together = self._decoding(spans)
@@ -73,7 +73,7 @@ class DecodingLayout:
             found += [] if logits is None else [logits]
         return _in_order(found, together + [at for at in alone if spans[at].wants_logits])
 
-    def _decoding(self, spans: Sequence[Span]) -> list[int]:
+    def _decoding(self, spans: Sequence[RowSpan]) -> list[int]:
         """Places of the spans that go through the model together. Effects: their states are in the stack."""
         places = [at for at, span in enumerate(spans) if span.count == 1 and span.wants_logits]
         rows = [spans[at].caches for at in places]
@@ -88,7 +88,7 @@ class DecodingLayout:
             self._stack.scatter()
             self._stack = None
 
-    def _decode(self, tokens: mx.array, spans: Sequence[Span]) -> mx.array:
+    def _decode(self, tokens: mx.array, spans: Sequence[RowSpan]) -> mx.array:
         """Logits (rows, vocabulary) after one token of each row."""
         assert self._stack is not None
         rows = [span.caches for span in spans]
@@ -103,7 +103,7 @@ class DecodingLayout:
             logits: mx.array = self.model(tokens[:, None], cache=[layer(caches) for caches in zip(*rows, strict=True)])
         return logits[:, -1]
 
-    def _read(self, tokens: mx.array, span: Span) -> mx.array | None:
+    def _read(self, tokens: mx.array, span: RowSpan) -> mx.array | None:
         """Logits (1, vocabulary) after the tokens of one row, None where they are not wanted."""
         with self._head.only([span.count - 1] if span.wants_logits else []), self.adapters.rows([span.slot]):
             logits = self.model(tokens[None], cache=span.caches)

@@ -15,7 +15,7 @@ from mlx.utils import tree_map, tree_map_with_path
 from semantic_trio.adapters.mlx import snapshot
 from semantic_trio.adapters.mlx.content import KINDS, NAMES, Tree, arrays_by_name, block_tree, leaf_of, path_of, snapshot_tree
 from semantic_trio.adapters.mlx.geometry import Leaf
-from semantic_trio.adapters.mlx.kv import Layout, RowCaches, Span
+from semantic_trio.adapters.mlx.kv import Layout, RowCaches, RowSpan
 from semantic_trio.adapters.mlx.snapshot import Rows, State
 from semantic_trio.domain.content import Content, Item, Kind, Tensor
 from semantic_trio.domain.errors import CacheCorruptionError
@@ -126,7 +126,7 @@ def _shown(layout: Layout) -> Iterator[tuple[int, list[Rows | None], list[State]
     for passes in PASSES:
         caches, position = layout.open(), 0
         for count in passes:
-            layout.forward(mx.zeros(count, dtype=mx.int32), [Span(caches, count, wants_logits=False)])
+            layout.forward(mx.zeros(count, dtype=mx.int32), [RowSpan(caches, count, wants_logits=False)])
             position += count
             yield position, _rows(caches, position), [snapshot.state_of_layer(cache) for cache in snapshot.other_layers(caches)]
 

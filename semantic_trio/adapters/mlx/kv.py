@@ -29,7 +29,7 @@ RowCaches = list[KVCache | RotatingKVCache]  # a row's own, one per layer; other
 
 
 @attrs.frozen
-class Span:
+class RowSpan:
     """The tokens of one row in one pass."""
 
     caches: RowCaches
@@ -84,7 +84,7 @@ class Layout(Protocol):
         Those who wait for the pass wait for the numbers: the arrays themselves are written by the next pass.
         """
 
-    def forward(self, tokens: mx.array, spans: Sequence[Span]) -> mx.array | None:
+    def forward(self, tokens: mx.array, spans: Sequence[RowSpan]) -> mx.array | None:
         """Append `tokens` (total,) to the rows' caches, span after span. Lazy.
 
         Returns the logits (wanted tokens, vocabulary) after the last tokens of each span, as many as it wants; None when none are wanted.
@@ -123,7 +123,7 @@ class InTurnLayout:
         """See `Layout.unread`."""
         return [array for row in rows for array in state_of(row)], [number for row in rows for number in proofs_of(row)]
 
-    def forward(self, tokens: mx.array, spans: Sequence[Span]) -> mx.array | None:
+    def forward(self, tokens: mx.array, spans: Sequence[RowSpan]) -> mx.array | None:
         """See `Layout.forward`."""
         wanted = []
         ends = itertools.accumulate(span.count for span in spans)
@@ -172,7 +172,7 @@ class RaggedLayout:
         """See `Layout.unread`."""
         return [array for row in rows for array in state_of(row)], [number for row in rows for number in proofs_of(row)]
 
-    def forward(self, tokens: mx.array, spans: Sequence[Span]) -> mx.array | None:
+    def forward(self, tokens: mx.array, spans: Sequence[RowSpan]) -> mx.array | None:
         """See `Layout.forward`."""
         counts = [span.count for span in spans]
         positions = mx.array([span.caches[0].offset + i for span in spans for i in range(span.count)])
@@ -184,7 +184,7 @@ class RaggedLayout:
         return logits[:, -1] if wanted else None
 
 
-def places_of_logits(spans: Sequence[Span]) -> list[int]:
+def places_of_logits(spans: Sequence[RowSpan]) -> list[int]:
     """Places of the tokens whose logits are wanted, among those of all spans."""
     ends = itertools.accumulate(span.count for span in spans)
     return [place for span, end in zip(spans, ends, strict=True) for place in range(end - span.wanted, end)]

@@ -16,11 +16,11 @@ from mlx.nn.layers.base import Module
 from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
 
 from semantic_trio.adapters.mlx import attention
-from semantic_trio.adapters.mlx.kv import RowCaches, Span, places_of_logits
+from semantic_trio.adapters.mlx.kv import RowCaches, RowSpan, places_of_logits
 from semantic_trio.adapters.mlx.lora import AdapterPass
 from semantic_trio.adapters.mlx.paged_attention import PagedAttention
 from semantic_trio.adapters.mlx.pages import Layers, LayerShape, PagePool
-from semantic_trio.adapters.mlx.passes import Index, LayerGroup, PagedCache, PagedRow, PageTable, Pass, Places, Reading
+from semantic_trio.adapters.mlx.passes import AttentionReading, GroupPass, Index, PagedCache, PagedRow, PageTable, Pass, Places
 from semantic_trio.adapters.mlx.quantised import formats_of
 from semantic_trio.domain.geometry import BLOCK_TOKENS
 from semantic_trio.domain.step import PassSizes
@@ -50,7 +50,7 @@ Arrays = Sequence[Any]  # arrays, and sequences of them: what `mx.compile` takes
 class Group:
     """Spans that go through the model in one pass."""
 
-    reading: Reading
+    reading: AttentionReading
     width: int  # tokens of the widest, padded
     members: tuple[int, ...]  # places among the spans
 
@@ -103,7 +103,7 @@ class PagedLayout:
         """See `Layout.rewind`."""
         row_of(caches).rewind(count)
 
-    def forward(self, tokens: mx.array, spans: Sequence[Span]) -> mx.array | None:
+    def forward(self, tokens: mx.array, spans: Sequence[RowSpan]) -> mx.array | None:
         """See `Layout.forward`. Every pass but the last is launched: a write in place needs the readers before it to be done with the array."""
         ends = list(itertools.accumulate(span.count for span in spans))
         found: list[mx.array] = []
@@ -130,7 +130,7 @@ class PagedLayout:
             for width in pieces:
                 if time.monotonic() > until:
                     break
-                spans = [Span(row, width, wants_logits=True) for row in caches]
+                spans = [RowSpan(row, width, wants_logits=True) for row in caches]
                 mx.eval(self.forward(mx.zeros(rows * width, mx.int32), spans), self.arrays)
                 done += 1
             for row in caches:
@@ -153,48 +153,48 @@ class PagedLayout:
         """Keys and values of all layers."""
         return [array for pool in self.pools for array in pool.layers.arrays]
 
-    def _groups(self, spans: Sequence[Span]) -> Iterator[Group]:
+    def _groups(self, spans: Sequence[RowSpan]) -> Iterator[Group]:
         """The passes of a step: tokens by themselves first, then prompts of about one length."""
-        kinds: dict[tuple[int, Reading], list[int]] = {}
+        kinds: dict[tuple[int, AttentionReading], list[int]] = {}
         for at, (span, reading) in enumerate(zip(spans, self._readings(spans), strict=True)):
-            width = 1 if reading is Reading.TOKENS else self._padded(span.count, PROMPT_TOKENS)
+            width = 1 if reading is AttentionReading.TOKENS else self._padded(span.count, PROMPT_TOKENS)
             kinds.setdefault((width, reading), []).append(at)
         for (width, reading), members in sorted(kinds.items(), key=lambda kind: kind[0][0]):
             most = self._most_rows(reading, width, [self._positions(spans[at]) for at in members])
             for first in range(0, len(members), most):
                 yield Group(reading, width, tuple(members[first : first + most]))
 
-    def _readings(self, spans: Sequence[Span]) -> list[Reading]:
+    def _readings(self, spans: Sequence[RowSpan]) -> list[AttentionReading]:
         """Choose how each span is read. Short pieces join the pass of the decoding rows, as many as fit into that."""
         decoding = sum(span.count for span in spans if span.count == 1 or span.verifies)
         free = TOKENS[-1] - decoding if self.pads else 0
         readings = []
         for span in spans:
             reading = self._reading(span)
-            if reading is not Reading.TOKENS and span.count <= min(MOST_RIDING, free):
-                reading, free = Reading.TOKENS, free - span.count
+            if reading is not AttentionReading.TOKENS and span.count <= min(MOST_RIDING, free):
+                reading, free = AttentionReading.TOKENS, free - span.count
             readings.append(reading)
         return readings
 
-    def _reading(self, span: Span) -> Reading:
+    def _reading(self, span: RowSpan) -> AttentionReading:
         if span.count == 1 or span.verifies:
-            return Reading.TOKENS
+            return AttentionReading.TOKENS
         if not row_of(span.caches).length:
-            return Reading.OWN
+            return AttentionReading.OWN
         scores = self._padded(span.count, PROMPT_TOKENS) * self._positions(span)
-        return Reading.MASKED if scores <= MOST_MASKED_SCORES_OF_A_ROW else Reading.EXACT
+        return AttentionReading.MASKED if scores <= MOST_MASKED_SCORES_OF_A_ROW else AttentionReading.EXACT
 
-    def _most_rows(self, reading: Reading, width: int, positions: Sequence[int]) -> int:
+    def _most_rows(self, reading: AttentionReading, width: int, positions: Sequence[int]) -> int:
         """Rows that may share a pass."""
         match reading:
-            case Reading.MASKED:
+            case AttentionReading.MASKED:
                 return max(MOST_MASKED_SCORES // (width * max(positions)), 1)
-            case Reading.EXACT:
+            case AttentionReading.EXACT:
                 return 1
             case _:
                 return len(positions)
 
-    def _positions(self, span: Span) -> int:
+    def _positions(self, span: RowSpan) -> int:
         """Positions of a row's pages once the span is written."""
         return -(-(row_of(span.caches).length + span.count) // self.page_tokens) * self.page_tokens
 
@@ -202,12 +202,12 @@ class PagedLayout:
         """The size in a list that `count` is padded to; itself where nothing is padded, or beyond the list."""
         return next((size for size in sizes if size >= count), count) if self.pads else count
 
-    def _pass(self, tokens: mx.array, group: Group, spans: Sequence[Span], starts: Sequence[int]) -> mx.array | None:
+    def _pass(self, tokens: mx.array, group: Group, spans: Sequence[RowSpan], starts: Sequence[int]) -> mx.array | None:
         """Logits of those spans of a group that want them."""
         members = [spans[at] for at in group.members]
-        if group.reading is Reading.TOKENS:
+        if group.reading is AttentionReading.TOKENS:
             return self._read_tokens(tokens, members, starts)
-        height, width = self._padded(len(members), PROMPT_ROWS), members[0].count if group.reading is Reading.EXACT else group.width
+        height, width = self._padded(len(members), PROMPT_ROWS), members[0].count if group.reading is AttentionReading.EXACT else group.width
         rows = [row_of(span.caches) for span in members]
         counts = [span.count for span in members]
         picked, offset = _picked(counts, starts, height, width), [row.length for row in rows]
@@ -216,14 +216,14 @@ class PagedLayout:
         places = self._places(rows, offset, counts, height, width)
         last = [row * width + span.count - 1 for row, span in enumerate(members) if span.wants_logits]
         groups = [
-            LayerGroup(pool.layers, pool.window, where, width, self.page_tokens, rows[0].length - rows[0].tables[at].first * self.page_tokens)
+            GroupPass(pool.layers, pool.window, where, width, self.page_tokens, rows[0].length - rows[0].tables[at].first * self.page_tokens)
             for at, (pool, where) in enumerate(zip(self.pools, places, strict=True))
         ]
         with self._head.only(last), self.adapters.rows([span.slot for span in members], height):
             logits = self.model(tokens[mx.array(picked)], cache=self._caches(Pass(group.reading, self.kernel, _offsets(offset, height), groups)))
         return logits[:, -1] if last else None
 
-    def _read_tokens(self, tokens: mx.array, spans: Sequence[Span], starts: Sequence[int]) -> mx.array | None:
+    def _read_tokens(self, tokens: mx.array, spans: Sequence[RowSpan], starts: Sequence[int]) -> mx.array | None:
         """Logits as of `_pass`, with a row of the pass for each token: later tokens of a row read what earlier ones write in the same pass."""
         counts = [span.count for span in spans]
         height = self._padded(sum(counts), TOKENS)
@@ -254,9 +254,9 @@ class PagedLayout:
         """Logits of a pass of TOKENS (tokens, vocabulary), and the pools' arrays after it. A function of arrays alone: it is compiled."""
         held = [Layers(list(keys), list(values)) for keys, values in layers]
         groups = [
-            LayerGroup(arrays, pool.window, Places(*where), 1, self.page_tokens) for arrays, pool, where in zip(held, self.pools, places, strict=True)
+            GroupPass(arrays, pool.window, Places(*where), 1, self.page_tokens) for arrays, pool, where in zip(held, self.pools, places, strict=True)
         ]
-        logits = self.model(tokens, cache=self._caches(Pass(Reading.TOKENS, self.kernel, offset, groups)))
+        logits = self.model(tokens, cache=self._caches(Pass(AttentionReading.TOKENS, self.kernel, offset, groups)))
         return logits[:, -1], [(arrays.keys, arrays.values) for arrays in held]
 
     def _caches(self, now: Pass) -> list[PagedCache]:

@@ -112,7 +112,7 @@ class PagedRow:
         self.length = 0
 
 
-class Reading(enum.Enum):
+class AttentionReading(enum.Enum):
     """Way in which attention reads the keys and values of a pass."""
 
     TOKENS = enum.auto()  # tokens each by itself, several of one row included: by the kernel, or as MASKED where there is none
@@ -152,7 +152,7 @@ class Places:
 
 
 @attrs.define(eq=False)
-class LayerGroup:
+class GroupPass:
     """A layer group in a pass."""
 
     layers: Layers
@@ -199,10 +199,10 @@ class LayerGroup:
 class Pass:
     """Tokens of rows that go through the model together. Rows and tokens beyond the real ones are padding."""
 
-    reading: Reading
+    reading: AttentionReading
     kernel: PagedAttention | None
     offset: mx.array  # (rows,) position of the first token of each row
-    groups: Sequence[LayerGroup]
+    groups: Sequence[GroupPass]
 
 
 @attrs.define(eq=False)
@@ -210,7 +210,7 @@ class PagedCache(attention.BatchCache):
     """A layer of a pass, in the place where the model expects a cache."""
 
     of: Pass
-    group: LayerGroup
+    group: GroupPass
     layer: int  # among those of the group
     formats: Formats
 
@@ -233,7 +233,7 @@ class PagedCache(attention.BatchCache):
         Where each token stands by itself nothing reads what is returned: attention reads the pool.
         """
         form = self._quantised
-        if self.of.reading is Reading.TOKENS and self.of.kernel is not None and form is not None:
+        if self.of.reading is AttentionReading.TOKENS and self.of.kernel is not None and form is not None:
             self.group.layers.put(self.layer, self.group.places.slots, *self.of.kernel.pack(keys, values, form))
             return keys, values
         kept = self.formats.pack(keys, values)
@@ -245,10 +245,10 @@ class PagedCache(attention.BatchCache):
     ) -> mx.array:
         """See `BatchCache.attend`."""
         reading, group = self.of.reading, self.group
-        if reading is Reading.OWN:
+        if reading is AttentionReading.OWN:
             return plain(queries, keys, values, cache=None, scale=scale, mask=group.own_mask, **more)
         held = group.layers.keys[self.layer], group.layers.values[self.layer]
-        if reading is Reading.TOKENS and self.of.kernel is not None and more.keys() <= {"sinks"}:
+        if reading is AttentionReading.TOKENS and self.of.kernel is not None and more.keys() <= {"sinks"}:
             return self.of.kernel(
                 queries,
                 *held,
@@ -261,7 +261,7 @@ class PagedCache(attention.BatchCache):
                 quantised=self._quantised,
             )
         keys, values = self.formats.unpack(*(_gathered(layer, group.places.table, group.page_tokens) for layer in held))
-        if reading is Reading.EXACT:
+        if reading is AttentionReading.EXACT:
             stop = group.longest
             return plain(queries, keys[:, :, :stop], values[:, :, :stop], cache=None, scale=scale, mask=group.exact_mask, **more)
         values = mx.where(group.is_written, values, 0)  # what a page held before may be no number, and 0 times that is none either

@@ -11,7 +11,7 @@ import mlx.core as mx
 from mlx.nn.layers.base import Module
 
 from semantic_trio.adapters.mlx.choosing import Proof, probe, probe_lengths, prove
-from semantic_trio.adapters.mlx.kv import InTurnLayout, Layout, RaggedLayout, Span
+from semantic_trio.adapters.mlx.kv import InTurnLayout, Layout, RaggedLayout, RowSpan
 from semantic_trio.adapters.mlx.paged import PagedLayout
 
 SIZES: dict[str, object] = {"hidden_size": 256, "num_hidden_layers": 4, "intermediate_size": 256, "num_attention_heads": 4, "vocab_size": 512}
@@ -64,7 +64,7 @@ def _step_seconds(layout: Layout, rows: int) -> float:
     tokens, seconds = mx.ones(rows, mx.int32), []
     for _ in range(STEPS):
         started = time.perf_counter()
-        mx.eval(layout.forward(tokens, [Span(row, 1, wants_logits=True) for row in caches]))
+        mx.eval(layout.forward(tokens, [RowSpan(row, 1, wants_logits=True) for row in caches]))
         seconds.append(time.perf_counter() - started)
     for row in caches:
         layout.close(row)

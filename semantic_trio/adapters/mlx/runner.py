@@ -1,6 +1,6 @@
 """The model's side of a step: rows with their caches, one forward pass, one draw per row, one step ahead.
 
-Everything in `Batch` runs on the device thread; `MlxRunner` is its face on the trio side.
+Everything in `DeviceRows` runs on the device thread; `MlxRunner` is its face on the trio side.
 """
 
 import functools
@@ -21,7 +21,7 @@ from semantic_trio.adapters.mlx.device import Device, PassClock
 from semantic_trio.adapters.mlx.embedding import TextsReading, embedding_size, reads_together
 from semantic_trio.adapters.mlx.forms import ModelForms
 from semantic_trio.adapters.mlx.geometry import measure_spec
-from semantic_trio.adapters.mlx.kv import InTurnLayout, Layout, Span
+from semantic_trio.adapters.mlx.kv import InTurnLayout, Layout, RowSpan
 from semantic_trio.adapters.mlx.loading import LoadedModel, Loading, weight_bytes
 from semantic_trio.adapters.mlx.lora import LoadedAdapter
 from semantic_trio.adapters.mlx.page_store import PageStore
@@ -33,7 +33,7 @@ from semantic_trio.domain.embedding import Pooling, batches, first_chunk_tokens,
 from semantic_trio.domain.errors import CacheCorruptionError, InvalidRequestError, ModelNotFoundError, StepFailedError
 from semantic_trio.domain.geometry import BLOCK_TOKENS, ModelCacheSpec
 from semantic_trio.domain.quantisation import AS_COMPUTED
-from semantic_trio.domain.step import BlockKey, Closing, Inventory, PassSizes, RowStart, SampledToken, SaveBlock, SaveSnapshot, StepPlan, StepResult
+from semantic_trio.domain.step import BlockKey, Inventory, PassSizes, RowClose, RowStart, SampledToken, SaveBlock, SaveSnapshot, StepPlan, StepResult
 
 T = TypeVar("T")
 
@@ -57,7 +57,7 @@ class _Flight:
 
 
 @attrs.define(eq=False)
-class Batch:
+class DeviceRows:
     """The rows of one model."""
 
     layout: Layout
@@ -132,7 +132,7 @@ class Batch:
             row.length = start.restore.length
         self._rows[start.row] = row
 
-    def _close(self, closing: Closing) -> None:
+    def _close(self, closing: RowClose) -> None:
         if closing.snapshot is not None:
             row = self._rows[closing.row]
             beyond = row.length - closing.snapshot.position
@@ -164,8 +164,8 @@ class Batch:
         """Start a pass. Draws that depend on those before wait for them; the pass itself does not."""
         started_at = time.monotonic()
         who = [(d.row, index) for d in plan.decode for index in d.indices] + [(c.row, c.draws) for c in plan.prefill if c.draws is not None]
-        spans = [Span(self._rows[d.row].caches, len(d.indices), wants_logits=True, verifies=bool(d.drafts)) for d in plan.decode]
-        spans += [Span(self._rows[c.row].caches, len(c.tokens), wants_logits=c.draws is not None) for c in plan.prefill]
+        spans = [RowSpan(self._rows[d.row].caches, len(d.indices), wants_logits=True, verifies=bool(d.drafts)) for d in plan.decode]
+        spans += [RowSpan(self._rows[c.row].caches, len(c.tokens), wants_logits=c.draws is not None) for c in plan.prefill]
         users = [self._rows[row].adapter for row in plan.rows]
         logits = self.adapters.forward(self._inputs(plan), spans, users, self.used_adapters)
         self._count(plan)
@@ -300,7 +300,7 @@ class MlxRunner:
     """A `ModelRunner` on a device's thread."""
 
     device: Device
-    batch: Batch
+    batch: DeviceRows
     spec: ModelCacheSpec
     embedding_size: int = 0
     embeds_together: bool = False  # several texts go through the model together
@@ -403,7 +403,7 @@ async def needed_weight_bytes(device: Device, path: Path) -> int:
 
 def _runner_of(device: Device, path: Path, loaded: LoadedModel, kv_bits: int, block_tokens: int) -> MlxRunner:
     try:
-        batch = Batch(choose_layout(loaded.model, kv_bits, block_tokens), clock=device.clock, block_tokens=block_tokens)
+        batch = DeviceRows(choose_layout(loaded.model, kv_bits, block_tokens), clock=device.clock, block_tokens=block_tokens)
         spec = measure_spec(loaded.model, loaded.fingerprint, is_paged=isinstance(batch.layout, PagedLayout), block_tokens=block_tokens)
         runner = MlxRunner(device, batch, spec, embedding_size(loaded.model), reads_together(loaded.model))
         runner.batch.forms  # noqa: B018 - learnt now, not while somebody waits

@@ -10,12 +10,25 @@ from collections.abc import Iterator, Sequence
 from typing import BinaryIO, Protocol
 
 import attrs
-from pg8000.native import Connection as Native
+from pg8000.native import DatabaseConnection as Native
 from pg8000.native import DatabaseError, Error
 from scramp import ScramException
 
 from semantic_trio.adapters.store.address import Address
-from semantic_trio.adapters.store.sql import DAYS, INDEX, TABLE, VERSION, Connection, LostError, Row, Value, alone, check_version, is_older, upgrade
+from semantic_trio.adapters.store.sql import (
+    DAYS,
+    INDEX,
+    TABLE,
+    VERSION,
+    DatabaseConnection,
+    LostError,
+    Row,
+    Value,
+    alone,
+    check_version,
+    is_older,
+    upgrade,
+)
 from semantic_trio.domain.errors import StoreError
 
 # What pg8000 raises of the network, and of what is not in PostgreSQL's protocol: that it takes apart as it comes.
@@ -48,35 +61,35 @@ class _Raw(Protocol):
 
 @attrs.define(eq=False)
 class PostgresConnection:
-    """See `Connection`."""
+    """See `DatabaseConnection`."""
 
     _address: Address
     _raw: _Raw
 
     def read(self, sql: str, **values: Value) -> Sequence[Row]:
-        """See `Connection.read`."""
+        """See `DatabaseConnection.read`."""
         with self._store_errors():
             return self._raw.run(sql, **values) or []
 
     def write(self, sql: str, **values: Value) -> int:
-        """See `Connection.write`."""
+        """See `DatabaseConnection.write`."""
         with self._store_errors():
             self._raw.run(sql, **values)
             return self._raw.row_count
 
     def begin(self) -> None:
-        """See `Connection.begin`."""
+        """See `DatabaseConnection.begin`."""
         self.write(BEGIN)
 
     def excess(self, size: int) -> int:
-        """See `Connection.excess`. How much a server may store is for whoever runs it to say."""
+        """See `DatabaseConnection.excess`. How much a server may store is for whoever runs it to say."""
         return 0
 
     def check(self) -> None:
-        """See `Connection.check`. A server that is gone is told of by each call."""
+        """See `DatabaseConnection.check`. A server that is gone is told of by each call."""
 
     def close(self) -> None:
-        """See `Connection.close`."""
+        """See `DatabaseConnection.close`."""
         stream = self._raw._sock
         with contextlib.suppress(*BROKEN):
             self._raw.close()
@@ -123,7 +136,7 @@ class PostgresConnection:
             raise LostError(f"{self._address}: {_said(error)}") from error
 
 
-def connect(address: Address) -> Connection:
+def connect(address: Address) -> DatabaseConnection:
     """Go to a server. Raises `StoreError`, which leads to no traceback: a password is among what they would show."""
     try:
         raw = _native(address)

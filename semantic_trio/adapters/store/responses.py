@@ -11,14 +11,14 @@ import attrs
 import structlog
 
 from semantic_trio.adapters.store import sql
-from semantic_trio.adapters.store.sql import Connection, LostError, Row, alone, integer, response_of
+from semantic_trio.adapters.store.sql import DatabaseConnection, LostError, Row, alone, integer, response_of
 from semantic_trio.domain.errors import ResponseConflictError, ResponseNotFoundError, StoreError
 from semantic_trio.domain.responses import StoredResponse, is_storable, is_to_be_written
 
 log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
-Connect = Callable[[], Connection]  # raises `StoreError`
+Connect = Callable[[], DatabaseConnection]  # raises `StoreError`
 # How long a call waits for those before it: longer than one of them can take where the database does not answer.
 PATIENCE_SECONDS = 90.0
 LAST_PLACE = 1 << 62  # behind all responses
@@ -29,7 +29,7 @@ class SqlResponses:
     """See `ResponseStore`. One connection, used by one thread at a time."""
 
     _connect: Connect
-    _connection: Connection | None  # None: the one before broke
+    _connection: DatabaseConnection | None  # None: the one before broke
     _is_closed: bool = attrs.field(init=False, default=False)
     _lock: threading.Lock = attrs.field(init=False, factory=threading.Lock)
 
@@ -60,7 +60,7 @@ class SqlResponses:
             self._is_closed = True
             self._drop()
 
-    def _do(self, work: Callable[[Connection], T]) -> T:
+    def _do(self, work: Callable[[DatabaseConnection], T]) -> T:
         """Do it on the connection; where that turns out to be broken, all of it again on a new one."""
         if not self._lock.acquire(timeout=PATIENCE_SECONDS):
             raise StoreError(f"calls before this one have waited for the database for {PATIENCE_SECONDS:.0f} s")
@@ -73,7 +73,7 @@ class SqlResponses:
         finally:
             self._lock.release()
 
-    def _try(self, work: Callable[[Connection], T]) -> T:
+    def _try(self, work: Callable[[DatabaseConnection], T]) -> T:
         if self._is_closed:
             raise StoreError("the database is closed")
         if self._connection is None:
@@ -95,7 +95,7 @@ class SqlResponses:
         self._connection = None
 
 
-def _put(connection: Connection, response: StoredResponse) -> None:
+def _put(connection: DatabaseConnection, response: StoredResponse) -> None:
     with alone(connection):
         known = _one(connection, sql.GET, response.id)
         parent = _one(connection, sql.GET_WITHOUT_CONTENT, response.parent) if response.parent is not None else None
@@ -104,7 +104,7 @@ def _put(connection: Connection, response: StoredResponse) -> None:
             connection.write(sql.PUT, **attrs.asdict(response))
 
 
-def _make_room(connection: Connection, size: int, keep: str) -> None:
+def _make_room(connection: DatabaseConnection, size: int, keep: str) -> None:
     """Remove the oldest conversations, a sixteenth of all responses at a time, until so many bytes more are within the budget.
 
     The conversation of `keep` stays. Raises `StoreError` where that takes more than the budget.
@@ -121,14 +121,14 @@ def _make_room(connection: Connection, size: int, keep: str) -> None:
             parts += 1  # newer ones follow all of these
 
 
-def _prune(connection: Connection, today: int, days: int) -> int:
+def _prune(connection: DatabaseConnection, today: int, days: int) -> int:
     with alone(connection):
         number = _number_of(connection, today)
         oldest = connection.read(sql.FIRST_PLACE, number=number - days) if days else []
         return connection.write(sql.PRUNE, place=integer(oldest[0][0]), keep="") if oldest else 0
 
 
-def _number_of(connection: Connection, today: int) -> int:
+def _number_of(connection: DatabaseConnection, today: int) -> int:
     """The number of this day among those on which a server was working. A clock that leaps ahead makes one day of all that it has left out."""
     found = connection.read(sql.LAST_DAY)
     number, day = map(integer, found[0]) if found else (0, -1)
@@ -140,16 +140,16 @@ def _number_of(connection: Connection, today: int) -> int:
     return number
 
 
-def _change(connection: Connection, statement: str, **values: sql.Value) -> int:
+def _change(connection: DatabaseConnection, statement: str, **values: sql.Value) -> int:
     with alone(connection):
         return connection.write(statement, **values)
 
 
-def _one(connection: Connection, query: str, response_id: str) -> StoredResponse | None:
+def _one(connection: DatabaseConnection, query: str, response_id: str) -> StoredResponse | None:
     return next(map(response_of, _rows(connection, query, response_id)), None)
 
 
-def _rows(connection: Connection, query: str, response_id: str) -> Sequence[Row]:
+def _rows(connection: DatabaseConnection, query: str, response_id: str) -> Sequence[Row]:
     return connection.read(query, id=response_id) if is_storable(response_id) else []
 
 

@@ -129,7 +129,7 @@ class LostError(StoreError):
     """The connection is lost. The caller may retry on another one."""
 
 
-class Connection(Protocol):
+class DatabaseConnection(Protocol):
     """Connection to a database with the tables of responses. One thread uses it at a time.
 
     Raises `LostError` if the connection is lost, `StoreError` for every other error; the caller closes it after either.
@@ -155,7 +155,7 @@ class Connection(Protocol):
 
 
 @contextlib.contextmanager
-def alone(connection: Connection) -> Iterator[None]:
+def alone(connection: DatabaseConnection) -> Iterator[None]:
     """Hold a transaction that excludes other writers."""
     connection.begin()
     try:
@@ -194,7 +194,7 @@ def is_older(found: object) -> bool:
     return found == VERSION - 1
 
 
-def upgrade(connection: Connection) -> None:
+def upgrade(connection: DatabaseConnection) -> None:
     """Bring the tables of an older version up to date, except for their version number."""
     for statement in UPGRADE:
         connection.write(statement)

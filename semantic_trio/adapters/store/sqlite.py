@@ -19,7 +19,7 @@ from semantic_trio.adapters.store.sql import (
     INDEX,
     TABLE,
     VERSION,
-    Connection,
+    DatabaseConnection,
     LostError,
     Row,
     Value,
@@ -67,7 +67,7 @@ UNBOUNDED = Bounds()
 
 @attrs.define(eq=False)
 class SqliteConnection:
-    """See `Connection`."""
+    """See `DatabaseConnection`."""
 
     _file: Path
     _raw: sqlite3.Connection
@@ -75,24 +75,24 @@ class SqliteConnection:
     _files: tuple[tuple[int, int] | None, ...] = attrs.field(init=False, default=())  # those it works with: their device and number
 
     def read(self, sql: str, **values: Value) -> Sequence[Row]:
-        """See `Connection.read`."""
+        """See `DatabaseConnection.read`."""
         with _store_errors(self._file):
             rows: list[Row] = self._raw.execute(sql, values).fetchall()
         return rows
 
     def write(self, sql: str, **values: Value) -> int:
-        """See `Connection.write`."""
+        """See `DatabaseConnection.write`."""
         before = self._raw.total_changes
         with _store_errors(self._file):
             self._raw.execute(sql, values)
         return self._raw.total_changes - before
 
     def begin(self) -> None:
-        """See `Connection.begin`."""
+        """See `DatabaseConnection.begin`."""
         self.write("begin immediate")
 
     def excess(self, size: int) -> int:
-        """See `Connection.excess`. A write takes its bytes in the log and in the file until a checkpoint."""
+        """See `DatabaseConnection.excess`. A write takes its bytes in the log and in the file until a checkpoint."""
         with _store_errors(self._file):
             free = shutil.disk_usage(self._file.parent).free
         if free - 2 * size < self._bounds.floor_bytes:
@@ -101,13 +101,13 @@ class SqliteConnection:
         return (count - unused) * page_bytes + size - self._bounds.budget_bytes
 
     def check(self) -> None:
-        """See `Connection.check`."""
+        """See `DatabaseConnection.check`."""
         before, self._files = self._files, _identities(self._file)
         if any(one is not None and one != other for one, other in zip(before, self._files, strict=True)):
             raise LostError(f"{self._file} was deleted or replaced under the server")
 
     def close(self) -> None:
-        """See `Connection.close`."""
+        """See `DatabaseConnection.close`."""
         with contextlib.suppress(sqlite3.Error):
             self._raw.close()
 
@@ -156,7 +156,7 @@ class SqliteConnection:
         return value
 
 
-def connect(file: Path, bounds: Bounds = UNBOUNDED) -> Connection:
+def connect(file: Path, bounds: Bounds = UNBOUNDED) -> DatabaseConnection:
     """Open a database file, which is made if there is none. Raises `StoreError`, and leaves a file of another program as it was."""
     with _store_errors(file), _making:
         bounds.claim()

@@ -14,7 +14,7 @@ from semantic_trio.adapters.text.argument_rules import argument_schemas
 from semantic_trio.adapters.text.argument_shape import argument_shape, common_front
 from semantic_trio.adapters.text.formats.hermes import HERMES
 from semantic_trio.adapters.text.generic import CALL_CLOSE, CALL_HEAD, CALL_MIDDLE, definition
-from semantic_trio.adapters.text.layout import PLACEHOLDER, Kind, Slots, Span, encodable
+from semantic_trio.adapters.text.layout import PLACEHOLDER, SlotKind, Slots, SlotSpan, encodable
 from semantic_trio.adapters.text.reader import DelimiterReader
 from semantic_trio.adapters.text.shape import CallShape, MessageShape, between, json_shape
 from semantic_trio.adapters.text.syntax import Ending, ToolSyntax
@@ -107,10 +107,12 @@ class Script:
         return {**self.say(RESULT_ROLE, f"result{number}"), "tool_call_id": self.numbering.format(number=number, name=name), "name": name}
 
     def _call(self, number: int, arguments: str) -> dict[str, object]:
-        name = self.slots.hold(TOOL.name, number, Kind.NAME)
-        given: object = self.slots.hold(arguments, number, Kind.ARGUMENTS)
+        name = self.slots.hold(TOOL.name, number, SlotKind.NAME)
+        given: object = self.slots.hold(arguments, number, SlotKind.ARGUMENTS)
         if not self.takes_text:
-            given = {key: self.slots.hold(value, number, Kind.ARGUMENTS) if key == "key" else value for key, value in json.loads(arguments).items()}
+            given = {
+                key: self.slots.hold(value, number, SlotKind.ARGUMENTS) if key == "key" else value for key, value in json.loads(arguments).items()
+            }
         called = self.numbering.format(number=number, name=name)
         return {"id": called, "type": "function", "function": {"name": name, "arguments": given}}
 
@@ -187,12 +189,12 @@ class _Trial:
             shape=self._shape(sample, head, middle),
         )
 
-    def _rendered(self, script: Script, turns: Sequence[Turn], *, speak: bool = True) -> tuple[str, list[Span]]:
+    def _rendered(self, script: Script, turns: Sequence[Turn], *, speak: bool = True) -> tuple[str, list[SlotSpan]]:
         skeleton = self.render(turns, [definition(TOOL)] if self.renders_tools else [], speak=speak)
         return script.slots.fill(without_empty_thoughts(skeleton, self.delimiters, self.syntax.start))
 
-    def _is_whole(self, text: str, spans: Sequence[Span]) -> bool:
-        texts = [span.slot.text for span in spans if span.slot.kind is not Kind.NAME and span.slot.text != "said2"]
+    def _is_whole(self, text: str, spans: Sequence[SlotSpan]) -> bool:
+        texts = [span.slot.text for span in spans if span.slot.kind is not SlotKind.NAME and span.slot.text != "said2"]
         value = '{"key": "value"}' if self.takes_text else "value"
         front = text[: spans[0].start] if spans else ""
         has_tools = not self.renders_tools or (TOOL.name in front and TOOL.description in front)
@@ -215,7 +217,7 @@ class _Trial:
         script = Script(self.takes_text, self.numbering)
         user = script.say("user", "said1")
         text, spans = self._rendered(script, [user, script.calling("", 0)], speak=False)
-        name = _of(Kind.NAME, spans)[0]
+        name = _of(SlotKind.NAME, spans)[0]
         start = text.index(self.syntax.start, spans[0].end, name.start + len(self.syntax.start))
         trailer = text[spans[-1].end :].removesuffix(self._end_of_turn(script, user))
         others = (self._after_name(script, user, arguments) for arguments in ("{}", '{"key": "value"}', '{"other": 1}'))
@@ -230,12 +232,12 @@ class _Trial:
 
     def _after_name(self, script: Script, user: Turn, arguments: str) -> str:
         text, spans = self._rendered(script, [user, script.calling("", 0, arguments=arguments)], speak=False)
-        return text[_of(Kind.NAME, spans)[0].end :]
+        return text[_of(SlotKind.NAME, spans)[0].end :]
 
-    def _sample(self, text: str, spans: Sequence[Span], head: str, trailer: re.Pattern[str]) -> str:
+    def _sample(self, text: str, spans: Sequence[SlotSpan], head: str, trailer: re.Pattern[str]) -> str:
         """Return the text of both calls; nothing if they do not end as one call alone does."""
-        first = _of(Kind.NAME, spans)[0]
-        last = _of(Kind.ARGUMENTS, spans)[-1]
+        first = _of(SlotKind.NAME, spans)[0]
+        last = _of(SlotKind.ARGUMENTS, spans)[-1]
         end = trailer.match(text, last.end)
         return text[first.start - len(head) : end.end()] if end else ""
 
@@ -266,13 +268,13 @@ class _Trial:
         read = [*reader.push(sample), *reader.finish()]
         return [(call.name, json.loads(call.arguments)) for call in read if isinstance(call, ToolCall)] == [(TOOL.name, {"key": "value"})] * 2
 
-    def _glue(self, text: str, spans: Sequence[Span], head: str) -> str:
+    def _glue(self, text: str, spans: Sequence[SlotSpan], head: str) -> str:
         said = next((span for span in spans if span.slot.text == "said2"), None)
-        name = _of(Kind.NAME, spans)[0]
+        name = _of(SlotKind.NAME, spans)[0]
         return text[said.end : name.start - len(head)] if said else ""
 
 
-def _of(kind: Kind, spans: Sequence[Span]) -> list[Span]:
+def _of(kind: SlotKind, spans: Sequence[SlotSpan]) -> list[SlotSpan]:
     return [span for span in spans if span.slot.kind is kind]
 
 

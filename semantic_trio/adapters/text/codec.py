@@ -28,7 +28,7 @@ from semantic_trio.adapters.text.guidance import CompiledGrammar, Guidance
 from semantic_trio.adapters.text.harmony import HarmonyTemplate, harmony
 from semantic_trio.adapters.text.harmony_syntax import CALL, RETURN
 from semantic_trio.adapters.text.imported import ImportedTemplate, Program
-from semantic_trio.adapters.text.layout import Layout, encodable
+from semantic_trio.adapters.text.layout import PromptLayout, encodable
 from semantic_trio.adapters.text.parts import fitting
 from semantic_trio.adapters.text.reader import DelimiterReader
 from semantic_trio.adapters.text.sandbox import let_lists_change, stop_time
@@ -94,16 +94,16 @@ class TokenizerCodec:
             return prompt
         return attrs.evolve(prompt, opening=open_thought(prefill, self._template.delimiters.start, self._template.delimiters.end))
 
-    def _layout(self, conversation: Conversation, known: int = 0) -> Layout:
+    def _layout(self, conversation: Conversation, known: int = 0) -> PromptLayout:
         assert self._template is not None
         layout, prefill = self._template.layout(conversation, known), conversation.prefill
         return layout if prefill is None else continued(layout, prefill)
 
-    def _borders(self, layout: Layout, conversation: Conversation) -> Borders:
+    def _borders(self, layout: PromptLayout, conversation: Conversation) -> Borders:
         assert self._template is not None
         return self._segments.borders(layout, conversation, self._template.delimiters.opening)
 
-    def _fronts_agree(self, layout: Layout, borders: Borders, conversation: Conversation, known: Known) -> bool:
+    def _fronts_agree(self, layout: PromptLayout, borders: Borders, conversation: Conversation, known: Known) -> bool:
         """False where known tokens were read with another choice of thinking, which the template writes in front of the first answer."""
         assert self._template is not None
         if not self._template.capabilities.switch.changes_front:

@@ -5,11 +5,11 @@ Knows where messages end in a prompt's text. Knows nothing of templates: whateve
 
 import attrs
 
-from semantic_trio.adapters.text.layout import Layout
+from semantic_trio.adapters.text.layout import PromptLayout
 from semantic_trio.domain.conversation import Message
 
 
-def continued(layout: Layout, message: Message) -> Layout:
+def continued(layout: PromptLayout, message: Message) -> PromptLayout:
     """The layout up to the end of its last message, which is `message`.
 
     Blanks at its end are cut off too: a model writes most words with the blank before them as one token, and would rarely go on after a blank alone.

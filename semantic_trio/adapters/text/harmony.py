@@ -29,7 +29,7 @@ from semantic_trio.adapters.text.harmony_syntax import (
     THINKS,
     HarmonyCalls,
 )
-from semantic_trio.adapters.text.layout import Kind, Layout, Slots, Span, contents_of, encodable, splits_of
+from semantic_trio.adapters.text.layout import PromptLayout, SlotKind, Slots, SlotSpan, contents_of, encodable, splits_of
 from semantic_trio.adapters.text.shape import CallShape, MessageShape
 from semantic_trio.adapters.text.switch import find_switch
 from semantic_trio.adapters.text.tally import CallTally
@@ -64,7 +64,7 @@ class _Draft:
 
     pieces: list[str] = attrs.field(factory=list)
     length: int = 0
-    spans: dict[int, list[Span]] = attrs.field(factory=dict)
+    spans: dict[int, list[SlotSpan]] = attrs.field(factory=dict)
     splits: tuple[int, ...] = ()
 
     def frame(self, text: str) -> None:
@@ -72,12 +72,12 @@ class _Draft:
         self.pieces.append(text)
         self.length += len(text)
 
-    def content(self, slots: Slots, text: str, owner: int, kind: Kind = Kind.WORDS) -> None:
+    def content(self, slots: Slots, text: str, owner: int, kind: SlotKind = SlotKind.WORDS) -> None:
         """Add a content."""
         _, [span] = slots.fill(slots.hold(text, owner, kind))
         start = self.length
         self.frame(span.slot.text)
-        self.spans.setdefault(owner, []).append(Span(span.slot, start, self.length))
+        self.spans.setdefault(owner, []).append(SlotSpan(span.slot, start, self.length))
 
     @property
     def contents(self) -> tuple[tuple[int, int], ...]:
@@ -99,7 +99,7 @@ class HarmonyTemplate:
         """The text of a conversation up to where the assistant is to speak. Raises `InvalidRequestError` where the template refuses."""
         return self.layout(conversation).text
 
-    def layout(self, conversation: Conversation, known: int = 0) -> Layout:
+    def layout(self, conversation: Conversation, known: int = 0) -> PromptLayout:
         """See `ChatTemplate.layout`."""
         draft = self._front(conversation)
         leading = conversation.leading
@@ -119,7 +119,7 @@ class HarmonyTemplate:
             draft.frame(f"{ANALYSIS}<|message|>{END}{ASSISTANT}")
         draft.frame(opening)
         tools_end = 0 if conversation.tools else None
-        return Layout("".join(draft.pieces), tuple(starts), tuple(ends), certain, tools_end, opening, draft.contents, draft.splits)
+        return PromptLayout("".join(draft.pieces), tuple(starts), tuple(ends), certain, tools_end, opening, draft.contents, draft.splits)
 
     def call_opening(self, conversation: Conversation) -> str:
         """See `ChatTemplate.call_opening`."""
@@ -165,7 +165,7 @@ class HarmonyTemplate:
         filled, spans = slots.fill(front)
         draft = _Draft([filled], len(filled), splits=splits_of(spans))
         for span in spans:
-            if span.slot.kind is not Kind.SPLIT:
+            if span.slot.kind is not SlotKind.SPLIT:
                 draft.spans.setdefault(span.slot.owner, []).append(span)
         return draft
 
@@ -197,15 +197,15 @@ class HarmonyTemplate:
 
     def _call(self, draft: _Draft, owner: int, call: ToolCall) -> None:
         draft.frame(ASSISTANT + self.frames.head)
-        draft.content(Slots(), call.name, owner, Kind.NAME)
+        draft.content(Slots(), call.name, owner, SlotKind.NAME)
         draft.frame(self.frames.middle)
-        draft.content(Slots(), call.arguments or "{}", owner, Kind.ARGUMENTS)
+        draft.content(Slots(), call.arguments or "{}", owner, SlotKind.ARGUMENTS)
         draft.frame(CALL)
 
     def _result(self, draft: _Draft, owner: int, result: ToolResult, name: str) -> None:
         words, quote = result_text(result), '"' if self.frames.is_quoted else ""
         draft.frame(self.frames.result_head)
-        draft.content(Slots(), name, owner, Kind.NAME)
+        draft.content(Slots(), name, owner, SlotKind.NAME)
         draft.frame(self.frames.result_middle + quote)
         draft.content(Slots(), json.dumps(words, ensure_ascii=False)[1:-1] if quote else words, owner)
         draft.frame(quote + END)
@@ -237,8 +237,8 @@ def harmony(render: Render, template: str, guard: Guard) -> HarmonyTemplate | No
 def _frames(render: Render) -> Iterator[Frames]:
     """Yield the text of the template around a call and its result, where it shows both."""
     slots = Slots()
-    user, name, result = slots.hold("u"), slots.hold("n", 0, Kind.NAME), slots.hold("r")
-    call = {"id": "1", "type": "function", "function": {"name": name, "arguments": {"key": slots.hold("a", 0, Kind.ARGUMENTS)}}}
+    user, name, result = slots.hold("u"), slots.hold("n", 0, SlotKind.NAME), slots.hold("r")
+    call = {"id": "1", "type": "function", "function": {"name": name, "arguments": {"key": slots.hold("a", 0, SlotKind.ARGUMENTS)}}}
     said = {**turn(RESULT_ROLE, result), "tool_call_id": "1", "name": name}
     turns = [turn(Role.USER, user), {**turn(Role.ASSISTANT, ""), "tool_calls": [call]}, said]
     try:

@@ -21,10 +21,10 @@ from semantic_trio.adapters.text.harmony_syntax import (
     RETURN,
     START,
     HarmonyCalls,
-    Header,
+    MessageHeader,
 )
 from semantic_trio.adapters.text.layout import encodable
-from semantic_trio.adapters.text.tally import CallTally, Outcome
+from semantic_trio.adapters.text.tally import CallOutcome, CallTally
 from semantic_trio.domain.conversation import AnswerPart, CutCall, Part, Text, Thinking, Tool, ToolCall
 from semantic_trio.domain.open_call import OpenCall
 from semantic_trio.domain.stopping import Thoughts, begun
@@ -143,14 +143,14 @@ class HarmonyReader:
         return []
 
     def _kind(self, header: str) -> _State:
-        found = Header.of(header)
+        found = MessageHeader.of(header)
         if self._may_call and found.called(self._tools):
             return _State.CALL
         return _State.THOUGHT if found.channel == ANALYSIS.removeprefix(CHANNEL) else _State.TEXT
 
     def _open(self, state: _State, header: str, body: str) -> None:
         self._state, self._header, self._held, self._is_begun = state, header, body, False
-        name = Header.of(header).called(self._tools) if state is _State.CALL else ""
+        name = MessageHeader.of(header).called(self._tools) if state is _State.CALL else ""
         self._call = OpenCall(name, 0) if any(tool.name == name for tool in self._tools) else None
 
     def _body(self, is_all: bool) -> list[AnswerPart]:
@@ -173,7 +173,7 @@ class HarmonyReader:
     def _closed(self, body: str, end: str) -> list[AnswerPart]:
         """The rest of a body."""
         parts = self._called(body, end) if self._state is _State.CALL else self._parts_of(body)
-        self._is_answered = self._state is _State.TEXT and end == END and Header.of(self._header).channel == FINAL.removeprefix(CHANNEL)
+        self._is_answered = self._state is _State.TEXT and end == END and MessageHeader.of(self._header).channel == FINAL.removeprefix(CHANNEL)
         self._state = _State.OVER if self._is_answered else _State.HEADER if end == CHANNEL else _State.BETWEEN
         return parts
 
@@ -196,10 +196,10 @@ class HarmonyReader:
         read = () if is_cut else HarmonyCalls().calls(self._header + body, self._tools)
         calls: list[AnswerPart] = [ToolCall("", encodable(name), encodable(arguments)) for name, arguments in read]
         written = self._header + body + (end if end == CALL else "")
-        outcome = Outcome.READ if calls else Outcome.TEXT
+        outcome = CallOutcome.READ if calls else CallOutcome.TEXT
         if self._call is not None and self._call.is_announced:
             calls = self._call.ended([call for call in calls if isinstance(call, ToolCall)], written)
-            outcome = Outcome.CUT if isinstance(calls[0], CutCall) else outcome
+            outcome = CallOutcome.CUT if isinstance(calls[0], CutCall) else outcome
         self._tally.note(HarmonyCalls().format, outcome)
         self._last = ToolCall if calls else Text
         return calls or [Text(written)]

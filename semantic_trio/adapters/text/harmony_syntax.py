@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import attrs
 
-from semantic_trio.adapters.text.syntax import Begun, Ending, Reading
+from semantic_trio.adapters.text.syntax import Begun, CallsRead, Ending
 from semantic_trio.adapters.text.thinking import ThoughtDelimiters
 from semantic_trio.domain.conversation import Tool
 
@@ -23,14 +23,14 @@ RECIPIENT = re.compile(r"\bto=([^\s<]+)")
 
 
 @attrs.frozen
-class Header:
+class MessageHeader:
     """The header of a message of the assistant."""
 
     channel: str
     recipient: str
 
     @classmethod
-    def of(cls, text: str) -> "Header":
+    def of(cls, text: str) -> "MessageHeader":
         """A header as it is written, the recipient before or after the channel. Of several the last one counts."""
         last = text.rpartition(START)[2]
         return cls("".join(CHANNEL_NAME.findall(last)[-1:]), "".join(RECIPIENT.findall(last)[-1:]))
@@ -57,18 +57,18 @@ class HarmonyCalls:
         """See `ToolSyntax.begun`. `HarmonyReader` knows itself where arguments begin."""
         return None
 
-    def read(self, text: str, tools: Sequence[Tool], ending: Ending) -> Reading | None:
+    def read(self, text: str, tools: Sequence[Tool], ending: Ending) -> CallsRead | None:
         """See `ToolSyntax.read`."""
         message, found, _ = text.partition(self.end)
         if not found and ending is Ending.OPEN:
             return None
         calls = self.calls(message, tools)
-        return Reading(calls, len(message + found) if calls else len(self.start))
+        return CallsRead(calls, len(message + found) if calls else len(self.start))
 
     def calls(self, message: str, tools: Sequence[Tool]) -> tuple[tuple[str, str], ...]:
         """The name and the arguments in a message without its role; nothing where it is no call."""
         header, _, body = message.partition(MESSAGE)
-        name = Header.of(header).called(tools)
+        name = MessageHeader.of(header).called(tools)
         try:
             arguments = json.loads(body if body.strip() else "{}", strict=False)
             return ((name, json.dumps(arguments, ensure_ascii=False, allow_nan=False)),) if name and isinstance(arguments, dict) else ()

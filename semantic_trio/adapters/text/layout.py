@@ -20,7 +20,7 @@ PLACEHOLDER = re.compile(f"Q{NONCE}x([0-9]+)Q")
 NOBODY = -1  # owner of what is no message
 
 
-class Kind(enum.Enum):
+class SlotKind(enum.Enum):
     """Kind of a slot's text."""
 
     WORDS = enum.auto()  # all that a turn says; nothing of it may be lost
@@ -36,11 +36,11 @@ class Slot:
 
     text: str
     owner: int  # the message's number
-    kind: Kind
+    kind: SlotKind
 
 
 @attrs.frozen
-class Span:
+class SlotSpan:
     """A slot, and where its text is."""
 
     slot: Slot
@@ -54,18 +54,18 @@ class Slots:
 
     _slots: list[Slot] = attrs.field(factory=list)
 
-    def hold(self, text: str, owner: int = NOBODY, kind: Kind = Kind.WORDS) -> str:
+    def hold(self, text: str, owner: int = NOBODY, kind: SlotKind = SlotKind.WORDS) -> str:
         """Return the placeholder that the template is shown instead of a text."""
         self._slots.append(Slot(encodable(text), owner, kind))
         return f"Q{NONCE}x{len(self._slots) - 1}Q"
 
-    def fill(self, skeleton: str) -> tuple[str, list[Span]]:
+    def fill(self, skeleton: str) -> tuple[str, list[SlotSpan]]:
         """The text of what a template has written, and where in it everything is."""
         pieces = PLACEHOLDER.split(skeleton)
         texts, spans, at = [pieces[0]], [], len(pieces[0])
         for number, frame in zip(pieces[1::2], pieces[2::2], strict=True):
             slot = self._slots[int(number)]
-            spans.append(Span(slot, at, at + len(slot.text)))
+            spans.append(SlotSpan(slot, at, at + len(slot.text)))
             texts += (slot.text, frame)
             at += len(slot.text) + len(frame)
         return "".join(texts), spans
@@ -73,20 +73,20 @@ class Slots:
     def lost(self, skeleton: str) -> list[tuple[str, Slot]]:
         """Words that a template has not written, by their placeholders."""
         found = {int(number) for number in PLACEHOLDER.findall(skeleton)}
-        words = ((number, slot) for number, slot in enumerate(self._slots) if slot.kind in {Kind.WORDS, Kind.FRAME} and slot.text)
+        words = ((number, slot) for number, slot in enumerate(self._slots) if slot.kind in {SlotKind.WORDS, SlotKind.FRAME} and slot.text)
         return [(f"Q{NONCE}x{number}Q", slot) for number, slot in words if number not in found]
 
     def first_name(self, owner: int, skeleton: str) -> int:
         """Where the first called tool of a message is named; -1 where it is not."""
         for match in PLACEHOLDER.finditer(skeleton):
             slot = self._slots[int(match[1])]
-            if slot.owner == owner and slot.kind is Kind.NAME:
+            if slot.owner == owner and slot.kind is SlotKind.NAME:
                 return match.start()
         return -1
 
 
 @attrs.frozen
-class Layout:
+class PromptLayout:
     """A prompt's text and its parts."""
 
     text: str
@@ -116,14 +116,14 @@ class Layout:
         return bool(self.segment(start, end).contents)
 
 
-def contents_of(spans: Iterable[Span]) -> tuple[tuple[int, int], ...]:
+def contents_of(spans: Iterable[SlotSpan]) -> tuple[tuple[int, int], ...]:
     """The places of what is said."""
-    return tuple((span.start, span.end) for span in spans if span.slot.kind not in {Kind.FRAME, Kind.SPLIT} and span.start < span.end)
+    return tuple((span.start, span.end) for span in spans if span.slot.kind not in {SlotKind.FRAME, SlotKind.SPLIT} and span.start < span.end)
 
 
-def splits_of(spans: Iterable[Span]) -> tuple[int, ...]:
+def splits_of(spans: Iterable[SlotSpan]) -> tuple[int, ...]:
     """The places at which no token may go on."""
-    return tuple(span.start for span in spans if span.slot.kind is Kind.SPLIT)
+    return tuple(span.start for span in spans if span.slot.kind is SlotKind.SPLIT)
 
 
 def encodable(text: str) -> str:

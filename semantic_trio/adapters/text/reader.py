@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import attrs
 
 from semantic_trio.adapters.text.layout import encodable
-from semantic_trio.adapters.text.syntax import Begun, Ending, Reading, ToolSyntax
-from semantic_trio.adapters.text.tally import CallTally, Outcome
+from semantic_trio.adapters.text.syntax import Begun, CallsRead, Ending, ToolSyntax
+from semantic_trio.adapters.text.tally import CallOutcome, CallTally
 from semantic_trio.adapters.text.thinking import ThoughtDelimiters
 from semantic_trio.domain.conversation import AnswerPart, CutCall, Part, Text, Thinking, Tool, ToolCall
 from semantic_trio.domain.open_call import OpenCall, OpenCalls
@@ -217,14 +217,14 @@ class DelimiterReader:
         )
         return next((one for one in begun if one is not None), None)
 
-    def _ended(self, form: str, reading: Reading, written: str) -> list[AnswerPart]:
+    def _ended(self, form: str, reading: CallsRead, written: str) -> list[AnswerPart]:
         """Return the parts of one or several ended calls. An announced call cannot become text."""
         announced, self._open = self._open, OpenCalls()
         if not announced.is_announced:
             return [*self._called(form, reading)] or [Text(written)]
         parts = announced.ended(_calls(reading), written)
         if isinstance(parts[0], CutCall):
-            self._tally.note(form, Outcome.CUT)
+            self._tally.note(form, CallOutcome.CUT)
         else:
             self._called(form, reading)
         return parts
@@ -238,9 +238,9 @@ class DelimiterReader:
         ends = (syntax.end for syntax in self._syntaxes if syntax.end)
         return self._searched < EARLY or any(self._held.find(end, max(0, self._searched - len(end) + 1)) >= 0 for end in ends)
 
-    def _reading(self, text: str, ending: Ending) -> tuple[str, Reading] | None:
+    def _reading(self, text: str, ending: Ending) -> tuple[str, CallsRead] | None:
         """Return the calls of the first format that finds any, with its name; None while a format may still find one."""
-        form, refused = "", Reading((), 1)
+        form, refused = "", CallsRead((), 1)
         for syntax in self._syntaxes:
             if not text.startswith((*syntax.openings, *syntax.fronts)):
                 continue
@@ -252,14 +252,14 @@ class DelimiterReader:
             form, refused = max((form, refused), (syntax.format, reading), key=lambda one: one[1].used)
         return form, refused
 
-    def _called(self, form: str, reading: Reading) -> list[ToolCall]:
+    def _called(self, form: str, reading: CallsRead) -> list[ToolCall]:
         """Return the calls of a reading, and count their outcome."""
         if reading.calls:
-            self._tally.note(form, Outcome.REPAIRED if reading.repair else Outcome.READ, reading.repair)
+            self._tally.note(form, CallOutcome.REPAIRED if reading.repair else CallOutcome.READ, reading.repair)
         elif reading.used > max(map(len, (*self._openings, ""))):
-            self._tally.note(form, Outcome.TEXT)
+            self._tally.note(form, CallOutcome.TEXT)
         return _calls(reading)
 
 
-def _calls(reading: Reading) -> list[ToolCall]:
+def _calls(reading: CallsRead) -> list[ToolCall]:
     return [ToolCall("", encodable(name), encodable(arguments)) for name, arguments in reading.calls]

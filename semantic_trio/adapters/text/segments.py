@@ -13,7 +13,7 @@ import attrs
 from tokenizers import Tokenizer
 
 from semantic_trio.adapters.text.guard import Guard, Segment
-from semantic_trio.adapters.text.layout import Layout
+from semantic_trio.adapters.text.layout import PromptLayout
 from semantic_trio.domain.conversation import Conversation, Role
 
 # Segments as long as this come again: heads of agents, files that were read.
@@ -71,7 +71,7 @@ class SegmentEncoder:
         tokens = (found.ids[0 if is_first else skipped :] for (is_first, _), found in zip(firsts, encodings, strict=True))
         return {key: tuple(chain.from_iterable(islice(tokens, len(cut)))) for key, cut in pieces.items()}
 
-    def borders(self, layout: Layout, conversation: Conversation, opening: str) -> "Borders":
+    def borders(self, layout: PromptLayout, conversation: Conversation, opening: str) -> "Borders":
         """Where to cut a prompt, in the same places whatever comes later: after each message, and where an answer begins and has been opened."""
         text, next_starts = layout.text, (*layout.starts[1:], layout.answer)
         after = tuple(self._after(text, end, start) for end, start in zip(layout.ends, next_starts, strict=False))
@@ -83,11 +83,11 @@ class SegmentEncoder:
             cuts |= {*begun, *(at + len(opening) for at in begun if text.startswith(opening, at))}
         return Borders(tuple(sorted(cuts - {0, len(text)})), after, head)
 
-    def can_go_on(self, layout: Layout, message: int) -> bool:
+    def can_go_on(self, layout: PromptLayout, message: int) -> bool:
         """True if a prompt can go on from a message that stands in other tokens: its end is certain, and a text can be cut there."""
         return message in layout.certain and (self.is_seamless or self._special.match(layout.text, layout.ends[message]) is not None)
 
-    def _head(self, layout: Layout, leading: int, after: Sequence[int | None]) -> int | None:
+    def _head(self, layout: PromptLayout, leading: int, after: Sequence[int | None]) -> int | None:
         """Where tools and so many leading system messages end."""
         if not leading and layout.tools_end is None:
             return None

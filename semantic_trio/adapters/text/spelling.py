@@ -10,7 +10,7 @@ import attrs
 from tokenizers import Tokenizer
 
 from semantic_trio.adapters.text.follow import Step, follow
-from semantic_trio.adapters.text.layout import Layout
+from semantic_trio.adapters.text.layout import PromptLayout
 from semantic_trio.adapters.text.segments import Borders, SegmentEncoder
 from semantic_trio.domain.conversation import Breakpoint, Known, Message, Prompt
 
@@ -24,7 +24,7 @@ class Spelling:
 
     _tokenizer: Tokenizer
     _segments: SegmentEncoder
-    _layout: Layout
+    _layout: PromptLayout
     _borders: Borders
 
     def prompt(self, messages: Sequence[Message], known: Known) -> Prompt:

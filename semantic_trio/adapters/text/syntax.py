@@ -20,7 +20,7 @@ class Ending(enum.Enum):
 
 
 @attrs.frozen
-class Reading:
+class CallsRead:
     """The beginning of a text, read as calls."""
 
     calls: tuple[tuple[str, str], ...]  # names and arguments (JSON of an object), in their order; none: the text is no call
@@ -64,7 +64,7 @@ class ToolSyntax(Protocol):
     def delimiters(self) -> tuple[str, ...]:
         """The other texts of the format that may be special tokens of a model."""
 
-    def read(self, text: str, tools: Sequence[Tool], ending: Ending) -> Reading | None:
+    def read(self, text: str, tools: Sequence[Tool], ending: Ending) -> CallsRead | None:
         """Calls that a text begins with, which begins with one of `openings` or `fronts`. None while that depends on what follows.
 
         A reading of a text is the reading of every longer text too. Never None for a text that has ended. Raises nothing for any text.

@@ -9,7 +9,7 @@ import structlog
 log = structlog.get_logger(__name__)
 
 
-class Outcome(enum.StrEnum):
+class CallOutcome(enum.StrEnum):
     """Outcome of a text that began like a call."""
 
     READ = "read"
@@ -25,14 +25,14 @@ class CallTally:
     is_quiet: bool = False  # nothing is logged: the text comes from a probe, not from a model
     counts: Counter[tuple[str, str]] = attrs.field(init=False, factory=Counter)  # by format and outcome
 
-    def note(self, form: str, outcome: Outcome, repair: str = "") -> None:
+    def note(self, form: str, outcome: CallOutcome, repair: str = "") -> None:
         """Count a text that began like a call. `repair`: what was mended."""
         self.counts[form, outcome.value] += 1
         if self.is_quiet:
             return
-        if outcome is Outcome.REPAIRED:
+        if outcome is CallOutcome.REPAIRED:
             log.info("a call was repaired", format=form, repair=repair)
-        elif outcome is Outcome.CUT:
+        elif outcome is CallOutcome.CUT:
             log.warning("a call that was announced is no whole call: the answer ends with it", format=form)
-        elif outcome is Outcome.TEXT:
+        elif outcome is CallOutcome.TEXT:
             log.warning("what began as a call is no whole call: it is passed on as text", format=form)

@@ -11,7 +11,7 @@ import attrs
 from semantic_trio.adapters.text.calls import GENERIC, CallFormat, without_empty_thoughts
 from semantic_trio.adapters.text.capabilities import TemplateCapabilities
 from semantic_trio.adapters.text.guard import NO_GUARD, Guard
-from semantic_trio.adapters.text.layout import NOBODY, Kind, Layout, Slots, Span, contents_of, encodable, splits_of
+from semantic_trio.adapters.text.layout import NOBODY, PromptLayout, SlotKind, Slots, SlotSpan, contents_of, encodable, splits_of
 from semantic_trio.adapters.text.order import in_order
 from semantic_trio.adapters.text.reader import DelimiterReader
 from semantic_trio.adapters.text.syntax import ToolSyntax
@@ -40,7 +40,7 @@ class ChatTemplate:
         """
         return self.layout(conversation).text
 
-    def layout(self, conversation: Conversation, known: int = 0) -> Layout:
+    def layout(self, conversation: Conversation, known: int = 0) -> PromptLayout:
         """Return the same text with the positions of messages, tools and contents.
 
         The message before number `known` may be rendered with other arguments, so that its end is certain. Raises `InvalidRequestError`.
@@ -119,10 +119,10 @@ class ChatTemplate:
             skeleton = skeleton[:at] + placeholder + skeleton[at:]
         return skeleton
 
-    def _measured(self, text: str, spans: Sequence[Span], conversation: Conversation) -> Layout:
-        by_owner: dict[int, list[Span]] = {}
+    def _measured(self, text: str, spans: Sequence[SlotSpan], conversation: Conversation) -> PromptLayout:
+        by_owner: dict[int, list[SlotSpan]] = {}
         for span in spans:
-            if span.slot.kind is not Kind.SPLIT:
+            if span.slot.kind is not SlotKind.SPLIT:
                 by_owner.setdefault(span.slot.owner, []).append(span)
         starts, ends, certain, at = [], [], set(), 0
         for number, message in enumerate(conversation.messages):
@@ -135,18 +135,18 @@ class ChatTemplate:
         text, opening = self._opened(text, conversation, at)
         tools = by_owner.get(NOBODY, [])
         tools_end = (tools[-1].end if tools else 0) if conversation.tools else None
-        return Layout(text, tuple(starts), tuple(ends), frozenset(certain), tools_end, opening, contents_of(spans), splits_of(spans))
+        return PromptLayout(text, tuple(starts), tuple(ends), frozenset(certain), tools_end, opening, contents_of(spans), splits_of(spans))
 
-    def _bounds(self, text: str, spans: Sequence[Span], message: Message) -> tuple[int, int, bool]:
+    def _bounds(self, text: str, spans: Sequence[SlotSpan], message: Message) -> tuple[int, int, bool]:
         """Return the start and the end of a message in the text, and True if the end is certain."""
         if not spans:
             return 0, 0, False
         calls, start, last = self.capabilities.calls, spans[0].start, spans[-1]
-        if spans[0].slot.kind is Kind.NAME and text.endswith(calls.head, 0, start):
+        if spans[0].slot.kind is SlotKind.NAME and text.endswith(calls.head, 0, start):
             start -= len(calls.head)
         if not (message.calls and calls.is_native):
             return start, last.end, message.role is Role.ASSISTANT
-        trailer = calls.trailer.match(text, last.end) if last.slot.kind is Kind.ARGUMENTS else None
+        trailer = calls.trailer.match(text, last.end) if last.slot.kind is SlotKind.ARGUMENTS else None
         return (start, last.end, False) if trailer is None else (start, trailer.end(), True)
 
     def _opened(self, text: str, conversation: Conversation, end: int) -> tuple[str, str]:

@@ -11,7 +11,7 @@ import attrs
 from semantic_trio.adapters.text import generic
 from semantic_trio.adapters.text.capabilities import TemplateCapabilities
 from semantic_trio.adapters.text.guard import NO_GUARD, OTHER, Guard
-from semantic_trio.adapters.text.layout import NOBODY, Kind, Slots
+from semantic_trio.adapters.text.layout import NOBODY, SlotKind, Slots
 from semantic_trio.adapters.text.switch import WORDS
 from semantic_trio.adapters.text.thinking import ThoughtDelimiters
 from semantic_trio.adapters.text.turns import RESULT_ROLE, Turn, turn
@@ -132,13 +132,13 @@ class TurnBuilder:
 
     def _frame(self, text: str, owner: int) -> str:
         """Return a placeholder for words of the format, which the template does not see."""
-        return self.slots.hold(text, owner, Kind.FRAME) if text else ""
+        return self.slots.hold(text, owner, SlotKind.FRAME) if text else ""
 
     def _unspelled(self, value: object) -> object:
         """Return a value that the template sees, with a place for a cut within each delimiter that its texts spell."""
         match value:
             case str():
-                return self._guard.broken(value, self.slots.hold("", NOBODY, Kind.SPLIT)) if self._guard.spells(value) else value
+                return self._guard.broken(value, self.slots.hold("", NOBODY, SlotKind.SPLIT)) if self._guard.spells(value) else value
             case dict():
                 return {self._unspelled(key): self._unspelled(one) for key, one in value.items()}
             case list():
@@ -147,14 +147,14 @@ class TurnBuilder:
 
     def _call(self, owner: int, call: ToolCall, called: dict[str, tuple[str, str]], shows_end: bool) -> dict[str, object]:
         call_format, number = self._capabilities.calls, len(called)
-        name = self.slots.hold(call.name, owner, Kind.NAME)
-        call_id = call_format.numbering.format(number=number, name=self.slots.hold(call.name, owner, Kind.NAME))
+        name = self.slots.hold(call.name, owner, SlotKind.NAME)
+        call_id = call_format.numbering.format(number=number, name=self.slots.hold(call.name, owner, SlotKind.NAME))
         called[call.id or str(number)] = call_format.numbering.format(number=number, name=call.name), call.name
         arguments: object
         if call_format.takes_text:
-            arguments = self.slots.hold(call.arguments or "{}", owner, Kind.ARGUMENTS)
+            arguments = self.slots.hold(call.arguments or "{}", owner, SlotKind.ARGUMENTS)
         elif shows_end:
-            arguments = {"key": self.slots.hold("", owner, Kind.ARGUMENTS)}
+            arguments = {"key": self.slots.hold("", owner, SlotKind.ARGUMENTS)}
         else:
             arguments = self._unspelled(generic.as_object(call.arguments))
         return {"id": call_id, "type": "function", "function": {"name": name, "arguments": arguments}}

@@ -19,7 +19,7 @@ WARM_UP_TOKENS = 4
 
 
 @attrs.frozen
-class Batch:
+class BareBatch:
     """Prompts to be answered at the same time."""
 
     prompts: tuple[str, ...]
@@ -31,11 +31,11 @@ class Job:
     """Work of the bare engine: batch after batch, each once for warming up and once measured. Without batches nothing is loaded."""
 
     model_path: str
-    batches: tuple[Batch, ...] = ()
+    batches: tuple[BareBatch, ...] = ()
 
 
 @attrs.frozen
-class Outcome:
+class BareResult:
     """Results of the work."""
 
     device: str = ""
@@ -43,15 +43,15 @@ class Outcome:
     problem: str = ""  # why there are no figures
 
 
-async def run_bare(job: Job) -> Outcome:
+async def run_bare(job: Job) -> BareResult:
     """Run a job in a process of its own, which is ended when this is cancelled."""
     command = [sys.executable, "-m", __name__]
     done = await trio.run_process(command, stdin=msgspec.json.encode(job), capture_stdout=True, capture_stderr=True, check=False)
     try:
-        return msgspec.json.decode(done.stdout.strip().rpartition(b"\n")[2], type=Outcome)
+        return msgspec.json.decode(done.stdout.strip().rpartition(b"\n")[2], type=BareResult)
     except msgspec.DecodeError:
         last = done.stderr.decode(errors="replace").strip().rpartition("\n")[2]
-        return Outcome(problem=last or f"it ended with {done.returncode}")
+        return BareResult(problem=last or f"it ended with {done.returncode}")
 
 
 def main() -> None:
@@ -59,7 +59,7 @@ def main() -> None:
     job = msgspec.json.decode(sys.stdin.buffer.read(), type=Job)
     from semantic_trio.adapters.mlx.device import describe_device  # imports MLX
 
-    outcome = Outcome(describe_device(), tuple(_measure(job)) if job.batches else ())
+    outcome = BareResult(describe_device(), tuple(_measure(job)) if job.batches else ())
     sys.stdout.buffer.write(b"\n" + msgspec.json.encode(outcome) + b"\n")
 
 

@@ -62,7 +62,7 @@ class _Models(msgspec.Struct):
 
 
 @attrs.define(eq=False)
-class Answer:
+class TimedAnswer:
     """A streamed answer. Times are seconds of `time.perf_counter`."""
 
     lead: int = 0  # pieces after which `is_running` is set; it is set at the end of the answer too
@@ -121,9 +121,9 @@ class Client:
         except (msgspec.DecodeError, IndexError) as error:
             raise InvalidRequestError(f"{self.url} lists no models ({error})", "url") from error
 
-    async def chat(self, messages: Sequence[Message], tokens: int, answer: Answer | None = None) -> Answer:
+    async def chat(self, messages: Sequence[Message], tokens: int, answer: TimedAnswer | None = None) -> TimedAnswer:
         """Have a conversation answered greedily with at most so many tokens. Raises `InvalidRequestError` where the server does not."""
-        answer = answer or Answer()
+        answer = answer or TimedAnswer()
         asked = {"model": self.model, "messages": messages, "max_tokens": tokens, "temperature": 0}
         body = msgspec.json.encode(asked | {"stream": True, "stream_options": {"include_usage": True}})
         answer.started = time.perf_counter()

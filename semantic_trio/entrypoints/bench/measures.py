@@ -6,9 +6,9 @@ from itertools import pairwise
 import attrs
 import trio
 
-from semantic_trio.entrypoints.bench.client import Answer, Client, Message
+from semantic_trio.entrypoints.bench.client import Client, Message, TimedAnswer
 from semantic_trio.entrypoints.bench.prompts import Prompts
-from semantic_trio.entrypoints.bench.results import Neighbours, Throughput, Turn
+from semantic_trio.entrypoints.bench.results import NeighbourGaps, Throughput, TurnTimes
 
 # Tokens of an answer of which only the beginning counts.
 SHORT_TOKENS = 8
@@ -18,7 +18,7 @@ NEIGHBOURS, LEAD = 4, 16
 
 async def throughput(client: Client, prompts: Sequence[str], tokens: int) -> Throughput:
     """Send all prompts at once, and wait for all answers."""
-    answers = [Answer() for _ in prompts]
+    answers = [TimedAnswer() for _ in prompts]
     async with trio.open_nursery() as nursery:
         for prompt, answer in zip(prompts, answers, strict=True):
             nursery.start_soon(client.chat, _user(prompt), tokens, answer)
@@ -33,23 +33,23 @@ async def in_turn(client: Client, prompts: Sequence[str], tokens: int) -> Throug
 
 
 @attrs.define(eq=False)
-class Conversation:
+class GrowingConversation:
     """A conversation that grows by a message and its answer a turn, as the client has seen them."""
 
     messages: list[Message] = attrs.field(factory=list)
 
-    async def turn(self, client: Client, text: str) -> Turn:
+    async def turn(self, client: Client, text: str) -> TurnTimes:
         """Say something, and note how long the answer's first token takes."""
         self.messages += _user(text)
         answer = await client.chat(self.messages, SHORT_TOKENS)
         thoughts = {"reasoning_content": answer.thoughts} if answer.thoughts else {}
         self.messages.append({"role": "assistant", "content": answer.text, **thoughts})
-        return Turn(answer.first_seconds, answer.prompt_tokens, answer.cached_tokens)
+        return TurnTimes(answer.first_seconds, answer.prompt_tokens, answer.cached_tokens)
 
 
-async def neighbours(client: Client, prompts: Prompts, words: int, tokens: int) -> Neighbours | None:
+async def neighbours(client: Client, prompts: Prompts, words: int, tokens: int) -> NeighbourGaps | None:
     """Have a long prompt read beside streams; None where they end before it is sent."""
-    streams, long = [Answer(lead=LEAD) for _ in range(NEIGHBOURS)], Answer()
+    streams, long = [TimedAnswer(lead=LEAD) for _ in range(NEIGHBOURS)], TimedAnswer()
     async with trio.open_nursery() as nursery:
         for place, stream in enumerate(streams):
             nursery.start_soon(client.chat, _user(prompts.story("neighbour", place)), LEAD + tokens, stream)
@@ -65,10 +65,10 @@ async def neighbours(client: Client, prompts: Prompts, words: int, tokens: int) 
     gaps = [gap for one in streams for gap in pairwise(one.stamps)]
     longest_before = max((end - begin for begin, end in gaps if end <= long.started), default=0.0)
     longest_meanwhile = max((end - begin for begin, end in gaps if end > long.started and begin < until), default=0.0)
-    return Neighbours(len(streams), long.prompt_tokens, long.first_seconds, *rates, longest_before, longest_meanwhile)
+    return NeighbourGaps(len(streams), long.prompt_tokens, long.first_seconds, *rates, longest_before, longest_meanwhile)
 
 
-def _rate(streams: Sequence[Answer], begin: float, end: float) -> float:
+def _rate(streams: Sequence[TimedAnswer], begin: float, end: float) -> float:
     """Tokens per second in a time; each piece of an answer counts for as many tokens as its pieces hold on average."""
     return sum(one.tokens / len(one.stamps) * sum(begin < at <= end for at in one.stamps) for one in streams if one.stamps) / (end - begin)
 

@@ -21,7 +21,7 @@ class Throughput:
 
 
 @attrs.frozen
-class Turn:
+class TurnTimes:
     """One turn of a conversation."""
 
     first_seconds: float
@@ -33,13 +33,13 @@ class Turn:
 class Turns:
     """A conversation that nobody has read before, its next turn, and one after a restart of the server."""
 
-    cold: Turn
-    next: Turn
-    restarted: Turn | None
+    cold: TurnTimes
+    next: TurnTimes
+    restarted: TurnTimes | None
 
 
 @attrs.frozen
-class Neighbours:
+class NeighbourGaps:
     """Streams before and while a long prompt is read, that is until its first token."""
 
     streams: int
@@ -58,7 +58,7 @@ class Round:
     served: dict[int, Throughput]
     bare: dict[int, Throughput]  # empty where it did not run
     turns: Turns
-    neighbours: Neighbours | None  # None where the streams ended before the prompt was sent
+    neighbours: NeighbourGaps | None  # None where the streams ended before the prompt was sent
     in_turn: dict[int, Throughput] = attrs.field(factory=dict)  # as many prompts as streams, one after the other
     contexts: dict[int, Turns] = attrs.field(factory=dict)  # conversations by about so many tokens
 

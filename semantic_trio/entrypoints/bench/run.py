@@ -15,13 +15,13 @@ import attrs
 import trio
 
 from semantic_trio.adapters.catalogue.progress import Progress
-from semantic_trio.entrypoints.bench.bare import Batch, Job, Outcome, run_bare
+from semantic_trio.entrypoints.bench.bare import BareBatch, BareResult, Job, run_bare
 from semantic_trio.entrypoints.bench.client import Client
 from semantic_trio.entrypoints.bench.machine import machine, versions
 from semantic_trio.entrypoints.bench.measures import in_turn, neighbours, throughput
 from semantic_trio.entrypoints.bench.prompts import Prompts
 from semantic_trio.entrypoints.bench.reference import REFERENCE, reference_rows
-from semantic_trio.entrypoints.bench.results import Neighbours, Options, Report, Round, Throughput, number
+from semantic_trio.entrypoints.bench.results import NeighbourGaps, Options, Report, Round, Throughput, number
 from semantic_trio.entrypoints.bench.server import OwnServer
 from semantic_trio.entrypoints.bench.summary import summary
 from semantic_trio.entrypoints.bench.talks import FIRST, Talks
@@ -122,7 +122,7 @@ class Bench:
                 self._notes.append("some answers ended early; the tokens that were generated are counted")
         return found, turns
 
-    async def _neighbours(self, client: Client, prompts: Prompts, where: str) -> Neighbours | None:
+    async def _neighbours(self, client: Client, prompts: Prompts, where: str) -> NeighbourGaps | None:
         self.progress.step(f"{where}: streams beside a prompt of {self.options.words:,} words")
         found = await neighbours(client, prompts, self.options.words, self.options.tokens)
         if found is None:
@@ -137,11 +137,11 @@ class Bench:
         wanted = self.options.streams if self.options.has_bare else ()
         if wanted:
             self.progress.step(f"{where}: the bare engine")
-        batches = tuple(Batch(tuple(_stories(prompts, streams)), self.options.tokens) for streams in wanted)
+        batches = tuple(BareBatch(tuple(_stories(prompts, streams)), self.options.tokens) for streams in wanted)
         outcome = await run_bare(Job(str(self.target.model_path), batches))
         return self._taken(outcome, wanted)
 
-    def _taken(self, outcome: Outcome, wanted: tuple[int, ...]) -> dict[int, Throughput]:
+    def _taken(self, outcome: BareResult, wanted: tuple[int, ...]) -> dict[int, Throughput]:
         self._device = outcome.device or self._device
         if outcome.problem:
             self._notes.append(f"the bare engine does not run this model: {outcome.problem}")

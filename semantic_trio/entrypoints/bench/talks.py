@@ -7,7 +7,7 @@ import attrs
 from semantic_trio.adapters.catalogue.progress import Progress
 from semantic_trio.domain.errors import InvalidRequestError
 from semantic_trio.entrypoints.bench.client import Client
-from semantic_trio.entrypoints.bench.measures import Conversation
+from semantic_trio.entrypoints.bench.measures import GrowingConversation
 from semantic_trio.entrypoints.bench.prompts import Prompts
 from semantic_trio.entrypoints.bench.results import Turns
 
@@ -24,12 +24,12 @@ class Talks:
     where: str  # the round, for the progress
     turns: dict[int, Turns] = attrs.field(init=False, factory=dict)
     notes: list[str] = attrs.field(init=False, factory=list)
-    _talks: dict[int, Conversation] = attrs.field(init=False, factory=dict)
+    _talks: dict[int, GrowingConversation] = attrs.field(init=False, factory=dict)
 
     async def begin(self, client: Client, name: int, words: int) -> None:
         """Have a first turn of so many words and a next one. Raises `InvalidRequestError` where the server does not answer."""
         self.progress.step(f"{self.where}: a conversation of {words:,} words")
-        conversation = Conversation()
+        conversation = GrowingConversation()
         cold = await conversation.turn(client, self.prompts.opening(words, *([name] if name else [])))
         self.turns[name] = Turns(cold, await conversation.turn(client, self.prompts.question("next", name)), None)
         self._talks[name] = conversation

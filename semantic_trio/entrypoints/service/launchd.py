@@ -12,10 +12,10 @@ from semantic_trio.entrypoints.service import plist
 from semantic_trio.entrypoints.service.files import PUBLIC, write
 from semantic_trio.entrypoints.service.plan import Plan
 from semantic_trio.entrypoints.service.supervisor import State, exited
-from semantic_trio.entrypoints.service.tool import Tool, last_line
+from semantic_trio.entrypoints.service.tool import Program, last_line
 
-LAUNCHCTL = Tool("launchctl", "this is no macOS, or /bin is missing there; `semantic-trio service install --print` shows the property list")
-TAIL = Tool("tail", "/usr/bin is missing there")
+LAUNCHCTL = Program("launchctl", "this is no macOS, or /bin is missing there; `semantic-trio service install --print` shows the property list")
+TAIL = Program("tail", "/usr/bin is missing there")
 NO_SESSION = "an agent belongs to a graphical session: log in at the screen as this user once, then run this again (not with sudo)"
 # Exit code of `launchctl bootout` where the server takes its time to end.
 IN_PROGRESS = 36

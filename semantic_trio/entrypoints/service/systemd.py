@@ -11,11 +11,11 @@ from semantic_trio.entrypoints.service import unit
 from semantic_trio.entrypoints.service.files import PUBLIC, write
 from semantic_trio.entrypoints.service.plan import Plan
 from semantic_trio.entrypoints.service.supervisor import State, exited
-from semantic_trio.entrypoints.service.tool import Tool, last_line
+from semantic_trio.entrypoints.service.tool import Program, last_line
 
 OTHERWISE = "run `semantic-trio serve` itself; `semantic-trio service install --print` prints the unit for a systemd elsewhere"
-SYSTEMCTL = Tool("systemctl", OTHERWISE)
-JOURNALCTL = Tool("journalctl", OTHERWISE)
+SYSTEMCTL = Program("systemctl", OTHERWISE)
+JOURNALCTL = Program("journalctl", OTHERWISE)
 NO_SESSION = f"log in as this user (not by su or sudo), or `loginctl enable-linger` and set XDG_RUNTIME_DIR; in a container {OTHERWISE}"
 
 # Properties of a unit: the process, and how the one before ended (0: there was none; `CLD_EXITED`; others are signals), with its exit code or signal.

@@ -10,7 +10,7 @@ from semantic_trio.domain.errors import InvalidRequestError
 
 
 @attrs.frozen
-class Tool:
+class Program:
     """A program by name, and what to do where it is missing."""
 
     name: str

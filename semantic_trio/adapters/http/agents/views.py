@@ -14,7 +14,7 @@ from semantic_trio.adapters.http.serving.served_model import ServedModel
 from semantic_trio.domain.agent import Agent
 from semantic_trio.domain.errors import AgentNotFoundError
 from semantic_trio.domain.model_names import ANY_MODEL
-from semantic_trio.domain.reuse import NOTHING_REUSED, MissCause, Source, Turn
+from semantic_trio.domain.reuse import NOTHING_REUSED, MissCause, ReuseSource, TurnReuse
 
 
 class AgentState(enum.Enum):
@@ -66,7 +66,7 @@ class LastTurn:
     agent: str
     reused: int
     prompt_tokens: int
-    source: Source
+    source: ReuseSource
     cause: MissCause | None
     lost_tokens: int  # of the agent's history, not reused
     left_at: int | None  # first position that differs; null: none
@@ -128,7 +128,7 @@ def agent_list(state: AppState) -> AgentList:
 
 def last_turn(model: ServedModel, agent: Agent) -> LastTurn:
     """Return what the last turn reused, and why no more; zeros for an agent without a turn. The texts are the agent's own."""
-    turn = agent.last_turn or Turn(NOTHING_REUSED)
+    turn = agent.last_turn or TurnReuse(NOTHING_REUSED)
     has_left = turn.left_at is not None
     return LastTurn(
         agent=agent.id,

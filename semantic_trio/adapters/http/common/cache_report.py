@@ -5,7 +5,7 @@ Knows the wire and nothing of memory.
 
 import attrs
 
-from semantic_trio.domain.reuse import MissCause, Reuse, Source
+from semantic_trio.domain.reuse import MissCause, Reuse, ReuseSource
 
 CACHE_HEADER = "x-semantic-cache"
 
@@ -16,7 +16,7 @@ class Cache:
 
     reused: int  # tokens of the prompt
     prompt_tokens: int
-    source: Source
+    source: ReuseSource
     cause: MissCause | None  # null: nothing that was in the cache was missed
     lost: int  # tokens of the agent's history that were not used
 

@@ -14,13 +14,13 @@ from semantic_trio.adapters.http.common.json_decoding import decode
 from semantic_trio.adapters.http.common.json_responses import json_response
 from semantic_trio.adapters.http.common.openapi import document_faults
 from semantic_trio.adapters.http.serving.app_state import AppState
-from semantic_trio.adapters.http.serving.eviction import Evicted, evict_cache
+from semantic_trio.adapters.http.serving.eviction import EvictionReport, evict_cache
 
 log = structlog.get_logger(__name__)
 
 
 @attrs.frozen
-class BatchWindow:
+class BatchWindowBody:
     """Time for which an idle engine waits for more requests before its first step."""
 
     batch_window_ms: Annotated[float, msgspec.Meta(ge=1, le=1000)]
@@ -40,19 +40,19 @@ def routes(state: AppState) -> Blueprint:
     blueprint = Blueprint("admin", __name__)
 
     @blueprint.get("/admin/batch-window")
-    @document_response(BatchWindow, 200)
+    @document_response(BatchWindowBody, 200)
     @document_faults(OpenAIError, 401, 403)
     async def get_batch_window() -> Response:
         """Return the current batch window."""
-        return json_response(BatchWindow(state.window.seconds * 1000))
+        return json_response(BatchWindowBody(state.window.seconds * 1000))
 
     @blueprint.put("/admin/batch-window")
-    @document_request(BatchWindow)
-    @document_response(BatchWindow, 200)
+    @document_request(BatchWindowBody)
+    @document_response(BatchWindowBody, 200)
     @document_faults(OpenAIError, 400, 401, 403, 408, 413)
     async def set_batch_window() -> Response:
         """Change the batch window of all models, until the server restarts."""
-        wanted = decode(current.get().body, BatchWindow)
+        wanted = decode(current.get().body, BatchWindowBody)
         state.window.seconds = wanted.batch_window_ms / 1000
         for model in state.models:
             model.engine.batch_window_seconds = state.window.seconds
@@ -60,11 +60,11 @@ def routes(state: AppState) -> Blueprint:
         return json_response(wanted)
 
     @blueprint.post("/admin/cache/evict")
-    @document_response(Evicted, 200)
+    @document_response(EvictionReport, 200)
     @document_faults(OpenAIError, 401, 403)
     async def evict() -> Response:
         """Evict from RAM what no request uses and no pin holds, of all models; what is not on disk yet is written first. Later turns load it."""
-        evicted = Evicted(0, 0, 0)
+        evicted = EvictionReport(0, 0, 0)
         for model in state.models:
             state.registry.hold(model, current.get().stack)
             evicted = evicted.plus(await evict_cache(model))

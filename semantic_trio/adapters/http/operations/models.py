@@ -12,7 +12,7 @@ from semantic_trio.adapters.http.common.json_responses import json_response
 from semantic_trio.adapters.http.common.openapi import document_faults
 from semantic_trio.adapters.http.serving.app_state import AppState
 from semantic_trio.adapters.http.serving.served_model import ServedModel
-from semantic_trio.application.model_entry import Entry, ModelState
+from semantic_trio.application.model_entry import ModelState, RegisteredModel
 from semantic_trio.domain.embedding import Pooling
 
 
@@ -84,11 +84,11 @@ def routes(state: AppState) -> Blueprint:
     return blueprint
 
 
-async def _adapters(state: AppState, served: Entry[ServedModel]) -> list[str]:
+async def _adapters(state: AppState, served: RegisteredModel[ServedModel]) -> list[str]:
     return await state.shelf.names(served.name) if state.shelf is not None else []
 
 
-def entry(served: Entry[ServedModel], adapter: str | None = None) -> ModelEntry:
+def entry(served: RegisteredModel[ServedModel], adapter: str | None = None) -> ModelEntry:
     """Return the entry of a model, alone or with an adapter."""
     card, model = served.card, served.model
     created = card.created_at if card is not None else 0  # the epoch stands for an unknown date in Anthropic's API

@@ -16,19 +16,19 @@ WRITE_SECONDS = 10.0
 
 
 @attrs.frozen
-class Evicted:
+class EvictionReport:
     """The cache after an eviction, in bytes of the cache budget."""
 
     freed_bytes: int
     used_bytes: int  # by rows, by pinned agents, and by what waits to be written
     unwritten_bytes: int  # of what waits to be written to disk, and would be lost
 
-    def plus(self, other: "Evicted") -> "Evicted":
+    def plus(self, other: "EvictionReport") -> "EvictionReport":
         """Return the sum, over two models."""
-        return Evicted(self.freed_bytes + other.freed_bytes, self.used_bytes + other.used_bytes, self.unwritten_bytes + other.unwritten_bytes)
+        return EvictionReport(self.freed_bytes + other.freed_bytes, self.used_bytes + other.used_bytes, self.unwritten_bytes + other.unwritten_bytes)
 
 
-async def evict_cache(model: ServedModel) -> Evicted:
+async def evict_cache(model: ServedModel) -> EvictionReport:
     """Evict everything that no row uses, no pin holds and no request waits for. What is not on disk yet is written first, or stays."""
     memory = model.engine.memory
     with trio.move_on_after(SETTLE_SECONDS):
@@ -38,7 +38,7 @@ async def evict_cache(model: ServedModel) -> Evicted:
             await model.persistence.progressed()
     freed = memory.store.evict_all(memory.store.unwritten() | memory.store.states.awaited)
     model.engine.nudge()
-    return Evicted(freed, memory.store.pool.used, _unwritten_bytes(memory))
+    return EvictionReport(freed, memory.store.pool.used, _unwritten_bytes(memory))
 
 
 def _unwritten_bytes(memory: Memory) -> int:

@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 import attrs
 
-from semantic_trio.adapters.text.syntax import Begun, Ending, Reading
+from semantic_trio.adapters.text.syntax import Begun, CallsRead, Ending
 from semantic_trio.domain.conversation import Tool
 
 # Names and arguments (JSON, of an object) of the calls in a text. Raises anything at all for what is none.
@@ -36,7 +36,7 @@ class ForeignCalls:
         """See `ToolSyntax.fronts`."""
         return ()
 
-    def read(self, text: str, tools: Sequence[Tool], ending: Ending) -> Reading | None:
+    def read(self, text: str, tools: Sequence[Tool], ending: Ending) -> CallsRead | None:
         """See `ToolSyntax.read`. The end may stand within a string of JSON: then the parser complains of a string without an end."""
         at = text.find(self.end, len(self.start)) if self.end else -1
         while at >= 0:
@@ -47,15 +47,15 @@ class ForeignCalls:
                 if isinstance(error, json.JSONDecodeError) and error.msg.startswith("Unterminated string"):
                     at = text.find(self.end, at + 1)
                     continue
-            return Reading(calls, at + len(self.end))
+            return CallsRead(calls, at + len(self.end))
         return None if ending is Ending.OPEN else self._unended(text, tools)
 
     def begun(self, text: str, tools: Sequence[Tool], behind: int = 0) -> Begun | None:
         """See `ToolSyntax.begun`. What the parser makes of a text is known at its end."""
         return None
 
-    def _unended(self, text: str, tools: Sequence[Tool]) -> Reading:
+    def _unended(self, text: str, tools: Sequence[Tool]) -> CallsRead:
         try:
-            return Reading(tuple(self._parse(text[len(self.start) :], tools)), len(text))
+            return CallsRead(tuple(self._parse(text[len(self.start) :], tools)), len(text))
         except Exception:  # noqa: BLE001 - as above
-            return Reading((), len(text))
+            return CallsRead((), len(text))

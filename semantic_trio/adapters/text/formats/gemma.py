@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import attrs
 
-from semantic_trio.adapters.text.syntax import Begun, Ending, Reading
+from semantic_trio.adapters.text.syntax import Begun, CallsRead, Ending
 from semantic_trio.domain.conversation import Tool
 
 HEAD = re.compile(r"\s*call:\s*([^\s{]+)\s*\{")
@@ -47,28 +47,28 @@ class GemmaCalls:
         """See `ToolSyntax.begun`. The end of a string is certain only with what follows it."""
         return None
 
-    def read(self, text: str, tools: Sequence[Tool], ending: Ending) -> Reading | None:
+    def read(self, text: str, tools: Sequence[Tool], ending: Ending) -> CallsRead | None:
         """See `ToolSyntax.read`."""
         rest = text[len(self.start) :].lstrip()
         if not (rest.startswith("call:") or "call:".startswith(rest)):
-            return Reading((), len(self.start))
+            return CallsRead((), len(self.start))
         if ending is Ending.OPEN and self.end not in text:
             return None
         values = _Values(text, self.quote, self.end)
         try:
             calls, used = values.calls(len(self.start))
         except UnfinishedError:
-            return None if ending is Ending.OPEN else Reading((), len(text))
+            return None if ending is Ending.OPEN else CallsRead((), len(text))
         except (ValueError, RecursionError):
             end = text.find(self.end)
-            return Reading((), len(text) if end < 0 else end + len(self.end))
+            return CallsRead((), len(text) if end < 0 else end + len(self.end))
         behind = text[used:].lstrip()
         if behind.startswith(self.end):
-            return Reading(calls, len(text) - len(behind) + len(self.end))
+            return CallsRead(calls, len(text) - len(behind) + len(self.end))
         if self.end.startswith(behind):
-            return None if ending is Ending.OPEN else Reading(calls, len(text))
+            return None if ending is Ending.OPEN else CallsRead(calls, len(text))
         end = text.find(self.end, used)
-        return None if end < 0 and ending is Ending.OPEN else Reading((), len(text) if end < 0 else end + len(self.end))
+        return None if end < 0 and ending is Ending.OPEN else CallsRead((), len(text) if end < 0 else end + len(self.end))
 
 
 @attrs.frozen

@@ -7,7 +7,7 @@ import attrs
 
 from semantic_trio.adapters.text.formats.json_calls import BEFORE_ARGUMENTS, arguments, begun_object, call
 from semantic_trio.adapters.text.formats.lenient import UnfinishedError, decode, outside_strings, values
-from semantic_trio.adapters.text.syntax import Begun, Ending, Reading
+from semantic_trio.adapters.text.syntax import Begun, CallsRead, Ending
 from semantic_trio.domain.conversation import Tool
 
 NAME = re.compile(r"\s*(?:\Z|\[|[^\s\[\]{}<>\"'`]+(?:\Z|\s*[\[{]|\s*\Z))")
@@ -37,12 +37,12 @@ class HeadedCalls:
         """See `ToolSyntax.openings`. Models leave the section's beginning out at times; then the tool has to be an offered one."""
         return (self.start, self.lead) if self.lead else (self.start,)
 
-    def read(self, text: str, tools: Sequence[Tool], ending: Ending) -> Reading | None:
+    def read(self, text: str, tools: Sequence[Tool], ending: Ending) -> CallsRead | None:
         """See `ToolSyntax.read`."""
         has_start = text.startswith(self.start)
         at = len(self.start) if has_start else 0
         if not self._begins(text[at:]):
-            return Reading((), len(self.start) if has_start else len(self.lead))
+            return CallsRead((), len(self.start) if has_start else len(self.lead))
         if ending is Ending.OPEN and not (self.end and self.end in text):
             return None
         calls, used, repair, is_unfinished = self._calls(text, at)
@@ -50,8 +50,8 @@ class HeadedCalls:
             return None if outside_strings(text, self.end, at) < 0 or is_unfinished else self._refused(text, at)
         offered = {tool.name for tool in tools}
         if not calls or not (has_start or all(name in offered for name, _ in calls)):
-            return self._refused(text, at) if ending is not Ending.CUT and not is_unfinished else Reading((), len(text))
-        return Reading(tuple(calls), self._behind(text, used), repair)
+            return self._refused(text, at) if ending is not Ending.CUT and not is_unfinished else CallsRead((), len(text))
+        return CallsRead(tuple(calls), self._behind(text, used), repair)
 
     def begun(self, text: str, tools: Sequence[Tool], behind: int = 0) -> Begun | None:
         """See `ToolSyntax.begun`."""
@@ -70,10 +70,10 @@ class HeadedCalls:
         before = rf"(?:\s*{re.escape(self.before_tail)})?" if self.before_tail else ""
         return re.compile(rf"{before}\s*{re.escape(self.tail)}")
 
-    def _refused(self, text: str, at: int) -> Reading:
+    def _refused(self, text: str, at: int) -> CallsRead:
         """Text up to the end of the section."""
         end = outside_strings(text, self.end, at) if self.end else -1
-        return Reading((), len(text) if end < 0 else end + len(self.end))
+        return CallsRead((), len(text) if end < 0 else end + len(self.end))
 
     def _begins(self, rest: str) -> bool:
         """False where a text cannot become a call any more."""

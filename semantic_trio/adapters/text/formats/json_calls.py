@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import attrs
 
 from semantic_trio.adapters.text.formats.lenient import UnfinishedError, decode, outside_strings, values
-from semantic_trio.adapters.text.syntax import Begun, Ending, Reading
+from semantic_trio.adapters.text.syntax import Begun, CallsRead, Ending
 from semantic_trio.domain.conversation import Tool
 
 NAMES = ("name", "tool_name")
@@ -57,28 +57,28 @@ class JsonCalls:
         own = () if self.start.startswith(self.fronts or ("\n",)) else (self.start,)
         return (*own, *self.more_openings)
 
-    def read(self, text: str, tools: Sequence[Tool], ending: Ending) -> Reading | None:
+    def read(self, text: str, tools: Sequence[Tool], ending: Ending) -> CallsRead | None:
         """See `ToolSyntax.read`."""
         opening = next((one for one in self.openings if text.startswith(one)), "")
         offered = None if opening else {tool.name for tool in tools}
         if not (_begins(text[len(opening) :]) if offered is None else _is_front(text, offered)):
-            return Reading((), len(opening) or 1)
+            return CallsRead((), len(opening) or 1)
         if ending is Ending.OPEN and not (self.end and self.end in text):
             return None
         try:
             objects, at = self._in_a_row(text, len(opening))
             calls = self._calls(objects, offered)
         except UnfinishedError:
-            return None if ending is Ending.OPEN else Reading((), len(text))
+            return None if ending is Ending.OPEN else CallsRead((), len(text))
         except (ValueError, RecursionError):
             return self._mended(text, len(opening), offered, ending)
         behind = at + _blanks(text, at)
         if not self.end:
-            return Reading(calls, at)
+            return CallsRead(calls, at)
         if text.startswith(self.end, behind):
-            return Reading(calls, behind + len(self.end))
+            return CallsRead(calls, behind + len(self.end))
         if self.end.startswith(text[behind:]):
-            return None if ending is Ending.OPEN else Reading(calls, len(text))
+            return None if ending is Ending.OPEN else CallsRead(calls, len(text))
         return self._mended(text, len(opening), offered, ending)
 
     def begun(self, text: str, tools: Sequence[Tool], behind: int = 0) -> Begun | None:
@@ -102,7 +102,7 @@ class JsonCalls:
             found, at = decode(text, begun)
             objects.append(found)
 
-    def _mended(self, text: str, at: int, offered: set[str] | None, ending: Ending) -> Reading | None:
+    def _mended(self, text: str, at: int, offered: set[str] | None, ending: Ending) -> CallsRead | None:
         """Return the reading of a text that is no valid JSON: mended calls, or text."""
         end = outside_strings(text, self.end, at) if self.end else -1
         if end < 0 and ending is Ending.OPEN:
@@ -111,13 +111,13 @@ class JsonCalls:
             end = text.find(self.end, at)
         used = len(text) if end < 0 else end + len(self.end)
         if end < 0 and ending is not Ending.TURN:
-            return Reading((), used)
+            return CallsRead((), used)
         try:
             objects, repair = values(text[at : len(text) if end < 0 else end])
             is_certain = end >= 0 or repair != "brackets"
-            return Reading(self._calls(objects, offered) if is_certain else (), used, repair or "code block")
+            return CallsRead(self._calls(objects, offered) if is_certain else (), used, repair or "code block")
         except (ValueError, RecursionError):
-            return Reading((), used)
+            return CallsRead((), used)
 
     def _calls(self, values_read: Sequence[object], offered: set[str] | None) -> tuple[Call, ...]:
         """Return the calls in JSON values. Raises `ValueError` for a value that is no call."""

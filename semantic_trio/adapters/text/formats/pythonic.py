@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import attrs
 
-from semantic_trio.adapters.text.syntax import Begun, Ending, Reading
+from semantic_trio.adapters.text.syntax import Begun, CallsRead, Ending
 from semantic_trio.domain.conversation import Tool
 
 STRING = r'"""(?:[^\\]|\\.)*?"""|\'\'\'(?:[^\\]|\\.)*?\'\'\'|"(?:[^"\\]|\\.)*"|\'(?:[^\'\\]|\\.)*\''
@@ -46,18 +46,18 @@ class PythonicCalls:
         """See `ToolSyntax.begun`. Arguments are Python, and a call is certain only with its last bracket."""
         return None
 
-    def read(self, text: str, tools: Sequence[Tool], ending: Ending) -> Reading | None:
+    def read(self, text: str, tools: Sequence[Tool], ending: Ending) -> CallsRead | None:
         """See `ToolSyntax.read`."""
         opening = next((one for one in self.openings if text.startswith(one)), "")
         at = len(opening) + len(text[len(opening) :]) - len(text[len(opening) :].lstrip())
         if at < len(text) and not BEGINNING.match(text, at):
-            return Reading((), len(opening) or 1)
+            return CallsRead((), len(opening) or 1)
         if ending is Ending.OPEN and not (self.end and self.end in text):
             return None
         try:
             calls, used = _calls(text, at)
         except UnfinishedError:
-            return None if ending is Ending.OPEN else Reading((), len(text))
+            return None if ending is Ending.OPEN else CallsRead((), len(text))
         except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
             return self._refused(text, at, ending)
         offered = {tool.name for tool in tools}
@@ -65,21 +65,21 @@ class PythonicCalls:
             return self._refused(text, at, ending)
         return self._ended(text, tuple(calls), used, ending)
 
-    def _ended(self, text: str, calls: tuple[tuple[str, str], ...], used: int, ending: Ending) -> Reading | None:
+    def _ended(self, text: str, calls: tuple[tuple[str, str], ...], used: int, ending: Ending) -> CallsRead | None:
         rest = text[used:].lstrip()
         if not self.end:
-            return Reading(calls, used)
+            return CallsRead(calls, used)
         if rest.startswith(self.end):
-            return Reading(calls, len(text) - len(rest) + len(self.end))
+            return CallsRead(calls, len(text) - len(rest) + len(self.end))
         if self.end.startswith(rest):
-            return None if ending is Ending.OPEN else Reading(calls, len(text))
+            return None if ending is Ending.OPEN else CallsRead(calls, len(text))
         return self._refused(text, used, ending)
 
-    def _refused(self, text: str, at: int, ending: Ending) -> Reading | None:
+    def _refused(self, text: str, at: int, ending: Ending) -> CallsRead | None:
         end = text.find(self.end, at) if self.end else -1
         if end < 0:
-            return None if ending is Ending.OPEN else Reading((), len(text))
-        return Reading((), end + len(self.end))
+            return None if ending is Ending.OPEN else CallsRead((), len(text))
+        return CallsRead((), end + len(self.end))
 
 
 def _calls(text: str, at: int) -> tuple[list[tuple[str, str]], int]:

@@ -15,7 +15,7 @@ import attrs
 from semantic_trio.adapters.text.formats.tagged_arguments import TaggedArguments
 from semantic_trio.adapters.text.formats.tags import LONGEST_TAG, NAME, Tags, name_of, typed_schema
 from semantic_trio.adapters.text.formats.typed import Schema, properties, types_of, value
-from semantic_trio.adapters.text.syntax import Begun, Ending, Reading
+from semantic_trio.adapters.text.syntax import Begun, CallsRead, Ending
 from semantic_trio.domain.conversation import Tool
 
 # Ways of dividing a call that are looked at: more than any but a text made of tags alone has.
@@ -67,20 +67,20 @@ class TaggedCalls(Tags):
         """See `ToolSyntax.openings`. Models leave the first tag out at times; then the tool has to be an offered one."""
         return (self.start, self.lead) if self.lead and self.lead != self.start else (self.start,)
 
-    def read(self, text: str, tools: Sequence[Tool], ending: Ending) -> Reading | None:
+    def read(self, text: str, tools: Sequence[Tool], ending: Ending) -> CallsRead | None:
         """See `ToolSyntax.read`."""
         has_start = text.startswith(self.start)
         at = len(self.start) if has_start and self.start != self.lead else 0
         if not self._begins(text[at:], None if has_start else tools):
-            return Reading((), len(self.start) if has_start else len(self.lead))
+            return CallsRead((), len(self.start) if has_start else len(self.lead))
         if ending is Ending.OPEN:
             return None
         known = {tool.name: properties(tool) for tool in tools}
         way = _Search(self, text, known, ending).best(at)
         if way is None or not (has_start or all(name in known for name, _ in way.calls)):
-            return Reading((), len(text))
+            return CallsRead((), len(text))
         calls = [(name, json.dumps(dict(given), ensure_ascii=False)) for name, given in way.calls]
-        return Reading(tuple(calls), way.at, way.repair)
+        return CallsRead(tuple(calls), way.at, way.repair)
 
     def begun(self, text: str, tools: Sequence[Tool], behind: int = 0) -> Begun | None:
         """See `ToolSyntax.begun`. The call has begun when its first argument has."""
