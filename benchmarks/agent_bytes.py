@@ -1,10 +1,15 @@
-"""Memory of one agent at the real shape of Gemma 3 12B, allocated in pages and counted by MLX, beside what is computed. No weights are needed.
+"""Memory of one agent at the real shape of Gemma 3 12B, allocated in pages and counted by MLX,
+beside what is computed.
+
+No weights are needed.
 
 python benchmarks/agent_bytes.py [--tokens 8192] [--bits 16 8 4]
 
-The pools are those that the server makes for that shape: 8 heads of 256 in 48 layers, every sixth of which keeps all positions and the others the
-last 1,024. A row of so many tokens gets its pages as it does while a prompt is read, 512 tokens at a time. Held is what MLX counts for the pools when
-the row is there, free pages included, and in use the part of it that is the row's when the prompt is read.
+The pools are those that the server makes for that shape: 8 heads of 256 in 48 layers, every sixth
+of which keeps all positions and the others the last 1,024. A row of so many tokens gets its pages
+as it does while a prompt is read, 512 tokens at a time. Held is what MLX counts for the pools when
+the row is there, free pages included, and in use the part of it that is the row's when the prompt
+is read.
 """
 
 import argparse
@@ -29,7 +34,9 @@ MIB = 2**20
 def pools(bits: int) -> list[PagePool]:
     """The pools of the layers that keep every position, and of those with a window."""
     form = None if bits == AS_COMPUTED else Quantised(SIZE, bits, mx.bfloat16)
-    formats, width, dtype = (Formats(form, form), form.words, mx.uint32) if form else (PLAIN, SIZE, mx.bfloat16)
+    formats, width, dtype = (
+        (Formats(form, form), form.words, mx.uint32) if form else (PLAIN, SIZE, mx.bfloat16)
+    )
     everything = LAYERS // PATTERN
     return [
         PagePool([LayerShape(HEADS, width, width, dtype, window, formats)] * layers)
@@ -54,13 +61,21 @@ def measure(bits: int, tokens: int) -> Sequence[float]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--tokens", type=int, default=8192)
     parser.add_argument("--bits", type=int, nargs="+", default=[16, 8, 4])
     arguments = parser.parse_args()
-    print(f"one agent of {arguments.tokens:,} tokens, MiB\n{'bits':>6}{'computed':>10}{'in use':>10}{'held':>10}")
+    print(
+        f"one agent of {arguments.tokens:,} tokens, MiB\n{'bits':>6}{'computed':>10}{'in use':>10}"
+        f"{'held':>10}"
+    )
     for bits in arguments.bits:
-        print(f"{bits:6}" + "".join(f"{mib:10.1f}" for mib in measure(bits, arguments.tokens)), flush=True)
+        print(
+            f"{bits:6}" + "".join(f"{mib:10.1f}" for mib in measure(bits, arguments.tokens)),
+            flush=True,
+        )
         mx.clear_cache()
 
 

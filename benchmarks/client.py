@@ -16,7 +16,8 @@ class Stream:
     body: dict[str, object]
     path: str = "/v1/chat/completions"
     started: float = 0.0
-    stamps: list[float] = attrs.field(factory=list)  # of each piece of text, seconds after `started`
+    # of each piece of text, seconds after `started`
+    stamps: list[float] = attrs.field(factory=list)
     tokens: int = 0  # generated
     prompt_tokens: int = 0
     cached_tokens: int = 0  # of the prompt; 0 also where the server does not tell
@@ -40,7 +41,9 @@ class Stream:
         if chunk.get("usage"):
             usage = chunk["usage"]
             self.tokens, self.prompt_tokens = usage["completion_tokens"], usage["prompt_tokens"]
-            self.cached_tokens = (usage.get("prompt_tokens_details") or {}).get("cached_tokens") or 0
+            self.cached_tokens = (usage.get("prompt_tokens_details") or {}).get(
+                "cached_tokens"
+            ) or 0
         for choice in chunk.get("choices", ()):
             piece = choice["delta"].get("content")
             if piece:
@@ -76,8 +79,16 @@ def talk(messages: Sequence[dict[str, str]], max_tokens: int, model: str = "defa
     return Stream(body)
 
 
-def run(port: int, streams: Sequence[Stream], at: Callable[[float], Sequence[Stream]] | None = None, limit: float = 600) -> float:
-    """Run streams at once, and those that `at(seconds since the start)` adds later. Returns the seconds until the last one ended."""
+def run(
+    port: int,
+    streams: Sequence[Stream],
+    at: Callable[[float], Sequence[Stream]] | None = None,
+    limit: float = 600,
+) -> float:
+    """Run streams at once, and those that `at(seconds since the start)` adds later.
+
+    Returns the seconds until the last one ended.
+    """
     selector = selectors.DefaultSelector()
     begun = time.perf_counter()
     pending = 0
@@ -103,7 +114,10 @@ def run(port: int, streams: Sequence[Stream], at: Callable[[float], Sequence[Str
 def _open(port: int, stream: Stream, selector: selectors.BaseSelector) -> None:
     sock = socket.create_connection(("127.0.0.1", port))
     body = json.dumps(stream.body).encode()
-    head = f"POST {stream.path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n"
+    head = (
+        f"POST {stream.path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: "
+        f"application/json\r\nContent-Length: {len(body)}\r\n"
+    )
     stream.started = time.perf_counter()
     sock.sendall(head.encode() + b"Connection: close\r\n\r\n" + body)
     sock.setblocking(False)
@@ -127,8 +141,14 @@ def get(port: int, path: str) -> tuple[int, bytes, float]:
     """One GET on a connection of its own: status, body, seconds."""
     begun = time.perf_counter()
     with socket.create_connection(("127.0.0.1", port), timeout=30) as sock:
-        sock.sendall(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n".encode())
+        sock.sendall(
+            f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n".encode()
+        )
         answer = b""
         while data := sock.recv(1 << 16):
             answer += data
-    return int(answer.split(b" ", 2)[1]), answer.partition(b"\r\n\r\n")[2], time.perf_counter() - begun
+    return (
+        int(answer.split(b" ", 2)[1]),
+        answer.partition(b"\r\n\r\n")[2],
+        time.perf_counter() - begun,
+    )

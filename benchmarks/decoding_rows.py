@@ -1,8 +1,11 @@
-"""Cost of a step of decoding rows, by class of layers: all rows with the layout that is chosen, and one row at a time.
+"""Cost of a step of decoding rows, by class of layers: all rows with the layout that is chosen, and
+one row at a time.
 
-python benchmarks/decoding_rows.py [--rows 1 8] [--context 256] [--dtype float32] [--types qwen3_5 lfm2 ...]
+python benchmarks/decoding_rows.py [--rows 1 8] [--context 256] [--dtype float32] [--types qwen3_5
+lfm2 ...]
 
-Random weights at the size of a model of some 50 million parameters. Layouts take turns within a run, so that a noisy minute is everybody's.
+Random weights at the size of a model of some 50 million parameters. Layouts take turns within a
+run, so that a noisy minute is everybody's.
 """
 
 import argparse
@@ -72,7 +75,11 @@ class Rows:
         """Open rows that have read so many tokens."""
         caches = [layout.open() for _ in range(count)]
         for row in caches:
-            mx.eval(layout.forward(mx.arange(context) % 30000, [RowSpan(row, context, wants_logits=True)]))
+            mx.eval(
+                layout.forward(
+                    mx.arange(context) % 30000, [RowSpan(row, context, wants_logits=True)]
+                )
+            )
         return cls(layout, caches)
 
     def step(self) -> float:
@@ -94,7 +101,9 @@ def build(name: str, dtype: str) -> Module:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--rows", type=int, nargs="*", default=[1, 8])
     parser.add_argument("--context", type=int, default=256)
     parser.add_argument("--dtype", default="float32")
@@ -105,12 +114,25 @@ def main() -> None:
         model = build(name, arguments.dtype)
         chosen = choose_layout(model)
         kinds: list[Layout] = [chosen, InTurnLayout(model)]
-        rows = [Rows.read(layout, count, arguments.context) for layout in kinds for count in arguments.rows]
+        rows = [
+            Rows.read(layout, count, arguments.context)
+            for layout in kinds
+            for count in arguments.rows
+        ]
         rounds = [[one.step() for one in rows] for _ in range(arguments.steps)]
         medians = [statistics.median(times) * 1000 for times in zip(*rounds[3:], strict=True)]
         ours, theirs = medians[: len(arguments.rows)], medians[len(arguments.rows) :]
-        said = ", ".join(f"{count} rows {a:.1f} (in turn {b:.1f})" for count, a, b in zip(arguments.rows, ours, theirs, strict=True))
-        print(f"{name}, {chosen.name}: {said} ms; {ours[-1] / ours[0]:.2f} times one row (in turn {theirs[-1] / theirs[0]:.2f})", flush=True)
+        said = ", ".join(
+            f"{count} rows {a:.1f} (in turn {b:.1f})"
+            for count, a, b in zip(arguments.rows, ours, theirs, strict=True)
+        )
+        print(
+            (
+                f"{name}, {chosen.name}: {said} ms; {ours[-1] / ours[0]:.2f} times one row (in "
+                f"turn {theirs[-1] / theirs[0]:.2f})"
+            ),
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -2,7 +2,8 @@
 
 python benchmarks/disk_bytes.py [--model smollm2-135m] [--json OUT]
 
-What a turn of about 300 new tokens writes when the conversation is 7,000 long, and the disk space of ten agents with one prompt of 2,000.
+What a turn of about 300 new tokens writes when the conversation is 7,000 long, and the disk space
+of ten agents with one prompt of 2,000.
 """
 
 import argparse
@@ -53,42 +54,74 @@ class Conversation:
 
 def opening(tokens: int, salt: str) -> str:
     count = int(tokens / TOKENS_PER_WORD)
-    return f"{salt}: remember these words. " + " ".join(WORDS[(i * i + i // 7) % 10] for i in range(count))
+    return f"{salt}: remember these words. " + " ".join(
+        WORDS[(i * i + i // 7) % 10] for i in range(count)
+    )
 
 
 def written(arguments: argparse.Namespace) -> dict[str, object]:
     """Bytes on disk."""
-    with tempfile.TemporaryDirectory() as cache, ours(arguments.model, "--cache-dir", cache) as server:
+    with (
+        tempfile.TemporaryDirectory() as cache,
+        ours(arguments.model, "--cache-dir", cache) as server,
+    ):
         conversation = Conversation(server)
         conversation.say(opening(7000, "bytes"))
         settle(server)
-        before, used = metric(server, "semantic_disk_written_bytes_total"), metric(server, "semantic_disk_used_bytes")
-        turn = conversation.say("Here is more. " + " ".join(f"word{i % 7}" for i in range(LONG_TURN_WORDS // 2)))
+        before, used = (
+            metric(server, "semantic_disk_written_bytes_total"),
+            metric(server, "semantic_disk_used_bytes"),
+        )
+        turn = conversation.say(
+            "Here is more. " + " ".join(f"word{i % 7}" for i in range(LONG_TURN_WORDS // 2))
+        )
         settle(server)
         wrote = metric(server, "semantic_disk_written_bytes_total") - before
         new = turn.prompt_tokens - turn.cached_tokens
-        print(f"  a turn of {new} new tokens behind {turn.cached_tokens} writes {wrote / 1e6:.1f} MB; the whole conversation is {used / 1e6:.1f} MB")
+        print(
+            f"  a turn of {new} new tokens behind {turn.cached_tokens} writes {wrote / 1e6:.1f} "
+            f"MB; the whole conversation is {used / 1e6:.1f} MB"
+        )
     shared: list[float] = []
     for count in (1, AGENTS):
-        with tempfile.TemporaryDirectory() as cache, ours(arguments.model, "--cache-dir", cache) as server:
+        with (
+            tempfile.TemporaryDirectory() as cache,
+            ours(arguments.model, "--cache-dir", cache) as server,
+        ):
             for agent in range(count):
                 one = Conversation(server)
                 one.messages.append({"role": "system", "content": opening(SYSTEM_TOKENS, "shared")})
                 one.say(f"You are number {agent}. What do you do?")
             settle(server)
             shared.append(metric(server, "semantic_disk_used_bytes"))
-    print(f"  {AGENTS} agents with one prompt of {SYSTEM_TOKENS} tokens take {shared[1] / 1e6:.1f} MB, one takes {shared[0] / 1e6:.1f} MB:", end="")
+    print(
+        (
+            f"  {AGENTS} agents with one prompt of {SYSTEM_TOKENS} tokens take "
+            f"{shared[1] / 1e6:.1f} MB, one takes {shared[0] / 1e6:.1f} MB:"
+        ),
+        end="",
+    )
     print(f" {shared[1] / shared[0]:.2f} times")
-    return {"turn_bytes": wrote, "turn_tokens": new, "conversation_bytes": used, "agents_bytes": shared}
+    return {
+        "turn_bytes": wrote,
+        "turn_tokens": new,
+        "conversation_bytes": used,
+        "agents_bytes": shared,
+    }
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default=MODEL)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
     packages = ", ".join(f"{name} {version(name)}" for name in ("mlx", "mlx-lm", "trio"))
-    print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}, {packages}; {arguments.model}")
+    print(
+        f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
+        f"{packages}; {arguments.model}"
+    )
     found = written(arguments)
     if arguments.json:
         arguments.json.write_text(json.dumps(found, indent=1))

@@ -1,11 +1,15 @@
-"""Time to write a row's memory to disk and to bring it back, beside computing it again: random weights of a published model's shape.
+"""Time to write a row's memory to disk and to bring it back, beside computing it again: random
+weights of a published model's shape.
 
-python benchmarks/disk_device.py [--shape llama8b|gemma12b|smollm2|tiny] [--dtype bfloat16] [--tokens 2048 4096 8192 16384] [--rounds 3]
+python benchmarks/disk_device.py [--shape llama8b|gemma12b|smollm2|tiny] [--dtype bfloat16]
+[--tokens 2048 4096 8192 16384] [--rounds 3]
                                  [--directory D]
 
-The server's own batch, files and formats, with as many files read at a time as the server reads. Prefill is in pieces of 2,048 tokens, the largest
-the server makes. Save is from the device to fsync, file after file; load is from the disk (cold: the file system was told to forget the files) or
-from its cache (warm) to the device, checksums included, until that is idle. Every time is from an idle device; the median of the rounds.
+The server's own batch, files and formats, with as many files read at a time as the server reads.
+Prefill is in pieces of 2,048 tokens, the largest the server makes. Save is from the device to
+fsync, file after file; load is from the disk (cold: the file system was told to forget the files)
+or from its cache (warm) to the device, checksums included, until that is idle. Every time is from
+an idle device; the median of the rounds.
 """
 
 import argparse
@@ -82,10 +86,18 @@ class Bench:
         self.batch.step(StepPlan())
 
     def close(self, tokens: int) -> list[Item]:
-        blocks = tuple(SaveBlock(bytes([*at.to_bytes(8, "little"), *b"x" * 24]), self.number, at, at + BLOCK) for at in range(0, tokens, BLOCK))
-        snapshot = SaveSnapshot(b"m" * 32, self.number, tokens) if self.spec.needs_snapshots else None
+        blocks = tuple(
+            SaveBlock(bytes([*at.to_bytes(8, "little"), *b"x" * 24]), self.number, at, at + BLOCK)
+            for at in range(0, tokens, BLOCK)
+        )
+        snapshot = (
+            SaveSnapshot(b"m" * 32, self.number, tokens) if self.spec.needs_snapshots else None
+        )
         self.batch.step(StepPlan(close=(RowClose(self.number, blocks, snapshot),)))
-        return [*(Item(Kind.BLOCK, block.key) for block in blocks), *([Item(Kind.SNAPSHOT, snapshot.key)] if snapshot else [])]
+        return [
+            *(Item(Kind.BLOCK, block.key) for block in blocks),
+            *([Item(Kind.SNAPSHOT, snapshot.key)] if snapshot else []),
+        ]
 
     def save(self, items: list[Item]) -> None:
         for item in items:
@@ -97,7 +109,10 @@ class Bench:
                 self.batch.load({item: content})
 
     def forget(self, items: list[Item]) -> None:
-        self.batch.store.drop([item.key for item in items if item.kind is Kind.BLOCK], [item.key for item in items if item.kind is Kind.SNAPSHOT])
+        self.batch.store.drop(
+            [item.key for item in items if item.kind is Kind.BLOCK],
+            [item.key for item in items if item.kind is Kind.SNAPSHOT],
+        )
 
     def evict_from_page_cache(self) -> None:
         for file in self.files.root.rglob("*.safetensors"):
@@ -123,8 +138,12 @@ class Bench:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shape", choices=["llama8b", "gemma12b", "smollm2", "tiny"], default="smollm2")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--shape", choices=["llama8b", "gemma12b", "smollm2", "tiny"], default="smollm2"
+    )
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--tokens", type=int, nargs="+", default=[2048, 4096, 8192, 16384])
     parser.add_argument("--rounds", type=int, default=3)
@@ -132,17 +151,39 @@ def main() -> None:
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.directory) as directory:
         bench = Bench(model_of(arguments.shape, arguments.dtype), Path(directory))
-        print(f"{mx.default_device()}, {arguments.shape} in {arguments.dtype}, {bench.spec.block_bytes() / 2**20:.1f} MiB a block", end="")
+        print(
+            (
+                f"{mx.default_device()}, {arguments.shape} in {arguments.dtype}, "
+                f"{bench.spec.block_bytes() / 2**20:.1f} MiB a block"
+            ),
+            end="",
+        )
         print(f", {bench.spec.snapshot_bytes(4096) / 2**20:.1f} MiB a snapshot, {READERS} readers")
         bench.round(min(arguments.tokens))  # kernels are compiled, buffers found
         for tokens in arguments.tokens:
             rounds = [bench.round(tokens) for _ in range(arguments.rounds)]
             seconds = {name: statistics.median(one[name] for one in rounds) for name in rounds[0]}
             size = bench.spec.context_bytes(tokens)
-            rates = ", ".join(f"{name} {took * 1e3:.0f} ms ({size / took / 1e9:.2f} GB/s)" for name, took in seconds.items() if name != "prefill")
-            computed = f"prefill {seconds['prefill'] * 1e3:.0f} ms ({tokens / seconds['prefill']:.0f} tokens/s)"
-            gains = [f"{seconds['prefill'] / seconds[f'load {kind}']:.2f} {kind}" for kind in ("cold", "warm")]
-            print(f"  {tokens:6} tokens, {size / 2**20:.0f} MiB: {computed}, {rates}; computing / loading {', '.join(gains)}", flush=True)
+            rates = ", ".join(
+                f"{name} {took * 1e3:.0f} ms ({size / took / 1e9:.2f} GB/s)"
+                for name, took in seconds.items()
+                if name != "prefill"
+            )
+            computed = (
+                f"prefill {seconds['prefill'] * 1e3:.0f} ms ({tokens / seconds['prefill']:.0f} "
+                "tokens/s)"
+            )
+            gains = [
+                f"{seconds['prefill'] / seconds[f'load {kind}']:.2f} {kind}"
+                for kind in ("cold", "warm")
+            ]
+            print(
+                (
+                    f"  {tokens:6} tokens, {size / 2**20:.0f} MiB: {computed}, {rates}; computing "
+                    f"/ loading {', '.join(gains)}"
+                ),
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -1,10 +1,13 @@
-"""Cost of the disk tier for requests that are served meanwhile: the event loop's gaps, and the tokens of streams that decode.
+"""Cost of the disk tier for requests that are served meanwhile: the event loop's gaps, and the
+tokens of streams that decode.
 
 python benchmarks/disk_stalls.py [--model smollm2-135m|wide-random] [--megabytes 2000] [--rounds 4]
 
-In one process, as the server is built: engine, persistence, files. Gaps are those a task sees that sleeps for a millisecond at a time, while so many
-bytes are written and then read back. Throughput is of four streams beside an agent that reads prompts nobody has read: once with a disk tier, where
-all of that is written behind the streams, once without; the two take turns, in pairs, and the prompts are equally long.
+In one process, as the server is built: engine, persistence, files. Gaps are those a task sees that
+sleeps for a millisecond at a time, while so many bytes are written and then read back. Throughput
+is of four streams beside an agent that reads prompts nobody has read: once with a disk tier, where
+all of that is written behind the streams, once without; the two take turns, in pairs, and the
+prompts are equally long.
 """
 
 import argparse
@@ -51,7 +54,11 @@ class Bench:
 
     async def read(self, salt: int, tokens: int, answer: int = 1) -> list[float]:
         """Have a prompt read and answered; when its tokens came."""
-        prompt = (salt % VOCABULARY, salt // VOCABULARY % VOCABULARY, *((i * i * 7 + i + salt) % VOCABULARY for i in range(tokens - 2)))
+        prompt = (
+            salt % VOCABULARY,
+            salt // VOCABULARY % VOCABULARY,
+            *((i * i * 7 + i + salt) % VOCABULARY for i in range(tokens - 2)),
+        )
         forced = tuple((i * 13 + salt) % VOCABULARY for i in range(answer))
         request = GenerationRequest("", prompt, answer, 0, forced=forced, agent=f"agent-{salt}")
         generation = self.engine.submit(request, ByteDecoder())
@@ -64,8 +71,16 @@ async def bench(runner: MlxRunner, directory: Path, *, has_disk: bool) -> AsyncI
     await runner.reset()
     runner.batch.store.drop(runner.batch.store.blocks, runner.batch.store.snapshots)
     memory = Memory(runner.spec, 6 * GIB, 512, disk=Disk(64 * GIB if has_disk else 0))
-    engine = Engine(runner, Scheduler(Limits(8192, 8, 512, 0.25), memory), queue_limit=64, step_deadline_seconds=60, batch_window_seconds=0.01)
-    persistence = Persistence(memory, runner, ModelFiles(directory, runner.spec.fingerprint, "bench"), engine.nudge)
+    engine = Engine(
+        runner,
+        Scheduler(Limits(8192, 8, 512, 0.25), memory),
+        queue_limit=64,
+        step_deadline_seconds=60,
+        batch_window_seconds=0.01,
+    )
+    persistence = Persistence(
+        memory, runner, ModelFiles(directory, runner.spec.fingerprint, "bench"), engine.nudge
+    )
     async with trio.open_nursery() as nursery:
         await nursery.start(engine.run)
         if has_disk:
@@ -87,7 +102,13 @@ async def tick(gaps: list[float]) -> None:
 def show_gaps(what: str, gaps: list[float], size: float, seconds: float) -> None:
     ordered = sorted(gaps)
     p99, longest = ordered[int(len(ordered) * 0.99)] * 1e3, ordered[-1] * 1e3
-    print(f"  {what}: {size / 1e6:.0f} MB in {seconds:.1f} s, gaps p99 {p99:.1f} ms, longest {longest:.1f} ms, n = {len(ordered)}", flush=True)
+    print(
+        (
+            f"  {what}: {size / 1e6:.0f} MB in {seconds:.1f} s, gaps p99 {p99:.1f} ms, longest "
+            f"{longest:.1f} ms, n = {len(ordered)}"
+        ),
+        flush=True,
+    )
 
 
 async def stalls(runner: MlxRunner, megabytes: int) -> None:
@@ -96,7 +117,11 @@ async def stalls(runner: MlxRunner, megabytes: int) -> None:
     with tempfile.TemporaryDirectory() as directory:
         async with bench(runner, Path(directory), has_disk=True) as one:
             one.engine.memory.disk.is_open = False
-            held, one.persistence.memory.disk.on_change = one.persistence.memory.disk.on_change, lambda: None  # nothing is written yet
+            # nothing is written yet
+            held, one.persistence.memory.disk.on_change = (
+                one.persistence.memory.disk.on_change,
+                lambda: None,
+            )
             for salt in range(agents):
                 await one.read(salt, 4096)
             await one.engine.settle()
@@ -120,7 +145,9 @@ async def stalls(runner: MlxRunner, megabytes: int) -> None:
                 nursery.start_soon(tick, gaps)
                 begun = time.perf_counter()
                 for salt in range(agents):
-                    one.engine.memory.recall(one.engine.memory.run_of(one.engine.memory.agents.get(f"agent-{salt}")))
+                    one.engine.memory.recall(
+                        one.engine.memory.run_of(one.engine.memory.agents.get(f"agent-{salt}"))
+                    )
                 while one.engine.memory.disk.reading:  # noqa: ASYNC110 - nothing tells of the last one
                     await trio.sleep(0.01)
                 seconds = time.perf_counter() - begun
@@ -140,7 +167,13 @@ async def throughput(runner: MlxRunner, rounds: int) -> None:
                     pace[has_disk] = await streams(one)
                     wrote[has_disk] = one.persistence.traffic.written_bytes
         ratios.append(pace[True] / pace[False])
-        print(f"  {pace[True]:.1f} / {pace[False]:.1f} tokens/s = {ratios[-1]:.3f}, {wrote[True] / 1e6:.0f} MB written meanwhile", flush=True)
+        print(
+            (
+                f"  {pace[True]:.1f} / {pace[False]:.1f} tokens/s = {ratios[-1]:.3f}, "
+                f"{wrote[True] / 1e6:.0f} MB written meanwhile"
+            ),
+            flush=True,
+        )
     print(f"  spilling / not spilling: median {statistics.median(ratios):.3f}")
 
 
@@ -166,13 +199,20 @@ async def streams(one: Bench) -> float:
 
 
 async def wide(device: Device) -> MlxRunner:
-    """Random weights that compute little and remember much: 128 KiB a token, so that gigabytes are soon there."""
+    """Random weights that compute little and remember much: 128 KiB a token, so that gigabytes are
+    soon there.
+    """
     return await device.call(lambda: _wide(device))
 
 
 def _wide(device: Device) -> MlxRunner:
     heads = {"num_attention_heads": 8, "num_key_value_heads": 8, "head_dim": 256}
-    sizes = {"hidden_size": 256, "num_hidden_layers": 8, "intermediate_size": 512, "vocab_size": 300}
+    sizes = {
+        "hidden_size": 256,
+        "num_hidden_layers": 8,
+        "intermediate_size": 512,
+        "vocab_size": 300,
+    }
     model = llama.Model(llama.ModelArgs(model_type="llama", rms_norm_eps=1e-5, **sizes, **heads))
     batch = DeviceRows(choose_layout(model))
     _ = batch.forms  # they are learnt before anything is measured
@@ -183,7 +223,11 @@ async def measure(arguments: argparse.Namespace) -> None:
     device = Device(last_act)
     async with trio.open_nursery() as nursery:
         await nursery.start(device.run)
-        runner = await wide(device) if arguments.model == WIDE else (await load_runner(device, model_path(arguments.model)))[0]
+        runner = (
+            await wide(device)
+            if arguments.model == WIDE
+            else (await load_runner(device, model_path(arguments.model)))[0]
+        )
         gc.freeze()
         await stalls(runner, arguments.megabytes)
         await throughput(runner, arguments.rounds)
@@ -191,7 +235,9 @@ async def measure(arguments: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default=MODEL, help=f"{WIDE}: {wide.__doc__}")
     parser.add_argument("--megabytes", type=int, default=2000)
     parser.add_argument("--rounds", type=int, default=4)

@@ -1,12 +1,15 @@
 """Cost of the server per token, with a device that takes a fixed time per step and no model.
 
-python benchmarks/event_loop.py [--streams 1 8 32 64] [--protocols chat messages responses] [--step-ms 12] [--held-ms 0] [--tokens 256]
+python benchmarks/event_loop.py [--streams 1 8 32 64] [--protocols chat messages responses]
+[--step-ms 12] [--held-ms 0] [--tokens 256]
   [--rounds 3]
 
-The runner sleeps `--step-ms` in the device thread with the interpreter's lock released, after `--held-ms` of Python that needs the lock; its tokens
-come from a fixed text. The server runs in a process of its own, the client reads raw sockets in this one. Per protocol and number of streams:
-tokens per second, milliseconds of the main thread per token (`time.thread_time`), p50 and p99 of the passes of the event loop (how long what becomes
-ready may have to wait), p50 of the interval between two steps, and tokens per event.
+The runner sleeps `--step-ms` in the device thread with the interpreter's lock released, after
+`--held-ms` of Python that needs the lock; its tokens come from a fixed text. The server runs in a
+process of its own, the client reads raw sockets in this one. Per protocol and number of streams:
+tokens per second, milliseconds of the main thread per token (`time.thread_time`), p50 and p99 of
+the passes of the event loop (how long what becomes ready may have to wait), p50 of the interval
+between two steps, and tokens per event.
 """
 
 import argparse
@@ -41,12 +44,15 @@ FIGURES = ("tok/s", "main ms/token", "pass p50 ms", "pass p99 ms", "step p50 ms"
 
 @attrs.define(eq=False)
 class SleepingRunner(ScriptedRunner):
-    """A runner without a model: a step takes its time in the device thread, one step ahead as the real one."""
+    """A runner without a model: a step takes its time in the device thread, one step ahead as the
+    real one.
+    """
 
     device: Device = attrs.field(kw_only=True)
     step_seconds: float = attrs.field(kw_only=True)
     held_seconds: float = attrs.field(kw_only=True)
-    begun: list[float] = attrs.field(init=False, factory=list)  # when each step began that decodes, and with how many rows
+    # when each step began that decodes, and with how many rows
+    begun: list[float] = attrs.field(init=False, factory=list)
     _numbers: set[int] = attrs.field(init=False, factory=set)
     _block_keys: set[bytes] = attrs.field(init=False, factory=set)
     _before: StepResult = attrs.field(init=False, factory=StepResult)
@@ -79,7 +85,10 @@ class SleepingRunner(ScriptedRunner):
             return StepResult()
         draws = [(decode.row, decode.draws) for decode in plan.decode]
         draws += [(chunk.row, chunk.draws) for chunk in plan.prefill if chunk.draws is not None]
-        drawn = tuple(SampledToken(row, index, self._tokens[index % len(self._tokens)], -0.5) for row, index in draws)
+        drawn = tuple(
+            SampledToken(row, index, self._tokens[index % len(self._tokens)], -0.5)
+            for row, index in draws
+        )
         return StepResult(drawn, plan.timing(self.step_seconds))
 
 
@@ -151,17 +160,43 @@ def serve(step_ms: float, held_ms: float, directory: Path) -> None:
         log_format=LogFormat.JSON,
         log_level=LogLevel.ERROR,
     )
-    model = Path(subprocess.check_output([sys.executable, "-m", "semantic_trio", "models", "path", "tiny-random"], text=True).strip())
-    server = Measured(settings, model, lambda url: print(url, flush=True), step_seconds=step_ms / 1000, held_seconds=held_ms / 1000)
+    model = Path(
+        subprocess.check_output(
+            [sys.executable, "-m", "semantic_trio", "models", "path", "tiny-random"], text=True
+        ).strip()
+    )
+    server = Measured(
+        settings,
+        model,
+        lambda url: print(url, flush=True),
+        step_seconds=step_ms / 1000,
+        held_seconds=held_ms / 1000,
+    )
     sys.setswitchinterval(SWITCH_SECONDS)
     trio.run(server.run, clock=RunningClock())
 
 
 MESSAGES = [{"role": "user", "content": PROMPT}]
-PROTOCOLS: dict[str, tuple[str, dict[str, object], bytes, bytes]] = {  # path, body, what each delta has, what the end has
-    "chat": ("/v1/chat/completions", {"messages": MESSAGES}, b'"delta":{"content":', b"data: [DONE]"),
-    "messages": ("/v1/messages", {"messages": MESSAGES}, b"event: content_block_delta", b"event: message_stop"),
-    "responses": ("/v1/responses", {"input": PROMPT, "store": False}, b"event: response.output_text.delta", b"event: response.completed"),
+# path, body, what each delta has, what the end has
+PROTOCOLS: dict[str, tuple[str, dict[str, object], bytes, bytes]] = {
+    "chat": (
+        "/v1/chat/completions",
+        {"messages": MESSAGES},
+        b'"delta":{"content":',
+        b"data: [DONE]",
+    ),
+    "messages": (
+        "/v1/messages",
+        {"messages": MESSAGES},
+        b"event: content_block_delta",
+        b"event: message_stop",
+    ),
+    "responses": (
+        "/v1/responses",
+        {"input": PROMPT, "store": False},
+        b"event: response.output_text.delta",
+        b"event: response.completed",
+    ),
 }
 
 
@@ -186,8 +221,13 @@ def load(port: int, protocol: str, streams: int, tokens: int) -> tuple[float, in
     """Run streams at once; seconds and events."""
     path, fields, delta, end = PROTOCOLS[protocol]
     limit = "max_output_tokens" if protocol == "responses" else "max_tokens"
-    body = json.dumps({"model": "tiny-random", "stream": True, "temperature": 0, limit: tokens, **fields}).encode()
-    head = f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+    body = json.dumps(
+        {"model": "tiny-random", "stream": True, "temperature": 0, limit: tokens, **fields}
+    ).encode()
+    head = (
+        f"POST {path} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Type: "
+        f"application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+    ).encode()
     selector, readers, begun = selectors.DefaultSelector(), [], time.perf_counter()
     for _ in range(streams):
         sock = socket.create_connection(("127.0.0.1", port))
@@ -207,8 +247,19 @@ def load(port: int, protocol: str, streams: int, tokens: int) -> tuple[float, in
 @contextlib.contextmanager
 def server(arguments: argparse.Namespace) -> Iterator[tuple[subprocess.Popen[str], int]]:
     with tempfile.TemporaryDirectory() as directory:
-        command = [sys.executable, __file__, "--serve", directory, "--step-ms", str(arguments.step_ms), "--held-ms", str(arguments.held_ms)]
-        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        command = [
+            sys.executable,
+            __file__,
+            "--serve",
+            directory,
+            "--step-ms",
+            str(arguments.step_ms),
+            "--held-ms",
+            str(arguments.held_ms),
+        ]
+        process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        )
         try:
             yield process, int(_line(process, "http://").rpartition(":")[2])
         finally:
@@ -233,7 +284,9 @@ def ask(process: subprocess.Popen[str]) -> dict[str, list[float] | float]:
     return told
 
 
-def measure(process: subprocess.Popen[str], port: int, protocol: str, streams: int, tokens: int) -> tuple[float, ...]:
+def measure(
+    process: subprocess.Popen[str], port: int, protocol: str, streams: int, tokens: int
+) -> tuple[float, ...]:
     before = ask(process)
     seconds, events = load(port, protocol, streams, tokens)
     after, drawn = ask(process), streams * tokens
@@ -243,11 +296,20 @@ def measure(process: subprocess.Popen[str], port: int, protocol: str, streams: i
     passes.sort()
     main = (after["main"] - before["main"]) / drawn  # type: ignore[operator]
     p50, p99 = (passes[int(len(passes) * share)] for share in (0.5, 0.99))
-    return drawn / seconds, main * 1e3, p50 * 1e3, p99 * 1e3, statistics.median(steps) * 1e3, drawn / max(events, 1)
+    return (
+        drawn / seconds,
+        main * 1e3,
+        p50 * 1e3,
+        p99 * 1e3,
+        statistics.median(steps) * 1e3,
+        drawn / max(events, 1),
+    )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--streams", type=int, nargs="+", default=[1, 8, 32, 64])
     parser.add_argument("--protocols", nargs="+", choices=PROTOCOLS, default=list(PROTOCOLS))
     parser.add_argument("--step-ms", type=float, default=12.0)
@@ -264,9 +326,15 @@ def main() -> None:
         load(port, "chat", 8, 16)
         for protocol in arguments.protocols:
             for streams in arguments.streams:
-                rounds = [measure(process, port, protocol, streams, arguments.tokens) for _ in range(arguments.rounds)]
+                rounds = [
+                    measure(process, port, protocol, streams, arguments.tokens)
+                    for _ in range(arguments.rounds)
+                ]
                 medians = [statistics.median(values) for values in zip(*rounds, strict=True)]
-                print(f"{protocol:10} {streams:7} " + " ".join(f"{value:13.3f}" for value in medians), flush=True)
+                print(
+                    f"{protocol:10} {streams:7} " + " ".join(f"{value:13.3f}" for value in medians),
+                    flush=True,
+                )
 
 
 if __name__ == "__main__":

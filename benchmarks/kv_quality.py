@@ -1,9 +1,11 @@
-"""Answers with few bits of keys and values against those with 16: the distribution of the next token, and the arguments of calls.
+"""Answers with few bits of keys and values against those with 16: the distribution of the next
+token, and the arguments of calls.
 
 python benchmarks/kv_quality.py [--model smollm2-135m] [--tokens 512] [--calls 100] [--text FILE]
 
-The same text is read with 16, 8 and 4 bits (16: as the model computes): the divergence of the distributions from those of 16 bits (KL, in nats),
-and how often the likeliest token is the same. Calls are JSON objects of a fixed form, greedy, made by the engine as the server makes them, in
+The same text is read with 16, 8 and 4 bits (16: as the model computes): the divergence of the
+distributions from those of 16 bits (KL, in nats), and how often the likeliest token is the same.
+Calls are JSON objects of a fixed form, greedy, made by the engine as the server makes them, in
 batches: how many have the arguments that 16 bits have, and how many have those that were asked for.
 """
 
@@ -48,11 +50,17 @@ FORM = json.dumps(
     }
 )
 TASK = (
-    "Book a hotel. Answer with the JSON object of the booking: the name of the guest, the city, and the number of nights.\n"
-    'Request: Marie Curie stays in Paris for 4 nights.\n{"name": "Marie Curie", "city": "Paris", "nights": 4}\n'
-    'Request: In Rome, Isaac Newton needs a room for 11 nights.\n{"name": "Isaac Newton", "city": "Rome", "nights": 11}\n'
+    "Book a hotel. Answer with the JSON object of the booking: the name of the guest, the city, "
+    "and the number of nights.\n"
+    'Request: Marie Curie stays in Paris for 4 nights.\n{"name": "Marie Curie", "city": "Paris", '
+    '"nights": 4}\n'
+    'Request: In Rome, Isaac Newton needs a room for 11 nights.\n{"name": "Isaac Newton", "city": '
+    '"Rome", "nights": 11}\n'
 )
-REQUESTS = ("{name} stays in {city} for {nights} nights.", "In {city}, {name} needs a room for {nights} nights.")
+REQUESTS = (
+    "{name} stays in {city} for {nights} nights.",
+    "In {city}, {name} needs a room for {nights} nights.",
+)
 
 
 @attrs.frozen
@@ -66,15 +74,23 @@ class Call:
 
     @property
     def prompt(self) -> str:
-        return f"{TASK}Request: {self.wording.format(name=self.name, city=self.city, nights=self.nights)}"
+        return (
+            f"{TASK}Request: "
+            f"{self.wording.format(name=self.name, city=self.city, nights=self.nights)}"
+        )
 
     def is_met(self, answer: str) -> bool:
-        return bool(_parsed(answer) == {"name": self.name, "city": self.city, "nights": self.nights})
+        return bool(
+            _parsed(answer) == {"name": self.name, "city": self.city, "nights": self.nights}
+        )
 
 
 def calls(count: int) -> list[Call]:
     asked = itertools.product(REQUESTS, CITIES, NAMES, (2, 17))
-    return [Call(name, city, nights, wording) for wording, city, name, nights in itertools.islice(asked, count)]
+    return [
+        Call(name, city, nights, wording)
+        for wording, city, name, nights in itertools.islice(asked, count)
+    ]
 
 
 def _parsed(answer: str) -> object:
@@ -85,7 +101,9 @@ def _parsed(answer: str) -> object:
 
 
 def distributions(runner: MlxRunner, tokens: list[int]) -> list[mx.array]:
-    """Log-probabilities of the next token after each of these, read in pieces, (piece, vocabulary) float32."""
+    """Log-probabilities of the next token after each of these, read in pieces, (piece, vocabulary)
+    float32.
+    """
     model, found = runner.batch.layout.model, []
     caches = make_prompt_cache(model)
     for at in range(0, len(tokens), CHUNK):
@@ -97,22 +115,39 @@ def distributions(runner: MlxRunner, tokens: list[int]) -> list[mx.array]:
 
 def compared(exact: list[mx.array], found: list[mx.array]) -> str:
     """Divergence and agreement of the likeliest token."""
-    kl = mx.concatenate([(mx.exp(a) * (a - b)).sum(axis=-1) for a, b in zip(exact, found, strict=True)])
-    same = mx.concatenate([a.argmax(axis=-1) == b.argmax(axis=-1) for a, b in zip(exact, found, strict=True)])
+    kl = mx.concatenate(
+        [(mx.exp(a) * (a - b)).sum(axis=-1) for a, b in zip(exact, found, strict=True)]
+    )
+    same = mx.concatenate(
+        [a.argmax(axis=-1) == b.argmax(axis=-1) for a, b in zip(exact, found, strict=True)]
+    )
     worst = mx.sort(kl)[int(kl.size * 0.99)]
-    return f"KL mean {kl.mean().item():.5f}, 99 of 100 below {worst.item():.4f}; likeliest token the same {same.mean().item():.4f}"
+    return (
+        f"KL mean {kl.mean().item():.5f}, 99 of 100 below {worst.item():.4f}; likeliest token the "
+        f"same {same.mean().item():.4f}"
+    )
 
 
 async def answers(runner: MlxRunner, codec: TokenizerCodec, asked: list[Call]) -> list[str]:
     """Texts of the model's answers to each prompt, held to the form."""
     limits = Limits(context_length=2048, max_rows=ROWS, chunk_tokens=512, max_stall_seconds=5.0)
-    engine = Engine(runner, Scheduler(limits, Memory(runner.spec, 1 << 30, limits.chunk_tokens)), 256, 300.0, 0.01)
+    engine = Engine(
+        runner,
+        Scheduler(limits, Memory(runner.spec, 1 << 30, limits.chunk_tokens)),
+        256,
+        300.0,
+        0.01,
+    )
     found = [""] * len(asked)
 
     async def one(place: int) -> None:
-        conversation = Conversation((Message(Role.USER, (Text(asked[place].prompt),)),), schema=FORM)
+        conversation = Conversation(
+            (Message(Role.USER, (Text(asked[place].prompt),)),), schema=FORM
+        )
         tokens, grammar = codec.encode_prompt(conversation).tokens, codec.grammar(conversation, "")
-        request = GenerationRequest("", tokens, 64, 1, SamplingParams(), grammar=grammar, agent=f"agent-{place}")
+        request = GenerationRequest(
+            "", tokens, 64, 1, SamplingParams(), grammar=grammar, agent=f"agent-{place}"
+        )
         found[place] = (await engine.submit(request, codec.decoder()).result()).text
 
     async with trio.open_nursery() as nursery:
@@ -138,18 +173,32 @@ async def measure(arguments: argparse.Namespace, path: Path) -> None:
             exact = exact or found
             line = await device.call(functools.partial(compared, exact, found))
             per_token = sum(group.token_bytes for group in runner.spec.groups)
-            print(f"{path.name}, {bits} bits, {per_token:,} bytes a token, {len(tokens)} tokens: {line}", flush=True)
+            print(
+                (
+                    f"{path.name}, {bits} bits, {per_token:,} bytes a token, {len(tokens)} tokens: "
+                    f"{line}"
+                ),
+                flush=True,
+            )
             if asked:
                 made = await answers(runner, codec, asked)
                 said = said or made
                 same = sum(_parsed(a) == _parsed(b) for a, b in zip(made, said, strict=True))
                 met = sum(call.is_met(answer) for call, answer in zip(asked, made, strict=True))
-                print(f"  {len(asked)} calls: {same} with the arguments of 16 bits, {met} with those asked for; the first: {made[0]}", flush=True)
+                print(
+                    (
+                        f"  {len(asked)} calls: {same} with the arguments of 16 bits, {met} with "
+                        f"those asked for; the first: {made[0]}"
+                    ),
+                    flush=True,
+                )
         device.stop()
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default=MODEL, help="a built-in name or a directory")
     parser.add_argument("--tokens", type=int, default=512)
     parser.add_argument("--calls", type=int, default=100)

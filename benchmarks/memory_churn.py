@@ -1,13 +1,17 @@
 """Memory of the server process in a churn of conversations, which should end in a plateau.
 
-python benchmarks/memory_churn.py [--minutes 60] [--requests 200000] [--clients 4] [--words 120] [--every 60] [--cache-mb 64] [--agents 200]
+python benchmarks/memory_churn.py [--minutes 60] [--requests 200000] [--clients 4] [--words 120]
+[--every 60] [--cache-mb 64] [--agents 200]
     [--model] [--trace]
 
-The server runs in this process, with a scripted model or, with --model, the tiny random one; a second process asks. Conversations are never told
-again, half of them have a second turn, and a quarter come with an agent id of their own. Their messages have up to --words words: the longer
-they are, the sooner the token histories reach their budget of 64 MiB. At intervals a line shows requests, resident memory, what the token
-histories take and how many there are, and agents. With --trace, tracemalloc shows the lines of code whose memory has grown most since the first
-line, at the cost of a slower server that takes more itself. It ends after so many minutes or requests, whichever comes first.
+The server runs in this process, with a scripted model or, with --model, the tiny random one; a
+second process asks. Conversations are never told again, half of them have a second turn, and a
+quarter come with an agent id of their own. Their messages have up to --words words: the longer they
+are, the sooner the token histories reach their budget of 64 MiB. At intervals a line shows
+requests, resident memory, what the token histories take and how many there are, and agents. With
+--trace, tracemalloc shows the lines of code whose memory has grown most since the first line, at
+the cost of a slower server that takes more itself. It ends after so many minutes or requests,
+whichever comes first.
 """
 
 import argparse
@@ -41,17 +45,31 @@ ANSWER_TOKENS = 4
 TOP = 5
 MIB = 1 << 20
 SCRIPT = (Rule(text="It is fine."),)
-COLUMNS = ("minute", "requests", "RSS MiB", "traced MiB", "histories MiB", "histories", "agents", "cache MiB")
+COLUMNS = (
+    "minute",
+    "requests",
+    "RSS MiB",
+    "traced MiB",
+    "histories MiB",
+    "histories",
+    "agents",
+    "cache MiB",
+)
 
 
-# ------------------------------------------------------------------------------------------------------------------------------ load
+# --------------------------------------------------------------------------------------------- load
 
 
 class Load:
     """Clients that ask until there were enough requests or the time is over."""
 
     def __init__(self, url: str, requests: int, until: float, words: int) -> None:
-        self.host, self.left, self.until, self.words = url.removeprefix("http://"), requests, until, words
+        self.host, self.left, self.until, self.words = (
+            url.removeprefix("http://"),
+            requests,
+            until,
+            words,
+        )
         self.lock = threading.Lock()
 
     def take(self) -> bool:
@@ -60,24 +78,35 @@ class Load:
             return self.left >= 0 and time.monotonic() < self.until
 
     def client(self, number: int) -> None:
-        chance, connection = random.Random(number), http.client.HTTPConnection(self.host, timeout=60)
+        chance, connection = (
+            random.Random(number),
+            http.client.HTTPConnection(self.host, timeout=60),
+        )
         while self.take():
             words = " ".join(chance.choices(WORDS, k=chance.randrange(5, self.words)))
-            headers = {"content-type": "application/json"} | ({"x-agent-id": f"churn-{chance.getrandbits(64):x}"} if chance.random() < 0.25 else {})
+            headers = {"content-type": "application/json"} | (
+                {"x-agent-id": f"churn-{chance.getrandbits(64):x}"}
+                if chance.random() < 0.25
+                else {}
+            )
             messages = [{"role": "user", "content": f"{chance.getrandbits(64):x} {words}"}]
             messages.append({"role": "assistant", "content": ask(connection, messages, headers)})
             if chance.random() < 0.5 and self.take():
                 ask(connection, [*messages, {"role": "user", "content": "And then?"}], headers)
 
     def run(self, clients: int) -> None:
-        threads = [threading.Thread(target=self.client, args=(number,)) for number in range(clients)]
+        threads = [
+            threading.Thread(target=self.client, args=(number,)) for number in range(clients)
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
 
 
-def ask(connection: http.client.HTTPConnection, messages: list[dict[str, str]], headers: dict[str, str]) -> str:
+def ask(
+    connection: http.client.HTTPConnection, messages: list[dict[str, str]], headers: dict[str, str]
+) -> str:
     body = {"model": "default", "max_tokens": ANSWER_TOKENS, "messages": messages}
     connection.request("POST", "/v1/chat/completions", json.dumps(body), headers)
     answer = connection.getresponse()
@@ -87,7 +116,7 @@ def ask(connection: http.client.HTTPConnection, messages: list[dict[str, str]], 
     return content["choices"][0]["message"]["content"] or "Yes."
 
 
-# ---------------------------------------------------------------------------------------------------------------------------- figures
+# ------------------------------------------------------------------------------------------ figures
 
 
 def resident() -> float:
@@ -97,16 +126,34 @@ def resident() -> float:
 
 def scraped(url: str) -> dict[str, float]:
     text = urllib.request.urlopen(f"{url}/metrics").read().decode()
-    return {name: float(value) for name, value in re.findall(r"^(\w+(?:\{[^}]*\})?) (\S+)$", text, re.MULTILINE)}
+    return {
+        name: float(value)
+        for name, value in re.findall(r"^(\w+(?:\{[^}]*\})?) (\S+)$", text, re.MULTILINE)
+    }
 
 
 def figures(url: str) -> list[float]:
     found = scraped(url)
-    used = {kind: found.get(f'semantic_memory_used_bytes{{kind="{kind}"}}', 0) / MIB for kind in ("token_histories", "cache_rows", "cache_blocks")}
-    requests = sum(value for name, value in found.items() if name.startswith("semantic_request_duration_seconds_count"))
+    used = {
+        kind: found.get(f'semantic_memory_used_bytes{{kind="{kind}"}}', 0) / MIB
+        for kind in ("token_histories", "cache_rows", "cache_blocks")
+    }
+    requests = sum(
+        value
+        for name, value in found.items()
+        if name.startswith("semantic_request_duration_seconds_count")
+    )
     traced = tracemalloc.get_traced_memory()[0] / MIB if tracemalloc.is_tracing() else 0.0
     cache = used["cache_rows"] + used["cache_blocks"]
-    return [requests, resident(), traced, used["token_histories"], found["semantic_token_histories"], found["semantic_agents"], cache]
+    return [
+        requests,
+        resident(),
+        traced,
+        used["token_histories"],
+        found["semantic_token_histories"],
+        found["semantic_agents"],
+        cache,
+    ]
 
 
 class Curve:
@@ -126,28 +173,49 @@ class Curve:
             self.show_growth()
 
     def show_growth(self) -> None:
-        now = tracemalloc.take_snapshot().filter_traces([tracemalloc.Filter(inclusive=False, filename_pattern=tracemalloc.__file__)])
+        now = tracemalloc.take_snapshot().filter_traces(
+            [tracemalloc.Filter(inclusive=False, filename_pattern=tracemalloc.__file__)]
+        )
         if self.first is None:
             self.first = now
             return
         for line in now.compare_to(self.first, "lineno")[:TOP]:
             frame = line.traceback[0]
-            print(f"    {line.size_diff / MIB:+8.2f} MiB {line.count_diff:+9,} blocks  {frame.filename}:{frame.lineno}", flush=True)
+            print(
+                (
+                    f"    {line.size_diff / MIB:+8.2f} MiB {line.count_diff:+9,} blocks  "
+                    f"{frame.filename}:{frame.lineno}"
+                ),
+                flush=True,
+            )
 
 
-# ------------------------------------------------------------------------------------------------------------------------------- run
+# ---------------------------------------------------------------------------------------------- run
 
 
-async def churn(server: Server, announced: trio.Event, url: list[str], chosen: argparse.Namespace) -> None:
+async def churn(
+    server: Server, announced: trio.Event, url: list[str], chosen: argparse.Namespace
+) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(server.run)
         await announced.wait()
         curve = Curve(url[0])
         await trio.to_thread.run_sync(curve.sample)
-        load = [sys.executable, __file__, "--load", url[0], "--requests", str(chosen.requests), "--minutes", str(chosen.minutes)]
+        load = [
+            sys.executable,
+            __file__,
+            "--load",
+            url[0],
+            "--requests",
+            str(chosen.requests),
+            "--minutes",
+            str(chosen.minutes),
+        ]
         async with trio.open_nursery() as sampling:
             sampling.start_soon(sample_every, curve, chosen.every)
-            await trio.run_process([*load, "--clients", str(chosen.clients), "--words", str(chosen.words)])
+            await trio.run_process(
+                [*load, "--clients", str(chosen.clients), "--words", str(chosen.words)]
+            )
             sampling.cancel_scope.cancel()
         await trio.to_thread.run_sync(curve.sample)
         os.kill(os.getpid(), signal.SIGTERM)  # the server ends as it does for whoever runs it
@@ -160,24 +228,33 @@ async def sample_every(curve: Curve, seconds: float) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--minutes", type=float, default=60)
     parser.add_argument("--requests", type=int, default=200_000)
     parser.add_argument("--clients", type=int, default=4)
-    parser.add_argument("--words", type=int, default=120, help="most words of a message; 6 at least")
+    parser.add_argument(
+        "--words", type=int, default=120, help="most words of a message; 6 at least"
+    )
     parser.add_argument("--every", type=float, default=60, help="seconds between two lines")
     parser.add_argument("--cache-mb", type=int, default=64)
     parser.add_argument("--agents", type=int, default=200, help="max_agents_in_memory")
-    parser.add_argument("--model", action="store_true", help="ask the tiny random model instead of a script")
+    parser.add_argument(
+        "--model", action="store_true", help="ask the tiny random model instead of a script"
+    )
     parser.add_argument("--trace", action="store_true", help="show where memory grows")
     parser.add_argument("--load", metavar="URL", help=argparse.SUPPRESS)
     chosen = parser.parse_args()
     if chosen.load:
-        Load(chosen.load, chosen.requests, time.monotonic() + chosen.minutes * 60, chosen.words).run(chosen.clients)
+        Load(
+            chosen.load, chosen.requests, time.monotonic() + chosen.minutes * 60, chosen.words
+        ).run(chosen.clients)
         return
     with tempfile.TemporaryDirectory() as directory:
         settings = Settings(
-            port=0, model_id=MODEL, cache_dir=Path(directory), cache_budget_mb=chosen.cache_mb, disk_budget_mb=256, disk_floor_mb=0,
+            port=0, model_id=MODEL, cache_dir=Path(directory),
+            cache_budget_mb=chosen.cache_mb, disk_budget_mb=256, disk_floor_mb=0,
             max_agents_in_memory=chosen.agents,
         )  # fmt: skip
         configure("console", "error")

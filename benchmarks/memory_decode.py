@@ -1,11 +1,15 @@
-"""Cost of memory for rows that decode: scheduler and batch with a memory, against the same without one, in turns of a few steps.
+"""Cost of memory for rows that decode: scheduler and batch with a memory, against the same without
+one, in turns of a few steps.
 
-python benchmarks/memory_decode.py [--model DIRECTORY | --shape smollm2|llama8b|tiny] [--streams 4] [--tokens 600] [--rounds 3]
+python benchmarks/memory_decode.py [--model DIRECTORY | --shape smollm2|llama8b|tiny] [--streams 4]
+[--tokens 600] [--rounds 3]
 
-Without: nothing is matched, named, published or saved, rows are closed and gone. With: as served. Both read the same prompts, which nobody has read
-before, and force the same tokens. Two kinds of work: streams that begin and end together, over two or three block borders each; and the same beside a
-place that is taken by one short request after the other, each of which is closed into blocks while the others decode. The sides take turns of
-a few steps on one device. The ratio is that of the tokens per second of whole runs; beside it is the median over pairs of turns, which no pause of a
+Without: nothing is matched, named, published or saved, rows are closed and gone. With: as served.
+Both read the same prompts, which nobody has read before, and force the same tokens. Two kinds of
+work: streams that begin and end together, over two or three block borders each; and the same beside
+a place that is taken by one short request after the other, each of which is closed into blocks
+while the others decode. The sides take turns of a few steps on one device. The ratio is that of the
+tokens per second of whole runs; beside it is the median over pairs of turns, which no pause of a
 shared machine moves.
 """
 
@@ -53,10 +57,19 @@ class ForgetfulRows(LiveRows):
     def snapshot(self, number: int, position: int, *, replaces: bool = False) -> None:
         pass
 
-    def remember(self, number: int, run: TokenRun, salt: Salt = NO_SALT, *, has_ended: bool = True) -> None:
+    def remember(
+        self, number: int, run: TokenRun, salt: Salt = NO_SALT, *, has_ended: bool = True
+    ) -> None:
         pass
 
-    def close(self, number: int, computed: int, breakpoints: Iterable[Breakpoint] = (), *, has_ended: bool = True) -> RowClose:
+    def close(
+        self,
+        number: int,
+        computed: int,
+        breakpoints: Iterable[Breakpoint] = (),
+        *,
+        has_ended: bool = True,
+    ) -> RowClose:
         self._move_out(self._tenants[number])
         return RowClose(number)
 
@@ -87,7 +100,9 @@ class Side:
 
     def add(self, prompt: tuple[int, ...], tokens: int) -> Sequence:
         forced = tuple((i * 13 + prompt[0]) % VOCABULARY for i in range(tokens))
-        return self.scheduler.add(GenerationRequest("", prompt, tokens, 0, forced=forced), ByteDecoder())
+        return self.scheduler.add(
+            GenerationRequest("", prompt, tokens, 0, forced=forced), ByteDecoder()
+        )
 
     def step(self) -> bool:
         plan = self.scheduler.plan()
@@ -99,7 +114,10 @@ class Side:
         return True
 
     def turn(self, next_short: Callable[["Side"], None]) -> bool:
-        """A few steps, from an idle device until it is idle again. False when the long ones are over and everything is done."""
+        """A few steps, from an idle device until it is idle again.
+
+        False when the long ones are over and everything is done.
+        """
         begun, steps = time.perf_counter(), 0
         while steps < STEPS_A_TURN:
             if self.is_decoding:
@@ -119,7 +137,11 @@ class Side:
 
 def prompt_of(number: int, tokens: int) -> tuple[int, ...]:
     """Like no other from its first token or its second on."""
-    return (number % VOCABULARY, number // VOCABULARY, *((i * i * 7 + i) % VOCABULARY for i in range(tokens - 2)))
+    return (
+        number % VOCABULARY,
+        number // VOCABULARY,
+        *((i * i * 7 + i) % VOCABULARY for i in range(tokens - 2)),
+    )
 
 
 def nobody(side: Side) -> None:
@@ -132,7 +154,13 @@ def one_after_the_other(side: Side) -> None:
         side.short = side.add(prompt_of(1000 + side.shorts, SHORT_PROMPT), SHORT_ANSWER)
 
 
-def run(sides: dict[str, Side], number: int, streams: int, tokens: int, next_short: Callable[[Side], None]) -> dict[str, tuple[float, int]]:
+def run(
+    sides: dict[str, Side],
+    number: int,
+    streams: int,
+    tokens: int,
+    next_short: Callable[[Side], None],
+) -> dict[str, tuple[float, int]]:
     """Seconds and tokens drawn, by side."""
     seconds, before = dict.fromkeys(sides, 0.0), {name: side.drawn for name, side in sides.items()}
     for side in sides.values():
@@ -153,7 +181,15 @@ def run(sides: dict[str, Side], number: int, streams: int, tokens: int, next_sho
     return {name: (seconds[name], sides[name].drawn - before[name]) for name in sides}
 
 
-def compare(kind: str, sides: dict[str, Side], rounds: int, streams: int, tokens: int, next_short: Callable[[Side], None], first: int) -> None:
+def compare(
+    kind: str,
+    sides: dict[str, Side],
+    rounds: int,
+    streams: int,
+    tokens: int,
+    next_short: Callable[[Side], None],
+    first: int,
+) -> None:
     ratios = []
     for number in range(rounds):
         found = run(sides, first + number, streams, tokens, next_short)
@@ -162,7 +198,8 @@ def compare(kind: str, sides: dict[str, Side], rounds: int, streams: int, tokens
         ratios.append(paces["kept"] / paces["forgotten"])
         of_a_step = statistics.median(forgotten / kept for kept, forgotten in pairs)
         print(
-            f"  {kind}: {paces['kept']:7.1f} / {paces['forgotten']:7.1f} tokens/s = {ratios[-1]:.3f}; median of {len(pairs)} turns {of_a_step:.3f}; "
+            f"  {kind}: {paces['kept']:7.1f} / {paces['forgotten']:7.1f} tokens/s = "
+            f"{ratios[-1]:.3f}; median of {len(pairs)} turns {of_a_step:.3f}; "
             f"{found['kept'][1]} tokens, {sides['kept'].shorts % 1000} short requests",
             flush=True,
         )
@@ -170,7 +207,9 @@ def compare(kind: str, sides: dict[str, Side], rounds: int, streams: int, tokens
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--shape", choices=SHAPES, default="smollm2")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--model", type=Path)
@@ -185,15 +224,31 @@ def main() -> None:
     else:
         model = build(arguments.shape, arguments.dtype)
     spec = measure_spec(model, "benchmark")
-    sides = {name: Side(model, make(spec, 8 * GIB, 512), arguments.streams + 1) for name, make in (("kept", Memory), ("forgotten", Forgetful))}
+    sides = {
+        name: Side(model, make(spec, 8 * GIB, 512), arguments.streams + 1)
+        for name, make in (("kept", Memory), ("forgotten", Forgetful))
+    }
     what = arguments.model.name if arguments.model else f"{arguments.shape} in {arguments.dtype}"
-    print(f"{mx.default_device()}, {what}, {arguments.streams} streams of {arguments.tokens} tokens after a prompt of {PROMPT}")
+    print(
+        f"{mx.default_device()}, {what}, {arguments.streams} streams of {arguments.tokens} tokens "
+        f"after a prompt of {PROMPT}"
+    )
     run(sides, 90, arguments.streams, 32, one_after_the_other)  # kernels are compiled, paces learnt
     compare("together", sides, arguments.rounds, arguments.streams, arguments.tokens, nobody, 10)
-    compare("beside short ones", sides, arguments.rounds, arguments.streams, arguments.tokens, one_after_the_other, 20)
+    compare(
+        "beside short ones",
+        sides,
+        arguments.rounds,
+        arguments.streams,
+        arguments.tokens,
+        one_after_the_other,
+        20,
+    )
     kept = sides["kept"].scheduler.memory
     kept.audit()
-    print(f"  {len(kept.expected().blocks)} blocks are kept, {kept.store.pool.used / 2**20:.0f} MiB")
+    print(
+        f"  {len(kept.expected().blocks)} blocks are kept, {kept.store.pool.used / 2**20:.0f} MiB"
+    )
 
 
 if __name__ == "__main__":

@@ -1,12 +1,16 @@
-"""Many streams at once, and more requests than the queue takes: what is dropped, how late the last is, and what it is like afterwards.
+"""Many streams at once, and more requests than the queue takes: what is dropped, how late the last
+is, and what it is like afterwards.
 
 python benchmarks/overload.py [--streams 16] [--rounds 5] [--flood 64] [--pace-ms 20] [--tokens 32]
 
-The server is scripted: a token takes --pace-ms whatever runs beside it, so the device is not what streams share, and what is measured is the server's
-own part. With a real device a step of 16 rows takes longer than one of a single row: `semantic-trio bench` shows by how much. First single requests,
-then so many streams at once: every answer has to be whole, and the 95th percentile of their times is set against the median of the single ones.
-Then a flood that the queue cannot take (queue_limit 8): each request is answered or refused with 429, none is left hanging; and single requests
-again, for the recovery. It ends with 1 if a stream was dropped or something else than an answer or a refusal came.
+The server is scripted: a token takes --pace-ms whatever runs beside it, so the device is not what
+streams share, and what is measured is the server's own part. With a real device a step of 16 rows
+takes longer than one of a single row: `semantic-trio bench` shows by how much. First single
+requests, then so many streams at once: every answer has to be whole, and the 95th percentile of
+their times is set against the median of the single ones. Then a flood that the queue cannot take
+(queue_limit 8): each request is answered or refused with 429, none is left hanging; and single
+requests again, for the recovery. It ends with 1 if a stream was dropped or something else than an
+answer or a refusal came.
 """
 
 import argparse
@@ -67,8 +71,19 @@ class Load:
 
 
 async def measure(directory: Path, options: argparse.Namespace) -> int:
-    (directory / "script.json").write_text(json.dumps([{"text": "word " * 500, "pace_seconds": options.pace_ms / 1000}]))
-    given = ["--script", directory / "script.json", "--max-batch-size", options.streams, "--queue-limit", QUEUE, "--cache-dir", directory / "cache"]
+    (directory / "script.json").write_text(
+        json.dumps([{"text": "word " * 500, "pace_seconds": options.pace_ms / 1000}])
+    )
+    given = [
+        "--script",
+        directory / "script.json",
+        "--max-batch-size",
+        options.streams,
+        "--queue-limit",
+        QUEUE,
+        "--cache-dir",
+        directory / "cache",
+    ]
     async with served([str(one) for one in given], directory / "log") as server:
         load = Load(Client(server.url, None, "tiny-random"), Prompts("overload"), options.tokens)
         await load.singles()
@@ -82,8 +97,14 @@ async def measure(directory: Path, options: argparse.Namespace) -> int:
         flooded = await load.at_once(options.flood)
         refused = load.refused
         after = await load.singles()
-    print(f"{options.streams} streams, {options.rounds} rounds: {dropped} dropped, p95 {late / before:.2f} times the median of one alone")
-    print(f"flood of {options.flood}: {len(flooded)} answered, {refused} refused, {len(load.failed)} failed")
+    print(
+        f"{options.streams} streams, {options.rounds} rounds: {dropped} dropped, p95 "
+        f"{late / before:.2f} times the median of one alone"
+    )
+    print(
+        f"flood of {options.flood}: {len(flooded)} answered, {refused} refused, {len(load.failed)} "
+        "failed"
+    )
     print(f"one alone after the flood: {after / before:.2f} times before")
     for failure in dict.fromkeys(load.failed):
         print(f"failed: {failure}")
@@ -91,7 +112,9 @@ async def measure(directory: Path, options: argparse.Namespace) -> int:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--streams", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--flood", type=int, default=64)

@@ -1,9 +1,11 @@
-"""Cost of the bookkeeping of agents' memory, and number of agents that fit a budget: no model, no arrays.
+"""Cost of the bookkeeping of agents' memory, and number of agents that fit a budget: no model, no
+arrays.
 
 python benchmarks/pool.py [--tokens 7000] [--rounds 5]
 
-Times are medians of many calls, from the best of the rounds; the geometry is Llama 3.1 8B's. The agents that fit are computed from published
-configurations, keys and values in 16 bits, 8 and 4 beside them (scales of quantised values not counted).
+Times are medians of many calls, from the best of the rounds; the geometry is Llama 3.1 8B's. The
+agents that fit are computed from published configurations, keys and values in 16 bits, 8 and 4
+beside them (scales of quantised values not counted).
 """
 
 import argparse
@@ -64,7 +66,10 @@ class Lived:
     """A memory that holds one history, and rows that begin with it."""
 
     def __init__(self, tokens: int) -> None:
-        self.spec, self.tokens = spec_of("llama-3.1-8b"), tuple(i * 7 % 32_000 for i in range(tokens))
+        self.spec, self.tokens = (
+            spec_of("llama-3.1-8b"),
+            tuple(i * 7 % 32_000 for i in range(tokens)),
+        )
         self.memory = Memory(self.spec, 64 * GIB, CHUNK)
         self.row = 0
         self.run = self.memory.run(self.tokens)
@@ -87,9 +92,13 @@ def memory_figures(tokens: int) -> dict[str, float]:
     lived = Lived(tokens)
     memory, root = lived.memory, root_key(lived.spec.fingerprint)
     found = {
-        f"name {tokens} tokens": median_us(lambda _: TokenRun.of(lived.tokens, root, lived.spec.block_tokens), 500),
+        f"name {tokens} tokens": median_us(
+            lambda _: TokenRun.of(lived.tokens, root, lived.spec.block_tokens), 500
+        ),
         f"match {tokens} tokens": median_us(lambda _: memory.match(lived.run), 2000),
-        f"find the agent of {tokens} tokens": median_us(lambda _: memory.recognise(lived.run), 2000),
+        f"find the agent of {tokens} tokens": median_us(
+            lambda _: memory.recognise(lived.run), 2000
+        ),
         f"open, publish and close a row of {tokens}": median_us(lived.turn, 500),
     }
     memory.audit()
@@ -112,7 +121,10 @@ def publish_figures(lived: Lived) -> dict[str, float]:
         (borders if read % 256 == 0 else others).append(time.perf_counter_ns() - begun)
         read += 1
     memory.rows.close(row, read - 1)
-    return {"publish a token of a row": statistics.median(others) / 1e3, "publish a block of a row": statistics.median(borders) / 1e3}
+    return {
+        "publish a token of a row": statistics.median(others) / 1e3,
+        "publish a block of a row": statistics.median(borders) / 1e3,
+    }
 
 
 def show_times(tokens: int, rounds: int) -> None:
@@ -127,13 +139,20 @@ def show_agents(budget_bytes: int, tokens: int) -> None:
     print(f"\nagents of {tokens} tokens in {budget_bytes // MIB} MiB, sharing nothing")
     print(f"{'':16}{'MiB a block':>12}{'MiB an agent':>14}{'16 bits':>9}{'8 bits':>9}{'4 bits':>9}")
     for name in NAMES:
-        fits = "".join(f"{spec_of(name, bits).agents_that_fit(budget_bytes, tokens):9}" for bits in (16, 8, 4))
+        fits = "".join(
+            f"{spec_of(name, bits).agents_that_fit(budget_bytes, tokens):9}" for bits in (16, 8, 4)
+        )
         spec = spec_of(name)
-        print(f"{name:16}{spec.block_bytes() / MIB:12.1f}{spec.context_bytes(tokens) / MIB:14.1f}{fits}")
+        print(
+            f"{name:16}{spec.block_bytes() / MIB:12.1f}{spec.context_bytes(tokens) / MIB:14.1f}"
+            f"{fits}"
+        )
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--tokens", type=int, default=7000)
     parser.add_argument("--rounds", type=int, default=5)
     arguments = parser.parse_args()

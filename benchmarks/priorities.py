@@ -1,7 +1,9 @@
-"""The first token of an interactive request beside background work, with and without priorities, against the same request alone.
+"""The first token of an interactive request beside background work, with and without priorities,
+against the same request alone.
 
-The engine and the scheduler as they are, on a virtual clock and a fake device with a price for a step and for a prompt token: what priorities are
-worth, without what else a machine does. The figures are the same on every machine.
+The engine and the scheduler as they are, on a virtual clock and a fake device with a price for a
+step and for a prompt token: what priorities are worth, without what else a machine does. The
+figures are the same on every machine.
 
 Run: python benchmarks/priorities.py
 """
@@ -53,10 +55,21 @@ async def keep_busy(engine: Engine, first: int, priority: Priority) -> None:
 
 
 async def first_tokens(background: Priority | None) -> list[float]:
-    """Return the seconds to the first token of each interactive request. None: nothing runs beside them."""
-    runner = FakeRunner(seconds_per_step=STEP_SECONDS, seconds_per_prompt_token=PROMPT_TOKEN_SECONDS)
+    """Return the seconds to the first token of each interactive request.
+
+    None: nothing runs beside them.
+    """
+    runner = FakeRunner(
+        seconds_per_step=STEP_SECONDS, seconds_per_prompt_token=PROMPT_TOKEN_SECONDS
+    )
     memory = Memory(runner.spec, 1 << 22, LIMITS.chunk_tokens)
-    engine = Engine(runner, Scheduler(LIMITS, memory), queue_limit=64, step_deadline_seconds=60.0, batch_window_seconds=0.01)
+    engine = Engine(
+        runner,
+        Scheduler(LIMITS, memory),
+        queue_limit=64,
+        step_deadline_seconds=60.0,
+        batch_window_seconds=0.01,
+    )
     seconds: list[float] = []
     async with trio.open_nursery() as nursery:
         await nursery.start(engine.run)
@@ -64,7 +77,13 @@ async def first_tokens(background: Priority | None) -> list[float]:
             nursery.start_soon(keep_busy, engine, number, background or Priority.BACKGROUND)
         for number in range(REQUESTS):
             await trio.sleep(PAUSE_SECONDS)
-            generation = submit(engine, 900_001 + number, INTERACTIVE_PROMPT, INTERACTIVE_ANSWER, Priority.INTERACTIVE)
+            generation = submit(
+                engine,
+                900_001 + number,
+                INTERACTIVE_PROMPT,
+                INTERACTIVE_ANSWER,
+                Priority.INTERACTIVE,
+            )
             await generation.wait(float("inf"))
             seconds.append(generation.stamps[0] - generation.submitted_at)
         nursery.cancel_scope.cancel()
@@ -73,7 +92,9 @@ async def first_tokens(background: Priority | None) -> list[float]:
 
 def main() -> None:
     """Measure the three cases, and print a line for each."""
-    argparse.ArgumentParser(description="First token beside background work, with and without priorities.").parse_args()
+    argparse.ArgumentParser(
+        description="First token beside background work, with and without priorities."
+    ).parse_args()
     cases: dict[str, Priority | None] = {
         "alone": None,
         "beside background work": Priority.BACKGROUND,
@@ -81,10 +102,15 @@ def main() -> None:
     }
     alone = 0.0
     for name, background in cases.items():
-        found = trio.run(first_tokens, background, clock=trio.testing.MockClock(autojump_threshold=0))
+        found = trio.run(
+            first_tokens, background, clock=trio.testing.MockClock(autojump_threshold=0)
+        )
         median, longest = statistics.median(found), max(found)
         alone = alone or median
-        print(f"{name}: first token after {median:.2f} s ({median / alone:.1f} times alone), at most {longest:.2f} s ({longest / alone:.1f})")
+        print(
+            f"{name}: first token after {median:.2f} s ({median / alone:.1f} times alone), at most "
+            f"{longest:.2f} s ({longest / alone:.1f})"
+        )
 
 
 if __name__ == "__main__":

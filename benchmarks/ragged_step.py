@@ -1,9 +1,12 @@
-"""Cost of one step as the server computes it: decoding rows, a piece of a prompt, and both in one pass.
+"""Cost of one step as the server computes it: decoding rows, a piece of a prompt, and both in one
+pass.
 
-python benchmarks/ragged_step.py --shape smollm2|llama8b|tiny [--dtype bfloat16] [--rows 1 4 8] [--chunk 64] [--context 512]
+python benchmarks/ragged_step.py --shape smollm2|llama8b|tiny [--dtype bfloat16] [--rows 1 4 8]
+[--chunk 64] [--context 512]
 
-Random weights, the server's own `DeviceRows`. The separate figure is the sum of two passes, one for the decoding rows and one for the chunk: what a
-server pays that alternates. Look-ahead is measured as the server uses it: one plan after the other, results a step late.
+Random weights, the server's own `DeviceRows`. The separate figure is the sum of two passes, one for
+the decoding rows and one for the chunk: what a server pays that alternates. Look-ahead is measured
+as the server uses it: one plan after the other, results a step late.
 """
 
 import argparse
@@ -49,7 +52,9 @@ def build(shape: str, dtype: str) -> nn.Module:
 
 def compute(model: nn.Module) -> None:
     """Draw the weights, one after the other: random float32 weights are large."""
-    for _, parameter in sorted(cast(list[tuple[str, mx.array]], nn.utils.tree_flatten(model.parameters()))):
+    for _, parameter in sorted(
+        cast(list[tuple[str, mx.array]], nn.utils.tree_flatten(model.parameters()))
+    ):
         mx.eval(parameter)
 
 
@@ -63,7 +68,12 @@ class Bench:
         for at in range(0, context, 512):
             piece = tokens[at : at + 512]
             opened = (RowStart(row, 0, GREEDY),) if at == 0 else ()
-            self.batch.step(StepPlan(open=opened, prefill=(Chunk(row, piece, at, 0 if at + 512 >= context else None),)))
+            self.batch.step(
+                StepPlan(
+                    open=opened,
+                    prefill=(Chunk(row, piece, at, 0 if at + 512 >= context else None),),
+                )
+            )
         self.batch.step(StepPlan())
         return row
 
@@ -83,7 +93,9 @@ class Bench:
         return (time.perf_counter() - begun) / len(plans)
 
 
-def measure(batch: DeviceRows, rows: int, context: int, chunk: int, vocabulary: int, count: int) -> dict[str, float]:
+def measure(
+    batch: DeviceRows, rows: int, context: int, chunk: int, vocabulary: int, count: int
+) -> dict[str, float]:
     bench = Bench(batch)
     decoding = [bench.open_row(context, vocabulary) for _ in range(rows)]
     reading = bench.open_row(context, vocabulary)
@@ -100,7 +112,11 @@ def measure(batch: DeviceRows, rows: int, context: int, chunk: int, vocabulary: 
 
     rounds = []
     for _ in range(count):  # in turns, so that no kind has the longer context or the noisier minute
-        plans = StepPlan(decode=decode()), StepPlan(prefill=prefill()), StepPlan(decode=decode(), prefill=prefill())
+        plans = (
+            StepPlan(decode=decode()),
+            StepPlan(prefill=prefill()),
+            StepPlan(decode=decode(), prefill=prefill()),
+        )
         rounds.append([bench.seconds(plan) for plan in plans])
     medians = [statistics.median(times) for times in zip(*rounds[1:], strict=True)]
     result = dict(zip(("decode", "chunk", "both"), medians, strict=True))
@@ -111,7 +127,9 @@ def measure(batch: DeviceRows, rows: int, context: int, chunk: int, vocabulary: 
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--shape", choices=SHAPES, default="smollm2")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--rows", type=int, nargs="*", default=[1, 4, 8])
@@ -120,16 +138,23 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=10)
     arguments = parser.parse_args()
     layout = choose_layout(build(arguments.shape, arguments.dtype))
-    print(f"{mx.default_device()}, {arguments.shape} in {arguments.dtype}, {type(layout).__name__}, context {arguments.context}")
+    print(
+        f"{mx.default_device()}, {arguments.shape} in {arguments.dtype}, {type(layout).__name__}, "
+        f"context {arguments.context}"
+    )
     vocabulary = SHAPES[arguments.shape][-1]
     for look_ahead in (True, False):
         batch = DeviceRows(layout, look_ahead=look_ahead)
         for rows in arguments.rows:
-            m = measure(batch, rows, arguments.context, arguments.chunk, vocabulary, arguments.steps)
+            m = measure(
+                batch, rows, arguments.context, arguments.chunk, vocabulary, arguments.steps
+            )
             separate = m["decode"] + m["chunk"]
             print(
-                f"  look-ahead {'on ' if look_ahead else 'off'} {rows:2} rows: decode {m['decode'] * 1e3:6.1f}, chunk {m['chunk'] * 1e3:6.1f}, "
-                f"both {m['both'] * 1e3:6.1f} ms = {m['both'] / separate:.2f} of separate; {rows / m['train']:6.0f} tokens/s decoding"
+                f"  look-ahead {'on ' if look_ahead else 'off'} {rows:2} rows: decode "
+                f"{m['decode'] * 1e3:6.1f}, chunk {m['chunk'] * 1e3:6.1f}, "
+                f"both {m['both'] * 1e3:6.1f} ms = {m['both'] / separate:.2f} of separate; "
+                f"{rows / m['train']:6.0f} tokens/s decoding"
             )
 
 

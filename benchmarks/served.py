@@ -25,8 +25,22 @@ class Served:
 
 @contextlib.asynccontextmanager
 async def served(options: Sequence[str], log: Path) -> AsyncIterator[Served]:
-    """Start `semantic-trio serve` with options, its log appended to a file; drain it at the end, and kill it where the block raises."""
-    command = [sys.executable, "-m", "semantic_trio", "serve", "--host", "127.0.0.1", "--port", "0", "--log-format", "json", *options]
+    """Start `semantic-trio serve` with options, its log appended to a file; drain it at the end,
+    and kill it where the block raises.
+    """
+    command = [
+        sys.executable,
+        "-m",
+        "semantic_trio",
+        "serve",
+        "--host",
+        "127.0.0.1",
+        "--port",
+        "0",
+        "--log-format",
+        "json",
+        *options,
+    ]
     with log.open("ab") as file:
         process = await trio.lowlevel.open_process(command, stdout=subprocess.PIPE, stderr=file)
     assert process.stdout is not None
@@ -35,7 +49,9 @@ async def served(options: Sequence[str], log: Path) -> AsyncIterator[Served]:
         while not (found := URL.search(said)):
             piece = await process.stdout.receive_some()
             if not piece:
-                raise RuntimeError(f"the server did not start: {(await trio.Path(log).read_text())[-500:]}")
+                raise RuntimeError(
+                    f"the server did not start: {(await trio.Path(log).read_text())[-500:]}"
+                )
             said += piece
         server = Served(process.pid, found[1].decode())
         yield server

@@ -1,8 +1,10 @@
-"""Server processes for benchmarks, and two figures of the whole server: latency under load and start-up.
+"""Server processes for benchmarks, and two figures of the whole server: latency under load and
+start-up.
 
 python benchmarks/serving.py [latency] [startup] [--rounds 3] [--json OUT]
 
-Runs on this machine's loopback with smollm2-135m, greedy. Throughput, first tokens, neighbours and restarts: `semantic-trio bench`.
+Runs on this machine's loopback with smollm2-135m, greedy. Throughput, first tokens, neighbours and
+restarts: `semantic-trio bench`.
 """
 
 import argparse
@@ -24,17 +26,30 @@ from pathlib import Path
 from client import Stream, chat, get, run, talk
 
 MODEL = "smollm2-135m"
-TOPICS = ["the sea", "a mountain", "an old clock", "bread", "the moon", "a train", "winter", "a library"]
+TOPICS = [
+    "the sea",
+    "a mountain",
+    "an old clock",
+    "bread",
+    "the moon",
+    "a train",
+    "winter",
+    "a library",
+]
 LONG_WORDS = 2560  # a prompt of about 2,700 tokens
 
 
 def prompts(count: int) -> list[str]:
-    return [f"Write a very long story about {topic}. Do not stop early." for topic in TOPICS[:count]]
+    return [
+        f"Write a very long story about {topic}. Do not stop early." for topic in TOPICS[:count]
+    ]
 
 
 def long_prompt(salt: str) -> str:
     words = "river stone light garden paper window cloud field bridge song".split()
-    return f"{salt}: summarise these words. " + " ".join(words[(i * i) % 10] for i in range(LONG_WORDS))
+    return f"{salt}: summarise these words. " + " ".join(
+        words[(i * i) % 10] for i in range(LONG_WORDS)
+    )
 
 
 class Served:
@@ -64,7 +79,9 @@ class Served:
     def talk(self, messages: list[dict[str, str]], max_tokens: int) -> Stream:
         return talk(messages, max_tokens, self.model)
 
-    def run(self, streams: list[Stream], at: Callable[[float], list[Stream]] | None = None) -> float:
+    def run(
+        self, streams: list[Stream], at: Callable[[float], list[Stream]] | None = None
+    ) -> float:
         return run(self.port, streams, at)
 
     def stop(self) -> int:
@@ -78,8 +95,24 @@ class Served:
 
 @contextlib.contextmanager
 def ours(model: str = MODEL, *arguments: str) -> Iterator[Served]:
-    command = [sys.executable, "-m", "semantic_trio", "serve", "--model", model, "--port", "0", "--log-format", "console", *arguments]
-    server = Served(command, lambda text: int(m[1]) if (m := re.search(r"http://127\.0\.0\.1:(\d+)", text)) else None, model)
+    command = [
+        sys.executable,
+        "-m",
+        "semantic_trio",
+        "serve",
+        "--model",
+        model,
+        "--port",
+        "0",
+        "--log-format",
+        "console",
+        *arguments,
+    ]
+    server = Served(
+        command,
+        lambda text: int(m[1]) if (m := re.search(r"http://127\.0\.0\.1:(\d+)", text)) else None,
+        model,
+    )
     try:
         yield server
     finally:
@@ -94,7 +127,10 @@ def rival(step_size: int | None = None, model: str = MODEL) -> Iterator[Served]:
     port = free_port()
     more = ["--prefill-step-size", str(step_size)] if step_size else []
     arguments = ["server", "--model", str(float32_model(model)), "--port", str(port), *more]
-    program = f"{PRELOAD}; import runpy, sys; sys.argv = {arguments!r}; runpy.run_module('mlx_lm.server', run_name='__main__')"
+    program = (
+        f"{PRELOAD}; import runpy, sys; sys.argv = {arguments!r}; "
+        "runpy.run_module('mlx_lm.server', run_name='__main__')"
+    )
 
     def ready(text: str) -> int | None:
         with contextlib.suppress(OSError):
@@ -114,17 +150,32 @@ PRELOAD = "from semantic_trio.adapters.mlx import blas; blas.load_openblas()"
 
 
 def model_path(model: str = MODEL) -> Path:
-    answer = subprocess.run([sys.executable, "-m", "semantic_trio", "models", "path", model], check=True, capture_output=True, text=True)
+    answer = subprocess.run(
+        [sys.executable, "-m", "semantic_trio", "models", "path", model],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     return Path(answer.stdout.strip())
 
 
 def float32_model(model: str = MODEL) -> Path:
-    """The model with float32 weights, as the server has them in memory: made once beside the original's cache."""
+    """The model with float32 weights, as the server has them in memory: made once beside the
+    original's cache.
+    """
     target = Path(tempfile.gettempdir()) / f"{model}-float32"
     if not (target / "config.json").exists():
         source, made = str(model_path(model)), str(target)
-        code = f"{PRELOAD}\nfrom mlx_lm.convert import convert\nconvert({source!r}, mlx_path={made!r}, dequantize=True, dtype='float32')"
-        subprocess.run([sys.executable, "-c", code], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        code = (
+            f"{PRELOAD}\nfrom mlx_lm.convert import convert\nconvert({source!r}, mlx_path={made!r}"
+            ", dequantize=True, dtype='float32')"
+        )
+        subprocess.run(
+            [sys.executable, "-c", code],
+            check=True,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
     return target
 
 
@@ -159,8 +210,14 @@ def latency(rounds: int) -> dict[str, object]:
             cancels.append(cancel_once(server))
     health.sort()
     p99 = health[int(len(health) * 0.99)]
-    print(f"  /health/live under load: p50 {statistics.median(health) * 1e3:.1f} ms, p99 {p99 * 1e3:.1f} ms, n = {len(health)}")
-    print(f"  cancel to row gone: median {statistics.median(cancels) * 1e3:.0f} ms, longest {max(cancels) * 1e3:.0f} ms, n = {len(cancels)}")
+    print(
+        f"  /health/live under load: p50 {statistics.median(health) * 1e3:.1f} ms, p99 "
+        f"{p99 * 1e3:.1f} ms, n = {len(health)}"
+    )
+    print(
+        f"  cancel to row gone: median {statistics.median(cancels) * 1e3:.0f} ms, longest "
+        f"{max(cancels) * 1e3:.0f} ms, n = {len(cancels)}"
+    )
     return {"health_seconds": health, "cancel_seconds": cancels}
 
 
@@ -171,7 +228,10 @@ def cancel_once(server: Served) -> float:
     body = json.dumps(server.chat(prompts(1)[0], 400).body).encode()
     sock = socket.create_connection(("127.0.0.1", server.port))
     sock.sendall(
-        f"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n".encode()
+        (
+            "POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: "
+            f"application/json\r\nContent-Length: {len(body)}\r\n\r\n"
+        ).encode()
         + body
     )
     received = b""
@@ -206,13 +266,20 @@ FIGURES = {"latency": latency, "startup": startup}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("figures", nargs="*", choices=[*FIGURES, []], help="which; all without")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--json", type=Path)
     arguments = parser.parse_args()
-    packages = ", ".join(f"{name} {version(name)}" for name in ("mlx", "mlx-lm", "trio", "hypercorn", "quart-trio"))
-    print(f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}, {packages}")
+    packages = ", ".join(
+        f"{name} {version(name)}" for name in ("mlx", "mlx-lm", "trio", "hypercorn", "quart-trio")
+    )
+    print(
+        f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
+        f"{packages}"
+    )
     results: dict[str, object] = {}
     for name in arguments.figures or FIGURES:
         print(f"{name}: {(FIGURES[name].__doc__ or '').strip()}")

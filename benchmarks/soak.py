@@ -1,13 +1,17 @@
-"""A server under agents that ask, cancel and see it restarted, for as long as is wished; what it takes should be level.
+"""A server under agents that ask, cancel and see it restarted, for as long as is wished; what it
+takes should be level.
 
-python benchmarks/soak.py [--seconds 3600] [--agents 10] [--requests 50] [--restart 300] [--every 5] [--csv FILE] [--svg FILE] [-- OPTIONS OF SERVE]
+python benchmarks/soak.py [--seconds 3600] [--agents 10] [--requests 50] [--restart 300] [--every 5]
+[--csv FILE] [--svg FILE] [-- OPTIONS OF SERVE]
 
-Each agent sends so many requests as fast as they are answered, as turns of conversations that grow and begin again; it cancels every fifth after its
-first token. Then a new wave begins. The server is drained and started again every --restart seconds on the same cache directory, and has to end
-with 0. At intervals a sample is taken: resident memory, MLX's active memory, threads, open files, bytes on disk, requests so far. In the end the
-last third of the samples is compared with the third before it; the first third is for caches to fill, which are small here. It ends with 1 if
-something grew beyond its bound, or a request failed while the server was up. Needs Linux (/proc). The model is tiny-random: this is about the
-server and not about a model.
+Each agent sends so many requests as fast as they are answered, as turns of conversations that grow
+and begin again; it cancels every fifth after its first token. Then a new wave begins. The server is
+drained and started again every --restart seconds on the same cache directory, and has to end with
+0. At intervals a sample is taken: resident memory, MLX's active memory, threads, open files, bytes
+on disk, requests so far. In the end the last third of the samples is compared with the third before
+it; the first third is for caches to fill, which are small here. It ends with 1 if something grew
+beyond its bound, or a request failed while the server was up. Needs Linux (/proc). The model is
+tiny-random: this is about the server and not about a model.
 """
 
 import argparse
@@ -35,8 +39,18 @@ ACTIVE = re.compile(r'^semantic_memory_used_bytes\{kind="active"\} (\S+)$', re.M
 MIB = 1 << 20
 TOKENS, TURNS, CANCEL_EVERY = 12, 8, 5
 # The most by which the median of the last third may be above that of the third before.
-BOUNDS = {"rss_mib": 1.05, "mlx_mib": 1.05, "threads": 1.1, "files": 1.1, "disk_mib": 1.1}  # as factors
-SIZES = ["--cache-budget-mb", "24", "--disk-budget-mb", "4", "--disk-floor-mb", "64", "--max-agents-in-memory", "64"]
+# as factors
+BOUNDS = {"rss_mib": 1.05, "mlx_mib": 1.05, "threads": 1.1, "files": 1.1, "disk_mib": 1.1}
+SIZES = [
+    "--cache-budget-mb",
+    "24",
+    "--disk-budget-mb",
+    "4",
+    "--disk-floor-mb",
+    "64",
+    "--max-agents-in-memory",
+    "64",
+]
 
 
 @attrs.frozen
@@ -70,7 +84,14 @@ class Soak:
     async def run(self) -> None:
         """Serve and ask until the time is over."""
         while (left := self.options.seconds - self.seconds) > 0:
-            options = [*SIZES, "--model", MODEL, "--cache-dir", str(self.directory / "cache"), *self.options.serve]
+            options = [
+                *SIZES,
+                "--model",
+                MODEL,
+                "--cache-dir",
+                str(self.directory / "cache"),
+                *self.options.serve,
+            ]
             async with served(options, self.directory / "log") as server:
                 with trio.move_on_after(min(left, self.options.restart)):
                     async with trio.open_nursery() as nursery:
@@ -91,7 +112,9 @@ class Soak:
         while True:
             async with trio.open_nursery() as nursery:
                 for number in range(self.options.agents):
-                    nursery.start_soon(self._agent, Client(url, None, MODEL), f"{self.restarts} {wave} {number}")
+                    nursery.start_soon(
+                        self._agent, Client(url, None, MODEL), f"{self.restarts} {wave} {number}"
+                    )
             wave += 1
 
     async def _agent(self, client: Client, name: str) -> None:
@@ -109,7 +132,10 @@ class Soak:
                 self.failures.append(str(error))
                 return
             self.answered += 1
-            messages += [{"role": "assistant", "content": answer.text or "."}, {"role": "user", "content": prompts.question(number)}]
+            messages += [
+                {"role": "assistant", "content": answer.text or "."},
+                {"role": "user", "content": prompts.question(number)},
+            ]
 
     async def _cancelled(self, client: Client, messages: Sequence[Message]) -> None:
         """Ask for a long answer, and go when it has begun."""
@@ -154,11 +180,16 @@ def _size(directory: Path) -> int:
 
 
 def verdicts(samples: Sequence[Sample]) -> Iterator[tuple[str, float, float, bool]]:
-    """Yield for each quantity the medians of the middle and the last third of the samples, and True if the last is within the bound."""
+    """Yield for each quantity the medians of the middle and the last third of the samples, and True
+    if the last is within the bound.
+    """
     third = len(samples) // 3
     for name, bound in BOUNDS.items():
         values = [getattr(sample, name) for sample in samples]
-        middle, last = statistics.median(values[third : 2 * third]), statistics.median(values[2 * third :])
+        middle, last = (
+            statistics.median(values[third : 2 * third]),
+            statistics.median(values[2 * third :]),
+        )
         yield name, middle, last, last <= middle * bound
 
 
@@ -169,7 +200,9 @@ def draw(samples: Sequence[Sample], path: Path) -> None:
     figure = Figure(figsize=(9, 8), layout="constrained", facecolor="white")
     minutes = [sample.seconds / 60 for sample in samples]
     for axes, name in zip(figure.subplots(len(BOUNDS), 1, sharex=True), BOUNDS, strict=True):
-        axes.plot(minutes, [getattr(sample, name) for sample in samples], color="#0b62c4", linewidth=1)
+        axes.plot(
+            minutes, [getattr(sample, name) for sample in samples], color="#0b62c4", linewidth=1
+        )
         axes.set(ylabel=name.replace("_mib", ", MiB"))
         axes.set_ylim(bottom=0)
         axes.grid(color="#d7dde3")
@@ -185,7 +218,9 @@ async def _soak(directory: Path, options: argparse.Namespace) -> Soak:
 
 def main() -> int:
     """Run it, write the curves, print the verdict."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--seconds", type=float, default=3600)
     parser.add_argument("--agents", type=int, default=10)
     parser.add_argument("--requests", type=int, default=50, help="of an agent in a wave")
@@ -205,13 +240,17 @@ def main() -> int:
     if options.svg:
         draw(soak.samples, options.svg)
     print(
-        f"{soak.answered:,} answered, {soak.cancelled:,} cancelled, {len(soak.failures)} failed, {soak.restarts} servers, {len(soak.samples)} samples"
+        f"{soak.answered:,} answered, {soak.cancelled:,} cancelled, {len(soak.failures)} failed, "
+        f"{soak.restarts} servers, {len(soak.samples)} samples"
     )
     for failure in dict.fromkeys(soak.failures):
         print(f"failed: {failure}")
     found = list(verdicts(soak.samples))
     for name, middle, last, is_level in found:
-        print(f"{name:10} middle third {middle:8.1f}   last third {last:8.1f}   {'level' if is_level else 'GREW'}")
+        print(
+            f"{name:10} middle third {middle:8.1f}   last third {last:8.1f}   "
+            f"{'level' if is_level else 'GREW'}"
+        )
     return 0 if all(is_level for *_, is_level in found) and not soak.failures else 1
 
 

@@ -1,11 +1,15 @@
-"""Gain of drafts: tokens per second of answers with drafts against the same answers without, in turns on one device.
+"""Gain of drafts: tokens per second of answers with drafts against the same answers without, in
+turns on one device.
 
-python benchmarks/speculation.py [--model DIRECTORY] [--drafts 16] [--streams 1] [--tokens 600] [--rounds 3] [--lines 200]
+python benchmarks/speculation.py [--model DIRECTORY] [--drafts 16] [--streams 1] [--tokens 600]
+[--rounds 3] [--lines 200]
 
-Answers of four kinds. *copied*: the file of the prompt with every tenth line changed, forced token by token, as a model that edits a file would
-write it. *greedy*: what the model itself says when it has read the file and the first lines of a copy. *sampled*: text at temperature 1 after a short
-prompt, which repeats little. *unlike*: random tokens, forced, of which no four occur twice. The seconds are those from the first token to the last;
-both sides must say the same. Beside them is the ratio of tokens per second of processor time, which neighbours on a shared CPU move less; it needs
+Answers of four kinds. *copied*: the file of the prompt with every tenth line changed, forced token
+by token, as a model that edits a file would write it. *greedy*: what the model itself says when it
+has read the file and the first lines of a copy. *sampled*: text at temperature 1 after a short
+prompt, which repeats little. *unlike*: random tokens, forced, of which no four occur twice. The
+seconds are those from the first token to the last; both sides must say the same. Beside them is the
+ratio of tokens per second of processor time, which neighbours on a shared CPU move less; it needs
 OPENBLAS_NUM_THREADS=1, for threads that wait for each other burn time.
 """
 
@@ -61,11 +65,22 @@ class Side:
         batch = DeviceRows(choose_layout(model))
         limits = Limits(16_384, rows, batch.layout.sizes.prompt_tokens, 10.0)
         memory = Memory(measure_spec(model, "benchmark"), 8 * GIB, limits.chunk_tokens)
-        return cls(batch, Scheduler(limits, memory, Speculation(drafts, batch.layout.sizes.decode_tokens)))
+        return cls(
+            batch, Scheduler(limits, memory, Speculation(drafts, batch.layout.sizes.decode_tokens))
+        )
 
-    def run(self, work: Work, streams: int, tokens: int, seed: int) -> tuple[float, float, list[tuple[int, ...]]]:
-        """Tokens of all streams from the first one to the last per second, and per second of processor time; and what they said."""
-        requests = [GenerationRequest("", (1 + at, *work.prompt), tokens, seed + at, work.sampling, forced=work.forced) for at in range(streams)]
+    def run(
+        self, work: Work, streams: int, tokens: int, seed: int
+    ) -> tuple[float, float, list[tuple[int, ...]]]:
+        """Tokens of all streams from the first one to the last per second, and per second of
+        processor time; and what they said.
+        """
+        requests = [
+            GenerationRequest(
+                "", (1 + at, *work.prompt), tokens, seed + at, work.sampling, forced=work.forced
+            )
+            for at in range(streams)
+        ]
         sequences = [self.scheduler.add(request, ByteDecoder()) for request in requests]
         first, began, last = 0, (0.0, 0.0), (0.0, 0.0)
         while (plan := self.scheduler.plan()) is not None:
@@ -77,7 +92,11 @@ class Side:
         self.scheduler.memory.audit()
         self.scheduler.memory.store.evict_all()
         drawn = _generated(sequences) - first
-        return drawn / (last[0] - began[0]), drawn / (last[1] - began[1]), [tuple(one.generated) for one in sequences]
+        return (
+            drawn / (last[0] - began[0]),
+            drawn / (last[1] - began[1]),
+            [tuple(one.generated) for one in sequences],
+        )
 
 
 def _generated(sequences: Iterable[Sequence]) -> int:
@@ -88,7 +107,10 @@ def source(lines: int, chance: random.Random) -> list[str]:
     """A file of a program."""
     words = [chance.choice(NAMES) for _ in range(4 * lines)]
     return [
-        f"    {words[4 * at]}_{at} = {words[4 * at + 1]}({words[4 * at + 2]}, {chance.randrange(1000)}) + {words[4 * at + 3]}\n"
+        (
+            f"    {words[4 * at]}_{at} = {words[4 * at + 1]}({words[4 * at + 2]}, "
+            f"{chance.randrange(1000)}) + {words[4 * at + 3]}\n"
+        )
         for at in range(lines)
     ]
 
@@ -99,10 +121,16 @@ def works(model: Path, lines: int, tokens: int) -> list[Work]:
     edited = [line.replace(" + ", " - ") if at % 10 == 9 else line for at, line in enumerate(text)]
     file = codec.encode_text("".join(text))
     begun = codec.encode_text("\n# The same file again:\n" + "".join(text[:8]))
-    story = codec.encode_text("The harbour was quiet when the old keeper climbed the stairs of the lighthouse. ")
+    story = codec.encode_text(
+        "The harbour was quiet when the old keeper climbed the stairs of the lighthouse. "
+    )
     unlike = tuple(chance.randrange(300, 40_000) for _ in range(tokens))
     return [
-        Work("copied", file, (codec.encode_text("".join(edited)) * (1 + tokens // len(file)))[:tokens]),
+        Work(
+            "copied",
+            file,
+            (codec.encode_text("".join(edited)) * (1 + tokens // len(file)))[:tokens],
+        ),
         Work("greedy", file + begun),
         Work("sampled", story, (), SamplingParams(temperature=1.0)),
         Work("unlike", story, unlike),
@@ -117,17 +145,22 @@ def compare(sides: dict[int, Side], work: Work, arguments: argparse.Namespace) -
     for number in range(arguments.rounds):
         said = []
         for drafts in sorted(sides, reverse=bool(number % 2)):
-            pace, of_processor, answers = sides[drafts].run(work, arguments.streams, arguments.tokens, 100 * number)
+            pace, of_processor, answers = sides[drafts].run(
+                work, arguments.streams, arguments.tokens, 100 * number
+            )
             paces[drafts].append(pace)
             busy[drafts].append(of_processor)
             said.append(answers)
         assert said[0] == said[1], f"{work.name}: an answer is another one with drafts"
     ratios = [one / other for one, other in zip(paces[arguments.drafts], paces[0], strict=True)]
-    of_processor = statistics.median(one / other for one, other in zip(busy[arguments.drafts], busy[0], strict=True))
+    of_processor = statistics.median(
+        one / other for one, other in zip(busy[arguments.drafts], busy[0], strict=True)
+    )
     drafted, accepted = speculation.drafted - before[0], speculation.accepted - before[1]
     ours, theirs = statistics.median(paces[arguments.drafts]), statistics.median(paces[0])
     print(
-        f"{work.name}: {ours:.1f} / {theirs:.1f} tokens/s = {statistics.median(ratios):.3f} ({min(ratios):.2f} to {max(ratios):.2f}), "
+        f"{work.name}: {ours:.1f} / {theirs:.1f} tokens/s = {statistics.median(ratios):.3f} "
+        f"({min(ratios):.2f} to {max(ratios):.2f}), "
         f"of processor time {of_processor:.3f}; "
         f"{accepted} of {drafted} drafts accepted",
         flush=True,
@@ -135,8 +168,12 @@ def compare(sides: dict[int, Side], work: Work, arguments: argparse.Namespace) -
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", type=Path, default=Path.home() / ".local/share/semantic_trio/models/smollm2-135m")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--model", type=Path, default=Path.home() / ".local/share/semantic_trio/models/smollm2-135m"
+    )
     parser.add_argument("--drafts", type=int, default=16)
     parser.add_argument("--streams", type=int, default=1)
     parser.add_argument("--tokens", type=int, default=600)
@@ -147,7 +184,8 @@ def main() -> None:
     model = load(arguments.model).model
     sides = {drafts: Side.of(model, drafts, arguments.streams) for drafts in (0, arguments.drafts)}
     print(
-        f"{mx.default_device()}, {arguments.model.name}, {arguments.streams} streams of {arguments.tokens} tokens, {arguments.drafts} drafts at most"
+        f"{mx.default_device()}, {arguments.model.name}, {arguments.streams} streams of "
+        f"{arguments.tokens} tokens, {arguments.drafts} drafts at most"
     )
     for work in works(arguments.model, arguments.lines, arguments.tokens):
         if work.name in arguments.works or not arguments.works:

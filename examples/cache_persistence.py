@@ -1,9 +1,11 @@
-"""An agent goes on after the server was started again: what it has read and said is on disk, and is not computed a second time.
+"""An agent goes on after the server was started again: what it has read and said is on disk, and is
+not computed a second time.
 
     python examples/cache_persistence.py [--model smollm2-135m] [--cache-dir DIR]
 
-Starts servers of its own, in a directory that is gone afterwards unless one is given. Needs `make install`, and httpx.
-docs/persistence.md explains what is kept. Expected output, but for names, seconds and texts:
+Starts servers of its own, in a directory that is gone afterwards unless one is given. Needs `make
+install`, and httpx. docs/persistence.md explains what is kept. Expected output, but for names,
+seconds and texts:
 
     agent-3eab20, read for the first time
         0.97 s:     0 of  1407 tokens reused, from none: ...
@@ -29,7 +31,13 @@ import httpx
 HOUSE = " ".join(
     [
         "You are the archivist of a small town. What you know of it:",
-        *(f"House {number} was built of stone in {1700 + number}, and whoever lived there kept a diary." for number in range(1, 61)),
+        *(
+            (
+                f"House {number} was built of stone in {1700 + number}, and whoever lived there "
+                "kept a diary."
+            )
+            for number in range(1, 61)
+        ),
     ]
 )
 ADDRESS = re.compile(r" serves .+ on (http://\S+)")
@@ -38,8 +46,21 @@ ADDRESS = re.compile(r" serves .+ on (http://\S+)")
 @contextlib.contextmanager
 def server(model: str, cache: Path) -> Iterator[str]:
     """A server on a free port: its URL. SIGTERM ends it, when everything is on disk."""
-    command = [sys.executable, "-m", "semantic_trio", "serve", "--model", model, "--port", "0", "--cache-dir", str(cache)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    command = [
+        sys.executable,
+        "-m",
+        "semantic_trio",
+        "serve",
+        "--model",
+        model,
+        "--port",
+        "0",
+        "--cache-dir",
+        str(cache),
+    ]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    ) as process:
         assert process.stdout is not None
         try:
             said = ""
@@ -56,20 +77,35 @@ def server(model: str, cache: Path) -> Iterator[str]:
 
 
 def say(url: str, agent: str, message: str) -> None:
-    """Say one thing to an agent, and print how long its answer took and what of its prompt was remembered."""
+    """Say one thing to an agent, and print how long its answer took and what of its prompt was
+    remembered.
+    """
     begun = time.perf_counter()
-    reply = httpx.post(f"{url}/v1/agents/{agent}/generate", json={"message": message, "max_tokens": 8}, timeout=300)
+    reply = httpx.post(
+        f"{url}/v1/agents/{agent}/generate", json={"message": message, "max_tokens": 8}, timeout=300
+    )
     seconds, answer = time.perf_counter() - begun, reply.raise_for_status().json()
     total, reused = answer["usage"]["prompt_tokens"], answer["usage"]["cached_tokens"]
     source = httpx.get(f"{url}/v1/agents/{agent}/last-turn").raise_for_status().json()["source"]
-    print(f"  {seconds:6.2f} s: {reused:5} of {total:5} tokens reused, from {source:4}: {' '.join(answer['text'].split())[:60]}")
+    print(
+        f"  {seconds:6.2f} s: {reused:5} of {total:5} tokens reused, from {source:4}: "
+        f"{' '.join(answer['text'].split())[:60]}"
+    )
 
 
 def main(model: str, cache: Path) -> None:
     """Talk, start again, talk on."""
-    print(f"starting {model}, which is fetched the first time, and reading about 1,400 tokens: on a busy CPU that takes minutes", flush=True)
+    print(
+        (
+            f"starting {model}, which is fetched the first time, and reading about 1,400 tokens: "
+            "on a busy CPU that takes minutes"
+        ),
+        flush=True,
+    )
     with server(model, cache) as url:
-        agent = httpx.post(f"{url}/v1/agents", json={"system": HOUSE}).raise_for_status().json()["id"]
+        agent = (
+            httpx.post(f"{url}/v1/agents", json={"system": HOUSE}).raise_for_status().json()["id"]
+        )
         print(f"{agent[:12]}, read for the first time")
         say(url, agent, "Which house is the oldest?")
         say(url, agent, "And the youngest?")
@@ -80,7 +116,9 @@ def main(model: str, cache: Path) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--model", default="smollm2-135m")
     parser.add_argument("--cache-dir", type=Path, default=None)
     arguments = parser.parse_args()

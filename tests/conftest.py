@@ -1,4 +1,6 @@
-"""What all tests share: the BLAS before MLX, chance that repeats, and the mark of each test's tier, given by its directory."""
+"""What all tests share: the BLAS before MLX, chance that repeats, and the mark of each test's tier,
+given by its directory.
+"""
 
 import os
 from pathlib import Path
@@ -8,22 +10,44 @@ from hypothesis import HealthCheck, settings
 
 import semantic_trio.adapters.mlx  # noqa: F401 - loads the BLAS before any test imports MLX
 
-TIERS = {"unit": "unit", "http": "unit", "contract": "integration", "integration": "integration", "smoke": "smoke", "e2e": "e2e"}
+TIERS = {
+    "unit": "unit",
+    "http": "unit",
+    "contract": "integration",
+    "integration": "integration",
+    "smoke": "smoke",
+    "e2e": "e2e",
+}
 HERE = Path(__file__).parent
 
-# One run is like another, for the gates look at what is covered. The nightly one looks for what no run has seen.
-settings.register_profile("repeatable", derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+# One run is like another, for the gates look at what is covered. The nightly one looks for what no
+# run has seen.
+settings.register_profile(
+    "repeatable",
+    derandomize=True,
+    database=None,
+    deadline=None,
+    suppress_health_check=[HealthCheck.too_slow],
+)
 if "NIGHTLY" not in os.environ:
     settings.load_profile("repeatable")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what was collected, so that `-m unit` and the like select it; where tests run in parallel, begin with the longest ones."""
+    """Mark what was collected, so that `-m unit` and the like select it; where tests run in
+    parallel, begin with the longest ones.
+    """
     for item in items:
-        tier = TIERS.get(item.path.relative_to(HERE).parts[0]) if item.path.is_relative_to(HERE) else None
+        tier = (
+            TIERS.get(item.path.relative_to(HERE).parts[0])
+            if item.path.is_relative_to(HERE)
+            else None
+        )
         if tier is not None:
             item.add_marker(tier)
-    if all(item.get_closest_marker("unit") or item.get_closest_marker("integration") for item in items):
+    if all(
+        item.get_closest_marker("unit") or item.get_closest_marker("integration") for item in items
+    ):
         items.sort(key=_seconds, reverse=True)
 
 

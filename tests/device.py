@@ -1,7 +1,7 @@
 """The one MLX thread of a test process.
 
-MLX keeps compiled functions with the stream of the thread that first ran them, so a process can have one such thread in its life; tests, each with
-a trio loop of its own, share it.
+MLX keeps compiled functions with the stream of the thread that first ran them, so a process can
+have one such thread in its life; tests, each with a trio loop of its own, share it.
 """
 
 import functools

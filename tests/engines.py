@@ -1,4 +1,5 @@
-"""Engines for tests: one way to make an engine, whatever computes its steps, and one to have it run for a while.
+"""Engines for tests: one way to make an engine, whatever computes its steps, and one to have it run
+for a while.
 
 Knows engines and their memory. Knows no protocol and no model: of a runner it takes the `spec`.
 """
@@ -17,7 +18,8 @@ from semantic_trio.domain.speculation import Speculation
 from semantic_trio.ports import ModelRunner, Observer
 
 LIMITS = Limits(context_length=4096, max_rows=8, chunk_tokens=512, max_stall_seconds=0.25)
-# Of real models. Their passes take real time: with a bound on stalls, the size of chunks would depend on how busy the machine is.
+# Of real models. Their passes take real time: with a bound on stalls, the size of chunks would
+# depend on how busy the machine is.
 UNBOUND_LIMITS = Limits(context_length=2048, max_rows=4, chunk_tokens=128, max_stall_seconds=10.0)
 # Bytes of keys and values: far more than the rows of a test need.
 ROOMY = 1 << 30
@@ -38,7 +40,9 @@ def new_engine(  # noqa: PLR0913 - what tests set, by name
     observer: Observer | None = None,
 ) -> Engine:
     """An engine that does not run yet, with an empty memory."""
-    memory = Memory(runner.spec, budget, limits.chunk_tokens, max_agents, Disk(disk), text_fingerprint)
+    memory = Memory(
+        runner.spec, budget, limits.chunk_tokens, max_agents, Disk(disk), text_fingerprint
+    )
     return Engine(
         runner,
         Scheduler(limits, memory, speculation or Speculation()),
@@ -51,7 +55,10 @@ def new_engine(  # noqa: PLR0913 - what tests set, by name
 
 @asynccontextmanager
 async def running(engine: Engine) -> AsyncIterator[Engine]:
-    """Have an engine run inside. At the end its books agree with its device, which is then as new."""
+    """Have an engine run inside.
+
+    At the end its books agree with its device, which is then as new.
+    """
     async with trio.open_nursery() as nursery:
         await nursery.start(engine.run)
         yield engine

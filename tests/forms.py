@@ -17,7 +17,12 @@ from semantic_trio.adapters.mlx.runner import DeviceRows, MlxRunner
 from semantic_trio.adapters.text.codec import TokenizerCodec
 from semantic_trio.application.engine import Engine
 from semantic_trio.domain.conversation import Conversation, Message, Role, Text
-from semantic_trio.domain.generation import FinishReason, GenerationRequest, GenerationResult, SamplingParams
+from semantic_trio.domain.generation import (
+    FinishReason,
+    GenerationRequest,
+    GenerationResult,
+    SamplingParams,
+)
 from tests.device import on_device, shared_device
 from tests.engines import UNBOUND_LIMITS, new_engine, running
 from tests.schemas import Schema, bounded
@@ -47,16 +52,30 @@ class Forms:
     engine: Engine
     codec: TokenizerCodec
 
-    async def ask(self, schema: Schema | None, seed: int, max_tokens: int = LONGEST) -> GenerationResult:
+    async def ask(
+        self, schema: Schema | None, seed: int, max_tokens: int = LONGEST
+    ) -> GenerationResult:
         """An answer of a form, or of none."""
         conversation = Conversation(ASKED, schema=None if schema is None else json.dumps(schema))
         prompt = self.codec.encode_prompt(conversation)
         grammar = self.codec.grammar(conversation, prompt.opening)
-        request = GenerationRequest("r", prompt.tokens, max_tokens, seed, WARM, stop_tokens=self.codec.stop_tokens, grammar=grammar)
+        request = GenerationRequest(
+            "r",
+            prompt.tokens,
+            max_tokens,
+            seed,
+            WARM,
+            stop_tokens=self.codec.stop_tokens,
+            grammar=grammar,
+        )
         return await self.engine.submit(request, self.codec.decoder()).result()
 
-    async def ask_all(self, schemas: Sequence[Schema | None], max_tokens: int = LONGEST) -> list[GenerationResult]:
-        """The answers to all of them, as many at once as there are rows; each has its place for a seed."""
+    async def ask_all(
+        self, schemas: Sequence[Schema | None], max_tokens: int = LONGEST
+    ) -> list[GenerationResult]:
+        """The answers to all of them, as many at once as there are rows; each has its place for a
+        seed.
+        """
         results: dict[int, GenerationResult] = {}
 
         async def one(place: int) -> None:
@@ -72,15 +91,21 @@ class Forms:
 async def forms(loaded: LoadedModel, codec: TokenizerCodec) -> AsyncIterator[Forms]:
     """An engine of its own for a model."""
     runner = MlxRunner(
-        shared_device(), DeviceRows(on_device(lambda: choose_layout(loaded.model))), on_device(lambda: measure_spec(loaded.model, loaded.fingerprint))
+        shared_device(),
+        DeviceRows(on_device(lambda: choose_layout(loaded.model))),
+        on_device(lambda: measure_spec(loaded.model, loaded.fingerprint)),
     )
-    async with running(new_engine(runner, attrs.evolve(UNBOUND_LIMITS, max_rows=ROWS), queue_limit=1000)) as engine:
+    async with running(
+        new_engine(runner, attrs.evolve(UNBOUND_LIMITS, max_rows=ROWS), queue_limit=1000)
+    ) as engine:
         yield Forms(engine, codec)
 
 
 def verdicts(schemas: Sequence[Schema], results: Sequence[GenerationResult]) -> Counter[str]:
     """What became of answers: `valid`, `invalid`, or `cut off` at the limit."""
-    return Counter(_verdict(schema, result) for schema, result in zip(schemas, results, strict=True))
+    return Counter(
+        _verdict(schema, result) for schema, result in zip(schemas, results, strict=True)
+    )
 
 
 def _verdict(schema: Schema, result: GenerationResult) -> str:

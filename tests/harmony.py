@@ -1,11 +1,22 @@
-"""A chat template with the shape and the delimiters of gpt-oss's, written for tests, and a tokenizer that knows them."""
+"""A chat template with the shape and the delimiters of gpt-oss's, written for tests, and a
+tokenizer that knows them.
+"""
 
 from tokenizers import AddedToken, Tokenizer
 
 from tests.vocabulary import byte_tokenizer
 
-TOKENS = ("<|start|>", "<|channel|>", "<|message|>", "<|constrain|>", "<|end|>", "<|call|>", "<|return|>")
-# As the published one: leading system words go to a developer message with the tools, later ones vanish; one call a turn; results are JSON strings.
+TOKENS = (
+    "<|start|>",
+    "<|channel|>",
+    "<|message|>",
+    "<|constrain|>",
+    "<|end|>",
+    "<|call|>",
+    "<|return|>",
+)
+# As the published one: leading system words go to a developer message with the tools, later ones
+# vanish; one call a turn; results are JSON strings.
 TEMPLATE = """\
 {{- '<|start|>system<|message|>You are a model.\nReasoning: ' + (reasoning_effort or 'medium') + '\n\n' }}
 {{- '# Valid channels: analysis, commentary, final. Channel must be included for every message.' }}
@@ -40,5 +51,7 @@ TEMPLATE = """\
 def harmony_tokenizer() -> Tokenizer:
     """A token for every byte, and those of the format."""
     tokenizer = byte_tokenizer()
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in TOKENS])
+    tokenizer.add_special_tokens(
+        [AddedToken(token, special=True, normalized=False) for token in TOKENS]
+    )
     return tokenizer

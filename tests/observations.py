@@ -30,11 +30,29 @@ SAMPLES: dict[str, Observation] = {
         reused_tokens=4,
         completion_tokens=5,
     ),
-    "request that reached no model": RequestEnded(request_id="req_2", protocol="anthropic", status="401"),
-    "reuse": RowOpened(request_id="req_1", agent="a", waited_seconds=0.1, prompt_tokens=10, reused_tokens=4, source=ReuseSource.RAM),
-    "reuse with a cause": RowOpened(request_id="req_1", prompt_tokens=10, cause=MissCause.EVICTED, lost_tokens=7),
+    "request that reached no model": RequestEnded(
+        request_id="req_2", protocol="anthropic", status="401"
+    ),
+    "reuse": RowOpened(
+        request_id="req_1",
+        agent="a",
+        waited_seconds=0.1,
+        prompt_tokens=10,
+        reused_tokens=4,
+        source=ReuseSource.RAM,
+    ),
+    "reuse with a cause": RowOpened(
+        request_id="req_1", prompt_tokens=10, cause=MissCause.EVICTED, lost_tokens=7
+    ),
     "prefill": PromptRead(request_id="req_1", agent="a", tokens=6, seconds=0.25),
-    "generation": GenerationEnded(request_id="req_1", agent="a", submitted_at=1.0, started_at=1.1, stamps=(2.0, 3.0), closed_at=3.25),
+    "generation": GenerationEnded(
+        request_id="req_1",
+        agent="a",
+        submitted_at=1.0,
+        started_at=1.1,
+        stamps=(2.0, 3.0),
+        closed_at=3.25,
+    ),
     "evict": Evicted(tier="disk", entries=3),
     "write": Written(agent=None, entries=2, size_bytes=2048, seconds=0.01),
     "write of a record": Written(agent="a", entries=1, size_bytes=100, seconds=0.01),

@@ -1,4 +1,6 @@
-"""A collector of OpenTelemetry on loopback: it receives OTLP over HTTP, and keeps the messages as they were decoded."""
+"""A collector of OpenTelemetry on loopback: it receives OTLP over HTTP, and keeps the messages as
+they were decoded.
+"""
 
 import contextlib
 import http.server
@@ -24,11 +26,22 @@ class Received:
     @property
     def spans(self) -> list[Span]:
         """All spans, in the order in which they came."""
-        return [span for message in self.traces for of in message.resource_spans for scope in of.scope_spans for span in scope.spans]
+        return [
+            span
+            for message in self.traces
+            for of in message.resource_spans
+            for scope in of.scope_spans
+            for span in scope.spans
+        ]
 
     def metrics_of_last(self) -> dict[str, Metric]:
         """Metrics of the last message, by name."""
-        return {one.name: one for of in self.metrics[-1].resource_metrics for scope in of.scope_metrics for one in scope.metrics}
+        return {
+            one.name: one
+            for of in self.metrics[-1].resource_metrics
+            for scope in of.scope_metrics
+            for one in scope.metrics
+        }
 
 
 @contextlib.contextmanager

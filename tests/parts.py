@@ -2,11 +2,21 @@
 
 from collections.abc import Sequence
 
-from semantic_trio.domain.conversation import AnswerPart, CallPiece, CutCall, Part, Text, Thinking, ToolCall
+from semantic_trio.domain.conversation import (
+    AnswerPart,
+    CallPiece,
+    CutCall,
+    Part,
+    Text,
+    Thinking,
+    ToolCall,
+)
 
 
 def joined(parts: Sequence[AnswerPart]) -> list[Part]:
-    """Pieces of text and of thought put together, without the pieces of calls; a call that is not whole is text, as it was written."""
+    """Pieces of text and of thought put together, without the pieces of calls; a call that is not
+    whole is text, as it was written.
+    """
     out: list[Part] = []
     for part in unpieced(parts):
         match out[-1:], part:
@@ -20,7 +30,9 @@ def joined(parts: Sequence[AnswerPart]) -> list[Part]:
 
 
 def unpieced(parts: Sequence[AnswerPart]) -> list[Part]:
-    """An answer without the pieces of calls, which have to be the beginning of the call that follows them and of nothing else."""
+    """An answer without the pieces of calls, which have to be the beginning of the call that
+    follows them and of nothing else.
+    """
     out: list[Part] = []
     told: list[CallPiece] = []
     for part in parts:

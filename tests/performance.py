@@ -1,9 +1,10 @@
-"""Regression check of a report of `semantic-trio bench --json`: ratios against tests/performance_thresholds.yaml.
+"""Regression check of a report of `semantic-trio bench --json`: ratios against
+tests/performance_thresholds.yaml.
 
 python -m tests.performance REPORT [--baseline FILE]
 
-Ends with 1 where a ratio is beyond its threshold or was not measured. With --baseline the ratios of the report are written to a file, for
-`semantic-trio bench --compare`.
+Ends with 1 where a ratio is beyond its threshold or was not measured. With --baseline the ratios of
+the report are written to a file, for `semantic-trio bench --compare`.
 """
 
 import argparse
@@ -18,8 +19,16 @@ import yaml
 from semantic_trio.entrypoints.bench.results import Report, Rows
 
 THRESHOLDS = Path(__file__).parent / "performance_thresholds.yaml"
-# Columns that do not depend on the machine's speed alone: each is a quotient of two figures of one round.
-RATIOS = {"served / bare", "at once / in turn", "times faster", "next turn, times faster", "after a restart, times faster", "blocks / padded"}
+# Columns that do not depend on the machine's speed alone: each is a quotient of two figures of one
+# round.
+RATIOS = {
+    "served / bare",
+    "at once / in turn",
+    "times faster",
+    "next turn, times faster",
+    "after a restart, times faster",
+    "blocks / padded",
+}
 
 
 @attrs.frozen
@@ -54,29 +63,44 @@ def breaches(report: Report, wanted: Thresholds) -> Iterator[str]:
                 if found is None:
                     yield f"{table}: {row}: {column}: not measured"
                 elif found.median < bound.at_least:
-                    yield f"{table}: {row}: {column}: {found}, and at least {bound.at_least} is demanded"
+                    yield (
+                        f"{table}: {row}: {column}: {found}, and at least {bound.at_least} is "
+                        "demanded"
+                    )
 
 
 def ratios(report: Report) -> Report:
     """Return a report with its ratios alone: figures that another machine can be compared with."""
     summary = {table: _ratios(rows) for table, rows in report.summary.items()}
-    return attrs.evolve(report, settings={}, rounds=(), summary={table: rows for table, rows in summary.items() if rows})
+    return attrs.evolve(
+        report,
+        settings={},
+        rounds=(),
+        summary={table: rows for table, rows in summary.items() if rows},
+    )
 
 
 def _ratios(rows: Rows) -> Rows:
-    kept = {row: {column: spread for column, spread in figures.items() if column in RATIOS} for row, figures in rows.items()}
+    kept = {
+        row: {column: spread for column, spread in figures.items() if column in RATIOS}
+        for row, figures in rows.items()
+    }
     return {row: figures for row, figures in kept.items() if figures}
 
 
 def main() -> int:
     """Check a report, and write the baseline if one is wanted."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("report", type=Path)
     parser.add_argument("--baseline", type=Path)
     options = parser.parse_args()
     report = msgspec.json.decode(options.report.read_bytes(), type=Report)
     if options.baseline:
-        options.baseline.write_bytes(msgspec.json.format(msgspec.json.encode(ratios(report)), indent=2) + b"\n")
+        options.baseline.write_bytes(
+            msgspec.json.format(msgspec.json.encode(ratios(report)), indent=2) + b"\n"
+        )
     found = list(breaches(report, read_thresholds()))
     print("\n".join(found) or "performance: fine")
     return 1 if found else 0

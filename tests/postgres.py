@@ -1,6 +1,8 @@
-"""A real PostgreSQL server, for tests that need one: that of the machine, or else the one of a wheel.
+"""A real PostgreSQL server, for tests that need one: that of the machine, or else the one of a
+wheel.
 
-Its cluster is made anew in a directory that goes when it ends. It never runs as root, which PostgreSQL refuses to.
+Its cluster is made anew in a directory that goes when it ends. It never runs as root, which
+PostgreSQL refuses to.
 """
 
 import contextlib
@@ -53,12 +55,20 @@ class Postgres:
     def run(self, sql: str, url: str = "/postgres") -> list[Any]:
         """What a statement gives in a database."""
         database = url.partition("?")[0].rpartition("/")[2]
-        with Connection(USER, unix_sock=f"{self.home}/.s.PGSQL.{self.port}", database=database, password=PASSWORD) as connection:
+        with Connection(
+            USER,
+            unix_sock=f"{self.home}/.s.PGSQL.{self.port}",
+            database=database,
+            password=PASSWORD,
+        ) as connection:
             return connection.run(sql) or []
 
     def start(self) -> None:
         """Start it, and wait until it answers."""
-        options = f"-c listen_addresses=127.0.0.1 -c unix_socket_directories={self.home} -p {self.port} {FAST}"
+        options = (
+            f"-c listen_addresses=127.0.0.1 -c unix_socket_directories={self.home} -p {self.port} "
+            f"{FAST}"
+        )
         self._control("start", "-o", options, "-l", str(self.home / "log"))
 
     def stop(self) -> None:
@@ -68,7 +78,18 @@ class Postgres:
     def _initialise(self) -> None:
         password = self.home / "password"
         password.write_text(PASSWORD)
-        more = ("-U", USER, "--pwfile", str(password), "-A", "scram-sha-256", "-E", "UTF8", "--locale=C", "--no-sync")
+        more = (
+            "-U",
+            USER,
+            "--pwfile",
+            str(password),
+            "-A",
+            "scram-sha-256",
+            "-E",
+            "UTF8",
+            "--locale=C",
+            "--no-sync",
+        )
         self._execute("initdb", "-D", str(self.home / "cluster"), *more)
 
     def _control(self, *arguments: str) -> None:
@@ -76,10 +97,17 @@ class Postgres:
 
     def _execute(self, program: str, *arguments: str) -> None:
         done = subprocess.run(
-            [str(self._binaries / program), *arguments], user=self._user, cwd=self.home, stdin=subprocess.DEVNULL, capture_output=True, text=True
+            [str(self._binaries / program), *arguments],
+            user=self._user,
+            cwd=self.home,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
         )
         log = self.home / "log"
-        assert done.returncode == 0, f"{program}: {done.stdout}{done.stderr}{log.read_text() if log.exists() else ''}"
+        assert done.returncode == 0, (
+            f"{program}: {done.stdout}{done.stderr}{log.read_text() if log.exists() else ''}"
+        )
 
 
 @contextlib.contextmanager
@@ -110,15 +138,29 @@ def _other_user() -> str | None:
 def _found() -> Path | None:
     """Where the machine has its own: the newest one where there are several."""
     on_path = [Path(path).resolve() for path in [shutil.which("initdb")] if path]
-    of_debian = sorted(Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda path: float(path.parents[1].name), reverse=True)
+    of_debian = sorted(
+        Path("/usr/lib/postgresql").glob("*/bin/initdb"),
+        key=lambda path: float(path.parents[1].name),
+        reverse=True,
+    )
     directories = [path.parent for path in on_path + of_debian]
-    return next((directory for directory in directories if (directory / "pg_ctl").exists() and (directory / "postgres").exists()), None)
+    return next(
+        (
+            directory
+            for directory in directories
+            if (directory / "pg_ctl").exists() and (directory / "postgres").exists()
+        ),
+        None,
+    )
 
 
 def _unpacked(home: Path, user: str | None) -> Path:
     """The one of the wheel. Another user may not be able to go where that is: a copy is for all."""
     spec = importlib.util.find_spec(WHEEL)
-    assert spec is not None, f"there is no PostgreSQL on this machine, and {WHEEL} is not installed: pip install -e '.[dev]'"
+    assert spec is not None, (
+        f"there is no PostgreSQL on this machine, and {WHEEL} is not installed: pip install -e "
+        "'.[dev]'"
+    )
     assert spec.origin is not None
     package = Path(spec.origin).parent
     if user is None:

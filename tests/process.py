@@ -18,10 +18,12 @@ import httpx
 START_SECONDS = 300.0
 # Seconds in which a server on a busy machine answers.
 ANSWER_SECONDS = 120.0
-# Seconds in which a server on a busy machine ends at once: less than what running answers get to end in (`shutdown_timeout_seconds`).
+# Seconds in which a server on a busy machine ends at once: less than what running answers get to
+# end in (`shutdown_timeout_seconds`).
 PROMPT_SECONDS = 20.0
 URL = re.compile(r" serves .+ on (http://(?:127\.0\.0\.1|\[::1\]):\d+)$", re.MULTILINE)
-# A row that has ended is closed with the next step, and what it leaves is ordered to be written after that: so long nothing has to be waiting.
+# A row that has ended is closed with the next step, and what it leaves is ordered to be written
+# after that: so long nothing has to be waiting.
 QUIET_SECONDS = 0.3
 
 
@@ -34,11 +36,16 @@ class ServerProcess:
     url: str = ""
 
     def wait_until_ready(self) -> None:
-        """Wait for the line that names the URL. Raises with the whole output when the process ends before."""
+        """Wait for the line that names the URL.
+
+        Raises with the whole output when the process ends before.
+        """
         deadline = time.monotonic() + START_SECONDS
         while not (found := URL.search(self.said)):
             if self.process.poll() is not None or time.monotonic() > deadline:
-                raise RuntimeError(f"the server did not start ({self.process.poll()}):\n{self.said}")
+                raise RuntimeError(
+                    f"the server did not start ({self.process.poll()}):\n{self.said}"
+                )
             time.sleep(0.05)
         self.url = found[1]
 
@@ -49,7 +56,11 @@ class ServerProcess:
 
     def lines(self, event: str) -> list[dict[str, Any]]:
         """The log lines of an event."""
-        found = [json.loads(line) for line in self.said.splitlines() if line.startswith("{") and line.endswith("}")]
+        found = [
+            json.loads(line)
+            for line in self.said.splitlines()
+            if line.startswith("{") and line.endswith("}")
+        ]
         return [line for line in found if line["event"] == event]
 
     def until_logged(self, event: str, seconds: float = ANSWER_SECONDS) -> None:
@@ -119,12 +130,26 @@ class ServerProcess:
 
 
 def command(*arguments: str, model: str = "tiny-random") -> list[str]:
-    return [sys.executable, "-m", "semantic_trio", "serve", "--model", model, "--port", "0", "--log-format", "json", *arguments]
+    return [
+        sys.executable,
+        "-m",
+        "semantic_trio",
+        "serve",
+        "--model",
+        model,
+        "--port",
+        "0",
+        "--log-format",
+        "json",
+        *arguments,
+    ]
 
 
 @contextlib.contextmanager
 def _hearing_hangups() -> Iterator[None]:
-    """Inside, a process that is started hears SIGHUP, also where the tests were started by nohup: who ignores it has its children ignore it."""
+    """Inside, a process that is started hears SIGHUP, also where the tests were started by nohup:
+    who ignores it has its children ignore it.
+    """
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     try:
         yield
@@ -134,13 +159,24 @@ def _hearing_hangups() -> Iterator[None]:
 
 @contextlib.contextmanager
 def serving(
-    directory: Path, *arguments: str, model: str = "tiny-random", cache: Path | None = None, within: tuple[str, ...] = (), **environment: str
+    directory: Path,
+    *arguments: str,
+    model: str = "tiny-random",
+    cache: Path | None = None,
+    within: tuple[str, ...] = (),
+    **environment: str,
 ) -> Iterator[ServerProcess]:
-    """A server that is ready; killed at the end if it still runs. `within` is what its command is prefixed with."""
+    """A server that is ready; killed at the end if it still runs.
+
+    `within` is what its command is prefixed with.
+    """
     output = directory / "server.log"
     with output.open("wb") as file, _hearing_hangups():
         process = subprocess.Popen(
-            [*within, *command("--cache-dir", str(cache or directory / "cache"), *arguments, model=model)],
+            [
+                *within,
+                *command("--cache-dir", str(cache or directory / "cache"), *arguments, model=model),
+            ],
             stdout=file,
             stderr=subprocess.STDOUT,
             env=os.environ | environment,
@@ -157,9 +193,17 @@ def serving(
 
 
 def run_to_end(
-    directory: Path, *arguments: str, model: str = "tiny-random", seconds: float = START_SECONDS, within: tuple[str, ...] = (), **environment: str
+    directory: Path,
+    *arguments: str,
+    model: str = "tiny-random",
+    seconds: float = START_SECONDS,
+    within: tuple[str, ...] = (),
+    **environment: str,
 ) -> tuple[int, str]:
-    """Start a server that is expected to refuse: its exit code and its output. `within` is what its command is prefixed with."""
+    """Start a server that is expected to refuse: its exit code and its output.
+
+    `within` is what its command is prefixed with.
+    """
     done = subprocess.run(
         [*within, *command(*arguments, model=model)],
         capture_output=True,

@@ -1,4 +1,5 @@
-"""A file system of a few MiB that a test may fill and make read-only: a tmpfs, mounted by root or in a namespace of one's own.
+"""A file system of a few MiB that a test may fill and make read-only: a tmpfs, mounted by root or
+in a namespace of one's own.
 
 Knows mounts and bytes. Knows nothing of servers: those that are to see it are started `within`.
 """
@@ -47,7 +48,10 @@ class SmallDisk:
             file.unlink()
 
     def forbid_writing(self) -> None:
-        """Read-only for whoever opens a file from now on, as a kernel makes it after errors. A remount would be refused while a file is open."""
+        """Read-only for whoever opens a file from now on, as a kernel makes it after errors.
+
+        A remount would be refused while a file is open.
+        """
         run(*self.within, "mount", "--bind", str(self.path), str(self.path))
         run(*self.within, "mount", "-o", "remount,bind,ro", str(self.path))
 
@@ -68,7 +72,15 @@ class SmallDisk:
 def small_disk(path: Path, mebibytes: int) -> Iterator[SmallDisk]:
     """A file system at a path, gone at the end. Skips the test where this machine permits none."""
     path.mkdir()
-    mount = ("mount", "-t", "tmpfs", "-o", f"size={mebibytes}m,nr_inodes={INODES},mode=700", "tmpfs", str(path))
+    mount = (
+        "mount",
+        "-t",
+        "tmpfs",
+        "-o",
+        f"size={mebibytes}m,nr_inodes={INODES},mode=700",
+        "tmpfs",
+        str(path),
+    )
     with contextlib.ExitStack() as stack:
         yield _first_that_works(stack, path, mount)
 
@@ -80,7 +92,10 @@ def _first_that_works(stack: contextlib.ExitStack, path: Path, mount: tuple[str,
             return stack.enter_context(way(path, mount))
         except MountRefusedError as error:
             refusals.append(str(error))
-    pytest.skip(f"no file system may be mounted here, neither as this user ({refusals[0]}) nor in a namespace ({refusals[1]})")
+    pytest.skip(
+        f"no file system may be mounted here, neither as this user ({refusals[0]}) nor in a "
+        f"namespace ({refusals[1]})"
+    )
 
 
 class MountRefusedError(Exception):
@@ -103,7 +118,10 @@ def _mounted_elsewhere(path: Path, mount: tuple[str, ...]) -> Iterator[SmallDisk
     """For processes of a namespace, which a sleeping one keeps: without being root."""
     try:
         keeper = subprocess.Popen(
-            ["unshare", "--map-root-user", "--mount", "sh", "-c", "echo; read line"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            ["unshare", "--map-root-user", "--mount", "sh", "-c", "echo; read line"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
         )
     except OSError as error:
         raise MountRefusedError(f"unshare: {error.strerror}") from error
@@ -111,7 +129,14 @@ def _mounted_elsewhere(path: Path, mount: tuple[str, ...]) -> Iterator[SmallDisk
         try:
             if keeper.stdout.readline() != "\n":
                 raise MountRefusedError(f"unshare ended with {keeper.wait()}")
-            within = ("nsenter", "--target", str(keeper.pid), "--user", "--mount", "--preserve-credentials")
+            within = (
+                "nsenter",
+                "--target",
+                str(keeper.pid),
+                "--user",
+                "--mount",
+                "--preserve-credentials",
+            )
             run(*within, *mount)
             yield SmallDisk(path, within, Path(f"/proc/{keeper.pid}/root{path}"))
         finally:
@@ -125,4 +150,6 @@ def run(*command: str) -> None:
     except OSError as error:
         raise MountRefusedError(f"{command[0]}: {error.strerror}") from error
     if done.returncode:
-        raise MountRefusedError(" ".join(done.stderr.split()) or f"{command[0]} ended with {done.returncode}")
+        raise MountRefusedError(
+            " ".join(done.stderr.split()) or f"{command[0]} ended with {done.returncode}"
+        )

@@ -1,4 +1,6 @@
-"""Talks with a server as a client does, greedily, and reads from the answers what of a prompt was remembered."""
+"""Talks with a server as a client does, greedily, and reads from the answers what of a prompt was
+remembered.
+"""
 
 import itertools
 import random
@@ -12,7 +14,25 @@ from tests.process import ServerProcess
 
 CACHE = re.compile(r"reused=(\d+)/(\d+); source=(\w+)(?:; cause=(\w+))?")
 # Each a token of its own for the small models.
-WORDS = ("red", "green", "blue", "sun", "moon", "tree", "river", "stone", "cloud", "bird", "house", "road", "lamp", "book", "glass", "paper", "water")
+WORDS = (
+    "red",
+    "green",
+    "blue",
+    "sun",
+    "moon",
+    "tree",
+    "river",
+    "stone",
+    "cloud",
+    "bird",
+    "house",
+    "road",
+    "lamp",
+    "book",
+    "glass",
+    "paper",
+    "water",
+)
 ANSWER_TOKENS = 8
 
 
@@ -48,10 +68,15 @@ def ask(server: ServerProcess, agent: str, *said: str, max_tokens: int = ANSWER_
     assert told, answered.headers
     message = answered.json()
     text = "".join(block["text"] for block in message["content"])
-    return Answer(text, message["usage"]["output_tokens"], int(told[2]), int(told[1]), told[3], told[4] or "")
+    return Answer(
+        text, message["usage"]["output_tokens"], int(told[2]), int(told[1]), told[3], told[4] or ""
+    )
 
 
 def body(said: Sequence[str]) -> dict[str, object]:
     """A request."""
-    messages = [{"role": role, "content": text} for role, text in zip(itertools.cycle(("user", "assistant")), said, strict=False)]
+    messages = [
+        {"role": role, "content": text}
+        for role, text in zip(itertools.cycle(("user", "assistant")), said, strict=False)
+    ]
     return {"model": "default", "max_tokens": ANSWER_TOKENS, "temperature": 0, "messages": messages}

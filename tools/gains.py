@@ -20,12 +20,20 @@ text { font: 14px system-ui, sans-serif; fill: #222 } .small { font-size: 12px; 
 
 
 def svg() -> str:
-    """Return the picture: for each gain a bar for this server and one, of full length, for what it is compared with."""
+    """Return the picture: for each gain a bar for this server and one, of full length, for what it
+    is compared with.
+    """
     gains: list[dict[str, Any]] = tomllib.loads(DATA.read_text())["gain"]
     height = ROW * len(gains)
-    summary = "; ".join(f"{gain['title']}: {gain['ours'] / gain['theirs']:.2f} of {gain['against']}" for gain in gains)
+    summary = "; ".join(
+        f"{gain['title']}: {gain['ours'] / gain['theirs']:.2f} of {gain['against']}"
+        for gain in gains
+    )
     rows = "\n".join(_row(gain, number * ROW) for number, gain in enumerate(gains))
-    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" aria-label="{escape(summary)}">'
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
+        f'aria-label="{escape(summary)}">'
+    )
     return f"{head}\n<style>\n{STYLE}\n</style>\n{rows}\n</svg>\n"
 
 
@@ -38,7 +46,10 @@ def _row(gain: dict[str, Any], top: int) -> str:
             f'<rect class="ours" x="0" y="{top + 24}" width="{width}" height="{BAR}"/>',
             f'<text class="small" x="{width + 8}" y="{top + 38}">semantic-trio: {part:.2f}</text>',
             f'<rect class="theirs" x="0" y="{top + 46}" width="{FULL}" height="{BAR}"/>',
-            f'<text class="small" x="{FULL + 8}" y="{top + 60}">{escape(gain["against"])}: 1</text>',
+            (
+                f'<text class="small" x="{FULL + 8}" y="{top + 60}">{escape(gain["against"])}: '
+                "1</text>"
+            ),
         ]
     )
 

@@ -1,4 +1,5 @@
-"""Software bill of materials (CycloneDX 1.6, JSON): the package with everything that it needs on this machine, versions and licences included.
+"""Software bill of materials (CycloneDX 1.6, JSON): the package with everything that it needs on
+this machine, versions and licences included.
 
     python tools/sbom.py [--extra cuda] [--output dist/sbom.json]
 
@@ -22,7 +23,10 @@ PACKAGE = "semantic-trio"
 
 
 def needed(name: str, extras: Iterable[str] = ()) -> dict[str, metadata.Distribution]:
-    """Return a distribution and all that it needs here, by name. What markers exclude is left out, and so is what is not installed."""
+    """Return a distribution and all that it needs here, by name.
+
+    What markers exclude is left out, and so is what is not installed.
+    """
     found: dict[str, metadata.Distribution] = {}
     waiting = [(name, frozenset(extras))]
     seen = set(waiting)
@@ -34,7 +38,9 @@ def needed(name: str, extras: Iterable[str] = ()) -> dict[str, metadata.Distribu
             continue
         for text in distribution.requires or ():
             requirement = Requirement(text)
-            applies = requirement.marker is None or any(requirement.marker.evaluate({"extra": extra}) for extra in (wanted or {""}))
+            applies = requirement.marker is None or any(
+                requirement.marker.evaluate({"extra": extra}) for extra in (wanted or {""})
+            )
             step = (requirement.name, frozenset(requirement.extras))
             if applies and step not in seen:
                 seen.add(step)
@@ -43,13 +49,22 @@ def needed(name: str, extras: Iterable[str] = ()) -> dict[str, metadata.Distribu
 
 
 def licence(distribution: metadata.Distribution) -> str:
-    """Return the licence that a distribution states: an SPDX expression, a name, or the last part of its classifier."""
+    """Return the licence that a distribution states: an SPDX expression, a name, or the last part
+    of its classifier.
+    """
     fields = distribution.metadata
-    texts: list[str] = [*(fields.get_all("License-Expression") or ()), *(fields.get_all("License") or ())]
+    texts: list[str] = [
+        *(fields.get_all("License-Expression") or ()),
+        *(fields.get_all("License") or ()),
+    ]
     for stated in texts:
         if stated.strip() and "\n" not in stated.strip() and stated != "UNKNOWN":
             return stated.strip()
-    classifiers = [line.rpartition(" :: ")[2] for line in fields.get_all("Classifier") or () if line.startswith("License ::")]
+    classifiers = [
+        line.rpartition(" :: ")[2]
+        for line in fields.get_all("Classifier") or ()
+        if line.startswith("License ::")
+    ]
     return classifiers[0] if classifiers else ""
 
 
@@ -80,8 +95,12 @@ def bill(extras: Iterable[str] = ()) -> str:
 
 def main() -> None:
     """Write the bill."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--extra", action="append", default=[], help="an extra of the package; may be repeated")
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        "--extra", action="append", default=[], help="an extra of the package; may be repeated"
+    )
     parser.add_argument("--output", type=Path, default=Path("dist/sbom.json"))
     arguments = parser.parse_args()
     arguments.output.parent.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,8 @@
-"""Hook of mkdocs: links from the manual to files of the repository lead to copies of these files in the built site.
+"""Hook of mkdocs: links from the manual to files of the repository lead to copies of these files in
+the built site.
 
-A page writes `../semantic_trio/PATH.py`, which is right where the pages are read beside the code. In the site the link leads to a text file.
+A page writes `../semantic_trio/PATH.py`, which is right where the pages are read beside the code.
+In the site the link leads to a text file.
 """
 
 import re
@@ -18,7 +20,11 @@ LINK = re.compile(r"\]\(((?:\.\./)+)((?:semantic_trio|examples)/[\w/]+\.py|CONTR
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Add the files that pages may link to, as text that browsers show."""
     for path in sorted(path for pattern in PATTERNS for path in ROOT.glob(pattern)):
-        files.append(File.generated(config, _place(path.relative_to(ROOT).as_posix()), abs_src_path=str(path)))
+        files.append(
+            File.generated(
+                config, _place(path.relative_to(ROOT).as_posix()), abs_src_path=str(path)
+            )
+        )
     return files
 
 

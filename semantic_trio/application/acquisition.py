@@ -1,4 +1,5 @@
-"""A model that a request waits for in a task of its own, so that the request can tell its client meanwhile that it waits.
+"""A model that a request waits for in a task of its own, so that the request can tell its client
+meanwhile that it waits.
 
 Knows how to wait and how to leave. Knows nothing of how a model is opened.
 """
@@ -29,19 +30,25 @@ class Acquisition(Generic[Model]):
         return self._over.is_set()
 
     async def run(self, acquire: Callable[[ExitStack], Awaitable[Model]]) -> None:
-        """Acquire the model; return when it is held, when that has failed, or when the request has left."""
+        """Acquire the model; return when it is held, when that has failed, or when the request has
+        left.
+        """
         try:
             with self._scope:
                 await acquire(self._stack)
         except SemanticError as error:
             self._error = error
         finally:
-            if self._scope.cancel_called:  # the request has left when the model was on its way already
+            # the request has left when the model was on its way already
+            if self._scope.cancel_called:
                 self._stack.close()
             self._over.set()
 
     async def wait(self) -> None:
-        """Return when the model is held. Cancellation loses nothing. Raises what acquiring the model raises."""
+        """Return when the model is held.
+
+        Cancellation loses nothing. Raises what acquiring the model raises.
+        """
         await self._over.wait()
         if self._error is not None:
             raise self._error

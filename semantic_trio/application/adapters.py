@@ -1,4 +1,5 @@
-"""Adapters of an open model: found by name, loaded for the first request that names one, and unloaded on demand.
+"""Adapters of an open model: found by name, loaded for the first request that names one, and
+unloaded on demand.
 
 Knows names, digests and users. Knows nothing of weights, or of what an adapter changes.
 """
@@ -25,7 +26,8 @@ class AdapterFiles:
 
     name: str
     path: Path  # of their directory
-    base: str = ""  # the model that the adapter was trained on, as its training named that; empty: unknown
+    # the model that the adapter was trained on, as its training named that; empty: unknown
+    base: str = ""
     fits: bool = True  # False: it was trained on another model than the one it was looked for
 
 
@@ -33,7 +35,8 @@ class AdapterFiles:
 class AdapterShelf:
     """The place where adapters are kept."""
 
-    look: Callable[[str], Sequence[AdapterFiles]]  # blocking: all adapters, as seen from the model of an id
+    # blocking: all adapters, as seen from the model of an id
+    look: Callable[[str], Sequence[AdapterFiles]]
     digest: Callable[[Path], bytes]  # blocking: of the files of an adapter. Raises `OSError`
     in_thread: InThread
 
@@ -42,14 +45,20 @@ class AdapterShelf:
         return [files.name for files in await self.in_thread(self.look, model) if files.fits]
 
     async def find(self, model: str, name: str) -> AdapterFiles:
-        """Return the files of an adapter. Raises `ModelNotFoundError` where the model has none of this name."""
+        """Return the files of an adapter.
+
+        Raises `ModelNotFoundError` where the model has none of this name.
+        """
         known = await self.in_thread(self.look, model)
         found = next((files for files in known if files.name == name), None)
         if found is None:
             names = ", ".join(files.name for files in known if files.fits)
             raise ModelNotFoundError(f"{model}:{name}", f"adapters of {model}: {names or 'none'}")
         if not found.fits:
-            reason = f'the adapter was trained on {found.base}; if that is this model, set "model" in its adapter_config.json to {model}'
+            reason = (
+                f'the adapter was trained on {found.base}; if that is this model, set "model" in '
+                f"its adapter_config.json to {model}"
+            )
             raise ModelNotFoundError(f"{model}:{name}", reason)
         return found
 
@@ -58,7 +67,10 @@ class AdapterLoader(Protocol):
     """Has adapters in memory, by the digest of their files."""
 
     async def load_adapter(self, path: Path, name: str, digest: bytes) -> int:
-        """Load an adapter, unless it is there, and return its bytes. Raises `ModelNotFoundError` for one that cannot be used, `StepFailedError`."""
+        """Load an adapter, unless it is there, and return its bytes.
+
+        Raises `ModelNotFoundError` for one that cannot be used, `StepFailedError`.
+        """
 
     async def drop_adapter(self, digest: bytes) -> None:
         """Unload an adapter, if it is there. Raises `StepFailedError`."""
@@ -75,15 +87,20 @@ class Adapter:
 
 @attrs.define(eq=False)
 class Adapters:
-    """Adapters of one open model. One that is loaded stays as it is until it is unloaded, whatever becomes of its files."""
+    """Adapters of one open model.
+
+    One that is loaded stays as it is until it is unloaded, whatever becomes of its files.
+    """
 
     model: str
     shelf: AdapterShelf
     loader: AdapterLoader
     _loaded: dict[str, Adapter] = attrs.field(init=False, factory=dict)
-    _users: Counter[bytes] = attrs.field(init=False, factory=Counter)  # requests that use each adapter
+    # requests that use each adapter
+    _users: Counter[bytes] = attrs.field(init=False, factory=Counter)
     _held: set[bytes] = attrs.field(init=False, factory=set)  # adapters that the loader has
-    _lock: trio.Lock = attrs.field(init=False, factory=trio.Lock)  # held while one is loaded or unloaded
+    # held while one is loaded or unloaded
+    _lock: trio.Lock = attrs.field(init=False, factory=trio.Lock)
     _released: trio.Event = attrs.field(init=False, factory=trio.Event)
 
     @property
@@ -92,7 +109,10 @@ class Adapters:
         return sum(adapter.bytes for adapter in self._loaded.values())
 
     async def acquire(self, name: str, stack: ExitStack) -> Adapter:
-        """Return an adapter, in memory until the stack is closed. Raises `ModelNotFoundError`, and what loading raises."""
+        """Return an adapter, in memory until the stack is closed.
+
+        Raises `ModelNotFoundError`, and what loading raises.
+        """
         async with self._lock:
             if name not in self._loaded:
                 await self._drop_unused()
@@ -103,9 +123,15 @@ class Adapters:
         return adapter
 
     async def unload(self, name: str) -> Adapter:
-        """Unload an adapter when its requests are over. The next request that names it loads it again. Raises `ModelNotFoundError`."""
+        """Unload an adapter when its requests are over.
+
+        The next request that names it loads it again. Raises `ModelNotFoundError`.
+        """
         if name not in self._loaded:
-            raise ModelNotFoundError(f"{self.model}:{name}", f"loaded adapters of {self.model}: {', '.join(self._loaded) or 'none'}")
+            raise ModelNotFoundError(
+                f"{self.model}:{name}",
+                f"loaded adapters of {self.model}: {', '.join(self._loaded) or 'none'}",
+            )
         adapter = self._loaded.pop(name)
         while self._users[adapter.digest]:
             await self._released.wait()
@@ -119,10 +145,17 @@ class Adapters:
         try:
             digest = await self.shelf.in_thread(self.shelf.digest, files.path)
         except OSError as error:
-            raise ModelNotFoundError(full_name, f"the adapter cannot be read: {error.strerror or error}") from error
+            raise ModelNotFoundError(
+                full_name, f"the adapter cannot be read: {error.strerror or error}"
+            ) from error
         self._held.add(digest)
         size = await self.loader.load_adapter(files.path, full_name, digest)
-        log.info("adapter loaded", adapter=full_name, bytes=size, seconds=round(trio.current_time() - began, 3))
+        log.info(
+            "adapter loaded",
+            adapter=full_name,
+            bytes=size,
+            seconds=round(trio.current_time() - began, 3),
+        )
         return Adapter(name, digest, size)
 
     async def _drop_unused(self) -> None:

@@ -1,4 +1,5 @@
-"""Adoption of what earlier processes have left on disk: files are indexed, and agents on record are known again.
+"""Adoption of what earlier processes have left on disk: files are indexed, and agents on record are
+known again.
 
 Knows the memory and the files. Runs once, before anything is written.
 """
@@ -31,7 +32,11 @@ class Adoption:
     _used: int = attrs.field(init=False, default=0)
 
     async def run(self) -> int:
-        """Take in everything. Returns the last number given in the order of records. Raises `OSError` if the directory cannot be read."""
+        """Take in everything.
+
+        Returns the last number given in the order of records. Raises `OSError` if the directory
+        cannot be read.
+        """
         started = trio.current_time()
         index, records, self.memory.agents.elsewhere = await self.reads.do(self._found)
         self.memory.agents.newer = self.files.newer()
@@ -40,7 +45,13 @@ class Adoption:
         await self._adopt_all(records)
         seconds = round(trio.current_time() - started, 3)
         if index or records:
-            log.info("memory found on disk", agents=len(records), items=len(index), bytes=self.memory.disk.used, seconds=seconds)
+            log.info(
+                "memory found on disk",
+                agents=len(records),
+                items=len(index),
+                bytes=self.memory.disk.used,
+                seconds=seconds,
+            )
         else:
             log.info("no memory on disk yet", seconds=seconds)
         return self._used
@@ -56,12 +67,25 @@ class Adoption:
                 lost.append(gone)
             await trio.lowlevel.checkpoint()
         if lost:
-            log.warning("a part of the memory is gone and will be computed again", agents=len(lost), tokens=sum(lost))
+            log.warning(
+                "a part of the memory is gone and will be computed again",
+                agents=len(lost),
+                tokens=sum(lost),
+            )
         if misfits:
-            log.warning("tokenizer or chat template has changed: these agents' conversations are read again", agents=misfits)
+            log.warning(
+                (
+                    "tokenizer or chat template has changed: these agents' conversations are read "
+                    "again"
+                ),
+                agents=misfits,
+            )
 
     async def _adopt(self, record: AgentRecord) -> int:
-        """Adopt an agent on record. Returns the number of tokens of its history whose blocks are gone."""
+        """Adopt an agent on record.
+
+        Returns the number of tokens of its history whose blocks are gone.
+        """
         memory = self.memory
         try:
             gone = adopt(memory, record)

@@ -1,4 +1,5 @@
-"""Answers: the events of a generation parsed into text, thoughts and calls, and kept as token history at the end.
+"""Answers: the events of a generation parsed into text, thoughts and calls, and kept as token
+history at the end.
 
 Knows its generation, its parser and the conversation. Knows nothing of scheduling or of the wire.
 """
@@ -34,7 +35,8 @@ from semantic_trio.domain.steering import Grammar
 from semantic_trio.domain.token_histories import Digest, link
 from semantic_trio.ports import AnswerReader
 
-# Seconds between two reads of an answer that is wanted whole. It is read meanwhile only because it may end with its first call.
+# Seconds between two reads of an answer that is wanted whole. It is read meanwhile only because it
+# may end with its first call.
 READ_SECONDS = 0.05
 
 AnswerEvent = AnswerPart | Finished | Failed
@@ -53,7 +55,9 @@ class Encoded:
     salt: Salt = NO_SALT
 
     def digest_with(self, answer: tuple[Part, ...]) -> Digest | None:
-        """Return the digest of the conversation with an answer added, as the next request will have it; None if the answer is empty."""
+        """Return the digest of the conversation with an answer added, as the next request will have
+        it; None if the answer is empty.
+        """
         called = {part.name for part in answer if isinstance(part, ToolCall)}
         tools = tuple(tool for tool in self.tools if tool.name in called)
         prefill, before = self.conversation.prefill, self.digests
@@ -111,7 +115,10 @@ class PlainReader:
 
 @attrs.define(eq=False)
 class Answer:
-    """Reads a generation once. `close` it as the generation itself: the tokens generated until then are kept as token history."""
+    """Reads a generation once.
+
+    `close` it as the generation itself: the tokens generated until then are kept as token history.
+    """
 
     generation: Generation
     _encoded: Encoded
@@ -121,7 +128,8 @@ class Answer:
     _ends_with_call: bool = False  # True: the answer ends after its first call
     _keeps_scores: bool = False
     thought_tokens: int = attrs.field(init=False, default=0)  # tokens of thoughts so far
-    _unread: list[TokenEvent] = attrs.field(init=False, factory=list)  # tokens that have given no part yet
+    # tokens that have given no part yet
+    _unread: list[TokenEvent] = attrs.field(init=False, factory=list)
     _scores: list[TokenEvent] = attrs.field(init=False, factory=list)
     _tokens: list[int] = attrs.field(init=False, factory=list)
     _pieces: list[Part] = attrs.field(init=False, factory=list)
@@ -140,7 +148,10 @@ class Answer:
         return with_cut(self.parts, self._cut)
 
     async def receive(self) -> list[AnswerEvent]:
-        """Wait for an event and return all that have come; the last of all is `Finished` or `Failed`. Cancelling loses no event.
+        """Wait for an event and return all that have come; the last of all is `Finished` or
+        `Failed`.
+
+        Cancelling loses no event.
 
         Neighbouring pieces of a text, of a thought or of a call are one event.
         """
@@ -156,7 +167,9 @@ class Answer:
             if isinstance(last, Failed):
                 raise last.error
             if isinstance(last, Finished):
-                return WholeAnswer(self.parts, last, self.take_scores(), self.thought_tokens, self._cut)
+                return WholeAnswer(
+                    self.parts, last, self.take_scores(), self.thought_tokens, self._cut
+                )
             await self.generation.wait(READ_SECONDS)
 
     def take_scores(self) -> tuple[TokenEvent, ...]:
@@ -186,7 +199,8 @@ class Answer:
                 if self._reader.apart is not None:
                     self._count({self._reader.apart})
                 if self._reader.is_over and not self._is_over:
-                    yield self._cut_short(self._tokens[:-1])  # without the end of turn, which the template adds
+                    # without the end of turn, which the template adds
+                    yield self._cut_short(self._tokens[:-1])
             case Finished():
                 ends_turn = event.reason is FinishReason.END_OF_TURN
                 if ends_turn:
@@ -194,7 +208,8 @@ class Answer:
                 read = [*self._reader.push(event.text), *self._reader.finish(is_cut=not ends_turn)]
                 allowed = self._allowed(read)
                 yield from self._with_ids(allowed)
-                tokens = tuple(self._tokens[:-1] if ends_turn else self._tokens)  # the template adds the end of the turn
+                # the template adds the end of the turn
+                tokens = tuple(self._tokens[:-1] if ends_turn else self._tokens)
                 is_all = not event.stop_string and self._cut is None and len(allowed) == len(read)
                 self._remember(self.parts if is_all else (), tokens)
                 yield event if self._cut is None else broken(event)
@@ -203,11 +218,15 @@ class Answer:
                 yield event
 
     def _is_last(self, part: AnswerPart) -> bool:
-        """True if nothing may follow a part: it is a call that is not whole, or the only call that is allowed."""
+        """True if nothing may follow a part: it is a call that is not whole, or the only call that
+        is allowed.
+        """
         return isinstance(part, CutCall) or (self._ends_with_call and isinstance(part, ToolCall))
 
     def _allowed(self, parts: list[AnswerPart]) -> list[AnswerPart]:
-        """The parts up to the first that nothing may follow: in some formats all calls come at the end."""
+        """The parts up to the first that nothing may follow: in some formats all calls come at the
+        end.
+        """
         last = next((at for at, part in enumerate(parts) if self._is_last(part)), len(parts))
         return parts[: last + 1]
 
@@ -230,7 +249,9 @@ class Answer:
         if parts:
             self._count({type(part) for part in parts})
         for part in parts:
-            named = self._with_id(part) if isinstance(part, ToolCall | CallPiece | CutCall) else part
+            named = (
+                self._with_id(part) if isinstance(part, ToolCall | CallPiece | CutCall) else part
+            )
             if isinstance(named, CutCall):
                 self._cut = named
             elif not isinstance(named, CallPiece):
@@ -254,7 +275,8 @@ class Answer:
         self._unread.clear()
 
     def _remember(self, sent: tuple[Part, ...], tokens: tuple[int, ...]) -> None:
-        """Keep prompt and tokens as token history of the conversation with the parts that were `sent`; none if the tokens hold more than those.
+        """Keep prompt and tokens as token history of the conversation with the parts that were
+        `sent`; none if the tokens hold more than those.
 
         Nothing is kept for an agent that was deleted meanwhile.
         """
@@ -262,11 +284,15 @@ class Answer:
         if tokens and self._encoded.digests and not (agent and agent.is_deleted):
             digest = self._encoded.digest_with(sent) if sent else None
             owner = agent.id if agent and agent.is_listed else ""
-            self._memory.keep_tokens(self._encoded.digests, self._encoded.prompt.tokens, tokens, digest, owner)
+            self._memory.keep_tokens(
+                self._encoded.digests, self._encoded.prompt.tokens, tokens, digest, owner
+            )
 
 
 def broken(end: Finished) -> Finished:
-    """Return the end of an answer with an incomplete last call, so that no client takes the call for a complete one."""
+    """Return the end of an answer with an incomplete last call, so that no client takes the call
+    for a complete one.
+    """
     is_cut = end.reason in {FinishReason.MAX_TOKENS, FinishReason.CONTEXT_FULL}
     return end if is_cut else attrs.evolve(end, reason=FinishReason.BROKEN_CALL, stop_string=None)
 
@@ -281,7 +307,9 @@ def joined(pieces: Iterable[Piece]) -> list[Piece]:
     whole: list[Piece] = []
     for kind, run in itertools.groupby(pieces, type):
         if issubclass(kind, Text | Thinking):
-            whole.append(kind("".join(piece.text for piece in run if isinstance(piece, Text | Thinking))))
+            whole.append(
+                kind("".join(piece.text for piece in run if isinstance(piece, Text | Thinking)))
+            )
         else:
             whole.extend(run)
     return whole

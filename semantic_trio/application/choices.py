@@ -34,7 +34,8 @@ class Choices:
     _failed: Failed | None = attrs.field(init=False, default=None)
 
     async def receive(self) -> list[ChoicesEvent]:
-        """Wait for an event and return all that have come; the last of all is the `Finished` of all together, or the first `Failed`.
+        """Wait for an event and return all that have come; the last of all is the `Finished` of all
+        together, or the first `Failed`.
 
         Cancelling loses no event.
         """
@@ -48,8 +49,11 @@ class Choices:
         return arrived
 
     async def _listen(self) -> None:
-        """Wait for events of one of the answers that have not ended; events that others have at that moment are taken too."""
-        # Nearly always, and then for every token: a nursery would cost as much as encoding the event.
+        """Wait for events of one of the answers that have not ended; events that others have at
+        that moment are taken too.
+        """
+        # Nearly always, and then for every token: a nursery would cost as much as encoding the
+        # event.
         if len(self.answers) == 1:
             await self._read(0, self.answers[0])
             return
@@ -63,7 +67,8 @@ class Choices:
         others.cancel()
 
     async def _read(self, index: int, answer: Answer) -> None:
-        for event in await answer.receive():  # what was received cannot be lost: nothing is awaited from here on
+        # what was received cannot be lost: nothing is awaited from here on
+        for event in await answer.receive():
             if isinstance(event, Failed):
                 self._failed = self._failed or event
             else:
@@ -72,5 +77,7 @@ class Choices:
 
 
 def together(ends: Sequence[Finished]) -> Finished:
-    """The end of all answers: the prompt was read for all of them once, and what each has drawn adds up."""
+    """The end of all answers: the prompt was read for all of them once, and what each has drawn
+    adds up.
+    """
     return attrs.evolve(ends[0], completion_tokens=sum(end.completion_tokens for end in ends))

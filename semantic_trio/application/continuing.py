@@ -14,7 +14,9 @@ from semantic_trio.ports import AnswerReader
 
 @attrs.define(eq=False)
 class ContinuingReader:
-    """An `AnswerReader` that leaves out the blanks an answer begins with where the message before it ended with them: the prompt has them not."""
+    """An `AnswerReader` that leaves out the blanks an answer begins with where the message before
+    it ended with them: the prompt has them not.
+    """
 
     _reader: AnswerReader
     _blanks: str  # that the message ended with, as far as the answer has not repeated them
@@ -54,7 +56,9 @@ class ContinuingReader:
         return kept
 
     def _rest_of(self, text: str) -> str:
-        """A text without the blanks at its front that the message ended with; these are awaited no longer."""
+        """A text without the blanks at its front that the message ended with; these are awaited no
+        longer.
+        """
         while self._blanks and text.startswith(self._blanks[0]):
             self._blanks, text = self._blanks[1:], text[1:]
         return text
@@ -69,7 +73,9 @@ def continuing(reader: AnswerReader, prefill: Message | None) -> AnswerReader:
 
 
 def whole_turn(prefill: Message, answer: Sequence[Part]) -> tuple[Part, ...]:
-    """All that the assistant said in a turn: what it had begun with and an answer, one text where both are text."""
+    """All that the assistant said in a turn: what it had begun with and an answer, one text where
+    both are text.
+    """
     match prefill.parts[-1], answer:
         case Text(begun), [Text(said), *rest]:
             return (*prefill.parts[:-1], Text(begun + said), *rest)

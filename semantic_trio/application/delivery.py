@@ -1,7 +1,9 @@
-"""Delivery to a sink outside of the process: of observations to a file or a collector on the network, and of metrics to a collector.
+"""Delivery to a sink outside of the process: of observations to a file or a collector on the
+network, and of metrics to a collector.
 
-Knows trio, one sink and its circuit breaker. A sink is slow, hangs or refuses; the queue is bounded, every write has a deadline and runs in a worker
-thread, so no step of the engine waits for one. An item that is not delivered is counted.
+Knows trio, one sink and its circuit breaker. A sink is slow, hangs or refuses; the queue is
+bounded, every write has a deadline and runs in a worker thread, so no step of the engine waits for
+one. An item that is not delivered is counted.
 """
 
 import collections
@@ -27,7 +29,8 @@ Item_contra = TypeVar("Item_contra", contravariant=True)
 QUEUE_LIMIT = 8192
 # Items in one write.
 BATCH_LIMIT = 512
-# Time to wait for more items after the first one, in seconds: a hop to a thread for each one would cost more than writing it.
+# Time to wait for more items after the first one, in seconds: a hop to a thread for each one would
+# cost more than writing it.
 LINGER_SECONDS = 0.1
 # Deadline of one write, in seconds.
 DEADLINE_SECONDS = 5.0
@@ -48,7 +51,8 @@ class Delivery(Generic[Item_contra]):
     name: str  # of the sink, for logs and metrics
     sink: Sink[Item_contra]
     linger_seconds: float = LINGER_SECONDS
-    in_thread: InThread = attrs.field(factory=OneThread)  # one thread: as long as a write hangs, the next one gets none
+    # one thread: as long as a write hangs, the next one gets none
+    in_thread: InThread = attrs.field(factory=OneThread)
     breaker: CircuitBreaker = attrs.field(init=False, factory=CircuitBreaker)
     delivered: int = attrs.field(init=False, default=0)
     dropped: collections.Counter[DropCause] = attrs.field(init=False, factory=collections.Counter)
@@ -81,7 +85,11 @@ class Delivery(Generic[Item_contra]):
             await self._write_all()
 
     async def flush(self, seconds: float) -> int:
-        """Wait until everything is delivered, for `seconds` at most, and not while the circuit is open. Returns how many items are left."""
+        """Wait until everything is delivered, for `seconds` at most, and not while the circuit is
+        open.
+
+        Returns how many items are left.
+        """
         self._is_flushing.set()
         with trio.move_on_after(seconds):
             while self.waiting and self.breaker.state is not BreakerState.OPEN:
@@ -116,19 +124,33 @@ class Delivery(Generic[Item_contra]):
                 self._failed(batch, DropCause.REFUSED, str(error))
                 return
         if scope.cancelled_caught:
-            self._failed(batch, DropCause.TIMEOUT, f"it has done nothing for {DEADLINE_SECONDS:.0f} s")
+            self._failed(
+                batch, DropCause.TIMEOUT, f"it has done nothing for {DEADLINE_SECONDS:.0f} s"
+            )
             return
         was = self.breaker.state
         self.breaker.succeeded()
         self.delivered += len(batch)
         if was is not BreakerState.CLOSED:
-            log.info("a sink is written to again", sink=self.name, state=self.breaker.state.value, dropped=self.dropped.total())
+            log.info(
+                "a sink is written to again",
+                sink=self.name,
+                state=self.breaker.state.value,
+                dropped=self.dropped.total(),
+            )
 
     def _failed(self, batch: list[Item_contra], cause: DropCause, reason: str) -> None:
         self.dropped[cause] += len(batch)
         self.breaker.failed(trio.current_time())
         state = self.breaker.state.value
-        log.warning("a sink cannot be written to", sink=self.name, state=state, cause=cause.value, reason=reason, dropped=self.dropped.total())
+        log.warning(
+            "a sink cannot be written to",
+            sink=self.name,
+            state=state,
+            cause=cause.value,
+            reason=reason,
+            dropped=self.dropped.total(),
+        )
 
 
 @attrs.define(eq=False)
@@ -142,4 +164,6 @@ class DeliveringObserver:
     def observe(self, observation: Observation) -> None:
         """See `Observer`."""
         self._count += 1
-        self.delivery.offer(Observed(self._count, self.wall_clock(), trio.current_time(), observation))
+        self.delivery.offer(
+            Observed(self._count, self.wall_clock(), trio.current_time(), observation)
+        )

@@ -1,7 +1,8 @@
 """The one loop: requests in, steps to the device, tokens out.
 
-Knows trio, the scheduler and the runner. Knows nothing of MLX or HTTP. The loop is the only task that plans and commits. Handlers write to its inbox,
-and change the memory's agents themselves (fork, pin, release, delete): they nudge the loop if the device is concerned.
+Knows trio, the scheduler and the runner. Knows nothing of MLX or HTTP. The loop is the only task
+that plans and commits. Handlers write to its inbox, and change the memory's agents themselves
+(fork, pin, release, delete): they nudge the loop if the device is concerned.
 """
 
 import collections
@@ -20,7 +21,12 @@ from semantic_trio.application.observers import Observers
 from semantic_trio.application.open_work import OpenWork
 from semantic_trio.application.reports import Reports
 from semantic_trio.application.watched_runner import WatchedRunner
-from semantic_trio.domain.errors import DrainingError, EngineDeadError, SemanticError, StepFailedError
+from semantic_trio.domain.errors import (
+    DrainingError,
+    EngineDeadError,
+    SemanticError,
+    StepFailedError,
+)
 from semantic_trio.domain.generation import Event, Failed, GenerationRequest
 from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.observation import DrainBegan, DrainEnded
@@ -33,7 +39,8 @@ from semantic_trio.ports import ModelRunner, Observer
 
 log = structlog.get_logger(__name__)
 
-# Steps that may fail one after another before the process is given up: a device that fails three times does not heal.
+# Steps that may fail one after another before the process is given up: a device that fails three
+# times does not heal.
 MAX_FAILURES = 3
 
 
@@ -51,35 +58,46 @@ class EngineState(enum.Enum):
 class Engine:
     """Runs generations on a runner, many at once.
 
-    `submit`, `drain` and the attributes are for any task of the same trio loop; `run` is the loop itself.
+    `submit`, `drain` and the attributes are for any task of the same trio loop; `run` is the loop
+    itself.
     """
 
     runner: ModelRunner
     scheduler: Scheduler
     queue_limit: int  # requests that may wait for a row
     step_deadline_seconds: float
-    batch_window_seconds: float  # how long an idle engine waits for company; may be changed while running
+    # how long an idle engine waits for company; may be changed while running
+    batch_window_seconds: float
     observer: Observer = attrs.field(factory=Observers)
     tokens_generated: int = attrs.field(init=False, default=0)
     steps: int = attrs.field(init=False, default=0)
-    passes: collections.Counter[int] = attrs.field(init=False, factory=collections.Counter)  # forward passes by their number of rows
-    discrepancies: int = attrs.field(init=False, default=0)  # between memory and device, found when idle
+    # forward passes by their number of rows
+    passes: collections.Counter[int] = attrs.field(init=False, factory=collections.Counter)
+    # between memory and device, found when idle
+    discrepancies: int = attrs.field(init=False, default=0)
     _started: bool = attrs.field(init=False, default=False)
     _recovering: bool = attrs.field(init=False, default=False)
     _draining: bool = attrs.field(init=False, default=False)
-    _refusal: DrainingError = attrs.field(init=False, factory=lambda: DrainingError(FIRST_RETRY_SECONDS))
+    _refusal: DrainingError = attrs.field(
+        init=False, factory=lambda: DrainingError(FIRST_RETRY_SECONDS)
+    )
     _dead: bool = attrs.field(init=False, default=False)
     _open: OpenWork = attrs.field(init=False, factory=OpenWork)
-    _is_checked: bool = attrs.field(init=False, default=True)  # nothing happened since memory and device were compared
+    # nothing happened since memory and device were compared
+    _is_checked: bool = attrs.field(init=False, default=True)
     _inbox: Inbox = attrs.field(init=False, factory=Inbox)
     _device: WatchedRunner = attrs.field(init=False)
     _failures: int = attrs.field(init=False, default=0)
     _backlog: Backlog = attrs.field(init=False)
     _reports: Reports = attrs.field(init=False)
-    _settled: trio.Event = attrs.field(init=False, factory=trio.Event)  # the device has done all it was told
+    # the device has done all it was told
+    _settled: trio.Event = attrs.field(init=False, factory=trio.Event)
 
     def __attrs_post_init__(self) -> None:
-        self._reports, self._device = Reports(self.observer), WatchedRunner(self.runner, self.step_deadline_seconds)
+        self._reports, self._device = (
+            Reports(self.observer),
+            WatchedRunner(self.runner, self.step_deadline_seconds),
+        )
         self._backlog = Backlog(self.queue_limit, self.scheduler.limits.max_rows)
 
     @property
@@ -106,25 +124,35 @@ class Engine:
     def submit(self, request: GenerationRequest, decoder: TextDecoder) -> Generation:
         """Queue a request; it is the caller's to close.
 
-        Raises `PromptTooLongError`, `PoolExhaustedError`, `InvalidRequestError`, `OverloadedError`, `DrainingError` or `EngineDeadError`, and then
-        nothing was queued.
+        Raises `PromptTooLongError`, `PoolExhaustedError`, `InvalidRequestError`, `OverloadedError`,
+        `DrainingError` or `EngineDeadError`, and then nothing was queued.
         """
         room = self.scheduler.remaining_tokens(request)
         self.refuse_when_closed()
         self.refuse_when_full(1, request.priority)
         asker = self.memory.named(request.agent) if request.agent else None
         if asker is not None:
-            asker.asked += 1  # by the message, until its sequence does: nobody makes room for others while a turn of it waits
+            # by the message, until its sequence does: nobody makes room for others while a turn of
+            # it waits
+            asker.asked += 1
         send, receive = trio.open_memory_channel[Event](room + 2)
-        generation = Generation(request, trio.current_time(), receive, send, lambda closed: self._inbox.put(Closed(closed)))
+        generation = Generation(
+            request,
+            trio.current_time(),
+            receive,
+            send,
+            lambda closed: self._inbox.put(Closed(closed)),
+        )
         self._open.add(generation)
         self._inbox.put(Submitted(generation, decoder, asker))
         return generation
 
     def refuse_when_full(self, count: int, priority: Priority = Priority.INTERACTIVE) -> None:
-        """Raise `OverloadedError` if so many requests more would not all be taken now, and `InvalidRequestError` if they never could be.
+        """Raise `OverloadedError` if so many requests more would not all be taken now, and
+        `InvalidRequestError` if they never could be.
 
-        Background requests take no place in the queue from interactive ones, which are counted alone.
+        Background requests take no place in the queue from interactive ones, which are counted
+        alone.
         """
         running_and_waiting, waiting = len(self._open), self.waiting
         if priority is Priority.INTERACTIVE:
@@ -140,12 +168,18 @@ class Engine:
     @property
     def waiting_in_background(self) -> int:
         """Background generations without a row."""
-        running = sum(sequence.request.priority is Priority.BACKGROUND for sequence in self.scheduler.batch)
+        running = sum(
+            sequence.request.priority is Priority.BACKGROUND for sequence in self.scheduler.batch
+        )
         return self._open.in_background - running
 
     @property
     def memory(self) -> Memory:
-        """The memory. Any task may fork, pin, release and delete its agents, and has to call `nudge` after the last two."""
+        """The memory.
+
+        Any task may fork, pin, release and delete its agents, and has to call `nudge` after the
+        last two.
+        """
         return self.scheduler.memory
 
     def nudge(self) -> None:
@@ -158,7 +192,10 @@ class Engine:
         return self._backlog.retry_after_seconds(self.waiting)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Step until cancelled. Raises `EngineDeadError` when the device cannot be trusted any more."""
+        """Step until cancelled.
+
+        Raises `EngineDeadError` when the device cannot be trusted any more.
+        """
         self._started = True
         task_status.started()
         error: SemanticError = self._refusal
@@ -174,25 +211,38 @@ class Engine:
             self._fail_all(error)
 
     async def drain(self, grace_seconds: float, error: DrainingError | None = None) -> None:
-        """Refuse new requests and return when the open ones are over, at the latest after `grace_seconds`: then they have failed, with the error."""
+        """Refuse new requests and return when the open ones are over, at the latest after
+        `grace_seconds`: then they have failed, with the error.
+        """
         self._refusal = error or self._refusal
         self._draining, began_at = True, trio.current_time()
-        self.observer.observe(DrainBegan(open_requests=len(self._open), grace_seconds=grace_seconds))
+        self.observer.observe(
+            DrainBegan(open_requests=len(self._open), grace_seconds=grace_seconds)
+        )
         with trio.move_on_after(grace_seconds):
             await self._open.emptied()
         failed = len(self._open)
         self._fail_all(self._refusal)
-        self.observer.observe(DrainEnded(failed_requests=failed, seconds=trio.current_time() - began_at))
+        self.observer.observe(
+            DrainEnded(failed_requests=failed, seconds=trio.current_time() - began_at)
+        )
 
     async def settle(self) -> None:
-        """Return when the device has done all it was told: rows are closed, what is kept of them is stored. At once where the engine has ended."""
+        """Return when the device has done all it was told: rows are closed, what is kept of them is
+        stored.
+
+        At once where the engine has ended.
+        """
         if not self._dead:
             self.nudge()
             await self._settled.wait()
 
     @contextlib.contextmanager
     def at_work(self) -> Iterator[None]:
-        """Work on the device beside generations; a drain waits for it too. Raises as `refuse_when_closed` does."""
+        """Work on the device beside generations; a drain waits for it too.
+
+        Raises as `refuse_when_closed` does.
+        """
         self.refuse_when_closed()
         with self._open.other():
             yield
@@ -205,7 +255,9 @@ class Engine:
             raise attrs.evolve(self._refusal)
 
     async def _turn(self) -> None:
-        """Take the messages that have arrived, then run a step, or wait for messages if there is no step to run."""
+        """Take the messages that have arrived, then run a step, or wait for messages if there is no
+        step to run.
+        """
         for message in self._inbox.take_arrived():
             self._take(message)
         plan = self.scheduler.plan()
@@ -242,7 +294,10 @@ class Engine:
             self.memory.leave(message.asker)
 
     async def _check(self) -> None:
-        """Compare the memory with the device once the engine has become idle. Differences are mended and logged."""
+        """Compare the memory with the device once the engine has become idle.
+
+        Differences are mended and logged.
+        """
         if self._is_checked or not self.scheduler.is_idle:
             return
         self._is_checked = True
@@ -280,7 +335,9 @@ class Engine:
         self._deliver_all([(sequence, Failed(error)) for sequence in lost])
         log.error("step failed", reason=error.reason, in_a_row=self._failures)
         if self._failures >= MAX_FAILURES:
-            raise EngineDeadError(f"{MAX_FAILURES} steps in a row failed, the last one with: {error.reason}")
+            raise EngineDeadError(
+                f"{MAX_FAILURES} steps in a row failed, the last one with: {error.reason}"
+            )
         self.scheduler.recovered(await self._device.reset(readable))
         self._recovering = False
 
@@ -293,7 +350,9 @@ class Engine:
         if generation is None or generation.is_over:
             return  # closed by its caller: the message that says so is on its way
         sequence = self._open.sequence(generation)
-        generation.reuse, generation.agent = (sequence.reuse, sequence.agent) if sequence else (None, None)
+        generation.reuse, generation.agent = (
+            (sequence.reuse, sequence.agent) if sequence else (None, None)
+        )
         self._reports.delivering(generation, event, now)
         generation.deliver(event, now)
         if generation.is_over:

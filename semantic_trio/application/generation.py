@@ -9,15 +9,26 @@ import attrs
 import trio
 
 from semantic_trio.domain.agent import Agent
-from semantic_trio.domain.generation import Event, Failed, Finished, FinishReason, GenerationRequest, GenerationResult, TokenEvent
+from semantic_trio.domain.generation import (
+    Event,
+    Failed,
+    Finished,
+    FinishReason,
+    GenerationRequest,
+    GenerationResult,
+    TokenEvent,
+)
 from semantic_trio.domain.reuse import NOTHING_REUSED, Reuse
 
 
 @attrs.define(eq=False)
 class Generation:
-    """A submitted request, returned by `Engine.submit`. The caller has to close it; closing is synchronous and may be repeated.
+    """A submitted request, returned by `Engine.submit`.
 
-    The channel holds every event the request can cause, so a caller that does not read delays no other.
+    The caller has to close it; closing is synchronous and may be repeated.
+
+    The channel holds every event the request can cause, so a caller that does not read delays no
+    other.
     """
 
     request: GenerationRequest
@@ -25,11 +36,15 @@ class Generation:
     events: trio.MemoryReceiveChannel[Event]
     _send: trio.MemorySendChannel[Event]
     _on_close: Callable[["Generation"], None]
-    started_at: float | None = attrs.field(init=False, default=None)  # when its row was opened first
+    # when its row was opened first
+    started_at: float | None = attrs.field(init=False, default=None)
     stamps: list[float] = attrs.field(init=False, factory=list)  # when each token was sampled
-    reuse: Reuse | None = attrs.field(init=False, default=None)  # None before the first event, and if the request never had a row
-    agent: Agent | None = attrs.field(init=False, default=None)  # agent of the turn; None before the first event
-    is_over: bool = attrs.field(init=False, default=False)  # its last event was delivered, or it was closed
+    # None before the first event, and if the request never had a row
+    reuse: Reuse | None = attrs.field(init=False, default=None)
+    # agent of the turn; None before the first event
+    agent: Agent | None = attrs.field(init=False, default=None)
+    # its last event was delivered, or it was closed
+    is_over: bool = attrs.field(init=False, default=False)
     _over: trio.Event = attrs.field(init=False, factory=trio.Event)  # set with `is_over`
 
     def close(self) -> None:
@@ -40,10 +55,19 @@ class Generation:
 
     def cut_short(self, tokens: int) -> Finished:
         """Return the end of a generation that its reader has closed after so many tokens."""
-        return Finished(FinishReason.END_OF_TURN, "", None, len(self.request.prompt), tokens, self.reuse or NOTHING_REUSED)
+        return Finished(
+            FinishReason.END_OF_TURN,
+            "",
+            None,
+            len(self.request.prompt),
+            tokens,
+            self.reuse or NOTHING_REUSED,
+        )
 
     def deliver(self, event: Event, now: float) -> None:
-        """For the engine: hand an event to the reader of a generation that is not over; `now` is trio's time, the same for all events of a step."""
+        """For the engine: hand an event to the reader of a generation that is not over; `now` is
+        trio's time, the same for all events of a step.
+        """
         self._send.send_nowait(event)
         if isinstance(event, TokenEvent):
             self.stamps.append(now)
@@ -63,7 +87,10 @@ class Generation:
                 raise event.error
             text += event.text
             if isinstance(event, Finished):
-                generated, logprobs = tuple(t.token for t in tokens), tuple(t.logprob for t in tokens)
+                generated, logprobs = (
+                    tuple(t.token for t in tokens),
+                    tuple(t.logprob for t in tokens),
+                )
                 return GenerationResult(text, generated, logprobs, event)
             tokens.append(event)
         raise trio.ClosedResourceError("the generation was closed by its caller")

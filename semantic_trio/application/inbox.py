@@ -40,7 +40,10 @@ Message = Submitted | Closed | Nudge
 
 @attrs.define(eq=False)
 class Inbox:
-    """Messages in the order in which they were sent. Each open generation has two under way at most, so the inbox needs no bound of its own."""
+    """Messages in the order in which they were sent.
+
+    Each open generation has two under way at most, so the inbox needs no bound of its own.
+    """
 
     _send: trio.MemorySendChannel[Message] = attrs.field(init=False)
     _receive: trio.MemoryReceiveChannel[Message] = attrs.field(init=False)

@@ -1,6 +1,7 @@
 """A model that is served, by name: its state, its users, and the order to close it.
 
-Knows what the registry needs of a model and of whatever opens one. Knows nothing of how either works.
+Knows what the registry needs of a model and of whatever opens one. Knows nothing of how either
+works.
 """
 
 import enum
@@ -37,7 +38,9 @@ class Resident(Protocol):
         """Bytes of its weights, and of the memory that its cache may take."""
 
     async def drain(self, grace_seconds: float, error: DrainingError | None = None) -> None:
-        """Refuse new requests, and return when the open ones are over, at the latest after `grace_seconds`: then they have failed, with the error."""
+        """Refuse new requests, and return when the open ones are over, at the latest after
+        `grace_seconds`: then they have failed, with the error.
+        """
 
 
 Model = TypeVar("Model", bound=Resident)
@@ -48,7 +51,8 @@ Opened_co = TypeVar("Opened_co", bound=Resident, covariant=True)
 class ModelClose:
     """The order to close a model."""
 
-    flush_until: float = attrs.field(init=False, default=math.inf)  # on trio's clock: what the model remembers is to be on disk by then
+    # on trio's clock: what the model remembers is to be on disk by then
+    flush_until: float = attrs.field(init=False, default=math.inf)
     _begun: trio.Event = attrs.field(init=False, factory=trio.Event)
 
     def begin(self, flush_until: float) -> None:
@@ -65,13 +69,20 @@ class ModelOpener(Protocol[Opened_co]):
     """Opens models and closes them."""
 
     async def needed_bytes(self, name: str) -> int:
-        """Return the bytes that the model will take, as `Resident.bytes` tells them. Raises `ModelNotFoundError`."""
+        """Return the bytes that the model will take, as `Resident.bytes` tells them.
 
-    async def serve(self, name: str, closing: ModelClose, *, task_status: trio.TaskStatus[Opened_co]) -> None:
-        """Open a model, report it, and serve it until `closing`; then write its memory to disk and return when that of the device is free.
+        Raises `ModelNotFoundError`.
+        """
 
-        The requests of the model are over by then. Raises `ModelNotFoundError` and other `SemanticError`s before the model is reported, alone or in a
-        group; what is raised after that ends the process.
+    async def serve(
+        self, name: str, closing: ModelClose, *, task_status: trio.TaskStatus[Opened_co]
+    ) -> None:
+        """Open a model, report it, and serve it until `closing`; then write its memory to disk and
+        return when that of the device is free.
+
+        The requests of the model are over by then. Raises `ModelNotFoundError` and other
+        `SemanticError`s before the model is reported, alone or in a group; what is raised after
+        that ends the process.
         """
 
 

@@ -1,7 +1,8 @@
 """The models that are open, and those that a request may open.
 
-Knows trio, names, users and the limits on memory. Knows nothing of how a model is loaded, or what it answers. One model at a time is opened or
-closed; requests for one that is not open wait, and the others are served meanwhile.
+Knows trio, names, users and the limits on memory. Knows nothing of how a model is loaded, or what
+it answers. One model at a time is opened or closed; requests for one that is not open wait, and the
+others are served meanwhile.
 """
 
 import contextvars
@@ -17,9 +18,24 @@ import trio
 
 from semantic_trio.application.acquisition import Acquisition
 from semantic_trio.application.backlog import FIRST_RETRY_SECONDS
-from semantic_trio.application.model_entry import Changed, Model, ModelClose, ModelLimits, ModelOpener, ModelState, Opening, RegisteredModel
+from semantic_trio.application.model_entry import (
+    Changed,
+    Model,
+    ModelClose,
+    ModelLimits,
+    ModelOpener,
+    ModelState,
+    Opening,
+    RegisteredModel,
+)
 from semantic_trio.application.observers import Observers
-from semantic_trio.domain.errors import DrainingError, ModelNotFoundError, ModelsBusyError, ModelSwapError, SemanticError
+from semantic_trio.domain.errors import (
+    DrainingError,
+    ModelNotFoundError,
+    ModelsBusyError,
+    ModelSwapError,
+    SemanticError,
+)
 from semantic_trio.domain.model_names import ModelNames
 from semantic_trio.domain.observation import ModelSwapped, ModelUnloaded, UnloadCause
 from semantic_trio.ports import Observer
@@ -37,16 +53,21 @@ Result = TypeVar("Result")
 
 @attrs.define(eq=False)
 class ModelRegistry(Generic[Model]):
-    """The models of one server. `run` lasts as long as there are models; `drain` and then `close` end them."""
+    """The models of one server.
+
+    `run` lasts as long as there are models; `drain` and then `close` end them.
+    """
 
     opener: ModelOpener[Model]
     names: ModelNames
     limits: ModelLimits = attrs.field(factory=ModelLimits)
     observer: Observer = attrs.field(factory=Observers)  # of models that are unloaded or swapped
     _entries: dict[str, RegisteredModel[Model]] = attrs.field(init=False, factory=dict)
-    _lock: trio.Lock = attrs.field(init=False, factory=trio.Lock)  # held while a model is opened or closed
+    # held while a model is opened or closed
+    _lock: trio.Lock = attrs.field(init=False, factory=trio.Lock)
     _nursery: trio.Nursery | None = attrs.field(init=False, default=None)
-    _swaps: list[str] = attrs.field(init=False, factory=list)  # models that become the main one, now or after other changes
+    # models that become the main one, now or after other changes
+    _swaps: list[str] = attrs.field(init=False, factory=list)
     _is_closed: bool = attrs.field(init=False, default=False)
     _uses: int = attrs.field(init=False, default=0)
     _changed: trio.Event = attrs.field(init=False, factory=trio.Event)
@@ -77,7 +98,12 @@ class ModelRegistry(Generic[Model]):
     def adopt(self, name: str, model: Model) -> None:
         """Serve a model that is open."""
         entry = self.entry(name)
-        entry.state, entry.model, entry.card, entry.failure = ModelState.READY, model, model.card, ""
+        entry.state, entry.model, entry.card, entry.failure = (
+            ModelState.READY,
+            model,
+            model.card,
+            "",
+        )
         self._note_change()
 
     def hold(self, model: Model, stack: ExitStack) -> None:
@@ -88,7 +114,8 @@ class ModelRegistry(Generic[Model]):
         stack.callback(self._release, entry)
 
     async def acquire(self, name: str, stack: ExitStack) -> Model:
-        """Return the model of a name or alias, open until the stack is closed; open it first where it is not.
+        """Return the model of a name or alias, open until the stack is closed; open it first where
+        it is not.
 
         Raises `ModelNotFoundError`, `ModelsBusyError`, `DrainingError`, and what opening it raises.
         """
@@ -104,12 +131,20 @@ class ModelRegistry(Generic[Model]):
             await self._opened(entry)
 
     def is_open(self, name: str) -> bool:
-        """True if `acquire` returns the model of the name without waiting. Raises `ModelNotFoundError` and `DrainingError`."""
+        """True if `acquire` returns the model of the name without waiting.
+
+        Raises `ModelNotFoundError` and `DrainingError`.
+        """
         self._refuse_when_closed()
-        return not self._waits_for_swap(name) and self.entry(self.names.resolve(name)).state is ModelState.READY
+        return (
+            not self._waits_for_swap(name)
+            and self.entry(self.names.resolve(name)).state is ModelState.READY
+        )
 
     def acquisition(self, name: str, stack: ExitStack) -> Acquisition[Model]:
-        """Begin to acquire the model of a name; the model is open, or waited for, until the stack is closed."""
+        """Begin to acquire the model of a name; the model is open, or waited for, until the stack
+        is closed.
+        """
         acquisition: Acquisition[Model] = Acquisition()
         stack.callback(acquisition.leave)
         self._start(acquisition.run, functools.partial(self.acquire, name))
@@ -130,10 +165,12 @@ class ModelRegistry(Generic[Model]):
         return await self._apart(lambda: self._unload(entry))
 
     async def swap(self, name: str) -> Changed:
-        """Make a model the main one: close the one that was, and open this one. Requests for the main model wait meanwhile.
+        """Make a model the main one: close the one that was, and open this one.
 
-        Raises `ModelNotFoundError` where there is no such model, and nothing has changed; `ModelSwapError` where it cannot be opened, and the model
-        from before is the main one again.
+        Requests for the main model wait meanwhile.
+
+        Raises `ModelNotFoundError` where there is no such model, and nothing has changed;
+        `ModelSwapError` where it cannot be opened, and the model from before is the main one again.
         """
         return await self._apart(lambda: self._swap(self.names.own(name)))
 
@@ -157,7 +194,11 @@ class ModelRegistry(Generic[Model]):
 
     async def close(self, flush_until: float) -> None:
         """Close all models: their memory is on disk when this returns, if there was time for it."""
-        open_entries = [entry for entry in self._entries.values() if entry.state in {ModelState.READY, ModelState.UNLOADING}]
+        open_entries = [
+            entry
+            for entry in self._entries.values()
+            if entry.state in {ModelState.READY, ModelState.UNLOADING}
+        ]
         for entry in open_entries:
             entry.closing.begin(flush_until)
         for entry in open_entries:
@@ -168,7 +209,9 @@ class ModelRegistry(Generic[Model]):
             raise DrainingError(FIRST_RETRY_SECONDS)
 
     def _waits_for_swap(self, name: str) -> bool:
-        """True if a swap may change which model the name stands for, or has the model closed or opened."""
+        """True if a swap may change which model the name stands for, or has the model closed or
+        opened.
+        """
         if not self._swaps:
             return False
         try:
@@ -189,10 +232,13 @@ class ModelRegistry(Generic[Model]):
         self._changed.set()
         self._changed = trio.Event()
 
-    # ---------------------------------------------------------------------------------------------------------------- opening
+    # -------------------------------------------------------------------------------------- opening
 
     async def _opened(self, entry: RegisteredModel[Model], *, is_new: bool = False) -> None:
-        """Return when the model has been opened once, whatever has become of it since. Raises what opening it has raised."""
+        """Return when the model has been opened once, whatever has become of it since.
+
+        Raises what opening it has raised.
+        """
         if entry.opening is None:
             entry.opening = Opening()
             self._start(self._open_for_requests, entry, entry.opening, is_new)
@@ -207,14 +253,20 @@ class ModelRegistry(Generic[Model]):
             raise opening.error
 
     def _start(self, task: Callable[..., Awaitable[object]], *arguments: object) -> None:
-        """Start a task that outlives the request which needs it, and so has nothing of its context."""
+        """Start a task that outlives the request which needs it, and so has nothing of its
+        context.
+        """
         assert self._nursery is not None, "models are opened and closed while the registry runs"
         contextvars.Context().run(self._nursery.start_soon, task, *arguments)
 
-    async def _open_for_requests(self, entry: RegisteredModel[Model], opening: Opening, is_new: bool) -> None:
+    async def _open_for_requests(
+        self, entry: RegisteredModel[Model], opening: Opening, is_new: bool
+    ) -> None:
         try:
             async with self._lock:
-                if entry.state is not ModelState.READY and (is_new or entry.name in self.names.served):
+                if entry.state is not ModelState.READY and (
+                    is_new or entry.name in self.names.served
+                ):
                     await self._make_room(entry)
                     await self._open(entry)
         except SemanticError as error:
@@ -237,7 +289,10 @@ class ModelRegistry(Generic[Model]):
         log.info("a model is open", model=entry.name, bytes=model.bytes)
 
     async def _started(self, entry: RegisteredModel[Model]) -> Model:
-        """Start to serve a model. Raises a `SemanticError` for all that opening it raises: the other models go on."""
+        """Start to serve a model.
+
+        Raises a `SemanticError` for all that opening it raises: the other models go on.
+        """
         assert self._nursery is not None, "models are opened while the registry runs"
         try:
             model: Model = await self._nursery.start(self._serve, entry)
@@ -248,26 +303,44 @@ class ModelRegistry(Generic[Model]):
             if isinstance(cause, SemanticError):
                 raise cause from error
             log.exception("opening a model has failed", model=entry.name)
-            raise ModelNotFoundError(entry.name, f"it cannot be loaded: {type(cause).__name__}: {cause}") from error
+            raise ModelNotFoundError(
+                entry.name, f"it cannot be loaded: {type(cause).__name__}: {cause}"
+            ) from error
         return model
 
-    async def _serve(self, entry: RegisteredModel[Model], *, task_status: trio.TaskStatus[Model]) -> None:
+    async def _serve(
+        self, entry: RegisteredModel[Model], *, task_status: trio.TaskStatus[Model]
+    ) -> None:
         try:
             await self.opener.serve(entry.name, entry.closing, task_status=task_status)
         finally:
             entry.closed.set()
 
     async def _make_room(self, wanted: RegisteredModel[Model]) -> None:
-        """Close models, least recently used first, until the wanted one fits. Raises as `_needed` does, and `ModelsBusyError`."""
+        """Close models, least recently used first, until the wanted one fits.
+
+        Raises as `_needed` does, and `ModelsBusyError`.
+        """
         needed = await self._needed(wanted.name) if self.limits.budget_bytes else 0
         while not self._fits(needed):
-            await self._vacate(min(self._open_entries, key=lambda entry: (not entry.is_idle, entry.used)), wanted)
+            await self._vacate(
+                min(self._open_entries, key=lambda entry: (not entry.is_idle, entry.used)), wanted
+            )
 
     async def _needed(self, name: str) -> int:
-        """Return the bytes that a model will take. Raises `ModelNotFoundError` where there is none, or they never can be had."""
+        """Return the bytes that a model will take.
+
+        Raises `ModelNotFoundError` where there is none, or they never can be had.
+        """
         needed, budget = await self.opener.needed_bytes(name), self.limits.budget_bytes
         if needed > budget > 0:
-            raise ModelNotFoundError(name, f"it takes {needed / MIB:,.0f} MiB with its cache, and models_budget_mb is {budget / MIB:,.0f}")
+            raise ModelNotFoundError(
+                name,
+                (
+                    f"it takes {needed / MIB:,.0f} MiB with its cache, and models_budget_mb is "
+                    f"{budget / MIB:,.0f}"
+                ),
+            )
         return needed
 
     @property
@@ -277,11 +350,17 @@ class ModelRegistry(Generic[Model]):
     def _fits(self, needed: int) -> bool:
         held = [_bytes(entry) for entry in self._open_entries]
         has_place = not self.limits.max_models or len(held) < self.limits.max_models
-        return has_place and (not self.limits.budget_bytes or sum(held) + needed <= self.limits.budget_bytes)
+        return has_place and (
+            not self.limits.budget_bytes or sum(held) + needed <= self.limits.budget_bytes
+        )
 
     async def _vacate(self, entry: RegisteredModel[Model], wanted: RegisteredModel[Model]) -> None:
-        """Close a model for another one when its requests are over. Raises `ModelsBusyError` if they are not in time: then it is served on."""
-        while entry.waiting and entry.opening is None:  # requests that it was opened for are served first
+        """Close a model for another one when its requests are over.
+
+        Raises `ModelsBusyError` if they are not in time: then it is served on.
+        """
+        # requests that it was opened for are served first
+        while entry.waiting and entry.opening is None:
             await self._changed.wait()
         entry.state = ModelState.UNLOADING
         if not await self._without_users(entry, self.limits.grace_seconds):
@@ -291,7 +370,7 @@ class ModelRegistry(Generic[Model]):
             raise ModelsBusyError(wanted.name, entry.name, entry.users, RETRY_SECONDS)
         await self._close(entry, "memory")
 
-    # ---------------------------------------------------------------------------------------------------------------- closing
+    # -------------------------------------------------------------------------------------- closing
 
     async def _without_users(self, entry: RegisteredModel[Model], seconds: float) -> bool:
         """Return True when no request uses the model, and False if one does after some seconds."""
@@ -301,12 +380,17 @@ class ModelRegistry(Generic[Model]):
         return not entry.users
 
     async def _close(self, entry: RegisteredModel[Model], cause: UnloadCause) -> int:
-        """Close an open model: new requests wait, open ones end or fail after the grace. Returns the bytes that are free again."""
+        """Close an open model: new requests wait, open ones end or fail after the grace.
+
+        Returns the bytes that are free again.
+        """
         assert entry.model is not None, "an open model is closed"
         entry.state, began = ModelState.UNLOADING, trio.current_time()
         freed = entry.model.bytes
         if not await self._without_users(entry, self.limits.grace_seconds):
-            await entry.model.drain(0, DrainingError(FIRST_RETRY_SECONDS, f"{entry.name} is being unloaded"))
+            await entry.model.drain(
+                0, DrainingError(FIRST_RETRY_SECONDS, f"{entry.name} is being unloaded")
+            )
             await self._without_users(entry, END_SECONDS)
         entry.model = None  # the last reference is that of the task which serves it
         entry.closing.begin(trio.current_time() + self.limits.grace_seconds)
@@ -314,7 +398,11 @@ class ModelRegistry(Generic[Model]):
         entry.state = ModelState.ABSENT
         self._note_change()
         log.info("a model is closed", model=entry.name, bytes=freed, cause=cause)
-        self.observer.observe(ModelUnloaded(model=entry.name, cause=cause, size_bytes=freed, seconds=trio.current_time() - began))
+        self.observer.observe(
+            ModelUnloaded(
+                model=entry.name, cause=cause, size_bytes=freed, seconds=trio.current_time() - began
+            )
+        )
         return freed
 
     async def _unload(self, entry: RegisteredModel[Model]) -> Changed:
@@ -326,7 +414,10 @@ class ModelRegistry(Generic[Model]):
     async def _close_idle(self) -> None:
         """Close models that no request has used for a while."""
         while True:
-            until = min((self._due(entry) for entry in self._open_entries if entry.is_idle), default=math.inf)
+            until = min(
+                (self._due(entry) for entry in self._open_entries if entry.is_idle),
+                default=math.inf,
+            )
             if until > trio.current_time():
                 with trio.move_on_at(until):
                     await self._changed.wait()
@@ -342,7 +433,7 @@ class ModelRegistry(Generic[Model]):
         """Time on trio's clock from which on an idle model is to be closed; infinity: never."""
         return entry.idle_since + self.limits.idle_after(entry.name)
 
-    # --------------------------------------------------------------------------------------------------------------- swapping
+    # ------------------------------------------------------------------------------------- swapping
 
     async def _swap(self, name: str) -> Changed:
         began = trio.current_time()
@@ -353,7 +444,14 @@ class ModelRegistry(Generic[Model]):
                 old, new = self.entry(self.names.main), self.entry(name)
                 if old is not new:
                     await self._exchange(old, new, began)
-                    self.observer.observe(ModelSwapped(model=name, previous=old.name, seconds=trio.current_time() - began, is_done=True))
+                    self.observer.observe(
+                        ModelSwapped(
+                            model=name,
+                            previous=old.name,
+                            seconds=trio.current_time() - began,
+                            is_done=True,
+                        )
+                    )
         finally:
             self._swaps.remove(name)
             self._note_change()
@@ -361,7 +459,9 @@ class ModelRegistry(Generic[Model]):
         log.info("the main model has changed", model=name, seconds=round(seconds, 3))
         return Changed(name, seconds, _bytes(new))
 
-    async def _exchange(self, old: RegisteredModel[Model], new: RegisteredModel[Model], began: float) -> None:
+    async def _exchange(
+        self, old: RegisteredModel[Model], new: RegisteredModel[Model], began: float
+    ) -> None:
         if old.model is not None:
             await self._close(old, "swap")
         try:
@@ -371,12 +471,17 @@ class ModelRegistry(Generic[Model]):
         except SemanticError as error:
             is_back = await self._is_open_again(old)
             seconds = trio.current_time() - began
-            self.observer.observe(ModelSwapped(model=new.name, previous=old.name, seconds=seconds, is_done=False))
+            self.observer.observe(
+                ModelSwapped(model=new.name, previous=old.name, seconds=seconds, is_done=False)
+            )
             raise ModelSwapError(new.name, old.name, str(error), seconds, is_back) from error
         self.names.become_main(new.name)
 
     async def _is_open_again(self, entry: RegisteredModel[Model]) -> bool:
-        """Open the model from before a swap. Returns False if that fails too: the next request tries again."""
+        """Open the model from before a swap.
+
+        Returns False if that fails too: the next request tries again.
+        """
         try:
             await self._open(entry)
         except SemanticError:
@@ -384,7 +489,10 @@ class ModelRegistry(Generic[Model]):
         return True
 
     async def _apart(self, change: Callable[[], Awaitable[Result]]) -> Result:
-        """Run a change to its end in a task of its own, also where its caller is cancelled. Returns or raises what it does."""
+        """Run a change to its end in a task of its own, also where its caller is cancelled.
+
+        Returns or raises what it does.
+        """
         self._refuse_when_closed()
         done, results, errors = trio.Event(), list[Result](), list[SemanticError]()
 
@@ -415,7 +523,10 @@ def _end_opening(entry: RegisteredModel[Model], opening: Opening) -> None:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """Return the first fault of a group; of a fault alone, itself. The others in the group follow from it: all of them ended one opening."""
+    """Return the first fault of a group; of a fault alone, itself.
+
+    The others in the group follow from it: all of them ended one opening.
+    """
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     return error

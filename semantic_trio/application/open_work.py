@@ -1,4 +1,5 @@
-"""The open work of the engine: generations that are not over, each with its sequence, and other work on the device.
+"""The open work of the engine: generations that are not over, each with its sequence, and other
+work on the device.
 
 Knows what is open. Knows nothing of steps or of the inbox.
 """
@@ -18,8 +19,10 @@ from semantic_trio.domain.sequence import Sequence
 class OpenWork:
     """The work that a drain waits for. Its length is the number of generations."""
 
-    owners: dict[Sequence, Generation] = attrs.field(init=False, factory=dict)  # generations by their sequences
-    _sequences: dict[Generation, Sequence | None] = attrs.field(init=False, factory=dict)  # None: still in the inbox
+    # generations by their sequences
+    owners: dict[Sequence, Generation] = attrs.field(init=False, factory=dict)
+    # None: still in the inbox
+    _sequences: dict[Generation, Sequence | None] = attrs.field(init=False, factory=dict)
     _others: int = attrs.field(init=False, default=0)  # other work on the device
     _emptied: trio.Event = attrs.field(init=False, factory=trio.Event)
 
@@ -29,7 +32,9 @@ class OpenWork:
     @property
     def in_background(self) -> int:
         """Background generations."""
-        return sum(generation.request.priority is Priority.BACKGROUND for generation in self._sequences)
+        return sum(
+            generation.request.priority is Priority.BACKGROUND for generation in self._sequences
+        )
 
     def __iter__(self) -> Iterator[Generation]:
         return iter(self._sequences)

@@ -1,6 +1,8 @@
-"""Loads from disk: entries are read in worker threads, checked, and loaded onto the device before they are needed.
+"""Loads from disk: entries are read in worker threads, checked, and loaded onto the device before
+they are needed.
 
-Knows trio, the memory's orders, the runner and the files. The memory orders reads and takes their results.
+Knows trio, the memory's orders, the runner and the files. The memory orders reads and takes their
+results.
 """
 
 import os
@@ -14,15 +16,20 @@ from semantic_trio.application.threads import WatchedWork
 from semantic_trio.application.traffic import Traffic
 from semantic_trio.domain.content import Content, Item, positions_in, tokens_in
 from semantic_trio.domain.entries import Block, CacheEntry, Snapshot
-from semantic_trio.domain.errors import CacheCorruptionError, IncompatibleCacheError, StepFailedError
+from semantic_trio.domain.errors import (
+    CacheCorruptionError,
+    IncompatibleCacheError,
+    StepFailedError,
+)
 from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.observation import Loaded
 from semantic_trio.ports import CacheFiles, ModelRunner, Observer
 
 log = structlog.get_logger(__name__)
 
-# Files read at the same time; what they hold takes room beside the budget until the device has it. Half of the processors stay free: a thread that is
-# put aside while it holds the interpreter stops the event loop too.
+# Files read at the same time; what they hold takes room beside the budget until the device has it.
+# Half of the processors stay free: a thread that is put aside while it holds the interpreter stops
+# the event loop too.
 READERS = max(1, min(4, (os.cpu_count() or 1) // 2))
 
 
@@ -45,7 +52,8 @@ class DiskReader:
     runner: ModelRunner
     files: CacheFiles
     nudge: Callable[[], None]  # the engine, where something has come
-    seconds_to_compute: Callable[[int, int], float]  # reading so many tokens behind others; 0 while unknown
+    # reading so many tokens behind others; 0 while unknown
+    seconds_to_compute: Callable[[int, int], float]
     readers: int
     reads: WatchedWork
     writes: WatchedWork
@@ -85,7 +93,10 @@ class DiskReader:
         self.nudge()
 
     async def _load(self, entry: CacheEntry) -> bool:
-        """Have the device store what is on disk. What is damaged is put aside, and computed again."""
+        """Have the device store what is on disk.
+
+        What is damaged is put aside, and computed again.
+        """
         try:
             content = await self.reads.do(self.files.read, entry.item)
             _check_tokens(entry, content)
@@ -99,11 +110,19 @@ class DiskReader:
             return False
         return True
 
-    async def _lose(self, entry: CacheEntry, error: CacheCorruptionError | IncompatibleCacheError | OSError) -> None:
-        """Put something aside before the memory hears of it: from then on it may be written anew."""
+    async def _lose(
+        self, entry: CacheEntry, error: CacheCorruptionError | IncompatibleCacheError | OSError
+    ) -> None:
+        """Put something aside before the memory hears of it: from then on it may be written
+        anew.
+        """
         is_newer = isinstance(error, IncompatibleCacheError)
         self.traffic.damaged += not is_newer
-        event = "memory of a newer version is computed again" if is_newer else "memory on disk is damaged and will be computed again"
+        event = (
+            "memory of a newer version is computed again"
+            if is_newer
+            else "memory on disk is damaged and will be computed again"
+        )
         log.warning(event, name=entry.key.hex(), reason=str(error))
         if isinstance(error, CacheCorruptionError):
             await self.put_aside(entry.item, error.reason)
@@ -133,15 +152,22 @@ class DiskReader:
         traffic.slower += 0 < self.seconds_to_compute(burst.tokens, burst.context) < seconds
         if burst.entries:
             size = burst.size_bytes
-            self.observer.observe(Loaded(entries=burst.entries, tokens=burst.tokens, size_bytes=size, seconds=seconds))
+            self.observer.observe(
+                Loaded(entries=burst.entries, tokens=burst.tokens, size_bytes=size, seconds=seconds)
+            )
 
 
 def _check_tokens(entry: CacheEntry, content: Content) -> None:
-    """The device knows no tokens, and would find out with the first row that begins there. Raises `CacheCorruptionError`."""
+    """The device knows no tokens, and would find out with the first row that begins there.
+
+    Raises `CacheCorruptionError`.
+    """
     if isinstance(entry, Snapshot):
         found, wanted = positions_in(content), entry.position
     else:
         assert isinstance(entry, Block)
         found, wanted = tokens_in(content), entry.tokens
     if found - {wanted}:
-        raise CacheCorruptionError(f"{entry.kind} {entry.key.hex()}", f"is of {sorted(found)} tokens, not {wanted}")
+        raise CacheCorruptionError(
+            f"{entry.kind} {entry.key.hex()}", f"is of {sorted(found)} tokens, not {wanted}"
+        )

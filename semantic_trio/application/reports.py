@@ -1,6 +1,7 @@
 """Reports of the engine: what happens to requests, for the log and for the observer.
 
-Knows generations, sequences and plans. Changes nothing but the time at which a generation got its row, and what it could reuse.
+Knows generations, sequences and plans. Changes nothing but the time at which a generation got its
+row, and what it could reuse.
 """
 
 from collections.abc import Iterable, Mapping
@@ -20,7 +21,8 @@ from semantic_trio.ports import Observer
 
 log = structlog.get_logger(__name__)
 
-# Seconds between two log lines on long prompts that are being read, and the age of such a prompt: its client sees nothing meanwhile.
+# Seconds between two log lines on long prompts that are being read, and the age of such a prompt:
+# its client sees nothing meanwhile.
 PROGRESS_SECONDS = 10.0
 
 
@@ -30,10 +32,15 @@ class Reports:
 
     observer: Observer
     _evictions: int = attrs.field(init=False, default=0)  # that were reported
-    _progress_at: float = attrs.field(init=False, default=0.0)  # when long prompts may be logged again
+    # when long prompts may be logged again
+    _progress_at: float = attrs.field(init=False, default=0.0)
 
-    def planned(self, plan: StepPlan | None, evictions: int, owners: Mapping[Sequence, Generation]) -> None:
-        """Report the rows that open for the first time with a plan, and the evictions of blocks since the plan before: `evictions` in all."""
+    def planned(
+        self, plan: StepPlan | None, evictions: int, owners: Mapping[Sequence, Generation]
+    ) -> None:
+        """Report the rows that open for the first time with a plan, and the evictions of blocks
+        since the plan before: `evictions` in all.
+        """
         if evictions > self._evictions:
             self.observer.observe(Evicted(tier="ram", entries=evictions - self._evictions))
             self._evictions = evictions
@@ -51,23 +58,41 @@ class Reports:
             return
         self._progress_at = now + PROGRESS_SECONDS
         for sequence, generation in owners.items():
-            if sequence.phase is Phase.PREFILLING and now >= generation.submitted_at + PROGRESS_SECONDS:
+            if (
+                sequence.phase is Phase.PREFILLING
+                and now >= generation.submitted_at + PROGRESS_SECONDS
+            ):
                 request = sequence.request
-                log.info("a long prompt is being read", **_log_ids(generation), prompt_tokens=len(request.prompt), left=sequence.unread)
+                log.info(
+                    "a long prompt is being read",
+                    **_log_ids(generation),
+                    prompt_tokens=len(request.prompt),
+                    left=sequence.unread,
+                )
 
     def aged(self, aged: Iterable[Sequence], owners: Mapping[Sequence, Generation]) -> None:
-        """Log the background sequences that have waited so long that they are served as interactive ones from now on."""
+        """Log the background sequences that have waited so long that they are served as interactive
+        ones from now on.
+        """
         for sequence in aged:
-            log.info("a background request has become interactive", **_log_ids(owners[sequence]), waited_seconds=round(sequence.waited_seconds))
+            log.info(
+                "a background request has become interactive",
+                **_log_ids(owners[sequence]),
+                waited_seconds=round(sequence.waited_seconds),
+            )
 
     def delivering(self, generation: Generation, event: Event, now: float) -> None:
-        """Report an event that is about to be delivered: a failure, or the first token, with which the prompt is read."""
+        """Report an event that is about to be delivered: a failure, or the first token, with which
+        the prompt is read.
+        """
         if isinstance(event, Failed):
             log.warning("a generation has failed", **_log_ids(generation), reason=str(event.error))
         elif not generation.stamps:
             assert generation.started_at is not None, "a prompt is read in a row"
             tokens = len(generation.request.prompt) - (generation.reuse or NOTHING_REUSED).tokens
-            self.observer.observe(PromptRead(**_ids(generation), tokens=tokens, seconds=now - generation.started_at))
+            self.observer.observe(
+                PromptRead(**_ids(generation), tokens=tokens, seconds=now - generation.started_at)
+            )
 
 
 class _Ids(TypedDict):
@@ -78,9 +103,15 @@ class _Ids(TypedDict):
 
 
 def _log_ids(generation: Generation) -> dict[str, str]:
-    """Return the ids of a generation's request, agent and trace, as the lines of its HTTP request have them."""
+    """Return the ids of a generation's request, agent and trace, as the lines of its HTTP request
+    have them.
+    """
     ids, trace = _ids(generation), generation.request.trace
-    return {"request_id": ids["request_id"], "agent": ids["agent"], **(trace.log_ids if trace is not None else {})}
+    return {
+        "request_id": ids["request_id"],
+        "agent": ids["agent"],
+        **(trace.log_ids if trace is not None else {}),
+    }
 
 
 def _ids(generation: Generation) -> _Ids:

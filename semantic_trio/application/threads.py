@@ -13,26 +13,39 @@ import trio
 Arguments = TypeVarTuple("Arguments")
 Result = TypeVar("Result")
 
-# How long one piece of work may take, in seconds: the largest files take one, and a disk that spins up ten.
+# How long one piece of work may take, in seconds: the largest files take one, and a disk that spins
+# up ten.
 PATIENCE_SECONDS = 30.0
 
 
 class InThread(Protocol):
     """Runs a blocking function without blocking the event loop."""
 
-    async def __call__(self, function: Callable[[*Arguments], Result], /, *arguments: *Arguments) -> Result:
+    async def __call__(
+        self, function: Callable[[*Arguments], Result], /, *arguments: *Arguments
+    ) -> Result:
         """Run a function. Returns or raises what the function does."""
 
 
 @attrs.define(eq=False)
 class OneThread:
-    """Runs blocking functions one at a time. A call that is cancelled returns at once; its function goes on, and the next one waits for its end."""
+    """Runs blocking functions one at a time.
 
-    _limiter: trio.CapacityLimiter = attrs.field(init=False, factory=lambda: trio.CapacityLimiter(1))
+    A call that is cancelled returns at once; its function goes on, and the next one waits for its
+    end.
+    """
 
-    async def __call__(self, function: Callable[[*Arguments], Result], /, *arguments: *Arguments) -> Result:
+    _limiter: trio.CapacityLimiter = attrs.field(
+        init=False, factory=lambda: trio.CapacityLimiter(1)
+    )
+
+    async def __call__(
+        self, function: Callable[[*Arguments], Result], /, *arguments: *Arguments
+    ) -> Result:
         """See `InThread`."""
-        return await trio.to_thread.run_sync(function, *arguments, abandon_on_cancel=True, limiter=self._limiter)
+        return await trio.to_thread.run_sync(
+            function, *arguments, abandon_on_cancel=True, limiter=self._limiter
+        )
 
 
 @attrs.define(eq=False)
@@ -53,6 +66,10 @@ class WatchedWork:
 
     def hangs(self) -> bool:
         """True if work takes too long; reported once for each piece of work."""
-        late = [piece for piece, since in self._since.items() if since <= trio.current_time() - PATIENCE_SECONDS]
+        late = [
+            piece
+            for piece, since in self._since.items()
+            if since <= trio.current_time() - PATIENCE_SECONDS
+        ]
         self._since.update(dict.fromkeys(late, math.inf))
         return bool(late)

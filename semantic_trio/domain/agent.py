@@ -20,23 +20,41 @@ AGENT_ID = re.compile(r"(?!\.{1,2}$)[A-Za-z0-9._-]{1,128}")
 SHOWN_TOKENS = 16
 
 
-# Ids of the server's own making begin with a dot, and those that clients choose do not: neither can be taken for the other.
+# Ids of the server's own making begin with a dot, and those that clients choose do not: neither can
+# be taken for the other.
 OWN_ID_START = "."
 CONTENT_ID_START = f"{OWN_ID_START}auto-"  # of an agent that is known by its content
 CLIENT_ID = re.compile(rf"(?!\{OWN_ID_START}){AGENT_ID.pattern}")
 
 
 def agent_id(given: str) -> str:
-    """The id of an agent that may exist. Raises `InvalidRequestError` for one that could not be a file's name."""
+    """The id of an agent that may exist.
+
+    Raises `InvalidRequestError` for one that could not be a file's name.
+    """
     if not AGENT_ID.fullmatch(given):
-        raise InvalidRequestError("an agent's id has 1 to 128 of the characters A-Z a-z 0-9 . _ - and is neither . nor ..", "agent", quotes=False)
+        raise InvalidRequestError(
+            (
+                "an agent's id has 1 to 128 of the characters A-Z a-z 0-9 . _ - and is neither . "
+                "nor .."
+            ),
+            "agent",
+            quotes=False,
+        )
     return given
 
 
 def client_id(given: str) -> str:
-    """An id that a client chooses for an agent. Raises `InvalidRequestError` for what is no id, and for one that only the server can make."""
+    """An id that a client chooses for an agent.
+
+    Raises `InvalidRequestError` for what is no id, and for one that only the server can make.
+    """
     if given.startswith(OWN_ID_START) and AGENT_ID.fullmatch(given):
-        raise InvalidRequestError("ids that begin with a dot are the server's own; choose one that does not", "agent", quotes=False)
+        raise InvalidRequestError(
+            "ids that begin with a dot are the server's own; choose one that does not",
+            "agent",
+            quotes=False,
+        )
     return agent_id(given)
 
 
@@ -50,11 +68,15 @@ class Agent(Owner):
     conversation: Conversation = NOTHING_SAID  # of stateful turns
     history: bytes = b""  # packed tokens
     text_fingerprint: str = ""  # of the tokenizer and chat template the history was read with
-    thinking: ThinkingChoice | None = None  # that the prompt of the last turn was written with; None: not known, or no part of it
+    # that the prompt of the last turn was written with; None: not known, or no part of it
+    thinking: ThinkingChoice | None = None
     salt: Salt = NO_SALT  # of the names of the blocks of its history
-    prompt_tokens: int = 0  # of the last turn's prompt: the part of the history a client is sure to repeat
-    strays: frozenset[BlockKey] = frozenset()  # blocks it has read in an earlier process, beside its history
-    responses: set[str] = attrs.field(factory=set)  # ids of the responses of the Responses API that it has read or given
+    # of the last turn's prompt: the part of the history a client is sure to repeat
+    prompt_tokens: int = 0
+    # blocks it has read in an earlier process, beside its history
+    strays: frozenset[BlockKey] = frozenset()
+    # ids of the responses of the Responses API that it has read or given
+    responses: set[str] = attrs.field(factory=set)
     pinned: list[Block] = attrs.field(factory=list)
     pinned_snapshot: Snapshot | None = None
     is_pinned: bool = False
@@ -78,7 +100,9 @@ class Agent(Owner):
 
     @property
     def recognised_by(self) -> bytes:
-        """Packed tokens that a prompt has to begin with to be recognised as this agent's next turn."""
+        """Packed tokens that a prompt has to begin with to be recognised as this agent's next
+        turn.
+        """
         return self.history[: self.prompt_tokens * TOKEN_BYTES]
 
 
@@ -95,8 +119,9 @@ def explain(  # noqa: PLR0913  # the outcome of a match, which has no other read
 ) -> TurnReuse:
     """The tokens that a turn reused, and why not more.
 
-    `known`: tokens of the prompt that any agent remembers. `thinking`: the choice that the prompt was written with. `is_damaged`: some of the known
-    tokens were found damaged. `fits`: the agent's history was read with today's tokenizer and chat template.
+    `known`: tokens of the prompt that any agent remembers. `thinking`: the choice that the prompt
+    was written with. `is_damaged`: some of the known tokens were found damaged. `fits`: the agent's
+    history was read with today's tokenizer and chat template.
     """
     alike = common_tokens(agent.history, run.packed)
     left_at = alike if alike < min(agent.tokens, len(run)) else None
@@ -106,10 +131,20 @@ def explain(  # noqa: PLR0913  # the outcome of a match, which has no other read
         cause, lost = MissCause.TEMPLATE_CHANGED, agent.tokens - min(reused, left_at)
     elif reused < (reachable := min(alike, len(run) - 1)):
         gone = MissCause.CORRUPT if is_damaged else MissCause.EVICTED
-        cause, lost = (MissCause.NO_RESTORE_POINT if known >= reachable else gone), reachable - reused
+        cause, lost = (
+            (MissCause.NO_RESTORE_POINT if known >= reachable else gone),
+            reachable - reused,
+        )
     else:
-        cause, lost = (None, 0) if left_at is None else (_diverged(agent, thinking), agent.tokens - left_at)
-    return _turn(agent, run, Reuse(reused, len(run), source if reused else ReuseSource.NONE, cause, lost), left_at)
+        cause, lost = (
+            (None, 0) if left_at is None else (_diverged(agent, thinking), agent.tokens - left_at)
+        )
+    return _turn(
+        agent,
+        run,
+        Reuse(reused, len(run), source if reused else ReuseSource.NONE, cause, lost),
+        left_at,
+    )
 
 
 def _new(agent: Agent, reused: int, prompt_tokens: int) -> MissCause | None:
@@ -129,5 +164,14 @@ def _turn(agent: Agent, run: TokenRun, reuse: Reuse, left_at: int | None) -> Tur
     """A turn with the tokens around the position where its prompt left the agent's history."""
     if left_at is None:
         return TurnReuse(reuse)
-    first, last = max(left_at - SHOWN_TOKENS, 0) * TOKEN_BYTES, (left_at + SHOWN_TOKENS) * TOKEN_BYTES
-    return TurnReuse(reuse, left_at, first // TOKEN_BYTES, unpack(agent.history[first:last]), unpack(run.packed[first:last]))
+    first, last = (
+        max(left_at - SHOWN_TOKENS, 0) * TOKEN_BYTES,
+        (left_at + SHOWN_TOKENS) * TOKEN_BYTES,
+    )
+    return TurnReuse(
+        reuse,
+        left_at,
+        first // TOKEN_BYTES,
+        unpack(agent.history[first:last]),
+        unpack(run.packed[first:last]),
+    )

@@ -1,4 +1,5 @@
-"""The memory of agents between their turns: their histories, pins and records, over the blocks and snapshots they are made of.
+"""The memory of agents between their turns: their histories, pins and records, over the blocks and
+snapshots they are made of.
 
 Knows agents and histories. Knows no rows, no arrays and no clock.
 """
@@ -22,9 +23,11 @@ from semantic_trio.domain.step import BlockKey
 from semantic_trio.domain.store import Store
 from semantic_trio.domain.token_histories import Digest, TokenHistories
 
-# Snapshots of one agent that are written: the end of its head, and the latest. Each can be as large as the keys and values of 3,000 tokens.
+# Snapshots of one agent that are written: the end of its head, and the latest. Each can be as large
+# as the keys and values of 3,000 tokens.
 SNAPSHOTS_WRITTEN = 4
-# Deleted responses that are known as such: turns that were made of one are asked for within seconds before.
+# Deleted responses that are known as such: turns that were made of one are asked for within seconds
+# before.
 MOST_FORGOTTEN = 10_000
 
 
@@ -43,7 +46,8 @@ class AgentMemory:
     agents: Agents = attrs.field(init=False)
     pins: Pins = attrs.field(init=False)
     token_histories: TokenHistories = attrs.field(init=False, factory=TokenHistories)
-    forgotten: dict[str, None] = attrs.field(init=False, factory=dict)  # ids of responses that were deleted: turns made of them are not remembered
+    # ids of responses that were deleted: turns made of them are not remembered
+    forgotten: dict[str, None] = attrs.field(init=False, factory=dict)
 
     def __attrs_post_init__(self) -> None:
         self.store = Store(self.spec, self.budget_bytes, self.disk)
@@ -51,7 +55,7 @@ class AgentMemory:
         self.agents = Agents(self.max_agents, text_fingerprint=self.text_fingerprint)
         self.pins = Pins(self.store, self.snapshots)
 
-    # ----------------------------------------------------------------------------------------------------------------- agents
+    # --------------------------------------------------------------------------------------- agents
 
     def create(self, name: str, *, parent: str | None = None) -> Agent:
         """Create an agent that a client has named. Raises as `Agents.create` does."""
@@ -83,9 +87,16 @@ class AgentMemory:
         self._remove_traces()
 
     def fork(self, agent: Agent, name: str) -> Agent:
-        """Create an agent that remembers what this one does, at no cost. Raises as `Agents.create` does."""
+        """Create an agent that remembers what this one does, at no cost.
+
+        Raises as `Agents.create` does.
+        """
         fork = self.create(name, parent=agent.id)
-        fork.conversation, fork.history, fork.text_fingerprint = agent.conversation, agent.history, agent.text_fingerprint
+        fork.conversation, fork.history, fork.text_fingerprint = (
+            agent.conversation,
+            agent.history,
+            agent.text_fingerprint,
+        )
         fork.responses, fork.thinking, fork.salt = set(agent.responses), agent.thinking, agent.salt
         for block in self.chain(agent):
             self.own(fork, block)
@@ -93,14 +104,20 @@ class AgentMemory:
         return fork
 
     def delete(self, agent: Agent) -> None:
-        """Delete an agent, with its blocks that no other agent has read. Rows that work for it go on, and leave nothing behind."""
+        """Delete an agent, with its blocks that no other agent has read.
+
+        Rows that work for it go on, and leave nothing behind.
+        """
         agent.is_deleted = True
         blocks, snapshots = agent.held, self._passed(agent)
         self.pins.unpin(agent)
         self.agents.remove(agent)
         self._remove_traces()
-        gone = [entry for entry in (*blocks, *snapshots) if not self._is_anybodys(entry, agent.salt)]
-        on_disk = [entry.item for entry in gone if entry.is_on_disk]  # to be asked first: with a block all that follows is struck off
+        gone = [
+            entry for entry in (*blocks, *snapshots) if not self._is_anybodys(entry, agent.salt)
+        ]
+        # to be asked first: with a block all that follows is struck off
+        on_disk = [entry.item for entry in gone if entry.is_on_disk]
         for item in (*on_disk, *self._known_by_name_alone(agent)):
             self.store.delete(item)
         for entry in gone:
@@ -108,9 +125,13 @@ class AgentMemory:
                 self.store.evict(entry)
 
     def forget(self, response: str) -> tuple[str, ...]:
-        """Delete the agents that have read or given a response, and remember no turn that is made of it. Returns the ids of these agents.
+        """Delete the agents that have read or given a response, and remember no turn that is made
+        of it.
 
-        An agent that is kept is there again, without its memory: the conversation it is kept for is no response's.
+        Returns the ids of these agents.
+
+        An agent that is kept is there again, without its memory: the conversation it is kept for is
+        no response's.
         """
         self.forgotten[response] = None
         while len(self.forgotten) > MOST_FORGOTTEN:
@@ -125,7 +146,11 @@ class AgentMemory:
         return tuple(agent.id for agent in holders)
 
     def release(self, agent: Agent) -> None:
-        """Give up the RAM of an agent: blocks that nobody else has read, with their snapshots, but for those in live rows. What is on disk stays."""
+        """Give up the RAM of an agent: blocks that nobody else has read, with their snapshots, but
+        for those in live rows.
+
+        What is on disk stays.
+        """
         self.pins.unpin(agent)
         for block in [block for block in agent.held if block.owners <= {agent}]:
             for entry in [*block.snapshots.values(), block]:
@@ -143,9 +168,15 @@ class AgentMemory:
         self.write(agent)
 
     def keep_tokens(
-        self, digests: tuple[Digest, ...], prompt: tuple[int, ...], answer: tuple[int, ...], answered: Digest | None, owner: str = ""
+        self,
+        digests: tuple[Digest, ...],
+        prompt: tuple[int, ...],
+        answer: tuple[int, ...],
+        answered: Digest | None,
+        owner: str = "",
     ) -> None:
-        """Keep the tokens of a conversation and its answer, and have the record of its agent written again.
+        """Keep the tokens of a conversation and its answer, and have the record of its agent
+        written again.
 
         Arguments as of `TokenHistories.remember`.
         """
@@ -155,7 +186,8 @@ class AgentMemory:
             self.write(agent)
 
     def write(self, agent: Agent) -> None:
-        """Have what is new of an agent written to disk: its blocks and snapshots, and then the record that leads to them.
+        """Have what is new of an agent written to disk: its blocks and snapshots, and then the
+        record that leads to them.
 
         What its rows have read last has to be stored on the device already.
         """
@@ -186,55 +218,103 @@ class AgentMemory:
 
     def run_of(self, agent: Agent) -> TokenRun:
         """An agent's history with the names of its blocks."""
-        return TokenRun.of_packed(agent.history, root_key(self.spec.fingerprint, agent.salt), self.spec.block_tokens)
+        return TokenRun.of_packed(
+            agent.history, root_key(self.spec.fingerprint, agent.salt), self.spec.block_tokens
+        )
 
     def strays(self, agent: Agent) -> set[BlockKey]:
-        """The blocks on disk that an agent has read beside its history: before it was edited, or went back."""
-        owned = {key for key in agent.strays if self.disk.has_block(key)} | {block.key for block in agent.blocks.values() if block.is_on_disk}
+        """The blocks on disk that an agent has read beside its history: before it was edited, or
+        went back.
+        """
+        owned = {key for key in agent.strays if self.disk.has_block(key)} | {
+            block.key for block in agent.blocks.values() if block.is_on_disk
+        }
         return owned - {block.key for block in self.chain(agent)}
 
     def chain(self, agent: Agent) -> list[Block]:
-        """The blocks of an agent's history that are there, from the first on. One that only begins like its tail is another's."""
+        """The blocks of an agent's history that are there, from the first on.
+
+        One that only begins like its tail is another's.
+        """
         run = self.run_of(agent)
         path = self.store.tree.held(run)[0]
         last = path[-1] if path else self.store.root(agent.salt)
-        alike = {child: run.alike(child.packed, last.stop) for child in last.children.values() if child.key in agent.blocks}
-        tail = max(filter(alike.get, alike), key=lambda child: (alike[child], -child.stop), default=None)
+        alike = {
+            child: run.alike(child.packed, last.stop)
+            for child in last.children.values()
+            if child.key in agent.blocks
+        }
+        tail = max(
+            filter(alike.get, alike), key=lambda child: (alike[child], -child.stop), default=None
+        )
         return [*path, *([tail] if tail else [])]
 
     def snapshots_of(self, agent: Agent) -> list[Snapshot]:
-        """The snapshots on an agent's way that outlive the process: the first and the last ones. By position."""
-        passed = sorted((snapshot for snapshot in self._passed(agent) if snapshot.rank > Rank.SPENT), key=lambda snapshot: snapshot.position)
-        return passed if len(passed) <= SNAPSHOTS_WRITTEN else [passed[0], *passed[1 - SNAPSHOTS_WRITTEN :]]
+        """The snapshots on an agent's way that outlive the process: the first and the last ones.
 
-    # ---------------------------------------------------------------------------------------------------------------- private
+        By position.
+        """
+        passed = sorted(
+            (snapshot for snapshot in self._passed(agent) if snapshot.rank > Rank.SPENT),
+            key=lambda snapshot: snapshot.position,
+        )
+        return (
+            passed
+            if len(passed) <= SNAPSHOTS_WRITTEN
+            else [passed[0], *passed[1 - SNAPSHOTS_WRITTEN :]]
+        )
+
+    # -------------------------------------------------------------------------------------- private
 
     def _passed(self, agent: Agent) -> list[Snapshot]:
         """The snapshots on an agent's way."""
         run = self.run_of(agent)
         path = [self.store.root(agent.salt), *self.store.tree.held(run)[0]]
-        return [snapshot for block in path for snapshot in block.snapshots.values() if run.has(snapshot.packed, block.stop)]
+        return [
+            snapshot
+            for block in path
+            for snapshot in block.snapshots.values()
+            if run.has(snapshot.packed, block.stop)
+        ]
 
     def _is_anybodys(self, entry: CacheEntry, salt: Salt) -> bool:
         """True if an agent that is listed has read what ends with a block or snapshot of a salt."""
         if entry.pins or not isinstance(entry, Snapshot):
             return entry.pins > 0 or (isinstance(entry, Block) and bool(entry.owners))
         is_first = entry.after is self.store.root(salt)  # no agent owns a root
-        readers = [one for one in self.agents if one.salt == salt] if is_first else [self.agents.get(owner.id) for owner in entry.after.owners]
-        return any(reader.history.startswith(entry.packed, entry.after.stop * TOKEN_BYTES) for reader in readers)
+        readers = (
+            [one for one in self.agents if one.salt == salt]
+            if is_first
+            else [self.agents.get(owner.id) for owner in entry.after.owners]
+        )
+        return any(
+            reader.history.startswith(entry.packed, entry.after.stop * TOKEN_BYTES)
+            for reader in readers
+        )
 
     def _known_by_name_alone(self, agent: Agent) -> list[Item]:
-        """The blocks of an agent's history that are on disk, that nothing leads to, and that nobody else has read."""
+        """The blocks of an agent's history that are on disk, that nothing leads to, and that nobody
+        else has read.
+        """
         run, size = self.run_of(agent), self.spec.block_tokens * TOKEN_BYTES
-        there = [(stop * size, Item(Kind.BLOCK, key)) for stop, key in enumerate(run.keys, 1) if self.disk.has_block(key)]
+        there = [
+            (stop * size, Item(Kind.BLOCK, key))
+            for stop, key in enumerate(run.keys, 1)
+            if self.disk.has_block(key)
+        ]
         lost = [(stop, item) for stop, item in there if item not in self.disk.known]
         others = [other for other in self.agents if other.salt == agent.salt]
-        return [item for stop, item in lost if not any(other.history.startswith(run.packed[:stop]) for other in others)]
+        return [
+            item
+            for stop, item in lost
+            if not any(other.history.startswith(run.packed[:stop]) for other in others)
+        ]
 
     def _remove_traces(self) -> None:
         """Remove the records of agents that have left the register, and their token histories.
 
-        Token histories of an agent that made place for another are kept: they are found by conversation.
+        Token histories of an agent that made place for another are kept: they are found by
+        conversation.
         """
         for agent in self.agents.take_removed():
             if not self.agents.is_apart(agent.id):

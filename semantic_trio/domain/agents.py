@@ -18,19 +18,25 @@ from semantic_trio.domain.step import BlockKey
 
 @attrs.define(eq=False)
 class Agents:
-    """The register of agents. Agents that are not kept make place for new ones, least recently used first.
+    """The register of agents.
 
-    Removed agents are listed for `take_removed`: the caller of a verb that may remove agents also removes their traces elsewhere.
+    Agents that are not kept make place for new ones, least recently used first.
+
+    Removed agents are listed for `take_removed`: the caller of a verb that may remove agents also
+    removes their traces elsewhere.
     """
 
     limit: int
     elsewhere: Container[str] = ()  # ids of agents that other models remember
     # Ids of agents whose records on disk a newer version has written: these stay as they are.
     newer: Container[str] = ()
-    crowded_out: set[str] = attrs.field(init=False, factory=set)  # ids of agents that are kept on disk and found no place here
+    # ids of agents that are kept on disk and found no place here
+    crowded_out: set[str] = attrs.field(init=False, factory=set)
     text_fingerprint: str = ""  # of the tokenizer and chat template
-    _all: OrderedDict[str, Agent] = attrs.field(init=False, factory=OrderedDict)  # least recently used first
-    _by_prompt: dict[BlockKey, dict[str, Agent]] = attrs.field(init=False, factory=dict)  # by the last whole block of what they are recognised by
+    # least recently used first
+    _all: OrderedDict[str, Agent] = attrs.field(init=False, factory=OrderedDict)
+    # by the last whole block of what they are recognised by
+    _by_prompt: dict[BlockKey, dict[str, Agent]] = attrs.field(init=False, factory=dict)
     _place: dict[str, BlockKey] = attrs.field(init=False, factory=dict)
     _removed: list[Agent] = attrs.field(init=False, factory=list)
     _count: int = attrs.field(init=False, default=0)
@@ -55,62 +61,91 @@ class Agents:
     def create(self, name: str, *, parent: str | None = None) -> Agent:
         """A new agent a client has named.
 
-        Raises `AgentExistsError`, and `InvalidRequestError` for what is no id or where agents that are kept fill the register.
+        Raises `AgentExistsError`, and `InvalidRequestError` for what is no id or where agents that
+        are kept fill the register.
         """
         if name in self._all or self.is_apart(name):
             raise AgentExistsError(name)
-        return self._add(Agent(agent_id(name), is_named=True, is_kept=True, parent=parent, is_elsewhere=name in self.elsewhere))
+        return self._add(
+            Agent(
+                agent_id(name),
+                is_named=True,
+                is_kept=True,
+                parent=parent,
+                is_elsewhere=name in self.elsewhere,
+            )
+        )
 
     def named(self, name: str) -> Agent:
         """The agent of an id, made where there is none.
 
-        Raises `InvalidRequestError` for what is no id, and `AgentNotFoundError` for that of an agent which was known by its content and is gone.
-        One that is made here makes room for others like one nobody has named: clients mint ids for every conversation and never come back to them.
+        Raises `InvalidRequestError` for what is no id, and `AgentNotFoundError` for that of an
+        agent which was known by its content and is gone. One that is made here makes room for
+        others like one nobody has named: clients mint ids for every conversation and never come
+        back to them.
         """
         known = self._all.get(name)
         if known is None and name.startswith(CONTENT_ID_START):
             raise AgentNotFoundError(name)
-        return known or self._add(Agent(agent_id(name), is_named=True, is_elsewhere=name in self.elsewhere))
+        return known or self._add(
+            Agent(agent_id(name), is_named=True, is_elsewhere=name in self.elsewhere)
+        )
 
     def recognise(self, run: TokenRun) -> Agent:
-        """The agent nobody has named whose last prompt is the longest beginning of this one, or a new one.
+        """The agent nobody has named whose last prompt is the longest beginning of this one, or a
+        new one.
 
         A named one is left to who names it: else what others say would be explained as its own.
         """
         for key in (*reversed(run.keys), run.root):
-            known = [agent for agent in self._by_prompt.get(key, {}).values() if run.packed.startswith(agent.recognised_by)]
+            known = [
+                agent
+                for agent in self._by_prompt.get(key, {}).values()
+                if run.packed.startswith(agent.recognised_by)
+            ]
             if known:
                 return max(known, key=lambda agent: agent.prompt_tokens)
         return self._add(Agent(self._new_id(run), is_named=False))
 
     def is_apart(self, name: str) -> bool:
-        """True if the record of an id on disk is not to be touched: its agent is not known here, and may be wanted by another version or start."""
+        """True if the record of an id on disk is not to be touched: its agent is not known here,
+        and may be wanted by another version or start.
+        """
         return name in self.newer or name in self.crowded_out
 
     def fits(self, text_fingerprint: str) -> bool:
         """True if what was read under a fingerprint has the tokens that the same text has today.
 
-        Blocks are named by tokens and stay valid; which tokens a text has, and so who has read it, is known under one fingerprint only.
+        Blocks are named by tokens and stay valid; which tokens a text has, and so who has read it,
+        is known under one fingerprint only.
         """
         return text_fingerprint == self.text_fingerprint
 
     def unlisted(self, *, is_deleted: bool) -> Agent:
-        """An agent for one turn: it takes no place in the register, no id leads to it, and nothing of it is written to disk.
+        """An agent for one turn: it takes no place in the register, no id leads to it, and nothing
+        of it is written to disk.
 
-        If it `is_deleted`, its blocks go with its row; else they stay in RAM until they are evicted.
+        If it `is_deleted`, its blocks go with its row; else they stay in RAM until they are
+        evicted.
         """
         return Agent("", is_named=False, is_deleted=is_deleted)
 
     def remember(self, agent: Agent, run: TokenRun, history: bytes, salt: Salt) -> None:
-        """An agent has read a prompt, or the beginning of it, and after it what else is in its history now; all under one salt.
+        """An agent has read a prompt, or the beginning of it, and after it what else is in its
+        history now; all under one salt.
 
-        Nobody is recognised by a beginning: that may be what all agents share. Who was recognised before stays known by the prompt it has read whole.
+        Nobody is recognised by a beginning: that may be what all agents share. Who was recognised
+        before stays known by the prompt it has read whole.
         """
         self.touch(agent)
         is_whole = len(history) >= len(run.packed)
         if not is_whole and agent.id in self._place:
             return
-        agent.history, agent.salt, agent.prompt_tokens = history, salt, min(len(run), len(history) // TOKEN_BYTES)
+        agent.history, agent.salt, agent.prompt_tokens = (
+            history,
+            salt,
+            min(len(run), len(history) // TOKEN_BYTES),
+        )
         agent.text_fingerprint = self.text_fingerprint
         self._unplace(agent)
         if is_whole and not agent.is_named and agent.is_listed:
@@ -119,7 +154,8 @@ class Agents:
     def adopt(self, agent: Agent, prompt: TokenRun) -> bool:
         """Take in an agent of an earlier process. Returns True if there was room for it.
 
-        One whose history does not fit keeps it, for its blocks to be deleted with it, but no prompt is recognised by it.
+        One whose history does not fit keeps it, for its blocks to be deleted with it, but no prompt
+        is recognised by it.
         """
         if agent.id in self._all or self._add(agent) is not agent or not agent.is_listed:
             return False
@@ -128,7 +164,11 @@ class Agents:
         return True
 
     def _new_id(self, run: TokenRun) -> str:
-        """An id nobody has. Agents of earlier processes were counted from 1 too, and may have begun with the same prompt."""
+        """An id nobody has.
+
+        Agents of earlier processes were counted from 1 too, and may have begun with the same
+        prompt.
+        """
         while True:
             self._count += 1
             digest = hashlib.sha256(f"{self._count}/".encode() + run.packed).hexdigest()
@@ -143,7 +183,8 @@ class Agents:
     def leave(self, agent: Agent) -> None:
         """Note that a turn of an agent is over.
 
-        An agent without a name that has read no prompt to its end is removed: it could never be recognised.
+        An agent without a name that has read no prompt to its end is removed: it could never be
+        recognised.
         """
         agent.asked -= 1
         is_somebody = agent.is_named or agent.is_pinned or agent.id in self._place
@@ -171,9 +212,20 @@ class Agents:
     def _add(self, agent: Agent) -> Agent:
         assert agent.id not in self._all, "an id is one agent's"
         if len(self._all) >= self.limit:
-            oldest = next((one for one in self._all.values() if not (one.is_kept or one.is_pinned or one.asked or one.rows)), None)
+            oldest = next(
+                (
+                    one
+                    for one in self._all.values()
+                    if not (one.is_kept or one.is_pinned or one.asked or one.rows)
+                ),
+                None,
+            )
             if oldest is None and agent.is_kept:
-                raise InvalidRequestError(f"{self.limit} agents are kept, and no more may be; delete one first", "agent", quotes=False)
+                raise InvalidRequestError(
+                    f"{self.limit} agents are kept, and no more may be; delete one first",
+                    "agent",
+                    quotes=False,
+                )
             if oldest is None:
                 return agent  # works for this turn; nobody could ask for it later
             self.remove(oldest)

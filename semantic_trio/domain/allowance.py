@@ -17,7 +17,9 @@ class Allowance:
     """Bytes that may be written within 24 hours; 0: as many as there are."""
 
     limit_bytes: int = 0
-    _by_hour: collections.deque[tuple[int, int]] = attrs.field(init=False, factory=collections.deque)
+    _by_hour: collections.deque[tuple[int, int]] = attrs.field(
+        init=False, factory=collections.deque
+    )
 
     def spend(self, size: int, now_seconds: float) -> None:
         """So many bytes were written."""

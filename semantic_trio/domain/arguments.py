@@ -1,4 +1,5 @@
-"""Arguments of a call while the model writes them: JSON read piece by piece, written as the whole call will have it.
+"""Arguments of a call while the model writes them: JSON read piece by piece, written as the whole
+call will have it.
 
 Knows JSON. Knows nothing of calls or of their formats.
 """
@@ -39,26 +40,34 @@ class _Next(enum.Enum):
 
 @attrs.define(eq=False)
 class ArgumentsWriter:
-    """The beginning of `json.dumps(arguments, ensure_ascii=False)`, as far as the text read so far makes it certain.
+    """The beginning of `json.dumps(arguments, ensure_ascii=False)`, as far as the text read so far
+    makes it certain.
 
-    The brace that closes the arguments is never written: what is written is JSON only once the call is known to be whole. From the first character
-    that JSON does not allow, and from a second value for one key, nothing more is written.
+    The brace that closes the arguments is never written: what is written is JSON only once the call
+    is known to be whole. From the first character that JSON does not allow, and from a second value
+    for one key, nothing more is written.
     """
 
     _rest: str = ""  # read, but not certain yet
     _next: _Next = _Next.OBJECT
-    _open: list[set[str] | None] = attrs.field(init=False, factory=list)  # of each open object its keys; None: a list
+    # of each open object its keys; None: a list
+    _open: list[set[str] | None] = attrs.field(init=False, factory=list)
     _front: str = ""  # written before the next value or key: a comma, or the opening brace
     _key: str = ""
     _is_whole: bool = False  # the brace that closes the arguments was read
 
     @property
     def unread(self) -> int | None:
-        """Characters behind the arguments; None while they have not ended, or where they are not certain."""
+        """Characters behind the arguments; None while they have not ended, or where they are not
+        certain.
+        """
         return len(self._rest) if self._is_whole else None
 
     def push(self, text: str) -> str:
-        """Read more of the text. Returns what it adds to the arguments; nothing before the first key is whole."""
+        """Read more of the text.
+
+        Returns what it adds to the arguments; nothing before the first key is whole.
+        """
         self._rest += text
         return "".join(self._pieces())
 
@@ -84,7 +93,10 @@ class ArgumentsWriter:
         return self._value()
 
     def _punctuation(self) -> str | None:
-        letter, wanted = self._rest[0], {_Next.OBJECT: "{", _Next.COLON: ":", _Next.COMMA: ","}[self._next]
+        letter, wanted = (
+            self._rest[0],
+            {_Next.OBJECT: "{", _Next.COLON: ":", _Next.COMMA: ","}[self._next],
+        )
         if self._next is _Next.COMMA and letter != ",":
             return self._closed()
         if letter != wanted:
@@ -155,7 +167,11 @@ class ArgumentsWriter:
             written = json.dumps(json.loads(found[0] if found else ""), allow_nan=False)
         except ValueError:
             return self._stopped()
-        self._rest, self._next, self._front = self._rest[len(found[0] if found else "") :], _Next.COMMA, ""
+        self._rest, self._next, self._front = (
+            self._rest[len(found[0] if found else "") :],
+            _Next.COMMA,
+            "",
+        )
         return front + written
 
     def _string(self) -> str | None:

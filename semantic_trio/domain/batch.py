@@ -12,7 +12,10 @@ from semantic_trio.domain.sequence import Phase, Sequence
 
 @attrs.define(eq=False)
 class Batch:
-    """Sequences with a row, in order of admission. No number is given to two rows, so a result of a row that is gone is recognised by its number."""
+    """Sequences with a row, in order of admission.
+
+    No number is given to two rows, so a result of a row that is gone is recognised by its number.
+    """
 
     next_row: int = attrs.field(init=False, default=0)  # number of the next row
     _sequences: dict[int, Sequence] = attrs.field(init=False, factory=dict)  # by row

@@ -1,6 +1,7 @@
 """A budget of bytes, divided among the rows, blocks and snapshots that hold KV cache.
 
-Knows names and amounts per layer group. Knows nothing of arrays, tokens or time: whoever holds the arrays keeps them under the same names.
+Knows names and amounts per layer group. Knows nothing of arrays, tokens or time: whoever holds the
+arrays keeps them under the same names.
 """
 
 from collections.abc import Hashable
@@ -12,7 +13,8 @@ from semantic_trio.domain.geometry import ModelCacheSpec
 
 Amount = tuple[int, ...]  # bytes, by layer group in the order of the spec
 
-# Devices bound the number of buffers as well as their bytes: Metal allows 499,000, of which the model, the rows and the passes take some.
+# Devices bound the number of buffers as well as their bytes: Metal allows 499,000, of which the
+# model, the rows and the passes take some.
 MAX_BUFFERS = 400_000
 
 
@@ -65,7 +67,9 @@ class BlockPool:
         """
         assert name not in self._grants, "a name is held once"
         if not self.fits(sum(amount), buffers):
-            raise PoolExhaustedError(wanted=sum(amount), free=self.available, total=self.total_bytes)
+            raise PoolExhaustedError(
+                wanted=sum(amount), free=self.available, total=self.total_bytes
+            )
         self._grants[name] = _Grant(amount, buffers)
         self._count(amount, buffers, +1)
 

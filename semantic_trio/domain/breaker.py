@@ -1,4 +1,5 @@
-"""A circuit breaker: it stops work that fails again and again, and lets it be tried again after a pause.
+"""A circuit breaker: it stops work that fails again and again, and lets it be tried again after a
+pause.
 
 Knows failures and pauses. Knows no clock: callers give the time, in seconds.
 """
@@ -39,7 +40,10 @@ class CircuitBreaker:
         self.state, self._failures, self._pause = BreakerState.CLOSED, 0, FIRST_PAUSE_SECONDS
 
     def failed(self, now: float) -> None:
-        """Count a failure. The circuit opens with the last one that is allowed, and with any one while it is half open."""
+        """Count a failure.
+
+        The circuit opens with the last one that is allowed, and with any one while it is half open.
+        """
         self._failures += 1
         if self.state is BreakerState.HALF_OPEN or self._failures >= MOST_FAILURES:
             self.state, self.retry_at = BreakerState.OPEN, now + self._pause

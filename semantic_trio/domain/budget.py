@@ -1,7 +1,7 @@
 """A bound on the thoughts of an answer: at the bound they are ended, in the model's own words.
 
-Knows the text of tokens and the delimiters of thoughts. It is a grammar that allows everything until then, so rows that come back, or share a pass
-with others, are held to it as to any other.
+Knows the text of tokens and the delimiters of thoughts. It is a grammar that allows everything
+until then, so rows that come back, or share a pass with others, are held to it as to any other.
 """
 
 from collections.abc import Callable
@@ -25,12 +25,16 @@ class ThoughtBudget:
 
     def start(self) -> "BudgetState":
         """See `Grammar.start`."""
-        return BudgetState(self, self.decoder(), self.inner.start() if self.inner else None, self.thoughts.is_open)
+        return BudgetState(
+            self, self.decoder(), self.inner.start() if self.inner else None, self.thoughts.is_open
+        )
 
 
 @attrs.define(eq=False)
 class BudgetState:
-    """A `GrammarState`: how many tokens were thoughts, and what of a thought's end is still to come."""
+    """A `GrammarState`: how many tokens were thoughts, and what of a thought's end is still to
+    come.
+    """
 
     _budget: ThoughtBudget
     _decoder: TextDecoder
@@ -81,4 +85,8 @@ class BudgetState:
 
 def enforced(grammar: Grammar | None, max_tokens: int) -> Grammar | None:
     """The grammar without a budget that no answer of so many tokens can reach."""
-    return grammar.inner if isinstance(grammar, ThoughtBudget) and grammar.limit >= max_tokens - 1 else grammar
+    return (
+        grammar.inner
+        if isinstance(grammar, ThoughtBudget) and grammar.limit >= max_tokens - 1
+        else grammar
+    )

@@ -1,9 +1,12 @@
-"""The rules that keep a prompt's front where it was: what clients change without meaning it changes nothing here.
+"""The rules that keep a prompt's front where it was: what clients change without meaning it changes
+nothing here.
 
-Two requests of one conversation are to become prompts of which the second begins with the first. Clients rewrite what they have sent and been sent in
-ways that mean nothing and move everything. Each rule undoes one of them. What needs no rule, for the neutral conversation has no word for it: cache
-control, a text spelled as one string or as blocks, request metadata. System messages stay where they stand, except those of one rule. Thoughts of
-earlier turns are kept; that is the template's part.
+Two requests of one conversation are to become prompts of which the second begins with the first.
+Clients rewrite what they have sent and been sent in ways that mean nothing and move everything.
+Each rule undoes one of them. What needs no rule, for the neutral conversation has no word for it:
+cache control, a text spelled as one string or as blocks, request metadata. System messages stay
+where they stand, except those of one rule. Thoughts of earlier turns are kept; that is the
+template's part.
 """
 
 import json
@@ -15,11 +18,21 @@ from itertools import takewhile
 
 import attrs
 
-from semantic_trio.domain.conversation import Conversation, Message, Part, Role, Text, Tool, ToolCall, ToolResult
+from semantic_trio.domain.conversation import (
+    Conversation,
+    Message,
+    Part,
+    Role,
+    Text,
+    Tool,
+    ToolCall,
+    ToolResult,
+)
 from semantic_trio.domain.eviction import Rank
 
 BILLING_HEADER = "x-anthropic-billing-header:"
-# What counts down from turn to turn. Alone on its line, so that a sentence about it stays a sentence.
+# What counts down from turn to turn. Alone on its line, so that a sentence about it stays a
+# sentence.
 COUNTER = re.compile(r"^[ \t]*<total_tokens>[^<\n]*</total_tokens>[ \t]*$\n?", re.MULTILINE)
 
 
@@ -37,13 +50,18 @@ class Rewriting:
 
 
 def canonical(conversation: Conversation) -> Conversation:
-    """The conversation after all rules; applying them again changes nothing. Where nothing is left, somebody is silent."""
+    """The conversation after all rules; applying them again changes nothing.
+
+    Where nothing is left, somebody is silent.
+    """
     ordered = reduce(lambda so_far, rule: rule.apply(so_far), RULES, conversation)
     return ordered if ordered.messages else attrs.evolve(ordered, messages=(SILENCE,))
 
 
 def canonical_json(text: str) -> str:
-    """JSON with its keys in order and its blanks in place; what is no JSON, or has a number that no float holds, stays as it is."""
+    """JSON with its keys in order and its blanks in place; what is no JSON, or has a number that no
+    float holds, stays as it is.
+    """
     try:
         return json.dumps(_read_json(text), sort_keys=True, ensure_ascii=False)
     except (ValueError, RecursionError):
@@ -51,7 +69,10 @@ def canonical_json(text: str) -> str:
 
 
 def _read_json(text: str) -> object:
-    """The value of a JSON text. Raises `ValueError` where Python would write it otherwise than it was meant: 1e999 as Infinity."""
+    """The value of a JSON text.
+
+    Raises `ValueError` where Python would write it otherwise than it was meant: 1e999 as Infinity.
+    """
     return json.loads(text, parse_float=_finite, parse_constant=_finite)
 
 
@@ -62,11 +83,14 @@ def _finite(written: str) -> float:
     return value
 
 
-# ------------------------------------------------------------------------------------------------------------------ system messages
+# ---------------------------------------------------------------------------------- system messages
 
 
 def _without_billing(conversation: Conversation) -> Conversation:
-    return _over_texts(conversation, lambda text: text.partition("\n")[2] if text.startswith(BILLING_HEADER) else text)
+    return _over_texts(
+        conversation,
+        lambda text: text.partition("\n")[2] if text.startswith(BILLING_HEADER) else text,
+    )
 
 
 def _without_counters(conversation: Conversation) -> Conversation:
@@ -74,68 +98,108 @@ def _without_counters(conversation: Conversation) -> Conversation:
 
 
 def _over_texts(conversation: Conversation, change: Callable[[str], str]) -> Conversation:
-    """The conversation with the texts of its system messages changed; those that say nothing, or nothing any more, are gone."""
+    """The conversation with the texts of its system messages changed; those that say nothing, or
+    nothing any more, are gone.
+    """
 
     def changed(message: Message) -> Message:
-        return attrs.evolve(message, parts=tuple(Text(change(part.text)) if isinstance(part, Text) else part for part in message.parts))
+        return attrs.evolve(
+            message,
+            parts=tuple(
+                Text(change(part.text)) if isinstance(part, Text) else part
+                for part in message.parts
+            ),
+        )
 
-    messages = [changed(message) if message.role is Role.SYSTEM else message for message in conversation.messages]
-    return attrs.evolve(conversation, messages=tuple(one for one in messages if one.role is not Role.SYSTEM or one.text.strip()))
+    messages = [
+        changed(message) if message.role is Role.SYSTEM else message
+        for message in conversation.messages
+    ]
+    return attrs.evolve(
+        conversation,
+        messages=tuple(one for one in messages if one.role is not Role.SYSTEM or one.text.strip()),
+    )
 
 
-# --------------------------------------------------------------------------------------------------------------------- empty parts
+# -------------------------------------------------------------------------------------- empty parts
 
 
 def _without_silence(conversation: Conversation) -> Conversation:
-    messages = (attrs.evolve(message, parts=tuple(_said(message))) for message in conversation.messages)
-    return attrs.evolve(conversation, messages=tuple(message for message in messages if message.parts or message.role is Role.USER))
+    messages = (
+        attrs.evolve(message, parts=tuple(_said(message))) for message in conversation.messages
+    )
+    return attrs.evolve(
+        conversation,
+        messages=tuple(
+            message for message in messages if message.parts or message.role is Role.USER
+        ),
+    )
 
 
 def _said(message: Message) -> Iterator[Part]:
     for part in message.parts:
-        blank = isinstance(part, Text) and not (part.text.strip() if message.role is Role.ASSISTANT else part.text)
+        blank = isinstance(part, Text) and not (
+            part.text.strip() if message.role is Role.ASSISTANT else part.text
+        )
         if not blank:
             yield part
 
 
-# ------------------------------------------------------------------------------------------ system messages behind the first user messages
+# --------------------------------------------------- system messages behind the first user messages
 
 
 def _late_systems_before_first_user(conversation: Conversation) -> Conversation:
-    """Move system messages that stand directly behind the first user messages, one or several in a row, in front of these."""
+    """Move system messages that stand directly behind the first user messages, one or several in a
+    row, in front of these.
+    """
     messages = conversation.messages
-    first = next((at for at, message in enumerate(messages) if message.role is Role.USER), len(messages))
+    first = next(
+        (at for at, message in enumerate(messages) if message.role is Role.USER), len(messages)
+    )
     if any(message.is_late for message in messages[:first]):
         return conversation
     said = tuple(takewhile(lambda message: message.role is Role.USER, messages[first:]))
-    late = tuple(takewhile(lambda message: message.role is Role.SYSTEM, messages[first + len(said) :]))
+    late = tuple(
+        takewhile(lambda message: message.role is Role.SYSTEM, messages[first + len(said) :])
+    )
     if not late:
         return conversation
     last = attrs.evolve(said[-1], rank=_highest_rank((said[-1], *late)))
     rest = messages[first + len(said) + len(late) :]
-    return attrs.evolve(conversation, messages=(*messages[:first], *map(_as_late, late), *said[:-1], last, *rest))
+    return attrs.evolve(
+        conversation, messages=(*messages[:first], *map(_as_late, late), *said[:-1], last, *rest)
+    )
 
 
 def _as_late(message: Message) -> Message:
-    """The message with a breakpoint at its end: other sessions of the project have the same prompt up to there."""
-    return attrs.evolve(message, is_late=True, rank=Rank.PLAIN if message.rank is None else message.rank)
+    """The message with a breakpoint at its end: other sessions of the project have the same prompt
+    up to there.
+    """
+    return attrs.evolve(
+        message, is_late=True, rank=Rank.PLAIN if message.rank is None else message.rank
+    )
 
 
 def _highest_rank(messages: Iterable[Message]) -> Rank | None:
     return max((message.rank for message in messages if message.rank is not None), default=None)
 
 
-# --------------------------------------------------------------------------------------------------------------------------- tools
+# -------------------------------------------------------------------------------------------- tools
 
 
 def _in_json_order(conversation: Conversation) -> Conversation:
-    tools = tuple(attrs.evolve(tool, parameters=canonical_json(tool.parameters)) for tool in conversation.tools)
+    tools = tuple(
+        attrs.evolve(tool, parameters=canonical_json(tool.parameters))
+        for tool in conversation.tools
+    )
     defaults = {tool.name: _defaults(tool) for tool in tools}
 
     def ordered(part: Part) -> Part:
         if not isinstance(part, ToolCall):
             return part
-        return attrs.evolve(part, arguments=_without_defaults(part.arguments, defaults.get(part.name, {})))
+        return attrs.evolve(
+            part, arguments=_without_defaults(part.arguments, defaults.get(part.name, {}))
+        )
 
     return attrs.evolve(_over_parts(conversation, ordered), tools=tools)
 
@@ -148,7 +212,11 @@ def _defaults(tool: Tool) -> Mapping[str, object]:
     properties = schema.get("properties") if isinstance(schema, dict) else None
     if not isinstance(properties, dict):
         return {}
-    return {name: one["default"] for name, one in properties.items() if isinstance(one, dict) and "default" in one}
+    return {
+        name: one["default"]
+        for name, one in properties.items()
+        if isinstance(one, dict) and "default" in one
+    }
 
 
 def _without_defaults(arguments: str, defaults: Mapping[str, object]) -> str:
@@ -157,7 +225,11 @@ def _without_defaults(arguments: str, defaults: Mapping[str, object]) -> str:
     except (ValueError, RecursionError):
         return arguments
     if isinstance(given, dict):
-        given = {name: value for name, value in given.items() if not (name in defaults and _same(value, defaults[name]))}
+        given = {
+            name: value
+            for name, value in given.items()
+            if not (name in defaults and _same(value, defaults[name]))
+        }
     return json.dumps(given, sort_keys=True, ensure_ascii=False)
 
 
@@ -172,7 +244,9 @@ def _with_tools_where_they_load(conversation: Conversation) -> Conversation:
         if not isinstance(part, ToolResult) or not part.loads:
             return part
         told = [_definition(by_name[name]) if name in by_name else name for name in part.loads]
-        return attrs.evolve(part, text="\n".join([part.text, *told] if part.text else told), loads=())
+        return attrs.evolve(
+            part, text="\n".join([part.text, *told] if part.text else told), loads=()
+        )
 
     head = tuple(tool for tool in conversation.tools if not tool.is_deferred)
     return attrs.evolve(_over_parts(conversation, loaded), tools=head)
@@ -180,7 +254,10 @@ def _with_tools_where_they_load(conversation: Conversation) -> Conversation:
 
 def _definition(tool: Tool) -> str:
     """A tool as models are told of it outside the head of a prompt."""
-    return f'{{"name": {json.dumps(tool.name)}, "description": {json.dumps(tool.description, ensure_ascii=False)}, "parameters": {tool.parameters}}}'
+    return (
+        f'{{"name": {json.dumps(tool.name)}, "description": '
+        f'{json.dumps(tool.description, ensure_ascii=False)}, "parameters": {tool.parameters}}}'
+    )
 
 
 def _results_in_call_order(conversation: Conversation) -> Conversation:
@@ -189,19 +266,29 @@ def _results_in_call_order(conversation: Conversation) -> Conversation:
     for message in conversation.messages:
         if message.role is Role.ASSISTANT:
             calls = {call.id: place for place, call in enumerate(message.calls)}
-        messages.append(_with_results_first(message, calls) if message.role is Role.USER else message)
+        messages.append(
+            _with_results_first(message, calls) if message.role is Role.USER else message
+        )
     return attrs.evolve(conversation, messages=tuple(messages))
 
 
 def _with_results_first(message: Message, calls: Mapping[str, int]) -> Message:
     results = sorted(message.results, key=lambda result: calls.get(result.call_id, len(calls)))
-    return attrs.evolve(message, parts=(*results, *(part for part in message.parts if not isinstance(part, ToolResult))))
+    return attrs.evolve(
+        message,
+        parts=(*results, *(part for part in message.parts if not isinstance(part, ToolResult))),
+    )
 
 
 def _neighbouring_results_joined(conversation: Conversation) -> Conversation:
     messages: list[Message] = []
     for message in conversation.messages:
-        if messages and _answers_calls(messages[-1]) and message.role is Role.USER and message.results:
+        if (
+            messages
+            and _answers_calls(messages[-1])
+            and message.role is Role.USER
+            and message.results
+        ):
             before = messages.pop()
             messages.append(attrs.evolve(message, parts=(*before.parts, *message.parts)))
         else:
@@ -210,7 +297,11 @@ def _neighbouring_results_joined(conversation: Conversation) -> Conversation:
 
 
 def _answers_calls(message: Message) -> bool:
-    return message.role is Role.USER and bool(message.results) and len(message.results) == len(message.parts)
+    return (
+        message.role is Role.USER
+        and bool(message.results)
+        and len(message.results) == len(message.parts)
+    )
 
 
 def _over_parts(conversation: Conversation, change: Callable[[Part], Part]) -> Conversation:
@@ -222,13 +313,19 @@ def _changed(messages: Iterable[Message], change: Callable[[Part], Part]) -> Ite
         yield attrs.evolve(message, parts=tuple(change(part) for part in message.parts))
 
 
-# --------------------------------------------------------------------------------------------------------------------------- rules
+# -------------------------------------------------------------------------------------------- rules
 
 RULES = (
     Rewriting(
         "billing block dropped",
-        "the first bytes of the prompt differ between conversations, in older versions between requests: nothing is shared",
-        "Claude Code up to 2.1.180 with every request, later with every conversation (claude-code#68900, #40652)",
+        (
+            "the first bytes of the prompt differ between conversations, in older versions between "
+            "requests: nothing is shared"
+        ),
+        (
+            "Claude Code up to 2.1.180 with every request, later with every conversation "
+            "(claude-code#68900, #40652)"
+        ),
         _without_billing,
     ),
     Rewriting(
@@ -245,21 +342,32 @@ RULES = (
     ),
     Rewriting(
         "late system messages before the first user message",
-        "the first user message grows until it is answered, so the system message behind it moves and is read again; "
+        "the first user message grows until it is answered, so the system message behind it moves "
+        "and is read again; "
         "and behind words that only one session says, no other session shares it",
-        "Claude Code: environment, agents and skills (2,300 tokens) behind the first prompt, to which it adds after an interrupt or an empty answer; "
+        "Claude Code: environment, agents and skills (2,300 tokens) behind the first prompt, to "
+        "which it adds after an interrupt or an empty answer; "
         "after /compact behind the summary and the prompt, which are two user messages",
         _late_systems_before_first_user,
     ),
     Rewriting(
         "JSON in order",
-        "keys of arguments come back in another order and with defaults added; definitions of tools in whatever order a map had",
-        "Claude Code (Edit: replace_all), opencode (compact JSON), servers of tools that keep theirs in hash maps",
+        (
+            "keys of arguments come back in another order and with defaults added; definitions of "
+            "tools in whatever order a map had"
+        ),
+        (
+            "Claude Code (Edit: replace_all), opencode (compact JSON), servers of tools that keep "
+            "theirs in hash maps"
+        ),
         _in_json_order,
     ),
     Rewriting(
         "deferred tools where they are loaded",
-        "a tool that is found by searching is put into the middle of the list, in front of everything",
+        (
+            "a tool that is found by searching is put into the middle of the list, in front of "
+            "everything"
+        ),
         "Claude Code's ToolSearch (vllm#40190)",
         _with_tools_where_they_load,
     ),
@@ -271,7 +379,10 @@ RULES = (
     ),
     Rewriting(
         "results in call order",
-        "results of parallel calls come in the order they were finished in, and templates without ids take them by position",
+        (
+            "results of parallel calls come in the order they were finished in, and templates "
+            "without ids take them by position"
+        ),
         "Claude Code: calls 1, 2, 3, results 3, 1, 2",
         _results_in_call_order,
     ),

@@ -13,7 +13,8 @@ import attrs
 from semantic_trio.domain.salt import NO_SALT, Salt
 from semantic_trio.domain.step import BlockKey, SnapshotKey
 
-TOKEN_BYTES = 4  # token ids are kept packed: compared and hashed as bytes, a thousand times faster than as numbers
+# token ids are kept packed: compared and hashed as bytes, a thousand times faster than as numbers
+TOKEN_BYTES = 4
 
 
 def pack(tokens: Iterable[int]) -> bytes:
@@ -35,7 +36,9 @@ def unpack(packed: bytes) -> tuple[int, ...]:
 
 
 def root_key(fingerprint: str, salt: Salt = NO_SALT) -> BlockKey:
-    """Where the chains of one model and one salt begin: the names of all their blocks follow from it."""
+    """Where the chains of one model and one salt begin: the names of all their blocks follow from
+    it.
+    """
     root = hashlib.sha256(b"semantic_trio/1\0" + fingerprint.encode()).digest()
     return hashlib.sha256(b"salt\0" + root + salt).digest() if salt else root
 
@@ -46,7 +49,9 @@ def child_key(parent: BlockKey, packed: bytes) -> BlockKey:
 
 
 def snapshot_key(parent: BlockKey, packed: bytes) -> SnapshotKey:
-    """Return the key of a snapshot: of the block before its position, and the tokens after that block."""
+    """Return the key of a snapshot: of the block before its position, and the tokens after that
+    block.
+    """
     return hashlib.sha256(b"mark\0" + parent + packed).digest()
 
 
@@ -61,7 +66,10 @@ def common_tokens(one: bytes, other: bytes) -> int:
         return high
     while high - low > 1:  # all before `low` is alike, something before `high` is not
         middle = (low + high) // 2
-        if one[low * TOKEN_BYTES : middle * TOKEN_BYTES] == other[low * TOKEN_BYTES : middle * TOKEN_BYTES]:
+        if (
+            one[low * TOKEN_BYTES : middle * TOKEN_BYTES]
+            == other[low * TOKEN_BYTES : middle * TOKEN_BYTES]
+        ):
             low = middle
         else:
             high = middle

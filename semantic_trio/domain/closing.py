@@ -19,7 +19,9 @@ from semantic_trio.domain.step import RowClose, SaveBlock
 
 @attrs.define(eq=False)
 class Closings:
-    """Rows to close with the next plan, the agents whose records follow, and sequences that were refused."""
+    """Rows to close with the next plan, the agents whose records follow, and sequences that were
+    refused.
+    """
 
     memory: Memory
     batch: Batch
@@ -27,7 +29,8 @@ class Closings:
     preemptions: int = attrs.field(init=False, default=0)
     _closings: list[RowClose] = attrs.field(init=False, factory=list)
     _agents: list[Agent] = attrs.field(init=False, factory=list)  # of the rows in `_closings`
-    _planned_agents: list[Agent] = attrs.field(init=False, factory=list)  # of the rows that the last plan closes
+    # of the rows that the last plan closes
+    _planned_agents: list[Agent] = attrs.field(init=False, factory=list)
     _refused: list[tuple[Sequence, Event]] = attrs.field(init=False, factory=list)
 
     @property
@@ -41,7 +44,10 @@ class Closings:
         self.leave(sequence)
 
     def cancel(self, sequence: Sequence) -> None:
-        """End a sequence before its end, with or without a row. The tokens it has read stay cached."""
+        """End a sequence before its end, with or without a row.
+
+        The tokens it has read stay cached.
+        """
         if sequence.phase is Phase.WAITING:
             self.queue.remove(sequence)
         else:
@@ -61,7 +67,9 @@ class Closings:
         self.queue.end_turn(sequence)
 
     def preempt(self, sequence: Sequence) -> None:
-        """Take the row of a sequence away and put the sequence at the head of its class in the queue, with the tokens it has read and generated."""
+        """Take the row of a sequence away and put the sequence at the head of its class in the
+        queue, with the tokens it has read and generated.
+        """
         self.memory.rows.publish(sequence.row, sequence.known_tokens)
         self._close(sequence, has_ended=False)
         sequence.preempt()
@@ -79,7 +87,9 @@ class Closings:
         return closings
 
     def carried_out(self) -> None:
-        """Have the records of agents written whose rows the last plan has closed: the device has stored what these rows held."""
+        """Have the records of agents written whose rows the last plan has closed: the device has
+        stored what these rows held.
+        """
         self.memory.write_closed(self._planned_agents)
         self._planned_agents = []
 
@@ -89,17 +99,26 @@ class Closings:
         return refused
 
     def lose_rows(self, planned: Iterable[RowClose]) -> tuple[SaveBlock, ...]:
-        """Note that the device has lost all rows, and may not have carried out the closings that were `planned`. Returns the blocks to save of these.
+        """Note that the device has lost all rows, and may not have carried out the closings that
+        were `planned`.
+
+        Returns the blocks to save of these.
 
         The records of the agents of all rows are written with `recovered`.
         """
         saves = tuple(save for closing in (*self._closings, *planned) for save in closing.blocks)
-        self._agents = [*self._planned_agents, *self._agents, *(sequence.agent for sequence in self.batch if sequence.agent is not None)]
+        self._agents = [
+            *self._planned_agents,
+            *self._agents,
+            *(sequence.agent for sequence in self.batch if sequence.agent is not None),
+        ]
         self._closings, self._planned_agents = [], []
         return saves
 
     def recovered(self) -> None:
-        """Have the records of agents written whose rows were lost: the device has stored what could be saved of these rows."""
+        """Have the records of agents written whose rows were lost: the device has stored what could
+        be saved of these rows.
+        """
         self.memory.write_closed(self._agents)
         self._agents = []
 
@@ -108,11 +127,23 @@ class Closings:
         self.memory.rows.publish(sequence.row, sequence.known_tokens)
         if sequence.known_tokens:
             request = sequence.request
-            self.memory.rows.remember(sequence.row, self.memory.run(request.prompt, request.salt), request.salt, has_ended=has_ended)
+            self.memory.rows.remember(
+                sequence.row,
+                self.memory.run(request.prompt, request.salt),
+                request.salt,
+                has_ended=has_ended,
+            )
         self._close(sequence, has_ended=has_ended)
         if sequence.agent is not None and (has_ended or not self.memory.disk.is_sparing):
             self._agents.append(sequence.agent)
 
     def _close(self, sequence: Sequence, *, has_ended: bool) -> None:
-        self._closings.append(self.memory.rows.close(sequence.row, sequence.computed_tokens, sequence.request.breakpoints, has_ended=has_ended))
+        self._closings.append(
+            self.memory.rows.close(
+                sequence.row,
+                sequence.computed_tokens,
+                sequence.request.breakpoints,
+                has_ended=has_ended,
+            )
+        )
         self.batch.remove(sequence)

@@ -53,13 +53,19 @@ POSITION = "position"
 
 
 def tokens_in(content: Content) -> set[int]:
-    """Return the numbers of tokens that the tensors of a block have: one number, unless the block is damaged."""
+    """Return the numbers of tokens that the tensors of a block have: one number, unless the block
+    is damaged.
+    """
     return {tensor.shape[TOKENS_AXIS:][0] for tensor in content.values() if tensor.shape}
 
 
 def positions_in(content: Content) -> set[int]:
     """Return the position that a snapshot has stored, if any."""
-    return {int.from_bytes(content[POSITION].data, "little", signed=True)} if POSITION in content else set()
+    return (
+        {int.from_bytes(content[POSITION].data, "little", signed=True)}
+        if POSITION in content
+        else set()
+    )
 
 
 @attrs.frozen
@@ -73,7 +79,9 @@ class HistoryEnd:
 
 @attrs.frozen
 class TokenHistory:
-    """The exact tokens in which a conversation was read and generated, packed, and the beginnings of it that can be found again."""
+    """The exact tokens in which a conversation was read and generated, packed, and the beginnings
+    of it that can be found again.
+    """
 
     packed: bytes
     ends: tuple[HistoryEnd, ...]
@@ -81,7 +89,9 @@ class TokenHistory:
 
 @attrs.frozen(kw_only=True)
 class AgentRecord:
-    """All that is known of an agent but the content of its blocks and snapshots, whose names follow from its history."""
+    """All that is known of an agent but the content of its blocks and snapshots, whose names follow
+    from its history.
+    """
 
     id: str
     is_named: bool
@@ -92,12 +102,19 @@ class AgentRecord:
     used: int  # grows with every record of a directory: the order of use, whatever clocks say
     history: bytes  # packed tokens
     prompt_tokens: int
-    text_fingerprint: str = ""  # of the tokenizer and chat template that history and token histories were read with; empty: unknown
-    salt: Salt = NO_SALT  # of the names of its blocks and snapshots, and of the conversations in its token histories
-    chain: bytes  # key of the last whole block of the history, for the tokens to be checked against; of the root where there is none
+    # of the tokenizer and chat template that history and token histories were read with; empty:
+    # unknown
+    text_fingerprint: str = ""
+    # of the names of its blocks and snapshots, and of the conversations in its token histories
+    salt: Salt = NO_SALT
+    # key of the last whole block of the history, for the tokens to be checked against; of the root
+    # where there is none
+    chain: bytes
     snapshots: tuple[tuple[int, SnapshotKey], ...] = ()  # by position, of those on its way
-    strays: tuple[BlockKey, ...] = ()  # blocks it has read that are not on its way any more: they are deleted with it
-    # Ids of the responses of the Responses API that it has read or given: it is deleted with any of them.
+    # blocks it has read that are not on its way any more: they are deleted with it
+    strays: tuple[BlockKey, ...] = ()
+    # Ids of the responses of the Responses API that it has read or given: it is deleted with any of
+    # them.
     responses: tuple[str, ...] = ()
     conversation: Conversation = NOTHING_SAID
     token_histories: tuple[TokenHistory, ...] = ()

@@ -1,7 +1,9 @@
-"""The conversation that requests of every protocol become before they become tokens: messages made of parts, and the tools that may be called.
+"""The conversation that requests of every protocol become before they become tokens: messages made
+of parts, and the tools that may be called.
 
-Knows roles, text, thoughts, calls and their results. Knows nothing of wire formats or chat templates. Order is meaning: a system message stays where
-it stands, because moving it would change every token after it. The one exception is a rule of `canonical.py`.
+Knows roles, text, thoughts, calls and their results. Knows nothing of wire formats or chat
+templates. Order is meaning: a system message stays where it stands, because moving it would change
+every token after it. The one exception is a rule of `canonical.py`.
 """
 
 import enum
@@ -64,8 +66,10 @@ class ToolResult:
     call_id: str
     text: str
     is_error: bool = False
-    loads: tuple[str, ...] = ()  # names of tools that were put off until now; the model learns of them here
-    unread: tuple[Unread, ...] = attrs.field(default=(), eq=False)  # what of the result the model cannot read
+    # names of tools that were put off until now; the model learns of them here
+    loads: tuple[str, ...] = ()
+    # what of the result the model cannot read
+    unread: tuple[Unread, ...] = attrs.field(default=(), eq=False)
 
 
 Part = Text | Thinking | ToolCall | ToolResult
@@ -73,7 +77,10 @@ Part = Text | Thinking | ToolCall | ToolResult
 
 @attrs.frozen
 class CallPiece:
-    """More of a call that is being written. The first piece announces the call; a `ToolCall` or a `CutCall` of the same id ends it."""
+    """More of a call that is being written.
+
+    The first piece announces the call; a `ToolCall` or a `CutCall` of the same id ends it.
+    """
 
     id: str
     name: str
@@ -99,12 +106,16 @@ class Message:
 
     role: Role
     parts: tuple[Part, ...]
-    rank: Rank | None = attrs.field(default=None, eq=False)  # set: its end is a cache breakpoint, and no part of what is said
-    is_late: bool = False  # a system message that is no part of the head, although only system messages are in front of it
+    # set: its end is a cache breakpoint, and no part of what is said
+    rank: Rank | None = attrs.field(default=None, eq=False)
+    # a system message that is no part of the head, although only system messages are in front of it
+    is_late: bool = False
 
     @property
     def text(self) -> str:
-        """All text of the message; parts are separated by a blank line, as they are blocks of their own."""
+        """All text of the message; parts are separated by a blank line, as they are blocks of their
+        own.
+        """
         return "\n\n".join(part.text for part in self.parts if isinstance(part, Text))
 
     @property
@@ -131,7 +142,8 @@ class Tool:
     description: str = ""
     parameters: str = "{}"  # JSON Schema of its arguments
     is_deferred: bool = False  # the model does not know of it until a result loads it
-    is_strict: bool = attrs.field(default=False, eq=False)  # its arguments have to be as `parameters` say; no part of what the model is told
+    # its arguments have to be as `parameters` say; no part of what the model is told
+    is_strict: bool = attrs.field(default=False, eq=False)
 
 
 class Calling(enum.Enum):
@@ -166,17 +178,27 @@ class Conversation:
     messages: tuple[Message, ...]
     tools: tuple[Tool, ...] = ()
     choice: ToolChoice = FREE_CHOICE
-    thinks: bool | None = None  # whether the next answer begins with thoughts; None: as the model is used to
+    # whether the next answer begins with thoughts; None: as the model is used to
+    thinks: bool | None = None
     effort: str | None = None  # one of `EFFORTS`: how much it thinks; None: as the model is used to
-    thought_budget: int | None = None  # tokens of the next answer that may be thoughts; None: as many as there are
+    # tokens of the next answer that may be thoughts; None: as many as there are
+    thought_budget: int | None = None
     schema: str | None = None  # JSON Schema of what the next answer says; None: it may say anything
-    continues: bool = False  # the next answer goes on with the last message, where that is the assistant's and does not end with calls
+    # the next answer goes on with the last message, where that is the assistant's and does not end
+    # with calls
+    continues: bool = False
 
     @property
     def prefill(self) -> Message | None:
-        """The message that the next answer goes on with; None where the answer is a turn of its own."""
+        """The message that the next answer goes on with; None where the answer is a turn of its
+        own.
+        """
         last = self.messages[-1] if self.continues and self.messages else None
-        return last if last is not None and last.role is Role.ASSISTANT and last.parts and not last.calls else None
+        return (
+            last
+            if last is not None and last.role is Role.ASSISTANT and last.parts and not last.calls
+            else None
+        )
 
     @property
     def thinking(self) -> ThinkingChoice:
@@ -186,7 +208,11 @@ class Conversation:
     @property
     def leading(self) -> int:
         """Number of system messages at the front that are told as the system prompt."""
-        others = (at for at, message in enumerate(self.messages) if message.role is not Role.SYSTEM or message.is_late)
+        others = (
+            at
+            for at, message in enumerate(self.messages)
+            if message.role is not Role.SYSTEM or message.is_late
+        )
         return next(others, len(self.messages))
 
     @property
@@ -205,22 +231,40 @@ class Conversation:
             return True
         if not self.tools or self.choice.calling is Calling.NONE:
             return False
-        return self.choice.calling is Calling.REQUIRED or self.choice.allowed is not None or any(tool.is_strict for tool in self.tools)
+        return (
+            self.choice.calling is Calling.REQUIRED
+            or self.choice.allowed is not None
+            or any(tool.is_strict for tool in self.tools)
+        )
 
     @property
     def characters(self) -> int:
-        """Length of the conversation, about, in characters: with the frame of each message and part, empty ones too."""
+        """Length of the conversation, about, in characters: with the frame of each message and
+        part, empty ones too.
+        """
         tools = sum(FRAME + len(tool.description) + len(tool.parameters) for tool in self.tools)
         parts = (part for message in self.messages for part in message.parts)
-        said = sum(FRAME + len(part.arguments if isinstance(part, ToolCall) else part.text) for part in parts)
+        said = sum(
+            FRAME + len(part.arguments if isinstance(part, ToolCall) else part.text)
+            for part in parts
+        )
         return tools + said + FRAME * len(self.messages)
 
     @property
     def prompt_characters(self) -> int:
-        """Characters that a template writes into the prompt at least: all but thoughts, which many leave out."""
+        """Characters that a template writes into the prompt at least: all but thoughts, which many
+        leave out.
+        """
         tools = sum(len(tool.description) + len(tool.parameters) for tool in self.tools)
-        parts = (part for message in self.messages for part in message.parts if not isinstance(part, Thinking))
-        return tools + sum(len(part.arguments if isinstance(part, ToolCall) else part.text) for part in parts)
+        parts = (
+            part
+            for message in self.messages
+            for part in message.parts
+            if not isinstance(part, Thinking)
+        )
+        return tools + sum(
+            len(part.arguments if isinstance(part, ToolCall) else part.text) for part in parts
+        )
 
 
 NOTHING_SAID = Conversation(())
@@ -228,11 +272,16 @@ NOTHING_SAID = Conversation(())
 
 @attrs.frozen
 class Known:
-    """The beginning of a conversation in the very tokens it was read and said in: a model does not always spell as its tokenizer would."""
+    """The beginning of a conversation in the very tokens it was read and said in: a model does not
+    always spell as its tokenizer would.
+    """
 
-    messages: int = 0  # of the conversation that `tokens` stand for; the last of them was said by the assistant
-    tokens: tuple[int, ...] = ()  # up to the end of what it said; the words a template puts after that are still to come
-    draft: tuple[int, ...] = ()  # what was read and said after them last time; it serves as far as its text agrees
+    # of the conversation that `tokens` stand for; the last of them was said by the assistant
+    messages: int = 0
+    # up to the end of what it said; the words a template puts after that are still to come
+    tokens: tuple[int, ...] = ()
+    # what was read and said after them last time; it serves as far as its text agrees
+    draft: tuple[int, ...] = ()
 
 
 NOTHING_KNOWN = Known()
@@ -251,7 +300,12 @@ class Prompt:
     """A conversation as the model reads it, up to where it is to answer."""
 
     tokens: tuple[int, ...]
-    head: int = 0  # tokens of the tools and system messages at its front: what other conversations are likely to begin with too
+    # tokens of the tools and system messages at its front: what other conversations are likely to
+    # begin with too
+    head: int = 0
     breakpoints: tuple[Breakpoint, ...] = ()  # in order of position
-    opening: str = ""  # the end of its text, where that belongs to the answer already: a thought that was begun, a call that was demanded
-    thinking: ThinkingChoice | None = None  # as the template writes it in front of the first answer; None: it does not
+    # the end of its text, where that belongs to the answer already: a thought that was begun, a
+    # call that was demanded
+    opening: str = ""
+    # as the template writes it in front of the first answer; None: it does not
+    thinking: ThinkingChoice | None = None

@@ -1,4 +1,5 @@
-"""Decoding: which rows sample in the next step, with which drafts, and what becomes of sampled tokens.
+"""Decoding: which rows sample in the next step, with which drafts, and what becomes of sampled
+tokens.
 
 Knows rows, drafts and the memory that rows grow in. Knows nothing of prompts.
 """
@@ -29,13 +30,17 @@ class Decoding:
     flight: SingleFlight
     closings: Closings
     speculation: Speculation
-    _late: dict[int, Sequence] = attrs.field(init=False, factory=dict)  # preempted since the last commit: one more token may come
-    _verifying: list[tuple[Sequence, Decode]] = attrs.field(init=False, factory=list)  # rows whose drafts the current step verifies
+    # preempted since the last commit: one more token may come
+    _late: dict[int, Sequence] = attrs.field(init=False, factory=dict)
+    # rows whose drafts the current step verifies
+    _verifying: list[tuple[Sequence, Decode]] = attrs.field(init=False, factory=list)
 
-    # -------------------------------------------------------------------------------------------------------------------- plan
+    # ----------------------------------------------------------------------------------------- plan
 
     def grow(self) -> None:
-        """Allocate memory for the next token of each row; if there is none, preempt the last row in order, or refuse it if it is alone."""
+        """Allocate memory for the next token of each row; if there is none, preempt the last row in
+        order, or refuse it if it is alone.
+        """
         for sequence in sorted(self.batch, key=self.flight.order):
             while sequence.row in self.batch and sequence.wants_decode:
                 try:
@@ -48,19 +53,32 @@ class Decoding:
         """Return the rows that sample in the next step, with their drafts."""
         sampling = [sequence for sequence in decoding if sequence.wants_decode]
         drafts = self.speculation.shared_out([self._drafts(sequence) for sequence in sampling])
-        decodes = tuple(Decode(sequence.row, sequence.draw(), some) for sequence, some in zip(sampling, drafts, strict=True))
-        self._verifying = [(sequence, decode) for sequence, decode in zip(sampling, decodes, strict=True) if decode.drafts]
+        decodes = tuple(
+            Decode(sequence.row, sequence.draw(), some)
+            for sequence, some in zip(sampling, drafts, strict=True)
+        )
+        self._verifying = [
+            (sequence, decode)
+            for sequence, decode in zip(sampling, decodes, strict=True)
+            if decode.drafts
+        ]
         return decodes
 
     def preempt(self, sequence: Sequence) -> None:
-        """Take the row of a sequence away. A token that the row has sampled already is still taken with the next commit."""
+        """Take the row of a sequence away.
+
+        A token that the row has sampled already is still taken with the next commit.
+        """
         self._late[sequence.row] = sequence
         self.closings.preempt(sequence)
 
-    # ------------------------------------------------------------------------------------------------------------------ commit
+    # --------------------------------------------------------------------------------------- commit
 
     def accept(self, sampled: tuple[SampledToken, ...]) -> Iterator[tuple[Sequence, Event]]:
-        """Take sampled tokens. Yields the events of each sequence, in order; tokens of rows that are gone are ignored."""
+        """Take sampled tokens.
+
+        Yields the events of each sequence, in order; tokens of rows that are gone are ignored.
+        """
         self._learn_drafts(sampled)
         for token in sampled:
             if token.row in self.batch:
@@ -80,7 +98,7 @@ class Decoding:
         self._late.clear()
         self._verifying = []
 
-    # ----------------------------------------------------------------------------------------------------------------- private
+    # -------------------------------------------------------------------------------------- private
 
     def _give_way(self, error: PoolExhaustedError) -> None:
         last = max(self.batch, key=self.flight.order)
@@ -93,7 +111,9 @@ class Decoding:
         """Return the drafts of a row; none if there is no free memory for them."""
         if not self.speculation.is_on or sequence.most_drafts < 1:
             return ()
-        drafts = sequence.lookup.propose(self.memory.rows.packed(sequence.row), sequence.pending_tokens, sequence.most_drafts)
+        drafts = sequence.lookup.propose(
+            self.memory.rows.packed(sequence.row), sequence.pending_tokens, sequence.most_drafts
+        )
         length = sequence.computed_tokens + 1 + len(drafts)
         if not drafts or not self.memory.rows.fits_freely(sequence.row, length):
             return ()
@@ -122,7 +142,8 @@ class Decoding:
     def _accept_late(self, sampled: SampledToken) -> Iterator[tuple[Sequence, Event]]:
         """Take the token that a row had sampled when it was preempted.
 
-        The row has a snapshot before that token, and a recurrent layer could begin nowhere else: the last token that is read again is computed.
+        The row has a snapshot before that token, and a recurrent layer could begin nowhere else:
+        the last token that is read again is computed.
         """
         sequence = self._late[sampled.row]
         if sequence.phase is not Phase.WAITING:

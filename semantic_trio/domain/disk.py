@@ -1,6 +1,8 @@
-"""The files of one model's memory on disk: sizes, order of use, and queues of pending writes, reads and deletions.
+"""The files of one model's memory on disk: sizes, order of use, and queues of pending writes, reads
+and deletions.
 
-Knows names, sizes and the order of use, which is counted and not timed. Knows nothing of files: it orders, and callers report the results.
+Knows names, sizes and the order of use, which is counted and not timed. Knows nothing of files: it
+orders, and callers report the results.
 """
 
 import collections
@@ -22,26 +24,40 @@ def _ignore() -> None:
 
 @attrs.define(eq=False)
 class Disk:
-    """The disk tier of one model's memory. A budget of 0 turns the disk tier off: all queues stay empty."""
+    """The disk tier of one model's memory.
+
+    A budget of 0 turns the disk tier off: all queues stay empty.
+    """
 
     budget_bytes: int = 0
     on_change: Callable[[], None] = _ignore  # called when a queue has a new order
-    is_open: bool = True  # False while the disk refuses writes: entries with a pending write may be evicted then
+    # False while the disk refuses writes: entries with a pending write may be evicted then
+    is_open: bool = True
     is_stuck: bool = attrs.field(init=False, default=False)  # True while reads hang
-    is_sparing: bool = attrs.field(init=False, default=False)  # True: only entries of ended turns are written, to save the daily write allowance
+    # True: only entries of ended turns are written, to save the daily write allowance
+    is_sparing: bool = attrs.field(init=False, default=False)
     used: int = attrs.field(init=False, default=0)  # bytes, with records of agents
-    reading: set[CacheEntry] = attrs.field(init=False, factory=set)  # being read, cancelled loads included
-    known: dict[Item, CacheEntry] = attrs.field(init=False, factory=dict)  # entries of the tree that are on disk
-    _sizes: collections.OrderedDict[Item, int] = attrs.field(init=False, factory=collections.OrderedDict)  # least recently used first
+    # being read, cancelled loads included
+    reading: set[CacheEntry] = attrs.field(init=False, factory=set)
+    # entries of the tree that are on disk
+    known: dict[Item, CacheEntry] = attrs.field(init=False, factory=dict)
+    # least recently used first
+    _sizes: collections.OrderedDict[Item, int] = attrs.field(
+        init=False, factory=collections.OrderedDict
+    )
     _records: dict[str, int] = attrs.field(init=False, factory=dict)  # bytes of agents' records
-    _listed: dict[str, frozenset[Item]] = attrs.field(init=False, factory=dict)  # snapshots and partial blocks that the record of an agent needs
+    # snapshots and partial blocks that the record of an agent needs
+    _listed: dict[str, frozenset[Item]] = attrs.field(init=False, factory=dict)
     _listings: collections.Counter[Item] = attrs.field(init=False, factory=collections.Counter)
     _to_write: dict[CacheEntry | Agent, None] = attrs.field(init=False, factory=dict)  # in order
     _being_recorded: Agent | None = attrs.field(init=False, default=None)
     _to_read: dict[CacheEntry, None] = attrs.field(init=False, factory=dict)
-    _to_remove: dict[Item | str, None] = attrs.field(init=False, factory=dict)  # a string is an agent's id
-    _put_off: dict[Item | str, None] = attrs.field(init=False, factory=dict)  # deletions that failed
-    _damaged_after: dict[bytes, None] = attrs.field(init=False, factory=dict)  # keys of blocks with a damaged entry behind them
+    # a string is an agent's id
+    _to_remove: dict[Item | str, None] = attrs.field(init=False, factory=dict)
+    # deletions that failed
+    _put_off: dict[Item | str, None] = attrs.field(init=False, factory=dict)
+    # keys of blocks with a damaged entry behind them
+    _damaged_after: dict[bytes, None] = attrs.field(init=False, factory=dict)
 
     @property
     def exists(self) -> bool:
@@ -69,10 +85,13 @@ class Disk:
         if item in self._sizes:
             self._sizes.move_to_end(item)
 
-    # ----------------------------------------------------------------------------------------------------------------- to write
+    # ------------------------------------------------------------------------------------- to write
 
     def write(self, one: CacheEntry | Agent, listed: frozenset[Item] = frozenset()) -> None:
-        """Queue a write; that of a record goes behind all others. The entries that the record will have `listed` are kept from now on."""
+        """Queue a write; that of a record goes behind all others.
+
+        The entries that the record will have `listed` are kept from now on.
+        """
         if isinstance(one, Agent):
             self._to_write.pop(one, None)
             self._list(one.id, self._listed.get(one.id, frozenset()) | listed)
@@ -98,12 +117,17 @@ class Disk:
         return len(self._to_write) + (self._being_recorded is not None)
 
     def next_record(self) -> Agent | None:
-        """Return the agent whose record is the next write; None if the next write is an entry, or there is none."""
+        """Return the agent whose record is the next write; None if the next write is an entry, or
+        there is none.
+        """
         first = next(iter(self._to_write), None)
         return first if isinstance(first, Agent) else None
 
     def begin_record(self, agent: Agent) -> None:
-        """Take the record of an agent out of the queue: it is being written. A later change queues it again."""
+        """Take the record of an agent out of the queue: it is being written.
+
+        A later change queues it again.
+        """
         del self._to_write[agent]
         self._being_recorded = agent
 
@@ -114,7 +138,11 @@ class Disk:
             self.write(agent)
 
     def next_writes(self, limit_bytes: int, size: Callable[[CacheEntry], int]) -> list[CacheEntry]:
-        """Return the next blocks and snapshots to write, at least one, then up to `limit_bytes`; none if a record is next. They stay queued."""
+        """Return the next blocks and snapshots to write, at least one, then up to `limit_bytes`;
+        none if a record is next.
+
+        They stay queued.
+        """
         chosen: list[CacheEntry] = []
         for one in self._to_write:
             if isinstance(one, Agent) or (chosen and size(one) > limit_bytes):
@@ -133,7 +161,7 @@ class Disk:
         """Return the blocks and snapshots that should be on disk but are not `there`."""
         return [item for item in self._sizes if item not in there]
 
-    # ------------------------------------------------------------------------------------------------------------------ to read
+    # -------------------------------------------------------------------------------------- to read
 
     def read(self, kept: Iterable[CacheEntry]) -> None:
         """Queue reads of blocks and snapshots, in this order."""
@@ -155,7 +183,13 @@ class Disk:
 
     def damaged(self, kept: CacheEntry) -> None:
         """Note that an entry could not be read: turns that would have used it report this cause."""
-        after = kept.after if isinstance(kept, Snapshot) else kept.parent if isinstance(kept, Block) else None
+        after = (
+            kept.after
+            if isinstance(kept, Snapshot)
+            else kept.parent
+            if isinstance(kept, Block)
+            else None
+        )
         assert after is not None, "the root is never read"
         self._damaged_after[after.key] = None
         while len(self._damaged_after) > MOST_DAMAGED:
@@ -165,10 +199,14 @@ class Disk:
         """True if an entry behind one of these blocks was damaged."""
         return bool(self._damaged_after) and any(key in self._damaged_after for key in keys)
 
-    # ---------------------------------------------------------------------------------------------------------------- to delete
+    # ------------------------------------------------------------------------------------ to delete
 
     def over(self, coming_bytes: int) -> Iterator[Item]:
-        """Yield the entries to delete, least recently used first, until `coming_bytes` fit into the budget. The caller removes each of them."""
+        """Yield the entries to delete, least recently used first, until `coming_bytes` fit into the
+        budget.
+
+        The caller removes each of them.
+        """
         for item in list(self._sizes):
             if self.used + coming_bytes <= self.budget_bytes:
                 return
@@ -187,7 +225,10 @@ class Disk:
         self.used -= self._sizes.pop(item, 0)
 
     def remove_agent(self, agent: Agent) -> list[Item]:
-        """Queue the deletion of an agent's record and cancel its write. Returns the snapshots and partial blocks that no other record needs."""
+        """Queue the deletion of an agent's record and cancel its write.
+
+        Returns the snapshots and partial blocks that no other record needs.
+        """
         self._to_write.pop(agent, None)
         unneeded = self._list(agent.id, frozenset())
         if self.exists:
@@ -220,16 +261,21 @@ class Disk:
         return not (self._to_write or self._to_remove or self._being_recorded)
 
     def audit(self) -> None:
-        """Assert that the bytes of all files are counted, and none of these files is queued for deletion."""
+        """Assert that the bytes of all files are counted, and none of these files is queued for
+        deletion.
+        """
         assert self.used == sum(self._sizes.values()) + sum(self._records.values())
         assert not self._to_remove.keys() & (self._sizes.keys() | self._records.keys())
         assert self.known.keys() <= self._sizes.keys()
         assert set(self._listings) == set().union(*self._listed.values())
 
-    # ------------------------------------------------------------------------------------------------------------------ records
+    # -------------------------------------------------------------------------------------- records
 
     def recorded(self, agent: Agent, size: int, listed: frozenset[Item]) -> list[Item]:
-        """Note that an agent's record is on disk. Returns the snapshots and partial blocks that no record needs any more."""
+        """Note that an agent's record is on disk.
+
+        Returns the snapshots and partial blocks that no record needs any more.
+        """
         self._count_record(agent.id, size)
         self.removed(agent.id)
         still = self._listed.get(agent.id, frozenset()) if agent in self._to_write else frozenset()

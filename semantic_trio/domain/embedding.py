@@ -1,6 +1,7 @@
 """Embeddings: texts as vectors, several read at once.
 
-Knows how the vectors of tokens become one, and which tokens cannot be the model's own. Knows no arrays.
+Knows how the vectors of tokens become one, and which tokens cannot be the model's own. Knows no
+arrays.
 """
 
 import enum
@@ -10,9 +11,11 @@ import attrs
 
 # Texts that are read together. Of 512 tokens each, more would not make a device faster.
 MOST_TEXTS = 16
-# Part of its longest text that each text of a batch has at least: shorter ones are padded, and padding is computed.
+# Part of its longest text that each text of a batch has at least: shorter ones are padded, and
+# padding is computed.
 LEAST_FILLED = 0.5
-# Tokens of each text that are read at once; and, of all texts of a batch together, those of the first chunk and of the smallest one.
+# Tokens of each text that are read at once; and, of all texts of a batch together, those of the
+# first chunk and of the smallest one.
 MOST_TOKENS, FIRST_TOKENS, LEAST_TOKENS = 256, 64, 8
 # Seconds that a chunk may take: every step of those who generate beside the texts waits for one.
 CHUNK_SECONDS = 0.1
@@ -33,7 +36,11 @@ def batches(lengths: Sequence[int]) -> list[list[int]]:
 
 
 def most_texts(text_bytes: int, free_bytes: int | None) -> int:
-    """Return how many texts may be read together whose keys and values take `text_bytes` each; at least one. None: memory is not known."""
+    """Return how many texts may be read together whose keys and values take `text_bytes` each; at
+    least one.
+
+    None: memory is not known.
+    """
     if free_bytes is None or not text_bytes:
         return MOST_TEXTS
     return max(1, min(MOST_TEXTS, int(free_bytes * MEMORY_SHARE) // text_bytes))
@@ -45,7 +52,8 @@ def first_chunk_tokens(texts: int) -> int:
 
 
 def next_chunk_tokens(tokens: int, seconds: float, texts: int = 1) -> int:
-    """Return the tokens of each text in the next chunk, after one of so many tokens has taken so many seconds.
+    """Return the tokens of each text in the next chunk, after one of so many tokens has taken so
+    many seconds.
 
     Its attention grows with what is read already.
     """
@@ -67,17 +75,22 @@ class EmbeddingForm:
     """Way in which a model embeds: a property of the model, not of a request."""
 
     pooling: Pooling = Pooling.MEAN
-    is_approximate: bool = True  # the model was made to generate, and its vectors tell what texts have in common only more or less
+    # the model was made to generate, and its vectors tell what texts have in common only more or
+    # less
+    is_approximate: bool = True
 
 
 APPROXIMATE = EmbeddingForm()
-# Tokens by which a text may differ from its own spelling: one that was cut in the middle of a word differs at that end. Of pieces of English, code,
-# German and Japanese that were cut anywhere none differed by more; of 64 tokens of another tokenizer 92 to 100 % do (SmolLM2's vocabulary).
+# Tokens by which a text may differ from its own spelling: one that was cut in the middle of a word
+# differs at that end. Of pieces of English, code, German and Japanese that were cut anywhere none
+# differed by more; of 64 tokens of another tokenizer 92 to 100 % do (SmolLM2's vocabulary).
 MOST_UNUSUAL = 4
 
 
 def is_foreign(given: Sequence[int], own: Sequence[int]) -> bool:
-    """True if tokens were made by another tokenizer: `own` are those that the model's tokenizer makes of their text."""
+    """True if tokens were made by another tokenizer: `own` are those that the model's tokenizer
+    makes of their text.
+    """
     start = _common(given, own)
     end = _common(given[start:][::-1], own[start:][::-1])
     return len(given) - start - end > MOST_UNUSUAL
@@ -85,4 +98,7 @@ def is_foreign(given: Sequence[int], own: Sequence[int]) -> bool:
 
 def _common(one: Sequence[int], other: Sequence[int]) -> int:
     """Length of the common beginning."""
-    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    return next(
+        (at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b),
+        min(len(one), len(other)),
+    )

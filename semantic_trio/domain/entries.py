@@ -1,6 +1,7 @@
 """Blocks, snapshots and rows, and the states that a block or snapshot goes through.
 
-Knows tokens and names. Knows nothing of bytes, budgets or files. `BlockStates` alone changes the states.
+Knows tokens and names. Knows nothing of bytes, budgets or files. `BlockStates` alone changes the
+states.
 """
 
 import enum
@@ -53,7 +54,8 @@ class CacheEntry:
     key: bytes
     memory: InMemory = attrs.field(init=False, default=InMemory.FREE)
     disk: OnDisk = attrs.field(init=False, default=OnDisk.NO)
-    is_removed: bool = attrs.field(init=False, default=False)  # from the prefix tree: nothing leads to it any more
+    # from the prefix tree: nothing leads to it any more
+    is_removed: bool = attrs.field(init=False, default=False)
     pins: int = attrs.field(init=False, default=0)
     rank: Rank = attrs.field(init=False, default=Rank.PLAIN)  # the highest it was ever used with
 
@@ -90,10 +92,15 @@ class CacheEntry:
 
 @attrs.define(eq=False)
 class Owner:
-    """An agent as its blocks know it. An agent and each block that it has read know each other, until the block or the agent is removed."""
+    """An agent as its blocks know it.
+
+    An agent and each block that it has read know each other, until the block or the agent is
+    removed.
+    """
 
     id: str
-    blocks: dict[BlockKey, "Block"] = attrs.field(init=False, factory=dict, repr=False)  # blocks the agent has read that are in the prefix tree
+    # blocks the agent has read that are in the prefix tree
+    blocks: dict[BlockKey, "Block"] = attrs.field(init=False, factory=dict, repr=False)
 
     def own(self, block: "Block") -> None:
         """Note that the agent has read a block."""
@@ -109,9 +116,11 @@ class Owner:
 
 @attrs.define(eq=False)
 class Block(CacheEntry):
-    """Tokens that follow those of its parent: `block_tokens` of them, or fewer at the end of a history (a partial block).
+    """Tokens that follow those of its parent: `block_tokens` of them, or fewer at the end of a
+    history (a partial block).
 
-    In memory its content is in every live row that has computed or shared it, and cached when there is no such row: never in both.
+    In memory its content is in every live row that has computed or shared it, and cached when there
+    is no such row: never in both.
     """
 
     kind = Kind.BLOCK
@@ -119,11 +128,15 @@ class Block(CacheEntry):
     parent: "Block | None"
     start: int  # position of its first token
     packed: bytes
-    rows: dict[int, None] = attrs.field(init=False, factory=dict)  # live rows that hold it, the first one first
-    owners: set[Owner] = attrs.field(init=False, factory=set, repr=False)  # agents that have read it
+    # live rows that hold it, the first one first
+    rows: dict[int, None] = attrs.field(init=False, factory=dict)
+    # agents that have read it
+    owners: set[Owner] = attrs.field(init=False, factory=set, repr=False)
     children: dict[BlockKey, "Block"] = attrs.field(init=False, factory=dict)
-    snapshots: dict[SnapshotKey, "Snapshot"] = attrs.field(init=False, factory=dict)  # at its end or among the tokens after it
-    growing: dict[int, "LiveRow"] = attrs.field(init=False, factory=dict)  # rows whose tokens after this block make no whole block yet
+    # at its end or among the tokens after it
+    snapshots: dict[SnapshotKey, "Snapshot"] = attrs.field(init=False, factory=dict)
+    # rows whose tokens after this block make no whole block yet
+    growing: dict[int, "LiveRow"] = attrs.field(init=False, factory=dict)
 
     @property
     def stop(self) -> int:
@@ -173,8 +186,10 @@ class LiveRow:
     chain: list[Block]  # whole blocks it has computed or shares, from the first on
     root: Block  # before the first block
     read: int = 0
-    shared: int = 0  # tokens of its blocks that the budget counts as blocks, and not as a part of the row
-    points: dict[int, Rank] = attrs.field(factory=dict)  # positions whose snapshots are of a rank: others are likely to begin there
+    # tokens of its blocks that the budget counts as blocks, and not as a part of the row
+    shared: int = 0
+    # positions whose snapshots are of a rank: others are likely to begin there
+    points: dict[int, Rank] = attrs.field(factory=dict)
     passing: Snapshot | None = None  # the last snapshot it has taken between those
 
     @property

@@ -1,6 +1,7 @@
 """Faults by name, each carrying its numbers.
 
-Knows what went wrong and whether trying again can help. Knows nothing of HTTP: adapters choose the status.
+Knows what went wrong and whether trying again can help. Knows nothing of HTTP: adapters choose the
+status.
 """
 
 import attrs
@@ -22,7 +23,8 @@ class InvalidRequestError(SemanticError):
 
     reason: str
     field: str = ""  # dotted path of the offending field, where there is one
-    quotes: bool = attrs.field(default=True, kw_only=True)  # the reason may repeat a part of what was asked, which is private
+    # the reason may repeat a part of what was asked, which is private
+    quotes: bool = attrs.field(default=True, kw_only=True)
 
     def __str__(self) -> str:
         return f"{self.field}: {self.reason}" if self.field else self.reason
@@ -53,7 +55,9 @@ class ModelNotFoundError(SemanticError):
 
 @attrs.frozen
 class ModelsBusyError(SemanticError):
-    """A model has to be closed for another one, and its requests do not end; the same request may succeed later."""
+    """A model has to be closed for another one, and its requests do not end; the same request may
+    succeed later.
+    """
 
     model: str  # that was to be opened
     busy: str  # that would have to be closed
@@ -61,7 +65,10 @@ class ModelsBusyError(SemanticError):
     retry_after_seconds: int
 
     def __str__(self) -> str:
-        return f"{self.model} cannot be loaded now: its memory is used by {self.busy}, which answers {self.requests} requests"
+        return (
+            f"{self.model} cannot be loaded now: its memory is used by {self.busy}, which answers "
+            f"{self.requests} requests"
+        )
 
 
 @attrs.frozen
@@ -75,8 +82,15 @@ class ModelSwapError(SemanticError):
     is_previous_back: bool
 
     def __str__(self) -> str:
-        state = "is served again" if self.is_previous_back else "could not be loaded again, and the next request tries to"
-        return f"{self.model} cannot replace {self.previous}: {self.reason}; after {self.seconds:.1f} s {self.previous} {state}"
+        state = (
+            "is served again"
+            if self.is_previous_back
+            else "could not be loaded again, and the next request tries to"
+        )
+        return (
+            f"{self.model} cannot replace {self.previous}: {self.reason}; after {self.seconds:.1f} "
+            f"s {self.previous} {state}"
+        )
 
 
 @attrs.frozen
@@ -101,14 +115,19 @@ class AgentExistsError(SemanticError):
 
 @attrs.frozen
 class PoolExhaustedError(SemanticError):
-    """The memory for KV cache cannot hold what is wanted, with everything else given up that may be."""
+    """The memory for KV cache cannot hold what is wanted, with everything else given up that may
+    be.
+    """
 
     wanted: int  # bytes
     free: int
     total: int
 
     def __str__(self) -> str:
-        return f"out of KV cache: {self.wanted} bytes are wanted, {self.free} of {self.total} can be had"
+        return (
+            f"out of KV cache: {self.wanted} bytes are wanted, {self.free} of {self.total} can be "
+            "had"
+        )
 
 
 @attrs.frozen
@@ -125,7 +144,9 @@ class OverloadedError(SemanticError):
 
 @attrs.frozen
 class DrainingError(SemanticError):
-    """The server is shutting down, or the model is being unloaded: it takes or finishes no more requests."""
+    """The server is shutting down, or the model is being unloaded: it takes or finishes no more
+    requests.
+    """
 
     retry_after_seconds: int
     reason: str = "the server is shutting down"
@@ -136,7 +157,9 @@ class DrainingError(SemanticError):
 
 @attrs.frozen
 class StepFailedError(SemanticError):
-    """The device raised in a step this request took part in; the request is lost, the server goes on."""
+    """The device raised in a step this request took part in; the request is lost, the server goes
+    on.
+    """
 
     reason: str
 
@@ -166,7 +189,9 @@ class EngineDeadError(SemanticError):
 
 @attrs.frozen
 class CacheCorruptionError(SemanticError):
-    """A file of the cache is not what was written, or gone; what it held has to be computed again."""
+    """A file of the cache is not what was written, or gone; what it held has to be computed
+    again.
+    """
 
     name: str  # of the file
     reason: str
@@ -190,7 +215,10 @@ class AddressError(SemanticError):
 
 @attrs.frozen
 class IncompatibleCacheError(SemanticError):
-    """A file of the cache was written by a newer version. It stays as it is; what it holds has to be computed again."""
+    """A file of the cache was written by a newer version.
+
+    It stays as it is; what it holds has to be computed again.
+    """
 
     name: str  # of the file
     reason: str

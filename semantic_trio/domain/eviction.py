@@ -15,7 +15,10 @@ Name = TypeVar("Name", bound=Hashable)
 
 
 class Rank(enum.IntEnum):
-    """Entries of a lower rank are evicted first. A client's cache breakpoint raises the rank of what is before it."""
+    """Entries of a lower rank are evicted first.
+
+    A client's cache breakpoint raises the rank of what is before it.
+    """
 
     SPENT = -1  # a snapshot whose row has taken a later one in its place
     PLAIN = 0
@@ -35,7 +38,8 @@ class Share:
 class EvictionQueue(Generic[Name]):
     """Names that may be evicted, least recently used first within each rank.
 
-    Names that are held back keep their place in the order and are counted apart: their content is nowhere else yet, and would be lost.
+    Names that are held back keep their place in the order and are counted apart: their content is
+    nowhere else yet, and would be lost.
     """
 
     offered: "Share" = attrs.field(init=False, factory=lambda: Share())
@@ -72,7 +76,9 @@ class EvictionQueue(Generic[Name]):
             del self._order[self._rank.pop(name)][name]
 
     def hold_back(self, name: Name) -> None:
-        """Count a name as one that would be lost, now or when it is put into the queue, until it is let go."""
+        """Count a name as one that would be lost, now or when it is put into the queue, until it is
+        let go.
+        """
         size = self._taken_out(name)
         self._held_back.add(name)
         self._count(name, size)
@@ -84,7 +90,9 @@ class EvictionQueue(Generic[Name]):
         self._count(name, size)
 
     def share(self, sparing: AbstractSet[object], *, held_back: bool) -> Share:
-        """Memory that evicting all names but `sparing` would free, with those held back where `held_back`."""
+        """Memory that evicting all names but `sparing` would free, with those held back where
+        `held_back`.
+        """
         bytes_, count = self.offered.bytes, self.offered.count
         if held_back:
             bytes_, count = bytes_ + self.held_back.bytes, count + self.held_back.count
@@ -92,11 +100,16 @@ class EvictionQueue(Generic[Name]):
         return Share(bytes_ - sum(self.size(name) for name in spared), count - len(spared))
 
     def of_rank(self, rank: Rank, *, held_back: bool = False) -> list[Name]:
-        """Names of a rank in the order they should be evicted: those not held back, or instead those that are."""
+        """Names of a rank in the order they should be evicted: those not held back, or instead
+        those that are.
+        """
         return [name for name in self._order[rank] if (name in self._held_back) == held_back]
 
     def victims(self, *, held_back: bool = False) -> Iterator[Name]:
-        """All names in the order they should be evicted, or instead those held back. One that is taken out meanwhile may still be yielded."""
+        """All names in the order they should be evicted, or instead those held back.
+
+        One that is taken out meanwhile may still be yielded.
+        """
         for rank in Rank:
             yield from self.of_rank(rank, held_back=held_back)
 

@@ -25,7 +25,8 @@ class SamplingParams:
     top_p: float = 1.0  # 1 keeps all
     top_k: int = 0  # 0 keeps all
     min_p: float = 0.0  # 0 keeps all
-    repetition_penalty: float = 1.0  # on every token that the prompt or the answer has; 1 changes none
+    # on every token that the prompt or the answer has; 1 changes none
+    repetition_penalty: float = 1.0
 
     @property
     def is_greedy(self) -> bool:
@@ -41,7 +42,8 @@ API_SAMPLING = SamplingParams(temperature=1.0)
 class GenerationRequest:
     """A prompt to continue, and the parameters of its continuation.
 
-    `forced` are tokens to take instead of sampled ones, as long as they last: their log-probabilities score a known continuation.
+    `forced` are tokens to take instead of sampled ones, as long as they last: their
+    log-probabilities score a known continuation.
     """
 
     request_id: str
@@ -56,15 +58,20 @@ class GenerationRequest:
     steering: Steering = NO_STEERING
     grammar: Grammar | None = None  # that the answer has to match
     top_logprobs: int = 0  # number of likeliest tokens reported with each sampled one
-    salt: Salt = NO_SALT  # only blocks of the same salt are reused for it, and only prompts of the same salt reuse its blocks
-    agent: str | None = None  # id of the agent of the turn; None: the agent recognised by the prompt
+    # only blocks of the same salt are reused for it, and only prompts of the same salt reuse its
+    # blocks
+    salt: Salt = NO_SALT
+    # id of the agent of the turn; None: the agent recognised by the prompt
+    agent: str | None = None
     is_ordered: bool = False  # waits for earlier turns of its agent
     priority: Priority = Priority.INTERACTIVE
     trace: TraceContext | None = None  # of the request to the API; None: it belongs to no trace
     is_private: bool = False  # without a named agent nothing of it is written to disk
-    # Ids of the responses its prompt was made of, and of the one it makes: with these it can be deleted.
+    # Ids of the responses its prompt was made of, and of the one it makes: with these it can be
+    # deleted.
     responses: tuple[str, ...] = ()
-    is_remembered: bool = True  # False: it is no agent's turn, and what it reads is removed when it ends
+    # False: it is no agent's turn, and what it reads is removed when it ends
+    is_remembered: bool = True
     thinking: ThinkingChoice | None = None  # as in `Prompt`
     # Positions of the prompt at which other requests are likely to begin: the end of its head.
     boundaries: tuple[int, ...] = ()
@@ -73,7 +80,11 @@ class GenerationRequest:
     @property
     def looks_back(self) -> bool:
         """True if sampling depends on the tokens sampled before."""
-        return self.grammar is not None or self.steering.looks_back or self.sampling.repetition_penalty != 1.0
+        return (
+            self.grammar is not None
+            or self.steering.looks_back
+            or self.sampling.repetition_penalty != 1.0
+        )
 
 
 class FinishReason(enum.Enum):
@@ -88,7 +99,10 @@ class FinishReason(enum.Enum):
 
 @attrs.frozen
 class TokenEvent:
-    """A generated token. `text` may be empty while a character or a possible stop string is incomplete."""
+    """A generated token.
+
+    `text` may be empty while a character or a possible stop string is incomplete.
+    """
 
     token: int
     text: str

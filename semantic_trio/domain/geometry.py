@@ -8,11 +8,13 @@ from collections.abc import Iterable
 
 import attrs
 
-# Tokens per block. The windows of the families we test are multiples or divisors of it (128, 512, 1024); one block of an 8B model in
-# fp16 (32 layers, 8 heads of 128, keys and values) is 32 MiB: one comfortable read from disk.
+# Tokens per block. The windows of the families we test are multiples or divisors of it (128, 512,
+# 1024); one block of an 8B model in fp16 (32 layers, 8 heads of 128, keys and values) is 32 MiB:
+# one comfortable read from disk.
 BLOCK_TOKENS = 256
-# Sizes that a server can be told to use. With fewer than 64 positions a page leaves threads of the attention kernel without work; with more than
-# 1024 the empty part of a row's last page is larger than most turns.
+# Sizes that a server can be told to use. With fewer than 64 positions a page leaves threads of the
+# attention kernel without work; with more than 1024 the empty part of a row's last page is larger
+# than most turns.
 BLOCK_SIZES = (64, 128, 256, 512, 1024)
 # The buffers of a live row grow by up to 480 positions at a time, whatever the blocks.
 ROW_SLACK_TOKENS = 512
@@ -33,13 +35,19 @@ class LayerGroup:
 
     kind: LayerKind
     layers: int
-    token_bytes: int = 0  # keys and values of one position, all layers of the group; what a state grows by
+    # keys and values of one position, all layers of the group; what a state grows by
+    token_bytes: int = 0
     window: int = 0  # tokens; sliding and chunked layers
     state_bytes: int = 0  # recurrent layers: all of them
 
     def times(self, count: int) -> "LayerGroup":
         """As many such groups as one."""
-        return attrs.evolve(self, layers=self.layers * count, token_bytes=self.token_bytes * count, state_bytes=self.state_bytes * count)
+        return attrs.evolve(
+            self,
+            layers=self.layers * count,
+            token_bytes=self.token_bytes * count,
+            state_bytes=self.state_bytes * count,
+        )
 
     def bytes_at(self, position: int) -> int:
         """Return the bytes of the group after `position` tokens."""
@@ -56,16 +64,29 @@ class LayerGroup:
 class ModelCacheSpec:
     """A model's layers in groups, and the block size its memory is kept in."""
 
-    fingerprint: str  # of weights, adapter, dtype and KV bits: memory of one is of no use to another
+    # of weights, adapter, dtype and KV bits: memory of one is of no use to another
+    fingerprint: str
     groups: tuple[LayerGroup, ...]
     block_tokens: int = BLOCK_TOKENS
     arrays_per_block: int = 2  # buffers a stored block takes: devices bound their number too
-    is_paged: bool = False  # rows and blocks are pages of one pool: rows share pages, and a partly filled page takes a whole one
-    row_slack_tokens: int = ROW_SLACK_TOKENS  # positions that the buffers of a row which is not in pages may have beyond its tokens
+    # rows and blocks are pages of one pool: rows share pages, and a partly filled page takes a
+    # whole one
+    is_paged: bool = False
+    # positions that the buffers of a row which is not in pages may have beyond its tokens
+    row_slack_tokens: int = ROW_SLACK_TOKENS
 
     @classmethod
-    def of(cls, fingerprint: str, caches: Iterable[LayerGroup], *, is_paged: bool = False, block_tokens: int = BLOCK_TOKENS) -> "ModelCacheSpec":
-        """Return the spec of a model with these caches, one group of one layer for each. Equal ones become one group, in the order they first come.
+    def of(
+        cls,
+        fingerprint: str,
+        caches: Iterable[LayerGroup],
+        *,
+        is_paged: bool = False,
+        block_tokens: int = BLOCK_TOKENS,
+    ) -> "ModelCacheSpec":
+        """Return the spec of a model with these caches, one group of one layer for each.
+
+        Equal ones become one group, in the order they first come.
 
         Its rows, where they are not pages, have the buffers of mlx-lm's caches.
         """
@@ -79,7 +100,10 @@ class ModelCacheSpec:
 
     @property
     def has_blocks(self) -> bool:
-        """True if some layers keep every position. Without such layers blocks are empty, and only name their tokens."""
+        """True if some layers keep every position.
+
+        Without such layers blocks are empty, and only name their tokens.
+        """
         return any(group.kind is LayerKind.GLOBAL for group in self.groups)
 
     @property
@@ -90,28 +114,45 @@ class ModelCacheSpec:
     def block_amount(self, tokens: int) -> tuple[int, ...]:
         """Bytes of a stored block of so many tokens, by group: global layers alone."""
         positions = self._in_blocks(tokens) if self.is_paged else tokens
-        return tuple(group.token_bytes * positions if group.kind is LayerKind.GLOBAL else 0 for group in self.groups)
+        return tuple(
+            group.token_bytes * positions if group.kind is LayerKind.GLOBAL else 0
+            for group in self.groups
+        )
 
     def snapshot_amount(self, position: int) -> tuple[int, ...]:
         """Bytes of a snapshot at a position, by group: all layers but the global ones."""
-        return tuple(0 if group.kind is LayerKind.GLOBAL else self._bytes_at(group, position) for group in self.groups)
+        return tuple(
+            0 if group.kind is LayerKind.GLOBAL else self._bytes_at(group, position)
+            for group in self.groups
+        )
 
     def row_amount(self, tokens: int, chunk_tokens: int, shared: int = 0) -> tuple[int, ...]:
-        """Bytes of a live row that has read so many tokens, by group, but those of the first `shared`, whole blocks that are counted by themselves.
+        """Bytes of a live row that has read so many tokens, by group, but those of the first
+        `shared`, whole blocks that are counted by themselves.
 
         It has the room that its buffers grow by, and what a chunk adds to a window.
         """
         room = self._in_blocks(tokens) + (0 if self.is_paged else self.row_slack_tokens)
         windows = [self._window(group, tokens, chunk_tokens) for group in self.groups]
         return tuple(
-            group.token_bytes * window if group.window else group.bytes_at(room - shared if group.kind is LayerKind.GLOBAL else room)
+            group.token_bytes * window
+            if group.window
+            else group.bytes_at(room - shared if group.kind is LayerKind.GLOBAL else room)
             for group, window in zip(self.groups, windows, strict=True)
         )
 
     def row_limit(self, tokens: int, chunk_tokens: int) -> int:
         """The most tokens that a live row can have read in the bytes that `tokens` take."""
-        windows = (max(group.window, chunk_tokens) for group in self.groups if group.kind is not LayerKind.GLOBAL and not group.state_bytes)
-        return tokens if tokens < max(windows, default=0) else -(-tokens // self.block_tokens) * self.block_tokens
+        windows = (
+            max(group.window, chunk_tokens)
+            for group in self.groups
+            if group.kind is not LayerKind.GLOBAL and not group.state_bytes
+        )
+        return (
+            tokens
+            if tokens < max(windows, default=0)
+            else -(-tokens // self.block_tokens) * self.block_tokens
+        )
 
     def block_bytes(self, tokens: int | None = None) -> int:
         """Bytes of a stored block of so many tokens; of a whole block by default."""
@@ -126,14 +167,22 @@ class ModelCacheSpec:
         return sum(group.bytes_at(tokens) for group in self.groups)
 
     def agents_that_fit(self, budget_bytes: int, tokens: int) -> int:
-        """Return the number of sequences of so many tokens that fit into a budget if they share nothing."""
+        """Return the number of sequences of so many tokens that fit into a budget if they share
+        nothing.
+        """
         return budget_bytes // max(self.context_bytes(tokens), 1)
 
     def _bytes_at(self, group: LayerGroup, position: int) -> int:
-        """Bytes of a group at a position. In pages, the ones that a window begins and ends in are whole."""
+        """Bytes of a group at a position.
+
+        In pages, the ones that a window begins and ends in are whole.
+        """
         if not self.is_paged or group.kind is not LayerKind.SLIDING:
             return group.bytes_at(position)
-        return group.token_bytes * (self._in_blocks(position) - max(position - group.window, 0) // self.block_tokens * self.block_tokens)
+        return group.token_bytes * (
+            self._in_blocks(position)
+            - max(position - group.window, 0) // self.block_tokens * self.block_tokens
+        )
 
     def _window(self, group: LayerGroup, tokens: int, chunk_tokens: int) -> int:
         """Positions that a row of a sliding or chunked group holds while it reads a chunk."""

@@ -1,9 +1,11 @@
 """Live rows: what each row begins with, the memory it holds, and what of it stays when it closes.
 
-Knows rows, their tokens and their agents. Knows no sequences, no arrays and no clock: it orders, the device does.
+Knows rows, their tokens and their agents. Knows no sequences, no arrays and no clock: it orders,
+the device does.
 
-A block's content is in the live rows that hold it, and cached exactly while there is no such row. So an active agent is not held twice, a row
-that closes fits where it was, and a row that opens takes over what it is alone to use.
+A block's content is in the live rows that hold it, and cached exactly while there is no such row.
+So an active agent is not held twice, a row that closes fits where it was, and a row that opens
+takes over what it is alone to use.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -36,7 +38,8 @@ class LiveRows:
 
     memory: AgentMemory
     _tenants: dict[int, _Tenant] = attrs.field(init=False, factory=dict)  # by the number of the row
-    _in_use: set[bytes] = attrs.field(init=False, factory=set)  # blocks and snapshots that the plan being made reads or writes
+    # blocks and snapshots that the plan being made reads or writes
+    _in_use: set[bytes] = attrs.field(init=False, factory=set)
 
     @property
     def numbers(self) -> frozenset[int]:
@@ -58,11 +61,13 @@ class LiveRows:
         return common_tokens(bytes(row.packed), run.packed) if row.root.key == run.root else 0
 
     def take_in_use(self) -> set[bytes]:
-        """Return the keys that the rows' orders since the last call read or write: the device may drop none of them in the same step."""
+        """Return the keys that the rows' orders since the last call read or write: the device may
+        drop none of them in the same step.
+        """
         in_use, self._in_use = self._in_use, set()
         return in_use
 
-    # -------------------------------------------------------------------------------------------------------------------- open
+    # ----------------------------------------------------------------------------------------- open
 
     def open(
         self,
@@ -75,11 +80,14 @@ class LiveRows:
         *,
         insists: bool = True,
     ) -> Restore | None:
-        """Allocate the memory of a row that begins with a match. Returns the order to restore the match; None if the row begins with nothing.
+        """Allocate the memory of a row that begins with a match.
 
-        `headroom`: bytes that have to stay available for other rows. `points`: positions where other prompts are likely to begin; snapshots there
-        outlast others. Entries that other sequences wait for are evicted only if `insists`.
-        Raises `PoolExhaustedError`, and then nothing has changed.
+        Returns the order to restore the match; None if the row begins with nothing.
+
+        `headroom`: bytes that have to stay available for other rows. `points`: positions where
+        other prompts are likely to begin; snapshots there outlast others. Entries that other
+        sequences wait for are evicted only if `insists`. Raises `PoolExhaustedError`, and then
+        nothing has changed.
         """
         self._store.touch([*match.path, *([match.part] if isinstance(match.part, Block) else [])])
         tail = _tail_to_take_over(match, agent)
@@ -90,24 +98,46 @@ class LiveRows:
         self._take_over(number, match, tail, pieces)
         self._store.pool.allocate(("row", number), amount)
         self._move_in(number, run, agent, match, shared)
-        self._tenants[number].row.points = {point.position: rank_at(point.position, points) for point in points}
+        self._tenants[number].row.points = {
+            point.position: rank_at(point.position, points) for point in points
+        }
         return self._restore(match, pieces)
 
     def _make_room(self, match: Match, tail: Block | None, wanted: int, *, insists: bool) -> None:
-        """Evict until a row has memory. The copies of cached blocks that become the row's are freed for it."""
-        freed = sum(self._store.size(block) for block in _cached(match, tail) if block is tail or not self.memory.spec.is_paged)
+        """Evict until a row has memory.
+
+        The copies of cached blocks that become the row's are freed for it.
+        """
+        freed = sum(
+            self._store.size(block)
+            for block in _cached(match, tail)
+            if block is tail or not self.memory.spec.is_paged
+        )
         sparing = {*match.path, match.part, match.snapshot}
-        self._store.make_room(wanted - freed, sparing if insists else sparing | self._store.states.awaited)
+        self._store.make_room(
+            wanted - freed, sparing if insists else sparing | self._store.states.awaited
+        )
 
     def _pieces(self, match: Match, tail: Block | None) -> tuple[Piece, ...]:
-        """Return the sources of the positions of a match, in order. A cached block is used last by the row that it becomes a part of."""
+        """Return the sources of the positions of a match, in order.
+
+        A cached block is used last by the row that it becomes a part of.
+        """
         if not self.memory.spec.has_blocks:
             return ()
-        loading = self.memory.disk.coming_keys  # the device may get one of these once more, and is told to drop it then
-        return _sources(match, {block for block in _cached(match, tail) if block.key not in loading})
+        # the device may get one of these once more, and is told to drop it then
+        loading = self.memory.disk.coming_keys
+        return _sources(
+            match, {block for block in _cached(match, tail) if block.key not in loading}
+        )
 
-    def _take_over(self, number: int, match: Match, tail: Block | None, pieces: Sequence[Piece]) -> None:
-        """Make the blocks of a match the row's. Of a block that no piece hands over, the device drops the stored copy."""
+    def _take_over(
+        self, number: int, match: Match, tail: Block | None, pieces: Sequence[Piece]
+    ) -> None:
+        """Make the blocks of a match the row's.
+
+        Of a block that no piece hands over, the device drops the stored copy.
+        """
         handed_over = {piece.block for piece in pieces if piece.is_last_use}
         for block in match.path:
             self._store.states.share(block, number, drops=block.key not in handed_over)
@@ -116,10 +146,13 @@ class LiveRows:
 
     def _move_in(self, number: int, run: TokenRun, agent: Agent, match: Match, shared: int) -> None:
         root = self._store.tree.root(run.root)
-        row = LiveRow(number, bytearray(run.packed), list(match.path), root, read=match.length, shared=shared)
+        row = LiveRow(
+            number, bytearray(run.packed), list(match.path), root, read=match.length, shared=shared
+        )
         for block in match.path:
             self.memory.own(agent, block)
-        if isinstance(match.part, Block) and not match.part.is_held:  # a partial block that the row has taken over
+        # a partial block that the row has taken over
+        if isinstance(match.part, Block) and not match.part.is_held:
             self._store.remove(match.part)
         row.last.growing[number] = row
         self._tenants[number] = _Tenant(row, agent)
@@ -132,13 +165,18 @@ class LiveRows:
         if not match.length:
             return None
         snapshot = match.snapshot.key if match.snapshot else None
-        self._in_use |= {piece.block for piece in pieces if piece.block} | ({snapshot} if snapshot else set())
+        self._in_use |= {piece.block for piece in pieces if piece.block} | (
+            {snapshot} if snapshot else set()
+        )
         return Restore(match.length, pieces, snapshot)
 
-    # -------------------------------------------------------------------------------------------------------------------- grow
+    # ----------------------------------------------------------------------------------------- grow
 
     def grow(self, number: int, tokens: int) -> None:
-        """Allocate memory for `tokens` tokens of a row. Raises `PoolExhaustedError`, and then no entry in memory was evicted."""
+        """Allocate memory for `tokens` tokens of a row.
+
+        Raises `PoolExhaustedError`, and then no entry in memory was evicted.
+        """
         tenant = self._tenants[number]
         if tokens <= tenant.fits:
             return
@@ -162,20 +200,27 @@ class LiveRows:
         self._tenants[number].row.packed += pack_one(token)
 
     def publish(self, number: int, read: int) -> None:
-        """Publish the first `read` tokens of a row, which its cache holds once all planned steps are done: other rows may begin with them."""
+        """Publish the first `read` tokens of a row, which its cache holds once all planned steps
+        are done: other rows may begin with them.
+        """
         tenant = self._tenants[number]
         row, size = tenant.row, self.memory.spec.block_tokens
         row.read = read
         while row.read - row.whole >= size:
             last = row.last
-            block = self._store.child(last, bytes(row.packed[row.whole * TOKEN_BYTES : (row.whole + size) * TOKEN_BYTES]))
+            block = self._store.child(
+                last, bytes(row.packed[row.whole * TOKEN_BYTES : (row.whole + size) * TOKEN_BYTES])
+            )
             row.shared += self._store.states.publish(block, number) * size
             self.memory.own(tenant.agent, block)
             row.chain.append(block)
             block.growing[number] = last.growing.pop(number)
 
-    def snapshot(self, number: int, position: int, *, replaces: bool = False) -> SaveSnapshot | None:
-        """Order a snapshot of a row that holds exactly `position` tokens then; None if it is not needed, or there is no memory for it.
+    def snapshot(
+        self, number: int, position: int, *, replaces: bool = False
+    ) -> SaveSnapshot | None:
+        """Order a snapshot of a row that holds exactly `position` tokens then; None if it is not
+        needed, or there is no memory for it.
 
         `replaces`: the snapshot takes the place of the last such snapshot of the row.
         """
@@ -184,34 +229,58 @@ class LiveRows:
             self._in_use.add(order.key)
         return order
 
-    # ------------------------------------------------------------------------------------------------------------------- close
+    # ---------------------------------------------------------------------------------------- close
 
-    def remember(self, number: int, run: TokenRun, salt: Salt = NO_SALT, *, has_ended: bool = True) -> None:
-        """Make the tokens that a row has read the history of its agent. `run`: the prompt, named under `salt`. Cancelled turns are not counted."""
+    def remember(
+        self, number: int, run: TokenRun, salt: Salt = NO_SALT, *, has_ended: bool = True
+    ) -> None:
+        """Make the tokens that a row has read the history of its agent.
+
+        `run`: the prompt, named under `salt`. Cancelled turns are not counted.
+        """
         tenant = self._tenants[number]
         tenant.agent.turns += has_ended
-        self.memory.agents.remember(tenant.agent, run, bytes(tenant.row.packed[: tenant.row.read * TOKEN_BYTES]), salt)
+        self.memory.agents.remember(
+            tenant.agent, run, bytes(tenant.row.packed[: tenant.row.read * TOKEN_BYTES]), salt
+        )
 
-    def close(self, number: int, computed: int, breakpoints: Sequence[Breakpoint] = (), *, has_ended: bool = True) -> RowClose:
+    def close(
+        self,
+        number: int,
+        computed: int,
+        breakpoints: Sequence[Breakpoint] = (),
+        *,
+        has_ended: bool = True,
+    ) -> RowClose:
         """Free the memory of a row whose cache holds `computed` tokens, and store what it has read.
 
-        Blocks before a breakpoint outlast others. If the turn `has_ended`, the snapshot at its end replaces the row's snapshots on its way.
+        Blocks before a breakpoint outlast others. If the turn `has_ended`, the snapshot at its end
+        replaces the row's snapshots on its way.
         """
         tenant, memory = self._tenants[number], self.memory
         keeps = not tenant.agent.is_deleted
-        self._move_out(tenant)  # the device frees the row as it copies: what is stored has its memory
+        # the device frees the row as it copies: what is stored has its memory
+        self._move_out(tenant)
         is_known = computed == tenant.row.read
-        snapshot = memory.snapshots.order(tenant.row, computed, replaces=has_ended, insists=True) if keeps and is_known else None
+        snapshot = (
+            memory.snapshots.order(tenant.row, computed, replaces=has_ended, insists=True)
+            if keeps and is_known
+            else None
+        )
         saves = self._keep(tenant, breakpoints)
         if tenant.agent.is_pinned:
             memory.pins.pin_what_fits(tenant.agent, memory.chain(tenant.agent))
         return RowClose(number, saves, snapshot)
 
-    def close_all(self, safe: Mapping[int, int], doubted: Collection[SnapshotKey]) -> tuple[SaveBlock, ...]:
-        """Close all rows after the device has lost them. Returns the blocks that may still be read from the device.
+    def close_all(
+        self, safe: Mapping[int, int], doubted: Collection[SnapshotKey]
+    ) -> tuple[SaveBlock, ...]:
+        """Close all rows after the device has lost them.
 
-        `safe`: tokens of each row that passes known to be done have read. `doubted`: snapshots that may not be stored. To be followed by
-        `Memory.reconcile` with what the device holds in fact.
+        Returns the blocks that may still be read from the device.
+
+        `safe`: tokens of each row that passes known to be done have read. `doubted`: snapshots that
+        may not be stored. To be followed by `Memory.reconcile` with what the device holds in fact.
         """
         cached = self._store.states.cached[Kind.SNAPSHOT]
         for snapshot in [cached[key] for key in doubted if key in cached]:
@@ -229,7 +298,9 @@ class LiveRows:
         self._store.pool.free(("row", tenant.row.number))
         tenant.agent.rows -= 1
 
-    def _keep(self, tenant: _Tenant, breakpoints: Sequence[Breakpoint] = ()) -> tuple[SaveBlock, ...]:
+    def _keep(
+        self, tenant: _Tenant, breakpoints: Sequence[Breakpoint] = ()
+    ) -> tuple[SaveBlock, ...]:
         """Store the blocks that only this row held, its partial block too."""
         row, agent = tenant.row, tenant.agent
         path = [*row.chain, *self._tail(row, agent)]
@@ -247,8 +318,13 @@ class LiveRows:
         last, packed = row.last, row.rest
         if not packed:
             return []
-        held = [child for child in last.children.values() if child.is_here and child.packed.startswith(packed)]
-        tail = held[0] if held and not self.memory.disk.exists else self._store.child(last, packed)  # a record leads to no block that goes on
+        held = [
+            child
+            for child in last.children.values()
+            if child.is_here and child.packed.startswith(packed)
+        ]
+        # a record leads to no block that goes on
+        tail = held[0] if held and not self.memory.disk.exists else self._store.child(last, packed)
         self.memory.own(agent, tail)
         return [tail]
 
@@ -261,7 +337,7 @@ class LiveRows:
         row.chain = [block for block in row.chain if block.stop <= safe]
         row.read = row.whole
 
-    # ----------------------------------------------------------------------------------------------------------------- private
+    # -------------------------------------------------------------------------------------- private
 
     def audit(self) -> None:
         """Assert that of each row only whole blocks are shared."""
@@ -276,9 +352,16 @@ class LiveRows:
 
 
 def _tail_to_take_over(match: Match, agent: Agent) -> Block | None:
-    """Return the cached partial block that a row begins with, if no other agent has read it: the row goes on growing in it."""
+    """Return the cached partial block that a row begins with, if no other agent has read it: the
+    row goes on growing in it.
+    """
     part = match.part
-    is_used_up = isinstance(part, Block) and part.is_cached and part.stop == match.length and part.owners <= {agent}
+    is_used_up = (
+        isinstance(part, Block)
+        and part.is_cached
+        and part.stop == match.length
+        and part.owners <= {agent}
+    )
     return part if isinstance(part, Block) and is_used_up else None
 
 
@@ -288,10 +371,14 @@ def _cached(match: Match, tail: Block | None) -> list[Block]:
 
 
 def _sources(match: Match, taken: Collection[Block]) -> tuple[Piece, ...]:
-    """Return the sources of the positions of a match, in order; `taken` blocks are used last by the row."""
+    """Return the sources of the positions of a match, in order; `taken` blocks are used last by the
+    row.
+    """
     pieces = [block.piece(block.stop, is_last_use=block in taken) for block in match.path]
     if isinstance(match.part, LiveRow):
-        pieces.append(Piece(match.path[-1].stop if match.path else 0, match.length, row=match.part.number))
+        pieces.append(
+            Piece(match.path[-1].stop if match.path else 0, match.length, row=match.part.number)
+        )
     elif match.part is not None:
         pieces.append(match.part.piece(match.length, is_last_use=match.part in taken))
     return tuple(pieces)

@@ -17,7 +17,10 @@ WITH_ADAPTER = ":"
 
 @attrs.define(eq=False)
 class ModelNames:
-    """The main model, the others, and aliases. An alias that ends with `*` stands for all names that begin like it; the longest such alias counts.
+    """The main model, the others, and aliases.
+
+    An alias that ends with `*` stands for all names that begin like it; the longest such alias
+    counts.
 
     >>> names = ModelNames("large", ("small",), {"claude-haiku*": "small"})
     >>> names.resolve("default"), names.resolve("claude-haiku-5"), names.resolve("claude-opus-5")
@@ -46,7 +49,10 @@ class ModelNames:
         return found
 
     def apart(self, name: str) -> tuple[str, str]:
-        """Return the model and the adapter that `model:adapter` names. The adapter is empty where the whole name is that of a model, or an alias."""
+        """Return the model and the adapter that `model:adapter` names.
+
+        The adapter is empty where the whole name is that of a model, or an alias.
+        """
         model, _, adapter = name.rpartition(WITH_ADAPTER)
         is_whole = name in self.served or name in self.aliases
         return (model, adapter) if model and adapter and not is_whole else (name, "")
@@ -57,15 +63,28 @@ class ModelNames:
             self._added.append(name)
 
     def become_main(self, name: str) -> None:
-        """Make a model the main one. The one from before is served on only if it is one of `others`."""
+        """Make a model the main one.
+
+        The one from before is served on only if it is one of `others`.
+        """
         self.main = name
         self._added = [added for added in self._added if added != name]
 
     def set_alias(self, alias: str, name: str) -> None:
-        """Have an alias stand for a served model. Raises `ModelNotFoundError`, and `InvalidRequestError` for the id of a model or an empty alias."""
+        """Have an alias stand for a served model.
+
+        Raises `ModelNotFoundError`, and `InvalidRequestError` for the id of a model or an empty
+        alias.
+        """
         found = self.resolve(name)
         if not alias.strip(ANYTHING) or alias in self.served:
-            raise InvalidRequestError(f"{alias or 'an empty name'} cannot be an alias: it is the id of a model, or no name", "alias")
+            raise InvalidRequestError(
+                (
+                    f"{alias or 'an empty name'} cannot be an alias: it is the id of a model, or "
+                    "no name"
+                ),
+                "alias",
+            )
         self.aliases[alias] = found
 
     def remove_alias(self, alias: str) -> None:
@@ -77,7 +96,11 @@ class ModelNames:
         if name in self.aliases:
             return self.aliases[name]
         patterns = [*self.aliases, ANY_MODEL_PATTERN]
-        fitting = [one for one in patterns if one.endswith(ANYTHING) and name.startswith(one.removesuffix(ANYTHING))]
+        fitting = [
+            one
+            for one in patterns
+            if one.endswith(ANYTHING) and name.startswith(one.removesuffix(ANYTHING))
+        ]
         if fitting:
             return self.aliases.get(max(fitting, key=len), self.main)
         return self.main if name == ANY_MODEL else None

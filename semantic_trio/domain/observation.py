@@ -1,6 +1,8 @@
-"""Observations: values that report a request, a row, the memory or the server to metrics, event log and traces.
+"""Observations: values that report a request, a row, the memory or the server to metrics, event log
+and traces.
 
-Knows no observer and no clock. Times named `..._at` are seconds on trio's clock. No observation has text of a conversation.
+Knows no observer and no clock. Times named `..._at` are seconds on trio's clock. No observation has
+text of a conversation.
 """
 
 from typing import Literal
@@ -12,13 +14,17 @@ from semantic_trio.domain.reuse import NOTHING_REUSED, MissCause, Reuse, ReuseSo
 
 # Where entries are evicted from.
 Tier = Literal["ram", "disk"]
-# Why a model is unloaded: for another one's memory, without requests for a while, by an operator, for the new main model.
+# Why a model is unloaded: for another one's memory, without requests for a while, by an operator,
+# for the new main model.
 UnloadCause = Literal["memory", "idle", "operator", "swap"]
 
 
 @attrs.frozen
 class TraceContext:
-    """The place of a request in a trace, as W3C Trace Context has it. Ids are lower-case hexadecimal."""
+    """The place of a request in a trace, as W3C Trace Context has it.
+
+    Ids are lower-case hexadecimal.
+    """
 
     trace_id: str  # 32 digits
     span_id: str  # 16 digits, of the request's own span
@@ -156,7 +162,8 @@ class ModelSwapped:
     model: str  # the new one
     previous: str
     seconds: float
-    is_done: bool  # False: the new model could not be loaded, and the previous one is still the main model
+    # False: the new model could not be loaded, and the previous one is still the main model
+    is_done: bool
 
 
 @attrs.frozen(kw_only=True)

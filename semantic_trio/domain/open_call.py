@@ -1,6 +1,7 @@
 """Calls that are told while the model writes them.
 
-Knows what was told of a call, and what becomes of it when the call has ended. Knows nothing of formats.
+Knows what was told of a call, and what becomes of it when the call has ended. Knows nothing of
+formats.
 """
 
 from collections.abc import Sequence
@@ -17,15 +18,23 @@ class Writer(Protocol):
 
     @property
     def unread(self) -> int | None:
-        """Characters behind the arguments; None while they have not ended, or where their end is not certain."""
+        """Characters behind the arguments; None while they have not ended, or where their end is
+        not certain.
+        """
 
     def push(self, text: str) -> str:
-        """Read more of the text. Returns what it adds to the arguments; nothing before the first key is known."""
+        """Read more of the text.
+
+        Returns what it adds to the arguments; nothing before the first key is known.
+        """
 
 
 @attrs.define(eq=False)
 class OpenCall:
-    """A call whose name is known and whose arguments are being written. It is announced when the first key of its arguments is known."""
+    """A call whose name is known and whose arguments are being written.
+
+    It is announced when the first key of its arguments is known.
+    """
 
     name: str
     _read: int  # characters of the text that are read: at first those before the arguments
@@ -55,7 +64,10 @@ class OpenCall:
         return ToolCall("", self.name, f"{self.told or '{'}}}")
 
     def push(self, text: str) -> list[AnswerPart]:
-        """Read on in the text, of which all up to now is given. Returns what is to be told of the call."""
+        """Read on in the text, of which all up to now is given.
+
+        Returns what is to be told of the call.
+        """
         more = self._writer.push(text[self._read :])
         self._read = max(self._read, len(text))
         if not more:
@@ -64,7 +76,9 @@ class OpenCall:
         return [CallPiece("", self.name, more)]
 
     def ended(self, calls: Sequence[ToolCall], written: str) -> list[AnswerPart]:
-        """The calls that the text turned out to be, of which the first has to be this one; else the end of a call that was cut."""
+        """The calls that the text turned out to be, of which the first has to be this one; else the
+        end of a call that was cut.
+        """
         if calls and calls[0].name == self.name and calls[0].arguments.startswith(self.told):
             return [*calls]
         return [CutCall("", self.name, self.told, written[self.start :])]
@@ -74,7 +88,8 @@ class OpenCall:
 class OpenCalls:
     """Calls in a row in one text. A call is told as whole when the next one is announced."""
 
-    _begun: list[OpenCall] = attrs.field(init=False, factory=list)  # the announced one, if there is one, and those behind it
+    # the announced one, if there is one, and those behind it
+    _begun: list[OpenCall] = attrs.field(init=False, factory=list)
     _said: list[ToolCall] = attrs.field(init=False, factory=list)  # told as whole
 
     @property
@@ -107,6 +122,10 @@ class OpenCalls:
         return [*whole, *pieces]
 
     def ended(self, calls: Sequence[ToolCall], written: str) -> list[AnswerPart]:
-        """The calls that the text turned out to be and that were not told as whole; else the end of the call that was cut."""
+        """The calls that the text turned out to be and that were not told as whole; else the end of
+        the call that was cut.
+        """
         count = len(self._said)
-        return self._begun[0].ended(calls[count:] if [*calls[:count]] == self._said else (), written)
+        return self._begun[0].ended(
+            calls[count:] if [*calls[:count]] == self._said else (), written
+        )

@@ -14,7 +14,8 @@ from semantic_trio.domain.errors import PoolExhaustedError
 from semantic_trio.domain.snapshots import Snapshots
 from semantic_trio.domain.store import Store
 
-# Pins may take this part of the budget, and of what snapshots may take: the rest has to go on serving.
+# Pins may take this part of the budget, and of what snapshots may take: the rest has to go on
+# serving.
 PINS_SHARE = 0.5
 
 
@@ -30,17 +31,23 @@ class Pins:
     def pin(self, agent: Agent, chain: Sequence[Block]) -> None:
         """Keep a history whatever happens: `chain` are its blocks.
 
-        Raises `PoolExhaustedError` where pins would take more than half of the budget, or pinned snapshots more than half of what snapshots may take.
+        Raises `PoolExhaustedError` where pins would take more than half of the budget, or pinned
+        snapshots more than half of what snapshots may take.
         """
         snapshots = self._more_for(self._last_snapshot(agent, chain))
         blocks = sum(self.store.size(block) for block in chain if not block.pins)
-        for wanted, free in ((blocks + snapshots, self._free), (snapshots, self._free_for_snapshots)):
+        for wanted, free in (
+            (blocks + snapshots, self._free),
+            (snapshots, self._free_for_snapshots),
+        ):
             if wanted > free:
                 raise PoolExhaustedError(wanted=wanted, free=free, total=self.store.budget_bytes)
         self.pin_what_fits(agent, chain)
 
     def pin_what_fits(self, agent: Agent, chain: Sequence[Block]) -> None:
-        """Keep as much of a history as pins may take, from its beginning on and with room for its snapshot."""
+        """Keep as much of a history as pins may take, from its beginning on and with room for its
+        snapshot.
+        """
         self.unpin(agent)
         agent.is_pinned = True
         reserved = self._more_for(self._last_snapshot(agent, chain))
@@ -86,10 +93,22 @@ class Pins:
 
     def _more_for(self, snapshot: Snapshot | None) -> int:
         """Bytes a snapshot takes that nobody pins; 0 of one that somebody does."""
-        return 0 if snapshot is None or snapshot.pins else self.store.spec.snapshot_bytes(snapshot.position)
+        return (
+            0
+            if snapshot is None or snapshot.pins
+            else self.store.spec.snapshot_bytes(snapshot.position)
+        )
 
     def _last_snapshot(self, agent: Agent, chain: Sequence[Block]) -> Snapshot | None:
         """The last of the snapshots that an agent's history passes."""
-        snapshots = [snapshot for block in (self.store.root(agent.salt), *chain) for snapshot in block.snapshots.values()]
-        passed = [snapshot for snapshot in snapshots if agent.history.startswith(snapshot.packed, snapshot.after.stop * TOKEN_BYTES)]
+        snapshots = [
+            snapshot
+            for block in (self.store.root(agent.salt), *chain)
+            for snapshot in block.snapshots.values()
+        ]
+        passed = [
+            snapshot
+            for snapshot in snapshots
+            if agent.history.startswith(snapshot.packed, snapshot.after.stop * TOKEN_BYTES)
+        ]
         return max(passed, key=lambda snapshot: snapshot.position, default=None)

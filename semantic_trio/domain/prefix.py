@@ -1,4 +1,6 @@
-"""The prefix tree: trees of blocks, one for each salt. Every path from a root is a history that an agent has read.
+"""The prefix tree: trees of blocks, one for each salt.
+
+Every path from a root is a history that an agent has read.
 
 Knows tokens, names and the states of blocks. Knows nothing of bytes, budgets or eviction.
 """
@@ -22,7 +24,8 @@ class Match:
     path: tuple[Block, ...] = ()  # whole blocks, used to their ends
     part: Block | LiveRow | None = None  # holds the tokens after them
     snapshot: Snapshot | None = None
-    known: int = 0  # tokens of the prompt that blocks and rows hold there, whether or not they can be begun from
+    # tokens of the prompt that blocks and rows hold there, whether or not they can be begun from
+    known: int = 0
 
 
 NO_MATCH = Match()
@@ -41,12 +44,18 @@ class PrefixTree:
     """Finds what is remembered of a prompt."""
 
     needs_snapshots: bool
-    from_disk: Callable[[Block, BlockKey, bytes], Block | None]  # the block of a name and tokens, where it is on disk
-    # A root is referenced by its blocks and snapshots and by rows, and is gone with the last of them: there are as many salts as clients choose.
-    _roots: "weakref.WeakValueDictionary[BlockKey, Block]" = attrs.field(init=False, factory=weakref.WeakValueDictionary)
+    # the block of a name and tokens, where it is on disk
+    from_disk: Callable[[Block, BlockKey, bytes], Block | None]
+    # A root is referenced by its blocks and snapshots and by rows, and is gone with the last of
+    # them: there are as many salts as clients choose.
+    _roots: "weakref.WeakValueDictionary[BlockKey, Block]" = attrs.field(
+        init=False, factory=weakref.WeakValueDictionary
+    )
 
     def root(self, key: BlockKey) -> Block:
-        """The block of no tokens that the histories of one salt follow, by its key: one object as long as it is in use."""
+        """The block of no tokens that the histories of one salt follow, by its key: one object as
+        long as it is in use.
+        """
         root = self._roots.get(key)
         if root is None:
             root = self._roots[key] = Block(key, None, 0, b"")
@@ -58,7 +67,9 @@ class PrefixTree:
         return list(self._roots.values())
 
     def match(self, run: TokenRun, limit: int) -> Match:
-        """The longest beginning of a prompt, of `limit` tokens at most, that a row can begin with now."""
+        """The longest beginning of a prompt, of `limit` tokens at most, that a row can begin with
+        now.
+        """
         return self._longest(run, limit, _is_here)
 
     def reach(self, run: TokenRun, limit: int) -> Match:
@@ -68,7 +79,8 @@ class PrefixTree:
     def held(self, run: TokenRun) -> tuple[list[Block], Block | LiveRow | None, int]:
         """Parts of a run that are in memory or on disk, whether or not a row can begin with them.
 
-        Returns whole blocks, the block or row that holds most of the tokens after them, and the number of tokens in all.
+        Returns whole blocks, the block or row that holds most of the tokens after them, and the
+        number of tokens in all.
         """
         root = self.root(run.root)
         path = self._walk(root, run)
@@ -107,7 +119,9 @@ class PrefixTree:
 
 
 def snapshot_at(row: LiveRow, position: int) -> tuple[SnapshotKey, Block, bytes]:
-    """The name of a snapshot at a position a row has reached, the block before it, and the tokens between."""
+    """The name of a snapshot at a position a row has reached, the block before it, and the tokens
+    between.
+    """
     after = row.root
     for block in reversed(row.chain):
         if block.stop <= position:
@@ -117,12 +131,20 @@ def snapshot_at(row: LiveRow, position: int) -> tuple[SnapshotKey, Block, bytes]
     return snapshot_key(after.key, packed), after, packed
 
 
-def _best_snapshot(path: list[Block], run: TokenRun, limit: int, serves: Callable[[CacheEntry], bool]) -> tuple[int, Snapshot | None]:
-    """The greatest length of at most `limit` that a snapshot on the way serves: none before a block can serve more than one behind it."""
+def _best_snapshot(
+    path: list[Block], run: TokenRun, limit: int, serves: Callable[[CacheEntry], bool]
+) -> tuple[int, Snapshot | None]:
+    """The greatest length of at most `limit` that a snapshot on the way serves: none before a block
+    can serve more than one behind it.
+    """
     best: tuple[int, Snapshot | None] = (0, None)
     for block in reversed(path):
         for snapshot in filter(serves, block.snapshots.values()):
-            best = max(best, (_served(snapshot, run, limit), snapshot), key=lambda pair: (pair[0], pair[1] is not None and pair[1].is_here))
+            best = max(
+                best,
+                (_served(snapshot, run, limit), snapshot),
+                key=lambda pair: (pair[0], pair[1] is not None and pair[1].is_here),
+            )
         if best[0]:
             break
     return best
@@ -132,40 +154,66 @@ def _served(snapshot: Snapshot, run: TokenRun, limit: int) -> int:
     begin = snapshot.after.stop
     if snapshot.is_whole:
         return min(begin + run.alike(snapshot.packed, begin), limit)
-    return snapshot.position if snapshot.position <= limit and run.has(snapshot.packed, begin) else 0
+    return (
+        snapshot.position if snapshot.position <= limit and run.has(snapshot.packed, begin) else 0
+    )
 
 
-def _best_part(block: Block, run: TokenRun, serves: Callable[[CacheEntry], bool]) -> tuple[Block | LiveRow | None, int]:
-    """The block or row that holds most of the tokens after a block; of equals, one that is in memory."""
+def _best_part(
+    block: Block, run: TokenRun, serves: Callable[[CacheEntry], bool]
+) -> tuple[Block | LiveRow | None, int]:
+    """The block or row that holds most of the tokens after a block; of equals, one that is in
+    memory.
+    """
     child = _best_child(block, run, serves)
     best: Block | LiveRow | None = child
     most = run.alike(child.packed, block.stop) if child else 0
     for row in block.growing.values():
-        best, most = max((best, most), (row, run.alike(row.rest, block.stop)), key=lambda pair: pair[1])
+        best, most = max(
+            (best, most), (row, run.alike(row.rest, block.stop)), key=lambda pair: pair[1]
+        )
     return best, most
 
 
 def _best_child(parent: Block, run: TokenRun, serves: Callable[[CacheEntry], bool]) -> Block | None:
-    """The block after a parent that begins with most of the tokens there; of equals, one that is in memory. None where none begins with any.
+    """The block after a parent that begins with most of the tokens there; of equals, one that is in
+    memory.
 
-    Hundreds of conversations may follow one block, so most of them are told from the best by one look at their first bytes.
+    None where none begins with any.
+
+    Hundreds of conversations may follow one block, so most of them are told from the best by one
+    look at their first bytes.
     """
     best: Block | None = None
     is_here, ahead = True, run.block_at(parent.stop)
-    same, better = b"", ahead[:TOKEN_BYTES]  # what an equal of the best begins with, and what a better one does
+    # what an equal of the best begins with, and what a better one does
+    same, better = b"", ahead[:TOKEN_BYTES]
     for child in parent.children.values():
         is_better = len(better) > len(same) and child.packed.startswith(better)
         is_nearer = not is_here and child.is_here and child.packed.startswith(same)
         if (is_better or is_nearer) and serves(child):
             stop = run.alike(child.packed, parent.stop) * TOKEN_BYTES
-            best, is_here, same, better = child, child.is_here, ahead[:stop], ahead[: stop + TOKEN_BYTES]
+            best, is_here, same, better = (
+                child,
+                child.is_here,
+                ahead[:stop],
+                ahead[: stop + TOKEN_BYTES],
+            )
     return best
 
 
-def _cut(path: list[Block], part: Block | LiveRow | None, length: int, snapshot: Snapshot | None, known: int) -> Match:
+def _cut(
+    path: list[Block],
+    part: Block | LiveRow | None,
+    length: int,
+    snapshot: Snapshot | None,
+    known: int,
+) -> Match:
     """The match of the first `length` tokens of a path."""
     whole = [block for block in path if block.stop <= length]
     if len(whole) < len(path):
         part = path[len(whole)]
     begins = whole[-1].stop if whole else 0
-    return Match(length, tuple(whole), part if length > begins else None, snapshot if length else None, known)
+    return Match(
+        length, tuple(whole), part if length > begins else None, snapshot if length else None, known
+    )

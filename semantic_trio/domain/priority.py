@@ -10,9 +10,11 @@ class Priority(enum.StrEnum):
     """The class of a request. Within a class requests are served in the order of their arrival."""
 
     INTERACTIVE = "interactive"  # a person or an agent waits for it
-    BACKGROUND = "background"  # it gets what interactive requests leave, and gives it back when they come
+    # it gets what interactive requests leave, and gives it back when they come
+    BACKGROUND = "background"
 
 
-# Seconds that a background request waits, all its waits together, until it is served as an interactive one. Long against the turns of a conversation,
-# so that background work does not come between them; short against the hour after which clients of batches give up.
+# Seconds that a background request waits, all its waits together, until it is served as an
+# interactive one. Long against the turns of a conversation, so that background work does not come
+# between them; short against the hour after which clients of batches give up.
 BACKGROUND_WAIT_SECONDS = 300.0

@@ -13,10 +13,14 @@ from semantic_trio.domain.sequence import Sequence
 
 @attrs.define(eq=False)
 class Queue:
-    """Sequences without a row, interactive ones before background ones, each in order. Ordered turns of one agent run one after another."""
+    """Sequences without a row, interactive ones before background ones, each in order.
+
+    Ordered turns of one agent run one after another.
+    """
 
     _waiting: collections.deque[Sequence] = attrs.field(init=False, factory=collections.deque)
-    _turns: dict[str, collections.deque[Sequence]] = attrs.field(init=False, factory=dict)  # ordered turns that are not over, by agent
+    # ordered turns that are not over, by agent
+    _turns: dict[str, collections.deque[Sequence]] = attrs.field(init=False, factory=dict)
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -25,7 +29,11 @@ class Queue:
         return iter(sorted(self._waiting, key=lambda sequence: sequence.is_background))
 
     def add(self, sequence: Sequence) -> None:
-        """Queue a new sequence. An ordered turn also joins the turns of its agent: an interactive turn makes those before it interactive."""
+        """Queue a new sequence.
+
+        An ordered turn also joins the turns of its agent: an interactive turn makes those before it
+        interactive.
+        """
         self._waiting.append(sequence)
         if sequence.request.is_ordered and sequence.request.agent:
             turns = self._turns.setdefault(sequence.request.agent, collections.deque())
@@ -38,7 +46,10 @@ class Queue:
         self._waiting.appendleft(sequence)
 
     def remove(self, sequence: Sequence) -> None:
-        """Take a sequence out of the queue: it gets a row, or is over. Its turn goes on until `end_turn`."""
+        """Take a sequence out of the queue: it gets a row, or is over.
+
+        Its turn goes on until `end_turn`.
+        """
         self._waiting.remove(sequence)
 
     def end_turn(self, sequence: Sequence) -> None:

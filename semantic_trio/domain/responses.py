@@ -1,6 +1,8 @@
-"""Responses as they are stored, and their provenance: each is bound by hashes to what was said before it.
+"""Responses as they are stored, and their provenance: each is bound by hashes to what was said
+before it.
 
-Knows what follows from what, and what may take the place of what. Knows nothing of databases, or of what is in a response.
+Knows what follows from what, and what may take the place of what. Knows nothing of databases, or of
+what is in a response.
 """
 
 import hashlib
@@ -11,9 +13,11 @@ import attrs
 
 from semantic_trio.domain.errors import ResponseConflictError, ResponseNotFoundError
 
-# What a response is called that is still being made: only such a record may be replaced, and nothing may follow it yet.
+# What a response is called that is still being made: only such a record may be replaced, and
+# nothing may follow it yet.
 PENDING = frozenset({"queued", "in_progress"})
-LENGTH_BYTES = 8  # of the number before each part of what is hashed: parts that are cut elsewhere have another hash
+# of the number before each part of what is hashed: parts that are cut elsewhere have another hash
+LENGTH_BYTES = 8
 
 
 def is_storable(text: str) -> bool:
@@ -30,7 +34,8 @@ def _storable(_: object, field: "attrs.Attribute[str]", text: str | None) -> Non
 class StoredResponse:
     """One turn: what came, what was answered, and the hashes that bind both to the turn before.
 
-    When it is deleted its place in the chain stays, so that what follows it can still be verified: `input` and `output` are None then.
+    When it is deleted its place in the chain stays, so that what follows it can still be verified:
+    `input` and `output` are None then.
     """
 
     id: str = attrs.field(validator=_storable)
@@ -38,7 +43,8 @@ class StoredResponse:
     model: str = attrs.field(validator=_storable)
     created_at: int  # seconds since 1970
     status: str = attrs.field(validator=_storable)
-    input: bytes | None = attrs.field(repr=False)  # JSON array: the items of this turn alone, as they came
+    # JSON array: the items of this turn alone, as they came
+    input: bytes | None = attrs.field(repr=False)
     output: bytes | None = attrs.field(repr=False)  # JSON object: the response, as it was answered
     input_hash: str
     output_hash: str
@@ -58,7 +64,17 @@ class StoredResponse:
         """A response to `input` after `parent`, with its hashes."""
         hashed = input_hash(parent, input)
         before = parent.id if parent else None
-        return cls(id, before, model, created_at, status, input, output, hashed, output_hash(output, hashed))
+        return cls(
+            id,
+            before,
+            model,
+            created_at,
+            status,
+            input,
+            output,
+            hashed,
+            output_hash(output, hashed),
+        )
 
     @property
     def is_deleted(self) -> bool:
@@ -72,7 +88,9 @@ class StoredResponse:
 
     def answered(self, status: str, output: bytes) -> Self:
         """The same turn when more is known of its answer."""
-        return attrs.evolve(self, status=status, output=output, output_hash=output_hash(output, self.input_hash))
+        return attrs.evolve(
+            self, status=status, output=output, output_hash=output_hash(output, self.input_hash)
+        )
 
     def deleted(self) -> Self:
         """Return what is left of the response."""
@@ -88,30 +106,41 @@ class Misfit:
 
 
 def input_hash(parent: StoredResponse | None, items: bytes) -> str:
-    """SHA-256, in hex, of the parent's two hashes (empty where there is none) and the bytes of the input, each after its length."""
+    """SHA-256, in hex, of the parent's two hashes (empty where there is none) and the bytes of the
+    input, each after its length.
+    """
     before = (parent.input_hash.encode(), parent.output_hash.encode()) if parent else (b"", b"")
     return _hash(*before, items)
 
 
 def output_hash(answer: bytes, own_input_hash: str) -> str:
-    """SHA-256, in hex, of the bytes of the response and its own `input_hash`, each after its length."""
+    """SHA-256, in hex, of the bytes of the response and its own `input_hash`, each after its
+    length.
+    """
     return _hash(answer, own_input_hash.encode())
 
 
 def verify(chain: Sequence[StoredResponse]) -> tuple[Misfit, ...]:
     """Find responses of a chain, root first, that are not as they were made.
 
-    What a deleted record held cannot be looked at any more; that its hashes are the ones which its successors were bound to can.
+    What a deleted record held cannot be looked at any more; that its hashes are the ones which its
+    successors were bound to can.
     """
     pairs = zip((None, *chain), chain, strict=False)  # the last one is nobody's parent
-    return tuple(Misfit(record.id, field) for parent, record in pairs for field in _misfits(parent, record))
+    return tuple(
+        Misfit(record.id, field) for parent, record in pairs for field in _misfits(parent, record)
+    )
 
 
-def is_to_be_written(record: StoredResponse, known: StoredResponse | None, parent: StoredResponse | None) -> bool:
-    """True if a store has to write a record: it knows `known` under the same id, and `parent` as its parent (maybe without its content).
+def is_to_be_written(
+    record: StoredResponse, known: StoredResponse | None, parent: StoredResponse | None
+) -> bool:
+    """True if a store has to write a record: it knows `known` under the same id, and `parent` as
+    its parent (maybe without its content).
 
-    Raises `ResponseNotFoundError` where the record was deleted meanwhile, or its parent is not there; `ResponseConflictError` where the id is
-    another's, or where the record is not what follows from its parent.
+    Raises `ResponseNotFoundError` where the record was deleted meanwhile, or its parent is not
+    there; `ResponseConflictError` where the id is another's, or where the record is not what
+    follows from its parent.
     """
     if known == record:
         return False

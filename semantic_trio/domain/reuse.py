@@ -1,4 +1,8 @@
-"""The reuse of a turn: the tokens of its prompt that were cached, their source, and the cause of a miss. Plain values to report."""
+"""The reuse of a turn: the tokens of its prompt that were cached, their source, and the cause of a
+miss.
+
+Plain values to report.
+"""
 
 import enum
 
@@ -20,10 +24,13 @@ class MissCause(enum.Enum):
     NEW = "new"  # the agent has no history
     DIVERGED = "diverged"  # the prompt differs from the history of the agent
     EVICTED = "evicted"  # it was given up for others
-    THINKING_CHANGED = "thinking_changed"  # the same, and the choice of thinking, which stands in front of its history, is another one
-    TEMPLATE_CHANGED = "template_changed"  # the agent's history was read with another tokenizer or chat template
+    # the same, and the choice of thinking, which stands in front of its history, is another one
+    THINKING_CHANGED = "thinking_changed"
+    # the agent's history was read with another tokenizer or chat template
+    TEMPLATE_CHANGED = "template_changed"
     OTHER_MODEL = "other_model"  # its memory is another model's
-    NO_RESTORE_POINT = "no_restore_point"  # it is there, but layers that are no attention cannot be begun from there
+    # it is there, but layers that are no attention cannot be begun from there
+    NO_RESTORE_POINT = "no_restore_point"
     CORRUPT = "corrupt"  # it was damaged
 
 
@@ -43,7 +50,9 @@ NOTHING_REUSED = Reuse()
 
 @attrs.frozen
 class TurnReuse:
-    """A turn of an agent: its reuse, and the position where the prompt leaves the history of the agent."""
+    """A turn of an agent: its reuse, and the position where the prompt leaves the history of the
+    agent.
+    """
 
     reuse: Reuse
     left_at: int | None = None  # the first position that differs; None: nowhere

@@ -1,14 +1,16 @@
 """Salts: what keeps histories apart that have the same tokens.
 
-A salt is the client's own part, if there is one, and the digest of the adapter that computes, if there is one. So no history of one adapter has a
-block in common with a history of another adapter, or of the model without one.
+A salt is the client's own part, if there is one, and the digest of the adapter that computes, if
+there is one. So no history of one adapter has a block in common with a history of another adapter,
+or of the model without one.
 
 Knows bytes. Knows nothing of blocks or agents.
 """
 
 import hashlib
 
-# Secret or random bytes that go into the names of all blocks of a history: histories of different salts never have a block in common.
+# Secret or random bytes that go into the names of all blocks of a history: histories of different
+# salts never have a block in common.
 Salt = bytes
 NO_SALT: Salt = b""  # of all histories that share their blocks
 SALT_BYTES = 32  # of the client's own part
@@ -22,7 +24,9 @@ def salt_of(chosen: str) -> Salt:
 
 
 def adapted(salt: Salt, adapter: bytes) -> Salt:
-    """Return a salt for an adapter, or for none: the own part stays, and the adapter that the salt was for does not."""
+    """Return a salt for an adapter, or for none: the own part stays, and the adapter that the salt
+    was for does not.
+    """
     return own_part(salt) + adapter
 
 

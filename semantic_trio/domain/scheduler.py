@@ -5,8 +5,9 @@
     prefill       rows read prompts in chunks
     closing       rows are closed, and turns are over
 
-Knows these four, and the plans that are under way. Knows no clock, no arrays and no callers. `plan` and `commit` alternate, but a commit may answer
-an earlier plan (the device looks one step ahead): tokens are matched by row, and rows are never numbered twice.
+Knows these four, and the plans that are under way. Knows no clock, no arrays and no callers. `plan`
+and `commit` alternate, but a commit may answer an earlier plan (the device looks one step ahead):
+tokens are matched by row, and rows are never numbered twice.
 """
 
 from collections.abc import Callable
@@ -40,8 +41,10 @@ class Limits:
     context_length: int  # tokens, prompt and answer together
     max_rows: int
     chunk_tokens: int  # the largest piece of prompts read in one step
-    max_stall_seconds: float  # by which a step with prompts may be longer than one that only decodes
-    background_wait_seconds: float = BACKGROUND_WAIT_SECONDS  # after which a background sequence is served as an interactive one
+    # by which a step with prompts may be longer than one that only decodes
+    max_stall_seconds: float
+    # after which a background sequence is served as an interactive one
+    background_wait_seconds: float = BACKGROUND_WAIT_SECONDS
 
 
 @attrs.define(eq=False)
@@ -53,7 +56,8 @@ class Scheduler:
     speculation: Speculation = attrs.field(factory=Speculation)
     prefill_pace: PrefillPace = attrs.field(factory=PrefillPace)
     decode_pace: DecodePace = attrs.field(factory=DecodePace)
-    disturbs_others: Callable[[], bool] = lambda: False  # True while rows of other models decode on the same device
+    # True while rows of other models decode on the same device
+    disturbs_others: Callable[[], bool] = lambda: False
     batch: Batch = attrs.field(init=False, factory=Batch)
     _queue: Queue = attrs.field(init=False, factory=Queue)
     _arrivals: int = attrs.field(init=False, default=0)
@@ -69,8 +73,18 @@ class Scheduler:
         self._flight = flight = SingleFlight(memory)
         self._closings = closings = Closings(memory, batch, queue)
         self._decoding = Decoding(memory, queue, batch, flight, closings, self.speculation)
-        self._admission = Admission(limits.max_rows, memory, queue, batch, flight, closings, self._decoding.preempt)
-        self._prefill = Prefill(limits.chunk_tokens, limits.max_stall_seconds, memory, batch, flight, closings, self.prefill_pace)
+        self._admission = Admission(
+            limits.max_rows, memory, queue, batch, flight, closings, self._decoding.preempt
+        )
+        self._prefill = Prefill(
+            limits.chunk_tokens,
+            limits.max_stall_seconds,
+            memory,
+            batch,
+            flight,
+            closings,
+            self.prefill_pace,
+        )
 
     @property
     def waiting(self) -> int:
@@ -100,13 +114,16 @@ class Scheduler:
     @property
     def is_idle(self) -> bool:
         """True if the device has carried out every order, and no sequence waits or runs."""
-        is_busy = self.batch or self._queue or not self._closings.is_empty or self._plans.is_in_flight
+        is_busy = (
+            self.batch or self._queue or not self._closings.is_empty or self._plans.is_in_flight
+        )
         return self.memory.is_idle and not is_busy
 
-    # -------------------------------------------------------------------------------------------------------------- sequences
+    # ------------------------------------------------------------------------------------ sequences
 
     def remaining_tokens(self, request: GenerationRequest) -> int:
-        """Return the tokens that can be generated for a request: its limit, or fewer if context or KV cache end before.
+        """Return the tokens that can be generated for a request: its limit, or fewer if context or
+        KV cache end before.
 
         Raises `PromptTooLongError` or `PoolExhaustedError` if there are none.
         """
@@ -117,11 +134,18 @@ class Scheduler:
         fits = self.memory.longest_row - tokens
         if fits < 1:
             total = self.memory.budget_bytes
-            raise PoolExhaustedError(wanted=self.memory.row_bytes(tokens + 1), free=total, total=total)
+            raise PoolExhaustedError(
+                wanted=self.memory.row_bytes(tokens + 1), free=total, total=total
+            )
         return min(request.max_tokens, in_context, fits)
 
-    def add(self, request: GenerationRequest, decoder: TextDecoder, asker: Agent | None = None) -> Sequence:
-        """Queue a request. Without `asker` the agent is recognised by the prompt. Raises as `remaining_tokens` does."""
+    def add(
+        self, request: GenerationRequest, decoder: TextDecoder, asker: Agent | None = None
+    ) -> Sequence:
+        """Queue a request.
+
+        Without `asker` the agent is recognised by the prompt. Raises as `remaining_tokens` does.
+        """
         self._arrivals += 1
         if not self.memory.forgotten.keys().isdisjoint(request.responses):
             asker = self.memory.agents.unlisted(is_deleted=True)
@@ -134,45 +158,66 @@ class Scheduler:
         return sequence
 
     def abort(self, sequence: Sequence) -> None:
-        """Cancel a sequence. The next step closes its row; the tokens it has read stay cached. A finished sequence is left as it is."""
+        """Cancel a sequence.
+
+        The next step closes its row; the tokens it has read stay cached. A finished sequence is
+        left as it is.
+        """
         if sequence.phase is not Phase.FINISHED:
             self._closings.cancel(sequence)
 
     def preempt(self, sequence: Sequence) -> None:
-        """Take the row of a sequence away and put the sequence at the head of its class in the queue, with the tokens it has read and generated."""
+        """Take the row of a sequence away and put the sequence at the head of its class in the
+        queue, with the tokens it has read and generated.
+        """
         self._decoding.preempt(sequence)
 
     def refused(self) -> list[tuple[Sequence, Event]]:
-        """Return the sequences that were refused since the last call, for want of memory or of a token that the grammar allows, with their events."""
+        """Return the sequences that were refused since the last call, for want of memory or of a
+        token that the grammar allows, with their events.
+        """
         return self._closings.take_refused()
 
-    # ------------------------------------------------------------------------------------------------------------------- steps
+    # ---------------------------------------------------------------------------------------- steps
 
     def plan(self) -> StepPlan | None:
         """Return the next step; None if there is nothing to compute, to close or to wait for.
 
-        The order is that of claims to memory. Rows grow before sequences are admitted: if memory is short, a row gives way (background rows first,
-        then the youngest), and no new row takes what the elder ones need. A background row may also give way to an interactive sequence that is
-        admitted. Then the batch stays as it is, and both parts of the pass are taken from it. Rows are published when the whole pass is known, for
-        what they will have computed. Drops come last: every part before may evict entries.
+        The order is that of claims to memory. Rows grow before sequences are admitted: if memory is
+        short, a row gives way (background rows first, then the youngest), and no new row takes what
+        the elder ones need. A background row may also give way to an interactive sequence that is
+        admitted. Then the batch stays as it is, and both parts of the pass are taken from it. Rows
+        are published when the whole pass is known, for what they will have computed. Drops come
+        last: every part before may evict entries.
         """
         self._decoding.grow()
         opened = self._admission.admit()
         read = self.batch.known_tokens()
-        decoding, reading = self.batch.in_phase(Phase.DECODING), self.batch.in_phase(Phase.PREFILLING)
+        decoding, reading = (
+            self.batch.in_phase(Phase.DECODING),
+            self.batch.in_phase(Phase.PREFILLING),
+        )
         decode = self._decoding.decodes(decoding)
-        disturbs = not all(self._flight.is_background(sequence) for sequence in decoding) or self.disturbs_others()
+        disturbs = (
+            not all(self._flight.is_background(sequence) for sequence in decoding)
+            or self.disturbs_others()
+        )
         prefill = tuple(self._prefill.chunks(reading, disturbs=disturbs))
         self._publish()
         snapshots = self._prefill.snapshots(prefill)
-        plan = StepPlan(self._closings.take(), *self.memory.take_drops(), opened, decode, prefill, snapshots)
+        plan = StepPlan(
+            self._closings.take(), *self.memory.take_drops(), opened, decode, prefill, snapshots
+        )
         if not (plan.has_errands or plan.has_work or self._plans.is_in_flight):
             return None
         self._plans.add(plan, read)
         return plan
 
     def commit(self, result: StepResult) -> list[tuple[Sequence, Event]]:
-        """Take the tokens that a step has sampled. Returns the events of each sequence, in order; tokens of rows that are gone are ignored."""
+        """Take the tokens that a step has sampled.
+
+        Returns the events of each sequence, in order; tokens of rows that are gone are ignored.
+        """
         self._plans.is_in_flight = result.in_flight
         self._closings.carried_out()
         if result.timing is not None:
@@ -182,7 +227,10 @@ class Scheduler:
         return [*events, *self._prefill.finish_read(self._plans.rows_in_flight)]
 
     def elapse(self, seconds: float) -> list[Sequence]:
-        """Count the seconds of the last step for the background sequences that it left out. Returns those that are served as interactive ones now."""
+        """Count the seconds of the last step for the background sequences that it left out.
+
+        Returns those that are served as interactive ones now.
+        """
         held = [sequence for sequence in self._prefill.held if sequence.phase is Phase.PREFILLING]
         left_out = [sequence for sequence in (*self._queue, *held) if sequence.is_background]
         for sequence in left_out:
@@ -197,7 +245,9 @@ class Scheduler:
         return seconds
 
     def _publish(self) -> None:
-        """Publish the tokens that rows will have computed after this step: other sequences may begin with them."""
+        """Publish the tokens that rows will have computed after this step: other sequences may
+        begin with them.
+        """
         for sequence in self.batch:
             self.memory.rows.publish(sequence.row, sequence.known_tokens)
 
@@ -208,10 +258,12 @@ class Scheduler:
         extra = timing.seconds - self.decode_pace.seconds(timing.decode_tokens)
         self.prefill_pace.observe(timing.prefill_tokens, timing.prefill_context, extra)
 
-    # ---------------------------------------------------------------------------------------------------------------- failures
+    # ------------------------------------------------------------------------------------- failures
 
     def reconcile(self, inventory: Inventory) -> list[str]:
-        """Make the block states agree with the inventory of an idle device. The next plan closes rows that no sequence has.
+        """Make the block states agree with the inventory of an idle device.
+
+        The next plan closes rows that no sequence has.
 
         Returns one line for each difference.
         """
@@ -219,12 +271,16 @@ class Scheduler:
         return self.memory.reconcile(inventory)
 
     def lose_rows(self) -> tuple[list[Sequence], tuple[SaveBlock, ...]]:
-        """Take all rows away after the device has lost them. Returns the sequences that took part in the last steps, and the blocks to save.
+        """Take all rows away after the device has lost them.
+
+        Returns the sequences that took part in the last steps, and the blocks to save.
 
         Other sequences with a row go back to the head of the queue, in their order.
         """
         saves = self._closings.lose_rows(self._plans.closings)
-        saves += self.memory.rows.close_all(self._plans.read_before(self.batch.known_tokens()), self._plans.snapshots)
+        saves += self.memory.rows.close_all(
+            self._plans.read_before(self.batch.known_tokens()), self._plans.snapshots
+        )
         lost = [sequence for sequence in self.batch if sequence.row in self._plans.rows]
         spared = [sequence for sequence in self.batch if sequence.row not in self._plans.rows]
         self.batch.clear()
@@ -238,6 +294,9 @@ class Scheduler:
         return lost, saves
 
     def recovered(self, inventory: Inventory) -> None:
-        """Take the inventory of a device that was reset. Blocks saved from lost rows are written as those of closed rows are."""
+        """Take the inventory of a device that was reset.
+
+        Blocks saved from lost rows are written as those of closed rows are.
+        """
         self.memory.reconcile(inventory)
         self._closings.recovered()

@@ -1,4 +1,5 @@
-"""Sequences: the life of one request, from waiting over prefilling and decoding to finished, and back to waiting when it is preempted.
+"""Sequences: the life of one request, from waiting over prefilling and decoding to finished, and
+back to waiting when it is preempted.
 
 Knows its tokens, its text and how far each has got. Knows nothing of other sequences.
 """
@@ -10,7 +11,13 @@ import attrs
 from semantic_trio.domain.agent import Agent
 from semantic_trio.domain.chain import TokenRun
 from semantic_trio.domain.entries import CacheEntry
-from semantic_trio.domain.generation import Event, Finished, FinishReason, GenerationRequest, TokenEvent
+from semantic_trio.domain.generation import (
+    Event,
+    Finished,
+    FinishReason,
+    GenerationRequest,
+    TokenEvent,
+)
 from semantic_trio.domain.priority import Priority
 from semantic_trio.domain.reuse import Reuse
 from semantic_trio.domain.salt import adapter_of
@@ -37,19 +44,27 @@ class Sequence:
     max_tokens: int  # limit of the request, or the rest of the context if that is less
     _decoder: TextDecoder
     arrival: int = 0  # place among all sequences; the youngest is preempted first
-    agent: Agent | None = None  # agent of the turn; without a client's choice, set when a row is first tried
+    # agent of the turn; without a client's choice, set when a row is first tried
+    agent: Agent | None = None
     phase: Phase = attrs.field(init=False, default=Phase.WAITING)
-    is_background: bool = attrs.field(init=False)  # False for a background request that has waited too long
-    waited_seconds: float = attrs.field(init=False, default=0.0)  # as a background sequence, all waits together
+    # False for a background request that has waited too long
+    is_background: bool = attrs.field(init=False)
+    # as a background sequence, all waits together
+    waited_seconds: float = attrs.field(init=False, default=0.0)
     row: int = attrs.field(init=False, default=-1)
     generated: list[int] = attrs.field(init=False, factory=list)
-    replay: tuple[int, ...] = attrs.field(init=False)  # tokens to read before the next token can be sampled
-    run: TokenRun | None = attrs.field(init=False, default=None)  # `replay` with the keys of its blocks
+    # tokens to read before the next token can be sampled
+    replay: tuple[int, ...] = attrs.field(init=False)
+    # `replay` with the keys of its blocks
+    run: TokenRun | None = attrs.field(init=False, default=None)
     reuse: Reuse | None = attrs.field(init=False, default=None)  # of its first row
     recalls: int = attrs.field(init=False, default=0)  # loads from disk
-    awaited: frozenset[CacheEntry] = attrs.field(init=False, default=frozenset())  # entries of these loads
-    snapshot_positions: set[int] = attrs.field(init=False, factory=set)  # positions at which a chunk has to end
-    passing: set[int] = attrs.field(init=False, factory=set)  # those of them where each snapshot replaces the one before
+    # entries of these loads
+    awaited: frozenset[CacheEntry] = attrs.field(init=False, default=frozenset())
+    # positions at which a chunk has to end
+    snapshot_positions: set[int] = attrs.field(init=False, factory=set)
+    # those of them where each snapshot replaces the one before
+    passing: set[int] = attrs.field(init=False, factory=set)
     lookup: PromptLookup = attrs.field(init=False, factory=PromptLookup)
     _stops: StopStrings = attrs.field(init=False)
     _read: int = attrs.field(init=False, default=0)  # of `replay`, as planned
@@ -84,7 +99,9 @@ class Sequence:
 
     @property
     def known_tokens(self) -> int:
-        """Computed tokens whose ids have come: that of the last sampled token may still be on the device."""
+        """Computed tokens whose ids have come: that of the last sampled token may still be on the
+        device.
+        """
         return min(self.computed_tokens, len(self.request.prompt) + len(self.generated))
 
     @property
@@ -99,7 +116,9 @@ class Sequence:
 
     @property
     def most_drafts(self) -> int:
-        """Drafts that the next step may verify: none if sampling depends on the tokens before, and none beyond the limit."""
+        """Drafts that the next step may verify: none if sampling depends on the tokens before, and
+        none beyond the limit.
+        """
         return 0 if self.request.looks_back else self.max_tokens - self._planned - 1
 
     def start(self, row: int, restored: int) -> None:
@@ -124,7 +143,10 @@ class Sequence:
         )
 
     def read(self, count: int) -> tuple[tuple[int, ...], int | None]:
-        """Plan to read `count` more tokens. Returns them, and the index of the token sampled after them if they end the prompt."""
+        """Plan to read `count` more tokens.
+
+        Returns them, and the index of the token sampled after them if they end the prompt.
+        """
         chunk = self.replay[self._read : self._read + count]
         self._read += count
         if self.unread:
@@ -141,20 +163,29 @@ class Sequence:
         return self._planned - 1
 
     def wait(self, seconds: float, limit: float) -> None:
-        """Count seconds in which the device did nothing for a sequence. A background one is interactive after `limit` seconds."""
+        """Count seconds in which the device did nothing for a sequence.
+
+        A background one is interactive after `limit` seconds.
+        """
         self.waited_seconds += seconds
         self.is_background = self.is_background and self.waited_seconds < limit
 
     def preempt(self) -> None:
-        """Wait again without a row: generated tokens are read back like a prompt, and sampling goes on where it stopped."""
+        """Wait again without a row: generated tokens are read back like a prompt, and sampling goes
+        on where it stopped.
+        """
         self.replay, self.run = self.request.prompt + tuple(self.generated), None
         self._read, self._planned = 0, len(self.generated)
         self.row, self.phase = -1, Phase.WAITING
 
     def accept(self, sampled: SampledToken) -> list[Event]:
-        """Take a sampled token. Returns its events, the last of them `Finished` if it ends the sequence."""
+        """Take a sampled token.
+
+        Returns its events, the last of them `Finished` if it ends the sequence.
+        """
         self.generated.append(sampled.token)
-        self._planned = max(self._planned, len(self.generated))  # more than planned where drafts were accepted
+        # more than planned where drafts were accepted
+        self._planned = max(self._planned, len(self.generated))
         ends_turn = sampled.token in self.request.stop_tokens
         text = "" if ends_turn else self._stops.push(self._decoder.push(sampled.token))
         events: list[Event] = [TokenEvent(sampled.token, text, sampled.logprob, sampled.top)]
@@ -187,4 +218,8 @@ class Sequence:
             return FinishReason.END_OF_TURN
         if len(self.generated) < self.max_tokens:
             return None
-        return FinishReason.MAX_TOKENS if self.max_tokens == self.request.max_tokens else FinishReason.CONTEXT_FULL
+        return (
+            FinishReason.MAX_TOKENS
+            if self.max_tokens == self.request.max_tokens
+            else FinishReason.CONTEXT_FULL
+        )

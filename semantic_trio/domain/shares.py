@@ -4,9 +4,11 @@ from collections.abc import Sequence
 
 
 def fair_shares(budget: int, wants: Sequence[int], weights: Sequence[int] = ()) -> list[int]:
-    """Divide `budget` so that nobody could get more without taking from one who has less for its weight (max-min fairness).
+    """Divide `budget` so that nobody could get more without taking from one who has less for its
+    weight (max-min fairness).
 
-    Short prompts are read whole before long ones take the rest. Source: Bertsekas and Gallager, Data Networks, 6.5.2.
+    Short prompts are read whole before long ones take the rest. Source: Bertsekas and Gallager,
+    Data Networks, 6.5.2.
 
     >>> fair_shares(512, [100, 2000, 2000])
     [100, 206, 206]

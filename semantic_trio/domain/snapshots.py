@@ -19,7 +19,8 @@ from semantic_trio.domain.states import BlockStates
 from semantic_trio.domain.step import SaveSnapshot
 from semantic_trio.domain.store import Store
 
-# Snapshots may take this part of the budget: a recurrent state can be as large as the keys and values of 3,000 tokens.
+# Snapshots may take this part of the budget: a recurrent state can be as large as the keys and
+# values of 3,000 tokens.
 SNAPSHOTS_SHARE = 0.25
 
 
@@ -39,11 +40,14 @@ class Snapshots:
         """Bytes that they may take."""
         return int(self.store.pool.total_bytes * SNAPSHOTS_SHARE)
 
-    def order(self, row: LiveRow, position: int, *, replaces: bool = False, insists: bool = False) -> SaveSnapshot | None:
-        """Order a snapshot of a row that has computed exactly `position` tokens; None where it is not needed, there already, or too large.
+    def order(
+        self, row: LiveRow, position: int, *, replaces: bool = False, insists: bool = False
+    ) -> SaveSnapshot | None:
+        """Order a snapshot of a row that has computed exactly `position` tokens; None where it is
+        not needed, there already, or too large.
 
-        Where it `replaces` the last one the row has taken on its way, that one is evicted before anything else from now on. Where it `insists`, what
-        others wait for is evicted too.
+        Where it `replaces` the last one the row has taken on its way, that one is evicted before
+        anything else from now on. Where it `insists`, what others wait for is evicted too.
         """
         if not self._spec.needs_snapshots or not position:
             return None
@@ -55,7 +59,11 @@ class Snapshots:
             return None
         spent = row.passing if replaces else None
         sparing = self._points(row, rank)
-        if not self._make_room(self._spec.snapshot_bytes(position), sparing if insists else sparing | self._awaited, spent):
+        if not self._make_room(
+            self._spec.snapshot_bytes(position),
+            sparing if insists else sparing | self._awaited,
+            spent,
+        ):
             return None
         snapshot = snapshot or self.add(after, packed)
         self._states.store(snapshot)
@@ -67,7 +75,9 @@ class Snapshots:
     def add(self, after: Block, packed: bytes) -> Snapshot:
         """A snapshot so many tokens behind a block, whose content is nowhere yet."""
         key = snapshot_key(after.key, packed)
-        snapshot = after.snapshots[key] = Snapshot(key, after, packed, self._is_whole(after.stop + len(packed) // TOKEN_BYTES))
+        snapshot = after.snapshots[key] = Snapshot(
+            key, after, packed, self._is_whole(after.stop + len(packed) // TOKEN_BYTES)
+        )
         return snapshot
 
     def touch(self, snapshot: Snapshot, rank: Rank = Rank.PLAIN) -> None:
@@ -75,12 +85,21 @@ class Snapshots:
         snapshot.rank = max(snapshot.rank, rank)
         self._states.touch(snapshot)
 
-    def load(self, entries: Sequence[CacheEntry], sparing: AbstractSet[object], *, insists: bool) -> None:
-        """Have entries read from disk, and the snapshots among them within their share. Raises as `Store.load` does."""
+    def load(
+        self, entries: Sequence[CacheEntry], sparing: AbstractSet[object], *, insists: bool
+    ) -> None:
+        """Have entries read from disk, and the snapshots among them within their share.
+
+        Raises as `Store.load` does.
+        """
         for entry in entries:
             wanted = self._states.size(entry)
-            if isinstance(entry, Snapshot) and not self._make_room(wanted, frozenset() if insists else self._awaited):
-                raise PoolExhaustedError(wanted=wanted, free=self.limit_bytes - self.used, total=self.limit_bytes)
+            if isinstance(entry, Snapshot) and not self._make_room(
+                wanted, frozenset() if insists else self._awaited
+            ):
+                raise PoolExhaustedError(
+                    wanted=wanted, free=self.limit_bytes - self.used, total=self.limit_bytes
+                )
         self.store.load(entries, sparing, insists=insists)
 
     @property
@@ -99,18 +118,34 @@ class Snapshots:
     def _awaited(self) -> AbstractSet[CacheEntry]:
         return {one for one in self._states.awaited if isinstance(one, Snapshot)}
 
-    def _make_room(self, wanted: int, sparing: AbstractSet[CacheEntry] = frozenset(), spent: Snapshot | None = None) -> bool:
-        """Evict until a snapshot of so many bytes has room in the budget and in the share. Returns False if it cannot; nothing was evicted then.
+    def _make_room(
+        self,
+        wanted: int,
+        sparing: AbstractSet[CacheEntry] = frozenset(),
+        spent: Snapshot | None = None,
+    ) -> bool:
+        """Evict until a snapshot of so many bytes has room in the budget and in the share.
 
-        What is about to be written to disk does not count against the share: it may soon be evicted.
+        Returns False if it cannot; nothing was evicted then.
+
+        What is about to be written to disk does not count against the share: it may soon be
+        evicted.
         """
         waiting = self._queue.held_back.bytes if self.store.disk.is_open else 0
         staying = self.used - waiting - self._queue.share(sparing, held_back=not waiting).bytes
-        if staying + wanted > self.limit_bytes or wanted > self._states.obtainable(sparing, may_lose=True).bytes:
+        if (
+            staying + wanted > self.limit_bytes
+            or wanted > self._states.obtainable(sparing, may_lose=True).bytes
+        ):
             return False
         if spent is not None:
             self._spend(spent)
-        victims = (one for held_back in (False, True) for one in self._queue.victims(held_back=held_back) if one not in sparing)
+        victims = (
+            one
+            for held_back in (False, True)
+            for one in self._queue.victims(held_back=held_back)
+            if one not in sparing
+        )
         while self.used - waiting + wanted > self.limit_bytes:
             self.store.evict(next(victims))
         self.store.evict_until(wanted, 0, sparing, may_lose=True)
@@ -122,7 +157,9 @@ class Snapshots:
             self._states.touch(snapshot)
 
     def _points(self, row: LiveRow, rank: Rank) -> set[CacheEntry]:
-        """The snapshots at a row's points that are of this rank at least: its other snapshots do not take their place."""
+        """The snapshots at a row's points that are of this rank at least: its other snapshots do
+        not take their place.
+        """
         cached = self._states.cached[Kind.SNAPSHOT]
         found = [cached.get(snapshot_at(row, position)[0]) for position in row.points]
         return {one for one in found if one is not None and one.rank >= rank}

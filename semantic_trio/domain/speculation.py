@@ -1,7 +1,9 @@
-"""Speculation: drafts of the tokens that rows are about to sample, found in what each row has read (prompt lookup).
+"""Speculation: drafts of the tokens that rows are about to sample, found in what each row has read
+(prompt lookup).
 
-The last tokens of a row are looked up among all that the row has read, prompt and answer. What followed them there is proposed, and the device
-verifies it in one pass. A draft is accepted while it equals the token that is sampled in its place, so answers are the same with and without drafts.
+The last tokens of a row are looked up among all that the row has read, prompt and answer. What
+followed them there is proposed, and the device verifies it in one pass. A draft is accepted while
+it equals the token that is sampled in its place, so answers are the same with and without drafts.
 
 Knows packed tokens and counts. Knows nothing of arrays or of how a pass verifies.
 """
@@ -11,11 +13,13 @@ import attrs
 from semantic_trio.domain.chain import TOKEN_BYTES, unpack
 from semantic_trio.domain.shares import fair_shares
 
-# Tokens that have to occur earlier before what followed them is proposed. In ordinary text three agree by chance often, four seldom.
+# Tokens that have to occur earlier before what followed them is proposed. In ordinary text three
+# agree by chance often, four seldom.
 NGRAM = 4
 # Drafts of a first try. Each try that is accepted whole doubles them.
 FIRST_DRAFTS = 2
-# Tokens of a row that are sampled without drafts after a try of which nothing was accepted; each further such try doubles them, up to the most.
+# Tokens of a row that are sampled without drafts after a try of which nothing was accepted; each
+# further such try doubles them, up to the most.
 FIRST_PAUSE, LONGEST_PAUSE = 8, 256
 # Tokens of the past that are searched: 64 KiB, for which a search takes some microseconds.
 SEARCHED = 16_384
@@ -27,10 +31,13 @@ class PromptLookup:
 
     _length: int = attrs.field(init=False, default=FIRST_DRAFTS)
     _pause: int = attrs.field(init=False, default=FIRST_PAUSE)
-    _resumes_at: int = attrs.field(init=False, default=0)  # tokens of the row before which nothing is proposed
+    # tokens of the row before which nothing is proposed
+    _resumes_at: int = attrs.field(init=False, default=0)
 
     def propose(self, packed: bytes | bytearray, unknown: int, limit: int) -> tuple[int, ...]:
-        """Tokens that may follow `packed` and the `unknown` tokens behind it that are sampled but not known yet: `limit` at most."""
+        """Tokens that may follow `packed` and the `unknown` tokens behind it that are sampled but
+        not known yet: `limit` at most.
+        """
         count = min(self._length, limit)
         if count < 1 or len(packed) // TOKEN_BYTES < self._resumes_at:
             return ()
@@ -38,7 +45,8 @@ class PromptLookup:
         if begin is None:
             return ()
         followed = unpack(bytes(packed[begin : begin + (unknown + count) * TOKEN_BYTES]))
-        return tuple(followed[at % len(followed)] for at in range(unknown, unknown + count))  # a row that repeats itself goes on doing so
+        # a row that repeats itself goes on doing so
+        return tuple(followed[at % len(followed)] for at in range(unknown, unknown + count))
 
     def verified(self, drafted: int, accepted: int, tokens: int, most: int) -> None:
         """Learn from a try. The row has `tokens` then; `most` drafts are proposed at a time."""
@@ -72,7 +80,9 @@ class Speculation:
 
 
 def _continuation(packed: bytes | bytearray) -> int | None:
-    """Where the tokens begin that followed the last earlier occurrence of the last `NGRAM` tokens, as a place in the bytes."""
+    """Where the tokens begin that followed the last earlier occurrence of the last `NGRAM` tokens,
+    as a place in the bytes.
+    """
     size = NGRAM * TOKEN_BYTES
     ngram, stop = bytes(packed[-size:]), len(packed) - TOKEN_BYTES
     start = max(len(packed) - SEARCHED * TOKEN_BYTES, 0)

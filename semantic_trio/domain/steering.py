@@ -1,4 +1,5 @@
-"""Steering of sampling: the tokens that are allowed, and those that are preferred, by grammars, biases and penalties.
+"""Steering of sampling: the tokens that are allowed, and those that are preferred, by grammars,
+biases and penalties.
 
 Knows token ids. Knows neither their text nor how tokens are sampled.
 """
@@ -13,13 +14,17 @@ class GrammarState(Protocol):
     """The state of one answer in a grammar."""
 
     def allowed(self) -> bytes:
-        """The tokens that may come next: bit `n % 8` (from the lowest) of byte `n // 8` stands for token `n`, those beyond the end may not.
+        """The tokens that may come next: bit `n % 8` (from the lowest) of byte `n // 8` stands for
+        token `n`, those beyond the end may not.
 
-        Where the answer may end, the tokens that end a turn are among them. Never none. Raises `GrammarError` where that cannot be said.
+        Where the answer may end, the tokens that end a turn are among them. Never none. Raises
+        `GrammarError` where that cannot be said.
         """
 
     def take(self, token: int) -> None:
-        """Go on by a token that was allowed; one that was not leads nowhere, and `allowed` says so."""
+        """Go on by a token that was allowed; one that was not leads nowhere, and `allowed` says
+        so.
+        """
 
 
 class Grammar(Protocol):
@@ -43,13 +48,16 @@ class Steering:
         return bool(self.frequency_penalty or self.presence_penalty)
 
     def additions(self, counts: Mapping[int, int]) -> dict[int, float]:
-        """Return the addition to the logit of each token, given the counts of sampled tokens; tokens that are not in it stay as they are.
+        """Return the addition to the logit of each token, given the counts of sampled tokens;
+        tokens that are not in it stay as they are.
 
         Source: the API reference of OpenAI, "frequency and presence penalties".
         """
         added = dict(self.bias)
         for token, count in counts.items() if self.looks_back else ():
-            added[token] = added.get(token, 0.0) - count * self.frequency_penalty - self.presence_penalty
+            added[token] = (
+                added.get(token, 0.0) - count * self.frequency_penalty - self.presence_penalty
+            )
         return added
 
 

@@ -1,7 +1,9 @@
-"""Plans and results of one step, as they go to the device and come back: ids, counts and frozen values, never arrays.
+"""Plans and results of one step, as they go to the device and come back: ids, counts and frozen
+values, never arrays.
 
-A step is one forward pass over rows of different lengths at once: one token of every decoding row, with drafts of those that may follow it, and a
-chunk of each prompt that is being read. Results may lag: the answer to a step carries whatever was finished since the answer before, so that a device
+A step is one forward pass over rows of different lengths at once: one token of every decoding row,
+with drafts of those that may follow it, and a chunk of each prompt that is being read. Results may
+lag: the answer to a step carries whatever was finished since the answer before, so that a device
 can work on the next pass while this one is being looked at.
 """
 
@@ -13,8 +15,9 @@ from semantic_trio.domain.generation import SamplingParams
 from semantic_trio.domain.salt import NO_ADAPTER
 from semantic_trio.domain.steering import NO_STEERING, Grammar, Steering
 
-# Keys of the parts of a row that stay stored after the row was closed. A block holds a range of positions of global layers. A snapshot holds, for one
-# position, what cannot be cut out of blocks: the last positions of sliding layers, the state of recurrent ones. Equal keys, equal content.
+# Keys of the parts of a row that stay stored after the row was closed. A block holds a range of
+# positions of global layers. A snapshot holds, for one position, what cannot be cut out of blocks:
+# the last positions of sliding layers, the state of recurrent ones. Equal keys, equal content.
 BlockKey = bytes
 SnapshotKey = bytes
 
@@ -25,12 +28,15 @@ class PassSizes:
 
     rows: int  # that decode at the same time
     prompt_tokens: int  # read in one pass
-    decode_tokens: int = 0  # of rows that decode, drafts included; 0: rows cannot be rewound, and take no drafts
+    # of rows that decode, drafts included; 0: rows cannot be rewound, and take no drafts
+    decode_tokens: int = 0
 
 
 @attrs.frozen
 class Piece:
-    """The source of a range of a row's positions: a stored block (its first positions), or another row that has read the same tokens."""
+    """The source of a range of a row's positions: a stored block (its first positions), or another
+    row that has read the same tokens.
+    """
 
     start: int
     stop: int
@@ -60,7 +66,9 @@ class SaveBlock:
 
 @attrs.frozen
 class SaveSnapshot:
-    """An order to store the state of the other layers of a row, which has read `position` tokens."""
+    """An order to store the state of the other layers of a row, which has read `position`
+    tokens.
+    """
 
     key: SnapshotKey
     row: int
@@ -98,8 +106,10 @@ class RowStart:
     grammar: Grammar | None = None
     top_logprobs: int = 0
     drawn: tuple[int, ...] = ()  # tokens that the request has generated before, in another row
-    penalised: tuple[int, ...] = ()  # tokens of the prompt, where the sampling has a repetition penalty
-    adapter: bytes = NO_ADAPTER  # digest of the adapter that computes the row: it is loaded for as long as its requests are open
+    # tokens of the prompt, where the sampling has a repetition penalty
+    penalised: tuple[int, ...] = ()
+    # digest of the adapter that computes the row: it is loaded for as long as its requests are open
+    adapter: bytes = NO_ADAPTER
 
     @property
     def looks_back(self) -> bool:
@@ -109,20 +119,25 @@ class RowStart:
 
 @attrs.frozen
 class Chunk:
-    """The next chunk of a row's prompt. With `draws` set, the chunk ends the prompt and one token is sampled after it."""
+    """The next chunk of a row's prompt.
+
+    With `draws` set, the chunk ends the prompt and one token is sampled after it.
+    """
 
     row: int
     tokens: tuple[int, ...]
     context: int  # tokens of the row before this chunk
-    draws: int | None = None  # index of the sampled token, from the first one that the request generated
+    # index of the sampled token, from the first one that the request generated
+    draws: int | None = None
 
 
 @attrs.frozen
 class Decode:
-    """The part of a decoding row in a step: the row reads its last sampled token and samples the one with index `draws`.
+    """The part of a decoding row in a step: the row reads its last sampled token and samples the
+    one with index `draws`.
 
-    `drafts` are tokens that may come next. The row reads each of them while it equals the token sampled in its place, and samples one
-    more token behind each that it reads.
+    `drafts` are tokens that may come next. The row reads each of them while it equals the token
+    sampled in its place, and samples one more token behind each that it reads.
     """
 
     row: int
@@ -152,7 +167,9 @@ class StepTiming:
 
 @attrs.frozen
 class StepPlan:
-    """One step, in this order: rows to close, keys to drop, rows to open, one forward pass, snapshots of rows after that pass."""
+    """One step, in this order: rows to close, keys to drop, rows to open, one forward pass,
+    snapshots of rows after that pass.
+    """
 
     close: tuple[RowClose, ...] = ()
     drop_blocks: tuple[BlockKey, ...] = ()
@@ -195,7 +212,9 @@ class StepPlan:
     @property
     def prefill_context(self) -> int:
         """Tokens read before the chunks: their mean, weighted by the chunks' sizes."""
-        return sum(len(chunk.tokens) * chunk.context for chunk in self.prefill) // max(self.prompt_tokens, 1)
+        return sum(len(chunk.tokens) * chunk.context for chunk in self.prefill) // max(
+            self.prompt_tokens, 1
+        )
 
     def timing(self, seconds: float) -> StepTiming:
         """Return the timing of this step, which kept the device busy for `seconds`."""
@@ -210,7 +229,8 @@ class SampledToken:
     index: int  # of the generated token, from 0
     token: int
     logprob: float
-    top: tuple[tuple[int, float], ...] = ()  # the likeliest tokens with their log-probabilities, as many as the request asks for
+    # the likeliest tokens with their log-probabilities, as many as the request asks for
+    top: tuple[tuple[int, float], ...] = ()
 
 
 @attrs.frozen
@@ -219,9 +239,15 @@ class StepResult:
 
     sampled: tuple[SampledToken, ...] = ()
     timing: StepTiming | None = None
-    stuck: tuple[int, ...] = ()  # rows whose grammar cannot be evaluated any more: they sample no more tokens
+    # rows whose grammar cannot be evaluated any more: they sample no more tokens
+    stuck: tuple[int, ...] = ()
     in_flight: bool = False  # True if a pass was started whose tokens are still to come
 
     def followed_by(self, later: "StepResult") -> "StepResult":
         """Return this result and a later one as one."""
-        return StepResult(self.sampled + later.sampled, later.timing, tuple(sorted({*self.stuck, *later.stuck})), later.in_flight)
+        return StepResult(
+            self.sampled + later.sampled,
+            later.timing,
+            tuple(sorted({*self.stuck, *later.stuck})),
+            later.in_flight,
+        )

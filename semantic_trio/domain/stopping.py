@@ -38,7 +38,8 @@ class _Place(enum.Enum):
 class StopStrings:
     """Finds the first of several stop strings in text that arrives in pieces.
 
-    Text that might be the beginning of a stop string, or of a delimiter, is held back until it cannot be one any more.
+    Text that might be the beginning of a stop string, or of a delimiter, is held back until it
+    cannot be one any more.
     """
 
     stops: tuple[str, ...]
@@ -48,7 +49,9 @@ class StopStrings:
     _place: _Place = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._place = _Place.THOUGHT if self.thoughts is not None and self.thoughts.is_open else _Place.TEXT
+        self._place = (
+            _Place.THOUGHT if self.thoughts is not None and self.thoughts.is_open else _Place.TEXT
+        )
 
     def push(self, piece: str) -> str:
         """The text that is safe to show now. Once `found` is set nothing more is."""
@@ -92,9 +95,15 @@ class StopStrings:
 
     def _text(self) -> str:
         delimiters = (*self.stops, self.thoughts.start) if self.thoughts else self.stops
-        hits = [(at, -len(delimiter), delimiter) for delimiter in delimiters if (at := self._held.find(delimiter)) >= 0]
+        hits = [
+            (at, -len(delimiter), delimiter)
+            for delimiter in delimiters
+            if (at := self._held.find(delimiter)) >= 0
+        ]
         if not hits:
-            return self._take(len(self._held) - max(begun(self._held, delimiter) for delimiter in delimiters))
+            return self._take(
+                len(self._held) - max(begun(self._held, delimiter) for delimiter in delimiters)
+            )
         at, _, delimiter = min(hits)
         if delimiter in self.stops:
             self.found = delimiter
@@ -110,4 +119,11 @@ class StopStrings:
 
 def begun(text: str, delimiter: str) -> int:
     """Return the length of the longest proper beginning of a delimiter that the text ends with."""
-    return next((size for size in range(min(len(delimiter) - 1, len(text)), 0, -1) if delimiter.startswith(text[-size:])), 0)
+    return next(
+        (
+            size
+            for size in range(min(len(delimiter) - 1, len(text)), 0, -1)
+            if delimiter.startswith(text[-size:])
+        ),
+        0,
+    )

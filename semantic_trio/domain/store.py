@@ -1,6 +1,8 @@
-"""Blocks and snapshots between rows, within a budget: what is evicted for want of memory, and what is lost with what.
+"""Blocks and snapshots between rows, within a budget: what is evicted for want of memory, and what
+is lost with what.
 
-Knows the prefix tree and the states. Knows nothing of agents or prompts. It orders; the device, which holds the arrays, does.
+Knows the prefix tree and the states. Knows nothing of agents or prompts. It orders; the device,
+which holds the arrays, does.
 """
 
 from collections.abc import Iterable, Sequence
@@ -48,10 +50,14 @@ class Store:
         """Bytes of a block or snapshot in memory."""
         return self.states.size(entry)
 
-    # ----------------------------------------------------------------------------------------------------------------- memory
+    # --------------------------------------------------------------------------------------- memory
 
-    def make_room(self, wanted: int, sparing: AbstractSet[object] = frozenset(), *, may_lose: bool = False) -> None:
-        """Evict until so many bytes are available. `sparing` is what stays; with a block it holds all that are before it.
+    def make_room(
+        self, wanted: int, sparing: AbstractSet[object] = frozenset(), *, may_lose: bool = False
+    ) -> None:
+        """Evict until so many bytes are available.
+
+        `sparing` is what stays; with a block it holds all that are before it.
 
         Raises `PoolExhaustedError`, and then nothing was evicted.
         """
@@ -62,14 +68,21 @@ class Store:
             raise PoolExhaustedError(wanted=wanted, free=possible, total=self.pool.total_bytes)
         self.evict_until(wanted, 0, sparing, may_lose=may_lose)
 
-    def evict_until(self, wanted: int, buffers: int, sparing: AbstractSet[object], *, may_lose: bool = False) -> None:
+    def evict_until(
+        self, wanted: int, buffers: int, sparing: AbstractSet[object], *, may_lose: bool = False
+    ) -> None:
         """Evict until so much is available, which has to be obtainable."""
-        victims = (victim for victim in self.states.victims(may_lose=may_lose) if victim not in sparing)
+        victims = (
+            victim for victim in self.states.victims(may_lose=may_lose) if victim not in sparing
+        )
         while not self.pool.fits(wanted, buffers):
             self._evict_counted(next(victims))
 
     def evict_all(self, sparing: AbstractSet[object] = frozenset()) -> int:
-        """Evict everything that no row uses and no pin holds, but for `sparing`. Returns the bytes that were freed."""
+        """Evict everything that no row uses and no pin holds, but for `sparing`.
+
+        Returns the bytes that were freed.
+        """
         before = self.pool.used
         for victim in self.states.victims(may_lose=True):
             if victim not in sparing:
@@ -77,7 +90,9 @@ class Store:
         return before - self.pool.used
 
     def unwritten(self) -> set[CacheEntry]:
-        """Cached entries that wait to be written, with all blocks before each: a block that is removed takes what follows it along."""
+        """Cached entries that wait to be written, with all blocks before each: a block that is
+        removed takes what follows it along.
+        """
         found: set[CacheEntry] = set()
         for queue in self.states.queues.values():
             for entry in queue.victims(held_back=True):
@@ -88,14 +103,19 @@ class Store:
         return found
 
     def evict(self, entry: CacheEntry) -> None:
-        """Free the memory of a cached block or snapshot. What is on disk stays known; what is not is removed, with all that follows it."""
+        """Free the memory of a cached block or snapshot.
+
+        What is on disk stays known; what is not is removed, with all that follows it.
+        """
         if entry.is_on_disk:
             self.states.evict(entry)
         else:
             self.remove(entry)
 
     def remove(self, entry: CacheEntry) -> None:
-        """Remove an entry from the tree, with all that follows it; what is on disk stays there, and is found by its name."""
+        """Remove an entry from the tree, with all that follows it; what is on disk stays there, and
+        is found by its name.
+        """
         if isinstance(entry, Snapshot):
             del entry.after.snapshots[entry.key]
             self.states.remove(entry)
@@ -113,7 +133,9 @@ class Store:
             self.remove(block)
 
     def child(self, parent: Block, packed: bytes) -> Block:
-        """The block of these tokens after `parent`, made where there is none: then its content is nowhere yet."""
+        """The block of these tokens after `parent`, made where there is none: then its content is
+        nowhere yet.
+        """
         key = child_key(parent.key, packed)
         if key not in parent.children:
             block = parent.children[key] = Block(key, parent, parent.stop, packed)
@@ -121,10 +143,13 @@ class Store:
                 self.states.found_on_disk(block)
         return parent.children[key]
 
-    def put_in(self, blocks: Sequence[Block], row: int, sparing: AbstractSet[object] = frozenset()) -> tuple[SaveBlock, ...]:
+    def put_in(
+        self, blocks: Sequence[Block], row: int, sparing: AbstractSet[object] = frozenset()
+    ) -> tuple[SaveBlock, ...]:
         """Store blocks that follow each other, whose last row is being closed.
 
-        From the first on, as many as evicting others makes room for; the rest is removed, but for what is on disk.
+        From the first on, as many as evicting others makes room for; the rest is removed, but for
+        what is on disk.
         """
         count, total = self._as_many(blocks, sparing)
         self.evict_until(total, count * self.spec.arrays_per_block, sparing, may_lose=True)
@@ -135,19 +160,27 @@ class Store:
         return tuple(SaveBlock(block.key, row, block.start, block.stop) for block in blocks[:count])
 
     def touch(self, path: Sequence[Block], breakpoints: Sequence[Breakpoint] = ()) -> None:
-        """A path was used: its end is evicted first, and what no breakpoint comes after before what is before one."""
+        """A path was used: its end is evicted first, and what no breakpoint comes after before what
+        is before one.
+        """
         for block in reversed(path):
             block.rank = max(block.rank, rank_at(block.start + 1, breakpoints))
             self.states.touch(block)
 
-    # ------------------------------------------------------------------------------------------------------------------- disk
+    # ----------------------------------------------------------------------------------------- disk
 
-    def load(self, entries: Sequence[CacheEntry], sparing: AbstractSet[object], *, insists: bool) -> None:
-        """Make room in memory for entries that are on disk, and have them read. What others wait for is evicted only where it `insists`.
+    def load(
+        self, entries: Sequence[CacheEntry], sparing: AbstractSet[object], *, insists: bool
+    ) -> None:
+        """Make room in memory for entries that are on disk, and have them read.
+
+        What others wait for is evicted only where it `insists`.
 
         Raises `PoolExhaustedError`, and then nothing was ordered.
         """
-        self.make_room(sum(map(self.size, entries)), sparing if insists else sparing | self.states.awaited)
+        self.make_room(
+            sum(map(self.size, entries)), sparing if insists else sparing | self.states.awaited
+        )
         self.states.load(entries)
 
     def cancel_loads(self) -> None:
@@ -170,13 +203,17 @@ class Store:
             self._off_disk(entry)
 
     def unlisted(self, items: Iterable[Item]) -> None:
-        """No record needs these any more: they are deleted from disk, but for those that are pinned all the same."""
+        """No record needs these any more: they are deleted from disk, but for those that are pinned
+        all the same.
+        """
         for item in items:
             if item not in self.disk.known or not self.disk.known[item].pins:
                 self.delete(item)
 
     def written(self, entry: CacheEntry, size: int) -> None:
-        """An entry is on disk, in so many bytes, wherever else it has gone meanwhile: one that was removed is deleted there."""
+        """An entry is on disk, in so many bytes, wherever else it has gone meanwhile: one that was
+        removed is deleted there.
+        """
         self.disk.added(entry.item, size)
         if entry.is_removed:
             self.disk.remove(entry.item)
@@ -184,7 +221,10 @@ class Store:
             self.states.found_on_disk(entry)
 
     def not_written(self, entry: CacheEntry) -> None:
-        """The device did not hold an entry that was to be written. One that a row holds is written when that closes."""
+        """The device did not hold an entry that was to be written.
+
+        One that a row holds is written when that closes.
+        """
         if entry.is_cached:
             self.states.cancel_write(entry)
 
@@ -196,33 +236,52 @@ class Store:
             self._off_disk(entry)
 
     def vanished(self, item: Item) -> None:
-        """A file was deleted by something else. What is in memory stays there, and may be written again."""
+        """A file was deleted by something else.
+
+        What is in memory stays there, and may be written again.
+        """
         entry = self.disk.known.get(item)
         self.disk.lost(item)
         if entry is not None:
             self._off_disk(entry)
 
-    # --------------------------------------------------------------------------------------------------------------- accounts
+    # ------------------------------------------------------------------------------------- accounts
 
     def reconcile(self, inventory: Inventory) -> list[str]:
-        """Make the states agree with what the device holds: what it has not is cached no more, what it has too much is dropped.
+        """Make the states agree with what the device holds: what it has not is cached no more, what
+        it has too much is dropped.
 
-        Returns a line for each difference. To be called when the device has done everything it was told.
+        Returns a line for each difference. To be called when the device has done everything it was
+        told.
         """
-        missing = [*self.states.missing(Kind.BLOCK, inventory.blocks), *self.states.missing(Kind.SNAPSHOT, inventory.snapshots)]
+        missing = [
+            *self.states.missing(Kind.BLOCK, inventory.blocks),
+            *self.states.missing(Kind.SNAPSHOT, inventory.snapshots),
+        ]
         for entry in missing:
             if entry.is_cached:  # it may have been removed with a block before it
                 self.evict(entry)
-        extra = self.states.drop_unknown(Kind.BLOCK, inventory.blocks) + self.states.drop_unknown(Kind.SNAPSHOT, inventory.snapshots)
+        extra = self.states.drop_unknown(Kind.BLOCK, inventory.blocks) + self.states.drop_unknown(
+            Kind.SNAPSHOT, inventory.snapshots
+        )
         lines = [f"{len(missing)} blocks and snapshots are not on the device"] if missing else []
-        return lines + ([f"{extra} blocks and snapshots nobody knows are on the device"] if extra else [])
+        return lines + (
+            [f"{extra} blocks and snapshots nobody knows are on the device"] if extra else []
+        )
 
     def entries(self) -> list[CacheEntry]:
         """All blocks and snapshots of the tree."""
         blocks = list(self.tree.blocks())
-        return [*blocks, *(snapshot for block in (*self.tree.roots, *blocks) for snapshot in block.snapshots.values())]
+        return [
+            *blocks,
+            *(
+                snapshot
+                for block in (*self.tree.roots, *blocks)
+                for snapshot in block.snapshots.values()
+            ),
+        ]
 
-    # ---------------------------------------------------------------------------------------------------------------- private
+    # -------------------------------------------------------------------------------------- private
 
     def _evict_counted(self, victim: CacheEntry) -> None:
         if victim.is_cached and not victim.pins:  # it may have been removed with a block before it
@@ -235,7 +294,10 @@ class Store:
         possible = self.states.obtainable(sparing, may_lose=True)
         for block in blocks:
             size = self.size(block)
-            if total + size > possible.bytes or (count + 1) * self.spec.arrays_per_block > possible.count:
+            if (
+                total + size > possible.bytes
+                or (count + 1) * self.spec.arrays_per_block > possible.count
+            ):
                 break
             count, total = count + 1, total + size
         return count, total

@@ -1,7 +1,9 @@
-"""Token histories: the exact tokens in which a conversation was read and generated, found again however the client sends it back.
+"""Token histories: the exact tokens in which a conversation was read and generated, found again
+however the client sends it back.
 
-Knows conversations by a chain of digests, one for each message with all before it, that overlooks what clients rewrite. In front of each stands the
-salt: conversations of different salts are never taken for each other. Knows nothing of agents or caches. What it keeps costs four bytes a token,
+Knows conversations by a chain of digests, one for each message with all before it, that overlooks
+what clients rewrite. In front of each stands the salt: conversations of different salts are never
+taken for each other. Knows nothing of agents or caches. What it keeps costs four bytes a token,
 which the turns of a conversation share; the conversation that was used least recently goes first.
 """
 
@@ -15,7 +17,14 @@ import attrs
 
 from semantic_trio.domain.chain import TOKEN_BYTES, pack, unpack
 from semantic_trio.domain.content import HistoryEnd, TokenHistory
-from semantic_trio.domain.conversation import NOTHING_KNOWN, Conversation, Known, Message, Role, ToolCall
+from semantic_trio.domain.conversation import (
+    NOTHING_KNOWN,
+    Conversation,
+    Known,
+    Message,
+    Role,
+    ToolCall,
+)
 from semantic_trio.domain.salt import NO_SALT, Salt
 
 Digest = bytes  # a salt, and the hash of a conversation
@@ -24,16 +33,25 @@ HASH_BYTES = 32
 
 # About 16 million tokens: the conversations of weeks.
 BUDGET_BYTES = 64 << 20
-# Bytes of a history beside its tokens, of its entry with its owner, and of each end in it: measured with tracemalloc, tables that have just
-# grown included.
+# Bytes of a history beside its tokens, of its entry with its owner, and of each end in it: measured
+# with tracemalloc, tables that have just grown included.
 HISTORY_BYTES, OWNER_BYTES, END_BYTES = 320, 330, 215
-# Histories of one agent that outlive the process: those from before a conversation was edited, or went back, are found again too.
+# Histories of one agent that outlive the process: those from before a conversation was edited, or
+# went back, are found again too.
 MOST_HISTORIES = 4
 
 
 def chain(conversation: Conversation, salt: Salt = NO_SALT) -> tuple[Digest, ...]:
-    """Return a digest of each beginning of a canonical conversation that ends with a message: equal where clients of one salt mean the same."""
-    digests, last = [], salt + _hash(b"", [[tool.name, tool.description, tool.parameters] for tool in conversation.tools])
+    """Return a digest of each beginning of a canonical conversation that ends with a message: equal
+    where clients of one salt mean the same.
+    """
+    digests, last = (
+        [],
+        salt
+        + _hash(
+            b"", [[tool.name, tool.description, tool.parameters] for tool in conversation.tools]
+        ),
+    )
     for message in conversation.messages:
         last = link(last, message)
         digests.append(last)
@@ -54,7 +72,9 @@ def _hash(before: bytes, what: object) -> bytes:
 
 
 def _meaning(message: Message) -> list[object]:
-    """Return the parts of a message that clients leave as they are: no thoughts (many clients send none back), no blanks around an answer."""
+    """Return the parts of a message that clients leave as they are: no thoughts (many clients send
+    none back), no blanks around an answer.
+    """
     text = message.text.strip() if message.role is Role.ASSISTANT else message.text
     calls = [[call.id, call.name, _arguments(call)] for call in message.calls]
     results = [[result.call_id, result.text, result.is_error] for result in message.results]
@@ -62,7 +82,9 @@ def _meaning(message: Message) -> list[object]:
 
 
 def _arguments(call: ToolCall) -> object:
-    """Arguments without the blanks at the ends of lines, which editing tools strip, and in numbers as clients know them that have but one kind."""
+    """Arguments without the blanks at the ends of lines, which editing tools strip, and in numbers
+    as clients know them that have but one kind.
+    """
     try:
         return _stripped(json.loads(call.arguments, parse_float=_number))
     except (ValueError, RecursionError):
@@ -70,7 +92,9 @@ def _arguments(call: ToolCall) -> object:
 
 
 def _number(written: str) -> float | str:
-    """The number as a client with one kind of number knows it; as it is written where no float holds it."""
+    """The number as a client with one kind of number knows it; as it is written where no float
+    holds it.
+    """
     value = float(written)
     if not math.isfinite(value):
         return written
@@ -101,7 +125,12 @@ class _History:
 
     @property
     def size(self) -> int:
-        return len(self.packed) + HISTORY_BYTES + OWNER_BYTES * bool(self.owner) + (END_BYTES + len(self.salt)) * len(self.ends)
+        return (
+            len(self.packed)
+            + HISTORY_BYTES
+            + OWNER_BYTES * bool(self.owner)
+            + (END_BYTES + len(self.salt)) * len(self.ends)
+        )
 
 
 @attrs.frozen(weakref_slot=False)
@@ -110,24 +139,35 @@ class _End:
 
     history: _History
     stop: int  # bytes of the history
-    is_answer: bool  # the beginning ends with an answer; else before one that no client has sent back
+    # the beginning ends with an answer; else before one that no client has sent back
+    is_answer: bool
 
 
 @attrs.define(eq=False)
 class TokenHistories:
-    """Token histories by the digests of their conversations. `held_bytes` is what they take in memory, overheads included."""
+    """Token histories by the digests of their conversations.
+
+    `held_bytes` is what they take in memory, overheads included.
+    """
 
     budget_bytes: int = BUDGET_BYTES
     held_bytes: int = attrs.field(init=False, default=0)
     _ends: dict[Digest, _End] = attrs.field(init=False, factory=dict)
-    _histories: collections.OrderedDict[_History, None] = attrs.field(init=False, factory=collections.OrderedDict)  # least recently used first
-    _owned: dict[str, dict[_History, None]] = attrs.field(init=False, factory=dict)  # histories by their owner, least recently used first
+    # least recently used first
+    _histories: collections.OrderedDict[_History, None] = attrs.field(
+        init=False, factory=collections.OrderedDict
+    )
+    # histories by their owner, least recently used first
+    _owned: dict[str, dict[_History, None]] = attrs.field(init=False, factory=dict)
 
     def __len__(self) -> int:
         return len(self._histories)
 
     def known(self, digests: tuple[Digest, ...]) -> Known:
-        """Return the tokens known of the beginning of a conversation. The last message counts as new and is not looked up."""
+        """Return the tokens known of the beginning of a conversation.
+
+        The last message counts as new and is not looked up.
+        """
         draft: _End | None = None
         for at in range(len(digests) - 2, -1, -1):
             end = self._ends.get(digests[at])
@@ -135,14 +175,23 @@ class TokenHistories:
                 self._touch(end.history)
                 return Known(at + 1, _tokens(end.history, 0, end.stop), _beyond(draft, end))
             draft = draft or end
-        return NOTHING_KNOWN if draft is None else Known(draft=_tokens(draft.history, 0, draft.stop))
+        return (
+            NOTHING_KNOWN if draft is None else Known(draft=_tokens(draft.history, 0, draft.stop))
+        )
 
     def remember(
-        self, digests: tuple[Digest, ...], prompt: tuple[int, ...], answer: tuple[int, ...], answered: Digest | None, owner: str = ""
+        self,
+        digests: tuple[Digest, ...],
+        prompt: tuple[int, ...],
+        answer: tuple[int, ...],
+        answered: Digest | None,
+        owner: str = "",
     ) -> None:
-        """Keep the tokens of a conversation and its answer, as those of the agent `owner` if it has one.
+        """Keep the tokens of a conversation and its answer, as those of the agent `owner` if it has
+        one.
 
-        `answered`: digest of the conversation with the answer added; None if the answer was cut short, or not sent as it was sampled.
+        `answered`: digest of the conversation with the answer added; None if the answer was cut
+        short, or not sent as it was sampled.
         """
         packed = pack((*prompt, *answer))
         history = self._history_for(digests, packed)
@@ -154,8 +203,16 @@ class TokenHistories:
 
     def of_agent(self, owner: str, salt: Salt = NO_SALT) -> tuple[TokenHistory, ...]:
         """Return the token histories of an agent under a salt: the `MOST_HISTORIES` used last."""
-        histories = [history for history in self._owned.get(owner, ()) if history.salt == salt][-MOST_HISTORIES:]
-        return tuple(TokenHistory(history.packed, tuple(_history_end(digest, end) for digest, end in history.ends.items())) for history in histories)
+        histories = [history for history in self._owned.get(owner, ()) if history.salt == salt][
+            -MOST_HISTORIES:
+        ]
+        return tuple(
+            TokenHistory(
+                history.packed,
+                tuple(_history_end(digest, end) for digest, end in history.ends.items()),
+            )
+            for history in histories
+        )
 
     def adopt(self, owner: str, histories: Iterable[TokenHistory], salt: Salt = NO_SALT) -> None:
         """Take in token histories of an agent from an earlier process, under a salt."""
@@ -172,7 +229,10 @@ class TokenHistories:
             self._remove(history)
 
     def disown(self, owner: str) -> None:
-        """Remove the id of an agent that is gone. Its token histories stay, and are found by conversation."""
+        """Remove the id of an agent that is gone.
+
+        Its token histories stay, and are found by conversation.
+        """
         for history in list(self._owned.get(owner, ())):
             self._give(history, "")
 
@@ -182,7 +242,9 @@ class TokenHistories:
 
     def _history_for(self, digests: tuple[Digest, ...], packed: bytes) -> _History:
         """Return the history that these tokens continue; a new one if they differ from it."""
-        last = next((self._ends[digest] for digest in reversed(digests) if digest in self._ends), None)
+        last = next(
+            (self._ends[digest] for digest in reversed(digests) if digest in self._ends), None
+        )
         if last is not None and packed.startswith(last.history.packed):
             self.held_bytes += len(packed) - len(last.history.packed)
             last.history.packed = packed
@@ -225,7 +287,9 @@ class TokenHistories:
             self._end_moved(digest, before.history, end.history)
 
     def _end_moved(self, digest: Digest, before: _History, after: _History) -> None:
-        """Move the end of a conversation to another history; the one before is removed if no conversation ends in it any more."""
+        """Move the end of a conversation to another history; the one before is removed if no
+        conversation ends in it any more.
+        """
         self.held_bytes -= END_BYTES + len(_salt_of(digest))
         if before is not after:
             del before.ends[digest]
@@ -246,7 +310,11 @@ def _history_end(digest: Digest, end: _End) -> HistoryEnd:
 
 def _beyond(draft: _End | None, end: _End) -> tuple[int, ...]:
     """Return the tokens of a draft after an end; none if the draft does not continue from there."""
-    if draft is None or draft.stop <= end.stop or not draft.history.packed.startswith(end.history.packed[: end.stop]):
+    if (
+        draft is None
+        or draft.stop <= end.stop
+        or not draft.history.packed.startswith(end.history.packed[: end.stop])
+    ):
         return ()
     return _tokens(draft.history, end.stop, draft.stop)
 

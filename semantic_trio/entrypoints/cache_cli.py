@@ -1,4 +1,5 @@
-"""The command line's `cache`: memory of the models on disk, and how to delete it; eviction of the running server's memory from RAM.
+"""The command line's `cache`: memory of the models on disk, and how to delete it; eviction of the
+running server's memory from RAM.
 
 Looking is done beside a running server; deleting needs the directory for itself.
 """
@@ -52,8 +53,18 @@ class Place:
         return CacheDirectory(self.settings.cache_dir)
 
 
-in_directory = click.option("--cache-dir", type=click.Path(path_type=Path), default=None, help="Where it is; by default where the settings say.")
-of_server = click.option("--url", default=None, metavar="URL", help="Where the server is; by default the one that works with the cache directory.")
+in_directory = click.option(
+    "--cache-dir",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="Where it is; by default where the settings say.",
+)
+of_server = click.option(
+    "--url",
+    default=None,
+    metavar="URL",
+    help="Where the server is; by default the one that works with the cache directory.",
+)
 pass_place = click.make_pass_decorator(Place)
 
 
@@ -64,7 +75,9 @@ def told_ends() -> Iterator[None]:
         try:
             yield
         except OSError as error:
-            raise PermissionError(f"{error.filename or 'cache_dir'}: {error.strerror or error}") from error
+            raise PermissionError(
+                f"{error.filename or 'cache_dir'}: {error.strerror or error}"
+            ) from error
 
 
 @contextlib.contextmanager
@@ -106,7 +119,11 @@ def list_cache(place: Place) -> None:
 @cache.command("verify")
 @pass_place
 def verify_cache(place: Place) -> None:
-    """Read every file, and say which are damaged; they are put aside where no server works with the directory. Ends with 1 where there are any."""
+    """Read every file, and say which are damaged; they are put aside where no server works with the
+    directory.
+
+    Ends with 1 where there are any.
+    """
     with told_ends(), contextlib.ExitStack() as stack:
         directory = place.directory
         holder = _taken(stack, directory)
@@ -127,7 +144,10 @@ def verify_cache(place: Place) -> None:
 @of_server
 @pass_place
 def evict_cache(place: Place, url: str | None) -> None:
-    """Evict from the RAM of the running server what no request uses and no pin holds. What is not on disk yet is written first, or stays."""
+    """Evict from the RAM of the running server what no request uses and no pin holds.
+
+    What is not on disk yet is written first, or stays.
+    """
     with told_ends():
         chosen = place.settings
         evicted = post(url or server_url(chosen), "/admin/cache/evict", chosen.key, _Evicted)
@@ -141,19 +161,37 @@ def evict_cache(place: Place, url: str | None) -> None:
 
 
 @cache.command("prune")
-@click.option("--to-mb", type=click.IntRange(min=0), default=None, metavar="N", help="Until all models take N MiB: of agents too, least used first.")
-@click.option("--quarantine", "wants_quarantine", is_flag=True, help="What was put aside as damaged too.")
+@click.option(
+    "--to-mb",
+    type=click.IntRange(min=0),
+    default=None,
+    metavar="N",
+    help="Until all models take N MiB: of agents too, least used first.",
+)
+@click.option(
+    "--quarantine", "wants_quarantine", is_flag=True, help="What was put aside as damaged too."
+)
 @pass_place
 def prune_cache(place: Place, to_mb: int | None, *, wants_quarantine: bool) -> None:
-    """Delete what nothing leads to: what was begun and not finished, and blocks and marks of no agent."""
+    """Delete what nothing leads to: what was begun and not finished, and blocks and marks of no
+    agent.
+    """
     with told_ends():
         directory = place.directory
         with locked(directory, "cache prune"):
             models = directory.models()
             rows = [_removed("unfinished", directory.temporaries(models))]
             rows += [_removed("quarantine", directory.quarantined())] if wants_quarantine else []
-            rows += [(f"kept for agents of a newer version, {model.name}", "", human(model.bytes)) for model in models if model.has_newer]
-            rows += [(f"of no agent, {model.name}", *_freed(len(items), model.remove(items))) for model in models for items in [model.unreached()]]
+            rows += [
+                (f"kept for agents of a newer version, {model.name}", "", human(model.bytes))
+                for model in models
+                if model.has_newer
+            ]
+            rows += [
+                (f"of no agent, {model.name}", *_freed(len(items), model.remove(items)))
+                for model in models
+                for items in [model.unreached()]
+            ]
             if to_mb is not None:
                 rows.append(("of agents", *_given_up(models, to_mb * MIB)))
             left = sum(model.bytes for model in models)
@@ -169,13 +207,25 @@ def prune_cache(place: Place, to_mb: int | None, *, wants_quarantine: bool) -> N
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @pass_place
 def remove_model(place: Place, model: str | None, *, is_all: bool, yes: bool) -> None:
-    """Forget MODEL on disk, agents and all: a name as `cache ls` shows it, or the beginning of a fingerprint."""
+    """Forget MODEL on disk, agents and all: a name as `cache ls` shows it, or the beginning of a
+    fingerprint.
+    """
     if (model is None) != is_all:
         raise click.UsageError("name a model, or say --all")
     with told_ends():
         directory = place.directory
         chosen = chosen_models(directory, model)
-        tell_table([(one.name, one.fingerprint[:SHOWN_DIGITS], counted(len(one.layout.records()), "agent"), human(one.bytes)) for one in chosen])
+        tell_table(
+            [
+                (
+                    one.name,
+                    one.fingerprint[:SHOWN_DIGITS],
+                    counted(len(one.layout.records()), "agent"),
+                    human(one.bytes),
+                )
+                for one in chosen
+            ]
+        )
         if not yes:
             click.confirm("Forget this for good?", abort=True)
         with locked(directory, "cache rm"):
@@ -186,7 +236,10 @@ def remove_model(place: Place, model: str | None, *, is_all: bool, yes: bool) ->
 
 
 def chosen_models(directory: CacheDirectory, wanted: str | None) -> list[StoredModel]:
-    """The models that are meant; all for None. Raises `InvalidRequestError` where there is none, or two that only begin alike."""
+    """The models that are meant; all for None.
+
+    Raises `InvalidRequestError` where there is none, or two that only begin alike.
+    """
     models = [model for model in directory.models() if wanted is None or model.is_called(wanted)]
     if wanted is not None and not models:
         raise InvalidRequestError(f"{wanted} has no memory in {directory.root}", "model")
@@ -209,7 +262,9 @@ def _facts(model: StoredModel) -> list[tuple[str, object]]:
 
 
 def _taken(stack: contextlib.ExitStack, directory: CacheDirectory) -> str | None:
-    """Return the process that works with the directory; with None this process is the only one from now on."""
+    """Return the process that works with the directory; with None this process is the only one from
+    now on.
+    """
     try:
         stack.enter_context(locked(directory, "cache verify"))
     except CacheInUseError as error:

@@ -20,9 +20,11 @@ def _catalogue(chosen: settings.Settings) -> Catalogue:
 
 @click.command("list")
 def list_models() -> None:
-    """List the models that are built in or downloaded, with their sizes, and some for coding agents.
+    """List the models that are built in or downloaded, with their sizes, and some for coding
+    agents.
 
-    Sizes are those on this machine: of the weights in memory, and of the keys and values of an agent with a conversation of 8K tokens.
+    Sizes are those on this machine: of the weights in memory, and of the keys and values of an
+    agent with a conversation of 8K tokens.
     """
     with known_ends():
         chosen = settings.load({}).settings
@@ -32,14 +34,21 @@ def list_models() -> None:
             _tell_facts(here, chosen)
             click.echo("\nNot on this machine (`semantic-trio models pull NAME`):")
         absent = [(entry.name, entry.about) for entry in entries if entry.path is None]
-        suggested = [(one.name, f"{one.about}, for coding agents") for one in SUGGESTED if one.name not in {entry.name for entry in here}]
+        suggested = [
+            (one.name, f"{one.about}, for coding agents")
+            for one in SUGGESTED
+            if one.name not in {entry.name for entry in here}
+        ]
         tell_table([*absent, *suggested])
 
 
 @click.command("pull")
 @click.argument("name")
 def pull_model(name: str) -> None:
-    """Fetch a model and make it ready to serve. A download from the Hub that was interrupted goes on where it ended."""
+    """Fetch a model and make it ready to serve.
+
+    A download from the Hub that was interrupted goes on where it ended.
+    """
     with known_ends():
         click.echo(_catalogue(settings.load({}).settings).pull(name, Lines()))
 
@@ -49,7 +58,10 @@ def pull_model(name: str) -> None:
 def remove_model(name: str) -> None:
     """Remove a model from this machine. A server that has it loaded goes on."""
     with known_ends():
-        click.echo(f"{printable(name)}: {human(_catalogue(settings.load({}).settings).remove(name))} are free again")
+        click.echo(
+            f"{printable(name)}: {human(_catalogue(settings.load({}).settings).remove(name))} are "
+            "free again"
+        )
 
 
 @click.command("path")
@@ -62,7 +74,8 @@ def model_path(name: str) -> None:
 
 def _tell_facts(entries: list[ListedModel], chosen: settings.Settings) -> None:
     """Print a table of models on this machine, and a line for each that cannot be read."""
-    from semantic_trio.entrypoints.model_facts import HEADINGS, facts_of  # MLX: only where it is needed
+    # MLX: only where it is needed
+    from semantic_trio.entrypoints.model_facts import HEADINGS, facts_of
 
     rows, faults = list[tuple[str, ...]]([HEADINGS]), list[str]()
     for entry in entries:

@@ -1,4 +1,6 @@
-"""The command line: `semantic-trio serve | drain | claude | models | cache | agents | events | config | doctor | bench | service | completion`."""
+"""The command line: `semantic-trio serve | drain | claude | models | cache | agents | events |
+config | doctor | bench | service | completion`.
+"""
 
 import sys
 from pathlib import Path
@@ -15,7 +17,12 @@ from semantic_trio.entrypoints import claude as claude_code
 from semantic_trio.entrypoints import logging
 from semantic_trio.entrypoints.agents_cli import agents
 from semantic_trio.entrypoints.cache_cli import cache
-from semantic_trio.entrypoints.catalogue_cli import list_models, model_path, pull_model, remove_model
+from semantic_trio.entrypoints.catalogue_cli import (
+    list_models,
+    model_path,
+    pull_model,
+    remove_model,
+)
 from semantic_trio.entrypoints.completion_cli import completion
 from semantic_trio.entrypoints.drain_cli import drain
 from semantic_trio.entrypoints.events_cli import events
@@ -34,7 +41,8 @@ CURL = """
 """
 
 ASKS_FIRST = (
-    "Claude Code will ask you before it changes files or runs commands: no local model can judge which are safe. "
+    "Claude Code will ask you before it changes files or runs commands: no local model can judge "
+    "which are safe. "
     "Another mode: semantic-trio claude --run -- --permission-mode acceptEdits"
 )
 
@@ -47,12 +55,20 @@ def main() -> None:
 
 @main.command()
 @settings_options
-@click.option("--script", "script_file", type=click.Path(path_type=Path), default=None, help="For tests: a JSON file of answers to give.")
+@click.option(
+    "--script",
+    "script_file",
+    type=click.Path(path_type=Path),
+    default=None,
+    help="For tests: a JSON file of answers to give.",
+)
 def serve(config_file: Path | None, script_file: Path | None, **options: object) -> None:
     """Serve a model until told to stop."""
     with known_ends():
         script = read_script(script_file) if script_file else None
-        loaded = load(config_file, options | ({} if script is None else {"model_id": "tiny-random"}))
+        loaded = load(
+            config_file, options | ({} if script is None else {"model_id": "tiny-random"})
+        )
         chosen = loaded.settings
         logging.configure(chosen.log_format, chosen.log_level, chosen.log_file)
         check(chosen)
@@ -75,11 +91,25 @@ def serve(config_file: Path | None, script_file: Path | None, **options: object)
 
 
 @main.command()
-@click.option("--url", default=None, metavar="URL", help="Where the server is; by default where the settings put it.")
-@click.option("--json", "wants_json", is_flag=True, help="As the `env` of Claude Code's settings.json.")
-@click.option("--run", "is_to_run", is_flag=True, help="Start Claude Code with them; what follows `--` goes to it.")
+@click.option(
+    "--url",
+    default=None,
+    metavar="URL",
+    help="Where the server is; by default where the settings put it.",
+)
+@click.option(
+    "--json", "wants_json", is_flag=True, help="As the `env` of Claude Code's settings.json."
+)
+@click.option(
+    "--run",
+    "is_to_run",
+    is_flag=True,
+    help="Start Claude Code with them; what follows `--` goes to it.",
+)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
-def claude(url: str | None, arguments: tuple[str, ...], *, wants_json: bool, is_to_run: bool) -> None:
+def claude(
+    url: str | None, arguments: tuple[str, ...], *, wants_json: bool, is_to_run: bool
+) -> None:
     """Print the settings with which Claude Code talks to the running server."""
     if arguments and not is_to_run:
         raise click.UsageError("arguments are for Claude Code, and it is started by --run")
@@ -93,7 +123,11 @@ def claude(url: str | None, arguments: tuple[str, ...], *, wants_json: bool, is_
             if in_force != arguments:
                 click.echo(f"semantic-trio: {ASKS_FIRST}", err=True)
             claude_code.start(served.variables, in_force)
-    click.echo(claude_code.as_json(served.variables) if wants_json else claude_code.as_exports(served.variables))
+    click.echo(
+        claude_code.as_json(served.variables)
+        if wants_json
+        else claude_code.as_exports(served.variables)
+    )
 
 
 @main.group()
@@ -101,7 +135,16 @@ def models() -> None:
     """Models on this machine, and those of the running server."""
 
 
-for of_models in (list_models, pull_model, remove_model, model_path, load_model, unload_model, swap_model, alias_model):
+for of_models in (
+    list_models,
+    pull_model,
+    remove_model,
+    model_path,
+    load_model,
+    unload_model,
+    swap_model,
+    alias_model,
+):
     models.add_command(of_models)
 main.add_command(cache)
 main.add_command(completion)
@@ -128,7 +171,11 @@ def config(config_file: Path | None, **options: object) -> None:
 
 
 @main.command()
-@click.option("--report", is_flag=True, help="Also prove the layouts of the KV cache on tiny models, and time them: for a bug report.")
+@click.option(
+    "--report",
+    is_flag=True,
+    help="Also prove the layouts of the KV cache on tiny models, and time them: for a bug report.",
+)
 @settings_options
 def doctor(config_file: Path | None, *, report: bool, **options: object) -> None:
     """Say what this machine has and what to do about what it lacks."""
@@ -152,18 +199,71 @@ def doctor(config_file: Path | None, *, report: bool, **options: object) -> None
 
 
 @main.command()
-@click.option("--url", default=None, metavar="URL", help="A running server to measure; by default one is started with the settings below.")
+@click.option(
+    "--url",
+    default=None,
+    metavar="URL",
+    help="A running server to measure; by default one is started with the settings below.",
+)
 @click.option("--streams", default=None, metavar="N,N", help="Numbers of streams. [default: 1,4,8]")
-@click.option("--tokens", type=click.IntRange(8), default=None, help="Most tokens of an answer. [default: 96]")
-@click.option("--words", type=click.IntRange(8), default=None, help="Words of the long prompt. [default: 1000]")
-@click.option("--rounds", type=click.IntRange(1), default=None, help="How often everything is measured. [default: 3]")
-@click.option("--quick", is_flag=True, help="Less of everything: 1,4 streams, 32 tokens, 400 words, 1 round.")
-@click.option("--full", is_flag=True, help="More: 1,3,5,7,10 streams, 1,3,5 in turn, conversations of 2K to 16K tokens, memory of reference models.")
-@click.option("--bare/--no-bare", "has_bare", default=True, help="Also run mlx-lm's bare engine on the same prompts, after the server.")
-@click.option("--seed", default=None, help="Makes the prompts the same again; by default no two runs have the same.")
-@click.option("--json", "json_file", type=click.Path(path_type=Path, dir_okay=False), default=None, help="Write everything to a file.")
-@click.option("--compare", "earlier", type=click.Path(path_type=Path, exists=True, dir_okay=False), default=None, help="An earlier --json file.")
-@click.option("--plot", "plot_files", type=click.Path(path_type=Path, dir_okay=False), multiple=True, help="Draw a .png or .svg; may be repeated.")
+@click.option(
+    "--tokens", type=click.IntRange(8), default=None, help="Most tokens of an answer. [default: 96]"
+)
+@click.option(
+    "--words",
+    type=click.IntRange(8),
+    default=None,
+    help="Words of the long prompt. [default: 1000]",
+)
+@click.option(
+    "--rounds",
+    type=click.IntRange(1),
+    default=None,
+    help="How often everything is measured. [default: 3]",
+)
+@click.option(
+    "--quick", is_flag=True, help="Less of everything: 1,4 streams, 32 tokens, 400 words, 1 round."
+)
+@click.option(
+    "--full",
+    is_flag=True,
+    help=(
+        "More: 1,3,5,7,10 streams, 1,3,5 in turn, conversations of 2K to 16K tokens, memory of "
+        "reference models."
+    ),
+)
+@click.option(
+    "--bare/--no-bare",
+    "has_bare",
+    default=True,
+    help="Also run mlx-lm's bare engine on the same prompts, after the server.",
+)
+@click.option(
+    "--seed",
+    default=None,
+    help="Makes the prompts the same again; by default no two runs have the same.",
+)
+@click.option(
+    "--json",
+    "json_file",
+    type=click.Path(path_type=Path, dir_okay=False),
+    default=None,
+    help="Write everything to a file.",
+)
+@click.option(
+    "--compare",
+    "earlier",
+    type=click.Path(path_type=Path, exists=True, dir_okay=False),
+    default=None,
+    help="An earlier --json file.",
+)
+@click.option(
+    "--plot",
+    "plot_files",
+    type=click.Path(path_type=Path, dir_okay=False),
+    multiple=True,
+    help="Draw a .png or .svg; may be repeated.",
+)
 @settings_options
 def bench(  # noqa: PLR0913  # click hands over each option
     config_file: Path | None,
@@ -196,6 +296,8 @@ def bench(  # noqa: PLR0913  # click hands over each option
         wanted = command.options(streams, tokens, words, rounds, seed, extent, has_bare=has_bare)
         command.check_files(json_file, plot_files)
         baseline = read_baseline(earlier) if earlier else None
-        server = command.target(url, load(config_file, options).settings, given(options), config_file)
+        server = command.target(
+            url, load(config_file, options).settings, given(options), config_file
+        )
         code = command.carry_out(wanted, server, json_file, plot_files, baseline)
     sys.exit(code)

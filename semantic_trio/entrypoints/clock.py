@@ -1,7 +1,8 @@
 """A clock for trio that counts the seconds in which the process ran.
 
-A process is stopped by SIGSTOP, Ctrl-Z, a debugger, a frozen container or a paused virtual machine. With trio's own clock every deadline is over
-when the process goes on: the step under way has "hung", and clients are dropped that had no chance to send or read. Knows nothing of deadlines.
+A process is stopped by SIGSTOP, Ctrl-Z, a debugger, a frozen container or a paused virtual machine.
+With trio's own clock every deadline is over when the process goes on: the step under way has
+"hung", and clients are dropped that had no chance to send or read. Knows nothing of deadlines.
 """
 
 import time
@@ -10,9 +11,11 @@ from collections.abc import Callable
 import attrs
 import trio
 
-# Seconds after which an idle event loop looks at the clock again: only looks that are expected can be missed.
+# Seconds after which an idle event loop looks at the clock again: only looks that are expected can
+# be missed.
 TICK_SECONDS = 0.5
-# Seconds between two looks beyond which the process may have been stopped in between: a tick, and as much for a busy machine.
+# Seconds between two looks beyond which the process may have been stopped in between: a tick, and
+# as much for a busy machine.
 LONGEST_GAP_SECONDS = 2 * TICK_SECONDS
 # Seconds for which a reading of the CPU time is good enough; each costs a system call.
 CPU_SECONDS = TICK_SECONDS / 4
@@ -22,8 +25,8 @@ CPU_SECONDS = TICK_SECONDS / 4
 class RunningClock(trio.abc.Clock):
     """Monotonic seconds, without those in which the process was stopped.
 
-    Of a long gap between two looks the CPU time counts that the process has used in it, one tick at least: an event loop that computes does not
-    look at the clock either.
+    Of a long gap between two looks the CPU time counts that the process has used in it, one tick at
+    least: an event loop that computes does not look at the clock either.
     """
 
     wall: Callable[[], float] = time.monotonic

@@ -28,6 +28,9 @@ def drain(url: str | None) -> None:
                 ("server", address),
                 ("running", counted(draining.running, "request")),
                 ("waiting", counted(draining.waiting, "request")),
-                ("time left", f"{draining.timeout_seconds:.0f} s at most, then its memory is written to disk"),
+                (
+                    "time left",
+                    f"{draining.timeout_seconds:.0f} s at most, then its memory is written to disk",
+                ),
             ]
         )

@@ -26,7 +26,10 @@ def events() -> None:
 @events.command()
 @event_file
 def validate(file: Path | None) -> None:
-    """Check every line of FILE, by default the event log of the settings. The exit code is 1 if one is not of the format."""
+    """Check every line of FILE, by default the event log of the settings.
+
+    The exit code is 1 if one is not of the format.
+    """
     with known_ends():
         checked = list(invalid_lines(_chosen(file)))
     invalid = [one for one in checked if one is not None]
@@ -38,8 +41,16 @@ def validate(file: Path | None) -> None:
 
 @events.command()
 @event_file
-@click.option("-n", "--lines", type=click.IntRange(0), default=10, show_default=True, help="Lines to show.")
-@click.option("-f", "--follow", "is_followed", is_flag=True, help="Go on with the lines that are written from now on, until Ctrl-C.")
+@click.option(
+    "-n", "--lines", type=click.IntRange(0), default=10, show_default=True, help="Lines to show."
+)
+@click.option(
+    "-f",
+    "--follow",
+    "is_followed",
+    is_flag=True,
+    help="Go on with the lines that are written from now on, until Ctrl-C.",
+)
 def tail(file: Path | None, lines: int, *, is_followed: bool) -> None:
     """Show the last lines of FILE, by default of the event log of the settings."""
     with known_ends():
@@ -51,10 +62,16 @@ def tail(file: Path | None, lines: int, *, is_followed: bool) -> None:
 
 
 def _chosen(file: Path | None) -> Path:
-    """Return the file to read. Raises `InvalidRequestError` if none is given and the settings name none, or if there is no such file."""
+    """Return the file to read.
+
+    Raises `InvalidRequestError` if none is given and the settings name none, or if there is no such
+    file.
+    """
     path = file or settings.load({}).settings.event_log
     if path is None:
-        raise InvalidRequestError("no file is given, and the settings name none: the event log is off", field="event_log")
+        raise InvalidRequestError(
+            "no file is given, and the settings name none: the event log is off", field="event_log"
+        )
     if not path.is_file():
         raise InvalidRequestError(f"there is no file {path}", field="event_log")
     return path

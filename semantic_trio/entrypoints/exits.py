@@ -6,7 +6,12 @@ import os
 import sys
 from collections.abc import Iterator
 
-from semantic_trio.domain.errors import AddressError, EngineDeadError, ModelNotFoundError, SemanticError
+from semantic_trio.domain.errors import (
+    AddressError,
+    EngineDeadError,
+    ModelNotFoundError,
+    SemanticError,
+)
 
 
 class ExitCode(enum.IntEnum):
@@ -32,7 +37,9 @@ CODES: tuple[tuple[type[Exception], ExitCode], ...] = (
 
 @contextlib.contextmanager
 def known_ends() -> Iterator[None]:
-    """Turn faults we know into one line on standard error and an exit code; what we do not know keeps its traceback."""
+    """Turn faults we know into one line on standard error and an exit code; what we do not know
+    keeps its traceback.
+    """
     fault: Exception | None = None
     try:
         yield
@@ -43,7 +50,8 @@ def known_ends() -> Iterator[None]:
         print(f"semantic-trio: {text}", file=sys.stderr, flush=True)
         code = next(code for kind, code in CODES if isinstance(fault, kind))
         if code is ExitCode.ENGINE_DIED:
-            # A thread may still hang in MLX, and then the interpreter's own way out aborts: nothing is left to save here.
+            # A thread may still hang in MLX, and then the interpreter's own way out aborts: nothing
+            # is left to save here.
             os._exit(code)
         sys.exit(code)
 

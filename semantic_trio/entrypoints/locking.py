@@ -1,4 +1,6 @@
-"""The lock on a cache directory: one process works with it at a time, and a second one is told which."""
+"""The lock on a cache directory: one process works with it at a time, and a second one is told
+which.
+"""
 
 import contextlib
 import os
@@ -18,15 +20,18 @@ log = structlog.get_logger(__name__)
 def cache_locked(settings: Settings) -> Iterator[CacheLock | None]:
     """The lock on the cache directory, which this process has while the context lasts.
 
-    It has none where the settings want no disk, where the directory cannot be written, and where another process works with it: then one line says
-    so, and what agents remember lasts as long as the process.
+    It has none where the settings want no disk, where the directory cannot be written, and where
+    another process works with it: then one line says so, and what agents remember lasts as long as
+    the process.
     """
     with contextlib.ExitStack() as stack:
         yield _locked(stack, settings) if settings.disk_budget_mb > 0 else None
 
 
 def holder(settings: Settings, port: int) -> str:
-    """Return the text that a process reads which finds the directory locked; the server's address stands at the end."""
+    """Return the text that a process reads which finds the directory locked; the server's address
+    stands at the end.
+    """
     return f"pid {os.getpid()}, {settings.model_id} on http://{authority(settings.host, port)}"
 
 
@@ -34,7 +39,11 @@ def _locked(stack: contextlib.ExitStack, settings: Settings) -> CacheLock | None
     try:
         return stack.enter_context(CacheLock(settings.cache_dir, holder(settings, settings.port)))
     except CacheInUseError as error:
-        log.warning("memory is not kept on disk: give one of the two another --cache-dir", reason=str(error))
+        log.warning(
+            "memory is not kept on disk: give one of the two another --cache-dir", reason=str(error)
+        )
     except OSError as error:
-        log.warning("memory is not kept on disk", directory=str(settings.cache_dir), reason=error.strerror)
+        log.warning(
+            "memory is not kept on disk", directory=str(settings.cache_dir), reason=error.strerror
+        )
     return None

@@ -1,4 +1,7 @@
-"""Logs: one line per event, JSON for machines or coloured for people. Prompt text never, unless asked for."""
+"""Logs: one line per event, JSON for machines or coloured for people.
+
+Prompt text never, unless asked for.
+"""
 
 import logging
 import logging.handlers
@@ -15,11 +18,15 @@ TRACEBACKS = frozenset({"exception", "stack"})
 
 
 def configure(log_format: str, log_level: str, log_file: Path | None = None) -> None:
-    """Set structlog and the standard library's logging up for the process. `auto` is console on a terminal and JSON elsewhere.
+    """Set structlog and the standard library's logging up for the process.
+
+    `auto` is console on a terminal and JSON elsewhere.
 
     Raises `PermissionError` for a file that cannot be written.
     """
-    console = log_format == "console" or (log_format == "auto" and log_file is None and sys.stderr.isatty())
+    console = log_format == "console" or (
+        log_format == "auto" and log_file is None and sys.stderr.isatty()
+    )
     shared: list[structlog.typing.Processor] = [
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
@@ -31,24 +38,35 @@ def configure(log_format: str, log_level: str, log_file: Path | None = None) -> 
         wrapper_class=structlog.stdlib.BoundLogger,
     )
     handler = logging.StreamHandler(sys.stderr) if log_file is None else _rotated(log_file)
-    handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=formatters(console=console)))
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=shared, processors=formatters(console=console)
+        )
+    )
     logging.basicConfig(handlers=[handler], level=log_level.upper(), force=True)
     for chatty in ("httpx", "filelock", "huggingface_hub", "urllib3"):
         logging.getLogger(chatty).setLevel(logging.WARNING)
 
 
 def adopt(library: str) -> None:
-    """Write the log lines of an imported library that has a handler of its own as lines of this process."""
+    """Write the log lines of an imported library that has a handler of its own as lines of this
+    process.
+    """
     logger = logging.getLogger(library)
     logger.handlers.clear()
     logger.propagate = True
 
 
 def _rotated(file: Path) -> logging.Handler:
-    """Return the handler of a file that becomes `FILE.1` when it is full. Makes its directory. Raises `PermissionError`."""
+    """Return the handler of a file that becomes `FILE.1` when it is full.
+
+    Makes its directory. Raises `PermissionError`.
+    """
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        return logging.handlers.RotatingFileHandler(file, maxBytes=FILE_BYTES, backupCount=FULL_FILES, encoding="utf-8")
+        return logging.handlers.RotatingFileHandler(
+            file, maxBytes=FILE_BYTES, backupCount=FULL_FILES, encoding="utf-8"
+        )
     except OSError as error:
         raise PermissionError(f"log_file: {file} cannot be written to: {error.strerror}") from error
 
@@ -56,19 +74,29 @@ def _rotated(file: Path) -> logging.Handler:
 def formatters(*, console: bool) -> list[structlog.typing.Processor]:
     """Processors that turn an entry into its line, in either format."""
     renderer: structlog.typing.Processor = (
-        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback) if console else structlog.processors.JSONRenderer()
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        if console
+        else structlog.processors.JSONRenderer()
     )
     return [
         structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-        structlog.processors.format_exc_info,  # plain tracebacks: the prettier ones print local variables, and prompts are among them
+        # plain tracebacks: the prettier ones print local variables, and prompts are among them
+        structlog.processors.format_exc_info,
         escape_controls,
         renderer,
     ]
 
 
-def escape_controls(_: object, __: str, entry: structlog.typing.EventDict) -> structlog.typing.EventDict:
-    """The entry with every control character escaped: one in a path would reach the terminal that shows the log, or begin a line of its own."""
-    return {_escaped(name): _escaped_lines(value) if name in TRACEBACKS else _escaped_value(value) for name, value in entry.items()}
+def escape_controls(
+    _: object, __: str, entry: structlog.typing.EventDict
+) -> structlog.typing.EventDict:
+    """The entry with every control character escaped: one in a path would reach the terminal that
+    shows the log, or begin a line of its own.
+    """
+    return {
+        _escaped(name): _escaped_lines(value) if name in TRACEBACKS else _escaped_value(value)
+        for name, value in entry.items()
+    }
 
 
 def _escaped_value(value: object) -> object:
@@ -86,10 +114,17 @@ def _escaped_value(value: object) -> object:
 
 
 def _escaped_lines(value: object) -> object:
-    return "\n".join(map(_escaped, value.split("\n"))) if isinstance(value, str) else _escaped_value(value)
+    return (
+        "\n".join(map(_escaped, value.split("\n")))
+        if isinstance(value, str)
+        else _escaped_value(value)
+    )
 
 
 def _escaped(text: str) -> str:
     if text.isprintable():
         return text
-    return "".join(character if character.isprintable() else character.encode("unicode_escape").decode() for character in text)
+    return "".join(
+        character if character.isprintable() else character.encode("unicode_escape").decode()
+        for character in text
+    )

@@ -21,7 +21,16 @@ from semantic_trio.entrypoints.settings import Settings
 CONTEXT = 8192  # tokens of the agent that is counted in
 MIB = 1 << 20
 UNKNOWN = "-"
-HEADINGS = ("model", "family", "context", "on disk", "weights", f"agent of {CONTEXT // 1024}K", "agents in cache", "fits now")
+HEADINGS = (
+    "model",
+    "family",
+    "context",
+    "on disk",
+    "weights",
+    f"agent of {CONTEXT // 1024}K",
+    "agents in cache",
+    "fits now",
+)
 
 
 @attrs.frozen
@@ -32,27 +41,51 @@ class ModelFacts:
     context_length: int  # tokens
     disk_bytes: int
     weight_bytes: int  # as they are held on this device
-    agent_bytes: int | None  # keys and values of an agent's conversation; None: known once the model is loaded
+    # keys and values of an agent's conversation; None: known once the model is loaded
+    agent_bytes: int | None
     agents: int | None  # such agents that the KV cache holds
     free_bytes: int | None  # of memory; None: the system does not tell
 
     @property
     def fits(self) -> bool | None:
-        """True if the weights and an agent fit into the memory that is free; None if that cannot be known."""
+        """True if the weights and an agent fit into the memory that is free; None if that cannot be
+        known.
+        """
         if self.free_bytes is None:
             return None
-        return self.weight_bytes <= WEIGHTS_SHARE * self.free_bytes and self.weight_bytes + (self.agent_bytes or 0) <= self.free_bytes
+        return (
+            self.weight_bytes <= WEIGHTS_SHARE * self.free_bytes
+            and self.weight_bytes + (self.agent_bytes or 0) <= self.free_bytes
+        )
 
     def cells(self, name: str) -> tuple[str, ...]:
         """Return the facts as a line of the table under `HEADINGS`."""
-        fits = UNKNOWN if self.fits is None or self.free_bytes is None else "yes" if self.fits else f"no: {human(self.free_bytes)} are free"
+        fits = (
+            UNKNOWN
+            if self.fits is None or self.free_bytes is None
+            else "yes"
+            if self.fits
+            else f"no: {human(self.free_bytes)} are free"
+        )
         agent = UNKNOWN if self.agent_bytes is None else human(self.agent_bytes)
         agents = UNKNOWN if self.agents is None else f"{self.agents:,}"
-        return (name, self.family, f"{self.context_length:,}", human(self.disk_bytes), human(self.weight_bytes), agent, agents, fits)
+        return (
+            name,
+            self.family,
+            f"{self.context_length:,}",
+            human(self.disk_bytes),
+            human(self.weight_bytes),
+            agent,
+            agents,
+            fits,
+        )
 
 
 def facts_of(name: str, path: Path, settings: Settings) -> ModelFacts:
-    """Return the facts about a model in a directory. Raises `ModelNotFoundError` where it cannot be read."""
+    """Return the facts about a model in a directory.
+
+    Raises `ModelNotFoundError` where it cannot be read.
+    """
     try:
         config = json.loads((path / "config.json").read_bytes())
         disk_bytes = sum(file.stat().st_size for file in path.glob("*.safetensors"))

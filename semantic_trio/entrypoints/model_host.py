@@ -1,4 +1,5 @@
-"""A served model, from its files to free memory again: load, read the disk, warm up, serve; then settle, flush and release.
+"""A served model, from its files to free memory again: load, read the disk, warm up, serve; then
+settle, flush and release.
 
 Knows how the parts of a model fit. Knows nothing of HTTP, and nothing of other models.
 """
@@ -50,7 +51,8 @@ from semantic_trio.ports import Observer
 
 log = structlog.get_logger(__name__)
 
-# Tokens read and drawn before the first request: MLX compiles its kernels, and the scheduler learns how fast this machine is.
+# Tokens read and drawn before the first request: MLX compiles its kernels, and the scheduler learns
+# how fast this machine is.
 WARM_UP_PROMPT, WARM_UP_TOKENS = 96, 4
 MIB = 1 << 20
 
@@ -68,28 +70,41 @@ class ModelHost:
     window: BatchWindow
     has_disk: bool  # the memory of agents is kept on disk
     claim_disk: Callable[[], None]  # has the lock on the cache directory, or raises
-    scripted: Callable[[TokenizerCodec], ScriptedRunner | None]  # the runner to use instead of the model's, where answers are scripted
+    # the runner to use instead of the model's, where answers are scripted
+    scripted: Callable[[TokenizerCodec], ScriptedRunner | None]
     observer: Observer
-    engine_died: Callable[[], trio.Event]  # begins to end the process; returns the event that clients have their errors
+    # begins to end the process; returns the event that clients have their errors
+    engine_died: Callable[[], trio.Event]
     entered: Callable[[str], None] = lambda phase: None  # called with each phase of opening a model
     shelf: AdapterShelf | None = None  # of adapters
     tables: Tables = attrs.field(factory=dict)  # settings of single models
     neighbours: Neighbours = attrs.field(factory=Neighbours)
-    _open: dict[str, str] = attrs.field(init=False, factory=dict)  # fingerprint of each open model -> its name
+    # fingerprint of each open model -> its name
+    _open: dict[str, str] = attrs.field(init=False, factory=dict)
 
     async def needed_bytes(self, name: str) -> int:
         """See `ModelOpener.needed_bytes`."""
         path = await trio.to_thread.run_sync(self.directory, name)
-        return await needed_weight_bytes(self.device, path) + (self._settings_of(name).cache_budget_mb or usual_cache_mb()) * MIB
+        return (
+            await needed_weight_bytes(self.device, path)
+            + (self._settings_of(name).cache_budget_mb or usual_cache_mb()) * MIB
+        )
 
-    async def serve(self, name: str, closing: ModelClose, *, task_status: trio.TaskStatus[ServedModel] = trio.TASK_STATUS_IGNORED) -> None:
+    async def serve(
+        self,
+        name: str,
+        closing: ModelClose,
+        *,
+        task_status: trio.TaskStatus[ServedModel] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
         """See `ModelOpener.serve`."""
         path = await trio.to_thread.run_sync(self.directory, name)
         try:
             await self._serve(name, path, closing, task_status)
         except Exception as error:
             faults = list(_faults(error))
-            if not any(isinstance(fault, EngineDeadError) for fault in faults):  # else the device may never answer again
+            # else the device may never answer again
+            if not any(isinstance(fault, EngineDeadError) for fault in faults):
                 for fault in faults:
                     traceback.clear_frames(fault.__traceback__)  # they refer to what was loaded
                 await self._release()
@@ -97,20 +112,29 @@ class ModelHost:
         await self._release()
 
     async def _release(self) -> None:
-        """Free the memory of a model that nothing refers to any more, but for cycles of references."""
-        await self.device.call(free_unused)  # the thread holds its last call, and with it what the call was about, until the next one
+        """Free the memory of a model that nothing refers to any more, but for cycles of
+        references.
+        """
+        # the thread holds its last call, and with it what the call was about, until the next one
+        await self.device.call(free_unused)
         gc.unfreeze()  # a model that was there at the start is among what is never looked at
         gc.collect()
         gc.freeze()
         await self.device.call(free_unused)
 
-    async def _serve(self, name: str, path: Path, closing: ModelClose, task_status: trio.TaskStatus[ServedModel]) -> None:
+    async def _serve(
+        self, name: str, path: Path, closing: ModelClose, task_status: trio.TaskStatus[ServedModel]
+    ) -> None:
         started, settings = trio.current_time(), self._settings_of(name)
-        loaded_runner, loaded = await load_runner(self.device, path, settings.kv_bits, settings.block_tokens)
+        loaded_runner, loaded = await load_runner(
+            self.device, path, settings.kv_bits, settings.block_tokens
+        )
         codec = await trio.to_thread.run_sync(load_codec, path, tool_syntax, chat_program)
         load_seconds = trio.current_time() - started
         runner = self.scripted(codec) or loaded_runner
-        engine = self._engine(settings, runner, _bounded_context(loaded, settings.context_length), codec.fingerprint)
+        engine = self._engine(
+            settings, runner, _bounded_context(loaded, settings.context_length), codec.fingerprint
+        )
         persistence = self._persistence(name, engine, runner)
         is_reported = trio.Event()
         with self._alone(name, runner.spec.fingerprint):
@@ -123,10 +147,25 @@ class ModelHost:
                 self.entered("warming up")
                 await _warm_up(engine, codec)
                 self.observer.observe(ModelLoaded(model=name, seconds=load_seconds))
-                with self._measured(WatchedModel(engine, persistence, codec.tally.counts)), self.neighbours.joined(engine):
+                with (
+                    self._measured(WatchedModel(engine, persistence, codec.tally.counts)),
+                    self.neighbours.joined(engine),
+                ):
                     is_reported.set()
-                    adapters = Adapters(name, self.shelf, loaded_runner) if self.shelf is not None else None
-                    task_status.started(ServedModel(_card(name, path, engine, loaded), engine, codec, persistence, adapters=adapters))
+                    adapters = (
+                        Adapters(name, self.shelf, loaded_runner)
+                        if self.shelf is not None
+                        else None
+                    )
+                    task_status.started(
+                        ServedModel(
+                            _card(name, path, engine, loaded),
+                            engine,
+                            codec,
+                            persistence,
+                            adapters=adapters,
+                        )
+                    )
                     await closing.wait()
                     await self._flush(engine, persistence, closing)
                 nursery.cancel_scope.cancel()
@@ -135,7 +174,13 @@ class ModelHost:
     def _alone(self, name: str, fingerprint: str) -> Iterator[None]:
         """Have no other open model write to the same place on disk. Raises `ModelNotFoundError`."""
         if (other := self._open.get(fingerprint)) is not None:
-            raise ModelNotFoundError(name, f"it is the model that is open as {other}: name that one, or make {name} an alias of it")
+            raise ModelNotFoundError(
+                name,
+                (
+                    f"it is the model that is open as {other}: name that one, or make {name} an "
+                    "alias of it"
+                ),
+            )
         self._open[fingerprint] = name
         try:
             yield
@@ -157,10 +202,19 @@ class ModelHost:
         with trio.move_on_after(_seconds_left(closing)):
             await engine.settle()
         waiting = await persistence.flush(_seconds_left(closing))
-        log.info("memory is on disk" if not waiting else "memory is on disk in part", bytes=engine.memory.disk.used, not_written=waiting)
+        log.info(
+            "memory is on disk" if not waiting else "memory is on disk in part",
+            bytes=engine.memory.disk.used,
+            not_written=waiting,
+        )
 
-    async def _supervise(self, engine: Engine, is_reported: trio.Event, *, task_status: trio.TaskStatus[None]) -> None:
-        """Run the engine. When that of a model in use dies, streams get their error events before the process ends."""
+    async def _supervise(
+        self, engine: Engine, is_reported: trio.Event, *, task_status: trio.TaskStatus[None]
+    ) -> None:
+        """Run the engine.
+
+        When that of a model in use dies, streams get their error events before the process ends.
+        """
         try:
             await engine.run(task_status=task_status)
         except EngineDeadError:
@@ -171,7 +225,9 @@ class ModelHost:
     def _settings_of(self, name: str) -> Settings:
         return settings_of(self.settings, self.tables, name)
 
-    def _engine(self, settings: Settings, runner: Runner, context_length: int, text_fingerprint: str) -> Engine:
+    def _engine(
+        self, settings: Settings, runner: Runner, context_length: int, text_fingerprint: str
+    ) -> Engine:
         limits = Limits(
             context_length=context_length,
             max_rows=settings.max_batch_size or runner.sizes.rows,
@@ -179,12 +235,19 @@ class ModelHost:
             max_stall_seconds=settings.max_decode_stall_ms / 1000,
             background_wait_seconds=settings.background_wait_seconds,
         )
-        budget, most_agents = (settings.cache_budget_mb or usual_cache_mb()) * MIB, settings.max_agents_in_memory
+        budget, most_agents = (
+            (settings.cache_budget_mb or usual_cache_mb()) * MIB,
+            settings.max_agents_in_memory,
+        )
         disk = Disk(settings.disk_budget_mb * MIB if self.has_disk else 0)
-        memory = Memory(runner.spec, budget, limits.chunk_tokens, most_agents, disk, text_fingerprint)
+        memory = Memory(
+            runner.spec, budget, limits.chunk_tokens, most_agents, disk, text_fingerprint
+        )
         return Engine(
             runner,
-            Scheduler(limits, memory, Speculation(settings.num_draft_tokens, runner.sizes.decode_tokens)),
+            Scheduler(
+                limits, memory, Speculation(settings.num_draft_tokens, runner.sizes.decode_tokens)
+            ),
             queue_limit=settings.queue_limit,
             step_deadline_seconds=settings.step_deadline_seconds,
             batch_window_seconds=self.window.seconds,
@@ -215,7 +278,9 @@ def _faults(error: BaseException) -> Iterator[BaseException]:
 
 
 def _bounded_context(loaded: LoadedModel, limit: int) -> int:
-    """Tokens of a conversation: those the model was made for, and no more than the limit, unless that is 0."""
+    """Tokens of a conversation: those the model was made for, and no more than the limit, unless
+    that is 0.
+    """
     return min(loaded.context_length, limit or loaded.context_length)
 
 
@@ -238,10 +303,18 @@ def _card(name: str, path: Path, engine: Engine, loaded: LoadedModel) -> ModelCa
 
 
 async def _warm_up(engine: Engine, codec: TokenizerCodec) -> None:
-    """Run one generation before the first request. It is not remembered: a start must not depend on how many agents there are."""
+    """Run one generation before the first request.
+
+    It is not remembered: a start must not depend on how many agents there are.
+    """
     started = time.monotonic()
     sentence = codec.encode_text("The quick brown fox jumps over the lazy dog. ")
-    prompt = tuple(sentence[i % len(sentence)] for i in range(min(WARM_UP_PROMPT, engine.scheduler.limits.context_length // 2)))
-    request = GenerationRequest("warm-up", prompt, WARM_UP_TOKENS, seed=secrets.randbits(63), is_remembered=False)
+    prompt = tuple(
+        sentence[i % len(sentence)]
+        for i in range(min(WARM_UP_PROMPT, engine.scheduler.limits.context_length // 2))
+    )
+    request = GenerationRequest(
+        "warm-up", prompt, WARM_UP_TOKENS, seed=secrets.randbits(63), is_remembered=False
+    )
     await engine.submit(request, codec.decoder()).result()
     log.info("warmed up", seconds=round(time.monotonic() - started, 2))

@@ -11,8 +11,9 @@ import attrs
 
 from semantic_trio.domain.errors import InvalidRequestError
 
-# The section of a file, and the settings of a table by the names that they have there, with the server's setting whose place each takes. The
-# weights and the use of a model decide these; what is shared by all models of the device (batches, steps, the disk) is the server's alone.
+# The section of a file, and the settings of a table by the names that they have there, with the
+# server's setting whose place each takes. The weights and the use of a model decide these; what is
+# shared by all models of the device (batches, steps, the disk) is the server's alone.
 SECTION = "models"
 SETTINGS = {
     "idle_seconds": "model_idle_seconds",
@@ -23,33 +24,53 @@ SETTINGS = {
 
 Table = Mapping[str, Any]  # values by the names of the server's settings; Any: as TOML has them
 Tables = Mapping[str, Table]  # by the name of the model
-# Converts the value of a setting. Raises `ValueError` for one that cannot be, with a text that begins with the name of the setting.
+# Converts the value of a setting. Raises `ValueError` for one that cannot be, with a text that
+# begins with the name of the setting.
 Read = Callable[["attrs.Attribute[Any]", object], object]
 
 
 def read_tables(section: object, settings: type, label: str, read: Read) -> Tables:
-    """Return the tables of a file's section. Raises `InvalidRequestError` with the file's `label` for what cannot be."""
+    """Return the tables of a file's section.
+
+    Raises `InvalidRequestError` with the file's `label` for what cannot be.
+    """
     if not isinstance(section, dict):
-        raise InvalidRequestError(f"settings: {label}: [{SECTION}] has tables alone: write [{SECTION}.NAME]", quotes=False)
-    return {name: _table(f"{SECTION}.{name}", table, settings, label, read) for name, table in section.items()}
+        raise InvalidRequestError(
+            f"settings: {label}: [{SECTION}] has tables alone: write [{SECTION}.NAME]", quotes=False
+        )
+    return {
+        name: _table(f"{SECTION}.{name}", table, settings, label, read)
+        for name, table in section.items()
+    }
 
 
 def merged(tables: Mapping[str, Table], later: Tables) -> Tables:
     """Return tables with the values of a later file, which win."""
-    return {name: {**tables.get(name, {}), **later.get(name, {})} for name in (*tables, *(name for name in later if name not in tables))}
+    return {
+        name: {**tables.get(name, {}), **later.get(name, {})}
+        for name in (*tables, *(name for name in later if name not in tables))
+    }
 
 
 def _table(path: str, table: object, settings: type, label: str, read: Read) -> Table:
     if not isinstance(table, dict):
-        raise InvalidRequestError(f"settings: {label}: {path} is no table: write [{path}]", quotes=False)
+        raise InvalidRequestError(
+            f"settings: {label}: {path} is no table: write [{path}]", quotes=False
+        )
     values: dict[str, object] = {}
     for name, value in table.items():
         if name not in SETTINGS:
-            raise InvalidRequestError(f"settings: {label}: {path}.{name} is no setting of a model: {_remedy(name)}", quotes=False)
+            raise InvalidRequestError(
+                f"settings: {label}: {path}.{name} is no setting of a model: {_remedy(name)}",
+                quotes=False,
+            )
         try:
             values[SETTINGS[name]] = read(attrs.fields_dict(settings)[SETTINGS[name]], value)
         except ValueError as error:
-            raise InvalidRequestError(f"settings: {label}: {path}.{name}{str(error).removeprefix(SETTINGS[name])}", quotes=False) from error
+            raise InvalidRequestError(
+                f"settings: {label}: {path}.{name}{str(error).removeprefix(SETTINGS[name])}",
+                quotes=False,
+            ) from error
     return values
 
 

@@ -14,7 +14,8 @@ from semantic_trio.entrypoints.cache_cli import of_server, told_ends
 from semantic_trio.entrypoints.printing import human, tell_facts, tell_table
 from semantic_trio.entrypoints.running_server import ask, server_url
 
-# Seconds for an answer: requests of a model may run on for an hour, and a model of hundreds of gigabytes is read from disk.
+# Seconds for an answer: requests of a model may run on for an hour, and a model of hundreds of
+# gigabytes is read from disk.
 LONGEST_CHANGE_SECONDS = 7200.0
 
 Answer = TypeVar("Answer")
@@ -42,7 +43,10 @@ def load_model(name: str, url: str | None) -> None:
 @click.argument("name")
 @of_server
 def unload_model(name: str, url: str | None) -> None:
-    """Unload a model of the running server when its requests are over. The next request that names it loads it again."""
+    """Unload a model of the running server when its requests are over.
+
+    The next request that names it loads it again.
+    """
     _change("unload", name, url)
 
 
@@ -60,7 +64,9 @@ def swap_model(name: str, url: str | None) -> None:
 @click.option("--remove", is_flag=True, help="Remove ALIAS.")
 @of_server
 def alias_model(alias: str | None, name: str | None, url: str | None, *, remove: bool) -> None:
-    """Have ALIAS stand for the model NAME in the running server; without arguments, list the aliases."""
+    """Have ALIAS stand for the model NAME in the running server; without arguments, list the
+    aliases.
+    """
     if (alias is not None and (name is None) != remove) or (alias is None and remove):
         raise click.UsageError("give an alias and a model, an alias with --remove, or nothing")
     with told_ends():
@@ -69,16 +75,34 @@ def alias_model(alias: str | None, name: str | None, url: str | None, *, remove:
         elif remove:
             found = _ask("DELETE", f"/admin/models/aliases/{quote(alias, safe='')}", _Aliases, url)
         else:
-            found = _ask("PUT", "/admin/models/aliases", _Aliases, url, {"alias": alias, "model": name})
+            found = _ask(
+                "PUT", "/admin/models/aliases", _Aliases, url, {"alias": alias, "model": name}
+            )
         tell_table([*found.aliases.items()])
 
 
 def _change(action: str, name: str, url: str | None) -> None:
     with told_ends():
         changed = _ask("POST", f"/admin/models/{action}", _Changed, url, {"model": name})
-        tell_facts([("model", changed.model), ("took", f"{changed.seconds:.1f} s"), ("memory", human(changed.bytes))])
+        tell_facts(
+            [
+                ("model", changed.model),
+                ("took", f"{changed.seconds:.1f} s"),
+                ("memory", human(changed.bytes)),
+            ]
+        )
 
 
-def _ask(method: str, path: str, kind: type[Answer], url: str | None, body: object = None) -> Answer:
+def _ask(
+    method: str, path: str, kind: type[Answer], url: str | None, body: object = None
+) -> Answer:
     chosen = settings.load({}).settings
-    return ask(url or server_url(chosen), method, path, chosen.key, kind, body=body, seconds=LONGEST_CHANGE_SECONDS)
+    return ask(
+        url or server_url(chosen),
+        method,
+        path,
+        chosen.key,
+        kind,
+        body=body,
+        seconds=LONGEST_CHANGE_SECONDS,
+    )

@@ -47,7 +47,9 @@ class Sinks:
 
     @contextlib.asynccontextmanager
     async def delivering(self) -> AsyncIterator[None]:
-        """Write to the sinks until the context ends, and then what still waits, for `SINK_SECONDS` at most."""
+        """Write to the sinks until the context ends, and then what still waits, for `SINK_SECONDS`
+        at most.
+        """
         async with trio.open_nursery() as nursery:
             for delivery in self.deliveries:
                 nursery.start_soon(delivery.run)
@@ -61,18 +63,38 @@ class Sinks:
 
 
 def sinks_of(settings: Settings) -> Sinks:
-    """Return the sinks that the settings name. Raises `InvalidRequestError` if one of them needs an extra that is not installed."""
-    events = () if settings.event_log is None else (Delivery("event_log", EventFile(settings.event_log)),)
-    statsd = (MetricsReporter(Delivery("statsd", StatsdSink(settings.statsd_address))),) if settings.statsd_address else ()
+    """Return the sinks that the settings name.
+
+    Raises `InvalidRequestError` if one of them needs an extra that is not installed.
+    """
+    events = (
+        ()
+        if settings.event_log is None
+        else (Delivery("event_log", EventFile(settings.event_log)),)
+    )
+    statsd = (
+        (MetricsReporter(Delivery("statsd", StatsdSink(settings.statsd_address))),)
+        if settings.statsd_address
+        else ()
+    )
     if not settings.otlp_endpoint:
         return Sinks(events, statsd)
     try:
-        from semantic_trio.adapters.otel.collector import Collector, MetricsSink, TraceSink  # an extra
+        # an extra
+        from semantic_trio.adapters.otel.collector import Collector, MetricsSink, TraceSink
     except ModuleNotFoundError as error:
         raise InvalidRequestError(
-            f"needs a package that is not installed: pip install 'semantic-trio[otel]' ({error.name})", "otlp_endpoint"
+            (
+                "needs a package that is not installed: pip install 'semantic-trio[otel]' "
+                f"({error.name})"
+            ),
+            "otlp_endpoint",
         ) from error
     collector = Collector(settings.otlp_endpoint, semantic_trio.__version__)
-    traces: Delivery[Observed] = Delivery("otlp_traces", TraceSink(collector), COLLECTOR_LINGER_SECONDS)
-    metrics: Delivery[MetricsReading] = Delivery("otlp_metrics", MetricsSink(collector), COLLECTOR_LINGER_SECONDS)
+    traces: Delivery[Observed] = Delivery(
+        "otlp_traces", TraceSink(collector), COLLECTOR_LINGER_SECONDS
+    )
+    metrics: Delivery[MetricsReading] = Delivery(
+        "otlp_metrics", MetricsSink(collector), COLLECTOR_LINGER_SECONDS
+    )
     return Sinks((*events, traces), (*statsd, MetricsReporter(metrics)))

@@ -21,8 +21,20 @@ def settings_options(command: Command) -> Command:
         text, name = field.metadata["typed-settings"]["help"], option_name(field.name)
         if field.type is bool:
             name = f"{name}/--no-{name[2:]}"
-        command = click.option(name, field.name, default=None, help=text, metavar=None if field.type is bool else field.name.upper())(command)
-    return click.option("--config", "config_file", type=click.Path(path_type=Path), default=None, help="A TOML file of settings.")(command)
+        command = click.option(
+            name,
+            field.name,
+            default=None,
+            help=text,
+            metavar=None if field.type is bool else field.name.upper(),
+        )(command)
+    return click.option(
+        "--config",
+        "config_file",
+        type=click.Path(path_type=Path),
+        default=None,
+        help="A TOML file of settings.",
+    )(command)
 
 
 def option_name(setting: str) -> str:
@@ -30,7 +42,9 @@ def option_name(setting: str) -> str:
     return SHORT.get(setting, f"--{setting.replace('_', '-')}")
 
 
-def load(config_file: Path | None, options: Mapping[str, object], base: Path | None = None) -> SourcedSettings:
+def load(
+    config_file: Path | None, options: Mapping[str, object], base: Path | None = None
+) -> SourcedSettings:
     """Settings in force with the options of a command. Raises `InvalidRequestError`."""
     return settings.load(given(options), config_file, base)
 
@@ -51,7 +65,9 @@ def as_arguments(options: Mapping[str, object]) -> Iterator[str]:
 
 
 def from_arguments(arguments: Sequence[str]) -> tuple[Path | None, dict[str, object]]:
-    """Read the arguments of a command that has the options of all settings and nothing else: the file of settings, and the options by name."""
+    """Read the arguments of a command that has the options of all settings and nothing else: the
+    file of settings, and the options by name.
+    """
     command = click.Command("serve")
     settings_options(command)
     with command.make_context("serve", list(arguments)) as context:

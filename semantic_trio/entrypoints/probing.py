@@ -30,7 +30,11 @@ class Rates:
 
 
 def read_rate(directory: Path) -> float:
-    """Bytes per second that come from a file in a directory, from the disk as far as the system lets us. Leaves nothing. Raises `OSError`."""
+    """Bytes per second that come from a file in a directory, from the disk as far as the system
+    lets us.
+
+    Leaves nothing. Raises `OSError`.
+    """
     piece = os.urandom(PIECE_BYTES)  # nothing that a file system could compress
     with tempfile.TemporaryFile(dir=directory, buffering=0) as file:
         for _ in range(PROBE_BYTES // PIECE_BYTES):
@@ -46,17 +50,27 @@ def read_rate(directory: Path) -> float:
 
 def ask_rates(settings: Settings) -> Rates | None:
     """Return the rates of the server on the port of these settings; None where none answers."""
-    connection = http.client.HTTPConnection(ANYWHERE.get(settings.host, settings.host).strip("[]"), settings.port, timeout=ANSWER_SECONDS)
+    connection = http.client.HTTPConnection(
+        ANYWHERE.get(settings.host, settings.host).strip("[]"),
+        settings.port,
+        timeout=ANSWER_SECONDS,
+    )
     try:
         with contextlib.closing(connection):
-            connection.request("GET", "/metrics", headers={"x-api-key": settings.key} if settings.key else {})
+            connection.request(
+                "GET", "/metrics", headers={"x-api-key": settings.key} if settings.key else {}
+            )
             with connection.getresponse() as response:
                 text = response.read().decode(errors="replace")
     except (OSError, http.client.HTTPException):
         return None
     computed, read = _value(COMPUTED, text), _value(READ, text)
     layout = re.search(r'^semantic_layout_info\{layout="([^"]*)"\}', text, re.MULTILINE)
-    return None if computed is None or read is None else Rates(computed, read, layout[1] if layout else "")
+    return (
+        None
+        if computed is None or read is None
+        else Rates(computed, read, layout[1] if layout else "")
+    )
 
 
 def _forget_what_is_cached(file: "tempfile._TemporaryFileWrapper[bytes] | BinaryIO") -> None:

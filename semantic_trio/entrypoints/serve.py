@@ -6,8 +6,9 @@
     http         connections and their handlers
     signals      the first starts a drain, a later one ends the process at once
 
-What is used outlives its users: http closes before the engine, the engine before what it remembers is on disk, then the device, and the database of
-responses last. Only http begins early: clients and supervisors are told that the model is being loaded.
+What is used outlives its users: http closes before the engine, the engine before what it remembers
+is on disk, then the device, and the database of responses last. Only http begins early: clients and
+supervisors are told that the model is being loaded.
 """
 
 import gc
@@ -57,7 +58,8 @@ from semantic_trio.entrypoints.storing import responses_stored
 
 log = structlog.get_logger(__name__)
 
-# How long a worker thread that makes a prompt may keep the interpreter from the event loop; Python's own 5 ms are seen in streams.
+# How long a worker thread that makes a prompt may keep the interpreter from the event loop;
+# Python's own 5 ms are seen in streams.
 SWITCH_SECONDS = 0.001
 
 
@@ -86,11 +88,17 @@ class Server:
         """Serve until a signal or an operator ends it, or until the engine dies."""
         await check_address(self.settings.host, self.settings.port)
         with cache_locked(self.settings) as self._lock:
-            async with responses_stored(self.settings, self._claim) as records, self._sinks.delivering():
+            async with (
+                responses_stored(self.settings, self._claim) as records,
+                self._sinks.delivering(),
+            ):
                 await self._run(records)
 
     def _claim(self) -> None:
-        """Have the lock on the cache directory, if this process is the one that has it. Raises as `CacheLock.claim` does."""
+        """Have the lock on the cache directory, if this process is the one that has it.
+
+        Raises as `CacheLock.claim` does.
+        """
         if self._lock is not None:
             self._lock.claim()
 
@@ -99,28 +107,42 @@ class Server:
         async with trio.open_nursery() as device_nursery:
             await device_nursery.start(device.run)
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(watch_signals, self._stop.set, self.settings.shutdown_timeout_seconds)
+                nursery.start_soon(
+                    watch_signals, self._stop.set, self.settings.shutdown_timeout_seconds
+                )
                 self._port = await nursery.start(self._serve_http)
                 self._enter("loading the model")
-                log.info("listening, and loading the model", host=self.settings.host, port=self._port)
+                log.info(
+                    "listening, and loading the model", host=self.settings.host, port=self._port
+                )
                 await warn_of_slow_device(device)
                 await self._serve_models(device, records)
                 nursery.cancel_scope.cancel()
             device.stop()
 
     async def _serve_models(self, device: Device, records: ResponseStoreClient) -> None:
-        """Load the main model, serve it and those that requests name until told to stop, and have them closed."""
+        """Load the main model, serve it and those that requests name until told to stop, and have
+        them closed.
+        """
         settings = self.settings
-        metrics = Metrics(memory_in_use, Build(semantic_trio.__version__, await trio.to_thread.run_sync(commit)), self._sinks.deliveries)
+        metrics = Metrics(
+            memory_in_use,
+            Build(semantic_trio.__version__, await trio.to_thread.run_sync(commit)),
+            self._sinks.deliveries,
+        )
         self._observers.add(metrics)
         self._sinks.join(self._observers, metrics)
         host = self._host(device, metrics)
         names = ModelNames(settings.model_id, settings.models, aliases_of(settings.aliases))
-        registry: ModelRegistry[ServedModel] = ModelRegistry(host, names, _limits(settings, self.tables), self._observers)
+        registry: ModelRegistry[ServedModel] = ModelRegistry(
+            host, names, _limits(settings, self.tables), self._observers
+        )
         async with trio.open_nursery() as nursery:
             await nursery.start(registry.run)
             await registry.load(settings.model_id)
-            stopped_at = await self._serve_clients(self._state(registry, metrics, host.window), ResponsesState(records))
+            stopped_at = await self._serve_clients(
+                self._state(registry, metrics, host.window), ResponsesState(records)
+            )
             await registry.close(stopped_at + settings.shutdown_timeout_seconds)
             nursery.cancel_scope.cancel()
 
@@ -143,7 +165,11 @@ class Server:
 
     def _directory(self, name: str) -> Path:
         """Return the directory of a model on this machine. Raises `ModelNotFoundError`."""
-        return self.model_path if name == self.settings.model_id else open_catalogue(self.settings.data_dir).path(name)
+        return (
+            self.model_path
+            if name == self.settings.model_id
+            else open_catalogue(self.settings.data_dir).path(name)
+        )
 
     @property
     def _shelf(self) -> AdapterShelf | None:
@@ -151,7 +177,11 @@ class Server:
         directory = self.settings.adapters_dir
         if directory is None:
             return None
-        return AdapterShelf(lambda model: adapters_in(directory, model, self._directory_if_there(model)), digest_of, trio.to_thread.run_sync)
+        return AdapterShelf(
+            lambda model: adapters_in(directory, model, self._directory_if_there(model)),
+            digest_of,
+            trio.to_thread.run_sync,
+        )
 
     def _directory_if_there(self, name: str) -> Path | None:
         try:
@@ -164,7 +194,10 @@ class Server:
         self._app.phase = phase
 
     def _end_for_dead_engine(self) -> trio.Event:
-        """Begin to end the process. Returns the event that connections are closed: streams have their error events by then."""
+        """Begin to end the process.
+
+        Returns the event that connections are closed: streams have their error events by then.
+        """
         self._stop.set()
         return self._http_closed
 
@@ -175,7 +208,10 @@ class Server:
         return ScriptedRunner(script=self.script, encode=codec.encode_text, decode=codec.decode)
 
     async def _serve_http(self, *, task_status: trio.TaskStatus[int]) -> None:
-        """Serve connections from before the model is loaded until the drain is over. Reports the port."""
+        """Serve connections from before the model is loaded until the drain is over.
+
+        Reports the port.
+        """
         try:
             await serve_http(
                 self._app,
@@ -194,7 +230,8 @@ class Server:
         async with trio.open_nursery() as nursery:
             await nursery.start(responses.active.run)
             self._app.app = create_app(state, responses)
-            gc.freeze()  # what was imported stays: looking at all of it again stops the event loop for 100 ms
+            # what was imported stays: looking at all of it again stops the event loop for 100 ms
+            gc.freeze()
             if self._lock is not None:
                 self._lock.describe(holder(self.settings, self._port))
             self.announce(f"http://{authority(self.settings.host, self._port)}")
@@ -204,11 +241,18 @@ class Server:
             responses.active.stop()
             self._http_ends.set()
             # A database that hangs would hold responses in the background, and so the end.
-            nursery.cancel_scope.deadline = trio.current_time() + FLUSH_SECONDS + self.settings.write_timeout_seconds + STORE_SECONDS
+            nursery.cancel_scope.deadline = (
+                trio.current_time()
+                + FLUSH_SECONDS
+                + self.settings.write_timeout_seconds
+                + STORE_SECONDS
+            )
             await self._http_closed.wait()
         return stopped_at
 
-    def _state(self, registry: ModelRegistry[ServedModel], metrics: Metrics, window: BatchWindow) -> AppState:
+    def _state(
+        self, registry: ModelRegistry[ServedModel], metrics: Metrics, window: BatchWindow
+    ) -> AppState:
         http = HttpSettings(
             host=self.settings.host,
             allow_remote=self.settings.allow_remote,
@@ -237,7 +281,9 @@ class Server:
 async def warn_of_slow_device(device: Device) -> None:
     """Log one line with the cure if the device has no fast BLAS and needs one."""
     if cure := await device.call(blas_cure):
-        log.warning("OpenBLAS is missing: models run some sixty times slower on this CPU", cure=cure)
+        log.warning(
+            "OpenBLAS is missing: models run some sixty times slower on this CPU", cure=cure
+        )
 
 
 def _limits(settings: Settings, tables: Tables) -> ModelLimits:
@@ -245,12 +291,20 @@ def _limits(settings: Settings, tables: Tables) -> ModelLimits:
         max_models=settings.max_models,
         budget_bytes=settings.models_budget_mb * MIB,
         idle_seconds=settings.model_idle_seconds,
-        idle_seconds_of={model: settings_of(settings, tables, model).model_idle_seconds for model in tables},
+        idle_seconds_of={
+            model: settings_of(settings, tables, model).model_idle_seconds for model in tables
+        },
         grace_seconds=settings.shutdown_timeout_seconds,
     )
 
 
-def run(settings: Settings, model_path: Path, announce: Callable[[str], None], script: tuple[Rule, ...] | None, tables: Tables) -> None:
+def run(
+    settings: Settings,
+    model_path: Path,
+    announce: Callable[[str], None],
+    script: tuple[Rule, ...] | None,
+    tables: Tables,
+) -> None:
     """Serve until told to stop. Raises what ended it, in groups."""
     sys.setswitchinterval(SWITCH_SECONDS)
     adopt("transformers")

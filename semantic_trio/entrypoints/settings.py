@@ -1,6 +1,7 @@
 """Every setting by name, and where its value came from.
 
-Later sources win: built-in, `config/default.toml`, `config/{environment}.toml` or `--config`, `.env`, environment (`SEMANTIC_*`), command line.
+Later sources win: built-in, `config/default.toml`, `config/{environment}.toml` or `--config`,
+`.env`, environment (`SEMANTIC_*`), command line.
 """
 
 import enum
@@ -22,12 +23,15 @@ from semantic_trio.domain.quantisation import AS_COMPUTED, KV_BITS
 from semantic_trio.entrypoints.model_tables import Tables, merged, read_tables
 from semantic_trio.entrypoints.sources import SettingSource, check_values, problem_of, sources
 
-# Tokens of a conversation. With less than one block there is no room for the words of a chat template, a question and an answer.
+# Tokens of a conversation. With less than one block there is no room for the words of a chat
+# template, a question and an answer.
 LEAST_CONTEXT, MOST_CONTEXT = 256, 16_777_216
 # An origin as browsers send it; `null` is that of a file.
 ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/\s*]+/?|null")
 # The address of a collector, without credentials: it stands in the log.
-ENDPOINT = re.compile(r"https?://[^/\s@:?#]+(:[0-9]{1,5})?(/[^\s?#]*)?|https?://\[[0-9a-fA-F:]+\](:[0-9]{1,5})?(/[^\s?#]*)?")
+ENDPOINT = re.compile(
+    r"https?://[^/\s@:?#]+(:[0-9]{1,5})?(/[^\s?#]*)?|https?://\[[0-9a-fA-F:]+\](:[0-9]{1,5})?(/[^\s?#]*)?"
+)
 # Address of a daemon that is sent to by UDP, an IPv6 address in brackets.
 DAEMON = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
 
@@ -69,10 +73,14 @@ def _one_of(*allowed: int) -> Validator:
 
 def _context(_: object, attribute: "attrs.Attribute[int]", value: int) -> None:
     if value and not LEAST_CONTEXT <= value <= MOST_CONTEXT:
-        raise ValueError(f"{attribute.name}: {value} is out of range: {LEAST_CONTEXT} to {MOST_CONTEXT:,}, or 0")
+        raise ValueError(
+            f"{attribute.name}: {value} is out of range: {LEAST_CONTEXT} to {MOST_CONTEXT:,}, or 0"
+        )
 
 
-def _aliases(_: object, attribute: "attrs.Attribute[tuple[str, ...]]", value: tuple[str, ...]) -> None:
+def _aliases(
+    _: object, attribute: "attrs.Attribute[tuple[str, ...]]", value: tuple[str, ...]
+) -> None:
     """Refuse what does not name an alias and a model."""
     for pair in value:
         alias, _equals, model = pair.partition("=")
@@ -80,11 +88,18 @@ def _aliases(_: object, attribute: "attrs.Attribute[tuple[str, ...]]", value: tu
             raise ValueError(f"{attribute.name}: {pair!r} is no alias: write alias=model")
 
 
-def _origins(_: object, attribute: "attrs.Attribute[tuple[str, ...]]", value: tuple[str, ...]) -> None:
-    """Refuse what no browser sends as an origin, `*` with it: every page of the web could use this machine."""
+def _origins(
+    _: object, attribute: "attrs.Attribute[tuple[str, ...]]", value: tuple[str, ...]
+) -> None:
+    """Refuse what no browser sends as an origin, `*` with it: every page of the web could use this
+    machine.
+    """
     for origin in value:
         if not ORIGIN.fullmatch(origin):
-            raise ValueError(f"{attribute.name}: {origin!r} is no origin: write scheme://host or scheme://host:port")
+            raise ValueError(
+                f"{attribute.name}: {origin!r} is no origin: write scheme://host or "
+                "scheme://host:port"
+            )
 
 
 def _daemon(_: object, attribute: "attrs.Attribute[str]", value: str) -> None:
@@ -95,7 +110,10 @@ def _daemon(_: object, attribute: "attrs.Attribute[str]", value: str) -> None:
 
 def _endpoint(_: object, attribute: "attrs.Attribute[str]", value: str) -> None:
     if value and not ENDPOINT.fullmatch(value):
-        raise ValueError(f"{attribute.name}: {value!r} is no address of a collector: write http://host:port, with a path if it has one")
+        raise ValueError(
+            f"{attribute.name}: {value!r} is no address of a collector: write http://host:port, "
+            "with a path if it has one"
+        )
 
 
 @attrs.frozen(kw_only=True)
@@ -103,111 +121,255 @@ class Settings:
     """Settings of a server process. Units are in the names."""
 
     host: str = ts.option(default="127.0.0.1", help="Address to listen on.")
-    port: int = ts.option(default=8000, validator=_between(0, 65535), help="Port to listen on; 0 takes a free one.")
-    allow_remote: bool = ts.option(default=False, help="Listen beyond this machine. Needs an API key.")
-    allowed_hosts: tuple[str, ...] = ts.option(default=(), help="Host names, beyond loopback and `host`, that requests may name.")
+    port: int = ts.option(
+        default=8000, validator=_between(0, 65535), help="Port to listen on; 0 takes a free one."
+    )
+    allow_remote: bool = ts.option(
+        default=False, help="Listen beyond this machine. Needs an API key."
+    )
+    allowed_hosts: tuple[str, ...] = ts.option(
+        default=(), help="Host names, beyond loopback and `host`, that requests may name."
+    )
     allowed_origins: tuple[str, ...] = ts.option(
         default=(),
         validator=_origins,
-        help="Origins of web pages, beyond loopback and `allowed_hosts`, that may send requests: scheme://host:port.",
+        help=(
+            "Origins of web pages, beyond loopback and `allowed_hosts`, that may send requests: "
+            "scheme://host:port."
+        ),
     )
-    api_key: ts.SecretStr | None = ts.option(default=None, help="Key every request must carry; better given by file or environment.")
-    api_key_file: Path | None = ts.option(default=None, help="File whose first line is the API key.")
-    model_id: str = ts.option(default="smollm2-135m", help="Model to serve: a built-in name, a directory, or a Hub id.")
+    api_key: ts.SecretStr | None = ts.option(
+        default=None, help="Key every request must carry; better given by file or environment."
+    )
+    api_key_file: Path | None = ts.option(
+        default=None, help="File whose first line is the API key."
+    )
+    model_id: str = ts.option(
+        default="smollm2-135m", help="Model to serve: a built-in name, a directory, or a Hub id."
+    )
     models: tuple[str, ...] = ts.option(
-        default=(), help="More models, loaded when a request names them: built-in names, directories, or Hub ids that are on this machine."
+        default=(),
+        help=(
+            "More models, loaded when a request names them: built-in names, directories, or Hub "
+            "ids that are on this machine."
+        ),
     )
     aliases: tuple[str, ...] = ts.option(
-        default=(), validator=_aliases, help="Other names of models: alias=model; an alias that ends with * stands for all names that begin so."
+        default=(),
+        validator=_aliases,
+        help=(
+            "Other names of models: alias=model; an alias that ends with * stands for all names "
+            "that begin so."
+        ),
     )
-    adapters_dir: Path | None = ts.option(default=None, help="Directory of adapters (LoRA), each in a directory of its name, for requests to name.")
-    max_models: int = ts.option(default=0, validator=_between(0, 1000), help="Models that are loaded at the same time; 0: any number.")
+    adapters_dir: Path | None = ts.option(
+        default=None,
+        help="Directory of adapters (LoRA), each in a directory of its name, for requests to name.",
+    )
+    max_models: int = ts.option(
+        default=0,
+        validator=_between(0, 1000),
+        help="Models that are loaded at the same time; 0: any number.",
+    )
     models_budget_mb: int = ts.option(
-        default=0, validator=_between(0, 1 << 40), help="Memory for all loaded models, weights and KV caches, in MiB; 0: what the machine has."
+        default=0,
+        validator=_between(0, 1 << 40),
+        help=(
+            "Memory for all loaded models, weights and KV caches, in MiB; 0: what the machine has."
+        ),
     )
     model_idle_seconds: float = ts.option(
-        default=0.0, validator=_between(0, 31_536_000), help="Time without a request after which a model is unloaded; 0: never."
+        default=0.0,
+        validator=_between(0, 31_536_000),
+        help="Time without a request after which a model is unloaded; 0: never.",
     )
-    data_dir: Path = ts.option(factory=lambda: Path(platformdirs.user_data_dir("semantic_trio")), help="Where models are kept.")
-    cache_dir: Path = ts.option(factory=lambda: Path(platformdirs.user_cache_dir("semantic_trio")), help="Where the memory of agents is kept.")
+    data_dir: Path = ts.option(
+        factory=lambda: Path(platformdirs.user_data_dir("semantic_trio")),
+        help="Where models are kept.",
+    )
+    cache_dir: Path = ts.option(
+        factory=lambda: Path(platformdirs.user_cache_dir("semantic_trio")),
+        help="Where the memory of agents is kept.",
+    )
     context_length: int = ts.option(
-        default=0, validator=_context, help="Most tokens of a conversation, answer included; 0: what the model was made for."
+        default=0,
+        validator=_context,
+        help="Most tokens of a conversation, answer included; 0: what the model was made for.",
     )
-    max_batch_size: int = ts.option(default=0, validator=_between(0, 256), help="Requests that generate at the same time; 0: what suits the device.")
-    prefill_step_size: int = ts.option(default=0, validator=_between(0, 65536), help="Most prompt tokens read in one step; 0: what suits the device.")
+    max_batch_size: int = ts.option(
+        default=0,
+        validator=_between(0, 256),
+        help="Requests that generate at the same time; 0: what suits the device.",
+    )
+    prefill_step_size: int = ts.option(
+        default=0,
+        validator=_between(0, 65536),
+        help="Most prompt tokens read in one step; 0: what suits the device.",
+    )
     num_draft_tokens: int = ts.option(
-        default=0, validator=_between(0, 64), help="Most tokens that are drafted for a request in one step, from what it has read; 0: none."
+        default=0,
+        validator=_between(0, 64),
+        help=(
+            "Most tokens that are drafted for a request in one step, from what it has read; 0: "
+            "none."
+        ),
     )
     max_decode_stall_ms: float = ts.option(
-        default=250.0, validator=_between(1, 60_000), help="Most that reading prompts may lengthen a step of those who generate."
+        default=250.0,
+        validator=_between(1, 60_000),
+        help="Most that reading prompts may lengthen a step of those who generate.",
     )
-    batch_window_ms: float = ts.option(default=10.0, validator=_between(1, 1000), help="How long an idle engine waits for company.")
+    batch_window_ms: float = ts.option(
+        default=10.0, validator=_between(1, 1000), help="How long an idle engine waits for company."
+    )
     cache_budget_mb: int = ts.option(
         default=0,
         validator=_between(0, 16_777_216),
-        help="Memory for the KV cache of conversations, running and past, in MiB; 0: what suits the device.",
+        help=(
+            "Memory for the KV cache of conversations, running and past, in MiB; 0: what suits the "
+            "device."
+        ),
     )
     kv_bits: int = ts.option(
         default=AS_COMPUTED,
         validator=_one_of(*KV_BITS),
-        help="Bits of the keys and values of conversations: 16 (as the model computes them), 8 or 4.",
+        help=(
+            "Bits of the keys and values of conversations: 16 (as the model computes them), 8 or 4."
+        ),
     )
     block_tokens: int = ts.option(
-        default=BLOCK_TOKENS, validator=_one_of(*BLOCK_SIZES), help="Tokens of a block, which conversations are kept and shared in."
+        default=BLOCK_TOKENS,
+        validator=_one_of(*BLOCK_SIZES),
+        help="Tokens of a block, which conversations are kept and shared in.",
     )
     disk_budget_mb: int = ts.option(
-        default=20_480, validator=_between(0, 1 << 40), help="Disk space for what is kept of conversations, per model, in MiB; 0: none is."
+        default=20_480,
+        validator=_between(0, 1 << 40),
+        help="Disk space for what is kept of conversations, per model, in MiB; 0: none is.",
     )
-    disk_floor_mb: int = ts.option(default=2048, validator=_between(0, 1 << 40), help="Disk space that is left free, in MiB.")
+    disk_floor_mb: int = ts.option(
+        default=2048, validator=_between(0, 1 << 40), help="Disk space that is left free, in MiB."
+    )
     disk_writes_mb_per_day: int = ts.option(
-        default=262_144, validator=_between(0, 1 << 40), help="Most that is written to disk in 24 hours, in MiB; 0: any amount."
+        default=262_144,
+        validator=_between(0, 1 << 40),
+        help="Most that is written to disk in 24 hours, in MiB; 0: any amount.",
     )
     import_trust: ImportTrust = ts.option(
-        default=ImportTrust.AGENT, help="Who uses what an imported archive brings: agent (the imported agent alone) or shared (all agents)."
+        default=ImportTrust.AGENT,
+        help=(
+            "Who uses what an imported archive brings: agent (the imported agent alone) or shared "
+            "(all agents)."
+        ),
     )
-    max_agents_in_memory: int = ts.option(default=1000, validator=_between(1, 1_000_000), help="Agents that are remembered by name or by content.")
+    max_agents_in_memory: int = ts.option(
+        default=1000,
+        validator=_between(1, 1_000_000),
+        help="Agents that are remembered by name or by content.",
+    )
     responses_url: ts.SecretStr = ts.option(
         default=ts.SecretStr(""),
-        help="Database of the Responses API: sqlite:///path or postgresql://user:password@host:port/database; empty: a file in cache_dir.",
+        help=(
+            "Database of the Responses API: sqlite:///path or "
+            "postgresql://user:password@host:port/database; empty: a file in cache_dir."
+        ),
     )
-    responses_days: int = ts.option(default=30, validator=_between(0, 36_500), help="Days for which responses are stored; 0: for ever.")
+    responses_days: int = ts.option(
+        default=30,
+        validator=_between(0, 36_500),
+        help="Days for which responses are stored; 0: for ever.",
+    )
     responses_budget_mb: int = ts.option(
-        default=1024, validator=_between(1, 1 << 40), help="Disk space for stored responses in a file, in MiB; the oldest conversations go first."
+        default=1024,
+        validator=_between(1, 1 << 40),
+        help=(
+            "Disk space for stored responses in a file, in MiB; the oldest conversations go first."
+        ),
     )
-    queue_limit: int = ts.option(default=64, validator=_between(0, 100_000), help="Requests that may wait for a place in the batch.")
+    queue_limit: int = ts.option(
+        default=64,
+        validator=_between(0, 100_000),
+        help="Requests that may wait for a place in the batch.",
+    )
     background_wait_seconds: float = ts.option(
         default=BACKGROUND_WAIT_SECONDS,
         validator=_between(0, 86_400),
-        help="How long a background request waits until it is served as an interactive one; 0: there is no background.",
+        help=(
+            "How long a background request waits until it is served as an interactive one; 0: "
+            "there is no background."
+        ),
     )
-    step_deadline_seconds: float = ts.option(default=60.0, validator=_between(1, 3600), help="A step that takes longer has hung.")
-    shutdown_timeout_seconds: float = ts.option(default=30.0, validator=_between(0, 3600), help="How long running requests may go on after SIGTERM.")
-    max_body_bytes: int = ts.option(default=33_554_432, validator=_between(1024, 1 << 30), help="Largest request body.")
-    refuse_unreadable: bool = ts.option(default=False, help="Refuse images and files instead of telling the model that they are there.")
+    step_deadline_seconds: float = ts.option(
+        default=60.0, validator=_between(1, 3600), help="A step that takes longer has hung."
+    )
+    shutdown_timeout_seconds: float = ts.option(
+        default=30.0,
+        validator=_between(0, 3600),
+        help="How long running requests may go on after SIGTERM.",
+    )
+    max_body_bytes: int = ts.option(
+        default=33_554_432, validator=_between(1024, 1 << 30), help="Largest request body."
+    )
+    refuse_unreadable: bool = ts.option(
+        default=False,
+        help="Refuse images and files instead of telling the model that they are there.",
+    )
     write_timeout_seconds: float = ts.option(
-        default=10.0, validator=_between(0.1, 600), help="How long a client may refuse to read before it is dropped."
+        default=10.0,
+        validator=_between(0.1, 600),
+        help="How long a client may refuse to read before it is dropped.",
     )
-    ping_seconds: float = ts.option(default=10.0, validator=_between(0.1, 15), help="Silence after which a stream gets a ping.")
-    log_format: LogFormat = ts.option(default=LogFormat.AUTO, help="auto (console on a terminal), console or json.")
+    ping_seconds: float = ts.option(
+        default=10.0, validator=_between(0.1, 15), help="Silence after which a stream gets a ping."
+    )
+    log_format: LogFormat = ts.option(
+        default=LogFormat.AUTO, help="auto (console on a terminal), console or json."
+    )
     log_level: LogLevel = ts.option(default=LogLevel.INFO, help="debug, info, warning or error.")
-    log_file: Path | None = ts.option(default=None, help="File to log to instead of standard error; five of 10 MB are kept.")
-    event_log: Path | None = ts.option(default=None, help="File for the event log, JSON lines; five of 10 MB are kept. By default there is none.")
-    otlp_endpoint: str = ts.option(
-        default="", validator=_endpoint, help="Collector of OpenTelemetry for traces and metrics, as http://127.0.0.1:4318; empty: none."
+    log_file: Path | None = ts.option(
+        default=None, help="File to log to instead of standard error; five of 10 MB are kept."
     )
-    statsd_address: str = ts.option(default="", validator=_daemon, help="Daemon of StatsD for metrics by UDP, as 127.0.0.1:8125; empty: none.")
-    log_prompts: bool = ts.option(default=False, help="Write prompts to the log. They are private: off unless asked for.")
+    event_log: Path | None = ts.option(
+        default=None,
+        help=(
+            "File for the event log, JSON lines; five of 10 MB are kept. By default there is none."
+        ),
+    )
+    otlp_endpoint: str = ts.option(
+        default="",
+        validator=_endpoint,
+        help=(
+            "Collector of OpenTelemetry for traces and metrics, as http://127.0.0.1:4318; empty: "
+            "none."
+        ),
+    )
+    statsd_address: str = ts.option(
+        default="",
+        validator=_daemon,
+        help="Daemon of StatsD for metrics by UDP, as 127.0.0.1:8125; empty: none.",
+    )
+    log_prompts: bool = ts.option(
+        default=False, help="Write prompts to the log. They are private: off unless asked for."
+    )
 
     @property
     def key(self) -> str | None:
-        """The API key in force. Raises `InvalidRequestError` when its file cannot be read or is empty, or when no header can carry the key."""
+        """The API key in force.
+
+        Raises `InvalidRequestError` when its file cannot be read or is empty, or when no header can
+        carry the key.
+        """
         if self.api_key_file is None:
-            key = "".join(self.api_key) if self.api_key else None  # the plain text: only its repr is hidden
+            # the plain text: only its repr is hidden
+            key = "".join(self.api_key) if self.api_key else None
             return None if key is None else _sendable(key, "api_key")
         try:
             key = self.api_key_file.read_text().strip().partition("\n")[0].rstrip()
         except (OSError, UnicodeDecodeError) as error:
-            raise InvalidRequestError(f"cannot be read ({getattr(error, 'strerror', None) or 'it is no text'})", field="api_key_file") from error
+            raise InvalidRequestError(
+                f"cannot be read ({getattr(error, 'strerror', None) or 'it is no text'})",
+                field="api_key_file",
+            ) from error
         if not key:
             raise InvalidRequestError("is empty", field="api_key_file")
         return _sendable(key, "api_key_file")
@@ -215,14 +377,24 @@ class Settings:
 
 def aliases_of(pairs: tuple[str, ...]) -> dict[str, str]:
     """Return the models that aliases stand for, by alias."""
-    return {alias.strip(): model.strip() for alias, _, model in (pair.partition("=") for pair in pairs)}
+    return {
+        alias.strip(): model.strip() for alias, _, model in (pair.partition("=") for pair in pairs)
+    }
 
 
 def _sendable(key: str, field: str) -> str:
-    """A key that clients can send in a header: each of them encodes other characters in its own way, and spaces around it are cut off."""
+    """A key that clients can send in a header: each of them encodes other characters in its own
+    way, and spaces around it are cut off.
+    """
     if key.isascii() and key.isprintable() and key == key.strip():
         return key
-    raise InvalidRequestError("may hold visible ASCII characters alone, and no space at either end: clients cannot send others in a header", field)
+    raise InvalidRequestError(
+        (
+            "may hold visible ASCII characters alone, and no space at either end: clients cannot "
+            "send others in a header"
+        ),
+        field,
+    )
 
 
 @attrs.frozen
@@ -238,7 +410,9 @@ class SourcedSettings:
         return settings_of(self.settings, self.models, model)
 
 
-def load(overrides: Mapping[str, object], config_file: Path | None = None, base: Path | None = None) -> SourcedSettings:
+def load(
+    overrides: Mapping[str, object], config_file: Path | None = None, base: Path | None = None
+) -> SourcedSettings:
     """Read all sources; relative paths are looked up in `base`, by default the working directory.
 
     Raises `InvalidRequestError` naming the setting that is wrong, and where it was set.
@@ -247,7 +421,9 @@ def load(overrides: Mapping[str, object], config_file: Path | None = None, base:
     try:
         chain = sources(overrides, config_file, base or Path.cwd(), options)
         labels = check_values(chain, Settings, options, converter.structure)
-        settings = ts.load_settings(Settings, [source.loader for source in chain], converter=converter)
+        settings = ts.load_settings(
+            Settings, [source.loader for source in chain], converter=converter
+        )
         return _with_tables(settings, labels, chain, converter.structure)
     except* (ts.exceptions.TsError, ValueError, TypeError, OSError) as errors:
         problem = _first_line(errors)
@@ -255,14 +431,22 @@ def load(overrides: Mapping[str, object], config_file: Path | None = None, base:
 
 
 def settings_of(settings: Settings, tables: Tables, model: str) -> Settings:
-    """Return the settings that a model is loaded with: those of the server, but for what its table has."""
+    """Return the settings that a model is loaded with: those of the server, but for what its table
+    has.
+    """
     return attrs.evolve(settings, **tables.get(model, {}))
 
 
 def _with_tables(
-    settings: Settings, labels: Mapping[str, str], chain: Sequence[SettingSource], convert: Callable[[Any, Any], Any]
+    settings: Settings,
+    labels: Mapping[str, str],
+    chain: Sequence[SettingSource],
+    convert: Callable[[Any, Any], Any],
 ) -> SourcedSettings:
-    """Add the settings of single models. A model that has a table is served. Raises `InvalidRequestError` for a table that is wrong."""
+    """Add the settings of single models.
+
+    A model that has a table is served. Raises `InvalidRequestError` for a table that is wrong.
+    """
 
     def read(attribute: "attrs.Attribute[Any]", value: object) -> object:
         if problem := problem_of(attribute, value, convert):
@@ -275,13 +459,21 @@ def _with_tables(
         tables = merged(tables, read_tables(source.models, Settings, source.label, read))
     aliased = sorted(tables.keys() & aliases_of(settings.aliases).keys())
     if aliased:
-        raise InvalidRequestError(f"models.{aliased[0]} is the table of an alias: give it the name of the model", field="settings", quotes=False)
-    others = tuple(dict.fromkeys((*settings.models, *(name for name in tables if name != settings.model_id))))
+        raise InvalidRequestError(
+            f"models.{aliased[0]} is the table of an alias: give it the name of the model",
+            field="settings",
+            quotes=False,
+        )
+    others = tuple(
+        dict.fromkeys((*settings.models, *(name for name in tables if name != settings.model_id)))
+    )
     return SourcedSettings(attrs.evolve(settings, models=others), labels, tables)
 
 
 def _converter() -> ts.converters.Converter:
-    """Conversion of text to values; lists are written with commas, as host names may hold colons."""
+    """Conversion of text to values; lists are written with commas, as host names may hold
+    colons.
+    """
     return ts.converters.TSConverter(resolve_paths=False, strlist_sep=",")
 
 

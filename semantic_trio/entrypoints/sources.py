@@ -1,4 +1,5 @@
-"""Sources of settings, and what is wrong with a value, told together with the source that it came from.
+"""Sources of settings, and what is wrong with a value, told together with the source that it came
+from.
 
 Knows files, the environment and the command line. Knows no single setting.
 """
@@ -26,7 +27,11 @@ SECTION = "semantic"
 ENVIRONMENT = f"{PREFIX}ENVIRONMENT"
 ENV_FILE = ".env"
 # Of a value that a type of setting cannot have.
-WRONG: dict[object, str] = {int: "is no whole number", float: "is no number", bool: "is neither true nor false"}
+WRONG: dict[object, str] = {
+    int: "is no whole number",
+    float: "is no number",
+    bool: "is neither true nor false",
+}
 
 
 @attrs.frozen
@@ -44,9 +49,16 @@ class SettingSource:
             yield from part.settings.items()
 
 
-def sources(overrides: Mapping[str, object], config_file: Path | None, base: Path, options: OptionList) -> list[SettingSource]:
-    """All sources; later ones win. Raises `InvalidRequestError` for a file that cannot be read, and for a name that is no setting."""
-    files = [(file, False) for file in _files(base)] + ([(config_file, True)] if config_file else [])
+def sources(
+    overrides: Mapping[str, object], config_file: Path | None, base: Path, options: OptionList
+) -> list[SettingSource]:
+    """All sources; later ones win.
+
+    Raises `InvalidRequestError` for a file that cannot be read, and for a name that is no setting.
+    """
+    files = [(file, False) for file in _files(base)] + (
+        [(config_file, True)] if config_file else []
+    )
     chain = [_file_source(file, mandatory=mandatory) for file, mandatory in files]
     names = {f"{PREFIX}{option.path.upper()}" for option in options}
     if (base / ENV_FILE).is_file():
@@ -58,22 +70,37 @@ def sources(overrides: Mapping[str, object], config_file: Path | None, base: Pat
     return chain
 
 
-def check_values(chain: Sequence[SettingSource], settings: type, options: OptionList, convert: Callable[[Any, Any], Any]) -> dict[str, str]:
+def check_values(
+    chain: Sequence[SettingSource],
+    settings: type,
+    options: OptionList,
+    convert: Callable[[Any, Any], Any],
+) -> dict[str, str]:
     """The label of the source that each setting has its value from.
 
-    Raises `InvalidRequestError` for a value that cannot be: with the setting, its source, and what the setting means.
+    Raises `InvalidRequestError` for a value that cannot be: with the setting, its source, and what
+    the setting means.
     """
-    winning = {name: (source.label, value) for source in chain for name, value in source.values(settings, options)}
+    winning = {
+        name: (source.label, value)
+        for source in chain
+        for name, value in source.values(settings, options)
+    }
     for option in options:
         if option.path in winning:
             label, value = winning[option.path]
             attribute = attrs.fields_dict(settings)[option.path]
             if problem := problem_of(attribute, value, convert):
-                raise InvalidRequestError(f"{problem} ({label}). {attribute.metadata['typed-settings']['help']}", quotes=False)
+                raise InvalidRequestError(
+                    f"{problem} ({label}). {attribute.metadata['typed-settings']['help']}",
+                    quotes=False,
+                )
     return {option.path: winning.get(option.path, ("built-in", None))[0] for option in options}
 
 
-def problem_of(attribute: "attrs.Attribute[Any]", value: object, convert: Callable[[Any, Any], Any]) -> str:
+def problem_of(
+    attribute: "attrs.Attribute[Any]", value: object, convert: Callable[[Any, Any], Any]
+) -> str:
     """Return what is wrong with a value; empty where nothing is."""
     try:
         converted = convert(value, attribute.type)
@@ -96,14 +123,22 @@ def _wrong(wanted: object) -> str:
 def _check_names(given: Mapping[str, object], names: set[str], label: str) -> None:
     for name in sorted(given):
         if name.startswith(PREFIX) and name not in names:
-            raise InvalidRequestError(f"{name} is no setting ({label}): {_remedy(name, names)}", quotes=False)
+            raise InvalidRequestError(
+                f"{name} is no setting ({label}): {_remedy(name, names)}", quotes=False
+            )
 
 
 def _remedy(name: str, names: set[str]) -> str:
     if name == ENVIRONMENT:
         return "it names a file, and belongs into the environment itself"
-    close = difflib.get_close_matches(name.removeprefix(PREFIX), [known.removeprefix(PREFIX) for known in names], 2)
-    return f"did you mean {' or '.join(PREFIX + known for known in close)}?" if close else "`semantic-trio config` lists all; remove this one"
+    close = difflib.get_close_matches(
+        name.removeprefix(PREFIX), [known.removeprefix(PREFIX) for known in names], 2
+    )
+    return (
+        f"did you mean {' or '.join(PREFIX + known for known in close)}?"
+        if close
+        else "`semantic-trio config` lists all; remove this one"
+    )
 
 
 def _files(base: Path) -> Iterator[Path]:
@@ -113,7 +148,9 @@ def _files(base: Path) -> Iterator[Path]:
     if environment := os.environ.get(ENVIRONMENT, ""):
         named = base / "config" / f"{environment}.toml"
         if not named.is_file():
-            raise InvalidRequestError(f"{named} does not exist: make it, or unset {ENVIRONMENT}", quotes=False)
+            raise InvalidRequestError(
+                f"{named} does not exist: make it, or unset {ENVIRONMENT}", quotes=False
+            )
         yield named
 
 
@@ -122,10 +159,19 @@ def _file_source(file: Path, *, mandatory: bool) -> SettingSource:
     try:
         content = tomllib.loads(file.read_text())
     except (OSError, ValueError) as error:
-        raise InvalidRequestError(f"settings: {file}: {error.strerror if isinstance(error, OSError) else error}", quotes=False) from error
+        raise InvalidRequestError(
+            f"settings: {file}: {error.strerror if isinstance(error, OSError) else error}",
+            quotes=False,
+        ) from error
     outside = content.keys() - {SECTION, MODELS}
     if outside:
-        raise InvalidRequestError(f"settings: {file}: {min(outside)!r} stands outside of [{SECTION}], where it has no effect", quotes=False)
+        raise InvalidRequestError(
+            (
+                f"settings: {file}: {min(outside)!r} stands outside of [{SECTION}], where it has "
+                "no effect"
+            ),
+            quotes=False,
+        )
     name = f"!{file}" if mandatory else str(file)
     loader = ts.FileLoader(formats={"*.toml": ts.TomlFormat(SECTION)}, files=[name])
     return SettingSource(str(file), loader, content.get(MODELS, {}))

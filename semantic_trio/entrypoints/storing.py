@@ -1,4 +1,6 @@
-"""The database of responses: which one it is, for how long it is open, and what is too old for it."""
+"""The database of responses: which one it is, for how long it is open, and what is too old for
+it.
+"""
 
 import contextlib
 import functools
@@ -24,14 +26,21 @@ CLOSE_SECONDS = 5.0
 
 
 @contextlib.asynccontextmanager
-async def responses_stored(settings: Settings, claim: Callable[[], None]) -> AsyncIterator[ResponseStoreClient]:
-    """The database, until the context ends. One that cannot be used now is tried again when it is needed. `claim` has the cache directory.
+async def responses_stored(
+    settings: Settings, claim: Callable[[], None]
+) -> AsyncIterator[ResponseStoreClient]:
+    """The database, until the context ends.
+
+    One that cannot be used now is tried again when it is needed. `claim` has the cache directory.
 
     Raises `InvalidRequestError`.
     """
     url, file = "".join(settings.responses_url), settings.cache_dir / DEFAULT_FILE
     bounds = Bounds(settings.responses_budget_mb * MIB, settings.disk_floor_mb * MIB, claim)
-    records, place = ResponseStoreClient(functools.partial(open_store, url, file, bounds)), place_of(url, file)
+    records, place = (
+        ResponseStoreClient(functools.partial(open_store, url, file, bounds)),
+        place_of(url, file),
+    )
     try:
         await prune(records, settings.responses_days, place)
         async with trio.open_nursery() as nursery:
@@ -51,9 +60,11 @@ async def prune_daily(records: ResponseStoreClient, days: int, place: str) -> No
 
 
 async def prune(records: ResponseStoreClient, days: int, place: str) -> None:
-    """Remove what came earlier than so many days ago, and say whether there is a database at all, and where.
+    """Remove what came earlier than so many days ago, and say whether there is a database at all,
+    and where.
 
-    Days are those on which a server was working: a clock that is wrong, or a machine that was off, removes nothing.
+    Days are those on which a server was working: a clock that is wrong, or a machine that was off,
+    removes nothing.
     """
     today = int(time.time()) // DAY_SECONDS
     try:

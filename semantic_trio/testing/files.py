@@ -1,4 +1,6 @@
-"""Files that last as long as the object that plays them: given to a second server, they are what the first one left behind."""
+"""Files that last as long as the object that plays them: given to a second server, they are what
+the first one left behind.
+"""
 
 import io
 import itertools
@@ -39,11 +41,16 @@ class MemoryFiles:
     """See `CacheFiles`."""
 
     free: int = 1 << 40
-    before: Callable[[str], None] = _nothing  # is told the method that was called; may raise or wait, to play a disk that is full, broken or slow
+    # is told the method that was called; may raise or wait, to play a disk that is full, broken or
+    # slow
+    before: Callable[[str], None] = _nothing
     fingerprint: str = "fake"  # of the model whose files they are
-    by_newer: set[str] = attrs.field(factory=set)  # agents whose records a newer version has written
-    others: set[str] = attrs.field(init=False, factory=set)  # agents that other models have records of
-    put_aside_for: list[tuple[Item | str, str]] = attrs.field(init=False, factory=list)  # what, and why
+    # agents whose records a newer version has written
+    by_newer: set[str] = attrs.field(factory=set)
+    # agents that other models have records of
+    others: set[str] = attrs.field(init=False, factory=set)
+    # what, and why
+    put_aside_for: list[tuple[Item | str, str]] = attrs.field(init=False, factory=list)
     _contents: dict[Item, Content] = attrs.field(init=False, factory=dict)
     _records: dict[str, AgentRecord] = attrs.field(init=False, factory=dict)
     _damage: dict[Item | str, str] = attrs.field(init=False, factory=dict)
@@ -60,7 +67,10 @@ class MemoryFiles:
     def write(self, item: Item, content: Content) -> int:
         """See `CacheFiles.write`."""
         self.before("write")
-        self._contents[item] = {name: attrs.evolve(tensor, data=memoryview(bytes(tensor.data))) for name, tensor in content.items()}
+        self._contents[item] = {
+            name: attrs.evolve(tensor, data=memoryview(bytes(tensor.data)))
+            for name, tensor in content.items()
+        }
         self._damage.pop(item, None)
         return _content_bytes(content)
 
@@ -85,7 +95,10 @@ class MemoryFiles:
         self.before("agents")
         for agent in [agent for agent in self._records if agent in self._damage]:
             self._take_out(agent, self._damage[agent])
-        return sorted((record for record in self._records.values() if record.id not in self.by_newer), key=lambda record: record.used)
+        return sorted(
+            (record for record in self._records.values() if record.id not in self.by_newer),
+            key=lambda record: record.used,
+        )
 
     def newer(self) -> Container[str]:
         """See `CacheFiles.newer`."""
@@ -124,7 +137,11 @@ class MemoryFiles:
         return self.free
 
     def _take_out(self, what: Item | str, reason: str) -> None:
-        there = self._records.pop(what, None) if isinstance(what, str) else self._contents.pop(what, None)
+        there = (
+            self._records.pop(what, None)
+            if isinstance(what, str)
+            else self._contents.pop(what, None)
+        )
         self._damage.pop(what, None)
         if there is not None:
             self.put_aside_for.append((what, reason))
@@ -139,25 +156,38 @@ class MemoryArchives:
     def export_agent(self, record: AgentRecord) -> Iterator[bytes]:
         """See `AgentArchives.export_agent`."""
         self.files.before("export_agent")
-        items = [item for item in lineage(record, self.files.fingerprint) if item in self.files._contents and item not in self.files._damage]
+        items = [
+            item
+            for item in lineage(record, self.files.fingerprint)
+            if item in self.files._contents and item not in self.files._damage
+        ]
         ticket = b"archive %d\n" % next(_numbers)
-        _archives[ticket] = _Archived(self.files.fingerprint, record, {item: self.files._contents[item] for item in items})
+        _archives[ticket] = _Archived(
+            self.files.fingerprint, record, {item: self.files._contents[item] for item in items}
+        )
         yield ticket[:4]
         self.files.before("export_agent")
         yield ticket[4:]
 
-    def import_agent(self, archive: BinaryIO, name: str | None = None, salt: Salt | None = None) -> AgentRecord:
+    def import_agent(
+        self, archive: BinaryIO, name: str | None = None, salt: Salt | None = None
+    ) -> AgentRecord:
         """See `AgentArchives.import_agent`."""
         self.files.before("import_agent")
         found = _archives.get(archive.read())
         if found is None:
             raise InvalidRequestError("is no archive", "archive")
         if found.fingerprint != self.files.fingerprint:
-            raise InvalidRequestError(f"is of model {found.fingerprint}, and this is {self.files.fingerprint}", "archive")
+            raise InvalidRequestError(
+                f"is of model {found.fingerprint}, and this is {self.files.fingerprint}", "archive"
+            )
         record, names = salted(arriving(found.record, name), self.files.fingerprint, salt)
         if record.id in self.files._records:
             raise AgentExistsError(record.id)
-        self.files._contents = {**{names[item]: content for item, content in found.contents.items()}, **self.files._contents}
+        self.files._contents = {
+            **{names[item]: content for item, content in found.contents.items()},
+            **self.files._contents,
+        }
         return record
 
     def spool(self) -> BinaryIO:

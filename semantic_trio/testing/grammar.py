@@ -36,14 +36,20 @@ class OneAnswerState:
 
 
 def only_answer(conversation: Conversation) -> str | None:
-    """The simplest answer that has the form a conversation demands; None where it may be anything."""
+    """The simplest answer that has the form a conversation demands; None where it may be
+    anything.
+    """
     choice = conversation.choice
     if conversation.tools and choice.calling is Calling.REQUIRED:
         names = (choice.name,) if choice.name else choice.allowed
         tool = next(tool for tool in conversation.tools if names is None or tool.name in names)
         arguments = json.dumps(example(json.loads(tool.parameters) or {"type": "object"}))
         return f'<tool_call>\n{{"name": "{tool.name}", "arguments": {arguments}}}\n</tool_call>'
-    return None if conversation.schema is None else json.dumps(example(json.loads(conversation.schema)))
+    return (
+        None
+        if conversation.schema is None
+        else json.dumps(example(json.loads(conversation.schema)))
+    )
 
 
 def example(schema: dict[str, object]) -> object:
@@ -55,7 +61,11 @@ def example(schema: dict[str, object]) -> object:
             return example(one)
         case {"type": "object", "properties": dict(properties)}:
             required = schema.get("required")
-            return {name: example(one) for name, one in properties.items() if isinstance(required, list) and name in required}
+            return {
+                name: example(one)
+                for name, one in properties.items()
+                if isinstance(required, list) and name in required
+            }
         case {"type": "array", "items": dict(items)}:
             least = schema.get("minItems", 0)
             return [example(items)] * (least if isinstance(least, int) else 0)

@@ -39,7 +39,8 @@ class FakeOpener:
     open_seconds: float = 1.0
     close_seconds: float = 0.5
     failing: set[str] = attrs.field(factory=set)  # found, and cannot be opened
-    events: list[tuple[float, str]] = attrs.field(init=False, factory=list)  # seconds on trio's clock, what has happened
+    # seconds on trio's clock, what has happened
+    events: list[tuple[float, str]] = attrs.field(init=False, factory=list)
     open_bytes: int = attrs.field(init=False, default=0)
     most_bytes: int = attrs.field(init=False, default=0)  # that were open at the same time
 
@@ -50,7 +51,13 @@ class FakeOpener:
             raise ModelNotFoundError(name, "not on this machine")
         return self.sizes[name]
 
-    async def serve(self, name: str, closing: ModelClose, *, task_status: trio.TaskStatus[FakeModel] = trio.TASK_STATUS_IGNORED) -> None:
+    async def serve(
+        self,
+        name: str,
+        closing: ModelClose,
+        *,
+        task_status: trio.TaskStatus[FakeModel] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
         """See `ModelOpener.serve`."""
         size = await self.needed_bytes(name)
         await trio.sleep(self.open_seconds)

@@ -17,11 +17,13 @@ def _nothing(what: str) -> None:
 class MemoryResponses:
     """See `ResponseStore`."""
 
-    before: Callable[[str], None] = _nothing  # is told the method that was called; may raise or wait, to play a database that is gone or slow
+    # is told the method that was called; may raise or wait, to play a database that is gone or slow
+    before: Callable[[str], None] = _nothing
     is_closed: bool = attrs.field(init=False, default=False)
     _records: dict[str, StoredResponse] = attrs.field(init=False, factory=dict)
     _days: list[int] = attrs.field(init=False, factory=list)  # on which a server was working
-    _came: dict[str, int] = attrs.field(init=False, factory=dict)  # on which of them, by place in the list; -1: before the first
+    # on which of them, by place in the list; -1: before the first
+    _came: dict[str, int] = attrs.field(init=False, factory=dict)
     _lock: threading.Lock = attrs.field(init=False, factory=threading.Lock)
 
     def put(self, response: StoredResponse) -> None:

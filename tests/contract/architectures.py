@@ -1,4 +1,6 @@
-"""Tiny random models of every type that mlx-lm has, from tiny values for the fields of its configurations."""
+"""Tiny random models of every type that mlx-lm has, from tiny values for the fields of its
+configurations.
+"""
 
 import importlib
 import math
@@ -29,8 +31,12 @@ TINY: dict[str, Any] = {
     "sliding_window": 32, "sliding_window_size": 32, "window_size": 32, "attention_window_size": 32, "attention_chunk_size": 32,
     "num_experts": 4, "num_local_experts": 4, "n_routed_experts": 4, "moe_num_experts": 4, "num_experts_per_tok": 2, "num_experts_per_token": 2,
     "moe_topk": 2, "moe_top_k": 2, "top_k_experts": 2, "moe_k": 2, "moe_intermediate_size": 32, "n_shared_experts": 1, "num_shared_experts": 1,
-    "num_shared_expert": 1, "moe_num_shared_experts": 1, "share_expert_dim": 32, "moe_hidden_size": 64, "shared_expert_intermediate_size": 32,
-    "shared_intermediate_size": 32, "dense_intermediate_size": 96, "intermediate_size_mlp": 96, "moe_shared_expert_intermediate_size": 32,
+    "num_shared_expert": 1, "moe_num_shared_experts": 1, "share_expert_dim": 32, "moe_hidden_size": 64, (
+        "shared_expert_intermediate_size"
+    ): 32,
+    "shared_intermediate_size": 32, "dense_intermediate_size": 96, "intermediate_size_mlp": 96, (
+        "moe_shared_expert_intermediate_size"
+    ): 32,
     "expert_ffn_hidden_size": 32, "ffn_hidden_size": 96, "n_group": 1, "topk_group": 1, "num_expert_group": 1, "first_k_dense_replace": 1,
     "moe_layer_freq": 1, "decoder_sparse_step": 1, "norm_topk_prob": True, "routed_scaling_factor": 1.0, "mlp_only_layers": [],
     "scoring_func": "sigmoid", "topk_method": "noaux_tc", "moe_layer_interval": 1, "moe_layer_start_index": 1, "num_dense_layers": 1,
@@ -69,12 +75,21 @@ GEMMA4: dict[str, Any] = {
     "num_kv_shared_layers": 2, "layer_types": ALTERNATING + ALTERNATING[:2], "num_hidden_layers": 6, "global_head_dim": 32,
     "vocab_size_per_layer_input": 300, "hidden_size_per_layer_input": 8, "num_experts": None, "top_k_experts": None,
 }  # fmt: skip
-QWEN3_5 = {"rope_parameters": ROPES | {"type": "default", "partial_rotary_factor": 0.5, "mrope_section": [1, 1, 2]}}
+QWEN3_5 = {
+    "rope_parameters": ROPES
+    | {"type": "default", "partial_rotary_factor": 0.5, "mrope_section": [1, 1, 2]}
+}
 LFM2: dict[str, Any] = {
     "layer_types": ["conv", "full_attention"] * 2, "block_dim": 64, "block_multiple_of": 8, "block_ffn_dim_multiplier": 1.0, "block_ff_dim": 96,
     "block_auto_adjust_ff_dim": False,
 }  # fmt: skip
-YARN = {"type": "yarn", "factor": 2.0, "original_max_position_embeddings": 4096, "mscale": 1.0, "mscale_all_dim": 1.0}
+YARN = {
+    "type": "yarn",
+    "factor": 2.0,
+    "original_max_position_embeddings": 4096,
+    "mscale": 1.0,
+    "mscale_all_dim": 1.0,
+}
 LLAMA4_ROPE = ROPES | {"llama_4_scaling_beta": 0.1, "original_max_position_embeddings": 16}
 MORE: dict[str, dict[str, Any]] = {
     "afm7": {"num_heads": 4, "num_kv_reuse_layers": 2},
@@ -104,7 +119,9 @@ MORE: dict[str, dict[str, Any]] = {
     "hunyuan": {"rope_scaling": {"alpha": 1000.0, "type": "dynamic", "factor": 1.0}},
     "kimi_k3": {"num_experts_per_token": 2, "activation_situ_beta": 1.0, "activation_situ_linear_beta": 1.0, "attn_res_block_size": 2},
     "ministral3": {"rope_parameters": LLAMA4_ROPE, "layer_types": None},
-    "minicpm3": {"rope_scaling": {"original_max_position_embeddings": 4096, "short_factor": [1.0] * 4, "long_factor": [1.0] * 4}},
+    "minicpm3": {"rope_scaling": {(
+        "original_max_position_embeddings"
+    ): 4096, "short_factor": [1.0] * 4, "long_factor": [1.0] * 4}},
     "mistral4": {"rope_parameters": LLAMA4_ROPE, "num_key_value_heads": 4},
     "nemotron": {"hidden_act": "relu2"},
     "plamo": {"n_shared_head": 2},
@@ -139,7 +156,9 @@ MORE: dict[str, dict[str, Any]] = {
         "num_transformer_layers": 4, "model_dim": 64, "ffn_dim_divisor": 8, "num_query_heads": [4] * 4, "num_kv_heads": [2] * 4,
         "ffn_multipliers": [1.5] * 4,
     },
-    "phi3small": {"dense_attention_every_n_layers": 2, "ff_intermediate_size": 96, "gegelu_limit": 20.0, "vocab_size": 100352},
+    "phi3small": {(
+        "dense_attention_every_n_layers"
+    ): 2, "ff_intermediate_size": 96, "gegelu_limit": 20.0, "vocab_size": 100352},
     "phixtral": {"model_dim": 64, "num_vocab": 300, "num_heads": 4, "rotary_dim": 8},
     "plamo2": {"hidden_size_per_head": 16},
     "prism_hadamard_qwen35": {},
@@ -156,9 +175,16 @@ UNBUILT = ("bitnet", "muse_spark", "olmo", "prism_hadamard_qwen35")
 
 
 def _types() -> list[str]:
-    """Modules of mlx-lm that hold a model, by `model_type`. They are not imported: one of them ends the process."""
+    """Modules of mlx-lm that hold a model, by `model_type`.
+
+    They are not imported: one of them ends the process.
+    """
     sources = {path.stem: path.read_text() for path in Path(mlx_lm.models.__path__[0]).glob("*.py")}
-    return sorted(name for name, source in sources.items() if "class Model(" in source and "ModelArgs" in source)
+    return sorted(
+        name
+        for name, source in sources.items()
+        if "class Model(" in source and "ModelArgs" in source
+    )
 
 
 TYPES = _types()
@@ -193,13 +219,15 @@ def tiny_runner(name: str) -> MlxRunner:
 
     def build() -> MlxRunner:
         model = tiny_model(name)
-        return MlxRunner(shared_device(), DeviceRows(choose_layout(model)), measure_spec(model, name))
+        return MlxRunner(
+            shared_device(), DeviceRows(choose_layout(model)), measure_spec(model, name)
+        )
 
     return on_device(build)
 
 
-# Tokens of rows by pass: rows that are read in pieces, join and leave, also one with a prompt of one token. Of each of the first three rows more than
-# 20 positions are forced.
+# Tokens of rows by pass: rows that are read in pieces, join and leave, also one with a prompt of
+# one token. Of each of the first three rows more than 20 positions are forced.
 ALTOGETHER = [{"a": 1, "b": 1, "c": 1}]
 PASSES: list[dict[str, int]] = [
     {"a": 25, "b": 3},
@@ -225,7 +253,10 @@ def forced_logits(layout: Layout) -> list[mx.array]:
         for name in counts:
             rows[name] = rows.get(name) or layout.open()
         tokens = mx.array([(i * 31 + number * 7) % 199 + 1 for i in range(sum(counts.values()))])
-        logits = layout.forward(tokens, [RowSpan(rows[name], count, wants_logits=True) for name, count in counts.items()])
+        logits = layout.forward(
+            tokens,
+            [RowSpan(rows[name], count, wants_logits=True) for name, count in counts.items()],
+        )
         assert logits is not None
         found.append(logits)
         mx.eval(logits)
@@ -235,7 +266,9 @@ def forced_logits(layout: Layout) -> list[mx.array]:
 
 
 def largest_difference(found: list[mx.array], wanted: list[mx.array]) -> float:
-    """The largest difference between logits as a part of their range; those that are ruled out in both are equal."""
+    """The largest difference between logits as a part of their range; those that are ruled out in
+    both are equal.
+    """
     ours, theirs = mx.concatenate(found), mx.concatenate(wanted)
     never = (ours == -math.inf) & (theirs == -math.inf)
     ours, theirs = mx.where(never, 0, ours), mx.where(never, 0, theirs)
@@ -243,7 +276,13 @@ def largest_difference(found: list[mx.array], wanted: list[mx.array]) -> float:
 
 
 def rows_of_the_manual() -> dict[str, tuple[str, ...]]:
-    """What docs/types.md says of each type: how rows are served, whether that is exact, whether what is kept is restored exactly."""
+    """What docs/types.md says of each type: how rows are served, whether that is exact, whether
+    what is kept is restored exactly.
+    """
     lines = (Path(__file__).parents[2] / "docs" / "types.md").read_text().splitlines()
-    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| `")]
+    rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in lines
+        if line.startswith("| `")
+    ]
     return {row[0].strip("`"): tuple(row[1:4]) for row in rows}

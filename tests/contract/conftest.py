@@ -25,14 +25,16 @@ FAKES = {
 }
 SCRIPTED = "scripted"
 
-# To the memory qwen2 and qwen3 are what llama is: all layers global. Its windows are those of gemma3_text and gpt_oss_128, and its pages those of
-# llama_paged and gpt_oss_paged.
+# To the memory qwen2 and qwen3 are what llama is: all layers global. Its windows are those of
+# gemma3_text and gpt_oss_128, and its pages those of llama_paged and gpt_oss_paged.
 ALIKE = ("qwen2", "qwen3", "gpt_oss", "gemma3_paged")
 EVERYBODY = sample([*FAKES, SCRIPTED, *FAMILIES, *VARIANTS, *PAGED], ALIKE)
 WITHOUT_BLOCKS = ["fake_recurrent", "mamba2"]
-BLOCKS_ALONE = sample(["fake", SCRIPTED, "llama", "qwen2", "qwen3", "deepseek_v3", "llama_paged"], ALIKE)
-# A fault shows by the kind of layers that it is in: windows in gemma3_text, states beside attention in qwen3_next, blocks alone in llama, pages in
-# llama_paged.
+BLOCKS_ALONE = sample(
+    ["fake", SCRIPTED, "llama", "qwen2", "qwen3", "deepseek_v3", "llama_paged"], ALIKE
+)
+# A fault shows by the kind of layers that it is in: windows in gemma3_text, states beside attention
+# in qwen3_next, blocks alone in llama, pages in llama_paged.
 FAULTY_ALIKE = ("gpt_oss_128", "falcon_h1", "deepseek_v3", "gpt_oss_paged")
 WITH_BLOCKS = sample([name for name in EVERYBODY if name not in WITHOUT_BLOCKS], FAULTY_ALIKE)
 WITH_SNAPSHOTS = sample([name for name in EVERYBODY if name not in BLOCKS_ALONE], FAULTY_ALIKE)
@@ -42,7 +44,8 @@ with_snapshots = pytest.mark.parametrize("memory", WITH_SNAPSHOTS, indirect=True
 blocks_alone = pytest.mark.parametrize("memory", BLOCKS_ALONE, indirect=True)
 
 
-@pytest.fixture(params=sample(["fake", *FAMILIES, *PAGED], ("qwen2", "gemma3_paged")))  # qwen3 has norms before its attention that llama has not
+# qwen3 has norms before its attention that llama has not
+@pytest.fixture(params=sample(["fake", *FAMILIES, *PAGED], ("qwen2", "gemma3_paged")))
 async def runner(request: pytest.FixtureRequest) -> ModelRunner:
     """A runner with nothing open."""
     if request.param == "fake":
@@ -55,8 +58,16 @@ async def runner(request: pytest.FixtureRequest) -> ModelRunner:
 def fresh(family: str) -> ModelRunner:
     """A runner nobody has used."""
     if family == SCRIPTED:
-        return ScriptedRunner(script=(), encode=lambda text: [*map(ord, text)], decode=lambda tokens: "".join(map(chr, tokens)))
-    return FakeRunner(spec=ModelCacheSpec.of(family, FAKES[family])) if family in FAKES else random_runner(family)
+        return ScriptedRunner(
+            script=(),
+            encode=lambda text: [*map(ord, text)],
+            decode=lambda tokens: "".join(map(chr, tokens)),
+        )
+    return (
+        FakeRunner(spec=ModelCacheSpec.of(family, FAKES[family]))
+        if family in FAKES
+        else random_runner(family)
+    )
 
 
 @functools.cache

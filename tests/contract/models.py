@@ -32,8 +32,9 @@ WINDOWED: dict[str, object] = {
     "num_experts_per_tok": 2,
     "rope_theta": 1e4,
 }
-# What the matrices of random models are multiplied by. With the calm one attention looks at many positions at once, so that a single number that is
-# quantised in another way does not change everything after it.
+# What the matrices of random models are multiplied by. With the calm one attention looks at many
+# positions at once, so that a single number that is quantised in another way does not change
+# everything after it.
 GAIN, CALM_GAIN = 3.0, 1.0
 LLAMA4_TEXT: dict[str, object] = SIZE | {
     "model_type": "llama4_text",
@@ -53,8 +54,16 @@ LLAMA4_TEXT: dict[str, object] = SIZE | {
 FAMILIES: dict[str, dict[str, object]] = {
     "llama": SIZE | {"num_key_value_heads": 2},
     "qwen2": SIZE | {"num_key_value_heads": 2},
-    "qwen3": SIZE | {"num_key_value_heads": 2, "head_dim": 16, "max_position_embeddings": 4096, "rope_theta": 1e4, "tie_word_embeddings": False},
-    "gemma3_text": SIZE | {"num_key_value_heads": 1, "head_dim": 16, "sliding_window": 32, "sliding_window_pattern": 2},
+    "qwen3": SIZE
+    | {
+        "num_key_value_heads": 2,
+        "head_dim": 16,
+        "max_position_embeddings": 4096,
+        "rope_theta": 1e4,
+        "tie_word_embeddings": False,
+    },
+    "gemma3_text": SIZE
+    | {"num_key_value_heads": 1, "head_dim": 16, "sliding_window": 32, "sliding_window_pattern": 2},
     "gpt_oss": SIZE | WINDOWED,
     # Recurrent layers alone, or beside attention: their caches cannot be looked at row by row.
     "mamba2": {
@@ -93,7 +102,8 @@ FAMILIES: dict[str, dict[str, object]] = {
         "partial_rotary_factor": 0.5,
         "max_position_embeddings": 4096,
     },
-    # A recurrent cache and one of attention in each layer. The published multipliers leave a tiny model next to no range.
+    # A recurrent cache and one of attention in each layer. The published multipliers leave a tiny
+    # model next to no range.
     "falcon_h1": SIZE
     | {
         "num_key_value_heads": 2,
@@ -130,26 +140,35 @@ FAMILIES: dict[str, dict[str, object]] = {
     },
 }
 # With the window gpt-oss really has, half of a block.
-VARIANTS: dict[str, dict[str, object]] = {"gpt_oss_128": FAMILIES["gpt_oss"] | {"model_type": "gpt_oss", "sliding_window": 128}}
+VARIANTS: dict[str, dict[str, object]] = {
+    "gpt_oss_128": FAMILIES["gpt_oss"] | {"model_type": "gpt_oss", "sliding_window": 128}
+}
 
 
 # Served from pages although the device is a CPU, where a layout of its own is the faster one.
 PAGED = {"llama_paged": "llama", "gemma3_paged": "gemma3_text", "gpt_oss_paged": "gpt_oss_128"}
-# With heads that can be quantised, and without a choice of experts: a number that is quantised in another way may change that.
+# With heads that can be quantised, and without a choice of experts: a number that is quantised in
+# another way may change that.
 WIDE_HEADS: dict[str, dict[str, object]] = {
     "llama_wide": FAMILIES["llama"] | {"model_type": "llama", "head_dim": 32},
     "gemma3_wide": FAMILIES["gemma3_text"] | {"model_type": "gemma3_text", "head_dim": 64},
-    "gpt_oss_wide": FAMILIES["gpt_oss"] | {"model_type": "gpt_oss", "head_dim": 32, "num_experts_per_tok": 4},
+    "gpt_oss_wide": FAMILIES["gpt_oss"]
+    | {"model_type": "gpt_oss", "head_dim": 32, "num_experts_per_tok": 4},
     "qwen3_next_wide": FAMILIES["qwen3_next"] | {"model_type": "qwen3_next", "head_dim": 32},
     "falcon_h1_wide": FAMILIES["falcon_h1"] | {"model_type": "falcon_h1", "head_dim": 32},
-    "deepseek_v3_wide": FAMILIES["deepseek_v3"] | {"model_type": "deepseek_v3", "qk_rope_head_dim": 32, "num_experts_per_tok": 4},
+    "deepseek_v3_wide": FAMILIES["deepseek_v3"]
+    | {"model_type": "deepseek_v3", "qk_rope_head_dim": 32, "num_experts_per_tok": 4},
     "llama4_wide": {"model_type": "llama4", "text_config": LLAMA4_TEXT | {"head_dim": 32}},
 }
 WIDE_PAGED = ("llama_wide", "gemma3_wide", "gpt_oss_wide")
 # By name the model, the bits of its keys and values, and whether it is served from pages.
 QUANTISED: dict[str, tuple[str, int, bool]] = {
     **{f"{family}_{bits}bits": (family, bits, False) for family in WIDE_HEADS for bits in (8, 4)},
-    **{f"{family}_paged_{bits}bits": (family, bits, True) for family in WIDE_PAGED for bits in (8, 4)},
+    **{
+        f"{family}_paged_{bits}bits": (family, bits, True)
+        for family in WIDE_PAGED
+        for bits in (8, 4)
+    },
 }
 # By name the model, and the tokens of its blocks.
 SIZED: dict[str, tuple[str, int]] = {
@@ -162,7 +181,9 @@ SIZED: dict[str, tuple[str, int]] = {
 
 
 def random_model(family: str, dtype: mx.Dtype = mx.float32) -> Module:
-    """A model with weights large enough that its log-probabilities depend visibly on every position."""
+    """A model with weights large enough that its log-probabilities depend visibly on every
+    position.
+    """
     family, _ = SIZED.get(family, (family, 0))
     family, kv_bits, _ = QUANTISED.get(family, (PAGED.get(family, family), AS_COMPUTED, False))
     gain = CALM_GAIN if family in WIDE_HEADS else GAIN
@@ -177,13 +198,19 @@ def random_model(family: str, dtype: mx.Dtype = mx.float32) -> Module:
     return model
 
 
-def random_runner(family: str, *, look_ahead: bool = True, dtype: mx.Dtype = mx.float32) -> MlxRunner:
+def random_runner(
+    family: str, *, look_ahead: bool = True, dtype: mx.Dtype = mx.float32
+) -> MlxRunner:
     """A runner of a random model on the shared device."""
     model = on_device(lambda: random_model(family, dtype))
     base, block_tokens = SIZED.get(family, (family, BLOCK_TOKENS))
     is_paged = base in PAGED or (base in QUANTISED and QUANTISED[base][2])
-    layout: Layout = on_device(lambda: PagedLayout(model, page_tokens=block_tokens) if is_paged else choose_layout(model))
-    spec = on_device(lambda: measure_spec(model, family, is_paged=is_paged, block_tokens=block_tokens))
+    layout: Layout = on_device(
+        lambda: PagedLayout(model, page_tokens=block_tokens) if is_paged else choose_layout(model)
+    )
+    spec = on_device(
+        lambda: measure_spec(model, family, is_paged=is_paged, block_tokens=block_tokens)
+    )
     batch = DeviceRows(layout, look_ahead=look_ahead, block_tokens=block_tokens)
     size, together = on_device(lambda: (embedding_size(model), reads_together(model)))
     return MlxRunner(shared_device(), batch, spec, size, together)

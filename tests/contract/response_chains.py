@@ -9,8 +9,18 @@ from semantic_trio.domain.responses import StoredResponse
 from semantic_trio.ports import ResponseStore
 
 
-def response(number: int, parent: StoredResponse | None = None, said: bytes = b"[]") -> StoredResponse:
-    return StoredResponse.of(id=f"resp_{number}", parent=parent, model="m", created_at=number, status="completed", input=said, output=b"{}")
+def response(
+    number: int, parent: StoredResponse | None = None, said: bytes = b"[]"
+) -> StoredResponse:
+    return StoredResponse.of(
+        id=f"resp_{number}",
+        parent=parent,
+        model="m",
+        created_at=number,
+        status="completed",
+        input=said,
+        output=b"{}",
+    )
 
 
 def conversation(store: ResponseStore, turns: int) -> tuple[StoredResponse, ...]:

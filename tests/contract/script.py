@@ -28,13 +28,22 @@ class Script:
     async def land(self) -> None:
         await self.step(StepPlan())
 
-    async def generate(self, row: int, tokens: tuple[int, ...], count: int, start: RowStart | None = None, chunk: int = 1000) -> list[SampledToken]:
+    async def generate(
+        self,
+        row: int,
+        tokens: tuple[int, ...],
+        count: int,
+        start: RowStart | None = None,
+        chunk: int = 1000,
+    ) -> list[SampledToken]:
         """One row alone, its prompt in pieces of `chunk`."""
         pieces = [tokens[at : at + chunk] for at in range(0, len(tokens), chunk)]
         opened: tuple[RowStart, ...] = (start or RowStart(row, 0, GREEDY),)
         for number, piece in enumerate(pieces):
             draws = 0 if number == len(pieces) - 1 else None
-            await self.step(StepPlan(open=opened, prefill=(Chunk(row, piece, number * chunk, draws),)))
+            await self.step(
+                StepPlan(open=opened, prefill=(Chunk(row, piece, number * chunk, draws),))
+            )
             opened = ()
         for index in range(1, count):
             await self.step(StepPlan(decode=(Decode(row, index),)))
@@ -52,5 +61,10 @@ def tokens(drawn: list[SampledToken]) -> list[int]:
 
 
 def close(one: list[float], other: list[float]) -> bool:
-    """Equal to 1e-4 of the range that log-probabilities span: at least 3 in each of these models. Honest noise is a thirtieth of it."""
-    return len(one) == len(other) and all(math.isclose(a, b, rel_tol=0, abs_tol=3e-4) for a, b in zip(one, other, strict=True))
+    """Equal to 1e-4 of the range that log-probabilities span: at least 3 in each of these models.
+
+    Honest noise is a thirtieth of it.
+    """
+    return len(one) == len(other) and all(
+        math.isclose(a, b, rel_tol=0, abs_tol=3e-4) for a, b in zip(one, other, strict=True)
+    )

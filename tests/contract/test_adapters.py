@@ -1,4 +1,6 @@
-"""Rows of several adapters, and of none, in one batch: each computes what mlx-lm computes with its adapter alone."""
+"""Rows of several adapters, and of none, in one batch: each computes what mlx-lm computes with its
+adapter alone.
+"""
 
 import gc
 import json
@@ -22,10 +24,14 @@ from tests.contract.models import random_model, random_runner
 from tests.device import on_device
 
 ONE, OTHER = b"1" * 16, b"2" * 16
-# By family the layers of the first adapter: None stands for all that can be adapted, experts and embeddings included.
+# By family the layers of the first adapter: None stands for all that can be adapted, experts and
+# embeddings included.
 ATTENTION_ALONE = ["llama", "llama_paged", "gemma3_text", "gemma3_paged", "gpt_oss"]
 EVERYTHING = ["llama", "llama_paged", "gpt_oss", "gpt_oss_paged", "qwen3_next", "mamba2", "llama4"]
-CASES = [*((family, ATTENTION) for family in ATTENTION_ALONE), *((family, None) for family in EVERYTHING)]
+CASES = [
+    *((family, ATTENTION) for family in ATTENTION_ALONE),
+    *((family, None) for family in EVERYTHING),
+]
 TOLERANCE = 1e-4  # of the range of the logits
 
 
@@ -34,8 +40,12 @@ def directory(path: Path, family: str, seed: int, **more: Any) -> Path:
     return on_device(lambda: write_adapter(path, random_model(family), seed, **more))
 
 
-def expected(family: str, adapter: Path | None, tokens: Sequence[int], start: int) -> tuple[list[float], float]:
-    """Log-probabilities of the tokens from `start` on, by mlx-lm alone and without a cache; and the range of the logits."""
+def expected(
+    family: str, adapter: Path | None, tokens: Sequence[int], start: int
+) -> tuple[list[float], float]:
+    """Log-probabilities of the tokens from `start` on, by mlx-lm alone and without a cache; and the
+    range of the logits.
+    """
 
     def compute() -> tuple[list[float], float]:
         model = random_model(family)
@@ -44,22 +54,41 @@ def expected(family: str, adapter: Path | None, tokens: Sequence[int], start: in
         logits = cast(Any, model)(mx.array([tokens]))[0].astype(mx.float32)
         scores = logits - mx.logsumexp(logits, axis=-1, keepdims=True)
         span = cast(float, (logits.max() - logits.min()).item())
-        return [cast(float, scores[at - 1, tokens[at]].item()) for at in range(start, len(tokens))], span
+        return [
+            cast(float, scores[at - 1, tokens[at]].item()) for at in range(start, len(tokens))
+        ], span
 
     return on_device(compute)
 
 
-async def scores(runner: MlxRunner, rows: Sequence[tuple[bytes, Sequence[int], int]], steps: int) -> list[list[float]]:
-    """Log-probabilities of forced tokens of rows that run together: the adapter of each, its tokens, and how many of them are its prompt."""
+async def scores(
+    runner: MlxRunner, rows: Sequence[tuple[bytes, Sequence[int], int]], steps: int
+) -> list[list[float]]:
+    """Log-probabilities of forced tokens of rows that run together: the adapter of each, its
+    tokens, and how many of them are its prompt.
+    """
     opened = tuple(
-        RowStart(number, 0, SamplingParams(), forced=tuple(tokens[start:]), adapter=adapter) for number, (adapter, tokens, start) in enumerate(rows)
+        RowStart(number, 0, SamplingParams(), forced=tuple(tokens[start:]), adapter=adapter)
+        for number, (adapter, tokens, start) in enumerate(rows)
     )
-    chunks = tuple(Chunk(number, tuple(tokens[:start]), 0, draws=0) for number, (_, tokens, start) in enumerate(rows))
+    chunks = tuple(
+        Chunk(number, tuple(tokens[:start]), 0, draws=0)
+        for number, (_, tokens, start) in enumerate(rows)
+    )
     results = [await runner.step(StepPlan(open=opened, prefill=chunks))]
-    results += [await runner.step(StepPlan(decode=tuple(Decode(number, step) for number in range(len(rows))))) for step in range(1, steps)]
-    results.append(await runner.step(StepPlan(close=tuple(RowClose(number) for number in range(len(rows))))))
+    results += [
+        await runner.step(
+            StepPlan(decode=tuple(Decode(number, step) for number in range(len(rows))))
+        )
+        for step in range(1, steps)
+    ]
+    results.append(
+        await runner.step(StepPlan(close=tuple(RowClose(number) for number in range(len(rows)))))
+    )
     sampled = [token for result in results for token in result.sampled]
-    return [[token.logprob for token in sampled if token.row == number] for number in range(len(rows))]
+    return [
+        [token.logprob for token in sampled if token.row == number] for number in range(len(rows))
+    ]
 
 
 def tokens_of(number: int, count: int) -> list[int]:
@@ -67,7 +96,9 @@ def tokens_of(number: int, count: int) -> list[int]:
 
 
 @pytest.mark.parametrize(("family", "keys"), CASES)
-async def test_rows_of_two_adapters_and_of_none_compute_what_each_computes_alone(family: str, keys: list[str] | None, tmp_path: Path) -> None:
+async def test_rows_of_two_adapters_and_of_none_compute_what_each_computes_alone(
+    family: str, keys: list[str] | None, tmp_path: Path
+) -> None:
     steps, starts, adapters = 4, (5, 40, 9, 3), (ONE, OTHER, NO_ADAPTER, ONE)
     paths: dict[bytes, Path | None] = {
         ONE: directory(tmp_path / "one", family, 1, keys=keys),
@@ -78,7 +109,10 @@ async def test_rows_of_two_adapters_and_of_none_compute_what_each_computes_alone
     for digest, path in paths.items():
         if path is not None:
             await runner.load_adapter(path, "name", digest)
-    rows = [(adapter, tokens_of(number, start + steps), start) for number, (adapter, start) in enumerate(zip(adapters, starts, strict=True))]
+    rows = [
+        (adapter, tokens_of(number, start + steps), start)
+        for number, (adapter, start) in enumerate(zip(adapters, starts, strict=True))
+    ]
 
     found = await scores(runner, rows, steps)
 
@@ -89,9 +123,17 @@ async def test_rows_of_two_adapters_and_of_none_compute_what_each_computes_alone
 
 @pytest.mark.parametrize(
     ("family", "keys", "shares"),
-    [("llama", None, True), ("llama", ATTENTION, True), ("gpt_oss", ATTENTION, True), ("gpt_oss", None, False), ("mamba2", None, True)],
+    [
+        ("llama", None, True),
+        ("llama", ATTENTION, True),
+        ("gpt_oss", ATTENTION, True),
+        ("gpt_oss", None, False),
+        ("mamba2", None, True),
+    ],
 )
-async def test_adapters_of_linear_layers_share_passes(family: str, keys: list[str] | None, shares: bool, tmp_path: Path) -> None:
+async def test_adapters_of_linear_layers_share_passes(
+    family: str, keys: list[str] | None, shares: bool, tmp_path: Path
+) -> None:
     path, runner = directory(tmp_path / "one", family, 1, keys=keys), random_runner(family)
     await runner.load_adapter(path, "name", ONE)
 
@@ -101,7 +143,9 @@ async def test_adapters_of_linear_layers_share_passes(family: str, keys: list[st
     assert loaded.shares_passes is shares
 
 
-async def test_a_dora_adapter_computes_what_it_computes_alone_beside_one_of_another_kind(tmp_path: Path) -> None:
+async def test_a_dora_adapter_computes_what_it_computes_alone_beside_one_of_another_kind(
+    tmp_path: Path,
+) -> None:
     paths = {
         ONE: directory(tmp_path / "one", "llama", 1, keys=ATTENTION, kind="dora"),
         OTHER: directory(tmp_path / "other", "llama", 2, keys=ATTENTION),
@@ -128,7 +172,10 @@ async def test_a_model_is_as_it_was_once_its_adapters_are_unloaded(tmp_path: Pat
     after = await scores(runner, rows, 4)
 
     assert before == beside == after  # to the last bit
-    assert not any(isinstance(module, AdaptableLayer) for module in cast(Any, runner.batch.layout.model).modules())
+    assert not any(
+        isinstance(module, AdaptableLayer)
+        for module in cast(Any, runner.batch.layout.model).modules()
+    )
     with pytest.raises(StepFailedError):
         await runner.step(StepPlan(open=(RowStart(9, 0, SamplingParams(), adapter=ONE),)))
 
@@ -144,7 +191,10 @@ def no_collection() -> Iterator[None]:
 
 @pytest.mark.usefixtures("no_collection")
 async def test_unloading_gives_the_memory_of_an_adapter_back(tmp_path: Path) -> None:
-    runner, path = random_runner("llama"), directory(tmp_path / "one", "llama", 1, rank=64, keys=ATTENTION)
+    runner, path = (
+        random_runner("llama"),
+        directory(tmp_path / "one", "llama", 1, rank=64, keys=ATTENTION),
+    )
     await scores(runner, [(NO_ADAPTER, tokens_of(0, 12), 8)], 4)
     before = on_device(mx.get_active_memory)
     size = await runner.load_adapter(path, "name", ONE)
@@ -209,7 +259,11 @@ def with_damaged_config(path: Path) -> None:
 async def test_an_adapter_that_cannot_be_used_is_refused_in_a_line_and_changes_nothing(
     damage: Callable[[Path], None], family: str, reason: str, tmp_path: Path
 ) -> None:
-    path, runner, rows = directory(tmp_path / "one", "llama", 1, keys=ATTENTION), random_runner(family), [(NO_ADAPTER, tokens_of(0, 12), 8)]
+    path, runner, rows = (
+        directory(tmp_path / "one", "llama", 1, keys=ATTENTION),
+        random_runner(family),
+        [(NO_ADAPTER, tokens_of(0, 12), 8)],
+    )
     before = await scores(runner, rows, 4)
     damage(path)
 
@@ -220,10 +274,15 @@ async def test_an_adapter_that_cannot_be_used_is_refused_in_a_line_and_changes_n
     assert await scores(runner, rows, 4) == before
 
 
-async def test_a_second_adapter_that_is_refused_leaves_the_first_one_as_it_was(tmp_path: Path) -> None:
+async def test_a_second_adapter_that_is_refused_leaves_the_first_one_as_it_was(
+    tmp_path: Path,
+) -> None:
     good, bad = directory(tmp_path / "good", "llama", 1), directory(tmp_path / "bad", "llama", 2)
     without_one_weight(bad)
-    runner, rows = random_runner("llama"), [(ONE, tokens_of(0, 12), 8), (NO_ADAPTER, tokens_of(1, 9), 5)]
+    runner, rows = (
+        random_runner("llama"),
+        [(ONE, tokens_of(0, 12), 8), (NO_ADAPTER, tokens_of(1, 9), 5)],
+    )
     await runner.load_adapter(good, "good", ONE)
     before = await scores(runner, rows, 4)
 

@@ -1,4 +1,6 @@
-"""Blocks of fewer and of more tokens: every way through the memory computes what a run that remembers nothing computes."""
+"""Blocks of fewer and of more tokens: every way through the memory computes what a run that
+remembers nothing computes.
+"""
 
 from pathlib import Path
 
@@ -31,12 +33,16 @@ def alike(family: str, one: tuple[float, ...], other: tuple[float, ...]) -> bool
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("family", ["llama", "gemma3_text", "gpt_oss_128"])
-def test_rows_in_pages_of_any_size_compute_what_the_model_computes_alone(family: str, size: int) -> None:
+def test_rows_in_pages_of_any_size_compute_what_the_model_computes_alone(
+    family: str, size: int
+) -> None:
     assert gap_to_the_model_alone(family, page_tokens=size) < 1e-5
 
 
 @pytest.mark.parametrize("wrong", [shifted, scratched])
-def test_tokens_written_to_wrong_positions_of_small_pages_show(wrong: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tokens_written_to_wrong_positions_of_small_pages_show(
+    wrong: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(passes, "_slots", wrong)
 
     assert gap_to_the_model_alone("llama", page_tokens=64) > 1e-3
@@ -51,7 +57,9 @@ class SmallWarmUp(PagedLayout):
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_the_layout_that_is_chosen_has_pages_of_that_size(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_layout_that_is_chosen_has_pages_of_that_size(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(choosing, "candidates_for", lambda caches: [SmallWarmUp])
 
     layout = on_device(lambda: choose_layout(random_model("gemma3_text"), block_tokens=size))
@@ -62,8 +70,13 @@ def test_the_layout_that_is_chosen_has_pages_of_that_size(size: int, monkeypatch
 
 
 @pytest.mark.parametrize("family", SIZED)
-async def test_turns_that_join_fork_and_leave_score_as_if_nothing_was_remembered(family: str) -> None:
-    after, shared = (*prompt(300), *FORCED, *prompt(10, salt=9)), (*prompt(100), *prompt(50, salt=4))
+async def test_turns_that_join_fork_and_leave_score_as_if_nothing_was_remembered(
+    family: str,
+) -> None:
+    after, shared = (
+        (*prompt(300), *FORCED, *prompt(10, salt=9)),
+        (*prompt(100), *prompt(50, salt=4)),
+    )
     results: dict[str, tuple[tuple[float, ...], Reuse]] = {}
     async with engine_of(family) as bench:
         expected, expected_shared = await bench.cold(after), await bench.cold(shared)
@@ -78,18 +91,30 @@ async def test_turns_that_join_fork_and_leave_score_as_if_nothing_was_remembered
             nursery.start_soon(ask, "b", after)
             nursery.start_soon(ask, "c", shared)
 
-    assert [results[name][1].tokens >= least for name, least in (("a", 299), ("b", 299), ("c", 100))] == [True] * 3
-    assert [alike(family, results[name][0], one) for name, one in (("a", expected), ("b", expected), ("c", expected_shared))] == [True] * 3
+    assert [
+        results[name][1].tokens >= least for name, least in (("a", 299), ("b", 299), ("c", 100))
+    ] == [True] * 3
+    assert [
+        alike(family, results[name][0], one)
+        for name, one in (("a", expected), ("b", expected), ("c", expected_shared))
+    ] == [True] * 3
 
 
 @pytest.mark.parametrize("family", SIZED)
-async def test_a_turn_after_a_restart_scores_as_if_nothing_was_remembered_and_zeros_on_disk_show(family: str, tmp_path: Path) -> None:
+async def test_a_turn_after_a_restart_scores_as_if_nothing_was_remembered_and_zeros_on_disk_show(
+    family: str, tmp_path: Path
+) -> None:
     expected = await cold(family, NEXT, tmp_path)
     async with server(family, tmp_path) as first:
         await first.turn(prompt(HISTORY), "a")
         await first.settle()
         files = first.persistence.files
-        sizes = {count for item in files.index() if item.kind is Kind.BLOCK for count in tokens_in(files.read(item))}
+        sizes = {
+            count
+            for item in files.index()
+            if item.kind is Kind.BLOCK
+            for count in tokens_in(files.read(item))
+        }
     assert max(sizes, default=0) == min(SIZED[family][1], HISTORY + len(FORCED) - 1)
 
     async with server(family, tmp_path) as second:
@@ -118,7 +143,9 @@ def longer(content: Content, count: int) -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize("family", ["llama_blocks_of_64", "llama_wide_paged_8bits_blocks_of_64"])
-async def test_a_block_of_more_tokens_than_a_block_has_is_refused(family: str, tmp_path: Path) -> None:
+async def test_a_block_of_more_tokens_than_a_block_has_is_refused(
+    family: str, tmp_path: Path
+) -> None:
     """A page has no place for the rest: it would be written over the next one."""
     async with server(family, tmp_path) as first:
         await first.turn(prompt(HISTORY), "a")

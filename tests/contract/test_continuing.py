@@ -1,4 +1,6 @@
-"""Prompts whose answer goes on with the assistant's last message, claimed of the fake codec and of real tokenizers and templates alike."""
+"""Prompts whose answer goes on with the assistant's last message, claimed of the fake codec and of
+real tokenizers and templates alike.
+"""
 
 import attrs
 import pytest
@@ -28,13 +30,19 @@ def test_the_prompt_ends_with_the_message_and_without_blanks(blanks: str, codec:
 
 def test_the_prompt_is_the_front_of_the_turn_after(codec: TextCodec) -> None:
     front = codec.encode_prompt(continuing(Text("The capital is")))
-    turn = codec.encode_prompt(Conversation((*HELLO, says(Role.ASSISTANT, "The capital is Paris."), says(Role.USER, "And?"))))
+    turn = codec.encode_prompt(
+        Conversation(
+            (*HELLO, says(Role.ASSISTANT, "The capital is Paris."), says(Role.USER, "And?"))
+        )
+    )
 
     assert codec.decode(turn.tokens).startswith(codec.decode(front.tokens))
 
 
 def test_thoughts_before_the_text_are_kept(codec: TextCodec) -> None:
-    text = codec.decode(codec.encode_prompt(continuing(Thinking("hm"), Text("The capital is"))).tokens)
+    text = codec.decode(
+        codec.encode_prompt(continuing(Thinking("hm"), Text("The capital is"))).tokens
+    )
 
     assert text.endswith("The capital is")
     assert "hm" in text[text.rindex("Hello") :]
@@ -51,14 +59,22 @@ def test_a_thought_that_the_text_has_begun_goes_on_as_one(codec: TextCodec) -> N
     prompt = codec.encode_prompt(conversation)
 
     assert codec.decode(prompt.tokens).endswith("I see")
-    assert read(codec, conversation, [" it.\n</think>\n\nParis"], prompt.opening) == [Thinking("it."), Text("Paris")]
+    assert read(codec, conversation, [" it.\n</think>\n\nParis"], prompt.opening) == [
+        Thinking("it."),
+        Text("Paris"),
+    ]
 
 
 def test_a_message_that_ends_with_calls_is_a_turn_of_its_own(codec: TextCodec) -> None:
-    called = Conversation((*HELLO, Message(Role.ASSISTANT, (Text("I look."), ToolCall("c", "look", "{}")))), continues=True)
+    called = Conversation(
+        (*HELLO, Message(Role.ASSISTANT, (Text("I look."), ToolCall("c", "look", "{}")))),
+        continues=True,
+    )
 
     assert codec.encode_prompt(called) == codec.encode_prompt(attrs.evolve(called, continues=False))
 
 
 def test_a_user_s_message_is_answered(codec: TextCodec) -> None:
-    assert codec.encode_prompt(Conversation(HELLO, continues=True)) == codec.encode_prompt(Conversation(HELLO))
+    assert codec.encode_prompt(Conversation(HELLO, continues=True)) == codec.encode_prompt(
+        Conversation(HELLO)
+    )

@@ -1,4 +1,6 @@
-"""Rows that decode together compute what the model computes alone: recurrent layers, latent attention, shared keys and values."""
+"""Rows that decode together compute what the model computes alone: recurrent layers, latent
+attention, shared keys and values.
+"""
 
 import mlx.core as mx
 import pytest
@@ -45,18 +47,33 @@ def test_rows_that_join_decode_and_leave_compute_what_the_model_computes_alone(n
 
 
 @pytest.mark.parametrize("name", sample([*RECURRENT, *LATENT, *SHARED], ALIKE))
-async def test_snapshots_of_rows_that_decode_together_serve_rows_of_their_beginning(name: str) -> None:
-    """One taken while both rows decode, one by the plan that closes a row, and one of a prompt's end."""
+async def test_snapshots_of_rows_that_decode_together_serve_rows_of_their_beginning(
+    name: str,
+) -> None:
+    """One taken while both rows decode, one by the plan that closes a row, and one of a prompt's
+    end.
+    """
     memory = Memory(tiny_runner(name))
-    one, other = await memory.read(prompt(40), stops=(30,)), await memory.read(prompt(33, salt=1), name="other")
+    one, other = (
+        await memory.read(prompt(40), stops=(30,)),
+        await memory.read(prompt(33, salt=1), name="other"),
+    )
     await memory.decode(one, other, count=5)
     decode = (Decode(one, 6), Decode(other, 6))
     await memory.step(
-        StepPlan(decode=decode, snapshots=(SaveSnapshot(snapshot_key(46), one, 46), SaveSnapshot(snapshot_key(39, "other"), other, 39)))
+        StepPlan(
+            decode=decode,
+            snapshots=(
+                SaveSnapshot(snapshot_key(46), one, 46),
+                SaveSnapshot(snapshot_key(39, "other"), other, 39),
+            ),
+        )
     )
     await memory.decode(one, other, count=4, first=7)
     closing = [
-        RowClose(row, blocks(row, length, key), SaveSnapshot(snapshot_key(length, key), row, length))
+        RowClose(
+            row, blocks(row, length, key), SaveSnapshot(snapshot_key(length, key), row, length)
+        )
         for row, length, key in ((one, 50, ""), (other, 43, "other"))
     ]
     history, others = prompt(40) + FORCED[:11], prompt(33, salt=1) + FORCED[:11]
@@ -78,14 +95,20 @@ async def test_a_row_that_others_join_and_leave_scores_as_if_it_were_alone() -> 
     memory = Memory(tiny_runner("qwen3_5"))
     rows = [await memory.read(prompt(20 + salt, salt=salt), name=f"{salt}") for salt in range(4)]
     await memory.decode(*rows, count=6)
-    preempted = RowClose(rows[1], blocks(rows[1], 27, "1"), SaveSnapshot(snapshot_key(27, "1"), rows[1], 27))
-    resumed = await memory.score(prompt(21, salt=1) + FORCED[:7], memory.restore(27, "1"), close=(preempted,))
+    preempted = RowClose(
+        rows[1], blocks(rows[1], 27, "1"), SaveSnapshot(snapshot_key(27, "1"), rows[1], 27)
+    )
+    resumed = await memory.score(
+        prompt(21, salt=1) + FORCED[:7], memory.restore(27, "1"), close=(preempted,)
+    )
     await memory.decode(rows[0], rows[2], rows[3], count=13, first=7)
     await memory.land()
 
     assert close(resumed, await memory.expected(prompt(21, salt=1) + FORCED[:7]))
     for salt in (0, 2, 3):
-        assert close(logprobs(memory.drawn[rows[salt]]), await memory.expected(prompt(20 + salt, salt=salt)))
+        assert close(
+            logprobs(memory.drawn[rows[salt]]), await memory.expected(prompt(20 + salt, salt=salt))
+        )
 
 
 def test_states_are_not_copied_while_the_same_rows_decode() -> None:
@@ -96,7 +119,9 @@ def test_states_are_not_copied_while_the_same_rows_decode() -> None:
             layout.forward(mx.arange(5), [RowSpan(row, 5, wants_logits=True)])
         stacks = []
         for some in (rows, rows, rows[:2], rows[:2], rows):
-            layout.forward(mx.zeros(len(some), mx.int32), [RowSpan(row, 1, wants_logits=True) for row in some])
+            layout.forward(
+                mx.zeros(len(some), mx.int32), [RowSpan(row, 1, wants_logits=True) for row in some]
+            )
             stacks.append(id(layout._stack))
             kept.append(layout._stack)
         return stacks
@@ -108,7 +133,9 @@ def test_states_are_not_copied_while_the_same_rows_decode() -> None:
 
 
 @pytest.mark.parametrize("name", ["longcat_flash_ngram"])
-def test_a_row_whose_state_has_another_form_reads_by_itself_until_it_has_the_same(name: str) -> None:
+def test_a_row_whose_state_has_another_form_reads_by_itself_until_it_has_the_same(
+    name: str,
+) -> None:
     """The state of a row of one token is shorter than that of the others."""
     assert on_device(lambda: difference(name)) < 1e-4
 
@@ -130,7 +157,9 @@ def forget_states(stack: StackedStates) -> StackedStates:
 
 @pytest.mark.parametrize("fault", [swap_rows, forget_states])
 @pytest.mark.parametrize("name", ["qwen3_5", "nemotron_h", "lfm2"])
-def test_a_wrong_stack_is_noticed_at_load(name: str, fault: object, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_wrong_stack_is_noticed_at_load(
+    name: str, fault: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gather = StackedStates.gather
     monkeypatch.setattr(StackedStates, "gather", lambda rows: fault(gather(rows)))  # type: ignore[operator]
 
@@ -138,7 +167,9 @@ def test_a_wrong_stack_is_noticed_at_load(name: str, fault: object, monkeypatch:
 
 
 @pytest.mark.parametrize("name", ["qwen3_5", "nemotron_h", "lfm2"])
-def test_states_that_are_lost_when_a_row_leaves_are_noticed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_states_that_are_lost_when_a_row_leaves_are_noticed(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Proved at load with the faults away, so that the comparison itself is put to the test."""
 
     def lose(stack: StackedStates) -> None:
@@ -162,9 +193,17 @@ async def test_a_snapshot_of_the_row_beside_is_noticed(monkeypatch: pytest.Monke
     copy_of = StackedStates.copy_of
     one, other = await memory.read(prompt(40)), await memory.read(prompt(40, salt=1), name="other")
     await memory.decode(one, other, count=5)
-    monkeypatch.setattr(StackedStates, "copy_of", lambda self, row: copy_of(self, next(each for each in self.rows if each is not row)))
-    await memory.step(StepPlan(close=(RowClose(one, blocks(one, 45), SaveSnapshot(snapshot_key(45), one, 45)),)))
+    monkeypatch.setattr(
+        StackedStates,
+        "copy_of",
+        lambda self, row: copy_of(self, next(each for each in self.rows if each is not row)),
+    )
+    await memory.step(
+        StepPlan(close=(RowClose(one, blocks(one, 45), SaveSnapshot(snapshot_key(45), one, 45)),))
+    )
     monkeypatch.undo()
     history = prompt(40) + FORCED[:8]
 
-    assert not close(await memory.score(history, memory.restore(45)), await memory.expected(history))
+    assert not close(
+        await memory.score(history, memory.restore(45)), await memory.expected(history)
+    )

@@ -15,11 +15,14 @@ from tests.contract.script import GREEDY, Script, prompt, tokens
 
 
 @pytest.mark.parametrize("pooling", list(Pooling))
-async def test_a_vector_has_length_one_and_depends_on_the_text_alone(runner: ModelRunner, pooling: Pooling, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_vector_has_length_one_and_depends_on_the_text_alone(
+    runner: ModelRunner, pooling: Pooling, monkeypatch: pytest.MonkeyPatch
+) -> None:
     [whole] = await runner.embed([prompt(40)], pooling)
     [other] = await runner.embed([(*prompt(39), 7)], pooling)
     monkeypatch.setattr(embedding, "FIRST_TOKENS", 2)
-    monkeypatch.setattr(embedding, "CHUNK_SECONDS", 0.0)  # every chunk takes too long: the next ones are of the least size
+    # every chunk takes too long: the next ones are of the least size
+    monkeypatch.setattr(embedding, "CHUNK_SECONDS", 0.0)
     [pieces] = await runner.embed([prompt(40)], pooling)
 
     assert math.hypot(*whole) == pytest.approx(1, abs=1e-5)
@@ -30,7 +33,9 @@ async def test_a_vector_has_length_one_and_depends_on_the_text_alone(runner: Mod
 async def test_rows_do_not_notice(runner: ModelRunner) -> None:
     alone = tokens(await Script(runner).generate(1, prompt(10), 6))
     script = Script(runner)
-    await script.step(StepPlan(open=(RowStart(2, 0, GREEDY),), prefill=(Chunk(2, prompt(10), 0, 0),)))
+    await script.step(
+        StepPlan(open=(RowStart(2, 0, GREEDY),), prefill=(Chunk(2, prompt(10), 0, 0),))
+    )
     for index in range(1, 6):
         await runner.embed([prompt(20 + index), prompt(7)], Pooling.MEAN)
         await script.step(StepPlan(decode=(Decode(2, index),)))
@@ -54,7 +59,9 @@ async def test_texts_that_are_read_together_have_the_vectors_that_they_have_alon
         assert vector == pytest.approx(wanted, abs=1e-4)
 
 
-async def test_few_texts_are_read_together_where_memory_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_few_texts_are_read_together_where_memory_is_short(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     runner, read = random_runner("llama"), list[int]()
 
     class Noted(TextsReading):
@@ -73,4 +80,6 @@ async def test_few_texts_are_read_together_where_memory_is_short(monkeypatch: py
     found = await runner.embed(texts, Pooling.MEAN)
 
     assert read == [16, 4, 3, 3, 3, 3, 3, 1, 3, 1]
-    assert [list(vector) for vector in found] == [pytest.approx(list(vector), abs=1e-4) for vector in wanted]
+    assert [list(vector) for vector in found] == [
+        pytest.approx(list(vector), abs=1e-4) for vector in wanted
+    ]

@@ -1,4 +1,6 @@
-"""Memory that was on disk changes nothing: the whole engine on real models and real files, against a run that remembers nothing."""
+"""Memory that was on disk changes nothing: the whole engine on real models and real files, against
+a run that remembers nothing.
+"""
 
 import functools
 import io
@@ -39,11 +41,23 @@ class Server:
     engine: Engine
     persistence: Persistence
 
-    async def turn(self, tokens: tuple[int, ...], agent: str | None = None) -> tuple[tuple[float, ...], Reuse]:
+    async def turn(
+        self, tokens: tuple[int, ...], agent: str | None = None
+    ) -> tuple[tuple[float, ...], Reuse]:
         """Scores of a known continuation, and what was reused."""
         known = self.engine.memory.agents.find(agent) if agent else None
         salt = known.salt if known else NO_SALT
-        request = GenerationRequest("r", tokens, len(FORCED), 1, SamplingParams(), forced=FORCED, salt=salt, agent=agent, boundaries=(100,))
+        request = GenerationRequest(
+            "r",
+            tokens,
+            len(FORCED),
+            1,
+            SamplingParams(),
+            forced=FORCED,
+            salt=salt,
+            agent=agent,
+            boundaries=(100,),
+        )
         result = await self.engine.submit(request, ByteDecoder()).result()
         return result.logprobs, result.finished.reuse
 
@@ -65,7 +79,9 @@ async def server(family: str, root: Path, budget: int = ROOMY) -> AsyncIterator[
     await runner.reset()
     runner.batch.store.drop(runner.batch.store.blocks, runner.batch.store.snapshots)
     engine = new_engine(runner, UNBOUND_LIMITS, budget=budget, disk=DISK)
-    persistence = Persistence(engine.memory, runner, ModelFiles(root, runner.spec.fingerprint, family), engine.nudge)
+    persistence = Persistence(
+        engine.memory, runner, ModelFiles(root, runner.spec.fingerprint, family), engine.nudge
+    )
     async with running(engine), trio.open_nursery() as nursery:
         await persistence.open()
         await nursery.start(persistence.run)
@@ -79,7 +95,10 @@ _cold: dict[tuple[str, tuple[int, ...]], tuple[float, ...]] = {}  # by model and
 
 
 async def cold(family: str, tokens: tuple[int, ...], root: Path) -> tuple[float, ...]:
-    """Scores of a server that has never read anything. They are computed once for all tests of a model."""
+    """Scores of a server that has never read anything.
+
+    They are computed once for all tests of a model.
+    """
     if (family, tokens) not in _cold:
         async with server(family, root / "empty") as fresh:
             _cold[family, tokens], reuse = await fresh.turn(tokens)
@@ -88,7 +107,9 @@ async def cold(family: str, tokens: tuple[int, ...], root: Path) -> tuple[float,
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-async def test_a_turn_after_a_restart_scores_as_if_nothing_was_remembered(family: str, tmp_path: Path) -> None:
+async def test_a_turn_after_a_restart_scores_as_if_nothing_was_remembered(
+    family: str, tmp_path: Path
+) -> None:
     expected = await cold(family, NEXT, tmp_path)
     async with server(family, tmp_path) as first:
         await first.turn(prompt(HISTORY), "a")
@@ -102,18 +123,29 @@ async def test_a_turn_after_a_restart_scores_as_if_nothing_was_remembered(family
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-async def test_a_turn_after_eviction_to_disk_scores_the_same_beside_neighbours(family: str, tmp_path: Path) -> None:
-    """Three agents where RAM holds little more than two: each comes back from disk while another one decodes."""
+async def test_a_turn_after_eviction_to_disk_scores_the_same_beside_neighbours(
+    family: str, tmp_path: Path
+) -> None:
+    """Three agents where RAM holds little more than two: each comes back from disk while another
+    one decodes.
+    """
     spec = runner_of(family).spec
-    row, snapshot = Memory(spec, ROOMY, 128).row_bytes(len(NEXT) + len(FORCED) + 1), spec.snapshot_bytes(HISTORY)
+    row, snapshot = (
+        Memory(spec, ROOMY, 128).row_bytes(len(NEXT) + len(FORCED) + 1),
+        spec.snapshot_bytes(HISTORY),
+    )
     budget = max(int(row * 2.2), 16 * snapshot)  # snapshots get a quarter of it
-    turns = {name: (*prompt(HISTORY, salt), *FORCED, *prompt(10, salt=9)) for salt, name in enumerate("abc")}
+    turns = {
+        name: (*prompt(HISTORY, salt), *FORCED, *prompt(10, salt=9))
+        for salt, name in enumerate("abc")
+    }
     expected = {name: await cold(family, tokens, tmp_path / name) for name, tokens in turns.items()}
     found: dict[str, tuple[tuple[float, ...], Reuse]] = {}
     async with server(family, tmp_path, budget) as tight:
         for salt, name in enumerate("abc"):
             await tight.turn(prompt(HISTORY, salt), name)
-            await tight.settle()  # the next turn may evict what is not on disk yet, and that is lost
+            # the next turn may evict what is not on disk yet, and that is lost
+            await tight.settle()
         tight.engine.memory.store.evict_all()
 
         async def ask(name: str) -> None:
@@ -130,7 +162,9 @@ async def test_a_turn_after_eviction_to_disk_scores_the_same_beside_neighbours(f
 
 
 @pytest.mark.parametrize("family", ["llama", "falcon_h1"])
-async def test_another_model_in_between_neither_uses_nor_harms_what_is_there(family: str, tmp_path: Path) -> None:
+async def test_another_model_in_between_neither_uses_nor_harms_what_is_there(
+    family: str, tmp_path: Path
+) -> None:
     expected = await cold(family, NEXT, tmp_path)
     async with server(family, tmp_path) as first:
         await first.turn(prompt(HISTORY), "a")
@@ -146,7 +180,9 @@ async def test_another_model_in_between_neither_uses_nor_harms_what_is_there(fam
 
 
 def zeroed(content: Content) -> Content:
-    return {name: tensor if name == "position" else _zeros(tensor) for name, tensor in content.items()}
+    return {
+        name: tensor if name == "position" else _zeros(tensor) for name, tensor in content.items()
+    }
 
 
 def _zeros(tensor: Tensor) -> Tensor:
@@ -155,13 +191,21 @@ def _zeros(tensor: Tensor) -> Tensor:
 
 def swapped(content: Content) -> Content:
     """The first keys in the place of the last ones."""
-    names = [name for name, tensor in content.items() if tensor.shape == next(iter(content.values())).shape]
+    names = [
+        name
+        for name, tensor in content.items()
+        if tensor.shape == next(iter(content.values())).shape
+    ]
     return {**content, names[0]: content[names[-1]], names[-1]: content[names[0]]}
 
 
 @pytest.mark.parametrize("spoil", [zeroed, swapped])
-@pytest.mark.parametrize("family", sample(["llama", "qwen2", "qwen3", "gemma3_text", "gpt_oss", "deepseek_v3"], ALIKE))
-async def test_the_comparison_sees_a_block_whose_content_is_another(family: str, spoil: Callable[[Content], Content], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "family", sample(["llama", "qwen2", "qwen3", "gemma3_text", "gpt_oss", "deepseek_v3"], ALIKE)
+)
+async def test_the_comparison_sees_a_block_whose_content_is_another(
+    family: str, spoil: Callable[[Content], Content], tmp_path: Path
+) -> None:
     """The sabotage of the tests above: written anew, so that its checksum is right."""
     expected = await cold(family, NEXT, tmp_path)
     async with server(family, tmp_path) as first:
@@ -179,7 +223,9 @@ async def test_the_comparison_sees_a_block_whose_content_is_another(family: str,
 
 
 @pytest.mark.parametrize("family", ["gemma3_text", "gpt_oss", "falcon_h1", "qwen3_next"])
-async def test_the_comparison_sees_snapshots_whose_content_is_another(family: str, tmp_path: Path) -> None:
+async def test_the_comparison_sees_snapshots_whose_content_is_another(
+    family: str, tmp_path: Path
+) -> None:
     expected = await cold(family, NEXT, tmp_path)
     async with server(family, tmp_path) as first:
         await first.turn(prompt(HISTORY), "a")
@@ -224,7 +270,9 @@ async def test_what_is_damaged_is_computed_again(family: str, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-async def test_an_agent_that_came_in_an_archive_scores_as_if_nothing_was_remembered(family: str, tmp_path: Path) -> None:
+async def test_an_agent_that_came_in_an_archive_scores_as_if_nothing_was_remembered(
+    family: str, tmp_path: Path
+) -> None:
     expected = await cold(family, NEXT, tmp_path)
     async with server(family, tmp_path / "here") as first:
         await first.turn(prompt(HISTORY), "a")
@@ -246,9 +294,13 @@ async def test_an_archive_with_another_block_in_it_would_be_noticed(tmp_path: Pa
     expected = await cold("llama", NEXT, tmp_path)
     async with server("llama", tmp_path / "here") as first:
         await first.turn(prompt(HISTORY), "a")
-        record = await Archives(first.persistence).write_out(first.engine.memory.agents.get("a"), 30)
+        record = await Archives(first.persistence).write_out(
+            first.engine.memory.agents.get("a"), 30
+        )
         files = first.persistence.files
-        one, other, *_ = (block.item for block in first.engine.memory.chain(first.engine.memory.agents.get("a")))
+        one, other, *_ = (
+            block.item for block in first.engine.memory.chain(first.engine.memory.agents.get("a"))
+        )
         swapped = files.read(other)
         files.remove(one)
         files.write(one, swapped)
@@ -271,7 +323,12 @@ async def test_a_snapshot_that_says_it_is_elsewhere_is_put_aside(tmp_path: Path)
         files, agent = first.persistence.files, first.engine.memory.agents.get("a")
         for snapshot in first.engine.memory.snapshots_of(agent):
             content = files.read(snapshot.item)
-            elsewhere = attrs.evolve(content[POSITION], data=memoryview((snapshot.position + 1).to_bytes(content[POSITION].data.nbytes, "little")))
+            elsewhere = attrs.evolve(
+                content[POSITION],
+                data=memoryview(
+                    (snapshot.position + 1).to_bytes(content[POSITION].data.nbytes, "little")
+                ),
+            )
             files.remove(snapshot.item)
             files.write(snapshot.item, {**content, POSITION: elsewhere})
 

@@ -1,4 +1,6 @@
-"""Reuse changes nothing: the whole engine on real models, each path through the memory against a run that remembers nothing."""
+"""Reuse changes nothing: the whole engine on real models, each path through the memory against a
+run that remembers nothing.
+"""
 
 import math
 import random
@@ -24,7 +26,19 @@ from tests.search import examples, sample
 
 FORCED = tuple((5 * i + 3) % 250 for i in range(20))
 FAMILIES = sample(
-    ["llama", "qwen2", "qwen3", "gemma3_text", "gpt_oss", "falcon_h1", "qwen3_next", "deepseek_v3", "llama_paged", "gpt_oss_paged"], ALIKE
+    [
+        "llama",
+        "qwen2",
+        "qwen3",
+        "gemma3_text",
+        "gpt_oss",
+        "falcon_h1",
+        "qwen3_next",
+        "deepseek_v3",
+        "llama_paged",
+        "gpt_oss_paged",
+    ],
+    ALIKE,
 )
 
 
@@ -36,9 +50,20 @@ class Bench:
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
 
-    async def turn(self, tokens: tuple[int, ...], agent: str | None = None, forced: tuple[int, ...] = FORCED) -> tuple[tuple[float, ...], Reuse]:
+    async def turn(
+        self, tokens: tuple[int, ...], agent: str | None = None, forced: tuple[int, ...] = FORCED
+    ) -> tuple[tuple[float, ...], Reuse]:
         """Scores of a known continuation, and what was reused."""
-        request = GenerationRequest("r", tokens, len(forced), 1, SamplingParams(), forced=forced, agent=agent, boundaries=(100,))
+        request = GenerationRequest(
+            "r",
+            tokens,
+            len(forced),
+            1,
+            SamplingParams(),
+            forced=forced,
+            agent=agent,
+            boundaries=(100,),
+        )
         result = await self.engine.submit(request, ByteDecoder()).result()
         return result.logprobs, result.finished.reuse
 
@@ -59,11 +84,15 @@ async def engine_of(family: str, budget: int = ROOMY, rows: int = 4) -> AsyncIte
 
 
 def close(one: tuple[float, ...], other: tuple[float, ...]) -> bool:
-    return len(one) == len(other) and all(math.isclose(a, b, abs_tol=3e-4) for a, b in zip(one, other, strict=True))
+    return len(one) == len(other) and all(
+        math.isclose(a, b, abs_tol=3e-4) for a, b in zip(one, other, strict=True)
+    )
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-async def test_a_warm_turn_a_fork_and_a_neighbour_score_as_if_nothing_was_remembered(family: str) -> None:
+async def test_a_warm_turn_a_fork_and_a_neighbour_score_as_if_nothing_was_remembered(
+    family: str,
+) -> None:
     async with engine_of(family) as bench:
         after = (*prompt(300), *FORCED, *prompt(10, salt=9))
         shared = (*prompt(100), *prompt(50, salt=4))
@@ -105,8 +134,8 @@ async def test_what_a_cancelled_turn_had_read_is_right(family: str) -> None:
         assert close(scores, expected)
 
 
-# Rows for which there is memory when three of 240 tokens begin to decode. How many rows begin and which of them grow beyond it depends on the
-# family: on its windows, states and pages.
+# Rows for which there is memory when three of 240 tokens begin to decode. How many rows begin and
+# which of them grow beyond it depends on the family: on its windows, states and pages.
 TIGHT = (2.3, 2.6, 3.05)
 
 
@@ -125,7 +154,9 @@ async def test_a_preempted_turn_ends_with_the_same_scores(family: str) -> None:
     assert preemptions > 0
 
 
-async def at_once(bench: Bench, length: int, forced: tuple[int, ...]) -> dict[int, tuple[float, ...]]:
+async def at_once(
+    bench: Bench, length: int, forced: tuple[int, ...]
+) -> dict[int, tuple[float, ...]]:
     """Scores of three turns that decode beside each other."""
     scores: dict[int, tuple[float, ...]] = {}
 
@@ -155,7 +186,9 @@ async def test_what_is_left_of_a_partly_evicted_history_is_right(family: str) ->
         assert close(scores, expected)
 
 
-async def test_a_device_that_cannot_say_what_it_holds_has_failed_a_step(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_device_that_cannot_say_what_it_holds_has_failed_a_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     runner = random_runner("llama")
 
     def fail() -> Inventory:
@@ -177,7 +210,14 @@ async def test_after_many_cancels_forks_and_deletes_books_and_device_agree(famil
             agent = f"agent{chance.randrange(12)}"
             tokens = (*prompt(chance.randrange(1, 300)), *prompt(30, salt=chance.randrange(5)))
             request = GenerationRequest(
-                f"r{number}", tokens, 20, 1, SamplingParams(), agent=agent, is_ordered=chance.random() < 0.3, boundaries=(100,)
+                f"r{number}",
+                tokens,
+                20,
+                1,
+                SamplingParams(),
+                agent=agent,
+                is_ordered=chance.random() < 0.3,
+                boundaries=(100,),
             )
             generation = bench.engine.submit(request, ByteDecoder())
             for _ in range(chance.randrange(12)):
@@ -205,7 +245,9 @@ async def test_after_many_cancels_forks_and_deletes_books_and_device_agree(famil
 
 
 async def test_agents_with_one_prompt_hold_its_pages_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    """At every step the pool has no more pages than the budget counts, and the common blocks are counted once for all agents."""
+    """At every step the pool has no more pages than the budget counts, and the common blocks are
+    counted once for all agents.
+    """
     agents, common, own = 8, 1024, 40
     counted = list[tuple[int, int]]()  # pages in the budget and in the pool, with all rows decoding
     step = MlxRunner.step
@@ -226,9 +268,12 @@ async def test_agents_with_one_prompt_hold_its_pages_once(monkeypatch: pytest.Mo
         await bench.turn(prompt(common), "first")
         async with trio.open_nursery() as nursery:
             for at in range(agents):
-                nursery.start_soon(bench.turn, (*prompt(common), *prompt(own, salt=at + 1)), f"agent-{at}")
+                nursery.start_soon(
+                    bench.turn, (*prompt(common), *prompt(own, salt=at + 1)), f"agent-{at}"
+                )
 
         assert counted
-        expected = common // 256 + 1 + agents  # the partial block is of the answer to the first agent
+        # the partial block is of the answer to the first agent
+        expected = common // 256 + 1 + agents
         assert max(counted) == (expected, expected)
         assert memory.store.pool.used == pool.used * page

@@ -1,4 +1,6 @@
-"""The comparisons of test_export see what is wrong with content that came back, and what is none of the model's is refused as a whole."""
+"""The comparisons of test_export see what is wrong with content that came back, and what is none of
+the model's is refused as a whole.
+"""
 
 from collections.abc import Callable
 
@@ -9,16 +11,34 @@ from semantic_trio.domain.content import Item, Kind, Tensor
 from semantic_trio.domain.errors import CacheCorruptionError
 from semantic_trio.domain.step import StepPlan
 from tests.contract.conftest import with_blocks, with_snapshots
-from tests.contract.memory import BLOCK, RESTORED, Memory, block_key, is_noticed, refuses, snapshot_key
+from tests.contract.memory import (
+    BLOCK,
+    RESTORED,
+    Memory,
+    block_key,
+    is_noticed,
+    refuses,
+    snapshot_key,
+)
 from tests.contract.models import FAMILIES, VARIANTS
 from tests.contract.script import prompt
 
 Parts = dict[str, Tensor]
 Spoil = Callable[[Parts], None]
 
-FIRST, SECOND, SNAPSHOT = Item(Kind.BLOCK, block_key(0)), Item(Kind.BLOCK, block_key(BLOCK)), Item(Kind.SNAPSHOT, snapshot_key(RESTORED))
-real_snapshots = pytest.mark.parametrize("memory", ["gemma3_text", "gpt_oss", "mamba2", "qwen3_next", "falcon_h1", "llama4"], indirect=True)
-real_blocks = pytest.mark.parametrize("memory", [name for name in [*FAMILIES, *VARIANTS] if name != "mamba2"], indirect=True)
+FIRST, SECOND, SNAPSHOT = (
+    Item(Kind.BLOCK, block_key(0)),
+    Item(Kind.BLOCK, block_key(BLOCK)),
+    Item(Kind.SNAPSHOT, snapshot_key(RESTORED)),
+)
+real_snapshots = pytest.mark.parametrize(
+    "memory",
+    ["gemma3_text", "gpt_oss", "mamba2", "qwen3_next", "falcon_h1", "llama4"],
+    indirect=True,
+)
+real_blocks = pytest.mark.parametrize(
+    "memory", [name for name in [*FAMILIES, *VARIANTS] if name != "mamba2"], indirect=True
+)
 
 
 def zeros(tensor: Tensor) -> Tensor:
@@ -33,7 +53,9 @@ def arrays(parts: Parts) -> list[str]:
 def resized(tensor: Tensor, axis: int, size: int) -> Tensor:
     """Of another size, and full."""
     shape = (*tensor.shape[:axis], size, *tensor.shape[axis + 1 :])
-    return Tensor(tensor.dtype, shape, memoryview(bytes(tensor.data.nbytes // tensor.shape[axis] * size)))
+    return Tensor(
+        tensor.dtype, shape, memoryview(bytes(tensor.data.nbytes // tensor.shape[axis] * size))
+    )
 
 
 @with_blocks
@@ -92,11 +114,15 @@ async def test_a_snapshot_missing(memory: Memory) -> None:
 
 @with_snapshots
 async def test_a_part_of_a_snapshot_zeroed(memory: Memory) -> None:
-    """In all its layers, and looked at after one token: the state of a single layer of a tiny model is forgotten in a few."""
+    """In all its layers, and looked at after one token: the state of a single layer of a tiny model
+    is forgotten in a few.
+    """
     await memory.keep(prompt(RESTORED))
     away = (await memory.export())[SNAPSHOT]
     for part in {name.partition(".")[2] for name in arrays(away)}:
-        zeroed = {name: zeros(away[name]) for name in arrays(away) if name.partition(".")[2] == part}
+        zeroed = {
+            name: zeros(away[name]) for name in arrays(away) if name.partition(".")[2] == part
+        }
         await memory.runner.load({SNAPSHOT: {**away, **zeroed}})
         assert await is_noticed(memory, memory.restore(RESTORED), prompt(RESTORED + 1)), part
 
@@ -149,7 +175,9 @@ WRONGS: dict[str, Spoil] = {
     "an axis more": first_array(lambda tensor: attrs.evolve(tensor, shape=(*tensor.shape, 1))),
     "an axis less": first_array(lambda tensor: attrs.evolve(tensor, shape=tensor.shape[1:])),
     "fewer bytes": first_array(lambda tensor: attrs.evolve(tensor, data=tensor.data[:-4])),
-    "a byte more": first_array(lambda tensor: attrs.evolve(tensor, data=memoryview(bytes(tensor.data) + bytes(1)))),
+    "a byte more": first_array(
+        lambda tensor: attrs.evolve(tensor, data=memoryview(bytes(tensor.data) + bytes(1)))
+    ),
     "a part less": a_part_less,
     "a part more": lambda parts: parts.update({"99.keys": parts[arrays(parts)[0]]}),
     "a part twice": a_part_twice,
@@ -157,12 +185,18 @@ WRONGS: dict[str, Spoil] = {
 }
 WRONG_BLOCKS: dict[str, Spoil] = {
     "no positions": every_array(lambda tensor: resized(tensor, min(2, len(tensor.shape) - 1), 0)),
-    "too many positions": every_array(lambda tensor: resized(tensor, min(2, len(tensor.shape) - 1), BLOCK + 1)),
+    "too many positions": every_array(
+        lambda tensor: resized(tensor, min(2, len(tensor.shape) - 1), BLOCK + 1)
+    ),
 }
 # What only those can have wrong that have layers.
 WRONG_LAYERS: dict[str, Spoil] = {
     "fewer positions in one": first_array(lambda tensor: resized(tensor, 2, tensor.shape[2] - 1)),
-    "negative sizes": first_array(lambda tensor: attrs.evolve(tensor, shape=(tensor.shape[0], -tensor.shape[1], -tensor.shape[2], tensor.shape[3]))),
+    "negative sizes": first_array(
+        lambda tensor: attrs.evolve(
+            tensor, shape=(tensor.shape[0], -tensor.shape[1], -tensor.shape[2], tensor.shape[3])
+        )
+    ),
     "more heads": first_array(lambda tensor: resized(tensor, 1, tensor.shape[1] + 1)),
     "wider heads": first_array(lambda tensor: resized(tensor, 3, tensor.shape[3] + 1)),
     "two rows": first_array(lambda tensor: resized(tensor, 0, 2)),
@@ -201,7 +235,10 @@ async def test_a_block_of_another_model_is_refused(memory: Memory, wrong: str) -
 async def test_a_snapshot_of_another_model_is_refused(memory: Memory) -> None:
     """Any tensor, any axis."""
     away = (await memory.exported(prompt(RESTORED)))[SNAPSHOT]
-    larger = {name: [resized(away[name], axis, size + 1) for axis, size in enumerate(away[name].shape)] for name in arrays(away)}
+    larger = {
+        name: [resized(away[name], axis, size + 1) for axis, size in enumerate(away[name].shape)]
+        for name in arrays(away)
+    }
     for name, tensor in [(name, tensor) for name, tensors in larger.items() for tensor in tensors]:
         with pytest.raises(CacheCorruptionError):
             await memory.runner.load({SNAPSHOT: {**away, name: tensor}})
@@ -209,12 +246,19 @@ async def test_a_snapshot_of_another_model_is_refused(memory: Memory) -> None:
 
 
 def at(parts: Parts, position: int) -> Parts:
-    return {**parts, "position": attrs.evolve(parts["position"], data=memoryview(position.to_bytes(8, "little", signed=True)))}
+    return {
+        **parts,
+        "position": attrs.evolve(
+            parts["position"], data=memoryview(position.to_bytes(8, "little", signed=True))
+        ),
+    }
 
 
 @real_snapshots
 @pytest.mark.parametrize("position", [RESTORED - 1, RESTORED + 1])
-async def test_a_snapshot_that_says_another_position_is_refused_when_it_is_used_at_the_latest(memory: Memory, position: int) -> None:
+async def test_a_snapshot_that_says_another_position_is_refused_when_it_is_used_at_the_latest(
+    memory: Memory, position: int
+) -> None:
     """A recurrent state does not know how many tokens it has seen; the books do."""
     away = await memory.exported(prompt(RESTORED))
     try:
@@ -240,15 +284,28 @@ async def test_a_snapshot_whose_counters_disagree_is_refused(memory: Memory) -> 
     for name in [name for name in away if name.endswith(":int")]:
         wrong = int.from_bytes(away[name].data, "little") + 1
         with pytest.raises(CacheCorruptionError, match=name.partition(".")[2].partition(":")[0]):
-            await memory.runner.load({SNAPSHOT: {**away, name: attrs.evolve(away[name], data=memoryview(wrong.to_bytes(8, "little")))}})
+            await memory.runner.load(
+                {
+                    SNAPSHOT: {
+                        **away,
+                        name: attrs.evolve(
+                            away[name], data=memoryview(wrong.to_bytes(8, "little"))
+                        ),
+                    }
+                }
+            )
 
 
 @with_blocks
 async def test_numbers_that_are_none_are_numbers(memory: Memory) -> None:
     away = await memory.exported(prompt(RESTORED))
     for name in arrays(away[FIRST]):
-        away[FIRST][name] = attrs.evolve(away[FIRST][name], data=memoryview(b"\xff" * away[FIRST][name].data.nbytes))
+        away[FIRST][name] = attrs.evolve(
+            away[FIRST][name], data=memoryview(b"\xff" * away[FIRST][name].data.nbytes)
+        )
     await memory.load(away)
     again = (await memory.runner.export([FIRST]))[FIRST]
 
-    assert {name: bytes(tensor.data) for name, tensor in again.items()} == {name: bytes(tensor.data) for name, tensor in away[FIRST].items()}
+    assert {name: bytes(tensor.data) for name, tensor in again.items()} == {
+        name: bytes(tensor.data) for name, tensor in away[FIRST].items()
+    }

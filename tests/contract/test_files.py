@@ -1,4 +1,6 @@
-"""What the engine relies on in files, claimed of those in memory and on disk alike; and what others may rely on in those on disk."""
+"""What the engine relies on in files, claimed of those in memory and on disk alike; and what others
+may rely on in those on disk.
+"""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -12,7 +14,15 @@ from safetensors.numpy import load_file
 
 from semantic_trio.adapters.disk import ModelFiles
 from semantic_trio.domain.chain import TokenRun, pack, root_key
-from semantic_trio.domain.content import AgentRecord, Content, HistoryEnd, Item, Kind, Tensor, TokenHistory
+from semantic_trio.domain.content import (
+    AgentRecord,
+    Content,
+    HistoryEnd,
+    Item,
+    Kind,
+    Tensor,
+    TokenHistory,
+)
 from semantic_trio.domain.conversation import Conversation, Message, Role, Text
 from semantic_trio.domain.errors import AgentExistsError, CacheCorruptionError, InvalidRequestError
 from semantic_trio.domain.eviction import Rank
@@ -29,9 +39,22 @@ HISTORY_OF_TOKENS = TokenHistory(pack(range(30)), (HistoryEnd(bytes(32), 30, is_
 
 def record(agent: str = "main", used: int = 1) -> AgentRecord:
     flags = {"is_named": True, "is_kept": False, "is_pinned": True}
-    more = {"chain": bytes(32), "snapshots": ((5, bytes(32)),), "conversation": SAID, "token_histories": (HISTORY_OF_TOKENS,)}
+    more = {
+        "chain": bytes(32),
+        "snapshots": ((5, bytes(32)),),
+        "conversation": SAID,
+        "token_histories": (HISTORY_OF_TOKENS,),
+    }
     return AgentRecord(
-        id=agent, **flags, parent="mother", turns=2, used=used, history=pack(range(20)), prompt_tokens=9, text_fingerprint="7e", **more
+        id=agent,
+        **flags,
+        parent="mother",
+        turns=2,
+        used=used,
+        history=pack(range(20)),
+        prompt_tokens=9,
+        text_fingerprint="7e",
+        **more,
     )
 
 
@@ -51,7 +74,9 @@ CONTENT: Content = {
 
 
 def plain(content: Content) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
-    return {name: (tensor.dtype, tensor.shape, bytes(tensor.data)) for name, tensor in content.items()}
+    return {
+        name: (tensor.dtype, tensor.shape, bytes(tensor.data)) for name, tensor in content.items()
+    }
 
 
 @attrs.frozen
@@ -67,7 +92,13 @@ class Bench:
 
 def in_memory() -> Bench:
     files = MemoryFiles(fingerprint=FINGERPRINT)
-    return Bench(files, lambda: files, lambda fingerprint: MemoryFiles(fingerprint=fingerprint), files.damage, lambda: len(files.put_aside_for))
+    return Bench(
+        files,
+        lambda: files,
+        lambda fingerprint: MemoryFiles(fingerprint=fingerprint),
+        files.damage,
+        lambda: len(files.put_aside_for),
+    )
 
 
 def on_disk(root: Path) -> Bench:
@@ -82,7 +113,11 @@ def on_disk(root: Path) -> Bench:
         return ModelFiles(root.with_name("other"), fingerprint, "tiny")
 
     return Bench(
-        files, lambda: ModelFiles(root, FINGERPRINT, "tiny"), elsewhere, damage, lambda: len(list((root / "quarantine").glob("*.safetensors")))
+        files,
+        lambda: ModelFiles(root, FINGERPRINT, "tiny"),
+        elsewhere,
+        damage,
+        lambda: len(list((root / "quarantine").glob("*.safetensors"))),
     )
 
 
@@ -108,7 +143,9 @@ def test_what_is_written_is_read_by_whoever_comes_after(bench: Bench) -> None:
     again = bench.restarted()
 
     for item in ITEMS:
-        assert plain(again.read(item)) == plain({**CONTENT, "key": Tensor("U8", (32,), memoryview(item.key))})
+        assert plain(again.read(item)) == plain(
+            {**CONTENT, "key": Tensor("U8", (32,), memoryview(item.key))}
+        )
 
 
 def test_a_block_and_a_snapshot_of_one_key_are_two(files: CacheFiles) -> None:
@@ -255,7 +292,7 @@ def test_records_are_not_in_the_index(files: CacheFiles) -> None:
     assert dict(files.index()) == {}
 
 
-# ----------------------------------------------------------------------------------------------------------------------- archives
+# ----------------------------------------------------------------------------------------- archives
 
 HISTORY = TokenRun.of_packed(pack(range(40)), root_key(FINGERPRINT), 16)
 PATH = [Item(Kind.BLOCK, key) for key in HISTORY.keys]
@@ -315,7 +352,10 @@ def test_an_agent_may_be_imported_under_another_name_and_beside_itself(bench: Be
 def test_what_is_damaged_is_not_exported(bench: Bench) -> None:
     exported(bench.files)
     bench.damage(PATH[0])
-    archive, into = b"".join(bench.files.archives.export_agent(TRAVELLER)), bench.elsewhere(FINGERPRINT)
+    archive, into = (
+        b"".join(bench.files.archives.export_agent(TRAVELLER)),
+        bench.elsewhere(FINGERPRINT),
+    )
 
     with spooled(into, archive) as spool:
         into.archives.import_agent(spool)
@@ -343,17 +383,22 @@ def test_an_agent_is_imported_under_no_id_of_the_servers_own_but_its_own(bench: 
 
 
 @pytest.mark.parametrize(("fingerprint", "cut"), [(FINGERPRINT, 1), (FINGERPRINT, 5), (OTHER, 0)])
-def test_what_is_not_whole_or_another_models_is_refused_and_leaves_nothing(bench: Bench, fingerprint: str, cut: int) -> None:
+def test_what_is_not_whole_or_another_models_is_refused_and_leaves_nothing(
+    bench: Bench, fingerprint: str, cut: int
+) -> None:
     archive, into = exported(bench.files), bench.elsewhere(fingerprint)
 
-    with spooled(into, archive[: len(archive) - cut]) as spool, pytest.raises(InvalidRequestError) as refused:
+    with (
+        spooled(into, archive[: len(archive) - cut]) as spool,
+        pytest.raises(InvalidRequestError) as refused,
+    ):
         into.archives.import_agent(spool)
 
     assert refused.value.field == "archive"
     assert (dict(into.index()), list(into.agents())) == ({}, [])
 
 
-# ------------------------------------------------------------------------------------------------------------------- for everybody
+# ------------------------------------------------------------------------------------ for everybody
 
 
 def test_files_on_disk_can_be_read_with_safetensors(tmp_path: Path) -> None:
@@ -362,9 +407,17 @@ def test_files_on_disk_can_be_read_with_safetensors(tmp_path: Path) -> None:
 
     found = load_file(file)
 
-    assert {name: array.shape for name, array in found.items()} == {name: tensor.shape for name, tensor in CONTENT.items()}
-    assert {name: array.tobytes() for name, array in found.items()} == {name: bytes(tensor.data) for name, tensor in CONTENT.items()}
-    assert (found["a"].tolist(), found["ids"].tolist(), found["one"].tolist()) == ([1.5, -2, 0], [7, 8], 0.5)
+    assert {name: array.shape for name, array in found.items()} == {
+        name: tensor.shape for name, tensor in CONTENT.items()
+    }
+    assert {name: array.tobytes() for name, array in found.items()} == {
+        name: bytes(tensor.data) for name, tensor in CONTENT.items()
+    }
+    assert (found["a"].tolist(), found["ids"].tolist(), found["one"].tolist()) == (
+        [1.5, -2, 0],
+        [7, 8],
+        0.5,
+    )
     with safe_open(file, framework="np") as opened:
         assert opened.metadata()["model"] == "tiny"
 

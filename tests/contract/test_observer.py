@@ -30,14 +30,18 @@ def observer(request: pytest.FixtureRequest) -> Observer:
     return OBSERVERS[request.param]()
 
 
-async def test_every_observation_is_taken_at_once(observer: Observer, autojump_clock: trio.testing.MockClock) -> None:
+async def test_every_observation_is_taken_at_once(
+    observer: Observer, autojump_clock: trio.testing.MockClock
+) -> None:
     for observation in SAMPLES.values():
         observer.observe(observation)
 
     assert trio.current_time() == 0
 
 
-async def test_any_number_of_observations_is_taken_before_the_observer_has_run(observer: Observer, autojump_clock: trio.testing.MockClock) -> None:
+async def test_any_number_of_observations_is_taken_before_the_observer_has_run(
+    observer: Observer, autojump_clock: trio.testing.MockClock
+) -> None:
     for number in range(QUEUE_LIMIT + 10):
         observer.observe(Evicted(tier="ram", entries=number))
 
@@ -53,11 +57,17 @@ def test_several_observers_get_the_same_in_the_same_order() -> None:
 
 
 @pytest.fixture(params=["fake", "file"])
-def sink(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[Sink[Observed], Callable[[], list[str]], Callable[[], None]]:
+def sink(
+    request: pytest.FixtureRequest, tmp_path: Path
+) -> tuple[Sink[Observed], Callable[[], list[str]], Callable[[], None]]:
     """A sink, the events that have arrived there, and a way to have it refuse from now on."""
     if request.param == "fake":
         fake = MemorySink()
-        return fake, lambda: [name_of(one) for batch in fake.batches for one in batch], lambda: setattr(fake, "error", OSError("refused"))
+        return (
+            fake,
+            lambda: [name_of(one) for batch in fake.batches for one in batch],
+            lambda: setattr(fake, "error", OSError("refused")),
+        )
     file = EventFile(tmp_path / "logs" / "events.jsonl")
 
     def refuse() -> None:
@@ -77,10 +87,15 @@ def name_of(observed: Observed) -> str:
 
 
 def batch(*numbers: int) -> list[Observed]:
-    return [Observed(number, 1e9, 1.0, observation) for number, observation in zip(numbers, SAMPLES.values(), strict=False)]
+    return [
+        Observed(number, 1e9, 1.0, observation)
+        for number, observation in zip(numbers, SAMPLES.values(), strict=False)
+    ]
 
 
-def test_a_sink_keeps_the_order(sink: tuple[Sink[Observed], Callable[[], list[str]], Callable[[], None]]) -> None:
+def test_a_sink_keeps_the_order(
+    sink: tuple[Sink[Observed], Callable[[], list[str]], Callable[[], None]],
+) -> None:
     written, arrived, _ = sink
     written.write(batch(*range(1, len(SAMPLES) + 1)))
     written.write(batch(100, 101))

@@ -1,4 +1,6 @@
-"""The attention kernel over pages, its body compiled for this machine's processor and run one thread after the other."""
+"""The attention kernel over pages, its body compiled for this machine's processor and run one
+thread after the other.
+"""
 
 import ctypes
 import subprocess
@@ -101,7 +103,9 @@ def inputs(case: Case) -> Inputs:
     lengths = np.array([2 * case.page + 9, 2 * case.page + 10, 5], np.int32)
     keys, kept_keys = kept(some(shared, 5 * case.page, case.size), case.quantised)
     values, kept_values = kept(some(shared, 5 * case.page, case.size), case.quantised)
-    return Inputs(some(3, heads, case.size), keys, values, table, lengths, some(heads), kept_keys, kept_values)
+    return Inputs(
+        some(3, heads, case.size), keys, values, table, lengths, some(heads), kept_keys, kept_values
+    )
 
 
 def kept(numbers: Array, form: Quantised | None) -> tuple[Array, Kept]:
@@ -117,12 +121,31 @@ def kept(numbers: Array, form: Quantised | None) -> tuple[Array, Kept]:
 
 
 def kernel(
-    case: Case, folder: Path, *, part: str = paged_attention.PART, merge: str = paged_attention.MERGE, pack: str = paged_attention.PACK
+    case: Case,
+    folder: Path,
+    *,
+    part: str = paged_attention.PART,
+    merge: str = paged_attention.MERGE,
+    pack: str = paged_attention.PACK,
 ) -> ctypes.CDLL:
     """The functions of the kernels, compiled."""
-    sizes = {"D": case.size, "G": case.grouped, "HEADS": 2, "PAGE": case.page, "WINDOW": case.window, "W": 1, "TEAM": 1, "RUNS": 4, "THREADS": 32}
+    sizes = {
+        "D": case.size,
+        "G": case.grouped,
+        "HEADS": 2,
+        "PAGE": case.page,
+        "WINDOW": case.window,
+        "W": 1,
+        "TEAM": 1,
+        "RUNS": 4,
+        "THREADS": 32,
+    }
     form = case.quantised
-    sizes |= {"BITS": case.bits, "GROUP": form.group if form else case.size, "STRIDE": form.words if form else case.size}
+    sizes |= {
+        "BITS": case.bits,
+        "GROUP": form.group if form else case.size,
+        "STRIDE": form.words if form else case.size,
+    }
     flags = {"CAP": case.soft_cap > 0, "SINKS": case.has_sinks}
     constants = "".join(f"#define {name} {int(value)}\n" for name, value in (sizes | flags).items())
     source, library = folder / "kernel.cpp", folder / "kernel.so"
@@ -135,14 +158,34 @@ def kernel(
 def attended(case: Case, given: Inputs, functions: ctypes.CDLL) -> Array:
     rows, heads, size = given.queries.shape
     parts = given.table.shape[1]
-    outs, tops, sums = (np.full(shape, np.nan, np.float32) for shape in ((rows, heads, parts, size), (rows, heads, parts), (rows, heads, parts)))
-    limits, out = np.array([size**-0.5, case.soft_cap], np.float32), np.full_like(given.queries, np.nan)
-    shapes = [np.array(shape, np.int32) for shape in (given.keys.shape, given.table.shape, tops.shape)]
+    outs, tops, sums = (
+        np.full(shape, np.nan, np.float32)
+        for shape in ((rows, heads, parts, size), (rows, heads, parts), (rows, heads, parts))
+    )
+    limits, out = (
+        np.array([size**-0.5, case.soft_cap], np.float32),
+        np.full_like(given.queries, np.nan),
+    )
+    shapes = [
+        np.array(shape, np.int32) for shape in (given.keys.shape, given.table.shape, tops.shape)
+    ]
 
     def call(function: object, *arrays: object) -> None:
         function(*(ctypes.c_void_p(array.ctypes.data) for array in arrays))  # type: ignore[operator, attr-defined]
 
-    call(functions.part, given.queries, given.kept_keys, given.kept_values, given.table, given.lengths, limits, *shapes[:2], outs, tops, sums)
+    call(
+        functions.part,
+        given.queries,
+        given.kept_keys,
+        given.kept_values,
+        given.table,
+        given.lengths,
+        limits,
+        *shapes[:2],
+        outs,
+        tops,
+        sums,
+    )
     call(functions.merge, outs, tops, sums, given.lengths, given.sinks, shapes[2], out)
     return out
 
@@ -151,7 +194,10 @@ def expected(case: Case, given: Inputs) -> Array:
     """The same, spelled out row by row."""
     out = np.empty_like(given.queries)
     for row, (pages, length) in enumerate(zip(given.table, given.lengths, strict=True)):
-        places = [pages[at // case.page] * case.page + at % case.page for at in range(max(0, length - case.window) if case.window else 0, length)]
+        places = [
+            pages[at // case.page] * case.page + at % case.page
+            for at in range(max(0, length - case.window) if case.window else 0, length)
+        ]
         for head in range(given.queries.shape[1]):
             shared = head // case.grouped
             scores = given.keys[shared, places] @ given.queries[row, head] * case.size**-0.5
@@ -184,7 +230,9 @@ QUANTISED = Case(bits=4, size=128, grouped=2, window=300)
 def test_the_kernel_attends_to_the_pages_of_a_row(case: Case, tmp_path: Path) -> None:
     given = inputs(case)
 
-    assert np.abs(attended(case, given, kernel(case, tmp_path)) - expected(case, given)).max() < 1e-5
+    assert (
+        np.abs(attended(case, given, kernel(case, tmp_path)) - expected(case, given)).max() < 1e-5
+    )
 
 
 @pytest.mark.parametrize("page", [64, 1024])
@@ -212,7 +260,9 @@ def test_a_wrong_kernel_shows(right: str, wrong: str, tmp_path: Path) -> None:
     given = inputs(case)
     assert right in paged_attention.PART
 
-    spoilt = attended(case, given, kernel(case, tmp_path, part=paged_attention.PART.replace(right, wrong)))
+    spoilt = attended(
+        case, given, kernel(case, tmp_path, part=paged_attention.PART.replace(right, wrong))
+    )
 
     assert not np.abs(spoilt - expected(case, given)).max() < 1e-3
 
@@ -233,20 +283,31 @@ def test_a_wrong_way_of_dequantising_shows(right: str, wrong: str, tmp_path: Pat
     given = inputs(QUANTISED)
     assert right in paged_attention.PART
 
-    spoilt = attended(QUANTISED, given, kernel(QUANTISED, tmp_path, part=paged_attention.PART.replace(right, wrong)))
+    spoilt = attended(
+        QUANTISED,
+        given,
+        kernel(QUANTISED, tmp_path, part=paged_attention.PART.replace(right, wrong)),
+    )
 
     assert not np.abs(spoilt - expected(QUANTISED, given)).max() < 1e-3
 
 
 @pytest.mark.parametrize(
-    ("right", "wrong"), [("(lengths[row] - WINDOW) / PAGE : 0", "0 : 0"), ("if (SINKS) total", "if (!SINKS) total"), ("p < used", "p < used - 1")]
+    ("right", "wrong"),
+    [
+        ("(lengths[row] - WINDOW) / PAGE : 0", "0 : 0"),
+        ("if (SINKS) total", "if (!SINKS) total"),
+        ("p < used", "p < used - 1"),
+    ],
 )
 def test_a_wrong_merge_shows(right: str, wrong: str, tmp_path: Path) -> None:
     case = CASES[-1]
     given = inputs(case)
     assert right in paged_attention.MERGE
 
-    spoilt = attended(case, given, kernel(case, tmp_path, merge=paged_attention.MERGE.replace(right, wrong)))
+    spoilt = attended(
+        case, given, kernel(case, tmp_path, merge=paged_attention.MERGE.replace(right, wrong))
+    )
 
     assert not np.abs(spoilt - expected(case, given)).max() < 1e-3
 
@@ -279,14 +340,21 @@ def test_a_wrong_way_of_quantising_shows(right: str, wrong: str, tmp_path: Path)
     given = numbers_of(case, 5)
     assert right in paged_attention.PACK
 
-    spoilt = quantised(case, given, kernel(case, tmp_path, pack=paged_attention.PACK.replace(right, wrong)))
+    spoilt = quantised(
+        case, given, kernel(case, tmp_path, pack=paged_attention.PACK.replace(right, wrong))
+    )
 
-    assert not all(np.abs(found - expected_numbers(case, numbers)).max() < 1e-2 for found, numbers in zip(spoilt, given, strict=True))
+    assert not all(
+        np.abs(found - expected_numbers(case, numbers)).max() < 1e-2
+        for found, numbers in zip(spoilt, given, strict=True)
+    )
 
 
 def numbers_of(case: Case, tokens: int) -> tuple[Array, Array]:
     """Keys and values of tokens (tokens, heads, 1, size)."""
-    keys, values = np.random.default_rng(5).standard_normal((2, tokens, 2, 1, case.size), dtype=np.float32)
+    keys, values = np.random.default_rng(5).standard_normal(
+        (2, tokens, 2, 1, case.size), dtype=np.float32
+    )
     return keys, values
 
 
@@ -304,4 +372,6 @@ def expected_numbers(case: Case, numbers: Array) -> Array:
     """What MLX makes of them."""
     form = case.quantised
     assert form is not None
-    return on_device(lambda: np.array(form.unpack(form.pack(mx.array(numbers[:, :, 0].transpose(1, 0, 2))))))
+    return on_device(
+        lambda: np.array(form.unpack(form.pack(mx.array(numbers[:, :, 0].transpose(1, 0, 2)))))
+    )

@@ -15,7 +15,17 @@ from semantic_trio.adapters.mlx.paged import PagedLayout, row_of
 from semantic_trio.adapters.mlx.pages import FIRST_PAGES, SCRATCH, LayerShape, PagePool
 from semantic_trio.adapters.mlx.runner import DeviceRows
 from semantic_trio.domain.geometry import BLOCK_TOKENS
-from semantic_trio.domain.step import Chunk, Decode, PassSizes, Piece, Restore, RowClose, RowStart, SaveBlock, StepPlan
+from semantic_trio.domain.step import (
+    Chunk,
+    Decode,
+    PassSizes,
+    Piece,
+    Restore,
+    RowClose,
+    RowStart,
+    SaveBlock,
+    StepPlan,
+)
 from tests.contract.models import random_model
 from tests.contract.script import GREEDY, prompt
 from tests.device import on_device
@@ -56,11 +66,16 @@ class Pages(RuleBasedStateMachine):
     @invariant()
     def pages_are_used_exactly_while_they_have_readers(self) -> None:
         assert self.pool.used == len(set(self.readers))
-        assert all(self.pool.is_exclusive(page) is (self.readers.count(page) == 1) for page in set(self.readers))
+        assert all(
+            self.pool.is_exclusive(page) is (self.readers.count(page) == 1)
+            for page in set(self.readers)
+        )
 
     @invariant()
     def the_arrays_hold_all_pages(self) -> None:
-        assert {array.shape[1] for array in self.pool.layers.arrays} == {self.pool.pages * BLOCK_TOKENS}
+        assert {array.shape[1] for array in self.pool.layers.arrays} == {
+            self.pool.pages * BLOCK_TOKENS
+        }
 
 
 TestPages = Pages.TestCase
@@ -71,7 +86,13 @@ def logits(layout: Layout, passes: Sequence[tuple[int, ...]] = PASSES) -> list[m
     found = []
     for number, counts in enumerate(passes):
         tokens = (mx.arange(sum(counts)) * 31 + number) % 300
-        now = layout.forward(tokens, [RowSpan(row, count, wants_logits=True) for row, count in zip(rows, counts, strict=True)])
+        now = layout.forward(
+            tokens,
+            [
+                RowSpan(row, count, wants_logits=True)
+                for row, count in zip(rows, counts, strict=True)
+            ],
+        )
         assert now is not None
         found.append(now)
     mx.eval(found)
@@ -80,13 +101,21 @@ def logits(layout: Layout, passes: Sequence[tuple[int, ...]] = PASSES) -> list[m
 
 def gap(one: list[mx.array], other: list[mx.array]) -> float:
     """The largest difference, as a part of the logits' range."""
-    return max(float((mx.abs(a - b).max() / (b.max() - b.min())).item()) for a, b in zip(one, other, strict=True))
+    return max(
+        float((mx.abs(a - b).max() / (b.max() - b.min())).item())
+        for a, b in zip(one, other, strict=True)
+    )
 
 
-def gap_to_the_model_alone(family: str, *, pads: bool = True, page_tokens: int = BLOCK_TOKENS) -> float:
+def gap_to_the_model_alone(
+    family: str, *, pads: bool = True, page_tokens: int = BLOCK_TOKENS
+) -> float:
     def compare() -> float:
         model = random_model(family)
-        return gap(logits(PagedLayout(model, kernel=None, pads=pads, page_tokens=page_tokens)), logits(InTurnLayout(model)))
+        return gap(
+            logits(PagedLayout(model, kernel=None, pads=pads, page_tokens=page_tokens)),
+            logits(InTurnLayout(model)),
+        )
 
     return on_device(compare)
 
@@ -102,8 +131,13 @@ def test_rows_in_pages_compute_what_the_model_computes_alone(family: str, pads: 
 def test_compiled_passes_compute_what_the_model_computes_alone(family: str) -> None:
     def compare() -> float:
         model = random_model(family)
-        compiled = logits(PagedLayout(model, kernel=None, pads=True, compiles=True), [(40, 3, 9), (1, 1, 1), (1, 30, 1), (1, 1, 1)])
-        return gap(compiled, logits(InTurnLayout(model), [(40, 3, 9), (1, 1, 1), (1, 30, 1), (1, 1, 1)]))
+        compiled = logits(
+            PagedLayout(model, kernel=None, pads=True, compiles=True),
+            [(40, 3, 9), (1, 1, 1), (1, 30, 1), (1, 1, 1)],
+        )
+        return gap(
+            compiled, logits(InTurnLayout(model), [(40, 3, 9), (1, 1, 1), (1, 30, 1), (1, 1, 1)])
+        )
 
     assert on_device(compare) < 1e-5
 
@@ -141,18 +175,26 @@ def test_a_full_pool_grows_by_a_quarter() -> None:
     assert pool.pages == before + before // 4
 
 
-@pytest.mark.parametrize(("limit", "value"), [("MOST_MASKED_SCORES_OF_A_ROW", 0), ("MOST_MASKED_SCORES", 1)])
-def test_long_prompts_are_read_exactly_and_masked_passes_are_cut(limit: str, value: int, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("limit", "value"), [("MOST_MASKED_SCORES_OF_A_ROW", 0), ("MOST_MASKED_SCORES", 1)]
+)
+def test_long_prompts_are_read_exactly_and_masked_passes_are_cut(
+    limit: str, value: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(paged, limit, value)
 
     assert gap_to_the_model_alone("llama") < 1e-5
 
 
-def shifted(table: passes.Index, positions: passes.Index, counts: passes.Index, page_tokens: int) -> passes.Index:
+def shifted(
+    table: passes.Index, positions: passes.Index, counts: passes.Index, page_tokens: int
+) -> passes.Index:
     return SLOTS(table, positions + 1, counts, page_tokens)
 
 
-def scratched(table: passes.Index, positions: passes.Index, counts: passes.Index, page_tokens: int) -> passes.Index:
+def scratched(
+    table: passes.Index, positions: passes.Index, counts: passes.Index, page_tokens: int
+) -> passes.Index:
     return SLOTS(table * 0, positions, counts, page_tokens)
 
 
@@ -160,7 +202,9 @@ SLOTS = passes._slots
 
 
 @pytest.mark.parametrize("wrong", [shifted, scratched])
-def test_tokens_written_to_wrong_positions_show(wrong: Callable[..., passes.Index], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tokens_written_to_wrong_positions_show(
+    wrong: Callable[..., passes.Index], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(passes, "_slots", wrong)
 
     assert gap_to_the_model_alone("llama") > 1e-3
@@ -228,17 +272,27 @@ def test_agents_with_one_prompt_have_its_pages_once() -> None:
 
     def measure() -> tuple[int, int]:
         batch = DeviceRows(PagedLayout(random_model("llama"), kernel=None))
-        blocks = tuple(SaveBlock(f"{at}".encode(), 0, at, at + BLOCK_TOKENS) for at in range(0, length, BLOCK_TOKENS))
+        blocks = tuple(
+            SaveBlock(f"{at}".encode(), 0, at, at + BLOCK_TOKENS)
+            for at in range(0, length, BLOCK_TOKENS)
+        )
         batch.step(StepPlan(open=(start(0),), prefill=(Chunk(0, prompt(length), 0),)))
         batch.step(StepPlan(close=(RowClose(0, blocks),)))
-        restore = Restore(length, tuple(Piece(block.start, block.stop, block.key) for block in blocks))
+        restore = Restore(
+            length, tuple(Piece(block.start, block.stop, block.key) for block in blocks)
+        )
         rows = range(1, agents + 1)
         chunks = tuple(Chunk(row, (row,), length, 0) for row in rows)
         batch.step(StepPlan(open=tuple(start(row, restore) for row in rows), prefill=chunks))
         store = batch.store
         assert isinstance(store, PageStore)
         shared = store.pool.used
-        batch.step(StepPlan(close=tuple(RowClose(row) for row in rows), drop_blocks=tuple(block.key for block in blocks)))
+        batch.step(
+            StepPlan(
+                close=tuple(RowClose(row) for row in rows),
+                drop_blocks=tuple(block.key for block in blocks),
+            )
+        )
         return shared, store.pool.used
 
     shared, left = on_device(measure)
@@ -247,7 +301,9 @@ def test_agents_with_one_prompt_have_its_pages_once() -> None:
     assert left == 0
 
 
-def test_pages_are_proved_on_the_model_before_they_serve_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pages_are_proved_on_the_model_before_they_serve_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def proof(family: str) -> choosing.Proof:
         model = random_model(family)
         in_turn = InTurnLayout(model)

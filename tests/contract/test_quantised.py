@@ -1,8 +1,9 @@
 """Quantised keys and values: what they are off by, and that every way to them computes the same.
 
-Two errors have bounds here. That of the numbers: by how much a model with few bits differs from the same model with all of them. That of the
-paths: by how much rows in a batch, restored rows and rows read back from disk differ from a row that reads everything alone with the same bits.
-The second is more than rounding: a number that lies between two codes may get the one or the other.
+Two errors have bounds here. That of the numbers: by how much a model with few bits differs from the
+same model with all of them. That of the paths: by how much rows in a batch, restored rows and rows
+read back from disk differ from a row that reads everything alone with the same bits. The second is
+more than rounding: a number that lies between two codes may get the one or the other.
 """
 
 import functools
@@ -23,15 +24,38 @@ from semantic_trio.adapters.mlx.geometry import leaves
 from semantic_trio.adapters.mlx.kv import InTurnLayout, Layout, RaggedLayout, RowSpan
 from semantic_trio.adapters.mlx.paged import PagedLayout
 from semantic_trio.adapters.mlx.paged_attention import PagedAttention
-from semantic_trio.adapters.mlx.quantised import AsComputed, Quantised, QuantisedCache, QuantisedRotatingCache, quantise_caches
+from semantic_trio.adapters.mlx.quantised import (
+    AsComputed,
+    Quantised,
+    QuantisedCache,
+    QuantisedRotatingCache,
+    quantise_caches,
+)
 from semantic_trio.adapters.mlx.runner import DeviceRows
 from semantic_trio.domain.content import Kind
 from semantic_trio.domain.errors import InvalidRequestError
 from semantic_trio.domain.quantisation import head_bytes
 from semantic_trio.domain.reuse import MissCause, Reuse, ReuseSource
-from semantic_trio.domain.step import Chunk, Decode, PassSizes, Piece, RowClose, RowStart, SaveSnapshot, StepPlan
+from semantic_trio.domain.step import (
+    Chunk,
+    Decode,
+    PassSizes,
+    Piece,
+    RowClose,
+    RowStart,
+    SaveSnapshot,
+    StepPlan,
+)
 from tests.contract.architectures import tiny_model
-from tests.contract.memory import FORCED, RESTORED, Memory, block_key, blocks, snapshot_key, zero_block
+from tests.contract.memory import (
+    FORCED,
+    RESTORED,
+    Memory,
+    block_key,
+    blocks,
+    snapshot_key,
+    zero_block,
+)
 from tests.contract.models import QUANTISED, random_model, random_runner
 from tests.contract.script import GREEDY, logprobs, prompt
 from tests.contract.test_engine_disk import HISTORY, NEXT, cold, server, zeroed
@@ -43,10 +67,23 @@ from tests.search import sample
 # The most by which logits differ, as a part of their range.
 NUMBERS_ERROR = {8: 0.03, 4: 0.3}
 PATHS_ERROR = {8: 0.003, 4: 0.01}
-# The most by which log-probabilities of forced tokens differ: 25 times of what was seen, and a tenth of what a block of zeros does.
+# The most by which log-probabilities of forced tokens differ: 25 times of what was seen, and a
+# tenth of what a block of zeros does.
 SCORES_ERROR = 0.1
-RESTORED_FROM = ["llama_wide_8bits", "gemma3_wide_4bits", "falcon_h1_wide_8bits", "llama_wide_paged_8bits", "gemma3_wide_paged_4bits"]
-IN_ENGINES = ["llama_wide_8bits", "gemma3_wide_8bits", "qwen3_next_wide_4bits", "llama_wide_paged_4bits", "gpt_oss_wide_paged_8bits"]
+RESTORED_FROM = [
+    "llama_wide_8bits",
+    "gemma3_wide_4bits",
+    "falcon_h1_wide_8bits",
+    "llama_wide_paged_8bits",
+    "gemma3_wide_paged_4bits",
+]
+IN_ENGINES = [
+    "llama_wide_8bits",
+    "gemma3_wide_8bits",
+    "qwen3_next_wide_4bits",
+    "llama_wide_paged_4bits",
+    "gpt_oss_wide_paged_8bits",
+]
 # Both numbers of bits go with every kind of layer; a model has the other one in the nightly run.
 OTHER_BITS = (
     "gemma3_wide_8bits",
@@ -61,7 +98,9 @@ OTHER_BITS = (
 
 
 def near(one: Sequence[float], other: Sequence[float]) -> bool:
-    return len(one) == len(other) and all(abs(a - b) <= SCORES_ERROR for a, b in zip(one, other, strict=True))
+    return len(one) == len(other) and all(
+        abs(a - b) <= SCORES_ERROR for a, b in zip(one, other, strict=True)
+    )
 
 
 def some(*shape: int, dtype: mx.Dtype = mx.float32) -> mx.array:
@@ -72,16 +111,23 @@ def some(*shape: int, dtype: mx.Dtype = mx.float32) -> mx.array:
 @pytest.mark.parametrize("dtype", [mx.float32, mx.float16])
 @pytest.mark.parametrize("bits", [8, 4])
 @pytest.mark.parametrize("size", [32, 64, 96, 128, 256])
-def test_a_number_comes_back_within_one_step_of_its_group(size: int, bits: int, dtype: mx.Dtype) -> None:
+def test_a_number_comes_back_within_one_step_of_its_group(
+    size: int, bits: int, dtype: mx.Dtype
+) -> None:
     def worst() -> float:
         form, numbers = Quantised(size, bits, dtype), some(1, 2, 50, size, dtype=dtype)
         found = form.unpack(form.pack(numbers))
         assert found.dtype == dtype
         groups = numbers.reshape(1, 2, 50, -1, form.group).astype(mx.float32)
-        step = (groups.max(axis=-1, keepdims=True) - groups.min(axis=-1, keepdims=True)) / (2**bits - 1)
-        return float((mx.abs(found.astype(mx.float32).reshape(groups.shape) - groups) / step).max().item())
+        step = (groups.max(axis=-1, keepdims=True) - groups.min(axis=-1, keepdims=True)) / (
+            2**bits - 1
+        )
+        return float(
+            (mx.abs(found.astype(mx.float32).reshape(groups.shape) - groups) / step).max().item()
+        )
 
-    assert on_device(worst) < (1.01 if dtype == mx.float32 else 1.3)  # scales of 16 bits are off by themselves
+    # scales of 16 bits are off by themselves
+    assert on_device(worst) < (1.01 if dtype == mx.float32 else 1.3)
 
 
 def test_positions_are_quantised_by_themselves() -> None:
@@ -90,7 +136,14 @@ def test_positions_are_quantised_by_themselves() -> None:
     def differences() -> list[bool]:
         form, numbers = Quantised(64, 4, mx.float32), some(2, 3, 9, 64)
         whole = form.pack(numbers)
-        return [bool(mx.array_equal(form.pack(numbers[:, :, at : at + 1]), whole[:, :, at : at + 1]).item()) for at in range(9)]
+        return [
+            bool(
+                mx.array_equal(
+                    form.pack(numbers[:, :, at : at + 1]), whole[:, :, at : at + 1]
+                ).item()
+            )
+            for at in range(9)
+        ]
 
     assert all(on_device(differences))
 
@@ -105,7 +158,9 @@ def layout_of(family: str) -> Layout:
 
 
 @pytest.mark.parametrize("family", sample(QUANTISED, OTHER_BITS))
-def test_every_layout_computes_what_the_model_computes_alone_with_the_same_bits(family: str) -> None:
+def test_every_layout_computes_what_the_model_computes_alone_with_the_same_bits(
+    family: str,
+) -> None:
     base, bits, _ = QUANTISED[family]
 
     def gaps() -> tuple[float, float]:
@@ -127,13 +182,21 @@ def test_numbers_that_come_back_wrong_show(family: str, monkeypatch: pytest.Monk
     assert on_device(lambda: gap(logits(layout_of(family)), honest)) > NUMBERS_ERROR[8]
 
 
-def test_a_pass_that_reads_its_own_tokens_before_they_are_quantised_shows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pass_that_reads_its_own_tokens_before_they_are_quantised_shows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Then what a token sees would depend on where its prompt was cut into passes."""
     honest = on_device(lambda: logits(InTurnLayout(random_model("llama_wide_paged_4bits"))))
     update = passes.PagedCache.update_and_fetch
-    monkeypatch.setattr(passes.PagedCache, "update_and_fetch", lambda self, keys, values: (update(self, keys, values), (keys, values))[1])
+    monkeypatch.setattr(
+        passes.PagedCache,
+        "update_and_fetch",
+        lambda self, keys, values: (update(self, keys, values), (keys, values))[1],
+    )
 
-    assert on_device(lambda: gap(logits(layout_of("llama_wide_paged_4bits")), honest)) > PATHS_ERROR[4]
+    assert (
+        on_device(lambda: gap(logits(layout_of("llama_wide_paged_4bits")), honest)) > PATHS_ERROR[4]
+    )
 
 
 class PlainKernel(PagedAttention):
@@ -161,13 +224,17 @@ class PlainKernel(PagedAttention):
         sinks: mx.array | None = None,
         quantised: Quantised | None = None,
     ) -> mx.array:
-        positions = (table[:, :, None] * page_tokens + mx.arange(page_tokens)).reshape(len(table), -1)
+        positions = (table[:, :, None] * page_tokens + mx.arange(page_tokens)).reshape(
+            len(table), -1
+        )
         form = quantised or AsComputed()
         held = [form.unpack(layer[:, positions]).transpose(1, 0, 2, 3) for layer in (keys, values)]
         at, stop = mx.arange(positions.shape[1]), lengths[:, None]
         mask = (at < stop) & (at >= stop - (window or positions.shape[1]))
         held[1] = mx.where((at < stop)[:, None, :, None], held[1], 0)
-        return mx.fast.scaled_dot_product_attention(queries, *held, scale=scale, mask=mask[:, None, None], sinks=sinks)
+        return mx.fast.scaled_dot_product_attention(
+            queries, *held, scale=scale, mask=mask[:, None, None], sinks=sinks
+        )
 
 
 @pytest.mark.parametrize("family", [family for family in QUANTISED if QUANTISED[family][2]])
@@ -199,7 +266,9 @@ def test_a_layout_is_chosen_on_numbers_and_has_few_bits_afterwards() -> None:
     layout = on_device(lambda: choose_layout(random_model("llama_wide"), 4))
 
     assert isinstance(layout, KernelLayout)
-    assert [shape.formats.keys for pool in layout.pools for shape in pool.shapes] == 4 * [Quantised(32, 4, mx.float32)]
+    assert [shape.formats.keys for pool in layout.pools for shape in pool.shapes] == 4 * [
+        Quantised(32, 4, mx.float32)
+    ]
 
 
 @pytest.mark.usefixtures("as_on_a_gpu")
@@ -211,7 +280,9 @@ def test_a_wrong_layout_is_not_chosen_for_few_bits(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.usefixtures("as_on_a_gpu")
 def test_a_kernel_that_fails_with_few_bits_is_not_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(self: PlainKernel, keys: mx.array, values: mx.array, form: Quantised) -> tuple[mx.array, mx.array]:
+    def fail(
+        self: PlainKernel, keys: mx.array, values: mx.array, form: Quantised
+    ) -> tuple[mx.array, mx.array]:
         raise RuntimeError("it does not compile")
 
     monkeypatch.setattr(PlainKernel, "pack", fail)
@@ -228,10 +299,14 @@ def test_a_row_that_was_rewound_reads_on_as_if_it_had_never_read_further(family:
         layout = layout_of(family)
         assert layout.sizes.decode_tokens > 1
         rows, tokens = [layout.open(), layout.open()], mx.arange(40) * 7 % 300
-        layout.forward(mx.concatenate([tokens, tokens]), [RowSpan(row, 40, wants_logits=False) for row in rows])
+        layout.forward(
+            mx.concatenate([tokens, tokens]), [RowSpan(row, 40, wants_logits=False) for row in rows]
+        )
         layout.forward(tokens[:4], [RowSpan(rows[0], 4, wants_logits=True, verifies=True)])
         layout.rewind(rows[0], 4)
-        found = layout.forward(mx.array([9, 9]), [RowSpan(row, 1, wants_logits=True) for row in rows])
+        found = layout.forward(
+            mx.array([9, 9]), [RowSpan(row, 1, wants_logits=True) for row in rows]
+        )
         assert found is not None
         return gap([found[:1]], [found[1:]])
 
@@ -244,7 +319,10 @@ def test_compiled_passes_read_quantised_pages() -> None:
 
     def compare() -> float:
         model = random_model("llama_wide_paged_8bits")
-        return gap(logits(PagedLayout(model, pads=True, compiles=True), counts), logits(InTurnLayout(model), counts))
+        return gap(
+            logits(PagedLayout(model, pads=True, compiles=True), counts),
+            logits(InTurnLayout(model), counts),
+        )
 
     assert on_device(compare) < PATHS_ERROR[8]
 
@@ -270,9 +348,18 @@ def test_a_step_over_quantised_pages_takes_no_second_pool() -> None:
     assert taken < pool / 8  # of the arrays, eight in number, none was copied
 
 
-@pytest.mark.parametrize(("family", "kind"), [("llama_wide", RaggedLayout), ("gpt_oss_wide", RaggedLayout), ("qwen3_next_wide", DecodingLayout)])
+@pytest.mark.parametrize(
+    ("family", "kind"),
+    [
+        ("llama_wide", RaggedLayout),
+        ("gpt_oss_wide", RaggedLayout),
+        ("qwen3_next_wide", DecodingLayout),
+    ],
+)
 def test_few_bits_leave_a_family_the_layout_that_it_has(family: str, kind: type) -> None:
-    assert [type(on_device(functools.partial(chosen, f"{family}_{bits}bits"))) for bits in (8, 4)] == [kind, kind]
+    assert [
+        type(on_device(functools.partial(chosen, f"{family}_{bits}bits"))) for bits in (8, 4)
+    ] == [kind, kind]
 
 
 @pytest.mark.parametrize("family", QUANTISED)
@@ -284,9 +371,18 @@ def test_a_position_takes_its_codes_and_scales(family: str) -> None:
         found = []
         for leaf in leaves(row):
             if isinstance(leaf, QuantisedCache | QuantisedRotatingCache):
-                sizes = [form.size for form in (leaf.formats.keys, leaf.formats.values) if isinstance(form, Quantised)]
+                sizes = [
+                    form.size
+                    for form in (leaf.formats.keys, leaf.formats.values)
+                    if isinstance(form, Quantised)
+                ]
                 heads, positions = leaf.keys.shape[1:3]
-                found.append((leaf.nbytes // positions, heads * sum(head_bytes(size, QUANTISED[family][1], 32) for size in sizes)))
+                found.append(
+                    (
+                        leaf.nbytes // positions,
+                        heads * sum(head_bytes(size, QUANTISED[family][1], 32) for size in sizes),
+                    )
+                )
         return found
 
     found = on_device(bytes_by_layer)
@@ -301,30 +397,50 @@ async def test_restored_rows_score_as_rows_that_read_everything(family: str) -> 
     history, lengths = prompt(620), [(1, 1), (63, 5), (65, 1), (255, 1), (257, 5), (600, 5)]
     await memory.keep(history[:600], stops=[length for length, _ in lengths])
 
-    scores = await memory.scores([(history[: length + further], memory.restore(length)) for length, further in lengths])
+    scores = await memory.scores(
+        [(history[: length + further], memory.restore(length)) for length, further in lengths]
+    )
 
     for (length, further), found in zip(lengths, scores, strict=True):
-        assert near(found, await memory.expected(history[: length + further])), f"restored at {length}, then {further} tokens"
+        assert near(found, await memory.expected(history[: length + further])), (
+            f"restored at {length}, then {further} tokens"
+        )
 
 
-@pytest.mark.parametrize("family", ["llama_wide_4bits", "gpt_oss_wide_8bits", "llama_wide_paged_4bits", "gpt_oss_wide_paged_8bits"])
-async def test_rows_made_of_a_live_one_and_rows_that_closed_while_they_decoded_go_on(family: str) -> None:
+@pytest.mark.parametrize(
+    "family",
+    [
+        "llama_wide_4bits",
+        "gpt_oss_wide_8bits",
+        "llama_wide_paged_4bits",
+        "gpt_oss_wide_paged_8bits",
+    ],
+)
+async def test_rows_made_of_a_live_one_and_rows_that_closed_while_they_decoded_go_on(
+    family: str,
+) -> None:
     memory, history = Memory(random_runner(family)), prompt(300)
     live = await memory.read(history, stops=(200,))
     pieces = (Piece(0, 150, row=live), Piece(150, 200, row=live))
-    [forked] = await memory.scores([(history[:210], memory.of(200, pieces, snapshot_key(200)))], beside=(live,))
+    [forked] = await memory.scores(
+        [(history[:210], memory.of(200, pieces, snapshot_key(200)))], beside=(live,)
+    )
     assert near(forked, await memory.expected(history[:210]))
 
     row = await memory.read(prompt(120), name="b")
     await memory.decode(row, count=30)
     closing = RowClose(row, blocks(row, 150, "b"), SaveSnapshot(snapshot_key(150, "b"), row, 150))
-    scores = await memory.score(prompt(120) + FORCED[:31], memory.restore(150, "b", is_last_use=True), close=(closing,))
+    scores = await memory.score(
+        prompt(120) + FORCED[:31], memory.restore(150, "b", is_last_use=True), close=(closing,)
+    )
 
     assert near(scores, await memory.expected(prompt(120) + FORCED[:31]))
     assert logprobs(memory.drawn[live])
 
 
-@pytest.mark.parametrize("family", ["llama_wide_4bits", "llama_wide_paged_4bits", "gemma3_wide_8bits"])
+@pytest.mark.parametrize(
+    "family", ["llama_wide_4bits", "llama_wide_paged_4bits", "gemma3_wide_8bits"]
+)
 async def test_a_block_of_zeros_shows(family: str) -> None:
     memory = Memory(random_runner(family))
     await memory.keep(prompt(RESTORED))
@@ -336,8 +452,13 @@ async def test_a_block_of_zeros_shows(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", IN_ENGINES)
-async def test_turns_that_join_fork_and_leave_score_as_if_nothing_was_remembered(family: str) -> None:
-    after, shared = (*prompt(300), *ANSWER, *prompt(10, salt=9)), (*prompt(100), *prompt(50, salt=4))
+async def test_turns_that_join_fork_and_leave_score_as_if_nothing_was_remembered(
+    family: str,
+) -> None:
+    after, shared = (
+        (*prompt(300), *ANSWER, *prompt(10, salt=9)),
+        (*prompt(100), *prompt(50, salt=4)),
+    )
     results: dict[str, tuple[tuple[float, ...], Reuse]] = {}
     async with engine_of(family) as bench:
         expected, expected_shared = await bench.cold(after), await bench.cold(shared)
@@ -352,11 +473,18 @@ async def test_turns_that_join_fork_and_leave_score_as_if_nothing_was_remembered
             nursery.start_soon(ask, "b", after)
             nursery.start_soon(ask, "c", shared)
 
-    assert [results[name][1].tokens >= least for name, least in (("a", 299), ("b", 299), ("c", 100))] == [True] * 3
-    assert [near(results[name][0], one) for name, one in (("a", expected), ("b", expected), ("c", expected_shared))] == [True] * 3
+    assert [
+        results[name][1].tokens >= least for name, least in (("a", 299), ("b", 299), ("c", 100))
+    ] == [True] * 3
+    assert [
+        near(results[name][0], one)
+        for name, one in (("a", expected), ("b", expected), ("c", expected_shared))
+    ] == [True] * 3
 
 
-@pytest.mark.parametrize("family", sample(["llama_wide_8bits", "gpt_oss_wide_paged_8bits"], ("llama_wide_8bits",)))
+@pytest.mark.parametrize(
+    "family", sample(["llama_wide_8bits", "gpt_oss_wide_paged_8bits"], ("llama_wide_8bits",))
+)
 async def test_preempted_turns_end_with_the_same_scores(family: str) -> None:
     forced, preemptions = ANSWER * 2, 0
     async with engine_of(family) as roomy:
@@ -372,7 +500,9 @@ async def test_preempted_turns_end_with_the_same_scores(family: str) -> None:
 
 
 @pytest.mark.parametrize("family", IN_ENGINES)
-async def test_a_turn_after_a_restart_scores_as_if_nothing_was_remembered_and_zeros_on_disk_show(family: str, tmp_path: Path) -> None:
+async def test_a_turn_after_a_restart_scores_as_if_nothing_was_remembered_and_zeros_on_disk_show(
+    family: str, tmp_path: Path
+) -> None:
     expected = await cold(family, NEXT, tmp_path)
     async with server(family, tmp_path) as first:
         await first.turn(prompt(HISTORY), "a")
@@ -411,8 +541,14 @@ def test_models_that_cannot_have_few_bits_are_refused_in_one_line() -> None:
     states = refusal(lambda: quantise_caches(random_model("mamba2"), 4))
     unknown = refusal(lambda: quantise_caches(tiny_model("deepseek_v41"), 8))
 
-    assert heads == "kv_bits: 8 bits are for models whose heads have a multiple of 32 numbers; this model's have 16: set kv_bits = 16"
-    assert states == "kv_bits: 4 bits cannot be had: none of this model's layers keeps keys and values of that kind: set kv_bits = 16"
+    assert heads == (
+        "kv_bits: 8 bits are for models whose heads have a multiple of 32 numbers; this "
+        "model's have 16: set kv_bits = 16"
+    )
+    assert states == (
+        "kv_bits: 4 bits cannot be had: none of this model's layers keeps keys and values of "
+        "that kind: set kv_bits = 16"
+    )
     assert unknown.startswith("kv_bits: 8 bits cannot be had: this model keeps a ")
 
 

@@ -13,7 +13,12 @@ import pytest
 from hypothesis import given, settings
 
 from semantic_trio.adapters.store import open_store
-from semantic_trio.domain.errors import ResponseConflictError, ResponseNotFoundError, SemanticError, StoreError
+from semantic_trio.domain.errors import (
+    ResponseConflictError,
+    ResponseNotFoundError,
+    SemanticError,
+    StoreError,
+)
 from semantic_trio.domain.responses import StoredResponse, verify
 from semantic_trio.ports import ResponseStore
 from semantic_trio.testing import MemoryResponses
@@ -43,7 +48,9 @@ def bench_of(kind: str, request: pytest.FixtureRequest, root: Path) -> Iterator[
         url = stack.enter_context(server.database()) if server else ""
 
         def another() -> ResponseStore:
-            return stack.enter_context(contextlib.closing(open_store(url, root / "deep" / "responses.sqlite")))
+            return stack.enter_context(
+                contextlib.closing(open_store(url, root / "deep" / "responses.sqlite"))
+            )
 
         yield Bench(another(), another)
 
@@ -60,13 +67,20 @@ def store(bench: Bench) -> ResponseStore:
 
 
 @pytest.fixture(scope="module", params=KINDS[1:])
-def lasting(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ResponseStore]:
+def lasting(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ResponseStore]:
     """A store that many examples use, one after the other."""
     with bench_of(request.param, request, tmp_path_factory.mktemp("lasting")) as bench:
         yield bench.store
 
 
-def response(number: int, parent: StoredResponse | None = None, status: str = "completed", created_at: int | None = None) -> StoredResponse:
+def response(
+    number: int,
+    parent: StoredResponse | None = None,
+    status: str = "completed",
+    created_at: int | None = None,
+) -> StoredResponse:
     return StoredResponse.of(
         id=f"resp_{number}",
         parent=parent,
@@ -86,11 +100,16 @@ def conversation(store: ResponseStore, turns: int) -> tuple[StoredResponse, ...]
     return tuple(chain)
 
 
-# --------------------------------------------------------------------------------------------------------------------- kept
+# --------------------------------------------------------------------------------------------- kept
 
 
 def test_at_first_there_is_nothing(store: ResponseStore) -> None:
-    assert (store.get("resp_0"), store.chain("resp_0"), store.delete("resp_0"), grown_old(store)) == (None, (), False, 0)
+    assert (
+        store.get("resp_0"),
+        store.chain("resp_0"),
+        store.delete("resp_0"),
+        grown_old(store),
+    ) == (None, (), False, 0)
 
 
 def test_what_was_put_is_there_for_whoever_comes_after(bench: Bench) -> None:
@@ -106,7 +125,15 @@ def test_what_was_put_is_there_for_whoever_comes_after(bench: Bench) -> None:
 
 @pytest.mark.parametrize("content", [b"", b"\0\xff\\x00'\"%s :id ?", bytes(range(256)) * 40_000])
 def test_content_comes_back_byte_by_byte(store: ResponseStore, content: bytes) -> None:
-    kept = StoredResponse.of(id="a'b:c %s", parent=None, model="", created_at=1 << 40, status="", input=content, output=content)
+    kept = StoredResponse.of(
+        id="a'b:c %s",
+        parent=None,
+        model="",
+        created_at=1 << 40,
+        status="",
+        input=content,
+        output=content,
+    )
 
     store.put(kept)
 
@@ -124,7 +151,12 @@ def test_the_same_again_is_nothing(bench: Bench) -> None:
 def test_a_taken_id_is_not_given_again(store: ResponseStore) -> None:
     first, second = conversation(store, 2)
 
-    for other in (first.answered("completed", b"{}"), response(1), response(1, first, created_at=7), first.answered("in_progress", b"{}")):
+    for other in (
+        first.answered("completed", b"{}"),
+        response(1),
+        response(1, first, created_at=7),
+        first.answered("in_progress", b"{}"),
+    ):
         with pytest.raises(ResponseConflictError):
             store.put(other)
 
@@ -134,7 +166,10 @@ def test_a_taken_id_is_not_given_again(store: ResponseStore) -> None:
 def test_what_is_in_progress_is_replaced_by_what_becomes_of_it(bench: Bench) -> None:
     [first] = conversation(bench.store, 1)
     queued = response(1, first, "queued")
-    running, done = queued.answered("in_progress", b'{"so":"far"}'), queued.answered("completed", b'{"all":1}')
+    running, done = (
+        queued.answered("in_progress", b'{"so":"far"}'),
+        queued.answered("completed", b'{"all":1}'),
+    )
 
     for one in (queued, running, running, done, done):
         bench.store.put(one)
@@ -173,14 +208,30 @@ def test_nothing_follows_what_has_no_answer_yet(store: ResponseStore) -> None:
 def test_what_does_not_follow_from_its_parent_is_not_kept(store: ResponseStore) -> None:
     [first] = conversation(store, 1)
 
-    for wrong in (response(1, first.answered("completed", b"{}")), attrs.evolve(response(1, first), output=b"{}")):
+    for wrong in (
+        response(1, first.answered("completed", b"{}")),
+        attrs.evolve(response(1, first), output=b"{}"),
+    ):
         with pytest.raises(ResponseConflictError):
             store.put(wrong)
 
     assert store.get("resp_1") is None
 
 
-@pytest.mark.parametrize("name", ["", "resp_0'; drop table semantic_responses; --", "%", "_", "resp\0", "\ud800", "é", "x" * 10_000, ":id"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        "resp_0'; drop table semantic_responses; --",
+        "%",
+        "_",
+        "resp\0",
+        "\ud800",
+        "é",
+        "x" * 10_000,
+        ":id",
+    ],
+)
 def test_any_id_may_be_asked_for(store: ResponseStore, name: str) -> None:
     conversation(store, 1)
 
@@ -188,7 +239,7 @@ def test_any_id_may_be_asked_for(store: ResponseStore, name: str) -> None:
     assert store.get("resp_0") is not None
 
 
-# ------------------------------------------------------------------------------------------------------------------- removed
+# ------------------------------------------------------------------------------------------ removed
 
 
 def test_what_is_deleted_is_gone_and_its_place_stays(bench: Bench) -> None:
@@ -217,7 +268,9 @@ def test_what_was_deleted_does_not_come_back(store: ResponseStore) -> None:
     assert (store.get("resp_0"), store.get("resp_1")) == (None, None)
 
 
-def test_what_is_deleted_may_be_followed_by_what_was_already_on_its_way(store: ResponseStore) -> None:
+def test_what_is_deleted_may_be_followed_by_what_was_already_on_its_way(
+    store: ResponseStore,
+) -> None:
     [first] = conversation(store, 1)
     store.delete("resp_0")
 
@@ -227,7 +280,10 @@ def test_what_is_deleted_may_be_followed_by_what_was_already_on_its_way(store: R
 
 
 def grown_old(store: ResponseStore, days: int = 1) -> int:
-    """Have so many days pass, and the next one come. Returns how many responses were removed that are older than `days` days then."""
+    """Have so many days pass, and the next one come.
+
+    Returns how many responses were removed that are older than `days` days then.
+    """
     clock = next(CLOCK) * 1000
     for day in range(days + 1):
         store.prune(clock + day, 0)
@@ -257,11 +313,16 @@ def test_what_is_old_goes_but_for_what_newer_ones_follow(bench: Bench) -> None:
 
 @pytest.mark.parametrize("days", [0, 30])
 def test_no_clock_removes_what_the_server_has_not_seen_grow_old(bench: Bench, days: int) -> None:
-    """It leaps ahead by forty days, and back; it goes back to 1970; the machine is off for a year."""
+    """It leaps ahead by forty days, and back; it goes back to 1970; the machine is off for a
+    year.
+    """
     bench.store.prune(20_000, days)
     conversation(bench.store, 2)
 
-    assert [bench.another().prune(today, days) for today in (20_040, 20_001, 0, 20_002, 20_400, 40_000, 20_401)] == [0] * 7
+    assert [
+        bench.another().prune(today, days)
+        for today in (20_040, 20_001, 0, 20_002, 20_400, 40_000, 20_401)
+    ] == [0] * 7
     assert len(bench.store.chain("resp_1")) == 2
 
 
@@ -298,12 +359,17 @@ def test_after_the_end_nothing_is_done(store: ResponseStore) -> None:
     store.close()
     store.close()
 
-    for call in (lambda: store.get("resp_0"), lambda: store.chain("resp_0"), lambda: store.put(response(1)), lambda: store.prune(1, 1)):
+    for call in (
+        lambda: store.get("resp_0"),
+        lambda: store.chain("resp_0"),
+        lambda: store.put(response(1)),
+        lambda: store.prune(1, 1),
+    ):
         with pytest.raises(StoreError, match="closed"):
             call()
 
 
-# -------------------------------------------------------------------------------------------------------------------- at once
+# ------------------------------------------------------------------------------------------ at once
 
 
 def test_threads_and_other_processes_meet_in_one_store(bench: Bench) -> None:
@@ -356,7 +422,7 @@ def test_nothing_is_left_without_its_parent_by_a_pruning(bench: Bench) -> None:
     assert {len(bench.store.chain(f"resp_{1000 + number}")) for number in range(40)} <= {0, 2}
 
 
-# ------------------------------------------------------------------------------------------------------------------ all alike
+# ---------------------------------------------------------------------------------------- all alike
 
 STEPS = st.lists(
     st.tuples(
@@ -369,7 +435,14 @@ STEPS = st.lists(
 )
 
 
-def outcome(store: ResponseStore, what: str, made: dict[str, StoredResponse], number: int, parent: int, when: int) -> object:
+def outcome(
+    store: ResponseStore,
+    what: str,
+    made: dict[str, StoredResponse],
+    number: int,
+    parent: int,
+    when: int,
+) -> object:
     """What a step comes to: an answer, or the name of a fault."""
     before = made.get(f"resp_{parent}")
     new = response(number, before, "in_progress" if what == "pending" else "completed", when)
@@ -392,15 +465,23 @@ def outcome(store: ResponseStore, what: str, made: dict[str, StoredResponse], nu
 
 @given(STEPS)
 @settings(max_examples=60, deadline=None)  # it is disks and servers that are waited for
-def test_databases_do_as_the_fake_does(lasting: ResponseStore, steps: list[tuple[str, int, int, int]]) -> None:
+def test_databases_do_as_the_fake_does(
+    lasting: ResponseStore, steps: list[tuple[str, int, int, int]]
+) -> None:
     fake = MemoryResponses()
     for each in (fake, lasting):
         grown_old(each)
         each.prune(0, 0)
     made: dict[str, StoredResponse] = {}
     for what, number, parent, when in steps:
-        assert outcome(lasting, what, made, number, parent, when) == outcome(fake, what, made, number, parent, when)
-        made = {one.id: one for name in map("resp_{}".format, range(8)) if (one := fake.get(name) or made.get(name))}
+        assert outcome(lasting, what, made, number, parent, when) == outcome(
+            fake, what, made, number, parent, when
+        )
+        made = {
+            one.id: one
+            for name in map("resp_{}".format, range(8))
+            if (one := fake.get(name) or made.get(name))
+        }
 
     for name in map("resp_{}".format, range(8)):
         assert (lasting.get(name), lasting.chain(name)) == (fake.get(name), fake.chain(name))

@@ -1,4 +1,6 @@
-"""Stores of responses when things go wrong: processes that are killed, servers that go, files that are not what they should be."""
+"""Stores of responses when things go wrong: processes that are killed, servers that go, files that
+are not what they should be.
+"""
 
 import contextlib
 import random
@@ -77,7 +79,11 @@ def test_what_was_put_is_there_however_the_process_ends(place: Place) -> None:
             told += [process.stdout.readline().split() for _ in range(chance.randint(1, 30))]
             threading.Event().wait(chance.random() / 100)
             process.kill()
-            told += [line.split() for line in process.stdout.read().splitlines(keepends=True) if line.endswith("\n")]
+            told += [
+                line.split()
+                for line in process.stdout.read().splitlines(keepends=True)
+                if line.endswith("\n")
+            ]
 
     with place.open() as store:
         for name, hashed in told:
@@ -98,7 +104,9 @@ def test_what_was_put_is_there_however_the_process_ends(place: Place) -> None:
         ("output_hash", "'x'", Misfit("resp_1", "output_hash")),
     ],
 )
-def test_what_is_changed_behind_its_back_is_found(place: Place, field: str, value: str, found: Misfit) -> None:
+def test_what_is_changed_behind_its_back_is_found(
+    place: Place, field: str, value: str, found: Misfit
+) -> None:
     with place.open() as store:
         conversation(store, 3)
         kind = "blob" if not place.url else "bytea"
@@ -124,13 +132,22 @@ def test_what_lost_its_parent_is_told_by_it(place: Place) -> None:
         conversation(store, 3)
         place.run("delete from semantic_responses where id = 'resp_0'")
 
-        assert verify(store.chain("resp_2")) == (Misfit("resp_1", "parent"), Misfit("resp_1", "input_hash"))
+        assert verify(store.chain("resp_2")) == (
+            Misfit("resp_1", "parent"),
+            Misfit("resp_1", "input_hash"),
+        )
 
 
 def test_many_processes_may_make_the_tables_at_once(place: Place) -> None:
     with contextlib.ExitStack() as stack:
-        arguments = [[sys.executable, "-c", WRITES, place.url, str(place.file), f"process{who}"] for who in range(6)]
-        processes = [stack.enter_context(subprocess.Popen(one, stdout=subprocess.PIPE, text=True)) for one in arguments]
+        arguments = [
+            [sys.executable, "-c", WRITES, place.url, str(place.file), f"process{who}"]
+            for who in range(6)
+        ]
+        processes = [
+            stack.enter_context(subprocess.Popen(one, stdout=subprocess.PIPE, text=True))
+            for one in arguments
+        ]
         told = [process.stdout.readline().split()[0] for process in processes]
         for process in processes:
             process.kill()

@@ -1,4 +1,6 @@
-"""Responses in a file of SQLite: whose it is, what is wrong with it, its bounds, and files that are deleted."""
+"""Responses in a file of SQLite: whose it is, what is wrong with it, its bounds, and files that are
+deleted.
+"""
 
 import contextlib
 import os
@@ -33,19 +35,30 @@ def test_the_file_is_its_owners_alone(file: Path) -> None:
     try:
         with contextlib.closing(open_store("", file)) as store:
             conversation(store, 1)
-            modes = {path.name: stat.filemode(path.stat().st_mode) for path in [file.parent, *file.parent.iterdir()]}
+            modes = {
+                path.name: stat.filemode(path.stat().st_mode)
+                for path in [file.parent, *file.parent.iterdir()]
+            }
     finally:
         os.umask(before)
 
     own = "-rw-------"
-    assert modes == {"deep": "drwx------", "responses.sqlite": own, "responses.sqlite-wal": own, "responses.sqlite-shm": own}
+    assert modes == {
+        "deep": "drwx------",
+        "responses.sqlite": own,
+        "responses.sqlite-wal": own,
+        "responses.sqlite-shm": own,
+    }
 
 
 def test_what_was_put_is_on_disk_and_not_only_told_to_the_system(file: Path) -> None:
     """A power cut is no part of a test."""
     with contextlib.closing(open_store("", file)) as store:
         assert isinstance(store, SqlResponses)
-        pragmas = [store._connection.read(f"pragma {name}")[0][0] for name in ("journal_mode", "synchronous", "fullfsync", "secure_delete")]
+        pragmas = [
+            store._connection.read(f"pragma {name}")[0][0]
+            for name in ("journal_mode", "synchronous", "fullfsync", "secure_delete")
+        ]
 
     assert pragmas == ["wal", 2, 1, 1]
 
@@ -57,7 +70,9 @@ def test_a_file_that_others_could_read_is_closed_to_them(file: Path) -> None:
 
     kept(file)
 
-    assert [stat.S_IMODE(path.stat().st_mode) for path in (file, file.parent)] == [0o600, 0o755], "the directory may be for other things too"
+    assert [stat.S_IMODE(path.stat().st_mode) for path in (file, file.parent)] == [0o600, 0o755], (
+        "the directory may be for other things too"
+    )
 
 
 def another_programs(file: Path) -> None:
@@ -79,7 +94,9 @@ def newer(file: Path) -> None:
         (newer, "version 3"),
     ],
 )
-def test_a_file_of_others_is_left_as_it_is(file: Path, make: Callable[[Path], object], words: str) -> None:
+def test_a_file_of_others_is_left_as_it_is(
+    file: Path, make: Callable[[Path], object], words: str
+) -> None:
     file.parent.mkdir()
     make(file)
     before = file.read_bytes()
@@ -116,7 +133,12 @@ def test_a_damaged_file_is_told_and_left_as_it_is(file: Path) -> None:
     file.write_bytes(content)
 
     with contextlib.closing(open_store("", file)) as store:
-        for call in (lambda: store.get("resp_7"), lambda: store.chain("resp_7"), lambda: store.put(response(7)), lambda: store.prune(5, 1)):
+        for call in (
+            lambda: store.get("resp_7"),
+            lambda: store.chain("resp_7"),
+            lambda: store.put(response(7)),
+            lambda: store.prune(5, 1),
+        ):
             with pytest.raises(StoreError, match="malformed"):
                 call()
     assert file.read_bytes() == bytes(content)
@@ -134,9 +156,14 @@ def test_a_row_that_somebody_else_wrote_is_told(file: Path) -> None:
         assert store.get("resp_0") is not None
 
 
-def test_a_file_that_another_writes_to_for_long_is_busy_and_then_not(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_another_writes_to_for_long_is_busy_and_then_not(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.05)
-    with contextlib.closing(open_store("", file)) as store, contextlib.closing(sqlite3.connect(file, isolation_level=None)) as other:
+    with (
+        contextlib.closing(open_store("", file)) as store,
+        contextlib.closing(sqlite3.connect(file, isolation_level=None)) as other,
+    ):
         conversation(store, 1)
         other.execute("begin immediate")
 
@@ -148,14 +175,20 @@ def test_a_file_that_another_writes_to_for_long_is_busy_and_then_not(file: Path,
         store.put(response(1))
 
 
-def test_who_reads_does_not_keep_a_file_from_being_opened(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """To write ahead has to be begun while nobody reads, and SQLite does not always wait for that."""
+def test_who_reads_does_not_keep_a_file_from_being_opened(
+    file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To write ahead has to be begun while nobody reads, and SQLite does not always wait for
+    that.
+    """
     kept(file)
     beside(file, "pragma journal_mode = delete")
     with contextlib.closing(sqlite3.connect(file, isolation_level=None)) as other:
         other.execute("begin")
         other.execute("select * from semantic_responses").fetchall()
-        clock = types.SimpleNamespace(monotonic=lambda: 0.0, sleep=lambda seconds: other.execute("rollback"))
+        clock = types.SimpleNamespace(
+            monotonic=lambda: 0.0, sleep=lambda seconds: other.execute("rollback")
+        )
         monkeypatch.setattr(sqlite, "time", clock)
         monkeypatch.setattr(sqlite, "BUSY_SECONDS", 0.01)
 
@@ -204,7 +237,17 @@ def test_a_file_of_the_version_before_is_gone_on_with(tmp_path: Path) -> None:
     with contextlib.closing(sqlite3.connect(file)) as raw, raw:
         raw.executescript(VERSION_1)
         for one in records:
-            values = (one.id, one.parent, one.model, one.created_at, one.status, one.input_hash, one.output_hash, one.input, one.output)
+            values = (
+                one.id,
+                one.parent,
+                one.model,
+                one.created_at,
+                one.status,
+                one.input_hash,
+                one.output_hash,
+                one.input,
+                one.output,
+            )
             raw.execute("insert into semantic_responses values (?, ?, ?, ?, ?, ?, ?, ?, ?)", values)
 
     with contextlib.closing(open_store("", file)) as store:
@@ -232,7 +275,9 @@ def test_the_oldest_conversations_make_room_for_new_ones(tmp_path: Path) -> None
 
 def test_a_conversation_that_goes_on_is_not_what_makes_room(tmp_path: Path) -> None:
     size = 100_000
-    with contextlib.closing(open_store("", tmp_path / "responses.sqlite", Bounds(budget_bytes=40 * size))) as store:
+    with contextlib.closing(
+        open_store("", tmp_path / "responses.sqlite", Bounds(budget_bytes=40 * size))
+    ) as store:
         chain = [response(0, said=b"x" * size)]
         store.put(chain[0])
         for number in range(1, 35):
@@ -281,8 +326,12 @@ def replace_file(file: Path) -> None:
         pass
 
 
-@pytest.mark.parametrize("remove", [remove_file, remove_files, remove_log, remove_directory, replace_file])
-def test_a_file_that_is_deleted_under_the_server_is_noticed_and_made_again(tmp_path: Path, remove: Callable[[Path], None]) -> None:
+@pytest.mark.parametrize(
+    "remove", [remove_file, remove_files, remove_log, remove_directory, replace_file]
+)
+def test_a_file_that_is_deleted_under_the_server_is_noticed_and_made_again(
+    tmp_path: Path, remove: Callable[[Path], None]
+) -> None:
     file = tmp_path / "cache" / "responses.sqlite"
     with contextlib.closing(open_store("", file)) as store:
         store.put(response(0))
@@ -293,11 +342,15 @@ def test_a_file_that_is_deleted_under_the_server_is_noticed_and_made_again(tmp_p
 
         with contextlib.closing(open_store("", file)) as another:
             assert another.get("resp_1") == response(1), "what was said to be stored is"
-        assert [line["event"] for line in lines] == ["the database of responses was lost, and is opened again"]
+        assert [line["event"] for line in lines] == [
+            "the database of responses was lost, and is opened again"
+        ]
         assert stat.S_IMODE(file.stat().st_mode) == 0o600
 
 
-def test_what_follows_a_response_that_is_gone_with_its_file_is_not_said_to_be_stored(tmp_path: Path) -> None:
+def test_what_follows_a_response_that_is_gone_with_its_file_is_not_said_to_be_stored(
+    tmp_path: Path,
+) -> None:
     file = tmp_path / "responses.sqlite"
     with contextlib.closing(open_store("", file)) as store:
         store.put(response(0))
@@ -311,10 +364,16 @@ def test_what_follows_a_response_that_is_gone_with_its_file_is_not_said_to_be_st
 def test_the_directory_is_claimed_before_a_file_is_made_in_it(tmp_path: Path) -> None:
     claims: list[bool] = []
     file = tmp_path / "cache" / "responses.sqlite"
-    with contextlib.closing(open_store("", file, Bounds(claim=lambda: claims.append(file.parent.exists())))) as store:
+    with contextlib.closing(
+        open_store("", file, Bounds(claim=lambda: claims.append(file.parent.exists())))
+    ) as store:
         remove_directory(file)
         store.put(response(0))
-    with contextlib.closing(open_store(f"sqlite://{tmp_path}/elsewhere.sqlite", file, Bounds(claim=lambda: claims.append(True)))):
+    with contextlib.closing(
+        open_store(
+            f"sqlite://{tmp_path}/elsewhere.sqlite", file, Bounds(claim=lambda: claims.append(True))
+        )
+    ):
         pass
 
     assert claims == [False, False]

@@ -1,4 +1,6 @@
-"""What the engine relies on, claimed of the fake runner and of real models of several families alike."""
+"""What the engine relies on, claimed of the fake runner and of real models of several families
+alike.
+"""
 
 import pytest
 
@@ -13,7 +15,9 @@ LENGTHS = (40, 3, 17, 64, 1, 33, 8, 50)  # around and beyond the tiny models' wi
 
 
 async def batch_of_eight(script: Script, forced: list[tuple[int, ...]], chunks: int = 16) -> None:
-    """Eight rows of different lengths that join one step apart, read in pieces beside each other's decoding, and leave one by one."""
+    """Eight rows of different lengths that join one step apart, read in pieces beside each other's
+    decoding, and leave one by one.
+    """
     count = len(forced[0])
     read, drawn = [0] * len(LENGTHS), [0] * len(LENGTHS)
     closed: set[int] = set()
@@ -31,9 +35,18 @@ async def batch_of_eight(script: Script, forced: list[tuple[int, ...]], chunks: 
                 ends = read[i] + len(piece) == LENGTHS[i]
                 prefill.append(Chunk(i, piece, read[i], 0 if ends else None))
                 read[i], drawn[i] = read[i] + len(piece), int(ends)
-        done = {i for i in joined if drawn[i] == count and len(script.drawn.get(i, ())) == count} - closed
+        done = {
+            i for i in joined if drawn[i] == count and len(script.drawn.get(i, ())) == count
+        } - closed
         closed |= done
-        await script.step(StepPlan(close=tuple(map(RowClose, done)), open=opening, decode=tuple(decode), prefill=tuple(prefill)))
+        await script.step(
+            StepPlan(
+                close=tuple(map(RowClose, done)),
+                open=opening,
+                decode=tuple(decode),
+                prefill=tuple(prefill),
+            )
+        )
         if len(closed) == len(LENGTHS):
             return
 
@@ -42,7 +55,9 @@ async def test_forced_positions_score_alone_as_beside_seven_others(runner: Model
     forced = [prompt(20, salt=i + 50) for i in range(len(LENGTHS))]
     alone = Script(runner)
     for i, length in enumerate(LENGTHS):
-        await alone.generate(100 + i, prompt(length, i), 20, RowStart(100 + i, i, GREEDY, forced[i]))
+        await alone.generate(
+            100 + i, prompt(length, i), 20, RowStart(100 + i, i, GREEDY, forced[i])
+        )
 
     together = Script(runner)
     await batch_of_eight(together, forced)
@@ -74,15 +89,27 @@ async def test_the_comparison_sees_a_wrong_history(runner: ModelRunner, wrong: s
     """The sabotage of the test above: what it must notice is noticed."""
     history = prompt(60)
 
-    assert not close(await scores(runner, history), await scores(runner, spoil(history, wrong, at=57)))
+    assert not close(
+        await scores(runner, history), await scores(runner, spoil(history, wrong, at=57))
+    )
 
 
 @pytest.mark.parametrize("wrong", WRONGS)
-@pytest.mark.parametrize("runner", sample(["fake", "llama", "qwen3", "gemma3_text", "gpt_oss", "deepseek_v3"], ("qwen3", "gpt_oss")), indirect=True)
-async def test_models_with_global_layers_see_it_however_far_back(runner: ModelRunner, wrong: str) -> None:
+@pytest.mark.parametrize(
+    "runner",
+    sample(
+        ["fake", "llama", "qwen3", "gemma3_text", "gpt_oss", "deepseek_v3"], ("qwen3", "gpt_oss")
+    ),
+    indirect=True,
+)
+async def test_models_with_global_layers_see_it_however_far_back(
+    runner: ModelRunner, wrong: str
+) -> None:
     history = prompt(60)
 
-    assert not close(await scores(runner, history), await scores(runner, spoil(history, wrong, at=4)))
+    assert not close(
+        await scores(runner, history), await scores(runner, spoil(history, wrong, at=4))
+    )
 
 
 @pytest.mark.parametrize("chunk", sample([1, 7, 31, 32, 33, 64], (7, 64)))
@@ -94,13 +121,18 @@ async def test_pieces_of_a_prompt_read_as_the_whole(runner: ModelRunner, chunk: 
     assert close(logprobs(whole), logprobs(pieces))
 
 
-async def test_a_seed_repeats_alone_in_a_batch_and_after_its_row_was_taken_away(runner: ModelRunner) -> None:
+async def test_a_seed_repeats_alone_in_a_batch_and_after_its_row_was_taken_away(
+    runner: ModelRunner,
+) -> None:
     script, start = Script(runner), RowStart(0, 1234, WARM)
     alone = tokens(await script.generate(0, prompt(10), 12, start))
 
     await script.step(
         StepPlan(
-            open=tuple(RowStart(i, seed, WARM if i != 3 else GREEDY) for i, seed in ((1, 1234), (2, 5), (3, 1234))),
+            open=tuple(
+                RowStart(i, seed, WARM if i != 3 else GREEDY)
+                for i, seed in ((1, 1234), (2, 5), (3, 1234))
+            ),
             prefill=tuple(Chunk(i, prompt(10, salt), 0, 0) for i, salt in ((1, 0), (2, 0), (3, 1))),
         )
     )
@@ -127,15 +159,23 @@ async def test_a_seed_repeats_alone_in_a_batch_and_after_its_row_was_taken_away(
 
 async def test_different_seeds_and_temperatures_differ(runner: ModelRunner) -> None:
     script = Script(runner)
-    texts = [tuple(tokens(await script.generate(i, prompt(10), 10, RowStart(i, i, WARM)))) for i in range(5)]
-    greedy = [tuple(tokens(await script.generate(10 + i, prompt(10), 10, RowStart(10 + i, i, GREEDY)))) for i in range(2)]
+    texts = [
+        tuple(tokens(await script.generate(i, prompt(10), 10, RowStart(i, i, WARM))))
+        for i in range(5)
+    ]
+    greedy = [
+        tuple(tokens(await script.generate(10 + i, prompt(10), 10, RowStart(10 + i, i, GREEDY))))
+        for i in range(2)
+    ]
 
     assert len(set(texts)) > 1
     assert greedy[0] == greedy[1]
 
 
 async def test_a_step_without_work_collects_what_is_in_flight(runner: ModelRunner) -> None:
-    first = await runner.step(StepPlan(open=(RowStart(0, 0, GREEDY),), prefill=(Chunk(0, prompt(5), 0, 0),)))
+    first = await runner.step(
+        StepPlan(open=(RowStart(0, 0, GREEDY),), prefill=(Chunk(0, prompt(5), 0, 0),))
+    )
     second = await runner.step(StepPlan())
 
     assert len(first.sampled) + len(second.sampled) == 1
@@ -144,7 +184,9 @@ async def test_a_step_without_work_collects_what_is_in_flight(runner: ModelRunne
 
 
 async def test_reset_forgets_rows_and_what_was_in_flight(runner: ModelRunner) -> None:
-    await runner.step(StepPlan(open=(RowStart(0, 0, GREEDY),), prefill=(Chunk(0, prompt(5), 0, 0),)))
+    await runner.step(
+        StepPlan(open=(RowStart(0, 0, GREEDY),), prefill=(Chunk(0, prompt(5), 0, 0),))
+    )
     await runner.reset()
     script = Script(runner)
 

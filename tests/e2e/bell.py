@@ -12,11 +12,24 @@ def result(asked: dict[str, Any]) -> dict[str, Any] | None:
     match asked["method"]:
         case "initialize":
             version = asked["params"]["protocolVersion"]
-            return {"protocolVersion": version, "capabilities": {"tools": {}}, "serverInfo": {"name": "bell", "version": "1"}}
+            return {
+                "protocolVersion": version,
+                "capabilities": {"tools": {}},
+                "serverInfo": {"name": "bell", "version": "1"},
+            }
         case "tools/list":
-            return {"tools": [{"name": "ring", "description": "Ring the bell.", "inputSchema": SCHEMA}]}
+            return {
+                "tools": [{"name": "ring", "description": "Ring the bell.", "inputSchema": SCHEMA}]
+            }
         case "tools/call":
-            return {"content": [{"type": "text", "text": " ".join(["dong"] * asked["params"]["arguments"]["times"])}]}
+            return {
+                "content": [
+                    {
+                        "type": "text",
+                        "text": " ".join(["dong"] * asked["params"]["arguments"]["times"]),
+                    }
+                ]
+            }
     return None
 
 
@@ -26,7 +39,11 @@ def main() -> None:
         asked = json.loads(line)
         if "id" in asked:
             found = result(asked)
-            told = {"error": {"code": -32601, "message": "unknown method"}} if found is None else {"result": found}
+            told = (
+                {"error": {"code": -32601, "message": "unknown method"}}
+                if found is None
+                else {"result": found}
+            )
             sys.stdout.write(json.dumps({"jsonrpc": "2.0", "id": asked["id"], **told}) + "\n")
             sys.stdout.flush()
 

@@ -1,6 +1,7 @@
 """A real headless Chromium, driven over its debugging protocol.
 
-Knows WebSockets and a few commands of the protocol. Debian calls the program `chromium` or `chromium-headless-shell`.
+Knows WebSockets and a few commands of the protocol. Debian calls the program `chromium` or
+`chromium-headless-shell`.
 """
 
 import base64
@@ -24,8 +25,16 @@ import wsproto
 import wsproto.events
 
 NAMES = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
-# As root a browser has no sandbox; the machine's own certificates, updates and services are of no use to a test.
-OPTIONS = ("--headless", "--no-sandbox", "--disable-gpu", "--remote-debugging-port=0", "--no-first-run", "--disable-background-networking")
+# As root a browser has no sandbox; the machine's own certificates, updates and services are of no
+# use to a test.
+OPTIONS = (
+    "--headless",
+    "--no-sandbox",
+    "--disable-gpu",
+    "--remote-debugging-port=0",
+    "--no-first-run",
+    "--disable-background-networking",
+)
 # Seconds in which a browser on a busy machine does anything.
 PATIENCE_SECONDS = 60.0
 
@@ -51,10 +60,15 @@ class Page:
         """Connect to the debugger of a page."""
         parts = urlsplit(url)
         page = cls(
-            socket.create_connection((str(parts.hostname), parts.port or 80), PATIENCE_SECONDS), wsproto.WSConnection(wsproto.ConnectionType.CLIENT)
+            socket.create_connection((str(parts.hostname), parts.port or 80), PATIENCE_SECONDS),
+            wsproto.WSConnection(wsproto.ConnectionType.CLIENT),
         )
-        page._socket.sendall(page._connection.send(wsproto.events.Request(host=parts.netloc, target=parts.path)))
-        while not any(isinstance(event, wsproto.events.AcceptConnection) for event in page._received()):
+        page._socket.sendall(
+            page._connection.send(wsproto.events.Request(host=parts.netloc, target=parts.path))
+        )
+        while not any(
+            isinstance(event, wsproto.events.AcceptConnection) for event in page._received()
+        ):
             pass
         for domain in ("Page", "Runtime", "Log", "Network"):
             page.command(f"{domain}.enable")
@@ -79,7 +93,9 @@ class Page:
 
     def evaluate(self, expression: str) -> Any:  # any JSON
         """The value of an expression, in JavaScript."""
-        answer = self.command("Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True)
+        answer = self.command(
+            "Runtime.evaluate", expression=expression, returnByValue=True, awaitPromise=True
+        )
         assert "exceptionDetails" not in answer, answer
         return answer["result"].get("value")
 
@@ -87,7 +103,9 @@ class Page:
         """Wait until an expression is true."""
         deadline = time.monotonic() + PATIENCE_SECONDS
         while not self.evaluate(f"Boolean({condition})"):
-            assert time.monotonic() < deadline, f"{condition} does not become true; the page says: {self.text[:2000]}"
+            assert time.monotonic() < deadline, (
+                f"{condition} does not become true; the page says: {self.text[:2000]}"
+            )
             time.sleep(0.05)
 
     @property
@@ -100,7 +118,15 @@ class Page:
         code = {"Enter": 13, "Tab": 9, "Escape": 27}[key]
         text = {"text": "\r"} if key == "Enter" else {}
         for kind in ("keyDown", "keyUp"):
-            self.command("Input.dispatchKeyEvent", type=kind, key=key, code=key, windowsVirtualKeyCode=code, modifiers=8 * shift, **text)
+            self.command(
+                "Input.dispatchKeyEvent",
+                type=kind,
+                key=key,
+                code=key,
+                windowsVirtualKeyCode=code,
+                modifiers=8 * shift,
+                **text,
+            )
 
     def type(self, text: str) -> None:
         """Type a text into what has the focus."""
@@ -108,33 +134,65 @@ class Page:
 
     def resize(self, width: int, height: int) -> None:
         """Give the page another size, in pixels."""
-        self.command("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
+        self.command(
+            "Emulation.setDeviceMetricsOverride",
+            width=width,
+            height=height,
+            deviceScaleFactor=1,
+            mobile=False,
+        )
 
     def scheme(self, name: str) -> None:
         """Have the system be dark or light."""
-        self.command("Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": name}])
+        self.command(
+            "Emulation.setEmulatedMedia", features=[{"name": "prefers-color-scheme", "value": name}]
+        )
 
     def screenshot(self, path: Path) -> None:
         """Write a picture of the whole page."""
         height = self.evaluate("document.documentElement.scrollHeight")
         width = self.evaluate("window.innerWidth")
         clip = {"x": 0, "y": 0, "width": width, "height": height, "scale": 1}
-        picture = self.command("Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip)
+        picture = self.command(
+            "Page.captureScreenshot", format="png", captureBeyondViewport=True, clip=clip
+        )
         path.write_bytes(base64.b64decode(picture["data"]))
 
     @property
     def faults(self) -> list[str]:
-        """Exceptions of scripts and errors of the console, refusals of the content security policy among them."""
+        """Exceptions of scripts and errors of the console, refusals of the content security policy
+        among them.
+        """
         self.evaluate("0")  # what has happened so far is read with the answer
-        thrown = [event["params"]["exceptionDetails"] for event in self.events if event["method"] == "Runtime.exceptionThrown"]
-        logged = [event["params"]["entry"] for event in self.events if event["method"] == "Log.entryAdded"]
-        return [str(one) for one in (*thrown, *(entry for entry in logged if entry["level"] == "error" and entry["source"] != "network"))]
+        thrown = [
+            event["params"]["exceptionDetails"]
+            for event in self.events
+            if event["method"] == "Runtime.exceptionThrown"
+        ]
+        logged = [
+            event["params"]["entry"] for event in self.events if event["method"] == "Log.entryAdded"
+        ]
+        return [
+            str(one)
+            for one in (
+                *thrown,
+                *(
+                    entry
+                    for entry in logged
+                    if entry["level"] == "error" and entry["source"] != "network"
+                ),
+            )
+        ]
 
     @property
     def requested(self) -> list[str]:
         """Addresses of all requests."""
         self.evaluate("0")
-        return [event["params"]["request"]["url"] for event in self.events if event["method"] == "Network.requestWillBeSent"]
+        return [
+            event["params"]["request"]["url"]
+            for event in self.events
+            if event["method"] == "Network.requestWillBeSent"
+        ]
 
     def close(self) -> None:
         """Close the connection."""
@@ -161,13 +219,17 @@ class Page:
 def browsing(program: str, directory: Path) -> Iterator[Page]:
     """A page of a browser that has nothing but a new directory."""
     command = [program, *OPTIONS, f"--user-data-dir={directory}", "about:blank"]
-    with (directory.parent / "chromium.log").open("wb") as log, subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True) as process:
+    with (
+        (directory.parent / "chromium.log").open("wb") as log,
+        subprocess.Popen(command, stdout=log, stderr=log, start_new_session=True) as process,
+    ):
         try:
             page = Page.connect(_debugger(directory / "DevToolsActivePort", process))
             yield page
             page.close()
         finally:
-            os.killpg(process.pid, signal.SIGKILL)  # a script that starts the browser would leave it behind
+            # a script that starts the browser would leave it behind
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _debugger(file: Path, process: subprocess.Popen[bytes]) -> str:
@@ -177,4 +239,6 @@ def _debugger(file: Path, process: subprocess.Popen[bytes]) -> str:
         assert time.monotonic() < deadline, "the browser does not answer"
         time.sleep(0.05)
     targets = httpx.get(f"http://127.0.0.1:{lines[0]}/json", timeout=PATIENCE_SECONDS).json()
-    return next(str(target["webSocketDebuggerUrl"]) for target in targets if target["type"] == "page")
+    return next(
+        str(target["webSocketDebuggerUrl"]) for target in targets if target["type"] == "page"
+    )

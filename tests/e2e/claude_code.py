@@ -1,4 +1,6 @@
-"""The real Claude Code from npm, as a user without an account has it: a home of its own, a key that is none, and nothing reached but this machine."""
+"""The real Claude Code from npm, as a user without an account has it: a home of its own, a key that
+is none, and nothing reached but this machine.
+"""
 
 import contextlib
 import json
@@ -20,7 +22,10 @@ Json = dict[str, Any]
 
 
 def install(version: str) -> tuple[str, ...]:
-    """The command that starts a version. Newer ones are a program for each platform, older ones a script."""
+    """The command that starts a version.
+
+    Newer ones are a program for each platform, older ones a script.
+    """
     if version == OLDER:
         return ("node", str(from_npm("claude-code", PACKAGE, version, f"{PACKAGE}/cli.js")))
     return (str(from_npm("claude-code", PACKAGE, version, f"{PACKAGE}-*/claude")),)
@@ -52,8 +57,18 @@ class Said:
 
     def blocks(self, kind: str) -> list[Json]:
         """All content blocks of a kind."""
-        messages = (event["message"]["content"] for event in self.events if event["type"] in ("assistant", "user"))
-        return [block for content in messages if isinstance(content, list) for block in content if block["type"] == kind]
+        messages = (
+            event["message"]["content"]
+            for event in self.events
+            if event["type"] in ("assistant", "user")
+        )
+        return [
+            block
+            for content in messages
+            if isinstance(content, list)
+            for block in content
+            if block["type"] == kind
+        ]
 
 
 # What it is never to do in a test: talk to anybody but the server.
@@ -69,7 +84,12 @@ QUIET = {
 def pointing_at(url: str, model: str = "tiny-random") -> dict[str, str]:
     """The variables that lead to a server."""
     models = {f"ANTHROPIC_DEFAULT_{size}_MODEL": model for size in ("OPUS", "SONNET", "HAIKU")}
-    return {"ANTHROPIC_API_KEY": "sk-local-dummy", "ANTHROPIC_BASE_URL": url, "ANTHROPIC_MODEL": model, **models}
+    return {
+        "ANTHROPIC_API_KEY": "sk-local-dummy",
+        "ANTHROPIC_BASE_URL": url,
+        "ANTHROPIC_MODEL": model,
+        **models,
+    }
 
 
 @attrs.define(eq=False)
@@ -88,13 +108,24 @@ class Client:
     @property
     def environment(self) -> dict[str, str]:
         """All it gets to see."""
-        return {"PATH": os.environ["PATH"], "HOME": str(self.home), "TERM": "xterm", "LANG": "C.UTF-8", **QUIET, **self.settings}
+        return {
+            "PATH": os.environ["PATH"],
+            "HOME": str(self.home),
+            "TERM": "xterm",
+            "LANG": "C.UTF-8",
+            **QUIET,
+            **self.settings,
+        }
 
     def ask(self, prompt: str, *arguments: str) -> Said:
         """One run of `claude -p`, to its end."""
         with self.started("-p", prompt, *arguments) as process:
             out, errors = process.communicate(timeout=RUN_SECONDS)
-        return Said([json.loads(line) for line in out.splitlines() if line.startswith("{")], process.returncode, errors)
+        return Said(
+            [json.loads(line) for line in out.splitlines() if line.startswith("{")],
+            process.returncode,
+            errors,
+        )
 
     @contextlib.contextmanager
     def started(self, *arguments: str) -> Iterator["subprocess.Popen[str]"]:
@@ -129,11 +160,18 @@ class Dialogue:
 
     def say(self, text: str) -> None:
         """A message of the user."""
-        self._write({"type": "user", "message": {"role": "user", "content": [{"type": "text", "text": text}]}})
+        self._write(
+            {
+                "type": "user",
+                "message": {"role": "user", "content": [{"type": "text", "text": text}]},
+            }
+        )
 
     def control(self, **request: object) -> None:
         """A request to the client itself."""
-        self._write({"type": "control_request", "request_id": f"c{len(self.events)}", "request": request})
+        self._write(
+            {"type": "control_request", "request_id": f"c{len(self.events)}", "request": request}
+        )
 
     def _write(self, line: Json) -> None:
         stdin = self._pipe(self.process.stdin)

@@ -32,8 +32,13 @@ def scripted(tmp_path: Path) -> Iterator[Callable[..., ServerProcess]]:
 
 
 @pytest.fixture
-def metered(request: pytest.FixtureRequest, scripted: object) -> Iterator[Callable[[ServerProcess], Meter]]:
-    """Puts a meter before a server; its figures go into the table. It asks the server for some, so the server goes after it."""
+def metered(
+    request: pytest.FixtureRequest, scripted: object
+) -> Iterator[Callable[[ServerProcess], Meter]]:
+    """Puts a meter before a server; its figures go into the table.
+
+    It asks the server for some, so the server goes after it.
+    """
     meters: list[Meter] = []
 
     def start(server: ServerProcess) -> Meter:
@@ -47,18 +52,45 @@ def metered(request: pytest.FixtureRequest, scripted: object) -> Iterator[Callab
         meter.close()
 
 
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
     """The figures of every turn that went through a meter."""
     turns = config.stash.get(TURNS, [])
     if not turns:
         return
     terminalreporter.section("what was used again")
-    terminalreporter.write_line(COLUMNS.format("test", "#", "kind", "prompt", "common", "said", "reused", "share", "cause", "lost"))
+    terminalreporter.write_line(
+        COLUMNS.format(
+            "test", "#", "kind", "prompt", "common", "said", "reused", "share", "cause", "lost"
+        )
+    )
     for turn in turns:
-        share, figures = f"{turn.share:.2%}" if turn.common else "-", (turn.prompt, turn.common, turn.said, turn.reused)
-        terminalreporter.write_line(COLUMNS.format(turn.client[:62], turn.number, turn.kind, *figures, share, turn.cause or "-", turn.lost))
+        share, figures = (
+            f"{turn.share:.2%}" if turn.common else "-",
+            (turn.prompt, turn.common, turn.said, turn.reused),
+        )
+        terminalreporter.write_line(
+            COLUMNS.format(
+                turn.client[:62],
+                turn.number,
+                turn.kind,
+                *figures,
+                share,
+                turn.cause or "-",
+                turn.lost,
+            )
+        )
     later = [turn for turn in turns if turn.common]
-    common, reused = sum(turn.common for turn in later), sum(min(turn.reused, turn.common) for turn in later)
-    terminalreporter.write_line(f"{len(later)} of {len(turns)} turns had something in common with one before: {reused} of {common} tokens reused")
+    common, reused = (
+        sum(turn.common for turn in later),
+        sum(min(turn.reused, turn.common) for turn in later),
+    )
+    terminalreporter.write_line(
+        f"{len(later)} of {len(turns)} turns had something in common with one before: {reused} of "
+        f"{common} tokens reused"
+    )
     causes = config.stash.get(MISSES, collections.Counter()).most_common()
-    terminalreporter.write_line("misses by cause: " + ", ".join(f"{cause} {count}" for cause, count in causes))
+    terminalreporter.write_line(
+        "misses by cause: " + ", ".join(f"{cause} {count}" for cause, count in causes)
+    )

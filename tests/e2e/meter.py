@@ -1,6 +1,8 @@
-"""Stands between a client and the server, and measures what each prompt had in common with what was asked before, and what of that was used again.
+"""Stands between a client and the server, and measures what each prompt had in common with what was
+asked before, and what of that was used again.
 
-Passes everything on as it comes, ends of connections included. Keeps requests in memory only: they hold what clients are made of.
+Passes everything on as it comes, ends of connections included. Keeps requests in memory only: they
+hold what clients are made of.
 """
 
 import contextlib
@@ -22,9 +24,17 @@ from tests.e2e.wires import WIRES, Bill, Json, Said, Wire
 
 # The part of what a prompt has in common with the one before it that must not be computed again.
 SHARE = 0.99
-# Tokens around the end of a turn: its last one is drawn and not read, and a client that says something else instead of an answer needs other words.
+# Tokens around the end of a turn: its last one is drawn and not read, and a client that says
+# something else instead of an answer needs other words.
 UNREAD = 8
-HOP_BY_HOP = {"connection", "host", "transfer-encoding", "content-length", "keep-alive", "accept-encoding"}
+HOP_BY_HOP = {
+    "connection",
+    "host",
+    "transfer-encoding",
+    "content-length",
+    "keep-alive",
+    "accept-encoding",
+}
 
 
 @attrs.define(eq=False)
@@ -79,11 +89,18 @@ class _Asked:
     blocks: list[Said] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self.head, self.blocks = self.wire.head(self.exchange.asked), self.wire.blocks(self.exchange.asked)
+        self.head, self.blocks = (
+            self.wire.head(self.exchange.asked),
+            self.wire.blocks(self.exchange.asked),
+        )
 
     def is_after(self, other: "_Asked") -> bool:
         """Whether what `other` asked may have been remembered."""
-        return other.exchange.began < self.exchange.began and other.wire is self.wire and other.head == self.head
+        return (
+            other.exchange.began < self.exchange.began
+            and other.wire is self.wire
+            and other.head == self.head
+        )
 
     def answers(self, other: "_Asked") -> bool:
         """Whether what was said to `other` follows there."""
@@ -97,7 +114,8 @@ class Turn:
 
     client: str
     number: int
-    kind: str  # first, append: everything asked before stands before what is new, changed: something of it was
+    # first, append: everything asked before stands before what is new, changed: something of it was
+    kind: str
     prompt: int  # tokens
     common: int  # tokens of the prompt before it that stand at this one's beginning
     said: int  # tokens that were answered to the prompt before it, where they follow there
@@ -123,11 +141,14 @@ class Meter:
     server: str  # URL
     name: str
     exchanges: list[Exchange] = attrs.field(init=False, factory=list)
-    passing: threading.Event = attrs.field(init=False, factory=threading.Event)  # cleared: of each answer no more than its first event is passed on
+    # cleared: of each answer no more than its first event is passed on
+    passing: threading.Event = attrs.field(init=False, factory=threading.Event)
     _proxy: http.server.ThreadingHTTPServer = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._proxy = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"meter": self}))
+        self._proxy = http.server.ThreadingHTTPServer(
+            ("127.0.0.1", 0), type("Handler", (_Handler,), {"meter": self})
+        )
         self._proxy.daemon_threads = True
         self.passing.set()
         threading.Thread(target=self._proxy.serve_forever, args=(0.05,), daemon=True).start()
@@ -147,24 +168,54 @@ class Meter:
     def turns(self) -> list[Turn]:
         """Every finished turn, in the order in which they were asked."""
         found = sorted(self.exchanges, key=lambda exchange: exchange.began)
-        done = [_Asked(exchange, exchange.wire, exchange.bill) for exchange in found if exchange.wire and exchange.bill]
+        done = [
+            _Asked(exchange, exchange.wire, exchange.bill)
+            for exchange in found
+            if exchange.wire and exchange.bill
+        ]
         return [self._turn(number, asked, done) for number, asked in enumerate(done, 1)]
 
     def _turn(self, number: int, asked: _Asked, done: Sequence[_Asked]) -> Turn:
         before = [(_common(other, asked), other) for other in done if asked.is_after(other)]
-        length, other = max(before, key=lambda found: (found[0], found[1].exchange.began), default=(0, None))
-        cause, lost = asked.exchange.cache.get("cause") or "", int(asked.exchange.cache.get("lost") or 0)
-        row = functools.partial(Turn, self.name, number, prompt=asked.bill.prompt, reused=asked.bill.reused, cause=cause, lost=lost)
+        length, other = max(
+            before, key=lambda found: (found[0], found[1].exchange.began), default=(0, None)
+        )
+        cause, lost = (
+            asked.exchange.cache.get("cause") or "",
+            int(asked.exchange.cache.get("lost") or 0),
+        )
+        row = functools.partial(
+            Turn,
+            self.name,
+            number,
+            prompt=asked.bill.prompt,
+            reused=asked.bill.reused,
+            cause=cause,
+            lost=lost,
+        )
         if other is None or not length:
             return row("first", common=0, said=0)
         if length == len(other.blocks):
-            return row("append", common=other.bill.prompt, said=other.bill.said if asked.answers(other) else 0)
-        return row("changed", common=asked.wire.count(self.server, asked.exchange.asked, asked.blocks[:length]), said=0)
+            return row(
+                "append",
+                common=other.bill.prompt,
+                said=other.bill.said if asked.answers(other) else 0,
+            )
+        return row(
+            "changed",
+            common=asked.wire.count(self.server, asked.exchange.asked, asked.blocks[:length]),
+            said=0,
+        )
 
     def misses(self) -> dict[str, int]:
         """What the server has counted, by cause."""
         text = httpx.get(f"{self.server}/metrics").text
-        return {cause: int(float(count)) for cause, count in re.findall(r'^semantic_cache_miss_total\{cause="(\w+)"\} (\S+)', text, re.MULTILINE)}
+        return {
+            cause: int(float(count))
+            for cause, count in re.findall(
+                r'^semantic_cache_miss_total\{cause="(\w+)"\} (\S+)', text, re.MULTILINE
+            )
+        }
 
 
 def assert_nothing_read_twice(meter: Meter, *, at_least: int) -> list[Turn]:
@@ -191,9 +242,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         body = self.rfile.read(int(self.headers.get("content-length") or 0))
         exchange = Exchange(self.path, json.loads(body) if body else {}, time.monotonic())
         self.meter.exchanges.append(exchange)
-        connection = http.client.HTTPConnection(self.meter.server.removeprefix("http://"), timeout=600)
+        connection = http.client.HTTPConnection(
+            self.meter.server.removeprefix("http://"), timeout=600
+        )
         try:
-            headers = {name: value for name, value in self.headers.items() if name.lower() not in HOP_BY_HOP}
+            headers = {
+                name: value
+                for name, value in self.headers.items()
+                if name.lower() not in HOP_BY_HOP
+            }
             connection.request(self.command, self.path, body, headers)
             self._pass_on(exchange, connection.getresponse())
         except (OSError, http.client.HTTPException):

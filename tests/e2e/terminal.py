@@ -41,7 +41,9 @@ class Terminal:
         self._tmux("paste-buffer", "-p")
 
     def say(self, text: str) -> None:
-        """Type a line, and send it when it is on the screen: an Enter that comes with the text is taken for a part of it."""
+        """Type a line, and send it when it is on the screen: an Enter that comes with the text is
+        taken for a part of it.
+        """
         self.type(text)
         self.shows(text)
         self.press("Enter")
@@ -71,16 +73,36 @@ class Terminal:
 
 
 @contextlib.contextmanager
-def terminal(command: Sequence[str], environment: Mapping[str, str], directory: Path) -> Iterator[Terminal]:
-    """A terminal in which a program runs; of the environment of this process it sees nothing. Both are ended with the block."""
+def terminal(
+    command: Sequence[str], environment: Mapping[str, str], directory: Path
+) -> Iterator[Terminal]:
+    """A terminal in which a program runs; of the environment of this process it sees nothing.
+
+    Both are ended with the block.
+    """
     if shutil.which("tmux") is None:
-        pytest.fail("tmux is not on the PATH: the tests of interactive clients need it (apt-get install tmux, or brew install tmux)")
+        pytest.fail(
+            "tmux is not on the PATH: the tests of interactive clients need it (apt-get install "
+            "tmux, or brew install tmux)"
+        )
     seen = [f"{name}={value}" for name, value in {**environment, "TERM": "screen-256color"}.items()]
-    with tempfile.TemporaryDirectory(prefix="tmux-") as sockets:  # the path of a socket has to be short
+    # the path of a socket has to be short
+    with tempfile.TemporaryDirectory(prefix="tmux-") as sockets:
         started = Terminal(Path(sockets) / "socket")
         size = ("-x", str(COLUMNS), "-y", str(LINES))
         # The screen of a program that has ended stays readable: it tells why.
-        started._tmux("new-session", "-d", *size, "-c", str(directory), "cat", ";", "set-option", "remain-on-exit", "on")
+        started._tmux(
+            "new-session",
+            "-d",
+            *size,
+            "-c",
+            str(directory),
+            "cat",
+            ";",
+            "set-option",
+            "remain-on-exit",
+            "on",
+        )
         try:
             started._tmux("respawn-pane", "-k", "-c", str(directory), "env", "-i", *seen, *command)
             yield started

@@ -1,4 +1,6 @@
-"""The real Claude Code in a terminal, as people use it: keys are pressed, the screen is read, and nothing is read twice."""
+"""The real Claude Code in a terminal, as people use it: keys are pressed, the screen is read, and
+nothing is read twice.
+"""
 
 import base64
 import contextlib
@@ -29,9 +31,14 @@ HELLO = Rule(when="^good morning$", text="Good morning to you.")
 @contextlib.contextmanager
 def claude(tmp_path: Path, meter: Meter, *arguments: str) -> Iterator[Terminal]:
     """Claude Code, with all that it asks a newcomer answered before, and ready for a prompt."""
-    settings = {name: value for name, value in pointing_at(meter.url).items() if name != "ANTHROPIC_API_KEY"} | {"ANTHROPIC_AUTH_TOKEN": "local"}
+    settings = {
+        name: value for name, value in pointing_at(meter.url).items() if name != "ANTHROPIC_API_KEY"
+    } | {"ANTHROPIC_AUTH_TOKEN": "local"}
     client = Client(install(NEWEST), tmp_path / "home", tmp_path / "project", settings)
-    known = {"hasCompletedOnboarding": True, "projects": {str(client.project): {"hasTrustDialogAccepted": True}}}
+    known = {
+        "hasCompletedOnboarding": True,
+        "projects": {str(client.project): {"hasTrustDialogAccepted": True}},
+    }
     (client.home / ".claude.json").write_text(json.dumps(known))
     command = (*client.command, "--permission-mode", "acceptEdits", *arguments)
     with terminal(command, client.environment, client.project) as started:
@@ -41,7 +48,11 @@ def claude(tmp_path: Path, meter: Meter, *arguments: str) -> Iterator[Terminal]:
 
 def prompt_line(screen: Terminal) -> str:
     """What stands in the line that is typed into: the last one with its mark."""
-    return [line for line in screen.screen.splitlines() if line.startswith("\N{HEAVY RIGHT-POINTING ANGLE QUOTATION MARK ORNAMENT}")][-1]
+    return [
+        line
+        for line in screen.screen.splitlines()
+        if line.startswith("\N{HEAVY RIGHT-POINTING ANGLE QUOTATION MARK ORNAMENT}")
+    ][-1]
 
 
 def greet(screen: Terminal) -> None:
@@ -51,12 +62,22 @@ def greet(screen: Terminal) -> None:
 
 def last_said(exchange: Exchange) -> list[Json]:
     """The blocks of the last message of the user in a request."""
-    content = next(message["content"] for message in reversed(exchange.asked["messages"]) if message["role"] == "user")
+    content = next(
+        message["content"]
+        for message in reversed(exchange.asked["messages"])
+        if message["role"] == "user"
+    )
     return [{"type": "text", "text": content}] if isinstance(content, str) else content
 
 
-def test_esc_in_an_answer_reads_nothing_twice(tmp_path: Path, scripted: Scripted, metered: Metered) -> None:
-    server = scripted(HELLO, Rule(when="^count for me$", text=" ".join(map(str, range(3000))), pace_seconds=0.02), FINE)
+def test_esc_in_an_answer_reads_nothing_twice(
+    tmp_path: Path, scripted: Scripted, metered: Metered
+) -> None:
+    server = scripted(
+        HELLO,
+        Rule(when="^count for me$", text=" ".join(map(str, range(3000))), pace_seconds=0.02),
+        FINE,
+    )
     meter = metered(server)
     with claude(tmp_path, meter) as screen:
         greet(screen)
@@ -72,12 +93,16 @@ def test_esc_in_an_answer_reads_nothing_twice(tmp_path: Path, scripted: Scripted
     assert_nothing_read_twice(meter, at_least=2)
 
 
-def test_esc_before_an_answer_takes_the_prompt_back_and_another_one_reads_nothing_else(tmp_path: Path, scripted: Scripted, metered: Metered) -> None:
+def test_esc_before_an_answer_takes_the_prompt_back_and_another_one_reads_nothing_else(
+    tmp_path: Path, scripted: Scripted, metered: Metered
+) -> None:
     meter = metered(scripted(FINE))
     meter.passing.clear()
     with claude(tmp_path, meter) as screen:
         screen.say("say it soon")
-        screen.until(lambda: any(exchange.answer for exchange in meter.exchanges), "answer that has begun")
+        screen.until(
+            lambda: any(exchange.answer for exchange in meter.exchanges), "answer that has begun"
+        )
         screen.press("Escape")
         screen.until(lambda: "say it soon" in prompt_line(screen), "prompt to change")
         meter.passing.set()
@@ -92,7 +117,9 @@ def test_esc_before_an_answer_takes_the_prompt_back_and_another_one_reads_nothin
     assert other.common > asked.prompt - 20, "all but what was typed"
 
 
-def test_a_pasted_image_does_not_end_the_conversation(tmp_path: Path, scripted: Scripted, metered: Metered) -> None:
+def test_a_pasted_image_does_not_end_the_conversation(
+    tmp_path: Path, scripted: Scripted, metered: Metered
+) -> None:
     """The path of a file that is pasted is sent as the image in it."""
     image = tmp_path / "a.png"
     image.write_bytes(base64.b64decode(PNG))
@@ -110,8 +137,18 @@ def test_a_pasted_image_does_not_end_the_conversation(tmp_path: Path, scripted: 
     assert_nothing_read_twice(meter, at_least=1)
 
 
-def test_compact_keeps_instructions_and_tools(tmp_path: Path, scripted: Scripted, metered: Metered) -> None:
-    meter = metered(scripted(HELLO, Rule(when="CRITICAL: Respond with TEXT ONLY", text="<summary>\nWe greeted.\n</summary>"), FINE))
+def test_compact_keeps_instructions_and_tools(
+    tmp_path: Path, scripted: Scripted, metered: Metered
+) -> None:
+    meter = metered(
+        scripted(
+            HELLO,
+            Rule(
+                when="CRITICAL: Respond with TEXT ONLY", text="<summary>\nWe greeted.\n</summary>"
+            ),
+            FINE,
+        )
+    )
     with claude(tmp_path, meter) as screen:
         greet(screen)
         screen.say("/compact")
@@ -126,7 +163,9 @@ def test_compact_keeps_instructions_and_tools(tmp_path: Path, scripted: Scripted
     assert after.reused > first.prompt / 2
 
 
-def test_plan_mode_is_entered_and_left_by_its_key(tmp_path: Path, scripted: Scripted, metered: Metered) -> None:
+def test_plan_mode_is_entered_and_left_by_its_key(
+    tmp_path: Path, scripted: Scripted, metered: Metered
+) -> None:
     meter = metered(scripted(HELLO, Rule(when="^make a plan$", text="The plan is made."), FINE))
     with claude(tmp_path, meter) as screen:
         greet(screen)
@@ -145,15 +184,20 @@ def test_plan_mode_is_entered_and_left_by_its_key(tmp_path: Path, scripted: Scri
     assert_nothing_read_twice(meter, at_least=2)
 
 
-def test_a_tool_of_an_mcp_server_is_called(tmp_path: Path, scripted: Scripted, metered: Metered) -> None:
+def test_a_tool_of_an_mcp_server_is_called(
+    tmp_path: Path, scripted: Scripted, metered: Metered
+) -> None:
     rings = Rule(when="^ring the bell$", calls=(Call("mcp__bell__ring", {"times": 3}),))
     meter = metered(scripted(HELLO, rings, Rule(when="dong dong dong", text="It has rung."), FINE))
     servers = {"mcpServers": {"bell": {"command": sys.executable, "args": [bell.__file__]}}}
-    with claude(tmp_path, meter, "--mcp-config", json.dumps(servers), "--allowedTools", "mcp__bell__ring") as screen:
+    with claude(
+        tmp_path, meter, "--mcp-config", json.dumps(servers), "--allowedTools", "mcp__bell__ring"
+    ) as screen:
         screen.say("/mcp")
         screen.shows("1 tool")
         screen.press("Escape")
-        screen.until(lambda: "Esc to close" not in screen.screen, "closed list")  # a letter right after it would be taken for Alt and that letter
+        # a letter right after it would be taken for Alt and that letter
+        screen.until(lambda: "Esc to close" not in screen.screen, "closed list")
         greet(screen)
         screen.say("ring the bell")
         screen.shows("It has rung.")
@@ -163,9 +207,13 @@ def test_a_tool_of_an_mcp_server_is_called(tmp_path: Path, scripted: Scripted, m
     assert_nothing_read_twice(meter, at_least=2)
 
 
-def test_a_subagent_has_a_memory_of_its_own(tmp_path: Path, scripted: Scripted, metered: Metered) -> None:
+def test_a_subagent_has_a_memory_of_its_own(
+    tmp_path: Path, scripted: Scripted, metered: Metered
+) -> None:
     """It runs beside the conversation, which is told when it has ended."""
-    agent = Call("Agent", {"description": "Look", "subagent_type": "Explore", "prompt": "please look around"})
+    agent = Call(
+        "Agent", {"description": "Look", "subagent_type": "Explore", "prompt": "please look around"}
+    )
     meter = metered(
         scripted(
             HELLO,
@@ -180,9 +228,16 @@ def test_a_subagent_has_a_memory_of_its_own(tmp_path: Path, scripted: Scripted, 
         screen.say("delegate it")
         screen.shows("It has looked.")
         screen.say("and now")
-        screen.until(lambda: "and now" in str(last_said(meter.exchanges[-1])) and meter.exchanges[-1].is_whole, "answer")
+        screen.until(
+            lambda: (
+                "and now" in str(last_said(meter.exchanges[-1])) and meter.exchanges[-1].is_whole
+            ),
+            "answer",
+        )
 
-    own = [exchange for exchange in meter.exchanges if "please look around" in str(last_said(exchange))]
+    own = [
+        exchange for exchange in meter.exchanges if "please look around" in str(last_said(exchange))
+    ]
     assert len(own) == 1
     assert own[0].asked["system"] != meter.exchanges[0].asked["system"]
     assert_nothing_read_twice(meter, at_least=3)

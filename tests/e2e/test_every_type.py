@@ -1,11 +1,20 @@
-"""Every type of model that mlx-lm has, tiny: rows at once compute what the model computes alone, and what is kept of them is restored exactly."""
+"""Every type of model that mlx-lm has, tiny: rows at once compute what the model computes alone,
+and what is kept of them is restored exactly.
+"""
 
 import pytest
 
 from semantic_trio.adapters.mlx.kv import InTurnLayout
 from semantic_trio.adapters.mlx.runner import MlxRunner
 from semantic_trio.domain.step import RowClose, SaveSnapshot
-from tests.contract.architectures import TYPES, UNBUILT, forced_logits, largest_difference, rows_of_the_manual, tiny_runner
+from tests.contract.architectures import (
+    TYPES,
+    UNBUILT,
+    forced_logits,
+    largest_difference,
+    rows_of_the_manual,
+    tiny_runner,
+)
 from tests.contract.memory import FORCED, Memory, blocks, snapshot_key
 from tests.contract.script import close, prompt
 from tests.device import on_device
@@ -24,16 +33,31 @@ async def test_a_type_is_served_exactly_and_as_the_manual_says(name: str) -> Non
     memory = Memory(runner)
     exact = on_device(lambda: difference(runner)) < 1e-4
 
-    one, other = await memory.read(prompt(40), stops=(30,)), await memory.read(prompt(33, salt=1), name="other")
+    one, other = (
+        await memory.read(prompt(40), stops=(30,)),
+        await memory.read(prompt(33, salt=1), name="other"),
+    )
     await memory.decode(one, other, count=10)
     ends = ((one, 50, ""), (other, 43, "other"))
-    closing = [RowClose(row, blocks(row, length, key), SaveSnapshot(snapshot_key(length, key), row, length)) for row, length, key in ends]
+    closing = [
+        RowClose(
+            row, blocks(row, length, key), SaveSnapshot(snapshot_key(length, key), row, length)
+        )
+        for row, length, key in ends
+    ]
     history = prompt(40) + FORCED[:11]
     rows = [(history[:31], memory.restore(30)), (history, memory.restore(50))]
     found = await memory.scores(rows, close=tuple(closing))
-    restored = [close(scores, await memory.expected(tokens)) for (tokens, _), scores in zip(rows, found, strict=True)]
+    restored = [
+        close(scores, await memory.expected(tokens))
+        for (tokens, _), scores in zip(rows, found, strict=True)
+    ]
 
-    assert (runner.layout, "yes" if exact else "no", "yes" if all(restored) else "no") == rows_of_the_manual()[name]
+    assert (
+        runner.layout,
+        "yes" if exact else "no",
+        "yes" if all(restored) else "no",
+    ) == rows_of_the_manual()[name]
 
 
 def test_the_manual_has_every_type() -> None:

@@ -1,7 +1,8 @@
-"""A server that is killed again and again while it writes: what it had written is there, and nothing it says is ever wrong.
+"""A server that is killed again and again while it writes: what it had written is there, and
+nothing it says is ever wrong.
 
-Each round begins with an empty directory. Its agents go on from where the killed server left them, and get the answers that a server gives which
-remembers nothing. KILL_SEED gives another run.
+Each round begins with an empty directory. Its agents go on from where the killed server left them,
+and get the answers that a server gives which remembers nothing. KILL_SEED gives another run.
 """
 
 import contextlib
@@ -37,16 +38,21 @@ LONGEST_STORM_SECONDS = 1.5
 ENDS, LONGEST_END_SECONDS = 4, 0.05
 # And half of the others wait for a file to be half-written, where one soon is.
 LONGEST_WAIT_SECONDS = 0.5
-# What was answered longer ago than this is on disk: it is written at once, and a turn is a few files.
+# What was answered longer ago than this is on disk: it is written at once, and a turn is a few
+# files.
 UNWRITTEN_SECONDS = 5.0
 
 
 def conversation(agent: str, turn: int) -> list[str]:
     """What was said to and by an agent, up to where it is to answer in a turn.
 
-    The client puts answers into words of its own: those of a random model have many spellings, and with the record of a turn goes which one it was.
+    The client puts answers into words of its own: those of a random model have many spellings, and
+    with the record of a turn goes which one it was.
     """
-    users, own = ([words((SEED, agent, who, at), count) for at in range(turn + 1)] for who, count in (("user", WORDS), ("own", OWN_WORDS)))
+    users, own = (
+        [words((SEED, agent, who, at), count) for at in range(turn + 1)]
+        for who, count in (("user", WORDS), ("own", OWN_WORDS))
+    )
     users[0] = words((SEED, agent), FIRST_WORDS)
     return [text for pair in zip(users, own, strict=True) for text in pair][:-1]
 
@@ -72,7 +78,8 @@ class Speaker:
     script: Sequence[Answer]
     turn: int = 0  # the next one
     safe: int = 0  # tokens
-    unsafe: list[tuple[int, float]] = attrs.field(factory=list)  # turns since, and when each was answered
+    # turns since, and when each was answered
+    unsafe: list[tuple[int, float]] = attrs.field(factory=list)
 
     @property
     def is_done(self) -> bool:
@@ -81,7 +88,9 @@ class Speaker:
     def speak(self, server: ServerProcess) -> Answer:
         """Have the next turn; what is answered is what the script says."""
         answer = ask(server, self.name, *conversation(self.name, self.turn))
-        assert answer.text == self.script[self.turn].text, f"turn {self.turn} of {self.name}, {answer.reused} tokens reused"
+        assert answer.text == self.script[self.turn].text, (
+            f"turn {self.turn} of {self.name}, {answer.reused} tokens reused"
+        )
         self.unsafe.append((self.turn, time.monotonic()))
         self.turn += 1
         return answer
@@ -134,10 +143,14 @@ def assert_nothing_is_damaged(server: ServerProcess, cache: Path) -> None:
     """A process that is killed damages no file that has its name."""
     assert unfinished(cache) == []
     assert list(cache.glob("quarantine/*")) == []
-    assert [line for line in server.said.splitlines() if '"warning"' in line or '"error"' in line] == []
+    assert [
+        line for line in server.said.splitlines() if '"warning"' in line or '"error"' in line
+    ] == []
 
 
-def check(server: ServerProcess, speakers: Sequence[Speaker], tally: Tally, killed_at: float) -> None:
+def check(
+    server: ServerProcess, speakers: Sequence[Speaker], tally: Tally, killed_at: float
+) -> None:
     """One turn of each, alone: it finds at least what had to be there."""
     for speaker in speakers:
         if speaker.is_done:
@@ -145,7 +158,9 @@ def check(server: ServerProcess, speakers: Sequence[Speaker], tally: Tally, kill
         unsafe = list(speaker.unsafe)
         answer = speaker.speak(server)
         speaker.unsafe = unsafe
-        assert answer.reused >= speaker.safe, f"turn {speaker.turn - 1} of {speaker.name}: {speaker.safe} tokens were on disk"
+        assert answer.reused >= speaker.safe, (
+            f"turn {speaker.turn - 1} of {speaker.name}: {speaker.safe} tokens were on disk"
+        )
         tally.count(speaker, answer.reused, killed_at)
     server.until_written()
     for speaker in speakers:
@@ -159,12 +174,17 @@ def talk(server: ServerProcess, speakers: Iterator[Speaker], stop: threading.Eve
             speaker.speak(server)
 
 
-def storm(server: ServerProcess, cache: Path, speakers: Sequence[Speaker], chance: random.Random) -> float:
+def storm(
+    server: ServerProcess, cache: Path, speakers: Sequence[Speaker], chance: random.Random
+) -> float:
     """Several talk at once, and in the midst of it the server is killed; when that was."""
     stop, share = threading.Event(), len(speakers) // AT_ONCE
     with ThreadPoolExecutor(AT_ONCE) as pool:
         order = chance.sample(speakers, len(speakers))
-        talks = [pool.submit(talk, server, in_turn(order[at : at + share]), stop) for at in range(0, len(order), share)]
+        talks = [
+            pool.submit(talk, server, in_turn(order[at : at + share]), stop)
+            for at in range(0, len(order), share)
+        ]
         time.sleep(chance.uniform(0, LONGEST_STORM_SECONDS))
         if chance.randrange(ENDS) == 0:
             stop.set()

@@ -20,7 +20,13 @@ MUTATIONS = 2000
 
 
 def body(max_tokens: int, text: str = "hello", *, stream: bool = True) -> dict[str, object]:
-    return {"model": "default", "max_tokens": max_tokens, "stream": stream, "temperature": 0, "messages": [{"role": "user", "content": text}]}
+    return {
+        "model": "default",
+        "max_tokens": max_tokens,
+        "stream": stream,
+        "temperature": 0,
+        "messages": [{"role": "user", "content": text}],
+    }
 
 
 def port(server: ServerProcess) -> int:
@@ -29,16 +35,25 @@ def port(server: ServerProcess) -> int:
 
 def raw_request(content: dict[str, object], path: str = "/v1/messages") -> bytes:
     data = json.dumps(content).encode()
-    return b"POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % (path.encode(), len(data)) + data
+    return (
+        b"POST %s HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: "
+        b"application/json\r\nContent-Length: %d\r\n\r\n"
+    ) % (path.encode(), len(data)) + data
 
 
 def hang_up(server: ServerProcess, seed: int) -> None:
-    """Ask for something and leave at a random moment: before the first byte, while queued, while the prompt is read, in mid-stream."""
+    """Ask for something and leave at a random moment: before the first byte, while queued, while
+    the prompt is read, in mid-stream.
+    """
     chance = random.Random(seed)
     text = "word " * chance.choice([1, 50, 3000])
     with socket.create_connection(("127.0.0.1", port(server)), timeout=30) as sock:
         request = raw_request(body(5000, text, stream=chance.random() < 0.8))
-        sock.sendall(request[: chance.choice([10, len(request) // 2, len(request), len(request), len(request)])])
+        sock.sendall(
+            request[
+                : chance.choice([10, len(request) // 2, len(request), len(request), len(request)])
+            ]
+        )
         sock.settimeout(chance.choice([0.001, 0.05, 0.5, 1.5]))
         try:
             while sock.recv(4096):
@@ -50,7 +65,9 @@ def hang_up(server: ServerProcess, seed: int) -> None:
 
 def survive(server: ServerProcess) -> str:
     for _ in range(50):
-        answer = httpx.post(f"{server.url}/v1/messages", json=body(40, "tell me", stream=False), timeout=120)
+        answer = httpx.post(
+            f"{server.url}/v1/messages", json=body(40, "tell me", stream=False), timeout=120
+        )
         if answer.status_code == 529:
             time.sleep(min(2, float(answer.headers["retry-after"])))
             continue
@@ -88,16 +105,27 @@ def test_a_storm_of_200_leaves_an_empty_engine_and_level_memory(tmp_path: Path) 
 
 KILLERS = [
     (
-        b"GET /v1/models HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        b"GET /v1/models HTTP/1.1\r\nHost: 127.0.0.1\r\nUpgrade: websocket\r\nConnection: "
+        b"Upgrade\r\n"
         b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\nx"
     ),
-    b"GET /v1/models HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: ???\r\n\r\n",
+    (
+        b"GET /v1/models HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: Upgrade, "
+        b"HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: ???\r\n\r\n"
+    ),
 ]
 
 
 def mutate(chance: random.Random) -> bytes:
     data = bytearray(
-        chance.choice([*KILLERS, raw_request(body(3)), b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"])
+        chance.choice(
+            [
+                *KILLERS,
+                raw_request(body(3)),
+                b"GET / HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n",
+                b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
+            ]
+        )
     )
     for _ in range(chance.choice([0, 1, 1, 3, 20])):
         at = chance.randrange(len(data))
@@ -126,7 +154,9 @@ def poke(server: ServerProcess, seed: int) -> None:
         pass
 
 
-def test_two_thousand_mutated_connections_and_the_two_killers_leave_it_alive(tmp_path: Path) -> None:
+def test_two_thousand_mutated_connections_and_the_two_killers_leave_it_alive(
+    tmp_path: Path,
+) -> None:
     with serving(tmp_path) as server:
         expected = survive(server)
         with ThreadPoolExecutor(8) as pool:
@@ -165,7 +195,9 @@ def test_a_client_that_does_not_read_delays_no_neighbour(tmp_path: Path) -> None
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
             sock.sendall(raw_request(body(100_000)))
         results: list[str] = []
-        readers = [threading.Thread(target=lambda: results.append(survive(server))) for _ in range(5)]
+        readers = [
+            threading.Thread(target=lambda: results.append(survive(server))) for _ in range(5)
+        ]
         for reader in readers:
             reader.start()
         for reader in readers:

@@ -1,4 +1,6 @@
-"""A model that says what it is told to, and its answers as the SDK for the Messages API reads them."""
+"""A model that says what it is told to, and its answers as the SDK for the Messages API reads
+them.
+"""
 
 import json
 from collections.abc import Iterator
@@ -14,7 +16,11 @@ from semantic_trio.testing import END_OF_TURN, FakeRunner
 from tests.http.serving import Served, anthropic_body, served
 
 PARSE_EVENT = TypeAdapter[RawMessageStreamEvent](RawMessageStreamEvent)
-LOOK = {"name": "look", "description": "Looks.", "input_schema": {"type": "object", "properties": {"at": {"type": "string"}}}}
+LOOK = {
+    "name": "look",
+    "description": "Looks.",
+    "input_schema": {"type": "object", "properties": {"at": {"type": "string"}}},
+}
 
 
 @attrs.define(eq=False)
@@ -26,7 +32,9 @@ class Speaker(FakeRunner):
     async def step(self, plan: StepPlan) -> StepResult:
         """See `ModelRunner.step`."""
         words = (*self.says.encode(), END_OF_TURN)
-        return await super().step(attrs.evolve(plan, open=tuple(attrs.evolve(start, forced=words) for start in plan.open)))
+        return await super().step(
+            attrs.evolve(plan, open=tuple(attrs.evolve(start, forced=words) for start in plan.open))
+        )
 
 
 def speaking(text: str, **fields: Any) -> Served:

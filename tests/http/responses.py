@@ -9,7 +9,12 @@ from tests.http.serving import Call, Served, get, post
 
 PARSE_EVENT = TypeAdapter[ResponseStreamEvent](ResponseStreamEvent)
 PATH = "/v1/responses"
-LOOK = {"type": "function", "name": "look", "description": "Looks.", "parameters": {"type": "object", "properties": {"at": {"type": "string"}}}}
+LOOK = {
+    "type": "function",
+    "name": "look",
+    "description": "Looks.",
+    "parameters": {"type": "object", "properties": {"at": {"type": "string"}}},
+}
 PATCH = {"type": "custom", "name": "patch", "description": "Changes files."}
 CALL = '<tool_call>\n{"name": "look", "arguments": {"at": "sky"}}\n</tool_call>'
 THOUGHT_AND_CALL = f"<think>\nI look.\n</think>\n\nOne moment.\n\n{CALL}"

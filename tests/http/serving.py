@@ -75,7 +75,13 @@ class FakeHost:
             raise ModelNotFoundError(name, "not on this machine")
         return 1 << 24
 
-    async def serve(self, name: str, closing: ModelClose, *, task_status: trio.TaskStatus[ServedModel] = trio.TASK_STATUS_IGNORED) -> None:
+    async def serve(
+        self,
+        name: str,
+        closing: ModelClose,
+        *,
+        task_status: trio.TaskStatus[ServedModel] = trio.TASK_STATUS_IGNORED,
+    ) -> None:
         """See `ModelOpener.serve`."""
         await self.needed_bytes(name)
         await trio.sleep(self.open_seconds)
@@ -105,15 +111,28 @@ async def _run(model: ServedModel, nursery: trio.Nursery) -> None:
 
 
 def fake_model(
-    name: str, runner: FakeRunner, *, disk_bytes: int = 0, files: CacheFiles | None = None, context_length: int = CONTEXT_LENGTH
+    name: str,
+    runner: FakeRunner,
+    *,
+    disk_bytes: int = 0,
+    files: CacheFiles | None = None,
+    context_length: int = CONTEXT_LENGTH,
 ) -> ServedModel:
     """A model beside the main one."""
     codec = ByteCodec()
     engine = new_engine(
-        runner, attrs.evolve(LIMITS, context_length=context_length), budget=1 << 24, disk=disk_bytes, text_fingerprint=codec.fingerprint
+        runner,
+        attrs.evolve(LIMITS, context_length=context_length),
+        budget=1 << 24,
+        disk=disk_bytes,
+        text_fingerprint=codec.fingerprint,
     )
-    persistence = Persistence(engine.memory, runner, files or MemoryFiles(), engine.nudge, in_thread=in_line)
-    return ServedModel(ModelCard(name, name, context_length, 1_700_000_000), engine, codec, persistence, in_line)
+    persistence = Persistence(
+        engine.memory, runner, files or MemoryFiles(), engine.nudge, in_thread=in_line
+    )
+    return ServedModel(
+        ModelCard(name, name, context_length, 1_700_000_000), engine, codec, persistence, in_line
+    )
 
 
 def served(  # noqa: PLR0913  # all that tests vary
@@ -138,7 +157,10 @@ def served(  # noqa: PLR0913  # all that tests vary
     shelf: AdapterShelf | None = None,
     loader: AdapterLoader | None = None,
 ) -> Served:
-    """An application whose engine is not running yet. Files are worked on in line: virtual time knows nothing of threads."""
+    """An application whose engine is not running yet.
+
+    Files are worked on in line: virtual time knows nothing of threads.
+    """
     codec, observers = codec or ByteCodec(), Observers()
     engine = new_engine(
         runner,
@@ -149,8 +171,17 @@ def served(  # noqa: PLR0913  # all that tests vary
         queue_limit=queue_limit,
         observer=observers,
     )
-    card = ModelCard("org/tiny", "Tiny", context_length, 1_700_000_000, vocabulary=vocabulary, sampling=sampling)
-    persistence = Persistence(engine.memory, runner, files or MemoryFiles(), engine.nudge, in_thread=in_line, observer=observers)
+    card = ModelCard(
+        "org/tiny", "Tiny", context_length, 1_700_000_000, vocabulary=vocabulary, sampling=sampling
+    )
+    persistence = Persistence(
+        engine.memory,
+        runner,
+        files or MemoryFiles(),
+        engine.nudge,
+        in_thread=in_line,
+        observer=observers,
+    )
     metrics = Metrics()
     metrics.watch(WatchedModel(engine, persistence))
     observers.add(metrics)
@@ -158,9 +189,15 @@ def served(  # noqa: PLR0913  # all that tests vary
     names = ModelNames("org/tiny", others, {"tiny": "org/tiny"})
     if host is not None:
         host.metrics = metrics
-    registry = ModelRegistry[ServedModel](host or FakeHost({}), names, limits_of_models or ModelLimits(), observers)
-    adapters = Adapters("org/tiny", shelf, loader) if shelf is not None and loader is not None else None
-    registry.adopt("org/tiny", ServedModel(card, engine, codec, persistence, compilers, adapters=adapters))
+    registry = ModelRegistry[ServedModel](
+        host or FakeHost({}), names, limits_of_models or ModelLimits(), observers
+    )
+    adapters = (
+        Adapters("org/tiny", shelf, loader) if shelf is not None and loader is not None else None
+    )
+    registry.adopt(
+        "org/tiny", ServedModel(card, engine, codec, persistence, compilers, adapters=adapters)
+    )
     state = kind(
         registry=registry,
         metrics=metrics,
@@ -171,11 +208,24 @@ def served(  # noqa: PLR0913  # all that tests vary
         shelf=shelf,
     )
     records = ResponsesState(ResponseStoreClient(lambda: store, in_line))
-    return Served(create_app(state, records), engine, runner, metrics, persistence, state, store, records.active, observers, stopped)
+    return Served(
+        create_app(state, records),
+        engine,
+        runner,
+        metrics,
+        persistence,
+        state,
+        store,
+        records.active,
+        observers,
+        stopped,
+    )
 
 
 async def _close_main(registry: ModelRegistry[ServedModel]) -> None:
-    """Close the model that the application began with, when it is told to: nothing has opened it."""
+    """Close the model that the application began with, when it is told to: nothing has opened
+    it.
+    """
     entry = registry.entry(registry.names.main)
     await entry.closing.wait()
     entry.closed.set()
@@ -197,7 +247,9 @@ async def running(served_app: Served) -> AsyncIterator[Served]:
 
 
 @asynccontextmanager
-async def listening(served_app: Served, *, write_timeout_seconds: float = 1.0, graceful_seconds: float = 0.2) -> AsyncIterator[int]:
+async def listening(
+    served_app: Served, *, write_timeout_seconds: float = 1.0, graceful_seconds: float = 0.2
+) -> AsyncIterator[int]:
     """The engine runs and the server listens; the port."""
     shutdown = trio.Event()
     async with running(served_app), trio.open_nursery() as nursery:
@@ -229,7 +281,8 @@ class Call:
     query: bytes = b""
     status: int = attrs.field(init=False, default=0)
     answer_headers: dict[str, str] = attrs.field(init=False, factory=dict)
-    chunks: list[tuple[float, bytes]] = attrs.field(init=False, factory=list)  # time on trio's clock, bytes
+    # time on trio's clock, bytes
+    chunks: list[tuple[float, bytes]] = attrs.field(init=False, factory=list)
     is_complete: bool = attrs.field(init=False, default=False)
     gone: trio.Event = attrs.field(init=False, factory=trio.Event)  # set it to leave
     _pieces: list[bytes] = attrs.field(init=False)
@@ -291,7 +344,9 @@ class Call:
 async def post(app: QuartTrio, path: str, body: object, **headers: str) -> Call:
     """POST a JSON body."""
     encoded = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return await Call(app, "POST", path, encoded, {"content-type": "application/json", **headers}).run()
+    return await Call(
+        app, "POST", path, encoded, {"content-type": "application/json", **headers}
+    ).run()
 
 
 async def get(app: QuartTrio, path: str, **headers: str) -> Call:
@@ -301,9 +356,19 @@ async def get(app: QuartTrio, path: str, **headers: str) -> Call:
 
 def anthropic_body(text: str = "hi", **fields: object) -> dict[str, object]:
     """A body for the Messages API."""
-    return {"model": "org/tiny", "max_tokens": 5, "messages": [{"role": "user", "content": text}], **fields}
+    return {
+        "model": "org/tiny",
+        "max_tokens": 5,
+        "messages": [{"role": "user", "content": text}],
+        **fields,
+    }
 
 
 def openai_body(text: str = "hi", **fields: object) -> dict[str, object]:
     """A body for the Chat Completions API."""
-    return {"model": "org/tiny", "max_tokens": 5, "messages": [{"role": "user", "content": text}], **fields}
+    return {
+        "model": "org/tiny",
+        "max_tokens": 5,
+        "messages": [{"role": "user", "content": text}],
+        **fields,
+    }

@@ -1,4 +1,6 @@
-"""Adapters over HTTP: `MODEL:ADAPTER` names one, and what is computed with it is never reused without it."""
+"""Adapters over HTTP: `MODEL:ADAPTER` names one, and what is computed with it is never reused
+without it.
+"""
 
 import hashlib
 import json
@@ -13,7 +15,17 @@ import trio.testing
 from semantic_trio.application.adapters import AdapterFiles, AdapterShelf
 from semantic_trio.domain.errors import ModelNotFoundError
 from semantic_trio.testing import FakeRunner
-from tests.http.serving import Call, Served, anthropic_body, get, in_line, openai_body, post, running, served
+from tests.http.serving import (
+    Call,
+    Served,
+    anthropic_body,
+    get,
+    in_line,
+    openai_body,
+    post,
+    running,
+    served,
+)
 
 LONG = "a long prompt of several blocks " * 8
 BYTES = 1000
@@ -49,19 +61,36 @@ def digest(path: Path) -> bytes:
     return hashlib.sha256(path.name.encode()).digest()[:16]
 
 
-def a_server(loader: FakeLoader | None = None, adapters: Sequence[AdapterFiles] = ADAPTERS, runner: FakeRunner | None = None) -> Served:
-    return served(runner or FakeRunner(), shelf=AdapterShelf(lambda _: adapters, digest, in_line), loader=loader or FakeLoader())
+def a_server(
+    loader: FakeLoader | None = None,
+    adapters: Sequence[AdapterFiles] = ADAPTERS,
+    runner: FakeRunner | None = None,
+) -> Served:
+    return served(
+        runner or FakeRunner(),
+        shelf=AdapterShelf(lambda _: adapters, digest, in_line),
+        loader=loader or FakeLoader(),
+    )
 
 
 async def text(server: Served, model: str, **headers: str) -> tuple[str, int]:
     """What a model answers to a long prompt, and how much of the prompt it had in its cache."""
-    answer = await post(server.app, "/v1/messages", anthropic_body(LONG, model=model, temperature=0), **headers)
+    answer = await post(
+        server.app, "/v1/messages", anthropic_body(LONG, model=model, temperature=0), **headers
+    )
     assert answer.status == 200, answer.content
     usage = answer.json["usage"]
     return answer.json["content"][0]["text"], usage["cache_read_input_tokens"]  # type: ignore[index]
 
 
-@pytest.mark.parametrize("names", [("org/tiny:german", "org/tiny"), ("org/tiny", "org/tiny:german"), ("org/tiny:german", "org/tiny:french")])
+@pytest.mark.parametrize(
+    "names",
+    [
+        ("org/tiny:german", "org/tiny"),
+        ("org/tiny", "org/tiny:german"),
+        ("org/tiny:german", "org/tiny:french"),
+    ],
+)
 async def test_what_one_adapter_has_read_is_not_reused_with_another_or_without(
     names: tuple[str, str], autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -77,7 +106,9 @@ async def test_what_one_adapter_has_read_is_not_reused_with_another_or_without(
     assert cached_again > 0
 
 
-async def test_an_agent_keeps_the_memory_of_each_adapter_apart(autojump_clock: trio.testing.MockClock) -> None:
+async def test_an_agent_keeps_the_memory_of_each_adapter_apart(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     headers = {"x-agent-id": "ada"}
     async with running(a_server()) as server:
         first, _ = await text(server, "org/tiny:german", **headers)
@@ -89,8 +120,13 @@ async def test_an_agent_keeps_the_memory_of_each_adapter_apart(autojump_clock: t
     assert cached_second > 0
 
 
-async def test_rows_of_several_adapters_run_in_one_batch(autojump_clock: trio.testing.MockClock) -> None:
-    names, answers = ["org/tiny", "org/tiny:german", "org/tiny:french", "org/tiny:german"], dict[int, str]()
+async def test_rows_of_several_adapters_run_in_one_batch(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    names, answers = (
+        ["org/tiny", "org/tiny:german", "org/tiny:french", "org/tiny:german"],
+        dict[int, str](),
+    )
     async with running(a_server()) as server:
         alone = [(await text(server, name))[0] for name in names]
 
@@ -104,9 +140,15 @@ async def test_rows_of_several_adapters_run_in_one_batch(autojump_clock: trio.te
     assert [answers[number] for number in range(len(names))] == alone
 
 
-@pytest.mark.parametrize("name", ["org/tiny:german", "tiny:german", "default:german", "claude-opus-4:german"])
-@pytest.mark.parametrize(("path", "body"), [("/v1/messages", anthropic_body), ("/v1/chat/completions", openai_body)])
-async def test_ids_and_aliases_take_an_adapter(name: str, path: str, body: object, autojump_clock: trio.testing.MockClock) -> None:
+@pytest.mark.parametrize(
+    "name", ["org/tiny:german", "tiny:german", "default:german", "claude-opus-4:german"]
+)
+@pytest.mark.parametrize(
+    ("path", "body"), [("/v1/messages", anthropic_body), ("/v1/chat/completions", openai_body)]
+)
+async def test_ids_and_aliases_take_an_adapter(
+    name: str, path: str, body: object, autojump_clock: trio.testing.MockClock
+) -> None:
     async with running(a_server()) as server:
         answer = await post(server.app, path, body(model=name))  # type: ignore[operator]
 
@@ -117,13 +159,24 @@ async def test_ids_and_aliases_take_an_adapter(name: str, path: str, body: objec
     ("name", "message"),
     [
         ("org/tiny:none", "model: org/tiny:none (adapters of org/tiny: french, german, damaged)"),
-        ("claude-opus-4:none", "model: org/tiny:none (adapters of org/tiny: french, german, damaged)"),
+        (
+            "claude-opus-4:none",
+            "model: org/tiny:none (adapters of org/tiny: french, german, damaged)",
+        ),
         ("gone:german", "model: gone (served here: org/tiny)"),
-        ("org/tiny:other", "model: org/tiny:other (the adapter was trained on org/large; if that is this model, set"),
+        (
+            "org/tiny:other",
+            (
+                "model: org/tiny:other (the adapter was trained on org/large; if that is this "
+                "model, set"
+            ),
+        ),
         ("org/tiny:damaged", "model: org/tiny:damaged (the adapter has no adapters.safetensors)"),
     ],
 )
-async def test_an_adapter_that_is_not_there_is_a_404_that_says_why(name: str, message: str, autojump_clock: trio.testing.MockClock) -> None:
+async def test_an_adapter_that_is_not_there_is_a_404_that_says_why(
+    name: str, message: str, autojump_clock: trio.testing.MockClock
+) -> None:
     async with running(a_server()) as server:
         answer = await post(server.app, "/v1/messages", anthropic_body(model=name))
 
@@ -131,14 +184,18 @@ async def test_an_adapter_that_is_not_there_is_a_404_that_says_why(name: str, me
     assert answer.json["error"]["message"].startswith(message)  # type: ignore[index]
 
 
-async def test_without_adapters_a_name_with_a_colon_is_what_it_was(autojump_clock: trio.testing.MockClock) -> None:
+async def test_without_adapters_a_name_with_a_colon_is_what_it_was(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(served(FakeRunner())) as server:
         answer = await post(server.app, "/v1/messages", anthropic_body(model="claude-opus-4:beta"))
 
     assert (answer.status, answer.json["model"]) == (200, "org/tiny")
 
 
-async def test_models_are_listed_with_the_adapters_that_fit(autojump_clock: trio.testing.MockClock) -> None:
+async def test_models_are_listed_with_the_adapters_that_fit(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(a_server()) as server:
         listed = (await get(server.app, "/v1/models")).json["data"]
         one = await get(server.app, "/v1/models/org/tiny:german")
@@ -147,11 +204,17 @@ async def test_models_are_listed_with_the_adapters_that_fit(autojump_clock: trio
     assert [(entry["id"], entry["adapter"]) for entry in listed] == [  # type: ignore[attr-defined]
         ("org/tiny", None), ("org/tiny:french", "french"), ("org/tiny:german", "german"), ("org/tiny:damaged", "damaged")
     ]  # fmt: skip
-    assert (one.status, one.json["id"], one.json["display_name"]) == (200, "org/tiny:german", "Tiny:german")
+    assert (one.status, one.json["id"], one.json["display_name"]) == (
+        200,
+        "org/tiny:german",
+        "Tiny:german",
+    )
     assert none.status == 404
 
 
-async def test_an_adapter_is_unloaded_when_its_requests_are_over_and_loaded_again(autojump_clock: trio.testing.MockClock) -> None:
+async def test_an_adapter_is_unloaded_when_its_requests_are_over_and_loaded_again(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     loader, unloaded = FakeLoader(), list[Call]()
 
     async def unload() -> None:
@@ -174,19 +237,27 @@ async def test_an_adapter_is_unloaded_when_its_requests_are_over_and_loaded_agai
 
     assert list(held.values()) == ["german"]
     assert (call.status, after) == (200, {})
-    assert (unloaded[0].status, unloaded[0].json["model"], unloaded[0].json["bytes"]) == (200, "org/tiny:german", BYTES)
+    assert (unloaded[0].status, unloaded[0].json["model"], unloaded[0].json["bytes"]) == (
+        200,
+        "org/tiny:german",
+        BYTES,
+    )
     assert again
 
 
 @pytest.mark.parametrize("name", ["org/tiny:german", "org/tiny:none", "gone:german"])
-async def test_an_adapter_that_is_not_loaded_cannot_be_unloaded(name: str, autojump_clock: trio.testing.MockClock) -> None:
+async def test_an_adapter_that_is_not_loaded_cannot_be_unloaded(
+    name: str, autojump_clock: trio.testing.MockClock
+) -> None:
     async with running(a_server()) as server:
         answer = await post(server.app, "/admin/models/unload", {"model": name})
 
     assert answer.status == 404
 
 
-async def test_requests_that_come_at_once_load_an_adapter_once(autojump_clock: trio.testing.MockClock) -> None:
+async def test_requests_that_come_at_once_load_an_adapter_once(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(a_server()) as server:
         began = trio.current_time()
         async with trio.open_nursery() as nursery:
@@ -196,7 +267,9 @@ async def test_requests_that_come_at_once_load_an_adapter_once(autojump_clock: t
         assert trio.current_time() - began < 2  # each load takes a second
 
 
-async def test_vectors_and_created_agents_have_no_adapter(autojump_clock: trio.testing.MockClock) -> None:
+async def test_vectors_and_created_agents_have_no_adapter(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(a_server()) as server:
         answers = [
             await post(server.app, "/v1/embeddings", {"model": "org/tiny:german", "input": "a"}),
@@ -208,16 +281,22 @@ async def test_vectors_and_created_agents_have_no_adapter(autojump_clock: trio.t
 
 
 @pytest.mark.parametrize("path", ["generate", "warm"])
-async def test_a_turn_by_the_agents_api_needs_no_adapter_that_the_agent_had_before(path: str, autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_turn_by_the_agents_api_needs_no_adapter_that_the_agent_had_before(
+    path: str, autojump_clock: trio.testing.MockClock
+) -> None:
     """The adapter may be unloaded by then: a row that named it could not be computed."""
     runner = FakeRunner()
     async with running(a_server(runner=runner)) as server:
         await text(server, "org/tiny:german", **{"x-agent-id": "ada"})
         before = len(runner.plans)
-        call = await post(server.app, f"/v1/agents/ada/{path}", {"message": "and now?", "max_tokens": 3})
+        call = await post(
+            server.app, f"/v1/agents/ada/{path}", {"message": "and now?", "max_tokens": 3}
+        )
 
     assert call.status == 200
-    assert {start.adapter for plan in runner.plans[:before] for start in plan.open} == {digest(Path("german"))}
+    assert {start.adapter for plan in runner.plans[:before] for start in plan.open} == {
+        digest(Path("german"))
+    }
     assert {start.adapter for plan in runner.plans[before:] for start in plan.open} == {b""}
 
 
@@ -225,7 +304,10 @@ async def test_a_turn_by_the_agents_api_needs_no_adapter_that_the_agent_had_befo
     ("path", "body"),
     [
         ("/v1/messages", {"max_tokens": 3, "messages": [{"role": "user", "content": "hi"}]}),
-        ("/v1/chat/completions", {"max_tokens": 3, "messages": [{"role": "user", "content": "hi"}]}),
+        (
+            "/v1/chat/completions",
+            {"max_tokens": 3, "messages": [{"role": "user", "content": "hi"}]},
+        ),
         ("/v1/completions", {"max_tokens": 3, "prompt": "hi"}),
         ("/v1/responses", {"max_output_tokens": 3, "input": "hi"}),
     ],
@@ -236,8 +318,14 @@ async def test_every_protocol_computes_with_the_adapter(
 ) -> None:
     runner = FakeRunner()
     async with running(a_server(runner=runner)) as server:
-        call = await post(server.app, path, {"model": "org/tiny:german", "cache_salt": "mine", "stream": stream, **body})
+        call = await post(
+            server.app,
+            path,
+            {"model": "org/tiny:german", "cache_salt": "mine", "stream": stream, **body},
+        )
 
     assert call.status == 200
-    assert {start.adapter for plan in runner.plans for start in plan.open} == {digest(Path("german"))}
+    assert {start.adapter for plan in runner.plans for start in plan.open} == {
+        digest(Path("german"))
+    }
     assert b"org/tiny:german" in call.content or path == "/v1/messages"

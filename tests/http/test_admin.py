@@ -29,7 +29,9 @@ def origin(call: Call) -> str:
     return call.answer_headers["x-semantic-cache"].partition("; ")[2]
 
 
-async def test_an_evicted_cache_is_on_disk_and_comes_back_from_there(autojump_clock: trio.testing.MockClock) -> None:
+async def test_an_evicted_cache_is_on_disk_and_comes_back_from_there(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     """Although the turn has just ended, and nothing of it was written yet."""
     async with running(served(FakeRunner(), disk_bytes=DISK)) as server:
         first = await post(server.app, "/v1/chat/completions", openai_body(TEXT, temperature=0))
@@ -42,7 +44,9 @@ async def test_an_evicted_cache_is_on_disk_and_comes_back_from_there(autojump_cl
     assert again.json["choices"] == first.json["choices"]
 
 
-async def test_without_a_disk_an_evicted_cache_is_computed_again(autojump_clock: trio.testing.MockClock) -> None:
+async def test_without_a_disk_an_evicted_cache_is_computed_again(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(served(FakeRunner())) as server:
         await post(server.app, "/v1/chat/completions", openai_body(TEXT))
         evicted = await evict(server)
@@ -68,8 +72,16 @@ async def test_what_a_pin_holds_is_not_evicted(autojump_clock: trio.testing.Mock
 
 
 async def test_a_request_that_runs_keeps_its_row(autojump_clock: trio.testing.MockClock) -> None:
-    async with running(served(FakeRunner(seconds_per_step=0.1), disk_bytes=DISK)) as server, trio.open_nursery() as nursery:
-        call = Call(server.app, "POST", "/v1/chat/completions", b'{"model":"tiny","max_tokens":200,"messages":[{"role":"user","content":"x"}]}')
+    async with (
+        running(served(FakeRunner(seconds_per_step=0.1), disk_bytes=DISK)) as server,
+        trio.open_nursery() as nursery,
+    ):
+        call = Call(
+            server.app,
+            "POST",
+            "/v1/chat/completions",
+            b'{"model":"tiny","max_tokens":200,"messages":[{"role":"user","content":"x"}]}',
+        )
         nursery.start_soon(call.run)
         await trio.sleep(5)
         evicted = await evict(server)
@@ -78,12 +90,16 @@ async def test_a_request_that_runs_keeps_its_row(autojump_clock: trio.testing.Mo
     assert call.json["usage"]["completion_tokens"] == 200  # type: ignore[index]
 
 
-async def test_what_cannot_be_written_stays_in_memory(autojump_clock: trio.testing.MockClock) -> None:
+async def test_what_cannot_be_written_stays_in_memory(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     def refuse(method: str) -> None:
         if method == "write":
             raise OSError(errno.ENOSPC, "no space left")
 
-    async with running(served(FakeRunner(), disk_bytes=DISK, files=MemoryFiles(before=refuse))) as server:
+    async with running(
+        served(FakeRunner(), disk_bytes=DISK, files=MemoryFiles(before=refuse))
+    ) as server:
         await post(server.app, "/v1/chat/completions", openai_body(TEXT))
         evicted = await evict(server)
         again = await post(server.app, "/v1/chat/completions", openai_body(TEXT))
@@ -93,7 +109,9 @@ async def test_what_cannot_be_written_stays_in_memory(autojump_clock: trio.testi
     assert origin(again) == "source=ram"
 
 
-async def test_a_disk_that_does_nothing_holds_the_answer_up_for_a_bounded_time(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_disk_that_does_nothing_holds_the_answer_up_for_a_bounded_time(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     server = served(FakeRunner(), disk_bytes=DISK)  # whose writer does not run
     async with trio.open_nursery() as nursery:
         await nursery.start(server.engine.run)
@@ -107,7 +125,9 @@ async def test_a_disk_that_does_nothing_holds_the_answer_up_for_a_bounded_time(a
     assert evicted["unwritten_bytes"] == evicted["used_bytes"] > 0
 
 
-async def test_what_waits_to_be_written_is_written_before_it_is_evicted(autojump_clock: trio.testing.MockClock) -> None:
+async def test_what_waits_to_be_written_is_written_before_it_is_evicted(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     server = served(FakeRunner(), disk_bytes=DISK)
 
     async def write_later() -> None:
@@ -125,11 +145,18 @@ async def test_what_waits_to_be_written_is_written_before_it_is_evicted(autojump
     assert evicted["used_bytes"] == evicted["unwritten_bytes"] == 0
 
 
-async def test_a_drain_is_begun_at_once_and_says_what_runs(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_drain_is_begun_at_once_and_says_what_runs(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     settings = HttpSettings(shutdown_timeout_seconds=7)
-    async with running(served(FakeRunner(seconds_per_step=1), settings, rows=1)) as server, trio.open_nursery() as nursery:
+    async with (
+        running(served(FakeRunner(seconds_per_step=1), settings, rows=1)) as server,
+        trio.open_nursery() as nursery,
+    ):
         for text in ("one", "two", "three"):
-            nursery.start_soon(post, server.app, "/v1/chat/completions", openai_body(text, max_tokens=9))
+            nursery.start_soon(
+                post, server.app, "/v1/chat/completions", openai_body(text, max_tokens=9)
+            )
         await trio.sleep(2.5)
         began = trio.current_time()
         first, second = [await post(server.app, DRAIN, b"") for _ in range(2)]
@@ -151,7 +178,9 @@ async def test_a_drain_is_begun_at_once_and_says_what_runs(autojump_clock: trio.
         (HttpSettings(), {"host": "evil.com"}, 403),
     ],
 )
-async def test_only_the_operator_evicts_and_drains(path: str, settings: HttpSettings, headers: dict[str, str], status: int) -> None:
+async def test_only_the_operator_evicts_and_drains(
+    path: str, settings: HttpSettings, headers: dict[str, str], status: int
+) -> None:
     server = served(FakeRunner(), settings)
 
     assert (await post(server.app, path, b"", **headers)).status == status

@@ -29,7 +29,10 @@ LONG = "x" * 200
 
 
 def with_disk(
-    files: CacheFiles | None = None, settings: HttpSettings | None = None, disk_bytes: int = DISK, trust: ImportTrust = ImportTrust.AGENT
+    files: CacheFiles | None = None,
+    settings: HttpSettings | None = None,
+    disk_bytes: int = DISK,
+    trust: ImportTrust = ImportTrust.AGENT,
 ) -> Served:
     server = served(FakeRunner(), settings, disk_bytes=disk_bytes, files=files or MemoryFiles())
     server.persistence.import_trust = trust
@@ -43,7 +46,12 @@ async def exported(server: Served, agent: str) -> bytes:
 
 
 async def brought(server: Served, agent: str, archive: bytes, **headers: str) -> Call:
-    return await post(server.app, f"/v1/agents/{agent}/import", archive, **{"content-type": "application/x-tar", **headers})
+    return await post(
+        server.app,
+        f"/v1/agents/{agent}/import",
+        archive,
+        **{"content-type": "application/x-tar", **headers},
+    )
 
 
 async def an_archive(agent: str = "ada", message: str = LONG) -> bytes:
@@ -63,10 +71,12 @@ async def ids(server: Served) -> list[str]:
     return [agent["id"] for agent in (await get(server.app, "/v1/agents")).json["data"]]  # type: ignore[index, attr-defined]
 
 
-# ------------------------------------------------------------------------------------------------------------------- there and back
+# ----------------------------------------------------------------------------------- there and back
 
 
-async def test_who_was_exported_and_deleted_comes_back_with_all_it_knew(autojump_clock: trio.testing.MockClock) -> None:
+async def test_who_was_exported_and_deleted_comes_back_with_all_it_knew(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(with_disk()) as server:
         await create(server, id="ada", system="Be brief.")
         first = await say(server, "ada", LONG)
@@ -84,12 +94,18 @@ async def test_who_was_exported_and_deleted_comes_back_with_all_it_knew(autojump
     assert (gone, left) == ([204, 404], {})
     assert back.status == 201
     assert (after["state"], after["bytes"], after["disk_bytes"] > known * 8) == ("cold", 0, True)  # type: ignore[operator]
-    assert [after[what] for what in ("tokens", "messages", "turns", "blocks")] == [before[what] for what in ("tokens", "messages", "turns", "blocks")]
+    assert [after[what] for what in ("tokens", "messages", "turns", "blocks")] == [
+        before[what] for what in ("tokens", "messages", "turns", "blocks")
+    ]
     assert (second["cache"]["source"], second["usage"]["cached_tokens"]) == ("disk", known)
 
 
-async def test_who_comes_back_does_not_lose_what_was_being_deleted(autojump_clock: trio.testing.MockClock) -> None:
-    """The files of a deleted agent go one by one, and those that are there yet are taken for what the archive has."""
+async def test_who_comes_back_does_not_lose_what_was_being_deleted(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The files of a deleted agent go one by one, and those that are there yet are taken for what
+    the archive has.
+    """
     server = with_disk()
 
     async def slowly(function: Callable[..., object], /, *arguments: object) -> object:
@@ -110,7 +126,9 @@ async def test_who_comes_back_does_not_lose_what_was_being_deleted(autojump_cloc
     assert (second["cache"]["source"], second["cache"]["cause"]) == ("disk", None)
 
 
-async def test_who_comes_to_another_server_goes_on_as_it_would_have_here(autojump_clock: trio.testing.MockClock) -> None:
+async def test_who_comes_to_another_server_goes_on_as_it_would_have_here(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(with_disk()) as here:
         await create(here, id="ada", system="Be brief.")
         await say(here, "ada", LONG)
@@ -124,7 +142,9 @@ async def test_who_comes_to_another_server_goes_on_as_it_would_have_here(autojum
     assert went["cache"]["source"] == "disk"
 
 
-async def test_who_was_imported_is_there_after_a_restart(autojump_clock: trio.testing.MockClock) -> None:
+async def test_who_was_imported_is_there_after_a_restart(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     archive, files = await an_archive(), MemoryFiles()
     async with running(with_disk(files)) as server:
         await brought(server, "ada", archive)
@@ -134,24 +154,37 @@ async def test_who_was_imported_is_there_after_a_restart(autojump_clock: trio.te
     assert (after["cache"]["source"], after["cache"]["cause"]) == ("disk", None)
 
 
-async def test_who_is_recognised_by_what_it_says_is_recognised_elsewhere(autojump_clock: trio.testing.MockClock) -> None:
+async def test_who_is_recognised_by_what_it_says_is_recognised_elsewhere(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     """In the very tokens it was said in: no agent is named, and the conversation is told back."""
     asked = {"role": "user", "content": LONG}
     async with running(with_disk()) as here:
-        said = (await post(here.app, "/v1/chat/completions", openai_body(messages=[asked]))).json["choices"][0]["message"]  # type: ignore[index]
+        said = (await post(here.app, "/v1/chat/completions", openai_body(messages=[asked]))).json[
+            "choices"
+        ][0]["message"]  # type: ignore[index]
         [agent] = await ids(here)
         archive = await exported(here, agent)
     async with running(with_disk(trust=ImportTrust.SHARED)) as there:
         await brought(there, agent, archive)
-        call = await post(there.app, "/v1/chat/completions", openai_body(messages=[asked, said, {"role": "user", "content": "two"}]))
+        call = await post(
+            there.app,
+            "/v1/chat/completions",
+            openai_body(messages=[asked, said, {"role": "user", "content": "two"}]),
+        )
         assert await ids(there) == [agent]
 
     assert call.answer_headers["x-semantic-cache"].split("; ")[1:] == ["source=disk"]
 
 
-async def test_an_export_has_the_last_turn_also_while_others_work(autojump_clock: trio.testing.MockClock) -> None:
+async def test_an_export_has_the_last_turn_also_while_others_work(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     runner = FakeRunner(seconds_per_step=0.1)
-    async with running(served(runner, disk_bytes=DISK, files=MemoryFiles())) as server, trio.open_nursery() as nursery:
+    async with (
+        running(served(runner, disk_bytes=DISK, files=MemoryFiles())) as server,
+        trio.open_nursery() as nursery,
+    ):
         for name in ("ada", "eve"):
             await create(server, id=name)
         nursery.start_soon(lambda: say(server, "eve", "y" * 100, max_tokens=1000))
@@ -163,16 +196,26 @@ async def test_an_export_has_the_last_turn_also_while_others_work(autojump_clock
         second = await say(server, "ada", "two")
         nursery.cancel_scope.cancel()
 
-    assert second["usage"]["cached_tokens"] >= first["usage"]["prompt_tokens"] + first["usage"]["completion_tokens"] - 1
+    assert (
+        second["usage"]["cached_tokens"]
+        >= first["usage"]["prompt_tokens"] + first["usage"]["completion_tokens"] - 1
+    )
 
 
-async def test_an_agent_that_has_said_nothing_travels_too(autojump_clock: trio.testing.MockClock) -> None:
+async def test_an_agent_that_has_said_nothing_travels_too(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(with_disk()) as server:
         await create(server, id="ada", system="Be brief.", tools=[{"name": "look"}])
         archive = await exported(server, "ada")
         back = await brought(server, "eve", archive)
 
-    assert (back.status, back.json["messages"], back.json["has_tools"], back.json["tokens"]) == (201, 1, True, 0)
+    assert (back.status, back.json["messages"], back.json["has_tools"], back.json["tokens"]) == (
+        201,
+        1,
+        True,
+        0,
+    )
 
 
 async def test_an_export_is_a_file_with_a_name(autojump_clock: trio.testing.MockClock) -> None:
@@ -186,20 +229,33 @@ async def test_an_export_is_a_file_with_a_name(autojump_clock: trio.testing.Mock
 
 async def test_files_on_disk_travel_over_sockets_whatever_their_size(tmp_path: Path) -> None:
     """In more pieces than one, and larger than a body may be."""
-    one, other = (with_disk(ModelFiles(tmp_path / name, "fake", "tiny"), HttpSettings(max_body_bytes=10_000)) for name in ("one", "other"))
+    one, other = (
+        with_disk(ModelFiles(tmp_path / name, "fake", "tiny"), HttpSettings(max_body_bytes=10_000))
+        for name in ("one", "other")
+    )
     one.persistence.in_thread = other.persistence.in_thread = trio.to_thread.run_sync
-    async with listening(one) as port, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}/v1", timeout=20) as client:
+    async with (
+        listening(one) as port,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}/v1", timeout=20) as client,
+    ):
         await client.post("/agents", json={"id": "ada"})
-        await client.post("/agents/ada/generate", json={"message": LONG * 5, "max_tokens": 3, "temperature": 0})
+        await client.post(
+            "/agents/ada/generate", json={"message": LONG * 5, "max_tokens": 3, "temperature": 0}
+        )
         archive = (await client.get("/agents/ada/export")).content
-    async with listening(other) as port, httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}/v1", timeout=20) as client:
+    async with (
+        listening(other) as port,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}/v1", timeout=20) as client,
+    ):
 
         async def pieces() -> object:
             for at in range(0, len(archive), 1000):
                 yield archive[at : at + 1000]
 
         back = await client.post("/agents/ada/import", content=pieces())  # of undeclared length
-        turn = (await client.post("/agents/ada/generate", json={"message": "two", "max_tokens": 3})).json()
+        turn = (
+            await client.post("/agents/ada/generate", json={"message": "two", "max_tokens": 3})
+        ).json()
 
     assert len(archive) > 60_000
     assert (back.status_code, turn["cache"]["source"]) == (201, "disk")
@@ -210,33 +266,48 @@ def begun_in(directory: Path) -> list[Path]:
     return list(directory.rglob(".tmp*"))
 
 
-async def test_the_command_line_sends_an_agent_to_the_server_that_has_the_directory(tmp_path: Path) -> None:
+async def test_the_command_line_sends_an_agent_to_the_server_that_has_the_directory(
+    tmp_path: Path,
+) -> None:
     """What is told against it comes to who sends it, though the server does not read to the end."""
     spec = attrs.evolve(ATTENTION_ONLY, fingerprint="ab" * 32)
     files = ModelFiles(tmp_path / "cache", spec.fingerprint, "tiny")
-    server = served(FakeRunner(spec=spec), HttpSettings(api_key="hush"), disk_bytes=DISK, files=files)
+    server = served(
+        FakeRunner(spec=spec), HttpSettings(api_key="hush"), disk_bytes=DISK, files=files
+    )
     server.persistence.in_thread = trio.to_thread.run_sync
 
     def command(*arguments: str) -> Result:
-        return CliRunner().invoke(main, ["agents", "--cache-dir", str(tmp_path / "cache"), *arguments], env={"SEMANTIC_API_KEY": "hush"})
+        return CliRunner().invoke(
+            main,
+            ["agents", "--cache-dir", str(tmp_path / "cache"), *arguments],
+            env={"SEMANTIC_API_KEY": "hush"},
+        )
 
     archive = str(tmp_path / "ada.tar")
     asked = (("export", "ada", archive), ("import", archive), ("import", archive, "--as", "eve"))
-    async with listening(server) as port, httpx.AsyncClient(headers={"x-api-key": "hush"}, timeout=20) as client:
+    async with (
+        listening(server) as port,
+        httpx.AsyncClient(headers={"x-api-key": "hush"}, timeout=20) as client,
+    ):
         ada, eve = (f"http://127.0.0.1:{port}/v1/agents/{name}" for name in ("ada", "eve"))
         with CacheLock(tmp_path / "cache", f"pid 7, tiny on http://127.0.0.1:{port}"):
             await client.post(f"http://127.0.0.1:{port}/v1/agents", json={"id": "ada"})
             await client.post(f"{ada}/generate", json={"message": LONG * 5, "max_tokens": 3})
             await client.post(f"{ada}/close")
             done = [await trio.to_thread.run_sync(command, *what) for what in asked]
-            turn = (await client.post(f"{eve}/generate", json={"message": "two", "max_tokens": 3})).json()
+            turn = (
+                await client.post(f"{eve}/generate", json={"message": "two", "max_tokens": 3})
+            ).json()
 
     assert [one.exit_code for one in done] == [0, 2, 0], [one.output + one.stderr for one in done]
     assert done[1].stderr.endswith("says: an agent ada exists\n")
     assert turn["cache"]["cause"] is None
 
 
-async def test_what_comes_makes_room_among_what_is_there(autojump_clock: trio.testing.MockClock) -> None:
+async def test_what_comes_makes_room_among_what_is_there(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     archive = await an_archive()
     async with running(with_disk(disk_bytes=40_000)) as server:
         for name in ("a", "b", "c"):
@@ -252,7 +323,9 @@ async def test_what_comes_makes_room_among_what_is_there(autojump_clock: trio.te
     assert server.persistence.traffic.evicted
 
 
-async def test_of_what_is_too_much_for_the_disk_the_beginning_stays(autojump_clock: trio.testing.MockClock) -> None:
+async def test_of_what_is_too_much_for_the_disk_the_beginning_stays(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     archive = await an_archive(message="x" * 2000)  # 70 KB of blocks
     async with running(with_disk(disk_bytes=60_000)) as server:
         await brought(server, "ada", archive)
@@ -263,11 +336,16 @@ async def test_of_what_is_too_much_for_the_disk_the_beginning_stays(autojump_clo
     assert second["cache"]["reused"] > 500
 
 
-async def test_the_tokens_in_which_it_was_said_come_too_where_they_are_not_known(autojump_clock: trio.testing.MockClock) -> None:
+async def test_the_tokens_in_which_it_was_said_come_too_where_they_are_not_known(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(with_disk()) as here:
         await create(here, id="ada")
         await say(here, "ada", LONG)
-        said, archive = here.persistence.memory.token_histories.of_agent("ada"), await exported(here, "ada")
+        said, archive = (
+            here.persistence.memory.token_histories.of_agent("ada"),
+            await exported(here, "ada"),
+        )
     async with running(with_disk(trust=ImportTrust.SHARED)) as there:
         await brought(there, "ada", archive)
         await brought(there, "eve", archive)
@@ -277,10 +355,12 @@ async def test_the_tokens_in_which_it_was_said_come_too_where_they_are_not_known
     assert found == [said, ()], "what is known is not replaced by what somebody brings"
 
 
-# ------------------------------------------------------------------------------------------------------------------ what is refused
+# ---------------------------------------------------------------------------------- what is refused
 
 
-async def test_an_agent_that_exists_is_not_replaced_and_is_refused_before_anything_is_sent(autojump_clock: trio.testing.MockClock) -> None:
+async def test_an_agent_that_exists_is_not_replaced_and_is_refused_before_anything_is_sent(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     archive = await an_archive()
     async with running(with_disk()) as server:
         await create(server, id="ada")
@@ -307,12 +387,27 @@ async def test_of_many_who_bring_one_agent_one_does(autojump_clock: trio.testing
     assert sorted(statuses) == [201, 409, 409, 409, 409]
 
 
-@pytest.mark.parametrize("spoil", [lambda archive: b"", lambda archive: b"?" + archive, lambda archive: archive[:-1], lambda archive: archive * 2])
-async def test_what_is_no_archive_is_refused_and_leaves_nothing(spoil: object, autojump_clock: trio.testing.MockClock) -> None:
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda archive: b"",
+        lambda archive: b"?" + archive,
+        lambda archive: archive[:-1],
+        lambda archive: archive * 2,
+    ],
+)
+async def test_what_is_no_archive_is_refused_and_leaves_nothing(
+    spoil: object, autojump_clock: trio.testing.MockClock
+) -> None:
     archive, files = await an_archive(), MemoryFiles()
     async with running(with_disk(files)) as server:
         call = await brought(server, "ada", spoil(archive))  # type: ignore[operator]
-        left = (await ids(server), dict(files.index()), list(files.agents()), server.engine.memory.disk.used)
+        left = (
+            await ids(server),
+            dict(files.index()),
+            list(files.agents()),
+            server.engine.memory.disk.used,
+        )
         again = await brought(server, "ada", archive)
 
     assert (call.status, told(call)["param"]) == (400, "archive")
@@ -320,7 +415,9 @@ async def test_what_is_no_archive_is_refused_and_leaves_nothing(spoil: object, a
     assert again.status == 201
 
 
-async def test_another_models_agent_is_refused_with_both_names(autojump_clock: trio.testing.MockClock) -> None:
+async def test_another_models_agent_is_refused_with_both_names(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     archive = await an_archive()
     async with running(with_disk(MemoryFiles(fingerprint="other"))) as server:
         call = await brought(server, "ada", archive)
@@ -333,7 +430,9 @@ async def test_tokens_the_model_has_not_are_refused(autojump_clock: trio.testing
     """They would be looked up beyond the end of its embeddings."""
     archive, calls = await an_archive(), []
     for vocabulary in (ord("x"), ord("z") + 1):
-        async with running(served(FakeRunner(), disk_bytes=DISK, files=MemoryFiles(), vocabulary=vocabulary)) as server:
+        async with running(
+            served(FakeRunner(), disk_bytes=DISK, files=MemoryFiles(), vocabulary=vocabulary)
+        ) as server:
             calls.append(await brought(server, "ada", archive))
 
     assert [call.status for call in calls] == [400, 201]
@@ -341,9 +440,16 @@ async def test_tokens_the_model_has_not_are_refused(autojump_clock: trio.testing
 
 
 @pytest.mark.parametrize("declared", [True, False])
-async def test_an_archive_larger_than_the_disk_budget_is_refused(declared: bool, autojump_clock: trio.testing.MockClock) -> None:
+async def test_an_archive_larger_than_the_disk_budget_is_refused(
+    declared: bool, autojump_clock: trio.testing.MockClock
+) -> None:
     async with running(with_disk(disk_bytes=1000)) as server:
-        call = Call(server.app, "POST", "/v1/agents/ada/import", headers={"content-length": "1001"} if declared else {})
+        call = Call(
+            server.app,
+            "POST",
+            "/v1/agents/ada/import",
+            headers={"content-length": "1001"} if declared else {},
+        )
         call._pieces = [] if declared else [b"x" * 500] * 3
         await call.run()
 
@@ -351,11 +457,16 @@ async def test_an_archive_larger_than_the_disk_budget_is_refused(declared: bool,
     assert "1000 bytes" in told(call)["message"]
 
 
-async def test_without_a_disk_tier_nobody_comes_or_goes(autojump_clock: trio.testing.MockClock) -> None:
+async def test_without_a_disk_tier_nobody_comes_or_goes(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     archive = await an_archive()
     async with running(served(FakeRunner())) as server:
         await create(server, id="ada")
-        calls = [await get(server.app, "/v1/agents/ada/export"), await brought(server, "eve", archive)]
+        calls = [
+            await get(server.app, "/v1/agents/ada/export"),
+            await brought(server, "eve", archive),
+        ]
 
     assert [(call.status, told(call)["code"]) for call in calls] == [(409, "disk_refused")] * 2
     assert all("memory is not kept on disk" in told(call)["message"] for call in calls)
@@ -370,14 +481,19 @@ async def test_a_disk_that_refuses_says_why(autojump_clock: trio.testing.MockClo
     async with running(with_disk(MemoryFiles(before=full))) as server:
         await create(server, id="ada")
         await say(server, "ada", LONG)
-        calls = [await get(server.app, "/v1/agents/ada/export"), await brought(server, "eve", archive)]
+        calls = [
+            await get(server.app, "/v1/agents/ada/export"),
+            await brought(server, "eve", archive),
+        ]
 
     assert [call.status for call in calls] == [409, 409]
     assert all("No space left on device" in told(call)["message"] for call in calls)
 
 
 @pytest.mark.parametrize("what", ["spool", "free_bytes", "import_agent", "index"])
-async def test_a_disk_that_fails_on_the_way_in_says_why(what: str, autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_disk_that_fails_on_the_way_in_says_why(
+    what: str, autojump_clock: trio.testing.MockClock
+) -> None:
     def fail(called: str) -> None:
         if broken and called == what:
             raise OSError(errno.EIO, "Input/output error")
@@ -391,7 +507,9 @@ async def test_a_disk_that_fails_on_the_way_in_says_why(what: str, autojump_cloc
     assert (call.status, told(call)["message"], agents) == (409, "Input/output error", [])
 
 
-async def test_a_record_with_blocks_of_another_size_is_refused(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_record_with_blocks_of_another_size_is_refused(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     source = MemoryFiles()
     async with running(with_disk(source)) as server:
         await create(server, id="ada")
@@ -404,7 +522,11 @@ async def test_a_record_with_blocks_of_another_size_is_refused(autojump_clock: t
         call = await brought(server, "ada", archive)
         agents = await ids(server)
 
-    assert (call.status, told(call)["message"], agents) == (400, "archive: its tokens are not those of its blocks", [])
+    assert (call.status, told(call)["message"], agents) == (
+        400,
+        "archive: its tokens are not those of its blocks",
+        [],
+    )
 
 
 async def test_space_that_is_to_stay_free_does(autojump_clock: trio.testing.MockClock) -> None:
@@ -418,7 +540,9 @@ async def test_space_that_is_to_stay_free_does(autojump_clock: trio.testing.Mock
     assert "1000000 are to stay free" in told(call)["message"]
 
 
-async def test_an_export_that_fails_on_its_way_does_not_end_cleanly(autojump_clock: trio.testing.MockClock) -> None:
+async def test_an_export_that_fails_on_its_way_does_not_end_cleanly(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     asked: list[str] = []
 
     def break_later(what: str) -> None:
@@ -433,7 +557,9 @@ async def test_an_export_that_fails_on_its_way_does_not_end_cleanly(autojump_clo
     assert (call.status, call.is_complete) == (200, False)
 
 
-async def test_who_leaves_while_sending_leaves_nothing(autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_who_leaves_while_sending_leaves_nothing(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     archive, files = await an_archive(), MemoryFiles()
     spools = []
     spool = files.archives.spool
@@ -451,28 +577,40 @@ class Leaving(Call):
 
     async def _receive(self) -> dict[str, object]:
         await trio.lowlevel.checkpoint()
-        return {"type": "http.request", "body": self._pieces.pop(), "more_body": True} if self._pieces else {"type": "http.disconnect"}
+        return (
+            {"type": "http.request", "body": self._pieces.pop(), "more_body": True}
+            if self._pieces
+            else {"type": "http.disconnect"}
+        )
 
 
-@pytest.mark.parametrize("method_and_path", [("GET", "/v1/agents/ada/export"), ("POST", "/v1/agents/ada/import")])
+@pytest.mark.parametrize(
+    "method_and_path", [("GET", "/v1/agents/ada/export"), ("POST", "/v1/agents/ada/import")]
+)
 async def test_the_key_is_asked_for_before_anything_else(method_and_path: tuple[str, str]) -> None:
     method, path = method_and_path
 
-    assert (await Call(with_disk(settings=HttpSettings(api_key="k")).app, method, path).run()).status == 401
+    assert (
+        await Call(with_disk(settings=HttpSettings(api_key="k")).app, method, path).run()
+    ).status == 401
 
 
 @pytest.mark.parametrize("agent", ["..", "a b", "a:b", "x" * 200])
-async def test_ids_that_are_none_are_refused(agent: str, autojump_clock: trio.testing.MockClock) -> None:
+async def test_ids_that_are_none_are_refused(
+    agent: str, autojump_clock: trio.testing.MockClock
+) -> None:
     async with running(with_disk()) as server:
         assert (await brought(server, agent, b"")).status == 400
         assert (await get(server.app, f"/v1/agents/{agent}/export")).status == 400
         assert (await get(server.app, "/v1/agents/nobody/export")).status == 404
 
 
-# -------------------------------------------------------------------------------------------------------------- where its memory is
+# ------------------------------------------------------------------------------ where its memory is
 
 
-async def test_a_closed_agent_is_on_disk_and_comes_from_there(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_closed_agent_is_on_disk_and_comes_from_there(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(with_disk()) as server:
         await create(server, id="ada", system="Be brief.")
         first = await say(server, "ada", LONG)
@@ -494,7 +632,9 @@ async def test_closing_gives_up_snapshots_too(autojump_clock: trio.testing.MockC
     """With sliding windows they are the larger part."""
     window = LayerGroup(LayerKind.SLIDING, layers=1, token_bytes=8, window=32)
     spec = attrs.evolve(ATTENTION_ONLY, groups=(*ATTENTION_ONLY.groups, window))
-    async with running(served(FakeRunner(spec=spec), disk_bytes=DISK, files=MemoryFiles())) as server:
+    async with running(
+        served(FakeRunner(spec=spec), disk_bytes=DISK, files=MemoryFiles())
+    ) as server:
         await create(server, id="ada")
         await say(server, "ada", LONG)
         before = server.engine.memory.snapshots.used
@@ -507,8 +647,15 @@ async def test_closing_gives_up_snapshots_too(autojump_clock: trio.testing.MockC
     assert (second["cache"]["source"], second["cache"]["cause"]) == ("disk", None)
 
 
-async def test_an_agent_that_works_is_live_and_takes_ram(autojump_clock: trio.testing.MockClock) -> None:
-    async with running(served(FakeRunner(seconds_per_step=0.1), disk_bytes=DISK, files=MemoryFiles())) as server, trio.open_nursery() as nursery:
+async def test_an_agent_that_works_is_live_and_takes_ram(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with (
+        running(
+            served(FakeRunner(seconds_per_step=0.1), disk_bytes=DISK, files=MemoryFiles())
+        ) as server,
+        trio.open_nursery() as nursery,
+    ):
         await create(server, id="ada")
         await say(server, "ada", LONG)
         nursery.start_soon(lambda: say(server, "ada", "y" * 100, max_tokens=1000))
@@ -520,7 +667,9 @@ async def test_an_agent_that_works_is_live_and_takes_ram(autojump_clock: trio.te
     assert live["bytes"] >= 8 * 300
 
 
-async def test_closing_does_not_wait_for_a_disk_that_refuses(autojump_clock: trio.testing.MockClock) -> None:
+async def test_closing_does_not_wait_for_a_disk_that_refuses(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     def full(what: str) -> None:
         if what == "write":
             raise OSError(errno.ENOSPC, "No space left on device")

@@ -1,4 +1,7 @@
-"""What goes wrong, as clients of the Messages API act upon it: statuses, wording, headers. What is hostile is refused with the field's name."""
+"""What goes wrong, as clients of the Messages API act upon it: statuses, wording, headers.
+
+What is hostile is refused with the field's name.
+"""
 
 import json
 import threading
@@ -32,31 +35,68 @@ class Case:
     settings: HttpSettings | None = None
 
 
-# Clients match the words: `prompt is too long` compacts, `model:` names the model, `invalid x-api-key` asks for another key.
+# Clients match the words: `prompt is too long` compacts, `model:` names the model, `invalid
+# x-api-key` asks for another key.
 MATRIX = {
-    "a prompt too long": Case(400, "invalid_request_error", "prompt is too long: 216 tokens > 100 maximum", anthropic_body("x" * 200)),
+    "a prompt too long": Case(
+        400,
+        "invalid_request_error",
+        "prompt is too long: 216 tokens > 100 maximum",
+        anthropic_body("x" * 200),
+    ),
     "a role that is none": Case(
-        400, "invalid_request_error", "messages.1.role: 'tool' is not supported", {"messages": [{"role": "user", "content": ""}, {"role": "tool"}]}
+        400,
+        "invalid_request_error",
+        "messages.1.role: 'tool' is not supported",
+        {"messages": [{"role": "user", "content": ""}, {"role": "tool"}]},
     ),
     "a document of an unknown kind": Case(
         400,
         "invalid_request_error",
         "messages.0.content.0.source.type: 'papyrus' is not supported",
-        {"messages": [{"role": "user", "content": [{"type": "document", "source": {"type": "papyrus"}}]}]},
+        {
+            "messages": [
+                {"role": "user", "content": [{"type": "document", "source": {"type": "papyrus"}}]}
+            ]
+        },
     ),
-    "a missing field": Case(400, "invalid_request_error", "max_tokens: Field required", {"max_tokens": None}),
-    "no such model": Case(404, "not_found_error", "model: nope (served here: org/tiny)", {"model": "nope"}),
+    "a missing field": Case(
+        400, "invalid_request_error", "max_tokens: Field required", {"max_tokens": None}
+    ),
+    "no such model": Case(
+        404, "not_found_error", "model: nope (served here: org/tiny)", {"model": "nope"}
+    ),
     "no such path": Case(404, "not_found_error", "", path="/v1/messages/batches"),
-    "a wrong key": Case(401, "authentication_error", "invalid x-api-key", headers={"x-api-key": "x"}, settings=HttpSettings(api_key="k")),
+    "a wrong key": Case(
+        401,
+        "authentication_error",
+        "invalid x-api-key",
+        headers={"x-api-key": "x"},
+        settings=HttpSettings(api_key="k"),
+    ),
     "another host": Case(403, "permission_error", "", headers={"host": "evil.example"}),
-    "a body too large": Case(413, "request_too_large", "Request too large: the body may have 10 bytes", settings=HttpSettings(max_body_bytes=10)),
+    "a body too large": Case(
+        413,
+        "request_too_large",
+        "Request too large: the body may have 10 bytes",
+        settings=HttpSettings(max_body_bytes=10),
+    ),
 }
 
 
 @pytest.mark.parametrize("case", MATRIX.values(), ids=MATRIX)
-async def test_what_cannot_help_to_repeat_is_not_repeated(case: Case, autojump_clock: trio.testing.MockClock) -> None:
-    asked = {key: value for key, value in anthropic_body(**case.fields).items() if value is not None}
-    call = await post(served(FakeRunner(), case.settings, context_length=100).app, case.path, asked, **case.headers)
+async def test_what_cannot_help_to_repeat_is_not_repeated(
+    case: Case, autojump_clock: trio.testing.MockClock
+) -> None:
+    asked = {
+        key: value for key, value in anthropic_body(**case.fields).items() if value is not None
+    }
+    call = await post(
+        served(FakeRunner(), case.settings, context_length=100).app,
+        case.path,
+        asked,
+        **case.headers,
+    )
 
     told: Any = call.json
     assert (call.status, told["type"], told["error"]["type"]) == (case.status, "error", case.kind)
@@ -67,7 +107,9 @@ async def test_what_cannot_help_to_repeat_is_not_repeated(case: Case, autojump_c
     assert "retry-after" not in call.answer_headers
 
 
-async def test_max_tokens_beyond_the_context_is_no_error(autojump_clock: trio.testing.MockClock) -> None:
+async def test_max_tokens_beyond_the_context_is_no_error(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(speaking("so")) as server:
         call = await post(server.app, "/v1/messages", body(max_tokens=128_000))
 
@@ -75,7 +117,9 @@ async def test_max_tokens_beyond_the_context_is_no_error(autojump_clock: trio.te
 
 
 @pytest.mark.parametrize("path", ["/v1/v1/messages", "/v1/v1/messages/count_tokens"])
-async def test_a_base_url_with_the_version_works(path: str, autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_base_url_with_the_version_works(
+    path: str, autojump_clock: trio.testing.MockClock
+) -> None:
     async with running(speaking("so")) as server:
         call = await post(server.app, path, body())
         wrong = await post(server.app, path, {})
@@ -84,7 +128,9 @@ async def test_a_base_url_with_the_version_works(path: str, autojump_clock: trio
     assert wrong.json["type"] == "error"
 
 
-@pytest.mark.parametrize("path", ["/", "/v1/models", "/v1/v1/models", "/v1/models/org/tiny", "/v1/v1/models/org/tiny"])
+@pytest.mark.parametrize(
+    "path", ["/", "/v1/models", "/v1/v1/models", "/v1/models/org/tiny", "/v1/v1/models/org/tiny"]
+)
 async def test_clients_find_out_who_answers(path: str) -> None:
     app = served(FakeRunner()).app
     head, whole = await Call(app, "HEAD", path).run(), await get(app, path)
@@ -101,7 +147,11 @@ async def test_a_model_tells_its_window() -> None:
 @pytest.mark.parametrize("version", ["2023-06-01", "2026-10-21"])
 async def test_versions_and_betas_are_all_welcome(version: str) -> None:
     def ask(port: int) -> str | None:
-        client = anthropic.Anthropic(base_url=f"http://127.0.0.1:{port}", api_key="x", default_headers={"anthropic-version": version})
+        client = anthropic.Anthropic(
+            base_url=f"http://127.0.0.1:{port}",
+            api_key="x",
+            default_headers={"anthropic-version": version},
+        )
         with client:
             told = client.beta.messages.create(
                 model="tiny",
@@ -116,7 +166,7 @@ async def test_versions_and_betas_are_all_welcome(version: str) -> None:
         assert await trio.to_thread.run_sync(ask, port) == "end_turn"
 
 
-# ------------------------------------------------------------------------------------------------------------------------- hostile
+# ------------------------------------------------------------------------------------------ hostile
 
 
 def raw(content: str, **fields: str) -> bytes:
@@ -127,21 +177,33 @@ def raw(content: str, **fields: str) -> bytes:
 
 def calling(arguments: str) -> bytes:
     """A body with the arguments of a call."""
-    return raw(f'{{"role": "assistant", "content": [{{"type": "tool_use", "id": "t", "name": "look", "input": {arguments}}}]}}')
+    return raw(
+        f'{{"role": "assistant", "content": [{{"type": "tool_use", "id": "t", "name": "look", '
+        f'"input": {arguments}}}]}}'
+    )
 
 
 HI = '{"role": "user", "content": "hi"}'
 DEEP = "[" * 10_000 + "]" * 10_000
 REFUSED = {
     "deep arguments": (calling(DEEP), "nested too deeply"),
-    "deep schemas": (raw(HI, tools=f'[{{"name": "x", "input_schema": {DEEP}}}]'), "nested too deeply"),
+    "deep schemas": (
+        raw(HI, tools=f'[{{"name": "x", "input_schema": {DEEP}}}]'),
+        "nested too deeply",
+    ),
     "deep nothing": (raw(HI, nothing=DEEP), "nested too deeply"),
-    "bytes that are no text": (calling('{"a": "é"}').replace("é".encode(), b"\xff"), "messages.0.content.0.input: "),
+    "bytes that are no text": (
+        calling('{"a": "é"}').replace("é".encode(), b"\xff"),
+        "messages.0.content.0.input: ",
+    ),
     "a number for a message": (raw("3"), "messages.0: "),
     "null for content": (raw('{"role": "user", "content": null}'), "messages.0.content: "),
     "an object for content": (raw('{"role": "user", "content": {}}'), "messages.0.content: "),
     "a list for a block": (raw('{"role": "user", "content": [[]]}'), "messages.0.content.0: "),
-    "a number for a type": (raw('{"role": "user", "content": [{"type": 3}]}'), "messages.0.content.0.type: "),
+    "a number for a type": (
+        raw('{"role": "user", "content": [{"type": 3}]}'),
+        "messages.0.content.0.type: ",
+    ),
     "a number for a tool": (raw(HI, tools="[3]"), "tools.0: "),
     "a string for a choice": (raw(HI, tool_choice='"sometimes"'), "tool_choice: "),
     "a string for thinking": (raw(HI, thinking='"yes"'), "thinking: "),
@@ -157,7 +219,9 @@ HALVES = [
 
 
 @pytest.mark.parametrize("sent", HALVES)
-async def test_half_a_character_is_nobodys_fault(sent: bytes, autojump_clock: trio.testing.MockClock) -> None:
+async def test_half_a_character_is_nobodys_fault(
+    sent: bytes, autojump_clock: trio.testing.MockClock
+) -> None:
     assert (await post(served(FakeRunner()).app, "/v1/messages/count_tokens", sent)).status == 200
 
 
@@ -207,7 +271,9 @@ async def test_large_bodies_are_understood_beside_the_loop() -> None:
     assert await parsed(b"x" * (IN_LOOP_BYTES + 1), lambda body: threading.get_ident()) != here
 
 
-async def test_what_is_too_deep_for_a_template_is_the_clients_fault(autojump_clock: trio.testing.MockClock) -> None:
+async def test_what_is_too_deep_for_a_template_is_the_clients_fault(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     class Deep(ByteCodec):
         def encode_prompt(self, *_: object) -> Any:
             raise RecursionError
@@ -215,4 +281,7 @@ async def test_what_is_too_deep_for_a_template_is_the_clients_fault(autojump_clo
     call = await post(served(FakeRunner(), codec=Deep()).app, "/v1/messages", anthropic_body())
 
     assert call.status == 400
-    assert call.json["error"] == {"type": "invalid_request_error", "message": "the request is nested too deeply"}
+    assert call.json["error"] == {
+        "type": "invalid_request_error",
+        "message": "the request is nested too deeply",
+    }

@@ -1,4 +1,6 @@
-"""Every kind of answer, as the SDK for the Messages API reads it: whole, event by event, and through its stream helpers."""
+"""Every kind of answer, as the SDK for the Messages API reads it: whole, event by event, and
+through its stream helpers.
+"""
 
 import json
 from collections.abc import Callable
@@ -38,7 +40,10 @@ class Case:
 
     def told(self, message: Message) -> list[dict[str, Any]]:
         """A message's content without what is minted."""
-        return [{key: value for key, value in part.to_dict().items() if key not in {"id", "signature"}} for part in message.content]
+        return [
+            {key: value for key, value in part.to_dict().items() if key not in {"id", "signature"}}
+            for part in message.content
+        ]
 
 
 def text(said: str) -> dict[str, Any]:
@@ -56,15 +61,27 @@ def thinking(thought: str) -> dict[str, Any]:
 CASES = {
     "text": Case("hello é😀", [text("hello é😀")]),
     "thinking": Case(f"{THOUGHT}so", [thinking("hm"), text("so")], fields={"thinking": ADAPTIVE}),
-    "thinking for updates": Case(f"{THOUGHT}so", [thinking("hm"), text("so")], fields={"thinking": {"type": "enabled", "display": "updates"}}),
-    "thinking omitted": Case(f"{THOUGHT}so", [thinking(""), text("so")], fields={"thinking": OMITTED}),
+    "thinking for updates": Case(
+        f"{THOUGHT}so",
+        [thinking("hm"), text("so")],
+        fields={"thinking": {"type": "enabled", "display": "updates"}},
+    ),
+    "thinking omitted": Case(
+        f"{THOUGHT}so", [thinking(""), text("so")], fields={"thinking": OMITTED}
+    ),
     "thinking nobody asked for": Case(f"<think>{THOUGHT}so", [text("so")]),
     "thinking alone": Case(THOUGHT, [thinking("hm")], fields={"thinking": ADAPTIVE}),
     "one call": Case(call(at="x"), [use(at="x")], ("tool_use", None)),
     "a call without arguments": Case(call(), [use()], ("tool_use", None)),
-    "a call with half a character": Case(call(at="\ud83d!"), [use(at="\ufffd!")], ("tool_use", None)),
-    "parallel calls": Case(call(at="x") + call(at="é"), [use(at="x"), use(at="é")], ("tool_use", None)),
-    "text and a call": Case("Let me look." + call(at="x"), [text("Let me look."), use(at="x")], ("tool_use", None)),
+    "a call with half a character": Case(
+        call(at="\ud83d!"), [use(at="\ufffd!")], ("tool_use", None)
+    ),
+    "parallel calls": Case(
+        call(at="x") + call(at="é"), [use(at="x"), use(at="é")], ("tool_use", None)
+    ),
+    "text and a call": Case(
+        "Let me look." + call(at="x"), [text("Let me look."), use(at="x")], ("tool_use", None)
+    ),
     "blanks and a call": Case("\n\n" + call(at="x"), [use(at="x")], ("tool_use", None)),
     "all of it": Case(
         f"{THOUGHT}I look." + call(at="x") + "And:" + call(at="y") + "Done",
@@ -73,20 +90,34 @@ CASES = {
         {"thinking": ADAPTIVE},
     ),
     "one call, for more are not wanted": Case(
-        call(at="x") + call(at="y"), [use(at="x")], ("tool_use", None), {"tool_choice": {"type": "auto", "disable_parallel_tool_use": True}}
+        call(at="x") + call(at="y"),
+        [use(at="x")],
+        ("tool_use", None),
+        {"tool_choice": {"type": "auto", "disable_parallel_tool_use": True}},
     ),
     "half of a call": Case('<tool_call>{"name": "lo', [text('<tool_call>{"name": "lo')]),
     "nothing": Case("", []),
     "blanks": Case("\n \n", []),
     "max_tokens": Case("hello", [text("hel")], ("max_tokens", None), {"max_tokens": 3}),
-    "max_tokens after a call": Case(call() + "hello", [use(), text("he")], ("max_tokens", None), {"max_tokens": len(call()) + 2}),
-    "a stop sequence": Case("one STOP two", [text("one ")], ("stop_sequence", "STOP"), {"stop_sequences": ["STOP"]}),
-    "a stop sequence after a call": Case(call() + "one STOP two", [use(), text("one ")], ("stop_sequence", "STOP"), {"stop_sequences": ["STOP", ""]}),
+    "max_tokens after a call": Case(
+        call() + "hello", [use(), text("he")], ("max_tokens", None), {"max_tokens": len(call()) + 2}
+    ),
+    "a stop sequence": Case(
+        "one STOP two", [text("one ")], ("stop_sequence", "STOP"), {"stop_sequences": ["STOP"]}
+    ),
+    "a stop sequence after a call": Case(
+        call() + "one STOP two",
+        [use(), text("one ")],
+        ("stop_sequence", "STOP"),
+        {"stop_sequences": ["STOP", ""]},
+    ),
 }
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
-async def test_an_answer_is_the_same_whole_and_streamed(case: Case, autojump_clock: trio.testing.MockClock) -> None:
+async def test_an_answer_is_the_same_whole_and_streamed(
+    case: Case, autojump_clock: trio.testing.MockClock
+) -> None:
     async with running(speaking(case.says)) as server:
         plain = await post(server.app, "/v1/messages", body(**case.fields))
         stream = await post(server.app, "/v1/messages", body(**case.fields, stream=True))
@@ -95,7 +126,9 @@ async def test_an_answer_is_the_same_whole_and_streamed(case: Case, autojump_clo
         assert case.told(message) == case.content
         assert (message.stop_reason, message.stop_sequence) == case.stop
         assert all(part.signature for part in message.content if part.type == "thinking")
-        assert all(part.id.startswith("toolu_") for part in message.content if part.type == "tool_use")
+        assert all(
+            part.id.startswith("toolu_") for part in message.content if part.type == "tool_use"
+        )
 
 
 GOLDEN = {
@@ -119,7 +152,9 @@ def label(kind: str, data: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("name", GOLDEN)
-async def test_events_come_in_the_golden_order(name: str, autojump_clock: trio.testing.MockClock) -> None:
+async def test_events_come_in_the_golden_order(
+    name: str, autojump_clock: trio.testing.MockClock
+) -> None:
     async with running(speaking(CASES[name].says)) as server:
         stream = await post(server.app, "/v1/messages", body(**CASES[name].fields, stream=True))
 
@@ -129,7 +164,9 @@ async def test_events_come_in_the_golden_order(name: str, autojump_clock: trio.t
     assert stream.answer_headers["content-type"].startswith("text/event-stream")
 
 
-async def test_each_block_ends_before_the_next_begins(autojump_clock: trio.testing.MockClock) -> None:
+async def test_each_block_ends_before_the_next_begins(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(speaking(CASES["all of it"].says)) as server:
         stream = await post(server.app, "/v1/messages", body(stream=True, thinking=ADAPTIVE))
 
@@ -140,13 +177,21 @@ async def test_each_block_ends_before_the_next_begins(autojump_clock: trio.testi
     assert {kind for block in blocks for kind, _ in block[1:-1]} == {"content_block_delta"}
 
 
-async def test_long_arguments_come_in_pieces(autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_long_arguments_come_in_pieces(
+    autojump_clock: trio.testing.MockClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(encoder, "PIECE_CHARACTERS", 4)
-    arguments_first = f'<tool_call>{{"arguments": {{"at": "{"é" * 10}"}}, "name": "look"}}</tool_call>'
+    arguments_first = (
+        f'<tool_call>{{"arguments": {{"at": "{"é" * 10}"}}, "name": "look"}}</tool_call>'
+    )
     async with running(speaking(arguments_first)) as server:
         stream = await post(server.app, "/v1/messages", body(stream=True))
 
-    pieces = [data["delta"]["partial_json"] for kind, data in events(stream.content) if kind == "content_block_delta"]
+    pieces = [
+        data["delta"]["partial_json"]
+        for kind, data in events(stream.content)
+        if kind == "content_block_delta"
+    ]
     assert [len(piece) for piece in pieces] == [4, 4, 4, 4, 4]
     assert json.loads("".join(pieces)) == {"at": "é" * 10}
 
@@ -161,12 +206,21 @@ async def test_blocks_begin_empty_and_end_signed(autojump_clock: trio.testing.Mo
     assert begun[1] == {"type": "text", "text": ""}
     assert begun[2] == {"type": "tool_use", "id": begun[2]["id"], "name": "look", "input": {}}
     deltas = [data["delta"]["type"] for kind, data in told if kind == "content_block_delta"]
-    assert list(dict.fromkeys(deltas)) == ["thinking_delta", "signature_delta", "text_delta", "input_json_delta"]
+    assert list(dict.fromkeys(deltas)) == [
+        "thinking_delta",
+        "signature_delta",
+        "text_delta",
+        "input_json_delta",
+    ]
 
 
-async def test_ids_and_signatures_are_like_no_others(autojump_clock: trio.testing.MockClock) -> None:
+async def test_ids_and_signatures_are_like_no_others(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(speaking(THOUGHT + call() + call())) as server:
-        answers = [(await post(server.app, "/v1/messages", body(thinking=ADAPTIVE))).json for _ in range(3)]
+        answers = [
+            (await post(server.app, "/v1/messages", body(thinking=ADAPTIVE))).json for _ in range(3)
+        ]
 
     messages = [Message.model_validate(answer) for answer in answers]
     parts = [part for message in messages for part in message.content]
@@ -175,7 +229,19 @@ async def test_ids_and_signatures_are_like_no_others(autojump_clock: trio.testin
     assert len({part.signature for part in parts if part.type == "thinking"}) == 3
 
 
-@pytest.mark.parametrize("name", ["text", "thinking", "thinking omitted", "parallel calls", "all of it", "nothing", "max_tokens", "a stop sequence"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "text",
+        "thinking",
+        "thinking omitted",
+        "parallel calls",
+        "all of it",
+        "nothing",
+        "max_tokens",
+        "a stop sequence",
+    ],
+)
 async def test_the_sdks_stream_helper_accumulates_it(name: str) -> None:
     case = CASES[name]
 
@@ -183,7 +249,9 @@ async def test_the_sdks_stream_helper_accumulates_it(name: str) -> None:
         asked: Any = {key: value for key, value in body(**case.fields).items() if value is not None}
         asked |= {"messages": [{"role": "user", "content": "hi"}], "tools": [LOOK]}
         with (
-            anthropic.Anthropic(base_url=f"http://127.0.0.1:{port}", api_key="x", max_retries=0) as client,
+            anthropic.Anthropic(
+                base_url=f"http://127.0.0.1:{port}", api_key="x", max_retries=0
+            ) as client,
             client.messages.stream(**asked) as stream,
         ):
             heard = "".join(stream.text_stream)

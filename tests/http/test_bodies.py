@@ -1,4 +1,6 @@
-"""Bodies of requests: read only where one is wanted, bounded all together, in an encoding that is known, of a length that is certain."""
+"""Bodies of requests: read only where one is wanted, bounded all together, in an encoding that is
+known, of a length that is certain.
+"""
 
 import gzip
 import json
@@ -42,8 +44,18 @@ class Sending(Call):
         return {"type": "http.request", "body": chunk, "more_body": bool(chunk)}
 
 
-@pytest.mark.parametrize(("method", "path"), [("POST", "/health/live"), ("GET", "/v1/models"), ("POST", "/v1/nothing"), ("DELETE", "/v1/agents/a")])
-async def test_a_body_that_no_route_wants_is_not_kept(method: str, path: str, autojump_clock: trio.testing.MockClock) -> None:
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [
+        ("POST", "/health/live"),
+        ("GET", "/v1/models"),
+        ("POST", "/v1/nothing"),
+        ("DELETE", "/v1/agents/a"),
+    ],
+)
+async def test_a_body_that_no_route_wants_is_not_kept(
+    method: str, path: str, autojump_clock: trio.testing.MockClock
+) -> None:
     """Twice the largest body, discarded as it comes: read, it would be refused with 413."""
     call = Sending(served(FakeRunner(), HttpSettings(max_body_bytes=LIMIT_BYTES)).app, method, path)
     async with trio.open_nursery() as nursery:
@@ -57,7 +69,9 @@ async def test_a_body_that_no_route_wants_is_not_kept(method: str, path: str, au
     assert call.taken == 2 * LIMIT_BYTES
 
 
-async def test_an_answer_does_not_wait_for_a_body_that_no_route_wants(autojump_clock: trio.testing.MockClock) -> None:
+async def test_an_answer_does_not_wait_for_a_body_that_no_route_wants(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     call = Sending(served(FakeRunner()).app, "GET", "/health/live")
     await call.run()  # nothing of the body ever comes
 
@@ -66,8 +80,14 @@ async def test_an_answer_does_not_wait_for_a_body_that_no_route_wants(autojump_c
     assert call.chunks[0][0] == 0
 
 
-async def test_no_body_is_kept_before_the_key_is_checked(autojump_clock: trio.testing.MockClock) -> None:
-    call = Sending(served(FakeRunner(), HttpSettings(api_key=KEY, max_body_bytes=LIMIT_BYTES)).app, "POST", "/v1/messages")
+async def test_no_body_is_kept_before_the_key_is_checked(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    call = Sending(
+        served(FakeRunner(), HttpSettings(api_key=KEY, max_body_bytes=LIMIT_BYTES)).app,
+        "POST",
+        "/v1/messages",
+    )
     async with trio.open_nursery() as nursery:
         nursery.start_soon(call.run)
         for _ in range(20):
@@ -78,7 +98,9 @@ async def test_no_body_is_kept_before_the_key_is_checked(autojump_clock: trio.te
 
 
 @pytest.mark.parametrize(("path", "status"), [("/v1/messages", 529), ("/v1/chat/completions", 429)])
-async def test_all_bodies_together_are_bounded(path: str, status: int, autojump_clock: trio.testing.MockClock) -> None:
+async def test_all_bodies_together_are_bounded(
+    path: str, status: int, autojump_clock: trio.testing.MockClock
+) -> None:
     app = served(FakeRunner(), HttpSettings(max_body_bytes=LIMIT_BYTES)).app
     held = [Sending(app, "POST", path) for _ in range(LARGEST_BODIES)]
     async with trio.open_nursery() as nursery:
@@ -97,7 +119,9 @@ async def test_all_bodies_together_are_bounded(path: str, status: int, autojump_
         nursery.cancel_scope.cancel()
 
 
-async def test_a_body_that_arrives_too_slowly_is_refused(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_body_that_arrives_too_slowly_is_refused(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     """A byte every few seconds was never silent for long, and held its connection for ever."""
     call = Sending(served(FakeRunner()).app, "POST", "/v1/messages")
 
@@ -115,7 +139,9 @@ async def test_a_body_that_arrives_too_slowly_is_refused(autojump_clock: trio.te
     assert trio.current_time() == pytest.approx(STALLED_SECONDS + LINGER_SECONDS, abs=0.1)
 
 
-async def test_a_body_may_take_long_when_it_keeps_coming(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_body_may_take_long_when_it_keeps_coming(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     server = served(FakeRunner())
     call = Sending(server.app, "POST", "/v1/messages")
     body = json.dumps(anthropic_body() | {"metadata": {"user_id": "x" * 40_000}}).encode()
@@ -139,7 +165,10 @@ def raw_deflate(data: bytes) -> bytes:
 
 COMPRESSED: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
     "gzip": ("gzip", gzip.compress),
-    "gzip in two members": ("x-gzip", lambda data: gzip.compress(data[:10]) + gzip.compress(data[10:])),
+    "gzip in two members": (
+        "x-gzip",
+        lambda data: gzip.compress(data[:10]) + gzip.compress(data[10:]),
+    ),
     "deflate": ("deflate", zlib.compress),
     "deflate without its frame": ("deflate", raw_deflate),
     "a list with nothing in it": ("identity, GZIP", gzip.compress),
@@ -150,18 +179,35 @@ COMPRESSED: dict[str, tuple[str, Callable[[bytes], bytes]]] = {
 
 
 @pytest.mark.parametrize("name", COMPRESSED)
-@pytest.mark.parametrize(("path", "body"), [("/v1/messages", anthropic_body("hi" * 1_000)), ("/v1/chat/completions", openai_body("hi" * 1_000))])
-async def test_a_compressed_body_is_the_same_request(name: str, path: str, body: dict[str, object], autojump_clock: trio.testing.MockClock) -> None:
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        ("/v1/messages", anthropic_body("hi" * 1_000)),
+        ("/v1/chat/completions", openai_body("hi" * 1_000)),
+    ],
+)
+async def test_a_compressed_body_is_the_same_request(
+    name: str, path: str, body: dict[str, object], autojump_clock: trio.testing.MockClock
+) -> None:
     encoding, compress = COMPRESSED[name]
     async with running(served(FakeRunner())) as server:
-        call = await post(server.app, path, compress(json.dumps(body).encode()), **{"content-encoding": encoding})
+        call = await post(
+            server.app, path, compress(json.dumps(body).encode()), **{"content-encoding": encoding}
+        )
 
     assert call.status == 200, call.content
 
 
 @pytest.mark.parametrize("encoding", ["zstd", "br", "gzip, gzip", "nonsense"])
-async def test_an_encoding_that_is_not_known_is_named(encoding: str, autojump_clock: trio.testing.MockClock) -> None:
-    call = await post(served(FakeRunner()).app, "/v1/messages", b"\x28\xb5\x2f\xfd", **{"content-encoding": encoding})
+async def test_an_encoding_that_is_not_known_is_named(
+    encoding: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    call = await post(
+        served(FakeRunner()).app,
+        "/v1/messages",
+        b"\x28\xb5\x2f\xfd",
+        **{"content-encoding": encoding},
+    )
 
     assert call.status == 415
     assert encoding in call.content.decode()
@@ -170,8 +216,15 @@ async def test_an_encoding_that_is_not_known_is_named(encoding: str, autojump_cl
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "zstd"])
-async def test_an_archive_is_taken_as_it_is_or_not_at_all(encoding: str, autojump_clock: trio.testing.MockClock) -> None:
-    call = await post(served(FakeRunner()).app, "/v1/agents/a/import", gzip.compress(b"x"), **{"content-encoding": encoding})
+async def test_an_archive_is_taken_as_it_is_or_not_at_all(
+    encoding: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    call = await post(
+        served(FakeRunner()).app,
+        "/v1/agents/a/import",
+        gzip.compress(b"x"),
+        **{"content-encoding": encoding},
+    )
 
     assert call.status == 415
 
@@ -187,23 +240,36 @@ DAMAGED = {
 
 
 @pytest.mark.parametrize("name", DAMAGED)
-async def test_a_damaged_compressed_body_is_the_clients_fault(name: str, autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_damaged_compressed_body_is_the_clients_fault(
+    name: str, autojump_clock: trio.testing.MockClock
+) -> None:
     encoding, body = DAMAGED[name]
-    call = await post(served(FakeRunner()).app, "/v1/messages", body, **{"content-encoding": encoding})
+    call = await post(
+        served(FakeRunner()).app, "/v1/messages", body, **{"content-encoding": encoding}
+    )
 
     assert call.status == 400
     assert f"not valid {encoding}" in call.content.decode()
 
 
-async def test_a_body_that_grows_beyond_the_limit_is_refused(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_body_that_grows_beyond_the_limit_is_refused(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     bomb = gzip.compress(b" " * 50_000_000)
-    call = await post(served(FakeRunner(), HttpSettings(max_body_bytes=1_000_000)).app, "/v1/messages", bomb, **{"content-encoding": "gzip"})
+    call = await post(
+        served(FakeRunner(), HttpSettings(max_body_bytes=1_000_000)).app,
+        "/v1/messages",
+        bomb,
+        **{"content-encoding": "gzip"},
+    )
 
     assert len(bomb) < 1_000_000
     assert call.status == 413
 
 
-async def test_decoded_bytes_count_towards_the_bound_on_all_bodies(autojump_clock: trio.testing.MockClock) -> None:
+async def test_decoded_bytes_count_towards_the_bound_on_all_bodies(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     app = served(FakeRunner(), HttpSettings(max_body_bytes=LIMIT_BYTES)).app
     held = [Sending(app, "POST", "/v1/messages") for _ in range(LARGEST_BODIES)]
     async with trio.open_nursery() as nursery:
@@ -211,7 +277,9 @@ async def test_decoded_bytes_count_towards_the_bound_on_all_bodies(autojump_cloc
             nursery.start_soon(call.run)
             await call.send.send(b"x" * (LIMIT_BYTES - 100))
         await trio.testing.wait_all_tasks_blocked()
-        refused = await post(app, "/v1/messages", gzip.compress(b" " * 5_000), **{"content-encoding": "gzip"})
+        refused = await post(
+            app, "/v1/messages", gzip.compress(b" " * 5_000), **{"content-encoding": "gzip"}
+        )
         nursery.cancel_scope.cancel()
 
     assert refused.status == 529
@@ -219,10 +287,14 @@ async def test_decoded_bytes_count_towards_the_bound_on_all_bodies(autojump_cloc
 
 AMBIGUOUS = {
     "both lengths": "HTTP/1.1\r\ntransfer-encoding: chunked\r\ncontent-length: 5\r\n",
-    "both lengths, the other way round": "HTTP/1.1\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n",
+    "both lengths, the other way round": (
+        "HTTP/1.1\r\ncontent-length: 5\r\ntransfer-encoding: chunked\r\n"
+    ),
     "chunks in HTTP/1.0": "HTTP/1.0\r\nconnection: keep-alive\r\ntransfer-encoding: chunked\r\n",
     "two lengths": "HTTP/1.1\r\ncontent-length: 5\r\ncontent-length: 6\r\n",
-    "two transfer encodings": "HTTP/1.1\r\ntransfer-encoding: chunked\r\ntransfer-encoding: identity\r\n",
+    "two transfer encodings": (
+        "HTTP/1.1\r\ntransfer-encoding: chunked\r\ntransfer-encoding: identity\r\n"
+    ),
     "an unknown transfer encoding": "HTTP/1.1\r\ntransfer-encoding: gzip, chunked\r\n",
     "a length that is no number": "HTTP/1.1\r\ncontent-length: +5\r\n",
 }
@@ -247,7 +319,9 @@ async def test_a_request_of_uncertain_length_is_refused(name: str, path: str) ->
 @pytest.mark.parametrize("name", AMBIGUOUS)
 @pytest.mark.parametrize("path", ["/v1/messages", "/health/live"])
 async def test_nothing_is_read_behind_a_request_of_uncertain_length(name: str, path: str) -> None:
-    """A proxy that sees another end of the body than this server takes the second request for a part of the first one: smuggling."""
+    """A proxy that sees another end of the body than this server takes the second request for a
+    part of the first one: smuggling.
+    """
     smuggled = b"GET /v1/models HTTP/1.1\r\nhost: localhost\r\n\r\n"
     async with listening(served(FakeRunner())) as port:
         with trio.fail_after(30):
@@ -277,8 +351,15 @@ HUGE = "x" * 7_000
 HUGE_REQUESTS: dict[str, tuple[str, dict[str, object]]] = {
     "messages": ("/v1/messages", anthropic_body(HUGE)),
     "a system prompt": ("/v1/messages", anthropic_body() | {"system": HUGE}),
-    "a tool": ("/v1/messages", anthropic_body() | {"tools": [{"name": "a", "description": HUGE, "input_schema": {"type": "object"}}]}),
-    "counting": ("/v1/messages/count_tokens", {"model": "default", "messages": [{"role": "user", "content": HUGE}]}),
+    "a tool": (
+        "/v1/messages",
+        anthropic_body()
+        | {"tools": [{"name": "a", "description": HUGE, "input_schema": {"type": "object"}}]},
+    ),
+    "counting": (
+        "/v1/messages/count_tokens",
+        {"model": "default", "messages": [{"role": "user", "content": HUGE}]},
+    ),
     "chat": ("/v1/chat/completions", openai_body(HUGE)),
     "completions": ("/v1/completions", {"model": "default", "prompt": HUGE}),
     "responses": ("/v1/responses", {"model": "default", "input": HUGE}),
@@ -287,8 +368,12 @@ HUGE_REQUESTS: dict[str, tuple[str, dict[str, object]]] = {
 
 
 @pytest.mark.parametrize("name", HUGE_REQUESTS)
-async def test_a_text_that_cannot_fit_is_refused_before_it_is_tokenised(name: str, autojump_clock: trio.testing.MockClock) -> None:
-    """Tokenising takes 200 times the bytes of a text: one of 31 MB took 7 GB, to be refused in the end."""
+async def test_a_text_that_cannot_fit_is_refused_before_it_is_tokenised(
+    name: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Tokenising takes 200 times the bytes of a text: one of 31 MB took 7 GB, to be refused in the
+    end.
+    """
     path, body = HUGE_REQUESTS[name]
     codec = CountingCodec()
     async with running(served(FakeRunner(), context_length=100, codec=codec)) as server:

@@ -19,17 +19,32 @@ from tests.http.test_chat import chunks
 LOOK = {"type": "object", "properties": {"at": {"enum": ["sea"]}}, "required": ["at"]}
 TOOLS = [
     {"type": "function", "function": {"name": "look", "description": "Look.", "parameters": LOOK}},
-    {"type": "function", "function": {"name": "wait", "parameters": {"type": "object", "properties": {}}, "strict": True}},
+    {
+        "type": "function",
+        "function": {
+            "name": "wait",
+            "parameters": {"type": "object", "properties": {}},
+            "strict": True,
+        },
+    },
 ]
-CUSTOM = {"type": "custom", "custom": {"name": "note", "description": "Write down.", "format": {"type": "text"}}}
+CUSTOM = {
+    "type": "custom",
+    "custom": {"name": "note", "description": "Write down.", "format": {"type": "text"}},
+}
 FIELDS = {"name": {"type": "string", "minLength": 2}, "age": {"type": "integer", "minimum": 7}}
 PERSON = {"type": "object", "properties": FIELDS, "required": ["name", "age"]}
-STRICT_PERSON = {"type": "json_schema", "json_schema": {"name": "person", "schema": PERSON, "strict": True}}
+STRICT_PERSON = {
+    "type": "json_schema",
+    "json_schema": {"name": "person", "schema": PERSON, "strict": True},
+}
 
 
 async def said(server: Served, **fields: Any) -> ChatCompletion:
     """A whole completion, as the SDK reads it."""
-    call = await post(server.app, "/v1/chat/completions", openai_body(**{"temperature": 0, **fields}))
+    call = await post(
+        server.app, "/v1/chat/completions", openai_body(**{"temperature": 0, **fields})
+    )
     assert call.status == 200, call.content
     return ChatCompletion.model_validate(call.json)
 
@@ -49,10 +64,14 @@ async def refused(server: Served, **fields: Any) -> dict[str, Any]:
     return error
 
 
-async def test_several_answers_share_the_prompt_and_differ(autojump_clock: trio.testing.MockClock) -> None:
+async def test_several_answers_share_the_prompt_and_differ(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(served(FakeRunner())) as server:
         whole = await said(server, n=3, seed=5, temperature=1, max_tokens=12)
-        alone = [await said(server, seed=5 + number, temperature=1, max_tokens=12) for number in range(3)]
+        alone = [
+            await said(server, seed=5 + number, temperature=1, max_tokens=12) for number in range(3)
+        ]
         pieces = await streamed(server, n=3, seed=5, temperature=1, max_tokens=12)
 
     texts = [choice.message.content for choice in whole.choices]
@@ -62,14 +81,22 @@ async def test_several_answers_share_the_prompt_and_differ(autojump_clock: trio.
     assert whole.usage is not None
     assert whole.usage.completion_tokens == 36
     assert whole.usage.prompt_tokens == alone[0].usage.prompt_tokens  # type: ignore[union-attr]
-    told = ["".join(c.delta.content or "" for p in pieces for c in p.choices if c.index == index) for index in range(3)]
+    told = [
+        "".join(c.delta.content or "" for p in pieces for c in p.choices if c.index == index)
+        for index in range(3)
+    ]
     assert told == texts
-    assert [sum(c.finish_reason is not None for p in pieces for c in p.choices if c.index == index) for index in range(3)] == [1, 1, 1]
+    assert [
+        sum(c.finish_reason is not None for p in pieces for c in p.choices if c.index == index)
+        for index in range(3)
+    ] == [1, 1, 1]
     assert pieces[-1].usage is not None
     assert pieces[-1].usage.completion_tokens == 36
 
 
-async def test_what_is_told_of_tokens_is_what_was_said(autojump_clock: trio.testing.MockClock) -> None:
+async def test_what_is_told_of_tokens_is_what_was_said(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(served(FakeRunner(end_after=9))) as server:
         whole = await said(server, logprobs=True, top_logprobs=4, max_tokens=20)
         pieces = await streamed(server, logprobs=True, top_logprobs=4, max_tokens=20)
@@ -83,8 +110,12 @@ async def test_what_is_told_of_tokens_is_what_was_said(autojump_clock: trio.test
     assert all(bytes(token.bytes or []).decode() == token.token for token in logprobs.content)
     assert all(len(token.top_logprobs) == 4 for token in logprobs.content)
     assert all(token.logprob <= 0 for token in logprobs.content)
-    told = [token for p in pieces for c in p.choices if c.logprobs for token in c.logprobs.content or []]
-    assert [token.model_dump() for token in told] == [token.model_dump() for token in logprobs.content]
+    told = [
+        token for p in pieces for c in p.choices if c.logprobs for token in c.logprobs.content or []
+    ]
+    assert [token.model_dump() for token in told] == [
+        token.model_dump() for token in logprobs.content
+    ]
     assert plain.choices[0].logprobs is not None
     assert all(token.top_logprobs == [] for token in plain.choices[0].logprobs.content or [])
     assert silent.choices[0].logprobs is None
@@ -93,14 +124,21 @@ async def test_what_is_told_of_tokens_is_what_was_said(autojump_clock: trio.test
 async def test_a_bias_decides_and_a_penalty_counts(autojump_clock: trio.testing.MockClock) -> None:
     async with running(served(FakeRunner())) as server:
         pushed = await said(server, logit_bias={str(ord("q")): 100}, max_tokens=4)
-        tired = await said(server, logit_bias={str(ord("q")): 3, str(ord("r")): 2.5}, frequency_penalty=2, max_tokens=2)
+        tired = await said(
+            server,
+            logit_bias={str(ord("q")): 3, str(ord("r")): 2.5},
+            frequency_penalty=2,
+            max_tokens=2,
+        )
 
     assert pushed.choices[0].message.content == "qqqq"
     assert tired.choices[0].message.content == "qr"
 
 
 @pytest.mark.parametrize("choice", ["required", {"type": "function", "function": {"name": "look"}}])
-async def test_a_call_that_is_demanded_comes(choice: object, autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_call_that_is_demanded_comes(
+    choice: object, autojump_clock: trio.testing.MockClock
+) -> None:
     async with running(served(FakeRunner())) as server:
         whole = await said(server, tools=TOOLS, tool_choice=choice, max_tokens=200)
         pieces = await streamed(server, tools=TOOLS, tool_choice=choice, max_tokens=200)
@@ -117,7 +155,13 @@ async def test_a_call_that_is_demanded_comes(choice: object, autojump_clock: tri
 
 
 async def test_only_allowed_tools_are_called(autojump_clock: trio.testing.MockClock) -> None:
-    allowed = {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [{"type": "function", "function": {"name": "wait"}}]}}
+    allowed = {
+        "type": "allowed_tools",
+        "allowed_tools": {
+            "mode": "required",
+            "tools": [{"type": "function", "function": {"name": "wait"}}],
+        },
+    }
     async with running(served(FakeRunner())) as server:
         whole = await said(server, tools=TOOLS, tool_choice=allowed, max_tokens=200)
 
@@ -126,15 +170,24 @@ async def test_only_allowed_tools_are_called(autojump_clock: trio.testing.MockCl
     assert call.function.name == "wait"
 
 
-async def test_a_tool_that_takes_text_is_called_with_text_and_remembered(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_tool_that_takes_text_is_called_with_text_and_remembered(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     named = {"type": "custom", "custom": {"name": "note"}}
     async with running(served(FakeRunner())) as server:
-        asked: dict[str, Any] = {"tools": [CUSTOM], "messages": [{"role": "user", "content": "Note it."}], "max_tokens": 200}
+        asked: dict[str, Any] = {
+            "tools": [CUSTOM],
+            "messages": [{"role": "user", "content": "Note it."}],
+            "max_tokens": 200,
+        }
         whole = await said(server, **asked, tool_choice=named)
         message = whole.choices[0].message
         [call] = message.tool_calls or []
         results = [{"role": "tool", "tool_call_id": call.id, "content": "noted"}]
-        again = {**asked, "messages": [*asked["messages"], message.model_dump(exclude_none=True), *results]}
+        again = {
+            **asked,
+            "messages": [*asked["messages"], message.model_dump(exclude_none=True), *results],
+        }
         second = await said(server, **again)
 
     assert call.type == "custom"
@@ -146,11 +199,15 @@ async def test_a_tool_that_takes_text_is_called_with_text_and_remembered(autojum
 
 
 @pytest.mark.parametrize("form", [{"type": "json_object"}, STRICT_PERSON])
-async def test_an_answer_has_the_form_that_is_demanded(form: dict[str, Any], autojump_clock: trio.testing.MockClock) -> None:
+async def test_an_answer_has_the_form_that_is_demanded(
+    form: dict[str, Any], autojump_clock: trio.testing.MockClock
+) -> None:
     async with running(served(FakeRunner())) as server:
         whole = await said(server, response_format=form, max_tokens=200)
 
-    assert json.loads(whole.choices[0].message.content or "") == ({"name": "aa", "age": 7} if "json_schema" in form else {})
+    assert json.loads(whole.choices[0].message.content or "") == (
+        {"name": "aa", "age": 7} if "json_schema" in form else {}
+    )
     assert whole.choices[0].finish_reason == "stop"
 
 
@@ -174,15 +231,35 @@ async def test_an_answer_that_is_cut_off_says_so(autojump_clock: trio.testing.Mo
         ({"presence_penalty": "much"}, "presence_penalty"),
         ({"response_format": {"type": "yaml"}}, "response_format"),
         ({"response_format": {"type": "json_schema"}}, "response_format"),
-        ({"response_format": {"type": "json_schema", "json_schema": {"name": "a b"}}}, "response_format"),
-        ({"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "fly"}}}, "tool_choice"),
-        ({"tools": TOOLS, "tool_choice": {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": []}}}, "tool_choice"),
+        (
+            {"response_format": {"type": "json_schema", "json_schema": {"name": "a b"}}},
+            "response_format",
+        ),
+        (
+            {"tools": TOOLS, "tool_choice": {"type": "function", "function": {"name": "fly"}}},
+            "tool_choice",
+        ),
+        (
+            {
+                "tools": TOOLS,
+                "tool_choice": {
+                    "type": "allowed_tools",
+                    "allowed_tools": {"mode": "required", "tools": []},
+                },
+            },
+            "tool_choice",
+        ),
         ({"messages": [{"role": "user", "content": [{"type": 3}]}]}, "messages.0.content.0.type"),
-        ({"messages": [{"role": "user", "content": [{"type": "text"}]}]}, "messages.0.content.0.text"),
+        (
+            {"messages": [{"role": "user", "content": [{"type": "text"}]}]},
+            "messages.0.content.0.text",
+        ),
         ({"reasoning_effort": 5}, "reasoning_effort"),
     ],
 )
-async def test_what_is_wrong_is_named(fields: dict[str, Any], where: str, autojump_clock: trio.testing.MockClock) -> None:
+async def test_what_is_wrong_is_named(
+    fields: dict[str, Any], where: str, autojump_clock: trio.testing.MockClock
+) -> None:
     async with running(served(FakeRunner())) as server:
         error = await refused(server, **fields)
     assert error["type"] == "invalid_request_error"
@@ -199,7 +276,12 @@ async def test_what_means_nothing_here_is_taken(autojump_clock: trio.testing.Moc
         "user": "me",
         "prediction": None,
     }
-    other = [TOOLS[0], {"type": "web_search"}, {"type": "namespace", "name": "n", "tools": []}, {"type": "function", "function": {"name": ""}}]
+    other = [
+        TOOLS[0],
+        {"type": "web_search"},
+        {"type": "namespace", "name": "n", "tools": []},
+        {"type": "function", "function": {"name": ""}},
+    ]
     async with running(served(FakeRunner())) as server:
         whole = await said(server, tools=other, **ignored)
     assert whole.choices[0].message.content
@@ -215,9 +297,13 @@ class SlowCodec(ByteCodec):
         return None
 
 
-async def test_a_form_that_takes_too_long_is_refused_and_holds_up_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_form_that_takes_too_long_is_refused_and_holds_up_nobody(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(semantic_trio.adapters.http.serving.served_model, "COMPILE_SECONDS", 0.05)
-    async with running(served(FakeRunner(), codec=SlowCodec(), compilers=DedicatedThreads(1))) as server:
+    async with running(
+        served(FakeRunner(), codec=SlowCodec(), compilers=DedicatedThreads(1))
+    ) as server:
         error = await refused(server, response_format={"type": "json_object"})
         plain = await said(server)
         SlowCodec.done.set()

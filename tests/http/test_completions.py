@@ -30,13 +30,19 @@ async def streamed(server: Served, *arguments: object, **fields: Any) -> list[An
     call = await post(server.app, "/v1/completions", body(*arguments, stream=True, **fields))
     told = lines(call.content)
     assert told[-1] == "[DONE]"
-    for line in told[:-1]:  # chunks have no finish reason before the last; the SDK's type insists and its parser does not
+    # chunks have no finish reason before the last; the SDK's type insists and its parser does not
+    for line in told[:-1]:
         assert {"id", "object", "created", "model", "choices"} <= json.loads(line).keys()
     return [json.loads(line) for line in told[:-1]]
 
 
 def text_of(pieces: list[Any], index: int = 0) -> str:
-    return "".join(choice["text"] for piece in pieces for choice in piece["choices"] if choice["index"] == index)
+    return "".join(
+        choice["text"]
+        for piece in pieces
+        for choice in piece["choices"]
+        if choice["index"] == index
+    )
 
 
 @given(text=st.text(max_size=20), places=st.lists(st.integers(0, 80), max_size=10))
@@ -63,23 +69,37 @@ async def test_a_text_is_gone_on_with(autojump_clock: trio.testing.MockClock) ->
     assert pieces[-1]["usage"]["total_tokens"] == 9
 
 
-async def test_delimiters_of_thoughts_and_calls_are_text(autojump_clock: trio.testing.MockClock) -> None:
+async def test_delimiters_of_thoughts_and_calls_are_text(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(served(FakeRunner())) as server:
         pushed = {str(ord("<")): 100}
-        assert (await said(server, "<think>", logit_bias=pushed, max_tokens=3)).choices[0].text == "<<<"
+        assert (await said(server, "<think>", logit_bias=pushed, max_tokens=3)).choices[
+            0
+        ].text == "<<<"
 
 
-async def test_several_prompts_and_answers_have_their_places(autojump_clock: trio.testing.MockClock) -> None:
+async def test_several_prompts_and_answers_have_their_places(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     prompts = ["Once", "Twice", list(b"Thrice")]
     async with running(served(FakeRunner())) as server:
         whole = await said(server, prompts, n=2, seed=3, temperature=1, echo=True)
-        alone = [(await said(server, prompt, seed=seed, temperature=1)).choices[0].text for prompt in prompts for seed in (3, 4)]
+        alone = [
+            (await said(server, prompt, seed=seed, temperature=1)).choices[0].text
+            for prompt in prompts
+            for seed in (3, 4)
+        ]
         pieces = await streamed(server, prompts, n=2, seed=3, temperature=1, echo=True)
 
     begun = ["Once", "Once", "Twice", "Twice", "Thrice", "Thrice"]
     assert [choice.index for choice in whole.choices] == list(range(6))
-    assert [choice.text for choice in whole.choices] == [echo + text for echo, text in zip(begun, alone, strict=True)]
-    assert [text_of(pieces, index) for index in range(6)] == [choice.text for choice in whole.choices]
+    assert [choice.text for choice in whole.choices] == [
+        echo + text for echo, text in zip(begun, alone, strict=True)
+    ]
+    assert [text_of(pieces, index) for index in range(6)] == [
+        choice.text for choice in whole.choices
+    ]
     assert whole.usage is not None
     assert (whole.usage.prompt_tokens, whole.usage.completion_tokens) == (4 + 5 + 6, 30)
 
@@ -134,9 +154,15 @@ async def test_the_second_time_a_prompt_is_not_read(autojump_clock: trio.testing
         ({"prompt": ["a"] * 17, "n": 2}, "n"),
     ],
 )
-async def test_what_is_wrong_is_named(fields: dict[str, Any], where: str, autojump_clock: trio.testing.MockClock) -> None:
+async def test_what_is_wrong_is_named(
+    fields: dict[str, Any], where: str, autojump_clock: trio.testing.MockClock
+) -> None:
     async with running(served(FakeRunner(), vocabulary=256)) as server:
-        call = await post(server.app, "/v1/completions", body(**fields) if "prompt" not in fields else {**body(), **fields})
+        call = await post(
+            server.app,
+            "/v1/completions",
+            body(**fields) if "prompt" not in fields else {**body(), **fields},
+        )
     error: Any = call.json["error"]
     assert call.status == 400
     assert (error["param"] or "").startswith(where)
@@ -146,4 +172,7 @@ async def test_an_echo_with_logprobs_is_refused_for_what_it_is() -> None:
     call = await post(served(FakeRunner()).app, "/v1/completions", body(echo=True, logprobs=1))
 
     error: Any = call.json["error"]
-    assert error["message"] == "echo: echo together with logprobs is not supported: log-probabilities are those of the answer alone"
+    assert error["message"] == (
+        "echo: echo together with logprobs is not supported: log-probabilities are those of "
+        "the answer alone"
+    )

@@ -1,4 +1,6 @@
-"""Many connections, slow ones and no descriptors: new clients are served, answers go on, and the log stays readable."""
+"""Many connections, slow ones and no descriptors: new clients are served, answers go on, and the
+log stays readable.
+"""
 
 import errno
 import resource
@@ -13,7 +15,13 @@ import trio
 import trio.testing
 
 from semantic_trio.adapters.http.sockets import server
-from semantic_trio.adapters.http.sockets.connections import LOG_SECONDS, MOST_CONNECTIONS, RETRY_SECONDS, Connections, most_connections
+from semantic_trio.adapters.http.sockets.connections import (
+    LOG_SECONDS,
+    MOST_CONNECTIONS,
+    RETRY_SECONDS,
+    Connections,
+    most_connections,
+)
 from semantic_trio.testing import FakeRunner
 from tests.http.serving import anthropic_body, listening, served
 from tests.http.test_containment import PROBE, is_alive, request_bytes
@@ -49,8 +57,12 @@ async def until_closed(stream: trio.SocketStream) -> bytes:
 UNFINISHED = {
     "nothing": b"",
     "a part of a head": b"GET /health/li",
-    "a part of a body": b"POST /v1/messages HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000\r\n\r\n{",
-    "a part of a body that no route wants": b"GET /health/live HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000\r\n\r\n{",
+    "a part of a body": (
+        b"POST /v1/messages HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000\r\n\r\n{"
+    ),
+    "a part of a body that no route wants": (
+        b"GET /health/live HTTP/1.1\r\nhost: localhost\r\ncontent-length: 1000\r\n\r\n{"
+    ),
 }
 
 
@@ -69,7 +81,14 @@ async def test_clients_that_send_no_whole_request_keep_no_other_out(sent: bytes)
 @pytest.mark.usefixtures("few_connections")
 async def test_an_answer_under_way_is_not_dropped_for_a_new_client() -> None:
     async with listening(served(FakeRunner(seconds_per_step=0.005))) as port:
-        answered = await connected(port, request_bytes("/v1/messages", anthropic_body(stream=True, max_tokens=100), headers="connection: close\r\n"))
+        answered = await connected(
+            port,
+            request_bytes(
+                "/v1/messages",
+                anthropic_body(stream=True, max_tokens=100),
+                headers="connection: close\r\n",
+            ),
+        )
         begun = await answered.receive_some()
         slow = [await connected(port, b"GET /hea") for _ in range(3 * FEW)]
         assert await is_alive(port)
@@ -89,11 +108,16 @@ async def test_a_limit_that_is_reached_is_one_log_line() -> None:
                 await trio.aclose_forcefully(stream)
 
     [line] = [line for line in lines if line["log_level"] == "warning"]
-    assert (line["event"].partition(":")[0], line["limit"]) == ("connections are at their limit", FEW)
+    assert (line["event"].partition(":")[0], line["limit"]) == (
+        "connections are at their limit",
+        FEW,
+    )
 
 
 @pytest.mark.parametrize("first", [b"", PROBE], ids=["the first request", "a later request"])
-async def test_a_head_that_does_not_come_to_its_end_is_not_waited_for(first: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_head_that_does_not_come_to_its_end_is_not_waited_for(
+    first: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Byte by byte, each within the keep-alive time."""
     monkeypatch.setattr(server, "HEAD_SECONDS", 0.1)
     async with listening(served(FakeRunner())) as port:
@@ -158,7 +182,9 @@ async def accepting(listener: Listener, limit: int = FEW) -> AsyncIterator[list[
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS])
-async def test_a_lack_of_descriptors_is_waited_for_and_logged_once_a_minute(number: int, autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_lack_of_descriptors_is_waited_for_and_logged_once_a_minute(
+    number: int, autojump_clock: trio.testing.MockClock
+) -> None:
     """Trio's own loop writes a traceback ten times a second."""
     tries = int(1.5 * LOG_SECONDS / RETRY_SECONDS)
     with structlog.testing.capture_logs() as lines:
@@ -170,7 +196,9 @@ async def test_a_lack_of_descriptors_is_waited_for_and_logged_once_a_minute(numb
     assert "ulimit -n" in lines[0]["event"]
 
 
-async def test_any_other_error_of_accept_ends_the_server(autojump_clock: trio.testing.MockClock) -> None:
+async def test_any_other_error_of_accept_ends_the_server(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     listener = Listener([errno.EBADF])
     with pytest.RaisesGroup(OSError):
         async with accepting(listener):
@@ -188,7 +216,9 @@ LIMITS: dict[str, tuple[int, Callable[[int], bool]]] = {
 
 
 @pytest.mark.parametrize("name", LIMITS)
-def test_half_of_the_descriptors_are_left_for_files(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_half_of_the_descriptors_are_left_for_files(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     soft, fits = LIMITS[name]
     monkeypatch.setattr(resource, "getrlimit", lambda _: (soft, resource.RLIM_INFINITY))
 

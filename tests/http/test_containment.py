@@ -1,6 +1,8 @@
-"""Hypercorn 0.18.0 held in check: what ends or blocks a plain `hypercorn.trio.serve` must not end or block ours.
+"""Hypercorn 0.18.0 held in check: what ends or blocks a plain `hypercorn.trio.serve` must not end
+or block ours.
 
-Each killer here is a reproduction; when an upgrade makes them harmless by itself, `ContainedServer` can go.
+Each killer here is a reproduction; when an upgrade makes them harmless by itself, `ContainedServer`
+can go.
 """
 
 import json
@@ -19,28 +21,36 @@ from tests.search import examples
 
 KILLERS = {
     "websocket upgrade with a trailing byte": (
-        b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"
+        b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: "
+        b"websocket\r\nsec-websocket-version: 13\r\n"
         b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\nx"
     ),
     "websocket of the dashboard with a trailing byte": (
-        b"GET /dashboard/feed HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n"
-        b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-protocol: semantic-trio.frames\r\n\r\nx"
+        b"GET /dashboard/feed HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: "
+        b"websocket\r\nsec-websocket-version: 13\r\n"
+        b"sec-websocket-key: dGhlIHNhbXBsZSBub25jZQ==\r\nsec-websocket-protocol: "
+        b"semantic-trio.frames\r\n\r\nx"
     ),
     "h2c upgrade with settings that cannot be decoded": (
-        b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade, http2-settings\r\nupgrade: h2c\r\nhttp2-settings: AAAA\r\n\r\n"
+        b"GET / HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade, http2-settings\r\nupgrade: "
+        b"h2c\r\nhttp2-settings: AAAA\r\n\r\n"
     ),
     "http/2 that turns to noise": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\xff" * 64,
 }
 MUTANTS = examples(2000, 4)
 AT_ONCE = 20
-# Seconds in which a busy machine does what takes the keep-alive time or the grace (60 s and more), or for ever, without the containment.
+# Seconds in which a busy machine does what takes the keep-alive time or the grace (60 s and more),
+# or for ever, without the containment.
 PROMPT_SECONDS = 30
 
 
 def request_bytes(path: str, body: object, *, headers: str = "") -> bytes:
     """One POST as it goes over the wire."""
     encoded = json.dumps(body).encode()
-    head = f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: application/json\r\ncontent-length: {len(encoded)}\r\n{headers}\r\n"
+    head = (
+        f"POST {path} HTTP/1.1\r\nhost: localhost\r\ncontent-type: "
+        f"application/json\r\ncontent-length: {len(encoded)}\r\n{headers}\r\n"
+    )
     return head.encode() + encoded
 
 
@@ -82,7 +92,11 @@ async def test_a_contained_failure_is_one_line() -> None:
 async def test_mutated_connections_leave_the_server_alive() -> None:
     """Every fifth is cut short as well; seeded, so that a failure repeats."""
     dice = random.Random(2000)
-    originals = [*KILLERS.values(), request_bytes("/v1/messages", anthropic_body(stream=True)), request_bytes("/v1/chat/completions", openai_body())]
+    originals = [
+        *KILLERS.values(),
+        request_bytes("/v1/messages", anthropic_body(stream=True)),
+        request_bytes("/v1/chat/completions", openai_body()),
+    ]
     limiter = trio.CapacityLimiter(AT_ONCE)
     served_app = served(FakeRunner())
 
@@ -95,7 +109,9 @@ async def test_mutated_connections_leave_the_server_alive() -> None:
             for _ in range(MUTANTS):
                 nursery.start_soon(attack, port, mutated(dice.choice(originals), dice))
         assert await is_alive(port)
-        answer = await exchange(port, request_bytes("/v1/messages", anthropic_body(), headers="connection: close\r\n"))
+        answer = await exchange(
+            port, request_bytes("/v1/messages", anthropic_body(), headers="connection: close\r\n")
+        )
         assert answer.startswith(b"HTTP/1.1 200")
     assert served_app.engine.open_generations == 0
 
@@ -134,16 +150,22 @@ class WordyCodec(ByteCodec):
 
 def wordy(seconds_per_step: float) -> Served:
     """An application whose streams fill any buffer."""
-    return served(FakeRunner(seconds_per_step=seconds_per_step), context_length=100_000, codec=WordyCodec())
+    return served(
+        FakeRunner(seconds_per_step=seconds_per_step), context_length=100_000, codec=WordyCodec()
+    )
 
 
 async def stuck_reader(port: int) -> trio.SocketStream:
-    """A client that asks for a long stream and never reads: the smallest buffers, so that the server's writes soon block."""
+    """A client that asks for a long stream and never reads: the smallest buffers, so that the
+    server's writes soon block.
+    """
     sock = trio.socket.socket()
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1024)
     await sock.connect(("127.0.0.1", port))
     stream = trio.SocketStream(sock)
-    await stream.send_all(request_bytes("/v1/messages", anthropic_body(max_tokens=100_000, stream=True)))
+    await stream.send_all(
+        request_bytes("/v1/messages", anthropic_body(max_tokens=100_000, stream=True))
+    )
     return stream
 
 
@@ -168,7 +190,10 @@ async def test_a_stuck_reader_is_dropped_and_delays_nobody() -> None:
         stream = await stuck_reader(port)
         began = trio.current_time()
         for _ in range(5):
-            answer = await exchange(port, request_bytes("/v1/messages", anthropic_body(), headers="connection: close\r\n"))
+            answer = await exchange(
+                port,
+                request_bytes("/v1/messages", anthropic_body(), headers="connection: close\r\n"),
+            )
             assert answer.startswith(b"HTTP/1.1 200")
         assert trio.current_time() - began < PROMPT_SECONDS
         with trio.fail_after(PROMPT_SECONDS):
@@ -178,7 +203,9 @@ async def test_a_stuck_reader_is_dropped_and_delays_nobody() -> None:
 
 
 async def test_a_connection_that_asked_for_it_is_closed() -> None:
-    """Quart-trio cancels the task that sends the last message, in the middle of it: hypercorn then forgot to close (see `hold_last`)."""
+    """Quart-trio cancels the task that sends the last message, in the middle of it: hypercorn then
+    forgot to close (see `hold_last`).
+    """
     async with listening(served(FakeRunner())) as port:
         began = trio.current_time()
         assert await is_alive(port)
@@ -188,12 +215,20 @@ async def test_a_connection_that_asked_for_it_is_closed() -> None:
 PROBE = b"GET /health/live HTTP/1.1\r\nhost: localhost\r\n\r\n"
 
 
-SENT = {"nothing": b"", "part of a request": b"GET /hea", "one request": PROBE, "three requests": PROBE * 3, "a stray byte": PROBE + b"x"}
+SENT = {
+    "nothing": b"",
+    "part of a request": b"GET /hea",
+    "one request": PROBE,
+    "three requests": PROBE * 3,
+    "a stray byte": PROBE + b"x",
+}
 
 
 @pytest.mark.parametrize("sent", SENT.values(), ids=SENT)
 async def test_a_connection_is_closed_when_its_client_closes(sent: bytes) -> None:
-    """Hypercorn's own server keeps the socket in CLOSE-WAIT for the 75 s of keep-alive: clients that connect for each request used them all up."""
+    """Hypercorn's own server keeps the socket in CLOSE-WAIT for the 75 s of keep-alive: clients
+    that connect for each request used them all up.
+    """
     async with listening(served(FakeRunner())) as port:
         stream = await trio.open_tcp_stream("127.0.0.1", port)
         await stream.send_all(sent)
@@ -225,7 +260,9 @@ async def test_a_failed_stream_has_no_closing_chunk() -> None:
 
     runner = CountingRunner(before_step=fails)
     async with listening(served(runner)) as port:
-        answer = await exchange(port, request_bytes("/v1/messages", anthropic_body(stream=True, max_tokens=50)))
+        answer = await exchange(
+            port, request_bytes("/v1/messages", anthropic_body(stream=True, max_tokens=50))
+        )
 
     assert b"event: error" in answer
     assert not answer.endswith(b"0\r\n\r\n")
@@ -254,7 +291,9 @@ async def test_a_name_with_two_addresses_listens_on_one_port() -> None:
 
 @pytest.mark.parametrize("is_chunked", [False, True])
 async def test_a_body_beyond_the_limit_gets_its_413_over_a_socket(is_chunked: bool) -> None:
-    """The client reads the answer although it goes on sending: closing on unread bytes would reset the connection."""
+    """The client reads the answer although it goes on sending: closing on unread bytes would reset
+    the connection.
+    """
     body = b"x" * 3_000_000
     head = b"POST /v1/messages HTTP/1.1\r\nhost: localhost\r\n"
     if is_chunked:
@@ -271,11 +310,15 @@ async def test_a_body_beyond_the_limit_gets_its_413_over_a_socket(is_chunked: bo
 
 async def test_an_endless_body_is_refused_and_dropped() -> None:
     async def pour(stream: trio.SocketStream) -> None:
-        await stream.send_all(b"POST /v1/messages HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n")
+        await stream.send_all(
+            b"POST /v1/messages HTTP/1.1\r\nhost: localhost\r\ntransfer-encoding: chunked\r\n\r\n"
+        )
         while True:
             await stream.send_all(b"1\r\nx\r\n" * 5000)
 
-    async with listening(served(FakeRunner(), HttpSettings(max_body_bytes=10_000)), graceful_seconds=60) as port:
+    async with listening(
+        served(FakeRunner(), HttpSettings(max_body_bytes=10_000)), graceful_seconds=60
+    ) as port:
         stream = await trio.open_tcp_stream("127.0.0.1", port)
         began = trio.current_time()
         with pytest.raises(trio.BrokenResourceError):

@@ -10,8 +10,20 @@ from tests.http.serving import Call, anthropic_body, get, openai_body, post, run
 
 PAGE = "http://localhost:3000"
 KEYED = HttpSettings(api_key="k", allowed_origins=("https://chat.example.com", "null"))
-ADMITTED = [PAGE, "https://app.localhost", "app://obsidian.md", "vscode-webview://abc", "https://chat.example.com", "null"]
-FOREIGN = ["https://evil.example", "http://chat.example.com", "https://chat.example.com.evil.example", "http://localhost.evil.example"]
+ADMITTED = [
+    PAGE,
+    "https://app.localhost",
+    "app://obsidian.md",
+    "vscode-webview://abc",
+    "https://chat.example.com",
+    "null",
+]
+FOREIGN = [
+    "https://evil.example",
+    "http://chat.example.com",
+    "https://chat.example.com.evil.example",
+    "http://localhost.evil.example",
+]
 
 
 def preflight(path: str, origin: str, settings: HttpSettings = KEYED, **headers: str) -> Call:
@@ -20,14 +32,25 @@ def preflight(path: str, origin: str, settings: HttpSettings = KEYED, **headers:
 
 
 @pytest.mark.parametrize("origin", ADMITTED)
-@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/messages", "/v1/agents/ada/generate", "/nothing"])
+@pytest.mark.parametrize(
+    "path", ["/v1/chat/completions", "/v1/messages", "/v1/agents/ada/generate", "/nothing"]
+)
 async def test_a_preflight_of_an_admitted_page_needs_no_key(path: str, origin: str) -> None:
-    call = await preflight(path, origin, **{"access-control-request-headers": "authorization,content-type,x-stainless-os"}).run()
+    call = await preflight(
+        path,
+        origin,
+        **{"access-control-request-headers": "authorization,content-type,x-stainless-os"},
+    ).run()
 
     assert (call.status, call.content, call.is_complete) == (204, b"", True)
     assert call.answer_headers["access-control-allow-origin"] == origin
-    assert call.answer_headers["access-control-allow-headers"] == "authorization,content-type,x-stainless-os"
-    assert {"GET", "POST", "PUT", "DELETE"} <= set(call.answer_headers["access-control-allow-methods"].split(", "))
+    assert (
+        call.answer_headers["access-control-allow-headers"]
+        == "authorization,content-type,x-stainless-os"
+    )
+    assert {"GET", "POST", "PUT", "DELETE"} <= set(
+        call.answer_headers["access-control-allow-methods"].split(", ")
+    )
     assert "access-control-allow-private-network" not in call.answer_headers
 
 
@@ -49,25 +72,39 @@ async def test_a_preflight_to_a_foreign_name_is_refused() -> None:
 
 
 async def test_a_page_of_a_public_site_may_ask_for_this_machine() -> None:
-    call = await preflight("/v1/messages", "https://chat.example.com", **{"access-control-request-private-network": "true"}).run()
+    call = await preflight(
+        "/v1/messages",
+        "https://chat.example.com",
+        **{"access-control-request-private-network": "true"},
+    ).run()
 
     assert call.answer_headers["access-control-allow-private-network"] == "true"
 
 
 async def test_headers_that_are_no_names_are_not_sent_back() -> None:
-    call = await preflight("/v1/messages", PAGE, **{"access-control-request-headers": "a\r\nset-cookie: b"}).run()
+    call = await preflight(
+        "/v1/messages", PAGE, **{"access-control-request-headers": "a\r\nset-cookie: b"}
+    ).run()
 
     assert call.status == 204
     assert "access-control-allow-headers" not in call.answer_headers
 
 
-@pytest.mark.parametrize("headers", [{}, {"origin": PAGE}, {"access-control-request-method": "POST"}])
-async def test_options_that_are_no_preflight_are_no_method_of_a_route(headers: dict[str, str]) -> None:
-    assert (await Call(served(FakeRunner()).app, "OPTIONS", "/v1/messages", headers=headers).run()).status == 405
+@pytest.mark.parametrize(
+    "headers", [{}, {"origin": PAGE}, {"access-control-request-method": "POST"}]
+)
+async def test_options_that_are_no_preflight_are_no_method_of_a_route(
+    headers: dict[str, str],
+) -> None:
+    assert (
+        await Call(served(FakeRunner()).app, "OPTIONS", "/v1/messages", headers=headers).run()
+    ).status == 405
 
 
 @pytest.mark.parametrize("origin", ADMITTED)
-async def test_an_admitted_page_may_read_answers_streams_and_errors(origin: str, autojump_clock: trio.testing.MockClock) -> None:
+async def test_an_admitted_page_may_read_answers_streams_and_errors(
+    origin: str, autojump_clock: trio.testing.MockClock
+) -> None:
     asked = {"origin": origin, "x-api-key": "k"}
     async with running(served(FakeRunner(), KEYED)) as server:
         calls = [
@@ -83,7 +120,9 @@ async def test_an_admitted_page_may_read_answers_streams_and_errors(origin: str,
     assert [call.status for call in calls] == [200, 200, 200, 400, 401, 404, 200]
     for call in calls:
         assert call.answer_headers["access-control-allow-origin"] == origin
-        assert {"request-id", "retry-after", "x-semantic-cache"} <= set(call.answer_headers["access-control-expose-headers"].split(", "))
+        assert {"request-id", "retry-after", "x-semantic-cache"} <= set(
+            call.answer_headers["access-control-expose-headers"].split(", ")
+        )
         assert call.answer_headers["vary"] == "origin"
 
 

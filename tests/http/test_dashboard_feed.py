@@ -1,4 +1,6 @@
-"""The feed of the dashboard: who may look on, how often frames come, and that nobody who looks on costs others anything."""
+"""The feed of the dashboard: who may look on, how often frames come, and that nobody who looks on
+costs others anything.
+"""
 
 import itertools
 
@@ -35,17 +37,26 @@ async def look_on(server: Served, seconds: float, viewer: Viewer) -> Viewer:
     return viewer
 
 
-async def test_while_nothing_changes_a_frame_comes_with_every_heartbeat(autojump_clock: MockClock) -> None:
+async def test_while_nothing_changes_a_frame_comes_with_every_heartbeat(
+    autojump_clock: MockClock,
+) -> None:
     async with running(served(FakeRunner())) as server:
         viewer = await look_on(server, 2.5 * HEARTBEAT_SECONDS, Viewer(server.app))
 
     assert viewer.kinds == ["accept", "send", "send", "send"]
-    assert [at for at, _ in viewer.frames] == pytest.approx([0, HEARTBEAT_SECONDS, 2 * HEARTBEAT_SECONDS], abs=FRAME_SECONDS)
+    assert [at for at, _ in viewer.frames] == pytest.approx(
+        [0, HEARTBEAT_SECONDS, 2 * HEARTBEAT_SECONDS], abs=FRAME_SECONDS
+    )
     assert viewer.sent[0][1]["subprotocol"] == SUBPROTOCOL
 
 
-async def test_changes_come_five_times_a_second_at_most_and_each_frame_is_of_its_moment(autojump_clock: MockClock) -> None:
-    async with running(served(FakeRunner(seconds_per_step=0.01))) as server, trio.open_nursery() as nursery:
+async def test_changes_come_five_times_a_second_at_most_and_each_frame_is_of_its_moment(
+    autojump_clock: MockClock,
+) -> None:
+    async with (
+        running(served(FakeRunner(seconds_per_step=0.01))) as server,
+        trio.open_nursery() as nursery,
+    ):
         viewer = Viewer(server.app)
         nursery.start_soon(viewer.run)
         await post(server.app, "/v1/messages", anthropic_body(max_tokens=300))
@@ -54,15 +65,22 @@ async def test_changes_come_five_times_a_second_at_most_and_each_frame_is_of_its
 
     times = [at for at, _ in viewer.frames]
     tokens = [message["frame"]["models"][0]["tokens_generated"] for _, message in viewer.frames]
-    assert min(later - earlier for earlier, later in itertools.pairwise(times)) >= FRAME_SECONDS - 1e-9
+    assert (
+        min(later - earlier for earlier, later in itertools.pairwise(times)) >= FRAME_SECONDS - 1e-9
+    )
     assert [message["at"] for _, message in viewer.frames] == pytest.approx(times, abs=0.001)
     assert tokens == sorted(tokens)
     assert len(tokens) > 10
     assert tokens[-1] == server.engine.tokens_generated >= 300
 
 
-async def test_a_slow_viewer_gets_the_newest_frame_and_costs_others_nothing(autojump_clock: MockClock) -> None:
-    async with running(served(FakeRunner(seconds_per_step=0.01))) as server, trio.open_nursery() as nursery:
+async def test_a_slow_viewer_gets_the_newest_frame_and_costs_others_nothing(
+    autojump_clock: MockClock,
+) -> None:
+    async with (
+        running(served(FakeRunner(seconds_per_step=0.01))) as server,
+        trio.open_nursery() as nursery,
+    ):
         quick, slow = Viewer(server.app), Viewer(server.app, seconds_per_frame=1.0)
         for viewer in (quick, slow):
             nursery.start_soon(viewer.run)
@@ -71,13 +89,17 @@ async def test_a_slow_viewer_gets_the_newest_frame_and_costs_others_nothing(auto
             viewer.leave()
 
     times = [at for at, _ in quick.frames]
-    assert max(later - earlier for earlier, later in itertools.pairwise(times)) == pytest.approx(FRAME_SECONDS)
+    assert max(later - earlier for earlier, later in itertools.pairwise(times)) == pytest.approx(
+        FRAME_SECONDS
+    )
     assert 3 <= len(slow.frames) <= 5
     for at, message in slow.frames:
         assert at - message["at"] <= FRAME_SECONDS + 0.001, "nothing was waiting for it to read"
 
 
-async def test_viewers_are_bounded_and_one_that_leaves_makes_room(autojump_clock: MockClock) -> None:
+async def test_viewers_are_bounded_and_one_that_leaves_makes_room(
+    autojump_clock: MockClock,
+) -> None:
     async with running(served(FakeRunner())) as server, trio.open_nursery() as nursery:
         viewers = [Viewer(server.app) for _ in range(MOST_VIEWERS)]
         for viewer in viewers:
@@ -96,12 +118,20 @@ async def test_viewers_are_bounded_and_one_that_leaves_makes_room(autojump_clock
 
 @pytest.mark.parametrize(
     ("headers", "offered"),
-    [({}, (key_subprotocol("k?ey/+~"),)), ({"x-api-key": "k?ey/+~"}, ()), ({"authorization": "Bearer k?ey/+~"}, ())],
+    [
+        ({}, (key_subprotocol("k?ey/+~"),)),
+        ({"x-api-key": "k?ey/+~"}, ()),
+        ({"authorization": "Bearer k?ey/+~"}, ()),
+    ],
     ids=["browser", "x-api-key", "bearer"],
 )
-async def test_the_key_opens_as_a_subprotocol_or_in_a_header(headers: dict[str, str], offered: tuple[str, ...], autojump_clock: MockClock) -> None:
+async def test_the_key_opens_as_a_subprotocol_or_in_a_header(
+    headers: dict[str, str], offered: tuple[str, ...], autojump_clock: MockClock
+) -> None:
     async with running(served(FakeRunner(), KEYED)) as server:
-        viewer = await look_on(server, 1, Viewer(server.app, headers=headers, subprotocols=(SUBPROTOCOL, *offered)))
+        viewer = await look_on(
+            server, 1, Viewer(server.app, headers=headers, subprotocols=(SUBPROTOCOL, *offered))
+        )
 
     assert len(viewer.frames) == 1
     assert viewer.close_code is None
@@ -109,9 +139,19 @@ async def test_the_key_opens_as_a_subprotocol_or_in_a_header(headers: dict[str, 
 
 
 @pytest.mark.parametrize(
-    "offered", [(), (key_subprotocol("wrong"),), (KEY_PREFIX,), (f"{KEY_PREFIX}%%%",), (f"{KEY_PREFIX}w6Q",), (f"{KEY_PREFIX}A",)]
+    "offered",
+    [
+        (),
+        (key_subprotocol("wrong"),),
+        (KEY_PREFIX,),
+        (f"{KEY_PREFIX}%%%",),
+        (f"{KEY_PREFIX}w6Q",),
+        (f"{KEY_PREFIX}A",),
+    ],
 )
-async def test_without_the_key_no_frame_is_sent_and_the_page_is_told(offered: tuple[str, ...], autojump_clock: MockClock) -> None:
+async def test_without_the_key_no_frame_is_sent_and_the_page_is_told(
+    offered: tuple[str, ...], autojump_clock: MockClock
+) -> None:
     async with running(served(FakeRunner(), KEYED)) as server:
         viewer = await Viewer(server.app, subprotocols=(SUBPROTOCOL, *offered)).run()
 
@@ -131,7 +171,9 @@ FOREIGN = {
 
 
 @pytest.mark.parametrize("wrong", FOREIGN.values(), ids=FOREIGN)
-async def test_foreign_websockets_are_not_accepted(wrong: dict[str, object], autojump_clock: MockClock) -> None:
+async def test_foreign_websockets_are_not_accepted(
+    wrong: dict[str, object], autojump_clock: MockClock
+) -> None:
     async with running(served(FakeRunner())) as server:
         viewer = await Viewer(server.app, **wrong).run()  # type: ignore[arg-type]
 
@@ -140,7 +182,9 @@ async def test_foreign_websockets_are_not_accepted(wrong: dict[str, object], aut
 
 async def test_a_page_of_this_machine_may_look_on(autojump_clock: MockClock) -> None:
     async with running(served(FakeRunner())) as server:
-        viewer = await look_on(server, 1, Viewer(server.app, headers={"origin": "http://localhost:8000"}))
+        viewer = await look_on(
+            server, 1, Viewer(server.app, headers={"origin": "http://localhost:8000"})
+        )
 
     assert len(viewer.frames) == 1
 
@@ -154,8 +198,12 @@ async def test_a_viewer_that_sends_anything_is_sent_away(autojump_clock: MockClo
     assert viewer.close_code == POLICY_VIOLATION
 
 
-@pytest.mark.parametrize(("cost", "gap"), [(0.001, FRAME_SECONDS), (0.005, 0.5), (1.0, LONGEST_FRAME_SECONDS)])
-async def test_frames_that_take_long_to_make_come_less_often(cost: float, gap: float, autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize(
+    ("cost", "gap"), [(0.001, FRAME_SECONDS), (0.005, 0.5), (1.0, LONGEST_FRAME_SECONDS)]
+)
+async def test_frames_that_take_long_to_make_come_less_often(
+    cost: float, gap: float, autojump_clock: MockClock
+) -> None:
     """All frames together take a hundredth of the event loop."""
 
     class Costly(AppState):
@@ -170,4 +218,6 @@ async def test_frames_that_take_long_to_make_come_less_often(cost: float, gap: f
     async with running(served(FakeRunner(), kind=Costly)) as server:
         await look_on(server, 10, Viewer(server.app))
 
-    assert [later - earlier for earlier, later in itertools.pairwise(made)] == pytest.approx([gap] * (len(made) - 1))
+    assert [later - earlier for earlier, later in itertools.pairwise(made)] == pytest.approx(
+        [gap] * (len(made) - 1)
+    )

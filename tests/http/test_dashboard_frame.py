@@ -1,4 +1,6 @@
-"""Frames of the dashboard: the figures that others have too, small, and without a word of a conversation."""
+"""Frames of the dashboard: the figures that others have too, small, and without a word of a
+conversation.
+"""
 
 from collections.abc import AsyncIterator
 from typing import Any
@@ -46,7 +48,9 @@ def encoded(shown: Frame) -> dict[str, Any]:
     return decoded
 
 
-async def test_a_server_that_does_nothing_shows_its_model_and_its_limits(server: Served, autojump_clock: MockClock) -> None:
+async def test_a_server_that_does_nothing_shows_its_model_and_its_limits(
+    server: Served, autojump_clock: MockClock
+) -> None:
     shown = encoded(frame(server.state))
 
     pool = server.engine.memory.store.pool
@@ -77,9 +81,16 @@ async def test_a_server_that_does_nothing_shows_its_model_and_its_limits(server:
     }
 
 
-async def test_requests_show_how_far_they_are_and_waiting_ones_are_counted(server: Served, nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+async def test_requests_show_how_far_they_are_and_waiting_ones_are_counted(
+    server: Served, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
     for letter in "abc":
-        nursery.start_soon(post, server.app, "/v1/messages", anthropic_body(letter * 40, max_tokens=9, session_id=f"agent-{letter}"))
+        nursery.start_soon(
+            post,
+            server.app,
+            "/v1/messages",
+            anthropic_body(letter * 40, max_tokens=9, session_id=f"agent-{letter}"),
+        )
         await trio.sleep(0.01)  # requests that come together are taken in any order
     while server.engine.tokens_generated < 6:
         await trio.sleep(0.05)
@@ -93,10 +104,15 @@ async def test_requests_show_how_far_they_are_and_waiting_ones_are_counted(serve
         assert row.read_tokens == row.prompt_tokens > 40
         assert 0 < row.generated_tokens < 9
     assert shown.models[0].pool.rows == server.engine.memory.rows.held_bytes > 0
-    assert {agent.id: agent.state for agent in shown.agents[:2]} == {"agent-b": AgentState.LIVE, "agent-a": AgentState.LIVE}
+    assert {agent.id: agent.state for agent in shown.agents[:2]} == {
+        "agent-b": AgentState.LIVE,
+        "agent-a": AgentState.LIVE,
+    }
 
 
-async def test_an_agent_shows_its_memory_and_why_its_last_turn_missed(server: Served, autojump_clock: MockClock) -> None:
+async def test_an_agent_shows_its_memory_and_why_its_last_turn_missed(
+    server: Served, autojump_clock: MockClock
+) -> None:
     await post(server.app, "/v1/messages", anthropic_body("x" * 300, session_id="one"))
     first = frame(server.state).agents[0]
     await post(server.app, "/v1/messages", anthropic_body("y" * 300, session_id="one"))
@@ -109,7 +125,9 @@ async def test_an_agent_shows_its_memory_and_why_its_last_turn_missed(server: Se
     assert (second.turns, second.last_turn.cause) == (2, MissCause.DIVERGED)
 
 
-async def test_the_figures_are_those_of_the_list_of_agents(server: Served, autojump_clock: MockClock) -> None:
+async def test_the_figures_are_those_of_the_list_of_agents(
+    server: Served, autojump_clock: MockClock
+) -> None:
     for name in ("one", "two"):
         await post(server.app, "/v1/messages", anthropic_body("x" * 300, session_id=name))
 
@@ -121,7 +139,9 @@ async def test_the_figures_are_those_of_the_list_of_agents(server: Served, autoj
         assert agent == {name: listed[agent["id"]][name] for name in agent}
 
 
-async def test_no_word_of_a_conversation_is_in_a_frame(server: Served, nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+async def test_no_word_of_a_conversation_is_in_a_frame(
+    server: Served, nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
     body = openai_body("the secret is a walrus", max_tokens=50, prompt_cache_key="k")
     nursery.start_soon(post, server.app, "/v1/chat/completions", body)
     await trio.sleep(1)
@@ -135,29 +155,51 @@ async def test_no_word_of_a_conversation_is_in_a_frame(server: Served, nursery: 
 
 async def test_the_largest_frame_is_below_its_bound() -> None:
     shown = frame(served(FakeRunner()).state)
-    cache = Cache(LARGEST_COUNT, LARGEST_COUNT, ReuseSource.DISK, MissCause.NO_RESTORE_POINT, LARGEST_COUNT)
+    cache = Cache(
+        LARGEST_COUNT, LARGEST_COUNT, ReuseSource.DISK, MissCause.NO_RESTORE_POINT, LARGEST_COUNT
+    )
     count = (LARGEST_COUNT,) * 5
     row = RowFigures("a" * LONGEST_NAME, Priority.INTERACTIVE, Phase.PREFILLING, *count)
-    agent = AgentFigures("a" * 128, AgentState.LIVE, LARGEST_COUNT, LARGEST_SIZE, LARGEST_SIZE, LARGEST_COUNT, pinned=False, last_turn=cache)
-    largest = attrs.evolve(shown, models=shown.models * MOST_MODELS, rows=[row] * MOST_ROWS, agents=[agent] * MOST_AGENTS)
+    agent = AgentFigures(
+        "a" * 128,
+        AgentState.LIVE,
+        LARGEST_COUNT,
+        LARGEST_SIZE,
+        LARGEST_SIZE,
+        LARGEST_COUNT,
+        pinned=False,
+        last_turn=cache,
+    )
+    largest = attrs.evolve(
+        shown,
+        models=shown.models * MOST_MODELS,
+        rows=[row] * MOST_ROWS,
+        agents=[agent] * MOST_AGENTS,
+    )
 
     assert len(encode_json(largest)) + 50 < MOST_BYTES
 
 
-async def test_of_many_agents_the_most_recent_ones_are_shown_and_all_are_counted(server: Served, autojump_clock: MockClock) -> None:
+async def test_of_many_agents_the_most_recent_ones_are_shown_and_all_are_counted(
+    server: Served, autojump_clock: MockClock
+) -> None:
     for number in range(MOST_AGENTS + 3):
         server.engine.memory.agents.create(f"agent-{number}")
 
     shown = frame(server.state)
 
-    assert [agent.id for agent in shown.agents] == [f"agent-{number}" for number in reversed(range(3, MOST_AGENTS + 3))]
+    assert [agent.id for agent in shown.agents] == [
+        f"agent-{number}" for number in reversed(range(3, MOST_AGENTS + 3))
+    ]
     assert shown.agents_total == MOST_AGENTS + 3
 
 
 async def test_a_long_name_is_shortened() -> None:
     server = served(FakeRunner())
     [model] = server.state.models
-    server.state.registry.adopt("org/tiny", attrs.evolve(model, card=attrs.evolve(model.card, id="m" * 200)))
+    server.state.registry.adopt(
+        "org/tiny", attrs.evolve(model, card=attrs.evolve(model.card, id="m" * 200))
+    )
 
     shown = frame(server.state)
 

@@ -15,7 +15,8 @@ BROWSER = "text/html,application/xhtml+xml,application/xml;q=0.9,image/avif,imag
 FILES = sorted(file.name for file in STATIC.iterdir() if file.is_file())
 # What makes markup, code or requests out of text.
 FORBIDDEN = re.compile(
-    r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new Function|https?://|\bsrcdoc\b|setAttribute\(\"(?:on|style)"
+    r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\b|new "
+    r"Function|https?://|\bsrcdoc\b|setAttribute\(\"(?:on|style)"
 )
 
 
@@ -45,8 +46,12 @@ async def page() -> Seen:
     return seen
 
 
-@pytest.mark.parametrize("settings", [HttpSettings(), HttpSettings(api_key="k")], ids=["no key", "key"])
-async def test_a_browser_is_sent_from_the_address_of_the_server_to_the_page(settings: HttpSettings) -> None:
+@pytest.mark.parametrize(
+    "settings", [HttpSettings(), HttpSettings(api_key="k")], ids=["no key", "key"]
+)
+async def test_a_browser_is_sent_from_the_address_of_the_server_to_the_page(
+    settings: HttpSettings,
+) -> None:
     app = served(FakeRunner(), settings).app
     sent = await get(app, "/", accept=BROWSER)
     shown = await get(app, f"/{sent.answer_headers['location']}", accept=BROWSER)
@@ -56,10 +61,23 @@ async def test_a_browser_is_sent_from_the_address_of_the_server_to_the_page(sett
     assert (await Call(app, "HEAD", "/dashboard", headers={"accept": BROWSER}).run()).status == 200
 
 
-@pytest.mark.parametrize("accept", ["*/*", "application/json", "application/json, text/html", "text/plain", "", "text/html;q=0.5, application/json"])
+@pytest.mark.parametrize(
+    "accept",
+    [
+        "*/*",
+        "application/json",
+        "application/json, text/html",
+        "text/plain",
+        "",
+        "text/html;q=0.5, application/json",
+    ],
+)
 async def test_programs_get_json_and_need_the_key(accept: str) -> None:
     headers = {"accept": accept} if accept else {}
-    open_, keyed = [await get(served(FakeRunner(), HttpSettings(api_key=key)).app, "/", **headers) for key in (None, "k")]
+    open_, keyed = [
+        await get(served(FakeRunner(), HttpSettings(api_key=key)).app, "/", **headers)
+        for key in (None, "k")
+    ]
 
     assert (open_.status, open_.json["name"]) == (200, "semantic-trio")
     assert keyed.status == 401
@@ -72,12 +90,17 @@ async def test_everything_that_the_page_loads_is_here_and_needs_no_key() -> None
     assert len(addresses) == 3
     for name in FILES:
         call = await get(app, f"/dashboard/static/{name}")
-        assert (call.status, call.answer_headers["content-type"]) == (200, KINDS[name.rpartition(".")[2]])
+        assert (call.status, call.answer_headers["content-type"]) == (
+            200,
+            KINDS[name.rpartition(".")[2]],
+        )
         assert call.content == (STATIC / name).read_bytes()
     assert {f"dashboard/static/{name}" for name in FILES} >= addresses
 
 
-@pytest.mark.parametrize("path", ["", "/nothing.js", "/..", "/%2e%2e", "/index.html/", "/__init__.py"])
+@pytest.mark.parametrize(
+    "path", ["", "/nothing.js", "/..", "/%2e%2e", "/index.html/", "/__init__.py"]
+)
 async def test_nothing_else_is_served(path: str) -> None:
     call = await get(served(FakeRunner()).app, f"/dashboard/static{path}")
 
@@ -100,7 +123,11 @@ async def test_every_module_that_is_imported_exists() -> None:
 
 
 async def test_every_element_that_a_script_looks_for_is_in_the_page() -> None:
-    wanted = {found for name in FILES for found in re.findall(r'byId\("([^"]+)"\)', (STATIC / name).read_text())}
+    wanted = {
+        found
+        for name in FILES
+        for found in re.findall(r'byId\("([^"]+)"\)', (STATIC / name).read_text())
+    }
 
     assert len(wanted) > 20
     assert wanted <= (await page()).values("id")
@@ -126,7 +153,9 @@ async def test_the_page_has_no_script_or_style_of_its_own_and_nothing_from_elsew
     assert shown.tags.count("script") == 1
 
 
-@pytest.mark.parametrize("name", [name for name in FILES if name.endswith((".js", ".css", ".html"))])
+@pytest.mark.parametrize(
+    "name", [name for name in FILES if name.endswith((".js", ".css", ".html"))]
+)
 def test_no_script_makes_markup_out_of_text(name: str) -> None:
     assert FORBIDDEN.findall((STATIC / name).read_text()) == []
 

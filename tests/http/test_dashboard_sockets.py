@@ -1,4 +1,6 @@
-"""The feed of the dashboard over sockets: contained like everything else, and closed when the server ends."""
+"""The feed of the dashboard over sockets: contained like everything else, and closed when the
+server ends.
+"""
 
 import contextlib
 
@@ -68,7 +70,9 @@ async def test_the_end_of_the_server_closes_every_websocket_at_once() -> None:
 async def test_a_wrong_key_is_told_and_a_foreign_page_is_refused() -> None:
     async with listening(served(FakeRunner(), HttpSettings(api_key="k"))) as port:
         assert await until_closed(await SocketViewer.connect(port, key="wrong")) == WRONG_KEY
-        async with await SocketViewer.connect(port, key="k", origin="https://evil.example") as foreign:
+        async with await SocketViewer.connect(
+            port, key="k", origin="https://evil.example"
+        ) as foreign:
             with trio.fail_after(PROMPT_SECONDS):
                 refused = (await foreign.until(RejectConnection))[0]
             await until_end(foreign.stream)
@@ -112,7 +116,9 @@ async def test_a_malformed_websocket_ends_itself_alone(noise: bytes) -> None:
 async def test_a_viewer_that_never_ends_its_message_is_dropped() -> None:
     """Hypercorn would collect fragments for ever."""
     async with listening(served(FakeRunner())) as port, await looking_on(port) as endless:
-        await endless.stream.send_all(b"\x02\x80\0\0\0\0" + b"\x00\x80\0\0\0\0" * (MAX_WEBSOCKET_BYTES // 6))
+        await endless.stream.send_all(
+            b"\x02\x80\0\0\0\0" + b"\x00\x80\0\0\0\0" * (MAX_WEBSOCKET_BYTES // 6)
+        )
         await until_end(endless.stream)
         assert await is_alive(port)
 
@@ -124,7 +130,8 @@ REFUSED = {"no key": "", "a trailing byte": "sec-websocket-key: dGhlIHNhbXBsZSBu
 async def test_a_handshake_that_is_refused_ends_its_connection(header: str) -> None:
     """Hypercorn's own server answers that the connection closes, and leaves it open for ever."""
     head = (
-        f"GET /dashboard/feed HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: websocket\r\nsec-websocket-version: 13\r\n{header}\r\n"
+        "GET /dashboard/feed HTTP/1.1\r\nhost: localhost\r\nconnection: upgrade\r\nupgrade: "
+        f"websocket\r\nsec-websocket-version: 13\r\n{header}\r\n"
     )
     async with listening(served(FakeRunner())) as port:
         async with SocketViewer(await trio.open_tcp_stream("127.0.0.1", port)) as refused:

@@ -1,4 +1,6 @@
-"""What is deleted is gone: from RAM, from disk, and after a restart; and what is not to be stored was never on disk."""
+"""What is deleted is gone: from RAM, from disk, and after a restart; and what is not to be stored
+was never on disk.
+"""
 
 import json
 from pathlib import Path
@@ -24,13 +26,20 @@ SETTLED = 5.0  # virtual seconds in which everything that was ordered is written
 
 def with_files(root: Path, responses: MemoryResponses | None = None) -> Served:
     runner = FakeRunner(end_after=4)
-    return served(runner, disk_bytes=DISK, files=ModelFiles(root, runner.spec.fingerprint, "tiny"), responses=responses)
+    return served(
+        runner,
+        disk_bytes=DISK,
+        files=ModelFiles(root, runner.spec.fingerprint, "tiny"),
+        responses=responses,
+    )
 
 
 def is_on_disk(root: Path, text: str) -> bool:
     """True if a file holds a text, or its tokens: the fake codec's are its bytes."""
     forms = (text.strip().encode(), pack(list(text.strip().encode())))
-    return any(form in file.read_bytes() for file in root.rglob("*") if file.is_file() for form in forms)
+    return any(
+        form in file.read_bytes() for file in root.rglob("*") if file.is_file() for form in forms
+    )
 
 
 def files_of_memory(root: Path) -> list[str]:
@@ -46,7 +55,7 @@ async def remove(server: Served, response_id: str) -> Call:
     return await Call(server.app, "DELETE", f"{PATH}/{response_id}").run()
 
 
-# ------------------------------------------------------------------------------------------------------------------------ agents
+# ------------------------------------------------------------------------------------------- agents
 
 SAID: list[tuple[str, dict[str, object]]] = [
     ("/v1/messages", anthropic_body(SECRET)),
@@ -57,9 +66,16 @@ SAID: list[tuple[str, dict[str, object]]] = [
 ]
 
 
-@pytest.mark.parametrize(("path", "request_body"), SAID, ids=["messages", "chat", "completions", "responses", "a named agent"])
+@pytest.mark.parametrize(
+    ("path", "request_body"),
+    SAID,
+    ids=["messages", "chat", "completions", "responses", "a named agent"],
+)
 async def test_an_agent_that_is_deleted_leaves_nothing(
-    path: str, request_body: dict[str, object], tmp_path: Path, autojump_clock: trio.testing.MockClock
+    path: str,
+    request_body: dict[str, object],
+    tmp_path: Path,
+    autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with running(with_files(tmp_path)) as server:
         await post(server.app, path, request_body)
@@ -74,7 +90,9 @@ async def test_an_agent_that_is_deleted_leaves_nothing(
     assert (was_there, statuses, left) == (True, [204], [])
 
 
-async def test_an_agent_that_is_deleted_takes_its_conversation_along(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
+async def test_an_agent_that_is_deleted_takes_its_conversation_along(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
     async with running(with_files(tmp_path)) as server:
         await create(server, id="ada", system=SECRET)
         await say(server, "ada", OTHER)
@@ -86,10 +104,12 @@ async def test_an_agent_that_is_deleted_takes_its_conversation_along(tmp_path: P
     assert files_of_memory(tmp_path) == []
 
 
-# --------------------------------------------------------------------------------------------------------------------- responses
+# ---------------------------------------------------------------------------------------- responses
 
 
-async def test_a_response_that_is_deleted_lives_on_in_no_agent(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_response_that_is_deleted_lives_on_in_no_agent(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
     responses = MemoryResponses()
     async with running(with_files(tmp_path, responses)) as server:
         first = await respond(server, SECRET)
@@ -108,7 +128,9 @@ async def test_a_response_that_is_deleted_lives_on_in_no_agent(tmp_path: Path, a
     assert left == (False, True), "what others have said stays"
 
 
-async def test_agents_of_an_earlier_process_know_whose_text_they_hold(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
+async def test_agents_of_an_earlier_process_know_whose_text_they_hold(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
     responses = MemoryResponses()
     async with running(with_files(tmp_path, responses)) as server:
         first = await respond(server, SECRET)
@@ -125,12 +147,25 @@ async def test_agents_of_an_earlier_process_know_whose_text_they_hold(tmp_path: 
     assert after == (["eve"], False), "who is kept is there, and remembers nothing"
 
 
-async def test_a_client_that_sends_items_back_is_found_by_their_ids(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_client_that_sends_items_back_is_found_by_their_ids(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
     async with running(with_files(tmp_path)) as server:
         first = await respond(server, SECRET)
-        turns = [{"role": "user", "content": SECRET}, *echoed(first), {"role": "user", "content": "more"}]
+        turns = [
+            {"role": "user", "content": SECRET},
+            *echoed(first),
+            {"role": "user", "content": "more"},
+        ]
         await respond(server, turns, session_id="ada")
-        await respond(server, [{"type": "item_reference", "id": first.output[0].id}, {"role": "user", "content": "x"}], session_id="eve")
+        await respond(
+            server,
+            [
+                {"type": "item_reference", "id": first.output[0].id},
+                {"role": "user", "content": "x"},
+            ],
+            session_id="eve",
+        )
         await trio.sleep(SETTLED)
         before = len(await agents_of(server))
         await remove(server, first.id)
@@ -139,7 +174,9 @@ async def test_a_client_that_sends_items_back_is_found_by_their_ids(tmp_path: Pa
     assert (before, left) == (3, ([], False))
 
 
-async def test_an_agent_that_is_kept_keeps_what_was_said_to_it_alone(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
+async def test_an_agent_that_is_kept_keeps_what_was_said_to_it_alone(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
     async with running(with_files(tmp_path)) as server:
         await create(server, id="ada", system="Be brief.")
         await say(server, "ada", OTHER)
@@ -156,21 +193,33 @@ async def test_an_agent_that_is_kept_keeps_what_was_said_to_it_alone(tmp_path: P
     assert left == (False, True)
 
 
-async def test_turns_that_follow_a_response_when_it_is_deleted_leave_nothing(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
+async def test_turns_that_follow_a_response_when_it_is_deleted_leave_nothing(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
     """One has a row, one waits for a row, one names its agent and waits for that agent's turn."""
-    server = served(speaking("Yes, and a lot more.").runner, rows=1, disk_bytes=DISK, files=ModelFiles(tmp_path, "fake", "tiny"))
+    server = served(
+        speaking("Yes, and a lot more.").runner,
+        rows=1,
+        disk_bytes=DISK,
+        files=ModelFiles(tmp_path, "fake", "tiny"),
+    )
     async with running(server), trio.open_nursery() as nursery:
         first = await respond(server, SECRET)
         server.runner.seconds_per_step = 0.25
         for fields in ({}, {}, {"session_id": "ada"}):
-            request = json.dumps(body("more", previous_response_id=first.id, stream=True, **fields)).encode()
+            request = json.dumps(
+                body("more", previous_response_id=first.id, stream=True, **fields)
+            ).encode()
             nursery.start_soon(Call(server.app, "POST", PATH, request).run)
         await trio.sleep(1)
         assert server.engine.open_generations == 3
         await remove(server, first.id)
     async with running(server):
         await trio.sleep(SETTLED)
-        left = [agent.id for agent in server.engine.memory.agents if agent.history], is_on_disk(tmp_path, SECRET)
+        left = (
+            [agent.id for agent in server.engine.memory.agents if agent.history],
+            is_on_disk(tmp_path, SECRET),
+        )
         server.engine.memory.audit()
 
     assert left == ([], False)
@@ -181,7 +230,12 @@ async def test_a_turn_that_ends_after_its_agent_was_deleted_is_not_in_the_record
 ) -> None:
     async with running(with_files(tmp_path)) as server, trio.open_nursery() as nursery:
         server.runner.seconds_per_step = 0.25
-        streaming = Call(server.app, "POST", PATH, json.dumps(body(SECRET, stream=True, session_id="ada")).encode())
+        streaming = Call(
+            server.app,
+            "POST",
+            PATH,
+            json.dumps(body(SECRET, stream=True, session_id="ada")).encode(),
+        )
         nursery.start_soon(streaming.run)
         await trio.sleep(1)
         await delete(server.app, "ada")
@@ -200,7 +254,7 @@ async def test_what_nobody_has_said_is_not_found(autojump_clock: trio.testing.Mo
         assert (await remove(server, "resp_" + "0" * 32)).status == 404
 
 
-# ------------------------------------------------------------------------------------------------------------------ not to be stored
+# --------------------------------------------------------------------------------- not to be stored
 
 
 async def test_what_is_not_to_be_stored_never_reaches_the_disk_and_is_cached_all_the_same(
@@ -208,7 +262,11 @@ async def test_what_is_not_to_be_stored_never_reaches_the_disk_and_is_cached_all
 ) -> None:
     async with running(with_files(tmp_path)) as server:
         first = await respond(server, SECRET, store=False)
-        turns = [{"role": "user", "content": SECRET}, *echoed(first), {"role": "user", "content": "more"}]
+        turns = [
+            {"role": "user", "content": SECRET},
+            *echoed(first),
+            {"role": "user", "content": "more"},
+        ]
         second = await respond(server, turns, store=False)
         await trio.sleep(SETTLED)
         found = await agents_of(server), files_of_memory(tmp_path)
@@ -218,7 +276,9 @@ async def test_what_is_not_to_be_stored_never_reaches_the_disk_and_is_cached_all
     assert cached(second) > len(SECRET)
 
 
-async def test_a_conversation_that_is_no_longer_to_be_stored_is_on_disk_up_to_there(tmp_path: Path, autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_conversation_that_is_no_longer_to_be_stored_is_on_disk_up_to_there(
+    tmp_path: Path, autojump_clock: trio.testing.MockClock
+) -> None:
     async with running(with_files(tmp_path)) as server:
         first = await respond(server, OTHER)
         second = await respond(server, SECRET, previous_response_id=first.id, store=False)

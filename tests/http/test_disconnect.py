@@ -29,14 +29,22 @@ def call_of(server: Served, path: str, kind: type[Call] = Call, **fields: Any) -
 
 async def is_empty_within_one_step(server: Served) -> bool:
     """Whether nobody holds a row and nothing waits, once a step has passed."""
-    await trio.sleep(2 * SECONDS_PER_STEP + 0.02)  # the step that runs and the one that closes the row
-    return not (server.engine.open_generations or server.engine.scheduler.running or server.engine.scheduler.waiting or server.runner.rows)
+    # the step that runs and the one that closes the row
+    await trio.sleep(2 * SECONDS_PER_STEP + 0.02)
+    return not (
+        server.engine.open_generations
+        or server.engine.scheduler.running
+        or server.engine.scheduler.waiting
+        or server.runner.rows
+    )
 
 
 @pytest.mark.parametrize("path", PATHS)
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("seconds", [0.0, 0.005, 0.15, 1.05, 3.05])
-async def test_a_client_that_leaves_leaves_nothing(path: str, stream: bool, seconds: float, autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_client_that_leaves_leaves_nothing(
+    path: str, stream: bool, seconds: float, autojump_clock: trio.testing.MockClock
+) -> None:
     """At once, in the batch window, during prefill (20 steps long), in the middle of the answer."""
     runner = FakeRunner(seconds_per_step=SECONDS_PER_STEP, seconds_per_prompt_token=0.0)
     async with running(served(runner)) as server, trio.open_nursery() as nursery:
@@ -51,7 +59,9 @@ async def test_a_client_that_leaves_leaves_nothing(path: str, stream: bool, seco
 
 
 @pytest.mark.parametrize("path", PATHS)
-async def test_a_client_that_leaves_before_the_first_byte_leaves_nothing(path: str, autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_client_that_leaves_before_the_first_byte_leaves_nothing(
+    path: str, autojump_clock: trio.testing.MockClock
+) -> None:
     """The generator is made and never starts: only the request's own stack can release the row."""
     async with running(served(FakeRunner(seconds_per_step=SECONDS_PER_STEP))) as server:
         call = call_of(server, path, kind=DeafCall, max_tokens=1000, stream=True)
@@ -60,8 +70,13 @@ async def test_a_client_that_leaves_before_the_first_byte_leaves_nothing(path: s
 
 
 @pytest.mark.parametrize("path", PATHS)
-async def test_a_client_that_leaves_the_queue_leaves_nothing(path: str, autojump_clock: trio.testing.MockClock) -> None:
-    async with running(served(FakeRunner(seconds_per_step=SECONDS_PER_STEP), rows=1)) as server, trio.open_nursery() as nursery:
+async def test_a_client_that_leaves_the_queue_leaves_nothing(
+    path: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with (
+        running(served(FakeRunner(seconds_per_step=SECONDS_PER_STEP), rows=1)) as server,
+        trio.open_nursery() as nursery,
+    ):
         first, queued = (call_of(server, path, max_tokens=50, stream=True) for _ in range(2))
         nursery.start_soon(first.run)
         await trio.sleep(1)
@@ -74,9 +89,16 @@ async def test_a_client_that_leaves_the_queue_leaves_nothing(path: str, autojump
     assert first.is_complete
 
 
-async def test_a_storm_of_200_with_20_survivors_ends_empty(autojump_clock: trio.testing.MockClock) -> None:
-    async with running(served(FakeRunner(seconds_per_step=0.01), queue_limit=500)) as server, trio.open_nursery() as nursery:
-        calls = [call_of(server, list(PATHS)[i % 2], max_tokens=10, stream=i % 3 > 0) for i in range(200)]
+async def test_a_storm_of_200_with_20_survivors_ends_empty(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with (
+        running(served(FakeRunner(seconds_per_step=0.01), queue_limit=500)) as server,
+        trio.open_nursery() as nursery,
+    ):
+        calls = [
+            call_of(server, list(PATHS)[i % 2], max_tokens=10, stream=i % 3 > 0) for i in range(200)
+        ]
         for i, call in enumerate(calls):
             nursery.start_soon(call.run)
             if i % 10:
@@ -91,8 +113,13 @@ async def _leave_after(call: Call, seconds: float) -> None:
 
 
 @pytest.mark.parametrize("path", PATHS)
-async def test_a_queued_stream_opens_at_once_and_pings(path: str, autojump_clock: trio.testing.MockClock) -> None:
-    async with running(served(FakeRunner(seconds_per_step=1.0), rows=1)) as server, trio.open_nursery() as nursery:
+async def test_a_queued_stream_opens_at_once_and_pings(
+    path: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with (
+        running(served(FakeRunner(seconds_per_step=1.0), rows=1)) as server,
+        trio.open_nursery() as nursery,
+    ):
         nursery.start_soon(call_of(server, path, max_tokens=35).run)
         await trio.sleep(0.5)
         queued = call_of(server, path, stream=True, max_tokens=1)
@@ -105,7 +132,9 @@ async def test_a_queued_stream_opens_at_once_and_pings(path: str, autojump_clock
 
 
 @pytest.mark.parametrize("path", PATHS)
-async def test_a_failed_stream_tells_its_error_and_has_no_clean_end(path: str, autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_failed_stream_tells_its_error_and_has_no_clean_end(
+    path: str, autojump_clock: trio.testing.MockClock
+) -> None:
     runner = FakeRunner(seconds_per_step=SECONDS_PER_STEP)
     async with running(served(runner)) as server, trio.open_nursery() as nursery:
         call = call_of(server, path, max_tokens=100, stream=True)
@@ -127,7 +156,9 @@ async def test_a_failed_stream_tells_its_error_and_has_no_clean_end(path: str, a
     assert again.status == 200
 
 
-async def test_a_bug_in_the_middle_of_a_stream_drops_it(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_bug_in_the_middle_of_a_stream_drops_it(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     class Undecodable(ByteDecoder):
         def push(self, token: int) -> str:
             return "\ud800"  # no JSON can hold it
@@ -136,7 +167,9 @@ async def test_a_bug_in_the_middle_of_a_stream_drops_it(autojump_clock: trio.tes
         def decoder(self) -> ByteDecoder:
             return Undecodable()
 
-    async with running(served(FakeRunner(seconds_per_step=SECONDS_PER_STEP), codec=UndecodableCodec())) as server:
+    async with running(
+        served(FakeRunner(seconds_per_step=SECONDS_PER_STEP), codec=UndecodableCodec())
+    ) as server:
         call = await post(server.app, "/v1/messages", anthropic_body(stream=True, max_tokens=1000))
         assert await is_empty_within_one_step(server)
 
@@ -146,8 +179,13 @@ async def test_a_bug_in_the_middle_of_a_stream_drops_it(autojump_clock: trio.tes
 
 
 @pytest.mark.parametrize("path", PATHS)
-async def test_a_drained_stream_tells_that_it_is_overloaded(path: str, autojump_clock: trio.testing.MockClock) -> None:
-    async with running(served(FakeRunner(seconds_per_step=SECONDS_PER_STEP))) as server, trio.open_nursery() as nursery:
+async def test_a_drained_stream_tells_that_it_is_overloaded(
+    path: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with (
+        running(served(FakeRunner(seconds_per_step=SECONDS_PER_STEP))) as server,
+        trio.open_nursery() as nursery,
+    ):
         call = call_of(server, path, max_tokens=1000, stream=True)
         nursery.start_soon(call.run)
         await trio.sleep(1)

@@ -45,14 +45,22 @@ async def test_each_text_has_a_vector_of_length_one(autojump_clock: trio.testing
 async def test_base64_is_the_same_in_little_endian(autojump_clock: trio.testing.MockClock) -> None:
     async with running(served(FakeRunner())) as server:
         [plain] = await asked(server, "sea")
-        call = await post(server.app, "/v1/embeddings", {"model": "org/tiny", "input": "sea", "encoding_format": "base64"})
+        call = await post(
+            server.app,
+            "/v1/embeddings",
+            {"model": "org/tiny", "input": "sea", "encoding_format": "base64"},
+        )
 
     told: Any = call.json["data"]
-    assert struct.unpack(f"<{EMBEDDING_SIZE}f", base64.b64decode(told[0]["embedding"])) == pytest.approx(plain)
+    assert struct.unpack(
+        f"<{EMBEDDING_SIZE}f", base64.b64decode(told[0]["embedding"])
+    ) == pytest.approx(plain)
     assert call.json["usage"] == {"prompt_tokens": 3, "total_tokens": 3}
 
 
-async def test_fewer_dimensions_are_the_front_of_length_one(autojump_clock: trio.testing.MockClock) -> None:
+async def test_fewer_dimensions_are_the_front_of_length_one(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(served(FakeRunner())) as server:
         [whole], [cut] = await asked(server, "sea"), await asked(server, "sea", dimensions=3)
 
@@ -60,20 +68,31 @@ async def test_fewer_dimensions_are_the_front_of_length_one(autojump_clock: trio
     assert cut == pytest.approx([number / math.hypot(*whole[:3]) for number in whole[:3]])
 
 
-async def test_the_list_of_models_tells_that_they_are_approximate(autojump_clock: trio.testing.MockClock) -> None:
+async def test_the_list_of_models_tells_that_they_are_approximate(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(served(FakeRunner())) as server:
         models: Any = (await get(server.app, "/v1/models")).json
     async with running(served(BlindRunner())) as server:
         blind: Any = (await get(server.app, "/v1/models/tiny")).json
 
-    assert models["data"][0]["embeddings"] == {"dimensions": EMBEDDING_SIZE, "pooling": "mean", "is_approximate": True}
+    assert models["data"][0]["embeddings"] == {
+        "dimensions": EMBEDDING_SIZE,
+        "pooling": "mean",
+        "is_approximate": True,
+    }
     assert blind["embeddings"] is None
 
 
-async def test_tokens_of_another_model_are_refused_with_what_to_do(autojump_clock: trio.testing.MockClock) -> None:
+async def test_tokens_of_another_model_are_refused_with_what_to_do(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     beyond, misspelt = [9906, 1917], [0xC3, 0x28] * 20
     async with running(served(FakeRunner(), vocabulary=256)) as server:
-        calls = [await post(server.app, "/v1/embeddings", {"model": "org/tiny", "input": given}) for given in (beyond, [list(b"sea"), misspelt])]
+        calls = [
+            await post(server.app, "/v1/embeddings", {"model": "org/tiny", "input": given})
+            for given in (beyond, [list(b"sea"), misspelt])
+        ]
 
     for call in calls:
         error: Any = call.json["error"]
@@ -82,7 +101,9 @@ async def test_tokens_of_another_model_are_refused_with_what_to_do(autojump_cloc
 
 
 @pytest.mark.parametrize("cut", [(0, 0), (1, 0), (2, 1), (3, 2)])
-async def test_tokens_of_a_text_that_was_cut_in_a_character_are_embedded(cut: tuple[int, int], autojump_clock: trio.testing.MockClock) -> None:
+async def test_tokens_of_a_text_that_was_cut_in_a_character_are_embedded(
+    cut: tuple[int, int], autojump_clock: trio.testing.MockClock
+) -> None:
     whole = list("\N{SNOWMAN}\N{GRINNING FACE} snow \N{SNOWMAN}".encode())
     async with running(served(FakeRunner(), vocabulary=256)) as server:
         [vector] = await asked(server, whole[cut[0] : len(whole) - cut[1]])
@@ -104,18 +125,27 @@ async def test_tokens_of_a_text_that_was_cut_in_a_character_are_embedded(cut: tu
         ({"encoding_format": "hex"}, "encoding_format"),
     ],
 )
-async def test_what_is_wrong_is_named(fields: dict[str, Any], where: str, autojump_clock: trio.testing.MockClock) -> None:
+async def test_what_is_wrong_is_named(
+    fields: dict[str, Any], where: str, autojump_clock: trio.testing.MockClock
+) -> None:
     async with running(served(FakeRunner(), vocabulary=256)) as server:
-        call = await post(server.app, "/v1/embeddings", {"model": "org/tiny", "input": "sea", **fields})
+        call = await post(
+            server.app, "/v1/embeddings", {"model": "org/tiny", "input": "sea", **fields}
+        )
     error: Any = call.json["error"]
     assert call.status == 400
     assert (error["param"] or "").startswith(where)
 
 
-async def test_a_text_that_would_not_fit_into_the_memory_is_refused(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_text_that_would_not_fit_into_the_memory_is_refused(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(served(FakeRunner(), budget_bytes=1 << 13)) as server:
         room = server.engine.memory.longest_row
-        fits, too_long = [await post(server.app, "/v1/embeddings", {"model": "org/tiny", "input": "x" * size}) for size in (room, room + 1)]
+        fits, too_long = [
+            await post(server.app, "/v1/embeddings", {"model": "org/tiny", "input": "x" * size})
+            for size in (room, room + 1)
+        ]
     error: Any = too_long.json["error"]
     assert fits.status == 200
     assert (too_long.status, error["param"]) == (400, "input")

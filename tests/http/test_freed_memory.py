@@ -27,9 +27,14 @@ print(before - resident())
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="needs glibc: other C libraries return freed memory by themselves")
+@pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc",
+    reason="needs glibc: other C libraries return freed memory by themselves",
+)
 def test_freed_memory_is_returned() -> None:
-    done = subprocess.run([sys.executable, "-c", FREED], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-c", FREED], capture_output=True, text=True, check=True, timeout=60
+    )
 
     assert int(done.stdout) > 100_000_000
 

@@ -1,4 +1,6 @@
-"""HTTP/2 without TLS, as clients use it that know of it beforehand: several streams in one connection, each of which ends by itself."""
+"""HTTP/2 without TLS, as clients use it that know of it beforehand: several streams in one
+connection, each of which ends by itself.
+"""
 
 import json
 from collections.abc import Callable
@@ -14,7 +16,8 @@ import trio
 from semantic_trio.testing import FakeRunner
 from tests.http.serving import listening, openai_body, served
 
-# Seconds in which a busy machine does what takes the keep-alive time or the grace (60 s and more), or for ever, where it is wrong.
+# Seconds in which a busy machine does what takes the keep-alive time or the grace (60 s and more),
+# or for ever, where it is wrong.
 PROMPT_SECONDS = 30
 CHAT = "/v1/chat/completions"
 WINDOW = {h2.settings.SettingCodes.INITIAL_WINDOW_SIZE: 0}
@@ -31,10 +34,14 @@ class Client:
     is_closed: bool = False  # by the server
 
     @classmethod
-    async def connect(cls, port: int, settings: dict[h2.settings.SettingCodes, int] | None = None) -> "Client":
+    async def connect(
+        cls, port: int, settings: dict[h2.settings.SettingCodes, int] | None = None
+    ) -> "Client":
         """Begin a connection."""
         connection = h2.connection.H2Connection(h2.config.H2Configuration(client_side=True))
-        connection.local_settings = h2.settings.Settings(client=True, initial_values=dict(settings or {}))
+        connection.local_settings = h2.settings.Settings(
+            client=True, initial_values=dict(settings or {})
+        )
         client = cls(await trio.open_tcp_stream("127.0.0.1", port), connection)
         connection.initiate_connection()
         await client._flush()
@@ -43,7 +50,13 @@ class Client:
     async def ask(self, path: str, body: object) -> int:
         """Send a request; the number of its stream."""
         number = self._connection.get_next_available_stream_id()
-        headers = [(":method", "POST"), (":path", path), (":scheme", "http"), (":authority", "localhost"), ("content-type", "application/json")]
+        headers = [
+            (":method", "POST"),
+            (":path", path),
+            (":scheme", "http"),
+            (":authority", "localhost"),
+            ("content-type", "application/json"),
+        ]
         self._connection.send_headers(number, headers)
         self._connection.send_data(number, json.dumps(body).encode(), end_stream=True)
         self.received[number] = b""
@@ -74,7 +87,9 @@ class Client:
         for event in self._connection.receive_data(data):
             if isinstance(event, h2.events.DataReceived):
                 self.received[event.stream_id] += event.data
-                self._connection.acknowledge_received_data(event.flow_controlled_length, event.stream_id)
+                self._connection.acknowledge_received_data(
+                    event.flow_controlled_length, event.stream_id
+                )
             elif isinstance(event, h2.events.StreamEnded):
                 self.ended.add(event.stream_id)
         if not self.is_closed:
@@ -111,7 +126,9 @@ async def test_a_stream_that_is_reset_ends_its_generation_alone() -> None:
         client = await Client.connect(port)
         endless = await client.ask(CHAT, openai_body(max_tokens=900_000, stream=True))
         other = await client.ask(CHAT, openai_body(max_tokens=20, stream=True))
-        await client.read_until(lambda: b"content" in client.received[endless] and b"content" in client.received[other])
+        await client.read_until(
+            lambda: b"content" in client.received[endless] and b"content" in client.received[other]
+        )
         await client.reset(endless)
         await client.read_until(lambda: other in client.ended)
         await holds(lambda: server.engine.open_generations == 0)
@@ -127,7 +144,9 @@ async def test_a_client_that_leaves_ends_all_its_generations() -> None:
         client = await Client.connect(port)
         for _ in range(2):
             await client.ask(CHAT, openai_body(max_tokens=900_000, stream=True))
-        await client.read_until(lambda: all(b"content" in received for received in client.received.values()))
+        await client.read_until(
+            lambda: all(b"content" in received for received in client.received.values())
+        )
         await client.close()
         await holds(lambda: server.engine.open_generations == 0)
 
@@ -135,7 +154,9 @@ async def test_a_client_that_leaves_ends_all_its_generations() -> None:
 @pytest.mark.timeout(120)
 @pytest.mark.parametrize("stream", [True, False])
 async def test_a_client_that_takes_no_answer_is_dropped(stream: bool) -> None:
-    """It lets no byte of a stream's body be sent, with its connection open: hypercorn waits for ever."""
+    """It lets no byte of a stream's body be sent, with its connection open: hypercorn waits for
+    ever.
+    """
     server = served(FakeRunner(), context_length=1_000_000)
     async with listening(server, write_timeout_seconds=0.5) as port:
         client = await Client.connect(port, WINDOW)
@@ -149,7 +170,9 @@ async def test_a_client_that_takes_no_answer_is_dropped(stream: bool) -> None:
 
 @pytest.mark.timeout(120)
 async def test_at_the_end_of_the_server_an_answer_ends_and_its_connection_closes() -> None:
-    async with listening(served(FakeRunner(seconds_per_step=0.01)), graceful_seconds=PROMPT_SECONDS) as port:
+    async with listening(
+        served(FakeRunner(seconds_per_step=0.01)), graceful_seconds=PROMPT_SECONDS
+    ) as port:
         client = await Client.connect(port)
         number = await client.ask(CHAT, openai_body(max_tokens=30, stream=True))
         await client.read_until(lambda: b"content" in client.received[number])

@@ -1,4 +1,6 @@
-"""What an archive brings is used by the imported agent and its forks alone, unless archives are trusted; and so it is with any other salt."""
+"""What an archive brings is used by the imported agent and its forks alone, unless archives are
+trusted; and so it is with any other salt.
+"""
 
 import secrets
 from collections.abc import Callable
@@ -30,7 +32,11 @@ WITH_SNAPSHOTS = ModelCacheSpec(
 MakeFiles = Callable[[str], CacheFiles]
 
 
-def with_disk(files: CacheFiles | None = None, trust: ImportTrust = ImportTrust.AGENT, spec: ModelCacheSpec = ATTENTION_ONLY) -> Served:
+def with_disk(
+    files: CacheFiles | None = None,
+    trust: ImportTrust = ImportTrust.AGENT,
+    spec: ModelCacheSpec = ATTENTION_ONLY,
+) -> Served:
     server = served(FakeRunner(spec=spec), disk_bytes=1 << 24, files=files or MemoryFiles())
     server.persistence.import_trust = trust
     return server
@@ -42,7 +48,12 @@ def make(request: pytest.FixtureRequest, tmp_path: Path) -> MakeFiles:
     kept: dict[str, CacheFiles] = {}
 
     def files(name: str) -> CacheFiles:
-        return kept.setdefault(name, MemoryFiles() if request.param == "memory" else ModelFiles(tmp_path / name, "fake", "tiny"))
+        return kept.setdefault(
+            name,
+            MemoryFiles()
+            if request.param == "memory"
+            else ModelFiles(tmp_path / name, "fake", "tiny"),
+        )
 
     return files
 
@@ -54,7 +65,9 @@ async def exported(server: Served, agent: str) -> bytes:
 
 
 async def brought(server: Served, agent: str, archive: bytes) -> None:
-    call = await post(server.app, f"/v1/agents/{agent}/import", archive, **{"content-type": "application/x-tar"})
+    call = await post(
+        server.app, f"/v1/agents/{agent}/import", archive, **{"content-type": "application/x-tar"}
+    )
     assert call.status == 201, call.content
 
 
@@ -65,11 +78,20 @@ async def ids(server: Served) -> list[str]:
 def falsified(content: Content) -> Content:
     """As much content as before, of other tokens."""
     tokens = content["tokens"]
-    return {**content, "tokens": attrs.evolve(tokens, data=memoryview(pack(token + 1 for token in unpack(bytes(tokens.data)))))}
+    return {
+        **content,
+        "tokens": attrs.evolve(
+            tokens, data=memoryview(pack(token + 1 for token in unpack(bytes(tokens.data))))
+        ),
+    }
 
 
-async def poisoned(files: CacheFiles, agent: str = "ada", spec: ModelCacheSpec = ATTENTION_ONLY) -> bytes:
-    """An archive with valid checksums whose first blocks have not the content that their names say."""
+async def poisoned(
+    files: CacheFiles, agent: str = "ada", spec: ModelCacheSpec = ATTENTION_ONLY
+) -> bytes:
+    """An archive with valid checksums whose first blocks have not the content that their names
+    say.
+    """
     async with running(with_disk(files, spec=spec)) as server:
         await create(server, id=agent, system="Be brief.")
         await say(server, agent, LONG)
@@ -90,11 +112,13 @@ async def the_truth() -> dict[str, Any]:
         return await asked_by_a_stranger(server)
 
 
-# ------------------------------------------------------------------------------------------------------------------------- blocks
+# ------------------------------------------------------------------------------------------- blocks
 
 
 @pytest.mark.parametrize("spec", [ATTENTION_ONLY, WITH_SNAPSHOTS])
-async def test_a_poisoned_archive_changes_no_other_answers(make: MakeFiles, spec: ModelCacheSpec, autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_poisoned_archive_changes_no_other_answers(
+    make: MakeFiles, spec: ModelCacheSpec, autojump_clock: trio.testing.MockClock
+) -> None:
     archive, truth = await poisoned(make("source"), spec=spec), await the_truth()
     async with running(with_disk(make("here"), spec=spec)) as server:
         await brought(server, "eve", archive)
@@ -107,7 +131,9 @@ async def test_a_poisoned_archive_changes_no_other_answers(make: MakeFiles, spec
     assert again["cache"]["cause"] is None, "it goes on to use what it has"
 
 
-async def test_a_trusted_archive_is_used_by_all(make: MakeFiles, autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_trusted_archive_is_used_by_all(
+    make: MakeFiles, autojump_clock: trio.testing.MockClock
+) -> None:
     """So the poison of these tests is one."""
     archive, truth = await poisoned(make("source")), await the_truth()
     async with running(with_disk(make("here"), ImportTrust.SHARED)) as server:
@@ -146,22 +172,33 @@ async def test_an_imported_agent_and_its_fork_reuse_its_memory_also_after_a_rest
     assert (pinned.status, is_pinned) == (200, True)
 
 
-async def test_an_imported_agent_is_used_by_its_name_in_every_api(autojump_clock: trio.testing.MockClock) -> None:
+async def test_an_imported_agent_is_used_by_its_name_in_every_api(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(with_disk()) as here:
-        said = await post(here.app, "/v1/chat/completions", openai_body(messages=[QUESTION]), **{"x-agent-id": "ada"})
+        said = await post(
+            here.app,
+            "/v1/chat/completions",
+            openai_body(messages=[QUESTION]),
+            **{"x-agent-id": "ada"},
+        )
         archive = await exported(here, "ada")
     message = said.json["choices"][0]["message"]  # type: ignore[index]
     told = [QUESTION, message, {"role": "user", "content": "two"}]
     async with running(with_disk()) as there:
         await brought(there, "eve", archive)
         nobody = await post(there.app, "/v1/chat/completions", openai_body(messages=told))
-        eve = await post(there.app, "/v1/chat/completions", openai_body(messages=told), **{"x-agent-id": "eve"})
+        eve = await post(
+            there.app, "/v1/chat/completions", openai_body(messages=told), **{"x-agent-id": "eve"}
+        )
 
     assert nobody.answer_headers["x-semantic-cache"].startswith("reused=0/")
     assert eve.answer_headers["x-semantic-cache"].split("; ")[1:] == ["source=disk"]
 
 
-async def test_who_is_recognised_by_what_it_says_is_taken_for_no_stranger(autojump_clock: trio.testing.MockClock) -> None:
+async def test_who_is_recognised_by_what_it_says_is_taken_for_no_stranger(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(with_disk()) as here:
         said = await post(here.app, "/v1/chat/completions", openai_body(messages=[QUESTION]))
         [agent] = await ids(here)
@@ -177,7 +214,9 @@ async def test_who_is_recognised_by_what_it_says_is_taken_for_no_stranger(autoju
 
 
 @pytest.mark.parametrize("trust", ImportTrust)
-async def test_an_imported_agent_is_exported_and_imported_again(make: MakeFiles, trust: ImportTrust, autojump_clock: trio.testing.MockClock) -> None:
+async def test_an_imported_agent_is_exported_and_imported_again(
+    make: MakeFiles, trust: ImportTrust, autojump_clock: trio.testing.MockClock
+) -> None:
     archive, turns = await poisoned(make("source")), list[dict[str, Any]]()
     for name in ("one", "two"):
         async with running(with_disk(make(name), trust)) as server:
@@ -189,7 +228,9 @@ async def test_an_imported_agent_is_exported_and_imported_again(make: MakeFiles,
     assert [turn["cache"]["cause"] for turn in turns] == [None, None]
 
 
-async def test_of_two_imports_of_one_archive_neither_uses_the_other(autojump_clock: trio.testing.MockClock) -> None:
+async def test_of_two_imports_of_one_archive_neither_uses_the_other(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     files = MemoryFiles()
     async with running(with_disk()) as server:
         await create(server, id="ada")
@@ -211,34 +252,51 @@ async def test_of_two_imports_of_one_archive_neither_uses_the_other(autojump_clo
     assert left == {}
 
 
-# ---------------------------------------------------------------------------------------------------------------- token histories
+# ---------------------------------------------------------------------------------- token histories
 
 
 async def false_history(trust: ImportTrust, **headers: str) -> tuple[Call, Call]:
-    """A conversation that an archive tells in tokens of its own: told by who names the agent or does not, and to a server that has no archive."""
+    """A conversation that an archive tells in tokens of its own: told by who names the agent or
+    does not, and to a server that has no archive.
+    """
 
     def lie(record: AgentRecord) -> AgentRecord:
         return attrs.evolve(
-            record, token_histories=tuple(TokenHistory(pack(t + 1 for t in unpack(line.packed)), line.ends) for line in record.token_histories)
+            record,
+            token_histories=tuple(
+                TokenHistory(pack(t + 1 for t in unpack(line.packed)), line.ends)
+                for line in record.token_histories
+            ),
         )
 
     source = MemoryFiles()
     async with running(with_disk(source)) as here:
-        said = await post(here.app, "/v1/chat/completions", openai_body(messages=[QUESTION], temperature=0), **{"x-agent-id": "ada"})
+        said = await post(
+            here.app,
+            "/v1/chat/completions",
+            openai_body(messages=[QUESTION], temperature=0),
+            **{"x-agent-id": "ada"},
+        )
         await exported(here, "ada")
     archive = b"".join(source.archives.export_agent(lie(next(iter(source.agents())))))
     message = said.json["choices"][0]["message"]  # type: ignore[index]
-    told = openai_body(messages=[QUESTION, message, {"role": "user", "content": "two"}], temperature=0)
+    told = openai_body(
+        messages=[QUESTION, message, {"role": "user", "content": "two"}], temperature=0
+    )
     async with running(with_disk(trust=trust)) as there, running(with_disk()) as elsewhere:
         await brought(there, "eve", archive)
-        return await post(there.app, "/v1/chat/completions", told, **headers), await post(elsewhere.app, "/v1/chat/completions", told)
+        return await post(there.app, "/v1/chat/completions", told, **headers), await post(
+            elsewhere.app, "/v1/chat/completions", told
+        )
 
 
 def text_of(call: Call) -> object:
     return call.json["choices"][0]["message"]["content"]  # type: ignore[index]
 
 
-async def test_the_token_history_of_an_imported_agent_answers_no_stranger(autojump_clock: trio.testing.MockClock) -> None:
+async def test_the_token_history_of_an_imported_agent_answers_no_stranger(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     stranger, truth = await false_history(ImportTrust.AGENT)
     assert text_of(stranger) == text_of(truth)
 
@@ -249,7 +307,7 @@ async def test_the_token_history_of_an_imported_agent_answers_no_stranger(autoju
     assert text_of(eve) != text_of(truth), "it is the agent's own"
 
 
-# --------------------------------------------------------------------------------------------------------------- salts of clients
+# --------------------------------------------------------------------------------- salts of clients
 
 
 def chat(salt: str | None) -> tuple[str, dict[str, Any]]:
@@ -265,7 +323,12 @@ def message(salt: str | None) -> tuple[str, dict[str, Any]]:
 
 
 def response(salt: str | None) -> tuple[str, dict[str, Any]]:
-    return "/v1/responses", {"model": "tiny", "input": LONG, "max_output_tokens": 5, "cache_salt": salt}
+    return "/v1/responses", {
+        "model": "tiny",
+        "input": LONG,
+        "max_output_tokens": 5,
+        "cache_salt": salt,
+    }
 
 
 def reused(call: Call) -> int:
@@ -278,7 +341,9 @@ async def test_requests_share_with_those_of_their_salt_alone(
     ask: Callable[[str | None], tuple[str, dict[str, Any]]], autojump_clock: trio.testing.MockClock
 ) -> None:
     async with running(served(FakeRunner())) as server:
-        calls = [await post(server.app, *ask(salt)) for salt in ("one", "two", None, "one", "two", None)]
+        calls = [
+            await post(server.app, *ask(salt)) for salt in ("one", "two", None, "one", "two", None)
+        ]
         empty = await post(server.app, *ask(""))
         server.engine.memory.audit()
 
@@ -286,13 +351,26 @@ async def test_requests_share_with_those_of_their_salt_alone(
     assert empty.status == 400
 
 
-async def test_an_agent_is_made_with_a_salt_or_told_one_and_shares_with_those_of_its_salt_alone(autojump_clock: trio.testing.MockClock) -> None:
+async def test_an_agent_is_made_with_a_salt_or_told_one_and_shares_with_those_of_its_salt_alone(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(served(FakeRunner())) as server:
-        open_agent, made, told = await create(server), await create(server, cache_salt="one"), await create(server)
-        first = [await say(server, open_agent, LONG), await say(server, made, LONG), await say(server, told, LONG, cache_salt="two")]
+        open_agent, made, told = (
+            await create(server),
+            await create(server, cache_salt="one"),
+            await create(server),
+        )
+        first = [
+            await say(server, open_agent, LONG),
+            await say(server, made, LONG),
+            await say(server, told, LONG, cache_salt="two"),
+        ]
         fork = (await do(server, made, "fork")).json["id"]
         later = [await say(server, agent, "and?") for agent in (open_agent, made, told, fork)]
-        strangers = [await say(server, await create(server, **salt), LONG) for salt in ({}, {"cache_salt": "one"}, {"cache_salt": "two"})]
+        strangers = [
+            await say(server, await create(server, **salt), LONG)
+            for salt in ({}, {"cache_salt": "one"}, {"cache_salt": "two"})
+        ]
         other = await say(server, await create(server, cache_salt="three"), LONG)
         empty = await post(server.app, "/v1/agents", {"cache_salt": ""})
         server.engine.memory.audit()
@@ -304,7 +382,9 @@ async def test_an_agent_is_made_with_a_salt_or_told_one_and_shares_with_those_of
     assert empty.status == 400
 
 
-async def test_an_agent_that_was_made_with_a_salt_keeps_it_over_a_restart(autojump_clock: trio.testing.MockClock) -> None:
+async def test_an_agent_that_was_made_with_a_salt_keeps_it_over_a_restart(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     files = MemoryFiles()
     async with running(with_disk(files)) as server:
         await create(server, id="ada", cache_salt="one")
@@ -317,15 +397,24 @@ async def test_an_agent_that_was_made_with_a_salt_keeps_it_over_a_restart(autoju
     assert [turn["usage"]["cached_tokens"] > 100 for turn in turns] == [True, False]
 
 
-async def test_a_conversation_under_a_salt_goes_on_after_a_restart_and_no_salt_is_written(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_conversation_under_a_salt_goes_on_after_a_restart_and_no_salt_is_written(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     salt, files = secrets.token_hex(), MemoryFiles()
     async with running(with_disk(files)) as server:
-        said = await post(server.app, "/v1/chat/completions", openai_body(messages=[QUESTION], cache_salt=salt))
+        said = await post(
+            server.app, "/v1/chat/completions", openai_body(messages=[QUESTION], cache_salt=salt)
+        )
         await trio.sleep(1)
     told = [QUESTION, said.json["choices"][0]["message"], {"role": "user", "content": "two"}]  # type: ignore[index]
     async with running(with_disk(files)) as server:
         [agent] = server.engine.memory.agents
-        calls = [await post(server.app, "/v1/chat/completions", openai_body(messages=told, cache_salt=one)) for one in ("other", salt)]
+        calls = [
+            await post(
+                server.app, "/v1/chat/completions", openai_body(messages=told, cache_salt=one)
+            )
+            for one in ("other", salt)
+        ]
         known = len(server.engine.memory.agents)
 
     assert [reused(call) > 100 for call in calls] == [False, True]
@@ -334,10 +423,15 @@ async def test_a_conversation_under_a_salt_goes_on_after_a_restart_and_no_salt_i
     assert bytes.fromhex(salt) != agent.salt
 
 
-async def test_who_waits_for_a_beginning_waits_for_one_of_its_salt(autojump_clock: trio.testing.MockClock) -> None:
+async def test_who_waits_for_a_beginning_waits_for_one_of_its_salt(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     """What is being read is promised to those of the same salt alone."""
     calls = dict[str, list[int]]()
-    async with running(served(FakeRunner(seconds_per_step=0.1))) as server, trio.open_nursery() as nursery:
+    async with (
+        running(served(FakeRunner(seconds_per_step=0.1))) as server,
+        trio.open_nursery() as nursery,
+    ):
 
         async def ask(salt: str) -> None:
             calls.setdefault(salt, []).append(reused(await post(server.app, *chat(salt))))
@@ -345,15 +439,31 @@ async def test_who_waits_for_a_beginning_waits_for_one_of_its_salt(autojump_cloc
         for salt in ("one", "two", "one", "two"):
             nursery.start_soon(ask, salt)
 
-    assert {salt: sorted(tokens > 100 for tokens in found) for salt, found in calls.items()} == {"one": [False, True], "two": [False, True]}
+    assert {salt: sorted(tokens > 100 for tokens in found) for salt, found in calls.items()} == {
+        "one": [False, True],
+        "two": [False, True],
+    }
 
 
 async def test_tokens_are_counted_as_they_are_read(autojump_clock: trio.testing.MockClock) -> None:
     async with running(served(FakeRunner())) as server:
         first = await post(server.app, "/v1/messages", anthropic_body(LONG, cache_salt="one"))
-        told = [QUESTION, {"role": "assistant", "content": first.json["content"]}, {"role": "user", "content": "two"}]
+        told = [
+            QUESTION,
+            {"role": "assistant", "content": first.json["content"]},
+            {"role": "user", "content": "two"},
+        ]
         asked = anthropic_body(messages=told, cache_salt="one")
-        counted = await post(server.app, "/v1/messages/count_tokens", {name: asked[name] for name in ("model", "messages", "cache_salt")})
+        counted = await post(
+            server.app,
+            "/v1/messages/count_tokens",
+            {name: asked[name] for name in ("model", "messages", "cache_salt")},
+        )
         usage: Any = (await post(server.app, "/v1/messages", asked)).json["usage"]
 
-    assert counted.json["input_tokens"] == usage["input_tokens"] + usage["cache_read_input_tokens"] + usage["cache_creation_input_tokens"]
+    assert (
+        counted.json["input_tokens"]
+        == usage["input_tokens"]
+        + usage["cache_read_input_tokens"]
+        + usage["cache_creation_input_tokens"]
+    )

@@ -12,9 +12,15 @@ from tests.http.serving import anthropic_body, get, openai_body, post, running
 
 SEPARATORS = "a\u2028b\u2029c\x85d"
 FUNCTION = {"type": "function", "function": {"name": "look", "parameters": LOOK["input_schema"]}}
-RESPONSES_TOOL: dict[str, Any] = {"type": "function", "name": "look", "parameters": LOOK["input_schema"]}
+RESPONSES_TOOL: dict[str, Any] = {
+    "type": "function",
+    "name": "look",
+    "parameters": LOOK["input_schema"],
+}
 REQUESTS: dict[str, dict[str, Any]] = {
-    "/v1/messages": anthropic_body(max_tokens=100, tools=[LOOK], thinking={"type": "enabled", "budget_tokens": 50}),
+    "/v1/messages": anthropic_body(
+        max_tokens=100, tools=[LOOK], thinking={"type": "enabled", "budget_tokens": 50}
+    ),
     "/v1/chat/completions": openai_body(max_tokens=100, tools=[FUNCTION]),
     "/v1/completions": {"model": "org/tiny", "prompt": SEPARATORS, "echo": True, "max_tokens": 100},
     "/v1/responses": {"model": "org/tiny", "input": SEPARATORS, "tools": [RESPONSES_TOOL]},
@@ -33,7 +39,9 @@ REQUESTS: dict[str, dict[str, Any]] = {
     ],
 )
 @pytest.mark.parametrize("path", REQUESTS)
-async def test_every_event_and_answer_is_one_line(path: str, says: str, is_streamed: bool, autojump_clock: trio.testing.MockClock) -> None:
+async def test_every_event_and_answer_is_one_line(
+    path: str, says: str, is_streamed: bool, autojump_clock: trio.testing.MockClock
+) -> None:
     async with running(speaking(says)) as server:
         await post(server.app, "/v1/agents", {"id": "a", "tools": [FUNCTION]})
         answer = await post(server.app, path, REQUESTS[path] | {"stream": is_streamed})
@@ -49,12 +57,17 @@ async def test_every_event_and_answer_is_one_line(path: str, says: str, is_strea
 
 async def test_what_an_error_quotes_is_one_line(autojump_clock: trio.testing.MockClock) -> None:
     async with running(speaking("x")) as server:
-        answers = [await post(server.app, path, {**REQUESTS[path], "model": SEPARATORS}) for path in ("/v1/messages", "/v1/chat/completions")]
+        answers = [
+            await post(server.app, path, {**REQUESTS[path], "model": SEPARATORS})
+            for path in ("/v1/messages", "/v1/chat/completions")
+        ]
 
     assert [len(answer.content.decode().splitlines()) for answer in answers] == [1, 1]
 
 
-async def test_a_stored_response_is_told_on_one_line(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_stored_response_is_told_on_one_line(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(speaking(SEPARATORS)) as server:
         made = await post(server.app, "/v1/responses", {"model": "org/tiny", "input": SEPARATORS})
         told = await get(server.app, f"/v1/responses/{made.json['id']}")

@@ -9,7 +9,17 @@ import trio.testing
 
 from semantic_trio.testing import FakeRunner, MemoryFiles
 from tests.http.agents import create
-from tests.http.serving import Call, FakeHost, Served, anthropic_body, fake_model, openai_body, post, running, served
+from tests.http.serving import (
+    Call,
+    FakeHost,
+    Served,
+    anthropic_body,
+    fake_model,
+    openai_body,
+    post,
+    running,
+    served,
+)
 
 SMALL = "org/small"
 LOAD_SECONDS = 25.0
@@ -17,7 +27,9 @@ LOAD_SECONDS = 25.0
 
 @attrs.frozen
 class Wire:
-    """A protocol: a streamed request, the signs of life before the answer, the first event of it, and the sign of its end and of its error."""
+    """A protocol: a streamed request, the signs of life before the answer, the first event of it,
+    and the sign of its end and of its error.
+    """
 
     path: str
     body: dict[str, object]
@@ -38,11 +50,30 @@ WIRES = {
         b"message_stop",
         b"event: error",
     ),
-    "chat": Wire("/v1/chat/completions", openai_body(model=SMALL, stream=True), COMMENT, b"data: {", b"[DONE]", b'data: {"error"'),
-    "completions": Wire(
-        "/v1/completions", {"model": SMALL, "prompt": "hi", "max_tokens": 5, "stream": True}, COMMENT, b": ping", b"[DONE]", b'data: {"error"'
+    "chat": Wire(
+        "/v1/chat/completions",
+        openai_body(model=SMALL, stream=True),
+        COMMENT,
+        b"data: {",
+        b"[DONE]",
+        b'data: {"error"',
     ),
-    "responses": Wire("/v1/responses", RESPONSE, COMMENT, b"event: response.created", b"response.incomplete", b"event: response.failed"),
+    "completions": Wire(
+        "/v1/completions",
+        {"model": SMALL, "prompt": "hi", "max_tokens": 5, "stream": True},
+        COMMENT,
+        b": ping",
+        b"[DONE]",
+        b'data: {"error"',
+    ),
+    "responses": Wire(
+        "/v1/responses",
+        RESPONSE,
+        COMMENT,
+        b"event: response.created",
+        b"response.incomplete",
+        b"event: response.failed",
+    ),
 }
 
 
@@ -57,7 +88,9 @@ def call_of(server: Served, wire: Wire) -> Call:
 
 
 @pytest.mark.parametrize("protocol", WIRES)
-async def test_a_stream_opens_at_once_and_pings_until_the_model_answers(protocol: str, autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_stream_opens_at_once_and_pings_until_the_model_answers(
+    protocol: str, autojump_clock: trio.testing.MockClock
+) -> None:
     wire = WIRES[protocol]
     async with running(a_server()) as server:
         began = trio.current_time()
@@ -65,7 +98,10 @@ async def test_a_stream_opens_at_once_and_pings_until_the_model_answers(protocol
         users = server.state.registry.entry(SMALL).users
 
     times = [time - began for time, _ in call.chunks]
-    assert (call.status, call.answer_headers["content-type"]) == (200, "text/event-stream; charset=utf-8")
+    assert (call.status, call.answer_headers["content-type"]) == (
+        200,
+        "text/event-stream; charset=utf-8",
+    )
     assert [chunk for _, chunk in call.chunks[:3]] == [wire.ping] * 3
     assert times[:3] == pytest.approx([0, 10, 20])
     assert times[3] == pytest.approx(LOAD_SECONDS, abs=0.5)
@@ -76,7 +112,9 @@ async def test_a_stream_opens_at_once_and_pings_until_the_model_answers(protocol
 
 
 @pytest.mark.parametrize("protocol", WIRES)
-async def test_a_model_that_cannot_be_loaded_is_an_error_event(protocol: str, autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_model_that_cannot_be_loaded_is_an_error_event(
+    protocol: str, autojump_clock: trio.testing.MockClock
+) -> None:
     wire = WIRES[protocol]
     async with running(a_server(SMALL)) as server:
         call = await call_of(server, wire).run()
@@ -85,11 +123,15 @@ async def test_a_model_that_cannot_be_loaded_is_an_error_event(protocol: str, au
     assert wire.error in call.content
     assert b"its weights are damaged" in call.content
     assert wire.end not in call.content
-    assert not call.is_complete, "the connection is dropped: nothing ends cleanly that is not complete"
+    assert not call.is_complete, (
+        "the connection is dropped: nothing ends cleanly that is not complete"
+    )
 
 
 @pytest.mark.parametrize("protocol", WIRES)
-async def test_an_unknown_model_is_a_status_and_no_stream(protocol: str, autojump_clock: trio.testing.MockClock) -> None:
+async def test_an_unknown_model_is_a_status_and_no_stream(
+    protocol: str, autojump_clock: trio.testing.MockClock
+) -> None:
     wire = WIRES[protocol]
     async with running(a_server()) as server:
         call = await call_of(server, attrs.evolve(wire, body={**wire.body, "model": "gone"})).run()
@@ -98,26 +140,41 @@ async def test_an_unknown_model_is_a_status_and_no_stream(protocol: str, autojum
     assert SMALL.encode() in call.content, "the answer says what is served"
 
 
-async def test_a_prompt_that_is_too_long_for_the_loaded_model_is_an_error_event(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_prompt_that_is_too_long_for_the_loaded_model_is_an_error_event(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(a_server()) as server:
-        call = await post(server.app, "/v1/messages", anthropic_body("x" * 9000, model=SMALL, stream=True))
+        call = await post(
+            server.app, "/v1/messages", anthropic_body("x" * 9000, model=SMALL, stream=True)
+        )
 
     assert call.status == 200
     assert b"prompt is too long" in call.content
     assert not call.is_complete
 
 
-async def test_a_failed_response_begins_as_every_response(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_failed_response_begins_as_every_response(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(a_server(SMALL)) as server:
         call = await call_of(server, WIRES["responses"]).run()
 
-    events = [json.loads(line.removeprefix(b"data: ")) for line in call.content.splitlines() if line.startswith(b"data: ")]
-    assert [(event["type"], event["sequence_number"]) for event in events] == [("response.created", 0), ("response.failed", 1)]
+    events = [
+        json.loads(line.removeprefix(b"data: "))
+        for line in call.content.splitlines()
+        if line.startswith(b"data: ")
+    ]
+    assert [(event["type"], event["sequence_number"]) for event in events] == [
+        ("response.created", 0),
+        ("response.failed", 1),
+    ]
     assert {event["response"]["model"] for event in events} == {SMALL}
     assert [event["response"]["status"] for event in events] == ["in_progress", "failed"]
 
 
-async def test_a_client_that_leaves_does_not_end_the_load_that_others_wait_for(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_client_that_leaves_does_not_end_the_load_that_others_wait_for(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(a_server()) as server, trio.open_nursery() as nursery:
         leaver = call_of(server, WIRES["chat"])
         nursery.start_soon(leaver.run)
@@ -135,7 +192,9 @@ async def test_a_client_that_leaves_does_not_end_the_load_that_others_wait_for(a
     assert users == 0
 
 
-async def test_a_stream_that_waits_for_a_model_ends_with_an_error_when_the_server_drains(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_stream_that_waits_for_a_model_ends_with_an_error_when_the_server_drains(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(a_server()) as server, trio.open_nursery() as nursery:
         call = call_of(server, WIRES["messages"])
         nursery.start_soon(call.run)
@@ -148,15 +207,24 @@ async def test_a_stream_that_waits_for_a_model_ends_with_an_error_when_the_serve
     assert b"overloaded_error" in at_once
 
 
-async def test_requests_that_wait_for_a_swap_are_refused_when_the_server_drains(autojump_clock: trio.testing.MockClock) -> None:
+async def test_requests_that_wait_for_a_swap_are_refused_when_the_server_drains(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     """And a model that the swap does not concern answers meanwhile."""
-    models = {name: (lambda name=name: fake_model(name, FakeRunner())) for name in (SMALL, "org/other")}
+    models = {
+        name: (lambda name=name: fake_model(name, FakeRunner())) for name in (SMALL, "org/other")
+    }
     server = served(FakeRunner(), host=FakeHost(models, LOAD_SECONDS), others=(SMALL, "org/other"))
     async with running(server), trio.open_nursery() as nursery:
         await server.state.registry.load("org/other")
         nursery.start_soon(server.state.registry.swap, SMALL)
         await trio.sleep(1)
-        waiting = Call(server.app, "POST", "/v1/chat/completions", json.dumps(openai_body(model="default")).encode())
+        waiting = Call(
+            server.app,
+            "POST",
+            "/v1/chat/completions",
+            json.dumps(openai_body(model="default")).encode(),
+        )
         nursery.start_soon(waiting.run)
         began = trio.current_time()
         other = await post(server.app, "/v1/chat/completions", openai_body(model="org/other"))
@@ -168,10 +236,16 @@ async def test_requests_that_wait_for_a_swap_are_refused_when_the_server_drains(
     assert waiting.status == 503
 
 
-async def test_a_turn_of_an_agent_opens_its_stream_while_the_main_model_is_loaded(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_turn_of_an_agent_opens_its_stream_while_the_main_model_is_loaded(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     files = MemoryFiles()
-    models = {"org/tiny": lambda: fake_model("org/tiny", FakeRunner(), disk_bytes=1 << 24, files=files)}
-    server = served(FakeRunner(), host=FakeHost(models, LOAD_SECONDS), disk_bytes=1 << 24, files=files)
+    models = {
+        "org/tiny": lambda: fake_model("org/tiny", FakeRunner(), disk_bytes=1 << 24, files=files)
+    }
+    server = served(
+        FakeRunner(), host=FakeHost(models, LOAD_SECONDS), disk_bytes=1 << 24, files=files
+    )
     body = {"message": "hi", "max_tokens": 5, "stream": True}
     async with running(server):
         await create(server, id="ada")
@@ -188,7 +262,9 @@ async def test_a_turn_of_an_agent_opens_its_stream_while_the_main_model_is_loade
     assert b"agent_not_found" in unknown.content
 
 
-async def test_a_request_that_leaves_while_it_gets_its_model_does_not_keep_it(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_request_that_leaves_while_it_gets_its_model_does_not_keep_it(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(a_server()) as server:
         registry = server.state.registry
         call = call_of(server, WIRES["chat"])

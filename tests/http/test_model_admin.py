@@ -5,7 +5,18 @@ import trio.testing
 
 from semantic_trio.adapters.http.serving.app_state import HttpSettings
 from semantic_trio.testing import FakeRunner
-from tests.http.serving import Call, FakeHost, Served, anthropic_body, fake_model, get, openai_body, post, running, served
+from tests.http.serving import (
+    Call,
+    FakeHost,
+    Served,
+    anthropic_body,
+    fake_model,
+    get,
+    openai_body,
+    post,
+    running,
+    served,
+)
 from tests.http.test_operating import read
 
 SMALL, LARGE = "org/small", "./models/large"
@@ -25,7 +36,9 @@ async def served_models(server: Served) -> dict[str, object]:
     return {one["id"]: one["state"] for one in data}
 
 
-async def test_a_model_is_loaded_beside_the_others_and_unloaded(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_model_is_loaded_beside_the_others_and_unloaded(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(a_server()) as server:
         loaded = await post(server.app, "/admin/models/load", {"model": LARGE})
         answer = await post(server.app, "/v1/messages", anthropic_body(model=LARGE))
@@ -34,27 +47,43 @@ async def test_a_model_is_loaded_beside_the_others_and_unloaded(autojump_clock: 
         after = await served_models(server)
 
     assert (loaded.status, loaded.json) == (200, {"model": LARGE, "seconds": 1.0, "bytes": BYTES})
-    assert (unloaded.status, unloaded.json) == (200, {"model": LARGE, "seconds": 0.0, "bytes": BYTES})
+    assert (unloaded.status, unloaded.json) == (
+        200,
+        {"model": LARGE, "seconds": 0.0, "bytes": BYTES},
+    )
     assert answer.json["model"] == LARGE
     assert states == {"org/tiny": "ready", SMALL: "absent", LARGE: "ready"}
     assert after == {"org/tiny": "ready", SMALL: "absent", LARGE: "absent"}
 
 
-async def test_a_swap_changes_who_answers_for_the_main_model(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_swap_changes_who_answers_for_the_main_model(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(a_server()) as server:
         swapped = await post(server.app, "/admin/models/swap", {"model": LARGE})
-        answers = [await post(server.app, "/v1/messages", anthropic_body(model=name)) for name in ("default", "claude-opus-4", LARGE)]
+        answers = [
+            await post(server.app, "/v1/messages", anthropic_body(model=name))
+            for name in ("default", "claude-opus-4", LARGE)
+        ]
         gone = await post(server.app, "/v1/messages", anthropic_body(model="org/tiny"))
         samples = read(server.metrics)
 
     assert (swapped.status, swapped.json) == (200, {"model": LARGE, "seconds": 1.0, "bytes": BYTES})
     assert [answer.json["model"] for answer in answers] == [LARGE] * 3
-    assert gone.json["error"] == {"type": "not_found_error", "message": f"model: org/tiny (served here: {LARGE}, {SMALL})"}
-    assert (samples["semantic_model_swap_duration_seconds_count",], samples["semantic_model_swap_duration_seconds_sum",]) == (1, 1.0)
+    assert gone.json["error"] == {
+        "type": "not_found_error",
+        "message": f"model: org/tiny (served here: {LARGE}, {SMALL})",
+    }
+    assert (
+        samples["semantic_model_swap_duration_seconds_count",],
+        samples["semantic_model_swap_duration_seconds_sum",],
+    ) == (1, 1.0)
 
 
 @pytest.mark.parametrize("action", ["load", "unload", "swap"])
-async def test_a_model_that_is_not_there_changes_nothing(action: str, autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_model_that_is_not_there_changes_nothing(
+    action: str, autojump_clock: trio.testing.MockClock
+) -> None:
     async with running(a_server()) as server:
         call = await post(server.app, f"/admin/models/{action}", {"model": "gone"})
         answer = await post(server.app, "/v1/chat/completions", openai_body())
@@ -65,7 +94,9 @@ async def test_a_model_that_is_not_there_changes_nothing(action: str, autojump_c
     assert states == {"org/tiny": "ready", SMALL: "absent"}
 
 
-async def test_a_swap_that_fails_says_that_the_old_model_is_back(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_swap_that_fails_says_that_the_old_model_is_back(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     server = a_server()
     opener = server.state.registry.opener
     assert isinstance(opener, FakeHost)
@@ -78,14 +109,19 @@ async def test_a_swap_that_fails_says_that_the_old_model_is_back(autojump_clock:
     error = call.json["error"]
     assert isinstance(error, dict)
     assert error["code"] == "model_swap_failed"
-    assert error["message"] == f"{LARGE} cannot replace org/tiny: model: {LARGE} (its weights are damaged); after 2.0 s org/tiny is served again"
+    assert error["message"] == (
+        f"{LARGE} cannot replace org/tiny: model: {LARGE} (its weights are damaged); after 2.0 "
+        "s org/tiny is served again"
+    )
     assert answer.json["model"] == "org/tiny"
 
 
 async def test_aliases_are_set_listed_and_removed(autojump_clock: trio.testing.MockClock) -> None:
     async with running(a_server()) as server:
         path = "/admin/models/aliases"
-        put = await Call(server.app, "PUT", path, b'{"alias": "claude-haiku*", "model": "org/small"}').run()
+        put = await Call(
+            server.app, "PUT", path, b'{"alias": "claude-haiku*", "model": "org/small"}'
+        ).run()
         answer = await post(server.app, "/v1/messages", anthropic_body(model="claude-haiku-4-5"))
         listed = await get(server.app, path)
         removed = await Call(server.app, "DELETE", f"{path}/claude-haiku*").run()
@@ -123,10 +159,14 @@ async def test_what_cannot_be_is_refused(method: str, path: str, body: bytes, st
         (HttpSettings(), {"host": "evil.com"}, 403),
     ],
 )
-async def test_only_the_operator_changes_models(path: str, settings: HttpSettings, headers: dict[str, str], status: int) -> None:
+async def test_only_the_operator_changes_models(
+    path: str, settings: HttpSettings, headers: dict[str, str], status: int
+) -> None:
     server = a_server(settings)
     method = "PUT" if path == "aliases" else "POST"
     body = b'{"alias": "x", "model": "org/small"}'
 
-    assert (await Call(server.app, method, f"/admin/models/{path}", body, headers).run()).status == status
+    assert (
+        await Call(server.app, method, f"/admin/models/{path}", body, headers).run()
+    ).status == status
     assert server.state.registry.names.aliases == {"tiny": "org/tiny"}

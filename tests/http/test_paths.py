@@ -21,16 +21,31 @@ WRITTEN = ["{}/", "/v1{}", "/v1/v1{}", "/{}", "{}//", "//v1/{}", "{short}", "{sh
 
 
 @pytest.mark.parametrize("path", POSTED)
-async def test_a_path_that_is_unambiguous_is_answered(path: str, autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_path_that_is_unambiguous_is_answered(
+    path: str, autojump_clock: trio.testing.MockClock
+) -> None:
     async with running(served(FakeRunner())) as server:
         right = await post(server.app, path, POSTED[path])
-        others = [await post(server.app, one.format(path, short=path.removeprefix("/v1")), POSTED[path]) for one in WRITTEN]
+        others = [
+            await post(server.app, one.format(path, short=path.removeprefix("/v1")), POSTED[path])
+            for one in WRITTEN
+        ]
 
     assert {call.status for call in others} == {right.status} <= {200, 201}
 
 
 @pytest.mark.parametrize(
-    "path", ["/v1/models/", "/models", "/models/", "//models", "/v1//models/org/tiny", "/models/org/tiny", "/models/tiny/", "/v1/v1/models//tiny"]
+    "path",
+    [
+        "/v1/models/",
+        "/models",
+        "/models/",
+        "//models",
+        "/v1//models/org/tiny",
+        "/models/org/tiny",
+        "/models/tiny/",
+        "/v1/v1/models//tiny",
+    ],
 )
 async def test_models_are_found_on_such_paths(path: str) -> None:
     call = await get(served(FakeRunner()).app, path)
@@ -57,11 +72,24 @@ async def test_another_path_is_named_and_is_json(path: str, named: str) -> None:
     for call in (await get(app, path), await post(app, path, {})):
         error = call.json["error"]
         assert call.status == 404
-        expected = f"{call.method} {named} is not offered by this server; GET /openapi.json lists what is"
+        expected = (
+            f"{call.method} {named} is not offered by this server; GET /openapi.json lists what is"
+        )
         assert error["message"] == expected  # type: ignore[index]
 
 
-@pytest.mark.parametrize("path", ["//", "/health//live", "/health/live/", "/metrics/", "/v1/agents/a//b", "/v1/responses//", "/openapi.json/"])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "//",
+        "/health//live",
+        "/health/live/",
+        "/metrics/",
+        "/v1/agents/a//b",
+        "/v1/responses//",
+        "/openapi.json/",
+    ],
+)
 async def test_no_path_is_redirected(path: str) -> None:
     """A client that follows a redirect of a POST sends a GET without the body."""
     call = await Call(served(FakeRunner()).app, "GET", path).run()
@@ -73,7 +101,10 @@ async def test_no_path_is_redirected(path: str) -> None:
 async def test_a_path_that_is_spelled_otherwise_needs_the_same_key() -> None:
     app = served(FakeRunner(), HttpSettings(api_key="k")).app
 
-    assert [(await get(app, path)).status for path in ("//v1/models", "/models", "//health/../v1/models", "//health/live")] == [401, 401, 404, 200]
+    assert [
+        (await get(app, path)).status
+        for path in ("//v1/models", "/models", "//health/../v1/models", "//health/live")
+    ] == [401, 401, 404, 200]
 
 
 async def test_who_asks_for_another_model_is_told_which_are_served() -> None:
@@ -83,4 +114,4 @@ async def test_who_asks_for_another_model_is_told_which_are_served() -> None:
 
     message = openai.json["error"]["message"]  # type: ignore[index]
     assert message == "The model `gpt-9` does not exist: served here: org/tiny"
-    assert anthropic.json["error"]["message"] == "model: gpt-9 (served here: org/tiny)"  # type: ignore[index]
+    assert anthropic.json["error"]["message"] == ("model: gpt-9 (served here: org/tiny)")  # type: ignore[index]

@@ -17,32 +17,59 @@ PERSON = {"type": "object", "properties": {}}
 
 async def by_messages(server: Served, *messages: dict[str, Any], **fields: Any) -> Any:
     """The answer of the Messages API."""
-    call = await post(server.app, "/v1/messages", anthropic_body(messages=messages, **{"max_tokens": 1000, **fields}))
+    call = await post(
+        server.app,
+        "/v1/messages",
+        anthropic_body(messages=messages, **{"max_tokens": 1000, **fields}),
+    )
     assert call.status == 200, call.content
     return call.json
 
 
 async def by_chat(server: Served, *messages: dict[str, Any], **fields: Any) -> Any:
     """The answer of Chat Completions."""
-    call = await post(server.app, "/v1/chat/completions", openai_body(messages=messages, **{"max_tokens": 1000, **fields}))
+    call = await post(
+        server.app,
+        "/v1/chat/completions",
+        openai_body(messages=messages, **{"max_tokens": 1000, **fields}),
+    )
     assert call.status == 200, call.content
     return call.json
 
 
-async def test_messages_goes_on_with_the_assistant_s_last_message(autojump_clock: trio.testing.MockClock) -> None:
+async def test_messages_goes_on_with_the_assistant_s_last_message(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(speaking(" Paris.")) as server:
         answer = await by_messages(server, QUESTION, BEGUN)
-        counted = await post(server.app, "/v1/messages/count_tokens", anthropic_body(messages=[QUESTION, BEGUN]))
+        counted = await post(
+            server.app, "/v1/messages/count_tokens", anthropic_body(messages=[QUESTION, BEGUN])
+        )
 
     assert [block["text"] for block in answer["content"]] == [" Paris."]
-    assert answer["usage"]["input_tokens"] == len(f"user:{QUESTION['content']}\nassistant:{BEGUN['content']}")
+    assert answer["usage"]["input_tokens"] == len(
+        f"user:{QUESTION['content']}\nassistant:{BEGUN['content']}"
+    )
     assert counted.json["input_tokens"] == answer["usage"]["input_tokens"]
 
 
 async def test_a_stream_goes_on_too(autojump_clock: trio.testing.MockClock) -> None:
-    begun = {**BEGUN, "content": [{"type": "text", "text": "The capital of France is ", "cache_control": {"type": "ephemeral"}}]}
+    begun = {
+        **BEGUN,
+        "content": [
+            {
+                "type": "text",
+                "text": "The capital of France is ",
+                "cache_control": {"type": "ephemeral"},
+            }
+        ],
+    }
     async with running(speaking(" Paris.")) as server:
-        call = await post(server.app, "/v1/messages", anthropic_body(messages=[QUESTION, begun], stream=True, max_tokens=1000))
+        call = await post(
+            server.app,
+            "/v1/messages",
+            anthropic_body(messages=[QUESTION, begun], stream=True, max_tokens=1000),
+        )
 
     message = accumulated(call.content)
     assert message.content[0].text == "Paris."  # type: ignore[union-attr]
@@ -63,18 +90,28 @@ async def test_chat_goes_on_where_that_is_demanded(autojump_clock: trio.testing.
 
 
 @pytest.mark.parametrize("ending", ["", " "])
-async def test_the_turn_after_begins_with_all_that_was_said(ending: str, autojump_clock: trio.testing.MockClock) -> None:
+async def test_the_turn_after_begins_with_all_that_was_said(
+    ending: str, autojump_clock: trio.testing.MockClock
+) -> None:
     begun = {**BEGUN, "content": BEGUN["content"] + ending}
     async with running(speaking(" Paris.")) as server:
         first = await by_chat(server, QUESTION, begun, **CONTINUE)
-        said = {"role": "assistant", "content": begun["content"] + first["choices"][0]["message"]["content"]}
+        said = {
+            "role": "assistant",
+            "content": begun["content"] + first["choices"][0]["message"]["content"],
+        }
         second = await by_chat(server, QUESTION, said, {"role": "user", "content": "And of Spain?"})
 
     assert said["content"] == "The capital of France is Paris."
-    assert second["usage"]["prompt_tokens_details"]["cached_tokens"] >= first["usage"]["total_tokens"] - 1
+    assert (
+        second["usage"]["prompt_tokens_details"]["cached_tokens"]
+        >= first["usage"]["total_tokens"] - 1
+    )
 
 
-async def test_an_answer_that_was_cut_off_goes_on_where_it_ended(autojump_clock: trio.testing.MockClock) -> None:
+async def test_an_answer_that_was_cut_off_goes_on_where_it_ended(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(speaking("Paris is the capital.")) as server:
         cut = await by_messages(server, QUESTION, max_tokens=8)
         said = {"role": "assistant", "content": cut["content"]}
@@ -86,26 +123,45 @@ async def test_an_answer_that_was_cut_off_goes_on_where_it_ended(autojump_clock:
 async def test_a_demanded_call_is_a_turn_of_its_own(autojump_clock: trio.testing.MockClock) -> None:
     tools = [{"name": "look", "input_schema": {"type": "object", "properties": {}}}]
     async with running(served(FakeRunner())) as server:
-        answer = await by_messages(server, QUESTION, BEGUN, tools=tools, tool_choice={"type": "any"})
+        answer = await by_messages(
+            server, QUESTION, BEGUN, tools=tools, tool_choice={"type": "any"}
+        )
 
     assert [block["type"] for block in answer["content"]] == ["tool_use"]
 
 
 REFUSED: list[tuple[list[dict[str, Any]], dict[str, Any], str]] = [
     ([QUESTION], {"continue_final_message": True}, "continue_final_message"),
-    ([QUESTION, BEGUN], {"continue_final_message": True, "add_generation_prompt": True}, "add_generation_prompt"),
+    (
+        [QUESTION, BEGUN],
+        {"continue_final_message": True, "add_generation_prompt": True},
+        "add_generation_prompt",
+    ),
     ([QUESTION, BEGUN], {"add_generation_prompt": False}, "add_generation_prompt"),
-    ([QUESTION, BEGUN], {"continue_final_message": True, "response_format": {"type": "json_object"}}, "continue_final_message"),
-    ([QUESTION, {**BEGUN, "tool_calls": [{"id": "c", "function": {"name": "f"}}]}], {"continue_final_message": True}, "continue_final_message"),
+    (
+        [QUESTION, BEGUN],
+        {"continue_final_message": True, "response_format": {"type": "json_object"}},
+        "continue_final_message",
+    ),
+    (
+        [QUESTION, {**BEGUN, "tool_calls": [{"id": "c", "function": {"name": "f"}}]}],
+        {"continue_final_message": True},
+        "continue_final_message",
+    ),
 ]
 
 
 @pytest.mark.parametrize(("messages", "fields", "field"), REFUSED)
 async def test_what_cannot_be_gone_on_with_is_refused_by_name(
-    messages: list[dict[str, Any]], fields: dict[str, Any], field: str, autojump_clock: trio.testing.MockClock
+    messages: list[dict[str, Any]],
+    fields: dict[str, Any],
+    field: str,
+    autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with running(speaking("no")) as server:
-        call = await post(server.app, "/v1/chat/completions", openai_body(messages=messages, **fields))
+        call = await post(
+            server.app, "/v1/chat/completions", openai_body(messages=messages, **fields)
+        )
 
     error: Any = call.json["error"]
     assert (call.status, error["param"]) == (400, field)
@@ -114,7 +170,11 @@ async def test_what_cannot_be_gone_on_with_is_refused_by_name(
 async def test_messages_refuses_a_form_that_goes_on(autojump_clock: trio.testing.MockClock) -> None:
     form = {"format": {"type": "json_schema", "schema": PERSON}}
     async with running(speaking("no")) as server:
-        call = await post(server.app, "/v1/messages", anthropic_body(messages=[QUESTION, BEGUN], output_config=form))
+        call = await post(
+            server.app,
+            "/v1/messages",
+            anthropic_body(messages=[QUESTION, BEGUN], output_config=form),
+        )
 
     error: Any = call.json["error"]
     assert call.status == 400

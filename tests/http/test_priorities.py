@@ -1,4 +1,6 @@
-"""Priorities over HTTP: how a request says that it is in the background, and what its response says, in every protocol."""
+"""Priorities over HTTP: how a request says that it is in the background, and what its response
+says, in every protocol.
+"""
 
 import json
 from collections.abc import Callable
@@ -35,19 +37,50 @@ def _body(**more: object) -> dict[str, Any]:
 
 
 APIS = {
-    "messages": Api("/v1/messages", anthropic_body(), lambda answer: answer["usage"]["service_tier"], has_field=False),
+    "messages": Api(
+        "/v1/messages",
+        anthropic_body(),
+        lambda answer: answer["usage"]["service_tier"],
+        has_field=False,
+    ),
     "chat": Api("/v1/chat/completions", openai_body(), lambda answer: answer.get("service_tier")),
-    "completions": Api("/v1/completions", _body(prompt="hi", max_tokens=5), lambda answer: answer.get("service_tier")),
-    "responses": Api("/v1/responses", _body(input="hi", max_output_tokens=5), lambda answer: answer["service_tier"]),
-    "agents": Api("/v1/agents/ada/generate", {"message": "hi", "max_tokens": 5}, lambda answer: answer.get("service_tier")),
+    "completions": Api(
+        "/v1/completions",
+        _body(prompt="hi", max_tokens=5),
+        lambda answer: answer.get("service_tier"),
+    ),
+    "responses": Api(
+        "/v1/responses",
+        _body(input="hi", max_output_tokens=5),
+        lambda answer: answer["service_tier"],
+    ),
+    "agents": Api(
+        "/v1/agents/ada/generate",
+        {"message": "hi", "max_tokens": 5},
+        lambda answer: answer.get("service_tier"),
+    ),
 }
 # What a whole answer calls the two tiers; None where the protocol has no such field.
-USUAL = {"messages": "standard", "chat": None, "completions": None, "responses": "default", "agents": None}
-IN_BACKGROUND = {"messages": "batch", "chat": "flex", "completions": None, "responses": "flex", "agents": None}
+USUAL = {
+    "messages": "standard",
+    "chat": None,
+    "completions": None,
+    "responses": "default",
+    "agents": None,
+}
+IN_BACKGROUND = {
+    "messages": "batch",
+    "chat": "flex",
+    "completions": None,
+    "responses": "flex",
+    "agents": None,
+}
 every_api = pytest.mark.parametrize("api", APIS)
 
 
-async def priorities(server: Served, api: Api, body: dict[str, Any], **headers: str) -> tuple[list[Priority], Call]:
+async def priorities(
+    server: Served, api: Api, body: dict[str, Any], **headers: str
+) -> tuple[list[Priority], Call]:
     """The priorities of the generations that a request submits, and its answer."""
     observer = MemoryObserver()
     server.observers.add(observer)
@@ -58,7 +91,9 @@ async def priorities(server: Served, api: Api, body: dict[str, Any], **headers: 
 
 
 @every_api
-async def test_a_header_puts_a_request_of_every_api_into_the_background(api: str, autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_header_puts_a_request_of_every_api_into_the_background(
+    api: str, autojump_clock: trio.testing.MockClock
+) -> None:
     one = APIS[api]
     async with running(served(FakeRunner())) as server:
         usual, usual_answer = await priorities(server, one, one.body)
@@ -70,7 +105,9 @@ async def test_a_header_puts_a_request_of_every_api_into_the_background(api: str
 
 
 @every_api
-async def test_the_field_of_openais_apis_does_too(api: str, autojump_clock: trio.testing.MockClock) -> None:
+async def test_the_field_of_openais_apis_does_too(
+    api: str, autojump_clock: trio.testing.MockClock
+) -> None:
     one = APIS[api]
     async with running(served(FakeRunner())) as server:
         for tier in ("auto", "default", "priority", "a tier of next year"):
@@ -78,7 +115,9 @@ async def test_the_field_of_openais_apis_does_too(api: str, autojump_clock: trio
             assert found == [Priority.INTERACTIVE]
             assert one.tier(answer.json) == ("default" if api == "chat" else USUAL[api])
         found, answer = await priorities(server, one, one.body | {"service_tier": "flex"})
-        overruled, _ = await priorities(server, one, one.body | {"service_tier": "flex"}, **{HEADER: "Interactive"})
+        overruled, _ = await priorities(
+            server, one, one.body | {"service_tier": "flex"}, **{HEADER: "Interactive"}
+        )
 
     assert found == [Priority.BACKGROUND if one.has_field else Priority.INTERACTIVE]
     assert one.tier(answer.json) == (IN_BACKGROUND if one.has_field else USUAL)[api]
@@ -86,7 +125,9 @@ async def test_the_field_of_openais_apis_does_too(api: str, autojump_clock: trio
 
 
 @every_api
-async def test_a_header_with_another_value_is_refused_by_name(api: str, autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_header_with_another_value_is_refused_by_name(
+    api: str, autojump_clock: trio.testing.MockClock
+) -> None:
     one = APIS[api]
     async with running(served(FakeRunner())) as server:
         found, answer = await priorities(server, one, one.body, **{HEADER: "urgent"})
@@ -95,17 +136,25 @@ async def test_a_header_with_another_value_is_refused_by_name(api: str, autojump
     assert "X-Semantic-Priority: the header is interactive or background" in answer.content.decode()
 
 
-async def test_several_answers_are_all_in_the_background(autojump_clock: trio.testing.MockClock) -> None:
+async def test_several_answers_are_all_in_the_background(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(served(FakeRunner())) as server:
-        chat, _ = await priorities(server, APIS["chat"], APIS["chat"].body | {"n": 3, "service_tier": "flex"})
+        chat, _ = await priorities(
+            server, APIS["chat"], APIS["chat"].body | {"n": 3, "service_tier": "flex"}
+        )
         completions = APIS["completions"]
-        texts, _ = await priorities(server, completions, completions.body | {"prompt": ["a", "b"], "service_tier": "flex"})
+        texts, _ = await priorities(
+            server, completions, completions.body | {"prompt": ["a", "b"], "service_tier": "flex"}
+        )
 
     assert chat == [Priority.BACKGROUND] * 3
     assert texts == [Priority.BACKGROUND] * 2
 
 
-async def test_reading_an_agents_conversation_can_be_in_the_background(autojump_clock: trio.testing.MockClock) -> None:
+async def test_reading_an_agents_conversation_can_be_in_the_background(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(served(FakeRunner())) as server:
         await post(server.app, "/v1/agents", {"id": "ada", "system": "You are kind."})
         warm = attrs.evolve(APIS["agents"], path="/v1/agents/ada/warm")
@@ -116,33 +165,69 @@ async def test_reading_an_agents_conversation_can_be_in_the_background(autojump_
 
 async def test_streams_name_the_tier(autojump_clock: trio.testing.MockClock) -> None:
     async with running(served(FakeRunner())) as server:
-        chat = await post(server.app, "/v1/chat/completions", openai_body(stream=True, service_tier="flex"))
+        chat = await post(
+            server.app, "/v1/chat/completions", openai_body(stream=True, service_tier="flex")
+        )
         plain = await post(server.app, "/v1/chat/completions", openai_body(stream=True))
-        messages = await post(server.app, "/v1/messages", anthropic_body(stream=True), **{HEADER: "background"})
-        responses = await post(server.app, "/v1/responses", APIS["responses"].body | {"stream": True, "service_tier": "flex"})
+        messages = await post(
+            server.app, "/v1/messages", anthropic_body(stream=True), **{HEADER: "background"}
+        )
+        responses = await post(
+            server.app,
+            "/v1/responses",
+            APIS["responses"].body | {"stream": True, "service_tier": "flex"},
+        )
 
-    chunks = [json.loads(line) for line in chat.content.decode().replace("data: ", "").split("\n\n") if line.startswith("{")]
+    chunks = [
+        json.loads(line)
+        for line in chat.content.decode().replace("data: ", "").split("\n\n")
+        if line.startswith("{")
+    ]
     assert {chunk["service_tier"] for chunk in chunks} == {"flex"}
-    assert all(openai.types.chat.ChatCompletionChunk.model_validate(chunk).service_tier == "flex" for chunk in chunks)
-    assert b"service_tier" not in plain.content, "a client that says nothing of it gets what it got before"
+    assert all(
+        openai.types.chat.ChatCompletionChunk.model_validate(chunk).service_tier == "flex"
+        for chunk in chunks
+    )
+    assert b"service_tier" not in plain.content, (
+        "a client that says nothing of it gets what it got before"
+    )
     assert messages.content.count(b'"service_tier":"batch"') == 2, "at the start and at the end"
     assert b'"service_tier":"flex"' in responses.content
     assert b'"service_tier":"default"' not in responses.content
 
 
 @every_api
-async def test_an_interactive_request_of_every_api_comes_before_a_background_one(api: str, autojump_clock: trio.testing.MockClock) -> None:
+async def test_an_interactive_request_of_every_api_comes_before_a_background_one(
+    api: str, autojump_clock: trio.testing.MockClock
+) -> None:
     one, ended = APIS[api], list[str]()
-    async with running(served(FakeRunner(seconds_per_step=1), rows=1)) as server, trio.open_nursery() as nursery:
+    async with (
+        running(served(FakeRunner(seconds_per_step=1), rows=1)) as server,
+        trio.open_nursery() as nursery,
+    ):
         await post(server.app, "/v1/agents", {"id": "ada"})
 
         async def ask(name: str, path: str, body: object, **headers: str) -> None:
             assert (await post(server.app, path, body, **headers)).status == 200
             ended.append(name)
 
-        nursery.start_soon(lambda: ask("first in the background", "/v1/messages", anthropic_body("a" * 50, max_tokens=30), **{HEADER: "background"}))
+        nursery.start_soon(
+            lambda: ask(
+                "first in the background",
+                "/v1/messages",
+                anthropic_body("a" * 50, max_tokens=30),
+                **{HEADER: "background"},
+            )
+        )
         await trio.sleep(5)
-        nursery.start_soon(lambda: ask("second in the background", "/v1/messages", anthropic_body("b" * 50), **{HEADER: "background"}))
+        nursery.start_soon(
+            lambda: ask(
+                "second in the background",
+                "/v1/messages",
+                anthropic_body("b" * 50),
+                **{HEADER: "background"},
+            )
+        )
         await trio.sleep(1)
         nursery.start_soon(lambda: ask("interactive", one.path, one.body))
 
@@ -150,16 +235,35 @@ async def test_an_interactive_request_of_every_api_comes_before_a_background_one
     assert server.engine.scheduler.priority_preemptions == 1
 
 
-async def test_the_metrics_tell_the_priorities_apart(autojump_clock: trio.testing.MockClock) -> None:
-    async with running(served(FakeRunner(seconds_per_step=1), rows=1)) as server, trio.open_nursery() as nursery:
-        nursery.start_soon(lambda: post(server.app, "/v1/messages", anthropic_body("a" * 50, max_tokens=30), **{HEADER: "background"}))
-        nursery.start_soon(lambda: post(server.app, "/v1/messages", anthropic_body("b" * 50), **{HEADER: "background"}))
+async def test_the_metrics_tell_the_priorities_apart(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with (
+        running(served(FakeRunner(seconds_per_step=1), rows=1)) as server,
+        trio.open_nursery() as nursery,
+    ):
+        nursery.start_soon(
+            lambda: post(
+                server.app,
+                "/v1/messages",
+                anthropic_body("a" * 50, max_tokens=30),
+                **{HEADER: "background"},
+            )
+        )
+        nursery.start_soon(
+            lambda: post(
+                server.app, "/v1/messages", anthropic_body("b" * 50), **{HEADER: "background"}
+            )
+        )
         await trio.sleep(5)
         await post(server.app, "/v1/messages", anthropic_body("c"))
         during = (await get(server.app, "/metrics")).content.decode()
         nursery.cancel_scope.cancel()
 
-    assert 'semantic_time_to_first_token_seconds_count{cache="ram",priority="interactive"} 1.0' in during
+    assert (
+        'semantic_time_to_first_token_seconds_count{cache="ram",priority="interactive"} 1.0'
+        in during
+    )
     assert 'semantic_background_requests{state="running"} 1.0' in during
     assert 'semantic_background_requests{state="waiting"} 1.0' in during
     assert 'semantic_preemption_total{reason="priority"} 1.0' in during

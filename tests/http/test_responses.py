@@ -14,7 +14,20 @@ from openai.types.responses import Response, ResponseFunctionToolCall, ResponseR
 from semantic_trio.domain.responses import verify
 from semantic_trio.testing import FakeRunner
 from tests.http.messages import speaking
-from tests.http.responses import CALL, LOOK, PATCH, PATH, THOUGHT_AND_CALL, body, cached, echoed, events, respond, stored, stream
+from tests.http.responses import (
+    CALL,
+    LOOK,
+    PATCH,
+    PATH,
+    THOUGHT_AND_CALL,
+    body,
+    cached,
+    echoed,
+    events,
+    respond,
+    stored,
+    stream,
+)
 from tests.http.serving import Call, get, listening, post, running, served
 
 OPENED = ["response.created", "response.in_progress"]
@@ -49,22 +62,29 @@ def sequence(told: list[Any]) -> list[str]:
     return [name for name, _ in itertools.groupby(event.type for event in told)]
 
 
-# ----------------------------------------------------------------------------------------------------------------------- answers
+# ------------------------------------------------------------------------------------------ answers
 
 
-async def test_a_stream_of_text_is_the_golden_sequence(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_stream_of_text_is_the_golden_sequence(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(speaking("Yes.")) as server:
         told = await stream(server)
 
     assert sequence(told) == [*OPENED, *SPOKEN, "response.completed"]
     assert [event.sequence_number for event in told] == list(range(len(told)))
-    assert "".join(event.delta for event in told if event.type == "response.output_text.delta") == "Yes."
+    assert (
+        "".join(event.delta for event in told if event.type == "response.output_text.delta")
+        == "Yes."
+    )
     assert told[0].response.status == told[1].response.status == "in_progress"
     assert told[-1].response.status == "completed"
     assert told[-1].response.output_text == "Yes."
 
 
-async def test_a_stream_of_thought_text_and_call_is_the_golden_sequence(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_stream_of_thought_text_and_call_is_the_golden_sequence(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(speaking(THOUGHT_AND_CALL)) as server:
         told = await stream(server, tools=[LOOK])
 
@@ -80,7 +100,9 @@ async def test_a_stream_of_thought_text_and_call_is_the_golden_sequence(autojump
     assert json.loads(done[2].item.arguments) == {"at": "sky"}
 
 
-async def test_what_is_told_of_an_item_in_pieces_is_what_it_is_in_the_end(autojump_clock: trio.testing.MockClock) -> None:
+async def test_what_is_told_of_an_item_in_pieces_is_what_it_is_in_the_end(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(speaking(THOUGHT_AND_CALL)) as server:
         told = await stream(server, tools=[LOOK])
 
@@ -89,10 +111,16 @@ async def test_what_is_told_of_an_item_in_pieces_is_what_it_is_in_the_end(autoju
         if event.type.endswith(".delta"):
             said[event.item_id] += event.delta
     thought, text, call = told[-1].response.output
-    assert said == {thought.id: thought.content[0].text, text.id: text.content[0].text, call.id: call.arguments}
+    assert said == {
+        thought.id: thought.content[0].text,
+        text.id: text.content[0].text,
+        call.id: call.arguments,
+    }
 
 
-async def test_a_plain_answer_is_what_the_stream_ends_with(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_plain_answer_is_what_the_stream_ends_with(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(speaking(THOUGHT_AND_CALL)) as server:
         await respond(server, tools=[LOOK])  # the other two find the same remembered
         plain = await respond(server, tools=[LOOK])
@@ -111,7 +139,9 @@ async def test_a_plain_answer_is_what_the_stream_ends_with(autojump_clock: trio.
     assert plain.usage.output_tokens_details.reasoning_tokens > 0
 
 
-async def test_an_answer_that_is_cut_off_is_incomplete(autojump_clock: trio.testing.MockClock) -> None:
+async def test_an_answer_that_is_cut_off_is_incomplete(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(speaking("Yes, and more.")) as server:
         plain = await respond(server, max_output_tokens=3)
         told = await stream(server, max_output_tokens=3)
@@ -134,7 +164,9 @@ async def test_a_text_of_blanks_is_no_item(autojump_clock: trio.testing.MockCloc
     assert sequence(told) == [*OPENED, *CALLED, "response.completed"]
 
 
-async def test_a_tool_that_takes_text_is_called_with_text(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_tool_that_takes_text_is_called_with_text(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     said = '<tool_call>\n{"name": "patch", "arguments": {"input": "a\\nb"}}\n</tool_call>'
     async with running(speaking(said)) as server:
         told = await stream(server, tools=[PATCH])
@@ -149,7 +181,9 @@ async def test_a_tool_that_takes_text_is_called_with_text(autojump_clock: trio.t
     assert (call.type, call.name, call.input) == ("custom_tool_call", "patch", "a\nb")
 
 
-async def test_the_tokens_of_a_text_are_told_where_they_are_asked_for(autojump_clock: trio.testing.MockClock) -> None:
+async def test_the_tokens_of_a_text_are_told_where_they_are_asked_for(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     wanted: dict[str, Any] = {"include": ["message.output_text.logprobs"], "top_logprobs": 2}
     async with running(speaking("<think>\nhm\n</think>\n\nYes.")) as server:
         plain = await respond(server, **wanted)
@@ -158,7 +192,12 @@ async def test_the_tokens_of_a_text_are_told_where_they_are_asked_for(autojump_c
     for response in (plain, told[-1].response):
         said = response.output[1].content[0]  # type: ignore[union-attr, index]
         assert "".join(one.token for one in said.logprobs).strip() == "Yes."
-    tokens = [one.token for event in told if event.type == "response.output_text.delta" for one in event.logprobs]
+    tokens = [
+        one.token
+        for event in told
+        if event.type == "response.output_text.delta"
+        for one in event.logprobs
+    ]
     assert "".join(tokens).strip() == "Yes."
 
 
@@ -168,8 +207,16 @@ async def test_what_was_asked_for_is_told_back(autojump_clock: trio.testing.Mock
         "metadata": {"a": "b"},
         "temperature": 0.5,
         "top_p": 0.9,
-        "tools": [LOOK, {"type": "web_search"}, {"type": "namespace", "name": "n", "description": "d", "tools": [LOOK]}],
-        "tool_choice": {"type": "allowed_tools", "mode": "auto", "tools": [{"type": "function", "name": "look"}]},
+        "tools": [
+            LOOK,
+            {"type": "web_search"},
+            {"type": "namespace", "name": "n", "description": "d", "tools": [LOOK]},
+        ],
+        "tool_choice": {
+            "type": "allowed_tools",
+            "mode": "auto",
+            "tools": [{"type": "function", "name": "look"}],
+        },
         "parallel_tool_calls": False,
         "reasoning": {"effort": "none"},
         "text": {"format": {"type": "text"}, "verbosity": "low"},
@@ -178,8 +225,26 @@ async def test_what_was_asked_for_is_told_back(autojump_clock: trio.testing.Mock
     async with running(speaking("Yes.")) as server:
         response = (await post(server.app, PATH, body(**fields))).json
 
-    assert {name: response[name] for name in ("instructions", "metadata", "temperature", "top_p", "tool_choice", "parallel_tool_calls")} == {
-        name: fields[name] for name in ("instructions", "metadata", "temperature", "top_p", "tool_choice", "parallel_tool_calls")
+    assert {
+        name: response[name]
+        for name in (
+            "instructions",
+            "metadata",
+            "temperature",
+            "top_p",
+            "tool_choice",
+            "parallel_tool_calls",
+        )
+    } == {
+        name: fields[name]
+        for name in (
+            "instructions",
+            "metadata",
+            "temperature",
+            "top_p",
+            "tool_choice",
+            "parallel_tool_calls",
+        )
     }
     assert [tool["name"] for tool in response["tools"]] == ["look"]  # type: ignore[attr-defined]
     assert response["reasoning"] == {"effort": "none", "summary": None}
@@ -189,7 +254,17 @@ async def test_what_was_asked_for_is_told_back(autojump_clock: trio.testing.Mock
 async def test_json_of_a_schema_is_what_comes(autojump_clock: trio.testing.MockClock) -> None:
     schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
     async with running(served(FakeRunner())) as server:
-        response = await respond(server, text={"format": {"type": "json_schema", "name": "number", "schema": schema, "strict": True}})
+        response = await respond(
+            server,
+            text={
+                "format": {
+                    "type": "json_schema",
+                    "name": "number",
+                    "schema": schema,
+                    "strict": True,
+                }
+            },
+        )
 
     assert json.loads(response.output_text) == {"n": 0}
     assert response.status == "completed"
@@ -197,12 +272,14 @@ async def test_json_of_a_schema_is_what_comes(autojump_clock: trio.testing.MockC
 
 async def test_a_demanded_call_is_made(autojump_clock: trio.testing.MockClock) -> None:
     async with running(served(FakeRunner())) as server:
-        response = await respond(server, tools=[LOOK], tool_choice={"type": "function", "name": "look"})
+        response = await respond(
+            server, tools=[LOOK], tool_choice={"type": "function", "name": "look"}
+        )
 
     assert [item.type for item in response.output] == ["function_call"]
 
 
-# ----------------------------------------------------------------------------------------------------------------------- the SDK
+# ------------------------------------------------------------------------------------------ the SDK
 
 
 class Number(pydantic.BaseModel):
@@ -213,11 +290,19 @@ class Number(pydantic.BaseModel):
 
 async def test_the_sdk_streams_parses_and_goes_on() -> None:
     def talk(port: int) -> None:
-        with openai.OpenAI(base_url=f"http://127.0.0.1:{port}/v1", api_key="x", max_retries=0) as client:
-            with client.responses.stream(model="tiny", input="hi", max_output_tokens=20) as streaming:
-                text = "".join(event.delta for event in streaming if event.type == "response.output_text.delta")
+        with openai.OpenAI(
+            base_url=f"http://127.0.0.1:{port}/v1", api_key="x", max_retries=0
+        ) as client:
+            with client.responses.stream(
+                model="tiny", input="hi", max_output_tokens=20
+            ) as streaming:
+                text = "".join(
+                    event.delta for event in streaming if event.type == "response.output_text.delta"
+                )
                 final = streaming.get_final_response()
-            parsed = client.responses.parse(model="tiny", input="a number", text_format=Number, previous_response_id=final.id)
+            parsed = client.responses.parse(
+                model="tiny", input="a number", text_format=Number, previous_response_id=final.id
+            )
             listed = list(client.responses.input_items.list(parsed.id, limit=1))
             found = client.responses.retrieve(final.id)
             client.responses.delete(final.id)
@@ -231,7 +316,7 @@ async def test_the_sdk_streams_parses_and_goes_on() -> None:
         await trio.to_thread.run_sync(talk, port)
 
 
-# ------------------------------------------------------------------------------------------------------------------ conversations
+# ------------------------------------------------------------------------------------ conversations
 
 
 async def loop(server: Any, **fields: Any) -> tuple[Response, Response]:
@@ -243,15 +328,21 @@ async def loop(server: Any, **fields: Any) -> tuple[Response, Response]:
     return first, await respond(server, given, tools=[LOOK], **fields)
 
 
-async def test_the_next_turn_of_a_tool_loop_begins_with_all_of_the_turn_before(autojump_clock: trio.testing.MockClock) -> None:
+async def test_the_next_turn_of_a_tool_loop_begins_with_all_of_the_turn_before(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(speaking(THOUGHT_AND_CALL)) as server:
         first, second = await loop(server, store=False)
 
     assert first.usage is not None
-    assert cached(second) >= first.usage.total_tokens - 2, "but for the token that ended the turn, and the last one drawn"
+    assert cached(second) >= first.usage.total_tokens - 2, (
+        "but for the token that ended the turn, and the last one drawn"
+    )
 
 
-async def test_a_chain_begins_with_all_of_the_turn_before(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_chain_begins_with_all_of_the_turn_before(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(speaking(THOUGHT_AND_CALL)) as server:
         first = await respond(server, "x" * 300, tools=[LOOK])
         call = first.output[-1]
@@ -271,7 +362,14 @@ async def test_instructions_are_not_carried_over(autojump_clock: trio.testing.Mo
     async with running(speaking("Yes.")) as server:
         first = await respond(server, "hi", instructions="be brief" * 9)
         second = await respond(server, "more", previous_response_id=first.id)
-        bare = await respond(server, [{"role": "user", "content": "hi"}, *echoed(first), {"role": "user", "content": "more"}])
+        bare = await respond(
+            server,
+            [
+                {"role": "user", "content": "hi"},
+                *echoed(first),
+                {"role": "user", "content": "more"},
+            ],
+        )
 
     assert second.instructions is None
     assert second.usage is not None
@@ -279,10 +377,16 @@ async def test_instructions_are_not_carried_over(autojump_clock: trio.testing.Mo
     assert second.usage.input_tokens == bare.usage.input_tokens
 
 
-async def test_an_item_of_a_stored_response_is_found_by_its_id(autojump_clock: trio.testing.MockClock) -> None:
+async def test_an_item_of_a_stored_response_is_found_by_its_id(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(speaking("Yes.")) as server:
         first = await respond(server, "hi")
-        given = [{"role": "user", "content": "hi"}, {"type": "item_reference", "id": first.output[0].id}, {"role": "user", "content": "more"}]
+        given = [
+            {"role": "user", "content": "hi"},
+            {"type": "item_reference", "id": first.output[0].id},
+            {"role": "user", "content": "more"},
+        ]
         referred = await respond(server, given)
         await server_delete(server, first.id)
         again = await respond(server, "and more", previous_response_id=referred.id)
@@ -290,10 +394,14 @@ async def test_an_item_of_a_stored_response_is_found_by_its_id(autojump_clock: t
     assert cached(referred) > len("user:hi\nassistant:Yes.") - 2
     assert cached(again) == 0, "the agent that had read the deleted one is deleted"
     assert again.usage is not None
-    assert again.usage.input_tokens > len("user:hi\nassistant:Yes.user:more\n"), "what was referred to was stored with what referred to it"
+    assert again.usage.input_tokens > len("user:hi\nassistant:Yes.user:more\n"), (
+        "what was referred to was stored with what referred to it"
+    )
 
 
-async def test_thoughts_come_back_and_summaries_of_them_do_not(autojump_clock: trio.testing.MockClock) -> None:
+async def test_thoughts_come_back_and_summaries_of_them_do_not(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(speaking("<think>\nI look.\n</think>\n\nYes.")) as server:
         response = await respond(server, include=["reasoning.encrypted_content"], store=False)
 
@@ -304,7 +412,7 @@ async def test_thoughts_come_back_and_summaries_of_them_do_not(autojump_clock: t
     assert (thought.summary, thought.encrypted_content) == ([], None)
 
 
-# ------------------------------------------------------------------------------------------------------------------ what is kept
+# ------------------------------------------------------------------------------------- what is kept
 
 
 async def server_delete(server: Any, response_id: str) -> Call:
@@ -315,7 +423,9 @@ async def cancel(server: Any, response_id: str) -> Call:
     return await post(server.app, f"{PATH}/{response_id}/cancel", b"")
 
 
-async def test_a_response_is_told_as_it_was_answered(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_response_is_told_as_it_was_answered(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(speaking("Yes.")) as server:
         plain = await post(server.app, PATH, body())
         final = (await stream(server))[-1].response
@@ -338,13 +448,21 @@ async def test_what_is_not_to_be_stored_is_not(autojump_clock: trio.testing.Mock
     assert (response.status, response.json["store"], found.status) == (200, False, 404)
 
 
-async def test_what_is_deleted_is_gone_and_cannot_be_followed(autojump_clock: trio.testing.MockClock) -> None:
+async def test_what_is_deleted_is_gone_and_cannot_be_followed(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(speaking("Yes.")) as server:
         first = await respond(server, "hi")
         second = await respond(server, "more", previous_response_id=first.id)
-        deleted, again = await server_delete(server, first.id), await server_delete(server, first.id)
+        deleted, again = (
+            await server_delete(server, first.id),
+            await server_delete(server, first.id),
+        )
         told = await stored(server, first.id)
-        after = [await post(server.app, PATH, body(previous_response_id=one.id)) for one in (first, second)]
+        after = [
+            await post(server.app, PATH, body(previous_response_id=one.id))
+            for one in (first, second)
+        ]
 
     assert deleted.json == {"id": first.id, "object": "response", "deleted": True}
     assert (again.status, told.status, after[0].status, after[1].status) == (404, 404, 404, 400)
@@ -356,7 +474,11 @@ async def test_input_items_are_told_in_pages(autojump_clock: trio.testing.MockCl
     given = [{"role": "user", "content": str(number)} for number in range(5)]
 
     async def page(query: str) -> Any:
-        return (await Call(server.app, "GET", f"{PATH}/{response.id}/input_items", query=query.encode()).run()).json
+        return (
+            await Call(
+                server.app, "GET", f"{PATH}/{response.id}/input_items", query=query.encode()
+            ).run()
+        ).json
 
     async with running(speaking("Yes.")) as server:
         response = await respond(server, given)
@@ -369,46 +491,81 @@ async def test_input_items_are_told_in_pages(autojump_clock: trio.testing.MockCl
         return [item["content"][0]["text"] for item in found["data"]]
 
     assert [texts(one) for one in (newest, older, oldest)] == [["4", "3"], ["2", "1"], ["0"]]
-    assert [one["has_more"] for one in (newest, older, oldest, forwards)] == [True, True, False, False]
+    assert [one["has_more"] for one in (newest, older, oldest, forwards)] == [
+        True,
+        True,
+        False,
+        False,
+    ]
     assert texts(forwards) == ["0", "1", "2", "3", "4"]
     assert forwards["first_id"] == oldest["last_id"]
 
 
-async def test_items_of_one_id_do_not_keep_a_reader_of_pages_for_ever(autojump_clock: trio.testing.MockClock) -> None:
+async def test_items_of_one_id_do_not_keep_a_reader_of_pages_for_ever(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     given = [{"id": name, "role": "user", "content": name} for name in ("msg_a", "msg_a", "msg_b")]
     async with running(speaking("Yes.")) as server:
         where = f"{PATH}/{(await respond(server, given)).id}/input_items"
-        pages = [(await Call(server.app, "GET", where, query=f"order=asc&limit=1{more}".encode()).run()).json for more in ("", "&after=msg_a")]
+        pages = [
+            (
+                await Call(
+                    server.app, "GET", where, query=f"order=asc&limit=1{more}".encode()
+                ).run()
+            ).json
+            for more in ("", "&after=msg_a")
+        ]
 
-    assert [(page["last_id"], page["has_more"]) for page in pages] == [("msg_a", True), ("msg_b", False)]  # type: ignore[index,call-overload]
+    assert [(page["last_id"], page["has_more"]) for page in pages] == [
+        ("msg_a", True),
+        ("msg_b", False),
+    ]  # type: ignore[index,call-overload]
 
 
 @pytest.mark.parametrize("query", ["limit=0", "limit=101", "limit=x", "order=up", "after=nothing"])
-async def test_a_page_that_cannot_be_is_refused(query: str, autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_page_that_cannot_be_is_refused(
+    query: str, autojump_clock: trio.testing.MockClock
+) -> None:
     async with running(speaking("Yes.")) as server:
         response = await respond(server)
-        call = await Call(server.app, "GET", f"{PATH}/{response.id}/input_items", query=query.encode()).run()
+        call = await Call(
+            server.app, "GET", f"{PATH}/{response.id}/input_items", query=query.encode()
+        ).run()
 
     assert call.status == 400
 
 
-async def test_what_no_model_reads_is_stored_in_short(autojump_clock: trio.testing.MockClock) -> None:
-    """An image among the results of a tool, thoughts another server has encrypted, items that are left out, fields nobody knows, an endless id."""
+async def test_what_no_model_reads_is_stored_in_short(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """An image among the results of a tool, thoughts another server has encrypted, items that are
+    left out, fields nobody knows, an endless id.
+    """
     long, text = "x" * 100_000, "y" * 10_000
     given = [
         {"role": "user", "content": text, "id": long, "future": {"deep": [long, "short"]}},
-        {"type": "function_call", "call_id": "c", "name": "look", "arguments": json.dumps({"at": text})},
+        {
+            "type": "function_call",
+            "call_id": "c",
+            "name": "look",
+            "arguments": json.dumps({"at": text}),
+        },
         {
             "type": "function_call_output",
             "call_id": "c",
-            "output": [{"type": "input_image", "image_url": long}, {"type": "input_text", "text": text}],
+            "output": [
+                {"type": "input_image", "image_url": long},
+                {"type": "input_text", "text": text},
+            ],
         },
         {"type": "reasoning", "encrypted_content": long, "summary": []},
         {"type": "web_search_call", "output": long},
     ]
     async with running(speaking("Yes.", context_length=100_000)) as server:
         response = await respond(server, given)
-        call = await Call(server.app, "GET", f"{PATH}/{response.id}/input_items", query=b"order=asc").run()
+        call = await Call(
+            server.app, "GET", f"{PATH}/{response.id}/input_items", query=b"order=asc"
+        ).run()
         record = server.responses.get(response.id)
         after = await respond(server, "more", previous_response_id=response.id)
 
@@ -416,13 +573,19 @@ async def test_what_no_model_reads_is_stored_in_short(autojump_clock: trio.testi
     user, called, found, _, _ = items
     assert record is not None
     assert len(record.input or b"") < 3 * len(text) + 2_000, "all texts, and no more"
-    assert (user["content"][0]["text"], json.loads(called["arguments"])["at"], found["output"][1]["text"]) == (text, text, text)
+    assert (
+        user["content"][0]["text"],
+        json.loads(called["arguments"])["at"],
+        found["output"][1]["text"],
+    ) == (text, text, text)
     assert user["future"]["deep"] == ["[100000 characters that are not stored]", "short"]
     assert user["id"].endswith("_i0")
     assert after.status == "completed"
 
 
-async def test_a_store_that_is_down_refuses_before_anything_is_generated(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_store_that_is_down_refuses_before_anything_is_generated(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(speaking("Yes.")) as server:
         server.responses.close()
         refused = [await post(server.app, PATH, body(stream=streams)) for streams in (False, True)]
@@ -435,7 +598,9 @@ async def test_a_store_that_is_down_refuses_before_anything_is_generated(autojum
     assert drawn == 0
 
 
-async def test_a_store_that_goes_down_meanwhile_costs_the_record_and_not_the_answer(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_store_that_goes_down_meanwhile_costs_the_record_and_not_the_answer(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(speaking("Yes.")) as server:
         server.responses.before = lambda what: server.responses.close() if what == "put" else None
         plain = await post(server.app, PATH, body())
@@ -444,12 +609,16 @@ async def test_a_store_that_goes_down_meanwhile_costs_the_record_and_not_the_ans
     assert plain.json["store"] is False
 
 
-async def test_a_response_is_cancelled_from_another_connection_and_keeps_what_was_said(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_response_is_cancelled_from_another_connection_and_keeps_what_was_said(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(slowly("Yes, and a lot more.")) as server, trio.open_nursery() as nursery:
         streaming = Call(server.app, "POST", PATH, json.dumps(body(stream=True)).encode())
         nursery.start_soon(streaming.run)
         await trio.sleep(1)
-        response_id = json.loads(streaming.chunks[0][1].split(b"data: ")[1].split(b"\n")[0])["response"]["id"]
+        response_id = json.loads(streaming.chunks[0][1].split(b"data: ")[1].split(b"\n")[0])[
+            "response"
+        ]["id"]
         before = await stored(server, response_id)
         cancelled = await cancel(server, response_id)
         again = await cancel(server, response_id)
@@ -458,37 +627,53 @@ async def test_a_response_is_cancelled_from_another_connection_and_keeps_what_wa
 
     assert (before.json["status"], cancelled.json["status"]) == ("in_progress", "cancelled")
     assert again.content == cancelled.content
-    assert 0 < len(Response.model_validate(cancelled.json).output_text) < len("Yes, and a lot more.")
+    assert (
+        0 < len(Response.model_validate(cancelled.json).output_text) < len("Yes, and a lot more.")
+    )
     told = events(streaming)
     assert told[-1].type == "response.incomplete"
     assert told[-1].response == Response.model_validate(cancelled.json)
     assert left == 0
 
 
-async def test_a_response_that_is_being_streamed_cannot_be_gone_on_with_yet(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_response_that_is_being_streamed_cannot_be_gone_on_with_yet(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(slowly("Yes, and a lot more.")) as server, trio.open_nursery() as nursery:
         streaming = Call(server.app, "POST", PATH, json.dumps(body(stream=True)).encode())
         nursery.start_soon(streaming.run)
         await trio.sleep(1)
-        begun = json.loads(streaming.chunks[0][1].split(b"data: ")[1].split(b"\n")[0])["response"]["id"]
+        begun = json.loads(streaming.chunks[0][1].split(b"data: ")[1].split(b"\n")[0])["response"][
+            "id"
+        ]
         reference = {"type": "item_reference", "id": f"msg_{begun.removeprefix('resp_')}_0"}
         items = await get(server.app, f"{PATH}/{begun}/input_items")
         follower = await post(server.app, PATH, body(previous_response_id=begun))
         referring = await post(server.app, PATH, body([reference]))
         nursery.cancel_scope.cancel()
 
-    for call, param in ((items, "response_id"), (follower, "previous_response_id"), (referring, "input")):
+    for call, param in (
+        (items, "response_id"),
+        (follower, "previous_response_id"),
+        (referring, "input"),
+    ):
         error: Any = call.json["error"]
         assert (call.status, error["param"]) == (400, param)
         assert "still being made" in error["message"]
 
 
-async def test_a_stream_that_is_not_to_be_stored_is_not_found(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_stream_that_is_not_to_be_stored_is_not_found(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(slowly("Yes, and a lot more.")) as server, trio.open_nursery() as nursery:
-        streaming = Call(server.app, "POST", PATH, json.dumps(body(stream=True, store=False)).encode())
+        streaming = Call(
+            server.app, "POST", PATH, json.dumps(body(stream=True, store=False)).encode()
+        )
         nursery.start_soon(streaming.run)
         await trio.sleep(1)
-        begun = json.loads(streaming.chunks[0][1].split(b"data: ")[1].split(b"\n")[0])["response"]["id"]
+        begun = json.loads(streaming.chunks[0][1].split(b"data: ")[1].split(b"\n")[0])["response"][
+            "id"
+        ]
         follower = await post(server.app, PATH, body(previous_response_id=begun))
         nursery.cancel_scope.cancel()
 
@@ -501,10 +686,12 @@ def slowly(text: str) -> Any:
     return server
 
 
-# -------------------------------------------------------------------------------------------------------------- in the background
+# -------------------------------------------------------------------------------- in the background
 
 
-async def test_a_response_in_the_background_is_made_when_its_request_is_over(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_response_in_the_background_is_made_when_its_request_is_over(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(slowly("Yes.")) as server:
         queued = await respond(server, background=True)
         await trio.sleep(0.6)
@@ -514,15 +701,24 @@ async def test_a_response_in_the_background_is_made_when_its_request_is_over(aut
         ended = await stored(server, queued.id)
         after = await respond(server, "more", previous_response_id=queued.id)
 
-    assert (queued.status, begun.json["status"], ended.json["status"]) == ("queued", "in_progress", "completed")
+    assert (queued.status, begun.json["status"], ended.json["status"]) == (
+        "queued",
+        "in_progress",
+        "completed",
+    )
     assert early.status == 400
     assert Response.model_validate(ended.json).output_text == "Yes."
     assert after.status == "completed"
 
 
-async def test_a_response_in_the_background_is_cancelled_and_deleted(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_response_in_the_background_is_cancelled_and_deleted(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(slowly("Yes, and a lot more.")) as server:
-        one, other = await respond(server, background=True), await respond(server, "two", background=True)
+        one, other = (
+            await respond(server, background=True),
+            await respond(server, "two", background=True),
+        )
         await trio.sleep(1)
         cancelled = await cancel(server, one.id)
         deleted = await server_delete(server, other.id)
@@ -536,7 +732,9 @@ async def test_a_response_in_the_background_is_cancelled_and_deleted(autojump_cl
     assert left == 0
 
 
-async def test_a_response_whose_server_has_ended_has_failed(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_response_whose_server_has_ended_has_failed(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(slowly("Yes, and a lot more.")) as server:
         queued = await respond(server, background=True)
         await trio.sleep(1)
@@ -549,7 +747,9 @@ async def test_a_response_whose_server_has_ended_has_failed(autojump_clock: trio
     assert told.error.code == "server_error"
 
 
-async def test_the_end_of_the_server_ends_what_is_made_in_the_background(autojump_clock: trio.testing.MockClock) -> None:
+async def test_the_end_of_the_server_ends_what_is_made_in_the_background(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(slowly("Yes, and a lot more.")) as server:
         queued = await respond(server, background=True)
         await trio.sleep(1)
@@ -567,10 +767,12 @@ async def test_the_end_of_the_server_ends_what_is_made_in_the_background(autojum
     assert refused.status == 503
 
 
-# ------------------------------------------------------------------------------------------------------------------ when it fails
+# ------------------------------------------------------------------------------------ when it fails
 
 
-async def test_a_stream_that_fails_says_so_and_is_dropped(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_stream_that_fails_says_so_and_is_dropped(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     server = speaking("Yes, and more.")
 
     def fail(plan: Any) -> None:
@@ -599,14 +801,18 @@ async def test_silence_is_filled_with_comments(autojump_clock: trio.testing.Mock
     assert [event.type for event in events(call)][-1] == "response.completed"
 
 
-async def test_a_client_that_leaves_ends_its_generation_and_stores_nothing(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_client_that_leaves_ends_its_generation_and_stores_nothing(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(slowly("Yes, and a lot more.")) as server, trio.open_nursery() as nursery:
         call = Call(server.app, "POST", PATH, json.dumps(body(stream=True)).encode())
         nursery.start_soon(call.run)
         await trio.sleep(1)
         call.gone.set()
         await trio.sleep(1)
-        response_id = json.loads(call.chunks[0][1].split(b"data: ")[1].split(b"\n")[0])["response"]["id"]
+        response_id = json.loads(call.chunks[0][1].split(b"data: ")[1].split(b"\n")[0])["response"][
+            "id"
+        ]
         found = await stored(server, response_id)
         left = server.engine.open_generations
 
@@ -614,7 +820,7 @@ async def test_a_client_that_leaves_ends_its_generation_and_stores_nothing(autoj
     assert left == 0
 
 
-# ------------------------------------------------------------------------------------------------------------ what clients may send
+# ---------------------------------------------------------------------------- what clients may send
 
 IGNORED: list[dict[str, Any]] = [
     {
@@ -626,22 +832,74 @@ IGNORED: list[dict[str, Any]] = [
         ]
     },
     {"tools": [{"type": "web_search"}], "tool_choice": "none"},
-    {"truncation": "auto", "service_tier": "flex", "user": "me", "stream_options": {"include_obfuscation": False}, "max_tool_calls": 3},
+    {
+        "truncation": "auto",
+        "service_tier": "flex",
+        "user": "me",
+        "stream_options": {"include_obfuscation": False},
+        "max_tool_calls": 3,
+    },
     {"reasoning": {"effort": "none", "summary": "auto"}, "text": {"verbosity": "high"}},
-    {"input": [{"type": "web_search_call", "id": "ws_1", "status": "completed"}, {"role": "user", "content": "x", "id": "msg_1"}]},
-    {"input": [{"type": "local_shell_call", "action": {"type": "exec"}, "call_id": "c"}, {"type": "local_shell_call_output", "output": "x"}]},
-    {"input": [{"type": "reasoning", "id": "rs_1", "summary": [{"type": "summary_text", "text": "x"}], "encrypted_content": "gAAA"}]},
-    {"input": [{"type": "message", "role": "assistant", "content": [{"type": "refusal", "refusal": "no"}], "phase": "final_answer"}]},
+    {
+        "input": [
+            {"type": "web_search_call", "id": "ws_1", "status": "completed"},
+            {"role": "user", "content": "x", "id": "msg_1"},
+        ]
+    },
+    {
+        "input": [
+            {"type": "local_shell_call", "action": {"type": "exec"}, "call_id": "c"},
+            {"type": "local_shell_call_output", "output": "x"},
+        ]
+    },
+    {
+        "input": [
+            {
+                "type": "reasoning",
+                "id": "rs_1",
+                "summary": [{"type": "summary_text", "text": "x"}],
+                "encrypted_content": "gAAA",
+            }
+        ]
+    },
+    {
+        "input": [
+            {
+                "type": "message",
+                "role": "assistant",
+                "content": [{"type": "refusal", "refusal": "no"}],
+                "phase": "final_answer",
+            }
+        ]
+    },
     {"input": [{"type": "custom_tool_call", "call_id": "c", "name": "patch", "input": "x"}]},
-    {"input": [{"type": "custom_tool_call_output", "call_id": "c", "output": [{"type": "input_text", "text": "x"}]}]},
-    {"input": [{"type": "function_call_output", "call_id": "c", "output": [{"type": "input_image", "image_url": "data:"}]}]},
+    {
+        "input": [
+            {
+                "type": "custom_tool_call_output",
+                "call_id": "c",
+                "output": [{"type": "input_text", "text": "x"}],
+            }
+        ]
+    },
+    {
+        "input": [
+            {
+                "type": "function_call_output",
+                "call_id": "c",
+                "output": [{"type": "input_image", "image_url": "data:"}],
+            }
+        ]
+    },
     {"input": [], "previous_response_id": None, "conversation": None},
     {"input": None},
 ]
 
 
 @pytest.mark.parametrize("fields", IGNORED)
-async def test_what_is_not_for_this_server_is_left_out(fields: dict[str, Any], autojump_clock: trio.testing.MockClock) -> None:
+async def test_what_is_not_for_this_server_is_left_out(
+    fields: dict[str, Any], autojump_clock: trio.testing.MockClock
+) -> None:
     async with running(speaking("Yes.")) as server:
         response = Response.model_validate((await post(server.app, PATH, body() | fields)).json)
 
@@ -658,10 +916,18 @@ BAD: list[tuple[dict[str, Any], int, str | None]] = [
     ({"input": [{"role": "user"}]}, 400, "input.0.content"),
     ({"input": [{"role": "user", "content": 3}]}, 400, "input.0.content"),
     ({"input": [{"role": "user", "content": [3]}]}, 400, "input.0.content.0"),
-    ({"input": [{"role": "user", "content": [{"type": "input_text"}]}]}, 400, "input.0.content.0.text"),
+    (
+        {"input": [{"role": "user", "content": [{"type": "input_text"}]}]},
+        400,
+        "input.0.content.0.text",
+    ),
     ({"input": [{"type": "function_call", "name": "look"}]}, 400, "input.0.call_id"),
     ({"input": [{"type": "function_call_output", "call_id": "c"}]}, 400, "input.0.output"),
-    ({"input": [{"type": "function_call_output", "call_id": "c", "output": 3}]}, 400, "input.0.output"),
+    (
+        {"input": [{"type": "function_call_output", "call_id": "c", "output": 3}]},
+        400,
+        "input.0.output",
+    ),
     ({"input": [{"type": "item_reference", "id": "msg_nobody"}]}, 404, "input"),
     ({"input": [{"type": "item_reference", "id": "msg_" + "0" * 32 + "_0"}]}, 404, "input"),
     ({"input": [{"role": "user", "content": "x"}] * 20_001}, 400, "input"),
@@ -678,7 +944,14 @@ BAD: list[tuple[dict[str, Any], int, str | None]] = [
     ({"metadata": {"a" * 65: "x"}}, 400, None),
     ({"tools": [{"name": "x", "type": 3}]}, 400, "tools.0.type"),
     ({"tools": [LOOK], "tool_choice": {"type": "function", "name": "other"}}, 400, "tool_choice"),
-    ({"tools": [LOOK], "tool_choice": {"type": "allowed_tools", "mode": "required", "tools": []}}, 400, "tool_choice"),
+    (
+        {
+            "tools": [LOOK],
+            "tool_choice": {"type": "allowed_tools", "mode": "required", "tools": []},
+        },
+        400,
+        "tool_choice",
+    ),
     ({"tool_choice": "sometimes"}, 400, "tool_choice"),
     ({"text": {"format": {"type": "xml"}}}, 400, "text.format.type"),
     ({"reasoning": {"effort": "lots"}}, 400, "reasoning.effort"),
@@ -688,10 +961,34 @@ BAD: list[tuple[dict[str, Any], int, str | None]] = [
 BAD += [
     ({"prompt_cache_key": "x" * 1025}, 400, "prompt_cache_key"),
     ({"input": [{"type": "item_reference", "id": "x" * 513}]}, 400, "input.0.id"),
-    ({"input": [{"type": "function_call", "name": "x" * 513, "call_id": "c"}]}, 400, "input.0.name"),
-    ({"input": [{"type": "function_call_output", "call_id": "x" * 513, "output": ""}]}, 400, "input.0.call_id"),
-    ({"input": [{"type": "custom_tool_call", "name": "x", "call_id": "x" * 513}]}, 400, "input.0.call_id"),
-    ({"text": {"format": {"type": "json_schema", "name": "x", "schema": {"description": "x" * (16 << 20)}}}}, 400, "store"),
+    (
+        {"input": [{"type": "function_call", "name": "x" * 513, "call_id": "c"}]},
+        400,
+        "input.0.name",
+    ),
+    (
+        {"input": [{"type": "function_call_output", "call_id": "x" * 513, "output": ""}]},
+        400,
+        "input.0.call_id",
+    ),
+    (
+        {"input": [{"type": "custom_tool_call", "name": "x", "call_id": "x" * 513}]},
+        400,
+        "input.0.call_id",
+    ),
+    (
+        {
+            "text": {
+                "format": {
+                    "type": "json_schema",
+                    "name": "x",
+                    "schema": {"description": "x" * (16 << 20)},
+                }
+            }
+        },
+        400,
+        "store",
+    ),
 ]
 
 
@@ -710,9 +1007,15 @@ async def test_what_cannot_be_is_refused_by_name(
 
 
 @pytest.mark.parametrize("path", ["", "/cancel", "/input_items"])
-async def test_what_nobody_has_answered_is_not_found(path: str, autojump_clock: trio.testing.MockClock) -> None:
+async def test_what_nobody_has_answered_is_not_found(
+    path: str, autojump_clock: trio.testing.MockClock
+) -> None:
     async with running(speaking("Yes.")) as server:
-        call = await (post(server.app, f"{PATH}/nobody{path}", b"") if path == "/cancel" else get(server.app, f"{PATH}/nobody{path}"))
+        call = await (
+            post(server.app, f"{PATH}/nobody{path}", b"")
+            if path == "/cancel"
+            else get(server.app, f"{PATH}/nobody{path}")
+        )
 
     assert call.status == 404
     assert call.json["error"] == {
@@ -731,7 +1034,9 @@ async def test_what_nobody_has_answered_is_not_found(path: str, autojump_clock: 
     ],
 )
 @pytest.mark.parametrize("named", ["pmpt_1", {"id": "pmpt_1"}])
-async def test_what_is_kept_elsewhere_is_refused_with_what_to_send_instead(field: str, told: str, named: object) -> None:
+async def test_what_is_kept_elsewhere_is_refused_with_what_to_send_instead(
+    field: str, told: str, named: object
+) -> None:
     call = await post(speaking("Yes.").app, PATH, body() | {field: named})
 
     assert (call.status, call.json["error"]["message"]) == (400, told)  # type: ignore[index]

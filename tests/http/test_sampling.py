@@ -1,4 +1,6 @@
-"""Sampling in force: what a request says, and where it says nothing what the model's authors say."""
+"""Sampling in force: what a request says, and where it says nothing what the model's authors
+say.
+"""
 
 from typing import Any
 
@@ -45,7 +47,9 @@ async def opened(path: str, fields: dict[str, Any], model: SamplingParams = MODE
 
 
 @pytest.mark.parametrize("path", REQUESTS)
-async def test_the_models_defaults_are_used_where_a_request_says_nothing(path: str, autojump_clock: trio.testing.MockClock) -> None:
+async def test_the_models_defaults_are_used_where_a_request_says_nothing(
+    path: str, autojump_clock: trio.testing.MockClock
+) -> None:
     row = await opened(path, {})
 
     assert row.sampling == MODEL
@@ -53,7 +57,9 @@ async def test_the_models_defaults_are_used_where_a_request_says_nothing(path: s
 
 
 @pytest.mark.parametrize("path", REQUESTS)
-async def test_a_model_that_says_nothing_is_sampled_as_the_apis_say(path: str, autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_model_that_says_nothing_is_sampled_as_the_apis_say(
+    path: str, autojump_clock: trio.testing.MockClock
+) -> None:
     row = await opened(path, {}, API_SAMPLING)
 
     assert row.sampling == SamplingParams(temperature=1.0)
@@ -61,7 +67,10 @@ async def test_a_model_that_says_nothing_is_sampled_as_the_apis_say(path: str, a
 
 
 @pytest.mark.parametrize("path", REQUESTS)
-@pytest.mark.parametrize(("field", "value", "in_force"), [("temperature", 0, 0.0), ("temperature", 1.0, 1.0), ("top_p", 1.0, 1.0), ("top_k", 0, 0)])
+@pytest.mark.parametrize(
+    ("field", "value", "in_force"),
+    [("temperature", 0, 0.0), ("temperature", 1.0, 1.0), ("top_p", 1.0, 1.0), ("top_k", 0, 0)],
+)
 async def test_what_a_request_says_is_in_force_and_the_rest_is_the_models(
     path: str, field: str, value: float, in_force: float, autojump_clock: trio.testing.MockClock
 ) -> None:
@@ -70,9 +79,17 @@ async def test_what_a_request_says_is_in_force_and_the_rest_is_the_models(
 
 @pytest.mark.parametrize("path", OPENAI)
 @pytest.mark.parametrize(
-    ("field", "value", "in_force"), [("top_k", -1, 0), ("min_p", 0, 0.0), ("repetition_penalty", 1, 1.0), ("repetition_penalty", 1.3, 1.3)]
+    ("field", "value", "in_force"),
+    [
+        ("top_k", -1, 0),
+        ("min_p", 0, 0.0),
+        ("repetition_penalty", 1, 1.0),
+        ("repetition_penalty", 1.3, 1.3),
+    ],
 )
-async def test_extensions_are_in_force_too(path: str, field: str, value: float, in_force: float, autojump_clock: trio.testing.MockClock) -> None:
+async def test_extensions_are_in_force_too(
+    path: str, field: str, value: float, in_force: float, autojump_clock: trio.testing.MockClock
+) -> None:
     row = await opened(path, {field: value})
 
     assert row.sampling == attrs.evolve(MODEL, **{field: in_force})
@@ -81,7 +98,9 @@ async def test_extensions_are_in_force_too(path: str, field: str, value: float, 
 
 @pytest.mark.parametrize("path", OPENAI)
 @pytest.mark.parametrize("penalty", [0, -1, 11, "x"])
-async def test_a_repetition_penalty_that_cannot_be_is_refused(path: str, penalty: object, autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_repetition_penalty_that_cannot_be_is_refused(
+    path: str, penalty: object, autojump_clock: trio.testing.MockClock
+) -> None:
     async with running(served(FakeRunner())) as server:
         await post(server.app, "/v1/agents", {"id": "ada"})
         call = await post(server.app, path, REQUESTS[path] | {"repetition_penalty": penalty})
@@ -89,10 +108,14 @@ async def test_a_repetition_penalty_that_cannot_be_is_refused(path: str, penalty
     assert (call.status, call.json["error"]["param"]) == (400, "repetition_penalty")  # type: ignore[index]
 
 
-async def test_a_response_tells_the_sampling_in_force(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_response_tells_the_sampling_in_force(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(served(FakeRunner(), sampling=MODEL)) as server:
         plain = await post(server.app, "/v1/responses", REQUESTS["/v1/responses"])
-        own = await post(server.app, "/v1/responses", REQUESTS["/v1/responses"] | {"temperature": 0.1})
+        own = await post(
+            server.app, "/v1/responses", REQUESTS["/v1/responses"] | {"temperature": 0.1}
+        )
 
     assert (plain.json["temperature"], plain.json["top_p"]) == (0.7, 0.8)
     assert (own.json["temperature"], own.json["top_p"]) == (0.1, 0.8)

@@ -16,7 +16,10 @@ async def asked(app: StartingApp, method: str, path: str, body: object = None) -
     return await Call(app, method, path, b"" if body is None else json.dumps(body).encode()).run()
 
 
-@pytest.mark.parametrize(("probe", "status", "word"), [("live", 200, "ok"), ("ready", 503, "unavailable"), ("startup", 503, "unavailable")])
+@pytest.mark.parametrize(
+    ("probe", "status", "word"),
+    [("live", 200, "ok"), ("ready", 503, "unavailable"), ("startup", 503, "unavailable")],
+)
 async def test_probes_tell_the_phase_of_the_start(probe: str, status: int, word: str) -> None:
     app = StartingApp()
     app.phase = "loading the model"
@@ -32,11 +35,19 @@ async def test_healthz_is_the_live_probe_before_the_model_is_loaded_and_after() 
     app.app = served(FakeRunner()).app
     after = await asked(app, "GET", "/healthz")
 
-    assert (before.status, before.json["status"]) == (after.status, after.json["status"]) == (200, "ok")
+    assert (
+        (before.status, before.json["status"])
+        == (after.status, after.json["status"])
+        == (200, "ok")
+    )
 
 
-@pytest.mark.parametrize(("path", "body"), [("/v1/messages", anthropic_body()), ("/v1/chat/completions", openai_body())])
-async def test_requests_are_refused_in_the_words_of_their_protocol_and_may_be_tried_again(path: str, body: object, autojump_clock: MockClock) -> None:
+@pytest.mark.parametrize(
+    ("path", "body"), [("/v1/messages", anthropic_body()), ("/v1/chat/completions", openai_body())]
+)
+async def test_requests_are_refused_in_the_words_of_their_protocol_and_may_be_tried_again(
+    path: str, body: object, autojump_clock: MockClock
+) -> None:
     call = await asked(StartingApp("warming up"), "POST", path, body)
 
     error = call.json["error"]

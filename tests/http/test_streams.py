@@ -1,4 +1,6 @@
-"""Events of a stream hold all that has come since the write before, and a stream that keeps up gets every token at once."""
+"""Events of a stream hold all that has come since the write before, and a stream that keeps up gets
+every token at once.
+"""
 
 import itertools
 import json
@@ -57,7 +59,12 @@ class Wire:
 
     def call(self, server: Served, kind: type[Call] = Call, **fields: object) -> Call:
         """A streamed request that has not been made."""
-        return kind(server.app, "POST", self.path, json.dumps({**self.body, "stream": True, **fields}).encode())
+        return kind(
+            server.app,
+            "POST",
+            self.path,
+            json.dumps({**self.body, "stream": True, **fields}).encode(),
+        )
 
     def texts(self, content: bytes) -> list[str]:
         """The text of each event that has any."""
@@ -67,7 +74,11 @@ class Wire:
 WIRES = {
     "chat": Wire("/v1/chat/completions", openai_body(max_tokens=500), chat_text),
     "messages": Wire("/v1/messages", anthropic_body(max_tokens=500), message_text),
-    "responses": Wire("/v1/responses", {"model": "org/tiny", "input": "hi", "max_output_tokens": 500}, response_text),
+    "responses": Wire(
+        "/v1/responses",
+        {"model": "org/tiny", "input": "hi", "max_output_tokens": 500},
+        response_text,
+    ),
     "turns": Wire("/v1/agents/one/generate", {"message": "hi", "max_tokens": 500}, turn_text),
 }
 
@@ -90,18 +101,27 @@ def wire(request: pytest.FixtureRequest) -> Wire:
     return WIRES[request.param]
 
 
-async def test_a_stream_that_is_alone_gets_each_token_at_once(wire: Wire, autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_stream_that_is_alone_gets_each_token_at_once(
+    wire: Wire, autojump_clock: trio.testing.MockClock
+) -> None:
     async with running(served(Speaker(says=STORY, seconds_per_step=SECONDS_PER_STEP))) as server:
         await create(server, id="one")
         call = await wire.call(server).run()
 
     times = [time for time, chunk in call.chunks if wire.texts(chunk)]
     assert wire.texts(call.content) == list(STORY)
-    assert [later - earlier for earlier, later in itertools.pairwise(times)] == pytest.approx([SECONDS_PER_STEP] * (len(STORY) - 1))
+    assert [later - earlier for earlier, later in itertools.pairwise(times)] == pytest.approx(
+        [SECONDS_PER_STEP] * (len(STORY) - 1)
+    )
 
 
-async def test_what_has_come_during_a_write_is_one_event(wire: Wire, autojump_clock: trio.testing.MockClock) -> None:
-    async with running(served(Speaker(says=STORY, seconds_per_step=SECONDS_PER_STEP))) as server, trio.open_nursery() as nursery:
+async def test_what_has_come_during_a_write_is_one_event(
+    wire: Wire, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with (
+        running(served(Speaker(says=STORY, seconds_per_step=SECONDS_PER_STEP))) as server,
+        trio.open_nursery() as nursery,
+    ):
         await create(server, id="one")
         call = wire.call(server, SlowCall)
         assert isinstance(call, SlowCall)
@@ -119,8 +139,13 @@ async def test_what_has_come_during_a_write_is_one_event(wire: Wire, autojump_cl
     assert call.is_complete
 
 
-async def test_a_slow_client_holds_nobody_up(wire: Wire, autojump_clock: trio.testing.MockClock) -> None:
-    async with running(served(Speaker(says=STORY, seconds_per_step=SECONDS_PER_STEP))) as server, trio.open_nursery() as nursery:
+async def test_a_slow_client_holds_nobody_up(
+    wire: Wire, autojump_clock: trio.testing.MockClock
+) -> None:
+    async with (
+        running(served(Speaker(says=STORY, seconds_per_step=SECONDS_PER_STEP))) as server,
+        trio.open_nursery() as nursery,
+    ):
         await create(server, id="one")
         nursery.start_soon(wire.call(server, SlowCall).run)
         await trio.testing.wait_all_tasks_blocked()
@@ -130,14 +155,18 @@ async def test_a_slow_client_holds_nobody_up(wire: Wire, autojump_clock: trio.te
     assert WIRES["chat"].texts(quick.content) == list(STORY)
 
 
-async def test_many_streams_share_the_writes_and_lose_nothing(wire: Wire, autojump_clock: trio.testing.MockClock) -> None:
+async def test_many_streams_share_the_writes_and_lose_nothing(
+    wire: Wire, autojump_clock: trio.testing.MockClock
+) -> None:
     """Steps so fast that there is no time for a write per token."""
     fast, count = WRITE_SECONDS * 4, 16
     async with running(served(Speaker(says=STORY, seconds_per_step=fast), rows=count)) as server:
         for number in range(count):
             await create(server, id=f"one{number}")
         path = wire.path.replace("/one/", "/one{}/")
-        calls = [attrs.evolve(wire, path=path.format(number)).call(server) for number in range(count)]
+        calls = [
+            attrs.evolve(wire, path=path.format(number)).call(server) for number in range(count)
+        ]
         async with trio.open_nursery() as nursery:
             for call in calls:
                 nursery.start_soon(call.run)
@@ -149,9 +178,13 @@ async def test_many_streams_share_the_writes_and_lose_nothing(wire: Wire, autoju
 
 
 @pytest.mark.parametrize("stop", [None, "garden", "nobody minds"])
-async def test_a_merged_end_says_what_a_whole_answer_says(wire: Wire, stop: str | None, autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_merged_end_says_what_a_whole_answer_says(
+    wire: Wire, stop: str | None, autojump_clock: trio.testing.MockClock
+) -> None:
     fields: dict[str, object] = (
-        {} if stop is None or wire is WIRES["responses"] else {"stop_sequences" if wire is WIRES["messages"] else "stop": [stop]}
+        {}
+        if stop is None or wire is WIRES["responses"]
+        else {"stop_sequences" if wire is WIRES["messages"] else "stop": [stop]}
     )
     async with running(served(Speaker(says=STORY))) as server, trio.open_nursery() as nursery:
         await create(server, id="one")
@@ -161,12 +194,16 @@ async def test_a_merged_end_says_what_a_whole_answer_says(wire: Wire, stop: str 
         await trio.sleep(10)
         call.released.set()
 
-    assert "".join(wire.texts(call.content)) == (STORY.partition(stop)[0] if stop and fields else STORY)
+    assert "".join(wire.texts(call.content)) == (
+        STORY.partition(stop)[0] if stop and fields else STORY
+    )
     assert len(wire.texts(call.content)) <= 2
     assert call.is_complete
 
 
-async def test_a_merged_event_tells_of_each_of_its_tokens(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_merged_event_tells_of_each_of_its_tokens(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(served(Speaker(says=STORY))) as server, trio.open_nursery() as nursery:
         call = WIRES["chat"].call(server, SlowCall, logprobs=True, top_logprobs=2)
         assert isinstance(call, SlowCall)
@@ -175,14 +212,24 @@ async def test_a_merged_event_tells_of_each_of_its_tokens(autojump_clock: trio.t
         call.released.set()
 
     events: Any = data_of(call.content)
-    told = [choice["logprobs"]["content"] for data in events for choice in data["choices"] if choice["logprobs"]]
+    told = [
+        choice["logprobs"]["content"]
+        for data in events
+        for choice in data["choices"]
+        if choice["logprobs"]
+    ]
     assert len(told) <= 3
     assert "".join(one["token"] for tokens in told for one in tokens) == STORY
     assert {len(one["top_logprobs"]) for tokens in told for one in tokens} == {2}
 
 
-async def test_a_client_that_leaves_while_its_stream_waits_for_a_turn_leaves_nothing(autojump_clock: trio.testing.MockClock) -> None:
-    async with running(served(FakeRunner(seconds_per_step=SECONDS_PER_STEP))) as server, trio.open_nursery() as nursery:
+async def test_a_client_that_leaves_while_its_stream_waits_for_a_turn_leaves_nothing(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with (
+        running(served(FakeRunner(seconds_per_step=SECONDS_PER_STEP))) as server,
+        trio.open_nursery() as nursery,
+    ):
         for _ in range(10_000):  # others have the turns of the next seconds
             with trio.CancelScope(deadline=trio.current_time()):
                 await server.state.pace.turn()
@@ -207,7 +254,11 @@ class Thinker:
         await trio.sleep(WRITE_SECONDS / 10)
         self.reads += 1
         is_over = trio.current_time() >= self.seconds
-        return [Finished(FinishReason.END_OF_TURN, "", None, 1, self.reads)] if is_over else [Thinking("hm")]
+        return (
+            [Finished(FinishReason.END_OF_TURN, "", None, 1, self.reads)]
+            if is_over
+            else [Thinking("hm")]
+        )
 
 
 class Silent:
@@ -228,7 +279,9 @@ class Silent:
         return b"error"
 
 
-async def test_a_stream_that_is_told_nothing_is_read_in_its_turns_and_kept_alive(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_stream_that_is_told_nothing_is_read_in_its_turns_and_kept_alive(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     thinker = Thinker(trio.current_time() + 1)
     events: EventSource[Part] = thinker
     response = event_stream(answer_events(events, Silent(), WritePace(), ping_seconds=0.4))
@@ -239,7 +292,9 @@ async def test_a_stream_that_is_told_nothing_is_read_in_its_turns_and_kept_alive
     assert thinker.reads <= BURST + 1 / WRITE_SECONDS + len(told)
 
 
-async def test_turns_are_taken_in_order_and_at_once_while_there_are_few(autojump_clock: trio.testing.MockClock) -> None:
+async def test_turns_are_taken_in_order_and_at_once_while_there_are_few(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     pace, taken, begun = WritePace(), list[tuple[int, float]](), trio.current_time()
 
     async def take(number: int) -> None:
@@ -255,7 +310,9 @@ async def test_turns_are_taken_in_order_and_at_once_while_there_are_few(autojump
     assert late == pytest.approx([WRITE_SECONDS, 2 * WRITE_SECONDS, 3 * WRITE_SECONDS])
 
 
-async def test_a_pace_that_was_quiet_has_no_more_than_a_burst(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_pace_that_was_quiet_has_no_more_than_a_burst(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     pace = WritePace()
     await trio.sleep(100)
     begun = trio.current_time()

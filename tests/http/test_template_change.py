@@ -1,4 +1,6 @@
-"""A tokenizer or chat template that changes under remembered conversations: they are read again, and never in tokens of before."""
+"""A tokenizer or chat template that changes under remembered conversations: they are read again,
+and never in tokens of before.
+"""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -22,7 +24,9 @@ BEFORE, AFTER = b"user:", b"User:"
 
 
 class FixedCodec(ByteCodec):
-    """The same tokens with another template: it writes a role with a capital letter, but in what is `known`."""
+    """The same tokens with another template: it writes a role with a capital letter, but in what is
+    `known`.
+    """
 
     fingerprint = "fixed"
 
@@ -49,7 +53,12 @@ async def last_turn(server: Served, agent: str) -> dict[str, Any]:
 
 async def reused(server: Served, *messages: dict[str, str], **headers: str) -> int:
     """Tokens of a conversation told in Chat Completions that were not computed again."""
-    call = await post(server.app, "/v1/chat/completions", openai_body(messages=list(messages), temperature=0), **headers)
+    call = await post(
+        server.app,
+        "/v1/chat/completions",
+        openai_body(messages=list(messages), temperature=0),
+        **headers,
+    )
     assert call.status == 200, call.content
     return int(call.json["usage"]["prompt_tokens_details"]["cached_tokens"])  # type: ignore[index]
 
@@ -57,7 +66,12 @@ async def reused(server: Served, *messages: dict[str, str], **headers: str) -> i
 async def told(server: Served, text: str, **headers: str) -> list[dict[str, str]]:
     """A conversation of two messages: a text and its answer."""
     question = {"role": "user", "content": text}
-    call = await post(server.app, "/v1/chat/completions", openai_body(messages=[question], temperature=0), **headers)
+    call = await post(
+        server.app,
+        "/v1/chat/completions",
+        openai_body(messages=[question], temperature=0),
+        **headers,
+    )
     answer: Any = call.json
     return [question, {"role": "assistant", "content": answer["choices"][0]["message"]["content"]}]
 
@@ -84,7 +98,11 @@ async def test_an_agent_whose_template_has_changed_is_read_again_and_told_so() -
     assert second["cache"]["cause"] is None
     assert second["cache"]["reused"] > first["usage"]["prompt_tokens"]
     assert BEFORE not in bytes(token % 256 for token in unpack(record.history))
-    assert [line["agents"] for line in logs if line["event"].startswith("tokenizer or chat template has changed")] == [1]
+    assert [
+        line["agents"]
+        for line in logs
+        if line["event"].startswith("tokenizer or chat template has changed")
+    ] == [1]
 
 
 async def test_an_agent_whose_template_is_the_same_goes_on_in_its_tokens() -> None:
@@ -107,7 +125,11 @@ async def test_a_new_session_that_tells_the_same_conversation_gets_no_tokens_of_
 
     async with process(files, FixedCodec) as server:
         assert await reused(server, *conversation, NEXT) == 0
-        history = b"".join(bytes(token % 256 for token in unpack(agent.history)) for agent in server.engine.memory.agents if not agent.last_turn)
+        history = b"".join(
+            bytes(token % 256 for token in unpack(agent.history))
+            for agent in server.engine.memory.agents
+            if not agent.last_turn
+        )
         assert BEFORE in history, "the agent of before is still listed, with its own history"
         [new] = [agent for agent in server.engine.memory.agents if agent.last_turn]
         assert BEFORE not in bytes(token % 256 for token in unpack(new.history))
@@ -210,7 +232,9 @@ async def test_an_archive_of_another_template_is_taken_in_and_read_again() -> No
         archive = (await get(server.app, "/v1/agents/ada/export")).content
 
     async with process(MemoryFiles(), FixedCodec) as server:
-        taken = await post(server.app, "/v1/agents/ada/import", archive, **{"content-type": "application/x-tar"})
+        taken = await post(
+            server.app, "/v1/agents/ada/import", archive, **{"content-type": "application/x-tar"}
+        )
         turn = await say(server, "ada", "two")
 
     assert taken.status == 201

@@ -1,4 +1,6 @@
-"""Traces and metrics arrive at a collector as they should, and a collector that is not there costs nothing."""
+"""Traces and metrics arrive at a collector as they should, and a collector that is not there costs
+nothing.
+"""
 
 import contextlib
 import socket
@@ -18,7 +20,13 @@ from semantic_trio.adapters.otel.collector import Collector, MetricsSink, TraceS
 from semantic_trio.adapters.otel.readings import INTERVAL_SECONDS
 from semantic_trio.application.delivery import Delivery
 from semantic_trio.domain.errors import InvalidRequestError
-from semantic_trio.domain.observation import GenerationEnded, Observation, Observed, RequestEnded, TraceContext
+from semantic_trio.domain.observation import (
+    GenerationEnded,
+    Observation,
+    Observed,
+    RequestEnded,
+    TraceContext,
+)
 from semantic_trio.entrypoints.observing import sinks_of
 from semantic_trio.entrypoints.settings import Settings
 from semantic_trio.testing import FakeRunner
@@ -51,11 +59,18 @@ class Recorder:
 
 async def traced(*headers: dict[str, str], settings: HttpSettings | None = None) -> list[Observed]:
     """Observations of one request for each set of headers, on virtual time."""
-    async with running(served(FakeRunner(seconds_per_step=0.05), settings or HttpSettings(traces=True))) as server:
+    async with running(
+        served(FakeRunner(seconds_per_step=0.05), settings or HttpSettings(traces=True))
+    ) as server:
         recorder = Recorder()
         server.observers.add(recorder)
         for one in headers:
-            call = await post(server.app, "/v1/chat/completions", openai_body(max_tokens=5, session_id="ada"), **one)
+            call = await post(
+                server.app,
+                "/v1/chat/completions",
+                openai_body(max_tokens=5, session_id="ada"),
+                **one,
+            )
             assert call.status == 200
     return recorder.observed
 
@@ -69,10 +84,12 @@ def attributes(span: Span) -> dict[str, object]:
     return {one.key: one.value.string_value or one.value.int_value for one in span.attributes}
 
 
-# --------------------------------------------------------------------------------------------------------------------- spans
+# -------------------------------------------------------------------------------------------- spans
 
 
-async def test_a_request_is_a_trace_of_its_stages(autojump_clock: trio.testing.MockClock, received: Received) -> None:
+async def test_a_request_is_a_trace_of_its_stages(
+    autojump_clock: trio.testing.MockClock, received: Received
+) -> None:
     observed = await traced({"x-request-id": "r-1"})
     spans = sent(received, observed)
 
@@ -84,40 +101,67 @@ async def test_a_request_is_a_trace_of_its_stages(autojump_clock: trio.testing.M
     assert {span.parent_span_id for span in spans.values()} == {request.span_id}
     assert len({span.span_id for span in spans.values()} | {request.span_id}) == 5
     times = [(span.start_time_unix_nano, span.end_time_unix_nano) for span in spans.values()]
-    assert all(end == start for (_, end), (start, _) in zip(times, times[1:], strict=False)), "each stage begins where the one before ends"
+    assert all(end == start for (_, end), (start, _) in zip(times, times[1:], strict=False)), (
+        "each stage begins where the one before ends"
+    )
     assert request.start_time_unix_nano <= times[0][0]
     assert times[-1][1] <= request.end_time_unix_nano
-    assert times[2][1] - times[2][0] == pytest.approx(4 * 0.05e9, abs=0.051e9), "five tokens, and the last may come with the one before"
+    assert times[2][1] - times[2][0] == pytest.approx(4 * 0.05e9, abs=0.051e9), (
+        "five tokens, and the last may come with the one before"
+    )
     assert request.start_time_unix_nano >= WALL * 1e9
-    assert attributes(request)["semantic.request_id"] == attributes(spans["decode"])["semantic.request_id"] == "r-1"
-    assert attributes(request)["semantic.agent"] == attributes(spans["queue"])["semantic.agent"] == "ada"
+    assert (
+        attributes(request)["semantic.request_id"]
+        == attributes(spans["decode"])["semantic.request_id"]
+        == "r-1"
+    )
+    assert (
+        attributes(request)["semantic.agent"]
+        == attributes(spans["queue"])["semantic.agent"]
+        == "ada"
+    )
     assert attributes(request)["gen_ai.usage.output_tokens"] == 5
     [resource] = [of.resource for message in received.traces for of in message.resource_spans]
-    assert {one.key: one.value.string_value for one in resource.attributes} == {"service.name": "semantic-trio", "service.version": "1.2.3"}
+    assert {one.key: one.value.string_value for one in resource.attributes} == {
+        "service.name": "semantic-trio",
+        "service.version": "1.2.3",
+    }
 
 
-async def test_a_trace_goes_on_that_a_client_has_begun(autojump_clock: trio.testing.MockClock, received: Received) -> None:
+async def test_a_trace_goes_on_that_a_client_has_begun(
+    autojump_clock: trio.testing.MockClock, received: Received
+) -> None:
     spans = sent(received, await traced({"traceparent": TRACEPARENT}))
 
     assert {span.trace_id.hex() for span in spans.values()} == {TRACE}
     assert spans["request"].parent_span_id.hex() == PARENT
 
 
-async def test_a_trace_that_its_client_does_not_record_is_not_sent(autojump_clock: trio.testing.MockClock, received: Received) -> None:
+async def test_a_trace_that_its_client_does_not_record_is_not_sent(
+    autojump_clock: trio.testing.MockClock, received: Received
+) -> None:
     assert sent(received, await traced({"traceparent": f"00-{TRACE}-{PARENT}-00"})) == {}
     assert received.traces == []
 
 
-async def test_every_request_without_a_trace_begins_one_of_its_own(autojump_clock: trio.testing.MockClock, received: Received) -> None:
+async def test_every_request_without_a_trace_begins_one_of_its_own(
+    autojump_clock: trio.testing.MockClock, received: Received
+) -> None:
     sent(received, await traced({}, {"traceparent": "nonsense"}))
 
     assert len({span.trace_id for span in received.spans}) == 2
 
 
-async def test_without_a_collector_no_trace_is_begun(autojump_clock: trio.testing.MockClock) -> None:
+async def test_without_a_collector_no_trace_is_begun(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     observed = await traced({}, settings=HttpSettings())
 
-    assert {one.observation.trace for one in observed if isinstance(one.observation, RequestEnded | GenerationEnded)} == {None}
+    assert {
+        one.observation.trace
+        for one in observed
+        if isinstance(one.observation, RequestEnded | GenerationEnded)
+    } == {None}
 
 
 TRACED = TraceContext("1" * 32, "2" * 16)
@@ -127,20 +171,41 @@ TRACED = TraceContext("1" * 32, "2" * 16)
     ("observation", "names"),
     [
         (GenerationEnded(request_id="r", submitted_at=1.0, closed_at=2.0, trace=TRACED), ["queue"]),
-        (GenerationEnded(request_id="r", submitted_at=1.0, started_at=1.5, closed_at=2.0, trace=TRACED), ["queue", "prefill"]),
+        (
+            GenerationEnded(
+                request_id="r", submitted_at=1.0, started_at=1.5, closed_at=2.0, trace=TRACED
+            ),
+            ["queue", "prefill"],
+        ),
         (RequestEnded(request_id="r", status="500", trace=TRACED), ["request"]),
     ],
     ids=["never had a row", "left while its prompt was read", "failed"],
 )
-def test_a_generation_that_was_given_up_has_the_stages_it_came_to(observation: Observation, names: list[str], received: Received) -> None:
+def test_a_generation_that_was_given_up_has_the_stages_it_came_to(
+    observation: Observation, names: list[str], received: Received
+) -> None:
     assert list(sent(received, [Observed(1, WALL, 2.0, observation)])) == names
 
 
 @pytest.mark.parametrize(
-    ("status", "is_error"), [("200", False), ("404", False), ("429", False), ("500", True), ("503", True), ("aborted", True), ("client_gone", True)]
+    ("status", "is_error"),
+    [
+        ("200", False),
+        ("404", False),
+        ("429", False),
+        ("500", True),
+        ("503", True),
+        ("aborted", True),
+        ("client_gone", True),
+    ],
 )
-def test_the_span_of_a_request_that_failed_says_so(status: str, is_error: bool, received: Received) -> None:
-    spans = sent(received, [Observed(1, WALL, 2.0, RequestEnded(request_id="r", status=status, trace=TRACED))])
+def test_the_span_of_a_request_that_failed_says_so(
+    status: str, is_error: bool, received: Received
+) -> None:
+    spans = sent(
+        received,
+        [Observed(1, WALL, 2.0, RequestEnded(request_id="r", status=status, trace=TRACED))],
+    )
 
     assert (spans["request"].status.code == Status.STATUS_CODE_ERROR) == is_error
 
@@ -167,7 +232,15 @@ def test_a_header_that_is_not_of_the_specification_counts_as_none(header: str) -
     assert found.trace_id != TRACE
 
 
-@pytest.mark.parametrize("header", [TRACEPARENT, f"01-{TRACE}-{PARENT}-03", f"cc-{TRACE}-{PARENT}-01-what-comes-later", f" {TRACEPARENT} "])
+@pytest.mark.parametrize(
+    "header",
+    [
+        TRACEPARENT,
+        f"01-{TRACE}-{PARENT}-03",
+        f"cc-{TRACE}-{PARENT}-01-what-comes-later",
+        f" {TRACEPARENT} ",
+    ],
+)
 def test_a_header_of_the_specification_and_of_later_ones_is_read(header: str) -> None:
     found = trace_context({"traceparent": header}, begins_traces=False)
 
@@ -192,9 +265,14 @@ def logged() -> Iterator[list[dict[str, object]]]:
         structlog.configure(**before)
 
 
-async def test_the_log_lines_of_a_request_have_the_ids_of_its_trace_and_agent(autojump_clock: trio.testing.MockClock) -> None:
+async def test_the_log_lines_of_a_request_have_the_ids_of_its_trace_and_agent(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     with logged() as lines:
-        observed = await traced({"traceparent": TRACEPARENT, "x-request-id": "r-1"}, settings=HttpSettings(log_prompts=True))
+        observed = await traced(
+            {"traceparent": TRACEPARENT, "x-request-id": "r-1"},
+            settings=HttpSettings(log_prompts=True),
+        )
 
     [ended] = [one.observation for one in observed if isinstance(one.observation, RequestEnded)]
     assert ended.trace is not None
@@ -204,66 +282,109 @@ async def test_the_log_lines_of_a_request_have_the_ids_of_its_trace_and_agent(au
     assert next(line for line in found if line["event"] == "request")["agent"] == "ada"
 
 
-async def test_the_engines_lines_about_a_request_have_the_ids_of_its_trace_and_agent(autojump_clock: trio.testing.MockClock) -> None:
+async def test_the_engines_lines_about_a_request_have_the_ids_of_its_trace_and_agent(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     """The engine is a task of its own, which no request has bound its ids in."""
     ids = {"x-request-id": "r-1", "x-agent-id": "ada"}
     with logged() as lines:
-        async with running(served(FakeRunner(seconds_per_prompt_token=0.2), rows=1)) as server, trio.open_nursery() as nursery:
+        async with (
+            running(served(FakeRunner(seconds_per_prompt_token=0.2), rows=1)) as server,
+            trio.open_nursery() as nursery,
+        ):
             background = {"traceparent": TRACEPARENT, "x-semantic-priority": "background", **ids}
-            nursery.start_soon(lambda: post(server.app, "/v1/messages", anthropic_body("a" * 200), **background))
+            nursery.start_soon(
+                lambda: post(server.app, "/v1/messages", anthropic_body("a" * 200), **background)
+            )
             await trio.sleep(1)
-            await post(server.app, "/v1/messages", anthropic_body("b" * 1800), **{"x-request-id": "r-2"})
+            await post(
+                server.app, "/v1/messages", anthropic_body("b" * 1800), **{"x-request-id": "r-2"}
+            )
 
     of_engine = [line for line in lines if line["event"] != "request" and "request_id" in line]
     found = {line["event"] for line in of_engine if line["request_id"] == "r-1"}
     assert found >= {"a long prompt is being read", "a background request has become interactive"}
-    traced_ids = {(line.get("trace_id"), line["agent"]) for line in of_engine if line["request_id"] == "r-1"}
+    traced_ids = {
+        (line.get("trace_id"), line["agent"]) for line in of_engine if line["request_id"] == "r-1"
+    }
     assert traced_ids == {(TRACE, "ada")}
-    assert all("trace_id" not in line for line in of_engine if line["request_id"] == "r-2"), "it belongs to no trace"
+    assert all("trace_id" not in line for line in of_engine if line["request_id"] == "r-2"), (
+        "it belongs to no trace"
+    )
 
 
-async def test_the_line_of_a_failed_generation_has_the_ids_of_its_trace(autojump_clock: trio.testing.MockClock) -> None:
+async def test_the_line_of_a_failed_generation_has_the_ids_of_its_trace(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     def fail(_: object) -> None:
         raise RuntimeError("on fire")
 
     with logged() as lines:
         async with running(served(FakeRunner(before_step=fail))) as server:
-            await post(server.app, "/v1/messages", anthropic_body(), **{"traceparent": TRACEPARENT, "x-request-id": "r-1"})
+            await post(
+                server.app,
+                "/v1/messages",
+                anthropic_body(),
+                **{"traceparent": TRACEPARENT, "x-request-id": "r-1"},
+            )
 
     [failed] = [line for line in lines if line["event"] == "a generation has failed"]
     [request] = [line for line in lines if line["event"] == "request"]
-    assert (failed["request_id"], failed["trace_id"], failed["span_id"]) == ("r-1", TRACE, request["span_id"])
+    assert (failed["request_id"], failed["trace_id"], failed["span_id"]) == (
+        "r-1",
+        TRACE,
+        request["span_id"],
+    )
 
 
-# ------------------------------------------------------------------------------------------------------------------- metrics
+# ------------------------------------------------------------------------------------------ metrics
 
 
-async def test_metrics_arrive_under_the_names_of_the_manual(autojump_clock: trio.testing.MockClock, received: Received) -> None:
+async def test_metrics_arrive_under_the_names_of_the_manual(
+    autojump_clock: trio.testing.MockClock, received: Received
+) -> None:
     async with running(served(FakeRunner(seconds_per_step=0.05))) as server:
         for _ in range(2):
             await post(server.app, "/v1/chat/completions", openai_body(max_tokens=5))
-    delivery: Delivery[MetricsReading] = Delivery("metrics", MetricsSink(Collector(received.url, "1.2.3")))
+    delivery: Delivery[MetricsReading] = Delivery(
+        "metrics", MetricsSink(Collector(received.url, "1.2.3"))
+    )
     MetricsReporter(delivery, server.metrics.registry.collect, lambda: WALL).read()
     delivery.sink.write(list(delivery._queue))
     found = received.metrics_of_last()
 
     [requests] = found["semantic_request_total"].sum.data_points
     assert requests.as_double == 2
-    assert {one.key: one.value.string_value for one in requests.attributes} == {"model": "org/tiny", "protocol": "openai", "status": "200"}
+    assert {one.key: one.value.string_value for one in requests.attributes} == {
+        "model": "org/tiny",
+        "protocol": "openai",
+        "status": "200",
+    }
     assert found["semantic_request_total"].sum.is_monotonic
     [durations] = found["semantic_request_duration_seconds"].histogram.data_points
     assert durations.count == sum(durations.bucket_counts) == 2
     assert len(durations.bucket_counts) == len(durations.explicit_bounds) + 1
     assert durations.explicit_bounds[0] == 0.001
-    by_cache = {one.attributes[0].value.string_value: one.count for one in found["semantic_time_to_first_token_seconds"].histogram.data_points}
+    by_cache = {
+        one.attributes[0].value.string_value: one.count
+        for one in found["semantic_time_to_first_token_seconds"].histogram.data_points
+    }
     assert by_cache == {"cold": 1, "ram": 1}
     assert found["semantic_rows"].gauge.data_points[0].as_double == 0
-    names = {family.name + ("_total" if family.type == "counter" else "") for family in server.metrics.registry.collect() if family.samples}
+    names = {
+        family.name + ("_total" if family.type == "counter" else "")
+        for family in server.metrics.registry.collect()
+        if family.samples
+    }
     assert set(found) == names
 
 
-async def test_metrics_are_read_again_and_again_once_there_are_any(autojump_clock: trio.testing.MockClock, nursery: trio.Nursery) -> None:
-    delivery: Delivery[MetricsReading] = Delivery("metrics", MetricsSink(Collector("http://127.0.0.1:1", "1")))
+async def test_metrics_are_read_again_and_again_once_there_are_any(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    delivery: Delivery[MetricsReading] = Delivery(
+        "metrics", MetricsSink(Collector("http://127.0.0.1:1", "1"))
+    )
     reporter = MetricsReporter(delivery)
     nursery.start_soon(reporter.run)
     await trio.sleep(INTERVAL_SECONDS + 1)
@@ -274,14 +395,17 @@ async def test_metrics_are_read_again_and_again_once_there_are_any(autojump_cloc
     assert delivery.waiting == 2
 
 
-# ----------------------------------------------------------------------------------------------------- a collector that fails
+# --------------------------------------------------------------------------- a collector that fails
 
 
 def test_a_collector_that_refuses_is_an_os_error(received: Received) -> None:
     received.status = 503
 
     with pytest.raises(OSError, match="/otlp/v1/traces has answered 503"):
-        sent(received, [Observed(1, WALL, 2.0, RequestEnded(request_id="r", status="200", trace=TRACED))])
+        sent(
+            received,
+            [Observed(1, WALL, 2.0, RequestEnded(request_id="r", status="200", trace=TRACED))],
+        )
 
 
 def test_a_collector_that_is_not_there_is_an_os_error() -> None:
@@ -292,30 +416,48 @@ def test_a_collector_that_is_not_there_is_an_os_error() -> None:
 
 
 def test_observations_of_no_trace_are_not_sent() -> None:
-    TraceSink(Collector("http://127.0.0.1:1", "1")).write([Observed(1, WALL, 2.0, RequestEnded(request_id="r", status="200"))])
+    TraceSink(Collector("http://127.0.0.1:1", "1")).write(
+        [Observed(1, WALL, 2.0, RequestEnded(request_id="r", status="200"))]
+    )
 
 
-# ------------------------------------------------------------------------------------------------------------------ settings
+# ----------------------------------------------------------------------------------------- settings
 
 
 def test_nothing_is_sent_unless_a_setting_says_where() -> None:
     assert sinks_of(Settings()).deliveries == ()
-    assert [one.name for one in sinks_of(Settings(otlp_endpoint="http://127.0.0.1:4318")).deliveries] == ["otlp_traces", "otlp_metrics"]
+    assert [
+        one.name for one in sinks_of(Settings(otlp_endpoint="http://127.0.0.1:4318")).deliveries
+    ] == ["otlp_traces", "otlp_metrics"]
 
 
 def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "semantic_trio.adapters.otel.collector", None)
 
-    with pytest.raises(InvalidRequestError, match=r"otlp_endpoint: .*pip install 'semantic-trio\[otel\]'"):
+    with pytest.raises(
+        InvalidRequestError, match=r"otlp_endpoint: .*pip install 'semantic-trio\[otel\]'"
+    ):
         sinks_of(Settings(otlp_endpoint="http://127.0.0.1:4318"))
 
 
-@pytest.mark.parametrize("endpoint", ["localhost:4318", "grpc://127.0.0.1:4317", "http://", "http://user:password@host", "http://host/x?y"])
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "localhost:4318",
+        "grpc://127.0.0.1:4317",
+        "http://",
+        "http://user:password@host",
+        "http://host/x?y",
+    ],
+)
 def test_an_address_that_is_none_is_refused(endpoint: str) -> None:
     with pytest.raises(ValueError, match="otlp_endpoint"):
         Settings(otlp_endpoint=endpoint)
 
 
-@pytest.mark.parametrize("endpoint", ["http://127.0.0.1:4318", "https://collector.example.com/otlp/", "http://[::1]:4318"])
+@pytest.mark.parametrize(
+    "endpoint",
+    ["http://127.0.0.1:4318", "https://collector.example.com/otlp/", "http://[::1]:4318"],
+)
 def test_an_address_of_a_collector_is_taken(endpoint: str) -> None:
     assert Settings(otlp_endpoint=endpoint).otlp_endpoint == endpoint

@@ -12,7 +12,8 @@ from quart_trio import QuartTrio
 
 from semantic_trio.adapters.http.dashboard.feed import KEY_PREFIX, PATH, SUBPROTOCOL
 
-# Seconds, of virtual time, after which a viewer that should have been sent away, or should have left, is a failure.
+# Seconds, of virtual time, after which a viewer that should have been sent away, or should have
+# left, is a failure.
 LONGEST_SECONDS = 120.0
 
 
@@ -31,7 +32,8 @@ class Viewer:
     subprotocols: tuple[str, ...] = (SUBPROTOCOL,)
     http_version: str = "1.1"
     seconds_per_frame: float = 0.0  # that it takes to take one
-    sent: list[tuple[float, dict[str, Any]]] = attrs.field(factory=list)  # time on trio's clock, message
+    # time on trio's clock, message
+    sent: list[tuple[float, dict[str, Any]]] = attrs.field(factory=list)
     says: trio.MemorySendChannel[dict[str, object]] = attrs.field(init=False)
     _heard: trio.MemoryReceiveChannel[dict[str, object]] = attrs.field(init=False)
 
@@ -69,7 +71,11 @@ class Viewer:
     @property
     def frames(self) -> list[tuple[float, dict[str, Any]]]:
         """Times and messages, decoded."""
-        return [(at, json.loads(message["text"])) for at, message in self.sent if message["type"] == "websocket.send"]
+        return [
+            (at, json.loads(message["text"]))
+            for at, message in self.sent
+            if message["type"] == "websocket.send"
+        ]
 
     @property
     def kinds(self) -> list[str]:
@@ -79,7 +85,10 @@ class Viewer:
     @property
     def close_code(self) -> int | None:
         """Code that it was closed with."""
-        return next((message["code"] for _, message in self.sent if message["type"] == "websocket.close"), None)
+        return next(
+            (message["code"] for _, message in self.sent if message["type"] == "websocket.close"),
+            None,
+        )
 
     async def _send(self, message: dict[str, Any]) -> None:
         self.sent.append((trio.current_time(), message))
@@ -91,15 +100,26 @@ class SocketViewer:
     """A WebSocket over a socket."""
 
     stream: trio.SocketStream
-    connection: wsproto.WSConnection = attrs.field(factory=lambda: wsproto.WSConnection(wsproto.ConnectionType.CLIENT))
+    connection: wsproto.WSConnection = attrs.field(
+        factory=lambda: wsproto.WSConnection(wsproto.ConnectionType.CLIENT)
+    )
 
     @classmethod
-    async def connect(cls, port: int, *, key: str | None = None, origin: str | None = None, path: str = PATH) -> "SocketViewer":
+    async def connect(
+        cls, port: int, *, key: str | None = None, origin: str | None = None, path: str = PATH
+    ) -> "SocketViewer":
         """Send the handshake."""
         viewer = cls(await trio.open_tcp_stream("127.0.0.1", port))
         subprotocols = [SUBPROTOCOL, *([] if key is None else [key_subprotocol(key)])]
         extra = [] if origin is None else [(b"origin", origin.encode())]
-        await viewer.send(wsproto.events.Request(host=f"localhost:{port}", target=path, subprotocols=subprotocols, extra_headers=extra))
+        await viewer.send(
+            wsproto.events.Request(
+                host=f"localhost:{port}",
+                target=path,
+                subprotocols=subprotocols,
+                extra_headers=extra,
+            )
+        )
         return viewer
 
     async def __aenter__(self) -> Self:

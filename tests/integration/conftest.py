@@ -1,4 +1,7 @@
-"""What integration tests share: the real models. MLX is used on the device's thread only (`tests.device`)."""
+"""What integration tests share: the real models.
+
+MLX is used on the device's thread only (`tests.device`).
+"""
 
 from pathlib import Path
 

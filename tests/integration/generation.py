@@ -10,7 +10,9 @@ from mlx.nn.layers.base import Module
 from mlx_lm.models.cache import make_prompt_cache
 
 
-def greedy(model: Module, prompt: Sequence[int], count: int, stop: frozenset[int] = frozenset()) -> list[int]:
+def greedy(
+    model: Module, prompt: Sequence[int], count: int, stop: frozenset[int] = frozenset()
+) -> list[int]:
     """The likeliest tokens after a prompt, at most `count`, without the one that stops them."""
     return on_device(lambda: _greedy(model, prompt, count, stop))
 

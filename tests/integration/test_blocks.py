@@ -1,4 +1,7 @@
-"""Keeping and restoring takes little memory beside what it moves. Measured, with what it would take if it were done at once."""
+"""Keeping and restoring takes little memory beside what it moves.
+
+Measured, with what it would take if it were done at once.
+"""
 
 from collections.abc import Callable
 
@@ -10,7 +13,17 @@ from semantic_trio.adapters.mlx import blocks, snapshot
 from semantic_trio.adapters.mlx.choosing import choose_layout
 from semantic_trio.adapters.mlx.geometry import measure_spec
 from semantic_trio.adapters.mlx.runner import DeviceRows
-from semantic_trio.domain.step import Chunk, Decode, Piece, Restore, RowClose, RowStart, SaveBlock, SaveSnapshot, StepPlan
+from semantic_trio.domain.step import (
+    Chunk,
+    Decode,
+    Piece,
+    Restore,
+    RowClose,
+    RowStart,
+    SaveBlock,
+    SaveSnapshot,
+    StepPlan,
+)
 from tests.contract.models import FAMILIES, VARIANTS, random_model
 from tests.contract.script import GREEDY, prompt
 from tests.device import on_device
@@ -21,7 +34,9 @@ MIB = 2**20
 
 
 def batch_with_a_long_row(family: str) -> DeviceRows:
-    """A row of as many positions as a block repeated gives; what is in them does not matter here."""
+    """A row of as many positions as a block repeated gives; what is in them does not matter
+    here.
+    """
     batch = DeviceRows(choose_layout(random_model(family)))
     save, snapshot = SaveBlock(b"block", 1, 0, BLOCK), SaveSnapshot(b"snapshot", 1, BLOCK)
     batch.step(StepPlan(open=(RowStart(1, 0, GREEDY),), prefill=(Chunk(1, prompt(BLOCK), 0),)))
@@ -45,7 +60,11 @@ def decode(batch: DeviceRows, index: int, *, land: bool = True) -> None:
 
 
 def row_bytes(batch: DeviceRows) -> int:
-    return sum(cache.keys.nbytes + cache.values.nbytes for cache in batch._rows[LIVE].caches if cache.keys.shape[2] > LONG)
+    return sum(
+        cache.keys.nbytes + cache.values.nbytes
+        for cache in batch._rows[LIVE].caches
+        if cache.keys.shape[2] > LONG
+    )
 
 
 def bytes_of(kept: list[snapshot.State] | list[snapshot.Rows | None]) -> int:
@@ -66,9 +85,15 @@ def test_a_row_others_were_made_from_goes_on_without_being_copied() -> None:
     def measure() -> tuple[int, int]:
         batch = batch_with_a_long_row("llama")
         restore = Restore(512, (Piece(0, 512, row=LIVE),))
-        open_and_go_on = StepPlan(open=(RowStart(2, 0, GREEDY, restore=restore),), decode=(Decode(LIVE, 3),), prefill=(Chunk(2, (1, 2), 512, 0),))
+        open_and_go_on = StepPlan(
+            open=(RowStart(2, 0, GREEDY, restore=restore),),
+            decode=(Decode(LIVE, 3),),
+            prefill=(Chunk(2, (1, 2), 512, 0),),
+        )
         decode(batch, 3, land=False)  # a pass is in flight
-        return peak_of(lambda: (batch.step(open_and_go_on), batch.step(StepPlan()))), row_bytes(batch)
+        return peak_of(lambda: (batch.step(open_and_go_on), batch.step(StepPlan()))), row_bytes(
+            batch
+        )
 
     peak, row = on_device(measure)
 
@@ -80,7 +105,9 @@ def test_a_row_goes_on_without_being_copied_after_a_snapshot_was_taken_of_it() -
         batch = batch_with_a_long_row("gemma3_text")
         snapshots = (SaveSnapshot(b"taken", LIVE, LONG + 4),)
         decoding = StepPlan(decode=(Decode(LIVE, 3),), snapshots=snapshots)
-        return peak_of(lambda: (batch.step(decoding), decode(batch, 4), decode(batch, 5))), row_bytes(batch)
+        return peak_of(
+            lambda: (batch.step(decoding), decode(batch, 4), decode(batch, 5))
+        ), row_bytes(batch)
 
     peak, row = on_device(measure)
 
@@ -109,14 +136,25 @@ def test_what_is_kept_is_of_the_size_the_spec_says(family: str) -> None:
         model = random_model(family)
         batch, spec = DeviceRows(choose_layout(model)), measure_spec(model, family)
         chunk = Chunk(LIVE, prompt(300), 0, 0)
-        batch.step(StepPlan(open=(RowStart(LIVE, 0, GREEDY),), prefill=(chunk,), snapshots=(SaveSnapshot(b"300", LIVE, 300),)))
+        batch.step(
+            StepPlan(
+                open=(RowStart(LIVE, 0, GREEDY),),
+                prefill=(chunk,),
+                snapshots=(SaveSnapshot(b"300", LIVE, 300),),
+            )
+        )
         for index in range(1, 46):
             decode(batch, index, land=False)
         saves = SaveBlock(b"block", LIVE, 0, BLOCK), SaveBlock(b"tail", LIVE, BLOCK, 345)
         batch.step(StepPlan(close=(RowClose(LIVE, saves, SaveSnapshot(b"345", LIVE, 345)),)))
         snapshots = [batch.store._snapshots[key].layers for key in (b"300", b"345")]
         kept = [batch.store._blocks[key] for key in (b"block", b"tail")]
-        expected = [spec.snapshot_bytes(300), spec.snapshot_bytes(345), spec.block_bytes(), spec.block_bytes(345 - BLOCK)]
+        expected = [
+            spec.snapshot_bytes(300),
+            spec.snapshot_bytes(345),
+            spec.block_bytes(),
+            spec.block_bytes(345 - BLOCK),
+        ]
         return [bytes_of(what) for what in (*snapshots, *kept)], expected
 
     found, expected = on_device(measure)
@@ -125,7 +163,9 @@ def test_what_is_kept_is_of_the_size_the_spec_says(family: str) -> None:
 
 
 def test_what_is_kept_holds_on_to_nothing_else() -> None:
-    """MLX lets a copy be a view where that wastes at most 16 KB; a chunk of these sliding layers is four times that."""
+    """MLX lets a copy be a view where that wastes at most 16 KB; a chunk of these sliding layers is
+    four times that.
+    """
     arrays_waste = 2 * 4 * 16 * 1024
 
     def measure() -> tuple[int, int]:
@@ -134,13 +174,17 @@ def test_what_is_kept_holds_on_to_nothing_else() -> None:
         before = mx.get_active_memory()
         batch.step(
             StepPlan(
-                open=(RowStart(LIVE, 0, GREEDY),), prefill=(Chunk(LIVE, prompt(1024), 0, 0),), snapshots=(SaveSnapshot(b"snapshot", LIVE, 1024),)
+                open=(RowStart(LIVE, 0, GREEDY),),
+                prefill=(Chunk(LIVE, prompt(1024), 0, 0),),
+                snapshots=(SaveSnapshot(b"snapshot", LIVE, 1024),),
             )
         )
         batch.step(StepPlan())
         batch.step(StepPlan(close=(RowClose(LIVE, (SaveBlock(b"tail", LIVE, 1000, 1024),)),)))
         mx.synchronize()
-        kept = bytes_of(batch.store._snapshots[b"snapshot"].layers) + bytes_of(batch.store._blocks[b"tail"])
+        kept = bytes_of(batch.store._snapshots[b"snapshot"].layers) + bytes_of(
+            batch.store._blocks[b"tail"]
+        )
         return mx.get_active_memory() - before, kept
 
     held, kept = on_device(measure)
@@ -148,7 +192,9 @@ def test_what_is_kept_holds_on_to_nothing_else() -> None:
     assert held <= kept + arrays_waste
 
 
-def test_closing_and_restoring_a_large_row_takes_a_portion_beside_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_closing_and_restoring_a_large_row_takes_a_portion_beside_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """Here a portion is one layer of four."""
     monkeypatch.setattr(blocks, "PORTION_BYTES", MIB)
     names = [(f"{at}".encode(), at) for at in range(0, LONG, BLOCK)]

@@ -22,11 +22,19 @@ from mlx_lm.models import llama
 
 HEADS, KV_HEADS, HIDDEN = 4, 2, 64
 AB = END + 1  # the one token that is made by a merge
-SHAPE = {"hidden_size": HIDDEN, "num_hidden_layers": 2, "intermediate_size": 96, "num_attention_heads": HEADS, "num_key_value_heads": KV_HEADS}
+SHAPE = {
+    "hidden_size": HIDDEN,
+    "num_hidden_layers": 2,
+    "intermediate_size": 96,
+    "num_attention_heads": HEADS,
+    "num_key_value_heads": KV_HEADS,
+}
 NUMBERS = {
     "llama.embedding_length": HIDDEN, "llama.block_count": 2, "llama.feed_forward_length": 96, "llama.attention.head_count": HEADS,
     "llama.attention.head_count_kv": KV_HEADS, "llama.context_length": 512, "llama.vocab_size": AB + 1,
-    "tokenizer.ggml.bos_token_id": START, "tokenizer.ggml.eos_token_id": END, "tokenizer.ggml.padding_token_id": END,
+    "tokenizer.ggml.bos_token_id": START, "tokenizer.ggml.eos_token_id": END, (
+        "tokenizer.ggml.padding_token_id"
+    ): END,
     "tokenizer.ggml.unknown_token_id": END,
 }  # fmt: skip
 TEXT = [1, 5, 9, 200, 33, 7, 7, 100]
@@ -34,7 +42,14 @@ TEXT = [1, 5, 9, 200, 33, 7, 7, 100]
 
 def random_llama() -> Module:
     mx.random.seed(5)
-    arguments = {"model_type": "llama", "rms_norm_eps": 1e-5, "rope_theta": 1e4, "vocab_size": AB + 1, "tie_word_embeddings": False, **SHAPE}
+    arguments = {
+        "model_type": "llama",
+        "rms_norm_eps": 1e-5,
+        "rope_theta": 1e4,
+        "vocab_size": AB + 1,
+        "tie_word_embeddings": False,
+        **SHAPE,
+    }
     model = cast(Module, llama.Model(llama.ModelArgs.from_dict(arguments)))
     model.set_dtype(mx.float16)
     return model
@@ -45,10 +60,18 @@ def as_llama_cpp_has_it(model: Module) -> dict[str, mx.array]:
     names = {ours: theirs for theirs, ours in (LAYER_NAMES | OTHER_NAMES).items()}
     tensors = {}
     for name, array in dict(cast(Any, tree_flatten)(cast(Any, model).parameters())).items():
-        front, rest = ("", name) if ".layers." not in name else (f"blk.{name.split('.')[2]}.", name.split(".", 3)[3])
+        front, rest = (
+            ("", name)
+            if ".layers." not in name
+            else (f"blk.{name.split('.')[2]}.", name.split(".", 3)[3])
+        )
         theirs = names[rest.removesuffix(".weight")]
         heads = {"attn_q": HEADS, "attn_k": KV_HEADS}.get(theirs)
-        rows = array if heads is None else array.reshape(heads, 2, -1, HIDDEN).swapaxes(1, 2).reshape(array.shape)
+        rows = (
+            array
+            if heads is None
+            else array.reshape(heads, 2, -1, HIDDEN).swapaxes(1, 2).reshape(array.shape)
+        )
         tensors[f"{front}{theirs}.weight"] = mx.contiguous(rows)
     return tensors
 
@@ -84,7 +107,9 @@ def test_a_converted_model_computes_what_the_original_does(tmp_path: Path) -> No
     assert "quantization" not in json.loads((tmp_path / "config.json").read_text())
 
 
-def test_rows_left_in_llama_cpps_order_would_be_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_rows_left_in_llama_cpps_order_would_be_noticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The sabotage of the claim above."""
     model = on_device(random_llama)
     on_device(lambda: write_gguf(tmp_path / "model.gguf", model))
@@ -107,8 +132,13 @@ def test_the_vocabulary_and_the_template_come_along(tmp_path: Path) -> None:
     assert codec.encode_text("<|im_start|>aab<|im_end|>") == (START, BYTES["a"], AB, END)
 
 
-@pytest.mark.parametrize(("key", "value", "said"), [("general.architecture", "gemma3", "gemma3"), ("tokenizer.ggml.pre", "qwen2", "qwen2")])
-def test_a_file_that_is_not_understood_is_refused_by_name(key: str, value: str, said: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [("general.architecture", "gemma3", "gemma3"), ("tokenizer.ggml.pre", "qwen2", "qwen2")],
+)
+def test_a_file_that_is_not_understood_is_refused_by_name(
+    key: str, value: str, said: str, tmp_path: Path
+) -> None:
     on_device(lambda: write_gguf(tmp_path / "model.gguf", random_llama(), **{key: value}))
 
     with pytest.raises(ModelNotFoundError, match=f"cannot be converted: .*{said}"):

@@ -14,7 +14,9 @@ SEA = ("The ship sailed across the stormy ocean.", "A boat crossed the rough sea
 OTHER = "The court rejected the company's tax appeal."
 
 
-def vector(loaded: LoadedModel, codec: TokenizerCodec, text: str, pooling: Pooling = Pooling.MEAN) -> tuple[float, ...]:
+def vector(
+    loaded: LoadedModel, codec: TokenizerCodec, text: str, pooling: Pooling = Pooling.MEAN
+) -> tuple[float, ...]:
     def read() -> tuple[float, ...]:
         reading = TextsReading(loaded.model, [codec.encode_text(text)])
         reading.read(512)
@@ -27,12 +29,16 @@ def alike(one: tuple[float, ...], other: tuple[float, ...]) -> float:
     return sum(a * b for a, b in zip(one, other, strict=True))
 
 
-def test_texts_of_one_thing_are_closer_than_others(smollm2: LoadedModel, smollm2_codec: TokenizerCodec) -> None:
+def test_texts_of_one_thing_are_closer_than_others(
+    smollm2: LoadedModel, smollm2_codec: TokenizerCodec
+) -> None:
     ship, boat, court = (vector(smollm2, smollm2_codec, text) for text in (*SEA, OTHER))
     assert alike(ship, boat) > max(alike(ship, court), alike(boat, court))
 
 
-def test_the_mean_is_that_of_what_the_body_makes_of_all_tokens(smollm2: LoadedModel, smollm2_codec: TokenizerCodec) -> None:
+def test_the_mean_is_that_of_what_the_body_makes_of_all_tokens(
+    smollm2: LoadedModel, smollm2_codec: TokenizerCodec
+) -> None:
     def mean() -> list[float]:
         hidden = smollm2.model.model(mx.array([smollm2_codec.encode_text(OTHER)]))[0].mean(axis=0)
         return cast(list[float], (hidden / mx.linalg.norm(hidden)).tolist())
@@ -45,7 +51,9 @@ def test_the_mean_is_that_of_what_the_body_makes_of_all_tokens(smollm2: LoadedMo
 
 
 def test_tokens_of_another_vocabulary_are_told_from_its_own(smollm2_codec: TokenizerCodec) -> None:
-    """Ids are given by rank in every vocabulary of this kind: a word of ours has a neighbouring word's id elsewhere."""
+    """Ids are given by rank in every vocabulary of this kind: a word of ours has a neighbouring
+    word's id elsewhere.
+    """
     own = smollm2_codec.encode_text(" ".join((*SEA, OTHER)) * 3)
     foreign = tuple(token + token // 50 + 3 for token in own)
 

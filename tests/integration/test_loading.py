@@ -1,4 +1,6 @@
-"""Model directories onto the device: every way of quantising them, and every way of breaking them."""
+"""Model directories onto the device: every way of quantising them, and every way of breaking
+them.
+"""
 
 import functools
 import json
@@ -10,7 +12,13 @@ from typing import Any, cast
 import pytest
 
 from semantic_trio.adapters.mlx import loading, runner
-from semantic_trio.adapters.mlx.loading import LoadedModel, Loading, context_length, eos_token_ids, load
+from semantic_trio.adapters.mlx.loading import (
+    LoadedModel,
+    Loading,
+    context_length,
+    eos_token_ids,
+    load,
+)
 from semantic_trio.domain.errors import ModelNotFoundError
 from tests.device import on_device, shared_device
 from tests.integration.generation import distance, greedy, logits, spread
@@ -22,12 +30,35 @@ from mlx.utils import tree_flatten
 from mlx_lm.models import gpt_oss, qwen3
 from mlx_lm.utils import load_model
 
-on_cpu = pytest.mark.skipif(mx.default_device() != mx.Device(mx.cpu), reason="elsewhere models run as published")
-BASE = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 16, "vocab_size": 320}
+on_cpu = pytest.mark.skipif(
+    mx.default_device() != mx.Device(mx.cpu), reason="elsewhere models run as published"
+)
+BASE = {
+    "hidden_size": 64,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 16,
+    "vocab_size": 320,
+}
 SHAPES: dict[str, dict[str, object]] = {
-    "qwen3": BASE | {"intermediate_size": 96, "rms_norm_eps": 1e-5, "max_position_embeddings": 4096, "rope_theta": 1e4, "tie_word_embeddings": False},
+    "qwen3": BASE
+    | {
+        "intermediate_size": 96,
+        "rms_norm_eps": 1e-5,
+        "max_position_embeddings": 4096,
+        "rope_theta": 1e4,
+        "tie_word_embeddings": False,
+    },
     "gpt_oss": BASE
-    | {"intermediate_size": 96, "rms_norm_eps": 1e-5, "sliding_window": 32, "num_local_experts": 4, "num_experts_per_tok": 2, "rope_theta": 1e4},
+    | {
+        "intermediate_size": 96,
+        "rms_norm_eps": 1e-5,
+        "sliding_window": 32,
+        "num_local_experts": 4,
+        "num_experts_per_tok": 2,
+        "rope_theta": 1e4,
+    },
 }
 TEXT = [1, 5, 9, 200, 33, 7, 7, 301]
 
@@ -42,10 +73,18 @@ def write_quantised(directory: Path, family: str, mode: str, bits: int) -> None:
     mx.random.seed(3)
     model = module.Model(module.ModelArgs.from_dict({"model_type": family, **SHAPES[family]}))
     model.set_dtype(mx.bfloat16)
-    quantize(model, 32, bits, mode=mode, class_predicate=lambda path, part: hasattr(part, "to_quantized") and "embed" not in path)
+    quantize(
+        model,
+        32,
+        bits,
+        mode=mode,
+        class_predicate=lambda path, part: hasattr(part, "to_quantized") and "embed" not in path,
+    )
     mx.save_safetensors(str(directory / "model.safetensors"), parameters(model))
     quantization = {"group_size": 32, "bits": bits, "mode": mode}
-    (directory / "config.json").write_text(json.dumps({"model_type": family, **SHAPES[family], "quantization": quantization}))
+    (directory / "config.json").write_text(
+        json.dumps({"model_type": family, **SHAPES[family], "quantization": quantization})
+    )
 
 
 def test_a_model_is_told_from_its_other_quantisations(tmp_path: Path) -> None:
@@ -53,7 +92,10 @@ def test_a_model_is_told_from_its_other_quantisations(tmp_path: Path) -> None:
     (tmp_path / "eight").mkdir()
     on_device(lambda: write_quantised(tmp_path / "four", "qwen3", "affine", 4))
     on_device(lambda: write_quantised(tmp_path / "eight", "qwen3", "affine", 8))
-    four, again, eight = [on_device(functools.partial(load, tmp_path / name)).fingerprint for name in ("four", "four", "eight")]
+    four, again, eight = [
+        on_device(functools.partial(load, tmp_path / name)).fingerprint
+        for name in ("four", "four", "eight")
+    ]
 
     assert four == again != eight
 
@@ -61,7 +103,10 @@ def test_a_model_is_told_from_its_other_quantisations(tmp_path: Path) -> None:
 def test_a_model_is_told_from_itself_with_other_bits_of_keys_and_values(tmp_path: Path) -> None:
     """So what was written to disk with other bits is never read."""
     on_device(lambda: write_quantised(tmp_path, "qwen3", "affine", 4))
-    as_ever, sixteen, eight, four = [on_device(functools.partial(load, tmp_path, *bits)).fingerprint for bits in ((), (16,), (8,), (4,))]
+    as_ever, sixteen, eight, four = [
+        on_device(functools.partial(load, tmp_path, *bits)).fingerprint
+        for bits in ((), (16,), (8,), (4,))
+    ]
 
     assert as_ever == sixteen
     assert len({sixteen, eight, four}) == 3
@@ -71,15 +116,22 @@ def test_a_model_is_told_from_itself_with_blocks_of_other_sizes(tmp_path: Path) 
     """So what was written to disk in blocks of another size is never read."""
     on_device(lambda: write_quantised(tmp_path, "qwen3", "affine", 4))
     forms = ((), (16, 256), (16, 64), (16, 1024), (8, 256), (8, 64))
-    as_ever, *others = [on_device(functools.partial(load, tmp_path, *form)).fingerprint for form in forms]
+    as_ever, *others = [
+        on_device(functools.partial(load, tmp_path, *form)).fingerprint for form in forms
+    ]
 
     assert as_ever == others[0]
     assert len(set(others)) == 5
 
 
 @on_cpu
-@pytest.mark.parametrize(("family", "mode", "bits"), [("qwen3", "affine", 4), ("qwen3", "mxfp4", 4), ("qwen3", "mxfp8", 8), ("gpt_oss", "mxfp4", 4)])
-def test_on_a_cpu_every_kind_of_quantised_model_becomes_float32_and_computes_the_same(family: str, mode: str, bits: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("family", "mode", "bits"),
+    [("qwen3", "affine", 4), ("qwen3", "mxfp4", 4), ("qwen3", "mxfp8", 8), ("gpt_oss", "mxfp4", 4)],
+)
+def test_on_a_cpu_every_kind_of_quantised_model_becomes_float32_and_computes_the_same(
+    family: str, mode: str, bits: int, tmp_path: Path
+) -> None:
     on_device(lambda: write_quantised(tmp_path, family, mode, bits))
     loaded = on_device(lambda: load(tmp_path))
     published, _ = on_device(lambda: load_model(tmp_path))
@@ -91,7 +143,10 @@ def test_on_a_cpu_every_kind_of_quantised_model_becomes_float32_and_computes_the
 
 
 @on_cpu
-@pytest.mark.parametrize(("room", "said", "dtype"), [(2.5, "they stay quantised", mx.float32), (1.3, "running as published", mx.bfloat16)])
+@pytest.mark.parametrize(
+    ("room", "said", "dtype"),
+    [(2.5, "they stay quantised", mx.float32), (1.3, "running as published", mx.bfloat16)],
+)
 def test_where_float32_does_not_fit_the_model_stays_quantised_and_says_so(
     room: float, said: str, dtype: mx.Dtype, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -107,7 +162,9 @@ def test_where_float32_does_not_fit_the_model_stays_quantised_and_says_so(
 
 
 @on_cpu
-def test_a_model_that_does_not_fit_at_all_is_refused_before_it_is_read(tiny_random_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_does_not_fit_at_all_is_refused_before_it_is_read(
+    tiny_random_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(loading, "available_bytes", lambda: 2**20)
 
     with pytest.raises(ModelNotFoundError, match=r"GiB of memory"):
@@ -146,7 +203,9 @@ def test_a_broken_directory_is_a_model_that_cannot_be_served(
         on_device(lambda: load(tmp_path))
 
 
-def test_weights_that_are_cut_short_are_a_model_that_cannot_be_served(tiny_random_path: Path, tmp_path: Path) -> None:
+def test_weights_that_are_cut_short_are_a_model_that_cannot_be_served(
+    tiny_random_path: Path, tmp_path: Path
+) -> None:
     shutil.copytree(tiny_random_path, tmp_path, dirs_exist_ok=True)
     with (tmp_path / "model.safetensors").open("r+b") as file:
         file.truncate(6_000_000)
@@ -161,27 +220,63 @@ def test_weights_that_are_cut_short_are_a_model_that_cannot_be_served(tiny_rando
         ({"max_position_embeddings": 8192}, 8192),
         ({"text_config": {"max_position_embeddings": 131072}}, 131072),
         # Qwen 2.5: stretched by YaRN beyond what it states.
-        ({"max_position_embeddings": 32768, "rope_scaling": {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32768}}, 131072),
+        (
+            {
+                "max_position_embeddings": 32768,
+                "rope_scaling": {
+                    "type": "yarn",
+                    "factor": 4.0,
+                    "original_max_position_embeddings": 32768,
+                },
+            },
+            131072,
+        ),
         # Llama 3.1 and GPT-OSS state the stretched length.
-        ({"max_position_embeddings": 131072, "rope_scaling": {"factor": 8.0, "original_max_position_embeddings": 8192}}, 131072),
+        (
+            {
+                "max_position_embeddings": 131072,
+                "rope_scaling": {"factor": 8.0, "original_max_position_embeddings": 8192},
+            },
+            131072,
+        ),
         # Gemma 3 states it too, and says nothing of the original.
-        ({"text_config": {"max_position_embeddings": 131072, "rope_scaling": {"factor": 8.0, "rope_type": "linear"}}}, 131072),
+        (
+            {
+                "text_config": {
+                    "max_position_embeddings": 131072,
+                    "rope_scaling": {"factor": 8.0, "rope_type": "linear"},
+                }
+            },
+            131072,
+        ),
         ({"n_positions": 1024}, 1024),
         ({}, 32768),
     ],
 )
-def test_the_context_is_what_the_configuration_means(config: Mapping[str, object], tokens: int) -> None:
+def test_the_context_is_what_the_configuration_means(
+    config: Mapping[str, object], tokens: int
+) -> None:
     assert context_length(config) == tokens
 
 
 @pytest.mark.parametrize(
-    ("config", "ids"), [({"eos_token_id": 2}, {2}), ({"eos_token_id": [1, 106]}, {1, 106}), ({"text_config": {"eos_token_id": 7}}, {7}), ({}, set())]
+    ("config", "ids"),
+    [
+        ({"eos_token_id": 2}, {2}),
+        ({"eos_token_id": [1, 106]}, {1, 106}),
+        ({"text_config": {"eos_token_id": 7}}, {7}),
+        ({}, set()),
+    ],
 )
-def test_the_ids_that_end_a_text_may_be_one_or_several_or_nested(config: Mapping[str, object], ids: set[int]) -> None:
+def test_the_ids_that_end_a_text_may_be_one_or_several_or_nested(
+    config: Mapping[str, object], ids: set[int]
+) -> None:
     assert eos_token_ids(config) == ids
 
 
-async def test_a_model_that_loads_and_cannot_compute_is_refused_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_model_that_loads_and_cannot_compute_is_refused_in_one_line(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     class Broken(Module):
         layers = ()
 
@@ -196,7 +291,10 @@ async def test_a_model_that_loads_and_cannot_compute_is_refused_in_one_line(monk
     with pytest.raises(ModelNotFoundError) as refused:
         await runner.load_runner(shared_device(), Path("/models/broken"))
 
-    assert str(refused.value) == "model: /models/broken (mlx-lm loads it, but cannot compute it: NotImplementedError: no such kernel)"
+    assert str(refused.value) == (
+        "model: /models/broken (mlx-lm loads it, but cannot compute it: NotImplementedError: "
+        "no such kernel)"
+    )
 
 
 def test_an_architecture_that_would_end_the_process_is_refused(tmp_path: Path) -> None:

@@ -11,22 +11,31 @@ from semantic_trio.domain.generation import GenerationRequest
 from tests.device import on_device, shared_device
 from tests.engines import UNBOUND_LIMITS, new_engine, running
 
-STORY = "The river ran down from the hills and through the town, where people had built their houses along its banks. "
+STORY = (
+    "The river ran down from the hills and through the town, where people had built their houses "
+    "along its banks. "
+)
 
 
 def runner_of(loaded: LoadedModel) -> MlxRunner:
-    layout, spec = on_device(lambda: (choose_layout(loaded.model), measure_spec(loaded.model, loaded.fingerprint)))
+    layout, spec = on_device(
+        lambda: (choose_layout(loaded.model), measure_spec(loaded.model, loaded.fingerprint))
+    )
     return MlxRunner(shared_device(), DeviceRows(layout), spec)
 
 
 @pytest.mark.timeout(1200)  # the model may have to be fetched and converted first
 @pytest.mark.parametrize("name", ["smollm2", "gemma3"])
-async def test_greedy_text_is_the_same_warm_shared_and_cold(name: str, request: pytest.FixtureRequest) -> None:
+async def test_greedy_text_is_the_same_warm_shared_and_cold(
+    name: str, request: pytest.FixtureRequest
+) -> None:
     loaded: LoadedModel = request.getfixturevalue(name)
     codec: TokenizerCodec = request.getfixturevalue(f"{name}_codec")
     engine = new_engine(runner_of(loaded), UNBOUND_LIMITS)
     head = codec.encode_text(STORY * 3 + "\n")
-    prompts = [head + codec.encode_text(end)[-3:] for end in ("In spring the water", "Then one winter the")]
+    prompts = [
+        head + codec.encode_text(end)[-3:] for end in ("In spring the water", "Then one winter the")
+    ]
 
     async def say(prompt: tuple[int, ...]) -> tuple[tuple[int, ...], int]:
         asked = GenerationRequest("r", prompt, 6, seed=1, boundaries=(len(head),))

@@ -1,4 +1,6 @@
-"""Real models in one server: opened, closed with their memory on disk, and what they leave on the device."""
+"""Real models in one server: opened, closed with their memory on disk, and what they leave on the
+device.
+"""
 
 import shutil
 from collections.abc import AsyncIterator
@@ -18,7 +20,12 @@ from semantic_trio.adapters.metrics import Metrics
 from semantic_trio.application.model_entry import ModelClose
 from semantic_trio.application.models import ModelRegistry
 from semantic_trio.application.observers import Observers
-from semantic_trio.domain.errors import InvalidRequestError, ModelNotFoundError, ModelSwapError, SemanticError
+from semantic_trio.domain.errors import (
+    InvalidRequestError,
+    ModelNotFoundError,
+    ModelSwapError,
+    SemanticError,
+)
 from semantic_trio.domain.generation import GenerationRequest
 from semantic_trio.domain.geometry import BLOCK_TOKENS
 from semantic_trio.domain.model_names import ModelNames
@@ -36,7 +43,9 @@ LEFT_BYTES = 1 << 20
 
 @pytest.fixture
 def directories(tiny_random_path: Path, tmp_path: Path) -> dict[str, Path]:
-    """The same weights under other configurations, so that they are other models; one is damaged, and one has no tokenizer."""
+    """The same weights under other configurations, so that they are other models; one is damaged,
+    and one has no tokenizer.
+    """
     directories = {"one": tiny_random_path, "same": tiny_random_path}
     for name in ("two", "damaged", "mute"):
         directories[name] = tmp_path / name
@@ -50,7 +59,12 @@ def directories(tiny_random_path: Path, tmp_path: Path) -> dict[str, Path]:
     return directories
 
 
-def host_of(directories: dict[str, Path], cache_dir: Path, block_tokens: int = BLOCK_TOKENS, tables: Tables | None = None) -> ModelHost:
+def host_of(
+    directories: dict[str, Path],
+    cache_dir: Path,
+    block_tokens: int = BLOCK_TOKENS,
+    tables: Tables | None = None,
+) -> ModelHost:
     """The opener of a server, of these models."""
 
     def directory(name: str) -> Path:
@@ -59,7 +73,13 @@ def host_of(directories: dict[str, Path], cache_dir: Path, block_tokens: int = B
         return directories[name]
 
     return ModelHost(
-        Settings(cache_dir=cache_dir, cache_budget_mb=64, disk_floor_mb=0, shutdown_timeout_seconds=60, block_tokens=block_tokens),
+        Settings(
+            cache_dir=cache_dir,
+            cache_budget_mb=64,
+            disk_floor_mb=0,
+            shutdown_timeout_seconds=60,
+            block_tokens=block_tokens,
+        ),
         shared_device(),
         directory,
         Metrics(),
@@ -75,11 +95,16 @@ def host_of(directories: dict[str, Path], cache_dir: Path, block_tokens: int = B
 
 @asynccontextmanager
 async def serving(
-    directories: dict[str, Path], cache_dir: Path, block_tokens: int = BLOCK_TOKENS, tables: Tables | None = None
+    directories: dict[str, Path],
+    cache_dir: Path,
+    block_tokens: int = BLOCK_TOKENS,
+    tables: Tables | None = None,
 ) -> AsyncIterator[ModelRegistry[ServedModel]]:
     """A registry of these models, none of them open."""
     host = host_of(directories, cache_dir, block_tokens, tables)
-    registry: ModelRegistry[ServedModel] = ModelRegistry(host, ModelNames("one", ("two", "same", "damaged", "mute")))
+    registry: ModelRegistry[ServedModel] = ModelRegistry(
+        host, ModelNames("one", ("two", "same", "damaged", "mute"))
+    )
     async with trio.open_nursery() as nursery:
         await nursery.start(registry.run)
         yield registry
@@ -88,7 +113,9 @@ async def serving(
         nursery.cancel_scope.cancel()
 
 
-async def generate(registry: ModelRegistry[ServedModel], name: str) -> tuple[tuple[int, ...], Reuse]:
+async def generate(
+    registry: ModelRegistry[ServedModel], name: str
+) -> tuple[tuple[int, ...], Reuse]:
     """Generate a few tokens after the prompt, for an agent. Returns them, and what was reused."""
     with ExitStack() as stack:
         model = await registry.acquire(name, stack)
@@ -99,7 +126,9 @@ async def generate(registry: ModelRegistry[ServedModel], name: str) -> tuple[tup
         return result.tokens, generation.reuse or NOTHING_REUSED
 
 
-async def test_after_a_swap_there_and_back_an_agent_computes_one_token(directories: dict[str, Path], tmp_path: Path) -> None:
+async def test_after_a_swap_there_and_back_an_agent_computes_one_token(
+    directories: dict[str, Path], tmp_path: Path
+) -> None:
     async with serving(directories, tmp_path / "cache") as registry:
         first, new = await generate(registry, "one")
         await registry.swap("two")
@@ -112,10 +141,13 @@ async def test_after_a_swap_there_and_back_an_agent_computes_one_token(directori
     assert first == again == other, "the weights are the same"
 
 
-async def test_a_directory_with_blocks_of_another_size_is_not_read(directories: dict[str, Path], tmp_path: Path) -> None:
+async def test_a_directory_with_blocks_of_another_size_is_not_read(
+    directories: dict[str, Path], tmp_path: Path
+) -> None:
     """One directory holds the memory of both, and each server finds its own again.
 
-    Whole blocks are reused for certain. Whether the partial block at the end is read or computed depends on what a disk and a pass take.
+    Whole blocks are reused for certain. Whether the partial block at the end is read or computed
+    depends on what a disk and a pass take.
     """
     found: list[tuple[ReuseSource, int]] = []
     answers = set()
@@ -131,7 +163,9 @@ async def test_a_directory_with_blocks_of_another_size_is_not_read(directories: 
     assert len(answers) == 1
 
 
-async def test_two_models_answer_from_one_device(directories: dict[str, Path], tmp_path: Path) -> None:
+async def test_two_models_answer_from_one_device(
+    directories: dict[str, Path], tmp_path: Path
+) -> None:
     async with serving(directories, tmp_path / "cache") as registry:
         answers = list[tuple[int, ...]]()
 
@@ -147,7 +181,9 @@ async def test_two_models_answer_from_one_device(directories: dict[str, Path], t
     assert states == ["ready", "ready", "absent", "absent", "absent"]
 
 
-async def test_a_closed_model_leaves_no_memory_on_the_device(directories: dict[str, Path], tmp_path: Path) -> None:
+async def test_a_closed_model_leaves_no_memory_on_the_device(
+    directories: dict[str, Path], tmp_path: Path
+) -> None:
     async with serving(directories, tmp_path / "cache") as registry:
         await generate(registry, "one")
         await registry.unload("one")
@@ -163,7 +199,9 @@ async def test_a_closed_model_leaves_no_memory_on_the_device(directories: dict[s
     assert after < before + LEFT_BYTES
 
 
-async def test_a_model_that_cannot_be_loaded_leaves_the_one_that_answers(directories: dict[str, Path], tmp_path: Path) -> None:
+async def test_a_model_that_cannot_be_loaded_leaves_the_one_that_answers(
+    directories: dict[str, Path], tmp_path: Path
+) -> None:
     async with serving(directories, tmp_path / "cache") as registry:
         first, _ = await generate(registry, "one")
         with pytest.raises(ModelNotFoundError, match="cannot be loaded"):
@@ -181,7 +219,9 @@ async def test_a_model_that_cannot_be_loaded_leaves_the_one_that_answers(directo
     assert (again, reuse.source) == (first, ReuseSource.DISK)
 
 
-async def test_a_model_is_loaded_with_the_settings_of_its_table(directories: dict[str, Path], tmp_path: Path) -> None:
+async def test_a_model_is_loaded_with_the_settings_of_its_table(
+    directories: dict[str, Path], tmp_path: Path
+) -> None:
     """The heads of these models are too small for 8 bits."""
     tables = {"one": {"kv_bits": 8}, "two": {"context_length": 512, "cache_budget_mb": 32}}
     async with serving(directories, tmp_path / "cache", tables=tables) as registry:
@@ -197,14 +237,25 @@ async def test_a_model_is_loaded_with_the_settings_of_its_table(directories: dic
 
 
 @pytest.fixture(params=["fake", "real"])
-def opener(request: pytest.FixtureRequest, directories: dict[str, Path], tmp_path: Path) -> FakeOpener | ModelHost:
-    """An opener that tests of the registry use, and that of a server: both keep the contract of `ModelOpener`."""
+def opener(
+    request: pytest.FixtureRequest, directories: dict[str, Path], tmp_path: Path
+) -> FakeOpener | ModelHost:
+    """An opener that tests of the registry use, and that of a server: both keep the contract of
+    `ModelOpener`.
+    """
     if request.param == "fake":
-        return FakeOpener({"one": 1 << 20, "damaged": 1 << 20}, open_seconds=0, close_seconds=0, failing={"damaged"})
+        return FakeOpener(
+            {"one": 1 << 20, "damaged": 1 << 20},
+            open_seconds=0,
+            close_seconds=0,
+            failing={"damaged"},
+        )
     return host_of(directories, tmp_path / "cache")
 
 
-async def test_an_opener_reports_a_model_and_serves_it_until_it_is_told_to_close(opener: FakeOpener | ModelHost) -> None:
+async def test_an_opener_reports_a_model_and_serves_it_until_it_is_told_to_close(
+    opener: FakeOpener | ModelHost,
+) -> None:
     closing = ModelClose()
     with trio.fail_after(60):
         async with trio.open_nursery() as nursery:
@@ -219,13 +270,17 @@ async def test_an_opener_reports_a_model_and_serves_it_until_it_is_told_to_close
     assert model.bytes > 0
 
 
-async def test_an_opener_knows_no_bytes_of_a_model_that_is_not_there(opener: FakeOpener | ModelHost) -> None:
+async def test_an_opener_knows_no_bytes_of_a_model_that_is_not_there(
+    opener: FakeOpener | ModelHost,
+) -> None:
     with pytest.raises(ModelNotFoundError):
         await opener.needed_bytes("nowhere")
 
 
 @pytest.mark.parametrize("name", ["nowhere", "damaged"])
-async def test_an_opener_raises_before_it_reports_a_model_that_cannot_be_opened(opener: FakeOpener | ModelHost, name: str) -> None:
+async def test_an_opener_raises_before_it_reports_a_model_that_cannot_be_opened(
+    opener: FakeOpener | ModelHost, name: str
+) -> None:
     async with trio.open_nursery() as nursery:
         with pytest.raises(Exception) as failed:  # noqa: PT011 - alone or in a group
             await nursery.start(opener.serve, name, ModelClose())

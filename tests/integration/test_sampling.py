@@ -22,21 +22,27 @@ def kept(filtered: mx.array) -> list[list[bool]]:
 
 @pytest.mark.parametrize("value", [0.02, 0.5, 0.93, 0.999])
 def test_the_nucleus_is_the_same(value: float) -> None:
-    ours, theirs = on_device(lambda: (kept(_top_p(logprobs(), value)), kept(apply_top_p(logprobs(), value))))
+    ours, theirs = on_device(
+        lambda: (kept(_top_p(logprobs(), value)), kept(apply_top_p(logprobs(), value)))
+    )
     assert ours == theirs
     assert all(1 <= sum(row) < 500 for row in ours)
 
 
 @pytest.mark.parametrize("value", [1, 7, 499])
 def test_the_likeliest_are_the_same(value: int) -> None:
-    ours, theirs = on_device(lambda: (kept(_top_k(logprobs(), value)), kept(apply_top_k(logprobs(), value))))
+    ours, theirs = on_device(
+        lambda: (kept(_top_k(logprobs(), value)), kept(apply_top_k(logprobs(), value)))
+    )
     assert ours == theirs
     assert all(sum(row) == value for row in ours)
 
 
 @pytest.mark.parametrize("value", [0.001, 0.1, 1.0])
 def test_what_is_likely_enough_is_the_same(value: float) -> None:
-    ours, theirs = on_device(lambda: (kept(_min_p(logprobs(), value)), kept(apply_min_p(logprobs(), value))))
+    ours, theirs = on_device(
+        lambda: (kept(_min_p(logprobs(), value)), kept(apply_min_p(logprobs(), value)))
+    )
     assert ours == theirs
 
 
@@ -46,8 +52,14 @@ def test_a_repetition_penalty_is_that_of_others(penalty: float) -> None:
         logits = mx.random.normal((3, 500), key=mx.random.key(7)) * 3
         seen = mx.random.uniform(shape=(3, 500), key=mx.random.key(8)) < 0.5
         theirs = make_repetition_penalty(penalty, context_size=500)
-        expected = [mx.argmax(theirs(mx.array(_places(seen[row])), logits[row : row + 1])).item() for row in range(3)]
-        draws = [Draw(SamplingParams(repetition_penalty=penalty), 0, 0, seen=seen[row]) for row in range(3)]
+        expected = [
+            mx.argmax(theirs(mx.array(_places(seen[row])), logits[row : row + 1])).item()
+            for row in range(3)
+        ]
+        draws = [
+            Draw(SamplingParams(repetition_penalty=penalty), 0, 0, seen=seen[row])
+            for row in range(3)
+        ]
         return draw(logits, draws).tokens.tolist(), expected  # type: ignore[return-value]
 
     ours, theirs = on_device(compared)

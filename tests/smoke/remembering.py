@@ -13,6 +13,12 @@ def question(agent: str) -> str:
 
 
 def warnings(server: ServerProcess) -> list[str]:
-    """Lines of the log that are warnings or errors and concern the memory: those of responses and of the machine are left out."""
+    """Lines of the log that are warnings or errors and concern the memory: those of responses and
+    of the machine are left out.
+    """
     grave = [line for line in server.said.splitlines() if '"warning"' in line or '"error"' in line]
-    return [line for line in grave if "responses are not stored" not in line and "OpenBLAS is missing" not in line]
+    return [
+        line
+        for line in grave
+        if "responses are not stored" not in line and "OpenBLAS is missing" not in line
+    ]

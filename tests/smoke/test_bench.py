@@ -52,7 +52,18 @@ def assert_nothing_is_left(process: subprocess.Popen[str], temporary: Path) -> N
 
 
 def test_everything_is_measured_and_nothing_is_left(tmp_path: Path, temporary: Path) -> None:
-    with started(tmp_path, temporary, "--model", "tiny-random", "--max-batch-size", "6", "--disk-floor-mb", "1", "--json", "out.json") as process:
+    with started(
+        tmp_path,
+        temporary,
+        "--model",
+        "tiny-random",
+        "--max-batch-size",
+        "6",
+        "--disk-floor-mb",
+        "1",
+        "--json",
+        "out.json",
+    ) as process:
         output, progress = process.communicate(timeout=500)
 
         assert process.returncode == 0, progress
@@ -63,15 +74,24 @@ def test_everything_is_measured_and_nothing_is_left(tmp_path: Path, temporary: P
         assert measured.turns.cold.cached_tokens < 256 < measured.turns.next.cached_tokens
         assert measured.turns.restarted is not None
         assert measured.turns.restarted.cached_tokens > measured.turns.next.cached_tokens
-        assert measured.neighbours or NO_NEIGHBOURS in found.notes  # on a busy machine a stream may be ahead of the others
-        assert (found.model, found.url, found.settings["max_batch_size"]) == ("tiny-random", "", "6")
+        # on a busy machine a stream may be ahead of the others
+        assert measured.neighbours or NO_NEIGHBOURS in found.notes
+        assert (found.model, found.url, found.settings["max_batch_size"]) == (
+            "tiny-random",
+            "",
+            "6",
+        )
         assert found.machine.device
-        assert all(f"\n{row} " in output for row in ("1 stream", "2 streams", "next turn after a restart"))
+        assert all(
+            f"\n{row} " in output for row in ("1 stream", "2 streams", "next turn after a restart")
+        )
         assert "round 1 of 1: 2 streams" in progress
         assert_nothing_is_left(process, temporary)
 
 
-def test_a_running_server_is_measured_and_goes_on(tmp_path: Path, temporary: Path, tiny_server: ServerProcess) -> None:
+def test_a_running_server_is_measured_and_goes_on(
+    tmp_path: Path, temporary: Path, tiny_server: ServerProcess
+) -> None:
     with started(tmp_path, temporary, "--url", tiny_server.url, "--json", "out.json") as process:
         _, progress = process.communicate(timeout=500)
 
@@ -84,8 +104,13 @@ def test_a_running_server_is_measured_and_goes_on(tmp_path: Path, temporary: Pat
         assert_nothing_is_left(process, temporary)
 
 
-@pytest.mark.parametrize(("number", "moment"), [(signal.SIGTERM, "starting a server"), (signal.SIGINT, "round 1 of 1: 1 stream")])
-def test_a_signal_leaves_no_server_behind(tmp_path: Path, temporary: Path, number: signal.Signals, moment: str) -> None:
+@pytest.mark.parametrize(
+    ("number", "moment"),
+    [(signal.SIGTERM, "starting a server"), (signal.SIGINT, "round 1 of 1: 1 stream")],
+)
+def test_a_signal_leaves_no_server_behind(
+    tmp_path: Path, temporary: Path, number: signal.Signals, moment: str
+) -> None:
     with started(tmp_path, temporary, "--model", "tiny-random") as process:
         assert process.stderr is not None
         while not process.stderr.readline().startswith(moment):
@@ -104,7 +129,10 @@ def test_a_server_that_does_not_start_says_why(tmp_path: Path, temporary: Path) 
         _, said = process.communicate(timeout=500)
 
         assert process.returncode == 2
-        assert said.splitlines()[-1] == "semantic-trio: server: did not start: allow_remote: needs an API key (--api-key-file or SEMANTIC_API_KEY)"
+        assert said.splitlines()[-1] == (
+            "semantic-trio: server: did not start: allow_remote: needs an API key "
+            "(--api-key-file or SEMANTIC_API_KEY)"
+        )
         assert_nothing_is_left(process, temporary)
 
 

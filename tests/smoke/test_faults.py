@@ -1,4 +1,6 @@
-"""A real server whose device misbehaves: the step is replaced, everything else is the process that users run."""
+"""A real server whose device misbehaves: the step is replaced, everything else is the process that
+users run.
+"""
 
 import contextlib
 import subprocess
@@ -34,9 +36,22 @@ main()
 def broken_server(directory: Path, how: str, *arguments: str) -> Iterator[ServerProcess]:
     """A server whose device does not survive prompts of 41 to 89 tokens."""
     output = directory / "server.log"
-    options = ["serve", "--model", "tiny-random", "--port", "0", "--log-format", "json", "--cache-dir", str(directory / "cache"), *arguments]
+    options = [
+        "serve",
+        "--model",
+        "tiny-random",
+        "--port",
+        "0",
+        "--log-format",
+        "json",
+        "--cache-dir",
+        str(directory / "cache"),
+        *arguments,
+    ]
     with output.open("wb") as file:
-        process = subprocess.Popen([sys.executable, "-c", BROKEN, how, *options], stdout=file, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            [sys.executable, "-c", BROKEN, how, *options], stdout=file, stderr=subprocess.STDOUT
+        )
     server = ServerProcess(process, output)
     try:
         server.wait_until_ready()
@@ -54,8 +69,15 @@ def ask(server: ServerProcess, words: int, *, stream: bool = False) -> httpx.Res
 
 def read_until_dropped(server: ServerProcess, words: int) -> str:
     text = ""
-    body = {"model": "default", "max_tokens": 5, "stream": True, "messages": [{"role": "user", "content": "word " * words}]}
-    with httpx.stream("POST", f"{server.url}/v1/messages", json=body, timeout=ANSWER_SECONDS) as response:
+    body = {
+        "model": "default",
+        "max_tokens": 5,
+        "stream": True,
+        "messages": [{"role": "user", "content": "word " * words}],
+    }
+    with httpx.stream(
+        "POST", f"{server.url}/v1/messages", json=body, timeout=ANSWER_SECONDS
+    ) as response:
         pieces = response.iter_text()
         with contextlib.suppress(httpx.RemoteProtocolError):
             for piece in pieces:
@@ -89,7 +111,12 @@ def test_three_in_a_row_end_the_process_with_one_clear_line(tmp_path: Path) -> N
 
     lines = [line for line in server.said.splitlines() if line.startswith("semantic-trio: ")]
     assert code == ExitCode.ENGINE_DIED
-    assert lines == ["semantic-trio: the engine ended: 3 steps in a row failed, the last one with: RuntimeError: no memory left"]
+    assert lines == [
+        (
+            "semantic-trio: the engine ended: 3 steps in a row failed, the last one with: "
+            "RuntimeError: no memory left"
+        )
+    ]
 
 
 def test_a_step_that_hangs_fails_its_streams_and_ends_the_process(tmp_path: Path) -> None:

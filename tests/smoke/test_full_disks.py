@@ -1,4 +1,6 @@
-"""Memory on a disk that is full, or that refuses to be written to: servers go on, and write again once the disk takes it."""
+"""Memory on a disk that is full, or that refuses to be written to: servers go on, and write again
+once the disk takes it.
+"""
 
 import contextlib
 import signal
@@ -46,10 +48,16 @@ def assert_finds_it_again(disk: SmallDisk, tmp_path: Path, agent: str, before: A
         answer = ask(server, agent, question(agent))
 
         assert "damaged" not in server.said
-    assert (answer.source, answer.reused, answer.text) == ("disk", answer.prompt_tokens - 1, before.text)
+    assert (answer.source, answer.reused, answer.text) == (
+        "disk",
+        answer.prompt_tokens - 1,
+        before.text,
+    )
 
 
-def test_a_disk_that_is_full_at_the_start_is_written_to_when_it_has_room(tmp_path: Path, disk: SmallDisk) -> None:
+def test_a_disk_that_is_full_at_the_start_is_written_to_when_it_has_room(
+    tmp_path: Path, disk: SmallDisk
+) -> None:
     disk.fill()
     with serving_on(disk, tmp_path) as server:
         before = ask(server, "ada", question("ada"))
@@ -62,14 +70,18 @@ def test_a_disk_that_is_full_at_the_start_is_written_to_when_it_has_room(tmp_pat
     assert_finds_it_again(disk, tmp_path, "ada", before)
 
 
-def test_a_disk_that_is_full_while_ram_spills_costs_memory_and_no_answer(tmp_path: Path, disk: SmallDisk) -> None:
+def test_a_disk_that_is_full_while_ram_spills_costs_memory_and_no_answer(
+    tmp_path: Path, disk: SmallDisk
+) -> None:
     with serving_on(disk, tmp_path) as server:
         first = ask(server, "ada", question("ada"))
         server.until_written()
         disk.fill()
         answers = {agent: ask(server, agent, question(agent)) for agent in CROWD}
         server.until("semantic_disk_accepts_writes", 0)
-        again = {agent: ask(server, agent, question(agent)) for agent in ("ada", CROWD[0], CROWD[-1])}
+        again = {
+            agent: ask(server, agent, question(agent)) for agent in ("ada", CROWD[0], CROWD[-1])
+        }
         disk.empty()
 
         assert_writing_resumes(server, disk)
@@ -89,7 +101,10 @@ def test_a_disk_that_is_full_while_ram_spills_costs_memory_and_no_answer(tmp_pat
     ],
 )
 def test_a_disk_that_refuses_all_of_a_sudden_is_read_from_and_written_to_when_it_takes_it(
-    tmp_path: Path, disk: SmallDisk, refuse: Callable[[SmallDisk], None], permit: Callable[[SmallDisk], None]
+    tmp_path: Path,
+    disk: SmallDisk,
+    refuse: Callable[[SmallDisk], None],
+    permit: Callable[[SmallDisk], None],
 ) -> None:
     with serving_on(disk, tmp_path) as server:
         first = ask(server, "ada", question("ada"))
@@ -106,7 +121,9 @@ def test_a_disk_that_refuses_all_of_a_sudden_is_read_from_and_written_to_when_it
     assert_finds_it_again(disk, tmp_path, "ben", second)
 
 
-def test_a_disk_that_is_read_only_at_the_start_is_told_once_and_keeps_nobody_from_ending(tmp_path: Path, disk: SmallDisk) -> None:
+def test_a_disk_that_is_read_only_at_the_start_is_told_once_and_keeps_nobody_from_ending(
+    tmp_path: Path, disk: SmallDisk
+) -> None:
     disk.forbid_writing()
     with serving_on(disk, tmp_path) as server:
         first, again = ask(server, "ada", question("ada")), ask(server, "ada", question("ada"))

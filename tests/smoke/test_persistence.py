@@ -81,7 +81,11 @@ class Files:
         return Files(Path(shutil.copytree(self.root, to)))
 
     def everything(self, under: str = "") -> dict[str, bytes]:
-        return {str(file.relative_to(self.root)): file.read_bytes() for file in (self.root / under).rglob("*") if file.is_file()}
+        return {
+            str(file.relative_to(self.root)): file.read_bytes()
+            for file in (self.root / under).rglob("*")
+            if file.is_file()
+        }
 
 
 @attrs.frozen
@@ -100,7 +104,10 @@ TWINS = ("gil", "hal")
 
 @pytest.fixture(scope="module")
 def left(tmp_path_factory: pytest.TempPathFactory) -> Left:
-    """By a server that was ended with SIGTERM right after its last answer. `ada` was used last, and the twins had said the same."""
+    """By a server that was ended with SIGTERM right after its last answer.
+
+    `ada` was used last, and the twins had said the same.
+    """
     directory = tmp_path_factory.mktemp("left")
     with serving(directory) as server:
         answers = {agent: ask(server, agent, question(agent)) for agent in (*SPEAKERS, *DAMAGES)}
@@ -108,7 +115,9 @@ def left(tmp_path_factory: pytest.TempPathFactory) -> Left:
         ask(server, "gil", question("something else"))
         ask(server, "ada", question("ada"))
         code = server.end()
-        return Left(Files(directory / "cache"), answers, code, server.lines("memory is on disk")[-1])
+        return Left(
+            Files(directory / "cache"), answers, code, server.lines("memory is on disk")[-1]
+        )
 
 
 @pytest.fixture
@@ -117,7 +126,7 @@ def files(left: Left, tmp_path: Path) -> Files:
     return left.files.copied(tmp_path / "cache")
 
 
-# ------------------------------------------------------------------------------------------------------------------------ restarts
+# ----------------------------------------------------------------------------------------- restarts
 
 
 def test_sigterm_has_everything_on_disk_and_exits_0(left: Left) -> None:
@@ -127,8 +136,12 @@ def test_sigterm_has_everything_on_disk_and_exits_0(left: Left) -> None:
     assert left.files.unfinished == []
 
 
-def test_a_start_neither_fails_for_the_number_of_agents_nor_takes_one_of_them(tmp_path: Path) -> None:
-    """Warming up used to be an agent's turn: there was no start where all places were taken, and an agent of that name was gone."""
+def test_a_start_neither_fails_for_the_number_of_agents_nor_takes_one_of_them(
+    tmp_path: Path,
+) -> None:
+    """Warming up used to be an agent's turn: there was no start where all places were taken, and an
+    agent of that name was gone.
+    """
     with serving(tmp_path) as server:
         for agent in ("warm-up", "ada"):
             assert server.post("/v1/agents", json={"id": agent}).status_code == 201
@@ -146,9 +159,13 @@ def test_a_start_neither_fails_for_the_number_of_agents_nor_takes_one_of_them(tm
 
 
 def test_what_is_answered_during_the_drain_is_on_disk_too(tmp_path: Path) -> None:
-    agents, tokens = ("ida", "jan", "kim", "leo"), 40  # long enough for all of them to be seen generating at once
+    # long enough for all of them to be seen generating at once
+    agents, tokens = ("ida", "jan", "kim", "leo"), 40
     with serving(tmp_path) as server, ThreadPoolExecutor(len(agents)) as pool:
-        asked = {agent: pool.submit(ask, server, agent, question(agent), max_tokens=tokens) for agent in agents}
+        asked = {
+            agent: pool.submit(ask, server, agent, question(agent), max_tokens=tokens)
+            for agent in agents
+        }
         server.until("semantic_rows", len(agents))
         code = server.end()
         answers = {agent: answer.result() for agent, answer in asked.items()}
@@ -156,8 +173,12 @@ def test_what_is_answered_during_the_drain_is_on_disk_too(tmp_path: Path) -> Non
         again = {agent: ask(server, agent, question(agent), max_tokens=tokens) for agent in agents}
 
     assert code == ExitCode.OK
-    assert {agent: answer.text for agent, answer in again.items()} == {agent: answer.text for agent, answer in answers.items()}
-    assert {(answer.source, answer.prompt_tokens - answer.reused) for answer in again.values()} == {("disk", 1)}
+    assert {agent: answer.text for agent, answer in again.items()} == {
+        agent: answer.text for agent, answer in answers.items()
+    }
+    assert {(answer.source, answer.prompt_tokens - answer.reused) for answer in again.values()} == {
+        ("disk", 1)
+    }
 
 
 def test_the_next_start_computes_one_token_and_answers_as_if_there_had_been_none(
@@ -171,13 +192,19 @@ def test_the_next_start_computes_one_token_and_answers_as_if_there_had_been_none
         assert warnings(server) == []
     ask(tiny_server, "ben", question("ben"))
     assert found["agents"] == len(left.answers)
-    assert (same.source, same.reused, same.text) == ("disk", same.prompt_tokens - 1, left.answers["cas"].text)
+    assert (same.source, same.reused, same.text) == (
+        "disk",
+        same.prompt_tokens - 1,
+        left.answers["cas"].text,
+    )
     assert (next_turn.source, next_turn.reused) == ("disk", left.answers["ben"].remembered)
     assert next_turn.text == ask(tiny_server, "ben", *told).text
     assert files.put_aside == {}
 
 
-def test_who_said_the_same_as_another_still_has_it_when_that_has_not(left: Left, files: Files, tmp_path: Path) -> None:
+def test_who_said_the_same_as_another_still_has_it_when_that_has_not(
+    left: Left, files: Files, tmp_path: Path
+) -> None:
     with serving(tmp_path) as server:
         answer = ask(server, "hal", question("twins"), left.answers["hal"].text, "I go on later.")
 
@@ -204,7 +231,9 @@ def test_kill_9_loses_at_most_what_was_not_yet_written(tmp_path: Path) -> None:
     assert Files(tmp_path / "cache").unfinished == []
 
 
-def test_the_second_server_of_a_directory_serves_without_it_and_the_third_has_it(left: Left, files: Files, tmp_path: Path) -> None:
+def test_the_second_server_of_a_directory_serves_without_it_and_the_third_has_it(
+    left: Left, files: Files, tmp_path: Path
+) -> None:
     for name in ("one", "two", "three"):
         (tmp_path / name).mkdir()
     with serving(tmp_path / "one", cache=files.root) as one:
@@ -231,13 +260,21 @@ def another_model(directory: Path) -> Path:
     """As tiny as the tiny one, with its matrices upside down."""
     shutil.copytree(open_catalogue(Settings().data_dir).path("tiny-random"), directory)
     weights = load_file(directory / "model.safetensors")
-    save_file({name: np.ascontiguousarray(array[::-1]) for name, array in weights.items()}, directory / "model.safetensors", {"format": "mlx"})
+    save_file(
+        {name: np.ascontiguousarray(array[::-1]) for name, array in weights.items()},
+        directory / "model.safetensors",
+        {"format": "mlx"},
+    )
     return directory
 
 
-def test_another_model_touches_nothing_of_the_first_and_that_finds_it_again(left: Left, files: Files, tmp_path: Path) -> None:
+def test_another_model_touches_nothing_of_the_first_and_that_finds_it_again(
+    left: Left, files: Files, tmp_path: Path
+) -> None:
     before = files.everything("memory")
-    with serving(tmp_path, "--disk-budget-mb", "1", model=str(another_model(tmp_path / "other"))) as server:
+    with serving(
+        tmp_path, "--disk-budget-mb", "1", model=str(another_model(tmp_path / "other"))
+    ) as server:
         other = [ask(server, agent, question(agent)) for agent in ("ada", "ben", "cas")]
 
         assert server.end() == ExitCode.OK
@@ -245,25 +282,37 @@ def test_another_model_touches_nothing_of_the_first_and_that_finds_it_again(left
     with serving(tmp_path) as server:
         again = ask(server, "ada", question("ada"))
 
-    assert (other[0].reused, other[0].text == left.answers["ada"].text) == (0, False), "it is another model"
+    assert (other[0].reused, other[0].text == left.answers["ada"].text) == (0, False), (
+        "it is another model"
+    )
     assert {name: after[name] for name in before} == before
     assert len(after) > len(before)
-    assert (again.source, again.reused, again.text) == ("disk", again.prompt_tokens - 1, left.answers["ada"].text)
+    assert (again.source, again.reused, again.text) == (
+        "disk",
+        again.prompt_tokens - 1,
+        left.answers["ada"].text,
+    )
 
 
 def another_template(directory: Path) -> Path:
     """The tiny model with another chat template."""
     shutil.copytree(open_catalogue(Settings().data_dir).path("tiny-random"), directory)
     config = json.loads((directory / "tokenizer_config.json").read_text())
-    (directory / "tokenizer_config.json").write_text(json.dumps({**config, "chat_template": "Listen.\n" + config["chat_template"]}))
+    (directory / "tokenizer_config.json").write_text(
+        json.dumps({**config, "chat_template": "Listen.\n" + config["chat_template"]})
+    )
     return directory
 
 
-def test_another_chat_template_of_the_same_weights_reads_conversations_again(left: Left, files: Files, tmp_path: Path) -> None:
+def test_another_chat_template_of_the_same_weights_reads_conversations_again(
+    left: Left, files: Files, tmp_path: Path
+) -> None:
     told = question("ben"), left.answers["ben"].text, "And what then?"
     with serving(tmp_path, model=str(another_template(tmp_path / "fixed"))) as server:
         [found] = server.lines("memory found on disk")
-        [changed] = server.lines("tokenizer or chat template has changed: these agents' conversations are read again")
+        [changed] = server.lines(
+            "tokenizer or chat template has changed: these agents' conversations are read again"
+        )
         first, second = ask(server, "ben", *told), ask(server, "ben", *told)
 
     assert found["agents"] == changed["agents"] == len(left.answers)
@@ -271,10 +320,12 @@ def test_another_chat_template_of_the_same_weights_reads_conversations_again(lef
     assert (second.reused, second.cause) == (second.prompt_tokens - 1, "")
 
 
-# ----------------------------------------------------------------------------------------------------------------- the directory
+# ------------------------------------------------------------------------------------ the directory
 
 
-def test_many_files_are_found_by_their_names_and_none_of_them_is_read(left: Left, tmp_path: Path) -> None:
+def test_many_files_are_found_by_their_names_and_none_of_them_is_read(
+    left: Left, tmp_path: Path
+) -> None:
     layout, chance = ModelPaths(tmp_path / "cache", left.files.fingerprint), random.Random(1)
     for number in range(256):
         layout.path(Item(Kind.BLOCK, bytes([number]) * 32)).parent.mkdir(parents=True)
@@ -282,7 +333,8 @@ def test_many_files_are_found_by_their_names_and_none_of_them_is_read(left: Left
     for path in paths:
         path.write_bytes(b"small")
     for path in paths[:1000]:
-        os.utime(path, (0, 0))  # who reads it moves the first of these times, unless the file system counts none
+        # who reads it moves the first of these times, unless the file system counts none
+        os.utime(path, (0, 0))
     with serving(tmp_path) as server:
         [found] = server.lines("memory found on disk")
         answer = ask(server, "ada", question("ada"))
@@ -296,7 +348,9 @@ def test_many_files_are_found_by_their_names_and_none_of_them_is_read(left: Left
     assert answer.reused == 0
 
 
-def test_what_was_used_first_goes_first_whatever_the_times_of_files_say(left: Left, files: Files, tmp_path: Path) -> None:
+def test_what_was_used_first_goes_first_whatever_the_times_of_files_say(
+    left: Left, files: Files, tmp_path: Path
+) -> None:
     chance, day = random.Random(1), 86_400
     for file in files.root.rglob("*.safetensors"):
         os.utime(file, (chance.randrange(20 * 365 * day, 21 * 365 * day),) * 2)  # in 1990
@@ -316,7 +370,9 @@ def test_what_was_used_first_goes_first_whatever_the_times_of_files_say(left: Le
     ]
 
 
-def test_a_directory_that_is_open_to_others_is_closed(left: Left, files: Files, tmp_path: Path) -> None:
+def test_a_directory_that_is_open_to_others_is_closed(
+    left: Left, files: Files, tmp_path: Path
+) -> None:
     for path in (files.root, *files.root.rglob("*")):
         path.chmod(0o777 if path.is_dir() else 0o644)
     with serving(tmp_path) as server:
@@ -324,11 +380,15 @@ def test_a_directory_that_is_open_to_others_is_closed(left: Left, files: Files, 
 
         assert server.end() == ExitCode.OK
         assert warnings(server) == []
-    assert {oct(path.stat().st_mode & 0o777) for path in (files.root, *files.root.rglob("*")) if path.is_dir()} == {"0o700"}
+    assert {
+        oct(path.stat().st_mode & 0o777)
+        for path in (files.root, *files.root.rglob("*"))
+        if path.is_dir()
+    } == {"0o700"}
     assert (answer.source, answer.text) == ("disk", left.answers["ada"].text)
 
 
-# --------------------------------------------------------------------------------------------------------------------------- damage
+# ------------------------------------------------------------------------------------------- damage
 
 
 def write_again(files: Files, path: Path, change: Callable[[Tensor], Tensor]) -> None:
@@ -381,18 +441,38 @@ class Damage:
 DAMAGES = {
     "nothing": Damage(RECORD, lambda files, path: None, "", ALL),
     "block-deleted": Damage(1, lambda files, path: path.unlink(), "", BLOCK),
-    "block-cut": Damage(1, lambda files, path: os.truncate(path, path.stat().st_size - 1000), "ends after", BLOCK),
+    "block-cut": Damage(
+        1, lambda files, path: os.truncate(path, path.stat().st_size - 1000), "ends after", BLOCK
+    ),
     "block-with-another-bit": Damage(1, lambda files, path: turn_a_bit(path), "checksum is", BLOCK),
-    "block-of-another": Damage(0, lambda files, path: shutil.copyfile(files.blocks("ben")[0], path), "is named", 0),
+    "block-of-another": Damage(
+        0, lambda files, path: shutil.copyfile(files.blocks("ben")[0], path), "is named", 0
+    ),
     "block-of-nothing": Damage(0, lambda files, path: path.write_bytes(b""), "ends after 0", 0),
-    "tail-longer": Damage(TAIL, lambda files, path: write_again(files, path, longer), "tokens, not", 2 * BLOCK),
-    "tail-shorter": Damage(TAIL, lambda files, path: write_again(files, path, shorter), "tokens, not", 2 * BLOCK),
-    "record-swapped": Damage(RECORD, lambda files, path: swap(path, files.record("record-swapped-too")), "is named", 2 * BLOCK),
+    "tail-longer": Damage(
+        TAIL, lambda files, path: write_again(files, path, longer), "tokens, not", 2 * BLOCK
+    ),
+    "tail-shorter": Damage(
+        TAIL, lambda files, path: write_again(files, path, shorter), "tokens, not", 2 * BLOCK
+    ),
+    "record-swapped": Damage(
+        RECORD,
+        lambda files, path: swap(path, files.record("record-swapped-too")),
+        "is named",
+        2 * BLOCK,
+    ),
     "record-swapped-too": Damage(RECORD, lambda files, path: None, "is named", 2 * BLOCK),
-    "record-of-nothing": Damage(RECORD, lambda files, path: path.write_bytes(b"{}"), "ends after 2", 2 * BLOCK),
+    "record-of-nothing": Damage(
+        RECORD, lambda files, path: path.write_bytes(b"{}"), "ends after 2", 2 * BLOCK
+    ),
 }
 # Put among the files by somebody else: by their names it is told that they are nobody's business.
-FOREIGN = ("README", "memory/notes.txt", "memory/0123/blocks/ab/c.safetensors", "quarantine/mine.txt")
+FOREIGN = (
+    "README",
+    "memory/notes.txt",
+    "memory/0123/blocks/ab/c.safetensors",
+    "quarantine/mine.txt",
+)
 FOREIGN_AT_HOME = (
     "blocks/.DS_Store",
     "blocks/ab/notes.txt",
@@ -420,7 +500,10 @@ def spoilt(left: Left, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spo
     directory = tmp_path_factory.mktemp("spoilt")
     files = left.files.copied(directory / "cache")
     home = files.layout.home
-    damaged = {agent: files.record(agent) if damage.file is RECORD else files.blocks(agent)[damage.file] for agent, damage in DAMAGES.items()}
+    damaged = {
+        agent: files.record(agent) if damage.file is RECORD else files.blocks(agent)[damage.file]
+        for agent, damage in DAMAGES.items()
+    }
     for agent, path in damaged.items():
         DAMAGES[agent].happens(files, path)
     found = len(list(home.glob("blocks/*/*")))
@@ -433,7 +516,9 @@ def spoilt(left: Left, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Spo
 
 
 @pytest.mark.parametrize("agent", DAMAGES)
-def test_what_is_damaged_is_told_in_one_line_put_aside_and_computed_again(left: Left, spoilt: Spoilt, agent: str) -> None:
+def test_what_is_damaged_is_told_in_one_line_put_aside_and_computed_again(
+    left: Left, spoilt: Spoilt, agent: str
+) -> None:
     damage, path = DAMAGES[agent], spoilt.damaged[agent]
     answer = ask(spoilt.server, agent, question(agent))
     told = "a part of the memory is gone" if agent == "block-deleted" else path.stem
@@ -447,7 +532,9 @@ def test_what_is_damaged_is_told_in_one_line_put_aside_and_computed_again(left: 
     assert all(damage.reason in reason for reason in reasons)
 
 
-def test_files_that_are_deleted_from_under_a_server_are_missed_by_it_and_by_nobody_else(left: Left, spoilt: Spoilt) -> None:
+def test_files_that_are_deleted_from_under_a_server_are_missed_by_it_and_by_nobody_else(
+    left: Left, spoilt: Spoilt
+) -> None:
     for path in spoilt.files.blocks("fay"):
         path.unlink()
     answer = ask(spoilt.server, "fay", question("fay"))

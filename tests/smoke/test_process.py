@@ -20,18 +20,26 @@ from semantic_trio.entrypoints.signals import SAME_SECONDS
 from tests.process import ANSWER_SECONDS, PROMPT_SECONDS, ServerProcess, run_to_end, serving
 from tests.search import sample
 
-# Seconds in which running answers may end after a signal. A busy machine needs some of them to answer a health check and a short request.
+# Seconds in which running answers may end after a signal. A busy machine needs some of them to
+# answer a health check and a short request.
 GRACE_SECONDS = 15
 # Seconds in which a busy machine gets done what takes a moment on another.
 PATIENCE_SECONDS = 120
 
 
 def body(max_tokens: int, *, stream: bool = True) -> dict[str, object]:
-    return {"model": "default", "max_tokens": max_tokens, "stream": stream, "messages": [{"role": "user", "content": "hello"}]}
+    return {
+        "model": "default",
+        "max_tokens": max_tokens,
+        "stream": stream,
+        "messages": [{"role": "user", "content": "hello"}],
+    }
 
 
 class Reader(threading.Thread):
-    """Reads a stream to its end and keeps what came, and whether it ended as HTTP says it should."""
+    """Reads a stream to its end and keeps what came, and whether it ended as HTTP says it
+    should.
+    """
 
     def __init__(self, url: str, max_tokens: int, path: str = "/v1/messages") -> None:
         super().__init__(daemon=True)
@@ -55,15 +63,24 @@ def short_answer(server: ServerProcess) -> httpx.Response:
     return server.post("/v1/messages", json=body(5, stream=False))
 
 
-def test_sigterm_lets_the_short_finish_ends_the_long_at_the_grace_and_exits_0(tmp_path: Path) -> None:
+def test_sigterm_lets_the_short_finish_ends_the_long_at_the_grace_and_exits_0(
+    tmp_path: Path,
+) -> None:
     with serving(tmp_path, SEMANTIC_SHUTDOWN_TIMEOUT_SECONDS=str(GRACE_SECONDS)) as server:
-        endless, openai_endless = Reader(server.url, 100_000), Reader(server.url, 100_000, "/v1/chat/completions")
+        endless, openai_endless = (
+            Reader(server.url, 100_000),
+            Reader(server.url, 100_000, "/v1/chat/completions"),
+        )
         short = Reader(server.url, 20)
-        assert all(reader.first.wait(PATIENCE_SECONDS) for reader in (endless, openai_endless, short))
+        assert all(
+            reader.first.wait(PATIENCE_SECONDS) for reader in (endless, openai_endless, short)
+        )
         begun = time.monotonic()
         server.signal(signal.SIGTERM)
         while server.get("/health/ready").status_code != 503:
-            assert time.monotonic() - begun < GRACE_SECONDS, "it is not ready while answers may still end"
+            assert time.monotonic() - begun < GRACE_SECONDS, (
+                "it is not ready while answers may still end"
+            )
         turned_away = short_answer(server)
         assert server.exit_code() == ExitCode.OK
         took = time.monotonic() - begun
@@ -92,18 +109,29 @@ def test_an_operator_ends_it_as_sigterm_does(tmp_path: Path) -> None:
 
         assert server.exit_code() == ExitCode.OK
         endless.join(PATIENCE_SECONDS)
-    assert (draining.status_code, draining.json()) == (httpx.codes.ACCEPTED, {"running": 1, "waiting": 0, "timeout_seconds": 1})
+    assert (draining.status_code, draining.json()) == (
+        httpx.codes.ACCEPTED,
+        {"running": 1, "waiting": 0, "timeout_seconds": 1},
+    )
     assert "overloaded_error" in endless.text
     assert server.lines("memory is on disk")
 
 
-def test_the_commands_for_operators_reach_the_server_that_has_the_cache_directory(tmp_path: Path) -> None:
+def test_the_commands_for_operators_reach_the_server_that_has_the_cache_directory(
+    tmp_path: Path,
+) -> None:
     with serving(tmp_path) as server:
         assert not short_answer(server).is_error
-        evicted, drained = [command_on(tmp_path, *words) for words in (("cache", "evict"), ("drain",))]
+        evicted, drained = [
+            command_on(tmp_path, *words) for words in (("cache", "evict"), ("drain",))
+        ]
 
         assert server.exit_code() == ExitCode.OK
-    assert [line.split("  ")[0] for line in evicted.splitlines()] == ["freed", "in use", "not on disk yet"]
+    assert [line.split("  ")[0] for line in evicted.splitlines()] == [
+        "freed",
+        "in use",
+        "not on disk yet",
+    ]
     assert f"server     {server.url}" in drained
 
 
@@ -111,7 +139,12 @@ def command_on(directory: Path, *words: str) -> str:
     """What a command prints whose cache directory is that of `serving`."""
     environment = os.environ | {"SEMANTIC_CACHE_DIR": str(directory / "cache")}
     done = subprocess.run(
-        [sys.executable, "-m", "semantic_trio", *words], capture_output=True, text=True, check=False, env=environment, cwd=directory
+        [sys.executable, "-m", "semantic_trio", *words],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+        cwd=directory,
     )
     assert done.returncode == ExitCode.OK, done.stderr
     return done.stdout
@@ -129,7 +162,9 @@ def test_a_later_signal_ends_it_at_once(tmp_path: Path) -> None:
         assert server.exit_code(PROMPT_SECONDS) == 128 + signal.SIGINT
 
 
-@pytest.mark.parametrize("number", sample([signal.SIGTERM, signal.SIGHUP, signal.SIGINT], (signal.SIGHUP,)))
+@pytest.mark.parametrize(
+    "number", sample([signal.SIGTERM, signal.SIGHUP, signal.SIGINT], (signal.SIGHUP,))
+)
 def test_a_repeated_signal_drains_once(tmp_path: Path, number: signal.Signals) -> None:
     with serving(tmp_path, SEMANTIC_SHUTDOWN_TIMEOUT_SECONDS="1") as server:
         endless = Reader(server.url, 100_000)
@@ -155,7 +190,9 @@ def test_a_server_started_by_nohup_outlives_its_terminal(tmp_path: Path) -> None
 
 
 def test_a_stop_longer_than_the_deadline_of_a_step_ends_nothing(tmp_path: Path) -> None:
-    """Ctrl-Z and `fg`, a debugger, a frozen container: the time in which the process was stopped is no time in which a step hung."""
+    """Ctrl-Z and `fg`, a debugger, a frozen container: the time in which the process was stopped is
+    no time in which a step hung.
+    """
     deadline_seconds = 5
     with serving(tmp_path, SEMANTIC_STEP_DEADLINE_SECONDS=str(deadline_seconds)) as server:
         reader = Reader(server.url, 1_000)
@@ -171,20 +208,34 @@ def test_a_stop_longer_than_the_deadline_of_a_step_ends_nothing(tmp_path: Path) 
 
 @pytest.mark.parametrize("asked_for", [False, True])
 def test_prompts_are_in_the_log_only_when_asked_for(tmp_path: Path, asked_for: bool) -> None:
-    with serving(tmp_path, "--log-prompts" if asked_for else "--no-log-prompts", "--log-level", "debug") as server:
-        server.post("/v1/messages", json=body(3, stream=False) | {"messages": [{"role": "user", "content": "xyzzy"}]})
+    with serving(
+        tmp_path, "--log-prompts" if asked_for else "--no-log-prompts", "--log-level", "debug"
+    ) as server:
+        server.post(
+            "/v1/messages",
+            json=body(3, stream=False) | {"messages": [{"role": "user", "content": "xyzzy"}]},
+        )
         server.post("/v1/messages", json={"messages": [{"role": "xyzzy"}]})
 
         assert ("xyzzy" in server.said) is asked_for
         assert '"request_id"' in server.said
 
 
-def test_an_idle_server_tells_its_version_and_the_model_it_has_loaded_and_ends_at_once(tmp_path: Path) -> None:
+def test_an_idle_server_tells_its_version_and_the_model_it_has_loaded_and_ends_at_once(
+    tmp_path: Path,
+) -> None:
     with serving(tmp_path) as server:
         metrics = server.get("/metrics").text
         assert f"In a browser: {server.url}/   To stop: Ctrl-C" in server.said
 
-        assert re.search(rf'^semantic_build_info\{{[^}}]*version="{re.escape(semantic_trio.__version__)}"[^}}]*\}} 1\.0$', metrics, re.MULTILINE)
+        assert re.search(
+            (
+                rf'^semantic_build_info\{{[^}}]*version="{re.escape(semantic_trio.__version__)}'
+                rf'"[^}}]*\}} 1\.0$'
+            ),
+            metrics,
+            re.MULTILINE,
+        )
         assert server.metric("semantic_model_load_seconds_count") == 1
         assert server.metric("semantic_model_load_seconds_sum") > 0
         assert server.metric("semantic_batch_size_count") > 0, "the warm-up is a pass"
@@ -194,11 +245,17 @@ def test_an_idle_server_tells_its_version_and_the_model_it_has_loaded_and_ends_a
 
 
 def test_a_reader_that_is_stuck_does_not_hold_the_shutdown(tmp_path: Path) -> None:
-    with serving(tmp_path, SEMANTIC_SHUTDOWN_TIMEOUT_SECONDS="1", SEMANTIC_WRITE_TIMEOUT_SECONDS="1") as server:
+    with serving(
+        tmp_path, SEMANTIC_SHUTDOWN_TIMEOUT_SECONDS="1", SEMANTIC_WRITE_TIMEOUT_SECONDS="1"
+    ) as server:
         content = json.dumps(body(100_000)).encode()
         stuck = socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2])))
         stuck.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2048)
-        stuck.sendall(b"POST /v1/messages HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n" % len(content) + content)
+        stuck.sendall(
+            b"POST /v1/messages HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: %d\r\n\r\n"
+            % len(content)
+            + content
+        )
         neighbour = Reader(server.url, 50)
         neighbour.join(PATIENCE_SECONDS)
         server.signal(signal.SIGTERM)
@@ -250,7 +307,9 @@ def test_a_cache_directory_that_cannot_be_written_is_one_line_and_a_code(tmp_pat
         (["--kv-bits", "8"], "this model's have 16: set kv_bits = 16"),
     ],
 )
-def test_settings_that_cannot_be_are_one_line_and_a_code(tmp_path: Path, arguments: list[str], word: str) -> None:
+def test_settings_that_cannot_be_are_one_line_and_a_code(
+    tmp_path: Path, arguments: list[str], word: str
+) -> None:
     code, output = run_to_end(tmp_path, *arguments)
 
     assert code == ExitCode.USAGE

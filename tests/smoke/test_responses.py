@@ -25,7 +25,13 @@ def client_of(server: ServerProcess) -> Iterator[openai.OpenAI]:
 
 
 def respond(client: openai.OpenAI, said: str, previous: str | None = None) -> Response:
-    return client.responses.create(model="default", input=said, previous_response_id=previous, max_output_tokens=ANSWER_TOKENS, temperature=0)
+    return client.responses.create(
+        model="default",
+        input=said,
+        previous_response_id=previous,
+        max_output_tokens=ANSWER_TOKENS,
+        temperature=0,
+    )
 
 
 def reused(after: Response, before: Response) -> float:
@@ -57,14 +63,23 @@ def test_a_chain_goes_on_after_the_process_was_killed(tmp_path: Path) -> None:
     assert verify(chain) == ()
 
 
-def test_what_was_being_made_in_the_background_when_the_process_was_killed_has_failed(tmp_path: Path) -> None:
+def test_what_was_being_made_in_the_background_when_the_process_was_killed_has_failed(
+    tmp_path: Path,
+) -> None:
     with serving(tmp_path) as server, client_of(server) as client:
-        queued = client.responses.create(model="default", input=words("long", 20), max_output_tokens=100_000, background=True)
+        queued = client.responses.create(
+            model="default", input=words("long", 20), max_output_tokens=100_000, background=True
+        )
         server.signal(signal.SIGKILL)
         server.exit_code()
-    with serving(tmp_path, "--shutdown-timeout-seconds", "1") as server, client_of(server) as client:
+    with (
+        serving(tmp_path, "--shutdown-timeout-seconds", "1") as server,
+        client_of(server) as client,
+    ):
         found = client.responses.retrieve(queued.id)
-        again = client.responses.create(model="default", input=words("long", 20), max_output_tokens=100_000, background=True)
+        again = client.responses.create(
+            model="default", input=words("long", 20), max_output_tokens=100_000, background=True
+        )
         assert server.end() == ExitCode.OK
     with serving(tmp_path) as server, client_of(server) as client:
         ended = client.responses.retrieve(again.id)
@@ -77,9 +92,15 @@ def test_a_database_that_cannot_be_reached_costs_what_is_to_be_stored(tmp_path: 
     (tmp_path / "file").write_text("")
     with serving(tmp_path, SEMANTIC_RESPONSES_URL=f"sqlite://{tmp_path}/file/responses") as server:
         body = {"model": "default", "input": "hi", "max_output_tokens": 1}
-        kept, unkept = (server.post("/v1/responses", json=body | more) for more in ({}, {"store": False}))
+        kept, unkept = (
+            server.post("/v1/responses", json=body | more) for more in ({}, {"store": False})
+        )
 
-        assert [len(server.lines("responses are not stored")), kept.status_code, unkept.status_code] == [1, 503, 200]
+        assert [
+            len(server.lines("responses are not stored")),
+            kept.status_code,
+            unkept.status_code,
+        ] == [1, 503, 200]
 
 
 def test_a_database_that_nobody_knows_is_one_line_and_a_code(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""What a service manager would run, run as it would: the command, the directory and the environment of the file it gets, and nothing else."""
+"""What a service manager would run, run as it would: the command, the directory and the environment
+of the file it gets, and nothing else.
+"""
 
 import os
 import plistlib
@@ -44,7 +46,14 @@ def started(request: pytest.FixtureRequest, files: Path) -> Iterator[ServerProce
         command, output = agent["ProgramArguments"], Path(agent["StandardOutPath"])
     inherited = {name: os.environ[name] for name in INHERITED if name in os.environ}
     with output.open("wb") as file:
-        process = subprocess.Popen(command, cwd=files, env=inherited, stdin=subprocess.DEVNULL, stdout=file, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            command,
+            cwd=files,
+            env=inherited,
+            stdin=subprocess.DEVNULL,
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
     try:
         server = ServerProcess(process, output)
         server.wait_until_ready()
@@ -55,7 +64,9 @@ def started(request: pytest.FixtureRequest, files: Path) -> Iterator[ServerProce
         process.wait()
 
 
-def test_the_server_of_a_service_answers_with_its_settings_and_ends_well(started: ServerProcess, files: Path) -> None:
+def test_the_server_of_a_service_answers_with_its_settings_and_ends_well(
+    started: ServerProcess, files: Path
+) -> None:
     key = {"x-api-key": 'hush "$1"'}
 
     assert started.get("/health/ready").status_code == httpx.codes.OK

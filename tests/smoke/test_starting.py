@@ -1,4 +1,6 @@
-"""A server process answers from the moment it has its port: it lives while its model is loaded, and is ready afterwards."""
+"""A server process answers from the moment it has its port: it lives while its model is loaded, and
+is ready afterwards.
+"""
 
 import os
 import subprocess
@@ -31,16 +33,37 @@ def statuses(server: ServerProcess) -> list[int]:
 
 def test_a_server_is_live_while_its_model_is_loaded_and_ready_afterwards(tmp_path: Path) -> None:
     output, permission = tmp_path / "server.log", tmp_path / "go on"
-    options = ["serve", "--model", "tiny-random", "--port", "0", "--log-format", "json", "--cache-dir", str(tmp_path / "cache")]
+    options = [
+        "serve",
+        "--model",
+        "tiny-random",
+        "--port",
+        "0",
+        "--log-format",
+        "json",
+        "--cache-dir",
+        str(tmp_path / "cache"),
+    ]
     with output.open("wb") as file:
-        process = subprocess.Popen([sys.executable, "-c", WAITING, str(permission), *options], stdout=file, stderr=subprocess.STDOUT)
+        process = subprocess.Popen(
+            [sys.executable, "-c", WAITING, str(permission), *options],
+            stdout=file,
+            stderr=subprocess.STDOUT,
+        )
     server = ServerProcess(process, output)
     try:
         server.until_logged("listening, and loading the model")
         [line] = server.lines("listening, and loading the model")
         server.url = f"http://127.0.0.1:{line['port']}"
         before, health = statuses(server), server.get("/health/ready").json()
-        refused = server.post("/v1/messages", json={"model": "default", "max_tokens": 5, "messages": [{"role": "user", "content": "hello"}]})
+        refused = server.post(
+            "/v1/messages",
+            json={
+                "model": "default",
+                "max_tokens": 5,
+                "messages": [{"role": "user", "content": "hello"}],
+            },
+        )
         permission.touch()
         server.wait_until_ready()
         after, code = statuses(server), server.end()
@@ -50,13 +73,20 @@ def test_a_server_is_live_while_its_model_is_loaded_and_ready_afterwards(tmp_pat
 
     assert before == [200, 503, 503]
     assert health == {"status": "unavailable", "state": "loading the model"}
-    assert (refused.status_code, refused.json()["error"]["type"]) == (httpx.codes.SERVICE_UNAVAILABLE, "overloaded_error")
+    assert (refused.status_code, refused.json()["error"]["type"]) == (
+        httpx.codes.SERVICE_UNAVAILABLE,
+        "overloaded_error",
+    )
     assert after == [200, 200, 200]
     assert code == ExitCode.OK
 
 
-def test_importing_the_tokenizers_writes_no_advice_about_packages_that_the_server_does_not_use() -> None:
+def test_importing_the_tokenizers_writes_no_advice_about_packages_that_the_server_does_not_use() -> (
+    None
+):
     command = [sys.executable, "-c", "import semantic_trio.adapters.text.codec"]
-    done = subprocess.run(command, env={**os.environ, "CI": "true"}, capture_output=True, text=True, check=True)
+    done = subprocess.run(
+        command, env={**os.environ, "CI": "true"}, capture_output=True, text=True, check=True
+    )
 
     assert (done.stdout, done.stderr) == ("", "")

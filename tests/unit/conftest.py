@@ -22,9 +22,14 @@ BUDGET = 8 * 16 * 4096  # bytes: far more than the tests' rows need
 
 
 def scheduler(
-    limits: Limits = LIMITS, spec: ModelCacheSpec = ATTENTION_ONLY, budget: int = BUDGET, speculation: Speculation | None = None
+    limits: Limits = LIMITS,
+    spec: ModelCacheSpec = ATTENTION_ONLY,
+    budget: int = BUDGET,
+    speculation: Speculation | None = None,
 ) -> Scheduler:
-    return Scheduler(limits, Memory(spec, budget, limits.chunk_tokens), speculation or Speculation())
+    return Scheduler(
+        limits, Memory(spec, budget, limits.chunk_tokens), speculation or Speculation()
+    )
 
 
 def prompt(tokens: int, salt: int = 0) -> tuple[int, ...]:
@@ -41,8 +46,14 @@ class Bench:
 
     def submit(self, tokens: tuple[int, ...], max_tokens: int = 10, **more: object) -> Generation:
         self._count += 1
-        fields = {"seed": 1, "stop_tokens": ByteCodec.stop_tokens, "sampling": SamplingParams()} | more
-        request = GenerationRequest(request_id=f"r{self._count}", prompt=tokens, max_tokens=max_tokens, **fields)  # type: ignore[arg-type]
+        fields = {
+            "seed": 1,
+            "stop_tokens": ByteCodec.stop_tokens,
+            "sampling": SamplingParams(),
+        } | more
+        request = GenerationRequest(
+            request_id=f"r{self._count}", prompt=tokens, max_tokens=max_tokens, **fields
+        )  # type: ignore[arg-type]
         return self.engine.submit(request, ByteCodec().decoder())
 
 
@@ -55,7 +66,9 @@ def start_engine(nursery: trio.Nursery) -> StartEngine:
 
     async def start(runner: FakeRunner | None = None, **settings: object) -> Bench:
         runner = runner or FakeRunner()
-        limits = attrs.evolve(LIMITS, **{k: settings.pop(k) for k in list(settings) if k in attrs.fields_dict(Limits)})  # type: ignore[arg-type]
+        limits = attrs.evolve(
+            LIMITS, **{k: settings.pop(k) for k in list(settings) if k in attrs.fields_dict(Limits)}
+        )  # type: ignore[arg-type]
         engine = new_engine(runner, limits, **({"budget": BUDGET} | settings))  # type: ignore[arg-type]
         await nursery.start(engine.run)
         return Bench(engine, runner)
@@ -93,7 +106,9 @@ class Server(Bench):
     def memory(self) -> Memory:
         return self.engine.memory
 
-    async def said(self, tokens: tuple[int, ...], count: int = 10, **more: object) -> tuple[int, ...]:
+    async def said(
+        self, tokens: tuple[int, ...], count: int = 10, **more: object
+    ) -> tuple[int, ...]:
         """A turn, and the whole history after it."""
         return tokens + (await self.submit(tokens, count, **more).result()).tokens
 
@@ -130,7 +145,9 @@ StartServer = Callable[..., Awaitable[Server]]
 
 @pytest.fixture
 def start_server(nursery: trio.Nursery) -> StartServer:
-    """Start an engine with a disk tier over files in the test's nursery; keywords are its settings, the limits' or the persistence's."""
+    """Start an engine with a disk tier over files in the test's nursery; keywords are its settings,
+    the limits' or the persistence's.
+    """
 
     async def serve(server: Server, *, task_status: trio.TaskStatus[None]) -> None:
         async with trio.open_nursery() as inner:
@@ -150,10 +167,26 @@ def start_server(nursery: trio.Nursery) -> StartServer:
         **settings: object,
     ) -> Server:
         runner, files, disks = runner or FakeRunner(), files or MemoryFiles(), Disks()
-        limits = attrs.evolve(LIMITS, **{k: settings.pop(k) for k in list(settings) if k in attrs.fields_dict(Limits)})  # type: ignore[arg-type]
+        limits = attrs.evolve(
+            LIMITS, **{k: settings.pop(k) for k in list(settings) if k in attrs.fields_dict(Limits)}
+        )  # type: ignore[arg-type]
         engine = new_engine(runner, limits, budget=budget, max_agents=max_agents, disk=disk)
-        persistence = Persistence(engine.memory, runner, files, engine.nudge, in_thread=disks, **({"readers": 4} | settings))  # type: ignore[arg-type]
-        server = Server(engine, runner, persistence=persistence, files=files, disks=disks, scope=nursery.cancel_scope)
+        persistence = Persistence(
+            engine.memory,
+            runner,
+            files,
+            engine.nudge,
+            in_thread=disks,
+            **({"readers": 4} | settings),
+        )  # type: ignore[arg-type]
+        server = Server(
+            engine,
+            runner,
+            persistence=persistence,
+            files=files,
+            disks=disks,
+            scope=nursery.cancel_scope,
+        )
         await nursery.start(serve, server)
         return server
 

@@ -41,7 +41,9 @@ def test_adapters_are_directories_that_hold_a_file_of_one(tmp_path: Path) -> Non
         (7, "org/tiny", True),
     ],
 )
-def test_an_adapter_fits_the_model_that_it_was_trained_on(base: object, model: str, fits: bool, tmp_path: Path) -> None:
+def test_an_adapter_fits_the_model_that_it_was_trained_on(
+    base: object, model: str, fits: bool, tmp_path: Path
+) -> None:
     adapter(tmp_path, "german", {"model": base})
 
     [found] = adapters_in(tmp_path, model, None)
@@ -49,23 +51,39 @@ def test_an_adapter_fits_the_model_that_it_was_trained_on(base: object, model: s
     assert found.fits is fits
 
 
-def test_an_adapter_fits_the_directory_that_it_was_trained_on_under_any_name(tmp_path: Path) -> None:
+def test_an_adapter_fits_the_directory_that_it_was_trained_on_under_any_name(
+    tmp_path: Path,
+) -> None:
     model = tmp_path / "models" / "tiny-v2"
     model.mkdir(parents=True)
-    adapter(tmp_path / "adapters", "german", {"model": str(tmp_path / "models" / ".." / "models" / "tiny-v2")})
+    adapter(
+        tmp_path / "adapters",
+        "german",
+        {"model": str(tmp_path / "models" / ".." / "models" / "tiny-v2")},
+    )
 
-    assert [[files.fits for files in adapters_in(tmp_path / "adapters", "tiny", path)] for path in (model, tmp_path)] == [[True], [False]]
+    assert [
+        [files.fits for files in adapters_in(tmp_path / "adapters", "tiny", path)]
+        for path in (model, tmp_path)
+    ] == [[True], [False]]
 
 
 @pytest.mark.parametrize("text", ["{", "[]"])
-def test_a_configuration_that_cannot_be_read_is_left_to_whoever_loads_it(text: str, tmp_path: Path) -> None:
+def test_a_configuration_that_cannot_be_read_is_left_to_whoever_loads_it(
+    text: str, tmp_path: Path
+) -> None:
     (adapter(tmp_path, "german") / "adapter_config.json").write_text(text)
 
     assert [files.fits for files in adapters_in(tmp_path, "org/tiny", None)] == [True]
 
 
 def test_a_digest_depends_on_the_content_of_both_files_and_on_nothing_else(tmp_path: Path) -> None:
-    paths = [adapter(tmp_path, "a"), adapter(tmp_path, "b"), adapter(tmp_path, "c", {"rank": 4}), adapter(tmp_path, "d", weights=b"other")]
+    paths = [
+        adapter(tmp_path, "a"),
+        adapter(tmp_path, "b"),
+        adapter(tmp_path, "c", {"rank": 4}),
+        adapter(tmp_path, "d", weights=b"other"),
+    ]
 
     first, same, *others = map(digest_of, paths)
 
@@ -77,7 +95,9 @@ def test_a_digest_depends_on_the_content_of_both_files_and_on_nothing_else(tmp_p
 def test_a_salt_has_one_adapter_at_a_time_and_keeps_the_own_part() -> None:
     own, one, other = salt_of("mine"), b"1" * 16, b"2" * 16
 
-    salts = {adapted(salt, digest) for salt in (NO_SALT, own) for digest in (NO_ADAPTER, one, other)}
+    salts = {
+        adapted(salt, digest) for salt in (NO_SALT, own) for digest in (NO_ADAPTER, one, other)
+    }
 
     assert len(salts) == 6
     assert adapted(adapted(own, one), other) == adapted(own, other)
@@ -100,5 +120,12 @@ def test_a_salt_has_one_adapter_at_a_time_and_keeps_the_own_part() -> None:
         ("org/tiny:", ("org/tiny:", "")),
     ],
 )
-def test_a_name_ends_with_an_adapter_unless_all_of_it_is_a_model(name: str, parts: tuple[str, str]) -> None:
-    assert ModelNames("org/tiny", ("qwen:7b",), {"fast": "org/tiny", "own:alias": "org/tiny"}).apart(name) == parts
+def test_a_name_ends_with_an_adapter_unless_all_of_it_is_a_model(
+    name: str, parts: tuple[str, str]
+) -> None:
+    assert (
+        ModelNames("org/tiny", ("qwen:7b",), {"fast": "org/tiny", "own:alias": "org/tiny"}).apart(
+            name
+        )
+        == parts
+    )

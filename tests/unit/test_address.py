@@ -18,7 +18,9 @@ async def test_a_port_in_use_is_told_with_its_remedy(capsys: pytest.CaptureFixtu
         with pytest.raises(AddressError) as refused:
             await check_address("127.0.0.1", port)
 
-    assert str(refused.value).startswith(f"cannot listen on 127.0.0.1:{port}: {os.strerror(errno.EADDRINUSE)}: choose ")
+    assert str(refused.value).startswith(
+        f"cannot listen on 127.0.0.1:{port}: {os.strerror(errno.EADDRINUSE)}: choose "
+    )
     assert "--port" in str(refused.value)
     with pytest.raises(SystemExit) as ended, known_ends():
         raise refused.value
@@ -26,14 +28,18 @@ async def test_a_port_in_use_is_told_with_its_remedy(capsys: pytest.CaptureFixtu
     assert capsys.readouterr().err == f"semantic-trio: {refused.value}\n"
 
 
-async def test_an_address_of_another_machine_and_an_unknown_name_are_told_with_their_remedy() -> None:
+async def test_an_address_of_another_machine_and_an_unknown_name_are_told_with_their_remedy() -> (
+    None
+):
     for host in ("192.0.2.1", "no-such-name.invalid", "no..name"):
         with pytest.raises(AddressError, match="--host"):
             await check_address(host, 0)
 
 
 async def test_a_port_that_needs_rights_is_no_directory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """An `OSError` of this number is a `PermissionError`, which stands for directories elsewhere."""
+    """An `OSError` of this number is a `PermissionError`, which stands for directories
+    elsewhere.
+    """
 
     def refuse(*_: object, **__: object) -> socket.socket:
         raise OSError(errno.EACCES, os.strerror(errno.EACCES))

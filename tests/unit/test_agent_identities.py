@@ -1,4 +1,6 @@
-"""Agents: who a prompt is taken for, and what forks, deletions, pins and full registers leave to whom."""
+"""Agents: who a prompt is taken for, and what forks, deletions, pins and full registers leave to
+whom.
+"""
 
 import pytest
 import trio
@@ -12,7 +14,9 @@ from tests.unit.conftest import StartEngine, prompt
 from tests.unit.turns import reuse, said
 
 
-async def test_a_fork_keeps_everything_when_its_parent_goes(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+async def test_a_fork_keeps_everything_when_its_parent_goes(
+    start_engine: StartEngine, autojump_clock: MockClock
+) -> None:
     bench = await start_engine()
     memory = bench.engine.memory
     history = await said(bench, prompt(100), agent="parent")
@@ -27,7 +31,9 @@ async def test_a_fork_keeps_everything_when_its_parent_goes(start_engine: StartE
     memory.audit()
 
 
-async def test_a_deleted_agent_leaves_nothing_that_was_its_own(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+async def test_a_deleted_agent_leaves_nothing_that_was_its_own(
+    start_engine: StartEngine, autojump_clock: MockClock
+) -> None:
     bench = await start_engine(FakeRunner(seconds_per_step=0.01))
     memory = bench.engine.memory
     await said(bench, prompt(100), agent="a")
@@ -42,14 +48,21 @@ async def test_a_deleted_agent_leaves_nothing_that_was_its_own(start_engine: Sta
     bench.engine.nudge()
     await trio.sleep(1)
 
-    assert all({owner.id for owner in block.owners} == {"b"} for block in memory.store.tree.blocks())
+    assert all(
+        {owner.id for owner in block.owners} == {"b"} for block in memory.store.tree.blocks()
+    )
     assert set(bench.runner.blocks) == memory.expected().blocks
 
 
-async def test_who_takes_a_deleted_agents_id_gets_nothing_of_its_turns(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+async def test_who_takes_a_deleted_agents_id_gets_nothing_of_its_turns(
+    start_engine: StartEngine, autojump_clock: MockClock
+) -> None:
     bench = await start_engine(FakeRunner(seconds_per_step=1), max_rows=1)
     agents = bench.engine.memory.agents
-    busy, waiting = bench.submit(prompt(20), 5), bench.submit(prompt(40, salt=3), 5, agent="id", is_ordered=True)
+    busy, waiting = (
+        bench.submit(prompt(20), 5),
+        bench.submit(prompt(40, salt=3), 5, agent="id", is_ordered=True),
+    )
     await trio.sleep(1.5)
 
     bench.engine.memory.delete(agents.get("id"))
@@ -61,7 +74,9 @@ async def test_who_takes_a_deleted_agents_id_gets_nothing_of_its_turns(start_eng
     assert not any(heir in block.owners for block in bench.engine.memory.store.tree.blocks())
 
 
-async def test_a_pin_keeps_only_what_the_agent_has_read(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+async def test_a_pin_keeps_only_what_the_agent_has_read(
+    start_engine: StartEngine, autojump_clock: MockClock
+) -> None:
     bench = await start_engine()
     memory = bench.engine.memory
     await said(bench, prompt(10), 1, agent="cold")
@@ -77,7 +92,9 @@ async def test_a_pin_keeps_only_what_the_agent_has_read(start_engine: StartEngin
     assert bench.runner.blocks == {}
 
 
-async def test_a_fork_has_nothing_of_the_turn_that_runs(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+async def test_a_fork_has_nothing_of_the_turn_that_runs(
+    start_engine: StartEngine, autojump_clock: MockClock
+) -> None:
     bench = await start_engine(FakeRunner(seconds_per_step=0.1))
     memory = bench.engine.memory
     history = await said(bench, prompt(40), 1, agent="parent")
@@ -88,10 +105,14 @@ async def test_a_fork_has_nothing_of_the_turn_that_runs(start_engine: StartEngin
     await turn.result()
 
     assert fork.tokens == 40
-    assert max(block.stop for block in fork.held) == 48, "the block its history ends in, and none after it"
+    assert max(block.stop for block in fork.held) == 48, (
+        "the block its history ends in, and none after it"
+    )
 
 
-async def test_a_full_register_costs_nobody_the_cache(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+async def test_a_full_register_costs_nobody_the_cache(
+    start_engine: StartEngine, autojump_clock: MockClock
+) -> None:
     bench = await start_engine()
     memory = bench.engine.memory
     memory.agents.limit = 1
@@ -107,7 +128,9 @@ async def test_a_full_register_costs_nobody_the_cache(start_engine: StartEngine,
     assert all(block.owners == {kept} for block in kept.held), "who is in no register owns nothing"
 
 
-async def test_whoever_has_read_the_beginning_is_taken_for_the_speaker(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+async def test_whoever_has_read_the_beginning_is_taken_for_the_speaker(
+    start_engine: StartEngine, autojump_clock: MockClock
+) -> None:
     bench = await start_engine()
     one = await said(bench, prompt(70))
     await said(bench, prompt(70, salt=3))
@@ -119,7 +142,9 @@ async def test_whoever_has_read_the_beginning_is_taken_for_the_speaker(start_eng
     assert turns == [1, 1, 2]
 
 
-async def test_a_diverged_turn_shows_both_sides(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+async def test_a_diverged_turn_shows_both_sides(
+    start_engine: StartEngine, autojump_clock: MockClock
+) -> None:
     bench = await start_engine()
     history = await said(bench, prompt(100), agent="a")
     changed = (*history[:60], 249, *history[61:])
@@ -148,7 +173,11 @@ ON, OFF = (True, None, None), (False, None, None)
     ],
 )
 async def test_a_diverged_turn_says_that_the_choice_of_thinking_has_changed(
-    before: ThinkingChoice | None, now: ThinkingChoice | None, cause: MissCause, start_engine: StartEngine, autojump_clock: MockClock
+    before: ThinkingChoice | None,
+    now: ThinkingChoice | None,
+    cause: MissCause,
+    start_engine: StartEngine,
+    autojump_clock: MockClock,
 ) -> None:
     bench = await start_engine()
     history = await said(bench, prompt(100), agent="a", thinking=before)
@@ -169,7 +198,9 @@ async def test_another_choice_of_thinking_that_is_no_part_of_what_was_read_costs
     assert (await reuse(bench.submit((*history, 1), agent="a", thinking=OFF))).cause is None
 
 
-async def test_named_agents_are_made_once_and_bounded(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+async def test_named_agents_are_made_once_and_bounded(
+    start_engine: StartEngine, autojump_clock: MockClock
+) -> None:
     bench = await start_engine()
     agents = bench.engine.memory.agents
     agents.limit = 2
@@ -183,24 +214,35 @@ async def test_named_agents_are_made_once_and_bounded(start_engine: StartEngine,
     with pytest.raises(InvalidRequestError, match="delete one"):
         agents.create("c")
     assert (await bench.submit(prompt(5)).result()).tokens, "who is nobody is served all the same"
-    assert (await bench.submit(prompt(5), agent="c", is_ordered=True).result()).tokens, "and so is who need not be kept"
+    assert (await bench.submit(prompt(5), agent="c", is_ordered=True).result()).tokens, (
+        "and so is who need not be kept"
+    )
 
 
-async def test_ids_that_clients_mint_for_each_conversation_make_room_for_others(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+async def test_ids_that_clients_mint_for_each_conversation_make_room_for_others(
+    start_engine: StartEngine, autojump_clock: MockClock
+) -> None:
     bench = await start_engine()
     bench.engine.memory.agents.limit = 3
 
     for number in range(10):
-        await said(bench, prompt(20, salt=number), agent=f"minted{number}", is_ordered=number % 2 == 0)
+        await said(
+            bench, prompt(20, salt=number), agent=f"minted{number}", is_ordered=number % 2 == 0
+        )
 
     assert len(bench.engine.memory.agents) == 3
 
 
-async def test_an_agent_whose_turn_waits_makes_no_room_for_others(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+async def test_an_agent_whose_turn_waits_makes_no_room_for_others(
+    start_engine: StartEngine, autojump_clock: MockClock
+) -> None:
     bench = await start_engine(FakeRunner(seconds_per_step=1), max_rows=1)
     agents = bench.engine.memory.agents
     agents.limit = 2
-    busy, queued = bench.submit(prompt(20), 5, agent="busy"), bench.submit(prompt(20, salt=1), 1, agent="queued")
+    busy, queued = (
+        bench.submit(prompt(20), 5, agent="busy"),
+        bench.submit(prompt(20, salt=1), 1, agent="queued"),
+    )
 
     other = bench.submit(prompt(20, salt=2), 1, agent="other")
     await trio.sleep(0.5)
@@ -213,7 +255,9 @@ async def test_an_agent_whose_turn_waits_makes_no_room_for_others(start_engine: 
     assert {agent.id for agent in agents} == {"queued", "next"}
 
 
-async def test_a_request_is_taken_for_one_agent_however_long_it_waits_for_room(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+async def test_a_request_is_taken_for_one_agent_however_long_it_waits_for_room(
+    start_engine: StartEngine, autojump_clock: MockClock
+) -> None:
     bench = await start_engine(FakeRunner(seconds_per_step=1), budget=8 * 16 * 14)
 
     for generation in [bench.submit(prompt(100, salt=salt), 40) for salt in range(2)]:
@@ -223,7 +267,9 @@ async def test_a_request_is_taken_for_one_agent_however_long_it_waits_for_room(s
     assert [agent.turns for agent in bench.engine.memory.agents] == [1, 1]
 
 
-async def test_a_request_that_is_refused_or_leaves_early_leaves_no_agent(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+async def test_a_request_that_is_refused_or_leaves_early_leaves_no_agent(
+    start_engine: StartEngine, autojump_clock: MockClock
+) -> None:
     bench = await start_engine(FakeRunner(seconds_per_step=1), budget=8 * 16 * 40, chunk_tokens=64)
     memory = bench.engine.memory
     await said(bench, prompt(200), agent="pinned")
@@ -239,7 +285,9 @@ async def test_a_request_that_is_refused_or_leaves_early_leaves_no_agent(start_e
     assert [agent.id for agent in memory.agents] == ["pinned"]
 
 
-async def test_nobody_is_recognised_by_a_prompt_that_was_not_read_whole(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+async def test_nobody_is_recognised_by_a_prompt_that_was_not_read_whole(
+    start_engine: StartEngine, autojump_clock: MockClock
+) -> None:
     """The part that was read may be what all agents begin with."""
     bench = await start_engine(FakeRunner(seconds_per_prompt_token=0.01), chunk_tokens=64)
     first = await said(bench, prompt(40, salt=50), 1)
@@ -252,10 +300,14 @@ async def test_nobody_is_recognised_by_a_prompt_that_was_not_read_whole(start_en
     await said(bench, (*prompt(200), 1, 2))
     await said(bench, (*first, 1, 2))
 
-    assert [agent.turns for agent in bench.engine.memory.agents] == [1, 2], "who was recognised before still is"
+    assert [agent.turns for agent in bench.engine.memory.agents] == [1, 2], (
+        "who was recognised before still is"
+    )
 
 
-async def test_what_is_gone_is_no_agents_any_more(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+async def test_what_is_gone_is_no_agents_any_more(
+    start_engine: StartEngine, autojump_clock: MockClock
+) -> None:
     bench = await start_engine()
     memory = bench.engine.memory
     await said(bench, prompt(100), agent="a")

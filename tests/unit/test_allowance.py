@@ -18,7 +18,9 @@ def test_without_a_limit_everything_may_be_written() -> None:
 
 
 @pytest.mark.parametrize(("size", "allowed"), [(40, True), (41, False)])
-def test_what_was_written_and_what_is_to_be_make_no_more_than_the_limit(size: int, allowed: bool) -> None:
+def test_what_was_written_and_what_is_to_be_make_no_more_than_the_limit(
+    size: int, allowed: bool
+) -> None:
     allowance = Allowance(100)
     allowance.spend(35, 0)
     allowance.spend(25, HOUR_SECONDS)

@@ -1,4 +1,6 @@
-"""An agent as one file: what leaves is what comes, and nothing comes that is not what it should be, whoever has made the file."""
+"""An agent as one file: what leaves is what comes, and nothing comes that is not what it should be,
+whoever has made the file.
+"""
 
 import errno
 import io
@@ -23,7 +25,15 @@ from semantic_trio.adapters.disk.parsing import UnfitError
 from semantic_trio.adapters.disk.records import decode, encode
 from semantic_trio.adapters.disk.travel import label_of
 from semantic_trio.domain.chain import TokenRun, pack, root_key, snapshot_key
-from semantic_trio.domain.content import AgentRecord, Content, HistoryEnd, Item, Kind, Tensor, TokenHistory
+from semantic_trio.domain.content import (
+    AgentRecord,
+    Content,
+    HistoryEnd,
+    Item,
+    Kind,
+    Tensor,
+    TokenHistory,
+)
 from semantic_trio.domain.conversation import Conversation, Message, Role, Text
 from semantic_trio.domain.errors import AgentExistsError, InvalidRequestError
 from semantic_trio.domain.lineage import Lineage, largest_token, lineage
@@ -34,7 +44,13 @@ TOKENS = pack(range(40))  # two blocks of 16 and a tail
 SAID = Conversation((Message(Role.USER, (Text("Hello"),)),))
 
 
-def record(agent: str = "ada", history: bytes = TOKENS, fingerprint: str = FINGERPRINT, size: int = 16, **more: object) -> AgentRecord:
+def record(
+    agent: str = "ada",
+    history: bytes = TOKENS,
+    fingerprint: str = FINGERPRINT,
+    size: int = 16,
+    **more: object,
+) -> AgentRecord:
     root = root_key(fingerprint)
     run = TokenRun.of_packed(history, root, size)
     snapshot = snapshot_key(run.keys[0], run.packed[4 * size : 4 * 20])
@@ -59,7 +75,10 @@ BELONGINGS = lineage(RECORD, FINGERPRINT)
 
 
 def content_of(item: Item) -> Content:
-    return {"key": Tensor("U8", (32,), memoryview(item.key)), "a": Tensor("BF16", (20, 10), memoryview(bytes(400)))}
+    return {
+        "key": Tensor("U8", (32,), memoryview(item.key)),
+        "a": Tensor("BF16", (20, 10), memoryview(bytes(400))),
+    }
 
 
 def files(root: Path, fingerprint: str = FINGERPRINT, model: str = "org/tiny") -> ModelFiles:
@@ -93,7 +112,9 @@ def sized(name: str, size: int) -> tarfile.TarInfo:
     return info
 
 
-def packed(contents: Mapping[str, bytes], *more: tuple[str, bytes], tar_format: int = tarfile.GNU_FORMAT) -> bytes:
+def packed(
+    contents: Mapping[str, bytes], *more: tuple[str, bytes], tar_format: int = tarfile.GNU_FORMAT
+) -> bytes:
     into = io.BytesIO()
     with tarfile.open(fileobj=into, mode="w", format=tar_format) as opened:
         for name, content in [*contents.items(), *more]:
@@ -123,7 +144,7 @@ def refusal(archive: bytes, root: Path | None = None) -> str:
         return refused.value.reason
 
 
-# -------------------------------------------------------------------------------------------------------------------- what is there
+# ------------------------------------------------------------------------------------ what is there
 
 
 def test_what_leaves_is_what_comes(archive: bytes, tmp_path: Path) -> None:
@@ -133,8 +154,12 @@ def test_what_leaves_is_what_comes(archive: bytes, tmp_path: Path) -> None:
 
     assert found == attrs.evolve(RECORD, is_kept=True, is_pinned=False, used=0)
     assert set(into.index()) == set(BELONGINGS)
-    assert {item: {name: bytes(tensor.data) for name, tensor in into.read(item).items()} for item in BELONGINGS} == {
-        item: {name: bytes(tensor.data) for name, tensor in content_of(item).items()} for item in BELONGINGS
+    assert {
+        item: {name: bytes(tensor.data) for name, tensor in into.read(item).items()}
+        for item in BELONGINGS
+    } == {
+        item: {name: bytes(tensor.data) for name, tensor in content_of(item).items()}
+        for item in BELONGINGS
     }
     assert into.agents() == [], "the record is left to who knows its place"
 
@@ -152,8 +177,12 @@ def test_an_archive_is_a_tar_for_everybody_with_the_files_as_they_are(tmp_path: 
     assert decode(file_format.read(tmp_path / "record", "agent", FINGERPRINT)[1]) == RECORD
 
 
-@pytest.mark.parametrize("tar_format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
-def test_what_other_tools_have_packed_again_is_taken(archive: bytes, tmp_path: Path, tar_format: int) -> None:
+@pytest.mark.parametrize(
+    "tar_format", [tarfile.USTAR_FORMAT, tarfile.GNU_FORMAT, tarfile.PAX_FORMAT]
+)
+def test_what_other_tools_have_packed_again_is_taken(
+    archive: bytes, tmp_path: Path, tar_format: int
+) -> None:
     assert taken_in(files(tmp_path), packed(members(archive), tar_format=tar_format)).id == "ada"
 
 
@@ -175,7 +204,9 @@ def test_an_agent_may_come_under_another_name(archive: bytes, tmp_path: Path) ->
     assert (found.id, found.is_named, found.history) == ("eve", True, TOKENS)
 
 
-def test_who_was_recognised_by_what_it_has_read_still_is_and_under_a_name_is_not(tmp_path: Path) -> None:
+def test_who_was_recognised_by_what_it_has_read_still_is_and_under_a_name_is_not(
+    tmp_path: Path,
+) -> None:
     archive = exported(filled(tmp_path / "source"), record("auto-1", is_named=False))
 
     assert not taken_in(files(tmp_path / "one"), archive).is_named
@@ -183,7 +214,9 @@ def test_who_was_recognised_by_what_it_has_read_still_is_and_under_a_name_is_not
     assert taken_in(files(tmp_path / "three"), archive, "eve").is_named
 
 
-def test_an_id_of_the_servers_own_comes_with_its_agent_and_is_no_other_agents(archive: bytes, tmp_path: Path) -> None:
+def test_an_id_of_the_servers_own_comes_with_its_agent_and_is_no_other_agents(
+    archive: bytes, tmp_path: Path
+) -> None:
     own = exported(filled(tmp_path / "source"), record(".auto-1", is_named=False))
 
     assert not taken_in(files(tmp_path / "one"), own, ".auto-1").is_named
@@ -204,7 +237,9 @@ def test_what_is_there_stays_as_it_is(archive: bytes, tmp_path: Path) -> None:
 
 
 def test_an_agent_without_a_history_is_a_record_alone(tmp_path: Path) -> None:
-    empty = attrs.evolve(RECORD, history=b"", chain=ROOT, snapshots=(), token_histories=(), prompt_tokens=0)
+    empty = attrs.evolve(
+        RECORD, history=b"", chain=ROOT, snapshots=(), token_histories=(), prompt_tokens=0
+    )
     archive = exported(files(tmp_path / "source"), empty)
 
     assert list(members(archive)) == ["agent.safetensors"]
@@ -228,11 +263,16 @@ def test_what_is_gone_or_damaged_is_left_out(tmp_path: Path) -> None:
 def test_a_file_under_another_name_is_left_out(tmp_path: Path) -> None:
     first, second = BELONGINGS.blocks
     source = filled(tmp_path, iter([first, second]))
-    [one], [other] = ([*source.root.rglob(f"{item.key.hex()}.safetensors")] for item in (first, second))
+    [one], [other] = (
+        [*source.root.rglob(f"{item.key.hex()}.safetensors")] for item in (first, second)
+    )
     one.write_bytes(other.read_bytes())
 
     with capture_logs():
-        assert list(members(exported(source))) == ["agent.safetensors", f"blocks/{second.key.hex()}.safetensors"]
+        assert list(members(exported(source))) == [
+            "agent.safetensors",
+            f"blocks/{second.key.hex()}.safetensors",
+        ]
 
 
 def test_many_may_bring_the_same_at_once(archive: bytes, tmp_path: Path) -> None:
@@ -254,7 +294,7 @@ def test_a_spool_has_no_name_and_is_its_owners_alone(tmp_path: Path) -> None:
     assert files_in(tmp_path) == []
 
 
-# ------------------------------------------------------------------------------------------------------------------ what is refused
+# ---------------------------------------------------------------------------------- what is refused
 
 
 def test_an_agent_that_exists_is_not_replaced(archive: bytes, tmp_path: Path) -> None:
@@ -273,7 +313,10 @@ def test_another_models_archive_is_refused_with_both_names(tmp_path: Path) -> No
     theirs = record(fingerprint=OTHER)
     archive = exported(files(tmp_path / "source", OTHER, "org/other"), theirs)
 
-    assert refusal(archive) == f"agent.safetensors is of model org/other ({OTHER[:12]}), and this is org/tiny ({FINGERPRINT[:12]})"
+    assert refusal(archive) == (
+        f"agent.safetensors is of model org/other ({OTHER[:12]}), and this is org/tiny "
+        f"({FINGERPRINT[:12]})"
+    )
 
 
 def sealed(kind: str, name: str, content: Content, fingerprint: str = FINGERPRINT) -> bytes:
@@ -319,7 +362,9 @@ def hostile(archive: bytes) -> dict[str, tuple[bytes, str]]:
         "a path from the root": (packed({"agent.safetensors": mine, "/etc/passwd": b"x"}), "does not belong"),
         "a block in another place": (packed({"agent.safetensors": mine, "blocks/../" + name_of(BLOCK): found[name_of(BLOCK)]}), "does not belong"),
         "somebody else's block": (packed({**found, name_of(STRANGER): sealed("block", "0" * 64, {})}), "does not belong"),
-        "block as snapshot": (packed({"agent.safetensors": mine, f"marks/{BLOCK.key.hex()}.safetensors": found[name_of(BLOCK)]}), "does not belong"),
+        "block as snapshot": (packed({"agent.safetensors": mine, (
+            f"marks/{BLOCK.key.hex()}.safetensors"
+        ): found[name_of(BLOCK)]}), "does not belong"),
         "a directory": (with_header(archive, link(tarfile.DIRTYPE, "")), "no regular file"),
         "a symbolic link": (with_header(archive, link(tarfile.SYMTYPE, "/etc/passwd")), "no regular file"),
         "a hard link": (with_header(archive, link(tarfile.LNKTYPE, "agent.safetensors")), "no regular file"),
@@ -343,7 +388,12 @@ def hostile(archive: bytes) -> dict[str, tuple[bytes, str]]:
     }  # fmt: skip
 
 
-@pytest.mark.parametrize("what", sorted(hostile(packed({"agent.safetensors": b"", name_of(BLOCK): b"", name_of(SNAPSHOT): b"?"}))))
+@pytest.mark.parametrize(
+    "what",
+    sorted(
+        hostile(packed({"agent.safetensors": b"", name_of(BLOCK): b"", name_of(SNAPSHOT): b"?"}))
+    ),
+)
 def test_an_archive_that_is_not_as_it_was_made_is_refused_whole(what: str, archive: bytes) -> None:
     made, said = hostile(archive)[what]
 
@@ -360,17 +410,28 @@ def test_what_a_refused_archive_finds_there_stays(archive: bytes, tmp_path: Path
 
 @st.composite
 def damages(draw: st.DrawFn, content: bytes) -> bytes:
-    """What may become of an archive: bytes changed, left out, repeated, moved; wherever, headers above all."""
+    """What may become of an archive: bytes changed, left out, repeated, moved; wherever, headers
+    above all.
+    """
     heads = [at for at in range(0, len(content), 512) if content[at + 257 : at + 262] == b"ustar"]
-    at = draw(st.integers(0, len(content) - 1) | st.sampled_from(heads).flatmap(lambda head: st.integers(head, head + 511)))
+    at = draw(
+        st.integers(0, len(content) - 1)
+        | st.sampled_from(heads).flatmap(lambda head: st.integers(head, head + 511))
+    )
     end = draw(st.integers(at + 1, min(len(content), at + 2048)))
-    match draw(st.sampled_from(["cut off", "flipped", "noise", "left out", "repeated", "inserted"])):
+    match draw(
+        st.sampled_from(["cut off", "flipped", "noise", "left out", "repeated", "inserted"])
+    ):
         case "cut off":
             return content[:at]
         case "flipped":
-            return content[:at] + bytes([content[at] ^ draw(st.integers(1, 255))]) + content[at + 1 :]
+            return (
+                content[:at] + bytes([content[at] ^ draw(st.integers(1, 255))]) + content[at + 1 :]
+            )
         case "noise":
-            return content[:at] + draw(st.binary(min_size=end - at, max_size=end - at)) + content[end:]
+            return (
+                content[:at] + draw(st.binary(min_size=end - at, max_size=end - at)) + content[end:]
+            )
         case "left out":
             return content[:at] + content[end:]
         case "repeated":
@@ -388,22 +449,32 @@ def assert_harmless(made: bytes) -> None:
         except InvalidRequestError:
             assert files_in(Path(directory)) == []
             return
-        assert attrs.evolve(found, id="ada") == attrs.evolve(RECORD, is_kept=True, is_pinned=False, used=0)
+        assert attrs.evolve(found, id="ada") == attrs.evolve(
+            RECORD, is_kept=True, is_pinned=False, used=0
+        )
         assert set(into.index()) <= set(BELONGINGS)
         for item in into.index():
             assert bytes(into.read(item)["key"].data) == item.key
-        assert [name for name in files_in(Path(directory)) if not name.endswith(".safetensors") or ".tmp" in name] == []
+        assert [
+            name
+            for name in files_in(Path(directory))
+            if not name.endswith(".safetensors") or ".tmp" in name
+        ] == []
 
 
 @settings(max_examples=300, deadline=None)
 @given(data=st.data())
-def test_whatever_becomes_of_an_archive_nothing_comes_that_was_not_in_it(archive: bytes, data: st.DataObject) -> None:
+def test_whatever_becomes_of_an_archive_nothing_comes_that_was_not_in_it(
+    archive: bytes, data: st.DataObject
+) -> None:
     assert_harmless(data.draw(damages(archive)))
 
 
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())
-def test_whatever_an_archive_is_put_together_from_only_what_belongs_comes(archive: bytes, data: st.DataObject) -> None:
+def test_whatever_an_archive_is_put_together_from_only_what_belongs_comes(
+    archive: bytes, data: st.DataObject
+) -> None:
     """Members are well-formed files, and may be under any name, in any order, more than once."""
     found = members(archive)
     names = st.sampled_from([*found, name_of(STRANGER), "../up", "/root", "blocks", ""])
@@ -412,7 +483,9 @@ def test_whatever_an_archive_is_put_together_from_only_what_belongs_comes(archiv
 
 
 @pytest.mark.parametrize("step", ["fsync", "replace", "chmod"])
-def test_an_import_that_finds_no_room_leaves_nothing(archive: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+def test_an_import_that_finds_no_room_leaves_nothing(
+    archive: bytes, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
     calls: list[int] = []
 
     def refuse_later(*given: object, **more: object) -> None:
@@ -437,7 +510,12 @@ def test_whose_an_archive_is_can_be_asked_before_it_is_taken_in(archive: bytes) 
 
     label = label_of(stream)
 
-    assert (label.name, label.model, label.fingerprint, stream.tell()) == ("ada", "org/tiny", FINGERPRINT, 0)
+    assert (label.name, label.model, label.fingerprint, stream.tell()) == (
+        "ada",
+        "org/tiny",
+        FINGERPRINT,
+        0,
+    )
 
 
 @pytest.mark.parametrize(
@@ -455,14 +533,22 @@ def test_what_is_no_agents_is_nobodys(made: bytes) -> None:
         label_of(io.BytesIO(made))
 
 
-# ------------------------------------------------------------------------------------------------------------ what a record leads to
+# --------------------------------------------------------------------------- what a record leads to
 
 
 @pytest.mark.parametrize("size", [16, 64, 256, 4096])
 @pytest.mark.parametrize("tokens", [0, 1, 15, 16, 17, 256, 300, 5000])
-def test_the_names_are_those_of_the_chain_whatever_the_size_of_blocks(size: int, tokens: int) -> None:
+def test_the_names_are_those_of_the_chain_whatever_the_size_of_blocks(
+    size: int, tokens: int
+) -> None:
     run = TokenRun.of_packed(pack(range(tokens)), ROOT, size)
-    of = attrs.evolve(RECORD, history=run.packed, chain=run.keys[-1] if run.keys else ROOT, snapshots=(), token_histories=())
+    of = attrs.evolve(
+        RECORD,
+        history=run.packed,
+        chain=run.keys[-1] if run.keys else ROOT,
+        snapshots=(),
+        token_histories=(),
+    )
 
     found = lineage(of, FINGERPRINT)
 
@@ -483,5 +569,7 @@ def test_a_record_of_another_model_leads_nowhere() -> None:
 
 def test_the_largest_token_is_found_wherever_it_is() -> None:
     assert largest_token(RECORD) == 39
-    assert largest_token(attrs.evolve(RECORD, token_histories=(TokenHistory(pack([99]), ()),))) == 99
+    assert (
+        largest_token(attrs.evolve(RECORD, token_histories=(TokenHistory(pack([99]), ()),))) == 99
+    )
     assert largest_token(attrs.evolve(RECORD, history=b"", token_histories=())) == -1

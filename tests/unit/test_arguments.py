@@ -10,8 +10,14 @@ from semantic_trio.adapters.text.layout import encodable
 from semantic_trio.domain.arguments import ArgumentsWriter
 
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(st.characters()),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(st.characters()),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=4), inner, max_size=3)
+    ),
     max_leaves=8,
 )
 ARGUMENTS = st.dictionaries(st.text(max_size=5), VALUES, min_size=1, max_size=4)
@@ -24,7 +30,12 @@ def written(*pieces: str) -> list[str]:
 
 
 @pytest.mark.exhaustive
-@given(arguments=ARGUMENTS, is_ascii=st.booleans(), indent=st.sampled_from([None, 0, 2]), cuts=st.lists(st.integers(0, 400), max_size=8))
+@given(
+    arguments=ARGUMENTS,
+    is_ascii=st.booleans(),
+    indent=st.sampled_from([None, 0, 2]),
+    cuts=st.lists(st.integers(0, 400), max_size=8),
+)
 def test_the_pieces_are_the_whole_arguments_without_their_last_brace(
     arguments: dict[str, object], is_ascii: bool, indent: int | None, cuts: list[int]
 ) -> None:
@@ -32,12 +43,17 @@ def test_the_pieces_are_the_whole_arguments_without_their_last_brace(
     places = [0, *sorted(min(cut, len(text)) for cut in cuts), len(text)]
     whole = json.dumps(arguments, ensure_ascii=False)
 
-    for pieces in ([text[start:end] for start, end in zip(places, places[1:], strict=False)], list(text)):
+    for pieces in (
+        [text[start:end] for start, end in zip(places, places[1:], strict=False)],
+        list(text),
+    ):
         assert "".join(written(*pieces)) + "}" == whole
 
 
 @given(arguments=ARGUMENTS, is_ascii=st.booleans(), part=st.floats(0, 1))
-def test_what_is_written_of_a_part_is_the_beginning_of_the_whole_and_no_json(arguments: dict[str, object], is_ascii: bool, part: float) -> None:
+def test_what_is_written_of_a_part_is_the_beginning_of_the_whole_and_no_json(
+    arguments: dict[str, object], is_ascii: bool, part: float
+) -> None:
     text = json.dumps(arguments, ensure_ascii=is_ascii)
     [told] = written(text[: int(part * len(text))])
 
@@ -95,7 +111,11 @@ def test_what_is_not_certain_is_not_written(text: str, told: str) -> None:
     assert "".join(written(text)) == told
 
 
-@given(text=st.lists(st.sampled_from(["a", "\\ud83d", "\\ude00", "\\ud83", "\\n", "😀", "\\"])).map("".join))
+@given(
+    text=st.lists(st.sampled_from(["a", "\\ud83d", "\\ude00", "\\ud83", "\\n", "😀", "\\"])).map(
+        "".join
+    )
+)
 def test_halves_of_characters_are_replaced_as_in_the_whole_call(text: str) -> None:
     told = "".join(written(*f'{{"a": "{text}"}}'))
     try:

@@ -1,4 +1,6 @@
-"""The benchmark without a model: prompts, the client's reading of streams, what is made of times, the table, and what is refused before it starts."""
+"""The benchmark without a model: prompts, the client's reading of streams, what is made of times,
+the table, and what is refused before it starts.
+"""
 
 import functools
 import json
@@ -19,10 +21,25 @@ from semantic_trio.domain.families import published_spec
 from semantic_trio.entrypoints.bench import command
 from semantic_trio.entrypoints.bench.client import Client, Message, TimedAnswer
 from semantic_trio.entrypoints.bench.comparison import compared, read_baseline
-from semantic_trio.entrypoints.bench.measures import NEIGHBOURS, GrowingConversation, in_turn, neighbours, throughput
+from semantic_trio.entrypoints.bench.measures import (
+    NEIGHBOURS,
+    GrowingConversation,
+    in_turn,
+    neighbours,
+    throughput,
+)
 from semantic_trio.entrypoints.bench.prompts import Prompts
 from semantic_trio.entrypoints.bench.reference import MODELS, reference_rows
-from semantic_trio.entrypoints.bench.results import Machine, NeighbourGaps, Options, Report, Round, Throughput, Turns, TurnTimes
+from semantic_trio.entrypoints.bench.results import (
+    Machine,
+    NeighbourGaps,
+    Options,
+    Report,
+    Round,
+    Throughput,
+    Turns,
+    TurnTimes,
+)
 from semantic_trio.entrypoints.bench.summary import RATIO, summary
 from semantic_trio.entrypoints.bench.table import lines
 from semantic_trio.entrypoints.bench.talks import FIRST, Talks
@@ -36,7 +53,8 @@ STREAM = (
     b'data: {"choices": [{"delta": {"content": "one"}}]}\n\n'
     b": ping\n\n"
     b'data: {"choices": [{"delta": {"content": " two"}}]}\n\n'
-    b'data: {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 5, "prompt_tokens_details": {"cached_tokens": 4}}}\n\n'
+    b'data: {"choices": [], "usage": {"prompt_tokens": 9, "completion_tokens": 5, '
+    b'"prompt_tokens_details": {"cached_tokens": 4}}}\n\n'
     b"data: [DONE]\n\n"
 )
 
@@ -58,7 +76,13 @@ def test_a_seed_and_a_name_make_one_prompt_and_others_begin_otherwise() -> None:
     first, again, other = Prompts("7"), Prompts("7"), Prompts("8")
 
     assert first.story(4, 1) == again.story(4, 1)
-    others = first.story(4, 2), first.story(8, 1), other.story(4, 1), first.opening(40), first.question()
+    others = (
+        first.story(4, 2),
+        first.story(8, 1),
+        other.story(4, 1),
+        first.opening(40),
+        first.question(),
+    )
     beginnings = {text[:60] for text in (first.story(4, 1), *others)}
     assert len(beginnings) == 6
     assert len(first.opening(500).split()) == pytest.approx(500, abs=10)
@@ -81,16 +105,24 @@ TORN = b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\ndata: "
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
-        (b"HTTP/1.1 400 Bad Request\r\nContent-Length: %d\r\n\r\n%b" % (len(REFUSAL), REFUSAL), "says 400: prompt is too long: 9000 tokens"),
+        (
+            b"HTTP/1.1 400 Bad Request\r\nContent-Length: %d\r\n\r\n%b" % (len(REFUSAL), REFUSAL),
+            "says 400: prompt is too long: 9000 tokens",
+        ),
         (b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 4\r\n\r\nOops", "says 502: Oops"),
         (HEAD + b'data: {"error": {"message": "a step failed"}}\n\n', "a step failed"),
-        (HEAD + b'data: {"choices": [{"delta": {"content": "x"}}]}\n\n', "does not count the tokens"),
+        (
+            HEAD + b'data: {"choices": [{"delta": {"content": "x"}}]}\n\n',
+            "does not count the tokens",
+        ),
         (HEAD + b"data: {no JSON\n\n", "no whole answer"),
         (TORN, "no whole answer"),
         (b"", "no whole answer"),
     ],
 )
-async def test_a_server_that_does_not_answer_is_an_error_that_says_why(nursery: trio.Nursery, answer: bytes, said: str) -> None:
+async def test_a_server_that_does_not_answer_is_an_error_that_says_why(
+    nursery: trio.Nursery, answer: bytes, said: str
+) -> None:
     client = await served(nursery, answer)
 
     with pytest.raises(InvalidRequestError, match=re.escape(said)):
@@ -108,25 +140,39 @@ async def test_the_model_is_the_first_that_is_listed(nursery: trio.Nursery) -> N
 
 @attrs.define(eq=False)
 class Scripted(Client):
-    """A server whose streams send a piece a second, and one every two seconds while it reads a long prompt, from second 20 to 30."""
+    """A server whose streams send a piece a second, and one every two seconds while it reads a long
+    prompt, from second 20 to 30.
+    """
 
     url: str = ""
     asked: list[Sequence[Message]] = attrs.field(factory=list)
     stream_end: float = 40.0
     is_long_asked: trio.Event = attrs.field(factory=trio.Event)
 
-    async def chat(self, messages: Sequence[Message], tokens: int, answer: TimedAnswer | None = None) -> TimedAnswer:
+    async def chat(
+        self, messages: Sequence[Message], tokens: int, answer: TimedAnswer | None = None
+    ) -> TimedAnswer:
         """See `Client`."""
         answer = answer or TimedAnswer()
         self.asked.append(tuple(messages))
         if answer.lead:
-            answer.stamps, answer.tokens = [*map(float, range(1, 21)), 22.0, 24.0, 26.0, 28.0, 30.0, 31.0], 52
+            answer.stamps, answer.tokens = (
+                [*map(float, range(1, 21)), 22.0, 24.0, 26.0, 28.0, 30.0, 31.0],
+                52,
+            )
             answer.is_running.set()
             await self.is_long_asked.wait()
             answer.ended = self.stream_end
         else:
             self.is_long_asked.set()
-            answer.started, answer.stamps, answer.ended, answer.tokens, answer.prompt_tokens, answer.text = 20.0, [30.0], 31.0, tokens, 1000, "Yes."
+            (
+                answer.started,
+                answer.stamps,
+                answer.ended,
+                answer.tokens,
+                answer.prompt_tokens,
+                answer.text,
+            ) = 20.0, [30.0], 31.0, tokens, 1000, "Yes."
         return answer
 
 
@@ -148,16 +194,22 @@ async def test_answers_in_turn_take_the_time_of_all_of_them() -> None:
 
 @attrs.define(eq=False)
 class Small(Scripted):
-    """A server of a model whose context is 5,000 tokens: words are tokens, and their number decides about the first token."""
+    """A server of a model whose context is 5,000 tokens: words are tokens, and their number decides
+    about the first token.
+    """
 
-    async def chat(self, messages: Sequence[Message], tokens: int, answer: TimedAnswer | None = None) -> TimedAnswer:
+    async def chat(
+        self, messages: Sequence[Message], tokens: int, answer: TimedAnswer | None = None
+    ) -> TimedAnswer:
         """See `Client`."""
         self.asked.append(tuple(messages))
         length = sum(len(message["content"].split()) for message in messages)
         if length > 5000:
             raise InvalidRequestError("prompt is too long", "url")
         seconds = length / 100 if len(messages) == 1 else 0.5
-        return TimedAnswer(stamps=[seconds], ended=seconds, tokens=tokens, prompt_tokens=length, text="Yes.")
+        return TimedAnswer(
+            stamps=[seconds], ended=seconds, tokens=tokens, prompt_tokens=length, text="Yes."
+        )
 
 
 async def test_conversations_of_many_lengths_go_on_after_a_restart() -> None:
@@ -169,9 +221,14 @@ async def test_conversations_of_many_lengths_go_on_after_a_restart() -> None:
     await talks.restart(restarted)
 
     assert list(talks.turns) == [FIRST, 2000, 4000]
-    assert [turns.cold.prompt_tokens for turns in talks.turns.values()] == pytest.approx([500, 2000, 4000], abs=20)
+    assert [turns.cold.prompt_tokens for turns in talks.turns.values()] == pytest.approx(
+        [500, 2000, 4000], abs=20
+    )
     assert [len(messages) for messages in restarted.asked] == [5, 5, 5]
-    assert [turns.restarted is not None and turns.restarted.prompt_tokens > turns.next.prompt_tokens for turns in talks.turns.values()] == [True] * 3
+    assert [
+        turns.restarted is not None and turns.restarted.prompt_tokens > turns.next.prompt_tokens
+        for turns in talks.turns.values()
+    ] == [True] * 3
     assert talks.notes == ["no conversation of 8,000 tokens: url: prompt is too long"]
 
 
@@ -190,21 +247,31 @@ async def test_neighbours_are_measured_before_and_while_a_long_prompt_is_read() 
     assert found is not None
     assert (found.streams, found.prompt_tokens, found.first_seconds) == (NEIGHBOURS, 1000, 10.0)
     assert (found.gap_before, found.gap_meanwhile) == (1.0, 2.0)
-    assert (found.rate_before, found.rate_meanwhile) == (2.0 * NEIGHBOURS, 1.0 * NEIGHBOURS)  # a piece is two tokens: 26 pieces, 52 tokens
+    # a piece is two tokens: 26 pieces, 52 tokens
+    assert (found.rate_before, found.rate_meanwhile) == (2.0 * NEIGHBOURS, 1.0 * NEIGHBOURS)
 
 
 async def test_streams_that_end_too_early_are_no_neighbours() -> None:
     assert await neighbours(Scripted(stream_end=19.0), Prompts("7"), 500, 30) is None
 
 
-def measured(served: float, bare: float | None, restarted: float | None = 2.0, beside: float = 12.0) -> Round:
+def measured(
+    served: float, bare: float | None, restarted: float | None = 2.0, beside: float = 12.0
+) -> Round:
     def answers(rate: float) -> dict[int, Throughput]:
-        return {1: Throughput(100, 100 / rate, (0.25,)), 4: Throughput(400, 100 / rate, (0.25, 0.5))}
+        return {
+            1: Throughput(100, 100 / rate, (0.25,)),
+            4: Throughput(400, 100 / rate, (0.25, 0.5)),
+        }
 
     return Round(
         served=answers(served),
         bare={} if bare is None else answers(bare),
-        turns=Turns(TurnTimes(10.0, 1000, 0), TurnTimes(1.0, 1040, 1008), None if restarted is None else TurnTimes(restarted, 1080, 1048)),
+        turns=Turns(
+            TurnTimes(10.0, 1000, 0),
+            TurnTimes(1.0, 1040, 1008),
+            None if restarted is None else TurnTimes(restarted, 1080, 1048),
+        ),
         neighbours=NeighbourGaps(4, 1000, beside, 40.0, 20.0, 0.1, 0.3),
     )
 
@@ -228,7 +295,9 @@ def report(*rounds: Round, notes: tuple[str, ...] = ()) -> Report:
 
 
 def test_the_table_has_medians_ranges_and_ratios_within_rounds() -> None:
-    text = list(lines(report(measured(10, 20), measured(30, 30), measured(24, 20), notes=("something",))))
+    text = list(
+        lines(report(measured(10, 20), measured(30, 30), measured(24, 20), notes=("something",)))
+    )
 
     assert text == [
         "tiny, 3 rounds, answers of 100 tokens, 2026-11-30T03:00:00+00:00",
@@ -244,7 +313,10 @@ def test_the_table_has_medians_ranges_and_ratios_within_rounds() -> None:
         "next turn                  1               10            1,040          1,008",
         "next turn after a restart  2               5             1,080          1,048",
         "",
-        "neighbours            tokens/s  longest gap, s  prompt tokens  first token, s  times as long as alone",
+        (
+            "neighbours            tokens/s  longest gap, s  prompt tokens  first token, s  times "
+            "as long as alone"
+        ),
         "4 streams alone       40        0.100           -              -               -",
         "beside a long prompt  20        0.300           1,000          12              1.20",
         "",
@@ -257,19 +329,30 @@ def test_prompts_in_turn_and_contexts_have_their_columns_and_rows() -> None:
         measured(20, 20),
         in_turn={4: Throughput(400, 10.0, (0.25,) * 4)},
         contexts={
-            4096: Turns(TurnTimes(30.0, 4100, 0), TurnTimes(2.0, 4150, 4096), TurnTimes(3.0, 4200, 4096)),
+            4096: Turns(
+                TurnTimes(30.0, 4100, 0), TurnTimes(2.0, 4150, 4096), TurnTimes(3.0, 4200, 4096)
+            ),
             2048: Turns(TurnTimes(10.0, 2050, 0), TurnTimes(1.0, 2100, 9), None),
         },
     )
     text = list(lines(report(one)))
 
     assert [line for line in text if line.startswith(("throughput", "4 streams  "))][:2] == [
-        "throughput  served, tokens/s  bare, tokens/s  served / bare  last first token, s  at once / in turn",
+        (
+            "throughput  served, tokens/s  bare, tokens/s  served / bare  last first token, s  at "
+            "once / in turn"
+        ),
         "4 streams   80                80              1              0.500                2",
     ]
     assert [line for line in text if "about" in line] == [
-        "about 4,096 tokens  30              15                       10                             4,200          4,096",
-        "about 2,048 tokens  10              10                       -                              2,100          9",
+        (
+            "about 4,096 tokens  30              15                       10                       "
+            "      4,200          4,096"
+        ),
+        (
+            "about 2,048 tokens  10              10                       -                        "
+            "      2,100          9"
+        ),
     ]
 
 
@@ -277,7 +360,16 @@ def test_an_earlier_report_is_compared_figure_by_figure(tmp_path: Path) -> None:
     file = tmp_path / "then.json"
     then = report(measured(10, 20))
     file.write_bytes(
-        msgspec.json.encode(attrs.evolve(then, summary={"throughput": {"4 streams": {RATIO: then.summary["throughput"]["4 streams"][RATIO]}}}))
+        msgspec.json.encode(
+            attrs.evolve(
+                then,
+                summary={
+                    "throughput": {
+                        "4 streams": {RATIO: then.summary["throughput"]["4 streams"][RATIO]}
+                    }
+                },
+            )
+        )
     )
 
     assert list(compared(report(measured(15, 20)), read_baseline(file))) == [
@@ -285,7 +377,9 @@ def test_an_earlier_report_is_compared_figure_by_figure(tmp_path: Path) -> None:
         "figure                                now    then   now / then",
         "throughput: 4 streams: served / bare  0.750  0.500  1.50",
     ]
-    assert list(compared(attrs.evolve(then, summary={}), read_baseline(file)))[1:] == ["no figure is in both"]
+    assert list(compared(attrs.evolve(then, summary={}), read_baseline(file)))[1:] == [
+        "no figure is in both"
+    ]
 
 
 def test_a_file_that_is_no_report_is_refused_before_anything_is_measured(tmp_path: Path) -> None:
@@ -295,7 +389,9 @@ def test_a_file_that_is_no_report_is_refused_before_anything_is_measured(tmp_pat
     result = CliRunner().invoke(main, ["bench", "--compare", str(file)])
 
     assert result.exit_code == ExitCode.USAGE
-    assert result.stderr.startswith(f"semantic-trio: --compare: {file} is no report of `semantic-trio bench --json`")
+    assert result.stderr.startswith(
+        f"semantic-trio: --compare: {file} is no report of `semantic-trio bench --json`"
+    )
 
 
 def test_memory_of_reference_models_follows_their_published_geometry() -> None:
@@ -307,11 +403,19 @@ def test_memory_of_reference_models_follows_their_published_geometry() -> None:
     assert llama["agents of 8,192 tokens"].median == (14_000_000_000 - 4_520_000_000) // (1 << 30)
     assert llama["agents of 4,096 tokens"].median == 2 * llama["agents of 8,192 tokens"].median + 1
     assert llama["blocks / padded"].median == 36 / 64
-    assert all(row["pool, GB"].median + row["weights, GB"].median == pytest.approx(14) for row in rows.values())
-    assert rows["Llama 3.1-8B, 8 bits"]["agents of 8,192 tokens"].median > 1.8 * llama["agents of 8,192 tokens"].median
+    assert all(
+        row["pool, GB"].median + row["weights, GB"].median == pytest.approx(14)
+        for row in rows.values()
+    )
+    assert (
+        rows["Llama 3.1-8B, 8 bits"]["agents of 8,192 tokens"].median
+        > 1.8 * llama["agents of 8,192 tokens"].median
+    )
 
 
-@pytest.mark.parametrize("config", sorted((Path(__file__).parent / "configs").glob("*.json")), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "config", sorted((Path(__file__).parent / "configs").glob("*.json")), ids=lambda path: path.stem
+)
 def test_the_reference_models_are_those_that_were_published(config: Path) -> None:
     published = published_spec(json.loads(config.read_text()), "")
 
@@ -337,21 +441,33 @@ def test_a_report_is_drawn_on_a_ground_of_its_own(tmp_path: Path, kind: str) -> 
     pytest.importorskip("matplotlib", reason="needs the extra bench")
     from semantic_trio.entrypoints.bench.plot import draw
 
-    for name, rounds in {"whole": [measured(10, 20), measured(30, 30)], "least": [attrs.evolve(measured(10, None, None), neighbours=None)]}.items():
+    for name, rounds in {
+        "whole": [measured(10, 20), measured(30, 30)],
+        "least": [attrs.evolve(measured(10, None, None), neighbours=None)],
+    }.items():
         draw(report(*rounds), tmp_path / f"{name}.{kind}")
 
-        assert (tmp_path / f"{name}.{kind}").read_bytes().startswith(b"\x89PNG" if kind == "png" else b"<?xml")
+        assert (
+            (tmp_path / f"{name}.{kind}")
+            .read_bytes()
+            .startswith(b"\x89PNG" if kind == "png" else b"<?xml")
+        )
     if kind == "svg":
         assert "fill: #ffffff" in (tmp_path / "whole.svg").read_text()
 
 
-def test_a_plot_without_matplotlib_is_refused_before_anything_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plot_without_matplotlib_is_refused_before_anything_is_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
 
     for name in ("plot.svg", "plot.png"):
         result = CliRunner().invoke(main, ["bench", "--plot", str(tmp_path / name)])
         assert result.exit_code == ExitCode.USAGE
-        assert result.stderr == "semantic-trio: --plot: needs matplotlib, which is not installed: pip install 'semantic-trio[bench]'\n"
+        assert result.stderr == (
+            "semantic-trio: --plot: needs matplotlib, which is not installed: pip install "
+            "'semantic-trio[bench]'\n"
+        )
 
 
 @pytest.mark.parametrize(
@@ -360,7 +476,10 @@ def test_a_plot_without_matplotlib_is_refused_before_anything_is_measured(tmp_pa
         (["--streams", "1,x"], "--streams: '1,x' is not a list of numbers from 1 to 1,024"),
         (["--streams", "0,4"], "--streams: '0,4' is not a list of numbers from 1 to 1,024"),
         (["--plot", "plot.gif"], "--plot: plot.gif ends neither in .png nor in .svg"),
-        (["--json", "/nowhere/at/all.json"], "/nowhere/at/all.json: there is no directory /nowhere/at"),
+        (
+            ["--json", "/nowhere/at/all.json"],
+            "/nowhere/at/all.json: there is no directory /nowhere/at",
+        ),
         (["--url", "http://127.0.0.1:1"], "url: no whole answer from http://127.0.0.1:1"),
         (["--url", "nonsense://"], "url: no whole answer from nonsense://"),
     ],
@@ -375,17 +494,24 @@ def test_what_cannot_be_done_is_one_line_and_a_code(options: list[str], said: st
 
 def test_options_that_are_not_given_are_usual_or_quick() -> None:
     usual, quick, full = (
-        command.options(None, None, None, None, None, extent, has_bare=True) for extent in (command.USUAL, command.QUICK, command.FULL)
+        command.options(None, None, None, None, None, extent, has_bare=True)
+        for extent in (command.USUAL, command.QUICK, command.FULL)
     )
     own = command.options("8,1,8", 16, None, 2, "mine", command.QUICK, has_bare=False)
 
     assert (usual.streams, usual.tokens, usual.words, usual.rounds) == ((1, 4, 8), 96, 1000, 3)
     assert (quick.streams, quick.tokens, quick.words, quick.rounds) == ((1, 4), 32, 400, 1)
-    assert (full.streams, full.in_turn, full.contexts) == ((1, 3, 5, 7, 10), (1, 3, 5), (2048, 4096, 8192, 16384))
+    assert (full.streams, full.in_turn, full.contexts) == (
+        (1, 3, 5, 7, 10),
+        (1, 3, 5),
+        (2048, 4096, 8192, 16384),
+    )
     assert (usual.has_reference, full.has_reference) == (False, True)
     assert usual.seed != quick.seed
     assert own == Options((1, 8), 16, 400, 2, "mine", has_bare=False)
-    assert command.options("1,4,5", None, None, None, None, command.FULL, has_bare=True).in_turn == (1, 5)
+    assert command.options(
+        "1,4,5", None, None, None, None, command.FULL, has_bare=True
+    ).in_turn == (1, 5)
 
 
 def test_less_and_more_of_everything_exclude_each_other() -> None:

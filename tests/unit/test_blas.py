@@ -50,15 +50,24 @@ def test_after_mlx_it_is_too_late_and_that_is_a_bug(monkeypatch: pytest.MonkeyPa
         search()
 
 
-def test_debians_threaded_build_comes_first_and_every_multiarch_directory_is_looked_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_debians_threaded_build_comes_first_and_every_multiarch_directory_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in ("riscv/openblas-openmp", "riscv/openblas-pthread"):
         (tmp_path / name).mkdir(parents=True)
         (tmp_path / name / "libopenblas.so.0").touch()
     monkeypatch.setattr(blas, "DEBIAN", str(tmp_path))
     monkeypatch.setattr("ctypes.util.find_library", lambda name: f"lib{name}.so.0")
 
-    assert list(blas._candidates())[:2] == [str(tmp_path / "riscv" / name / "libopenblas.so.0") for name in ("openblas-pthread", "openblas-openmp")]
-    assert list(blas._candidates())[2:5] == ["libopenblasp.so.0", "libopenblaso.so.0", "libopenblas.so.0"]
+    assert list(blas._candidates())[:2] == [
+        str(tmp_path / "riscv" / name / "libopenblas.so.0")
+        for name in ("openblas-pthread", "openblas-openmp")
+    ]
+    assert list(blas._candidates())[2:5] == [
+        "libopenblasp.so.0",
+        "libopenblaso.so.0",
+        "libopenblas.so.0",
+    ]
 
 
 def test_the_memory_left_is_the_hosts_or_the_containers_whichever_is_less(tmp_path: Path) -> None:
@@ -66,7 +75,11 @@ def test_the_memory_left_is_the_hosts_or_the_containers_whichever_is_less(tmp_pa
     meminfo.write_text("MemTotal: 8000 kB\nMemAvailable:    4000 kB\n")
     assert available_bytes(meminfo, tmp_path) == 4000 * 1024
 
-    for name, content in (("memory.max", "3000000\n"), ("memory.current", "2000000\n"), ("memory.stat", "anon 1\ninactive_file 500000\n")):
+    for name, content in (
+        ("memory.max", "3000000\n"),
+        ("memory.current", "2000000\n"),
+        ("memory.stat", "anon 1\ninactive_file 500000\n"),
+    ):
         (tmp_path / name).write_text(content)
     assert available_bytes(meminfo, tmp_path) == 1_500_000
 

@@ -1,6 +1,12 @@
 """When a circuit breaker lets work be tried."""
 
-from semantic_trio.domain.breaker import FIRST_PAUSE_SECONDS, LONGEST_PAUSE_SECONDS, MOST_FAILURES, BreakerState, CircuitBreaker
+from semantic_trio.domain.breaker import (
+    FIRST_PAUSE_SECONDS,
+    LONGEST_PAUSE_SECONDS,
+    MOST_FAILURES,
+    BreakerState,
+    CircuitBreaker,
+)
 
 
 def opened(now: float = 0.0) -> CircuitBreaker:

@@ -12,7 +12,17 @@ from tokenizers import AddedToken
 from semantic_trio.adapters.text.codec import TokenizerCodec, load_codec
 from semantic_trio.adapters.text.thinking import HERMES_THINKS, OTHER_DELIMITERS
 from semantic_trio.domain.budget import BudgetState, ThoughtBudget, enforced
-from semantic_trio.domain.conversation import Calling, Conversation, Message, Part, Role, Text, Thinking, Tool, ToolChoice
+from semantic_trio.domain.conversation import (
+    Calling,
+    Conversation,
+    Message,
+    Part,
+    Role,
+    Text,
+    Thinking,
+    Tool,
+    ToolChoice,
+)
 from semantic_trio.domain.stopping import Thoughts
 from semantic_trio.testing.codec import ByteDecoder
 from semantic_trio.testing.grammar import OneAnswer
@@ -50,7 +60,10 @@ def bytes_of(grammar: ThoughtBudget, wanted: bytes) -> bytes:
 
 @pytest.mark.parametrize("limit", [0, 1, 5])
 def test_a_thought_is_ended_at_the_bound(limit: int) -> None:
-    assert bytes_of(budget(limit), b"abcdefgh") == b"abcdefgh"[:limit] + bytes(CLOSING) + b"abcdefgh"[limit:]
+    assert (
+        bytes_of(budget(limit), b"abcdefgh")
+        == b"abcdefgh"[:limit] + bytes(CLOSING) + b"abcdefgh"[limit:]
+    )
 
 
 def test_a_thought_that_ends_by_itself_is_left_alone() -> None:
@@ -59,16 +72,28 @@ def test_a_thought_that_ends_by_itself_is_left_alone() -> None:
 
 
 def test_a_thought_that_the_model_begins_is_bounded_too() -> None:
-    assert bytes_of(budget(3, is_open=False), b"so <think>abcdef") == b"so <think>abc" + bytes(CLOSING) + b"def"
-    assert bytes_of(budget(3, is_open=False), b"so <thin and no thought") == b"so <thin and no thought"
+    assert (
+        bytes_of(budget(3, is_open=False), b"so <think>abcdef")
+        == b"so <think>abc" + bytes(CLOSING) + b"def"
+    )
+    assert (
+        bytes_of(budget(3, is_open=False), b"so <thin and no thought") == b"so <thin and no thought"
+    )
 
 
 def test_all_thoughts_of_an_answer_share_the_bound() -> None:
     spent = len("ab</think>")
-    assert bytes_of(budget(spent + 1), b"ab</think>x<think>cde") == b"ab</think>x<think>c" + bytes(CLOSING) + b"de"
+    assert (
+        bytes_of(budget(spent + 1), b"ab</think>x<think>cde")
+        == b"ab</think>x<think>c" + bytes(CLOSING) + b"de"
+    )
 
 
-@given(wanted=st.text(alphabet="ab<think>/\n", max_size=40), limit=st.integers(0, 12), at=st.integers(0, 60))
+@given(
+    wanted=st.text(alphabet="ab<think>/\n", max_size=40),
+    limit=st.integers(0, 12),
+    at=st.integers(0, 60),
+)
 def test_a_row_that_comes_back_is_bounded_where_it_was(wanted: str, limit: int, at: int) -> None:
     said = bytes_of(budget(limit), wanted.encode())
     state, again = budget(limit).start(), budget(limit).start()
@@ -104,7 +129,11 @@ def test_thoughts_are_ended_in_the_delimiters_of_the_model(tmp_path: Path) -> No
     tokenizer = byte_tokenizer()
     tokenizer.add_tokens([AddedToken(token, normalized=False) for token in ("<think>", "</think>")])
     qwen = load_codec(write_model(tmp_path / "qwen", tokenizer=tokenizer, chat_template=CHATML))
-    oss = load_codec(write_model(tmp_path / "oss", tokenizer=harmony.harmony_tokenizer(), chat_template=harmony.TEMPLATE))
+    oss = load_codec(
+        write_model(
+            tmp_path / "oss", tokenizer=harmony.harmony_tokenizer(), chat_template=harmony.TEMPLATE
+        )
+    )
 
     for codec, words in ((qwen, "\n</think>\n\n"), (oss, "<|end|><|start|>assistant")):
         grammar = codec.grammar(ASKED, "")
@@ -113,26 +142,42 @@ def test_thoughts_are_ended_in_the_delimiters_of_the_model(tmp_path: Path) -> No
         assert len(grammar.closing) == len(codec.encode_text(words))
 
 
-FAMILIES = {delimiters.start: (words, delimiters) for words, delimiters in ((("<think>", "</think>"), HERMES_THINKS), *OTHER_DELIMITERS)}
+FAMILIES = {
+    delimiters.start: (words, delimiters)
+    for words, delimiters in ((("<think>", "</think>"), HERMES_THINKS), *OTHER_DELIMITERS)
+}
 
 
 @pytest.mark.parametrize("is_open", [True, False])
 @pytest.mark.parametrize("family", FAMILIES)
-def test_the_thoughts_of_every_family_are_ended_once_and_what_follows_is_text(family: str, is_open: bool, tmp_path: Path) -> None:
+def test_the_thoughts_of_every_family_are_ended_once_and_what_follows_is_text(
+    family: str, is_open: bool, tmp_path: Path
+) -> None:
     words, delimiters = FAMILIES[family]
     tokenizer = byte_tokenizer()
     tokenizer.add_tokens([AddedToken(word, normalized=False) for word in words])
-    codec = load_codec(write_model(tmp_path, tokenizer=tokenizer, chat_template=CHATML + "{# " + " ".join(words) + " #}"))
+    codec = load_codec(
+        write_model(
+            tmp_path, tokenizer=tokenizer, chat_template=CHATML + "{# " + " ".join(words) + " #}"
+        )
+    )
     opening = delimiters.opening if is_open else ""
-    said = said_by(codec, opening, codec.encode_text(("" if is_open else delimiters.opening) + "abcdefgh"))
+    said = said_by(
+        codec, opening, codec.encode_text(("" if is_open else delimiters.opening) + "abcdefgh")
+    )
 
     assert codec.decode(said).count(delimiters.end) == 1
     thought = 5 if is_open else 5 - len(delimiters.pad)
-    assert read_by(codec, opening, said) == [Thinking("abcdefgh"[:thought]), Text("abcdefgh"[thought:])]
+    assert read_by(codec, opening, said) == [
+        Thinking("abcdefgh"[:thought]),
+        Text("abcdefgh"[thought:]),
+    ]
 
 
 def test_a_thought_of_harmony_is_ended_once_and_an_answer_follows(tmp_path: Path) -> None:
-    codec = load_codec(write_model(tmp_path, tokenizer=harmony.harmony_tokenizer(), chat_template=harmony.TEMPLATE))
+    codec = load_codec(
+        write_model(tmp_path, tokenizer=harmony.harmony_tokenizer(), chat_template=harmony.TEMPLATE)
+    )
     said = said_by(codec, "", codec.encode_text("<|channel|>analysis<|message|>abcdefgh"))
     answer = codec.encode_text("<|channel|>final<|message|>So.")
 
@@ -149,7 +194,9 @@ def said_by(codec: TokenizerCodec, opening: str, wanted: Sequence[int]) -> tuple
 
 def read_by(codec: TokenizerCodec, opening: str, tokens: Sequence[int]) -> list[Part]:
     decoder, reader = codec.decoder(), codec.reader(ASKED, opening)
-    return joined([part for token in tokens for part in reader.push(decoder.push(token))] + reader.finish())
+    return joined(
+        [part for token in tokens for part in reader.push(decoder.push(token))] + reader.finish()
+    )
 
 
 def test_nothing_is_bounded_where_nothing_is_thought(tmp_path: Path) -> None:

@@ -30,7 +30,10 @@ from semantic_trio.entrypoints.printing import human
 ONE, TWO = "ab" * 32, "cd" * 32
 BLOCK_BYTES = 100_000
 # Two blocks and a tail, of which the first block is shared.
-HISTORIES = {"ada": pack([*range(256), *range(256), *range(10)]), "eve": pack([*range(256), *range(500, 800)])}
+HISTORIES = {
+    "ada": pack([*range(256), *range(256), *range(10)]),
+    "eve": pack([*range(256), *range(500, 800)]),
+}
 
 
 @attrs.define
@@ -42,10 +45,20 @@ class Cache:
     def files(self, fingerprint: str = ONE, model: str = "org/tiny") -> ModelFiles:
         return ModelFiles(self.root, fingerprint, model)
 
-    def remember(self, agent: str, used: int, fingerprint: str = ONE, model: str = "org/tiny", **more: object) -> AgentRecord:
+    def remember(
+        self, agent: str, used: int, fingerprint: str = ONE, model: str = "org/tiny", **more: object
+    ) -> AgentRecord:
         """An agent with all its blocks."""
         run = TokenRun.of_packed(HISTORIES.get(agent, HISTORIES["ada"]), root_key(fingerprint), 256)
-        flags = {"is_named": True, "is_kept": True, "is_pinned": False, "parent": None, "turns": 3, "prompt_tokens": 9, **more}
+        flags = {
+            "is_named": True,
+            "is_kept": True,
+            "is_pinned": False,
+            "parent": None,
+            "turns": 3,
+            "prompt_tokens": 9,
+            **more,
+        }
         record = AgentRecord(id=agent, history=run.packed, used=used, chain=run.keys[-1], **flags)  # type: ignore[arg-type]
         files = self.files(fingerprint, model)
         for item in lineage(record, fingerprint):
@@ -87,11 +100,15 @@ def damage(path: Path) -> None:
     path.write_bytes(content)
 
 
-# ---------------------------------------------------------------------------------------------------------------------------- ls
+# ----------------------------------------------------------------------------------------------- ls
 
 
 def test_a_directory_that_is_not_there_holds_nothing_and_is_not_made(cache: Cache) -> None:
-    assert cache.facts("cache", "ls") == {"directory": str(cache.root), "quarantine": "0 files, 0 B", "in": "use by   nobody"}
+    assert cache.facts("cache", "ls") == {
+        "directory": str(cache.root),
+        "quarantine": "0 files, 0 B",
+        "in": "use by   nobody",
+    }
     for command in (["cache", "verify"], ["agents", "ls"]):
         assert cache.run(*command).exit_code == 0
     assert cache.paths("*.safetensors") == []
@@ -171,7 +188,7 @@ def test_what_a_file_says_is_not_acted_upon_by_a_terminal(cache: Cache) -> None:
     assert cache.facts("cache", "ls")["model"] == "evil?[2Jmodel"
 
 
-# ------------------------------------------------------------------------------------------------------------------------ verify
+# ------------------------------------------------------------------------------------------- verify
 
 
 def test_what_is_whole_is_told_so(cache: Cache) -> None:
@@ -225,7 +242,9 @@ def test_a_record_that_is_not_of_its_blocks_is_damaged(cache: Cache) -> None:
     assert "its tokens are not those of its blocks" in cache.run("cache", "verify").output
 
 
-def test_what_cannot_be_read_is_told_and_stays(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_cannot_be_read_is_told_and_stays(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*given: object) -> None:
         raise OSError(errno.EIO, "Input/output error")
 
@@ -240,7 +259,7 @@ def test_what_cannot_be_read_is_told_and_stays(cache: Cache, monkeypatch: pytest
     assert cache.paths("*.safetensors") == before
 
 
-# ------------------------------------------------------------------------------------------------------------------------- prune
+# -------------------------------------------------------------------------------------------- prune
 
 
 def test_what_nothing_leads_to_is_deleted_and_nothing_else(cache: Cache) -> None:
@@ -273,7 +292,9 @@ def test_the_quarantine_is_emptied_when_asked(cache: Cache) -> None:
 
 def tokens_here(cache: Cache, agent: str, fingerprint: str = ONE) -> int:
     """How many tokens of an agent's history are on disk, from the first on."""
-    record, belongings = next(model for model in CacheDirectory(cache.root).models() if model.fingerprint == fingerprint).agent(agent)  # type: ignore[misc]
+    record, belongings = next(
+        model for model in CacheDirectory(cache.root).models() if model.fingerprint == fingerprint
+    ).agent(agent)  # type: ignore[misc]
     here, run = cache.files(fingerprint).index(), 0
     for item in belongings.blocks:
         if item not in here:
@@ -282,9 +303,24 @@ def tokens_here(cache: Cache, agent: str, fingerprint: str = ONE) -> int:
     return len(record.history) // TOKEN_BYTES if belongings.tail in here else run
 
 
-@pytest.mark.parametrize(("limit_blocks", "left"), [(5, (522, 556)), (4, (512, 556)), (3, (256, 556)), (2, (256, 512)), (1, (256, 256)), (0, (0, 0))])
-def test_agents_give_up_what_is_theirs_alone_and_no_more_than_has_to(cache: Cache, limit_blocks: int, left: tuple[int, int]) -> None:
-    """Least recently used first, and the ends of their histories first. What both lead to goes last."""
+@pytest.mark.parametrize(
+    ("limit_blocks", "left"),
+    [
+        (5, (522, 556)),
+        (4, (512, 556)),
+        (3, (256, 556)),
+        (2, (256, 512)),
+        (1, (256, 256)),
+        (0, (0, 0)),
+    ],
+)
+def test_agents_give_up_what_is_theirs_alone_and_no_more_than_has_to(
+    cache: Cache, limit_blocks: int, left: tuple[int, int]
+) -> None:
+    """Least recently used first, and the ends of their histories first.
+
+    What both lead to goes last.
+    """
     cache.remember("ada", 1)
     cache.remember("eve", 2)
     model = CacheDirectory(cache.root).models()[0]
@@ -300,12 +336,19 @@ def test_agents_give_up_what_is_theirs_alone_and_no_more_than_has_to(cache: Cach
 def test_a_limit_in_megabytes_is_kept_to(cache: Cache) -> None:
     for used, agent in enumerate(["ada", "eve", *(f"agent-{n}" for n in range(3))]):
         cache.remember(agent, used)
-    cache.files().write(Item(Kind.BLOCK, bytes(32)), {"a": Tensor("U8", (2 << 20,), memoryview(bytes(2 << 20)))})
+    cache.files().write(
+        Item(Kind.BLOCK, bytes(32)), {"a": Tensor("U8", (2 << 20,), memoryview(bytes(2 << 20)))}
+    )
 
-    roomy, tight = cache.run("cache", "prune", "--to-mb", "1"), cache.run("cache", "prune", "--to-mb", "0")
+    roomy, tight = (
+        cache.run("cache", "prune", "--to-mb", "1"),
+        cache.run("cache", "prune", "--to-mb", "0"),
+    )
 
     assert (roomy.exit_code, tight.exit_code) == (0, 1), "records stay"
-    assert [line.split()[2] for line in roomy.output.splitlines() if line.startswith("of agents")] == ["0"]
+    assert [
+        line.split()[2] for line in roomy.output.splitlines() if line.startswith("of agents")
+    ] == ["0"]
     assert (tokens_here(cache, "ada"), len(cache.files().agents())) == (0, 5)
 
 
@@ -330,11 +373,14 @@ def test_nothing_is_deleted_under_a_server(cache: Cache, command: list[str]) -> 
         result = cache.run(*command)
 
     assert result.exit_code == ExitCode.USAGE
-    assert result.stderr == f"semantic-trio: the cache in {cache.root} is in use by pid 7, org/tiny on http://127.0.0.1:9\n"
+    assert result.stderr == (
+        f"semantic-trio: the cache in {cache.root} is in use by pid 7, org/tiny on "
+        "http://127.0.0.1:9\n"
+    )
     assert cache.paths("*.safetensors") == before
 
 
-# ---------------------------------------------------------------------------------------------------------------------------- rm
+# ----------------------------------------------------------------------------------------------- rm
 
 
 @pytest.mark.parametrize("called", ["org/tiny", ONE[:8], ONE])
@@ -390,7 +436,8 @@ def test_what_names_no_model_forgets_none(cache: Cache, arguments: list[str], sa
 
 def test_two_models_that_begin_alike_are_not_forgotten_together(cache: Cache) -> None:
     cache.remember("ada", 1)
-    cache.remember("ada", 1, "ab" * 31 + "cd", "another")  # in the same directory by name: as if it were another's
+    # in the same directory by name: as if it were another's
+    cache.remember("ada", 1, "ab" * 31 + "cd", "another")
     cache.remember("ada", 1, "ab" * 8 + "cd" * 24, "third")
 
     result = cache.run("cache", "rm", "abab", "--yes")
@@ -399,7 +446,7 @@ def test_two_models_that_begin_alike_are_not_forgotten_together(cache: Cache) ->
     assert "abab may be" in result.stderr
 
 
-# ------------------------------------------------------------------------------------------------------------------------ agents
+# ------------------------------------------------------------------------------------------- agents
 
 
 def test_agents_are_listed_in_the_order_of_their_use(cache: Cache) -> None:
@@ -418,7 +465,12 @@ def test_an_agent_is_shown_but_not_what_it_said(cache: Cache) -> None:
 
     facts = cache.facts("agents", "show", "ada")
 
-    assert (facts["tokens"], facts["turns"], facts["parent"], facts["pinned"]) == ("522", "3", "mother", "no")
+    assert (facts["tokens"], facts["turns"], facts["parent"], facts["pinned"]) == (
+        "522",
+        "3",
+        "mother",
+        "no",
+    )
     assert facts["blocks"] == "2 of 3 are here"
 
 
@@ -429,12 +481,17 @@ def test_an_agent_of_two_models_has_to_be_told_apart(cache: Cache) -> None:
     either = cache.run("agents", "show", "ada")
 
     assert either.exit_code == ExitCode.USAGE
-    assert "another (cdcdcdcdcdcd), org/tiny (abababababab): say which, with --model" in either.stderr
+    assert (
+        "another (cdcdcdcdcdcd), org/tiny (abababababab): say which, with --model" in either.stderr
+    )
     assert cache.facts("agents", "show", "ada", "--model", "another")["model"] == "another"
     assert cache.facts("agents", "show", "ada", "--model", ONE[:6])["model"] == "org/tiny"
 
 
-@pytest.mark.parametrize("arguments", [("show", "nobody"), ("export", "nobody", "file"), ("show", "../x"), ("import", "no-archive")])
+@pytest.mark.parametrize(
+    "arguments",
+    [("show", "nobody"), ("export", "nobody", "file"), ("show", "../x"), ("import", "no-archive")],
+)
 def test_what_is_not_there_is_one_line_and_a_code(cache: Cache, arguments: tuple[str, ...]) -> None:
     cache.remember("ada", 1)
     Path("no-archive").write_bytes(b"?" * 1000)
@@ -458,7 +515,9 @@ def test_a_damaged_record_is_told(cache: Cache) -> None:
 
 
 @pytest.mark.parametrize("trust", ["agent", "shared"])
-def test_an_agent_is_carried_to_another_directory(cache: Cache, tmp_path: Path, trust: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_agent_is_carried_to_another_directory(
+    cache: Cache, tmp_path: Path, trust: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SEMANTIC_IMPORT_TRUST", trust)
     record = cache.remember("ada", 5)
     other = Cache(tmp_path / "other")
@@ -473,15 +532,24 @@ def test_an_agent_is_carried_to_another_directory(cache: Cache, tmp_path: Path, 
     assert (imported["agent"], imported["tokens"]) == ("ada", "522")
     assert [found.id for found in other.files().agents()] == ["eve", "ada"], "it was used last"
     [_, there] = other.files().agents()
-    assert attrs.evolve(there, salt=record.salt, chain=record.chain) == attrs.evolve(record, used=10)
+    assert attrs.evolve(there, salt=record.salt, chain=record.chain) == attrs.evolve(
+        record, used=10
+    )
     assert bool(there.salt) == (trust == "agent")
-    assert other.facts("agents", "show", "ada")["shares"] == ("no: its blocks have a salt of their own" if there.salt else "yes")
-    assert other.facts("agents", "show", "ada")["blocks"] == cache.facts("agents", "show", "ada")["blocks"]
+    assert other.facts("agents", "show", "ada")["shares"] == (
+        "no: its blocks have a salt of their own" if there.salt else "yes"
+    )
+    assert (
+        other.facts("agents", "show", "ada")["blocks"]
+        == cache.facts("agents", "show", "ada")["blocks"]
+    )
     assert tokens_here(other, "ada") == 522
     assert other.run("cache", "verify").exit_code == 0
 
 
-def test_an_agent_comes_to_a_machine_where_its_model_has_not_run_yet(cache: Cache, tmp_path: Path) -> None:
+def test_an_agent_comes_to_a_machine_where_its_model_has_not_run_yet(
+    cache: Cache, tmp_path: Path
+) -> None:
     cache.remember("ada", 1)
     cache.run("agents", "export", "ada", "ada.tar")
     other = Cache(tmp_path / "other")
@@ -502,7 +570,9 @@ def test_an_agent_that_exists_is_not_replaced(cache: Cache) -> None:
     assert cache.facts("agents", "import", "ada.tar", "--as", "second")["agent"] == "second"
 
 
-def test_an_archive_of_another_model_than_is_wanted_is_refused(cache: Cache, tmp_path: Path) -> None:
+def test_an_archive_of_another_model_than_is_wanted_is_refused(
+    cache: Cache, tmp_path: Path
+) -> None:
     cache.remember("ada", 1)
     cache.run("agents", "export", "ada", "ada.tar")
 
@@ -513,15 +583,27 @@ def test_an_archive_of_another_model_than_is_wanted_is_refused(cache: Cache, tmp
 
 
 @contextlib.contextmanager
-def a_server(status: int, answer: bytes) -> Iterator[tuple[str, list[tuple[str, dict[str, str], int]]]]:
+def a_server(
+    status: int, answer: bytes
+) -> Iterator[tuple[str, list[tuple[str, dict[str, str], int]]]]:
     """Answers one way, whatever it is asked; and what it was asked."""
     asked: list[tuple[str, dict[str, str], int]] = []
     asked_enough = threading.Event()
 
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["content-length"] or 0)) if status in {200, 201} else b""
-            asked.append((self.path, {name.lower(): value for name, value in self.headers.items()}, len(body)))
+            body = (
+                self.rfile.read(int(self.headers["content-length"] or 0))
+                if status in {200, 201}
+                else b""
+            )
+            asked.append(
+                (
+                    self.path,
+                    {name.lower(): value for name, value in self.headers.items()},
+                    len(body),
+                )
+            )
             self.send_response(status)
             self.send_header("content-length", str(len(answer)))
             self.end_headers()
@@ -544,16 +626,25 @@ def a_server(status: int, answer: bytes) -> Iterator[tuple[str, list[tuple[str, 
             thread.join()
 
 
-def test_a_server_that_has_the_directory_is_sent_the_agent(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_has_the_directory_is_sent_the_agent(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
     cache.remember("ada", 1)
     cache.run("agents", "export", "ada", "ada.tar")
     monkeypatch.setenv("SEMANTIC_API_KEY", "hush")
 
-    with a_server(201, b'{"id": "eve", "model": "org/tiny", "tokens": 522}') as (url, asked), held(cache, f"pid 7, org/tiny on {url}"):
+    with (
+        a_server(201, b'{"id": "eve", "model": "org/tiny", "tokens": 522}') as (url, asked),
+        held(cache, f"pid 7, org/tiny on {url}"),
+    ):
         facts = cache.facts("agents", "import", "ada.tar", "--as", "eve")
 
     [(path, headers, size)] = asked
-    assert (path, headers["x-api-key"], size) == ("/v1/agents/eve/import", "hush", Path("ada.tar").stat().st_size)
+    assert (path, headers["x-api-key"], size) == (
+        "/v1/agents/eve/import",
+        "hush",
+        Path("ada.tar").stat().st_size,
+    )
     assert (facts["agent"], facts["tokens"], facts["known"]) == ("eve", "522", f"now, at {url}")
 
 
@@ -561,7 +652,10 @@ def test_what_the_server_says_against_it_is_told_also_when_it_says_so_early(cach
     cache.remember("ada", 1)
     cache.run("agents", "export", "ada", "ada.tar")
 
-    with a_server(409, b'{"error": {"message": "an agent ada exists"}}') as (url, _), held(cache, f"pid 7, org/tiny on {url}"):
+    with (
+        a_server(409, b'{"error": {"message": "an agent ada exists"}}') as (url, _),
+        held(cache, f"pid 7, org/tiny on {url}"),
+    ):
         result = cache.run("agents", "import", "ada.tar")
 
     assert result.exit_code == ExitCode.USAGE
@@ -571,11 +665,16 @@ def test_what_the_server_says_against_it_is_told_also_when_it_says_so_early(cach
 def test_a_refusal_that_comes_before_all_is_sent_is_heard(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sending, "ANSWER_SECONDS", 5.0)
 
-    with a_server(409, b'{"error": {"message": "an agent ada exists"}}') as (url, _), pytest.raises(InvalidRequestError, match="an agent ada exists"):
+    with (
+        a_server(409, b'{"error": {"message": "an agent ada exists"}}') as (url, _),
+        pytest.raises(InvalidRequestError, match="an agent ada exists"),
+    ):
         sending.send_agent(url, "ada", io.BytesIO(bytes(64 << 20)), None)
 
 
-@pytest.mark.parametrize(("status", "said"), [(401, "wants another API key"), (500, "does not answer")])
+@pytest.mark.parametrize(
+    ("status", "said"), [(401, "wants another API key"), (500, "does not answer")]
+)
 def test_a_server_that_does_not_understand_is_told(cache: Cache, status: int, said: str) -> None:
     cache.remember("ada", 1)
     cache.run("agents", "export", "ada", "ada.tar")
@@ -586,7 +685,11 @@ def test_a_server_that_does_not_understand_is_told(cache: Cache, status: int, sa
 
 
 @pytest.mark.parametrize(
-    ("holder", "said"), [("pid 7, semantic-trio cache prune", "is in use by pid 7"), ("on http://127.0.0.1:9", "does not answer")]
+    ("holder", "said"),
+    [
+        ("pid 7, semantic-trio cache prune", "is in use by pid 7"),
+        ("on http://127.0.0.1:9", "does not answer"),
+    ],
 )
 def test_where_no_server_answers_that_is_told(cache: Cache, holder: str, said: str) -> None:
     cache.remember("ada", 1)
@@ -600,10 +703,19 @@ def test_where_no_server_answers_that_is_told(cache: Cache, holder: str, said: s
     assert result.stderr.count("\n") == 1
 
 
-# ---------------------------------------------------------------------------------------------------------------------- and else
+# ----------------------------------------------------------------------------------------- and else
 
 
-@pytest.mark.parametrize(("size", "said"), [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (1_288_490_189, "1.2 GiB"), (1 << 45, "32.0 TiB")])
+@pytest.mark.parametrize(
+    ("size", "said"),
+    [
+        (0, "0 B"),
+        (1023, "1023 B"),
+        (1024, "1.0 KiB"),
+        (1_288_490_189, "1.2 GiB"),
+        (1 << 45, "32.0 TiB"),
+    ],
+)
 def test_bytes_are_told_as_people_say_them(size: int, said: str) -> None:
     assert human(size) == said
 
@@ -618,7 +730,17 @@ def test_a_directory_that_cannot_be_read_is_one_line_and_its_own_code(cache: Cac
 
 
 def test_the_commands_import_no_mlx() -> None:
-    code = "import sys, semantic_trio.entrypoints.cli as cli; cli.main(['cache', '--cache-dir', 'nowhere', 'ls'], standalone_mode=False); "
-    done = subprocess.run([sys.executable, "-c", code + "sys.exit('mlx' in sys.modules or 'mlx.core' in sys.modules)"], check=False)
+    code = (
+        "import sys, semantic_trio.entrypoints.cli as cli; cli.main(['cache', '--cache-dir', "
+        "'nowhere', 'ls'], standalone_mode=False); "
+    )
+    done = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            code + "sys.exit('mlx' in sys.modules or 'mlx.core' in sys.modules)",
+        ],
+        check=False,
+    )
 
     assert done.returncode == 0

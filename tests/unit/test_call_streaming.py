@@ -37,15 +37,30 @@ HARMONY = "harmony"
 # How a call is written in each format: the delimiters, around `@`.
 WRITTEN: dict[str, tuple[ToolSyntax | None, str]] = {
     "hermes": (HERMES, '<tool_call>\n{"name": "write", "arguments": @}\n</tool_call>'),
-    "hermes, with an id": (HERMES, '<tool_call>{"id": "c1", "index": 0, "name": "write", "arguments": @}</tool_call>'),
-    "longcat": (LONGCAT_JSON, '<longcat_tool_call>{"name": "write", "arguments": @}</longcat_tool_call>'),
+    "hermes, with an id": (
+        HERMES,
+        '<tool_call>{"id": "c1", "index": 0, "name": "write", "arguments": @}</tool_call>',
+    ),
+    "longcat": (
+        LONGCAT_JSON,
+        '<longcat_tool_call>{"name": "write", "arguments": @}</longcat_tool_call>',
+    ),
     "granite": (GRANITE, '<|tool_call|>[{"name": "write", "arguments": @}]'),
     "phi4": (PHI, '<|tool_call|>[{"name": "write", "arguments": @}]<|/tool_call|>'),
-    "cohere": (COHERE, '<|START_ACTION|>[\n{"tool_call_id": "0", "tool_name": "write", "parameters": @}\n]<|END_ACTION|>'),
+    "cohere": (
+        COHERE,
+        (
+            '<|START_ACTION|>[\n{"tool_call_id": "0", "tool_name": "write", "parameters": '
+            "@}\n]<|END_ACTION|>"
+        ),
+    ),
     "apertus": (APERTUS, '<|tools_prefix|>[{"write": @}]<|tools_suffix|>'),
     "nemotron": (NEMOTRON, '<TOOLCALL>[{"name": "write", "arguments": @}]</TOOLCALL>'),
     "llama": (LLAMA, '{"name": "write", "parameters": @}'),
-    "llama, with a token": (LLAMA, '<|python_tag|>{"type": "function", "function": {"name": "write", "parameters": @}}'),
+    "llama, with a token": (
+        LLAMA,
+        '<|python_tag|>{"type": "function", "function": {"name": "write", "parameters": @}}',
+    ),
     "mistral": (MISTRAL, "[TOOL_CALLS]write[ARGS]@"),
     "mistral, with an id": (MISTRAL, "[TOOL_CALLS]write[CALL_ID]abc[ARGS]@"),
     "mistral, a list": (MISTRAL, '[TOOL_CALLS][{"name": "write", "arguments": @, "id": "abc"}]'),
@@ -53,7 +68,10 @@ WRITTEN: dict[str, tuple[ToolSyntax | None, str]] = {
         DEEPSEEK,
         "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>function<｜tool▁sep｜>write\n```json\n@\n```<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
     ),
-    "deepseek v3.1": (DEEPSEEK, "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>write<｜tool▁sep｜>@<｜tool▁call▁end｜><｜tool▁calls▁end｜>"),
+    "deepseek v3.1": (
+        DEEPSEEK,
+        "<｜tool▁calls▁begin｜><｜tool▁call▁begin｜>write<｜tool▁sep｜>@<｜tool▁call▁end｜><｜tool▁calls▁end｜>",
+    ),
     "kimi_k2": (
         KIMI,
         "<|tool_calls_section_begin|><|tool_call_begin|>functions.write:0<|tool_call_argument_begin|>@<|tool_call_end|><|tool_calls_section_end|>",
@@ -63,14 +81,28 @@ WRITTEN: dict[str, tuple[ToolSyntax | None, str]] = {
         '<|open|>tools<|sep|><|open|>call tool="write"<|sep|><|open|>json<|sep|>@<|close|>json<|sep|><|close|>call<|sep|><|close|>tools<|sep|>',
     ),
     "hunyuan": (HUNYUAN, "<tool_calls><tool_call>write\n```json\n@\n```</tool_call></tool_calls>"),
-    HARMONY: (None, "<|channel|>commentary to=functions.write <|constrain|>json<|message|>@<|call|>"),
+    HARMONY: (
+        None,
+        "<|channel|>commentary to=functions.write <|constrain|>json<|message|>@<|call|>",
+    ),
 }
-LONG = {"path": "/a b/é", "content": 'def f():\n\treturn "\\"  # {}[] 😀</tool_call>\n' * 50, "mode": None, "lines": [1, 2.5, {"x": True}]}
+LONG = {
+    "path": "/a b/é",
+    "content": 'def f():\n\treturn "\\"  # {}[] 😀</tool_call>\n' * 50,
+    "mode": None,
+    "lines": [1, 2.5, {"x": True}],
+}
 
 
-def reader_of(syntax: ToolSyntax | None, tools: Sequence[Tool] = TOOLS, tally: CallTally | None = None) -> AnswerReader:
+def reader_of(
+    syntax: ToolSyntax | None, tools: Sequence[Tool] = TOOLS, tally: CallTally | None = None
+) -> AnswerReader:
     tally = tally or CallTally(is_quiet=True)
-    return DelimiterReader(ThoughtDelimiters(), (syntax,), tools, tally=tally) if syntax else HarmonyReader(may_call=True, tools=tools, tally=tally)
+    return (
+        DelimiterReader(ThoughtDelimiters(), (syntax,), tools, tally=tally)
+        if syntax
+        else HarmonyReader(may_call=True, tools=tools, tally=tally)
+    )
 
 
 def read(name: str, text: str, size: int = 1, *, is_cut: bool = False) -> list[AnswerPart]:
@@ -89,7 +121,9 @@ def pieces(parts: Sequence[AnswerPart]) -> list[str]:
 
 @pytest.mark.parametrize("size", [1, 4, 17, 100_000])
 @pytest.mark.parametrize("name", WRITTEN)
-def test_the_pieces_of_a_long_call_come_while_it_is_written_and_are_its_arguments(name: str, size: int) -> None:
+def test_the_pieces_of_a_long_call_come_while_it_is_written_and_are_its_arguments(
+    name: str, size: int
+) -> None:
     text, whole = written(name, json.dumps(LONG)), json.dumps(LONG, ensure_ascii=False)
     reader, told = reader_of(WRITTEN[name][0]), list[AnswerPart]()
     half = text.index("return", len(text) // 2)
@@ -108,11 +142,18 @@ def test_the_pieces_of_a_long_call_come_while_it_is_written_and_are_its_argument
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("name", WRITTEN)
 @given(
-    arguments=st.dictionaries(st.text(max_size=4), st.text(max_size=8) | st.integers() | st.lists(st.text(max_size=3)), min_size=1, max_size=4),
+    arguments=st.dictionaries(
+        st.text(max_size=4),
+        st.text(max_size=8) | st.integers() | st.lists(st.text(max_size=3)),
+        min_size=1,
+        max_size=4,
+    ),
     is_ascii=st.booleans(),
     size=st.integers(1, 30),
 )
-def test_the_pieces_and_the_rest_are_the_arguments_however_the_text_comes(name: str, arguments: dict[str, object], is_ascii: bool, size: int) -> None:
+def test_the_pieces_and_the_rest_are_the_arguments_however_the_text_comes(
+    name: str, arguments: dict[str, object], is_ascii: bool, size: int
+) -> None:
     parts = joined(read(name, written(name, json.dumps(arguments, ensure_ascii=is_ascii)), size))
     assert parts == [ToolCall("", "write", json.dumps(arguments, ensure_ascii=False))]
 
@@ -120,14 +161,19 @@ def test_the_pieces_and_the_rest_are_the_arguments_however_the_text_comes(name: 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("is_cut", [True, False])
 @pytest.mark.parametrize("name", WRITTEN)
-def test_a_call_that_is_cut_anywhere_is_whole_or_shows_that_it_is_not(name: str, is_cut: bool) -> None:
+def test_a_call_that_is_cut_anywhere_is_whole_or_shows_that_it_is_not(
+    name: str, is_cut: bool
+) -> None:
     given = {"a": 'x "\\ é\n', "b": [1, {"c": None}], "d": "}]"}
     text, allowed = written(name, json.dumps(given)), [[], [("write", given)]]
     if name == HARMONY and not is_cut:
         allowed.append([("write", {})])  # its models may end a call without arguments
     is_announced = False
     for end in range(len(text)):
-        one, all_at_once = read(name, text[:end], is_cut=is_cut), read(name, text[:end], 100_000, is_cut=is_cut)
+        one, all_at_once = (
+            read(name, text[:end], is_cut=is_cut),
+            read(name, text[:end], 100_000, is_cut=is_cut),
+        )
         assert joined(one) == joined(all_at_once)
         calls = [part for part in one if isinstance(part, ToolCall)]
         assert [(call.name, json.loads(call.arguments)) for call in calls] in allowed
@@ -160,12 +206,16 @@ def test_a_call_that_is_cut_anywhere_is_whole_or_shows_that_it_is_not(name: str,
         ("{}", "read"),
     ],
 )
-def test_a_call_that_turns_out_to_be_malformed_is_cut_where_it_was_announced_and_text_where_it_was_not(arguments: str, outcome: str) -> None:
+def test_a_call_that_turns_out_to_be_malformed_is_cut_where_it_was_announced_and_text_where_it_was_not(
+    arguments: str, outcome: str
+) -> None:
     text = written("hermes", arguments)
     for size in (1, 5, 1_000):
         tally = CallTally()
         reader = reader_of(HERMES, tally=tally)
-        parts = [part for at in range(0, len(text), size) for part in reader.push(text[at : at + size])] + reader.finish()
+        parts = [
+            part for at in range(0, len(text), size) for part in reader.push(text[at : at + size])
+        ] + reader.finish()
 
         assert tally.counts == {("hermes", outcome): 1}
         [last] = parts[-1:] if outcome != "text" else joined(parts)
@@ -192,11 +242,16 @@ def test_a_call_whose_arguments_turn_out_to_be_others_than_those_that_were_told_
         (HERMES, '<tool_call>{"name": "write", "arguments": "{\\"a\\": 1}"}</tool_call>'),
         (HERMES, '<tool_call>```json\n{"name": "write", "arguments": {"a": 1}}\n```</tool_call>'),
         (HERMES, '{"name": "write", "arguments": {"a": 1}}'),
-        (QWEN_XML, "<tool_call><function=write><parameter=a>\n1\n</parameter></function></tool_call>"),
+        (
+            QWEN_XML,
+            "<tool_call><function=write><parameter=a>\n1\n</parameter></function></tool_call>",
+        ),
         (None, '<|channel|>commentary to=functions.unknown<|message|>{"a": 1}<|call|>'),
     ],
 )
-def test_a_call_whose_beginning_is_not_certain_is_told_whole(syntax: ToolSyntax | None, text: str) -> None:
+def test_a_call_whose_beginning_is_not_certain_is_told_whole(
+    syntax: ToolSyntax | None, text: str
+) -> None:
     reader = reader_of(syntax)
     parts = [part for letter in text for part in reader.push(letter)] + reader.finish()
 
@@ -209,7 +264,13 @@ def test_a_call_whose_beginning_is_not_certain_is_told_whole(syntax: ToolSyntax 
     ("name", "text"),
     [
         ("hermes", 2 * WRITTEN["hermes"][1]),
-        ("phi4", '<|tool_call|>[{"name": "write", "arguments": @}, {"name": "write", "arguments": @}]<|/tool_call|>'),
+        (
+            "phi4",
+            (
+                '<|tool_call|>[{"name": "write", "arguments": @}, {"name": "write", "arguments": '
+                "@}]<|/tool_call|>"
+            ),
+        ),
         ("mistral", "[TOOL_CALLS]write[ARGS]@[TOOL_CALLS]write[ARGS]@"),
         (HARMONY, WRITTEN[HARMONY][1] + "<|start|>assistant" + WRITTEN[HARMONY][1]),
     ],

@@ -1,4 +1,6 @@
-"""What clients change without meaning it changes nothing: a case for each rule, and the promise of all of them."""
+"""What clients change without meaning it changes nothing: a case for each rule, and the promise of
+all of them.
+"""
 
 import json
 import random
@@ -9,12 +11,31 @@ import pytest
 from hypothesis import given
 
 from semantic_trio.domain.canonical import BILLING_HEADER, RULES, canonical, canonical_json
-from semantic_trio.domain.conversation import Conversation, Message, Part, Role, Text, Tool, ToolCall, ToolResult
+from semantic_trio.domain.conversation import (
+    Conversation,
+    Message,
+    Part,
+    Role,
+    Text,
+    Tool,
+    ToolCall,
+    ToolResult,
+)
 from semantic_trio.domain.eviction import Rank
 from semantic_trio.domain.token_histories import chain
 
 EDIT = Tool(
-    "Edit", "Edit a file", json.dumps({"type": "object", "properties": {"path": {"type": "string"}, "all": {"type": "boolean", "default": False}}})
+    "Edit",
+    "Edit a file",
+    json.dumps(
+        {
+            "type": "object",
+            "properties": {
+                "path": {"type": "string"},
+                "all": {"type": "boolean", "default": False},
+            },
+        }
+    ),
 )
 HIDDEN = Tool("Search", "Search the web", '{"type": "object"}', is_deferred=True)
 
@@ -49,30 +70,52 @@ SAME = {
             talk(system(f"{BILLING_HEADER} cch=a0a9f;", "You help."), user("hi")),
             talk(system(f"{BILLING_HEADER} cch=bd369;", "You help."), user("hi")),
         ),
-        (talk(system(f"{BILLING_HEADER} v=1\nYou help."), user("hi")), talk(system(f"{BILLING_HEADER} v=2\nYou help."), user("hi"))),
+        (
+            talk(system(f"{BILLING_HEADER} v=1\nYou help."), user("hi")),
+            talk(system(f"{BILLING_HEADER} v=2\nYou help."), user("hi")),
+        ),
     ],
     "counters dropped": [
         (
-            talk(user("hi"), system("<total_tokens>900 tokens left</total_tokens>"), assistant("yes")),
-            talk(user("hi"), system("<total_tokens>800 tokens left</total_tokens>"), assistant("yes")),
+            talk(
+                user("hi"), system("<total_tokens>900 tokens left</total_tokens>"), assistant("yes")
+            ),
+            talk(
+                user("hi"), system("<total_tokens>800 tokens left</total_tokens>"), assistant("yes")
+            ),
         ),
-        (talk(system("You help.\n<total_tokens>9 left</total_tokens>"), user("hi")), talk(system("You help.\n"), user("hi"))),
+        (
+            talk(system("You help.\n<total_tokens>9 left</total_tokens>"), user("hi")),
+            talk(system("You help.\n"), user("hi")),
+        ),
     ],
     "what says nothing dropped": [
-        (talk(user("hi"), assistant("\n\n", ToolCall("1", "Edit", "{}"))), talk(user("hi"), assistant(ToolCall("1", "Edit", "{}")))),
+        (
+            talk(user("hi"), assistant("\n\n", ToolCall("1", "Edit", "{}"))),
+            talk(user("hi"), assistant(ToolCall("1", "Edit", "{}"))),
+        ),
         (talk(user("hi"), assistant(""), user("there")), talk(user("hi"), user("there"))),
     ],
     "JSON in order": [
-        (talk(assistant(ToolCall("1", "Other", '{"b":1,"a":2}'))), talk(assistant(ToolCall("1", "Other", '{"a": 2, "b": 1}')))),
+        (
+            talk(assistant(ToolCall("1", "Other", '{"b":1,"a":2}'))),
+            talk(assistant(ToolCall("1", "Other", '{"a": 2, "b": 1}'))),
+        ),
         (
             talk(assistant(ToolCall("1", "Edit", '{"all": false, "path": "a"}')), tools=(EDIT,)),
             talk(assistant(ToolCall("1", "Edit", '{"path": "a"}')), tools=(EDIT,)),
         ),
-        (talk(user("hi"), tools=(Tool("T", "", '{"b":1,"a":2}'),)), talk(user("hi"), tools=(Tool("T", "", '{"a":2,"b":1}'),))),
+        (
+            talk(user("hi"), tools=(Tool("T", "", '{"b":1,"a":2}'),)),
+            talk(user("hi"), tools=(Tool("T", "", '{"a":2,"b":1}'),)),
+        ),
     ],
     "deferred tools where they are loaded": [
         (talk(user("hi"), tools=(EDIT,)), talk(user("hi"), tools=(EDIT, HIDDEN))),
-        (talk(user("hi"), tools=(EDIT, HIDDEN)), talk(user("hi"), tools=(HIDDEN, attrs.evolve(HIDDEN, name="More"), EDIT))),
+        (
+            talk(user("hi"), tools=(EDIT, HIDDEN)),
+            talk(user("hi"), tools=(HIDDEN, attrs.evolve(HIDDEN, name="More"), EDIT)),
+        ),
     ],
     "neighbouring results in one message": [
         (talk(CALLS, user(ONE), user(TWO)), talk(CALLS, user(ONE, TWO))),
@@ -89,17 +132,42 @@ HELP, ENVIRONMENT, PLAN = system("You help."), system("# Environment"), system("
 EQUAL_UP_TO = {
     "late system messages before the first user message": [
         # The first user message grows before it is answered.
-        (talk(HELP, user("hi"), ENVIRONMENT), talk(HELP, user("hi", "[interrupted]", "go on"), ENVIRONMENT), "hi"),
-        (talk(user("hi"), ENVIRONMENT), talk(user("hi", "and?"), ENVIRONMENT, assistant("yes"), user("more"), PLAN), "hi"),
+        (
+            talk(HELP, user("hi"), ENVIRONMENT),
+            talk(HELP, user("hi", "[interrupted]", "go on"), ENVIRONMENT),
+            "hi",
+        ),
+        (
+            talk(user("hi"), ENVIRONMENT),
+            talk(user("hi", "and?"), ENVIRONMENT, assistant("yes"), user("more"), PLAN),
+            "hi",
+        ),
         # Another session of the project.
-        (talk(user("# Project", "hi"), ENVIRONMENT), talk(user("# Project", "bye"), ENVIRONMENT), "# Project"),
+        (
+            talk(user("# Project", "hi"), ENVIRONMENT),
+            talk(user("# Project", "bye"), ENVIRONMENT),
+            "# Project",
+        ),
         # Several of them.
         (talk(user("hi"), ENVIRONMENT, PLAN), talk(user("bye"), ENVIRONMENT, PLAN), "Plan mode."),
-        # Behind the summary and the prompt of a conversation that was compacted, of which the prompt grows before it is answered.
-        (talk(HELP, user("summary"), user("hi"), ENVIRONMENT), talk(HELP, user("summary"), user("hi", "go on"), ENVIRONMENT), "hi"),
-        (talk(HELP, user("summary"), user("hi"), ENVIRONMENT), talk(HELP, user("summary"), user("hi"), ENVIRONMENT, user("so"), PLAN), "hi"),
+        # Behind the summary and the prompt of a conversation that was compacted, of which the
+        # prompt grows before it is answered.
+        (
+            talk(HELP, user("summary"), user("hi"), ENVIRONMENT),
+            talk(HELP, user("summary"), user("hi", "go on"), ENVIRONMENT),
+            "hi",
+        ),
+        (
+            talk(HELP, user("summary"), user("hi"), ENVIRONMENT),
+            talk(HELP, user("summary"), user("hi"), ENVIRONMENT, user("so"), PLAN),
+            "hi",
+        ),
         # The same conversation before and after it was compacted.
-        (talk(HELP, user("hi"), ENVIRONMENT, assistant("yes")), talk(HELP, user("summary"), user("on"), ENVIRONMENT), "# Environment"),
+        (
+            talk(HELP, user("hi"), ENVIRONMENT, assistant("yes")),
+            talk(HELP, user("summary"), user("on"), ENVIRONMENT),
+            "# Environment",
+        ),
     ],
 }
 BEGINNINGS = [(name, *case) for name, cases in EQUAL_UP_TO.items() for case in cases]
@@ -110,27 +178,44 @@ def test_what_means_the_same_is_the_same_and_only_for_its_rule(
     rule: str, one: Conversation, other: Conversation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert canonical(one) == canonical(other)
-    monkeypatch.setattr("semantic_trio.domain.canonical.RULES", tuple(each for each in RULES if each.name != rule))
+    monkeypatch.setattr(
+        "semantic_trio.domain.canonical.RULES", tuple(each for each in RULES if each.name != rule)
+    )
     assert canonical(one) != canonical(other), "the rule is of no use"
 
 
 def told(conversation: Conversation, end: str) -> list[tuple[Role, Part]] | None:
     """Everything that is said up to a text; None where it is not said."""
-    parts = [(message.role, part) for message in canonical(conversation).messages for part in message.parts]
+    parts = [
+        (message.role, part)
+        for message in canonical(conversation).messages
+        for part in message.parts
+    ]
     return next((parts[: at + 1] for at, (_, part) in enumerate(parts) if part == Text(end)), None)
 
 
-@pytest.mark.parametrize(("rule", "one", "other", "end"), BEGINNINGS, ids=[name for name, *_ in BEGINNINGS])
+@pytest.mark.parametrize(
+    ("rule", "one", "other", "end"), BEGINNINGS, ids=[name for name, *_ in BEGINNINGS]
+)
 def test_requests_begin_alike_and_only_for_the_rule(
     rule: str, one: Conversation, other: Conversation, end: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    texts = [part.text for message in one.messages for part in message.parts if isinstance(part, Text) and message.role is Role.SYSTEM]
+    texts = [
+        part.text
+        for message in one.messages
+        for part in message.parts
+        if isinstance(part, Text) and message.role is Role.SYSTEM
+    ]
     common = told(one, end)
 
     assert common == told(other, end)
     assert common is not None
-    assert {part.text for role, part in common if role is Role.SYSTEM and isinstance(part, Text)} == set(texts)
-    monkeypatch.setattr("semantic_trio.domain.canonical.RULES", tuple(each for each in RULES if each.name != rule))
+    assert {
+        part.text for role, part in common if role is Role.SYSTEM and isinstance(part, Text)
+    } == set(texts)
+    monkeypatch.setattr(
+        "semantic_trio.domain.canonical.RULES", tuple(each for each in RULES if each.name != rule)
+    )
     without = told(one, end)
     assert without != told(other, end) or without != common, "the rule is of no use"
 
@@ -148,14 +233,21 @@ def test_a_tool_is_told_where_it_is_loaded() -> None:
     assert [tool.name for tool in ordered.tools] == ["Edit"]
     [told] = ordered.messages[1].results
     definition, unknown = told.text.split("\n")
-    assert json.loads(definition) == {"name": "Search", "description": "Search the web", "parameters": {"type": "object"}}
+    assert json.loads(definition) == {
+        "name": "Search",
+        "description": "Search the web",
+        "parameters": {"type": "object"},
+    }
     assert (unknown, told.loads) == ("Unknown", ())
 
 
 @pytest.mark.parametrize(
     ("before", "kept"),
     [
-        (talk(system("The line <total_tokens>9</total_tokens> is a counter.")), "The line <total_tokens>9</total_tokens> is a counter."),
+        (
+            talk(system("The line <total_tokens>9</total_tokens> is a counter.")),
+            "The line <total_tokens>9</total_tokens> is a counter.",
+        ),
         (talk(user("<total_tokens>9 left</total_tokens>")), "<total_tokens>9 left</total_tokens>"),
         (talk(user(f"{BILLING_HEADER} what is this?")), f"{BILLING_HEADER} what is this?"),
         (talk(user("  ")), "  "),
@@ -171,30 +263,56 @@ def test_who_says_nothing_is_silent(messages: tuple[Message, ...]) -> None:
 
 
 def test_other_system_messages_stay_where_they_stand() -> None:
-    messages = (user("hi"), assistant("yes"), system("Be brief."), user("so"), system("Be kind."), assistant("no"), user("hm"), user("hm"), PLAN)
+    messages = (
+        user("hi"),
+        assistant("yes"),
+        system("Be brief."),
+        user("so"),
+        system("Be kind."),
+        assistant("no"),
+        user("hm"),
+        user("hm"),
+        PLAN,
+    )
 
     assert canonical(talk(*messages)).messages == messages
 
 
-def test_a_system_message_behind_a_second_user_message_stays_there_so_that_the_first_one_keeps_its_place() -> None:
+def test_a_system_message_behind_a_second_user_message_stays_there_so_that_the_first_one_keeps_its_place() -> (
+    None
+):
     ordered = canonical(talk(user("hi"), ENVIRONMENT, user("more"), PLAN))
 
-    assert [message.text for message in ordered.messages] == ["# Environment", "hi", "more", "Plan mode."]
+    assert [message.text for message in ordered.messages] == [
+        "# Environment",
+        "hi",
+        "more",
+        "Plan mode.",
+    ]
     assert canonical(ordered) == ordered
 
 
-def test_a_late_system_message_is_no_part_of_the_head_and_has_another_name_than_a_leading_one() -> None:
-    ordered, leading = canonical(talk(HELP, user("hi"), ENVIRONMENT)), canonical(talk(HELP, ENVIRONMENT, user("hi")))
+def test_a_late_system_message_is_no_part_of_the_head_and_has_another_name_than_a_leading_one() -> (
+    None
+):
+    ordered, leading = (
+        canonical(talk(HELP, user("hi"), ENVIRONMENT)),
+        canonical(talk(HELP, ENVIRONMENT, user("hi"))),
+    )
 
     assert [conversation.leading for conversation in (ordered, leading)] == [1, 2]
     assert chain(ordered)[0] == chain(leading)[0]
     assert chain(ordered)[1] != chain(leading)[1]
 
 
-def test_a_system_message_behind_several_user_messages_leaves_their_order_and_their_breakpoint() -> None:
+def test_a_system_message_behind_several_user_messages_leaves_their_order_and_their_breakpoint() -> (
+    None
+):
     marked = attrs.evolve(ENVIRONMENT, rank=Rank.MARKED)
 
-    ordered = canonical(talk(HELP, user("summary"), user("hi"), marked, assistant("yes"), user("more"), PLAN))
+    ordered = canonical(
+        talk(HELP, user("summary"), user("hi"), marked, assistant("yes"), user("more"), PLAN)
+    )
 
     texts = [message.text for message in ordered.messages]
     assert texts == ["You help.", "# Environment", "summary", "hi", "yes", "more", "Plan mode."]
@@ -211,17 +329,26 @@ def test_a_system_message_behind_several_user_messages_leaves_their_order_and_th
         (Rank.MARKED, None, [Rank.PLAIN, Rank.MARKED]),
     ],
 )
-def test_a_breakpoint_behind_both_stays_behind_both(of_user: Rank | None, of_system: Rank | None, ranks: list[Rank | None]) -> None:
+def test_a_breakpoint_behind_both_stays_behind_both(
+    of_user: Rank | None, of_system: Rank | None, ranks: list[Rank | None]
+) -> None:
     """And where other sessions leave the prompt there is one in any case."""
-    ordered = canonical(talk(attrs.evolve(user("hi"), rank=of_user), attrs.evolve(ENVIRONMENT, rank=of_system)))
+    ordered = canonical(
+        talk(attrs.evolve(user("hi"), rank=of_user), attrs.evolve(ENVIRONMENT, rank=of_system))
+    )
 
     assert [message.rank for message in ordered.messages] == ranks
 
 
-@pytest.mark.parametrize("arguments", ["", "{", "[1]", '"text"', "NaN", "[" * 100_000, '{"a": 1, "a": 2}'])
+@pytest.mark.parametrize(
+    "arguments", ["", "{", "[1]", '"text"', "NaN", "[" * 100_000, '{"a": 1, "a": 2}']
+)
 def test_arguments_that_are_no_object_are_nobodys_problem(arguments: str) -> None:
     ordered = canonical(
-        talk(assistant(ToolCall("1", "Edit", arguments)), tools=(EDIT, Tool("Odd", "", "[]"), Tool("Odder", "", '{"properties": 5}')))
+        talk(
+            assistant(ToolCall("1", "Edit", arguments)),
+            tools=(EDIT, Tool("Odd", "", "[]"), Tool("Odder", "", '{"properties": 5}')),
+        )
     )
 
     assert canonical(ordered) == ordered
@@ -240,12 +367,17 @@ def test_a_number_that_no_float_holds_stays_as_it_was_written(number: str) -> No
 
 
 def test_numbers_that_no_float_holds_are_told_apart() -> None:
-    names = [chain(talk(assistant(ToolCall("1", "Edit", f'{{"a": {number}}}'))))[-1] for number in ("1e999", "1e9999", "-1e999")]
+    names = [
+        chain(talk(assistant(ToolCall("1", "Edit", f'{{"a": {number}}}'))))[-1]
+        for number in ("1e999", "1e9999", "-1e999")
+    ]
 
     assert len(set(names)) == 3
 
 
-@pytest.mark.parametrize(("default", "given"), [("1", "true"), ("[1]", "[true]"), ('{"x": true}', '{"x": 1}')])
+@pytest.mark.parametrize(
+    ("default", "given"), [("1", "true"), ("[1]", "[true]"), ('{"x": true}', '{"x": 1}')]
+)
 def test_true_is_not_one(default: str, given: str) -> None:
     tool = Tool("T", "", f'{{"properties": {{"n": {{"default": {default}}}, "odd": true}}}}')
     call = assistant(ToolCall("1", "T", f'{{"n": {given}}}'))
@@ -255,7 +387,8 @@ def test_true_is_not_one(default: str, given: str) -> None:
 
 TEXTS = st.text(st.sampled_from("ab \n<>{}\"'é"), max_size=12)
 VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | TEXTS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3)
+    st.none() | st.booleans() | st.integers() | TEXTS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXTS, inner, max_size=3),
 )
 ARGUMENTS = st.dictionaries(st.sampled_from(["path", "text", "all", "n"]), VALUES, max_size=4)
 
@@ -267,7 +400,10 @@ def conversations(draw: st.DrawFn) -> Conversation:
     for turn in range(draw(st.integers(1, 4))):
         messages.append(user(draw(TEXTS) or "hi"))
         messages += [system(f"s{draw(TEXTS)}") for _ in range(draw(st.integers(0, 2)))]
-        calls = tuple(ToolCall(f"{turn}.{at}", "Edit", json.dumps(draw(ARGUMENTS))) for at in range(draw(st.integers(0, 3))))
+        calls = tuple(
+            ToolCall(f"{turn}.{at}", "Edit", json.dumps(draw(ARGUMENTS)))
+            for at in range(draw(st.integers(0, 3)))
+        )
         if calls:
             messages.append(assistant(draw(TEXTS), *calls))
             messages.append(user(*(ToolResult(call.id, draw(TEXTS)) for call in calls)))
@@ -277,7 +413,9 @@ def conversations(draw: st.DrawFn) -> Conversation:
 
 def rewritten(conversation: Conversation, chance: random.Random) -> Conversation:
     """The same, told back as clients do."""
-    return attrs.evolve(conversation, messages=tuple(_retold(message, chance) for message in conversation.messages))
+    return attrs.evolve(
+        conversation, messages=tuple(_retold(message, chance) for message in conversation.messages)
+    )
 
 
 def _retold(message: Message, chance: random.Random) -> Message:
@@ -299,14 +437,20 @@ def _respelled(part: Part, chance: random.Random) -> Part:
     arguments = {"all": False} | json.loads(part.arguments)
     keys = list(arguments)
     chance.shuffle(keys)
-    return attrs.evolve(part, arguments=json.dumps({key: arguments[key] for key in keys}, separators=(",", ":")))
+    return attrs.evolve(
+        part, arguments=json.dumps({key: arguments[key] for key in keys}, separators=(",", ":"))
+    )
 
 
 @given(conversations(), st.randoms(use_true_random=False))
-def test_a_conversation_told_back_is_the_same_and_only_grows(conversation: Conversation, chance: random.Random) -> None:
+def test_a_conversation_told_back_is_the_same_and_only_grows(
+    conversation: Conversation, chance: random.Random
+) -> None:
     said = canonical(conversation)
     told = canonical(rewritten(conversation, chance))
-    longer = attrs.evolve(told, messages=(*rewritten(conversation, chance).messages, user("and now?")))
+    longer = attrs.evolve(
+        told, messages=(*rewritten(conversation, chance).messages, user("and now?"))
+    )
 
     assert told == said
     assert canonical(longer).messages[: len(said.messages)] == said.messages

@@ -44,7 +44,9 @@ def test_a_name_means_a_path_a_built_in_model_or_a_repository_of_the_hub(tmp_pat
     assert isinstance(catalogue.resolve("smollm2-135m"), BuiltIn)
     assert isinstance(catalogue.resolve("tiny-random"), BuiltIn)
     assert isinstance(catalogue.resolve("mlx-community/Qwen3-4B-4bit"), HubModel)
-    assert [type(catalogue.resolve(name)) for name in ("/models/x", "./x", "~/x", str(tmp_path))] == [LocalDirectory] * 4
+    assert [
+        type(catalogue.resolve(name)) for name in ("/models/x", "./x", "~/x", str(tmp_path))
+    ] == [LocalDirectory] * 4
 
 
 @pytest.mark.parametrize("name", ["", "gpt-4", "a/b/c", "-/x", "org/na me"])
@@ -59,14 +61,24 @@ def test_a_local_directory_is_used_where_it_is(tmp_path: Path) -> None:
     assert open_catalogue(tmp_path).ensure(str(tmp_path / "mine"), Silent()) == tmp_path / "mine"
 
 
-@pytest.mark.parametrize(("name", "missing"), [("nowhere", "no such directory"), ("half", "model-2.safetensors"), ("empty", "config.json")])
-def test_a_directory_without_a_model_is_answered_with_what_is_missing(name: str, missing: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "missing"),
+    [("nowhere", "no such directory"), ("half", "model-2.safetensors"), ("empty", "config.json")],
+)
+def test_a_directory_without_a_model_is_answered_with_what_is_missing(
+    name: str, missing: str, tmp_path: Path
+) -> None:
     (tmp_path / "empty").mkdir()
     half = write_model(tmp_path / "half")
     (half / "model-1.safetensors").touch()
-    (half / "model.safetensors.index.json").write_text('{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}')
+    (half / "model.safetensors.index.json").write_text(
+        '{"weight_map": {"a": "model-1.safetensors", "b": "model-2.safetensors"}}'
+    )
 
-    for ask in (open_catalogue(tmp_path).path, lambda name: open_catalogue(tmp_path).pull(name, Silent())):
+    for ask in (
+        open_catalogue(tmp_path).path,
+        lambda name: open_catalogue(tmp_path).pull(name, Silent()),
+    ):
         with pytest.raises(ModelNotFoundError, match=missing):
             ask(str(tmp_path / name))
 
@@ -81,7 +93,9 @@ def test_a_model_is_built_once_and_found_from_then_on(tmp_path: Path) -> None:
     assert recipe.built == 1
 
 
-def test_a_model_that_is_not_here_is_answered_with_the_command_that_brings_it(tmp_path: Path) -> None:
+def test_a_model_that_is_not_here_is_answered_with_the_command_that_brings_it(
+    tmp_path: Path,
+) -> None:
     for name in ("toy", "org/never-pulled-by-anyone"):
         with pytest.raises(ModelNotFoundError, match=f"semantic-trio models pull {name}"):
             catalogue_of(Recipe(), tmp_path).path(name)
@@ -96,11 +110,15 @@ def test_the_list_tells_which_models_are_here(tmp_path: Path) -> None:
     assert next(iter(catalogue.entries())).path == tmp_path / "models" / "toy"
 
 
-def test_a_full_disk_is_a_model_that_cannot_be_kept_and_a_forbidden_one_a_fault_of_the_directory(tmp_path: Path) -> None:
+def test_a_full_disk_is_a_model_that_cannot_be_kept_and_a_forbidden_one_a_fault_of_the_directory(
+    tmp_path: Path,
+) -> None:
     with pytest.raises(ModelNotFoundError, match="No space left"):
         catalogue_of(Recipe(OSError(28, "No space left on device")), tmp_path).pull("toy", Silent())
     with pytest.raises(PermissionError, match="data_dir: /x cannot be written to: Read-only"):
-        catalogue_of(Recipe(OSError(30, "Read-only file system", "/x")), tmp_path).pull("toy", Silent())
+        catalogue_of(Recipe(OSError(30, "Read-only file system", "/x")), tmp_path).pull(
+            "toy", Silent()
+        )
 
 
 def test_asking_writes_nothing(tmp_path: Path) -> None:

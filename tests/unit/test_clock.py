@@ -68,7 +68,9 @@ def test_the_loop_wakes_every_tick_to_look() -> None:
     clock = Machine().clock()
 
     assert clock.deadline_to_sleep_time(float("inf")) == TICK_SECONDS
-    assert clock.deadline_to_sleep_time(clock.current_time() + TICK_SECONDS / 5) == pytest.approx(TICK_SECONDS / 5)
+    assert clock.deadline_to_sleep_time(clock.current_time() + TICK_SECONDS / 5) == pytest.approx(
+        TICK_SECONDS / 5
+    )
 
 
 def test_no_deadline_is_over_because_the_process_was_stopped() -> None:

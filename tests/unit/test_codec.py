@@ -17,7 +17,16 @@ from semantic_trio.adapters.text.segments import SegmentEncoder
 from semantic_trio.domain.conversation import Conversation, Known, Message, Role, Text, Thinking
 from semantic_trio.domain.errors import InvalidRequestError, ModelNotFoundError
 from semantic_trio.domain.eviction import Rank
-from tests.vocabulary import BYTES, CHATML, END, START, beginning_with, byte_tokenizer, fallback_tokenizer, write_model
+from tests.vocabulary import (
+    BYTES,
+    CHATML,
+    END,
+    START,
+    beginning_with,
+    byte_tokenizer,
+    fallback_tokenizer,
+    write_model,
+)
 
 HELLO = Conversation((Message(Role.USER, (Text("hi"),)),))
 
@@ -34,7 +43,10 @@ def text_of(codec: TokenizerCodec, tokens: tuple[int, ...]) -> str:
 
 
 def test_a_prompt_is_the_template_up_to_where_the_assistant_speaks(codec: TokenizerCodec) -> None:
-    assert text_of(codec, codec.encode_prompt(HELLO).tokens) == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+    assert (
+        text_of(codec, codec.encode_prompt(HELLO).tokens)
+        == "<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\n"
+    )
 
 
 def test_a_beginning_the_template_writes_is_not_added_again(tmp_path: Path) -> None:
@@ -51,10 +63,15 @@ def test_the_lengths_a_tokenizer_was_trained_with_cut_nothing(tmp_path: Path) ->
     tokenizer.enable_truncation(4)
     tokenizer.enable_padding(length=64)
 
-    assert len(load_codec(write_model(tmp_path, tokenizer=tokenizer)).encode_text("longer than four")) == 16
+    assert (
+        len(load_codec(write_model(tmp_path, tokenizer=tokenizer)).encode_text("longer than four"))
+        == 16
+    )
 
 
-@given(st.text(alphabet=st.one_of(st.characters(), st.integers(0xD800, 0xDFFF).map(chr)), max_size=40))
+@given(
+    st.text(alphabet=st.one_of(st.characters(), st.integers(0xD800, 0xDFFF).map(chr)), max_size=40)
+)
 def test_any_text_of_a_request_can_be_encoded(codec: TokenizerCodec, text: str) -> None:
     """JSON may carry halves of surrogate pairs; two halves make a whole, one becomes U+FFFD."""
     expected = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
@@ -73,10 +90,15 @@ EARLY = "{{ '<|im_start|>system\nThink!<|im_end|>\n' if enable_thinking }}" + CH
 
 
 @pytest.mark.parametrize(("chat_template", "thinking"), [(EARLY, (True, None, 50)), (CHATML, None)])
-def test_a_prompt_says_which_choice_of_thinking_stands_in_its_front(tmp_path: Path, chat_template: str, thinking: object) -> None:
+def test_a_prompt_says_which_choice_of_thinking_stands_in_its_front(
+    tmp_path: Path, chat_template: str, thinking: object
+) -> None:
     codec = load_codec(write_model(tmp_path, chat_template=chat_template))
 
-    assert codec.encode_prompt(Conversation(HELLO.messages, thinks=True, thought_budget=50)).thinking == thinking
+    assert (
+        codec.encode_prompt(Conversation(HELLO.messages, thinks=True, thought_budget=50)).thinking
+        == thinking
+    )
 
 
 def test_a_model_without_a_chat_template_takes_texts_and_no_conversations(tmp_path: Path) -> None:
@@ -93,13 +115,15 @@ def test_without_a_chat_template_answers_are_read_all_the_same(tmp_path: Path) -
     assert codec.reader(HELLO, "").push("<think>hm</think>so") == [Thinking("hm"), Text("so")]
 
 
-# ------------------------------------------------------------------------------------------------------------------- segments and seams
+# ------------------------------------------------------------------------------- segments and seams
 
 
 def steered(tokenizer: Tokenizer, *, takes_blanks: bool = False) -> Tokenizer:
     """The tokenizer with the two tokens that steer."""
     names = ("<|im_start|>", "<|im_end|>")
-    tokenizer.add_special_tokens([AddedToken(name, special=True, normalized=False, rstrip=takes_blanks) for name in names])
+    tokenizer.add_special_tokens(
+        [AddedToken(name, special=True, normalized=False, rstrip=takes_blanks) for name in names]
+    )
     return tokenizer
 
 
@@ -111,7 +135,9 @@ def taking_blanks() -> Tokenizer:
 def prepending() -> Tokenizer:
     """Puts a space in front of every text, and again after every special token."""
     tokenizer = fallback_tokenizer()
-    tokenizer.normalizer = normalizers.Sequence([normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")])
+    tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
     return steered(tokenizer)
 
 
@@ -122,13 +148,23 @@ def prepending_first() -> Tokenizer:
     return steered(tokenizer)
 
 
-TURNS = (Message(Role.USER, (Text("a b\n"),)), Message(Role.ASSISTANT, (Text("ab"),)), Message(Role.USER, (Text(" ba "),)))
+TURNS = (
+    Message(Role.USER, (Text("a b\n"),)),
+    Message(Role.ASSISTANT, (Text("ab"),)),
+    Message(Role.USER, (Text(" ba "),)),
+)
 
 
 @pytest.mark.parametrize("tokenizer", [byte_tokenizer, prepending, prepending_first, taking_blanks])
-def test_a_prompt_in_segments_is_what_it_would_be_at_once(tokenizer: Callable[[], Tokenizer], tmp_path: Path) -> None:
+def test_a_prompt_in_segments_is_what_it_would_be_at_once(
+    tokenizer: Callable[[], Tokenizer], tmp_path: Path
+) -> None:
     codec = load_codec(write_model(tmp_path, tokenizer=tokenizer()))
-    text = "<|im_start|>user\na b\n<|im_end|>\n<|im_start|>assistant\nab<|im_end|>\n<|im_start|>user\n ba <|im_end|>\n<|im_start|>assistant\n"
+    text = (
+        "<|im_start|>user\na "
+        "b\n<|im_end|>\n<|im_start|>assistant\nab<|im_end|>\n<|im_start|>user\n ba "
+        "<|im_end|>\n<|im_start|>assistant\n"
+    )
 
     whole = codec.encode_prompt(Conversation(TURNS)).tokens
 
@@ -145,13 +181,25 @@ def test_where_texts_cannot_be_joined_anywhere_they_are_at_special_tokens() -> N
     assert not SegmentEncoder(prepending(), NO_GUARD).is_seamless
 
 
-@pytest.fixture(scope="module", params=[CHATML, CHATML.replace("<|im_start|>", "[").replace("<|im_end|>", "]")])
-def with_or_without(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> TokenizerCodec:
+@pytest.fixture(
+    scope="module", params=[CHATML, CHATML.replace("<|im_start|>", "[").replace("<|im_end|>", "]")]
+)
+def with_or_without(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> TokenizerCodec:
     """With and without special tokens between messages."""
     return load_codec(write_model(tmp_path_factory.mktemp("model"), chat_template=request.param))
 
 
-@given(texts=st.lists(st.text(alphabet=st.one_of(st.characters(), st.integers(0xD800, 0xDFFF).map(chr)), max_size=12), min_size=1, max_size=4))
+@given(
+    texts=st.lists(
+        st.text(
+            alphabet=st.one_of(st.characters(), st.integers(0xD800, 0xDFFF).map(chr)), max_size=12
+        ),
+        min_size=1,
+        max_size=4,
+    )
+)
 def test_hostile_texts_move_nothing(with_or_without: TokenizerCodec, texts: list[str]) -> None:
     codec = with_or_without
     messages = tuple(Message(Role.USER, (Text(text),), Rank.MARKED) for text in texts)
@@ -161,16 +209,29 @@ def test_hostile_texts_move_nothing(with_or_without: TokenizerCodec, texts: list
     for count in range(1, len(texts) + 1):
         part = codec.encode_prompt(Conversation(messages[:count]))
         assert part.breakpoints == whole.breakpoints[:count]
-        assert part.tokens[: part.breakpoints[-1].position] == whole.tokens[: part.breakpoints[-1].position]
+        assert (
+            part.tokens[: part.breakpoints[-1].position]
+            == whole.tokens[: part.breakpoints[-1].position]
+        )
 
 
 def test_special_tokens_that_are_delimiters_are_text_and_others_are_not(tmp_path: Path) -> None:
     tokenizer = byte_tokenizer()
-    tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in ("<think>", "</think>", "<other>")])
+    tokenizer.add_special_tokens(
+        [
+            AddedToken(token, special=True, normalized=False)
+            for token in ("<think>", "</think>", "<other>")
+        ]
+    )
     codec = load_codec(write_model(tmp_path, tokenizer=tokenizer))
     decoder = codec.decoder()
 
-    told = "".join(map(decoder.push, codec.encode_text("<|im_start|><think>hm</think><other>so<|im_end|>"))) + decoder.flush()
+    told = (
+        "".join(
+            map(decoder.push, codec.encode_text("<|im_start|><think>hm</think><other>so<|im_end|>"))
+        )
+        + decoder.flush()
+    )
 
     assert told == "<think>hm</think>so"
 
@@ -184,11 +245,15 @@ def test_long_segments_are_tokenised_once(monkeypatch: pytest.MonkeyPatch) -> No
 
     assert again is first[0]
     encoder.encode([Segment("b" + long), Segment("c" + long)], begins=False)
-    assert encoder.encode([Segment(long)], begins=False)[0] is not again, "what was used least recently is given up"
+    assert encoder.encode([Segment(long)], begins=False)[0] is not again, (
+        "what was used least recently is given up"
+    )
 
 
 @pytest.mark.parametrize("damage", ["tokenizer.json", "tokenizer_config.json", "config.json"])
-def test_files_that_cannot_be_read_are_a_model_that_cannot_be_served(damage: str, tmp_path: Path) -> None:
+def test_files_that_cannot_be_read_are_a_model_that_cannot_be_served(
+    damage: str, tmp_path: Path
+) -> None:
     (write_model(tmp_path) / damage).write_text("{")
 
     with pytest.raises(ModelNotFoundError, match="tokenizer cannot be loaded"):
@@ -206,7 +271,7 @@ def test_the_model_library_is_not_needed_to_read_and_write_text() -> None:
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
-# ------------------------------------------------------------------------------------------------------------------------ fingerprint
+# -------------------------------------------------------------------------------------- fingerprint
 
 
 def fingerprint_of(directory: Path, **fields: object) -> str:
@@ -220,9 +285,17 @@ def test_the_same_files_in_another_place_have_the_same_fingerprint(tmp_path: Pat
 
 def test_the_fingerprint_does_not_depend_on_the_process(tmp_path: Path) -> None:
     ours = fingerprint_of(tmp_path / "model")
-    code = "import sys, pathlib, semantic_trio.adapters.text.codec as codec; print(codec.load_codec(pathlib.Path(sys.argv[1])).fingerprint)"
+    code = (
+        "import sys, pathlib, semantic_trio.adapters.text.codec as codec; "
+        "print(codec.load_codec(pathlib.Path(sys.argv[1])).fingerprint)"
+    )
 
-    theirs = subprocess.run([sys.executable, "-c", code, str(tmp_path / "model")], capture_output=True, text=True, check=True).stdout
+    theirs = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "model")],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
 
     assert theirs.strip() == ours
 
@@ -260,7 +333,9 @@ def other_words() -> Tokenizer:
     ],
     ids=["template", "no template", "stop tokens", "special token", "beginning", "normalizer"],
 )
-def test_another_tokenizer_template_or_special_token_is_another_fingerprint(change: dict[str, object], tmp_path: Path) -> None:
+def test_another_tokenizer_template_or_special_token_is_another_fingerprint(
+    change: dict[str, object], tmp_path: Path
+) -> None:
     assert fingerprint_of(tmp_path / "one", **change) != fingerprint_of(tmp_path / "two")
 
 
@@ -271,11 +346,13 @@ def test_weights_are_no_part_of_the_fingerprint(tmp_path: Path) -> None:
     assert load_codec(tmp_path / "model").fingerprint == before
 
 
-# ---------------------------------------------------------------------------------------------------------------- templates that fail
+# ------------------------------------------------------------------------------ templates that fail
 
 PARTS_ONLY = (
-    "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' }}{% for part in message.content %}{{ part.text }}{% endfor %}"
-    "{{ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
+    "{% for message in messages %}{{ '<|im_start|>' + message.role + '\n' }}{% for part in "
+    "message.content %}{{ part.text }}{% endfor %}"
+    "{{ '<|im_end|>\n' }}{% endfor %}{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' "
+    "}}{% endif %}"
 )
 
 
@@ -287,7 +364,9 @@ PARTS_ONLY = (
         ("nothing of it", "leaves out"),
     ],
 )
-def test_a_template_that_does_not_work_is_told_at_the_start(template: str, reason: str, tmp_path: Path) -> None:
+def test_a_template_that_does_not_work_is_told_at_the_start(
+    template: str, reason: str, tmp_path: Path
+) -> None:
     with pytest.raises(ModelNotFoundError, match=reason) as caught:
         load_codec(write_model(tmp_path, chat_template=template))
     assert "chat_template.jinja" in str(caught.value)
@@ -302,7 +381,10 @@ def test_a_template_that_takes_parts_is_given_parts(tmp_path: Path, codec: Token
 
 def test_a_template_that_writes_the_time_writes_the_same_one_each_time(tmp_path: Path) -> None:
     """A front that changes, be it once a day, is read again by every conversation."""
-    timed = "{{ strftime_now('%Y-%m-%d %H:%M:%S.%f') }}{% for message in messages %}{{ message.content }}{% endfor %}"
+    timed = (
+        "{{ strftime_now('%Y-%m-%d %H:%M:%S.%f') }}{% for message in messages %}{{ message.content "
+        "}}{% endfor %}"
+    )
     codec = load_codec(write_model(tmp_path, chat_template=timed))
     conversation = Conversation((Message(Role.USER, (Text("go on"),)),))
     first = codec.encode_prompt(conversation)

@@ -8,11 +8,25 @@ import pytest
 
 from semantic_trio.entrypoints.commit import commit
 
-IDENTITY = ("-c", "user.name=Ada", "-c", "user.email=ada@example.org", "-c", "commit.gpgsign=false", "-c", "core.hooksPath=/dev/null")
+IDENTITY = (
+    "-c",
+    "user.name=Ada",
+    "-c",
+    "user.email=ada@example.org",
+    "-c",
+    "commit.gpgsign=false",
+    "-c",
+    "core.hooksPath=/dev/null",
+)
 
 
 def git(directory: Path, *arguments: str) -> str:
-    done = subprocess.run(["git", "-C", str(directory), *IDENTITY, *arguments], check=True, capture_output=True, text=True)
+    done = subprocess.run(
+        ["git", "-C", str(directory), *IDENTITY, *arguments],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
     return done.stdout.strip()
 
 
@@ -21,7 +35,8 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A package in a clean checkout."""
     if shutil.which("git") is None:
         pytest.skip("git is not installed")
-    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):  # set where tests are run by a hook of git
+    # set where tests are run by a hook of git
+    for name in ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE"):
         monkeypatch.delenv(name, raising=False)
     package = tmp_path / "package"
     package.mkdir()
@@ -51,7 +66,9 @@ def test_a_package_installed_into_a_checkout_of_something_else_has_no_commit(pac
     assert commit(installed) == ""
 
 
-def test_without_git_there_is_no_commit(package: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_without_git_there_is_no_commit(
+    package: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     monkeypatch.setenv("PATH", str(tmp_path))
 
     assert commit(package) == ""

@@ -1,4 +1,6 @@
-"""Forms and behaviours that clients demand in words of other servers: honoured, or refused by name, and never dropped."""
+"""Forms and behaviours that clients demand in words of other servers: honoured, or refused by name,
+and never dropped.
+"""
 
 import json
 from collections.abc import Callable
@@ -29,32 +31,47 @@ def field_of(error: BaseException) -> str | None:
 
 def by_messages(**fields: Any) -> GenerationParams:
     """The meaning of a Messages request."""
-    return anthropic.generation_params(decode(json.dumps({**HELLO, "max_tokens": 5, **fields}).encode(), anthropic.MessagesRequest))
+    return anthropic.generation_params(
+        decode(json.dumps({**HELLO, "max_tokens": 5, **fields}).encode(), anthropic.MessagesRequest)
+    )
 
 
 def by_chat(**fields: Any) -> GenerationParams:
     """The meaning of a Chat Completions request."""
-    return openai.generation_params(decode(json.dumps({**HELLO, **fields}).encode(), openai.ChatRequest))
+    return openai.generation_params(
+        decode(json.dumps({**HELLO, **fields}).encode(), openai.ChatRequest)
+    )
 
 
 def by_responses(**fields: Any) -> GenerationParams:
     """The meaning of a Responses request."""
-    return responses.generation_params(decode(json.dumps({"model": "m", **fields}).encode(), responses.ResponseRequest), ())
+    return responses.generation_params(
+        decode(json.dumps({"model": "m", **fields}).encode(), responses.ResponseRequest), ()
+    )
 
 
 def by_completions(**fields: Any) -> GenerationParams:
     """The meaning of a Completions request."""
-    return completions.generation_params(decode(json.dumps({"model": "m", "prompt": "hi", **fields}).encode(), completions.CompletionRequest))
+    return completions.generation_params(
+        decode(
+            json.dumps({"model": "m", "prompt": "hi", **fields}).encode(),
+            completions.CompletionRequest,
+        )
+    )
 
 
 def by_agents(**fields: Any) -> GenerationParams:
     """The meaning of a turn with an agent."""
-    return agents.generation_params(decode(json.dumps({"message": "hi", **fields}).encode(), agents.AgentTurn), "m", "ada")
+    return agents.generation_params(
+        decode(json.dumps({"message": "hi", **fields}).encode(), agents.AgentTurn), "m", "ada"
+    )
 
 
 Meaning = Callable[..., GenerationParams]
 every_api = pytest.mark.parametrize("meaning", [by_messages, by_chat, by_responses, by_agents])
-every_route = pytest.mark.parametrize("meaning", [by_messages, by_chat, by_responses, by_agents, by_completions])
+every_route = pytest.mark.parametrize(
+    "meaning", [by_messages, by_chat, by_responses, by_agents, by_completions]
+)
 
 STRUCTURED_OUTPUT_NAMES: list[tuple[str, Any]] = [
     ("response_format", {"type": "json_object", "schema": SCHEMA}),
@@ -72,21 +89,42 @@ STRUCTURED_OUTPUT_NAMES: list[tuple[str, Any]] = [
 
 @every_api
 @pytest.mark.parametrize(("field", "form"), STRUCTURED_OUTPUT_NAMES)
-def test_a_schema_is_honoured_in_the_words_of_every_server(meaning: Meaning, field: str, form: Any) -> None:
+def test_a_schema_is_honoured_in_the_words_of_every_server(
+    meaning: Meaning, field: str, form: Any
+) -> None:
     assert json.loads(meaning(**{field: form}).conversation.schema or "null") == SCHEMA
 
 
 def test_a_schema_is_honoured_in_the_older_words_of_messages() -> None:
-    assert json.loads(by_messages(output_format={"type": "json_schema", "schema": SCHEMA}).conversation.schema or "null") == SCHEMA
+    assert (
+        json.loads(
+            by_messages(output_format={"type": "json_schema", "schema": SCHEMA}).conversation.schema
+            or "null"
+        )
+        == SCHEMA
+    )
 
 
 def test_a_schema_beside_json_object_is_honoured_by_responses() -> None:
-    assert json.loads(by_responses(text={"format": {"type": "json_object", "schema": SCHEMA}}).conversation.schema or "null") == SCHEMA
+    assert (
+        json.loads(
+            by_responses(
+                text={"format": {"type": "json_object", "schema": SCHEMA}}
+            ).conversation.schema
+            or "null"
+        )
+        == SCHEMA
+    )
 
 
 @every_api
 @pytest.mark.parametrize(
-    ("field", "form"), [("format", "json"), ("structured_outputs", {"json_object": True}), ("response_format", {"type": "json_object"})]
+    ("field", "form"),
+    [
+        ("format", "json"),
+        ("structured_outputs", {"json_object": True}),
+        ("response_format", {"type": "json_object"}),
+    ],
 )
 def test_any_json_object_is_honoured(meaning: Meaning, field: str, form: Any) -> None:
     assert json.loads(meaning(**{field: form}).conversation.schema or "null") == {"type": "object"}
@@ -94,7 +132,14 @@ def test_any_json_object_is_honoured(meaning: Meaning, field: str, form: Any) ->
 
 @every_api
 @pytest.mark.parametrize(
-    ("field", "form"), [("format", ""), ("format", None), ("guided_json", None), ("structured_outputs", {}), ("guided_choice", [])]
+    ("field", "form"),
+    [
+        ("format", ""),
+        ("format", None),
+        ("guided_json", None),
+        ("structured_outputs", {}),
+        ("guided_choice", []),
+    ],
 )
 def test_no_form_is_none(meaning: Meaning, field: str, form: Any) -> None:
     assert meaning(**{field: form}).conversation.schema is None
@@ -130,14 +175,19 @@ REFUSED_FORMS: list[tuple[dict[str, Any], str]] = [
 
 @every_api
 @pytest.mark.parametrize(("fields", "field"), REFUSED_FORMS)
-def test_a_form_that_answers_cannot_be_held_to_is_refused_by_name(meaning: Meaning, fields: dict[str, Any], field: str) -> None:
+def test_a_form_that_answers_cannot_be_held_to_is_refused_by_name(
+    meaning: Meaning, fields: dict[str, Any], field: str
+) -> None:
     with pytest.raises((InvalidRequestError, Fault)) as caught:
         meaning(**fields)
 
     assert field_of(caught.value) == field
 
 
-@pytest.mark.parametrize(("field", "form"), [*STRUCTURED_OUTPUT_NAMES, ("format", "json"), ("guided_choice", ["a"]), ("grammar", "x")])
+@pytest.mark.parametrize(
+    ("field", "form"),
+    [*STRUCTURED_OUTPUT_NAMES, ("format", "json"), ("guided_choice", ["a"]), ("grammar", "x")],
+)
 def test_completions_refuses_forms_by_name(field: str, form: Any) -> None:
     with pytest.raises((InvalidRequestError, Fault)) as caught:
         by_completions(**{field: form})
@@ -159,14 +209,19 @@ BEHAVIOURS: list[tuple[str, Any, Any]] = [
 
 @every_route
 @pytest.mark.parametrize(("field", "demanded", "harmless"), BEHAVIOURS)
-def test_a_behaviour_that_cannot_be_had_is_refused_by_name(meaning: Meaning, field: str, demanded: Any, harmless: Any) -> None:
+def test_a_behaviour_that_cannot_be_had_is_refused_by_name(
+    meaning: Meaning, field: str, demanded: Any, harmless: Any
+) -> None:
     assert meaning(**{field: harmless}) == meaning()
     with pytest.raises(InvalidRequestError) as caught:
         meaning(**{field: demanded})
     assert caught.value.field == field
 
 
-@pytest.mark.parametrize(("field", "demanded"), [("functions", [{"name": "f"}]), ("function_call", {"name": "f"}), ("audio", {"voice": "x"})])
+@pytest.mark.parametrize(
+    ("field", "demanded"),
+    [("functions", [{"name": "f"}]), ("function_call", {"name": "f"}), ("audio", {"voice": "x"})],
+)
 def test_chat_refuses_what_it_has_not(field: str, demanded: Any) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         by_chat(**{field: demanded})

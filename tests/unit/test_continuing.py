@@ -4,7 +4,16 @@ import pytest
 
 from semantic_trio.application.answer import Encoded, PlainReader
 from semantic_trio.application.continuing import continuing, whole_turn
-from semantic_trio.domain.conversation import Conversation, Message, Part, Prompt, Role, Text, Thinking, ToolCall
+from semantic_trio.domain.conversation import (
+    Conversation,
+    Message,
+    Part,
+    Prompt,
+    Role,
+    Text,
+    Thinking,
+    ToolCall,
+)
 from semantic_trio.domain.token_histories import chain
 
 CASES = [
@@ -19,7 +28,9 @@ CASES = [
 
 
 @pytest.mark.parametrize(("message", "pieces", "told"), CASES)
-def test_blanks_that_the_message_ended_with_are_not_told_again(message: str, pieces: list[str], told: str) -> None:
+def test_blanks_that_the_message_ended_with_are_not_told_again(
+    message: str, pieces: list[str], told: str
+) -> None:
     reader = continuing(PlainReader(), Message(Role.ASSISTANT, (Text(message),)))
 
     parts = [part for piece in pieces for part in reader.push(piece)] + reader.finish()
@@ -33,7 +44,11 @@ def test_a_turn_of_its_own_is_read_as_it_is() -> None:
 
 
 TURNS: list[tuple[tuple[Part, ...], tuple[Part, ...], tuple[Part, ...]]] = [
-    ((Text("is "),), (Text("Paris"), ToolCall("c", "look", "{}")), (Text("is Paris"), ToolCall("c", "look", "{}"))),
+    (
+        (Text("is "),),
+        (Text("Paris"), ToolCall("c", "look", "{}")),
+        (Text("is Paris"), ToolCall("c", "look", "{}")),
+    ),
     ((Thinking("hm"), Text("is")), (Text(" Paris"),), (Thinking("hm"), Text("is Paris"))),
     ((Thinking("hm"),), (Text("Paris"),), (Thinking("hm"), Text("Paris"))),
     ((Text("is"),), (), (Text("is"),)),
@@ -41,7 +56,9 @@ TURNS: list[tuple[tuple[Part, ...], tuple[Part, ...], tuple[Part, ...]]] = [
 
 
 @pytest.mark.parametrize(("begun", "answer", "whole"), TURNS)
-def test_the_whole_turn_is_the_message_and_the_answer(begun: tuple[Part, ...], answer: tuple[Part, ...], whole: tuple[Part, ...]) -> None:
+def test_the_whole_turn_is_the_message_and_the_answer(
+    begun: tuple[Part, ...], answer: tuple[Part, ...], whole: tuple[Part, ...]
+) -> None:
     assert whole_turn(Message(Role.ASSISTANT, begun), answer) == whole
 
 

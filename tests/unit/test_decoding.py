@@ -16,13 +16,22 @@ SPECIAL = frozenset({START, END})
 
 
 def pieces(tokenizer: Tokenizer, tokens: Iterable[int]) -> list[str]:
-    decoder = IncrementalDecoder(tokenizer, SPECIAL if tokenizer is BYTES else frozenset(), tokenizer.get_vocab_size())
+    decoder = IncrementalDecoder(
+        tokenizer, SPECIAL if tokenizer is BYTES else frozenset(), tokenizer.get_vocab_size()
+    )
     return [*(decoder.push(token) for token in tokens), decoder.flush()]
 
 
-@given(st.lists(st.one_of(st.integers(0, END + 20), st.sampled_from(BYTES.encode("é日👩").ids)), max_size=100))
+@given(
+    st.lists(
+        st.one_of(st.integers(0, END + 20), st.sampled_from(BYTES.encode("é日👩").ids)),
+        max_size=100,
+    )
+)
 def test_the_pieces_of_any_tokens_join_to_what_all_at_once_give(tokens: list[int]) -> None:
-    """Any bytes: broken characters, special tokens between the halves of one, ids the tokenizer does not know."""
+    """Any bytes: broken characters, special tokens between the halves of one, ids the tokenizer
+    does not know.
+    """
     assert "".join(pieces(BYTES, tokens)) == BYTES.decode(tokens, skip_special_tokens=True)
 
 
@@ -44,7 +53,9 @@ def test_half_a_character_at_the_end_becomes_a_replacement() -> None:
 
 @pytest.mark.parametrize("tokenizer", [BYTES, FALLBACK], ids=["byte level", "byte fallback"])
 def test_text_that_stays_broken_is_shown_all_the_same(tokenizer: Tokenizer) -> None:
-    """The library's stream would show nothing before the end, and look at everything again with every token."""
+    """The library's stream would show nothing before the end, and look at everything again with
+    every token.
+    """
     said = pieces(tokenizer, tokenizer.encode("é").ids[:1] * 1000)
 
     assert "".join(said) == "\ufffd" * 1000
@@ -59,7 +70,9 @@ def test_a_whole_character_after_many_broken_ones_is_whole(broken: int) -> None:
 
 
 def test_words_after_a_character_that_went_wrong_keep_their_spaces() -> None:
-    """The byte after `A` makes both of them a broken character, when `A` has been shown; the library's stream fails from there on."""
+    """The byte after `A` makes both of them a broken character, when `A` has been shown; the
+    library's stream fails from there on.
+    """
     a, b, half = (FALLBACK.get_vocab()[token] for token in ("<0x41>", "▁b", "<0xE6>"))
 
     assert "".join(pieces(FALLBACK, [a, half, b, b])).startswith("A")
@@ -75,5 +88,7 @@ def test_words_and_single_bytes_of_a_sentencepiece_vocabulary_keep_their_spaces(
 
 @given(st.lists(st.integers(0, 258), max_size=100))
 def test_no_tokens_of_a_sentencepiece_vocabulary_make_it_fail(tokens: list[int]) -> None:
-    """A byte can turn the ones before it, shown already, into a broken character: that is a fault of the library's stream."""
+    """A byte can turn the ones before it, shown already, into a broken character: that is a fault
+    of the library's stream.
+    """
     pieces(FALLBACK, tokens)

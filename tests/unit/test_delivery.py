@@ -1,4 +1,6 @@
-"""A sink that hangs, fills or refuses costs no step: what is not delivered is dropped and counted."""
+"""A sink that hangs, fills or refuses costs no step: what is not delivered is dropped and
+counted.
+"""
 
 import threading
 from collections.abc import Callable
@@ -9,7 +11,14 @@ import structlog
 import trio
 
 from semantic_trio.adapters.metrics import Metrics
-from semantic_trio.application.delivery import BATCH_LIMIT, DEADLINE_SECONDS, QUEUE_LIMIT, DeliveringObserver, Delivery, DropCause
+from semantic_trio.application.delivery import (
+    BATCH_LIMIT,
+    DEADLINE_SECONDS,
+    QUEUE_LIMIT,
+    DeliveringObserver,
+    Delivery,
+    DropCause,
+)
 from semantic_trio.application.threads import Arguments, OneThread, Result
 from semantic_trio.domain.breaker import FIRST_PAUSE_SECONDS, MOST_FAILURES, BreakerState
 from semantic_trio.domain.observation import Evicted, Observation, Observed
@@ -39,7 +48,9 @@ class Hanging:
     hangs: bool = True
     calls: int = 0
 
-    async def __call__(self, function: Callable[[*Arguments], Result], /, *arguments: *Arguments) -> Result:
+    async def __call__(
+        self, function: Callable[[*Arguments], Result], /, *arguments: *Arguments
+    ) -> Result:
         self.calls += 1
         if self.hangs:
             await trio.sleep_forever()
@@ -74,10 +85,16 @@ async def test_observations_are_delivered_in_order_with_their_numbers_and_times(
     assert [len(batch) for batch in sink.batches] == [BATCH_LIMIT, BATCH_LIMIT, 1]
     assert sink.batches[0][0] == Observed(1, 1000.0, at, evicted(0))
     assert sink.batches[-1][-1].number == 2 * BATCH_LIMIT + 1
-    assert (delivered.delivered, delivered.dropped.total(), delivered.waiting) == (2 * BATCH_LIMIT + 1, 0, 0)
+    assert (delivered.delivered, delivered.dropped.total(), delivered.waiting) == (
+        2 * BATCH_LIMIT + 1,
+        0,
+        0,
+    )
 
 
-async def test_observations_that_come_together_are_written_together(autojump_clock: trio.testing.MockClock, nursery: trio.Nursery) -> None:
+async def test_observations_that_come_together_are_written_together(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
     sink = MemorySink()
     delivered = delivery(sink)
     await started(nursery, delivered)
@@ -89,7 +106,9 @@ async def test_observations_that_come_together_are_written_together(autojump_clo
     assert [len(batch) for batch in sink.batches] == [3]
 
 
-async def test_a_full_queue_drops_what_comes_and_counts_it(autojump_clock: trio.testing.MockClock, nursery: trio.Nursery) -> None:
+async def test_a_full_queue_drops_what_comes_and_counts_it(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
     sink = MemorySink()
     delivered = delivery(sink)
     for number in range(QUEUE_LIMIT + 5):
@@ -102,10 +121,14 @@ async def test_a_full_queue_drops_what_comes_and_counts_it(autojump_clock: trio.
     await trio.sleep(1)
 
     assert len(sink.observations) == QUEUE_LIMIT + 1
-    assert sink.batches[-1][-1].number == QUEUE_LIMIT + 6, "the gap in the numbers shows what was dropped"
+    assert sink.batches[-1][-1].number == QUEUE_LIMIT + 6, (
+        "the gap in the numbers shows what was dropped"
+    )
 
 
-async def test_a_sink_that_refuses_opens_the_circuit_and_is_tried_again(autojump_clock: trio.testing.MockClock, nursery: trio.Nursery) -> None:
+async def test_a_sink_that_refuses_opens_the_circuit_and_is_tried_again(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
     sink = MemorySink(OSError(28, "No space left on device"))
     delivered = delivery(sink)
     await started(nursery, delivered)
@@ -122,11 +145,17 @@ async def test_a_sink_that_refuses_opens_the_circuit_and_is_tried_again(autojump
 
     assert sink.observations == [evicted(99)]
     assert delivered.dropped == {DropCause.REFUSED: MOST_FAILURES}
-    assert [line["state"] for line in lines] == ["closed"] * (MOST_FAILURES - 1) + ["open", "half_open", "closed"]
+    assert [line["state"] for line in lines] == ["closed"] * (MOST_FAILURES - 1) + [
+        "open",
+        "half_open",
+        "closed",
+    ]
     assert lines[0]["reason"] == "[Errno 28] No space left on device"
 
 
-async def test_a_write_that_hangs_is_given_up_at_its_deadline(autojump_clock: trio.testing.MockClock, nursery: trio.Nursery) -> None:
+async def test_a_write_that_hangs_is_given_up_at_its_deadline(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
     sink, thread = MemorySink(), Hanging()
     delivered = delivery(sink, thread)
     await started(nursery, delivered)
@@ -143,7 +172,9 @@ async def test_a_write_that_hangs_is_given_up_at_its_deadline(autojump_clock: tr
     assert sink.observations == [evicted(2)]
 
 
-async def test_a_circuit_that_is_half_open_opens_again_with_one_failure(autojump_clock: trio.testing.MockClock, nursery: trio.Nursery) -> None:
+async def test_a_circuit_that_is_half_open_opens_again_with_one_failure(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
     thread = Hanging()
     delivered = delivery(MemorySink(), thread)
     await started(nursery, delivered)
@@ -173,7 +204,9 @@ async def test_the_end_of_a_server_does_not_wait_for_a_sink_that_is_given_up(
     assert trio.current_time() - began_at <= 2.0
 
 
-async def test_a_flush_waits_for_what_was_observed_and_no_longer(autojump_clock: trio.testing.MockClock, nursery: trio.Nursery) -> None:
+async def test_a_flush_waits_for_what_was_observed_and_no_longer(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
     sink = MemorySink()
     delivered = delivery(sink)
     await started(nursery, delivered)
@@ -185,8 +218,12 @@ async def test_a_flush_waits_for_what_was_observed_and_no_longer(autojump_clock:
     assert sink.observations == [evicted(1)]
 
 
-async def test_a_sink_that_hangs_costs_no_step(autojump_clock: trio.testing.MockClock, nursery: trio.Nursery) -> None:
-    """Two servers do the same work, one with a sink that hangs for ever: the same times, to the last bit of virtual time."""
+async def test_a_sink_that_hangs_costs_no_step(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
+    """Two servers do the same work, one with a sink that hangs for ever: the same times, to the
+    last bit of virtual time.
+    """
     ends = []
     hanging = delivery(MemorySink(), Hanging())
     await started(nursery, hanging)
@@ -196,7 +233,9 @@ async def test_a_sink_that_hangs_costs_no_step(autojump_clock: trio.testing.Mock
             for sink in sinks:
                 server.observers.add(sink)
             for number in range(3):
-                call = await post(server.app, "/v1/chat/completions", openai_body(str(number), max_tokens=40))
+                call = await post(
+                    server.app, "/v1/chat/completions", openai_body(str(number), max_tokens=40)
+                )
                 assert call.status == 200
             ends.append(round(trio.current_time() - began_at, 9))
 
@@ -204,7 +243,9 @@ async def test_a_sink_that_hangs_costs_no_step(autojump_clock: trio.testing.Mock
     assert hanging.dropped[DropCause.TIMEOUT] + hanging.waiting == hanging.observer._count > 0
 
 
-async def test_dropped_events_and_the_state_of_the_circuit_are_metrics(autojump_clock: trio.testing.MockClock, nursery: trio.Nursery) -> None:
+async def test_dropped_events_and_the_state_of_the_circuit_are_metrics(
+    autojump_clock: trio.testing.MockClock, nursery: trio.Nursery
+) -> None:
     refusing = delivery(MemorySink(OSError("refused")))
     await started(nursery, refusing)
     metrics = Metrics(sinks=(refusing,))
@@ -213,7 +254,10 @@ async def test_dropped_events_and_the_state_of_the_circuit_are_metrics(autojump_
         await trio.sleep(2 * LINGER)
 
     text = metrics.exposition().decode()
-    assert f'semantic_sink_dropped_events_total{{cause="refused",sink="test"}} {MOST_FAILURES}.0' in text
+    assert (
+        f'semantic_sink_dropped_events_total{{cause="refused",sink="test"}} {MOST_FAILURES}.0'
+        in text
+    )
     assert 'semantic_sink_dropped_events_total{cause="timeout",sink="test"} 0.0' in text
     assert 'semantic_sink_delivered_events_total{sink="test"} 0.0' in text
     assert 'semantic_sink_breaker_state{sink="test",state="open"} 1.0' in text
@@ -221,7 +265,9 @@ async def test_dropped_events_and_the_state_of_the_circuit_are_metrics(autojump_
 
 
 async def test_a_thread_that_hangs_is_the_only_one() -> None:
-    """Real threads, and no time: a cancelled call returns while its function hangs, and the next function begins when that has ended."""
+    """Real threads, and no time: a cancelled call returns while its function hangs, and the next
+    function begins when that has ended.
+    """
     begun, release, order = trio.Event(), threading.Event(), []
     one_thread = OneThread()
 

@@ -18,7 +18,9 @@ def _ignore(answer: object) -> None:
     """Make a function of a lambda that returns something nobody wants."""
 
 
-async def test_every_call_runs_on_the_same_thread_in_order_and_the_last_act_comes_last(nursery: trio.Nursery) -> None:
+async def test_every_call_runs_on_the_same_thread_in_order_and_the_last_act_comes_last(
+    nursery: trio.Nursery,
+) -> None:
     seen: list[tuple[str, int]] = []
 
     def note(what: str) -> int:
@@ -47,7 +49,9 @@ def test_calls_of_two_models_are_served_in_the_order_in_which_they_come() -> Non
     assert seen == ["step of one", "step of two", "next of one", "next of two", "ended"]
 
 
-async def test_what_a_call_raises_is_raised_to_its_caller_and_the_thread_goes_on(nursery: trio.Nursery) -> None:
+async def test_what_a_call_raises_is_raised_to_its_caller_and_the_thread_goes_on(
+    nursery: trio.Nursery,
+) -> None:
     device = Device(lambda: None)
     await nursery.start(device.run)
 
@@ -57,7 +61,9 @@ async def test_what_a_call_raises_is_raised_to_its_caller_and_the_thread_goes_on
     device.stop()
 
 
-async def test_a_cancelled_caller_leaves_and_the_next_call_waits_its_turn(nursery: trio.Nursery) -> None:
+async def test_a_cancelled_caller_leaves_and_the_next_call_waits_its_turn(
+    nursery: trio.Nursery,
+) -> None:
     device, release = Device(lambda: None), threading.Event()
     await nursery.start(device.run)
 
@@ -132,9 +138,15 @@ def test_memory_in_use_is_told_by_kind() -> None:
 
 @pytest.mark.parametrize(
     ("kind", "report", "cure"),
-    [(mx.cpu, BlasReport("", needed=True), CURE), (mx.cpu, BlasReport("libopenblas.so", needed=True), ""), (mx.gpu, BlasReport("", needed=True), "")],
+    [
+        (mx.cpu, BlasReport("", needed=True), CURE),
+        (mx.cpu, BlasReport("libopenblas.so", needed=True), ""),
+        (mx.gpu, BlasReport("", needed=True), ""),
+    ],
 )
-def test_a_cure_is_named_where_a_cpu_lacks_a_blas(monkeypatch: pytest.MonkeyPatch, kind: mx.DeviceType, report: BlasReport, cure: str) -> None:
+def test_a_cure_is_named_where_a_cpu_lacks_a_blas(
+    monkeypatch: pytest.MonkeyPatch, kind: mx.DeviceType, report: BlasReport, cure: str
+) -> None:
     monkeypatch.setattr(module, "BLAS", report)
     monkeypatch.setattr(mx, "default_device", lambda: mx.Device(kind))
 
@@ -142,10 +154,14 @@ def test_a_cure_is_named_where_a_cpu_lacks_a_blas(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("cure", [CURE, ""])
-async def test_a_server_that_lacks_a_blas_says_so_in_one_line(monkeypatch: pytest.MonkeyPatch, cure: str) -> None:
+async def test_a_server_that_lacks_a_blas_says_so_in_one_line(
+    monkeypatch: pytest.MonkeyPatch, cure: str
+) -> None:
     monkeypatch.setattr(serve, "blas_cure", lambda: cure)
 
     with capture_logs() as lines:
         await serve.warn_of_slow_device(shared_device())
 
-    assert [(line["log_level"], line["cure"]) for line in lines] == ([("warning", CURE)] if cure else [])
+    assert [(line["log_level"], line["cure"]) for line in lines] == (
+        [("warning", CURE)] if cure else []
+    )

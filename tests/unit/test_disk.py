@@ -1,4 +1,6 @@
-"""What one model has on disk, by the books: orders, what came of them, and what nobody needs any more."""
+"""What one model has on disk, by the books: orders, what came of them, and what nobody needs any
+more.
+"""
 
 import pytest
 
@@ -90,7 +92,12 @@ def test_the_last_things_damaged_are_remembered(monkeypatch: pytest.MonkeyPatch)
         books.damaged(block)
 
     root, *keys = root_key(first.spec.fingerprint), *first.run(tuple(range(100))).keys
-    assert [books.was_damaged_after([key]) for key in (root, *keys[:3])] == [False, True, True, False]
+    assert [books.was_damaged_after([key]) for key in (root, *keys[:3])] == [
+        False,
+        True,
+        True,
+        False,
+    ]
 
 
 def test_what_is_computed_while_it_is_read_is_not_kept_twice() -> None:
@@ -109,7 +116,9 @@ def test_what_is_computed_while_it_is_read_is_not_kept_twice() -> None:
 
 
 def test_what_waits_to_be_written_stays_with_all_that_leads_to_it() -> None:
-    """The file of its first block was deleted by something else: evicting that block would remove what follows it."""
+    """The file of its first block was deleted by something else: evicting that block would remove
+    what follows it.
+    """
     first = memory()
     other = read(first, tuple(range(200, 230)), "b")
     write(first, read(first, tuple(range(48)), number=1))

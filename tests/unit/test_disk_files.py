@@ -1,4 +1,6 @@
-"""Files of one model: there whole or not at all, their owner's alone, and never believed when they are not what was written."""
+"""Files of one model: there whole or not at all, their owner's alone, and never believed when they
+are not what was written.
+"""
 
 import errno
 import functools
@@ -32,12 +34,24 @@ from semantic_trio.domain.errors import CacheCorruptionError, CacheInUseError
 
 FINGERPRINT, OTHER = "ab" * 32, "cd" * 32
 BLOCK, SNAPSHOT = Item(Kind.BLOCK, bytes(range(32))), Item(Kind.SNAPSHOT, bytes(range(32)))
-CONTENT: Content = {"a": Tensor("F16", (20, 10), memoryview(bytes(range(1, 201)) * 2)), "b": Tensor("BF16", (3,), memoryview(b"abcdef"))}
+CONTENT: Content = {
+    "a": Tensor("F16", (20, 10), memoryview(bytes(range(1, 201)) * 2)),
+    "b": Tensor("BF16", (3,), memoryview(b"abcdef")),
+}
 
 
 def record(agent: str = "main", used: int = 1) -> AgentRecord:
     flags = {"is_named": True, "is_kept": False, "is_pinned": False}
-    return AgentRecord(id=agent, **flags, parent=None, turns=1, used=used, history=pack(range(100)), prompt_tokens=9, chain=bytes(32))
+    return AgentRecord(
+        id=agent,
+        **flags,
+        parent=None,
+        turns=1,
+        used=used,
+        history=pack(range(100)),
+        prompt_tokens=9,
+        chain=bytes(32),
+    )
 
 
 def digest(agent: str) -> str:
@@ -45,7 +59,9 @@ def digest(agent: str) -> str:
 
 
 def files_in(directory: Path) -> list[str]:
-    return sorted(str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file())
+    return sorted(
+        str(path.relative_to(directory)) for path in directory.rglob("*") if path.is_file()
+    )
 
 
 def the_file(directory: Path) -> Path:
@@ -54,7 +70,9 @@ def the_file(directory: Path) -> Path:
 
 
 def plain(content: Content) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
-    return {name: (tensor.dtype, tensor.shape, bytes(tensor.data)) for name, tensor in content.items()}
+    return {
+        name: (tensor.dtype, tensor.shape, bytes(tensor.data)) for name, tensor in content.items()
+    }
 
 
 @pytest.fixture
@@ -62,7 +80,7 @@ def files(tmp_path: Path) -> ModelFiles:
     return ModelFiles(tmp_path / "cache", FINGERPRINT, "tiny")
 
 
-# ---------------------------------------------------------------------------------------------------------------- where things are
+# --------------------------------------------------------------------------------- where things are
 
 
 def test_every_file_has_its_place(files: ModelFiles) -> None:
@@ -70,7 +88,11 @@ def test_every_file_has_its_place(files: ModelFiles) -> None:
     files.write(SNAPSHOT, CONTENT)
     files.write_agent(record())
 
-    names = [f"agents/{digest('main')}", f"blocks/00/{BLOCK.key.hex()}", f"marks/00/{SNAPSHOT.key.hex()}"]
+    names = [
+        f"agents/{digest('main')}",
+        f"blocks/00/{BLOCK.key.hex()}",
+        f"marks/00/{SNAPSHOT.key.hex()}",
+    ]
     assert files_in(files.root) == [f"memory/{'ab' * 16}/{name}.safetensors" for name in names]
 
 
@@ -84,7 +106,10 @@ def no_umask() -> Iterator[None]:
 def modes(directory: Path) -> dict[str, set[str]]:
     """The modes there are, of directories and of files."""
     found = [stat.filemode(path.stat().st_mode) for path in (directory, *directory.rglob("*"))]
-    return {"d": {mode for mode in found if mode[0] == "d"}, "-": {mode for mode in found if mode[0] == "-"}}
+    return {
+        "d": {mode for mode in found if mode[0] == "d"},
+        "-": {mode for mode in found if mode[0] == "-"},
+    }
 
 
 @pytest.mark.usefixtures("no_umask")
@@ -143,22 +168,36 @@ def test_agents_whose_ids_differ_in_case_have_files_that_do_not(files: ModelFile
 def test_the_index_has_blocks_and_snapshots_and_nothing_else(files: ModelFiles) -> None:
     sizes = {item: files.write(item, CONTENT) for item in (BLOCK, SNAPSHOT)}
     shard = the_file_of(files, BLOCK).parent
-    for name in ("README", "x" * 64 + ".safetensors", "ff" * 32 + ".safetensors", BLOCK.key.hex(), BLOCK.key.hex().upper() + ".safetensors"):
+    for name in (
+        "README",
+        "x" * 64 + ".safetensors",
+        "ff" * 32 + ".safetensors",
+        BLOCK.key.hex(),
+        BLOCK.key.hex().upper() + ".safetensors",
+    ):
         (shard / name).touch()
     (shard / ("00" * 32 + ".safetensors")).mkdir()
     (shard.parent / "zz").mkdir()
     (shard.parent / "ff").touch()
 
-    assert files.index() == sizes == {item: the_file_of(files, item).stat().st_size for item in sizes}
+    assert (
+        files.index() == sizes == {item: the_file_of(files, item).stat().st_size for item in sizes}
+    )
 
 
 def the_file_of(files: ModelFiles, item: Item) -> Path:
-    [found] = [path for path in (files.root / "memory").rglob(f"{item.key.hex()}.safetensors") if f"{item.kind}s" in path.parts]
+    [found] = [
+        path
+        for path in (files.root / "memory").rglob(f"{item.key.hex()}.safetensors")
+        if f"{item.kind}s" in path.parts
+    ]
     return found
 
 
 @pytest.mark.parametrize("have_written", [publish, publish_once])
-def test_a_file_is_its_owners_alone_while_it_is_being_written(have_written: Callable[[Path, Callable[[Path], None]], object], tmp_path: Path) -> None:
+def test_a_file_is_its_owners_alone_while_it_is_being_written(
+    have_written: Callable[[Path, Callable[[Path], None]], object], tmp_path: Path
+) -> None:
     """Also in a directory that everybody can read, as an archive that is exported."""
     modes: list[int] = []
 
@@ -194,21 +233,27 @@ def test_nothing_is_written_where_another_process_works(tmp_path: Path) -> None:
         raise CacheInUseError("here", "pid 1")
 
     files = ModelFiles(tmp_path / "cache", FINGERPRINT, "tiny", refuse)
-    for work in (lambda: files.write_agent(record()), files.archives.spool, lambda: files.archives.import_agent(io.BytesIO())):
+    for work in (
+        lambda: files.write_agent(record()),
+        files.archives.spool,
+        lambda: files.archives.import_agent(io.BytesIO()),
+    ):
         with pytest.raises(OSError, match="in use by pid 1"):
             work()
 
     assert not files.root.exists()
 
 
-def test_there_is_room_as_long_as_the_file_system_has_some(files: ModelFiles, tmp_path: Path) -> None:
+def test_there_is_room_as_long_as_the_file_system_has_some(
+    files: ModelFiles, tmp_path: Path
+) -> None:
     """Also before the directory is there."""
     free = os.statvfs(tmp_path).f_bavail * os.statvfs(tmp_path).f_frsize
 
     assert files.free_bytes() == pytest.approx(free, rel=0.2)
 
 
-# ------------------------------------------------------------------------------------------------------------ what is never believed
+# --------------------------------------------------------------------------- what is never believed
 
 KINDS = ["block", "mark", "agent"]
 
@@ -229,7 +274,9 @@ def written(kind: str, *, second: bool = False, fingerprint: str = FINGERPRINT) 
 
 
 def in_order(content: bytes) -> bytes:
-    """The same file with its metadata sorted, which safetensors writes in another order every time: else no run would be like another."""
+    """The same file with its metadata sorted, which safetensors writes in another order every time:
+    else no run would be like another.
+    """
     front = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:front])
     header["__metadata__"] = dict(sorted(header["__metadata__"].items())) | {"checksum": "0" * 32}
@@ -275,7 +322,10 @@ def assert_detected(kind: str, content: bytes) -> str:
 
 def regions(content: bytes) -> dict[str, range]:
     front = 8 + int.from_bytes(content[:8], "little")
-    metadata, checksum = content.index(b'"__metadata__"'), content.index(b'"checksum":"') + len(b'"checksum":"')
+    metadata, checksum = (
+        content.index(b'"__metadata__"'),
+        content.index(b'"checksum":"') + len(b'"checksum":"'),
+    )
     return {
         "length": range(8),
         "header": range(8, front),
@@ -289,18 +339,28 @@ def regions(content: bytes) -> dict[str, range]:
 @st.composite
 def damages(draw: st.DrawFn, content: bytes) -> bytes:
     """What a disk, a crash or a person may make of a file."""
-    region = regions(content)[draw(st.sampled_from(["length", "header", "metadata", "checksum", "data", "last byte"]))]
+    region = regions(content)[
+        draw(st.sampled_from(["length", "header", "metadata", "checksum", "data", "last byte"]))
+    ]
     at = draw(st.sampled_from(region))
     end = draw(st.integers(at + 1, region.stop))
-    match draw(st.sampled_from(["cut off", "flipped", "zeroed", "noise", "left out", "repeated", "appended"])):
+    match draw(
+        st.sampled_from(
+            ["cut off", "flipped", "zeroed", "noise", "left out", "repeated", "appended"]
+        )
+    ):
         case "cut off":
             return content[:at]
         case "flipped":
-            return content[:at] + bytes([content[at] ^ draw(st.integers(1, 255))]) + content[at + 1 :]
+            return (
+                content[:at] + bytes([content[at] ^ draw(st.integers(1, 255))]) + content[at + 1 :]
+            )
         case "zeroed":
             return content[:at] + bytes(end - at) + content[end:]
         case "noise":
-            return content[:at] + draw(st.binary(min_size=end - at, max_size=end - at)) + content[end:]
+            return (
+                content[:at] + draw(st.binary(min_size=end - at, max_size=end - at)) + content[end:]
+            )
         case "left out":
             return content[:at] + content[end:]
         case "repeated":
@@ -312,10 +372,13 @@ def damages(draw: st.DrawFn, content: bytes) -> bytes:
 @pytest.mark.parametrize("kind", KINDS)
 @settings(max_examples=200)
 @given(data=st.data())
-def test_whatever_becomes_of_a_file_it_is_found_out_and_put_aside(kind: str, data: st.DataObject) -> None:
+def test_whatever_becomes_of_a_file_it_is_found_out_and_put_aside(
+    kind: str, data: st.DataObject
+) -> None:
     content = data.draw(damages(written(kind)))
     assume(content != written(kind))
-    assume(not re.search(rb"semantic_trio/(?!1\b)\d", content))  # which is taken for a newer version's, and stays
+    # which is taken for a newer version's, and stays
+    assume(not re.search(rb"semantic_trio/(?!1\b)\d", content))
 
     assert_detected(kind, content)
 
@@ -335,12 +398,18 @@ def test_a_file_as_it_was_written_is_believed(kind: str, files: ModelFiles) -> N
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_file_in_the_place_of_another_is_found_out(kind: str) -> None:
-    names = {"block": "is named 0101", "mark": "is named 0101", "agent": "is named second, and holds second"}
+    names = {
+        "block": "is named 0101",
+        "mark": "is named 0101",
+        "agent": "is named second, and holds second",
+    }
     others = [other for other in KINDS if other != kind]
 
     assert assert_detected(kind, written(kind, second=True)).startswith(names[kind])
     assert assert_detected(kind, written(kind, fingerprint=OTHER)) == "is another model's: tiny"
-    assert [assert_detected(kind, written(other)) for other in others] == [f"is a {other}, not a {kind}" for other in others]
+    assert [assert_detected(kind, written(other)) for other in others] == [
+        f"is a {other}, not a {kind}" for other in others
+    ]
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -357,9 +426,13 @@ def test_a_model_of_the_same_directory_is_another_model(files: ModelFiles) -> No
         files.read(BLOCK)
 
 
-def test_a_record_that_says_another_id_than_its_file_is_found_out(files: ModelFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_record_that_says_another_id_than_its_file_is_found_out(
+    files: ModelFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with monkeypatch.context() as patch:
-        patch.setattr("semantic_trio.adapters.disk.files.encode", lambda given: encode(record("second")))
+        patch.setattr(
+            "semantic_trio.adapters.disk.files.encode", lambda given: encode(record("second"))
+        )
         files.write_agent(record("main"))
 
     assert find_damage(files, "agent") == "is named main, and holds second"
@@ -373,7 +446,9 @@ def test_one_damaged_record_costs_no_other(files: ModelFiles) -> None:
 
     with capture_logs() as logs:
         assert [found.id for found in files.agents()] == ["c", "a"]
-    assert [(told["file"], told["log_level"]) for told in logs] == [(f"agents/{file.name}", "warning")]
+    assert [(told["file"], told["log_level"]) for told in logs] == [
+        (f"agents/{file.name}", "warning")
+    ]
     with capture_logs() as logs:
         assert len(files.agents()) == 2
     assert logs == []
@@ -391,7 +466,7 @@ def test_a_record_that_cannot_be_read_today_stays_where_it_is(files: ModelFiles)
     assert file.is_dir()
 
 
-# ----------------------------------------------------------------------------------------------------------------------- quarantine
+# --------------------------------------------------------------------------------------- quarantine
 
 
 def test_the_quarantine_keeps_the_last_thirty_two(files: ModelFiles) -> None:
@@ -403,8 +478,16 @@ def test_the_quarantine_keeps_the_last_thirty_two(files: ModelFiles) -> None:
 
     kept = {path.name for path in (files.root / "quarantine").iterdir()} - {"notes.txt"}
 
-    assert kept == {f"block-{bytes([n]).hex() * 32}-{n + 1}{suffix}" for n in range(8, 40) for suffix in (".safetensors", ".txt")}
-    assert (files.root / "quarantine" / f"block-{'27' * 32}-40.txt").read_text().endswith("of tiny: reason 39\n")
+    assert kept == {
+        f"block-{bytes([n]).hex() * 32}-{n + 1}{suffix}"
+        for n in range(8, 40)
+        for suffix in (".safetensors", ".txt")
+    }
+    assert (
+        (files.root / "quarantine" / f"block-{'27' * 32}-40.txt")
+        .read_text()
+        .endswith("of tiny: reason 39\n")
+    )
 
 
 def test_the_quarantine_counts_on_after_a_restart(files: ModelFiles) -> None:
@@ -424,7 +507,9 @@ def test_many_threads_may_put_aside_at_once(files: ModelFiles) -> None:
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda item: files.put_aside(item, "it is wrong"), items))
 
-    numbers = [int(path.stem.rpartition("-")[2]) for path in (files.root / "quarantine").glob("*.txt")]
+    numbers = [
+        int(path.stem.rpartition("-")[2]) for path in (files.root / "quarantine").glob("*.txt")
+    ]
     assert sorted(numbers) == list(range(1, 17))
 
 
@@ -446,7 +531,9 @@ def test_what_cannot_be_put_aside_is_not_believed_either(kind: str, files: Model
         files.put_aside("main" if kind == "agent" else Item(Kind(kind), bytes(32)), "it is wrong")
 
 
-def test_a_reason_that_finds_no_room_keeps_nothing_in_use(files: ModelFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_reason_that_finds_no_room_keeps_nothing_in_use(
+    files: ModelFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def refuse(*given: object) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -458,7 +545,7 @@ def test_a_reason_that_finds_no_room_keeps_nothing_in_use(files: ModelFiles, mon
     assert [path.suffix for path in (files.root / "quarantine").iterdir()] == [".safetensors"]
 
 
-# --------------------------------------------------------------------------------------------------------------- whole or not at all
+# ------------------------------------------------------------------------------ whole or not at all
 
 OLDER: Content = {"a": Tensor("U8", (3,), memoryview(b"old"))}
 
@@ -480,13 +567,19 @@ STEPS = ["save_file", "pwrite", "chmod", "fsync", "replace"]
 
 
 @pytest.mark.parametrize("step", STEPS)
-def test_a_write_that_fails_leaves_what_was_there_before(files: ModelFiles, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
+def test_a_write_that_fails_leaves_what_was_there_before(
+    files: ModelFiles, monkeypatch: pytest.MonkeyPatch, step: str
+) -> None:
     files.write(BLOCK, OLDER)
     files.write_agent(record(used=1))
     before = files_in(files.root)
     with monkeypatch.context() as patch:
         fail_at(patch, step)
-        for write in (lambda: files.write(BLOCK, CONTENT), lambda: files.write(SNAPSHOT, CONTENT), lambda: files.write_agent(record(used=2))):
+        for write in (
+            lambda: files.write(BLOCK, CONTENT),
+            lambda: files.write(SNAPSHOT, CONTENT),
+            lambda: files.write_agent(record(used=2)),
+        ):
             with pytest.raises(OSError, match="No space left"):
                 write()
 
@@ -495,7 +588,9 @@ def test_a_write_that_fails_leaves_what_was_there_before(files: ModelFiles, monk
     assert files.agents() == [record(used=1)]
 
 
-def test_a_directory_that_cannot_be_flushed_keeps_no_file_back(files: ModelFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_directory_that_cannot_be_flushed_keeps_no_file_back(
+    files: ModelFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
     real = os.fsync
 
     def refuse_directories(descriptor: int) -> None:
@@ -510,9 +605,17 @@ def test_a_directory_that_cannot_be_flushed_keeps_no_file_back(files: ModelFiles
     assert plain(files.read(BLOCK)) == plain(CONTENT)
 
 
-def test_a_file_is_flushed_before_it_has_its_name_and_its_name_after(files: ModelFiles, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_is_flushed_before_it_has_its_name_and_its_name_after(
+    files: ModelFiles, monkeypatch: pytest.MonkeyPatch
+) -> None:
     steps: list[str] = []
-    monkeypatch.setattr(os, "fsync", lambda descriptor: steps.append("directory" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file"))
+    monkeypatch.setattr(
+        os,
+        "fsync",
+        lambda descriptor: steps.append(
+            "directory" if stat.S_ISDIR(os.fstat(descriptor).st_mode) else "file"
+        ),
+    )
     real = os.replace
     monkeypatch.setattr(os, "replace", lambda *given: (steps.append("name"), real(*given)))
 
@@ -532,11 +635,15 @@ def write(size): return files.write(Item(Kind.BLOCK, bytes(range(32))), {"a": Te
 
 
 def child(root: Path, script: str) -> subprocess.CompletedProcess[bytes]:
-    return subprocess.run([sys.executable, "-c", WRITES + script, str(root)], capture_output=True, check=False)
+    return subprocess.run(
+        [sys.executable, "-c", WRITES + script, str(root)], capture_output=True, check=False
+    )
 
 
 @pytest.mark.parametrize("step", ["pwrite", "fsync", "replace"])
-def test_a_process_that_ends_while_it_writes_leaves_what_was_there_before(files: ModelFiles, step: str) -> None:
+def test_a_process_that_ends_while_it_writes_leaves_what_was_there_before(
+    files: ModelFiles, step: str
+) -> None:
     files.write(BLOCK, OLDER)
     before = files_in(files.root)
 
@@ -578,7 +685,10 @@ def test_only_the_first_index_removes_what_was_begun(files: ModelFiles) -> None:
 
 def test_a_disk_that_is_full_is_an_os_error(files: ModelFiles) -> None:
     """The kernel's own refusal, in the middle of a file."""
-    script = "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\ntry: write(100_000)\nexcept OSError as error: sys.exit(error.errno)"
+    script = (
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))\ntry: write(100_000)\nexcept "
+        "OSError as error: sys.exit(error.errno)"
+    )
 
     refused = child(files.root, script)
 

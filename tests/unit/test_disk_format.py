@@ -21,7 +21,22 @@ from semantic_trio.adapters.disk.parsing import UnfitError
 from semantic_trio.domain.content import Content, Tensor
 
 LABEL = Label("block", "ab" * 32, "f" * 64, "tiny")
-SIZES = {"BOOL": 1, "U8": 1, "I8": 1, "F16": 2, "BF16": 2, "U16": 2, "I16": 2, "F32": 4, "U32": 4, "I32": 4, "F64": 8, "I64": 8, "U64": 8, "C64": 8}
+SIZES = {
+    "BOOL": 1,
+    "U8": 1,
+    "I8": 1,
+    "F16": 2,
+    "BF16": 2,
+    "U16": 2,
+    "I16": 2,
+    "F32": 4,
+    "U32": 4,
+    "I32": 4,
+    "F64": 8,
+    "I64": 8,
+    "U64": 8,
+    "C64": 8,
+}
 SHAPES = st.lists(st.integers(0, 4), max_size=4).map(tuple)
 
 
@@ -34,11 +49,17 @@ def tensors(draw: st.DrawFn) -> Tensor:
     return Tensor(dtype, shape, memoryview(draw(st.binary(min_size=count, max_size=count))))
 
 
-CONTENTS = st.dictionaries(st.text(st.characters(codec="utf-8"), max_size=8).filter(lambda name: name != "__metadata__"), tensors(), max_size=5)
+CONTENTS = st.dictionaries(
+    st.text(st.characters(codec="utf-8"), max_size=8).filter(lambda name: name != "__metadata__"),
+    tensors(),
+    max_size=5,
+)
 
 
 def plain(content: Content) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
-    return {name: (tensor.dtype, tensor.shape, bytes(tensor.data)) for name, tensor in content.items()}
+    return {
+        name: (tensor.dtype, tensor.shape, bytes(tensor.data)) for name, tensor in content.items()
+    }
 
 
 def row(numbers: bytes, dtype: str = "U8") -> Tensor:
@@ -52,17 +73,30 @@ def header(file: Path) -> dict[str, Any]:
 
 
 def forge(file: Path, front: bytes, data: bytes = b"") -> None:
-    """A file with a checksum that is right, whatever else is in it: the digits go where there are 32 zeros."""
+    """A file with a checksum that is right, whatever else is in it: the digits go where there are
+    32 zeros.
+    """
     content = struct.pack("<Q", len(front)) + front + data
     file.write_bytes(content.replace(b"0" * 32, xxhash.xxh3_128_hexdigest(content).encode(), 1))
 
 
 def forged(entries: object, data: bytes = b"", **metadata: str) -> tuple[bytes, bytes]:
-    own = {"format": FORMAT, "kind": "block", "name": LABEL.name, "fingerprint": LABEL.fingerprint, "model": "tiny", "checksum": "0" * 32}
-    return json.dumps({"__metadata__": own | metadata} | entries if isinstance(entries, dict) else entries).encode(), data
+    own = {
+        "format": FORMAT,
+        "kind": "block",
+        "name": LABEL.name,
+        "fingerprint": LABEL.fingerprint,
+        "model": "tiny",
+        "checksum": "0" * 32,
+    }
+    return json.dumps(
+        {"__metadata__": own | metadata} | entries if isinstance(entries, dict) else entries
+    ).encode(), data
 
 
-def entry(dtype: str = "U8", shape: object = (2,), at: object = (0, 2)) -> dict[str, dict[str, object]]:
+def entry(
+    dtype: str = "U8", shape: object = (2,), at: object = (0, 2)
+) -> dict[str, dict[str, object]]:
     return {"a": {"dtype": dtype, "shape": shape, "data_offsets": at}}
 
 
@@ -76,7 +110,9 @@ def refusal(file: Path) -> str:
 
 
 @given(content=CONTENTS)
-def test_what_was_written_is_read(tmp_path_factory: pytest.TempPathFactory, content: Content) -> None:
+def test_what_was_written_is_read(
+    tmp_path_factory: pytest.TempPathFactory, content: Content
+) -> None:
     """Numbers without a dimension, dimensions without a number, and numbers numpy does not know."""
     file = tmp_path_factory.getbasetemp() / "file"
     write(file, LABEL, content)
@@ -92,12 +128,21 @@ def test_a_file_says_what_it_is(tmp_path: Path) -> None:
     metadata = header(tmp_path / "file")["__metadata__"]
 
     assert re.fullmatch("[0-9a-f]{32}", metadata.pop("checksum"))
-    assert metadata == {"format": "semantic_trio/1", "kind": "block", "name": "ab" * 32, "fingerprint": "f" * 64, "model": "tiny"}
+    assert metadata == {
+        "format": "semantic_trio/1",
+        "kind": "block",
+        "name": "ab" * 32,
+        "fingerprint": "f" * 64,
+        "model": "tiny",
+    }
 
 
 def test_its_checksum_is_that_of_the_file_with_zeros_in_its_place(tmp_path: Path) -> None:
     write(tmp_path / "file", LABEL, {"a": row(bytes(3_000_000))})
-    checksum, content = header(tmp_path / "file")["__metadata__"]["checksum"].encode(), (tmp_path / "file").read_bytes()
+    checksum, content = (
+        header(tmp_path / "file")["__metadata__"]["checksum"].encode(),
+        (tmp_path / "file").read_bytes(),
+    )
 
     assert content.count(checksum) == 1
     assert xxhash.xxh3_128_hexdigest(content.replace(checksum, b"0" * 32)).encode() == checksum
@@ -129,9 +174,14 @@ def test_what_is_read_is_the_one_buffer_that_was_checked_and_stays_as_it_is(tmp_
 
 @pytest.mark.parametrize(
     ("kind", "fingerprint", "reason"),
-    [("mark", LABEL.fingerprint, "is a block, not a mark"), ("block", "e" * 64, "is another model's: tiny")],
+    [
+        ("mark", LABEL.fingerprint, "is a block, not a mark"),
+        ("block", "e" * 64, "is another model's: tiny"),
+    ],
 )
-def test_a_file_of_something_else_is_told_from_a_damaged_one(tmp_path: Path, kind: str, fingerprint: str, reason: str) -> None:
+def test_a_file_of_something_else_is_told_from_a_damaged_one(
+    tmp_path: Path, kind: str, fingerprint: str, reason: str
+) -> None:
     write(tmp_path / "file", LABEL, {"a": row(b"ab")})
 
     with pytest.raises(UnfitError) as refused:
@@ -169,7 +219,10 @@ HOSTILE = {
     "no JSON": (b"{", b""),
     "no UTF-8": (b'{"\xff": 1}', b""),
     "empty": (b"", b""),
-    "a tensor twice": (forged(entry())[0][:-1] + b', "a": ' + json.dumps(entry()["a"]).encode() + b"}", b"ab"),
+    "a tensor twice": (
+        forged(entry())[0][:-1] + b', "a": ' + json.dumps(entry()["a"]).encode() + b"}",
+        b"ab",
+    ),
     "metadata of numbers": forged({"__metadata__": {"kind": 1}}),
     "metadata of nothing": forged({"__metadata__": None}),
     "no metadata": forged({"__metadata__": {}}),
@@ -215,7 +268,9 @@ HOSTILE = {
 
 
 @pytest.mark.parametrize("what", sorted(HOSTILE))
-def test_a_file_with_a_right_checksum_may_hold_anything_and_is_refused(tmp_path: Path, what: str) -> None:
+def test_a_file_with_a_right_checksum_may_hold_anything_and_is_refused(
+    tmp_path: Path, what: str
+) -> None:
     forge(tmp_path / "file", *HOSTILE[what])
 
     assert not refusal(tmp_path / "file").startswith("checksum")
@@ -225,19 +280,34 @@ def test_a_forged_file_that_is_right_is_read(tmp_path: Path) -> None:
     """The forger of the tests around: what is refused there is refused for what it holds."""
     forge(tmp_path / "file", *forged(entry(dtype="U16", shape=[1]), b"ab", dtypes='{"a": "BF16"}'))
 
-    assert plain(read(tmp_path / "file", "block", LABEL.fingerprint)[1]) == {"a": ("BF16", (1,), b"ab")}
+    assert plain(read(tmp_path / "file", "block", LABEL.fingerprint)[1]) == {
+        "a": ("BF16", (1,), b"ab")
+    }
 
 
 NUMBERS = st.integers(-3, 5) | st.integers() | st.floats()
-ANYTHING = st.recursive(st.none() | st.booleans() | NUMBERS | st.text(max_size=3), lambda inner: st.lists(inner, max_size=3), max_leaves=5)
-NEARLY = st.fixed_dictionaries(
-    {"dtype": st.sampled_from(["U8", "F32", "BF16", ""]), "shape": st.lists(NUMBERS, max_size=3), "data_offsets": st.lists(NUMBERS, max_size=3)}
+ANYTHING = st.recursive(
+    st.none() | st.booleans() | NUMBERS | st.text(max_size=3),
+    lambda inner: st.lists(inner, max_size=3),
+    max_leaves=5,
 )
-HEADERS = st.dictionaries(st.text(max_size=2) | st.just("__metadata__"), NEARLY | ANYTHING, max_size=4) | ANYTHING
+NEARLY = st.fixed_dictionaries(
+    {
+        "dtype": st.sampled_from(["U8", "F32", "BF16", ""]),
+        "shape": st.lists(NUMBERS, max_size=3),
+        "data_offsets": st.lists(NUMBERS, max_size=3),
+    }
+)
+HEADERS = (
+    st.dictionaries(st.text(max_size=2) | st.just("__metadata__"), NEARLY | ANYTHING, max_size=4)
+    | ANYTHING
+)
 
 
 @given(front=HEADERS, data=st.binary(max_size=8))
-def test_whatever_a_header_says_there_is_one_error(tmp_path_factory: pytest.TempPathFactory, front: object, data: bytes) -> None:
+def test_whatever_a_header_says_there_is_one_error(
+    tmp_path_factory: pytest.TempPathFactory, front: object, data: bytes
+) -> None:
     file = tmp_path_factory.getbasetemp() / "file"
     forge(file, *forged(front, data))
 
@@ -248,7 +318,9 @@ def test_whatever_a_header_says_there_is_one_error(tmp_path_factory: pytest.Temp
 
 
 @given(content=st.binary(max_size=64))
-def test_whatever_a_file_holds_there_is_one_error(tmp_path_factory: pytest.TempPathFactory, content: bytes) -> None:
+def test_whatever_a_file_holds_there_is_one_error(
+    tmp_path_factory: pytest.TempPathFactory, content: bytes
+) -> None:
     file = tmp_path_factory.getbasetemp() / "file"
     file.write_bytes(content)
 
@@ -264,7 +336,9 @@ def test_a_file_that_has_grown_beyond_all_memory_is_not_read(tmp_path: Path) -> 
     assert refusal(tmp_path / "file").startswith("goes on for 3999")
 
 
-def test_a_file_that_shrinks_while_it_is_read_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_shrinks_while_it_is_read_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write(tmp_path / "file", LABEL, {"a": row(b"ab")})
     size, real = (tmp_path / "file").stat().st_size, np.empty
 
@@ -282,8 +356,13 @@ def test_what_the_disk_refuses_is_an_os_error_with_its_number(tmp_path: Path) ->
         write(tmp_path / "nowhere" / "file", LABEL, {"a": row(b"ab")})
 
 
-@pytest.mark.parametrize(("text", "number"), [("No space left on device (os error 28)", errno.ENOSPC), ("something", errno.EIO)])
-def test_a_full_disk_is_an_os_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, number: int) -> None:
+@pytest.mark.parametrize(
+    ("text", "number"),
+    [("No space left on device (os error 28)", errno.ENOSPC), ("something", errno.EIO)],
+)
+def test_a_full_disk_is_an_os_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, number: int
+) -> None:
     def refuse(*given: object) -> None:
         raise SafetensorError(f"Error while serializing: I/O error: {text}")
 

@@ -30,7 +30,9 @@ with CacheLock(Path(sys.argv[1]), "pid 123, tiny-random, http://127.0.0.1:8000")
 @contextlib.contextmanager
 def another_process(directory: Path) -> Iterator[subprocess.Popen[bytes]]:
     """It holds the lock until its input ends."""
-    with subprocess.Popen([sys.executable, "-c", HOLDS, str(directory)], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [sys.executable, "-c", HOLDS, str(directory)], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == b"held\n"
         yield process
@@ -46,7 +48,10 @@ def test_who_comes_second_is_told_who_was_first(tmp_path: Path) -> None:
     with another_process(tmp_path):
         refused = refusal(tmp_path)
 
-    assert str(refused) == f"the cache in {tmp_path} is in use by pid 123, tiny-random, http://127.0.0.1:8000"
+    assert (
+        str(refused)
+        == f"the cache in {tmp_path} is in use by pid 123, tiny-random, http://127.0.0.1:8000"
+    )
 
 
 def test_it_is_free_when_its_holder_has_ended(tmp_path: Path) -> None:
@@ -95,7 +100,10 @@ def test_the_directory_is_made_for_its_owner_alone(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         with CacheLock(tmp_path / "deep" / "cache", "me"):
-            found = {path.name: stat.filemode(path.stat().st_mode) for path in (tmp_path / "deep").rglob("*")}
+            found = {
+                path.name: stat.filemode(path.stat().st_mode)
+                for path in (tmp_path / "deep").rglob("*")
+            }
     finally:
         os.umask(before)
 
@@ -110,7 +118,9 @@ def test_whoever_holds_it_is_somebody_whatever_they_say(tmp_path: Path, said: by
         if said is not None:
             (tmp_path / "lock.holder").write_bytes(said)
 
-        assert refusal(tmp_path).holder == ("another process" if said != b"\xff\xfe" else "\ufffd\ufffd")
+        assert refusal(tmp_path).holder == (
+            "another process" if said != b"\xff\xfe" else "\ufffd\ufffd"
+        )
 
 
 def test_what_a_holder_says_is_one_line_that_ends(tmp_path: Path) -> None:
@@ -123,7 +133,9 @@ def test_what_a_holder_says_is_one_line_that_ends(tmp_path: Path) -> None:
     assert len(holder) <= 500
 
 
-def test_a_full_disk_keeps_nobody_from_working(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_keeps_nobody_from_working(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nor is somebody blamed who was killed."""
 
     def refuse(*given: object) -> None:
@@ -136,7 +148,7 @@ def test_a_full_disk_keeps_nobody_from_working(tmp_path: Path, monkeypatch: pyte
         assert refusal(tmp_path).holder == "another process"
 
 
-# ------------------------------------------------------------------------------------------------------------------ deleted under it
+# --------------------------------------------------------------------------------- deleted under it
 
 
 def delete_all(directory: Path) -> None:
@@ -153,7 +165,9 @@ def replace_lock(directory: Path) -> None:
 
 
 @pytest.mark.parametrize("delete", [delete_all, delete_lock, replace_lock])
-def test_a_directory_that_was_deleted_is_made_again_with_its_lock(tmp_path: Path, delete: Callable[[Path], None]) -> None:
+def test_a_directory_that_was_deleted_is_made_again_with_its_lock(
+    tmp_path: Path, delete: Callable[[Path], None]
+) -> None:
     directory = tmp_path / "cache"
     with CacheLock(directory, "me") as lock:
         lock.claim()
@@ -164,7 +178,9 @@ def test_a_directory_that_was_deleted_is_made_again_with_its_lock(tmp_path: Path
         assert refusal(directory).holder == "me"
         assert stat.S_IMODE(directory.stat().st_mode) == 0o700
 
-    assert [line["event"] for line in lines] == ["the cache directory was deleted under the server, and is made again"]
+    assert [line["event"] for line in lines] == [
+        "the cache directory was deleted under the server, and is made again"
+    ]
     with CacheLock(directory, "you"):
         pass
 

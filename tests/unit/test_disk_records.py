@@ -1,4 +1,6 @@
-"""A record of an agent comes back as it was, and one that could not have been written does not come back at all."""
+"""A record of an agent comes back as it was, and one that could not have been written does not come
+back at all.
+"""
 
 import json
 from typing import Any
@@ -26,7 +28,8 @@ from semantic_trio.domain.conversation import (
 )
 from semantic_trio.domain.eviction import Rank
 
-TEXT = st.text(st.characters(exclude_categories=()), max_size=6)  # with halves of surrogate pairs, in any order
+# with halves of surrogate pairs, in any order
+TEXT = st.text(st.characters(exclude_categories=()), max_size=6)
 KEY = st.binary(min_size=32, max_size=32)
 ADAPTER = st.binary(min_size=16, max_size=16)
 ID = st.from_regex(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,8}", fullmatch=True)
@@ -37,12 +40,25 @@ PARTS = st.one_of(
     st.builds(ToolCall, TEXT, TEXT, TEXT),
     st.builds(ToolResult, TEXT, TEXT, st.booleans(), st.lists(TEXT, max_size=2).map(tuple)),
 )
-MESSAGES = st.builds(Message, st.sampled_from(Role), st.lists(PARTS, max_size=3).map(tuple), st.none() | st.sampled_from(Rank))
+MESSAGES = st.builds(
+    Message,
+    st.sampled_from(Role),
+    st.lists(PARTS, max_size=3).map(tuple),
+    st.none() | st.sampled_from(Rank),
+)
 CONVERSATIONS = st.builds(
     Conversation,
     st.lists(MESSAGES, max_size=4).map(tuple),
-    st.lists(st.builds(Tool, TEXT, TEXT, TEXT, st.booleans(), st.booleans()), max_size=2).map(tuple),
-    st.builds(ToolChoice, st.sampled_from(Calling), st.none() | TEXT, st.booleans(), st.none() | st.lists(TEXT, max_size=2).map(tuple)),
+    st.lists(st.builds(Tool, TEXT, TEXT, TEXT, st.booleans(), st.booleans()), max_size=2).map(
+        tuple
+    ),
+    st.builds(
+        ToolChoice,
+        st.sampled_from(Calling),
+        st.none() | TEXT,
+        st.booleans(),
+        st.none() | st.lists(TEXT, max_size=2).map(tuple),
+    ),
     st.none() | st.booleans(),
     st.none() | TEXT,
     st.none() | st.integers(0, 2**31),
@@ -73,13 +89,17 @@ def records(draw: st.DrawFn) -> AgentRecord:
         text_fingerprint=draw(st.sampled_from(["", "7e" * 32])),
         chain=draw(KEY),
         salt=draw(st.just(b"") | KEY) + draw(st.just(b"") | ADAPTER),
-        snapshots=tuple(draw(st.lists(st.tuples(st.integers(1, len(history)), KEY), max_size=3))) if history else (),
+        snapshots=tuple(draw(st.lists(st.tuples(st.integers(1, len(history)), KEY), max_size=3)))
+        if history
+        else (),
         conversation=draw(CONVERSATIONS),
         token_histories=tuple(draw(st.lists(lines(history), max_size=3))),
     )
 
 
-CALL = Message(Role.ASSISTANT, (Thinking("Hm."), Text("Look:"), ToolCall("c1", "look", "{}")), Rank.LONG)
+CALL = Message(
+    Role.ASSISTANT, (Thinking("Hm."), Text("Look:"), ToolCall("c1", "look", "{}")), Rank.LONG
+)
 RESULT = Message(Role.USER, (ToolResult("c1", "It rains.", loads=("umbrella",)),))
 HISTORIES = (
     TokenHistory(pack(range(10)), (HistoryEnd(b"d" * 32, 10, is_answer=True),)),
@@ -102,7 +122,10 @@ def test_a_record_comes_back_as_it_was(record: AgentRecord) -> None:
     assert exactly(decode(encode(record))) == exactly(record)
 
 
-@pytest.mark.parametrize("characters", [[0xD83D], [0xDE00, 0xD83D], [0xD83D, 0xDE00], [0x1F600], [0], [0x22, 0x5C, 0x2028]])
+@pytest.mark.parametrize(
+    "characters",
+    [[0xD83D], [0xDE00, 0xD83D], [0xD83D, 0xDE00], [0x1F600], [0], [0x22, 0x5C, 0x2028]],
+)
 def test_no_text_is_another_afterwards(characters: list[int]) -> None:
     """Two halves of a surrogate pair are not the character they would be together."""
     text = "".join(map(chr, characters))
@@ -165,8 +188,14 @@ IMPOSSIBLE = {
     "a line without tokens": without("said.1"),
     "tokens without a line": {**encode(RECORD), "said.2": packed()},
     "a tensor too much": {**encode(RECORD), "more": packed()},
-    "a history of other numbers": {**encode(RECORD), "history": Tensor("F32", (10,), memoryview(RECORD.history))},
-    "a history of rows": {**encode(RECORD), "history": Tensor("I32", (2, 5), memoryview(RECORD.history))},
+    "a history of other numbers": {
+        **encode(RECORD),
+        "history": Tensor("F32", (10,), memoryview(RECORD.history)),
+    },
+    "a history of rows": {
+        **encode(RECORD),
+        "history": Tensor("I32", (2, 5), memoryview(RECORD.history)),
+    },
     "a negative token": {**encode(RECORD), "history": packed(*range(9), -1)},
     "a negative token in a line": {**encode(RECORD), "said.1": packed(-1)},
     "an agent of other numbers": {**encode(RECORD), "agent": packed(1)},
@@ -175,7 +204,9 @@ IMPOSSIBLE = {
     "nested too deep": with_text(b"[" * 100_000),
     "a list": with_agent([]),
     "a field too much": changed("more", to=1),
-    "a field too few": with_agent({key: value for key, value in written(encode(RECORD)).items() if key != "used"}),
+    "a field too few": with_agent(
+        {key: value for key, value in written(encode(RECORD)).items() if key != "used"}
+    ),
     "no id": changed("id", to=""),
     "an id that is a path": changed("id", to="../main"),
     "an id that is a directory": changed("id", to=".."),
@@ -244,7 +275,11 @@ def test_no_record_asks_for_more_memory_than_a_server_has() -> None:
 
 
 SCALARS = st.none() | st.booleans() | st.integers(-2, 12) | st.integers() | st.floats() | TEXT
-ANYTHING = st.recursive(SCALARS, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3), max_leaves=4)
+ANYTHING = st.recursive(
+    SCALARS,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(TEXT, inner, max_size=3),
+    max_leaves=4,
+)
 
 
 def replace_one(draw: st.DrawFn, at: Any) -> Any:

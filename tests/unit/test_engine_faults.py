@@ -26,7 +26,9 @@ def failing(times: int) -> FakeRunner:
     return runner
 
 
-async def test_a_failed_step_fails_who_took_part_and_the_engine_goes_on(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+async def test_a_failed_step_fails_who_took_part_and_the_engine_goes_on(
+    start_engine: StartEngine, autojump_clock: MockClock
+) -> None:
     bench = await start_engine(failing(1), max_rows=1)
     hit, spared = bench.submit(prompt(8), max_tokens=20), bench.submit(prompt(8), max_tokens=20)
 
@@ -38,7 +40,9 @@ async def test_a_failed_step_fails_who_took_part_and_the_engine_goes_on(start_en
     assert bench.engine.state is EngineState.RUNNING
 
 
-async def test_the_state_is_recovering_while_the_runner_is_rebuilt(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+async def test_the_state_is_recovering_while_the_runner_is_rebuilt(
+    start_engine: StartEngine, autojump_clock: MockClock
+) -> None:
     states = []
 
     class Slow(FakeRunner):
@@ -49,7 +53,9 @@ async def test_the_state_is_recovering_while_the_runner_is_rebuilt(start_engine:
     slow = Slow()
     slow.before_step = failing(1).before_step
     bench = await start_engine(slow)
-    slow.before_step = lambda plan: (_ for _ in ()).throw(RuntimeError("once")) if len(slow.plans) == 2 else None
+    slow.before_step = lambda plan: (
+        (_ for _ in ()).throw(RuntimeError("once")) if len(slow.plans) == 2 else None
+    )
     with pytest.raises(StepFailedError):
         await bench.submit(prompt(8)).result()
     await trio.sleep(1)
@@ -58,7 +64,9 @@ async def test_the_state_is_recovering_while_the_runner_is_rebuilt(start_engine:
     assert bench.engine.state is EngineState.RUNNING
 
 
-async def test_three_failures_in_a_row_end_the_engine_with_one_clear_reason(autojump_clock: MockClock) -> None:
+async def test_three_failures_in_a_row_end_the_engine_with_one_clear_reason(
+    autojump_clock: MockClock,
+) -> None:
     runner = FakeRunner(before_step=lambda plan: (_ for _ in ()).throw(RuntimeError("dead device")))
     engine = new_engine(runner)
     seen: list[str] = []
@@ -75,12 +83,16 @@ async def test_three_failures_in_a_row_end_the_engine_with_one_clear_reason(auto
             await nursery.start(engine.run)
             nursery.start_soon(ask)
 
-    assert "3 steps in a row failed, the last one with: dead device" in str(ended.value.exceptions[0])
+    assert "3 steps in a row failed, the last one with: dead device" in str(
+        ended.value.exceptions[0]
+    )
     assert len(seen) == 3
     assert engine.state is EngineState.DEAD
 
 
-async def test_a_step_that_hangs_ends_the_engine_and_fails_who_waits(autojump_clock: MockClock) -> None:
+async def test_a_step_that_hangs_ends_the_engine_and_fails_who_waits(
+    autojump_clock: MockClock,
+) -> None:
     runner = FakeRunner(seconds_per_step=float("inf"))
     engine = new_engine(runner)
     with pytest.RaisesGroup(EngineDeadError):
@@ -94,7 +106,9 @@ async def test_a_step_that_hangs_ends_the_engine_and_fails_who_waits(autojump_cl
         Bench(engine, runner).submit(prompt(4))
 
 
-async def test_passes_that_fail_only_when_they_are_read_count_in_a_row_too(autojump_clock: MockClock) -> None:
+async def test_passes_that_fail_only_when_they_are_read_count_in_a_row_too(
+    autojump_clock: MockClock,
+) -> None:
     def before(plan: StepPlan) -> None:
         if plan.decode:  # the prompt's pass has taken off by then, and nothing has landed
             raise RuntimeError("lost in flight")
@@ -107,7 +121,9 @@ async def test_passes_that_fail_only_when_they_are_read_count_in_a_row_too(autoj
             with pytest.raises((StepFailedError, EngineDeadError)):
                 await Bench(engine, runner).submit(prompt(4)).result()
 
-    with pytest.RaisesGroup(pytest.RaisesExc(EngineDeadError, match="3 steps in a row failed"), flatten_subgroups=True):
+    with pytest.RaisesGroup(
+        pytest.RaisesExc(EngineDeadError, match="3 steps in a row failed"), flatten_subgroups=True
+    ):
         async with trio.open_nursery() as nursery:
             await nursery.start(engine.run)
             nursery.start_soon(ask)
@@ -121,13 +137,17 @@ async def test_a_reset_that_hangs_ends_the_engine(autojump_clock: MockClock) -> 
 
     runner = Stuck(before_step=lambda plan: (_ for _ in ()).throw(RuntimeError("once")))
     engine = new_engine(runner)
-    with pytest.RaisesGroup(pytest.RaisesExc(EngineDeadError, match="hung while it was being reset")):
+    with pytest.RaisesGroup(
+        pytest.RaisesExc(EngineDeadError, match="hung while it was being reset")
+    ):
         async with trio.open_nursery() as nursery:
             await nursery.start(engine.run)
             Bench(engine, runner).submit(prompt(4))
 
 
-async def test_a_device_that_does_not_say_what_it_holds_ends_the_engine(autojump_clock: MockClock) -> None:
+async def test_a_device_that_does_not_say_what_it_holds_ends_the_engine(
+    autojump_clock: MockClock,
+) -> None:
     class Silent(FakeRunner):
         async def inventory(self) -> Inventory:
             await trio.sleep_forever()
@@ -135,13 +155,17 @@ async def test_a_device_that_does_not_say_what_it_holds_ends_the_engine(autojump
 
     runner = Silent()
     engine = new_engine(runner)
-    with pytest.RaisesGroup(pytest.RaisesExc(EngineDeadError, match="hung for 60 s when it was asked what it holds")):
+    with pytest.RaisesGroup(
+        pytest.RaisesExc(EngineDeadError, match="hung for 60 s when it was asked what it holds")
+    ):
         async with trio.open_nursery() as nursery:
             await nursery.start(engine.run)
             await Bench(engine, runner).submit(prompt(4)).result()
 
 
-async def test_a_device_that_fails_to_say_what_it_holds_is_rebuilt(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+async def test_a_device_that_fails_to_say_what_it_holds_is_rebuilt(
+    start_engine: StartEngine, autojump_clock: MockClock
+) -> None:
     class Forgetful(FakeRunner):
         fails = True
 
@@ -172,7 +196,9 @@ async def test_a_reset_that_fails_ends_the_engine(autojump_clock: MockClock) -> 
             Bench(engine, runner).submit(prompt(4))
 
 
-async def test_draining_lets_the_short_finish_and_fails_the_long_at_the_grace(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+async def test_draining_lets_the_short_finish_and_fails_the_long_at_the_grace(
+    start_engine: StartEngine, autojump_clock: MockClock
+) -> None:
     bench = await start_engine(FakeRunner(seconds_per_step=1))
     short, endless = bench.submit(prompt(8), max_tokens=5), bench.submit(prompt(8), max_tokens=1000)
     await trio.sleep(1)
@@ -187,7 +213,9 @@ async def test_draining_lets_the_short_finish_and_fails_the_long_at_the_grace(st
         bench.submit(prompt(8))
 
 
-async def test_a_request_that_fails_before_it_was_taken_is_forgotten(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+async def test_a_request_that_fails_before_it_was_taken_is_forgotten(
+    start_engine: StartEngine, autojump_clock: MockClock
+) -> None:
     bench = await start_engine(FakeRunner(seconds_per_step=1))
     busy = bench.submit(prompt(8), max_tokens=100)
     await trio.sleep(5)  # the engine waits for a step
@@ -203,7 +231,9 @@ async def test_a_request_that_fails_before_it_was_taken_is_forgotten(start_engin
     assert not bench.runner.rows
 
 
-async def test_draining_an_idle_engine_takes_no_time(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+async def test_draining_an_idle_engine_takes_no_time(
+    start_engine: StartEngine, autojump_clock: MockClock
+) -> None:
     bench = await start_engine()
     await bench.engine.drain(grace_seconds=30)
 
@@ -211,7 +241,9 @@ async def test_draining_an_idle_engine_takes_no_time(start_engine: StartEngine, 
     assert bench.engine.state is EngineState.DRAINING
 
 
-async def test_who_waits_for_an_engine_that_has_ended_waits_no_longer(nursery: trio.Nursery, autojump_clock: MockClock) -> None:
+async def test_who_waits_for_an_engine_that_has_ended_waits_no_longer(
+    nursery: trio.Nursery, autojump_clock: MockClock
+) -> None:
     engine = new_engine(FakeRunner())
     with trio.CancelScope() as scope:
         async with trio.open_nursery() as inner:
@@ -224,7 +256,9 @@ async def test_who_waits_for_an_engine_that_has_ended_waits_no_longer(nursery: t
     assert engine.state is EngineState.DEAD
 
 
-async def test_a_drain_waits_for_what_is_done_beside_generations(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+async def test_a_drain_waits_for_what_is_done_beside_generations(
+    start_engine: StartEngine, autojump_clock: MockClock
+) -> None:
     bench = await start_engine()
 
     async def embed() -> None:

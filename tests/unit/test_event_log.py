@@ -11,7 +11,14 @@ import msgspec
 import pytest
 from click.testing import CliRunner
 
-from semantic_trio.adapters.events import SCHEMA_FILE, EventFile, InvalidLine, follow, invalid_lines, last_lines
+from semantic_trio.adapters.events import (
+    SCHEMA_FILE,
+    EventFile,
+    InvalidLine,
+    follow,
+    invalid_lines,
+    last_lines,
+)
 from semantic_trio.adapters.events import file as event_file
 from semantic_trio.adapters.events.lines import LINES, AnyLine, line_of
 from semantic_trio.domain.observation import Observation, Observed
@@ -44,7 +51,7 @@ def is_decoded(line: object) -> bool:
     return True
 
 
-# -------------------------------------------------------------------------------------------------------------------- format
+# ------------------------------------------------------------------------------------------- format
 
 
 def test_there_is_a_sample_of_every_observation() -> None:
@@ -55,7 +62,9 @@ def test_there_is_a_sample_of_every_observation() -> None:
 def test_every_line_is_of_the_published_schema(observation: Observation) -> None:
     line = written(observation)
 
-    jsonschema.Draft202012Validator(SCHEMA, format_checker=jsonschema.FormatChecker()).validate(line)
+    jsonschema.Draft202012Validator(SCHEMA, format_checker=jsonschema.FormatChecker()).validate(
+        line
+    )
     assert is_decoded(line)
     assert (line["time"], line["number"]) == ("2027-01-15T08:00:00.250000Z", 1)
 
@@ -89,7 +98,17 @@ def test_the_schema_in_the_manual_is_that_of_the_package() -> None:
 def test_a_line_says_what_was_observed() -> None:
     line = written(SAMPLES["request"])
 
-    assert {name: line[name] for name in ("event", "seconds", "prompt_tokens", "reused_tokens", "completion_tokens", "agent")} == {
+    assert {
+        name: line[name]
+        for name in (
+            "event",
+            "seconds",
+            "prompt_tokens",
+            "reused_tokens",
+            "completion_tokens",
+            "agent",
+        )
+    } == {
         "event": "request",
         "seconds": 2.5,
         "prompt_tokens": 10,
@@ -101,7 +120,7 @@ def test_a_line_says_what_was_observed() -> None:
     assert written(SAMPLES["reuse with a cause"])["cause"] == "evicted"
 
 
-# ---------------------------------------------------------------------------------------------------------------------- file
+# --------------------------------------------------------------------------------------------- file
 
 
 @pytest.fixture
@@ -125,13 +144,21 @@ def test_lines_are_appended_and_only_their_owner_reads_them(log: EventFile) -> N
     assert stat.S_IMODE(log.path.stat().st_mode) == 0o600
 
 
-def test_a_full_file_is_put_aside_and_the_oldest_is_removed(log: EventFile, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_file_is_put_aside_and_the_oldest_is_removed(
+    log: EventFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fill(log, 10)
     monkeypatch.setattr(event_file, "FILE_BYTES", 2 * log.path.stat().st_size)
     for number in range(11, 25):
         fill(log, number)
 
-    names = [log.path, *(log.path.with_name(f"events.jsonl.{number}") for number in range(1, event_file.FULL_FILES + 1))]
+    names = [
+        log.path,
+        *(
+            log.path.with_name(f"events.jsonl.{number}")
+            for number in range(1, event_file.FULL_FILES + 1)
+        ),
+    ]
     assert set(log.path.parent.iterdir()) == set(names)
     assert [numbers(path) for path in names] == [[24], [22, 23], [20, 21], [18, 19], [16, 17]]
 
@@ -144,7 +171,9 @@ def test_a_line_that_was_cut_off_by_the_end_of_a_process_spoils_no_other(log: Ev
     assert [one and one.number for one in invalid_lines(log.path)] == [None, 2, None]
 
 
-def test_nothing_of_a_batch_that_the_disk_refuses_stays_in_the_file(log: EventFile, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_of_a_batch_that_the_disk_refuses_stays_in_the_file(
+    log: EventFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fill(log, 1)
     before = log.path.read_bytes()
     write = os.write
@@ -179,7 +208,7 @@ def test_a_file_that_was_deleted_is_made_again(log: EventFile) -> None:
     assert numbers(log.path) == [2]
 
 
-# ------------------------------------------------------------------------------------------------------------------- reading
+# ------------------------------------------------------------------------------------------ reading
 
 
 def test_the_last_lines_are_whole_lines(log: EventFile) -> None:
@@ -217,14 +246,18 @@ def test_following_goes_on_after_a_rotation_and_shows_no_half_line(log: EventFil
 def test_an_invalid_line_is_told_with_its_reason(log: EventFile) -> None:
     fill(log, 1)
     with log.path.open("ab") as file:
-        file.write(b'{"event":"evict","time":"2027-01-15T08:00:00Z","number":0,"tier":"ram","entries":1}\nno json\n{')
+        file.write(
+            b'{"event":"evict","time":"2027-01-15T08:00:00Z","number":0,"tier":"ram","entries":1}\nno json\n{'
+        )
 
     first, second, third, fourth = invalid_lines(log.path)
     assert first is None
     assert second is not None
     assert "$.number" in second.reason
     assert third is not None
-    assert fourth == InvalidLine(4, "the line has no end: the server was ended while it wrote, or is writing")
+    assert fourth == InvalidLine(
+        4, "the line has no end: the server was ended while it wrote, or is writing"
+    )
 
 
 def run(*arguments: str) -> tuple[int, str]:
@@ -244,7 +277,9 @@ def test_the_command_validates(log: EventFile) -> None:
     assert output.endswith("3 lines, 1 not of the format\n")
 
 
-def test_the_command_shows_the_last_lines_of_the_configured_file(log: EventFile, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_shows_the_last_lines_of_the_configured_file(
+    log: EventFile, monkeypatch: pytest.MonkeyPatch
+) -> None:
     fill(log, *range(1, 20))
     monkeypatch.setenv("SEMANTIC_EVENT_LOG", str(log.path))
 
@@ -254,10 +289,18 @@ def test_the_command_shows_the_last_lines_of_the_configured_file(log: EventFile,
 
 
 @pytest.mark.parametrize("command", ["validate", "tail"])
-def test_a_file_that_is_not_there_is_one_line(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_that_is_not_there_is_one_line(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("SEMANTIC_EVENT_LOG", raising=False)
     monkeypatch.chdir(tmp_path)
 
-    assert run(command) == (2, "semantic-trio: event_log: no file is given, and the settings name none: the event log is off\n")
+    assert run(command) == (
+        2,
+        (
+            "semantic-trio: event_log: no file is given, and the settings name none: the event log "
+            "is off\n"
+        ),
+    )
     code, output = run(command, "nowhere.jsonl")
     assert (code, output) == (2, "semantic-trio: event_log: there is no file nowhere.jsonl\n")

@@ -40,14 +40,17 @@ def shape(group: LayerGroup) -> tuple[LayerKind, int, int, float]:
         ("llama-3.1-8b", {(LayerKind.GLOBAL, 32, 0, 1.0)}),
     ],
 )
-def test_a_published_configuration_says_which_layers_remember_what(name: str, groups: set[tuple[LayerKind, int, int, float]]) -> None:
+def test_a_published_configuration_says_which_layers_remember_what(
+    name: str, groups: set[tuple[LayerKind, int, int, float]]
+) -> None:
     assert {shape(group) for group in spec(name).groups} == groups
 
 
 @pytest.mark.parametrize(
     ("name", "kv_bits", "mib", "agents"),
     [
-        # 8 global layers x 8,192 tokens x 8 KiB = 512 MiB, 40 sliding ones x 1,024 x 8 KiB = 320 MiB; 4,096 / 832 = 4.9
+        # 8 global layers x 8,192 tokens x 8 KiB = 512 MiB, 40 sliding ones x 1,024 x 8 KiB = 320
+        # MiB; 4,096 / 832 = 4.9
         ("gemma-3-12b", 16, 832, 4),
         # 64 numbers of 8 bits and two of 16 take 8.5 bits each, 17/32 of 16; 64 of 4 bits 9/32
         ("gemma-3-12b", 8, 442, 9),
@@ -66,15 +69,22 @@ def test_a_published_configuration_says_which_layers_remember_what(name: str, gr
         ("llama-3.1-8b", 4, 288, 14),
     ],
 )
-def test_agents_of_8k_tokens_that_fit_4_gib(name: str, kv_bits: int, mib: float, agents: int) -> None:
+def test_agents_of_8k_tokens_that_fit_4_gib(
+    name: str, kv_bits: int, mib: float, agents: int
+) -> None:
     geometry = spec(name, kv_bits)
 
     assert geometry.context_bytes(8192) == mib * MIB
     assert geometry.agents_that_fit(4 * GIB, 8192) == agents
 
 
-@pytest.mark.parametrize(("size", "kv_bits", "held"), [(128, 16, 256), (128, 8, 136), (128, 4, 72), (96, 8, 108), (80, 16, 160)])
-def test_a_head_takes_its_codes_and_two_numbers_for_each_group(size: int, kv_bits: int, held: int) -> None:
+@pytest.mark.parametrize(
+    ("size", "kv_bits", "held"),
+    [(128, 16, 256), (128, 8, 136), (128, 4, 72), (96, 8, 108), (80, 16, 160)],
+)
+def test_a_head_takes_its_codes_and_two_numbers_for_each_group(
+    size: int, kv_bits: int, held: int
+) -> None:
     assert head_bytes(size, kv_bits, 16) == held
 
 
@@ -85,10 +95,17 @@ def test_heads_that_no_group_divides_cannot_be_quantised(size: int) -> None:
 
 
 def test_a_window_holds_no_more_than_its_tokens() -> None:
-    """Gemma 3 12B: 64 KiB a token in global layers; in sliding ones 320 KiB a token, up to 1,024 of them."""
+    """Gemma 3 12B: 64 KiB a token in global layers; in sliding ones 320 KiB a token, up to 1,024 of
+    them.
+    """
     geometry = spec("gemma-3-12b")
 
-    assert [geometry.context_bytes(tokens) for tokens in (0, 1, 1024, 1025)] == [0, 384 * KIB, 384 * MIB, 384 * MIB + 64 * KIB]
+    assert [geometry.context_bytes(tokens) for tokens in (0, 1, 1024, 1025)] == [
+        0,
+        384 * KIB,
+        384 * MIB,
+        384 * MIB + 64 * KIB,
+    ]
     assert geometry.block_bytes() == 16 * MIB
     assert geometry.snapshot_bytes(5000) == 320 * MIB
     assert geometry.arrays_per_block == 16
@@ -101,17 +118,33 @@ def test_what_a_chunked_layer_remembers_starts_anew_with_each_chunk() -> None:
 
 
 def test_a_recurrent_state_counts_the_same_at_any_length() -> None:
-    """Mamba 2: 3 rows of 128 + 2 x 16 channels through the convolution in half precision, and 128 x 16 sums in float32, in each layer."""
-    shape = {"num_heads": 8, "head_dim": 16, "state_size": 16, "conv_kernel": 4, "n_groups": 1, "num_hidden_layers": 3}
+    """Mamba 2: 3 rows of 128 + 2 x 16 channels through the convolution in half precision, and 128 x
+    16 sums in float32, in each layer.
+    """
+    shape = {
+        "num_heads": 8,
+        "head_dim": 16,
+        "state_size": 16,
+        "conv_kernel": 4,
+        "n_groups": 1,
+        "num_hidden_layers": 3,
+    }
     geometry = published_spec({"model_type": "mamba2", **shape}, "f")
 
     assert geometry is not None
-    assert geometry.context_bytes(1) == geometry.context_bytes(100_000) == 3 * (3 * 160 * 2 + 128 * 16 * 4)
+    assert (
+        geometry.context_bytes(1)
+        == geometry.context_bytes(100_000)
+        == 3 * (3 * 160 * 2 + 128 * 16 * 4)
+    )
     assert (geometry.block_bytes(), geometry.arrays_per_block) == (0, 1)
 
 
 def test_equal_layers_make_one_group_and_different_ones_do_not() -> None:
-    one, other = LayerGroup(LayerKind.GLOBAL, 1, token_bytes=4), LayerGroup(LayerKind.GLOBAL, 1, token_bytes=6)
+    one, other = (
+        LayerGroup(LayerKind.GLOBAL, 1, token_bytes=4),
+        LayerGroup(LayerKind.GLOBAL, 1, token_bytes=6),
+    )
     geometry = ModelCacheSpec.of("f", [one, other, one])
 
     assert geometry.groups == (attrs.evolve(one, layers=2, token_bytes=8), other)
@@ -124,17 +157,32 @@ def test_an_unknown_family_is_left_to_measurement(config: dict[str, object]) -> 
 
 
 @pytest.mark.parametrize("family", EXTRACTORS)
-@pytest.mark.parametrize("config", [{}, {"num_hidden_layers": 4, "num_attention_heads": 4, "hidden_size": "64"}, {"text_config": {}}])
-def test_a_configuration_that_lacks_numbers_is_no_error(family: str, config: dict[str, object]) -> None:
+@pytest.mark.parametrize(
+    "config",
+    [
+        {},
+        {"num_hidden_layers": 4, "num_attention_heads": 4, "hidden_size": "64"},
+        {"text_config": {}},
+    ],
+)
+def test_a_configuration_that_lacks_numbers_is_no_error(
+    family: str, config: dict[str, object]
+) -> None:
     """The families with defaults for all of them have a spec even so, as they have in mlx-lm."""
     found = published_spec({"model_type": family, **config}, "f")
 
-    assert (found is not None) == (family in {"gemma3", "gemma3_text", "gpt_oss", "deepseek_v3", "kimi_k2", "falcon_h1"})
+    assert (found is not None) == (
+        family in {"gemma3", "gemma3_text", "gpt_oss", "deepseek_v3", "kimi_k2", "falcon_h1"}
+    )
 
 
 def test_sliding_layers_of_a_llama_are_those_it_lists() -> None:
     """As Ministral publishes them."""
-    config = published("llama-3.1-8b") | {"model_type": "mistral", "num_hidden_layers": 3, "sliding_window": 64}
+    config = published("llama-3.1-8b") | {
+        "model_type": "mistral",
+        "num_hidden_layers": 3,
+        "sliding_window": 64,
+    }
     listed = config | {"layer_types": ["full_attention", "sliding_attention", "sliding_attention"]}
     geometries = [published_spec(each, "f") for each in (config, listed)]
 

@@ -1,11 +1,22 @@
-"""Whole conversations in the format of every family: all that was said is told, in its order, and what was read once never changes."""
+"""Whole conversations in the format of every family: all that was said is told, in its order, and
+what was read once never changes.
+"""
 
 from itertools import pairwise
 
 import pytest
 
 from semantic_trio.domain.canonical import canonical
-from semantic_trio.domain.conversation import Conversation, Message, Part, Role, Text, Thinking, ToolCall, ToolResult
+from semantic_trio.domain.conversation import (
+    Conversation,
+    Message,
+    Part,
+    Role,
+    Text,
+    Thinking,
+    ToolCall,
+    ToolResult,
+)
 from tests.call_templates import TEMPLATES
 from tests.unit.test_call_formats import ANY_TEMPLATE, TOOLS, called, pieces, read
 
@@ -14,7 +25,10 @@ def said(role: Role, *parts: Part) -> Message:
     return Message(role, parts)
 
 
-CALLS = (ToolCall("i1", "srv.look", '{"where": "place1"}'), ToolCall("i2", "write_file", '{"path": "place2", "lines": 3}'))
+CALLS = (
+    ToolCall("i1", "srv.look", '{"where": "place1"}'),
+    ToolCall("i2", "write_file", '{"path": "place2", "lines": 3}'),
+)
 MESSAGES = (
     said(Role.SYSTEM, Text("system1")),
     said(Role.USER, Text("user1")),
@@ -53,7 +67,9 @@ def told(name: str, count: int = len(MESSAGES)) -> str:
 
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_everything_is_told_once_and_in_its_order(name: str) -> None:
-    """Results came in another order than their calls, users and the system spoke in a row and late."""
+    """Results came in another order than their calls, users and the system spoke in a row and
+    late.
+    """
     text = told(name)
 
     assert [text.count(word) for word in WORDS] == [1] * len(WORDS)
@@ -74,4 +90,7 @@ def test_calls_of_earlier_turns_stand_as_the_model_writes_them(name: str) -> Non
     turn = text[text.index("answer1") + len("answer1") : text.index("<end>", text.index("place2"))]
 
     for size in (1, len(turn)):
-        assert called(read(name, pieces(turn, size))) == [("srv.look", {"where": "place1"}), ("write_file", {"path": "place2", "lines": 3})]
+        assert called(read(name, pieces(turn, size))) == [
+            ("srv.look", {"where": "place1"}),
+            ("write_file", {"path": "place2", "lines": 3}),
+        ]

@@ -1,4 +1,6 @@
-"""The tables of request fields in the manual are true: what they call read, ignored and refused is that."""
+"""The tables of request fields in the manual are true: what they call read, ignored and refused is
+that.
+"""
 
 import json
 from collections.abc import Callable, Iterator
@@ -31,7 +33,10 @@ class Api:
     meaning: Callable[[Any], object]
 
     def of(self, **fields: Any) -> object:
-        """The meaning of the least request with more fields. Raises `Fault` and `InvalidRequestError`."""
+        """The meaning of the least request with more fields.
+
+        Raises `Fault` and `InvalidRequestError`.
+        """
         return self.meaning(decode(json.dumps(self.least | fields).encode(), self.request))
 
 
@@ -41,17 +46,30 @@ def _response(request: responses.ResponseRequest) -> object:
 
 
 def _embeddings(request: embeddings.EmbeddingsRequest) -> object:
-    return {**attrs.asdict(request), "input": bytes(request.input)}  # its text tells where it lies in memory
+    # its text tells where it lies in memory
+    return {**attrs.asdict(request), "input": bytes(request.input)}
 
 
 APIS = {
-    "Messages": Api(anthropic.MessagesRequest, {"model": "m", "max_tokens": 5, "messages": SAID}, anthropic.generation_params),
-    "Tokens": Api(anthropic.CountTokensRequest, {"model": "m", "messages": SAID}, anthropic.conversation),
+    "Messages": Api(
+        anthropic.MessagesRequest,
+        {"model": "m", "max_tokens": 5, "messages": SAID},
+        anthropic.generation_params,
+    ),
+    "Tokens": Api(
+        anthropic.CountTokensRequest, {"model": "m", "messages": SAID}, anthropic.conversation
+    ),
     "Chat": Api(chat.ChatRequest, {"model": "m", "messages": SAID}, chat.generation_params),
-    "Completions": Api(completions.CompletionRequest, {"model": "m", "prompt": "hi"}, completions.generation_params),
+    "Completions": Api(
+        completions.CompletionRequest, {"model": "m", "prompt": "hi"}, completions.generation_params
+    ),
     "Responses": Api(responses.ResponseRequest, {"model": "m", "input": "hi"}, _response),
     "Embeddings": Api(embeddings.EmbeddingsRequest, {"model": "m", "input": "hi"}, _embeddings),
-    "Agents": Api(agents.AgentTurn, {"message": "hi"}, lambda request: agents.generation_params(request, "m", "ada")),
+    "Agents": Api(
+        agents.AgentTurn,
+        {"message": "hi"},
+        lambda request: agents.generation_params(request, "m", "ada"),
+    ),
     "`POST /v1/agents`": Api(agents.CreateAgent, {}, repr),
     "`POST /v1/agents/{id}/fork`": Api(agents.ForkAgent, {}, repr),
 }
@@ -61,11 +79,16 @@ def _rows() -> Iterator[tuple[str, str, str]]:
     """Each cell of the tables: API, field, what becomes of it."""
     names: list[str] = []
     for line in MANUAL.read_text().splitlines():
-        cells = [cell.strip() for cell in line.strip("|").split("|")] if line.startswith("|") else []
+        cells = (
+            [cell.strip() for cell in line.strip("|").split("|")] if line.startswith("|") else []
+        )
         if cells and cells[0] == "field":
             names = cells
         elif cells and cells[0].startswith("`"):
-            yield from ((api, cells[0].strip("`"), state) for api, state in zip(names[1:-1], cells[1:-1], strict=True))
+            yield from (
+                (api, cells[0].strip("`"), state)
+                for api, state in zip(names[1:-1], cells[1:-1], strict=True)
+            )
 
 
 ROWS = list(_rows())
@@ -99,7 +122,9 @@ def test_every_cell_is_a_known_word_and_every_column_an_api() -> None:
 
 @every_api
 def test_the_fields_of_the_manual_are_those_of_the_code(api: str) -> None:
-    assert sorted(fields(api, "read", "refused")) == sorted(field.name for field in attrs.fields(APIS[api].request))
+    assert sorted(fields(api, "read", "refused")) == sorted(
+        field.name for field in attrs.fields(APIS[api].request)
+    )
 
 
 @every_api
@@ -109,7 +134,9 @@ def test_a_field_that_is_ignored_changes_nothing(api: str) -> None:
             assert APIS[api].of(**{field: value}) == APIS[api].of(), field
 
 
-@pytest.mark.parametrize(("api", "field"), [(api, field) for api, field, state in ROWS if state == "refused"])
+@pytest.mark.parametrize(
+    ("api", "field"), [(api, field) for api, field, state in ROWS if state == "refused"]
+)
 def test_a_field_that_is_refused_is_named(api: str, field: str) -> None:
     assert APIS[api].of(**{field: None}) == APIS[api].of(), "null demands nothing"
     for value in ({"a": 1}, ["a"], "a", 3):

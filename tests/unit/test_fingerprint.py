@@ -31,9 +31,20 @@ def model(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mo
 
 
 def weights() -> bytes:
-    entries = {f"w{i}": {"dtype": "U8", "shape": [ARRAY_BYTES], "data_offsets": [i * ARRAY_BYTES, (i + 1) * ARRAY_BYTES]} for i in range(ARRAYS)}
+    entries = {
+        f"w{i}": {
+            "dtype": "U8",
+            "shape": [ARRAY_BYTES],
+            "data_offsets": [i * ARRAY_BYTES, (i + 1) * ARRAY_BYTES],
+        }
+        for i in range(ARRAYS)
+    }
     header = json.dumps(entries | {"__metadata__": {"format": "mlx"}}).encode()
-    return struct.pack("<Q", len(header)) + header + bytes(i % 251 for i in range(ARRAYS * ARRAY_BYTES))
+    return (
+        struct.pack("<Q", len(header))
+        + header
+        + bytes(i % 251 for i in range(ARRAYS * ARRAY_BYTES))
+    )
 
 
 def change(file: Path, start: int, count: int) -> None:
@@ -43,7 +54,9 @@ def change(file: Path, start: int, count: int) -> None:
 
 
 def test_it_is_the_same_wherever_and_whenever(model: Path, tmp_path: Path) -> None:
-    """Also where the files are links into a cache, as the Hub's are, and were written in another order."""
+    """Also where the files are links into a cache, as the Hub's are, and were written in another
+    order.
+    """
     elsewhere = tmp_path / "deep" / "elsewhere"
     elsewhere.mkdir(parents=True)
     for file in sorted(model.iterdir(), reverse=True):
@@ -105,7 +118,9 @@ def test_another_name_of_a_file_is_another_model(model: Path) -> None:
     assert fingerprint(model, "float16") != before
 
 
-def test_another_way_to_compute_is_another_model(model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_way_to_compute_is_another_model(
+    model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     before = fingerprint(model, "float16")
     monkeypatch.setattr("importlib.metadata.version", lambda _: "99")
 

@@ -1,4 +1,6 @@
-"""Agents go with the responses they have read, and files that others have deleted are not believed to be there."""
+"""Agents go with the responses they have read, and files that others have deleted are not believed
+to be there.
+"""
 
 import pytest
 
@@ -20,7 +22,9 @@ def memory() -> Memory:
     return Memory(ATTENTION_ONLY, budget_bytes=1 << 20, chunk_tokens=64, disk=Disk(1 << 20))
 
 
-def test_who_has_read_a_response_goes_with_it_and_who_is_kept_is_there_without_its_memory(memory: Memory) -> None:
+def test_who_has_read_a_response_goes_with_it_and_who_is_kept_is_there_without_its_memory(
+    memory: Memory,
+) -> None:
     for name, responses in (("reader", {"resp_1", "resp_2"}), ("other", {"resp_2"})):
         memory.named(name).responses = responses
     kept = memory.create("kept")
@@ -45,7 +49,9 @@ def test_so_many_deleted_responses_are_known_as_such_and_no_more(memory: Memory)
 
 
 @pytest.mark.parametrize("agent", [None, "ada"])
-def test_a_turn_that_is_made_of_a_deleted_response_is_no_agents(memory: Memory, agent: str | None) -> None:
+def test_a_turn_that_is_made_of_a_deleted_response_is_no_agents(
+    memory: Memory, agent: str | None
+) -> None:
     limits = Limits(context_length=1000, max_rows=4, chunk_tokens=64, max_stall_seconds=0.25)
     scheduler = Scheduler(limits, memory)
     memory.forget("resp_1")
@@ -59,15 +65,24 @@ def test_a_turn_that_is_made_of_a_deleted_response_is_no_agents(memory: Memory, 
     assert (sequence.agent.is_listed, sequence.agent.is_deleted) == (False, True)
 
 
-def test_a_turn_that_is_not_to_be_stored_has_an_agent_that_nobody_can_ask_for(memory: Memory) -> None:
+def test_a_turn_that_is_not_to_be_stored_has_an_agent_that_nobody_can_ask_for(
+    memory: Memory,
+) -> None:
     limits = Limits(context_length=1000, max_rows=4, chunk_tokens=64, max_stall_seconds=0.25)
     scheduler = Scheduler(limits, memory)
 
-    sequence = scheduler.add(GenerationRequest("r", PROMPT, 5, seed=1, is_private=True, responses=("resp_1",)), ByteDecoder())
+    sequence = scheduler.add(
+        GenerationRequest("r", PROMPT, 5, seed=1, is_private=True, responses=("resp_1",)),
+        ByteDecoder(),
+    )
     scheduler.plan()
 
     assert sequence.agent is not None
-    assert (sequence.agent.is_listed, sequence.agent.is_deleted, list(memory.agents)) == (False, False, [])
+    assert (sequence.agent.is_listed, sequence.agent.is_deleted, list(memory.agents)) == (
+        False,
+        False,
+        [],
+    )
 
 
 def test_a_file_that_is_known_by_its_name_alone_can_vanish_too(memory: Memory) -> None:

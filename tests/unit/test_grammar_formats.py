@@ -1,4 +1,6 @@
-"""Calls that are demanded, in the format of each family: whatever a model draws is a call as its tool defines it, and is read as it was written."""
+"""Calls that are demanded, in the format of each family: whatever a model draws is a call as its
+tool defines it, and is read as it was written.
+"""
 
 import functools
 import json
@@ -13,7 +15,17 @@ from semantic_trio.adapters.text.calls import GENERIC
 from semantic_trio.adapters.text.grammar import AnswerForm
 from semantic_trio.adapters.text.guidance import CompiledGrammar
 from semantic_trio.adapters.text.tally import CallTally
-from semantic_trio.domain.conversation import Calling, Conversation, Message, Part, Role, Text, Tool, ToolCall, ToolChoice
+from semantic_trio.domain.conversation import (
+    Calling,
+    Conversation,
+    Message,
+    Part,
+    Role,
+    Text,
+    Tool,
+    ToolCall,
+    ToolChoice,
+)
 from semantic_trio.domain.errors import InvalidRequestError
 from tests.call_templates import TEMPLATES
 from tests.parts import joined
@@ -47,7 +59,12 @@ SCHEMA = {
         "size": {"anyOf": [{"type": "integer", "minimum": -5, "maximum": 5}, {"type": "null"}]},
         "code": {"type": "string", "pattern": "^[a-c]{1,3}$"},
         "note": {"anyOf": [{"type": "string", "maxLength": 3}, {"type": "null"}]},
-        "either": {"oneOf": [{"type": "string", "maxLength": 6}, {"type": "array", "items": {"type": "boolean"}, "maxItems": 2}]},
+        "either": {
+            "oneOf": [
+                {"type": "string", "maxLength": 6},
+                {"type": "array", "items": {"type": "boolean"}, "maxItems": 2},
+            ]
+        },
         "ways": {"type": "array", "items": {"$ref": "#/$defs/way"}, "minItems": 1, "maxItems": 2},
         "deep": {"$ref": "#/$defs/deep"},
     },
@@ -55,11 +72,21 @@ SCHEMA = {
     "additionalProperties": False,
     "$defs": {
         "way": {"enum": ["a", *INNER]},
-        "deep": {"type": "object", "properties": {"x": {"type": "boolean"}, "y": {"type": "string", "maxLength": 4}}, "required": ["x"]},
+        "deep": {
+            "type": "object",
+            "properties": {"x": {"type": "boolean"}, "y": {"type": "string", "maxLength": 4}},
+            "required": ["x"],
+        },
     },
 }
 WRITE = Tool("write_file", "Writes", json.dumps(SCHEMA))
-LOOK = Tool("look", "Looks", json.dumps({"type": "object", "properties": {"at": {"enum": ["sea", "sky"]}}, "required": ["at"]}))
+LOOK = Tool(
+    "look",
+    "Looks",
+    json.dumps(
+        {"type": "object", "properties": {"at": {"enum": ["sea", "sky"]}}, "required": ["at"]}
+    ),
+)
 LOOK_UP = Tool("look_up", "Looks up", '{"type": "object", "properties": {}}')
 TOOLS = (WRITE, LOOK, LOOK_UP)
 ASKED = (Message(Role.USER, (Text("go on"),)),)
@@ -79,7 +106,9 @@ SEEDS = 4
 def grammar(name: str, conversation: Conversation) -> tuple[CompiledGrammar, str]:
     template = ANY_TEMPLATE[name]
     opening = template.call_opening(conversation)
-    return AnswerForm(GUIDANCE, None, template.calls_of(conversation), conversation, opening).compile(), opening
+    return AnswerForm(
+        GUIDANCE, None, template.calls_of(conversation), conversation, opening
+    ).compile(), opening
 
 
 def delimiters(name: str) -> list[str]:
@@ -104,7 +133,12 @@ def delimiters(name: str) -> list[str]:
         "\\/",
     ]
     if (written := shape.arguments) is not None:
-        found += [*written.text * 4, written.text[1].strip(), written.before, f"{written.before}content{written.text[0]}"]
+        found += [
+            *written.text * 4,
+            written.text[1].strip(),
+            written.before,
+            f"{written.before}content{written.text[0]}",
+        ]
     return [one for one in found if one]
 
 
@@ -122,7 +156,9 @@ def walked(compiled: CompiledGrammar, seed: int, likes: Sequence[str], begin: st
             coming = [*encoded(dice.choice(likes))]
         token = coming.pop(0) if coming else dice.choice(_tokens(mask))
         if not _holds(mask, token):
-            assert len(drawn) >= demanded, f"{spelled([token])!r} may not come after {spelled(drawn)!r}"
+            assert len(drawn) >= demanded, (
+                f"{spelled([token])!r} may not come after {spelled(drawn)!r}"
+            )
             coming, token = [], dice.choice(_tokens(mask))
         state.take(token)
         drawn.append(token)
@@ -134,7 +170,9 @@ def _holds(mask: bytes, token: int) -> bool:
 
 
 def _tokens(mask: bytes) -> list[int]:
-    return [at * 8 + bit for at, byte in enumerate(mask) if byte for bit in range(8) if byte >> bit & 1]
+    return [
+        at * 8 + bit for at, byte in enumerate(mask) if byte for bit in range(8) if byte >> bit & 1
+    ]
 
 
 @functools.cache
@@ -150,29 +188,44 @@ def read(name: str, conversation: Conversation, answer: str, opening: str) -> li
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("choice", CHOICES)
 @pytest.mark.parametrize("name", TEMPLATES)
-def test_a_demanded_call_is_made_in_the_format_of_the_model_and_is_read_as_it_was_written(name: str, choice: str) -> None:
+def test_a_demanded_call_is_made_in_the_format_of_the_model_and_is_read_as_it_was_written(
+    name: str, choice: str
+) -> None:
     conversation = Conversation(ASKED, TOOLS, CHOICES[choice])
     compiled, opening = grammar(name, conversation)
     known = {tool.name: json.loads(tool.parameters) for tool in TOOLS}
 
-    assert ANY_TEMPLATE[name].calls_of(conversation) is ANY_TEMPLATE[name].capabilities.calls, "no other wording is asked for"
+    assert ANY_TEMPLATE[name].calls_of(conversation) is ANY_TEMPLATE[name].capabilities.calls, (
+        "no other wording is asked for"
+    )
     for seed in range(SEEDS):
         parts = read(name, conversation, walked(compiled, seed, delimiters(name)), opening)
         assert parts
         assert choice == "any" or len(parts) == 1 or choice == "allowed"
         for part in parts:
             assert isinstance(part, ToolCall), seed
-            assert part.name in {"named": {"write_file"}, "allowed": {"look", "look_up"}}.get(choice, set(known))
+            assert part.name in {"named": {"write_file"}, "allowed": {"look", "look_up"}}.get(
+                choice, set(known)
+            )
             jsonschema.validate(json.loads(part.arguments), known[part.name])
 
 
-TEXTS = Tool("note", "Notes", '{"type": "object", "properties": {"text": {"type": "string"}, "title": {"type": "string"}}, "required": ["text"]}')
+TEXTS = Tool(
+    "note",
+    "Notes",
+    (
+        '{"type": "object", "properties": {"text": {"type": "string"}, "title": {"type": '
+        '"string"}}, "required": ["text"]}'
+    ),
+)
 
 
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_texts_may_hold_all_but_the_delimiters_of_arguments(name: str) -> None:
-    """A text is either demanded as the model writes it, and read unchanged, or cannot be drawn at all."""
+    """A text is either demanded as the model writes it, and read unchanged, or cannot be drawn at
+    all.
+    """
     conversation = Conversation(ASKED, (TEXTS,), ToolChoice(Calling.REQUIRED, "note"))
     compiled, opening = grammar(name, conversation)
     shape = ANY_TEMPLATE[name].capabilities.calls.shape
@@ -181,8 +234,19 @@ def test_texts_may_hold_all_but_the_delimiters_of_arguments(name: str) -> None:
         if len(value) > 400:
             continue
         given = {"text": value, "title": "t"}
-        written = shape.arguments.written(given).removeprefix(ANY_TEMPLATE[name].capabilities.calls.middle) if shape.arguments else _compact(given)
-        if any(barred in value for barred in (shape.arguments.barred if shape.arguments and not shape.arguments.is_quoted else ())):
+        written = (
+            shape.arguments.written(given).removeprefix(
+                ANY_TEMPLATE[name].capabilities.calls.middle
+            )
+            if shape.arguments
+            else _compact(given)
+        )
+        if any(
+            barred in value
+            for barred in (
+                shape.arguments.barred if shape.arguments and not shape.arguments.is_quoted else ()
+            )
+        ):
             with pytest.raises(AssertionError, match="may not come"):
                 walked(compiled, 1, delimiters(name), written)
             continue
@@ -205,13 +269,27 @@ def test_strict_tools_and_allowed_tools_are_held_in_the_format_of_the_model(name
 
     assert walked(compiled, 1, (), "I say what I like.") == "I say what I like."
     for seed in range(SEEDS):
-        said = "" if name == "llama" else "Well. "  # where no delimiter begins a call, it comes first
-        parts = read(name, conversation, walked(compiled, seed, delimiters(name), f"{said}{calls.head}write_file"), "")
+        # where no delimiter begins a call, it comes first
+        said = "" if name == "llama" else "Well. "
+        parts = read(
+            name,
+            conversation,
+            walked(compiled, seed, delimiters(name), f"{said}{calls.head}write_file"),
+            "",
+        )
         call = next(part for part in parts if isinstance(part, ToolCall))
         jsonschema.validate(json.loads(call.arguments), SCHEMA)
     assert calls.shape is not None
     with pytest.raises(AssertionError, match="may not come"):
-        walked(compiled, 1, (), f"{calls.head}look{calls.shape.arguments.lead if calls.shape.arguments else calls.middle}")
+        walked(
+            compiled,
+            1,
+            (),
+            (
+                f"{calls.head}"
+                f"look{calls.shape.arguments.lead if calls.shape.arguments else calls.middle}"
+            ),
+        )
 
 
 @pytest.mark.parametrize("name", ["a b", 'a"b', "x>y"])
@@ -219,7 +297,9 @@ def test_a_tool_that_the_format_cannot_name_is_demanded_in_another_one(name: str
     conversation = Conversation(ASKED, (Tool(name, "", "{}"),), ToolChoice(Calling.REQUIRED))
 
     assert ANY_TEMPLATE["qwen_xml"].calls_of(conversation) is GENERIC
-    assert ANY_TEMPLATE["hermes"].calls_of(conversation) is ANY_TEMPLATE["hermes"].capabilities.calls
+    assert (
+        ANY_TEMPLATE["hermes"].calls_of(conversation) is ANY_TEMPLATE["hermes"].capabilities.calls
+    )
 
 
 @pytest.mark.parametrize(
@@ -242,7 +322,16 @@ def test_a_tool_that_the_format_cannot_name_is_demanded_in_another_one(name: str
 )
 def test_values_are_held_to_their_schemas(schema: object, begin: str, after: str) -> None:
     tool = Tool(
-        "f", "", json.dumps({"type": "object", "properties": {"a": schema}, "required": ["a"], "$defs": {"name": {"maxLength": 3, "type": "string"}}})
+        "f",
+        "",
+        json.dumps(
+            {
+                "type": "object",
+                "properties": {"a": schema},
+                "required": ["a"],
+                "$defs": {"name": {"maxLength": 3, "type": "string"}},
+            }
+        ),
     )
     conversation = Conversation(ASKED, (tool,), ToolChoice(Calling.REQUIRED, "f"))
     compiled, _ = grammar("qwen_xml", conversation)
@@ -264,8 +353,12 @@ def test_values_are_held_to_their_schemas(schema: object, begin: str, after: str
     ],
 )
 def test_values_that_their_schemas_forbid_cannot_come(schema: object, wrong: str) -> None:
-    tool = Tool("f", "", json.dumps({"type": "object", "properties": {"a": schema}, "required": ["a"]}))
-    compiled, _ = grammar("qwen_xml", Conversation(ASKED, (tool,), ToolChoice(Calling.REQUIRED, "f")))
+    tool = Tool(
+        "f", "", json.dumps({"type": "object", "properties": {"a": schema}, "required": ["a"]})
+    )
+    compiled, _ = grammar(
+        "qwen_xml", Conversation(ASKED, (tool,), ToolChoice(Calling.REQUIRED, "f"))
+    )
 
     with pytest.raises(AssertionError, match="may not come"):
         walked(compiled, 1, (), f"<parameter=a>\n{wrong}")
@@ -275,17 +368,37 @@ def test_values_that_their_schemas_forbid_cannot_come(schema: object, wrong: str
     ("parameters", "begin", "is_right"),
     [
         ({"type": "object"}, "<parameter=any_name>\n[1]", True),
-        ({"type": "object", "additionalProperties": {"type": "integer"}}, "<parameter=any_name>\n1\n", True),
-        ({"type": "object", "additionalProperties": {"type": "integer"}}, "<parameter=any_name>\nx", False),
+        (
+            {"type": "object", "additionalProperties": {"type": "integer"}},
+            "<parameter=any_name>\n1\n",
+            True,
+        ),
+        (
+            {"type": "object", "additionalProperties": {"type": "integer"}},
+            "<parameter=any_name>\nx",
+            False,
+        ),
         ({"type": "object", "additionalProperties": False}, "<parameter=", False),
         ({"type": "object", "properties": {}, "required": ["a"]}, "</function>", False),
         ({"type": "object", "properties": {}, "required": ["a"]}, "<parameter=a>\nx", True),
-        ({"type": "object", "properties": {"a": {}, "b": {}}, "required": ["b"]}, "<parameter=b>\n1", True),
-        ({"type": "object", "properties": {"a": {}, "b": {}}, "required": ["b"]}, "<parameter=a>\n1\n</parameter>\n</function>", False),
+        (
+            {"type": "object", "properties": {"a": {}, "b": {}}, "required": ["b"]},
+            "<parameter=b>\n1",
+            True,
+        ),
+        (
+            {"type": "object", "properties": {"a": {}, "b": {}}, "required": ["b"]},
+            "<parameter=a>\n1\n</parameter>\n</function>",
+            False,
+        ),
     ],
 )
-def test_names_of_arguments_are_those_of_the_schema(parameters: object, begin: str, is_right: bool) -> None:
-    conversation = Conversation(ASKED, (Tool("f", "", json.dumps(parameters)),), ToolChoice(Calling.REQUIRED, "f"))
+def test_names_of_arguments_are_those_of_the_schema(
+    parameters: object, begin: str, is_right: bool
+) -> None:
+    conversation = Conversation(
+        ASKED, (Tool("f", "", json.dumps(parameters)),), ToolChoice(Calling.REQUIRED, "f")
+    )
     compiled, _ = grammar("qwen_xml", conversation)
 
     if is_right:
@@ -295,21 +408,46 @@ def test_names_of_arguments_are_those_of_the_schema(parameters: object, begin: s
             walked(compiled, 1, (), begin)
 
 
-@pytest.mark.parametrize("schema", [False, {"enum": []}, {"type": "integer", "minimum": 5, "maximum": 2}, {"enum": [f"w{n}" for n in range(6000)]}])
+@pytest.mark.parametrize(
+    "schema",
+    [
+        False,
+        {"enum": []},
+        {"type": "integer", "minimum": 5, "maximum": 2},
+        {"enum": [f"w{n}" for n in range(6000)]},
+    ],
+)
 def test_a_tool_with_an_argument_that_nothing_satisfies_is_left_out(schema: object) -> None:
-    broken = Tool("broken", "", json.dumps({"type": "object", "properties": {"a": schema}, "required": ["a"]}))
-    compiled, _ = grammar("qwen_xml", Conversation(ASKED, (broken, LOOK), ToolChoice(Calling.REQUIRED)))
+    broken = Tool(
+        "broken", "", json.dumps({"type": "object", "properties": {"a": schema}, "required": ["a"]})
+    )
+    compiled, _ = grammar(
+        "qwen_xml", Conversation(ASKED, (broken, LOOK), ToolChoice(Calling.REQUIRED))
+    )
 
     assert walked(compiled, 1, (), "look").startswith("look>")
     with pytest.raises(AssertionError, match="may not come"):
         walked(compiled, 1, (), "broken")
     with pytest.raises(InvalidRequestError, match="'broken' cannot be called"):
-        grammar("qwen_xml", Conversation(ASKED, (broken, LOOK), ToolChoice(Calling.REQUIRED, "broken")))
+        grammar(
+            "qwen_xml", Conversation(ASKED, (broken, LOOK), ToolChoice(Calling.REQUIRED, "broken"))
+        )
 
 
 def test_an_argument_that_nothing_satisfies_is_left_out_where_it_is_not_required() -> None:
-    tool = Tool("f", "", json.dumps({"type": "object", "properties": {"a": False, "b": {"anyOf": [{"enum": []}, {"type": "boolean"}]}}}))
-    compiled, _ = grammar("qwen_xml", Conversation(ASKED, (tool,), ToolChoice(Calling.REQUIRED, "f")))
+    tool = Tool(
+        "f",
+        "",
+        json.dumps(
+            {
+                "type": "object",
+                "properties": {"a": False, "b": {"anyOf": [{"enum": []}, {"type": "boolean"}]}},
+            }
+        ),
+    )
+    compiled, _ = grammar(
+        "qwen_xml", Conversation(ASKED, (tool,), ToolChoice(Calling.REQUIRED, "f"))
+    )
 
     assert walked(compiled, 1, (), "<parameter=b>\ntrue\n")
     with pytest.raises(AssertionError, match="may not come"):

@@ -1,4 +1,6 @@
-"""Demanded calls of models whose delimiters are tokens: the tokens are written, not their letters."""
+"""Demanded calls of models whose delimiters are tokens: the tokens are written, not their
+letters.
+"""
 
 import json
 import random
@@ -9,14 +11,30 @@ import pytest
 from tokenizers import AddedToken
 
 from semantic_trio.adapters.text.codec import TokenizerCodec, load_codec
-from semantic_trio.domain.conversation import Calling, Conversation, Message, Role, Text, Tool, ToolCall, ToolChoice
+from semantic_trio.domain.conversation import (
+    Calling,
+    Conversation,
+    Message,
+    Role,
+    Text,
+    Tool,
+    ToolCall,
+    ToolChoice,
+)
 from tests.call_templates import TEMPLATES
 from tests.vocabulary import byte_tokenizer, write_model
 
 TOKENS = {
     "kimi_k3": ("<|open|>", "<|close|>", "<|sep|>"),
     "gemma4": ("<|tool_call>", "<tool_call|>", '<|"|>'),
-    "glm": ("<tool_call>", "</tool_call>", "<arg_key>", "</arg_key>", "<arg_value>", "</arg_value>"),
+    "glm": (
+        "<tool_call>",
+        "</tool_call>",
+        "<arg_key>",
+        "</arg_key>",
+        "<arg_value>",
+        "</arg_value>",
+    ),
     "qwen_xml": ("<tool_call>", "</tool_call>"),
     "kimi_k2": (
         "<|tool_calls_section_begin|>",
@@ -38,7 +56,9 @@ SCHEMA = {
     "required": ["path", "lines"],
 }
 ASKED = Conversation(
-    (Message(Role.USER, (Text("go"),)),), (Tool("write_file", "", json.dumps(SCHEMA)),), ToolChoice(Calling.REQUIRED, is_single=True)
+    (Message(Role.USER, (Text("go"),)),),
+    (Tool("write_file", "", json.dumps(SCHEMA)),),
+    ToolChoice(Calling.REQUIRED, is_single=True),
 )
 
 
@@ -54,13 +74,21 @@ def codec(name: str, directory: Path, *, is_special: bool) -> TokenizerCodec:
 
 @pytest.mark.parametrize("is_special", [True, False])
 @pytest.mark.parametrize("name", TOKENS)
-def test_a_demanded_call_is_written_in_tokens_and_read_back(name: str, is_special: bool, tmp_path: Path) -> None:
+def test_a_demanded_call_is_written_in_tokens_and_read_back(
+    name: str, is_special: bool, tmp_path: Path
+) -> None:
     made = codec(name, tmp_path, is_special=is_special)
     prompt = made.encode_prompt(ASKED)
     grammar = made.grammar(ASKED, prompt.opening)
     assert grammar is not None
     for seed in range(5):
-        state, dice, decoder, reader, parts = grammar.start(), random.Random(seed), made.decoder(), made.reader(ASKED, prompt.opening), []
+        state, dice, decoder, reader, parts = (
+            grammar.start(),
+            random.Random(seed),
+            made.decoder(),
+            made.reader(ASKED, prompt.opening),
+            [],
+        )
         for _ in range(3000):
             mask = state.allowed()
             allowed = [token for token in range(len(mask) * 8) if mask[token // 8] >> token % 8 & 1]

@@ -31,9 +31,14 @@ from tests.harmony import TEMPLATE, TOKENS, harmony_tokenizer
 from tests.parts import joined
 from tests.vocabulary import write_model
 
-LOOK = Tool("look", "Looks around", '{"type": "object", "properties": {"where": {"type": "string"}}}')
+LOOK = Tool(
+    "look", "Looks around", '{"type": "object", "properties": {"where": {"type": "string"}}}'
+)
 TOOLS = (LOOK, Tool("srv.ls", "Lists", "{}"))
-THOUGHT, FINAL = "<|channel|>analysis<|message|>Let me think.<|end|>", "<|start|>assistant<|channel|>final<|message|>It is fine."
+THOUGHT, FINAL = (
+    "<|channel|>analysis<|message|>Let me think.<|end|>",
+    "<|start|>assistant<|channel|>final<|message|>It is fine.",
+)
 
 
 def read(*pieces: str, may_call: bool = True, opening: str = "") -> list[Part]:
@@ -49,24 +54,59 @@ ANSWERS: dict[str, tuple[str, list[Part]]] = {
     "thought and answer": (THOUGHT + FINAL, [Thinking("Let me think."), Text("It is fine.")]),
     "answer alone": ("<|channel|>final<|message|>It is fine.<|return|>", [Text("It is fine.")]),
     "recipient behind the channel": (
-        THOUGHT + '<|start|>assistant<|channel|>commentary to=functions.look <|constrain|>json<|message|>{"where": "a"}<|call|>',
+        THOUGHT
+        + (
+            "<|start|>assistant<|channel|>commentary to=functions.look "
+            '<|constrain|>json<|message|>{"where": "a"}<|call|>'
+        ),
         [Thinking("Let me think."), call('{"where": "a"}')],
     ),
-    "recipient before the channel": (' to=functions.look<|channel|>commentary json<|message|>{"where": "a"}', [call('{"where": "a"}')]),
-    "recipient twice": (" to=functions.look<|channel|>commentary to=functions.look<|message|>{}", [call()]),
-    "without a constraint": ("<|channel|>commentary to=functions.look<|message|>{}<|call|>", [call()]),
-    "on the channel of thoughts": ("<|channel|>analysis to=functions.look code<|message|>{}<|call|>", [call()]),
-    "a name with a dot": ("<|channel|>commentary to=functions.srv.ls <|constrain|>json<|message|>{}", [call(name="srv.ls")]),
-    "without the namespace": ("<|channel|>commentary to=srv.ls <|constrain|>json<|message|>{}", [call(name="srv.ls")]),
+    "recipient before the channel": (
+        ' to=functions.look<|channel|>commentary json<|message|>{"where": "a"}',
+        [call('{"where": "a"}')],
+    ),
+    "recipient twice": (
+        " to=functions.look<|channel|>commentary to=functions.look<|message|>{}",
+        [call()],
+    ),
+    "without a constraint": (
+        "<|channel|>commentary to=functions.look<|message|>{}<|call|>",
+        [call()],
+    ),
+    "on the channel of thoughts": (
+        "<|channel|>analysis to=functions.look code<|message|>{}<|call|>",
+        [call()],
+    ),
+    "a name with a dot": (
+        "<|channel|>commentary to=functions.srv.ls <|constrain|>json<|message|>{}",
+        [call(name="srv.ls")],
+    ),
+    "without the namespace": (
+        "<|channel|>commentary to=srv.ls <|constrain|>json<|message|>{}",
+        [call(name="srv.ls")],
+    ),
     "no arguments": ("<|channel|>commentary to=functions.look<|message|>", [call()]),
     "a preamble": (
-        "<|channel|>commentary<|message|>I look.<|end|><|start|>assistant<|channel|>commentary to=functions.look<|message|>{}",
+        (
+            "<|channel|>commentary<|message|>I look.<|end|><|start|>assistant<|channel|>commentary "
+            "to=functions.look<|message|>{}"
+        ),
         [Text("I look."), call()],
     ),
-    "a preamble and an answer": ("<|channel|>commentary<|message|>I look.<|end|>" + FINAL, [Text("I look.\n\nIt is fine.")]),
-    "two thoughts": (THOUGHT + "<|start|>assistant" + THOUGHT, [Thinking("Let me think.\n\nLet me think.")]),
+    "a preamble and an answer": (
+        "<|channel|>commentary<|message|>I look.<|end|>" + FINAL,
+        [Text("I look.\n\nIt is fine.")],
+    ),
+    "two thoughts": (
+        THOUGHT + "<|start|>assistant" + THOUGHT,
+        [Thinking("Let me think.\n\nLet me think.")],
+    ),
     "two calls": (
-        "<|channel|>commentary to=functions.look<|message|>{}<|call|><|start|>assistant<|channel|>commentary to=functions.srv.ls<|message|>{}",
+        (
+            "<|channel|>commentary "
+            "to=functions.look<|message|>{}<|call|><|start|>assistant<|channel|>commentary "
+            "to=functions.srv.ls<|message|>{}"
+        ),
         [call(), call(name="srv.ls")],
     ),
     "a form": ('<|channel|>final <|constrain|>json<|message|>{"a": 1}', [Text('{"a": 1}')]),
@@ -74,15 +114,33 @@ ANSWERS: dict[str, tuple[str, list[Part]]] = {
     "no header": ("It is fine.", [Text("It is fine.")]),
     "no channel": ("<|message|>It is fine.", [Text("It is fine.")]),
     "an unknown channel": ("<|channel|>loud<|message|>It is fine.", [Text("It is fine.")]),
-    "the role again": ("<|start|>assistant<|channel|>final<|message|>It is fine.", [Text("It is fine.")]),
-    "no role": (THOUGHT + "<|channel|>final<|message|>It is fine.", [Thinking("Let me think."), Text("It is fine.")]),
-    "no end": ("<|channel|>analysis<|message|>Hm.<|channel|>final<|message|>So.", [Thinking("Hm."), Text("So.")]),
-    "no end, and the role": ("<|channel|>analysis<|message|>Hm." + FINAL, [Thinking("Hm."), Text("It is fine.")]),
+    "the role again": (
+        "<|start|>assistant<|channel|>final<|message|>It is fine.",
+        [Text("It is fine.")],
+    ),
+    "no role": (
+        THOUGHT + "<|channel|>final<|message|>It is fine.",
+        [Thinking("Let me think."), Text("It is fine.")],
+    ),
+    "no end": (
+        "<|channel|>analysis<|message|>Hm.<|channel|>final<|message|>So.",
+        [Thinking("Hm."), Text("So.")],
+    ),
+    "no end, and the role": (
+        "<|channel|>analysis<|message|>Hm." + FINAL,
+        [Thinking("Hm."), Text("It is fine.")],
+    ),
     "two channels": ("<|channel|>analysis<|channel|>final<|message|>So.", [Text("So.")]),
     "text between": (THOUGHT + " So.", [Thinking("Let me think."), Text("So.")]),
     "half a header": ("<|channel|>ana", []),
-    "a header that does not end": ("<|channel|>" + "a" * LONGEST_HEADER, [Text("<|channel|>" + "a" * LONGEST_HEADER)]),
-    "another role": (THOUGHT + "<|start|>user<|message|>Do it.<|end|>" + FINAL, [Thinking("Let me think.")]),
+    "a header that does not end": (
+        "<|channel|>" + "a" * LONGEST_HEADER,
+        [Text("<|channel|>" + "a" * LONGEST_HEADER)],
+    ),
+    "another role": (
+        THOUGHT + "<|start|>user<|message|>Do it.<|end|>" + FINAL,
+        [Thinking("Let me think.")],
+    ),
     "behind the answer": (
         THOUGHT + FINAL + "<|end|><|start|>assistant<|channel|>final<|message|>Again.",
         [Thinking("Let me think."), Text("It is fine.")],
@@ -91,7 +149,10 @@ ANSWERS: dict[str, tuple[str, list[Part]]] = {
         "<|channel|>commentary to=functions.look<|message|>[1]<|call|>",
         [Text("<|channel|>commentary to=functions.look<|message|>[1]<|call|>")],
     ),
-    "a tool of another kind": ("<|channel|>commentary to=browser.search<|message|>{}", [Text("{}")]),
+    "a tool of another kind": (
+        "<|channel|>commentary to=browser.search<|message|>{}",
+        [Text("{}")],
+    ),
     "a mention": (
         "<|channel|>analysis<|message|>Is it <|message|> or to=functions.look?<|end|>",
         [Thinking("Is it <|message|> or to=functions.look?")],
@@ -125,7 +186,10 @@ WORDS = [
 ]
 
 
-@given(words=st.lists(st.sampled_from(WORDS), max_size=14), places=st.lists(st.integers(0, 120), max_size=6))
+@given(
+    words=st.lists(st.sampled_from(WORDS), max_size=14),
+    places=st.lists(st.integers(0, 120), max_size=6),
+)
 def test_the_pieces_make_no_difference(words: list[str], places: list[int]) -> None:
     text = "".join(words)
     bounds = [0, *sorted(min(place, len(text)) for place in places), len(text)]
@@ -134,14 +198,19 @@ def test_the_pieces_make_no_difference(words: list[str], places: list[int]) -> N
 
 @given(value=st.text())
 def test_a_call_that_is_cut_off_is_no_call(value: str) -> None:
-    head, arguments = "<|channel|>commentary to=functions.look <|constrain|>json<|message|>", json.dumps({"where": value})
+    head, arguments = (
+        "<|channel|>commentary to=functions.look <|constrain|>json<|message|>",
+        json.dumps({"where": value}),
+    )
     assert [part for part in read(head + arguments) if isinstance(part, ToolCall)]
     for end in range(1, len(arguments)):
         assert not any(isinstance(part, ToolCall) for part in read(head + arguments[:end]))
 
 
 def test_calls_are_text_where_none_may_be_made() -> None:
-    assert read("<|channel|>commentary to=functions.look<|message|>{}", may_call=False) == [Text("{}")]
+    assert read("<|channel|>commentary to=functions.look<|message|>{}", may_call=False) == [
+        Text("{}")
+    ]
 
 
 def test_an_answer_that_was_ended_is_over() -> None:
@@ -152,12 +221,16 @@ def test_an_answer_that_was_ended_is_over() -> None:
     assert reader.is_over
 
 
-# ------------------------------------------------------------------------------------------------------------------------- prompts
+# ------------------------------------------------------------------------------------------ prompts
 
 
 @pytest.fixture(scope="module")
 def codec(tmp_path_factory: pytest.TempPathFactory) -> TokenizerCodec:
-    return load_codec(write_model(tmp_path_factory.mktemp("model"), tokenizer=harmony_tokenizer(), chat_template=TEMPLATE))
+    return load_codec(
+        write_model(
+            tmp_path_factory.mktemp("model"), tokenizer=harmony_tokenizer(), chat_template=TEMPLATE
+        )
+    )
 
 
 def said(role: Role, *parts: Part) -> Message:
@@ -170,8 +243,16 @@ TALK = Conversation(
         said(Role.SYSTEM, Text("T")),
         said(Role.USER, Text("u1")),
         said(Role.USER, Text("u2")),
-        said(Role.ASSISTANT, Thinking("t1"), Text("a1"), ToolCall("1", "look", '{"where": "p"}'), ToolCall("2", "srv.ls", "{}")),
-        said(Role.USER, ToolResult("1", 'r "1"\n'), ToolResult("2", "r2", is_error=True), Text("u3")),
+        said(
+            Role.ASSISTANT,
+            Thinking("t1"),
+            Text("a1"),
+            ToolCall("1", "look", '{"where": "p"}'),
+            ToolCall("2", "srv.ls", "{}"),
+        ),
+        said(
+            Role.USER, ToolResult("1", 'r "1"\n'), ToolResult("2", "r2", is_error=True), Text("u3")
+        ),
         said(Role.ASSISTANT, Thinking("t2"), Text("a2")),
         said(Role.SYSTEM, Text("late")),
         said(Role.USER, Text("u4")),
@@ -186,15 +267,20 @@ SYSTEM = (
 
 def test_a_conversation_is_told_as_the_format_has_it(codec: TokenizerCodec) -> None:
     assert codec.decode(codec.encode_prompt(TALK).tokens) == (
-        SYSTEM.format("medium") + "\nCalls to these tools must go to the commentary channel: functions.<|end|>"
-        "<|start|>developer<|message|># Instructions\n\nS\n\nT\n\n# Tools\n\n## functions\n\nnamespace functions {\n// Looks around\n"
-        "type look = (_: any) => any;\n// Lists\ntype srv.ls = (_: any) => any;\n} // namespace functions<|end|>"
+        SYSTEM.format("medium")
+        + "\nCalls to these tools must go to the commentary channel: functions.<|end|>"
+        "<|start|>developer<|message|># Instructions\n\nS\n\nT\n\n# Tools\n\n## "
+        "functions\n\nnamespace functions {\n// Looks around\n"
+        "type look = (_: any) => any;\n// Lists\ntype srv.ls = (_: any) => any;\n} // namespace "
+        "functions<|end|>"
         "<|start|>user<|message|>u1<|end|><|start|>user<|message|>u2<|end|>"
         "<|start|>assistant<|channel|>analysis<|message|>t1<|end|><|start|>assistant<|channel|>commentary<|message|>a1<|end|>"
-        '<|start|>assistant to=functions.look<|channel|>commentary json<|message|>{"where": "p"}<|call|>'
+        '<|start|>assistant to=functions.look<|channel|>commentary json<|message|>{"where": '
+        '"p"}<|call|>'
         "<|start|>assistant to=functions.srv.ls<|channel|>commentary json<|message|>{}<|call|>"
         '<|start|>functions.look to=assistant<|channel|>commentary<|message|>"r \\"1\\"\\n"<|end|>'
-        '<|start|>functions.srv.ls to=assistant<|channel|>commentary<|message|>"Error: r2"<|end|><|start|>user<|message|>u3<|end|>'
+        '<|start|>functions.srv.ls to=assistant<|channel|>commentary<|message|>"Error: '
+        'r2"<|end|><|start|>user<|message|>u3<|end|>'
         "<|start|>assistant<|channel|>analysis<|message|>t2<|end|><|start|>assistant<|channel|>final<|message|>a2<|end|>"
         "<|start|>user<|message|><system-reminder>\nlate\n</system-reminder><|end|><|start|>user<|message|>u4<|end|><|start|>assistant"
     )
@@ -208,13 +294,19 @@ def test_effort_reaches_the_model(codec: TokenizerCodec) -> None:
     asked = "<|end|><|start|>user<|message|>u1<|end|><|start|>assistant"
     assert told() == told(thinks=True) == SYSTEM.format("medium") + asked
     assert told(thinks=True, effort="max") == SYSTEM.format("high") + asked
-    assert told(thinks=False) == SYSTEM.format("low") + asked + "<|channel|>analysis<|message|><|end|><|start|>assistant"
+    assert (
+        told(thinks=False)
+        == SYSTEM.format("low") + asked + "<|channel|>analysis<|message|><|end|><|start|>assistant"
+    )
 
 
 def test_what_was_read_up_to_an_answer_is_never_changed(codec: TokenizerCodec) -> None:
     template = codec._template
     assert isinstance(template, HarmonyTemplate)
-    layouts = [template.layout(attrs.evolve(TALK, messages=TALK.messages[:count])) for count in range(3, len(TALK.messages) + 1)]
+    layouts = [
+        template.layout(attrs.evolve(TALK, messages=TALK.messages[:count]))
+        for count in range(3, len(TALK.messages) + 1)
+    ]
     for short, long in pairwise(layouts):
         assert long.text.startswith(short.text[: short.ends[-1]])
         assert long.starts[: len(short.starts)] == short.starts
@@ -222,10 +314,16 @@ def test_what_was_read_up_to_an_answer_is_never_changed(codec: TokenizerCodec) -
 
 
 @pytest.mark.parametrize("answer", [4, 6])
-def test_a_conversation_goes_on_in_the_tokens_of_its_answer(answer: int, codec: TokenizerCodec) -> None:
-    before, after = (attrs.evolve(TALK, messages=TALK.messages[:count]) for count in (answer, answer + 2))
+def test_a_conversation_goes_on_in_the_tokens_of_its_answer(
+    answer: int, codec: TokenizerCodec
+) -> None:
+    before, after = (
+        attrs.evolve(TALK, messages=TALK.messages[:count]) for count in (answer, answer + 2)
+    )
     written = "<|channel|>analysis<|message|>Own words." + (
-        "<|end|>" + FINAL if answer == 6 else '<|end|><|start|>assistant to=functions.look<|message|>{"where":"p"}'
+        "<|end|>" + FINAL
+        if answer == 6
+        else '<|end|><|start|>assistant to=functions.look<|message|>{"where":"p"}'
     )
     known = (*codec.encode_prompt(before).tokens, *codec.encode_text(written))
 
@@ -233,19 +331,32 @@ def test_a_conversation_goes_on_in_the_tokens_of_its_answer(answer: int, codec: 
 
     assert prompt.tokens[: len(known)] == known
     rest = codec.decode(prompt.tokens[len(known) :])
-    assert rest.startswith("<|call|><|start|>functions.look to=assistant" if answer == 4 else "<|end|><|start|>user<|message|><system-reminder>")
-    changed = codec.encode_prompt(attrs.evolve(after, thinks=True, effort="high"), Known(answer + 1, known))
+    assert rest.startswith(
+        "<|call|><|start|>functions.look to=assistant"
+        if answer == 4
+        else "<|end|><|start|>user<|message|><system-reminder>"
+    )
+    changed = codec.encode_prompt(
+        attrs.evolve(after, thinks=True, effort="high"), Known(answer + 1, known)
+    )
     assert "Reasoning: high" in codec.decode(changed.tokens), "another effort is another front"
 
 
 def test_the_head_ends_with_the_tools(codec: TokenizerCodec) -> None:
     for messages in (TALK.messages[:4], TALK.messages[2:4]):
         prompt = codec.encode_prompt(attrs.evolve(TALK, messages=messages))
-        assert codec.decode(prompt.tokens[: prompt.head]).endswith("} // namespace functions<|end|>")
+        assert codec.decode(prompt.tokens[: prompt.head]).endswith(
+            "} // namespace functions<|end|>"
+        )
 
 
-@pytest.mark.parametrize(("name", "rest"), [(None, 'look<|channel|>commentary json<|message|>{"where": "a"}'), ("look", '{"where": "a"}')])
-def test_a_demanded_call_is_begun_and_read(name: str | None, rest: str, codec: TokenizerCodec) -> None:
+@pytest.mark.parametrize(
+    ("name", "rest"),
+    [(None, 'look<|channel|>commentary json<|message|>{"where": "a"}'), ("look", '{"where": "a"}')],
+)
+def test_a_demanded_call_is_begun_and_read(
+    name: str | None, rest: str, codec: TokenizerCodec
+) -> None:
     demanded = attrs.evolve(TALK, choice=ToolChoice(Calling.REQUIRED, name))
     prompt = codec.encode_prompt(demanded)
     assert codec.decode(prompt.tokens).endswith("<|start|>assistant" + prompt.opening)
@@ -261,10 +372,14 @@ def test_an_answer_of_a_form_begins_at_once(codec: TokenizerCodec) -> None:
     reader = codec.reader(formed, prompt.opening)
     assert [*reader.push("{}"), *reader.finish()] == [Text("{}")]
     assert codec.grammar(formed, prompt.opening) is not None
-    assert codec.encode_prompt(attrs.evolve(formed, tools=TOOLS)).opening == "", "a call may come instead"
+    assert codec.encode_prompt(attrs.evolve(formed, tools=TOOLS)).opening == "", (
+        "a call may come instead"
+    )
 
 
-def test_tokens_of_the_format_are_text_to_the_reader_and_those_that_end_answers_end_them(codec: TokenizerCodec) -> None:
+def test_tokens_of_the_format_are_text_to_the_reader_and_those_that_end_answers_end_them(
+    codec: TokenizerCodec,
+) -> None:
     ids = {token: codec.encode_text(token)[-1] for token in TOKENS}
     assert {ids["<|call|>"], ids["<|return|>"]} <= codec.stop_tokens
     assert ids["<|end|>"] not in codec.stop_tokens
@@ -276,9 +391,14 @@ def test_other_templates_are_none_of_harmony(tmp_path: Path) -> None:
     assert not isinstance(load_codec(write_model(tmp_path))._template, HarmonyTemplate)
 
 
-# ------------------------------------------------------------------------------------------------------------------------ held calls
+# --------------------------------------------------------------------------------------- held calls
 
-STRICT = Tool("look", "Looks around", '{"type": "object", "properties": {"where": {"enum": ["sea", "sky"]}}, "required": ["where"]}', is_strict=True)
+STRICT = Tool(
+    "look",
+    "Looks around",
+    '{"type": "object", "properties": {"where": {"enum": ["sea", "sky"]}}, "required": ["where"]}',
+    is_strict=True,
+)
 HELD = Conversation((Message(Role.USER, (Text("go"),)),), (STRICT, TOOLS[1]))
 AUTO_CALL = "<|channel|>commentary to=functions.look <|constrain|>json<|message|>"
 
@@ -304,12 +424,17 @@ def accepted(codec: TokenizerCodec, conversation: Conversation, answer: str) -> 
         "<|channel|>final<|message|>It is {fine}.",
         AUTO_CALL + '{"where":"sea"}',
         THOUGHT + "<|start|>assistant" + AUTO_CALL + '{"where":"sky"}',
-        THOUGHT + "<|start|>assistant<|channel|>commentary<|message|>I look.<|end|><|start|>assistant" + AUTO_CALL + '{"where":"sea"}',
+        THOUGHT
+        + "<|start|>assistant<|channel|>commentary<|message|>I look.<|end|><|start|>assistant"
+        + AUTO_CALL
+        + '{"where":"sea"}',
         ' to=functions.look<|channel|>commentary json<|message|>{"where":"sea"}',
         AUTO_CALL.replace("look", "srv.ls") + '{"any":"thing"}',
     ],
 )
-def test_strict_tools_leave_all_that_is_no_call_as_it_is(answer: str, codec: TokenizerCodec) -> None:
+def test_strict_tools_leave_all_that_is_no_call_as_it_is(
+    answer: str, codec: TokenizerCodec
+) -> None:
     assert accepted(codec, HELD, answer) == f"{answer}!"
 
 
@@ -323,7 +448,9 @@ def test_strict_tools_leave_all_that_is_no_call_as_it_is(answer: str, codec: Tok
         (THOUGHT, "<|start|>user"),
     ],
 )
-def test_strict_tools_are_held_to_their_schema(begin: str, wrong: str, codec: TokenizerCodec) -> None:
+def test_strict_tools_are_held_to_their_schema(
+    begin: str, wrong: str, codec: TokenizerCodec
+) -> None:
     assert len(accepted(codec, HELD, begin + wrong)) < len(begin + wrong)
 
 
@@ -338,12 +465,19 @@ def test_only_allowed_tools_may_be_called(codec: TokenizerCodec) -> None:
 def test_a_schema_beside_tools_holds_what_is_said(codec: TokenizerCodec) -> None:
     formed = attrs.evolve(HELD, schema='{"type": "boolean"}')
 
-    assert accepted(codec, formed, "<|channel|>final<|message|>true") == "<|channel|>final<|message|>true!"
-    assert accepted(codec, formed, "<|channel|>final<|message|>Well") == "<|channel|>final<|message|>"
+    assert (
+        accepted(codec, formed, "<|channel|>final<|message|>true")
+        == "<|channel|>final<|message|>true!"
+    )
+    assert (
+        accepted(codec, formed, "<|channel|>final<|message|>Well") == "<|channel|>final<|message|>"
+    )
     assert accepted(codec, formed, AUTO_CALL + '{"where":"sea"}').endswith("!")
 
 
 def test_a_bound_on_thoughts_goes_with_strict_tools(codec: TokenizerCodec) -> None:
     bounded = attrs.evolve(HELD, thought_budget=500)
 
-    assert accepted(codec, bounded, THOUGHT + "<|start|>assistant" + AUTO_CALL + '{"where":"sea"}').endswith("!")
+    assert accepted(
+        codec, bounded, THOUGHT + "<|start|>assistant" + AUTO_CALL + '{"where":"sea"}'
+    ).endswith("!")

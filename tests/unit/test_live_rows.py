@@ -4,7 +4,12 @@ from semantic_trio.domain.geometry import LayerGroup, LayerKind, ModelCacheSpec
 from semantic_trio.domain.memory import Memory
 from semantic_trio.testing import ATTENTION_ONLY
 
-RECURRENT_ALONE = ModelCacheSpec("recurrent", (LayerGroup(LayerKind.RECURRENT, layers=1, state_bytes=100),), block_tokens=16, row_slack_tokens=32)
+RECURRENT_ALONE = ModelCacheSpec(
+    "recurrent",
+    (LayerGroup(LayerKind.RECURRENT, layers=1, state_bytes=100),),
+    block_tokens=16,
+    row_slack_tokens=32,
+)
 PROMPT = tuple(range(40))
 
 
@@ -54,4 +59,6 @@ def test_what_a_row_restores_is_not_dropped_in_the_same_step() -> None:
     memory.store.evict_all()
     same_step, next_step = memory.take_drops(), memory.take_drops()
 
-    assert (same_step[0], len(next_step[0])) == ((), 1), "the partial block is read in this step, and dropped in the next"
+    assert (same_step[0], len(next_step[0])) == ((), 1), (
+        "the partial block is read in this step, and dropped in the next"
+    )

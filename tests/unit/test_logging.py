@@ -27,7 +27,9 @@ ESCAPES = {
 
 
 @pytest.fixture(params=["console", "json"])
-def output(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Iterator[io.StringIO]:
+def output(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+) -> Iterator[io.StringIO]:
     """What is logged, in each format."""
     root = logging.getLogger()
     handlers, level, processors = root.handlers[:], root.level, structlog.get_config()
@@ -42,9 +44,13 @@ def output(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
 
 
 def without_pytest() -> None:
-    """Keep pytest from the log of this test: what it captures goes into its report, and a report cannot hold half a character."""
+    """Keep pytest from the log of this test: what it captures goes into its report, and a report
+    cannot hold half a character.
+    """
     root = logging.getLogger()
-    root.handlers[:] = [handler for handler in root.handlers if not isinstance(handler, LogCaptureHandler)]
+    root.handlers[:] = [
+        handler for handler in root.handlers if not isinstance(handler, LogCaptureHandler)
+    ]
 
 
 @pytest.mark.parametrize("text", ESCAPES.values(), ids=ESCAPES)
@@ -65,7 +71,9 @@ def test_control_characters_are_escaped_wherever_they_stand(text: str, output: i
 
 
 @pytest.mark.parametrize("text", ESCAPES.values(), ids=ESCAPES)
-def test_a_traceback_has_lines_and_no_other_control_character(text: str, output: io.StringIO) -> None:
+def test_a_traceback_has_lines_and_no_other_control_character(
+    text: str, output: io.StringIO
+) -> None:
     without_pytest()
     try:
         raise ValueError(text)
@@ -88,7 +96,9 @@ def test_text_of_any_language_stays_as_it_is() -> None:
     *_, escape, renderer = formatters(console=False)
     told = "größer 日本 🦊"
 
-    assert escape(None, "info", {"event": told, "count": 3, "rate": 0.5, "is_new": True, "agent": None}) == {
+    assert escape(
+        None, "info", {"event": told, "count": 3, "rate": 0.5, "is_new": True, "agent": None}
+    ) == {
         "event": told,
         "count": 3,
         "rate": 0.5,
@@ -111,7 +121,10 @@ def test_a_library_with_a_handler_of_its_own_logs_through_the_process(output: io
 
 
 def test_a_log_file_is_rotated_and_standard_error_stays_empty(
-    tmp_path: Path, output: io.StringIO, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+    tmp_path: Path,
+    output: io.StringIO,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
 ) -> None:
     monkeypatch.setattr("semantic_trio.entrypoints.logging.FILE_BYTES", 1000)
     file = tmp_path / "logs" / "server.log"

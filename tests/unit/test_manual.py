@@ -1,4 +1,6 @@
-"""The built manual shows whole without a network: nothing it needs to be shown comes from another host."""
+"""The built manual shows whole without a network: nothing it needs to be shown comes from another
+host.
+"""
 
 import os
 import re
@@ -68,7 +70,14 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("material", reason="needs the extra docs: the manual is built with it")
     built = tmp_path_factory.mktemp("site")
     command = [sys.executable, "-m", "mkdocs", "build", "--quiet", "--site-dir", str(built)]
-    subprocess.run(command, cwd=ROOT, check=True, timeout=300, capture_output=True, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"})
+    subprocess.run(
+        command,
+        cwd=ROOT,
+        check=True,
+        timeout=300,
+        capture_output=True,
+        env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},
+    )
     return built
 
 
@@ -78,7 +87,10 @@ def _needed(site: Path) -> Iterator[tuple[str, str]]:
         parser.feed(page.read_text())
         yield from ((page.name, address) for address in parser.found)
     for style in site.rglob("*.css"):
-        yield from ((style.name, address) for address in re.findall(r"(?:url\(|@import )['\"]?([^'\")]+)", style.read_text()))
+        yield from (
+            (style.name, address)
+            for address in re.findall(r"(?:url\(|@import )['\"]?([^'\")]+)", style.read_text())
+        )
 
 
 @pytest.mark.timeout(1200)
@@ -92,7 +104,9 @@ def test_no_script_style_font_or_picture_comes_from_another_host(site: Path) -> 
 
 @pytest.mark.timeout(1200)
 def test_a_page_with_diagrams_brings_what_draws_them(site: Path) -> None:
-    """The theme fetches Mermaid from another host where there is no `mermaid` in the page already."""
+    """The theme fetches Mermaid from another host where there is no `mermaid` in the page
+    already.
+    """
     pages = [page for page in site.rglob("*.html") if 'class="mermaid"' in page.read_text()]
 
     assert len(pages) >= 3
@@ -104,9 +118,15 @@ def test_a_page_with_diagrams_brings_what_draws_them(site: Path) -> None:
 
 
 def test_no_message_of_a_diagram_is_cut_by_a_semicolon() -> None:
-    """Mermaid takes one for the end of a statement in a sequence diagram, and draws nothing then."""
+    """Mermaid takes one for the end of a statement in a sequence diagram, and draws nothing
+    then.
+    """
     diagrams = [
-        found for page in (ROOT / "docs").rglob("*.md") for found in re.findall(r"```mermaid\nsequenceDiagram\n(.*?)```", page.read_text(), re.DOTALL)
+        found
+        for page in (ROOT / "docs").rglob("*.md")
+        for found in re.findall(
+            r"```mermaid\nsequenceDiagram\n(.*?)```", page.read_text(), re.DOTALL
+        )
     ]
 
     assert diagrams
@@ -114,18 +134,27 @@ def test_no_message_of_a_diagram_is_cut_by_a_semicolon() -> None:
 
 
 def test_the_manual_draws_its_ten_subjects() -> None:
-    titles = [title for page in (ROOT / "docs").rglob("*.md") for title in re.findall(r"^  accTitle: (.+)$", page.read_text(), re.MULTILINE)]
+    titles = [
+        title
+        for page in (ROOT / "docs").rglob("*.md")
+        for title in re.findall(r"^  accTitle: (.+)$", page.read_text(), re.MULTILINE)
+    ]
 
     assert sorted(titles) == sorted(DIAGRAMS)
 
 
 def test_the_picture_of_what_a_user_gains_is_drawn_from_figures_that_were_measured() -> None:
     measured = (ROOT / "docs" / "experiments.md").read_text()
-    sections = {re.sub(r"[^a-z0-9]+", "-", part.split("\n")[0].lower().strip("# ")): part for part in re.split(r"\n(?=##)", measured)}
+    sections = {
+        re.sub(r"[^a-z0-9]+", "-", part.split("\n")[0].lower().strip("# ")): part
+        for part in re.split(r"\n(?=##)", measured)
+    }
 
     assert gains.PICTURE.read_text() == gains.svg(), "run tools/gains.py"
     for gain in tomllib.loads(gains.DATA.read_text())["gain"]:
-        assert [figure for figure in gain["figures"] if figure not in sections[gain["section"]]] == []
+        assert [
+            figure for figure in gain["figures"] if figure not in sections[gain["section"]]
+        ] == []
 
 
 def test_the_manual_has_its_pages_and_every_link_of_the_readme_leads_somewhere() -> None:

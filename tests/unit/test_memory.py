@@ -1,4 +1,6 @@
-"""The memory of agents under any order of events: what is reused is what was read, and nothing is lost, held twice or leaked."""
+"""The memory of agents under any order of events: what is reused is what was read, and nothing is
+lost, held twice or leaked.
+"""
 
 import hashlib
 from collections.abc import Mapping
@@ -30,11 +32,28 @@ from tests.search import examples
 GLOBAL = LayerGroup(LayerKind.GLOBAL, layers=1, token_bytes=8)
 SPECS = {
     "attention": ModelCacheSpec("a", (GLOBAL,), block_tokens=16, row_slack_tokens=32),
-    "sliding": ModelCacheSpec("s", (GLOBAL, LayerGroup(LayerKind.SLIDING, layers=1, token_bytes=4, window=24)), block_tokens=16, row_slack_tokens=32),
-    "recurrent": ModelCacheSpec("r", (GLOBAL, LayerGroup(LayerKind.RECURRENT, layers=1, state_bytes=100)), block_tokens=16, row_slack_tokens=32),
-    "recurrent alone": ModelCacheSpec("m", (LayerGroup(LayerKind.RECURRENT, layers=1, state_bytes=100),), block_tokens=16, row_slack_tokens=32),
+    "sliding": ModelCacheSpec(
+        "s",
+        (GLOBAL, LayerGroup(LayerKind.SLIDING, layers=1, token_bytes=4, window=24)),
+        block_tokens=16,
+        row_slack_tokens=32,
+    ),
+    "recurrent": ModelCacheSpec(
+        "r",
+        (GLOBAL, LayerGroup(LayerKind.RECURRENT, layers=1, state_bytes=100)),
+        block_tokens=16,
+        row_slack_tokens=32,
+    ),
+    "recurrent alone": ModelCacheSpec(
+        "m",
+        (LayerGroup(LayerKind.RECURRENT, layers=1, state_bytes=100),),
+        block_tokens=16,
+        row_slack_tokens=32,
+    ),
 }
-SPECS |= {f"{kind}, paged": attrs.evolve(SPECS[kind], is_paged=True) for kind in ("attention", "sliding")}
+SPECS |= {
+    f"{kind}, paged": attrs.evolve(SPECS[kind], is_paged=True) for kind in ("attention", "sliding")
+}
 
 NAMES = [None, None, "x", "y"]
 SALTS = [NO_SALT, NO_SALT, b"s" * 32]
@@ -80,12 +99,21 @@ def text(seed: int, length: int) -> tuple[int, ...]:
 
 
 class MemoryMachine(RuleBasedStateMachine):
-    """Agents of every kind take turns, fork, are pinned, deleted; the device fails; there is never enough room."""
+    """Agents of every kind take turns, fork, are pinned, deleted; the device fails; there is never
+    enough room.
+    """
 
-    @initialize(kind=st.sampled_from(sorted(SPECS)), rows=st.integers(1, 4), chunk=st.sampled_from([16, 50]), blocks=st.integers(14, 60))
+    @initialize(
+        kind=st.sampled_from(sorted(SPECS)),
+        rows=st.integers(1, 4),
+        chunk=st.sampled_from([16, 50]),
+        blocks=st.integers(14, 60),
+    )
     def begin(self, kind: str, rows: int, chunk: int, blocks: int) -> None:
         self.spec = SPECS[kind]
-        self.limits = Limits(context_length=400, max_rows=rows, chunk_tokens=chunk, max_stall_seconds=1.0)
+        self.limits = Limits(
+            context_length=400, max_rows=rows, chunk_tokens=chunk, max_stall_seconds=1.0
+        )
         budget = blocks * sum(self.spec.row_amount(16, chunk)) // 2
         self.memory = Memory(self.spec, budget, chunk, max_agents=12)
         self.scheduler, self.device = Scheduler(self.limits, self.memory), Device(spec=self.spec)
@@ -93,7 +121,9 @@ class MemoryMachine(RuleBasedStateMachine):
         self.askers, self.requests = set[str](), 0
         self.ranks: dict[Block, Rank] = {}
         self.salts_of_rows, self.salts_of_keys = dict[int, Salt](), dict[bytes, Salt]()
-        self.histories: list[tuple[int, ...]] = [text(seed, 40 + 23 * (seed % 7)) for seed in range(6)]
+        self.histories: list[tuple[int, ...]] = [
+            text(seed, 40 + 23 * (seed % 7)) for seed in range(6)
+        ]
 
     @rule(
         history=st.integers(0, 50),
@@ -102,7 +132,14 @@ class MemoryMachine(RuleBasedStateMachine):
         name=st.sampled_from(NAMES),
         salt=st.sampled_from(SALTS),
         turn=st.tuples(st.booleans(), st.sampled_from(Priority)),
-        breakpoints=st.lists(st.builds(Breakpoint, st.integers(1, 300), st.sampled_from([Rank.PLAIN, Rank.MARKED, Rank.LONG])), max_size=3),
+        breakpoints=st.lists(
+            st.builds(
+                Breakpoint,
+                st.integers(1, 300),
+                st.sampled_from([Rank.PLAIN, Rank.MARKED, Rank.LONG]),
+            ),
+            max_size=3,
+        ),
     )
     def ask(
         self,
@@ -133,7 +170,8 @@ class MemoryMachine(RuleBasedStateMachine):
             asker = self.memory.named(name) if name else None
             self.alive.append(self.scheduler.add(asked, ByteCodec().decoder(), asker))
         except SemanticError:
-            self.askers |= {name} if name else set()  # too long, or no room for it at all; the agent it names is there
+            # too long, or no room for it at all; the agent it names is there
+            self.askers |= {name} if name else set()
             return
         self.askers |= {name or f"request {self.requests}"}
         self.requests += 1
@@ -145,14 +183,19 @@ class MemoryMachine(RuleBasedStateMachine):
         self.scheduler.abort(sequence)
         self.alive.remove(sequence)
 
-    @precondition(lambda self: any(s.phase in (Phase.PREFILLING, Phase.DECODING) for s in self.alive))
+    @precondition(
+        lambda self: any(s.phase in (Phase.PREFILLING, Phase.DECODING) for s in self.alive)
+    )
     @rule(choice=st.integers(0, 99))
     def preempt(self, choice: int) -> None:
         running = [s for s in self.alive if s.phase in (Phase.PREFILLING, Phase.DECODING)]
         self.scheduler.preempt(running[choice % len(running)])
 
     @precondition(lambda self: len(self.memory.agents) > 0)
-    @rule(choice=st.integers(0, 99), what=st.sampled_from(["fork", "pin", "unpin", "release", "delete", "evict"]))
+    @rule(
+        choice=st.integers(0, 99),
+        what=st.sampled_from(["fork", "pin", "unpin", "release", "delete", "evict"]),
+    )
     def manage(self, choice: int, what: str) -> None:
         agents = list(self.memory.agents)
         agent = agents[choice % len(agents)]
@@ -199,12 +242,25 @@ class MemoryMachine(RuleBasedStateMachine):
         if plan is None:
             return None
         self._note_salts({save.key: save.row for closing in plan.close for save in closing.blocks})
-        self._note_salts({closing.snapshot.key: closing.row for closing in plan.close if closing.snapshot})
-        self.salts_of_rows |= {start.row: self.scheduler.batch[start.row].request.salt for start in plan.open}
+        self._note_salts(
+            {closing.snapshot.key: closing.row for closing in plan.close if closing.snapshot}
+        )
+        self.salts_of_rows |= {
+            start.row: self.scheduler.batch[start.row].request.salt for start in plan.open
+        }
         for start in plan.open:
             pieces = start.restore.pieces if start.restore else ()
-            found = {self.salts_of_keys[piece.block] if piece.block else self.salts_of_rows[piece.row or 0] for piece in pieces}
-            found |= {self.salts_of_keys[start.restore.snapshot]} if start.restore and start.restore.snapshot else set()
+            found = {
+                self.salts_of_keys[piece.block]
+                if piece.block
+                else self.salts_of_rows[piece.row or 0]
+                for piece in pieces
+            }
+            found |= (
+                {self.salts_of_keys[start.restore.snapshot]}
+                if start.restore and start.restore.snapshot
+                else set()
+            )
             assert found <= {self.salts_of_rows[start.row]}, "no block is shared by two salts"
         self._note_salts({snapshot.key: snapshot.row for snapshot in plan.snapshots})
         return plan
@@ -212,10 +268,17 @@ class MemoryMachine(RuleBasedStateMachine):
     def _note_salts(self, rows: Mapping[bytes, int]) -> None:
         """The salts of blocks and snapshots that rows have read."""
         for key, row in rows.items():
-            assert self.salts_of_keys.setdefault(key, self.salts_of_rows[row]) == self.salts_of_rows[row], "a name is of one salt"
+            assert (
+                self.salts_of_keys.setdefault(key, self.salts_of_rows[row])
+                == self.salts_of_rows[row]
+            ), "a name is of one salt"
 
     def _reconcile(self) -> list[str]:
-        inventory = Inventory(frozenset(self.device.rows), frozenset(self.device.blocks), frozenset(self.device.snapshots))
+        inventory = Inventory(
+            frozenset(self.device.rows),
+            frozenset(self.device.blocks),
+            frozenset(self.device.snapshots),
+        )
         return self.memory.reconcile(inventory)
 
     def _take(self, events: list[tuple[Sequence, Event]]) -> None:
@@ -224,13 +287,17 @@ class MemoryMachine(RuleBasedStateMachine):
             if not isinstance(event, TokenEvent):
                 self.alive.remove(sequence)
             if isinstance(event, Finished):
-                assert sequence.generated == uncached(sequence.request.prompt, len(sequence.generated)), "reuse changes nothing"
+                assert sequence.generated == uncached(
+                    sequence.request.prompt, len(sequence.generated)
+                ), "reuse changes nothing"
                 assert event.reuse.tokens < event.prompt_tokens
                 self.histories.append(sequence.request.prompt + tuple(sequence.generated))
 
     @invariant()
     def the_books_agree(self) -> None:
-        """Pins with their snapshots and what agents own are a part of it: nothing that is gone is anybody's."""
+        """Pins with their snapshots and what agents own are a part of it: nothing that is gone is
+        anybody's.
+        """
         self.memory.audit()
 
     @invariant()
@@ -239,7 +306,10 @@ class MemoryMachine(RuleBasedStateMachine):
 
     @invariant()
     def every_turn_that_is_not_over_is_somebodys_and_no_other(self) -> None:
-        waiting = sum(sequence.agent is not None and sequence.phase is not Phase.FINISHED for sequence in self.alive)
+        waiting = sum(
+            sequence.agent is not None and sequence.phase is not Phase.FINISHED
+            for sequence in self.alive
+        )
         assert sum(agent.asked for agent in self.memory.agents) <= waiting
 
     @invariant()
@@ -247,8 +317,15 @@ class MemoryMachine(RuleBasedStateMachine):
         blocks = list(self.memory.store.tree.blocks())
         assert all(block.rank >= self.ranks.get(block, Rank.PLAIN) for block in blocks)
         queue = self.memory.store.states.queues[Kind.BLOCK]
-        ranked = {block: rank for rank in Rank for held_back in (False, True) for block in queue.of_rank(rank, held_back=held_back)}
-        assert ranked == {block: block.rank for block in blocks if block.is_cached and not block.pins}
+        ranked = {
+            block: rank
+            for rank in Rank
+            for held_back in (False, True)
+            for block in queue.of_rank(rank, held_back=held_back)
+        }
+        assert ranked == {
+            block: block.rank for block in blocks if block.is_cached and not block.pins
+        }
         self.ranks = {block: block.rank for block in blocks}
 
     @invariant()

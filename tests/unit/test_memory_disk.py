@@ -1,4 +1,6 @@
-"""The memory of agents with a disk behind it, under any order of events: slow, full, broken and damaged disks, and crashes of the process."""
+"""The memory of agents with a disk behind it, under any order of events: slow, full, broken and
+damaged disks, and crashes of the process.
+"""
 
 import types
 from collections.abc import Callable, Coroutine, Generator, Mapping, Sequence
@@ -31,7 +33,9 @@ Task = Coroutine[str, BaseException | None, None]
 
 @types.coroutine
 def pause(where: str) -> Generator[str, BaseException | None, None]:
-    """Somebody else's turn: the machine goes on when it likes, and says what went wrong meanwhile."""
+    """Somebody else's turn: the machine goes on when it likes, and says what went wrong
+    meanwhile.
+    """
     error = yield where
     if error is not None:
         raise error
@@ -42,7 +46,9 @@ _FAULTS: dict[type[BaseException], str] = {OSError: "disk", StepFailedError: "de
 
 
 class SlowDevice(Device):
-    """Others may come between what it is asked and what it does, and between that and its answer."""
+    """Others may come between what it is asked and what it does, and between that and its
+    answer.
+    """
 
     async def export(self, items: Sequence[Item]) -> Mapping[Item, Content]:
         await pause("device")
@@ -67,8 +73,12 @@ async def _checkpoint() -> None:
     pass
 
 
-def delete_unless_pinned(store: Store, item: Item, delete: Callable[[Store, Item], None] = Store.delete) -> None:
-    assert item not in store.disk.known or not store.disk.known[item].pins, "what is pinned stays on disk"
+def delete_unless_pinned(
+    store: Store, item: Item, delete: Callable[[Store, Item], None] = Store.delete
+) -> None:
+    assert item not in store.disk.known or not store.disk.known[item].pins, (
+        "what is pinned stays on disk"
+    )
     delete(store, item)
 
 
@@ -83,24 +93,49 @@ class DiskMachine(MemoryMachine):
         disk_bytes=st.sampled_from([14_000, 20_000, 40_000, 1_000_000]),
         agents=st.sampled_from([3, 12]),
     )
-    def begin(self, kind: str, rows: int, chunk: int, blocks: int, disk_bytes: int, agents: int) -> None:  # type: ignore[override]
+    def begin(
+        self, kind: str, rows: int, chunk: int, blocks: int, disk_bytes: int, agents: int
+    ) -> None:  # type: ignore[override]
         self.patch = pytest.MonkeyPatch()
         self.patch.setattr(trio, "current_time", lambda: 0.0)
         self.patch.setattr(trio.lowlevel, "checkpoint", _checkpoint)
         self.patch.setattr(Store, "delete", delete_unless_pinned)
         self.spec, self.agents, self.disk_bytes = SPECS[kind], agents, disk_bytes
-        self.limits = Limits(context_length=400, max_rows=rows, chunk_tokens=chunk, max_stall_seconds=1.0)
+        self.limits = Limits(
+            context_length=400, max_rows=rows, chunk_tokens=chunk, max_stall_seconds=1.0
+        )
         self.budget = blocks * sum(self.spec.row_amount(16, chunk)) // 2
         self.askers, self.requests = set[str](), 0
         self.histories = [text(seed, 40 + 23 * (seed % 7)) for seed in range(6)]
-        self.files, self.broken, self.salts_of_keys = MemoryFiles(), set[Item](), dict[bytes, Salt]()
+        self.files, self.broken, self.salts_of_keys = (
+            MemoryFiles(),
+            set[Item](),
+            dict[bytes, Salt](),
+        )
         self.start()
 
     def start(self) -> None:
         """A process begins with what is on disk."""
-        self.memory = Memory(self.spec, self.budget, self.limits.chunk_tokens, max_agents=self.agents, disk=Disk(self.disk_bytes))
-        self.scheduler, self.device = Scheduler(self.limits, self.memory), SlowDevice(spec=self.spec)
-        self.persistence = Persistence(self.memory, self.device, self.files, lambda: None, floor_bytes=1000, readers=4, in_thread=slowly)  # type: ignore[arg-type]
+        self.memory = Memory(
+            self.spec,
+            self.budget,
+            self.limits.chunk_tokens,
+            max_agents=self.agents,
+            disk=Disk(self.disk_bytes),
+        )
+        self.scheduler, self.device = (
+            Scheduler(self.limits, self.memory),
+            SlowDevice(spec=self.spec),
+        )
+        self.persistence = Persistence(
+            self.memory,
+            self.device,
+            self.files,
+            lambda: None,
+            floor_bytes=1000,
+            readers=4,
+            in_thread=slowly,
+        )  # type: ignore[arg-type]
         self.alive, self.ranks, self.salts_of_rows = [], {}, dict[int, Salt]()
         self.writer: Task | None = None
         self.waits = dict[Task, str]()  # for what
@@ -109,9 +144,10 @@ class DiskMachine(MemoryMachine):
         while self._goes_on(opening):
             pass
         self.askers |= {agent.id for agent in self.memory.agents}
-        self.most = max(self.disk_bytes, self.memory.disk.used)  # what records take is a guess until they are written
+        # what records take is a guess until they are written
+        self.most = max(self.disk_bytes, self.memory.disk.used)
 
-    # ------------------------------------------------------------------------------------------------------------------ rules
+    # ---------------------------------------------------------------------------------------- rules
 
     @precondition(lambda self: self.writer or not self.memory.disk.is_idle)
     @rule(steps=st.integers(1, 200))
@@ -135,7 +171,9 @@ class DiskMachine(MemoryMachine):
     def read_in_vain(self, choice: int, is_device: bool) -> None:
         if not is_device:
             self.broken.add(list(self.readers.values())[choice % len(self.readers)])
-        self._read(choice, StepFailedError("on fire") if is_device else OSError("input/output error"))
+        self._read(
+            choice, StepFailedError("on fire") if is_device else OSError("input/output error")
+        )
 
     @precondition(lambda self: self.files.index())
     @rule(choice=st.integers(0, 99), is_gone=st.booleans())
@@ -166,12 +204,17 @@ class DiskMachine(MemoryMachine):
             task.close()
         self.start()
 
-    # ----------------------------------------------------------------------------------------------------------------- at work
+    # -------------------------------------------------------------------------------------- at work
 
     def _goes_on(self, task: Task, error: BaseException | None = None) -> bool:
-        """Whether a task has more to do after its next step. An error is what went wrong with what it waits for."""
+        """Whether a task has more to do after its next step.
+
+        An error is what went wrong with what it waits for.
+        """
         try:
-            self.waits[task] = task.send(error if self.waits.get(task) == _FAULTS.get(type(error)) else None)
+            self.waits[task] = task.send(
+                error if self.waits.get(task) == _FAULTS.get(type(error)) else None
+            )
         except StopIteration:
             return False
         return True
@@ -180,7 +223,8 @@ class DiskMachine(MemoryMachine):
         if self.writer is None:
             if self.memory.disk.is_idle:
                 return
-            self.writer, error = self.persistence._write_next(), None  # it has not begun, and cannot fail yet
+            # it has not begun, and cannot fail yet
+            self.writer, error = self.persistence._write_next(), None
         try:
             if not self._goes_on(self.writer, error):
                 self.writer = None
@@ -198,7 +242,7 @@ class DiskMachine(MemoryMachine):
             if not self._goes_on(task, error):
                 del self.readers[task]
 
-    # -------------------------------------------------------------------------------------------------------------- invariants
+    # ----------------------------------------------------------------------------------- invariants
 
     @invariant()
     def pins_and_snapshots_keep_their_bounds(self) -> None:
@@ -247,17 +291,25 @@ class DiskMachine(MemoryMachine):
             if plan is not None:
                 self._take(self.scheduler.commit(self.device.advance(plan)))
                 self.scheduler.elapse(20.0)
-            elif not (self.alive or self.readers) and (self._is_written or not self.memory.disk.is_open):
+            elif not (self.alive or self.readers) and (
+                self._is_written or not self.memory.disk.is_open
+            ):
                 break
         assert not self.alive, "everyone is served or refused in the end"
         assert self.scheduler.is_idle
         assert self._reconcile() == [], "the device holds what the memory believes"
 
     def come_back(self) -> None:
-        """Who was whole in memory is whole after a restart, where the disk had room and took no harm."""
+        """Who was whole in memory is whole after a restart, where the disk had room and took no
+        harm.
+        """
         if self.broken or not self._is_written or self.persistence.traffic.evicted:
             return
-        whole = [agent for agent in self.memory.agents if agent.history and self._reach(agent) == agent.tokens]
+        whole = [
+            agent
+            for agent in self.memory.agents
+            if agent.history and self._reach(agent) == agent.tokens
+        ]
         self.start()
         for agent in whole:
             again = self.memory.agents.get(agent.id)
@@ -273,5 +325,7 @@ class DiskMachine(MemoryMachine):
 
 
 TestMemoryWithDisk = DiskMachine.TestCase
-TestMemoryWithDisk.settings = settings(max_examples=examples(300), stateful_step_count=60, deadline=None)
+TestMemoryWithDisk.settings = settings(
+    max_examples=examples(300), stateful_step_count=60, deadline=None
+)
 TestMemoryWithDisk = pytest.mark.exhaustive(pytest.mark.timeout(1200)(TestMemoryWithDisk))

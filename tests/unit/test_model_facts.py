@@ -30,26 +30,56 @@ def model_in(path: Path, config: object = CONFIG) -> Path:
 
 @pytest.mark.parametrize(
     ("weights", "agent", "free", "fits"),
-    [(4, 1, 8, True), (7, 0.1, 8, False), (6, 3, 8, False), (6, None, 8, True), (100, 1, None, None)],
+    [
+        (4, 1, 8, True),
+        (7, 0.1, 8, False),
+        (6, 3, 8, False),
+        (6, None, 8, True),
+        (100, 1, None, None),
+    ],
 )
-def test_a_model_fits_with_its_weights_and_an_agent(weights: float, agent: float | None, free: int | None, fits: bool | None) -> None:
-    agent_bytes, free_bytes = None if agent is None else int(agent * GIB), None if free is None else free * GIB
+def test_a_model_fits_with_its_weights_and_an_agent(
+    weights: float, agent: float | None, free: int | None, fits: bool | None
+) -> None:
+    agent_bytes, free_bytes = (
+        None if agent is None else int(agent * GIB),
+        None if free is None else free * GIB,
+    )
 
-    assert ModelFacts("llama", 4096, GIB, int(weights * GIB), agent_bytes, None, free_bytes).fits is fits
+    assert (
+        ModelFacts("llama", 4096, GIB, int(weights * GIB), agent_bytes, None, free_bytes).fits
+        is fits
+    )
 
 
 def test_what_is_not_known_is_a_dash() -> None:
-    assert ModelFacts("odd", 4096, 1000, GIB, None, None, None).cells("org/odd") == ("org/odd", "odd", "4,096", "1000 B", "1.0 GiB", "-", "-", "-")
+    assert ModelFacts("odd", 4096, 1000, GIB, None, None, None).cells("org/odd") == (
+        "org/odd",
+        "odd",
+        "4,096",
+        "1000 B",
+        "1.0 GiB",
+        "-",
+        "-",
+        "-",
+    )
 
 
-def test_facts_are_those_of_the_configuration_and_the_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_facts_are_those_of_the_configuration_and_the_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(model_facts, "weight_bytes", lambda path: 5000)
     monkeypatch.setattr(model_facts, "free_bytes", lambda: 1_000_000)
 
     facts = facts_of("tiny", model_in(tmp_path / "tiny"), Settings(cache_budget_mb=64))
 
     token_bytes = 2 * 2 * 2 * 16 * 4  # keys and values, layers, heads, their size, float32
-    assert (facts.family, facts.context_length, facts.disk_bytes, facts.weight_bytes) == ("llama", 4096, 1000, 5000)
+    assert (facts.family, facts.context_length, facts.disk_bytes, facts.weight_bytes) == (
+        "llama",
+        4096,
+        1000,
+        5000,
+    )
     assert facts.agent_bytes is not None
     assert facts.agent_bytes >= 8192 * token_bytes
     assert facts.agents == 64 * 2**20 // facts.agent_bytes
@@ -64,10 +94,16 @@ def test_a_configuration_that_cannot_be_read_is_said(text: str, tmp_path: Path) 
         facts_of("tiny", tmp_path / "tiny", Settings())
 
 
-def test_models_here_are_a_table_and_those_that_cannot_be_read_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_here_are_a_table_and_those_that_cannot_be_read_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     good, bad = model_in(tmp_path / "good"), model_in(tmp_path / "bad")
     (bad / "config.json").write_text("{")
-    entries = [ListedModel("org/good", good, ""), ListedModel("org/bad", bad, ""), ListedModel("toy", None, "a toy")]
+    entries = [
+        ListedModel("org/good", good, ""),
+        ListedModel("org/bad", bad, ""),
+        ListedModel("toy", None, "a toy"),
+    ]
     monkeypatch.setattr(Catalogue, "entries", lambda _: iter(entries))
     monkeypatch.setattr(model_facts, "weight_bytes", lambda path: 5000)
     monkeypatch.setenv("SEMANTIC_DATA_DIR", str(tmp_path / "data"))
@@ -80,7 +116,9 @@ def test_models_here_are_a_table_and_those_that_cannot_be_read_a_line(tmp_path: 
     assert any(line.split() == ["toy", "a", "toy"] for line in lines)
 
 
-def test_removing_a_model_says_what_it_frees(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_removing_a_model_says_what_it_frees(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SEMANTIC_DATA_DIR", str(tmp_path / "data"))
     absent = CliRunner().invoke(main, ["models", "rm", "smollm2-135m"])
     monkeypatch.setattr(Catalogue, "remove", lambda _, name: 3 * GIB)

@@ -26,7 +26,9 @@ def written(directory: Path, text: str) -> Path:
     return file
 
 
-def test_a_model_has_the_settings_of_its_table_and_those_of_the_server_for_the_rest(tmp_path: Path) -> None:
+def test_a_model_has_the_settings_of_its_table_and_those_of_the_server_for_the_rest(
+    tmp_path: Path,
+) -> None:
     text = f"""
         [semantic]
         model_id = "org/large"
@@ -41,22 +43,40 @@ def test_a_model_has_the_settings_of_its_table_and_those_of_the_server_for_the_r
     loaded = load({}, written(tmp_path, text), tmp_path)
     small, large = loaded.settings_of(SMALL), loaded.settings_of("org/large")
 
-    assert (small.context_length, small.model_idle_seconds, small.kv_bits, small.cache_budget_mb) == (1024, 0, 8, 256)
-    assert (large.context_length, large.model_idle_seconds, large.kv_bits, large.cache_budget_mb) == (4096, 600, 16, 0)
+    assert (
+        small.context_length,
+        small.model_idle_seconds,
+        small.kv_bits,
+        small.cache_budget_mb,
+    ) == (1024, 0, 8, 256)
+    assert (
+        large.context_length,
+        large.model_idle_seconds,
+        large.kv_bits,
+        large.cache_budget_mb,
+    ) == (4096, 600, 16, 0)
 
 
 def test_a_model_that_has_a_table_is_served(tmp_path: Path) -> None:
-    text = f'[semantic]\nmodel_id = "a"\nmodels = ["b"]\n[models.a]\n[models.b]\n[models."{SMALL}"]\n'
+    text = (
+        f'[semantic]\nmodel_id = "a"\nmodels = ["b"]\n[models.a]\n[models.b]\n[models."{SMALL}"]\n'
+    )
 
     assert load({}, written(tmp_path, text), tmp_path).settings.models == ("b", SMALL)
 
 
 def test_values_of_a_later_file_win_one_by_one(tmp_path: Path) -> None:
     (tmp_path / "config").mkdir()
-    (tmp_path / "config" / "default.toml").write_text("[models.a]\nkv_bits = 8\ncontext_length = 512\n[models.b]\nkv_bits = 4\n")
+    (tmp_path / "config" / "default.toml").write_text(
+        "[models.a]\nkv_bits = 8\ncontext_length = 512\n[models.b]\nkv_bits = 4\n"
+    )
     loaded = load({}, written(tmp_path, "[models.a]\nkv_bits = 4\n[models.c]\n"), tmp_path)
 
-    assert loaded.models == {"a": {"kv_bits": 4, "context_length": 512}, "b": {"kv_bits": 4}, "c": {}}
+    assert loaded.models == {
+        "a": {"kv_bits": 4, "context_length": 512},
+        "b": {"kv_bits": 4},
+        "c": {},
+    }
 
 
 @pytest.mark.parametrize(
@@ -64,15 +84,35 @@ def test_values_of_a_later_file_win_one_by_one(tmp_path: Path) -> None:
     [
         ("models = 5", "[models] has tables alone: write [models.NAME]"),
         ("[models]\na = 5", "models.a is no table: write [models.a]"),
-        ("[models.a]\nkv_bit = 8", "models.a.kv_bit is no setting of a model: did you mean kv_bits?"),
-        ("[models.a]\nport = 8", "models.a.port is no setting of a model: it has idle_seconds, context_length, kv_bits, cache_budget_mb"),
+        (
+            "[models.a]\nkv_bit = 8",
+            "models.a.kv_bit is no setting of a model: did you mean kv_bits?",
+        ),
+        (
+            "[models.a]\nport = 8",
+            (
+                "models.a.port is no setting of a model: it has idle_seconds, context_length, "
+                "kv_bits, cache_budget_mb"
+            ),
+        ),
         ("[models.a]\nkv_bits = 5", "models.a.kv_bits: 5 is none of 16, 8, 4"),
-        ("[models.a]\nidle_seconds = -1", "models.a.idle_seconds: -1.0 is out of range: 0 to 31,536,000"),
-        ('[models.a]\ncontext_length = "long"', "models.a.context_length: 'long' is no whole number"),
-        ('[semantic]\naliases = ["a=b"]\n[models.a]', "models.a is the table of an alias: give it the name of the model"),
+        (
+            "[models.a]\nidle_seconds = -1",
+            "models.a.idle_seconds: -1.0 is out of range: 0 to 31,536,000",
+        ),
+        (
+            '[models.a]\ncontext_length = "long"',
+            "models.a.context_length: 'long' is no whole number",
+        ),
+        (
+            '[semantic]\naliases = ["a=b"]\n[models.a]',
+            "models.a is the table of an alias: give it the name of the model",
+        ),
     ],
 )
-def test_a_table_that_is_wrong_is_refused_in_one_line(text: str, problem: str, tmp_path: Path) -> None:
+def test_a_table_that_is_wrong_is_refused_in_one_line(
+    text: str, problem: str, tmp_path: Path
+) -> None:
     with pytest.raises(InvalidRequestError) as refused:
         load({}, written(tmp_path, text), tmp_path)
 

@@ -1,4 +1,7 @@
-"""The models of a server: which are open, for whom, and what makes room for what. On virtual time."""
+"""The models of a server: which are open, for whom, and what makes room for what.
+
+On virtual time.
+"""
 
 import contextlib
 from collections.abc import AsyncIterator
@@ -13,7 +16,13 @@ import trio.testing
 from semantic_trio.application.model_entry import Changed, ModelLimits, ModelState
 from semantic_trio.application.models import RETRY_SECONDS, ModelRegistry
 from semantic_trio.application.observers import Observers
-from semantic_trio.domain.errors import DrainingError, InvalidRequestError, ModelNotFoundError, ModelsBusyError, ModelSwapError
+from semantic_trio.domain.errors import (
+    DrainingError,
+    InvalidRequestError,
+    ModelNotFoundError,
+    ModelsBusyError,
+    ModelSwapError,
+)
 from semantic_trio.domain.model_names import ModelNames
 from semantic_trio.domain.observation import ModelSwapped, ModelUnloaded, Observation
 from semantic_trio.ports import Observer
@@ -36,9 +45,16 @@ SIZES = {"main": 100, "small": 10, "other": 60, "huge": 1000}
 
 
 @asynccontextmanager
-async def running(opener: FakeOpener, *others: str, limits: ModelLimits | None = None, observer: Observer | None = None) -> AsyncIterator[Registry]:
+async def running(
+    opener: FakeOpener,
+    *others: str,
+    limits: ModelLimits | None = None,
+    observer: Observer | None = None,
+) -> AsyncIterator[Registry]:
     """A registry whose main model is open."""
-    registry: Registry = ModelRegistry(opener, ModelNames("main", others), limits or ModelLimits(), observer or Observers())
+    registry: Registry = ModelRegistry(
+        opener, ModelNames("main", others), limits or ModelLimits(), observer or Observers()
+    )
     async with trio.open_nursery() as nursery:
         await nursery.start(registry.run)
         await registry.load("main")
@@ -59,7 +75,9 @@ def states(registry: Registry) -> dict[str, str]:
     return {entry.name: entry.state.value for entry in registry.entries}
 
 
-async def test_two_requests_for_a_model_that_is_not_open_open_it_once(autojump_clock: trio.testing.MockClock) -> None:
+async def test_two_requests_for_a_model_that_is_not_open_open_it_once(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     opener = FakeOpener(SIZES)
     async with running(opener, "small") as registry, trio.open_nursery() as nursery:
         assert states(registry) == {"main": "ready", "small": "absent"}
@@ -72,7 +90,9 @@ async def test_two_requests_for_a_model_that_is_not_open_open_it_once(autojump_c
     assert opener.events == [(1, "main opened"), (2, "small opened")]
 
 
-async def test_a_client_that_leaves_does_not_end_the_opening_that_others_wait_for(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_client_that_leaves_does_not_end_the_opening_that_others_wait_for(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(FakeOpener(SIZES), "small") as registry, trio.open_nursery() as nursery:
 
         async def leave() -> None:
@@ -132,7 +152,9 @@ async def test_an_unknown_name_opens_nothing(autojump_clock: trio.testing.MockCl
     assert [event for _, event in opener.events] == ["main opened"]
 
 
-async def test_a_model_that_cannot_be_opened_leaves_the_others_and_is_tried_again(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_model_that_cannot_be_opened_leaves_the_others_and_is_tried_again(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     opener = FakeOpener(SIZES, failing={"small"})
     async with running(opener, "small") as registry:
         with pytest.raises(ModelNotFoundError, match="its weights are damaged"):
@@ -142,10 +164,15 @@ async def test_a_model_that_cannot_be_opened_leaves_the_others_and_is_tried_agai
         await use(registry, "small", 0)
         await use(registry, "main", 0)
 
-    assert (failed, reason) == ({"main": "ready", "small": "failed"}, "model: small (its weights are damaged)")
+    assert (failed, reason) == (
+        {"main": "ready", "small": "failed"},
+        "model: small (its weights are damaged)",
+    )
 
 
-async def test_what_opening_a_model_raises_ends_no_other_model(autojump_clock: trio.testing.MockClock) -> None:
+async def test_what_opening_a_model_raises_ends_no_other_model(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     class Broken(FakeOpener):
         async def serve(self, name: str, *arguments: object, **keywords: object) -> None:
             if name == "small":
@@ -162,7 +189,9 @@ async def test_what_opening_a_model_raises_ends_no_other_model(autojump_clock: t
         assert (await use(registry, "main", 0))[0] == "main"
 
 
-async def test_a_model_without_requests_is_closed_after_a_while(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_model_without_requests_is_closed_after_a_while(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     opener = FakeOpener(SIZES)
     async with running(opener, "small", limits=ModelLimits(idle_seconds=60)) as registry:
         async with trio.open_nursery() as nursery:
@@ -182,7 +211,9 @@ async def test_a_model_without_requests_is_closed_after_a_while(autojump_clock: 
     ]
 
 
-async def test_without_a_limit_on_idle_time_a_model_stays(autojump_clock: trio.testing.MockClock) -> None:
+async def test_without_a_limit_on_idle_time_a_model_stays(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(FakeOpener(SIZES), "small") as registry:
         await use(registry, "small", 0)
         await trio.sleep(80_000)
@@ -190,7 +221,9 @@ async def test_without_a_limit_on_idle_time_a_model_stays(autojump_clock: trio.t
         assert states(registry) == {"main": "ready", "small": "ready"}
 
 
-async def test_the_least_recently_used_idle_model_makes_room(autojump_clock: trio.testing.MockClock) -> None:
+async def test_the_least_recently_used_idle_model_makes_room(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     opener = FakeOpener(SIZES)
     async with running(opener, "small", "other", limits=ModelLimits(max_models=2)) as registry:
         await use(registry, "small", 0)
@@ -201,8 +234,12 @@ async def test_the_least_recently_used_idle_model_makes_room(autojump_clock: tri
 
 
 @pytest.mark.parametrize("limits", [ModelLimits(max_models=2), ModelLimits(budget_bytes=165)])
-async def test_three_models_with_room_for_two_answer_mixed_requests(limits: ModelLimits, autojump_clock: trio.testing.MockClock) -> None:
-    """None waits for ever, none loses its model while it answers, and the limit holds at every moment."""
+async def test_three_models_with_room_for_two_answer_mixed_requests(
+    limits: ModelLimits, autojump_clock: trio.testing.MockClock
+) -> None:
+    """None waits for ever, none loses its model while it answers, and the limit holds at every
+    moment.
+    """
     opener, answered = FakeOpener(SIZES), list[str]()
     async with running(opener, "small", "other", limits=limits) as registry:
 
@@ -224,9 +261,14 @@ async def test_three_models_with_room_for_two_answer_mixed_requests(limits: Mode
     assert {answered.count(name) for name in ("main", "small", "other")} == {66, 67}
 
 
-async def test_a_busy_model_is_not_closed_for_another_and_answers_on(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_busy_model_is_not_closed_for_another_and_answers_on(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     opener = FakeOpener(SIZES)
-    async with running(opener, "small", limits=ModelLimits(max_models=1, grace_seconds=10)) as registry, trio.open_nursery() as nursery:
+    async with (
+        running(opener, "small", limits=ModelLimits(max_models=1, grace_seconds=10)) as registry,
+        trio.open_nursery() as nursery,
+    ):
         ends = list[tuple[str, float, float]]()
 
         async def request(name: str, seconds: float) -> None:
@@ -239,15 +281,25 @@ async def test_a_busy_model_is_not_closed_for_another_and_answers_on(autojump_cl
             await use(registry, "small", 0)
         began = trio.current_time()
         nursery.start_soon(request, "main", 1)
-    assert attrs.asdict(refused.value) == {"model": "small", "busy": "main", "requests": 1, "retry_after_seconds": RETRY_SECONDS}
+    assert attrs.asdict(refused.value) == {
+        "model": "small",
+        "busy": "main",
+        "requests": 1,
+        "retry_after_seconds": RETRY_SECONDS,
+    }
     assert began == 11
     assert ends == [("main", 11, 12), ("main", 1, 101)]
 
 
-async def test_requests_that_wait_while_a_model_cannot_be_closed_are_served_when_it_stays(autojump_clock: trio.testing.MockClock) -> None:
+async def test_requests_that_wait_while_a_model_cannot_be_closed_are_served_when_it_stays(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     """Also while a third model waits for the same place."""
     limits = ModelLimits(max_models=1, grace_seconds=10)
-    async with running(FakeOpener(SIZES), "small", "other", limits=limits) as registry, trio.open_nursery() as nursery:
+    async with (
+        running(FakeOpener(SIZES), "small", "other", limits=limits) as registry,
+        trio.open_nursery() as nursery,
+    ):
         refused, served = list[str](), list[tuple[str, float, float]]()
 
         async def want(name: str) -> None:
@@ -270,11 +322,16 @@ async def test_requests_that_wait_while_a_model_cannot_be_closed_are_served_when
     assert served == [("main", 12, 13)]
 
 
-async def test_a_model_that_is_larger_than_the_budget_closes_nothing(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_model_that_is_larger_than_the_budget_closes_nothing(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     opener = FakeOpener({"main": 100 << 20, "huge": 900 << 20})
     async with running(opener, "huge", limits=ModelLimits(budget_bytes=200 << 20)) as registry:
         for change in (registry.load, registry.swap):
-            with pytest.raises(ModelNotFoundError, match="takes 900 MiB with its cache, and models_budget_mb is 200"):
+            with pytest.raises(
+                ModelNotFoundError,
+                match="takes 900 MiB with its cache, and models_budget_mb is 200",
+            ):
                 await change("huge")
 
         assert registry.entry("main").state is ModelState.READY
@@ -294,7 +351,9 @@ async def test_an_operator_opens_and_closes_models(autojump_clock: trio.testing.
         assert states(registry) == {"main": "ready", "other": "absent"}
 
 
-async def test_a_swap_waits_for_the_requests_of_the_old_model_and_has_new_ones_wait(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_swap_waits_for_the_requests_of_the_old_model_and_has_new_ones_wait(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     opener, notes, ends = FakeOpener(SIZES), Notes(), list[tuple[str, float, float]]()
     async with running(opener, "small", observer=notes) as registry:
         async with trio.open_nursery() as nursery:
@@ -316,11 +375,21 @@ async def test_a_swap_waits_for_the_requests_of_the_old_model_and_has_new_ones_w
         ModelSwapped(model="other", previous="main", seconds=4.0, is_done=True),
     ]
     assert ends == [("main", 1, 4), ("other", 5.5, 6.0), ("small", 6.5, 13.5)]
-    assert opener.events == [(1, "main opened"), (4.5, "main closed"), (5.5, "other opened"), (6.5, "small opened")]
+    assert opener.events == [
+        (1, "main opened"),
+        (4.5, "main closed"),
+        (5.5, "other opened"),
+        (6.5, "small opened"),
+    ]
 
 
-async def test_requests_that_outlast_the_grace_are_failed_and_nothing_hangs(autojump_clock: trio.testing.MockClock) -> None:
-    async with running(FakeOpener(SIZES), limits=ModelLimits(grace_seconds=10)) as registry, trio.open_nursery() as nursery:
+async def test_requests_that_outlast_the_grace_are_failed_and_nothing_hangs(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with (
+        running(FakeOpener(SIZES), limits=ModelLimits(grace_seconds=10)) as registry,
+        trio.open_nursery() as nursery,
+    ):
         with ExitStack() as stack:
             model = await registry.acquire("main", stack)
             nursery.start_soon(registry.swap, "other")
@@ -335,21 +404,31 @@ async def test_requests_that_outlast_the_grace_are_failed_and_nothing_hangs(auto
     assert swapped[0] == "other"
 
 
-async def test_a_swap_that_fails_has_the_old_model_serve_again(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_swap_that_fails_has_the_old_model_serve_again(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     opener, notes = FakeOpener(SIZES, failing={"other"}), Notes()
     async with running(opener, observer=notes) as registry:
         with pytest.raises(ModelSwapError) as failed:
             await registry.swap("other")
         used = await use(registry, "default", 0)
 
-    assert (failed.value.model, failed.value.previous, failed.value.is_previous_back) == ("other", "main", True)
+    assert (failed.value.model, failed.value.previous, failed.value.is_previous_back) == (
+        "other",
+        "main",
+        True,
+    )
     assert failed.value.seconds == 2.5
-    assert notes.observed[-1] == ModelSwapped(model="other", previous="main", seconds=2.5, is_done=False)
+    assert notes.observed[-1] == ModelSwapped(
+        model="other", previous="main", seconds=2.5, is_done=False
+    )
     assert "its weights are damaged" in failed.value.reason
     assert used[0] == "main"
 
 
-async def test_where_the_old_model_cannot_be_opened_either_the_next_request_tries(autojump_clock: trio.testing.MockClock) -> None:
+async def test_where_the_old_model_cannot_be_opened_either_the_next_request_tries(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     opener = FakeOpener(SIZES)
     async with running(opener) as registry:
         opener.failing.update({"main", "other"})
@@ -362,7 +441,9 @@ async def test_where_the_old_model_cannot_be_opened_either_the_next_request_trie
     assert used[0] == "main"
 
 
-async def test_a_swap_to_what_is_not_there_closes_nothing(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_swap_to_what_is_not_there_closes_nothing(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     opener = FakeOpener(SIZES)
     async with running(opener) as registry:
         with pytest.raises(ModelNotFoundError, match="not on this machine"):
@@ -372,7 +453,9 @@ async def test_a_swap_to_what_is_not_there_closes_nothing(autojump_clock: trio.t
     assert [event for _, event in opener.events] == ["main opened"]
 
 
-async def test_an_operator_who_leaves_does_not_leave_half_a_swap(autojump_clock: trio.testing.MockClock) -> None:
+async def test_an_operator_who_leaves_does_not_leave_half_a_swap(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(FakeOpener(SIZES)) as registry:
         with trio.move_on_after(0.2):
             await registry.swap("other")
@@ -381,7 +464,9 @@ async def test_an_operator_who_leaves_does_not_leave_half_a_swap(autojump_clock:
     assert used[0] == "other"
 
 
-async def test_requests_for_the_main_model_do_not_bring_the_old_one_back_during_a_swap(autojump_clock: trio.testing.MockClock) -> None:
+async def test_requests_for_the_main_model_do_not_bring_the_old_one_back_during_a_swap(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     opener = FakeOpener(SIZES)
     async with running(opener, "main") as registry, trio.open_nursery() as nursery:
         nursery.start_soon(registry.swap, "other")
@@ -392,8 +477,13 @@ async def test_requests_for_the_main_model_do_not_bring_the_old_one_back_during_
     assert [event for _, event in opener.events] == ["main opened", "main closed", "other opened"]
 
 
-async def test_two_swaps_at_once_come_one_after_the_other(autojump_clock: trio.testing.MockClock) -> None:
-    async with running(FakeOpener(SIZES), "main", "small", "other") as registry, trio.open_nursery() as nursery:
+async def test_two_swaps_at_once_come_one_after_the_other(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with (
+        running(FakeOpener(SIZES), "main", "small", "other") as registry,
+        trio.open_nursery() as nursery,
+    ):
         nursery.start_soon(registry.swap, "other")
         nursery.start_soon(registry.swap, "small")
         await trio.sleep(0.1)
@@ -403,7 +493,9 @@ async def test_two_swaps_at_once_come_one_after_the_other(autojump_clock: trio.t
     assert used[1] >= 4.0, "after both"
 
 
-async def test_at_the_end_requests_are_drained_and_models_are_closed(autojump_clock: trio.testing.MockClock) -> None:
+async def test_at_the_end_requests_are_drained_and_models_are_closed(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     opener = FakeOpener(SIZES)
     async with running(opener, "small", "other") as registry, trio.open_nursery() as nursery:
         refused = list[str]()
@@ -428,10 +520,14 @@ async def test_at_the_end_requests_are_drained_and_models_are_closed(autojump_cl
 
     assert refused == ["other"]
     assert drained == 2
-    assert closed == {"main closed", "small closed", "other closed"}, "the last one was opened meanwhile"
+    assert closed == {"main closed", "small closed", "other closed"}, (
+        "the last one was opened meanwhile"
+    )
 
 
-async def test_a_model_that_is_being_closed_at_the_end_is_closed_to_the_end(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_model_that_is_being_closed_at_the_end_is_closed_to_the_end(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     opener = FakeOpener(SIZES, close_seconds=5)
     async with running(opener) as registry, trio.open_nursery() as nursery:
         nursery.start_soon(registry.unload, "main")
@@ -443,7 +539,9 @@ async def test_a_model_that_is_being_closed_at_the_end_is_closed_to_the_end(auto
     assert closed == [(1, "main opened"), (6, "main closed")]
 
 
-async def test_a_model_in_use_by_an_agents_route_is_not_closed(autojump_clock: trio.testing.MockClock) -> None:
+async def test_a_model_in_use_by_an_agents_route_is_not_closed(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     async with running(FakeOpener(SIZES), limits=ModelLimits(idle_seconds=10)) as registry:
         assert registry.main is not None
         with ExitStack() as stack:
@@ -457,7 +555,9 @@ async def test_a_model_in_use_by_an_agents_route_is_not_closed(autojump_clock: t
 async def test_every_unloading_says_why(autojump_clock: trio.testing.MockClock) -> None:
     notes = Notes()
     limits = ModelLimits(max_models=2, idle_seconds=60)
-    async with running(FakeOpener(SIZES), "small", "other", limits=limits, observer=notes) as registry:
+    async with running(
+        FakeOpener(SIZES), "small", "other", limits=limits, observer=notes
+    ) as registry:
         await registry.load("small")
         await registry.unload("small")
         for name in ("small", "other"):
@@ -465,7 +565,12 @@ async def test_every_unloading_says_why(autojump_clock: trio.testing.MockClock) 
         await trio.sleep(100)
 
     causes = [(one.model, one.cause) for one in notes.observed if isinstance(one, ModelUnloaded)]
-    assert causes == [("small", "operator"), ("main", "memory"), ("small", "idle"), ("other", "idle")]
+    assert causes == [
+        ("small", "operator"),
+        ("main", "memory"),
+        ("small", "idle"),
+        ("other", "idle"),
+    ]
 
 
 async def test_a_model_has_an_idle_time_of_its_own(autojump_clock: trio.testing.MockClock) -> None:
@@ -482,7 +587,9 @@ async def test_a_model_has_an_idle_time_of_its_own(autojump_clock: trio.testing.
     assert late == {"main": "absent", "small": "ready", "other": "absent"}
 
 
-async def test_the_end_does_not_wait_for_a_model_that_is_being_opened(autojump_clock: trio.testing.MockClock) -> None:
+async def test_the_end_does_not_wait_for_a_model_that_is_being_opened(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
     opener = FakeOpener(SIZES)
     async with running(opener, "other") as registry, trio.open_nursery() as nursery:
         opener.open_seconds = 1000

@@ -13,7 +13,10 @@ from tests.unit.test_cache_cli import Cache, a_server, held
 
 EVICTED = json.dumps({"freed_bytes": 3 << 20, "used_bytes": 1024, "unwritten_bytes": 0}).encode()
 DRAINING = json.dumps({"running": 1, "waiting": 2, "timeout_seconds": 30.0}).encode()
-COMMANDS = {"/admin/cache/evict": (["cache", "evict"], 200, EVICTED), "/admin/drain": (["drain"], 202, DRAINING)}
+COMMANDS = {
+    "/admin/cache/evict": (["cache", "evict"], 200, EVICTED),
+    "/admin/drain": (["drain"], 202, DRAINING),
+}
 each_command = pytest.mark.parametrize("path", COMMANDS)
 
 
@@ -30,17 +33,23 @@ def run(path: str, *more: str) -> Result:
 
 
 @each_command
-def test_the_server_that_works_with_the_cache_directory_is_found(path: str, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_server_that_works_with_the_cache_directory_is_found(
+    path: str, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SEMANTIC_API_KEY", "hush")
     with a_server(*COMMANDS[path][1:]) as (url, asked), held(cache, f"pid 7, org/tiny on {url}"):
         result = run(path)
 
     assert result.exit_code == ExitCode.OK, result.stderr
-    assert [(asked_path, headers["x-api-key"]) for asked_path, headers, _ in asked] == [(path, "hush")]
+    assert [(asked_path, headers["x-api-key"]) for asked_path, headers, _ in asked] == [
+        (path, "hush")
+    ]
 
 
 @each_command
-def test_a_server_without_a_cache_directory_is_found_by_its_address(path: str, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_without_a_cache_directory_is_found_by_its_address(
+    path: str, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with a_server(*COMMANDS[path][1:]) as (url, asked):
         monkeypatch.setenv("SEMANTIC_PORT", str(urlsplit(url).port))
         result = run(path)
@@ -52,7 +61,10 @@ def test_a_server_without_a_cache_directory_is_found_by_its_address(path: str, c
 @each_command
 @pytest.mark.parametrize("scheme", ["", "http://"])
 def test_a_server_can_be_named(path: str, scheme: str, cache: Cache) -> None:
-    with a_server(*COMMANDS[path][1:]) as (url, asked), held(cache, "pid 7, org/tiny on http://127.0.0.1:9"):
+    with (
+        a_server(*COMMANDS[path][1:]) as (url, asked),
+        held(cache, "pid 7, org/tiny on http://127.0.0.1:9"),
+    ):
         result = run(path, "--url", url.replace("http://", scheme))
 
     assert result.exit_code == ExitCode.OK, result.stderr
@@ -84,7 +96,9 @@ def test_drain_prints_what_still_runs(cache: Cache) -> None:
         (200, b"{}", "no semantic-trio answers at"),
     ],
 )
-def test_a_refusal_is_one_line_and_a_code(path: str, status: int, answer: bytes, said: str, cache: Cache) -> None:
+def test_a_refusal_is_one_line_and_a_code(
+    path: str, status: int, answer: bytes, said: str, cache: Cache
+) -> None:
     with a_server(status, answer) as (url, _):
         result = run(path, "--url", url)
 
@@ -108,14 +122,20 @@ ALIASES = json.dumps({"aliases": {"fast": "org/small"}}).encode()
 
 
 @pytest.mark.parametrize("action", ["load", "unload", "swap"])
-def test_models_of_the_running_server_change(action: str, cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_of_the_running_server_change(
+    action: str, cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SEMANTIC_API_KEY", "hush")
     with a_server(200, CHANGED) as (url, asked), held(cache, f"pid 7, org/tiny on {url}"):
         result = CliRunner().invoke(main, ["models", action, "org/small"])
 
     assert result.output.splitlines() == ["model   org/small", "took    2.0 s", "memory  3.0 GiB"]
     [(path, headers, size)] = asked
-    assert (path, headers["x-api-key"], size) == (f"/admin/models/{action}", "hush", len(b'{"model":"org/small"}'))
+    assert (path, headers["x-api-key"], size) == (
+        f"/admin/models/{action}",
+        "hush",
+        len(b'{"model":"org/small"}'),
+    )
 
 
 @pytest.mark.parametrize(
@@ -126,7 +146,9 @@ def test_models_of_the_running_server_change(action: str, cache: Cache, monkeypa
         (["a/b", "--remove"], "/admin/models/aliases/a%2Fb", b""),
     ],
 )
-def test_aliases_of_the_running_server_change(arguments: list[str], path: str, body: bytes, cache: Cache) -> None:
+def test_aliases_of_the_running_server_change(
+    arguments: list[str], path: str, body: bytes, cache: Cache
+) -> None:
     with a_server(200, ALIASES) as (url, asked):
         result = CliRunner().invoke(main, ["models", "alias", *arguments, "--url", url])
 

@@ -6,7 +6,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semantic_trio.domain.pace import FIRST_CHUNK, MIN_CHUNK, STALLS_IN_A_ROW, DecodePace, PrefillPace
+from semantic_trio.domain.pace import (
+    FIRST_CHUNK,
+    MIN_CHUNK,
+    STALLS_IN_A_ROW,
+    DecodePace,
+    PrefillPace,
+)
 
 
 def cost(tokens: int, context: int, linear: float, quadratic: float) -> float:
@@ -14,7 +20,9 @@ def cost(tokens: int, context: int, linear: float, quadratic: float) -> float:
 
 
 @given(linear=st.floats(1e-4, 1e-1), share=st.floats(0, 1), bound=st.floats(0.05, 5))
-def test_a_chunk_of_the_advised_size_keeps_the_bound_behind_any_context(linear: float, share: float, bound: float) -> None:
+def test_a_chunk_of_the_advised_size_keeps_the_bound_behind_any_context(
+    linear: float, share: float, bound: float
+) -> None:
     quadratic = linear * share / 4096
     pace = PrefillPace()
     for context in range(0, 8000, 500):
@@ -31,7 +39,11 @@ def test_chunks_shrink_as_the_context_grows() -> None:
     for context in range(0, 4000, 100):
         pace.observe(64, context, cost(64, context, 1e-3, 1e-6))
 
-    assert pace.tokens_within(0.25, 0) > pace.tokens_within(0.25, 4000) > pace.tokens_within(0.25, 30_000)
+    assert (
+        pace.tokens_within(0.25, 0)
+        > pace.tokens_within(0.25, 4000)
+        > pace.tokens_within(0.25, 30_000)
+    )
 
 
 def test_before_the_first_measurement_a_chunk_is_small() -> None:
@@ -48,7 +60,13 @@ def test_a_machine_that_got_slower_is_noticed() -> None:
     assert pace.seconds_per_token(50) == pytest.approx(0.01, rel=0.2)
 
 
-@given(st.lists(st.tuples(st.integers(1, 2048), st.integers(0, 100_000), st.floats(-1, 100)), min_size=1, max_size=50))
+@given(
+    st.lists(
+        st.tuples(st.integers(1, 2048), st.integers(0, 100_000), st.floats(-1, 100)),
+        min_size=1,
+        max_size=50,
+    )
+)
 def test_whatever_was_measured_the_advice_is_usable(seen: list[tuple[int, int, float]]) -> None:
     pace = PrefillPace()
     for tokens, context, seconds in seen:
@@ -146,8 +164,16 @@ def test_a_fixed_cost_above_the_bound_does_not_cut_prompts_into_crumbs() -> None
     assert pace.tokens_within(0.25, 0) > 2000
 
 
-@given(st.lists(st.tuples(st.integers(30, 120), st.integers(0, 3000), st.floats(0.01, 10)), min_size=1, max_size=30))
-def test_chunks_of_nearly_one_size_never_look_like_a_fixed_cost(seen: list[tuple[int, int, float]]) -> None:
+@given(
+    st.lists(
+        st.tuples(st.integers(30, 120), st.integers(0, 3000), st.floats(0.01, 10)),
+        min_size=1,
+        max_size=30,
+    )
+)
+def test_chunks_of_nearly_one_size_never_look_like_a_fixed_cost(
+    seen: list[tuple[int, int, float]],
+) -> None:
     pace = PrefillPace()
     for tokens, context, seconds in seen:
         pace.observe(tokens, context, seconds)
@@ -156,18 +182,24 @@ def test_chunks_of_nearly_one_size_never_look_like_a_fixed_cost(seen: list[tuple
 
 
 def noise(chance: random.Random) -> float:
-    """Return a factor like those of a busy machine: the deciles of a log-normal one with sigma 0.3, and a stall in 20 chunks."""
+    """Return a factor like those of a busy machine: the deciles of a log-normal one with sigma 0.3,
+    and a stall in 20 chunks.
+    """
     stall = chance.uniform(2, 5) if chance.random() < 0.05 else 1.0
     return stall * chance.choice((0.61, 0.73, 0.82, 0.89, 0.96, 1.04, 1.12, 1.22, 1.37, 1.64))
 
 
 def lengthened(chance: random.Random, prompts: int) -> list[float]:
-    """Return what chunks beside decoding rows take on a noisy machine without a fixed cost, in stall bounds and without the noise."""
+    """Return what chunks beside decoding rows take on a noisy machine without a fixed cost, in
+    stall bounds and without the noise.
+    """
     pace, linear, quadratic, bound = PrefillPace(), 0.012, 6e-6, 0.25
     pace.observe(256, 0, cost(256, 0, linear, quadratic))
     taken = []
     for _ in range(prompts):
-        left, context = chance.choice(((12, 0), (40, 1000), (60, 2500), (200, 0), (400, 0), (1500, 0)))
+        left, context = chance.choice(
+            ((12, 0), (40, 1000), (60, 2500), (200, 0), (400, 0), (1500, 0))
+        )
         is_alone = chance.random() < 0.4
         while left:
             advised = pace.tokens_within(bound * (4 if is_alone else 1), context)
@@ -181,7 +213,9 @@ def lengthened(chance: random.Random, prompts: int) -> list[float]:
 
 
 def test_noise_makes_no_chunk_beside_decoding_rows_three_times_as_long_as_the_bound() -> None:
-    taken = sorted(seconds for seed in range(36, 44) for seconds in lengthened(random.Random(seed), prompts=20))
+    taken = sorted(
+        seconds for seed in range(36, 44) for seconds in lengthened(random.Random(seed), prompts=20)
+    )
 
     assert taken[-1] < 3
     assert taken[len(taken) * 99 // 100] < 2

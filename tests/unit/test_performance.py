@@ -1,4 +1,6 @@
-"""The regression check: which ratios are demanded, and what it says of those that are not reached."""
+"""The regression check: which ratios are demanded, and what it says of those that are not
+reached.
+"""
 
 from pathlib import Path
 
@@ -6,7 +8,16 @@ import attrs
 import msgspec
 import pytest
 
-from semantic_trio.entrypoints.bench.results import Machine, Options, Report, Round, Spread, Throughput, Turns, TurnTimes
+from semantic_trio.entrypoints.bench.results import (
+    Machine,
+    Options,
+    Report,
+    Round,
+    Spread,
+    Throughput,
+    Turns,
+    TurnTimes,
+)
 from semantic_trio.entrypoints.bench.summary import summary
 from tests.performance import RATIOS, breaches, ratios, read_thresholds
 
@@ -14,16 +25,39 @@ BASELINE = Path(__file__).parents[2] / "benchmarks" / "baseline.json"
 
 
 def report(rate: float, streams: tuple[int, ...] = (1, 3, 5, 7, 10)) -> Report:
-    """A report of a run whose served rate is so many times the bare one, and of conversations that are twenty times faster later."""
+    """A report of a run whose served rate is so many times the bare one, and of conversations that
+    are twenty times faster later.
+    """
 
     def answers(rate: float) -> dict[int, Throughput]:
         return {one: Throughput(100, 10 / rate, (0.1,)) for one in streams}
 
     turns = Turns(TurnTimes(20.0, 2000, 0), TurnTimes(1.0, 2050, 2000), TurnTimes(1.0, 2100, 2050))
-    measured = Round(answers(rate), answers(1.0), turns, None, in_turn=answers(rate / 2), contexts={2048: turns, 4096: turns})
+    measured = Round(
+        answers(rate),
+        answers(1.0),
+        turns,
+        None,
+        in_turn=answers(rate / 2),
+        contexts={2048: turns, 4096: turns},
+    )
     options = Options(streams, 48, 1000, 1, "7", has_bare=True)
     machine = Machine("Linux", "a processor", 2, 8 << 30, "3.11", 0.5, "cpu")
-    return Report(1, "now", 10.0, machine, {}, "abc", "smollm2-135m", "", {"port": "1"}, options, (), summary([measured]), (measured,))
+    return Report(
+        1,
+        "now",
+        10.0,
+        machine,
+        {},
+        "abc",
+        "smollm2-135m",
+        "",
+        {"port": "1"},
+        options,
+        (),
+        summary([measured]),
+        (measured,),
+    )
 
 
 def test_a_report_above_every_threshold_is_fine() -> None:
@@ -31,11 +65,15 @@ def test_a_report_above_every_threshold_is_fine() -> None:
 
 
 def test_a_ratio_below_its_threshold_is_named_with_both_numbers() -> None:
-    assert "throughput: 1 stream: served / bare: 0.300, and at least 0.6 is demanded" in list(breaches(report(0.3), read_thresholds()))
+    assert "throughput: 1 stream: served / bare: 0.300, and at least 0.6 is demanded" in list(
+        breaches(report(0.3), read_thresholds())
+    )
 
 
 def test_a_ratio_that_was_not_measured_is_a_breach() -> None:
-    assert list(breaches(report(0.9, (1, 3, 5, 7)), read_thresholds())) == ["throughput: 10 streams: served / bare: not measured"]
+    assert list(breaches(report(0.9, (1, 3, 5, 7)), read_thresholds())) == [
+        "throughput: 10 streams: served / bare: not measured"
+    ]
 
 
 def test_a_report_of_another_model_is_not_judged() -> None:
@@ -54,7 +92,9 @@ def test_every_threshold_is_of_a_ratio_that_a_full_report_has() -> None:
 
 def test_a_threshold_that_is_misspelt_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "thresholds.yaml"
-    path.write_text("model: x\nthresholds: {throughput: {1 stream: {served / bare: {atleast: 1}}}}\n")
+    path.write_text(
+        "model: x\nthresholds: {throughput: {1 stream: {served / bare: {atleast: 1}}}}\n"
+    )
 
     with pytest.raises(msgspec.ValidationError, match="at_least"):
         read_thresholds(path)
@@ -63,8 +103,13 @@ def test_a_threshold_that_is_misspelt_is_refused(tmp_path: Path) -> None:
 def test_a_baseline_has_the_ratios_alone() -> None:
     kept = ratios(report(0.9))
 
-    assert {column for rows in kept.summary.values() for row in rows.values() for column in row} <= RATIOS
-    assert kept.summary["throughput"]["3 streams"] == {"served / bare": Spread.of([0.9]), "at once / in turn": Spread.of([2.0])}
+    assert {
+        column for rows in kept.summary.values() for row in rows.values() for column in row
+    } <= RATIOS
+    assert kept.summary["throughput"]["3 streams"] == {
+        "served / bare": Spread.of([0.9]),
+        "at once / in turn": Spread.of([2.0]),
+    }
     assert (kept.rounds, kept.settings) == ((), {})
 
 
@@ -72,5 +117,7 @@ def test_a_baseline_has_the_ratios_alone() -> None:
 def test_the_baseline_reaches_every_threshold_that_it_measures() -> None:
     baseline = msgspec.json.decode(BASELINE.read_bytes(), type=Report)
 
-    assert [line for line in breaches(baseline, read_thresholds()) if not line.endswith("not measured")] == []
+    assert [
+        line for line in breaches(baseline, read_thresholds()) if not line.endswith("not measured")
+    ] == []
     assert baseline == ratios(baseline)

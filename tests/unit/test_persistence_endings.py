@@ -1,4 +1,6 @@
-"""What is deleted while it is written or read, and how the disk tier ends: flushed, or with an error."""
+"""What is deleted while it is written or read, and how the disk tier ends: flushed, or with an
+error.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -19,7 +21,9 @@ from tests.unit.test_persistence import BLOCK_BYTES, SPECS, files_of
 
 
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)
-async def test_who_is_deleted_leaves_nothing_and_takes_nothing_of_others(start_server: StartServer, autojump_clock: MockClock, spec: object) -> None:
+async def test_who_is_deleted_leaves_nothing_and_takes_nothing_of_others(
+    start_server: StartServer, autojump_clock: MockClock, spec: object
+) -> None:
     server = await start_server(runner=FakeRunner(spec=spec))  # type: ignore[arg-type]
     shared = prompt(100)
     for agent in ("a", "b"):
@@ -38,7 +42,9 @@ async def test_who_is_deleted_leaves_nothing_and_takes_nothing_of_others(start_s
 
 
 @pytest.mark.parametrize("after", [0.5, 3.5, 7.5, 9.5, 11.5])
-async def test_who_is_deleted_while_it_is_written_leaves_nothing(start_server: StartServer, autojump_clock: MockClock, after: float) -> None:
+async def test_who_is_deleted_while_it_is_written_leaves_nothing(
+    start_server: StartServer, autojump_clock: MockClock, after: float
+) -> None:
     server = await start_server(runner=FakeRunner(spec=SPECS["hybrid"]))
     server.disks.seconds = {"write": 1, "write_agent": 2, "free_bytes": 0.01}
     await server.said((*prompt(100), 1, 2), agent="a", boundaries=(100,))
@@ -52,7 +58,9 @@ async def test_who_is_deleted_while_it_is_written_leaves_nothing(start_server: S
     await server.end()
 
 
-async def test_who_is_deleted_while_it_is_read_leaves_nothing_and_is_no_fault(start_server: StartServer, autojump_clock: MockClock) -> None:
+async def test_who_is_deleted_while_it_is_read_leaves_nothing_and_is_no_fault(
+    start_server: StartServer, autojump_clock: MockClock
+) -> None:
     first = await start_server()
     history = await first.said(prompt(100), agent="a")
     await first.end()
@@ -73,8 +81,12 @@ async def test_who_is_deleted_while_it_is_read_leaves_nothing_and_is_no_fault(st
     await server.end()
 
 
-async def test_what_is_deleted_is_deleted_also_where_nothing_led_to_it(start_server: StartServer, autojump_clock: MockClock) -> None:
-    """Its first block was lost, and with it what the memory knew of the others; on disk they are still."""
+async def test_what_is_deleted_is_deleted_also_where_nothing_led_to_it(
+    start_server: StartServer, autojump_clock: MockClock
+) -> None:
+    """Its first block was lost, and with it what the memory knew of the others; on disk they are
+    still.
+    """
     first = await start_server()
     history = await first.said(prompt(100), agent="a")
     await first.said((*prompt(64), *prompt(50, salt=9)), agent="b")
@@ -93,7 +105,9 @@ async def test_what_is_deleted_is_deleted_also_where_nothing_led_to_it(start_ser
     assert {item.key for item in first.files.index()} & set(server.memory.run(history).keys) <= kept
 
 
-async def test_a_fork_keeps_on_disk_what_its_parent_gives_up(start_server: StartServer, autojump_clock: MockClock) -> None:
+async def test_a_fork_keeps_on_disk_what_its_parent_gives_up(
+    start_server: StartServer, autojump_clock: MockClock
+) -> None:
     server = await start_server(runner=FakeRunner(spec=SPECS["hybrid"]))
     history = await server.said(prompt(100), agent="parent")
     await server.settle()
@@ -110,7 +124,9 @@ async def test_a_fork_keeps_on_disk_what_its_parent_gives_up(start_server: Start
     await again.end()
 
 
-async def test_a_flush_waits_until_everything_is_on_disk(start_server: StartServer, autojump_clock: MockClock) -> None:
+async def test_a_flush_waits_until_everything_is_on_disk(
+    start_server: StartServer, autojump_clock: MockClock
+) -> None:
     server = await start_server()
     server.disks.seconds = {"write": 1, "write_agent": 1}
     await server.said(prompt(100), agent="a")
@@ -126,7 +142,9 @@ async def test_a_flush_waits_until_everything_is_on_disk(start_server: StartServ
     assert files_of(server.files) == (7, 0, 1), "the record is there, and not only on its way"
 
 
-async def test_what_a_row_takes_over_before_it_is_written_is_written_when_that_ends(start_server: StartServer, autojump_clock: MockClock) -> None:
+async def test_what_a_row_takes_over_before_it_is_written_is_written_when_that_ends(
+    start_server: StartServer, autojump_clock: MockClock
+) -> None:
     class Slow(FakeRunner):
         async def export(self, items: Sequence[Item]) -> Mapping[Item, Content]:
             await trio.sleep(1)
@@ -158,10 +176,14 @@ async def test_a_flush_without_time_says_what_is_not_on_disk(
     with capture_logs() as lines:
         assert await server.persistence.flush(seconds) == waiting
 
-    assert [(line["waiting"], line["reason"]) for line in lines] == [(waiting, f"no time left after {seconds:.0f} s")]
+    assert [(line["waiting"], line["reason"]) for line in lines] == [
+        (waiting, f"no time left after {seconds:.0f} s")
+    ]
 
 
-async def test_a_flush_to_a_disk_that_takes_nothing_is_over_at_once(start_server: StartServer, autojump_clock: MockClock) -> None:
+async def test_a_flush_to_a_disk_that_takes_nothing_is_over_at_once(
+    start_server: StartServer, autojump_clock: MockClock
+) -> None:
     server = await start_server(refusing("write"))
     await server.said(prompt(100), agent="a")
     await trio.sleep(1)
@@ -174,7 +196,9 @@ async def test_a_flush_to_a_disk_that_takes_nothing_is_over_at_once(start_server
     assert [line["reason"] for line in lines] == ["[Errno 30] read-only file system"]
 
 
-async def test_a_step_that_fails_loses_nothing_that_was_to_be_written(start_server: StartServer, autojump_clock: MockClock) -> None:
+async def test_a_step_that_fails_loses_nothing_that_was_to_be_written(
+    start_server: StartServer, autojump_clock: MockClock
+) -> None:
     def fail(plan: StepPlan) -> None:
         if plan.close and not failed:
             failed.append(plan)
@@ -187,12 +211,16 @@ async def test_a_step_that_fails_loses_nothing_that_was_to_be_written(start_serv
 
     assert failed
     assert server.files.agents()[0].history == pack(history[:-1])
-    assert (await start_server(server.files)).memory.agents.get("a").held[-1].stop >= 96, "whole blocks at least"
+    assert (await start_server(server.files)).memory.agents.get("a").held[-1].stop >= 96, (
+        "whole blocks at least"
+    )
     await server.end()
 
 
 @pytest.mark.parametrize("what", ["write", "read"])
-async def test_a_step_that_fails_while_the_disk_is_at_work_harms_nothing(start_server: StartServer, autojump_clock: MockClock, what: str) -> None:
+async def test_a_step_that_fails_while_the_disk_is_at_work_harms_nothing(
+    start_server: StartServer, autojump_clock: MockClock, what: str
+) -> None:
     failing = list[bool]()
 
     def fail(plan: StepPlan) -> None:
@@ -212,31 +240,46 @@ async def test_a_step_that_fails_while_the_disk_is_at_work_harms_nothing(start_s
     failing.append(True)
     with pytest.raises(StepFailedError):
         await victim.result()
-    reuse = (await turn.result()).finished.reuse if turn is not None else await server.reuse((*history, 1), 3, agent="a")
+    reuse = (
+        (await turn.result()).finished.reuse
+        if turn is not None
+        else await server.reuse((*history, 1), 3, agent="a")
+    )
 
     assert reuse.tokens == 109
     await server.end()
 
 
-async def test_nobody_waits_for_a_disk_that_hangs(start_server: StartServer, autojump_clock: MockClock) -> None:
+async def test_nobody_waits_for_a_disk_that_hangs(
+    start_server: StartServer, autojump_clock: MockClock
+) -> None:
     server = await start_server(budget=BLOCK_BYTES * 30)
-    histories = [await server.said(prompt(200, salt=50 * agent), agent=f"a{agent}") for agent in range(3)]
+    histories = [
+        await server.said(prompt(200, salt=50 * agent), agent=f"a{agent}") for agent in range(3)
+    ]
     await server.settle()
     server.memory.store.evict_all()
     server.disks.seconds = {"read": 100_000}
     started = trio.current_time()
 
     with capture_logs() as lines:
-        turns = [server.submit((*history, 1), agent=f"a{agent}") for agent, history in enumerate(histories)]
+        turns = [
+            server.submit((*history, 1), agent=f"a{agent}")
+            for agent, history in enumerate(histories)
+        ]
         for turn in turns:
             await turn.result()
 
     assert trio.current_time() - started <= 2 * PATIENCE_SECONDS + 1
-    assert [line["reason"] for line in lines if line["log_level"] == "warning"] == ["the disk has done nothing for 30 s"]
+    assert [line["reason"] for line in lines if line["log_level"] == "warning"] == [
+        "the disk has done nothing for 30 s"
+    ]
     server.memory.audit()
 
 
-async def test_a_disk_that_hung_is_used_again(start_server: StartServer, autojump_clock: MockClock) -> None:
+async def test_a_disk_that_hung_is_used_again(
+    start_server: StartServer, autojump_clock: MockClock
+) -> None:
     server = await start_server()
     server.disks.seconds = {"write": 100}
     history = await server.said(prompt(100), agent="a")

@@ -1,4 +1,6 @@
-"""Disks that are full, slow, read-only, damaged or gone: serving goes on, answers stay right, and nothing is lost that need not be."""
+"""Disks that are full, slow, read-only, damaged or gone: serving goes on, answers stay right, and
+nothing is lost that need not be.
+"""
 
 import attrs
 import pytest
@@ -21,7 +23,9 @@ def mend(files: MemoryFiles) -> None:
     files.before = lambda method: None
 
 
-async def test_a_full_disk_is_told_once_and_written_to_when_it_is_not(start_server: StartServer, autojump_clock: MockClock) -> None:
+async def test_a_full_disk_is_told_once_and_written_to_when_it_is_not(
+    start_server: StartServer, autojump_clock: MockClock
+) -> None:
     server = await start_server(refusing("write"))
     with capture_logs() as lines:
         for salt in range(3):
@@ -39,7 +43,9 @@ async def test_a_full_disk_is_told_once_and_written_to_when_it_is_not(start_serv
     await server.end()
 
 
-async def test_what_was_deleted_while_nothing_was_written_is_written_again(start_server: StartServer, autojump_clock: MockClock) -> None:
+async def test_what_was_deleted_while_nothing_was_written_is_written_again(
+    start_server: StartServer, autojump_clock: MockClock
+) -> None:
     """As when a directory is deleted under the server, which is found out by the next write."""
     server = await start_server(runner=FakeRunner(spec=SPECS["hybrid"]))
     history = await server.said(prompt(100), agent="a")
@@ -58,13 +64,17 @@ async def test_what_was_deleted_while_nothing_was_written_is_written_again(start
 
     assert before[0] == 14
     written = server.files.index()
-    assert all(block.item in written for block in server.memory.chain(server.memory.agents.get("a"))), "what was in RAM"
+    assert all(
+        block.item in written for block in server.memory.chain(server.memory.agents.get("a"))
+    ), "what was in RAM"
     assert server.memory.disk.missing(server.files.index()) == []
     server.memory.audit()
     await server.end()
 
 
-async def test_what_was_given_up_while_the_disk_was_full_is_not_in_the_record(start_server: StartServer, autojump_clock: MockClock) -> None:
+async def test_what_was_given_up_while_the_disk_was_full_is_not_in_the_record(
+    start_server: StartServer, autojump_clock: MockClock
+) -> None:
     server = await start_server(refusing("write"), budget=BLOCK_BYTES * 30)
     for agent in range(3):
         await server.said(prompt(200, salt=50 * agent), agent=f"a{agent}")
@@ -79,7 +89,9 @@ async def test_what_was_given_up_while_the_disk_was_full_is_not_in_the_record(st
     assert (await again.reuse(prompt(200, salt=100), agent="a2")).tokens == 199
 
 
-async def test_deleting_goes_on_while_nothing_can_be_written(start_server: StartServer, autojump_clock: MockClock) -> None:
+async def test_deleting_goes_on_while_nothing_can_be_written(
+    start_server: StartServer, autojump_clock: MockClock
+) -> None:
     server = await start_server()
     await server.said(prompt(100), agent="a")
     await server.settle()
@@ -96,7 +108,9 @@ async def test_deleting_goes_on_while_nothing_can_be_written(start_server: Start
     assert not server.memory.disk.is_open
 
 
-async def test_what_cannot_be_deleted_holds_nothing_up(start_server: StartServer, autojump_clock: MockClock) -> None:
+async def test_what_cannot_be_deleted_holds_nothing_up(
+    start_server: StartServer, autojump_clock: MockClock
+) -> None:
     server = await start_server()
     await server.said(prompt(100), agent="a")
     await server.settle()
@@ -117,7 +131,9 @@ async def test_what_cannot_be_deleted_holds_nothing_up(start_server: StartServer
     await server.end()
 
 
-async def test_what_could_not_be_deleted_and_is_there_again_stays(start_server: StartServer, autojump_clock: MockClock) -> None:
+async def test_what_could_not_be_deleted_and_is_there_again_stays(
+    start_server: StartServer, autojump_clock: MockClock
+) -> None:
     server = await start_server()
     await server.said(prompt(100), agent="a")
     await server.settle()
@@ -133,11 +149,16 @@ async def test_what_could_not_be_deleted_and_is_there_again_stays(start_server: 
     assert files_of(server.files) == (7, 0, 1)
 
 
-async def test_the_file_system_keeps_what_others_need(start_server: StartServer, autojump_clock: MockClock) -> None:
+async def test_the_file_system_keeps_what_others_need(
+    start_server: StartServer, autojump_clock: MockClock
+) -> None:
     server = await start_server(MemoryFiles(free=1_000_000), floor_bytes=995_000)
     await server.said(prompt(100), agent="a")
     await trio.sleep(10)
-    assert "1000000 bytes are free on the disk, and 995000 are to stay so" in server.persistence.refused
+    assert (
+        "1000000 bytes are free on the disk, and 995000 are to stay so"
+        in server.persistence.refused
+    )
 
     server.files.free = 2_000_000
     await trio.sleep(LONGEST_PAUSE_SECONDS)
@@ -145,8 +166,12 @@ async def test_the_file_system_keeps_what_others_need(start_server: StartServer,
     assert files_of(server.files) == (7, 0, 1)
 
 
-async def test_no_more_is_written_in_a_day_than_allowed(start_server: StartServer, autojump_clock: MockClock) -> None:
-    server = await start_server(runner=FakeRunner(spec=SPECS["hybrid"]), allowance=Allowance(30_000))
+async def test_no_more_is_written_in_a_day_than_allowed(
+    start_server: StartServer, autojump_clock: MockClock
+) -> None:
+    server = await start_server(
+        runner=FakeRunner(spec=SPECS["hybrid"]), allowance=Allowance(30_000)
+    )
     history = await server.said((*prompt(300), 1, 2), 5, agent="a", boundaries=(300,))
     await server.settle()
     turns = 0
@@ -167,7 +192,9 @@ async def test_no_more_is_written_in_a_day_than_allowed(start_server: StartServe
     await server.end()
 
 
-async def test_who_spares_writes_leaves_out_what_no_turn_has_ended_with(start_server: StartServer, autojump_clock: MockClock) -> None:
+async def test_who_spares_writes_leaves_out_what_no_turn_has_ended_with(
+    start_server: StartServer, autojump_clock: MockClock
+) -> None:
     server = await start_server(runner=FakeRunner(spec=SPECS["hybrid"], seconds_per_step=1))
     server.memory.disk.is_sparing = True
     given_up = server.submit(prompt(50), 100, agent="a")
@@ -184,9 +211,14 @@ async def test_who_spares_writes_leaves_out_what_no_turn_has_ended_with(start_se
     assert [position for position, _ in server.files.agents()[0].snapshots] == [66]
 
 
-async def test_the_end_of_who_was_used_least_goes_first(start_server: StartServer, autojump_clock: MockClock) -> None:
+async def test_the_end_of_who_was_used_least_goes_first(
+    start_server: StartServer, autojump_clock: MockClock
+) -> None:
     server = await start_server(disk=52_000)
-    histories = {agent: await server.said(prompt(200, salt=salt), agent=agent) for agent, salt in (("old", 0), ("new", 50))}
+    histories = {
+        agent: await server.said(prompt(200, salt=salt), agent=agent)
+        for agent, salt in (("old", 0), ("new", 50))
+    }
     await server.settle()
     await server.said(prompt(600, salt=100), agent="large")
     await server.end()
@@ -199,7 +231,9 @@ async def test_the_end_of_who_was_used_least_goes_first(start_server: StartServe
     assert server.persistence.traffic.evicted > 0
 
 
-async def test_an_agent_larger_than_the_disk_keeps_its_beginning(start_server: StartServer, autojump_clock: MockClock) -> None:
+async def test_an_agent_larger_than_the_disk_keeps_its_beginning(
+    start_server: StartServer, autojump_clock: MockClock
+) -> None:
     server = await start_server(disk=40_000)
     history = await server.said(prompt(1000), agent="a")
     await server.settle()
@@ -211,7 +245,9 @@ async def test_an_agent_larger_than_the_disk_keeps_its_beginning(start_server: S
     assert (await again.reuse((*history, 1), agent="a")).tokens > 300
 
 
-async def test_what_is_pinned_stays_on_disk(start_server: StartServer, autojump_clock: MockClock) -> None:
+async def test_what_is_pinned_stays_on_disk(
+    start_server: StartServer, autojump_clock: MockClock
+) -> None:
     server = await start_server(disk=40_000)
     history = await server.said(prompt(200), agent="pinned")
     server.memory.pin(server.memory.agents.get("pinned"))
@@ -225,7 +261,9 @@ async def test_what_is_pinned_stays_on_disk(start_server: StartServer, autojump_
     assert (await again.reuse((*history, 1), agent="pinned")).tokens == 209
 
 
-async def test_where_everything_is_pinned_nothing_more_is_written(start_server: StartServer, autojump_clock: MockClock) -> None:
+async def test_where_everything_is_pinned_nothing_more_is_written(
+    start_server: StartServer, autojump_clock: MockClock
+) -> None:
     server = await start_server(disk=24_000)
     await server.said(prompt(200), agent="pinned")
     server.memory.pin(server.memory.agents.get("pinned"))
@@ -240,7 +278,9 @@ async def test_where_everything_is_pinned_nothing_more_is_written(start_server: 
 
 
 @pytest.mark.parametrize("is_gone", [True, False], ids=["gone", "damaged"])
-async def test_what_is_damaged_is_put_aside_and_computed_again(start_server: StartServer, autojump_clock: MockClock, is_gone: bool) -> None:
+async def test_what_is_damaged_is_put_aside_and_computed_again(
+    start_server: StartServer, autojump_clock: MockClock, is_gone: bool
+) -> None:
     first = await start_server()
     history = await first.said(prompt(200), agent="a")
     await first.end()
@@ -266,8 +306,12 @@ def result_of(history: tuple[int, ...], tokens: tuple[int, ...]) -> tuple[int, .
     return (*history, 1, *tokens)
 
 
-@pytest.mark.parametrize("fault", [OSError("input/output error"), StepFailedError("on fire")], ids=["disk", "device"])
-async def test_what_cannot_be_brought_back_is_computed_again(start_server: StartServer, autojump_clock: MockClock, fault: Exception) -> None:
+@pytest.mark.parametrize(
+    "fault", [OSError("input/output error"), StepFailedError("on fire")], ids=["disk", "device"]
+)
+async def test_what_cannot_be_brought_back_is_computed_again(
+    start_server: StartServer, autojump_clock: MockClock, fault: Exception
+) -> None:
     """A device that could not take it now may take it the next time."""
     first = await start_server()
     history = await first.said(prompt(200), agent="a")
@@ -287,8 +331,12 @@ async def test_what_cannot_be_brought_back_is_computed_again(start_server: Start
     await server.end()
 
 
-@pytest.mark.parametrize("names", [("more",), ("tokens", "more"), ()], ids=["unknown", "too much", "nothing"])
-async def test_content_the_device_does_not_take_is_put_aside(start_server: StartServer, autojump_clock: MockClock, names: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "names", [("more",), ("tokens", "more"), ()], ids=["unknown", "too much", "nothing"]
+)
+async def test_content_the_device_does_not_take_is_put_aside(
+    start_server: StartServer, autojump_clock: MockClock, names: tuple[str, ...]
+) -> None:
     first = await start_server()
     history = await first.said(prompt(200), agent="a")
     await first.end()
@@ -301,7 +349,9 @@ async def test_content_the_device_does_not_take_is_put_aside(start_server: Start
     assert [what for what, _ in first.files.put_aside_for] == [wrong]
 
 
-async def test_a_block_of_other_tokens_than_its_name_says_is_put_aside(start_server: StartServer, autojump_clock: MockClock) -> None:
+async def test_a_block_of_other_tokens_than_its_name_says_is_put_aside(
+    start_server: StartServer, autojump_clock: MockClock
+) -> None:
     first = await start_server()
     history = await first.said(prompt(200), agent="a")
     await first.end()
@@ -314,7 +364,9 @@ async def test_a_block_of_other_tokens_than_its_name_says_is_put_aside(start_ser
     assert first.files.put_aside_for[0][1] == "is of [1] tokens, not 16"
 
 
-async def test_who_is_deleted_while_its_damaged_file_is_put_aside_is_gone(start_server: StartServer, autojump_clock: MockClock) -> None:
+async def test_who_is_deleted_while_its_damaged_file_is_put_aside_is_gone(
+    start_server: StartServer, autojump_clock: MockClock
+) -> None:
     first = await start_server()
     history = await first.said(prompt(200), agent="a")
     await first.end()
@@ -331,7 +383,9 @@ async def test_who_is_deleted_while_its_damaged_file_is_put_aside_is_gone(start_
     assert files_of(first.files) == (0, 0, 0)
 
 
-async def test_what_cannot_even_be_put_aside_is_computed_again(start_server: StartServer, autojump_clock: MockClock) -> None:
+async def test_what_cannot_even_be_put_aside_is_computed_again(
+    start_server: StartServer, autojump_clock: MockClock
+) -> None:
     first = await start_server()
     history = await first.said(prompt(200), agent="a")
     await first.end()
@@ -344,20 +398,32 @@ async def test_what_cannot_even_be_put_aside_is_computed_again(start_server: Sta
     assert server.memory.disk.is_open
 
 
-async def test_a_damaged_beginning_that_many_share_costs_each_that_alone(start_server: StartServer, autojump_clock: MockClock) -> None:
+async def test_a_damaged_beginning_that_many_share_costs_each_that_alone(
+    start_server: StartServer, autojump_clock: MockClock
+) -> None:
     first = await start_server()
-    histories = [await first.said((*prompt(160), *prompt(100, salt=10 * agent)), agent=f"a{agent}") for agent in range(1, 4)]
+    histories = [
+        await first.said((*prompt(160), *prompt(100, salt=10 * agent)), agent=f"a{agent}")
+        for agent in range(1, 4)
+    ]
     await first.end()
     server = await start_server(first.files)
     first.files.damage(item_at(first, histories[0], 0))
 
-    turns = [await server.reuse((*history, 1), agent=f"a{agent}") for agent, history in enumerate(histories, 1)]
+    turns = [
+        await server.reuse((*history, 1), agent=f"a{agent}")
+        for agent, history in enumerate(histories, 1)
+    ]
 
-    assert [turn.tokens for turn in turns] == [0, 256, 256], "but for their tails, which nothing leads to until they are read again"
+    assert [turn.tokens for turn in turns] == [0, 256, 256], (
+        "but for their tails, which nothing leads to until they are read again"
+    )
     await server.end()
 
 
-async def test_a_record_whose_tokens_are_not_those_of_its_blocks_is_put_aside(start_server: StartServer, autojump_clock: MockClock) -> None:
+async def test_a_record_whose_tokens_are_not_those_of_its_blocks_is_put_aside(
+    start_server: StartServer, autojump_clock: MockClock
+) -> None:
     first = await start_server()
     await first.said(prompt(100), agent="a")
     await first.end()
@@ -371,7 +437,9 @@ async def test_a_record_whose_tokens_are_not_those_of_its_blocks_is_put_aside(st
     await server.end()
 
 
-async def test_a_record_whose_blocks_are_gone_is_known_by_its_name(start_server: StartServer, autojump_clock: MockClock) -> None:
+async def test_a_record_whose_blocks_are_gone_is_known_by_its_name(
+    start_server: StartServer, autojump_clock: MockClock
+) -> None:
     first = await start_server()
     history = await first.said(prompt(100), agent="a")
     await first.end()
@@ -382,12 +450,16 @@ async def test_a_record_whose_blocks_are_gone_is_known_by_its_name(start_server:
         server = await start_server(first.files)
     turn = await server.reuse((*history, 1), agent="a")
 
-    assert [(line["agents"], line["tokens"]) for line in lines if line["log_level"] == "warning"] == [(1, 109)]
+    assert [
+        (line["agents"], line["tokens"]) for line in lines if line["log_level"] == "warning"
+    ] == [(1, 109)]
     assert (turn.tokens, turn.cause, turn.lost_tokens) == (0, MissCause.EVICTED, 109)
     await server.end()
 
 
-async def test_more_agents_than_a_register_takes_are_left_on_disk(start_server: StartServer, autojump_clock: MockClock) -> None:
+async def test_more_agents_than_a_register_takes_are_left_on_disk(
+    start_server: StartServer, autojump_clock: MockClock
+) -> None:
     first = await start_server()
     for name in ("x", "y", "z"):
         first.memory.write(first.memory.create(name))

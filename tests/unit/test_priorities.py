@@ -30,7 +30,9 @@ PATIENT = 1000.0
 
 
 def sequence(priority: Priority = Priority.INTERACTIVE, agent: str | None = None) -> Sequence:
-    request = GenerationRequest("r", (1, 2, 3), 5, seed=1, agent=agent, is_ordered=agent is not None, priority=priority)
+    request = GenerationRequest(
+        "r", (1, 2, 3), 5, seed=1, agent=agent, is_ordered=agent is not None, priority=priority
+    )
     return Sequence(request, 5, ByteCodec().decoder())
 
 
@@ -39,7 +41,9 @@ def rows_of_chunks(plans: Many[StepPlan]) -> list[set[int]]:
     return [{chunk.row for chunk in plan.prefill} for plan in plans if plan.prefill]
 
 
-async def tokens_alone(start_engine: StartEngine, tokens: tuple[int, ...], count: int) -> tuple[int, ...]:
+async def tokens_alone(
+    start_engine: StartEngine, tokens: tuple[int, ...], count: int
+) -> tuple[int, ...]:
     """The answer of an engine that has nothing else to do."""
     bench = await start_engine()
     return (await bench.submit(tokens, count).result()).tokens
@@ -51,7 +55,7 @@ async def first_token(generation: Generation) -> float:
     return generation.stamps[0] - generation.submitted_at
 
 
-# --------------------------------------------------------------------------------------------------------------------- queue
+# -------------------------------------------------------------------------------------------- queue
 
 
 def test_interactive_sequences_come_first_and_each_class_is_in_order() -> None:
@@ -65,7 +69,12 @@ def test_interactive_sequences_come_first_and_each_class_is_in_order() -> None:
 
 
 def test_a_preempted_background_sequence_is_the_first_of_its_class() -> None:
-    queue, waiting, other, preempted = Queue(), sequence(), sequence(BACKGROUND), sequence(BACKGROUND)
+    queue, waiting, other, preempted = (
+        Queue(),
+        sequence(),
+        sequence(BACKGROUND),
+        sequence(BACKGROUND),
+    )
     queue.add(waiting)
     queue.add(other)
 
@@ -76,7 +85,12 @@ def test_a_preempted_background_sequence_is_the_first_of_its_class() -> None:
 
 def test_an_interactive_turn_makes_the_earlier_turns_of_its_agent_interactive() -> None:
     """They have to end before it can begin."""
-    queue, first, other, second = Queue(), sequence(BACKGROUND, "a"), sequence(BACKGROUND, "b"), sequence(agent="a")
+    queue, first, other, second = (
+        Queue(),
+        sequence(BACKGROUND, "a"),
+        sequence(BACKGROUND, "b"),
+        sequence(agent="a"),
+    )
     for one in (first, other, second):
         queue.add(one)
 
@@ -91,12 +105,16 @@ def test_a_background_turn_changes_nothing_for_the_turns_before_it() -> None:
     assert [one.is_background for one in (first, second)] == [False, True]
 
 
-# ------------------------------------------------------------------------------------------------------------------- prompts
+# ------------------------------------------------------------------------------------------ prompts
 
 
-async def test_a_background_prompt_stops_until_an_interactive_one_is_read(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+async def test_a_background_prompt_stops_until_an_interactive_one_is_read(
+    start_engine: StartEngine, autojump_clock: MockClock
+) -> None:
     alone = await tokens_alone(start_engine, prompt(400), 5)
-    bench = await start_engine(FakeRunner(seconds_per_step=1), max_stall_seconds=PATIENT, chunk_tokens=40)
+    bench = await start_engine(
+        FakeRunner(seconds_per_step=1), max_stall_seconds=PATIENT, chunk_tokens=40
+    )
     background = bench.submit(prompt(400), 5, priority=BACKGROUND)
     await trio.sleep(2.5)
     interactive = bench.submit(prompt(100, salt=7), 5)
@@ -112,7 +130,9 @@ async def test_a_background_prompt_stops_until_an_interactive_one_is_read(start_
     assert answer.tokens == alone
 
 
-async def test_a_background_prompt_is_read_in_small_chunks_even_alone(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+async def test_a_background_prompt_is_read_in_small_chunks_even_alone(
+    start_engine: StartEngine, autojump_clock: MockClock
+) -> None:
     """An interactive request that comes waits for one step."""
     sizes = []
     for priority in (Priority.INTERACTIVE, BACKGROUND):
@@ -123,8 +143,12 @@ async def test_a_background_prompt_is_read_in_small_chunks_even_alone(start_engi
     assert sizes == [512, 50], "0.25 s of 5 ms each, and what the device takes"
 
 
-async def test_a_prompt_that_an_interactive_request_waits_for_is_interactive(start_engine: StartEngine, autojump_clock: MockClock) -> None:
-    bench = await start_engine(FakeRunner(seconds_per_step=1), max_stall_seconds=PATIENT, chunk_tokens=40)
+async def test_a_prompt_that_an_interactive_request_waits_for_is_interactive(
+    start_engine: StartEngine, autojump_clock: MockClock
+) -> None:
+    bench = await start_engine(
+        FakeRunner(seconds_per_step=1), max_stall_seconds=PATIENT, chunk_tokens=40
+    )
     bench.submit(prompt(400), 5, priority=BACKGROUND)
     await trio.sleep(1.5)
     waiter = bench.submit((*prompt(400), 1), 5)
@@ -136,12 +160,16 @@ async def test_a_prompt_that_an_interactive_request_waits_for_is_interactive(sta
     await waiter.result()
 
 
-# ---------------------------------------------------------------------------------------------------------------------- rows
+# --------------------------------------------------------------------------------------------- rows
 
 
-async def test_a_full_batch_of_background_rows_gives_one_row_to_an_interactive_request(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+async def test_a_full_batch_of_background_rows_gives_one_row_to_an_interactive_request(
+    start_engine: StartEngine, autojump_clock: MockClock
+) -> None:
     alone = [await tokens_alone(start_engine, prompt(50, salt=salt), 40) for salt in range(3)]
-    bench = await start_engine(FakeRunner(seconds_per_step=1), max_stall_seconds=PATIENT, max_rows=3)
+    bench = await start_engine(
+        FakeRunner(seconds_per_step=1), max_stall_seconds=PATIENT, max_rows=3
+    )
     background = [bench.submit(prompt(50, salt=salt), 40, priority=BACKGROUND) for salt in range(3)]
     await trio.sleep(10.5)
 
@@ -153,9 +181,15 @@ async def test_a_full_batch_of_background_rows_gives_one_row_to_an_interactive_r
     assert bench.engine.scheduler.priority_preemptions == bench.engine.scheduler.preemptions == 1
 
 
-async def test_the_youngest_background_row_gives_way_and_goes_on_where_it_was(start_engine: StartEngine, autojump_clock: MockClock) -> None:
-    bench = await start_engine(FakeRunner(seconds_per_step=1), max_stall_seconds=PATIENT, max_rows=2)
-    elder, younger = (bench.submit(prompt(64, salt=salt), 30, priority=BACKGROUND) for salt in range(2))
+async def test_the_youngest_background_row_gives_way_and_goes_on_where_it_was(
+    start_engine: StartEngine, autojump_clock: MockClock
+) -> None:
+    bench = await start_engine(
+        FakeRunner(seconds_per_step=1), max_stall_seconds=PATIENT, max_rows=2
+    )
+    elder, younger = (
+        bench.submit(prompt(64, salt=salt), 30, priority=BACKGROUND) for salt in range(2)
+    )
     await trio.sleep(10.5)
     await bench.submit(prompt(20, salt=9), 5).result()
     before = len(younger.stamps)
@@ -164,17 +198,29 @@ async def test_the_youngest_background_row_gives_way_and_goes_on_where_it_was(st
     answer = await younger.result()
 
     gaps = [later - earlier for earlier, later in itertools.pairwise(younger.stamps)]
-    assert max(gaps) > 5 > max(later - earlier for earlier, later in itertools.pairwise(elder.stamps)) == 1
+    assert (
+        max(gaps)
+        > 5
+        > max(later - earlier for earlier, later in itertools.pairwise(elder.stamps))
+        == 1
+    )
     assert (before, len(answer.tokens)) == (gaps.index(max(gaps)) + 1, 30)
     again = [plan for plan in bench.runner.plans if any(start.drawn for start in plan.open)]
     assert sum(plan.prompt_tokens for plan in again) <= 2, "what was read is not read again"
 
 
-async def test_interactive_rows_give_way_to_none(start_engine: StartEngine, autojump_clock: MockClock) -> None:
-    bench = await start_engine(FakeRunner(seconds_per_step=1), max_stall_seconds=PATIENT, max_rows=1)
+async def test_interactive_rows_give_way_to_none(
+    start_engine: StartEngine, autojump_clock: MockClock
+) -> None:
+    bench = await start_engine(
+        FakeRunner(seconds_per_step=1), max_stall_seconds=PATIENT, max_rows=1
+    )
     first = bench.submit(prompt(20), 10)
     await trio.sleep(3)
-    second, background = bench.submit(prompt(20, 1), 10), bench.submit(prompt(20, 2), 10, priority=BACKGROUND)
+    second, background = (
+        bench.submit(prompt(20, 1), 10),
+        bench.submit(prompt(20, 2), 10, priority=BACKGROUND),
+    )
 
     await background.result()
 
@@ -182,9 +228,13 @@ async def test_interactive_rows_give_way_to_none(start_engine: StartEngine, auto
     assert first.stamps[-1] < second.stamps[0] < second.stamps[-1] < background.stamps[0]
 
 
-async def test_one_row_a_step_gives_way(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+async def test_one_row_a_step_gives_way(
+    start_engine: StartEngine, autojump_clock: MockClock
+) -> None:
     """A row that opens may begin with blocks of another row, which has to be there in that step."""
-    bench = await start_engine(FakeRunner(seconds_per_step=1), max_stall_seconds=PATIENT, max_rows=3)
+    bench = await start_engine(
+        FakeRunner(seconds_per_step=1), max_stall_seconds=PATIENT, max_rows=3
+    )
     for salt in range(3):
         bench.submit(prompt(50, salt=salt), 60, priority=BACKGROUND)
     await trio.sleep(5.5)
@@ -201,7 +251,9 @@ async def test_an_interactive_request_that_begins_with_a_background_row_takes_it
     start_engine: StartEngine, autojump_clock: MockClock
 ) -> None:
     alone = await tokens_alone(start_engine, (*prompt(70), 1, 2), 5)
-    bench = await start_engine(FakeRunner(seconds_per_step=1), max_stall_seconds=PATIENT, max_rows=1)
+    bench = await start_engine(
+        FakeRunner(seconds_per_step=1), max_stall_seconds=PATIENT, max_rows=1
+    )
     background = bench.submit(prompt(70), 30, priority=BACKGROUND)
     await trio.sleep(5.5)
 
@@ -212,8 +264,12 @@ async def test_an_interactive_request_that_begins_with_a_background_row_takes_it
     assert len((await background.result()).tokens) == 30
 
 
-async def test_a_request_that_still_waits_for_its_turn_takes_no_row(start_engine: StartEngine, autojump_clock: MockClock) -> None:
-    bench = await start_engine(FakeRunner(seconds_per_step=1), max_stall_seconds=PATIENT, max_rows=2)
+async def test_a_request_that_still_waits_for_its_turn_takes_no_row(
+    start_engine: StartEngine, autojump_clock: MockClock
+) -> None:
+    bench = await start_engine(
+        FakeRunner(seconds_per_step=1), max_stall_seconds=PATIENT, max_rows=2
+    )
     first = bench.submit(prompt(30), 20, agent="a", is_ordered=True)
     other = bench.submit(prompt(30, 1), 20, priority=BACKGROUND)
     await trio.sleep(3)
@@ -226,12 +282,16 @@ async def test_a_request_that_still_waits_for_its_turn_takes_no_row(start_engine
     assert second.stamps[0] > first.stamps[-1]
 
 
-# -------------------------------------------------------------------------------------------------------------------- memory
+# ------------------------------------------------------------------------------------------- memory
 
 
-async def test_a_background_row_gives_its_memory_to_an_interactive_request(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+async def test_a_background_row_gives_its_memory_to_an_interactive_request(
+    start_engine: StartEngine, autojump_clock: MockClock
+) -> None:
     alone = await tokens_alone(start_engine, prompt(200), 60)
-    bench = await start_engine(FakeRunner(seconds_per_step=1), max_stall_seconds=PATIENT, budget=8 * 16 * 30)
+    bench = await start_engine(
+        FakeRunner(seconds_per_step=1), max_stall_seconds=PATIENT, budget=8 * 16 * 30
+    )
     background = bench.submit(prompt(200), 60, priority=BACKGROUND)
     await trio.sleep(5.5)
 
@@ -242,8 +302,12 @@ async def test_a_background_row_gives_its_memory_to_an_interactive_request(start
     assert (await background.result()).tokens == alone
 
 
-async def test_when_rows_outgrow_the_memory_background_rows_give_way_first(start_engine: StartEngine, autojump_clock: MockClock) -> None:
-    bench = await start_engine(FakeRunner(seconds_per_step=1), max_stall_seconds=PATIENT, budget=8 * 16 * 26)
+async def test_when_rows_outgrow_the_memory_background_rows_give_way_first(
+    start_engine: StartEngine, autojump_clock: MockClock
+) -> None:
+    bench = await start_engine(
+        FakeRunner(seconds_per_step=1), max_stall_seconds=PATIENT, budget=8 * 16 * 26
+    )
     background = bench.submit(prompt(150), 80, priority=BACKGROUND)
     await trio.sleep(2.5)
     interactive = bench.submit(prompt(150, salt=9), 80)
@@ -256,11 +320,18 @@ async def test_when_rows_outgrow_the_memory_background_rows_give_way_first(start
     assert len(answer.tokens) == 80
 
 
-# ----------------------------------------------------------------------------------------------------------------- starvation
+# --------------------------------------------------------------------------------------- starvation
 
 
-async def test_a_background_request_that_has_waited_long_enough_is_served(start_engine: StartEngine, autojump_clock: MockClock) -> None:
-    bench = await start_engine(FakeRunner(seconds_per_step=1), max_stall_seconds=PATIENT, max_rows=1, background_wait_seconds=60.0)
+async def test_a_background_request_that_has_waited_long_enough_is_served(
+    start_engine: StartEngine, autojump_clock: MockClock
+) -> None:
+    bench = await start_engine(
+        FakeRunner(seconds_per_step=1),
+        max_stall_seconds=PATIENT,
+        max_rows=1,
+        background_wait_seconds=60.0,
+    )
     bench.submit(prompt(20), 100)
     await trio.sleep(3)
     with structlog.testing.capture_logs() as logs:
@@ -269,13 +340,22 @@ async def test_a_background_request_that_has_waited_long_enough_is_served(start_
         await background.result()
 
     assert [generation for generation in interactive if generation.stamps] == []
-    assert [(line["event"], line["request_id"], line["waited_seconds"]) for line in logs if "background" in line["event"]] == [
-        ("a background request has become interactive", "r2", 60)
-    ]
+    assert [
+        (line["event"], line["request_id"], line["waited_seconds"])
+        for line in logs
+        if "background" in line["event"]
+    ] == [("a background request has become interactive", "r2", 60)]
 
 
-async def test_a_prompt_that_is_held_back_ages_too(start_engine: StartEngine, autojump_clock: MockClock) -> None:
-    bench = await start_engine(FakeRunner(seconds_per_step=1), max_stall_seconds=PATIENT, chunk_tokens=20, background_wait_seconds=10.0)
+async def test_a_prompt_that_is_held_back_ages_too(
+    start_engine: StartEngine, autojump_clock: MockClock
+) -> None:
+    bench = await start_engine(
+        FakeRunner(seconds_per_step=1),
+        max_stall_seconds=PATIENT,
+        chunk_tokens=20,
+        background_wait_seconds=10.0,
+    )
     background = bench.submit(prompt(200), 5, priority=BACKGROUND)
     await trio.sleep(2.5)
     bench.submit(prompt(2000, salt=7), 5)
@@ -285,8 +365,15 @@ async def test_a_prompt_that_is_held_back_ages_too(start_engine: StartEngine, au
     assert reading.index({0, 1}) - reading.index({1}) == 10, "then both are read together"
 
 
-async def test_without_a_wait_there_is_no_background(start_engine: StartEngine, autojump_clock: MockClock) -> None:
-    bench = await start_engine(FakeRunner(seconds_per_step=1), max_stall_seconds=PATIENT, max_rows=1, background_wait_seconds=0.0)
+async def test_without_a_wait_there_is_no_background(
+    start_engine: StartEngine, autojump_clock: MockClock
+) -> None:
+    bench = await start_engine(
+        FakeRunner(seconds_per_step=1),
+        max_stall_seconds=PATIENT,
+        max_rows=1,
+        background_wait_seconds=0.0,
+    )
     background = bench.submit(prompt(20), 10, priority=BACKGROUND)
     await trio.sleep(3)
     interactive = bench.submit(prompt(20, 1), 10)
@@ -296,8 +383,15 @@ async def test_without_a_wait_there_is_no_background(start_engine: StartEngine, 
     assert background.stamps[-1] < interactive.stamps[0]
 
 
-async def test_a_drain_that_fails_a_held_prompt_leaves_the_engine_alone(start_engine: StartEngine, autojump_clock: MockClock) -> None:
-    bench = await start_engine(FakeRunner(seconds_per_step=1), max_stall_seconds=PATIENT, chunk_tokens=20, background_wait_seconds=1.0)
+async def test_a_drain_that_fails_a_held_prompt_leaves_the_engine_alone(
+    start_engine: StartEngine, autojump_clock: MockClock
+) -> None:
+    bench = await start_engine(
+        FakeRunner(seconds_per_step=1),
+        max_stall_seconds=PATIENT,
+        chunk_tokens=20,
+        background_wait_seconds=1.0,
+    )
     bench.submit(prompt(200), 5, priority=BACKGROUND)
     await trio.sleep(2.5)
     bench.submit(prompt(200, salt=7), 5)
@@ -309,11 +403,15 @@ async def test_a_drain_that_fails_a_held_prompt_leaves_the_engine_alone(start_en
     assert bench.engine.open_generations == bench.engine.scheduler.running == 0
 
 
-# --------------------------------------------------------------------------------------------------------------------- bounds
+# ------------------------------------------------------------------------------------------- bounds
 
 
-async def test_background_requests_take_no_place_in_the_queue_from_interactive_ones(start_engine: StartEngine, autojump_clock: MockClock) -> None:
-    bench = await start_engine(FakeRunner(seconds_per_step=1), max_stall_seconds=PATIENT, max_rows=2, queue_limit=3)
+async def test_background_requests_take_no_place_in_the_queue_from_interactive_ones(
+    start_engine: StartEngine, autojump_clock: MockClock
+) -> None:
+    bench = await start_engine(
+        FakeRunner(seconds_per_step=1), max_stall_seconds=PATIENT, max_rows=2, queue_limit=3
+    )
     for salt in range(5):
         bench.submit(prompt(20, salt), 10, priority=BACKGROUND)
     with pytest.raises(OverloadedError):
@@ -327,7 +425,7 @@ async def test_background_requests_take_no_place_in_the_queue_from_interactive_o
         bench.submit(prompt(20, 20), 10)
 
 
-# ------------------------------------------------------------------------------------------------------------------ properties
+# --------------------------------------------------------------------------------------- properties
 
 
 @attrs.define
@@ -335,7 +433,8 @@ class Traffic:
     """A scheduler under requests that come at given steps of one second each."""
 
     scheduler: Scheduler
-    arrivals: dict[int, list[tuple[Priority, int, int]]]  # by step: priority, prompt tokens and answer tokens
+    # by step: priority, prompt tokens and answer tokens
+    arrivals: dict[int, list[tuple[Priority, int, int]]]
     device: Device = attrs.field(factory=Device)
     sequences: list[Sequence] = attrs.field(factory=list)
     began: list[Sequence] = attrs.field(factory=list)  # in the order of their first rows
@@ -352,8 +451,14 @@ class Traffic:
                 return
             if plan is None:
                 continue
-            self.began += [one for one in self.sequences if one.phase is not Phase.WAITING and one not in self.began]
-            for sequence_of_event, event in self.scheduler.commit(self.device.step(plan, ends=False)):
+            self.began += [
+                one
+                for one in self.sequences
+                if one.phase is not Phase.WAITING and one not in self.began
+            ]
+            for sequence_of_event, event in self.scheduler.commit(
+                self.device.step(plan, ends=False)
+            ):
                 if isinstance(event, Finished):
                     self.ended[sequence_of_event] = step
             self.aged += self.scheduler.elapse(1.0)
@@ -365,7 +470,10 @@ class Traffic:
         self.sequences.append(self.scheduler.add(request, ByteCodec().decoder()))
 
 
-arrivals = st.lists(st.tuples(st.integers(0, 60), st.sampled_from(Priority), st.integers(1, 30), st.integers(1, 6)), max_size=40)
+arrivals = st.lists(
+    st.tuples(st.integers(0, 60), st.sampled_from(Priority), st.integers(1, 30), st.integers(1, 6)),
+    max_size=40,
+)
 
 
 @given(arrivals, st.integers(1, 4), st.sampled_from([5.0, 1e9]))
@@ -382,14 +490,27 @@ def test_each_class_is_served_in_the_order_of_arrival_and_nothing_is_left(
 
     assert set(traffic.ended) == set(traffic.sequences)
     for priority in Priority:
-        of_class = [one.arrival for one in traffic.began if one.request.priority is priority and one not in traffic.aged]
+        of_class = [
+            one.arrival
+            for one in traffic.began
+            if one.request.priority is priority and one not in traffic.aged
+        ]
         assert of_class == sorted(of_class)
 
 
-@given(st.lists(st.tuples(st.integers(1, 30), st.integers(1, 6)), min_size=1, max_size=4), st.integers(1, 3), st.integers(1, 2))
+@given(
+    st.lists(st.tuples(st.integers(1, 30), st.integers(1, 6)), min_size=1, max_size=4),
+    st.integers(1, 3),
+    st.integers(1, 2),
+)
 @settings(max_examples=examples(100), deadline=None)
-def test_no_background_request_starves_under_endless_interactive_ones(background: list[tuple[int, int]], rows: int, each_step: int) -> None:
-    """More interactive requests come than can ever be served. A background request waits for those that came before it, and for its own bound."""
+def test_no_background_request_starves_under_endless_interactive_ones(
+    background: list[tuple[int, int]], rows: int, each_step: int
+) -> None:
+    """More interactive requests come than can ever be served.
+
+    A background request waits for those that came before it, and for its own bound.
+    """
     by_step = {step: [(Priority.INTERACTIVE, 4, 3)] * each_step for step in range(100)}
     by_step[0] = [(BACKGROUND, tokens, answer) for tokens, answer in background] + by_step[0]
     traffic = Traffic(scheduler(Limits(200, rows, 16, 1.0, 20.0)), by_step)
@@ -398,4 +519,6 @@ def test_no_background_request_starves_under_endless_interactive_ones(background
 
     asked = [one for one in traffic.sequences if one.request.priority is BACKGROUND]
     assert all(one in traffic.ended for one in asked)
-    assert max(traffic.ended[one] for one in asked) <= 20 + 60, "its bound, and all the background prompts with their answers"
+    assert max(traffic.ended[one] for one in asked) <= 20 + 60, (
+        "its bound, and all the background prompts with their answers"
+    )

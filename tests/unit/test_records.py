@@ -14,14 +14,25 @@ from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.records import adopt, listed, record_of, size_of, usable_histories
 
 GLOBAL = LayerGroup(LayerKind.GLOBAL, layers=1, token_bytes=8)
-SPEC = ModelCacheSpec("records", (GLOBAL, LayerGroup(LayerKind.RECURRENT, layers=1, state_bytes=64)), block_tokens=16, row_slack_tokens=32)
+SPEC = ModelCacheSpec(
+    "records",
+    (GLOBAL, LayerGroup(LayerKind.RECURRENT, layers=1, state_bytes=64)),
+    block_tokens=16,
+    row_slack_tokens=32,
+)
 
 
 def memory(agents: int = 10) -> Memory:
     return Memory(SPEC, 1 << 20, chunk_tokens=64, max_agents=agents, disk=Disk(1 << 20))
 
 
-def read(memory: Memory, tokens: tuple[int, ...], name: str | None = "a", number: int = 0, positions: tuple[int, ...] = ()) -> Agent:
+def read(
+    memory: Memory,
+    tokens: tuple[int, ...],
+    name: str | None = "a",
+    number: int = 0,
+    positions: tuple[int, ...] = (),
+) -> Agent:
     """A turn that reads a prompt and ends."""
     run = memory.run(tokens)
     agent = memory.named(name) if name else memory.recognise(run)
@@ -43,7 +54,9 @@ def write(memory: Memory, agent: Agent, used: int = 1) -> AgentRecord:
     return record_of(memory, agent, used)
 
 
-def restarted(before: Memory, record: AgentRecord, without: frozenset[Item] = frozenset()) -> tuple[Memory, int]:
+def restarted(
+    before: Memory, record: AgentRecord, without: frozenset[Item] = frozenset()
+) -> tuple[Memory, int]:
     """Another process over the same disk, and how many tokens it misses."""
     after = memory()
     for item in [item for item in before.disk.known if item not in without]:
@@ -94,7 +107,9 @@ def test_a_prompt_reaches_what_is_on_disk() -> None:
 
 
 def test_the_last_partial_block_on_disk_is_found_when_the_next_one_was_not_written() -> None:
-    """The agent's next turn began before that was written, and took it over; then the process was killed."""
+    """The agent's next turn began before that was written, and took it over; then the process was
+    killed.
+    """
     first = memory()
     agent = read(first, tuple(range(100)))
     first.disk.recorded(agent, 1, listed(first, write(first, agent)))
@@ -116,7 +131,9 @@ def test_what_follows_a_lost_block_is_gone(lost: int, gone: int) -> None:
     first = memory()
     agent = read(first, tuple(range(100)), positions=(40,))
 
-    second, tokens = restarted(first, write(first, agent), without=frozenset({agent.held[lost].item}))
+    second, tokens = restarted(
+        first, write(first, agent), without=frozenset({agent.held[lost].item})
+    )
 
     assert tokens == gone
     held = second.agents.get("a").held
@@ -127,7 +144,10 @@ def test_snapshots_that_are_not_on_the_way_are_left_out() -> None:
     first = memory()
     agent = read(first, tuple(range(100)), positions=(40,))
     record = write(first, agent)
-    crooked = attrs.evolve(record, snapshots=((39, record.snapshots[0][1]), record.snapshots[1], (80, b"unknown" + bytes(25))))
+    crooked = attrs.evolve(
+        record,
+        snapshots=((39, record.snapshots[0][1]), record.snapshots[1], (80, b"unknown" + bytes(25))),
+    )
 
     second, _ = restarted(first, crooked)
 
@@ -155,7 +175,10 @@ def test_a_record_of_less_than_a_block_has_the_roots_name() -> None:
 
 def test_who_finds_no_room_in_the_register_is_not_taken_in() -> None:
     first, small = memory(), memory(agents=1)
-    records = [write(first, read(first, tuple(range(100)), name, number)) for number, name in enumerate("ab")]
+    records = [
+        write(first, read(first, tuple(range(100)), name, number))
+        for number, name in enumerate("ab")
+    ]
     small.create("kept")
 
     assert [adopt(small, record) for record in records] == [0, 0]
@@ -173,8 +196,14 @@ def test_a_record_lists_what_it_alone_leads_to() -> None:
 
     items = listed(first, record)
 
-    assert items == {agent.held[-1].item, *(Item(Kind.SNAPSHOT, key) for _, key in record.snapshots)}
-    assert listed(first, attrs.evolve(record, history=record.history[: 96 * 4], snapshots=())) == frozenset()
+    assert items == {
+        agent.held[-1].item,
+        *(Item(Kind.SNAPSHOT, key) for _, key in record.snapshots),
+    }
+    assert (
+        listed(first, attrs.evolve(record, history=record.history[: 96 * 4], snapshots=()))
+        == frozenset()
+    )
 
 
 def test_a_record_takes_what_it_says() -> None:
@@ -186,12 +215,14 @@ def test_a_record_takes_what_it_says() -> None:
     empty, history = size_of(record), size_of(long)
 
     assert history - empty == 4000
-    assert size_of(attrs.evolve(long, token_histories=(line,))) - history < 200, "its tokens are the history's"
+    assert size_of(attrs.evolve(long, token_histories=(line,))) - history < 200, (
+        "its tokens are the history's"
+    )
     assert size_of(attrs.evolve(record, token_histories=(line,))) - empty > 4000
     assert size_of(attrs.evolve(record, conversation=words)) - empty > 600
 
 
-# ------------------------------------------------------------------------------------------------- another tokenizer or chat template
+# --------------------------------------------------------------- another tokenizer or chat template
 
 HISTORY = TokenHistory(pack(range(20)), (HistoryEnd(bytes(32), 20, is_answer=True),))
 
@@ -215,7 +246,11 @@ def test_a_history_keeps_the_fingerprint_it_was_read_under_until_it_is_read_agai
 def test_token_histories_are_used_under_their_own_fingerprint_alone(fingerprint: str) -> None:
     first, after = memory(), memory()
     after.agents.text_fingerprint = "new"
-    record = attrs.evolve(write(first, read(first, tuple(range(100)))), token_histories=(HISTORY,), text_fingerprint=fingerprint)
+    record = attrs.evolve(
+        write(first, read(first, tuple(range(100)))),
+        token_histories=(HISTORY,),
+        text_fingerprint=fingerprint,
+    )
 
     assert usable_histories(after, record) == ()
     assert usable_histories(after, attrs.evolve(record, text_fingerprint="new")) == (HISTORY,)

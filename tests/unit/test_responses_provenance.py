@@ -8,12 +8,31 @@ import pytest
 from hypothesis import given
 
 from semantic_trio.domain.errors import ResponseConflictError, ResponseNotFoundError
-from semantic_trio.domain.responses import Misfit, StoredResponse, input_hash, is_storable, is_to_be_written, output_hash, verify
+from semantic_trio.domain.responses import (
+    Misfit,
+    StoredResponse,
+    input_hash,
+    is_storable,
+    is_to_be_written,
+    output_hash,
+    verify,
+)
 
 
-def response(number: int = 0, parent: StoredResponse | None = None, status: str = "completed", said: bytes = b'["hi"]') -> StoredResponse:
+def response(
+    number: int = 0,
+    parent: StoredResponse | None = None,
+    status: str = "completed",
+    said: bytes = b'["hi"]',
+) -> StoredResponse:
     return StoredResponse.of(
-        id=f"resp_{number}", parent=parent, model="tiny", created_at=1000 + number, status=status, input=said, output=b'{"n": %d}' % number
+        id=f"resp_{number}",
+        parent=parent,
+        model="tiny",
+        created_at=1000 + number,
+        status=status,
+        input=said,
+        output=b'{"n": %d}' % number,
     )
 
 
@@ -29,11 +48,15 @@ def test_the_hashes_are_what_the_manual_says() -> None:
     first, second = conversation(2)
 
     def hashed(*parts: bytes) -> str:
-        return hashlib.sha256(b"".join(len(part).to_bytes(8, "big") + part for part in parts)).hexdigest()
+        return hashlib.sha256(
+            b"".join(len(part).to_bytes(8, "big") + part for part in parts)
+        ).hexdigest()
 
     assert first.input_hash == hashed(b"", b"", b'["hi"]')
     assert first.output_hash == hashed(b'{"n": 0}', first.input_hash.encode())
-    assert second.input_hash == hashed(first.input_hash.encode(), first.output_hash.encode(), b'["hi"]')
+    assert second.input_hash == hashed(
+        first.input_hash.encode(), first.output_hash.encode(), b'["hi"]'
+    )
 
 
 def test_a_chain_as_it_was_made_fits() -> None:
@@ -41,7 +64,9 @@ def test_a_chain_as_it_was_made_fits() -> None:
     assert verify(()) == ()
 
 
-@given(st.integers(0, 4), st.sampled_from(["input", "output"]), st.integers(0, 5), st.integers(1, 255))
+@given(
+    st.integers(0, 4), st.sampled_from(["input", "output"]), st.integers(0, 5), st.integers(1, 255)
+)
 def test_a_changed_byte_is_found_where_it_is(turn: int, field: str, at: int, by: int) -> None:
     chain = list(conversation(5))
     content = bytearray(getattr(chain[turn], field))
@@ -61,7 +86,11 @@ def test_a_changed_hash_or_place_is_found(turn: int, field: str) -> None:
     if (turn, field) == (4, "id"):
         assert found == (), "nothing is bound to the name of the last one"
     else:
-        assert {misfit.response for misfit in found} <= {chain[turn].id, f"resp_{turn}", f"resp_{turn + 1}"}
+        assert {misfit.response for misfit in found} <= {
+            chain[turn].id,
+            f"resp_{turn}",
+            f"resp_{turn + 1}",
+        }
         assert found
 
 
@@ -79,15 +108,27 @@ def test_a_turn_that_is_left_out_or_moved_is_found() -> None:
     chain = conversation(4)
 
     assert verify(chain[1:]) == (Misfit("resp_1", "parent"), Misfit("resp_1", "input_hash"))
-    assert verify(chain[:1] + chain[2:]) == (Misfit("resp_2", "parent"), Misfit("resp_2", "input_hash"))
-    assert {misfit.response for misfit in verify((chain[0], chain[2], chain[1], chain[3]))} == {"resp_1", "resp_2", "resp_3"}
+    assert verify(chain[:1] + chain[2:]) == (
+        Misfit("resp_2", "parent"),
+        Misfit("resp_2", "input_hash"),
+    )
+    assert {misfit.response for misfit in verify((chain[0], chain[2], chain[1], chain[3]))} == {
+        "resp_1",
+        "resp_2",
+        "resp_3",
+    }
 
 
 def test_what_is_deleted_still_holds_the_chain_together() -> None:
     chain = list(conversation(4))
     chain[1] = chain[1].deleted()
 
-    assert (chain[1].is_deleted, chain[1].input, chain[1].output, verify(chain)) == (True, None, None, ())
+    assert (chain[1].is_deleted, chain[1].input, chain[1].output, verify(chain)) == (
+        True,
+        None,
+        None,
+        (),
+    )
 
     chain[1] = attrs.evolve(chain[1], output_hash="0" * 64)
     assert verify(chain) == (Misfit("resp_2", "input_hash"),)
@@ -108,7 +149,13 @@ def test_an_answer_that_comes_later_changes_the_answer_alone() -> None:
 
     assert (queued.is_pending, done.is_pending) == (True, False)
     assert done == StoredResponse.of(
-        id="resp_0", parent=None, model="tiny", created_at=1000, status="completed", input=b'["hi"]', output=b'{"done": 1}'
+        id="resp_0",
+        parent=None,
+        model="tiny",
+        created_at=1000,
+        status="completed",
+        input=b'["hi"]',
+        output=b'{"done": 1}',
     )
 
 
@@ -124,7 +171,7 @@ def test_what_no_database_takes_is_in_no_response(field: str, text: str) -> None
         attrs.evolve(response(1, response()), **{field: text})
 
 
-# --------------------------------------------------------------------------------------------- what may be written over what
+# -------------------------------------------------------------------- what may be written over what
 
 FIRST, SECOND = conversation(2)
 PENDING = response(2, SECOND, "in_progress")
@@ -132,9 +179,17 @@ DONE = PENDING.answered("completed", b'{"done": 1}')
 
 
 @pytest.mark.parametrize(
-    ("record", "known", "parent"), [(FIRST, None, None), (SECOND, None, FIRST), (SECOND, None, FIRST.deleted()), (DONE, PENDING, SECOND)]
+    ("record", "known", "parent"),
+    [
+        (FIRST, None, None),
+        (SECOND, None, FIRST),
+        (SECOND, None, FIRST.deleted()),
+        (DONE, PENDING, SECOND),
+    ],
 )
-def test_what_is_new_is_written(record: StoredResponse, known: StoredResponse | None, parent: StoredResponse | None) -> None:
+def test_what_is_new_is_written(
+    record: StoredResponse, known: StoredResponse | None, parent: StoredResponse | None
+) -> None:
     assert is_to_be_written(record, known, parent)
 
 
@@ -158,7 +213,9 @@ def test_what_is_there_is_not_written_again(record: StoredResponse) -> None:
         (FIRST.deleted(), None, None),
     ],
 )
-def test_what_does_not_follow_is_refused(record: StoredResponse, known: StoredResponse | None, parent: StoredResponse | None) -> None:
+def test_what_does_not_follow_is_refused(
+    record: StoredResponse, known: StoredResponse | None, parent: StoredResponse | None
+) -> None:
     with pytest.raises(ResponseConflictError) as refused:
         is_to_be_written(record, known, parent)
 

@@ -35,11 +35,16 @@ def test_a_place_is_told_without_a_password(url: str, place: str) -> None:
 def test_what_is_left_out_is_as_usual(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("getpass.getuser", lambda: "me")
 
-    assert Address.of("postgresql:///db") == Address("me", None, "localhost", 5432, "db", None, "prefer")
+    assert Address.of("postgresql:///db") == Address(
+        "me", None, "localhost", 5432, "db", None, "prefer"
+    )
 
 
 def test_a_unix_socket_is_found_by_its_directory() -> None:
-    assert Address.of("postgresql://u@/db?host=/run/postgresql/").socket == "/run/postgresql/.s.PGSQL.5432"
+    assert (
+        Address.of("postgresql://u@/db?host=/run/postgresql/").socket
+        == "/run/postgresql/.s.PGSQL.5432"
+    )
 
 
 @pytest.mark.parametrize(
@@ -97,7 +102,10 @@ def test_a_file_is_named_from_the_root(tmp_path: Path) -> None:
     open_store(f"sqlite://{tmp_path}/a%20b/c.sqlite", DEFAULT).close()
     open_store("", tmp_path / "default.sqlite").close()
 
-    assert sorted(path.name for path in tmp_path.rglob("*.sqlite")) == ["c.sqlite", "default.sqlite"]
+    assert sorted(path.name for path in tmp_path.rglob("*.sqlite")) == [
+        "c.sqlite",
+        "default.sqlite",
+    ]
 
 
 def test_its_faults_are_named() -> None:

@@ -1,4 +1,6 @@
-"""Histories of different salts have no name in common, whatever their tokens are; and who has one is found and forgotten like any other agent."""
+"""Histories of different salts have no name in common, whatever their tokens are; and who has one
+is found and forgotten like any other agent.
+"""
 
 import attrs
 import hypothesis.strategies as st
@@ -17,7 +19,9 @@ ONE, OTHER = b"1" * 32, b"2" * 32
 SALTS = st.just(NO_SALT) | st.binary(min_size=32, max_size=32)
 
 
-def read(memory: Memory, tokens: tuple[int, ...], name: str, salt: Salt = NO_SALT, number: int = 0) -> Agent:
+def read(
+    memory: Memory, tokens: tuple[int, ...], name: str, salt: Salt = NO_SALT, number: int = 0
+) -> Agent:
     """A turn that reads a prompt and ends."""
     run, agent = memory.run(tokens, salt), memory.named(name)
     memory.rows.open(number, run, agent, memory.match(run))
@@ -33,7 +37,9 @@ def record(tokens: list[int], salt: Salt, size: int = 16) -> AgentRecord:
     run = TokenRun.of(tokens, root_key("model", salt), size)
     keys = [run.root, *run.keys]
     snapshots = tuple(
-        (at, snapshot_key(keys[at // size], run.packed[at // size * size * 4 : at * 4])) for at in {len(tokens) // 2, len(tokens)} if at
+        (at, snapshot_key(keys[at // size], run.packed[at // size * size * 4 : at * 4]))
+        for at in {len(tokens) // 2, len(tokens)}
+        if at
     )
     return AgentRecord(
         id="a", is_named=True, is_kept=True, is_pinned=False, parent=None, turns=1, used=1, history=run.packed, prompt_tokens=0, salt=salt,
@@ -57,7 +63,9 @@ def test_two_salts_never_share_a_name(tokens: list[int], one: Salt, other: Salt,
 
 @pytest.mark.parametrize("own", [NO_SALT, ONE])
 def test_another_salt_keeps_the_adapter_that_has_computed_a_record(own: Salt) -> None:
-    """An agent that is imported under a salt of its own must not pass for one of the model without the adapter."""
+    """An agent that is imported under a salt of its own must not pass for one of the model without
+    the adapter.
+    """
     before = record(list(range(40)), adapted(own, b"a" * 16))
 
     after, names = salted(before, "model", OTHER)
@@ -69,7 +77,10 @@ def test_another_salt_keeps_the_adapter_that_has_computed_a_record(own: Salt) ->
 def test_without_another_salt_a_record_stays_as_it_is() -> None:
     before = record(list(range(40)), ONE)
 
-    assert salted(before, "model", None) == (before, {item: item for item in lineage(before, "model")})
+    assert salted(before, "model", None) == (
+        before,
+        {item: item for item in lineage(before, "model")},
+    )
 
 
 def test_no_salt_of_a_client_leads_into_the_blocks_of_others() -> None:
@@ -77,7 +88,11 @@ def test_no_salt_of_a_client_leads_into_the_blocks_of_others() -> None:
     root, packed = root_key("model"), pack(range(256))
     chosen = [packed, root, child_key(root, packed), snapshot_key(root, packed)]
 
-    assert not {root_key("model", salt) for salt in chosen} & {root, child_key(root, packed), snapshot_key(root, packed)}
+    assert not {root_key("model", salt) for salt in chosen} & {
+        root,
+        child_key(root, packed),
+        snapshot_key(root, packed),
+    }
     assert len({salt_of(text) for text in ("a", "b", "\ud800")}) == 3
     assert {len(salt_of(text)) for text in ("a", "b" * 1000)} == {32}
 
@@ -98,7 +113,9 @@ def test_agents_of_two_salts_are_forgotten_apart(tokens: int) -> None:
     held.audit()
 
     assert {*held.expected().blocks, *held.expected().snapshots} == of_eve
-    assert [root.key for root in held.store.tree.roots] == [root_key(SPEC.fingerprint, OTHER)], "a root goes with its last block"
+    assert [root.key for root in held.store.tree.roots] == [root_key(SPEC.fingerprint, OTHER)], (
+        "a root goes with its last block"
+    )
     assert held.match(held.run((*prompt, 1), OTHER)).length == tokens
     assert held.match(held.run((*prompt, 1))).length == 0
 
@@ -111,14 +128,19 @@ def test_an_agent_of_a_salt_comes_back_after_a_restart() -> None:
     [again] = after.agents
 
     assert (gone, again.salt, again.is_pinned) == (0, ONE, True)
-    assert [block.key for block in after.chain(again)] == [block.key for block in first.chain(agent)]
+    assert [block.key for block in after.chain(again)] == [
+        block.key for block in first.chain(agent)
+    ]
     assert after.store.tree.reach(after.run(tuple(range(41)), ONE), 40).length == 40
     assert after.store.tree.reach(after.run(tuple(range(41))), 40).length == 0
 
 
 def test_a_block_that_nothing_leads_to_is_deleted_with_the_last_agent_of_its_salt() -> None:
     held = memory()
-    agents = [read(held, tuple(range(32)), name, salt, number) for number, (name, salt) in enumerate([("ada", ONE), ("eve", OTHER)])]
+    agents = [
+        read(held, tuple(range(32)), name, salt, number)
+        for number, (name, salt) in enumerate([("ada", ONE), ("eve", OTHER)])
+    ]
     second = held.chain(agents[0])[1].item
     for agent in agents:
         held.release(agent)
@@ -137,15 +159,21 @@ def test_an_agent_may_change_its_salt_with_a_turn() -> None:
 
     assert agent.salt == ONE
     assert held.match(held.run(tuple(range(60)), ONE)).length == 50
-    assert held.match(held.run(tuple(range(60)))).length == 40, "what it has read before stays its own"
+    assert held.match(held.run(tuple(range(60)))).length == 40, (
+        "what it has read before stays its own"
+    )
     held.delete(agent)
     assert held.store.tree.roots == []
 
 
 def test_a_row_shares_its_prompt_with_sequences_of_its_salt_alone() -> None:
-    """Who waits for a row of another salt would wait in vain, and know by that what is being read."""
+    """Who waits for a row of another salt would wait in vain, and know by that what is being
+    read.
+    """
     held, prompt = memory(), tuple(range(40))
     run = held.run(prompt, ONE)
     held.rows.open(0, run, held.named("ada"), held.match(run))
 
-    assert [held.rows.shared_prefix(held.run(prompt, salt), 0) for salt in (ONE, OTHER, NO_SALT)] == [40, 0, 0]
+    assert [
+        held.rows.shared_prefix(held.run(prompt, salt), 0) for salt in (ONE, OTHER, NO_SALT)
+    ] == [40, 0, 0]

@@ -1,4 +1,6 @@
-"""The bill of materials is a valid CycloneDX 1.6 document of what the package needs, and of nothing else."""
+"""The bill of materials is a valid CycloneDX 1.6 document of what the package needs, and of nothing
+else.
+"""
 
 import json
 from importlib import metadata

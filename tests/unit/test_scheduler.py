@@ -12,14 +12,30 @@ from semantic_trio.domain.scheduler import Limits, Scheduler
 from semantic_trio.domain.sequence import Phase, Sequence
 from semantic_trio.domain.shares import fair_shares
 from semantic_trio.domain.speculation import Speculation
-from semantic_trio.domain.step import Decode, Inventory, SampledToken, StepPlan, StepResult, StepTiming
+from semantic_trio.domain.step import (
+    Decode,
+    Inventory,
+    SampledToken,
+    StepPlan,
+    StepResult,
+    StepTiming,
+)
 from semantic_trio.testing import ByteCodec
 from tests.search import examples
 from tests.unit.conftest import scheduler
 
 
-def request(prompt: int = 8, max_tokens: int = 5, name: str = "r", priority: Priority = Priority.INTERACTIVE) -> GenerationRequest:
-    return GenerationRequest(name, tuple(range(prompt)), max_tokens, seed=1, stop_tokens=frozenset({0}), priority=priority)
+def request(
+    prompt: int = 8, max_tokens: int = 5, name: str = "r", priority: Priority = Priority.INTERACTIVE
+) -> GenerationRequest:
+    return GenerationRequest(
+        name,
+        tuple(range(prompt)),
+        max_tokens,
+        seed=1,
+        stop_tokens=frozenset({0}),
+        priority=priority,
+    )
 
 
 @given(st.integers(0, 500), st.lists(st.integers(0, 300), max_size=10))
@@ -30,7 +46,9 @@ def test_shares_are_whole_fair_and_waste_nothing(budget: int, wants: list[int]) 
     assert all(0 <= share <= want for share, want in zip(shares, wants, strict=True))
     for share, want in zip(shares, wants, strict=True):
         if share < want:
-            assert all(other <= share + 1 for other in shares), "nobody has more than one who would have liked more"
+            assert all(other <= share + 1 for other in shares), (
+                "nobody has more than one who would have liked more"
+            )
 
 
 class Device:
@@ -40,11 +58,14 @@ class Device:
         self.rows: dict[int, int] = {}  # tokens read
         self.drawn: dict[int, int] = {}  # tokens drawn
         self.late = StepResult()
-        self.repeats = True  # rows draw one letter again and again; else one that they have not drawn lately
+        # rows draw one letter again and again; else one that they have not drawn lately
+        self.repeats = True
 
     def step(self, plan: StepPlan, ends: bool) -> StepResult:
         for closing in plan.close:
-            assert all(block.stop <= self.rows[closing.row] for block in closing.blocks), "what is kept was read"
+            assert all(block.stop <= self.rows[closing.row] for block in closing.blocks), (
+                "what is kept was read"
+            )
             del self.rows[closing.row]
             self.drawn.pop(closing.row, None)
         for start in plan.open:
@@ -61,7 +82,9 @@ class Device:
             self.rows[chunk.row] += len(chunk.tokens)
             if chunk.draws is not None:
                 now.append(self._draw(chunk.row, chunk.draws, ends))
-        timing = StepTiming(plan.decode_tokens, plan.prompt_tokens, 0, 0.01) if plan.has_work else None
+        timing = (
+            StepTiming(plan.decode_tokens, plan.prompt_tokens, 0, 0.01) if plan.has_work else None
+        )
         answer, self.late = self.late, StepResult(tuple(now), timing)
         if plan.has_drafts:
             answer, self.late = answer.followed_by(self.late), StepResult()
@@ -90,14 +113,25 @@ class SchedulerMachine(RuleBasedStateMachine):
 
     @initialize(rows=st.integers(1, 4), chunk=st.integers(16, 64), drafts=st.integers(0, 8))
     def begin(self, rows: int, chunk: int, drafts: int) -> None:
-        self.limits = Limits(context_length=200, max_rows=rows, chunk_tokens=chunk, max_stall_seconds=0.25)
-        self.scheduler, self.device = scheduler(self.limits, speculation=Speculation(drafts, 12)), Device()
+        self.limits = Limits(
+            context_length=200, max_rows=rows, chunk_tokens=chunk, max_stall_seconds=0.25
+        )
+        self.scheduler, self.device = (
+            scheduler(self.limits, speculation=Speculation(drafts, 12)),
+            Device(),
+        )
         self.alive: list[Sequence] = []
         self.tokens: dict[Sequence, int] = {}
 
-    @rule(prompt=st.integers(1, 190), max_tokens=st.integers(1, 30), priority=st.sampled_from(Priority))
+    @rule(
+        prompt=st.integers(1, 190),
+        max_tokens=st.integers(1, 30),
+        priority=st.sampled_from(Priority),
+    )
     def add(self, prompt: int, max_tokens: int, priority: Priority) -> None:
-        sequence = self.scheduler.add(request(prompt, max_tokens, priority=priority), ByteCodec().decoder())
+        sequence = self.scheduler.add(
+            request(prompt, max_tokens, priority=priority), ByteCodec().decoder()
+        )
         self.alive.append(sequence)
         self.tokens[sequence] = 0
 
@@ -108,7 +142,9 @@ class SchedulerMachine(RuleBasedStateMachine):
         self.scheduler.abort(sequence)
         self.alive.remove(sequence)
 
-    @precondition(lambda self: any(s.phase in (Phase.PREFILLING, Phase.DECODING) for s in self.alive))
+    @precondition(
+        lambda self: any(s.phase in (Phase.PREFILLING, Phase.DECODING) for s in self.alive)
+    )
     @rule(data=st.data())
     def preempt(self, data: st.DataObject) -> None:
         running = [s for s in self.alive if s.phase in (Phase.PREFILLING, Phase.DECODING)]
@@ -123,10 +159,14 @@ class SchedulerMachine(RuleBasedStateMachine):
                 return
             assert plan.prompt_tokens <= self.limits.chunk_tokens
             assert plan.decode_tokens <= max(12, len(plan.decode))
-            assert all(self._room(decode.row) >= self.device.rows[decode.row] + len(decode.indices) for decode in plan.decode), (
-                "what is read has memory"
+            assert all(
+                self._room(decode.row) >= self.device.rows[decode.row] + len(decode.indices)
+                for decode in plan.decode
+            ), "what is read has memory"
+            assert all(
+                decode.indices.stop <= self._sequence(decode.row).max_tokens
+                for decode in plan.decode
             )
-            assert all(decode.indices.stop <= self._sequence(decode.row).max_tokens for decode in plan.decode)
             self._take(self.scheduler.commit(self.device.step(plan, ends)))
             self.scheduler.elapse(20.0)
 
@@ -199,7 +239,9 @@ def test_max_tokens_is_never_drawn_beyond() -> None:
 
 def test_who_only_held_a_row_when_the_device_failed_goes_on_later() -> None:
     policy, device = scheduler(Limits(100, 2, 1, 1.0)), Device()
-    first, second = (policy.add(request(prompt=8, name=name), ByteCodec().decoder()) for name in "ab")
+    first, second = (
+        policy.add(request(prompt=8, name=name), ByteCodec().decoder()) for name in "ab"
+    )
     plan = policy.plan()
     assert plan is not None
     device.step(plan, ends=False)
@@ -226,7 +268,9 @@ def test_who_only_reads_is_done_when_its_own_pass_has_landed() -> None:
     assert [(who, type(event)) for who, event in events] == [(sequence, Finished)]
 
 
-def preempted_before_the_last_answer(max_tokens: int) -> tuple[Scheduler, Device, Sequence, StepPlan]:
+def preempted_before_the_last_answer(
+    max_tokens: int,
+) -> tuple[Scheduler, Device, Sequence, StepPlan]:
     """A sequence that was preempted while the answer to its last plan was on its way."""
     policy, device = scheduler(Limits(100, 1, 16, 1.0)), Device()
     sequence = policy.add(request(prompt=4, max_tokens=max_tokens), ByteCodec().decoder())
@@ -260,15 +304,21 @@ def test_the_last_token_of_a_row_that_was_taken_away_is_dropped_with_its_request
 
 
 def test_who_is_followed_no_more_is_forgotten() -> None:
-    """What prompts have in common is kept while one of them is read, and there is always another that is."""
+    """What prompts have in common is kept while one of them is read, and there is always another
+    that is.
+    """
     policy, device = scheduler(Limits(4000, 2, 16, 1.0)), Device()
     for number in range(20):
         tokens = tuple(range(200 * number, 200 * number + 50 + 70 * (number % 2)))
-        policy.add(GenerationRequest(f"{number}", tokens, max_tokens=1, seed=1), ByteCodec().decoder())
+        policy.add(
+            GenerationRequest(f"{number}", tokens, max_tokens=1, seed=1), ByteCodec().decoder()
+        )
     sizes = []
     while (plan := policy.plan()) is not None:
         sizes.append(len(policy._admission.flight._alike))
-        assert {row for _, row in policy._admission.flight._alike} <= {sequence.row for sequence in policy.batch}
+        assert {row for _, row in policy._admission.flight._alike} <= {
+            sequence.row for sequence in policy.batch
+        }
         policy.commit(device.step(plan, ends=False))
 
     assert 0 < max(sizes) <= 2 * 20

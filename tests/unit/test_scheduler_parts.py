@@ -14,7 +14,12 @@ def sequence(agent: str | None = None, *, is_ordered: bool = False) -> Sequence:
 
 
 def test_ordered_turns_of_an_agent_begin_one_after_another() -> None:
-    queue, first, second, free = Queue(), sequence("a", is_ordered=True), sequence("a", is_ordered=True), sequence("a")
+    queue, first, second, free = (
+        Queue(),
+        sequence("a", is_ordered=True),
+        sequence("a", is_ordered=True),
+        sequence("a"),
+    )
     for one in (first, second, free):
         queue.add(one)
 
@@ -56,10 +61,16 @@ def test_a_row_has_surely_read_what_it_had_before_the_last_two_plans() -> None:
 def test_recent_plans_know_their_rows_snapshots_and_closings() -> None:
     plans, closing = RecentPlans(), RowClose(3, (SaveBlock(b"block", 3, 0, 16),))
     plans.add(StepPlan(close=(closing,), decode=(Decode(1, 0),)), {1: 9})
-    plans.add(StepPlan(decode=(Decode(2, 0),), snapshots=(SaveSnapshot(b"snapshot", 2, 9),)), {2: 9})
+    plans.add(
+        StepPlan(decode=(Decode(2, 0),), snapshots=(SaveSnapshot(b"snapshot", 2, 9),)), {2: 9}
+    )
     plans.is_in_flight = True
 
-    assert (plans.rows, plans.snapshots, plans.closings) == (frozenset({1, 2}), {b"snapshot"}, [closing])
+    assert (plans.rows, plans.snapshots, plans.closings) == (
+        frozenset({1, 2}),
+        {b"snapshot"},
+        [closing],
+    )
     assert list(plans.rows_in_flight) == [2]
     plans.clear()
     assert (plans.rows, plans.closings, list(plans.rows_in_flight)) == (frozenset(), [], [])

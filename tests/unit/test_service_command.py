@@ -1,4 +1,6 @@
-"""`semantic-trio service`, against small programs in the places of `systemctl`, `journalctl` and `launchctl` that note what they are asked."""
+"""`semantic-trio service`, against small programs in the places of `systemctl`, `journalctl` and
+`launchctl` that note what they are asked.
+"""
 
 import contextlib
 import plistlib
@@ -19,7 +21,8 @@ from semantic_trio.entrypoints.service.launchd import Launchd
 from semantic_trio.entrypoints.service.supervisor import Supervisor
 from semantic_trio.entrypoints.service.systemd import Systemd
 
-# Notes its arguments, and answers with what stands in files named after its subcommand: `CODE-show` is an exit code, `OUT-show` its output.
+# Notes its arguments, and answers with what stands in files named after its subcommand: `CODE-show`
+# is an exit code, `OUT-show` its output.
 FAKE = """\
 #!/bin/sh
 here='{here}'
@@ -47,7 +50,9 @@ class Machine:
     supervisor: Supervisor
 
     def service(self, *arguments: str, **environment: str) -> Result:
-        return CliRunner().invoke(main, ["service", *arguments], obj=self.supervisor, env=environment)
+        return CliRunner().invoke(
+            main, ["service", *arguments], obj=self.supervisor, env=environment
+        )
 
     def answers(self, subcommand: str, text: str = "", code: int = 0) -> None:
         (self.tools / f"OUT-{subcommand}").write_text(text)
@@ -80,7 +85,9 @@ def model(tmp_path: Path) -> str:
 
 
 @contextlib.contextmanager
-def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, supervisor: Supervisor) -> Iterator[Machine]:
+def machine(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, supervisor: Supervisor
+) -> Iterator[Machine]:
     tools, home = tmp_path / "tools", tmp_path / "home"
     tools.mkdir()
     home.mkdir()
@@ -99,13 +106,21 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, supervisor: Supervi
 
 @pytest.fixture
 def linux(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
-    with machine(tmp_path, monkeypatch, Systemd(tmp_path / "home/.config", tmp_path / "home/.config/semantic_trio/service")) as made:
+    with machine(
+        tmp_path,
+        monkeypatch,
+        Systemd(tmp_path / "home/.config", tmp_path / "home/.config/semantic_trio/service"),
+    ) as made:
         yield made
 
 
 @pytest.fixture
 def mac(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
-    with machine(tmp_path, monkeypatch, Launchd(tmp_path / "home", 501, tmp_path / "home/Library/Application Support/service")) as made:
+    with machine(
+        tmp_path,
+        monkeypatch,
+        Launchd(tmp_path / "home", 501, tmp_path / "home/Library/Application Support/service"),
+    ) as made:
         yield made
 
 
@@ -151,7 +166,13 @@ def test_install_writes_the_unit_and_starts_it(linux: Machine, model: str) -> No
         "systemctl --user reset-failed semantic-trio.service",
         "systemctl --user restart semantic-trio.service",
     ]
-    for told in (str(linux.supervisor.file), str(linux.environment_file), "http://127.0.0.1:8123", "service logs -f", "enable-linger"):
+    for told in (
+        str(linux.supervisor.file),
+        str(linux.environment_file),
+        "http://127.0.0.1:8123",
+        "service logs -f",
+        "enable-linger",
+    ):
         assert told in result.output
 
 
@@ -161,7 +182,13 @@ def test_install_writes_the_agent_and_loads_it(mac: Machine, model: str) -> None
     assert result.exit_code == 0, result.output
     logs = mac.home / "Library/Logs/semantic_trio"
     agent = plistlib.loads(mac.supervisor.file.read_bytes())
-    assert agent["ProgramArguments"][3:] == ["serve", "--model", model, "--log-file", str(logs / "server.log")]
+    assert agent["ProgramArguments"][3:] == [
+        "serve",
+        "--model",
+        model,
+        "--log-file",
+        str(logs / "server.log"),
+    ]
     assert (agent["StandardErrorPath"], logs.is_dir()) == (str(logs / "output.log"), True)
     assert mac.calls == [
         "launchctl print gui/501",
@@ -171,13 +198,19 @@ def test_install_writes_the_agent_and_loads_it(mac: Machine, model: str) -> None
     ]
 
 
-def test_install_again_ends_the_agent_that_is_loaded_before_it_loads_the_new_one(mac: Machine, model: str) -> None:
+def test_install_again_ends_the_agent_that_is_loaded_before_it_loads_the_new_one(
+    mac: Machine, model: str
+) -> None:
     mac.service("install", "--model", model)
     mac.answers("bootout", "Boot-out failed: 36: Operation now in progress", 36)
 
     calls = mac.calls_of("install", "--model", model)
 
-    assert calls[1:4] == ["launchctl print gui/501/com.semantic.server", "launchctl bootout gui/501/com.semantic.server", calls[1]]
+    assert calls[1:4] == [
+        "launchctl print gui/501/com.semantic.server",
+        "launchctl bootout gui/501/com.semantic.server",
+        calls[1],
+    ]
     assert calls[-1].startswith("launchctl bootstrap ")
 
 
@@ -190,7 +223,14 @@ def test_install_again_leaves_the_same_files(either: Machine, model: str) -> Non
 
 
 def test_a_key_is_in_the_private_file_alone(either: Machine, model: str) -> None:
-    result = either.service("install", "--model", model, "--api-key", "hush-1", SEMANTIC_RESPONSES_URL="sqlite:////hush-2")
+    result = either.service(
+        "install",
+        "--model",
+        model,
+        "--api-key",
+        "hush-1",
+        SEMANTIC_RESPONSES_URL="sqlite:////hush-2",
+    )
 
     assert result.exit_code == 0, result.output
     assert stat.S_IMODE(either.environment_file.stat().st_mode) == 0o600
@@ -202,9 +242,16 @@ def test_a_key_is_in_the_private_file_alone(either: Machine, model: str) -> None
 def test_print_shows_the_file_and_changes_nothing(either: Machine, model: str) -> None:
     result = either.service("install", "--print", "--model", model, "--api-key", "hush")
 
-    assert either.supervisor.command(result.output)[-2:] == ["--model", model] or "--log-file" in result.output
+    assert (
+        either.supervisor.command(result.output)[-2:] == ["--model", model]
+        or "--log-file" in result.output
+    )
     assert "hush" not in result.output
-    assert (either.calls, either.supervisor.file.exists(), either.environment_file.exists()) == ([], False, False)
+    assert (either.calls, either.supervisor.file.exists(), either.environment_file.exists()) == (
+        [],
+        False,
+        False,
+    )
 
 
 def test_settings_of_a_file_nearby_are_not_taken_along_silently(linux: Machine, model: str) -> None:
@@ -224,7 +271,9 @@ def test_settings_of_a_file_nearby_are_not_taken_along_silently(linux: Machine, 
         (["--model", "/absent"], "no such directory", ExitCode.MODEL_NOT_FOUND),
     ],
 )
-def test_what_could_not_start_is_not_installed(either: Machine, model: str, arguments: list[str], told: str, code: ExitCode) -> None:
+def test_what_could_not_start_is_not_installed(
+    either: Machine, model: str, arguments: list[str], told: str, code: ExitCode
+) -> None:
     result = either.service("install", "--model", model, *arguments)
 
     assert (result.exit_code, told in result.output) == (code, True), result.output
@@ -232,7 +281,9 @@ def test_what_could_not_start_is_not_installed(either: Machine, model: str, argu
 
 
 @pytest.mark.parametrize("command", ["install", "uninstall"])
-def test_without_a_session_the_line_says_what_to_do(either: Machine, model: str, command: str) -> None:
+def test_without_a_session_the_line_says_what_to_do(
+    either: Machine, model: str, command: str
+) -> None:
     for subcommand in ("show", "print"):
         either.answers(subcommand, "Failed to connect to bus", 1)
 
@@ -246,7 +297,9 @@ def test_without_a_session_the_line_says_what_to_do(either: Machine, model: str,
 
 
 @pytest.mark.parametrize("name", ["systemctl", "launchctl"])
-def test_without_the_program_the_line_says_so(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, model: str, name: str) -> None:
+def test_without_the_program_the_line_says_so(
+    request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, model: str, name: str
+) -> None:
     found: Machine = request.getfixturevalue("linux" if name == "systemctl" else "mac")
     monkeypatch.setenv("PATH", str(found.home))
 
@@ -262,7 +315,10 @@ def test_a_service_manager_that_refuses_is_quoted(linux: Machine, model: str) ->
 
     result = linux.service("install", "--model", model)
 
-    assert (result.exit_code, "`systemctl --user restart semantic-trio.service` failed: Job failed." in result.output) == (ExitCode.USAGE, True)
+    assert (
+        result.exit_code,
+        "`systemctl --user restart semantic-trio.service` failed: Job failed." in result.output,
+    ) == (ExitCode.USAGE, True)
 
 
 def test_a_launchd_that_does_not_let_go_is_quoted(mac: Machine, model: str) -> None:
@@ -271,7 +327,11 @@ def test_a_launchd_that_does_not_let_go_is_quoted(mac: Machine, model: str) -> N
 
     result = mac.service("uninstall")
 
-    assert (result.exit_code, "Operation not permitted" in result.output, mac.supervisor.file.exists()) == (ExitCode.USAGE, True, True)
+    assert (
+        result.exit_code,
+        "Operation not permitted" in result.output,
+        mac.supervisor.file.exists(),
+    ) == (ExitCode.USAGE, True, True)
 
 
 def test_uninstall_ends_the_server_and_removes_its_file(either: Machine, model: str) -> None:
@@ -279,7 +339,10 @@ def test_uninstall_ends_the_server_and_removes_its_file(either: Machine, model: 
 
     calls = either.calls_of("uninstall")
 
-    ends = {"systemctl --user disable --now semantic-trio.service", "launchctl bootout gui/501/com.semantic.server"}
+    ends = {
+        "systemctl --user disable --now semantic-trio.service",
+        "launchctl bootout gui/501/com.semantic.server",
+    }
     assert len(ends & set(calls)) == 1
     assert not either.supervisor.file.exists()
     assert either.environment_file.exists()
@@ -294,11 +357,16 @@ def test_uninstall_ends_the_server_and_removes_its_file(either: Machine, model: 
         (200, b"something else", "ready    no (", 1),
     ],
 )
-def test_status_says_whether_the_server_is_ready(either: Machine, model: str, status: int, body: bytes, told: str, code: int) -> None:
+def test_status_says_whether_the_server_is_ready(
+    either: Machine, model: str, status: int, body: bytes, told: str, code: int
+) -> None:
     with answering(status, body) as port:
         either.service("install", "--model", model, SEMANTIC_PORT=str(port))
         either.answers("show", "MainPID=4711\nExecMainCode=0\nExecMainStatus=0\n")
-        either.answers("print-com.semantic.server", "gui/501/com.semantic.server = {\n\tpid = 4711\n\tlast exit code = (never exited)\n}\n")
+        either.answers(
+            "print-com.semantic.server",
+            "gui/501/com.semantic.server = {\n\tpid = 4711\n\tlast exit code = (never exited)\n}\n",
+        )
 
         result = either.service("status", SEMANTIC_PORT="1")
 
@@ -311,13 +379,31 @@ def test_status_says_whether_the_server_is_ready(either: Machine, model: str, st
 @pytest.mark.parametrize(
     ("systemd", "launchd", "told"),
     [
-        ("MainPID=0\nExecMainCode=1\nExecMainStatus=3\n", "\tlast exit code = 3\n", "not running; it ended with exit code 3 (model not found)"),
-        ("MainPID=0\nExecMainCode=1\nExecMainStatus=77\n", "\tlast exit code = 77\n", "not running; it ended with exit code 77\n"),
-        ("MainPID=0\nExecMainCode=2\nExecMainStatus=9\n", "\tlast terminating signal = 9\n", "not running; it ended with signal 9\n"),
-        ("MainPID=0\nExecMainCode=0\nExecMainStatus=0\n", "\tlast exit code = (never exited)\n", "not running\n"),
+        (
+            "MainPID=0\nExecMainCode=1\nExecMainStatus=3\n",
+            "\tlast exit code = 3\n",
+            "not running; it ended with exit code 3 (model not found)",
+        ),
+        (
+            "MainPID=0\nExecMainCode=1\nExecMainStatus=77\n",
+            "\tlast exit code = 77\n",
+            "not running; it ended with exit code 77\n",
+        ),
+        (
+            "MainPID=0\nExecMainCode=2\nExecMainStatus=9\n",
+            "\tlast terminating signal = 9\n",
+            "not running; it ended with signal 9\n",
+        ),
+        (
+            "MainPID=0\nExecMainCode=0\nExecMainStatus=0\n",
+            "\tlast exit code = (never exited)\n",
+            "not running\n",
+        ),
     ],
 )
-def test_status_says_how_the_server_ended(either: Machine, model: str, systemd: str, launchd: str, told: str) -> None:
+def test_status_says_how_the_server_ended(
+    either: Machine, model: str, systemd: str, launchd: str, told: str
+) -> None:
     with answering(200, b'{"state": "running"}') as port:
         either.service("install", "--model", model, "--port", str(port))
         either.answers("show", systemd)
@@ -341,14 +427,19 @@ def test_logs_are_those_of_the_service(either: Machine, model: str) -> None:
     assert "50" in either.calls_of("logs")[-1].split()
 
 
-def test_a_setting_that_cannot_be_is_named_by_status_and_keeps_nobody_from_the_logs(either: Machine, model: str) -> None:
+def test_a_setting_that_cannot_be_is_named_by_status_and_keeps_nobody_from_the_logs(
+    either: Machine, model: str
+) -> None:
     either.service("install", "--model", model)
     with either.environment_file.open("a") as file:
         file.write("SEMANTIC_QUEUE_LIMIT=many\n")
 
     status = either.service("status")
 
-    assert (status.exit_code, "queue_limit: 'many' is no whole number (.env)" in status.output) == (ExitCode.USAGE, True)
+    assert (status.exit_code, "queue_limit: 'many' is no whole number (.env)" in status.output) == (
+        ExitCode.USAGE,
+        True,
+    )
     assert either.service("logs").exit_code == 0
 
 
@@ -361,7 +452,9 @@ def test_what_is_not_installed_has_neither_status_nor_logs(either: Machine, comm
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="launchd is there")
-def test_the_service_manager_is_that_of_the_system(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_service_manager_is_that_of_the_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path)
 

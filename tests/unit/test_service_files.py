@@ -1,4 +1,6 @@
-"""Files that describe the server to launchd and systemd say what was asked for, whatever stands in paths and values."""
+"""Files that describe the server to launchd and systemd say what was asked for, whatever stands in
+paths and values.
+"""
 
 import configparser
 import io
@@ -24,7 +26,26 @@ from semantic_trio.entrypoints.service.files import PRIVATE, read, write
 from semantic_trio.entrypoints.service.plan import SERVE, Plan, left_behind, make_plan
 from semantic_trio.entrypoints.settings import Settings
 
-HARD = ["a b", "50%", "100%%", "%h", '"quoted"', "it's", "back\\slash", "ends\\", "$HOME", "${HOME}", "$$", "#x", ";", "ü", "", "-x", "a=b", "~"]
+HARD = [
+    "a b",
+    "50%",
+    "100%%",
+    "%h",
+    '"quoted"',
+    "it's",
+    "back\\slash",
+    "ends\\",
+    "$HOME",
+    "${HOME}",
+    "$$",
+    "#x",
+    ";",
+    "ü",
+    "",
+    "-x",
+    "a=b",
+    "~",
+]
 PRINTABLE = st.text().filter(str.isprintable)
 
 
@@ -87,7 +108,11 @@ def test_the_unit_has_what_systemd_needs() -> None:
 
 
 def test_an_end_that_a_new_start_may_mend_is_followed_by_one() -> None:
-    assert set(ExitCode) - set(unit.FINAL) == {ExitCode.OK, ExitCode.ENGINE_DIED, ExitCode.ADDRESS_UNAVAILABLE}
+    assert set(ExitCode) - set(unit.FINAL) == {
+        ExitCode.OK,
+        ExitCode.ENGINE_DIED,
+        ExitCode.ADDRESS_UNAVAILABLE,
+    }
 
 
 @pytest.mark.parametrize("hard", HARD)
@@ -122,7 +147,11 @@ def faults(directory: Path, text: str) -> str:
     file = directory / unit.NAME
     file.write_text(text)
     (directory / "runtime").mkdir(mode=0o700, exist_ok=True)
-    environment = {"HOME": str(directory), "XDG_RUNTIME_DIR": str(directory / "runtime"), "PATH": os.environ["PATH"]}
+    environment = {
+        "HOME": str(directory),
+        "XDG_RUNTIME_DIR": str(directory / "runtime"),
+        "PATH": os.environ["PATH"],
+    }
     command = ["systemd-analyze", "verify", "--user", "--man=no", str(file)]
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     found = [line for line in done.stderr.splitlines() if unit.NAME in line]
@@ -166,7 +195,11 @@ def test_a_private_file_is_private_from_the_start_and_when_it_was_not(tmp_path: 
     write(file, "b", PRIVATE)
 
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    assert (read(file), read(tmp_path / "absent"), [path.name for path in file.parent.iterdir()]) == ("b", "", [".env"])
+    assert (
+        read(file),
+        read(tmp_path / "absent"),
+        [path.name for path in file.parent.iterdir()],
+    ) == ("b", "", [".env"])
 
 
 def test_a_file_that_cannot_be_is_named(tmp_path: Path) -> None:
@@ -179,23 +212,44 @@ def test_a_file_that_cannot_be_is_named(tmp_path: Path) -> None:
 
 
 def test_options_come_back_from_their_arguments() -> None:
-    options = {"port": "9", "model_id": "a b", "allow_remote": True, "log_prompts": False, "api_key_file": "-x"}
+    options = {
+        "port": "9",
+        "model_id": "a b",
+        "allow_remote": True,
+        "log_prompts": False,
+        "api_key_file": "-x",
+    }
 
     assert from_arguments(list(as_arguments(options))) == (None, options)
     assert from_arguments(["--config", "/x.toml"]) == (Path("/x.toml"), {})
 
 
-def test_a_plan_has_absolute_paths_and_no_secret_in_its_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_plan_has_absolute_paths_and_no_secret_in_its_command(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SEMANTIC_CACHE_DIR", "cache")
     monkeypatch.setenv("SEMANTIC_QUEUE_LIMIT", "7")
     (tmp_path / "model").mkdir()
     (tmp_path / "my.toml").write_text("[semantic]\nmax_batch_size = 3\n")
-    options = {"model_id": "./model", "api_key": "hush", "api_key_file": None, "responses_url": "sqlite:///x?p=hush", "log_prompts": False}
+    options = {
+        "model_id": "./model",
+        "api_key": "hush",
+        "api_key_file": None,
+        "responses_url": "sqlite:///x?p=hush",
+        "log_prompts": False,
+    }
 
     made = make_plan(Path("my.toml"), options, tmp_path / "service", None)
 
     here = Path.cwd()
-    assert made.command == (*SERVE, "--config", str(here / "my.toml"), "--model", str(here / "model"), "--no-log-prompts")
+    assert made.command == (
+        *SERVE,
+        "--config",
+        str(here / "my.toml"),
+        "--model",
+        str(here / "model"),
+        "--no-log-prompts",
+    )
     assert made.variables == {
         "SEMANTIC_DATA_DIR": str(tmp_path / "data"),
         "SEMANTIC_CACHE_DIR": str(here / "cache"),
@@ -206,16 +260,25 @@ def test_a_plan_has_absolute_paths_and_no_secret_in_its_command(tmp_path: Path, 
     assert (made.settings.max_batch_size, made.settings.key) == (3, "hush")
 
 
-def test_directories_that_follow_the_shell_are_written_down(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_directories_that_follow_the_shell_are_written_down(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("SEMANTIC_DATA_DIR")
 
     made = make_plan(None, {}, tmp_path, None)
 
-    assert made.variables == {f"SEMANTIC_{name.upper()}": str(getattr(Settings(), name)) for name in ("data_dir", "cache_dir")}
+    assert made.variables == {
+        f"SEMANTIC_{name.upper()}": str(getattr(Settings(), name))
+        for name in ("data_dir", "cache_dir")
+    }
 
 
-@pytest.mark.parametrize(("options", "wanted"), [({}, "/logs/server.log"), ({"log_file": "/mine"}, "/mine")])
-def test_a_log_file_is_given_where_none_is_set(tmp_path: Path, options: dict[str, object], wanted: str) -> None:
+@pytest.mark.parametrize(
+    ("options", "wanted"), [({}, "/logs/server.log"), ({"log_file": "/mine"}, "/mine")]
+)
+def test_a_log_file_is_given_where_none_is_set(
+    tmp_path: Path, options: dict[str, object], wanted: str
+) -> None:
     made = make_plan(None, options, tmp_path, Path("/logs/server.log"))
 
     assert made.command == (*SERVE, "--log-file", wanted)
@@ -226,22 +289,30 @@ def test_settings_of_files_that_the_service_does_not_read_are_named(tmp_path: Pa
     (tmp_path / ".env").write_text("SEMANTIC_PORT=9\nSEMANTIC_QUEUE_LIMIT=64\n")
     options = {"max_batch_size": "2"}
 
-    assert list(left_behind(None, options, make_plan(None, options, tmp_path / "service", None))) == [("port", ".env")]
+    assert list(
+        left_behind(None, options, make_plan(None, options, tmp_path / "service", None))
+    ) == [("port", ".env")]
 
 
 def test_the_service_manager_waits_longer_than_any_end_of_the_server_takes() -> None:
-    """Longer than the drain, the connections with the slowest reader, and what memory gets in any case."""
+    """Longer than the drain, the connections with the slowest reader, and what memory gets in any
+    case.
+    """
     settings = attrs.evolve(Settings(), shutdown_timeout_seconds=100.5, write_timeout_seconds=20.0)
 
     assert longest_end_seconds(settings) == 101 + 2 + 20 + 5 + 2 * 5 + 10
 
 
-def test_directories_of_models_are_absolute_in_a_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_directories_of_models_are_absolute_in_a_plan(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The service works in another directory than the shell that installs it."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "small").mkdir()
     monkeypatch.setenv("SEMANTIC_ALIASES", "haiku=./small, x=org/other")
-    plan = make_plan(None, {"model_id": "tiny-random", "models": "small, org/other,"}, tmp_path / "service", None)
+    plan = make_plan(
+        None, {"model_id": "tiny-random", "models": "small, org/other,"}, tmp_path / "service", None
+    )
 
     assert plan.command[-2:] == ("--models", f"{tmp_path}/small,org/other")
     assert plan.variables["SEMANTIC_ALIASES"] == f"haiku={tmp_path}/small,x=org/other"

@@ -35,7 +35,9 @@ def sources(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def test_later_sources_win_and_each_is_named(sources: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_later_sources_win_and_each_is_named(
+    sources: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def port(overrides: dict[str, object]) -> tuple[int, str]:
         loaded = load(overrides, base=sources)
         return loaded.settings.port, Path(loaded.sources["port"]).name
@@ -50,7 +52,14 @@ def test_later_sources_win_and_each_is_named(sources: Path, monkeypatch: pytest.
     (sources / "config" / "default.toml").unlink()
     seen.append(port({}))
 
-    assert seen == [(5, "command line"), (4, "environment"), (3, ".env"), (2, "staging.toml"), (1, "default.toml"), (8000, "built-in")]
+    assert seen == [
+        (5, "command line"),
+        (4, "environment"),
+        (3, ".env"),
+        (2, "staging.toml"),
+        (1, "default.toml"),
+        (8000, "built-in"),
+    ]
 
 
 def test_the_shipped_defaults_are_the_built_in_ones() -> None:
@@ -81,7 +90,9 @@ def test_the_shipped_defaults_are_the_built_in_ones() -> None:
         ({"max_batch_size": -1}, ["max_batch_size"]),
     ],
 )
-def test_what_cannot_be_is_named(tmp_path: Path, overrides: dict[str, object], words: list[str]) -> None:
+def test_what_cannot_be_is_named(
+    tmp_path: Path, overrides: dict[str, object], words: list[str]
+) -> None:
     with pytest.raises(InvalidRequestError) as refused:
         load(overrides, base=tmp_path)
 
@@ -91,9 +102,17 @@ def test_what_cannot_be_is_named(tmp_path: Path, overrides: dict[str, object], w
 
 
 @pytest.mark.parametrize(
-    ("text", "word"), [("[semantic]\nspeed = 9\n", "speed"), ("[semantic\n", "broken.toml"), ("port = 1\n", "port"), (None, "broken.toml")]
+    ("text", "word"),
+    [
+        ("[semantic]\nspeed = 9\n", "speed"),
+        ("[semantic\n", "broken.toml"),
+        ("port = 1\n", "port"),
+        (None, "broken.toml"),
+    ],
 )
-def test_a_file_that_cannot_be_read_as_settings_is_named(tmp_path: Path, text: str | None, word: str) -> None:
+def test_a_file_that_cannot_be_read_as_settings_is_named(
+    tmp_path: Path, text: str | None, word: str
+) -> None:
     file = tmp_path / "broken.toml"
     if text is not None:
         file.write_text(text)
@@ -102,7 +121,9 @@ def test_a_file_that_cannot_be_read_as_settings_is_named(tmp_path: Path, text: s
         load({}, file, base=tmp_path)
 
 
-def test_a_value_that_cannot_be_is_told_with_the_place_it_stands_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_value_that_cannot_be_is_told_with_the_place_it_stands_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     file = tmp_path / "mine.toml"
     file.write_text('[semantic]\nport = "abc"\n')
     told = []
@@ -115,8 +136,13 @@ def test_a_value_that_cannot_be_is_told_with_the_place_it_stands_in(tmp_path: Pa
         else:
             monkeypatch.setenv("SEMANTIC_PORT", "abc")
 
-    assert [f"({label})" in one for label, one in zip((str(file), ".env", "environment"), told, strict=True)] == [True] * 3
-    assert load({"port": 1}, file, base=tmp_path).settings.port == 1, "what is overridden does no harm"
+    assert [
+        f"({label})" in one
+        for label, one in zip((str(file), ".env", "environment"), told, strict=True)
+    ] == [True] * 3
+    assert load({"port": 1}, file, base=tmp_path).settings.port == 1, (
+        "what is overridden does no harm"
+    )
 
 
 @pytest.mark.parametrize(
@@ -128,7 +154,9 @@ def test_a_value_that_cannot_be_is_told_with_the_place_it_stands_in(tmp_path: Pa
     ],
 )
 @pytest.mark.parametrize("is_file", [True, False])
-def test_a_name_that_is_no_setting_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, words: str, is_file: bool) -> None:
+def test_a_name_that_is_no_setting_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, words: str, is_file: bool
+) -> None:
     if is_file:
         (tmp_path / ".env").write_text(f"{name}=9000\nOTHER=1\n")
     else:
@@ -137,7 +165,9 @@ def test_a_name_that_is_no_setting_is_refused(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(InvalidRequestError) as refused:
         load({}, base=tmp_path)
 
-    assert str(refused.value).startswith(f"{name} is no setting ({'.env' if is_file else 'environment'}): ")
+    assert str(refused.value).startswith(
+        f"{name} is no setting ({'.env' if is_file else 'environment'}): "
+    )
     assert words in str(refused.value)
 
 
@@ -148,7 +178,9 @@ def test_the_environments_name_belongs_into_the_environment(tmp_path: Path) -> N
         load({}, base=tmp_path)
 
 
-def test_an_environment_without_its_file_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_environment_without_its_file_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SEMANTIC_ENVIRONMENT", "prodution")
 
     with pytest.raises(InvalidRequestError, match=r"config/prodution\.toml does not exist"):
@@ -181,11 +213,19 @@ def test_a_key_is_not_shown() -> None:
 
 @pytest.mark.parametrize(
     ("overrides", "word"),
-    [({"host": "0.0.0.0"}, "host"), ({"allow_remote": True}, "API key"), ({"host": "192.0.2.1", "allow_remote": True}, "API key")],
+    [
+        ({"host": "0.0.0.0"}, "host"),
+        ({"allow_remote": True}, "API key"),
+        ({"host": "192.0.2.1", "allow_remote": True}, "API key"),
+    ],
 )
-def test_a_server_reachable_from_outside_needs_the_switch_and_a_key(tmp_path: Path, overrides: dict[str, object], word: str) -> None:
+def test_a_server_reachable_from_outside_needs_the_switch_and_a_key(
+    tmp_path: Path, overrides: dict[str, object], word: str
+) -> None:
     with pytest.raises(InvalidRequestError, match=word):
-        safety.check(load(overrides | {"cache_dir": str(tmp_path / "cache")}, base=tmp_path).settings)
+        safety.check(
+            load(overrides | {"cache_dir": str(tmp_path / "cache")}, base=tmp_path).settings
+        )
 
 
 def test_the_cache_directory_is_made_for_its_owner_alone(tmp_path: Path) -> None:
@@ -203,7 +243,10 @@ def test_a_cache_directory_that_cannot_be_is_named(tmp_path: Path) -> None:
         safety.check(load({"cache_dir": str(tmp_path / "file")}, base=tmp_path).settings)
 
 
-@pytest.mark.parametrize("origin", ["*", "https://*.example.com", "chat.example.com", "https://chat.example.com/page", ""])
+@pytest.mark.parametrize(
+    "origin",
+    ["*", "https://*.example.com", "chat.example.com", "https://chat.example.com/page", ""],
+)
 def test_an_origin_that_no_browser_sends_is_refused(tmp_path: Path, origin: str) -> None:
     with pytest.raises(InvalidRequestError, match="allowed_origins"):
         load({"allowed_origins": [origin]}, base=tmp_path)
@@ -212,18 +255,30 @@ def test_an_origin_that_no_browser_sends_is_refused(tmp_path: Path, origin: str)
 def test_origins_are_written_with_commas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SEMANTIC_ALLOWED_ORIGINS", "https://a.example,null,app://b")
 
-    assert load({}, base=tmp_path).settings.allowed_origins == ("https://a.example", "null", "app://b")
+    assert load({}, base=tmp_path).settings.allowed_origins == (
+        "https://a.example",
+        "null",
+        "app://b",
+    )
 
 
-@pytest.mark.parametrize("key", ["schl\u00fcssel", "k\u200bey", "a\tb", "a\x1bb", " key", "key ", "a\nb", "\ufeffkey"])
+@pytest.mark.parametrize(
+    "key", ["schl\u00fcssel", "k\u200bey", "a\tb", "a\x1bb", " key", "key ", "a\nb", "\ufeffkey"]
+)
 def test_a_key_that_no_header_carries_is_refused(key: str, tmp_path: Path) -> None:
-    """Clients encode such characters each in its own way, or cut them off: the key would never match."""
+    """Clients encode such characters each in its own way, or cut them off: the key would never
+    match.
+    """
     with pytest.raises(InvalidRequestError, match="api_key: may hold visible ASCII"):
-        safety.check(load({"api_key": key, "cache_dir": str(tmp_path / "cache")}, base=tmp_path).settings)
+        safety.check(
+            load({"api_key": key, "cache_dir": str(tmp_path / "cache")}, base=tmp_path).settings
+        )
 
 
 @pytest.mark.parametrize("content", ["schl\u00fcssel\n", "\ufeffkey\n", "a\tb"])
-def test_a_key_file_with_a_key_that_no_header_carries_is_refused(content: str, tmp_path: Path) -> None:
+def test_a_key_file_with_a_key_that_no_header_carries_is_refused(
+    content: str, tmp_path: Path
+) -> None:
     (tmp_path / "key").write_text(content)
 
     with pytest.raises(InvalidRequestError, match="api_key_file: may hold visible ASCII"):
@@ -231,7 +286,9 @@ def test_a_key_file_with_a_key_that_no_header_carries_is_refused(content: str, t
 
 
 @pytest.mark.parametrize("content", [b"key\r\nsecond line\r\n", b"  key  \nx"])
-def test_a_key_is_the_first_line_of_its_file_without_the_space_around_it(content: bytes, tmp_path: Path) -> None:
+def test_a_key_is_the_first_line_of_its_file_without_the_space_around_it(
+    content: bytes, tmp_path: Path
+) -> None:
     (tmp_path / "key").write_bytes(content)
 
     assert load({"api_key_file": str(tmp_path / "key")}, base=tmp_path).settings.key == "key"
@@ -244,26 +301,42 @@ def test_a_key_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
         _ = load({"api_key_file": str(tmp_path / "key")}, base=tmp_path).settings.key
 
 
-@pytest.mark.parametrize(("hard", "is_enough"), [(1000, False), (4095, False), (4096, True), (1_000_000, True), (resource.RLIM_INFINITY, True)])
-def test_a_process_needs_the_open_files_that_mlx_lm_demands(hard: int, is_enough: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("hard", "is_enough"),
+    [(1000, False), (4095, False), (4096, True), (1_000_000, True), (resource.RLIM_INFINITY, True)],
+)
+def test_a_process_needs_the_open_files_that_mlx_lm_demands(
+    hard: int, is_enough: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(resource, "getrlimit", lambda _: (256, hard))
 
-    with contextlib.nullcontext() if is_enough else pytest.raises(InvalidRequestError, match=f"ulimit -n: {hard} .* 4096"):
+    with (
+        contextlib.nullcontext()
+        if is_enough
+        else pytest.raises(InvalidRequestError, match=f"ulimit -n: {hard} .* 4096")
+    ):
         safety.check_process()
 
 
-def test_a_directory_for_temporary_files_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_directory_for_temporary_files_that_is_not_there_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("TMPDIR", raising=False)
     monkeypatch.setenv("TMP", str(tmp_path / "nothing"))
     monkeypatch.setenv("TEMP", str(tmp_path))
 
-    with pytest.raises(PermissionError, match=f"TMP: '{tmp_path}/nothing' cannot be written to: No such file"):
+    with pytest.raises(
+        PermissionError, match=f"TMP: '{tmp_path}/nothing' cannot be written to: No such file"
+    ):
         safety.check_process()
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     safety.check_process()
 
 
-@pytest.mark.parametrize(("host", "shown"), [("::1", "[::1]:8320"), ("127.0.0.1", "127.0.0.1:8320"), ("box.local", "box.local:8320")])
+@pytest.mark.parametrize(
+    ("host", "shown"),
+    [("::1", "[::1]:8320"), ("127.0.0.1", "127.0.0.1:8320"), ("box.local", "box.local:8320")],
+)
 def test_an_address_of_ipv6_stands_in_brackets(host: str, shown: str, tmp_path: Path) -> None:
     settings = load({"host": host, "port": 8320}, base=tmp_path).settings
 
@@ -272,7 +345,9 @@ def test_an_address_of_ipv6_stands_in_brackets(host: str, shown: str, tmp_path: 
     assert f" {shown}:" in str(AddressError(host, 8320, "in use", "stop it"))
 
 
-def test_models_and_aliases_are_lists_with_commas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_models_and_aliases_are_lists_with_commas(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("SEMANTIC_MODELS", "tiny-random,org/model")
     monkeypatch.setenv("SEMANTIC_ALIASES", "fast=org/model,claude-haiku*=tiny-random")
     settings = load({}, base=tmp_path).settings
@@ -286,8 +361,13 @@ def test_models_that_are_not_there_and_aliases_of_none_are_refused_before_the_st
         if name != "small":
             raise ModelNotFoundError(name, "not on this machine")
 
-    safety.check_models(Settings(models=("small",), aliases=("fast=small", "main=smollm2-135m")), directory)
+    safety.check_models(
+        Settings(models=("small",), aliases=("fast=small", "main=smollm2-135m")), directory
+    )
     with pytest.raises(ModelNotFoundError, match="not on this machine"):
         safety.check_models(Settings(models=("small", "gone")), directory)
-    with pytest.raises(InvalidRequestError, match="aliases: fast stands for gone, which is not among the models: smollm2-135m, small"):
+    with pytest.raises(
+        InvalidRequestError,
+        match="aliases: fast stands for gone, which is not among the models: smollm2-135m, small",
+    ):
         safety.check_models(Settings(models=("small",), aliases=("fast=gone",)), directory)

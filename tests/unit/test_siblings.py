@@ -1,4 +1,6 @@
-"""Finding the best of many blocks that follow one: `PrefixTree.held` against a comparison of all of them."""
+"""Finding the best of many blocks that follow one: `PrefixTree.held` against a comparison of all of
+them.
+"""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,12 +11,22 @@ from semantic_trio.domain.prefix import PrefixTree
 
 ROOT, SIZE = b"root", 4
 tokens = st.lists(st.integers(1, 2), max_size=SIZE).map(tuple)
-kept = st.sampled_from([(InMemory.CACHED, OnDisk.NO), (InMemory.FREE, OnDisk.THERE), (InMemory.FREE, OnDisk.NO), (InMemory.CACHED, OnDisk.THERE)])
+kept = st.sampled_from(
+    [
+        (InMemory.CACHED, OnDisk.NO),
+        (InMemory.FREE, OnDisk.THERE),
+        (InMemory.FREE, OnDisk.NO),
+        (InMemory.CACHED, OnDisk.THERE),
+    ]
+)
 
 
 def alike(one: tuple[int, ...], other: tuple[int, ...]) -> int:
     """Tokens that two sequences begin with alike."""
-    return next((at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+    return next(
+        (at for at, (a, b) in enumerate(zip(one, other, strict=False)) if a != b),
+        min(len(one), len(other)),
+    )
 
 
 @given(prompt=tokens, siblings=st.dictionaries(tokens.filter(bool), kept, max_size=6))
@@ -31,7 +43,11 @@ def test_the_block_that_begins_with_most_tokens_is_found_and_of_equals_one_in_me
 
     path, part, known = tree.held(run)
 
-    held = {one: memory for one, (memory, disk) in siblings.items() if InMemory.CACHED is memory or OnDisk.THERE is disk}
+    held = {
+        one: memory
+        for one, (memory, disk) in siblings.items()
+        if InMemory.CACHED is memory or OnDisk.THERE is disk
+    }
     most = max((alike(one, prompt) for one in held), default=0)
     assert known == most
     if not path and most:

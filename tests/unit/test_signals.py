@@ -47,7 +47,9 @@ def hangup() -> Iterator[None]:
 
 @pytest.mark.usefixtures("hangup")
 @pytest.mark.parametrize(("handler", "listens"), [(signal.SIG_DFL, True), (signal.SIG_IGN, False)])
-def test_a_process_started_by_nohup_goes_on_ignoring_sighup(handler: signal.Handlers, listens: bool) -> None:
+def test_a_process_started_by_nohup_goes_on_ignoring_sighup(
+    handler: signal.Handlers, listens: bool
+) -> None:
     signal.signal(signal.SIGHUP, handler)
 
     assert (signal.SIGHUP in ending_signals()) is listens

@@ -1,4 +1,6 @@
-"""Which drafts a row gets, and what becomes of an answer that is verified several tokens at a time: on the virtual clock, without a model."""
+"""Which drafts a row gets, and what becomes of an answer that is verified several tokens at a time:
+on the virtual clock, without a model.
+"""
 
 from collections.abc import Sequence
 
@@ -11,7 +13,14 @@ from semantic_trio.domain.chain import pack
 from semantic_trio.domain.decode import Decoding
 from semantic_trio.domain.generation import FinishReason, SamplingParams
 from semantic_trio.domain.sequence import Sequence as Row
-from semantic_trio.domain.speculation import FIRST_DRAFTS, FIRST_PAUSE, LONGEST_PAUSE, NGRAM, PromptLookup, Speculation
+from semantic_trio.domain.speculation import (
+    FIRST_DRAFTS,
+    FIRST_PAUSE,
+    LONGEST_PAUSE,
+    NGRAM,
+    PromptLookup,
+    Speculation,
+)
 from semantic_trio.domain.steering import Steering
 from semantic_trio.domain.step import Decode, PassSizes, StepPlan
 from semantic_trio.testing import FakeRunner, MemoryFiles
@@ -51,20 +60,41 @@ def test_a_row_that_repeats_itself_goes_on_doing_so() -> None:
 def test_what_is_proposed_has_followed_the_same_tokens(tokens: list[int], unknown: int) -> None:
     drafts = lookup(2).propose(pack(tokens), unknown, 50)
 
-    ends = [end for end in range(NGRAM, len(tokens)) if tokens[end - NGRAM : end] == tokens[-NGRAM:]]
+    ends = [
+        end for end in range(NGRAM, len(tokens)) if tokens[end - NGRAM : end] == tokens[-NGRAM:]
+    ]
     followed = tokens[ends[-1] :] * 9 if ends else []
     assert drafts == tuple(followed[unknown : unknown + 8])
 
 
 def test_bytes_that_agree_across_tokens_are_no_occurrence() -> None:
     """0x01010101 shifted by a byte is itself."""
-    tokens = (0x01000000, 0x01010101, 0x01010101, 0x01010101, 0x01010101, 0x00010101, 5, *[0x01010101] * NGRAM)
+    tokens = (
+        0x01000000,
+        0x01010101,
+        0x01010101,
+        0x01010101,
+        0x01010101,
+        0x00010101,
+        5,
+        *[0x01010101] * NGRAM,
+    )
 
     assert lookup().propose(pack(tokens[1:]), 0, 50) == (0x00010101, 5)
-    assert lookup().propose(pack([0x01000000, *[0x01010101] * (NGRAM - 1), 0x00010101, 5, *[0x01010101] * NGRAM]), 0, 50) == ()
+    assert (
+        lookup().propose(
+            pack([0x01000000, *[0x01010101] * (NGRAM - 1), 0x00010101, 5, *[0x01010101] * NGRAM]),
+            0,
+            50,
+        )
+        == ()
+    )
 
 
-@pytest.mark.parametrize(("tried", "limit", "count"), [(0, 50, FIRST_DRAFTS), (1, 50, 4), (2, 50, 8), (5, 50, 8), (5, 3, 3), (5, 0, 0)])
+@pytest.mark.parametrize(
+    ("tried", "limit", "count"),
+    [(0, 50, FIRST_DRAFTS), (1, 50, 4), (2, 50, 8), (5, 50, 8), (5, 3, 3), (5, 0, 0)],
+)
 def test_more_is_proposed_where_all_is_accepted(tried: int, limit: int, count: int) -> None:
     assert len(lookup(tried).propose(pack(TEXT * 2), 0, limit)) == count
 
@@ -80,7 +110,13 @@ def test_nothing_is_proposed_for_a_while_where_nothing_is_accepted() -> None:
     found, pauses = PromptLookup(), []
     for _ in range(8):
         found.verified(2, 0, 40, 8)
-        pauses.append(next(more for more in range(1000) if found.propose(pack([*range(40 + more - NGRAM), *range(NGRAM)]), 0, 50)))
+        pauses.append(
+            next(
+                more
+                for more in range(1000)
+                if found.propose(pack([*range(40 + more - NGRAM), *range(NGRAM)]), 0, 50)
+            )
+        )
     found.verified(2, 1, 40, 8)
     found.verified(2, 0, 40, 8)
 
@@ -95,12 +131,17 @@ def test_a_pass_is_shared_out_fairly() -> None:
     assert speculation.shared_out([()] * 20) == [()] * 20
 
 
-@pytest.mark.parametrize(("drafts", "drawn", "accepted"), [((), (4,), 0), ((4, 5), (4, 5, 6), 2), ((4, 5), (4, 6, 6), 1), ((4, 5), (9, 5, 6), 0)])
-def test_drafts_are_accepted_while_they_equal_what_is_drawn(drafts: tuple[int, ...], drawn: Sequence[int], accepted: int) -> None:
+@pytest.mark.parametrize(
+    ("drafts", "drawn", "accepted"),
+    [((), (4,), 0), ((4, 5), (4, 5, 6), 2), ((4, 5), (4, 6, 6), 1), ((4, 5), (9, 5, 6), 0)],
+)
+def test_drafts_are_accepted_while_they_equal_what_is_drawn(
+    drafts: tuple[int, ...], drawn: Sequence[int], accepted: int
+) -> None:
     assert Decode(0, 1, drafts).accepted(drawn) == accepted
 
 
-# ------------------------------------------------------------------------------------------------------------------- engine
+# ------------------------------------------------------------------------------------------- engine
 
 COPY = tuple(range(100, 180))
 
@@ -110,7 +151,9 @@ def forced(count: int = 60) -> tuple[int, ...]:
     return COPY[:count]
 
 
-async def test_an_answer_that_repeats_its_prompt_takes_fewer_steps(autojump_clock: trio.testing.MockClock, start_engine: StartEngine) -> None:
+async def test_an_answer_that_repeats_its_prompt_takes_fewer_steps(
+    autojump_clock: trio.testing.MockClock, start_engine: StartEngine
+) -> None:
     seconds, speculation = {}, Speculation(8, 32)
     for most, drafting in ((0, Speculation()), (8, speculation)):
         bench = await start_engine(FakeRunner(seconds_per_step=1.0), speculation=drafting)
@@ -124,10 +167,14 @@ async def test_an_answer_that_repeats_its_prompt_takes_fewer_steps(autojump_cloc
     assert seconds[8] < seconds[0] / 3
 
 
-async def test_an_answer_that_repeats_nothing_takes_as_many_steps(autojump_clock: trio.testing.MockClock, start_engine: StartEngine) -> None:
+async def test_an_answer_that_repeats_nothing_takes_as_many_steps(
+    autojump_clock: trio.testing.MockClock, start_engine: StartEngine
+) -> None:
     seconds = {}
     for most in (0, 8):
-        bench = await start_engine(FakeRunner(seconds_per_step=1.0), speculation=Speculation(most, 32))
+        bench = await start_engine(
+            FakeRunner(seconds_per_step=1.0), speculation=Speculation(most, 32)
+        )
         began = trio.current_time()
         await bench.submit(tuple(range(40)), 100, forced=tuple(range(50, 150))).result()
         seconds[most] = trio.current_time() - began
@@ -135,12 +182,16 @@ async def test_an_answer_that_repeats_nothing_takes_as_many_steps(autojump_clock
     assert seconds[8] == seconds[0]
 
 
-async def test_a_stop_token_among_accepted_drafts_ends_the_answer(autojump_clock: trio.testing.MockClock, start_engine: StartEngine) -> None:
+async def test_a_stop_token_among_accepted_drafts_ends_the_answer(
+    autojump_clock: trio.testing.MockClock, start_engine: StartEngine
+) -> None:
     results = {}
     for most in (0, 8):
         bench = await start_engine(speculation=Speculation(most, 32))
         stop = frozenset({forced()[33]})
-        results[most] = await bench.submit(COPY, 60, forced=forced(), stop_tokens=stop, agent="a").result()
+        results[most] = await bench.submit(
+            COPY, 60, forced=forced(), stop_tokens=stop, agent="a"
+        ).result()
         await bench.engine.settle()
         bench.engine.memory.audit()
         assert bench.engine.discrepancies == 0
@@ -149,7 +200,9 @@ async def test_a_stop_token_among_accepted_drafts_ends_the_answer(autojump_clock
     assert results[8].finished.reason is FinishReason.END_OF_TURN
 
 
-async def test_a_stop_string_among_accepted_drafts_ends_the_answer(autojump_clock: trio.testing.MockClock, start_engine: StartEngine) -> None:
+async def test_a_stop_string_among_accepted_drafts_ends_the_answer(
+    autojump_clock: trio.testing.MockClock, start_engine: StartEngine
+) -> None:
     results = {}
     stop = "".join(map(chr, forced()[10:13]))
     for most in (0, 8):
@@ -180,7 +233,9 @@ async def test_draws_that_look_back_get_no_drafts(
     assert bench.engine.scheduler.speculation.drafted == 0
 
 
-async def test_a_biased_answer_gets_drafts(autojump_clock: trio.testing.MockClock, start_engine: StartEngine) -> None:
+async def test_a_biased_answer_gets_drafts(
+    autojump_clock: trio.testing.MockClock, start_engine: StartEngine
+) -> None:
     bench = await start_engine(speculation=Speculation(8, 32))
 
     await bench.submit(COPY, 60, forced=forced(), steering=Steering(bias=((5, 1.0),))).result()
@@ -188,7 +243,9 @@ async def test_a_biased_answer_gets_drafts(autojump_clock: trio.testing.MockCloc
     assert bench.engine.scheduler.speculation.accepted > 40
 
 
-async def test_the_history_of_a_turn_is_that_without_drafts(autojump_clock: trio.testing.MockClock, start_engine: StartEngine) -> None:
+async def test_the_history_of_a_turn_is_that_without_drafts(
+    autojump_clock: trio.testing.MockClock, start_engine: StartEngine
+) -> None:
     held = {}
     for most in (0, 8):
         bench = await start_engine(speculation=Speculation(most, 32))
@@ -196,20 +253,28 @@ async def test_the_history_of_a_turn_is_that_without_drafts(autojump_clock: trio
         await bench.engine.settle()
         memory = bench.engine.memory
         memory.audit()
-        held[most] = (bench.runner.blocks, [(block.start, bytes(block.packed)) for block in memory.chain(memory.agents.get("a"))])
+        held[most] = (
+            bench.runner.blocks,
+            [(block.start, bytes(block.packed)) for block in memory.chain(memory.agents.get("a"))],
+        )
         assert bench.engine.discrepancies == 0
 
     assert held[8] == held[0]
 
 
-async def test_drafts_evict_nothing_and_take_nobodys_row(autojump_clock: trio.testing.MockClock, start_engine: StartEngine) -> None:
+async def test_drafts_evict_nothing_and_take_nobodys_row(
+    autojump_clock: trio.testing.MockClock, start_engine: StartEngine
+) -> None:
     """Where memory is scarce a row drafts no further than its own memory reaches."""
     roomy = await start_engine()
     rows = 2 * roomy.engine.memory.row_bytes(144)
     results, speculation = {}, Speculation(8, 32)
     for most, budget in ((0, BUDGET), (8, rows)):
         bench = await start_engine(speculation=speculation if most else None, budget=budget)
-        generations = [bench.submit(COPY, 60, forced=forced()), bench.submit(COPY[::-1], 60, forced=forced()[::-1])]
+        generations = [
+            bench.submit(COPY, 60, forced=forced()),
+            bench.submit(COPY[::-1], 60, forced=forced()[::-1]),
+        ]
         results[most] = [await one.result() for one in generations]
         bench.engine.memory.audit()
         assert bench.engine.scheduler.preemptions == 0
@@ -219,7 +284,9 @@ async def test_drafts_evict_nothing_and_take_nobodys_row(autojump_clock: trio.te
 
 
 async def test_drafts_do_not_evict_what_others_may_begin_with(
-    autojump_clock: trio.testing.MockClock, start_engine: StartEngine, monkeypatch: pytest.MonkeyPatch
+    autojump_clock: trio.testing.MockClock,
+    start_engine: StartEngine,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A row that has filled its memory drafts again once its own next token has made room."""
     decodes, evictions = Decoding.decodes, []
@@ -232,7 +299,9 @@ async def test_drafts_do_not_evict_what_others_may_begin_with(
 
     monkeypatch.setattr(Decoding, "decodes", watched)
     roomy = await start_engine()
-    bench = await start_engine(speculation=Speculation(8, 32), budget=roomy.engine.memory.row_bytes(144))
+    bench = await start_engine(
+        speculation=Speculation(8, 32), budget=roomy.engine.memory.row_bytes(144)
+    )
     for tokens in (COPY[::-1], COPY):
         result = await bench.submit(tokens, 60, forced=tokens[:60]).result()
         assert result.tokens == tokens[:60]
@@ -277,7 +346,9 @@ async def test_what_a_row_with_drafts_has_read_comes_back_from_disk(
     assert result.tokens == (await (await start_engine()).submit(history, 20).result()).tokens
 
 
-async def test_a_device_that_takes_no_drafts_gets_none(autojump_clock: trio.testing.MockClock, start_engine: StartEngine) -> None:
+async def test_a_device_that_takes_no_drafts_gets_none(
+    autojump_clock: trio.testing.MockClock, start_engine: StartEngine
+) -> None:
     runner = FakeRunner(sizes=PassSizes(rows=8, prompt_tokens=512))
     bench = await start_engine(runner, speculation=Speculation(8, runner.sizes.decode_tokens))
 
@@ -286,7 +357,9 @@ async def test_a_device_that_takes_no_drafts_gets_none(autojump_clock: trio.test
     assert bench.engine.scheduler.speculation.drafted == 0
 
 
-async def test_a_device_that_fails_among_drafts_fails_the_answer_alone(autojump_clock: trio.testing.MockClock, start_engine: StartEngine) -> None:
+async def test_a_device_that_fails_among_drafts_fails_the_answer_alone(
+    autojump_clock: trio.testing.MockClock, start_engine: StartEngine
+) -> None:
     bench = await start_engine(FakeRunner(seconds_per_step=1.0), speculation=Speculation(8, 32))
     plans: list[StepPlan] = []
 

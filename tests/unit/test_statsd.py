@@ -77,7 +77,10 @@ def test_a_histogram_is_its_count_and_its_sum(daemon: Daemon) -> None:
 
 def test_of_several_readings_the_last_is_sent_and_what_is_no_number_is_not(daemon: Daemon) -> None:
     registry = CollectorRegistry()
-    rows, odd = Gauge("rows", "Rows.", registry=registry), Gauge("odd", "No number.", registry=registry)
+    rows, odd = (
+        Gauge("rows", "Rows.", registry=registry),
+        Gauge("odd", "No number.", registry=registry),
+    )
     odd.set(float("nan"))
     rows.set(1)
     before = reading(registry)
@@ -113,13 +116,31 @@ def test_what_could_not_be_sent_is_sent_with_the_next_message(daemon: Daemon) ->
 
 
 def test_the_setting_makes_a_sink_of_its_own() -> None:
-    assert [one.name for one in sinks_of(Settings(statsd_address="127.0.0.1:8125")).deliveries] == ["statsd"]
+    assert [one.name for one in sinks_of(Settings(statsd_address="127.0.0.1:8125")).deliveries] == [
+        "statsd"
+    ]
     both = Settings(statsd_address="[::1]:8125", otlp_endpoint="http://127.0.0.1:4318")
-    assert [one.name for one in sinks_of(both).deliveries] == ["otlp_traces", "statsd", "otlp_metrics"]
+    assert [one.name for one in sinks_of(both).deliveries] == [
+        "otlp_traces",
+        "statsd",
+        "otlp_metrics",
+    ]
     assert sinks_of(Settings()).deliveries == ()
 
 
-@pytest.mark.parametrize("address", ["127.0.0.1", "host:", "host:0", "host:65536", ":8125", "http://host:8125", "::1:8125", "host:8125/path"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        "127.0.0.1",
+        "host:",
+        "host:0",
+        "host:65536",
+        ":8125",
+        "http://host:8125",
+        "::1:8125",
+        "host:8125/path",
+    ],
+)
 def test_what_is_no_address_of_a_daemon_is_refused(address: str) -> None:
     with pytest.raises(ValueError, match=r"statsd_address: .* write host:port"):
         Settings(statsd_address=address)

@@ -1,4 +1,6 @@
-"""What is demanded of an answer is demanded of it all the way: also after its row was taken away, and where it cannot be said any more."""
+"""What is demanded of an answer is demanded of it all the way: also after its row was taken away,
+and where it cannot be said any more.
+"""
 
 from collections import Counter
 
@@ -51,11 +53,15 @@ class FleetingState(OneAnswerState):
         (Steering(frequency_penalty=-1.0), (7,), {7: 1.0}),
     ],
 )
-def test_what_is_added_to_logits(steering: Steering, drawn: tuple[int, ...], added: dict[int, float]) -> None:
+def test_what_is_added_to_logits(
+    steering: Steering, drawn: tuple[int, ...], added: dict[int, float]
+) -> None:
     assert steering.additions(Counter(drawn)) == added
 
 
-async def test_an_answer_that_had_to_give_way_keeps_its_form(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+async def test_an_answer_that_had_to_give_way_keeps_its_form(
+    start_engine: StartEngine, autojump_clock: MockClock
+) -> None:
     bench = await start_engine(FakeRunner(seconds_per_step=1))
     held = bench.submit(prompt(20), 100, grammar=OneAnswer(ANSWER))
     await trio.sleep(8.5)
@@ -69,7 +75,9 @@ async def test_an_answer_that_had_to_give_way_keeps_its_form(start_engine: Start
     assert any(start.drawn for plan in bench.runner.plans for start in plan.open)
 
 
-async def test_an_answer_whose_form_is_lost_fails_alone(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+async def test_an_answer_whose_form_is_lost_fails_alone(
+    start_engine: StartEngine, autojump_clock: MockClock
+) -> None:
     bench = await start_engine()
     lost = bench.submit(prompt(20), 100, grammar=Fleeting(ANSWER))
     other = bench.submit(prompt(20, 1), 30)

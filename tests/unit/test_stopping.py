@@ -27,7 +27,9 @@ def first_stop(text: str, stops: tuple[str, ...]) -> tuple[str, str | None]:
 
 
 @given(text=TEXT, stops=STOPS, places=st.lists(st.integers(0, 40), max_size=8))
-def test_nothing_of_a_stop_string_is_shown_and_all_before_it_is(text: str, stops: tuple[str, ...], places: list[int]) -> None:
+def test_nothing_of_a_stop_string_is_shown_and_all_before_it_is(
+    text: str, stops: tuple[str, ...], places: list[int]
+) -> None:
     matcher = StopStrings(stops)
     shown = "".join(matcher.push(piece) for piece in cut(text, places))
     if matcher.found is None:
@@ -40,7 +42,9 @@ def test_nothing_of_a_stop_string_is_shown_and_all_before_it_is(text: str, stops
 
 
 @given(text=TEXT, stops=STOPS)
-def test_character_by_character_the_first_complete_stop_string_wins(text: str, stops: tuple[str, ...]) -> None:
+def test_character_by_character_the_first_complete_stop_string_wins(
+    text: str, stops: tuple[str, ...]
+) -> None:
     matcher = StopStrings(stops)
     shown = "".join(matcher.push(character) for character in text)
     expected, found = first_stop(text, stops)
@@ -54,7 +58,12 @@ def test_character_by_character_the_first_complete_stop_string_wins(text: str, s
 
 @pytest.mark.parametrize(
     ("pieces", "shown"),
-    [(["Hello", " ST", "OP world"], "Hello "), (["no stop", " here"], "no stop here"), (["S", "T", "O", "X"], "STOX"), (["STOP"], "")],
+    [
+        (["Hello", " ST", "OP world"], "Hello "),
+        (["no stop", " here"], "no stop here"),
+        (["S", "T", "O", "X"], "STOX"),
+        (["STOP"], ""),
+    ],
 )
 def test_examples(pieces: list[str], shown: str) -> None:
     matcher = StopStrings(("STOP",))
@@ -64,7 +73,9 @@ def test_examples(pieces: list[str], shown: str) -> None:
 
 
 THOUGHTS = Thoughts("<t>", "</t>")
-PIECES = st.lists(st.sampled_from(["<t>", "</t>", "\n", " ", "a", "b", "ab", "<", "/t>"]), max_size=14).map("".join)
+PIECES = st.lists(
+    st.sampled_from(["<t>", "</t>", "\n", " ", "a", "b", "ab", "<", "/t>"]), max_size=14
+).map("".join)
 
 
 @pytest.mark.parametrize(
@@ -79,7 +90,9 @@ PIECES = st.lists(st.sampled_from(["<t>", "</t>", "\n", " ", "a", "b", "ab", "<"
     ],
 )
 @pytest.mark.parametrize("is_open", [True, False])
-def test_thoughts_and_what_is_around_them_stop_nothing(text: str, stop: str, shown: str | None, is_open: bool) -> None:
+def test_thoughts_and_what_is_around_them_stop_nothing(
+    text: str, stop: str, shown: str | None, is_open: bool
+) -> None:
     if is_open:  # the start delimiter is in the prompt
         text, shown = f"b{stop}</t>{text}", shown if shown is None else f"b{stop}</t>{shown}"
     for pieces in ([text], list(text)):
@@ -91,7 +104,9 @@ def test_thoughts_and_what_is_around_them_stop_nothing(text: str, stop: str, sho
 
 
 @given(text=PIECES, places=st.lists(st.integers(0, 40), max_size=8), is_open=st.booleans())
-def test_the_pieces_make_no_difference_to_what_is_shown(text: str, places: list[int], is_open: bool) -> None:
+def test_the_pieces_make_no_difference_to_what_is_shown(
+    text: str, places: list[int], is_open: bool
+) -> None:
     def read(pieces: list[str]) -> tuple[str, str | None]:
         matcher = StopStrings(("b",), attrs.evolve(THOUGHTS, is_open=is_open))
         return "".join(matcher.push(piece) for piece in pieces) + matcher.flush(), matcher.found

@@ -18,14 +18,19 @@ from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.step import RowClose
 from tests.search import examples
 
-GROUPS = (LayerGroup(LayerKind.GLOBAL, layers=2, token_bytes=4), LayerGroup(LayerKind.SLIDING, layers=1, token_bytes=2, window=32))
+GROUPS = (
+    LayerGroup(LayerKind.GLOBAL, layers=2, token_bytes=4),
+    LayerGroup(LayerKind.SLIDING, layers=1, token_bytes=2, window=32),
+)
 SPEC = ModelCacheSpec("pool", GROUPS, block_tokens=16, row_slack_tokens=32)
 TOTAL = 1000
 
 
 def snapshots(memory: Memory) -> list[Snapshot]:
     """The snapshots in memory."""
-    return [entry for entry in memory.store.entries() if isinstance(entry, Snapshot) and entry.is_cached]
+    return [
+        entry for entry in memory.store.entries() if isinstance(entry, Snapshot) and entry.is_cached
+    ]
 
 
 class PoolMachine(RuleBasedStateMachine):
@@ -73,7 +78,9 @@ class PoolMachine(RuleBasedStateMachine):
     @invariant()
     def the_books_agree(self) -> None:
         assert self.pool.used + self.pool.available == TOTAL
-        assert self.pool.used_by_group == tuple(sum(amount[group] for amount in self.held.values()) for group in (0, 1))
+        assert self.pool.used_by_group == tuple(
+            sum(amount[group] for amount in self.held.values()) for group in (0, 1)
+        )
         assert all(self.pool.size(name) == sum(amount) for name, amount in self.held.items())
 
 
@@ -140,9 +147,25 @@ def test_the_least_used_of_the_lowest_rank_goes_first(touches: list[tuple[int, R
     assert (len(queue), queue.offered.bytes) == (len(ranks), 10 * len(ranks))
 
 
-@given(st.lists(st.tuples(st.integers(0, 5), st.sampled_from(["touch", "forget", "hold back", "let go"]), st.sampled_from(Rank)), max_size=40))
-def test_what_is_held_back_keeps_its_place_and_is_not_offered(events: list[tuple[int, str, Rank]]) -> None:
-    queue, ranks, last, held_back = EvictionQueue[int](), dict[int, Rank](), dict[int, int](), set[int]()
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 5),
+            st.sampled_from(["touch", "forget", "hold back", "let go"]),
+            st.sampled_from(Rank),
+        ),
+        max_size=40,
+    )
+)
+def test_what_is_held_back_keeps_its_place_and_is_not_offered(
+    events: list[tuple[int, str, Rank]],
+) -> None:
+    queue, ranks, last, held_back = (
+        EvictionQueue[int](),
+        dict[int, Rank](),
+        dict[int, int](),
+        set[int](),
+    )
     for at, (name, what, rank) in enumerate(events):
         if what == "touch":
             queue.touch(name, 10 + name, rank)
@@ -158,13 +181,22 @@ def test_what_is_held_back_keeps_its_place_and_is_not_offered(events: list[tuple
             held_back.discard(name)
 
     for is_held_back, share in ((False, queue.offered), (True, queue.held_back)):
-        names = [name for name in sorted(ranks, key=lambda name: (ranks[name], last[name])) if (name in held_back) == is_held_back]
+        names = [
+            name
+            for name in sorted(ranks, key=lambda name: (ranks[name], last[name]))
+            if (name in held_back) == is_held_back
+        ]
         assert list(queue.victims(held_back=is_held_back)) == names
         assert (share.bytes, share.count) == (sum(10 + name for name in names), len(names))
 
 
-@pytest.mark.parametrize(("held_back", "sparing", "expected"), [(False, set(), (30, 2)), (True, set(), (60, 3)), (True, {1, 3, 9}, (20, 1))])
-def test_a_share_is_all_but_what_is_spared(held_back: bool, sparing: set[int], expected: tuple[int, int]) -> None:
+@pytest.mark.parametrize(
+    ("held_back", "sparing", "expected"),
+    [(False, set(), (30, 2)), (True, set(), (60, 3)), (True, {1, 3, 9}, (20, 1))],
+)
+def test_a_share_is_all_but_what_is_spared(
+    held_back: bool, sparing: set[int], expected: tuple[int, int]
+) -> None:
     queue = EvictionQueue[int]()
     for name in (1, 2, 3):
         queue.touch(name, 10 * name)
@@ -180,7 +212,11 @@ def test_snapshots_stay_within_their_share() -> None:
     run = memory.run(tuple(range(100)))
     agent = memory.named("a")
     memory.rows.open(0, run, agent, memory.match(run))
-    positions = [memory.rows.snapshot(0, position) for position in range(1, 100) if memory.rows.publish(0, position) is None]
+    positions = [
+        memory.rows.snapshot(0, position)
+        for position in range(1, 100)
+        if memory.rows.publish(0, position) is None
+    ]
 
     assert None not in positions
     assert memory.snapshots.used <= memory.budget_bytes * 0.25
@@ -188,7 +224,13 @@ def test_snapshots_stay_within_their_share() -> None:
     memory.audit()
 
 
-def read(memory: Memory, tokens: tuple[int, ...], name: str = "a", number: int = 0, points: tuple[Breakpoint, ...] = ()) -> RowClose:
+def read(
+    memory: Memory,
+    tokens: tuple[int, ...],
+    name: str = "a",
+    number: int = 0,
+    points: tuple[Breakpoint, ...] = (),
+) -> RowClose:
     """A turn that reads a prompt and ends."""
     run = memory.run(tokens)
     memory.rows.open(number, run, memory.named(name), memory.match(run), points=points)
@@ -210,13 +252,24 @@ def test_a_history_of_any_length_is_forgotten() -> None:
 
 
 # A snapshot is 1,000 bytes, and snapshots may take a quarter of the budget.
-HEAVY = ModelCacheSpec("heavy", (GROUPS[0], LayerGroup(LayerKind.RECURRENT, layers=1, state_bytes=1000)), block_tokens=16, row_slack_tokens=32)
+HEAVY = ModelCacheSpec(
+    "heavy",
+    (GROUPS[0], LayerGroup(LayerKind.RECURRENT, layers=1, state_bytes=1000)),
+    block_tokens=16,
+    row_slack_tokens=32,
+)
 
 
 def test_no_snapshot_of_a_row_takes_the_place_of_its_points() -> None:
     memory = Memory(HEAVY, 12_000, chunk_tokens=16)
     run = memory.run(tuple(range(200)))
-    memory.rows.open(0, run, memory.named("a"), memory.match(run), points=(Breakpoint(40, Rank.MARKED), Breakpoint(50, Rank.LONG)))
+    memory.rows.open(
+        0,
+        run,
+        memory.named("a"),
+        memory.match(run),
+        points=(Breakpoint(40, Rank.MARKED), Breakpoint(50, Rank.LONG)),
+    )
     kept = []
     for position in (40, 50, 60, 70, 80):
         memory.rows.publish(0, position)
@@ -229,7 +282,13 @@ def test_no_snapshot_of_a_row_takes_the_place_of_its_points() -> None:
 def test_a_snapshot_of_low_rank_finds_no_room_among_the_rows_points() -> None:
     memory = Memory(HEAVY, 8000, chunk_tokens=16)
     run = memory.run(tuple(range(90)))
-    memory.rows.open(0, run, memory.named("a"), memory.match(run), points=(Breakpoint(40, Rank.MARKED), Breakpoint(50, Rank.LONG)))
+    memory.rows.open(
+        0,
+        run,
+        memory.named("a"),
+        memory.match(run),
+        points=(Breakpoint(40, Rank.MARKED), Breakpoint(50, Rank.LONG)),
+    )
     for position in (40, 50):
         memory.rows.publish(0, position)
         memory.rows.snapshot(0, position)
@@ -305,7 +364,11 @@ def test_a_pinned_history_goes_from_its_end_on_when_it_is_let_go() -> None:
     memory.pin(agent)
     memory.unpin(agent)
 
-    assert [block.start for block in memory.store.states.queues[Kind.BLOCK].victims() if isinstance(block, Block)] == [32, 16, 0]
+    assert [
+        block.start
+        for block in memory.store.states.queues[Kind.BLOCK].victims()
+        if isinstance(block, Block)
+    ] == [32, 16, 0]
 
 
 def test_a_block_that_another_agent_pins_too_is_counted_until_both_let_it_go() -> None:
@@ -343,7 +406,11 @@ def test_blocks_the_device_has_lost_are_struck_off_with_what_follows() -> None:
     read(memory, tuple(range(64)))
     _, _, *others = sorted(memory.store.tree.blocks(), key=lambda block: block.start)
 
-    told = memory.reconcile(attrs.evolve(memory.expected(), rows=frozenset(), blocks=frozenset(block.key for block in others)))
+    told = memory.reconcile(
+        attrs.evolve(
+            memory.expected(), rows=frozenset(), blocks=frozenset(block.key for block in others)
+        )
+    )
 
     assert told == ["2 blocks and snapshots are not on the device"]
     assert list(memory.store.tree.blocks()) == []
@@ -360,7 +427,9 @@ def test_who_is_released_gives_up_what_nobody_else_has_read_and_nobody_pins() ->
     memory.release(memory.agents.get("a"))
 
     assert sorted(block.start for block in memory.store.tree.blocks()) == [0, 16, 32]
-    assert memory.agents.get("a").held == [block for block in memory.store.tree.blocks() if block.start == 0]
+    assert memory.agents.get("a").held == [
+        block for block in memory.store.tree.blocks() if block.start == 0
+    ]
     memory.audit()
 
 
@@ -406,7 +475,9 @@ def test_a_rank_outlasts_being_used() -> None:
 
     ranks = {block.start: block.rank for block in memory.store.tree.blocks()}
     assert ranks == {0: Rank.LONG, 16: Rank.LONG, 32: Rank.LONG, 48: Rank.PLAIN}
-    assert memory.store.states.queues[Kind.BLOCK].of_rank(Rank.PLAIN) == [block for block in memory.store.tree.blocks() if block.start == 48]
+    assert memory.store.states.queues[Kind.BLOCK].of_rank(Rank.PLAIN) == [
+        block for block in memory.store.tree.blocks() if block.start == 48
+    ]
 
 
 def test_snapshots_go_before_blocks_of_a_higher_rank() -> None:
@@ -414,19 +485,26 @@ def test_snapshots_go_before_blocks_of_a_higher_rank() -> None:
     read(memory, tuple(range(40)), "plain")
     read(memory, tuple(range(100, 140)), "marked", 1, points=(Breakpoint(40, Rank.MARKED),))
 
-    kinds = [(type(victim).__name__, victim.rank) for victim in memory.store.states.victims(may_lose=True)]
+    kinds = [
+        (type(victim).__name__, victim.rank)
+        for victim in memory.store.states.victims(may_lose=True)
+    ]
 
     blocks, snapshot = [("Block", Rank.PLAIN)] * 3, ("Snapshot", Rank.PLAIN)
     assert kinds == [*blocks, snapshot, *[("Block", Rank.MARKED)] * 3, ("Snapshot", Rank.MARKED)]
 
 
-def test_nothing_is_given_up_for_buffers_that_cannot_be_had(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_nothing_is_given_up_for_buffers_that_cannot_be_had(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(blocks, "MAX_BUFFERS", 7)
     memory = Memory(SPEC, 16 * 1024, chunk_tokens=16)
     read(memory, tuple(range(48)))
     memory.pin(memory.agents.get("a"))
     run = memory.run(tuple(range(100, 116)))
-    memory.rows.open(1, run, memory.named("b"), memory.match(run), points=(Breakpoint(10, Rank.PLAIN),))
+    memory.rows.open(
+        1, run, memory.named("b"), memory.match(run), points=(Breakpoint(10, Rank.PLAIN),)
+    )
     memory.rows.publish(1, 10)
     memory.rows.snapshot(1, 10)
     memory.rows.publish(1, 16)
@@ -438,7 +516,9 @@ def test_nothing_is_given_up_for_buffers_that_cannot_be_had(monkeypatch: pytest.
     memory.audit()
 
 
-def test_a_row_that_closes_keeps_what_the_bound_on_buffers_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_row_that_closes_keeps_what_the_bound_on_buffers_allows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(blocks, "MAX_BUFFERS", 5)
     memory = Memory(SPEC, 16 * 1024, chunk_tokens=16)
     run = memory.run(tuple(range(100)))
@@ -447,7 +527,9 @@ def test_a_row_that_closes_keeps_what_the_bound_on_buffers_allows(monkeypatch: p
 
     saves = memory.rows.close(0, 100).blocks
 
-    assert [(save.start, save.stop) for save in saves] == [(0, 16), (16, 32)], "from the beginning on, and without gaps"
+    assert [(save.start, save.stop) for save in saves] == [(0, 16), (16, 32)], (
+        "from the beginning on, and without gaps"
+    )
     assert memory.match(run).known == 32
     memory.audit()
 
@@ -481,7 +563,9 @@ def test_a_chain_longer_than_pins_may_take_is_pinned_from_its_beginning() -> Non
     memory.rows.close(1, 2500)
 
     assert 0 < memory.pins.bytes <= memory.budget_bytes // 2
-    assert [block.stop for block in agent.pinned] == [16 * (at + 1) for at in range(len(agent.pinned))]
+    assert [block.stop for block in agent.pinned] == [
+        16 * (at + 1) for at in range(len(agent.pinned))
+    ]
     memory.audit()
 
 
@@ -496,6 +580,8 @@ def test_what_a_failed_pass_wrote_is_doubted_once() -> None:
 
     saves = memory.rows.close_all({0: 40}, {snapshot.key, b"gone already"})
 
-    assert [(save.start, save.stop) for save in saves] == [(0, 16), (16, 32)], "whole blocks of what passes known to be done have read"
+    assert [(save.start, save.stop) for save in saves] == [(0, 16), (16, 32)], (
+        "whole blocks of what passes known to be done have read"
+    )
     assert snapshots(memory) == []
     memory.audit()

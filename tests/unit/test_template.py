@@ -1,4 +1,6 @@
-"""Chat templates that cannot say everything: what becomes of the rest, and that a conversation's front never changes."""
+"""Chat templates that cannot say everything: what becomes of the rest, and that a conversation's
+front never changes.
+"""
 
 import json
 from collections.abc import Sequence
@@ -22,23 +24,43 @@ from semantic_trio.adapters.text.template import ChatTemplate
 from semantic_trio.adapters.text.thinking import ThoughtDelimiters
 from semantic_trio.adapters.text.turns import NO_SWITCHES, Switches, Turn
 from semantic_trio.domain.canonical import canonical
-from semantic_trio.domain.conversation import Calling, Conversation, Message, Part, Role, Text, Thinking, Tool, ToolCall, ToolChoice, ToolResult
+from semantic_trio.domain.conversation import (
+    Calling,
+    Conversation,
+    Message,
+    Part,
+    Role,
+    Text,
+    Thinking,
+    Tool,
+    ToolCall,
+    ToolChoice,
+    ToolResult,
+)
 from semantic_trio.domain.errors import InvalidRequestError
 
 # What the templates of well-known families do with roles, and nothing else of them.
 TURN = "{{ '[' + message.role + ']' + message.content }}"
 ANYWHERE = "{% for message in messages %}" + TURN + "{% endfor %}"
 FIRST_ONLY = (
-    "{% for message in messages %}{% if message.role == 'system' and not loop.first %}{{ raise('System message must be at the beginning.') }}"
+    "{% for message in messages %}{% if message.role == 'system' and not loop.first %}{{ "
+    "raise('System message must be at the beginning.') }}"
     "{% endif %}" + TURN + "{% endfor %}"
 )
-SILENTLY_DROPPED = "{% for message in messages %}{% if message.role != 'system' or loop.first %}" + TURN + "{% endif %}{% endfor %}"
+SILENTLY_DROPPED = (
+    "{% for message in messages %}{% if message.role != 'system' or loop.first %}"
+    + TURN
+    + "{% endif %}{% endfor %}"
+)
 HOISTED = (
     "{% for message in messages if message.role == 'system' %}" + TURN + "{% endfor %}"
     "{% for message in messages if message.role != 'system' %}" + TURN + "{% endfor %}"
 )
 ALTERNATING = (  # as Gemma: no system role of its own, speakers take turns
-    "{% for message in messages %}{% if (message.role == 'user') != (loop.index0 % 2 == 0) %}{{ raise('roles must alternate') }}{% endif %}"
+    (
+        "{% for message in messages %}{% if (message.role == 'user') != (loop.index0 % 2 == 0) "
+        "%}{{ raise('roles must alternate') }}{% endif %}"
+    )
     + TURN
     + "{% endfor %}"
 )
@@ -59,10 +81,23 @@ def template(source: str, *syntaxes: ToolSyntax) -> ChatTemplate:
     environment.filters["tojson"] = json.dumps
     compiled = environment.from_string(source)
 
-    def render(turns: Sequence[Turn], tools: Sequence[Definition] = (), *, speak: bool = True, switches: Switches = NO_SWITCHES) -> str:
-        return compiled.render(messages=turns, tools=list(tools) or None, add_generation_prompt=speak, **switches)
+    def render(
+        turns: Sequence[Turn],
+        tools: Sequence[Definition] = (),
+        *,
+        speak: bool = True,
+        switches: Switches = NO_SWITCHES,
+    ) -> str:
+        return compiled.render(
+            messages=turns, tools=list(tools) or None, add_generation_prompt=speak, **switches
+        )
 
-    return ChatTemplate(render, ThoughtDelimiters(), probe(render, ThoughtDelimiters(), (HERMES, *syntaxes)), syntaxes)
+    return ChatTemplate(
+        render,
+        ThoughtDelimiters(),
+        probe(render, ThoughtDelimiters(), (HERMES, *syntaxes)),
+        syntaxes,
+    )
 
 
 def _refuse(reason: str) -> None:
@@ -73,7 +108,9 @@ def conversation(*said: tuple[Role, str]) -> Conversation:
     return Conversation(tuple(Message(role, (Text(text),)) for role, text in said))
 
 
-MIDWAY = conversation((SYSTEM, "S"), (USER, "u1"), (SYSTEM, "M"), (ASSISTANT, "a1"), (USER, "u2"), (SYSTEM, "N"))
+MIDWAY = conversation(
+    (SYSTEM, "S"), (USER, "u1"), (SYSTEM, "M"), (ASSISTANT, "a1"), (USER, "u2"), (SYSTEM, "N")
+)
 
 
 def test_a_template_is_shown_the_digits_of_a_number_that_no_float_holds() -> None:
@@ -82,7 +119,10 @@ def test_a_template_is_shown_the_digits_of_a_number_that_no_float_holds() -> Non
 
 
 def test_a_template_that_takes_system_messages_anywhere_gets_them_in_place() -> None:
-    assert template(ANYWHERE).prompt(MIDWAY) == "[system]S[user]u1[system]M[assistant]a1[user]u2[system]N"
+    assert (
+        template(ANYWHERE).prompt(MIDWAY)
+        == "[system]S[user]u1[system]M[assistant]a1[user]u2[system]N"
+    )
 
 
 @pytest.mark.parametrize("name", ["first only", "silently dropped", "hoisted"])
@@ -98,26 +138,56 @@ def test_a_template_without_a_system_role_gets_them_within_the_users_turns() -> 
     )
 
 
-def test_a_late_system_message_before_the_first_user_message_is_no_part_of_the_system_prompt() -> None:
+def test_a_late_system_message_before_the_first_user_message_is_no_part_of_the_system_prompt() -> (
+    None
+):
     said = canonical(MIDWAY)
 
-    assert template(ANYWHERE).prompt(said) == "[system]S[system]M[user]u1[assistant]a1[user]u2[system]N"
+    assert (
+        template(ANYWHERE).prompt(said)
+        == "[system]S[system]M[user]u1[assistant]a1[user]u2[system]N"
+    )
     for name in ("first only", "silently dropped", "hoisted"):
-        assert template(TEMPLATES[name]).prompt(said).startswith("[system]S[user]<system-reminder>\nM\n</system-reminder>[user]u1[assistant]a1")
-    assert template(ALTERNATING).prompt(said).startswith("[user]S\n\n<system-reminder>\nM\n</system-reminder>\n\nu1[assistant]a1")
+        assert (
+            template(TEMPLATES[name])
+            .prompt(said)
+            .startswith(
+                "[system]S[user]<system-reminder>\nM\n</system-reminder>[user]u1[assistant]a1"
+            )
+        )
+    assert (
+        template(ALTERNATING)
+        .prompt(said)
+        .startswith("[user]S\n\n<system-reminder>\nM\n</system-reminder>\n\nu1[assistant]a1")
+    )
 
 
-def test_tools_stay_in_front_of_a_late_system_message_where_the_template_tells_them_behind_the_system_prompt() -> None:
-    one, other = (canonical(conversation((SYSTEM, "S"), (USER, "u"), (SYSTEM, late))) for late in ("today", "tomorrow"))
-    text, changed = (template(QWEN).prompt(Conversation(said.messages, (TOOL,))) for said in (one, other))
+def test_tools_stay_in_front_of_a_late_system_message_where_the_template_tells_them_behind_the_system_prompt() -> (
+    None
+):
+    one, other = (
+        canonical(conversation((SYSTEM, "S"), (USER, "u"), (SYSTEM, late)))
+        for late in ("today", "tomorrow")
+    )
+    text, changed = (
+        template(QWEN).prompt(Conversation(said.messages, (TOOL,))) for said in (one, other)
+    )
 
     assert template(QWEN).capabilities.calls.is_native
-    assert text.index("S\n\n<tools>") < text.index('"look"') < text.index("today") < text.index("u<|im_end|>")
+    assert (
+        text.index("S\n\n<tools>")
+        < text.index('"look"')
+        < text.index("today")
+        < text.index("u<|im_end|>")
+    )
     assert changed == text.replace("today", "tomorrow")
 
 
 def test_several_leading_system_messages_become_one_where_only_one_is_taken() -> None:
-    assert template(FIRST_ONLY).prompt(conversation((SYSTEM, "S"), (SYSTEM, "T"), (USER, "u"))) == "[system]S\n\nT[user]u"
+    assert (
+        template(FIRST_ONLY).prompt(conversation((SYSTEM, "S"), (SYSTEM, "T"), (USER, "u")))
+        == "[system]S\n\nT[user]u"
+    )
 
 
 def test_what_a_template_refuses_is_the_requests_fault_and_says_why() -> None:
@@ -127,11 +197,20 @@ def test_what_a_template_refuses_is_the_requests_fault_and_says_why() -> None:
     assert caught.value.field == "messages"
 
 
-@given(name=st.sampled_from(sorted(TEMPLATES)), roles=st.lists(st.sampled_from([SYSTEM, USER]), max_size=8))
-def test_nothing_that_is_said_is_lost_and_a_longer_conversation_begins_with_the_shorter_one(name: str, roles: list[Role]) -> None:
+@given(
+    name=st.sampled_from(sorted(TEMPLATES)),
+    roles=st.lists(st.sampled_from([SYSTEM, USER]), max_size=8),
+)
+def test_nothing_that_is_said_is_lost_and_a_longer_conversation_begins_with_the_shorter_one(
+    name: str, roles: list[Role]
+) -> None:
     """The shorter one ends where the assistant spoke: that is where its memory ends."""
     begin = [(SYSTEM, "S"), (USER, "u"), (SYSTEM, "L"), (ASSISTANT, "a")]
-    said = [*begin, *((role, f"<{number}>") for number, role in enumerate(roles)), (ASSISTANT, "end")]
+    said = [
+        *begin,
+        *((role, f"<{number}>") for number, role in enumerate(roles)),
+        (ASSISTANT, "end"),
+    ]
 
     whole = template(TEMPLATES[name]).prompt(canonical(conversation(*said)))
 
@@ -141,7 +220,7 @@ def test_nothing_that_is_said_is_lost_and_a_longer_conversation_begins_with_the_
     assert places == sorted(places)
 
 
-# ------------------------------------------------------------------------------------------------------------- thoughts, calls, results
+# ------------------------------------------------------------------------- thoughts, calls, results
 
 # With the quirks of well-known families, and as little else of them as can be.
 QWEN = """\
@@ -202,7 +281,8 @@ MISTRAL = """\
     {%- endif %}
 {%- endfor %}"""
 TOOLS_LAST = MISTRAL.replace("{%- if tools %}", "{%- if false %}").replace(
-    "{{ '[INST] '", "{{ ('[AVAILABLE_TOOLS]' + (tools | tojson) if tools and loop.last else '') + '[INST] '"
+    "{{ '[INST] '",
+    "{{ ('[AVAILABLE_TOOLS]' + (tools | tojson) if tools and loop.last else '') + '[INST] '",
 )
 XML = """\
 {%- if tools %}{{ '<|im_start|>system\n' + (tools | tojson) + '<|im_end|>\n' }}{% endif %}
@@ -222,9 +302,16 @@ XML = """\
 SYSTEM_LAST = (
     MISTRAL.replace("{%- if tools %}", "{%- if false %}")
     .replace(
-        "{%- else %}{{ raise('only user, assistant and tool') }}", "{%- elif message.role != 'system' %}{{ raise('only user, assistant and tool') }}"
+        "{%- else %}{{ raise('only user, assistant and tool') }}",
+        "{%- elif message.role != 'system' %}{{ raise('only user, assistant and tool') }}",
     )
-    .replace("{{ '[INST] '", "{{ (messages[0].content if messages[0].role == 'system' and loop.last else '') + '[INST] '")
+    .replace(
+        "{{ '[INST] '",
+        (
+            "{{ (messages[0].content if messages[0].role == 'system' and loop.last else '') + "
+            "'[INST] '"
+        ),
+    )
 )
 BARE = """\
 {%- if tools %}{{ 'TOOLS ' + (tools | tojson) }}{% endif %}
@@ -246,7 +333,9 @@ ANY_TEMPLATE = {name: template(source) for name, source in TEMPLATES.items()} | 
     "xml": template(XML, QWEN_XML),
     "bare": template(BARE),
 }
-TOOL = Tool("look", "Looks around", '{"type": "object", "properties": {"where": {"type": "string"}}}')
+TOOL = Tool(
+    "look", "Looks around", '{"type": "object", "properties": {"where": {"type": "string"}}}'
+)
 
 
 def message(role: Role, *parts: Part) -> Message:
@@ -257,7 +346,13 @@ CALLS = Conversation(
     (
         message(SYSTEM, Text("S")),
         message(USER, Text("u1")),
-        message(ASSISTANT, Thinking("t1"), Text("a1"), ToolCall("i1", "look", '{"where": "p1"}'), ToolCall("i2", "look", '{"where": "p2"}')),
+        message(
+            ASSISTANT,
+            Thinking("t1"),
+            Text("a1"),
+            ToolCall("i1", "look", '{"where": "p1"}'),
+            ToolCall("i2", "look", '{"where": "p2"}'),
+        ),
         message(USER, ToolResult("i1", "r1"), ToolResult("i2", "r2", is_error=True), Text("u2")),
         message(ASSISTANT, Thinking("t2"), Text("a2")),
         message(USER, Text("u3")),
@@ -283,7 +378,10 @@ def test_tools_thoughts_calls_and_results_are_told_in_their_order(name: str) -> 
 @pytest.mark.parametrize("name", ANY_TEMPLATE)
 def test_what_was_read_up_to_an_answer_is_never_changed(name: str) -> None:
     """Thoughts of earlier turns stay, empty ones do not come and go, tools stay where they are."""
-    layouts = [ANY_TEMPLATE[name].layout(Conversation(CALLS.messages[:count], CALLS.tools)) for count in range(2, len(CALLS.messages) + 1)]
+    layouts = [
+        ANY_TEMPLATE[name].layout(Conversation(CALLS.messages[:count], CALLS.tools))
+        for count in range(2, len(CALLS.messages) + 1)
+    ]
 
     for short, long in pairwise(layouts):
         assert long.text.startswith(short.text[: short.ends[-1]])
@@ -306,34 +404,64 @@ def test_every_answer_tells_where_it_ends(name: str) -> None:
 def test_templates_that_know_calls_are_asked_in_the_way_they_know() -> None:
     capabilities = {name: template.capabilities.calls for name, template in ANY_TEMPLATE.items()}
 
-    assert {name for name, calls in capabilities.items() if calls.is_native} == {"qwen", "mistral", "xml", "tools last", "system last"}, (
-        "what cannot be read is not used"
+    assert {name for name, calls in capabilities.items() if calls.is_native} == {
+        "qwen",
+        "mistral",
+        "xml",
+        "tools last",
+        "system last",
+    }, "what cannot be read is not used"
+    assert (capabilities["qwen"].head, capabilities["qwen"].middle) == (
+        '<tool_call>\n{"name": "',
+        '", "arguments": ',
     )
-    assert (capabilities["qwen"].head, capabilities["qwen"].middle) == ('<tool_call>\n{"name": "', '", "arguments": ')
-    assert (capabilities["mistral"].head, capabilities["mistral"].middle) == ('[TOOL_CALLS] [{"name": "', '", "arguments": ')
-    assert (capabilities["xml"].head, capabilities["xml"].middle) == ("<tool_call>\n<function=", ">\n")
-    assert [capabilities[name].takes_text for name in ("qwen", "mistral", "xml")] == [True, False, False]
+    assert (capabilities["mistral"].head, capabilities["mistral"].middle) == (
+        '[TOOL_CALLS] [{"name": "',
+        '", "arguments": ',
+    )
+    assert (capabilities["xml"].head, capabilities["xml"].middle) == (
+        "<tool_call>\n<function=",
+        ">\n",
+    )
+    assert [capabilities[name].takes_text for name in ("qwen", "mistral", "xml")] == [
+        True,
+        False,
+        False,
+    ]
     assert not capabilities["mistral"].takes_user_after_results
-    assert [capabilities[name].renders_tools for name in ("qwen", "mistral", "xml", "tools last")] == [True, True, True, False], (
-        "what moves is not used"
-    )
+    assert [
+        capabilities[name].renders_tools for name in ("qwen", "mistral", "xml", "tools last")
+    ] == [True, True, True, False], "what moves is not used"
 
 
 def test_tools_that_a_template_would_move_are_told_at_the_front_with_the_form_of_a_call() -> None:
     text = ANY_TEMPLATE["tools last"].prompt(CALLS)
 
     assert "[AVAILABLE_TOOLS]" not in text
-    assert '[TOOL_CALLS] [{"name": "tool_name", "arguments": {"argument": "value"}' in text[: text.index("u1")]
+    assert (
+        '[TOOL_CALLS] [{"name": "tool_name", "arguments": {"argument": "value"}'
+        in text[: text.index("u1")]
+    )
     assert '[TOOL_CALLS] [{"name": "look", "arguments": {"where": "p1"}' in text
 
 
-def test_a_system_message_that_a_template_would_move_is_told_with_what_the_user_says_first() -> None:
+def test_a_system_message_that_a_template_would_move_is_told_with_what_the_user_says_first() -> (
+    None
+):
     text = ANY_TEMPLATE["system last"].prompt(CALLS)
 
     assert not ANY_TEMPLATE["system last"].capabilities.takes_system
     assert text.count("Looks around") == 1
-    assert text.index("[INST]") < text.index("Looks around") < text.index("S\n\nu1") < text.index("[/INST]")
-    assert '[TOOL_CALLS] [{"name": "tool_name", "arguments": {"argument": "value"}' in text[: text.index("u1")]
+    assert (
+        text.index("[INST]")
+        < text.index("Looks around")
+        < text.index("S\n\nu1")
+        < text.index("[/INST]")
+    )
+    assert (
+        '[TOOL_CALLS] [{"name": "tool_name", "arguments": {"argument": "value"}'
+        in text[: text.index("u1")]
+    )
     assert '[TOOL_CALLS] [{"name": "look", "arguments": {"where": "p1"}' in text
 
 
@@ -342,12 +470,22 @@ def test_thoughts_of_all_turns_are_told_as_the_model_thought_them() -> None:
 
     assert "<|im_start|>assistant\n<think>\nt1\n</think>\n\na1\n<tool_call>\n" in text
     assert "<|im_start|>assistant\n<think>\nt2\n</think>\n\na2<|im_end|>\n" in text
-    assert '<|im_start|>assistant\n<tool_call>\n{"name": "look", "arguments": {"where": "p3"}}\n</tool_call><|im_end|>\n' in text
+    assert (
+        '<|im_start|>assistant\n<tool_call>\n{"name": "look", "arguments": {"where": '
+        '"p3"}}\n</tool_call><|im_end|>\n'
+    ) in text
     assert "<think>\n\n</think>" not in text
 
 
 def test_thoughts_before_a_call_stand_as_far_from_it_as_from_text() -> None:
-    thoughtful = Conversation((CALLS.messages[1], message(ASSISTANT, Thinking("t"), ToolCall("i", "look", "{}")), CALLS.messages[-1]), (TOOL,))
+    thoughtful = Conversation(
+        (
+            CALLS.messages[1],
+            message(ASSISTANT, Thinking("t"), ToolCall("i", "look", "{}")),
+            CALLS.messages[-1],
+        ),
+        (TOOL,),
+    )
 
     assert "<think>\nt\n</think>\n\n<tool_call>" in ANY_TEMPLATE["qwen"].prompt(thoughtful)
 
@@ -355,27 +493,41 @@ def test_thoughts_before_a_call_stand_as_far_from_it_as_from_text() -> None:
 def test_a_text_with_delimiters_in_it_stays_whole() -> None:
     said = "before </think> after"
 
-    assert said in ANY_TEMPLATE["qwen"].prompt(conversation((USER, "u"), (ASSISTANT, said), (USER, "v")))
+    assert said in ANY_TEMPLATE["qwen"].prompt(
+        conversation((USER, "u"), (ASSISTANT, said), (USER, "v"))
+    )
 
 
 def test_words_are_stripped_where_the_template_would_strip_them() -> None:
-    trimming = template("{% for message in messages %}[{{ message.role }}]{{ message.content | trim }}{% endfor %}")
+    trimming = template(
+        "{% for message in messages %}[{{ message.role }}]{{ message.content | trim }}{% endfor %}"
+    )
 
     assert trimming.capabilities.trims == {"system", "user"}
-    assert trimming.prompt(conversation((SYSTEM, " S "), (USER, " u "), (ASSISTANT, " a "), (USER, "v\n"))) == "[system]S[user]u[assistant] a [user]v"
+    assert (
+        trimming.prompt(
+            conversation((SYSTEM, " S "), (USER, " u "), (ASSISTANT, " a "), (USER, "v\n"))
+        )
+        == "[system]S[user]u[assistant] a [user]v"
+    )
 
 
 def test_a_switch_is_used_that_changes_only_the_end() -> None:
     assert ANY_TEMPLATE["qwen"].capabilities.switch == Switch(toggle="enable_thinking")
     quiet = Conversation(CALLS.messages, CALLS.tools, thinks=False)
-    assert ANY_TEMPLATE["qwen"].prompt(quiet) == ANY_TEMPLATE["qwen"].prompt(CALLS) + "<think>\n\n</think>\n\n"
+    assert (
+        ANY_TEMPLATE["qwen"].prompt(quiet)
+        == ANY_TEMPLATE["qwen"].prompt(CALLS) + "<think>\n\n</think>\n\n"
+    )
 
 
 def test_a_switch_that_changes_the_front_is_part_of_the_prompt() -> None:
     early = template("{{ 'Think!' if enable_thinking else 'Be quick.' }}" + ANYWHERE)
 
     assert early.capabilities.switch.changes_front
-    assert early.prompt(Conversation(MIDWAY.messages, thinks=True)) == early.prompt(MIDWAY).replace("Be quick.", "Think!")
+    assert early.prompt(Conversation(MIDWAY.messages, thinks=True)) == early.prompt(MIDWAY).replace(
+        "Be quick.", "Think!"
+    )
 
 
 def test_what_the_template_begins_of_an_answer_is_told() -> None:
@@ -415,18 +567,34 @@ def test_text_a_template_drops_beside_calls_is_told_all_the_same() -> None:
 def test_ids_of_clients_are_not_told() -> None:
     """They differ from conversation to conversation, and some templates take nine letters only."""
     assert '"id": "000000000"}' in ANY_TEMPLATE["mistral"].prompt(CALLS)
-    assert all(f'"{name}"' not in ANY_TEMPLATE["mistral"].prompt(CALLS) for name in ("i1", "i2", "i3"))
+    assert all(
+        f'"{name}"' not in ANY_TEMPLATE["mistral"].prompt(CALLS) for name in ("i1", "i2", "i3")
+    )
 
 
 def test_a_result_nobody_asked_for_is_told() -> None:
-    lonely = Conversation((CALLS.messages[1], message(ASSISTANT, Text("a")), message(USER, ToolResult("?", "r"))), (TOOL,))
+    lonely = Conversation(
+        (CALLS.messages[1], message(ASSISTANT, Text("a")), message(USER, ToolResult("?", "r"))),
+        (TOOL,),
+    )
 
-    assert all("r" in template.prompt(lonely) for name, template in ANY_TEMPLATE.items() if name != "mistral")
+    assert all(
+        "r" in template.prompt(lonely)
+        for name, template in ANY_TEMPLATE.items()
+        if name != "mistral"
+    )
 
 
 @given(arguments=st.text(alphabet='{}"[]:,a1 \\\n', max_size=12))
 def test_arguments_that_are_no_object_are_told_somehow(arguments: str) -> None:
-    odd = Conversation((CALLS.messages[1], message(ASSISTANT, ToolCall("i", "look", arguments)), message(USER, ToolResult("i", "r"))), (TOOL,))
+    odd = Conversation(
+        (
+            CALLS.messages[1],
+            message(ASSISTANT, ToolCall("i", "look", arguments)),
+            message(USER, ToolResult("i", "r")),
+        ),
+        (TOOL,),
+    )
 
     for name in NATIVE:
         assert "look" in ANY_TEMPLATE[name].prompt(odd)
@@ -434,9 +602,15 @@ def test_arguments_that_are_no_object_are_told_somehow(arguments: str) -> None:
 
 def test_what_is_nested_too_deeply_for_a_template_is_named_and_not_blamed_on_it() -> None:
     def render(*_: object, **__: object) -> str:
-        raise RecursionError("maximum recursion depth exceeded while encoding a JSON object")  # as `tojson` does for a schema of 300 levels
+        # as `tojson` does for a schema of 300 levels
+        raise RecursionError("maximum recursion depth exceeded while encoding a JSON object")
 
     too_deep = attrs.evolve(template(ANYWHERE), render=render)
 
-    with pytest.raises(InvalidRequestError, match="tools: a schema or the arguments of a call are nested too deeply"):
-        too_deep.prompt(Conversation((Message(USER, (Text("Hello"),)),), tools=(Tool("look", "Look.", "{}"),)))
+    with pytest.raises(
+        InvalidRequestError,
+        match="tools: a schema or the arguments of a call are nested too deeply",
+    ):
+        too_deep.prompt(
+            Conversation((Message(USER, (Text("Hello"),)),), tools=(Tool("look", "Look.", "{}"),))
+        )

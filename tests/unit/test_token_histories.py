@@ -12,7 +12,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from semantic_trio.domain.conversation import NOTHING_KNOWN, Conversation, Known, Message, Role, Text, Thinking, ToolCall, ToolResult
+from semantic_trio.domain.conversation import (
+    NOTHING_KNOWN,
+    Conversation,
+    Known,
+    Message,
+    Role,
+    Text,
+    Thinking,
+    ToolCall,
+    ToolResult,
+)
 from semantic_trio.domain.salt import NO_SALT, Salt
 from semantic_trio.domain.token_histories import TokenHistories, chain, link
 from tests.search import examples
@@ -48,8 +58,12 @@ def test_an_answer_that_no_client_has_sent_back_serves_as_far_as_it_goes() -> No
     histories.remember(named(HI), (1, 2), (3, 4), link(named(HI)[-1], YES))
     histories.remember(named(HI, YES, MORE), (1, 2, 3, 4, 5, 6), (7, 8), None)
 
-    assert histories.known(named(HI, YES, MORE, says(Role.ASSISTANT, "part"), HI)) == Known(2, (1, 2, 3, 4), draft=(5, 6, 7, 8))
-    assert histories.known(named(HI, says(Role.ASSISTANT, "other"), HI)) == Known(draft=(1, 2, 3, 4))
+    assert histories.known(named(HI, YES, MORE, says(Role.ASSISTANT, "part"), HI)) == Known(
+        2, (1, 2, 3, 4), draft=(5, 6, 7, 8)
+    )
+    assert histories.known(named(HI, says(Role.ASSISTANT, "other"), HI)) == Known(
+        draft=(1, 2, 3, 4)
+    )
 
 
 def test_other_words_before_are_another_conversation() -> None:
@@ -60,8 +74,14 @@ def test_other_words_before_are_another_conversation() -> None:
 
 
 def test_what_clients_rewrite_in_an_answer_is_overlooked_and_nothing_else() -> None:
-    call = ToolCall("toolu_1", "Write", '{"path": "a", "text": "x  \\ny\\n\\n", "deep": [{"z": 1.0, "a": "b "}]}')
-    told = ToolCall("toolu_1", "Write", json.dumps({"deep": [{"a": "b", "z": 1}], "text": "x\ny", "path": "a"}))
+    call = ToolCall(
+        "toolu_1",
+        "Write",
+        '{"path": "a", "text": "x  \\ny\\n\\n", "deep": [{"z": 1.0, "a": "b "}]}',
+    )
+    told = ToolCall(
+        "toolu_1", "Write", json.dumps({"deep": [{"a": "b", "z": 1}], "text": "x\ny", "path": "a"})
+    )
     answer = Message(Role.ASSISTANT, (Thinking("hm"), Text("I write.\n"), call))
     name = link(b"", answer)
 
@@ -75,14 +95,18 @@ def test_what_clients_rewrite_in_an_answer_is_overlooked_and_nothing_else() -> N
         assert link(b"", Message(Role.ASSISTANT, (Text("I write."), other))) != name
     assert link(b"", Message(Role.USER, answer.parts)) != name
     assert link(b"", says(Role.USER, "blank ")) != link(b"", says(Role.USER, "blank"))
-    assert link(b"", Message(Role.USER, (ToolResult("1", "x"),))) != link(b"", Message(Role.USER, (ToolResult("1", "x", is_error=True),)))
+    assert link(b"", Message(Role.USER, (ToolResult("1", "x"),))) != link(
+        b"", Message(Role.USER, (ToolResult("1", "x", is_error=True),))
+    )
 
 
 def test_the_least_recently_used_conversation_goes_first() -> None:
     histories = TokenHistories(budget_bytes=3000)
     talks = [(says(Role.USER, str(number)), YES, MORE) for number in range(9)]
     for number, (question, answer, _) in enumerate(talks):
-        histories.remember(named(question), (number,) * 100, (1,), link(named(question)[-1], answer))
+        histories.remember(
+            named(question), (number,) * 100, (1,), link(named(question)[-1], answer)
+        )
         assert histories.known(named(*talks[0])).messages == 2, "whoever is used stays"
 
     assert histories.known(named(*talks[1])) == NOTHING_KNOWN
@@ -90,18 +114,23 @@ def test_the_least_recently_used_conversation_goes_first() -> None:
     assert histories.held_bytes <= histories.budget_bytes
 
 
-# ----------------------------------------------------------------------------------------------------------------------------- what it takes
+# ------------------------------------------------------------------------------------ what it takes
 
 
 def churned(conversations: int, turns: int, *, owned: bool) -> TokenHistories:
     """Conversations of so many turns, each of an agent of its own."""
-    histories, names = TokenHistories(budget_bytes=1 << 40), (hashlib.sha256(str(number).encode()).digest() for number in itertools.count())
+    histories, names = (
+        TokenHistories(budget_bytes=1 << 40),
+        (hashlib.sha256(str(number).encode()).digest() for number in itertools.count()),
+    )
     for _ in range(conversations):
         owner = f".auto-{next(names).hex()[:24]}" if owned else ""
         digests: tuple[bytes, ...] = ()
         for turn in range(turns):
             question, answer = next(names), next(names)
-            histories.remember((*digests, question), (*(1, 2, 3, 4) * turn, 1, 2, 3), (4,), answer, owner)
+            histories.remember(
+                (*digests, question), (*(1, 2, 3, 4) * turn, 1, 2, 3), (4,), answer, owner
+            )
             digests = (*digests, question, answer)
     return histories
 
@@ -135,7 +164,9 @@ def test_an_agent_that_is_gone_leaves_no_trace_of_its_id() -> None:
     assert histories.of_agent("ada") == ()
     assert histories.held_bytes < before
     assert all(history.owner == "" for history in histories._histories)
-    assert histories.known(named(HI, YES, MORE)) == Known(2, (1, 2, 3, 4)), "its history is found by its conversation"
+    assert histories.known(named(HI, YES, MORE)) == Known(2, (1, 2, 3, 4)), (
+        "its history is found by its conversation"
+    )
     histories.adopt("eve", [line])
     assert histories.of_agent("eve") == (line,)
 
@@ -155,12 +186,19 @@ def test_the_histories_of_an_agent_are_those_used_last() -> None:
         histories.remember(named(question), (number,), (9,), link(named(question)[-1], YES), "ada")
     histories.known(named(talks[0], YES, MORE))
 
-    assert [line.packed[:1] for line in histories.of_agent("ada")] == [b"\x03", b"\x04", b"\x05", b"\x00"]
+    assert [line.packed[:1] for line in histories.of_agent("ada")] == [
+        b"\x03",
+        b"\x04",
+        b"\x05",
+        b"\x00",
+    ]
 
 
 def test_another_salt_is_another_conversation() -> None:
     histories, salt = TokenHistories(), b"s" * 32
-    histories.remember(named(HI, salt=salt), (1, 2), (3, 4), link(named(HI, salt=salt)[-1], YES), "ada")
+    histories.remember(
+        named(HI, salt=salt), (1, 2), (3, 4), link(named(HI, salt=salt)[-1], YES), "ada"
+    )
 
     assert histories.known(named(HI, YES, MORE)) == NOTHING_KNOWN
     assert histories.known(named(HI, YES, MORE, salt=b"t" * 32)) == NOTHING_KNOWN
@@ -169,7 +207,9 @@ def test_another_salt_is_another_conversation() -> None:
 
 def test_the_histories_of_an_agent_are_adopted_under_another_salt() -> None:
     histories, salt, other = TokenHistories(), b"s" * 32, b"t" * 32
-    histories.remember(named(HI, salt=salt), (1, 2), (3, 4), link(named(HI, salt=salt)[-1], YES), "ada")
+    histories.remember(
+        named(HI, salt=salt), (1, 2), (3, 4), link(named(HI, salt=salt)[-1], YES), "ada"
+    )
     lines = histories.of_agent("ada", salt)
 
     histories.adopt("eve", lines, other)
@@ -185,7 +225,9 @@ SALT = st.sampled_from([NO_SALT, b"s" * 32])
 
 
 class TokenHistoriesMachine(RuleBasedStateMachine):
-    """Conversations grow, branch, are asked again and break off; a plain dictionary of every whole answer is the truth."""
+    """Conversations grow, branch, are asked again and break off; a plain dictionary of every whole
+    answer is the truth.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -193,13 +235,32 @@ class TokenHistoriesMachine(RuleBasedStateMachine):
         self.answers: dict[bytes, tuple[int, ...]] = {}
         self.talks: list[tuple[Message, ...]] = [()]
 
-    @rule(data=st.data(), question=st.integers(0, 2), answer=st.lists(st.integers(0, 3), max_size=3), heard=st.booleans(), owner=OWNER, salt=SALT)
-    def turn(self, data: st.DataObject, question: int, answer: list[int], heard: bool, owner: str, salt: Salt) -> None:
+    @rule(
+        data=st.data(),
+        question=st.integers(0, 2),
+        answer=st.lists(st.integers(0, 3), max_size=3),
+        heard=st.booleans(),
+        owner=OWNER,
+        salt=SALT,
+    )
+    def turn(
+        self,
+        data: st.DataObject,
+        question: int,
+        answer: list[int],
+        heard: bool,
+        owner: str,
+        salt: Salt,
+    ) -> None:
         before = data.draw(st.sampled_from(self.talks[-8:]))
         asked = (*before, says(Role.USER, str(question)))
         digests = named(*asked, salt=salt)
         known = self.histories.known(digests)
-        assert known.tokens == self.answers.get(digests[known.messages - 1], ()) if known.messages else not known.tokens
+        assert (
+            known.tokens == self.answers.get(digests[known.messages - 1], ())
+            if known.messages
+            else not known.tokens
+        )
         prompt = (*known.tokens, *known.draft[:1], 90 + question)
         message = says(Role.ASSISTANT, f"{answer}")
         told = link(digests[-1], message) if heard else None
@@ -207,26 +268,43 @@ class TokenHistoriesMachine(RuleBasedStateMachine):
         if told is not None:
             self.answers[told] = (*prompt, *answer)
             self.talks.append((*asked, message))
-            assert self.histories.known(named(*asked, message, HI, salt=salt)).tokens == self.answers[told]
+            assert (
+                self.histories.known(named(*asked, message, HI, salt=salt)).tokens
+                == self.answers[told]
+            )
 
     @rule(owner=OWNER)
     def its_agent_is_gone(self, owner: str) -> None:
         self.histories.disown(owner)
-        assert (self.histories.of_agent(owner), self.histories.of_agent(owner, b"s" * 32)) == ((), ())
+        assert (self.histories.of_agent(owner), self.histories.of_agent(owner, b"s" * 32)) == (
+            (),
+            (),
+        )
 
     @invariant()
     def bytes_and_owners_agree(self) -> None:
         held = {end.history for end in self.histories._ends.values()}
-        assert self.histories.held_bytes == sum(history.size for history in self.histories._histories)
+        assert self.histories.held_bytes == sum(
+            history.size for history in self.histories._histories
+        )
         assert held == set(self.histories._histories), "a conversation ends in each"
-        owned = {(history, owner) for owner, held in self.histories._owned.items() for history in held}
-        assert owned == {(history, history.owner) for history in self.histories._histories if history.owner}
+        owned = {
+            (history, owner) for owner, held in self.histories._owned.items() for history in held
+        }
+        assert owned == {
+            (history, history.owner) for history in self.histories._histories if history.owner
+        }
         assert all(self.histories._owned.values())
         assert all(end.stop <= len(end.history.packed) for end in self.histories._ends.values())
-        assert self.histories.held_bytes <= self.histories.budget_bytes or len(self.histories._histories) == 1
+        assert (
+            self.histories.held_bytes <= self.histories.budget_bytes
+            or len(self.histories._histories) == 1
+        )
 
 
-TestTokenHistories = pytest.mark.exhaustive(pytest.mark.timeout(1200)(TokenHistoriesMachine.TestCase))
+TestTokenHistories = pytest.mark.exhaustive(
+    pytest.mark.timeout(1200)(TokenHistoriesMachine.TestCase)
+)
 TestTokenHistories.settings = settings(max_examples=examples(300), deadline=None)
 
 

@@ -22,17 +22,23 @@ HELLO = {"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content":
 
 def by_messages(**fields: Any) -> Conversation:
     """The conversation of a Messages request."""
-    return anthropic.generation_params(decode(json.dumps({**HELLO, **fields}).encode(), anthropic.MessagesRequest)).conversation
+    return anthropic.generation_params(
+        decode(json.dumps({**HELLO, **fields}).encode(), anthropic.MessagesRequest)
+    ).conversation
 
 
 def by_chat(**fields: Any) -> Conversation:
     """The conversation of a Chat Completions request."""
-    return openai.generation_params(decode(json.dumps({**HELLO, **fields}).encode(), openai.ChatRequest)).conversation
+    return openai.generation_params(
+        decode(json.dumps({**HELLO, **fields}).encode(), openai.ChatRequest)
+    ).conversation
 
 
 def by_responses(**fields: Any) -> Conversation:
     """The conversation of a Responses request."""
-    return responses.generation_params(decode(json.dumps({"model": "m", **fields}).encode(), ResponseRequest), ()).conversation
+    return responses.generation_params(
+        decode(json.dumps({"model": "m", **fields}).encode(), ResponseRequest), ()
+    ).conversation
 
 
 Meaning = Callable[..., Conversation]
@@ -59,21 +65,36 @@ def test_a_tool_is_read_in_the_shape_of_every_protocol(meaning: Meaning, shape: 
 
 
 @every_api
-@pytest.mark.parametrize("tool", [{"type": "function", "function": {**FUNCTION, "strict": True}}, {"type": "function", **FUNCTION, "strict": True}])
+@pytest.mark.parametrize(
+    "tool",
+    [
+        {"type": "function", "function": {**FUNCTION, "strict": True}},
+        {"type": "function", **FUNCTION, "strict": True},
+    ],
+)
 def test_a_strict_tool_is_strict_in_every_shape(meaning: Meaning, tool: dict[str, Any]) -> None:
     assert [one.is_strict for one in meaning(tools=[tool]).tools] == [True]
 
 
 @every_api
 def test_tools_that_a_provider_would_run_are_left_out(meaning: Meaning) -> None:
-    assert [tool.name for tool in meaning(tools=[{"type": "web_search_20250305", "name": "web_search"}, LOOK]).tools] == ["look"]
+    assert [
+        tool.name
+        for tool in meaning(
+            tools=[{"type": "web_search_20250305", "name": "web_search"}, LOOK]
+        ).tools
+    ] == ["look"]
 
 
 @pytest.mark.parametrize("meaning", [by_chat, by_responses])
 def test_a_tool_that_takes_text_stays_one(meaning: Meaning) -> None:
     [tool] = meaning(tools=[{"type": "custom", "name": "note"}]).tools
 
-    assert tool == Tool("note", "", '{"type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"]}')
+    assert tool == Tool(
+        "note",
+        "",
+        '{"type": "object", "properties": {"input": {"type": "string"}}, "required": ["input"]}',
+    )
 
 
 CHOICES: list[tuple[Any, ToolChoice]] = [
@@ -88,13 +109,18 @@ CHOICES: list[tuple[Any, ToolChoice]] = [
     ({"type": "required"}, ToolChoice(Calling.REQUIRED)),
     ({"type": "tool", "name": "look"}, ToolChoice(Calling.REQUIRED, "look", is_single=True)),
     ({"type": "function", "name": "look"}, ToolChoice(Calling.REQUIRED, "look", is_single=True)),
-    ({"type": "function", "function": {"name": "look"}}, ToolChoice(Calling.REQUIRED, "look", is_single=True)),
+    (
+        {"type": "function", "function": {"name": "look"}},
+        ToolChoice(Calling.REQUIRED, "look", is_single=True),
+    ),
 ]
 
 
 @every_api
 @pytest.mark.parametrize(("choice", "means"), CHOICES)
-def test_a_choice_is_read_in_the_words_of_every_protocol(meaning: Meaning, choice: Any, means: ToolChoice) -> None:
+def test_a_choice_is_read_in_the_words_of_every_protocol(
+    meaning: Meaning, choice: Any, means: ToolChoice
+) -> None:
     assert meaning(tools=[LOOK], tool_choice=choice).choice == means
 
 
@@ -104,24 +130,49 @@ def test_parallel_calls_are_switched_off_in_every_protocol(meaning: Meaning) -> 
 
 
 ALLOWED = [
-    {"type": "allowed_tools", "mode": "required", "tools": [{"type": "function", "name": "look"}, {"type": "web_search"}]},
-    {"type": "allowed_tools", "allowed_tools": {"mode": "required", "tools": [{"type": "function", "function": {"name": "look"}}]}},
+    {
+        "type": "allowed_tools",
+        "mode": "required",
+        "tools": [{"type": "function", "name": "look"}, {"type": "web_search"}],
+    },
+    {
+        "type": "allowed_tools",
+        "allowed_tools": {
+            "mode": "required",
+            "tools": [{"type": "function", "function": {"name": "look"}}],
+        },
+    },
 ]
 
 
 @pytest.mark.parametrize("meaning", [by_chat, by_responses])
 @pytest.mark.parametrize("choice", ALLOWED)
 def test_allowed_tools_are_read_in_both_shapes(meaning: Meaning, choice: dict[str, Any]) -> None:
-    assert meaning(tools=[LOOK], tool_choice=choice).choice == ToolChoice(Calling.REQUIRED, allowed=("look",))
+    assert meaning(tools=[LOOK], tool_choice=choice).choice == ToolChoice(
+        Calling.REQUIRED, allowed=("look",)
+    )
 
 
-OF_PROVIDERS = ["web_search", "web_search_preview", "file_search", "code_interpreter", "image_generation", "mcp", "computer_use_preview", "namespace"]
+OF_PROVIDERS = [
+    "web_search",
+    "web_search_preview",
+    "file_search",
+    "code_interpreter",
+    "image_generation",
+    "mcp",
+    "computer_use_preview",
+    "namespace",
+]
 
 
 @pytest.mark.parametrize("meaning", [by_chat, by_responses])
 @pytest.mark.parametrize("kind", OF_PROVIDERS)
-def test_a_demanded_tool_that_a_provider_would_run_is_refused_by_name(meaning: Meaning, kind: str) -> None:
-    with pytest.raises(InvalidRequestError, match=f"tool_choice: {kind} cannot be called") as caught:
+def test_a_demanded_tool_that_a_provider_would_run_is_refused_by_name(
+    meaning: Meaning, kind: str
+) -> None:
+    with pytest.raises(
+        InvalidRequestError, match=f"tool_choice: {kind} cannot be called"
+    ) as caught:
         meaning(tools=[LOOK, {"type": kind}], tool_choice={"type": kind})
 
     assert caught.value.field == "tool_choice"
@@ -129,9 +180,16 @@ def test_a_demanded_tool_that_a_provider_would_run_is_refused_by_name(meaning: M
 
 @pytest.mark.parametrize("meaning", [by_chat, by_responses])
 @pytest.mark.parametrize("choice", [None, "auto", {"type": "auto"}])
-def test_tools_none_of_which_can_be_offered_are_refused_by_name(meaning: Meaning, choice: Any) -> None:
-    with pytest.raises(InvalidRequestError, match=r"tools: web_search, function without a name: not supported"):
-        meaning(tools=[{"type": "web_search"}, {"type": "function", "function": {"name": ""}}], tool_choice=choice)
+def test_tools_none_of_which_can_be_offered_are_refused_by_name(
+    meaning: Meaning, choice: Any
+) -> None:
+    with pytest.raises(
+        InvalidRequestError, match=r"tools: web_search, function without a name: not supported"
+    ):
+        meaning(
+            tools=[{"type": "web_search"}, {"type": "function", "function": {"name": ""}}],
+            tool_choice=choice,
+        )
 
 
 @pytest.mark.parametrize("meaning", [by_chat, by_responses])
@@ -142,20 +200,30 @@ def test_tools_that_may_not_be_called_are_not_refused(meaning: Meaning, choice: 
 
 @pytest.mark.parametrize("options", [{}, {"search_context_size": "low"}])
 def test_a_search_of_the_web_in_chat_is_refused_by_name(options: Any) -> None:
-    with pytest.raises(InvalidRequestError, match="web_search_options: not supported: this server cannot search the web"):
+    with pytest.raises(
+        InvalidRequestError,
+        match="web_search_options: not supported: this server cannot search the web",
+    ):
         by_chat(web_search_options=options)
 
 
 @every_api
-@pytest.mark.parametrize("choice", [{"type": "function", "name": "fly"}, {"type": "function"}, {"type": "tool", "name": "fly"}])
-def test_a_demanded_tool_that_is_not_offered_is_refused(meaning: Meaning, choice: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    "choice",
+    [{"type": "function", "name": "fly"}, {"type": "function"}, {"type": "tool", "name": "fly"}],
+)
+def test_a_demanded_tool_that_is_not_offered_is_refused(
+    meaning: Meaning, choice: dict[str, Any]
+) -> None:
     with pytest.raises(InvalidRequestError) as caught:
         meaning(tools=[LOOK], tool_choice=choice)
 
     assert caught.value.field.startswith("tool_choice")
 
 
-@pytest.mark.parametrize("tool", [{"type": "function"}, {"type": "function", "function": {}}, {"function": {"name": ""}}])
+@pytest.mark.parametrize(
+    "tool", [{"type": "function"}, {"type": "function", "function": {}}, {"function": {"name": ""}}]
+)
 def test_a_function_without_a_name_is_refused_by_messages(tool: dict[str, Any]) -> None:
     with pytest.raises(Fault) as caught:
         by_messages(tools=[tool])

@@ -11,7 +11,13 @@ PROMPT = tuple(range(600))
 
 
 def memory(max_agents: int = 10) -> Memory:
-    return Memory(ATTENTION_ONLY, budget_bytes=1 << 20, chunk_tokens=64, max_agents=max_agents, disk=Disk(1 << 20))
+    return Memory(
+        ATTENTION_ONLY,
+        budget_bytes=1 << 20,
+        chunk_tokens=64,
+        max_agents=max_agents,
+        disk=Disk(1 << 20),
+    )
 
 
 def read(memory: Memory, agent: Agent, tokens: tuple[int, ...] = PROMPT) -> None:
@@ -70,7 +76,9 @@ def test_the_record_of_an_agent_that_makes_place_is_deleted_at_once() -> None:
     assert held.agents.take_removed() == [], "the memory has taken the list in the same call"
 
 
-def test_token_histories_of_an_agent_that_makes_place_stay_and_those_of_a_deleted_agent_do_not() -> None:
+def test_token_histories_of_an_agent_that_makes_place_stay_and_those_of_a_deleted_agent_do_not() -> (
+    None
+):
     held = memory(max_agents=1)
     held.named("a")
     held.keep_tokens(conversation("of a"), PROMPT, (1,), None, "a")

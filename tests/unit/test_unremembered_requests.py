@@ -9,8 +9,12 @@ from tests.unit.conftest import StartEngine, prompt
 from tests.unit.turns import RECURRENT, reuse, said
 
 
-async def test_a_request_that_is_not_remembered_takes_no_place_among_agents(start_engine: StartEngine, autojump_clock: MockClock) -> None:
-    """The server warms up with one: a place would be another agent's, and where all agents are kept there is none."""
+async def test_a_request_that_is_not_remembered_takes_no_place_among_agents(
+    start_engine: StartEngine, autojump_clock: MockClock
+) -> None:
+    """The server warms up with one: a place would be another agent's, and where all agents are kept
+    there is none.
+    """
     bench = await start_engine()
     bench.engine.memory.agents.limit = 1
     bench.engine.memory.create("ada")
@@ -21,7 +25,9 @@ async def test_a_request_that_is_not_remembered_takes_no_place_among_agents(star
     assert [agent.id for agent in bench.engine.memory.agents] == ["ada"]
 
 
-async def test_a_request_that_is_not_remembered_evicts_no_agent(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+async def test_a_request_that_is_not_remembered_evicts_no_agent(
+    start_engine: StartEngine, autojump_clock: MockClock
+) -> None:
     bench = await start_engine()
     bench.engine.memory.agents.limit = 1
     await said(bench, prompt(50))
@@ -33,7 +39,9 @@ async def test_a_request_that_is_not_remembered_evicts_no_agent(start_engine: St
 
 
 @pytest.mark.parametrize("spec", [ATTENTION_ONLY, RECURRENT], ids=["attention", "recurrent"])
-async def test_a_request_that_is_not_remembered_leaves_nothing(spec: ModelCacheSpec, start_engine: StartEngine, autojump_clock: MockClock) -> None:
+async def test_a_request_that_is_not_remembered_leaves_nothing(
+    spec: ModelCacheSpec, start_engine: StartEngine, autojump_clock: MockClock
+) -> None:
     bench = await start_engine(FakeRunner(spec=spec))
 
     await bench.submit(prompt(100), is_remembered=False, boundaries=(20,)).result()
@@ -44,7 +52,9 @@ async def test_a_request_that_is_not_remembered_leaves_nothing(spec: ModelCacheS
     assert (await reuse(bench.submit(prompt(100)))).tokens == 0
 
 
-async def test_a_request_that_is_not_remembered_leaves_what_others_have_read(start_engine: StartEngine, autojump_clock: MockClock) -> None:
+async def test_a_request_that_is_not_remembered_leaves_what_others_have_read(
+    start_engine: StartEngine, autojump_clock: MockClock
+) -> None:
     bench = await start_engine()
     await said(bench, prompt(100))
 

@@ -11,7 +11,17 @@ from semantic_trio.adapters.http.common.faults import Fault, fault_of
 from semantic_trio.adapters.http.common.json_decoding import decode
 from semantic_trio.adapters.http.common.protocol import Protocol
 from semantic_trio.adapters.http.serving.params import GenerationParams
-from semantic_trio.domain.conversation import Calling, Part, Role, Text, Thinking, Tool, ToolCall, ToolChoice, ToolResult
+from semantic_trio.domain.conversation import (
+    Calling,
+    Part,
+    Role,
+    Text,
+    Thinking,
+    Tool,
+    ToolCall,
+    ToolChoice,
+    ToolResult,
+)
 from semantic_trio.domain.errors import InvalidRequestError
 from semantic_trio.domain.eviction import Rank
 from semantic_trio.domain.generation import API_SAMPLING, SamplingParams
@@ -19,7 +29,12 @@ from semantic_trio.domain.generation import API_SAMPLING, SamplingParams
 
 def request(**fields: Any) -> MessagesRequest:
     """With these fields."""
-    body = {"model": "m", "max_tokens": 5, "messages": [{"role": "user", "content": "hi"}], **fields}
+    body = {
+        "model": "m",
+        "max_tokens": 5,
+        "messages": [{"role": "user", "content": "hi"}],
+        **fields,
+    }
     return decode(json.dumps(body).encode(), MessagesRequest)
 
 
@@ -46,10 +61,26 @@ def test_system_messages_stay_where_they_stand() -> None:
         {"role": "system", "content": [{"type": "text", "text": "d"}]},
     ]
     said = meaning(system="s", messages=messages)
-    assert turns(said) == [("system", "s"), ("user", "a"), ("system", "b"), ("assistant", "c"), ("system", "d")]
+    assert turns(said) == [
+        ("system", "s"),
+        ("user", "a"),
+        ("system", "b"),
+        ("assistant", "c"),
+        ("system", "d"),
+    ]
 
 
-@pytest.mark.parametrize("system", ["a\n\nb", [{"type": "text", "text": "a"}, {"type": "text", "text": ""}, {"type": "text", "text": "b"}]])
+@pytest.mark.parametrize(
+    "system",
+    [
+        "a\n\nb",
+        [
+            {"type": "text", "text": "a"},
+            {"type": "text", "text": ""},
+            {"type": "text", "text": "b"},
+        ],
+    ],
+)
 def test_the_system_prompt_is_the_first_message(system: Any) -> None:
     assert turns(meaning(system=system)) == [("system", "a\n\nb"), ("user", "hi")]
 
@@ -71,7 +102,7 @@ def test_unknown_fields_are_ignored() -> None:
     assert meaning(**fields) == meaning()
 
 
-# ------------------------------------------------------------------------------------------------------------------ content blocks
+# ----------------------------------------------------------------------------------- content blocks
 
 
 def block(kind: str, **fields: Any) -> dict[str, Any]:
@@ -86,22 +117,40 @@ def call(call_id: str = "t1", **arguments: Any) -> dict[str, Any]:
 
 def said(*blocks: dict[str, Any], role: str = "user") -> tuple[Part, ...]:
     """The parts of the last of two messages; the first calls `t1` and `t2`."""
-    messages = [{"role": "assistant", "content": [call(), call("t2")]}, {"role": role, "content": list(blocks)}]
+    messages = [
+        {"role": "assistant", "content": [call(), call("t2")]},
+        {"role": role, "content": list(blocks)},
+    ]
     return meaning(messages=messages).conversation.messages[-1].parts
 
 
 def test_thoughts_of_earlier_turns_are_kept() -> None:
     thought = block("thinking", thinking="hm", signature="x")
-    assert said(thought, block("redacted_thinking", data="y"), block("text", text="so"), role="assistant") == (Thinking("hm"), Text("so"))
+    assert said(
+        thought, block("redacted_thinking", data="y"), block("text", text="so"), role="assistant"
+    ) == (Thinking("hm"), Text("so"))
 
 
 def test_a_thought_that_was_not_shown_comes_back_in_its_signature() -> None:
     hidden = "hm é😀\n"
-    assert said(block("thinking", thinking="", signature=signature(hidden)), role="assistant") == (Thinking(hidden),)
+    assert said(block("thinking", thinking="", signature=signature(hidden)), role="assistant") == (
+        Thinking(hidden),
+    )
     assert signature() != signature()
 
 
-@pytest.mark.parametrize("signed", ["", "EqQBCgIYAhIM", "semantic-trio", "semantic-trio.1.a", "semantic-trio.1./w==", "semantic-trio.1._w==", None])
+@pytest.mark.parametrize(
+    "signed",
+    [
+        "",
+        "EqQBCgIYAhIM",
+        "semantic-trio",
+        "semantic-trio.1.a",
+        "semantic-trio.1./w==",
+        "semantic-trio.1._w==",
+        None,
+    ],
+)
 def test_other_signatures_hold_no_thought(signed: str | None) -> None:
     assert said(block("thinking", thinking="", signature=signed), role="assistant") == ()
 
@@ -119,13 +168,22 @@ RESULTS: list[tuple[Any, ToolResult]] = [
     (None, ToolResult("t1", "")),
     ([], ToolResult("t1", "")),
     ([block("text", text="a"), block("text", text="b")], ToolResult("t1", "a\n\nb")),
-    ([block("tool_reference", tool_name="x"), block("tool_reference", tool_name="y")], ToolResult("t1", "", loads=("x", "y"))),
+    (
+        [block("tool_reference", tool_name="x"), block("tool_reference", tool_name="y")],
+        ToolResult("t1", "", loads=("x", "y")),
+    ),
     (
         [block("image", source={"type": "base64", "media_type": "image/png", "data": "AAAA"})],
         ToolResult("t1", "[an image; this model cannot see images]"),
     ),
-    ([block("search_result", source="u", title="t", content=[block("text", text="a")])], ToolResult("t1", "t\nu\n\na")),
-    ([block("document", source=block("text", media_type="text/plain", data="a"), title="t")], ToolResult("t1", "t\n\na")),
+    (
+        [block("search_result", source="u", title="t", content=[block("text", text="a")])],
+        ToolResult("t1", "t\nu\n\na"),
+    ),
+    (
+        [block("document", source=block("text", media_type="text/plain", data="a"), title="t")],
+        ToolResult("t1", "t\n\na"),
+    ),
     ([block("something_new", x=1), block("text", text="a")], ToolResult("t1", "a")),
 ]
 
@@ -137,7 +195,9 @@ def test_results_are_read_in_every_shape(content: Any, result: ToolResult) -> No
 
 def test_results_may_be_errors_and_come_in_any_order_with_text_between() -> None:
     parts = said(
-        block("tool_result", tool_use_id="t2", content="b"), block("text", text="go on"), block("tool_result", tool_use_id="t1", is_error=True)
+        block("tool_result", tool_use_id="t2", content="b"),
+        block("text", text="go on"),
+        block("tool_result", tool_use_id="t1", is_error=True),
     )
     assert parts == (ToolResult("t2", "b"), Text("go on"), ToolResult("t1", "", is_error=True))
 
@@ -147,51 +207,126 @@ def test_a_result_whose_call_is_gone_is_text() -> None:
 
 
 def test_ids_of_calls_may_repeat_as_other_servers_let_them() -> None:
-    messages = [{"role": "assistant", "content": [call(), call()]}, {"role": "user", "content": [block("tool_result", tool_use_id="t1")] * 2}]
-    assert [len(message.parts) for message in meaning(messages=messages).conversation.messages] == [2, 2]
+    messages = [
+        {"role": "assistant", "content": [call(), call()]},
+        {"role": "user", "content": [block("tool_result", tool_use_id="t1")] * 2},
+    ]
+    assert [len(message.parts) for message in meaning(messages=messages).conversation.messages] == [
+        2,
+        2,
+    ]
 
 
 @pytest.mark.parametrize("role", ["user", "assistant", "system"])
-@pytest.mark.parametrize("kind", ["server_tool_use", "web_search_tool_result", "mcp_tool_use", "container_upload", "something_new"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "server_tool_use",
+        "web_search_tool_result",
+        "mcp_tool_use",
+        "container_upload",
+        "something_new",
+    ],
+)
 def test_what_other_servers_have_run_is_left_out(role: str, kind: str) -> None:
-    assert said(block(kind, content={"type": "error"}, id=3), block("text", text="a"), role=role) == (Text("a"),)
+    assert said(
+        block(kind, content={"type": "error"}, id=3), block("text", text="a"), role=role
+    ) == (Text("a"),)
 
 
 def test_documents_of_text_are_text() -> None:
-    assert said(block("document", source=block("text", data="a"), title="t", context="c")) == (Text("t\n\nc\n\na"),)
+    assert said(block("document", source=block("text", data="a"), title="t", context="c")) == (
+        Text("t\n\nc\n\na"),
+    )
     assert said(block("document", source=block("content", content="a"), title=None)) == (Text("a"),)
-    assert said(block("document", source=block("content", content=[block("text", text="a"), block("text", text="b")]))) == (Text("a\n\nb"),)
+    assert said(
+        block(
+            "document",
+            source=block("content", content=[block("text", text="a"), block("text", text="b")]),
+        )
+    ) == (Text("a\n\nb"),)
 
 
 REFUSED: list[tuple[str, dict[str, Any], str]] = [
-    ("user", block("document", source=block("papyrus")), "messages.1.content.0.source.type: 'papyrus' is not supported"),
-    ("user", block("document", source=block("url")), "messages.1.content.0.source.url: Field required"),
+    (
+        "user",
+        block("document", source=block("papyrus")),
+        "messages.1.content.0.source.type: 'papyrus' is not supported",
+    ),
+    (
+        "user",
+        block("document", source=block("url")),
+        "messages.1.content.0.source.url: Field required",
+    ),
     ("user", block("document"), "messages.1.content.0.source: Field required"),
-    ("user", block("tool_result", tool_use_id="t1", content=[3]), "messages.1.content.0.content.0: Expected `object`, got `int`"),
-    ("user", block("tool_result", tool_use_id="t1", content=[block("text")]), "messages.1.content.0.content.0.text: Field required"),
+    (
+        "user",
+        block("tool_result", tool_use_id="t1", content=[3]),
+        "messages.1.content.0.content.0: Expected `object`, got `int`",
+    ),
+    (
+        "user",
+        block("tool_result", tool_use_id="t1", content=[block("text")]),
+        "messages.1.content.0.content.0.text: Field required",
+    ),
     ("user", block("tool_result", content="x"), "messages.1.content.0.tool_use_id: Field required"),
-    ("user", block("tool_result", tool_use_id="t1", content=3), "messages.1.content.0.content: Expected `str | array | null`, got `int`"),
+    (
+        "user",
+        block("tool_result", tool_use_id="t1", content=3),
+        "messages.1.content.0.content: Expected `str | array | null`, got `int`",
+    ),
     ("user", call(), "messages.1.content.0.type: 'tool_use' blocks are not for this place"),
-    ("assistant", block("tool_result", tool_use_id="t1"), "messages.1.content.0.type: 'tool_result' blocks are not for this place"),
-    ("system", block("search_result"), "messages.1.content.0.type: 'search_result' blocks are not for this place"),
-    ("assistant", block("tool_use", id="t", name="n"), "messages.1.content.0.input: Field required"),
-    ("assistant", block("tool_use", id="t", name="n", input=[]), "messages.1.content.0.input: Input should be an object"),
-    ("assistant", block("tool_use", id=3, name="n", input={}), "messages.1.content.0.id: Expected `str`, got `int`"),
-    ("user", block("text", text="x", cache_control=3), "messages.1.content.0.cache_control: Expected `object | null`, got `int`"),
+    (
+        "assistant",
+        block("tool_result", tool_use_id="t1"),
+        "messages.1.content.0.type: 'tool_result' blocks are not for this place",
+    ),
+    (
+        "system",
+        block("search_result"),
+        "messages.1.content.0.type: 'search_result' blocks are not for this place",
+    ),
+    (
+        "assistant",
+        block("tool_use", id="t", name="n"),
+        "messages.1.content.0.input: Field required",
+    ),
+    (
+        "assistant",
+        block("tool_use", id="t", name="n", input=[]),
+        "messages.1.content.0.input: Input should be an object",
+    ),
+    (
+        "assistant",
+        block("tool_use", id=3, name="n", input={}),
+        "messages.1.content.0.id: Expected `str`, got `int`",
+    ),
+    (
+        "user",
+        block("text", text="x", cache_control=3),
+        "messages.1.content.0.cache_control: Expected `object | null`, got `int`",
+    ),
     ("user", {"type": 3}, "messages.1.content.0.type: Expected `str`, got `int`"),
 ]
 
 
 @pytest.mark.parametrize(("role", "content", "told"), REFUSED)
-def test_a_block_that_cannot_be_taken_is_named(role: str, content: dict[str, Any], told: str) -> None:
+def test_a_block_that_cannot_be_taken_is_named(
+    role: str, content: dict[str, Any], told: str
+) -> None:
     with pytest.raises((Fault, InvalidRequestError)) as caught:
         said(content, role=role)
     assert fault_of(caught.value, Protocol.ANTHROPIC).message == told
 
 
-# --------------------------------------------------------------------------------------------------------------------------- tools
+# -------------------------------------------------------------------------------------------- tools
 
-LOOK = {"name": "look", "description": "Looks.", "input_schema": {"type": "object", "properties": {"b": {}, "a": {}}}, "strict": True}
+LOOK = {
+    "name": "look",
+    "description": "Looks.",
+    "input_schema": {"type": "object", "properties": {"b": {}, "a": {}}},
+    "strict": True,
+}
 SEARCH = {"type": "web_search_20250305", "name": "web_search", "max_uses": 8}
 
 
@@ -199,7 +334,13 @@ def test_tools_are_those_the_client_runs() -> None:
     tools = [
         LOOK,
         SEARCH,
-        {"name": "late", "type": "custom", "input_schema": None, "defer_loading": True, "eager_input_streaming": True},
+        {
+            "name": "late",
+            "type": "custom",
+            "input_schema": None,
+            "defer_loading": True,
+            "eager_input_streaming": True,
+        },
         {"name": "plain"},
     ]
     assert meaning(tools=tools).conversation.tools == (
@@ -216,7 +357,10 @@ CHOICES: list[tuple[dict[str, Any] | None, ToolChoice]] = [
     ({"type": "any"}, ToolChoice(Calling.REQUIRED)),
     ({"type": "none"}, ToolChoice(Calling.NONE)),
     ({"type": "tool", "name": "look"}, ToolChoice(Calling.REQUIRED, "look", is_single=True)),
-    ({"type": "tool", "name": "look", "disable_parallel_tool_use": True}, ToolChoice(Calling.REQUIRED, "look", is_single=True)),
+    (
+        {"type": "tool", "name": "look", "disable_parallel_tool_use": True},
+        ToolChoice(Calling.REQUIRED, "look", is_single=True),
+    ),
     ({"type": "tool", "name": "web_search"}, ToolChoice()),
 ]
 
@@ -234,10 +378,19 @@ BAD_TOOLS: list[tuple[dict[str, Any], str]] = [
     ({"tools": [LOOK, 3]}, "tools.1: Expected `object`, got `int`"),
     ({"tools": [{"input_schema": {}}]}, "tools.0.name: Field required"),
     ({"tools": [{"name": "", "input_schema": {}}]}, "tools.0.name: Expected `str` of length >= 1"),
-    ({"tools": [{"name": "x", "input_schema": []}]}, "tools.0.input_schema: Input should be an object"),
-    ({"tools": [{"name": "x", "defer_loading": 3}]}, "tools.0.defer_loading: Expected `bool | null`, got `int`"),
+    (
+        {"tools": [{"name": "x", "input_schema": []}]},
+        "tools.0.input_schema: Input should be an object",
+    ),
+    (
+        {"tools": [{"name": "x", "defer_loading": 3}]},
+        "tools.0.defer_loading: Expected `bool | null`, got `int`",
+    ),
     ({"tools": {}}, "tools: Expected `array | null`, got `object`"),
-    ({"tools": [LOOK], "tool_choice": {"type": "tool", "name": "x"}}, "tool_choice: Tool 'x' not found in provided tools"),
+    (
+        {"tools": [LOOK], "tool_choice": {"type": "tool", "name": "x"}},
+        "tool_choice: Tool 'x' not found in provided tools",
+    ),
     ({"tools": [LOOK], "tool_choice": {"type": "tool"}}, "tool_choice.name: Field required"),
     ({"tools": [LOOK], "tool_choice": {"type": "all"}}, "tool_choice.type: 'all' is not supported"),
     ({"thinking": {"budget_tokens": 3}}, "thinking.type: Field required"),
@@ -251,7 +404,7 @@ def test_a_bad_tool_or_choice_is_named(fields: dict[str, Any], told: str) -> Non
     assert fault_of(caught.value, Protocol.ANTHROPIC).message == told
 
 
-# -------------------------------------------------------------------------------------------------------- thoughts and where caches break
+# ------------------------------------------------------------------ thoughts and where caches break
 
 
 @pytest.mark.parametrize(
@@ -265,7 +418,9 @@ def test_a_bad_tool_or_choice_is_named(fields: dict[str, Any], told: str) -> Non
         ({"type": "between_tools"}, True, Display.SHOWN),
     ],
 )
-def test_thinking_is_wanted_where_it_is_asked_for(thinking: Any, thinks: bool, display: Display) -> None:
+def test_thinking_is_wanted_where_it_is_asked_for(
+    thinking: Any, thinks: bool, display: Display
+) -> None:
     assert meaning(thinking=thinking).conversation.thinks is thinks
     assert display_of(request(thinking=thinking).thinking) is display
 
@@ -284,18 +439,38 @@ RANKS: list[tuple[dict[str, Any], list[Rank | None]]] = [
     ({"system": [marked("s", FIVE_MINUTES), marked("t", None)]}, [Rank.MARKED, None, None]),
     ({"system": "s", "tools": [{**LOOK, "cache_control": AN_HOUR}]}, [Rank.LONG, None, None]),
     ({"tools": [{**LOOK, "cache_control": {**FIVE_MINUTES, "ttl": "5m"}}]}, [Rank.MARKED, None]),
-    ({"messages": [{"role": "user", "content": [marked("a", AN_HOUR), marked("b", FIVE_MINUTES)]}]}, [Rank.LONG]),
-    ({"messages": [{"role": "user", "content": [block("something_new", cache_control=FIVE_MINUTES)]}], "cache_control": AN_HOUR}, [Rank.LONG]),
+    (
+        {
+            "messages": [
+                {"role": "user", "content": [marked("a", AN_HOUR), marked("b", FIVE_MINUTES)]}
+            ]
+        },
+        [Rank.LONG],
+    ),
+    (
+        {
+            "messages": [
+                {"role": "user", "content": [block("something_new", cache_control=FIVE_MINUTES)]}
+            ],
+            "cache_control": AN_HOUR,
+        },
+        [Rank.LONG],
+    ),
 ]
 
 
 @pytest.mark.parametrize(("fields", "ranks"), RANKS)
-def test_breakpoints_are_ranks_of_messages(fields: dict[str, Any], ranks: list[Rank | None]) -> None:
+def test_breakpoints_are_ranks_of_messages(
+    fields: dict[str, Any], ranks: list[Rank | None]
+) -> None:
     messages = [{"role": "user", "content": "a"}, {"role": "user", "content": "b"}]
-    assert [message.rank for message in meaning(**{"messages": messages, **fields}).conversation.messages] == ranks
+    assert [
+        message.rank
+        for message in meaning(**{"messages": messages, **fields}).conversation.messages
+    ] == ranks
 
 
-# ------------------------------------------------------------------------------------------------------------------------- numbers
+# ------------------------------------------------------------------------------------------ numbers
 
 
 def test_sampling_defaults_to_temperature_one_and_is_honoured() -> None:
@@ -317,7 +492,9 @@ def test_nulls_are_absent_fields() -> None:
 
 
 def test_order_is_kept() -> None:
-    messages = [{"role": role, "content": str(i)} for i, role in enumerate(["user", "assistant"] * 5)]
+    messages = [
+        {"role": role, "content": str(i)} for i, role in enumerate(["user", "assistant"] * 5)
+    ]
     said = meaning(messages=messages)
     assert [message.text for message in said.conversation.messages] == [str(i) for i in range(10)]
     assert said.conversation.messages[1].role is Role.ASSISTANT
@@ -325,7 +502,9 @@ def test_order_is_kept() -> None:
 
 def test_whole_numbers_may_have_a_point() -> None:
     assert meaning(max_tokens=32.0, top_k=7.0) == meaning(max_tokens=32, top_k=7)
-    assert meaning(max_tokens=3.2e1, temperature=0.5, stop_sequences=["1.0"]) == meaning(max_tokens=32, temperature=0.5, stop_sequences=["1.0"])
+    assert meaning(max_tokens=3.2e1, temperature=0.5, stop_sequences=["1.0"]) == meaning(
+        max_tokens=32, temperature=0.5, stop_sequences=["1.0"]
+    )
 
 
 def test_a_conversation_has_20_000_messages_at_most() -> None:
@@ -336,7 +515,11 @@ def test_a_conversation_has_20_000_messages_at_most() -> None:
 @pytest.mark.parametrize("limit", ["32.5", "1e400", "-1e400", "32."])
 def test_what_is_no_whole_number_is_refused_by_name_or_is_no_json(limit: str) -> None:
     with pytest.raises(Fault) as caught:
-        decode(b'{"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": %s}' % limit.encode(), MessagesRequest)
+        decode(
+            b'{"model": "m", "messages": [{"role": "user", "content": "hi"}], "max_tokens": %s}'
+            % limit.encode(),
+            MessagesRequest,
+        )
 
     assert caught.value.status == 400
 
@@ -344,7 +527,10 @@ def test_what_is_no_whole_number_is_refused_by_name_or_is_no_json(limit: str) ->
 def test_beside_whole_numbers_with_a_point_arguments_of_calls_stay_as_they_were_written() -> None:
     given = '{"a": 1e999999, "b": "1.0 \\" 2.0", "c": 0.12345678901234567890}'
     call = f'{{"type": "tool_use", "id": "1", "name": "f", "input": {given}}}'
-    body = f'{{"model": "m", "max_tokens": 32.0, "messages": [{{"role": "assistant", "content": [{call}]}}]}}'
+    body = (
+        f'{{"model": "m", "max_tokens": 32.0, "messages": [{{"role": "assistant", "content": '
+        f"[{call}]}}]}}"
+    )
 
     said = generation_params(decode(body.encode(), MessagesRequest))
 

@@ -8,7 +8,15 @@ import pytest
 from semantic_trio.adapters.http.common.json_decoding import decode
 from semantic_trio.adapters.http.openai.chat.request import ChatRequest, generation_params
 from semantic_trio.adapters.http.serving.params import GenerationParams
-from semantic_trio.domain.conversation import Message, Part, Role, Text, Thinking, ToolCall, ToolResult
+from semantic_trio.domain.conversation import (
+    Message,
+    Part,
+    Role,
+    Text,
+    Thinking,
+    ToolCall,
+    ToolResult,
+)
 from semantic_trio.domain.generation import API_SAMPLING
 
 
@@ -25,11 +33,16 @@ def test_developer_and_system_messages_stay_where_they_stand() -> None:
         {"role": "assistant", "content": None, "tool_calls": []},
         {"role": "system", "content": "c"},
     ]
-    said = [(message.role.value, message.text) for message in meaning(messages=messages).conversation.messages]
+    said = [
+        (message.role.value, message.text)
+        for message in meaning(messages=messages).conversation.messages
+    ]
     assert said == [("system", "a"), ("user", "b"), ("assistant", ""), ("system", "c")]
 
 
-@pytest.mark.parametrize(("stop", "strings"), [(None, ()), ("x", ("x",)), (["x", "y"], ("x", "y")), ([], ())])
+@pytest.mark.parametrize(
+    ("stop", "strings"), [(None, ()), ("x", ("x",)), (["x", "y"], ("x", "y")), ([], ())]
+)
 def test_stop_is_none_one_or_many(stop: Any, strings: tuple[str, ...]) -> None:
     assert meaning(stop=stop).stop_strings == strings
 
@@ -47,16 +60,35 @@ def test_extensions_are_honoured() -> None:
 
 
 def test_unknown_fields_are_ignored() -> None:
-    fields = {"tools": [], "parallel_tool_calls": True, "logit_bias": {}, "user": "me", "response_format": {"type": "text"}, "store": False}
+    fields = {
+        "tools": [],
+        "parallel_tool_calls": True,
+        "logit_bias": {},
+        "user": "me",
+        "response_format": {"type": "text"},
+        "store": False,
+    }
     assert meaning(**fields) == meaning()
 
 
 def test_nulls_are_absent_fields() -> None:
-    names = ["temperature", "top_p", "top_k", "min_p", "n", "seed", "stop", "stream", "stream_options", "max_tokens", "max_completion_tokens"]
+    names = [
+        "temperature",
+        "top_p",
+        "top_k",
+        "min_p",
+        "n",
+        "seed",
+        "stop",
+        "stream",
+        "stream_options",
+        "max_tokens",
+        "max_completion_tokens",
+    ]
     assert meaning(**dict.fromkeys(names)) == meaning()
 
 
-# ------------------------------------------------------------------------------------------------------------- histories of clients
+# ----------------------------------------------------------------------------- histories of clients
 
 
 def said(*messages: dict[str, Any]) -> tuple[Message, ...]:
@@ -70,28 +102,65 @@ def calling(*calls: dict[str, Any], **fields: Any) -> dict[str, Any]:
 
 
 ASSISTANT_PARTS: list[tuple[dict[str, Any], tuple[Part, ...]]] = [
-    ({"content": [{"type": "thinking", "thinking": "hm", "signature": "x"}, {"type": "text", "text": "so"}]}, (Thinking("hm"), Text("so"))),
-    ({"content": [{"type": "reasoning", "text": "hm"}, {"type": "output_text", "text": "so"}]}, (Thinking("hm"), Text("so"))),
+    (
+        {
+            "content": [
+                {"type": "thinking", "thinking": "hm", "signature": "x"},
+                {"type": "text", "text": "so"},
+            ]
+        },
+        (Thinking("hm"), Text("so")),
+    ),
+    (
+        {"content": [{"type": "reasoning", "text": "hm"}, {"type": "output_text", "text": "so"}]},
+        (Thinking("hm"), Text("so")),
+    ),
     ({"content": [{"type": "reasoning", "reasoning": "hm"}]}, (Thinking("hm"),)),
-    ({"content": [{"type": "reasoning", "summary": []}, {"type": "redacted_thinking", "data": "x"}]}, ()),
-    ({"content": [{"type": "refusal", "refusal": "no"}, {"type": "something_new", "x": 1}]}, (Text("no"),)),
+    (
+        {
+            "content": [
+                {"type": "reasoning", "summary": []},
+                {"type": "redacted_thinking", "data": "x"},
+            ]
+        },
+        (),
+    ),
+    (
+        {"content": [{"type": "refusal", "refusal": "no"}, {"type": "something_new", "x": 1}]},
+        (Text("no"),),
+    ),
     ({"content": "so", "reasoning": "hm"}, (Thinking("hm"), Text("so"))),
     ({"content": "so", "reasoning": {"effort": "low"}}, (Text("so"),)),
-    ({"content": [{"type": "thinking", "thinking": "hm"}], "reasoning_content": "hm"}, (Thinking("hm"),)),
-    ({"content": [{"type": "tool_use", "id": "c", "name": "look", "input": {"at": 1}}]}, (ToolCall("c", "look", '{"at":1}'),)),
-    ({"content": None, "function_call": {"name": "look", "arguments": "{}"}}, (ToolCall("look", "look", "{}"),)),
+    (
+        {"content": [{"type": "thinking", "thinking": "hm"}], "reasoning_content": "hm"},
+        (Thinking("hm"),),
+    ),
+    (
+        {"content": [{"type": "tool_use", "id": "c", "name": "look", "input": {"at": 1}}]},
+        (ToolCall("c", "look", '{"at":1}'),),
+    ),
+    (
+        {"content": None, "function_call": {"name": "look", "arguments": "{}"}},
+        (ToolCall("look", "look", "{}"),),
+    ),
 ]
 
 
 @pytest.mark.parametrize(("fields", "parts"), ASSISTANT_PARTS)
-def test_what_the_assistant_said_elsewhere_is_understood(fields: dict[str, Any], parts: tuple[Part, ...]) -> None:
+def test_what_the_assistant_said_elsewhere_is_understood(
+    fields: dict[str, Any], parts: tuple[Part, ...]
+) -> None:
     assert said({"role": "assistant", **fields}) == (Message(Role.ASSISTANT, parts),)
 
 
 @pytest.mark.parametrize("arguments", [{"at": "sky"}, '{"at":"sky"}'])
 @pytest.mark.parametrize("kind", [None, "function"])
-def test_a_call_may_lack_a_type_and_have_an_object_of_arguments(kind: str | None, arguments: object) -> None:
-    [turn] = said(calling({"id": "c", "type": kind, "function": {"name": "look", "arguments": arguments}}))
+def test_a_call_may_lack_a_type_and_have_an_object_of_arguments(
+    kind: str | None, arguments: object
+) -> None:
+    [turn] = said(
+        calling({"id": "c", "type": kind, "function": {"name": "look", "arguments": arguments}})
+    )
 
     assert turn.calls == (ToolCall("c", "look", '{"at":"sky"}'),)
 
@@ -104,25 +173,40 @@ def test_a_call_may_lack_arguments(arguments: str | None) -> None:
 
 
 def test_calls_without_ids_are_answered_in_their_order() -> None:
-    calls: list[dict[str, Any]] = [{"id": None, "type": None, "function": {"name": name, "arguments": {}}} for name in ("look", "wait")]
+    calls: list[dict[str, Any]] = [
+        {"id": None, "type": None, "function": {"name": name, "arguments": {}}}
+        for name in ("look", "wait")
+    ]
     results = [{"role": "tool", "tool_call_id": None, "content": text} for text in ("sun", "rain")]
     asked_again, *answers = said(calling(*calls), *results)
 
-    assert [result.call_id for turn in answers for result in turn.results] == [call.id for call in asked_again.calls]
+    assert [result.call_id for turn in answers for result in turn.results] == [
+        call.id for call in asked_again.calls
+    ]
     assert len({call.id for call in asked_again.calls}) == 2
 
 
 def test_calls_of_two_turns_never_share_an_id() -> None:
     call = {"function": {"name": "look"}}
-    turns = said(calling(call), {"role": "tool", "content": "a"}, calling(call), {"role": "tool", "content": "b"})
+    turns = said(
+        calling(call),
+        {"role": "tool", "content": "a"},
+        calling(call),
+        {"role": "tool", "content": "b"},
+    )
 
-    assert [turn.results[0].call_id for turn in turns if turn.results] == [turn.calls[0].id for turn in turns if turn.calls]
+    assert [turn.results[0].call_id for turn in turns if turn.results] == [
+        turn.calls[0].id for turn in turns if turn.calls
+    ]
     assert turns[0].calls[0].id != turns[2].calls[0].id
 
 
 RESULTS: list[tuple[Any, str]] = [
     ([{"type": "text", "text": "a"}, {"type": "text", "text": "b"}], "a\n\nb"),
-    ([{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {"url": "data:,"}}], "a\n\n[an image; this model cannot see images]"),
+    (
+        [{"type": "text", "text": "a"}, {"type": "image_url", "image_url": {"url": "data:,"}}],
+        "a\n\n[an image; this model cannot see images]",
+    ),
     (None, ""),
     ([], ""),
 ]
@@ -130,9 +214,18 @@ RESULTS: list[tuple[Any, str]] = [
 
 @pytest.mark.parametrize(("content", "text"), RESULTS)
 def test_a_result_may_have_parts(content: Any, text: str) -> None:
-    assert said({"role": "tool", "tool_call_id": "c", "content": content}) == (Message(Role.USER, (ToolResult("c", text),)),)
+    assert said({"role": "tool", "tool_call_id": "c", "content": content}) == (
+        Message(Role.USER, (ToolResult("c", text),)),
+    )
 
 
 def test_a_result_in_the_words_of_messages_is_one() -> None:
-    result = {"type": "tool_result", "tool_use_id": "c", "content": [{"type": "text", "text": "sun"}], "is_error": True}
-    assert said({"role": "user", "content": [result]}) == (Message(Role.USER, (ToolResult("c", "sun", is_error=True),)),)
+    result = {
+        "type": "tool_result",
+        "tool_use_id": "c",
+        "content": [{"type": "text", "text": "sun"}],
+        "is_error": True,
+    }
+    assert said({"role": "user", "content": [result]}) == (
+        Message(Role.USER, (ToolResult("c", "sun", is_error=True),)),
+    )

@@ -27,17 +27,33 @@ def of_messages(**fields: Any) -> tuple[bool | None, str | None, int | None]:
 
 
 def of_chat(**fields: Any) -> tuple[bool | None, str | None, int | None]:
-    return choice(chat.generation_params(decode(json.dumps({"model": "m", "messages": SAID, **fields}).encode(), chat.ChatRequest)).conversation)
+    return choice(
+        chat.generation_params(
+            decode(
+                json.dumps({"model": "m", "messages": SAID, **fields}).encode(), chat.ChatRequest
+            )
+        ).conversation
+    )
 
 
 def of_responses(**fields: Any) -> tuple[bool | None, str | None, int | None]:
     return choice(
-        responses.generation_params(decode(json.dumps({"model": "m", "input": "hi", **fields}).encode(), responses.ResponseRequest), ()).conversation
+        responses.generation_params(
+            decode(
+                json.dumps({"model": "m", "input": "hi", **fields}).encode(),
+                responses.ResponseRequest,
+            ),
+            (),
+        ).conversation
     )
 
 
 def of_agents(**fields: Any) -> tuple[bool | None, str | None, int | None]:
-    return choice(agents.generation_params(decode(json.dumps({"message": "hi", **fields}).encode(), agents.AgentTurn), "m", "ada").conversation)
+    return choice(
+        agents.generation_params(
+            decode(json.dumps({"message": "hi", **fields}).encode(), agents.AgentTurn), "m", "ada"
+        ).conversation
+    )
 
 
 @pytest.mark.parametrize(
@@ -47,9 +63,15 @@ def of_agents(**fields: Any) -> tuple[bool | None, str | None, int | None]:
         ({"thinking": {"type": "disabled"}}, OFF),
         ({"thinking": {"type": "adaptive"}}, ON),
         ({"thinking": {"type": "enabled", "budget_tokens": 2048}}, (True, None, 2048)),
-        ({"thinking": {"type": "adaptive"}, "output_config": {"effort": "low"}}, (True, "low", None)),
+        (
+            {"thinking": {"type": "adaptive"}, "output_config": {"effort": "low"}},
+            (True, "low", None),
+        ),
         ({"thinking": {"type": "disabled"}, "output_config": {"effort": "max"}}, OFF),
-        ({"thinking": {"type": "adaptive"}, "output_config": {"effort": "a word of next year"}}, ON),
+        (
+            {"thinking": {"type": "adaptive"}, "output_config": {"effort": "a word of next year"}},
+            ON,
+        ),
     ],
 )
 def test_messages(fields: dict[str, Any], expected: object) -> None:
@@ -78,7 +100,10 @@ SHARED = [
     ({"chat_template_kwargs": {"thinking": True, "documents": []}}, ON),
     ({"chat_template_kwargs": {"reasoning_effort": "low"}}, (True, "low", None)),
     ({"chat_template_kwargs": {"thinking_budget": 512}}, (True, None, 512)),
-    ({"reasoning_effort": "high", "chat_template_kwargs": {"reasoning_effort": "low"}}, (True, "high", None)),
+    (
+        {"reasoning_effort": "high", "chat_template_kwargs": {"reasoning_effort": "low"}},
+        (True, "high", None),
+    ),
     ({"reasoning_effort": "high", "chat_template_kwargs": {"enable_thinking": False}}, OFF),
     ({"chat_template_kwargs": {}}, UNTOLD),
 ]
@@ -99,7 +124,14 @@ def test_agents(fields: dict[str, Any], expected: object) -> None:
     assert of_agents(**fields) == expected
 
 
-@pytest.mark.parametrize("fields", [{"chat_template_kwargs": {"enable_thinking": "no"}}, {"think": "a lot"}, {"thinking_budget": -5}])
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"chat_template_kwargs": {"enable_thinking": "no"}},
+        {"think": "a lot"},
+        {"thinking_budget": -5},
+    ],
+)
 def test_what_cannot_be_meant_is_named(fields: dict[str, Any]) -> None:
     with pytest.raises(Fault, match=next(iter(fields))):
         of_chat(**fields)

@@ -1,4 +1,6 @@
-"""Templates that do not tell all calls: these are written in the family's own format, and read back unchanged."""
+"""Templates that do not tell all calls: these are written in the family's own format, and read back
+unchanged.
+"""
 
 import json
 
@@ -63,14 +65,18 @@ def made(source: str) -> ChatTemplate:
     syntaxes = formats(source)
     plain = template(source, *syntaxes)
     render = calling(plain.render, ThoughtDelimiters(), syntaxes)
-    return attrs.evolve(plain, render=render, capabilities=probe(render, ThoughtDelimiters(), syntaxes))
+    return attrs.evolve(
+        plain, render=render, capabilities=probe(render, ThoughtDelimiters(), syntaxes)
+    )
 
 
 ANY_TEMPLATE = {name: made(source) for name, source in SOURCES.items()}
 
 
 @pytest.mark.parametrize("name", SOURCES)
-def test_a_template_that_leaves_calls_out_is_given_them_in_the_format_of_its_family(name: str) -> None:
+def test_a_template_that_leaves_calls_out_is_given_them_in_the_format_of_its_family(
+    name: str,
+) -> None:
     calls = ANY_TEMPLATE[name].capabilities.calls
 
     assert calls.is_native
@@ -85,19 +91,29 @@ def test_calls_that_are_written_so_are_read_back_unchanged(name: str) -> None:
     asked = ANY_TEMPLATE[name].prompt(Conversation(conversation().messages[:1], TOOLS))
     for value in VALUES:
         calls = ("write_file", {"path": "a.txt", "content": value}), ("srv.look", {"where": value})
-        whole = conversation(*(ToolCall(str(at), tool, json.dumps(given)) for at, (tool, given) in enumerate(calls)))
+        whole = conversation(
+            *(ToolCall(str(at), tool, json.dumps(given)) for at, (tool, given) in enumerate(calls))
+        )
         text = ANY_TEMPLATE[name].prompt(whole)
         assert text.startswith(asked)
         answer = text[len(asked) : text.index("<end>[tool]", len(asked))]
         for size in (7, len(answer)):
-            reader = DelimiterReader(ThoughtDelimiters(), ANY_TEMPLATE[name].syntaxes_of(Conversation((), TOOLS)), TOOLS)
-            assert called([part for piece in pieces(answer, size) for part in reader.push(piece)] + reader.finish()) == list(calls), value[:80]
+            reader = DelimiterReader(
+                ThoughtDelimiters(), ANY_TEMPLATE[name].syntaxes_of(Conversation((), TOOLS)), TOOLS
+            )
+            assert called(
+                [part for piece in pieces(answer, size) for part in reader.push(piece)]
+                + reader.finish()
+            ) == list(calls), value[:80]
 
 
 def test_one_call_is_written_as_the_template_writes_it() -> None:
     whole = conversation(ToolCall("1", "srv.look", '{"where": "here"}'))
 
-    assert '[assistant]{"name": "srv.look", "parameters": {"where": "here"}}<end>[tool]done<end>' in ANY_TEMPLATE["llama"].prompt(whole)
+    assert (
+        '[assistant]{"name": "srv.look", "parameters": {"where": "here"}}<end>[tool]done<end>'
+        in ANY_TEMPLATE["llama"].prompt(whole)
+    )
 
 
 def test_a_last_turn_that_is_written_otherwise_takes_no_calls_with_it() -> None:
@@ -109,12 +125,18 @@ def test_a_last_turn_that_is_written_otherwise_takes_no_calls_with_it() -> None:
     assert nano.capabilities.calls.is_native
     assert nano.capabilities.calls.renders_tools
     assert told.endswith(
-        '[user]go\n[assistant]I look.<TOOLCALL>[{"name": "srv.look", "arguments": {"where": "here"}}, '
+        '[user]go\n[assistant]I look.<TOOLCALL>[{"name": "srv.look", "arguments": {"where": '
+        '"here"}}, '
         '{"name": "srv.look", "arguments": {}}]</TOOLCALL>'
         "\n[end]\n\n[user]<TOOL_RESPONSE>[done, done]</TOOL_RESPONSE>\n\n[assistant]<think>\n\n"
     )
-    later = Message(Role.ASSISTANT, (Thinking("Well."), Text("It is here."))), Message(Role.USER, (Text("thanks"),))
-    assert nano.prompt(Conversation((user, answer, results, *later), TOOLS)).startswith(told.removesuffix("<think>\n\n"))
+    later = (
+        Message(Role.ASSISTANT, (Thinking("Well."), Text("It is here."))),
+        Message(Role.USER, (Text("thanks"),)),
+    )
+    assert nano.prompt(Conversation((user, answer, results, *later), TOOLS)).startswith(
+        told.removesuffix("<think>\n\n")
+    )
 
 
 def test_a_template_that_tells_calls_itself_is_used_as_it_is() -> None:

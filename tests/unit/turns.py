@@ -8,7 +8,10 @@ from tests.unit.conftest import Bench
 
 RECURRENT = ModelCacheSpec(
     "recurrent",
-    (LayerGroup(LayerKind.GLOBAL, layers=1, token_bytes=8), LayerGroup(LayerKind.RECURRENT, layers=1, state_bytes=64)),
+    (
+        LayerGroup(LayerKind.GLOBAL, layers=1, token_bytes=8),
+        LayerGroup(LayerKind.RECURRENT, layers=1, state_bytes=64),
+    ),
     block_tokens=16,
     row_slack_tokens=32,
 )
@@ -23,6 +26,8 @@ async def reuse(generation: Generation) -> Reuse:
     return (await generation.result()).finished.reuse
 
 
-async def said(bench: Bench, tokens: tuple[int, ...], count: int = 10, **more: object) -> tuple[int, ...]:
+async def said(
+    bench: Bench, tokens: tuple[int, ...], count: int = 10, **more: object
+) -> tuple[int, ...]:
     """A turn, and the whole history after it."""
     return tokens + (await bench.submit(tokens, count, **more).result()).tokens

@@ -17,13 +17,22 @@ SEPARATOR = ":"
 
 
 def adapters_in(directory: Path, model: str, model_path: Path | None) -> list[AdapterFiles]:
-    """Return the adapters in a directory, by name, as seen from a model; `model_path` is the model's own directory, where it has one."""
-    found = (path for path in _directories(directory) if SEPARATOR not in path.name and any((path / name).is_file() for name in FILES))
+    """Return the adapters in a directory, by name, as seen from a model; `model_path` is the
+    model's own directory, where it has one.
+    """
+    found = (
+        path
+        for path in _directories(directory)
+        if SEPARATOR not in path.name and any((path / name).is_file() for name in FILES)
+    )
     return [_adapter(path, model, model_path) for path in sorted(found, key=lambda path: path.name)]
 
 
 def digest_of(path: Path) -> bytes:
-    """Return a digest of what an adapter is: of its configuration and all its weights. Raises `OSError`."""
+    """Return a digest of what an adapter is: of its configuration and all its weights.
+
+    Raises `OSError`.
+    """
     digest = hashlib.sha256()
     for name in FILES:
         if (path / name).is_file():  # without it the adapter is refused later, with a reason
@@ -45,7 +54,9 @@ def _adapter(path: Path, model: str, model_path: Path | None) -> AdapterFiles:
 
 
 def _base(path: Path) -> str:
-    """Return the model that an adapter was trained on, by its configuration; empty where that does not say."""
+    """Return the model that an adapter was trained on, by its configuration; empty where that does
+    not say.
+    """
     try:
         config = json.loads((path / FILES[0]).read_bytes())
     except (OSError, ValueError):
@@ -55,7 +66,9 @@ def _base(path: Path) -> str:
 
 
 def _is_same(base: str, model: str, model_path: Path | None) -> bool:
-    """True if two names mean one model: training may name it by a path, by its Hub id, or by the last part of either."""
+    """True if two names mean one model: training may name it by a path, by its Hub id, or by the
+    last part of either.
+    """
     if model_path is not None and Path(base).expanduser().resolve() == model_path.resolve():
         return True
     names = {Path(model).name, *([model_path.name] if model_path is not None else [])}

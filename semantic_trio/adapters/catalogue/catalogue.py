@@ -1,6 +1,7 @@
 """Finds and fetches models by the names people use for them.
 
-Knows where models come from and where they are kept. Knows nothing of what is done with them: a model is a directory.
+Knows where models come from and where they are kept. Knows nothing of what is done with them: a
+model is a directory.
 """
 
 import errno
@@ -40,7 +41,10 @@ class ModelSource(Protocol):
         """Its directory, after making sure it is there. Raises `ModelNotFoundError`, `OSError`."""
 
     def remove(self) -> int:
-        """Remove it from this machine and return its bytes. Raises `ModelNotFoundError` where it is not there, or is not ours; `OSError`."""
+        """Remove it from this machine and return its bytes.
+
+        Raises `ModelNotFoundError` where it is not there, or is not ours; `OSError`.
+        """
 
 
 class Recipe(Protocol):
@@ -85,7 +89,12 @@ class BuiltIn:
         """See `ModelSource.fetch`."""
         if (here := self.find()) is not None:
             return here
-        path = self.shelf.install(self.recipe.name, self.recipe.version, lambda into: self.recipe.build(into, progress), progress)
+        path = self.shelf.install(
+            self.recipe.name,
+            self.recipe.version,
+            lambda into: self.recipe.build(into, progress),
+            progress,
+        )
         self.recipe.tidy()
         return path
 
@@ -113,7 +122,10 @@ class Catalogue:
     built_in: Mapping[str, BuiltIn]
 
     def resolve(self, name: str) -> ModelSource:
-        """Where a model of this name would come from. Raises `ModelNotFoundError` for a name that means nothing."""
+        """Where a model of this name would come from.
+
+        Raises `ModelNotFoundError` for a name that means nothing.
+        """
         if name in self.built_in:
             return self.built_in[name]
         if name.startswith(PATH_STARTS) or (name and Path(name).is_dir()):
@@ -121,21 +133,30 @@ class Catalogue:
         if HUB_ID.fullmatch(name):
             return HubModel(name)
         known = ", ".join(self.built_in)
-        raise ModelNotFoundError(name, f"neither a built-in name ({known}) nor a directory nor a Hub id like org/name")
+        raise ModelNotFoundError(
+            name, f"neither a built-in name ({known}) nor a directory nor a Hub id like org/name"
+        )
 
     def path(self, name: str) -> Path:
-        """The directory of a model that is on this machine. Raises `ModelNotFoundError`; never fetches."""
+        """The directory of a model that is on this machine.
+
+        Raises `ModelNotFoundError`; never fetches.
+        """
         source = self.resolve(name)
         if isinstance(source, LocalDirectory):
             return source.fetch(Silent())
         if (path := source.find()) is None:
-            raise ModelNotFoundError(name, f"not on this machine: run `semantic-trio models pull {name}`")
+            raise ModelNotFoundError(
+                name, f"not on this machine: run `semantic-trio models pull {name}`"
+            )
         return path
 
     def pull(self, name: str, progress: Progress) -> Path:
-        """The directory of a model, fetched and built where need be: hub models are brought up to date.
+        """The directory of a model, fetched and built where need be: hub models are brought up to
+        date.
 
-        Raises `ModelNotFoundError` when it cannot be had, `PermissionError` when its place cannot be written to. May take minutes.
+        Raises `ModelNotFoundError` when it cannot be had, `PermissionError` when its place cannot
+        be written to. May take minutes.
         """
         try:
             return self.resolve(name).fetch(progress)
@@ -143,14 +164,19 @@ class Catalogue:
             raise _disk_fault(name, error) from error
 
     def remove(self, name: str) -> int:
-        """Remove a model from this machine and return its bytes. Raises `ModelNotFoundError`, and `PermissionError` where it may not be removed."""
+        """Remove a model from this machine and return its bytes.
+
+        Raises `ModelNotFoundError`, and `PermissionError` where it may not be removed.
+        """
         try:
             return self.resolve(name).remove()
         except OSError as error:
             raise _disk_fault(name, error) from error
 
     def ensure(self, name: str, progress: Progress) -> Path:
-        """The directory of a model; fetched only if it is not on this machine, so no network is needed for one that is."""
+        """The directory of a model; fetched only if it is not on this machine, so no network is
+        needed for one that is.
+        """
         return self.resolve(name).find() or self.pull(name, progress)
 
     def entries(self) -> Iterator[ListedModel]:
@@ -162,7 +188,10 @@ class Catalogue:
 
 
 def open_catalogue(data_dir: Path) -> Catalogue:
-    """The catalogue that keeps its models under `data_dir`. Nothing is written until a model is pulled."""
+    """The catalogue that keeps its models under `data_dir`.
+
+    Nothing is written until a model is pulled.
+    """
     shelf = Shelf(data_dir / "models")
     smollm2 = BuiltIn(SmolLM2(data_dir / "downloads"), shelf)
     tiny = BuiltIn(TinyRandom(smollm2.fetch), shelf)

@@ -27,7 +27,12 @@ class LocalDirectory:
         directory = Path(self.name).expanduser()
         missing = missing_files(directory)
         if missing:
-            raise ModelNotFoundError(self.name, f"no {', '.join(missing)} in {directory}" if directory.is_dir() else "no such directory")
+            raise ModelNotFoundError(
+                self.name,
+                f"no {', '.join(missing)} in {directory}"
+                if directory.is_dir()
+                else "no such directory",
+            )
         return directory.resolve()
 
     def remove(self) -> int:

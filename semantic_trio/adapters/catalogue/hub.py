@@ -6,13 +6,19 @@ from pathlib import Path
 import attrs
 import huggingface_hub
 from huggingface_hub.constants import HF_HUB_CACHE
-from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError, OfflineModeIsEnabled, RepositoryNotFoundError
+from huggingface_hub.errors import (
+    GatedRepoError,
+    LocalEntryNotFoundError,
+    OfflineModeIsEnabled,
+    RepositoryNotFoundError,
+)
 
 from semantic_trio.adapters.catalogue.directory import is_model
 from semantic_trio.adapters.catalogue.progress import Progress
 from semantic_trio.domain.errors import ModelNotFoundError
 
-# What a model directory needs, and nothing of what other frameworks keep beside it. Code is not fetched: none is ever run.
+# What a model directory needs, and nothing of what other frameworks keep beside it. Code is not
+# fetched: none is ever run.
 FILES = ("*.json", "model*.safetensors", "tokenizer.model", "*.tiktoken", "*.txt", "*.jinja")
 
 # (repository id, local files only). Raises what `snapshot_download` does.
@@ -21,7 +27,11 @@ Snapshot = Callable[[str, bool], Path]
 
 def snapshot(repository: str, local_only: bool) -> Path:
     """The newest snapshot of a repository, downloaded or only looked up."""
-    return Path(huggingface_hub.snapshot_download(repository, allow_patterns=list(FILES), local_files_only=local_only))
+    return Path(
+        huggingface_hub.snapshot_download(
+            repository, allow_patterns=list(FILES), local_files_only=local_only
+        )
+    )
 
 
 @attrs.frozen
@@ -40,24 +50,47 @@ class HubModel:
         return directory if is_model(directory) else None
 
     def fetch(self, progress: Progress) -> Path:
-        """The newest snapshot, or the one that is here when the Hub cannot be asked. Raises `ModelNotFoundError`."""
+        """The newest snapshot, or the one that is here when the Hub cannot be asked.
+
+        Raises `ModelNotFoundError`.
+        """
         progress.step(f"downloading {self.name} from the Hub")
         try:
             directory = self.snapshot(self.name, False)
         except PermissionError:
             raise
         except Exception as error:  # the client raises whatever its several transports do
-            if isinstance(error, LocalEntryNotFoundError | OfflineModeIsEnabled) and (here := self.find()) is not None:
+            if (
+                isinstance(error, LocalEntryNotFoundError | OfflineModeIsEnabled)
+                and (here := self.find()) is not None
+            ):
                 return here
             raise ModelNotFoundError(self.name, _reason(self.name, error)) from error
         if not is_model(directory):
-            raise ModelNotFoundError(self.name, "the repository has no config.json with model*.safetensors: not an MLX model")
+            raise ModelNotFoundError(
+                self.name,
+                "the repository has no config.json with model*.safetensors: not an MLX model",
+            )
         return directory
 
     def remove(self) -> int:
-        """Remove all its snapshots and return their bytes. Raises `ModelNotFoundError` where there are none, `OSError`."""
+        """Remove all its snapshots and return their bytes.
+
+        Raises `ModelNotFoundError` where there are none, `OSError`.
+        """
         cache = huggingface_hub.scan_cache_dir() if Path(HF_HUB_CACHE).is_dir() else None
-        found = next((one for one in cache.repos if (one.repo_type, one.repo_id) == ("model", self.name)), None) if cache is not None else None
+        found = (
+            next(
+                (
+                    one
+                    for one in cache.repos
+                    if (one.repo_type, one.repo_id) == ("model", self.name)
+                ),
+                None,
+            )
+            if cache is not None
+            else None
+        )
         if cache is None or found is None:
             raise ModelNotFoundError(self.name, "not on this machine")
         removal = cache.delete_revisions(*(revision.commit_hash for revision in found.revisions))
@@ -71,16 +104,26 @@ def downloaded() -> Iterator[HubModel]:
         repositories = huggingface_hub.scan_cache_dir().repos
     except (huggingface_hub.CacheNotFound, OSError):
         return
-    names = sorted(repository.repo_id for repository in repositories if repository.repo_type == "model")
+    names = sorted(
+        repository.repo_id for repository in repositories if repository.repo_type == "model"
+    )
     yield from (model for model in map(HubModel, names) if model.find() is not None)
 
 
 def _reason(name: str, error: Exception) -> str:
     """Return what is wrong and what to do about it, in one line."""
     if isinstance(error, GatedRepoError):
-        return f"its owner asks for consent: accept the terms at https://huggingface.co/{name}, then run `hf auth login`"
+        return (
+            f"its owner asks for consent: accept the terms at https://huggingface.co/{name}, then "
+            "run `hf auth login`"
+        )
     if isinstance(error, RepositoryNotFoundError):
-        return "the Hub has no such repository, or it is private: run `hf auth login` if it is yours"
+        return (
+            "the Hub has no such repository, or it is private: run `hf auth login` if it is yours"
+        )
     if isinstance(error, LocalEntryNotFoundError | OfflineModeIsEnabled):
-        return "the Hub cannot be reached and the model is not on this machine: connect and pull it once, or name a local directory"
+        return (
+            "the Hub cannot be reached and the model is not on this machine: connect and pull it "
+            "once, or name a local directory"
+        )
     return str(error).strip().partition("\n")[0]

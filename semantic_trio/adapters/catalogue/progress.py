@@ -29,7 +29,9 @@ class Silent:
 
 @attrs.frozen
 class Lines:
-    """A line per step on standard error, and the progress bars of child processes when that is a terminal."""
+    """A line per step on standard error, and the progress bars of child processes when that is a
+    terminal.
+    """
 
     stream: TextIO = attrs.field(factory=lambda: sys.stderr)
 

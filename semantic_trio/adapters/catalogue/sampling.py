@@ -28,7 +28,9 @@ def _stated(config: Mapping[str, object]) -> SamplingParams:
         top_p=_number(config.get("top_p"), 1e-6, 1.0, plain.top_p),
         top_k=int(_number(config.get("top_k"), 0, 2**31 - 1, plain.top_k)),
         min_p=_number(config.get("min_p"), 0.0, 1.0, plain.min_p),
-        repetition_penalty=_number(config.get("repetition_penalty"), 0.1, 10.0, plain.repetition_penalty),
+        repetition_penalty=_number(
+            config.get("repetition_penalty"), 0.1, 10.0, plain.repetition_penalty
+        ),
     )
 
 

@@ -29,11 +29,14 @@ class Shelf:
         mark = self.root / name / MARK
         return mark.parent if mark.is_file() and mark.read_text() == version else None
 
-    def install(self, name: str, version: str, build: Callable[[Path], None], progress: Progress) -> Path:
+    def install(
+        self, name: str, version: str, build: Callable[[Path], None], progress: Progress
+    ) -> Path:
         """Have `build` fill a directory and publish it under the name, unless it is there already.
 
-        Several processes may do this at once: one builds, the others wait for it. Raises what `build` does, `OSError` when the disk does; a
-        failure or a kill at any moment leaves the name as it was, and what is left behind beside it is wiped by the next call.
+        Several processes may do this at once: one builds, the others wait for it. Raises what
+        `build` does, `OSError` when the disk does; a failure or a kill at any moment leaves the
+        name as it was, and what is left behind beside it is wiped by the next call.
         """
         private_directory(self.root)
         lock = FileLock(self.root / f".{name}.lock", mode=0o600)
@@ -44,7 +47,10 @@ class Shelf:
             lock.release()
 
     def remove(self, name: str, progress: Progress) -> int:
-        """Remove the directory of a name, if there is one, and return the bytes of its files. Whoever has files open keeps them. Raises `OSError`."""
+        """Remove the directory of a name, if there is one, and return the bytes of its files.
+
+        Whoever has files open keeps them. Raises `OSError`.
+        """
         if not (self.root / name).is_dir():
             return 0
         lock = FileLock(self.root / f".{name}.lock", mode=0o600)
@@ -59,7 +65,8 @@ class Shelf:
     def _build(self, name: str, version: str, build: Callable[[Path], None]) -> Path:
         finished, old = self.root / name, self.root / f".{name}.old"
         wipe(self.root, f".{name}.building-*", old.name)
-        # A name of its own, mode 0700: a child of a killed build may still be writing into that one's.
+        # A name of its own, mode 0700: a child of a killed build may still be writing into that
+        # one's.
         building = Path(tempfile.mkdtemp(prefix=f".{name}.building-", dir=self.root))
         try:
             build(building)

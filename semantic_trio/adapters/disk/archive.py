@@ -4,8 +4,9 @@
     blocks/<key>.safetensors           of its history, from the first on, and its tail
     marks/<key>.safetensors
 
-Knows the form of such a file, from both sides. Knows nothing of what is in members, or of which belong to whom. What is read may have been made to do
-harm: members are regular files, each once, of bounded size, and nothing is ever unpacked to where a name says.
+Knows the form of such a file, from both sides. Knows nothing of what is in members, or of which
+belong to whom. What is read may have been made to do harm: members are regular files, each once, of
+bounded size, and nothing is ever unpacked to where a name says.
 """
 
 import tarfile
@@ -19,7 +20,8 @@ from semantic_trio.adapters.disk.parsing import UnfitError, shown
 from semantic_trio.domain.content import Item
 
 RECORD = "agent.safetensors"
-# Bytes of one member. A block of the largest models has some hundreds of MB, a snapshot of theirs up to one GB, a record a few.
+# Bytes of one member. A block of the largest models has some hundreds of MB, a snapshot of theirs
+# up to one GB, a record a few.
 LARGEST_FILE, LARGEST_RECORD = 2 << 30, 128 << 20
 CHUNK_BYTES = 1 << 20
 BLOCK = tarfile.BLOCKSIZE
@@ -56,7 +58,10 @@ class Member:
 
 @attrs.define(eq=False)
 class ArchiveReader:
-    """Reads an archive from its beginning, member by member. Raises `UnfitError` for what is none, `OSError` as its stream does."""
+    """Reads an archive from its beginning, member by member.
+
+    Raises `UnfitError` for what is none, `OSError` as its stream does.
+    """
 
     stream: BinaryIO
     _left: int = attrs.field(init=False, default=0)  # bytes of the member that was last told
@@ -73,7 +78,9 @@ class ArchiveReader:
             return None
         member = _member(header)
         if member.size > limit_bytes:
-            raise UnfitError(f"has {shown(member.name)} of {member.size} bytes, where {limit_bytes} may be")
+            raise UnfitError(
+                f"has {shown(member.name)} of {member.size} bytes, where {limit_bytes} may be"
+            )
         if member.name in self._names:
             raise UnfitError(f"has {shown(member.name)} twice")
         self._names.add(member.name)
@@ -98,7 +105,9 @@ class ArchiveReader:
         return b"".join(pieces)
 
     def _expect_end(self) -> None:
-        """A second block of zeros has to follow, and nothing but zeros may: tools fill the last record of a tape with them."""
+        """A second block of zeros has to follow, and nothing but zeros may: tools fill the last
+        record of a tape with them.
+        """
         piece = self._exactly(BLOCK)
         while piece:
             if any(piece):

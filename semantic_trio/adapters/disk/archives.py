@@ -21,13 +21,16 @@ class ModelArchives:
 
     layout: ModelPaths
     model: str  # its name, for people
-    enter: Callable[[], None]  # makes the model's directory, and has the lock on it. Raises `OSError`
+    # makes the model's directory, and has the lock on it. Raises `OSError`
+    enter: Callable[[], None]
 
     def export_agent(self, record: AgentRecord) -> Iterator[bytes]:
         """See `AgentArchives.export_agent`."""
         return departing(self.layout, self.model, record)
 
-    def import_agent(self, archive: BinaryIO, name: str | None = None, salt: Salt | None = None) -> AgentRecord:
+    def import_agent(
+        self, archive: BinaryIO, name: str | None = None, salt: Salt | None = None
+    ) -> AgentRecord:
         """See `AgentArchives.import_agent`."""
         self.enter()
         try:

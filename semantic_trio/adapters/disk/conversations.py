@@ -1,6 +1,7 @@
 """Conversations in a form that can be written: every part with its kind, every rank by its name.
 
-Knows what a file has, field by field: the names here are those in files, whatever the domain calls things one day.
+Knows what a file has, field by field: the names here are those in files, whatever the domain calls
+things one day.
 """
 
 from typing import Any
@@ -9,12 +10,28 @@ import attrs
 import msgspec
 
 from semantic_trio.adapters.disk.parsing import UnfitError, shown
-from semantic_trio.domain.conversation import Calling, Conversation, Message, Part, Role, Text, Thinking, Tool, ToolCall, ToolChoice, ToolResult
+from semantic_trio.domain.conversation import (
+    Calling,
+    Conversation,
+    Message,
+    Part,
+    Role,
+    Text,
+    Thinking,
+    Tool,
+    ToolCall,
+    ToolChoice,
+    ToolResult,
+)
 from semantic_trio.domain.eviction import Rank
 
 
 class FileStruct(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """A structure in a file. It has exactly these fields; later ones are left out where they hold defaults, as in older files."""
+    """A structure in a file.
+
+    It has exactly these fields; later ones are left out where they hold defaults, as in older
+    files.
+    """
 
 
 class WrittenText(FileStruct, tag="text", frozen=True):
@@ -115,7 +132,11 @@ def conversation_of(found: WrittenConversation) -> Conversation:
 
 
 def _written_message(message: Message) -> WrittenMessage:
-    return WrittenMessage(message.role, tuple(_written_part(part) for part in message.parts), None if message.rank is None else message.rank.name)
+    return WrittenMessage(
+        message.role,
+        tuple(_written_part(part) for part in message.parts),
+        None if message.rank is None else message.rank.name,
+    )
 
 
 def _written_part(part: Part) -> WrittenPart:
@@ -133,7 +154,11 @@ def _written_part(part: Part) -> WrittenPart:
 def _message(found: WrittenMessage) -> Message:
     if found.rank is not None and found.rank not in Rank.__members__:
         raise UnfitError(f"has a message of rank {shown(found.rank)}")
-    return Message(found.role, tuple(_part(part) for part in found.parts), None if found.rank is None else Rank[found.rank])
+    return Message(
+        found.role,
+        tuple(_part(part) for part in found.parts),
+        None if found.rank is None else Rank[found.rank],
+    )
 
 
 def _part(found: WrittenPart) -> Part:

@@ -1,6 +1,8 @@
-"""A whole cache directory from outside: which models have memory in it, which of their files are damaged, and which nothing leads to.
+"""A whole cache directory from outside: which models have memory in it, which of their files are
+damaged, and which nothing leads to.
 
-Knows files, and changes none but by the methods that say so: those are for who holds the lock. Knows nothing of servers.
+Knows files, and changes none but by the methods that say so: those are for who holds the lock.
+Knows nothing of servers.
 """
 
 import collections
@@ -68,9 +70,11 @@ class StoredModel:
 
     def is_called(self, wanted: str) -> bool:
         """True if `wanted` is the model's name or the beginning of its fingerprint."""
-        return wanted == self.name or (len(wanted) >= LEAST_PREFIX and self.fingerprint.startswith(wanted.lower()))
+        return wanted == self.name or (
+            len(wanted) >= LEAST_PREFIX and self.fingerprint.startswith(wanted.lower())
+        )
 
-    # ----------------------------------------------------------------------------------------------------------------- to be read
+    # ----------------------------------------------------------------------------------- to be read
 
     @cached_property
     def sizes(self) -> dict[Item, int]:
@@ -83,7 +87,10 @@ class StoredModel:
         return sum(self.sizes.values()) + sum(_size(path) for path in self.layout.records())
 
     def agents(self) -> Iterator[tuple[AgentRecord, Lineage]]:
-        """The agents whose records are whole, the one used last at the end, and what each leads to. Raises `OSError`."""
+        """The agents whose records are whole, the one used last at the end, and what each leads to.
+
+        Raises `OSError`.
+        """
         found: list[tuple[AgentRecord, Lineage]] = []
         for path in self.layout.records():
             with contextlib.suppress(UnfitError, FileNotFoundError):
@@ -98,14 +105,20 @@ class StoredModel:
         except FileNotFoundError:
             return None
         except UnfitError as error:
-            raise CacheCorruptionError(f"the record of {agent} ({self.layout.name(path)})", str(error)) from error
+            raise CacheCorruptionError(
+                f"the record of {agent} ({self.layout.name(path)})", str(error)
+            ) from error
 
     def used_at(self, agent: str) -> float:
-        """When an agent was used last, in seconds, by the clock of the file system: for the order among models."""
+        """When an agent was used last, in seconds, by the clock of the file system: for the order
+        among models.
+        """
         return self.layout.path(agent).stat().st_mtime
 
     def damaged(self) -> Iterator[Damaged | Newer | Path]:
-        """Read every file: those that are damaged come with the reason, those of a newer version as such, the others as they are."""
+        """Read every file: those that are damaged come with the reason, those of a newer version as
+        such, the others as they are.
+        """
         for item in self.sizes:
             yield from self._examined(self.layout.path(item), item)
         for path in self.layout.records():
@@ -114,7 +127,11 @@ class StoredModel:
     @property
     def has_newer(self) -> bool:
         """True if a newer version has written a record here. Raises `OSError`."""
-        return any(isinstance(found, Newer) for path in self.layout.records() for found in self._examined(path, None))
+        return any(
+            isinstance(found, Newer)
+            for path in self.layout.records()
+            for found in self._examined(path, None)
+        )
 
     def unreached(self) -> list[Item]:
         """Blocks and snapshots that no record leads to. Raises `OSError`.
@@ -126,7 +143,7 @@ class StoredModel:
         reached = {item for _, belongings in self.agents() for item in belongings}
         return [item for item in self.sizes if item not in reached]
 
-    # ------------------------------------------------------------------------------------------------------------- to be changed
+    # -------------------------------------------------------------------------------- to be changed
 
     def remove(self, items: Iterable[Item]) -> int:
         """Delete blocks and snapshots; the bytes that gives back."""
@@ -191,7 +208,11 @@ class CacheDirectory:
     def models(self) -> list[StoredModel]:
         """The models that have memory here, by their names. Raises `OSError`."""
         memory = self.root / "memory"
-        homes = [path for path in memory.iterdir() if len(path.name) == SHORT and path.is_dir()] if memory.is_dir() else []
+        homes = (
+            [path for path in memory.iterdir() if len(path.name) == SHORT and path.is_dir()]
+            if memory.is_dir()
+            else []
+        )
         return sorted(map(self._model, homes), key=lambda model: (model.name, model.fingerprint))
 
     def quarantined(self) -> list[Path]:
@@ -211,19 +232,30 @@ class CacheDirectory:
         return StoredModel(ModelPaths(self.root, home.name), UNKNOWN)
 
 
-def to_be_given_up(models: Iterable[StoredModel], limit_bytes: int) -> Iterator[tuple[StoredModel, Item]]:
-    """Yield what only agents lead to, least recently used agents first and the ends of their histories first, until all models take `limit_bytes`.
+def to_be_given_up(
+    models: Iterable[StoredModel], limit_bytes: int
+) -> Iterator[tuple[StoredModel, Item]]:
+    """Yield what only agents lead to, least recently used agents first and the ends of their
+    histories first, until all models take `limit_bytes`.
 
     Pinned agents keep what they have. Whoever takes one removes it. Raises `OSError`.
     """
     models = list(models)
     used = sum(model.bytes for model in models)
-    agents = [(model, record, belongings) for model in models for record, belongings in model.agents()]
-    leads = collections.Counter((model.fingerprint, item) for model, _, belongings in agents for item in belongings)
+    agents = [
+        (model, record, belongings) for model in models for record, belongings in model.agents()
+    ]
+    leads = collections.Counter(
+        (model.fingerprint, item) for model, _, belongings in agents for item in belongings
+    )
     for model, record, belongings in sorted(agents, key=lambda one: one[0].used_at(one[1].id)):
         if record.is_pinned:
             continue
-        own = [item for item in belongings if leads[model.fingerprint, item] == 1 and item in model.sizes]
+        own = [
+            item
+            for item in belongings
+            if leads[model.fingerprint, item] == 1 and item in model.sizes
+        ]
         leads.subtract((model.fingerprint, item) for item in belongings)
         for item in reversed(own):
             if used <= limit_bytes:

@@ -1,4 +1,5 @@
-"""The files of one model: what is kept, found again, and put aside where it is not as it was written.
+"""The files of one model: what is kept, found again, and put aside where it is not as it was
+written.
 
 Knows what each file has to be. Knows nothing of budgets, or of which of them are needed.
 """
@@ -21,7 +22,11 @@ from semantic_trio.adapters.disk.publishing import make_private, publish
 from semantic_trio.adapters.disk.quarantine import Quarantine
 from semantic_trio.adapters.disk.records import decode, encode
 from semantic_trio.domain.content import AgentRecord, Content, Item
-from semantic_trio.domain.errors import CacheCorruptionError, CacheInUseError, IncompatibleCacheError
+from semantic_trio.domain.errors import (
+    CacheCorruptionError,
+    CacheInUseError,
+    IncompatibleCacheError,
+)
 
 log = structlog.get_logger(__name__)
 
@@ -32,17 +37,24 @@ def _nothing() -> None:
 
 @attrs.define(eq=False)
 class ModelFiles:
-    """See `CacheFiles`. The first index is to be made before anything is written: it removes what a killed process was writing."""
+    """See `CacheFiles`.
+
+    The first index is to be made before anything is written: it removes what a killed process was
+    writing.
+    """
 
     root: Path
     fingerprint: str
     model: str  # its name, for people
-    claim: Callable[[], None] = _nothing  # has the lock on `root`, made again where it was deleted; raises `CacheInUseError`, `OSError`
+    # has the lock on `root`, made again where it was deleted; raises `CacheInUseError`, `OSError`
+    claim: Callable[[], None] = _nothing
     _layout: ModelPaths = attrs.field(init=False)
     _quarantine: Quarantine = attrs.field(init=False)
     _is_tidy: bool = attrs.field(init=False, default=False)
-    _has_home: bool = attrs.field(init=False, default=False)  # the model's directory was there when it was looked at last
-    _newer: frozenset[str] = attrs.field(init=False, default=frozenset())  # names of records that a newer version has written
+    # the model's directory was there when it was looked at last
+    _has_home: bool = attrs.field(init=False, default=False)
+    # names of records that a newer version has written
+    _newer: frozenset[str] = attrs.field(init=False, default=frozenset())
 
     def __attrs_post_init__(self) -> None:
         self._layout = ModelPaths(self.root, self.fingerprint)
@@ -80,10 +92,18 @@ class ModelFiles:
     def agents(self) -> Sequence[AgentRecord]:
         """See `CacheFiles.agents`."""
         newer: dict[str, str] = {}  # reasons
-        records = [record for path in self._layout.records() if (record := self._record(path, newer)) is not None]
+        records = [
+            record
+            for path in self._layout.records()
+            if (record := self._record(path, newer)) is not None
+        ]
         self._newer = frozenset(newer)
         if newer:
-            log.warning("agents of a newer version are left as they are", agents=len(newer), reason=next(iter(newer.values())))
+            log.warning(
+                "agents of a newer version are left as they are",
+                agents=len(newer),
+                reason=next(iter(newer.values())),
+            )
         return sorted(records, key=lambda record: record.used)
 
     def newer(self) -> Container[str]:
@@ -104,7 +124,9 @@ class ModelFiles:
 
     def put_aside(self, item: Item | str, reason: str) -> None:
         """See `CacheFiles.put_aside`."""
-        self._put_aside(self._layout.path(item), item.kind if isinstance(item, Item) else AGENT, reason)
+        self._put_aside(
+            self._layout.path(item), item.kind if isinstance(item, Item) else AGENT, reason
+        )
 
     @property
     def archives(self) -> ModelArchives:
@@ -113,17 +135,24 @@ class ModelFiles:
 
     def free_bytes(self) -> int:
         """See `CacheFiles.free_bytes`."""
-        return shutil.disk_usage(next(path for path in (self.root, *self.root.absolute().parents) if path.is_dir())).free
+        return shutil.disk_usage(
+            next(path for path in (self.root, *self.root.absolute().parents) if path.is_dir())
+        ).free
 
     def _enter(self) -> None:
-        """Have the model's directory, and the lock. Raises `OSError`, once also where the directory was deleted since it was looked at."""
+        """Have the model's directory, and the lock.
+
+        Raises `OSError`, once also where the directory was deleted since it was looked at.
+        """
         try:
             self.claim()
         except CacheInUseError as error:
             raise OSError(errno.EBUSY, str(error)) from error
         if self._has_home and not self._layout.home.is_dir():
             self._has_home = False
-            raise FileNotFoundError(errno.ENOENT, "the directory was deleted under the server", str(self._layout.home))
+            raise FileNotFoundError(
+                errno.ENOENT, "the directory was deleted under the server", str(self._layout.home)
+            )
         make_private(self.root, self._layout.home)
         self._has_home = True
 
@@ -140,16 +169,22 @@ class ModelFiles:
         return content
 
     def _record(self, path: Path, newer: dict[str, str]) -> AgentRecord | None:
-        """None where it is damaged, cannot be read today, or is a newer version's, which is noted."""
+        """None where it is damaged, cannot be read today, or is a newer version's, which is
+        noted.
+        """
         try:
             return self._read_record(path)
         except NewerError as error:
             newer[path.name] = str(error)
         except UnfitError as error:
-            log.warning("record of an agent is damaged", file=self._layout.name(path), reason=str(error))
+            log.warning(
+                "record of an agent is damaged", file=self._layout.name(path), reason=str(error)
+            )
             self._try_to_put_aside(path, AGENT, str(error))
         except OSError as error:
-            log.warning("record of an agent cannot be read", file=self._layout.name(path), reason=str(error))
+            log.warning(
+                "record of an agent cannot be read", file=self._layout.name(path), reason=str(error)
+            )
         return None
 
     def _read_record(self, path: Path) -> AgentRecord:
@@ -163,7 +198,11 @@ class ModelFiles:
         try:
             self._put_aside(path, kind, reason)
         except OSError as error:
-            log.warning("damaged file stays where it is", file=self._layout.name(path), reason=str(error))
+            log.warning(
+                "damaged file stays where it is", file=self._layout.name(path), reason=str(error)
+            )
 
     def _put_aside(self, path: Path, kind: str, reason: str) -> None:
-        self._quarantine.take(path, f"{kind}-{path.stem}", f"{self._layout.name(path)} of {self.model}: {reason}")
+        self._quarantine.take(
+            path, f"{kind}-{path.stem}", f"{self._layout.name(path)} of {self.model}: {reason}"
+        )

@@ -1,9 +1,11 @@
-"""The one format of all files: a safetensors file that says what it is, with a checksum over all of it.
+"""The one format of all files: a safetensors file that says what it is, with a checksum over all of
+it.
 
 Knows bytes, names and kinds. Knows nothing of directories, or of what tensors mean.
 
-The checksum is XXH3-128 of the whole file, in the metadata, computed with zeros in its own place. It finds what disks, crashes and people do to
-files by accident. It is no signature: who can write into the directory can write a valid file.
+The checksum is XXH3-128 of the whole file, in the metadata, computed with zeros in its own place.
+It finds what disks, crashes and people do to files by accident. It is no signature: who can write
+into the directory can write a valid file.
 """
 
 import errno
@@ -26,7 +28,8 @@ from semantic_trio.adapters.disk.parsing import NewerError, UnfitError, parse, s
 from semantic_trio.domain.content import Content, Tensor
 
 FORMAT = "semantic_trio/1"
-FORMAT_NUMBER = re.compile(r"semantic_trio/(\d{1,9})")  # of all versions; a newer one may change everything else
+# of all versions; a newer one may change everything else
+FORMAT_NUMBER = re.compile(r"semantic_trio/(\d{1,9})")
 ZEROS = b"0" * 32
 CHECKSUM = re.compile(rb'"checksum"\s*:\s*"([0-9a-f]{32})"')
 # numpy has no such numbers: their bytes travel as these, and the metadata says what they are.
@@ -48,7 +51,11 @@ class Label:
 def write(path: Path, label: Label, content: Content) -> None:
     """Fill a file without flushing it. Raises `OSError`, and may leave an incomplete file."""
     try:
-        save_file({name: _array(tensor) for name, tensor in content.items()}, path, _metadata(label, content))
+        save_file(
+            {name: _array(tensor) for name, tensor in content.items()},
+            path,
+            _metadata(label, content),
+        )
     except SafetensorError as error:
         raise _os_error(error) from error
     _seal(path)
@@ -56,7 +63,9 @@ def write(path: Path, label: Label, content: Content) -> None:
 
 def sealed(label: Label, content: Content) -> bytes:
     """Return the bytes of the file that `write` makes."""
-    whole = bytearray(save({name: _array(tensor) for name, tensor in content.items()}, _metadata(label, content)))
+    whole = bytearray(
+        save({name: _array(tensor) for name, tensor in content.items()}, _metadata(label, content))
+    )
     place = _checksum_place(whole[: LENGTH_BYTES + header_bytes(bytes(whole[:LENGTH_BYTES]))])
     whole[slice(*place.span(1))] = xxhash.xxh3_128(whole).hexdigest().encode()
     return bytes(whole)
@@ -65,14 +74,18 @@ def sealed(label: Label, content: Content) -> bytes:
 def read(path: Path, kind: str, fingerprint: str) -> tuple[str, Content]:
     """Return the name and content of a file.
 
-    The content is views of one buffer, the one that the checksum was computed over. Raises `UnfitError` for a damaged file or one of another kind
-    or model, `OSError` if the file cannot be read.
+    The content is views of one buffer, the one that the checksum was computed over. Raises
+    `UnfitError` for a damaged file or one of another kind or model, `OSError` if the file cannot be
+    read.
     """
     header, whole = _read(path)
     dtypes = _true_dtypes(header)
     name = _name(header.metadata, kind, fingerprint)
     data = whole[len(whole) - header.data_bytes :].toreadonly()
-    return name, {key: Tensor(dtypes[key], entry.shape, data[slice(*entry.data_offsets)]) for key, entry in header.entries.items()}
+    return name, {
+        key: Tensor(dtypes[key], entry.shape, data[slice(*entry.data_offsets)])
+        for key, entry in header.entries.items()
+    }
 
 
 def read_raw(path: Path, kind: str, fingerprint: str) -> tuple[str, memoryview]:
@@ -87,9 +100,14 @@ def read_label(path: Path) -> Label:
     Raises `UnfitError` for a damaged or incomplete file, `OSError` if the file cannot be read.
     """
     header, _ = _read(path)
-    said = {name: header.metadata.get(name) for name in ("format", *(field.name for field in attrs.fields(Label)))}
+    said = {
+        name: header.metadata.get(name)
+        for name in ("format", *(field.name for field in attrs.fields(Label)))
+    }
     if None in said.values() or said.pop("format") != FORMAT:
-        raise UnfitError(f"is of format {shown(header.metadata.get('format', 'unknown'))}, not {FORMAT}")
+        raise UnfitError(
+            f"is of format {shown(header.metadata.get('format', 'unknown'))}, not {FORMAT}"
+        )
     return Label(**{name: str(text) for name, text in said.items()})
 
 
@@ -105,23 +123,37 @@ def _read(path: Path) -> tuple[FileHeader, memoryview]:
 
 
 def _refuse_newer(metadata: Mapping[str, str]) -> None:
-    """Raises `NewerError` before the checksum is verified: a newer version may compute it in another way."""
-    number, ours = FORMAT_NUMBER.fullmatch(metadata.get("format", "")), FORMAT_NUMBER.fullmatch(FORMAT)
+    """Raises `NewerError` before the checksum is verified: a newer version may compute it in
+    another way.
+    """
+    number, ours = (
+        FORMAT_NUMBER.fullmatch(metadata.get("format", "")),
+        FORMAT_NUMBER.fullmatch(FORMAT),
+    )
     if number and ours and int(number[1]) > int(ours[1]):
-        raise NewerError(f"is of format {number[0]}, which a newer version has written; this one reads {FORMAT}")
+        raise NewerError(
+            f"is of format {number[0]}, which a newer version has written; this one reads {FORMAT}"
+        )
 
 
 def _array(tensor: Tensor) -> npt.NDArray[np.generic]:
     dtype = DTYPES[CARRIERS.get(tensor.dtype, tensor.dtype)]
     array = np.ndarray(tensor.shape, dtype, buffer=tensor.data)
-    assert array.nbytes == len(tensor.data), f"{tensor.dtype} {tensor.shape} in {len(tensor.data)} bytes"
+    assert array.nbytes == len(tensor.data), (
+        f"{tensor.dtype} {tensor.shape} in {len(tensor.data)} bytes"
+    )
     return array
 
 
 def _metadata(label: Label, content: Content) -> dict[str, str]:
-    texts = {name: text.encode(errors="backslashreplace").decode() for name, text in attrs.asdict(label).items()}
+    texts = {
+        name: text.encode(errors="backslashreplace").decode()
+        for name, text in attrs.asdict(label).items()
+    }
     carried = {name: tensor.dtype for name, tensor in content.items() if tensor.dtype in CARRIERS}
-    return {"format": FORMAT, **texts, "checksum": ZEROS.decode()} | ({"dtypes": json.dumps(carried)} if carried else {})
+    return {"format": FORMAT, **texts, "checksum": ZEROS.decode()} | (
+        {"dtypes": json.dumps(carried)} if carried else {}
+    )
 
 
 def _os_error(error: SafetensorError) -> OSError:
@@ -151,11 +183,20 @@ def _front(file: io.FileIO) -> bytes:
 
 
 def _whole(file: io.FileIO, front: bytes, end: int) -> memoryview:
-    """Return all bytes of a file. Raises `UnfitError`, before it takes memory, if the size of the file is not the one in its header."""
+    """Return all bytes of a file.
+
+    Raises `UnfitError`, before it takes memory, if the size of the file is not the one in its
+    header.
+    """
     size = os.fstat(file.fileno()).st_size
     if size != end:
-        raise UnfitError(f"ends after {size} of {end} bytes" if size < end else f"goes on for {size - end} bytes after its end")
-    whole = np.empty(size, np.uint8).data  # a bytearray would be filled with zeros first, and every thread wait for it
+        raise UnfitError(
+            f"ends after {size} of {end} bytes"
+            if size < end
+            else f"goes on for {size - end} bytes after its end"
+        )
+    # a bytearray would be filled with zeros first, and every thread wait for it
+    whole = np.empty(size, np.uint8).data
     whole[: len(front)] = front
     at = len(front)
     while at < size:  # one call reads 2 GB at most
@@ -183,7 +224,11 @@ def _verify(whole: memoryview, front_bytes: int) -> None:
 
 
 def _true_dtypes(header: FileHeader) -> dict[str, str]:
-    carried = strictly(parse(header.metadata.get("dtypes", "{}").encode(errors="surrogatepass")), dict[str, str], "dtypes")
+    carried = strictly(
+        parse(header.metadata.get("dtypes", "{}").encode(errors="surrogatepass")),
+        dict[str, str],
+        "dtypes",
+    )
     written = {name: entry.dtype for name, entry in header.entries.items()}
     for name, dtype in carried.items():
         if dtype not in CARRIERS or written.get(name) != CARRIERS[dtype]:

@@ -50,10 +50,15 @@ class FileHeader:
 
     @classmethod
     def parse(cls, text: bytes | memoryview) -> "FileHeader":
-        """Raises `UnfitError` unless the tensors fill the data, each its own place, without gaps."""
+        """Raises `UnfitError` unless the tensors fill the data, each its own place, without
+        gaps.
+        """
         found = strictly(parse(text), dict[str, object], "header")
         metadata = strictly(found.pop("__metadata__", {}), dict[str, str], "metadata")
-        entries = {name: strictly(entry, TensorEntry, f"entry for {shown(name)}") for name, entry in found.items()}
+        entries = {
+            name: strictly(entry, TensorEntry, f"entry for {shown(name)}")
+            for name, entry in found.items()
+        }
         return cls(metadata, entries, _filled(entries))
 
 
@@ -70,6 +75,9 @@ def _filled(entries: Mapping[str, TensorEntry]) -> int:
     for name, entry in sorted(entries.items(), key=lambda one: one[1].data_offsets):
         start, stop = entry.data_offsets
         if start != at or stop - start != entry.size_bytes:
-            raise UnfitError(f"has {shown(name)} of {shown(str(entry.size_bytes))} bytes at [{start}, {stop}), where {at} comes next")
+            raise UnfitError(
+                f"has {shown(name)} of {shown(str(entry.size_bytes))} bytes at [{start}, {stop}), "
+                f"where {at} comes next"
+            )
         at = stop
     return at

@@ -1,8 +1,8 @@
 """Where the files of one model are.
 
-    <root>/memory/<fingerprint>/blocks/<ab>/<key>.safetensors    and so for snapshots, in marks/; <ab> is what the key begins with
-    <root>/memory/<fingerprint>/agents/<digest>.safetensors      of the agent's id: file systems differ in which ids are one name
-    <root>/quarantine/
+    <root>/memory/<fingerprint>/blocks/<ab>/<key>.safetensors    and so for snapshots, in marks/;
+    <ab> is what the key begins with <root>/memory/<fingerprint>/agents/<digest>.safetensors      of
+    the agent's id: file systems differ in which ids are one name <root>/quarantine/
 
 Knows directories and file names, and no file from the inside.
 """
@@ -60,25 +60,46 @@ class ModelPaths:
         return str(path.relative_to(self.home))
 
     def items(self) -> Iterator[tuple[Item, int]]:
-        """The blocks and snapshots that are there, with the size of their files. Raises `OSError`."""
+        """The blocks and snapshots that are there, with the size of their files.
+
+        Raises `OSError`.
+        """
         for kind in Kind:
             for shard in self._shards(kind):
                 for entry in _entries(shard):
                     named = KEY_FILE.fullmatch(entry.name)
-                    if named and entry.name.startswith(shard.name) and entry.is_file(follow_symlinks=False):
-                        yield Item(kind, bytes.fromhex(named[1])), entry.stat(follow_symlinks=False).st_size
+                    if (
+                        named
+                        and entry.name.startswith(shard.name)
+                        and entry.is_file(follow_symlinks=False)
+                    ):
+                        yield (
+                            Item(kind, bytes.fromhex(named[1])),
+                            entry.stat(follow_symlinks=False).st_size,
+                        )
 
     def records(self) -> list[Path]:
         """The files of agents that are there. Raises `OSError`."""
-        return [Path(entry.path) for entry in _entries(self.agents) if AGENT_FILE.fullmatch(entry.name)]
+        return [
+            Path(entry.path) for entry in _entries(self.agents) if AGENT_FILE.fullmatch(entry.name)
+        ]
 
     def elsewhere(self) -> "AgentFiles":
         """The agents other models have records of. Raises `OSError`."""
-        homes = [Path(entry.path) for entry in _entries(self.home.parent) if entry.name != self.home.name and entry.is_dir(follow_symlinks=False)]
-        return AgentFiles(frozenset(entry.name for home in homes for entry in _entries(home / self.agents.name)))
+        homes = [
+            Path(entry.path)
+            for entry in _entries(self.home.parent)
+            if entry.name != self.home.name and entry.is_dir(follow_symlinks=False)
+        ]
+        return AgentFiles(
+            frozenset(entry.name for home in homes for entry in _entries(home / self.agents.name))
+        )
 
     def tidy(self) -> None:
-        """Close what is open to others, and remove what was begun and not finished. Raises `OSError` where a directory cannot be read."""
+        """Close what is open to others, and remove what was begun and not finished.
+
+        Raises `OSError` where a directory cannot be read.
+        """
         for directory in self._directories():
             close_to_others(directory)
         for path in self.temporaries():
@@ -86,13 +107,28 @@ class ModelPaths:
                 path.unlink()
 
     def temporaries(self) -> list[Path]:
-        """Return files that were begun and not finished. Raises `OSError` where a directory cannot be read."""
+        """Return files that were begun and not finished.
+
+        Raises `OSError` where a directory cannot be read.
+        """
         entries = [entry for directory in self._directories() for entry in _entries(directory)]
-        return [Path(entry.path) for entry in entries if entry.name.startswith(TEMPORARY) and entry.is_file(follow_symlinks=False)]
+        return [
+            Path(entry.path)
+            for entry in entries
+            if entry.name.startswith(TEMPORARY) and entry.is_file(follow_symlinks=False)
+        ]
 
     def _directories(self) -> list[Path]:
         shards = [shard for kind in Kind for shard in self._shards(kind)]
-        return [self.root, self.home.parent, self.home, *map(self._kept, Kind), self.agents, self.quarantine, *shards]
+        return [
+            self.root,
+            self.home.parent,
+            self.home,
+            *map(self._kept, Kind),
+            self.agents,
+            self.quarantine,
+            *shards,
+        ]
 
     def _kept(self, kind: Kind) -> Path:
         return self.home / f"{kind}s"

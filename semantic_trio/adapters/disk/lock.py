@@ -1,6 +1,7 @@
 """Lock of a cache directory, which one process holds at a time.
 
-Knows the lock, which the kernel releases however its holder ends, and the holder's description of itself.
+Knows the lock, which the kernel releases however its holder ends, and the holder's description of
+itself.
 """
 
 import contextlib
@@ -27,21 +28,32 @@ MOMENT_SECONDS, POLL_SECONDS = 0.2, 0.02
 
 @attrs.define(eq=False)
 class CacheLock:
-    """Exclusive use of a directory while the context lasts. The directory is made if there is none."""
+    """Exclusive use of a directory while the context lasts.
+
+    The directory is made if there is none.
+    """
 
     directory: Path
     holder: str  # one line for other processes: "pid 123, smollm2-135m, http://127.0.0.1:8000"
-    _descriptor: int | None = attrs.field(init=False, default=None)  # of the locked file; None while this process does not hold the lock
+    # of the locked file; None while this process does not hold the lock
+    _descriptor: int | None = attrs.field(init=False, default=None)
     _is_entered: bool = attrs.field(init=False, default=False)
     _claiming: threading.Lock = attrs.field(init=False, factory=threading.Lock)
 
     def __enter__(self) -> Self:
-        """Raises `CacheInUseError` if another process holds the lock, `OSError` if the directory cannot be made or written."""
+        """Raises `CacheInUseError` if another process holds the lock, `OSError` if the directory
+        cannot be made or written.
+        """
         self._take()
         self._is_entered = True
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
         with self._claiming:
             self._is_entered = False
             if self._is_held:
@@ -52,14 +64,18 @@ class CacheLock:
     def claim(self) -> None:
         """Take the lock again if the directory or the lock file was deleted under this process.
 
-        Both are made again, with a warning in the log. Raises as `__enter__` does; the next call tries again. May be called by any thread.
+        Both are made again, with a warning in the log. Raises as `__enter__` does; the next call
+        tries again. May be called by any thread.
         """
         with self._claiming:
             if not self._is_entered or self._is_held:
                 return
             self._release()
             self._take()
-            log.warning("the cache directory was deleted under the server, and is made again", directory=str(self.directory))
+            log.warning(
+                "the cache directory was deleted under the server, and is made again",
+                directory=str(self.directory),
+            )
 
     def describe(self, holder: str) -> None:
         """Change the description of the holder."""
@@ -91,7 +107,10 @@ class CacheLock:
 
 
 def held_by(directory: Path) -> str | None:
-    """Return the holder's description of itself; None if no process holds the lock. Raises `OSError` if that cannot be found out."""
+    """Return the holder's description of itself; None if no process holds the lock.
+
+    Raises `OSError` if that cannot be found out.
+    """
     try:
         with _file(directory).open("rb") as lock:
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -103,7 +122,8 @@ def held_by(directory: Path) -> str | None:
 
 
 def _locked(file: Path) -> int | None:
-    """Return a descriptor of the file, locked until it is closed; None if another process holds it or has just deleted the file.
+    """Return a descriptor of the file, locked until it is closed; None if another process holds it
+    or has just deleted the file.
 
     Raises `OSError`.
     """

@@ -22,7 +22,10 @@ class UnfitError(Exception):
 
 
 class NewerError(UnfitError):
-    """A newer version of this server has written what was read; the text says so. It is not damaged, and stays as it is."""
+    """A newer version of this server has written what was read; the text says so.
+
+    It is not damaged, and stays as it is.
+    """
 
 
 def shown(text: str) -> str:
@@ -32,7 +35,10 @@ def shown(text: str) -> str:
 
 
 def parse(text: bytes | memoryview) -> object:
-    """Parse JSON; strings may hold halves of surrogate pairs. Raises `UnfitError`, also where a key is there twice."""
+    """Parse JSON; strings may hold halves of surrogate pairs.
+
+    Raises `UnfitError`, also where a key is there twice.
+    """
     try:
         return json.loads(str(text, "utf-8", "surrogatepass"), object_pairs_hook=_unique)
     except (ValueError, RecursionError) as error:

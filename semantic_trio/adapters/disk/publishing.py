@@ -12,7 +12,8 @@ from pathlib import Path
 PRIVATE = 0o700
 PRIVATE_FILE = 0o600
 OTHERS = 0o077
-# What the name of a file begins with that is being written. safetensors writes under such a name too before it uses the one it was told.
+# What the name of a file begins with that is being written. safetensors writes under such a name
+# too before it uses the one it was told.
 TEMPORARY = ".tmp"
 
 
@@ -33,14 +34,18 @@ def publish(path: Path, fill: Callable[[Path], None]) -> int:
         with contextlib.suppress(OSError):
             temporary.unlink()
         raise
-    # Some file systems refuse. The file is whole; only a power cut in the next seconds could take it back.
+    # Some file systems refuse. The file is whole; only a power cut in the next seconds could take
+    # it back.
     with contextlib.suppress(OSError):
         sync(path.parent)
     return size
 
 
 def publish_once(path: Path, fill: Callable[[Path], None]) -> bool:
-    """The same for a file that stays as it is where it is there already, which is found out last; whether it was not. Many may do so at once.
+    """The same for a file that stays as it is where it is there already, which is found out last;
+    whether it was not.
+
+    Many may do so at once.
 
     What `fill` raises keeps the file from getting its name.
     """
@@ -62,7 +67,10 @@ def publish_once(path: Path, fill: Callable[[Path], None]) -> bool:
 
 
 def sync(path: Path) -> None:
-    """Have a file, or the names in a directory, on disk before anything else happens. Raises `OSError`."""
+    """Have a file, or the names in a directory, on disk before anything else happens.
+
+    Raises `OSError`.
+    """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -71,12 +79,19 @@ def sync(path: Path) -> None:
 
 
 def _make_private_file(file: Path) -> None:
-    """Make an empty file that others cannot read while it is being filled, wherever it is. Raises `OSError`."""
+    """Make an empty file that others cannot read while it is being filled, wherever it is.
+
+    Raises `OSError`.
+    """
     os.close(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE_FILE))
 
 
 def make_private(root: Path, directory: Path) -> None:
-    """Make a directory under `root` and what is missing above it; from `root` on all are closed to others. Raises `OSError`."""
+    """Make a directory under `root` and what is missing above it; from `root` on all are closed to
+    others.
+
+    Raises `OSError`.
+    """
     _make(directory)
     for one in (directory, *directory.parents):
         if one.is_relative_to(root):

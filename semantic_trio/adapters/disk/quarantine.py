@@ -18,7 +18,11 @@ NAME = re.compile(r"([a-z]+-[0-9a-f]+)-([0-9]{1,18})\.(?:safetensors|txt)")
 
 @attrs.frozen(eq=False)
 class Quarantine:
-    """One directory. Counts the files it is given; that there are no clocks in their names means no clock can reorder them."""
+    """One directory.
+
+    Counts the files it is given; that there are no clocks in their names means no clock can reorder
+    them.
+    """
 
     root: Path  # closed to others with all that is in it
     directory: Path
@@ -34,14 +38,22 @@ class Quarantine:
                 path.rename(self.directory / f"{name}-{number}.safetensors")
             except FileNotFoundError:
                 return
-            # It is out of use, and that is what counts: a full disk may have no room for the reason.
+            # It is out of use, and that is what counts: a full disk may have no room for the
+            # reason.
             with contextlib.suppress(OSError):
                 self._forget([*kept, (number, name)][:-MOST_FILES])
                 self._note(self.directory / f"{name}-{number}.txt", reason)
 
     def files(self) -> list[Path]:
-        """Everything that is here, reasons included. Raises `OSError` where the directory cannot be read."""
-        return [path for path in sorted(self.directory.iterdir()) if NAME.fullmatch(path.name)] if self.directory.is_dir() else []
+        """Everything that is here, reasons included.
+
+        Raises `OSError` where the directory cannot be read.
+        """
+        return (
+            [path for path in sorted(self.directory.iterdir()) if NAME.fullmatch(path.name)]
+            if self.directory.is_dir()
+            else []
+        )
 
     def _kept(self) -> list[tuple[int, str]]:
         """Numbers and names, in the order of numbers."""

@@ -9,7 +9,12 @@ from typing import Annotated
 import msgspec
 import numpy as np
 
-from semantic_trio.adapters.disk.conversations import FileStruct, WrittenConversation, conversation_of, written
+from semantic_trio.adapters.disk.conversations import (
+    FileStruct,
+    WrittenConversation,
+    conversation_of,
+    written,
+)
 from semantic_trio.adapters.disk.parsing import Count, NewerError, UnfitError, parse, strictly
 from semantic_trio.domain.agent import AGENT_ID
 from semantic_trio.domain.chain import TOKEN_BYTES, common_tokens
@@ -19,7 +24,8 @@ Key = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
 Id = Annotated[str, msgspec.Meta(pattern=rf"\A{AGENT_ID.pattern}\Z")]
 # Words of msgspec's error.
 UNKNOWN_FIELD = "Object contains unknown field"
-# Limit for all token histories of one record, which share the tokens of `history`: no file may ask for more memory than a server would use.
+# Limit for all token histories of one record, which share the tokens of `history`: no file may ask
+# for more memory than a server would use.
 MOST_HISTORY_BYTES = 1 << 30
 
 
@@ -50,7 +56,8 @@ class WrittenAgent(FileStruct, frozen=True, kw_only=True):
     used: Count
     prompt_tokens: Count
     chain: Key
-    salt: Annotated[str, msgspec.Meta(pattern=r"\A([0-9a-f]{64})?([0-9a-f]{32})?\Z")] = ""  # own part, and digest of the adapter
+    # own part, and digest of the adapter
+    salt: Annotated[str, msgspec.Meta(pattern=r"\A([0-9a-f]{64})?([0-9a-f]{32})?\Z")] = ""
     text_fingerprint: Annotated[str, msgspec.Meta(max_length=64)] = ""
     marks: tuple[tuple[Count, Key], ...]
     strays: tuple[Key, ...] = ()
@@ -62,7 +69,10 @@ class WrittenAgent(FileStruct, frozen=True, kw_only=True):
 def encode(record: AgentRecord) -> Content:
     """Return a record as tensors."""
     common = [common_tokens(line.packed, record.history) for line in record.token_histories]
-    rests = {_said(n): _packed(line.packed[common[n] * TOKEN_BYTES :]) for n, line in enumerate(record.token_histories)}
+    rests = {
+        _said(n): _packed(line.packed[common[n] * TOKEN_BYTES :])
+        for n, line in enumerate(record.token_histories)
+    }
     agent = WrittenAgent(
         id=record.id,
         is_named=record.is_named,
@@ -79,15 +89,27 @@ def encode(record: AgentRecord) -> Content:
         strays=tuple(key.hex() for key in record.strays),
         responses=record.responses,
         conversation=written(record.conversation),
-        said=tuple(WrittenLine(count, _ends(line)) for count, line in zip(common, record.token_histories, strict=True)),
+        said=tuple(
+            WrittenLine(count, _ends(line))
+            for count, line in zip(common, record.token_histories, strict=True)
+        ),
     )
-    # Half a surrogate pair, which clients may send and UTF-8 has not, is three bytes like any other character of its size.
-    text = json.dumps(msgspec.to_builtins(agent), ensure_ascii=False, separators=(",", ":")).encode(errors="surrogatepass")
-    return {"history": _packed(record.history), "agent": Tensor("U8", (len(text),), memoryview(text))} | rests
+    # Half a surrogate pair, which clients may send and UTF-8 has not, is three bytes like any other
+    # character of its size.
+    text = json.dumps(msgspec.to_builtins(agent), ensure_ascii=False, separators=(",", ":")).encode(
+        errors="surrogatepass"
+    )
+    return {
+        "history": _packed(record.history),
+        "agent": Tensor("U8", (len(text),), memoryview(text)),
+    } | rests
 
 
 def decode(content: Content) -> AgentRecord:
-    """Return the record in tensors. Raises `UnfitError` for tensors that `encode` cannot have made."""
+    """Return the record in tensors.
+
+    Raises `UnfitError` for tensors that `encode` cannot have made.
+    """
     agent = _agent(parse(_tensor(content, "agent", "U8")))
     history = _tokens(content, "history")
     if content.keys() - {"agent", "history"} != {_said(n) for n in range(len(agent.said))}:
@@ -110,14 +132,17 @@ def decode(content: Content) -> AgentRecord:
         strays=tuple(bytes.fromhex(key) for key in agent.strays),
         responses=agent.responses,
         conversation=conversation_of(agent.conversation),
-        token_histories=tuple(_line(line, history, _tokens(content, _said(n))) for n, line in enumerate(agent.said)),
+        token_histories=tuple(
+            _line(line, history, _tokens(content, _said(n))) for n, line in enumerate(agent.said)
+        ),
     )
 
 
 def _agent(found: object) -> WrittenAgent:
     """Return the parsed record.
 
-    Raises `NewerError` for an unknown field: the checksum is right, so a newer version has written it.
+    Raises `NewerError` for an unknown field: the checksum is right, so a newer version has written
+    it.
     """
     try:
         return strictly(found, WrittenAgent, "record")
@@ -169,5 +194,10 @@ def _line(found: WrittenLine, history: bytes, rest: bytes) -> TokenHistory:
     packed = history[: found.common * TOKEN_BYTES] + rest
     for end in found.ends:
         if end.stop * TOKEN_BYTES > len(packed):
-            raise UnfitError(f"has a beginning of {end.stop} tokens in a line of {len(packed) // TOKEN_BYTES}")
-    return TokenHistory(packed, tuple(HistoryEnd(bytes.fromhex(end.digest), end.stop, end.is_answer) for end in found.ends))
+            raise UnfitError(
+                f"has a beginning of {end.stop} tokens in a line of {len(packed) // TOKEN_BYTES}"
+            )
+    return TokenHistory(
+        packed,
+        tuple(HistoryEnd(bytes.fromhex(end.digest), end.stop, end.is_answer) for end in found.ends),
+    )

@@ -1,7 +1,8 @@
 """Export of an agent from a directory, and import into one.
 
-Knows which files belong to an agent, and refuses files whose content does not match their name. The keys and values in a block cannot be
-verified without computing them: an archive is as trustworthy as its origin. So its files can be renamed under a salt that no other agent has.
+Knows which files belong to an agent, and refuses files whose content does not match their name. The
+keys and values in a block cannot be verified without computing them: an archive is as trustworthy
+as its origin. So its files can be renamed under a salt that no other agent has.
 """
 
 import contextlib
@@ -16,7 +17,15 @@ import attrs
 import structlog
 
 from semantic_trio.adapters.disk import format as file_format
-from semantic_trio.adapters.disk.archive import LARGEST_FILE, LARGEST_RECORD, RECORD, ArchiveReader, ending, framed, member_name
+from semantic_trio.adapters.disk.archive import (
+    LARGEST_FILE,
+    LARGEST_RECORD,
+    RECORD,
+    ArchiveReader,
+    ending,
+    framed,
+    member_name,
+)
 from semantic_trio.adapters.disk.format import Label
 from semantic_trio.adapters.disk.layout import AGENT, ModelPaths
 from semantic_trio.adapters.disk.parsing import UnfitError, shown
@@ -43,7 +52,12 @@ def departing(layout: ModelPaths, model: str, record: AgentRecord) -> Iterator[b
     Raises `ValueError` for a record whose tokens are not those of its blocks.
     """
     belongings = lineage(record, layout.fingerprint)
-    yield from framed(RECORD, memoryview(file_format.sealed(Label(AGENT, record.id, layout.fingerprint, model), encode(record))))
+    yield from framed(
+        RECORD,
+        memoryview(
+            file_format.sealed(Label(AGENT, record.id, layout.fingerprint, model), encode(record))
+        ),
+    )
     for item in belongings:
         content = _content(layout, item)
         if content is not None:
@@ -61,7 +75,9 @@ def _content(layout: ModelPaths, item: Item) -> memoryview | None:
             reason = f"is named {shown(name)}, and has {len(content)} bytes"
         except UnfitError as error:
             reason = str(error)
-        log.warning("a damaged file is left out of an archive", file=layout.name(path), reason=reason)
+        log.warning(
+            "a damaged file is left out of an archive", file=layout.name(path), reason=reason
+        )
     return None
 
 
@@ -82,7 +98,11 @@ def label_of(stream: BinaryIO) -> Label:
             label = file_format.read_label(file)
         except UnfitError as error:
             raise UnfitError(f"{RECORD} {error}") from error
-    if label.kind != AGENT or not AGENT_ID.fullmatch(label.name) or not FINGERPRINT.fullmatch(label.fingerprint):
+    if (
+        label.kind != AGENT
+        or not AGENT_ID.fullmatch(label.name)
+        or not FINGERPRINT.fullmatch(label.fingerprint)
+    ):
         raise UnfitError(f"{RECORD} is no agent's")
     return label
 
@@ -90,12 +110,17 @@ def label_of(stream: BinaryIO) -> Label:
 def _expect_record(reader: ArchiveReader) -> None:
     member = reader.next_member(LARGEST_RECORD)
     if member is None or member.name != RECORD:
-        raise UnfitError(f"begins with {shown(member.name) if member else 'its end'}, not with {RECORD}")
+        raise UnfitError(
+            f"begins with {shown(member.name) if member else 'its end'}, not with {RECORD}"
+        )
 
 
 @attrs.define(eq=False)
 class Arrival:
-    """Import of one archive. Its files are removed again if a later part of the archive is invalid."""
+    """Import of one archive.
+
+    Its files are removed again if a later part of the archive is invalid.
+    """
 
     layout: ModelPaths
     model: str  # name for messages
@@ -108,9 +133,11 @@ class Arrival:
         return cls(layout, model, ArchiveReader(stream))
 
     def take(self, name: str | None, salt: Salt | None) -> AgentRecord:
-        """Store blocks and snapshots, under the names that a salt gives them; with None under their own.
+        """Store blocks and snapshots, under the names that a salt gives them; with None under their
+        own.
 
-        Returns the record, which is not stored. Raises `UnfitError`, `AgentExistsError` or `OSError`, and has then stored nothing.
+        Returns the record, which is not stored. Raises `UnfitError`, `AgentExistsError` or
+        `OSError`, and has then stored nothing.
         """
         try:
             record, names = self._salted(self.record(name), salt)
@@ -149,9 +176,13 @@ class Arrival:
         ours = self.layout.fingerprint
         if label.fingerprint != ours:
             theirs = f"{shown(label.model)} ({shown(label.fingerprint[:SHOWN_DIGITS])})"
-            raise UnfitError(f"is of model {theirs}, and this is {self.model} ({ours[:SHOWN_DIGITS]})")
+            raise UnfitError(
+                f"is of model {theirs}, and this is {self.model} ({ours[:SHOWN_DIGITS]})"
+            )
 
-    def _salted(self, record: AgentRecord, salt: Salt | None) -> tuple[AgentRecord, Mapping[Item, Item]]:
+    def _salted(
+        self, record: AgentRecord, salt: Salt | None
+    ) -> tuple[AgentRecord, Mapping[Item, Item]]:
         try:
             return salted(record, self.layout.fingerprint, salt)
         except ValueError as error:

@@ -54,7 +54,13 @@ class EventFile:
             return 0
 
     def _rotate(self) -> None:
-        names = [self.path, *(self.path.with_name(f"{self.path.name}.{number}") for number in range(1, FULL_FILES + 1))]
+        names = [
+            self.path,
+            *(
+                self.path.with_name(f"{self.path.name}.{number}")
+                for number in range(1, FULL_FILES + 1)
+            ),
+        ]
         for younger, older in reversed(list(zip(names, names[1:], strict=False))):
             with contextlib.suppress(FileNotFoundError):
                 younger.replace(older)

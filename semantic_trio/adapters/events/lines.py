@@ -1,6 +1,7 @@
 """Lines of the event log: one type for each event, and the line of an observation.
 
-`schema.json` publishes the same format for other programs; `tests/unit/test_event_log.py` compares the two.
+`schema.json` publishes the same format for other programs; `tests/unit/test_event_log.py` compares
+the two.
 """
 
 import datetime
@@ -37,13 +38,25 @@ SCHEMA_FILE = Path(__file__).with_name("schema.json")
 
 Count = Annotated[int, Meta(ge=0)]
 Seconds = Annotated[float, Meta(ge=0)]
-RequestId = Annotated[str, Meta(min_length=1, description="The id in the header `request-id` of the response.")]
+RequestId = Annotated[
+    str, Meta(min_length=1, description="The id in the header `request-id` of the response.")
+]
 AgentId = Annotated[str, Meta(description="The id of the agent; empty if the request has none.")]
 Time = Annotated[datetime.datetime, Meta(tz=True, description="When it happened, in UTC.")]
-Number = Annotated[int, Meta(ge=1, description="Counts the events of one server process; numbers that are missing were dropped.")]
+Number = Annotated[
+    int,
+    Meta(
+        ge=1,
+        description=(
+            "Counts the events of one server process; numbers that are missing were dropped."
+        ),
+    ),
+]
 
 
-class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="event", kw_only=True):
+class Line(
+    msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="event", kw_only=True
+):
     """Fields of every line."""
 
     time: Time
@@ -55,9 +68,18 @@ class RequestLine(Line, tag="request", frozen=True, forbid_unknown_fields=True, 
 
     request_id: RequestId
     agent: AgentId
-    model: Annotated[str, Meta(description="The id of the model; empty if the request reached none.")]
+    model: Annotated[
+        str, Meta(description="The id of the model; empty if the request reached none.")
+    ]
     protocol: str
-    status: Annotated[str, Meta(description="The HTTP status, or `aborted` or `client_gone` where the response is not whole.")]
+    status: Annotated[
+        str,
+        Meta(
+            description=(
+                "The HTTP status, or `aborted` or `client_gone` where the response is not whole."
+            )
+        ),
+    ]
     seconds: Seconds
     prompt_tokens: Count
     reused_tokens: Count
@@ -69,12 +91,19 @@ class ReuseLine(Line, tag="reuse", frozen=True, forbid_unknown_fields=True, kw_o
 
     request_id: RequestId
     agent: AgentId
-    waited_seconds: Annotated[float, Meta(ge=0, description="From submission until the row was opened.")]
+    waited_seconds: Annotated[
+        float, Meta(ge=0, description="From submission until the row was opened.")
+    ]
     prompt_tokens: Count
     reused_tokens: Count
     source: ReuseSource
-    cause: Annotated[MissCause | None, Meta(description="Why no more was reused; null if nothing known was lost.")]
-    lost_tokens: Annotated[int, Meta(ge=0, description="Tokens of the agent's history that were not reused.")]
+    cause: Annotated[
+        MissCause | None,
+        Meta(description="Why no more was reused; null if nothing known was lost."),
+    ]
+    lost_tokens: Annotated[
+        int, Meta(ge=0, description="Tokens of the agent's history that were not reused.")
+    ]
     priority: Priority
 
 
@@ -84,7 +113,9 @@ class PrefillLine(Line, tag="prefill", frozen=True, forbid_unknown_fields=True, 
     request_id: RequestId
     agent: AgentId
     tokens: Annotated[int, Meta(ge=0, description="Tokens that were computed.")]
-    seconds: Annotated[float, Meta(ge=0, description="From the opening of the row to the first token.")]
+    seconds: Annotated[
+        float, Meta(ge=0, description="From the opening of the row to the first token.")
+    ]
 
 
 class GenerationLine(Line, tag="generation", frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -93,7 +124,9 @@ class GenerationLine(Line, tag="generation", frozen=True, forbid_unknown_fields=
     request_id: RequestId
     agent: AgentId
     completion_tokens: Count
-    seconds: Annotated[float, Meta(ge=0, description="From submission until the request released the generation.")]
+    seconds: Annotated[
+        float, Meta(ge=0, description="From submission until the request released the generation.")
+    ]
     priority: Priority
 
 
@@ -107,7 +140,15 @@ class EvictLine(Line, tag="evict", frozen=True, forbid_unknown_fields=True, kw_o
 class WriteLine(Line, tag="write", frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Blocks and snapshots, or the record of an agent, were written to disk."""
 
-    agent: Annotated[str | None, Meta(description="The agent whose record was written; null for blocks and snapshots, which agents share.")]
+    agent: Annotated[
+        str | None,
+        Meta(
+            description=(
+                "The agent whose record was written; null for blocks and snapshots, which agents "
+                "share."
+            )
+        ),
+    ]
     entries: Count
     size_bytes: Count
     seconds: Seconds
@@ -129,22 +170,36 @@ class ModelLine(Line, tag="model", frozen=True, forbid_unknown_fields=True, kw_o
     seconds: Seconds
 
 
-class ModelUnloadedLine(Line, tag="model_unloaded", frozen=True, forbid_unknown_fields=True, kw_only=True):
+class ModelUnloadedLine(
+    Line, tag="model_unloaded", frozen=True, forbid_unknown_fields=True, kw_only=True
+):
     """A model was unloaded, and its memory is free again."""
 
     model: str
     cause: UnloadCause
     size_bytes: Count
-    seconds: Annotated[float, Meta(ge=0, description="Since new requests of the model had to wait.")]
+    seconds: Annotated[
+        float, Meta(ge=0, description="Since new requests of the model had to wait.")
+    ]
 
 
-class ModelSwappedLine(Line, tag="model_swapped", frozen=True, forbid_unknown_fields=True, kw_only=True):
+class ModelSwappedLine(
+    Line, tag="model_swapped", frozen=True, forbid_unknown_fields=True, kw_only=True
+):
     """The main model was replaced, or could not be."""
 
     model: Annotated[str, Meta(description="The new main model.")]
     previous: str
     seconds: Seconds
-    is_done: Annotated[bool, Meta(description="False if the new model could not be loaded: the previous one is still the main model.")]
+    is_done: Annotated[
+        bool,
+        Meta(
+            description=(
+                "False if the new model could not be loaded: the previous one is still the main "
+                "model."
+            )
+        ),
+    ]
 
 
 class DrainLine(Line, tag="drain", frozen=True, forbid_unknown_fields=True, kw_only=True):

@@ -1,4 +1,6 @@
-"""Reading of an event log: lines that are not of the format, the last lines, and those that are still to come."""
+"""Reading of an event log: lines that are not of the format, the last lines, and those that are
+still to come.
+"""
 
 import collections
 import os
@@ -20,16 +22,23 @@ class InvalidLine:
 
 
 def invalid_lines(path: Path) -> Iterator[InvalidLine | None]:
-    """Check a file: yield None for each valid line, and the reason for each other one. Raises `OSError`."""
+    """Check a file: yield None for each valid line, and the reason for each other one.
+
+    Raises `OSError`.
+    """
     decoder = msgspec.json.Decoder(AnyLine)
     with path.open("rb") as file:
         for number, line in enumerate(file, 1):
             yield _checked(decoder, number, line)
 
 
-def _checked(decoder: "msgspec.json.Decoder[AnyLine]", number: int, line: bytes) -> InvalidLine | None:
+def _checked(
+    decoder: "msgspec.json.Decoder[AnyLine]", number: int, line: bytes
+) -> InvalidLine | None:
     if not line.endswith(b"\n"):
-        return InvalidLine(number, "the line has no end: the server was ended while it wrote, or is writing")
+        return InvalidLine(
+            number, "the line has no end: the server was ended while it wrote, or is writing"
+        )
     try:
         decoder.decode(line)
     except msgspec.DecodeError as error:
@@ -45,7 +54,10 @@ def last_lines(path: Path, count: int) -> list[str]:
 
 
 def follow(path: Path, wait: Callable[[], None]) -> Iterator[str]:
-    """Yield the lines that are appended from now on, for ever; `wait` is called whenever there is none. Goes on in the new file after a rotation.
+    """Yield the lines that are appended from now on, for ever; `wait` is called whenever there is
+    none.
+
+    Goes on in the new file after a rotation.
 
     Raises `OSError`.
     """
@@ -68,7 +80,10 @@ def follow(path: Path, wait: Callable[[], None]) -> Iterator[str]:
 
 
 def _is_put_aside(path: Path, descriptor: int) -> bool:
-    """True if another file has the name now. A file that nobody has made again yet is still the one to follow."""
+    """True if another file has the name now.
+
+    A file that nobody has made again yet is still the one to follow.
+    """
     return path.exists() and path.stat().st_ino != os.fstat(descriptor).st_ino
 
 

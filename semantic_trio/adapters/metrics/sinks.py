@@ -22,10 +22,22 @@ class SinkCollector(Collector):
 
     def collect(self) -> Iterator[Metric]:
         """The figures of this moment."""
-        delivered = CounterMetricFamily("semantic_sink_delivered_events", "Events delivered.", labels=("sink",))
-        dropped = CounterMetricFamily("semantic_sink_dropped_events", "Events not delivered, by cause.", labels=("sink", "cause"))
-        waiting = GaugeMetricFamily("semantic_sink_waiting_events", "Events that wait to be delivered.", labels=("sink",))
-        breaker = GaugeMetricFamily("semantic_sink_breaker_state", "1 for the state of the circuit breaker, else 0.", labels=("sink", "state"))
+        delivered = CounterMetricFamily(
+            "semantic_sink_delivered_events", "Events delivered.", labels=("sink",)
+        )
+        dropped = CounterMetricFamily(
+            "semantic_sink_dropped_events",
+            "Events not delivered, by cause.",
+            labels=("sink", "cause"),
+        )
+        waiting = GaugeMetricFamily(
+            "semantic_sink_waiting_events", "Events that wait to be delivered.", labels=("sink",)
+        )
+        breaker = GaugeMetricFamily(
+            "semantic_sink_breaker_state",
+            "1 for the state of the circuit breaker, else 0.",
+            labels=("sink", "state"),
+        )
         for sink in self.sinks:
             delivered.add_metric((sink.name,), sink.delivered)
             waiting.add_metric((sink.name,), sink.waiting)

@@ -1,7 +1,10 @@
-"""The linear algebra library MLX computes with on a Linux CPU. Imports no MLX: it has to come first.
+"""The linear algebra library MLX computes with on a Linux CPU.
 
-MLX's CPU wheels bundle a reference BLAS, some sixty times slower than OpenBLAS. The dynamic linker takes the first definition of a symbol it
-meets, so OpenBLAS, loaded globally before MLX, takes its place.
+Imports no MLX: it has to come first.
+
+MLX's CPU wheels bundle a reference BLAS, some sixty times slower than OpenBLAS. The dynamic linker
+takes the first definition of a symbol it meets, so OpenBLAS, loaded globally before MLX, takes its
+place.
 """
 
 import ctypes
@@ -14,14 +17,19 @@ from pathlib import Path
 
 import attrs
 
-CURE = "apt-get install libopenblas0-pthread (other systems: their OpenBLAS package, or pip install cmeel-openblas)"
-# Debian keeps variants side by side and its libopenblas.so.0 may be any of them: the one with threads of its own first.
+CURE = (
+    "apt-get install libopenblas0-pthread (other systems: their OpenBLAS package, or pip install "
+    "cmeel-openblas)"
+)
+# Debian keeps variants side by side and its libopenblas.so.0 may be any of them: the one with
+# threads of its own first.
 DEBIAN = "/usr/lib"
 DEBIAN_PATTERNS = ("*/openblas-pthread/libopenblas.so.0", "*/openblas-openmp/libopenblas.so.0")
 # Fedora names its threaded builds with a letter; the name without one is serial there.
 NAMES = ("openblasp", "openblaso", "openblas")
 CMEEL_FILE = "cmeel.prefix/lib/libopenblas.so"
-# One of the functions MLX multiplies matrices with; a library without it is a stub or only half of a BLAS.
+# One of the functions MLX multiplies matrices with; a library without it is a stub or only half of
+# a BLAS.
 SYMBOL = "cblas_sgemm"
 
 
@@ -41,14 +49,20 @@ class BlasReport:
         """One line for people."""
         if not self.needed:
             return "the platform's own"
-        return self.library or f"no OpenBLAS found: MLX is about sixty times slower on this CPU; cure: {self.cure}"
+        return (
+            self.library
+            or f"no OpenBLAS found: MLX is about sixty times slower on this CPU; cure: {self.cure}"
+        )
 
 
 @functools.cache
 def load_openblas() -> BlasReport:
-    """Put OpenBLAS before MLX on Linux; elsewhere there is nothing to do. Later calls return the first one's report.
+    """Put OpenBLAS before MLX on Linux; elsewhere there is nothing to do.
 
-    On a host with a GPU the library is loaded too, and does no harm. The first call has to precede the first import of `mlx.core`.
+    Later calls return the first one's report.
+
+    On a host with a GPU the library is loaded too, and does no harm. The first call has to precede
+    the first import of `mlx.core`.
     """
     assert "mlx.core" not in sys.modules, "OpenBLAS has to be loaded before mlx.core is imported"
     if sys.platform != "linux":
@@ -77,7 +91,11 @@ def _site_packages() -> Iterator[Path]:
 
 
 def _load(library: str) -> bool:
-    """Load a library. Returns True if it could be loaded and is a whole BLAS; one that could not leaves nothing behind."""
+    """Load a library.
+
+    Returns True if it could be loaded and is a whole BLAS; one that could not leaves nothing
+    behind.
+    """
     try:
         return hasattr(ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL), SYMBOL)
     except OSError:

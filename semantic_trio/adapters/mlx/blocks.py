@@ -1,6 +1,9 @@
-"""Blocks and snapshots in device memory, under their keys: what outlives the rows it was read by. Runs on the device's thread.
+"""Blocks and snapshots in device memory, under their keys: what outlives the rows it was read by.
 
-Knows which arrays belong to which key, and how to move between them and a row's caches without holding a large row twice. Decides nothing.
+Runs on the device's thread.
+
+Knows which arrays belong to which key, and how to move between them and a row's caches without
+holding a large row twice. Decides nothing.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -17,8 +20,9 @@ from semantic_trio.adapters.mlx.snapshot import Rows, State
 from semantic_trio.domain.content import Content, Item, Kind
 from semantic_trio.domain.step import BlockKey, Piece, Restore, SaveBlock, SaveSnapshot, SnapshotKey
 
-# Bytes that are copied before what they were copied from is given up. A row below it moves in one go, and nobody waits for it; a larger one moves
-# portion by portion, each waited for, so that this is all it takes beside itself.
+# Bytes that are copied before what they were copied from is given up. A row below it moves in one
+# go, and nobody waits for it; a larger one moves portion by portion, each waited for, so that this
+# is all it takes beside itself.
 PORTION_BYTES = 64 * 2**20
 
 
@@ -32,7 +36,8 @@ class _StoredSnapshot:
 class WarmStore:
     """Blocks and snapshots of rows that are gone, ready to be a part of others."""
 
-    _blocks: dict[BlockKey, list[Rows | None]] = attrs.field(init=False, factory=dict)  # by global layer
+    # by global layer
+    _blocks: dict[BlockKey, list[Rows | None]] = attrs.field(init=False, factory=dict)
     _snapshots: dict[SnapshotKey, _StoredSnapshot] = attrs.field(init=False, factory=dict)
 
     @property
@@ -46,7 +51,10 @@ class WarmStore:
         return frozenset(self._snapshots)
 
     def save_blocks(self, caches: RowCaches, blocks: Sequence[SaveBlock]) -> None:
-        """Keep blocks of a row that ends here. Effects: empties its global layers, also where it raises; then nothing new is kept."""
+        """Keep blocks of a row that ends here.
+
+        Effects: empties its global layers, also where it raises; then nothing new is kept.
+        """
         kept: dict[BlockKey, list[Rows | None]] = {block.key: [] for block in blocks}
         portions = _Portions()
         for cache in snapshot.global_layers(caches):
@@ -59,13 +67,18 @@ class WarmStore:
         portions.dispatch()
         self._blocks.update(kept)
 
-    def save_snapshot(self, caches: RowCaches, save: SaveSnapshot, *, is_last_use: bool = False) -> None:
+    def save_snapshot(
+        self, caches: RowCaches, save: SaveSnapshot, *, is_last_use: bool = False
+    ) -> None:
         """Keep what the layers that are not global hold now, as a snapshot at its position.
 
-        Effects: in their last use it empties those layers as it goes, so that no row and its snapshot are held at once.
+        Effects: in their last use it empties those layers as it goes, so that no row and its
+        snapshot are held at once.
         """
         read = snapshot.positions_read(caches)
-        assert read <= {save.position}, f"a snapshot at {save.position} of a row that has read {read}"
+        assert read <= {save.position}, (
+            f"a snapshot at {save.position} of a row that has read {read}"
+        )
         layers, portions = [], _Portions()
         for cache in snapshot.other_layers(caches):
             layers.append(snapshot.state_of_layer(cache))
@@ -73,16 +86,23 @@ class WarmStore:
             if is_last_use:
                 vars(cache).clear()
                 portions.move()
-        portions.dispatch()  # before the row is appended to: a lazy copy would make that append copy too
+        # before the row is appended to: a lazy copy would make that append copy too
+        portions.dispatch()
         self._snapshots[save.key] = _StoredSnapshot(save.position, layers)
 
-    def restore(self, caches: RowCaches, restore: Restore, rows: Mapping[int, RowCaches], room: int) -> None:
-        """Fill a row's fresh caches, with room for so many more positions, from what is kept and from other rows."""
+    def restore(
+        self, caches: RowCaches, restore: Restore, rows: Mapping[int, RowCaches], room: int
+    ) -> None:
+        """Fill a row's fresh caches, with room for so many more positions, from what is kept and
+        from other rows.
+        """
         if layers := snapshot.global_layers(caches):
             _check_pieces(restore)
             self._gather(layers, [self._layers_of(piece, rows) for piece in restore.pieces], room)
         if others := snapshot.other_layers(caches):
-            assert restore.snapshot is not None, "layers that are not global are restored from a snapshot"
+            assert restore.snapshot is not None, (
+                "layers that are not global are restored from a snapshot"
+            )
             stored = self._snapshots[restore.snapshot]
             for cache, state in zip(others, stored.layers, strict=True):
                 snapshot.restore_layer(cache, state, stored.position, restore.length)
@@ -95,7 +115,10 @@ class WarmStore:
             del self._snapshots[key]
 
     def export(self, items: Iterable[Item]) -> dict[Item, Content]:
-        """The content of those of these that are kept. Nothing is copied: it takes memory for as long as somebody has it."""
+        """The content of those of these that are kept.
+
+        Nothing is copied: it takes memory for as long as somebody has it.
+        """
         trees = {item: tree for item in items if (tree := self._tree(item)) is not None}
         mx.eval(list(trees.values()))  # waits for these alone: a pass that runs meanwhile goes on
         return {item: content_of(tree) for item, tree in trees.items()}
@@ -112,9 +135,19 @@ class WarmStore:
         self._snapshots.update(snapshots)
 
     def drop_unreadable(self) -> None:
-        """Forget what cannot be computed: it was to be cut from the results of a pass that failed."""
-        self._blocks = {key: layers for key, layers in self._blocks.items() if _computes(snapshot.arrays_in(layers))}
-        self._snapshots = {key: stored for key, stored in self._snapshots.items() if _computes(snapshot.arrays_in(stored.layers))}
+        """Forget what cannot be computed: it was to be cut from the results of a pass that
+        failed.
+        """
+        self._blocks = {
+            key: layers
+            for key, layers in self._blocks.items()
+            if _computes(snapshot.arrays_in(layers))
+        }
+        self._snapshots = {
+            key: stored
+            for key, stored in self._snapshots.items()
+            if _computes(snapshot.arrays_in(stored.layers))
+        }
 
     def _tree(self, item: Item) -> Tree | None:
         if item.kind is Kind.BLOCK:
@@ -123,10 +156,13 @@ class WarmStore:
         stored = self._snapshots.get(item.key)
         return None if stored is None else snapshot_tree(stored.position, stored.layers)
 
-    def _gather(self, layers: list[KVCache], sources: list[Iterator[Rows | None]], room: int) -> None:
+    def _gather(
+        self, layers: list[KVCache], sources: list[Iterator[Rows | None]], room: int
+    ) -> None:
         portions = _Portions()
         for cache in layers:
-            snapshot.join(cache, [next(source) for source in sources], room)  # no name for the list: what it holds is to go with the portion
+            # no name for the list: what it holds is to go with the portion
+            snapshot.join(cache, [next(source) for source in sources], room)
             portions.add(None if cache.empty() else (cache.keys, cache.values))
             portions.move()
         portions.dispatch()
@@ -138,7 +174,9 @@ class WarmStore:
                 yield snapshot.view(cache, piece.start, piece.stop)
             return
         assert piece.block is not None
-        kept = self._blocks.pop(piece.block) if piece.is_last_use else list(self._blocks[piece.block])
+        kept = (
+            self._blocks.pop(piece.block) if piece.is_last_use else list(self._blocks[piece.block])
+        )
         kept.reverse()
         while kept:
             yield _first(kept.pop(), piece.stop - piece.start)
@@ -146,7 +184,9 @@ class WarmStore:
 
 @attrs.define(eq=False)
 class _Portions:
-    """Has lazy arrays computed a portion at a time, so that what they were made from can go before the next is made."""
+    """Has lazy arrays computed a portion at a time, so that what they were made from can go before
+    the next is made.
+    """
 
     _lazy: list[mx.array] = attrs.field(init=False, factory=list)
     _bytes: int = attrs.field(init=False, default=0)
@@ -172,8 +212,13 @@ class _Portions:
 
 
 def _check_pieces(restore: Restore) -> None:
-    starts, ends = [piece.start for piece in restore.pieces], [piece.stop for piece in restore.pieces]
-    assert [*starts, restore.length] == [0, *ends], "pieces follow each other without gaps and hold the positions [0, length)"
+    starts, ends = (
+        [piece.start for piece in restore.pieces],
+        [piece.stop for piece in restore.pieces],
+    )
+    assert [*starts, restore.length] == [0, *ends], (
+        "pieces follow each other without gaps and hold the positions [0, length)"
+    )
 
 
 def _first(rows: Rows | None, count: int) -> Rows | None:

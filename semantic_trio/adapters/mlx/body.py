@@ -13,6 +13,7 @@ BODIES = ("model", "backbone", "transformer")
 
 def body_of(model: Module) -> Module:
     """The body of a model. Raises `AttributeError` where there is none."""
-    whole: Any = getattr(model, "language_model", model)  # mlx types a module's attributes as anything a module may hold
+    # mlx types a module's attributes as anything a module may hold
+    whole: Any = getattr(model, "language_model", model)
     name = next((name for name in BODIES if name in whole), BODIES[0])
     return cast(Module, getattr(whole, name))

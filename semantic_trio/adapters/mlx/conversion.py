@@ -1,7 +1,9 @@
-"""Converts a Llama model from a GGUF file to an MLX directory: `python -m semantic_trio.adapters.mlx.conversion GGUF DIRECTORY`.
+"""Converts a Llama model from a GGUF file to an MLX directory: `python -m
+semantic_trio.adapters.mlx.conversion GGUF DIRECTORY`.
 
-MLX reads the 4-bit and 8-bit blocks of GGUF as its own, so no weight is computed anew: names change, and rows of two matrices change places.
-Run as a process of its own it keeps MLX out of the one that asks.
+MLX reads the 4-bit and 8-bit blocks of GGUF as its own, so no weight is computed anew: names
+change, and rows of two matrices change places. Run as a process of its own it keeps MLX out of the
+one that asks.
 """
 
 import json
@@ -66,21 +68,30 @@ class LlamaShape:
             "intermediate_size": int(self.number("feed_forward_length")),
             "num_attention_heads": int(self.number("attention.head_count")),
             "num_key_value_heads": int(self.number("attention.head_count_kv")),
-            "rms_norm_eps": round(self.number("attention.layer_norm_rms_epsilon"), 12),  # a float32 in the file
+            # a float32 in the file
+            "rms_norm_eps": round(self.number("attention.layer_norm_rms_epsilon"), 12),
             "rope_theta": self.number("rope.freq_base"),
             "max_position_embeddings": int(self.number("context_length")),
             "vocab_size": int(self.number("vocab_size")),
             "tie_word_embeddings": "lm_head.weight" not in weights,
         }
-        ends = {f"{name}_token_id": self.token(gguf) for name, gguf in (("bos", "bos"), ("eos", "eos"), ("pad", "padding"))}
+        ends = {
+            f"{name}_token_id": self.token(gguf)
+            for name, gguf in (("bos", "bos"), ("eos", "eos"), ("pad", "padding"))
+        }
         return config | ends | _quantization(weights)
 
 
 def convert(gguf: Path, into: Path) -> None:
-    """Fill an existing directory with config, weights and tokenizer. Raises `ValueError` for a file it does not understand."""
+    """Fill an existing directory with config, weights and tokenizer.
+
+    Raises `ValueError` for a file it does not understand.
+    """
     tensors, metadata = cast(tuple[Weights, Metadata], mx.load(str(gguf), return_metadata=True))
     if metadata.get("general.architecture") != "llama":
-        raise ValueError(f"the architecture is {metadata.get('general.architecture')}, only llama is understood")
+        raise ValueError(
+            f"the architecture is {metadata.get('general.architecture')}, only llama is understood"
+        )
     shape = LlamaShape(metadata)
     weights = dict(_renamed(tensors, shape))
     mx.save_safetensors(str(into / "model.safetensors"), weights, {"format": "mlx"})
@@ -103,23 +114,35 @@ def _renamed(tensors: Weights, shape: LlamaShape) -> Iterator[tuple[str, mx.arra
 
 
 def _unpermuted(array: mx.array, heads: int) -> mx.array:
-    """Rows of a query or key matrix, (out, any), in the order of the published model: llama.cpp pairs the halves of each head for its rotation."""
+    """Rows of a query or key matrix, (out, any), in the order of the published model: llama.cpp
+    pairs the halves of each head for its rotation.
+    """
     out = array.shape[0]
     return array.reshape(heads, out // heads // 2, 2, -1).swapaxes(1, 2).reshape(array.shape)
 
 
 def _halved(array: mx.array) -> mx.array:
-    """The norms are stored wider than the scales: left so, every activation of the model would be float32 on a GPU."""
+    """The norms are stored wider than the scales: left so, every activation of the model would be
+    float32 on a GPU.
+    """
     return array.astype(mx.float16) if array.dtype == mx.float32 else array
 
 
 def _quantization(weights: Weights) -> dict[str, object]:
     """The most common width, and the exceptions by name; nothing where no matrix is quantised."""
-    bits = {name.removesuffix(".scales"): _bits(weights, name) for name in weights if name.endswith(".scales")}
+    bits = {
+        name.removesuffix(".scales"): _bits(weights, name)
+        for name in weights
+        if name.endswith(".scales")
+    }
     if not bits:
         return {}
     usual = max(set(bits.values()), key=list(bits.values()).count)
-    exceptions = {name: {"group_size": GROUP_SIZE, "bits": width} for name, width in bits.items() if width != usual}
+    exceptions = {
+        name: {"group_size": GROUP_SIZE, "bits": width}
+        for name, width in bits.items()
+        if width != usual
+    }
     return {"quantization": {"group_size": GROUP_SIZE, "bits": usual, **exceptions}}
 
 
@@ -129,7 +152,11 @@ def _bits(weights: Weights, scales: str) -> int:
 
 
 def _vocabulary(shape: LlamaShape) -> Vocabulary:
-    ggml = {key.removeprefix("tokenizer.ggml."): value for key, value in shape.metadata.items() if key.startswith("tokenizer.ggml.")}
+    ggml = {
+        key.removeprefix("tokenizer.ggml."): value
+        for key, value in shape.metadata.items()
+        if key.startswith("tokenizer.ggml.")
+    }
     kinds = ggml["token_type"]
     assert isinstance(kinds, mx.array)
     return Vocabulary(

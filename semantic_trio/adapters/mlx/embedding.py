@@ -1,6 +1,7 @@
 """Texts as vectors: what a model's body makes of them, before any head.
 
-Everything here runs on the device thread. Texts are read in pieces, so that others can step in between. Knows nothing of the rows that generate.
+Everything here runs on the device thread. Texts are read in pieces, so that others can step in
+between. Knows nothing of the rows that generate.
 """
 
 import time
@@ -39,13 +40,18 @@ def reads_together(model: Module) -> bool:
 
 @attrs.define(eq=False)
 class TextsReading:
-    """Texts on their way through the model together. Shorter ones are padded behind their end, where no token of theirs looks."""
+    """Texts on their way through the model together.
+
+    Shorter ones are padded behind their end, where no token of theirs looks.
+    """
 
     _model: Module
     texts: Sequence[Sequence[int]]
-    _position: int = attrs.field(init=False, default=0)  # tokens of each text that were read, padding included
+    # tokens of each text that were read, padding included
+    _position: int = attrs.field(init=False, default=0)
     _caches: list[Any] = attrs.field(init=False)
-    _first: mx.array = attrs.field(init=False, factory=lambda: mx.array(0.0))  # (texts, size) float32, as those below
+    # (texts, size) float32, as those below
+    _first: mx.array = attrs.field(init=False, factory=lambda: mx.array(0.0))
     _last: mx.array = attrs.field(init=False, factory=lambda: mx.array(0.0))
     _sum: mx.array = attrs.field(init=False, factory=lambda: mx.array(0.0))
 
@@ -58,12 +64,23 @@ class TextsReading:
         return self._position >= max(map(len, self.texts))
 
     def read(self, tokens: int) -> float:
-        """Read so many tokens more of each text, and wait until they are computed. Returns the seconds it took."""
+        """Read so many tokens more of each text, and wait until they are computed.
+
+        Returns the seconds it took.
+        """
         began, start = time.monotonic(), self._position
         stop = min(start + tokens, max(map(len, self.texts)))
-        padded = mx.array([[*text[start:stop], *[0] * (stop - max(start, min(len(text), stop)))] for text in self.texts])
+        padded = mx.array(
+            [
+                [*text[start:stop], *[0] * (stop - max(start, min(len(text), stop)))]
+                for text in self.texts
+            ]
+        )
         hidden = body_of(self._model)(padded, cache=self._caches).astype(mx.float32)
-        lengths, places = mx.array([len(text) for text in self.texts])[:, None], mx.arange(start, stop)[None]
+        lengths, places = (
+            mx.array([len(text) for text in self.texts])[:, None],
+            mx.arange(start, stop)[None],
+        )
         self._sum = self._sum + _summed(hidden, places < lengths)
         self._last = self._last + _summed(hidden, places == lengths - 1)
         self._first = hidden[:, 0] if start == 0 else self._first
@@ -74,11 +91,16 @@ class TextsReading:
     def vectors(self, pooling: Pooling) -> list[tuple[float, ...]]:
         """Return what was read as vectors of length 1, one for each text."""
         assert self.is_read, "all texts were read"
-        found = {Pooling.FIRST: self._first, Pooling.LAST: self._last, Pooling.MEAN: self._sum}[pooling]
+        found = {Pooling.FIRST: self._first, Pooling.LAST: self._last, Pooling.MEAN: self._sum}[
+            pooling
+        ]
         scaled = found / mx.maximum(mx.linalg.norm(found, axis=-1, keepdims=True), 1e-12)
         return [tuple(vector) for vector in cast(list[list[float]], scaled.tolist())]
 
 
 def _summed(hidden: mx.array, wanted: mx.array) -> mx.array:
-    """Sum of the wanted vectors of each text (texts, size), of (texts, tokens, size). What is not wanted may be no number."""
+    """Sum of the wanted vectors of each text (texts, size), of (texts, tokens, size).
+
+    What is not wanted may be no number.
+    """
     return mx.where(wanted[..., None], hidden, 0).sum(axis=1)

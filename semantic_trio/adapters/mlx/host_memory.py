@@ -7,7 +7,9 @@ CGROUP = Path("/sys/fs/cgroup")
 
 
 def available_bytes(meminfo: Path = MEMINFO, cgroup: Path = CGROUP) -> int | None:
-    """Return the bytes that the host and the container leave, whichever is less; None where the system does not tell."""
+    """Return the bytes that the host and the container leave, whichever is less; None where the
+    system does not tell.
+    """
     answers = [answer for answer in (_host(meminfo), _container(cgroup)) if answer is not None]
     return min(answers, default=None)
 
@@ -18,9 +20,14 @@ def _host(meminfo: Path) -> int | None:
 
 
 def _container(cgroup: Path) -> int | None:
-    """The limit less what is in use; file pages nobody has touched lately are given back on demand."""
+    """The limit less what is in use; file pages nobody has touched lately are given back on
+    demand.
+    """
     try:
-        limit, used = (cgroup / "memory.max").read_text().strip(), int((cgroup / "memory.current").read_text())
+        limit, used = (
+            (cgroup / "memory.max").read_text().strip(),
+            int((cgroup / "memory.current").read_text()),
+        )
     except (OSError, ValueError):
         return None
     if limit == "max":

@@ -1,9 +1,10 @@
 """Ways in which rows of different lengths go through a model together.
 
-Two layouts of the live KV cache behind one method; others are in `decoding.py` and `paged.py`. `RaggedLayout`: every row keeps the caches mlx-lm made
-for it, all tokens of a step go through the model as (tokens, 1, hidden), and only attention looks at each row by itself; a row joins and leaves
-without a copy and nothing is padded. `InTurnLayout`: one forward pass per row, for models whose caches cannot be looked at that way.
-docs/decisions/0004 has the measurements.
+Two layouts of the live KV cache behind one method; others are in `decoding.py` and `paged.py`.
+`RaggedLayout`: every row keeps the caches mlx-lm made for it, all tokens of a step go through the
+model as (tokens, 1, hidden), and only attention looks at each row by itself; a row joins and leaves
+without a copy and nothing is padded. `InTurnLayout`: one forward pass per row, for models whose
+caches cannot be looked at that way. docs/decisions/0004 has the measurements.
 """
 
 import itertools
@@ -21,11 +22,13 @@ from semantic_trio.adapters.mlx.geometry import leaves
 from semantic_trio.adapters.mlx.lora import AdapterPass
 from semantic_trio.domain.step import PassSizes
 
-# Positions a row's buffers grow by when they are full. Growing copies the row; rows that joined together and grew together would stall everybody
-# (0.5 s for 8 rows of 512 tokens on two CPU cores), so neighbours grow at different times.
+# Positions a row's buffers grow by when they are full. Growing copies the row; rows that joined
+# together and grew together would stall everybody (0.5 s for 8 rows of 512 tokens on two CPU
+# cores), so neighbours grow at different times.
 GROWTH = (256, 320, 384, 448, 288, 352, 416, 480)
 
-RowCaches = list[KVCache | RotatingKVCache]  # a row's own, one per layer; other kinds of mlx-lm's caches where rows go in turn
+# a row's own, one per layer; other kinds of mlx-lm's caches where rows go in turn
+RowCaches = list[KVCache | RotatingKVCache]
 
 
 @attrs.frozen
@@ -46,7 +49,8 @@ class RowSpan:
 
 # A CPU gains nothing from more.
 SMALL_PASSES = PassSizes(rows=8, prompt_tokens=512)
-# Tokens of decoding rows that a CPU reads in one pass, drafts included: it computes each as slowly as one of a prompt.
+# Tokens of decoding rows that a CPU reads in one pass, drafts included: it computes each as slowly
+# as one of a prompt.
 DECODE_TOKENS = 32
 
 
@@ -76,22 +80,30 @@ class Layout(Protocol):
         """Give back the memory of a row that ends."""
 
     def settled(self, caches: RowCaches) -> RowCaches:
-        """Caches with all that a row holds now, to be read before the next pass and not to be written: where states of several rows are one array."""
+        """Caches with all that a row holds now, to be read before the next pass and not to be
+        written: where states of several rows are one array.
+        """
 
     def unread(self, rows: Sequence[RowCaches]) -> tuple[list[mx.array], list[mx.array]]:
-        """Return arrays to compute for rows that were appended to and draw nothing, and numbers that are there once those are computed.
+        """Return arrays to compute for rows that were appended to and draw nothing, and numbers
+        that are there once those are computed.
 
-        Those who wait for the pass wait for the numbers: the arrays themselves are written by the next pass.
+        Those who wait for the pass wait for the numbers: the arrays themselves are written by the
+        next pass.
         """
 
     def forward(self, tokens: mx.array, spans: Sequence[RowSpan]) -> mx.array | None:
         """Append `tokens` (total,) to the rows' caches, span after span. Lazy.
 
-        Returns the logits (wanted tokens, vocabulary) after the last tokens of each span, as many as it wants; None when none are wanted.
+        Returns the logits (wanted tokens, vocabulary) after the last tokens of each span, as many
+        as it wants; None when none are wanted.
         """
 
     def rewind(self, caches: RowCaches, count: int) -> None:
-        """Take the last `count` positions out of a row. Only for layouts whose `sizes` allow drafts."""
+        """Take the last `count` positions out of a row.
+
+        Only for layouts whose `sizes` allow drafts.
+        """
 
 
 @attrs.define(eq=False)
@@ -121,7 +133,9 @@ class InTurnLayout:
 
     def unread(self, rows: Sequence[RowCaches]) -> tuple[list[mx.array], list[mx.array]]:
         """See `Layout.unread`."""
-        return [array for row in rows for array in state_of(row)], [number for row in rows for number in proofs_of(row)]
+        return [array for row in rows for array in state_of(row)], [
+            number for row in rows for number in proofs_of(row)
+        ]
 
     def forward(self, tokens: mx.array, spans: Sequence[RowSpan]) -> mx.array | None:
         """See `Layout.forward`."""
@@ -149,7 +163,8 @@ class RaggedLayout:
     def __attrs_post_init__(self) -> None:
         attention.teach(self.model)
         self._head = attention.ChosenTokens.of(self.model)
-        if all(isinstance(cache, KVCache) for cache in make_prompt_cache(self.model)):  # rotating ones have overwritten what a rewind needs
+        # rotating ones have overwritten what a rewind needs
+        if all(isinstance(cache, KVCache) for cache in make_prompt_cache(self.model)):
             self.sizes = attrs.evolve(self.sizes, decode_tokens=DECODE_TOKENS)
 
     def open(self) -> RowCaches:
@@ -164,22 +179,32 @@ class RaggedLayout:
         return caches
 
     def rewind(self, caches: RowCaches, count: int) -> None:
-        """See `Layout.rewind`. The arrays stay: what is beyond a cache's offset is written again."""
+        """See `Layout.rewind`.
+
+        The arrays stay: what is beyond a cache's offset is written again.
+        """
         for cache in caches:
             cache.trim(count)
 
     def unread(self, rows: Sequence[RowCaches]) -> tuple[list[mx.array], list[mx.array]]:
         """See `Layout.unread`."""
-        return [array for row in rows for array in state_of(row)], [number for row in rows for number in proofs_of(row)]
+        return [array for row in rows for array in state_of(row)], [
+            number for row in rows for number in proofs_of(row)
+        ]
 
     def forward(self, tokens: mx.array, spans: Sequence[RowSpan]) -> mx.array | None:
         """See `Layout.forward`."""
         counts = [span.count for span in spans]
-        positions = mx.array([span.caches[0].offset + i for span in spans for i in range(span.count)])
+        positions = mx.array(
+            [span.caches[0].offset + i for span in spans for i in range(span.count)]
+        )
         layers = zip(*(span.caches for span in spans), strict=True)
         caches = [attention.RaggedCache(list(layer), counts, positions) for layer in layers]
         wanted = places_of_logits(spans)
-        with self._head.only(wanted), self.adapters.rows([span.slot for span in spans for _ in range(span.count)]):
+        with (
+            self._head.only(wanted),
+            self.adapters.rows([span.slot for span in spans for _ in range(span.count)]),
+        ):
             logits = self.model(tokens[:, None], cache=caches)
         return logits[:, -1] if wanted else None
 
@@ -187,7 +212,11 @@ class RaggedLayout:
 def places_of_logits(spans: Sequence[RowSpan]) -> list[int]:
     """Places of the tokens whose logits are wanted, among those of all spans."""
     ends = itertools.accumulate(span.count for span in spans)
-    return [place for span, end in zip(spans, ends, strict=True) for place in range(end - span.wanted, end)]
+    return [
+        place
+        for span, end in zip(spans, ends, strict=True)
+        for place in range(end - span.wanted, end)
+    ]
 
 
 def growing_caches(model: Module, growth: int) -> RowCaches:
@@ -201,14 +230,22 @@ def growing_caches(model: Module, growth: int) -> RowCaches:
 
 def state_of(caches: RowCaches) -> list[mx.array]:
     """The arrays a row's caches hold now."""
-    found = cast(list[tuple[str, object]], tree_flatten([cache.state for cache in caches if not cache.empty()]))
+    found = cast(
+        list[tuple[str, object]],
+        tree_flatten([cache.state for cache in caches if not cache.empty()]),
+    )
     return [array for _, array in found if isinstance(array, mx.array)]
 
 
 def proofs_of(caches: RowCaches) -> list[mx.array]:
-    """A number out of each array of the last layer: they are there when the pass that wrote it is done.
+    """A number out of each array of the last layer: they are there when the pass that wrote it is
+    done.
 
-    The arrays themselves are no good for that: the next pass writes into them, and whoever waits for them waits for it.
+    The arrays themselves are no good for that: the next pass writes into them, and whoever waits
+    for them waits for it.
     """
     last = next((cache for cache in reversed(caches) if not cache.empty()), None)
-    return [mx.contiguous(array[tuple([slice(1)] * array.ndim)]) for array in state_of([last] if last else [])]
+    return [
+        mx.contiguous(array[tuple([slice(1)] * array.ndim)])
+        for array in state_of([last] if last else [])
+    ]

@@ -1,7 +1,7 @@
 """Loads a model directory onto the device. Everything here runs on the device's thread.
 
-On a GPU weights stay as they were published. MLX's CPU backend computes quantised and half-precision products in slow scalar code, so there they
-become float32, memory permitting.
+On a GPU weights stay as they were published. MLX's CPU backend computes quantised and
+half-precision products in slow scalar code, so there they become float32, memory permitting.
 """
 
 import sys
@@ -24,7 +24,14 @@ from semantic_trio.domain.quantisation import AS_COMPUTED, GROUPS
 # Part of the memory that is left which weights may take: caches and activations need the rest.
 WEIGHTS_SHARE = 0.8
 # Where config.json bounds the context by none of these names, as recurrent models have it.
-CONTEXT_NAMES = ("max_position_embeddings", "n_positions", "max_seq_len", "max_sequence_length", "seq_length", "model_max_length")
+CONTEXT_NAMES = (
+    "max_position_embeddings",
+    "n_positions",
+    "max_seq_len",
+    "max_sequence_length",
+    "seq_length",
+    "model_max_length",
+)
 UNBOUNDED_CONTEXT = 32_768
 # Bytes of weights computed at a time: about the time of one step, for other models wait for it.
 PIECE_BYTES = 64 << 20
@@ -48,7 +55,8 @@ class LoadedModel:
 
 @attrs.define(eq=False)
 class Loading:
-    """A model whose weights are computed piece by piece, so that the device can do other work in between.
+    """A model whose weights are computed piece by piece, so that the device can do other work in
+    between.
 
     Raises `ModelNotFoundError` when there is no model MLX can run, or not enough memory for it.
     """
@@ -73,7 +81,8 @@ class Loading:
         """Compute a piece of the weights. Returns False if that was the last one."""
         size = 0
         while self._left and size < PIECE_BYTES:
-            array = self._left.pop()  # one after the other: the quantised form of each goes before the next is computed
+            # one after the other: the quantised form of each goes before the next is computed
+            array = self._left.pop()
             mx.eval(array)
             size += array.nbytes
         return bool(self._left)
@@ -89,7 +98,9 @@ class Loading:
             eos_token_ids=eos_token_ids(self._config),
             dtype=dtype,
             weight_bytes=weight_bytes,
-            fingerprint=fingerprint(self.path, _held(dtype, weight_bytes, self.kv_bits, self.block_tokens)),
+            fingerprint=fingerprint(
+                self.path, _held(dtype, weight_bytes, self.kv_bits, self.block_tokens)
+            ),
             notice=self._notice,
         )
 
@@ -103,12 +114,17 @@ def load(path: Path, kv_bits: int = AS_COMPUTED, block_tokens: int = BLOCK_TOKEN
 
 
 def weight_bytes(path: Path) -> int:
-    """Return the bytes of a model's weights as they would be held here, memory permitting. Raises `ModelNotFoundError`."""
+    """Return the bytes of a model's weights as they would be held here, memory permitting.
+
+    Raises `ModelNotFoundError`.
+    """
     return _bytes(_float32(path, dequantise=True) if _on_cpu() else _lazy(path)[0])
 
 
 def context_length(config: Mapping[str, object]) -> int:
-    """The most tokens a model was made for, stretched where its rotary scaling says so and mlx-lm follows."""
+    """The most tokens a model was made for, stretched where its rotary scaling says so and mlx-lm
+    follows.
+    """
     text = _text_config(config)
     stated = next((int(text[name]) for name in CONTEXT_NAMES if text.get(name)), UNBOUNDED_CONTEXT)
     scaling = text.get("rope_scaling") or text.get("rope_parameters") or {}
@@ -127,21 +143,27 @@ def _lazy(path: Path) -> tuple[Module, dict[str, object]]:
     try:
         return cast(tuple[Module, dict[str, object]], load_model(path, lazy=True))
     except (Exception, SystemExit) as error:
-        # Missing files, unknown architectures, weights that do not belong to the configuration: each raises what it likes, or ends the process.
+        # Missing files, unknown architectures, weights that do not belong to the configuration:
+        # each raises what it likes, or ends the process.
         raise ModelNotFoundError(str(path), f"cannot be loaded: {_first_line(error)}") from error
 
 
 def _for_cpu(path: Path, room: int | None) -> tuple[Module, str]:
-    """The fastest form of the model that fits, still lazy, and what to say if it is not float32 all through.
+    """The fastest form of the model that fits, still lazy, and what to say if it is not float32 all
+    through.
 
-    Half precision is what a CPU is slowest at: a token of SmolLM2 takes 0.05 s in float32, 0.12 s with 4-bit weights under float32 scales, and 4 s
-    with the same under their published float16 ones.
+    Half precision is what a CPU is slowest at: a token of SmolLM2 takes 0.05 s in float32, 0.12 s
+    with 4-bit weights under float32 scales, and 4 s with the same under their published float16
+    ones.
     """
     wide = _float32(path, dequantise=True)
     if _fits(_bytes(wide), room):
         return wide, ""
     assert room is not None
-    shortage = f"float32 weights need {_bytes(wide) / GIB:.1f} GiB, {room / GIB:.1f} GiB of memory are left"
+    shortage = (
+        f"float32 weights need {_bytes(wide) / GIB:.1f} GiB, {room / GIB:.1f} GiB of memory are "
+        "left"
+    )
     packed = _float32(path, dequantise=False)
     if _fits(_bytes(packed), room):
         return packed, f"{shortage}: they stay quantised, which is slower"
@@ -149,7 +171,9 @@ def _for_cpu(path: Path, room: int | None) -> tuple[Module, str]:
 
 
 def _float32(path: Path, *, dequantise: bool) -> Module:
-    """The model with float32 wherever it is not quantised; scales first, so that dequantised weights are not rounded to their half precision."""
+    """The model with float32 wherever it is not quantised; scales first, so that dequantised
+    weights are not rounded to their half precision.
+    """
     model, _ = _lazy(path)
     model.set_dtype(mx.float32)
     if dequantise:
@@ -160,7 +184,13 @@ def _float32(path: Path, *, dequantise: bool) -> Module:
 
 def _check_room(path: Path, model: Module, room: int | None) -> None:
     if room is not None and not _fits(_bytes(model), room):
-        raise ModelNotFoundError(str(path), f"its weights need {_bytes(model) / GIB:.1f} GiB of memory, {room / GIB:.1f} GiB are left")
+        raise ModelNotFoundError(
+            str(path),
+            (
+                f"its weights need {_bytes(model) / GIB:.1f} GiB of memory, {room / GIB:.1f} GiB "
+                "are left"
+            ),
+        )
 
 
 def _fits(weights: int, room: int | None) -> bool:
@@ -195,11 +225,18 @@ def _text_config(config: Mapping[str, object]) -> dict[str, Any]:
 
 
 def _held(dtype: mx.Dtype, weight_bytes: int, kv_bits: int, block_tokens: int) -> str:
-    """Form of the weights, keys and values in this process. The bytes tell weights that stayed quantised from those that did not.
+    """Form of the weights, keys and values in this process.
 
-    Default values are left out: directories that were written before there was a choice stay readable.
+    The bytes tell weights that stayed quantised from those that did not.
+
+    Default values are left out: directories that were written before there was a choice stay
+    readable.
     """
-    bits = "" if kv_bits == AS_COMPUTED else f", keys and values of {kv_bits} bits in groups of {GROUPS}"
+    bits = (
+        ""
+        if kv_bits == AS_COMPUTED
+        else f", keys and values of {kv_bits} bits in groups of {GROUPS}"
+    )
     blocks = "" if block_tokens == BLOCK_TOKENS else f", blocks of {block_tokens} tokens"
     return f"{dtype} in {weight_bytes} bytes{bits}{blocks}"
 

@@ -1,7 +1,9 @@
-"""Adapters of a model, in mlx-lm's format: read from files, and added to the layers of a model for the rows that use them.
+"""Adapters of a model, in mlx-lm's format: read from files, and added to the layers of a model for
+the rows that use them.
 
-Knows layers and arrays. Knows nothing of requests, and nothing of how rows go through a model. Layers of the kind `LoRALinear` take the rows of
-several adapters in one pass; others (DoRA, experts, embeddings) take those of one.
+Knows layers and arrays. Knows nothing of requests, and nothing of how rows go through a model.
+Layers of the kind `LoRALinear` take the rows of several adapters in one pass; others (DoRA,
+experts, embeddings) take those of one.
 """
 
 import contextlib
@@ -26,7 +28,8 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapters.safetensors"
 TRAINED = ("lora", "dora")
 KINDS = (LoRALinear, LoRASwitchLinear, LoRAEmbedding, DoRALinear, DoRAEmbedding)
 PARAMETERS = ("lora_a", "lora_b", "m")
-# Rows and tokens of the pass that shows which layers see the rows of a pass as its rows. No dimension of a model is like these by chance.
+# Rows and tokens of the pass that shows which layers see the rows of a pass as its rows. No
+# dimension of a model is like these by chance.
 PROBE_ROWS, PROBE_WIDTH = 3, 2
 
 Layer = Callable[..., mx.array]  # a module: mlx types none as one that can be called
@@ -36,7 +39,8 @@ Layer = Callable[..., mx.array]  # a module: mlx types none as one that can be c
 class LoadedAdapter:
     """An adapter of one model, in memory."""
 
-    layers: Mapping[str, Any]  # by its path in the model, the module that mlx-lm puts in the place of a layer
+    # by its path in the model, the module that mlx-lm puts in the place of a layer
+    layers: Mapping[str, Any]
     shares_passes: bool  # rows of other adapters may be in the same pass
 
     @property
@@ -47,7 +51,9 @@ class LoadedAdapter:
     @property
     def arrays(self) -> list[mx.array]:
         """Its weights."""
-        return [layer[name] for layer in self.layers.values() for name in PARAMETERS if name in layer]
+        return [
+            layer[name] for layer in self.layers.values() for name in PARAMETERS if name in layer
+        ]
 
 
 @attrs.frozen(eq=False)
@@ -61,7 +67,10 @@ class StackedLayer:
 
 @attrs.frozen(eq=False)
 class AdapterStack:
-    """Adapters that share passes. An adapter's slot is its place here, counted from 1; 0 stands for none."""
+    """Adapters that share passes.
+
+    An adapter's slot is its place here, counted from 1; 0 stands for none.
+    """
 
     adapters: tuple[LoadedAdapter, ...]
     layers: Mapping[str, StackedLayer]
@@ -71,7 +80,10 @@ class AdapterStack:
         """Stack adapters. Lazy."""
         members = tuple(adapters)
         paths = dict.fromkeys(path for adapter in members for path in adapter.layers)
-        return cls(members, {path: _stacked([adapter.layers.get(path) for adapter in members]) for path in paths})
+        return cls(
+            members,
+            {path: _stacked([adapter.layers.get(path) for adapter in members]) for path in paths},
+        )
 
     def slot(self, adapter: LoadedAdapter | None) -> int:
         """Return the slot of an adapter, 0 for none."""
@@ -83,7 +95,10 @@ NO_STACK = AdapterStack((), {})
 
 @attrs.define(eq=False)
 class AdapterPass:
-    """The adapters of the pass that is being built. Read by the layers of a model, so that they are the same object for its life."""
+    """The adapters of the pass that is being built.
+
+    Read by the layers of a model, so that they are the same object for its life.
+    """
 
     stack: AdapterStack = NO_STACK
     alone: LoadedAdapter | None = None  # the one adapter of all rows, where it shares no pass
@@ -97,7 +112,10 @@ class AdapterPass:
 
     @contextlib.contextmanager
     def rows(self, slots: Sequence[int], height: int = 0) -> Iterator[None]:
-        """While inside, the rows of the pass use the adapters of these slots. Rows up to `height` are padding."""
+        """While inside, the rows of the pass use the adapters of these slots.
+
+        Rows up to `height` are padding.
+        """
         if any(slots):
             self._slots = mx.array([[slot] for slot in slots] + [[0]] * (height - len(slots)))
         try:
@@ -106,7 +124,9 @@ class AdapterPass:
             self._slots = None
             self._masks.clear()
 
-    def apply(self, layer: "AdaptableLayer", x: mx.array, *more: object, **named: object) -> mx.array:
+    def apply(
+        self, layer: "AdaptableLayer", x: mx.array, *more: object, **named: object
+    ) -> mx.array:
         """Return what a layer makes of its input, with the adapters of the pass."""
         if self.alone is not None:
             alone: Layer = self.alone.layers.get(layer.path, layer.base)
@@ -127,7 +147,10 @@ class AdapterPass:
 
 
 class AdaptableLayer(Module):
-    """A layer that some adapter changes. Without an adapter in the pass it is the layer as it was."""
+    """A layer that some adapter changes.
+
+    Without an adapter in the pass it is the layer as it was.
+    """
 
     def __init__(self, base: Layer, path: str, now: AdapterPass) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -151,7 +174,9 @@ class _Seen(Module):
 
 
 def adapt(model: Module, path: Path, name: str) -> LoadedAdapter:
-    """Read an adapter for a model whose layers are its own. The model stays as it is, and the adapter's weights are computed.
+    """Read an adapter for a model whose layers are its own.
+
+    The model stays as it is, and the adapter's weights are computed.
 
     Raises `ModelNotFoundError` for files that are missing or damaged, or do not fit the model.
     """
@@ -159,10 +184,18 @@ def adapt(model: Module, path: Path, name: str) -> LoadedAdapter:
     plain = dict(cast(Any, model).named_modules())
     try:
         load_adapters(model, str(path))
-    except Exception as error:  # whatever mlx-lm raises for configurations and weights that do not belong together
-        raise ModelNotFoundError(name, f"the adapter does not fit the model: {_one_line(error)}") from error
+    except (
+        Exception
+    ) as error:  # whatever mlx-lm raises for configurations and weights that do not belong together
+        raise ModelNotFoundError(
+            name, f"the adapter does not fit the model: {_one_line(error)}"
+        ) from error
     finally:
-        layers = {at: module for at, module in cast(Any, model).named_modules() if isinstance(module, KINDS)}
+        layers = {
+            at: module
+            for at, module in cast(Any, model).named_modules()
+            if isinstance(module, KINDS)
+        }
         replace(model, {at: plain[at] for at in layers})
     _refuse_incomplete(path, name, layers)
     for layer in layers.values():
@@ -189,35 +222,61 @@ def _refuse_foreign(path: Path, name: str) -> None:
         raise ModelNotFoundError(name, f"{CONFIG} of the adapter is damaged: {error}") from error
     kind = config.get("fine_tune_type", TRAINED[0]) if isinstance(config, dict) else None
     if kind not in TRAINED:
-        raise ModelNotFoundError(name, f"fine_tune_type of the adapter is {kind!r}; adapters are {' or '.join(TRAINED)}")
+        raise ModelNotFoundError(
+            name, f"fine_tune_type of the adapter is {kind!r}; adapters are {' or '.join(TRAINED)}"
+        )
 
 
 def _refuse_incomplete(path: Path, name: str, layers: Mapping[str, Module]) -> None:
-    """Raise `ModelNotFoundError` where a layer would be left with the random weights that training begins with."""
+    """Raise `ModelNotFoundError` where a layer would be left with the random weights that training
+    begins with.
+    """
     held = cast(Mapping[str, mx.array], mx.load(str(path / WEIGHTS)))
-    missing = [f"{at}.{leaf}" for at, layer in layers.items() for leaf in PARAMETERS if leaf in layer and f"{at}.{leaf}" not in held]
+    missing = [
+        f"{at}.{leaf}"
+        for at, layer in layers.items()
+        for leaf in PARAMETERS
+        if leaf in layer and f"{at}.{leaf}" not in held
+    ]
     if missing or not layers:
-        reason = f"{len(missing)} weights are missing, the first is {missing[0]}" if missing else "it changes no layer of the model"
+        reason = (
+            f"{len(missing)} weights are missing, the first is {missing[0]}"
+            if missing
+            else "it changes no layer of the model"
+        )
         raise ModelNotFoundError(name, f"the adapter does not fit the model: {reason}")
 
 
 def _shares_passes(model: Module, layers: Mapping[str, Module]) -> bool:
-    """True if all layers are linear, and see the rows of a pass as the first dimension of their input. Nothing is computed."""
+    """True if all layers are linear, and see the rows of a pass as the first dimension of their
+    input.
+
+    Nothing is computed.
+    """
     if any(type(layer) is not LoRALinear for layer in layers.values()):
         return False
     plain, seen = dict(cast(Any, model).named_modules()), dict[str, set[tuple[int, ...]]]()
     replace(model, {at: _Seen(plain[at], seen.setdefault(at, set()).add) for at in layers})
     try:
-        cast(Any, model)(mx.zeros((PROBE_ROWS, PROBE_WIDTH), mx.int32), cache=make_prompt_cache(model))
+        cast(Any, model)(
+            mx.zeros((PROBE_ROWS, PROBE_WIDTH), mx.int32), cache=make_prompt_cache(model)
+        )
     except (IndexError, RuntimeError, TypeError, ValueError):
         return False  # a model whose caches take one row
     finally:
         replace(model, {at: plain[at] for at in layers})
-    return all(shapes and all(len(shape) == 3 and shape[:2] == (PROBE_ROWS, PROBE_WIDTH) for shape in shapes) for shapes in seen.values())
+    return all(
+        shapes
+        and all(len(shape) == 3 and shape[:2] == (PROBE_ROWS, PROBE_WIDTH) for shape in shapes)
+        for shapes in seen.values()
+    )
 
 
 def _stacked(layers: Sequence[Any]) -> StackedLayer:
-    """Stack what adapters have for one layer; None where one has nothing. The scale is multiplied into one of the factors."""
+    """Stack what adapters have for one layer; None where one has nothing.
+
+    The scale is multiplied into one of the factors.
+    """
     there = [(slot, layer) for slot, layer in enumerate(layers, 1) if layer is not None]
     columns = tuple(slot for slot, layer in there for _ in range(layer.lora_a.shape[1]))
     down = _joined([layer.lora_a for _, layer in there], axis=1)
@@ -230,6 +289,8 @@ def _joined(parts: Sequence[mx.array], axis: int) -> mx.array:
 
 
 def _one_line(error: Exception) -> str:
-    """Return the first detail of an error: mlx-lm lists all tensors that do not fit, each in a line."""
+    """Return the first detail of an error: mlx-lm lists all tensors that do not fit, each in a
+    line.
+    """
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
     return (lines[1] if len(lines) > 1 else lines[0] if lines else type(error).__name__)[:300]

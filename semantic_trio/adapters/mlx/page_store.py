@@ -1,7 +1,8 @@
 """Blocks of the prefix cache as pages of a pool, under their keys. Runs on the device's thread.
 
-Knows which pages hold which block, and which the last positions of sliding layers that a snapshot keeps. Storing either and beginning a row with it
-move no content: a page gets one reader more. Only a partly filled page that others read too is copied when a row goes on from it.
+Knows which pages hold which block, and which the last positions of sliding layers that a snapshot
+keeps. Storing either and beginning a row with it move no content: a page gets one reader more. Only
+a partly filled page that others read too is copied when a row goes on from it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -37,9 +38,13 @@ class StoredSnapshot:
     tables: list[PageTable]  # by layer group that slides
 
     def shared(self, length: int) -> list[PageTable]:
-        """Tables for a row of `length`, which is the position, or one before it while no window has been left."""
+        """Tables for a row of `length`, which is the position, or one before it while no window has
+        been left.
+        """
         serves = all(length <= self.position <= (table.pool.window or 0) for table in self.tables)
-        assert length == self.position or serves, f"a snapshot at {self.position} does not serve at {length}"
+        assert length == self.position or serves, (
+            f"a snapshot at {self.position} does not serve at {length}"
+        )
         return [table.shared(length) for table in self.tables]
 
     def release(self) -> None:
@@ -80,7 +85,9 @@ class PageStore:
         """Store blocks of a row under their keys: its pages get another reader."""
         row = row_of(caches)
         for block in blocks:
-            assert block.stop <= row.length, f"positions [{block.start}, {block.stop}) of {row.length}"
+            assert block.stop <= row.length, (
+                f"positions [{block.start}, {block.stop}) of {row.length}"
+            )
             if block.start % self.page_tokens:
                 page = row.tables[0].copied(block.start, block.stop)
             else:
@@ -88,17 +95,26 @@ class PageStore:
                 self.pool.share([page])
             self._put(block.key, StoredPage(page, block.stop - block.start))
 
-    def save_snapshot(self, caches: RowCaches, snapshot: SaveSnapshot, *, is_last_use: bool = False) -> None:
-        """Store a snapshot of a row. Its pages get another reader; a partly filled one is copied, unless the row ends here."""
+    def save_snapshot(
+        self, caches: RowCaches, snapshot: SaveSnapshot, *, is_last_use: bool = False
+    ) -> None:
+        """Store a snapshot of a row.
+
+        Its pages get another reader; a partly filled one is copied, unless the row ends here.
+        """
         row = row_of(caches)
-        assert row.length == snapshot.position, f"a snapshot at {snapshot.position} of a row of {row.length} positions"
+        assert row.length == snapshot.position, (
+            f"a snapshot at {snapshot.position} of a row of {row.length} positions"
+        )
         tables = [table.shared(snapshot.position) for table in row.tables[1:]]
         if not is_last_use:
             for table in tables:
                 table.own_last(snapshot.position)
         self._put_snapshot(snapshot.key, StoredSnapshot(snapshot.position, tables))
 
-    def restore(self, caches: RowCaches, restore: Restore, rows: Mapping[int, RowCaches], room: int) -> None:
+    def restore(
+        self, caches: RowCaches, restore: Restore, rows: Mapping[int, RowCaches], room: int
+    ) -> None:
         """Give an empty row the pages of stored blocks, of other rows and of a stored snapshot."""
         row = row_of(caches)
         for piece in restore.pieces:
@@ -129,7 +145,10 @@ class PageStore:
         return {item: content_of(tree) for item, tree in trees.items()}
 
     def load(self, items: Mapping[Item, Content], forms: ModelForms) -> None:
-        """Store blocks and snapshots from outside, all or none. Raises `CacheCorruptionError` for content of another shape."""
+        """Store blocks and snapshots from outside, all or none.
+
+        Raises `CacheCorruptionError` for content of another shape.
+        """
         blocks, snapshots = forms.read(items)
         for key, layers in blocks.items():
             self._load(key, [rows for rows in layers if rows is not None])
@@ -159,10 +178,18 @@ class PageStore:
         return range(first, first + stored.count)
 
     def _states(self, stored: StoredSnapshot) -> list[State]:
-        """Return the states that mlx-lm's caches of the sliding layers would hold, in the order of the model's layers."""
-        held = [table.pool.read(table.slots(table.begin(stored.position), stored.position)) for table in stored.tables]
+        """Return the states that mlx-lm's caches of the sliding layers would hold, in the order of
+        the model's layers.
+        """
+        held = [
+            table.pool.read(table.slots(table.begin(stored.position), stored.position))
+            for table in stored.tables
+        ]
         found = [held[group - 1][place] for group, place in self.layout.sliding]
-        return [{"keys": keys, "values": values, "offset": stored.position, "_idx": keys.shape[2]} for keys, values in found]
+        return [
+            {"keys": keys, "values": values, "offset": stored.position, "_idx": keys.shape[2]}
+            for keys, values in found
+        ]
 
     def _load(self, key: BlockKey, layers: list[Rows]) -> None:
         [page] = self.pool.allocate(1)
@@ -177,13 +204,22 @@ class PageStore:
             start = table.begin(position)
             table.first = start // self.page_tokens
             table.extend(start, position - start)
-            layers = [state for (of, _), state in zip(self.layout.sliding, states, strict=True) if of == group]
-            pool.store(table.slots(start, position), [cast(Rows, (state["keys"], state["values"])) for state in layers])
+            layers = [
+                state
+                for (of, _), state in zip(self.layout.sliding, states, strict=True)
+                if of == group
+            ]
+            pool.store(
+                table.slots(start, position),
+                [cast(Rows, (state["keys"], state["values"])) for state in layers],
+            )
             tables.append(table)
         self._put_snapshot(key, StoredSnapshot(position, tables))
 
     def _put(self, key: BlockKey, stored: StoredPage) -> None:
-        """Store a page that has a reader for it; the page that was stored under the key before loses its own."""
+        """Store a page that has a reader for it; the page that was stored under the key before
+        loses its own.
+        """
         if key in self._blocks:
             self.pool.release([self._blocks[key].page])
         self._blocks[key] = stored
@@ -194,16 +230,22 @@ class PageStore:
         self._snapshots[key] = stored
 
     def _shared(self, piece: Piece, rows: Mapping[int, RowCaches]) -> list[int]:
-        """The pages of a piece, with one reader more; a block in its last use hands its reader over."""
+        """The pages of a piece, with one reader more; a block in its last use hands its reader
+        over.
+        """
         if piece.row is not None:
             other = row_of(rows[piece.row])
             assert piece.stop <= other.length, f"positions up to {piece.stop} of {other.length}"
-            pages = other.tables[0].pages[piece.start // self.page_tokens : -(-piece.stop // self.page_tokens)]
+            pages = other.tables[0].pages[
+                piece.start // self.page_tokens : -(-piece.stop // self.page_tokens)
+            ]
             self.pool.share(pages)
             return pages
         assert piece.block is not None
         stored = self._blocks[piece.block]
-        assert stored.count >= piece.stop - piece.start, f"{stored.count} positions where {piece.stop - piece.start} are wanted"
+        assert stored.count >= piece.stop - piece.start, (
+            f"{stored.count} positions where {piece.stop - piece.start} are wanted"
+        )
         if piece.is_last_use:
             del self._blocks[piece.block]
         else:
@@ -214,7 +256,12 @@ class PageStore:
         """Copy a piece that does not begin with a page behind what a table has."""
         table.own_last(piece.start)
         source = PageTable(self.pool, self._shared(piece, rows))
-        first = piece.start - piece.start % self.page_tokens if piece.row is not None else piece.start
+        first = (
+            piece.start - piece.start % self.page_tokens if piece.row is not None else piece.start
+        )
         table.extend(piece.start, piece.stop - piece.start)
-        self.pool.copy(source.slots(piece.start - first, piece.stop - first), table.slots(piece.start, piece.stop))
+        self.pool.copy(
+            source.slots(piece.start - first, piece.stop - first),
+            table.slots(piece.start, piece.stop),
+        )
         source.release()

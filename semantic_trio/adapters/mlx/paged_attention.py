@@ -1,9 +1,12 @@
-"""Attention of query tokens over the pages of a pool: one kernel body for Metal and CUDA, a prelude for each language.
+"""Attention of query tokens over the pages of a pool: one kernel body for Metal and CUDA, a prelude
+for each language.
 
-Several tokens of one row are several rows with the same pages and lengths of their own. Every page of every row is looked at by one thread group per
-head of keys, for all heads of queries that share it; a second kernel merges the pages. Quantised keys and values are dequantised as they are read, in
-registers: nothing is copied. A third kernel quantises what decoding rows write: MLX's own operations for it are eight launches a layer.
-The softmax over parts is merged by its maxima and sums. Source: Milakov and Gimelshein 2018, "Online normalizer calculation for softmax".
+Several tokens of one row are several rows with the same pages and lengths of their own. Every page
+of every row is looked at by one thread group per head of keys, for all heads of queries that share
+it; a second kernel merges the pages. Quantised keys and values are dequantised as they are read, in
+registers: nothing is copied. A third kernel quantises what decoding rows write: MLX's own
+operations for it are eight launches a layer. The softmax over parts is merged by its maxima and
+sums. Source: Milakov and Gimelshein 2018, "Online normalizer calculation for softmax".
 """
 
 from collections.abc import Callable
@@ -22,9 +25,11 @@ HEAD_SIZES = (64, 96, 128, 160, 192, 224, 256)
 # Bytes of threadgroup memory that Metal has; CUDA has more.
 SHARED_BYTES = 28 * 1024
 SIMD = 32
-# Lanes that look at one position together, the fewest of which none holds more sums than it has registers for.
+# Lanes that look at one position together, the fewest of which none holds more sums than it has
+# registers for.
 TEAMS, MOST_PER_LANE = (8, 16, 32), 32
-# Positions that a team looks at before it adds them up: their loads and sums do not wait for each other.
+# Positions that a team looks at before it adds them up: their loads and sums do not wait for each
+# other.
 RUNS = 2
 
 CUDA_HEADER = """
@@ -62,8 +67,8 @@ METAL_PRELUDE = """
   const int group_z = threadgroup_position_in_grid.z, thread_at = thread_position_in_threadgroup.x;
   const int lane = thread_index_in_simdgroup, simd_at = simdgroup_index_in_threadgroup;
 """
-# The numbers of one lane at one position, in loads as wide as their place allows. With bits they are dequantised: `Quantised` has the order of codes,
-# scales and biases.
+# The numbers of one lane at one position, in loads as wide as their place allows. With bits they
+# are dequantised: `Quantised` has the order of codes, scales and biases.
 READ = """
       {
         const GLOBAL uint32_t* words = (const GLOBAL uint32_t*)NAMEs + place * ROW;
@@ -91,8 +96,9 @@ READ = """
         }
       }
 """
-# One page of one row for one head of keys: the maximum, the sum and the weighted values of each head of queries. A team of lanes looks at one
-# position, so that a SIMD group looks at several and a score is summed over few lanes.
+# One page of one row for one head of keys: the maximum, the sum and the weighted values of each
+# head of queries. A team of lanes looks at one position, so that a SIMD group looks at several and
+# a score is summed over few lanes.
 PART = (
     """
   constexpr int VEC = D / TEAM, TEAMS = LANES / TEAM, WIDTH = BITS ? BITS : 8 * sizeof(N);
@@ -195,7 +201,8 @@ MERGE = """
   }
   out[(size_t)place * D + d] = T(mixed / total);
 """
-# One group of numbers of one token, quantised as `mx.quantize` does it: the edge that is farther from zero is met exactly, and zero is a code.
+# One group of numbers of one token, quantised as `mx.quantize` does it: the edge that is farther
+# from zero is met exactly, and zero is a code.
 PACK = """
   constexpr int GROUPS = D / GROUP, BINS = (1 << BITS) - 1;
   const int rows = keys_shape[0], at = group_x * THREADS + thread_at;
@@ -237,11 +244,14 @@ class PagedAttention:
     _part: Kernel
     _merge: Kernel
     _pack: Kernel
-    _limits: dict[tuple[float, float], mx.array] = attrs.field(init=False, factory=dict)  # kernels take arrays only, and making one costs a launch
+    # kernels take arrays only, and making one costs a launch
+    _limits: dict[tuple[float, float], mx.array] = attrs.field(init=False, factory=dict)
 
     @classmethod
     def for_device(cls) -> "PagedAttention | None":
-        """The kernels in the language of the default device; None on a CPU, which has no such kernels."""
+        """The kernels in the language of the default device; None on a CPU, which has no such
+        kernels.
+        """
         if mx.default_device() == mx.cpu:
             return None
         if mx.metal.is_available():
@@ -274,9 +284,18 @@ class PagedAttention:
         return cls(cast(Kernel, part), cast(Kernel, merge), cast(Kernel, pack))
 
     def pack(self, keys: mx.array, values: mx.array, form: Quantised) -> tuple[mx.array, mx.array]:
-        """Return keys and values (tokens, heads, 1, size) as the pool holds them, (heads, tokens, words)."""
+        """Return keys and values (tokens, heads, 1, size) as the pool holds them, (heads, tokens,
+        words).
+        """
         tokens, heads, _, size = keys.shape
-        template = [("N", keys.dtype), ("D", size), ("HEADS", heads), ("BITS", form.bits), ("GROUP", form.group), ("STRIDE", form.words)]
+        template = [
+            ("N", keys.dtype),
+            ("D", size),
+            ("HEADS", heads),
+            ("BITS", form.bits),
+            ("GROUP", form.group),
+            ("STRIDE", form.words),
+        ]
         groups = 2 * tokens * heads * size // form.group
         packed_keys, packed_values = self._pack(
             inputs=[keys, values],
@@ -303,23 +322,43 @@ class PagedAttention:
         sinks: mx.array | None = None,
         quantised: Quantised | None = None,
     ) -> mx.array:
-        """Return the attention of `queries` (rows, heads, 1, size) over the first `lengths` (rows,) positions of the pages in `table` (rows, pages).
+        """Return the attention of `queries` (rows, heads, 1, size) over the first `lengths` (rows,)
+        positions of the pages in `table` (rows, pages).
 
-        A page has `page_tokens` positions. `keys` and `values` are a layer of the pool: (heads of keys, positions, size), or (heads of keys,
-        positions, words) in the format `quantised`. With a `window` only so many last positions are looked at, with a `soft_cap` scores are bent
-        below it, and `sinks` (heads,) are scores that take part of the weight and have no values. Returns (rows, heads, 1, size).
-        Raises `ValueError` for sizes of heads that the kernels do not have.
+        A page has `page_tokens` positions. `keys` and `values` are a layer of the pool: (heads of
+        keys, positions, size), or (heads of keys, positions, words) in the format `quantised`. With
+        a `window` only so many last positions are looked at, with a `soft_cap` scores are bent
+        below it, and `sinks` (heads,) are scores that take part of the weight and have no values.
+        Returns (rows, heads, 1, size). Raises `ValueError` for sizes of heads that the kernels do
+        not have.
         """
         rows, heads, _, size = queries.shape
         shared, _, stride = keys.shape
         parts = table.shape[1]
-        if size not in HEAD_SIZES or values.shape[-1] != stride or stride != (quantised.words if quantised else size):
-            raise ValueError(f"no kernel for heads of {size}, kept in {stride} and {values.shape[-1]}")
+        if (
+            size not in HEAD_SIZES
+            or values.shape[-1] != stride
+            or stride != (quantised.words if quantised else size)
+        ):
+            raise ValueError(
+                f"no kernel for heads of {size}, kept in {stride} and {values.shape[-1]}"
+            )
         grouped = heads // shared
         simds = next(w for w in (8, 4, 2, 1) if w * grouped * (size + 2) * 4 <= SHARED_BYTES)
         team = next((team for team in TEAMS if grouped * size <= team * MOST_PER_LANE), SIMD)
-        template = [("T", queries.dtype), ("D", size), ("G", grouped), ("HEADS", shared), ("PAGE", page_tokens), ("WINDOW", window or 0)]
-        bits, group, numbers = (quantised.bits, quantised.group, quantised.dtype) if quantised else (0, size, queries.dtype)
+        template = [
+            ("T", queries.dtype),
+            ("D", size),
+            ("G", grouped),
+            ("HEADS", shared),
+            ("PAGE", page_tokens),
+            ("WINDOW", window or 0),
+        ]
+        bits, group, numbers = (
+            (quantised.bits, quantised.group, quantised.dtype)
+            if quantised
+            else (0, size, queries.dtype)
+        )
         limits = self._limits_of(scale, soft_cap)
         parts_of = self._part(
             inputs=[queries, keys, values, table, lengths, limits],

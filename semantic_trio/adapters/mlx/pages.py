@@ -1,10 +1,13 @@
-"""Keys and values of all rows and blocks of a layer group, in pages of some positions each. Runs on the device's thread.
+"""Keys and values of all rows and blocks of a layer group, in pages of some positions each.
 
-A layer group is the layers that keep every position, or those with one sliding window. Knows pages, their readers and the arrays they lie in. Knows
-nothing of rows, blocks or attention.
+Runs on the device's thread.
 
-The arrays are written in place: MLX reuses an array's buffer when nothing else refers to the array at the time it is written. Whoever reads the pool
-outside of a forward pass (a copy of a page, an export) therefore has the result computed, or at least launched, before the next write.
+A layer group is the layers that keep every position, or those with one sliding window. Knows pages,
+their readers and the arrays they lie in. Knows nothing of rows, blocks or attention.
+
+The arrays are written in place: MLX reuses an array's buffer when nothing else refers to the array
+at the time it is written. Whoever reads the pool outside of a forward pass (a copy of a page, an
+export) therefore has the result computed, or at least launched, before the next write.
 """
 
 from collections.abc import Iterable, Sequence
@@ -17,7 +20,8 @@ from semantic_trio.domain.geometry import BLOCK_TOKENS
 
 # Page that takes the keys and values of padding. Nothing ever reads it.
 SCRATCH = 0
-# Pages of a new pool. A full one grows by a quarter, so that little of it is never used; layer by layer, so that growing takes one layer beside it.
+# Pages of a new pool. A full one grows by a quarter, so that little of it is never used; layer by
+# layer, so that growing takes one layer beside it.
 FIRST_PAGES = 8
 
 
@@ -29,13 +33,17 @@ class LayerShape:
     key_size: int  # numbers of a head; words where they are quantised
     value_size: int
     dtype: mx.Dtype
-    window: int | None = None  # positions that a token looks back on, its own included; None for all
+    # positions that a token looks back on, its own included; None for all
+    window: int | None = None
     formats: Formats = PLAIN  # of what is written and read
 
 
 @attrs.define(eq=False)
 class Layers:
-    """The arrays of a layer group. A forward pass replaces them by its outputs, in the same buffers."""
+    """The arrays of a layer group.
+
+    A forward pass replaces them by its outputs, in the same buffers.
+    """
 
     keys: list[mx.array]  # by layer: (heads, pages * positions of a page, key_size)
     values: list[mx.array]  # by layer: (heads, pages * positions of a page, value_size)
@@ -46,7 +54,11 @@ class Layers:
         return [*self.keys, *self.values]
 
     def write(self, layer: int, slots: mx.array, keys: mx.array, values: mx.array) -> None:
-        """Write keys and values (rows, heads, tokens, size) to positions of the pool, `slots` (rows * tokens,): row after row. Lazy."""
+        """Write keys and values (rows, heads, tokens, size) to positions of the pool, `slots` (rows
+        * tokens,): row after row.
+
+        Lazy.
+        """
         self.put(layer, slots, _heads_first(keys), _heads_first(values))
 
     def put(self, layer: int, slots: mx.array, keys: mx.array, values: mx.array) -> None:
@@ -95,12 +107,21 @@ class PagePool:
         self._free = list(range(FIRST_PAGES - 1, SCRATCH, -1))
         positions = FIRST_PAGES * self.page_tokens
         self.layers = Layers(
-            keys=[mx.zeros((shape.heads, positions, shape.key_size), shape.dtype) for shape in self.shapes],
-            values=[mx.zeros((shape.heads, positions, shape.value_size), shape.dtype) for shape in self.shapes],
+            keys=[
+                mx.zeros((shape.heads, positions, shape.key_size), shape.dtype)
+                for shape in self.shapes
+            ],
+            values=[
+                mx.zeros((shape.heads, positions, shape.value_size), shape.dtype)
+                for shape in self.shapes
+            ],
         )
 
     def allocate(self, count: int) -> list[int]:
-        """Pages with one reader each; their content is undefined. Effects: the pool grows when too few pages are free."""
+        """Pages with one reader each; their content is undefined.
+
+        Effects: the pool grows when too few pages are free.
+        """
         if count > len(self._free):
             self._grow(count - len(self._free))
         taken = [self._free.pop() for _ in range(count)]
@@ -128,7 +149,10 @@ class PagePool:
         return self._readers[page] == 1
 
     def copy(self, sources: Sequence[int], targets: Sequence[int]) -> None:
-        """Copy positions of the pool to others. Launches the read, so that nothing refers to the pool when it is written."""
+        """Copy positions of the pool to others.
+
+        Launches the read, so that nothing refers to the pool when it is written.
+        """
         read, written = mx.array(list(sources)), mx.array(list(targets))
         for arrays in (self.layers.keys, self.layers.values):
             found = [array[:, read] for array in arrays]
@@ -137,9 +161,15 @@ class PagePool:
                 array[:, written] = rows
 
     def read(self, slots: Sequence[int]) -> list[tuple[mx.array, mx.array]]:
-        """Positions of the pool, by layer: keys and values (1, heads, positions, size), copied. Launched, not waited for."""
+        """Positions of the pool, by layer: keys and values (1, heads, positions, size), copied.
+
+        Launched, not waited for.
+        """
         places = mx.array(list(slots))
-        found = [(keys[:, places][None], values[:, places][None]) for keys, values in zip(self.layers.keys, self.layers.values, strict=True)]
+        found = [
+            (keys[:, places][None], values[:, places][None])
+            for keys, values in zip(self.layers.keys, self.layers.values, strict=True)
+        ]
         mx.async_eval(found)
         return found
 
@@ -155,7 +185,10 @@ class PagePool:
         positions = (new - old) * self.page_tokens
         for arrays in (self.layers.keys, self.layers.values):
             for layer, array in enumerate(arrays):
-                arrays[layer] = mx.concatenate([array, mx.zeros((array.shape[0], positions, array.shape[2]), array.dtype)], axis=1)
+                arrays[layer] = mx.concatenate(
+                    [array, mx.zeros((array.shape[0], positions, array.shape[2]), array.dtype)],
+                    axis=1,
+                )
                 del array
                 mx.eval(arrays[layer])
         self._readers += [0] * (new - old)

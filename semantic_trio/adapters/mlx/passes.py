@@ -1,4 +1,5 @@
-"""A forward pass over rows in pages, as the layers of a model see it: where they write, and how their attention reads.
+"""A forward pass over rows in pages, as the layers of a model see it: where they write, and how
+their attention reads.
 
 Knows rows, pages and attention. Knows nothing of blocks' keys, plans or sampling.
 """
@@ -34,7 +35,9 @@ class PageTable:
         return [self.pages[at // page - self.first] * page + at % page for at in range(start, stop)]
 
     def begin(self, length: int) -> int:
-        """The first position that is kept of a row of `length`: as far as a token looks back, and one more, as mlx-lm's caches have it."""
+        """The first position that is kept of a row of `length`: as far as a token looks back, and
+        one more, as mlx-lm's caches have it.
+        """
         return 0 if self.pool.window is None else max(length - self.pool.window, 0)
 
     def shared(self, length: int) -> "PageTable":
@@ -45,7 +48,9 @@ class PageTable:
         return PageTable(self.pool, pages, first)
 
     def own_last(self, length: int) -> None:
-        """A partly filled page has one writer: replace the last page of a row of `length` by a copy where others read it too."""
+        """A partly filled page has one writer: replace the last page of a row of `length` by a copy
+        where others read it too.
+        """
         filled = length % self.pool.page_tokens
         if filled and not self.pool.is_exclusive(self.pages[-1]):
             shared = self.pages[-1]
@@ -60,7 +65,10 @@ class PageTable:
         return page
 
     def extend(self, length: int, count: int) -> None:
-        """Make place for `count` positions behind `length`. Pages that have left the window of all of them lose a reader."""
+        """Make place for `count` positions behind `length`.
+
+        Pages that have left the window of all of them lose a reader.
+        """
         if self.pool.window is not None:
             left = max(length - self.pool.window + 1, 0) // self.pool.page_tokens - self.first
             if left > 0:
@@ -100,7 +108,9 @@ class PagedRow:
         self.length += count
 
     def rewind(self, count: int) -> None:
-        """Make the row `count` positions shorter, of those that the last pass has written: pages that left the window before it are gone."""
+        """Make the row `count` positions shorter, of those that the last pass has written: pages
+        that left the window before it are gone.
+        """
         self.length -= count
         for table in self.tables:
             table.cut(self.length)
@@ -115,15 +125,20 @@ class PagedRow:
 class AttentionReading(enum.Enum):
     """Way in which attention reads the keys and values of a pass."""
 
-    TOKENS = enum.auto()  # tokens each by itself, several of one row included: by the kernel, or as MASKED where there is none
+    # tokens each by itself, several of one row included: by the kernel, or as MASKED where there is
+    # none
+    TOKENS = enum.auto()
     OWN = enum.auto()  # rows without a past: the pass's own keys and values, nothing from the pool
-    MASKED = enum.auto()  # pages gathered into a padded batch, with a mask: holds the scores of a whole layer
-    EXACT = enum.auto()  # one row, its positions gathered without padding: fused attention, planned anew for each length
+    # pages gathered into a padded batch, with a mask: holds the scores of a whole layer
+    MASKED = enum.auto()
+    # one row, its positions gathered without padding: fused attention, planned anew for each length
+    EXACT = enum.auto()
 
 
 @attrs.frozen(eq=False)
 class Places:
-    """Places of the tokens of a pass in one layer group: arrays only, so that a compiled pass takes them as its input.
+    """Places of the tokens of a pass in one layer group: arrays only, so that a compiled pass takes
+    them as its input.
 
     Positions count from the first page of a row's table.
     """
@@ -139,8 +154,12 @@ class Places:
         return self.slots, self.table, self.before, self.lengths
 
     @classmethod
-    def of(cls, tables: Sequence[PageTable], starts: Index, counts: Index, width: int, pages: int) -> "Places":
-        """Return the places of rows that append `counts` tokens behind `starts`, padded to `width` tokens and tables of `pages` pages."""
+    def of(
+        cls, tables: Sequence[PageTable], starts: Index, counts: Index, width: int, pages: int
+    ) -> "Places":
+        """Return the places of rows that append `counts` tokens behind `starts`, padded to `width`
+        tokens and tables of `pages` pages.
+        """
         table: Index = np.full((len(starts), pages), SCRATCH, np.int32)
         before = starts.copy()
         for at, one in enumerate(tables):
@@ -148,7 +167,12 @@ class Places:
             before[at] -= one.first * one.pool.page_tokens
         positions = (before[:, None] + np.arange(width)).astype(np.int32)
         slots = _slots(table, positions, counts, tables[0].pool.page_tokens)
-        return cls(mx.array(slots), mx.array(table), mx.array(before), mx.array(np.maximum(before + counts, 1)))
+        return cls(
+            mx.array(slots),
+            mx.array(table),
+            mx.array(before),
+            mx.array(np.maximum(before + counts, 1)),
+        )
 
 
 @attrs.define(eq=False)
@@ -197,7 +221,10 @@ class GroupPass:
 
 @attrs.frozen(eq=False)
 class Pass:
-    """Tokens of rows that go through the model together. Rows and tokens beyond the real ones are padding."""
+    """Tokens of rows that go through the model together.
+
+    Rows and tokens beyond the real ones are padding.
+    """
 
     reading: AttentionReading
     kernel: PagedAttention | None
@@ -224,31 +251,53 @@ class PagedCache(attention.BatchCache):
         """The format of keys and values; None for numbers."""
         return self.formats.keys if isinstance(self.formats.keys, Quantised) else None
 
-    def make_mask(self, count: int, return_array: bool = False, window_size: int | None = None) -> None:
+    def make_mask(
+        self, count: int, return_array: bool = False, window_size: int | None = None
+    ) -> None:
         """No mask: `attend` has its own."""
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        """Write (rows, heads, tokens, size) to the pool, and return it as every later pass will read it.
+        """Write (rows, heads, tokens, size) to the pool, and return it as every later pass will
+        read it.
 
         Where each token stands by itself nothing reads what is returned: attention reads the pool.
         """
         form = self._quantised
-        if self.of.reading is AttentionReading.TOKENS and self.of.kernel is not None and form is not None:
-            self.group.layers.put(self.layer, self.group.places.slots, *self.of.kernel.pack(keys, values, form))
+        if (
+            self.of.reading is AttentionReading.TOKENS
+            and self.of.kernel is not None
+            and form is not None
+        ):
+            self.group.layers.put(
+                self.layer, self.group.places.slots, *self.of.kernel.pack(keys, values, form)
+            )
             return keys, values
         kept = self.formats.pack(keys, values)
         self.group.layers.write(self.layer, self.group.places.slots, *kept)
         return self.formats.unpack(*kept)
 
     def attend(
-        self, plain: attention.Attention, queries: mx.array, keys: mx.array, values: mx.array, scale: float, mask: object, more: dict[str, object]
+        self,
+        plain: attention.Attention,
+        queries: mx.array,
+        keys: mx.array,
+        values: mx.array,
+        scale: float,
+        mask: object,
+        more: dict[str, object],
     ) -> mx.array:
         """See `BatchCache.attend`."""
         reading, group = self.of.reading, self.group
         if reading is AttentionReading.OWN:
-            return plain(queries, keys, values, cache=None, scale=scale, mask=group.own_mask, **more)
+            return plain(
+                queries, keys, values, cache=None, scale=scale, mask=group.own_mask, **more
+            )
         held = group.layers.keys[self.layer], group.layers.values[self.layer]
-        if reading is AttentionReading.TOKENS and self.of.kernel is not None and more.keys() <= {"sinks"}:
+        if (
+            reading is AttentionReading.TOKENS
+            and self.of.kernel is not None
+            and more.keys() <= {"sinks"}
+        ):
             return self.of.kernel(
                 queries,
                 *held,
@@ -260,19 +309,38 @@ class PagedCache(attention.BatchCache):
                 sinks=cast(mx.array | None, more.get("sinks")),
                 quantised=self._quantised,
             )
-        keys, values = self.formats.unpack(*(_gathered(layer, group.places.table, group.page_tokens) for layer in held))
+        keys, values = self.formats.unpack(
+            *(_gathered(layer, group.places.table, group.page_tokens) for layer in held)
+        )
         if reading is AttentionReading.EXACT:
             stop = group.longest
-            return plain(queries, keys[:, :, :stop], values[:, :, :stop], cache=None, scale=scale, mask=group.exact_mask, **more)
-        values = mx.where(group.is_written, values, 0)  # what a page held before may be no number, and 0 times that is none either
+            return plain(
+                queries,
+                keys[:, :, :stop],
+                values[:, :, :stop],
+                cache=None,
+                scale=scale,
+                mask=group.exact_mask,
+                **more,
+            )
+        # what a page held before may be no number, and 0 times that is none either
+        values = mx.where(group.is_written, values, 0)
         return plain(queries, keys, values, cache=None, scale=scale, mask=group.mask, **more)
 
 
 def _slots(table: Index, positions: Index, counts: Index, page_tokens: int) -> Index:
-    """Positions in the pool (rows * tokens,) that the tokens at these positions (rows, tokens) are written to: padding into the scratch page."""
-    pages = np.take_along_axis(table, np.minimum(positions // page_tokens, table.shape[1] - 1), axis=1)
+    """Positions in the pool (rows * tokens,) that the tokens at these positions (rows, tokens) are
+    written to: padding into the scratch page.
+    """
+    pages = np.take_along_axis(
+        table, np.minimum(positions // page_tokens, table.shape[1] - 1), axis=1
+    )
     is_real = np.arange(positions.shape[1]) < counts[:, None]
-    return (np.where(is_real, pages, SCRATCH) * page_tokens + positions % page_tokens).reshape(-1).astype(np.int32)
+    return (
+        (np.where(is_real, pages, SCRATCH) * page_tokens + positions % page_tokens)
+        .reshape(-1)
+        .astype(np.int32)
+    )
 
 
 def _gathered(layer: mx.array, table: mx.array, page_tokens: int) -> mx.array:

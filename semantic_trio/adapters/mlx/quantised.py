@@ -1,8 +1,11 @@
-"""Keys and values with few bits: quantised as they are written, and numbers again as they are read. Runs on the device's thread.
+"""Keys and values with few bits: quantised as they are written, and numbers again as they are read.
 
-The codes, scales and biases of one position of one head lie side by side, as words of 32 bits in the place of its numbers. Whatever moves positions
-(blocks, pages, ring buffers, snapshots, files) moves quantised ones like any others and knows nothing of it.
-Knows mlx-lm's caches. Knows nothing of rows, passes or pages.
+Runs on the device's thread.
+
+The codes, scales and biases of one position of one head lie side by side, as words of 32 bits in
+the place of its numbers. Whatever moves positions (blocks, pages, ring buffers, snapshots, files)
+moves quantised ones like any others and knows nothing of it. Knows mlx-lm's caches. Knows nothing
+of rows, passes or pages.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -11,7 +14,14 @@ from typing import Any, Protocol, cast
 import attrs
 import mlx.core as mx
 from mlx.nn.layers.base import Module
-from mlx_lm.models.cache import ArraysCache, CacheList, ChunkedKVCache, KVCache, RotatingKVCache, make_prompt_cache
+from mlx_lm.models.cache import (
+    ArraysCache,
+    CacheList,
+    ChunkedKVCache,
+    KVCache,
+    RotatingKVCache,
+    make_prompt_cache,
+)
 
 from semantic_trio.adapters.mlx.geometry import Leaf, leaves
 from semantic_trio.domain.errors import InvalidRequestError
@@ -45,7 +55,9 @@ class AsComputed:
 
 @attrs.frozen
 class Quantised:
-    """Codes of `bits`, with a scale and a bias for each group of numbers: words (..., codes, scales, biases)."""
+    """Codes of `bits`, with a scale and a bias for each group of numbers: words (..., codes,
+    scales, biases).
+    """
 
     size: int  # numbers of a head
     bits: int
@@ -58,18 +70,29 @@ class Quantised:
     @property
     def words(self) -> int:
         """Words of a head at one position: codes, then scales and biases."""
-        return self.size * self.bits // WORD_BITS + 2 * self.size // self.group * self.dtype.size * 8 // WORD_BITS
+        return (
+            self.size * self.bits // WORD_BITS
+            + 2 * self.size // self.group * self.dtype.size * 8 // WORD_BITS
+        )
 
     def pack(self, numbers: mx.array) -> mx.array:
         """See `NumberFormat.pack`."""
         codes, scales, biases = mx.quantize(numbers, group_size=self.group, bits=self.bits)
-        return mx.concatenate([codes, mx.concatenate([scales, biases], axis=-1).view(mx.uint32)], axis=-1)
+        return mx.concatenate(
+            [codes, mx.concatenate([scales, biases], axis=-1).view(mx.uint32)], axis=-1
+        )
 
     def unpack(self, kept: mx.array) -> mx.array:
         """See `NumberFormat.unpack`."""
         codes, groups = self.size * self.bits // WORD_BITS, self.size // self.group
         more = kept[..., codes:].view(self.dtype)
-        return mx.dequantize(kept[..., :codes], more[..., :groups], more[..., groups:], group_size=self.group, bits=self.bits)
+        return mx.dequantize(
+            kept[..., :codes],
+            more[..., :groups],
+            more[..., groups:],
+            group_size=self.group,
+            bits=self.bits,
+        )
 
 
 @attrs.frozen
@@ -100,8 +123,12 @@ class QuantisedCache(KVCache):  # type: ignore[misc]  # mlx-lm has no types
         self.formats = formats
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        """Append keys and values, and return all of them as every later pass will read them: mlx-lm's own method ends in `keys_and_values`."""
-        found: tuple[mx.array, mx.array] = super().update_and_fetch(*self.formats.pack(keys, values))
+        """Append keys and values, and return all of them as every later pass will read them:
+        mlx-lm's own method ends in `keys_and_values`.
+        """
+        found: tuple[mx.array, mx.array] = super().update_and_fetch(
+            *self.formats.pack(keys, values)
+        )
         return found
 
     def keys_and_values(self) -> tuple[mx.array, mx.array]:
@@ -117,7 +144,9 @@ class QuantisedRotatingCache(RotatingKVCache):  # type: ignore[misc]
         self.formats = formats
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
-        """Append keys and values, and return those that are held as every later pass will read them."""
+        """Append keys and values, and return those that are held as every later pass will read
+        them.
+        """
         super().update_and_fetch(*self.formats.pack(keys, values))
         return self.keys_and_values()
 
@@ -132,9 +161,12 @@ def formats_of(cache: object) -> Formats:
 
 
 def quantise_caches(model: Module, kv_bits: int) -> None:
-    """Have a model make caches that keep keys and values with `kv_bits`. Does nothing for `AS_COMPUTED`.
+    """Have a model make caches that keep keys and values with `kv_bits`.
 
-    Recurrent states and chunked layers stay as they are computed. Raises `InvalidRequestError` for models whose keys and values cannot be quantised.
+    Does nothing for `AS_COMPUTED`.
+
+    Recurrent states and chunked layers stay as they are computed. Raises `InvalidRequestError` for
+    models whose keys and values cannot be quantised.
     """
     if kv_bits == AS_COMPUTED:
         return
@@ -143,7 +175,9 @@ def quantise_caches(model: Module, kv_bits: int) -> None:
     found = [_formats(leaf, kv_bits) for leaf in leaves(seen)]
     if not any(found):
         raise _refused(kv_bits, "none of this model's layers keeps keys and values of that kind")
-    plain: Callable[[], list[Leaf]] = getattr(model, "make_cache", None) or (lambda: [KVCache() for _ in seen])
+    plain: Callable[[], list[Leaf]] = getattr(model, "make_cache", None) or (
+        lambda: [KVCache() for _ in seen]
+    )
     cast(Any, model).make_cache = lambda: _with_formats(plain(), iter(found))
 
 
@@ -152,13 +186,20 @@ def _formats(leaf: Leaf, kv_bits: int) -> Formats | None:
     if leaf.empty() or isinstance(leaf, ArraysCache | ChunkedKVCache):
         return None
     if type(leaf) not in (KVCache, RotatingKVCache):
-        raise _refused(kv_bits, f"this model keeps a {type(leaf).__name__}, which cannot be quantised")
+        raise _refused(
+            kv_bits, f"this model keeps a {type(leaf).__name__}, which cannot be quantised"
+        )
     keys, values = leaf.keys, leaf.values  # type: ignore[attr-defined]
-    return Formats(Quantised(keys.shape[-1], kv_bits, keys.dtype), Quantised(values.shape[-1], kv_bits, values.dtype))
+    return Formats(
+        Quantised(keys.shape[-1], kv_bits, keys.dtype),
+        Quantised(values.shape[-1], kv_bits, values.dtype),
+    )
 
 
 def _refused(kv_bits: int, reason: str) -> InvalidRequestError:
-    return InvalidRequestError(f"{kv_bits} bits cannot be had: {reason}: set kv_bits = {AS_COMPUTED}", field="kv_bits")
+    return InvalidRequestError(
+        f"{kv_bits} bits cannot be had: {reason}: set kv_bits = {AS_COMPUTED}", field="kv_bits"
+    )
 
 
 def _with_formats(caches: Iterable[Leaf], formats: Iterator[Formats | None]) -> list[Leaf]:
@@ -173,4 +214,8 @@ def _with_format(cache: Leaf, formats: Iterator[Formats | None]) -> Leaf:
     chosen = next(formats)
     if chosen is None:
         return cache
-    return QuantisedRotatingCache(chosen, cache.max_size, cache.keep) if isinstance(cache, RotatingKVCache) else QuantisedCache(chosen)
+    return (
+        QuantisedRotatingCache(chosen, cache.max_size, cache.keep)
+        if isinstance(cache, RotatingKVCache)
+        else QuantisedCache(chosen)
+    )

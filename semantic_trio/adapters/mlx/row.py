@@ -22,18 +22,25 @@ log = structlog.get_logger(__name__)
 
 @attrs.define(eq=False)
 class Row:
-    """A row: its cache, how its tokens are to be drawn, and those that were, as far as a draw depends on them."""
+    """A row: its cache, how its tokens are to be drawn, and those that were, as far as a draw
+    depends on them.
+    """
 
     start: RowStart
     caches: RowCaches
     adapter: LoadedAdapter | None = None
     length: int = 0  # tokens read, those of a pass in flight included
     accepted: int = 0  # drafts that its last pass accepted: an answer may end among them
-    last: tuple[mx.array, int] | None = None  # tokens of the pass that sampled the row's last one, perhaps not computed yet, and its place among them
-    drawn: Counter[int] = attrs.field(init=False)  # how often each token was drawn, where a draw depends on it
+    # tokens of the pass that sampled the row's last one, perhaps not computed yet, and its place
+    # among them
+    last: tuple[mx.array, int] | None = None
+    # how often each token was drawn, where a draw depends on it
+    drawn: Counter[int] = attrs.field(init=False)
     _state: GrammarState | None = attrs.field(init=False)
-    _seen: mx.array | None = attrs.field(init=False, default=None)  # (vocabulary,) bool: tokens of prompt and answer, where they are penalised
-    is_stuck: bool = attrs.field(init=False, default=False)  # its grammar cannot say what may come next
+    # (vocabulary,) bool: tokens of prompt and answer, where they are penalised
+    _seen: mx.array | None = attrs.field(init=False, default=None)
+    # its grammar cannot say what may come next
+    is_stuck: bool = attrs.field(init=False, default=False)
 
     def __attrs_post_init__(self) -> None:
         self.drawn = Counter(self.start.drawn)
@@ -50,10 +57,14 @@ class Row:
             self._state.take(token)
 
     def took(self, tokens: mx.array, place: int) -> None:
-        """Note a sampled token, one of those of its pass and perhaps not computed yet: it is what the row reads next."""
+        """Note a sampled token, one of those of its pass and perhaps not computed yet: it is what
+        the row reads next.
+        """
         self.last = (tokens, place)
         if self._seen is not None:
-            self._seen = mx.put_along_axis(self._seen, tokens[place : place + 1], mx.array(True), axis=0)
+            self._seen = mx.put_along_axis(
+                self._seen, tokens[place : place + 1], mx.array(True), axis=0
+            )
 
     def draw(self, index: int, vocabulary: int) -> Draw:
         """Return how token number `index` is to be drawn, once the tokens before it were seen."""
@@ -72,7 +83,13 @@ class Row:
     def _seen_of(self, vocabulary: int) -> mx.array | None:
         if self._seen is None and self.start.sampling.repetition_penalty != 1.0:
             flags = np.zeros(vocabulary, np.bool_)
-            flags[[token for token in {*self.start.penalised, *self.start.drawn} if token < vocabulary]] = True
+            flags[
+                [
+                    token
+                    for token in {*self.start.penalised, *self.start.drawn}
+                    if token < vocabulary
+                ]
+            ] = True
             self._seen = mx.array(flags)
         return self._seen
 

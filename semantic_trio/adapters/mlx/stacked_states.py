@@ -1,7 +1,7 @@
 """States of recurrent layers of several rows, stacked so that one pass takes all of them.
 
-Knows mlx-lm's `ArraysCache`: arrays whose first axis is the row. Knows nothing of models or passes. A state has one home: while it is in a stack, the
-row's own caches are empty.
+Knows mlx-lm's `ArraysCache`: arrays whose first axis is the row. Knows nothing of models or passes.
+A state has one home: while it is in a stack, the row's own caches are empty.
 """
 
 from collections import Counter
@@ -21,26 +21,38 @@ Form = tuple[tuple[tuple[int, ...], mx.Dtype] | None, ...]
 
 @attrs.define(eq=False)
 class StackedStates:
-    """The states of some rows, a cache for each recurrent layer, with one row after the other in every array."""
+    """The states of some rows, a cache for each recurrent layer, with one row after the other in
+    every array.
+    """
 
     rows: list[RowCaches]
     layers: list[ArraysCache]
 
     @classmethod
     def gather(cls, rows: Sequence[RowCaches]) -> "StackedStates":
-        """Move the states of rows of one form into a stack. Lazy: the arrays are copied by the pass that reads them."""
+        """Move the states of rows of one form into a stack.
+
+        Lazy: the arrays are copied by the pass that reads them.
+        """
         layers = []
         for caches in zip(*(states_of(row) for row in rows), strict=True):
             layer = ArraysCache(len(caches[0].cache))
-            layer.cache = [_stacked(arrays) for arrays in zip(*(cache.cache for cache in caches), strict=True)]
+            layer.cache = [
+                _stacked(arrays) for arrays in zip(*(cache.cache for cache in caches), strict=True)
+            ]
             for cache in caches:
                 cache.cache = [None] * len(cache.cache)
             layers.append(layer)
         return cls(list(rows), layers)
 
     def scatter(self) -> None:
-        """Move the states back into the rows' own caches. Lazy; nothing is copied, and the stack is held until its rows have read on."""
-        for layer, caches in zip(self.layers, zip(*(states_of(row) for row in self.rows), strict=True), strict=True):
+        """Move the states back into the rows' own caches.
+
+        Lazy; nothing is copied, and the stack is held until its rows have read on.
+        """
+        for layer, caches in zip(
+            self.layers, zip(*(states_of(row) for row in self.rows), strict=True), strict=True
+        ):
             parts = zip(*(_rows_of(array, len(self.rows)) for array in layer.cache), strict=True)
             for cache, part in zip(caches, parts, strict=True):
                 cache.cache = list(part)
@@ -51,10 +63,14 @@ class StackedStates:
 
     def is_of(self, rows: Sequence[RowCaches]) -> bool:
         """True if the stack holds the states of these rows in this order, and no others."""
-        return len(rows) == len(self.rows) and all(one is other for one, other in zip(rows, self.rows, strict=True))
+        return len(rows) == len(self.rows) and all(
+            one is other for one, other in zip(rows, self.rows, strict=True)
+        )
 
     def copy_of(self, row: RowCaches) -> RowCaches:
-        """Caches with all that a row holds: its own keys and values, and its states as they are in the stack now."""
+        """Caches with all that a row holds: its own keys and values, and its states as they are in
+        the stack now.
+        """
         at = next(at for at, one in enumerate(self.rows) if one is row)
         layers = iter(self.layers)
         return [_with_states(cache, layers, at) for cache in row]
@@ -71,7 +87,9 @@ def states_of(row: RowCaches) -> list[ArraysCache]:
 
 
 def most_alike(rows: Sequence[RowCaches]) -> list[RowCaches]:
-    """Return the rows whose states have the form that most of them have: states of other forms cannot be stacked with them."""
+    """Return the rows whose states have the form that most of them have: states of other forms
+    cannot be stacked with them.
+    """
     forms = [_form(row) for row in rows]
     [(usual, _)] = Counter(forms).most_common(1)
     return [row for row, form in zip(rows, forms, strict=True) if form == usual]
@@ -79,7 +97,9 @@ def most_alike(rows: Sequence[RowCaches]) -> list[RowCaches]:
 
 def _form(row: RowCaches) -> Form:
     arrays: list[mx.array | None] = [array for cache in states_of(row) for array in cache.cache]
-    return tuple(None if array is None else (tuple(array.shape[1:]), array.dtype) for array in arrays)
+    return tuple(
+        None if array is None else (tuple(array.shape[1:]), array.dtype) for array in arrays
+    )
 
 
 def _stacked(arrays: tuple[mx.array | None, ...]) -> mx.array | None:

@@ -1,6 +1,7 @@
 """mlx-lm's parsers of calls: the only place that imports them.
 
-Knows delimiters and what is between them. Imports no arrays of its own and may be used from any thread.
+Knows delimiters and what is between them. Imports no arrays of its own and may be used from any
+thread.
 """
 
 import importlib
@@ -27,14 +28,22 @@ class CallParser:
     _parser: Callable[[str, list[dict[str, Any]]], object]
 
     def parse(self, text: str, tools: Sequence[Tool]) -> list[tuple[str, str]]:
-        """Names and arguments (JSON, of an object) of the calls in a text; values get the types that the tools want. Raises anything at all."""
+        """Names and arguments (JSON, of an object) of the calls in a text; values get the types
+        that the tools want.
+
+        Raises anything at all.
+        """
         told = self._parser(text, [_definition(tool) for tool in tools])
         return list(_calls(told if isinstance(told, list) else [told]))
 
 
 def tool_syntax(tokenizer: Any) -> CallParser | None:  # noqa: ANN401 - transformers ships no types
-    """The parser that mlx-lm reads a model's calls with: the one its configuration names, or its template or tokens tell of; None for none."""
-    kind = tokenizer.init_kwargs.get("tool_parser_type") or tokenizer_utils._infer_tool_parser(tokenizer)
+    """The parser that mlx-lm reads a model's calls with: the one its configuration names, or its
+    template or tokens tell of; None for none.
+    """
+    kind = tokenizer.init_kwargs.get("tool_parser_type") or tokenizer_utils._infer_tool_parser(
+        tokenizer
+    )
     return None if kind is None else named_syntax(kind)
 
 
@@ -51,7 +60,10 @@ def _definition(tool: Tool) -> dict[str, Any]:
     except (ValueError, RecursionError):
         schema = None
     parameters = schema if isinstance(schema, dict) else {}
-    return {"type": "function", "function": {"name": tool.name, "description": tool.description, "parameters": parameters}}
+    return {
+        "type": "function",
+        "function": {"name": tool.name, "description": tool.description, "parameters": parameters},
+    }
 
 
 def _calls(told: list[object]) -> Iterator[tuple[str, str]]:
@@ -59,7 +71,10 @@ def _calls(told: list[object]) -> Iterator[tuple[str, str]]:
         match call:
             case {"name": str(name), "arguments": str(text)}:
                 arguments = json.loads(text)
-            case {"name": str(name), "arguments": arguments} | {"name": str(name), "parameters": arguments}:
+            case {"name": str(name), "arguments": arguments} | {
+                "name": str(name),
+                "parameters": arguments,
+            }:
                 pass
             case _:
                 raise ValueError("not a call")

@@ -29,13 +29,21 @@ class Vocabulary:
         if self.kind != SUPPORTED:
             raise ValueError(f"the tokenizer is {self.kind}, only {SUPPORTED} is understood")
         numbered = {token: number for number, token in enumerate(self.tokens)}
-        merges = [(left, right) for left, _, right in (merge.partition(" ") for merge in self.merges)]
+        merges = [
+            (left, right) for left, _, right in (merge.partition(" ") for merge in self.merges)
+        ]
         tokenizer = Tokenizer(models.BPE(vocab=numbered, merges=merges))
         digits = pre_tokenizers.Digits(individual_digits=True)
-        tokenizer.pre_tokenizer = pre_tokenizers.Sequence([digits, pre_tokenizers.ByteLevel(add_prefix_space=False)])
+        tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
+            [digits, pre_tokenizers.ByteLevel(add_prefix_space=False)]
+        )
         tokenizer.decoder = decoders.ByteLevel()
-        special = [token for token, kind in zip(self.tokens, self.kinds, strict=True) if kind == CONTROL]
-        tokenizer.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
+        special = [
+            token for token, kind in zip(self.tokens, self.kinds, strict=True) if kind == CONTROL
+        ]
+        tokenizer.add_special_tokens(
+            [AddedToken(token, special=True, normalized=False) for token in special]
+        )
         return tokenizer
 
     def config(self) -> dict[str, object]:

@@ -14,7 +14,8 @@ from semantic_trio.adapters.otel.readings import MetricsReading
 from semantic_trio.adapters.otel.spans import trace_message
 from semantic_trio.domain.observation import Observed
 
-# Time for a connection, and for each answer of the collector, in seconds: less than the deadline of a delivery, so that a thread is seldom given up.
+# Time for a connection, and for each answer of the collector, in seconds: less than the deadline of
+# a delivery, so that a thread is seldom given up.
 TIMEOUT_SECONDS = 4.0
 CONTENT_TYPE = "application/x-protobuf"
 
@@ -27,12 +28,18 @@ class Collector:
     version: str  # of the server
 
     def send(self, path: str, message: bytes) -> None:
-        """POST a message. Raises `OSError` if the collector cannot be reached, does not answer, or refuses the message."""
+        """POST a message.
+
+        Raises `OSError` if the collector cannot be reached, does not answer, or refuses the
+        message.
+        """
         url = urlsplit(self.endpoint)
         kind = http.client.HTTPSConnection if url.scheme == "https" else http.client.HTTPConnection
         connection = kind(url.hostname or "", url.port, timeout=TIMEOUT_SECONDS)
         try:
-            connection.request("POST", url.path.rstrip("/") + path, message, {"content-type": CONTENT_TYPE})
+            connection.request(
+                "POST", url.path.rstrip("/") + path, message, {"content-type": CONTENT_TYPE}
+            )
             status = connection.getresponse().status
         except http.client.HTTPException as error:
             raise OSError(f"{self.endpoint} does not speak HTTP: {error!r}") from error
@@ -57,7 +64,11 @@ class TraceSink:
 
 @attrs.frozen
 class MetricsSink:
-    """A sink of metrics. Of several readings that have waited only the last is sent: it has the counts of those before it."""
+    """A sink of metrics.
+
+    Of several readings that have waited only the last is sent: it has the counts of those before
+    it.
+    """
 
     collector: Collector
 

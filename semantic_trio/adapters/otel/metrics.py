@@ -44,23 +44,46 @@ def _metric(family: Family, reading: MetricsReading) -> Metric:
     name, description = family.name, family.documentation
     if family.type == "histogram":
         points = [_histogram_point(samples, reading) for samples in _by_labels(family.samples)]
-        histogram = Histogram(data_points=points, aggregation_temporality=AGGREGATION_TEMPORALITY_CUMULATIVE)
+        histogram = Histogram(
+            data_points=points, aggregation_temporality=AGGREGATION_TEMPORALITY_CUMULATIVE
+        )
         return Metric(name=name, description=description, histogram=histogram)
     if family.type == "counter":
-        counts = [_point(sample, reading) for sample in family.samples if sample.name.endswith("_total")]
-        total = Sum(data_points=counts, is_monotonic=True, aggregation_temporality=AGGREGATION_TEMPORALITY_CUMULATIVE)
+        counts = [
+            _point(sample, reading) for sample in family.samples if sample.name.endswith("_total")
+        ]
+        total = Sum(
+            data_points=counts,
+            is_monotonic=True,
+            aggregation_temporality=AGGREGATION_TEMPORALITY_CUMULATIVE,
+        )
         return Metric(name=f"{name}_total", description=description, sum=total)
-    return Metric(name=name, description=description, gauge=Gauge(data_points=[_point(sample, reading) for sample in family.samples]))
+    return Metric(
+        name=name,
+        description=description,
+        gauge=Gauge(data_points=[_point(sample, reading) for sample in family.samples]),
+    )
 
 
 def _point(sample: Sample, reading: MetricsReading) -> NumberDataPoint:
-    return NumberDataPoint(attributes=_attributes(sample), as_double=sample.value, **_times(reading))
+    return NumberDataPoint(
+        attributes=_attributes(sample), as_double=sample.value, **_times(reading)
+    )
 
 
 def _histogram_point(samples: Sequence[Sample], reading: MetricsReading) -> HistogramDataPoint:
-    """Return a histogram; OTLP wants the count of each bucket by itself, and Prometheus has them added up."""
-    buckets = sorted((float(sample.labels["le"]), sample.value) for sample in samples if sample.name.endswith("_bucket"))
-    counts = [later - earlier for earlier, later in itertools.pairwise([0.0, *(value for _, value in buckets)])]
+    """Return a histogram; OTLP wants the count of each bucket by itself, and Prometheus has them
+    added up.
+    """
+    buckets = sorted(
+        (float(sample.labels["le"]), sample.value)
+        for sample in samples
+        if sample.name.endswith("_bucket")
+    )
+    counts = [
+        later - earlier
+        for earlier, later in itertools.pairwise([0.0, *(value for _, value in buckets)])
+    ]
     return HistogramDataPoint(
         attributes=_attributes(samples[0]),
         count=int(buckets[-1][1]),
@@ -75,9 +98,15 @@ def _by_labels(samples: Sequence[Sample]) -> list[list[Sample]]:
     """Samples of a histogram, those with the same labels together."""
     found: dict[tuple[tuple[str, str], ...], list[Sample]] = {}
     for sample in samples:
-        labels = tuple(sorted((name, value) for name, value in sample.labels.items() if name != "le"))
+        labels = tuple(
+            sorted((name, value) for name, value in sample.labels.items() if name != "le")
+        )
         found.setdefault(labels, []).append(sample)
-    return [group for group in found.values() if any(sample.name.endswith("_bucket") for sample in group)]
+    return [
+        group
+        for group in found.values()
+        if any(sample.name.endswith("_bucket") for sample in group)
+    ]
 
 
 def _attributes(sample: Sample) -> list[KeyValue]:
@@ -90,4 +119,7 @@ class _Times(TypedDict):
 
 
 def _times(reading: MetricsReading) -> _Times:
-    return {"start_time_unix_nano": round(reading.since * NANOSECONDS), "time_unix_nano": round(reading.time * NANOSECONDS)}
+    return {
+        "start_time_unix_nano": round(reading.since * NANOSECONDS),
+        "time_unix_nano": round(reading.time * NANOSECONDS),
+    }

@@ -8,7 +8,9 @@ SERVICE = "semantic-trio"
 
 def resource(version: str) -> Resource:
     """Return the description of the server."""
-    return Resource(attributes=[attribute("service.name", SERVICE), attribute("service.version", version)])
+    return Resource(
+        attributes=[attribute("service.name", SERVICE), attribute("service.version", version)]
+    )
 
 
 def scope(version: str) -> InstrumentationScope:
@@ -18,4 +20,7 @@ def scope(version: str) -> InstrumentationScope:
 
 def attribute(name: str, value: str | int) -> KeyValue:
     """Return an attribute of a resource, a span or a data point."""
-    return KeyValue(key=name, value=AnyValue(string_value=value) if isinstance(value, str) else AnyValue(int_value=value))
+    return KeyValue(
+        key=name,
+        value=AnyValue(string_value=value) if isinstance(value, str) else AnyValue(int_value=value),
+    )

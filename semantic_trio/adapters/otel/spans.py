@@ -1,6 +1,8 @@
-"""Spans of requests: the request, and below it queue, prefill, decode and encode of each of its generations.
+"""Spans of requests: the request, and below it queue, prefill, decode and encode of each of its
+generations.
 
-Knows observations. A span is made when its request or generation is over, so nothing of a trace is kept while a request is open.
+Knows observations. A span is made when its request or generation is over, so nothing of a trace is
+kept while a request is open.
 """
 
 import secrets
@@ -22,19 +24,28 @@ def trace_message(batch: Sequence[Observed], version: str) -> bytes | None:
     if not spans:
         return None
     of_scope = ScopeSpans(scope=scope(version), spans=spans)
-    message: bytes = ExportTraceServiceRequest(resource_spans=[ResourceSpans(resource=resource(version), scope_spans=[of_scope])]).SerializeToString()
+    message: bytes = ExportTraceServiceRequest(
+        resource_spans=[ResourceSpans(resource=resource(version), scope_spans=[of_scope])]
+    ).SerializeToString()
     return message
 
 
 def _spans(observed: Observed) -> Iterator[Span]:
     observation = observed.observation
-    if not isinstance(observation, RequestEnded | GenerationEnded) or observation.trace is None or not observation.trace.is_sampled:
+    if (
+        not isinstance(observation, RequestEnded | GenerationEnded)
+        or observation.trace is None
+        or not observation.trace.is_sampled
+    ):
         return
     if isinstance(observation, RequestEnded):
         yield _request_span(observed, observation)
         return
     trace = observation.trace
-    attributes = [attribute("semantic.request_id", observation.request_id), attribute("semantic.agent", observation.agent)]
+    attributes = [
+        attribute("semantic.request_id", observation.request_id),
+        attribute("semantic.agent", observation.agent),
+    ]
     for name, start, end in _stages(observation):
         yield Span(
             trace_id=bytes.fromhex(trace.trace_id),
@@ -79,7 +90,9 @@ def _stages(generation: GenerationEnded) -> Iterator[tuple[str, float, float]]:
     yield "queue", generation.submitted_at, closed if started is None else started
     if started is None:
         return
-    first, last = (generation.stamps[0], generation.stamps[-1]) if generation.stamps else (closed, closed)
+    first, last = (
+        (generation.stamps[0], generation.stamps[-1]) if generation.stamps else (closed, closed)
+    )
     yield "prefill", started, first
     if generation.stamps:
         yield "decode", first, last
@@ -88,8 +101,15 @@ def _stages(generation: GenerationEnded) -> Iterator[tuple[str, float, float]]:
 
 def _stage_attributes(name: str, generation: GenerationEnded) -> list[KeyValue]:
     if name == "prefill":
-        return [attribute("semantic.reused_tokens", generation.reuse.tokens), attribute("semantic.reuse_source", generation.reuse.source.value)]
-    return [attribute("gen_ai.usage.output_tokens", generation.completion_tokens)] if name == "decode" else []
+        return [
+            attribute("semantic.reused_tokens", generation.reuse.tokens),
+            attribute("semantic.reuse_source", generation.reuse.source.value),
+        ]
+    return (
+        [attribute("gen_ai.usage.output_tokens", generation.completion_tokens)]
+        if name == "decode"
+        else []
+    )
 
 
 def _wall(observed: Observed, at: float) -> int:

@@ -10,23 +10,40 @@ from semantic_trio.domain.errors import CacheCorruptionError
 from semantic_trio.domain.steering import GrammarState
 from semantic_trio.domain.step import RowStart
 
-# Added to each token as often as the first byte of the digest of its row's adapter says: what one adapter has read is not what another one has.
+# Added to each token as often as the first byte of the digest of its row's adapter says: what one
+# adapter has read is not what another one has.
 ADAPTER_MARK = 1 << 23
 
 
 def written(tokens: Sequence[int]) -> Content:
     """Return the content of a block or snapshot: its tokens."""
-    return {"tokens": Tensor("I32", (len(tokens),), memoryview(struct.pack(f"<{len(tokens)}i", *tokens)))}
+    return {
+        "tokens": Tensor(
+            "I32", (len(tokens),), memoryview(struct.pack(f"<{len(tokens)}i", *tokens))
+        )
+    }
 
 
 def read(item: Item, content: Content, limit: int | None) -> tuple[int, ...]:
-    """The tokens of a block or snapshot, `limit` at most. Raises `CacheCorruptionError` for everything else."""
+    """The tokens of a block or snapshot, `limit` at most.
+
+    Raises `CacheCorruptionError` for everything else.
+    """
     tensor = content.get("tokens")
     if tensor is None or len(content) > 1:
-        raise CacheCorruptionError(f"{item.kind} {item.key.hex()}", f"there should be tokens alone, not {sorted(content)}")
+        raise CacheCorruptionError(
+            f"{item.kind} {item.key.hex()}", f"there should be tokens alone, not {sorted(content)}"
+        )
     count = tensor.data.nbytes // 4
-    if (tensor.dtype, tensor.shape) != ("I32", (count,)) or tensor.data.nbytes % 4 or not 1 <= count <= (limit or count):
-        raise CacheCorruptionError(f"{item.kind} {item.key.hex()}", f"{tensor.data.nbytes} bytes of {tensor.dtype} {list(tensor.shape)}")
+    if (
+        (tensor.dtype, tensor.shape) != ("I32", (count,))
+        or tensor.data.nbytes % 4
+        or not 1 <= count <= (limit or count)
+    ):
+        raise CacheCorruptionError(
+            f"{item.kind} {item.key.hex()}",
+            f"{tensor.data.nbytes} bytes of {tensor.dtype} {list(tensor.shape)}",
+        )
     return struct.unpack(f"<{count}i", tensor.data)
 
 
@@ -35,7 +52,8 @@ class TokenRow:
     """A row, as the tokens it has read."""
 
     start: RowStart
-    cache: list[int] = attrs.field(factory=list)  # every token this row has read: what the global layers of a real one keep as keys and values
+    # every token this row has read: what the global layers of a real one keep as keys and values
+    cache: list[int] = attrs.field(factory=list)
     state: list[int] = attrs.field(factory=list)  # the same, as all its other layers keep it
     seen: list[int] = attrs.field(init=False)  # tokens drawn for its request
     grammar: GrammarState | None = attrs.field(init=False)

@@ -23,7 +23,10 @@ class Call(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """An answer, and when it is given. Of the rules that fit, the first counts. In patterns `^` and `$` are those of lines."""
+    """An answer, and when it is given.
+
+    Of the rules that fit, the first counts. In patterns `^` and `$` are those of lines.
+    """
 
     when: str = ""  # pattern, searched in what is new
     unless: str | None = None  # pattern; a rule that finds it in what is new does not fit
@@ -48,8 +51,16 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
     def answer(self) -> str:
         """As the model would write it."""
         thought = f"{THOUGHT}{self.thinking}\n</think>\n\n" if self.thinking else ""
-        calls = [json.dumps({"name": call.name, "arguments": call.input}, ensure_ascii=False) for call in self.calls]
-        return thought + "\n".join([*([self.text] if self.text else []), *(f"<tool_call>\n{call}\n</tool_call>" for call in calls)])
+        calls = [
+            json.dumps({"name": call.name, "arguments": call.input}, ensure_ascii=False)
+            for call in self.calls
+        ]
+        return thought + "\n".join(
+            [
+                *([self.text] if self.text else []),
+                *(f"<tool_call>\n{call}\n</tool_call>" for call in calls),
+            ]
+        )
 
 
 def _has(text: str, pattern: str) -> bool:
@@ -60,7 +71,9 @@ NO_RULE = Rule(text=UNANSWERED)
 
 
 def answer(script: Sequence[Rule], prompt: str) -> tuple[str, float]:
-    """Return a script's answer to a prompt, without what the prompt has begun of it; and the seconds of each token."""
+    """Return a script's answer to a prompt, without what the prompt has begun of it; and the
+    seconds of each token.
+    """
     exchanges = list(_exchanges(prompt))
     had: list[Rule] = []
     for new, _ in exchanges:
@@ -68,7 +81,9 @@ def answer(script: Sequence[Rule], prompt: str) -> tuple[str, float]:
     rule, opening = (had[-1], exchanges[-1][1]) if had else (NO_RULE, "")
     if rule.answer.startswith(opening):
         return rule.answer.removeprefix(opening), rule.pace_seconds
-    return ("\n</think>\n\n" + rule.answer if opening == THOUGHT else rule.answer), rule.pace_seconds
+    return (
+        "\n</think>\n\n" + rule.answer if opening == THOUGHT else rule.answer
+    ), rule.pace_seconds
 
 
 def _first(script: Sequence[Rule], new: str, prompt: str, had: Sequence[Rule]) -> Rule:
@@ -79,7 +94,11 @@ def _first(script: Sequence[Rule], new: str, prompt: str, had: Sequence[Rule]) -
 
 
 def _exchanges(prompt: str) -> Iterator[tuple[str, str]]:
-    """Yield what was new before each answer of a prompt, and the answer; the last one is only begun. Instructions at the front are not new."""
+    """Yield what was new before each answer of a prompt, and the answer; the last one is only
+    begun.
+
+    Instructions at the front are not new.
+    """
     new: list[str] = []
     has_begun = False
     for role, said in TURN.findall(prompt):
@@ -95,7 +114,12 @@ def read_script(path: Path) -> tuple[Rule, ...]:
     """The rules in a file. Raises `InvalidRequestError` where it has none."""
     try:
         rules = msgspec.json.decode(path.read_bytes(), type=tuple[Rule, ...])
-        for pattern in (pattern for rule in rules for pattern in (rule.when, rule.unless, rule.seen) if pattern is not None):
+        for pattern in (
+            pattern
+            for rule in rules
+            for pattern in (rule.when, rule.unless, rule.seen)
+            if pattern is not None
+        ):
             re.compile(pattern)
     except (OSError, msgspec.DecodeError, re.error) as error:
         raise InvalidRequestError(f"{path}: {error}", field="script") from error

@@ -1,4 +1,7 @@
-"""A runner without a model. On trio's virtual clock a whole engine runs on it without a thread or a moment's waiting."""
+"""A runner without a model.
+
+On trio's virtual clock a whole engine runs on it without a thread or a moment's waiting.
+"""
 
 import hashlib
 import math
@@ -34,10 +37,13 @@ LETTERS = range(ord("a"), ord("z") + 1)
 
 @attrs.define(eq=False)
 class TokenRunner:
-    """A runner that keeps of rows, blocks and snapshots the tokens they were made of. A subclass draws the tokens.
+    """A runner that keeps of rows, blocks and snapshots the tokens they were made of.
 
-    `seconds_per_step` and `seconds_per_prompt_token` pass on trio's clock. Results come one step late, as those of a device do, unless
-    `look_ahead` is off or drafts are verified. A plan that asks for what is not there fails an assertion.
+    A subclass draws the tokens.
+
+    `seconds_per_step` and `seconds_per_prompt_token` pass on trio's clock. Results come one step
+    late, as those of a device do, unless `look_ahead` is off or drafts are verified. A plan that
+    asks for what is not there fails an assertion.
     """
 
     seconds_per_step: float = 0.0
@@ -45,7 +51,8 @@ class TokenRunner:
     look_ahead: bool = True
     sizes: PassSizes = PASSES
     layout: str = "no model"
-    spec: ModelCacheSpec = attrs.field(kw_only=True)  # with a group that is not global, rows are restored from snapshots too
+    # with a group that is not global, rows are restored from snapshots too
+    spec: ModelCacheSpec = attrs.field(kw_only=True)
     rows: dict[int, TokenRow] = attrs.field(init=False, factory=dict)
     blocks: dict[BlockKey, tuple[int, ...]] = attrs.field(init=False, factory=dict)
     snapshots: dict[SnapshotKey, tuple[int, ...]] = attrs.field(init=False, factory=dict)
@@ -72,7 +79,11 @@ class TokenRunner:
     async def reset(self, keep: tuple[SaveBlock, ...] = ()) -> frozenset[BlockKey]:
         """See `ModelRunner.reset`."""
         await trio.lowlevel.checkpoint()
-        readable = [block for block in keep if block.row in self.rows and len(self.rows[block.row].cache) >= block.stop]
+        readable = [
+            block
+            for block in keep
+            if block.row in self.rows and len(self.rows[block.row].cache) >= block.stop
+        ]
         for block in readable:
             self._save_block(block)
         self.rows.clear()
@@ -87,14 +98,20 @@ class TokenRunner:
     async def export(self, items: Sequence[Item]) -> Mapping[Item, Content]:
         """See `ModelRunner.export`."""
         await trio.lowlevel.checkpoint()
-        return {item: written(self._kept(item.kind)[item.key]) for item in items if item.key in self._kept(item.kind)}
+        return {
+            item: written(self._kept(item.kind)[item.key])
+            for item in items
+            if item.key in self._kept(item.kind)
+        }
 
     @property
     def embedding_size(self) -> int:
         """See `ModelRunner.embedding_size`."""
         return EMBEDDING_SIZE
 
-    async def embed(self, texts: Sequence[Sequence[int]], pooling: Pooling) -> list[tuple[float, ...]]:
+    async def embed(
+        self, texts: Sequence[Sequence[int]], pooling: Pooling
+    ) -> list[tuple[float, ...]]:
         """See `ModelRunner.embed`."""
         await trio.lowlevel.checkpoint()
         return [_vector(text, pooling) for text in texts]
@@ -111,7 +128,10 @@ class TokenRunner:
         return self.blocks if kind is Kind.BLOCK else self.snapshots
 
     def _seconds(self, plan: StepPlan) -> float:
-        return self.seconds_per_step * plan.has_work + self.seconds_per_prompt_token * plan.prompt_tokens
+        return (
+            self.seconds_per_step * plan.has_work
+            + self.seconds_per_prompt_token * plan.prompt_tokens
+        )
 
     def _keep_and_drop(self, plan: StepPlan) -> None:
         for closing in plan.close:
@@ -132,7 +152,9 @@ class TokenRunner:
 
     def _save_snapshot(self, snapshot: SaveSnapshot) -> None:
         state = self.rows[snapshot.row].state
-        assert len(state) == snapshot.position, f"the row has read {len(state)} tokens, not {snapshot.position}"
+        assert len(state) == snapshot.position, (
+            f"the row has read {len(state)} tokens, not {snapshot.position}"
+        )
         self.snapshots[snapshot.key] = tuple(state)
 
     def _open(self, start: RowStart) -> None:
@@ -152,7 +174,9 @@ class TokenRunner:
             assert piece.start == len(tokens), "pieces follow each other without gaps"
             tokens += self._piece(piece)
         has_global = any(group.kind is LayerKind.GLOBAL for group in self.spec.groups)
-        assert len(tokens) == (restore.length if has_global else 0), "pieces hold the positions [0, length)"
+        assert len(tokens) == (restore.length if has_global else 0), (
+            "pieces hold the positions [0, length)"
+        )
         return tokens
 
     def _piece(self, piece: Piece) -> tuple[int, ...]:
@@ -166,11 +190,17 @@ class TokenRunner:
         return tokens[:count]
 
     def _restored_state(self, restore: Restore) -> list[int]:
-        assert restore.snapshot is not None, "layers that are not global are restored from a snapshot"
+        assert restore.snapshot is not None, (
+            "layers that are not global are restored from a snapshot"
+        )
         state = self.snapshots[restore.snapshot]
         others = [group for group in self.spec.groups if group.kind is not LayerKind.GLOBAL]
-        reaches_back = all(group.kind is LayerKind.SLIDING and len(state) <= group.window for group in others)
-        assert len(state) == restore.length or (reaches_back and len(state) > restore.length), f"a snapshot at {len(state)}, not at {restore.length}"
+        reaches_back = all(
+            group.kind is LayerKind.SLIDING and len(state) <= group.window for group in others
+        )
+        assert len(state) == restore.length or (reaches_back and len(state) > restore.length), (
+            f"a snapshot at {len(state)}, not at {restore.length}"
+        )
         return list(state[: restore.length])
 
     def _compute(self, plan: StepPlan, seconds: float) -> StepResult:
@@ -189,7 +219,9 @@ class TokenRunner:
         if not plan.has_work:
             return StepResult()
         told = tuple(one for one in drawn if isinstance(one, SampledToken))
-        return StepResult(told, plan.timing(seconds), tuple(one for one in drawn if isinstance(one, int)))
+        return StepResult(
+            told, plan.timing(seconds), tuple(one for one in drawn if isinstance(one, int))
+        )
 
     def _verify(self, row: TokenRow, decode: Decode) -> Iterator[SampledToken | int]:
         """Read drafts as long as they equal what is drawn, and draw behind each."""
@@ -200,10 +232,15 @@ class TokenRunner:
             yield self._draw(row, index)
 
     def _draw(self, row: TokenRow, index: int) -> SampledToken | int:
-        """Draw token `index` of a row. Returns the number of a row whose grammar cannot say what may come next."""
+        """Draw token `index` of a row.
+
+        Returns the number of a row whose grammar cannot say what may come next.
+        """
         raise NotImplementedError
 
-    def _drawn(self, row: TokenRow, index: int, token: int, digest_of: Callable[[str], bytes]) -> SampledToken:
+    def _drawn(
+        self, row: TokenRow, index: int, token: int, digest_of: Callable[[str], bytes]
+    ) -> SampledToken:
         if index < len(row.start.forced):
             token = row.start.forced[index]
         row.seen.append(token)
@@ -213,21 +250,34 @@ class TokenRunner:
         def logprob(one: int) -> float:
             return -digest_of(str(one))[0] / 16
 
-        others = sorted(((one, logprob(one)) for one in LETTERS), key=lambda found: -found[1]) if row.start.top_logprobs else []
-        return SampledToken(row.start.row, index, token, logprob(token), tuple(others[: row.start.top_logprobs]))
+        others = (
+            sorted(((one, logprob(one)) for one in LETTERS), key=lambda found: -found[1])
+            if row.start.top_logprobs
+            else []
+        )
+        return SampledToken(
+            row.start.row, index, token, logprob(token), tuple(others[: row.start.top_logprobs])
+        )
 
 
 def _vector(tokens: Sequence[int], pooling: Pooling) -> tuple[float, ...]:
     """Return a vector of length 1 that depends on the tokens that the pooling looks at."""
     beginnings = [tokens[: end + 1] for end in range(len(tokens))]
-    found = {Pooling.FIRST: beginnings[:1], Pooling.LAST: beginnings[-1:], Pooling.MEAN: beginnings}[pooling]
+    found = {
+        Pooling.FIRST: beginnings[:1],
+        Pooling.LAST: beginnings[-1:],
+        Pooling.MEAN: beginnings,
+    }[pooling]
     vectors = [hashlib.sha256(f"{list(one)}".encode()).digest()[:EMBEDDING_SIZE] for one in found]
     total = [float(sum(numbers)) for numbers in zip(*vectors, strict=True)]
     return tuple(number / math.hypot(*total) for number in total)
 
 
 def digests(tokens: Sequence[int]) -> Callable[[str], bytes]:
-    """Function from a text to the digest of the tokens and that text. The tokens, which may be many, are spelled and hashed once."""
+    """Function from a text to the digest of the tokens and that text.
+
+    The tokens, which may be many, are spelled and hashed once.
+    """
     hashed = hashlib.sha256(f"{tokens}".encode())
 
     def digest_of(text: str) -> bytes:

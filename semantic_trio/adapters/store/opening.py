@@ -18,18 +18,23 @@ INSTALL = "pip install 'semantic-trio[postgres]'"
 
 
 def open_store(url: str, default: Path, bounds: Bounds = UNBOUNDED) -> ResponseStore:
-    """The store that a URL names, `sqlite:///absolute/path` or `postgresql://user:password@host:port/database`; without one SQLite's in a file.
+    """The store that a URL names, `sqlite:///absolute/path` or
+    `postgresql://user:password@host:port/database`; without one SQLite's in a file.
 
-    Blocks until the database has answered and its tables are there; whoever opens it closes it. Raises `InvalidRequestError` for another URL, and
-    where what PostgreSQL needs is not installed; `StoreError` for a database that cannot be used. Neither tells a password.
-    The bounds are those of a file; what has to be done before one is made concerns the default alone.
+    Blocks until the database has answered and its tables are there; whoever opens it closes it.
+    Raises `InvalidRequestError` for another URL, and where what PostgreSQL needs is not installed;
+    `StoreError` for a database that cannot be used. Neither tells a password. The bounds are those
+    of a file; what has to be done before one is made concerns the default alone.
     """
     connect = _connect(url, default, bounds)
     return SqlResponses(connect, connect())
 
 
 def place_of(url: str, default: Path) -> str:
-    """Where the store is that a URL names, without a password. Raises `InvalidRequestError` for another URL."""
+    """Where the store is that a URL names, without a password.
+
+    Raises `InvalidRequestError` for another URL.
+    """
     return str(_place(url, default))
 
 
@@ -37,7 +42,11 @@ def _connect(url: str, default: Path, bounds: Bounds) -> Connect:
     place = _place(url, default)
     if isinstance(place, Address):
         return _postgres(place)
-    return functools.partial(sqlite.connect, place, bounds if place == default else Bounds(bounds.budget_bytes, bounds.floor_bytes))
+    return functools.partial(
+        sqlite.connect,
+        place,
+        bounds if place == default else Bounds(bounds.budget_bytes, bounds.floor_bytes),
+    )
 
 
 def _place(url: str, default: Path) -> Address | Path:
@@ -57,7 +66,9 @@ def _path(url: str) -> Path:
         raise InvalidRequestError("is no URL", SETTING) from None
     path = unquote(parts.path)
     if parts.netloc or parts.query or parts.fragment or not path.startswith("/") or "\0" in path:
-        raise InvalidRequestError("has to be sqlite:///absolute/path, with nothing behind it", SETTING)
+        raise InvalidRequestError(
+            "has to be sqlite:///absolute/path, with nothing behind it", SETTING
+        )
     return Path(path)
 
 

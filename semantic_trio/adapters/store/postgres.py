@@ -1,6 +1,7 @@
 """A database on a server.
 
-Knows PostgreSQL, and when a connection is of no use any more. Knows nothing of responses. Needs the extra `postgres`.
+Knows PostgreSQL, and when a connection is of no use any more. Knows nothing of responses. Needs the
+extra `postgres`.
 """
 
 import contextlib
@@ -31,11 +32,12 @@ from semantic_trio.adapters.store.sql import (
 )
 from semantic_trio.domain.errors import StoreError
 
-# What pg8000 raises of the network, and of what is not in PostgreSQL's protocol: that it takes apart as it comes.
+# What pg8000 raises of the network, and of what is not in PostgreSQL's protocol: that it takes
+# apart as it comes.
 BROKEN = (Error, OSError, ScramException, LookupError, ValueError, struct.error)
 ANSWER_SECONDS = 20.0  # a server that says nothing for so long is gone
-# Who writes holds this advisory lock until its transaction ends: no response comes while its parent is being removed. It is no lock on the table, for
-# that would keep the server from tidying up.
+# Who writes holds this advisory lock until its transaction ends: no response comes while its parent
+# is being removed. It is no lock on the table, for that would keep the server from tidying up.
 WRITER = 0x53_54_52_31
 BEGIN = f"""
 begin isolation level read committed;
@@ -43,9 +45,18 @@ set local synchronous_commit = on;
 set local lock_timeout = '10s';
 select pg_advisory_xact_lock({WRITER})
 """
-# Asked of the table of tables itself: to_regclass() may remember, from before the lock was waited for, that there is none.
-IS_MADE = "select 1 from pg_catalog.pg_class where relname = 'semantic_responses_schema' and pg_catalog.pg_table_is_visible(oid)"
-SCHEMA = ("create table semantic_responses_schema (version integer not null)", TABLE.format(bytes="bytea"), INDEX, DAYS)
+# Asked of the table of tables itself: to_regclass() may remember, from before the lock was waited
+# for, that there is none.
+IS_MADE = (
+    "select 1 from pg_catalog.pg_class where relname = 'semantic_responses_schema' and "
+    "pg_catalog.pg_table_is_visible(oid)"
+)
+SCHEMA = (
+    "create table semantic_responses_schema (version integer not null)",
+    TABLE.format(bytes="bytea"),
+    INDEX,
+    DAYS,
+)
 
 
 class _Raw(Protocol):
@@ -82,7 +93,10 @@ class PostgresConnection:
         self.write(BEGIN)
 
     def excess(self, size: int) -> int:
-        """See `DatabaseConnection.excess`. How much a server may store is for whoever runs it to say."""
+        """See `DatabaseConnection.excess`.
+
+        How much a server may store is for whoever runs it to say.
+        """
         return 0
 
     def check(self) -> None:
@@ -93,7 +107,8 @@ class PostgresConnection:
         stream = self._raw._sock
         with contextlib.suppress(*BROKEN):
             self._raw.close()
-        # Closed by pg8000 it keeps the socket open until somebody collects it, where the network has failed.
+        # Closed by pg8000 it keeps the socket open until somebody collects it, where the network
+        # has failed.
         with contextlib.suppress(*BROKEN):
             stream.close()
 
@@ -110,7 +125,9 @@ class PostgresConnection:
             with alone(self):
                 if is_older(self._version()):
                     upgrade(self)
-                    self.write("update semantic_responses_schema set version = :version", version=VERSION)
+                    self.write(
+                        "update semantic_responses_schema set version = :version", version=VERSION
+                    )
         check_version(self._version())
 
     def _version(self) -> object:
@@ -123,11 +140,16 @@ class PostgresConnection:
     def _make_tables(self) -> None:
         for statement in SCHEMA:
             self.write(statement)
-        self.write("insert into semantic_responses_schema (version) values (:version)", version=VERSION)
+        self.write(
+            "insert into semantic_responses_schema (version) values (:version)", version=VERSION
+        )
 
     @contextlib.contextmanager
     def _store_errors(self) -> Iterator[None]:
-        """Turn errors of pg8000 and the network into `StoreError`. An error of a statement leaves the connection as it was; others end it."""
+        """Turn errors of pg8000 and the network into `StoreError`.
+
+        An error of a statement leaves the connection as it was; others end it.
+        """
         try:
             yield
         except DatabaseError as error:
@@ -137,7 +159,10 @@ class PostgresConnection:
 
 
 def connect(address: Address) -> DatabaseConnection:
-    """Go to a server. Raises `StoreError`, which leads to no traceback: a password is among what they would show."""
+    """Go to a server.
+
+    Raises `StoreError`, which leads to no traceback: a password is among what they would show.
+    """
     try:
         raw = _native(address)
     except BROKEN as error:
@@ -170,8 +195,14 @@ def _encryption(address: Address) -> ssl.SSLContext | bool | None:
     """In pg8000's words, whose True looks at no certificate."""
     if address.socket is not None:
         return False
-    chosen: dict[str, ssl.SSLContext | bool | None] = {"disable": False, "prefer": None, "require": True}
-    return chosen[address.encryption] if address.encryption in chosen else ssl.create_default_context()
+    chosen: dict[str, ssl.SSLContext | bool | None] = {
+        "disable": False,
+        "prefer": None,
+        "require": True,
+    }
+    return (
+        chosen[address.encryption] if address.encryption in chosen else ssl.create_default_context()
+    )
 
 
 def _said(error: Exception) -> str:

@@ -1,6 +1,7 @@
 """Responses in a database, whichever it is.
 
-Knows what each call consists of, and that connections break. What may be written is the domain's to say.
+Knows what each call consists of, and that connections break. What may be written is the domain's to
+say.
 """
 
 import threading
@@ -11,7 +12,14 @@ import attrs
 import structlog
 
 from semantic_trio.adapters.store import sql
-from semantic_trio.adapters.store.sql import DatabaseConnection, LostError, Row, alone, integer, response_of
+from semantic_trio.adapters.store.sql import (
+    DatabaseConnection,
+    LostError,
+    Row,
+    alone,
+    integer,
+    response_of,
+)
 from semantic_trio.domain.errors import ResponseConflictError, ResponseNotFoundError, StoreError
 from semantic_trio.domain.responses import StoredResponse, is_storable, is_to_be_written
 
@@ -19,7 +27,8 @@ log = structlog.get_logger(__name__)
 
 T = TypeVar("T")
 Connect = Callable[[], DatabaseConnection]  # raises `StoreError`
-# How long a call waits for those before it: longer than one of them can take where the database does not answer.
+# How long a call waits for those before it: longer than one of them can take where the database
+# does not answer.
 PATIENCE_SECONDS = 90.0
 LAST_PLACE = 1 << 62  # behind all responses
 
@@ -44,11 +53,16 @@ class SqlResponses:
 
     def chain(self, response_id: str) -> tuple[StoredResponse, ...]:
         """See `ResponseStore.chain`."""
-        return _in_order(self._do(lambda connection: _rows(connection, sql.CHAIN, response_id)), response_id)
+        return _in_order(
+            self._do(lambda connection: _rows(connection, sql.CHAIN, response_id)), response_id
+        )
 
     def delete(self, response_id: str) -> bool:
         """See `ResponseStore.delete`."""
-        return is_storable(response_id) and self._do(lambda connection: _change(connection, sql.DELETE, id=response_id)) > 0
+        return (
+            is_storable(response_id)
+            and self._do(lambda connection: _change(connection, sql.DELETE, id=response_id)) > 0
+        )
 
     def prune(self, today: int, days: int) -> int:
         """See `ResponseStore.prune`."""
@@ -61,14 +75,20 @@ class SqlResponses:
             self._drop()
 
     def _do(self, work: Callable[[DatabaseConnection], T]) -> T:
-        """Do it on the connection; where that turns out to be broken, all of it again on a new one."""
+        """Do it on the connection; where that turns out to be broken, all of it again on a new
+        one.
+        """
         if not self._lock.acquire(timeout=PATIENCE_SECONDS):
-            raise StoreError(f"calls before this one have waited for the database for {PATIENCE_SECONDS:.0f} s")
+            raise StoreError(
+                f"calls before this one have waited for the database for {PATIENCE_SECONDS:.0f} s"
+            )
         try:
             try:
                 return self._try(work)
             except LostError as error:
-                log.warning("the database of responses was lost, and is opened again", reason=error.reason)
+                log.warning(
+                    "the database of responses was lost, and is opened again", reason=error.reason
+                )
                 return self._try(work)
         finally:
             self._lock.release()
@@ -98,21 +118,33 @@ class SqlResponses:
 def _put(connection: DatabaseConnection, response: StoredResponse) -> None:
     with alone(connection):
         known = _one(connection, sql.GET, response.id)
-        parent = _one(connection, sql.GET_WITHOUT_CONTENT, response.parent) if response.parent is not None else None
+        parent = (
+            _one(connection, sql.GET_WITHOUT_CONTENT, response.parent)
+            if response.parent is not None
+            else None
+        )
         if is_to_be_written(response, known, parent):
-            _make_room(connection, len(response.input or b"") + len(response.output or b""), keep=response.parent or response.id)
+            _make_room(
+                connection,
+                len(response.input or b"") + len(response.output or b""),
+                keep=response.parent or response.id,
+            )
             connection.write(sql.PUT, **attrs.asdict(response))
 
 
 def _make_room(connection: DatabaseConnection, size: int, keep: str) -> None:
-    """Remove the oldest conversations, a sixteenth of all responses at a time, until so many bytes more are within the budget.
+    """Remove the oldest conversations, a sixteenth of all responses at a time, until so many bytes
+    more are within the budget.
 
     The conversation of `keep` stays. Raises `StoreError` where that takes more than the budget.
     """
     parts = 1
     while (excess := connection.excess(size)) > 0:
         if parts > sql.ALL_PARTS:
-            raise StoreError(f"the conversation would take {excess} bytes more than there may be of all (responses_budget_mb)")
+            raise StoreError(
+                f"the conversation would take {excess} bytes more than there may be of all "
+                "(responses_budget_mb)"
+            )
         behind = connection.read(sql.PLACE_BEHIND, parts=parts)
         place = integer(behind[0][0]) if behind else LAST_PLACE
         if removed := connection.write(sql.PRUNE, place=place, keep=keep):
@@ -129,7 +161,10 @@ def _prune(connection: DatabaseConnection, today: int, days: int) -> int:
 
 
 def _number_of(connection: DatabaseConnection, today: int) -> int:
-    """The number of this day among those on which a server was working. A clock that leaps ahead makes one day of all that it has left out."""
+    """The number of this day among those on which a server was working.
+
+    A clock that leaps ahead makes one day of all that it has left out.
+    """
     found = connection.read(sql.LAST_DAY)
     number, day = map(integer, found[0]) if found else (0, -1)
     if today > day:

@@ -17,7 +17,8 @@ VERSION = 2  # of the tables. A database that has a later one is left alone
 Value = str | int | bytes | None
 Row = Sequence[object]
 
-# Long columns come last: SQLite reads a row from its beginning, as far as needed. `place` counts responses in their order of arrival.
+# Long columns come last: SQLite reads a row from its beginning, as far as needed. `place` counts
+# responses in their order of arrival.
 TABLE = """
 create table semantic_responses (
   id text primary key not null,
@@ -33,8 +34,9 @@ create table semantic_responses (
 )
 """
 INDEX = "create index semantic_responses_place on semantic_responses (place)"
-# Days on which a server was working, numbered from 1 on, and the place of the first response of each: the age of a response is counted in these,
-# for a clock may be wrong. `day`: since 1970, by the clock.
+# Days on which a server was working, numbered from 1 on, and the place of the first response of
+# each: the age of a response is counted in these, for a clock may be wrong. `day`: since 1970, by
+# the clock.
 DAYS = """
 create table semantic_responses_days (
   number bigint primary key not null,
@@ -76,7 +78,8 @@ with recursive path (id, parent) as (
 select id, parent, model, created_at, status, input, output, input_hash, output_hash
 from semantic_responses where id in (select id from path)
 """
-# The place of the next response: no place that stands for a day is given again when all responses of that day are removed.
+# The place of the next response: no place that stands for a day is given again when all responses
+# of that day are removed.
 NEXT_PLACE = """
 select max(place) from (
   select coalesce(max(place), 0) + 1 as place from semantic_responses
@@ -99,7 +102,8 @@ DELETE = """
 update semantic_responses set input = null, output = null
 where id = :id and (input is not null or output is not null)
 """
-# Removes responses before a place, except ancestors of newer ones, and one response with its ancestors.
+# Removes responses before a place, except ancestors of newer ones, and one response with its
+# ancestors.
 PRUNE = """
 with recursive kept (id, parent) as (
   select id, parent from semantic_responses where place >= :place or id = :keep
@@ -132,7 +136,8 @@ class LostError(StoreError):
 class DatabaseConnection(Protocol):
     """Connection to a database with the tables of responses. One thread uses it at a time.
 
-    Raises `LostError` if the connection is lost, `StoreError` for every other error; the caller closes it after either.
+    Raises `LostError` if the connection is lost, `StoreError` for every other error; the caller
+    closes it after either.
     """
 
     def read(self, sql: str, **values: Value) -> Sequence[Row]:
@@ -145,7 +150,10 @@ class DatabaseConnection(Protocol):
         """Begin a transaction that excludes other writers. Its commit is durable."""
 
     def excess(self, size: int) -> int:
-        """Bytes above the budget after a write of `size` bytes. Raises `StoreError` if the disk would have too few bytes left."""
+        """Bytes above the budget after a write of `size` bytes.
+
+        Raises `StoreError` if the disk would have too few bytes left.
+        """
 
     def check(self) -> None:
         """Raises `LostError` if the database was deleted: writes to it would be lost."""
@@ -169,15 +177,32 @@ def alone(connection: DatabaseConnection) -> Iterator[None]:
 
 
 def response_of(row: Row) -> StoredResponse:
-    """Return the response in a row. Raises `StoreError` for a row that this server cannot have written."""
+    """Return the response in a row.
+
+    Raises `StoreError` for a row that this server cannot have written.
+    """
     match row:
-        case [str() as id_, str() | None as parent, str() as model, int() as created_at, str() as status, *rest]:
+        case [
+            str() as id_,
+            str() | None as parent,
+            str() as model,
+            int() as created_at,
+            str() as status,
+            *rest,
+        ]:
             pass
         case _:
             raise StoreError("a row of the table is no response")
     match rest:
-        case [bytes() | None as given, bytes() | None as answer, str() as input_hash, str() as output_hash]:
-            return StoredResponse(id_, parent, model, created_at, status, given, answer, input_hash, output_hash)
+        case [
+            bytes() | None as given,
+            bytes() | None as answer,
+            str() as input_hash,
+            str() as output_hash,
+        ]:
+            return StoredResponse(
+                id_, parent, model, created_at, status, given, answer, input_hash, output_hash
+            )
         case _:
             raise StoreError(f"the row of {id_} is no response")
 
@@ -203,4 +228,7 @@ def upgrade(connection: DatabaseConnection) -> None:
 def check_version(found: object) -> None:
     """Raises `StoreError` for a database that was made by a newer version of this server."""
     if found != VERSION:
-        raise StoreError(f"the database is of version {found}, and this server knows version {VERSION}: a newer one has made it")
+        raise StoreError(
+            f"the database is of version {found}, and this server knows version {VERSION}: a newer "
+            "one has made it"
+        )

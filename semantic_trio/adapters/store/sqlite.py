@@ -31,13 +31,14 @@ from semantic_trio.adapters.store.sql import (
 )
 from semantic_trio.domain.errors import CacheInUseError, StoreError
 
-APPLICATION = 0x53_54_52_31  # "STR1", in the header of every file of ours: `file` and SQLite tell by it whose a database is
+# "STR1", in the header of every file of ours: `file` and SQLite tell by it whose a database is
+APPLICATION = 0x53_54_52_31
 BUSY_SECONDS, POLL_SECONDS = 10.0, 0.02  # another process may be writing for so long
 PRIVATE, PRIVATE_FILE = 0o700, 0o600
 
-# Every commit is on disk when it returns (`full`, and beyond the drive's own cache where a system distinguishes the two), and deleted rows are
-# overwritten.
-# The log (`-wal`) is cut down to this many bytes when it is folded in: else it would stay as large as it has ever been.
+# Every commit is on disk when it returns (`full`, and beyond the drive's own cache where a system
+# distinguishes the two), and deleted rows are overwritten. The log (`-wal`) is cut down to this
+# many bytes when it is folded in: else it would stay as large as it has ever been.
 LOG_BYTES = 4 << 20
 PRAGMAS = (
     "pragma synchronous = full",
@@ -72,7 +73,8 @@ class SqliteConnection:
     _file: Path
     _raw: sqlite3.Connection
     _bounds: Bounds = UNBOUNDED
-    _files: tuple[tuple[int, int] | None, ...] = attrs.field(init=False, default=())  # those it works with: their device and number
+    # those it works with: their device and number
+    _files: tuple[tuple[int, int] | None, ...] = attrs.field(init=False, default=())
 
     def read(self, sql: str, **values: Value) -> Sequence[Row]:
         """See `DatabaseConnection.read`."""
@@ -92,18 +94,29 @@ class SqliteConnection:
         self.write("begin immediate")
 
     def excess(self, size: int) -> int:
-        """See `DatabaseConnection.excess`. A write takes its bytes in the log and in the file until a checkpoint."""
+        """See `DatabaseConnection.excess`.
+
+        A write takes its bytes in the log and in the file until a checkpoint.
+        """
         with _store_errors(self._file):
             free = shutil.disk_usage(self._file.parent).free
         if free - 2 * size < self._bounds.floor_bytes:
-            raise StoreError(f"{free} bytes are free on the disk, and {self._bounds.floor_bytes} are to stay so (disk_floor_mb)")
-        count, unused, page_bytes = (integer(self._value(f"pragma {name}")) for name in ("page_count", "freelist_count", "page_size"))
+            raise StoreError(
+                f"{free} bytes are free on the disk, and {self._bounds.floor_bytes} are to stay so "
+                "(disk_floor_mb)"
+            )
+        count, unused, page_bytes = (
+            integer(self._value(f"pragma {name}"))
+            for name in ("page_count", "freelist_count", "page_size")
+        )
         return (count - unused) * page_bytes + size - self._bounds.budget_bytes
 
     def check(self) -> None:
         """See `DatabaseConnection.check`."""
         before, self._files = self._files, _identities(self._file)
-        if any(one is not None and one != other for one, other in zip(before, self._files, strict=True)):
+        if any(
+            one is not None and one != other for one, other in zip(before, self._files, strict=True)
+        ):
             raise LostError(f"{self._file} was deleted or replaced under the server")
 
     def close(self) -> None:
@@ -134,13 +147,31 @@ class SqliteConnection:
         return self._value("pragma application_id") == APPLICATION
 
     def _make_table(self) -> None:
-        if any(map(self._value, ("pragma application_id", "pragma user_version", "select count(*) from sqlite_master"))):
+        if any(
+            map(
+                self._value,
+                (
+                    "pragma application_id",
+                    "pragma user_version",
+                    "select count(*) from sqlite_master",
+                ),
+            )
+        ):
             raise StoreError(f"{self._file} is a database of another program")
-        for statement in (TABLE.format(bytes="blob"), INDEX, DAYS, f"pragma application_id = {APPLICATION}", f"pragma user_version = {VERSION}"):
+        for statement in (
+            TABLE.format(bytes="blob"),
+            INDEX,
+            DAYS,
+            f"pragma application_id = {APPLICATION}",
+            f"pragma user_version = {VERSION}",
+        ):
             self.write(statement)
 
     def _use_log(self) -> None:
-        """Write ahead, so that readers and writers do not wait for each other. SQLite itself does not wait if two processes switch at once."""
+        """Write ahead, so that readers and writers do not wait for each other.
+
+        SQLite itself does not wait if two processes switch at once.
+        """
         deadline = time.monotonic() + BUSY_SECONDS
         while self._value("pragma journal_mode") != "wal":
             try:
@@ -157,11 +188,16 @@ class SqliteConnection:
 
 
 def connect(file: Path, bounds: Bounds = UNBOUNDED) -> DatabaseConnection:
-    """Open a database file, which is made if there is none. Raises `StoreError`, and leaves a file of another program as it was."""
+    """Open a database file, which is made if there is none.
+
+    Raises `StoreError`, and leaves a file of another program as it was.
+    """
     with _store_errors(file), _making:
         bounds.claim()
         _make(file)
-        raw = sqlite3.connect(file, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False)
+        raw = sqlite3.connect(
+            file, timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
+        )
     connection = SqliteConnection(file, raw, bounds)
     try:
         with _store_errors(file):
@@ -173,10 +209,11 @@ def connect(file: Path, bounds: Bounds = UNBOUNDED) -> DatabaseConnection:
 
 
 def _make(file: Path) -> None:
-    """An empty file, and directories, that are their owner's alone; those that are there stay as they are.
+    """An empty file, and directories, that are their owner's alone; those that are there stay as
+    they are.
 
-    A file that is there is not even opened: closing it would take away the locks that this process has on it
-    (https://sqlite.org/howtocorrupt.html, 2.2).
+    A file that is there is not even opened: closing it would take away the locks that this process
+    has on it (https://sqlite.org/howtocorrupt.html, 2.2).
     """
     _make_directory(file.parent)
     with contextlib.suppress(FileExistsError):
@@ -190,7 +227,9 @@ def _make_directory(directory: Path) -> None:
 
 
 def _identities(file: Path) -> tuple[tuple[int, int] | None, ...]:
-    """Device and number of the database and of its log, which is there from the first change on until the last connection is closed; else None."""
+    """Device and number of the database and of its log, which is there from the first change on
+    until the last connection is closed; else None.
+    """
     return tuple(_identity(one) for one in (file, file.with_name(f"{file.name}-wal")))
 
 

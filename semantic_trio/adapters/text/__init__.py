@@ -2,5 +2,6 @@
 
 import os
 
-# transformers warns at its import that PyTorch is missing. The server does not use PyTorch. mlx-lm sets the same, if it is imported first.
+# transformers warns at its import that PyTorch is missing. The server does not use PyTorch. mlx-lm
+# sets the same, if it is imported first.
 os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")

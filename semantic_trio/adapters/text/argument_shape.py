@@ -1,6 +1,8 @@
-"""Form in which a chat template writes the arguments of a call one by one, found by trying the template.
+"""Form in which a chat template writes the arguments of a call one by one, found by trying the
+template.
 
-Knows only what comes out of the template. Templates that write all arguments as one JSON object have no such shape.
+Knows only what comes out of the template. Templates that write all arguments as one JSON object
+have no such shape.
 """
 
 import json
@@ -20,7 +22,9 @@ UNENDED_TAG = re.compile(r"<[^>]*\Z")
 class ArgumentShape:
     """Delimiters around the names and values of arguments."""
 
-    lead: str  # from the end of the tool's name to the first argument, or to the end of a call without arguments
+    # from the end of the tool's name to the first argument, or to the end of a call without
+    # arguments
+    lead: str
     before: str  # in front of an argument's name
     text: tuple[str, str]  # between the name and a value that is a text, and behind that value
     other: tuple[str, str]  # the same around a value of another type, which is written as JSON
@@ -35,12 +39,20 @@ class ArgumentShape:
 
     @property
     def barred(self) -> tuple[str, ...]:
-        """The texts that a value which is written as it is cannot hold: those that end it, and those that begin another argument."""
-        return tuple(dict.fromkeys(text for one in (self.text[1], self.other[1], self.before) if (text := one.strip())))
+        """The texts that a value which is written as it is cannot hold: those that end it, and
+        those that begin another argument.
+        """
+        return tuple(
+            dict.fromkeys(
+                text for one in (self.text[1], self.other[1], self.before) if (text := one.strip())
+            )
+        )
 
     def written(self, arguments: Mapping[str, object]) -> str:
         """Return the text between a tool's name and the end of its call."""
-        return self.lead + self.between.join(self._one(name, value) for name, value in arguments.items())
+        return self.lead + self.between.join(
+            self._one(name, value) for name, value in arguments.items()
+        )
 
     def _one(self, name: str, value: object) -> str:
         is_raw = isinstance(value, str) and not self.is_quoted
@@ -50,7 +62,9 @@ class ArgumentShape:
 
 
 def argument_shape(written: Callable[[Mapping[str, object]], str]) -> ArgumentShape | None:
-    """The shape in which a template writes arguments, None where it has none; `written`: of arguments, the template's text from a tool's name on."""
+    """The shape in which a template writes arguments, None where it has none; `written`: of
+    arguments, the template's text from a tool's name on.
+    """
     nothing, one, number = written({}), written({ONE: WORD}), written({ONE: NUMBER})
     front, found, rest = one.partition(ONE)
     lead = UNENDED_TAG.sub("", common_front([nothing, front]))
@@ -62,12 +76,18 @@ def argument_shape(written: Callable[[Mapping[str, object]], str]) -> ArgumentSh
     ends = [text[: len(text) - len(close)] for text in (end, other_end)]
     is_quoted = start.endswith('"') and ends[0].startswith('"')
     texts = (start[:-1], ends[0][1:]) if is_quoted else (start, ends[0])
-    if CODE in (coded := written({ONE: CODE})):  # some formats have other delimiters for such texts, which fit all texts
-        texts = coded.partition(ONE)[2].partition(CODE)[0], coded.partition(CODE)[2].removesuffix(close)
+    # some formats have other delimiters for such texts, which fit all texts
+    if CODE in (coded := written({ONE: CODE})):
+        texts = (
+            coded.partition(ONE)[2].partition(CODE)[0],
+            coded.partition(CODE)[2].removesuffix(close),
+        )
     shape = ArgumentShape(lead, before, texts, (other_start, ends[1]), "", is_quoted)
     both = written({ONE: WORD, OTHER: WORD}).partition(WORD)[2].partition(OTHER)[0]
     between = both.removeprefix(end[: len(end) - len(close)]).removesuffix(before)
-    shape = attrs.evolve(shape, between=between, nests=f'"{OTHER}"' not in written({ONE: {OTHER: 0}}))
+    shape = attrs.evolve(
+        shape, between=between, nests=f'"{OTHER}"' not in written({ONE: {OTHER: 0}})
+    )
     sample: dict[str, object] = {ONE: NUMBER, OTHER: NUMBER}
     return shape if shape.written(sample) + close == written(sample) else None
 

@@ -1,6 +1,7 @@
 """Format in which a template writes tools, calls and results, found once by rendering probes.
 
-A template counts as knowing them if all appear in order, keep their place while the conversation grows, and can be read back.
+A template counts as knowing them if all appear in order, keep their place while the conversation
+grows, and can be read back.
 """
 
 import itertools
@@ -33,7 +34,8 @@ class CallFormat:
     head: str  # from where a call begins to where its name does
     middle: str  # from the end of the name on, as far as it is the same for all arguments
     trailer: re.Pattern[str] = re.compile("")  # from the end of the last argument on
-    renders_tools: bool = True  # the template writes the tools too, in a place of its own that stays
+    # the template writes the tools too, in a place of its own that stays
+    renders_tools: bool = True
     sample: str = ""  # a call as the template writes it
     glue: str = ""  # between the answer's text and the first call
     takes_text: bool = True  # arguments as JSON text; else as an object
@@ -48,18 +50,34 @@ class CallFormat:
         return self.sample.replace(TOOL.name, "tool_name").replace("key", "argument")
 
     def spelled(self, name: str) -> str:
-        """Return a tool's name as it stands after `head`: within a JSON string where `head` has begun one."""
-        return json.dumps(encodable(name), ensure_ascii=False)[1:-1] if self._is_json else encodable(name)
+        """Return a tool's name as it stands after `head`: within a JSON string where `head` has
+        begun one.
+        """
+        return (
+            json.dumps(encodable(name), ensure_ascii=False)[1:-1]
+            if self._is_json
+            else encodable(name)
+        )
 
     def can_say(self, tool: Tool) -> bool:
-        """True if a grammar can express calls of a tool in this format: the tool's names can be read back."""
+        """True if a grammar can express calls of a tool in this format: the tool's names can be
+        read back.
+        """
         if self.shape is None:
             return False
         written = self.shape.arguments
-        given: dict[str, object] = {} if written is None else dict.fromkeys(argument_schemas(tool)[1], 1)
+        given: dict[str, object] = (
+            {} if written is None else dict.fromkeys(argument_schemas(tool)[1], 1)
+        )
         arguments = self.middle + "{}" if written is None else written.written(given)
-        reading = self.syntax.read(f"{self.head}{self.spelled(tool.name)}{arguments}{self.shape.close}", (Tool(tool.name),), Ending.TURN)
-        return reading is not None and [(name, [*json.loads(read)]) for name, read in reading.calls] == [(tool.name, [*given])]
+        reading = self.syntax.read(
+            f"{self.head}{self.spelled(tool.name)}{arguments}{self.shape.close}",
+            (Tool(tool.name),),
+            Ending.TURN,
+        )
+        return reading is not None and [
+            (name, [*json.loads(read)]) for name, read in reading.calls
+        ] == [(tool.name, [*given])]
 
     @property
     def _is_json(self) -> bool:
@@ -75,14 +93,19 @@ GENERIC = CallFormat(
     middle=CALL_MIDDLE,
     shape=CallShape(CALL_CLOSE, f"{CALL_CLOSE}\n{CALL_HEAD}"),
 )
-# Some templates want nine letters or digits, some write the number as the call's name. Clients' ids are never shown: they differ each time.
+# Some templates want nine letters or digits, some write the number as the call's name. Clients' ids
+# are never shown: they differ each time.
 NUMBERINGS = ("{number:09}", "functions.{name}:{number}")
 
 
 # Characters that arguments may begin with.
 CALL_BEGUN = re.compile(r"(?:<\|?|[\[{\"])+\Z")
 
-TOOL = Tool("probe_tool", "probe-description", '{"type": "object", "properties": {"key": {"type": "string"}}, "required": ["key"]}')
+TOOL = Tool(
+    "probe_tool",
+    "probe-description",
+    '{"type": "object", "properties": {"key": {"type": "string"}}, "required": ["key"]}',
+)
 
 
 @attrs.frozen
@@ -99,32 +122,47 @@ class Script:
 
     def calling(self, content: str, *numbers: int, arguments: str = '{"key": "value"}') -> Turn:
         """Return an assistant's turn with calls; the last argument of each is a placeholder."""
-        return {**turn(Role.ASSISTANT, content), "tool_calls": [self._call(number, arguments) for number in numbers]}
+        return {
+            **turn(Role.ASSISTANT, content),
+            "tool_calls": [self._call(number, arguments) for number in numbers],
+        }
 
     def result(self, number: int) -> Turn:
         """Return the turn with the result of a call."""
         name = TOOL.name
-        return {**self.say(RESULT_ROLE, f"result{number}"), "tool_call_id": self.numbering.format(number=number, name=name), "name": name}
+        return {
+            **self.say(RESULT_ROLE, f"result{number}"),
+            "tool_call_id": self.numbering.format(number=number, name=name),
+            "name": name,
+        }
 
     def _call(self, number: int, arguments: str) -> dict[str, object]:
         name = self.slots.hold(TOOL.name, number, SlotKind.NAME)
         given: object = self.slots.hold(arguments, number, SlotKind.ARGUMENTS)
         if not self.takes_text:
             given = {
-                key: self.slots.hold(value, number, SlotKind.ARGUMENTS) if key == "key" else value for key, value in json.loads(arguments).items()
+                key: self.slots.hold(value, number, SlotKind.ARGUMENTS) if key == "key" else value
+                for key, value in json.loads(arguments).items()
             }
         called = self.numbering.format(number=number, name=name)
         return {"id": called, "type": "function", "function": {"name": name, "arguments": given}}
 
 
-def native(render: Render, delimiters: ThoughtDelimiters, syntaxes: Sequence[ToolSyntax]) -> Iterator[CallFormat]:
+def native(
+    render: Render, delimiters: ThoughtDelimiters, syntaxes: Sequence[ToolSyntax]
+) -> Iterator[CallFormat]:
     """Formats in which the template writes tools, calls and results so that all can be read back.
 
-    Formats without tools, or with tools in another place each turn, come last: tools then get a wording of our own, with a sample.
+    Formats without tools, or with tools in another place each turn, come last: tools then get a
+    wording of our own, with a sample.
     """
-    for renders_tools, syntax, takes_text, numbering in itertools.product((True, False), syntaxes, (True, False), NUMBERINGS):
+    for renders_tools, syntax, takes_text, numbering in itertools.product(
+        (True, False), syntaxes, (True, False), NUMBERINGS
+    ):
         try:
-            found = _Trial(render, delimiters, syntax, renders_tools, takes_text, numbering).call_format()
+            found = _Trial(
+                render, delimiters, syntax, renders_tools, takes_text, numbering
+            ).call_format()
         except REFUSALS:
             continue
         if found is not None:
@@ -132,8 +170,13 @@ def native(render: Render, delimiters: ThoughtDelimiters, syntaxes: Sequence[Too
 
 
 def takes_system(render: Render) -> bool:
-    """True if the template writes a system message first and keeps it there while the conversation grows."""
-    return all(appear(render, roles) for roles in ((Role.SYSTEM, Role.USER), (Role.SYSTEM, Role.USER, Role.ASSISTANT, Role.USER)))
+    """True if the template writes a system message first and keeps it there while the conversation
+    grows.
+    """
+    return all(
+        appear(render, roles)
+        for roles in ((Role.SYSTEM, Role.USER), (Role.SYSTEM, Role.USER, Role.ASSISTANT, Role.USER))
+    )
 
 
 def appear(render: Render, roles: Sequence[Role]) -> bool:
@@ -159,11 +202,22 @@ class _Trial:
     numbering: str
 
     def call_format(self) -> CallFormat | None:
-        """Return the format that was found; None if a part is missing, misplaced, moves later, or cannot be read back."""
+        """Return the format that was found; None if a part is missing, misplaced, moves later, or
+        cannot be read back.
+        """
         script = Script(self.takes_text, self.numbering)
-        user, calling, last = script.say("user", "said1"), script.calling(script.slots.hold("said2"), 1, 2), script.say("user", "said4")
-        # Where the template writes no tools, they stand in a system message, if it takes one: this message has to stay, whatever the last role is.
-        leading = [script.say("system", "said0")] if not self.renders_tools and takes_system(self.render) else []
+        user, calling, last = (
+            script.say("user", "said1"),
+            script.calling(script.slots.hold("said2"), 1, 2),
+            script.say("user", "said4"),
+        )
+        # Where the template writes no tools, they stand in a system message, if it takes one: this
+        # message has to stay, whatever the last role is.
+        leading = (
+            [script.say("system", "said0")]
+            if not self.renders_tools and takes_system(self.render)
+            else []
+        )
         answered = [*leading, user, calling, script.result(1), script.result(2)]
         turns = [*answered, script.say("assistant", "said3"), last]
         text, spans = self._rendered(script, turns)
@@ -189,17 +243,28 @@ class _Trial:
             shape=self._shape(sample, head, middle),
         )
 
-    def _rendered(self, script: Script, turns: Sequence[Turn], *, speak: bool = True) -> tuple[str, list[SlotSpan]]:
+    def _rendered(
+        self, script: Script, turns: Sequence[Turn], *, speak: bool = True
+    ) -> tuple[str, list[SlotSpan]]:
         skeleton = self.render(turns, [definition(TOOL)] if self.renders_tools else [], speak=speak)
-        return script.slots.fill(without_empty_thoughts(skeleton, self.delimiters, self.syntax.start))
+        return script.slots.fill(
+            without_empty_thoughts(skeleton, self.delimiters, self.syntax.start)
+        )
 
     def _is_whole(self, text: str, spans: Sequence[SlotSpan]) -> bool:
-        texts = [span.slot.text for span in spans if span.slot.kind is not SlotKind.NAME and span.slot.text != "said2"]
+        texts = [
+            span.slot.text
+            for span in spans
+            if span.slot.kind is not SlotKind.NAME and span.slot.text != "said2"
+        ]
         value = '{"key": "value"}' if self.takes_text else "value"
         front = text[: spans[0].start] if spans else ""
         has_tools = not self.renders_tools or (TOOL.name in front and TOOL.description in front)
         leading = ["said0"] if not self.renders_tools and takes_system(self.render) else []
-        return texts == [*leading, "said1", value, value, "result1", "result2", "said3", "said4"] and has_tools
+        return (
+            texts == [*leading, "said1", value, value, "result1", "result2", "said3", "said4"]
+            and has_tools
+        )
 
     def _is_stable(self, script: Script, turns: Sequence[Turn], lengths: Sequence[int]) -> bool:
         texts = [self._rendered(script, turns[:length], speak=False)[0] for length in lengths]
@@ -208,7 +273,11 @@ class _Trial:
     def _takes(self, script: Script, turns: Sequence[Turn]) -> bool:
         try:
             _, spans = self._rendered(script, turns)
-            return bool(spans) and spans[-1].slot.text == "said4" and self._is_stable(script, turns, (len(turns) - 1, len(turns)))
+            return (
+                bool(spans)
+                and spans[-1].slot.text == "said4"
+                and self._is_stable(script, turns, (len(turns) - 1, len(turns)))
+            )
         except REFUSALS:
             return False
 
@@ -220,10 +289,17 @@ class _Trial:
         name = _of(SlotKind.NAME, spans)[0]
         start = text.index(self.syntax.start, spans[0].end, name.start + len(self.syntax.start))
         trailer = text[spans[-1].end :].removesuffix(self._end_of_turn(script, user))
-        others = (self._after_name(script, user, arguments) for arguments in ("{}", '{"key": "value"}', '{"other": 1}'))
+        others = (
+            self._after_name(script, user, arguments)
+            for arguments in ("{}", '{"key": "value"}', '{"other": 1}')
+        )
         middle = CALL_BEGUN.sub("", common_front(list(others)))
         number = re.escape(self.numbering.format(number=0, name=TOOL.name))
-        return text[start : name.start], middle, re.compile(re.escape(trailer).replace(number, r"[^\"]*"))
+        return (
+            text[start : name.start],
+            middle,
+            re.compile(re.escape(trailer).replace(number, r"[^\"]*")),
+        )
 
     def _end_of_turn(self, script: Script, user: Turn) -> str:
         """Return the text that the template writes behind an assistant's text."""
@@ -231,10 +307,14 @@ class _Trial:
         return text[spans[-1].end :]
 
     def _after_name(self, script: Script, user: Turn, arguments: str) -> str:
-        text, spans = self._rendered(script, [user, script.calling("", 0, arguments=arguments)], speak=False)
+        text, spans = self._rendered(
+            script, [user, script.calling("", 0, arguments=arguments)], speak=False
+        )
         return text[_of(SlotKind.NAME, spans)[0].end :]
 
-    def _sample(self, text: str, spans: Sequence[SlotSpan], head: str, trailer: re.Pattern[str]) -> str:
+    def _sample(
+        self, text: str, spans: Sequence[SlotSpan], head: str, trailer: re.Pattern[str]
+    ) -> str:
         """Return the text of both calls; nothing if they do not end as one call alone does."""
         first = _of(SlotKind.NAME, spans)[0]
         last = _of(SlotKind.ARGUMENTS, spans)[-1]
@@ -264,9 +344,13 @@ class _Trial:
         return CallShape(close, again, arguments)
 
     def _is_read_back(self, sample: str) -> bool:
-        reader = DelimiterReader(self.delimiters, (self.syntax,), (TOOL,), tally=CallTally(is_quiet=True))
+        reader = DelimiterReader(
+            self.delimiters, (self.syntax,), (TOOL,), tally=CallTally(is_quiet=True)
+        )
         read = [*reader.push(sample), *reader.finish()]
-        return [(call.name, json.loads(call.arguments)) for call in read if isinstance(call, ToolCall)] == [(TOOL.name, {"key": "value"})] * 2
+        return [
+            (call.name, json.loads(call.arguments)) for call in read if isinstance(call, ToolCall)
+        ] == [(TOOL.name, {"key": "value"})] * 2
 
     def _glue(self, text: str, spans: Sequence[SlotSpan], head: str) -> str:
         said = next((span for span in spans if span.slot.text == "said2"), None)

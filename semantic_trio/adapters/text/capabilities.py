@@ -1,13 +1,21 @@
 """Capabilities of a chat template, found once by rendering probes.
 
-Knows only the rendered text. Every later prompt of the model relies on these capabilities, so that one history always becomes the same text.
+Knows only the rendered text. Every later prompt of the model relies on these capabilities, so that
+one history always becomes the same text.
 """
 
 from collections.abc import Iterator, Sequence
 
 import attrs
 
-from semantic_trio.adapters.text.calls import GENERIC, CallFormat, Script, appear, native, takes_system
+from semantic_trio.adapters.text.calls import (
+    GENERIC,
+    CallFormat,
+    Script,
+    appear,
+    native,
+    takes_system,
+)
 from semantic_trio.adapters.text.formats.hermes import HERMES
 from semantic_trio.adapters.text.switch import NO_SWITCH, Switch, find_switch
 from semantic_trio.adapters.text.syntax import ToolSyntax
@@ -28,8 +36,13 @@ class TemplateCapabilities:
     calls: CallFormat = GENERIC
 
 
-def probe(render: Render, delimiters: ThoughtDelimiters, syntaxes: Sequence[ToolSyntax] = (HERMES,)) -> TemplateCapabilities:
-    """Return the capabilities of a template. A probe counts as accepted if it appears in its place in the text."""
+def probe(
+    render: Render, delimiters: ThoughtDelimiters, syntaxes: Sequence[ToolSyntax] = (HERMES,)
+) -> TemplateCapabilities:
+    """Return the capabilities of a template.
+
+    A probe counts as accepted if it appears in its place in the text.
+    """
     neighbours = appear(render, (Role.USER, Role.USER))
     system = takes_system(render)
     opening = (Role.SYSTEM, Role.USER) if system else (Role.USER,)
@@ -41,7 +54,14 @@ def probe(render: Render, delimiters: ThoughtDelimiters, syntaxes: Sequence[Tool
     )
     late = all(appear(render, roles) for roles in late_orders)
     calls = next(native(render, delimiters, syntaxes), GENERIC)
-    return TemplateCapabilities(system, late, neighbours, frozenset(_trimmed(render, system, calls)), find_switch(render), calls)
+    return TemplateCapabilities(
+        system,
+        late,
+        neighbours,
+        frozenset(_trimmed(render, system, calls)),
+        find_switch(render),
+        calls,
+    )
 
 
 def _trimmed(render: Render, takes_system: bool, calls: CallFormat) -> Iterator[str]:
@@ -52,7 +72,11 @@ def _trimmed(render: Render, takes_system: bool, calls: CallFormat) -> Iterator[
         tries[Role.SYSTEM] = [turn(Role.SYSTEM, word), turn(Role.USER, "u")]
     if calls.is_native:
         script = Script(calls.takes_text, calls.numbering)
-        tries[RESULT_ROLE] = [turn(Role.USER, "u"), script.calling("", 1), {**script.result(1), "content": word}]
+        tries[RESULT_ROLE] = [
+            turn(Role.USER, "u"),
+            script.calling("", 1),
+            {**script.result(1), "content": word},
+        ]
     for role, turns in tries.items():
         try:
             if word not in render(turns):

@@ -4,18 +4,22 @@ import attrs
 from tokenizers import Tokenizer
 from tokenizers.decoders import DecodeStream
 
-# Tokens held back for one character. A character has at most four bytes; more than this is broken text, whose certain part is let go: the
-# library's stream would hold it to the end, and look at all of it again with every token.
+# Tokens held back for one character. A character has at most four bytes; more than this is broken
+# text, whose certain part is let go: the library's stream would hold it to the end, and look at all
+# of it again with every token.
 MOST_HELD = 16
 BROKEN = "\ufffd"
 
 
 @attrs.define(eq=False)
 class IncrementalDecoder:
-    """A `TextDecoder` over the library's stream, which never gives its last characters back and stops at text that cannot be right.
+    """A `TextDecoder` over the library's stream, which never gives its last characters back and
+    stops at text that cannot be right.
 
-    All that `push` and `flush` return, joined, is what the tokenizer makes of all tokens at once, special ones left out. (Where single bytes are
-    tokens of their own, as in SentencePiece vocabularies, that holds for valid text; broken bytes show as U+FFFD, in number perhaps not the same.)
+    All that `push` and `flush` return, joined, is what the tokenizer makes of all tokens at once,
+    special ones left out. (Where single bytes are tokens of their own, as in SentencePiece
+    vocabularies, that holds for valid text; broken bytes show as U+FFFD, in number perhaps not the
+    same.)
     """
 
     _tokenizer: Tokenizer
@@ -49,7 +53,9 @@ class IncrementalDecoder:
             return self._decode(self._held)
 
     def _let_go(self) -> str:
-        """The text of the oldest held tokens, as many as no later token can change; the stream goes on with the others."""
+        """The text of the oldest held tokens, as many as no later token can change; the stream goes
+        on with the others.
+        """
         whole = self._decode(self._held)
         for cut in range(len(self._held) - 1, len(self._held) - MOST_HELD, -1):
             left, right = self._decode(self._held[:cut]), self._decode(self._held[cut:])

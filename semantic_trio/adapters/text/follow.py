@@ -18,8 +18,14 @@ class Step(NamedTuple):
 
 
 def follow(tokenizer: Tokenizer, text: str, tokens: Sequence[int], start: Step) -> Iterator[Step]:
-    """The steps from `start` on at which tokens and text agree, one for each character or more that is complete."""
-    stream = DecodeStream(list(tokens[max(0, start.used - CONTEXT) : start.used])) if start.used else DecodeStream()
+    """The steps from `start` on at which tokens and text agree, one for each character or more that
+    is complete.
+    """
+    stream = (
+        DecodeStream(list(tokens[max(0, start.used - CONTEXT) : start.used]))
+        if start.used
+        else DecodeStream()
+    )
     offset = start.offset
     for count in range(start.used, len(tokens)):
         try:

@@ -1,7 +1,9 @@
-"""Wording of tools for models whose templates know none: that of Hermes, which most models have seen.
+"""Wording of tools for models whose templates know none: that of Hermes, which most models have
+seen.
 
-Tools stand in a system section at the head, one JSON object a line; calls in the assistant's text, as JSON between `<tool_call>` delimiters;
-results in a turn of the user, each between `<tool_response>` delimiters.
+Tools stand in a system section at the head, one JSON object a line; calls in the assistant's text,
+as JSON between `<tool_call>` delimiters; results in a turn of the user, each between
+`<tool_response>` delimiters.
 """
 
 import json
@@ -43,11 +45,20 @@ Definition = dict[str, object]  # a tool as templates know it
 
 def definition(tool: Tool) -> Definition:
     """Return a tool as templates take it."""
-    return {"type": "function", "function": {"name": tool.name, "description": tool.description, "parameters": as_object(tool.parameters)}}
+    return {
+        "type": "function",
+        "function": {
+            "name": tool.name,
+            "description": tool.description,
+            "parameters": as_object(tool.parameters),
+        },
+    }
 
 
 def wording(sample: str) -> str:
-    """Return the section at the head for models with a format of their own; it has one place for the tools."""
+    """Return the section at the head for models with a format of their own; it has one place for
+    the tools.
+    """
     return NATIVE_TOOLS.replace("SAMPLE", sample.replace("{", "{{").replace("}", "}}"))
 
 
@@ -71,6 +82,8 @@ def as_object(text: str) -> dict[str, object]:
 
 
 def _number(written: str) -> float | str:
-    """Return the number, or its digits as a text where no float holds it: a template would write Infinity."""
+    """Return the number, or its digits as a text where no float holds it: a template would write
+    Infinity.
+    """
     value = float(written)
     return value if math.isfinite(value) else written

@@ -1,8 +1,9 @@
 """Delimiters that are tokens of their own, and where contents of a prompt spell them.
 
-A tokenizer makes one token of a delimiter wherever it reads one. So what a file says could end a turn, or call a tool. Where a content spells a
-delimiter, the text is cut within it, and each piece is tokenised by itself: the model reads the letters, and no delimiter.
-Knows texts and a tokenizer's added tokens. Knows nothing of templates.
+A tokenizer makes one token of a delimiter wherever it reads one. So what a file says could end a
+turn, or call a tool. Where a content spells a delimiter, the text is cut within it, and each piece
+is tokenised by itself: the model reads the letters, and no delimiter. Knows texts and a tokenizer's
+added tokens. Knows nothing of templates.
 """
 
 import re
@@ -13,7 +14,8 @@ import attrs
 from tokenizers import AddedToken, Tokenizer, models
 
 OTHER = "\0"
-# Characters of a delimiter that are looked for first: few texts have them, and a thousand delimiters have few different ones.
+# Characters of a delimiter that are looked for first: few texts have them, and a thousand
+# delimiters have few different ones.
 HINT = 4
 
 
@@ -45,19 +47,28 @@ class Guard:
     """The delimiters of one model."""
 
     _ids: frozenset[int]
-    # Finds delimiters in texts, faster than Python and without the interpreter's lock; None where there are none.
+    # Finds delimiters in texts, faster than Python and without the interpreter's lock; None where
+    # there are none.
     _finder: Tokenizer | None
     _numbers: dict[str, int] = attrs.field(factory=dict)
     _hint: re.Pattern[str] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        self._hint = re.compile("|".join(sorted({re.escape(content[:HINT]) for content in self._numbers})) or "(?!)")
+        self._hint = re.compile(
+            "|".join(sorted({re.escape(content[:HINT]) for content in self._numbers})) or "(?!)"
+        )
 
     @classmethod
     def of(cls, tokenizer: Tokenizer, words: str) -> "Guard":
-        """The special tokens of a tokenizer, and of its other added tokens those that stand in `words`: its chat template, and delimiters."""
+        """The special tokens of a tokenizer, and of its other added tokens those that stand in
+        `words`: its chat template, and delimiters.
+        """
         added = tokenizer.get_added_tokens_decoder()
-        numbers = {token.content: number for number, token in added.items() if token.content.strip() and (token.special or token.content in words)}
+        numbers = {
+            token.content: number
+            for number, token in added.items()
+            if token.content.strip() and (token.special or token.content in words)
+        }
         finder = Tokenizer(models.WordLevel({OTHER: 0}, unk_token=OTHER)) if numbers else None
         if finder is not None:
             finder.add_tokens([AddedToken(content, normalized=False) for content in numbers])
@@ -68,15 +79,25 @@ class Guard:
         return token in self._ids
 
     def is_forged(self, segment: Segment, tokens: Sequence[int]) -> bool:
-        """True if among the tokens of a segment there are delimiters that its frame does not have."""
-        found = [] if self._ids.isdisjoint(tokens) else [token for token in tokens if token in self._ids]
+        """True if among the tokens of a segment there are delimiters that its frame does not
+        have.
+        """
+        found = (
+            []
+            if self._ids.isdisjoint(tokens)
+            else [token for token in tokens if token in self._ids]
+        )
         return found != [number for _, _, number in self._of_frames(segment)]
 
     def cuts(self, segment: Segment) -> list[int]:
         """Places within the delimiters that contents spell, alone or together with a frame."""
         frames = list(segment.frames)
         spelled = self._spelled(segment.text)
-        return [start + 1 for start, end, _ in spelled if not any(first <= start and end <= last for first, last in frames)]
+        return [
+            start + 1
+            for start, end, _ in spelled
+            if not any(first <= start and end <= last for first, last in frames)
+        ]
 
     def spells(self, text: str) -> bool:
         """True if a text spells a delimiter."""
@@ -103,7 +124,11 @@ class Guard:
             return ()
         [found] = self._finder.encode_batch([text], add_special_tokens=False)
         pairs = zip(found.tokens, found.offsets, strict=True)
-        return [(start, end, self._numbers[token]) for token, (start, end) in pairs if token in self._numbers]
+        return [
+            (start, end, self._numbers[token])
+            for token, (start, end) in pairs
+            if token in self._numbers
+        ]
 
 
 NO_GUARD = Guard(frozenset(), None)

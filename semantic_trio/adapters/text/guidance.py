@@ -1,6 +1,8 @@
-"""Grammars by llguidance: which tokens may come next, so that an answer has the form that was demanded.
+"""Grammars by llguidance: which tokens may come next, so that an answer has the form that was
+demanded.
 
-Knows one tokenizer and grammars in llguidance's dialect of Lark. Knows nothing of calls or schemas. Imports no arrays.
+Knows one tokenizer and grammars in llguidance's dialect of Lark. Knows nothing of calls or schemas.
+Imports no arrays.
 """
 
 import functools
@@ -18,7 +20,8 @@ from semantic_trio.domain.errors import GrammarError
 UNWRITTEN = "\U0010fffd"
 # Compiled grammars that are kept: an agent asks with the same ones turn after turn.
 MOST_KEPT = 256
-# Characters of the library's complaint that are shown; the rest of it is the grammar, and before it stands a place in that.
+# Characters of the library's complaint that are shown; the rest of it is the grammar, and before it
+# stands a place in that.
 LONGEST_REASON = 200
 PLACE = re.compile(r"\Aat \d+\(\d+\): (failed to compile JSON schema: )?")
 
@@ -69,10 +72,16 @@ class Guidance:
     def specials(self) -> dict[str, int]:
         """Special tokens by what they look like in text: text that looks the same is not them."""
         added = self._tokenizer.get_added_tokens_decoder()
-        return {token.content: number for number, token in added.items() if self.words.is_special_token(number)}
+        return {
+            token.content: number
+            for number, token in added.items()
+            if self.words.is_special_token(number)
+        }
 
     def token_bytes(self, token: int) -> bytes:
-        """Return the bytes of a token's text; of a special token its name, nothing for a number that is no token."""
+        """Return the bytes of a token's text; of a special token its name, nothing for a number
+        that is no token.
+        """
         if not 0 <= token < self.words.vocab_size:
             return b""
         name: str | None = self._tokenizer.id_to_token(token)
@@ -83,12 +92,18 @@ class Guidance:
 
     @functools.cached_property
     def complaint(self) -> "functools._lru_cache_wrapper[tuple[str, list[str]]]":
-        """Of a grammar: what is wrong with it, empty where nothing is; and what of it is not understood and left out."""
+        """Of a grammar: what is wrong with it, empty where nothing is; and what of it is not
+        understood and left out.
+        """
         return functools.lru_cache(MOST_KEPT)(self._complaint)
 
     @functools.cached_property
     def compile(self) -> "functools._lru_cache_wrapper[CompiledGrammar]":
-        """Makes a grammar. Raises `GrammarError` where there is something wrong with it. Takes up to a second, without the interpreter's lock."""
+        """Makes a grammar.
+
+        Raises `GrammarError` where there is something wrong with it. Takes up to a second, without
+        the interpreter's lock.
+        """
         return functools.lru_cache(MOST_KEPT)(self._compiled)
 
     def _complaint(self, lark: str) -> tuple[str, list[str]]:
@@ -102,14 +117,17 @@ class Guidance:
 
     def _matcher(self, lark: str) -> LLMatcher:
         matcher = LLMatcher(self.words, lark, log_level=0)
-        matcher.compute_bitmask()  # its lexer is made when it is first asked, and some grammars have a flaw that shows then
+        # its lexer is made when it is first asked, and some grammars have a flaw that shows then
+        matcher.compute_bitmask()
         if matcher.is_error():
             raise GrammarError(first_line(matcher.get_error()))
         return matcher
 
 
 def _without_names(tokenizer: Tokenizer) -> str:
-    """The tokenizer with special tokens that no text looks like: text of a schema that looks like one is to be spelled as text."""
+    """The tokenizer with special tokens that no text looks like: text of a schema that looks like
+    one is to be spelled as text.
+    """
     settings = json.loads(tokenizer.to_str())
     names: dict[str, str] = {}
     for token in settings["added_tokens"]:
@@ -117,7 +135,9 @@ def _without_names(tokenizer: Tokenizer) -> str:
             names[token["content"]] = token["content"] = f"{UNWRITTEN}{token['id']}"
     vocabulary = settings["model"]["vocab"]
     if isinstance(vocabulary, dict):
-        settings["model"]["vocab"] = {names.get(name, name): number for name, number in vocabulary.items()}
+        settings["model"]["vocab"] = {
+            names.get(name, name): number for name, number in vocabulary.items()
+        }
     else:
         settings["model"]["vocab"] = [[names.get(name, name), score] for name, score in vocabulary]
     settings["post_processor"] = None
@@ -125,5 +145,7 @@ def _without_names(tokenizer: Tokenizer) -> str:
 
 
 def first_line(complaint: str) -> str:
-    """Return the library's complaint without the place in our grammar, and without the grammar that it repeats."""
+    """Return the library's complaint without the place in our grammar, and without the grammar that
+    it repeats.
+    """
     return PLACE.sub("", complaint.partition("\n")[0])[:LONGEST_REASON]

@@ -1,7 +1,8 @@
 """Prompts of models that speak harmony (gpt-oss): messages with a header that names a channel.
 
-Thoughts go to the channel `analysis`, calls and what is said before them to `commentary`, answers to `final`. The model's template writes the front
-of a prompt, up to the first turn, and shows how it writes a call and its result. Every other turn is written here, for the template shows neither
+Thoughts go to the channel `analysis`, calls and what is said before them to `commentary`, answers
+to `final`. The model's template writes the front of a prompt, up to the first turn, and shows how
+it writes a call and its result. Every other turn is written here, for the template shows neither
 thoughts of earlier turns nor more than one call of a turn.
 """
 
@@ -29,14 +30,29 @@ from semantic_trio.adapters.text.harmony_syntax import (
     THINKS,
     HarmonyCalls,
 )
-from semantic_trio.adapters.text.layout import PromptLayout, SlotKind, Slots, SlotSpan, contents_of, encodable, splits_of
+from semantic_trio.adapters.text.layout import (
+    PromptLayout,
+    SlotKind,
+    Slots,
+    SlotSpan,
+    contents_of,
+    encodable,
+    splits_of,
+)
 from semantic_trio.adapters.text.shape import CallShape, MessageShape
 from semantic_trio.adapters.text.switch import find_switch
 from semantic_trio.adapters.text.tally import CallTally
 from semantic_trio.adapters.text.thinking import ThoughtDelimiters
 from semantic_trio.adapters.text.turn_builder import REMINDER, TurnBuilder
 from semantic_trio.adapters.text.turns import REFUSALS, RESULT_ROLE, Render, turn
-from semantic_trio.domain.conversation import Calling, Conversation, Message, Role, ToolCall, ToolResult
+from semantic_trio.domain.conversation import (
+    Calling,
+    Conversation,
+    Message,
+    Role,
+    ToolCall,
+    ToolResult,
+)
 from semantic_trio.domain.errors import InvalidRequestError
 
 USER = "<|start|>user<|message|>"
@@ -54,7 +70,11 @@ class Frames:
 
 
 PLAIN_FRAMES = Frames(
-    f"{COMMENTARY} to=functions.", " <|constrain|>json<|message|>", "<|start|>functions.", f" to=assistant{COMMENTARY}<|message|>", is_quoted=False
+    f"{COMMENTARY} to=functions.",
+    " <|constrain|>json<|message|>",
+    "<|start|>functions.",
+    f" to=assistant{COMMENTARY}<|message|>",
+    is_quoted=False,
 )
 
 
@@ -96,7 +116,10 @@ class HarmonyTemplate:
     delimiters: ThoughtDelimiters = THINKS
 
     def prompt(self, conversation: Conversation) -> str:
-        """The text of a conversation up to where the assistant is to speak. Raises `InvalidRequestError` where the template refuses."""
+        """The text of a conversation up to where the assistant is to speak.
+
+        Raises `InvalidRequestError` where the template refuses.
+        """
         return self.layout(conversation).text
 
     def layout(self, conversation: Conversation, known: int = 0) -> PromptLayout:
@@ -104,29 +127,52 @@ class HarmonyTemplate:
         draft = self._front(conversation)
         leading = conversation.leading
         called: dict[str, str] = {}
-        starts = [draft.spans[at][0].start if at in draft.spans else draft.length for at in range(leading)]
-        ends = [draft.spans[at][-1].end if at in draft.spans else draft.length for at in range(leading)]
+        starts = [
+            draft.spans[at][0].start if at in draft.spans else draft.length for at in range(leading)
+        ]
+        ends = [
+            draft.spans[at][-1].end if at in draft.spans else draft.length for at in range(leading)
+        ]
         for owner, message in enumerate(conversation.messages[leading:], leading):
             start = draft.length + (len(ASSISTANT) if message.role is Role.ASSISTANT else 0)
             self._turn(draft, owner, message, called)
             spans = draft.spans.get(owner, [])
             starts.append(start if message.role is Role.ASSISTANT or not spans else spans[0].start)
             ends.append(spans[-1].end if spans else draft.length)
-        certain = frozenset(at for at, message in enumerate(conversation.messages) if message.role is Role.ASSISTANT and at in draft.spans)
+        certain = frozenset(
+            at
+            for at, message in enumerate(conversation.messages)
+            if message.role is Role.ASSISTANT and at in draft.spans
+        )
         draft.frame(ASSISTANT)
-        opening = self.call_opening(conversation) or (FINAL + MESSAGE if _answers_only(conversation) else "")
+        opening = self.call_opening(conversation) or (
+            FINAL + MESSAGE if _answers_only(conversation) else ""
+        )
         if conversation.thinks is False and not opening:
             draft.frame(f"{ANALYSIS}<|message|>{END}{ASSISTANT}")
         draft.frame(opening)
         tools_end = 0 if conversation.tools else None
-        return PromptLayout("".join(draft.pieces), tuple(starts), tuple(ends), certain, tools_end, opening, draft.contents, draft.splits)
+        return PromptLayout(
+            "".join(draft.pieces),
+            tuple(starts),
+            tuple(ends),
+            certain,
+            tools_end,
+            opening,
+            draft.contents,
+            draft.splits,
+        )
 
     def call_opening(self, conversation: Conversation) -> str:
         """See `ChatTemplate.call_opening`."""
         choice, calls = conversation.choice, self.capabilities.calls
         if choice.calling is not Calling.REQUIRED or not conversation.tools:
             return ""
-        return calls.head if choice.name is None else calls.head + encodable(choice.name) + calls.middle
+        return (
+            calls.head
+            if choice.name is None
+            else calls.head + encodable(choice.name) + calls.middle
+        )
 
     def calls_of(self, conversation: Conversation) -> CallFormat:
         """See `ChatTemplate.calls_of`."""
@@ -147,21 +193,33 @@ class HarmonyTemplate:
         return attrs.evolve(conversation, choice=attrs.evolve(conversation.choice, is_single=True))
 
     def _front(self, conversation: Conversation) -> _Draft:
-        """Return the text in front of the first turn: the template's own system message, leading system messages, tools."""
+        """Return the text in front of the first turn: the template's own system message, leading
+        system messages, tools.
+        """
         builder = TurnBuilder(self.capabilities, self.delimiters, -1, self.guard)
         slots = builder.slots
         leading = conversation.messages[: conversation.leading]
-        words = "\n\n".join(slots.hold(message.text, owner) for owner, message in enumerate(leading))
+        words = "\n\n".join(
+            slots.hold(message.text, owner) for owner, message in enumerate(leading)
+        )
         turns = [turn(Role.SYSTEM, words)] if leading else []
         place = slots.hold("")
         try:
             tools = [builder.definition(tool) for tool in conversation.tools]
-            text = self.render([*turns, turn(Role.USER, place)], tools, switches=self.capabilities.switch.arguments(conversation))
+            text = self.render(
+                [*turns, turn(Role.USER, place)],
+                tools,
+                switches=self.capabilities.switch.arguments(conversation),
+            )
         except REFUSALS as error:
-            raise InvalidRequestError(f"the model's chat template refuses this conversation: {error}", field="messages") from error
+            raise InvalidRequestError(
+                f"the model's chat template refuses this conversation: {error}", field="messages"
+            ) from error
         front = encodable(text).partition(place)[0].removesuffix(USER)
         if lost := slots.lost(front):
-            raise InvalidRequestError(f"the model's chat template leaves out message {lost[0][1].owner}", field="messages")
+            raise InvalidRequestError(
+                f"the model's chat template leaves out message {lost[0][1].owner}", field="messages"
+            )
         filled, spans = slots.fill(front)
         draft = _Draft([filled], len(filled), splits=splits_of(spans))
         for span in spans:
@@ -179,7 +237,9 @@ class HarmonyTemplate:
             words = REMINDER.format(message.text) if message.role is Role.SYSTEM else message.text
             self._said(draft, USER, words, owner)
 
-    def _assistant(self, draft: _Draft, owner: int, message: Message, called: dict[str, str]) -> None:
+    def _assistant(
+        self, draft: _Draft, owner: int, message: Message, called: dict[str, str]
+    ) -> None:
         if message.thinking.strip():
             self._said(draft, f"{ASSISTANT}{ANALYSIS}<|message|>", message.thinking.strip(), owner)
         if message.text and message.calls:
@@ -207,12 +267,16 @@ class HarmonyTemplate:
         draft.frame(self.frames.result_head)
         draft.content(Slots(), name, owner, SlotKind.NAME)
         draft.frame(self.frames.result_middle + quote)
-        draft.content(Slots(), json.dumps(words, ensure_ascii=False)[1:-1] if quote else words, owner)
+        draft.content(
+            Slots(), json.dumps(words, ensure_ascii=False)[1:-1] if quote else words, owner
+        )
         draft.frame(quote + END)
 
 
 def _answers_only(conversation: Conversation) -> bool:
-    """True if the answer has a schema and no call may come before it: its text then begins at once."""
+    """True if the answer has a schema and no call may come before it: its text then begins at
+    once.
+    """
     may_call = conversation.tools and conversation.choice.calling is not Calling.NONE
     return conversation.schema is not None and not may_call
 
@@ -229,16 +293,34 @@ def harmony(render: Render, template: str, guard: Guard) -> HarmonyTemplate | No
         return None
     frames = next(_frames(render), PLAIN_FRAMES)
     ways = dict.fromkeys((one.head, one.middle) for one in (frames, PLAIN_FRAMES))
-    messages = MessageShape((ANALYSIS + MESSAGE, COMMENTARY + MESSAGE), END + ASSISTANT, FINAL + MESSAGE, tuple(ways))
-    calls = CallFormat(is_native=True, syntax=HarmonyCalls(), head=frames.head, middle=frames.middle, shape=CallShape("", ""), messages=messages)
-    return HarmonyTemplate(render, frames, TemplateCapabilities(takes_late_system=False, switch=find_switch(render), calls=calls), guard)
+    messages = MessageShape(
+        (ANALYSIS + MESSAGE, COMMENTARY + MESSAGE), END + ASSISTANT, FINAL + MESSAGE, tuple(ways)
+    )
+    calls = CallFormat(
+        is_native=True,
+        syntax=HarmonyCalls(),
+        head=frames.head,
+        middle=frames.middle,
+        shape=CallShape("", ""),
+        messages=messages,
+    )
+    return HarmonyTemplate(
+        render,
+        frames,
+        TemplateCapabilities(takes_late_system=False, switch=find_switch(render), calls=calls),
+        guard,
+    )
 
 
 def _frames(render: Render) -> Iterator[Frames]:
     """Yield the text of the template around a call and its result, where it shows both."""
     slots = Slots()
     user, name, result = slots.hold("u"), slots.hold("n", 0, SlotKind.NAME), slots.hold("r")
-    call = {"id": "1", "type": "function", "function": {"name": name, "arguments": {"key": slots.hold("a", 0, SlotKind.ARGUMENTS)}}}
+    call = {
+        "id": "1",
+        "type": "function",
+        "function": {"name": name, "arguments": {"key": slots.hold("a", 0, SlotKind.ARGUMENTS)}},
+    }
     said = {**turn(RESULT_ROLE, result), "tool_call_id": "1", "name": name}
     turns = [turn(Role.USER, user), {**turn(Role.ASSISTANT, ""), "tool_calls": [call]}, said]
     try:
@@ -248,7 +330,18 @@ def _frames(render: Render) -> Iterator[Frames]:
     if [span.slot.text for span in spans] != ["u", "n", "a", "n", "r"]:
         return
     gaps = [text[one.end : other.start] for one, other in zip(spans, spans[1:], strict=False)]
-    head, (middle, _, _), (_, closed, result_head), result_middle = gaps[0], gaps[1].rpartition("{"), gaps[2].partition(CALL), gaps[3]
+    head, (middle, _, _), (_, closed, result_head), result_middle = (
+        gaps[0],
+        gaps[1].rpartition("{"),
+        gaps[2].partition(CALL),
+        gaps[3],
+    )
     is_quoted = result_middle.endswith('"')
     if closed and head.startswith(END + ASSISTANT):
-        yield Frames(head.removeprefix(END + ASSISTANT), middle, result_head, result_middle.removesuffix('"'), is_quoted)
+        yield Frames(
+            head.removeprefix(END + ASSISTANT),
+            middle,
+            result_head,
+            result_middle.removesuffix('"'),
+            is_quoted,
+        )

@@ -1,7 +1,8 @@
 """Answers in the harmony format taken apart while they come.
 
-An answer is messages: a header up to `<|message|>`, a body, and an end. What the format does not allow is read by rule: a message without a channel
-is text, as is one of an unknown channel; a body ends where another header begins; a message of another role is left out with all that follows it; a
+An answer is messages: a header up to `<|message|>`, a body, and an end. What the format does not
+allow is read by rule: a message without a channel is text, as is one of an unknown channel; a body
+ends where another header begins; a message of another role is left out with all that follows it; a
 call that is not whole is text.
 """
 
@@ -25,7 +26,15 @@ from semantic_trio.adapters.text.harmony_syntax import (
 )
 from semantic_trio.adapters.text.layout import encodable
 from semantic_trio.adapters.text.tally import CallOutcome, CallTally
-from semantic_trio.domain.conversation import AnswerPart, CutCall, Part, Text, Thinking, Tool, ToolCall
+from semantic_trio.domain.conversation import (
+    AnswerPart,
+    CutCall,
+    Part,
+    Text,
+    Thinking,
+    Tool,
+    ToolCall,
+)
 from semantic_trio.domain.open_call import OpenCall
 from semantic_trio.domain.stopping import Thoughts, begun
 
@@ -52,19 +61,22 @@ class HarmonyReader:
 
     _may_call: bool
     _tools: Sequence[Tool] = ()
-    _held: str = ""  # text not yet returned; at first the beginning of the answer that the prompt ends with
+    # text not yet returned; at first the beginning of the answer that the prompt ends with
+    _held: str = ""
     _tally: CallTally = attrs.field(factory=CallTally)
     thoughts: Thoughts = attrs.field(init=False)
     _state: _State = attrs.field(init=False, default=_State.HEADER)
     _header: str = attrs.field(init=False, default="")  # as it is written
-    _last: type[Part] | None = attrs.field(init=False, default=None)  # type of the last returned part
+    # type of the last returned part
+    _last: type[Part] | None = attrs.field(init=False, default=None)
     _call: OpenCall | None = attrs.field(init=False, default=None)  # the call that is being written
     _is_begun: bool = attrs.field(init=False, default=False)  # of a body: some of it was returned
     _is_cut: bool = attrs.field(init=False, default=False)  # the answer was not ended by the model
     _is_answered: bool = attrs.field(init=False, default=False)  # an answer was ended
 
     def __attrs_post_init__(self) -> None:
-        # No stop string is looked for in headers either, so all before the first answer counts as thought.
+        # No stop string is looked for in headers either, so all before the first answer counts as
+        # thought.
         self.thoughts = Thoughts(CHANNEL, f"{FINAL}{MESSAGE}", is_open=True)
 
     @property
@@ -91,7 +103,9 @@ class HarmonyReader:
     def _read(self, *, is_all: bool) -> list[AnswerPart]:
         parts: list[AnswerPart] = []
         before: tuple[_State, int] | None = None
-        while before != (self._state, len(self._held)) and (self._held or (is_all and self._state is _State.CALL)):
+        while before != (self._state, len(self._held)) and (
+            self._held or (is_all and self._state is _State.CALL)
+        ):
             before = self._state, len(self._held)
             parts += self._step(is_all)
         return parts
@@ -157,7 +171,10 @@ class HarmonyReader:
         found = [(at, word) for word in ENDS if (at := self._held.find(word)) >= 0]
         if found:
             at, word = min(found)
-            body, self._held = self._held[:at], self._held[at:] if word in {START, CHANNEL} else self._held[at + len(word) :]
+            body, self._held = (
+                self._held[:at],
+                self._held[at:] if word in {START, CHANNEL} else self._held[at + len(word) :],
+            )
             return [*self._pieces(body), *self._closed(body, word)]
         if is_all:
             body, self._held = self._held, ""
@@ -173,8 +190,18 @@ class HarmonyReader:
     def _closed(self, body: str, end: str) -> list[AnswerPart]:
         """The rest of a body."""
         parts = self._called(body, end) if self._state is _State.CALL else self._parts_of(body)
-        self._is_answered = self._state is _State.TEXT and end == END and MessageHeader.of(self._header).channel == FINAL.removeprefix(CHANNEL)
-        self._state = _State.OVER if self._is_answered else _State.HEADER if end == CHANNEL else _State.BETWEEN
+        self._is_answered = (
+            self._state is _State.TEXT
+            and end == END
+            and MessageHeader.of(self._header).channel == FINAL.removeprefix(CHANNEL)
+        )
+        self._state = (
+            _State.OVER
+            if self._is_answered
+            else _State.HEADER
+            if end == CHANNEL
+            else _State.BETWEEN
+        )
         return parts
 
     def _parts_of(self, body: str) -> list[AnswerPart]:
@@ -183,7 +210,8 @@ class HarmonyReader:
             body = body.rstrip() if self._is_begun else body.strip()
         if not body:
             return []
-        gap = "\n\n" if self._last is kind and not self._is_begun else ""  # a message of its own, right behind another one
+        # a message of its own, right behind another one
+        gap = "\n\n" if self._last is kind and not self._is_begun else ""
         self._is_begun, self._last = True, kind
         return [kind(gap + body)]
 
@@ -192,13 +220,18 @@ class HarmonyReader:
         return self._call.push(body) if self._call is not None else []
 
     def _called(self, body: str, end: str) -> list[AnswerPart]:
-        is_cut = self._is_cut and not (end or body.strip())  # a call without arguments has to have been ended
+        # a call without arguments has to have been ended
+        is_cut = self._is_cut and not (end or body.strip())
         read = () if is_cut else HarmonyCalls().calls(self._header + body, self._tools)
-        calls: list[AnswerPart] = [ToolCall("", encodable(name), encodable(arguments)) for name, arguments in read]
+        calls: list[AnswerPart] = [
+            ToolCall("", encodable(name), encodable(arguments)) for name, arguments in read
+        ]
         written = self._header + body + (end if end == CALL else "")
         outcome = CallOutcome.READ if calls else CallOutcome.TEXT
         if self._call is not None and self._call.is_announced:
-            calls = self._call.ended([call for call in calls if isinstance(call, ToolCall)], written)
+            calls = self._call.ended(
+                [call for call in calls if isinstance(call, ToolCall)], written
+            )
             outcome = CallOutcome.CUT if isinstance(calls[0], CutCall) else outcome
         self._tally.note(HarmonyCalls().format, outcome)
         self._last = ToolCall if calls else Text

@@ -31,7 +31,10 @@ class MessageHeader:
 
     @classmethod
     def of(cls, text: str) -> "MessageHeader":
-        """A header as it is written, the recipient before or after the channel. Of several the last one counts."""
+        """A header as it is written, the recipient before or after the channel.
+
+        Of several the last one counts.
+        """
         last = text.rpartition(START)[2]
         return cls("".join(CHANNEL_NAME.findall(last)[-1:]), "".join(RECIPIENT.findall(last)[-1:]))
 
@@ -71,6 +74,10 @@ class HarmonyCalls:
         name = MessageHeader.of(header).called(tools)
         try:
             arguments = json.loads(body if body.strip() else "{}", strict=False)
-            return ((name, json.dumps(arguments, ensure_ascii=False, allow_nan=False)),) if name and isinstance(arguments, dict) else ()
+            return (
+                ((name, json.dumps(arguments, ensure_ascii=False, allow_nan=False)),)
+                if name and isinstance(arguments, dict)
+                else ()
+            )
         except (ValueError, RecursionError):
             return ()

@@ -1,4 +1,5 @@
-"""Chat templates that are programs of another library instead of Jinja: `chat_template_type` in a tokenizer's configuration names one.
+"""Chat templates that are programs of another library instead of Jinja: `chat_template_type` in a
+tokenizer's configuration names one.
 
 Knows how such a program is called. Knows nothing of the library.
 """
@@ -34,14 +35,22 @@ class Program(Protocol):
 class ImportedTemplate:
     """A `Render` over a program.
 
-    While the model thinks, programs write earlier turns otherwise. Here all is written as without thoughts. Where the model is to think, the
-    delimiter at the end that ends a thought becomes the one that begins it: so what was read once never changes.
+    While the model thinks, programs write earlier turns otherwise. Here all is written as without
+    thoughts. Where the model is to think, the delimiter at the end that ends a thought becomes the
+    one that begins it: so what was read once never changes.
     """
 
     _apply: Callable[..., str]
     _delimiters: ThoughtDelimiters
 
-    def __call__(self, turns: Sequence[Turn], tools: Sequence[Definition] = (), *, speak: bool = True, switches: Switches = NO_SWITCHES) -> str:
+    def __call__(
+        self,
+        turns: Sequence[Turn],
+        tools: Sequence[Definition] = (),
+        *,
+        speak: bool = True,
+        switches: Switches = NO_SWITCHES,
+    ) -> str:
         """See `Render`."""
         if any(said["role"] == Role.SYSTEM for said in turns[1:]):
             raise ValueError("such a template would tell the tools with every system message")
@@ -50,7 +59,13 @@ class ImportedTemplate:
         others = {name: value for name, value in switches.items() if name != THINKING}
         shown = [_with_text(said) for said in turns]
         try:
-            text = self._apply(shown, tools=list(tools) or None, add_generation_prompt=speak, enable_thinking=False, **others)
+            text = self._apply(
+                shown,
+                tools=list(tools) or None,
+                add_generation_prompt=speak,
+                enable_thinking=False,
+                **others,
+            )
         except (AssertionError, NotImplementedError) as error:
             raise ValueError(str(error) or type(error).__name__) from error
         if speak and switches.get(THINKING, True) and text.endswith(self._delimiters.end):
@@ -63,9 +78,18 @@ def _with_text(said: Turn) -> Turn:
     calls = said.get("tool_calls")
     if not isinstance(calls, list):
         return said
-    return {**said, "tool_calls": [{**call, "function": _with_text_arguments(call["function"])} for call in calls]}
+    return {
+        **said,
+        "tool_calls": [
+            {**call, "function": _with_text_arguments(call["function"])} for call in calls
+        ],
+    }
 
 
 def _with_text_arguments(function: dict[str, object]) -> dict[str, object]:
     arguments = function["arguments"]
-    return function if isinstance(arguments, str) else {**function, "arguments": json.dumps(arguments, ensure_ascii=False)}
+    return (
+        function
+        if isinstance(arguments, str)
+        else {**function, "arguments": json.dumps(arguments, ensure_ascii=False)}
+    )

@@ -1,7 +1,7 @@
 """The text of a conversation, with the place of everything that is said in it.
 
-A template is shown placeholders and what is said is put in afterwards. So it can neither trim nor drop nor split it, takes the same time however
-long it is, and the place of each message is known.
+A template is shown placeholders and what is said is put in afterwards. So it can neither trim nor
+drop nor split it, takes the same time however long it is, and the place of each message is known.
 """
 
 import bisect
@@ -14,7 +14,8 @@ import attrs
 
 from semantic_trio.adapters.text.guard import Segment
 
-# Letters and digits, so that no template changes them; drawn at the start, so that nobody can say one.
+# Letters and digits, so that no template changes them; drawn at the start, so that nobody can say
+# one.
 NONCE = secrets.token_hex(8)
 PLACEHOLDER = re.compile(f"Q{NONCE}x([0-9]+)Q")
 NOBODY = -1  # owner of what is no message
@@ -73,7 +74,11 @@ class Slots:
     def lost(self, skeleton: str) -> list[tuple[str, Slot]]:
         """Words that a template has not written, by their placeholders."""
         found = {int(number) for number in PLACEHOLDER.findall(skeleton)}
-        words = ((number, slot) for number, slot in enumerate(self._slots) if slot.kind in {SlotKind.WORDS, SlotKind.FRAME} and slot.text)
+        words = (
+            (number, slot)
+            for number, slot in enumerate(self._slots)
+            if slot.kind in {SlotKind.WORDS, SlotKind.FRAME} and slot.text
+        )
         return [(f"Q{NONCE}x{number}Q", slot) for number, slot in words if number not in found]
 
     def first_name(self, owner: int, skeleton: str) -> int:
@@ -93,10 +98,12 @@ class PromptLayout:
     starts: tuple[int, ...]  # where each message's words begin
     ends: tuple[int, ...]  # and where they end
     certain: frozenset[int]  # messages whose end is exactly where they end in the model's own words
-    # Of tools that are told in front of all messages: where they end; 0 where only the template knows; None without.
+    # Of tools that are told in front of all messages: where they end; 0 where only the template
+    # knows; None without.
     tools_end: int | None
     opening: str  # the end of the text, as far as the answer has begun
-    contents: tuple[tuple[int, int], ...] = ()  # where in the text something is said; all else is frame
+    # where in the text something is said; all else is frame
+    contents: tuple[tuple[int, int], ...] = ()
     splits: tuple[int, ...] = ()  # places at which no token may go on
 
     @property
@@ -108,8 +115,15 @@ class PromptLayout:
         """A part of the text, with the contents in it."""
         first = bisect.bisect_right(self.contents, start, key=lambda place: place[1])
         last = bisect.bisect_left(self.contents, end, key=lambda place: place[0])
-        contents = tuple((max(one, start) - start, min(other, end) - start) for one, other in self.contents[first:last])
-        return Segment(self.text[start:end], contents, tuple(split - start for split in self.splits if start < split < end))
+        contents = tuple(
+            (max(one, start) - start, min(other, end) - start)
+            for one, other in self.contents[first:last]
+        )
+        return Segment(
+            self.text[start:end],
+            contents,
+            tuple(split - start for split in self.splits if start < split < end),
+        )
 
     def is_content(self, start: int, end: int) -> bool:
         """True if something of a place is said, and no frame."""
@@ -118,7 +132,11 @@ class PromptLayout:
 
 def contents_of(spans: Iterable[SlotSpan]) -> tuple[tuple[int, int], ...]:
     """The places of what is said."""
-    return tuple((span.start, span.end) for span in spans if span.slot.kind not in {SlotKind.FRAME, SlotKind.SPLIT} and span.start < span.end)
+    return tuple(
+        (span.start, span.end)
+        for span in spans
+        if span.slot.kind not in {SlotKind.FRAME, SlotKind.SPLIT} and span.start < span.end
+    )
 
 
 def splits_of(spans: Iterable[SlotSpan]) -> tuple[int, ...]:

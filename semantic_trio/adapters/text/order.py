@@ -40,14 +40,19 @@ def _users_in_results(turns: list[Turn]) -> list[Turn]:
     adapted: list[Turn] = []
     for said in turns:
         if adapted and adapted[-1]["role"] == RESULT_ROLE and said["role"] == Role.USER:
-            adapted[-1] = {**adapted[-1], "content": f"{adapted[-1]['content']}\n\n{said['content']}"}
+            adapted[-1] = {
+                **adapted[-1],
+                "content": f"{adapted[-1]['content']}\n\n{said['content']}",
+            }
         else:
             adapted.append(said)
     return adapted
 
 
 def _neighbours_merged(turns: list[Turn]) -> list[Turn]:
-    """Turns in a row of one speaker become one, a blank line between what they say; results stay as they are."""
+    """Turns in a row of one speaker become one, a blank line between what they say; results stay as
+    they are.
+    """
     merged: list[Turn] = []
     for role, group in groupby(turns, key=lambda said: said["role"]):
         said = list(group)

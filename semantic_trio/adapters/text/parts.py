@@ -1,4 +1,5 @@
-"""Chat templates that take content as a list of parts, as those of models that see images do, and templates that work in neither way.
+"""Chat templates that take content as a list of parts, as those of models that see images do, and
+templates that work in neither way.
 
 Knows what comes out of a template.
 """
@@ -20,14 +21,30 @@ class InParts:
 
     render: Render
 
-    def __call__(self, turns: Sequence[Turn], tools: Sequence[Definition] = (), *, speak: bool = True, switches: Switches = NO_SWITCHES) -> str:
+    def __call__(
+        self,
+        turns: Sequence[Turn],
+        tools: Sequence[Definition] = (),
+        *,
+        speak: bool = True,
+        switches: Switches = NO_SWITCHES,
+    ) -> str:
         """See `Render`."""
-        parted = [{**said, "content": [{"type": "text", "text": said["content"]}] if said["content"] else []} for said in turns]
+        parted = [
+            {
+                **said,
+                "content": [{"type": "text", "text": said["content"]}] if said["content"] else [],
+            }
+            for said in turns
+        ]
         return self.render(parted, tools, speak=speak, switches=switches)
 
 
 def fitting(render: Render) -> Render:
-    """The template, given content in the way it takes. Raises `ValueError`, which says why, where it shows a user's message in no way."""
+    """The template, given content in the way it takes.
+
+    Raises `ValueError`, which says why, where it shows a user's message in no way.
+    """
     fault = "it leaves out what a user says"
     for one in (render, InParts(render)):
         try:

@@ -1,6 +1,7 @@
 """Incremental parser of one answer: text, thoughts and calls.
 
-Knows the delimiters of one model. Knows nothing of tokens. The result does not depend on how the text is split into chunks.
+Knows the delimiters of one model. Knows nothing of tokens. The result does not depend on how the
+text is split into chunks.
 """
 
 import enum
@@ -13,11 +14,20 @@ from semantic_trio.adapters.text.layout import encodable
 from semantic_trio.adapters.text.syntax import Begun, CallsRead, Ending, ToolSyntax
 from semantic_trio.adapters.text.tally import CallOutcome, CallTally
 from semantic_trio.adapters.text.thinking import ThoughtDelimiters
-from semantic_trio.domain.conversation import AnswerPart, CutCall, Part, Text, Thinking, Tool, ToolCall
+from semantic_trio.domain.conversation import (
+    AnswerPart,
+    CutCall,
+    Part,
+    Text,
+    Thinking,
+    Tool,
+    ToolCall,
+)
 from semantic_trio.domain.open_call import OpenCall, OpenCalls
 from semantic_trio.domain.stopping import Thoughts, begun
 
-# Characters of a possible call that are parsed again with every chunk: most texts that are no calls show it by then.
+# Characters of a possible call that are parsed again with every chunk: most texts that are no calls
+# show it by then.
 EARLY = 200
 
 
@@ -35,26 +45,42 @@ class DelimiterReader:
     _think: ThoughtDelimiters
     _syntaxes: Sequence[ToolSyntax]  # the formats in which this model calls; none: calls are text
     _tools: Sequence[Tool] = ()
-    _held: str = ""  # text not yet returned; at first the beginning of the answer that the prompt ends with
-    _is_form: bool = False  # the answer is held to a response format: delimiters count only before its first text
+    # text not yet returned; at first the beginning of the answer that the prompt ends with
+    _held: str = ""
+    # the answer is held to a response format: delimiters count only before its first text
+    _is_form: bool = False
     _tally: CallTally = attrs.field(factory=CallTally)
     thoughts: Thoughts = attrs.field(init=False)
     _state: _State = attrs.field(init=False, default=_State.TEXT)
-    _behind: type[Part] = attrs.field(init=False, default=Thinking)  # type of the part before the gap
-    _searched: int = attrs.field(init=False, default=0)  # of a call: characters that were parsed already
-    _open: OpenCalls = attrs.field(init=False, factory=OpenCalls)  # the calls that are being written, once their arguments have begun
-    _is_cut: bool = attrs.field(init=False, default=False)  # the answer ended before the model ended its turn
+    # type of the part before the gap
+    _behind: type[Part] = attrs.field(init=False, default=Thinking)
+    # of a call: characters that were parsed already
+    _searched: int = attrs.field(init=False, default=0)
+    # the calls that are being written, once their arguments have begun
+    _open: OpenCalls = attrs.field(init=False, factory=OpenCalls)
+    # the answer ended before the model ended its turn
+    _is_cut: bool = attrs.field(init=False, default=False)
     _has_said: bool = attrs.field(init=False, default=False)
-    _has_thought: bool = attrs.field(init=False, default=False)  # of a thought: its first words were returned
-    _last: type[AnswerPart] | None = attrs.field(init=False, default=None)  # type of the last returned part
-    _is_wrapped: bool = attrs.field(init=False, default=False)  # text is between the delimiters of an answer
+    # of a thought: its first words were returned
+    _has_thought: bool = attrs.field(init=False, default=False)
+    # type of the last returned part
+    _last: type[AnswerPart] | None = attrs.field(init=False, default=None)
+    # text is between the delimiters of an answer
+    _is_wrapped: bool = attrs.field(init=False, default=False)
     _openings: tuple[str, ...] = attrs.field(init=False)
-    _first_characters: frozenset[str] = attrs.field(init=False)  # of the delimiters that may come within a text or a thought
+    # of the delimiters that may come within a text or a thought
+    _first_characters: frozenset[str] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         self._openings = tuple(opening for syntax in self._syntaxes for opening in syntax.openings)
-        self._first_characters = frozenset(start[0] for start in (*self._openings, self._think.start, self._think.end))
-        self.thoughts = Thoughts(self._think.start, self._think.end, self._held.rfind(self._think.start) > self._held.rfind(self._think.end))
+        self._first_characters = frozenset(
+            start[0] for start in (*self._openings, self._think.start, self._think.end)
+        )
+        self.thoughts = Thoughts(
+            self._think.start,
+            self._think.end,
+            self._held.rfind(self._think.start) > self._held.rfind(self._think.end),
+        )
 
     @property
     def is_over(self) -> bool:
@@ -68,7 +94,8 @@ class DelimiterReader:
 
     def push(self, text: str) -> list[AnswerPart]:
         """See `AnswerReader.push`."""
-        if text and not self._held and self._first_characters.isdisjoint(text):  # nearly every token: no delimiter can be in it
+        # nearly every token: no delimiter can be in it
+        if text and not self._held and self._first_characters.isdisjoint(text):
             if self._state is _State.TEXT and self._has_said and not self._is_wrapped:
                 self._last = Text
                 return [Text(text)]
@@ -107,20 +134,34 @@ class DelimiterReader:
 
     @property
     def _fronts(self) -> tuple[str, ...]:
-        return () if self._has_said else tuple(front for syntax in self._syntaxes for front in syntax.fronts)
+        return (
+            ()
+            if self._has_said
+            else tuple(front for syntax in self._syntaxes for front in syntax.fronts)
+        )
 
     def _text(self, is_all: bool) -> list[AnswerPart]:
         fronts, answer = self._fronts, self._answer_delimiter()
-        starts = {**dict.fromkeys((*self._openings, *fronts), _State.CALL), self._think.start: _State.THOUGHT}
+        starts = {
+            **dict.fromkeys((*self._openings, *fronts), _State.CALL),
+            self._think.start: _State.THOUGHT,
+        }
         starts |= {answer: _State.GAP} if answer else {}
-        found = [(at, -len(start), start) for start in starts if (at := self._held.find(start)) >= 0]
+        found = [
+            (at, -len(start), start) for start in starts if (at := self._held.find(start)) >= 0
+        ]
         first_only = fronts if self._is_wrapped or answer is None else (*fronts, answer)
-        found = [one for one in found if one[2] not in first_only or not self._held[: one[0]].strip()]
+        found = [
+            one for one in found if one[2] not in first_only or not self._held[: one[0]].strip()
+        ]
         if self._is_form and (self._has_said or (found and self._held[: min(found)[0]].strip())):
             found, starts = [], {}
         if found:
             at, _, start = min(found)
-            text, self._held = self._held[:at], self._held[at + (0 if starts[start] is _State.CALL else len(start)) :]
+            text, self._held = (
+                self._held[:at],
+                self._held[at + (0 if starts[start] is _State.CALL else len(start)) :],
+            )
             self._state, self._searched, self._has_thought = starts[start], 0, False
             if start == answer:
                 text, self._is_wrapped = text.rstrip(), not self._is_wrapped
@@ -128,12 +169,17 @@ class DelimiterReader:
             keep = 0 if is_all else max((begun(self._held, start) for start in starts), default=0)
             if answer and not is_all:  # blanks before a delimiter of an answer are no text
                 keep = len(self._held) - len(self._held[: len(self._held) - keep].rstrip())
-            text, self._held = self._held[: len(self._held) - keep], self._held[len(self._held) - keep :]
+            text, self._held = (
+                self._held[: len(self._held) - keep],
+                self._held[len(self._held) - keep :],
+            )
         self._has_said = self._has_said or bool(text.strip())
         return [Text(text)] if text else []
 
     def _answer_delimiter(self) -> str | None:
-        """Return the delimiter of an answer that may come next: its start before any text, then its end; else None."""
+        """Return the delimiter of an answer that may come next: its start before any text, then its
+        end; else None.
+        """
         if self._think.answer is None or (self._has_said and not self._is_wrapped):
             return None
         return self._think.answer[self._is_wrapped]
@@ -162,10 +208,17 @@ class DelimiterReader:
         return [*([Thinking(thought)] if thought else []), *calls]
 
     def _calls_at_end(self) -> tuple[int, list[ToolCall]]:
-        """Return the calls at the end of an unclosed thought, and their start. A call with more thought after it is a mention."""
+        """Return the calls at the end of an unclosed thought, and their start.
+
+        A call with more thought after it is a mention.
+        """
         for start in self._places_in(self._held):
             at, parts = start, list[ToolCall]()
-            while at < len(self._held) and (found := self._reading(self._held[at:], self._ending)) is not None and found[1].calls:
+            while (
+                at < len(self._held)
+                and (found := self._reading(self._held[at:], self._ending)) is not None
+                and found[1].calls
+            ):
                 parts += self._called(*found)
                 at += found[1].used
                 at = len(self._held) - len(self._held[at:].lstrip())
@@ -174,12 +227,16 @@ class DelimiterReader:
         return len(self._held), []
 
     def _undecided(self, thought: str) -> int:
-        """Return the position in a thought from which on the text may be its end, or a call at the end of the answer."""
+        """Return the position in a thought from which on the text may be its end, or a call at the
+        end of the answer.
+        """
         for at in self._places_in(thought):
             found = self._reading(thought[at:], Ending.OPEN)
             if found is None or (found[1].calls and not thought[at + found[1].used :].strip()):
                 return at
-        return len(thought) - max(begun(thought, start) for start in (self._think.end, *self._openings))
+        return len(thought) - max(
+            begun(thought, start) for start in (self._think.end, *self._openings)
+        )
 
     def _places_in(self, text: str) -> list[int]:
         """Positions in a text at which calls may begin."""
@@ -187,7 +244,9 @@ class DelimiterReader:
         return [match.start() for match in re.finditer(openings, text)] if openings else []
 
     def _call(self, is_all: bool) -> list[AnswerPart]:
-        """Return the calls at the beginning of the held text, once they are certain; before that, pieces of the first one."""
+        """Return the calls at the beginning of the held text, once they are certain; before that,
+        pieces of the first one.
+        """
         pieces = self._pieces()
         if not (is_all or self._may_be_certain()):
             return pieces
@@ -196,14 +255,17 @@ class DelimiterReader:
         if found is None:
             return pieces
         form, reading = found
-        used = reading.used if reading.used > self._open.start else len(self._held)  # a call that was announced and could not be parsed is cut
+        # a call that was announced and could not be parsed is cut
+        used = reading.used if reading.used > self._open.start else len(self._held)
         written, self._held = self._held[:used], self._held[used:]
         self._state, self._behind = _State.GAP if reading.calls else _State.TEXT, ToolCall
         self._has_said = self._has_said or not reading.calls
         return [*pieces, *self._ended(form, reading, written)]
 
     def _pieces(self) -> list[AnswerPart]:
-        """Return new pieces of the calls at the beginning of the held text, of each once its arguments have begun."""
+        """Return new pieces of the calls at the beginning of the held text, of each once its
+        arguments have begun.
+        """
         pieces = self._open.push(self._held)
         while (end := self._open.end) is not None and (found := self._begun(end)) is not None:
             self._open.begin(OpenCall(found.name, found.at, found.writer, end))
@@ -213,7 +275,9 @@ class DelimiterReader:
     def _begun(self, behind: int) -> Begun | None:
         """Return the call that begins after a position in the held text; None if there is none."""
         begun = (
-            syntax.begun(self._held, self._tools, behind) for syntax in self._syntaxes if self._held.startswith((*syntax.openings, *syntax.fronts))
+            syntax.begun(self._held, self._tools, behind)
+            for syntax in self._syntaxes
+            if self._held.startswith((*syntax.openings, *syntax.fronts))
         )
         return next((one for one in begun if one is not None), None)
 
@@ -234,12 +298,18 @@ class DelimiterReader:
         return Ending.CUT if self._is_cut else Ending.TURN
 
     def _may_be_certain(self) -> bool:
-        """True if a new end delimiter has come, or while the text may still turn out to be no call."""
+        """True if a new end delimiter has come, or while the text may still turn out to be no
+        call.
+        """
         ends = (syntax.end for syntax in self._syntaxes if syntax.end)
-        return self._searched < EARLY or any(self._held.find(end, max(0, self._searched - len(end) + 1)) >= 0 for end in ends)
+        return self._searched < EARLY or any(
+            self._held.find(end, max(0, self._searched - len(end) + 1)) >= 0 for end in ends
+        )
 
     def _reading(self, text: str, ending: Ending) -> tuple[str, CallsRead] | None:
-        """Return the calls of the first format that finds any, with its name; None while a format may still find one."""
+        """Return the calls of the first format that finds any, with its name; None while a format
+        may still find one.
+        """
         form, refused = "", CallsRead((), 1)
         for syntax in self._syntaxes:
             if not text.startswith((*syntax.openings, *syntax.fronts)):
@@ -249,17 +319,23 @@ class DelimiterReader:
                 return None
             if reading.calls:
                 return syntax.format, reading
-            form, refused = max((form, refused), (syntax.format, reading), key=lambda one: one[1].used)
+            form, refused = max(
+                (form, refused), (syntax.format, reading), key=lambda one: one[1].used
+            )
         return form, refused
 
     def _called(self, form: str, reading: CallsRead) -> list[ToolCall]:
         """Return the calls of a reading, and count their outcome."""
         if reading.calls:
-            self._tally.note(form, CallOutcome.REPAIRED if reading.repair else CallOutcome.READ, reading.repair)
+            self._tally.note(
+                form, CallOutcome.REPAIRED if reading.repair else CallOutcome.READ, reading.repair
+            )
         elif reading.used > max(map(len, (*self._openings, ""))):
             self._tally.note(form, CallOutcome.TEXT)
         return _calls(reading)
 
 
 def _calls(reading: CallsRead) -> list[ToolCall]:
-    return [ToolCall("", encodable(name), encodable(arguments)) for name, arguments in reading.calls]
+    return [
+        ToolCall("", encodable(name), encodable(arguments)) for name, arguments in reading.calls
+    ]

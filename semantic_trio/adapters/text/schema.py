@@ -1,6 +1,7 @@
 """JSON schemas made such that answers can be held to them.
 
-Knows JSON Schema. What a grammar cannot express is left out, for a weaker demand is better than a refused request; who asked is told in the log.
+Knows JSON Schema. What a grammar cannot express is left out, for a weaker demand is better than a
+refused request; who asked is told in the log.
 """
 
 import json
@@ -10,8 +11,14 @@ from urllib.parse import unquote
 from semantic_trio.domain.errors import InvalidRequestError
 
 # No blanks: on weak models they never end. What is not understood is left out instead of refused.
-OPTIONS = {"whitespace_flexible": False, "item_separator": ",", "key_separator": ":", "lenient": True}
-# Keywords that stop a schema from being compiled although the rest of it could be, by family, those that mean least first.
+OPTIONS = {
+    "whitespace_flexible": False,
+    "item_separator": ",",
+    "key_separator": ":",
+    "lenient": True,
+}
+# Keywords that stop a schema from being compiled although the rest of it could be, by family, those
+# that mean least first.
 PATTERNS = frozenset({"pattern", "patternProperties"})
 NUMBERS = frozenset({"multipleOf", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum"})
 REFERENCES = frozenset({"$ref", "$dynamicRef"})
@@ -22,7 +29,16 @@ MAPS = frozenset({"properties", "patternProperties", "$defs", "definitions", "de
 # Keywords whose values are no schemas.
 DATA = frozenset({"enum", "const", "default", "examples"})
 # Where one of these stands anywhere, it is not looked into which properties are meant.
-UNCLEAR = frozenset({"allOf", "if", "dependentSchemas", "dependentRequired", "unevaluatedProperties", "propertyNames"})
+UNCLEAR = frozenset(
+    {
+        "allOf",
+        "if",
+        "dependentSchemas",
+        "dependentRequired",
+        "unevaluatedProperties",
+        "propertyNames",
+    }
+)
 # Where one of these stands beside properties, others than those that are named are meant too.
 BESIDE = frozenset({"anyOf", "oneOf", "$ref", "$dynamicRef", "patternProperties"})
 ANY_OBJECT = '{"type":"object"}'
@@ -30,18 +46,23 @@ TOO_LARGE = ("too large", "too big", "recursion limit")
 UNSATISFIABLE = "Unsatisfiable schema"
 
 Schema = dict[str, object]
-Complaint = Callable[[str], tuple[str, list[str]]]  # of a schema's text: what is wrong, and what is left out
+# of a schema's text: what is wrong, and what is left out
+Complaint = Callable[[str], tuple[str, list[str]]]
 
 
 def expressible(schema: str, complaint: Complaint, field: str) -> tuple[str, list[str]]:
-    """A schema that can be compiled and asks for as much of the given one as possible, as text; and what of that is missing in it.
+    """A schema that can be compiled and asks for as much of the given one as possible, as text; and
+    what of that is missing in it.
 
-    Raises `InvalidRequestError` for one that nothing satisfies, that is too large, and for what is no schema.
+    Raises `InvalidRequestError` for one that nothing satisfies, that is too large, and for what is
+    no schema.
     """
     try:
         return _expressed(_read(schema, field), complaint, field)
     except RecursionError as error:
-        raise InvalidRequestError("the schema is too large: it is nested too deeply", field) from error
+        raise InvalidRequestError(
+            "the schema is too large: it is nested too deeply", field
+        ) from error
 
 
 def _expressed(given: Schema, complaint: Complaint, field: str) -> tuple[str, list[str]]:
@@ -82,14 +103,26 @@ def _candidates(schema: Schema, complaint: Complaint) -> Iterator[tuple[Schema, 
     yield mended, missing
     reason = complaint(_text(mended))[0]
     for keywords in LADDER:
-        yield _without(mended, keywords), [*missing, f"{', '.join(sorted(keywords))} wherever they stand: {reason}"]
-    yield {"type": schema["type"]} if isinstance(schema.get("type"), str) else {}, [f"everything but the type: {reason}"]
+        yield (
+            _without(mended, keywords),
+            [*missing, f"{', '.join(sorted(keywords))} wherever they stand: {reason}"],
+        )
+    yield (
+        {"type": schema["type"]} if isinstance(schema.get("type"), str) else {},
+        [f"everything but the type: {reason}"],
+    )
     yield {}, [f"everything: {reason}"]
 
 
-def _mended(schema: Schema, where: str, root: Schema, complaint: Complaint, missing: list[str]) -> Schema:
-    """A schema without those keywords that cannot be compiled by themselves; `missing` is told where they stood, and why they are gone."""
-    mended = _changed(schema, lambda one, place: _mended(one, f"{where}{place}.", root, complaint, missing))
+def _mended(
+    schema: Schema, where: str, root: Schema, complaint: Complaint, missing: list[str]
+) -> Schema:
+    """A schema without those keywords that cannot be compiled by themselves; `missing` is told
+    where they stood, and why they are gone.
+    """
+    mended = _changed(
+        schema, lambda one, place: _mended(one, f"{where}{place}.", root, complaint, missing)
+    )
     for keyword in schema:
         if reason := _flaw(mended, keyword, root, complaint):
             missing.append(f"{where}{keyword}: {reason}")
@@ -103,7 +136,9 @@ def _flaw(schema: Schema, keyword: str, root: Schema, complaint: Complaint) -> s
         return "" if _resolves(schema[keyword], root) else "refers to nothing within the schema"
     if keyword not in PATTERNS | NUMBERS:
         return ""
-    return complaint(_text({key: value for key, value in schema.items() if key in {keyword, "type"}}))[0]
+    return complaint(
+        _text({key: value for key, value in schema.items() if key in {keyword, "type"}})
+    )[0]
 
 
 def _resolves(reference: object, root: object) -> bool:
@@ -127,7 +162,9 @@ def _without(schema: Schema, keywords: frozenset[str]) -> Schema:
 
 
 def _closed(schema: Schema) -> Schema:
-    """A schema whose objects have no properties but those that are named, where that is what is meant: a weak model never ends to invent some."""
+    """A schema whose objects have no properties but those that are named, where that is what is
+    meant: a weak model never ends to invent some.
+    """
     return schema if _anywhere(schema, _is_unclear) else _close(schema)
 
 
@@ -144,7 +181,11 @@ def _close(schema: Schema) -> Schema:
     if BESIDE & schema.keys():
         return schema  # what stands in its branches is part of the same object
     inner = _changed(schema, lambda one, _: _close(one))
-    return inner if "additionalProperties" in schema or _wants_more(schema, properties) else {**inner, "additionalProperties": False}
+    return (
+        inner
+        if "additionalProperties" in schema or _wants_more(schema, properties)
+        else {**inner, "additionalProperties": False}
+    )
 
 
 def _wants_more(schema: Schema, properties: dict[str, object]) -> bool:
@@ -169,7 +210,9 @@ def _anywhere(schema: Schema, holds: Callable[[Schema], bool]) -> bool:
 
 
 def _changed(schema: Schema, change: Callable[[Schema, str], Schema]) -> Schema:
-    """A schema with a change made to each of those right within it, which is told where they stand."""
+    """A schema with a change made to each of those right within it, which is told where they
+    stand.
+    """
 
     def within(value: object, where: str) -> object:
         match value:

@@ -24,11 +24,16 @@ class MessageShape:
     asides: tuple[str, ...]  # in front of a thought, or of words before a call
     aside_end: str  # from the end of an aside to the next message
     answer: str  # in front of what is said
-    calls: tuple[tuple[str, str], ...]  # before a tool's name, and from its end to the arguments: each way to write a call
+    # before a tool's name, and from its end to the arguments: each way to write a call
+    calls: tuple[tuple[str, str], ...]
 
 
 def json_shape(sample: str, front: str) -> CallShape | None:
-    """Find the text after the arguments of two calls, which are one JSON object each behind `front`. Returns None where they are not."""
+    """Find the text after the arguments of two calls, which are one JSON object each behind
+    `front`.
+
+    Returns None where they are not.
+    """
     try:
         again, close = (text[_end_of_object(text) :] for text in between(sample, front))
     except ValueError:
@@ -37,7 +42,10 @@ def json_shape(sample: str, front: str) -> CallShape | None:
 
 
 def between(text: str, front: str) -> tuple[str, str]:
-    """Return the text behind each of two fronts, which may have different numbers. Raises `ValueError` where there are not two."""
+    """Return the text behind each of two fronts, which may have different numbers.
+
+    Raises `ValueError` where there are not two.
+    """
     nothing, one, other = re.split(re.sub("[0-9]+", "[0-9]+", re.escape(front)), text)
     if nothing:
         raise ValueError("it begins with something else")

@@ -23,8 +23,10 @@ class Ending(enum.Enum):
 class CallsRead:
     """The beginning of a text, read as calls."""
 
-    calls: tuple[tuple[str, str], ...]  # names and arguments (JSON of an object), in their order; none: the text is no call
-    used: int  # characters of the text that are read: those of the calls, or those that are surely text
+    # names and arguments (JSON of an object), in their order; none: the text is no call
+    calls: tuple[tuple[str, str], ...]
+    # characters of the text that are read: those of the calls, or those that are surely text
+    used: int
     repair: str = ""  # what was mended, where the text was not as the format has it
 
 
@@ -65,14 +67,19 @@ class ToolSyntax(Protocol):
         """The other texts of the format that may be special tokens of a model."""
 
     def read(self, text: str, tools: Sequence[Tool], ending: Ending) -> CallsRead | None:
-        """Calls that a text begins with, which begins with one of `openings` or `fronts`. None while that depends on what follows.
+        """Calls that a text begins with, which begins with one of `openings` or `fronts`.
 
-        A reading of a text is the reading of every longer text too. Never None for a text that has ended. Raises nothing for any text.
+        None while that depends on what follows.
+
+        A reading of a text is the reading of every longer text too. Never None for a text that has
+        ended. Raises nothing for any text.
         """
 
     def begun(self, text: str, tools: Sequence[Tool], behind: int = 0) -> Begun | None:
-        """Return the first call that a text begins with, once its delimiter, its name and the beginning of its arguments have come.
+        """Return the first call that a text begins with, once its delimiter, its name and the
+        beginning of its arguments have come.
 
-        `behind`: the place where the arguments of a call end; then the next call in the row is meant. The name is that of an offered tool. None
-        before that, and in formats whose arguments are certain only at their end. Once there is a call, it is the same for every longer text.
+        `behind`: the place where the arguments of a call end; then the next call in the row is
+        meant. The name is that of an offered tool. None before that, and in formats whose arguments
+        are certain only at their end. Once there is a call, it is the same for every longer text.
         """

@@ -9,18 +9,34 @@ from jinja2.exceptions import TemplateError
 from semantic_trio.adapters.text.generic import Definition
 
 # Templates are programs: besides refusing, they fail on what their authors did not think of.
-REFUSALS = (TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError, RecursionError)
+REFUSALS = (
+    TemplateError,
+    TypeError,
+    ValueError,
+    LookupError,
+    AttributeError,
+    ArithmeticError,
+    RecursionError,
+)
 
 Turn = dict[str, object]  # a message as templates know it: role, content, calls
 RESULT_ROLE = "tool"
-Switches = Mapping[str, bool | int | str]  # arguments of a template that say how the model is to think
+# arguments of a template that say how the model is to think
+Switches = Mapping[str, bool | int | str]
 NO_SWITCHES: Switches = MappingProxyType({})
 
 
 class Render(Protocol):
     """A chat template. Raises one of `REFUSALS` for what it does not take."""
 
-    def __call__(self, turns: Sequence[Turn], tools: Sequence[Definition] = (), *, speak: bool = True, switches: Switches = NO_SWITCHES) -> str:
+    def __call__(
+        self,
+        turns: Sequence[Turn],
+        tools: Sequence[Definition] = (),
+        *,
+        speak: bool = True,
+        switches: Switches = NO_SWITCHES,
+    ) -> str:
         """The text of turns, `speak`: up to where the assistant is to speak."""
 
 

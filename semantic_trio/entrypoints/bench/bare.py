@@ -1,6 +1,8 @@
-"""mlx-lm's bare engine in a process of its own: its memory is free again when it ends, and what it does to MLX concerns nobody else.
+"""mlx-lm's bare engine in a process of its own: its memory is free again when it ends, and what it
+does to MLX concerns nobody else.
 
-Run as a program it reads a job on standard input and writes the outcome on standard output, both in JSON.
+Run as a program it reads a job on standard input and writes the outcome on standard output, both in
+JSON.
 """
 
 import sys
@@ -14,7 +16,8 @@ import trio
 
 from semantic_trio.entrypoints.bench.results import Throughput
 
-# Tokens generated once for each number of streams before anything is measured: kernels are compiled then.
+# Tokens generated once for each number of streams before anything is measured: kernels are compiled
+# then.
 WARM_UP_TOKENS = 4
 
 
@@ -28,7 +31,10 @@ class BareBatch:
 
 @attrs.frozen
 class Job:
-    """Work of the bare engine: batch after batch, each once for warming up and once measured. Without batches nothing is loaded."""
+    """Work of the bare engine: batch after batch, each once for warming up and once measured.
+
+    Without batches nothing is loaded.
+    """
 
     model_path: str
     batches: tuple[BareBatch, ...] = ()
@@ -46,7 +52,13 @@ class BareResult:
 async def run_bare(job: Job) -> BareResult:
     """Run a job in a process of its own, which is ended when this is cancelled."""
     command = [sys.executable, "-m", __name__]
-    done = await trio.run_process(command, stdin=msgspec.json.encode(job), capture_stdout=True, capture_stderr=True, check=False)
+    done = await trio.run_process(
+        command,
+        stdin=msgspec.json.encode(job),
+        capture_stdout=True,
+        capture_stderr=True,
+        check=False,
+    )
     try:
         return msgspec.json.decode(done.stdout.strip().rpartition(b"\n")[2], type=BareResult)
     except msgspec.DecodeError:
@@ -76,7 +88,9 @@ def _measure(job: Job) -> list[Throughput]:
     model, codec = load(path).model, load_codec(path, tool_syntax, chat_program)
 
     def tokens_of(text: str) -> Sequence[int]:
-        return codec.encode_prompt(canonical(Conversation((Message(Role.USER, (Text(text),)),)))).tokens
+        return codec.encode_prompt(
+            canonical(Conversation((Message(Role.USER, (Text(text),)),)))
+        ).tokens
 
     def once(prompts: list[Sequence[int]], tokens: int) -> Throughput:
         started, first, count = time.perf_counter(), dict[int, float](), 0

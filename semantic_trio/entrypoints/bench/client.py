@@ -1,6 +1,7 @@
 """A client of the Chat Completions API that notes when each piece of an answer came.
 
-Knows HTTP and that API's stream, of any server. Every request has a connection of its own. Knows nothing of what is measured.
+Knows HTTP and that API's stream, of any server. Every request has a connection of its own. Knows
+nothing of what is measured.
 """
 
 import time
@@ -19,7 +20,14 @@ RECEIVE_BYTES = 1 << 16
 OK = 200
 
 # An address that is none, no connection, one that breaks, an answer that is not HTTP or not JSON.
-FAULTS = (ValueError, OSError, trio.TooSlowError, trio.BrokenResourceError, h11.RemoteProtocolError, msgspec.DecodeError)
+FAULTS = (
+    ValueError,
+    OSError,
+    trio.TooSlowError,
+    trio.BrokenResourceError,
+    h11.RemoteProtocolError,
+    msgspec.DecodeError,
+)
 
 Message = Mapping[str, str]
 
@@ -83,7 +91,10 @@ class TimedAnswer:
         return (self.stamps[0] if self.stamps else self.ended) - self.started
 
     def take(self, data: bytes) -> None:
-        """Take bytes of the stream as they come. Raises `InvalidRequestError` where the server reports an error."""
+        """Take bytes of the stream as they come.
+
+        Raises `InvalidRequestError` where the server reports an error.
+        """
         *lines, self._rest = (self._rest + data).split(b"\n")
         for line in lines:
             if line.startswith(b"data: {"):
@@ -94,7 +105,9 @@ class TimedAnswer:
             raise InvalidRequestError(f"the server ended an answer: {chunk.error.message}", "url")
         if usage := chunk.usage:
             self.prompt_tokens, self.tokens = usage.prompt_tokens, usage.completion_tokens
-            self.cached_tokens = usage.prompt_tokens_details.cached_tokens if usage.prompt_tokens_details else 0
+            self.cached_tokens = (
+                usage.prompt_tokens_details.cached_tokens if usage.prompt_tokens_details else 0
+            )
         for choice in chunk.choices:
             text, thoughts = choice.delta.content or "", choice.delta.reasoning_content or ""
             self.text, self.thoughts = self.text + text, self.thoughts + thoughts
@@ -121,11 +134,18 @@ class Client:
         except (msgspec.DecodeError, IndexError) as error:
             raise InvalidRequestError(f"{self.url} lists no models ({error})", "url") from error
 
-    async def chat(self, messages: Sequence[Message], tokens: int, answer: TimedAnswer | None = None) -> TimedAnswer:
-        """Have a conversation answered greedily with at most so many tokens. Raises `InvalidRequestError` where the server does not."""
+    async def chat(
+        self, messages: Sequence[Message], tokens: int, answer: TimedAnswer | None = None
+    ) -> TimedAnswer:
+        """Have a conversation answered greedily with at most so many tokens.
+
+        Raises `InvalidRequestError` where the server does not.
+        """
         answer = answer or TimedAnswer()
         asked = {"model": self.model, "messages": messages, "max_tokens": tokens, "temperature": 0}
-        body = msgspec.json.encode(asked | {"stream": True, "stream_options": {"include_usage": True}})
+        body = msgspec.json.encode(
+            asked | {"stream": True, "stream_options": {"include_usage": True}}
+        )
         answer.started = time.perf_counter()
         try:
             await self._exchange("POST", "/v1/chat/completions", body, answer.take)
@@ -133,10 +153,18 @@ class Client:
             answer.ended = time.perf_counter()
             answer.is_running.set()
         if not answer.tokens:
-            raise InvalidRequestError(f"{self.url} does not count the tokens of streamed answers (stream_options.include_usage)", "url")
+            raise InvalidRequestError(
+                (
+                    f"{self.url} does not count the tokens of streamed answers "
+                    "(stream_options.include_usage)"
+                ),
+                "url",
+            )
         return answer
 
-    async def _exchange(self, method: str, path: str, body: bytes, take: Callable[[bytes], None]) -> None:
+    async def _exchange(
+        self, method: str, path: str, body: bytes, take: Callable[[bytes], None]
+    ) -> None:
         """Send a request, and hand over the body of its answer as it comes."""
         refusal = bytearray()
         try:
@@ -146,13 +174,23 @@ class Client:
                 await stream.send_all(b"".join(connection.send(part) or b"" for part in parts))
                 status = await _receive(stream, connection, take, refusal.extend)
         except FAULTS as error:
-            why = "no connection in time" if isinstance(error, trio.TooSlowError) else str(error) or type(error).__name__
-            raise InvalidRequestError(f"no whole answer from {self.url} ({why}): is a server running there?", "url") from error
+            why = (
+                "no connection in time"
+                if isinstance(error, trio.TooSlowError)
+                else str(error) or type(error).__name__
+            )
+            raise InvalidRequestError(
+                f"no whole answer from {self.url} ({why}): is a server running there?", "url"
+            ) from error
         if status != OK:
             raise InvalidRequestError(f"{self.url} says {status}: {_reason(bytes(refusal))}", "url")
 
     async def _connect(self) -> trio.abc.Stream:
-        host, port, is_secure = self._parts.hostname, self._parts.port, self._parts.scheme == "https"
+        host, port, is_secure = (
+            self._parts.hostname,
+            self._parts.port,
+            self._parts.scheme == "https",
+        )
         if not host:
             raise ValueError("it names no host")
         with trio.fail_after(CONNECT_SECONDS):
@@ -165,14 +203,25 @@ class Client:
         return urlsplit(self.url if "//" in self.url else f"//{self.url}", scheme="http")
 
     def _request(self, method: str, path: str, body: bytes) -> h11.Request:
-        """A request for a path under the base URL, which may end with `/v1` as clients of OpenAI have it."""
+        """A request for a path under the base URL, which may end with `/v1` as clients of OpenAI
+        have it.
+        """
         base = self._parts.path.rstrip("/").removesuffix("/v1")
         key = [("authorization", f"Bearer {self.key}")] if self.key else []
         content = [("content-type", "application/json"), ("content-length", str(len(body)))]
-        return h11.Request(method=method, target=f"{base}{path}", headers=[("host", self._parts.netloc), ("connection", "close"), *content, *key])
+        return h11.Request(
+            method=method,
+            target=f"{base}{path}",
+            headers=[("host", self._parts.netloc), ("connection", "close"), *content, *key],
+        )
 
 
-async def _receive(stream: trio.abc.Stream, connection: h11.Connection, take: Callable[[bytes], None], refused: Callable[[bytes], None]) -> int:
+async def _receive(
+    stream: trio.abc.Stream,
+    connection: h11.Connection,
+    take: Callable[[bytes], None],
+    refused: Callable[[bytes], None],
+) -> int:
     """Receive an answer; its status."""
     status = 0
     while not isinstance(event := connection.next_event(), h11.EndOfMessage | h11.ConnectionClosed):

@@ -45,9 +45,19 @@ FULL = Extent("1,3,5,7,10", 48, 1000, 3, in_turn=(1, 3, 5), contexts=(2048, 4096
 
 
 def options(
-    streams: str | None, tokens: int | None, words: int | None, rounds: int | None, seed: str | None, extent: Extent, *, has_bare: bool
+    streams: str | None,
+    tokens: int | None,
+    words: int | None,
+    rounds: int | None,
+    seed: str | None,
+    extent: Extent,
+    *,
+    has_bare: bool,
 ) -> Options:
-    """The options in force; what is not said is that of the extent. Raises `InvalidRequestError`."""
+    """The options in force; what is not said is that of the extent.
+
+    Raises `InvalidRequestError`.
+    """
     numbers = _numbers(streams or extent.streams)
     return Options(
         numbers,
@@ -68,12 +78,17 @@ def _numbers(text: str) -> tuple[int, ...]:
     except ValueError:
         found = [0]
     if found[0] < 1 or found[-1] > MOST_STREAMS:
-        raise InvalidRequestError(f"{text!r} is not a list of numbers from 1 to {MOST_STREAMS:,} with commas between", "--streams")
+        raise InvalidRequestError(
+            f"{text!r} is not a list of numbers from 1 to {MOST_STREAMS:,} with commas between",
+            "--streams",
+        )
     return tuple(found)
 
 
 def check_files(json_file: Path | None, plot_files: Sequence[Path]) -> None:
-    """Raises `InvalidRequestError` for a file that cannot be written: before anything is measured, not after."""
+    """Raises `InvalidRequestError` for a file that cannot be written: before anything is measured,
+    not after.
+    """
     for path in plot_files:
         check_plot(path)
     for path in [*([json_file] if json_file else []), *plot_files]:
@@ -81,8 +96,13 @@ def check_files(json_file: Path | None, plot_files: Sequence[Path]) -> None:
             raise InvalidRequestError(f"there is no directory {path.absolute().parent}", str(path))
 
 
-def target(url: str | None, settings: Settings, given: Mapping[str, object], config_file: Path | None) -> Given | Own:
-    """The server to measure; `given` are the settings of the command line. Fetches the model where one is to be started without being here."""
+def target(
+    url: str | None, settings: Settings, given: Mapping[str, object], config_file: Path | None
+) -> Given | Own:
+    """The server to measure; `given` are the settings of the command line.
+
+    Fetches the model where one is to be started without being here.
+    """
     client = Client(url or "", settings.key, settings.model_id)
     if url:
         name = settings.model_id if "model_id" in given else trio.run(client.model_id)
@@ -93,19 +113,37 @@ def target(url: str | None, settings: Settings, given: Mapping[str, object], con
 
 
 def _reported(settings: Settings) -> dict[str, str]:
-    """Settings by name, without those that are secret, or that the server of the benchmark does not follow."""
+    """Settings by name, without those that are secret, or that the server of the benchmark does not
+    follow.
+    """
     left_out = {"host", "port", "cache_dir", "log_format", "api_key_file"}
-    found = {field.name: getattr(settings, field.name) for field in attrs.fields(Settings) if field.name not in left_out}
-    return {name: str(value) for name, value in found.items() if not isinstance(value, SecretStr | None)}
+    found = {
+        field.name: getattr(settings, field.name)
+        for field in attrs.fields(Settings)
+        if field.name not in left_out
+    }
+    return {
+        name: str(value) for name, value in found.items() if not isinstance(value, SecretStr | None)
+    }
 
 
-def carry_out(wanted: Options, server: Given | Own, json_file: Path | None, plot_files: Sequence[Path], baseline: Baseline | None) -> int:
-    """Run the benchmark, print its table and its comparison with an earlier report, write its files; the exit code."""
+def carry_out(
+    wanted: Options,
+    server: Given | Own,
+    json_file: Path | None,
+    plot_files: Sequence[Path],
+    baseline: Baseline | None,
+) -> int:
+    """Run the benchmark, print its table and its comparison with an earlier report, write its
+    files; the exit code.
+    """
     report = run(Bench(wanted, server, Lines()))
     if isinstance(report, signal.Signals):
         click.echo(f"semantic-trio: ended by {report.name}", err=True)
         return SIGNALLED + report
-    click.echo("\n".join([*lines(report), *(["", *compared(report, baseline)] if baseline else [])]))
+    click.echo(
+        "\n".join([*lines(report), *(["", *compared(report, baseline)] if baseline else [])])
+    )
     if json_file:
         json_file.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
     for path in plot_files:

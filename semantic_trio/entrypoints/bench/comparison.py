@@ -22,16 +22,24 @@ class Baseline:
 
 
 def read_baseline(path: Path) -> Baseline:
-    """Read an earlier report. Raises `InvalidRequestError` where it is none, and `OSError` where it cannot be read."""
+    """Read an earlier report.
+
+    Raises `InvalidRequestError` where it is none, and `OSError` where it cannot be read.
+    """
     try:
         return msgspec.json.decode(path.read_bytes(), type=Baseline)
     except msgspec.DecodeError as error:
-        raise InvalidRequestError(f"{path} is no report of `semantic-trio bench --json`: {error}", "--compare") from error
+        raise InvalidRequestError(
+            f"{path} is no report of `semantic-trio bench --json`: {error}", "--compare"
+        ) from error
 
 
 def compared(report: Report, baseline: Baseline) -> Iterator[str]:
     """Yield lines: each figure that both have, now and then, and the quotient of the medians."""
-    yield f"compared with {baseline.model} of {baseline.started_at}{f', {baseline.commit}' if baseline.commit else ''}"
+    yield (
+        f"compared with {baseline.model} of {baseline.started_at}"
+        f"{f', {baseline.commit}' if baseline.commit else ''}"
+    )
     rows = list(_rows(report.summary, baseline.summary))
     if not rows:
         yield "no figure is in both"

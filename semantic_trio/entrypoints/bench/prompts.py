@@ -1,11 +1,18 @@
-"""Prompts of random words. A seed and a name make one text; texts of other seeds or names have no beginning in common that could be cached."""
+"""Prompts of random words.
+
+A seed and a name make one text; texts of other seeds or names have no beginning in common that
+could be cached.
+"""
 
 import random
 
 import attrs
 
 # Common words: most tokenizers have one token for each of them.
-WORDS = "river stone light garden paper window cloud field bridge song winter table horse market water road kitchen letter mountain island"
+WORDS = (
+    "river stone light garden paper window cloud field bridge song winter table horse market water "
+    "road kitchen letter mountain island"
+)
 STORY_WORDS, QUESTION_WORDS = 60, 20
 STORY = "{}. Write a very long story in which these words occur. Do not stop early."
 OPENING = "{}. Remember these words. Which of them would you keep?"

@@ -1,4 +1,6 @@
-"""Memory of reference models, calculated from their published geometry: nothing of it is measured."""
+"""Memory of reference models, calculated from their published geometry: nothing of it is
+measured.
+"""
 
 import attrs
 
@@ -16,10 +18,13 @@ KV_BITS = (16, 8)
 
 @attrs.frozen
 class Reference:
-    """A model by what its config.json says of its caches, and the bytes of its weights at about 4 bits."""
+    """A model by what its config.json says of its caches, and the bytes of its weights at about 4
+    bits.
+    """
 
     name: str
-    weight_bytes: int  # parameters x 4.5 bits (groups of 64 with scale and bias), those of GPT-OSS's experts x 4.25
+    # parameters x 4.5 bits (groups of 64 with scale and bias), those of GPT-OSS's experts x 4.25
+    weight_bytes: int
     config: dict[str, object]
 
     def spec(self, kv_bits: int) -> ModelCacheSpec:
@@ -61,20 +66,36 @@ MODELS = (
     Reference(
         "Qwen 2.5-14B",
         8_310_000_000,
-        {"model_type": "qwen2", "hidden_size": 5120, "num_attention_heads": 40, "num_hidden_layers": 48, "num_key_value_heads": 8},
+        {
+            "model_type": "qwen2",
+            "hidden_size": 5120,
+            "num_attention_heads": 40,
+            "num_hidden_layers": 48,
+            "num_key_value_heads": 8,
+        },
     ),
     Reference(
         "Llama 3.1-8B",
         4_520_000_000,
-        {"model_type": "llama", "hidden_size": 4096, "num_attention_heads": 32, "num_hidden_layers": 32, "num_key_value_heads": 8},
+        {
+            "model_type": "llama",
+            "hidden_size": 4096,
+            "num_attention_heads": 32,
+            "num_hidden_layers": 32,
+            "num_key_value_heads": 8,
+        },
     ),
 )
 
 
 def reference_rows() -> Rows:
-    """Return a table of agents that fit beside each model's weights, and of what a batch takes beside a padded one."""
+    """Return a table of agents that fit beside each model's weights, and of what a batch takes
+    beside a padded one.
+    """
     return {
-        f"{model.name}, {bits} bits": {column: Spread.of([value]) for column, value in _row(model, model.spec(bits)).items()}
+        f"{model.name}, {bits} bits": {
+            column: Spread.of([value]) for column, value in _row(model, model.spec(bits)).items()
+        }
         for model in MODELS
         for bits in KV_BITS
     }
@@ -83,5 +104,12 @@ def reference_rows() -> Rows:
 def _row(model: Reference, spec: ModelCacheSpec) -> dict[str, float]:
     pool = BUDGET_BYTES - model.weight_bytes
     held, padded = sum(map(spec.context_bytes, BATCH)), len(BATCH) * spec.context_bytes(max(BATCH))
-    agents = {f"agents of {tokens:,} tokens": spec.agents_that_fit(pool, tokens) for tokens in CONTEXTS}
-    return {"weights, GB": model.weight_bytes / 1e9, "pool, GB": pool / 1e9, **agents, "blocks / padded": held / padded}
+    agents = {
+        f"agents of {tokens:,} tokens": spec.agents_that_fit(pool, tokens) for tokens in CONTEXTS
+    }
+    return {
+        "weights, GB": model.weight_bytes / 1e9,
+        "pool, GB": pool / 1e9,
+        **agents,
+        "blocks / padded": held / padded,
+    }

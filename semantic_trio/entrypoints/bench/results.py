@@ -31,7 +31,9 @@ class TurnTimes:
 
 @attrs.frozen
 class Turns:
-    """A conversation that nobody has read before, its next turn, and one after a restart of the server."""
+    """A conversation that nobody has read before, its next turn, and one after a restart of the
+    server.
+    """
 
     cold: TurnTimes
     next: TurnTimes
@@ -59,7 +61,8 @@ class Round:
     bare: dict[int, Throughput]  # empty where it did not run
     turns: Turns
     neighbours: NeighbourGaps | None  # None where the streams ended before the prompt was sent
-    in_turn: dict[int, Throughput] = attrs.field(factory=dict)  # as many prompts as streams, one after the other
+    # as many prompts as streams, one after the other
+    in_turn: dict[int, Throughput] = attrs.field(factory=dict)
     contexts: dict[int, Turns] = attrs.field(factory=dict)  # conversations by about so many tokens
 
 
@@ -78,7 +81,9 @@ class Spread:
 
     def __str__(self) -> str:
         """For people: the range only where there is one."""
-        return number(self.median) + (f" ({number(self.low)} to {number(self.high)})" if self.low != self.high else "")
+        return number(self.median) + (
+            f" ({number(self.low)} to {number(self.high)})" if self.low != self.high else ""
+        )
 
 
 def number(value: float) -> str:

@@ -1,4 +1,5 @@
-"""One run of the benchmark: rounds of served and bare, one after the other, so that never two models are in memory.
+"""One run of the benchmark: rounds of served and bare, one after the other, so that never two
+models are in memory.
 
 Ends with every process it started, also on a signal.
 """
@@ -21,7 +22,14 @@ from semantic_trio.entrypoints.bench.machine import machine, versions
 from semantic_trio.entrypoints.bench.measures import in_turn, neighbours, throughput
 from semantic_trio.entrypoints.bench.prompts import Prompts
 from semantic_trio.entrypoints.bench.reference import REFERENCE, reference_rows
-from semantic_trio.entrypoints.bench.results import NeighbourGaps, Options, Report, Round, Throughput, number
+from semantic_trio.entrypoints.bench.results import (
+    NeighbourGaps,
+    Options,
+    Report,
+    Round,
+    Throughput,
+    number,
+)
 from semantic_trio.entrypoints.bench.server import OwnServer
 from semantic_trio.entrypoints.bench.summary import summary
 from semantic_trio.entrypoints.bench.talks import FIRST, Talks
@@ -31,12 +39,18 @@ from semantic_trio.entrypoints.signals import ending_signals
 
 FORMAT = 1
 WARM_UP_TOKENS = 4
-NO_NEIGHBOURS = "a stream ended before the long prompt was read: raise --tokens, and --max-batch-size where it is below five"
+NO_NEIGHBOURS = (
+    "a stream ended before the long prompt was read: raise --tokens, and --max-batch-size where it "
+    "is below five"
+)
 
 
 @attrs.frozen
 class Given:
-    """A server that is running already. It is not restarted, and its memory stays taken, so the bare engine does not run."""
+    """A server that is running already.
+
+    It is not restarted, and its memory stays taken, so the bare engine does not run.
+    """
 
     client: Client
 
@@ -63,7 +77,11 @@ class Bench:
 
     async def run(self) -> Report:
         """Measure all rounds. Raises `InvalidRequestError` where the server does not answer."""
-        started_at, started, before = datetime.datetime.now(datetime.UTC), time.monotonic(), machine()
+        started_at, started, before = (
+            datetime.datetime.now(datetime.UTC),
+            time.monotonic(),
+            machine(),
+        )
         rounds = tuple([await self._round(number) for number in range(1, self.options.rounds + 1)])
         own = self.target if isinstance(self.target, Own) else None
         return Report(
@@ -78,12 +96,16 @@ class Bench:
             settings=dict(own.settings) if own else {},
             options=self.options,
             notes=tuple(dict.fromkeys(self._notes)),
-            summary=summary(rounds) | ({REFERENCE: reference_rows()} if self.options.has_reference else {}),
+            summary=summary(rounds)
+            | ({REFERENCE: reference_rows()} if self.options.has_reference else {}),
             rounds=rounds,
         )
 
     async def _round(self, count: int) -> Round:
-        prompts, where = Prompts(f"{self.options.seed} {count}"), f"round {count} of {self.options.rounds}"
+        prompts, where = (
+            Prompts(f"{self.options.seed} {count}"),
+            f"round {count} of {self.options.rounds}",
+        )
         with tempfile.TemporaryDirectory(prefix="semantic-trio-bench-") as directory:
             talks = Talks(prompts, self.progress, where)
             async with self._server(Path(directory)) as client:
@@ -97,7 +119,9 @@ class Bench:
                     await talks.restart(client)
         self._notes += talks.notes
         found = dict(talks.turns)
-        return Round(served, await self._bare(prompts, where), found.pop(FIRST), beside, turns, found)
+        return Round(
+            served, await self._bare(prompts, where), found.pop(FIRST), beside, turns, found
+        )
 
     @contextlib.asynccontextmanager
     async def _server(self, directory: Path) -> AsyncIterator[Client]:
@@ -109,20 +133,40 @@ class Bench:
                 async with server.running(directory) as url:
                     yield attrs.evolve(client, url=url)
 
-    async def _throughput(self, client: Client, prompts: Prompts, where: str) -> tuple[dict[int, Throughput], dict[int, Throughput]]:
-        """Measure prompts that are sent at once, and next to them the numbers of prompts that are to be sent in turn."""
+    async def _throughput(
+        self, client: Client, prompts: Prompts, where: str
+    ) -> tuple[dict[int, Throughput], dict[int, Throughput]]:
+        """Measure prompts that are sent at once, and next to them the numbers of prompts that are
+        to be sent in turn.
+        """
         found, turns = {}, {}
         for streams in self.options.streams:
-            await throughput(client, [prompts.story("warm up", streams, place) for place in range(streams)], WARM_UP_TOKENS)
-            found[streams] = await throughput(client, _stories(prompts, streams), self.options.tokens)
+            await throughput(
+                client,
+                [prompts.story("warm up", streams, place) for place in range(streams)],
+                WARM_UP_TOKENS,
+            )
+            found[streams] = await throughput(
+                client, _stories(prompts, streams), self.options.tokens
+            )
             if streams in self.options.in_turn:
-                turns[streams] = await in_turn(client, [prompts.story("in turn", streams, place) for place in range(streams)], self.options.tokens)
-            self.progress.step(f"{where}: {counted(streams, 'stream')}, {number(found[streams].rate)} tokens/s")
+                turns[streams] = await in_turn(
+                    client,
+                    [prompts.story("in turn", streams, place) for place in range(streams)],
+                    self.options.tokens,
+                )
+            self.progress.step(
+                f"{where}: {counted(streams, 'stream')}, {number(found[streams].rate)} tokens/s"
+            )
             if found[streams].tokens < 0.9 * streams * self.options.tokens:
-                self._notes.append("some answers ended early; the tokens that were generated are counted")
+                self._notes.append(
+                    "some answers ended early; the tokens that were generated are counted"
+                )
         return found, turns
 
-    async def _neighbours(self, client: Client, prompts: Prompts, where: str) -> NeighbourGaps | None:
+    async def _neighbours(
+        self, client: Client, prompts: Prompts, where: str
+    ) -> NeighbourGaps | None:
         self.progress.step(f"{where}: streams beside a prompt of {self.options.words:,} words")
         found = await neighbours(client, prompts, self.options.words, self.options.tokens)
         if found is None:
@@ -137,7 +181,9 @@ class Bench:
         wanted = self.options.streams if self.options.has_bare else ()
         if wanted:
             self.progress.step(f"{where}: the bare engine")
-        batches = tuple(BareBatch(tuple(_stories(prompts, streams)), self.options.tokens) for streams in wanted)
+        batches = tuple(
+            BareBatch(tuple(_stories(prompts, streams)), self.options.tokens) for streams in wanted
+        )
         outcome = await run_bare(Job(str(self.target.model_path), batches))
         return self._taken(outcome, wanted)
 

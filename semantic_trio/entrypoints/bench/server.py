@@ -1,4 +1,6 @@
-"""A server process of the benchmark's own: on a free port, with a cache directory of its own, ended with the block that started it."""
+"""A server process of the benchmark's own: on a free port, with a cache directory of its own, ended
+with the block that started it.
+"""
 
 import contextlib
 import os
@@ -28,11 +30,25 @@ class OwnServer:
 
     @contextlib.asynccontextmanager
     async def running(self, directory: Path) -> AsyncIterator[str]:
-        """Start it with its cache in a directory; its URL. Ends it with everything on disk, and at once where the block is left by an exception."""
+        """Start it with its cache in a directory; its URL.
+
+        Ends it with everything on disk, and at once where the block is left by an exception.
+        """
         config = ("--config", str(self.config_file)) if self.config_file else ()
-        command = [sys.executable, "-m", "semantic_trio", "serve", *OWN, "--cache-dir", str(directory / "cache"), *config]
+        command = [
+            sys.executable,
+            "-m",
+            "semantic_trio",
+            "serve",
+            *OWN,
+            "--cache-dir",
+            str(directory / "cache"),
+            *config,
+        ]
         with (directory / LOG).open("wb") as log:
-            process = await trio.lowlevel.open_process(command, stdout=subprocess.PIPE, stderr=log, env={**os.environ, **self.environment})
+            process = await trio.lowlevel.open_process(
+                command, stdout=subprocess.PIPE, stderr=log, env={**os.environ, **self.environment}
+            )
         assert process.stdout is not None
         try:
             async with process.stdout:
@@ -47,7 +63,10 @@ class OwnServer:
 
 
 async def _url(output: trio.abc.ReceiveStream, log: Path) -> str:
-    """Wait for the line that names the URL. Raises `InvalidRequestError` with the server's last line where it ends before."""
+    """Wait for the line that names the URL.
+
+    Raises `InvalidRequestError` with the server's last line where it ends before.
+    """
     said = b""
     async for data in output:
         said += data
@@ -57,4 +76,6 @@ async def _url(output: trio.abc.ReceiveStream, log: Path) -> str:
 
 
 def _last_line(log: Path) -> str:
-    return log.read_text(errors="replace").strip().rpartition("\n")[2].removeprefix("semantic-trio: ")
+    return (
+        log.read_text(errors="replace").strip().rpartition("\n")[2].removeprefix("semantic-trio: ")
+    )

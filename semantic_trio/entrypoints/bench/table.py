@@ -7,7 +7,10 @@ from semantic_trio.entrypoints.printing import aligned, counted
 
 
 def lines(report: Report) -> Iterator[str]:
-    """Lines of a report: where it ran, its tables, its notes. A range in a cell is the smallest and the largest of the rounds."""
+    """Lines of a report: where it ran, its tables, its notes.
+
+    A range in a cell is the smallest and the largest of the rounds.
+    """
     yield from _head(report)
     for name, rows in report.summary.items():
         if rows:
@@ -19,9 +22,18 @@ def lines(report: Report) -> Iterator[str]:
 
 def _head(report: Report) -> Iterator[str]:
     machine, options = report.machine, report.options
-    yield f"{report.model}, {counted(options.rounds, 'round')}, answers of {options.tokens} tokens, {report.started_at}"
-    yield f"{machine.platform}, {machine.processor}, {machine.cores} cores, load before: {machine.load_before:.1f}"
-    yield ", ".join(([machine.device] if machine.device else []) + [f"{name} {version}" for name, version in report.versions.items()])
+    yield (
+        f"{report.model}, {counted(options.rounds, 'round')}, answers of {options.tokens} tokens, "
+        f"{report.started_at}"
+    )
+    yield (
+        f"{machine.platform}, {machine.processor}, {machine.cores} cores, load before: "
+        f"{machine.load_before:.1f}"
+    )
+    yield ", ".join(
+        ([machine.device] if machine.device else [])
+        + [f"{name} {version}" for name, version in report.versions.items()]
+    )
 
 
 def _table(name: str, rows: Rows) -> Iterator[tuple[str, ...]]:

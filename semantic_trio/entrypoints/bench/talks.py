@@ -27,15 +27,25 @@ class Talks:
     _talks: dict[int, GrowingConversation] = attrs.field(init=False, factory=dict)
 
     async def begin(self, client: Client, name: int, words: int) -> None:
-        """Have a first turn of so many words and a next one. Raises `InvalidRequestError` where the server does not answer."""
+        """Have a first turn of so many words and a next one.
+
+        Raises `InvalidRequestError` where the server does not answer.
+        """
         self.progress.step(f"{self.where}: a conversation of {words:,} words")
         conversation = GrowingConversation()
-        cold = await conversation.turn(client, self.prompts.opening(words, *([name] if name else [])))
-        self.turns[name] = Turns(cold, await conversation.turn(client, self.prompts.question("next", name)), None)
+        cold = await conversation.turn(
+            client, self.prompts.opening(words, *([name] if name else []))
+        )
+        self.turns[name] = Turns(
+            cold, await conversation.turn(client, self.prompts.question("next", name)), None
+        )
         self._talks[name] = conversation
 
     async def begin_contexts(self, client: Client, contexts: Sequence[int]) -> None:
-        """Begin conversations of about so many tokens each. One that the server refuses, as too long for its model, is noted and left out."""
+        """Begin conversations of about so many tokens each.
+
+        One that the server refuses, as too long for its model, is noted and left out.
+        """
         first = self._talks[FIRST].messages[0]["content"]
         words_per_token = len(first.split()) / self.turns[FIRST].cold.prompt_tokens
         for tokens in contexts:

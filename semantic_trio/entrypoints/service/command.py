@@ -46,9 +46,16 @@ def _supervisor() -> Supervisor:
 
 @service.command()
 @settings_options
-@click.option("--print", "is_printed", is_flag=True, help="Print what the service manager would get, and change nothing.")
+@click.option(
+    "--print",
+    "is_printed",
+    is_flag=True,
+    help="Print what the service manager would get, and change nothing.",
+)
 @click.pass_obj
-def install(supervisor: Supervisor, /, config_file: Path | None, *, is_printed: bool, **options: object) -> None:
+def install(
+    supervisor: Supervisor, /, config_file: Path | None, *, is_printed: bool, **options: object
+) -> None:
     """Run `serve` with these options from now on: now, after a failure, and at every login.
 
     Again with other options, or after an upgrade: the server is drained and started anew.
@@ -66,21 +73,36 @@ def install(supervisor: Supervisor, /, config_file: Path | None, *, is_printed: 
         write(plan.environment_file, variables, PRIVATE)
         supervisor.install(content)
         for name, source in left_behind(config_file, options, plan):
-            click.echo(f"semantic-trio: {name} is set in {source}, which the service does not read: give it as an option", err=True)
+            click.echo(
+                (
+                    f"semantic-trio: {name} is set in {source}, which the service does not read: "
+                    "give it as an option"
+                ),
+                err=True,
+            )
     tell_facts(_installed(supervisor, plan))
 
 
 def _plan(supervisor: Supervisor, config_file: Path | None, options: dict[str, object]) -> Plan:
     plan = make_plan(config_file, options, supervisor.directory, supervisor.log_file)
     if plan.settings.port == 0:
-        raise InvalidRequestError("0 is another port after every start, and clients would not find the service: name one", "port")
+        raise InvalidRequestError(
+            "0 is another port after every start, and clients would not find the service: name one",
+            "port",
+        )
     return plan
 
 
 def _installed(supervisor: Supervisor, plan: Plan) -> Iterator[tuple[str, str]]:
     yield "wrote", str(supervisor.file)
     yield "wrote", f"{plan.environment_file} (mode 0600: {', '.join(plan.variables)})"
-    yield "started", f"it loads {plan.settings.model_id}, then answers on {default_url(plan.settings)}; {supervisor.remark}"
+    yield (
+        "started",
+        (
+            f"it loads {plan.settings.model_id}, then answers on {default_url(plan.settings)}; "
+            f"{supervisor.remark}"
+        ),
+    )
     yield "look", "semantic-trio service status; semantic-trio service logs -f"
     yield "stop", "semantic-trio service uninstall"
 
@@ -96,7 +118,16 @@ def uninstall(supervisor: Supervisor) -> None:
             return
         supervisor.uninstall()
     left = supervisor.directory / ENV_FILE
-    tell_facts([("removed", supervisor.file), *([("left", f"{left}: your settings, and a key if you gave one")] if left.exists() else [])])
+    tell_facts(
+        [
+            ("removed", supervisor.file),
+            *(
+                [("left", f"{left}: your settings, and a key if you gave one")]
+                if left.exists()
+                else []
+            ),
+        ]
+    )
 
 
 @service.command()
@@ -121,8 +152,16 @@ def status(supervisor: Supervisor) -> None:
 
 
 @service.command()
-@click.option("--lines", "-n", type=click.IntRange(0), default=50, show_default=True, help="Number of lines.")
-@click.option("--follow", "-f", "is_followed", is_flag=True, help="Go on with what is logged from now on; Ctrl-C ends it.")
+@click.option(
+    "--lines", "-n", type=click.IntRange(0), default=50, show_default=True, help="Number of lines."
+)
+@click.option(
+    "--follow",
+    "-f",
+    "is_followed",
+    is_flag=True,
+    help="Go on with what is logged from now on; Ctrl-C ends it.",
+)
 @click.pass_obj
 def logs(supervisor: Supervisor, lines: int, *, is_followed: bool) -> None:
     """Print the last lines of the server's log."""
@@ -134,7 +173,10 @@ def logs(supervisor: Supervisor, lines: int, *, is_followed: bool) -> None:
 
 
 def _settings(supervisor: Supervisor) -> Settings:
-    """Settings that the installed server is started with. Raises `InvalidRequestError` where none is installed, and for settings that cannot be."""
+    """Settings that the installed server is started with.
+
+    Raises `InvalidRequestError` where none is installed, and for settings that cannot be.
+    """
     config_file, options = from_arguments(supervisor.command(_content(supervisor))[len(SERVE) :])
     with _without_settings():
         return load(config_file, options, supervisor.directory).settings

@@ -1,4 +1,5 @@
-"""The environment file of a service: lines that the server reads as `.env` and systemd as `EnvironmentFile=`.
+"""The environment file of a service: lines that the server reads as `.env` and systemd as
+`EnvironmentFile=`.
 
 Knows what both take. Knows no setting.
 """
@@ -21,7 +22,8 @@ NAME = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*)\s*=")
 
 
 def updated(text: str, variables: Mapping[str, str]) -> str:
-    """Return the text of an environment file in which these variables are set, and everything else is as it was.
+    """Return the text of an environment file in which these variables are set, and everything else
+    is as it was.
 
     Raises `InvalidRequestError` for a value that would be read as another one.
     """
@@ -31,7 +33,13 @@ def updated(text: str, variables: Mapping[str, str]) -> str:
     wanted, read = {**_read(text), **variables}, _read(result)
     for name, value in wanted.items():
         if read.get(name) != value or not (value or "").isprintable():
-            raise InvalidRequestError(f"{name}: its value cannot be written to an environment file: no control characters, no ${{", quotes=False)
+            raise InvalidRequestError(
+                (
+                    f"{name}: its value cannot be written to an environment file: no control "
+                    f"characters, no ${{"
+                ),
+                quotes=False,
+            )
     return result
 
 

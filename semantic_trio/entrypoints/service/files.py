@@ -31,4 +31,6 @@ def read(file: Path) -> str:
     except FileNotFoundError:
         return ""
     except (OSError, UnicodeDecodeError) as error:
-        raise PermissionError(f"{file} cannot be read: {getattr(error, 'strerror', None) or 'it is no text'}") from error
+        raise PermissionError(
+            f"{file} cannot be read: {getattr(error, 'strerror', None) or 'it is no text'}"
+        ) from error

@@ -14,9 +14,18 @@ from semantic_trio.entrypoints.service.plan import Plan
 from semantic_trio.entrypoints.service.supervisor import State, exited
 from semantic_trio.entrypoints.service.tool import Program, last_line
 
-LAUNCHCTL = Program("launchctl", "this is no macOS, or /bin is missing there; `semantic-trio service install --print` shows the property list")
+LAUNCHCTL = Program(
+    "launchctl",
+    (
+        "this is no macOS, or /bin is missing there; `semantic-trio service install --print` shows "
+        "the property list"
+    ),
+)
 TAIL = Program("tail", "/usr/bin is missing there")
-NO_SESSION = "an agent belongs to a graphical session: log in at the screen as this user once, then run this again (not with sudo)"
+NO_SESSION = (
+    "an agent belongs to a graphical session: log in at the screen as this user once, then run "
+    "this again (not with sudo)"
+)
 # Exit code of `launchctl bootout` where the server takes its time to end.
 IN_PROGRESS = 36
 # Seconds between two looks whether it has ended.
@@ -44,7 +53,9 @@ class Launchd:
 
     @property
     def output(self) -> Path:
-        """The file of what the server prints outside of its log: its address, and why it could not start."""
+        """The file of what the server prints outside of its log: its address, and why it could not
+        start.
+        """
         return self._logs / "output.log"
 
     @property
@@ -70,12 +81,16 @@ class Launchd:
     def check(self) -> None:
         """See `Supervisor`."""
         if (done := LAUNCHCTL.ask("print", self._domain)).returncode:
-            raise InvalidRequestError(f"launchd has no session of this user ({last_line(done)}): {NO_SESSION}", quotes=False)
+            raise InvalidRequestError(
+                f"launchd has no session of this user ({last_line(done)}): {NO_SESSION}",
+                quotes=False,
+            )
 
     def install(self, content: str) -> None:
         """See `Supervisor`."""
         self._end()
-        self.output.parent.mkdir(mode=0o700, parents=True, exist_ok=True)  # launchd makes the file and not the directory
+        # launchd makes the file and not the directory
+        self.output.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.output.unlink(missing_ok=True)
         write(self.file, content, PUBLIC)
         LAUNCHCTL.do("enable", self._target)  # one that was disabled by hand would not be loaded
@@ -89,9 +104,19 @@ class Launchd:
     def state(self) -> State:
         """See `Supervisor`."""
         shown = LAUNCHCTL.ask("print", self._target).stdout
-        values = dict(re.findall(r"^\t(pid|last exit code|last terminating signal) = (.+)$", shown, re.MULTILINE))
+        values = dict(
+            re.findall(
+                r"^\t(pid|last exit code|last terminating signal) = (.+)$", shown, re.MULTILINE
+            )
+        )
         code = re.match(r"\d+", values.get("last exit code", ""))
-        ended = f"signal {values['last terminating signal']}" if "last terminating signal" in values else exited(int(code[0])) if code else ""
+        ended = (
+            f"signal {values['last terminating signal']}"
+            if "last terminating signal" in values
+            else exited(int(code[0]))
+            if code
+            else ""
+        )
         return State(int(values["pid"]) if "pid" in values else None, ended)
 
     def log_command(self, lines: int, *, is_followed: bool) -> list[str]:
@@ -100,7 +125,8 @@ class Launchd:
         return [TAIL.path, "-n", str(lines), *follow, str(self.output), str(self.log_file)]
 
     def _end(self) -> None:
-        """End the server where one is loaded, and wait until it has ended: the agent cannot be loaded again before.
+        """End the server where one is loaded, and wait until it has ended: the agent cannot be
+        loaded again before.
 
         launchd kills the server after its `ExitTimeOut`, so this ends.
         """
@@ -108,7 +134,9 @@ class Launchd:
             return
         done = LAUNCHCTL.ask("bootout", self._target)
         if done.returncode not in {0, IN_PROGRESS}:
-            raise InvalidRequestError(f"launchd does not end {plist.LABEL}: {last_line(done)}", quotes=False)
+            raise InvalidRequestError(
+                f"launchd does not end {plist.LABEL}: {last_line(done)}", quotes=False
+            )
         while self._is_loaded():
             time.sleep(LOOK_SECONDS)
 

@@ -1,4 +1,5 @@
-"""Command, directory and environment of a server that a service manager runs, made from the options of `service install`.
+"""Command, directory and environment of a server that a service manager runs, made from the options
+of `service install`.
 
 Knows settings. Knows neither launchd nor systemd, and writes nothing.
 """
@@ -39,30 +40,58 @@ class Plan:
         return self.directory / ENV_FILE
 
 
-def make_plan(config_file: Path | None, options: Mapping[str, object], directory: Path, log_file: Path | None) -> Plan:
-    """Plan of a server with these options that works in a directory. It logs to `log_file` where the settings name no file.
+def make_plan(
+    config_file: Path | None, options: Mapping[str, object], directory: Path, log_file: Path | None
+) -> Plan:
+    """Plan of a server with these options that works in a directory.
 
-    Options become arguments, but secrets do not: anybody on the machine can read arguments. Secrets and variables of the environment
-    become lines of the environment file. Raises `InvalidRequestError` for settings that cannot be.
+    It logs to `log_file` where the settings name no file.
+
+    Options become arguments, but secrets do not: anybody on the machine can read arguments. Secrets
+    and variables of the environment become lines of the environment file. Raises
+    `InvalidRequestError` for settings that cannot be.
     """
     named = given(options)
     loaded = load(config_file, named, directory)
     if log_file and loaded.settings.log_file is None:
         named["log_file"] = str(log_file)
         loaded = load(config_file, named, directory)
-    texts = {name: value if isinstance(value, bool) else str(_lasting(loaded.settings, name, value)) for name, value in named.items()}
-    secrets = {name: text for name, text in texts.items() if isinstance(getattr(loaded.settings, name), SecretStr)}
-    arguments = [*_config(config_file), *as_arguments({name: text for name, text in texts.items() if name not in secrets})]
+    texts = {
+        name: value if isinstance(value, bool) else str(_lasting(loaded.settings, name, value))
+        for name, value in named.items()
+    }
+    secrets = {
+        name: text
+        for name, text in texts.items()
+        if isinstance(getattr(loaded.settings, name), SecretStr)
+    }
+    arguments = [
+        *_config(config_file),
+        *as_arguments({name: text for name, text in texts.items() if name not in secrets}),
+    ]
     inherited = dict(_inherited(loaded.settings, loaded.sources))
     variables = {variable(name): str(text) for name, text in {**inherited, **secrets}.items()}
-    return Plan((*SERVE, *arguments), directory, longest_end_seconds(loaded.settings), loaded.settings, variables)
+    return Plan(
+        (*SERVE, *arguments),
+        directory,
+        longest_end_seconds(loaded.settings),
+        loaded.settings,
+        variables,
+    )
 
 
-def left_behind(config_file: Path | None, options: Mapping[str, object], plan: Plan) -> Iterator[tuple[str, str]]:
-    """Settings whose values come from a file of the working directory, which the service does not read; with the file of each."""
+def left_behind(
+    config_file: Path | None, options: Mapping[str, object], plan: Plan
+) -> Iterator[tuple[str, str]]:
+    """Settings whose values come from a file of the working directory, which the service does not
+    read; with the file of each.
+    """
     here = load(config_file, options)
     for name, source in here.sources.items():
-        if getattr(here.settings, name) != getattr(plan.settings, name) and source not in {"built-in", "environment"}:
+        if getattr(here.settings, name) != getattr(plan.settings, name) and source not in {
+            "built-in",
+            "environment",
+        }:
             yield name, source
 
 
@@ -85,7 +114,9 @@ def _inherited(settings: Settings, sources: Mapping[str, str]) -> Iterator[tuple
 
 
 def _lasting(settings: Settings, name: str, text: object) -> object:
-    """Return the text of a setting, with a path made absolute: the service works in another directory."""
+    """Return the text of a setting, with a path made absolute: the service works in another
+    directory.
+    """
     match name:
         case "model_id":
             return _lasting_model(settings, str(text))
@@ -93,7 +124,10 @@ def _lasting(settings: Settings, name: str, text: object) -> object:
             return ",".join(_lasting_model(settings, model) for model in _listed(text))
         case "aliases":
             pairs = (pair.partition("=") for pair in _listed(text))
-            return ",".join(f"{alias.strip()}={_lasting_model(settings, model.strip())}" for alias, _, model in pairs)
+            return ",".join(
+                f"{alias.strip()}={_lasting_model(settings, model.strip())}"
+                for alias, _, model in pairs
+            )
     value = getattr(settings, name)
     return value.absolute() if isinstance(value, Path) else text
 
@@ -103,6 +137,9 @@ def _listed(text: object) -> list[str]:
 
 
 def _lasting_model(settings: Settings, name: str) -> str:
-    """Return the name of a model; of one that is a directory, its absolute path. Raises `ModelNotFoundError` for a name that means nothing."""
+    """Return the name of a model; of one that is a directory, its absolute path.
+
+    Raises `ModelNotFoundError` for a name that means nothing.
+    """
     is_directory = isinstance(open_catalogue(settings.data_dir).resolve(name), LocalDirectory)
     return str(Path(name).expanduser().absolute()) if is_directory else name

@@ -6,7 +6,8 @@ from pathlib import Path
 from semantic_trio.entrypoints.service.plan import Plan
 
 LABEL = "com.semantic.server"
-# Seconds between two starts, at least. launchd cannot tell a wrong setting from a crash, and tries again for ever: twice a minute, not six times.
+# Seconds between two starts, at least. launchd cannot tell a wrong setting from a crash, and tries
+# again for ever: twice a minute, not six times.
 THROTTLE_SECONDS = 30
 # Permissions that no file of the server has: what it writes is its user's alone.
 PRIVATE = 0o077

@@ -23,14 +23,24 @@ class Readiness:
 
 
 def ask_readiness(url: str) -> Readiness:
-    """Ask the server at a URL. A server that loads its model answers with the phase of its start."""
+    """Ask the server at a URL.
+
+    A server that loads its model answers with the phase of its start.
+    """
     place = urlsplit(url)
     try:
-        with contextlib.closing(http.client.HTTPConnection(place.hostname or "", place.port, timeout=ANSWER_SECONDS)) as connection:
+        with contextlib.closing(
+            http.client.HTTPConnection(place.hostname or "", place.port, timeout=ANSWER_SECONDS)
+        ) as connection:
             connection.request("GET", "/health/ready")
             with connection.getresponse() as response:
                 status, body = response.status, response.read()
         state = msgspec.json.decode(body, type=_Health).state
     except (OSError, http.client.HTTPException, msgspec.DecodeError) as error:
-        return Readiness(False, f"no ({error}): it has just begun, or could not start: semantic-trio service logs")
-    return Readiness(status == http.client.OK, "yes" if status == http.client.OK else f"no: {state}")
+        return Readiness(
+            False,
+            f"no ({error}): it has just begun, or could not start: semantic-trio service logs",
+        )
+    return Readiness(
+        status == http.client.OK, "yes" if status == http.client.OK else f"no: {state}"
+    )

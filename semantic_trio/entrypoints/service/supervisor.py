@@ -54,11 +54,16 @@ class Supervisor(Protocol):
         ...
 
     def check(self) -> None:
-        """Raises `InvalidRequestError` with a cure where the manager is missing or this user has no session with it."""
+        """Raises `InvalidRequestError` with a cure where the manager is missing or this user has no
+        session with it.
+        """
         ...
 
     def install(self, content: str) -> None:
-        """Write `file`, and start the server; one that runs already is drained first. Raises `PermissionError` too."""
+        """Write `file`, and start the server; one that runs already is drained first.
+
+        Raises `PermissionError` too.
+        """
         ...
 
     def uninstall(self) -> None:

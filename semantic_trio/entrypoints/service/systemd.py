@@ -13,12 +13,19 @@ from semantic_trio.entrypoints.service.plan import Plan
 from semantic_trio.entrypoints.service.supervisor import State, exited
 from semantic_trio.entrypoints.service.tool import Program, last_line
 
-OTHERWISE = "run `semantic-trio serve` itself; `semantic-trio service install --print` prints the unit for a systemd elsewhere"
+OTHERWISE = (
+    "run `semantic-trio serve` itself; `semantic-trio service install --print` prints the unit for "
+    "a systemd elsewhere"
+)
 SYSTEMCTL = Program("systemctl", OTHERWISE)
 JOURNALCTL = Program("journalctl", OTHERWISE)
-NO_SESSION = f"log in as this user (not by su or sudo), or `loginctl enable-linger` and set XDG_RUNTIME_DIR; in a container {OTHERWISE}"
+NO_SESSION = (
+    "log in as this user (not by su or sudo), or `loginctl enable-linger` and set "
+    f"XDG_RUNTIME_DIR; in a container {OTHERWISE}"
+)
 
-# Properties of a unit: the process, and how the one before ended (0: there was none; `CLD_EXITED`; others are signals), with its exit code or signal.
+# Properties of a unit: the process, and how the one before ended (0: there was none; `CLD_EXITED`;
+# others are signals), with its exit code or signal.
 SHOWN = ("MainPID", "ExecMainCode", "ExecMainStatus")
 EXITED = int(os.CLD_EXITED)
 
@@ -30,7 +37,9 @@ class Systemd:
     config: Path  # the user's directory of configuration: ~/.config
     directory: Path
     log_file: None = None  # the journal has the log, and rotates it
-    remark: str = "it runs while you are logged in; to have it run from boot on: loginctl enable-linger"
+    remark: str = (
+        "it runs while you are logged in; to have it run from boot on: loginctl enable-linger"
+    )
 
     @property
     def file(self) -> Path:
@@ -48,7 +57,10 @@ class Systemd:
     def check(self) -> None:
         """See `Supervisor`."""
         if (done := SYSTEMCTL.ask("--user", "show", "--property=Version")).returncode:
-            raise InvalidRequestError(f"systemd has no session of this user ({last_line(done)}): {NO_SESSION}", quotes=False)
+            raise InvalidRequestError(
+                f"systemd has no session of this user ({last_line(done)}): {NO_SESSION}",
+                quotes=False,
+            )
 
     def install(self, content: str) -> None:
         """See `Supervisor`."""
@@ -68,7 +80,9 @@ class Systemd:
     def state(self) -> State:
         """See `Supervisor`."""
         shown = SYSTEMCTL.ask("--user", "show", f"--property={','.join(SHOWN)}", unit.NAME).stdout
-        values = {name: int(value) for name, value in re.findall(r"^(\w+)=(\d+)$", shown, re.MULTILINE)}
+        values = {
+            name: int(value) for name, value in re.findall(r"^(\w+)=(\d+)$", shown, re.MULTILINE)
+        }
         pid, way, status = (values.get(name, 0) for name in SHOWN)
         ended = {0: "", EXITED: exited(status)}.get(way, f"signal {status}")
         return State(pid or None, ended)
@@ -76,7 +90,18 @@ class Systemd:
     def log_command(self, lines: int, *, is_followed: bool) -> list[str]:
         """See `Supervisor`."""
         follow = ("--follow",) if is_followed else ()
-        return [JOURNALCTL.path, "--user", "--unit", unit.NAME, "--lines", str(lines), "--output", "cat", "--no-pager", *follow]
+        return [
+            JOURNALCTL.path,
+            "--user",
+            "--unit",
+            unit.NAME,
+            "--lines",
+            str(lines),
+            "--output",
+            "cat",
+            "--no-pager",
+            *follow,
+        ]
 
 
 def systemd(directory: Path) -> Systemd:

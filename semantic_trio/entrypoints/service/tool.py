@@ -31,10 +31,14 @@ class Program:
     def do(self, *arguments: str) -> None:
         """Run the program. Raises `InvalidRequestError` with its last line where it fails."""
         if (done := self.ask(*arguments)).returncode:
-            raise InvalidRequestError(f"`{self.name} {' '.join(arguments)}` failed: {last_line(done)}", quotes=False)
+            raise InvalidRequestError(
+                f"`{self.name} {' '.join(arguments)}` failed: {last_line(done)}", quotes=False
+            )
 
 
 def last_line(done: subprocess.CompletedProcess[str]) -> str:
     """Last line that a program has written, else its exit code."""
-    lines: Sequence[str] = [line for line in (done.stdout + done.stderr).splitlines() if line.strip()]
+    lines: Sequence[str] = [
+        line for line in (done.stdout + done.stderr).splitlines() if line.strip()
+    ]
     return lines[-1].strip() if lines else f"exit code {done.returncode}"

@@ -44,7 +44,10 @@ WantedBy=default.target
 
 
 def render(plan: Plan) -> str:
-    """Return the text of the unit. Raises `InvalidRequestError` for an argument that no unit can hold."""
+    """Return the text of the unit.
+
+    Raises `InvalidRequestError` for an argument that no unit can hold.
+    """
     return UNIT.format(
         exec=EXEC,
         command=" ".join(map(_quoted, plan.command)),
@@ -73,5 +76,7 @@ def _quoted(argument: str) -> str:
 def _literal(text: str) -> str:
     """Return a text without specifiers, as systemd calls what begins with `%`."""
     if not text.isprintable():
-        raise InvalidRequestError(f"{text!r} cannot stand in a systemd unit: it has control characters", quotes=False)
+        raise InvalidRequestError(
+            f"{text!r} cannot stand in a systemd unit: it has control characters", quotes=False
+        )
     return text.replace("%", "%%")

@@ -1,1 +1,3 @@
-"""Agents as resources: `/v1/agents`, where the server keeps the conversation and a request carries only its new messages."""
+"""Agents as resources: `/v1/agents`, where the server keeps the conversation and a request carries
+only its new messages.
+"""

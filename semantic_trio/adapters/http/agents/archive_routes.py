@@ -14,7 +14,11 @@ from semantic_trio.adapters.http.common.exchange import current
 from semantic_trio.adapters.http.common.faults import OpenAIError
 from semantic_trio.adapters.http.common.identity import agent_id_in_url
 from semantic_trio.adapters.http.common.json_responses import json_response
-from semantic_trio.adapters.http.common.openapi import document_archive, document_archive_body, document_faults
+from semantic_trio.adapters.http.common.openapi import (
+    document_archive,
+    document_archive_body,
+    document_faults,
+)
 from semantic_trio.adapters.http.serving.app_state import AppState
 from semantic_trio.adapters.http.serving.sse import StreamAbortedError
 from semantic_trio.application.threads import InThread
@@ -35,14 +39,24 @@ def routes(state: AppState) -> Blueprint:
     @document_archive
     @document_faults(OpenAIError, 400, 401, 403, 404, 409)
     async def export_agent(agent_id: str) -> Response:
-        """Export an agent as a file: its tokens and everything remembered of it, up to its last whole turn."""
+        """Export an agent as a file: its tokens and everything remembered of it, up to its last
+        whole turn.
+        """
         model, agent = await find_agent(state, agent_id)
         record = await persisted_record(model, agent, EXPORT_SECONDS)
         refuse_deleted(agent)
-        chunks, in_thread = model.persistence.files.archives.export_agent(record), model.persistence.in_thread
-        response = Response(_chunks(await in_thread(next, chunks), chunks, in_thread), content_type="application/x-tar")
+        chunks, in_thread = (
+            model.persistence.files.archives.export_agent(record),
+            model.persistence.in_thread,
+        )
+        response = Response(
+            _chunks(await in_thread(next, chunks), chunks, in_thread),
+            content_type="application/x-tar",
+        )
         response.timeout = None  # as for all streams: each write has a deadline of its own
-        response.headers["content-disposition"] = f'attachment; filename="{agent.id.lstrip(OWN_ID_START)}.tar"'
+        response.headers["content-disposition"] = (
+            f'attachment; filename="{agent.id.lstrip(OWN_ID_START)}.tar"'
+        )
         return response
 
     @blueprint.post("/v1/agents/<agent_id>/import")
@@ -50,24 +64,35 @@ def routes(state: AppState) -> Blueprint:
     @document_response(AgentView, 201)
     @document_faults(OpenAIError, 400, 401, 403, 404, 408, 409, 413, 500, 503)
     async def import_agent(agent_id: str) -> Response:
-        """Import an agent from a file of the same model. Other agents share its blocks only with `import_trust = "shared"`."""
+        """Import an agent from a file of the same model.
+
+        Other agents share its blocks only with `import_trust = "shared"`.
+        """
         exchange = current.get()
         archive = exchange.archive
         assert archive is not None, "the gate has received it"
         model = await state.resolve(ANY_MODEL, exchange.stack)
         try:
-            agent = await model.archives.take_in(archive, agent_id_in_url(agent_id), model.card.vocabulary)
+            agent = await model.archives.take_in(
+                archive, agent_id_in_url(agent_id), model.card.vocabulary
+            )
         finally:
             with trio.CancelScope(shield=True):
-                await model.persistence.in_thread(archive.close)  # closing frees the file's space on disk, which takes time: not in the event loop
+                # closing frees the file's space on disk, which takes time: not in the event loop
+                await model.persistence.in_thread(archive.close)
         log.info("agent imported", agent=agent.id, tokens=agent.tokens, blocks=len(agent.blocks))
         return json_response(agent_view(model, agent), 201)
 
     return blueprint
 
 
-async def _chunks(first: bytes, rest: Iterator[bytes], in_thread: InThread) -> AsyncGenerator[bytes, None]:
-    """Yield the chunks of an archive; each is read when the one before is on its way. A read error drops the connection."""
+async def _chunks(
+    first: bytes, rest: Iterator[bytes], in_thread: InThread
+) -> AsyncGenerator[bytes, None]:
+    """Yield the chunks of an archive; each is read when the one before is on its way.
+
+    A read error drops the connection.
+    """
     yield first
     try:
         while chunk := await in_thread(_next_chunk, rest):

@@ -39,9 +39,15 @@ def routes(state: AppState) -> Blueprint:
         wanted = decode(exchange.body or NO_BODY, CreateAgent)
         model = await state.resolve(wanted.model or ANY_MODEL, exchange.stack)
         if model.adapter is not None:
-            raise InvalidRequestError(f"agents that are created here use a model without an adapter, not {wanted.model}", "model", quotes=False)
+            raise InvalidRequestError(
+                f"agents that are created here use a model without an adapter, not {wanted.model}",
+                "model",
+                quotes=False,
+            )
         model.engine.refuse_when_closed()
-        system = (message_of(ChatMessage("system", wanted.system), "system"),) if wanted.system else ()
+        system = (
+            (message_of(ChatMessage("system", wanted.system), "system"),) if wanted.system else ()
+        )
         conversation = Conversation(system, tools_of(wanted.tools or ()))
         agent = model.engine.memory.create(_new_id(wanted.id))
         agent.conversation = conversation
@@ -55,11 +61,15 @@ def routes(state: AppState) -> Blueprint:
     @document_response(AgentView, 201)
     @document_faults(OpenAIError, 400, 401, 403, 404, 408, 409, 413, 500, 503)
     async def fork_agent(agent_id: str) -> Response:
-        """Create an agent with the memory of this one after its last whole turn; both share the blocks."""
+        """Create an agent with the memory of this one after its last whole turn; both share the
+        blocks.
+        """
         wanted = decode(current.get().body or NO_BODY, ForkAgent)
         model, agent = await find_agent(state, agent_id)
         model.engine.refuse_when_closed()
-        return json_response(agent_view(model, model.engine.memory.fork(agent, _new_id(wanted.id))), 201)
+        return json_response(
+            agent_view(model, model.engine.memory.fork(agent, _new_id(wanted.id))), 201
+        )
 
     return blueprint
 

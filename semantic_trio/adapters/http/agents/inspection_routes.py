@@ -3,7 +3,15 @@
 from quart import Blueprint, Response
 from quart_schema import document_response
 
-from semantic_trio.adapters.http.agents.views import AgentList, AgentView, LastTurn, agent_list, agent_view, find_agent, last_turn
+from semantic_trio.adapters.http.agents.views import (
+    AgentList,
+    AgentView,
+    LastTurn,
+    agent_list,
+    agent_view,
+    find_agent,
+    last_turn,
+)
 from semantic_trio.adapters.http.common.faults import OpenAIError
 from semantic_trio.adapters.http.common.json_responses import json_response
 from semantic_trio.adapters.http.common.openapi import document_faults
@@ -32,7 +40,9 @@ def routes(state: AppState) -> Blueprint:
     @document_response(LastTurn, 200)
     @document_faults(OpenAIError, 400, 401, 403, 404)
     async def get_last_turn(agent_id: str) -> Response:
-        """Return what the last turn reused, where its prompt diverged from the agent's history, and why no more was reused."""
+        """Return what the last turn reused, where its prompt diverged from the agent's history, and
+        why no more was reused.
+        """
         return json_response(last_turn(*(await find_agent(state, agent_id))))
 
     return blueprint

@@ -1,6 +1,7 @@
 """Requests of `/v1/agents`, and the parameters of a generation they stand for.
 
-Knows the wire and the neutral conversation. Has the fields of Chat Completions for everything that both can say.
+Knows the wire and the neutral conversation. Has the fields of Chat Completions for everything that
+both can say.
 """
 
 from collections.abc import Sequence
@@ -9,15 +10,39 @@ from typing import Annotated
 import attrs
 import msgspec
 
-from semantic_trio.adapters.http.common.compatibility_fields import StructuredOutputFields, UnsupportedFields, requested_schema
+from semantic_trio.adapters.http.common.compatibility_fields import (
+    StructuredOutputFields,
+    UnsupportedFields,
+    requested_schema,
+)
 from semantic_trio.adapters.http.common.identity import AgentId, CacheSalt, Identity
-from semantic_trio.adapters.http.common.limits import MOST_MESSAGES, MOST_TOOLS, MaxTokens, token_limit
+from semantic_trio.adapters.http.common.limits import (
+    MOST_MESSAGES,
+    MOST_TOOLS,
+    MaxTokens,
+    token_limit,
+)
 from semantic_trio.adapters.http.common.response_format import ResponseFormat, schema_of
 from semantic_trio.adapters.http.openai.chat.content import ContentPart
 from semantic_trio.adapters.http.openai.chat.messages import ChatMessage, messages_of
-from semantic_trio.adapters.http.openai.common.sampling import Bias, Penalty, RepetitionPenalty, Seed, Stop, Temperature, TopK, TopP, steering, stops
+from semantic_trio.adapters.http.openai.common.sampling import (
+    Bias,
+    Penalty,
+    RepetitionPenalty,
+    Seed,
+    Stop,
+    Temperature,
+    TopK,
+    TopP,
+    steering,
+    stops,
+)
 from semantic_trio.adapters.http.openai.common.thinking import ThinkingFields, with_thinking
-from semantic_trio.adapters.http.openai.common.tool_choice import ChoiceWord, ToolChoiceParam, choice_of
+from semantic_trio.adapters.http.openai.common.tool_choice import (
+    ChoiceWord,
+    ToolChoiceParam,
+    choice_of,
+)
 from semantic_trio.adapters.http.openai.common.tools import ToolParam
 from semantic_trio.adapters.http.serving.params import GenerationParams, SamplingChoice
 from semantic_trio.domain.conversation import Conversation, Tool
@@ -47,7 +72,10 @@ class ForkAgent:
 
 @attrs.frozen(kw_only=True)
 class AgentTurn(ThinkingFields, StructuredOutputFields, UnsupportedFields):
-    """New messages for an agent: `message`, after `messages` where there are any. The other fields are those of Chat Completions."""
+    """New messages for an agent: `message`, after `messages` where there are any.
+
+    The other fields are those of Chat Completions.
+    """
 
     message: str | ChatMessage
     messages: Annotated[list[ChatMessage], msgspec.Meta(max_length=MOST_MESSAGES)] | None = None
@@ -70,9 +98,18 @@ class AgentTurn(ThinkingFields, StructuredOutputFields, UnsupportedFields):
     stream: bool | None = None
 
 
-def generation_params(request: AgentTurn, model: str, agent: str, tools: Sequence[Tool] = ()) -> GenerationParams:
-    """Return the parameters of a turn, with its new messages only; `tools` are those of the agent. Raises `Fault`, `InvalidRequestError`."""
-    new = ChatMessage("user", request.message) if isinstance(request.message, str) else request.message
+def generation_params(
+    request: AgentTurn, model: str, agent: str, tools: Sequence[Tool] = ()
+) -> GenerationParams:
+    """Return the parameters of a turn, with its new messages only; `tools` are those of the agent.
+
+    Raises `Fault`, `InvalidRequestError`.
+    """
+    new = (
+        ChatMessage("user", request.message)
+        if isinstance(request.message, str)
+        else request.message
+    )
     conversation = Conversation(
         messages_of((*(request.messages or []), new)),
         tuple(tools),
@@ -82,12 +119,24 @@ def generation_params(request: AgentTurn, model: str, agent: str, tools: Sequenc
     return GenerationParams(
         model=model,
         conversation=with_thinking(conversation, request),
-        max_tokens=DEFAULT_TOKENS if request.max_tokens is None else token_limit(request, "max_tokens"),
-        sampling=SamplingChoice(request.temperature, request.top_p, request.top_k, request.min_p, request.repetition_penalty),
+        max_tokens=DEFAULT_TOKENS
+        if request.max_tokens is None
+        else token_limit(request, "max_tokens"),
+        sampling=SamplingChoice(
+            request.temperature,
+            request.top_p,
+            request.top_k,
+            request.min_p,
+            request.repetition_penalty,
+        ),
         steering=steering(request.logit_bias, request.frequency_penalty, request.presence_penalty),
         stop_strings=stops(request.stop),
         seed=request.seed,
-        identity=Identity(agent, is_ordered=True, salt=salt_of(request.cache_salt) if request.cache_salt else NO_SALT),
+        identity=Identity(
+            agent,
+            is_ordered=True,
+            salt=salt_of(request.cache_salt) if request.cache_salt else NO_SALT,
+        ),
         service_tier=request.service_tier,
         prompt_field="message",
     )

@@ -27,12 +27,16 @@ def routes(state: AppState) -> Blueprint:
     @document_response(AgentView, 200)
     @document_faults(OpenAIError, 400, 401, 403, 404)
     async def pin_agent(agent_id: str) -> Response:
-        """Pin an agent's memory in RAM, including its coming turns; all pins together may take half of the budget."""
+        """Pin an agent's memory in RAM, including its coming turns; all pins together may take half
+        of the budget.
+        """
         model, agent = await find_agent(state, agent_id)
         try:
             model.engine.memory.pin(agent)
         except PoolExhaustedError as error:
-            raise Fault(400, _pins_message(error), field="agent_id", code="pins_exhausted") from error
+            raise Fault(
+                400, _pins_message(error), field="agent_id", code="pins_exhausted"
+            ) from error
         return json_response(agent_view(model, agent))
 
     @blueprint.post("/v1/agents/<agent_id>/unpin")
@@ -48,9 +52,13 @@ def routes(state: AppState) -> Blueprint:
     @document_response(AgentView, 200)
     @document_faults(OpenAIError, 400, 401, 403, 404)
     async def close_agent(agent_id: str) -> Response:
-        """Release the RAM of blocks that only this agent uses, pinned or not. Its next turn loads them from disk, or computes them again."""
+        """Release the RAM of blocks that only this agent uses, pinned or not.
+
+        Its next turn loads them from disk, or computes them again.
+        """
         model, agent = await find_agent(state, agent_id)
-        with contextlib.suppress(CachePersistenceError):  # blocks that are not on disk by then are computed again
+        # blocks that are not on disk by then are computed again
+        with contextlib.suppress(CachePersistenceError):
             await persisted_record(model, agent, CLOSE_SECONDS)
         refuse_deleted(agent)
         model.engine.memory.release(agent)
@@ -69,4 +77,7 @@ def routes(state: AppState) -> Blueprint:
 
 
 def _pins_message(error: PoolExhaustedError) -> str:
-    return f"pins may take half of the {error.total} bytes of the cache budget: {error.wanted} more are wanted, {error.free} are left"
+    return (
+        f"pins may take half of the {error.total} bytes of the cache budget: {error.wanted} more "
+        f"are wanted, {error.free} are left"
+    )

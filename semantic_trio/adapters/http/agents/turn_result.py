@@ -55,4 +55,6 @@ def agent_answer(agent: str, answer: WholeAnswer) -> AgentAnswer:
     calls = [function_call(call) for call in said.calls]
     text = "".join(part.text for part in said.parts if isinstance(part, Text))
     usage, cache = AgentUsage.of(finished), Cache.of(finished.reuse)
-    return AgentAnswer(agent, text, said.thinking, calls, finished.reason, finished.stop_string, usage, cache)
+    return AgentAnswer(
+        agent, text, said.thinking, calls, finished.reason, finished.stop_string, usage, cache
+    )

@@ -1,4 +1,7 @@
-"""Routes for turns of an agent: a request carries only the new messages. Turns of one agent run in the order of their requests."""
+"""Routes for turns of an agent: a request carries only the new messages.
+
+Turns of one agent run in the order of their requests.
+"""
 
 import functools
 
@@ -6,7 +9,11 @@ from quart import Blueprint, Response
 from quart_schema import document_request, document_response
 
 from semantic_trio.adapters.http.agents.request import AgentTurn, generation_params
-from semantic_trio.adapters.http.agents.running_turn import RunningTurn, next_prompt_prefix, refuse_deleted
+from semantic_trio.adapters.http.agents.running_turn import (
+    RunningTurn,
+    next_prompt_prefix,
+    refuse_deleted,
+)
 from semantic_trio.adapters.http.agents.turn_queue import AgentQueues, QueuePlace
 from semantic_trio.adapters.http.agents.turn_result import AgentAnswer, Warmed, agent_answer
 from semantic_trio.adapters.http.agents.turn_stream import TurnEncoder
@@ -40,7 +47,10 @@ def routes(state: AppState) -> Blueprint:
     @document_stream
     @document_faults(OpenAIError, 400, 401, 403, 404, 408, 413, 429, 500, 503)
     async def generate(agent_id: str) -> Response:
-        """Answer a message to an agent. Message and answer are appended to its conversation when the answer is complete."""
+        """Answer a message to an agent.
+
+        Message and answer are appended to its conversation when the answer is complete.
+        """
         exchange = current.get()
         request = await parsed(exchange.body, functools.partial(decode, kind=AgentTurn))
         encoder = TurnEncoder(agent_id_in_url(agent_id), exchange.protocol, exchange.request_id)
@@ -54,40 +64,66 @@ def routes(state: AppState) -> Blueprint:
 
             return Reply(turn, lambda: encoder, whole)
 
-        return await respond(state, model_of_search(state), begin, encoder, is_streamed=request.stream)
+        return await respond(
+            state, model_of_search(state), begin, encoder, is_streamed=request.stream
+        )
 
     @blueprint.post("/v1/agents/<agent_id>/warm")
     @document_response(Warmed, 200)
     @document_faults(OpenAIError, 400, 401, 403, 404, 429, 500, 503)
     async def warm_agent(agent_id: str) -> Response:
-        """Prefill an agent's conversation, system prompt included, so that its next turn finds it in the cache."""
+        """Prefill an agent's conversation, system prompt included, so that its next turn finds it
+        in the cache.
+        """
         exchange = current.get()
         model, agent = await find_agent(state, agent_id)
         await _take_place(queues, model, agent, exchange).wait()
         encoded = await next_prompt_prefix(model, agent)
         refuse_deleted(agent)
         if not encoded.prompt.tokens:
-            return json_response(Warmed(agent.id, 0, Cache.of(NOTHING_REUSED)), reuse=NOTHING_REUSED)
-        only_read = GenerationParams(model.card.id, NOTHING_SAID, 0, SamplingChoice(), identity=Identity(agent.id, is_ordered=True))
+            return json_response(
+                Warmed(agent.id, 0, Cache.of(NOTHING_REUSED)), reuse=NOTHING_REUSED
+            )
+        only_read = GenerationParams(
+            model.card.id,
+            NOTHING_SAID,
+            0,
+            SamplingChoice(),
+            identity=Identity(agent.id, is_ordered=True),
+        )
         reuse = (await submit(state, exchange, model, only_read, encoded).result()).finished.reuse
-        return json_response(Warmed(agent.id, len(encoded.prompt.tokens), Cache.of(reuse)), reuse=reuse)
+        return json_response(
+            Warmed(agent.id, len(encoded.prompt.tokens), Cache.of(reuse)), reuse=reuse
+        )
 
     return blueprint
 
 
-async def _turn(state: AppState, queues: AgentQueues, exchange: Exchange, agent_id: str, request: AgentTurn) -> RunningTurn:
-    """Give a turn its place in the agent's queue. Raises what `find_agent`, `generation_params` and `RunningTurn.begin` raise."""
+async def _turn(
+    state: AppState, queues: AgentQueues, exchange: Exchange, agent_id: str, request: AgentTurn
+) -> RunningTurn:
+    """Give a turn its place in the agent's queue.
+
+    Raises what `find_agent`, `generation_params` and `RunningTurn.begin` raise.
+    """
     model, agent = await find_agent(state, agent_id)
     params = generation_params(request, model.card.id, agent.id, agent.conversation.tools)
     report_unreadable(state, exchange, params.conversation)
-    turn = RunningTurn(state, exchange, model, agent, _take_place(queues, model, agent, exchange), params)
+    turn = RunningTurn(
+        state, exchange, model, agent, _take_place(queues, model, agent, exchange), params
+    )
     if request.stream and turn.place.is_first:
         await turn.begin()  # errors of the request have a status while nothing was sent
     return turn
 
 
-def _take_place(queues: AgentQueues, model: ServedModel, agent: Agent, exchange: Exchange) -> QueuePlace:
-    """Take a place in the agent's queue until the request is over. Raises `OverloadedError` if the queue is full, and at the end of the server."""
+def _take_place(
+    queues: AgentQueues, model: ServedModel, agent: Agent, exchange: Exchange
+) -> QueuePlace:
+    """Take a place in the agent's queue until the request is over.
+
+    Raises `OverloadedError` if the queue is full, and at the end of the server.
+    """
     engine, waiting = model.engine, queues.length(agent)
     engine.refuse_when_closed()
     if waiting > engine.queue_limit:

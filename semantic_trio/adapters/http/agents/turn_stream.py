@@ -12,14 +12,24 @@ from semantic_trio.adapters.http.common.protocol import Protocol
 from semantic_trio.adapters.http.common.thinking_field import SingleThinkingField
 from semantic_trio.adapters.http.openai.chat.completion import function_call
 from semantic_trio.adapters.http.serving.sse import encode_event
-from semantic_trio.domain.conversation import AnswerPart, CallPiece, CutCall, Text, Thinking, ToolCall, ToolResult
+from semantic_trio.domain.conversation import (
+    AnswerPart,
+    CallPiece,
+    CutCall,
+    Text,
+    Thinking,
+    ToolCall,
+    ToolResult,
+)
 from semantic_trio.domain.errors import SemanticError
 from semantic_trio.domain.generation import Finished
 
 
 @attrs.define(eq=False)
 class TurnEncoder:
-    """The events of one turn: `start`, `token`s, `thinking` and `call`s, `end`; or `error` in place of the end."""
+    """The events of one turn: `start`, `token`s, `thinking` and `call`s, `end`; or `error` in place
+    of the end.
+    """
 
     agent: str
     protocol: Protocol  # of the error
@@ -32,7 +42,10 @@ class TurnEncoder:
         return encode_event({"agent": self.agent}, "start")
 
     def part(self, part: AnswerPart) -> bytes:
-        """Encode a part of the answer. Only whole calls are sent; a call that was cut off is text."""
+        """Encode a part of the answer.
+
+        Only whole calls are sent; a call that was cut off is text.
+        """
         match self._thoughts.separated(part):
             case Thinking(text):
                 return encode_event({"text": text}, "thinking")
@@ -58,4 +71,7 @@ class TurnEncoder:
         """Encode the error, in the envelope of whole responses."""
         fault = fault_of(error, self.protocol)
         is_anthropic = self.protocol is Protocol.ANTHROPIC
-        return encode_event(anthropic_error(fault, self.request_id) if is_anthropic else openai_error(fault), "error")
+        return encode_event(
+            anthropic_error(fault, self.request_id) if is_anthropic else openai_error(fault),
+            "error",
+        )

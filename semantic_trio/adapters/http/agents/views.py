@@ -61,7 +61,9 @@ class AgentList:
 
 @attrs.frozen
 class LastTurn:
-    """The reuse of an agent's last turn, and where its prompt diverged from the agent's history, with the text of both around that position."""
+    """The reuse of an agent's last turn, and where its prompt diverged from the agent's history,
+    with the text of both around that position.
+    """
 
     agent: str
     reused: int
@@ -75,9 +77,12 @@ class LastTurn:
 
 
 async def find_agent(state: AppState, name: str) -> tuple[ServedModel, Agent]:
-    """Return the agent of an id, and its model, which is open until the request is over. The main model is opened to look for it there.
+    """Return the agent of an id, and its model, which is open until the request is over.
 
-    Raises `AgentNotFoundError`, `InvalidRequestError` for what cannot be an id, and what `AppState.resolve` raises.
+    The main model is opened to look for it there.
+
+    Raises `AgentNotFoundError`, `InvalidRequestError` for what cannot be an id, and what
+    `AppState.resolve` raises.
     """
     agent_id_in_url(name)
     stack = current.get().stack
@@ -92,7 +97,9 @@ async def find_agent(state: AppState, name: str) -> tuple[ServedModel, Agent]:
 
 
 def model_of_search(state: AppState) -> str | None:
-    """Return the name of the model that has to be loaded to look for an agent; None if all are loaded that are looked at."""
+    """Return the name of the model that has to be loaded to look for an agent; None if all are
+    loaded that are looked at.
+    """
     return ANY_MODEL if state.registry.main is None else None
 
 
@@ -121,13 +128,20 @@ def agent_view(model: ServedModel, agent: Agent) -> AgentView:
 
 def agent_list(state: AppState) -> AgentList:
     """Return all agents, counted by state."""
-    views = [agent_view(model, agent) for model in state.models for agent in model.engine.memory.agents]
+    views = [
+        agent_view(model, agent) for model in state.models for agent in model.engine.memory.agents
+    ]
     counts = collections.Counter(one.state for one in views)
-    return AgentList(views, len(views), counts[AgentState.LIVE], counts[AgentState.WARM], counts[AgentState.COLD])
+    return AgentList(
+        views, len(views), counts[AgentState.LIVE], counts[AgentState.WARM], counts[AgentState.COLD]
+    )
 
 
 def last_turn(model: ServedModel, agent: Agent) -> LastTurn:
-    """Return what the last turn reused, and why no more; zeros for an agent without a turn. The texts are the agent's own."""
+    """Return what the last turn reused, and why no more; zeros for an agent without a turn.
+
+    The texts are the agent's own.
+    """
     turn = agent.last_turn or TurnReuse(NOTHING_REUSED)
     has_left = turn.left_at is not None
     return LastTurn(

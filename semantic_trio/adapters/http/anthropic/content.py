@@ -1,7 +1,8 @@
 """Content blocks, converted to parts of the neutral conversation.
 
-Knows which role may use which blocks. Knows nothing of requests. A block that a text model cannot read becomes a placeholder; an
-unknown block is left out, because histories hold blocks of other servers, and clients send new ones every week.
+Knows which role may use which blocks. Knows nothing of requests. A block that a text model cannot
+read becomes a placeholder; an unknown block is left out, because histories hold blocks of other
+servers, and clients send new ones every week.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -41,9 +42,19 @@ FILES = {"base64": Base64Source, "url": UrlSource, "file": FileSource}
 
 AnyBlock = TextBlock | Block | OtherBlock
 Kinds = Mapping[str, type[TextBlock] | type[Block]]
-COMMON: Kinds = {"text": TextBlock, "image": ImageBlock, "search_result": SearchResultBlock, "document": DocumentBlock}
+COMMON: Kinds = {
+    "text": TextBlock,
+    "image": ImageBlock,
+    "search_result": SearchResultBlock,
+    "document": DocumentBlock,
+}
 OF_USER: Kinds = {**COMMON, "tool_result": ToolResultBlock}
-OF_ASSISTANT: Kinds = {**COMMON, "thinking": ThinkingBlock, "redacted_thinking": RedactedThinkingBlock, "tool_use": ToolUseBlock}
+OF_ASSISTANT: Kinds = {
+    **COMMON,
+    "thinking": ThinkingBlock,
+    "redacted_thinking": RedactedThinkingBlock,
+    "tool_use": ToolUseBlock,
+}
 OF_SYSTEM: Kinds = {"text": TextBlock, "image": ImageBlock}
 OF_RESULT: Kinds = {**COMMON, "tool_reference": ToolReferenceBlock}
 
@@ -57,11 +68,17 @@ class Content:
 
 
 def content_of(content: str | Iterable[msgspec.Raw], kinds: Kinds, at: str) -> Content:
-    """Convert a message's content, of the kinds its role may use. Raises `Fault` and `InvalidRequestError`, which name the place."""
+    """Convert a message's content, of the kinds its role may use.
+
+    Raises `Fault` and `InvalidRequestError`, which name the place.
+    """
     if isinstance(content, str):
         return Content((Text(content),))
     blocks = [(_block(raw, kinds, place), place) for raw, place in _with_paths(content, at)]
-    return Content(tuple(part for block, place in blocks for part in _parts(block, place)), rank_of(block.cache_control for block, _ in blocks))
+    return Content(
+        tuple(part for block, place in blocks for part in _parts(block, place)),
+        rank_of(block.cache_control for block, _ in blocks),
+    )
 
 
 def rank_of(controls: Iterable[CacheControl | None]) -> Rank | None:
@@ -70,7 +87,10 @@ def rank_of(controls: Iterable[CacheControl | None]) -> Rank | None:
 
 
 def object_of(raw: msgspec.Raw, at: str) -> str:
-    """Return a JSON object as it was written. Raises `InvalidRequestError` for other JSON, and for invalid UTF-8."""
+    """Return a JSON object as it was written.
+
+    Raises `InvalidRequestError` for other JSON, and for invalid UTF-8.
+    """
     encoded = bytes(raw)
     if not encoded.startswith(b"{"):
         raise InvalidRequestError("Input should be an object", at, quotes=False)
@@ -89,7 +109,9 @@ def _block(raw: msgspec.Raw, kinds: Kinds, at: str) -> AnyBlock:
     if name in kinds:
         return decode(raw, kinds[name], at)
     if name in KNOWN:
-        raise InvalidRequestError(f"{name!r} blocks are not for this place", f"{at}.type", quotes=False)
+        raise InvalidRequestError(
+            f"{name!r} blocks are not for this place", f"{at}.type", quotes=False
+        )
     return decode(raw, OtherBlock, at)
 
 
@@ -113,7 +135,11 @@ def _text(block: AnyBlock, at: str) -> Text | None:
         case TextBlock(text=text):
             return Text(text)
         case SearchResultBlock():
-            return Text("\n\n".join((f"{block.title}\n{block.source}", *(inner.text for inner in block.content))))
+            return Text(
+                "\n\n".join(
+                    (f"{block.title}\n{block.source}", *(inner.text for inner in block.content))
+                )
+            )
         case DocumentBlock():
             return _document(block, at)
         case ImageBlock():
@@ -129,7 +155,11 @@ def _document(block: DocumentBlock, at: str) -> Text:
     if kind in FILES:
         decode(block.source, FILES[kind], place)
         return placeholder_text("document", at, block.title or "")
-    return Text("\n\n".join(filter(None, (block.title, block.context, _document_text(block.source, kind, place)))))
+    return Text(
+        "\n\n".join(
+            filter(None, (block.title, block.context, _document_text(block.source, kind, place)))
+        )
+    )
 
 
 def _document_text(source: msgspec.Raw, kind: str, at: str) -> str:
@@ -150,4 +180,10 @@ def _result(result: ToolResultBlock, at: str) -> ToolResult:
     texts = [text for block, place in blocks if (text := _text(block, place)) is not None]
     loads = tuple(block.tool_name for block, _ in blocks if isinstance(block, ToolReferenceBlock))
     unread = tuple(text.unread for text in texts if text.unread is not None)
-    return ToolResult(result.tool_use_id, "\n\n".join(text.text for text in texts), bool(result.is_error), loads, unread)
+    return ToolResult(
+        result.tool_use_id,
+        "\n\n".join(text.text for text in texts),
+        bool(result.is_error),
+        loads,
+        unread,
+    )

@@ -1,6 +1,7 @@
 """Content blocks of the Messages API, as they are on the wire.
 
-Knows the fields of each kind of block, and which blocks a message or a tool result may hold. Blocks are decoded one by one, later.
+Knows the fields of each kind of block, and which blocks a message or a tool result may hold. Blocks
+are decoded one by one, later.
 """
 
 from typing import Annotated, Literal
@@ -97,7 +98,9 @@ class FileSource(msgspec.Struct, frozen=True, tag_field="type", tag="file"):
 class DocumentBlock(Block, tag="document", frozen=True):
     """A document; one that is no text is replaced by a placeholder."""
 
-    source: Annotated[msgspec.Raw, one_of(PlainTextSource, ContentSource, Base64Source, UrlSource, FileSource)]
+    source: Annotated[
+        msgspec.Raw, one_of(PlainTextSource, ContentSource, Base64Source, UrlSource, FileSource)
+    ]
     title: str | None = None
     context: str | None = None
 
@@ -112,7 +115,17 @@ class ToolReferenceBlock(Block, tag="tool_reference", frozen=True):
     tool_name: str
 
 
-KNOWN = ("text", "thinking", "redacted_thinking", "tool_use", "tool_result", "search_result", "document", "image", "tool_reference")
+KNOWN = (
+    "text",
+    "thinking",
+    "redacted_thinking",
+    "tool_use",
+    "tool_result",
+    "search_result",
+    "document",
+    "image",
+    "tool_reference",
+)
 
 
 class Typed(msgspec.Struct, frozen=True):
@@ -122,7 +135,8 @@ class Typed(msgspec.Struct, frozen=True):
 
 
 class OtherBlock(msgspec.Struct, frozen=True):
-    """Any other block, which is left out: calls and results of other servers' tools, and blocks of future versions.
+    """Any other block, which is left out: calls and results of other servers' tools, and blocks of
+    future versions.
 
     Images and files in the words of other protocols are replaced by placeholders.
     """
@@ -131,7 +145,10 @@ class OtherBlock(msgspec.Struct, frozen=True):
     cache_control: CacheControl | None = None
 
 
-ResultContent = Annotated[msgspec.Raw, one_of(TextBlock, ImageBlock, DocumentBlock, SearchResultBlock, ToolReferenceBlock, OtherBlock)]
+ResultContent = Annotated[
+    msgspec.Raw,
+    one_of(TextBlock, ImageBlock, DocumentBlock, SearchResultBlock, ToolReferenceBlock, OtherBlock),
+]
 
 
 class ToolResultBlock(Block, tag="tool_result", frozen=True):
@@ -142,8 +159,21 @@ class ToolResultBlock(Block, tag="tool_result", frozen=True):
     is_error: bool | None = None
 
 
-UserContent = Annotated[msgspec.Raw, one_of(TextBlock, ImageBlock, ToolResultBlock, SearchResultBlock, DocumentBlock, OtherBlock)]
+UserContent = Annotated[
+    msgspec.Raw,
+    one_of(TextBlock, ImageBlock, ToolResultBlock, SearchResultBlock, DocumentBlock, OtherBlock),
+]
 AssistantContent = Annotated[
-    msgspec.Raw, one_of(TextBlock, ImageBlock, ThinkingBlock, RedactedThinkingBlock, ToolUseBlock, SearchResultBlock, DocumentBlock, OtherBlock)
+    msgspec.Raw,
+    one_of(
+        TextBlock,
+        ImageBlock,
+        ThinkingBlock,
+        RedactedThinkingBlock,
+        ToolUseBlock,
+        SearchResultBlock,
+        DocumentBlock,
+        OtherBlock,
+    ),
 ]
 SystemContent = Annotated[msgspec.Raw, one_of(TextBlock, ImageBlock, OtherBlock)]

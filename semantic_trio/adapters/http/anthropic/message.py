@@ -16,12 +16,15 @@ from semantic_trio.domain.conversation import Breakpoint, Part, Text, Thinking, 
 from semantic_trio.domain.generation import Finished, FinishReason
 from semantic_trio.domain.priority import Priority
 
-StopReason = Literal["end_turn", "max_tokens", "stop_sequence", "tool_use", "model_context_window_exceeded"]
+StopReason = Literal[
+    "end_turn", "max_tokens", "stop_sequence", "tool_use", "model_context_window_exceeded"
+]
 
 CUT_OFF: dict[FinishReason, StopReason] = {
     FinishReason.MAX_TOKENS: "max_tokens",
     FinishReason.CONTEXT_FULL: "model_context_window_exceeded",
-    FinishReason.BROKEN_CALL: "max_tokens",  # the only reason that tells clients that a call is cut off
+    # the only reason that tells clients that a call is cut off
+    FinishReason.BROKEN_CALL: "max_tokens",
 }
 NO_INPUT = msgspec.Raw(b"{}")
 
@@ -77,7 +80,8 @@ class MessageFormat:
 
     message_id: str
     model: str
-    stop_sequences: frozenset[str] = frozenset()  # those of the request; a generation has others too
+    # those of the request; a generation has others too
+    stop_sequences: frozenset[str] = frozenset()
     display: Display = Display.NONE
     breakpoints: tuple[Breakpoint, ...] = ()
     priority: Priority = Priority.INTERACTIVE
@@ -94,12 +98,26 @@ def message_answer(whole: WholeAnswer, answer_format: MessageFormat) -> MessageA
     """
     content = list(_content(whole.parts_with_cut, answer_format.display))
     has_calls = any(isinstance(block, ToolUseContent) for block in content)
-    reason, sequence = stop_reason_of(whole.finished, answer_format.stop_sequences, has_calls=has_calls)
-    return MessageAnswer(answer_format.message_id, answer_format.model, content, reason, sequence, answer_format.usage(whole.finished))
+    reason, sequence = stop_reason_of(
+        whole.finished, answer_format.stop_sequences, has_calls=has_calls
+    )
+    return MessageAnswer(
+        answer_format.message_id,
+        answer_format.model,
+        content,
+        reason,
+        sequence,
+        answer_format.usage(whole.finished),
+    )
 
 
-def stop_reason_of(finished: Finished, stop_sequences: frozenset[str], *, has_calls: bool) -> tuple[StopReason, str | None]:
-    """Return why an answer ended, and the client's stop sequence if that is why. `tool_use` stands for an answer with calls that was not cut off."""
+def stop_reason_of(
+    finished: Finished, stop_sequences: frozenset[str], *, has_calls: bool
+) -> tuple[StopReason, str | None]:
+    """Return why an answer ended, and the client's stop sequence if that is why.
+
+    `tool_use` stands for an answer with calls that was not cut off.
+    """
     if finished.reason is FinishReason.STOP_STRING and finished.stop_string in stop_sequences:
         return "stop_sequence", finished.stop_string
     return CUT_OFF.get(finished.reason, "tool_use" if has_calls else "end_turn"), None

@@ -1,7 +1,8 @@
 """Requests of the Messages API, and the parameters of a generation they stand for.
 
-Knows requests and the neutral conversation. Fields that are not named here are accepted and ignored, betas among them: clients send new ones every
-week, and one refusal costs them the request. Histories are taken as they come: a result whose call is gone is what the user says.
+Knows requests and the neutral conversation. Fields that are not named here are accepted and
+ignored, betas among them: clients send new ones every week, and one refusal costs them the request.
+Histories are taken as they come: a result whose call is gone is what the user says.
 """
 
 from collections.abc import Iterable, Iterator
@@ -10,16 +11,53 @@ from typing import Annotated, Literal
 import attrs
 import msgspec
 
-from semantic_trio.adapters.http.anthropic.content import OF_ASSISTANT, OF_SYSTEM, OF_USER, Content, content_of, rank_of
-from semantic_trio.adapters.http.anthropic.content_blocks import AssistantContent, CacheControl, SystemContent, TextBlock, UserContent
+from semantic_trio.adapters.http.anthropic.content import (
+    OF_ASSISTANT,
+    OF_SYSTEM,
+    OF_USER,
+    Content,
+    content_of,
+    rank_of,
+)
+from semantic_trio.adapters.http.anthropic.content_blocks import (
+    AssistantContent,
+    CacheControl,
+    SystemContent,
+    TextBlock,
+    UserContent,
+)
 from semantic_trio.adapters.http.anthropic.thinking import ThinkingParam
-from semantic_trio.adapters.http.anthropic.tools import ToolChoiceParam, ToolParam, choice_of, neutral, read_tools
-from semantic_trio.adapters.http.common.compatibility_fields import StructuredOutputFields, UnsupportedFields, requested_schema
+from semantic_trio.adapters.http.anthropic.tools import (
+    ToolChoiceParam,
+    ToolParam,
+    choice_of,
+    neutral,
+    read_tools,
+)
+from semantic_trio.adapters.http.common.compatibility_fields import (
+    StructuredOutputFields,
+    UnsupportedFields,
+    requested_schema,
+)
 from semantic_trio.adapters.http.common.identity import ANONYMOUS, AgentId, CacheSalt, Identity
-from semantic_trio.adapters.http.common.limits import MOST_MESSAGES, MOST_TOOLS, MaxTokens, token_limit
+from semantic_trio.adapters.http.common.limits import (
+    MOST_MESSAGES,
+    MOST_TOOLS,
+    MaxTokens,
+    token_limit,
+)
 from semantic_trio.adapters.http.common.response_format import ResponseFormat, schema_of
 from semantic_trio.adapters.http.serving.params import GenerationParams, SamplingChoice
-from semantic_trio.domain.conversation import EFFORTS, Calling, Conversation, Message, Part, Role, Text, ToolResult
+from semantic_trio.domain.conversation import (
+    EFFORTS,
+    Calling,
+    Conversation,
+    Message,
+    Part,
+    Role,
+    Text,
+    ToolResult,
+)
 from semantic_trio.domain.errors import InvalidRequestError
 from semantic_trio.domain.eviction import Rank
 
@@ -103,7 +141,10 @@ class MessagesRequest(CountTokensRequest, UnsupportedFields):
 
 
 def generation_params(request: MessagesRequest, identity: Identity = ANONYMOUS) -> GenerationParams:
-    """Return the parameters of a request. Raises `Fault` and `InvalidRequestError`, which name the field."""
+    """Return the parameters of a request.
+
+    Raises `Fault` and `InvalidRequestError`, which name the field.
+    """
     return GenerationParams(
         model=request.model,
         conversation=conversation(request),
@@ -116,26 +157,48 @@ def generation_params(request: MessagesRequest, identity: Identity = ANONYMOUS) 
 
 
 def conversation(request: CountTokensRequest) -> Conversation:
-    """Return the conversation of a request. An answer continues the assistant's last message, unless a call is required.
+    """Return the conversation of a request.
+
+    An answer continues the assistant's last message, unless a call is required.
 
     Raises `Fault` and `InvalidRequestError`, which name the field.
     """
     found = _conversation(request)
-    forms = {"output_config.format": found.schema, "output_format": _schema_of(OutputConfig(request.output_format))}
-    schema = requested_schema(request, {**forms, "response_format": schema_of(request.response_format)})
-    found = attrs.evolve(found, schema=schema, continues=found.choice.calling is not Calling.REQUIRED)
+    forms = {
+        "output_config.format": found.schema,
+        "output_format": _schema_of(OutputConfig(request.output_format)),
+    }
+    schema = requested_schema(
+        request, {**forms, "response_format": schema_of(request.response_format)}
+    )
+    found = attrs.evolve(
+        found, schema=schema, continues=found.choice.calling is not Calling.REQUIRED
+    )
     if found.prefill is not None and schema is not None:
-        raise InvalidRequestError("an answer that has to be JSON of a schema cannot go on with the assistant's message", "messages", quotes=False)
+        raise InvalidRequestError(
+            "an answer that has to be JSON of a schema cannot go on with the assistant's message",
+            "messages",
+            quotes=False,
+        )
     return found
 
 
 def _conversation(request: CountTokensRequest) -> Conversation:
-    """Build the conversation: the system prompt, then the messages in order. Breakpoints are ranks of messages, those of tools of the first."""
+    """Build the conversation: the system prompt, then the messages in order.
+
+    Breakpoints are ranks of messages, those of tools of the first.
+    """
     tools = read_tools(request.tools or ())
-    system = [TextBlock("text", request.system)] if isinstance(request.system, str) else request.system or []
+    system = (
+        [TextBlock("text", request.system)]
+        if isinstance(request.system, str)
+        else request.system or []
+    )
     head = Message(Role.SYSTEM, tuple(Text(block.text) for block in system if block.text))
     messages = [*([head] if head.parts else []), *_messages(request.messages)]
-    messages[0] = _with_rank(messages[0], rank_of(stated.cache_control for stated in (*tools, *system)))
+    messages[0] = _with_rank(
+        messages[0], rank_of(stated.cache_control for stated in (*tools, *system))
+    )
     messages[-1] = _with_rank(messages[-1], rank_of([request.cache_control]))
     thinking = request.thinking
     thinks = thinking is not None and thinking.is_wanted
@@ -146,21 +209,33 @@ def _conversation(request: CountTokensRequest) -> Conversation:
         schema=_schema_of(request.output_config),
         thinks=thinks,
         effort=_effort_of(request.output_config) if thinks else None,
-        thought_budget=max(1, thinking.budget_tokens) if thinks and thinking and thinking.budget_tokens is not None else None,
+        thought_budget=max(1, thinking.budget_tokens)
+        if thinks and thinking and thinking.budget_tokens is not None
+        else None,
     )
 
 
 def _effort_of(config: OutputConfig | None) -> str | None:
-    """Return the effort of thinking; unknown words are ignored, as new ones come with every model of the API."""
+    """Return the effort of thinking; unknown words are ignored, as new ones come with every model
+    of the API.
+    """
     return config.effort if config is not None and config.effort in EFFORTS else None
 
 
 def _schema_of(config: OutputConfig | None) -> str | None:
-    return None if config is None or config.format is None else msgspec.json.encode(config.format.schema).decode()
+    return (
+        None
+        if config is None or config.format is None
+        else msgspec.json.encode(config.format.schema).decode()
+    )
 
 
 def _with_rank(message: Message, rank: Rank | None) -> Message:
-    return message if rank is None else attrs.evolve(message, rank=max(rank, message.rank or Rank.PLAIN))
+    return (
+        message
+        if rank is None
+        else attrs.evolve(message, rank=max(rank, message.rank or Rank.PLAIN))
+    )
 
 
 def _messages(messages: Iterable[MessageParam]) -> Iterator[Message]:
@@ -184,5 +259,7 @@ def _role_and_content(message: MessageParam, at: str) -> tuple[Role, Content]:
 
 
 def _with_its_call(part: Part, called: set[str]) -> Part:
-    """Return a result whose call is not in the history as text, as in histories that clients shorten: templates look calls up by id."""
+    """Return a result whose call is not in the history as text, as in histories that clients
+    shorten: templates look calls up by id.
+    """
     return Text(part.text) if isinstance(part, ToolResult) and part.call_id not in called else part

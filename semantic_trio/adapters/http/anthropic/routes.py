@@ -6,8 +6,18 @@ import uuid
 from quart import Blueprint, Response
 from quart_schema import document_request, document_response
 
-from semantic_trio.adapters.http.anthropic.message import MessageAnswer, MessageFormat, TokenCount, message_answer
-from semantic_trio.adapters.http.anthropic.request import CountTokensRequest, MessagesRequest, conversation, generation_params
+from semantic_trio.adapters.http.anthropic.message import (
+    MessageAnswer,
+    MessageFormat,
+    TokenCount,
+    message_answer,
+)
+from semantic_trio.adapters.http.anthropic.request import (
+    CountTokensRequest,
+    MessagesRequest,
+    conversation,
+    generation_params,
+)
 from semantic_trio.adapters.http.anthropic.server_tools import FixedAnswer, fixed_answer
 from semantic_trio.adapters.http.anthropic.stream import MessageEncoder, MessageSignals
 from semantic_trio.adapters.http.anthropic.thinking import display_of
@@ -45,7 +55,13 @@ def routes(state: AppState) -> Blueprint:
         if fixed is None:
             report_unreadable(state, exchange, params.conversation)
         begin = functools.partial(_begin, state, exchange, request, params, fixed)
-        return await respond(state, params.model, begin, MessageSignals(exchange.request_id), is_streamed=request.stream)
+        return await respond(
+            state,
+            params.model,
+            begin,
+            MessageSignals(exchange.request_id),
+            is_streamed=request.stream,
+        )
 
     @blueprint.post("/v1/messages/count_tokens")
     @document_request(CountTokensRequest)
@@ -56,17 +72,27 @@ def routes(state: AppState) -> Blueprint:
         exchange = current.get()
         request, conversation_to_count = await parsed(exchange.body, _parsed_count)
         model = await state.resolve(request.model, exchange.stack)
-        encoded = await model.encode(conversation_to_count, model.salt(identify(exchange.headers, cache_salt=request.cache_salt)))
+        encoded = await model.encode(
+            conversation_to_count,
+            model.salt(identify(exchange.headers, cache_salt=request.cache_salt)),
+        )
         return json_response(TokenCount(len(encoded.prompt.tokens)))
 
     return blueprint
 
 
-def _parsed(exchange: Exchange, body: bytes) -> tuple[MessagesRequest, GenerationParams, FixedAnswer | None]:
+def _parsed(
+    exchange: Exchange, body: bytes
+) -> tuple[MessagesRequest, GenerationParams, FixedAnswer | None]:
     request = decode(body, MessagesRequest)
     user_id = request.metadata.user_id if request.metadata else None
     fixed = fixed_answer(read_tools(request.tools or ()), request.tool_choice)
-    identity = identify(exchange.headers, session_id=request.session_id, user_id=user_id, cache_salt=request.cache_salt)
+    identity = identify(
+        exchange.headers,
+        session_id=request.session_id,
+        user_id=user_id,
+        cache_salt=request.cache_salt,
+    )
     return request, generation_params(request, identity), fixed
 
 
@@ -76,7 +102,11 @@ def _parsed_count(body: bytes) -> tuple[CountTokensRequest, Conversation]:
 
 
 async def _begin(
-    state: AppState, exchange: Exchange, request: MessagesRequest, params: GenerationParams, fixed: FixedAnswer | None
+    state: AppState,
+    exchange: Exchange,
+    request: MessagesRequest,
+    params: GenerationParams,
+    fixed: FixedAnswer | None,
 ) -> Reply[AnswerPart]:
     if fixed is not None:
         return await _begin_without_model(state, exchange, request, fixed)
@@ -94,14 +124,18 @@ async def _begin(
     return Reply(answer, encoder, whole)
 
 
-async def _begin_without_model(state: AppState, exchange: Exchange, request: MessagesRequest, fixed: FixedAnswer) -> Reply[AnswerPart]:
+async def _begin_without_model(
+    state: AppState, exchange: Exchange, request: MessagesRequest, fixed: FixedAnswer
+) -> Reply[AnswerPart]:
     """Begin an answer that no model has generated. Raises `ModelNotFoundError` all the same."""
     model = await state.resolve(request.model, exchange.stack)
     exchange.model = model.card.id
     answer_format = _format(request, model)
 
     def encoder() -> MessageEncoder:
-        return MessageEncoder(exchange.request_id, answer_format, answer_format.usage(fixed.whole.finished))
+        return MessageEncoder(
+            exchange.request_id, answer_format, answer_format.usage(fixed.whole.finished)
+        )
 
     async def whole() -> Body:
         return message_answer(fixed.whole, answer_format), None
@@ -110,7 +144,10 @@ async def _begin_without_model(state: AppState, exchange: Exchange, request: Mes
 
 
 def _format(
-    request: MessagesRequest, model: ServedModel, breakpoints: tuple[Breakpoint, ...] = (), priority: Priority = Priority.INTERACTIVE
+    request: MessagesRequest,
+    model: ServedModel,
+    breakpoints: tuple[Breakpoint, ...] = (),
+    priority: Priority = Priority.INTERACTIVE,
 ) -> MessageFormat:
     return MessageFormat(
         message_id=f"msg_{uuid.uuid4().hex}",
@@ -123,6 +160,15 @@ def _format(
 
 
 def _expected_usage(model: ServedModel, generation: GenerationRequest) -> Usage:
-    """Return the usage if the prompt were read now. Some clients read only this one, others add the zeros of the last one to it."""
+    """Return the usage if the prompt were read now.
+
+    Some clients read only this one, others add the zeros of the last one to it.
+    """
     memory, prompt = model.engine.memory, generation.prompt
-    return Usage.of(len(prompt), memory.match(memory.run(prompt, generation.salt)).length, 0, generation.breakpoints, generation.priority)
+    return Usage.of(
+        len(prompt),
+        memory.match(memory.run(prompt, generation.salt)).length,
+        0,
+        generation.breakpoints,
+        generation.priority,
+    )

@@ -1,6 +1,7 @@
 """The events of a message that streams.
 
-Knows the order of events: blocks in ascending order, each started, sent in deltas, and stopped before the next. Knows nothing of requests.
+Knows the order of events: blocks in ascending order, each started, sent in deltas, and stopped
+before the next. Knows nothing of requests.
 """
 
 from collections.abc import Iterator
@@ -23,7 +24,14 @@ from semantic_trio.adapters.http.common.cache_report import Cache
 from semantic_trio.adapters.http.common.faults import anthropic_error, fault_of
 from semantic_trio.adapters.http.common.protocol import Protocol
 from semantic_trio.adapters.http.serving.sse import encode_event
-from semantic_trio.domain.conversation import AnswerPart, CallPiece, CutCall, Text, Thinking, ToolCall
+from semantic_trio.domain.conversation import (
+    AnswerPart,
+    CallPiece,
+    CutCall,
+    Text,
+    Thinking,
+    ToolCall,
+)
 from semantic_trio.domain.errors import SemanticError
 from semantic_trio.domain.generation import Finished
 
@@ -46,27 +54,39 @@ class MessageSignals:
 
 @attrs.define
 class MessageEncoder(MessageSignals):
-    """Encodes `message_start` to `message_stop`. Leading blanks are held back until text follows: clients send no blank block back."""
+    """Encodes `message_start` to `message_stop`.
+
+    Leading blanks are held back until text follows: clients send no blank block back.
+    """
 
     answer_format: MessageFormat
     expected: Usage  # the usage as known when the stream opens; the last one counts
     _index: int = attrs.field(init=False, default=0)  # of the open block, or of the next
     _has_calls: bool = attrs.field(init=False, default=False)
-    _kind: type[Text] | type[Thinking] = attrs.field(init=False, default=Text)  # of the current block
+    # of the current block
+    _kind: type[Text] | type[Thinking] = attrs.field(init=False, default=Text)
     _pieces: list[str] = attrs.field(init=False, factory=list)  # text of the current block so far
-    _is_open: bool = attrs.field(init=False, default=False)  # True when the block's start event was sent
-    _sent_characters: int | None = attrs.field(init=False, default=None)  # characters sent of the open call's arguments; None: no call is open
+    # True when the block's start event was sent
+    _is_open: bool = attrs.field(init=False, default=False)
+    # characters sent of the open call's arguments; None: no call is open
+    _sent_characters: int | None = attrs.field(init=False, default=None)
 
     def opening(self) -> bytes:
         """Encode `message_start` and a `ping`: a client that gets these waits."""
-        message = MessageAnswer(self.answer_format.message_id, self.answer_format.model, [], None, None, self.expected)
+        message = MessageAnswer(
+            self.answer_format.message_id, self.answer_format.model, [], None, None, self.expected
+        )
         return _event("message_start", message=message) + self.ping
 
     def part(self, part: AnswerPart) -> bytes:
         """Encode more of the block of the part's kind, or a block of its own."""
         match part:
             case ToolCall():
-                return self._call_start(part) + self._arguments(part.arguments[self._sent_characters or 0 :]) + self._call_stop()
+                return (
+                    self._call_start(part)
+                    + self._arguments(part.arguments[self._sent_characters or 0 :])
+                    + self._call_stop()
+                )
             case CallPiece():
                 return self._call_start(part) + self._arguments(part.arguments)
             case CutCall():
@@ -79,9 +99,16 @@ class MessageEncoder(MessageSignals):
 
     def ending(self, finished: Finished) -> bytes:
         """Encode the block's end, the reason, the usage, and the message's end."""
-        reason, sequence = stop_reason_of(finished, self.answer_format.stop_sequences, has_calls=self._has_calls)
+        reason, sequence = stop_reason_of(
+            finished, self.answer_format.stop_sequences, has_calls=self._has_calls
+        )
         delta = {"stop_reason": reason, "stop_sequence": sequence}
-        message_delta = _event("message_delta", delta=delta, usage=self.answer_format.usage(finished), semantic_cache=Cache.of(finished.reuse))
+        message_delta = _event(
+            "message_delta",
+            delta=delta,
+            usage=self.answer_format.usage(finished),
+            semantic_cache=Cache.of(finished.reuse),
+        )
         return self._block_end() + message_delta + _event("message_stop")
 
     def _switched_to(self, kind: type[Text] | type[Thinking]) -> bytes:
@@ -97,17 +124,25 @@ class MessageEncoder(MessageSignals):
         if not text.strip():
             return b""
         self._is_open = True
-        return self._start(TextContent("") if self._kind is Text else ThinkingContent("", "")) + self._delta("".join(self._pieces))
+        return self._start(
+            TextContent("") if self._kind is Text else ThinkingContent("", "")
+        ) + self._delta("".join(self._pieces))
 
     def _delta(self, text: str) -> bytes:
         if self._kind is Text:
-            return self._block_event("content_block_delta", delta={"type": "text_delta", "text": text})
+            return self._block_event(
+                "content_block_delta", delta={"type": "text_delta", "text": text}
+            )
         if self.answer_format.display is Display.OMITTED:
             return b""
-        return self._block_event("content_block_delta", delta={"type": "thinking_delta", "thinking": text})
+        return self._block_event(
+            "content_block_delta", delta={"type": "thinking_delta", "thinking": text}
+        )
 
     def _block_end(self) -> bytes:
-        """Encode the end of the open block; blanks held back for a block that never began are dropped."""
+        """Encode the end of the open block; blanks held back for a block that never began are
+        dropped.
+        """
         text = "".join(self._pieces)
         self._pieces.clear()
         if not self._is_open:
@@ -117,7 +152,9 @@ class MessageEncoder(MessageSignals):
 
     def _signature(self, thought: str) -> bytes:
         signed = signature(thought if self.answer_format.display is Display.OMITTED else "")
-        return self._block_event("content_block_delta", delta={"type": "signature_delta", "signature": signed})
+        return self._block_event(
+            "content_block_delta", delta={"type": "signature_delta", "signature": signed}
+        )
 
     def _call_start(self, call: ToolCall | CallPiece) -> bytes:
         """Encode the start of a call's block, unless it has begun."""
@@ -129,7 +166,9 @@ class MessageEncoder(MessageSignals):
     def _arguments(self, arguments: str) -> bytes:
         """Encode more of the open call's arguments."""
         self._sent_characters = (self._sent_characters or 0) + len(arguments)
-        deltas = ({"type": "input_json_delta", "partial_json": piece} for piece in _pieces(arguments))
+        deltas = (
+            {"type": "input_json_delta", "partial_json": piece} for piece in _pieces(arguments)
+        )
         return b"".join(self._block_event("content_block_delta", delta=delta) for delta in deltas)
 
     def _call_stop(self) -> bytes:
@@ -149,7 +188,10 @@ class MessageEncoder(MessageSignals):
 
 
 def _pieces(arguments: str) -> Iterator[str]:
-    return (arguments[start : start + PIECE_CHARACTERS] for start in range(0, len(arguments), PIECE_CHARACTERS))
+    return (
+        arguments[start : start + PIECE_CHARACTERS]
+        for start in range(0, len(arguments), PIECE_CHARACTERS)
+    )
 
 
 def _event(name: str, **fields: object) -> bytes:

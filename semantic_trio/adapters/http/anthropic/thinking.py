@@ -1,4 +1,5 @@
-"""Thinking in the Messages API: on or off, shown or omitted, and signatures that carry omitted thoughts.
+"""Thinking in the Messages API: on or off, shown or omitted, and signatures that carry omitted
+thoughts.
 
 Knows nothing of blocks and events.
 """
@@ -44,7 +45,10 @@ def display_of(param: ThinkingParam | None) -> Display:
 
 
 def signature(hidden: str = "") -> str:
-    """Return a unique signature. It carries an omitted thought, so that the model has the thought in later turns."""
+    """Return a unique signature.
+
+    It carries an omitted thought, so that the model has the thought in later turns.
+    """
     return f"{SIGNED}.{uuid.uuid4().hex}.{base64.urlsafe_b64encode(hidden.encode()).decode()}"
 
 

@@ -1,7 +1,8 @@
 """Tools and tool choices of the Messages API, as they are on the wire.
 
-Knows definitions and choices, in the shapes of OpenAI's APIs too. Knows nothing of calls. Server tools (web searches, sandboxes)
-are not for a local model: they are left out, and not refused. `server_tools` answers requests that only such a tool could serve.
+Knows definitions and choices, in the shapes of OpenAI's APIs too. Knows nothing of calls. Server
+tools (web searches, sandboxes) are not for a local model: they are left out, and not refused.
+`server_tools` answers requests that only such a tool could serve.
 """
 
 from collections.abc import Iterable, Mapping
@@ -119,7 +120,12 @@ class FunctionChoice(Choice, tag="function", frozen=True):
 
 TaggedChoice = AutoChoice | AnyChoice | RequiredChoice | NoChoice | NamedChoice | FunctionChoice
 ToolChoiceParam = Literal["auto", "any", "required", "none"] | TaggedChoice
-WORDS: Mapping[str, TaggedChoice] = {"auto": AutoChoice(), "any": AnyChoice(), "required": AnyChoice(), "none": NoChoice()}
+WORDS: Mapping[str, TaggedChoice] = {
+    "auto": AutoChoice(),
+    "any": AnyChoice(),
+    "required": AnyChoice(),
+    "none": NoChoice(),
+}
 
 
 def read_tools(raws: Iterable[msgspec.Raw]) -> list[AnyTool]:
@@ -142,8 +148,13 @@ def neutral(tools: Iterable[AnyTool]) -> tuple[Tool, ...]:
     )
 
 
-def choice_of(param: ToolChoiceParam | None, tools: list[AnyTool], *, is_single: bool = False) -> ToolChoice:
-    """Return the tool choice of a request. Raises `InvalidRequestError` for a tool that is not offered."""
+def choice_of(
+    param: ToolChoiceParam | None, tools: list[AnyTool], *, is_single: bool = False
+) -> ToolChoice:
+    """Return the tool choice of a request.
+
+    Raises `InvalidRequestError` for a tool that is not offered.
+    """
     choice = WORDS[param] if isinstance(param, str) else param
     name = demanded_name(choice)
     if name is not None and name not in {tool.name for tool in tools}:
@@ -161,7 +172,10 @@ def choice_of(param: ToolChoiceParam | None, tools: list[AnyTool], *, is_single:
 
 
 def demanded_name(choice: ToolChoiceParam | None) -> str | None:
-    """Return the name of the tool that has to be called. Raises `InvalidRequestError` for a function without a name."""
+    """Return the name of the tool that has to be called.
+
+    Raises `InvalidRequestError` for a function without a name.
+    """
     match choice:
         case NamedChoice(name=name):
             return name
@@ -180,14 +194,23 @@ def _tool(raw: msgspec.Raw, at: str) -> AnyTool:
     if typed.type != "custom" and typed.function is not None:
         nested = decode(raw, NestedFunction, at)
         return _as_custom(nested.function, nested.cache_control)
-    if typed.type == "function" or (typed.type is None and typed.parameters is not None and typed.input_schema is None):
+    if typed.type == "function" or (
+        typed.type is None and typed.parameters is not None and typed.input_schema is None
+    ):
         flat = decode(raw, FlatFunction, at)
         return _as_custom(flat, flat.cache_control)
     return decode(raw, CustomTool, at)
 
 
 def _as_custom(function: FlatFunction, control: CacheControl | None) -> CustomTool:
-    return CustomTool(function.name, None, function.description, function.parameters, strict=function.strict, cache_control=control)
+    return CustomTool(
+        function.name,
+        None,
+        function.description,
+        function.parameters,
+        strict=function.strict,
+        cache_control=control,
+    )
 
 
 def _schema(raw: msgspec.Raw, at: str) -> str:

@@ -39,16 +39,26 @@ class Usage:
         breakpoints: Iterable[Breakpoint] = (),
         priority: Priority = Priority.INTERACTIVE,
     ) -> "Usage":
-        """Count tokens read from the cache, tokens written to it up to the last breakpoint, and plain input behind that."""
+        """Count tokens read from the cache, tokens written to it up to the last breakpoint, and
+        plain input behind that.
+        """
         marked = [place for place in breakpoints if place.rank is not Rank.PLAIN]
         for_long = max((place.position for place in marked if place.rank is Rank.LONG), default=0)
         written = max(max((place.position for place in marked), default=0) - reused, 0)
         written_for_long = max(for_long - reused, 0)
         creation = CacheCreation(written - written_for_long, written_for_long)
-        tier: Literal["standard", "batch"] = "batch" if priority is Priority.BACKGROUND else "standard"
+        tier: Literal["standard", "batch"] = (
+            "batch" if priority is Priority.BACKGROUND else "standard"
+        )
         return cls(prompt_tokens - reused - written, output_tokens, written, reused, creation, tier)
 
 
 def usage_of(finished: Finished, breakpoints: Iterable[Breakpoint], priority: Priority) -> Usage:
     """Return the usage of a generation."""
-    return Usage.of(finished.prompt_tokens, finished.reuse.tokens, finished.completion_tokens, breakpoints, priority)
+    return Usage.of(
+        finished.prompt_tokens,
+        finished.reuse.tokens,
+        finished.completion_tokens,
+        breakpoints,
+        priority,
+    )

@@ -1,1 +1,3 @@
-"""Parts of the wire that several protocols share: errors, JSON, identities, limits, fields of other servers, the OpenAPI document."""
+"""Parts of the wire that several protocols share: errors, JSON, identities, limits, fields of other
+servers, the OpenAPI document.
+"""

@@ -1,4 +1,5 @@
-"""The reuse of a prompt, as clients see it: a header of whole responses, an object in the last event of streams.
+"""The reuse of a prompt, as clients see it: a header of whole responses, an object in the last
+event of streams.
 
 Knows the wire and nothing of memory.
 """
@@ -27,6 +28,12 @@ class Cache:
 
 
 def cache_header(reuse: Reuse) -> str:
-    """Return the header's value, `reused=2013/2044; source=ram; cause=diverged; lost=12`; without a cause it ends after the source."""
+    """Return the header's value, `reused=2013/2044; source=ram; cause=diverged; lost=12`; without a
+    cause it ends after the source.
+    """
     text = f"reused={reuse.tokens}/{reuse.prompt_tokens}; source={reuse.source.value}"
-    return text if reuse.cause is None else f"{text}; cause={reuse.cause.value}; lost={reuse.lost_tokens}"
+    return (
+        text
+        if reuse.cause is None
+        else f"{text}; cause={reuse.cause.value}; lost={reuse.lost_tokens}"
+    )

@@ -1,6 +1,7 @@
 """A request and what is known of its response: its id, its body, what it holds and how it ended.
 
-Knows nothing of protocols' bodies. Everything pushed on `stack` is released however the request ends: response, error, or a lost client.
+Knows nothing of protocols' bodies. Everything pushed on `stack` is released however the request
+ends: response, error, or a lost client.
 """
 
 import re
@@ -39,7 +40,8 @@ class Exchange:
     model: str = ""  # id of the model that answers
     agent: str = ""  # id of the agent, if the request names one
     unread: tuple[Unread, ...] = ()  # content of the conversation that the model cannot read
-    generations: list[Generation] = attrs.field(factory=list)  # generations submitted for the request
+    # generations submitted for the request
+    generations: list[Generation] = attrs.field(factory=list)
     fault: Fault | None = None  # the error of a refused or failed request
     status: int = 0  # 0 until the response has begun
     is_complete: bool = False  # True when the last byte was given to the server
@@ -48,7 +50,10 @@ class Exchange:
     @classmethod
     def of(cls, scope: HTTPScope) -> "Exchange":
         """Create the exchange of a request."""
-        headers = {name.decode("latin1").lower(): value.decode("latin1") for name, value in scope["headers"]}
+        headers = {
+            name.decode("latin1").lower(): value.decode("latin1")
+            for name, value in scope["headers"]
+        }
         path = scope["path"]
         return cls(scope["method"], path, headers, _request_id(headers), protocol_of(path, headers))
 
@@ -61,10 +66,16 @@ class Exchange:
 
     @property
     def tokens(self) -> dict[str, int | str]:
-        """Tokens read and generated so far, and why no more was reused; empty if nothing was submitted."""
+        """Tokens read and generated so far, and why no more was reused; empty if nothing was
+        submitted.
+        """
         if not self.generations:
             return {}
-        causes = dict.fromkeys(one.reuse.cause.value for one in self._firsts if one.reuse is not None and one.reuse.cause is not None)
+        causes = dict.fromkeys(
+            one.reuse.cause.value
+            for one in self._firsts
+            if one.reuse is not None and one.reuse.cause is not None
+        )
         return {
             "prompt_tokens": self.prompt_tokens,
             "reused": self.reused_tokens,
@@ -113,7 +124,10 @@ class Exchange:
         """Reason for the error, for the log, without any text of the conversation."""
         if self.fault is None:
             return {}
-        return {"error": self.fault.logged, **({"param": self.fault.field} if self.fault.field else {})}
+        return {
+            "error": self.fault.logged,
+            **({"param": self.fault.field} if self.fault.field else {}),
+        }
 
 
 current: ContextVar[Exchange] = ContextVar("exchange")

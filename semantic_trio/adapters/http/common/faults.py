@@ -1,7 +1,7 @@
 """Errors as HTTP responses, in the statuses and words that the clients of each protocol act upon.
 
-Knows named errors and HTTP statuses. Knows nothing of requests. Clients retry for minutes depending on the status, and some mend their
-request depending on the message: both are part of the contract.
+Knows named errors and HTTP statuses. Knows nothing of requests. Clients retry for minutes depending
+on the status, and some mend their request depending on the message: both are part of the contract.
 """
 
 import attrs
@@ -42,7 +42,8 @@ KINDS = {
     503: "overloaded_error",
     529: "overloaded_error",
 }
-# Most characters of a path in a message, and of a message in the log: clients choose the length of the path.
+# Most characters of a path in a message, and of a message in the log: clients choose the length of
+# the path.
 SHOWN_PATH, LOGGED_CHARACTERS = 100, 200
 # Seconds until a supervisor has restarted a dead process.
 RESTART_SECONDS = 5
@@ -73,7 +74,9 @@ class Fault(Exception):
     @property
     def is_permanent(self) -> bool:
         """True if a retry of the same request cannot succeed."""
-        return self.status < 500 and self.status not in {408, 429} and self.retry_after_seconds is None
+        return (
+            self.status < 500 and self.status not in {408, 429} and self.retry_after_seconds is None
+        )
 
     @property
     def headers(self) -> list[tuple[str, str]]:
@@ -90,7 +93,13 @@ class Fault(Exception):
 
 def not_offered(method: str, path: str) -> Fault:
     """Return the error for a path without a route."""
-    return Fault(404, f"{method} {shortened(path, SHOWN_PATH)} is not offered by this server; GET /openapi.json lists what is")
+    return Fault(
+        404,
+        (
+            f"{method} {shortened(path, SHOWN_PATH)} is not offered by this server; GET "
+            "/openapi.json lists what is"
+        ),
+    )
 
 
 def shortened(text: str, length: int) -> str:
@@ -99,7 +108,10 @@ def shortened(text: str, length: int) -> str:
 
 
 def fault_of(error: Exception, protocol: Protocol) -> Fault:
-    """Return an error as the response of a protocol. An unnamed error is a bug, and its response says no more than that."""
+    """Return an error as the response of a protocol.
+
+    An unnamed error is a bug, and its response says no more than that.
+    """
     match error:
         case Fault():
             return error
@@ -117,13 +129,25 @@ def fault_of(error: Exception, protocol: Protocol) -> Fault:
 def _domain_fault(error: SemanticError, protocol: Protocol) -> Fault:
     match error:
         case PromptTooLongError():
-            return Fault(400, _too_long_message(error, protocol), field=error.field, code="context_length_exceeded")
+            return Fault(
+                400,
+                _too_long_message(error, protocol),
+                field=error.field,
+                code="context_length_exceeded",
+            )
         case InvalidRequestError():
             return Fault(400, str(error), field=error.field or None, is_private=error.quotes)
         case GrammarError():
-            return Fault(400, str(error), code="grammar_too_complex", is_private=True)  # the message may quote the schema
+            # the message may quote the schema
+            return Fault(400, str(error), code="grammar_too_complex", is_private=True)
         case ModelNotFoundError():
-            return Fault(404, _no_model_message(error, protocol), field="model", code="model_not_found", is_private=True)
+            return Fault(
+                404,
+                _no_model_message(error, protocol),
+                field="model",
+                code="model_not_found",
+                is_private=True,
+            )
         case AgentNotFoundError():
             return Fault(404, str(error), field="agent", code="agent_not_found")
         case ResponseNotFoundError():
@@ -148,22 +172,35 @@ def _conflict_fault(error: SemanticError) -> Fault | None:
 def _retryable_fault(error: SemanticError, protocol: Protocol) -> Fault:
     """Return retryable errors (429, 503, 529). Every other error is a bug of this server: 500.
 
-    Anthropic's clients know 529 for a server that is overloaded, and take 429 for a quota of the user's.
+    Anthropic's clients know 529 for a server that is overloaded, and take 429 for a quota of the
+    user's.
     """
     busy = 529 if protocol is Protocol.ANTHROPIC else 429
     match error:
         case OverloadedError():
-            return Fault(busy, str(error), code="rate_limit_exceeded", retry_after_seconds=error.retry_after_seconds)
+            return Fault(
+                busy,
+                str(error),
+                code="rate_limit_exceeded",
+                retry_after_seconds=error.retry_after_seconds,
+            )
         case PoolExhaustedError():  # the request would fit if other requests or pins held less
             return Fault(busy, str(error), code="out_of_memory", retry_after_seconds=ROOM_SECONDS)
         case ModelsBusyError():
-            return Fault(busy, str(error), code="model_memory_in_use", retry_after_seconds=error.retry_after_seconds)
+            return Fault(
+                busy,
+                str(error),
+                code="model_memory_in_use",
+                retry_after_seconds=error.retry_after_seconds,
+            )
         case DrainingError():
             return Fault(503, str(error), retry_after_seconds=error.retry_after_seconds)
         case EngineDeadError():
             return Fault(503, str(error), retry_after_seconds=RESTART_SECONDS)
         case StoreError():
-            return Fault(503, str(error), code="store_unavailable", retry_after_seconds=STORE_SECONDS)
+            return Fault(
+                503, str(error), code="store_unavailable", retry_after_seconds=STORE_SECONDS
+            )
         case _:
             return Fault(500, str(error))
 
@@ -216,7 +253,13 @@ def anthropic_error(fault: Fault, request_id: str) -> AnthropicError:
 
 def openai_error(fault: Fault) -> OpenAIError:
     """Return the body of an error, which is also the data of a stream's last line."""
-    kind = "server_error" if fault.status >= 500 else "rate_limit_error" if fault.status == 429 else "invalid_request_error"
+    kind = (
+        "server_error"
+        if fault.status >= 500
+        else "rate_limit_error"
+        if fault.status == 429
+        else "invalid_request_error"
+    )
     return OpenAIError(OpenAIErrorDetail(fault.message, kind, fault.field, fault.code))
 
 
@@ -228,7 +271,8 @@ def _too_long_message(error: PromptTooLongError, protocol: Protocol) -> str:
     if protocol is Protocol.ANTHROPIC:
         return str(error)
     return (
-        f"This model's maximum context length is {error.limit} tokens. However, your {error.field} resulted in {error.tokens} tokens. "
+        f"This model's maximum context length is {error.limit} tokens. However, your {error.field} "
+        f"resulted in {error.tokens} tokens. "
         f"Please reduce the length of the {error.field}."
     )
 
@@ -236,4 +280,6 @@ def _too_long_message(error: PromptTooLongError, protocol: Protocol) -> str:
 def _no_model_message(error: ModelNotFoundError, protocol: Protocol) -> str:
     if protocol is Protocol.ANTHROPIC:
         return str(error)
-    return f"The model `{error.model}` does not exist" + (f": {error.reason}" if error.reason else "")
+    return f"The model `{error.model}` does not exist" + (
+        f": {error.reason}" if error.reason else ""
+    )

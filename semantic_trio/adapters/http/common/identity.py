@@ -1,6 +1,7 @@
 """The identity of a request: the agent it names, by the first of the names that is given.
 
-Knows headers and fields of bodies. Knows nothing of agents' memory, which recognises unnamed agents by the content.
+Knows headers and fields of bodies. Knows nothing of agents' memory, which recognises unnamed agents
+by the content.
 """
 
 import hashlib
@@ -45,16 +46,21 @@ def identify(
     user_id: object = None,
     cache_salt: str | None = None,
 ) -> Identity:
-    """Return the identity of a request that does not name its agent in the URL. `user_id` is Anthropic's `metadata.user_id`, of any type.
+    """Return the identity of a request that does not name its agent in the URL.
 
-    Raises `InvalidRequestError` for a malformed id in a field of this server. Ids in fields that clients use for other purposes are never refused:
-    they are hashed where they are no valid agent id.
+    `user_id` is Anthropic's `metadata.user_id`, of any type.
+
+    Raises `InvalidRequestError` for a malformed id in a field of this server. Ids in fields that
+    clients use for other purposes are never refused: they are hashed where they are no valid agent
+    id.
     """
     identity = _identity(headers, session_id, prompt_cache_key, user_id)
     return attrs.evolve(identity, salt=salt_of(cache_salt)) if cache_salt else identity
 
 
-def _identity(headers: dict[str, str], session_id: str | None, prompt_cache_key: str | None, user_id: object) -> Identity:
+def _identity(
+    headers: dict[str, str], session_id: str | None, prompt_cache_key: str | None, user_id: object
+) -> Identity:
     if session_id is not None:
         return Identity(client_chosen_id(session_id, "session_id"), is_ordered=True)
     if prompt_cache_key:
@@ -88,7 +94,9 @@ def _session(headers: dict[str, str], user_id: object) -> str | None:
 
 
 def _session_of_user(user_id: object) -> str | None:
-    """Return the session in a user id: JSON with a `session_id`, or `user_..._session_<id>`; of another format, all of it."""
+    """Return the session in a user id: JSON with a `session_id`, or `user_..._session_<id>`; of
+    another format, all of it.
+    """
     if not isinstance(user_id, str):
         return None
     try:
@@ -102,8 +110,13 @@ def _session_of_user(user_id: object) -> str | None:
 
 
 def _id_of(*parts: str) -> str:
-    """Return an agent id made of foreign ids: joined by dots where that is a valid and unambiguous id, else a digest."""
+    """Return an agent id made of foreign ids: joined by dots where that is a valid and unambiguous
+    id, else a digest.
+    """
     joined = ".".join(parts)
     if CLIENT_ID.fullmatch(joined) and (len(parts) == 1 or joined.count(".") == len(parts) - 1):
         return joined
-    return f"{OWN_ID_START}id-" + hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:DIGEST_CHARACTERS]
+    return (
+        f"{OWN_ID_START}id-"
+        + hashlib.sha256(msgspec.json.encode(parts)).hexdigest()[:DIGEST_CHARACTERS]
+    )

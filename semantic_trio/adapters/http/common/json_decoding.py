@@ -14,15 +14,23 @@ from semantic_trio.adapters.http.common.faults import Fault
 
 T = TypeVar("T")
 
-# Bytes above which a body is parsed in a worker thread: 32,000 take 0.1 ms of the event loop, 3 ms where they are thousands of blocks.
+# Bytes above which a body is parsed in a worker thread: 32,000 take 0.1 ms of the event loop, 3 ms
+# where they are thousands of blocks.
 IN_LOOP_BYTES = 32_000
 AT_PATH = re.compile(r"^(?P<what>.*?)(?: - at (?:`key` in )?`(?P<path>\$[^`]*)`)?$", re.DOTALL)
 MISSING = re.compile(r"^Object missing required field `(?P<name>[^`]*)`")
 # An escape in JSON. The group `half` matches a surrogate without its other half.
-ESCAPE = re.compile(rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL)
+ESCAPE = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(?P<half>u[dD][89a-fA-F][0-9a-fA-F]{2})|.)",
+    re.DOTALL,
+)
 BROKEN = rb"\ufffd"
-# Matches strings whole, so that digits in a string are no number; the group matches a fraction or an exponent.
-STRING_OR_NUMBER = re.compile(rb'"(?:[^"\\]|\\.)*"|-?[0-9]+(?P<fraction>\.[0-9]+(?:[eE][-+]?[0-9]+)?|[eE][-+]?[0-9]+)?', re.DOTALL)
+# Matches strings whole, so that digits in a string are no number; the group matches a fraction or
+# an exponent.
+STRING_OR_NUMBER = re.compile(
+    rb'"(?:[^"\\]|\\.)*"|-?[0-9]+(?P<fraction>\.[0-9]+(?:[eE][-+]?[0-9]+)?|[eE][-+]?[0-9]+)?',
+    re.DOTALL,
+)
 UNSUPPORTED = re.compile(r"^Invalid (?:enum )?value (?P<value>.*)$", re.DOTALL)
 
 
@@ -34,7 +42,10 @@ async def parsed(body: bytes, understand: Callable[[bytes], T]) -> T:
 
 
 def decode(body: bytes | msgspec.Raw, kind: type[T], at: str = "") -> T:
-    """Decode the body, or the part of it `at` a path, as a `kind`. Raises `Fault` 400 that names the field, dotted: `messages.0.content`."""
+    """Decode the body, or the part of it `at` a path, as a `kind`.
+
+    Raises `Fault` 400 that names the field, dotted: `messages.0.content`.
+    """
     try:
         try:
             return msgspec.json.decode(body, type=kind)
@@ -53,12 +64,16 @@ def decode(body: bytes | msgspec.Raw, kind: type[T], at: str = "") -> T:
 
 
 def _whole_character(escape: re.Match[bytes]) -> bytes:
-    """Replace an escaped lone surrogate, as clients send it that cut a text within an emoji, by U+FFFD."""
+    """Replace an escaped lone surrogate, as clients send it that cut a text within an emoji, by
+    U+FFFD.
+    """
     return BROKEN if escape["half"] else escape[0]
 
 
 def _with_whole_numbers(body: bytes | msgspec.Raw) -> bytes:
-    """Rewrite whole numbers as integers, and nothing else: 32000.0 is an integer to JSON Schema, and to languages with one kind of number."""
+    """Rewrite whole numbers as integers, and nothing else: 32000.0 is an integer to JSON Schema,
+    and to languages with one kind of number.
+    """
     return STRING_OR_NUMBER.sub(_whole_number, bytes(body))
 
 
@@ -78,7 +93,12 @@ def _invalid(message: str, at: str) -> Fault:
         field, what = ".".join(filter(None, (field, missing["name"]))), "Field required"
     elif unsupported:
         what = f"{unsupported['value']} is not supported"
-    return Fault(400, f"{field}: {what}" if field else what, field=field or None, is_private=bool(unsupported))
+    return Fault(
+        400,
+        f"{field}: {what}" if field else what,
+        field=field or None,
+        is_private=bool(unsupported),
+    )
 
 
 def _unreadable(what: str, at: str) -> Fault:
@@ -87,4 +107,6 @@ def _unreadable(what: str, at: str) -> Fault:
 
 def _dotted(path: str) -> str:
     """Return a path as clients write it, without the placeholder for keys of maps."""
-    return re.sub(r"\[(\d+)\]", r".\1", path).replace("[...]", "").removeprefix("$").removeprefix(".")
+    return (
+        re.sub(r"\[(\d+)\]", r".\1", path).replace("[...]", "").removeprefix("$").removeprefix(".")
+    )

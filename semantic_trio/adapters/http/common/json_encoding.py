@@ -5,9 +5,14 @@ Knows encoding alone.
 
 import msgspec
 
-# Unicode's line separators. JSON may hold them unescaped, but clients that split a stream into lines as Python does (httpx's `iter_lines`) would
-# cut an event in two. Escaped, they mean the same. In UTF-8 these bytes are never a part of another character.
-LINE_SEPARATORS = (("\u2028".encode(), rb"\u2028"), ("\u2029".encode(), rb"\u2029"), ("\x85".encode(), rb"\u0085"))
+# Unicode's line separators. JSON may hold them unescaped, but clients that split a stream into
+# lines as Python does (httpx's `iter_lines`) would cut an event in two. Escaped, they mean the
+# same. In UTF-8 these bytes are never a part of another character.
+LINE_SEPARATORS = (
+    ("\u2028".encode(), rb"\u2028"),
+    ("\u2029".encode(), rb"\u2029"),
+    ("\x85".encode(), rb"\u0085"),
+)
 
 
 def encode_json(content: object) -> bytes:

@@ -8,7 +8,9 @@ from semantic_trio.domain.reuse import Reuse
 
 
 def json_response(content: object, status: int = 200, *, reuse: Reuse | None = None) -> Response:
-    """Return a JSON response; that of a generation has a header that reports the reuse of its prompt."""
+    """Return a JSON response; that of a generation has a header that reports the reuse of its
+    prompt.
+    """
     response = Response(encode_json(content), status=status, content_type="application/json")
     if reuse is not None:
         response.headers[CACHE_HEADER] = cache_header(reuse)
@@ -16,7 +18,11 @@ def json_response(content: object, status: int = 200, *, reuse: Reuse | None = N
 
 
 def empty_response() -> Response:
-    """Return a 204. Its body is empty, not absent: without a body the framework needs an event loop that is not trio."""
+    """Return a 204.
+
+    Its body is empty, not absent: without a body the framework needs an event loop that is not
+    trio.
+    """
     response = Response(b"", status=204)
     for name in ("content-type", "content-length"):
         response.headers.pop(name, None)

@@ -1,6 +1,7 @@
 """The OpenAPI document at `/openapi.json`: quart-schema's, completed.
 
-Knows routes and their documented classes. Quart-schema keeps the first class of a schema and loses those it refers to; it documents only JSON.
+Knows routes and their documented classes. Quart-schema keeps the first class of a schema and loses
+those it refers to; it documents only JSON.
 """
 
 from collections.abc import Callable
@@ -34,7 +35,10 @@ def document_faults(kind: type, *statuses: int) -> Callable[[Handler], Handler]:
     """Document the error class of a route, and its statuses."""
 
     def mark(handler: Handler) -> Handler:
-        responses = {**getattr(handler, QUART_SCHEMA_RESPONSE_ATTRIBUTE, {}), **dict.fromkeys(statuses, (kind, None))}
+        responses = {
+            **getattr(handler, QUART_SCHEMA_RESPONSE_ATTRIBUTE, {}),
+            **dict.fromkeys(statuses, (kind, None)),
+        }
         setattr(handler, QUART_SCHEMA_RESPONSE_ATTRIBUTE, responses)
         return handler
 
@@ -85,8 +89,12 @@ def document_optional_body(handler: Handler) -> Handler:
 
 def one_of(*kinds: type) -> msgspec.Meta:
     """Document raw JSON, which is decoded later, as one of these classes."""
-    references, components = msgspec.json.schema_components(kinds, ref_template=REF, schema_hook=_schema_of_object)
-    return msgspec.Meta(extra_json_schema={"anyOf": [_inlined(reference, components) for reference in references]})
+    references, components = msgspec.json.schema_components(
+        kinds, ref_template=REF, schema_hook=_schema_of_object
+    )
+    return msgspec.Meta(
+        extra_json_schema={"anyOf": [_inlined(reference, components) for reference in references]}
+    )
 
 
 class Contract(OpenAPIProvider):
@@ -103,7 +111,10 @@ class Contract(OpenAPIProvider):
             if getattr(handler, REDIRECT_MARK, False):
                 responses[303] = {"description": "To the page for people."}
             if getattr(handler, TEXT_MARK, False):
-                responses[200] = {"description": "Plain text.", "content": {"text/plain": {"schema": {"type": "string"}}}}
+                responses[200] = {
+                    "description": "Plain text.",
+                    "content": {"text/plain": {"schema": {"type": "string"}}},
+                }
             if getattr(handler, ARCHIVE_MARK, False):
                 responses[200] = {"description": "An archive of the agent.", "content": ARCHIVE}
             if getattr(handler, ARCHIVE_BODY_MARK, False):
@@ -119,19 +130,28 @@ class Contract(OpenAPIProvider):
         parameter = super().build_path_parameter(name, converter)
         return {**parameter, "schema": ID_SCHEMA} if name == ID_PARAMETER else parameter
 
-    def build_request_body(self, model: type, source: DataSource) -> tuple[dict[str, Any], dict[str, Any]]:
+    def build_request_body(
+        self, model: type, source: DataSource
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the schema of a JSON body, by reference."""
         reference, components = _schema(model)
         return {"content": {"application/json": {"schema": reference}}}, components
 
-    def build_response_object(self, model: type, headers_model: type | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    def build_response_object(
+        self, model: type, headers_model: type | None
+    ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Return the schema of a JSON response, by reference."""
         reference, components = _schema(model)
-        return {"description": model.__doc__ or "", "content": {"application/json": {"schema": reference}}}, components
+        return {
+            "description": model.__doc__ or "",
+            "content": {"application/json": {"schema": reference}},
+        }, components
 
 
 def _schema(model: type) -> tuple[dict[str, Any], dict[str, Any]]:
-    (reference,), components = msgspec.json.schema_components([model], ref_template=REF, schema_hook=_schema_of_object)
+    (reference,), components = msgspec.json.schema_components(
+        [model], ref_template=REF, schema_hook=_schema_of_object
+    )
     return reference, components
 
 

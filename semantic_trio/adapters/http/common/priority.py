@@ -9,7 +9,8 @@ from typing import Literal
 from semantic_trio.domain.errors import InvalidRequestError
 from semantic_trio.domain.priority import Priority
 
-# For every API, and before `service_tier` where both are sent: a proxy or a command line sets it for a client whose body it does not write.
+# For every API, and before `service_tier` where both are sent: a proxy or a command line sets it
+# for a client whose body it does not write.
 PRIORITY_HEADER = "X-Semantic-Priority"
 
 # The tiers of OpenAI's APIs that a response can name.
@@ -19,7 +20,10 @@ FLEX: Literal["flex"] = "flex"
 
 
 def priority_of(headers: Mapping[str, str], service_tier: str | None = None) -> Priority:
-    """Return the priority of a request. Raises `InvalidRequestError` for a header with another value than the two."""
+    """Return the priority of a request.
+
+    Raises `InvalidRequestError` for a header with another value than the two.
+    """
     given = headers.get(PRIORITY_HEADER.lower())
     if given is None:
         return Priority.BACKGROUND if service_tier == FLEX else Priority.INTERACTIVE

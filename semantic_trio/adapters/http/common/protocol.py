@@ -14,7 +14,9 @@ class Protocol(enum.StrEnum):
 
 
 def protocol_of(path: str, headers: dict[str, str]) -> Protocol:
-    """Return the protocol of a path; of a path that both have, that of the version header, which every Anthropic client sends."""
+    """Return the protocol of a path; of a path that both have, that of the version header, which
+    every Anthropic client sends.
+    """
     if path.startswith("/v1/messages"):
         return Protocol.ANTHROPIC
     if path.startswith(("/v1/chat/", "/v1/responses")):

@@ -37,7 +37,9 @@ class JsonObjectForm(msgspec.Struct, frozen=True, tag_field="type", tag="json_ob
 
 
 class JsonSchemaForm(msgspec.Struct, frozen=True, tag_field="type", tag="json_schema"):
-    """JSON that matches a schema, which is an object, or stands beside the type as in the Responses API."""
+    """JSON that matches a schema, which is an object, or stands beside the type as in the Responses
+    API.
+    """
 
     json_schema: NamedSchema | None = None
     schema: dict[str, object] | None = None
@@ -49,7 +51,10 @@ ResponseFormat = AnyTextForm | JsonObjectForm | JsonSchemaForm
 
 
 def schema_of(wanted: ResponseFormat | None) -> str | None:
-    """Return the schema of an answer; None for any text. Raises `InvalidRequestError` if a schema is announced and missing."""
+    """Return the schema of an answer; None for any text.
+
+    Raises `InvalidRequestError` if a schema is announced and missing.
+    """
     match wanted:
         case JsonObjectForm(schema=schema):
             return schema_text(schema)

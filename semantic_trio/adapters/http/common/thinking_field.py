@@ -7,7 +7,9 @@ from semantic_trio.domain.conversation import AnswerPart, Thinking
 
 @attrs.define(eq=False)
 class SingleThinkingField:
-    """Separates thoughts that do not follow each other by a blank line, as `Message.thinking` does in a whole answer."""
+    """Separates thoughts that do not follow each other by a blank line, as `Message.thinking` does
+    in a whole answer.
+    """
 
     _has_thought: bool = False
     _is_within: bool = False  # the last part was a thought

@@ -1,6 +1,8 @@
-"""Images, documents and sound in conversations with a text model: the placeholder that the model reads, and the header that the client gets.
+"""Images, documents and sound in conversations with a text model: the placeholder that the model
+reads, and the header that the client gets.
 
-Knows kinds of content. Knows nothing of protocols. Refusing such content would end the conversation: clients send it again with every turn.
+Knows kinds of content. Knows nothing of protocols. Refusing such content would end the
+conversation: clients send it again with every turn.
 """
 
 from collections import Counter
@@ -44,17 +46,25 @@ def placeholder_text(kind: str, place: str, name: str = "") -> Text:
 
 
 def refuse_unreadable_content(conversation: Conversation) -> None:
-    """Raise `InvalidRequestError` for the first unreadable content in a message of the user, the assistant or the system.
+    """Raise `InvalidRequestError` for the first unreadable content in a message of the user, the
+    assistant or the system.
 
     Results of tools are exempt: a session has to survive a tool that finds an image.
     """
-    for unread in (part.unread for message in conversation.messages for part in message.parts if isinstance(part, Text)):
+    for unread in (
+        part.unread
+        for message in conversation.messages
+        for part in message.parts
+        if isinstance(part, Text)
+    ):
         if unread is not None:
             raise InvalidRequestError(KINDS[unread.kind][1], unread.place, quotes=False)
 
 
 def unread_headers(unread: Sequence[Unread]) -> list[tuple[bytes, bytes]]:
-    """Return the header that counts unreadable content by kind, `image=2; document=1`; none if everything can be read."""
+    """Return the header that counts unreadable content by kind, `image=2; document=1`; none if
+    everything can be read.
+    """
     counts = Counter(one.kind for one in unread)
     text = "; ".join(f"{kind}={count}" for kind, count in counts.items())
     return [(UNREAD_HEADER, text.encode())] if text else []

@@ -1,7 +1,9 @@
-"""Frames of the dashboard: the state of a server at one moment, small enough to be sent several times a second.
+"""Frames of the dashboard: the state of a server at one moment, small enough to be sent several
+times a second.
 
-Knows engines, their memory and their agents. Holds ids, counts and bytes, and never a text of a conversation. Counts nothing itself: all figures are
-those that the engine, the memory and `GET /v1/agents` have.
+Knows engines, their memory and their agents. Holds ids, counts and bytes, and never a text of a
+conversation. Counts nothing itself: all figures are those that the engine, the memory and `GET
+/v1/agents` have.
 """
 
 from collections.abc import Iterable
@@ -19,7 +21,8 @@ from semantic_trio.domain.priority import Priority
 from semantic_trio.domain.reuse import NOTHING_REUSED
 from semantic_trio.domain.sequence import Phase, Sequence
 
-# Models, rows and agents in a frame, and characters of a name: the largest frame is below 10,000 bytes.
+# Models, rows and agents in a frame, and characters of a name: the largest frame is below 10,000
+# bytes.
 MOST_MODELS, MOST_ROWS, MOST_AGENTS, LONGEST_NAME = 4, 10, 14, 64
 
 
@@ -115,7 +118,9 @@ def frame(state: AppState) -> Frame:
         rows=rows[:MOST_ROWS],
         agents=[_agent(model, agent) for model, agent in agents[:MOST_AGENTS]],
         agents_total=sum(len(model.engine.memory.agents) for model in models),
-        agents_live=sum(bool(agent.rows) for model in models for agent in model.engine.memory.agents),
+        agents_live=sum(
+            bool(agent.rows) for model in models for agent in model.engine.memory.agents
+        ),
     )
 
 
@@ -167,7 +172,9 @@ def _model(model: ServedModel) -> ModelFigures:
         most_waiting=engine.queue_limit,
         tokens_generated=engine.tokens_generated,
         steps=engine.steps,
-        pool=PoolFigures(pool.total_bytes, pool.used, memory.rows.held_bytes, memory.snapshots.used),
+        pool=PoolFigures(
+            pool.total_bytes, pool.used, memory.rows.held_bytes, memory.snapshots.used
+        ),
         disk=DiskFigures(disk.budget_bytes, disk.used, disk.waiting, disk.exists and disk.is_open),
     )
 

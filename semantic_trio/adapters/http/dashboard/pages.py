@@ -1,6 +1,7 @@
 """The files of the dashboard, as they are in the package: one page, its style and its scripts.
 
-Knows file names and headers. The files hold nothing of this server and need no key: a browser loads them before it can ask its user for one.
+Knows file names and headers. The files hold nothing of this server and need no key: a browser loads
+them before it can ask its user for one.
 """
 
 from importlib import resources
@@ -9,11 +10,17 @@ from quart import Blueprint, Response, abort
 from quart_schema import hide
 
 STATIC = resources.files(__package__) / "static"
-KINDS = {"html": "text/html; charset=utf-8", "css": "text/css; charset=utf-8", "js": "text/javascript; charset=utf-8", "svg": "image/svg+xml"}
+KINDS = {
+    "html": "text/html; charset=utf-8",
+    "css": "text/css; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+    "svg": "image/svg+xml",
+}
 PAGE = "index.html"
 # The page takes everything from here, and nothing becomes markup that is not in its files.
 POLICY = (
-    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+    "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; "
+    "base-uri 'none'; form-action 'none'; "
     "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'"
 )
 HEADERS = {
@@ -28,7 +35,11 @@ HEADERS = {
 def routes() -> Blueprint:
     """Build the routes `/dashboard` and `/dashboard/static/<name>`."""
     blueprint = Blueprint("dashboard", __name__)
-    files = {file.name: file.read_bytes() for file in STATIC.iterdir() if file.name.rpartition(".")[2] in KINDS}
+    files = {
+        file.name: file.read_bytes()
+        for file in STATIC.iterdir()
+        if file.name.rpartition(".")[2] in KINDS
+    }
 
     @blueprint.get("/dashboard")
     @hide

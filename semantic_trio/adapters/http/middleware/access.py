@@ -1,7 +1,8 @@
 """Access rules: the host a request names, the page it came from, the key it carries.
 
-Knows headers. Raises `Fault`. A web page can make a browser send requests to this machine. It cannot choose their `Host` and cannot hide
-their `Origin`: these two tell such requests from those of the user's own programs.
+Knows headers. Raises `Fault`. A web page can make a browser send requests to this machine. It
+cannot choose their `Host` and cannot hide their `Origin`: these two tell such requests from those
+of the user's own programs.
 """
 
 import hmac
@@ -15,9 +16,14 @@ from semantic_trio.adapters.http.common.faults import Fault
 from semantic_trio.adapters.http.common.protocol import Protocol, protocol_of
 from semantic_trio.adapters.http.serving.app_state import HttpSettings
 
-# Probes carry no key, and neither does what a browser loads before it can ask its user for one: files of the package, the same for everybody.
-OPEN_PATHS, OPEN_PREFIXES = frozenset({"/healthz", "/dashboard"}), ("/health/", "/dashboard/static/")
-# Messages for a wrong key. Claude Code matches Anthropic's words, and asks its user for another key.
+# Probes carry no key, and neither does what a browser loads before it can ask its user for one:
+# files of the package, the same for everybody.
+OPEN_PATHS, OPEN_PREFIXES = (
+    frozenset({"/healthz", "/dashboard"}),
+    ("/health/", "/dashboard/static/"),
+)
+# Messages for a wrong key. Claude Code matches Anthropic's words, and asks its user for another
+# key.
 WRONG_KEY = {
     Protocol.ANTHROPIC: "invalid x-api-key",
     Protocol.OPENAI: "missing or wrong API key: send it as Authorization: Bearer or x-api-key",
@@ -40,18 +46,33 @@ class Access:
         """Raise `Fault` 403 for a foreign host or page."""
         host, origin = headers.get("host", ""), headers.get("origin", "")
         if host and not self._is_ours(host):
-            raise Fault(403, f"requests for host {host!r} are not answered; name it in allowed_hosts if it is this server")
+            raise Fault(
+                403,
+                (
+                    f"requests for host {host!r} are not answered; name it in allowed_hosts if it "
+                    "is this server"
+                ),
+            )
         if origin and not self.admits(origin):
-            raise Fault(403, f"requests from pages of {origin!r} are not answered; name it in allowed_origins if they are to be")
+            raise Fault(
+                403,
+                (
+                    f"requests from pages of {origin!r} are not answered; name it in "
+                    "allowed_origins if they are to be"
+                ),
+            )
 
     def admits(self, origin: str) -> bool:
         """True if pages of an origin may send requests and read their answers."""
-        if origin.lower() in {allowed.lower().rstrip("/") for allowed in self.settings.allowed_origins}:
+        if origin.lower() in {
+            allowed.lower().rstrip("/") for allowed in self.settings.allowed_origins
+        }:
             return True
         scheme, _, authority = origin.partition("://")
         if scheme in {"http", "https"}:
             return self._is_ours(authority)
-        return origin != "null"  # what sandboxed pages send; desktop programs have schemes of their own
+        # what sandboxed pages send; desktop programs have schemes of their own
+        return origin != "null"
 
     def _is_ours(self, authority: str) -> bool:
         settings = self.settings
@@ -61,18 +82,26 @@ class Access:
             name = (urlsplit(f"//{authority}").hostname or "").rstrip(".")
         except ValueError:
             return False
-        return is_loopback(name) or name in {host.lower().strip("[]") for host in (settings.host, *settings.allowed_hosts)}
+        return is_loopback(name) or name in {
+            host.lower().strip("[]") for host in (settings.host, *settings.allowed_hosts)
+        }
 
     def _check_key(self, key: str, headers: dict[str, str], protocol: Protocol) -> None:
         scheme, _, token = headers.get("authorization", "").partition(" ")
-        offered = (headers.get("x-api-key", ""), token.strip() if scheme.lower() == "bearer" else "")
+        offered = (
+            headers.get("x-api-key", ""),
+            token.strip() if scheme.lower() == "bearer" else "",
+        )
         matches = [hmac.compare_digest(candidate.encode(), key.encode()) for candidate in offered]
         if not any(matches):
             raise Fault(401, WRONG_KEY[protocol], code="invalid_api_key")
 
 
 def _is_open(path: str, headers: dict[str, str]) -> bool:
-    """Return True for what needs no key. A browser that opens `/` is sent to the page, which asks for the key."""
+    """Return True for what needs no key.
+
+    A browser that opens `/` is sent to the page, which asks for the key.
+    """
     is_sent_on = path == "/" and wants_page(headers.get("accept", ""))
     return is_sent_on or path in OPEN_PATHS or path.startswith(OPEN_PREFIXES)
 

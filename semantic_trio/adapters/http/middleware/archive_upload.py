@@ -1,6 +1,7 @@
 """Bodies that are archives of agents, written to a file while they arrive.
 
-Knows which requests have an archive, how large it may be and where it is written. Knows nothing of its content.
+Knows which requests have an archive, how large it may be and where it is written. Knows nothing of
+its content.
 """
 
 import re
@@ -18,7 +19,8 @@ from semantic_trio.domain.errors import AgentExistsError, CachePersistenceError,
 from semantic_trio.domain.model_names import ANY_MODEL
 
 BRINGS_ARCHIVE = re.compile(r"/v1/agents/([^/]+)/import")
-# Bytes written to the file at a time, and bytes after which the free space on disk is checked again.
+# Bytes written to the file at a time, and bytes after which the free space on disk is checked
+# again.
 CHUNK_BYTES, CHECK_BYTES = 1 << 20, 64 << 20
 
 
@@ -27,7 +29,9 @@ def has_archive_body(exchange: Exchange) -> bool:
     return exchange.method == "POST" and BRINGS_ARCHIVE.fullmatch(exchange.path) is not None
 
 
-async def receive_archive(exchange: Exchange, receive: ASGIReceiveCallable, state: AppState) -> bool:
+async def receive_archive(
+    exchange: Exchange, receive: ASGIReceiveCallable, state: AppState
+) -> bool:
     """Write the body to `exchange.archive`; False if the client left before its end.
 
     An import that cannot succeed is refused before its body is read: raises `Fault`.

@@ -10,9 +10,11 @@ from hypercorn.typing import ASGIReceiveCallable
 from semantic_trio.adapters.http.common.faults import ROOM_SECONDS, Fault
 from semantic_trio.adapters.http.common.protocol import Protocol
 
-# Seconds without a byte after which a body has stalled, and seconds that a body of any size may take.
+# Seconds without a byte after which a body has stalled, and seconds that a body of any size may
+# take.
 STALLED_SECONDS = 30
-# Bytes a second below which a body that takes longer is too slow: a modem's rate, and more than one byte every few seconds.
+# Bytes a second below which a body that takes longer is too slow: a modem's rate, and more than one
+# byte every few seconds.
 SLOWEST_BYTES_PER_SECOND = 1_024
 
 
@@ -33,7 +35,10 @@ class ReservedBytes:
     size: int = attrs.field(init=False, default=0)
 
     def add(self, size: int) -> None:
-        """Reserve more. Raises `Fault` where all bodies together would be too large; earlier reservations stay."""
+        """Reserve more.
+
+        Raises `Fault` where all bodies together would be too large; earlier reservations stay.
+        """
         if self.budget.used_bytes + size > self.budget.limit_bytes:
             raise _no_room(self.budget, self.protocol)
         self.budget.used_bytes += size
@@ -47,7 +52,9 @@ class ReservedBytes:
 
 @attrs.define(eq=False)
 class BodyReader:
-    """A body that arrives in chunks and is refused as soon as it is known to be too large or too slow."""
+    """A body that arrives in chunks and is refused as soon as it is known to be too large or too
+    slow.
+    """
 
     receive: ASGIReceiveCallable
     limit_bytes: int
@@ -56,12 +63,23 @@ class BodyReader:
     _began: float = attrs.field(init=False, factory=trio.current_time)
 
     async def next(self) -> bytes | None:
-        """Return the next chunk; None if the client left. Raises `Fault` 413 beyond the limit, 408 when the body stalls or is too slow."""
+        """Return the next chunk; None if the client left.
+
+        Raises `Fault` 413 beyond the limit, 408 when the body stalls or is too slow.
+        """
         slowest = self._began + STALLED_SECONDS + self.size / SLOWEST_BYTES_PER_SECOND
-        with trio.CancelScope(deadline=min(slowest, trio.current_time() + STALLED_SECONDS)) as scope:
+        with trio.CancelScope(
+            deadline=min(slowest, trio.current_time() + STALLED_SECONDS)
+        ) as scope:
             message = await self.receive()
         if scope.cancelled_caught:
-            raise Fault(408, f"the request's body stalled: in {trio.current_time() - self._began:.0f} s {self.size} bytes have arrived")
+            raise Fault(
+                408,
+                (
+                    f"the request's body stalled: in {trio.current_time() - self._began:.0f} s "
+                    f"{self.size} bytes have arrived"
+                ),
+            )
         if message["type"] != "http.request":
             return None
         self.size += len(message["body"])
@@ -72,7 +90,10 @@ class BodyReader:
 
 
 def declared_bytes(headers: dict[str, str], limit_bytes: int) -> int:
-    """Return the declared length of a body, 0 without one. Raises `Fault` 413 where that is beyond the limit."""
+    """Return the declared length of a body, 0 without one.
+
+    Raises `Fault` 413 where that is beyond the limit.
+    """
     declared = headers.get("content-length", "0")
     size = int(declared) if declared.isdigit() else 0
     if size > limit_bytes:
@@ -80,11 +101,15 @@ def declared_bytes(headers: dict[str, str], limit_bytes: int) -> int:
     return size
 
 
-async def read_body(headers: dict[str, str], receive: ASGIReceiveCallable, limit_bytes: int, held: ReservedBytes) -> bytes | None:
-    """Return the body as it was sent, with its bytes reserved in `held`; None if the client left before its end.
+async def read_body(
+    headers: dict[str, str], receive: ASGIReceiveCallable, limit_bytes: int, held: ReservedBytes
+) -> bytes | None:
+    """Return the body as it was sent, with its bytes reserved in `held`; None if the client left
+    before its end.
 
-    Raises `Fault` 413 as soon as it is known to be larger than `limit_bytes` (at once when its length was declared), 408 when it stalls or is too
-    slow, 429 or 529 where all bodies together are too large.
+    Raises `Fault` 413 as soon as it is known to be larger than `limit_bytes` (at once when its
+    length was declared), 408 when it stalls or is too slow, 429 or 529 where all bodies together
+    are too large.
     """
     declared_bytes(headers, limit_bytes)
     reader, chunks = BodyReader(receive, limit_bytes), []
@@ -104,5 +129,8 @@ def too_large(limit_bytes: int) -> Fault:
 
 def _no_room(budget: BodyBudget, protocol: Protocol) -> Fault:
     status = 529 if protocol is Protocol.ANTHROPIC else 429
-    message = f"overloaded: the bodies of the requests under way take {budget.used_bytes} bytes, all together may take {budget.limit_bytes}"
+    message = (
+        f"overloaded: the bodies of the requests under way take {budget.used_bytes} bytes, all "
+        f"together may take {budget.limit_bytes}"
+    )
     return Fault(status, message, code="rate_limit_exceeded", retry_after_seconds=ROOM_SECONDS)

@@ -1,6 +1,7 @@
 """Compressed bodies, decoded within the bounds on bodies.
 
-Knows `content-encoding` and zlib. Knows nothing of what the bodies hold. zstd and brotli would each need a dependency of their own.
+Knows `content-encoding` and zlib. Knows nothing of what the bodies hold. zstd and brotli would each
+need a dependency of their own.
 """
 
 import zlib
@@ -14,7 +15,8 @@ from semantic_trio.adapters.http.middleware.bodies import ReservedBytes, too_lar
 # Bytes decoded at a time, between two checks of the bounds and a turn of other tasks: about 1 ms.
 CHUNK_BYTES = 1 << 18
 GZIP_WINDOW = 16 + zlib.MAX_WBITS
-# Encodings by name, with the windows zlib tries for them: some clients send deflate without its frame.
+# Encodings by name, with the windows zlib tries for them: some clients send deflate without its
+# frame.
 WINDOWS: Mapping[str, tuple[int, ...]] = {
     "gzip": (GZIP_WINDOW,),
     "x-gzip": (GZIP_WINDOW,),
@@ -24,7 +26,10 @@ ACCEPTED = "gzip, deflate"
 
 
 def encoding_of(headers: Mapping[str, str]) -> str | None:
-    """Return the encoding of a body, None without one. Raises `Fault` 415 for an encoding that is not supported."""
+    """Return the encoding of a body, None without one.
+
+    Raises `Fault` 415 for an encoding that is not supported.
+    """
     names = [name.strip().lower() for name in headers.get("content-encoding", "").split(",")]
     applied = [name for name in names if name not in {"", "identity"}]
     if not applied:
@@ -36,13 +41,19 @@ def encoding_of(headers: Mapping[str, str]) -> str | None:
 
 def not_decoded(names: str) -> Fault:
     """Return the error for an encoding that is not supported, with the encodings that are."""
-    return Fault(415, f"content-encoding {names!r} is not supported: send {ACCEPTED} or none", field="content-encoding", accepts=ACCEPTED)
+    return Fault(
+        415,
+        f"content-encoding {names!r} is not supported: send {ACCEPTED} or none",
+        field="content-encoding",
+        accepts=ACCEPTED,
+    )
 
 
 async def decoded(body: bytes, encoding: str, limit_bytes: int, held: ReservedBytes) -> bytes:
     """Decode a body, with its decoded bytes reserved in `held`.
 
-    Raises `Fault` 400 for a body that is not in that encoding, 413 beyond `limit_bytes`, and what `HeldBytes.add` raises.
+    Raises `Fault` 400 for a body that is not in that encoding, 413 beyond `limit_bytes`, and what
+    `HeldBytes.add` raises.
     """
     window = _window(body, encoding)
     chunks: list[bytes] = []

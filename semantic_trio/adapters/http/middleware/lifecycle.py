@@ -1,7 +1,9 @@
-"""The life of every request: its id, the access rules, the bound on its body, the release of what it holds, the log line.
+"""The life of every request: its id, the access rules, the bound on its body, the release of what
+it holds, the log line.
 
-A small ASGI middleware: a client may leave before a handler's first line or a generator's first value, and only what encloses both always
-runs. Knows no single route. Never logs the text of a conversation.
+A small ASGI middleware: a client may leave before a handler's first line or a generator's first
+value, and only what encloses both always runs. Knows no single route. Never logs the text of a
+conversation.
 """
 
 from collections.abc import Callable
@@ -9,7 +11,14 @@ from collections.abc import Callable
 import attrs
 import structlog
 import trio
-from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGIReceiveEvent, ASGISendCallable, HTTPScope, Scope
+from hypercorn.typing import (
+    ASGIFramework,
+    ASGIReceiveCallable,
+    ASGIReceiveEvent,
+    ASGISendCallable,
+    HTTPScope,
+    Scope,
+)
 
 from semantic_trio.adapters.http.common.exchange import Exchange, current
 from semantic_trio.adapters.http.common.faults import Fault
@@ -17,19 +26,30 @@ from semantic_trio.adapters.http.common.trace_context import trace_context
 from semantic_trio.adapters.http.middleware.access import Access
 from semantic_trio.adapters.http.middleware.archive_upload import has_archive_body, receive_archive
 from semantic_trio.adapters.http.middleware.bodies import BodyBudget, ReservedBytes, read_body
-from semantic_trio.adapters.http.middleware.content_encoding import decoded, encoding_of, not_decoded
+from semantic_trio.adapters.http.middleware.content_encoding import (
+    decoded,
+    encoding_of,
+    not_decoded,
+)
 from semantic_trio.adapters.http.middleware.cors import answer_headers, is_preflight
 from semantic_trio.adapters.http.middleware.freed_memory import return_freed_memory
 from semantic_trio.adapters.http.middleware.paths import API_PREFIX, Paths
-from semantic_trio.adapters.http.middleware.response_sender import BodyWatcher, ResponseSender, refuse, send_while_discarding
+from semantic_trio.adapters.http.middleware.response_sender import (
+    BodyWatcher,
+    ResponseSender,
+    refuse,
+    send_while_discarding,
+)
 from semantic_trio.adapters.http.serving.app_state import AppState
 from semantic_trio.adapters.http.serving.sse import StreamAbortedError
 
 log = structlog.get_logger(__name__)
 
-# Bodies of the largest size that may be held at the same time; a conversation of a million tokens is an eighth of one.
+# Bodies of the largest size that may be held at the same time; a conversation of a million tokens
+# is an eighth of one.
 LARGEST_BODIES = 4
-# Bytes of a body after which freed memory is returned to the system: an ordinary conversation has less, and is not delayed.
+# Bytes of a body after which freed memory is returned to the system: an ordinary conversation has
+# less, and is not delayed.
 LARGE_BODY_BYTES = 8_000_000
 # The mark that some editors and shells write in front of a file; JSON has none.
 BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -52,9 +72,13 @@ class RequestLifecycle:
     _bodies: BodyBudget = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
-        object.__setattr__(self, "_bodies", BodyBudget(LARGEST_BODIES * self.state.settings.max_body_bytes))
+        object.__setattr__(
+            self, "_bodies", BodyBudget(LARGEST_BODIES * self.state.settings.max_body_bytes)
+        )
 
-    async def __call__(self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+    async def __call__(
+        self, scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable
+    ) -> None:
         """See the ASGI specification."""
         if scope["type"] == "http":
             await self._exchange(scope, receive, send)
@@ -63,7 +87,9 @@ class RequestLifecycle:
         else:
             await self.app(scope, receive, send)
 
-    async def _exchange(self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
+    async def _exchange(
+        self, scope: HTTPScope, receive: ASGIReceiveCallable, send: ASGISendCallable
+    ) -> None:
         scope = self.paths.normalised(scope)
         exchange = Exchange.of(scope)
         began = trio.current_time()
@@ -79,16 +105,26 @@ class RequestLifecycle:
         await self._return_memory(exchange)
 
     async def _return_memory(self, exchange: Exchange) -> None:
-        """Return memory to the system after the last of several large bodies; the response is on its way by then."""
+        """Return memory to the system after the last of several large bodies; the response is on
+        its way by then.
+        """
         size, exchange.body = len(exchange.body), b""
         if size >= LARGE_BODY_BYTES and not self._bodies.used_bytes:
             await trio.to_thread.run_sync(self.reclaim)
 
     def _answer(self, exchange: Exchange, send: ASGISendCallable) -> ResponseSender:
         origin = exchange.headers.get("origin", "")
-        return ResponseSender(exchange, send, answer_headers(origin) if origin and self.access.admits(origin) else [])
+        return ResponseSender(
+            exchange, send, answer_headers(origin) if origin and self.access.admits(origin) else []
+        )
 
-    async def _handle(self, exchange: Exchange, scope: HTTPScope, receive: ASGIReceiveCallable, answer: ResponseSender) -> None:
+    async def _handle(
+        self,
+        exchange: Exchange,
+        scope: HTTPScope,
+        receive: ASGIReceiveCallable,
+        answer: ResponseSender,
+    ) -> None:
         incoming = BodyWatcher(receive)
         try:
             _refuse_ambiguous_length(scope, exchange)
@@ -105,7 +141,10 @@ class RequestLifecycle:
             await self._run_app(exchange, scope, incoming, answer)
 
     async def _read(self, exchange: Exchange, receive: ASGIReceiveCallable) -> bool:
-        """Read the body where the route takes one; False if the client left before its end. Raises `Fault`."""
+        """Read the body where the route takes one; False if the client left before its end.
+
+        Raises `Fault`.
+        """
         is_archive = has_archive_body(exchange)
         if not is_archive and not self.wants_body(exchange.method, exchange.path):
             return True
@@ -116,8 +155,13 @@ class RequestLifecycle:
             raise not_decoded(encoding)
         return await receive_archive(exchange, receive, self.state)
 
-    async def _read_whole(self, exchange: Exchange, receive: ASGIReceiveCallable, encoding: str | None) -> bool:
-        held, limit = ReservedBytes(self._bodies, exchange.protocol), self.state.settings.max_body_bytes
+    async def _read_whole(
+        self, exchange: Exchange, receive: ASGIReceiveCallable, encoding: str | None
+    ) -> bool:
+        held, limit = (
+            ReservedBytes(self._bodies, exchange.protocol),
+            self.state.settings.max_body_bytes,
+        )
         exchange.stack.callback(held.release)
         body = await read_body(exchange.headers, receive, limit, held)
         if body is None:
@@ -126,8 +170,14 @@ class RequestLifecycle:
         exchange.body = plain.removeprefix(BYTE_ORDER_MARK)
         return True
 
-    async def _run_app(self, exchange: Exchange, scope: HTTPScope, incoming: BodyWatcher, answer: ResponseSender) -> None:
-        """Run the application. If it fails after its response has begun, returning without the last message makes the server drop the connection."""
+    async def _run_app(
+        self, exchange: Exchange, scope: HTTPScope, incoming: BodyWatcher, answer: ResponseSender
+    ) -> None:
+        """Run the application.
+
+        If it fails after its response has begun, returning without the last message makes the
+        server drop the connection.
+        """
         try:
             await self.app(scope, _EmptyBodyReceiver(incoming), answer.hold_last)
             if incoming.is_whole:
@@ -162,7 +212,10 @@ class RequestLifecycle:
 
 @attrs.define(eq=False)
 class _EmptyBodyReceiver:
-    """`receive` for the framework: an empty body, then the client's disconnect. Body messages that were not read are discarded."""
+    """`receive` for the framework: an empty body, then the client's disconnect.
+
+    Body messages that were not read are discarded.
+    """
 
     receive: ASGIReceiveCallable
     _is_first: bool = attrs.field(init=False, default=True)
@@ -183,7 +236,9 @@ def _log_ids(exchange: Exchange) -> dict[str, str]:
 
 
 def _refuse_ambiguous_length(scope: HTTPScope, exchange: Exchange) -> None:
-    """Raise `Fault` 400 where a proxy may see another end of the body than this server, and so another next request (RFC 9112, 6.3)."""
+    """Raise `Fault` 400 where a proxy may see another end of the body than this server, and so
+    another next request (RFC 9112, 6.3).
+    """
     if "transfer-encoding" not in exchange.headers:
         return
     if "content-length" in exchange.headers:

@@ -1,6 +1,7 @@
 """Request paths, normalised to the paths of the routes.
 
-Knows base URLs that clients get slightly wrong. Knows no protocol. No two routes share a path after this, so nothing becomes ambiguous.
+Knows base URLs that clients get slightly wrong. Knows no protocol. No two routes share a path after
+this, so nothing becomes ambiguous.
 """
 
 import re
@@ -27,9 +28,13 @@ class Paths:
         return cls(frozenset(rule.split("/")[2] for rule in rules if rule.startswith(API_PREFIX)))
 
     def normalised(self, scope: HTTPScope) -> HTTPScope:
-        """Return the scope with a path that routes know: single slashes, none at the end, `/v1` once where the API has it."""
+        """Return the scope with a path that routes know: single slashes, none at the end, `/v1`
+        once where the API has it.
+        """
         path = REPEATED_PREFIX.sub("", SLASHES.sub("/", scope["path"]))
         path = path.rstrip("/") or "/"
         if path.split("/")[1] in self.api_names:
             path = f"/v1{path}"
-        return scope if path == scope["path"] else {**scope, "path": path, "raw_path": path.encode()}
+        return (
+            scope if path == scope["path"] else {**scope, "path": path, "raw_path": path.encode()}
+        )

@@ -1,4 +1,6 @@
-"""Actions of an operator while the server runs: change the batch window, evict the cache, drain the server."""
+"""Actions of an operator while the server runs: change the batch window, evict the cache, drain the
+server.
+"""
 
 from typing import Annotated
 
@@ -63,7 +65,11 @@ def routes(state: AppState) -> Blueprint:
     @document_response(EvictionReport, 200)
     @document_faults(OpenAIError, 401, 403)
     async def evict() -> Response:
-        """Evict from RAM what no request uses and no pin holds, of all models; what is not on disk yet is written first. Later turns load it."""
+        """Evict from RAM what no request uses and no pin holds, of all models; what is not on disk
+        yet is written first.
+
+        Later turns load it.
+        """
         evicted = EvictionReport(0, 0, 0)
         for model in state.models:
             state.registry.hold(model, current.get().stack)
@@ -75,9 +81,14 @@ def routes(state: AppState) -> Blueprint:
     @document_response(Draining, 202)
     @document_faults(OpenAIError, 401, 403)
     async def drain() -> Response:
-        """Finish the requests that are open, refuse new ones, and end the process with exit code 0, as SIGTERM does."""
+        """Finish the requests that are open, refuse new ones, and end the process with exit code 0,
+        as SIGTERM does.
+        """
         engines = [model.engine for model in state.models]
-        running, waiting = sum(engine.scheduler.running for engine in engines), sum(engine.waiting for engine in engines)
+        running, waiting = (
+            sum(engine.scheduler.running for engine in engines),
+            sum(engine.waiting for engine in engines),
+        )
         draining = Draining(running, waiting, state.settings.shutdown_timeout_seconds)
         log.info("asked to drain", **attrs.asdict(draining))
         state.stop()

@@ -13,7 +13,13 @@ from semantic_trio.adapters.http.serving.app_state import AppState
 from semantic_trio.application.engine import EngineState
 from semantic_trio.application.model_entry import ModelState
 
-GRAVEST_FIRST = (EngineState.DEAD, EngineState.DRAINING, EngineState.RECOVERING, EngineState.STARTING, EngineState.RUNNING)
+GRAVEST_FIRST = (
+    EngineState.DEAD,
+    EngineState.DRAINING,
+    EngineState.RECOVERING,
+    EngineState.STARTING,
+    EngineState.RUNNING,
+)
 
 
 @attrs.frozen
@@ -80,8 +86,14 @@ def routes(state: AppState) -> Blueprint:
 
 
 def _states(state: AppState) -> set[EngineState]:
-    """Return the states of all engines; of models that are not open, or are being closed, requests wait."""
-    return {entry.model.engine.state for entry in state.registry.entries if entry.model is not None and entry.state is ModelState.READY}
+    """Return the states of all engines; of models that are not open, or are being closed, requests
+    wait.
+    """
+    return {
+        entry.model.engine.state
+        for entry in state.registry.entries
+        if entry.model is not None and entry.state is ModelState.READY
+    }
 
 
 def _health(state: AppState, is_ok: bool) -> Response:

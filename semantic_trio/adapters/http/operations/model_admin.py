@@ -26,7 +26,9 @@ NAMES_SOMETHING = r"[^*]"
 
 @attrs.frozen
 class NamedModel:
-    """The model that an action is about: an id, an alias, or to load and to swap anything that is a model on this machine."""
+    """The model that an action is about: an id, an alias, or to load and to swap anything that is a
+    model on this machine.
+    """
 
     model: str
 
@@ -35,7 +37,8 @@ class NamedModel:
 class Alias:
     """Another name of a served model."""
 
-    alias: Annotated[str, msgspec.Meta(pattern=NAMES_SOMETHING)]  # one that ends with * stands for all names that begin so
+    # one that ends with * stands for all names that begin so
+    alias: Annotated[str, msgspec.Meta(pattern=NAMES_SOMETHING)]
     model: str
 
 
@@ -56,7 +59,10 @@ def routes(state: AppState) -> Blueprint:
     @document_response(Changed, 200)
     @document_faults(OpenAIError, 400, 401, 403, 404, 408, 413, 429, 503)
     async def load_model() -> Response:
-        """Load a model and serve it beside the others, until the server ends. Answers when it is loaded."""
+        """Load a model and serve it beside the others, until the server ends.
+
+        Answers when it is loaded.
+        """
         return json_response(await registry.load(_named()))
 
     @blueprint.post("/admin/models/unload")
@@ -64,19 +70,27 @@ def routes(state: AppState) -> Blueprint:
     @document_response(Changed, 200)
     @document_faults(OpenAIError, 400, 401, 403, 404, 408, 413, 503)
     async def unload_model() -> Response:
-        """Unload a model when its requests are over; those that take longer than `shutdown_timeout_seconds` fail. The next request loads it again.
+        """Unload a model when its requests are over; those that take longer than
+        `shutdown_timeout_seconds` fail.
+
+        The next request loads it again.
 
         `MODEL:ADAPTER` unloads the adapter alone, when its requests are over.
         """
         name, adapter = state.apart(_named())
-        return json_response(await _unload_adapter(state, name, adapter) if adapter else await registry.unload(name))
+        return json_response(
+            await _unload_adapter(state, name, adapter) if adapter else await registry.unload(name)
+        )
 
     @blueprint.post("/admin/models/swap")
     @document_request(NamedModel)
     @document_response(Changed, 200)
     @document_faults(OpenAIError, 400, 401, 403, 404, 408, 409, 413, 503)
     async def swap_models() -> Response:
-        """Unload the main model as above, and make another one the main model. If that cannot be loaded, the old one is loaded again."""
+        """Unload the main model as above, and make another one the main model.
+
+        If that cannot be loaded, the old one is loaded again.
+        """
         return json_response(await registry.swap(_named()))
 
     @blueprint.get("/admin/models/aliases")
@@ -119,5 +133,8 @@ async def _unload_adapter(state: AppState, name: str, adapter: str) -> Changed:
 
 
 def _named() -> str:
-    """Return the model that the request names. Raises `Fault` or `InvalidRequestError` for a body that names none."""
+    """Return the model that the request names.
+
+    Raises `Fault` or `InvalidRequestError` for a body that names none.
+    """
     return decode(current.get().body, NamedModel).model

@@ -36,7 +36,8 @@ class ModelEntry:
     max_input_tokens: int | None  # null: unknown, for the model was not loaded yet
     max_tokens: int | None
     state: ModelState
-    bytes: int | None  # of the loaded model, with the memory that its cache may take; null: it is not loaded
+    # of the loaded model, with the memory that its cache may take; null: it is not loaded
+    bytes: int | None
     type: Literal["model"] = "model"
     object: Literal["model"] = "model"
     owned_by: str = "local"
@@ -63,11 +64,16 @@ def routes(state: AppState) -> Blueprint:
     @document_response(ModelList, 200)
     @document_faults(OpenAIError, 401, 403)
     async def list_models() -> Response:
-        """List the models that are served, the main one first, each followed by itself with each of its adapters.
+        """List the models that are served, the main one first, each followed by itself with each of
+        its adapters.
 
         Those that are not loaded are loaded when a request names them.
         """
-        data = [shown for one in state.registry.entries for shown in [entry(one), *(entry(one, name) for name in await _adapters(state, one))]]
+        data = [
+            shown
+            for one in state.registry.entries
+            for shown in [entry(one), *(entry(one, name) for name in await _adapters(state, one))]
+        ]
         return json_response(ModelList(data, data[0].id, data[-1].id))
 
     @blueprint.get("/v1/models/<path:model_id>")
@@ -91,13 +97,30 @@ async def _adapters(state: AppState, served: RegisteredModel[ServedModel]) -> li
 def entry(served: RegisteredModel[ServedModel], adapter: str | None = None) -> ModelEntry:
     """Return the entry of a model, alone or with an adapter."""
     card, model = served.card, served.model
-    created = card.created_at if card is not None else 0  # the epoch stands for an unknown date in Anthropic's API
-    created_at = datetime.datetime.fromtimestamp(created, datetime.UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    length, size = card.context_length if card is not None else None, model.bytes if model is not None else None
+    # the epoch stands for an unknown date in Anthropic's API
+    created = card.created_at if card is not None else 0
+    created_at = datetime.datetime.fromtimestamp(created, datetime.UTC).strftime(
+        "%Y-%m-%dT%H:%M:%SZ"
+    )
+    length, size = (
+        card.context_length if card is not None else None,
+        model.bytes if model is not None else None,
+    )
     embeddings = _embeddings(model) if model is not None and adapter is None else None
     suffix = f":{adapter}" if adapter is not None else ""
     name = (card.display_name if card is not None else served.name) + suffix
-    return ModelEntry(served.name + suffix, name, created_at, created, length, length, served.state, size, embeddings=embeddings, adapter=adapter)
+    return ModelEntry(
+        served.name + suffix,
+        name,
+        created_at,
+        created,
+        length,
+        length,
+        served.state,
+        size,
+        embeddings=embeddings,
+        adapter=adapter,
+    )
 
 
 def _embeddings(model: ServedModel) -> Embeddings | None:

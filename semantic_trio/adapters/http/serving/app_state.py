@@ -1,4 +1,6 @@
-"""State of the application: the served models and the HTTP settings. Built once by the entry point, read by all handlers.
+"""State of the application: the served models and the HTTP settings.
+
+Built once by the entry point, read by all handlers.
 
 Knows nothing of wire formats.
 """
@@ -43,7 +45,8 @@ class HttpSettings:
     shutdown_timeout_seconds: float = 30.0  # for open requests to end once the server drains
     log_prompts: bool = False  # prompts are private
     traces: bool = False  # a request whose client sends no trace begins one
-    refuse_unreadable: bool = False  # refuse images and files instead of replacing them by a placeholder
+    # refuse images and files instead of replacing them by a placeholder
+    refuse_unreadable: bool = False
 
 
 @attrs.define(eq=False)
@@ -61,7 +64,8 @@ class AppState:
     metrics: Exposition
     observer: Observer  # of requests and generations
     version: str
-    stop: Callable[[], None]  # begin to drain the server and to end the process; at most the first call counts
+    # begin to drain the server and to end the process; at most the first call counts
+    stop: Callable[[], None]
     pace: WritePace = attrs.field(factory=WritePace)
     settings: HttpSettings = HttpSettings()
 
@@ -74,29 +78,41 @@ class AppState:
         return self.registry.residents
 
     def card(self, name: str) -> ModelCard:
-        """Return the properties of a model by name; of one that was never open, its id alone. Raises `ModelNotFoundError`."""
+        """Return the properties of a model by name; of one that was never open, its id alone.
+
+        Raises `ModelNotFoundError`.
+        """
         model_name, adapter = self.apart(name)
         entry = self.registry.entry(self.registry.names.resolve(model_name))
         card = entry.card or ModelCard(entry.name, entry.name, 0, 0)
         return attrs.evolve(card, id=f"{card.id}:{adapter}") if adapter else card
 
     def is_open(self, name: str) -> bool:
-        """True if the model of the name is there without waiting. Raises `ModelNotFoundError` and `DrainingError`."""
+        """True if the model of the name is there without waiting.
+
+        Raises `ModelNotFoundError` and `DrainingError`.
+        """
         return self.registry.is_open(self.apart(name)[0])
 
     def acquisition(self, name: str, stack: ExitStack) -> Acquisition[ServedModel]:
-        """Begin to acquire the model of a name, without its adapter; it is open, or waited for, until the stack is closed."""
+        """Begin to acquire the model of a name, without its adapter; it is open, or waited for,
+        until the stack is closed.
+        """
         return self.registry.acquisition(self.apart(name)[0], stack)
 
     async def resolve(self, name: str, stack: ExitStack) -> ServedModel:
-        """Return the model of a name, with the adapter that the name may end with; open until the stack of the request is closed.
+        """Return the model of a name, with the adapter that the name may end with; open until the
+        stack of the request is closed.
 
-        It is opened first where it is not. Raises `ModelNotFoundError`, `ModelsBusyError`, `DrainingError`, `StepFailedError`.
+        It is opened first where it is not. Raises `ModelNotFoundError`, `ModelsBusyError`,
+        `DrainingError`, `StepFailedError`.
         """
         model_name, adapter = self.apart(name)
         model = await self.registry.acquire(model_name, stack)
         return await model.adapted(adapter, stack) if adapter else model
 
     def apart(self, name: str) -> tuple[str, str]:
-        """Return the names of the model and of the adapter in a name; the adapter is empty where the name has none, or the server."""
+        """Return the names of the model and of the adapter in a name; the adapter is empty where
+        the name has none, or the server.
+        """
         return self.registry.names.apart(name) if self.shelf is not None else (name, "")

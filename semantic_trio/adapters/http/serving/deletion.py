@@ -6,7 +6,8 @@ Knows the order. Knows nothing of the wire or of the database of responses.
 from semantic_trio.adapters.http.serving.served_model import ServedModel
 from semantic_trio.domain.agent import Agent
 
-# Seconds a deleting client waits for the files to be removed. A slower disk is logged, and the removal goes on.
+# Seconds a deleting client waits for the files to be removed. A slower disk is logged, and the
+# removal goes on.
 REMOVE_SECONDS = 5.0
 
 

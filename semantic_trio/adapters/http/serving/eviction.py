@@ -9,7 +9,8 @@ import trio
 from semantic_trio.adapters.http.serving.served_model import ServedModel
 from semantic_trio.domain.memory import Memory
 
-# Most seconds to wait for the device to be idle, which it never is under load: what rows that have just closed leave is stored by then.
+# Most seconds to wait for the device to be idle, which it never is under load: what rows that have
+# just closed leave is stored by then.
 SETTLE_SECONDS = 1.0
 # Most seconds to wait for the disk. What is not written by then stays in RAM.
 WRITE_SECONDS = 10.0
@@ -25,11 +26,18 @@ class EvictionReport:
 
     def plus(self, other: "EvictionReport") -> "EvictionReport":
         """Return the sum, over two models."""
-        return EvictionReport(self.freed_bytes + other.freed_bytes, self.used_bytes + other.used_bytes, self.unwritten_bytes + other.unwritten_bytes)
+        return EvictionReport(
+            self.freed_bytes + other.freed_bytes,
+            self.used_bytes + other.used_bytes,
+            self.unwritten_bytes + other.unwritten_bytes,
+        )
 
 
 async def evict_cache(model: ServedModel) -> EvictionReport:
-    """Evict everything that no row uses, no pin holds and no request waits for. What is not on disk yet is written first, or stays."""
+    """Evict everything that no row uses, no pin holds and no request waits for.
+
+    What is not on disk yet is written first, or stays.
+    """
     memory = model.engine.memory
     with trio.move_on_after(SETTLE_SECONDS):
         await model.engine.settle()

@@ -1,6 +1,7 @@
 """The way from a conversation to a running generation, for all protocols.
 
-Knows the order: find the model, encode the prompt, submit it, tie the generation to its request. Knows nothing of wire formats.
+Knows the order: find the model, encode the prompt, submit it, tie the generation to its request.
+Knows nothing of wire formats.
 """
 
 import functools
@@ -38,7 +39,9 @@ SEED_BITS = 63
 RANDOM = -1
 
 
-async def generate(state: AppState, exchange: Exchange, params: GenerationParams) -> tuple[ServedModel, Answer]:
+async def generate(
+    state: AppState, exchange: Exchange, params: GenerationParams
+) -> tuple[ServedModel, Answer]:
     """Submit a conversation and return its model and its answer, which is closed with the exchange.
 
     Raises `ModelNotFoundError`, `InvalidRequestError` and what `submit` raises.
@@ -47,25 +50,41 @@ async def generate(state: AppState, exchange: Exchange, params: GenerationParams
     return model, answer
 
 
-async def generate_several(state: AppState, exchange: Exchange, params: GenerationParams, count: int) -> tuple[ServedModel, list[Answer]]:
-    """Submit a conversation and return `count` answers to it, with seeds that follow each other. Raises as `generate` does."""
+async def generate_several(
+    state: AppState, exchange: Exchange, params: GenerationParams, count: int
+) -> tuple[ServedModel, list[Answer]]:
+    """Submit a conversation and return `count` answers to it, with seeds that follow each other.
+
+    Raises as `generate` does.
+    """
     model = await state.resolve(params.model, exchange.stack)
     encoded = await encode(state, model, params.conversation, model.salt(params.identity))
     return model, submit_several(state, exchange, model, params, encoded, count)
 
 
 def report_unreadable(state: AppState, exchange: Exchange, conversation: Conversation) -> None:
-    """Keep for the response's headers what the model cannot read. Raises `InvalidRequestError` where the settings refuse such content."""
+    """Keep for the response's headers what the model cannot read.
+
+    Raises `InvalidRequestError` where the settings refuse such content.
+    """
     if state.settings.refuse_unreadable:
         refuse_unreadable_content(conversation)
     exchange.unread = tuple(conversation.unread)
 
 
-async def encode(state: AppState, model: ServedModel, conversation: Conversation, salt: Salt) -> Encoded:
-    """Encode a conversation as a prompt, and log its text where the operator asked for that. Raises as `ServedModel.encode` does."""
+async def encode(
+    state: AppState, model: ServedModel, conversation: Conversation, salt: Salt
+) -> Encoded:
+    """Encode a conversation as a prompt, and log its text where the operator asked for that.
+
+    Raises as `ServedModel.encode` does.
+    """
     encoded = await model.encode(conversation, salt)
     if state.settings.log_prompts:
-        log.info("prompt", messages=[(message.role.value, message.text) for message in conversation.messages])
+        log.info(
+            "prompt",
+            messages=[(message.role.value, message.text) for message in conversation.messages],
+        )
     return encoded
 
 
@@ -74,26 +93,48 @@ def log_texts(prompts: Sequence[str]) -> None:
     log.info("prompt", texts=list(prompts))
 
 
-def submit_several(state: AppState, exchange: Exchange, model: ServedModel, params: GenerationParams, encoded: Encoded, count: int) -> list[Answer]:
-    """Submit one prompt `count` times, with seeds that follow each other. Raises as `submit` does; answers submitted before end with the exchange."""
+def submit_several(
+    state: AppState,
+    exchange: Exchange,
+    model: ServedModel,
+    params: GenerationParams,
+    encoded: Encoded,
+    count: int,
+) -> list[Answer]:
+    """Submit one prompt `count` times, with seeds that follow each other.
+
+    Raises as `submit` does; answers submitted before end with the exchange.
+    """
     seed = _seed(params)
     if count > 1:
         model.engine.refuse_when_full(count, priority_of(exchange.headers, params.service_tier))
-    return [submit(state, exchange, model, attrs.evolve(params, seed=seed + number), encoded) for number in range(count)]
+    return [
+        submit(state, exchange, model, attrs.evolve(params, seed=seed + number), encoded)
+        for number in range(count)
+    ]
 
 
-def submit(state: AppState, exchange: Exchange, model: ServedModel, params: GenerationParams, encoded: Encoded) -> Answer:
+def submit(
+    state: AppState,
+    exchange: Exchange,
+    model: ServedModel,
+    params: GenerationParams,
+    encoded: Encoded,
+) -> Answer:
     """Submit a prompt and return its answer, which is closed with the exchange.
 
     Raises `PromptTooLongError`, `InvalidRequestError` and what `Engine.submit` raises.
     """
     exchange.model, exchange.agent = model.card.id, params.identity.agent or ""
     if exchange.agent:
-        structlog.contextvars.bind_contextvars(agent=exchange.agent)  # for every line that the request's task logs from now on
+        # for every line that the request's task logs from now on
+        structlog.contextvars.bind_contextvars(agent=exchange.agent)
     _refuse_stop_strings(params.stop_strings)
     reader = _reader(model, encoded)
     request = _request(exchange.request_id, model, params, encoded, reader.thoughts)
-    request = attrs.evolve(request, priority=priority_of(exchange.headers, params.service_tier), trace=exchange.trace)
+    request = attrs.evolve(
+        request, priority=priority_of(exchange.headers, params.service_tier), trace=exchange.trace
+    )
     generation = _submitted(model, request, params.prompt_field)
     exchange.generations.append(generation)
     exchange.stack.callback(_report_end, state.observer, generation)
@@ -115,7 +156,10 @@ def _report_end(observer: Observer, generation: Generation) -> None:
     observer.observe(
         GenerationEnded(
             request_id=generation.request.request_id,
-            agent=(generation.agent.id if generation.agent is not None else generation.request.agent) or "",
+            agent=(
+                generation.agent.id if generation.agent is not None else generation.request.agent
+            )
+            or "",
             submitted_at=generation.submitted_at,
             started_at=generation.started_at,
             stamps=tuple(generation.stamps),
@@ -130,7 +174,11 @@ def _report_end(observer: Observer, generation: Generation) -> None:
 def _refuse_stop_strings(stop_strings: Sequence[str]) -> None:
     """Raise `InvalidRequestError` for more or longer stop strings than can be searched for."""
     if len(stop_strings) > MOST_STOPS or any(len(stop) > LONGEST_STOP for stop in stop_strings):
-        raise InvalidRequestError(f"at most {MOST_STOPS} stop strings of at most {LONGEST_STOP} characters", "stop", quotes=False)
+        raise InvalidRequestError(
+            f"at most {MOST_STOPS} stop strings of at most {LONGEST_STOP} characters",
+            "stop",
+            quotes=False,
+        )
 
 
 def _reader(model: ServedModel, encoded: Encoded) -> AnswerReader:
@@ -138,10 +186,18 @@ def _reader(model: ServedModel, encoded: Encoded) -> AnswerReader:
     conversation = encoded.conversation
     if not conversation.messages:
         return PlainReader()
-    return continuing(model.codec.reader(conversation, encoded.prompt.opening), conversation.prefill)
+    return continuing(
+        model.codec.reader(conversation, encoded.prompt.opening), conversation.prefill
+    )
 
 
-def _request(request_id: str, model: ServedModel, params: GenerationParams, encoded: Encoded, thoughts: Thoughts | None) -> GenerationRequest:
+def _request(
+    request_id: str,
+    model: ServedModel,
+    params: GenerationParams,
+    encoded: Encoded,
+    thoughts: Thoughts | None,
+) -> GenerationRequest:
     prompt, limit = encoded.prompt, params.max_tokens
     return GenerationRequest(
         request_id=request_id,
@@ -167,18 +223,31 @@ def _request(request_id: str, model: ServedModel, params: GenerationParams, enco
 
 
 def _submitted(model: ServedModel, request: GenerationRequest, prompt_field: str) -> Generation:
-    """Submit a request to the engine. A `PromptTooLongError` names the field that the prompt is made of."""
+    """Submit a request to the engine.
+
+    A `PromptTooLongError` names the field that the prompt is made of.
+    """
     try:
         return model.engine.submit(request, model.codec.decoder())
     except PromptTooLongError as error:
         raise attrs.evolve(error, field=prompt_field) from error
-    except PoolExhaustedError as error:  # too long for the whole memory: to a client that is one more bound on its prompt
-        raise PromptTooLongError(len(request.prompt), model.engine.memory.longest_row, prompt_field) from error
+    except (
+        PoolExhaustedError
+    ) as error:  # too long for the whole memory: to a client that is one more bound on its prompt
+        raise PromptTooLongError(
+            len(request.prompt), model.engine.memory.longest_row, prompt_field
+        ) from error
 
 
 def _seed(params: GenerationParams) -> int:
-    """Return the seed of an answer: a random one where none is given, or -1, as on other servers."""
-    return secrets.randbits(SEED_BITS) if params.seed in {None, RANDOM} else params.seed % (1 << SEED_BITS)
+    """Return the seed of an answer: a random one where none is given, or -1, as on other
+    servers.
+    """
+    return (
+        secrets.randbits(SEED_BITS)
+        if params.seed in {None, RANDOM}
+        else params.seed % (1 << SEED_BITS)
+    )
 
 
 def _new_id(prefix: str) -> str:

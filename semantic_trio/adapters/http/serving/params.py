@@ -26,12 +26,14 @@ class GenerationParams:
     stop_strings: tuple[str, ...] = ()
     seed: int | None = None
     steering: Steering = NO_STEERING
-    top_logprobs: int | None = None  # number of likeliest tokens reported for each token of the text; None: no log-probabilities
+    # number of likeliest tokens reported for each token of the text; None: no log-probabilities
+    top_logprobs: int | None = None
     identity: Identity = ANONYMOUS
     service_tier: str | None = None  # as OpenAI's APIs have it; the header of a request comes first
     call_prefix: str = "call_"  # prefix of the ids of tool calls
     is_private: bool = False  # without a named agent nothing of the conversation is written to disk
-    responses: tuple[str, ...] = ()  # ids of the stored responses in the prompt, and of the one that is generated
+    # ids of the stored responses in the prompt, and of the one that is generated
+    responses: tuple[str, ...] = ()
     prompt_field: str = "messages"  # field of the request that the prompt is made of
 
 
@@ -53,5 +55,7 @@ class SamplingChoice:
             top_p=max(model.top_p if self.top_p is None else self.top_p, SMALLEST_NUCLEUS),
             top_k=max(model.top_k if self.top_k is None else self.top_k, 0),
             min_p=model.min_p if self.min_p is None else self.min_p,
-            repetition_penalty=model.repetition_penalty if self.repetition_penalty is None else self.repetition_penalty,
+            repetition_penalty=model.repetition_penalty
+            if self.repetition_penalty is None
+            else self.repetition_penalty,
         )

@@ -1,7 +1,7 @@
 """The response of every route that generates: the whole answer, or a stream of events.
 
-Knows how a response is sent, and that the stream of a model that is being loaded is open meanwhile. The words of a protocol come from its
-`StreamEncoder` and its body.
+Knows how a response is sent, and that the stream of a model that is being loaded is open meanwhile.
+The words of a protocol come from its `StreamEncoder` and its body.
 """
 
 from collections.abc import AsyncGenerator, Awaitable, Callable
@@ -17,13 +17,21 @@ from semantic_trio.adapters.http.common.faults import Fault
 from semantic_trio.adapters.http.common.json_responses import json_response
 from semantic_trio.adapters.http.serving.app_state import AppState
 from semantic_trio.adapters.http.serving.served_model import ServedModel
-from semantic_trio.adapters.http.serving.sse import EventSource, StreamEncoder, StreamSignals, aborted, answer_events, event_stream
+from semantic_trio.adapters.http.serving.sse import (
+    EventSource,
+    StreamEncoder,
+    StreamSignals,
+    aborted,
+    answer_events,
+    event_stream,
+)
 from semantic_trio.application.acquisition import Acquisition
 from semantic_trio.domain.errors import InvalidRequestError, SemanticError
 from semantic_trio.domain.reuse import Reuse
 
 Part = TypeVar("Part")  # of an answer: what its source yields and its encoder takes
-Body = tuple[object, Reuse | None]  # the JSON body, and how much of the prompt was reused where a prompt was read
+# the JSON body, and how much of the prompt was reused where a prompt was read
+Body = tuple[object, Reuse | None]
 
 
 @attrs.frozen(eq=False)
@@ -36,11 +44,17 @@ class Reply(Generic[Part]):
 
 
 async def respond(
-    state: AppState, model: str | None, begin: Callable[[], Awaitable[Reply[Part]]], signals: StreamSignals, *, is_streamed: bool | None
+    state: AppState,
+    model: str | None,
+    begin: Callable[[], Awaitable[Reply[Part]]],
+    signals: StreamSignals,
+    *,
+    is_streamed: bool | None,
 ) -> Response:
     """Begin an answer, and send its body when it is complete, or its events as they come.
 
-    A stream whose `model` has to be loaded is open meanwhile: its errors are events from then on. None: the answer needs no model to be loaded.
+    A stream whose `model` has to be loaded is open meanwhile: its errors are events from then on.
+    None: the answer needs no model to be loaded.
     """
     if is_streamed and model is not None and not state.is_open(model):
         acquisition = state.acquisition(model, current.get().stack)
@@ -57,7 +71,10 @@ def _events(state: AppState, reply: Reply[Part]) -> AsyncGenerator[bytes, None]:
 
 
 async def _events_with_loading(
-    state: AppState, acquisition: Acquisition[ServedModel], begin: Callable[[], Awaitable[Reply[Part]]], signals: StreamSignals
+    state: AppState,
+    acquisition: Acquisition[ServedModel],
+    begin: Callable[[], Awaitable[Reply[Part]]],
+    signals: StreamSignals,
 ) -> AsyncGenerator[bytes, None]:
     """Yield pings while the model is being loaded, then the events of the answer."""
     reply: Reply[Part] | None = None
@@ -78,7 +95,11 @@ async def _events_with_loading(
 
 
 async def _begun(begin: Callable[[], Awaitable[Reply[Part]]]) -> Reply[Part]:
-    """Begin an answer. Raises a `SemanticError` for each error that would be a response of its own if nothing were sent yet."""
+    """Begin an answer.
+
+    Raises a `SemanticError` for each error that would be a response of its own if nothing were sent
+    yet.
+    """
     try:
         return await begin()
     except Fault as fault:

@@ -1,4 +1,5 @@
-"""Server-sent events: an answer as a stream that stays alive in pauses, and ends cleanly only when the answer is complete.
+"""Server-sent events: an answer as a stream that stays alive in pauses, and ends cleanly only when
+the answer is complete.
 
 Knows events and pauses. The events of each protocol come from its `StreamEncoder`.
 """
@@ -18,7 +19,9 @@ from semantic_trio.domain.generation import Failed, Finished
 
 
 class StreamAbortedError(Exception):
-    """The stream has sent its error event; raised so that the connection is dropped and no client takes the part for the whole."""
+    """The stream has sent its error event; raised so that the connection is dropped and no client
+    takes the part for the whole.
+    """
 
 
 Piece = TypeVar("Piece")  # of an answer, or of one of several answers
@@ -30,7 +33,11 @@ class EventSource(Protocol[Told_co]):
     """A source of events: an answer, several answers, or a turn that waits for its answer."""
 
     async def receive(self) -> Sequence[Told_co | Finished | Failed]:
-        """Return all events that have arrived, at least one; adjacent chunks of a text or a thought are joined. Cancellation loses nothing."""
+        """Return all events that have arrived, at least one; adjacent chunks of a text or a thought
+        are joined.
+
+        Cancellation loses nothing.
+        """
 
 
 class StreamSignals(Protocol):
@@ -51,7 +58,10 @@ class StreamEncoder(StreamSignals, Protocol[Heard_contra]):
         """Encode what is sent before the first part."""
 
     def part(self, part: Heard_contra) -> bytes:
-        """Encode a part of the answer: text, thought or call. Empty where the protocol has no event for the part."""
+        """Encode a part of the answer: text, thought or call.
+
+        Empty where the protocol has no event for the part.
+        """
 
     def ending(self, finished: Finished) -> bytes:
         """Encode everything after the last part."""
@@ -75,7 +85,10 @@ def encode_event(data: object, name: str | None = None) -> bytes:
 async def answer_events(
     events: EventSource[Piece], encoder: StreamEncoder[Piece], pace: WritePace, ping_seconds: float
 ) -> AsyncGenerator[bytes, None]:
-    """Yield the events of an answer, and pings in pauses. Raises `StreamAbortedError` after the event of an error."""
+    """Yield the events of an answer, and pings in pauses.
+
+    Raises `StreamAbortedError` after the event of an error.
+    """
     yield encoder.opening()
     last: Piece | Finished | Failed | None = None
     while not isinstance(last, Finished):
@@ -93,7 +106,9 @@ async def answer_events(
 
 
 def aborted(error: SemanticError) -> StreamAbortedError:
-    """Return the exception to raise after the event of an error; the error is that of the request from now on."""
+    """Return the exception to raise after the event of an error; the error is that of the request
+    from now on.
+    """
     exchange = current.get()
     exchange.fault = fault_of(error, exchange.protocol)
     return StreamAbortedError(str(error))

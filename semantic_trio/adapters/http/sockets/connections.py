@@ -14,13 +14,16 @@ import trio
 
 log = structlog.get_logger(__name__)
 
-# Connections at the same time, where the limit on descriptors allows: each stream of an agent is one.
+# Connections at the same time, where the limit on descriptors allows: each stream of an agent is
+# one.
 MOST_CONNECTIONS = 1_024
-# Divisor of the descriptor limit: connections may take half, files, models and the database need the rest.
+# Divisor of the descriptor limit: connections may take half, files, models and the database need
+# the rest.
 SHARE_OF_DESCRIPTORS = 2
 # Temporary errors of `accept`: this process or this machine has no descriptor or memory left.
 PASSING_ERRORS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
-# Seconds before `accept` is tried again after such an error, and between two log lines about the same trouble.
+# Seconds before `accept` is tried again after such an error, and between two log lines about the
+# same trouble.
 RETRY_SECONDS, LOG_SECONDS = 0.1, 60.0
 
 Serve = Callable[[trio.SocketStream], Awaitable[None]]
@@ -32,7 +35,9 @@ class Connection(Protocol):
 
     @property
     def waiting_since(self) -> float | None:
-        """Time since which the connection waits for a request of its client, or for the rest of one; None while a request is being answered."""
+        """Time since which the connection waits for a request of its client, or for the rest of
+        one; None while a request is being answered.
+        """
 
     def drop(self) -> None:
         """Close the connection at once."""
@@ -41,7 +46,11 @@ class Connection(Protocol):
 def most_connections() -> int:
     """Return the number of connections that the descriptor limit of this process allows."""
     soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    return MOST_CONNECTIONS if soft == resource.RLIM_INFINITY else max(1, min(MOST_CONNECTIONS, soft // SHARE_OF_DESCRIPTORS))
+    return (
+        MOST_CONNECTIONS
+        if soft == resource.RLIM_INFINITY
+        else max(1, min(MOST_CONNECTIONS, soft // SHARE_OF_DESCRIPTORS))
+    )
 
 
 @attrs.define(eq=False)
@@ -50,12 +59,18 @@ class Connections:
 
     limit: int
     _all: set[Connection] = attrs.field(init=False, factory=set)
-    _accepted: int = attrs.field(init=False, default=0)  # including connections that are not in `_all` yet
+    # including connections that are not in `_all` yet
+    _accepted: int = attrs.field(init=False, default=0)
     _ended: trio.Event = attrs.field(init=False, factory=trio.Event)
     _logged_at: float | None = attrs.field(init=False, default=None)
 
-    async def accept(self, listener: trio.SocketListener, serve: Serve, nursery: trio.Nursery) -> None:
-        """Serve each new connection in a task of the nursery, within the limit. Runs until cancelled; closes the listener."""
+    async def accept(
+        self, listener: trio.SocketListener, serve: Serve, nursery: trio.Nursery
+    ) -> None:
+        """Serve each new connection in a task of the nursery, within the limit.
+
+        Runs until cancelled; closes the listener.
+        """
         async with listener:
             while True:
                 await self._room()
@@ -80,10 +95,23 @@ class Connections:
             self._ended = trio.Event()
 
     async def _room(self) -> None:
-        """Wait until one more connection is allowed. Drops the connection that has waited longest for its client."""
+        """Wait until one more connection is allowed.
+
+        Drops the connection that has waited longest for its client.
+        """
         while self._accepted >= self.limit:
-            self._log_once_a_minute("connections are at their limit: those that wait longest for their clients are closed", limit=self.limit)
-            waiting = [(since, connection) for connection in self._all if (since := connection.waiting_since) is not None]
+            self._log_once_a_minute(
+                (
+                    "connections are at their limit: those that wait longest for their clients are "
+                    "closed"
+                ),
+                limit=self.limit,
+            )
+            waiting = [
+                (since, connection)
+                for connection in self._all
+                if (since := connection.waiting_since) is not None
+            ]
             if waiting:
                 _, longest = min(waiting, key=lambda one: one[0])
                 self._all.discard(longest)
@@ -97,7 +125,10 @@ class Connections:
             except OSError as error:
                 if error.errno not in PASSING_ERRORS:
                     raise
-                self._log_once_a_minute("no connection can be accepted: raise `ulimit -n` or close other programs", error=error.strerror)
+                self._log_once_a_minute(
+                    "no connection can be accepted: raise `ulimit -n` or close other programs",
+                    error=error.strerror,
+                )
                 await trio.sleep(RETRY_SECONDS)
 
     def _log_once_a_minute(self, event: str, **fields: object) -> None:

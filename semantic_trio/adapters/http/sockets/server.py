@@ -1,8 +1,9 @@
 """Sockets, HTTP/1.1 and HTTP/2 without TLS: hypercorn, contained.
 
-Knows connections. Knows nothing of the application. Does what hypercorn 0.18.0 does not do itself: an exception in one
-connection stays in it, a client that does not read is dropped after a while, and the sockets are bound before anything else happens. The
-reproductions are tests/http/test_containment.py: when they pass with hypercorn's own `serve`, delete this class.
+Knows connections. Knows nothing of the application. Does what hypercorn 0.18.0 does not do itself:
+an exception in one connection stays in it, a client that does not read is dropped after a while,
+and the sockets are bound before anything else happens. The reproductions are
+tests/http/test_containment.py: when they pass with hypercorn's own `serve`, delete this class.
 """
 
 import contextlib
@@ -21,23 +22,33 @@ from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.h11 import H11Protocol, H11WSConnection
 from hypercorn.trio.tcp_server import MAX_RECV, TCPServer
 from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import ASGIFramework, ASGIReceiveCallable, ASGISendCallable, ASGISendEvent, ConnectionState, Scope
+from hypercorn.typing import (
+    ASGIFramework,
+    ASGIReceiveCallable,
+    ASGISendCallable,
+    ASGISendEvent,
+    ConnectionState,
+    Scope,
+)
 from hypercorn.utils import wrap_app
 
 from semantic_trio.adapters.http.sockets.connections import Connections, most_connections
 
 log = structlog.get_logger(__name__)
 
-# Connections that the kernel queues while the server is busy: a storm of 200 clients must not see a refusal.
+# Connections that the kernel queues while the server is busy: a storm of 200 clients must not see a
+# refusal.
 BACKLOG = 512
-# Seconds an idle connection stays open. Clients pool connections for 5 s (httpx) to minutes; closing first races with their next request.
+# Seconds an idle connection stays open. Clients pool connections for 5 s (httpx) to minutes;
+# closing first races with their next request.
 KEEP_ALIVE_SECONDS = 75
-# Seconds from the first byte of a request to the end of its headers, whose bytes may come as slowly as they like within.
+# Seconds from the first byte of a request to the end of its headers, whose bytes may come as slowly
+# as they like within.
 HEAD_SECONDS = 15
 # Bytes of request line and headers together.
 MAX_HEADER_BYTES = 65_536
-# Bytes that the client of a WebSocket may send, in all: the dashboard says nothing after its handshake but that it leaves. Hypercorn itself goes on
-# collecting a message that is too long.
+# Bytes that the client of a WebSocket may send, in all: the dashboard says nothing after its
+# handshake but that it leaves. Hypercorn itself goes on collecting a message that is too long.
 MAX_WEBSOCKET_BYTES = 4_096
 # Code of a WebSocket that is closed because its server ends (RFC 6455, 7.4.1).
 GOING_AWAY = 1001
@@ -66,16 +77,24 @@ class ContainedServer(TCPServer):
         try:
             await super().run()
         except* Exception as group:  # noqa: BLE001
-            # Hypercorn's own `run` catches OSError alone, and then one malformed WebSocket or h2c upgrade ends the server (hypercorn #225).
+            # Hypercorn's own `run` catches OSError alone, and then one malformed WebSocket or h2c
+            # upgrade ends the server (hypercorn #225).
             log.warning("connection failed", error=_first_leaf(group))
         finally:
             self.drop()  # hypercorn does not close a connection whose task is cancelled
 
     @property
     def waiting_since(self) -> float | None:
-        """See `Connection.waiting_since`. Of HTTP/2 it is not known whether requests are whole: such a connection waits when it is idle."""
+        """See `Connection.waiting_since`.
+
+        Of HTTP/2 it is not known whether requests are whole: such a connection waits when it is
+        idle.
+        """
         inner = self.protocol.protocol if hasattr(self, "protocol") else None
-        if isinstance(inner, H11Protocol) and inner.connection.their_state in {h11.IDLE, h11.SEND_BODY}:
+        if isinstance(inner, H11Protocol) and inner.connection.their_state in {
+            h11.IDLE,
+            h11.SEND_BODY,
+        }:
             return self._waiting_since
         return self._waiting_since if self._idle is not None else None
 
@@ -84,7 +103,9 @@ class ContainedServer(TCPServer):
         self.stream.socket.close()
 
     async def _read_data(self) -> None:
-        """Read until the client closes, and then end the idle timer: hypercorn's own waits for the keep-alive time with the socket in CLOSE-WAIT."""
+        """Read until the client closes, and then end the idle timer: hypercorn's own waits for the
+        keep-alive time with the socket in CLOSE-WAIT.
+        """
         with contextlib.suppress(trio.ClosedResourceError, trio.BrokenResourceError):
             while data := await self.stream.receive_some(MAX_RECV):
                 self._begin_head()
@@ -104,7 +125,11 @@ class ContainedServer(TCPServer):
     def _websocket(self) -> H11Protocol | None:
         """The protocol of a connection that has become a WebSocket."""
         inner = self.protocol.protocol
-        return inner if isinstance(inner, H11Protocol) and isinstance(inner.connection, H11WSConnection) else None
+        return (
+            inner
+            if isinstance(inner, H11Protocol) and isinstance(inner.connection, H11WSConnection)
+            else None
+        )
 
     def _says_too_much(self, size: int) -> bool:
         """Count bytes of a WebSocket's client; True beyond what it may send."""
@@ -119,7 +144,9 @@ class ContainedServer(TCPServer):
         return stream is not None and stream.closed
 
     async def _idle_timeout(self) -> None:
-        """Close the connection when no request begins for the keep-alive time, or one that has begun does not get to the end of its headers."""
+        """Close the connection when no request begins for the keep-alive time, or one that has
+        begun does not get to the end of its headers.
+        """
         with trio.move_on_after(self.config.keep_alive_timeout) as self._idle:
             await self.context.terminated.wait()
         with trio.CancelScope(shield=True):
@@ -128,11 +155,15 @@ class ContainedServer(TCPServer):
     def _begin_head(self) -> None:
         """Start the deadline for a request's headers: once, however many bytes arrive."""
         if self._idle is not None:
-            self._idle.deadline = min(self._idle.deadline, trio.current_time() + self.config.head_seconds)
+            self._idle.deadline = min(
+                self._idle.deadline, trio.current_time() + self.config.head_seconds
+            )
             self._idle = None
 
     async def protocol_send(self, event: Event) -> None:
-        """Send raw bytes within the write timeout, or drop the connection; everything else is hypercorn's."""
+        """Send raw bytes within the write timeout, or drop the connection; everything else is
+        hypercorn's.
+        """
         if isinstance(event, Updated) and event.idle:
             self._waiting_since = trio.current_time()
             if self._has_left:
@@ -148,9 +179,11 @@ class ContainedServer(TCPServer):
             await self.protocol.handle(Closed())
 
     def _send_now(self, data: bytes) -> bytes:
-        """Send what the socket takes at once and return the rest, which is all of it if the socket fails.
+        """Send what the socket takes at once and return the rest, which is all of it if the socket
+        fails.
 
-        Nearly every write of a stream ends here, and costs neither a deadline nor another turn of the event loop.
+        Nearly every write of a stream ends here, and costs neither a deadline nor another turn of
+        the event loop.
         """
         try:
             return data[os.write(self.stream.socket.fileno(), data) :]
@@ -158,18 +191,25 @@ class ContainedServer(TCPServer):
             return data
 
     async def send_in_time(self, send: ASGISendCallable, message: ASGISendEvent) -> None:
-        """Send a message of an HTTP/2 answer, or drop the connection: its client may keep a stream from being sent, with raw bytes going through."""
+        """Send a message of an HTTP/2 answer, or drop the connection: its client may keep a stream
+        from being sent, with raw bytes going through.
+        """
         with trio.move_on_after(self.config.write_timeout_seconds) as waiting:
             await send(message)
         if waiting.cancelled_caught:
             self.drop()
 
     async def _send_in_time(self, data: bytes) -> bool:
-        # A client that stops reading would hold this write, and so the shutdown, for ever: hypercorn shields it without a deadline.
+        # A client that stops reading would hold this write, and so the shutdown, for ever:
+        # hypercorn shields it without a deadline.
         with trio.move_on_after(self.config.write_timeout_seconds, shield=True):
             try:
                 await self.stream.send_all(data)
-            except (trio.BrokenResourceError, trio.ClosedResourceError, trio.BusyResourceError):  # busy: the reader is closing it
+            except (
+                trio.BrokenResourceError,
+                trio.ClosedResourceError,
+                trio.BusyResourceError,
+            ):  # busy: the reader is closing it
                 return False
             return True
         return False
@@ -185,12 +225,16 @@ async def serve_http(
     shutdown: trio.Event,
     task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve `app` until `shutdown`; then accept no connection, let requests end within `graceful_seconds`, and drop the rest.
+    """Serve `app` until `shutdown`; then accept no connection, let requests end within
+    `graceful_seconds`, and drop the rest.
 
-    Reports the bound port once clients can connect. Returns at the latest `graceful_seconds` and one write timeout after `shutdown`.
-    Raises `OSError` when the address cannot be bound, before anything else happens.
+    Reports the bound port once clients can connect. Returns at the latest `graceful_seconds` and
+    one write timeout after `shutdown`. Raises `OSError` when the address cannot be bound, before
+    anything else happens.
     """
-    listeners = [trio.SocketListener(trio.socket.from_stdlib_socket(sock)) for sock in await bind(host, port)]
+    listeners = [
+        trio.SocketListener(trio.socket.from_stdlib_socket(sock)) for sock in await bind(host, port)
+    ]
     context = WorkerContext(None)
     connections = Connections(most_connections())
     connection = partial(_connection, app, _config(write_timeout_seconds), context, connections)
@@ -206,15 +250,21 @@ async def serve_http(
 
 
 async def bind(host: str, port: int) -> list[socket.socket]:
-    """Listen on every address of `host`; port 0 takes a free one, the same for all. The caller closes the sockets. Raises `OSError`."""
-    found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    """Listen on every address of `host`; port 0 takes a free one, the same for all.
+
+    The caller closes the sockets. Raises `OSError`.
+    """
+    found = await trio.socket.getaddrinfo(
+        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
     sockets: list[socket.socket] = []
     missing: OSError | None = None
     for family, address in dict.fromkeys((entry[0], entry[4][0]) for entry in found):
         try:
             sockets.append(_listen(str(address), port, family))
         except OSError as error:
-            if error.errno not in {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}:  # a name may stand for an address this machine has not got
+            # a name may stand for an address this machine has not got
+            if error.errno not in {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}:
                 _close_all(sockets)
                 raise
             missing = error
@@ -236,7 +286,13 @@ def _close_all(sockets: list[socket.socket]) -> None:
         sock.close()
 
 
-async def _connection(app: ASGIFramework, config: Config, context: WorkerContext, connections: Connections, stream: trio.SocketStream) -> None:
+async def _connection(
+    app: ASGIFramework,
+    config: Config,
+    context: WorkerContext,
+    connections: Connections,
+    stream: trio.SocketStream,
+) -> None:
     async def bounded(scope: Scope, receive: ASGIReceiveCallable, send: ASGISendCallable) -> None:
         if scope["type"] == "websocket":
             await _until_terminated(context, partial(app, scope, receive, send), send)
@@ -254,8 +310,12 @@ async def _connection(app: ASGIFramework, config: Config, context: WorkerContext
         connections.discard(server)
 
 
-async def _until_terminated(context: WorkerContext, run: Callable[[], Awaitable[None]], send: ASGISendCallable) -> None:
-    """Run the application of a WebSocket until it returns or the server ends: a WebSocket has no end of its own."""
+async def _until_terminated(
+    context: WorkerContext, run: Callable[[], Awaitable[None]], send: ASGISendCallable
+) -> None:
+    """Run the application of a WebSocket until it returns or the server ends: a WebSocket has no
+    end of its own.
+    """
 
     async def cancel_at_the_end() -> None:
         await context.terminated.wait()
@@ -267,10 +327,14 @@ async def _until_terminated(context: WorkerContext, run: Callable[[], Awaitable[
                 nursery.start_soon(cancel_at_the_end)
                 await run()
                 nursery.cancel_scope.cancel()
-        except* h11.LocalProtocolError as group:  # hypercorn is refusing the handshake at the same time
+        except* (
+            h11.LocalProtocolError
+        ) as group:  # hypercorn is refusing the handshake at the same time
             log.warning("connection failed", error=_first_leaf(group))
     if serving.cancelled_caught:
-        await send({"type": "websocket.close", "code": GOING_AWAY, "reason": "the server is ending"})
+        await send(
+            {"type": "websocket.close", "code": GOING_AWAY, "reason": "the server is ending"}
+        )
 
 
 def _config(write_timeout_seconds: float) -> ContainedConfig:
@@ -281,7 +345,8 @@ def _config(write_timeout_seconds: float) -> ContainedConfig:
     config.h11_max_incomplete_size = MAX_HEADER_BYTES
     config.websocket_max_message_size = MAX_WEBSOCKET_BYTES
     config.include_server_header = False
-    config.errorlog = logging.getLogger("hypercorn.error")  # no handler of its own: lines go where all lines go
+    # no handler of its own: lines go where all lines go
+    config.errorlog = logging.getLogger("hypercorn.error")
     return config
 
 

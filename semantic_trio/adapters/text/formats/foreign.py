@@ -8,7 +8,8 @@ import attrs
 from semantic_trio.adapters.text.syntax import Begun, CallsRead, Ending
 from semantic_trio.domain.conversation import Tool
 
-# Names and arguments (JSON, of an object) of the calls in a text. Raises anything at all for what is none.
+# Names and arguments (JSON, of an object) of the calls in a text. Raises anything at all for what
+# is none.
 Parse = Callable[[str, Sequence[Tool]], Iterable[tuple[str, str]]]
 
 
@@ -37,14 +38,20 @@ class ForeignCalls:
         return ()
 
     def read(self, text: str, tools: Sequence[Tool], ending: Ending) -> CallsRead | None:
-        """See `ToolSyntax.read`. The end may stand within a string of JSON: then the parser complains of a string without an end."""
+        """See `ToolSyntax.read`.
+
+        The end may stand within a string of JSON: then the parser complains of a string without an
+        end.
+        """
         at = text.find(self.end, len(self.start)) if self.end else -1
         while at >= 0:
             try:
                 calls = tuple(self._parse(text[len(self.start) : at], tools))
             except Exception as error:  # noqa: BLE001 - parsers of many hands; whatever they raise, it is no call
                 calls = ()
-                if isinstance(error, json.JSONDecodeError) and error.msg.startswith("Unterminated string"):
+                if isinstance(error, json.JSONDecodeError) and error.msg.startswith(
+                    "Unterminated string"
+                ):
                     at = text.find(self.end, at + 1)
                     continue
             return CallsRead(calls, at + len(self.end))

@@ -1,4 +1,6 @@
-"""Calls as Gemma writes them: names without quotes, strings between quotes that are tokens of their own."""
+"""Calls as Gemma writes them: names without quotes, strings between quotes that are tokens of their
+own.
+"""
 
 import json
 import re
@@ -68,12 +70,19 @@ class GemmaCalls:
         if self.end.startswith(behind):
             return None if ending is Ending.OPEN else CallsRead(calls, len(text))
         end = text.find(self.end, used)
-        return None if end < 0 and ending is Ending.OPEN else CallsRead((), len(text) if end < 0 else end + len(self.end))
+        return (
+            None
+            if end < 0 and ending is Ending.OPEN
+            else CallsRead((), len(text) if end < 0 else end + len(self.end))
+        )
 
 
 @attrs.frozen
 class _Values:
-    """Values read from one text. All raise `UnfinishedError` where it ends within one, `ValueError` where there is none."""
+    """Values read from one text.
+
+    All raise `UnfinishedError` where it ends within one, `ValueError` where there is none.
+    """
 
     _text: str
     _quote: str
@@ -86,7 +95,11 @@ class _Values:
             given, at = self._object(head.end())
             calls.append((head[1], json.dumps(given, ensure_ascii=False, allow_nan=False)))
         if not calls:
-            raise UnfinishedError("no arguments yet") if "{" not in self._text[at:] else ValueError("no call")
+            raise (
+                UnfinishedError("no arguments yet")
+                if "{" not in self._text[at:]
+                else ValueError("no call")
+            )
         return tuple(calls), at
 
     def _value(self, at: int) -> tuple[object, int]:
@@ -104,7 +117,9 @@ class _Values:
         return WORDS[word] if word in WORDS else json.loads(word), literal.end()
 
     def _string(self, at: int) -> tuple[str, int]:
-        """A string up to the first quote that something may follow that is no string: nothing is escaped in one."""
+        """A string up to the first quote that something may follow that is no string: nothing is
+        escaped in one.
+        """
         quote = re.escape(self._quote)
         item = rf",\s*(?:{quote}|[\[{{]|[-0-9]|true|false|null|[^\s:,{{}}\[\]<>\"]+:)"
         closing = rf"\}}\s*(?:[,\]}}]|call:|{re.escape(self._end)}|\Z)"

@@ -1,12 +1,24 @@
-"""Calls as a name in a header and arguments as JSON behind it: Mistral, DeepSeek V3 and V3.1, Kimi K2, Hunyuan."""
+"""Calls as a name in a header and arguments as JSON behind it: Mistral, DeepSeek V3 and V3.1, Kimi
+K2, Hunyuan.
+"""
 
 import re
 from collections.abc import Sequence
 
 import attrs
 
-from semantic_trio.adapters.text.formats.json_calls import BEFORE_ARGUMENTS, arguments, begun_object, call
-from semantic_trio.adapters.text.formats.lenient import UnfinishedError, decode, outside_strings, values
+from semantic_trio.adapters.text.formats.json_calls import (
+    BEFORE_ARGUMENTS,
+    arguments,
+    begun_object,
+    call,
+)
+from semantic_trio.adapters.text.formats.lenient import (
+    UnfinishedError,
+    decode,
+    outside_strings,
+    values,
+)
 from semantic_trio.adapters.text.syntax import Begun, CallsRead, Ending
 from semantic_trio.domain.conversation import Tool
 
@@ -15,7 +27,9 @@ NAME = re.compile(r"\s*(?:\Z|\[|[^\s\[\]{}<>\"'`]+(?:\Z|\s*[\[{]|\s*\Z))")
 
 @attrs.frozen
 class HeadedCalls:
-    """Heads with names, JSON objects behind them, in a section of their own or up to the end of the turn."""
+    """Heads with names, JSON objects behind them, in a section of their own or up to the end of the
+    turn.
+    """
 
     format: str
     start: str
@@ -24,7 +38,8 @@ class HeadedCalls:
     tail: str = ""  # what every call ends with
     before_tail: str = ""  # what may stand between the arguments and it
     lead: str = ""  # what every head begins with
-    has_lists: bool = False  # a list of objects with names and arguments may stand in place of heads
+    # a list of objects with names and arguments may stand in place of heads
+    has_lists: bool = False
     delimiters: tuple[str, ...] = ()
 
     @property
@@ -34,7 +49,10 @@ class HeadedCalls:
 
     @property
     def openings(self) -> tuple[str, ...]:
-        """See `ToolSyntax.openings`. Models leave the section's beginning out at times; then the tool has to be an offered one."""
+        """See `ToolSyntax.openings`.
+
+        Models leave the section's beginning out at times; then the tool has to be an offered one.
+        """
         return (self.start, self.lead) if self.lead else (self.start,)
 
     def read(self, text: str, tools: Sequence[Tool], ending: Ending) -> CallsRead | None:
@@ -47,10 +65,18 @@ class HeadedCalls:
             return None
         calls, used, repair, is_unfinished = self._calls(text, at)
         if ending is Ending.OPEN and (is_unfinished or not self._is_ended(text, used)):
-            return None if outside_strings(text, self.end, at) < 0 or is_unfinished else self._refused(text, at)
+            return (
+                None
+                if outside_strings(text, self.end, at) < 0 or is_unfinished
+                else self._refused(text, at)
+            )
         offered = {tool.name for tool in tools}
         if not calls or not (has_start or all(name in offered for name, _ in calls)):
-            return self._refused(text, at) if ending is not Ending.CUT and not is_unfinished else CallsRead((), len(text))
+            return (
+                self._refused(text, at)
+                if ending is not Ending.CUT and not is_unfinished
+                else CallsRead((), len(text))
+            )
         return CallsRead(tuple(calls), self._behind(text, used), repair)
 
     def begun(self, text: str, tools: Sequence[Tool], behind: int = 0) -> Begun | None:
@@ -60,7 +86,11 @@ class HeadedCalls:
             return begun_object(text, behind or at, tools, BEFORE_ARGUMENTS[behind > 0])
         tail = self._tail_pattern.match(text, behind) if behind else None
         head = self.head.match(text, tail.end() if tail else at) if tail or not behind else None
-        if head is None or not text.startswith("{", head.end()) or all(tool.name != head[1] for tool in tools):
+        if (
+            head is None
+            or not text.startswith("{", head.end())
+            or all(tool.name != head[1] for tool in tools)
+        ):
             return None
         return Begun(head[1], head.end())
 
@@ -85,12 +115,19 @@ class HeadedCalls:
         return NAME.match(rest[:200]) is not None
 
     def _calls(self, text: str, at: int) -> tuple[list[tuple[str, str]], int, str, bool]:
-        """The whole calls in a row, where the last ends, how they were mended, and whether the text ends within another one."""
+        """The whole calls in a row, where the last ends, how they were mended, and whether the text
+        ends within another one.
+        """
         calls, repair, used = list[tuple[str, str]](), "", at
         try:
             if self.has_lists and text[at:].lstrip().startswith("["):
                 array, used = decode(text, at + len(text[at:]) - len(text[at:].lstrip()))
-                return [call(one) for one in (array if isinstance(array, list) else [array])], used, "", False
+                return (
+                    [call(one) for one in (array if isinstance(array, list) else [array])],
+                    used,
+                    "",
+                    False,
+                )
             while (head := self.head.match(text, used)) is not None:
                 given, end, mended = self._arguments(text, head.end())
                 calls.append((head[1], given))
@@ -102,7 +139,10 @@ class HeadedCalls:
         return calls, used, repair, False
 
     def _arguments(self, text: str, at: int) -> tuple[str, int, str]:
-        """The arguments that begin at a place, where the call ends, and how they were mended. Raises `ValueError`."""
+        """The arguments that begin at a place, where the call ends, and how they were mended.
+
+        Raises `ValueError`.
+        """
         if self.tail and text.startswith(self.tail, at):
             return "{}", at + len(self.tail), ""
         try:
@@ -115,21 +155,28 @@ class HeadedCalls:
             if cut < 0:
                 raise
             body = text[at:cut].rstrip()
-            parsed, repair = values(body.removesuffix(self.before_tail) if self.before_tail else body)
+            parsed, repair = values(
+                body.removesuffix(self.before_tail) if self.before_tail else body
+            )
             if len(parsed) != 1:
                 raise
             found, tail = parsed[0], cut + len(self.tail)
         return arguments(found), tail, repair
 
     def _tail(self, text: str, at: int) -> int:
-        """Where a call ends whose arguments end at a place. Raises `UnfinishedError`, `ValueError`."""
+        """Where a call ends whose arguments end at a place.
+
+        Raises `UnfinishedError`, `ValueError`.
+        """
         if not self.tail:
             return at
         found = self._tail_pattern.match(text, at)
         if found is not None:
             return found.end()
         rest = text[at:].strip().removeprefix(self.before_tail).lstrip()
-        raise UnfinishedError("no tail yet") if self.tail.startswith(rest) else ValueError("no tail")
+        raise (
+            UnfinishedError("no tail yet") if self.tail.startswith(rest) else ValueError("no tail")
+        )
 
     def _is_ended(self, text: str, at: int) -> bool:
         return text[at:].lstrip().startswith(self.end)

@@ -1,4 +1,5 @@
-"""Calls as JSON objects between two delimiters: Hermes and Qwen, Granite, Phi-4, Cohere, Apertus, Nemotron, Llama 3 and others.
+"""Calls as JSON objects between two delimiters: Hermes and Qwen, Granite, Phi-4, Cohere, Apertus,
+Nemotron, Llama 3 and others.
 
 Knows the shapes of such objects. Knows nothing of the text around them.
 """
@@ -9,7 +10,12 @@ from collections.abc import Mapping, Sequence
 
 import attrs
 
-from semantic_trio.adapters.text.formats.lenient import UnfinishedError, decode, outside_strings, values
+from semantic_trio.adapters.text.formats.lenient import (
+    UnfinishedError,
+    decode,
+    outside_strings,
+    values,
+)
 from semantic_trio.adapters.text.syntax import Begun, CallsRead, Ending
 from semantic_trio.domain.conversation import Tool
 
@@ -32,7 +38,10 @@ BETWEEN = rf"""\s*(?:,{BESIDE})*\}}(?:\s*\}})?(?:\s*[,;])?"""
 KEY = r"""\s*"([^"\\]+)"\s*:\s*(?=\{)"""
 # Text before the arguments of a call: of the first one, and of a later one in the row.
 BEFORE_ARGUMENTS = (re.compile(rf"(?:\s*\[)?{OBJECT}"), re.compile(BETWEEN + OBJECT))
-BEFORE_ARGUMENTS_OF_KEY = (re.compile(rf"\s*(?:\[\s*)?\{{{KEY}"), re.compile(rf"\s*(?:\}}\s*,\s*\{{|,){KEY}"))
+BEFORE_ARGUMENTS_OF_KEY = (
+    re.compile(rf"\s*(?:\[\s*)?\{{{KEY}"),
+    re.compile(rf"\s*(?:\}}\s*,\s*\{{|,){KEY}"),
+)
 # A call's JSON may be written as a code block.
 FENCE = "```"
 Call = tuple[str, str]
@@ -47,7 +56,8 @@ class JsonCalls:
     end: str = ""
     separator: str = ""  # between calls that stand in a row without delimiters of their own
     more_openings: tuple[str, ...] = ()
-    fronts: tuple[str, ...] = ()  # here the object itself begins; it is a call only with the name of an offered tool
+    # here the object itself begins; it is a call only with the name of an offered tool
+    fronts: tuple[str, ...] = ()
     delimiters: tuple[str, ...] = ()
     has_names_as_keys: bool = False  # `{"name": {arguments}}`
 
@@ -82,7 +92,11 @@ class JsonCalls:
         return self._mended(text, len(opening), offered, ending)
 
     def begun(self, text: str, tools: Sequence[Tool], behind: int = 0) -> Begun | None:
-        """See `ToolSyntax.begun`. An object that no delimiter announces may be a call in a format that has no delimiter at all."""
+        """See `ToolSyntax.begun`.
+
+        An object that no delimiter announces may be a call in a format that has no delimiter at
+        all.
+        """
         opening = next((one for one in self.openings if text.startswith(one)), "")
         if not (opening or text.startswith(self.start)):
             return None
@@ -102,7 +116,9 @@ class JsonCalls:
             found, at = decode(text, begun)
             objects.append(found)
 
-    def _mended(self, text: str, at: int, offered: set[str] | None, ending: Ending) -> CallsRead | None:
+    def _mended(
+        self, text: str, at: int, offered: set[str] | None, ending: Ending
+    ) -> CallsRead | None:
         """Return the reading of a text that is no valid JSON: mended calls, or text."""
         end = outside_strings(text, self.end, at) if self.end else -1
         if end < 0 and ending is Ending.OPEN:
@@ -115,17 +131,24 @@ class JsonCalls:
         try:
             objects, repair = values(text[at : len(text) if end < 0 else end])
             is_certain = end >= 0 or repair != "brackets"
-            return CallsRead(self._calls(objects, offered) if is_certain else (), used, repair or "code block")
+            return CallsRead(
+                self._calls(objects, offered) if is_certain else (), used, repair or "code block"
+            )
         except (ValueError, RecursionError):
             return CallsRead((), used)
 
     def _calls(self, values_read: Sequence[object], offered: set[str] | None) -> tuple[Call, ...]:
         """Return the calls in JSON values. Raises `ValueError` for a value that is no call."""
-        objects = [one for found in values_read for one in (found if isinstance(found, list) else [found])]
+        objects = [
+            one for found in values_read for one in (found if isinstance(found, list) else [found])
+        ]
         calls = tuple(call for one in objects for call in self._of_object(one))
         if not calls:
             raise ValueError("no call")
-        if offered is not None and not all(name in offered and _is_plain(one) for (name, _), one in zip(calls, objects, strict=True)):
+        if offered is not None and not all(
+            name in offered and _is_plain(one)
+            for (name, _), one in zip(calls, objects, strict=True)
+        ):
             raise ValueError("no call of an offered tool")
         return calls
 
@@ -135,10 +158,18 @@ class JsonCalls:
         return [call(found)]
 
 
-def begun_object(text: str, at: int, tools: Sequence[Tool], pattern: re.Pattern[str]) -> Begun | None:
-    """Return the call of an offered tool that begins at a place, once its arguments have begun; else None."""
+def begun_object(
+    text: str, at: int, tools: Sequence[Tool], pattern: re.Pattern[str]
+) -> Begun | None:
+    """Return the call of an offered tool that begins at a place, once its arguments have begun;
+    else None.
+    """
     found = pattern.match(text, at)
-    return Begun(found[1], found.end()) if found is not None and any(tool.name == found[1] for tool in tools) else None
+    return (
+        Begun(found[1], found.end())
+        if found is not None and any(tool.name == found[1] for tool in tools)
+        else None
+    )
 
 
 def call(found: object) -> Call:
@@ -162,7 +193,12 @@ def _is_plain(found: object) -> bool:
     if not isinstance(found, dict):
         return False
     inner = found.get("function")
-    return _is_plain(inner) if isinstance(inner, dict) else bool({*found} & {*ARGUMENTS}) and {*found} <= {*NAMES, *ARGUMENTS, *BESIDES, "function"}
+    return (
+        _is_plain(inner)
+        if isinstance(inner, dict)
+        else bool({*found} & {*ARGUMENTS})
+        and {*found} <= {*NAMES, *ARGUMENTS, *BESIDES, "function"}
+    )
 
 
 def arguments(given: object) -> str:

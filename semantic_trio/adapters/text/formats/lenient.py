@@ -1,4 +1,5 @@
-"""JSON as models write it: ends of lines within strings, and faults that can be mended in one way only.
+"""JSON as models write it: ends of lines within strings, and faults that can be mended in one way
+only.
 
 Knows JSON. Knows nothing of calls.
 """
@@ -12,7 +13,8 @@ STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 # Strings whole, so that what looks like a fault within one is none.
 TRAILING_COMMA = re.compile(r'("(?:[^"\\]|\\.)*")|,(?=\s*[}\]])', re.DOTALL)
 WRONG_ESCAPE = re.compile(r"\\[^\"\\/bfnrtu]")
-# Escapes that may be meant, or may be what is left of a text that was not escaped: "\d\t" is not certain.
+# Escapes that may be meant, or may be what is left of a text that was not escaped: "\d\t" is not
+# certain.
 DOUBTFUL_ESCAPE = re.compile(r"\\[bfnrtu]")
 ESCAPE = re.compile(r"\\(.)", re.DOTALL)
 FENCED = re.compile(r"\A\s*```[a-z_]*[ \t]*\n(.*?)\n?[ \t]*```\s*\Z", re.DOTALL)
@@ -26,7 +28,10 @@ class UnfinishedError(ValueError):
 
 
 def decode(text: str, at: int = 0) -> tuple[object, int]:
-    """The JSON value that begins at a place, and where it ends. Raises `UnfinishedError` where the text ends within it, `ValueError`."""
+    """The JSON value that begins at a place, and where it ends.
+
+    Raises `UnfinishedError` where the text ends within it, `ValueError`.
+    """
     try:
         return DECODER.raw_decode(text, at)
     except json.JSONDecodeError as error:
@@ -36,7 +41,9 @@ def decode(text: str, at: int = 0) -> tuple[object, int]:
 
 
 def values(body: str) -> tuple[list[object], str]:
-    """All JSON values of a text, and how they were mended, empty where they were not. Raises `ValueError` where there is not exactly one way.
+    """All JSON values of a text, and how they were mended, empty where they were not.
+
+    Raises `ValueError` where there is not exactly one way.
 
     The text has an end of its own: what is missing at its end is missing.
     """
@@ -109,11 +116,17 @@ class _Literals(ast.NodeTransformer):
     """JSON's names among Python's literals."""
 
     def visit_Name(self, node: ast.Name) -> ast.expr:
-        return ast.copy_location(ast.Constant({"true": True, "false": False, "null": None}[node.id]), node)
+        return ast.copy_location(
+            ast.Constant({"true": True, "false": False, "null": None}[node.id]), node
+        )
 
 
 def _from_python(body: str) -> str:
-    """A Python literal as JSON. Raises `ValueError`, `SyntaxError` where it is none, or where JSON would mean something else by it."""
+    """A Python literal as JSON.
+
+    Raises `ValueError`, `SyntaxError` where it is none, or where JSON would mean something else by
+    it.
+    """
     if TWO_STRINGS.search(STRING_OF_PYTHON.sub("S", body)) or "\\/" in body:
         raise ValueError("what Python makes one string of may not be one")
     try:
@@ -121,7 +134,9 @@ def _from_python(body: str) -> str:
     except KeyError as error:
         raise ValueError("a name that is no literal") from error
     for node in ast.walk(tree):
-        if isinstance(node, ast.Dict) and len({ast.dump(key) for key in node.keys if key}) < len(node.keys):
+        if isinstance(node, ast.Dict) and len({ast.dump(key) for key in node.keys if key}) < len(
+            node.keys
+        ):
             raise ValueError("a key has two values")
     return json.dumps(ast.literal_eval(tree), ensure_ascii=False, allow_nan=False)
 
@@ -135,7 +150,10 @@ REPAIRS: dict[str, Callable[[str], str]] = {
 
 
 def _object(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    """An object. Raises `ValueError` for a key with two different values: which one was meant is not certain."""
+    """An object.
+
+    Raises `ValueError` for a key with two different values: which one was meant is not certain.
+    """
     found: dict[str, object] = {}
     for key, value in pairs:
         if key in found and found[key] != value:

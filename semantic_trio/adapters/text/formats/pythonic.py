@@ -1,4 +1,6 @@
-"""Calls written as Python calls in a list: LFM2, Llama 3.2 and 4, Llama 4's published pythonic form."""
+"""Calls written as Python calls in a list: LFM2, Llama 3.2 and 4, Llama 4's published pythonic
+form.
+"""
 
 import ast
 import json
@@ -34,16 +36,22 @@ class PythonicCalls:
     start: str
     end: str = ""
     more_openings: tuple[str, ...] = ()
-    fronts: tuple[str, ...] = ()  # here the list itself begins; it is one of calls only where all its tools are offered
+    # here the list itself begins; it is one of calls only where all its tools are offered
+    fronts: tuple[str, ...] = ()
     delimiters: tuple[str, ...] = ()
 
     @property
     def openings(self) -> tuple[str, ...]:
         """See `ToolSyntax.openings`."""
-        return self.more_openings if self.start in self.fronts else (self.start, *self.more_openings)
+        return (
+            self.more_openings if self.start in self.fronts else (self.start, *self.more_openings)
+        )
 
     def begun(self, text: str, tools: Sequence[Tool], behind: int = 0) -> Begun | None:
-        """See `ToolSyntax.begun`. Arguments are Python, and a call is certain only with its last bracket."""
+        """See `ToolSyntax.begun`.
+
+        Arguments are Python, and a call is certain only with its last bracket.
+        """
         return None
 
     def read(self, text: str, tools: Sequence[Tool], ending: Ending) -> CallsRead | None:
@@ -65,7 +73,9 @@ class PythonicCalls:
             return self._refused(text, at, ending)
         return self._ended(text, tuple(calls), used, ending)
 
-    def _ended(self, text: str, calls: tuple[tuple[str, str], ...], used: int, ending: Ending) -> CallsRead | None:
+    def _ended(
+        self, text: str, calls: tuple[tuple[str, str], ...], used: int, ending: Ending
+    ) -> CallsRead | None:
         rest = text[used:].lstrip()
         if not self.end:
             return CallsRead(calls, used)
@@ -83,7 +93,10 @@ class PythonicCalls:
 
 
 def _calls(text: str, at: int) -> tuple[list[tuple[str, str]], int]:
-    """The calls of the list that begins at a place, and where it ends. Raises `UnfinishedError`, `ValueError`, `SyntaxError`."""
+    """The calls of the list that begins at a place, and where it ends.
+
+    Raises `UnfinishedError`, `ValueError`, `SyntaxError`.
+    """
     end = _closed(text, at)
     calls, at = list[tuple[str, str]](), at + 1
     while text[at : end - 1].strip():
@@ -100,7 +113,10 @@ def _calls(text: str, at: int) -> tuple[list[tuple[str, str]], int]:
 
 
 def _closed(text: str, at: int) -> int:
-    """The place behind the bracket that closes the one at a place. Raises `UnfinishedError`, `ValueError`."""
+    """The place behind the bracket that closes the one at a place.
+
+    Raises `UnfinishedError`, `ValueError`.
+    """
     open_ones: list[str] = []
     for token in TOKEN.finditer(text, at):
         if token[0] in CLOSING:
@@ -117,11 +133,16 @@ def _closed(text: str, at: int) -> int:
 
 def _arguments(text: str) -> str:
     """Keyword arguments as JSON. Raises `ValueError`, `SyntaxError`, `TypeError`."""
-    source = STRINGS.sub(lambda match: match[0] if match[0][:3] in {'"""', "'''"} else "".join(_escaped(match[0])), text)
+    source = STRINGS.sub(
+        lambda match: match[0] if match[0][:3] in {'"""', "'''"} else "".join(_escaped(match[0])),
+        text,
+    )
     tree = ast.parse(f"f({source}\n)", mode="eval").body
     if not isinstance(tree, ast.Call) or tree.args:
         raise ValueError("arguments have names")
-    given = {keyword.arg: ast.literal_eval(_Literals().visit(keyword.value)) for keyword in tree.keywords}
+    given = {
+        keyword.arg: ast.literal_eval(_Literals().visit(keyword.value)) for keyword in tree.keywords
+    }
     if None in given:
         raise ValueError("arguments have names")
     return json.dumps(given, ensure_ascii=False, allow_nan=False)
@@ -132,7 +153,10 @@ def _escaped(string: str) -> Iterator[str]:
 
 
 class _Literals(ast.NodeTransformer):
-    """JSON's names among Python's literals, as templates write what is within arrays and objects. Raises `ValueError` for other names."""
+    """JSON's names among Python's literals, as templates write what is within arrays and objects.
+
+    Raises `ValueError` for other names.
+    """
 
     def visit_Name(self, node: ast.Name) -> ast.expr:
         if node.id not in JSON_NAMES:

@@ -1,6 +1,7 @@
 """Table of all formats of calls.
 
-The formats of a model follow from the text of its template and from the parser that mlx-lm names for it.
+The formats of a model follow from the text of its template and from the parser that mlx-lm names
+for it.
 """
 
 import re
@@ -51,7 +52,9 @@ QWEN_XML = TaggedCalls(
     lead="<function=",
     pads=LINES,
 )
-SEED = attrs.evolve(QWEN_XML, format="seed", start="<seed:tool_call>", end="</seed:tool_call>", pads=())
+SEED = attrs.evolve(
+    QWEN_XML, format="seed", start="<seed:tool_call>", end="</seed:tool_call>", pads=()
+)
 GLM = TaggedCalls(
     "glm",
     "<tool_call>",
@@ -66,7 +69,10 @@ LONGCAT = attrs.evolve(
     format="longcat",
     start="<longcat_tool_call>",
     end="</longcat_tool_call>",
-    argument=re.compile(r"<longcat_arg_key>\s*((?:(?!</?longcat_arg_).)*?)\s*</longcat_arg_key>\s*<longcat_arg_value>", re.DOTALL),
+    argument=re.compile(
+        r"<longcat_arg_key>\s*((?:(?!</?longcat_arg_).)*?)\s*</longcat_arg_key>\s*<longcat_arg_value>",
+        re.DOTALL,
+    ),
     argument_end="</longcat_arg_value>",
 )
 LONGCAT_JSON = JsonCalls("longcat_json", LONGCAT.start, LONGCAT.end)
@@ -106,7 +112,9 @@ MISTRAL = HeadedCalls(
     "mistral",
     "[TOOL_CALLS]",
     "",
-    re.compile(r"(?:\s*\[TOOL_CALLS\])?\s*([^\s\[\]{}]+)\s*(?:\[CALL_ID\]\s*(?:[^\s\[\]]+\s*)?)?\[ARGS\]\s*"),
+    re.compile(
+        r"(?:\s*\[TOOL_CALLS\])?\s*([^\s\[\]{}]+)\s*(?:\[CALL_ID\]\s*(?:[^\s\[\]]+\s*)?)?\[ARGS\]\s*"
+    ),
     has_lists=True,
     delimiters=("[ARGS]", "[CALL_ID]"),
 )
@@ -114,7 +122,9 @@ DEEPSEEK = HeadedCalls(
     "deepseek",
     "<｜tool▁calls▁begin｜>",
     "<｜tool▁calls▁end｜>",
-    re.compile(r"\s*<｜tool▁call▁begin｜>(?:\s*function\s*<｜tool▁sep｜>(?=\s*[^\s{]))?\s*([^\s<]+)\s*(?:<｜tool▁sep｜>)?\s*(?:```json\s*)?"),
+    re.compile(
+        r"\s*<｜tool▁call▁begin｜>(?:\s*function\s*<｜tool▁sep｜>(?=\s*[^\s{]))?\s*([^\s<]+)\s*(?:<｜tool▁sep｜>)?\s*(?:```json\s*)?"
+    ),
     tail="<｜tool▁call▁end｜>",
     before_tail="```",
     lead="<｜tool▁call▁begin｜>",
@@ -124,7 +134,9 @@ KIMI = HeadedCalls(
     "kimi_k2",
     "<|tool_calls_section_begin|>",
     "<|tool_calls_section_end|>",
-    re.compile(r"\s*<\|tool_call_begin\|>\s*(?:functions\.)?([^\s<]+?)(?::[0-9]+)?\s*<\|tool_call_argument_begin\|>\s*"),
+    re.compile(
+        r"\s*<\|tool_call_begin\|>\s*(?:functions\.)?([^\s<]+?)(?::[0-9]+)?\s*<\|tool_call_argument_begin\|>\s*"
+    ),
     tail="<|tool_call_end|>",
     lead="<|tool_call_begin|>",
     delimiters=("<|tool_call_argument_begin|>",),
@@ -151,17 +163,23 @@ GIGACHAT = JsonCalls(
     more_openings=("function call<|role_sep|>\n", "<|function_call|>"),
 )
 LFM = PythonicCalls("lfm2", "<|tool_call_start|>", "<|tool_call_end|>")
-LLAMA_PYTHONIC = PythonicCalls("llama_pythonic", "[", more_openings=("<|python_tag|>",), fronts=("[",))
+LLAMA_PYTHONIC = PythonicCalls(
+    "llama_pythonic", "[", more_openings=("<|python_tag|>",), fronts=("[",)
+)
 LLAMA_4 = PythonicCalls("llama4", "<|python_start|>", "<|python_end|>")
 GEMMA = GemmaCalls("gemma4", "<|tool_call>", "<tool_call|>", '<|"|>')
-FUNCTION_GEMMA = GemmaCalls("function_gemma", "<start_function_call>", "<end_function_call>", "<escape>")
+FUNCTION_GEMMA = GemmaCalls(
+    "function_gemma", "<start_function_call>", "<end_function_call>", "<escape>"
+)
 KIMI_K3 = TaggedCalls(
     "kimi_k3",
     "<|open|>tools<|sep|>",
     "<|close|>tools<|sep|>",
     re.compile(r'<\|open\|>call\s[^<]*?tool="([^"]*)"[^<]*<\|sep\|>'),
     "<|close|>call<|sep|>",
-    re.compile(r'<\|open\|>argument\s[^<]*?key="([^"]*)"(?:\s+type="(?:(?P<text>string)|(?P<json>[^"]*))")?[^<]*<\|sep\|>'),
+    re.compile(
+        r'<\|open\|>argument\s[^<]*?key="([^"]*)"(?:\s+type="(?:(?P<text>string)|(?P<json>[^"]*))")?[^<]*<\|sep\|>'
+    ),
     "<|close|>argument<|sep|>",
     lead="<|open|>call",
 )
@@ -169,12 +187,16 @@ KIMI_K3_JSON = HeadedCalls(
     "kimi_k3_json",
     "<|open|>tools<|sep|>",
     "<|close|>tools<|sep|>",
-    re.compile(r'\s*<\|open\|>call\s[^<]*?tool="([^"]*)"[^<]*<\|sep\|>\s*<\|open\|>json[^<]*<\|sep\|>\s*'),
+    re.compile(
+        r'\s*<\|open\|>call\s[^<]*?tool="([^"]*)"[^<]*<\|sep\|>\s*<\|open\|>json[^<]*<\|sep\|>\s*'
+    ),
     tail="<|close|>call<|sep|>",
     before_tail="<|close|>json<|sep|>",
     lead="<|open|>call",
 )
-LLAMA = JsonCalls("llama", '{"name": "', separator=";", more_openings=("<|python_tag|>",), fronts=("{",))
+LLAMA = JsonCalls(
+    "llama", '{"name": "', separator=";", more_openings=("<|python_tag|>",), fronts=("{",)
+)
 
 
 def _dsml(section: str) -> TaggedCalls:
@@ -185,7 +207,10 @@ def _dsml(section: str) -> TaggedCalls:
         f"</{prefix}{section}>",
         tag(f"<{prefix}invoke name=", ">"),
         f"</{prefix}invoke>",
-        re.compile(rf'<{prefix}parameter\s+name="([^"]*)"\s+string="(?:(?P<text>true)|(?P<json>false))"\s*>'),
+        re.compile(
+            rf"<{prefix}"
+            r'parameter\s+name="([^"]*)"\s+string="(?:(?P<text>true)|(?P<json>false))"\s*>'
+        ),
         f"</{prefix}parameter>",
         lead=f"<{prefix}invoke name=",
     )
@@ -199,7 +224,10 @@ def _hunyuan_3(suffix: str) -> TaggedCalls:
         f"</tool_calls{suffix}>",
         re.compile(rf"<tool_call{suffix}>\s*([^\s<>\"'={{}}\[\]]+)\s*(?:<tool_sep{suffix}>)?"),
         f"</tool_call{suffix}>",
-        re.compile(rf"<arg_key{suffix}>\s*((?:(?!</?arg_).)*?)\s*</arg_key{suffix}>\s*<arg_value{suffix}>", re.DOTALL),
+        re.compile(
+            rf"<arg_key{suffix}>\s*((?:(?!</?arg_).)*?)\s*</arg_key{suffix}>\s*<arg_value{suffix}>",
+            re.DOTALL,
+        ),
         f"</arg_value{suffix}>",
         lead=f"<tool_call{suffix}>",
     )
@@ -255,10 +283,14 @@ TABLE = (
 
 
 def formats(template: str, foreign: Foreign | None = None) -> tuple[ToolSyntax, ...]:
-    """Return the formats of a model, the likeliest first, by its template and by the parser that mlx-lm names for it."""
+    """Return the formats of a model, the likeliest first, by its template and by the parser that
+    mlx-lm names for it.
+    """
     kind = foreign.kind if foreign else ""
     found: list[ToolSyntax] = [
-        entry.syntax for entry in TABLE if kind in entry.parsers or (entry.texts and all(text in template for text in entry.texts))
+        entry.syntax
+        for entry in TABLE
+        if kind in entry.parsers or (entry.texts and all(text in template for text in entry.texts))
     ]
     if foreign and not any(kind in entry.parsers for entry in TABLE):
         found = [ForeignCalls(foreign.kind, foreign.start, foreign.end, foreign.parse), *found]

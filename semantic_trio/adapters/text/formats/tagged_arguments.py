@@ -1,6 +1,7 @@
 """Arguments between tags while the model writes them, as the JSON that the whole call will have.
 
-Knows tags and schemas. Knows nothing of whole calls: `TaggedCalls` reads those, and has the last word.
+Knows tags and schemas. Knows nothing of whole calls: `TaggedCalls` reads those, and has the last
+word.
 """
 
 import enum
@@ -33,7 +34,8 @@ class _Value:
     is_text: bool  # its type is surely a string
     right: str  # what stands behind it and is no part of it
     is_plain: bool = True  # it holds no tag
-    _read: list[str] = attrs.field(init=False, factory=list)  # of a value that is no text: its characters
+    # of a value that is no text: its characters
+    _read: list[str] = attrs.field(init=False, factory=list)
 
     def take(self, text: str) -> str:
         """Read more of the value. Returns what it adds to the arguments."""
@@ -43,7 +45,9 @@ class _Value:
         return ""
 
     def end(self, root: Schema) -> str | None:
-        """Return the rest of what the value adds to the arguments; None where its schema does not allow it."""
+        """Return the rest of what the value adds to the arguments; None where its schema does not
+        allow it.
+        """
         if self.is_text:
             return '"'
         read = value("".join(self._read), self.schema, root)
@@ -55,8 +59,9 @@ class _Value:
 class TaggedArguments:
     """The beginning of a call's arguments, as far as it is certain.
 
-    All before the first tag that may end a value is part of it, however the call goes on. Behind such a tag the next argument begins if the value
-    holds no tag of the format, ends as it began, and an argument of the tool follows that was not written yet. Else nothing more is written.
+    All before the first tag that may end a value is part of it, however the call goes on. Behind
+    such a tag the next argument begins if the value holds no tag of the format, ends as it began,
+    and an argument of the tool follows that was not written yet. Else nothing more is written.
     """
 
     _tags: Tags
@@ -107,7 +112,9 @@ class TaggedArguments:
         tag = self._stops.search(self._rest)
         if tag is None:
             words = (self._tags.argument_end, self._closing, self._tags.argument_lead)
-            held = max(begun(self._rest, text) for word in words for text in (word, read.right + word))
+            held = max(
+                begun(self._rest, text) for word in words for text in (word, read.right + word)
+            )
             return self._taken(read, len(self._rest) - held)
         match self._meaning(tag):
             case _Tag.PART:
@@ -151,20 +158,25 @@ class TaggedArguments:
         argument = self._tags.argument.match(self._rest, tag.start(), tag.start() + LONGEST_TAG)
         if argument is None:
             return _Tag.UNREAD if len(self._rest) - tag.start() < LONGEST_TAG else _Tag.PART
-        return _Tag.LAST if self._may_follow(argument) else _Tag.PART  # an end may have been left out
+        # an end may have been left out
+        return _Tag.LAST if self._may_follow(argument) else _Tag.PART
 
     def _meaning_of_end(self, behind: str) -> _Tag:
         """The meaning of a tag that ends an argument, by what stands behind it."""
         argument = self._tags.argument.match(behind, 0, LONGEST_TAG)
         if argument is not None:
             return _Tag.BORDER if self._may_follow(argument) else _Tag.LAST
-        words = [word for word in (self._tags.argument_lead, self._tags.call_end, self._tags.end) if word]
+        words = [
+            word for word in (self._tags.argument_lead, self._tags.call_end, self._tags.end) if word
+        ]
         if any(behind.startswith(word) for word in words):
             return _Tag.UNREAD if len(behind) < LONGEST_TAG else _Tag.LAST
         return _Tag.UNREAD if any(word.startswith(behind) for word in words) else _Tag.PART
 
     def _meaning_of_closing(self, behind: str) -> _Tag:
-        """The meaning of a tag that ends a call: the value may lack its own end, and that of the section follows."""
+        """The meaning of a tag that ends a call: the value may lack its own end, and that of the
+        section follows.
+        """
         if not self._tags.call_end:
             return _Tag.PART
         if behind.startswith(self._tags.end):
@@ -187,7 +199,11 @@ class TaggedArguments:
 
     @functools.cached_property
     def _stops(self) -> re.Pattern[str]:
-        return re.compile("|".join(map(re.escape, (self._tags.argument_end, self._closing, self._tags.argument_lead))))
+        return re.compile(
+            "|".join(
+                map(re.escape, (self._tags.argument_end, self._closing, self._tags.argument_lead))
+            )
+        )
 
     @property
     def _closing(self) -> str:

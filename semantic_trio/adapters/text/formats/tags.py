@@ -1,4 +1,7 @@
-"""Tags of the formats whose arguments stand one by one, as text. Knows how they are written; knows nothing of whole calls."""
+"""Tags of the formats whose arguments stand one by one, as text.
+
+Knows how they are written; knows nothing of whole calls.
+"""
 
 import functools
 import re
@@ -25,7 +28,8 @@ class Tags:
     end: str
     call: re.Pattern[str]  # what a call begins with; group 1: the name
     call_end: str  # empty where the section holds one call, which ends with it
-    # What an argument begins with; group 1: its name, group `json`: its value is JSON, group `text`: it is text.
+    # What an argument begins with; group 1: its name, group `json`: its value is JSON, group
+    # `text`: it is text.
     argument: re.Pattern[str]
     argument_end: str
     lead: str = ""  # what every call begins with

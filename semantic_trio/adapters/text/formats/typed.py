@@ -1,6 +1,7 @@
 """Values of arguments that a format writes without their types: read by the schema of their tool.
 
-A value that may be a string stays one. Only a whole object or array, and `null`, are read as such where the schema allows them beside strings.
+A value that may be a string stays one. Only a whole object or array, and `null`, are read as such
+where the schema allows them beside strings.
 """
 
 import ast
@@ -26,7 +27,9 @@ def properties(tool: Tool | None) -> tuple[Schema, dict[str, Schema]]:
     schema = schema if isinstance(schema, dict) else {}
     found = schema.get("properties")
     schemas = found if isinstance(found, dict) else {}
-    return schema, {name: value if isinstance(value, dict) else {} for name, value in schemas.items()}
+    return schema, {
+        name: value if isinstance(value, dict) else {} for name, value in schemas.items()
+    }
 
 
 def value(raw: str, schema: Schema, root: Schema) -> object:
@@ -37,7 +40,9 @@ def value(raw: str, schema: Schema, root: Schema) -> object:
     if raw in {"null", "None"} and "null" in types and types != ALL_TYPES:
         return None
     found = _literal(raw.strip())
-    if isinstance(found, dict | list) and types & {"object" if isinstance(found, dict) else "array"}:
+    if isinstance(found, dict | list) and types & {
+        "object" if isinstance(found, dict) else "array"
+    }:
         return found
     if "string" in types and not (choices and _is_among(found, choices)):
         return raw
@@ -54,7 +59,15 @@ def types_of(schema: object, root: Schema, level: int = 0) -> frozenset[str]:
         return types_of(resolved(reference, root), root, level + 1)
     types = schema.get("type")
     if isinstance(types, str | list):
-        return frozenset(one for one in ([types] if isinstance(types, str) else types) if isinstance(one, str)) & ALL_TYPES or ALL_TYPES
+        return (
+            frozenset(
+                one
+                for one in ([types] if isinstance(types, str) else types)
+                if isinstance(one, str)
+            )
+            & ALL_TYPES
+            or ALL_TYPES
+        )
     choices = _choices(schema)
     if choices:
         return frozenset(_type(choice) for choice in choices)
@@ -78,7 +91,11 @@ def resolved(reference: str, root: Schema) -> object:
     """The part of a schema that a reference leads to; None where it leads to nothing."""
     found: object = root
     for step in reference.removeprefix("#").split("/")[1:]:
-        found = found.get(step.replace("~1", "/").replace("~0", "~")) if isinstance(found, dict) else None
+        found = (
+            found.get(step.replace("~1", "/").replace("~0", "~"))
+            if isinstance(found, dict)
+            else None
+        )
     return found
 
 
@@ -94,7 +111,14 @@ def _is_among(found: object, choices: list[object]) -> bool:
 
 
 def _type(found: object) -> str:
-    kinds = {str: "string", bool: "boolean", int: "integer", float: "number", dict: "object", list: "array"}
+    kinds = {
+        str: "string",
+        bool: "boolean",
+        int: "integer",
+        float: "number",
+        dict: "object",
+        list: "array",
+    }
     return kinds.get(type(found), "null")
 
 
@@ -103,10 +127,14 @@ _NOTHING = object()
 
 def _literal(raw: str) -> object:
     """A text as JSON or as a Python literal, in which some templates write arguments."""
-    readers: tuple[Callable[[str], object], ...] = (lambda text: json.loads(text, parse_constant=_refused), ast.literal_eval)
+    readers: tuple[Callable[[str], object], ...] = (
+        lambda text: json.loads(text, parse_constant=_refused),
+        ast.literal_eval,
+    )
     for read in readers:
         try:
-            found = json.loads(json.dumps(read(raw), allow_nan=False))  # tuples become arrays, keys become strings
+            # tuples become arrays, keys become strings
+            found = json.loads(json.dumps(read(raw), allow_nan=False))
         except (ValueError, TypeError, SyntaxError, RecursionError, MemoryError):
             continue
         return found
@@ -126,5 +154,10 @@ def _fits(found: object, types: frozenset[str]) -> Iterator[object]:
     kind = "nothing" if found is _NOTHING else _type(found)
     if kind in types or (kind == "integer" and "number" in types):
         yield found
-    if isinstance(found, float) and "integer" in types and math.isfinite(found) and found == int(found):
+    if (
+        isinstance(found, float)
+        and "integer" in types
+        and math.isfinite(found)
+        and found == int(found)
+    ):
         yield int(found)

@@ -12,7 +12,11 @@ import msgspec
 from semantic_trio.adapters.http.common.priority import ServedTier
 from semantic_trio.adapters.http.openai.common.completion_chunks import Head
 from semantic_trio.adapters.http.openai.common.finish_reason import REASONS, Reason
-from semantic_trio.adapters.http.openai.common.logprobs import ChoiceLogprobs, TokenBytes, token_logprobs
+from semantic_trio.adapters.http.openai.common.logprobs import (
+    ChoiceLogprobs,
+    TokenBytes,
+    token_logprobs,
+)
 from semantic_trio.adapters.http.openai.common.tools import custom_input
 from semantic_trio.adapters.http.openai.common.usage import CompletionUsage
 from semantic_trio.application.answer import WholeAnswer
@@ -93,29 +97,47 @@ class CompletionFormat:
 def chat_completion(answer_format: CompletionFormat, answers: Sequence[WholeAnswer]) -> ChatAnswer:
     """Return the completion of whole answers."""
     choices = [_choice(answer_format, index, answer) for index, answer in enumerate(answers)]
-    usage = CompletionUsage.of(together([answer.finished for answer in answers]), sum(answer.thought_tokens for answer in answers))
+    usage = CompletionUsage.of(
+        together([answer.finished for answer in answers]),
+        sum(answer.thought_tokens for answer in answers),
+    )
     head = answer_format.head
-    return ChatAnswer(head.id, head.created, head.model, choices, usage, head.service_tier or msgspec.UNSET)
+    return ChatAnswer(
+        head.id, head.created, head.model, choices, usage, head.service_tier or msgspec.UNSET
+    )
 
 
 def _choice(answer_format: CompletionFormat, index: int, answer: WholeAnswer) -> Choice:
-    cut = answer.cut if answer.cut is not None and answer.cut.name not in answer_format.customs else None
+    cut = (
+        answer.cut
+        if answer.cut is not None and answer.cut.name not in answer_format.customs
+        else None
+    )
     said = Message(Role.ASSISTANT, answer.parts if cut else answer.parts_with_cut)
-    calls = [*(tool_call(call, answer_format.customs) for call in said.calls), *([function_call(cut)] if cut else [])]
+    calls = [
+        *(tool_call(call, answer_format.customs) for call in said.calls),
+        *([function_call(cut)] if cut else []),
+    ]
     text = "".join(part.text for part in said.parts if isinstance(part, Text))
     message = AnswerMessage(
         content=None if calls and not text else text,
         reasoning_content=said.thinking or msgspec.UNSET,
         tool_calls=calls or msgspec.UNSET,
     )
-    logprobs = None if answer_format.token_bytes is None else ChoiceLogprobs(token_logprobs(answer.scores, answer_format.token_bytes))
+    logprobs = (
+        None
+        if answer_format.token_bytes is None
+        else ChoiceLogprobs(token_logprobs(answer.scores, answer_format.token_bytes))
+    )
     return Choice(message, reason_of(answer.finished, has_calls=bool(calls)), index, logprobs)
 
 
 def tool_call(call: ToolCall, customs: frozenset[str]) -> FunctionCall:
     """Return a call in the words of the API."""
     if call.name in customs:
-        return FunctionCall(call.id, custom=CalledCustom(call.name, custom_input(call.arguments)), type="custom")
+        return FunctionCall(
+            call.id, custom=CalledCustom(call.name, custom_input(call.arguments)), type="custom"
+        )
     return function_call(call)
 
 

@@ -1,7 +1,7 @@
 """Content parts of chat messages, and their conversion to parts of the neutral conversation.
 
-Knows the fields of each kind of part, in the words of Messages and Responses too, for clients keep histories of several servers. Knows nothing
-of requests. Parts of unknown types are left out.
+Knows the fields of each kind of part, in the words of Messages and Responses too, for clients keep
+histories of several servers. Knows nothing of requests. Parts of unknown types are left out.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -102,7 +102,16 @@ KINDS: Mapping[str, type[msgspec.Struct]] = {
 }
 ContentPart = Annotated[
     msgspec.Raw,
-    one_of(TextPart, RefusalPart, ThinkingPart, ReasoningPart, ToolUsePart, ToolResultPart, UnreadablePart, OtherPart),
+    one_of(
+        TextPart,
+        RefusalPart,
+        ThinkingPart,
+        ReasoningPart,
+        ToolUsePart,
+        ToolResultPart,
+        UnreadablePart,
+        OtherPart,
+    ),
 ]
 
 
@@ -110,11 +119,18 @@ def parts_of(content: str | Sequence[msgspec.Raw] | None, at: str) -> tuple[Part
     """Convert a message's content. Raises `Fault` that names the place."""
     if isinstance(content, str):
         return (Text(content),)
-    return tuple(part for index, raw in enumerate(content or ()) for part in _parts(raw, f"{at}.{index}"))
+    return tuple(
+        part for index, raw in enumerate(content or ()) for part in _parts(raw, f"{at}.{index}")
+    )
 
 
-def result_of(call_id: str, content: str | Sequence[msgspec.Raw] | None, at: str, *, is_error: bool = False) -> ToolResult:
-    """Return the result of a call: its texts, and placeholders for unreadable content. Raises `Fault` that names the place."""
+def result_of(
+    call_id: str, content: str | Sequence[msgspec.Raw] | None, at: str, *, is_error: bool = False
+) -> ToolResult:
+    """Return the result of a call: its texts, and placeholders for unreadable content.
+
+    Raises `Fault` that names the place.
+    """
     texts = [part for part in parts_of(content, at) if isinstance(part, Text)]
     unread = tuple(part.unread for part in texts if part.unread is not None)
     return ToolResult(call_id, "\n\n".join(part.text for part in texts), is_error, unread=unread)
@@ -130,7 +146,9 @@ def _parts(raw: msgspec.Raw, at: str) -> Iterator[Part]:
         case ToolUsePart():
             yield ToolCall(part.id, part.name, msgspec.json.encode(part.input).decode())
         case ToolResultPart():
-            yield result_of(part.tool_use_id, part.content, f"{at}.content", is_error=bool(part.is_error))
+            yield result_of(
+                part.tool_use_id, part.content, f"{at}.content", is_error=bool(part.is_error)
+            )
         case UnreadablePart():
             yield placeholder_text(UNREADABLE[part.type], at, _file_name(part))
 

@@ -65,7 +65,12 @@ class ChatMessage:
     content: str | list[ContentPart] | None = None
     refusal: str | None = None  # of the assistant
     reasoning_content: str | None = None  # of the assistant, from clients that send thinking back
-    reasoning: Annotated[object, msgspec.Meta(extra_json_schema={"description": "The same under another name, where it is a text."})] = None
+    reasoning: Annotated[
+        object,
+        msgspec.Meta(
+            extra_json_schema={"description": "The same under another name, where it is a text."}
+        ),
+    ] = None
     tool_calls: list[ToolCallParam] | None = None
     function_call: CalledFunctionParam | None = None  # of the assistant, from the time before tools
     tool_call_id: str | None = None  # of a tool's message: the id of its call
@@ -75,7 +80,8 @@ class ChatMessage:
 def messages_of(messages: Iterable[ChatMessage], at: str = "messages") -> tuple[Message, ...]:
     """Return the messages of the neutral conversation. Raises `Fault` that names the place.
 
-    A call without an id gets one, and a result without a call's id belongs to the first call that has no result yet.
+    A call without an id gets one, and a result without a call's id belongs to the first call that
+    has no result yet.
     """
     turns: list[Message] = []
     open_calls: list[str] = []
@@ -87,7 +93,10 @@ def messages_of(messages: Iterable[ChatMessage], at: str = "messages") -> tuple[
 
 
 def message_of(message: ChatMessage, at: str, open_calls: list[str] | None = None) -> Message:
-    """Return a message of the neutral conversation; removes the call it answers from `open_calls`. Raises `Fault` that names the place."""
+    """Return a message of the neutral conversation; removes the call it answers from `open_calls`.
+
+    Raises `Fault` that names the place.
+    """
     if message.role not in RESULT_ROLES:
         return Message(ROLES[message.role], tuple(_parts(message, at)))
     calls = [] if open_calls is None else open_calls
@@ -107,13 +116,20 @@ def _parts(message: ChatMessage, at: str) -> Iterator[Part]:
     reasoning = message.reasoning if isinstance(message.reasoning, str) else ""
     if thought := message.reasoning_content or reasoning:
         yield Thinking(thought)
-        parts = tuple(part for part in parts if not isinstance(part, Thinking))  # the same thought again
+        # the same thought again
+        parts = tuple(part for part in parts if not isinstance(part, Thinking))
     yield from parts
     if message.refusal:
         yield Text(message.refusal)
-    yield from (_call(call, f"call_{at}.{index}") for index, call in enumerate(message.tool_calls or ()))
+    yield from (
+        _call(call, f"call_{at}.{index}") for index, call in enumerate(message.tool_calls or ())
+    )
     if message.function_call is not None:
-        yield ToolCall(message.function_call.name, message.function_call.name, message.function_call.arguments_json)
+        yield ToolCall(
+            message.function_call.name,
+            message.function_call.name,
+            message.function_call.arguments_json,
+        )
 
 
 def _call(call: ToolCallParam, name: str) -> ToolCall:

@@ -1,7 +1,7 @@
 """Requests of the Chat Completions API, and the parameters of a generation they stand for.
 
-Knows the wire and the neutral conversation. Fields that are not named here are accepted and ignored; `min_p`, `top_k` and `session_id` are
-extensions.
+Knows the wire and the neutral conversation. Fields that are not named here are accepted and
+ignored; `min_p`, `top_k` and `session_id` are extensions.
 """
 
 from typing import Annotated, Literal
@@ -9,15 +9,29 @@ from typing import Annotated, Literal
 import attrs
 import msgspec
 
-from semantic_trio.adapters.http.common.compatibility_fields import Refused, StructuredOutputFields, requested_schema
+from semantic_trio.adapters.http.common.compatibility_fields import (
+    Refused,
+    StructuredOutputFields,
+    requested_schema,
+)
 from semantic_trio.adapters.http.common.identity import ANONYMOUS, Identity
-from semantic_trio.adapters.http.common.limits import MOST_MESSAGES, MOST_TOOLS, MaxTokens, token_limit
+from semantic_trio.adapters.http.common.limits import (
+    MOST_MESSAGES,
+    MOST_TOOLS,
+    MaxTokens,
+    token_limit,
+)
 from semantic_trio.adapters.http.common.response_format import ResponseFormat, schema_of
 from semantic_trio.adapters.http.openai.chat.messages import ChatMessage, messages_of
 from semantic_trio.adapters.http.openai.common.request_fields import SampledRequest
 from semantic_trio.adapters.http.openai.common.sampling import TopLogprobs
 from semantic_trio.adapters.http.openai.common.thinking import ThinkingFields, with_thinking
-from semantic_trio.adapters.http.openai.common.tool_choice import ChoiceWord, ToolChoiceParam, choice_of, may_call
+from semantic_trio.adapters.http.openai.common.tool_choice import (
+    ChoiceWord,
+    ToolChoiceParam,
+    choice_of,
+    may_call,
+)
 from semantic_trio.adapters.http.openai.common.tools import ToolParam, tools_of
 from semantic_trio.adapters.http.serving.params import GenerationParams
 from semantic_trio.domain.conversation import Calling, Conversation
@@ -47,25 +61,50 @@ class ChatRequest(SampledRequest, ThinkingFields, StructuredOutputFields):
 
 
 def generation_params(request: ChatRequest, identity: Identity = ANONYMOUS) -> GenerationParams:
-    """Return the parameters of a request. Raises `Fault` and `InvalidRequestError`, which name the field."""
+    """Return the parameters of a request.
+
+    Raises `Fault` and `InvalidRequestError`, which name the field.
+    """
     found = _params(request, identity)
     schema = requested_schema(request, {"response_format": found.conversation.schema})
-    return attrs.evolve(found, conversation=_with_continuation(attrs.evolve(found.conversation, schema=schema), request))
+    return attrs.evolve(
+        found,
+        conversation=_with_continuation(attrs.evolve(found.conversation, schema=schema), request),
+    )
 
 
 def _with_continuation(conversation: Conversation, request: ChatRequest) -> Conversation:
-    """Return the conversation, marked to continue its last message where the request asks for that. Raises `InvalidRequestError` if it cannot."""
+    """Return the conversation, marked to continue its last message where the request asks for that.
+
+    Raises `InvalidRequestError` if it cannot.
+    """
     if not request.continue_final_message:
         if request.add_generation_prompt is False:
-            raise InvalidRequestError("false is supported together with continue_final_message alone", "add_generation_prompt", quotes=False)
+            raise InvalidRequestError(
+                "false is supported together with continue_final_message alone",
+                "add_generation_prompt",
+                quotes=False,
+            )
         return conversation
     if request.add_generation_prompt:
-        raise InvalidRequestError("an answer cannot both go on with the last message and begin a turn", "add_generation_prompt", quotes=False)
+        raise InvalidRequestError(
+            "an answer cannot both go on with the last message and begin a turn",
+            "add_generation_prompt",
+            quotes=False,
+        )
     found = attrs.evolve(conversation, continues=True)
     if found.prefill is None:
-        raise InvalidRequestError("the last message has to be the assistant's, and without calls", "continue_final_message", quotes=False)
+        raise InvalidRequestError(
+            "the last message has to be the assistant's, and without calls",
+            "continue_final_message",
+            quotes=False,
+        )
     if found.schema is not None or found.choice.calling is Calling.REQUIRED:
-        raise InvalidRequestError("an answer of a demanded form cannot go on with a message", "continue_final_message", quotes=False)
+        raise InvalidRequestError(
+            "an answer of a demanded form cannot go on with a message",
+            "continue_final_message",
+            quotes=False,
+        )
     return found
 
 

@@ -10,10 +10,18 @@ from semantic_trio.adapters.http.common.faults import OpenAIError
 from semantic_trio.adapters.http.common.json_decoding import decode, parsed
 from semantic_trio.adapters.http.common.openapi import document_faults, document_stream
 from semantic_trio.adapters.http.common.priority import ServedTier, priority_of, served_tier
-from semantic_trio.adapters.http.openai.chat.completion import ChatAnswer, CompletionFormat, chat_completion
+from semantic_trio.adapters.http.openai.chat.completion import (
+    ChatAnswer,
+    CompletionFormat,
+    chat_completion,
+)
 from semantic_trio.adapters.http.openai.chat.request import ChatRequest, generation_params
 from semantic_trio.adapters.http.openai.chat.stream import ChatEncoder
-from semantic_trio.adapters.http.openai.common.completion_chunks import Chunks, CompletionSignals, Head
+from semantic_trio.adapters.http.openai.common.completion_chunks import (
+    Chunks,
+    CompletionSignals,
+    Head,
+)
 from semantic_trio.adapters.http.openai.common.tools import custom_names
 from semantic_trio.adapters.http.serving.app_state import AppState
 from semantic_trio.adapters.http.serving.generation import generate_several, report_unreadable
@@ -38,12 +46,16 @@ def routes(state: AppState) -> Blueprint:
         request, params = await parsed(exchange.body, functools.partial(_parsed, exchange))
         report_unreadable(state, exchange, params.conversation)
         begin = functools.partial(_begin, state, exchange, request, params)
-        return await respond(state, params.model, begin, CompletionSignals(), is_streamed=request.stream)
+        return await respond(
+            state, params.model, begin, CompletionSignals(), is_streamed=request.stream
+        )
 
     return blueprint
 
 
-async def _begin(state: AppState, exchange: Exchange, request: ChatRequest, params: GenerationParams) -> Reply[Chosen]:
+async def _begin(
+    state: AppState, exchange: Exchange, request: ChatRequest, params: GenerationParams
+) -> Reply[Chosen]:
     model, answers = await generate_several(state, exchange, params, request.choices)
     answer_format = CompletionFormat(
         head=Head.new("chatcmpl", model.card.id, _tier(exchange, request)),
@@ -52,7 +64,11 @@ async def _begin(state: AppState, exchange: Exchange, request: ChatRequest, para
     )
 
     def encoder() -> ChatEncoder:
-        return ChatEncoder(answer_format, Chunks("chat.completion.chunk", answer_format.head, request.wants_usage), answers)
+        return ChatEncoder(
+            answer_format,
+            Chunks("chat.completion.chunk", answer_format.head, request.wants_usage),
+            answers,
+        )
 
     async def whole() -> Body:
         results = [await answer.result() for answer in answers]
@@ -64,7 +80,11 @@ async def _begin(state: AppState, exchange: Exchange, request: ChatRequest, para
 def _tier(exchange: Exchange, request: ChatRequest) -> ServedTier | None:
     """Return the tier that a request is served with, as far as its client wants to know it."""
     priority = priority_of(exchange.headers, request.service_tier)
-    return None if request.service_tier is None and priority is Priority.INTERACTIVE else served_tier(priority)
+    return (
+        None
+        if request.service_tier is None and priority is Priority.INTERACTIVE
+        else served_tier(priority)
+    )
 
 
 def _parsed(exchange: Exchange, body: bytes) -> tuple[ChatRequest, GenerationParams]:

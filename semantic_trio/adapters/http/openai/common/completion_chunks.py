@@ -1,4 +1,5 @@
-"""Chunks, as the streams of both completions APIs have them: the head of each chunk, comments, failures, the end.
+"""Chunks, as the streams of both completions APIs have them: the head of each chunk, comments,
+failures, the end.
 
 Knows the wire. Knows nothing of the content.
 """
@@ -43,10 +44,19 @@ class Chunks:
     head: Head
     with_usage: bool  # true: every chunk has the field, and the last one has the usage
 
-    def chunk(self, choices: Sequence[object], usage: CompletionUsage | None = None, **more: object) -> bytes:
+    def chunk(
+        self, choices: Sequence[object], usage: CompletionUsage | None = None, **more: object
+    ) -> bytes:
         """Encode one event."""
         head = self.head
-        event: dict[str, object] = {"id": head.id, "object": self.kind, "created": head.created, "model": head.model, "choices": choices, **more}
+        event: dict[str, object] = {
+            "id": head.id,
+            "object": self.kind,
+            "created": head.created,
+            "model": head.model,
+            "choices": choices,
+            **more,
+        }
         if head.service_tier is not None:
             event["service_tier"] = head.service_tier
         if self.with_usage:

@@ -11,5 +11,6 @@ REASONS: dict[FinishReason, Reason] = {
     FinishReason.STOP_STRING: "stop",
     FinishReason.MAX_TOKENS: "length",
     FinishReason.CONTEXT_FULL: "length",
-    FinishReason.BROKEN_CALL: "length",  # the only reason by which clients know that a call is not whole
+    # the only reason by which clients know that a call is not whole
+    FinishReason.BROKEN_CALL: "length",
 }

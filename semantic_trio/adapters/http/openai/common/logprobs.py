@@ -1,4 +1,7 @@
-"""Log-probabilities of a text's tokens, in the words of OpenAI's APIs. Knows the wire and how tokens are spelled."""
+"""Log-probabilities of a text's tokens, in the words of OpenAI's APIs.
+
+Knows the wire and how tokens are spelled.
+"""
 
 from collections.abc import Callable, Iterable
 
@@ -44,7 +47,12 @@ def token_logprobs(tokens: Iterable[TokenEvent], token_bytes: TokenBytes) -> lis
 def _token_logprob(event: TokenEvent, token_bytes: TokenBytes) -> TokenLogprob:
     spelled = token_bytes(event.token)
     tops = ((token_bytes(token), logprob) for token, logprob in event.top)
-    return TokenLogprob(text_of(spelled), event.logprob, list(spelled), [TopLogprob(text_of(one), logprob, list(one)) for one, logprob in tops])
+    return TokenLogprob(
+        text_of(spelled),
+        event.logprob,
+        list(spelled),
+        [TopLogprob(text_of(one), logprob, list(one)) for one, logprob in tops],
+    )
 
 
 def text_of(spelled: bytes) -> str:

@@ -1,4 +1,5 @@
-"""Fields that requests of Chat Completions and Completions share: sampling, the number of answers, stop strings, streaming.
+"""Fields that requests of Chat Completions and Completions share: sampling, the number of answers,
+stop strings, streaming.
 
 Knows the wire. Knows neither conversations nor prompts.
 """
@@ -10,7 +11,18 @@ import msgspec
 
 from semantic_trio.adapters.http.common.compatibility_fields import UnsupportedFields
 from semantic_trio.adapters.http.common.identity import AgentId, CacheSalt, Identity, identify
-from semantic_trio.adapters.http.openai.common.sampling import Bias, Penalty, RepetitionPenalty, Seed, Stop, Temperature, TopK, TopP, steering, stops
+from semantic_trio.adapters.http.openai.common.sampling import (
+    Bias,
+    Penalty,
+    RepetitionPenalty,
+    Seed,
+    Stop,
+    Temperature,
+    TopK,
+    TopP,
+    steering,
+    stops,
+)
 from semantic_trio.adapters.http.serving.params import SamplingChoice
 from semantic_trio.domain.steering import Steering
 
@@ -50,7 +62,12 @@ class SampledRequest(UnsupportedFields):
 
     def identity(self, headers: dict[str, str]) -> Identity:
         """Return the identity of the request. Raises as `identify` does."""
-        return identify(headers, session_id=self.session_id, prompt_cache_key=self.prompt_cache_key, cache_salt=self.cache_salt)
+        return identify(
+            headers,
+            session_id=self.session_id,
+            prompt_cache_key=self.prompt_cache_key,
+            cache_salt=self.cache_salt,
+        )
 
     @property
     def wants_usage(self) -> bool:
@@ -65,7 +82,9 @@ class SampledRequest(UnsupportedFields):
     @property
     def sampling(self) -> SamplingChoice:
         """Return the sampling parameters of the request."""
-        return SamplingChoice(self.temperature, self.top_p, self.top_k, self.min_p, self.repetition_penalty)
+        return SamplingChoice(
+            self.temperature, self.top_p, self.top_k, self.min_p, self.repetition_penalty
+        )
 
     @property
     def stop_strings(self) -> tuple[str, ...]:

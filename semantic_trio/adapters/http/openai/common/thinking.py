@@ -1,6 +1,7 @@
 """Fields for thinking, in all the words that clients of OpenAI's APIs have for it.
 
-Servers of local models have added fields of their own, and clients send those of any server. All of them are read as one choice.
+Servers of local models have added fields of their own, and clients send those of any server. All of
+them are read as one choice.
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,8 @@
 """Tools that a client offers, in the words of OpenAI's APIs, and calls of custom tools.
 
-Knows the wire and the neutral tools. A custom tool takes text; the model sees it as a tool whose only argument is that text. The shapes of Chat
-Completions, Responses and Messages are read everywhere: clients choose a shape by the model's name, not by the server.
+Knows the wire and the neutral tools. A custom tool takes text; the model sees it as a tool whose
+only argument is that text. The shapes of Chat Completions, Responses and Messages are read
+everywhere: clients choose a shape by the model's name, not by the server.
 """
 
 import json
@@ -20,7 +21,9 @@ log = structlog.get_logger(__name__)
 NAMED = frozenset({None, "function", "custom"})
 # Name of the argument that holds the text of a custom tool's call.
 INPUT = "input"
-CUSTOM_PARAMETERS = json.dumps({"type": "object", "properties": {INPUT: {"type": "string"}}, "required": [INPUT]})
+CUSTOM_PARAMETERS = json.dumps(
+    {"type": "object", "properties": {INPUT: {"type": "string"}}, "required": [INPUT]}
+)
 
 
 @attrs.frozen
@@ -43,7 +46,10 @@ class CustomParam:
 
 @attrs.frozen
 class ToolParam:
-    """A function or custom tool, its fields in an object or beside the type. Tools of other types are left out."""
+    """A function or custom tool, its fields in an object or beside the type.
+
+    Tools of other types are left out.
+    """
 
     type: str | None = None
     function: FunctionParam | None = None
@@ -57,11 +63,21 @@ class ToolParam:
     @property
     def as_function(self) -> FunctionParam | None:
         """Return the function; None for other tools, and for a tool without a name."""
-        if self.type not in {None, "function"} and not (self.type == "custom" and self.input_schema is not None):
+        if self.type not in {None, "function"} and not (
+            self.type == "custom" and self.input_schema is not None
+        ):
             return None
         parameters = self.input_schema if self.parameters is None else self.parameters
-        found = self.function or FunctionParam(self.name or "", self.description, strict=self.strict)
-        return attrs.evolve(found, parameters=parameters if found.parameters is None else found.parameters) if found.name else None
+        found = self.function or FunctionParam(
+            self.name or "", self.description, strict=self.strict
+        )
+        return (
+            attrs.evolve(
+                found, parameters=parameters if found.parameters is None else found.parameters
+            )
+            if found.name
+            else None
+        )
 
     @property
     def as_custom(self) -> CustomParam | None:
@@ -75,13 +91,22 @@ class ToolParam:
 def tools_of(params: Sequence[ToolParam], *, may_call: bool = True) -> tuple[Tool, ...]:
     """Return the functions and custom tools.
 
-    Raises `InvalidRequestError`, with the types, if tools are given and none can be offered: an answer without them would be
-    taken for one that was searched or computed. If no tool may be called, such tools are left out.
+    Raises `InvalidRequestError`, with the types, if tools are given and none can be offered: an
+    answer without them would be taken for one that was searched or computed. If no tool may be
+    called, such tools are left out.
     """
     found = tuple(_tools(params))
     if params and not found and may_call:
-        kinds = ", ".join(dict.fromkeys(f"{param.type or 'tool'} without a name" if param.type in NAMED else str(param.type) for param in params))
-        raise InvalidRequestError(f"{kinds}: not supported, the server runs no tools itself; send functions, or no tools", "tools")
+        kinds = ", ".join(
+            dict.fromkeys(
+                f"{param.type or 'tool'} without a name" if param.type in NAMED else str(param.type)
+                for param in params
+            )
+        )
+        raise InvalidRequestError(
+            f"{kinds}: not supported, the server runs no tools itself; send functions, or no tools",
+            "tools",
+        )
     return found
 
 
@@ -110,7 +135,9 @@ def _tools(params: Iterable[ToolParam]) -> Iterator[Tool]:
         function, custom = param.as_function, param.as_custom
         if function is not None:
             schema = msgspec.json.encode(function.parameters or {}).decode()
-            yield Tool(function.name, function.description or "", schema, is_strict=bool(function.strict))
+            yield Tool(
+                function.name, function.description or "", schema, is_strict=bool(function.strict)
+            )
         elif custom is not None:
             yield Tool(custom.name, custom.description or "", CUSTOM_PARAMETERS)
         else:

@@ -33,5 +33,8 @@ class CompletionUsage:
     def of(cls, finished: Finished, thought_tokens: int = 0) -> "CompletionUsage":
         """Return the usage of a generation, or of several with one prompt."""
         prompt, completion = finished.prompt_tokens, finished.completion_tokens
-        details = PromptTokensDetails(finished.reuse.tokens), CompletionTokensDetails(thought_tokens)
+        details = (
+            PromptTokensDetails(finished.reuse.tokens),
+            CompletionTokensDetails(thought_tokens),
+        )
         return cls(prompt, completion, prompt + completion, *details)

@@ -8,7 +8,11 @@ from typing import Annotated, Literal
 import attrs
 import msgspec
 
-from semantic_trio.adapters.http.common.compatibility_fields import INERT_VALUES, Refused, refuse_unsupported
+from semantic_trio.adapters.http.common.compatibility_fields import (
+    INERT_VALUES,
+    Refused,
+    refuse_unsupported,
+)
 from semantic_trio.adapters.http.common.identity import ANONYMOUS, Identity
 from semantic_trio.adapters.http.common.limits import NO_LIMIT
 from semantic_trio.adapters.http.openai.common.request_fields import MOST_CHOICES, SampledRequest
@@ -53,13 +57,19 @@ class CompletionRequest(SampledRequest):
     ebnf: Refused = None
 
 
-def generation_params(request: CompletionRequest, identity: Identity = ANONYMOUS) -> GenerationParams:
+def generation_params(
+    request: CompletionRequest, identity: Identity = ANONYMOUS
+) -> GenerationParams:
     """Return the parameters of a request, without its prompts. Raises `InvalidRequestError`."""
     _refuse_unsupported_fields(request)
     return GenerationParams(
         model=request.model,
         conversation=NOTHING_SAID,
-        max_tokens=DEFAULT_TOKENS if request.max_tokens is None else None if request.max_tokens == NO_LIMIT else request.max_tokens,
+        max_tokens=DEFAULT_TOKENS
+        if request.max_tokens is None
+        else None
+        if request.max_tokens == NO_LIMIT
+        else request.max_tokens,
         sampling=request.sampling,
         stop_strings=request.stop_strings,
         seed=request.seed,
@@ -76,12 +86,27 @@ def _refuse_unsupported_fields(request: CompletionRequest) -> None:
     refuse_unsupported(request)
     for field in ("guided_json", "structured_outputs", "json_schema", "format"):
         if getattr(request, field) not in INERT_VALUES:
-            raise InvalidRequestError("a form of the answer can be demanded of /v1/chat/completions alone", field, quotes=False)
+            raise InvalidRequestError(
+                "a form of the answer can be demanded of /v1/chat/completions alone",
+                field,
+                quotes=False,
+            )
     if request.suffix:
-        raise InvalidRequestError("nothing is inserted before a suffix here", "suffix", quotes=False)
+        raise InvalidRequestError(
+            "nothing is inserted before a suffix here", "suffix", quotes=False
+        )
     if request.best_of not in {None, request.choices}:
-        raise InvalidRequestError("every answer is returned: leave best_of out, or send the value of n", "best_of", quotes=False)
+        raise InvalidRequestError(
+            "every answer is returned: leave best_of out, or send the value of n",
+            "best_of",
+            quotes=False,
+        )
     if request.echo and request.logprobs is not None:
         raise InvalidRequestError(
-            "echo together with logprobs is not supported: log-probabilities are those of the answer alone", "echo", quotes=False
+            (
+                "echo together with logprobs is not supported: log-probabilities are those of the "
+                "answer alone"
+            ),
+            "echo",
+            quotes=False,
         )

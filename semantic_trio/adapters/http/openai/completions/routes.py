@@ -1,4 +1,7 @@
-"""Routes of the Completions API, which continues texts without a conversation. Knows nothing of how an answer is generated."""
+"""Routes of the Completions API, which continues texts without a conversation.
+
+Knows nothing of how an answer is generated.
+"""
 
 import functools
 from collections.abc import Sequence
@@ -11,12 +14,23 @@ from semantic_trio.adapters.http.common.faults import OpenAIError
 from semantic_trio.adapters.http.common.json_decoding import decode, parsed
 from semantic_trio.adapters.http.common.openapi import document_faults, document_stream
 from semantic_trio.adapters.http.common.priority import priority_of
-from semantic_trio.adapters.http.openai.common.completion_chunks import Chunks, CompletionSignals, Head
+from semantic_trio.adapters.http.openai.common.completion_chunks import (
+    Chunks,
+    CompletionSignals,
+    Head,
+)
 from semantic_trio.adapters.http.openai.common.request_fields import MOST_CHOICES
 from semantic_trio.adapters.http.openai.common.text_inputs import texts_of
-from semantic_trio.adapters.http.openai.completions.request import CompletionRequest, generation_params
+from semantic_trio.adapters.http.openai.completions.request import (
+    CompletionRequest,
+    generation_params,
+)
 from semantic_trio.adapters.http.openai.completions.stream import CompletionEncoder
-from semantic_trio.adapters.http.openai.completions.text_completion import CompletionAnswer, TextCompletionFormat, text_completion
+from semantic_trio.adapters.http.openai.completions.text_completion import (
+    CompletionAnswer,
+    TextCompletionFormat,
+    text_completion,
+)
 from semantic_trio.adapters.http.serving.app_state import AppState
 from semantic_trio.adapters.http.serving.generation import log_texts, submit_several
 from semantic_trio.adapters.http.serving.params import GenerationParams
@@ -42,21 +56,32 @@ def routes(state: AppState) -> Blueprint:
         exchange = current.get()
         request, params = await parsed(exchange.body, functools.partial(_parsed, exchange))
         begin = functools.partial(_begin, state, exchange, request, params)
-        return await respond(state, params.model, begin, CompletionSignals(), is_streamed=request.stream)
+        return await respond(
+            state, params.model, begin, CompletionSignals(), is_streamed=request.stream
+        )
 
     return blueprint
 
 
-async def _begin(state: AppState, exchange: Exchange, request: CompletionRequest, params: GenerationParams) -> Reply[Chosen]:
+async def _begin(
+    state: AppState, exchange: Exchange, request: CompletionRequest, params: GenerationParams
+) -> Reply[Chosen]:
     model = await state.resolve(params.model, exchange.stack)
-    prompts = [await model.encode_text(prompt) for prompt in texts_of(request.prompt, MOST_CHOICES, model.card.vocabulary, "prompt")]
+    prompts = [
+        await model.encode_text(prompt)
+        for prompt in texts_of(request.prompt, MOST_CHOICES, model.card.vocabulary, "prompt")
+    ]
     if state.settings.log_prompts:
         log_texts([model.codec.decode(prompt) for prompt in prompts])
     answers = _answers(state, exchange, model, params, prompts, request.choices)
     answer_format = _format(request, model, prompts)
 
     def encoder() -> CompletionEncoder:
-        return CompletionEncoder(answer_format, Chunks("text_completion", answer_format.head, request.wants_usage), answers)
+        return CompletionEncoder(
+            answer_format,
+            Chunks("text_completion", answer_format.head, request.wants_usage),
+            answers,
+        )
 
     async def whole() -> Body:
         results = [await answer.result() for answer in answers]
@@ -71,21 +96,37 @@ def _parsed(exchange: Exchange, body: bytes) -> tuple[CompletionRequest, Generat
 
 
 def _answers(
-    state: AppState, exchange: Exchange, model: ServedModel, params: GenerationParams, prompts: Sequence[tuple[int, ...]], count: int
+    state: AppState,
+    exchange: Exchange,
+    model: ServedModel,
+    params: GenerationParams,
+    prompts: Sequence[tuple[int, ...]],
+    count: int,
 ) -> list[Answer]:
     """Submit each prompt `count` times; the answers to one prompt follow each other."""
     total = len(prompts) * count
     if total > MOST_CHOICES:
         raise InvalidRequestError(
-            f"{len(prompts)} prompts with {count} answers each: {MOST_CHOICES} answers may be asked for at once", "n", quotes=False
+            (
+                f"{len(prompts)} prompts with {count} answers each: {MOST_CHOICES} answers may be "
+                "asked for at once"
+            ),
+            "n",
+            quotes=False,
         )
     model.engine.refuse_when_full(total, priority_of(exchange.headers, params.service_tier))
     salt = model.salt(params.identity)
     encoded = (Encoded(NOTHING_SAID, (), Prompt(prompt), salt=salt) for prompt in prompts)
-    return [answer for one in encoded for answer in submit_several(state, exchange, model, params, one, count)]
+    return [
+        answer
+        for one in encoded
+        for answer in submit_several(state, exchange, model, params, one, count)
+    ]
 
 
-def _format(request: CompletionRequest, model: ServedModel, prompts: Sequence[tuple[int, ...]]) -> TextCompletionFormat:
+def _format(
+    request: CompletionRequest, model: ServedModel, prompts: Sequence[tuple[int, ...]]
+) -> TextCompletionFormat:
     return TextCompletionFormat(
         head=Head.new("cmpl", model.card.id),
         echoes=tuple(model.codec.decode(prompt) if request.echo else "" for prompt in prompts),

@@ -10,7 +10,11 @@ import attrs
 
 from semantic_trio.adapters.http.openai.common.completion_chunks import Chunks, CompletionSignals
 from semantic_trio.adapters.http.openai.common.finish_reason import REASONS, Reason
-from semantic_trio.adapters.http.openai.completions.text_completion import Offsets, TextChoice, TextCompletionFormat
+from semantic_trio.adapters.http.openai.completions.text_completion import (
+    Offsets,
+    TextChoice,
+    TextCompletionFormat,
+)
 from semantic_trio.application.answer import Answer
 from semantic_trio.application.choices import Chosen
 from semantic_trio.domain.conversation import Text
@@ -25,11 +29,20 @@ class CompletionEncoder(CompletionSignals):
     _chunks: Chunks
     _answers: Sequence[Answer]  # read for log-probabilities, which are not among the events
     _ends: dict[int, Finished] = attrs.field(init=False, factory=dict)
-    _offsets: defaultdict[int, Offsets] = attrs.field(init=False, factory=lambda: defaultdict(Offsets))  # by index of the answer
+    # by index of the answer
+    _offsets: defaultdict[int, Offsets] = attrs.field(
+        init=False, factory=lambda: defaultdict(Offsets)
+    )
 
     def opening(self) -> bytes:
-        """Encode the prompts where they are echoed; else a comment, so that the client knows that it was heard."""
-        echoes = [self._chunk(TextChoice(self._format.echo(index), index, None)) for index in range(len(self._answers)) if self._format.echo(index)]
+        """Encode the prompts where they are echoed; else a comment, so that the client knows that
+        it was heard.
+        """
+        echoes = [
+            self._chunk(TextChoice(self._format.echo(index), index, None))
+            for index in range(len(self._answers))
+            if self._format.echo(index)
+        ]
         return b"".join(echoes) or self.ping
 
     def part(self, part: Chosen) -> bytes:
@@ -41,11 +54,20 @@ class CompletionEncoder(CompletionSignals):
             self._ends[index] = event
             reason = REASONS[event.reason]
         text = event.text if isinstance(event, Text) else ""
-        return self._chunk(TextChoice(text, index, reason, self._format.logprobs(tokens, self._offsets[index]) if tokens else None))
+        return self._chunk(
+            TextChoice(
+                text,
+                index,
+                reason,
+                self._format.logprobs(tokens, self._offsets[index]) if tokens else None,
+            )
+        )
 
     def ending(self, finished: Finished) -> bytes:
         """Encode the usage where it is asked for, and the end."""
-        return self._chunks.ending(self._format.usage([self._ends[index] for index in range(len(self._answers))]))
+        return self._chunks.ending(
+            self._format.usage([self._ends[index] for index in range(len(self._answers))])
+        )
 
     def _chunk(self, choice: TextChoice) -> bytes:
         return self._chunks.chunk([choice])

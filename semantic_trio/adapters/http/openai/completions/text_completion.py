@@ -51,10 +51,15 @@ class CompletionAnswer:
 
 @attrs.define(eq=False)
 class Offsets:
-    """Counts the characters before each token of a text. A character that several tokens spell counts when it is whole."""
+    """Counts the characters before each token of a text.
+
+    A character that several tokens spell counts when it is whole.
+    """
 
     _count: int = attrs.field(init=False, default=0)
-    _decoder: codecs.IncrementalDecoder = attrs.field(init=False, factory=lambda: codecs.getincrementaldecoder("utf-8")("replace"))
+    _decoder: codecs.IncrementalDecoder = attrs.field(
+        init=False, factory=lambda: codecs.getincrementaldecoder("utf-8")("replace")
+    )
 
     def take(self, spelled: bytes) -> int:
         """Return the number of characters before a token that follows those of earlier calls."""
@@ -83,19 +88,39 @@ class TextCompletionFormat:
         spell = self.token_bytes
         spelled = [spell(token.token) for token in tokens]
         tops = [{text_of(spell(token)): logprob for token, logprob in one.top} for one in tokens]
-        return TextLogprobs([text_of(one) for one in spelled], [token.logprob for token in tokens], tops, [offsets.take(one) for one in spelled])
+        return TextLogprobs(
+            [text_of(one) for one in spelled],
+            [token.logprob for token in tokens],
+            tops,
+            [offsets.take(one) for one in spelled],
+        )
 
     def usage(self, ends: Sequence[Finished]) -> CompletionUsage:
         """Return the usage of all answers: each prompt counts once."""
         firsts = ends[:: self.per_prompt]
-        prompt, completion = sum(end.prompt_tokens for end in firsts), sum(end.completion_tokens for end in ends)
-        return CompletionUsage(prompt, completion, prompt + completion, PromptTokensDetails(sum(end.reuse.tokens for end in firsts)))
+        prompt, completion = (
+            sum(end.prompt_tokens for end in firsts),
+            sum(end.completion_tokens for end in ends),
+        )
+        return CompletionUsage(
+            prompt,
+            completion,
+            prompt + completion,
+            PromptTokensDetails(sum(end.reuse.tokens for end in firsts)),
+        )
 
 
-def text_completion(answer_format: TextCompletionFormat, answers: Sequence[WholeAnswer]) -> CompletionAnswer:
+def text_completion(
+    answer_format: TextCompletionFormat, answers: Sequence[WholeAnswer]
+) -> CompletionAnswer:
     """Return the completion of whole answers."""
     choices = [
-        TextChoice(answer_format.echo(index) + answer.text, index, REASONS[answer.finished.reason], answer_format.logprobs(answer.scores, Offsets()))
+        TextChoice(
+            answer_format.echo(index) + answer.text,
+            index,
+            REASONS[answer.finished.reason],
+            answer_format.logprobs(answer.scores, Offsets()),
+        )
         for index, answer in enumerate(answers)
     ]
     return CompletionAnswer(

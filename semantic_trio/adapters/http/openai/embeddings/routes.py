@@ -19,7 +19,12 @@ from semantic_trio.adapters.http.common.faults import OpenAIError
 from semantic_trio.adapters.http.common.json_decoding import decode, parsed
 from semantic_trio.adapters.http.common.json_responses import json_response
 from semantic_trio.adapters.http.common.openapi import document_faults
-from semantic_trio.adapters.http.openai.common.text_inputs import SEND_TEXT, Texts, text_inputs_schema, texts_of
+from semantic_trio.adapters.http.openai.common.text_inputs import (
+    SEND_TEXT,
+    Texts,
+    text_inputs_schema,
+    texts_of,
+)
 from semantic_trio.adapters.http.serving.app_state import AppState
 from semantic_trio.adapters.http.serving.served_model import ServedModel
 from semantic_trio.domain.embedding import is_foreign
@@ -83,10 +88,16 @@ def routes(state: AppState) -> Blueprint:
         model = await state.resolve(request.model, exchange.stack)
         exchange.model = model.card.id
         size = _size(model, request.dimensions)
-        prompts = [await _tokens(model, text) for text in texts_of(request.input, MOST_INPUTS, model.card.vocabulary, "input")]
+        prompts = [
+            await _tokens(model, text)
+            for text in texts_of(request.input, MOST_INPUTS, model.card.vocabulary, "input")
+        ]
         with model.engine.at_work():
             vectors = await model.embed(prompts)
-        data = [Embedding(_encoded(_truncated(vector, size), request.encoding_format), index) for index, vector in enumerate(vectors)]
+        data = [
+            Embedding(_encoded(_truncated(vector, size), request.encoding_format), index)
+            for index, vector in enumerate(vectors)
+        ]
         tokens = sum(map(len, prompts))
         return json_response(EmbeddingsAnswer(data, model.card.id, EmbeddingsUsage(tokens, tokens)))
 
@@ -94,19 +105,35 @@ def routes(state: AppState) -> Blueprint:
 
 
 def _size(model: ServedModel, dimensions: int | None) -> int:
-    """Return the size of the vectors. Raises `InvalidRequestError` for a model without vectors, or with smaller ones."""
+    """Return the size of the vectors.
+
+    Raises `InvalidRequestError` for a model without vectors, or with smaller ones.
+    """
     size = model.engine.runner.embedding_size
     if model.adapter is not None:
-        raise InvalidRequestError(f"vectors are made by a model without an adapter, not by {model.card.id}", "model", quotes=False)
+        raise InvalidRequestError(
+            f"vectors are made by a model without an adapter, not by {model.card.id}",
+            "model",
+            quotes=False,
+        )
     if not size:
-        raise InvalidRequestError(f"{model.card.id} cannot embed texts: its architecture gives no vectors", "model", quotes=False)
+        raise InvalidRequestError(
+            f"{model.card.id} cannot embed texts: its architecture gives no vectors",
+            "model",
+            quotes=False,
+        )
     if dimensions is not None and dimensions > size:
-        raise InvalidRequestError(f"{model.card.id} makes vectors of {size} numbers", "dimensions", quotes=False)
+        raise InvalidRequestError(
+            f"{model.card.id} makes vectors of {size} numbers", "dimensions", quotes=False
+        )
     return dimensions or size
 
 
 async def _tokens(model: ServedModel, text: Texts) -> tuple[int, ...]:
-    """Return the tokens of a text. Raises `InvalidRequestError` for too many tokens, and for tokens of another tokenizer."""
+    """Return the tokens of a text.
+
+    Raises `InvalidRequestError` for too many tokens, and for tokens of another tokenizer.
+    """
     limit = min(model.card.context_length, model.engine.memory.longest_row)
     try:
         tokens = await model.encode_text(text)
@@ -120,24 +147,34 @@ async def _tokens(model: ServedModel, text: Texts) -> tuple[int, ...]:
 
 
 async def _refuse_foreign(model: ServedModel, tokens: tuple[int, ...]) -> None:
-    """Raise `InvalidRequestError` for tokens of another tokenizer: their vector would be that of another text."""
+    """Raise `InvalidRequestError` for tokens of another tokenizer: their vector would be that of
+    another text.
+    """
     whole = _without_cut_characters(model, tokens)
     text = model.codec.decode(whole)
     if text and is_foreign(whole, await model.encode_text(text)):
-        raise InvalidRequestError(f"{model.card.id} would not write this text in these tokens; {SEND_TEXT}", "input", quotes=False)
+        raise InvalidRequestError(
+            f"{model.card.id} would not write this text in these tokens; {SEND_TEXT}",
+            "input",
+            quotes=False,
+        )
 
 
 def _without_cut_characters(model: ServedModel, tokens: tuple[int, ...]) -> tuple[int, ...]:
     """Return tokens without those at either end that are a part of a character."""
     for _ in range(LONGEST_CHARACTER_BYTES - 1):
-        tokens = tokens[model.codec.decode(tokens[:LONGEST_CHARACTER_BYTES]).startswith(UNREADABLE) :]
+        tokens = tokens[
+            model.codec.decode(tokens[:LONGEST_CHARACTER_BYTES]).startswith(UNREADABLE) :
+        ]
         is_cut = model.codec.decode(tokens[-LONGEST_CHARACTER_BYTES:]).endswith(UNREADABLE)
         tokens = tokens[: len(tokens) - is_cut]
     return tokens
 
 
 def _too_long(limit: int, tokens: int) -> InvalidRequestError:
-    return InvalidRequestError(f"a text has {limit} tokens at most, not {tokens}", "input", quotes=False)
+    return InvalidRequestError(
+        f"a text has {limit} tokens at most, not {tokens}", "input", quotes=False
+    )
 
 
 def _truncated(vector: Sequence[float], size: int) -> Sequence[float]:

@@ -1,4 +1,5 @@
-"""Responses that are being generated, found by their ids, and background responses that outlive their requests.
+"""Responses that are being generated, found by their ids, and background responses that outlive
+their requests.
 
 Knows generations of responses. Knows nothing of requests.
 """
@@ -17,14 +18,19 @@ log = structlog.get_logger(__name__)
 
 @attrs.define(eq=False)
 class ActiveResponses:
-    """All responses under way. `run` lasts as long as the server, and generates background responses."""
+    """All responses under way.
+
+    `run` lasts as long as the server, and generates background responses.
+    """
 
     _generations: dict[str, ResponseGeneration] = attrs.field(init=False, factory=dict)
     _background: trio.Nursery | None = attrs.field(init=False, default=None)
     _stopped: trio.Event = attrs.field(init=False, factory=trio.Event)
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Generate background responses until `stop`; those begun before are finished, at the latest with the end of the engine."""
+        """Generate background responses until `stop`; those begun before are finished, at the
+        latest with the end of the engine.
+        """
         async with trio.open_nursery() as self._background:
             task_status.started()
             await self._stopped.wait()
@@ -39,10 +45,14 @@ class ActiveResponses:
         return self._generations.get(response_id)
 
     def refuse_unfinished(self, response_id: str, field: str) -> None:
-        """Raise `InvalidRequestError` for a response that is still being generated and not stored yet."""
+        """Raise `InvalidRequestError` for a response that is still being generated and not stored
+        yet.
+        """
         generation = self.find(response_id)
         if generation is not None and generation.is_stored and generation.final is None:
-            raise InvalidRequestError(f"{response_id} has no answer yet: it is still being made", field)
+            raise InvalidRequestError(
+                f"{response_id} has no answer yet: it is still being made", field
+            )
 
     def join(self, generation: ResponseGeneration, stack: ExitStack) -> None:
         """Make a generation findable until the stack is closed."""
@@ -50,7 +60,10 @@ class ActiveResponses:
         stack.callback(self._remove, generation)
 
     def start(self, generation: ResponseGeneration, stack: ExitStack) -> None:
-        """Generate a response in the background, with all that the stack releases. Raises `DrainingError` at the end of the server."""
+        """Generate a response in the background, with all that the stack releases.
+
+        Raises `DrainingError` at the end of the server.
+        """
         if self._background is None or self._stopped.is_set():
             raise DrainingError(1)
         self._background.start_soon(self._generate, generation, stack.pop_all())
@@ -60,8 +73,14 @@ class ActiveResponses:
             try:
                 await generation.result()
             except SemanticError as error:
-                log.warning("response failed in the background", response=generation.begun.id, reason=str(error))
-            except Exception:  # the failure of one response, like that of one request, ends no other
+                log.warning(
+                    "response failed in the background",
+                    response=generation.begun.id,
+                    reason=str(error),
+                )
+            except (
+                Exception
+            ):  # the failure of one response, like that of one request, ends no other
                 log.exception("response failed in the background", response=generation.begun.id)
 
     def _remove(self, generation: ResponseGeneration) -> None:

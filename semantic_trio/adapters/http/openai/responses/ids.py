@@ -1,6 +1,7 @@
 """Ids of responses and of their items: an item's id contains that of its response.
 
-Knows ids. So an item that is referred to by its id alone can be looked up in a store that knows responses only.
+Knows ids. So an item that is referred to by its id alone can be looked up in a store that knows
+responses only.
 """
 
 import re
@@ -31,6 +32,8 @@ def input_id(stem: str, at: int) -> str:
 
 
 def response_of(item: str) -> str | None:
-    """Return the id of the response of an item; None where this server has not made the item's id."""
+    """Return the id of the response of an item; None where this server has not made the item's
+    id.
+    """
     found = ITEM.fullmatch(item)
     return RESPONSE + found[1] if found else None

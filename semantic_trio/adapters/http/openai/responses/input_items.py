@@ -1,6 +1,7 @@
 """Input items of the Responses API, as they are on the wire.
 
-Knows the fields of each kind of item, and what an item may hold. Items are decoded one by one, later.
+Knows the fields of each kind of item, and what an item may hold. Items are decoded one by one,
+later.
 """
 
 from typing import Annotated, Literal
@@ -10,7 +11,8 @@ import msgspec
 from semantic_trio.adapters.http.common.openapi import one_of
 from semantic_trio.adapters.http.common.unreadable_content import UNREADABLE
 
-# Most characters of ids and names, which are stored as they are: more than any client or server makes.
+# Most characters of ids and names, which are stored as they are: more than any client or server
+# makes.
 MOST_ID_CHARACTERS = 512
 ItemId = Annotated[str, msgspec.Meta(max_length=MOST_ID_CHARACTERS)]
 
@@ -48,7 +50,9 @@ class UnreadablePart(msgspec.Struct, frozen=True):
 class OtherPart(msgspec.Struct, frozen=True):
     """Any other part, which is left out."""
 
-    type: Annotated[str, msgspec.Meta(pattern=rf"^(?!({'|'.join((*TEXTS, *UNREADABLE, 'refusal'))})$)")]
+    type: Annotated[
+        str, msgspec.Meta(pattern=rf"^(?!({'|'.join((*TEXTS, *UNREADABLE, 'refusal'))})$)")
+    ]
 
 
 ContentPart = Annotated[msgspec.Raw, one_of(TextPart, RefusalPart, UnreadablePart, OtherPart)]
@@ -98,7 +102,9 @@ class CustomCallItem(msgspec.Struct, frozen=True, tag_field="type", tag="custom_
     input: str = ""
 
 
-class CustomOutputItem(msgspec.Struct, frozen=True, tag_field="type", tag="custom_tool_call_output"):
+class CustomOutputItem(
+    msgspec.Struct, frozen=True, tag_field="type", tag="custom_tool_call_output"
+):
     """The result of a custom tool's call."""
 
     call_id: ItemId
@@ -112,17 +118,45 @@ class ItemReference(msgspec.Struct, frozen=True):
     type: Literal["item_reference"] | None = None
 
 
-KNOWN = ("message", "reasoning", "function_call", "function_call_output", "custom_tool_call", "custom_tool_call_output", "item_reference")
+KNOWN = (
+    "message",
+    "reasoning",
+    "function_call",
+    "function_call_output",
+    "custom_tool_call",
+    "custom_tool_call_output",
+    "item_reference",
+)
 
 
 class OtherItem(msgspec.Struct, frozen=True):
-    """Any other item, which is left out: calls and results of other servers' tools, and items of future versions."""
+    """Any other item, which is left out: calls and results of other servers' tools, and items of
+    future versions.
+    """
 
     type: Annotated[str, msgspec.Meta(pattern=rf"^(?!({'|'.join(KNOWN)})$)")]
 
 
-Item = MessageItem | ReasoningItem | FunctionCallItem | FunctionOutputItem | CustomCallItem | CustomOutputItem | ItemReference | OtherItem
+Item = (
+    MessageItem
+    | ReasoningItem
+    | FunctionCallItem
+    | FunctionOutputItem
+    | CustomCallItem
+    | CustomOutputItem
+    | ItemReference
+    | OtherItem
+)
 InputItem = Annotated[
     msgspec.Raw,
-    one_of(MessageItem, ReasoningItem, FunctionCallItem, FunctionOutputItem, CustomCallItem, CustomOutputItem, ItemReference, OtherItem),
+    one_of(
+        MessageItem,
+        ReasoningItem,
+        FunctionCallItem,
+        FunctionOutputItem,
+        CustomCallItem,
+        CustomOutputItem,
+        ItemReference,
+        OtherItem,
+    ),
 ]

@@ -1,7 +1,8 @@
 """Input items, converted to messages of the neutral conversation, and as they are stored.
 
-Knows items and the neutral conversation. Knows nothing of requests. An answer that comes back, from a client or from the store, becomes the
-very message that is in the token history: adjacent thoughts, texts and calls of the assistant are one message.
+Knows items and the neutral conversation. Knows nothing of requests. An answer that comes back, from
+a client or from the store, becomes the very message that is in the token history: adjacent
+thoughts, texts and calls of the assistant are one message.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -32,9 +33,22 @@ from semantic_trio.adapters.http.openai.responses.input_items import (
     Typed,
     UnreadablePart,
 )
-from semantic_trio.domain.conversation import Message, Part, Role, Text, Thinking, ToolCall, ToolResult
+from semantic_trio.domain.conversation import (
+    Message,
+    Part,
+    Role,
+    Text,
+    Thinking,
+    ToolCall,
+    ToolResult,
+)
 
-ROLES = {"user": Role.USER, "assistant": Role.ASSISTANT, "system": Role.SYSTEM, "developer": Role.SYSTEM}
+ROLES = {
+    "user": Role.USER,
+    "assistant": Role.ASSISTANT,
+    "system": Role.SYSTEM,
+    "developer": Role.SYSTEM,
+}
 KINDS: Mapping[str, type[Item]] = {
     "message": MessageItem,
     "reasoning": ReasoningItem,
@@ -45,8 +59,10 @@ KINDS: Mapping[str, type[Item]] = {
     "item_reference": ItemReference,
 }
 assert set(KINDS) == set(KNOWN)
-READ = frozenset({"content", "text", "refusal", "output", "arguments", "input"})  # fields with text that a model reads
-# Most characters stored of a text that no model reads: an id or a link is shorter, an image is longer.
+# fields with text that a model reads
+READ = frozenset({"content", "text", "refusal", "output", "arguments", "input"})
+# Most characters stored of a text that no model reads: an id or a link is shorter, an image is
+# longer.
 MOST_UNREAD_CHARACTERS = 4096
 UNSTORED = "[{count} characters that are not stored]"
 
@@ -67,9 +83,14 @@ class ReadItem:
 
 
 def read_input(given: str | Sequence[msgspec.Raw], at: str = "input") -> tuple[ReadItem, ...]:
-    """Decode the items of a request or of the store; a text is a user message. Raises `Fault` and `InvalidRequestError`, which name the place."""
+    """Decode the items of a request or of the store; a text is a user message.
+
+    Raises `Fault` and `InvalidRequestError`, which name the place.
+    """
     if isinstance(given, str):
-        given = [msgspec.Raw(msgspec.json.encode({"type": "message", "role": "user", "content": given}))]
+        given = [
+            msgspec.Raw(msgspec.json.encode({"type": "message", "role": "user", "content": given}))
+        ]
     return tuple(_read(raw, f"{at}.{index}") for index, raw in enumerate(given))
 
 
@@ -85,7 +106,9 @@ def messages_of(items: Iterable[ReadItem]) -> tuple[Message, ...]:
 
 
 def stored_items(items: Iterable[ReadItem], stem: str) -> bytes:
-    """Encode items as they are stored: as they were sent, but each with an id, and messages with type and parts."""
+    """Encode items as they are stored: as they were sent, but each with an id, and messages with
+    type and parts.
+    """
     return msgspec.json.encode([_whole(one, input_id(stem, at)) for at, one in enumerate(items)])
 
 
@@ -119,7 +142,11 @@ def _turn(item: Item, at: str) -> tuple[Role, tuple[Part, ...]] | None:
 
 def _arguments(item: FunctionCallItem) -> str:
     """Return the arguments of a call as JSON; some clients send them as an object."""
-    return item.arguments if isinstance(item.arguments, str) else msgspec.json.encode(item.arguments).decode()
+    return (
+        item.arguments
+        if isinstance(item.arguments, str)
+        else msgspec.json.encode(item.arguments).decode()
+    )
 
 
 def _result(item: FunctionOutputItem | CustomOutputItem, at: str) -> ToolResult:
@@ -129,7 +156,9 @@ def _result(item: FunctionOutputItem | CustomOutputItem, at: str) -> ToolResult:
 
 
 def _texts(content: str | Sequence[msgspec.Raw], at: str) -> Iterator[Text]:
-    """Return the texts of a message or of a call's result, with placeholders for unreadable content."""
+    """Return the texts of a message or of a call's result, with placeholders for unreadable
+    content.
+    """
     if isinstance(content, str):
         yield Text(content)
         return
@@ -148,7 +177,10 @@ def _texts(content: str | Sequence[msgspec.Raw], at: str) -> Iterator[Text]:
 
 
 def _whole(read: ReadItem, own_id: str) -> dict[str, object]:
-    item = {name: _bounded(value, is_read=name in READ and read.turn is not None) for name, value in decode(read.raw, dict[str, object]).items()}
+    item = {
+        name: _bounded(value, is_read=name in READ and read.turn is not None)
+        for name, value in decode(read.raw, dict[str, object]).items()
+    }
     if not 0 < len(read.id) <= MOST_ID_CHARACTERS:
         item["id"] = own_id
     if isinstance(read.item, MessageItem):
@@ -159,7 +191,9 @@ def _whole(read: ReadItem, own_id: str) -> dict[str, object]:
 
 
 def _bounded(value: object, *, is_read: bool) -> object:
-    """Return a value as it is stored: texts that no model reads (images, files, encrypted thoughts) only where they are short."""
+    """Return a value as it is stored: texts that no model reads (images, files, encrypted thoughts)
+    only where they are short.
+    """
     match value:
         case str() if not is_read and len(value) > MOST_UNREAD_CHARACTERS:
             return UNSTORED.format(count=len(value))

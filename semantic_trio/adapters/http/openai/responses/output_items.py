@@ -1,16 +1,32 @@
 """The output items of an answer while they are generated.
 
-Knows parts and items. Knows nothing of events. Leading blanks are held back until text follows: a text of blanks is no item, for clients
-send none back.
+Knows parts and items. Knows nothing of events. Leading blanks are held back until text follows: a
+text of blanks is no item, for clients send none back.
 """
 
 from collections.abc import Sequence
 
 import attrs
 
-from semantic_trio.adapters.http.openai.common.logprobs import TokenBytes, TokenLogprob, token_logprobs
-from semantic_trio.adapters.http.openai.responses.response_object import ItemContent, ItemStatus, OutputItem, output_item
-from semantic_trio.domain.conversation import AnswerPart, CallPiece, CutCall, Text, Thinking, ToolCall
+from semantic_trio.adapters.http.openai.common.logprobs import (
+    TokenBytes,
+    TokenLogprob,
+    token_logprobs,
+)
+from semantic_trio.adapters.http.openai.responses.response_object import (
+    ItemContent,
+    ItemStatus,
+    OutputItem,
+    output_item,
+)
+from semantic_trio.domain.conversation import (
+    AnswerPart,
+    CallPiece,
+    CutCall,
+    Text,
+    Thinking,
+    ToolCall,
+)
 from semantic_trio.domain.generation import TokenEvent
 
 
@@ -43,12 +59,15 @@ class OutputItems:
     )  # blanks that may begin an item, all of one kind
 
     def add(self, part: AnswerPart, tokens: tuple[TokenEvent, ...] = ()) -> list[ItemDelta]:
-        """Add a part of the answer, with the tokens it was generated as; returns the deltas, none while only blanks have arrived.
+        """Add a part of the answer, with the tokens it was generated as; returns the deltas, none
+        while only blanks have arrived.
 
         The text of a custom tool is added whole: a text that was cut off could not be recognised.
         """
         match part:
-            case ToolCall() | CallPiece() if isinstance(part, ToolCall) or part.name not in self._customs:
+            case ToolCall() | CallPiece() if (
+                isinstance(part, ToolCall) or part.name not in self._customs
+            ):
                 self._held_back.clear()
                 return self._call(part)
             case CutCall() if part.name in self._customs:
@@ -66,7 +85,10 @@ class OutputItems:
             return [piece]
         known = last.content.arguments
         more = part.arguments if isinstance(part, CallPiece) else part.arguments[len(known) :]
-        last.content, last.is_open = attrs.evolve(last.content, arguments=known + more), isinstance(part, CallPiece)
+        last.content, last.is_open = (
+            attrs.evolve(last.content, arguments=known + more),
+            isinstance(part, CallPiece),
+        )
         return [ItemDelta(len(self._items) - 1, attrs.evolve(last.content, arguments=more))]
 
     def _text(self, part: Text | Thinking, tokens: tuple[TokenEvent, ...]) -> list[ItemDelta]:
@@ -77,7 +99,13 @@ class OutputItems:
         self._held_back.append((part, tokens))
         if not part.text.strip():
             return []
-        content = type(part)("".join(held_back.text for held_back, _ in self._held_back if not isinstance(held_back, ToolCall)))
+        content = type(part)(
+            "".join(
+                held_back.text
+                for held_back, _ in self._held_back
+                if not isinstance(held_back, ToolCall)
+            )
+        )
         drawn = tuple(token for _, tokens in self._held_back for token in tokens)
         self._held_back.clear()
         return [self._append_item(content, drawn)]
@@ -89,25 +117,45 @@ class OutputItems:
 
     def items(self, last: ItemStatus = "completed") -> tuple[OutputItem, ...]:
         """Return all items; `last` is the status of the last one."""
-        return tuple(self.item(at, last if at == len(self._items) - 1 else "completed") for at in range(len(self._items)))
+        return tuple(
+            self.item(at, last if at == len(self._items) - 1 else "completed")
+            for at in range(len(self._items))
+        )
 
     def item(self, at: int, status: ItemStatus = "completed") -> OutputItem:
         """Return an item as far as it has been generated."""
         item = self._items[at]
         is_whole = isinstance(item.content, ToolCall) and not item.is_open
-        return output_item(self._stem, at, item.content, "completed" if is_whole else status, self._customs, tuple(item.logprobs))
+        return output_item(
+            self._stem,
+            at,
+            item.content,
+            "completed" if is_whole else status,
+            self._customs,
+            tuple(item.logprobs),
+        )
 
     def item_of(self, piece: ItemDelta) -> OutputItem:
         """Return the item of a delta, with nothing but the delta in it."""
-        return output_item(self._stem, piece.at, piece.content, "in_progress", self._customs, piece.logprobs)
+        return output_item(
+            self._stem, piece.at, piece.content, "in_progress", self._customs, piece.logprobs
+        )
 
     def begun(self, piece: ItemDelta) -> OutputItem:
         """Return the item of its first delta, before any content."""
-        content = attrs.evolve(piece.content, arguments="") if isinstance(piece.content, ToolCall) else attrs.evolve(piece.content, text="")
+        content = (
+            attrs.evolve(piece.content, arguments="")
+            if isinstance(piece.content, ToolCall)
+            else attrs.evolve(piece.content, text="")
+        )
         return self.item_of(ItemDelta(piece.at, content))
 
     def _continues(self, part: Text | Thinking) -> bool:
-        return not self._held_back and bool(self._items) and type(self._items[-1].content) is type(part)
+        return (
+            not self._held_back
+            and bool(self._items)
+            and type(self._items[-1].content) is type(part)
+        )
 
     def _append(self, part: Text | Thinking, tokens: tuple[TokenEvent, ...]) -> ItemDelta:
         item, logprobs = self._items[-1], self._logprobs(tokens)

@@ -1,7 +1,7 @@
 """Requests of the Responses API, and the parameters of a generation they stand for.
 
-Knows requests and the neutral conversation. Fields that are not named here are accepted and ignored; `min_p`, `top_k`, `seed` and `session_id` are
-extensions.
+Knows requests and the neutral conversation. Fields that are not named here are accepted and
+ignored; `min_p`, `top_k`, `seed` and `session_id` are extensions.
 """
 
 from collections.abc import Sequence
@@ -10,18 +10,53 @@ from typing import Annotated, Literal
 import attrs
 import msgspec
 
-from semantic_trio.adapters.http.common.compatibility_fields import StructuredOutputFields, UnsupportedFields, requested_schema
+from semantic_trio.adapters.http.common.compatibility_fields import (
+    StructuredOutputFields,
+    UnsupportedFields,
+    requested_schema,
+)
 from semantic_trio.adapters.http.common.identity import ANONYMOUS, AgentId, CacheSalt, Identity
-from semantic_trio.adapters.http.common.limits import MOST_MESSAGES, MOST_TOOLS, MaxTokens, token_limit
+from semantic_trio.adapters.http.common.limits import (
+    MOST_MESSAGES,
+    MOST_TOOLS,
+    MaxTokens,
+    token_limit,
+)
 from semantic_trio.adapters.http.common.priority import ServedTier
-from semantic_trio.adapters.http.common.response_format import FormatName, ResponseFormat, schema_of, schema_text
-from semantic_trio.adapters.http.openai.common.sampling import RepetitionPenalty, Seed, Temperature, TopK, TopLogprobs, TopP
+from semantic_trio.adapters.http.common.response_format import (
+    FormatName,
+    ResponseFormat,
+    schema_of,
+    schema_text,
+)
+from semantic_trio.adapters.http.openai.common.sampling import (
+    RepetitionPenalty,
+    Seed,
+    Temperature,
+    TopK,
+    TopLogprobs,
+    TopP,
+)
 from semantic_trio.adapters.http.openai.common.thinking import ThinkingFields, with_thinking
-from semantic_trio.adapters.http.openai.common.tool_choice import ChoiceWord, ToolChoiceParam, choice_of, may_call
+from semantic_trio.adapters.http.openai.common.tool_choice import (
+    ChoiceWord,
+    ToolChoiceParam,
+    choice_of,
+    may_call,
+)
 from semantic_trio.adapters.http.openai.common.tools import ToolParam, custom_names, tools_of
 from semantic_trio.adapters.http.openai.responses.input_items import InputItem
-from semantic_trio.adapters.http.openai.responses.response_object import FormatInForce, ReasoningInForce, ResponseAnswer, Status, TextInForce
-from semantic_trio.adapters.http.openai.responses.tools_in_force import choice_in_force, tools_in_force
+from semantic_trio.adapters.http.openai.responses.response_object import (
+    FormatInForce,
+    ReasoningInForce,
+    ResponseAnswer,
+    Status,
+    TextInForce,
+)
+from semantic_trio.adapters.http.openai.responses.tools_in_force import (
+    choice_in_force,
+    tools_in_force,
+)
 from semantic_trio.adapters.http.serving.params import GenerationParams, SamplingChoice
 from semantic_trio.domain.conversation import Conversation, Message, Role, Text, ToolChoice
 from semantic_trio.domain.errors import InvalidRequestError
@@ -40,12 +75,18 @@ NOT_KEPT = {
 
 # Documented as null. Any value is decoded, so that the error can say what to send instead.
 Nothing = Annotated[object, msgspec.Meta(extra_json_schema={"type": "null"})]
-Metadata = Annotated[dict[Annotated[str, msgspec.Meta(max_length=64)], Annotated[str, msgspec.Meta(max_length=512)]], msgspec.Meta(max_length=16)]
+Metadata = Annotated[
+    dict[Annotated[str, msgspec.Meta(max_length=64)], Annotated[str, msgspec.Meta(max_length=512)]],
+    msgspec.Meta(max_length=16),
+]
 
 
 @attrs.frozen
 class TextFormat:
-    """Text, any JSON object, or JSON of a schema. Answers match it whether it is `strict` or not."""
+    """Text, any JSON object, or JSON of a schema.
+
+    Answers match it whether it is `strict` or not.
+    """
 
     type: Literal["text", "json_object", "json_schema"] = "text"
     name: FormatName | None = None
@@ -106,20 +147,32 @@ class ResponseRequest(ThinkingFields, StructuredOutputFields, UnsupportedFields)
 
 
 def check(request: ResponseRequest) -> None:
-    """Raise `InvalidRequestError` for fields that contradict each other, and for what only OpenAI's server stores."""
+    """Raise `InvalidRequestError` for fields that contradict each other, and for what only OpenAI's
+    server stores.
+    """
     for field, told in NOT_KEPT.items():
         if getattr(request, field) is not None:
             raise InvalidRequestError(told, field, quotes=False)
     if request.background and not request.is_stored:
-        raise InvalidRequestError("a background response has to be stored: leave store out", "background", quotes=False)
+        raise InvalidRequestError(
+            "a background response has to be stored: leave store out", "background", quotes=False
+        )
     if request.background and request.stream:
-        raise InvalidRequestError("a background response cannot be streamed: leave stream out, and retrieve it by its id", "background", quotes=False)
+        raise InvalidRequestError(
+            "a background response cannot be streamed: leave stream out, and retrieve it by its id",
+            "background",
+            quotes=False,
+        )
 
 
 def generation_params(
-    request: ResponseRequest, messages: Sequence[Message], identity: Identity = ANONYMOUS, responses: tuple[str, ...] = ()
+    request: ResponseRequest,
+    messages: Sequence[Message],
+    identity: Identity = ANONYMOUS,
+    responses: tuple[str, ...] = (),
 ) -> GenerationParams:
-    """Return the parameters of a request, with all messages of the conversation; `responses` are the ids of all responses in it.
+    """Return the parameters of a request, with all messages of the conversation; `responses` are
+    the ids of all responses in it.
 
     Raises `InvalidRequestError`.
     """
@@ -129,13 +182,25 @@ def generation_params(
         (*front, *messages),
         tools,
         choice_of(request.tool_choice, tools, is_single=request.parallel_tool_calls is False),
-        schema=requested_schema(request, {"text.format": _schema(request.text), "response_format": schema_of(request.response_format)}),
+        schema=requested_schema(
+            request,
+            {
+                "text.format": _schema(request.text),
+                "response_format": schema_of(request.response_format),
+            },
+        ),
     )
     return GenerationParams(
         model=request.model,
         conversation=with_thinking(conversation, request),
         max_tokens=token_limit(request, "max_output_tokens"),
-        sampling=SamplingChoice(request.temperature, request.top_p, request.top_k, request.min_p, request.repetition_penalty),
+        sampling=SamplingChoice(
+            request.temperature,
+            request.top_p,
+            request.top_k,
+            request.min_p,
+            request.repetition_penalty,
+        ),
         seed=request.seed,
         top_logprobs=request.top_logprobs or 0 if request.wants_logprobs else None,
         identity=identity,
@@ -147,9 +212,16 @@ def generation_params(
 
 
 def begun(
-    request: ResponseRequest, choice: ToolChoice, response_id: str, model: ModelCard, created_at: int, service_tier: ServedTier = "default"
+    request: ResponseRequest,
+    choice: ToolChoice,
+    response_id: str,
+    model: ModelCard,
+    created_at: int,
+    service_tier: ServedTier = "default",
 ) -> ResponseAnswer:
-    """Return the response before any output; `choice` is the tool choice of its request, `service_tier` the tier that it is served with."""
+    """Return the response before any output; `choice` is the tool choice of its request,
+    `service_tier` the tier that it is served with.
+    """
     status: Status = "queued" if request.background else "in_progress"
     return ResponseAnswer(
         id=response_id,
@@ -159,7 +231,9 @@ def begun(
         instructions=request.instructions,
         previous_response_id=request.previous_response_id,
         max_output_tokens=token_limit(request, "max_output_tokens"),
-        temperature=model.sampling.temperature if request.temperature is None else request.temperature,
+        temperature=model.sampling.temperature
+        if request.temperature is None
+        else request.temperature,
         top_p=model.sampling.top_p if request.top_p is None else request.top_p,
         top_logprobs=request.top_logprobs or 0,
         tools=tools_in_force(request.tools or ()),
@@ -187,4 +261,6 @@ def _format(text: TextParam | None) -> FormatInForce:
     wanted = text.format if text else None
     if wanted is None or wanted.type != "json_schema":
         return FormatInForce(wanted.type if wanted else "text")
-    return FormatInForce("json_schema", wanted.name or "answer", wanted.schema or {}, bool(wanted.strict))
+    return FormatInForce(
+        "json_schema", wanted.name or "answer", wanted.schema or {}, bool(wanted.strict)
+    )

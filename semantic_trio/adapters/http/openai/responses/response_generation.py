@@ -35,7 +35,10 @@ CUT_OFF = frozenset({FinishReason.MAX_TOKENS, FinishReason.CONTEXT_FULL, FinishR
 
 @attrs.define(eq=False)
 class ResponseGeneration:
-    """An `EventSource` of item deltas; `result` waits for the end. One task reads it; any task may `cancel` it."""
+    """An `EventSource` of item deltas; `result` waits for the end.
+
+    One task reads it; any task may `cancel` it.
+    """
 
     begun: ResponseAnswer
     answer: Answer
@@ -43,9 +46,12 @@ class ResponseGeneration:
     _records: ResponseStoreClient
     _record: StoredResponse | None  # None: the response is not stored
     final: ResponseAnswer | None = attrs.field(init=False, default=None)
-    over: trio.Event = attrs.field(init=False, factory=trio.Event)  # the response has ended, or its reader has left
-    _ending: ResponseAnswer | None = attrs.field(init=False, default=None)  # the end, stored but not received yet
-    _received: list[ItemDelta | Finished | Failed] = attrs.field(init=False, factory=list)  # events not received yet
+    # the response has ended, or its reader has left
+    over: trio.Event = attrs.field(init=False, factory=trio.Event)
+    # the end, stored but not received yet
+    _ending: ResponseAnswer | None = attrs.field(init=False, default=None)
+    # events not received yet
+    _received: list[ItemDelta | Finished | Failed] = attrs.field(init=False, factory=list)
     _has_begun: bool = attrs.field(init=False, default=False)
     _is_cancelled: bool = attrs.field(init=False, default=False)
 
@@ -75,7 +81,10 @@ class ResponseGeneration:
         return received
 
     async def result(self) -> Finished:
-        """Wait for the end; `final` is the whole response. Raises the error of a failed generation."""
+        """Wait for the end; `final` is the whole response.
+
+        Raises the error of a failed generation.
+        """
         while True:
             last = (await self.receive())[-1]
             if isinstance(last, Failed):
@@ -85,7 +94,10 @@ class ResponseGeneration:
             await self.answer.generation.wait(READ_SECONDS)
 
     def cancel(self) -> None:
-        """Stop the generation; its reader receives the end. A response that has ended stays as it is."""
+        """Stop the generation; its reader receives the end.
+
+        A response that has ended stays as it is.
+        """
         if not self.answer.generation.is_over:
             self._is_cancelled = True
             self.answer.generation.close()
@@ -105,7 +117,11 @@ class ResponseGeneration:
                 events = [self._broken_off()]
             self._has_begun = True
             for event in events:
-                received += [event] if isinstance(event, Finished | Failed) else self.output.add(event, self._tokens(event))
+                received += (
+                    [event]
+                    if isinstance(event, Finished | Failed)
+                    else self.output.add(event, self._tokens(event))
+                )
         return received
 
     def _tokens(self, event: AnswerEvent) -> tuple[TokenEvent, ...]:
@@ -117,20 +133,36 @@ class ResponseGeneration:
 
     def _ended(self, last: Finished | Failed) -> ResponseAnswer:
         if isinstance(last, Failed):
-            return attrs.evolve(self.begun, status="failed", output=self.output.items("incomplete"), error=response_error(last.error))
+            return attrs.evolve(
+                self.begun,
+                status="failed",
+                output=self.output.items("incomplete"),
+                error=response_error(last.error),
+            )
         self.output.add_rest(self.answer.take_scores())
-        status: Status = "cancelled" if self._is_cancelled else "incomplete" if last.reason in CUT_OFF else "completed"
+        status: Status = (
+            "cancelled"
+            if self._is_cancelled
+            else "incomplete"
+            if last.reason in CUT_OFF
+            else "completed"
+        )
         return attrs.evolve(
             self.begun,
             status=status,
             output=self.output.items("completed" if status == "completed" else "incomplete"),
             completed_at=int(time.time()) if status == "completed" else None,
-            incomplete_details=IncompleteDetails("max_output_tokens") if status == "incomplete" else None,
+            incomplete_details=IncompleteDetails("max_output_tokens")
+            if status == "incomplete"
+            else None,
             usage=ResponseUsage.of(last, self.answer.thought_tokens),
         )
 
     async def _stored(self, ending: ResponseAnswer) -> ResponseAnswer:
-        """Store the end where it has to be; the returned response says if it could not. A failed response is stored only if its beginning was."""
+        """Store the end where it has to be; the returned response says if it could not.
+
+        A failed response is stored only if its beginning was.
+        """
         if self._record is None or (ending.status == "failed" and not ending.background):
             return attrs.evolve(ending, store=False)
         record = self._record.answered(ending.status, msgspec.json.encode(ending))
@@ -145,5 +177,11 @@ class ResponseGeneration:
 def response_error(error: SemanticError) -> ResponseError:
     """Return an error as a failed response has it."""
     fault = fault_of(error, Protocol.OPENAI)
-    code: ErrorCode = "rate_limit_exceeded" if fault.status == 429 else "server_error" if fault.status >= 500 else "invalid_prompt"
+    code: ErrorCode = (
+        "rate_limit_exceeded"
+        if fault.status == 429
+        else "server_error"
+        if fault.status >= 500
+        else "invalid_prompt"
+    )
     return ResponseError(code, fault.message)

@@ -13,7 +13,11 @@ from semantic_trio.adapters.http.common.priority import ServedTier
 from semantic_trio.adapters.http.openai.common.logprobs import TokenLogprob
 from semantic_trio.adapters.http.openai.common.tools import custom_input
 from semantic_trio.adapters.http.openai.responses.ids import item_id
-from semantic_trio.adapters.http.openai.responses.tools_in_force import ChoiceInForce, ModeInForce, ToolInForce
+from semantic_trio.adapters.http.openai.responses.tools_in_force import (
+    ChoiceInForce,
+    ModeInForce,
+    ToolInForce,
+)
 from semantic_trio.domain.conversation import Text, Thinking, ToolCall
 from semantic_trio.domain.generation import Finished
 
@@ -111,8 +115,18 @@ class ResponseUsage:
     @classmethod
     def of(cls, finished: Finished, thought_tokens: int) -> "ResponseUsage":
         """Return the usage of a generation."""
-        read, drawn, known = finished.prompt_tokens, finished.completion_tokens, finished.reuse.tokens
-        return cls(read, InputTokensDetails(known, read - known), drawn, OutputTokensDetails(thought_tokens), read + drawn)
+        read, drawn, known = (
+            finished.prompt_tokens,
+            finished.completion_tokens,
+            finished.reuse.tokens,
+        )
+        return cls(
+            read,
+            InputTokensDetails(known, read - known),
+            drawn,
+            OutputTokensDetails(thought_tokens),
+            read + drawn,
+        )
 
 
 @attrs.frozen
@@ -188,7 +202,14 @@ class ResponseAnswer:
     object: Literal["response"] = "response"
 
 
-def output_item(stem: str, at: int, said: ItemContent, status: ItemStatus, customs: frozenset[str], logprobs: Sequence[TokenLogprob]) -> OutputItem:
+def output_item(
+    stem: str,
+    at: int,
+    said: ItemContent,
+    status: ItemStatus,
+    customs: frozenset[str],
+    logprobs: Sequence[TokenLogprob],
+) -> OutputItem:
     """Return an output item: a thought, a text or a call."""
     match said:
         case Thinking(text):
@@ -196,6 +217,8 @@ def output_item(stem: str, at: int, said: ItemContent, status: ItemStatus, custo
         case Text(text):
             return OutputMessage(item_id("msg", stem, at), status, (OutputText(text, logprobs),))
         case ToolCall(call_id, name, arguments) if name in customs:
-            return OutputCustomCall(item_id("ctc", stem, at), status, call_id, name, custom_input(arguments))
+            return OutputCustomCall(
+                item_id("ctc", stem, at), status, call_id, name, custom_input(arguments)
+            )
         case ToolCall(call_id, name, arguments):
             return OutputFunctionCall(item_id("fc", stem, at), status, call_id, name, arguments)

@@ -15,13 +15,16 @@ from semantic_trio.ports import ResponseStore
 
 Result = TypeVar("Result")
 
-# Calls at the same time: a store has one connection, and a database that hangs must not take threads from other work.
+# Calls at the same time: a store has one connection, and a database that hangs must not take
+# threads from other work.
 STORE_THREADS = 4
 
 
 @attrs.define(eq=False)
 class ResponseStoreClient:
-    """A `ResponseStore` that is opened when it is first needed, and again after opening has failed."""
+    """A `ResponseStore` that is opened when it is first needed, and again after opening has
+    failed.
+    """
 
     _open: Callable[[], ResponseStore]  # blocking; raises `StoreError`
     _in_thread: InThread = attrs.field(factory=lambda: DedicatedThreads(STORE_THREADS))
@@ -29,7 +32,10 @@ class ResponseStoreClient:
     _lock: threading.Lock = attrs.field(init=False, factory=threading.Lock)
 
     async def call(self, question: Callable[[ResponseStore], Result]) -> Result:
-        """Call the store and return its result. Cancellation does not stop the call. Raises what the call raises, and `StoreError`."""
+        """Call the store and return its result.
+
+        Cancellation does not stop the call. Raises what the call raises, and `StoreError`.
+        """
         return await self._in_thread(self._answer, question)
 
     def close(self) -> None:

@@ -8,7 +8,10 @@ from semantic_trio.adapters.http.openai.responses.response_store import Response
 
 @attrs.frozen(eq=False)
 class ResponsesState:
-    """The store of responses, and the responses under way. Built once by the entry point, read by the routes of the Responses API."""
+    """The store of responses, and the responses under way.
+
+    Built once by the entry point, read by the routes of the Responses API.
+    """
 
     store: ResponseStoreClient
     active: ActiveResponses = attrs.field(factory=ActiveResponses)

@@ -1,6 +1,7 @@
 """The events of a response that streams.
 
-Knows the order of events: items in ascending order, each added, sent in deltas, and done before the next. Knows nothing of requests.
+Knows the order of events: items in ascending order, each added, sent in deltas, and done before the
+next. Knows nothing of requests.
 """
 
 from collections.abc import Iterator
@@ -10,7 +11,10 @@ import msgspec
 
 from semantic_trio.adapters.http.common.cache_report import Cache
 from semantic_trio.adapters.http.openai.responses.output_items import ItemDelta
-from semantic_trio.adapters.http.openai.responses.response_generation import ResponseGeneration, response_error
+from semantic_trio.adapters.http.openai.responses.response_generation import (
+    ResponseGeneration,
+    response_error,
+)
 from semantic_trio.adapters.http.openai.responses.response_object import (
     OutputCustomCall,
     OutputFunctionCall,
@@ -42,8 +46,12 @@ class ResponseSignals:
 
     def failure(self, error: SemanticError) -> bytes:
         """Encode `response.created`, which clients want first, and `response.failed`."""
-        failed = attrs.evolve(self._begun, status="failed", error=response_error(error), store=False)
-        return _event(0, "response.created", response=self._begun) + _event(1, "response.failed", response=failed)
+        failed = attrs.evolve(
+            self._begun, status="failed", error=response_error(error), store=False
+        )
+        return _event(0, "response.created", response=self._begun) + _event(
+            1, "response.failed", response=failed
+        )
 
 
 @attrs.define(eq=False)
@@ -58,7 +66,9 @@ class ResponseEncoder:
     def opening(self) -> bytes:
         """Encode the first events of the response."""
         begun = self._generation.begun
-        return self._event("response.created", response=begun) + self._event("response.in_progress", response=begun)
+        return self._event("response.created", response=begun) + self._event(
+            "response.in_progress", response=begun
+        )
 
     def part(self, part: ItemDelta) -> bytes:
         """Encode more of the open item, or the first delta of the next."""
@@ -70,7 +80,11 @@ class ResponseEncoder:
     def ending(self, finished: Finished) -> bytes:
         """Encode the end of the last item, and of the response."""
         closed, final = self._closed(), self._final()
-        return closed + self._event(COMPLETED if final.status == "completed" else UNFINISHED, response=final, semantic_cache=Cache.of(finished.reuse))
+        return closed + self._event(
+            COMPLETED if final.status == "completed" else UNFINISHED,
+            response=final,
+            semantic_cache=Cache.of(finished.reuse),
+        )
 
     def failure(self, error: SemanticError) -> bytes:
         """Encode `response.failed`, with the output so far."""
@@ -81,18 +95,24 @@ class ResponseEncoder:
         return self._generation.final
 
     def _opened(self, item: OutputItem) -> bytes:
-        added = self._event("response.output_item.added", output_index=self._at, item=_without_parts(item))
+        added = self._event(
+            "response.output_item.added", output_index=self._at, item=_without_parts(item)
+        )
         return added + b"".join(self._part_event("added", item.id, part) for part in _parts(item))
 
     def _delta(self, piece: ItemDelta) -> bytes:
         item = self._generation.output.item_of(piece)
         match item:
             case OutputMessage(content=(OutputText(text, logprobs),)):
-                return self._of_part("response.output_text.delta", item.id, delta=text, logprobs=logprobs)
+                return self._of_part(
+                    "response.output_text.delta", item.id, delta=text, logprobs=logprobs
+                )
             case OutputReasoning(content=(ReasoningText(text),)):
                 return self._of_part("response.reasoning_text.delta", item.id, delta=text)
             case OutputFunctionCall():
-                return self._in_pieces("response.function_call_arguments.delta", item.id, item.arguments)
+                return self._in_pieces(
+                    "response.function_call_arguments.delta", item.id, item.arguments
+                )
             case OutputCustomCall():
                 return self._in_pieces("response.custom_tool_call_input.delta", item.id, item.input)
         raise AssertionError(item)
@@ -104,7 +124,11 @@ class ResponseEncoder:
         item = self._item()
         said = self._whole_content(item)
         parts = b"".join(self._part_event("done", item.id, part) for part in _parts(item))
-        return said + parts + self._event("response.output_item.done", output_index=self._at, item=item)
+        return (
+            said
+            + parts
+            + self._event("response.output_item.done", output_index=self._at, item=item)
+        )
 
     def _item(self) -> OutputItem:
         """Return the open item, which is whole; of a response that has ended, its final item."""
@@ -115,13 +139,22 @@ class ResponseEncoder:
         """Encode the event with the whole content, which was sent in deltas before."""
         match item:
             case OutputMessage(content=(OutputText(text, logprobs),)):
-                return self._of_part("response.output_text.done", item.id, text=text, logprobs=logprobs)
+                return self._of_part(
+                    "response.output_text.done", item.id, text=text, logprobs=logprobs
+                )
             case OutputReasoning(content=(ReasoningText(text),)):
                 return self._of_part("response.reasoning_text.done", item.id, text=text)
             case OutputFunctionCall():
-                return self._of_item("response.function_call_arguments.done", item.id, name=item.name, arguments=item.arguments)
+                return self._of_item(
+                    "response.function_call_arguments.done",
+                    item.id,
+                    name=item.name,
+                    arguments=item.arguments,
+                )
             case OutputCustomCall():
-                return self._of_item("response.custom_tool_call_input.done", item.id, input=item.input)
+                return self._of_item(
+                    "response.custom_tool_call_input.done", item.id, input=item.input
+                )
         raise AssertionError(item)
 
     def _in_pieces(self, name: str, item_id: str, text: str) -> bytes:
@@ -146,7 +179,11 @@ def _event(number: int, name: str, /, **fields: object) -> bytes:
 
 
 def _without_parts(item: OutputItem) -> OutputItem:
-    return msgspec.structs.replace(item, content=()) if isinstance(item, OutputMessage | OutputReasoning) else item
+    return (
+        msgspec.structs.replace(item, content=())
+        if isinstance(item, OutputMessage | OutputReasoning)
+        else item
+    )
 
 
 def _parts(item: OutputItem) -> tuple[OutputText | ReasoningText, ...]:
@@ -154,4 +191,6 @@ def _parts(item: OutputItem) -> tuple[OutputText | ReasoningText, ...]:
 
 
 def _pieces(text: str) -> Iterator[str]:
-    return (text[start : start + PIECE_CHARACTERS] for start in range(0, len(text), PIECE_CHARACTERS))
+    return (
+        text[start : start + PIECE_CHARACTERS] for start in range(0, len(text), PIECE_CHARACTERS)
+    )

@@ -1,7 +1,8 @@
 """Tools and tool choice in force, as a response object reports them.
 
-Knows the wire and the neutral choice. Offers and choices are read as in Chat Completions; the response object reports those in force:
-tools that a provider would run itself are left out, and not refused, because clients offer them to every server.
+Knows the wire and the neutral choice. Offers and choices are read as in Chat Completions; the
+response object reports those in force: tools that a provider would run itself are left out, and not
+refused, because clients offer them to every server.
 """
 
 from collections.abc import Iterable, Iterator
@@ -52,7 +53,11 @@ class ChoiceInForce:
 
 
 ModeInForce = Literal["none", "auto", "required"]
-MODES: dict[Calling, ModeInForce] = {Calling.NONE: "none", Calling.AUTO: "auto", Calling.REQUIRED: "required"}
+MODES: dict[Calling, ModeInForce] = {
+    Calling.NONE: "none",
+    Calling.AUTO: "auto",
+    Calling.REQUIRED: "required",
+}
 
 
 def tools_in_force(params: Iterable[ToolParam]) -> tuple[ToolInForce, ...]:
@@ -67,14 +72,23 @@ def choice_in_force(choice: ToolChoice, customs: frozenset[str]) -> ModeInForce 
     if choice.allowed is None:
         return MODES[choice.calling]
     mode: Literal["auto", "required"] = "required" if choice.calling is Calling.REQUIRED else "auto"
-    return ChoiceInForce("allowed_tools", mode=mode, tools=tuple(ToolName(_kind(name, customs), name) for name in choice.allowed))
+    return ChoiceInForce(
+        "allowed_tools",
+        mode=mode,
+        tools=tuple(ToolName(_kind(name, customs), name) for name in choice.allowed),
+    )
 
 
 def _in_force(params: Iterable[ToolParam]) -> Iterator[ToolInForce]:
     for param in params:
         function, custom = param.as_function, param.as_custom
         if function is not None:
-            yield FunctionInForce(function.name, function.description, function.parameters or {}, bool(function.strict))
+            yield FunctionInForce(
+                function.name,
+                function.description,
+                function.parameters or {},
+                bool(function.strict),
+            )
         elif custom is not None:
             yield CustomInForce(custom.name, custom.description)
 
