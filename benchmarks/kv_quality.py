@@ -1,23 +1,28 @@
-"""Answers with few bits of keys and values against those with 16: the distribution of the next
-token, and the arguments of calls.
+"""A gate for few bits of keys and values: the distribution of the next token, and the arguments of
+calls, against those with 16 bits.
 
-python benchmarks/kv_quality.py [--model smollm2-135m] [--tokens 512] [--calls 100] [--text FILE]
+python benchmarks/kv_quality.py [--model smollm2-135m] [--bits 8 4] [--require 8] [--tokens 512]
+[--calls 100] [--text FILE]
 
 The same text is read with 16, 8 and 4 bits (16: as the model computes): the divergence of the
 distributions from those of 16 bits (KL, in nats), and how often the likeliest token is the same.
 Calls are JSON objects of a fixed form, greedy, made by the engine as the server makes them, in
 batches: how many have the arguments that 16 bits have, and how many have those that were asked for.
+A base model, which has no chat template, reads the request as plain text. For each number of bits
+it says which bounds of `kv_gate.py` are broken; it ends with 1 where a required one breaks any.
 """
 
 import argparse
 import functools
 import itertools
 import json
+import tempfile
 from pathlib import Path
 
 import attrs
 import trio
 
+from kv_gate import Quality, faults
 from serving import MODEL, model_path
 
 from semantic_trio.adapters.mlx.device import Device, last_act
@@ -27,7 +32,7 @@ from semantic_trio.application.engine import Engine
 from semantic_trio.domain.conversation import Conversation, Message, Role, Text
 from semantic_trio.domain.generation import GenerationRequest, SamplingParams
 from semantic_trio.domain.memory import Memory
-from semantic_trio.domain.quantisation import KV_BITS
+from semantic_trio.domain.quantisation import AS_COMPUTED, KV_BITS
 from semantic_trio.domain.scheduler import Limits, Scheduler
 
 import mlx.core as mx  # isort: skip
@@ -56,6 +61,10 @@ TASK = (
     '"nights": 4}\n'
     'Request: In Rome, Isaac Newton needs a room for 11 nights.\n{"name": "Isaac Newton", "city": '
     '"Rome", "nights": 11}\n'
+)
+# How a base model is shown a conversation.
+PLAIN_TEMPLATE = (
+    "{{ bos_token }}{% for message in messages %}{{ message['content'] }}\n{% endfor %}"
 )
 REQUESTS = (
     "{name} stays in {city} for {nights} nights.",
@@ -113,18 +122,20 @@ def distributions(runner: MlxRunner, tokens: list[int]) -> list[mx.array]:
     return found
 
 
-def compared(exact: list[mx.array], found: list[mx.array]) -> str:
-    """Divergence and agreement of the likeliest token."""
+def compared(exact: list[mx.array], found: list[mx.array]) -> tuple[float, float, float]:
+    """Divergence from the distributions of 16 bits, its mean and 99th of 100, and the part of the
+    positions with the same likeliest token.
+    """
     kl = mx.concatenate(
         [(mx.exp(a) * (a - b)).sum(axis=-1) for a, b in zip(exact, found, strict=True)]
     )
     same = mx.concatenate(
         [a.argmax(axis=-1) == b.argmax(axis=-1) for a, b in zip(exact, found, strict=True)]
     )
-    worst = mx.sort(kl)[int(kl.size * 0.99)]
     return (
-        f"KL mean {kl.mean().item():.5f}, 99 of 100 below {worst.item():.4f}; likeliest token the "
-        f"same {same.mean().item():.4f}"
+        float(kl.mean().item()),
+        float(mx.sort(kl)[int(kl.size * 0.99)].item()),
+        float(same.mean().item()),
     )
 
 
@@ -160,39 +171,64 @@ async def answers(runner: MlxRunner, codec: TokenizerCodec, asked: list[Call]) -
     return found
 
 
-async def measure(arguments: argparse.Namespace, path: Path) -> None:
+def with_template(path: Path, folder: Path) -> Path:
+    """The directory of a model that has a chat template: its own, or one with links to its files
+    and a template for base models.
+    """
+    config = json.loads((path / "tokenizer_config.json").read_text())
+    if "chat_template" in config or (path / "chat_template.jinja").exists():
+        return path
+    for file in path.iterdir():
+        if file.name != "tokenizer_config.json":
+            (folder / file.name).symlink_to(file)
+    (folder / "tokenizer_config.json").write_text(
+        json.dumps({**config, "chat_template": PLAIN_TEMPLATE})
+    )
+    return folder
+
+
+async def measure(arguments: argparse.Namespace, path: Path, name: str) -> dict[int, list[str]]:
+    """The faults of each number of bits."""
     codec, asked = load_codec(path), calls(arguments.calls)
     tokens = list(codec.encode_text(arguments.text.read_text()))[: arguments.tokens]
     device = Device(last_act)
-    exact, said = list[mx.array](), list[str]()
+    exact, said, right_before, broken = list[mx.array](), list[str](), 0, {}
     async with trio.open_nursery() as nursery:
         await nursery.start(device.run)
-        for bits in KV_BITS:
+        for bits in (AS_COMPUTED, *arguments.bits):
             runner, _ = await load_runner(device, path, bits)
             found = await device.call(functools.partial(distributions, runner, tokens))
             exact = exact or found
-            line = await device.call(functools.partial(compared, exact, found))
+            kl, worst, same_tokens = await device.call(functools.partial(compared, exact, found))
+            made = await answers(runner, codec, asked) if asked else []
+            said = said or made
+            same = sum(_parsed(a) == _parsed(b) for a, b in zip(made, said, strict=True))
+            right = sum(call.is_met(answer) for call, answer in zip(asked, made, strict=True))
+            right_before = right if bits == AS_COMPUTED else right_before
             per_token = sum(group.token_bytes for group in runner.spec.groups)
+            line = (
+                f"KL mean {kl:.5f}, 99 of 100 below {worst:.4f}; likeliest token the same "
+                f"{same_tokens:.4f}"
+            )
+            print(
+                f"{name}, {bits} bits, {per_token:,} bytes a token, {len(tokens)} tokens: {line}",
+                flush=True,
+            )
             print(
                 (
-                    f"{path.name}, {bits} bits, {per_token:,} bytes a token, {len(tokens)} tokens: "
-                    f"{line}"
+                    f"  {len(asked)} calls: {same} with the arguments of 16 bits, {right} with "
+                    f"those asked for; {made[:1]}"
                 ),
                 flush=True,
             )
-            if asked:
-                made = await answers(runner, codec, asked)
-                said = said or made
-                same = sum(_parsed(a) == _parsed(b) for a, b in zip(made, said, strict=True))
-                met = sum(call.is_met(answer) for call, answer in zip(asked, made, strict=True))
-                print(
-                    (
-                        f"  {len(asked)} calls: {same} with the arguments of 16 bits, {met} with "
-                        f"those asked for; the first: {made[0]}"
-                    ),
-                    flush=True,
-                )
+            broken[bits] = list(
+                faults(Quality(kl, same_tokens, len(asked), same, right, right_before))
+            )
+            print(
+                f"  {'fails: ' + '; '.join(broken[bits]) if broken[bits] else 'passes'}", flush=True
+            )
         device.stop()
+    return broken
 
 
 def main() -> None:
@@ -200,12 +236,21 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", default=MODEL, help="a built-in name or a directory")
+    parser.add_argument(
+        "--bits", type=int, nargs="+", default=[bits for bits in KV_BITS if bits != AS_COMPUTED]
+    )
+    parser.add_argument(
+        "--require", type=int, nargs="*", default=[8], help="bits that have to keep all bounds"
+    )
     parser.add_argument("--tokens", type=int, default=512)
     parser.add_argument("--calls", type=int, default=100)
     parser.add_argument("--text", type=Path, default=TEXT)
     arguments = parser.parse_args()
     directory = Path(arguments.model)
-    trio.run(measure, arguments, directory if directory.is_dir() else model_path(arguments.model))
+    path = directory if directory.is_dir() else model_path(arguments.model)
+    with tempfile.TemporaryDirectory() as folder:
+        broken = trio.run(measure, arguments, with_template(path, Path(folder)), path.name)
+    raise SystemExit(any(broken.get(bits) for bits in arguments.require))
 
 
 if __name__ == "__main__":
