@@ -63,12 +63,12 @@ class Agent(Owner):
     """An agent: its history in tokens, and the blocks and snapshots that hold this history."""
 
     is_named: bool  # by a client; others are known by their content alone
-    is_kept: bool = False  # somebody has made it: it stays in the register until it is deleted
-    parent: str | None = None  # whom it was forked from
+    is_kept: bool = False  # a client has created or forked it: it stays until it is deleted
+    parent: str | None = None  # id of the agent it was forked from
     conversation: Conversation = NOTHING_SAID  # of stateful turns
     history: bytes = b""  # packed tokens
     text_fingerprint: str = ""  # of the tokenizer and chat template the history was read with
-    # that the prompt of the last turn was written with; None: not known, or no part of it
+    # choice of the last turn's prompt; None: not known, or no part of the prompt
     thinking: ThinkingChoice | None = None
     salt: Salt = NO_SALT  # of the names of the blocks of its history
     # of the last turn's prompt: the part of the history a client is sure to repeat
@@ -80,13 +80,13 @@ class Agent(Owner):
     pinned: list[Block] = attrs.field(factory=list)
     pinned_snapshot: Snapshot | None = None
     is_pinned: bool = False
-    is_listed: bool = False  # somebody can ask for it; what nobody can ask for owns nothing
-    is_deleted: bool = False  # and what it has read is not to stay
+    is_listed: bool = False  # requests can find it; an agent they cannot find owns nothing
+    is_deleted: bool = False  # the blocks of its rows are discarded when these close
     asked: int = 0  # turns that are not over
     rows: int = 0  # live rows that work for it
     turns: int = 0  # that have ended
     last_turn: TurnReuse | None = None
-    is_elsewhere: bool = False  # what it remembers is another model's
+    is_elsewhere: bool = False  # its memory is that of another model
 
     @property
     def tokens(self) -> int:
@@ -117,7 +117,7 @@ def explain(  # noqa: PLR0913  # the outcome of a match, which has no other read
     is_damaged: bool = False,
     fits: bool = True,
 ) -> TurnReuse:
-    """The tokens that a turn reused, and why not more.
+    """Return the reuse of a turn and the cause of its cache miss.
 
     `known`: tokens of the prompt that any agent remembers. `thinking`: the choice that the prompt
     was written with. `is_damaged`: some of the known tokens were found damaged. `fits`: the agent's

@@ -77,7 +77,7 @@ class Agents:
         )
 
     def named(self, name: str) -> Agent:
-        """The agent of an id, made where there is none.
+        """Return the agent of an id, created if there is none.
 
         Raises `InvalidRequestError` for what is no id, and `AgentNotFoundError` for that of an
         agent which was known by its content and is gone. One that is made here makes room for
@@ -92,10 +92,10 @@ class Agents:
         )
 
     def recognise(self, run: TokenRun) -> Agent:
-        """The agent nobody has named whose last prompt is the longest beginning of this one, or a
-        new one.
+        """Return the unnamed agent whose last prompt is the longest prefix of this prompt, or a new
+        agent.
 
-        A named one is left to who names it: else what others say would be explained as its own.
+        Named agents are left out: the conversation of another client would be taken for theirs.
         """
         for key in (*reversed(run.keys), run.root):
             known = [

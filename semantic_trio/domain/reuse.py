@@ -23,15 +23,15 @@ class MissCause(enum.Enum):
 
     NEW = "new"  # the agent has no history
     DIVERGED = "diverged"  # the prompt differs from the history of the agent
-    EVICTED = "evicted"  # it was given up for others
-    # the same, and the choice of thinking, which stands in front of its history, is another one
+    EVICTED = "evicted"  # blocks were evicted for other agents
+    # the prompt differs from the history of the agent, and chooses thinking differently
     THINKING_CHANGED = "thinking_changed"
     # the agent's history was read with another tokenizer or chat template
     TEMPLATE_CHANGED = "template_changed"
-    OTHER_MODEL = "other_model"  # its memory is another model's
-    # it is there, but layers that are no attention cannot be begun from there
+    OTHER_MODEL = "other_model"  # the memory of the agent is that of another model
+    # the tokens are cached, but sliding or recurrent layers have no usable snapshot
     NO_RESTORE_POINT = "no_restore_point"
-    CORRUPT = "corrupt"  # it was damaged
+    CORRUPT = "corrupt"  # a file on disk was damaged
 
 
 @attrs.frozen
