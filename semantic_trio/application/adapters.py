@@ -76,7 +76,7 @@ class AdapterLoader(Protocol):
         """Unload an adapter, if it is there. Raises `StepFailedError`."""
 
 
-@attrs.frozen
+@attrs.frozen(eq=False)
 class Adapter:
     """An adapter in memory."""
 
@@ -97,7 +97,7 @@ class Adapters:
     loader: AdapterLoader
     _loaded: dict[str, Adapter] = attrs.field(init=False, factory=dict)
     # requests that use each adapter
-    _users: Counter[bytes] = attrs.field(init=False, factory=Counter)
+    _users: Counter[Adapter] = attrs.field(init=False, factory=Counter)
     _held: set[bytes] = attrs.field(init=False, factory=set)  # adapters that the loader has
     # held while one is loaded or unloaded
     _lock: trio.Lock = attrs.field(init=False, factory=trio.Lock)
@@ -118,7 +118,7 @@ class Adapters:
                 await self._drop_unused()
                 self._loaded[name] = await self._load(name)
             adapter = self._loaded[name]
-            self._users[adapter.digest] += 1
+            self._users[adapter] += 1
         stack.callback(self._release, adapter)
         return adapter
 
@@ -133,7 +133,7 @@ class Adapters:
                 f"loaded adapters of {self.model}: {', '.join(self._loaded) or 'none'}",
             )
         adapter = self._loaded.pop(name)
-        while self._users[adapter.digest]:
+        while self._users[adapter]:
             await self._released.wait()
         async with self._lock:
             await self._drop_unused()
@@ -160,12 +160,14 @@ class Adapters:
 
     async def _drop_unused(self) -> None:
         """Unload what has no name any more, and no users."""
-        named = {adapter.digest for adapter in self._loaded.values()}
-        for digest in [held for held in self._held if held not in named and not self._users[held]]:
+        needed = {adapter.digest for adapter in (*self._loaded.values(), *self._users)}
+        for digest in [held for held in self._held if held not in needed]:
             await self.loader.drop_adapter(digest)
             self._held.discard(digest)
 
     def _release(self, adapter: Adapter) -> None:
-        self._users[adapter.digest] -= 1
+        self._users[adapter] -= 1
+        if not self._users[adapter]:
+            del self._users[adapter]
         self._released.set()
         self._released = trio.Event()

@@ -508,6 +508,8 @@ class ModelRegistry(Generic[Model]):
         await done.wait()
         if errors:
             raise errors[0]
+        if not results:  # the registry ends, and the task with it
+            raise DrainingError(FIRST_RETRY_SECONDS)
         return results[0]
 
 

@@ -141,12 +141,21 @@ FAMILIES: dict[str, dict[str, object]] = {
 }
 # With the window gpt-oss really has, half of a block.
 VARIANTS: dict[str, dict[str, object]] = {
-    "gpt_oss_128": FAMILIES["gpt_oss"] | {"model_type": "gpt_oss", "sliding_window": 128}
+    "gpt_oss_128": FAMILIES["gpt_oss"] | {"model_type": "gpt_oss", "sliding_window": 128},
+}
+# With a head of its own, where others use the embeddings for it.
+HEADS: dict[str, dict[str, object]] = {
+    "llama_head": FAMILIES["llama"] | {"model_type": "llama", "tie_word_embeddings": False},
 }
 
 
 # Served from pages although the device is a CPU, where a layout of its own is the faster one.
-PAGED = {"llama_paged": "llama", "gemma3_paged": "gemma3_text", "gpt_oss_paged": "gpt_oss_128"}
+PAGED = {
+    "llama_paged": "llama",
+    "gemma3_paged": "gemma3_text",
+    "gpt_oss_paged": "gpt_oss_128",
+}
+HEADS_PAGED = {"llama_head_paged": "llama_head"}
 # With heads that can be quantised, and without a choice of experts: a number that is quantised in
 # another way may change that.
 WIDE_HEADS: dict[str, dict[str, object]] = {
@@ -185,9 +194,11 @@ def random_model(family: str, dtype: mx.Dtype = mx.float32) -> Module:
     position.
     """
     family, _ = SIZED.get(family, (family, 0))
-    family, kv_bits, _ = QUANTISED.get(family, (PAGED.get(family, family), AS_COMPUTED, False))
+    family, kv_bits, _ = QUANTISED.get(
+        family, ((PAGED | HEADS_PAGED).get(family, family), AS_COMPUTED, False)
+    )
     gain = CALM_GAIN if family in WIDE_HEADS else GAIN
-    arguments = {"model_type": family, **(FAMILIES | VARIANTS | WIDE_HEADS)[family]}
+    arguments = {"model_type": family, **(FAMILIES | VARIANTS | HEADS | WIDE_HEADS)[family]}
     module = importlib.import_module(f"mlx_lm.models.{arguments['model_type']}")
     mx.random.seed(7)
     model: Module = module.Model(module.ModelArgs.from_dict(arguments))
@@ -204,7 +215,7 @@ def random_runner(
     """A runner of a random model on the shared device."""
     model = on_device(lambda: random_model(family, dtype))
     base, block_tokens = SIZED.get(family, (family, BLOCK_TOKENS))
-    is_paged = base in PAGED or (base in QUANTISED and QUANTISED[base][2])
+    is_paged = base in PAGED | HEADS_PAGED or (base in QUANTISED and QUANTISED[base][2])
     layout: Layout = on_device(
         lambda: PagedLayout(model, page_tokens=block_tokens) if is_paged else choose_layout(model)
     )

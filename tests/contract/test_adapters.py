@@ -31,6 +31,9 @@ EVERYTHING = ["llama", "llama_paged", "gpt_oss", "gpt_oss_paged", "qwen3_next", 
 CASES = [
     *((family, ATTENTION) for family in ATTENTION_ALONE),
     *((family, None) for family in EVERYTHING),
+    # Layers that are used behind the body: a tied embedding, and a head.
+    *((family, [*ATTENTION, "model.embed_tokens"]) for family in ("llama", "llama_paged")),
+    *((family, [*ATTENTION, "lm_head"]) for family in ("llama_head", "llama_head_paged")),
 ]
 TOLERANCE = 1e-4  # of the range of the logits
 
@@ -129,6 +132,8 @@ async def test_rows_of_two_adapters_and_of_none_compute_what_each_computes_alone
         ("gpt_oss", ATTENTION, True),
         ("gpt_oss", None, False),
         ("mamba2", None, True),
+        ("llama", ["model.embed_tokens"], False),
+        ("llama_head", ["lm_head"], False),
     ],
 )
 async def test_adapters_of_linear_layers_share_passes(

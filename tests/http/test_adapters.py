@@ -245,6 +245,37 @@ async def test_an_adapter_is_unloaded_when_its_requests_are_over_and_loaded_agai
     assert again
 
 
+async def test_requests_that_come_after_an_unload_do_not_hold_it_up(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """They load the same files again, and use them for longer than the unloading waits."""
+    body = json.dumps(anthropic_body(model="tiny:german", max_tokens=300)).encode()
+
+    slow = FakeRunner(seconds_per_step=0.1)
+
+    async with running(a_server(runner=slow)) as server, trio.open_nursery() as nursery:
+
+        def call() -> Call:
+            headers = {"content-type": "application/json"}
+            one = Call(server.app, "POST", "/v1/messages", body, headers)
+            nursery.start_soon(one.run)
+            return one
+
+        async def unload() -> None:
+            await post(server.app, "/admin/models/unload", {"model": "tiny:german"})
+            ended.append(later.status)
+
+        ended = list[int]()
+        first = call()
+        await trio.sleep(2)
+        nursery.start_soon(unload)
+        await trio.sleep(2)
+        later = call()
+
+    assert (first.status, later.status) == (200, 200)
+    assert ended == [0], "the later request has not ended when the unloading has"
+
+
 @pytest.mark.parametrize("name", ["org/tiny:german", "org/tiny:none", "gone:german"])
 async def test_an_adapter_that_is_not_loaded_cannot_be_unloaded(
     name: str, autojump_clock: trio.testing.MockClock

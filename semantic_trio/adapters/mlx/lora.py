@@ -21,6 +21,7 @@ from mlx_lm.tuner.dora import DoRAEmbedding, DoRALinear
 from mlx_lm.tuner.lora import LoRAEmbedding, LoRALinear, LoRASwitchLinear
 from mlx_lm.tuner.utils import load_adapters
 
+from semantic_trio.adapters.mlx.body import body_of
 from semantic_trio.domain.errors import ModelNotFoundError
 
 CONFIG, WEIGHTS = "adapter_config.json", "adapters.safetensors"
@@ -124,13 +125,17 @@ class AdapterPass:
             self._slots = None
             self._masks.clear()
 
+    def layer_of(self, layer: "AdaptableLayer") -> Layer:
+        """Return the layer of the adapter that has the pass for itself, else the plain layer."""
+        alone: Mapping[str, Layer] = self.alone.layers if self.alone is not None else {}
+        return alone.get(layer.path, layer.base)
+
     def apply(
         self, layer: "AdaptableLayer", x: mx.array, *more: object, **named: object
     ) -> mx.array:
         """Return what a layer makes of its input, with the adapters of the pass."""
         if self.alone is not None:
-            alone: Layer = self.alone.layers.get(layer.path, layer.base)
-            return alone(x, *more, **named)
+            return self.layer_of(layer)(x, *more, **named)
         y = layer.base(x, *more, **named)
         weights = self.stack.layers.get(layer.path) if self._slots is not None else None
         if weights is None:
@@ -154,11 +159,21 @@ class AdaptableLayer(Module):
 
     def __init__(self, base: Layer, path: str, now: AdapterPass) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.base, self.path, self.now = base, path, now
+        self.path, self.now, self.base = path, now, base
 
     def __call__(self, x: mx.array, *more: object, **named: object) -> mx.array:
         """See `AdapterPass.apply`."""
         return self.now.apply(self, x, *more, **named)
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - whatever a layer has
+        """Other attributes are those of the layer that the pass uses.
+
+        Models ask a tied embedding for the logits (`as_linear`), and some read a layer's weight.
+        """
+        base = self.get("base")
+        if base is None or name in self:
+            return super().__getattr__(name)
+        return getattr(self.now.layer_of(self), name)
 
 
 class _Seen(Module):
@@ -251,11 +266,15 @@ def _shares_passes(model: Module, layers: Mapping[str, Module]) -> bool:
     """True if all layers are linear, and see the rows of a pass as the first dimension of their
     input.
 
+    Layers behind the body, as the head, do not: they see the tokens that are sampled behind.
     Nothing is computed.
     """
     if any(type(layer) is not LoRALinear for layer in layers.values()):
         return False
     plain, seen = dict(cast(Any, model).named_modules()), dict[str, set[tuple[int, ...]]]()
+    inside = {id(module) for module in cast(Any, body_of(model)).modules()}
+    if any(id(plain[at]) not in inside for at in layers):
+        return False
     replace(model, {at: _Seen(plain[at], seen.setdefault(at, set()).add) for at in layers})
     try:
         cast(Any, model)(

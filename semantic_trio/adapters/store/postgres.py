@@ -11,7 +11,7 @@ from collections.abc import Iterator, Sequence
 from typing import BinaryIO, Protocol
 
 import attrs
-from pg8000.native import DatabaseConnection as Native
+from pg8000.native import Connection as Native
 from pg8000.native import DatabaseError, Error
 from scramp import ScramException
 

@@ -46,7 +46,7 @@ from semantic_trio.adapters.http.serving.app_state import AppState
 from semantic_trio.adapters.http.serving.generation import generate, report_unreadable
 from semantic_trio.adapters.http.serving.params import GenerationParams
 from semantic_trio.adapters.http.serving.responding import Body, Reply, respond
-from semantic_trio.domain.errors import InvalidRequestError
+from semantic_trio.domain.errors import InvalidRequestError, ModelNotFoundError
 from semantic_trio.domain.model_card import ModelCard
 from semantic_trio.domain.responses import StoredResponse
 
@@ -105,10 +105,20 @@ def routes(state: AppState, responses: ResponsesState) -> Blueprint:
                 (await _begin_in_background(state, responses, exchange, submission)).begun
             )
         begin = functools.partial(_begin, state, responses, exchange, submission)
-        signals = ResponseSignals(submission.begun(state.card(request.model)))
+        signals = ResponseSignals(submission.begun(_card(state, request.model)))
         return await respond(state, request.model, begin, signals, is_streamed=request.stream)
 
     return blueprint
+
+
+def _card(state: AppState, name: str) -> ModelCard:
+    """Return the card of a model; of one that is not there yet (a swap may be bringing it) its name
+    alone.
+    """
+    try:
+        return state.card(name)
+    except ModelNotFoundError:
+        return ModelCard(name, name, 0, 0)
 
 
 def _parsed(exchange: Exchange, body: bytes) -> _ParsedRequest:
