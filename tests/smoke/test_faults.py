@@ -16,8 +16,9 @@ from tests.process import ANSWER_SECONDS, ServerProcess
 
 BROKEN = """
 import sys, time
-from semantic_trio.adapters.mlx.runner import Batch
-plain, bad = Batch.step, lambda plan: any(40 < len(chunk.tokens) < 90 for chunk in plan.prefill)
+from semantic_trio.adapters.mlx.runner import DeviceRows
+plain = DeviceRows.step
+bad = lambda plan: any(40 < len(chunk.tokens) < 90 for chunk in plan.prefill)
 def raising(self, plan):
     if bad(plan):
         raise RuntimeError("no memory left")
@@ -26,7 +27,7 @@ def hanging(self, plan):
     if bad(plan):
         time.sleep(1e6)
     return plain(self, plan)
-Batch.step = {"raising": raising, "hanging": hanging}[sys.argv.pop(1)]
+DeviceRows.step = {"raising": raising, "hanging": hanging}[sys.argv.pop(1)]
 from semantic_trio.entrypoints.cli import main
 main()
 """

@@ -143,20 +143,26 @@ async def test_a_background_prompt_is_read_in_small_chunks_even_alone(
     assert sizes == [512, 50], "0.25 s of 5 ms each, and what the device takes"
 
 
-async def test_a_prompt_that_an_interactive_request_waits_for_is_interactive(
-    start_engine: StartEngine, autojump_clock: MockClock
+@pytest.mark.parametrize(
+    ("priority", "rows"),
+    [
+        pytest.param(Priority.INTERACTIVE, {0, 1}, id="goes on beside the other prompt"),
+        pytest.param(BACKGROUND, {1}, id="stops until the other prompt is read"),
+    ],
+)
+async def test_a_prompt_has_the_priority_of_the_requests_that_wait_for_it(
+    priority: Priority, rows: set[int], start_engine: StartEngine, autojump_clock: MockClock
 ) -> None:
     bench = await start_engine(
         FakeRunner(seconds_per_step=1), max_stall_seconds=PATIENT, chunk_tokens=40
     )
     bench.submit(prompt(400), 5, priority=BACKGROUND)
     await trio.sleep(1.5)
-    waiter = bench.submit((*prompt(400), 1), 5)
+    waiter = bench.submit((*prompt(400), 1), 5, priority=priority)
     bench.submit(prompt(200, salt=7), 5)
     await trio.sleep(4)
 
-    shared = rows_of_chunks(bench.runner.plans)[2:5]
-    assert shared == [{0, 1}] * 3, "the leader goes on beside the other prompt"
+    assert rows_of_chunks(bench.runner.plans)[2:5] == [rows] * 3
     await waiter.result()
 
 
