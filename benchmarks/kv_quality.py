@@ -18,6 +18,7 @@ import itertools
 import json
 import tempfile
 from pathlib import Path
+from typing import cast
 
 import attrs
 import trio
@@ -132,11 +133,9 @@ def compared(exact: list[mx.array], found: list[mx.array]) -> tuple[float, float
     same = mx.concatenate(
         [a.argmax(axis=-1) == b.argmax(axis=-1) for a, b in zip(exact, found, strict=True)]
     )
-    return (
-        float(kl.mean().item()),
-        float(mx.sort(kl)[int(kl.size * 0.99)].item()),
-        float(same.mean().item()),
-    )
+    found_here = (kl.mean(), mx.sort(kl)[int(kl.size * 0.99)], same.mean())
+    mean, worst, same_tokens = (cast(float, one.item()) for one in found_here)
+    return mean, worst, same_tokens
 
 
 async def answers(runner: MlxRunner, codec: TokenizerCodec, asked: list[Call]) -> list[str]:
