@@ -78,7 +78,10 @@ def test_whatever_else_the_client_raises_is_one_line() -> None:
 
 
 def cached(cache: Path, name: str, size: int) -> Path:
-    """A repository in a cache of the Hub, of one revision with one file."""
+    """A repository in a cache of the Hub, of one revision with one file.
+
+    All have a revision of the same hash, as a repository and its copy have.
+    """
     repository = cache / f"models--{name.replace('/', '--')}"
     for directory in ("blobs", "refs", f"snapshots/{'a' * 40}"):
         (repository / directory).mkdir(parents=True)

@@ -1,5 +1,6 @@
 """Models of the Hugging Face Hub, in huggingface_hub's own cache."""
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -93,7 +94,9 @@ class HubModel:
         )
         if cache is None or found is None:
             raise ModelNotFoundError(self.name, "not on this machine")
-        removal = cache.delete_revisions(*(revision.commit_hash for revision in found.revisions))
+        # Among its own snapshots alone: a repository and its copy have commits of the same hashes.
+        own = dataclasses.replace(cache, repos=frozenset({found}))
+        removal = own.delete_revisions(*(revision.commit_hash for revision in found.revisions))
         removal.execute()
         return removal.expected_freed_size
 
