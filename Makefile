@@ -173,7 +173,7 @@ imports: $(DEV) ## The direction of imports
 	@$(BIN)/lint-imports --no-cache
 
 docs: $(DEV) ## The manual, strictly, and the examples in docstrings
-	@$(PYTEST) -q --no-header -p no:cacheprovider --doctest-modules $$(grep -rl '>>> ' semantic_trio)
+	@$(PYTEST) -q --no-header -p no:cacheprovider --doctest-modules $$(grep -rl --include='*.py' '>>> ' semantic_trio)
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 docs-serve: $(DEV) ## The manual while it is being written

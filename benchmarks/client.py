@@ -11,7 +11,7 @@ import attrs
 
 @attrs.define(eq=False)
 class Stream:
-    """One streamed answer: when its pieces came, and what the server said it cost."""
+    """Times of the pieces of a streamed answer, and the usage that the server reported."""
 
     body: dict[str, object]
     path: str = "/v1/chat/completions"
@@ -138,7 +138,7 @@ def _read(sock: socket.socket, stream: Stream, selector: selectors.BaseSelector)
 
 
 def get(port: int, path: str) -> tuple[int, bytes, float]:
-    """One GET on a connection of its own: status, body, seconds."""
+    """Return status, body and seconds of a GET on a connection of its own."""
     begun = time.perf_counter()
     with socket.create_connection(("127.0.0.1", port), timeout=30) as sock:
         sock.sendall(

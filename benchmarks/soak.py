@@ -55,7 +55,7 @@ SIZES = [
 
 @attrs.frozen
 class Sample:
-    """What the server's process takes at one moment."""
+    """Resources of the server's process at one moment."""
 
     seconds: float  # since the beginning
     rss_mib: float

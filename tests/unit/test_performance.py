@@ -21,8 +21,6 @@ from semantic_trio.entrypoints.bench.results import (
 from semantic_trio.entrypoints.bench.summary import summary
 from tests.performance import RATIOS, breaches, ratios, read_thresholds
 
-BASELINE = Path(__file__).parents[2] / "benchmarks" / "baseline.json"
-
 
 def report(rate: float, streams: tuple[int, ...] = (1, 3, 5, 7, 10)) -> Report:
     """A report of a run whose served rate is so many times the bare one, and of conversations that
@@ -111,13 +109,3 @@ def test_a_baseline_has_the_ratios_alone() -> None:
         "at once / in turn": Spread.of([2.0]),
     }
     assert (kept.rounds, kept.settings) == ((), {})
-
-
-@pytest.mark.skipif(not BASELINE.is_file(), reason="needs a checkout")
-def test_the_baseline_reaches_every_threshold_that_it_measures() -> None:
-    baseline = msgspec.json.decode(BASELINE.read_bytes(), type=Report)
-
-    assert [
-        line for line in breaches(baseline, read_thresholds()) if not line.endswith("not measured")
-    ] == []
-    assert baseline == ratios(baseline)

@@ -28,17 +28,20 @@ PATH_STARTS = ("/", "./", "../", "~", f".{os.sep}", f"..{os.sep}")
 
 
 class ModelSource(Protocol):
-    """One model, wherever it comes from."""
+    """A model: built in, in a directory, or on the Hub."""
 
     @property
     def name(self) -> str:
         """Name by which the model is asked for."""
 
     def find(self) -> Path | None:
-        """Its directory, if it is on this machine, complete. No network is used."""
+        """Return the model's directory, None unless it is here and complete. Uses no network."""
 
     def fetch(self, progress: Progress) -> Path:
-        """Its directory, after making sure it is there. Raises `ModelNotFoundError`, `OSError`."""
+        """Fetch the model unless it is here, and return its directory.
+
+        Raises `ModelNotFoundError` and `OSError`.
+        """
 
     def remove(self) -> int:
         """Remove it from this machine and return its bytes.
@@ -108,7 +111,7 @@ class BuiltIn:
 
 @attrs.frozen
 class ListedModel:
-    """One line of a list of models. `path` is None where it is not on this machine."""
+    """A model in the list of models. `path` is None where the model is not on this machine."""
 
     name: str
     path: Path | None
