@@ -130,11 +130,11 @@ class Engine:
         room = self.scheduler.remaining_tokens(request)
         self.refuse_when_closed()
         self.refuse_when_full(1, request.priority)
-        asker = self.memory.named(request.agent) if request.agent else None
+        asker = self.memory.get_or_create(request.agent) if request.agent else None
         if asker is not None:
             # by the message, until its sequence does: nobody makes room for others while a turn of
             # it waits
-            asker.asked += 1
+            asker.open_turns += 1
         send, receive = trio.open_memory_channel[Event](room + 2)
         generation = Generation(
             request,

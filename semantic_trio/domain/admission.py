@@ -238,7 +238,7 @@ class Admission:
         """Return the agent of a turn, chosen at the first try to open a row."""
         if sequence.agent is None:
             sequence.agent = self._chosen(sequence.request, run)
-            sequence.agent.asked += 1
+            sequence.agent.open_turns += 1
             sequence.agent.responses.update(sequence.request.responses)
         return sequence.agent
 

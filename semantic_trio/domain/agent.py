@@ -82,7 +82,7 @@ class Agent(Owner):
     is_pinned: bool = False
     is_listed: bool = False  # requests can find it; an agent they cannot find owns nothing
     is_deleted: bool = False  # the blocks of its rows are discarded when these close
-    asked: int = 0  # turns that are not over
+    open_turns: int = 0  # requests that wait or run
     rows: int = 0  # live rows that work for it
     turns: int = 0  # that have ended
     last_turn: TurnReuse | None = None

@@ -63,9 +63,9 @@ class AgentMemory:
         self._remove_traces()
         return agent
 
-    def named(self, name: str) -> Agent:
-        """Return the agent of an id, made if there is none. Raises as `Agents.named` does."""
-        agent = self.agents.named(name)
+    def get_or_create(self, name: str) -> Agent:
+        """Return the agent of an id. Raises as `Agents.get_or_create` does."""
+        agent = self.agents.get_or_create(name)
         self._remove_traces()
         return agent
 

@@ -76,7 +76,7 @@ class Agents:
             )
         )
 
-    def named(self, name: str) -> Agent:
+    def get_or_create(self, name: str) -> Agent:
         """Return the agent of an id, created if there is none.
 
         Raises `InvalidRequestError` for what is no id, and `AgentNotFoundError` for that of an
@@ -186,9 +186,9 @@ class Agents:
         An agent without a name that has read no prompt to its end is removed: it could never be
         recognised.
         """
-        agent.asked -= 1
+        agent.open_turns -= 1
         is_somebody = agent.is_named or agent.is_pinned or agent.id in self._place
-        if agent.is_listed and not (agent.asked or is_somebody):
+        if agent.is_listed and not (agent.open_turns or is_somebody):
             self.remove(agent)
 
     def touch(self, agent: Agent) -> None:
@@ -216,7 +216,7 @@ class Agents:
                 (
                     one
                     for one in self._all.values()
-                    if not (one.is_kept or one.is_pinned or one.asked or one.rows)
+                    if not (one.is_kept or one.is_pinned or one.open_turns or one.rows)
                 ),
                 None,
             )

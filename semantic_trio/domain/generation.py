@@ -78,11 +78,11 @@ class GenerationRequest:
     breakpoints: tuple[Breakpoint, ...] = ()  # positions of the client's cache breakpoints
 
     @property
-    def looks_back(self) -> bool:
+    def needs_sampled_ids(self) -> bool:
         """True if sampling depends on the tokens sampled before."""
         return (
             self.grammar is not None
-            or self.steering.looks_back
+            or self.steering.needs_sampled_ids
             or self.sampling.repetition_penalty != 1.0
         )
 

@@ -152,7 +152,7 @@ class Scheduler:
         sequence = Sequence(request, self.remaining_tokens(request), decoder, self._arrivals, asker)
         sequence.wait(0.0, self.limits.background_wait_seconds)
         if asker is not None:
-            asker.asked += 1
+            asker.open_turns += 1
             asker.responses.update(request.responses)
         self._queue.add(sequence)
         return sequence

@@ -119,7 +119,7 @@ class Sequence:
         """Drafts that the next step may verify: none if sampling depends on the tokens before, and
         none beyond the limit.
         """
-        return 0 if self.request.looks_back else self.max_tokens - self._planned - 1
+        return 0 if self.request.needs_sampled_ids else self.max_tokens - self._planned - 1
 
     def start(self, row: int, restored: int) -> None:
         """Take a row whose cache holds the first `restored` tokens."""

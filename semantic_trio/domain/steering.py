@@ -43,7 +43,7 @@ class Steering:
     presence_penalty: float = 0.0  # taken from a token that the answer has
 
     @property
-    def looks_back(self) -> bool:
+    def needs_sampled_ids(self) -> bool:
         """True if the additions depend on the tokens sampled before."""
         return bool(self.frequency_penalty or self.presence_penalty)
 
@@ -54,7 +54,7 @@ class Steering:
         Source: the API reference of OpenAI, "frequency and presence penalties".
         """
         added = dict(self.bias)
-        for token, count in counts.items() if self.looks_back else ():
+        for token, count in counts.items() if self.needs_sampled_ids else ():
             added[token] = (
                 added.get(token, 0.0) - count * self.frequency_penalty - self.presence_penalty
             )

@@ -112,9 +112,9 @@ class RowStart:
     adapter: bytes = NO_ADAPTER
 
     @property
-    def looks_back(self) -> bool:
+    def needs_sampled_ids(self) -> bool:
         """True if sampling depends on the tokens sampled before."""
-        return self.grammar is not None or self.steering.looks_back
+        return self.grammar is not None or self.steering.needs_sampled_ids
 
 
 @attrs.frozen

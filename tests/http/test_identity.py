@@ -279,4 +279,4 @@ async def test_a_turn_of_an_agent_without_a_name_that_is_gone_makes_no_other_of_
         server.engine.memory.delete(agent)
 
         with pytest.raises(AgentNotFoundError):
-            server.engine.memory.named(agent.id)
+            server.engine.memory.get_or_create(agent.id)

@@ -241,7 +241,7 @@ def test_what_a_row_holds_is_written_when_that_closes() -> None:
     first = memory()
     agent = read(first, tuple(range(100)))
     run = first.run((*range(96), 7))
-    first.rows.open(1, run, first.named("b"), first.match(run))
+    first.rows.open(1, run, first.get_or_create("b"), first.match(run))
     first.rows.publish(1, 97)
     first.write(agent)
     held = [block for block in first.chain(agent) if block.rows]
@@ -259,7 +259,7 @@ def test_what_was_given_up_before_its_row_was_closed_on_the_device_is_not_writte
     first = memory()
     agent = read(first, tuple(range(100)))
     run = first.run((*range(96), 7))
-    first.rows.open(1, run, first.named("b"), first.match(run))
+    first.rows.open(1, run, first.get_or_create("b"), first.match(run))
     first.rows.publish(1, 97)
     first.write(agent)
     first.rows.close(1, 97)

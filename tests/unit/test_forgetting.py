@@ -26,7 +26,7 @@ def test_who_has_read_a_response_goes_with_it_and_who_is_kept_is_there_without_i
     memory: Memory,
 ) -> None:
     for name, responses in (("reader", {"resp_1", "resp_2"}), ("other", {"resp_2"})):
-        memory.named(name).responses = responses
+        memory.get_or_create(name).responses = responses
     kept = memory.create("kept")
     kept.responses, kept.history = {"resp_1"}, pack(PROMPT)
     kept.is_named = False  # as one that was known by its content and was imported
@@ -55,7 +55,7 @@ def test_a_turn_that_is_made_of_a_deleted_response_is_no_agents(
     limits = Limits(context_length=1000, max_rows=4, chunk_tokens=64, max_stall_seconds=0.25)
     scheduler = Scheduler(limits, memory)
     memory.forget("resp_1")
-    asker = memory.named(agent) if agent else None
+    asker = memory.get_or_create(agent) if agent else None
 
     request = GenerationRequest("r", PROMPT, 5, seed=1, agent=agent, responses=("resp_1", "resp_2"))
     sequence = scheduler.add(request, ByteDecoder(), asker)

@@ -17,7 +17,7 @@ def closed(spec: ModelCacheSpec, name: str = "a") -> Memory:
     """A memory in which a row has read a prompt and closed."""
     memory = Memory(spec, budget_bytes=1 << 20, chunk_tokens=16)
     run = memory.run(PROMPT)
-    memory.rows.open(0, run, memory.named(name), memory.match(run))
+    memory.rows.open(0, run, memory.get_or_create(name), memory.match(run))
     memory.rows.publish(0, len(run))
     memory.rows.remember(0, run)
     memory.rows.close(0, len(run))
@@ -28,7 +28,7 @@ def test_a_row_of_a_model_without_attention_begins_with_a_snapshot_alone() -> No
     memory = closed(RECURRENT_ALONE)
     run = memory.run((*PROMPT, 7))
 
-    restore = memory.rows.open(1, run, memory.named("a"), memory.match(run))
+    restore = memory.rows.open(1, run, memory.get_or_create("a"), memory.match(run))
 
     assert restore is not None
     assert (restore.length, restore.pieces) == (40, ())
@@ -41,7 +41,7 @@ def test_a_row_takes_over_the_partial_block_of_its_own_agent_alone() -> None:
     for name in ("a", "b"):
         memory = closed(ATTENTION_ONLY)
         run = memory.run((*PROMPT, 7))
-        restore = memory.rows.open(1, run, memory.named(name), memory.match(run))
+        restore = memory.rows.open(1, run, memory.get_or_create(name), memory.match(run))
         assert restore is not None
         last_uses.append(restore.pieces[-1].is_last_use)
         memory.audit()
@@ -55,7 +55,7 @@ def test_what_a_row_restores_is_not_dropped_in_the_same_step() -> None:
     run = memory.run((*PROMPT, 7))
     match = memory.match(run)
 
-    memory.rows.open(1, run, memory.named("b"), match)
+    memory.rows.open(1, run, memory.get_or_create("b"), match)
     memory.store.evict_all()
     same_step, next_step = memory.take_drops(), memory.take_drops()
 

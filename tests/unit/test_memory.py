@@ -167,7 +167,7 @@ class MemoryMachine(RuleBasedStateMachine):
             breakpoints=points,
         )
         try:
-            asker = self.memory.named(name) if name else None
+            asker = self.memory.get_or_create(name) if name else None
             self.alive.append(self.scheduler.add(asked, ByteCodec().decoder(), asker))
         except SemanticError:
             # too long, or no room for it at all; the agent it names is there
@@ -310,7 +310,7 @@ class MemoryMachine(RuleBasedStateMachine):
             sequence.agent is not None and sequence.phase is not Phase.FINISHED
             for sequence in self.alive
         )
-        assert sum(agent.asked for agent in self.memory.agents) <= waiting
+        assert sum(agent.open_turns for agent in self.memory.agents) <= waiting
 
     @invariant()
     def the_rank_of_a_block_never_falls(self) -> None:

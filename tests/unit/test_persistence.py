@@ -211,7 +211,7 @@ async def test_agents_are_what_they_were_before_a_restart(
     silent = memory.create("silent")
     silent.conversation = said
     memory.write(silent)
-    memory.named("nobody")
+    memory.get_or_create("nobody")
     await first.end()
 
     second = await start_server(first.files)

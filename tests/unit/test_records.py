@@ -35,7 +35,7 @@ def read(
 ) -> Agent:
     """A turn that reads a prompt and ends."""
     run = memory.run(tokens)
-    agent = memory.named(name) if name else memory.recognise(run)
+    agent = memory.get_or_create(name) if name else memory.recognise(run)
     memory.rows.open(number, run, agent, memory.match(run))
     for position in (*positions, len(run)):
         memory.rows.publish(number, position)

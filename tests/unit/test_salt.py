@@ -23,7 +23,7 @@ def read(
     memory: Memory, tokens: tuple[int, ...], name: str, salt: Salt = NO_SALT, number: int = 0
 ) -> Agent:
     """A turn that reads a prompt and ends."""
-    run, agent = memory.run(tokens, salt), memory.named(name)
+    run, agent = memory.run(tokens, salt), memory.get_or_create(name)
     memory.rows.open(number, run, agent, memory.match(run))
     memory.rows.publish(number, len(run))
     memory.rows.snapshot(number, len(run))
@@ -172,7 +172,7 @@ def test_a_row_shares_its_prompt_with_sequences_of_its_salt_alone() -> None:
     """
     held, prompt = memory(), tuple(range(40))
     run = held.run(prompt, ONE)
-    held.rows.open(0, run, held.named("ada"), held.match(run))
+    held.rows.open(0, run, held.get_or_create("ada"), held.match(run))
 
     assert [
         held.rows.shared_prefix(held.run(prompt, salt), 0) for salt in (ONE, OTHER, NO_SALT)

@@ -210,7 +210,7 @@ def test_a_share_is_all_but_what_is_spared(
 def test_snapshots_stay_within_their_share() -> None:
     memory = Memory(SPEC, 16 * 1024, chunk_tokens=16)
     run = memory.run(tuple(range(100)))
-    agent = memory.named("a")
+    agent = memory.get_or_create("a")
     memory.rows.open(0, run, agent, memory.match(run))
     positions = [
         memory.rows.snapshot(0, position)
@@ -233,7 +233,7 @@ def read(
 ) -> RowClose:
     """A turn that reads a prompt and ends."""
     run = memory.run(tokens)
-    memory.rows.open(number, run, memory.named(name), memory.match(run), points=points)
+    memory.rows.open(number, run, memory.get_or_create(name), memory.match(run), points=points)
     memory.rows.publish(number, len(run))
     memory.rows.remember(number, run)
     return memory.rows.close(number, len(run), points)
@@ -266,7 +266,7 @@ def test_no_snapshot_of_a_row_takes_the_place_of_its_points() -> None:
     memory.rows.open(
         0,
         run,
-        memory.named("a"),
+        memory.get_or_create("a"),
         memory.match(run),
         points=(Breakpoint(40, Rank.MARKED), Breakpoint(50, Rank.LONG)),
     )
@@ -285,7 +285,7 @@ def test_a_snapshot_of_low_rank_finds_no_room_among_the_rows_points() -> None:
     memory.rows.open(
         0,
         run,
-        memory.named("a"),
+        memory.get_or_create("a"),
         memory.match(run),
         points=(Breakpoint(40, Rank.MARKED), Breakpoint(50, Rank.LONG)),
     )
@@ -302,7 +302,7 @@ def test_a_snapshot_of_low_rank_finds_no_room_among_the_rows_points() -> None:
 def test_a_snapshot_that_was_replaced_and_is_used_again_is_like_any_other() -> None:
     memory = Memory(SPEC, 64 * 1024, chunk_tokens=16)
     run = memory.run(tuple(range(100)))
-    memory.rows.open(0, run, memory.named("a"), memory.match(run))
+    memory.rows.open(0, run, memory.get_or_create("a"), memory.match(run))
     for position in (50, 60):
         memory.rows.publish(0, position)
         memory.rows.snapshot(0, position, replaces=True)
@@ -311,7 +311,7 @@ def test_a_snapshot_that_was_replaced_and_is_used_again_is_like_any_other() -> N
 
     other = memory.run((*range(50), 7))
     match = memory.match(other)
-    memory.rows.open(1, other, memory.named("b"), match)
+    memory.rows.open(1, other, memory.get_or_create("b"), match)
 
     assert (match.snapshot, spent.rank) == (spent, Rank.PLAIN)
 
@@ -319,7 +319,7 @@ def test_a_snapshot_that_was_replaced_and_is_used_again_is_like_any_other() -> N
 def test_a_row_that_closes_has_its_own_room_for_its_snapshot() -> None:
     memory = Memory(SPEC, 16 * 1024, chunk_tokens=16)
     run = memory.run(tuple(range(100)))
-    memory.rows.open(0, run, memory.named("a"), memory.match(run))
+    memory.rows.open(0, run, memory.get_or_create("a"), memory.match(run))
     memory.rows.publish(0, 100)
     memory.store.pool.allocate("the rest", (memory.store.pool.available, 0))
 
@@ -333,7 +333,7 @@ def test_a_snapshot_that_finds_no_room_costs_nobody_anything() -> None:
     """Its share has room for it where another snapshot goes, but the budget has not even then."""
     memory = Memory(SPEC, 540, chunk_tokens=1)
     run = memory.run(tuple(range(40)))
-    memory.rows.open(0, run, memory.named("a"), memory.match(run))
+    memory.rows.open(0, run, memory.get_or_create("a"), memory.match(run))
     for position in (10, 32, 40):
         memory.rows.publish(0, position)
         if position < 40:
@@ -503,7 +503,7 @@ def test_nothing_is_given_up_for_buffers_that_cannot_be_had(
     memory.pin(memory.agents.get("a"))
     run = memory.run(tuple(range(100, 116)))
     memory.rows.open(
-        1, run, memory.named("b"), memory.match(run), points=(Breakpoint(10, Rank.PLAIN),)
+        1, run, memory.get_or_create("b"), memory.match(run), points=(Breakpoint(10, Rank.PLAIN),)
     )
     memory.rows.publish(1, 10)
     memory.rows.snapshot(1, 10)
@@ -522,7 +522,7 @@ def test_a_row_that_closes_keeps_what_the_bound_on_buffers_allows(
     monkeypatch.setattr(blocks, "MAX_BUFFERS", 5)
     memory = Memory(SPEC, 16 * 1024, chunk_tokens=16)
     run = memory.run(tuple(range(100)))
-    memory.rows.open(0, run, memory.named("a"), memory.match(run))
+    memory.rows.open(0, run, memory.get_or_create("a"), memory.match(run))
     memory.rows.publish(0, 100)
 
     saves = memory.rows.close(0, 100).blocks
@@ -537,7 +537,7 @@ def test_a_row_that_closes_keeps_what_the_bound_on_buffers_allows(
 def test_a_snapshot_larger_than_the_share_of_snapshots_is_not_taken() -> None:
     memory = Memory(SPEC, 3 * 64 + 48 * 8 * 3, chunk_tokens=1)
     run = memory.run(tuple(range(32)))
-    memory.rows.open(0, run, memory.named("a"), memory.match(run))
+    memory.rows.open(0, run, memory.get_or_create("a"), memory.match(run))
     assert SPEC.snapshot_bytes(32) <= memory.budget_bytes * 0.25
     memory.rows.publish(0, 32)
     memory.store.pool.allocate("the rest", (memory.store.pool.available, 0))
@@ -549,7 +549,7 @@ def test_a_snapshot_larger_than_the_share_of_snapshots_is_not_taken() -> None:
 
 def test_a_chain_longer_than_pins_may_take_is_pinned_from_its_beginning() -> None:
     memory = Memory(SPEC, 16 * 1024, chunk_tokens=16)
-    run, agent = memory.run(tuple(range(100))), memory.named("a")
+    run, agent = memory.run(tuple(range(100))), memory.get_or_create("a")
     memory.rows.open(0, run, agent, memory.match(run))
     memory.rows.publish(0, 50)
     memory.rows.remember(0, run)
@@ -572,7 +572,7 @@ def test_a_chain_longer_than_pins_may_take_is_pinned_from_its_beginning() -> Non
 def test_what_a_failed_pass_wrote_is_doubted_once() -> None:
     memory = Memory(SPEC, 64 * 1024, chunk_tokens=64)
     run = memory.run(tuple(range(100)))
-    memory.rows.open(0, run, memory.named("a"), memory.match(run))
+    memory.rows.open(0, run, memory.get_or_create("a"), memory.match(run))
     memory.rows.publish(0, 64)
     snapshot = memory.rows.snapshot(0, 64)
     assert snapshot is not None

@@ -40,7 +40,7 @@ def next_turn(text: str) -> tuple[Digest, ...]:
 
 def test_a_removed_block_is_taken_off_every_agent_that_has_read_it() -> None:
     held = memory()
-    agents = [held.named(name) for name in "ab"]
+    agents = [held.get_or_create(name) for name in "ab"]
     for agent in agents:
         read(held, agent)
     before = [len(agent.held) for agent in agents]
@@ -54,7 +54,7 @@ def test_a_removed_block_is_taken_off_every_agent_that_has_read_it() -> None:
 
 def test_a_removed_agent_is_taken_off_every_block_that_it_has_read() -> None:
     held = memory()
-    first, second = held.named("a"), held.named("b")
+    first, second = held.get_or_create("a"), held.get_or_create("b")
     for agent in (first, second):
         read(held, agent)
 
@@ -66,11 +66,11 @@ def test_a_removed_agent_is_taken_off_every_block_that_it_has_read() -> None:
 
 def test_the_record_of_an_agent_that_makes_place_is_deleted_at_once() -> None:
     held = memory(max_agents=1)
-    read(held, held.named("a"))
+    read(held, held.get_or_create("a"))
     held.write(held.agents.get("a"))
     held.disk.recorded(held.agents.get("a"), 100, frozenset())
 
-    held.named("b")
+    held.get_or_create("b")
 
     assert held.disk.is_to_remove("a")
     assert held.agents.take_removed() == [], "the memory has taken the list in the same call"
@@ -80,9 +80,9 @@ def test_token_histories_of_an_agent_that_makes_place_stay_and_those_of_a_delete
     None
 ):
     held = memory(max_agents=1)
-    held.named("a")
+    held.get_or_create("a")
     held.keep_tokens(conversation("of a"), PROMPT, (1,), None, "a")
-    held.named("b")
+    held.get_or_create("b")
     held.keep_tokens(conversation("of b"), PROMPT[::-1], (1,), None, "b")
 
     held.delete(held.agents.get("b"))
@@ -94,7 +94,7 @@ def test_token_histories_of_an_agent_that_makes_place_stay_and_those_of_a_delete
 
 def test_a_token_history_has_the_record_of_its_agent_written_again() -> None:
     held = memory()
-    agent = held.named("a")
+    agent = held.get_or_create("a")
     read(held, agent)
     written = held.disk.is_to_record(agent)
 

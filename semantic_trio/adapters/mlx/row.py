@@ -49,9 +49,9 @@ class Row:
             for token in self.start.drawn:
                 self._state.take(token)
 
-    def saw(self, token: int) -> None:
-        """Look at a token that was drawn."""
-        if self.start.steering.looks_back:
+    def observe_sampled(self, token: int) -> None:
+        """Count a sampled token for the penalties, and give it to the grammar."""
+        if self.start.steering.needs_sampled_ids:
             self.drawn[token] += 1
         if self._state is not None and not self.is_stuck:
             self._state.take(token)

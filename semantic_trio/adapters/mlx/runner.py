@@ -229,7 +229,9 @@ class DeviceRows:
         users = [self._rows[row].adapter for row in plan.rows]
         logits = self.adapters.forward(self._inputs(plan), spans, users, self.used_adapters)
         self._count(plan)
-        if self._flight is not None and any(self._rows[row].start.looks_back for row, _ in who):
+        if self._flight is not None and any(
+            self._rows[row].start.needs_sampled_ids for row, _ in who
+        ):
             mx.async_eval(logits)
             self._look_at(self._flight)
         vocabulary = 0 if logits is None else logits.shape[-1]
@@ -251,7 +253,7 @@ class DeviceRows:
             flight.who, cast(list[int], flight.draws.tokens.tolist()), strict=True
         ):
             if row in self._rows:
-                self._rows[row].saw(token)
+                self._rows[row].observe_sampled(token)
 
     def _count(self, plan: StepPlan) -> None:
         for decode in plan.decode:
