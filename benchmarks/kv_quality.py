@@ -28,7 +28,8 @@ from serving import MODEL, model_path
 
 from semantic_trio.adapters.mlx.device import Device, last_act
 from semantic_trio.adapters.mlx.runner import MlxRunner, load_runner
-from semantic_trio.adapters.text.codec import TokenizerCodec, load_codec
+from semantic_trio.adapters.text.codec import TokenizerCodec
+from semantic_trio.adapters.text.loading import load_codec
 from semantic_trio.application.engine import Engine
 from semantic_trio.domain.conversation import Conversation, Message, Role, Text
 from semantic_trio.domain.generation import GenerationRequest, SamplingParams

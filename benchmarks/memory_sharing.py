@@ -23,7 +23,7 @@ from pathlib import Path
 from client import Stream, get
 from serving import MODEL, Served, model_path, ours, rival
 
-from semantic_trio.adapters.text.codec import load_codec
+from semantic_trio.adapters.text.loading import load_codec
 from semantic_trio.domain.chain import common_tokens, pack
 from semantic_trio.domain.conversation import Conversation, Message, Role, Text
 from semantic_trio.domain.families import published_spec

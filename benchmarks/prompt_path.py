@@ -23,7 +23,7 @@ from semantic_trio.adapters.http.anthropic.request import MessagesRequest, gener
 from semantic_trio.adapters.http.common.json_decoding import decode
 from semantic_trio.adapters.http.serving.served_model import ServedModel
 from semantic_trio.domain.model_card import ModelCard
-from semantic_trio.adapters.text.codec import load_codec
+from semantic_trio.adapters.text.loading import load_codec
 from semantic_trio.application.answer import Encoded
 from semantic_trio.application.engine import Engine
 from semantic_trio.application.persistence import Persistence

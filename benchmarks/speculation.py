@@ -26,7 +26,7 @@ from semantic_trio.adapters.mlx.choosing import choose_layout
 from semantic_trio.adapters.mlx.geometry import measure_spec
 from semantic_trio.adapters.mlx.loading import load
 from semantic_trio.adapters.mlx.runner import DeviceRows
-from semantic_trio.adapters.text.codec import load_codec
+from semantic_trio.adapters.text.loading import load_codec
 from semantic_trio.domain.generation import GenerationRequest, SamplingParams
 from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.scheduler import Limits, Scheduler

@@ -29,7 +29,8 @@ from semantic_trio.adapters.mlx.loading import LoadedModel
 from semantic_trio.adapters.mlx.runner import MlxRunner, load_runner, needed_weight_bytes
 from semantic_trio.adapters.mlx.tool_syntax import tool_syntax
 from semantic_trio.adapters.scripted.runner import ScriptedRunner
-from semantic_trio.adapters.text.codec import TokenizerCodec, load_codec
+from semantic_trio.adapters.text.codec import TokenizerCodec
+from semantic_trio.adapters.text.loading import load_codec
 from semantic_trio.application.adapters import Adapters, AdapterShelf
 from semantic_trio.application.engine import Engine
 from semantic_trio.application.model_entry import ModelClose

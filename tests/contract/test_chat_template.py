@@ -11,7 +11,8 @@ import pytest
 
 from semantic_trio.adapters.mlx.chat_template import chat_program
 from semantic_trio.adapters.mlx.tool_syntax import tool_syntax
-from semantic_trio.adapters.text.codec import TokenizerCodec, load_codec
+from semantic_trio.adapters.text.codec import TokenizerCodec
+from semantic_trio.adapters.text.loading import load_codec
 from semantic_trio.domain.conversation import (
     Calling,
     Conversation,

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 
 from semantic_trio.adapters.catalogue.catalogue import open_catalogue
 from semantic_trio.adapters.catalogue.progress import Lines
-from semantic_trio.adapters.text.codec import TokenizerCodec, load_codec
+from semantic_trio.adapters.text.codec import TokenizerCodec
+from semantic_trio.adapters.text.loading import load_codec
 from semantic_trio.domain.canonical import canonical
 from semantic_trio.domain.conversation import (
     Breakpoint,

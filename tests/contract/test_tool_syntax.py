@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken
 
 from semantic_trio.adapters.mlx.tool_syntax import named_syntax, tool_syntax
-from semantic_trio.adapters.text.codec import load_codec
 from semantic_trio.adapters.text.formats.table import formats
+from semantic_trio.adapters.text.loading import load_codec
 from semantic_trio.adapters.text.reader import DelimiterReader
 from semantic_trio.adapters.text.thinking import ThoughtDelimiters
 from semantic_trio.domain.conversation import (

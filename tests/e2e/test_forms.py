@@ -4,7 +4,7 @@ import pytest
 
 from semantic_trio.adapters.catalogue.catalogue import open_catalogue
 from semantic_trio.adapters.catalogue.progress import Lines
-from semantic_trio.adapters.text.codec import load_codec
+from semantic_trio.adapters.text.loading import load_codec
 from semantic_trio.entrypoints import settings
 from tests.device import on_device  # before what imports MLX: it loads the BLAS
 from tests.forms import forms, some_schemas, verdicts

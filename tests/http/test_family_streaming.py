@@ -9,7 +9,7 @@ import attrs
 import pytest
 import trio.testing
 
-from semantic_trio.adapters.text.codec import load_codec
+from semantic_trio.adapters.text.loading import load_codec
 from semantic_trio.domain.step import StepPlan, StepResult
 from semantic_trio.testing.runner import FakeRunner
 from tests.call_templates import TEMPLATES

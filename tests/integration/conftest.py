@@ -13,7 +13,8 @@ from semantic_trio.adapters.catalogue.catalogue import Catalogue, open_catalogue
 from semantic_trio.adapters.catalogue.progress import Lines
 from semantic_trio.adapters.catalogue.wheel import DownloadFailedError
 from semantic_trio.adapters.mlx.loading import LoadedModel, load
-from semantic_trio.adapters.text.codec import TokenizerCodec, load_codec
+from semantic_trio.adapters.text.codec import TokenizerCodec
+from semantic_trio.adapters.text.loading import load_codec
 from semantic_trio.domain.errors import ModelNotFoundError
 from semantic_trio.entrypoints import settings
 from tests.integration import gemma

@@ -9,7 +9,7 @@ import pytest
 from semantic_trio.adapters.catalogue.smollm2 import convert_in_child
 from semantic_trio.adapters.mlx.conversion import LAYER_NAMES, OTHER_NAMES, ROTATED, convert
 from semantic_trio.adapters.mlx.loading import load
-from semantic_trio.adapters.text.codec import load_codec
+from semantic_trio.adapters.text.loading import load_codec
 from semantic_trio.domain.errors import ModelNotFoundError
 from tests.device import on_device
 from tests.integration.generation import distance, logits, spread

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from semantic_trio.adapters.mlx.loading import LoadedModel, load
-from semantic_trio.adapters.text.codec import TokenizerCodec, load_codec
+from semantic_trio.adapters.text.codec import TokenizerCodec
+from semantic_trio.adapters.text.loading import load_codec
 from tests.device import on_device
 from tests.forms import forms, some_schemas, verdicts
 from tests.search import IS_NIGHTLY, sample

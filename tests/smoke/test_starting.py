@@ -84,7 +84,7 @@ def test_a_server_is_live_while_its_model_is_loaded_and_ready_afterwards(tmp_pat
 def test_importing_the_tokenizers_writes_no_advice_about_packages_that_the_server_does_not_use() -> (
     None
 ):
-    command = [sys.executable, "-c", "import semantic_trio.adapters.text.codec"]
+    command = [sys.executable, "-c", "import semantic_trio.adapters.text.loading"]
     done = subprocess.run(
         command, env={**os.environ, "CI": "true"}, capture_output=True, text=True, check=True
     )

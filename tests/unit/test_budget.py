@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import AddedToken
 
-from semantic_trio.adapters.text.codec import TokenizerCodec, load_codec
+from semantic_trio.adapters.text.codec import TokenizerCodec
+from semantic_trio.adapters.text.loading import load_codec
 from semantic_trio.adapters.text.thinking import HERMES_THINKS, OTHER_DELIMITERS
 from semantic_trio.domain.budget import BudgetState, ThoughtBudget, enforced
 from semantic_trio.domain.conversation import (

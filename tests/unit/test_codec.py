@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, normalizers, pre_tokenizers
 
 from semantic_trio.adapters.text import segments
-from semantic_trio.adapters.text.codec import TokenizerCodec, load_codec
+from semantic_trio.adapters.text.codec import TokenizerCodec
 from semantic_trio.adapters.text.guard import NO_GUARD, Segment
+from semantic_trio.adapters.text.loading import load_codec
 from semantic_trio.adapters.text.segments import SegmentEncoder
 from semantic_trio.domain.conversation import Conversation, Known, Message, Role, Text, Thinking
 from semantic_trio.domain.errors import InvalidRequestError, ModelNotFoundError
@@ -267,7 +268,7 @@ def test_a_directory_without_a_tokenizer_is_a_model_that_cannot_be_served(tmp_pa
 
 def test_the_model_library_is_not_needed_to_read_and_write_text() -> None:
     """A codec works on any thread; MLX belongs to one."""
-    script = "import sys, semantic_trio.adapters.text.codec; sys.exit('mlx.core' in sys.modules)"
+    script = "import sys, semantic_trio.adapters.text.loading; sys.exit('mlx.core' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", script], check=False).returncode == 0
 
 
@@ -286,8 +287,8 @@ def test_the_same_files_in_another_place_have_the_same_fingerprint(tmp_path: Pat
 def test_the_fingerprint_does_not_depend_on_the_process(tmp_path: Path) -> None:
     ours = fingerprint_of(tmp_path / "model")
     code = (
-        "import sys, pathlib, semantic_trio.adapters.text.codec as codec; "
-        "print(codec.load_codec(pathlib.Path(sys.argv[1])).fingerprint)"
+        "import sys, pathlib, semantic_trio.adapters.text.loading as loading; "
+        "print(loading.load_codec(pathlib.Path(sys.argv[1])).fingerprint)"
     )
 
     theirs = subprocess.run(

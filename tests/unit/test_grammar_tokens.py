@@ -10,7 +10,8 @@ import jsonschema
 import pytest
 from tokenizers import AddedToken
 
-from semantic_trio.adapters.text.codec import TokenizerCodec, load_codec
+from semantic_trio.adapters.text.codec import TokenizerCodec
+from semantic_trio.adapters.text.loading import load_codec
 from semantic_trio.domain.conversation import (
     Calling,
     Conversation,

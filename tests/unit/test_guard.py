@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import AddedToken, Tokenizer, normalizers
 
-from semantic_trio.adapters.text.codec import TokenizerCodec, load_codec
+from semantic_trio.adapters.text.codec import TokenizerCodec
 from semantic_trio.adapters.text.formats.table import formats
 from semantic_trio.adapters.text.guard import Guard, Segment
+from semantic_trio.adapters.text.loading import load_codec
 from semantic_trio.domain.conversation import (
     Conversation,
     Known,

@@ -10,9 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from semantic_trio.adapters.text.codec import TokenizerCodec, load_codec
+from semantic_trio.adapters.text.codec import TokenizerCodec
 from semantic_trio.adapters.text.harmony import HarmonyTemplate
 from semantic_trio.adapters.text.harmony_reader import LONGEST_HEADER, HarmonyReader
+from semantic_trio.adapters.text.loading import load_codec
 from semantic_trio.domain.conversation import (
     Calling,
     Conversation,

@@ -7,7 +7,8 @@ from pathlib import Path
 import attrs
 import pytest
 
-from semantic_trio.adapters.text.codec import TokenizerCodec, load_codec
+from semantic_trio.adapters.text.codec import TokenizerCodec
+from semantic_trio.adapters.text.loading import load_codec
 from semantic_trio.adapters.text.switch import NO_SWITCH, Switch
 from semantic_trio.domain.conversation import (
     EFFORTS,

@@ -80,7 +80,7 @@ def _measure(job: Job) -> list[Throughput]:
     from semantic_trio.adapters.mlx.chat_template import chat_program
     from semantic_trio.adapters.mlx.loading import load
     from semantic_trio.adapters.mlx.tool_syntax import tool_syntax
-    from semantic_trio.adapters.text.codec import load_codec
+    from semantic_trio.adapters.text.loading import load_codec
     from semantic_trio.domain.canonical import canonical
     from semantic_trio.domain.conversation import Conversation, Message, Role, Text
 
