@@ -139,12 +139,28 @@ class Server:
         )
         async with trio.open_nursery() as nursery:
             await nursery.start(registry.run)
-            await registry.load(settings.model_id)
-            stopped_at = await self._serve_clients(
-                self._state(registry, metrics, host.window), ResponsesState(records)
-            )
-            await registry.close(stopped_at + settings.shutdown_timeout_seconds)
+            if await self._has_loaded(registry):
+                stopped_at = await self._serve_clients(
+                    self._state(registry, metrics, host.window), ResponsesState(records)
+                )
+                await registry.close(stopped_at + settings.shutdown_timeout_seconds)
             nursery.cancel_scope.cancel()
+
+    async def _has_loaded(self, registry: ModelRegistry[ServedModel]) -> bool:
+        """Load the main model.
+
+        Returns False if the server is told to stop before the model is there. Loading is given up
+        then: no client has been served, and nothing has to be written.
+        """
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._cancel_at_stop, nursery.cancel_scope)
+            await registry.load(self.settings.model_id)
+            nursery.cancel_scope.cancel()
+        return not self._stop.is_set()
+
+    async def _cancel_at_stop(self, scope: trio.CancelScope) -> None:
+        await self._stop.wait()
+        scope.cancel()
 
     def _host(self, device: Device, metrics: Metrics) -> ModelHost:
         return ModelHost(

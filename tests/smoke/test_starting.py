@@ -2,15 +2,19 @@
 is ready afterwards.
 """
 
+import contextlib
 import os
+import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import pytest
 
 from semantic_trio.entrypoints.exits import ExitCode
-from tests.process import ServerProcess
+from tests.process import PROMPT_SECONDS, ServerProcess
 
 # A server whose tokenizer is not loaded before a file exists.
 WAITING = """
@@ -27,26 +31,47 @@ main()
 """
 
 
-def statuses(server: ServerProcess) -> list[int]:
-    return [server.get(f"/health/{probe}").status_code for probe in ("live", "startup", "ready")]
+# A server whose model has always another piece of weights to compute, or which never ends to warm up.
+NEVER_LOADED = """
+import time
+from semantic_trio.adapters.mlx.loading import Loading
+def advance(loading):
+    time.sleep(0.01)
+    return True
+Loading.advance = advance
+from semantic_trio.entrypoints.cli import main
+main()
+"""
+NEVER_WARM = """
+import trio
+import semantic_trio.entrypoints.model_host as host
+async def warm_up(engine, codec):
+    await trio.sleep_forever()
+host._warm_up = warm_up
+from semantic_trio.entrypoints.cli import main
+main()
+"""
 
 
-def test_a_server_is_live_while_its_model_is_loaded_and_ready_afterwards(tmp_path: Path) -> None:
-    output, permission = tmp_path / "server.log", tmp_path / "go on"
-    options = [
-        "serve",
-        "--model",
-        "tiny-random",
-        "--port",
-        "0",
-        "--log-format",
-        "json",
-        "--cache-dir",
-        str(tmp_path / "cache"),
-    ]
+@contextlib.contextmanager
+def starting(directory: Path, program: str, *arguments: str) -> Iterator[ServerProcess]:
+    """A server with an altered start, from when it has its port; killed at the end if it still
+    runs.
+    """
+    output = directory / "server.log"
+    options = ["--port", "0", "--log-format", "json", "--cache-dir", str(directory / "cache")]
     with output.open("wb") as file:
         process = subprocess.Popen(
-            [sys.executable, "-c", WAITING, str(permission), *options],
+            [
+                sys.executable,
+                "-c",
+                program,
+                *arguments,
+                "serve",
+                "--model",
+                "tiny-random",
+                *options,
+            ],
             stdout=file,
             stderr=subprocess.STDOUT,
         )
@@ -55,6 +80,19 @@ def test_a_server_is_live_while_its_model_is_loaded_and_ready_afterwards(tmp_pat
         server.until_logged("listening, and loading the model")
         [line] = server.lines("listening, and loading the model")
         server.url = f"http://127.0.0.1:{line['port']}"
+        yield server
+    finally:
+        process.kill()
+        process.wait()
+
+
+def statuses(server: ServerProcess) -> list[int]:
+    return [server.get(f"/health/{probe}").status_code for probe in ("live", "startup", "ready")]
+
+
+def test_a_server_is_live_while_its_model_is_loaded_and_ready_afterwards(tmp_path: Path) -> None:
+    permission = tmp_path / "go on"
+    with starting(tmp_path, WAITING, str(permission)) as server:
         before, health = statuses(server), server.get("/health/ready").json()
         refused = server.post(
             "/v1/messages",
@@ -67,9 +105,6 @@ def test_a_server_is_live_while_its_model_is_loaded_and_ready_afterwards(tmp_pat
         permission.touch()
         server.wait_until_ready()
         after, code = statuses(server), server.end()
-    finally:
-        process.kill()
-        process.wait()
 
     assert before == [200, 503, 503]
     assert health == {"status": "unavailable", "state": "loading the model"}
@@ -79,6 +114,24 @@ def test_a_server_is_live_while_its_model_is_loaded_and_ready_afterwards(tmp_pat
     )
     assert after == [200, 200, 200]
     assert code == ExitCode.OK
+
+
+@pytest.mark.parametrize(
+    ("program", "phase"), [(NEVER_LOADED, "loading the model"), (NEVER_WARM, "warming up")]
+)
+def test_a_signal_while_the_model_is_loaded_ends_the_server(
+    tmp_path: Path, program: str, phase: str
+) -> None:
+    with starting(tmp_path, program) as server:
+        while server.get("/health/ready").json()["state"] != phase:
+            assert server.process.poll() is None, server.said
+        server.signal(signal.SIGTERM)
+        code = server.exit_code(PROMPT_SECONDS)
+        said = server.said
+
+    assert code == ExitCode.OK
+    assert "Traceback" not in said
+    assert " serves " not in said, "it was never ready"
 
 
 def test_importing_the_tokenizers_writes_no_advice_about_packages_that_the_server_does_not_use() -> (
