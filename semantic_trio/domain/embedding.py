@@ -78,6 +78,9 @@ class EmbeddingForm:
     # the model was made to generate, and its vectors tell what texts have in common only more or
     # less
     is_approximate: bool = True
+    # texts that the model expects before a query and before what is searched
+    query_prompt: str = ""
+    document_prompt: str = ""
 
 
 APPROXIMATE = EmbeddingForm()

@@ -24,6 +24,7 @@ from semantic_trio.application.models import ModelRegistry
 from semantic_trio.application.observers import Observers
 from semantic_trio.application.persistence import Persistence
 from semantic_trio.application.threads import Arguments, InThread, Result
+from semantic_trio.domain.embedding import APPROXIMATE, EmbeddingForm
 from semantic_trio.domain.errors import ModelNotFoundError
 from semantic_trio.domain.generation import API_SAMPLING, SamplingParams
 from semantic_trio.domain.model_card import ModelCard
@@ -117,6 +118,7 @@ def fake_model(
     disk_bytes: int = 0,
     files: CacheFiles | None = None,
     context_length: int = CONTEXT_LENGTH,
+    embeds: EmbeddingForm = APPROXIMATE,
 ) -> ServedModel:
     """A model beside the main one."""
     codec = ByteCodec()
@@ -131,7 +133,11 @@ def fake_model(
         engine.memory, runner, files or MemoryFiles(), engine.nudge, in_thread=in_line
     )
     return ServedModel(
-        ModelCard(name, name, context_length, 1_700_000_000), engine, codec, persistence, in_line
+        ModelCard(name, name, context_length, 1_700_000_000, embeds=embeds),
+        engine,
+        codec,
+        persistence,
+        in_line,
     )
 
 
@@ -156,6 +162,7 @@ def served(  # noqa: PLR0913  # all that tests vary
     limits_of_models: ModelLimits | None = None,
     shelf: AdapterShelf | None = None,
     loader: AdapterLoader | None = None,
+    embeds: EmbeddingForm = APPROXIMATE,
 ) -> Served:
     """An application whose engine is not running yet.
 
@@ -172,7 +179,13 @@ def served(  # noqa: PLR0913  # all that tests vary
         observer=observers,
     )
     card = ModelCard(
-        "org/tiny", "Tiny", context_length, 1_700_000_000, vocabulary=vocabulary, sampling=sampling
+        "org/tiny",
+        "Tiny",
+        context_length,
+        1_700_000_000,
+        vocabulary=vocabulary,
+        sampling=sampling,
+        embeds=embeds,
     )
     persistence = Persistence(
         engine.memory,

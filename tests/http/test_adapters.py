@@ -304,10 +304,15 @@ async def test_vectors_and_created_agents_have_no_adapter(
     async with running(a_server()) as server:
         answers = [
             await post(server.app, "/v1/embeddings", {"model": "org/tiny:german", "input": "a"}),
+            await post(
+                server.app,
+                "/v1/rerank",
+                {"model": "org/tiny:german", "query": "a", "documents": ["a"]},
+            ),
             await post(server.app, "/v1/agents", {"model": "org/tiny:german"}),
         ]
 
-    assert [answer.status for answer in answers] == [400, 400]
+    assert [answer.status for answer in answers] == [400] * 3
     assert all("without an adapter" in answer.json["error"]["message"] for answer in answers)  # type: ignore[index]
 
 

@@ -16,6 +16,7 @@ from semantic_trio.adapters.http.middleware.bodies import SLOWEST_BYTES_PER_SECO
 from semantic_trio.adapters.http.middleware.lifecycle import LARGEST_BODIES
 from semantic_trio.adapters.http.middleware.response_sender import LINGER_SECONDS
 from semantic_trio.adapters.http.serving.app_state import HttpSettings
+from semantic_trio.domain.embedding import EmbeddingForm
 from semantic_trio.testing import ByteCodec, FakeRunner
 from tests.http.serving import Call, anthropic_body, listening, openai_body, post, running, served
 from tests.http.test_containment import exchange
@@ -364,6 +365,7 @@ HUGE_REQUESTS: dict[str, tuple[str, dict[str, object]]] = {
     "completions": ("/v1/completions", {"model": "default", "prompt": HUGE}),
     "responses": ("/v1/responses", {"model": "default", "input": HUGE}),
     "embeddings": ("/v1/embeddings", {"model": "default", "input": HUGE}),
+    "a query": ("/v1/rerank", {"model": "default", "query": HUGE, "documents": ["x"]}),
 }
 
 
@@ -376,7 +378,10 @@ async def test_a_text_that_cannot_fit_is_refused_before_it_is_tokenised(
     """
     path, body = HUGE_REQUESTS[name]
     codec = CountingCodec()
-    async with running(served(FakeRunner(), context_length=100, codec=codec)) as server:
+    embeds = EmbeddingForm(is_approximate=False)
+    async with running(
+        served(FakeRunner(), context_length=100, codec=codec, embeds=embeds)
+    ) as server:
         call = await post(server.app, path, body)
 
     assert call.status == 400

@@ -13,6 +13,7 @@ import trio
 
 from semantic_trio.adapters.http.serving.app_state import AppState
 from semantic_trio.adapters.http.serving.served_model import ServedModel
+from semantic_trio.domain.embedding import EmbeddingForm
 from semantic_trio.testing import FakeRunner
 from tests.http import unasked
 from tests.http.serving import FakeHost, fake_model, get, listening, served
@@ -20,6 +21,8 @@ from tests.search import examples
 
 # Tokens: more than any generated conversation has.
 CONTEXT_LENGTH = 1_000_000
+# It was made to embed: one that was made to generate ranks no documents.
+EMBEDS = EmbeddingForm(is_approximate=False)
 # of each operation; the phase of coverage adds two thirds of all requests
 EXAMPLES = examples(15, 5)
 
@@ -44,11 +47,17 @@ async def test_schemathesis_finds_no_violation(tmp_path: Path) -> None:
         """Return the model as it is loaded after it was unloaded: no generated conversation is too
         long for it either.
         """
-        return fake_model("org/tiny", FakeRunner(end_after=3), context_length=CONTEXT_LENGTH)
+        return fake_model(
+            "org/tiny", FakeRunner(end_after=3), context_length=CONTEXT_LENGTH, embeds=EMBEDS
+        )
 
     host = FakeHost({"org/tiny": again}, open_seconds=0)
     server = served(
-        FakeRunner(end_after=3), context_length=CONTEXT_LENGTH, kind=AnyModel, host=host
+        FakeRunner(end_after=3),
+        context_length=CONTEXT_LENGTH,
+        kind=AnyModel,
+        host=host,
+        embeds=EMBEDS,
     )
     server.engine.batch_window_seconds = 0  # ten thousand requests come one after the other
     # it is among what is asked to be changed

@@ -5,6 +5,7 @@ import trio
 import trio.testing
 
 from semantic_trio.adapters.http.serving.app_state import HttpSettings
+from semantic_trio.domain.embedding import EmbeddingForm
 from semantic_trio.testing import FakeRunner
 from tests.http.serving import Call, anthropic_body, get, openai_body, post, running, served
 
@@ -14,6 +15,7 @@ POSTED = {
     "/v1/messages/count_tokens": anthropic_body(),
     "/v1/completions": {"model": "org/tiny", "prompt": "x", "max_tokens": 1},
     "/v1/embeddings": {"model": "org/tiny", "input": "x"},
+    "/v1/rerank": {"model": "org/tiny", "query": "x", "documents": ["x"]},
     "/v1/responses": {"model": "org/tiny", "input": "x", "max_output_tokens": 1},
     "/v1/agents": {},
 }
@@ -24,7 +26,7 @@ WRITTEN = ["{}/", "/v1{}", "/v1/v1{}", "/{}", "{}//", "//v1/{}", "{short}", "{sh
 async def test_a_path_that_is_unambiguous_is_answered(
     path: str, autojump_clock: trio.testing.MockClock
 ) -> None:
-    async with running(served(FakeRunner())) as server:
+    async with running(served(FakeRunner(), embeds=EmbeddingForm(is_approximate=False))) as server:
         right = await post(server.app, path, POSTED[path])
         others = [
             await post(server.app, one.format(path, short=path.removeprefix("/v1")), POSTED[path])

@@ -57,3 +57,26 @@ def test_what_says_nothing_leaves_a_model_that_generates(tmp_path: Path, content
 
 def test_a_model_without_the_file_was_made_to_generate(tmp_path: Path) -> None:
     assert embedding_form(tmp_path) == EmbeddingForm(Pooling.MEAN, is_approximate=True)
+
+
+@pytest.mark.parametrize(
+    ("prompts", "query", "document"),
+    [
+        ({"prompts": {"query": "Query: ", "document": ""}}, "Query: ", ""),
+        ({"prompts": {"query": "query: ", "passage": "passage: "}}, "query: ", "passage: "),
+        ({"prompts": {"corpus": "text: "}}, "", "text: "),
+        ({"prompts": {}}, "", ""),
+        ({"prompts": None}, "", ""),
+        ({"prompts": {"query": 3}}, "", ""),
+        ([], "", ""),
+    ],
+)
+def test_what_the_model_expects_before_texts_is_read(
+    tmp_path: Path, prompts: object, query: str, document: str
+) -> None:
+    write(tmp_path, json.dumps({"pooling_mode": "lasttoken"}))
+    (tmp_path / "config_sentence_transformers.json").write_text(json.dumps(prompts))
+
+    assert embedding_form(tmp_path) == EmbeddingForm(
+        Pooling.LAST, is_approximate=False, query_prompt=query, document_prompt=document
+    )

@@ -12,12 +12,14 @@ import pytest
 
 from semantic_trio.adapters.http.agents import request as agents
 from semantic_trio.adapters.http.anthropic import request as anthropic
+from semantic_trio.adapters.http.common.compatibility_fields import refuse_unsupported
 from semantic_trio.adapters.http.common.faults import Fault
 from semantic_trio.adapters.http.common.json_decoding import decode
 from semantic_trio.adapters.http.openai.chat import request as chat
 from semantic_trio.adapters.http.openai.completions import request as completions
 from semantic_trio.adapters.http.openai.embeddings import routes as embeddings
 from semantic_trio.adapters.http.openai.responses import request as responses
+from semantic_trio.adapters.http.rerank import routes as rerank
 from semantic_trio.domain.errors import InvalidRequestError
 
 MANUAL = Path(__file__).parents[2] / "docs" / "fields.md"
@@ -50,6 +52,11 @@ def _embeddings(request: embeddings.EmbeddingsRequest) -> object:
     return {**attrs.asdict(request), "input": bytes(request.input)}
 
 
+def _rerank(request: rerank.RerankRequest) -> object:
+    refuse_unsupported(request)
+    return request
+
+
 APIS = {
     "Messages": Api(
         anthropic.MessagesRequest,
@@ -65,6 +72,9 @@ APIS = {
     ),
     "Responses": Api(responses.ResponseRequest, {"model": "m", "input": "hi"}, _response),
     "Embeddings": Api(embeddings.EmbeddingsRequest, {"model": "m", "input": "hi"}, _embeddings),
+    "Rerank": Api(
+        rerank.RerankRequest, {"model": "m", "query": "hi", "documents": ["hi"]}, _rerank
+    ),
     "Agents": Api(
         agents.AgentTurn,
         {"message": "hi"},

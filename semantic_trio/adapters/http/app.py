@@ -32,6 +32,7 @@ from semantic_trio.adapters.http.openai.embeddings import routes as embeddings
 from semantic_trio.adapters.http.openai.responses import creation_routes, stored_routes
 from semantic_trio.adapters.http.openai.responses.state import ResponsesState
 from semantic_trio.adapters.http.operations import admin, health, model_admin, models
+from semantic_trio.adapters.http.rerank import routes as rerank
 from semantic_trio.adapters.http.serving.app_state import AppState
 
 log = structlog.get_logger(__name__)
@@ -61,6 +62,7 @@ def create_app(state: AppState, responses: ResponsesState) -> QuartTrio:
         chat,
         completions,
         embeddings,
+        rerank,
         agent_creation,
         inspection_routes,
         residency_routes,

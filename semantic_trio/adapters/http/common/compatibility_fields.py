@@ -100,6 +100,7 @@ REMEDIES: Mapping[str, str] = {
     "function_call": "not supported any more: use tool_choice",
     "web_search_options": "not supported: this server cannot search the web",
     "audio": "not supported: an answer is text",
+    "rank_fields": "not supported: send what is to be ranked as the text of the document",
 }
 
 

@@ -26,9 +26,10 @@ from semantic_trio.adapters.http.openai.common.text_inputs import (
     texts_of,
 )
 from semantic_trio.adapters.http.serving.app_state import AppState
+from semantic_trio.adapters.http.serving.embedded_texts import embedded_tokens, vector_size
 from semantic_trio.adapters.http.serving.served_model import ServedModel
 from semantic_trio.domain.embedding import is_foreign
-from semantic_trio.domain.errors import InvalidRequestError, PromptTooLongError
+from semantic_trio.domain.errors import InvalidRequestError
 
 # Most texts of one request, as in OpenAI's API.
 MOST_INPUTS = 2048
@@ -109,19 +110,7 @@ def _size(model: ServedModel, dimensions: int | None) -> int:
 
     Raises `InvalidRequestError` for a model without vectors, or with smaller ones.
     """
-    size = model.engine.runner.embedding_size
-    if model.adapter is not None:
-        raise InvalidRequestError(
-            f"vectors are made by a model without an adapter, not by {model.card.id}",
-            "model",
-            quotes=False,
-        )
-    if not size:
-        raise InvalidRequestError(
-            f"{model.card.id} cannot embed texts: its architecture gives no vectors",
-            "model",
-            quotes=False,
-        )
+    size = vector_size(model)
     if dimensions is not None and dimensions > size:
         raise InvalidRequestError(
             f"{model.card.id} makes vectors of {size} numbers", "dimensions", quotes=False
@@ -134,13 +123,7 @@ async def _tokens(model: ServedModel, text: Texts) -> tuple[int, ...]:
 
     Raises `InvalidRequestError` for too many tokens, and for tokens of another tokenizer.
     """
-    limit = min(model.card.context_length, model.engine.memory.longest_row)
-    try:
-        tokens = await model.encode_text(text)
-    except PromptTooLongError as error:
-        raise _too_long(limit, error.tokens) from error
-    if len(tokens) > limit:
-        raise _too_long(limit, len(tokens))
+    tokens = await embedded_tokens(model, text, "input")
     if not isinstance(text, str):
         await _refuse_foreign(model, tokens)
     return tokens
@@ -169,12 +152,6 @@ def _without_cut_characters(model: ServedModel, tokens: tuple[int, ...]) -> tupl
         is_cut = model.codec.decode(tokens[-LONGEST_CHARACTER_BYTES:]).endswith(UNREADABLE)
         tokens = tokens[: len(tokens) - is_cut]
     return tokens
-
-
-def _too_long(limit: int, tokens: int) -> InvalidRequestError:
-    return InvalidRequestError(
-        f"a text has {limit} tokens at most, not {tokens}", "input", quotes=False
-    )
 
 
 def _truncated(vector: Sequence[float], size: int) -> Sequence[float]:

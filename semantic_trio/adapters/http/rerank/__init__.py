@@ -1,0 +1,1 @@
+"""The Rerank API, as Cohere, Jina, vLLM and llama.cpp have it."""
