@@ -117,3 +117,12 @@ async def test_who_asks_for_another_model_is_told_which_are_served() -> None:
     message = openai.json["error"]["message"]  # type: ignore[index]
     assert message == "The model `gpt-9` does not exist: served here: org/tiny"
     assert anthropic.json["error"]["message"] == ("model: gpt-9 (served here: org/tiny)")  # type: ignore[index]
+
+
+def test_no_path_is_made_from_the_name_of_a_route() -> None:
+    rules = list(served(FakeRunner()).app.url_map.iter_rules())
+
+    assert len(rules) > 1
+    for rule in rules:
+        with pytest.raises(NotImplementedError, match="no path is made"):
+            rule.build(dict.fromkeys(rule.arguments, "x"))

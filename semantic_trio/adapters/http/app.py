@@ -20,6 +20,7 @@ from semantic_trio.adapters.http.agents import creation_routes as agent_creation
 from semantic_trio.adapters.http.anthropic import routes as messages
 from semantic_trio.adapters.http.common.exchange import Exchange, current
 from semantic_trio.adapters.http.common.faults import Fault, envelope, fault_of, not_offered
+from semantic_trio.adapters.http.common.matching_rule import MatchingRule
 from semantic_trio.adapters.http.common.openapi import Contract
 from semantic_trio.adapters.http.dashboard import pages
 from semantic_trio.adapters.http.dashboard.feed import Feed
@@ -45,6 +46,7 @@ LIKE_IDS = frozenset({"/v1/responses/compact", "/v1/responses/input_tokens"})
 def create_app(state: AppState, responses: ResponsesState) -> QuartTrio:
     """Build the ASGI application that serves a model."""
     app = QuartTrio(__name__, static_folder=None)
+    app.url_rule_class = MatchingRule
     # streams last as long as generations; writes have a deadline of their own
     app.config["RESPONSE_TIMEOUT"] = None
     app.config["PROVIDE_AUTOMATIC_OPTIONS"] = False
