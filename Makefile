@@ -15,6 +15,8 @@ DEV       := $(VENV)/.installed-dev
 PACKAGE   := $(shell find semantic_trio -name '*.py' 2>/dev/null)
 SOURCES   := $(wildcard semantic_trio tests benchmarks examples tools)
 UNIT      := $(wildcard tests/unit tests/http)
+# Collecting the other files would take longer than some of the searches.
+SEARCHES  := $(shell grep -l --include='*.py' -r exhaustive tests/unit tests/http 2>/dev/null)
 INTEGRATION := $(wildcard tests/contract tests/integration)
 # Installs, and shows that something happens: a dot for each package that is looked up, a line for each that is downloaded.
 INSTALL   := set -o pipefail; install() { $(BIN)/python -m pip install --progress-bar off --disable-pip-version-check "$$@" | awk '\
@@ -29,6 +31,8 @@ PARALLEL  := -n 2 --dist worksteal
 # Servers that tests of one file share are started once, by the process that has the file.
 BY_FILE   := -n 2 --dist loadfile
 ONE_THREAD := OPENBLAS_NUM_THREADS=1
+# Where the environment forbids bytecode, each server, each command and each test process would compile its sources anew.
+unexport PYTHONDONTWRITEBYTECODE
 COVER     := .cover
 COV       := --cov --cov-report=
 REPORT    := $(BIN)/coverage report --data-file=$(COVER)/total
@@ -119,7 +123,7 @@ test-smoke: $(DEV) system ## A server process and the real SDKs
 
 # Without coverage, which makes searches two or three times as long.
 test-search: $(DEV) system ## Searches for counterexamples: some examples, or all of them (NIGHTLY=1)
-	@$(PYTEST) $(UNIT) -m exhaustive $(PARALLEL)
+	@$(PYTEST) $(SEARCHES) -m exhaustive $(PARALLEL)
 
 test-e2e: $(DEV) system ## Storms, kill -9, stuck readers
 	@$(PYTEST) tests/e2e
