@@ -14,7 +14,7 @@ import attrs
 import numpy as np
 import pytest
 
-from semantic_trio.adapters.mlx import paged_attention
+from semantic_trio.adapters.mlx import paged_kernels
 from semantic_trio.adapters.mlx.quantised import Quantised
 from semantic_trio.domain.geometry import BLOCK_TOKENS
 
@@ -124,9 +124,9 @@ def kernel(
     case: Case,
     folder: Path,
     *,
-    part: str = paged_attention.PART,
-    merge: str = paged_attention.MERGE,
-    pack: str = paged_attention.PACK,
+    part: str = paged_kernels.PART,
+    merge: str = paged_kernels.MERGE,
+    pack: str = paged_kernels.PACK,
 ) -> ctypes.CDLL:
     """The functions of the kernels, compiled."""
     sizes = {
@@ -258,10 +258,10 @@ def test_a_kernel_for_pages_of_another_size_shows(page: int, tmp_path: Path) -> 
 def test_a_wrong_kernel_shows(right: str, wrong: str, tmp_path: Path) -> None:
     case = CASES[-1]
     given = inputs(case)
-    assert right in paged_attention.PART
+    assert right in paged_kernels.PART
 
     spoilt = attended(
-        case, given, kernel(case, tmp_path, part=paged_attention.PART.replace(right, wrong))
+        case, given, kernel(case, tmp_path, part=paged_kernels.PART.replace(right, wrong))
     )
 
     assert not np.abs(spoilt - expected(case, given)).max() < 1e-3
@@ -281,12 +281,12 @@ def test_a_wrong_kernel_shows(right: str, wrong: str, tmp_path: Path) -> None:
 )
 def test_a_wrong_way_of_dequantising_shows(right: str, wrong: str, tmp_path: Path) -> None:
     given = inputs(QUANTISED)
-    assert right in paged_attention.PART
+    assert right in paged_kernels.PART
 
     spoilt = attended(
         QUANTISED,
         given,
-        kernel(QUANTISED, tmp_path, part=paged_attention.PART.replace(right, wrong)),
+        kernel(QUANTISED, tmp_path, part=paged_kernels.PART.replace(right, wrong)),
     )
 
     assert not np.abs(spoilt - expected(QUANTISED, given)).max() < 1e-3
@@ -303,10 +303,10 @@ def test_a_wrong_way_of_dequantising_shows(right: str, wrong: str, tmp_path: Pat
 def test_a_wrong_merge_shows(right: str, wrong: str, tmp_path: Path) -> None:
     case = CASES[-1]
     given = inputs(case)
-    assert right in paged_attention.MERGE
+    assert right in paged_kernels.MERGE
 
     spoilt = attended(
-        case, given, kernel(case, tmp_path, merge=paged_attention.MERGE.replace(right, wrong))
+        case, given, kernel(case, tmp_path, merge=paged_kernels.MERGE.replace(right, wrong))
     )
 
     assert not np.abs(spoilt - expected(case, given)).max() < 1e-3
@@ -338,10 +338,10 @@ def test_the_kernel_quantises_as_mlx_does(size: int, bits: int, tmp_path: Path) 
 def test_a_wrong_way_of_quantising_shows(right: str, wrong: str, tmp_path: Path) -> None:
     case = Case(size=128, bits=4)
     given = numbers_of(case, 5)
-    assert right in paged_attention.PACK
+    assert right in paged_kernels.PACK
 
     spoilt = quantised(
-        case, given, kernel(case, tmp_path, pack=paged_attention.PACK.replace(right, wrong))
+        case, given, kernel(case, tmp_path, pack=paged_kernels.PACK.replace(right, wrong))
     )
 
     assert not all(
