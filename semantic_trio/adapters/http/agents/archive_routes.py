@@ -34,7 +34,12 @@ EXPORT_SECONDS = 30.0
 def routes(state: AppState) -> Blueprint:
     """Build the routes `/v1/agents/<id>/export` and `import`."""
     blueprint = Blueprint("agents-archive", __name__)
+    _add_export(blueprint, state)
+    _add_import(blueprint, state)
+    return blueprint
 
+
+def _add_export(blueprint: Blueprint, state: AppState) -> None:
     @blueprint.get("/v1/agents/<agent_id>/export")
     @document_archive
     @document_faults(OpenAIError, 400, 401, 403, 404, 409)
@@ -59,6 +64,8 @@ def routes(state: AppState) -> Blueprint:
         )
         return response
 
+
+def _add_import(blueprint: Blueprint, state: AppState) -> None:
     @blueprint.post("/v1/agents/<agent_id>/import")
     @document_archive_body
     @document_response(AgentView, 201)
@@ -82,8 +89,6 @@ def routes(state: AppState) -> Blueprint:
                 await model.persistence.in_thread(archive.close)
         log.info("agent imported", agent=agent.id, tokens=agent.tokens, blocks=len(agent.blocks))
         return json_response(agent_view(model, agent), 201)
-
-    return blueprint
 
 
 async def _chunks(

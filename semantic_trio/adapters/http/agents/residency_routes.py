@@ -22,7 +22,12 @@ CLOSE_SECONDS = 5.0
 def routes(state: AppState) -> Blueprint:
     """Build the routes `/v1/agents/<id>/pin`, `unpin` and `close`, and `DELETE /v1/agents/<id>`."""
     blueprint = Blueprint("agents-residency", __name__)
+    _add_pins(blueprint, state)
+    _add_removal(blueprint, state)
+    return blueprint
 
+
+def _add_pins(blueprint: Blueprint, state: AppState) -> None:
     @blueprint.post("/v1/agents/<agent_id>/pin")
     @document_response(AgentView, 200)
     @document_faults(OpenAIError, 400, 401, 403, 404)
@@ -48,6 +53,8 @@ def routes(state: AppState) -> Blueprint:
         model.engine.memory.unpin(agent)
         return json_response(agent_view(model, agent))
 
+
+def _add_removal(blueprint: Blueprint, state: AppState) -> None:
     @blueprint.post("/v1/agents/<agent_id>/close")
     @document_response(AgentView, 200)
     @document_faults(OpenAIError, 400, 401, 403, 404)
@@ -72,8 +79,6 @@ def routes(state: AppState) -> Blueprint:
         """Delete an agent, and the blocks that no other agent has read."""
         await delete_agent_everywhere(*(await find_agent(state, agent_id)))
         return empty_response()
-
-    return blueprint
 
 
 def _pins_message(error: PoolExhaustedError) -> str:

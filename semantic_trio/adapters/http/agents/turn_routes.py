@@ -40,7 +40,12 @@ def routes(state: AppState) -> Blueprint:
     """Build the routes `/v1/agents/<id>/generate` and `warm`."""
     blueprint = Blueprint("agents-turns", __name__)
     queues = AgentQueues()
+    _add_generate(blueprint, state, queues)
+    _add_warm(blueprint, state, queues)
+    return blueprint
 
+
+def _add_generate(blueprint: Blueprint, state: AppState, queues: AgentQueues) -> None:
     @blueprint.post("/v1/agents/<agent_id>/generate")
     @document_request(AgentTurn)
     @document_response(AgentAnswer, 200)
@@ -68,6 +73,8 @@ def routes(state: AppState) -> Blueprint:
             state, model_of_search(state), begin, encoder, is_streamed=request.stream
         )
 
+
+def _add_warm(blueprint: Blueprint, state: AppState, queues: AgentQueues) -> None:
     @blueprint.post("/v1/agents/<agent_id>/warm")
     @document_response(Warmed, 200)
     @document_faults(OpenAIError, 400, 401, 403, 404, 429, 500, 503)
@@ -95,8 +102,6 @@ def routes(state: AppState) -> Blueprint:
         return json_response(
             Warmed(agent.id, len(encoded.prompt.tokens), Cache.of(reuse)), reuse=reuse
         )
-
-    return blueprint
 
 
 async def _turn(

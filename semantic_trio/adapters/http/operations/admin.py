@@ -40,7 +40,12 @@ class Draining:
 def routes(state: AppState) -> Blueprint:
     """Build the routes of `/admin/`."""
     blueprint = Blueprint("admin", __name__)
+    _add_batch_window(blueprint, state)
+    _add_actions(blueprint, state)
+    return blueprint
 
+
+def _add_batch_window(blueprint: Blueprint, state: AppState) -> None:
     @blueprint.get("/admin/batch-window")
     @document_response(BatchWindowBody, 200)
     @document_faults(OpenAIError, 401, 403)
@@ -61,6 +66,8 @@ def routes(state: AppState) -> Blueprint:
         log.info("batch window changed", batch_window_ms=wanted.batch_window_ms)
         return json_response(wanted)
 
+
+def _add_actions(blueprint: Blueprint, state: AppState) -> None:
     @blueprint.post("/admin/cache/evict")
     @document_response(EvictionReport, 200)
     @document_faults(OpenAIError, 401, 403)
@@ -93,5 +100,3 @@ def routes(state: AppState) -> Blueprint:
         log.info("asked to drain", **attrs.asdict(draining))
         state.stop()
         return json_response(draining, 202)
-
-    return blueprint

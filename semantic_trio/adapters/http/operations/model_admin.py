@@ -17,6 +17,7 @@ from semantic_trio.adapters.http.common.openapi import document_faults
 from semantic_trio.adapters.http.serving.app_state import AppState
 from semantic_trio.application.model_entry import Changed
 from semantic_trio.domain.errors import ModelNotFoundError
+from semantic_trio.domain.model_names import ModelNames
 
 log = structlog.get_logger(__name__)
 
@@ -52,7 +53,13 @@ class Aliases:
 def routes(state: AppState) -> Blueprint:
     """Build the routes of `/admin/models/`."""
     blueprint = Blueprint("model-admin", __name__)
-    registry, names = state.registry, state.registry.names
+    _add_actions(blueprint, state)
+    _add_aliases(blueprint, state.registry.names)
+    return blueprint
+
+
+def _add_actions(blueprint: Blueprint, state: AppState) -> None:
+    registry = state.registry
 
     @blueprint.post("/admin/models/load")
     @document_request(NamedModel)
@@ -93,6 +100,8 @@ def routes(state: AppState) -> Blueprint:
         """
         return json_response(await registry.swap(_named()))
 
+
+def _add_aliases(blueprint: Blueprint, names: ModelNames) -> None:
     @blueprint.get("/admin/models/aliases")
     @document_response(Aliases, 200)
     @document_faults(OpenAIError, 401, 403)
@@ -119,8 +128,6 @@ def routes(state: AppState) -> Blueprint:
         names.remove_alias(alias)
         log.info("alias removed", alias=alias)
         return json_response(Aliases(names.aliases))
-
-    return blueprint
 
 
 async def _unload_adapter(state: AppState, name: str, adapter: str) -> Changed:

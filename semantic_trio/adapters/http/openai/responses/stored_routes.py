@@ -61,7 +61,12 @@ class PageParams:
 def routes(state: AppState, responses: ResponsesState) -> Blueprint:
     """Build the route `/v1/responses/<id>` and those below it."""
     blueprint = Blueprint("responses-kept", __name__)
+    _add_views(blueprint, responses)
+    _add_endings(blueprint, state, responses)
+    return blueprint
 
+
+def _add_views(blueprint: Blueprint, responses: ResponsesState) -> None:
     @blueprint.get("/v1/responses/<response_id>")
     @document_response(ResponseAnswer, 200)
     @document_faults(OpenAIError, 400, 401, 403, 404, 503)
@@ -78,6 +83,23 @@ def routes(state: AppState, responses: ResponsesState) -> Blueprint:
             else _stored_response(await _find(responses, response_id))
         )
 
+    @blueprint.get("/v1/responses/<response_id>/input_items")
+    @document_querystring(PageParams)
+    @document_response(ItemPage, 200)
+    @document_faults(OpenAIError, 400, 401, 403, 404, 503)
+    async def list_input_items(response_id: str) -> Response:
+        """List the items that came with the request for a response, without those of earlier
+        responses.
+        """
+        wanted = _params(request.args.to_dict())
+        record = await responses.store.call(lambda store: store.get(response_id))
+        if record is None:
+            responses.active.refuse_unfinished(response_id, "response_id")
+            raise ResponseNotFoundError(response_id)
+        return json_response(_page(input_items(record), wanted))
+
+
+def _add_endings(blueprint: Blueprint, state: AppState, responses: ResponsesState) -> None:
     @blueprint.delete("/v1/responses/<response_id>")
     @document_response(DeletedResponse, 200)
     @document_faults(OpenAIError, 401, 403, 404, 503)
@@ -109,23 +131,6 @@ def routes(state: AppState, responses: ResponsesState) -> Blueprint:
             if ended is not None
             else _stored_response(await _find(responses, response_id))
         )
-
-    @blueprint.get("/v1/responses/<response_id>/input_items")
-    @document_querystring(PageParams)
-    @document_response(ItemPage, 200)
-    @document_faults(OpenAIError, 400, 401, 403, 404, 503)
-    async def list_input_items(response_id: str) -> Response:
-        """List the items that came with the request for a response, without those of earlier
-        responses.
-        """
-        wanted = _params(request.args.to_dict())
-        record = await responses.store.call(lambda store: store.get(response_id))
-        if record is None:
-            responses.active.refuse_unfinished(response_id, "response_id")
-            raise ResponseNotFoundError(response_id)
-        return json_response(_page(input_items(record), wanted))
-
-    return blueprint
 
 
 async def _find(responses: ResponsesState, response_id: str) -> StoredResponse:
