@@ -9,24 +9,25 @@ where they stand, except those of one rule. Thoughts of earlier turns are kept; 
 template's part.
 """
 
-import json
-import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from functools import reduce
 from itertools import takewhile
 
 import attrs
 
+from semantic_trio.domain.canonical_tools import (
+    in_json_order,
+    neighbouring_results_joined,
+    results_in_call_order,
+    with_tools_where_they_load,
+)
 from semantic_trio.domain.conversation import (
     Conversation,
     Message,
     Part,
     Role,
     Text,
-    Tool,
-    ToolCall,
-    ToolResult,
 )
 from semantic_trio.domain.eviction import Rank
 
@@ -56,31 +57,6 @@ def canonical(conversation: Conversation) -> Conversation:
     """
     ordered = reduce(lambda so_far, rule: rule.apply(so_far), RULES, conversation)
     return ordered if ordered.messages else attrs.evolve(ordered, messages=(SILENCE,))
-
-
-def canonical_json(text: str) -> str:
-    """JSON with its keys in order and its blanks in place; what is no JSON, or has a number that no
-    float holds, stays as it is.
-    """
-    try:
-        return json.dumps(_read_json(text), sort_keys=True, ensure_ascii=False)
-    except (ValueError, RecursionError):
-        return text
-
-
-def _read_json(text: str) -> object:
-    """The value of a JSON text.
-
-    Raises `ValueError` where Python would write it otherwise than it was meant: 1e999 as Infinity.
-    """
-    return json.loads(text, parse_float=_finite, parse_constant=_finite)
-
-
-def _finite(written: str) -> float:
-    value = float(written)
-    if not math.isfinite(value):
-        raise ValueError(f"no float holds {written}")
-    return value
 
 
 # ---------------------------------------------------------------------------------- system messages
@@ -184,135 +160,6 @@ def _highest_rank(messages: Iterable[Message]) -> Rank | None:
     return max((message.rank for message in messages if message.rank is not None), default=None)
 
 
-# -------------------------------------------------------------------------------------------- tools
-
-
-def _in_json_order(conversation: Conversation) -> Conversation:
-    tools = tuple(
-        attrs.evolve(tool, parameters=canonical_json(tool.parameters))
-        for tool in conversation.tools
-    )
-    defaults = {tool.name: _defaults(tool) for tool in tools}
-
-    def ordered(part: Part) -> Part:
-        if not isinstance(part, ToolCall):
-            return part
-        return attrs.evolve(
-            part, arguments=_without_defaults(part.arguments, defaults.get(part.name, {}))
-        )
-
-    return attrs.evolve(_over_parts(conversation, ordered), tools=tools)
-
-
-def _defaults(tool: Tool) -> Mapping[str, object]:
-    try:
-        schema = _read_json(tool.parameters)
-    except (ValueError, RecursionError):
-        return {}
-    properties = schema.get("properties") if isinstance(schema, dict) else None
-    if not isinstance(properties, dict):
-        return {}
-    return {
-        name: one["default"]
-        for name, one in properties.items()
-        if isinstance(one, dict) and "default" in one
-    }
-
-
-def _without_defaults(arguments: str, defaults: Mapping[str, object]) -> str:
-    try:
-        given = _read_json(arguments)
-    except (ValueError, RecursionError):
-        return arguments
-    if isinstance(given, dict):
-        given = {
-            name: value
-            for name, value in given.items()
-            if not (name in defaults and _same(value, defaults[name]))
-        }
-    return json.dumps(given, sort_keys=True, ensure_ascii=False)
-
-
-def _same(one: object, other: object) -> bool:
-    return json.dumps(one, sort_keys=True) == json.dumps(other, sort_keys=True)
-
-
-def _with_tools_where_they_load(conversation: Conversation) -> Conversation:
-    by_name = {tool.name: tool for tool in conversation.tools}
-
-    def loaded(part: Part) -> Part:
-        if not isinstance(part, ToolResult) or not part.loads:
-            return part
-        told = [_definition(by_name[name]) if name in by_name else name for name in part.loads]
-        return attrs.evolve(
-            part, text="\n".join([part.text, *told] if part.text else told), loads=()
-        )
-
-    head = tuple(tool for tool in conversation.tools if not tool.is_deferred)
-    return attrs.evolve(_over_parts(conversation, loaded), tools=head)
-
-
-def _definition(tool: Tool) -> str:
-    """A tool as models are told of it outside the head of a prompt."""
-    return (
-        f'{{"name": {json.dumps(tool.name)}, "description": '
-        f'{json.dumps(tool.description, ensure_ascii=False)}, "parameters": {tool.parameters}}}'
-    )
-
-
-def _results_in_call_order(conversation: Conversation) -> Conversation:
-    messages: list[Message] = []
-    calls: dict[str, int] = {}
-    for message in conversation.messages:
-        if message.role is Role.ASSISTANT:
-            calls = {call.id: place for place, call in enumerate(message.calls)}
-        messages.append(
-            _with_results_first(message, calls) if message.role is Role.USER else message
-        )
-    return attrs.evolve(conversation, messages=tuple(messages))
-
-
-def _with_results_first(message: Message, calls: Mapping[str, int]) -> Message:
-    results = sorted(message.results, key=lambda result: calls.get(result.call_id, len(calls)))
-    return attrs.evolve(
-        message,
-        parts=(*results, *(part for part in message.parts if not isinstance(part, ToolResult))),
-    )
-
-
-def _neighbouring_results_joined(conversation: Conversation) -> Conversation:
-    messages: list[Message] = []
-    for message in conversation.messages:
-        if (
-            messages
-            and _answers_calls(messages[-1])
-            and message.role is Role.USER
-            and message.results
-        ):
-            before = messages.pop()
-            messages.append(attrs.evolve(message, parts=(*before.parts, *message.parts)))
-        else:
-            messages.append(message)
-    return attrs.evolve(conversation, messages=tuple(messages))
-
-
-def _answers_calls(message: Message) -> bool:
-    return (
-        message.role is Role.USER
-        and bool(message.results)
-        and len(message.results) == len(message.parts)
-    )
-
-
-def _over_parts(conversation: Conversation, change: Callable[[Part], Part]) -> Conversation:
-    return attrs.evolve(conversation, messages=tuple(_changed(conversation.messages, change)))
-
-
-def _changed(messages: Iterable[Message], change: Callable[[Part], Part]) -> Iterator[Message]:
-    for message in messages:
-        yield attrs.evolve(message, parts=tuple(change(part) for part in message.parts))
-
-
 # -------------------------------------------------------------------------------------------- rules
 
 RULES = (
@@ -360,7 +207,7 @@ RULES = (
             "Claude Code (Edit: replace_all), opencode (compact JSON), servers of tools that keep "
             "theirs in hash maps"
         ),
-        _in_json_order,
+        in_json_order,
     ),
     Rewriting(
         "deferred tools where they are loaded",
@@ -369,13 +216,13 @@ RULES = (
             "everything"
         ),
         "Claude Code's ToolSearch (vllm#40190)",
-        _with_tools_where_they_load,
+        with_tools_where_they_load,
     ),
     Rewriting(
         "neighbouring results in one message",
         "one client sends the results of one turn in one message, another each in its own",
         "the tool messages of Chat Completions",
-        _neighbouring_results_joined,
+        neighbouring_results_joined,
     ),
     Rewriting(
         "results in call order",
@@ -384,6 +231,6 @@ RULES = (
             "without ids take them by position"
         ),
         "Claude Code: calls 1, 2, 3, results 3, 1, 2",
-        _results_in_call_order,
+        results_in_call_order,
     ),
 )

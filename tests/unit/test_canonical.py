@@ -10,7 +10,8 @@ import hypothesis.strategies as st
 import pytest
 from hypothesis import given
 
-from semantic_trio.domain.canonical import BILLING_HEADER, RULES, canonical, canonical_json
+from semantic_trio.domain.canonical import BILLING_HEADER, RULES, canonical
+from semantic_trio.domain.canonical_tools import canonical_json
 from semantic_trio.domain.conversation import (
     Conversation,
     Message,
