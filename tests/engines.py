@@ -15,7 +15,8 @@ from semantic_trio.domain.disk import Disk
 from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.scheduler import Limits, Scheduler
 from semantic_trio.domain.speculation import Speculation
-from semantic_trio.ports import ModelRunner, Observer
+from semantic_trio.ports.observing import Observer
+from semantic_trio.ports.runner import ModelRunner
 
 LIMITS = Limits(context_length=4096, max_rows=8, chunk_tokens=512, max_stall_seconds=0.25)
 # Of real models. Their passes take real time: with a bound on stalls, the size of chunks would

@@ -16,7 +16,7 @@ from semantic_trio.domain.content import AgentRecord, Item
 from semantic_trio.domain.errors import InvalidRequestError
 from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.records import adopt, listed, size_of, usable_histories
-from semantic_trio.ports import CacheFiles
+from semantic_trio.ports.cache_files import CacheFiles
 
 log = structlog.get_logger(__name__)
 

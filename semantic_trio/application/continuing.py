@@ -9,7 +9,7 @@ import attrs
 
 from semantic_trio.domain.conversation import AnswerPart, Message, Part, Text
 from semantic_trio.domain.stopping import Thoughts
-from semantic_trio.ports import AnswerReader
+from semantic_trio.ports.text import AnswerReader
 
 
 @attrs.define(eq=False)

@@ -19,7 +19,7 @@ import trio
 from semantic_trio.application.threads import InThread, OneThread
 from semantic_trio.domain.breaker import BreakerState, CircuitBreaker
 from semantic_trio.domain.observation import Observation, Observed
-from semantic_trio.ports import Sink
+from semantic_trio.ports.observing import Sink
 
 log = structlog.get_logger(__name__)
 

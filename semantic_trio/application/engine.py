@@ -35,7 +35,8 @@ from semantic_trio.domain.scheduler import Scheduler
 from semantic_trio.domain.sequence import Sequence
 from semantic_trio.domain.step import StepPlan
 from semantic_trio.domain.stopping import TextDecoder
-from semantic_trio.ports import ModelRunner, Observer
+from semantic_trio.ports.observing import Observer
+from semantic_trio.ports.runner import ModelRunner
 
 log = structlog.get_logger(__name__)
 

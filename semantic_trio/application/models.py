@@ -38,7 +38,7 @@ from semantic_trio.domain.errors import (
 )
 from semantic_trio.domain.model_names import ModelNames
 from semantic_trio.domain.observation import ModelSwapped, ModelUnloaded, UnloadCause
-from semantic_trio.ports import Observer
+from semantic_trio.ports.observing import Observer
 
 log = structlog.get_logger(__name__)
 

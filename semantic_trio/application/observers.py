@@ -6,7 +6,7 @@ Knows the list. Knows nothing of what observers do with an observation.
 import attrs
 
 from semantic_trio.domain.observation import Observation
-from semantic_trio.ports import Observer
+from semantic_trio.ports.observing import Observer
 
 
 @attrs.define(eq=False)

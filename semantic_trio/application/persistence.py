@@ -25,7 +25,9 @@ from semantic_trio.domain.errors import CachePersistenceError, StepFailedError
 from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.observation import Evicted, Written
 from semantic_trio.domain.records import listed, record_of, size_of
-from semantic_trio.ports import CacheFiles, ModelRunner, Observer
+from semantic_trio.ports.cache_files import CacheFiles
+from semantic_trio.ports.observing import Observer
+from semantic_trio.ports.runner import ModelRunner
 
 log = structlog.get_logger(__name__)
 

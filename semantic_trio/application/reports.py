@@ -17,7 +17,7 @@ from semantic_trio.domain.observation import Evicted, PromptRead, RowOpened
 from semantic_trio.domain.reuse import NOTHING_REUSED
 from semantic_trio.domain.sequence import Phase, Sequence
 from semantic_trio.domain.step import StepPlan
-from semantic_trio.ports import Observer
+from semantic_trio.ports.observing import Observer
 
 log = structlog.get_logger(__name__)
 

@@ -8,7 +8,7 @@ import trio
 
 from semantic_trio.domain.errors import EngineDeadError, StepFailedError
 from semantic_trio.domain.step import Inventory, SaveBlock, StepPlan, StepResult
-from semantic_trio.ports import ModelRunner
+from semantic_trio.ports.runner import ModelRunner
 
 
 @attrs.frozen(eq=False)

@@ -48,7 +48,7 @@ from semantic_trio.domain.speculation import Speculation
 from semantic_trio.entrypoints.ending import PERSIST_SECONDS
 from semantic_trio.entrypoints.model_tables import Tables
 from semantic_trio.entrypoints.settings import Settings, settings_of
-from semantic_trio.ports import Observer
+from semantic_trio.ports.observing import Observer
 
 log = structlog.get_logger(__name__)
 

@@ -7,7 +7,7 @@ import pytest
 
 from semantic_trio.adapters.scripted.runner import ScriptedRunner
 from semantic_trio.domain.geometry import LayerGroup, LayerKind, ModelCacheSpec
-from semantic_trio.ports import ModelRunner
+from semantic_trio.ports.runner import ModelRunner
 from semantic_trio.testing import FakeRunner
 from tests.contract.memory import Memory
 from tests.contract.models import FAMILIES, PAGED, VARIANTS, random_runner

@@ -25,7 +25,7 @@ from semantic_trio.domain.step import (
     SaveSnapshot,
     StepPlan,
 )
-from semantic_trio.ports import ModelRunner
+from semantic_trio.ports.runner import ModelRunner
 from tests.contract.script import GREEDY, Script, close, logprobs, prompt
 from tests.device import on_device
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from semantic_trio.domain.responses import StoredResponse
-from semantic_trio.ports import ResponseStore
+from semantic_trio.ports.response_store import ResponseStore
 
 
 def response(

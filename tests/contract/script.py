@@ -4,7 +4,7 @@ import math
 
 from semantic_trio.domain.generation import SamplingParams
 from semantic_trio.domain.step import Chunk, Decode, RowClose, RowStart, SampledToken, StepPlan
-from semantic_trio.ports import ModelRunner
+from semantic_trio.ports.runner import ModelRunner
 
 GREEDY = SamplingParams()
 

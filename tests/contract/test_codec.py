@@ -36,7 +36,7 @@ from semantic_trio.domain.conversation import (
 )
 from semantic_trio.domain.eviction import Rank
 from semantic_trio.entrypoints import settings as server_settings
-from semantic_trio.ports import TextCodec
+from semantic_trio.ports.text import TextCodec
 from semantic_trio.testing import ByteCodec
 from tests.parts import joined
 

@@ -6,7 +6,7 @@ import attrs
 import pytest
 
 from semantic_trio.domain.conversation import Conversation, Message, Role, Text, Thinking, ToolCall
-from semantic_trio.ports import TextCodec
+from semantic_trio.ports.text import TextCodec
 from tests.contract.test_codec import FAKE, HELLO, codec_of, read, says
 
 

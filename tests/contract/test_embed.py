@@ -9,7 +9,7 @@ from semantic_trio.adapters.mlx.embedding import TextsReading
 from semantic_trio.domain import embedding
 from semantic_trio.domain.embedding import MEMORY_SHARE, Pooling
 from semantic_trio.domain.step import Chunk, Decode, RowClose, RowStart, StepPlan
-from semantic_trio.ports import ModelRunner
+from semantic_trio.ports.runner import ModelRunner
 from tests.contract.models import random_runner
 from tests.contract.script import GREEDY, Script, prompt, tokens
 

@@ -27,7 +27,7 @@ from semantic_trio.domain.conversation import Conversation, Message, Role, Text
 from semantic_trio.domain.errors import AgentExistsError, CacheCorruptionError, InvalidRequestError
 from semantic_trio.domain.eviction import Rank
 from semantic_trio.domain.lineage import lineage
-from semantic_trio.ports import CacheFiles
+from semantic_trio.ports.cache_files import CacheFiles
 from semantic_trio.testing import MemoryFiles
 
 FINGERPRINT, OTHER = "ab" * 32, "cd" * 32

@@ -13,7 +13,7 @@ from semantic_trio.adapters.metrics import Metrics
 from semantic_trio.application.delivery import QUEUE_LIMIT, DeliveringObserver, Delivery
 from semantic_trio.application.observers import Observers
 from semantic_trio.domain.observation import Evicted, Observed
-from semantic_trio.ports import Observer, Sink
+from semantic_trio.ports.observing import Observer, Sink
 from semantic_trio.testing import MemoryObserver, MemorySink
 from tests.observations import SAMPLES
 

@@ -20,7 +20,7 @@ from semantic_trio.domain.errors import (
     StoreError,
 )
 from semantic_trio.domain.responses import StoredResponse, verify
-from semantic_trio.ports import ResponseStore
+from semantic_trio.ports.response_store import ResponseStore
 from semantic_trio.testing import MemoryResponses
 from tests.postgres import Postgres
 

@@ -6,7 +6,7 @@ import pytest
 
 from semantic_trio.domain.generation import SamplingParams
 from semantic_trio.domain.step import Chunk, Decode, RowClose, RowStart, StepPlan
-from semantic_trio.ports import ModelRunner
+from semantic_trio.ports.runner import ModelRunner
 from tests.contract.script import GREEDY, Script, close, logprobs, prompt, tokens
 from tests.search import sample
 

@@ -20,7 +20,7 @@ from semantic_trio.domain.memory import Memory as EngineMemory
 from semantic_trio.domain.scheduler import Scheduler
 from semantic_trio.domain.speculation import Speculation
 from semantic_trio.domain.step import Chunk, Decode, RowClose, RowStart, StepPlan
-from semantic_trio.ports import ModelRunner
+from semantic_trio.ports.runner import ModelRunner
 from semantic_trio.testing import ByteDecoder
 from tests.contract.conftest import ALIKE, fresh
 from tests.contract.memory import Memory, block_key

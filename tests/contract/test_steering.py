@@ -7,7 +7,7 @@ from semantic_trio.domain.errors import GrammarError
 from semantic_trio.domain.generation import SamplingParams
 from semantic_trio.domain.steering import Steering
 from semantic_trio.domain.step import Chunk, Decode, RowClose, RowStart, StepPlan
-from semantic_trio.ports import ModelRunner
+from semantic_trio.ports.runner import ModelRunner
 from tests.contract.script import GREEDY, Script, logprobs, prompt, tokens
 
 WARM = SamplingParams(temperature=1.5)

@@ -30,7 +30,8 @@ from semantic_trio.domain.generation import API_SAMPLING, SamplingParams
 from semantic_trio.domain.model_card import ModelCard
 from semantic_trio.domain.model_names import ModelNames
 from semantic_trio.domain.scheduler import Limits
-from semantic_trio.ports import CacheFiles, TextCodec
+from semantic_trio.ports.cache_files import CacheFiles
+from semantic_trio.ports.text import TextCodec
 from semantic_trio.testing import ByteCodec, FakeRunner, MemoryFiles, MemoryResponses
 from tests.engines import new_engine
 

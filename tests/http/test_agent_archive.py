@@ -17,7 +17,7 @@ from semantic_trio.domain.chain import TokenRun, root_key
 from semantic_trio.domain.content import ImportTrust
 from semantic_trio.domain.geometry import LayerGroup, LayerKind
 from semantic_trio.entrypoints.cli import main
-from semantic_trio.ports import CacheFiles
+from semantic_trio.ports.cache_files import CacheFiles
 from semantic_trio.testing import FakeRunner, MemoryFiles
 from semantic_trio.testing.files import MemoryArchives
 from semantic_trio.testing.runner import ATTENTION_ONLY

@@ -15,7 +15,7 @@ from semantic_trio.adapters.disk import ModelFiles
 from semantic_trio.domain.chain import pack, unpack
 from semantic_trio.domain.content import AgentRecord, Content, ImportTrust, Kind, TokenHistory
 from semantic_trio.domain.geometry import LayerGroup, LayerKind, ModelCacheSpec
-from semantic_trio.ports import CacheFiles
+from semantic_trio.ports.cache_files import CacheFiles
 from semantic_trio.testing import FakeRunner, MemoryFiles
 from semantic_trio.testing.runner import ATTENTION_ONLY
 from tests.http.agents import create, delete, do, say, view

@@ -29,7 +29,7 @@ from semantic_trio.adapters.text.syntax import ToolSyntax
 from semantic_trio.adapters.text.tally import CallTally
 from semantic_trio.adapters.text.thinking import ThoughtDelimiters
 from semantic_trio.domain.conversation import AnswerPart, CallPiece, CutCall, Text, Tool, ToolCall
-from semantic_trio.ports import AnswerReader
+from semantic_trio.ports.text import AnswerReader
 from tests.parts import joined, unpieced
 
 TOOLS = (Tool("write"), Tool("look"))

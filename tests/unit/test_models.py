@@ -25,7 +25,7 @@ from semantic_trio.domain.errors import (
 )
 from semantic_trio.domain.model_names import ModelNames
 from semantic_trio.domain.observation import ModelSwapped, ModelUnloaded, Observation
-from semantic_trio.ports import Observer
+from semantic_trio.ports.observing import Observer
 from semantic_trio.testing import FakeModel, FakeOpener
 
 

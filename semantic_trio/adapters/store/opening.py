@@ -12,7 +12,7 @@ from semantic_trio.adapters.store.address import SETTING, Address
 from semantic_trio.adapters.store.responses import Connect, SqlResponses
 from semantic_trio.adapters.store.sqlite import UNBOUNDED, Bounds
 from semantic_trio.domain.errors import InvalidRequestError
-from semantic_trio.ports import ResponseStore
+from semantic_trio.ports.response_store import ResponseStore
 
 INSTALL = "pip install 'semantic-trio[postgres]'"
 

@@ -27,7 +27,7 @@ from semantic_trio.domain.conversation import NOTHING_KNOWN, Conversation, Known
 from semantic_trio.domain.errors import InvalidRequestError
 from semantic_trio.domain.steering import Grammar
 from semantic_trio.domain.stopping import Thoughts
-from semantic_trio.ports import AnswerReader
+from semantic_trio.ports.text import AnswerReader
 
 
 @attrs.frozen(eq=False)

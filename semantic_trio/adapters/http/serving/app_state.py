@@ -17,7 +17,7 @@ from semantic_trio.application.acquisition import Acquisition
 from semantic_trio.application.adapters import AdapterShelf
 from semantic_trio.application.models import ModelRegistry
 from semantic_trio.domain.model_card import ModelCard
-from semantic_trio.ports import Observer
+from semantic_trio.ports.observing import Observer
 
 
 class Exposition(Protocol):

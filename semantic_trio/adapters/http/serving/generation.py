@@ -30,7 +30,8 @@ from semantic_trio.domain.observation import GenerationEnded
 from semantic_trio.domain.reuse import NOTHING_REUSED
 from semantic_trio.domain.salt import Salt
 from semantic_trio.domain.stopping import Thoughts
-from semantic_trio.ports import AnswerReader, Observer
+from semantic_trio.ports.observing import Observer
+from semantic_trio.ports.text import AnswerReader
 
 log = structlog.get_logger(__name__)
 

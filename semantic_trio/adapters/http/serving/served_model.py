@@ -33,7 +33,7 @@ from semantic_trio.domain.model_card import ModelCard
 from semantic_trio.domain.salt import NO_ADAPTER, NO_SALT, Salt, adapted
 from semantic_trio.domain.steering import Grammar
 from semantic_trio.domain.token_histories import TokenHistories, chain
-from semantic_trio.ports import TextCodec
+from semantic_trio.ports.text import TextCodec
 
 # Characters above which a conversation is encoded in a worker thread: a hop costs 40 us, 16,000
 # characters about 5 ms of the event loop.

@@ -17,7 +17,7 @@ from semantic_trio.adapters.http.openai.responses.item_messages import (
 )
 from semantic_trio.domain.errors import InvalidRequestError
 from semantic_trio.domain.responses import StoredResponse
-from semantic_trio.ports import ResponseStore
+from semantic_trio.ports.response_store import ResponseStore
 
 PREVIOUS = "previous_response_id"
 

@@ -11,7 +11,7 @@ import attrs
 
 from semantic_trio.adapters.http.serving.dedicated_threads import DedicatedThreads
 from semantic_trio.application.threads import InThread
-from semantic_trio.ports import ResponseStore
+from semantic_trio.ports.response_store import ResponseStore
 
 Result = TypeVar("Result")
 
