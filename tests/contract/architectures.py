@@ -277,7 +277,7 @@ def largest_difference(found: list[mx.array], wanted: list[mx.array]) -> float:
 
 def rows_of_the_manual() -> dict[str, tuple[str, ...]]:
     """What docs/types.md says of each type: how rows are served, whether that is exact, whether
-    what is kept is restored exactly.
+    what is kept is restored exactly, and as what it is kept.
     """
     lines = (Path(__file__).parents[2] / "docs" / "types.md").read_text().splitlines()
     rows = [
@@ -285,4 +285,4 @@ def rows_of_the_manual() -> dict[str, tuple[str, ...]]:
         for line in lines
         if line.startswith("| `")
     ]
-    return {row[0].strip("`"): tuple(row[1:4]) for row in rows}
+    return {row[0].strip("`"): tuple(row[1:5]) for row in rows}
