@@ -5,14 +5,17 @@ python benchmarks/decoding_rows.py [--rows 1 8] [--context 256] [--dtype float32
 lfm2 ...]
 
 Random weights at the size of a model of some 50 million parameters. Layouts take turns within a
-run, so that a noisy minute is everybody's.
+run, so that a noisy minute is everybody's. Beside the ratio of times is that of processor time,
+which neighbours on a shared CPU move less; it needs OPENBLAS_NUM_THREADS=1, for threads that wait
+for each other burn time.
 """
 
 import argparse
 import importlib
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import attrs
 
@@ -60,6 +63,10 @@ TYPES: dict[str, dict[str, object]] = {
         "num_kv_shared_layers": 4, "layer_types": ["sliding_attention", "full_attention"] * 4, "global_head_dim": 64, "sliding_window": 512,
         "vocab_size_per_layer_input": 32000, "hidden_size_per_layer_input": 32,
     },
+    "llama4": {
+        "attention_chunk_size": 512, "interleave_moe_layer_step": 2, "intermediate_size_mlp": 1536, "num_experts_per_tok": 1,
+        "num_local_experts": 4, "use_qk_norm": True, "rope_scaling": None,
+    },
 }  # fmt: skip
 
 
@@ -82,22 +89,46 @@ class Rows:
             )
         return cls(layout, caches)
 
-    def step(self) -> float:
-        """Seconds of a step."""
-        began = time.perf_counter()
+    def step(self) -> tuple[float, float]:
+        """Seconds of a step, and of processor time."""
+        began, busy = time.perf_counter(), time.process_time()
         written, _ = self.layout.unread([])
         spans = [RowSpan(row, 1, wants_logits=True) for row in self.caches]
         mx.eval(self.layout.forward(mx.ones(len(spans), mx.int32), spans), written)
-        return time.perf_counter() - began
+        return time.perf_counter() - began, time.process_time() - busy
 
 
-def build(name: str, dtype: str) -> Module:
+def build(
+    name: str, dtype: str, more: Mapping[str, object] = MappingProxyType({})
+) -> tuple[Module, dict[str, object]]:
+    """A random model of a type, and its configuration; `more` are fields of that."""
     module = importlib.import_module(f"mlx_lm.models.{name}")
-    values = {**SIZE, **TYPES[name], "model_type": name}
-    model: Module = module.Model(module.ModelArgs.from_dict(values | {"text_config": values}))
+    values = {**SIZE, **TYPES[name], **more, "model_type": name}
+    config = values | {"text_config": values}
+    model: Module = module.Model(module.ModelArgs.from_dict(config))
     model.set_dtype(getattr(mx, dtype))
     mx.eval(model.parameters())
-    return model
+    return model, config
+
+
+def said(counts: Sequence[int], rounds: Sequence[Sequence[tuple[float, float]]]) -> str:
+    """The figures of rounds of which each has a step of every number of rows with the chosen
+    layout, then with rows in turn.
+    """
+    times, busy = (
+        [statistics.median(kind) * 1000 for kind in zip(*of_kind, strict=True)]
+        for of_kind in zip(*(zip(*one, strict=True) for one in rounds), strict=True)
+    )
+    kinds = len(counts)
+    steps = ", ".join(
+        f"{count} rows {ours:.1f} (in turn {theirs:.1f})"
+        for count, ours, theirs in zip(counts, times[:kinds], times[kinds:], strict=True)
+    )
+    return (
+        f"{steps} ms; {times[kinds - 1] / times[0]:.2f} times one row (in turn "
+        f"{times[-1] / times[kinds]:.2f}), of processor time {busy[kinds - 1] / busy[0]:.2f} (in "
+        f"turn {busy[-1] / busy[kinds]:.2f})"
+    )
 
 
 def main() -> None:
@@ -111,7 +142,7 @@ def main() -> None:
     parser.add_argument("--types", nargs="*", choices=TYPES, default=list(TYPES))
     arguments = parser.parse_args()
     for name in arguments.types:
-        model = build(name, arguments.dtype)
+        model, _ = build(name, arguments.dtype)
         chosen = choose_layout(model)
         kinds: list[Layout] = [chosen, InTurnLayout(model)]
         rows = [
@@ -120,19 +151,7 @@ def main() -> None:
             for count in arguments.rows
         ]
         rounds = [[one.step() for one in rows] for _ in range(arguments.steps)]
-        medians = [statistics.median(times) * 1000 for times in zip(*rounds[3:], strict=True)]
-        ours, theirs = medians[: len(arguments.rows)], medians[len(arguments.rows) :]
-        said = ", ".join(
-            f"{count} rows {a:.1f} (in turn {b:.1f})"
-            for count, a, b in zip(arguments.rows, ours, theirs, strict=True)
-        )
-        print(
-            (
-                f"{name}, {chosen.name}: {said} ms; {ours[-1] / ours[0]:.2f} times one row (in "
-                f"turn {theirs[-1] / theirs[0]:.2f})"
-            ),
-            flush=True,
-        )
+        print(f"{name}, {chosen.name}: {said(arguments.rows, rounds[3:])}", flush=True)
 
 
 if __name__ == "__main__":
