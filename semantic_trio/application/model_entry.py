@@ -6,7 +6,7 @@ works.
 
 import enum
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Generic, Protocol, TypeVar
 
 import attrs
@@ -63,6 +63,22 @@ class ModelClose:
     async def wait(self) -> None:
         """Return when the model is to be closed."""
         await self._begun.wait()
+
+
+@attrs.frozen(eq=False)
+class OpenedStatus(trio.TaskStatus[Model]):
+    """The status of a task that serves a model, without a reference to the model.
+
+    Trio's own keeps what was reported as long as the task lasts: the task would free the memory of
+    a closed model only after it has ended, when nobody looks for cycles of references.
+    """
+
+    adopt: Callable[[Model], None]
+
+    def started(self, value: Model | None = None) -> None:
+        """See `trio.TaskStatus`."""
+        assert value is not None, "a model is reported"
+        self.adopt(value)
 
 
 class ModelOpener(Protocol[Opened_co]):

@@ -25,6 +25,7 @@ from semantic_trio.application.model_entry import (
     ModelLimits,
     ModelOpener,
     ModelState,
+    OpenedStatus,
     Opening,
     RegisteredModel,
 )
@@ -278,24 +279,22 @@ class ModelRegistry(Generic[Model]):
         """Open a model. Raises what opening it raises, and then the model is absent."""
         entry.state, entry.closing, entry.closed = ModelState.LOADING, ModelClose(), trio.Event()
         try:
-            model = await self._started(entry)
+            await self._start_serving(entry)
         except SemanticError as failure:
             entry.state, entry.failure = ModelState.FAILED, str(failure)
             log.error("a model cannot be opened", model=entry.name, reason=str(failure))
             raise
-        self.names.add(entry.name)
-        self.adopt(entry.name, model)
         self._note_use(entry)
-        log.info("a model is open", model=entry.name, bytes=model.bytes)
+        log.info("a model is open", model=entry.name, bytes=_bytes(entry))
 
-    async def _started(self, entry: RegisteredModel[Model]) -> Model:
+    async def _start_serving(self, entry: RegisteredModel[Model]) -> None:
         """Start to serve a model.
 
         Raises a `SemanticError` for all that opening it raises: the other models go on.
         """
         assert self._nursery is not None, "models are opened while the registry runs"
         try:
-            model: Model = await self._nursery.start(self._serve, entry)
+            await self._nursery.start(self._serve, entry)
         except SemanticError:
             raise
         except Exception as error:
@@ -306,13 +305,17 @@ class ModelRegistry(Generic[Model]):
             raise ModelNotFoundError(
                 entry.name, f"it cannot be loaded: {type(cause).__name__}: {cause}"
             ) from error
-        return model
 
     async def _serve(
-        self, entry: RegisteredModel[Model], *, task_status: trio.TaskStatus[Model]
+        self, entry: RegisteredModel[Model], *, task_status: trio.TaskStatus[None]
     ) -> None:
+        def adopt(model: Model) -> None:
+            self.names.add(entry.name)
+            self.adopt(entry.name, model)
+            task_status.started()
+
         try:
-            await self.opener.serve(entry.name, entry.closing, task_status=task_status)
+            await self.opener.serve(entry.name, entry.closing, task_status=OpenedStatus(adopt))
         finally:
             entry.closed.set()
 

@@ -118,9 +118,9 @@ class ModelHost:
         """
         # the thread holds its last call, and with it what the call was about, until the next one
         await self.device.call(free_unused)
-        gc.unfreeze()  # a model that was there at the start is among what is never looked at
+        # Python holds the interpreter meanwhile, whichever thread collects, so streams pause. No
+        # model is frozen (`Server._serve_models`), what was imported is: a few milliseconds.
         gc.collect()
-        gc.freeze()
         await self.device.call(free_unused)
 
     async def _serve(

@@ -139,6 +139,9 @@ class Server:
         )
         async with trio.open_nursery() as nursery:
             await nursery.start(registry.run)
+            # What was imported stays: looking at all of it again, at an unload for example, stops
+            # the event loop for 100 to 350 ms. Models do not stay, so they come after it.
+            gc.freeze()
             if await self._has_loaded(registry):
                 stopped_at = await self._serve_clients(
                     self._state(registry, metrics, host.window), ResponsesState(records)
@@ -246,8 +249,6 @@ class Server:
         async with trio.open_nursery() as nursery:
             await nursery.start(responses.active.run)
             self._app.app = create_app(state, responses)
-            # what was imported stays: looking at all of it again stops the event loop for 100 ms
-            gc.freeze()
             if self._lock is not None:
                 self._lock.describe(holder(self.settings, self._port))
             self.announce(f"http://{authority(self.settings.host, self._port)}")

@@ -184,19 +184,21 @@ async def test_two_models_answer_from_one_device(
 async def test_a_closed_model_leaves_no_memory_on_the_device(
     directories: dict[str, Path], tmp_path: Path
 ) -> None:
+    """Neither is one left until the next one is closed."""
     async with serving(directories, tmp_path / "cache") as registry:
-        await generate(registry, "one")
-        await registry.unload("one")
-        before = mx.get_active_memory()
-        loaded = list[int]()
-        for _ in range(2):
-            await generate(registry, "two")
+        loaded, closed = list[int](), list[int]()
+        for _ in range(3):
+            await generate(registry, "one")
             loaded.append(mx.get_active_memory())
-            await registry.unload("two")
-        after = mx.get_active_memory()
+            await registry.unload("one")
+            closed.append(mx.get_active_memory())
 
-    assert min(loaded) > before + LEFT_BYTES
-    assert after < before + LEFT_BYTES
+    # what earlier tests have left goes with the first, and kernels that are compiled then stay
+    assert loaded[1] > closed[0] + LEFT_BYTES
+    assert loaded[2] > closed[1] + LEFT_BYTES
+    weights = loaded[1] - closed[0]
+    assert loaded[0] - closed[0] > weights - LEFT_BYTES
+    assert max(closed) < min(closed) + LEFT_BYTES
 
 
 async def test_a_model_that_cannot_be_loaded_leaves_the_one_that_answers(
