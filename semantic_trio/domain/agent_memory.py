@@ -241,7 +241,7 @@ class AgentMemory:
         last = path[-1] if path else self.store.root(agent.salt)
         alike = {
             child: run.alike(child.packed, last.stop)
-            for child in last.children.values()
+            for child in last.children
             if child.key in agent.blocks
         }
         tail = max(

@@ -4,7 +4,9 @@ Knows tokens and names. Knows nothing of bytes, budgets or files. `BlockStates` 
 states.
 """
 
+import bisect
 import enum
+from collections.abc import Iterator
 from typing import ClassVar
 
 import attrs
@@ -115,6 +117,56 @@ class Owner:
 
 
 @attrs.define(eq=False)
+class Children:
+    """Blocks that follow one block, by key and in the order of their packed tokens.
+
+    Hundreds of conversations may follow one block. Those that share most with a prompt are
+    neighbours of the place that the prompt would have in the order.
+    """
+
+    _by_key: dict[BlockKey, "Block"] = attrs.field(init=False, factory=dict)
+    _ordered: list["Block"] = attrs.field(init=False, factory=list)
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    def __iter__(self) -> Iterator["Block"]:
+        return iter(self._by_key.values())
+
+    def get(self, key: BlockKey) -> "Block | None":
+        """Return the block of a key, if it is there."""
+        return self._by_key.get(key)
+
+    def add(self, block: "Block") -> None:
+        """Add a block whose key is not there yet."""
+        self._by_key[block.key] = block
+        bisect.insort(self._ordered, block, key=_packed)
+
+    def remove(self, block: "Block") -> None:
+        """Remove a block that is there."""
+        del self._by_key[block.key]
+        del self._ordered[self._place(block.packed)]
+
+    def nearest(self, packed: bytes) -> tuple[Iterator["Block"], Iterator["Block"]]:
+        """Return the blocks before the place of packed tokens and those behind it.
+
+        Each iterator begins at the place, and no block shares more tokens than the one before it.
+        """
+        place = self._place(packed)
+        return (
+            map(self._ordered.__getitem__, range(place - 1, -1, -1)),
+            map(self._ordered.__getitem__, range(place, len(self._ordered))),
+        )
+
+    def _place(self, packed: bytes) -> int:
+        return bisect.bisect_left(self._ordered, packed, key=_packed)
+
+
+def _packed(block: "Block") -> bytes:
+    return block.packed
+
+
+@attrs.define(eq=False)
 class Block(CacheEntry):
     """Tokens that follow those of its parent: `block_tokens` of them, or fewer at the end of a
     history (a partial block).
@@ -132,7 +184,7 @@ class Block(CacheEntry):
     rows: dict[int, None] = attrs.field(init=False, factory=dict)
     # agents that have read it
     owners: set[Owner] = attrs.field(init=False, factory=set, repr=False)
-    children: dict[BlockKey, "Block"] = attrs.field(init=False, factory=dict)
+    children: Children = attrs.field(init=False, factory=Children)
     # at its end or among the tokens after it
     snapshots: dict[SnapshotKey, "Snapshot"] = attrs.field(init=False, factory=dict)
     # rows whose tokens after this block make no whole block yet

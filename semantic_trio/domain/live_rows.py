@@ -319,9 +319,7 @@ class LiveRows:
         if not packed:
             return []
         held = [
-            child
-            for child in last.children.values()
-            if child.is_here and child.packed.startswith(packed)
+            child for child in last.children if child.is_here and child.packed.startswith(packed)
         ]
         # a record leads to no block that goes on
         tail = held[0] if held and not self.memory.disk.exists else self._store.child(last, packed)

@@ -89,11 +89,11 @@ class PrefixTree:
 
     def blocks(self) -> Iterator[Block]:
         """All blocks, parents first."""
-        pending = [block for root in self.roots for block in root.children.values()]
+        pending = [block for root in self.roots for block in root.children]
         while pending:
             block = pending.pop()
             yield block
-            pending.extend(block.children.values())
+            pending.extend(block.children)
 
     def _longest(self, run: TokenRun, limit: int, serves: Callable[[CacheEntry], bool]) -> Match:
         root = self.root(run.root)
@@ -180,25 +180,18 @@ def _best_child(parent: Block, run: TokenRun, serves: Callable[[CacheEntry], boo
     memory.
 
     None where none begins with any.
-
-    Hundreds of conversations may follow one block, so most of them are told from the best by one
-    look at their first bytes.
     """
     best: Block | None = None
-    is_here, ahead = True, run.block_at(parent.stop)
-    # what an equal of the best begins with, and what a better one does
-    same, better = b"", ahead[:TOKEN_BYTES]
-    for child in parent.children.values():
-        is_better = len(better) > len(same) and child.packed.startswith(better)
-        is_nearer = not is_here and child.is_here and child.packed.startswith(same)
-        if (is_better or is_nearer) and serves(child):
-            stop = run.alike(child.packed, parent.stop) * TOKEN_BYTES
-            best, is_here, same, better = (
-                child,
-                child.is_here,
-                ahead[:stop],
-                ahead[: stop + TOKEN_BYTES],
-            )
+    most = 0
+    for side in parent.children.nearest(run.block_at(parent.stop)):
+        for child in filter(serves, side):
+            tokens = run.alike(child.packed, parent.stop)
+            if not tokens or tokens < most:
+                break
+            if tokens > most or child.is_here:
+                best, most = child, tokens
+            if child.is_here:
+                break
     return best
 
 

@@ -123,7 +123,7 @@ class Store:
         assert isinstance(entry, Block)
         following = [entry]
         for one in following:  # grows as it is read: a history may be thousands of blocks long
-            following += one.children.values()
+            following += one.children
         for one in reversed(following):
             self._remove_block(one)
 
@@ -137,11 +137,13 @@ class Store:
         nowhere yet.
         """
         key = child_key(parent.key, packed)
-        if key not in parent.children:
-            block = parent.children[key] = Block(key, parent, parent.stop, packed)
+        block = parent.children.get(key)
+        if block is None:
+            block = Block(key, parent, parent.stop, packed)
+            parent.children.add(block)
             if self.disk.has_block(key):
                 self.states.found_on_disk(block)
-        return parent.children[key]
+        return block
 
     def put_in(
         self, blocks: Sequence[Block], row: int, sparing: AbstractSet[object] = frozenset()
@@ -307,7 +309,7 @@ class Store:
         for snapshot in list(block.snapshots.values()):
             self.remove(snapshot)
         block.rows.clear()
-        del block.parent.children[block.key]
+        block.parent.children.remove(block)
         self.states.remove(block)
         block.disown()
 

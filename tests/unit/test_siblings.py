@@ -10,7 +10,7 @@ from semantic_trio.domain.entries import Block, InMemory, OnDisk
 from semantic_trio.domain.prefix import PrefixTree
 
 ROOT, SIZE = b"root", 4
-tokens = st.lists(st.integers(1, 2), max_size=SIZE).map(tuple)
+tokens = st.lists(st.integers(1, 3), max_size=SIZE).map(tuple)
 kept = st.sampled_from(
     [
         (InMemory.CACHED, OnDisk.NO),
@@ -29,7 +29,7 @@ def alike(one: tuple[int, ...], other: tuple[int, ...]) -> int:
     )
 
 
-@given(prompt=tokens, siblings=st.dictionaries(tokens.filter(bool), kept, max_size=6))
+@given(prompt=tokens, siblings=st.dictionaries(tokens.filter(bool), kept, max_size=12))
 def test_the_block_that_begins_with_most_tokens_is_found_and_of_equals_one_in_memory(
     prompt: tuple[int, ...], siblings: dict[tuple[int, ...], tuple[InMemory, OnDisk]]
 ) -> None:
@@ -38,7 +38,7 @@ def test_the_block_that_begins_with_most_tokens_is_found_and_of_equals_one_in_me
     for one, (memory, disk) in siblings.items():
         block = Block(child_key(ROOT, pack(one)), root, 0, pack(one))
         block.memory, block.disk = memory, disk
-        root.children[block.key] = block
+        root.children.add(block)
     run = TokenRun.of(prompt, ROOT, SIZE)
 
     path, part, known = tree.held(run)
