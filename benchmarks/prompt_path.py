@@ -32,7 +32,7 @@ from semantic_trio.domain.conversation import Conversation
 from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.token_histories import link
 from semantic_trio.domain.scheduler import Limits, Scheduler
-from semantic_trio.entrypoints import settings
+from semantic_trio.entrypoints import settings_loading
 from semantic_trio.entrypoints.serve import SWITCH_SECONDS
 from semantic_trio.testing import FakeRunner, MemoryFiles
 
@@ -147,7 +147,9 @@ def main() -> None:
     parser.add_argument("--kilobytes", type=int, default=100)
     parser.add_argument("--rounds", type=int, default=40)
     arguments = parser.parse_args()
-    path = open_catalogue(settings.load({}).settings.data_dir).ensure(arguments.model, Lines())
+    path = open_catalogue(settings_loading.load({}).settings.data_dir).ensure(
+        arguments.model, Lines()
+    )
     runner = FakeRunner()
     limits = Limits(131_072, 8, 512, 0.25)
     memory = Memory(runner.spec, 1 << 24, 512)

@@ -18,7 +18,7 @@ from semantic_trio.adapters.disk import CacheDirectory, CacheLock, StoredModel, 
 from semantic_trio.adapters.disk.directory import Damaged, Newer, to_be_given_up
 from semantic_trio.domain.content import Kind
 from semantic_trio.domain.errors import CacheInUseError, InvalidRequestError
-from semantic_trio.entrypoints import settings
+from semantic_trio.entrypoints import settings_loading
 from semantic_trio.entrypoints.exits import known_ends
 from semantic_trio.entrypoints.printing import counted, human, tell_facts, tell_table
 from semantic_trio.entrypoints.running_server import post, server_url
@@ -45,7 +45,9 @@ class Place:
     @property
     def settings(self) -> Settings:
         """Settings in force, with the directory that was named. Raises `InvalidRequestError`."""
-        return settings.load({} if self.given is None else {"cache_dir": self.given}).settings
+        return settings_loading.load(
+            {} if self.given is None else {"cache_dir": self.given}
+        ).settings
 
     @property
     def directory(self) -> CacheDirectory:

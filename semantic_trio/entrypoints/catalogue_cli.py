@@ -9,12 +9,13 @@ from semantic_trio.adapters.catalogue.catalogue import Catalogue, ListedModel, o
 from semantic_trio.adapters.catalogue.progress import Lines
 from semantic_trio.adapters.catalogue.suggested import SUGGESTED
 from semantic_trio.domain.errors import ModelNotFoundError
-from semantic_trio.entrypoints import settings
+from semantic_trio.entrypoints import settings_loading
 from semantic_trio.entrypoints.exits import known_ends
 from semantic_trio.entrypoints.printing import human, printable, tell_table
+from semantic_trio.entrypoints.settings import Settings
 
 
-def _catalogue(chosen: settings.Settings) -> Catalogue:
+def _catalogue(chosen: Settings) -> Catalogue:
     return open_catalogue(chosen.data_dir)
 
 
@@ -27,7 +28,7 @@ def list_models() -> None:
     agent with a conversation of 8K tokens.
     """
     with known_ends():
-        chosen = settings.load({}).settings
+        chosen = settings_loading.load({}).settings
         entries = list(_catalogue(chosen).entries())
         here = [entry for entry in entries if entry.path is not None]
         if here:
@@ -50,7 +51,7 @@ def pull_model(name: str) -> None:
     A download from the Hub that was interrupted goes on where it ended.
     """
     with known_ends():
-        click.echo(_catalogue(settings.load({}).settings).pull(name, Lines()))
+        click.echo(_catalogue(settings_loading.load({}).settings).pull(name, Lines()))
 
 
 @click.command("rm")
@@ -58,10 +59,8 @@ def pull_model(name: str) -> None:
 def remove_model(name: str) -> None:
     """Remove a model from this machine. A server that has it loaded goes on."""
     with known_ends():
-        click.echo(
-            f"{printable(name)}: {human(_catalogue(settings.load({}).settings).remove(name))} are "
-            "free again"
-        )
+        freed = _catalogue(settings_loading.load({}).settings).remove(name)
+        click.echo(f"{printable(name)}: {human(freed)} are free again")
 
 
 @click.command("path")
@@ -69,10 +68,10 @@ def remove_model(name: str) -> None:
 def model_path(name: str) -> None:
     """Print the directory of a model that is on this machine."""
     with known_ends():
-        click.echo(_catalogue(settings.load({}).settings).path(name))
+        click.echo(_catalogue(settings_loading.load({}).settings).path(name))
 
 
-def _tell_facts(entries: list[ListedModel], chosen: settings.Settings) -> None:
+def _tell_facts(entries: list[ListedModel], chosen: Settings) -> None:
     """Print a table of models on this machine, and a line for each that cannot be read."""
     # MLX: only where it is needed
     from semantic_trio.entrypoints.model_facts import HEADINGS, facts_of

@@ -3,7 +3,7 @@
 import click
 import msgspec
 
-from semantic_trio.entrypoints import settings
+from semantic_trio.entrypoints import settings_loading
 from semantic_trio.entrypoints.cache_cli import of_server, told_ends
 from semantic_trio.entrypoints.printing import counted, tell_facts
 from semantic_trio.entrypoints.running_server import post, server_url
@@ -20,7 +20,7 @@ class _Draining(msgspec.Struct):
 def drain(url: str | None) -> None:
     """Have the running server finish its open requests and end, as SIGTERM does."""
     with told_ends():
-        chosen = settings.load({}).settings
+        chosen = settings_loading.load({}).settings
         address = url or server_url(chosen)
         draining = post(address, "/admin/drain", chosen.key, _Draining)
         tell_facts(

@@ -8,7 +8,7 @@ import click
 
 from semantic_trio.adapters.events import follow, invalid_lines, last_lines
 from semantic_trio.domain.errors import InvalidRequestError
-from semantic_trio.entrypoints import settings
+from semantic_trio.entrypoints import settings_loading
 from semantic_trio.entrypoints.exits import known_ends
 from semantic_trio.entrypoints.printing import counted
 
@@ -67,7 +67,7 @@ def _chosen(file: Path | None) -> Path:
     Raises `InvalidRequestError` if none is given and the settings name none, or if there is no such
     file.
     """
-    path = file or settings.load({}).settings.event_log
+    path = file or settings_loading.load({}).settings.event_log
     if path is None:
         raise InvalidRequestError(
             "no file is given, and the settings name none: the event log is off", field="event_log"

@@ -9,7 +9,7 @@ from urllib.parse import quote
 import click
 import msgspec
 
-from semantic_trio.entrypoints import settings
+from semantic_trio.entrypoints import settings_loading
 from semantic_trio.entrypoints.cache_cli import of_server, told_ends
 from semantic_trio.entrypoints.printing import human, tell_facts, tell_table
 from semantic_trio.entrypoints.running_server import ask, server_url
@@ -96,7 +96,7 @@ def _change(action: str, name: str, url: str | None) -> None:
 def _ask(
     method: str, path: str, kind: type[Answer], url: str | None, body: object = None
 ) -> Answer:
-    chosen = settings.load({}).settings
+    chosen = settings_loading.load({}).settings
     return ask(
         url or server_url(chosen),
         method,

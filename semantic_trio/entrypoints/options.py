@@ -6,8 +6,9 @@ from pathlib import Path
 import attrs
 import click
 
-from semantic_trio.entrypoints import settings
-from semantic_trio.entrypoints.settings import Settings, SourcedSettings
+from semantic_trio.entrypoints import settings_loading
+from semantic_trio.entrypoints.settings import Settings
+from semantic_trio.entrypoints.settings_loading import SourcedSettings
 
 # Options whose name on the command line is not the setting's.
 SHORT = {"model_id": "--model"}
@@ -46,7 +47,7 @@ def load(
     config_file: Path | None, options: Mapping[str, object], base: Path | None = None
 ) -> SourcedSettings:
     """Settings in force with the options of a command. Raises `InvalidRequestError`."""
-    return settings.load(given(options), config_file, base)
+    return settings_loading.load(given(options), config_file, base)
 
 
 def given(options: Mapping[str, object]) -> dict[str, object]:

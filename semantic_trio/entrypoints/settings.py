@@ -1,41 +1,30 @@
-"""Every setting by name, and where its value came from.
+"""Every setting by name, with its default and its bounds.
 
-Later sources win: built-in, `config/default.toml`, `config/{environment}.toml` or `--config`,
-`.env`, environment (`SEMANTIC_*`), command line.
+Knows nothing of where values come from: `settings_loading` reads them.
 """
 
 import enum
-import re
-from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import attrs
 import platformdirs
 import typed_settings as ts
-from typed_settings.cls_utils import deep_options
 
 from semantic_trio.domain.content import ImportTrust
 from semantic_trio.domain.errors import InvalidRequestError
 from semantic_trio.domain.geometry import BLOCK_SIZES, BLOCK_TOKENS
 from semantic_trio.domain.priority import BACKGROUND_WAIT_SECONDS
 from semantic_trio.domain.quantisation import AS_COMPUTED, KV_BITS
-from semantic_trio.entrypoints.model_tables import Tables, merged, read_tables
-from semantic_trio.entrypoints.sources import SettingSource, check_values, problem_of, sources
-
-# Tokens of a conversation. With less than one block there is no room for the words of a chat
-# template, a question and an answer.
-LEAST_CONTEXT, MOST_CONTEXT = 256, 16_777_216
-# An origin as browsers send it; `null` is that of a file.
-ORIGIN = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://[^/\s*]+/?|null")
-# The address of a collector, without credentials: it stands in the log.
-ENDPOINT = re.compile(
-    r"https?://[^/\s@:?#]+(:[0-9]{1,5})?(/[^\s?#]*)?|https?://\[[0-9a-fA-F:]+\](:[0-9]{1,5})?(/[^\s?#]*)?"
+from semantic_trio.entrypoints.model_tables import Tables
+from semantic_trio.entrypoints.setting_validators import (
+    aliases,
+    between,
+    collector_address,
+    context_tokens,
+    daemon_address,
+    one_of,
+    origins,
 )
-# Address of a daemon that is sent to by UDP, an IPv6 address in brackets.
-DAEMON = re.compile(r"(?:\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):([0-9]{1,5})")
-
-Validator = Callable[[Any, "attrs.Attribute[Any]", Any], None]  # as attrs types validators
 
 
 class LogFormat(enum.StrEnum):
@@ -55,74 +44,13 @@ class LogLevel(enum.StrEnum):
     ERROR = "error"
 
 
-def _between(low: float, high: float) -> Validator:
-    def check(_: object, attribute: "attrs.Attribute[Any]", value: float) -> None:
-        if not low <= value <= high:
-            raise ValueError(f"{attribute.name}: {value} is out of range: {low:,} to {high:,}")
-
-    return check
-
-
-def _one_of(*allowed: int) -> Validator:
-    def check(_: object, attribute: "attrs.Attribute[int]", value: int) -> None:
-        if value not in allowed:
-            raise ValueError(f"{attribute.name}: {value} is none of {', '.join(map(str, allowed))}")
-
-    return check
-
-
-def _context(_: object, attribute: "attrs.Attribute[int]", value: int) -> None:
-    if value and not LEAST_CONTEXT <= value <= MOST_CONTEXT:
-        raise ValueError(
-            f"{attribute.name}: {value} is out of range: {LEAST_CONTEXT} to {MOST_CONTEXT:,}, or 0"
-        )
-
-
-def _aliases(
-    _: object, attribute: "attrs.Attribute[tuple[str, ...]]", value: tuple[str, ...]
-) -> None:
-    """Refuse what does not name an alias and a model."""
-    for pair in value:
-        alias, _equals, model = pair.partition("=")
-        if not alias.strip(" *") or not model.strip():
-            raise ValueError(f"{attribute.name}: {pair!r} is no alias: write alias=model")
-
-
-def _origins(
-    _: object, attribute: "attrs.Attribute[tuple[str, ...]]", value: tuple[str, ...]
-) -> None:
-    """Refuse what no browser sends as an origin, `*` with it: every page of the web could use this
-    machine.
-    """
-    for origin in value:
-        if not ORIGIN.fullmatch(origin):
-            raise ValueError(
-                f"{attribute.name}: {origin!r} is no origin: write scheme://host or "
-                "scheme://host:port"
-            )
-
-
-def _daemon(_: object, attribute: "attrs.Attribute[str]", value: str) -> None:
-    found = DAEMON.fullmatch(value)
-    if value and not (found and 0 < int(found[1]) < 65_536):
-        raise ValueError(f"{attribute.name}: {value!r} is no address of a daemon: write host:port")
-
-
-def _endpoint(_: object, attribute: "attrs.Attribute[str]", value: str) -> None:
-    if value and not ENDPOINT.fullmatch(value):
-        raise ValueError(
-            f"{attribute.name}: {value!r} is no address of a collector: write http://host:port, "
-            "with a path if it has one"
-        )
-
-
 @attrs.frozen(kw_only=True)
 class Settings:
     """Settings of a server process. Units are in the names."""
 
     host: str = ts.option(default="127.0.0.1", help="Address to listen on.")
     port: int = ts.option(
-        default=8000, validator=_between(0, 65535), help="Port to listen on; 0 takes a free one."
+        default=8000, validator=between(0, 65535), help="Port to listen on; 0 takes a free one."
     )
     allow_remote: bool = ts.option(
         default=False, help="Listen beyond this machine. Needs an API key."
@@ -132,7 +60,7 @@ class Settings:
     )
     allowed_origins: tuple[str, ...] = ts.option(
         default=(),
-        validator=_origins,
+        validator=origins,
         help=(
             "Origins of web pages, beyond loopback and `allowed_hosts`, that may send requests: "
             "scheme://host:port."
@@ -156,7 +84,7 @@ class Settings:
     )
     aliases: tuple[str, ...] = ts.option(
         default=(),
-        validator=_aliases,
+        validator=aliases,
         help=(
             "Other names of models: alias=model; an alias that ends with * stands for all names "
             "that begin so."
@@ -168,19 +96,19 @@ class Settings:
     )
     max_models: int = ts.option(
         default=0,
-        validator=_between(0, 1000),
+        validator=between(0, 1000),
         help="Models that are loaded at the same time; 0: any number.",
     )
     models_budget_mb: int = ts.option(
         default=0,
-        validator=_between(0, 1 << 40),
+        validator=between(0, 1 << 40),
         help=(
             "Memory for all loaded models, weights and KV caches, in MiB; 0: what the machine has."
         ),
     )
     model_idle_seconds: float = ts.option(
         default=0.0,
-        validator=_between(0, 31_536_000),
+        validator=between(0, 31_536_000),
         help="Time without a request after which a model is unloaded; 0: never.",
     )
     data_dir: Path = ts.option(
@@ -193,22 +121,22 @@ class Settings:
     )
     context_length: int = ts.option(
         default=0,
-        validator=_context,
+        validator=context_tokens,
         help="Most tokens of a conversation, answer included; 0: what the model was made for.",
     )
     max_batch_size: int = ts.option(
         default=0,
-        validator=_between(0, 256),
+        validator=between(0, 256),
         help="Requests that generate at the same time; 0: what suits the device.",
     )
     prefill_step_size: int = ts.option(
         default=0,
-        validator=_between(0, 65536),
+        validator=between(0, 65536),
         help="Most prompt tokens read in one step; 0: what suits the device.",
     )
     num_draft_tokens: int = ts.option(
         default=0,
-        validator=_between(0, 64),
+        validator=between(0, 64),
         help=(
             "Most tokens that are drafted for a request in one step, from what it has read; 0: "
             "none."
@@ -216,15 +144,15 @@ class Settings:
     )
     max_decode_stall_ms: float = ts.option(
         default=250.0,
-        validator=_between(1, 60_000),
+        validator=between(1, 60_000),
         help="Most that reading prompts may lengthen a step of those who generate.",
     )
     batch_window_ms: float = ts.option(
-        default=10.0, validator=_between(1, 1000), help="How long an idle engine waits for company."
+        default=10.0, validator=between(1, 1000), help="How long an idle engine waits for company."
     )
     cache_budget_mb: int = ts.option(
         default=0,
-        validator=_between(0, 16_777_216),
+        validator=between(0, 16_777_216),
         help=(
             "Memory for the KV cache of conversations, running and past, in MiB; 0: what suits the "
             "device."
@@ -232,27 +160,27 @@ class Settings:
     )
     kv_bits: int = ts.option(
         default=AS_COMPUTED,
-        validator=_one_of(*KV_BITS),
+        validator=one_of(*KV_BITS),
         help=(
             "Bits of the keys and values of conversations: 16 (as the model computes them), 8 or 4."
         ),
     )
     block_tokens: int = ts.option(
         default=BLOCK_TOKENS,
-        validator=_one_of(*BLOCK_SIZES),
+        validator=one_of(*BLOCK_SIZES),
         help="Tokens of a block, which conversations are kept and shared in.",
     )
     disk_budget_mb: int = ts.option(
         default=20_480,
-        validator=_between(0, 1 << 40),
+        validator=between(0, 1 << 40),
         help="Disk space for what is kept of conversations, per model, in MiB; 0: none is.",
     )
     disk_floor_mb: int = ts.option(
-        default=2048, validator=_between(0, 1 << 40), help="Disk space that is left free, in MiB."
+        default=2048, validator=between(0, 1 << 40), help="Disk space that is left free, in MiB."
     )
     disk_writes_mb_per_day: int = ts.option(
         default=262_144,
-        validator=_between(0, 1 << 40),
+        validator=between(0, 1 << 40),
         help="Most that is written to disk in 24 hours, in MiB; 0: any amount.",
     )
     import_trust: ImportTrust = ts.option(
@@ -264,7 +192,7 @@ class Settings:
     )
     max_agents_in_memory: int = ts.option(
         default=1000,
-        validator=_between(1, 1_000_000),
+        validator=between(1, 1_000_000),
         help="Agents that are remembered by name or by content.",
     )
     responses_url: ts.SecretStr = ts.option(
@@ -276,39 +204,39 @@ class Settings:
     )
     responses_days: int = ts.option(
         default=30,
-        validator=_between(0, 36_500),
+        validator=between(0, 36_500),
         help="Days for which responses are stored; 0: for ever.",
     )
     responses_budget_mb: int = ts.option(
         default=1024,
-        validator=_between(1, 1 << 40),
+        validator=between(1, 1 << 40),
         help=(
             "Disk space for stored responses in a file, in MiB; the oldest conversations go first."
         ),
     )
     queue_limit: int = ts.option(
         default=64,
-        validator=_between(0, 100_000),
+        validator=between(0, 100_000),
         help="Requests that may wait for a place in the batch.",
     )
     background_wait_seconds: float = ts.option(
         default=BACKGROUND_WAIT_SECONDS,
-        validator=_between(0, 86_400),
+        validator=between(0, 86_400),
         help=(
             "How long a background request waits until it is served as an interactive one; 0: "
             "there is no background."
         ),
     )
     step_deadline_seconds: float = ts.option(
-        default=60.0, validator=_between(1, 3600), help="A step that takes longer has hung."
+        default=60.0, validator=between(1, 3600), help="A step that takes longer has hung."
     )
     shutdown_timeout_seconds: float = ts.option(
         default=30.0,
-        validator=_between(0, 3600),
+        validator=between(0, 3600),
         help="How long running requests may go on after SIGTERM.",
     )
     max_body_bytes: int = ts.option(
-        default=33_554_432, validator=_between(1024, 1 << 30), help="Largest request body."
+        default=33_554_432, validator=between(1024, 1 << 30), help="Largest request body."
     )
     refuse_unreadable: bool = ts.option(
         default=False,
@@ -316,11 +244,11 @@ class Settings:
     )
     write_timeout_seconds: float = ts.option(
         default=10.0,
-        validator=_between(0.1, 600),
+        validator=between(0.1, 600),
         help="How long a client may refuse to read before it is dropped.",
     )
     ping_seconds: float = ts.option(
-        default=10.0, validator=_between(0.1, 15), help="Silence after which a stream gets a ping."
+        default=10.0, validator=between(0.1, 15), help="Silence after which a stream gets a ping."
     )
     log_format: LogFormat = ts.option(
         default=LogFormat.AUTO, help="auto (console on a terminal), console or json."
@@ -337,7 +265,7 @@ class Settings:
     )
     otlp_endpoint: str = ts.option(
         default="",
-        validator=_endpoint,
+        validator=collector_address,
         help=(
             "Collector of OpenTelemetry for traces and metrics, as http://127.0.0.1:4318; empty: "
             "none."
@@ -345,7 +273,7 @@ class Settings:
     )
     statsd_address: str = ts.option(
         default="",
-        validator=_daemon,
+        validator=daemon_address,
         help="Daemon of StatsD for metrics by UDP, as 127.0.0.1:8125; empty: none.",
     )
     log_prompts: bool = ts.option(
@@ -397,87 +325,8 @@ def _sendable(key: str, field: str) -> str:
     )
 
 
-@attrs.frozen
-class SourcedSettings:
-    """Settings and, by name, the source each value came from."""
-
-    settings: Settings
-    sources: Mapping[str, str]
-    models: Tables = attrs.field(factory=dict)  # settings of single models
-
-    def settings_of(self, model: str) -> Settings:
-        """Return the settings that a model is loaded with."""
-        return settings_of(self.settings, self.models, model)
-
-
-def load(
-    overrides: Mapping[str, object], config_file: Path | None = None, base: Path | None = None
-) -> SourcedSettings:
-    """Read all sources; relative paths are looked up in `base`, by default the working directory.
-
-    Raises `InvalidRequestError` naming the setting that is wrong, and where it was set.
-    """
-    options, converter = deep_options(Settings), _converter()
-    try:
-        chain = sources(overrides, config_file, base or Path.cwd(), options)
-        labels = check_values(chain, Settings, options, converter.structure)
-        settings = ts.load_settings(
-            Settings, [source.loader for source in chain], converter=converter
-        )
-        return _with_tables(settings, labels, chain, converter.structure)
-    except* (ts.exceptions.TsError, ValueError, TypeError, OSError) as errors:
-        problem = _first_line(errors)
-    raise InvalidRequestError(problem, field="settings")
-
-
 def settings_of(settings: Settings, tables: Tables, model: str) -> Settings:
     """Return the settings that a model is loaded with: those of the server, but for what its table
     has.
     """
     return attrs.evolve(settings, **tables.get(model, {}))
-
-
-def _with_tables(
-    settings: Settings,
-    labels: Mapping[str, str],
-    chain: Sequence[SettingSource],
-    convert: Callable[[Any, Any], Any],
-) -> SourcedSettings:
-    """Add the settings of single models.
-
-    A model that has a table is served. Raises `InvalidRequestError` for a table that is wrong.
-    """
-
-    def read(attribute: "attrs.Attribute[Any]", value: object) -> object:
-        if problem := problem_of(attribute, value, convert):
-            raise ValueError(problem)
-        converted: object = convert(value, attribute.type)
-        return converted
-
-    tables: Tables = {}
-    for source in chain:
-        tables = merged(tables, read_tables(source.models, Settings, source.label, read))
-    aliased = sorted(tables.keys() & aliases_of(settings.aliases).keys())
-    if aliased:
-        raise InvalidRequestError(
-            f"models.{aliased[0]} is the table of an alias: give it the name of the model",
-            field="settings",
-            quotes=False,
-        )
-    others = tuple(
-        dict.fromkeys((*settings.models, *(name for name in tables if name != settings.model_id)))
-    )
-    return SourcedSettings(attrs.evolve(settings, models=others), labels, tables)
-
-
-def _converter() -> ts.converters.Converter:
-    """Conversion of text to values; lists are written with commas, as host names may hold
-    colons.
-    """
-    return ts.converters.TSConverter(resolve_paths=False, strlist_sep=",")
-
-
-def _first_line(error: BaseException) -> str:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)

@@ -35,7 +35,7 @@ from semantic_trio.domain.conversation import (
     ToolResult,
 )
 from semantic_trio.domain.eviction import Rank
-from semantic_trio.entrypoints import settings as server_settings
+from semantic_trio.entrypoints import settings_loading
 from semantic_trio.ports.text import TextCodec
 from semantic_trio.testing import ByteCodec
 from tests.parts import joined
@@ -50,7 +50,7 @@ def codec_of(name: str) -> TextCodec:
         ByteCodec()
         if name == FAKE
         else load_codec(
-            open_catalogue(server_settings.load({}).settings.data_dir).ensure(name, Lines())
+            open_catalogue(settings_loading.load({}).settings.data_dir).ensure(name, Lines())
         )
     )
 

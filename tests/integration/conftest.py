@@ -16,14 +16,14 @@ from semantic_trio.adapters.mlx.loading import LoadedModel, load
 from semantic_trio.adapters.text.codec import TokenizerCodec
 from semantic_trio.adapters.text.loading import load_codec
 from semantic_trio.domain.errors import ModelNotFoundError
-from semantic_trio.entrypoints import settings
+from semantic_trio.entrypoints import settings_loading
 from tests.integration import gemma
 
 
 @pytest.fixture(scope="session")
 def catalogue() -> Catalogue:
     """The catalogue of whoever runs the tests, so that nothing is downloaded twice."""
-    return open_catalogue(settings.load({}).settings.data_dir)
+    return open_catalogue(settings_loading.load({}).settings.data_dir)
 
 
 @pytest.fixture(scope="session")

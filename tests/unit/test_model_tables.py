@@ -8,7 +8,8 @@ import pytest
 
 from semantic_trio.domain.errors import InvalidRequestError
 from semantic_trio.entrypoints.cli import main
-from semantic_trio.entrypoints.settings import Settings, load
+from semantic_trio.entrypoints.settings import Settings
+from semantic_trio.entrypoints.settings_loading import load
 
 SMALL = "org/small"
 

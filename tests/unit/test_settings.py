@@ -11,7 +11,8 @@ from semantic_trio.domain.errors import AddressError, InvalidRequestError, Model
 from semantic_trio.entrypoints import safety
 from semantic_trio.entrypoints.claude import default_url
 from semantic_trio.entrypoints.locking import holder
-from semantic_trio.entrypoints.settings import Settings, aliases_of, load
+from semantic_trio.entrypoints.settings import Settings, aliases_of
+from semantic_trio.entrypoints.settings_loading import load
 
 HOUSE = Path(__file__).parents[2]
 
