@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 import attrs
 
+from semantic_trio.adapters.text.formats.unfinished import UnfinishedError
 from semantic_trio.adapters.text.syntax import Begun, CallsRead, Ending
 from semantic_trio.domain.conversation import Tool
 
@@ -15,10 +16,6 @@ HEAD = re.compile(r"\s*call:\s*([^\s{]+)\s*\{")
 LITERAL = re.compile(r"-?[0-9]+(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?|true|false|null|True|False|None")
 NAME = re.compile(r"[^\s:,{}\[\]<>\"]+")
 WORDS = {"true": True, "false": False, "null": None, "True": True, "False": False, "None": None}
-
-
-class UnfinishedError(ValueError):
-    """A value that a text ends within."""
 
 
 @attrs.frozen

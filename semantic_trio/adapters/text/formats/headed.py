@@ -14,11 +14,11 @@ from semantic_trio.adapters.text.formats.json_calls import (
     call,
 )
 from semantic_trio.adapters.text.formats.lenient import (
-    UnfinishedError,
     decode,
     outside_strings,
     values,
 )
+from semantic_trio.adapters.text.formats.unfinished import UnfinishedError
 from semantic_trio.adapters.text.syntax import Begun, CallsRead, Ending
 from semantic_trio.domain.conversation import Tool
 

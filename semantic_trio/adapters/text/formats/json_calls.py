@@ -11,11 +11,11 @@ from collections.abc import Mapping, Sequence
 import attrs
 
 from semantic_trio.adapters.text.formats.lenient import (
-    UnfinishedError,
     decode,
     outside_strings,
     values,
 )
+from semantic_trio.adapters.text.formats.unfinished import UnfinishedError
 from semantic_trio.adapters.text.syntax import Begun, CallsRead, Ending
 from semantic_trio.domain.conversation import Tool
 

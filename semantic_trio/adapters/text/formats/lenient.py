@@ -9,6 +9,8 @@ import json
 import re
 from collections.abc import Callable, Iterator
 
+from semantic_trio.adapters.text.formats.unfinished import UnfinishedError
+
 STRING = re.compile(r'"(?:[^"\\]|\\.)*"', re.DOTALL)
 # Strings whole, so that what looks like a fault within one is none.
 TRAILING_COMMA = re.compile(r'("(?:[^"\\]|\\.)*")|,(?=\s*[}\]])', re.DOTALL)
@@ -21,10 +23,6 @@ FENCED = re.compile(r"\A\s*```[a-z_]*[ \t]*\n(.*?)\n?[ \t]*```\s*\Z", re.DOTALL)
 STRING_OF_PYTHON = re.compile(r"\"(?:[^\"\\]|\\.)*\"|'(?:[^'\\]|\\.)*'", re.DOTALL)
 TWO_STRINGS = re.compile(r"S\s*S")
 PAIRS = {"{": "}", "[": "]"}
-
-
-class UnfinishedError(ValueError):
-    """A JSON value that a text ends within."""
 
 
 def decode(text: str, at: int = 0) -> tuple[object, int]:

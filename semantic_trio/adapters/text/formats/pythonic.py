@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 
 import attrs
 
+from semantic_trio.adapters.text.formats.unfinished import UnfinishedError
 from semantic_trio.adapters.text.syntax import Begun, CallsRead, Ending
 from semantic_trio.domain.conversation import Tool
 
@@ -22,10 +23,6 @@ CLOSING = {"(": ")", "[": "]", "{": "}"}
 JSON_NAMES = {"true": True, "false": False, "null": None}
 # Ends of lines as they are: models write them in strings, Python does not take them there.
 ESCAPED_LINES = {"\n": "\\n", "\r": "\\r"}
-
-
-class UnfinishedError(ValueError):
-    """A bracket or string that a text ends within."""
 
 
 @attrs.frozen
