@@ -25,18 +25,7 @@ from semantic_trio.adapters.http.common.limits import (
 from semantic_trio.adapters.http.common.response_format import ResponseFormat, schema_of
 from semantic_trio.adapters.http.openai.chat.content import ContentPart
 from semantic_trio.adapters.http.openai.chat.messages import ChatMessage, messages_of
-from semantic_trio.adapters.http.openai.common.sampling import (
-    Bias,
-    Penalty,
-    RepetitionPenalty,
-    Seed,
-    Stop,
-    Temperature,
-    TopK,
-    TopP,
-    steering,
-    stops,
-)
+from semantic_trio.adapters.http.openai.common.sampling import SteeringFields
 from semantic_trio.adapters.http.openai.common.thinking import ThinkingFields, with_thinking
 from semantic_trio.adapters.http.openai.common.tool_choice import (
     ChoiceWord,
@@ -44,7 +33,7 @@ from semantic_trio.adapters.http.openai.common.tool_choice import (
     choice_of,
 )
 from semantic_trio.adapters.http.openai.common.tools import ToolParam
-from semantic_trio.adapters.http.serving.params import GenerationParams, SamplingChoice
+from semantic_trio.adapters.http.serving.params import GenerationParams
 from semantic_trio.domain.conversation import Conversation, Tool
 from semantic_trio.domain.salt import NO_SALT, salt_of
 
@@ -71,7 +60,7 @@ class ForkAgent:
 
 
 @attrs.frozen(kw_only=True)
-class AgentTurn(ThinkingFields, StructuredOutputFields, UnsupportedFields):
+class AgentTurn(SteeringFields, ThinkingFields, StructuredOutputFields, UnsupportedFields):
     """New messages for an agent: `message`, after `messages` where there are any.
 
     The other fields are those of Chat Completions.
@@ -80,16 +69,6 @@ class AgentTurn(ThinkingFields, StructuredOutputFields, UnsupportedFields):
     message: str | ChatMessage
     messages: Annotated[list[ChatMessage], msgspec.Meta(max_length=MOST_MESSAGES)] | None = None
     max_tokens: MaxTokens | None = None
-    temperature: Temperature | None = None
-    top_p: TopP | None = None
-    top_k: TopK | None = None
-    min_p: TopP | None = None
-    repetition_penalty: RepetitionPenalty | None = None
-    frequency_penalty: Penalty | None = None
-    presence_penalty: Penalty | None = None
-    logit_bias: Bias | None = None
-    seed: Seed | None = None
-    stop: Stop | None = None
     tool_choice: ChoiceWord | ToolChoiceParam | None = None
     parallel_tool_calls: bool | None = None
     response_format: ResponseFormat | None = None
@@ -122,15 +101,9 @@ def generation_params(
         max_tokens=DEFAULT_TOKENS
         if request.max_tokens is None
         else token_limit(request, "max_tokens"),
-        sampling=SamplingChoice(
-            request.temperature,
-            request.top_p,
-            request.top_k,
-            request.min_p,
-            request.repetition_penalty,
-        ),
-        steering=steering(request.logit_bias, request.frequency_penalty, request.presence_penalty),
-        stop_strings=stops(request.stop),
+        sampling=request.sampling,
+        steering=request.steering,
+        stop_strings=request.stop_strings,
         seed=request.seed,
         identity=Identity(
             agent,

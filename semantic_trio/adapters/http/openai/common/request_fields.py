@@ -11,20 +11,7 @@ import msgspec
 
 from semantic_trio.adapters.http.common.compatibility_fields import UnsupportedFields
 from semantic_trio.adapters.http.common.identity import AgentId, CacheSalt, Identity, identify
-from semantic_trio.adapters.http.openai.common.sampling import (
-    Bias,
-    Penalty,
-    RepetitionPenalty,
-    Seed,
-    Stop,
-    Temperature,
-    TopK,
-    TopP,
-    steering,
-    stops,
-)
-from semantic_trio.adapters.http.serving.params import SamplingChoice
-from semantic_trio.domain.steering import Steering
+from semantic_trio.adapters.http.openai.common.sampling import SteeringFields
 
 # Most answers to one request: each of them takes a row.
 MOST_CHOICES = 32
@@ -38,21 +25,11 @@ class StreamOptions:
 
 
 @attrs.frozen(kw_only=True)
-class SampledRequest(UnsupportedFields):
+class SampledRequest(SteeringFields, UnsupportedFields):
     """The fields that both requests share."""
 
     model: str
-    temperature: Temperature | None = None
-    top_p: TopP | None = None
-    top_k: TopK | None = None
-    min_p: TopP | None = None
-    repetition_penalty: RepetitionPenalty | None = None
-    frequency_penalty: Penalty | None = None
-    presence_penalty: Penalty | None = None
-    logit_bias: Bias | None = None
     n: Annotated[int, msgspec.Meta(ge=1, le=MOST_CHOICES)] | None = None
-    seed: Seed | None = None
-    stop: Stop | None = None
     stream: bool | None = None
     stream_options: StreamOptions | None = None
     session_id: AgentId | None = None
@@ -78,20 +55,3 @@ class SampledRequest(UnsupportedFields):
     def choices(self) -> int:
         """Return the number of answers."""
         return self.n or 1
-
-    @property
-    def sampling(self) -> SamplingChoice:
-        """Return the sampling parameters of the request."""
-        return SamplingChoice(
-            self.temperature, self.top_p, self.top_k, self.min_p, self.repetition_penalty
-        )
-
-    @property
-    def stop_strings(self) -> tuple[str, ...]:
-        """Return the stop strings of the request."""
-        return stops(self.stop)
-
-    @property
-    def steering(self) -> Steering:
-        """Return what is added to logits."""
-        return steering(self.logit_bias, self.frequency_penalty, self.presence_penalty)

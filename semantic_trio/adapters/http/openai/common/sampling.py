@@ -1,12 +1,14 @@
-"""Sampling fields that all of OpenAI's APIs share.
+"""Sampling fields that all of OpenAI's APIs share, and the turns of agents with them.
 
 Knows numbers and their bounds. Knows nothing of conversations.
 """
 
 from typing import Annotated
 
+import attrs
 import msgspec
 
+from semantic_trio.adapters.http.serving.params import SamplingChoice
 from semantic_trio.domain.steering import Steering
 
 # Most tokens with a bias: more is a mistake, and each of them costs in every step.
@@ -29,14 +31,41 @@ Seed = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Stop = str | list[str]
 
 
-def steering(
-    bias: dict[str, float] | None, frequency_penalty: float | None, presence_penalty: float | None
-) -> Steering:
-    """Return what is added to logits."""
-    tokens = tuple((int(token), value) for token, value in (bias or {}).items())
-    return Steering(tokens, frequency_penalty or 0.0, presence_penalty or 0.0)
+@attrs.frozen(kw_only=True, slots=False)  # to be one base of several
+class SamplingFields:
+    """Sampling fields of every API that generates."""
+
+    temperature: Temperature | None = None
+    top_p: TopP | None = None
+    top_k: TopK | None = None
+    min_p: TopP | None = None
+    repetition_penalty: RepetitionPenalty | None = None
+    seed: Seed | None = None
+
+    @property
+    def sampling(self) -> SamplingChoice:
+        """Return the sampling parameters of the request."""
+        return SamplingChoice(
+            self.temperature, self.top_p, self.top_k, self.min_p, self.repetition_penalty
+        )
 
 
-def stops(stop: Stop | None) -> tuple[str, ...]:
-    """Return the stop strings."""
-    return (stop,) if isinstance(stop, str) else tuple(stop or ())
+@attrs.frozen(kw_only=True, slots=False)  # to be one base of several
+class SteeringFields(SamplingFields):
+    """Sampling fields, and those that Chat Completions and Completions have beside them."""
+
+    frequency_penalty: Penalty | None = None
+    presence_penalty: Penalty | None = None
+    logit_bias: Bias | None = None
+    stop: Stop | None = None
+
+    @property
+    def stop_strings(self) -> tuple[str, ...]:
+        """Return the stop strings of the request."""
+        return (self.stop,) if isinstance(self.stop, str) else tuple(self.stop or ())
+
+    @property
+    def steering(self) -> Steering:
+        """Return what is added to logits."""
+        tokens = tuple((int(token), value) for token, value in (self.logit_bias or {}).items())
+        return Steering(tokens, self.frequency_penalty or 0.0, self.presence_penalty or 0.0)

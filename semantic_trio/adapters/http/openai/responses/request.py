@@ -29,14 +29,7 @@ from semantic_trio.adapters.http.common.response_format import (
     schema_of,
     schema_text,
 )
-from semantic_trio.adapters.http.openai.common.sampling import (
-    RepetitionPenalty,
-    Seed,
-    Temperature,
-    TopK,
-    TopLogprobs,
-    TopP,
-)
+from semantic_trio.adapters.http.openai.common.sampling import SamplingFields, TopLogprobs
 from semantic_trio.adapters.http.openai.common.thinking import ThinkingFields, with_thinking
 from semantic_trio.adapters.http.openai.common.tool_choice import (
     ChoiceWord,
@@ -57,7 +50,7 @@ from semantic_trio.adapters.http.openai.responses.tools_in_force import (
     choice_in_force,
     tools_in_force,
 )
-from semantic_trio.adapters.http.serving.params import GenerationParams, SamplingChoice
+from semantic_trio.adapters.http.serving.params import GenerationParams
 from semantic_trio.domain.conversation import Conversation, Message, Role, Text, ToolChoice
 from semantic_trio.domain.errors import InvalidRequestError
 from semantic_trio.domain.model_card import ModelCard
@@ -102,7 +95,7 @@ class TextParam:
 
 
 @attrs.frozen(kw_only=True)
-class ResponseRequest(ThinkingFields, StructuredOutputFields, UnsupportedFields):
+class ResponseRequest(SamplingFields, ThinkingFields, StructuredOutputFields, UnsupportedFields):
     """A conversation to continue, or the new items of a stored one."""
 
     model: str
@@ -112,12 +105,6 @@ class ResponseRequest(ThinkingFields, StructuredOutputFields, UnsupportedFields)
     conversation: Nothing = None
     prompt: Nothing = None
     max_output_tokens: MaxTokens | None = None
-    temperature: Temperature | None = None
-    top_p: TopP | None = None
-    top_k: TopK | None = None
-    min_p: TopP | None = None
-    repetition_penalty: RepetitionPenalty | None = None
-    seed: Seed | None = None
     top_logprobs: TopLogprobs | None = None
     include: list[str] | None = None
     tools: Annotated[list[ToolParam], msgspec.Meta(max_length=MOST_TOOLS)] | None = None
@@ -194,13 +181,7 @@ def generation_params(
         model=request.model,
         conversation=with_thinking(conversation, request),
         max_tokens=token_limit(request, "max_output_tokens"),
-        sampling=SamplingChoice(
-            request.temperature,
-            request.top_p,
-            request.top_k,
-            request.min_p,
-            request.repetition_penalty,
-        ),
+        sampling=request.sampling,
         seed=request.seed,
         top_logprobs=request.top_logprobs or 0 if request.wants_logprobs else None,
         identity=identity,
