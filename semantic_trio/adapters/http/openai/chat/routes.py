@@ -17,6 +17,7 @@ from semantic_trio.adapters.http.openai.chat.completion import (
 )
 from semantic_trio.adapters.http.openai.chat.request import ChatRequest, generation_params
 from semantic_trio.adapters.http.openai.chat.stream import ChatEncoder
+from semantic_trio.adapters.http.openai.common.choices_reply import choices_reply
 from semantic_trio.adapters.http.openai.common.completion_chunks import (
     Chunks,
     CompletionSignals,
@@ -26,8 +27,8 @@ from semantic_trio.adapters.http.openai.common.tools import custom_names
 from semantic_trio.adapters.http.serving.app_state import AppState
 from semantic_trio.adapters.http.serving.generation import generate_several, report_unreadable
 from semantic_trio.adapters.http.serving.params import GenerationParams
-from semantic_trio.adapters.http.serving.responding import Body, Reply, respond
-from semantic_trio.application.choices import Choices, Chosen
+from semantic_trio.adapters.http.serving.responding import Reply, respond
+from semantic_trio.application.choices import Chosen
 from semantic_trio.domain.priority import Priority
 
 
@@ -70,11 +71,7 @@ async def _begin(
             answers,
         )
 
-    async def whole() -> Body:
-        results = [await answer.result() for answer in answers]
-        return chat_completion(answer_format, results), results[0].finished.reuse
-
-    return Reply(Choices(answers), encoder, whole)
+    return choices_reply(answers, encoder, functools.partial(chat_completion, answer_format))
 
 
 def _tier(exchange: Exchange, request: ChatRequest) -> ServedTier | None:

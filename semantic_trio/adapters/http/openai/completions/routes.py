@@ -14,6 +14,7 @@ from semantic_trio.adapters.http.common.faults import OpenAIError
 from semantic_trio.adapters.http.common.json_decoding import decode, parsed
 from semantic_trio.adapters.http.common.openapi import document_faults, document_stream
 from semantic_trio.adapters.http.common.priority import priority_of
+from semantic_trio.adapters.http.openai.common.choices_reply import choices_reply
 from semantic_trio.adapters.http.openai.common.completion_chunks import (
     Chunks,
     CompletionSignals,
@@ -34,10 +35,10 @@ from semantic_trio.adapters.http.openai.completions.text_completion import (
 from semantic_trio.adapters.http.serving.app_state import AppState
 from semantic_trio.adapters.http.serving.generation import log_texts, submit_several
 from semantic_trio.adapters.http.serving.params import GenerationParams
-from semantic_trio.adapters.http.serving.responding import Body, Reply, respond
+from semantic_trio.adapters.http.serving.responding import Reply, respond
 from semantic_trio.adapters.http.serving.served_model import ServedModel
 from semantic_trio.application.answer import Answer, Encoded
-from semantic_trio.application.choices import Choices, Chosen
+from semantic_trio.application.choices import Chosen
 from semantic_trio.domain.conversation import NOTHING_SAID, Prompt
 from semantic_trio.domain.errors import InvalidRequestError
 
@@ -83,11 +84,7 @@ async def _begin(
             answers,
         )
 
-    async def whole() -> Body:
-        results = [await answer.result() for answer in answers]
-        return text_completion(answer_format, results), results[0].finished.reuse
-
-    return Reply(Choices(answers), encoder, whole)
+    return choices_reply(answers, encoder, functools.partial(text_completion, answer_format))
 
 
 def _parsed(exchange: Exchange, body: bytes) -> tuple[CompletionRequest, GenerationParams]:
