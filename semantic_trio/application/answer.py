@@ -79,12 +79,12 @@ class WholeAnswer:
 
     @property
     def parts_with_cut(self) -> tuple[Part, ...]:
-        """Its parts, with an incomplete call as text."""
+        """Parts of the answer, with an incomplete call as text."""
         return with_cut(self.parts, self.cut)
 
     @property
     def text(self) -> str:
-        """Its text alone."""
+        """Text of the answer, without thoughts and calls."""
         return "".join(part.text for part in self.parts if isinstance(part, Text))
 
 

@@ -37,7 +37,7 @@ DEADLINE_SECONDS = 5.0
 
 
 class DropCause(enum.Enum):
-    """Why an item was not delivered."""
+    """The reason for which an item was not delivered."""
 
     QUEUE_FULL = "queue_full"
     TIMEOUT = "timeout"  # the write had not ended in time; it may still end

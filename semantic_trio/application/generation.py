@@ -65,7 +65,7 @@ class Generation:
         )
 
     def deliver(self, event: Event, now: float) -> None:
-        """For the engine: hand an event to the reader of a generation that is not over; `now` is
+        """Hand an event of the engine to the reader of a generation that is not over; `now` is
         trio's time, the same for all events of a step.
         """
         self._send.send_nowait(event)

@@ -66,7 +66,7 @@ class DiskReader:
     _burst: _Burst = attrs.field(init=False, factory=_Burst)
 
     def wake(self) -> None:
-        """There may be something to read."""
+        """Wake the reader: there may be entries to read."""
         self._has_reads.set()
 
     async def run(self) -> None:

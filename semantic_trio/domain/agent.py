@@ -95,7 +95,7 @@ class Agent(Owner):
 
     @property
     def held(self) -> list[Block]:
-        """Its blocks, in order of position."""
+        """Blocks of the agent, in order of position."""
         return sorted(self.blocks.values(), key=lambda block: block.start)
 
     @property
@@ -148,7 +148,7 @@ def explain(  # noqa: PLR0913  # the outcome of a match, which has no other read
 
 
 def _new(agent: Agent, reused: int, prompt_tokens: int) -> MissCause | None:
-    """Why an agent without a history missed; None where its prompt was known all the same."""
+    """Return why an agent without history missed; None where its prompt was known anyway."""
     if reused >= prompt_tokens - 1:
         return None
     return MissCause.OTHER_MODEL if agent.is_elsewhere else MissCause.NEW

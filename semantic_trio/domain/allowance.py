@@ -22,7 +22,7 @@ class Allowance:
     )
 
     def spend(self, size: int, now_seconds: float) -> None:
-        """So many bytes were written."""
+        """Count bytes that were written."""
         hour = int(now_seconds // HOUR_SECONDS)
         if self._by_hour and self._by_hour[-1][0] == hour:
             size += self._by_hour.pop()[1]

@@ -36,8 +36,8 @@ def unpack(packed: bytes) -> tuple[int, ...]:
 
 
 def root_key(fingerprint: str, salt: Salt = NO_SALT) -> BlockKey:
-    """Where the chains of one model and one salt begin: the names of all their blocks follow from
-    it.
+    """Return the root of the chains of one model and one salt: the names of all their blocks follow
+    from it.
     """
     root = hashlib.sha256(b"semantic_trio/1\0" + fingerprint.encode()).digest()
     return hashlib.sha256(b"salt\0" + root + salt).digest() if salt else root

@@ -22,7 +22,7 @@ class Kind(enum.StrEnum):
 
 
 class ImportTrust(enum.StrEnum):
-    """Which agents use the blocks of an imported archive."""
+    """The agents that use the blocks of an imported archive."""
 
     AGENT = "agent"  # the imported one and its forks
     SHARED = "shared"  # all, as any other block
@@ -70,7 +70,7 @@ def positions_in(content: Content) -> set[int]:
 
 @attrs.frozen
 class HistoryEnd:
-    """Where one beginning of a conversation ends in a token history."""
+    """The position in a token history at which one beginning of a conversation ends."""
 
     digest: bytes
     stop: int  # tokens

@@ -29,7 +29,7 @@ class Role(enum.StrEnum):
 
 @attrs.frozen
 class Unread:
-    """Something in a request that the model cannot read. Words stand for it in the conversation."""
+    """A part of a request that the model cannot read. Words stand for it in the conversation."""
 
     kind: str  # image, document, audio, video
     place: str  # dotted path in the request
@@ -77,7 +77,7 @@ Part = Text | Thinking | ToolCall | ToolResult
 
 @attrs.frozen
 class CallPiece:
-    """More of a call that is being written.
+    """A piece of a call that is being written.
 
     The first piece announces the call; a `ToolCall` or a `CutCall` of the same id ends it.
     """
@@ -217,7 +217,7 @@ class Conversation:
 
     @property
     def unread(self) -> Iterator[Unread]:
-        """Everything in it that the model cannot read, in order."""
+        """All parts of the conversation that the model cannot read, in order."""
         for part in (part for message in self.messages for part in message.parts):
             if isinstance(part, Text) and part.unread is not None:
                 yield part.unread

@@ -63,7 +63,7 @@ def next_chunk_tokens(tokens: int, seconds: float, texts: int = 1) -> int:
 
 
 class Pooling(enum.StrEnum):
-    """Which tokens' vectors make that of their text."""
+    """The tokens whose vectors make the vector of their text."""
 
     MEAN = "mean"  # all of them
     LAST = "last"

@@ -63,7 +63,7 @@ class CacheEntry:
 
     @property
     def item(self) -> Item:
-        """Its name outside of the process."""
+        """Name of the entry outside of the process."""
         return Item(self.kind, self.key)
 
     @property
@@ -207,7 +207,7 @@ class Block(CacheEntry):
         self.owners.clear()
 
     def piece(self, stop: int, *, is_last_use: bool = False) -> Piece:
-        """Its content up to a position, from wherever it is."""
+        """Return the block's content up to a position, as a piece of the cache or of a live row."""
         if self.is_cached:
             return Piece(self.start, stop, block=self.key, is_last_use=is_last_use)
         return Piece(self.start, stop, row=next(iter(self.rows)))
@@ -251,7 +251,7 @@ class LiveRow:
 
     @property
     def last(self) -> Block:
-        """Its last whole block; the root where it has none."""
+        """Last whole block of the row; the root where it has none."""
         return self.chain[-1] if self.chain else self.root
 
     @property

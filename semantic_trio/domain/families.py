@@ -1,4 +1,4 @@
-"""From a published configuration to what the model's caches consist of, before anything is loaded.
+"""Geometry of a model's caches, from its published configuration, before anything is loaded.
 
 One extractor per family, each naming the caches mlx-lm makes for that family, in its order and with
 its defaults: what a configuration says beyond what mlx-lm reads counts for nothing. A family
@@ -243,9 +243,7 @@ def published_spec(
 
 
 def _sliding(config: Published, layers: range, otherwise: Callable[[int], bool]) -> list[bool]:
-    """Which layers have a window: as `layer_types` lists them, or by their number where it does
-    not.
-    """
+    """Return which layers have a window: as `layer_types` lists them, else by their number."""
     stated = config.fields.get("layer_types")
     if isinstance(stated, list | tuple):
         return [kind == "sliding_attention" for kind in stated]

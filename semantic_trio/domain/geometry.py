@@ -41,7 +41,7 @@ class LayerGroup:
     state_bytes: int = 0  # recurrent layers: all of them
 
     def times(self, count: int) -> "LayerGroup":
-        """As many such groups as one."""
+        """Return a group of `count` times the size."""
         return attrs.evolve(
             self,
             layers=self.layers * count,

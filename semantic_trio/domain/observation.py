@@ -176,7 +176,7 @@ class DrainBegan:
 
 @attrs.frozen(kw_only=True)
 class DrainEnded:
-    """No request is open any more. `failed_requests` had not ended in time."""
+    """A drain is over: no request is open. `failed_requests` had not ended in time."""
 
     failed_requests: int
     seconds: float

@@ -73,15 +73,15 @@ class Speculation:
         return self.most > 0 and self.pass_tokens > 0
 
     def shared_out(self, proposals: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
-        """As much of the rows' proposals as a pass may read beside one token of each row."""
+        """Return the proposals, cut to what a pass may read beside one token of each row."""
         room = max(self.pass_tokens - len(proposals), 0)
         shares = fair_shares(room, [len(proposal) for proposal in proposals])
         return [proposal[:share] for proposal, share in zip(proposals, shares, strict=True)]
 
 
 def _continuation(packed: bytes | bytearray) -> int | None:
-    """Where the tokens begin that followed the last earlier occurrence of the last `NGRAM` tokens,
-    as a place in the bytes.
+    """Return the byte at which the tokens begin that followed the last earlier occurrence of the
+    last `NGRAM` tokens; None where there is none.
     """
     size = NGRAM * TOKEN_BYTES
     ngram, stop = bytes(packed[-size:]), len(packed) - TOKEN_BYTES

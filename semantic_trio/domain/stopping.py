@@ -1,4 +1,4 @@
-"""Where a text ends: stop strings on decoded text, however the tokens cut it.
+"""Stop strings: the end of a decoded text, however the tokens cut it.
 
 Knows text. Knows nothing of tokens: token ids that end a turn are the scheduler's own comparison.
 """

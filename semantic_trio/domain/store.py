@@ -186,7 +186,7 @@ class Store:
         self.states.load(entries)
 
     def cancel_loads(self) -> None:
-        """No sequence waits any more for what is on its way from disk."""
+        """Cancel all loads: no sequence waits for them any more."""
         for entry in self.disk.reading:
             self.states.cancel_load(entry)
 
@@ -205,9 +205,7 @@ class Store:
             self._off_disk(entry)
 
     def unlisted(self, items: Iterable[Item]) -> None:
-        """No record needs these any more: they are deleted from disk, but for those that are pinned
-        all the same.
-        """
+        """Delete entries that no record needs any more from disk, but for those that are pinned."""
         for item in items:
             if item not in self.disk.known or not self.disk.known[item].pins:
                 self.delete(item)

@@ -1,1 +1,1 @@
-"""Where processes start: settings, logging, the command line, the tree of tasks."""
+"""The start of processes: settings, logging, the command line, the tree of tasks."""

@@ -38,7 +38,7 @@ class _Evicted(msgspec.Struct):
 
 @attrs.define
 class Place:
-    """Where a group of commands looks."""
+    """The cache directory that a group of commands works on."""
 
     given: Path | None
 
@@ -72,7 +72,7 @@ pass_place = click.make_pass_decorator(Place)
 
 @contextlib.contextmanager
 def told_ends() -> Iterator[None]:
-    """As `known_ends`, for who works with a directory and with no address."""
+    """Report errors as `known_ends` does, for commands that have a directory and no address."""
     with known_ends():
         try:
             yield
@@ -286,7 +286,7 @@ def _told(model: StoredModel, found: Damaged, holder: str | None) -> str:
 
 
 def _damaged_files(quarantined: list[Path]) -> int:
-    """Without the reasons beside them."""
+    """Count damaged files, without the reasons beside them."""
     return sum(path.suffix != ".txt" for path in quarantined)
 
 

@@ -136,7 +136,7 @@ class ByteReader:
         self._held = held[at:]
 
     def _pieces(self, found: re.Match[str]) -> list[AnswerPart]:
-        """More of a call that is being written."""
+        """Return new pieces of a call that is being written."""
         if self._open is None and self._may_call:
             begun = BEFORE_ARGUMENTS.match(found[0])
             self._open = (

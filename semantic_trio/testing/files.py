@@ -56,7 +56,7 @@ class MemoryFiles:
     _damage: dict[Item | str, str] = attrs.field(init=False, factory=dict)
 
     def damage(self, what: Item | str, reason: str = "checksum is 0, not 1") -> None:
-        """From now on it is not what was written, which is found out when it is read."""
+        """Damage what was written, so that reading it fails from now on."""
         self._damage[what] = reason
 
     def index(self) -> Mapping[Item, int]:

@@ -53,7 +53,7 @@ def only_answer(conversation: Conversation) -> str | None:
 
 
 def example(schema: dict[str, object]) -> object:
-    """Something that has a simple schema's form."""
+    """Return a value that matches a simple schema."""
     match schema:
         case {"const": value} | {"enum": [value, *_]}:
             return value

@@ -33,5 +33,5 @@ class MemorySink:
 
     @property
     def observations(self) -> list[Observation]:
-        """Everything that was delivered, in order."""
+        """All observations that were delivered, in order."""
         return [observed.observation for batch in self.batches for observed in batch]

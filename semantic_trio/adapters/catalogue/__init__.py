@@ -1,1 +1,1 @@
-"""Where models come from: a directory, the Hub, or the names that are built in."""
+"""Sources of models: a directory, the Hub, or the names that are built in."""

@@ -125,7 +125,7 @@ class Catalogue:
     built_in: Mapping[str, BuiltIn]
 
     def resolve(self, name: str) -> ModelSource:
-        """Where a model of this name would come from.
+        """Return the source that a model of this name would come from.
 
         Raises `ModelNotFoundError` for a name that means nothing.
         """

@@ -23,7 +23,7 @@ class LocalDirectory:
         return directory.resolve() if is_model(directory) else None
 
     def fetch(self, progress: Progress) -> Path:
-        """As `find`. Raises `ModelNotFoundError` telling what is missing."""
+        """Return the directory. Raises `ModelNotFoundError` that names the missing files."""
         directory = Path(self.name).expanduser()
         missing = missing_files(directory)
         if missing:

@@ -1,4 +1,4 @@
-"""How an embedding model embeds, from the files that sentence-transformers writes.
+"""The way in which an embedding model embeds, from the files that sentence-transformers writes.
 
 Knows two of its files: how vectors are pooled, and what is written before texts. A
 model without the first was made to generate.

@@ -58,7 +58,7 @@ class Member:
 
 @attrs.define(eq=False)
 class ArchiveReader:
-    """Reads an archive from its beginning, member by member.
+    """A reader of an archive from its beginning, member by member.
 
     Raises `UnfitError` for what is none, `OSError` as its stream does.
     """

@@ -60,7 +60,7 @@ class StoredModel:
 
     @property
     def fingerprint(self) -> str:
-        """Of the model; the part of it that its directory is called by where no file tells it."""
+        """Fingerprint of the model; where no file has it, the part that names its directory."""
         return self.layout.fingerprint
 
     @property
@@ -110,8 +110,9 @@ class StoredModel:
             ) from error
 
     def used_at(self, agent: str) -> float:
-        """When an agent was used last, in seconds, by the clock of the file system: for the order
-        among models.
+        """Return the time of an agent's last use, in seconds of the file system's clock.
+
+        It is for the order among models.
         """
         return self.layout.path(agent).stat().st_mtime
 

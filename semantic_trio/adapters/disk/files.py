@@ -169,8 +169,9 @@ class ModelFiles:
         return content
 
     def _record(self, path: Path, newer: dict[str, str]) -> AgentRecord | None:
-        """None where it is damaged, cannot be read today, or is a newer version's, which is
-        noted.
+        """Return a record; None if it is damaged, cannot be read today, or is a newer version's.
+
+        Records of a newer version are added to `newer`, with the reason.
         """
         try:
             return self._read_record(path)

@@ -1,4 +1,4 @@
-"""Where the files of one model are.
+"""Paths of the files of one model.
 
     <root>/memory/<fingerprint>/blocks/<ab>/<key>.safetensors    and so for snapshots, in marks/;
     <ab> is what the key begins with <root>/memory/<fingerprint>/agents/<digest>.safetensors      of
@@ -40,12 +40,12 @@ class ModelPaths:
 
     @property
     def agents(self) -> Path:
-        """Where the records of agents are."""
+        """Directory of the records of agents."""
         return self.home / "agents"
 
     @property
     def quarantine(self) -> Path:
-        """Where damaged files of all models are."""
+        """Directory of the damaged files of all models."""
         return self.root / "quarantine"
 
     def path(self, what: Item | str) -> Path:

@@ -18,7 +18,7 @@ SHOWN = 100
 
 
 class UnfitError(Exception):
-    """Something was read that is not wanted; the text says why, in one line of ASCII."""
+    """A file has content that does not fit; the text says why, in one line of ASCII."""
 
 
 class NewerError(UnfitError):

@@ -1,4 +1,4 @@
-"""Where files go that turned out to be wrong, each beside a line that says why.
+"""The place of files that turned out to be wrong, each beside a line that says why.
 
 Knows file names. Knows nothing of what is in files.
 """
@@ -45,7 +45,7 @@ class Quarantine:
                 self._note(self.directory / f"{name}-{number}.txt", reason)
 
     def files(self) -> list[Path]:
-        """Everything that is here, reasons included.
+        """All files in quarantine, reasons included.
 
         Raises `OSError` where the directory cannot be read.
         """

@@ -67,7 +67,7 @@ class WatchedModel:
 
     @property
     def counts(self) -> Counts:
-        """Everything that this model has counted."""
+        """All counts of this model."""
         engine, traffic = self.engine, self.persistence.traffic
         counts: Counts = collections.Counter(
             {

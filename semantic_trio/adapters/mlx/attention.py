@@ -269,7 +269,7 @@ class ChosenTokens:
 
     @contextlib.contextmanager
     def only(self, indices: list[int]) -> Iterator[None]:
-        """While inside, bodies return these tokens alone; the first one where there are none, for
+        """Have bodies return these tokens alone until exit; the first one where there are none, for
         some heads cannot compute nothing.
         """
         self._indices = mx.array(indices or [0], dtype=mx.int32)

@@ -84,7 +84,7 @@ def _candidates() -> Iterator[str]:
 
 
 def _site_packages() -> Iterator[Path]:
-    """Where the packages of this environment lie, as told by one that is always there."""
+    """Directory of this environment's packages, found by one that is always there."""
     spec = importlib.util.find_spec("attrs")
     if spec is not None and spec.origin is not None:
         yield Path(spec.origin).parent.parent

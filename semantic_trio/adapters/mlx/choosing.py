@@ -1,5 +1,5 @@
-"""Which layout a model is served with: the fastest one that computes what the model computes alone,
-proved on the model itself.
+"""The layout that a model is served with: the fastest one that computes what the model computes
+alone, proved on the model itself.
 
 Knows the layouts. Knows nothing of requests.
 """

@@ -107,7 +107,7 @@ def leaf_of(name: str, tensor: Tensor) -> mx.array | int | None:
 
 
 def path_of(name: str) -> str:
-    """Where in its tree what has this name belongs."""
+    """Return the path in the tree of the array with this name."""
     return name.partition(":")[0]
 
 

@@ -70,7 +70,7 @@ def leaves(caches: Iterable[Leaf]) -> Iterator[Leaf]:
 
 
 def _measured_sizes(model: Module) -> list[tuple[int, int]]:
-    """For each cache in use the bytes it holds at any length, and those it grows by with a token,
+    """Return for each cache in use the bytes that it always holds, and those that a token adds,
     rounded up.
     """
     sizes = []
@@ -116,5 +116,5 @@ def _group(cache: Leaf, state_bytes: int, growth: int) -> LayerGroup:
 
 
 def _token_bytes(*arrays: mx.array) -> int:
-    """Of one position of keys or values, (1, heads, positions, size)."""
+    """Return the bytes of one position of keys or values, (1, heads, positions, size)."""
     return sum(array.nbytes // array.shape[2] for array in arrays)

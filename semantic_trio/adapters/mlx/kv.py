@@ -74,7 +74,7 @@ class Layout(Protocol):
         """The adapters that the model's layers see in a pass."""
 
     def open(self) -> RowCaches:
-        """Empty caches for a row."""
+        """Return empty caches for a row."""
 
     def close(self, caches: RowCaches) -> None:
         """Give back the memory of a row that ends."""

@@ -51,7 +51,7 @@ class LoadedAdapter:
 
     @property
     def arrays(self) -> list[mx.array]:
-        """Its weights."""
+        """All weights of the adapter."""
         return [
             layer[name] for layer in self.layers.values() for name in PARAMETERS if name in layer
         ]
@@ -113,7 +113,7 @@ class AdapterPass:
 
     @contextlib.contextmanager
     def rows(self, slots: Sequence[int], height: int = 0) -> Iterator[None]:
-        """While inside, the rows of the pass use the adapters of these slots.
+        """Have the rows of the pass use the adapters of these slots until exit.
 
         Rows up to `height` are padding.
         """

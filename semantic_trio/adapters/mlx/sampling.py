@@ -101,7 +101,7 @@ def _penalised(logits: mx.array, logprobs: mx.array, draws: Sequence[Draw]) -> m
 
 
 def _steered(logprobs: mx.array, draws: Sequence[Draw]) -> mx.array:
-    """With what is added to each row; what a row may not draw is impossible.
+    """Return log-probabilities with the additions of each row; tokens that are barred get -inf.
 
     Rows that ask for nothing are left bit for bit as they are.
     """

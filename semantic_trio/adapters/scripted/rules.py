@@ -49,7 +49,7 @@ class Rule(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_default
 
     @property
     def answer(self) -> str:
-        """As the model would write it."""
+        """Text of the answer as the model would write it."""
         thought = f"{THOUGHT}{self.thinking}\n</think>\n\n" if self.thinking else ""
         calls = [
             json.dumps({"name": call.name, "arguments": call.input}, ensure_ascii=False)

@@ -1,4 +1,4 @@
-"""Where a PostgreSQL server is, and as whom to go there.
+"""Address of a PostgreSQL server, and the user that connects to it.
 
 Knows the parts of a URL. Nothing it says has the password in it: not its text, not its repr, not
 its faults.
@@ -33,7 +33,7 @@ class Address:
 
     @classmethod
     def of(cls, url: str) -> Self:
-        """Taken from
+        """Parse an address such as
         `postgresql://user:password@host:port/database?host=/directory&sslmode=require`.
 
         All but the scheme and the database may be left out. Raises `InvalidRequestError`.

@@ -1,4 +1,4 @@
-"""Which database a setting names, and the store in it.
+"""The database that a setting names, and the store in it.
 
 Knows URLs. Knows nothing of what is stored.
 """
@@ -31,7 +31,7 @@ def open_store(url: str, default: Path, bounds: Bounds = UNBOUNDED) -> ResponseS
 
 
 def place_of(url: str, default: Path) -> str:
-    """Where the store is that a URL names, without a password.
+    """Return the place of the store that a URL names, without a password.
 
     Raises `InvalidRequestError` for another URL.
     """

@@ -192,7 +192,7 @@ def _native(address: Address) -> _Raw:
 
 
 def _encryption(address: Address) -> ssl.SSLContext | bool | None:
-    """In pg8000's words, whose True looks at no certificate."""
+    """Return the encryption in pg8000's values, whose True checks no certificate."""
     if address.socket is not None:
         return False
     chosen: dict[str, ssl.SSLContext | bool | None] = {
@@ -206,7 +206,7 @@ def _encryption(address: Address) -> ssl.SSLContext | bool | None:
 
 
 def _said(error: Exception) -> str:
-    """In one line."""
+    """Return the message of an error in one line."""
     if isinstance(error, DatabaseError) and error.args and isinstance(error.args[0], dict):
         return str(error.args[0].get("M", "an error without words"))
     cause = error.__cause__

@@ -1,4 +1,4 @@
-"""From conversations to token ids and back."""
+"""Conversations as token ids, and token ids as answers."""
 
 import os
 

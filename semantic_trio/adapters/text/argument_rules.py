@@ -59,7 +59,7 @@ class ArgumentRules:
         return self._sequence(rules) if schemas else self._unnamed(root)
 
     def free(self) -> str:
-        """Any arguments."""
+        """Return the rule for any arguments."""
         one = self._named(ANY_NAME, {}, {})
         return f"({one} ({self._lark.literal(self._shape.between)} {one})*)?"
 

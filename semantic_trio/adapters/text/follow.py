@@ -11,7 +11,7 @@ CONTEXT = 4
 
 
 class Step(NamedTuple):
-    """So many tokens are the text up to a place."""
+    """A place where tokens and text agree: `used` tokens are the text up to `offset`."""
 
     used: int
     offset: int

@@ -65,7 +65,7 @@ class Guidance:
 
     @classmethod
     def of(cls, tokenizer: Tokenizer, ends: Collection[int]) -> "Guidance":
-        """For a tokenizer with these tokens at the end of an answer. Half a second's work."""
+        """Build the guidance of a tokenizer; `ends` end an answer. Takes half a second."""
         return cls(tokenizer, LLTokenizer(_without_names(tokenizer), eos_token=sorted(ends)))
 
     @functools.cached_property
@@ -92,14 +92,14 @@ class Guidance:
 
     @functools.cached_property
     def complaint(self) -> "functools._lru_cache_wrapper[tuple[str, list[str]]]":
-        """Of a grammar: what is wrong with it, empty where nothing is; and what of it is not
+        """Function of a grammar: its error, empty where there is none, and the parts that are not
         understood and left out.
         """
         return functools.lru_cache(MOST_KEPT)(self._complaint)
 
     @functools.cached_property
     def compile(self) -> "functools._lru_cache_wrapper[CompiledGrammar]":
-        """Makes a grammar.
+        """Function that compiles a grammar.
 
         Raises `GrammarError` where there is something wrong with it. Takes up to a second, without
         the interpreter's lock.

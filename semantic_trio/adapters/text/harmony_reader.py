@@ -216,7 +216,7 @@ class HarmonyReader:
         return [kind(gap + body)]
 
     def _pieces(self, body: str) -> list[AnswerPart]:
-        """More of the call that a body is."""
+        """Return new pieces of the call that a body is."""
         return self._call.push(body) if self._call is not None else []
 
     def _called(self, body: str, end: str) -> list[AnswerPart]:

@@ -24,11 +24,11 @@ class Program(Protocol):
 
     @property
     def source(self) -> str:
-        """Its text, with the delimiters that it writes."""
+        """Text of the template, with the delimiters that it writes."""
 
     @property
     def apply(self) -> Callable[..., str]:
-        """Makes a prompt of messages, `tools`, `add_generation_prompt` and switches."""
+        """Function that makes a prompt: of messages, `tools`, `add_generation_prompt`, switches."""
 
 
 @attrs.frozen

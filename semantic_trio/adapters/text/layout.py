@@ -82,7 +82,7 @@ class Slots:
         return [(f"Q{NONCE}x{number}Q", slot) for number, slot in words if number not in found]
 
     def first_name(self, owner: int, skeleton: str) -> int:
-        """Where the first called tool of a message is named; -1 where it is not."""
+        """Return the place of the first tool name in a message's calls; -1 where there is none."""
         for match in PLACEHOLDER.finditer(skeleton):
             slot = self._slots[int(match[1])]
             if slot.owner == owner and slot.kind is SlotKind.NAME:
@@ -108,7 +108,7 @@ class PromptLayout:
 
     @property
     def answer(self) -> int:
-        """Where the answer begins."""
+        """Place at which the answer begins."""
         return len(self.text) - len(self.opening)
 
     def segment(self, start: int, end: int) -> Segment:

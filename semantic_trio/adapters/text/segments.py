@@ -113,8 +113,10 @@ class SegmentEncoder:
         }
 
     def borders(self, layout: PromptLayout, conversation: Conversation, opening: str) -> "Borders":
-        """Where to cut a prompt, in the same places whatever comes later: after each message, and
-        where an answer begins and has been opened.
+        """Return the places to cut a prompt at: after each message, and where an answer begins and
+        has been opened.
+
+        They are the same whatever comes later.
         """
         text, next_starts = layout.text, (*layout.starts[1:], layout.answer)
         after = tuple(
@@ -141,7 +143,7 @@ class SegmentEncoder:
         )
 
     def _head(self, layout: PromptLayout, leading: int, after: Sequence[int | None]) -> int | None:
-        """Where tools and so many leading system messages end."""
+        """Return the end of the tools and of so many leading system messages."""
         if not leading and layout.tools_end is None:
             return None
         stop = layout.starts[leading] if leading < len(after) else layout.answer

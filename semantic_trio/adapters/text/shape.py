@@ -53,7 +53,7 @@ def between(text: str, front: str) -> tuple[str, str]:
 
 
 def _end_of_object(text: str) -> int:
-    """Where the object ends that a text begins with. Raises `ValueError` where there is none."""
+    """Return the end of the object that a text begins with. Raises `ValueError` without one."""
     found, end = json.JSONDecoder().raw_decode(text)
     if not isinstance(found, dict):
         raise ValueError("arguments are an object")

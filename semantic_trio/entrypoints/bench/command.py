@@ -30,7 +30,7 @@ SIGNALLED = 128  # added to the number of a signal, as shells do
 
 @attrs.frozen
 class Extent:
-    """How much is measured unless an option says otherwise."""
+    """The amounts that are measured unless an option says otherwise."""
 
     streams: str
     tokens: int

@@ -13,7 +13,7 @@ from semantic_trio.entrypoints.printing import aligned
 
 @attrs.frozen
 class Baseline:
-    """What is compared with: a whole report, or one with a part of its figures."""
+    """The report that is compared with: a whole one, or one with a part of its figures."""
 
     started_at: str
     model: str

@@ -55,7 +55,7 @@ class NeighbourGaps:
 
 @attrs.frozen
 class Round:
-    """Everything measured once. Keys are numbers of streams."""
+    """All figures of one round. Keys are numbers of streams."""
 
     served: dict[int, Throughput]
     bare: dict[int, Throughput]  # empty where it did not run
@@ -76,11 +76,11 @@ class Spread:
 
     @classmethod
     def of(cls, values: Sequence[float]) -> "Spread":
-        """Of at least one value."""
+        """Return the spread of at least one value."""
         return cls(statistics.median(values), min(values), max(values))
 
     def __str__(self) -> str:
-        """For people: the range only where there is one."""
+        """Text for people: the range only where there is one."""
         return number(self.median) + (
             f" ({number(self.low)} to {number(self.high)})" if self.low != self.high else ""
         )
@@ -113,7 +113,7 @@ class Options:
 
 @attrs.frozen
 class Machine:
-    """Where it ran. The device is that of MLX, where this command used it."""
+    """The machine of a run. The device is that of MLX, where this command used it."""
 
     platform: str
     processor: str
@@ -126,7 +126,7 @@ class Machine:
 
 @attrs.frozen
 class Report:
-    """Everything there is to say of one run."""
+    """All figures and circumstances of one run."""
 
     format: int  # of this file; raised when a field changes its meaning
     started_at: str  # ISO 8601, UTC

@@ -58,7 +58,7 @@ class BatchWindow:
 
 @attrs.frozen(eq=False, kw_only=True)
 class AppState:
-    """Everything the handlers need."""
+    """The state that all handlers share."""
 
     registry: ModelRegistry[ServedModel]
     metrics: Exposition

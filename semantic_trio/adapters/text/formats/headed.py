@@ -164,7 +164,7 @@ class HeadedCalls:
         return arguments(found), tail, repair
 
     def _tail(self, text: str, at: int) -> int:
-        """Where a call ends whose arguments end at a place.
+        """Return the end of a call whose arguments end at a place.
 
         Raises `UnfinishedError`, `ValueError`.
         """

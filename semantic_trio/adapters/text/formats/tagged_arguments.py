@@ -108,7 +108,7 @@ class TaggedArguments:
         return f"{front}{json.dumps(name, ensure_ascii=False)}: {quote}"
 
     def _more(self, read: _Value) -> str | None:
-        """More of a value, or its end."""
+        """Return the JSON of more of a value, or of its end; None if neither has come."""
         tag = self._stops.search(self._rest)
         if tag is None:
             words = (self._tags.argument_end, self._closing, self._tags.argument_lead)
