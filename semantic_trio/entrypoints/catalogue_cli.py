@@ -3,6 +3,8 @@
 Knows the catalogue. Knows nothing of a running server.
 """
 
+from collections.abc import Callable
+
 import click
 
 from semantic_trio.adapters.catalogue.catalogue import Catalogue, ListedModel, open_catalogue
@@ -25,14 +27,15 @@ def list_models() -> None:
     agents.
 
     Sizes are those on this machine: of the weights in memory, and of the keys and values of an
-    agent with a conversation of 8K tokens.
+    agent with a conversation of 8K tokens. Context and cache are those of the settings of each
+    model.
     """
     with known_ends():
-        chosen = settings_loading.load({}).settings
-        entries = list(_catalogue(chosen).entries())
+        loaded = settings_loading.load({})
+        entries = list(_catalogue(loaded.settings).entries())
         here = [entry for entry in entries if entry.path is not None]
         if here:
-            _tell_facts(here, chosen)
+            _tell_facts(here, loaded.settings_of)
             click.echo("\nNot on this machine (`semantic-trio models pull NAME`):")
         absent = [(entry.name, entry.about) for entry in entries if entry.path is None]
         suggested = [
@@ -71,8 +74,10 @@ def model_path(name: str) -> None:
         click.echo(_catalogue(settings_loading.load({}).settings).path(name))
 
 
-def _tell_facts(entries: list[ListedModel], chosen: Settings) -> None:
-    """Print a table of models on this machine, and a line for each that cannot be read."""
+def _tell_facts(entries: list[ListedModel], settings_of: Callable[[str], Settings]) -> None:
+    """Print a table of models on this machine, each with its own settings, and a line for each
+    that cannot be read.
+    """
     # MLX: only where it is needed
     from semantic_trio.entrypoints.model_facts import HEADINGS, facts_of
 
@@ -80,7 +85,7 @@ def _tell_facts(entries: list[ListedModel], chosen: Settings) -> None:
     for entry in entries:
         assert entry.path is not None, "these are on this machine"
         try:
-            rows.append(facts_of(entry.name, entry.path, chosen).cells(entry.name))
+            rows.append(facts_of(entry.name, entry.path, settings_of(entry.name)).cells(entry.name))
         except ModelNotFoundError as error:
             faults.append(str(error))
     tell_table(rows)

@@ -38,7 +38,7 @@ class ModelFacts:
     """Sizes of a model."""
 
     family: str
-    context_length: int  # tokens
+    context_length: int  # tokens, as the model is served
     disk_bytes: int
     weight_bytes: int  # as they are held on this device
     # keys and values of an agent's conversation; None: known once the model is loaded
@@ -91,11 +91,11 @@ def facts_of(name: str, path: Path, settings: Settings) -> ModelFacts:
         disk_bytes = sum(file.stat().st_size for file in path.glob("*.safetensors"))
     except (OSError, ValueError) as error:
         raise ModelNotFoundError(name, f"it cannot be read: {error}") from error
-    spec = _spec(config, settings)
+    spec, length = _spec(config, settings), context_length(config)
     budget = (settings.cache_budget_mb or usual_cache_mb()) * MIB
     return ModelFacts(
         family=str(config.get("model_type", UNKNOWN)),
-        context_length=context_length(config),
+        context_length=min(length, settings.context_length or length),
         disk_bytes=disk_bytes,
         weight_bytes=weight_bytes(path),
         agent_bytes=spec.context_bytes(CONTEXT) if spec is not None else None,

@@ -116,6 +116,32 @@ def test_models_here_are_a_table_and_those_that_cannot_be_read_a_line(
     assert any(line.split() == ["toy", "a", "toy"] for line in lines)
 
 
+def test_a_model_is_listed_with_the_settings_of_its_table(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    entries = [
+        ListedModel(name, model_in(tmp_path / name, CONFIG | {"head_dim": 64}), "")
+        for name in ("plain", "own")
+    ]
+    monkeypatch.setattr(Catalogue, "entries", lambda _: iter(entries))
+    monkeypatch.setattr(model_facts, "weight_bytes", lambda path: 5000)
+    monkeypatch.setenv("SEMANTIC_DATA_DIR", str(tmp_path / "data"))
+    (tmp_path / "config").mkdir()
+    (tmp_path / "config" / "default.toml").write_text(
+        "[semantic]\ncache_budget_mb = 64\n"
+        "[models.own]\ncontext_length = 1024\ncache_budget_mb = 128\nkv_bits = 8\n"
+    )
+    monkeypatch.chdir(tmp_path)
+
+    lines = CliRunner().invoke(main, ["models", "list"]).output.splitlines()
+
+    plain, own = lines[1].split(), lines[2].split()
+    assert (plain[0], plain[2], own[0], own[2]) == ("plain", "4,096", "own", "1,024")
+    agent, own_agent = float(plain[7]), float(own[7])
+    assert own_agent < 0.6 * agent, "8 bits of a number instead of 32 or 16"
+    assert int(own[9]) > 2 * int(plain[9]), "in twice the cache"
+
+
 def test_removing_a_model_says_what_it_frees(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
