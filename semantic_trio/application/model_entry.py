@@ -117,6 +117,14 @@ class ModelLimits:
         return self.idle_seconds_of.get(name, self.idle_seconds) or math.inf
 
 
+@attrs.define(eq=False)
+class Lookups:
+    """Requests that have named a model which is served, counted by whether it was open."""
+
+    hits: int = 0
+    misses: int = 0  # they waited for it, whether it could be opened or not
+
+
 @attrs.frozen
 class Changed:
     """A model that was opened or closed, and what that took."""

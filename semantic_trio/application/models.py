@@ -20,6 +20,7 @@ from semantic_trio.application.acquisition import Acquisition
 from semantic_trio.application.backlog import FIRST_RETRY_SECONDS
 from semantic_trio.application.model_entry import (
     Changed,
+    Lookups,
     Model,
     ModelClose,
     ModelLimits,
@@ -63,6 +64,7 @@ class ModelRegistry(Generic[Model]):
     names: ModelNames
     limits: ModelLimits = attrs.field(factory=ModelLimits)
     observer: Observer = attrs.field(factory=Observers)  # of models that are unloaded or swapped
+    lookups: Lookups = attrs.field(factory=Lookups)
     _entries: dict[str, RegisteredModel[Model]] = attrs.field(init=False, factory=dict)
     # held while a model is opened or closed
     _lock: trio.Lock = attrs.field(init=False, factory=trio.Lock)
@@ -120,6 +122,10 @@ class ModelRegistry(Generic[Model]):
 
         Raises `ModelNotFoundError`, `ModelsBusyError`, `DrainingError`, and what opening it raises.
         """
+        if self.is_open(name):
+            self.lookups.hits += 1
+        else:
+            self.lookups.misses += 1
         while True:
             self._refuse_when_closed()
             if self._waits_for_swap(name):

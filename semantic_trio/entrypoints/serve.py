@@ -135,7 +135,7 @@ class Server:
         host = self._host(device, metrics)
         names = ModelNames(settings.model_id, settings.models, aliases_of(settings.aliases))
         registry: ModelRegistry[ServedModel] = ModelRegistry(
-            host, names, _limits(settings, self.tables), self._observers
+            host, names, _limits(settings, self.tables), self._observers, metrics.lookups
         )
         async with trio.open_nursery() as nursery:
             await nursery.start(registry.run)

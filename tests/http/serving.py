@@ -204,7 +204,7 @@ def served(  # noqa: PLR0913  # all that tests vary
     if host is not None:
         host.metrics = metrics
     registry = ModelRegistry[ServedModel](
-        host or FakeHost({}), names, limits_of_models or ModelLimits(), observers
+        host or FakeHost({}), names, limits_of_models or ModelLimits(), observers, metrics.lookups
     )
     adapters = (
         Adapters("org/tiny", shelf, loader) if shelf is not None and loader is not None else None

@@ -78,6 +78,19 @@ async def test_a_swap_changes_who_answers_for_the_main_model(
         samples["semantic_model_swap_duration_seconds_count",],
         samples["semantic_model_swap_duration_seconds_sum",],
     ) == (1, 1.0)
+    assert (samples["semantic_model_hit_total",], samples["semantic_model_miss_total",]) == (3, 0)
+
+
+async def test_requests_are_counted_by_whether_their_model_was_loaded(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with running(a_server()) as server:
+        for name in ("default", SMALL, SMALL, "unknown"):
+            await post(server.app, "/v1/messages", anthropic_body(model=name))
+            await post(server.app, "/v1/chat/completions", openai_body(model=name, stream=True))
+        samples = read(server.metrics)
+
+    assert (samples["semantic_model_hit_total",], samples["semantic_model_miss_total",]) == (5, 1)
 
 
 @pytest.mark.parametrize("action", ["load", "unload", "swap"])

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
+import structlog
 
 from semantic_trio.adapters.mlx import loading, runner
 from semantic_trio.adapters.mlx.loading import (
@@ -295,6 +296,24 @@ async def test_a_model_that_loads_and_cannot_compute_is_refused_in_one_line(
         "model: /models/broken (mlx-lm loads it, but cannot compute it: NotImplementedError: "
         "no such kernel)"
     )
+
+
+async def test_the_log_tells_how_far_the_weights_of_a_large_model_are(
+    tiny_random_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with structlog.testing.capture_logs() as small:
+        await runner.load_runner(shared_device(), tiny_random_path)
+    monkeypatch.setattr(loading, "PIECE_BYTES", 1)
+    with structlog.testing.capture_logs() as large:
+        _, loaded = await runner.load_runner(shared_device(), tiny_random_path)
+
+    lines = [line for line in large if line["event"] == "loading weights"]
+    parts = [line["bytes"] / loaded.weight_bytes for line in lines]
+    assert {line["of"] for line in lines} == {loaded.weight_bytes}
+    assert parts == sorted(parts)
+    assert [int(4 * part) for part in parts] == sorted({int(4 * part) for part in parts} - {0, 4})
+    assert parts
+    assert not [line for line in small if line["event"] == "loading weights"]
 
 
 def test_an_architecture_that_would_end_the_process_is_refused(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from semantic_trio.adapters.metrics.events import ModelMetrics, TurnMetrics
 from semantic_trio.adapters.metrics.models import ModelsCollector, WatchedModel
 from semantic_trio.adapters.metrics.sinks import SinkCollector
 from semantic_trio.application.delivery import Delivery
+from semantic_trio.application.model_entry import Lookups
 from semantic_trio.domain.observation import (
     GenerationEnded,
     ModelLoaded,
@@ -41,6 +42,7 @@ class Metrics:
     memory: Callable[[], Mapping[str, float]] = dict  # bytes in use by kind, when asked
     build: Build = Build()
     sinks: Sequence[Delivery[Never]] = ()
+    lookups: Lookups = attrs.field(factory=Lookups)  # that whoever opens models counts
     registry: CollectorRegistry = attrs.field(init=False, factory=CollectorRegistry)
     _turns: TurnMetrics = attrs.field(init=False)
     _changes: ModelMetrics = attrs.field(init=False)
@@ -56,7 +58,7 @@ class Metrics:
             registry=self.registry,
         )
         build.labels(self.build.version, self.build.commit).set(1)
-        self._models = ModelsCollector(self.memory)
+        self._models = ModelsCollector(self.memory, self.lookups)
         self.registry.register(self._models)
         self.registry.register(DiskCollector(self._models))
         self.registry.register(SinkCollector(self.sinks))

@@ -18,6 +18,7 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 from semantic_trio.application.engine import Engine
+from semantic_trio.application.model_entry import Lookups
 from semantic_trio.application.persistence import Persistence
 from semantic_trio.domain.memory import Memory
 
@@ -49,6 +50,8 @@ COUNTERS: Mapping[str, tuple[str, tuple[str, ...]]] = {
         (),
     ),
     "semantic_disk_eviction": ("Blocks and snapshots deleted for others.", ()),
+    "semantic_model_hit": ("Requests whose model was loaded.", ()),
+    "semantic_model_miss": ("Requests that waited for their model to be loaded.", ()),
 }
 PASSES = "semantic_batch_size"
 
@@ -98,6 +101,7 @@ class ModelsCollector(Collector):
     """Reads all open models when scraped."""
 
     memory: Callable[[], Mapping[str, float]]  # bytes in use on the device by kind
+    lookups: Lookups
     _watched: list[WatchedModel] = attrs.field(init=False, factory=list)
     # what models have counted that are closed
     _closed: Counts = attrs.field(init=False, factory=collections.Counter)
@@ -122,6 +126,8 @@ class ModelsCollector(Collector):
         counts = self._closed.copy()
         for model in self._watched:
             counts.update(model.counts)
+        counts["semantic_model_hit",] = self.lookups.hits
+        counts["semantic_model_miss",] = self.lookups.misses
         yield from _counters(counts)
         yield _batch_sizes(
             {

@@ -68,6 +68,8 @@ class Loading:
     _config: dict[str, object] = attrs.field(init=False)
     _notice: str = attrs.field(init=False, default="")
     _left: list[mx.array] = attrs.field(init=False)  # weights that are not computed yet
+    total_bytes: int = attrs.field(init=False)  # of all weights
+    computed_bytes: int = attrs.field(init=False, default=0)
 
     def __attrs_post_init__(self) -> None:
         room = available_bytes() if _on_cpu() and sys.platform == "linux" else None
@@ -76,6 +78,7 @@ class Loading:
         if _on_cpu():
             self._model, self._notice = _for_cpu(self.path, room)
         self._left = _arrays(self._model)[::-1]
+        self.total_bytes = sum(array.nbytes for array in self._left)
 
     def advance(self) -> bool:
         """Compute a piece of the weights. Returns False if that was the last one."""
@@ -85,6 +88,7 @@ class Loading:
             array = self._left.pop()
             mx.eval(array)
             size += array.nbytes
+        self.computed_bytes += size
         return bool(self._left)
 
     def finish(self) -> LoadedModel:

@@ -65,6 +65,8 @@ log = structlog.get_logger(__name__)
 # Steps after which MLX gives its unused buffers back: they grow with every new length and are never
 # given back by themselves.
 TIDY_EVERY = 256
+# Parts of the weights after which a line is logged, where they are computed in several pieces.
+PARTS_TOLD = 4
 
 
 @attrs.define(eq=False)
@@ -499,8 +501,11 @@ async def load_runner(
     keys and values cannot have so few bits.
     """
     loading = await device.call(lambda: Loading(path, kv_bits, block_tokens))
+    part = 0
     while await device.call(loading.advance):
-        pass
+        if (reached := PARTS_TOLD * loading.computed_bytes // loading.total_bytes) > part:
+            part = reached
+            log.info("loading weights", bytes=loading.computed_bytes, of=loading.total_bytes)
     loaded = await device.call(loading.finish)
     runner = await device.call(lambda: _runner_of(device, path, loaded, kv_bits, block_tokens))
     if loaded.notice:
