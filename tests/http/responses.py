@@ -5,6 +5,7 @@ from typing import Any
 from openai.types.responses import Response, ResponseStreamEvent
 from pydantic import TypeAdapter
 
+from tests.http.messages import speaking
 from tests.http.serving import Call, Served, get, post
 
 PARSE_EVENT = TypeAdapter[ResponseStreamEvent](ResponseStreamEvent)
@@ -63,3 +64,17 @@ def cached(response: Response) -> int:
     """Tokens of the input that were not computed again."""
     assert response.usage is not None
     return response.usage.input_tokens_details.cached_tokens
+
+
+async def server_delete(server: Any, response_id: str) -> Call:
+    return await Call(server.app, "DELETE", f"{PATH}/{response_id}").run()
+
+
+async def cancel(server: Any, response_id: str) -> Call:
+    return await post(server.app, f"{PATH}/{response_id}/cancel", b"")
+
+
+def slowly(text: str) -> Any:
+    server = speaking(text)
+    server.runner.seconds_per_step = 0.25
+    return server

@@ -18,7 +18,7 @@ from semantic_trio.domain.conversation import (
     ToolResult,
 )
 from tests.call_templates import TEMPLATES
-from tests.unit.test_call_formats import ANY_TEMPLATE, TOOLS, called, pieces, read
+from tests.unit.call_readings import ANY_TEMPLATE, TOOLS, called, pieces, read
 
 
 def said(role: Role, *parts: Part) -> Message:

@@ -32,7 +32,7 @@ from semantic_trio.domain.conversation import (
 from semantic_trio.domain.errors import InvalidRequestError
 from tests.parts import joined
 from tests.schemas import Schema, bounded, bounded_objects
-from tests.unit.test_template import ANY_TEMPLATE
+from tests.unit.test_template_calls import ANY_TEMPLATE
 from tests.vocabulary import END, byte_tokenizer
 
 GUIDANCE = Guidance.of(byte_tokenizer(), {END})

@@ -29,7 +29,8 @@ from semantic_trio.domain.conversation import (
 from semantic_trio.domain.errors import InvalidRequestError
 from tests.call_templates import TEMPLATES
 from tests.parts import joined
-from tests.unit.test_call_formats import ANY_TEMPLATE, VALUES
+from tests.unit.call_readings import ANY_TEMPLATE
+from tests.unit.test_call_formats import VALUES
 from tests.unit.test_grammar import GUIDANCE, spelled
 from tests.vocabulary import END, byte_tokenizer
 

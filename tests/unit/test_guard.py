@@ -31,7 +31,8 @@ from semantic_trio.domain.conversation import (
 )
 from tests import harmony
 from tests.call_templates import TEMPLATES
-from tests.unit.test_template import MISTRAL, QWEN, XML
+from tests.unit.templates import QWEN
+from tests.unit.test_template_calls import MISTRAL, XML
 from tests.vocabulary import CHATML, byte_tokenizer, write_model
 
 COHERE = (

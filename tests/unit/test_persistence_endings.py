@@ -15,9 +15,11 @@ from semantic_trio.domain.content import Content, Item
 from semantic_trio.domain.errors import StepFailedError
 from semantic_trio.domain.step import StepPlan
 from semantic_trio.testing import FakeRunner
+from tests.unit.cache_specs import SPECS
 from tests.unit.conftest import StartServer, prompt
 from tests.unit.disk_items import item_at, refusing
-from tests.unit.test_persistence import BLOCK_BYTES, SPECS, files_of
+from tests.unit.test_persistence import files_of
+from tests.unit.test_persistence_return import BLOCK_BYTES
 
 
 @pytest.mark.parametrize("spec", SPECS.values(), ids=SPECS)

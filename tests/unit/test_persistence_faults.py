@@ -14,9 +14,11 @@ from semantic_trio.domain.chain import pack
 from semantic_trio.domain.errors import StepFailedError
 from semantic_trio.domain.reuse import MissCause, Reuse, ReuseSource
 from semantic_trio.testing import FakeRunner, MemoryFiles
+from tests.unit.cache_specs import SPECS
 from tests.unit.conftest import StartServer, prompt
 from tests.unit.disk_items import item_at, refusing
-from tests.unit.test_persistence import BLOCK_BYTES, SPECS, files_of
+from tests.unit.test_persistence import files_of
+from tests.unit.test_persistence_return import BLOCK_BYTES
 
 
 def mend(files: MemoryFiles) -> None:

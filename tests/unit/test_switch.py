@@ -23,7 +23,7 @@ from semantic_trio.domain.conversation import (
     Tool,
     ToolChoice,
 )
-from tests.unit.test_template import template
+from tests.unit.templates import template
 from tests.vocabulary import write_model
 
 SAY = "{{ '[' + message.role + ']' + message.content }}"

@@ -25,7 +25,8 @@ from semantic_trio.domain.conversation import (
 )
 from tests.parts import joined, unpieced
 from tests.search import examples
-from tests.unit.test_call_formats import ANY_TEMPLATE, CODE, TAGS, TOOLS, WRITE, told
+from tests.unit.call_readings import ANY_TEMPLATE, TOOLS, WRITE, told
+from tests.unit.test_call_formats import CODE, TAGS
 
 TAGGED = {
     name: syntax

@@ -14,8 +14,9 @@ from semantic_trio.adapters.text.template import ChatTemplate
 from semantic_trio.adapters.text.thinking import ThoughtDelimiters
 from semantic_trio.adapters.text.written_calls import calling
 from semantic_trio.domain.conversation import Conversation, Message, Role, Text, Thinking, ToolCall
-from tests.unit.test_call_formats import TOOLS, VALUES, called, conversation, pieces
-from tests.unit.test_template import template
+from tests.unit.call_readings import TOOLS, called, conversation, pieces
+from tests.unit.templates import template
+from tests.unit.test_call_formats import VALUES
 
 # As Granite's and LFM2's: tools are told, calls are left out.
 WITHOUT_CALLS = """\
