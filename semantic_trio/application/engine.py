@@ -281,6 +281,11 @@ class Engine:
                 self._take(await self._inbox.take())
 
     def _take(self, message: Message) -> None:
+        """Apply a message of the inbox.
+
+        A nudge only wakes the loop. A closed generation is aborted. A new one is added, unless its
+        reader has left before.
+        """
         if isinstance(message, Nudge):
             return
         generation = message.generation

@@ -251,6 +251,11 @@ class Persistence:
         return size
 
     async def _make_room(self, wanted: int) -> None:
+        """Free disk space for bytes that are to be written.
+
+        Entries over the budget are evicted first, then pending removals are carried out, and only
+        then is the space counted. Raises `CachePersistenceError` if it is too little.
+        """
         disk = self.memory.disk
         evicted = 0
         for item in disk.over(wanted):

@@ -78,7 +78,10 @@ class ArgumentsWriter:
             piece = None if self._next is _Next.NOTHING else self._step()
 
     def _step(self) -> str | None:
-        """Text that is certain by now, perhaps none; None where more has to be read."""
+        """Return text that is certain by now, perhaps none; None where more has to be read.
+
+        A state machine: `_next` says what may follow, and each branch sets it anew.
+        """
         if self._next is not _Next.STRING:
             self._rest = self._rest.lstrip(BLANKS)
         if not self._rest:

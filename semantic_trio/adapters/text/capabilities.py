@@ -65,7 +65,10 @@ def probe(
 
 
 def _trimmed(render: Render, takes_system: bool, calls: CallFormat) -> Iterator[str]:
-    """Roles whose texts the template strips of blanks at both ends."""
+    """Yield the roles whose texts the template strips of blanks at both ends.
+
+    For each role a conversation with a padded word is rendered: its blanks are there or not.
+    """
     word = "  probe  "
     tries: dict[str, list[Turn]] = {Role.USER: [turn(Role.USER, word)]}
     if takes_system:

@@ -59,6 +59,11 @@ class Switch:
         return THINK if conversation.thinks else NO_THINK
 
     def _of(self, conversation: Conversation) -> Iterator[tuple[str, bool | int | str]]:
+        """Yield the template's switches for a choice of thinking; none where there is no choice.
+
+        An effort is written where one is chosen, or where it alone turns thinking on or off; a
+        budget where one is chosen or follows from the effort, and 0 without thinking.
+        """
         thinks, effort, budget = (
             conversation.thinks,
             conversation.effort,

@@ -47,7 +47,11 @@ class GemmaCalls:
         return None
 
     def read(self, text: str, tools: Sequence[Tool], ending: Ending) -> CallsRead | None:
-        """See `ToolSyntax.read`."""
+        """See `ToolSyntax.read`.
+
+        Text that no call begins with is skipped. While the answer is open, calls count only when
+        their end delimiter has come. Values that cannot be read are skipped up to it.
+        """
         rest = text[len(self.start) :].lstrip()
         if not (rest.startswith("call:") or "call:".startswith(rest)):
             return CallsRead((), len(self.start))

@@ -68,7 +68,11 @@ class JsonCalls:
         return (*own, *self.more_openings)
 
     def read(self, text: str, tools: Sequence[Tool], ending: Ending) -> CallsRead | None:
-        """See `ToolSyntax.read`."""
+        """See `ToolSyntax.read`.
+
+        Text that no call begins with is skipped. While the answer is open, calls count only when
+        their end delimiter has come; when it is over, also without.
+        """
         opening = next((one for one in self.openings if text.startswith(one)), "")
         offered = None if opening else {tool.name for tool in tools}
         if not (_begins(text[len(opening) :]) if offered is None else _is_front(text, offered)):

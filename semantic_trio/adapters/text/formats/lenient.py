@@ -96,7 +96,11 @@ def _escaped(body: str) -> str:
 
 
 def _closed(body: str) -> str:
-    """The brackets that are open at the end closed, or those that close nothing left out."""
+    """Return the text with the brackets closed that are open at its end, and without those that
+    close nothing.
+
+    Brackets in strings are text: the text is split into strings, brackets and the rest.
+    """
     kept, open_ones = "", []
     for piece in re.split(r'("(?:[^"\\]|\\.)*"|[{}\[\]])', body, flags=re.DOTALL):
         if piece in PAIRS:

@@ -52,7 +52,11 @@ class PythonicCalls:
         return None
 
     def read(self, text: str, tools: Sequence[Tool], ending: Ending) -> CallsRead | None:
-        """See `ToolSyntax.read`."""
+        """See `ToolSyntax.read`.
+
+        Text that no call begins with is skipped. While the answer is open, calls count only when
+        their end delimiter has come; when it is over, also without.
+        """
         opening = next((one for one in self.openings if text.startswith(one)), "")
         at = len(opening) + len(text[len(opening) :]) - len(text[len(opening) :].lstrip())
         if at < len(text) and not BEGINNING.match(text, at):

@@ -127,7 +127,11 @@ class _Search:
     _order: "itertools.count[int]" = attrs.field(init=False, factory=itertools.count)
 
     def best(self, at: int) -> _Way | None:
-        """The cheapest way, as far as it is certain; None where there is none."""
+        """The cheapest way, as far as it is certain; None where there is none.
+
+        Dijkstra's search over ways, cheapest first. After the first complete way it goes on through
+        the others of the same cost: if one of them has other calls, nothing is certain.
+        """
         heap = [(0, next(self._order), _Way(0, at))]
         found: _Way | None = None
         for _ in range(MOST_WAYS):
