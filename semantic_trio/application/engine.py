@@ -128,7 +128,7 @@ class Engine:
         Raises `PromptTooLongError`, `PoolExhaustedError`, `InvalidRequestError`, `OverloadedError`,
         `DrainingError` or `EngineDeadError`, and then nothing was queued.
         """
-        room = self.scheduler.remaining_tokens(request)
+        remaining = self.scheduler.remaining_tokens(request)
         self.refuse_when_closed()
         self.refuse_when_full(1, request.priority)
         asker = self.memory.get_or_create(request.agent) if request.agent else None
@@ -136,7 +136,7 @@ class Engine:
             # by the message, until its sequence does: nobody makes room for others while a turn of
             # it waits
             asker.open_turns += 1
-        send, receive = trio.open_memory_channel[Event](room + 2)
+        send, receive = trio.open_memory_channel[Event](remaining + 2)
         generation = Generation(
             request,
             trio.current_time(),

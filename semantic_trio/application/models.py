@@ -274,7 +274,7 @@ class ModelRegistry(Generic[Model]):
                 if entry.state is not ModelState.READY and (
                     is_new or entry.name in self.names.served
                 ):
-                    await self._make_room(entry)
+                    await self._close_others(entry)
                     await self._open(entry)
         except SemanticError as error:
             opening.error = opening.error or error
@@ -325,7 +325,7 @@ class ModelRegistry(Generic[Model]):
         finally:
             entry.closed.set()
 
-    async def _make_room(self, wanted: RegisteredModel[Model]) -> None:
+    async def _close_others(self, wanted: RegisteredModel[Model]) -> None:
         """Close models, least recently used first, until the wanted one fits.
 
         Raises as `_needed` does, and `ModelsBusyError`.
@@ -475,7 +475,7 @@ class ModelRegistry(Generic[Model]):
             await self._close(old, "swap")
         try:
             if new.state is not ModelState.READY:
-                await self._make_room(new)
+                await self._close_others(new)
                 await self._open(new)
         except SemanticError as error:
             is_back = await self._is_open_again(old)

@@ -242,7 +242,7 @@ class Persistence:
             raise CachePersistenceError(
                 f"{self.allowance.limit_bytes} bytes were written within a day, and no more may be"
             )
-        await self._make_room(expected + FILE_BYTES)
+        await self._free_space(expected + FILE_BYTES)
         size = await self._writes.do(write, *what)
         self.allowance.spend(size, started)
         self.traffic.written_bytes += size
@@ -250,7 +250,7 @@ class Persistence:
         await self._resume()
         return size
 
-    async def _make_room(self, wanted: int) -> None:
+    async def _free_space(self, wanted: int) -> None:
         """Free disk space for bytes that are to be written.
 
         Entries over the budget are evicted first, then pending removals are carried out, and only

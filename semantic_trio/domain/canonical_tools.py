@@ -82,9 +82,11 @@ def with_tools_where_they_load(conversation: Conversation) -> Conversation:
     def loaded(part: Part) -> Part:
         if not isinstance(part, ToolResult) or not part.loads:
             return part
-        told = [_definition(by_name[name]) if name in by_name else name for name in part.loads]
+        definitions = [
+            _definition(by_name[name]) if name in by_name else name for name in part.loads
+        ]
         return attrs.evolve(
-            part, text="\n".join([part.text, *told] if part.text else told), loads=()
+            part, text="\n".join([part.text, *definitions] if part.text else definitions), loads=()
         )
 
     head = tuple(tool for tool in conversation.tools if not tool.is_deferred)
@@ -92,7 +94,7 @@ def with_tools_where_they_load(conversation: Conversation) -> Conversation:
 
 
 def _definition(tool: Tool) -> str:
-    """A tool as models are told of it outside the head of a prompt."""
+    """Return the definition of a tool for a place outside the head of a prompt."""
     return (
         f'{{"name": {json.dumps(tool.name)}, "description": '
         f'{json.dumps(tool.description, ensure_ascii=False)}, "parameters": {tool.parameters}}}'

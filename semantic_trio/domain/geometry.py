@@ -130,14 +130,14 @@ class ModelCacheSpec:
         """Bytes of a live row that has read so many tokens, by group, but those of the first
         `shared`, whole blocks that are counted by themselves.
 
-        It has the room that its buffers grow by, and what a chunk adds to a window.
+        It counts the positions that its buffers grow by, and what a chunk adds to a window.
         """
-        room = self._in_blocks(tokens) + (0 if self.is_paged else self.row_slack_tokens)
+        positions = self._in_blocks(tokens) + (0 if self.is_paged else self.row_slack_tokens)
         windows = [self._window(group, tokens, chunk_tokens) for group in self.groups]
         return tuple(
             group.token_bytes * window
             if group.window
-            else group.bytes_at(room - shared if group.kind is LayerKind.GLOBAL else room)
+            else group.bytes_at(positions - shared if group.kind is LayerKind.GLOBAL else positions)
             for group, window in zip(self.groups, windows, strict=True)
         )
 

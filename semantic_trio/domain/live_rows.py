@@ -93,7 +93,7 @@ class LiveRows:
         tail = _tail_to_take_over(match, agent)
         shared = match.path[-1].stop if match.path and self.memory.spec.is_paged else 0
         amount = self._amount(len(run), shared)
-        self._make_room(match, tail, sum(amount) + headroom, insists=insists)
+        self._evict_for_row(match, tail, sum(amount) + headroom, insists=insists)
         pieces = self._pieces(match, tail)
         self._take_over(number, match, tail, pieces)
         self._store.pool.allocate(("row", number), amount)
@@ -103,7 +103,9 @@ class LiveRows:
         }
         return self._restore(match, pieces)
 
-    def _make_room(self, match: Match, tail: Block | None, wanted: int, *, insists: bool) -> None:
+    def _evict_for_row(
+        self, match: Match, tail: Block | None, wanted: int, *, insists: bool
+    ) -> None:
         """Evict until a row has memory.
 
         The copies of cached blocks that become the row's are freed for it.
@@ -114,7 +116,7 @@ class LiveRows:
             if block is tail or not self.memory.spec.is_paged
         )
         sparing = {*match.path, match.part, match.snapshot}
-        self._store.make_room(
+        self._store.evict_for(
             wanted - freed, sparing if insists else sparing | self._store.states.awaited
         )
 
@@ -185,7 +187,7 @@ class LiveRows:
         if more > 0:
             if more > self._store.states.obtainable(may_lose=True).bytes:
                 self._store.cancel_loads()  # rows go before sequences that wait
-            self._store.make_room(more, may_lose=True)
+            self._store.evict_for(more, may_lose=True)
             self._store.pool.resize(("row", number), amount)
         tenant.fits = self.memory.spec.row_limit(tokens, self.memory.chunk_tokens)
 

@@ -1,6 +1,6 @@
 """Calls that are told while the model writes them.
 
-Knows what was told of a call, and what becomes of it when the call has ended. Knows nothing of
+Knows the pieces of a call that were returned, and the end of the call. Knows nothing of
 formats.
 """
 
@@ -40,17 +40,17 @@ class OpenCall:
     _read: int  # characters of the text that are read: at first those before the arguments
     _writer: Writer = attrs.field(factory=ArgumentsWriter)
     start: int = 0  # characters of the text before the call
-    _told: list[str] = attrs.field(init=False, factory=list)
+    _announced: list[str] = attrs.field(init=False, factory=list)
 
     @property
     def is_announced(self) -> bool:
-        """True if something of the call was told: it cannot become text any more."""
-        return bool(self._told)
+        """True if a piece of the call was returned: it cannot become text any more."""
+        return bool(self._announced)
 
     @property
-    def told(self) -> str:
-        """The arguments as far as they were told."""
-        return "".join(self._told)
+    def arguments(self) -> str:
+        """The arguments as far as they were announced."""
+        return "".join(self._announced)
 
     @property
     def end(self) -> int | None:
@@ -61,32 +61,32 @@ class OpenCall:
     @property
     def whole(self) -> ToolCall:
         """The call, where its arguments have ended."""
-        return ToolCall("", self.name, f"{self.told or '{'}}}")
+        return ToolCall("", self.name, f"{self.arguments or '{'}}}")
 
     def push(self, text: str) -> list[AnswerPart]:
         """Read on in the text, of which all up to now is given.
 
-        Returns what is to be told of the call.
+        Returns the pieces that are certain now.
         """
         more = self._writer.push(text[self._read :])
         self._read = max(self._read, len(text))
         if not more:
             return []
-        self._told.append(more)
+        self._announced.append(more)
         return [CallPiece("", self.name, more)]
 
     def ended(self, calls: Sequence[ToolCall], written: str) -> list[AnswerPart]:
         """The calls that the text turned out to be, of which the first has to be this one; else the
         end of a call that was cut.
         """
-        if calls and calls[0].name == self.name and calls[0].arguments.startswith(self.told):
+        if calls and calls[0].name == self.name and calls[0].arguments.startswith(self.arguments):
             return [*calls]
-        return [CutCall("", self.name, self.told, written[self.start :])]
+        return [CutCall("", self.name, self.arguments, written[self.start :])]
 
 
 @attrs.define(eq=False)
 class OpenCalls:
-    """Calls in a row in one text. A call is told as whole when the next one is announced."""
+    """Calls in a row in one text. A call is returned as whole when the next one is announced."""
 
     # the announced one, if there is one, and those behind it
     _begun: list[OpenCall] = attrs.field(init=False, factory=list)

@@ -59,7 +59,7 @@ class Snapshots:
             return None
         spent = row.passing if replaces else None
         sparing = self._points(row, rank)
-        if not self._make_room(
+        if not self._evict_for(
             self._spec.snapshot_bytes(position),
             sparing if insists else sparing | self._awaited,
             spent,
@@ -94,7 +94,7 @@ class Snapshots:
         """
         for entry in entries:
             wanted = self._states.size(entry)
-            if isinstance(entry, Snapshot) and not self._make_room(
+            if isinstance(entry, Snapshot) and not self._evict_for(
                 wanted, frozenset() if insists else self._awaited
             ):
                 raise PoolExhaustedError(
@@ -118,7 +118,7 @@ class Snapshots:
     def _awaited(self) -> AbstractSet[CacheEntry]:
         return {one for one in self._states.awaited if isinstance(one, Snapshot)}
 
-    def _make_room(
+    def _evict_for(
         self,
         wanted: int,
         sparing: AbstractSet[CacheEntry] = frozenset(),

@@ -74,8 +74,8 @@ class Speculation:
 
     def shared_out(self, proposals: list[tuple[int, ...]]) -> list[tuple[int, ...]]:
         """Return the proposals, cut to what a pass may read beside one token of each row."""
-        room = max(self.pass_tokens - len(proposals), 0)
-        shares = fair_shares(room, [len(proposal) for proposal in proposals])
+        free = max(self.pass_tokens - len(proposals), 0)
+        shares = fair_shares(free, [len(proposal) for proposal in proposals])
         return [proposal[:share] for proposal, share in zip(proposals, shares, strict=True)]
 
 

@@ -52,7 +52,7 @@ class Store:
 
     # --------------------------------------------------------------------------------------- memory
 
-    def make_room(
+    def evict_for(
         self, wanted: int, sparing: AbstractSet[object] = frozenset(), *, may_lose: bool = False
     ) -> None:
         """Evict until so many bytes are available.
@@ -180,7 +180,7 @@ class Store:
 
         Raises `PoolExhaustedError`, and then nothing was ordered.
         """
-        self.make_room(
+        self.evict_for(
             sum(map(self.size, entries)), sparing if insists else sparing | self.states.awaited
         )
         self.states.load(entries)

@@ -124,7 +124,7 @@ def _put(connection: DatabaseConnection, response: StoredResponse) -> None:
             else None
         )
         if is_to_be_written(response, known, parent):
-            _make_room(
+            _delete_oldest(
                 connection,
                 len(response.input or b"") + len(response.output or b""),
                 keep=response.parent or response.id,
@@ -132,7 +132,7 @@ def _put(connection: DatabaseConnection, response: StoredResponse) -> None:
             connection.write(sql.PUT, **attrs.asdict(response))
 
 
-def _make_room(connection: DatabaseConnection, size: int, keep: str) -> None:
+def _delete_oldest(connection: DatabaseConnection, size: int, keep: str) -> None:
     """Remove the oldest conversations, a sixteenth of all responses at a time, until so many bytes
     more are within the budget.
 
