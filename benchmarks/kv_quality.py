@@ -40,7 +40,7 @@ from semantic_trio.domain.scheduler import Limits, Scheduler
 import mlx.core as mx  # isort: skip
 from mlx_lm.models.cache import make_prompt_cache
 
-CHUNK, ROWS = 64, 8
+CHUNK, ROWS = 64, 25
 TEXT = Path(__file__).parents[1] / "docs" / "memory.md"
 NAMES = ("Ada Lovelace", "Grace Hopper", "Alan Turing", "Edsger Dijkstra", "Barbara Liskov")
 CITIES = ("Lisbon", "Oslo", "Nairobi", "Kyoto", "Quito")
@@ -157,7 +157,14 @@ async def answers(runner: MlxRunner, codec: TokenizerCodec, asked: list[Call]) -
         )
         tokens, grammar = codec.encode_prompt(conversation).tokens, codec.grammar(conversation, "")
         request = GenerationRequest(
-            "", tokens, 64, 1, SamplingParams(), grammar=grammar, agent=f"agent-{place}"
+            "",
+            tokens,
+            64,
+            1,
+            SamplingParams(),
+            stop_tokens=codec.stop_tokens,
+            grammar=grammar,
+            agent=f"agent-{place}",
         )
         found[place] = (await engine.submit(request, codec.decoder()).result()).text
 
