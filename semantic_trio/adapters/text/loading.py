@@ -5,9 +5,11 @@ Imports no MLX and uses no network.
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import cast
 
 import attrs
@@ -29,6 +31,7 @@ from semantic_trio.adapters.text.sandbox import let_lists_change, stop_time
 from semantic_trio.adapters.text.syntax import ToolSyntax
 from semantic_trio.adapters.text.template import ChatTemplate
 from semantic_trio.adapters.text.thinking import ThoughtDelimiters, thought_delimiters
+from semantic_trio.adapters.text.tiktoken import has_tiktoken_layout, tiktoken_tokenizer
 from semantic_trio.adapters.text.turns import NO_SWITCHES, Render, Switches, Turn
 from semantic_trio.adapters.text.written_calls import calling
 from semantic_trio.domain.errors import ModelNotFoundError
@@ -38,6 +41,8 @@ os.environ.setdefault("TRANSFORMERS_NO_ADVISORY_WARNINGS", "1")
 
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+# Fields of a tokenizer's configuration that say how a program of its own makes it.
+OF_PROGRAMS = ("auto_map", "tokenizer_class", "added_tokens_decoder")
 # Finds the parser that mlx-lm names for the calls of a tokenizer's model; None where it names none.
 FindParser = Callable[[PreTrainedTokenizerFast], Foreign | None]
 # Finds the chat template that the configuration of a tokenizer names beside Jinja's; None where it
@@ -90,7 +95,7 @@ def _tokenizer(path: Path) -> tuple[PreTrainedTokenizerFast, frozenset[int]]:
     """
     try:
         tokenizer, stops = (
-            AutoTokenizer.from_pretrained(path, local_files_only=True),
+            _pretrained(path),
             frozenset(_stop_tokens(path)),
         )
     # the library below raises nothing narrower for a file it cannot read
@@ -110,6 +115,43 @@ def _tokenizer(path: Path) -> tuple[PreTrainedTokenizerFast, frozenset[int]]:
     backend.no_truncation()  # some tokenizer.json carry the lengths their models were trained with
     backend.no_padding()
     return tokenizer, stops
+
+
+def _pretrained(path: Path) -> object:
+    """Return the tokenizer in a directory. No program in it is executed."""
+    if has_tiktoken_layout(path):
+        return _converted(path)
+    program = _program(path)
+    if not program:
+        return AutoTokenizer.from_pretrained(path, local_files_only=True, trust_remote_code=False)
+    if not (path / "tokenizer.json").is_file():
+        raise ValueError(
+            f"it is the program {program}, which is not executed: convert it into a tokenizer.json"
+        )
+    return PreTrainedTokenizerFast.from_pretrained(path, local_files_only=True)
+
+
+def _program(path: Path) -> str:
+    """Return the program that a tokenizer's configuration names; empty for none."""
+    file = path / "tokenizer_config.json"
+    named = (json.loads(file.read_text()) if file.is_file() else {}).get("auto_map") or {}
+    found = named.get("AutoTokenizer") if isinstance(named, dict) else named
+    return " or ".join(map(str, filter(None, found if isinstance(found, list) else [found])))
+
+
+def _converted(path: Path) -> PreTrainedTokenizerFast:
+    """Return the tokenizer of a directory in tiktoken's layout, with the rest of its
+    configuration.
+    """
+    config = json.loads((path / "tokenizer_config.json").read_text())
+    for name in OF_PROGRAMS:
+        config.pop(name, None)
+    with TemporaryDirectory() as directory:
+        tiktoken_tokenizer(path).save(str(Path(directory) / "tokenizer.json"))
+        (Path(directory) / "tokenizer_config.json").write_text(json.dumps(config))
+        for template in path.glob("*.jinja"):
+            shutil.copy(template, directory)
+        return PreTrainedTokenizerFast.from_pretrained(directory, local_files_only=True)
 
 
 def _template(
