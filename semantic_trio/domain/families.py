@@ -213,6 +213,7 @@ EXTRACTORS: Mapping[str, Extractor] = {
     "mamba2": _mamba2,
     "qwen2": _qwen2,
     "qwen3": _qwen3,
+    "qwen3_moe": _qwen3,
     "qwen3_next": _qwen3_next,
     "kimi_k2": _deepseek_v3,
     "mistral": _llama,

@@ -19,8 +19,17 @@ from semantic_trio.adapters.catalogue.progress import Progress
 from semantic_trio.domain.errors import ModelNotFoundError
 
 # What a model directory needs, and nothing of what other frameworks keep beside it. Code is not
-# fetched: none is ever run.
-FILES = ("*.json", "model*.safetensors", "tokenizer.model", "*.tiktoken", "*.txt", "*.jinja")
+# fetched but for that of tokenizers, of which constants are read: none is ever run.
+FILES = (
+    "*.json",
+    "model*.safetensors",
+    "tokenizer.model",
+    "tiktoken.model",
+    "tokenization_*.py",
+    "*.tiktoken",
+    "*.txt",
+    "*.jinja",
+)
 
 # (repository id, local files only). Raises what `snapshot_download` does.
 Snapshot = Callable[[str, bool], Path]

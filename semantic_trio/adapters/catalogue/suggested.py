@@ -36,12 +36,14 @@ class Suggestion:
 # Keys and values: layers x 2 x heads x size x 2 bytes. Sliding layers of gpt-oss hold 128 positions
 # and are not counted.
 SUGGESTED = (
+    Suggestion("mlx-community/Qwen3-4B-Instruct-2507-4bit", 8, 2.1, 36 * 2 * 8 * 128 * 2, 16_384),
     Suggestion("mlx-community/Qwen3-4B-Instruct-2507-4bit", 16, 2.1, 36 * 2 * 8 * 128 * 2, 49_152),
-    Suggestion("mlx-community/gpt-oss-20b-MXFP4-Q8", 24, 11.3, 12 * 2 * 8 * 64 * 2, 131_072),
+    Suggestion("mlx-community/gpt-oss-20b-MXFP4-Q8", 24, 11.2, 12 * 2 * 8 * 64 * 2, 131_072),
     Suggestion(
         "mlx-community/Qwen3-Coder-30B-A3B-Instruct-4bit", 32, 16.0, 48 * 2 * 4 * 128 * 2, 65_536
     ),
     Suggestion(
         "mlx-community/Qwen3-Coder-30B-A3B-Instruct-8bit", 64, 30.2, 48 * 2 * 4 * 128 * 2, 131_072
     ),
+    Suggestion("mlx-community/gpt-oss-120b-MXFP4-Q8", 128, 58.9, 18 * 2 * 8 * 64 * 2, 131_072),
 )
