@@ -53,6 +53,7 @@ class Encoded:
     tools: tuple[Tool, ...] = ()  # all that were offered, deferred ones too
     grammar: Grammar | None = None  # that the answer has to match
     salt: Salt = NO_SALT
+    tokenization_seconds: float = 0.0  # that the prompt took, with the wait for a thread
 
     def digest_with(self, answer: tuple[Part, ...]) -> Digest | None:
         """Return the digest of the conversation with an answer added, as the next request will have

@@ -8,10 +8,11 @@ import trio.testing
 from prometheus_client.parser import text_string_to_metric_families
 
 from semantic_trio.adapters.metrics import Build, Metrics
+from semantic_trio.domain.conversation import NOTHING_KNOWN, Conversation, Known, Prompt
 from semantic_trio.domain.errors import EngineDeadError
 from semantic_trio.domain.observation import ModelLoaded, ModelSwapped, ModelUnloaded, RequestEnded
 from semantic_trio.domain.step import BlockKey, SaveBlock
-from semantic_trio.testing import FakeRunner
+from semantic_trio.testing import ByteCodec, FakeRunner
 from tests.http.serving import Call, Served, anthropic_body, get, openai_body, post, running, served
 
 
@@ -99,6 +100,30 @@ async def test_figures_follow_the_requests(autojump_clock: trio.testing.MockCloc
     assert samples["semantic_inter_token_seconds_sum",] == pytest.approx(6 * 0.05)
     assert samples["semantic_tokens_generated_total",] == server.engine.tokens_generated >= 10
     assert samples["semantic_request_queue_depth",] == samples["semantic_rows",] == 0
+
+
+class SlowCodec(ByteCodec):
+    """Takes a quarter of a second for each conversation."""
+
+    def __init__(self, clock: trio.testing.MockClock) -> None:
+        self.clock = clock
+
+    def encode_prompt(self, conversation: Conversation, known: Known = NOTHING_KNOWN) -> Prompt:
+        """See `TextCodec.encode_prompt`."""
+        self.clock.jump(0.25)
+        return super().encode_prompt(conversation, known)
+
+
+async def test_the_time_that_tokens_take_is_observed(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with running(served(FakeRunner(), codec=SlowCodec(autojump_clock))) as server:
+        await post(server.app, "/v1/messages", anthropic_body())
+        await post(server.app, "/v1/chat/completions", openai_body())
+
+    samples = read(server.metrics)
+    assert samples["semantic_tokenization_seconds_count",] == 2
+    assert samples["semantic_tokenization_seconds_sum",] == pytest.approx(0.5)
 
 
 async def test_the_rows_of_every_forward_pass_are_observed(

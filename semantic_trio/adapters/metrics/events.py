@@ -23,6 +23,7 @@ class TurnMetrics:
     durations: Histogram
     first_token: Histogram
     inter_token: Histogram
+    tokenizations: Histogram
     hits: Counter
     misses: Counter
     records: Histogram
@@ -50,6 +51,11 @@ class TurnMetrics:
             ),
             inter_token=_histogram(
                 registry, "semantic_inter_token_seconds", "Between two tokens of an answer."
+            ),
+            tokenizations=_histogram(
+                registry,
+                "semantic_tokenization_seconds",
+                "Time to make a conversation's tokens, by template and tokenizer.",
             ),
             hits=Counter(
                 "semantic_cache_hit_total",

@@ -63,6 +63,10 @@ class Metrics:
         self.registry.register(DiskCollector(self._models))
         self.registry.register(SinkCollector(self.sinks))
 
+    def tokenized(self, seconds: float) -> None:
+        """Observe how long the tokens of a conversation took."""
+        self._turns.tokenizations.observe(seconds)
+
     @property
     def content_type(self) -> str:
         """Content type of the exposition."""

@@ -20,8 +20,8 @@ from semantic_trio.domain.model_card import ModelCard
 from semantic_trio.ports.observing import Observer
 
 
-class Exposition(Protocol):
-    """Metrics as scrapers read them."""
+class ServerMetrics(Protocol):
+    """Metrics as scrapers read them, and those that only handlers know."""
 
     @property
     def content_type(self) -> str:
@@ -29,6 +29,9 @@ class Exposition(Protocol):
 
     def exposition(self) -> bytes:
         """Return all metrics, in the format that scrapers read."""
+
+    def tokenized(self, seconds: float) -> None:
+        """Observe how long the tokens of a conversation took."""
 
 
 @attrs.frozen(kw_only=True)
@@ -61,7 +64,7 @@ class AppState:
     """The state that all handlers share."""
 
     registry: ModelRegistry[ServedModel]
-    metrics: Exposition
+    metrics: ServerMetrics
     observer: Observer  # of requests and generations
     version: str
     # begin to drain the server and to end the process; at most the first call counts

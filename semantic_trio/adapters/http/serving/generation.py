@@ -76,11 +76,13 @@ def report_unreadable(state: AppState, exchange: Exchange, conversation: Convers
 async def encode(
     state: AppState, model: ServedModel, conversation: Conversation, salt: Salt
 ) -> Encoded:
-    """Encode a conversation as a prompt, and log its text where the operator asked for that.
+    """Encode a conversation as a prompt, observe how long its tokens took, and log its text where
+    the operator asked for that.
 
     Raises as `ServedModel.encode` does.
     """
     encoded = await model.encode(conversation, salt)
+    state.metrics.tokenized(encoded.tokenization_seconds)
     if state.settings.log_prompts:
         log.info(
             "prompt",

@@ -125,16 +125,18 @@ class ServedModel:
         ordered = await self._run(is_large, canonical, conversation)
         self._refuse_too_long(ordered.prompt_characters)
         digests = await self._run(is_large, chain, ordered, salt)
+        began = trio.current_time()
         prompt = await self._run(
             is_large, self.codec.encode_prompt, ordered, self.token_histories.known(digests)
         )
+        seconds = trio.current_time() - began
         demanded = _with_named_tool(ordered, conversation.tools)
         grammar = (
             await self._grammar(demanded, prompt.opening)
             if demanded.demands_form or demanded.thought_budget is not None
             else None
         )
-        return Encoded(ordered, digests, prompt, conversation.tools, grammar, salt)
+        return Encoded(ordered, digests, prompt, conversation.tools, grammar, salt, seconds)
 
     async def encode_text(self, prompt: str | tuple[int, ...]) -> tuple[int, ...]:
         """Return the tokens of a text; tokens are returned unchanged.
