@@ -59,9 +59,15 @@ def words(seed: object, count: int) -> str:
     return " ".join(chance.choice(WORDS) for _ in range(count))
 
 
-def ask(server: ServerProcess, agent: str, *said: str, max_tokens: int = ANSWER_TOKENS) -> Answer:
+def ask(
+    server: ServerProcess,
+    agent: str,
+    *said: str,
+    max_tokens: int = ANSWER_TOKENS,
+    model: str = "default",
+) -> Answer:
     """The answer an agent gets to what was said, in turn, by the user and the model."""
-    sent = body(said) | {"session_id": agent, "max_tokens": max_tokens}
+    sent = body(said) | {"session_id": agent, "max_tokens": max_tokens, "model": model}
     answered = httpx.post(f"{server.url}/v1/messages", json=sent, timeout=120)
     assert answered.status_code == 200, answered.text
     told = CACHE.match(answered.headers["x-semantic-cache"])

@@ -3,19 +3,35 @@
 import collections
 import contextlib
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import msgspec
 import pytest
 
+from semantic_trio.adapters.catalogue.catalogue import open_catalogue
+from semantic_trio.adapters.catalogue.progress import Lines
 from semantic_trio.adapters.scripted.rules import Rule
+from semantic_trio.entrypoints import settings_loading
 from tests.e2e.meter import Meter, Turn
 from tests.process import ServerProcess, serving
 
 COLUMNS = "{:62} {:>2} {:7} {:>6} {:>6} {:>5} {:>6} {:>7} {:8} {:>5}"
 TURNS = pytest.StashKey[list[Turn]]()
 MISSES = pytest.StashKey[collections.Counter[str]]()
+
+
+@pytest.fixture(scope="session")
+def others(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str]:
+    """The weights of the main model under other configurations, so that they are other models."""
+    catalogue = open_catalogue(settings_loading.load({}).settings.data_dir)
+    source, root = catalogue.ensure("tiny-random", Lines()), tmp_path_factory.mktemp("models")
+    for spaces, name in enumerate(("other", "small"), 1):
+        shutil.copytree(source, root / name)
+        config = root / name / "config.json"
+        config.write_text(config.read_text() + spaces * " ")
+    return str(root / "other"), str(root / "small")
 
 
 @pytest.fixture

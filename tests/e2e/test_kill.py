@@ -19,8 +19,8 @@ import attrs
 import httpx
 import pytest
 
-from semantic_trio.adapters.disk.publishing import TEMPORARY
 from semantic_trio.entrypoints.exits import ExitCode
+from tests.e2e.damage import assert_nothing_is_damaged, unfinished
 from tests.process import ServerProcess, serving
 from tests.talk import Answer, ask, words
 
@@ -130,22 +130,6 @@ def tally() -> Iterator[Tally]:
     tally = Tally()
     yield tally
     print(f"\nseed {SEED}: {tally}")
-
-
-def unfinished(cache: Path) -> list[Path]:
-    """Files that have no names yet."""
-    with contextlib.suppress(FileNotFoundError):  # they come and go
-        return list(cache.rglob(f"{TEMPORARY}*"))
-    return []
-
-
-def assert_nothing_is_damaged(server: ServerProcess, cache: Path) -> None:
-    """A process that is killed damages no file that has its name."""
-    assert unfinished(cache) == []
-    assert list(cache.glob("quarantine/*")) == []
-    assert [
-        line for line in server.said.splitlines() if '"warning"' in line or '"error"' in line
-    ] == []
 
 
 def check(
