@@ -95,6 +95,7 @@ class Adapters:
     model: str
     shelf: AdapterShelf
     loader: AdapterLoader
+    # least recently used first
     _loaded: dict[str, Adapter] = attrs.field(init=False, factory=dict)
     # requests that use each adapter
     _users: Counter[Adapter] = attrs.field(init=False, factory=Counter)
@@ -117,10 +118,22 @@ class Adapters:
             if name not in self._loaded:
                 await self._drop_unused()
                 self._loaded[name] = await self._load(name)
-            adapter = self._loaded[name]
+            adapter = self._loaded[name] = self._loaded.pop(name)
             self._users[adapter] += 1
         stack.callback(self._release, adapter)
         return adapter
+
+    async def make_room(self, is_short: Callable[[], bool]) -> None:
+        """Unload adapters without users, least recently used first, until memory is no longer
+        short.
+        """
+        while is_short() and (
+            idle := [name for name, one in self._loaded.items() if not self._users[one]]
+        ):
+            adapter = self._loaded.pop(idle[0])
+            log.info("adapter unloaded", adapter=f"{self.model}:{idle[0]}", bytes=adapter.bytes)
+            async with self._lock:
+                await self._drop_unused()
 
     async def unload(self, name: str) -> Adapter:
         """Unload an adapter when its requests are over.

@@ -90,6 +90,13 @@ class ModelRegistry(Generic[Model]):
         return tuple(self._entries[name] for name in self.names.served)
 
     @property
+    def exceeds_budget(self) -> bool:
+        """True if the open models, with adapters that they have loaded since, take more than
+        `models_budget_mb`.
+        """
+        return not self._has_bytes(0)
+
+    @property
     def main(self) -> Model | None:
         """The main model, if it is open."""
         return self.entry(self.names.main).model
@@ -357,11 +364,12 @@ class ModelRegistry(Generic[Model]):
         return [entry for entry in self._entries.values() if entry.model is not None]
 
     def _fits(self, needed: int) -> bool:
-        held = [_bytes(entry) for entry in self._open_entries]
-        has_place = not self.limits.max_models or len(held) < self.limits.max_models
-        return has_place and (
-            not self.limits.budget_bytes or sum(held) + needed <= self.limits.budget_bytes
-        )
+        most = self.limits.max_models
+        return (not most or len(self._open_entries) < most) and self._has_bytes(needed)
+
+    def _has_bytes(self, needed: int) -> bool:
+        held = sum(_bytes(entry) for entry in self._open_entries)
+        return not self.limits.budget_bytes or held + needed <= self.limits.budget_bytes
 
     async def _vacate(self, entry: RegisteredModel[Model], wanted: RegisteredModel[Model]) -> None:
         """Close a model for another one when its requests are over.

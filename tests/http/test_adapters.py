@@ -13,6 +13,7 @@ import trio
 import trio.testing
 
 from semantic_trio.application.adapters import AdapterFiles, AdapterShelf
+from semantic_trio.application.model_entry import ModelLimits
 from semantic_trio.domain.errors import ModelNotFoundError
 from semantic_trio.testing import FakeRunner
 from tests.http.serving import (
@@ -243,6 +244,33 @@ async def test_an_adapter_is_unloaded_when_its_requests_are_over_and_loaded_agai
         BYTES,
     )
     assert again
+
+
+async def test_adapters_make_room_for_each_other_least_recently_used_first(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """Two fit beside the model; one that answers stays."""
+    names, loader = ("dutch", "french", "german"), FakeLoader()
+    server = a_server(loader, [AdapterFiles(name, Path(name)) for name in names])
+    [model] = server.state.registry.residents
+    server.state.registry.limits = ModelLimits(budget_bytes=model.bytes + 2 * BYTES)
+    held = list[list[str]]()
+    async with running(server), trio.open_nursery() as nursery:
+        for name in ("dutch", "french", "dutch", "german"):
+            await text(server, f"org/tiny:{name}")
+            held.append(sorted(loader.held.values()))
+        bytes_held = model.bytes
+        body = json.dumps(anthropic_body(model="tiny:dutch", max_tokens=300)).encode()
+        call = Call(server.app, "POST", "/v1/messages", body, {"content-type": "application/json"})
+        nursery.start_soon(call.run)
+        await trio.testing.wait_all_tasks_blocked()
+        await text(server, "org/tiny:french")
+        beside = sorted(loader.held.values())
+
+    assert held == [["dutch"], ["dutch", "french"], ["dutch", "french"], ["dutch", "german"]]
+    assert bytes_held == server.state.registry.limits.budget_bytes
+    assert beside == ["dutch", "french"]
+    assert call.status == 200
 
 
 async def test_requests_that_come_after_an_unload_do_not_hold_it_up(

@@ -112,7 +112,9 @@ class AppState:
         """
         model_name, adapter = self.apart(name)
         model = await self.registry.acquire(model_name, stack)
-        return await model.adapted(adapter, stack) if adapter else model
+        if not adapter:
+            return model
+        return await model.adapted(adapter, stack, lambda: self.registry.exceeds_budget)
 
     def apart(self, name: str) -> tuple[str, str]:
         """Return the names of the model and of the adapter in a name; the adapter is empty where

@@ -99,8 +99,11 @@ class ServedModel:
         digest = self.adapter.digest if self.adapter is not None else NO_ADAPTER
         return adapted(identity.salt or (known.salt if known else NO_SALT), digest)
 
-    async def adapted(self, name: str, stack: ExitStack) -> "ServedModel":
-        """Return the model with an adapter, which is in memory until the stack is closed.
+    async def adapted(
+        self, name: str, stack: ExitStack, is_short: Callable[[], bool]
+    ) -> "ServedModel":
+        """Return the model with an adapter, which is in memory until the stack is closed; others
+        that no request uses are unloaded while memory is short.
 
         Raises as `Adapters.acquire` does.
         """
@@ -109,6 +112,7 @@ class ServedModel:
                 f"{self.card.id}:{name}", "the server has no adapters: set adapters_dir"
             )
         adapter = await self.adapters.acquire(name, stack)
+        await self.adapters.make_room(is_short)
         return attrs.evolve(
             self, adapter=adapter, card=attrs.evolve(self.card, id=f"{self.card.id}:{name}")
         )
