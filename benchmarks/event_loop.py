@@ -35,7 +35,7 @@ from semantic_trio.domain.step import SampledToken, Inventory, StepPlan, StepRes
 from semantic_trio.entrypoints.clock import RunningClock
 from semantic_trio.entrypoints.serve import SWITCH_SECONDS, Server
 from semantic_trio.entrypoints.settings import LogFormat, LogLevel, Settings
-from semantic_trio.adapters.scripted.runner import ScriptedRunner
+from semantic_trio.adapters.scripted.runner import ScriptedRunner, scripted_spec
 
 TEXT = " The river runs past the garden and the old bridge, and nobody minds the rain."
 PROMPT = "Tell a long story about rivers. " * 8
@@ -121,12 +121,13 @@ class Measured(Server):
     step_seconds: float = attrs.field(kw_only=True)
     held_seconds: float = attrs.field(kw_only=True)
 
-    def _scripted(self, codec: TokenizerCodec) -> ScriptedRunner:
+    def _scripted(self, codec: TokenizerCodec, fingerprint: str) -> ScriptedRunner:
         device = Device(lambda: None)
         runner = SleepingRunner(
             script=(),
             encode=codec.encode_text,
             decode=codec.decode,
+            spec=scripted_spec(fingerprint),
             device=device,
             step_seconds=self.step_seconds,
             held_seconds=self.held_seconds,

@@ -71,8 +71,8 @@ class ModelHost:
     window: BatchWindow
     has_disk: bool  # the memory of agents is kept on disk
     claim_disk: Callable[[], None]  # has the lock on the cache directory, or raises
-    # the runner to use instead of the model's, where answers are scripted
-    scripted: Callable[[TokenizerCodec], ScriptedRunner | None]
+    # the runner to use instead of that of the model of a fingerprint, where answers are scripted
+    scripted: Callable[[TokenizerCodec, str], ScriptedRunner | None]
     observer: Observer
     # begins to end the process; returns the event that clients have their errors
     engine_died: Callable[[], trio.Event]
@@ -132,7 +132,7 @@ class ModelHost:
         )
         codec = await trio.to_thread.run_sync(load_codec, path, tool_syntax, chat_program)
         load_seconds = trio.current_time() - started
-        runner = self.scripted(codec) or loaded_runner
+        runner = self.scripted(codec, loaded.fingerprint) or loaded_runner
         engine = self._engine(
             settings, runner, _bounded_context(loaded, settings.context_length), codec.fingerprint
         )

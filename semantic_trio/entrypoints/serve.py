@@ -34,7 +34,7 @@ from semantic_trio.adapters.http.sockets.server import serve_http
 from semantic_trio.adapters.metrics import Build, Metrics
 from semantic_trio.adapters.mlx.device import Device, blas_cure, last_act, memory_in_use
 from semantic_trio.adapters.scripted.rules import Rule
-from semantic_trio.adapters.scripted.runner import ScriptedRunner
+from semantic_trio.adapters.scripted.runner import ScriptedRunner, scripted_spec
 from semantic_trio.adapters.text.codec import TokenizerCodec
 from semantic_trio.application.adapters import AdapterShelf
 from semantic_trio.application.model_entry import ModelLimits
@@ -220,11 +220,16 @@ class Server:
         self._stop.set()
         return self._http_closed
 
-    def _scripted(self, codec: TokenizerCodec) -> ScriptedRunner | None:
+    def _scripted(self, codec: TokenizerCodec, fingerprint: str) -> ScriptedRunner | None:
         if self.script is None:
             return None
         log.warning("answers are scripted: no model is asked", rules=len(self.script))
-        return ScriptedRunner(script=self.script, encode=codec.encode_text, decode=codec.decode)
+        return ScriptedRunner(
+            script=self.script,
+            encode=codec.encode_text,
+            decode=codec.decode,
+            spec=scripted_spec(fingerprint),
+        )
 
     async def _serve_http(self, *, task_status: trio.TaskStatus[int]) -> None:
         """Serve connections from before the model is loaded until the drain is over.

@@ -86,7 +86,7 @@ def host_of(
         BatchWindow(0.001),
         has_disk=True,
         claim_disk=lambda: None,
-        scripted=lambda codec: None,
+        scripted=lambda codec, fingerprint: None,
         observer=Observers(),
         engine_died=trio.Event,
         tables=tables or {},

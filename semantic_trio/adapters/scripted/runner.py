@@ -23,6 +23,11 @@ GLOBAL_LAYERS = ModelCacheSpec.of(
 )
 
 
+def scripted_spec(fingerprint: str) -> ModelCacheSpec:
+    """Return the geometry of a model whose answers are given: memory of several models is apart."""
+    return attrs.evolve(GLOBAL_LAYERS, fingerprint=f"scripted {fingerprint}")
+
+
 @attrs.frozen
 class _Answer:
     tokens: tuple[int, ...]  # with the end of the turn
