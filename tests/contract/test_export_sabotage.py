@@ -10,7 +10,7 @@ import pytest
 from semantic_trio.domain.content import Item, Kind, Tensor
 from semantic_trio.domain.errors import CacheCorruptionError
 from semantic_trio.domain.step import StepPlan
-from tests.contract.conftest import with_blocks, with_snapshots
+from tests.contract.conftest import ALIKE, FAULTY_ALIKE, with_blocks, with_snapshots
 from tests.contract.memory import (
     BLOCK,
     RESTORED,
@@ -22,6 +22,7 @@ from tests.contract.memory import (
 )
 from tests.contract.models import FAMILIES, VARIANTS
 from tests.contract.script import prompt
+from tests.search import sample
 
 Parts = dict[str, Tensor]
 Spoil = Callable[[Parts], None]
@@ -33,11 +34,16 @@ FIRST, SECOND, SNAPSHOT = (
 )
 real_snapshots = pytest.mark.parametrize(
     "memory",
-    ["gemma3_text", "gpt_oss", "mamba2", "qwen3_next", "falcon_h1", "llama4"],
+    sample(
+        ["gemma3_text", "gpt_oss", "mamba2", "qwen3_next", "falcon_h1", "llama4"],
+        (*ALIKE, *FAULTY_ALIKE),
+    ),
     indirect=True,
 )
 real_blocks = pytest.mark.parametrize(
-    "memory", [name for name in [*FAMILIES, *VARIANTS] if name != "mamba2"], indirect=True
+    "memory",
+    sample([name for name in [*FAMILIES, *VARIANTS] if name != "mamba2"], (*ALIKE, *FAULTY_ALIKE)),
+    indirect=True,
 )
 
 

@@ -8,7 +8,13 @@ from mlx_lm.models.cache import KVCache
 from semantic_trio.adapters.mlx import snapshot
 from semantic_trio.adapters.scripted.token_runner import TokenRunner
 from semantic_trio.domain.step import Piece, RowClose, SaveBlock, SaveSnapshot, StepPlan
-from tests.contract.conftest import blocks_alone, with_blocks, with_snapshots
+from tests.contract.conftest import (
+    ALIKE,
+    FAULTY_ALIKE,
+    blocks_alone,
+    with_blocks,
+    with_snapshots,
+)
 from tests.contract.memory import (
     BLOCK,
     RESTORED,
@@ -22,6 +28,7 @@ from tests.contract.memory import (
 )
 from tests.contract.models import FAMILIES, VARIANTS
 from tests.contract.script import close, prompt
+from tests.search import sample
 
 
 def pieces(*keys: bytes) -> list[Piece]:
@@ -134,7 +141,9 @@ async def test_the_snapshot_of_a_row_that_is_one_token_off(memory: Memory) -> No
 
 
 @pytest.mark.parametrize(
-    "memory", [name for name in [*FAMILIES, *VARIANTS] if name != "mamba2"], indirect=True
+    "memory",
+    sample([name for name in [*FAMILIES, *VARIANTS] if name != "mamba2"], (*ALIKE, *FAULTY_ALIKE)),
+    indirect=True,
 )
 async def test_an_offset_that_is_one_off(memory: Memory, monkeypatch: pytest.MonkeyPatch) -> None:
     """What only a fault in the restoring code could do.

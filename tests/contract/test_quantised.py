@@ -237,7 +237,9 @@ class PlainKernel(PagedAttention):
         )
 
 
-@pytest.mark.parametrize("family", [family for family in QUANTISED if QUANTISED[family][2]])
+@pytest.mark.parametrize(
+    "family", sample([family for family in QUANTISED if QUANTISED[family][2]], OTHER_BITS)
+)
 def test_decoding_rows_write_and_read_few_bits_by_the_kernels(family: str) -> None:
     def compare() -> float:
         model = random_model(family)
@@ -362,7 +364,7 @@ def test_few_bits_leave_a_family_the_layout_that_it_has(family: str, kind: type)
     ] == [kind, kind]
 
 
-@pytest.mark.parametrize("family", QUANTISED)
+@pytest.mark.parametrize("family", sample(QUANTISED, OTHER_BITS))
 def test_a_position_takes_its_codes_and_scales(family: str) -> None:
     def bytes_by_layer() -> list[tuple[int, int]]:
         model = random_model(family)
