@@ -4,7 +4,7 @@ import errno
 import os
 import socket
 
-from semantic_trio.adapters.http.sockets.server import bind
+from semantic_trio.adapters.http.sockets.binding import bind
 from semantic_trio.domain.errors import AddressError
 
 REMEDIES = {

@@ -14,7 +14,7 @@ import structlog.testing
 import trio
 
 from semantic_trio.adapters.http.serving.app_state import HttpSettings
-from semantic_trio.adapters.http.sockets.server import bind
+from semantic_trio.adapters.http.sockets.binding import bind
 from semantic_trio.testing import ByteCodec, ByteDecoder, FakeRunner
 from tests.http.serving import Served, anthropic_body, listening, openai_body, served
 from tests.search import examples

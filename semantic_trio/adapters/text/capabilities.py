@@ -8,14 +8,8 @@ from collections.abc import Iterator, Sequence
 
 import attrs
 
-from semantic_trio.adapters.text.calls import (
-    GENERIC,
-    CallFormat,
-    Script,
-    appear,
-    native,
-    takes_system,
-)
+from semantic_trio.adapters.text.call_probing import Script, appear, native, takes_system
+from semantic_trio.adapters.text.calls import GENERIC, CallFormat
 from semantic_trio.adapters.text.formats.hermes import HERMES
 from semantic_trio.adapters.text.switch import NO_SWITCH, Switch, find_switch
 from semantic_trio.adapters.text.syntax import ToolSyntax

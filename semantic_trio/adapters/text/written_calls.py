@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import attrs
 
 from semantic_trio.adapters.text.argument_shape import common_front
-from semantic_trio.adapters.text.calls import native
+from semantic_trio.adapters.text.call_probing import native
 from semantic_trio.adapters.text.generic import Definition
 from semantic_trio.adapters.text.syntax import ToolSyntax
 from semantic_trio.adapters.text.thinking import ThoughtDelimiters

@@ -7,10 +7,8 @@ tests/http/test_containment.py: when they pass with hypercorn's own `serve`, del
 """
 
 import contextlib
-import errno
 import logging
 import os
-import socket
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -32,13 +30,11 @@ from hypercorn.typing import (
 )
 from hypercorn.utils import wrap_app
 
+from semantic_trio.adapters.http.sockets.binding import bind
 from semantic_trio.adapters.http.sockets.connections import Connections, most_connections
 
 log = structlog.get_logger(__name__)
 
-# Connections that the kernel queues while the server is busy: a storm of 200 clients must not see a
-# refusal.
-BACKLOG = 512
 # Seconds an idle connection stays open. Clients pool connections for 5 s (httpx) to minutes;
 # closing first races with their next request.
 KEEP_ALIVE_SECONDS = 75
@@ -247,43 +243,6 @@ async def serve_http(
             accepting.cancel_scope.cancel()
         await context.terminated.set()
         serving.cancel_scope.deadline = trio.current_time() + graceful_seconds
-
-
-async def bind(host: str, port: int) -> list[socket.socket]:
-    """Listen on every address of `host`; port 0 takes a free one, the same for all.
-
-    The caller closes the sockets. Raises `OSError`.
-    """
-    found = await trio.socket.getaddrinfo(
-        host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-    )
-    sockets: list[socket.socket] = []
-    missing: OSError | None = None
-    for family, address in dict.fromkeys((entry[0], entry[4][0]) for entry in found):
-        try:
-            sockets.append(_listen(str(address), port, family))
-        except OSError as error:
-            # a name may stand for an address this machine has not got
-            if error.errno not in {errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT}:
-                _close_all(sockets)
-                raise
-            missing = error
-        else:
-            port = sockets[-1].getsockname()[1]
-    if not sockets:
-        raise missing or OSError(errno.EADDRNOTAVAIL, f"{host} has no address")
-    return sockets
-
-
-def _listen(address: str, port: int, family: int) -> socket.socket:
-    sock = socket.create_server((address, port), family=family, backlog=BACKLOG)
-    sock.setblocking(False)
-    return sock
-
-
-def _close_all(sockets: list[socket.socket]) -> None:
-    for sock in sockets:
-        sock.close()
 
 
 async def _connection(
