@@ -9,7 +9,8 @@ from click.testing import CliRunner, Result
 
 from semantic_trio.entrypoints.cli import main
 from semantic_trio.entrypoints.exits import ExitCode
-from tests.unit.test_cache_cli import Cache, a_server, held
+from tests.unit.cache_commands import Cache, held
+from tests.unit.test_cache_cli_agents import a_server
 
 EVICTED = json.dumps({"freed_bytes": 3 << 20, "used_bytes": 1024, "unwritten_bytes": 0}).encode()
 DRAINING = json.dumps({"running": 1, "waiting": 2, "timeout_seconds": 30.0}).encode()
