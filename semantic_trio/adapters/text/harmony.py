@@ -7,7 +7,6 @@ thoughts of earlier turns nor more than one call of a turn.
 """
 
 import json
-from collections.abc import Iterator
 
 import attrs
 
@@ -15,6 +14,7 @@ from semantic_trio.adapters.text.calls import CallFormat
 from semantic_trio.adapters.text.capabilities import TemplateCapabilities
 from semantic_trio.adapters.text.generic import result_text
 from semantic_trio.adapters.text.guard import Guard
+from semantic_trio.adapters.text.harmony_frames import PLAIN_FRAMES, Frames, frames_of
 from semantic_trio.adapters.text.harmony_reader import HarmonyReader
 from semantic_trio.adapters.text.harmony_syntax import (
     ANALYSIS,
@@ -44,7 +44,7 @@ from semantic_trio.adapters.text.switch import find_switch
 from semantic_trio.adapters.text.tally import CallTally
 from semantic_trio.adapters.text.thinking import ThoughtDelimiters
 from semantic_trio.adapters.text.turn_builder import REMINDER, TurnBuilder
-from semantic_trio.adapters.text.turns import REFUSALS, RESULT_ROLE, Render, turn
+from semantic_trio.adapters.text.turns import REFUSALS, Render, turn
 from semantic_trio.domain.conversation import (
     Calling,
     Conversation,
@@ -56,26 +56,6 @@ from semantic_trio.domain.conversation import (
 from semantic_trio.domain.errors import InvalidRequestError
 
 USER = "<|start|>user<|message|>"
-
-
-@attrs.frozen
-class Frames:
-    """Text of a template around a call and its result."""
-
-    head: str  # before the name in a call, without the role
-    middle: str  # from the name on to the arguments
-    result_head: str  # before the name in a result
-    result_middle: str  # from the name on to what the call came to
-    is_quoted: bool  # results are JSON strings
-
-
-PLAIN_FRAMES = Frames(
-    f"{COMMENTARY} to=functions.",
-    " <|constrain|>json<|message|>",
-    "<|start|>functions.",
-    f" to=assistant{COMMENTARY}<|message|>",
-    is_quoted=False,
-)
 
 
 @attrs.define
@@ -291,7 +271,7 @@ def harmony(render: Render, template: str, guard: Guard) -> HarmonyTemplate | No
             return None
     except REFUSALS:
         return None
-    frames = next(_frames(render), PLAIN_FRAMES)
+    frames = next(frames_of(render), PLAIN_FRAMES)
     ways = dict.fromkeys((one.head, one.middle) for one in (frames, PLAIN_FRAMES))
     messages = MessageShape(
         (ANALYSIS + MESSAGE, COMMENTARY + MESSAGE), END + ASSISTANT, FINAL + MESSAGE, tuple(ways)
@@ -310,38 +290,3 @@ def harmony(render: Render, template: str, guard: Guard) -> HarmonyTemplate | No
         TemplateCapabilities(takes_late_system=False, switch=find_switch(render), calls=calls),
         guard,
     )
-
-
-def _frames(render: Render) -> Iterator[Frames]:
-    """Yield the text of the template around a call and its result, where it shows both."""
-    slots = Slots()
-    user, name, result = slots.hold("u"), slots.hold("n", 0, SlotKind.NAME), slots.hold("r")
-    call = {
-        "id": "1",
-        "type": "function",
-        "function": {"name": name, "arguments": {"key": slots.hold("a", 0, SlotKind.ARGUMENTS)}},
-    }
-    said = {**turn(RESULT_ROLE, result), "tool_call_id": "1", "name": name}
-    turns = [turn(Role.USER, user), {**turn(Role.ASSISTANT, ""), "tool_calls": [call]}, said]
-    try:
-        text, spans = slots.fill(render(turns, speak=False))
-    except REFUSALS:
-        return
-    if [span.slot.text for span in spans] != ["u", "n", "a", "n", "r"]:
-        return
-    gaps = [text[one.end : other.start] for one, other in zip(spans, spans[1:], strict=False)]
-    head, (middle, _, _), (_, closed, result_head), result_middle = (
-        gaps[0],
-        gaps[1].rpartition("{"),
-        gaps[2].partition(CALL),
-        gaps[3],
-    )
-    is_quoted = result_middle.endswith('"')
-    if closed and head.startswith(END + ASSISTANT):
-        yield Frames(
-            head.removeprefix(END + ASSISTANT),
-            middle,
-            result_head,
-            result_middle.removesuffix('"'),
-            is_quoted,
-        )
