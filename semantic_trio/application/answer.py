@@ -4,13 +4,18 @@ history at the end.
 Knows its generation, its parser and the conversation. Knows nothing of scheduling or of the wire.
 """
 
-import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import TypeVar
+from collections.abc import Callable, Iterator, Sequence
 
 import attrs
 import trio
 
+from semantic_trio.application.answer_parts import (
+    AnswerEvent,
+    broken,
+    joined,
+    with_calls_joined,
+    with_cut,
+)
 from semantic_trio.application.continuing import whole_turn
 from semantic_trio.application.generation import Generation
 from semantic_trio.domain.canonical import canonical
@@ -38,9 +43,6 @@ from semantic_trio.ports.text import AnswerReader
 # Seconds between two reads of an answer that is wanted whole. It is read meanwhile only because it
 # may end with its first call.
 READ_SECONDS = 0.05
-
-AnswerEvent = AnswerPart | Finished | Failed
-Piece = TypeVar("Piece", Part, AnswerEvent)
 
 
 @attrs.frozen
@@ -159,7 +161,7 @@ class Answer:
         events = list(self._waiting())
         while not events:
             events = list(self._parsed(await self.generation.events.receive()))
-        return _with_calls_joined(joined(events))
+        return with_calls_joined(joined(events))
 
     async def result(self) -> WholeAnswer:
         """Return the whole answer. Raises the error of a generation that failed."""
@@ -288,41 +290,3 @@ class Answer:
             self._memory.keep_tokens(
                 self._encoded.digests, self._encoded.prompt.tokens, tokens, digest, owner
             )
-
-
-def broken(end: Finished) -> Finished:
-    """Return the end of an answer with an incomplete last call, so that no client takes the call
-    for a complete one.
-    """
-    is_cut = end.reason in {FinishReason.MAX_TOKENS, FinishReason.CONTEXT_FULL}
-    return end if is_cut else attrs.evolve(end, reason=FinishReason.BROKEN_CALL, stop_string=None)
-
-
-def with_cut(parts: Sequence[Part], cut: CutCall | None) -> tuple[Part, ...]:
-    """Return the parts of an answer, and behind them the incomplete call as text."""
-    return tuple(parts) if cut is None else tuple(joined([*parts, Text(cut.written)]))
-
-
-def joined(pieces: Iterable[Piece]) -> list[Piece]:
-    """Return pieces in order, with neighbouring pieces of text joined, and those of thoughts."""
-    whole: list[Piece] = []
-    for kind, run in itertools.groupby(pieces, type):
-        if issubclass(kind, Text | Thinking):
-            whole.append(
-                kind("".join(piece.text for piece in run if isinstance(piece, Text | Thinking)))
-            )
-        else:
-            whole.extend(run)
-    return whole
-
-
-def _with_calls_joined(events: Sequence[AnswerEvent]) -> list[AnswerEvent]:
-    """Return events in order, with neighbouring pieces of a call joined."""
-    whole: list[AnswerEvent] = []
-    for event in events:
-        last = whole[-1] if whole else None
-        if isinstance(event, CallPiece) and isinstance(last, CallPiece):
-            whole[-1] = attrs.evolve(last, arguments=last.arguments + event.arguments)
-        else:
-            whole.append(event)
-    return whole

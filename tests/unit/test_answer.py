@@ -14,7 +14,8 @@ from semantic_trio.adapters.text.formats.table import QWEN_XML
 from semantic_trio.adapters.text.harmony_reader import HarmonyReader
 from semantic_trio.adapters.text.reader import DelimiterReader
 from semantic_trio.adapters.text.thinking import ThoughtDelimiters
-from semantic_trio.application.answer import Answer, AnswerEvent, Encoded, WholeAnswer
+from semantic_trio.application.answer import Answer, Encoded, WholeAnswer
+from semantic_trio.application.answer_parts import AnswerEvent
 from semantic_trio.domain.canonical import canonical
 from semantic_trio.domain.conversation import (
     NOTHING_KNOWN,

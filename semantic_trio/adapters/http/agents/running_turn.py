@@ -15,7 +15,8 @@ from semantic_trio.adapters.http.serving.app_state import AppState
 from semantic_trio.adapters.http.serving.generation import encode, submit
 from semantic_trio.adapters.http.serving.params import GenerationParams
 from semantic_trio.adapters.http.serving.served_model import ServedModel
-from semantic_trio.application.answer import Answer, AnswerEvent, Encoded, WholeAnswer
+from semantic_trio.application.answer import Answer, Encoded, WholeAnswer
+from semantic_trio.application.answer_parts import AnswerEvent
 from semantic_trio.domain.agent import Agent
 from semantic_trio.domain.chain import unpack
 from semantic_trio.domain.conversation import (

@@ -18,7 +18,8 @@ from semantic_trio.adapters.http.anthropic.tools import (
     ToolChoiceParam,
     demanded_name,
 )
-from semantic_trio.application.answer import AnswerEvent, WholeAnswer
+from semantic_trio.application.answer import WholeAnswer
+from semantic_trio.application.answer_parts import AnswerEvent
 from semantic_trio.domain.conversation import Text
 from semantic_trio.domain.generation import Finished, FinishReason
 

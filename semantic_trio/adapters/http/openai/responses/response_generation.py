@@ -22,7 +22,8 @@ from semantic_trio.adapters.http.openai.responses.response_object import (
     Status,
 )
 from semantic_trio.adapters.http.openai.responses.response_store import ResponseStoreClient
-from semantic_trio.application.answer import READ_SECONDS, Answer, AnswerEvent
+from semantic_trio.application.answer import READ_SECONDS, Answer
+from semantic_trio.application.answer_parts import AnswerEvent
 from semantic_trio.domain.conversation import Text
 from semantic_trio.domain.errors import SemanticError
 from semantic_trio.domain.generation import Failed, Finished, FinishReason, TokenEvent
