@@ -30,7 +30,7 @@ from semantic_trio.application.persistence import Persistence
 from semantic_trio.domain.salt import NO_SALT
 from semantic_trio.domain.conversation import Conversation
 from semantic_trio.domain.memory import Memory
-from semantic_trio.domain.token_histories import link
+from semantic_trio.domain.conversation_digests import link
 from semantic_trio.domain.scheduler import Limits, Scheduler
 from semantic_trio.entrypoints import settings_loading
 from semantic_trio.entrypoints.serve import SWITCH_SECONDS

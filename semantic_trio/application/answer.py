@@ -33,11 +33,11 @@ from semantic_trio.domain.conversation import (
     Tool,
     ToolCall,
 )
+from semantic_trio.domain.conversation_digests import Digest, link
 from semantic_trio.domain.generation import Event, Failed, Finished, FinishReason, TokenEvent
 from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.salt import NO_SALT, Salt
 from semantic_trio.domain.steering import Grammar
-from semantic_trio.domain.token_histories import Digest, link
 from semantic_trio.ports.text import AnswerReader
 
 # Seconds between two reads of an answer that is wanted whole. It is read meanwhile only because it

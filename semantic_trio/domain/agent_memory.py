@@ -12,6 +12,7 @@ from semantic_trio.domain.agent import Agent
 from semantic_trio.domain.agents import Agents
 from semantic_trio.domain.chain import TOKEN_BYTES, TokenRun, root_key
 from semantic_trio.domain.content import Item, Kind
+from semantic_trio.domain.conversation_digests import Digest
 from semantic_trio.domain.disk import Disk
 from semantic_trio.domain.entries import Block, CacheEntry, Snapshot
 from semantic_trio.domain.eviction import Rank
@@ -21,7 +22,7 @@ from semantic_trio.domain.salt import Salt
 from semantic_trio.domain.snapshots import Snapshots
 from semantic_trio.domain.step import BlockKey
 from semantic_trio.domain.store import Store
-from semantic_trio.domain.token_histories import Digest, TokenHistories
+from semantic_trio.domain.token_histories import TokenHistories
 
 # Snapshots of one agent that are written: the end of its head, and the latest. Each can be as large
 # as the keys and values of 3,000 tokens.

@@ -1,16 +1,12 @@
 """Token histories: the exact tokens in which a conversation was read and generated, found again
 however the client sends it back.
 
-Knows conversations by a chain of digests, one for each message with all before it, that overlooks
-what clients rewrite. In front of each stands the salt: conversations of different salts are never
-taken for each other. Knows nothing of agents or caches. What it keeps costs four bytes a token,
-which the turns of a conversation share; the conversation that was used least recently goes first.
+Knows conversations by their digests. Knows nothing of agents or caches. What it keeps costs four
+bytes a token, which the turns of a conversation share; the conversation that was used least
+recently goes first.
 """
 
 import collections
-import hashlib
-import json
-import math
 from collections.abc import Iterable
 
 import attrs
@@ -19,17 +15,14 @@ from semantic_trio.domain.chain import TOKEN_BYTES, pack, unpack
 from semantic_trio.domain.content import HistoryEnd, TokenHistory
 from semantic_trio.domain.conversation import (
     NOTHING_KNOWN,
-    Conversation,
     Known,
-    Message,
-    Role,
-    ToolCall,
+)
+from semantic_trio.domain.conversation_digests import (
+    HASH_BYTES,
+    Digest,
+    salt_of_digest,
 )
 from semantic_trio.domain.salt import NO_SALT, Salt
-
-Digest = bytes  # a salt, and the hash of a conversation
-
-HASH_BYTES = 32
 
 # About 16 million tokens: the conversations of weeks.
 BUDGET_BYTES = 64 << 20
@@ -39,76 +32,6 @@ HISTORY_BYTES, OWNER_BYTES, END_BYTES = 320, 330, 215
 # Histories of one agent that outlive the process: those from before a conversation was edited, or
 # went back, are found again too.
 MOST_HISTORIES = 4
-
-
-def chain(conversation: Conversation, salt: Salt = NO_SALT) -> tuple[Digest, ...]:
-    """Return a digest of each beginning of a canonical conversation that ends with a message: equal
-    where clients of one salt mean the same.
-    """
-    digests, last = (
-        [],
-        salt
-        + _hash(
-            b"", [[tool.name, tool.description, tool.parameters] for tool in conversation.tools]
-        ),
-    )
-    for message in conversation.messages:
-        last = link(last, message)
-        digests.append(last)
-    return tuple(digests)
-
-
-def link(before: Digest, message: Message) -> Digest:
-    """Return the digest of a conversation with one message more."""
-    return _salt_of(before) + _hash(before[-HASH_BYTES:], _meaning(message))
-
-
-def _salt_of(digest: Digest) -> Salt:
-    return digest[:-HASH_BYTES]
-
-
-def _hash(before: bytes, what: object) -> bytes:
-    return hashlib.sha256(before + json.dumps(what).encode()).digest()
-
-
-def _meaning(message: Message) -> list[object]:
-    """Return the parts of a message that clients leave as they are: no thoughts (many clients send
-    none back), no blanks around an answer.
-    """
-    text = message.text.strip() if message.role is Role.ASSISTANT else message.text
-    calls = [[call.id, call.name, _arguments(call)] for call in message.calls]
-    results = [[result.call_id, result.text, result.is_error] for result in message.results]
-    return [message.role.value, text, calls, results, *(["late"] if message.is_late else [])]
-
-
-def _arguments(call: ToolCall) -> object:
-    """Arguments without the blanks at the ends of lines, which editing tools strip, and in numbers
-    as clients know them that have but one kind.
-    """
-    try:
-        return _stripped(json.loads(call.arguments, parse_float=_number))
-    except (ValueError, RecursionError):
-        return call.arguments
-
-
-def _number(written: str) -> float | str:
-    """The number as a client with one kind of number knows it; as it is written where no float
-    holds it.
-    """
-    value = float(written)
-    if not math.isfinite(value):
-        return written
-    return int(value) if value.is_integer() else value
-
-
-def _stripped(value: object) -> object:
-    if isinstance(value, str):
-        return "\n".join(line.rstrip() for line in value.rstrip().split("\n"))
-    if isinstance(value, dict):
-        return {key: _stripped(value[key]) for key in sorted(value)}
-    if isinstance(value, list):
-        return [_stripped(item) for item in value]
-    return value
 
 
 @attrs.define(eq=False, weakref_slot=False)
@@ -121,7 +44,7 @@ class _History:
 
     @property
     def salt(self) -> Salt:
-        return next(map(_salt_of, self.ends), NO_SALT)
+        return next(map(salt_of_digest, self.ends), NO_SALT)
 
     @property
     def size(self) -> int:
@@ -282,7 +205,7 @@ class TokenHistories:
     def _put(self, digest: Digest, end: _End) -> None:
         before = self._ends.get(digest)
         self._ends[digest] = end.history.ends[digest] = end
-        self.held_bytes += END_BYTES + len(_salt_of(digest))
+        self.held_bytes += END_BYTES + len(salt_of_digest(digest))
         if before is not None:
             self._end_moved(digest, before.history, end.history)
 
@@ -290,7 +213,7 @@ class TokenHistories:
         """Move the end of a conversation to another history; the one before is removed if no
         conversation ends in it any more.
         """
-        self.held_bytes -= END_BYTES + len(_salt_of(digest))
+        self.held_bytes -= END_BYTES + len(salt_of_digest(digest))
         if before is not after:
             del before.ends[digest]
             if not before.ends:

@@ -30,10 +30,10 @@ from semantic_trio.domain.conversation import (
     ToolCall,
     ToolChoice,
 )
+from semantic_trio.domain.conversation_digests import chain
 from semantic_trio.domain.errors import StepFailedError
 from semantic_trio.domain.generation import Failed, Finished, FinishReason
 from semantic_trio.domain.step import StepPlan
-from semantic_trio.domain.token_histories import chain
 from semantic_trio.testing import ByteCodec, FakeRunner
 from tests.unit.conftest import Bench, StartEngine
 

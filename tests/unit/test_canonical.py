@@ -22,8 +22,8 @@ from semantic_trio.domain.conversation import (
     ToolCall,
     ToolResult,
 )
+from semantic_trio.domain.conversation_digests import chain
 from semantic_trio.domain.eviction import Rank
-from semantic_trio.domain.token_histories import chain
 
 EDIT = Tool(
     "Edit",

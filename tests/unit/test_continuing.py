@@ -14,7 +14,7 @@ from semantic_trio.domain.conversation import (
     Thinking,
     ToolCall,
 )
-from semantic_trio.domain.token_histories import chain
+from semantic_trio.domain.conversation_digests import chain
 
 CASES = [
     ("is ", [" Paris"], "Paris"),

@@ -10,10 +10,10 @@ from trio.testing import MockClock
 
 from semantic_trio.domain.admission import MAX_RECALLS
 from semantic_trio.domain.conversation import Conversation, Message, Role, Text
+from semantic_trio.domain.conversation_digests import chain
 from semantic_trio.domain.geometry import LayerGroup, LayerKind, ModelCacheSpec
 from semantic_trio.domain.memory import WORTH_READING, Memory
 from semantic_trio.domain.reuse import MissCause, Reuse, ReuseSource
-from semantic_trio.domain.token_histories import chain
 from semantic_trio.testing import FakeRunner, MemoryFiles
 from tests.unit.cache_specs import GLOBAL, of_every_kind
 from tests.unit.conftest import StartServer, prompt

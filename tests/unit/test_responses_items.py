@@ -42,9 +42,9 @@ from semantic_trio.domain.conversation import (
     ToolCall,
     ToolResult,
 )
+from semantic_trio.domain.conversation_digests import chain
 from semantic_trio.domain.errors import InvalidRequestError
 from semantic_trio.domain.responses import StoredResponse
-from semantic_trio.domain.token_histories import chain
 from semantic_trio.testing import MemoryResponses
 
 STEM = "0" * 32

@@ -23,8 +23,9 @@ from semantic_trio.domain.conversation import (
     ToolCall,
     ToolResult,
 )
+from semantic_trio.domain.conversation_digests import chain, link
 from semantic_trio.domain.salt import NO_SALT, Salt
-from semantic_trio.domain.token_histories import TokenHistories, chain, link
+from semantic_trio.domain.token_histories import TokenHistories
 from tests.search import examples
 
 

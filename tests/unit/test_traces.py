@@ -2,9 +2,9 @@
 
 from semantic_trio.domain.agent import Agent
 from semantic_trio.domain.conversation import Conversation, Message, Role, Text
+from semantic_trio.domain.conversation_digests import Digest, chain
 from semantic_trio.domain.disk import Disk
 from semantic_trio.domain.memory import Memory
-from semantic_trio.domain.token_histories import Digest, chain
 from semantic_trio.testing import ATTENTION_ONLY
 
 PROMPT = tuple(range(600))

@@ -21,6 +21,7 @@ from semantic_trio.application.persistence import Persistence
 from semantic_trio.application.threads import InThread
 from semantic_trio.domain.canonical import canonical
 from semantic_trio.domain.conversation import Conversation, Tool
+from semantic_trio.domain.conversation_digests import chain
 from semantic_trio.domain.embedding import batches
 from semantic_trio.domain.errors import (
     DrainingError,
@@ -32,7 +33,7 @@ from semantic_trio.domain.errors import (
 from semantic_trio.domain.model_card import ModelCard
 from semantic_trio.domain.salt import NO_ADAPTER, NO_SALT, Salt, adapted
 from semantic_trio.domain.steering import Grammar
-from semantic_trio.domain.token_histories import TokenHistories, chain
+from semantic_trio.domain.token_histories import TokenHistories
 from semantic_trio.ports.text import TextCodec
 
 # Characters above which a conversation is encoded in a worker thread: a hop costs 40 us, 16,000
