@@ -2,31 +2,37 @@
 remembers nothing computes.
 """
 
+import functools
+from collections.abc import Sequence
 from pathlib import Path
 
 from tests.device import on_device  # first: it loads the BLAS
 
 import attrs  # isort: skip
 import pytest
-import trio
 
 from semantic_trio.adapters.mlx import choosing, passes
 from semantic_trio.adapters.mlx.choosing import choose_layout
 from semantic_trio.adapters.mlx.paged import PagedLayout
 from semantic_trio.domain.content import Content, Item, Kind, Tensor, tokens_in
 from semantic_trio.domain.errors import CacheCorruptionError
-from semantic_trio.domain.reuse import Reuse, ReuseSource
+from semantic_trio.domain.reuse import ReuseSource
 from semantic_trio.domain.step import PassSizes
 from tests.contract.models import SIZED, random_model, random_runner
 from tests.contract.test_engine_disk import HISTORY, NEXT, cold, server, zeroed
-from tests.contract.test_engine_memory import FORCED, close, engine_of, prompt
+from tests.contract.test_engine_memory import (
+    FORCED,
+    close,
+    compare_joined_and_forked,
+    prompt,
+)
 from tests.contract.test_pages import gap_to_the_model_alone, scratched, shifted
 from tests.contract.test_quantised import near
 
 SIZES = (64, 1024)
 
 
-def alike(family: str, one: tuple[float, ...], other: tuple[float, ...]) -> bool:
+def alike(family: str, one: Sequence[float], other: Sequence[float]) -> bool:
     """True if scores are those of the same history, up to rounding."""
     return near(one, other) if "bits" in family else close(one, other)
 
@@ -73,31 +79,7 @@ def test_the_layout_that_is_chosen_has_pages_of_that_size(
 async def test_turns_that_join_fork_and_leave_score_as_if_nothing_was_remembered(
     family: str,
 ) -> None:
-    after, shared = (
-        (*prompt(300), *FORCED, *prompt(10, salt=9)),
-        (*prompt(100), *prompt(50, salt=4)),
-    )
-    results: dict[str, tuple[tuple[float, ...], Reuse]] = {}
-    async with engine_of(family) as bench:
-        expected, expected_shared = await bench.cold(after), await bench.cold(shared)
-        await bench.turn(prompt(300), "a")
-        bench.engine.memory.fork(bench.engine.memory.agents.get("a"), "b")
-
-        async def ask(name: str, tokens: tuple[int, ...]) -> None:
-            results[name] = await bench.turn(tokens, name)
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(ask, "a", after)
-            nursery.start_soon(ask, "b", after)
-            nursery.start_soon(ask, "c", shared)
-
-    assert [
-        results[name][1].tokens >= least for name, least in (("a", 299), ("b", 299), ("c", 100))
-    ] == [True] * 3
-    assert [
-        alike(family, results[name][0], one)
-        for name, one in (("a", expected), ("b", expected), ("c", expected_shared))
-    ] == [True] * 3
+    await compare_joined_and_forked(family, functools.partial(alike, family))
 
 
 @pytest.mark.parametrize("family", SIZED)

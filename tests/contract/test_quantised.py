@@ -8,13 +8,11 @@ more than rounding: a number that lies between two codes may get the one or the 
 
 import functools
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 from tests.device import on_device  # first: it loads the BLAS
 
 import mlx.core as mx  # isort: skip
 import pytest
-import trio
 
 from semantic_trio.adapters.mlx import choosing, passes
 from semantic_trio.adapters.mlx.blocks import WarmStore
@@ -32,10 +30,8 @@ from semantic_trio.adapters.mlx.quantised import (
     quantise_caches,
 )
 from semantic_trio.adapters.mlx.runner import DeviceRows
-from semantic_trio.domain.content import Kind
 from semantic_trio.domain.errors import InvalidRequestError
 from semantic_trio.domain.quantisation import head_bytes
-from semantic_trio.domain.reuse import MissCause, Reuse, ReuseSource
 from semantic_trio.domain.step import (
     Chunk,
     Decode,
@@ -58,9 +54,6 @@ from tests.contract.memory import (
 )
 from tests.contract.models import QUANTISED, random_model, random_runner
 from tests.contract.script import GREEDY, logprobs, prompt
-from tests.contract.test_engine_disk import HISTORY, NEXT, cold, server, zeroed
-from tests.contract.test_engine_memory import FORCED as ANSWER
-from tests.contract.test_engine_memory import TIGHT, at_once, engine_of
 from tests.contract.test_pages import gap, logits
 from tests.search import sample
 
@@ -76,13 +69,6 @@ RESTORED_FROM = [
     "falcon_h1_wide_8bits",
     "llama_wide_paged_8bits",
     "gemma3_wide_paged_4bits",
-]
-IN_ENGINES = [
-    "llama_wide_8bits",
-    "gemma3_wide_8bits",
-    "qwen3_next_wide_4bits",
-    "llama_wide_paged_4bits",
-    "gpt_oss_wide_paged_8bits",
 ]
 # Both numbers of bits go with every kind of layer; a model has the other one in the nightly run.
 OTHER_BITS = (
@@ -451,85 +437,6 @@ async def test_a_block_of_zeros_shows(family: str) -> None:
     found = await memory.score(prompt(RESTORED + 5), memory.restore(RESTORED))
 
     assert not near(found, await memory.expected(prompt(RESTORED + 5)))
-
-
-@pytest.mark.parametrize("family", IN_ENGINES)
-async def test_turns_that_join_fork_and_leave_score_as_if_nothing_was_remembered(
-    family: str,
-) -> None:
-    after, shared = (
-        (*prompt(300), *ANSWER, *prompt(10, salt=9)),
-        (*prompt(100), *prompt(50, salt=4)),
-    )
-    results: dict[str, tuple[tuple[float, ...], Reuse]] = {}
-    async with engine_of(family) as bench:
-        expected, expected_shared = await bench.cold(after), await bench.cold(shared)
-        await bench.turn(prompt(300), "a")
-        bench.engine.memory.fork(bench.engine.memory.agents.get("a"), "b")
-
-        async def ask(name: str, tokens: tuple[int, ...]) -> None:
-            results[name] = await bench.turn(tokens, name)
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(ask, "a", after)
-            nursery.start_soon(ask, "b", after)
-            nursery.start_soon(ask, "c", shared)
-
-    assert [
-        results[name][1].tokens >= least for name, least in (("a", 299), ("b", 299), ("c", 100))
-    ] == [True] * 3
-    assert [
-        near(results[name][0], one)
-        for name, one in (("a", expected), ("b", expected), ("c", expected_shared))
-    ] == [True] * 3
-
-
-@pytest.mark.parametrize(
-    "family", sample(["llama_wide_8bits", "gpt_oss_wide_paged_8bits"], ("llama_wide_8bits",))
-)
-async def test_preempted_turns_end_with_the_same_scores(family: str) -> None:
-    forced, preemptions = ANSWER * 2, 0
-    async with engine_of(family) as roomy:
-        expected = [(await roomy.turn(prompt(240, salt=i), forced=forced))[0] for i in range(3)]
-        row = roomy.engine.memory.row_bytes(240)
-    for rows in TIGHT:
-        async with engine_of(family, budget=int(row * rows)) as tight:
-            scores = await at_once(tight, 240, forced)
-            preemptions += tight.engine.scheduler.preemptions
-        assert [near(scores[i], expected[i]) for i in range(3)] == [True] * 3, rows
-
-    assert preemptions > 0
-
-
-@pytest.mark.parametrize("family", IN_ENGINES)
-async def test_a_turn_after_a_restart_scores_as_if_nothing_was_remembered_and_zeros_on_disk_show(
-    family: str, tmp_path: Path
-) -> None:
-    expected = await cold(family, NEXT, tmp_path)
-    async with server(family, tmp_path) as first:
-        await first.turn(prompt(HISTORY), "a")
-
-    async with server(family, tmp_path) as second:
-        scores, reuse = await second.turn(NEXT, "a")
-        assert (reuse.source, reuse.tokens >= HISTORY + len(ANSWER) - 1) == (ReuseSource.DISK, True)
-        assert near(scores, expected)
-        await second.settle()
-        files = second.persistence.files
-        for item in [item for item in files.index() if item.kind is Kind.BLOCK]:
-            files.write(item, zeroed(files.read(item)))
-
-    async with server(family, tmp_path) as third:
-        spoilt, _ = await third.turn(NEXT, "a")
-    assert not near(spoilt, expected)
-
-
-async def test_what_was_written_with_other_bits_is_not_read(tmp_path: Path) -> None:
-    async with server("llama_wide_8bits", tmp_path) as first:
-        await first.turn(prompt(HISTORY), "a")
-    async with server("llama_wide_4bits", tmp_path) as other:
-        _, reuse = await other.turn(NEXT, "a")
-
-    assert (reuse.tokens, reuse.cause) == (0, MissCause.OTHER_MODEL)
 
 
 def refusal(make: Callable[[], object]) -> str:
