@@ -63,6 +63,16 @@ MORE: dict[str, dict[str, object]] = {
         "moe_intermediate_size": 32,
         "partial_rotary_factor": 0.5,
     },
+    "qwen3_moe": TEXT
+    | {
+        "num_experts": 4,
+        "num_experts_per_tok": 2,
+        "decoder_sparse_step": 1,
+        "mlp_only_layers": [],
+        "moe_intermediate_size": 32,
+        "norm_topk_prob": True,
+        "tie_word_embeddings": False,
+    },
     "falcon_h1": TEXT
     | {
         "mamba_d_ssm": 48,
