@@ -51,7 +51,8 @@ def list_models() -> None:
 def pull_model(name: str) -> None:
     """Fetch a model and make it ready to serve.
 
-    A download from the Hub that was interrupted goes on where it ended.
+    Files that are whole stay when a download from the Hub is interrupted; the next pull fetches the
+    others.
     """
     with known_ends():
         click.echo(_catalogue(settings_loading.load({}).settings).pull(name, Lines()))
