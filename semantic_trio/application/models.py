@@ -8,8 +8,8 @@ others are served meanwhile.
 import contextvars
 import functools
 import math
-from collections.abc import Awaitable, Callable
-from contextlib import ExitStack
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Generic, TypeVar
 
 import attrs
@@ -306,18 +306,8 @@ class ModelRegistry(Generic[Model]):
         Raises a `SemanticError` for all that opening it raises: the other models go on.
         """
         assert self._nursery is not None, "models are opened while the registry runs"
-        try:
+        with _named_faults(entry.name):
             await self._nursery.start(self._serve, entry)
-        except SemanticError:
-            raise
-        except Exception as error:
-            cause = _cause(error)
-            if isinstance(cause, SemanticError):
-                raise cause from error
-            log.exception("opening a model has failed", model=entry.name)
-            raise ModelNotFoundError(
-                entry.name, f"it cannot be loaded: {type(cause).__name__}: {cause}"
-            ) from error
 
     async def _serve(
         self, entry: RegisteredModel[Model], *, task_status: trio.TaskStatus[None]
@@ -346,9 +336,12 @@ class ModelRegistry(Generic[Model]):
     async def _needed(self, name: str) -> int:
         """Return the bytes that a model will take.
 
-        Raises `ModelNotFoundError` where there is none, or they never can be had.
+        Raises `ModelNotFoundError` where there is none, or they never can be had; a `SemanticError`
+        for all else that looking raises: the open models go on.
         """
-        needed, budget = await self.opener.needed_bytes(name), self.limits.budget_bytes
+        with _named_faults(name):
+            needed = await self.opener.needed_bytes(name)
+        budget = self.limits.budget_bytes
         if needed > budget > 0:
             raise ModelNotFoundError(
                 name,
@@ -479,14 +472,16 @@ class ModelRegistry(Generic[Model]):
     async def _exchange(
         self, old: RegisteredModel[Model], new: RegisteredModel[Model], began: float
     ) -> None:
-        if old.model is not None:
+        was_open = old.model is not None
+        if was_open:
             await self._close(old, "swap")
         try:
             if new.state is not ModelState.READY:
                 await self._close_others(new)
                 await self._open(new)
         except SemanticError as error:
-            is_back = await self._is_open_again(old)
+            # one that was not open has no memory of its own: the next request opens it
+            is_back = not was_open or await self._is_open_again(old)
             seconds = trio.current_time() - began
             self.observer.observe(
                 ModelSwapped(model=new.name, previous=old.name, seconds=seconds, is_done=False)
@@ -539,6 +534,23 @@ def _end_opening(entry: RegisteredModel[Model], opening: Opening) -> None:
     if entry.opening is opening:
         entry.opening = None
     opening.over.set()
+
+
+@contextmanager
+def _named_faults(name: str) -> Iterator[None]:
+    """Raise a `SemanticError` for all that looking for a model or opening it raises."""
+    try:
+        yield
+    except SemanticError:
+        raise
+    except Exception as error:
+        cause = _cause(error)
+        if isinstance(cause, SemanticError):
+            raise cause from error
+        log.exception("opening a model has failed", model=name)
+        raise ModelNotFoundError(
+            name, f"it cannot be loaded: {type(cause).__name__}: {cause}"
+        ) from error
 
 
 def _cause(error: BaseException) -> BaseException:
