@@ -51,6 +51,16 @@ def test_an_adapter_fits_the_model_that_it_was_trained_on(
     assert found.fits is fits
 
 
+@pytest.mark.parametrize("base", ["~nobody-of-this-name/model", "a\0b", "x" * 5000])
+def test_an_adapter_of_a_path_that_cannot_be_hides_no_other(base: str, tmp_path: Path) -> None:
+    adapter(tmp_path, "german", {"model": base})
+    adapter(tmp_path, "latin", {"model": "org/tiny"})
+
+    found = adapters_in(tmp_path, "org/tiny", tmp_path)
+
+    assert {files.name: files.fits for files in found} == {"german": False, "latin": True}
+
+
 def test_an_adapter_fits_the_directory_that_it_was_trained_on_under_any_name(
     tmp_path: Path,
 ) -> None:

@@ -83,6 +83,14 @@ def test_a_directory_without_a_model_is_answered_with_what_is_missing(
             ask(str(tmp_path / name))
 
 
+@pytest.mark.parametrize("name", ["~nobody-of-this-name/model", "/" + "x" * 300, "x" * 300, "/\0"])
+def test_a_name_that_no_directory_can_have_is_answered_as_one_that_is_not_there(
+    name: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ModelNotFoundError):
+        open_catalogue(tmp_path).path(name)
+
+
 def test_a_model_is_built_once_and_found_from_then_on(tmp_path: Path) -> None:
     recipe = Recipe()
     catalogue = catalogue_of(recipe, tmp_path)

@@ -69,7 +69,15 @@ def _is_same(base: str, model: str, model_path: Path | None) -> bool:
     """True if two names mean one model: training may name it by a path, by its Hub id, or by the
     last part of either.
     """
-    if model_path is not None and Path(base).expanduser().resolve() == model_path.resolve():
+    if model_path is not None and _resolved(base) == model_path.resolve():
         return True
     names = {Path(model).name, *([model_path.name] if model_path is not None else [])}
     return Path(base).name.casefold() in {name.casefold() for name in names}
+
+
+def _resolved(base: str) -> Path | None:
+    """Return the path that a configuration names; None for what cannot be one."""
+    try:
+        return Path(base).expanduser().resolve()
+    except (OSError, RuntimeError, ValueError):  # a loop of links, a home of nobody, a zero byte
+        return None

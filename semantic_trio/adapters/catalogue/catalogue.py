@@ -143,8 +143,14 @@ class Catalogue:
     def path(self, name: str) -> Path:
         """The directory of a model that is on this machine.
 
-        Raises `ModelNotFoundError`; never fetches.
+        Raises `ModelNotFoundError`, also where it cannot be read; never fetches.
         """
+        try:
+            return self._path(name)
+        except OSError as error:
+            raise ModelNotFoundError(name, f"cannot be read: {error.strerror or error}") from error
+
+    def _path(self, name: str) -> Path:
         source = self.resolve(name)
         if isinstance(source, LocalDirectory):
             return source.fetch(Silent())

@@ -1,6 +1,7 @@
 """A model directory in the layout MLX reads: configuration, weights and tokenizer side by side."""
 
 import json
+import os
 from pathlib import Path
 
 import attrs
@@ -19,12 +20,12 @@ class LocalDirectory:
 
     def find(self) -> Path | None:
         """The directory, if there is a whole model in it."""
-        directory = Path(self.name).expanduser()
+        directory = self.path
         return directory.resolve() if is_model(directory) else None
 
     def fetch(self, progress: Progress) -> Path:
         """Return the directory. Raises `ModelNotFoundError` that names the missing files."""
-        directory = Path(self.name).expanduser()
+        directory = self.path
         missing = missing_files(directory)
         if missing:
             raise ModelNotFoundError(
@@ -34,6 +35,11 @@ class LocalDirectory:
                 else "no such directory",
             )
         return directory.resolve()
+
+    @property
+    def path(self) -> Path:
+        """The directory; a home of nobody stays as it is written, and is not there."""
+        return Path(os.path.expanduser(self.name))  # noqa: PTH111  # pathlib's own raises
 
     def remove(self) -> int:
         """Raise `ModelNotFoundError`: the directory was not made here."""

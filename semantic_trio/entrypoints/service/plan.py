@@ -141,5 +141,5 @@ def _lasting_model(settings: Settings, name: str) -> str:
 
     Raises `ModelNotFoundError` for a name that means nothing.
     """
-    is_directory = isinstance(open_catalogue(settings.data_dir).resolve(name), LocalDirectory)
-    return str(Path(name).expanduser().absolute()) if is_directory else name
+    source = open_catalogue(settings.data_dir).resolve(name)
+    return str(source.path.absolute()) if isinstance(source, LocalDirectory) else name
