@@ -5,7 +5,9 @@ has grown since the last message: the daemon adds up. StatsD has no labels: thei
 of the name, in the order of the labels. A histogram is sent as two counters, its count and its sum.
 """
 
+import collections
 import math
+import os
 import re
 import socket
 from collections.abc import Iterable, Iterator, Sequence
@@ -35,6 +37,15 @@ class Reading(Protocol):
         """The metrics."""
 
 
+@attrs.frozen
+class Line:
+    """A line of a message."""
+
+    text: str
+    name: str = ""  # of the counter; empty for a gauge
+    count: float = 0.0  # the value of the counter, which the daemon has with this line
+
+
 @attrs.define(eq=False)
 class StatsdSink:
     """A sink of readings.
@@ -43,25 +54,27 @@ class StatsdSink:
     """
 
     address: str  # as `127.0.0.1:8125`
-    # counters by their names, as of the last message
+    # counters by their names, as the daemon has them
     _sent: dict[str, float] = attrs.field(init=False, factory=dict)
 
     def write(self, batch: Sequence[Reading]) -> None:
         """See `Sink`.
 
         Raises `OSError` if there is no such address, or if its host says that nothing listens
-        there.
+        there. Counters of the messages before the failure are not sent again.
         """
-        counts = dict(_counters(batch[-1].families))
-        grown = [
-            f"{name}:{_number(count - self._sent.get(name, 0))}|c"
-            for name, count in counts.items()
-            if count > self._sent.get(name, 0)
-        ]
-        self._send(messages([*grown, *_gauges(batch[-1].families)]))
-        self._sent = counts
+        families = batch[-1].families
+        with self._connected() as udp:
+            for lines in messages([*self._grown(families), *_gauges(families)]):
+                _send(udp, lines)
+                self._sent.update({line.name: line.count for line in lines if line.name})
 
-    def _send(self, packed: Iterable[bytes]) -> None:
+    def _grown(self, families: Iterable[Family]) -> Iterator[Line]:
+        for name, count in _counters(families).items():
+            if (grown := count - self._sent.get(name, 0.0)) > 0:
+                yield Line(f"{name}:{_number(grown)}|c", name, count)
+
+    def _connected(self) -> socket.socket:
         url = urlsplit(f"udp://{self.address}")
         try:
             family, kind, protocol, _, address = socket.getaddrinfo(
@@ -69,38 +82,62 @@ class StatsdSink:
             )[0]
         except UnicodeError as error:  # of a name with an empty part, or one that is too long
             raise OSError(f"{self.address} is no address") from error
-        with socket.socket(family, kind, protocol) as udp:
+        udp = socket.socket(family, kind, protocol)
+        try:
             udp.settimeout(TIMEOUT_SECONDS)
             udp.connect(address)
-            for message in packed:
-                udp.send(message)
+        except OSError:
+            udp.close()
+            raise
+        return udp
 
 
-def messages(lines: Iterable[str]) -> Iterator[bytes]:
-    """Join lines to messages of at most `MESSAGE_BYTES`."""
-    joined = b""
-    for line in map(str.encode, lines):
-        if joined and len(joined) + 1 + len(line) > MESSAGE_BYTES:
-            yield joined
-            joined = b""
-        joined = joined + b"\n" + line if joined else line
-    if joined:
-        yield joined
+def messages(lines: Iterable[Line]) -> Iterator[list[Line]]:
+    """Divide lines into messages of at most `MESSAGE_BYTES`."""
+    message: list[Line] = []
+    size = -1  # the first line has no newline before it
+    for line in lines:
+        size += 1 + len(line.text)
+        if message and size > MESSAGE_BYTES:
+            yield message
+            message, size = [], len(line.text)
+        message.append(line)
+    if message:
+        yield message
 
 
-def _counters(families: Iterable[Family]) -> Iterator[tuple[str, float]]:
+def encoded(lines: Iterable[Line]) -> bytes:
+    """Return a message as it is sent."""
+    return "\n".join(line.text for line in lines).encode("ascii")
+
+
+def _send(udp: socket.socket, lines: Iterable[Line]) -> None:
+    """Send a message.
+
+    Raises `OSError` if it was refused. A daemon of this host refuses a message before the call
+    returns; another host's refusal comes later, and fails the next message of the same socket.
+    """
+    udp.send(encoded(lines))
+    if refused := udp.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        raise OSError(refused, os.strerror(refused))
+
+
+def _counters(families: Iterable[Family]) -> dict[str, float]:
+    """Return the counters by their names; those whose labels give one name are added up."""
+    counts: dict[str, float] = collections.defaultdict(float)
     for family in families:
         if family.type in {"counter", "histogram"}:
-            yield from (
-                (_name(one), one.value) for one in family.samples if one.name.endswith(COUNTED)
-            )
+            for one in family.samples:
+                if one.name.endswith(COUNTED):
+                    counts[_name(one)] += one.value
+    return counts
 
 
-def _gauges(families: Iterable[Family]) -> Iterator[str]:
+def _gauges(families: Iterable[Family]) -> Iterator[Line]:
     for family in families:
         if family.type == "gauge":
             yield from (
-                f"{_name(one)}:{_number(one.value)}|g"
+                Line(f"{_name(one)}:{_number(one.value)}|g")
                 for one in family.samples
                 if math.isfinite(one.value)
             )
