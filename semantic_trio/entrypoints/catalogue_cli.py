@@ -51,8 +51,7 @@ def list_models() -> None:
 def pull_model(name: str) -> None:
     """Fetch a model and make it ready to serve.
 
-    Files that are whole stay when a download from the Hub is interrupted; the next pull fetches the
-    others.
+    A download from the Hub that was interrupted goes on where it ended.
     """
     with known_ends():
         click.echo(_catalogue(settings_loading.load({}).settings).pull(name, Lines()))
@@ -61,7 +60,10 @@ def pull_model(name: str) -> None:
 @click.command("rm")
 @click.argument("name")
 def remove_model(name: str) -> None:
-    """Remove a model from this machine. A server that has it loaded goes on."""
+    """Remove a model, or what an interrupted pull has left of it, from this machine.
+
+    A server that has it loaded goes on.
+    """
     with known_ends():
         freed = _catalogue(settings_loading.load({}).settings).remove(name)
         click.echo(f"{printable(name)}: {human(freed)} are free again")

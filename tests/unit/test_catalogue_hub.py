@@ -9,24 +9,24 @@ import huggingface_hub
 import pytest
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from semantic_trio.adapters.catalogue import hub as hub_models
+from semantic_trio.adapters.catalogue import weights
 from semantic_trio.adapters.catalogue.hub import HubModel
-from semantic_trio.adapters.catalogue.progress import Silent
+from semantic_trio.adapters.catalogue.progress import Progress, Silent
 from semantic_trio.domain.errors import ModelNotFoundError
 from tests.vocabulary import write_model
 
 
 @attrs.define
 class Hub:
-    """A Hub in a call: what it has, whether it can be reached, and how it was asked."""
+    """A Hub in a call: what it has, whether it can be reached, and whether it was."""
 
     directory: Path | None
     fault: Exception | None = None
     asked: list[bool] = attrs.field(factory=list)
 
-    def __call__(self, repository: str, local_only: bool) -> Path:
-        self.asked.append(local_only)
-        if self.fault is not None and not local_only:
+    def __call__(self, repository: str, progress: Progress | None) -> Path:
+        self.asked.append(progress is not None)
+        if self.fault is not None and progress is not None:
             raise self.fault
         if self.directory is None:
             raise LocalEntryNotFoundError("not on this machine")
@@ -43,7 +43,7 @@ def test_a_snapshot_on_this_machine_is_found_without_the_network(complete: Path)
     hub = Hub(complete, ConnectionError("asked the network"))
 
     assert HubModel("org/name", hub).find() == complete
-    assert hub.asked == [True]
+    assert hub.asked == [False]
 
 
 def test_without_the_network_pulling_goes_on_with_the_snapshot_that_is_here(complete: Path) -> None:
@@ -97,7 +97,7 @@ def test_a_model_of_the_hub_is_removed_and_no_other(
     wanted, other = cached(tmp_path, "org/name", 1000), cached(tmp_path, "org/other", 10)
     scan = huggingface_hub.scan_cache_dir
     monkeypatch.setattr(huggingface_hub, "scan_cache_dir", lambda: scan(tmp_path))
-    monkeypatch.setattr(hub_models, "HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr(weights, "HF_HUB_CACHE", str(tmp_path))
 
     assert HubModel("org/name").remove() == 1000
     assert (wanted.exists(), other.exists()) == (False, True)
@@ -108,7 +108,7 @@ def test_a_model_of_the_hub_is_removed_and_no_other(
 def test_without_a_cache_of_the_hub_there_is_nothing_to_remove(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(hub_models, "HF_HUB_CACHE", str(tmp_path / "none"))
+    monkeypatch.setattr(weights, "HF_HUB_CACHE", str(tmp_path / "none"))
 
     with pytest.raises(ModelNotFoundError, match="not on this machine"):
         HubModel("org/name").remove()

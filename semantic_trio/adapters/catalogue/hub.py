@@ -1,12 +1,13 @@
 """Models of the Hugging Face Hub, in huggingface_hub's own cache."""
 
 import dataclasses
+import errno
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import attrs
 import huggingface_hub
-from huggingface_hub.constants import HF_HUB_CACHE
 from huggingface_hub.errors import (
     GatedRepoError,
     LocalEntryNotFoundError,
@@ -16,6 +17,7 @@ from huggingface_hub.errors import (
 
 from semantic_trio.adapters.catalogue.directory import is_model
 from semantic_trio.adapters.catalogue.progress import Progress
+from semantic_trio.adapters.catalogue.weights import PARTIAL, cached, fetch_weights
 from semantic_trio.domain.errors import ModelNotFoundError
 
 # What a model directory needs, and nothing of what other frameworks keep beside it. Code is not
@@ -31,15 +33,21 @@ FILES = (
     "*.jinja",
 )
 
-# (repository id, local files only). Raises what `snapshot_download` does.
-Snapshot = Callable[[str, bool], Path]
+# Faults of the disk: pulling again is of use once it has been seen to.
+OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO)
+
+# (repository id, progress of a download or None where only local files count). Raises what
+# `snapshot_download` and `fetch_weights` do.
+Snapshot = Callable[[str, Progress | None], Path]
 
 
-def snapshot(repository: str, local_only: bool) -> Path:
+def snapshot(repository: str, progress: Progress | None) -> Path:
     """The newest snapshot of a repository, downloaded or only looked up."""
+    if progress is not None:
+        fetch_weights(repository, FILES, progress)
     return Path(
         huggingface_hub.snapshot_download(
-            repository, allow_patterns=list(FILES), local_files_only=local_only
+            repository, allow_patterns=list(FILES), local_files_only=progress is None
         )
     )
 
@@ -54,7 +62,7 @@ class HubModel:
     def find(self) -> Path | None:
         """The snapshot on this machine, if it is complete. No network is used."""
         try:
-            directory = self.snapshot(self.name, True)
+            directory = self.snapshot(self.name, None)
         except (OSError, ValueError):
             return None
         return directory if is_model(directory) else None
@@ -62,14 +70,16 @@ class HubModel:
     def fetch(self, progress: Progress) -> Path:
         """The newest snapshot, or the one that is here when the Hub cannot be asked.
 
-        Raises `ModelNotFoundError`.
+        Raises `ModelNotFoundError`, `OSError` where the disk takes no more.
         """
         progress.step(f"downloading {self.name} from the Hub")
         try:
-            directory = self.snapshot(self.name, False)
+            directory = self.snapshot(self.name, progress)
         except PermissionError:
             raise
         except Exception as error:  # the client raises whatever its several transports do
+            if isinstance(error, OSError) and error.errno in OF_THE_DISK:
+                raise
             if (
                 isinstance(error, LocalEntryNotFoundError | OfflineModeIsEnabled)
                 and (here := self.find()) is not None
@@ -84,30 +94,27 @@ class HubModel:
         return directory
 
     def remove(self) -> int:
-        """Remove all its snapshots and return their bytes.
+        """Remove all its snapshots, and what an interrupted download has left, and return their
+        bytes.
 
         Raises `ModelNotFoundError` where there are none, `OSError`.
         """
-        cache = huggingface_hub.scan_cache_dir() if Path(HF_HUB_CACHE).is_dir() else None
-        found = (
-            next(
-                (
-                    one
-                    for one in cache.repos
-                    if (one.repo_type, one.repo_id) == ("model", self.name)
-                ),
-                None,
-            )
-            if cache is not None
-            else None
-        )
-        if cache is None or found is None:
+        directory = cached(self.name)
+        if not directory.is_dir():
             raise ModelNotFoundError(self.name, "not on this machine")
-        # Among its own snapshots alone: a repository and its copy have commits of the same hashes.
-        own = dataclasses.replace(cache, repos=frozenset({found}))
-        removal = own.delete_revisions(*(revision.commit_hash for revision in found.revisions))
-        removal.execute()
-        return removal.expected_freed_size
+        freed = sum(partial.stat().st_size for partial in directory.glob(f"blobs/{PARTIAL}"))
+        cache = huggingface_hub.scan_cache_dir()
+        found = next((one for one in cache.repos if one.repo_path == directory.resolve()), None)
+        if found is not None:
+            # Among its own snapshots alone: a repository and its copy have commits of the same
+            # hashes.
+            own = dataclasses.replace(cache, repos=frozenset({found}))
+            removal = own.delete_revisions(*(one.commit_hash for one in found.revisions))
+            removal.execute()
+            freed += removal.expected_freed_size
+        if directory.is_dir():  # it had no snapshot yet
+            shutil.rmtree(directory)
+        return freed
 
 
 def downloaded() -> Iterator[HubModel]:

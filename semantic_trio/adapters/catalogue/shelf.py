@@ -40,7 +40,7 @@ class Shelf:
         """
         private_directory(self.root)
         lock = FileLock(self.root / f".{name}.lock", mode=0o600)
-        _acquire(lock, name, progress)
+        acquire(lock, f"{name}: another process is building it", progress)
         try:
             return self.find(name, version) or self._build(name, version, build)
         finally:
@@ -54,7 +54,7 @@ class Shelf:
         if not (self.root / name).is_dir():
             return 0
         lock = FileLock(self.root / f".{name}.lock", mode=0o600)
-        _acquire(lock, name, progress)
+        acquire(lock, f"{name}: another process is building it", progress)
         try:
             size = sum(path.stat().st_size for path in _below(self.root / name) if path.is_file())
             shutil.rmtree(self.root / name)
@@ -95,11 +95,12 @@ def wipe(directory: Path, *patterns: str) -> None:
             shutil.rmtree(leftover, ignore_errors=True)
 
 
-def _acquire(lock: FileLock, name: str, progress: Progress) -> None:
+def acquire(lock: FileLock, reason: str, progress: Progress) -> None:
+    """Take a lock, and say why it has to be waited for if that is so."""
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        progress.step(f"{name}: another process is building it, waiting")
+        progress.step(f"{reason}, waiting")
         lock.acquire()
 
 
