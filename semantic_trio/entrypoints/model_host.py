@@ -19,6 +19,7 @@ import trio
 from semantic_trio.adapters.catalogue.pooling import embedding_form
 from semantic_trio.adapters.catalogue.sampling import sampling_defaults
 from semantic_trio.adapters.disk import ModelFiles
+from semantic_trio.adapters.heap import trim_heap
 from semantic_trio.adapters.http.serving.app_state import BatchWindow
 from semantic_trio.adapters.http.serving.served_model import ServedModel
 from semantic_trio.adapters.metrics import Metrics, WatchedModel
@@ -122,6 +123,7 @@ class ModelHost:
         # model is frozen (`Server._serve_models`), what was imported is: a few milliseconds.
         gc.collect()
         await self.device.call(free_unused)
+        await trio.to_thread.run_sync(trim_heap)
 
     async def _serve(
         self, name: str, path: Path, closing: ModelClose, task_status: trio.TaskStatus[ServedModel]
@@ -131,6 +133,7 @@ class ModelHost:
             self.device, path, settings.kv_bits, settings.block_tokens
         )
         codec = await trio.to_thread.run_sync(load_codec, path, tool_syntax, chat_program)
+        await trio.to_thread.run_sync(trim_heap)  # reading takes several times what it returns
         load_seconds = trio.current_time() - started
         runner = self.scripted(codec, loaded.fingerprint) or loaded_runner
         engine = self._engine(
