@@ -100,6 +100,14 @@ async def test_no_path_is_redirected(path: str) -> None:
     assert "location" not in call.answer_headers
 
 
+@pytest.mark.parametrize(
+    ("method", "path", "status"),
+    [("OPTIONS", "*", 404), ("CONNECT", "host:80", 404), ("GET", "models", 200)],
+)
+async def test_a_path_without_a_slash_is_answered(method: str, path: str, status: int) -> None:
+    assert (await Call(served(FakeRunner()).app, method, path).run()).status == status
+
+
 async def test_a_path_that_is_spelled_otherwise_needs_the_same_key() -> None:
     app = served(FakeRunner(), HttpSettings(api_key="k")).app
 

@@ -32,7 +32,7 @@ class Paths:
         once where the API has it.
         """
         path = REPEATED_PREFIX.sub("", SLASHES.sub("/", scope["path"]))
-        path = path.rstrip("/") or "/"
+        path = "/" + path.strip("/")  # that of `OPTIONS *` and of CONNECT has no slash
         if path.split("/")[1] in self.api_names:
             path = f"/v1{path}"
         return (
