@@ -10,7 +10,16 @@ from semantic_trio.adapters.http.serving.app_state import HttpSettings
 from semantic_trio.adapters.http.serving.eviction import SETTLE_SECONDS, WRITE_SECONDS
 from semantic_trio.testing import FakeRunner, MemoryFiles
 from tests.http.agents import Answer, create, do, say, view
-from tests.http.serving import Call, Served, openai_body, post, running, served
+from tests.http.serving import (
+    Call,
+    FakeHost,
+    Served,
+    fake_model,
+    openai_body,
+    post,
+    running,
+    served,
+)
 
 EVICT, DRAIN = "/admin/cache/evict", "/admin/drain"
 TEXT = "x" * 600
@@ -88,6 +97,27 @@ async def test_a_request_that_runs_keeps_its_row(autojump_clock: trio.testing.Mo
 
     assert evicted["used_bytes"] > 0
     assert call.json["usage"]["completion_tokens"] == 200  # type: ignore[index]
+
+
+async def test_a_model_is_not_unloaded_before_its_cache_is_evicted(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The device of the main model is busy, so its eviction takes a while."""
+    host = FakeHost({"org/small": lambda: fake_model("org/small", FakeRunner())})
+    async with (
+        running(
+            served(FakeRunner(seconds_per_step=0.1), host=host, others=("org/small",))
+        ) as server,
+        trio.open_nursery() as nursery,
+    ):
+        await post(server.app, "/v1/chat/completions", openai_body(model="org/small"))
+        nursery.start_soon(post, server.app, "/v1/chat/completions", openai_body(max_tokens=200))
+        await trio.sleep(5)
+        nursery.start_soon(evict, server)
+        await trio.sleep(SETTLE_SECONDS / 2)
+        unloaded = await post(server.app, "/admin/models/unload", {"model": "org/small"})
+
+    assert unloaded.json["seconds"] == pytest.approx(SETTLE_SECONDS / 2, abs=0.1)
 
 
 async def test_what_cannot_be_written_stays_in_memory(
