@@ -240,13 +240,16 @@ class Engine:
 
     @contextlib.contextmanager
     def at_work(self) -> Iterator[None]:
-        """Work on the device beside generations; a drain waits for it too.
+        """Work on the device beside generations; a drain waits for it too, and cancels it with the
+        generations that are left.
 
-        Raises as `refuse_when_closed` does.
+        Raises as `refuse_when_closed` does, also where the work was cancelled.
         """
         self.refuse_when_closed()
-        with self._open.other():
+        with self._open.other() as scope:
             yield
+        if scope.cancelled_caught:
+            self.refuse_when_closed()
 
     def refuse_when_closed(self) -> None:
         """Raises `DrainingError` or `EngineDeadError` where nothing new is begun."""
@@ -371,3 +374,4 @@ class Engine:
                 self.scheduler.abort(sequence)
             self._deliver(generation, Failed(error), trio.current_time())
             self._open.remove(generation)
+        self._open.cancel_others()

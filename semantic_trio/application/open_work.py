@@ -23,7 +23,8 @@ class OpenWork:
     owners: dict[Sequence, Generation] = attrs.field(init=False, factory=dict)
     # None: still in the inbox
     _sequences: dict[Generation, Sequence | None] = attrs.field(init=False, factory=dict)
-    _others: int = attrs.field(init=False, default=0)  # other work on the device
+    # scopes of other work on the device
+    _others: dict[trio.CancelScope, None] = attrs.field(init=False, factory=dict)
     _emptied: trio.Event = attrs.field(init=False, factory=trio.Event)
 
     def __len__(self) -> int:
@@ -64,14 +65,20 @@ class OpenWork:
         return sequence
 
     @contextlib.contextmanager
-    def other(self) -> Iterator[None]:
-        """Work on the device that is no generation."""
-        self._others += 1
-        try:
-            yield
-        finally:
-            self._others -= 1
-            self._notify()
+    def other(self) -> Iterator[trio.CancelScope]:
+        """Work on the device that is no generation, in a scope that `cancel_others` cancels."""
+        with trio.CancelScope() as scope:
+            self._others[scope] = None
+            try:
+                yield scope
+            finally:
+                del self._others[scope]
+                self._notify()
+
+    def cancel_others(self) -> None:
+        """Cancel the work that is no generation."""
+        for scope in self._others:
+            scope.cancel()
 
     async def emptied(self) -> None:
         """Return when nothing is open."""

@@ -272,3 +272,38 @@ async def test_a_drain_waits_for_what_is_done_beside_generations(
         assert trio.current_time() == pytest.approx(5)
     with pytest.raises(DrainingError), bench.engine.at_work():
         pass
+
+
+async def test_what_is_done_beside_generations_fails_where_a_drain_is_over(
+    start_engine: StartEngine, autojump_clock: MockClock
+) -> None:
+    bench, failed_at = await start_engine(), list[float]()
+
+    async def embed() -> None:
+        with pytest.raises(DrainingError, match="unloaded"), bench.engine.at_work():
+            await trio.sleep(50)
+        failed_at.append(trio.current_time())
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(embed)
+        await trio.sleep(1)
+        await bench.engine.drain(2, DrainingError(5, "it is unloaded"))
+
+    assert failed_at == [3]
+
+
+async def test_what_is_done_beside_generations_fails_with_the_engine(
+    autojump_clock: MockClock,
+) -> None:
+    engine = new_engine(FakeRunner())
+
+    async def embed() -> None:
+        with pytest.raises(EngineDeadError), engine.at_work():
+            await trio.sleep(50)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(embed)
+        with trio.move_on_after(2):
+            await engine.run()
+
+    assert trio.current_time() == 2
