@@ -31,11 +31,21 @@ ALIKE = ("qwen2", "qwen3", "gpt_oss", "gemma3_paged")
 EVERYBODY = sample([*FAKES, SCRIPTED, *FAMILIES, *VARIANTS, *PAGED], ALIKE)
 WITHOUT_BLOCKS = ["fake_recurrent", "mamba2"]
 BLOCKS_ALONE = sample(
-    ["fake", SCRIPTED, "llama", "qwen2", "qwen3", "deepseek_v3", "llama_paged"], ALIKE
+    [
+        "fake",
+        SCRIPTED,
+        "llama",
+        "qwen2",
+        "qwen3",
+        "deepseek_v3",
+        "llama_paged",
+        "deepseek_v3_paged",
+    ],
+    ALIKE,
 )
 # A fault shows by the kind of layers that it is in: windows in gemma3_text, states beside attention
 # in qwen3_next, blocks alone in llama, pages in llama_paged.
-FAULTY_ALIKE = ("gpt_oss_128", "falcon_h1", "deepseek_v3", "gpt_oss_paged")
+FAULTY_ALIKE = ("gpt_oss_128", "falcon_h1", "deepseek_v3", "gpt_oss_paged", "deepseek_v3_paged")
 WITH_BLOCKS = sample([name for name in EVERYBODY if name not in WITHOUT_BLOCKS], FAULTY_ALIKE)
 WITH_SNAPSHOTS = sample([name for name in EVERYBODY if name not in BLOCKS_ALONE], FAULTY_ALIKE)
 

@@ -154,6 +154,7 @@ PAGED = {
     "llama_paged": "llama",
     "gemma3_paged": "gemma3_text",
     "gpt_oss_paged": "gpt_oss_128",
+    "deepseek_v3_paged": "deepseek_v3",
 }
 HEADS_PAGED = {"llama_head_paged": "llama_head"}
 # With heads that can be quantised, and without a choice of experts: a number that is quantised in
@@ -169,7 +170,7 @@ WIDE_HEADS: dict[str, dict[str, object]] = {
     | {"model_type": "deepseek_v3", "qk_rope_head_dim": 32, "num_experts_per_tok": 4},
     "llama4_wide": {"model_type": "llama4", "text_config": LLAMA4_TEXT | {"head_dim": 32}},
 }
-WIDE_PAGED = ("llama_wide", "gemma3_wide", "gpt_oss_wide")
+WIDE_PAGED = ("llama_wide", "gemma3_wide", "gpt_oss_wide", "deepseek_v3_wide")
 # By name the model, the bits of its keys and values, and whether it is served from pages.
 QUANTISED: dict[str, tuple[str, int, bool]] = {
     **{f"{family}_{bits}bits": (family, bits, False) for family in WIDE_HEADS for bits in (8, 4)},

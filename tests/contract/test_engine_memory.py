@@ -37,6 +37,7 @@ FAMILIES = sample(
         "deepseek_v3",
         "llama_paged",
         "gpt_oss_paged",
+        "deepseek_v3_paged",
     ],
     ALIKE,
 )
@@ -265,14 +266,17 @@ async def test_after_many_cancels_forks_and_deletes_books_and_device_agree(famil
         assert held.rows == frozenset()
 
 
-async def test_agents_with_one_prompt_hold_its_pages_once(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("family", ["llama_paged", "deepseek_v3_paged"])
+async def test_agents_with_one_prompt_hold_its_pages_once(
+    family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """At every step the pool has no more pages than the budget counts, and the common blocks are
     counted once for all agents.
     """
     agents, common, own = 8, 1024, 40
     counted = list[tuple[int, int]]()  # pages in the budget and in the pool, with all rows decoding
     step = MlxRunner.step
-    async with engine_of("llama_paged", rows=agents) as bench:
+    async with engine_of(family, rows=agents) as bench:
         memory, runner = bench.engine.memory, bench.engine.runner
         assert isinstance(runner, MlxRunner)
         assert isinstance(runner.batch.layout, PagedLayout)

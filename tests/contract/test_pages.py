@@ -121,13 +121,15 @@ def gap_to_the_model_alone(
 
 
 @pytest.mark.parametrize("pads", [True, False])
-@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "gemma3_text", "gpt_oss_128"])
+@pytest.mark.parametrize(
+    "family", ["llama", "qwen2", "qwen3", "gemma3_text", "gpt_oss_128", "deepseek_v3"]
+)
 def test_rows_in_pages_compute_what_the_model_computes_alone(family: str, pads: bool) -> None:
     assert gap_to_the_model_alone(family, pads=pads) < 1e-5
 
 
 @pytest.mark.timeout(1200)  # on a CPU the kernels of a compiled pass are compiled by g++
-@pytest.mark.parametrize("family", ["llama", "gpt_oss"])
+@pytest.mark.parametrize("family", ["llama", "gpt_oss", "deepseek_v3"])
 def test_compiled_passes_compute_what_the_model_computes_alone(family: str) -> None:
     def compare() -> float:
         model = random_model(family)
@@ -247,9 +249,10 @@ def start(row: int, restore: Restore | None = None) -> RowStart:
     return RowStart(row, 0, GREEDY, restore=restore)
 
 
-def test_a_step_takes_no_second_pool() -> None:
+@pytest.mark.parametrize("family", ["llama", "deepseek_v3"])
+def test_a_step_takes_no_second_pool(family: str) -> None:
     def measure() -> tuple[int, int]:
-        batch = DeviceRows(PagedLayout(random_model("llama"), kernel=None))
+        batch = DeviceRows(PagedLayout(random_model(family), kernel=None))
         batch.layout.pools[0].allocate(200)  # type: ignore[attr-defined]
         batch.step(StepPlan(open=(start(0),), prefill=(Chunk(0, prompt(20), 0, 0),)))
         for index in range(1, 4):
@@ -267,11 +270,12 @@ def test_a_step_takes_no_second_pool() -> None:
     assert taken < pool / 8  # of the arrays, eight in number, none was copied
 
 
-def test_agents_with_one_prompt_have_its_pages_once() -> None:
+@pytest.mark.parametrize("family", ["llama", "deepseek_v3"])
+def test_agents_with_one_prompt_have_its_pages_once(family: str) -> None:
     length, agents = 2048, 32
 
     def measure() -> tuple[int, int]:
-        batch = DeviceRows(PagedLayout(random_model("llama"), kernel=None))
+        batch = DeviceRows(PagedLayout(random_model(family), kernel=None))
         blocks = tuple(
             SaveBlock(f"{at}".encode(), 0, at, at + BLOCK_TOKENS)
             for at in range(0, length, BLOCK_TOKENS)

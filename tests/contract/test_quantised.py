@@ -69,6 +69,7 @@ RESTORED_FROM = [
     "falcon_h1_wide_8bits",
     "llama_wide_paged_8bits",
     "gemma3_wide_paged_4bits",
+    "deepseek_v3_wide_paged_8bits",
 ]
 # Both numbers of bits go with every kind of layer; a model has the other one in the nightly run.
 OTHER_BITS = (
@@ -80,6 +81,7 @@ OTHER_BITS = (
     "llama4_wide_4bits",
     "gemma3_wide_paged_8bits",
     "gpt_oss_wide_paged_4bits",
+    "deepseek_v3_wide_paged_4bits",
 )
 
 

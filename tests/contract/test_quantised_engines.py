@@ -21,6 +21,7 @@ IN_ENGINES = [
     "qwen3_next_wide_4bits",
     "llama_wide_paged_4bits",
     "gpt_oss_wide_paged_8bits",
+    "deepseek_v3_wide_paged_8bits",
 ]
 
 

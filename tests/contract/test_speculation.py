@@ -30,7 +30,17 @@ from tests.engines import UNBOUND_LIMITS, new_engine, running
 from tests.search import sample
 
 DRAFTING = sample(
-    ["fake", "llama", "qwen2", "qwen3", "llama_paged", "gemma3_paged", "gpt_oss_paged"], ALIKE
+    [
+        "fake",
+        "llama",
+        "qwen2",
+        "qwen3",
+        "llama_paged",
+        "gemma3_paged",
+        "gpt_oss_paged",
+        "deepseek_v3_paged",
+    ],
+    ALIKE,
 )
 WITHOUT = sample(
     ["gemma3_text", "gpt_oss", "mamba2", "qwen3_next", "falcon_h1", "llama4", "deepseek_v3"], ALIKE

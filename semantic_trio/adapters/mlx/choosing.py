@@ -115,13 +115,14 @@ def candidates_for(caches: RowCaches) -> list[Kind]:
     kinds = {type(leaf) for leaf in leaves(caches)}
     if not kinds <= RAGGED_CACHES | STACKED_CACHES:
         return []
-    if kinds & STACKED_CACHES or any(type(cache) is CacheList for cache in caches):
+    if kinds & STACKED_CACHES:
         return [DecodingLayout]
+    # Several caches in a layer: rows of their own know only one.
+    is_nested = any(type(cache) is CacheList for cache in caches)
+    slower: list[Kind] = [DecodingLayout] if is_nested else [RaggedLayout, DecodingLayout]
     # On a CPU attention over pages costs ten times as much as over a row of its own.
     is_paged = mx.default_device() != mx.cpu and bool(GLOBAL_CACHES & kinds)
-    return (
-        [PagedLayout, RaggedLayout, DecodingLayout] if is_paged else [RaggedLayout, DecodingLayout]
-    )
+    return [PagedLayout, *slower] if is_paged else slower
 
 
 def probe_lengths(caches: RowCaches) -> tuple[int, int]:

@@ -15,9 +15,10 @@ import attrs
 import mlx.core as mx
 import numpy as np
 from mlx.nn.layers.base import Module
-from mlx_lm.models.cache import KVCache, RotatingKVCache, make_prompt_cache
+from mlx_lm.models.cache import CacheList, KVCache, RotatingKVCache, make_prompt_cache
 
 from semantic_trio.adapters.mlx import attention
+from semantic_trio.adapters.mlx.geometry import leaves
 from semantic_trio.adapters.mlx.kv import RowCaches, RowSpan, places_of_logits
 from semantic_trio.adapters.mlx.lora import AdapterPass
 from semantic_trio.adapters.mlx.paged_attention import PagedAttention
@@ -58,6 +59,9 @@ MOST_MASKED_SCORES_OF_A_ROW = 2**19
 WARM_UP_SECONDS, WARM_UP_BYTES = 20.0, 2**29
 # What a GPU is fast with.
 LARGE_PASSES = PassSizes(rows=64, prompt_tokens=4096, decode_tokens=TOKENS[-1])
+# Tokens of a prompt that a model of latents reads in one pass: it holds the scores of all its
+# heads, 1 GiB of these for 128 heads in bf16.
+LATENT_PROMPT_TOKENS = 2048
 
 Arrays = Sequence[Any]  # arrays, and sequences of them: what `mx.compile` takes apart
 
@@ -89,13 +93,14 @@ class PagedLayout:
     pools: list[PagePool] = attrs.field(init=False)
     # for each layer of the model its group, and its place there
     _layers: list[tuple[int, int]] = attrs.field(init=False)
+    _nested: RowCaches = attrs.field(init=False)  # empty caches, as the model makes them
     _head: attention.ChosenTokens = attrs.field(init=False)
     _compute: Callable[..., tuple[mx.array, list[Arrays]]] = attrs.field(init=False)
 
     def __attrs_post_init__(self) -> None:
         attention.teach(self.model)
         self._head = attention.ChosenTokens.of(self.model)
-        shapes = layer_shapes(self.model)
+        shapes, self._nested = layer_shapes(self.model), make_prompt_cache(self.model)
         windows = sorted({shape.window for shape in shapes}, key=lambda window: window or 0)
         self.pools = [
             PagePool([shape for shape in shapes if shape.window == window], self.page_tokens)
@@ -104,6 +109,11 @@ class PagedLayout:
         groups = [windows.index(shape.window) for shape in shapes]
         self._layers = [(group, groups[:at].count(group)) for at, group in enumerate(groups)]
         self._compute = mx.compile(self._attended) if self.compiles else self._attended
+        if self._is_latent:
+            self.kernel = None
+            self.sizes = attrs.evolve(
+                self.sizes, prompt_tokens=min(self.sizes.prompt_tokens, LATENT_PROMPT_TOKENS)
+            )
 
     @property
     def name(self) -> str:
@@ -174,6 +184,10 @@ class PagedLayout:
         return self.arrays, [mx.contiguous(array[:1, :1, :1]) for array in last] if rows else []
 
     @property
+    def _is_latent(self) -> bool:
+        return any(shape.is_latent for pool in self.pools for shape in pool.shapes)
+
+    @property
     def sliding(self) -> list[tuple[int, int]]:
         """For each layer with a window, in the order of the model: its group, and its place
         there.
@@ -203,10 +217,11 @@ class PagedLayout:
     def _readings(self, spans: Sequence[RowSpan]) -> list[AttentionReading]:
         """Choose how each span is read.
 
-        Short pieces join the pass of the decoding rows, as many as fit into that.
+        Short pieces join the pass of the decoding rows, as many as fit into that. Latents are
+        gathered anew for each token of such a pass: pieces do not join it.
         """
         decoding = sum(span.count for span in spans if span.count == 1 or span.verifies)
-        free = TOKENS[-1] - decoding if self.pads else 0
+        free = TOKENS[-1] - decoding if self.pads and not self._is_latent else 0
         readings = []
         for span in spans:
             reading = self._reading(span)
@@ -337,11 +352,12 @@ class PagedLayout:
         )
         return logits[:, -1], [(arrays.keys, arrays.values) for arrays in held]
 
-    def _caches(self, now: Pass) -> list[PagedCache]:
-        return [
-            PagedCache(now, now.groups[group], place, self.pools[group].shapes[place].formats)
+    def _caches(self, now: Pass) -> list[object]:
+        made = (
+            PagedCache(now, now.groups[group], place, self.pools[group].shapes[place])
             for group, place in self._layers
-        ]
+        )
+        return [_in_place_of(cache, made) for cache in self._nested]
 
     def _places(
         self,
@@ -391,8 +407,9 @@ def layer_shapes(model: Module) -> list[LayerShape]:
 
     Raises `TypeError` for layers that pages cannot hold.
     """
-    caches = make_prompt_cache(model)
-    model(mx.array([[0]]), cache=caches)
+    made = make_prompt_cache(model)
+    model(mx.array([[0]]), cache=made)
+    caches = list(leaves(made))
     if not any(isinstance(cache, KVCache) for cache in caches):
         raise TypeError("pages hold models with a layer that keeps every position")
     return [_shape(cache) for cache in caches]
@@ -403,6 +420,7 @@ def _shape(cache: object) -> LayerShape:
         isinstance(cache, KVCache | RotatingKVCache)
         and not cache.empty()
         and not getattr(cache, "keep", 0)
+        and cache.values.shape[3]
     ):
         window = cache.max_size if isinstance(cache, RotatingKVCache) else None
         return LayerShape(
@@ -414,6 +432,15 @@ def _shape(cache: object) -> LayerShape:
             formats_of(cache),
         )
     raise TypeError("pages hold layers that keep every position, or the last ones")
+
+
+def _in_place_of(cache: object, made: Iterator[PagedCache]) -> object:
+    """What a model expects in the place of one of its caches: the next of those made, or several
+    of them.
+    """
+    if isinstance(cache, CacheList):
+        return CacheList(*(_in_place_of(part, made) for part in cache.caches))
+    return next(made)
 
 
 def _filled(numbers: Sequence[int], height: int) -> Index:

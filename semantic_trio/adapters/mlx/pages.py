@@ -37,6 +37,13 @@ class LayerShape:
     window: int | None = None
     formats: Formats = PLAIN  # of what is written and read
 
+    @property
+    def is_latent(self) -> bool:
+        """True if the keys are latents, which all heads of queries share, and the values their
+        rotary part: the model makes keys and values of them itself.
+        """
+        return self.heads == 1 and self.key_size != self.value_size
+
 
 @attrs.define(eq=False)
 class Layers:

@@ -15,8 +15,8 @@ import numpy as np
 
 from semantic_trio.adapters.mlx import attention
 from semantic_trio.adapters.mlx.paged_attention import PagedAttention
-from semantic_trio.adapters.mlx.pages import SCRATCH, Layers, PagePool
-from semantic_trio.adapters.mlx.quantised import Formats, Quantised
+from semantic_trio.adapters.mlx.pages import SCRATCH, Layers, LayerShape, PagePool
+from semantic_trio.adapters.mlx.quantised import Quantised
 
 Index = np.ndarray[tuple[int, ...], np.dtype[np.int32]]
 
@@ -212,6 +212,11 @@ class GroupPass:
         """The mask of rows without a past over the tokens of the pass."""
         if self.window is None or self.width <= self.window:
             return "causal"
+        return self.own_seen
+
+    @functools.cached_property
+    def own_seen(self) -> mx.array:
+        """`own_mask` as (1, 1, tokens, tokens), True where a token looks."""
         return self._seen(mx.zeros((1,), mx.int32), self.width)
 
     def _seen(self, before: mx.array, positions: int) -> mx.array:
@@ -239,7 +244,7 @@ class PagedCache(attention.BatchCache):
     of: Pass
     group: GroupPass
     layer: int  # among those of the group
-    formats: Formats
+    shape: LayerShape
 
     @property
     def offset(self) -> mx.array:
@@ -249,20 +254,33 @@ class PagedCache(attention.BatchCache):
     @property
     def _quantised(self) -> Quantised | None:
         """The format of keys and values; None for numbers."""
-        return self.formats.keys if isinstance(self.formats.keys, Quantised) else None
+        keys = self.shape.formats.keys
+        return keys if isinstance(keys, Quantised) else None
 
     def make_mask(
         self, count: int, return_array: bool = False, window_size: int | None = None
-    ) -> None:
-        """No mask: `attend` has its own."""
+    ) -> mx.array | None:
+        """The mask that a model of latents needs for its rotary scores; else None, for `attend`
+        has its own.
+        """
+        if not self.shape.is_latent:
+            return None
+        match self.of.reading:
+            case AttentionReading.OWN:
+                return self.group.own_seen
+            case AttentionReading.EXACT:
+                return self.group.mask[..., : self.group.longest]
+            case _:
+                return self.group.mask
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         """Write (rows, heads, tokens, size) to the pool, and return it as every later pass will
         read it.
 
-        Where each token stands by itself nothing reads what is returned: attention reads the pool.
+        A model of latents computes with what is returned: with a past that is all positions of the
+        rows, (rows, 1, positions, size). Elsewhere attention reads the pool.
         """
-        form = self._quantised
+        form, formats = self._quantised, self.shape.formats
         if (
             self.of.reading is AttentionReading.TOKENS
             and self.of.kernel is not None
@@ -272,9 +290,14 @@ class PagedCache(attention.BatchCache):
                 self.layer, self.group.places.slots, *self.of.kernel.pack(keys, values, form)
             )
             return keys, values
-        kept = self.formats.pack(keys, values)
+        kept = formats.pack(keys, values)
         self.group.layers.write(self.layer, self.group.places.slots, *kept)
-        return self.formats.unpack(*kept)
+        if self.shape.is_latent and self.of.reading is not AttentionReading.OWN:
+            latents, rotary = self._held()
+            if self.of.reading is not AttentionReading.EXACT:
+                latents = mx.where(self.group.is_written, latents, 0)
+            return latents, rotary
+        return formats.unpack(*kept)
 
     def attend(
         self,
@@ -288,11 +311,12 @@ class PagedCache(attention.BatchCache):
     ) -> mx.array:
         """See `BatchCache.attend`."""
         reading, group = self.of.reading, self.group
+        if self.shape.is_latent:
+            return _attend_latents(plain, queries, keys, values, scale, cast(mx.array, mask))
         if reading is AttentionReading.OWN:
             return plain(
                 queries, keys, values, cache=None, scale=scale, mask=group.own_mask, **more
             )
-        held = group.layers.keys[self.layer], group.layers.values[self.layer]
         if (
             reading is AttentionReading.TOKENS
             and self.of.kernel is not None
@@ -300,7 +324,8 @@ class PagedCache(attention.BatchCache):
         ):
             return self.of.kernel(
                 queries,
-                *held,
+                group.layers.keys[self.layer],
+                group.layers.values[self.layer],
                 group.places.table,
                 group.places.lengths,
                 scale,
@@ -309,23 +334,46 @@ class PagedCache(attention.BatchCache):
                 sinks=cast(mx.array | None, more.get("sinks")),
                 quantised=self._quantised,
             )
-        keys, values = self.formats.unpack(
-            *(_gathered(layer, group.places.table, group.page_tokens) for layer in held)
-        )
+        keys, values = self._held()
         if reading is AttentionReading.EXACT:
-            stop = group.longest
             return plain(
-                queries,
-                keys[:, :, :stop],
-                values[:, :, :stop],
-                cache=None,
-                scale=scale,
-                mask=group.exact_mask,
-                **more,
+                queries, keys, values, cache=None, scale=scale, mask=group.exact_mask, **more
             )
         # what a page held before may be no number, and 0 times that is none either
         values = mx.where(group.is_written, values, 0)
         return plain(queries, keys, values, cache=None, scale=scale, mask=group.mask, **more)
+
+    def _held(self) -> tuple[mx.array, mx.array]:
+        """Keys and values of all positions of the rows' pages; for EXACT, of the row's own."""
+        group, arrays = self.group, self.group.layers
+        keys, values = self.shape.formats.unpack(
+            *(
+                _gathered(array, group.places.table, group.page_tokens)
+                for array in (arrays.keys[self.layer], arrays.values[self.layer])
+            )
+        )
+        if self.of.reading is AttentionReading.EXACT:
+            return keys[:, :, : group.longest], values[:, :, : group.longest]
+        return keys, values
+
+
+def _attend_latents(
+    plain: attention.Attention,
+    queries: mx.array,
+    keys: mx.array,
+    values: mx.array,
+    scale: float,
+    mask: mx.array,
+) -> mx.array:
+    """Attention with the keys, values and mask that a model of latents has made.
+
+    Of one token of each row all heads look at the same latents: as rows of one product they read
+    these once, where MLX's own attention over heads of this size reads them for each head.
+    """
+    if queries.shape[2] > 1:
+        return plain(queries, keys, values, cache=None, scale=scale, mask=mask)
+    scores = (queries * scale).swapaxes(1, 2) @ keys.swapaxes(-1, -2) + mask.swapaxes(1, 2)
+    return (mx.softmax(scores, axis=-1, precise=True) @ values).swapaxes(1, 2)
 
 
 def _slots(table: Index, positions: Index, counts: Index, page_tokens: int) -> Index:
