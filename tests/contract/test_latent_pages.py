@@ -171,7 +171,8 @@ def of_the_row_beside(layer: mx.array, table: mx.array, page_tokens: int) -> mx.
 
 
 def a_position_late(layer: mx.array, table: mx.array, page_tokens: int) -> mx.array:
-    return mx.roll(GATHERED(layer, table, page_tokens), 1, axis=2)
+    found = GATHERED(layer, table, page_tokens)
+    return mx.concatenate([found[:, :, -1:], found[:, :, :-1]], axis=2)
 
 
 def without_rotary(layer: mx.array, table: mx.array, page_tokens: int) -> mx.array:
