@@ -16,7 +16,7 @@ import trio
 
 from semantic_trio.application.backlog import FIRST_RETRY_SECONDS, Backlog
 from semantic_trio.application.generation import Generation
-from semantic_trio.application.inbox import Closed, Inbox, Message, Nudge, Submitted
+from semantic_trio.application.inbox import Closed, Hurried, Inbox, Message, Nudge, Submitted
 from semantic_trio.application.observers import Observers
 from semantic_trio.application.open_work import OpenWork
 from semantic_trio.application.reports import Reports
@@ -147,6 +147,13 @@ class Engine:
         self._open.add(generation)
         self._inbox.put(Submitted(generation, decoder, asker))
         return generation
+
+    def hurry(self, generation: Generation) -> None:
+        """Serve a background generation as an interactive one from now on: an interactive request
+        waits for its end. Called once for a generation; one that is over is left as it is.
+        """
+        if generation.request.priority is Priority.BACKGROUND:
+            self._inbox.put(Hurried(generation))
 
     def refuse_when_full(self, count: int, priority: Priority = Priority.INTERACTIVE) -> None:
         """Raise `OverloadedError` if so many requests more would not all be taken now, and
@@ -286,8 +293,8 @@ class Engine:
     def _take(self, message: Message) -> None:
         """Apply a message of the inbox.
 
-        A nudge only wakes the loop. A closed generation is aborted. A new one is added, unless its
-        reader has left before.
+        A nudge only wakes the loop. A closed generation is aborted, a hurried one is interactive. A
+        new one is added, unless its reader has left before.
         """
         if isinstance(message, Nudge):
             return
@@ -295,6 +302,10 @@ class Engine:
         if isinstance(message, Closed):
             if (sequence := self._open.remove(generation)) is not None:
                 self.scheduler.abort(sequence)
+            return
+        if isinstance(message, Hurried):
+            if (sequence := self._open.sequence(generation)) is not None:
+                self.scheduler.hurry(sequence)
             return
         if generation in self._open:
             sequence = self.scheduler.add(generation.request, message.decoder, message.asker)

@@ -31,18 +31,25 @@ class Closed:
 
 
 @attrs.frozen(eq=False)
+class Hurried:
+    """An interactive request waits for the end of a background generation."""
+
+    generation: Generation
+
+
+@attrs.frozen(eq=False)
 class Nudge:
     """The memory has orders for the device, or free bytes."""
 
 
-Message = Submitted | Closed | Nudge
+Message = Submitted | Closed | Hurried | Nudge
 
 
 @attrs.define(eq=False)
 class Inbox:
     """Messages in the order in which they were sent.
 
-    Each open generation has two under way at most, so the inbox needs no bound of its own.
+    Each open generation has three under way at most, so the inbox needs no bound of its own.
     """
 
     _send: trio.MemorySendChannel[Message] = attrs.field(init=False)

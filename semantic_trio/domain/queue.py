@@ -4,6 +4,7 @@ Knows their order and that of each agent's turns. Knows nothing of memory.
 """
 
 import collections
+import itertools
 from collections.abc import Iterator
 
 import attrs
@@ -31,15 +32,22 @@ class Queue:
     def add(self, sequence: Sequence) -> None:
         """Queue a new sequence.
 
-        An ordered turn also joins the turns of its agent: an interactive turn makes those before it
-        interactive.
+        An ordered turn also joins the turns of its agent; an interactive one hurries those before
+        it.
         """
         self._waiting.append(sequence)
         if sequence.request.is_ordered and sequence.request.agent:
-            turns = self._turns.setdefault(sequence.request.agent, collections.deque())
-            turns.append(sequence)
-            for earlier in turns:
-                earlier.is_background = earlier.is_background and sequence.is_background
+            self._turns.setdefault(sequence.request.agent, collections.deque()).append(sequence)
+        if not sequence.is_background:
+            self.hurry(sequence)
+
+    def hurry(self, sequence: Sequence) -> None:
+        """Make a sequence interactive, and with an ordered turn those of its agent before it."""
+        sequence.is_background = False
+        turns = self._turns.get(sequence.request.agent or "", ())
+        if sequence in turns:
+            for earlier in itertools.takewhile(lambda turn: turn is not sequence, turns):
+                earlier.is_background = False
 
     def put_back(self, sequence: Sequence) -> None:
         """Put a sequence that has lost its row at the head of its class."""

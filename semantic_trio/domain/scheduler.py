@@ -166,6 +166,12 @@ class Scheduler:
         if sequence.phase is not Phase.FINISHED:
             self._closings.cancel(sequence)
 
+    def hurry(self, sequence: Sequence) -> None:
+        """Serve a background sequence as an interactive one from the next step on, and with it the
+        ordered turns of its agent before it. A finished sequence is left as it is.
+        """
+        self._queue.hurry(sequence)
+
     def preempt(self, sequence: Sequence) -> None:
         """Take the row of a sequence away and put the sequence at the head of its class in the
         queue, with the tokens it has read and generated.

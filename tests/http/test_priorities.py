@@ -3,7 +3,7 @@ says, in every protocol.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import attrs
@@ -233,6 +233,116 @@ async def test_an_interactive_request_of_every_api_comes_before_a_background_one
 
     assert ended == ["interactive", "first in the background", "second in the background"]
     assert server.engine.scheduler.priority_preemptions == 1
+
+
+async def ends_of_turns(
+    server: Served, turns: Sequence[tuple[str, str, str, str]]
+) -> dict[str, float]:
+    """When requests end that arrive one after another: each with its name, its agent, what it asks
+    for (`generate`, `warm` or `chat`) and its priority.
+    """
+    ended: dict[str, float] = {}
+
+    async def ask(name: str, agent: str, what: str, priority: str) -> None:
+        if what == "chat":
+            call = await post(
+                server.app,
+                "/v1/chat/completions",
+                openai_body(name, max_tokens=20),
+                **{HEADER: priority, "x-agent-id": agent},
+            )
+        else:
+            body = {"message": name, "max_tokens": 20} if what == "generate" else {}
+            call = await post(server.app, f"/v1/agents/{agent}/{what}", body, **{HEADER: priority})
+        assert call.status == 200, call.content
+        ended[name] = trio.current_time()
+
+    async with trio.open_nursery() as nursery:
+        for turn in turns:
+            nursery.start_soon(ask, *turn)
+            await trio.testing.wait_all_tasks_blocked()
+    return ended
+
+
+BEFORE_AN_INTERACTIVE_TURN = {
+    "a turn": [("one", "ada", "generate", "background")],
+    "turns that wait for each other": [
+        ("one", "ada", "generate", "background"),
+        ("two", "ada", "generate", "background"),
+    ],
+    "a request that names the agent, and a turn behind it": [
+        ("one", "ada", "chat", "background"),
+        ("two", "ada", "generate", "background"),
+    ],
+    "reading": [("one", "ada", "warm", "background")],
+}
+
+
+@pytest.mark.parametrize("before", BEFORE_AN_INTERACTIVE_TURN)
+async def test_an_interactive_turn_hurries_the_turns_before_it(
+    before: str, autojump_clock: trio.testing.MockClock
+) -> None:
+    """One row serves all: without the hurry the older request of eve comes first."""
+    hurried = BEFORE_AN_INTERACTIVE_TURN[before]
+    async with running(served(FakeRunner(seconds_per_step=1), rows=1)) as server:
+        for agent in ("ada", "bob", "eve"):
+            await post(server.app, "/v1/agents", {"id": agent, "system": f"You are {agent}."})
+        ended = await ends_of_turns(
+            server,
+            [
+                ("busy", "bob", "generate", "interactive"),
+                ("other", "eve", "generate", "background"),
+                *hurried,
+                ("last of ada", "ada", "generate", "interactive"),
+            ],
+        )
+
+    names = [name for name, *_ in hurried]
+    assert sorted(ended, key=ended.__getitem__) == ["busy", *names, "last of ada", "other"]
+
+
+async def test_a_background_turn_hurries_none(autojump_clock: trio.testing.MockClock) -> None:
+    async with running(served(FakeRunner(seconds_per_step=1), rows=1)) as server:
+        for agent in ("ada", "bob", "eve"):
+            await post(server.app, "/v1/agents", {"id": agent})
+        ended = await ends_of_turns(
+            server,
+            [
+                ("busy", "bob", "generate", "interactive"),
+                ("one", "ada", "generate", "background"),
+                ("two", "ada", "generate", "background"),
+                ("other", "eve", "generate", "interactive"),
+            ],
+        )
+
+    assert sorted(ended, key=ended.__getitem__) == ["busy", "other", "one", "two"]
+
+
+async def test_background_turns_take_no_place_of_an_interactive_turn_of_their_agent(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    statuses: dict[str, list[int]] = {"background": [], "interactive": []}
+
+    async def ask(priority: str) -> None:
+        call = await post(
+            server.app,
+            "/v1/agents/ada/generate",
+            {"message": "hi", "max_tokens": 5},
+            **{HEADER: priority},
+        )
+        statuses[priority].append(call.status)
+
+    async with running(served(FakeRunner(seconds_per_step=0.1), queue_limit=1)) as server:
+        await post(server.app, "/v1/agents", {"id": "ada"})
+        async with trio.open_nursery() as nursery:
+            for priority in ["background"] * 3 + ["interactive"] * 3:
+                nursery.start_soon(ask, priority)
+                await trio.testing.wait_all_tasks_blocked()
+
+    assert {priority: sorted(found) for priority, found in statuses.items()} == {
+        "background": [200, 200, 429],
+        "interactive": [200, 200, 429],
+    }
 
 
 async def test_the_metrics_tell_the_priorities_apart(

@@ -2,6 +2,7 @@
 
 import itertools
 
+import attrs
 import pytest
 import trio
 from trio.testing import MockClock
@@ -76,6 +77,33 @@ def test_a_background_turn_changes_nothing_for_the_turns_before_it() -> None:
     queue.add(second)
 
     assert [one.is_background for one in (first, second)] == [False, True]
+
+
+def test_a_turn_that_is_hurried_hurries_the_turns_before_it_and_none_behind_it() -> None:
+    queue = Queue()
+    first, second, other, third = (sequence(BACKGROUND, agent) for agent in ("a", "a", "b", "a"))
+    for one in (first, second, other, third):
+        queue.add(one)
+
+    queue.hurry(second)
+
+    assert [one.is_background for one in (first, second, other, third)] == [
+        False,
+        False,
+        True,
+        True,
+    ]
+
+
+def test_a_sequence_without_an_order_is_hurried_alone() -> None:
+    queue, turn, unordered = Queue(), sequence(BACKGROUND, "a"), sequence(BACKGROUND)
+    unordered.request = attrs.evolve(unordered.request, agent="a")
+    queue.add(turn)
+    queue.add(unordered)
+
+    queue.hurry(unordered)
+
+    assert [turn.is_background, unordered.is_background] == [True, False]
 
 
 # ------------------------------------------------------------------------------------------ prompts
@@ -205,6 +233,55 @@ async def test_interactive_rows_give_way_to_none(
 
     assert bench.engine.scheduler.preemptions == 0
     assert first.stamps[-1] < second.stamps[0] < second.stamps[-1] < background.stamps[0]
+
+
+async def test_a_hurried_generation_is_served_in_its_place_among_interactive_ones(
+    start_engine: StartEngine, autojump_clock: MockClock
+) -> None:
+    bench = await start_engine(
+        FakeRunner(seconds_per_step=1), max_stall_seconds=PATIENT, max_rows=1
+    )
+    bench.submit(prompt(20), 10)
+    background = bench.submit(prompt(20, 1), 5, priority=BACKGROUND)
+    await trio.sleep(3)
+    interactive = bench.submit(prompt(20, 2), 5)
+
+    bench.engine.hurry(background)
+    await interactive.result()
+
+    assert background.stamps[-1] < interactive.stamps[0]
+    assert bench.engine.scheduler.preemptions == 0
+
+
+async def test_a_hurried_row_gives_way_to_no_interactive_request(
+    start_engine: StartEngine, autojump_clock: MockClock
+) -> None:
+    bench = await start_engine(
+        FakeRunner(seconds_per_step=1), max_stall_seconds=PATIENT, max_rows=1
+    )
+    background = bench.submit(prompt(20), 30, priority=BACKGROUND)
+    await trio.sleep(5.5)
+    bench.engine.hurry(background)
+    interactive = bench.submit(prompt(20, 1), 5)
+
+    await interactive.result()
+
+    assert bench.engine.scheduler.preemptions == 0
+    assert max(later - earlier for earlier, later in itertools.pairwise(background.stamps)) == 1
+
+
+async def test_to_hurry_what_is_over_or_interactive_changes_nothing(
+    start_engine: StartEngine, autojump_clock: MockClock
+) -> None:
+    bench = await start_engine(FakeRunner(seconds_per_step=1))
+    over = bench.submit(prompt(20), 5, priority=BACKGROUND)
+    await over.result()
+    interactive = bench.submit(prompt(20, 1), 5)
+    for generation in (over, interactive):
+        bench.engine.hurry(generation)
+
+    assert len((await interactive.result()).tokens) == 5
+    assert bench.engine.open_generations == 0
 
 
 async def test_one_row_a_step_gives_way(

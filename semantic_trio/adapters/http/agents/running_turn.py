@@ -5,6 +5,7 @@ and is appended to it when the turn is over. A turn that fails or is cancelled a
 message nor answer, so the same request may be sent again; what was computed for it stays cached.
 """
 
+import functools
 from collections.abc import Iterable
 
 import attrs
@@ -70,6 +71,9 @@ class RunningTurn:
             )
             refuse_deleted(self.agent)
             self._answer = submit(self.state, self.exchange, self.model, params, encoded)
+            self.place.submitted(
+                functools.partial(self.model.engine.hurry, self._answer.generation)
+            )
         return self._answer
 
     async def result(self) -> WholeAnswer:

@@ -25,6 +25,7 @@ from semantic_trio.adapters.http.common.identity import Identity, agent_id_in_ur
 from semantic_trio.adapters.http.common.json_decoding import decode, parsed
 from semantic_trio.adapters.http.common.json_responses import json_response
 from semantic_trio.adapters.http.common.openapi import document_faults, document_stream
+from semantic_trio.adapters.http.common.priority import priority_of
 from semantic_trio.adapters.http.serving.app_state import AppState
 from semantic_trio.adapters.http.serving.generation import report_unreadable, submit
 from semantic_trio.adapters.http.serving.params import GenerationParams, SamplingChoice
@@ -33,6 +34,7 @@ from semantic_trio.adapters.http.serving.served_model import ServedModel
 from semantic_trio.domain.agent import Agent
 from semantic_trio.domain.conversation import NOTHING_SAID, AnswerPart
 from semantic_trio.domain.errors import OverloadedError
+from semantic_trio.domain.priority import Priority
 from semantic_trio.domain.reuse import NOTHING_REUSED
 
 
@@ -84,7 +86,8 @@ def _add_warm(blueprint: Blueprint, state: AppState, queues: AgentQueues) -> Non
         """
         exchange = current.get()
         model, agent = await find_agent(state, agent_id)
-        await _take_place(queues, model, agent, exchange).wait()
+        place = _take_place(queues, model, agent, exchange, priority_of(exchange.headers))
+        await place.wait()
         encoded = await next_prompt_prefix(model, agent)
         refuse_deleted(agent)
         if not encoded.prompt.tokens:
@@ -98,7 +101,9 @@ def _add_warm(blueprint: Blueprint, state: AppState, queues: AgentQueues) -> Non
             SamplingChoice(),
             identity=Identity(agent.id, is_ordered=True),
         )
-        reuse = (await submit(state, exchange, model, only_read, encoded).result()).finished.reuse
+        answer = submit(state, exchange, model, only_read, encoded)
+        place.submitted(functools.partial(model.engine.hurry, answer.generation))
+        reuse = (await answer.result()).finished.reuse
         return json_response(
             Warmed(agent.id, len(encoded.prompt.tokens), Cache.of(reuse)), reuse=reuse
         )
@@ -114,25 +119,29 @@ async def _turn(
     model, agent = await find_agent(state, agent_id)
     params = generation_params(request, model.card.id, agent.id, agent.conversation.tools)
     report_unreadable(state, exchange, params.conversation)
-    turn = RunningTurn(
-        state, exchange, model, agent, _take_place(queues, model, agent, exchange), params
-    )
+    priority = priority_of(exchange.headers, request.service_tier)
+    place = _take_place(queues, model, agent, exchange, priority)
+    turn = RunningTurn(state, exchange, model, agent, place, params)
     if request.stream and turn.place.is_first:
         await turn.begin()  # errors of the request have a status while nothing was sent
     return turn
 
 
 def _take_place(
-    queues: AgentQueues, model: ServedModel, agent: Agent, exchange: Exchange
+    queues: AgentQueues,
+    model: ServedModel,
+    agent: Agent,
+    exchange: Exchange,
+    priority: Priority,
 ) -> QueuePlace:
     """Take a place in the agent's queue until the request is over.
 
     Raises `OverloadedError` if the queue is full, and at the end of the server.
     """
-    engine, waiting = model.engine, queues.length(agent)
+    engine, waiting = model.engine, queues.length(agent, priority)
     engine.refuse_when_closed()
     if waiting > engine.queue_limit:
         raise OverloadedError(waiting, engine.queue_limit, engine.retry_after_seconds)
-    place = queues.join(agent)
+    place = queues.join(agent, priority)
     exchange.stack.callback(place.leave)
     return place
