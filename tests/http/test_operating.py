@@ -9,6 +9,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from semantic_trio.adapters.metrics import Build, Metrics
 from semantic_trio.domain.conversation import NOTHING_KNOWN, Conversation, Known, Prompt
+from semantic_trio.domain.embedding import EmbeddingForm
 from semantic_trio.domain.errors import EngineDeadError
 from semantic_trio.domain.observation import ModelLoaded, ModelSwapped, ModelUnloaded, RequestEnded
 from semantic_trio.domain.step import BlockKey, SaveBlock
@@ -103,7 +104,7 @@ async def test_figures_follow_the_requests(autojump_clock: trio.testing.MockCloc
 
 
 class SlowCodec(ByteCodec):
-    """Takes a quarter of a second for each conversation."""
+    """Takes a quarter of a second for each conversation, and for each text."""
 
     def __init__(self, clock: trio.testing.MockClock) -> None:
         self.clock = clock
@@ -112,6 +113,11 @@ class SlowCodec(ByteCodec):
         """See `TextCodec.encode_prompt`."""
         self.clock.jump(0.25)
         return super().encode_prompt(conversation, known)
+
+    def encode_text(self, text: str) -> tuple[int, ...]:
+        """See `TextCodec.encode_text`."""
+        self.clock.jump(0.25)
+        return super().encode_text(text)
 
 
 async def test_the_time_that_tokens_take_is_observed(
@@ -124,6 +130,27 @@ async def test_the_time_that_tokens_take_is_observed(
     samples = read(server.metrics)
     assert samples["semantic_tokenization_seconds_count",] == 2
     assert samples["semantic_tokenization_seconds_sum",] == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize(
+    ("path", "fields", "seconds"),
+    [
+        ("/v1/completions", {"prompt": ["sea", "sky"], "max_tokens": 1}, 0.5),
+        ("/v1/completions", {"prompt": [1, 2, 3], "max_tokens": 1}, 0),
+        ("/v1/embeddings", {"input": ["sea", "sky", "net"]}, 0.75),
+        ("/v1/rerank", {"query": "sea", "documents": ["sky", "net"]}, 0.75),
+    ],
+)
+async def test_the_texts_of_a_request_are_one_observation_of_that_time(
+    autojump_clock: trio.testing.MockClock, path: str, fields: dict[str, object], seconds: float
+) -> None:
+    codec, embeds = SlowCodec(autojump_clock), EmbeddingForm(is_approximate=False)
+    async with running(served(FakeRunner(), codec=codec, embeds=embeds)) as server:
+        assert (await post(server.app, path, {"model": "org/tiny"} | fields)).status == 200
+
+    samples = read(server.metrics)
+    assert samples["semantic_tokenization_seconds_count",] == 1
+    assert samples["semantic_tokenization_seconds_sum",] == pytest.approx(seconds)
 
 
 async def test_the_rows_of_every_forward_pass_are_observed(

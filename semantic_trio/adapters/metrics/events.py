@@ -55,7 +55,7 @@ class TurnMetrics:
             tokenizations=_histogram(
                 registry,
                 "semantic_tokenization_seconds",
-                "Time to make a conversation's tokens, by template and tokenizer.",
+                "Time to make a request's tokens: of a conversation by template, or of texts.",
             ),
             hits=Counter(
                 "semantic_cache_hit_total",

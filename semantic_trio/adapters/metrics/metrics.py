@@ -64,7 +64,7 @@ class Metrics:
         self.registry.register(SinkCollector(self.sinks))
 
     def tokenized(self, seconds: float) -> None:
-        """Observe how long the tokens of a conversation took."""
+        """Observe how long the tokens of a request took."""
         self._turns.tokenizations.observe(seconds)
 
     @property

@@ -101,7 +101,8 @@ def routes(state: AppState) -> Blueprint:
         documents = [
             one if isinstance(one, Document) else Document(one) for one in request.documents
         ]
-        prompts = await _prompts(model, request.query, documents)
+        with state.tokenizing():
+            prompts = await _prompts(model, request.query, documents)
         with model.engine.at_work():
             query, *vectors = await model.embed(prompts)
         ranked = _ranked(await _cosines(query, vectors))

@@ -5,11 +5,12 @@ Built once by the entry point, read by all handlers.
 Knows nothing of wire formats.
 """
 
-from collections.abc import Callable
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Protocol
 
 import attrs
+import trio
 
 from semantic_trio.adapters.http.serving.served_model import ServedModel
 from semantic_trio.adapters.http.serving.write_pace import WritePace
@@ -31,7 +32,7 @@ class ServerMetrics(Protocol):
         """Return all metrics, in the format that scrapers read."""
 
     def tokenized(self, seconds: float) -> None:
-        """Observe how long the tokens of a conversation took."""
+        """Observe how long the tokens of a request took."""
 
 
 @attrs.frozen(kw_only=True)
@@ -79,6 +80,13 @@ class AppState:
     def models(self) -> tuple[ServedModel, ...]:
         """All open models, the main one first."""
         return self.registry.residents
+
+    @contextmanager
+    def tokenizing(self) -> Iterator[None]:
+        """Observe how long the tokens of a request's texts take, unless one of them is refused."""
+        began = trio.current_time()
+        yield
+        self.metrics.tokenized(trio.current_time() - began)
 
     def card(self, name: str) -> ModelCard:
         """Return the properties of a model by name; of one that was never open, its id alone.

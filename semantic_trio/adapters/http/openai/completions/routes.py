@@ -68,10 +68,9 @@ async def _begin(
     state: AppState, exchange: Exchange, request: CompletionRequest, params: GenerationParams
 ) -> Reply[Chosen]:
     model = await state.resolve(params.model, exchange.stack)
-    prompts = [
-        await model.encode_text(prompt)
-        for prompt in texts_of(request.prompt, MOST_CHOICES, model.card.vocabulary, "prompt")
-    ]
+    texts = texts_of(request.prompt, MOST_CHOICES, model.card.vocabulary, "prompt")
+    with state.tokenizing():
+        prompts = [await model.encode_text(text) for text in texts]
     if state.settings.log_prompts:
         log_texts([model.codec.decode(prompt) for prompt in prompts])
     answers = _answers(state, exchange, model, params, prompts, request.choices)

@@ -89,10 +89,9 @@ def routes(state: AppState) -> Blueprint:
         model = await state.resolve(request.model, exchange.stack)
         exchange.model = model.card.id
         size = _size(model, request.dimensions)
-        prompts = [
-            await _tokens(model, text)
-            for text in texts_of(request.input, MOST_INPUTS, model.card.vocabulary, "input")
-        ]
+        texts = texts_of(request.input, MOST_INPUTS, model.card.vocabulary, "input")
+        with state.tokenizing():
+            prompts = [await _tokens(model, text) for text in texts]
         with model.engine.at_work():
             vectors = await model.embed(prompts)
         data = [
