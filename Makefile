@@ -139,7 +139,7 @@ TOX   = PATH="$$(dirname $$path):$$PATH" $(BIN)/python -m tox -q run -e py$${oth
 other-python: $(DEV)
 	@$(OTHER); [ -z "$$path" ] || $(TOX) --notest
 
-test-unit-other: $(DEV) ## The unit tests on the other one of Python 3.11 and 3.13
+test-unit-other: $(DEV) ## Each unit test once on the other one of Python 3.11 and 3.13, all cases with NIGHTLY=1
 	@$(OTHER); \
 	if [ -z "$$path" ]; then echo "Python $$other is not on this machine: its unit tests are left out"; exit 0; fi; \
 	echo "unit tests on $$path"; \

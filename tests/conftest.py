@@ -3,7 +3,6 @@ given by its directory.
 """
 
 import gc
-import os
 from collections.abc import Generator
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 import semantic_trio.adapters.mlx  # noqa: F401 - loads the BLAS before any test imports MLX
+from tests.search import IS_NIGHTLY
 
 TIERS = {
     "unit": "unit",
@@ -31,8 +31,16 @@ settings.register_profile(
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )
-if "NIGHTLY" not in os.environ:
+if not IS_NIGHTLY:
     settings.load_profile("repeatable")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--first-cases",
+        action="store_true",
+        help="of each test with parameters only the first case, but in the nightly run",
+    )
 
 
 @pytest.hookimpl(wrapper=True)
@@ -47,7 +55,10 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(
+    config: pytest.Config, items: list[pytest.Item]
+) -> Generator[None, None, None]:
     """Mark what was collected, so that `-m unit` and the like select it; where tests run in
     parallel, begin with the longest ones.
     """
@@ -59,6 +70,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         )
         if tier is not None:
             item.add_marker(tier)
+    yield  # options select
+    if config.getoption("--first-cases") and not IS_NIGHTLY:
+        chosen = set({item.nodeid.split("[")[0]: item for item in reversed(items)}.values())
+        config.hook.pytest_deselected(items=[item for item in items if item not in chosen])
+        items[:] = [item for item in items if item in chosen]
     if all(
         item.get_closest_marker("unit") or item.get_closest_marker("integration") for item in items
     ):
