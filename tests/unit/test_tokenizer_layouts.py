@@ -146,6 +146,9 @@ def test_the_chat_template_beside_a_tiktoken_layout_is_used(tiktoken: TokenizerC
         ("x = 1", "has a constant pat_str"),
         ("pat_str = find()", "malformed node"),
         ("pat_str = (", "was never closed"),
+        (r"pat_str = r'\p{N}{1,3}+|.'", r"pat_str has \{1,3\}\+, which is read otherwise"),
+        (r"pat_str = r'[^\S\n]+$|.'", r"pat_str has \$, which is read otherwise"),
+        (f"{PROGRAM}\n    num_reserved_special_tokens = 2000000", "has 2,000,271 tokens"),
     ],
 )
 def test_a_tiktoken_layout_whose_program_says_too_little_is_refused(
@@ -155,6 +158,27 @@ def test_a_tiktoken_layout_whose_program_says_too_little_is_refused(
         load_codec(write_tiktoken(tmp_path, program))
 
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "pattern", [r"[\p{L}&&[^\p{Han}$]]+", r"\p{Nd}++\$", r"[{2}+^]{2}", r"\x{41}+"]
+)
+def test_a_pattern_with_the_same_meaning_to_both_libraries_is_read(
+    tmp_path: Path, pattern: str
+) -> None:
+    directory = write_tiktoken(tmp_path, f"pat_str = {f'{pattern}|.'!r}")
+
+    codec = load_codec(directory)
+
+    assert codec.decode(codec.encode_text("sea")) == "sea"
+
+
+def test_a_tiktoken_layout_without_a_token_for_each_byte_is_refused(tmp_path: Path) -> None:
+    directory = write_tiktoken(tmp_path)
+    (directory / "tiktoken.model").write_text("YQ== 0\nYg== 1\n")
+
+    with pytest.raises(ModelNotFoundError, match="no token for 254 of the 256 bytes"):
+        load_codec(directory)
 
 
 def test_a_tiktoken_layout_with_gaps_or_equal_names_is_refused(tmp_path: Path) -> None:

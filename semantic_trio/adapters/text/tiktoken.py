@@ -7,6 +7,7 @@ layout. Knows nothing of chat templates.
 import ast
 import base64
 import json
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -16,6 +17,12 @@ RANKS = "tiktoken.model"
 # Constants of the program: how a text is cut before its bytes are merged, and how many tokens
 # stand behind those of the ranks, named or not.
 PATTERN, RESERVED = "pat_str", "num_reserved_special_tokens"
+# Most tokens of a vocabulary: several times those of the largest that there are.
+MOST_TOKENS = 1 << 20
+# What the library of expressions here reads otherwise than tiktoken's: `$` and `^` match at every
+# line, and the plus of `{1,3}+` repeats.
+MISREAD = re.compile(r"[$^]|\{[0-9]*,?[0-9]*\}\+")
+ESCAPED, CLASS = re.compile(r"\\(?:[pPx]\{[^}]*\}|.)", re.DOTALL), re.compile(r"\[[^\[\]]*\]")
 
 Ranks = Mapping[bytes, int]
 
@@ -34,6 +41,7 @@ def tiktoken_tokenizer(path: Path) -> Tokenizer:
     pattern, reserved = constants.get(PATTERN), constants.get(RESERVED, 0)
     if not isinstance(pattern, str) or not isinstance(reserved, int):
         raise ValueError(f"no tokenization_*.py beside {RANKS} has a constant {PATTERN}")
+    _refuse_misread(pattern)
     tokenizer = Tokenizer(_model(ranks))
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence(
         [
@@ -44,6 +52,8 @@ def tiktoken_tokenizer(path: Path) -> Tokenizer:
     tokenizer.decoder = decoders.ByteLevel()
     named = _named_tokens(path)
     end = max(len(ranks) + reserved, *(number + 1 for number in named), 0)
+    if end > MOST_TOKENS:
+        raise ValueError(f"it has {end:,} tokens; {MOST_TOKENS:,} can be read")
     tokenizer.add_tokens(
         [
             named.get(number, _added(f"<|reserved_token_{number}|>"))
@@ -61,7 +71,18 @@ def _ranks(file: Path) -> Ranks:
     ranks = {base64.b64decode(token, validate=True): int(rank) for token, rank in lines}
     if sorted(ranks.values()) != list(range(len(ranks))):
         raise ValueError(f"the ranks of {RANKS} have gaps")
+    if missing := [byte for byte in range(0x100) if bytes([byte]) not in ranks]:
+        raise ValueError(f"{RANKS} has no token for {len(missing)} of the 256 bytes")
     return ranks
+
+
+def _refuse_misread(pattern: str) -> None:
+    """Raise `ValueError` for an expression that would cut texts otherwise than tiktoken does."""
+    plain = ESCAPED.sub("a", pattern)
+    while (outer := CLASS.sub("a", plain)) != plain:  # the innermost class first
+        plain = outer
+    if found := MISREAD.search(plain):
+        raise ValueError(f"{PATTERN} has {found[0]}, which is read otherwise here")
 
 
 def _model(ranks: Ranks) -> models.BPE:
