@@ -3,6 +3,7 @@ them.
 """
 
 import functools
+import io
 import json
 import shutil
 from collections.abc import Mapping
@@ -170,6 +171,17 @@ def test_a_model_that_does_not_fit_at_all_is_refused_before_it_is_read(
 
     with pytest.raises(ModelNotFoundError, match=r"GiB of memory"):
         on_device(lambda: load(tiny_random_path))
+
+
+def test_loading_leaves_nothing_of_the_weights_that_layers_begin_with(tmp_path: Path) -> None:
+    """Their keys would refer to each other, of all models that a process has ever loaded."""
+    on_device(lambda: write_quantised(tmp_path, "qwen3", "affine", 4))
+
+    on_device(lambda: load(tmp_path))
+
+    graph, keys = io.StringIO(), cast(list[mx.array], mx.random.state)
+    on_device(lambda: mx.export_to_dot(graph, keys[0]))
+    assert "RandomBits" not in graph.getvalue()
 
 
 def test_the_tiny_random_model_has_much_to_say(tiny_random_path: Path) -> None:

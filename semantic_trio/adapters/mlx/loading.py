@@ -145,11 +145,13 @@ def eos_token_ids(config: Mapping[str, object]) -> frozenset[int]:
 def _lazy(path: Path) -> tuple[Module, dict[str, object]]:
     """The model without its weights in memory."""
     try:
-        return cast(tuple[Module, dict[str, object]], load_model(path, lazy=True))
+        model, config = load_model(path, lazy=True)
     except (Exception, SystemExit) as error:
         # Missing files, unknown architectures, weights that do not belong to the configuration:
         # each raises what it likes, or ends the process.
         raise ModelNotFoundError(str(path), f"cannot be loaded: {_first_line(error)}") from error
+    _forget_initial_weights()
+    return cast(Module, model), cast(dict[str, object], config)
 
 
 def _for_cpu(path: Path, room: int | None) -> tuple[Module, str]:
@@ -183,7 +185,17 @@ def _float32(path: Path, *, dequantise: bool) -> Module:
     if dequantise:
         model = cast(Module, dequantize_model(model))
         model.set_dtype(mx.float32)
+        _forget_initial_weights()
     return model
+
+
+def _forget_initial_weights() -> None:
+    """Free the graph of the random weights that layers were made with.
+
+    Each took its key from MLX's global one, and a key that is not computed refers to all before it:
+    2 KB for each matrix of each model that was ever loaded.
+    """
+    mx.eval(mx.random.state)
 
 
 def _check_room(path: Path, model: Module, room: int | None) -> None:
