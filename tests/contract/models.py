@@ -167,7 +167,12 @@ WIDE_HEADS: dict[str, dict[str, object]] = {
     "qwen3_next_wide": FAMILIES["qwen3_next"] | {"model_type": "qwen3_next", "head_dim": 32},
     "falcon_h1_wide": FAMILIES["falcon_h1"] | {"model_type": "falcon_h1", "head_dim": 32},
     "deepseek_v3_wide": FAMILIES["deepseek_v3"]
-    | {"model_type": "deepseek_v3", "qk_rope_head_dim": 32, "num_experts_per_tok": 4},
+    | {
+        "model_type": "deepseek_v3",
+        "kv_lora_rank": 64,
+        "qk_rope_head_dim": 32,
+        "num_experts_per_tok": 4,
+    },
     "llama4_wide": {"model_type": "llama4", "text_config": LLAMA4_TEXT | {"head_dim": 32}},
 }
 WIDE_PAGED = ("llama_wide", "gemma3_wide", "gpt_oss_wide", "deepseek_v3_wide")
