@@ -328,6 +328,28 @@ async def test_what_was_given_up_is_counted(autojump_clock: trio.testing.MockClo
     assert found[("semantic_memory_discrepancy_total",)] == 0
 
 
+async def test_an_agent_whose_memory_made_room_for_others_is_told_that_it_was_evicted(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """In the header, in its last turn and in the metrics; an agent whose memory is there is not."""
+    async with running(served(FakeRunner(), budget_bytes=8 * 16 * 30)) as server:
+        calls = [
+            await post(
+                server.app, "/v1/chat/completions", openai_body(agent * 200, session_id=agent)
+            )
+            for agent in "abcdeea"
+        ]
+        turn = (await get(server.app, "/v1/agents/a/last-turn")).json
+        found = await scraped(server)
+
+    there, gone = (call.answer_headers[HEADER].partition("; ")[2] for call in calls[-2:])
+    assert there == "source=ram"
+    assert "cause=evicted" in gone
+    assert turn["cause"] == "evicted"
+    assert found[("semantic_cache_miss_total", "evicted")] == 1
+    assert found[("semantic_cache_miss_total", "new")] == len("abcde")
+
+
 async def test_drafts_are_counted(autojump_clock: trio.testing.MockClock) -> None:
     async with running(served(FakeRunner())) as server:
         (
