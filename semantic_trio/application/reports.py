@@ -103,15 +103,9 @@ class _Ids(TypedDict):
 
 
 def _log_ids(generation: Generation) -> dict[str, str]:
-    """Return the ids of a generation's request, agent and trace, as the lines of its HTTP request
-    have them.
-    """
-    ids, trace = _ids(generation), generation.request.trace
-    return {
-        "request_id": ids["request_id"],
-        "agent": ids["agent"],
-        **(trace.log_ids if trace is not None else {}),
-    }
+    """Return the ids of a generation's request, agent and trace."""
+    agent = generation.agent.id if generation.agent is not None else None
+    return generation.request.log_ids(agent)
 
 
 def _ids(generation: Generation) -> _Ids:

@@ -86,6 +86,13 @@ class GenerationRequest:
             or self.sampling.repetition_penalty != 1.0
         )
 
+    def log_ids(self, agent: str | None = None) -> dict[str, str]:
+        """Return the ids that every log line of the request has, as the lines of its HTTP request
+        do. `agent` is that of the turn, where another one than the client's was recognised.
+        """
+        trace = self.trace.log_ids if self.trace is not None else {}
+        return {"request_id": self.request_id, "agent": agent or self.agent or "", **trace}
+
 
 class FinishReason(enum.Enum):
     """Why a generation, or the answer that is read from it, ended by itself."""

@@ -140,6 +140,7 @@ class Sequence:
             drawn=tuple(self.generated),
             penalised=request.prompt if request.sampling.repetition_penalty != 1.0 else (),
             adapter=adapter_of(request.salt),
+            log_ids=request.log_ids(self.agent.id if self.agent is not None else None),
         )
 
     def read(self, count: int) -> tuple[tuple[int, ...], int | None]:

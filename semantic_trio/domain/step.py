@@ -7,7 +7,7 @@ lag: the answer to a step carries whatever was finished since the answer before,
 can work on the next pass while this one is being looked at.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import attrs
 
@@ -110,6 +110,8 @@ class RowStart:
     penalised: tuple[int, ...] = ()
     # digest of the adapter that computes the row: it is loaded for as long as its requests are open
     adapter: bytes = NO_ADAPTER
+    # of the request, for log lines on the row
+    log_ids: Mapping[str, str] = attrs.field(factory=dict, eq=False)
 
     @property
     def needs_sampled_ids(self) -> bool:

@@ -2,6 +2,7 @@
 
 import attrs
 import pytest
+import structlog
 
 from semantic_trio.domain.errors import GrammarError
 from semantic_trio.domain.generation import SamplingParams
@@ -129,18 +130,21 @@ async def test_log_probabilities_are_those_of_the_model_whatever_may_be_drawn(
 
 async def test_a_grammar_that_fails_stops_its_row_alone(runner: ModelRunner) -> None:
     script = Script(runner)
-    opened = (RowStart(1, 5, GREEDY), RowStart(2, 1, GREEDY, grammar=Listed(ORDER, fails_at=2)))
+    failing = RowStart(2, 1, GREEDY, grammar=Listed(ORDER, fails_at=2), log_ids={"agent": "ada"})
+    opened = (RowStart(1, 5, GREEDY), failing)
     results = [
         await runner.step(
             StepPlan(open=opened, prefill=(Chunk(1, prompt(10), 0, 0), Chunk(2, prompt(10), 0, 0)))
         )
     ]
-    results += [
-        await runner.step(StepPlan(decode=(Decode(1, index), Decode(2, index))))
-        for index in range(1, 5)
-    ]
-    results.append(await runner.step(StepPlan()))
+    with structlog.testing.capture_logs() as lines:
+        results += [
+            await runner.step(StepPlan(decode=(Decode(1, index), Decode(2, index))))
+            for index in range(1, 5)
+        ]
+        results.append(await runner.step(StepPlan()))
 
+    assert all((line["agent"], line["row"]) == ("ada", 2) for line in lines)
     told = [one for result in results for one in result.sampled]
     assert [one.token for one in told if one.row == 2] == list(ORDER[:2])
     assert [one.index for one in told if one.row == 1] == [0, 1, 2, 3, 4]

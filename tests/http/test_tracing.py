@@ -5,7 +5,7 @@ nothing.
 import contextlib
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import attrs
 import pytest
@@ -15,10 +15,18 @@ from opentelemetry.proto.trace.v1.trace_pb2 import Span, Status
 
 from semantic_trio.adapters.http.common.trace_context import trace_context
 from semantic_trio.adapters.http.serving.app_state import HttpSettings
+from semantic_trio.adapters.http.serving.served_model import ENCODE_IN_LOOP_CHARACTERS
 from semantic_trio.adapters.otel import MetricsReading, MetricsReporter
 from semantic_trio.adapters.otel.collector import Collector, MetricsSink, TraceSink
 from semantic_trio.adapters.otel.readings import INTERVAL_SECONDS
 from semantic_trio.application.delivery import Delivery
+from semantic_trio.domain.conversation import (
+    NOTHING_KNOWN,
+    AnswerPart,
+    Conversation,
+    Known,
+    Prompt,
+)
 from semantic_trio.domain.errors import InvalidRequestError
 from semantic_trio.domain.observation import (
     GenerationEnded,
@@ -29,7 +37,8 @@ from semantic_trio.domain.observation import (
 )
 from semantic_trio.entrypoints.observing import sinks_of
 from semantic_trio.entrypoints.settings import Settings
-from semantic_trio.testing import FakeRunner
+from semantic_trio.testing import ByteCodec, FakeRunner
+from semantic_trio.testing.codec import ByteReader
 from tests.http.serving import anthropic_body, openai_body, post, running, served
 from tests.otlp import Received, collector
 
@@ -311,6 +320,55 @@ async def test_the_engines_lines_about_a_request_have_the_ids_of_its_trace_and_a
     assert all("trace_id" not in line for line in of_engine if line["request_id"] == "r-2"), (
         "it belongs to no trace"
     )
+
+
+class LoudReader(ByteReader):
+    """A reader that logs a line on each piece of an answer."""
+
+    def push(self, text: str) -> list[AnswerPart]:
+        structlog.get_logger().info("answer read")
+        return super().push(text)
+
+
+class LoudCodec(ByteCodec):
+    """A codec that logs a line on each conversation."""
+
+    def encode_prompt(self, conversation: Conversation, known: Known = NOTHING_KNOWN) -> Prompt:
+        structlog.get_logger().info("prompt encoded")
+        return super().encode_prompt(conversation, known)
+
+    def reader(self, conversation: Conversation, opening: str) -> ByteReader:
+        return LoudReader(False, opening, frozenset())
+
+
+@pytest.mark.parametrize("size", [10, ENCODE_IN_LOOP_CHARACTERS + 1], ids=["loop", "thread"])
+@pytest.mark.parametrize(
+    ("path", "body", "headers"),
+    [
+        ("/v1/messages", anthropic_body, {"x-agent-id": "ada"}),
+        ("/v1/messages/count_tokens", anthropic_body, {"x-agent-id": "ada"}),
+        ("/v1/chat/completions", openai_body, {"x-agent-id": "ada"}),
+        ("/v1/agents/ada/generate", lambda text: {"message": text, "max_tokens": 5}, {}),
+        ("/v1/agents/ada/warm", lambda _: {}, {}),
+    ],
+)
+async def test_the_codecs_lines_about_a_request_have_its_ids(
+    path: str,
+    body: Callable[[str], object],
+    headers: dict[str, str],
+    size: int,
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    async with running(served(FakeRunner(), codec=LoudCodec())) as server:
+        await post(server.app, "/v1/agents", {"id": "ada", "system": "a" * size})
+        with logged() as lines:
+            call = await post(
+                server.app, path, body("a" * size), **{"x-request-id": "r", **headers}
+            )
+
+    found = [line for line in lines if line["event"] in {"prompt encoded", "answer read"}]
+    assert found, call.content
+    assert {(line.get("request_id"), line.get("agent")) for line in found} == {("r", "ada")}
 
 
 async def test_the_line_of_a_failed_generation_has_the_ids_of_its_trace(

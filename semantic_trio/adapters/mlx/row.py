@@ -97,6 +97,11 @@ class Row:
         try:
             return self._state.allowed() if self._state and not self.is_stuck else None
         except GrammarError as error:
-            log.warning("grammar failed", row=self.start.row, reason=error.reason)
+            log.warning(
+                "grammar failed",
+                **self.start.log_ids,
+                row=self.start.row,
+                reason=error.reason,
+            )
             self.is_stuck = True
             return None

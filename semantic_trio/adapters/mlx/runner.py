@@ -205,7 +205,12 @@ class DeviceRows:
         try:
             self.store.save_blocks(row.caches, blocks)
         except Exception as error:  # noqa: BLE001 - the device has just failed: whatever it raises for this row, the row is lost
-            log.warning("row lost", row=number, reason=f"{type(error).__name__}: {error}")
+            log.warning(
+                "row lost",
+                **row.start.log_ids,
+                row=number,
+                reason=f"{type(error).__name__}: {error}",
+            )
             return []
         return blocks
 

@@ -27,7 +27,7 @@ from semantic_trio.adapters.http.common.json_responses import json_response
 from semantic_trio.adapters.http.common.openapi import document_faults, document_stream
 from semantic_trio.adapters.http.common.priority import priority_of
 from semantic_trio.adapters.http.serving.app_state import AppState
-from semantic_trio.adapters.http.serving.generation import report_unreadable, submit
+from semantic_trio.adapters.http.serving.generation import name_agent, report_unreadable, submit
 from semantic_trio.adapters.http.serving.params import GenerationParams, SamplingChoice
 from semantic_trio.adapters.http.serving.responding import Body, Reply, respond
 from semantic_trio.adapters.http.serving.served_model import ServedModel
@@ -88,6 +88,8 @@ def _add_warm(blueprint: Blueprint, state: AppState, queues: AgentQueues) -> Non
         model, agent = await find_agent(state, agent_id)
         place = _take_place(queues, model, agent, exchange, priority_of(exchange.headers))
         await place.wait()
+        identity = Identity(agent.id, is_ordered=True)
+        name_agent(exchange, identity)
         encoded = await next_prompt_prefix(model, agent)
         refuse_deleted(agent)
         if not encoded.prompt.tokens:
@@ -99,7 +101,7 @@ def _add_warm(blueprint: Blueprint, state: AppState, queues: AgentQueues) -> Non
             NOTHING_SAID,
             0,
             SamplingChoice(),
-            identity=Identity(agent.id, is_ordered=True),
+            identity=identity,
         )
         answer = submit(state, exchange, model, only_read, encoded)
         place.submitted(functools.partial(model.engine.hurry, answer.generation))
@@ -118,6 +120,7 @@ async def _turn(
     """
     model, agent = await find_agent(state, agent_id)
     params = generation_params(request, model.card.id, agent.id, agent.conversation.tools)
+    name_agent(exchange, params.identity)
     report_unreadable(state, exchange, params.conversation)
     priority = priority_of(exchange.headers, request.service_tier)
     place = _take_place(queues, model, agent, exchange, priority)

@@ -30,7 +30,11 @@ from semantic_trio.adapters.http.common.json_decoding import decode, parsed
 from semantic_trio.adapters.http.common.json_responses import json_response
 from semantic_trio.adapters.http.common.openapi import document_faults, document_stream
 from semantic_trio.adapters.http.serving.app_state import AppState
-from semantic_trio.adapters.http.serving.generation import generate, report_unreadable
+from semantic_trio.adapters.http.serving.generation import (
+    generate,
+    name_agent,
+    report_unreadable,
+)
 from semantic_trio.adapters.http.serving.params import GenerationParams
 from semantic_trio.adapters.http.serving.responding import Body, Reply, respond
 from semantic_trio.adapters.http.serving.served_model import ServedModel
@@ -71,11 +75,10 @@ def routes(state: AppState) -> Blueprint:
         """Count the prompt tokens of a conversation."""
         exchange = current.get()
         request, conversation_to_count = await parsed(exchange.body, _parsed_count)
+        identity = identify(exchange.headers, cache_salt=request.cache_salt)
+        name_agent(exchange, identity)
         model = await state.resolve(request.model, exchange.stack)
-        encoded = await model.encode(
-            conversation_to_count,
-            model.salt(identify(exchange.headers, cache_salt=request.cache_salt)),
-        )
+        encoded = await model.encode(conversation_to_count, model.salt(identity))
         return json_response(TokenCount(len(encoded.prompt.tokens)))
 
     return blueprint

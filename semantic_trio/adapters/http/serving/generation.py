@@ -14,6 +14,7 @@ import structlog
 import trio
 
 from semantic_trio.adapters.http.common.exchange import Exchange
+from semantic_trio.adapters.http.common.identity import Identity
 from semantic_trio.adapters.http.common.priority import priority_of
 from semantic_trio.adapters.http.common.unreadable_content import refuse_unreadable_content
 from semantic_trio.adapters.http.serving.app_state import AppState
@@ -58,9 +59,17 @@ async def generate_several(
 
     Raises as `generate` does.
     """
+    name_agent(exchange, params.identity)
     model = await state.resolve(params.model, exchange.stack)
     encoded = await encode(state, model, params.conversation, model.salt(params.identity))
     return model, submit_several(state, exchange, model, params, encoded, count)
+
+
+def name_agent(exchange: Exchange, identity: Identity) -> None:
+    """Give every line that the request's task logs from now on the agent that the request names."""
+    exchange.agent = identity.agent or ""
+    if exchange.agent:
+        structlog.contextvars.bind_contextvars(agent=exchange.agent)
 
 
 def report_unreadable(state: AppState, exchange: Exchange, conversation: Conversation) -> None:
@@ -128,10 +137,8 @@ def submit(
 
     Raises `PromptTooLongError`, `InvalidRequestError` and what `Engine.submit` raises.
     """
-    exchange.model, exchange.agent = model.card.id, params.identity.agent or ""
-    if exchange.agent:
-        # for every line that the request's task logs from now on
-        structlog.contextvars.bind_contextvars(agent=exchange.agent)
+    exchange.model = model.card.id
+    name_agent(exchange, params.identity)
     _refuse_stop_strings(params.stop_strings)
     reader = _reader(model, encoded)
     request = _request(exchange.request_id, model, params, encoded, reader.thoughts)
