@@ -166,6 +166,7 @@ class ModelRegistry(Generic[Model]):
 
     async def load(self, name: str) -> Changed:
         """Open a model, and serve it from now on. Raises as `acquire` does."""
+        self._refuse_when_closed()
         began = trio.current_time()
         entry = self.entry(self.names.own(name))
         if entry.state is ModelState.READY:
@@ -503,7 +504,7 @@ class ModelRegistry(Generic[Model]):
     async def _apart(self, change: Callable[[], Awaitable[Result]]) -> Result:
         """Run a change to its end in a task of its own, also where its caller is cancelled.
 
-        Returns or raises what it does.
+        Returns or raises what it does. Raises `DrainingError` as soon as the registry drains.
         """
         self._refuse_when_closed()
         done, results, errors = trio.Event(), list[Result](), list[SemanticError]()
@@ -515,12 +516,14 @@ class ModelRegistry(Generic[Model]):
                 errors.append(error)
             finally:
                 done.set()
+                self._note_change()
 
         self._start(work)
-        await done.wait()
+        while not (done.is_set() or self._is_closed):
+            await self._changed.wait()
         if errors:
             raise errors[0]
-        if not results:  # the registry ends, and the task with it
+        if not results:  # the registry drains, or ends and the task with it
             raise DrainingError(FIRST_RETRY_SECONDS)
         return results[0]
 

@@ -530,7 +530,12 @@ async def test_a_model_that_is_being_closed_at_the_end_is_closed_to_the_end(
 ) -> None:
     opener = FakeOpener(SIZES, close_seconds=5)
     async with running(opener) as registry, trio.open_nursery() as nursery:
-        nursery.start_soon(registry.unload, "main")
+
+        async def unload() -> None:
+            with pytest.raises(DrainingError):
+                await registry.unload("main")
+
+        nursery.start_soon(unload)
         await trio.sleep(1)
         await registry.drain(0)
         await registry.close(trio.current_time())

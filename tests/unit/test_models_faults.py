@@ -5,7 +5,7 @@ import trio
 import trio.testing
 
 from semantic_trio.application.model_entry import ModelLimits
-from semantic_trio.domain.errors import ModelNotFoundError, ModelSwapError
+from semantic_trio.domain.errors import DrainingError, ModelNotFoundError, ModelSwapError
 from semantic_trio.testing import FakeOpener
 from tests.unit.test_models import SIZES, running, states, use
 
@@ -60,3 +60,28 @@ async def test_a_swap_that_fails_opens_no_model_beyond_the_limits(
     assert failed.value.is_previous_back
     assert after == {"main": "absent", "small": "ready"}
     assert opener.most_bytes == 100
+
+
+async def test_operators_are_answered_at_once_where_the_server_drains(
+    autojump_clock: trio.testing.MockClock,
+) -> None:
+    """The client of a swap would see its connection closed without an answer."""
+    async with (
+        running(FakeOpener(SIZES, open_seconds=10)) as registry,
+        trio.open_nursery() as nursery,
+    ):
+        answered = list[float]()
+
+        async def swap() -> None:
+            with pytest.raises(DrainingError):
+                await registry.swap("other")
+            answered.append(trio.current_time())
+
+        nursery.start_soon(swap)
+        await trio.sleep(5)
+        await registry.drain(30)
+        with pytest.raises(DrainingError):
+            await registry.load("small")
+        assert "small" not in states(registry)
+
+    assert answered == [15]
