@@ -16,7 +16,7 @@ PACKAGE   := $(shell find semantic_trio -name '*.py' 2>/dev/null)
 SOURCES   := $(wildcard semantic_trio tests benchmarks examples tools)
 UNIT      := $(wildcard tests/unit tests/http)
 # Collecting the other files would take longer than some of the searches.
-SEARCHES  := $(shell grep -l --include='*.py' -r exhaustive tests/unit tests/http 2>/dev/null)
+SEARCHES  := $(shell grep -l --include='*.py' -r exhaustive tests/unit tests/http tests/contract tests/integration 2>/dev/null)
 INTEGRATION := $(wildcard tests/contract tests/integration)
 # Installs, and shows that something happens: a dot for each package that is looked up, a line for each that is downloaded.
 INSTALL   := set -o pipefail; install() { $(BIN)/python -m pip install --progress-bar off --disable-pip-version-check "$$@" | awk '\
@@ -116,14 +116,14 @@ test-unit: $(DEV) system ## Fakes and virtual time
 	@COVERAGE_FILE=$(COVER)/unit $(PYTEST) $(UNIT) -m 'not exhaustive' $(PARALLEL) $(COV)
 
 test-integration: $(DEV) system ## The real MLX: tiny models and SmolLM2
-	@COVERAGE_FILE=$(COVER)/integration $(ONE_THREAD) $(PYTEST) $(INTEGRATION) $(PARALLEL) $(COV)
+	@COVERAGE_FILE=$(COVER)/integration $(ONE_THREAD) $(PYTEST) $(INTEGRATION) -m 'not exhaustive' $(PARALLEL) $(COV)
 
 test-smoke: $(DEV) system ## A server process and the real SDKs
 	@$(ONE_THREAD) $(PYTEST) tests/smoke $(BY_FILE)
 
-# Without coverage, which makes searches two or three times as long.
-test-search: $(DEV) system ## Searches for counterexamples: some examples, or all of them (NIGHTLY=1)
-	@$(PYTEST) $(SEARCHES) -m exhaustive $(PARALLEL)
+# Without coverage, which makes searches two or three times as long, and comparisons with the real MLX half as long again.
+test-search: $(DEV) system ## Searches for counterexamples, comparisons of exactness: some, or all of them (NIGHTLY=1)
+	@$(ONE_THREAD) $(PYTEST) $(SEARCHES) -m exhaustive $(PARALLEL)
 
 test-e2e: $(DEV) system ## Storms, kill -9, stuck readers
 	@$(PYTEST) tests/e2e

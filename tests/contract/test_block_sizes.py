@@ -29,6 +29,8 @@ from tests.contract.test_engine_memory import (
 from tests.contract.test_pages import gap_to_the_model_alone, scratched, shifted
 from tests.contract.test_quantised import near
 
+pytestmark = pytest.mark.exhaustive
+
 SIZES = (64, 1024)
 
 

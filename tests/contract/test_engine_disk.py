@@ -29,6 +29,8 @@ from tests.contract.test_engine_memory import FAMILIES, FORCED, close, prompt
 from tests.engines import ROOMY, UNBOUND_LIMITS, new_engine, running
 from tests.search import sample
 
+pytestmark = pytest.mark.exhaustive
+
 DISK = 1 << 30  # bytes of the disk tier
 HISTORY = 600
 NEXT = (*prompt(HISTORY), *FORCED, *prompt(10, salt=9))  # what a client sends after its first turn

@@ -24,6 +24,8 @@ from tests.contract.models import FAMILIES, VARIANTS
 from tests.contract.script import prompt
 from tests.search import sample
 
+pytestmark = pytest.mark.exhaustive
+
 Parts = dict[str, Tensor]
 Spoil = Callable[[Parts], None]
 

@@ -30,6 +30,8 @@ from tests.contract.models import FAMILIES, VARIANTS
 from tests.contract.script import close, prompt
 from tests.search import sample
 
+pytestmark = pytest.mark.exhaustive
+
 
 def pieces(*keys: bytes) -> list[Piece]:
     ends = [min(at + BLOCK, RESTORED) for at in range(0, RESTORED, BLOCK)]

@@ -15,6 +15,8 @@ from tests.contract.test_engine_memory import compare_joined_and_forked, compare
 from tests.contract.test_quantised import near
 from tests.search import sample
 
+pytestmark = pytest.mark.exhaustive
+
 IN_ENGINES = [
     "llama_wide_8bits",
     "gemma3_wide_8bits",

@@ -13,6 +13,8 @@ from tests.device import on_device
 from tests.forms import forms, some_schemas, verdicts
 from tests.search import IS_NIGHTLY, sample
 
+pytestmark = pytest.mark.exhaustive
+
 
 @pytest.fixture(scope="session")
 def tiny_random(tiny_random_path: Path) -> LoadedModel:

@@ -21,7 +21,10 @@ from tests.integration.generation import greedy, logits
 import mlx.core as mx  # isort: skip
 from mlx.nn.layers.base import Module
 
-pytestmark = pytest.mark.timeout(1200)  # the first time it is fetched and converted: half a minute
+pytestmark = [
+    pytest.mark.exhaustive,
+    pytest.mark.timeout(1200),  # the first time it is fetched and converted: half a minute
+]
 SENTENCE = (
     "The old man walked slowly down the road to the village, where his daughter was waiting for "
     "him with bread and tea."

@@ -11,6 +11,8 @@ from semantic_trio.domain.generation import GenerationRequest
 from tests.device import on_device, shared_device
 from tests.engines import UNBOUND_LIMITS, new_engine, running
 
+pytestmark = pytest.mark.exhaustive
+
 STORY = (
     "The river ran down from the hills and through the town, where people had built their houses "
     "along its banks. "
