@@ -216,6 +216,9 @@ def doctor(config_file: Path | None, *, report: bool, **options: object) -> None
     help="Words of the long prompt. [default: 1000]",
 )
 @click.option(
+    "--contexts", default=None, metavar="N,N", help="Tokens of conversations. [default: none]"
+)
+@click.option(
     "--rounds",
     type=click.IntRange(1),
     default=None,
@@ -271,6 +274,7 @@ def bench(  # noqa: PLR0913  # click hands over each option
     streams: str | None,
     tokens: int | None,
     words: int | None,
+    contexts: str | None,
     rounds: int | None,
     seed: str | None,
     json_file: Path | None,
@@ -293,7 +297,9 @@ def bench(  # noqa: PLR0913  # click hands over each option
 
     with known_ends():
         extent = command.FULL if full else command.QUICK if quick else command.USUAL
-        wanted = command.options(streams, tokens, words, rounds, seed, extent, has_bare=has_bare)
+        wanted = command.options(
+            streams, tokens, words, rounds, seed, extent, has_bare=has_bare, contexts=contexts
+        )
         command.check_files(json_file, plot_files)
         baseline = read_baseline(earlier) if earlier else None
         server = command.target(

@@ -474,6 +474,10 @@ def test_a_plot_without_matplotlib_is_refused_before_anything_is_measured(
     [
         (["--streams", "1,x"], "--streams: '1,x' is not a list of numbers from 1 to 1,024"),
         (["--streams", "0,4"], "--streams: '0,4' is not a list of numbers from 1 to 1,024"),
+        (
+            ["--contexts", "2k"],
+            "--contexts: '2k' is not a list of numbers from 1 to 1,048,576",
+        ),
         (["--plot", "plot.gif"], "--plot: plot.gif ends neither in .png nor in .svg"),
         (
             ["--json", "/nowhere/at/all.json"],
@@ -511,6 +515,10 @@ def test_options_that_are_not_given_are_usual_or_quick() -> None:
     assert command.options(
         "1,4,5", None, None, None, None, command.FULL, has_bare=True
     ).in_turn == (1, 5)
+    chosen = command.options(
+        None, None, None, None, None, command.FULL, has_bare=True, contexts="4096,2048"
+    )
+    assert chosen.contexts == (2048, 4096)
 
 
 def test_less_and_more_of_everything_exclude_each_other() -> None:

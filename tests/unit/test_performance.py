@@ -8,6 +8,7 @@ import attrs
 import msgspec
 import pytest
 
+from semantic_trio.entrypoints.bench.comparison import compared, read_baseline
 from semantic_trio.entrypoints.bench.results import (
     Machine,
     Options,
@@ -19,7 +20,7 @@ from semantic_trio.entrypoints.bench.results import (
     TurnTimes,
 )
 from semantic_trio.entrypoints.bench.summary import summary
-from tests.performance import RATIOS, breaches, ratios, read_thresholds
+from tests.performance import RATIOS, breaches, main, ratios, read_thresholds
 
 
 def report(rate: float, streams: tuple[int, ...] = (1, 3, 5, 7, 10)) -> Report:
@@ -69,7 +70,7 @@ def test_a_ratio_below_its_threshold_is_named_with_both_numbers() -> None:
 
 
 def test_a_ratio_that_was_not_measured_is_a_breach() -> None:
-    assert list(breaches(report(0.9, (1, 3, 5, 7)), read_thresholds())) == [
+    assert list(breaches(report(0.9, (1, 3, 5)), read_thresholds())) == [
         "throughput: 10 streams: served / bare: not measured"
     ]
 
@@ -86,6 +87,43 @@ def test_every_threshold_is_of_a_ratio_that_a_full_report_has() -> None:
     for table, rows in read_thresholds().thresholds.items():
         for row, columns in rows.items():
             assert columns.keys() <= measured[table][row].keys() & RATIOS
+
+
+def checked(one: Report, directory: Path, *options: str) -> int:
+    """The exit code of the check of a report."""
+    path = directory / "report.json"
+    path.write_bytes(msgspec.json.encode(one))
+    return main([str(path), *options])
+
+
+def test_a_regression_fails_and_says_what(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert checked(report(0.59), tmp_path) == 1
+    assert (
+        "3 streams: served / bare: 0.590, and at least 0.6 is demanded" in capsys.readouterr().out
+    )
+    assert checked(report(0.61), tmp_path) == 0
+    assert capsys.readouterr().out == "performance: fine\n"
+
+
+def test_a_baseline_is_written_of_a_fine_report_of_a_quiet_machine_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    baseline, fine = tmp_path / "baseline.json", report(0.9)
+    option = "--baseline", str(baseline)
+    busy = attrs.evolve(fine, machine=attrs.evolve(fine.machine, load_before=1.0))
+
+    codes = [checked(one, tmp_path, *option) for one in (report(0.3), busy)]
+    assert (codes, baseline.exists()) == ([1, 1], False)
+    assert "no baseline: the load before the run was 1.0" in capsys.readouterr().out
+    assert checked(fine, tmp_path, *option) == 0
+
+    text = list(compared(report(0.45), read_baseline(baseline)))
+    assert text[0] == "compared with smollm2-135m of now, abc"
+    assert "throughput: 3 streams: served / bare 0.450 0.900 0.500" in [
+        " ".join(line.split()) for line in text
+    ]
 
 
 def test_a_threshold_that_is_misspelt_is_refused(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from semantic_trio.entrypoints.bench.table import lines
 from semantic_trio.entrypoints.settings import Settings
 from semantic_trio.entrypoints.sources import PREFIX
 
-MOST_STREAMS = 1024
+MOST_STREAMS, MOST_CONTEXT = 1024, 1 << 20
 SIGNALLED = 128  # added to the number of a signal, as shells do
 
 
@@ -44,7 +44,7 @@ USUAL, QUICK = Extent("1,4,8", 96, 1000, 3), Extent("1,4", 32, 400, 1)
 FULL = Extent("1,3,5,7,10", 48, 1000, 3, in_turn=(1, 3, 5), contexts=(2048, 4096, 8192, 16384))
 
 
-def options(
+def options(  # noqa: PLR0913  # one for each option of the command line
     streams: str | None,
     tokens: int | None,
     words: int | None,
@@ -53,12 +53,13 @@ def options(
     extent: Extent,
     *,
     has_bare: bool,
+    contexts: str | None = None,
 ) -> Options:
     """The options in force; what is not said is that of the extent.
 
     Raises `InvalidRequestError`.
     """
-    numbers = _numbers(streams or extent.streams)
+    numbers = _numbers(streams or extent.streams, "--streams", MOST_STREAMS)
     return Options(
         numbers,
         tokens or extent.tokens,
@@ -67,20 +68,19 @@ def options(
         seed or secrets.token_hex(4),
         has_bare,
         in_turn=tuple(one for one in extent.in_turn if one in numbers),
-        contexts=extent.contexts,
+        contexts=_numbers(contexts, "--contexts", MOST_CONTEXT) if contexts else extent.contexts,
         has_reference=extent is FULL,
     )
 
 
-def _numbers(text: str) -> tuple[int, ...]:
+def _numbers(text: str, option: str, most: int) -> tuple[int, ...]:
     try:
         found = sorted({int(part) for part in text.split(",")})
     except ValueError:
         found = [0]
-    if found[0] < 1 or found[-1] > MOST_STREAMS:
+    if found[0] < 1 or found[-1] > most:
         raise InvalidRequestError(
-            f"{text!r} is not a list of numbers from 1 to {MOST_STREAMS:,} with commas between",
-            "--streams",
+            f"{text!r} is not a list of numbers from 1 to {most:,} with commas between", option
         )
     return tuple(found)
 
