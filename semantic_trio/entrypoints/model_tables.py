@@ -4,6 +4,7 @@ Knows which settings a model may have a value of its own for. Knows nothing of m
 """
 
 import difflib
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -22,6 +23,8 @@ SETTINGS = {
     "cache_budget_mb": "cache_budget_mb",
 }
 
+BARE = re.compile(r"[A-Za-z0-9_-]+")  # names that need no quotes in TOML
+
 Table = Mapping[str, Any]  # values by the names of the server's settings; Any: as TOML has them
 Tables = Mapping[str, Table]  # by the name of the model
 # Converts the value of a setting. Raises `ValueError` for one that cannot be, with a text that
@@ -39,8 +42,7 @@ def read_tables(section: object, settings: type, label: str, read: Read) -> Tabl
             f"settings: {label}: [{SECTION}] has tables alone: write [{SECTION}.NAME]", quotes=False
         )
     return {
-        name: _table(f"{SECTION}.{name}", table, settings, label, read)
-        for name, table in section.items()
+        name: _table(_path(name), table, settings, label, read) for name, table in section.items()
     }
 
 
@@ -61,7 +63,8 @@ def _table(path: str, table: object, settings: type, label: str, read: Read) -> 
     for name, value in table.items():
         if name not in SETTINGS:
             raise InvalidRequestError(
-                f"settings: {label}: {path}.{name} is no setting of a model: {_remedy(name)}",
+                f"settings: {label}: {path}.{name} is no setting of a model: "
+                + _remedy(name, value),
                 quotes=False,
             )
         try:
@@ -74,6 +77,13 @@ def _table(path: str, table: object, settings: type, label: str, read: Read) -> 
     return values
 
 
-def _remedy(name: str) -> str:
+def _path(name: str) -> str:
+    """Return the path of a model's table as TOML has it, with quotes where the name needs them."""
+    return f"{SECTION}.{name}" if BARE.fullmatch(name) else f'{SECTION}."{name}"'
+
+
+def _remedy(name: str, value: object) -> str:
+    if isinstance(value, dict):
+        return f'a name with a dot or a slash stands in quotes: [{SECTION}."NAME"]'
     close = difflib.get_close_matches(name, SETTINGS, 1)
     return f"did you mean {close[0]}?" if close else f"it has {', '.join(SETTINGS)}"

@@ -103,8 +103,10 @@ def problem_of(
 ) -> str:
     """Return what is wrong with a value; empty where nothing is."""
     try:
+        if _loses_value(value, attribute.type):
+            raise TypeError
         converted = convert(value, attribute.type)
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, OverflowError):
         return f"{attribute.name}: {value!r} {_wrong(attribute.type)}"
     try:
         if attribute.validator is not None:
@@ -112,6 +114,13 @@ def problem_of(
     except ValueError as error:
         return str(error)
     return ""
+
+
+def _loses_value(value: object, wanted: object) -> bool:
+    """True if a number of another kind would be made of a value of a file."""
+    if isinstance(value, bool):
+        return wanted in (int, float)
+    return wanted is int and isinstance(value, float) and value % 1 != 0
 
 
 def _wrong(wanted: object) -> str:

@@ -106,6 +106,20 @@ def test_values_of_a_later_file_win_one_by_one(tmp_path: Path) -> None:
             "models.a.context_length: 'long' is no whole number",
         ),
         (
+            "[models.a]\ncontext_length = 1000.5",
+            "models.a.context_length: 1000.5 is no whole number",
+        ),
+        ("[models.a]\ncontext_length = inf", "models.a.context_length: inf is no whole number"),
+        ("[models.a]\nidle_seconds = true", "models.a.idle_seconds: True is no number"),
+        ("[models]\n'org/a' = 5", 'models."org/a" is no table: write [models."org/a"]'),
+        (
+            "[models.Qwen3-0.6B]\nkv_bits = 8",
+            (
+                "models.Qwen3-0.6B is no setting of a model: a name with a dot or a slash stands "
+                'in quotes: [models."NAME"]'
+            ),
+        ),
+        (
             '[semantic]\naliases = ["a=b"]\n[models.a]',
             "models.a is the table of an alias: give it the name of the model",
         ),
