@@ -2,6 +2,7 @@
 them.
 """
 
+import itertools
 from collections.abc import Callable
 
 import mlx.core as mx
@@ -11,7 +12,7 @@ from semantic_trio.adapters.mlx import choosing, paged, passes
 from semantic_trio.adapters.mlx.choosing import candidates_for, choose_layout
 from semantic_trio.adapters.mlx.decoding import DecodingLayout
 from semantic_trio.adapters.mlx.kv import InTurnLayout, Layout, RaggedLayout, RowSpan
-from semantic_trio.adapters.mlx.paged import LATENT_PROMPT_TOKENS, PagedLayout
+from semantic_trio.adapters.mlx.paged import GATHERED_PAGES, LATENT_PROMPT_TOKENS, PagedLayout
 from semantic_trio.adapters.mlx.passes import AttentionReading, PagedCache
 from semantic_trio.domain.step import PassSizes
 from tests.contract.architectures import forced_logits, largest_difference, tiny_model
@@ -80,6 +81,11 @@ def test_prompts_are_read_in_passes_whose_scores_fit() -> None:
 
     assert layout.sizes.prompt_tokens == LATENT_PROMPT_TOKENS
     assert layout.sizes.decode_tokens > 1  # drafts are verified: each is a row of its pass
+
+
+def test_tables_that_are_gathered_are_padded_by_a_quarter_at_most() -> None:
+    assert list(GATHERED_PAGES) == sorted(set(GATHERED_PAGES))
+    assert all(size * 4 <= before * 5 for before, size in itertools.pairwise(GATHERED_PAGES[3:]))
 
 
 def test_pieces_of_prompts_do_not_join_the_pass_of_the_decoding_rows() -> None:

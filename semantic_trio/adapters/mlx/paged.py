@@ -45,6 +45,8 @@ PROMPT_ROWS = (1, 2, 4, 8, 16, 32, 64, 128)
 PROMPT_TOKENS = (16, 32, 64, 128, 256, 512, 1024, 2048, 4096)
 # Pages of the longest row of a pass.
 TABLE_PAGES = tuple(2**power for power in range(20))
+# The same where all pages of a table are gathered: the padding is copied like everything else.
+GATHERED_PAGES = (1, 2, 3, *(size // 4 * part for size in TABLE_PAGES[2:] for part in range(4, 8)))
 # Tokens of a piece of a prompt that rides along with the decoding rows: each reads the row's past
 # by itself.
 MOST_RIDING = 32
@@ -371,7 +373,10 @@ class PagedLayout:
         found = []
         for at in range(len(self.pools)):
             tables = [row.tables[at] for row in rows]
-            pages = self._padded(max(len(table.pages) for table in tables), TABLE_PAGES)
+            pages = self._padded(
+                max(len(table.pages) for table in tables),
+                GATHERED_PAGES if self._is_latent else TABLE_PAGES,
+            )
             found.append(
                 Places.of(tables, _filled(starts, height), _filled(counts, height), width, pages)
             )
