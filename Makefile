@@ -207,7 +207,7 @@ bench: $(DEV) system ## Figures of the served model beside the bare engine (MODE
 # What the thresholds name and no more: a full run takes half an hour on two cores.
 perf: $(DEV) system ## Ratios of the served model against tests/performance_thresholds.yaml, on a machine that does nothing else (BASELINE=benchmarks/baseline.json: write them)
 	@mkdir -p build
-	@$(BIN)/semantic-trio bench --full --streams 1,3,5,10 --tokens 32 --words 400 --contexts 2048 --model smollm2-135m --json build/performance.json \
+	@$(BIN)/semantic-trio bench --full --streams 1,3,5,10 --tokens 32 --words 400 --contexts 2048 --rounds 2 --model smollm2-135m --json build/performance.json \
 	  $(addprefix --compare ,$(wildcard benchmarks/baseline.json)) $(ARGS)
 	@$(BIN)/python -m tests.performance build/performance.json $(addprefix --baseline ,$(BASELINE))
 
