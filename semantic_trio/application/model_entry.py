@@ -163,3 +163,14 @@ class RegisteredModel(Generic[Model]):
     def is_idle(self) -> bool:
         """True if the model is open, and no request uses it or waits for it."""
         return self.state is ModelState.READY and not self.users and not self.waiting
+
+    @property
+    def bytes(self) -> int:
+        """As `Resident.bytes`; 0 if the model is not open."""
+        return self.model.bytes if self.model is not None else 0
+
+    def end_opening(self, opening: Opening) -> None:
+        """Have the requests that wait for an opening look at the model again."""
+        if self.opening is opening:
+            self.opening = None
+        opening.over.set()

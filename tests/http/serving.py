@@ -209,7 +209,7 @@ def served(  # noqa: PLR0913  # all that tests vary
     adapters = (
         Adapters("org/tiny", shelf, loader) if shelf is not None and loader is not None else None
     )
-    registry.adopt(
+    registry.models.adopt(
         "org/tiny", ServedModel(card, engine, codec, persistence, compilers, adapters=adapters)
     )
     state = kind(
@@ -240,7 +240,7 @@ async def _close_main(registry: ModelRegistry[ServedModel]) -> None:
     """Close the model that the application began with, when it is told to: nothing has opened
     it.
     """
-    entry = registry.entry(registry.names.main)
+    entry = registry.models.entry(registry.names.main)
     await entry.closing.wait()
     entry.closed.set()
 

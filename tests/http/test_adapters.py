@@ -66,9 +66,11 @@ def a_server(
     loader: FakeLoader | None = None,
     adapters: Sequence[AdapterFiles] = ADAPTERS,
     runner: FakeRunner | None = None,
+    limits: ModelLimits | None = None,
 ) -> Served:
     return served(
         runner or FakeRunner(),
+        limits_of_models=limits,
         shelf=AdapterShelf(lambda _: adapters, digest, in_line),
         loader=loader or FakeLoader(),
     )
@@ -251,9 +253,10 @@ async def test_adapters_make_room_for_each_other_least_recently_used_first(
 ) -> None:
     """Two fit beside the model; one that answers stays."""
     names, loader = ("dutch", "french", "german"), FakeLoader()
-    server = a_server(loader, [AdapterFiles(name, Path(name)) for name in names])
-    [model] = server.state.registry.residents
-    server.state.registry.limits = ModelLimits(budget_bytes=model.bytes + 2 * BYTES)
+    [alone] = a_server().state.registry.models.residents
+    limits = ModelLimits(budget_bytes=alone.bytes + 2 * BYTES)
+    server = a_server(loader, [AdapterFiles(name, Path(name)) for name in names], limits=limits)
+    [model] = server.state.registry.models.residents
     held = list[list[str]]()
     async with running(server), trio.open_nursery() as nursery:
         for name in ("dutch", "french", "dutch", "german"):
@@ -268,7 +271,7 @@ async def test_adapters_make_room_for_each_other_least_recently_used_first(
         beside = sorted(loader.held.values())
 
     assert held == [["dutch"], ["dutch", "french"], ["dutch", "french"], ["dutch", "german"]]
-    assert bytes_held == server.state.registry.limits.budget_bytes
+    assert bytes_held == limits.budget_bytes
     assert beside == ["dutch", "french"]
     assert call.status == 200
 

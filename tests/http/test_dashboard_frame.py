@@ -197,7 +197,7 @@ async def test_of_many_agents_the_most_recent_ones_are_shown_and_all_are_counted
 async def test_a_long_name_is_shortened() -> None:
     server = served(FakeRunner())
     [model] = server.state.models
-    server.state.registry.adopt(
+    server.state.registry.models.adopt(
         "org/tiny", attrs.evolve(model, card=attrs.evolve(model.card, id="m" * 200))
     )
 

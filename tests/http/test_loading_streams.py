@@ -95,7 +95,7 @@ async def test_a_stream_opens_at_once_and_pings_until_the_model_answers(
     async with running(a_server()) as server:
         began = trio.current_time()
         call = await call_of(server, wire).run()
-        users = server.state.registry.entry(SMALL).users
+        users = server.state.registry.models.entry(SMALL).users
 
     times = [time - began for time, _ in call.chunks]
     assert (call.status, call.answer_headers["content-type"]) == (
@@ -181,10 +181,10 @@ async def test_a_client_that_leaves_does_not_end_the_load_that_others_wait_for(
         await trio.sleep(12)
         leaver.gone.set()
         await trio.testing.wait_all_tasks_blocked()
-        waiting = server.state.registry.entry(SMALL).waiting
+        waiting = server.state.registry.models.entry(SMALL).waiting
         began = trio.current_time()
         call = await call_of(server, WIRES["messages"]).run()
-        users = server.state.registry.entry(SMALL).users
+        users = server.state.registry.models.entry(SMALL).users
 
     assert waiting == 0
     assert call.is_complete
@@ -271,10 +271,10 @@ async def test_a_request_that_leaves_while_it_gets_its_model_does_not_keep_it(
         async with trio.open_nursery() as nursery:
             nursery.start_soon(call.run)
             await trio.sleep(LOAD_SECONDS - 1)
-            opening = registry.entry(SMALL).opening
+            opening = registry.models.entry(SMALL).opening
             assert opening is not None
             await opening.over.wait()  # in the same tick as the acquisition
             call.gone.set()
         await trio.testing.wait_all_tasks_blocked()
 
-    assert registry.entry(SMALL).users == 0
+    assert registry.models.entry(SMALL).users == 0

@@ -74,7 +74,7 @@ async def test_every_route_opens_the_model_that_is_named(
     async with running(with_small()) as server:
         call = await post(server.app, path, body)
         listed = await get(server.app, "/v1/models")
-        users = server.state.registry.entry(SMALL).users
+        users = server.state.registry.models.entry(SMALL).users
 
     assert call.status in {200, 201}, call.content
     assert "count_tokens" in path or SMALL.encode() in call.content
@@ -96,9 +96,9 @@ async def test_a_model_is_in_use_until_the_last_byte_of_its_stream(
             openai_body(model=SMALL, stream=True, max_tokens=50),
         )
         await trio.sleep(20)
-        assert server.state.registry.entry(SMALL).users == 1
+        assert server.state.registry.models.entry(SMALL).users == 1
 
-    assert server.state.registry.entry(SMALL).users == 0
+    assert server.state.registry.models.entry(SMALL).users == 0
 
 
 async def test_models_are_listed_with_what_is_known_of_them(

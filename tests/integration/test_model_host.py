@@ -175,7 +175,7 @@ async def test_two_models_answer_from_one_device(
         async with trio.open_nursery() as nursery:
             for name in ("one", "two"):
                 nursery.start_soon(ask, name)
-        states = [entry.state.value for entry in registry.entries]
+        states = [entry.state.value for entry in registry.models.entries]
 
     assert answers[0] == answers[1]
     assert states == ["ready", "ready", "absent", "absent", "absent"]
@@ -231,7 +231,7 @@ async def test_a_model_is_loaded_with_the_settings_of_its_table(
         with pytest.raises(InvalidRequestError, match="kv_bits: 8 bits are for"):
             await registry.load("one")
         await registry.load("two")
-        [two] = registry.residents
+        [two] = registry.models.residents
 
         assert two.card.context_length == 512
         assert needed[0] - needed[1] == 32 << 20

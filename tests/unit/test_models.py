@@ -14,8 +14,9 @@ import trio.lowlevel
 import trio.testing
 
 from semantic_trio.application.model_entry import Changed, ModelLimits, ModelState
-from semantic_trio.application.models import RETRY_SECONDS, ModelRegistry
+from semantic_trio.application.models import ModelRegistry
 from semantic_trio.application.observers import Observers
+from semantic_trio.application.open_models import RETRY_SECONDS
 from semantic_trio.domain.errors import (
     DrainingError,
     InvalidRequestError,
@@ -72,7 +73,7 @@ async def use(registry: Registry, name: str, seconds: float) -> tuple[str, float
 
 
 def states(registry: Registry) -> dict[str, str]:
-    return {entry.name: entry.state.value for entry in registry.entries}
+    return {entry.name: entry.state.value for entry in registry.models.entries}
 
 
 async def test_two_requests_for_a_model_that_is_not_open_open_it_once(
@@ -102,7 +103,7 @@ async def test_a_client_that_leaves_does_not_end_the_opening_that_others_wait_fo
         nursery.start_soon(leave)
         await trio.sleep(0.5)
         found = await use(registry, "small", 0)
-        waiting = registry.entry("small").waiting
+        waiting = registry.models.entry("small").waiting
 
     assert (found, waiting) == (("small", 2, 2), 0)
 
@@ -159,7 +160,7 @@ async def test_a_model_that_cannot_be_opened_leaves_the_others_and_is_tried_agai
     async with running(opener, "small") as registry:
         with pytest.raises(ModelNotFoundError, match="its weights are damaged"):
             await use(registry, "small", 0)
-        failed, reason = states(registry), registry.entry("small").failure
+        failed, reason = states(registry), registry.models.entry("small").failure
         opener.failing.clear()
         await use(registry, "small", 0)
         await use(registry, "main", 0)
@@ -199,7 +200,7 @@ async def test_a_model_without_requests_is_closed_after_a_while(
             await trio.sleep(29)
             await use(registry, "main", 0)  # at 30
         await trio.sleep(100)
-        assert registry.residents == ()
+        assert registry.models.residents == ()
         await use(registry, "main", 0)
 
     assert opener.events == [
@@ -249,7 +250,7 @@ async def test_three_models_with_room_for_two_answer_mixed_requests(
             with ExitStack() as stack:
                 model = await registry.acquire(name, stack)
                 await trio.sleep(0.2 + number % 5 * 0.1)
-                assert (model.name, registry.entry(name).model) == (name, model)
+                assert (model.name, registry.models.entry(name).model) == (name, model)
                 answered.append(name)
 
         async with trio.open_nursery() as nursery:
@@ -334,7 +335,7 @@ async def test_a_model_that_is_larger_than_the_budget_closes_nothing(
             ):
                 await change("huge")
 
-        assert registry.entry("main").state is ModelState.READY
+        assert registry.models.entry("main").state is ModelState.READY
 
 
 async def test_an_operator_opens_and_closes_models(autojump_clock: trio.testing.MockClock) -> None:
@@ -548,13 +549,13 @@ async def test_a_model_in_use_by_an_agents_route_is_not_closed(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
     async with running(FakeOpener(SIZES), limits=ModelLimits(idle_seconds=10)) as registry:
-        assert registry.main is not None
+        assert registry.models.main is not None
         with ExitStack() as stack:
-            registry.hold(registry.main, stack)
+            registry.models.hold(registry.models.main, stack)
             await trio.sleep(100)
-            assert registry.main is not None
+            assert registry.models.main is not None
         await trio.sleep(11)
-        assert registry.main is None
+        assert registry.models.main is None
 
 
 async def test_every_unloading_says_why(autojump_clock: trio.testing.MockClock) -> None:

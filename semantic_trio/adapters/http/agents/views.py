@@ -91,7 +91,7 @@ async def find_agent(state: AppState, name: str) -> tuple[ServedModel, Agent]:
     for model in state.models:
         agent = model.engine.memory.agents.find(name)
         if agent is not None:
-            state.registry.hold(model, stack)
+            state.registry.models.hold(model, stack)
             return model, agent
     raise AgentNotFoundError(name)
 
@@ -100,7 +100,7 @@ def model_of_search(state: AppState) -> str | None:
     """Return the name of the model that has to be loaded to look for an agent; None if all are
     loaded that are looked at.
     """
-    return ANY_MODEL if state.registry.main is None else None
+    return ANY_MODEL if state.registry.models.main is None else None
 
 
 def agent_view(model: ServedModel, agent: Agent) -> AgentView:

@@ -79,7 +79,7 @@ def _add_actions(blueprint: Blueprint, state: AppState) -> None:
         """
         evicted, models = EvictionReport(0, 0, 0), state.models
         for model in models:  # all at once: one that is evicted later would be unloaded meanwhile
-            state.registry.hold(model, current.get().stack)
+            state.registry.models.hold(model, current.get().stack)
         for model in models:
             evicted = evicted.plus(await evict_cache(model))
         log.info("cache evicted", **attrs.asdict(evicted))

@@ -91,7 +91,7 @@ def _states(state: AppState) -> set[EngineState]:
     """
     return {
         entry.model.engine.state
-        for entry in state.registry.entries
+        for entry in state.registry.models.entries
         if entry.model is not None and entry.state is ModelState.READY
     }
 

@@ -132,7 +132,10 @@ def _add_aliases(blueprint: Blueprint, names: ModelNames) -> None:
 
 async def _unload_adapter(state: AppState, name: str, adapter: str) -> Changed:
     """Unload an adapter of a model that is open. Raises `ModelNotFoundError` where that is not."""
-    began, served = trio.current_time(), state.registry.entry(state.registry.names.resolve(name))
+    began, served = (
+        trio.current_time(),
+        state.registry.models.entry(state.registry.names.resolve(name)),
+    )
     if served.model is None or served.model.adapters is None:
         raise ModelNotFoundError(f"{served.name}:{adapter}", f"{served.name} is not loaded")
     unloaded = await served.model.adapters.unload(adapter)

@@ -71,7 +71,7 @@ def routes(state: AppState) -> Blueprint:
         """
         data = [
             shown
-            for one in state.registry.entries
+            for one in state.registry.models.entries
             for shown in [entry(one), *(entry(one, name) for name in await _adapters(state, one))]
         ]
         return json_response(ModelList(data, data[0].id, data[-1].id))
@@ -82,7 +82,7 @@ def routes(state: AppState) -> Blueprint:
     async def get_model(model_id: str) -> Response:
         """Return the model that a name refers to. It is not loaded for that."""
         name, adapter = state.apart(model_id)
-        served = state.registry.entry(state.registry.names.resolve(name))
+        served = state.registry.models.entry(state.registry.names.resolve(name))
         if adapter and state.shelf is not None:
             await state.shelf.find(served.name, adapter)
         return json_response(entry(served, adapter or None))

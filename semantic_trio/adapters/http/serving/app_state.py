@@ -79,7 +79,7 @@ class AppState:
     @property
     def models(self) -> tuple[ServedModel, ...]:
         """All open models, the main one first."""
-        return self.registry.residents
+        return self.registry.models.residents
 
     @contextmanager
     def tokenizing(self) -> Iterator[None]:
@@ -94,7 +94,7 @@ class AppState:
         Raises `ModelNotFoundError`.
         """
         model_name, adapter = self.apart(name)
-        entry = self.registry.entry(self.registry.names.resolve(model_name))
+        entry = self.registry.models.entry(self.registry.names.resolve(model_name))
         card = entry.card or ModelCard(entry.name, entry.name, 0, 0)
         return attrs.evolve(card, id=f"{card.id}:{adapter}") if adapter else card
 
