@@ -7,6 +7,7 @@ import pytest
 import trio
 import trio.testing
 
+from semantic_trio.domain.errors import DrainingError
 from semantic_trio.testing import FakeRunner, MemoryFiles
 from tests.http.agents import create
 from tests.http.serving import (
@@ -210,14 +211,19 @@ async def test_a_stream_that_waits_for_a_model_ends_with_an_error_when_the_serve
 async def test_requests_that_wait_for_a_swap_are_refused_when_the_server_drains(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    """And a model that the swap does not concern answers meanwhile."""
+    """So is the operator who swaps, and a model that the swap does not concern goes on."""
     models = {
         name: (lambda name=name: fake_model(name, FakeRunner())) for name in (SMALL, "org/other")
     }
     server = served(FakeRunner(), host=FakeHost(models, LOAD_SECONDS), others=(SMALL, "org/other"))
+
+    async def swap() -> None:
+        with pytest.raises(DrainingError):
+            await server.state.registry.swap(SMALL)
+
     async with running(server), trio.open_nursery() as nursery:
         await server.state.registry.load("org/other")
-        nursery.start_soon(server.state.registry.swap, SMALL)
+        nursery.start_soon(swap)
         await trio.sleep(1)
         waiting = Call(
             server.app,
