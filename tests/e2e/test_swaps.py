@@ -30,9 +30,9 @@ MOMENTS = (
     "warmed up",
 )
 SWAPS, SETTLED_AFTER = 100, 10
-# Bytes that 90 swaps may leave: a third of what they would if each left a model of 13 MB. The
-# allocator has kept 100 MB more after a hundred swaps than after ten, most of it at once.
-LEFT_BYTES = 400 << 20
+# Bytes that the last 50 swaps may leave: 2 MB each, and a tokenizer takes 43. Heaps of threads
+# grow in the first ones; in the last 50 the process has grown by 4 and by 7 MB in two runs.
+LEFT_BYTES = 100 << 20
 # Worker threads that wait for work, and connections, come and go: less than one in three swaps.
 LEFT_THREADS = LEFT_SOCKETS = 30
 # Bytes that they may leave on the device: less than a model.
@@ -135,9 +135,9 @@ def test_a_hundred_swaps_leave_no_memory_threads_or_files(tmp_path: Path, other:
                 held.append(held_by(server, cache))
         assert server.end() == ExitCode.OK
 
-    first, last = held[0], held[-1]
+    first, middle, last = held[0], held[len(held) // 2 - 1], held[-1]
     print(*held, sep="\n")
-    assert last.resident < first.resident + LEFT_BYTES
+    assert last.resident < middle.resident + LEFT_BYTES
     assert last.on_device < first.on_device + LEFT_ON_DEVICE
     assert last.threads < first.threads + LEFT_THREADS
     assert last.sockets < first.sockets + LEFT_SOCKETS
