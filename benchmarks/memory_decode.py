@@ -28,7 +28,7 @@ from semantic_trio.adapters.mlx.choosing import choose_layout
 from semantic_trio.adapters.mlx.runner import DeviceRows
 from semantic_trio.domain.chain import TokenRun
 from semantic_trio.domain.salt import NO_SALT, Salt
-from semantic_trio.domain.conversation import Breakpoint
+from semantic_trio.domain.prompt import Breakpoint
 from semantic_trio.domain.generation import GenerationRequest
 from semantic_trio.domain.live_rows import LiveRows
 from semantic_trio.domain.memory import Memory

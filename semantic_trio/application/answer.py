@@ -26,7 +26,6 @@ from semantic_trio.domain.conversation import (
     CutCall,
     Message,
     Part,
-    Prompt,
     Role,
     Text,
     Thinking,
@@ -36,6 +35,7 @@ from semantic_trio.domain.conversation import (
 from semantic_trio.domain.conversation_digests import Digest, link
 from semantic_trio.domain.generation import Event, Failed, Finished, FinishReason, TokenEvent
 from semantic_trio.domain.memory import Memory
+from semantic_trio.domain.prompt import Prompt
 from semantic_trio.domain.salt import NO_SALT, Salt
 from semantic_trio.domain.steering import Grammar
 from semantic_trio.ports.text import AnswerReader

@@ -15,9 +15,9 @@ import trio
 from semantic_trio.application.persistence import Persistence
 from semantic_trio.domain.agent import Agent
 from semantic_trio.domain.content import AgentRecord, ImportTrust, Item, TokenHistory
-from semantic_trio.domain.conversation import NOTHING_KNOWN
 from semantic_trio.domain.errors import AgentExistsError, CachePersistenceError, InvalidRequestError
 from semantic_trio.domain.lineage import Lineage, largest_token, lineage
+from semantic_trio.domain.prompt import NOTHING_KNOWN
 from semantic_trio.domain.records import adopt, listed, record_of, usable_histories
 from semantic_trio.domain.salt import SALT_BYTES, Salt
 

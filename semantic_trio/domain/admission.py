@@ -12,7 +12,6 @@ from semantic_trio.domain.agent import Agent
 from semantic_trio.domain.batch import Batch
 from semantic_trio.domain.chain import TokenRun
 from semantic_trio.domain.closing import Closings
-from semantic_trio.domain.conversation import Breakpoint
 from semantic_trio.domain.entries import CacheEntry
 from semantic_trio.domain.errors import PoolExhaustedError
 from semantic_trio.domain.eviction import Rank
@@ -20,6 +19,7 @@ from semantic_trio.domain.flight import SingleFlight
 from semantic_trio.domain.generation import GenerationRequest
 from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.prefix import NO_MATCH, Match
+from semantic_trio.domain.prompt import Breakpoint
 from semantic_trio.domain.queue import Queue
 from semantic_trio.domain.sequence import Sequence
 from semantic_trio.domain.step import Restore, RowStart

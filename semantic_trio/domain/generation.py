@@ -7,10 +7,11 @@ import enum
 
 import attrs
 
-from semantic_trio.domain.conversation import Breakpoint, ThinkingChoice
+from semantic_trio.domain.conversation import ThinkingChoice
 from semantic_trio.domain.errors import SemanticError
 from semantic_trio.domain.observation import TraceContext
 from semantic_trio.domain.priority import Priority
+from semantic_trio.domain.prompt import Breakpoint
 from semantic_trio.domain.reuse import NOTHING_REUSED, Reuse
 from semantic_trio.domain.salt import NO_SALT, Salt
 from semantic_trio.domain.steering import NO_STEERING, Grammar, Steering

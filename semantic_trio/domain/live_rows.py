@@ -17,9 +17,9 @@ from semantic_trio.domain.agent_memory import AgentMemory
 from semantic_trio.domain.blocks import Amount
 from semantic_trio.domain.chain import TOKEN_BYTES, TokenRun, common_tokens, pack_one
 from semantic_trio.domain.content import Kind
-from semantic_trio.domain.conversation import Breakpoint
 from semantic_trio.domain.entries import Block, LiveRow
 from semantic_trio.domain.prefix import Match
+from semantic_trio.domain.prompt import Breakpoint
 from semantic_trio.domain.salt import NO_SALT, Salt
 from semantic_trio.domain.step import Piece, Restore, RowClose, SaveBlock, SaveSnapshot, SnapshotKey
 from semantic_trio.domain.store import Store, rank_at

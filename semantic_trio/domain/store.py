@@ -13,13 +13,13 @@ import attrs
 from semantic_trio.domain.blocks import BlockPool
 from semantic_trio.domain.chain import child_key, root_key
 from semantic_trio.domain.content import Item, Kind
-from semantic_trio.domain.conversation import Breakpoint
 from semantic_trio.domain.disk import Disk
 from semantic_trio.domain.entries import Block, CacheEntry, Snapshot
 from semantic_trio.domain.errors import PoolExhaustedError
 from semantic_trio.domain.eviction import Rank
 from semantic_trio.domain.geometry import ModelCacheSpec
 from semantic_trio.domain.prefix import PrefixTree
+from semantic_trio.domain.prompt import Breakpoint
 from semantic_trio.domain.salt import Salt
 from semantic_trio.domain.states import BlockStates
 from semantic_trio.domain.step import BlockKey, Inventory, SaveBlock

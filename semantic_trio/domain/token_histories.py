@@ -13,15 +13,12 @@ import attrs
 
 from semantic_trio.domain.chain import TOKEN_BYTES, pack, unpack
 from semantic_trio.domain.content import HistoryEnd, TokenHistory
-from semantic_trio.domain.conversation import (
-    NOTHING_KNOWN,
-    Known,
-)
 from semantic_trio.domain.conversation_digests import (
     HASH_BYTES,
     Digest,
     salt_of_digest,
 )
+from semantic_trio.domain.prompt import NOTHING_KNOWN, Known
 from semantic_trio.domain.salt import NO_SALT, Salt
 
 # About 16 million tokens: the conversations of weeks.

@@ -3,14 +3,8 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from semantic_trio.domain.conversation import (
-    NOTHING_KNOWN,
-    AnswerPart,
-    Conversation,
-    Known,
-    Part,
-    Prompt,
-)
+from semantic_trio.domain.conversation import AnswerPart, Conversation, Part
+from semantic_trio.domain.prompt import NOTHING_KNOWN, Known, Prompt
 from semantic_trio.domain.steering import Grammar
 from semantic_trio.domain.stopping import TextDecoder, Thoughts
 

@@ -9,22 +9,19 @@ import attrs
 
 from semantic_trio.domain.budget import ThoughtBudget
 from semantic_trio.domain.conversation import (
-    NOTHING_KNOWN,
     AnswerPart,
-    Breakpoint,
     Calling,
     Conversation,
     CutCall,
-    Known,
     Message,
     Part,
-    Prompt,
     Role,
     Text,
     Thinking,
     ToolCall,
 )
 from semantic_trio.domain.open_call import OpenCall
+from semantic_trio.domain.prompt import NOTHING_KNOWN, Breakpoint, Known, Prompt
 from semantic_trio.domain.steering import Grammar
 from semantic_trio.domain.stopping import Thoughts
 from semantic_trio.testing.grammar import OneAnswer, only_answer

@@ -18,12 +18,10 @@ from semantic_trio.adapters.text.codec import TokenizerCodec
 from semantic_trio.adapters.text.loading import load_codec
 from semantic_trio.domain.canonical import canonical
 from semantic_trio.domain.conversation import (
-    Breakpoint,
     Calling,
     CallPiece,
     Conversation,
     CutCall,
-    Known,
     Message,
     Part,
     Role,
@@ -35,6 +33,7 @@ from semantic_trio.domain.conversation import (
     ToolResult,
 )
 from semantic_trio.domain.eviction import Rank
+from semantic_trio.domain.prompt import Breakpoint, Known
 from semantic_trio.entrypoints import settings_loading
 from semantic_trio.ports.text import TextCodec
 from semantic_trio.testing import ByteCodec

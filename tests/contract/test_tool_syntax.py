@@ -21,7 +21,6 @@ from semantic_trio.adapters.text.reader import DelimiterReader
 from semantic_trio.adapters.text.thinking import ThoughtDelimiters
 from semantic_trio.domain.conversation import (
     Conversation,
-    Known,
     Message,
     Part,
     Role,
@@ -30,6 +29,7 @@ from semantic_trio.domain.conversation import (
     ToolCall,
     ToolResult,
 )
+from semantic_trio.domain.prompt import Known
 from tests.parts import unpieced
 from tests.vocabulary import byte_tokenizer, write_model
 

@@ -10,7 +10,8 @@ import trio
 import trio.testing
 
 from semantic_trio.adapters.http.serving.app_state import HttpSettings
-from semantic_trio.domain.conversation import NOTHING_KNOWN, Conversation, Known, Prompt
+from semantic_trio.domain.conversation import Conversation
+from semantic_trio.domain.prompt import NOTHING_KNOWN, Known, Prompt
 from semantic_trio.domain.step import StepPlan
 from semantic_trio.testing import ByteCodec, FakeRunner
 from tests.http.agents import create, delete, do, say, view

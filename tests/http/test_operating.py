@@ -8,10 +8,11 @@ import trio.testing
 from prometheus_client.parser import text_string_to_metric_families
 
 from semantic_trio.adapters.metrics import Build, Metrics
-from semantic_trio.domain.conversation import NOTHING_KNOWN, Conversation, Known, Prompt
+from semantic_trio.domain.conversation import Conversation
 from semantic_trio.domain.embedding import EmbeddingForm
 from semantic_trio.domain.errors import EngineDeadError
 from semantic_trio.domain.observation import ModelLoaded, ModelSwapped, ModelUnloaded, RequestEnded
+from semantic_trio.domain.prompt import NOTHING_KNOWN, Known, Prompt
 from semantic_trio.domain.step import BlockKey, SaveBlock
 from semantic_trio.testing import ByteCodec, FakeRunner
 from tests.http.serving import Call, Served, anthropic_body, get, openai_body, post, running, served

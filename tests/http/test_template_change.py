@@ -11,7 +11,8 @@ import pytest
 import structlog.testing
 
 from semantic_trio.domain.chain import unpack
-from semantic_trio.domain.conversation import NOTHING_KNOWN, Conversation, Known, Prompt
+from semantic_trio.domain.conversation import Conversation
+from semantic_trio.domain.prompt import NOTHING_KNOWN, Known, Prompt
 from semantic_trio.testing import ByteCodec, FakeRunner, MemoryFiles
 from tests.http.agents import create, delete, do, say, view
 from tests.http.serving import Served, get, openai_body, post, running, served

@@ -9,7 +9,8 @@ import trio
 import trio.testing
 from openai.types.chat import ChatCompletion
 
-from semantic_trio.domain.conversation import NOTHING_KNOWN, Conversation, Known, Prompt
+from semantic_trio.domain.conversation import Conversation
+from semantic_trio.domain.prompt import NOTHING_KNOWN, Known, Prompt
 from semantic_trio.testing import ByteCodec, FakeRunner
 from tests.http.agents import create, do
 from tests.http.messages import accumulated, body, events, speaking

@@ -20,13 +20,7 @@ from semantic_trio.adapters.otel import MetricsReading, MetricsReporter
 from semantic_trio.adapters.otel.collector import Collector, MetricsSink, TraceSink
 from semantic_trio.adapters.otel.readings import INTERVAL_SECONDS
 from semantic_trio.application.delivery import Delivery
-from semantic_trio.domain.conversation import (
-    NOTHING_KNOWN,
-    AnswerPart,
-    Conversation,
-    Known,
-    Prompt,
-)
+from semantic_trio.domain.conversation import AnswerPart, Conversation
 from semantic_trio.domain.errors import InvalidRequestError
 from semantic_trio.domain.observation import (
     GenerationEnded,
@@ -35,6 +29,7 @@ from semantic_trio.domain.observation import (
     RequestEnded,
     TraceContext,
 )
+from semantic_trio.domain.prompt import NOTHING_KNOWN, Known, Prompt
 from semantic_trio.entrypoints.observing import sinks_of
 from semantic_trio.entrypoints.settings import Settings
 from semantic_trio.testing import ByteCodec, FakeRunner

@@ -10,11 +10,11 @@ import pytest
 import trio
 from trio.testing import MockClock
 
-from semantic_trio.domain.conversation import Breakpoint
 from semantic_trio.domain.errors import PoolExhaustedError, StepFailedError
 from semantic_trio.domain.eviction import Rank
 from semantic_trio.domain.families import published_spec
 from semantic_trio.domain.geometry import ModelCacheSpec
+from semantic_trio.domain.prompt import Breakpoint
 from semantic_trio.domain.reuse import MissCause, Reuse, ReuseSource
 from semantic_trio.domain.step import StepPlan
 from semantic_trio.testing import ATTENTION_ONLY, FakeRunner

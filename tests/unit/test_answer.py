@@ -18,7 +18,6 @@ from semantic_trio.application.answer import Answer, Encoded, WholeAnswer
 from semantic_trio.application.answer_parts import AnswerEvent
 from semantic_trio.domain.canonical import canonical
 from semantic_trio.domain.conversation import (
-    NOTHING_KNOWN,
     CallPiece,
     Conversation,
     CutCall,
@@ -33,6 +32,7 @@ from semantic_trio.domain.conversation import (
 from semantic_trio.domain.conversation_digests import chain
 from semantic_trio.domain.errors import StepFailedError
 from semantic_trio.domain.generation import Failed, Finished, FinishReason
+from semantic_trio.domain.prompt import NOTHING_KNOWN
 from semantic_trio.domain.step import StepPlan
 from semantic_trio.testing import ByteCodec, FakeRunner
 from tests.unit.conftest import Bench, StartEngine

@@ -15,9 +15,10 @@ from semantic_trio.adapters.text.codec import TokenizerCodec
 from semantic_trio.adapters.text.guard import NO_GUARD, Segment
 from semantic_trio.adapters.text.loading import load_codec
 from semantic_trio.adapters.text.segments import SegmentEncoder
-from semantic_trio.domain.conversation import Conversation, Known, Message, Role, Text, Thinking
+from semantic_trio.domain.conversation import Conversation, Message, Role, Text, Thinking
 from semantic_trio.domain.errors import InvalidRequestError, ModelNotFoundError
 from semantic_trio.domain.eviction import Rank
+from semantic_trio.domain.prompt import Known
 from tests.vocabulary import (
     BYTES,
     CHATML,

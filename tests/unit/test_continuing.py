@@ -8,13 +8,13 @@ from semantic_trio.domain.conversation import (
     Conversation,
     Message,
     Part,
-    Prompt,
     Role,
     Text,
     Thinking,
     ToolCall,
 )
 from semantic_trio.domain.conversation_digests import chain
+from semantic_trio.domain.prompt import Prompt
 
 CASES = [
     ("is ", [" Paris"], "Paris"),

@@ -19,7 +19,6 @@ from semantic_trio.adapters.text.guard import Guard, Segment
 from semantic_trio.adapters.text.loading import load_codec
 from semantic_trio.domain.conversation import (
     Conversation,
-    Known,
     Message,
     Part,
     Role,
@@ -29,6 +28,7 @@ from semantic_trio.domain.conversation import (
     ToolCall,
     ToolResult,
 )
+from semantic_trio.domain.prompt import Known
 from tests import harmony
 from tests.call_templates import TEMPLATES
 from tests.unit.templates import QWEN

@@ -17,7 +17,6 @@ from semantic_trio.adapters.text.loading import load_codec
 from semantic_trio.domain.conversation import (
     Calling,
     Conversation,
-    Known,
     Message,
     Part,
     Role,
@@ -28,6 +27,7 @@ from semantic_trio.domain.conversation import (
     ToolChoice,
     ToolResult,
 )
+from semantic_trio.domain.prompt import Known
 from tests.harmony import TEMPLATE, TOKENS, harmony_tokenizer
 from tests.parts import joined
 from tests.vocabulary import write_model

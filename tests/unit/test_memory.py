@@ -12,7 +12,6 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from semantic_trio.domain.content import Kind
-from semantic_trio.domain.conversation import Breakpoint
 from semantic_trio.domain.entries import Block
 from semantic_trio.domain.errors import SemanticError
 from semantic_trio.domain.eviction import Rank
@@ -21,6 +20,7 @@ from semantic_trio.domain.geometry import LayerGroup, LayerKind, ModelCacheSpec
 from semantic_trio.domain.memory import Memory
 from semantic_trio.domain.pins import PINS_SHARE
 from semantic_trio.domain.priority import Priority
+from semantic_trio.domain.prompt import Breakpoint
 from semantic_trio.domain.salt import NO_SALT, Salt
 from semantic_trio.domain.scheduler import Limits, Scheduler
 from semantic_trio.domain.sequence import Phase, Sequence

@@ -5,9 +5,10 @@ import trio
 from trio.testing import MockClock
 
 from semantic_trio.domain.content import Item, Kind
-from semantic_trio.domain.conversation import Conversation, Known, Message, Role, Text
+from semantic_trio.domain.conversation import Conversation, Message, Role, Text
 from semantic_trio.domain.conversation_digests import chain, link
 from semantic_trio.domain.geometry import ModelCacheSpec
+from semantic_trio.domain.prompt import Known
 from semantic_trio.domain.reuse import Reuse, ReuseSource
 from semantic_trio.testing import FakeRunner, MemoryFiles
 from tests.unit.cache_specs import SPECS, of_every_kind

@@ -35,7 +35,6 @@ from semantic_trio.domain.conversation import (
     Conversation,
     Message,
     Part,
-    Prompt,
     Role,
     Text,
     Thinking,
@@ -44,6 +43,7 @@ from semantic_trio.domain.conversation import (
 )
 from semantic_trio.domain.conversation_digests import chain
 from semantic_trio.domain.errors import InvalidRequestError
+from semantic_trio.domain.prompt import Prompt
 from semantic_trio.domain.responses import StoredResponse
 from semantic_trio.testing import MemoryResponses
 

@@ -9,12 +9,12 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from semantic_trio.domain import blocks
 from semantic_trio.domain.blocks import BlockPool
 from semantic_trio.domain.content import Kind
-from semantic_trio.domain.conversation import Breakpoint
 from semantic_trio.domain.entries import Block, Snapshot
 from semantic_trio.domain.errors import PoolExhaustedError
 from semantic_trio.domain.eviction import EvictionQueue, Rank
 from semantic_trio.domain.geometry import LayerGroup, LayerKind, ModelCacheSpec
 from semantic_trio.domain.memory import Memory
+from semantic_trio.domain.prompt import Breakpoint
 from semantic_trio.domain.step import RowClose
 from tests.search import examples
 

@@ -14,7 +14,6 @@ from semantic_trio.domain.conversation import (
     EFFORTS,
     Calling,
     Conversation,
-    Known,
     Message,
     Part,
     Role,
@@ -23,6 +22,7 @@ from semantic_trio.domain.conversation import (
     Tool,
     ToolChoice,
 )
+from semantic_trio.domain.prompt import Known
 from tests.unit.templates import template
 from tests.vocabulary import write_model
 

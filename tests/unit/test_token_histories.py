@@ -13,9 +13,7 @@ from hypothesis import given, settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from semantic_trio.domain.conversation import (
-    NOTHING_KNOWN,
     Conversation,
-    Known,
     Message,
     Role,
     Text,
@@ -24,6 +22,7 @@ from semantic_trio.domain.conversation import (
     ToolResult,
 )
 from semantic_trio.domain.conversation_digests import chain, link
+from semantic_trio.domain.prompt import NOTHING_KNOWN, Known
 from semantic_trio.domain.salt import NO_SALT, Salt
 from semantic_trio.domain.token_histories import TokenHistories
 from tests.search import examples

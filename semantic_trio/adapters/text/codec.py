@@ -23,8 +23,9 @@ from semantic_trio.adapters.text.tally import CallTally
 from semantic_trio.adapters.text.template import ChatTemplate
 from semantic_trio.adapters.text.thinking import ThoughtDelimiters
 from semantic_trio.domain.budget import ThoughtBudget
-from semantic_trio.domain.conversation import NOTHING_KNOWN, Conversation, Known, Prompt, Role
+from semantic_trio.domain.conversation import Conversation, Role
 from semantic_trio.domain.errors import InvalidRequestError
+from semantic_trio.domain.prompt import NOTHING_KNOWN, Known, Prompt
 from semantic_trio.domain.steering import Grammar
 from semantic_trio.domain.stopping import Thoughts
 from semantic_trio.ports.text import AnswerReader

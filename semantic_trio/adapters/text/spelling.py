@@ -13,7 +13,8 @@ from tokenizers import Tokenizer
 from semantic_trio.adapters.text.follow import Step, follow
 from semantic_trio.adapters.text.layout import PromptLayout
 from semantic_trio.adapters.text.segments import Borders, SegmentEncoder
-from semantic_trio.domain.conversation import Breakpoint, Known, Message, Prompt
+from semantic_trio.domain.conversation import Message
+from semantic_trio.domain.prompt import Breakpoint, Known, Prompt
 
 BEGINNING = Step(0, 0)
 Places = dict[int, int]  # for places in the text, the number of tokens before them

@@ -20,17 +20,10 @@ from semantic_trio.application.answer import Answer, Encoded, WholeAnswer
 from semantic_trio.application.answer_parts import AnswerEvent
 from semantic_trio.domain.agent import Agent
 from semantic_trio.domain.chain import unpack
-from semantic_trio.domain.conversation import (
-    NOTHING_SAID,
-    Conversation,
-    Message,
-    Part,
-    Prompt,
-    Role,
-    Text,
-)
+from semantic_trio.domain.conversation import NOTHING_SAID, Conversation, Message, Part, Role, Text
 from semantic_trio.domain.errors import AgentNotFoundError, SemanticError
 from semantic_trio.domain.generation import Failed, Finished
+from semantic_trio.domain.prompt import Prompt
 from semantic_trio.domain.salt import own_part
 
 # Two probe messages: where the prompts with the one and with the other differ, the words of the

@@ -12,9 +12,10 @@ import msgspec
 from semantic_trio.adapters.http.anthropic.thinking import Display, signature
 from semantic_trio.adapters.http.anthropic.usage import Usage, usage_of
 from semantic_trio.application.answer import WholeAnswer
-from semantic_trio.domain.conversation import Breakpoint, Part, Text, Thinking, ToolCall
+from semantic_trio.domain.conversation import Part, Text, Thinking, ToolCall
 from semantic_trio.domain.generation import Finished, FinishReason
 from semantic_trio.domain.priority import Priority
+from semantic_trio.domain.prompt import Breakpoint
 
 StopReason = Literal[
     "end_turn", "max_tokens", "stop_sequence", "tool_use", "model_context_window_exceeded"

@@ -38,9 +38,10 @@ from semantic_trio.adapters.http.serving.generation import (
 from semantic_trio.adapters.http.serving.params import GenerationParams
 from semantic_trio.adapters.http.serving.responding import Body, Reply, respond
 from semantic_trio.adapters.http.serving.served_model import ServedModel
-from semantic_trio.domain.conversation import AnswerPart, Breakpoint, Conversation
+from semantic_trio.domain.conversation import AnswerPart, Conversation
 from semantic_trio.domain.generation import GenerationRequest
 from semantic_trio.domain.priority import Priority
+from semantic_trio.domain.prompt import Breakpoint
 
 
 def routes(state: AppState) -> Blueprint:

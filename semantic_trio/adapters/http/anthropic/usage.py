@@ -5,10 +5,10 @@ from typing import Literal
 
 import attrs
 
-from semantic_trio.domain.conversation import Breakpoint
 from semantic_trio.domain.eviction import Rank
 from semantic_trio.domain.generation import Finished
 from semantic_trio.domain.priority import Priority
+from semantic_trio.domain.prompt import Breakpoint
 
 
 @attrs.frozen

@@ -39,8 +39,9 @@ from semantic_trio.adapters.http.serving.responding import Reply, respond
 from semantic_trio.adapters.http.serving.served_model import ServedModel
 from semantic_trio.application.answer import Answer, Encoded
 from semantic_trio.application.choices import Chosen
-from semantic_trio.domain.conversation import NOTHING_SAID, Prompt
+from semantic_trio.domain.conversation import NOTHING_SAID
 from semantic_trio.domain.errors import InvalidRequestError
+from semantic_trio.domain.prompt import Prompt
 
 
 def routes(state: AppState) -> Blueprint:
