@@ -1,13 +1,24 @@
-"""Models that cannot be looked for or opened: what is left of the others. On virtual time."""
+"""Models that cannot be looked for or opened, and clients that leave at any moment: what is left of
+the others. On virtual time.
+"""
+
+import contextlib
+import random
+from contextlib import ExitStack
 
 import pytest
 import trio
 import trio.testing
 
-from semantic_trio.application.model_entry import ModelLimits
-from semantic_trio.domain.errors import DrainingError, ModelNotFoundError, ModelSwapError
+from semantic_trio.application.model_entry import ModelLimits, ModelState
+from semantic_trio.domain.errors import (
+    DrainingError,
+    ModelNotFoundError,
+    ModelSwapError,
+    SemanticError,
+)
 from semantic_trio.testing import FakeOpener
-from tests.unit.test_models import SIZES, running, states, use
+from tests.unit.test_models import SIZES, Registry, running, states, use
 
 
 class UnreadableOpener(FakeOpener):
@@ -85,3 +96,57 @@ async def test_operators_are_answered_at_once_where_the_server_drains(
         assert "small" not in states(registry)
 
     assert answered == [15]
+
+
+async def act(registry: Registry, chance: random.Random) -> None:
+    """Do one thing with one model at some moment, and leave at another."""
+    await trio.sleep(chance.uniform(0, 30))
+    name = chance.choice(["default", "small", "small", "other", "huge", "nope"])
+    action = chance.choice(["use", "use", "use", "wait", "load", "unload", "swap"])
+    with (
+        contextlib.suppress(SemanticError),
+        trio.move_on_after(chance.choice([0.01, 0.3, 1, 1.2, 5, 60])),
+        ExitStack() as stack,
+    ):
+        match action:
+            case "use":
+                model = await registry.acquire(name, stack)
+                assert registry.models.entry(model.name).model is model
+                await trio.sleep(chance.choice([0, 0.1, 1, 8]))
+            case "wait":
+                await registry.acquisition(name, stack).wait()
+                await trio.sleep(chance.uniform(0, 2))
+            case "load":
+                await registry.load(name)
+            case "unload":
+                await registry.unload(name)
+            case "swap":
+                await registry.swap(name)
+
+
+@pytest.mark.parametrize("seed", range(12))
+async def test_whoever_leaves_when_the_models_stay_as_the_registry_says_they_are(
+    seed: int, autojump_clock: trio.testing.MockClock
+) -> None:
+    """Nobody is waited for, no model is lost, and the limits held at every moment."""
+    chance, opener = random.Random(seed), FakeOpener(SIZES)
+    limits = ModelLimits(
+        max_models=chance.choice([0, 1, 2]),
+        budget_bytes=165,
+        idle_seconds=chance.choice([0, 1, 5]),
+        grace_seconds=chance.choice([0.5, 2, 10]),
+    )
+    async with running(opener, "small", "other", limits=limits) as registry:
+        async with trio.open_nursery() as nursery:
+            for _ in range(40):
+                nursery.start_soon(act, registry, chance)
+        await trio.sleep(100)
+
+        for entry in registry.models.entries:
+            assert (entry.users, entry.waiting, entry.opening) == (0, 0, None)
+            assert (entry.model is not None) is (entry.state is ModelState.READY)
+            assert entry.state not in {ModelState.LOADING, ModelState.UNLOADING}
+        assert sum(model.bytes for model in registry.models.residents) == opener.open_bytes
+        for name in registry.names.served:
+            assert (await use(registry, name, 0))[0] == name
+    assert opener.most_bytes <= limits.budget_bytes
