@@ -30,7 +30,8 @@ class Disk:
     """
 
     budget_bytes: int = 0
-    on_change: Callable[[], None] = _ignore  # called when a queue has a new order
+    # called when a queue has a new order
+    on_change: Callable[[], None] = attrs.field(default=_ignore, repr=False)
     # False while the disk refuses writes: entries with a pending write may be evicted then
     is_open: bool = True
     is_stuck: bool = attrs.field(init=False, default=False)  # True while reads hang

@@ -44,12 +44,12 @@ ON_NO_REQUEST = {
         "memory and device differ",
         "step failed",  # of several requests, each of which has a line of its own
     },
-    "application/models.py": {
+    "application/model_swaps.py": {"the main model has changed"},
+    "application/open_models.py": {
         "a model cannot be opened",
         "a model is open",
         "opening a model has failed",
         "a model is closed",
-        "the main model has changed",
     },
     "application/persistence.py": {
         "not all memory is on disk",
