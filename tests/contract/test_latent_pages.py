@@ -100,7 +100,7 @@ def test_pieces_of_prompts_do_not_join_the_pass_of_the_decoding_rows() -> None:
     assert on_device(readings) == [AttentionReading.TOKENS, AttentionReading.MASKED]
 
 
-def test_what_a_page_held_before_does_not_matter_even_where_it_is_no_number() -> None:
+def test_old_contents_of_a_page_do_not_change_a_pass_even_nan() -> None:
     def compare() -> float:
         model = random_model("deepseek_v3")
         layout = PagedLayout(model, kernel=None)
@@ -139,7 +139,7 @@ def test_a_gpu_tries_pages_for_models_without_states(
 
 @pytest.mark.parametrize("name", ["deepseek_v32", "glm_moe_dsa", "minimax_m3_vl"])
 def test_models_that_choose_keys_by_an_index_are_not_served_from_pages(name: str) -> None:
-    """They look into the cache of the index outside of attention."""
+    """Such models read the cache of the index outside of attention."""
 
     def error() -> str:
         model = tiny_model(name)

@@ -233,7 +233,7 @@ def test_pages_of_another_row_in_the_table_show() -> None:
     assert on_device(compare) > 1e-3
 
 
-def test_what_a_page_held_before_does_not_matter_even_where_it_is_no_number() -> None:
+def test_old_contents_of_a_page_do_not_change_a_pass_even_nan() -> None:
     def compare() -> float:
         model = random_model("llama")
         layout = PagedLayout(model, kernel=None)

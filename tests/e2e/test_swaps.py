@@ -1,4 +1,4 @@
-"""Swaps of the main model: a server that is killed in the middle of one, and a hundred of them."""
+"""Swaps of the main model: a server killed during a swap, and memory after a hundred swaps."""
 
 import signal
 import threading

@@ -125,10 +125,10 @@ async def act(registry: Registry, chance: random.Random) -> None:
 
 
 @pytest.mark.parametrize("seed", range(12))
-async def test_whoever_leaves_when_the_models_stay_as_the_registry_says_they_are(
+async def test_the_registry_stays_consistent_whenever_clients_leave(
     seed: int, autojump_clock: trio.testing.MockClock
 ) -> None:
-    """Nobody is waited for, no model is lost, and the limits held at every moment."""
+    """No request is left waiting, no model is lost, and the limits hold at every moment."""
     chance, opener = random.Random(seed), FakeOpener(SIZES)
     limits = ModelLimits(
         max_models=chance.choice([0, 1, 2]),

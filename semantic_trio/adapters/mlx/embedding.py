@@ -101,6 +101,6 @@ class TextsReading:
 def _summed(hidden: mx.array, wanted: mx.array) -> mx.array:
     """Sum of the wanted vectors of each text (texts, size), of (texts, tokens, size).
 
-    What is not wanted may be no number.
+    The other vectors may hold NaN, so they are replaced by zeros before the sum.
     """
     return mx.where(wanted[..., None], hidden, 0).sum(axis=1)

@@ -192,8 +192,8 @@ def _float32(path: Path, *, dequantise: bool) -> Module:
 def _forget_initial_weights() -> None:
     """Free the graph of the random weights that layers were made with.
 
-    Each took its key from MLX's global one, and a key that is not computed refers to all before it:
-    2 KB for each matrix of each model that was ever loaded.
+    Each layer takes its random key from MLX's global key. A key that is not computed refers to all
+    keys before it: 2 KB for each matrix of each model that was ever loaded.
     """
     mx.eval(mx.random.state)
 

@@ -61,8 +61,8 @@ MOST_MASKED_SCORES_OF_A_ROW = 2**19
 WARM_UP_SECONDS, WARM_UP_BYTES = 20.0, 2**29
 # What a GPU is fast with.
 LARGE_PASSES = PassSizes(rows=64, prompt_tokens=4096, decode_tokens=TOKENS[-1])
-# Tokens of a prompt that a model of latents reads in one pass: it holds the scores of all its
-# heads, 1 GiB of these for 128 heads in bf16.
+# The most tokens of a prompt in one pass of a model with latent attention. The model holds the
+# scores of all its heads: 1 GiB for 128 heads in bf16.
 LATENT_PROMPT_TOKENS = 2048
 
 Arrays = Sequence[Any]  # arrays, and sequences of them: what `mx.compile` takes apart

@@ -39,8 +39,9 @@ class LayerShape:
 
     @property
     def is_latent(self) -> bool:
-        """True if the keys are latents, which all heads of queries share, and the values their
-        rotary part: the model makes keys and values of them itself.
+        """True if a page holds latents in the place of keys, and rotary parts in that of values.
+
+        All heads of queries share both. The model itself makes keys and values of them.
         """
         return self.heads == 1 and self.key_size != self.value_size
 

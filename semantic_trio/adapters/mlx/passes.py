@@ -260,8 +260,9 @@ class PagedCache(attention.BatchCache):
     def make_mask(
         self, count: int, return_array: bool = False, window_size: int | None = None
     ) -> mx.array | None:
-        """The mask that a model of latents needs for its rotary scores; else None, for `attend`
-        has its own.
+        """The mask that a model with latent attention adds to its rotary scores.
+
+        Returns None for other models: `attend` masks their scores.
         """
         if not self.shape.is_latent:
             return None
@@ -339,7 +340,7 @@ class PagedCache(attention.BatchCache):
             return plain(
                 queries, keys, values, cache=None, scale=scale, mask=group.exact_mask, **more
             )
-        # what a page held before may be no number, and 0 times that is none either
+        # A reused page may hold NaN, and a weight of 0 times NaN is NaN: the values become zeros.
         values = mx.where(group.is_written, values, 0)
         return plain(queries, keys, values, cache=None, scale=scale, mask=group.mask, **more)
 
@@ -365,10 +366,10 @@ def _attend_latents(
     scale: float,
     mask: mx.array,
 ) -> mx.array:
-    """Attention with the keys, values and mask that a model of latents has made.
+    """Attention with the keys, values and mask that a model with latent attention has made.
 
-    Of one token of each row all heads look at the same latents: as rows of one product they read
-    these once, where MLX's own attention over heads of this size reads them for each head.
+    With one token for each row, the heads are the rows of one product, which reads the latents
+    once. MLX's own attention over heads of this size reads them once for each head.
     """
     if queries.shape[2] > 1:
         return plain(queries, keys, values, cache=None, scale=scale, mask=mask)
