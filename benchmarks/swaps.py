@@ -38,7 +38,7 @@ class Choice(msgspec.Struct):
 
 
 class Piece(msgspec.Struct):
-    """What is read of an event."""
+    """An event of a streamed answer, with the fields that are read of it."""
 
     choices: list[Choice] = []
     usage: Usage | None = None
@@ -46,7 +46,7 @@ class Piece(msgspec.Struct):
 
 @attrs.frozen
 class Memory:
-    """Bytes in use."""
+    """Bytes that an idle server has in use."""
 
     process: int
     arrays: int

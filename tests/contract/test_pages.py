@@ -233,9 +233,10 @@ def test_pages_of_another_row_in_the_table_show() -> None:
     assert on_device(compare) > 1e-3
 
 
-def test_old_contents_of_a_page_do_not_change_a_pass_even_nan() -> None:
+@pytest.mark.parametrize("kind", ["llama", "deepseek_v3"])
+def test_old_contents_of_a_page_do_not_change_a_pass_even_nan(kind: str) -> None:
     def compare() -> float:
-        model = random_model("llama")
+        model = random_model(kind)
         layout = PagedLayout(model, kernel=None)
         for pool in layout.pools:
             pool.layers.keys = [mx.full(array.shape, mx.nan) for array in pool.layers.keys]

@@ -440,8 +440,8 @@ def _shape(cache: object) -> LayerShape:
 
 
 def _in_place_of(cache: object, made: Iterator[PagedCache]) -> object:
-    """What a model expects in the place of one of its caches: the next of those made, or several
-    of them.
+    """Return what the model gets for one of its caches: the next of those made, or a `CacheList`
+    of several.
     """
     if isinstance(cache, CacheList):
         return CacheList(*(_in_place_of(part, made) for part in cache.caches))
